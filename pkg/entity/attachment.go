@@ -1,0 +1,48 @@
+package entity
+
+import (
+	"database/sql/driver"
+	"encoding/json"
+	"fmt"
+)
+
+// Attachment is the free-form JSON object that a variant carries to its clients. Numbers keep their text, so that
+// large integers survive. A nil Attachment is stored and served as null, an empty one as {}.
+type Attachment map[string]any
+
+// Scan reads the JSON text of a database column; NULL and empty text give a nil Attachment.
+func (a *Attachment) Scan(value any) error {
+	var text []byte
+	switch v := value.(type) {
+	case nil:
+	case []byte:
+		text = v
+	case string:
+		text = []byte(v)
+	default:
+		return fmt.Errorf("scan attachment: unexpected column type %T", value)
+	}
+	*a = nil
+	if len(text) == 0 {
+		return nil
+	}
+	if err := decodeJSON(text, (*map[string]any)(a)); err != nil {
+		return fmt.Errorf("scan attachment: %w", err)
+	}
+	return nil
+}
+
+// Value gives the JSON text to store.
+func (a Attachment) Value() (driver.Value, error) {
+	text, err := json.Marshal(map[string]any(a))
+	if err != nil {
+		return nil, fmt.Errorf("store attachment: %w", err)
+	}
+	return string(text), nil
+}
+
+// UnmarshalJSON keeps numbers as json.Number.
+func (a *Attachment) UnmarshalJSON(text []byte) error {
+	*a = nil
+	return decodeJSON(text, (*map[string]any)(a))
+}

@@ -1,0 +1,93 @@
+package entity
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+)
+
+// Errors that rows and the operations on them can have. Callers match them with errors.Is; the text around them is
+// written for the person who sent the request.
+var (
+	// ErrInvalid marks input that breaks a rule of this package.
+	ErrInvalid = errors.New("invalid input")
+	// ErrNotFound marks a row that is not there, or is not part of the flag it was looked for in.
+	ErrNotFound = errors.New("record not found")
+	// ErrDuplicateKey marks a flag key that another flag has, be it deleted or not.
+	ErrDuplicateKey = errors.New("flag key already exists")
+)
+
+const (
+	// MaxKeyLength is the longest key in bytes; the column holds one more.
+	MaxKeyLength = 63
+	// DefaultSegmentRank puts a new segment behind those that were reordered.
+	DefaultSegmentRank = 999
+
+	generatedKeyLength   = 16
+	generatedKeyAlphabet = "123456789abcdefghijkmnopqrstuvwxyz"
+)
+
+const (
+	keyFormat      = `^[\w\d-/\.\:]+$`
+	tagValueFormat = `^[ \w\d-/\.\:]+$`
+)
+
+var (
+	keyPattern      = regexp.MustCompile(keyFormat)
+	tagValuePattern = regexp.MustCompile(tagValueFormat)
+)
+
+// inputError is a message for the sender of a request, matching ErrInvalid.
+type inputError struct{ message string }
+
+func (e *inputError) Error() string        { return e.message }
+func (e *inputError) Is(target error) bool { return target == ErrInvalid }
+
+// Invalid returns an error with the given message that matches ErrInvalid.
+func Invalid(format string, args ...any) error {
+	return &inputError{fmt.Sprintf(format, args...)}
+}
+
+// CheckKey reports, as ErrInvalid, a key of a flag, variant or entity type with characters other than word
+// characters, '-', '/', '.' and ':', or longer than MaxKeyLength.
+func CheckKey(key string) error { return check("key", key, keyPattern, keyFormat) }
+
+// CheckTagValue is CheckKey for the values of tags, which may contain spaces.
+func CheckTagValue(value string) error { return check("value", value, tagValuePattern, tagValueFormat) }
+
+func check(name, s string, pattern *regexp.Regexp, format string) error {
+	if len(s) > MaxKeyLength {
+		return Invalid("%s:%s cannot be longer than %d", name, s, MaxKeyLength)
+	}
+	if !pattern.MatchString(s) {
+		return Invalid("%s:%s should have the format %s", name, s, format)
+	}
+	return nil
+}
+
+// GenerateKey makes a random key for a flag that was created without one: a 'k' and 16 characters that are hard to
+// mistake for one another.
+func GenerateKey() string {
+	key := make([]byte, 0, 1+generatedKeyLength)
+	key = append(key, 'k')
+	random := make([]byte, 4*generatedKeyLength)
+	for len(key) < cap(key) {
+		_, _ = rand.Read(random) // documented never to fail
+		for _, b := range random {
+			// Bytes past the last whole multiple of the alphabet would favour its first characters.
+			if int(b) < 256-256%len(generatedKeyAlphabet) && len(key) < cap(key) {
+				key = append(key, generatedKeyAlphabet[int(b)%len(generatedKeyAlphabet)])
+			}
+		}
+	}
+	return string(key)
+}
+
+func decodeJSON(text []byte, into any) error {
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.UseNumber()
+	return decoder.Decode(into)
+}
