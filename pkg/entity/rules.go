@@ -40,15 +40,23 @@ var (
 	tagValuePattern = regexp.MustCompile(tagValueFormat)
 )
 
-// inputError is a message for the sender of a request, matching ErrInvalid.
-type inputError struct{ message string }
+// kindError is a message for the sender of a request that matches one of the sentinels above.
+type kindError struct {
+	kind    error
+	message string
+}
 
-func (e *inputError) Error() string        { return e.message }
-func (e *inputError) Is(target error) bool { return target == ErrInvalid }
+func (e *kindError) Error() string { return e.message }
+func (e *kindError) Unwrap() error { return e.kind }
 
-// Invalid returns an error with the given message that matches ErrInvalid.
+// Invalid returns an error with exactly the given message that matches ErrInvalid.
 func Invalid(format string, args ...any) error {
-	return &inputError{fmt.Sprintf(format, args...)}
+	return &kindError{ErrInvalid, fmt.Sprintf(format, args...)}
+}
+
+// NotFound returns an error with exactly the given message that matches ErrNotFound.
+func NotFound(format string, args ...any) error {
+	return &kindError{ErrNotFound, fmt.Sprintf(format, args...)}
 }
 
 // CheckKey reports, as ErrInvalid, a key of a flag, variant or entity type with characters other than word

@@ -1,0 +1,52 @@
+package entity
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/zhouzhuojie/conditions"
+)
+
+// operatorTokens maps the operators of the API to those of the constraint language.
+var operatorTokens = map[string]string{
+	"EQ":          "==",
+	"NEQ":         "!=",
+	"LT":          "<",
+	"LTE":         "<=",
+	"GT":          ">",
+	"GTE":         ">=",
+	"EREG":        "=~",
+	"NEREG":       "!~",
+	"IN":          "IN",
+	"NOTIN":       "NOT IN",
+	"CONTAINS":    "CONTAINS",
+	"NOTCONTAINS": "NOT CONTAINS",
+}
+
+// Expr parses the constraint. The error matches ErrInvalid and tells the author of the constraint what to change.
+func (c *Constraint) Expr() (expr conditions.Expr, err error) {
+	token, ok := operatorTokens[c.Operator]
+	if !ok {
+		return nil, Invalid("not supported operator: %s", c.Operator)
+	}
+	value := strings.TrimSpace(c.Value)
+	if (c.Operator == "EREG" || c.Operator == "NEREG") && isQuotedWithoutSlash(value) {
+		// Inside a string literal the language rejects escapes such as \d; a regex literal passes them on.
+		value = "/" + value[1:len(value)-1] + "/"
+	}
+	defer func() {
+		if r := recover(); r != nil { // the parser panics on some malformed input
+			expr, err = nil, Invalid("constraint cannot be parsed: %v", r)
+		}
+	}()
+	expr, err = conditions.NewParser(strings.NewReader(fmt.Sprintf("({%s} %s %s)", c.Property, token, value))).Parse()
+	if err != nil {
+		return nil, Invalid(`%s. Note: a string, and each string of a list, must be in double quotes, such as "FR" or `+
+			`["FR", "DE"]; a pattern is a quoted Go regular expression, such as "\d+"`, err)
+	}
+	return expr, nil
+}
+
+func isQuotedWithoutSlash(s string) bool {
+	return len(s) >= 2 && s[0] == '"' && s[len(s)-1] == '"' && !strings.Contains(s, "/")
+}
