@@ -1,0 +1,104 @@
+// Package eval decides which variant an entity gets. Compile turns flags into an immutable Snapshot, Snapshot.Evaluate
+// answers from it without locks or I/O, and Service adds the recording of what was decided.
+package eval
+
+import (
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+)
+
+// Operators of a request for flags by tags. An empty operator means TagsAny.
+const (
+	// TagsAny selects the flags that carry at least one of the tags.
+	TagsAny = "ANY"
+	// TagsAll selects the flags that carry every one of the tags.
+	TagsAll = "ALL"
+)
+
+// Request asks for the variant of one flag for one entity.
+type Request struct {
+	// FlagID is looked up first; 0 asks by FlagKey alone.
+	FlagID int64
+	// FlagKey is a flag's key or, when no flag has that key, its id in decimal.
+	FlagKey string
+	// EntityID decides the bucket. When it is empty, an id is made up.
+	EntityID   string
+	EntityType string
+	// EntityContext is decoded JSON with json.Number for numbers. Only a map[string]any can match constraints. It must
+	// not change any more once it was passed in: results keep it.
+	EntityContext any
+	// EnableDebug asks for Result.SegmentLogs.
+	EnableDebug bool
+	// FlagTags and FlagTagsOperator do not select a flag here; they are echoed.
+	FlagTags         []string
+	FlagTagsOperator string
+}
+
+// BatchRequest asks for every named flag, for every entity.
+type BatchRequest struct {
+	Entities    []Entity
+	EnableDebug bool
+	// FlagIDs and FlagKeys name flags; repeated ones count once.
+	FlagIDs  []int64
+	FlagKeys []string
+	// FlagTags selects flags by their tags, according to FlagTagsOperator (TagsAny when empty).
+	FlagTags         []string
+	FlagTagsOperator string
+}
+
+// Entity is one of the entities of a BatchRequest; its fields are those of Request.
+type Entity struct {
+	EntityID, EntityType string
+	EntityContext        any
+}
+
+// Reason tells how an evaluation ended.
+type Reason uint8
+
+// The ways an evaluation can end. Only NoMatch and Matched say something about an entity, so only they are recorded.
+const (
+	// FlagNotFound means that no flag has the asked id or key.
+	FlagNotFound Reason = iota + 1
+	// FlagDisabled means that the flag is switched off.
+	FlagDisabled
+	// NoSegments means that the flag has nobody to decide about.
+	NoSegments
+	// NoMatch means that no segment matched, or that the rollout of the matching one gave no variant.
+	NoMatch
+	// Matched means that a variant was assigned.
+	Matched
+)
+
+// Result is the answer to a Request. It is never changed after it was returned, so it may be kept and shared.
+type Result struct {
+	// Request is the request as used: with the made-up entity id and the flag's entity type.
+	Request Request
+	// FlagID, FlagKey, FlagSnapshotID and FlagTags are those of the flag that was found. When there is none, FlagID and
+	// FlagKey repeat what was asked for. FlagTags belongs to the snapshot: read it only.
+	FlagID         int64
+	FlagKey        string
+	FlagSnapshotID int64
+	FlagTags       []string
+	// SegmentID, VariantID, VariantKey and VariantAttachment are set only when Reason is Matched. VariantAttachment
+	// belongs to the snapshot: read it only.
+	SegmentID         int64
+	VariantID         int64
+	VariantKey        string
+	VariantAttachment entity.Attachment
+	Reason            Reason
+	// DataRecordsEnabled is the flag's switch for recording.
+	DataRecordsEnabled bool
+	// Timestamp is when the evaluation happened, in UTC.
+	Timestamp time.Time
+	// Message explains a result that has no variant because of the flag itself; else it is empty.
+	Message string
+	// SegmentLogs has one entry for each segment that was tried. It is nil unless debugging.
+	SegmentLogs []SegmentLog
+}
+
+// SegmentLog explains, for a person, what happened in one segment.
+type SegmentLog struct {
+	SegmentID int64
+	Message   string
+}
