@@ -1,0 +1,261 @@
+package datar
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+)
+
+const (
+	defaultWindow = 7 * 24 * time.Hour
+	defaultLimit  = 100
+	maxLimit      = 1000
+)
+
+// SummaryQuery selects what QuerySummary returns. The zero value selects the 100 busiest flags of the last 7 days.
+type SummaryQuery struct {
+	// From is the start of the window, inclusive; nil: 7 days ago. To is its end, exclusive; nil: now. Both are widened
+	// to whole hours of UTC.
+	From, To *time.Time
+	// Limit is 1 to 1000; nil: 100. Offset is 0 or more; nil: 0.
+	Limit, Offset *int32
+}
+
+// FlagSummary is the traffic of one flag within a window.
+type FlagSummary struct {
+	FlagID int64
+	// FlagInfo is zero if the Catalog does not know the flag any more.
+	FlagInfo
+	Total int64
+	// LastEvaluatedAt is the time of the last evaluation, UTC, to the millisecond. Zero: not known.
+	LastEvaluatedAt time.Time
+}
+
+// BreakdownQuery selects the window of QueryFlagSummaryBreakdown, as in SummaryQuery.
+type BreakdownQuery struct {
+	From, To *time.Time
+}
+
+// FlagBreakdown is the traffic of one flag within a window, by three dimensions.
+type FlagBreakdown struct {
+	FlagID int64
+	// ByVariant is in descending order of counts. VariantID 0 stands for evaluations that assigned no variant.
+	ByVariant []VariantCount
+	// BySegment is in descending order of counts. Evaluations that matched no segment are not in it.
+	BySegment []SegmentCount
+	// ByDay has the days of UTC that have counts, in ascending order.
+	ByDay []DayCount
+}
+
+// VariantCount is the number of evaluations that assigned a variant.
+type VariantCount struct {
+	VariantID, Count int64
+}
+
+// SegmentCount is the number of evaluations that matched a segment.
+type SegmentCount struct {
+	SegmentID, Count int64
+}
+
+// DayCount is the number of evaluations of one day.
+type DayCount struct {
+	// Day is midnight UTC, when the day begins.
+	Day   time.Time
+	Count int64
+}
+
+// QuerySummary returns the flags with traffic in the window, those with most of it first, equal ones by id. What this
+// engine has counted is flushed first, at most once a second, so the answer is that fresh. The error matches
+// ErrInvalidQuery if an argument is out of range.
+func (e *Engine) QuerySummary(ctx context.Context, query SummaryQuery) ([]FlagSummary, error) {
+	from, to, err := e.window(query.From, query.To)
+	if err != nil {
+		return nil, err
+	}
+	limit, offset, err := page(query.Limit, query.Offset)
+	if err != nil {
+		return nil, err
+	}
+	e.refresh(ctx)
+	totals, err := e.totals(ctx, TotalsQuery{From: from, To: to, GroupBy: ByFlag})
+	if err != nil {
+		return nil, err
+	}
+	totals = totals[min(offset, len(totals)):]
+	totals = totals[:min(limit, len(totals))]
+	if len(totals) == 0 {
+		return []FlagSummary{}, nil
+	}
+
+	ids := make([]int64, len(totals))
+	for i, t := range totals {
+		ids[i] = t.ID
+	}
+	flags, err := e.options.Catalog.Flags(ctx, ids)
+	if err != nil {
+		return nil, fmt.Errorf("look up %d flags: %w", len(ids), err)
+	}
+	summaries := make([]FlagSummary, len(totals))
+	for i, t := range totals {
+		summaries[i] = FlagSummary{FlagID: t.ID, FlagInfo: flags[t.ID], Total: t.Count}
+		if t.Last > 0 {
+			summaries[i].LastEvaluatedAt = time.UnixMilli(t.Last).UTC()
+		}
+	}
+	return summaries, nil
+}
+
+// QueryFlagSummaryBreakdown returns the traffic of one flag, as fresh as QuerySummary does. The error matches
+// ErrInvalidQuery if an argument is out of range, and ErrFlagNotFound if there is no such flag and never were counts of it.
+func (e *Engine) QueryFlagSummaryBreakdown(ctx context.Context, flagID int64, query BreakdownQuery) (*FlagBreakdown, error) {
+	from, to, err := e.window(query.From, query.To)
+	if err != nil {
+		return nil, err
+	}
+	if flagID < 1 {
+		return nil, fmt.Errorf("%w: there is no flag %d", ErrFlagNotFound, flagID)
+	}
+	e.refresh(ctx)
+	of := TotalsQuery{From: from, To: to, FlagID: flagID}
+	variants, err := e.totals(ctx, of.by(ByVariant))
+	if err != nil {
+		return nil, err
+	}
+	if len(variants) == 0 {
+		return e.emptyBreakdown(ctx, flagID)
+	}
+	segments, err := e.totals(ctx, of.by(BySegment))
+	if err != nil {
+		return nil, err
+	}
+	hours, err := e.totals(ctx, of.by(ByHour))
+	if err != nil {
+		return nil, err
+	}
+
+	b := &FlagBreakdown{FlagID: flagID, ByVariant: []VariantCount{}, BySegment: []SegmentCount{}, ByDay: days(hours)}
+	for _, t := range variants {
+		b.ByVariant = append(b.ByVariant, VariantCount{t.ID, t.Count})
+	}
+	for _, t := range segments {
+		if t.ID != 0 {
+			b.BySegment = append(b.BySegment, SegmentCount{t.ID, t.Count})
+		}
+	}
+	return b, nil
+}
+
+func (q TotalsQuery) by(dimension Dimension) TotalsQuery {
+	q.GroupBy = dimension
+	return q
+}
+
+// emptyBreakdown is the answer for a flag without traffic in the window.
+func (e *Engine) emptyBreakdown(ctx context.Context, flagID int64) (*FlagBreakdown, error) {
+	flags, err := e.options.Catalog.Flags(ctx, []int64{flagID})
+	if err != nil {
+		return nil, fmt.Errorf("look up flag %d: %w", flagID, err)
+	}
+	if _, ok := flags[flagID]; !ok {
+		ever := TotalsQuery{From: 0, To: math.MaxInt32, FlagID: flagID, GroupBy: ByFlag}
+		totals, err := e.totals(ctx, ever)
+		if err != nil {
+			return nil, err
+		}
+		if len(totals) == 0 {
+			return nil, fmt.Errorf("%w: there is no flag %d", ErrFlagNotFound, flagID)
+		}
+	}
+	return &FlagBreakdown{FlagID: flagID, ByVariant: []VariantCount{}, BySegment: []SegmentCount{}, ByDay: []DayCount{}}, nil
+}
+
+// totals asks the store, and sorts by descending count and then by id.
+func (e *Engine) totals(ctx context.Context, query TotalsQuery) ([]Total, error) {
+	if query.From >= query.To {
+		return nil, nil
+	}
+	totals, err := e.options.Store.Totals(ctx, query)
+	if err != nil {
+		return nil, fmt.Errorf("add up counts: %w", err)
+	}
+	slices.SortFunc(totals, func(a, b Total) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.ID, b.ID))
+	})
+	return totals, nil
+}
+
+// days adds up hours by days of UTC.
+func days(hours []Total) []DayCount {
+	counts := map[time.Time]int64{}
+	for _, t := range hours {
+		counts[Hour(t.ID).Time().Truncate(24*time.Hour)] += t.Count
+	}
+	days := make([]DayCount, 0, len(counts))
+	for day, count := range counts {
+		days = append(days, DayCount{day, count})
+	}
+	slices.SortFunc(days, func(a, b DayCount) int { return a.Day.Compare(b.Day) })
+	return days
+}
+
+// window resolves and checks the bounds of a query, and widens them to whole hours.
+func (e *Engine) window(from, to *time.Time) (Hour, Hour, error) {
+	now := e.options.Now()
+	start, end := now.Add(-defaultWindow), now
+	if from != nil {
+		start = *from
+	}
+	if to != nil {
+		end = *to
+	}
+	if start.After(end) {
+		return 0, 0, fmt.Errorf("%w: from (%s) must not be after to (%s); without them the window is the last 7 days",
+			ErrInvalidQuery, start.UTC().Format(time.RFC3339), end.UTC().Format(time.RFC3339))
+	}
+	const firstMilli = 0 // nothing is counted before 1970
+	first := hourOfMilli(max(firstMilli, start.UnixMilli()))
+	ms := min(end.UnixMilli(), maxMilli)
+	last := hourOfMilli(ms)
+	if ms > last.Time().UnixMilli() || end.After(time.UnixMilli(ms)) {
+		last++ // an hour that has begun is in the window
+	}
+	return first, last, nil
+}
+
+func page(limit, offset *int32) (int, int, error) {
+	l, o := int32(defaultLimit), int32(0)
+	if limit != nil {
+		l = *limit
+	}
+	if offset != nil {
+		o = *offset
+	}
+	if l < 1 || l > maxLimit {
+		return 0, 0, fmt.Errorf("%w: limit is %d, want 1 to %d", ErrInvalidQuery, l, maxLimit)
+	}
+	if o < 0 {
+		return 0, 0, fmt.Errorf("%w: offset is %d, want 0 or more", ErrInvalidQuery, o)
+	}
+	return int(l), int(o), nil
+}
+
+// refresh flushes what was counted, unless a flush was completed within the last second. A store that fails here will
+// fail the query, too, and the counts are kept; so the error is left to Stats.
+func (e *Engine) refresh(ctx context.Context) {
+	if e.lockFlushing(ctx) != nil {
+		return // the query will find its context ended
+	}
+	defer e.unlockFlushing()
+	now := e.options.Now()
+	e.mu.Lock()
+	age := now.Sub(e.flushes.last)
+	closed := e.closed
+	e.mu.Unlock()
+	if closed || (age >= 0 && age < freshness) {
+		return
+	}
+	_ = e.flush(ctx)
+}

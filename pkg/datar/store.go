@@ -1,0 +1,144 @@
+package datar
+
+import (
+	"context"
+	"errors"
+	"math"
+	"time"
+)
+
+// Errors of the engine's queries.
+var (
+	// ErrInvalidQuery marks a query with an argument out of range. Its text names the argument and what is accepted.
+	ErrInvalidQuery = errors.New("invalid query")
+	// ErrFlagNotFound marks a query for a flag that neither the Catalog knows nor any stored row counts.
+	ErrFlagNotFound = errors.New("flag not found")
+)
+
+// Hour is one hour of UTC, counted in whole hours since 1970-01-01T00:00Z.
+type Hour int32
+
+// HourOf returns the hour in which t lies.
+func HourOf(t time.Time) Hour { return hourOfMilli(t.UnixMilli()) }
+
+func hourOfMilli(ms int64) Hour {
+	const milliPerHour = int64(time.Hour / time.Millisecond)
+	hour := ms / milliPerHour
+	if ms%milliPerHour < 0 { // Go divides towards zero
+		hour--
+	}
+	return Hour(max(math.MinInt32, min(hour, math.MaxInt32)))
+}
+
+// Time returns the start of the hour, in UTC.
+func (h Hour) Time() time.Time { return time.Unix(int64(h)*3600, 0).UTC() }
+
+// Key says what one counter counts.
+type Key struct {
+	FlagID int64
+	// VariantID is 0 for evaluations that assigned no variant.
+	VariantID int64
+	// SegmentID is 0 for evaluations that matched no segment.
+	SegmentID int64
+	Hour      Hour
+}
+
+// Compare orders keys by flag, hour, variant and segment: the order in which every writer of one store must lock its
+// rows.
+func (k Key) Compare(other Key) int {
+	switch {
+	case k.FlagID != other.FlagID:
+		return compare(k.FlagID, other.FlagID)
+	case k.Hour != other.Hour:
+		return compare(int64(k.Hour), int64(other.Hour))
+	case k.VariantID != other.VariantID:
+		return compare(k.VariantID, other.VariantID)
+	default:
+		return compare(k.SegmentID, other.SegmentID)
+	}
+}
+
+func compare(a, b int64) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	default:
+		return 0
+	}
+}
+
+// Row is an addition to the stored count of one key.
+type Row struct {
+	Key
+	// Count is how many evaluations to add, at least 1.
+	Count int64
+	// First and Last are the times of the earliest and the latest evaluation, in Unix milliseconds. A store keeps the
+	// minimum and the maximum of all it was given.
+	First, Last int64
+}
+
+// Batch is what one flush sends. It never changes once it was sent for the first time.
+type Batch struct {
+	// Writer is the identity of the engine that sends, unique among all that ever wrote to the store.
+	Writer string
+	// Sequence numbers the batches of one writer: 1, 2, 3 and so on. A writer sends the next only after the one before
+	// was applied.
+	Sequence int64
+	// Rows are in the order of Key.Compare, each key once.
+	Rows []Row
+}
+
+// Dimension is what Store.Totals groups by.
+type Dimension uint8
+
+// The dimensions.
+const (
+	ByFlag Dimension = iota + 1
+	ByVariant
+	BySegment
+	ByHour
+)
+
+// TotalsQuery selects the rows that Store.Totals adds up.
+type TotalsQuery struct {
+	// From is the first hour and To the hour after the last.
+	From, To Hour
+	// FlagID selects one flag; 0 selects all of them.
+	FlagID  int64
+	GroupBy Dimension
+}
+
+// Total is the sum of one group.
+type Total struct {
+	// ID is the flag, variant or segment id, or the Hour, of the group.
+	ID    int64
+	Count int64
+	// Last is the latest evaluation in Unix milliseconds, 0 when none of the rows knows it.
+	Last int64
+}
+
+// Store keeps counts. Implementations are safe for concurrent use, also by engines in other processes.
+// Package storetest holds the tests that each of them must pass.
+type Store interface {
+	// Apply adds all rows of the batch in one transaction, together with a note that this writer's sequence was
+	// applied. A batch whose sequence is noted already is left alone, so that sending a batch again, after an answer
+	// that never came, counts it once. On any error nothing of the batch was applied, or all of it and the note.
+	Apply(ctx context.Context, batch Batch) error
+	// Totals adds up counts by one dimension, in no particular order, without groups whose count is 0.
+	Totals(ctx context.Context, query TotalsQuery) ([]Total, error)
+}
+
+// FlagInfo is what summaries show of a flag beside its counts.
+type FlagInfo struct {
+	Key         string
+	Description string
+	Enabled     bool
+}
+
+// Catalog names flags. The host implements it over wherever its flags are kept.
+type Catalog interface {
+	// Flags returns those of the given flags that exist or existed; ids that it does not know are left out.
+	Flags(ctx context.Context, ids []int64) (map[int64]FlagInfo, error)
+}
