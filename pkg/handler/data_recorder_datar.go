@@ -1,0 +1,46 @@
+package handler
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
+)
+
+// DatarRecorder counts evaluations in Datar's engine.
+type DatarRecorder struct {
+	engine *datar.Engine
+}
+
+// NewDatarRecorder opens the store and makes an engine over it.
+func NewDatarRecorder(ctx context.Context, o RecorderOptions) (*DatarRecorder, error) {
+	store, err := o.DatarStore(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("open the store of the counts: %w", err)
+	}
+	engine, err := datar.New(datar.Options{
+		Store:         store,
+		Catalog:       o.Catalog,
+		FlushInterval: o.DatarFlushInterval,
+		Logger:        o.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &DatarRecorder{engine: engine}, nil
+}
+
+// AsyncRecord counts one evaluation in memory.
+func (d *DatarRecorder) AsyncRecord(r *eval.Result) {
+	d.engine.Record(datar.Event{FlagID: r.FlagID, VariantID: r.VariantID, SegmentID: r.SegmentID, Time: r.Timestamp})
+}
+
+// Start begins to flush in the background.
+func (d *DatarRecorder) Start() { d.engine.Start() }
+
+// Flush stores what was counted so far.
+func (d *DatarRecorder) Flush(ctx context.Context) error { return d.engine.Flush(ctx) }
+
+// Close stores what is left and ends the engine.
+func (d *DatarRecorder) Close(ctx context.Context) error { return d.engine.Close(ctx) }

@@ -1,0 +1,84 @@
+package handler
+
+import (
+	"context"
+	"encoding/json"
+	stderrors "errors"
+	"net/http"
+
+	"github.com/go-openapi/errors"
+	"github.com/go-openapi/runtime"
+	"github.com/go-openapi/runtime/middleware"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
+)
+
+// statuses says which errors are the client's and how they are answered. Their text reaches the client; every other
+// error is the server's, answered with 500, and its text reaches the log only.
+var statuses = []struct {
+	err    error
+	status int
+}{
+	{entity.ErrInvalid, http.StatusBadRequest},
+	{entity.ErrDuplicateKey, http.StatusBadRequest},
+	{entity.ErrNotFound, http.StatusNotFound},
+	{datar.ErrInvalidQuery, http.StatusBadRequest},
+	{datar.ErrFlagNotFound, http.StatusNotFound},
+}
+
+// statusClientClosedRequest is seen by nobody: the client has gone.
+const statusClientClosedRequest = 499
+
+// fail answers a request that could not be served.
+func (h *Handler) fail(r *http.Request, err error) middleware.Responder {
+	for _, s := range statuses {
+		if stderrors.Is(err, s.err) {
+			return reply(s.status, err.Error())
+		}
+	}
+	if stderrors.Is(r.Context().Err(), context.Canceled) {
+		h.logger.Debug("client went away", "operation", operationID(r), "error", err)
+		return reply(statusClientClosedRequest, "request cancelled")
+	}
+	h.logger.Error("request failed", "operation", operationID(r), "error", err)
+	return reply(http.StatusInternalServerError, "internal error")
+}
+
+func operationID(r *http.Request) string {
+	if route := middleware.MatchedRouteFrom(r); route != nil && route.Operation != nil {
+		return route.Operation.ID
+	}
+	return ""
+}
+
+// reply answers with a status and a message for the person behind the client. It is JSON whatever the operation
+// produces when it succeeds.
+func reply(status int, message string) middleware.Responder {
+	return middleware.ResponderFunc(func(rw http.ResponseWriter, _ runtime.Producer) {
+		rw.Header().Set(runtime.HeaderContentType, runtime.JSONMime)
+		rw.WriteHeader(status)
+		encoder := json.NewEncoder(rw)
+		encoder.SetEscapeHTML(false)
+		_ = encoder.Encode(&models.Error{Message: &message}) // fails only when the client is gone
+	})
+}
+
+// serveError answers what the generated code refuses, such as a body that breaks the schema. A body that was cut off
+// because it is too large gets its own status; everything else stays as go-openapi has it.
+func serveError(rw http.ResponseWriter, r *http.Request, err error) {
+	if tooLarge := bodyTooLarge(err); tooLarge != nil {
+		err = errors.New(http.StatusRequestEntityTooLarge, "the request body is larger than %d bytes", tooLarge.Limit)
+	}
+	errors.ServeError(rw, r, err)
+}
+
+func bodyTooLarge(err error) *http.MaxBytesError {
+	var parse *errors.ParseError
+	var tooLarge *http.MaxBytesError
+	if stderrors.As(err, &parse) && stderrors.As(parse.Reason, &tooLarge) {
+		return tooLarge
+	}
+	return nil
+}

@@ -1,0 +1,135 @@
+package handler
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/go-openapi/runtime/middleware"
+	"github.com/go-openapi/strfmt"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
+	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
+	evaluationapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/evaluation"
+)
+
+// Evaluator decides and records. All four evaluation operations use it, so that none can forget to record.
+type Evaluator interface {
+	Evaluate(ctx context.Context, r eval.Request) *eval.Result
+	EvaluateBatch(ctx context.Context, r eval.BatchRequest) ([]*eval.Result, error)
+}
+
+// PostEvaluation evaluates one flag for one entity.
+func (h *Handler) PostEvaluation(p evaluationapi.PostEvaluationParams) middleware.Responder {
+	return evaluationapi.NewPostEvaluationOK().WithPayload(h.evaluate(p.HTTPRequest, p.Body))
+}
+
+// GetEvaluation is PostEvaluation with the body in the query.
+func (h *Handler) GetEvaluation(p evaluationapi.GetEvaluationParams) middleware.Responder {
+	var body models.EvalContext
+	if err := h.bodyOfQuery(p.HTTPRequest, p.JSON, "evalContext", &body); err != nil {
+		return h.fail(p.HTTPRequest, err)
+	}
+	return evaluationapi.NewGetEvaluationOK().WithPayload(h.evaluate(p.HTTPRequest, &body))
+}
+
+func (h *Handler) evaluate(r *http.Request, body *models.EvalContext) *models.EvalResult {
+	return evalResultModel(h.eval.Evaluate(r.Context(), evalRequestOf(body)))
+}
+
+// PostEvaluationBatch evaluates several flags for several entities.
+func (h *Handler) PostEvaluationBatch(p evaluationapi.PostEvaluationBatchParams) middleware.Responder {
+	results, err := h.evaluateBatch(p.HTTPRequest, p.Body)
+	if err != nil {
+		return h.fail(p.HTTPRequest, err)
+	}
+	return evaluationapi.NewPostEvaluationBatchOK().WithPayload(results)
+}
+
+// GetEvaluationBatch is PostEvaluationBatch with the body in the query.
+func (h *Handler) GetEvaluationBatch(p evaluationapi.GetEvaluationBatchParams) middleware.Responder {
+	var body models.EvaluationBatchRequest
+	if err := h.bodyOfQuery(p.HTTPRequest, p.JSON, "evaluationBatchRequest", &body); err != nil {
+		return h.fail(p.HTTPRequest, err)
+	}
+	results, err := h.evaluateBatch(p.HTTPRequest, &body)
+	if err != nil {
+		return h.fail(p.HTTPRequest, err)
+	}
+	return evaluationapi.NewGetEvaluationBatchOK().WithPayload(results)
+}
+
+func (h *Handler) evaluateBatch(r *http.Request, body *models.EvaluationBatchRequest) (*models.EvaluationBatchResponse, error) {
+	request, err := batchRequestOf(body)
+	if err != nil {
+		return nil, err
+	}
+	results, err := h.eval.EvaluateBatch(r.Context(), request)
+	if err != nil {
+		return nil, err
+	}
+	return batchResponseModel(results), nil
+}
+
+// bodyOfQuery reads into body what POST would have in its body, under the same schema. The errors match
+// entity.ErrInvalid and name the definition.
+func (h *Handler) bodyOfQuery(r *http.Request, text, definition string, body interface {
+	Validate(formats strfmt.Registry) error
+}) error {
+	if length := len(r.URL.RawQuery); h.maxGetQueryBytes > 0 && length > h.maxGetQueryBytes {
+		return entity.Invalid("the query has %d bytes, more than the %d allowed (FLAGR_EVAL_GET_MAX_URL_BYTES); use POST instead",
+			length, h.maxGetQueryBytes)
+	}
+	err := decodeJSON(strings.NewReader(text), body)
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		err = errors.New("unexpected end of the JSON document")
+	}
+	if err == nil {
+		err = body.Validate(strfmt.Default)
+	}
+	if err != nil {
+		return entity.Invalid("json is not valid %s: %s", definition, err)
+	}
+	return nil
+}
+
+func evalRequestOf(body *models.EvalContext) eval.Request {
+	r := eval.Request{
+		FlagID:        body.FlagID,
+		FlagKey:       body.FlagKey,
+		EntityID:      body.EntityID,
+		EntityType:    body.EntityType,
+		EntityContext: body.EntityContext,
+		EnableDebug:   body.EnableDebug,
+		FlagTags:      body.FlagTags,
+	}
+	if body.FlagTagsOperator != nil {
+		r.FlagTagsOperator = *body.FlagTagsOperator
+	}
+	return r
+}
+
+// batchRequestOf refuses a null entity, which the generated validation lets through.
+func batchRequestOf(body *models.EvaluationBatchRequest) (eval.BatchRequest, error) {
+	r := eval.BatchRequest{
+		Entities:         make([]eval.Entity, len(body.Entities)),
+		EnableDebug:      body.EnableDebug,
+		FlagIDs:          body.FlagIDs,
+		FlagKeys:         body.FlagKeys,
+		FlagTags:         body.FlagTags,
+		FlagTagsOperator: eval.TagsAny,
+	}
+	if body.FlagTagsOperator != nil {
+		r.FlagTagsOperator = *body.FlagTagsOperator
+	}
+	for i, e := range body.Entities {
+		if e == nil {
+			return eval.BatchRequest{}, entity.Invalid("entities.%d in body must not be null", i)
+		}
+		r.Entities[i] = eval.Entity{EntityID: e.EntityID, EntityType: e.EntityType, EntityContext: e.EntityContext}
+	}
+	return r, nil
+}

@@ -1,0 +1,175 @@
+package handler
+
+import (
+	"context"
+	"strings"
+
+	"github.com/go-openapi/runtime/middleware"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/store"
+	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
+	flagapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/flag"
+)
+
+// FlagStore reads and changes flags and lists their history.
+type FlagStore interface {
+	Flags(ctx context.Context, q store.FlagQuery) ([]entity.Flag, error)
+	Flag(ctx context.Context, id int64) (*entity.Flag, error)
+	EntityTypes(ctx context.Context) ([]string, error)
+	Snapshots(ctx context.Context, flagID int64, q store.SnapshotQuery) ([]entity.FlagSnapshot, error)
+	MaxSnapshotID(ctx context.Context) (int64, error)
+	CreateFlag(ctx context.Context, by string, f store.NewFlag) (*entity.Flag, error)
+	UpdateFlag(ctx context.Context, by string, id int64, p store.FlagPatch) (*entity.Flag, error)
+	SetFlagEnabled(ctx context.Context, by string, id int64, enabled bool) (*entity.Flag, error)
+	DeleteFlag(ctx context.Context, by string, id int64) error
+	RestoreFlag(ctx context.Context, by string, id int64) (*entity.Flag, error)
+	DuplicateFlag(ctx context.Context, by string, id int64, key, description string) (*entity.Flag, error)
+}
+
+// FindFlags lists flags.
+func (h *Handler) FindFlags(p flagapi.FindFlagsParams) middleware.Responder {
+	flags, err := h.store.Flags(p.HTTPRequest.Context(), store.FlagQuery{
+		Limit:           p.Limit,
+		Offset:          p.Offset,
+		Enabled:         p.Enabled,
+		Description:     p.Description,
+		DescriptionLike: p.DescriptionLike,
+		Key:             p.Key,
+		Tags:            splitTags(p.Tags),
+		Preload:         p.Preload != nil && *p.Preload,
+		Deleted:         p.Deleted != nil && *p.Deleted,
+	})
+	if err != nil {
+		return h.fail(p.HTTPRequest, err)
+	}
+	return flagapi.NewFindFlagsOK().WithPayload(mapAll(flags, flagModel))
+}
+
+// splitTags reads a comma-separated list; spaces around values and empty values mean nothing.
+func splitTags(list *string) []string {
+	if list == nil {
+		return nil
+	}
+	var tags []string
+	for value := range strings.SplitSeq(*list, ",") {
+		if value = strings.TrimSpace(value); value != "" {
+			tags = append(tags, value)
+		}
+	}
+	return tags
+}
+
+// CreateFlag makes a flag, from a template if one is named.
+func (h *Handler) CreateFlag(p flagapi.CreateFlagParams) middleware.Responder {
+	f, err := h.store.CreateFlag(p.HTTPRequest.Context(), h.actor(p.HTTPRequest), store.NewFlag{
+		Description: *p.Body.Description,
+		Key:         p.Body.Key,
+		Template:    p.Body.Template,
+	})
+	if err != nil {
+		return h.fail(p.HTTPRequest, err)
+	}
+	return flagapi.NewCreateFlagOK().WithPayload(flagModel(f))
+}
+
+// GetFlag shows one flag with all its parts.
+func (h *Handler) GetFlag(p flagapi.GetFlagParams) middleware.Responder {
+	f, err := h.store.Flag(p.HTTPRequest.Context(), p.FlagID)
+	if err != nil {
+		return h.fail(p.HTTPRequest, err)
+	}
+	return flagapi.NewGetFlagOK().WithPayload(flagModel(f))
+}
+
+// PutFlag changes the fields that the body has. It leaves enabled alone: SetFlagEnabled is for that.
+func (h *Handler) PutFlag(p flagapi.PutFlagParams) middleware.Responder {
+	f, err := h.store.UpdateFlag(p.HTTPRequest.Context(), h.actor(p.HTTPRequest), p.FlagID, store.FlagPatch{
+		Description:        p.Body.Description,
+		Key:                p.Body.Key,
+		Notes:              p.Body.Notes,
+		EntityType:         p.Body.EntityType,
+		DataRecordsEnabled: p.Body.DataRecordsEnabled,
+	})
+	if err != nil {
+		return h.fail(p.HTTPRequest, err)
+	}
+	return flagapi.NewPutFlagOK().WithPayload(flagModel(f))
+}
+
+// SetFlagEnabled switches a flag on or off.
+func (h *Handler) SetFlagEnabled(p flagapi.SetFlagEnabledParams) middleware.Responder {
+	f, err := h.store.SetFlagEnabled(p.HTTPRequest.Context(), h.actor(p.HTTPRequest), p.FlagID, *p.Body.Enabled)
+	if err != nil {
+		return h.fail(p.HTTPRequest, err)
+	}
+	return flagapi.NewSetFlagEnabledOK().WithPayload(flagModel(f))
+}
+
+// DeleteFlag deletes a flag in a way that RestoreFlag undoes.
+func (h *Handler) DeleteFlag(p flagapi.DeleteFlagParams) middleware.Responder {
+	if err := h.store.DeleteFlag(p.HTTPRequest.Context(), h.actor(p.HTTPRequest), p.FlagID); err != nil {
+		return h.fail(p.HTTPRequest, err)
+	}
+	return flagapi.NewDeleteFlagOK()
+}
+
+// RestoreFlag brings a deleted flag back.
+func (h *Handler) RestoreFlag(p flagapi.RestoreFlagParams) middleware.Responder {
+	f, err := h.store.RestoreFlag(p.HTTPRequest.Context(), h.actor(p.HTTPRequest), p.FlagID)
+	if err != nil {
+		return h.fail(p.HTTPRequest, err)
+	}
+	return flagapi.NewRestoreFlagOK().WithPayload(flagModel(f))
+}
+
+// DuplicateFlag copies a flag; the body, and each field of it, is optional.
+func (h *Handler) DuplicateFlag(p flagapi.DuplicateFlagParams) middleware.Responder {
+	var wish models.DuplicateFlagRequest
+	if p.Body != nil {
+		wish = *p.Body
+	}
+	f, err := h.store.DuplicateFlag(p.HTTPRequest.Context(), h.actor(p.HTTPRequest), p.FlagID, wish.Key, wish.Description)
+	if err != nil {
+		return h.fail(p.HTTPRequest, err)
+	}
+	return flagapi.NewDuplicateFlagOK().WithPayload(flagModel(f))
+}
+
+// GetFlagSnapshots lists the states that a flag was in.
+func (h *Handler) GetFlagSnapshots(p flagapi.GetFlagSnapshotsParams) middleware.Responder {
+	snapshots, err := h.store.Snapshots(p.HTTPRequest.Context(), p.FlagID, store.SnapshotQuery{
+		Limit:     p.Limit,
+		Offset:    p.Offset,
+		Ascending: p.Sort != nil && *p.Sort == "ASC",
+	})
+	if err != nil {
+		return h.fail(p.HTTPRequest, err)
+	}
+	payload, err := snapshotModels(snapshots)
+	if err != nil {
+		return h.fail(p.HTTPRequest, err)
+	}
+	return flagapi.NewGetFlagSnapshotsOK().WithPayload(payload)
+}
+
+// GetFlagSnapshotMaxID tells whether anything has changed since the last time it was asked.
+func (h *Handler) GetFlagSnapshotMaxID(p flagapi.GetFlagSnapshotMaxIDParams) middleware.Responder {
+	id, err := h.store.MaxSnapshotID(p.HTTPRequest.Context())
+	if err != nil {
+		return h.fail(p.HTTPRequest, err)
+	}
+	return flagapi.NewGetFlagSnapshotMaxIDOK().WithPayload(&models.FlagSnapshotMaxID{MaxID: id})
+}
+
+// GetFlagEntityTypes lists the entity types that flags have used.
+func (h *Handler) GetFlagEntityTypes(p flagapi.GetFlagEntityTypesParams) middleware.Responder {
+	types, err := h.store.EntityTypes(p.HTTPRequest.Context())
+	if err != nil {
+		return h.fail(p.HTTPRequest, err)
+	}
+	if types == nil {
+		types = []string{}
+	}
+	return flagapi.NewGetFlagEntityTypesOK().WithPayload(types)
+}

@@ -1,0 +1,152 @@
+// Package handler is the face of the server towards HTTP: it takes what the generated code has bound and validated,
+// calls one method of the store, of the evaluation service or of Datar, and turns the answer into a generated model.
+//
+// Rules of flags, evaluation and counting live in those packages. What lives here is the mapping in both directions,
+// one table from errors to statuses, and the fan-out of evaluations to the configured recorders.
+package handler
+
+import (
+	"log/slog"
+	"net/http"
+
+	"github.com/go-openapi/runtime/middleware"
+
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
+	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations"
+	constraintapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/constraint"
+	datarapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/datar"
+	distributionapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/distribution"
+	evaluationapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/evaluation"
+	exportapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/export"
+	exposureapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/exposure"
+	flagapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/flag"
+	healthapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/health"
+	segmentapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/segment"
+	tagapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/tag"
+	variantapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/variant"
+)
+
+// Store is what the handlers need to read and change flags. Its errors match entity.ErrInvalid, entity.ErrNotFound or
+// entity.ErrDuplicateKey where the request is at fault; their text is sent to the client.
+type Store interface {
+	FlagStore
+	VariantStore
+	SegmentStore
+	ConstraintStore
+	DistributionStore
+	TagStore
+}
+
+// Options are the dependencies of the handlers.
+type Options struct {
+	// Store is nil in eval-only mode; all operations on flags then answer 501.
+	Store Store
+	// Eval is mandatory.
+	Eval Evaluator
+	// Snapshots has the flags that evaluation uses, for their export. Mandatory.
+	Snapshots eval.Source
+	// Datar is nil when Datar is switched off; its operations then answer 503.
+	Datar Datar
+	// MaxGetQueryBytes is the longest raw query of a GET evaluation; 0 means no limit.
+	MaxGetQueryBytes int
+	// Actor names who sent a request, for createdBy and updatedBy; nil means nobody is known.
+	Actor func(*http.Request) string
+	// Logger gets what went wrong in the server, with its cause. Mandatory.
+	Logger *slog.Logger
+}
+
+// Handler answers the operations of the API.
+type Handler struct {
+	store            Store
+	eval             Evaluator
+	snapshots        eval.Source
+	datar            Datar
+	maxGetQueryBytes int
+	actor            func(*http.Request) string
+	logger           *slog.Logger
+}
+
+// New makes the handlers.
+func New(o Options) *Handler {
+	actor := o.Actor
+	if actor == nil {
+		actor = func(*http.Request) string { return "" }
+	}
+	return &Handler{
+		store:            o.Store,
+		eval:             o.Eval,
+		snapshots:        o.Snapshots,
+		datar:            o.Datar,
+		maxGetQueryBytes: o.MaxGetQueryBytes,
+		actor:            actor,
+		logger:           o.Logger,
+	}
+}
+
+// Register assigns every operation of the API, and the reading and writing of bodies.
+func (h *Handler) Register(api *operations.FlagrAPI) {
+	api.JSONConsumer = jsonConsumer()
+	api.ServeError = serveError
+
+	api.HealthGetHealthHandler = healthapi.GetHealthHandlerFunc(h.GetHealth)
+
+	api.EvaluationGetEvaluationHandler = evaluationapi.GetEvaluationHandlerFunc(h.GetEvaluation)
+	api.EvaluationPostEvaluationHandler = evaluationapi.PostEvaluationHandlerFunc(h.PostEvaluation)
+	api.EvaluationGetEvaluationBatchHandler = evaluationapi.GetEvaluationBatchHandlerFunc(h.GetEvaluationBatch)
+	api.EvaluationPostEvaluationBatchHandler = evaluationapi.PostEvaluationBatchHandlerFunc(h.PostEvaluationBatch)
+
+	api.ExposurePostExposuresHandler = exposureapi.PostExposuresHandlerFunc(h.PostExposures)
+
+	api.ExportGetExportEvalCacheJSONHandler = exportapi.GetExportEvalCacheJSONHandlerFunc(h.GetExportEvalCacheJSON)
+	api.ExportGetExportSqliteHandler = exportapi.GetExportSqliteHandlerFunc(h.GetExportSqlite)
+
+	api.DatarGetDatarSummaryHandler = datarapi.GetDatarSummaryHandlerFunc(h.GetDatarSummary)
+	api.DatarGetDatarFlagSummaryHandler = datarapi.GetDatarFlagSummaryHandlerFunc(h.GetDatarFlagSummary)
+
+	api.FlagFindFlagsHandler = flagapi.FindFlagsHandlerFunc(withStore(h, h.FindFlags))
+	api.FlagCreateFlagHandler = flagapi.CreateFlagHandlerFunc(withStore(h, h.CreateFlag))
+	api.FlagGetFlagHandler = flagapi.GetFlagHandlerFunc(withStore(h, h.GetFlag))
+	api.FlagPutFlagHandler = flagapi.PutFlagHandlerFunc(withStore(h, h.PutFlag))
+	api.FlagDeleteFlagHandler = flagapi.DeleteFlagHandlerFunc(withStore(h, h.DeleteFlag))
+	api.FlagRestoreFlagHandler = flagapi.RestoreFlagHandlerFunc(withStore(h, h.RestoreFlag))
+	api.FlagDuplicateFlagHandler = flagapi.DuplicateFlagHandlerFunc(withStore(h, h.DuplicateFlag))
+	api.FlagSetFlagEnabledHandler = flagapi.SetFlagEnabledHandlerFunc(withStore(h, h.SetFlagEnabled))
+	api.FlagGetFlagSnapshotsHandler = flagapi.GetFlagSnapshotsHandlerFunc(withStore(h, h.GetFlagSnapshots))
+	api.FlagGetFlagSnapshotMaxIDHandler = flagapi.GetFlagSnapshotMaxIDHandlerFunc(withStore(h, h.GetFlagSnapshotMaxID))
+	api.FlagGetFlagEntityTypesHandler = flagapi.GetFlagEntityTypesHandlerFunc(withStore(h, h.GetFlagEntityTypes))
+
+	api.TagFindAllTagsHandler = tagapi.FindAllTagsHandlerFunc(withStore(h, h.FindAllTags))
+	api.TagFindTagsHandler = tagapi.FindTagsHandlerFunc(withStore(h, h.FindTags))
+	api.TagCreateTagHandler = tagapi.CreateTagHandlerFunc(withStore(h, h.CreateTag))
+	api.TagDeleteTagHandler = tagapi.DeleteTagHandlerFunc(withStore(h, h.DeleteTag))
+
+	api.VariantFindVariantsHandler = variantapi.FindVariantsHandlerFunc(withStore(h, h.FindVariants))
+	api.VariantCreateVariantHandler = variantapi.CreateVariantHandlerFunc(withStore(h, h.CreateVariant))
+	api.VariantPutVariantHandler = variantapi.PutVariantHandlerFunc(withStore(h, h.PutVariant))
+	api.VariantDeleteVariantHandler = variantapi.DeleteVariantHandlerFunc(withStore(h, h.DeleteVariant))
+
+	api.SegmentFindSegmentsHandler = segmentapi.FindSegmentsHandlerFunc(withStore(h, h.FindSegments))
+	api.SegmentCreateSegmentHandler = segmentapi.CreateSegmentHandlerFunc(withStore(h, h.CreateSegment))
+	api.SegmentPutSegmentHandler = segmentapi.PutSegmentHandlerFunc(withStore(h, h.PutSegment))
+	api.SegmentPutSegmentsReorderHandler = segmentapi.PutSegmentsReorderHandlerFunc(withStore(h, h.PutSegmentsReorder))
+	api.SegmentDeleteSegmentHandler = segmentapi.DeleteSegmentHandlerFunc(withStore(h, h.DeleteSegment))
+
+	api.ConstraintFindConstraintsHandler = constraintapi.FindConstraintsHandlerFunc(withStore(h, h.FindConstraints))
+	api.ConstraintCreateConstraintHandler = constraintapi.CreateConstraintHandlerFunc(withStore(h, h.CreateConstraint))
+	api.ConstraintPutConstraintHandler = constraintapi.PutConstraintHandlerFunc(withStore(h, h.PutConstraint))
+	api.ConstraintDeleteConstraintHandler = constraintapi.DeleteConstraintHandlerFunc(withStore(h, h.DeleteConstraint))
+
+	api.DistributionFindDistributionsHandler = distributionapi.FindDistributionsHandlerFunc(withStore(h, h.FindDistributions))
+	api.DistributionPutDistributionsHandler = distributionapi.PutDistributionsHandlerFunc(withStore(h, h.PutDistributions))
+}
+
+// withStore keeps operations that need a database from running without one.
+func withStore[P any](h *Handler, operation func(P) middleware.Responder) func(P) middleware.Responder {
+	if h.store != nil {
+		return operation
+	}
+	return func(P) middleware.Responder {
+		return reply(http.StatusNotImplemented, "not implemented in eval-only mode: this server reads its flags from a "+
+			"JSON document and has no database to read or change them in")
+	}
+}

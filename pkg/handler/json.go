@@ -1,0 +1,32 @@
+package handler
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/go-openapi/runtime"
+)
+
+// jsonConsumer reads request bodies. Unlike go-openapi's own it refuses a body that goes on after its JSON document.
+func jsonConsumer() runtime.Consumer {
+	return runtime.ConsumerFunc(decodeJSON)
+}
+
+// decodeJSON reads exactly one JSON document; numbers of free-form values keep their text. An empty input is io.EOF.
+func decodeJSON(r io.Reader, into any) error {
+	decoder := json.NewDecoder(r)
+	decoder.UseNumber()
+	if err := decoder.Decode(into); err != nil {
+		return err
+	}
+	switch next, err := decoder.Token(); {
+	case errors.Is(err, io.EOF):
+		return nil
+	case err != nil:
+		return fmt.Errorf("unexpected data after the JSON document: %w", err)
+	default:
+		return fmt.Errorf("unexpected data after the JSON document: %v", next)
+	}
+}

@@ -1,0 +1,65 @@
+package handler
+
+import (
+	"net/http"
+
+	"github.com/go-openapi/runtime"
+	"github.com/go-openapi/runtime/middleware"
+	"github.com/go-openapi/strfmt"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
+)
+
+// summary and summaryFlag are the generated models, but leave out a time that is not known, where the generated one
+// would say that it was in the year 1.
+type summary struct {
+	Flags []summaryFlag `json:"flags"`
+}
+
+type summaryFlag struct {
+	models.DatarSummaryFlag
+	LastEvaluatedAt *strfmt.DateTime `json:"lastEvaluatedAt,omitempty"`
+}
+
+func summaryModel(flags []datar.FlagSummary) summary {
+	s := summary{Flags: make([]summaryFlag, len(flags))}
+	for i, f := range flags {
+		s.Flags[i].DatarSummaryFlag = models.DatarSummaryFlag{
+			FlagID:         f.FlagID,
+			FlagKey:        f.Key,
+			Enabled:        f.Enabled,
+			Description:    f.Description,
+			TotalEvalCount: f.Total,
+		}
+		if !f.LastEvaluatedAt.IsZero() {
+			s.Flags[i].LastEvaluatedAt = new(strfmt.DateTime(f.LastEvaluatedAt.UTC()))
+		}
+	}
+	return s
+}
+
+func breakdownModel(b *datar.FlagBreakdown) *models.DatarFlagSummaryResponse {
+	return &models.DatarFlagSummaryResponse{
+		FlagID: b.FlagID,
+		TrafficByVariant: mapAll(b.ByVariant, func(c *datar.VariantCount) *models.DatarVariantEntry {
+			return &models.DatarVariantEntry{VariantID: c.VariantID, Count: c.Count}
+		}),
+		TrafficBySegment: mapAll(b.BySegment, func(c *datar.SegmentCount) *models.DatarSegmentEntry {
+			return &models.DatarSegmentEntry{SegmentID: c.SegmentID, Count: c.Count}
+		}),
+		TrafficByDay: mapAll(b.ByDay, func(c *datar.DayCount) *models.DatarDayEntry {
+			return &models.DatarDayEntry{Date: strfmt.Date(c.Day), Count: c.Count}
+		}),
+	}
+}
+
+// ok answers 200 with a body that is not one of the generated models.
+func ok(body any) middleware.Responder {
+	return middleware.ResponderFunc(func(rw http.ResponseWriter, producer runtime.Producer) {
+		rw.WriteHeader(http.StatusOK)
+		if err := producer.Produce(rw, body); err != nil {
+			panic(err) // as the generated responders do: the recovery middleware logs it
+		}
+	})
+}

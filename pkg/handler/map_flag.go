@@ -1,0 +1,115 @@
+package handler
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/go-openapi/strfmt"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
+)
+
+// mapAll maps a list; clients get [] and never null.
+func mapAll[E, M any](rows []E, toModel func(*E) *M) []*M {
+	mapped := make([]*M, len(rows))
+	for i := range rows {
+		mapped[i] = toModel(&rows[i])
+	}
+	return mapped
+}
+
+func flagModel(f *entity.Flag) *models.Flag {
+	return &models.Flag{
+		ID:                 int64(f.ID),
+		Key:                f.Key,
+		Description:        &f.Description,
+		Enabled:            &f.Enabled,
+		Tags:               mapAll(f.Tags, tagModel),
+		Segments:           mapAll(f.Segments, segmentModel),
+		Variants:           mapAll(f.Variants, variantModel),
+		DataRecordsEnabled: &f.DataRecordsEnabled,
+		EntityType:         f.EntityType,
+		Notes:              f.Notes,
+		CreatedBy:          f.CreatedBy,
+		UpdatedBy:          f.UpdatedBy,
+		UpdatedAt:          strfmt.DateTime(f.UpdatedAt.UTC()),
+	}
+}
+
+func tagModel(t *entity.Tag) *models.Tag {
+	return &models.Tag{ID: int64(t.ID), Value: &t.Value}
+}
+
+// variantModel serves an attachment that the database does not have as null.
+func variantModel(v *entity.Variant) *models.Variant {
+	return &models.Variant{ID: int64(v.ID), Key: &v.Key, Attachment: v.Attachment}
+}
+
+func segmentModel(s *entity.Segment) *models.Segment {
+	return &models.Segment{
+		ID:             int64(s.ID),
+		Description:    &s.Description,
+		Rank:           new(int64(s.Rank)),
+		RolloutPercent: new(int64(s.RolloutPercent)),
+		Constraints:    mapAll(s.Constraints, constraintModel),
+		Distributions:  mapAll(s.Distributions, distributionModel),
+	}
+}
+
+func constraintModel(c *entity.Constraint) *models.Constraint {
+	return &models.Constraint{ID: int64(c.ID), Property: &c.Property, Operator: &c.Operator, Value: &c.Value}
+}
+
+func distributionModel(d *entity.Distribution) *models.Distribution {
+	return &models.Distribution{
+		ID:         int64(d.ID),
+		Percent:    new(int64(d.Percent)),
+		VariantID:  new(int64(d.VariantID)),
+		VariantKey: &d.VariantKey,
+	}
+}
+
+// snapshotModels fails on a snapshot whose stored flag cannot be read.
+func snapshotModels(snapshots []entity.FlagSnapshot) ([]*models.FlagSnapshot, error) {
+	mapped := make([]*models.FlagSnapshot, len(snapshots))
+	for i, s := range snapshots {
+		var f entity.Flag
+		if err := json.Unmarshal(s.Flag, &f); err != nil {
+			return nil, fmt.Errorf("read the flag in snapshot %d: %w", s.ID, err)
+		}
+		mapped[i] = &models.FlagSnapshot{
+			ID:        int64(s.ID),
+			UpdatedBy: s.UpdatedBy,
+			UpdatedAt: new(s.UpdatedAt.UTC().Format(time.RFC3339)),
+			Flag:      flagModel(&f),
+		}
+	}
+	return mapped, nil
+}
+
+// attachmentOf takes the free-form value of a request. Absent and null are the same and give nil.
+func attachmentOf(value any) (entity.Attachment, error) {
+	switch v := value.(type) {
+	case nil:
+		return nil, nil
+	case map[string]any:
+		return v, nil
+	default:
+		return nil, entity.Invalid("attachment must be a JSON object, such as {\"color\": \"red\"}; it is %s", jsonKind(v))
+	}
+}
+
+func jsonKind(value any) string {
+	switch value.(type) {
+	case string:
+		return "a string"
+	case []any:
+		return "an array"
+	case bool:
+		return "a boolean"
+	default:
+		return "a number"
+	}
+}
