@@ -13,28 +13,34 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// Constraint DESC
+// Constraint A condition on the context of an entity.
 //
 // swagger:model constraint
 type Constraint struct {
 
-	// DESC
+	// Id, given by the server.
+	// Example: 31
 	// Read Only: true
 	// Minimum: 1
 	ID int64 `json:"id,omitempty"`
 
-	// DESC
+	// How property and value are compared. `POST /flags/{flagID}/segments/{segmentID}/constraints`
+	// explains each.
+	// Example: EQ
 	// Required: true
 	// Min Length: 1
 	// Enum: ["EQ","NEQ","LT","LTE","GT","GTE","EREG","NEREG","IN","NOTIN","CONTAINS","NOTCONTAINS"]
 	Operator *string `json:"operator"`
 
-	// DESC
+	// Name of the property in `entityContext`.
+	// Example: country
 	// Required: true
 	// Min Length: 1
 	Property *string `json:"property"`
 
-	// DESC
+	// What the property is compared with: a string in double quotes, a number, `true`, `false`, or a
+	// list in square brackets.
+	// Example: \"FR\
 	// Required: true
 	// Min Length: 1
 	Value *string `json:"value"`

@@ -11,22 +11,27 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// CreateConstraintRequest DESC
+// CreateConstraintRequest A condition on the context of an entity.
 //
 // swagger:model createConstraintRequest
 type CreateConstraintRequest struct {
 
-	// DESC
+	// One of `EQ`, `NEQ`, `LT`, `LTE`, `GT`, `GTE`, `EREG`, `NEREG`, `IN`, `NOTIN`, `CONTAINS` and
+	// `NOTCONTAINS`. Anything else: 400.
+	// Example: EQ
 	// Required: true
 	// Min Length: 1
 	Operator *string `json:"operator"`
 
-	// DESC
+	// Name of the property in `entityContext`.
+	// Example: country
 	// Required: true
 	// Min Length: 1
 	Property *string `json:"property"`
 
-	// DESC
+	// What the property is compared with: a string in double quotes, a number, `true`, `false`, or a
+	// list in square brackets. Space around it does not count.
+	// Example: \"FR\
 	// Required: true
 	// Min Length: 1
 	Value *string `json:"value"`

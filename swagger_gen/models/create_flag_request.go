@@ -11,20 +11,25 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// CreateFlagRequest DESC
+// CreateFlagRequest A new flag.
 //
 // swagger:model createFlagRequest
 type CreateFlagRequest struct {
 
-	// DESC
+	// What the flag is for, in words for people.
+	// Example: Dark mode
 	// Required: true
 	// Min Length: 1
 	Description *string `json:"description"`
 
-	// DESC
+	// Name of the flag for programs. Empty or left out: a random one. At most 63 characters: letters
+	// and digits of ASCII, `_`, `-`, `/`, `.` and `:`.
+	// Example: dark-mode
 	Key string `json:"key,omitempty"`
 
-	// DESC
+	// What the flag starts with. Empty or left out: nothing. `simple_boolean_flag`: a variant `on`
+	// that everybody gets once the flag is enabled. Anything else: 400.
+	// Example: simple_boolean_flag
 	Template string `json:"template,omitempty"`
 }
 

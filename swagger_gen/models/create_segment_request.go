@@ -11,17 +11,19 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// CreateSegmentRequest DESC
+// CreateSegmentRequest A new segment.
 //
 // swagger:model createSegmentRequest
 type CreateSegmentRequest struct {
 
-	// DESC
+	// Who is in the segment, in words for people.
+	// Example: Everybody else
 	// Required: true
 	// Min Length: 1
 	Description *string `json:"description"`
 
-	// DESC
+	// Percentage of the matching entities that get a variant.
+	// Example: 10
 	// Required: true
 	// Maximum: 100
 	// Minimum: 0

@@ -11,12 +11,14 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// CreateTagRequest DESC
+// CreateTagRequest A tag to put on a flag.
 //
 // swagger:model createTagRequest
 type CreateTagRequest struct {
 
-	// DESC
+	// The label. At most 63 characters: letters and digits of ASCII, spaces, `_`, `-`, `/`, `.` and
+	// `:`.
+	// Example: web
 	// Required: true
 	// Min Length: 1
 	Value *string `json:"value"`

@@ -11,15 +11,19 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// CreateVariantRequest DESC
+// CreateVariantRequest A new variant.
 //
 // swagger:model createVariantRequest
 type CreateVariantRequest struct {
 
-	// DESC
+	// A JSON object of any shape, served with the variant. Left out: an empty one. A string, number or
+	// list: 400.
+	// Example: {"color":"#1f6feb"}
 	Attachment any `json:"attachment,omitempty"`
 
-	// DESC
+	// Name of the variant. At most 63 characters: letters and digits of ASCII, `_`, `-`, `/`, `.` and
+	// `:`.
+	// Example: blue
 	// Required: true
 	// Min Length: 1
 	Key *string `json:"key"`

@@ -12,15 +12,17 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// DatarDayEntry DESC
+// DatarDayEntry Evaluations of one day.
 //
 // swagger:model datarDayEntry
 type DatarDayEntry struct {
 
-	// DESC
+	// Number of evaluations on this day, within the asked span.
+	// Example: 58325
 	Count int64 `json:"count,omitempty"`
 
-	// DESC
+	// The day, from midnight to midnight UTC.
+	// Example: 2026-01-31
 	// Format: date
 	Date strfmt.Date `json:"date,omitempty"`
 }

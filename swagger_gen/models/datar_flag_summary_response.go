@@ -13,21 +13,22 @@ import (
 	"github.com/go-openapi/swag/typeutils"
 )
 
-// DatarFlagSummaryResponse DESC
+// DatarFlagSummaryResponse The traffic of one flag, seen in three ways.
 //
 // swagger:model datarFlagSummaryResponse
 type DatarFlagSummaryResponse struct {
 
-	// DESC
+	// Id of the flag.
+	// Example: 42
 	FlagID int64 `json:"flagID,omitempty"`
 
-	// DESC
+	// By UTC day, the earliest first. Days without traffic are left out.
 	TrafficByDay []*DatarDayEntry `json:"trafficByDay"`
 
-	// DESC
+	// By segment, the largest count first. Evaluations without a segment are left out.
 	TrafficBySegment []*DatarSegmentEntry `json:"trafficBySegment"`
 
-	// DESC
+	// By variant, the largest count first. Evaluations without a variant are an entry of their own.
 	TrafficByVariant []*DatarVariantEntry `json:"trafficByVariant"`
 }
 

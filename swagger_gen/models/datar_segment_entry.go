@@ -9,15 +9,17 @@ import (
 	"github.com/go-openapi/swag/jsonutils"
 )
 
-// DatarSegmentEntry DESC
+// DatarSegmentEntry Evaluations that one segment decided.
 //
 // swagger:model datarSegmentEntry
 type DatarSegmentEntry struct {
 
-	// DESC
+	// Number of evaluations.
+	// Example: 127200
 	Count int64 `json:"count,omitempty"`
 
-	// DESC
+	// Id of the segment, which may be deleted.
+	// Example: 23
 	SegmentID int64 `json:"segmentID,omitempty"`
 }
 

@@ -12,28 +12,35 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// DatarSummaryFlag DESC
+// DatarSummaryFlag The traffic of one flag in the asked span.
 //
 // swagger:model datarSummaryFlag
 type DatarSummaryFlag struct {
 
-	// DESC
+	// Description of the flag. Left out for a flag that is gone from the database.
+	// Example: Colour of the checkout button
 	Description string `json:"description,omitempty"`
 
-	// DESC
+	// Whether the flag is on now. Left out (false) when it is off.
+	// Example: true
 	Enabled bool `json:"enabled,omitempty"`
 
-	// DESC
+	// Id of the flag.
+	// Example: 42
 	FlagID int64 `json:"flagID,omitempty"`
 
-	// DESC
+	// Key of the flag. Left out for a flag that is gone from the database.
+	// Example: checkout-button
 	FlagKey string `json:"flagKey,omitempty"`
 
-	// DESC
+	// When the last evaluation in the span happened, in UTC. Left out when it is not known, because
+	// the counts were stored without it.
+	// Example: 2026-01-31T14:05:09.123Z
 	// Format: date-time
 	LastEvaluatedAt strfmt.DateTime `json:"lastEvaluatedAt,omitempty"`
 
-	// DESC
+	// Number of evaluations in the span, those without a variant included.
+	// Example: 128450
 	TotalEvalCount int64 `json:"totalEvalCount,omitempty"`
 }
 

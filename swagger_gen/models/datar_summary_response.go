@@ -13,12 +13,12 @@ import (
 	"github.com/go-openapi/swag/typeutils"
 )
 
-// DatarSummaryResponse DESC
+// DatarSummaryResponse Flags with traffic.
 //
 // swagger:model datarSummaryResponse
 type DatarSummaryResponse struct {
 
-	// DESC
+	// The flags, the one with the most evaluations first.
 	Flags []*DatarSummaryFlag `json:"flags"`
 }
 

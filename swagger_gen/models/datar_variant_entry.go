@@ -9,15 +9,17 @@ import (
 	"github.com/go-openapi/swag/jsonutils"
 )
 
-// DatarVariantEntry DESC
+// DatarVariantEntry Evaluations that gave one variant.
 //
 // swagger:model datarVariantEntry
 type DatarVariantEntry struct {
 
-	// DESC
+	// Number of evaluations.
+	// Example: 63998
 	Count int64 `json:"count,omitempty"`
 
-	// DESC
+	// Id of the variant, which may be deleted. Left out (0): evaluations that gave no variant.
+	// Example: 61
 	VariantID int64 `json:"variantID,omitempty"`
 }
 

@@ -12,28 +12,32 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// Distribution DESC
+// Distribution The share of a segment that one variant gets.
 //
 // swagger:model distribution
 type Distribution struct {
 
-	// DESC
+	// Id, given by the server. New with every replacement.
+	// Example: 51
 	// Read Only: true
 	// Minimum: 1
 	ID int64 `json:"id,omitempty"`
 
-	// DESC
+	// Percentage of the segment. All distributions of a segment sum to 100.
+	// Example: 50
 	// Required: true
 	// Maximum: 100
 	// Minimum: 0
 	Percent *int64 `json:"percent"`
 
-	// DESC
+	// Id of the variant, one of the same flag.
+	// Example: 61
 	// Required: true
 	// Minimum: 1
 	VariantID *int64 `json:"variantID"`
 
-	// DESC
+	// Key of the variant. It must be the key that belongs to `variantID`.
+	// Example: blue
 	// Required: true
 	// Min Length: 1
 	VariantKey *string `json:"variantKey"`

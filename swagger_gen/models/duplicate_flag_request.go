@@ -9,15 +9,18 @@ import (
 	"github.com/go-openapi/swag/jsonutils"
 )
 
-// DuplicateFlagRequest DESC
+// DuplicateFlagRequest How the copy of a flag differs from the original. Both fields are optional.
 //
 // swagger:model duplicateFlagRequest
 type DuplicateFlagRequest struct {
 
-	// DESC
+	// Description of the copy. Empty or left out: that of the original with ` (cloned)` behind it.
+	// Example: Colour of the checkout button, second round
 	Description string `json:"description,omitempty"`
 
-	// DESC
+	// Key of the copy. Empty or left out: a random one. At most 63 characters: letters and digits of
+	// ASCII, `_`, `-`, `/`, `.` and `:`.
+	// Example: checkout-button-2
 	Key string `json:"key,omitempty"`
 }
 

@@ -11,12 +11,13 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// Error DESC
+// Error What went wrong.
 //
 // swagger:model error
 type Error struct {
 
-	// DESC
+	// The reason, in words for people. Programs should look at the status code.
+	// Example: unable to find flag 42 in the database
 	// Required: true
 	// Min Length: 1
 	Message *string `json:"message"`

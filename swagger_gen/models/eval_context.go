@@ -13,34 +13,50 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// EvalContext DESC
+// EvalContext The question: which variant of which flag does this entity get?
+// Example: {"entityContext":{"age":30,"country":"FR"},"entityID":"user-1001","entityType":"user","flagKey":"checkout-button"}
 //
 // swagger:model evalContext
 type EvalContext struct {
 
-	// DESC
+	// Explain the result segment by segment in `evalDebugLog`. FLAGR_EVAL_DEBUG_ENABLED must be true
+	// as well, which is the default.
+	// Example: false
 	EnableDebug bool `json:"enableDebug,omitempty"`
 
-	// DESC
+	// What constraints look at: a JSON object of properties, such as strings, numbers, booleans and
+	// lists. Numbers keep all their digits. Anything but an object matches no constraint.
+	// Example: {"age":30,"country":"FR"}
 	EntityContext any `json:"entityContext,omitempty"`
 
-	// DESC
+	// Who asks: the id of a user, a device, a company. The variant is picked by this id, so the same
+	// id gets the same one. Empty or left out: the server makes up a random one, `randomly_generated_`
+	// and a number, and every call is a new draw.
+	// Example: user-1001
 	EntityID string `json:"entityID,omitempty"`
 
-	// DESC
+	// What kind of thing the entity is, for the records. A flag with an entity type of its own
+	// overrides it.
+	// Example: user
 	EntityType string `json:"entityType,omitempty"`
 
-	// DESC
+	// Id of the flag. It goes before `flagKey`.
+	// Example: 42
 	// Minimum: 1
 	FlagID int64 `json:"flagID,omitempty"`
 
-	// DESC
+	// Key of the flag, used if there is no flag with the `flagID`. If no flag has this key and it is a
+	// number, it is taken as an id.
+	// Example: checkout-button
 	FlagKey string `json:"flagKey,omitempty"`
 
-	// DESC
+	// Not used for a single flag; the result repeats it. To evaluate by tag, use
+	// `POST /evaluation/batch`.
+	// Example: ["web"]
 	FlagTags []string `json:"flagTags,omitempty"`
 
-	// DESC
+	// Not used for a single flag.
+	// Example: ANY
 	// Enum: ["ANY","ALL"]
 	FlagTagsOperator *string `json:"flagTagsOperator,omitempty"`
 }

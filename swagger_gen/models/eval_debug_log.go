@@ -13,15 +13,16 @@ import (
 	"github.com/go-openapi/swag/typeutils"
 )
 
-// EvalDebugLog DESC
+// EvalDebugLog Why the result is what it is. The wording is for people and may change.
 //
 // swagger:model evalDebugLog
 type EvalDebugLog struct {
 
-	// DESC
+	// Why no segment was tried: the flag is not there, is not enabled, or has no segments.
+	// Example: flagID 42 is not enabled
 	Msg string `json:"msg,omitempty"`
 
-	// DESC
+	// One entry for each segment that was tried, in order. Empty or null without `enableDebug`.
 	SegmentDebugLogs []*SegmentDebugLog `json:"segmentDebugLogs"`
 }
 

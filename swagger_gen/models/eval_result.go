@@ -14,12 +14,13 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// EvalResult DESC
+// EvalResult The answer: the variant, or that there is none, and how it came about.
 //
 // swagger:model evalResult
 type EvalResult struct {
 
-	// DESC
+	// Whether the flag lets its evaluations be recorded. Left out when not.
+	// Example: true
 	DataRecordsEnabled bool `json:"dataRecordsEnabled,omitempty"`
 
 	// eval context
@@ -28,35 +29,46 @@ type EvalResult struct {
 	// eval debug log
 	EvalDebugLog *EvalDebugLog `json:"evalDebugLog,omitempty"`
 
-	// DESC
+	// Id of the flag; that of the question if no flag was found.
+	// Example: 42
 	FlagID int64 `json:"flagID,omitempty"`
 
-	// DESC
+	// Key of the flag; that of the question if no flag was found.
+	// Example: checkout-button
 	FlagKey string `json:"flagKey,omitempty"`
 
-	// DESC
+	// Id of the snapshot of the flag that was evaluated, to look up later what it was like.
+	// Example: 117
 	FlagSnapshotID int64 `json:"flagSnapshotID,omitempty"`
 
-	// DESC
+	// Values of the tags of the flag. Left out when there are none.
+	// Example: ["web"]
 	FlagTags []string `json:"flagTags,omitempty"`
 
-	// DESC
+	// Where the record comes from. An answer of this API always says `evaluation`; records of seen
+	// variants say `exposure`.
+	// Example: evaluation
 	// Enum: ["evaluation","exposure"]
 	RecordSource string `json:"recordSource,omitempty"`
 
-	// DESC
+	// Id of the segment that assigned the variant. Left out when there is no variant.
+	// Example: 23
 	SegmentID int64 `json:"segmentID,omitempty"`
 
-	// DESC
+	// When the flag was evaluated: RFC 3339, UTC, in whole seconds.
+	// Example: 2026-01-31T14:05:09Z
 	Timestamp string `json:"timestamp,omitempty"`
 
-	// DESC
+	// Attachment of the variant, at least `{}`. Left out when there is no variant.
+	// Example: {"color":"#1f6feb"}
 	VariantAttachment any `json:"variantAttachment,omitempty"`
 
-	// DESC
+	// Id of the variant. Left out when there is none.
+	// Example: 61
 	VariantID int64 `json:"variantID,omitempty"`
 
-	// DESC
+	// Key of the variant. Left out when there is none.
+	// Example: blue
 	VariantKey string `json:"variantKey,omitempty"`
 }
 

@@ -15,32 +15,38 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// EvaluationBatchRequest DESC
+// EvaluationBatchRequest Entities, and the flags to evaluate for each of them: by tag, by id, by key, or all three.
+// Example: {"entities":[{"entityContext":{"age":30,"country":"FR"},"entityID":"user-1001","entityType":"user"},{"entityContext":{"age":30,"country":"FR"},"entityID":"user-1004","entityType":"user"}],"flagKeys":["checkout-button"]}
 //
 // swagger:model evaluationBatchRequest
 type EvaluationBatchRequest struct {
 
-	// DESC
+	// Explain each result segment by segment. FLAGR_EVAL_DEBUG_ENABLED must be true as well.
+	// Example: false
 	EnableDebug bool `json:"enableDebug,omitempty"`
 
-	// DESC
+	// Who asks. At least one.
 	// Required: true
 	// Min Items: 1
 	Entities []*EvaluationEntity `json:"entities"`
 
-	// DESC
+	// Ids of flags. Left out or at least one; repeated ids count once.
+	// Example: [42,43]
 	// Min Items: 1
 	FlagIDs []int64 `json:"flagIDs"`
 
-	// DESC
+	// Keys of flags. Left out or at least one; repeated keys count once.
+	// Example: ["checkout-button","dark-mode"]
 	// Min Items: 1
 	FlagKeys []string `json:"flagKeys"`
 
-	// DESC
+	// Values of tags: all flags that carry them are evaluated. Left out or at least one.
+	// Example: ["web"]
 	// Min Items: 1
 	FlagTags []string `json:"flagTags"`
 
-	// DESC
+	// `ANY`: flags with one of the `flagTags`. `ALL`: flags with all of them.
+	// Example: ANY
 	// Enum: ["ANY","ALL"]
 	FlagTagsOperator *string `json:"flagTagsOperator,omitempty"`
 }

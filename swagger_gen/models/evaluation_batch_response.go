@@ -14,12 +14,13 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// EvaluationBatchResponse DESC
+// EvaluationBatchResponse The answers to a batch.
 //
 // swagger:model evaluationBatchResponse
 type EvaluationBatchResponse struct {
 
-	// DESC
+	// Results, entity by entity in the order of the request; for each entity flags by tag, then by id,
+	// then by key.
 	// Required: true
 	EvaluationResults []*EvalResult `json:"evaluationResults"`
 }

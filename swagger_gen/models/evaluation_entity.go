@@ -9,18 +9,22 @@ import (
 	"github.com/go-openapi/swag/jsonutils"
 )
 
-// EvaluationEntity DESC
+// EvaluationEntity Who asks in a batch.
 //
 // swagger:model evaluationEntity
 type EvaluationEntity struct {
 
-	// DESC
+	// What constraints look at: a JSON object of properties, such as strings, numbers, booleans and
+	// lists. Numbers keep all their digits. Anything but an object matches no constraint.
+	// Example: {"age":30,"country":"FR"}
 	EntityContext any `json:"entityContext,omitempty"`
 
-	// DESC
+	// Id of the user, device or company. Empty or left out: the server makes up a random one.
+	// Example: user-1001
 	EntityID string `json:"entityID,omitempty"`
 
-	// DESC
+	// What kind of thing the entity is. A flag with an entity type of its own overrides it.
+	// Example: user
 	EntityType string `json:"entityType,omitempty"`
 }
 

@@ -12,38 +12,49 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// Exposure DESC
+// Exposure One entity has seen one flag. `flagID` or `flagKey` is needed; if both are there, they must name
+// the same flag.
 //
 // swagger:model exposure
 type Exposure struct {
 
-	// DESC
+	// Properties of the entity, kept in the record: a JSON object of any shape.
+	// Example: {"age":30,"country":"FR"}
 	EntityContext any `json:"entityContext,omitempty"`
 
-	// DESC
+	// Who has seen it.
+	// Example: user-1001
 	// Required: true
 	EntityID *string `json:"entityID"`
 
-	// DESC
+	// What kind of thing the entity is.
+	// Example: user
 	EntityType string `json:"entityType,omitempty"`
 
-	// DESC
+	// Id of the flag.
+	// Example: 42
 	FlagID int64 `json:"flagID,omitempty"`
 
-	// DESC
+	// Key of the flag.
+	// Example: checkout-button
 	FlagKey string `json:"flagKey,omitempty"`
 
-	// DESC
+	// Snapshot of the flag that was evaluated. Left out: the current one.
+	// Example: 117
 	FlagSnapshotID int64 `json:"flagSnapshotID,omitempty"`
 
-	// DESC
+	// When it was seen, as RFC 3339. Left out: now.
+	// Example: 2026-01-31T14:05:11.000Z
 	// Format: date-time
 	Timestamp strfmt.DateTime `json:"timestamp,omitempty"`
 
-	// DESC
+	// Id of the variant that was seen, one of this flag. Optional; it must agree with `variantKey` if
+	// both are there.
+	// Example: 61
 	VariantID int64 `json:"variantID,omitempty"`
 
-	// DESC
+	// Key of the variant that was seen. Optional.
+	// Example: blue
 	VariantKey string `json:"variantKey,omitempty"`
 }
 

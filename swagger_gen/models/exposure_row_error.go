@@ -9,15 +9,17 @@ import (
 	"github.com/go-openapi/swag/jsonutils"
 )
 
-// ExposureRowError DESC
+// ExposureRowError A row that was refused.
 //
 // swagger:model exposureRowError
 type ExposureRowError struct {
 
-	// DESC
+	// Place of the row in the request, counted from 0. Left out for the first row.
+	// Example: 1
 	Index int64 `json:"index,omitempty"`
 
-	// DESC
+	// What is wrong with it.
+	// Example: flag not found
 	Message string `json:"message,omitempty"`
 }
 

@@ -14,12 +14,12 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// ExposuresRequest DESC
+// ExposuresRequest What entities have seen.
 //
 // swagger:model exposuresRequest
 type ExposuresRequest struct {
 
-	// DESC
+	// The rows. At least one, at most FLAGR_EXPOSURE_BATCH_SIZE (100 by default).
 	// Required: true
 	// Min Items: 1
 	Exposures []*Exposure `json:"exposures"`

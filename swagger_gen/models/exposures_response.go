@@ -13,18 +13,20 @@ import (
 	"github.com/go-openapi/swag/typeutils"
 )
 
-// ExposuresResponse DESC
+// ExposuresResponse What became of the exposures.
 //
 // swagger:model exposuresResponse
 type ExposuresResponse struct {
 
-	// DESC
+	// Rows that were refused, and why.
 	Errors []*ExposureRowError `json:"errors"`
 
-	// DESC
+	// How many rows were recorded. Left out when none were.
+	// Example: 1
 	LoggedCount int64 `json:"loggedCount,omitempty"`
 
-	// DESC
+	// The outcome in words.
+	// Example: Exposures logged successfully
 	Message string `json:"message,omitempty"`
 }
 

@@ -14,56 +14,69 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// Flag DESC
+// Flag A feature flag with its parts. Which parts are filled in depends on the operation.
 //
 // swagger:model flag
 type Flag struct {
 
-	// DESC
+	// Who created the flag, if the server knows its users.
+	// Example: ada@example.com
 	CreatedBy string `json:"createdBy,omitempty"`
 
-	// DESC
+	// Whether evaluations of this flag are recorded: counted by Datar, sent to Kafka, Kinesis or
+	// Pub/Sub. The recorders of the server must be on as well.
+	// Example: true
 	// Required: true
 	DataRecordsEnabled *bool `json:"dataRecordsEnabled"`
 
-	// DESC
+	// What the flag is for, in words for people.
+	// Example: Colour of the checkout button
 	// Required: true
 	// Min Length: 1
 	Description *string `json:"description"`
 
-	// DESC
+	// Whether the flag is on. Off: nobody gets a variant.
+	// Example: true
 	// Required: true
 	Enabled *bool `json:"enabled"`
 
-	// DESC
+	// What an entity of this flag is, such as `user` or `device`. If it is not empty, it replaces the
+	// `entityType` of every evaluation, so that all records of the flag agree.
+	// Example: user
 	EntityType string `json:"entityType,omitempty"`
 
-	// DESC
+	// Id, given by the server.
+	// Example: 42
 	// Read Only: true
 	// Minimum: 1
 	ID int64 `json:"id,omitempty"`
 
-	// DESC
+	// Name of the flag for programs, unique in the server, deleted flags included. At most 63
+	// characters: letters and digits of ASCII, `_`, `-`, `/`, `.` and `:`.
+	// Example: checkout-button
 	// Min Length: 1
 	Key string `json:"key,omitempty"`
 
-	// DESC
+	// Free text about the flag, usually Markdown.
+	// Example: Ends on 1 March.
 	Notes string `json:"notes,omitempty"`
 
-	// DESC
+	// Parts of the audience, in the order in which they are tried: by rank, then by id.
 	Segments []*Segment `json:"segments"`
 
-	// DESC
+	// Labels of the flag.
 	Tags []*Tag `json:"tags"`
 
-	// DESC
+	// When the flag was last changed, in UTC.
+	// Example: 2026-01-30T09:12:44.000Z
 	// Format: date-time
 	UpdatedAt strfmt.DateTime `json:"updatedAt,omitempty"`
 
-	// DESC
+	// Who made the last change to the flag or one of its parts, if the server knows its users.
+	// Example: ada@example.com
 	UpdatedBy string `json:"updatedBy,omitempty"`
 
-	// DESC
+	// Possible outcomes, in the order of their ids.
 	Variants []*Variant `json:"variants"`
 }
 

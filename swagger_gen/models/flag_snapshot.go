@@ -13,7 +13,7 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// FlagSnapshot DESC
+// FlagSnapshot A flag as it was right after one change.
 //
 // swagger:model flagSnapshot
 type FlagSnapshot struct {
@@ -22,17 +22,20 @@ type FlagSnapshot struct {
 	// Required: true
 	Flag *Flag `json:"flag"`
 
-	// DESC
+	// Id of the snapshot. Ids grow with time, over all flags.
+	// Example: 117
 	// Read Only: true
 	// Minimum: 1
 	ID int64 `json:"id,omitempty"`
 
-	// DESC
+	// When the change was made: RFC 3339, UTC.
+	// Example: 2026-01-30T09:12:44Z
 	// Required: true
 	// Min Length: 1
 	UpdatedAt *string `json:"updatedAt"`
 
-	// DESC
+	// Who made the change, if the server knows its users.
+	// Example: ada@example.com
 	UpdatedBy string `json:"updatedBy,omitempty"`
 }
 

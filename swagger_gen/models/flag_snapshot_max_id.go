@@ -9,12 +9,13 @@ import (
 	"github.com/go-openapi/swag/jsonutils"
 )
 
-// FlagSnapshotMaxID DESC
+// FlagSnapshotMaxID The newest snapshot of the server.
 //
 // swagger:model flagSnapshotMaxID
 type FlagSnapshotMaxID struct {
 
-	// DESC
+	// The highest id of all snapshots. Left out while there is none.
+	// Example: 117
 	MaxID int64 `json:"maxID,omitempty"`
 }
 

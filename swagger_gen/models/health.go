@@ -9,12 +9,13 @@ import (
 	"github.com/go-openapi/swag/jsonutils"
 )
 
-// Health DESC
+// Health The state of the server.
 //
 // swagger:model health
 type Health struct {
 
-	// DESC
+	// `OK` when the server is up.
+	// Example: OK
 	Status string `json:"status,omitempty"`
 }
 

@@ -14,12 +14,13 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// PutDistributionsRequest DESC
+// PutDistributionsRequest All distributions of a segment.
 //
 // swagger:model putDistributionsRequest
 type PutDistributionsRequest struct {
 
-	// DESC
+	// The shares. Their percentages sum to 100, and each variant belongs to the flag.
+	// Example: [{"percent":50,"variantID":61,"variantKey":"blue"},{"percent":50,"variantID":62,"variantKey":"green"}]
 	// Required: true
 	Distributions []*Distribution `json:"distributions"`
 }

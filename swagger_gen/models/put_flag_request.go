@@ -12,28 +12,37 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// PutFlagRequest DESC
+// PutFlagRequest Changes to a flag. Fields that are left out, or null, stay as they are.
+// Example: {"dataRecordsEnabled":true,"description":"Colour of the checkout button"}
 //
 // swagger:model putFlagRequest
 type PutFlagRequest struct {
 
-	// DESC
+	// Whether evaluations of this flag are recorded.
+	// Example: true
 	DataRecordsEnabled *bool `json:"dataRecordsEnabled,omitempty"`
 
-	// DESC
+	// What the flag is for, in words for people. It cannot be emptied.
+	// Example: Colour of the checkout button
 	// Min Length: 1
 	Description *string `json:"description,omitempty"`
 
-	// DESC
+	// Ignored. Use `PUT /flags/{flagID}/enabled`.
+	// Example: true
 	Enabled *bool `json:"enabled,omitempty"`
 
-	// DESC
+	// What an entity of this flag is. Empty: evaluations keep their own. The rules are those of a key:
+	// at most 63 characters out of letters and digits of ASCII, `_`, `-`, `/`, `.` and `:`.
+	// Example: user
 	EntityType *string `json:"entityType,omitempty"`
 
-	// DESC
+	// New key of the flag. Clients that evaluate by the old one no longer find the flag. At most 63
+	// characters: letters and digits of ASCII, `_`, `-`, `/`, `.` and `:`.
+	// Example: checkout-button
 	Key *string `json:"key,omitempty"`
 
-	// DESC
+	// Free text about the flag, usually Markdown. May be empty.
+	// Example: Ends on 1 March.
 	Notes *string `json:"notes,omitempty"`
 }
 

@@ -12,12 +12,13 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// PutSegmentReorderRequest DESC
+// PutSegmentReorderRequest Segments of one flag in a new order.
 //
 // swagger:model putSegmentReorderRequest
 type PutSegmentReorderRequest struct {
 
-	// DESC
+	// Ids of the segments, the one to be tried first in front.
+	// Example: [24,23]
 	// Required: true
 	// Min Items: 1
 	SegmentIDs []int64 `json:"segmentIDs"`

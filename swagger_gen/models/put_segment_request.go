@@ -11,17 +11,19 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// PutSegmentRequest DESC
+// PutSegmentRequest What a segment is to be like. Both fields are needed, also the one that does not change.
 //
 // swagger:model putSegmentRequest
 type PutSegmentRequest struct {
 
-	// DESC
+	// Who is in the segment, in words for people.
+	// Example: Adults in France
 	// Required: true
 	// Min Length: 1
 	Description *string `json:"description"`
 
-	// DESC
+	// Percentage of the matching entities that get a variant.
+	// Example: 100
 	// Required: true
 	// Maximum: 100
 	// Minimum: 0

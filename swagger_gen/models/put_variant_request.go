@@ -11,15 +11,19 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// PutVariantRequest DESC
+// PutVariantRequest What a variant is to be like.
 //
 // swagger:model putVariantRequest
 type PutVariantRequest struct {
 
-	// DESC
+	// A JSON object that replaces the old one. Left out: the old one stays. A string, number or list:
+	// 400.
+	// Example: {"color":"#0969da"}
 	Attachment any `json:"attachment,omitempty"`
 
-	// DESC
+	// Name of the variant. At most 63 characters: letters and digits of ASCII, `_`, `-`, `/`, `.` and
+	// `:`.
+	// Example: blue
 	// Required: true
 	// Min Length: 1
 	Key *string `json:"key"`

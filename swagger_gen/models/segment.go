@@ -14,33 +14,39 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// Segment DESC
+// Segment A part of the audience: constraints say who is in it, distributions who of them gets what.
 //
 // swagger:model segment
 type Segment struct {
 
-	// DESC
+	// Conditions, all of which must hold. Empty: the segment matches everybody.
 	Constraints []*Constraint `json:"constraints"`
 
-	// DESC
+	// Who is in the segment, in words for people.
+	// Example: Adults in France
 	// Required: true
 	// Min Length: 1
 	Description *string `json:"description"`
 
-	// DESC
+	// How the segment is shared between variants. Empty: nobody in it gets one.
 	Distributions []*Distribution `json:"distributions"`
 
-	// DESC
+	// Id, given by the server.
+	// Example: 23
 	// Read Only: true
 	// Minimum: 1
 	ID int64 `json:"id,omitempty"`
 
-	// DESC
+	// Place in the order of segments: the lowest rank is tried first, equal ranks by id. A new segment
+	// has 999.
+	// Example: 0
 	// Required: true
 	// Minimum: 0
 	Rank *int64 `json:"rank"`
 
-	// DESC
+	// Percentage of the matching entities that get a variant. The others get none, and no later
+	// segment is tried for them. Raising it keeps everyone who had a variant.
+	// Example: 100
 	// Required: true
 	// Maximum: 100
 	// Minimum: 0

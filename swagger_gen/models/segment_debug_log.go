@@ -12,15 +12,17 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// SegmentDebugLog DESC
+// SegmentDebugLog What happened in one segment.
 //
 // swagger:model segmentDebugLog
 type SegmentDebugLog struct {
 
-	// DESC
+	// Which constraint did not hold, or how the rollout and the distributions decided.
+	// Example: constraint not met: country EQ \"FR\
 	Msg string `json:"msg,omitempty"`
 
-	// DESC
+	// Id of the segment.
+	// Example: 23
 	// Minimum: 1
 	SegmentID int64 `json:"segmentID,omitempty"`
 }

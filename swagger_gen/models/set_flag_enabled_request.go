@@ -11,12 +11,13 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// SetFlagEnabledRequest DESC
+// SetFlagEnabledRequest Whether a flag is to be on.
 //
 // swagger:model setFlagEnabledRequest
 type SetFlagEnabledRequest struct {
 
-	// DESC
+	// true: on. false: off.
+	// Example: true
 	// Required: true
 	Enabled *bool `json:"enabled"`
 }

@@ -12,17 +12,20 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// Tag DESC
+// Tag A label that flags share.
 //
 // swagger:model tag
 type Tag struct {
 
-	// DESC
+	// Id, given by the server.
+	// Example: 7
 	// Read Only: true
 	// Minimum: 1
 	ID int64 `json:"id,omitempty"`
 
-	// DESC
+	// The label itself. At most 63 characters: letters and digits of ASCII, spaces, `_`, `-`, `/`, `.`
+	// and `:`.
+	// Example: web
 	// Required: true
 	// Min Length: 1
 	Value *string `json:"value"`

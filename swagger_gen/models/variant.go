@@ -12,20 +12,24 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// Variant DESC
+// Variant One possible outcome of a flag.
 //
 // swagger:model variant
 type Variant struct {
 
-	// DESC
+	// A JSON object of any shape, served with the variant.
+	// Example: {"color":"#1f6feb"}
 	Attachment any `json:"attachment,omitempty"`
 
-	// DESC
+	// Id, given by the server.
+	// Example: 61
 	// Read Only: true
 	// Minimum: 1
 	ID int64 `json:"id,omitempty"`
 
-	// DESC
+	// Name of the variant, which the code of the client looks at. At most 63 characters: letters and
+	// digits of ASCII, `_`, `-`, `/`, `.` and `:`.
+	// Example: blue
 	// Required: true
 	// Min Length: 1
 	Key *string `json:"key"`

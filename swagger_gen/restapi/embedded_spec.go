@@ -23,7 +23,7 @@ func init() {
   ],
   "swagger": "2.0",
   "info": {
-    "description": "DESC",
+    "description": "Flagr answers one question, many times a second: which variant of this flag\ndoes this user get? It serves feature flags, A/B tests and dynamic\nconfiguration from one binary and one SQL database. Datar, its built-in\nanalytics, counts those answers and shows how much traffic each flag,\nvariant and segment really gets.\n\nA first round: create a flag with ` + "`" + `POST /flags` + "`" + ` and the template\n` + "`" + `simple_boolean_flag` + "`" + `, switch it on with ` + "`" + `PUT /flags/{flagID}/enabled` + "`" + `, let\nits evaluations be recorded by setting ` + "`" + `dataRecordsEnabled` + "`" + ` with\n` + "`" + `PUT /flags/{flagID}` + "`" + `, ask for a variant with ` + "`" + `POST /evaluation` + "`" + `, and read\nthe counts with ` + "`" + `GET /datar/summary` + "`" + `. A change takes a few seconds to reach\nevaluation: the server evaluates from memory and looks for changes every\nFLAGR_EVALCACHE_REFRESHINTERVAL (3 s by default).\n\nBodies are JSON, both ways, and all paths begin with /api/v1, behind\nFLAGR_WEB_PREFIX if that is set. Ids are whole numbers from 1. Keys are at\nmost 63 characters: letters and digits of ASCII, and ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and\n` + "`" + `:` + "`" + `. Times are RFC 3339, and in UTC wherever the server writes them.\nPercentages are whole numbers from 0 to 100. In answers, an optional number,\ntext or boolean is left out when it is 0, empty or false.\n\nEvery error is a JSON object with a ` + "`" + `message` + "`" + ` for people, and one of these:\n\n- 400: the request breaks a rule, or its body is not JSON.\n- 404: nothing is there under this id or path.\n- 405: the path does not have this method.\n- 413: the body is too large.\n- 415: the body is not declared as application/json.\n- 422: a parameter or field is missing, of the wrong type, or outside its\n  limits. The message names it.\n- 500: the server failed. Its log says why.\n- 501: this server does not offer the operation. One in eval-only mode,\n  which takes its flags from a file or a URL, offers health, evaluation and\n  the export of the eval cache.\n- 503: Datar is switched off.\n\nThe server is configured with environment variables (FLAGR_DB_DBDRIVER,\nFLAGR_RECORDER_ENABLED and others). The options of its command line only say\nwhere and how it listens.",
     "title": "Flagr",
     "license": {
       "name": "Apache-2.0"
@@ -34,17 +34,17 @@ func init() {
   "paths": {
     "/datar/flags/{flagID}/summary": {
       "get": {
-        "description": "DESC",
+        "description": "Counts the evaluations of one flag in a span of time, by variant, by segment and by day. The\nspan and its defaults are those of ` + "`" + `GET /datar/summary` + "`" + `, whole UTC hours included.\n\nThe counts by variant and those by day have the same sum, that of all evaluations. The counts by\nsegment leave out evaluations without a segment, so their sum may be lower.\n\nA flag without traffic in the span has three empty lists. A deleted flag still answers with the\ntraffic that it had.",
         "tags": [
           "datar"
         ],
-        "summary": "DESC",
+        "summary": "Break down the traffic of a flag",
         "operationId": "getDatarFlagSummary",
         "parameters": [
           {
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag, which may be deleted.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -52,29 +52,68 @@ func init() {
           {
             "type": "string",
             "format": "date-time",
-            "description": "DESC",
+            "description": "Start of the span, inclusive, as RFC 3339: ` + "`" + `2026-01-24T00:00:00Z` + "`" + `. The ` + "`" + `+` + "`" + ` of a zone such as\n+01:00 is written ` + "`" + `%2B` + "`" + ` in a URL. Default: 7 days ago.",
             "name": "from",
             "in": "query"
           },
           {
             "type": "string",
             "format": "date-time",
-            "description": "DESC",
+            "description": "End of the span, exclusive, as RFC 3339. Default: now.",
             "name": "to",
             "in": "query"
           }
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The traffic of the flag.",
             "schema": {
               "$ref": "#/definitions/datarFlagSummaryResponse"
+            },
+            "examples": {
+              "application/json": {
+                "flagID": 42,
+                "trafficByDay": [
+                  {
+                    "count": 70125,
+                    "date": "2026-01-30"
+                  },
+                  {
+                    "count": 58325,
+                    "date": "2026-01-31"
+                  }
+                ],
+                "trafficBySegment": [
+                  {
+                    "count": 127200,
+                    "segmentID": 23
+                  }
+                ],
+                "trafficByVariant": [
+                  {
+                    "count": 63998,
+                    "variantID": 61
+                  },
+                  {
+                    "count": 63202,
+                    "variantID": 62
+                  },
+                  {
+                    "count": 1250
+                  }
+                ]
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "400: ` + "`" + `from` + "`" + ` is after ` + "`" + `to` + "`" + `. 404: no flag has this id, and none was ever counted under it. 422:\nthe id is not a number, or ` + "`" + `from` + "`" + ` or ` + "`" + `to` + "`" + ` is not a time; the message names the parameter. 500:\nthe counts cannot be read. 503: Datar is off; FLAGR_RECORDER_ENABLED=true and a\nFLAGR_RECORDER_TYPE containing ` + "`" + `datar` + "`" + ` switch it on.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "flag not found: there is no flag 42"
+              }
             }
           }
         }
@@ -82,53 +121,79 @@ func init() {
     },
     "/datar/summary": {
       "get": {
-        "description": "DESC",
+        "description": "Lists the flags that were evaluated in a span of time: how often, and when last. The flag with\nthe most evaluations comes first, and flags without any are left out.\n\nThe span goes from ` + "`" + `from` + "`" + `, inclusive, to ` + "`" + `to` + "`" + `, exclusive. Counts are kept by UTC hour, so both\nends are widened to whole UTC hours: from 10:20 to 11:10 counts everything from 10:00 to 12:00.\n\nOnly evaluations of enabled flags with segments and ` + "`" + `dataRecordsEnabled` + "`" + ` are counted. Those that\nthis server answered show up within a second; those of other servers on the same database show\nup when they write them, every FLAGR_RECORDER_DATAR_FLUSH_INTERVAL (60 s by default).",
         "tags": [
           "datar"
         ],
-        "summary": "DESC",
+        "summary": "Rank flags by traffic",
         "operationId": "getDatarSummary",
         "parameters": [
           {
             "type": "string",
             "format": "date-time",
-            "description": "DESC",
+            "description": "Start of the span, inclusive, as RFC 3339: ` + "`" + `2026-01-24T00:00:00Z` + "`" + `. The ` + "`" + `+` + "`" + ` of a zone such as\n+01:00 is written ` + "`" + `%2B` + "`" + ` in a URL. Default: 7 days ago.",
             "name": "from",
             "in": "query"
           },
           {
             "type": "string",
             "format": "date-time",
-            "description": "DESC",
+            "description": "End of the span, exclusive, as RFC 3339. Default: now.",
             "name": "to",
             "in": "query"
           },
           {
             "type": "integer",
             "format": "int32",
-            "description": "DESC",
+            "description": "At most this many flags, from 1 to 1000. Default: 100.",
             "name": "limit",
             "in": "query"
           },
           {
             "type": "integer",
             "format": "int32",
-            "description": "DESC",
+            "description": "Leave out this many flags from the start of the ranking, from 0. Default: 0.",
             "name": "offset",
             "in": "query"
           }
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The flags with traffic, most first and equal ones by id; an empty list when there was none.",
             "schema": {
               "$ref": "#/definitions/datarSummaryResponse"
+            },
+            "examples": {
+              "application/json": {
+                "flags": [
+                  {
+                    "description": "Colour of the checkout button",
+                    "enabled": true,
+                    "flagID": 42,
+                    "flagKey": "checkout-button",
+                    "lastEvaluatedAt": "2026-01-31T14:05:09.123Z",
+                    "totalEvalCount": 128450
+                  },
+                  {
+                    "description": "Dark mode",
+                    "flagID": 43,
+                    "flagKey": "dark-mode",
+                    "lastEvaluatedAt": "2026-01-29T23:58:01.004Z",
+                    "totalEvalCount": 311
+                  }
+                ]
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "400: ` + "`" + `from` + "`" + ` is after ` + "`" + `to` + "`" + `, or ` + "`" + `limit` + "`" + ` or ` + "`" + `offset` + "`" + ` is out of range; the message names the\nparameter. 422: a parameter is not a time or not a number. 500: the counts cannot be read. 503:\nDatar is off; FLAGR_RECORDER_ENABLED=true and a FLAGR_RECORDER_TYPE containing ` + "`" + `datar` + "`" + ` switch it\non.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "invalid query: limit is 5000, want 1 to 1000"
+              }
             }
           }
         }
@@ -136,16 +201,16 @@ func init() {
     },
     "/evaluation": {
       "get": {
-        "description": "DESC",
+        "description": "Does what ` + "`" + `POST /evaluation` + "`" + ` does, for clients that can only GET, and for caches. The body of\nthe POST goes into the parameter ` + "`" + `json` + "`" + `, URL-encoded:\n` + "`" + `/api/v1/evaluation?json=%7B%22flagKey%22%3A%22checkout-button%22%7D` + "`" + `.",
         "tags": [
           "evaluation"
         ],
-        "summary": "DESC",
+        "summary": "Evaluate one flag, with GET",
         "operationId": "getEvaluation",
         "parameters": [
           {
             "type": "string",
-            "description": "DESC",
+            "description": "An evalContext as JSON, URL-encoded. The whole query string may have\nFLAGR_EVAL_GET_MAX_URL_BYTES bytes (8192 by default).",
             "name": "json",
             "in": "query",
             "required": true
@@ -153,29 +218,65 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The result, with or without a variant.",
             "schema": {
               "$ref": "#/definitions/evalResult"
+            },
+            "examples": {
+              "application/json": {
+                "dataRecordsEnabled": true,
+                "evalContext": {
+                  "entityContext": {
+                    "age": 30,
+                    "country": "FR"
+                  },
+                  "entityID": "user-1001",
+                  "entityType": "user",
+                  "flagKey": "checkout-button"
+                },
+                "evalDebugLog": {
+                  "segmentDebugLogs": []
+                },
+                "flagID": 42,
+                "flagKey": "checkout-button",
+                "flagSnapshotID": 117,
+                "flagTags": [
+                  "web"
+                ],
+                "recordSource": "evaluation",
+                "segmentID": 23,
+                "timestamp": "2026-01-31T14:05:09Z",
+                "variantAttachment": {
+                  "color": "#1f6feb"
+                },
+                "variantID": 61,
+                "variantKey": "blue"
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "400: the query string is too long, or ` + "`" + `json` + "`" + ` is not a valid evalContext. 422: ` + "`" + `json` + "`" + ` is missing\nor empty.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "json is not valid evalContext: unexpected end of the JSON document"
+              }
             }
           }
         }
       },
       "post": {
-        "description": "DESC",
+        "description": "Says which variant of a flag an entity gets. The entity is whoever the flag is about: a user, a\ndevice, a company.\n\nThe segments of the flag are tried by rank. The first one whose constraints all match decides:\nits rollout and its distributions pick the variant, or none, from a hash of the flag's id and\nthe entity's id. So an entity with the same context gets the same variant on every server and\nevery day, as long as the flag stays as it is.\n\nThe status is 200 also when the entity gets no variant: the flag is unknown, disabled or has no\nsegments (` + "`" + `evalDebugLog.msg` + "`" + ` says which), no segment matched, or the rollout left the entity\nout. Then ` + "`" + `segmentID` + "`" + `, ` + "`" + `variantID` + "`" + ` and ` + "`" + `variantKey` + "`" + ` are left out, and the client should do what\nit does without the flag.\n\nThe result is recorded if the flag has ` + "`" + `dataRecordsEnabled` + "`" + `, is enabled and has segments, and\nthe server's recorders are on (FLAGR_RECORDER_ENABLED). With FLAGR_INJECTED_CONTEXT_ENABLED the\nserver adds the time and chosen HTTP headers to the context, as ` + "`" + `@ts` + "`" + `, ` + "`" + `@ts_hour` + "`" + `,\n` + "`" + `@ts_weekday` + "`" + `, ` + "`" + `@ts_month` + "`" + ` and ` + "`" + `@http_...` + "`" + `, for constraints to use.",
         "tags": [
           "evaluation"
         ],
-        "summary": "DESC",
+        "summary": "Evaluate one flag",
         "operationId": "postEvaluation",
         "parameters": [
           {
-            "description": "DESC",
+            "description": "Who asks, and for which flag.",
             "name": "body",
             "in": "body",
             "required": true,
@@ -186,15 +287,51 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The result, with or without a variant.",
             "schema": {
               "$ref": "#/definitions/evalResult"
+            },
+            "examples": {
+              "application/json": {
+                "dataRecordsEnabled": true,
+                "evalContext": {
+                  "entityContext": {
+                    "age": 30,
+                    "country": "FR"
+                  },
+                  "entityID": "user-1001",
+                  "entityType": "user",
+                  "flagKey": "checkout-button"
+                },
+                "evalDebugLog": {
+                  "segmentDebugLogs": []
+                },
+                "flagID": 42,
+                "flagKey": "checkout-button",
+                "flagSnapshotID": 117,
+                "flagTags": [
+                  "web"
+                ],
+                "recordSource": "evaluation",
+                "segmentID": 23,
+                "timestamp": "2026-01-31T14:05:09Z",
+                "variantAttachment": {
+                  "color": "#1f6feb"
+                },
+                "variantID": 61,
+                "variantKey": "blue"
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "400: the body is not JSON, or a field has the wrong type. 422: there is no body, or a field is\noutside its limits. An unknown flag is not an error.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "flagID in body should be greater than or equal to 1"
+              }
             }
           }
         }
@@ -202,16 +339,16 @@ func init() {
     },
     "/evaluation/batch": {
       "get": {
-        "description": "DESC",
+        "description": "Does what ` + "`" + `POST /evaluation/batch` + "`" + ` does, with the body of the POST in the parameter ` + "`" + `json` + "`" + `,\nURL-encoded. HTTP headers are not injected into the contexts here.",
         "tags": [
           "evaluation"
         ],
-        "summary": "DESC",
+        "summary": "Evaluate several flags, with GET",
         "operationId": "getEvaluationBatch",
         "parameters": [
           {
             "type": "string",
-            "description": "DESC",
+            "description": "An evaluationBatchRequest as JSON, URL-encoded. The whole query string may have\nFLAGR_EVAL_GET_MAX_URL_BYTES bytes (8192 by default).",
             "name": "json",
             "in": "query",
             "required": true
@@ -219,29 +356,98 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "One result for each entity and flag.",
             "schema": {
               "$ref": "#/definitions/evaluationBatchResponse"
+            },
+            "examples": {
+              "application/json": {
+                "evaluationResults": [
+                  {
+                    "dataRecordsEnabled": true,
+                    "evalContext": {
+                      "entityContext": {
+                        "age": 30,
+                        "country": "FR"
+                      },
+                      "entityID": "user-1001",
+                      "entityType": "user",
+                      "flagKey": "checkout-button"
+                    },
+                    "evalDebugLog": {
+                      "segmentDebugLogs": []
+                    },
+                    "flagID": 42,
+                    "flagKey": "checkout-button",
+                    "flagSnapshotID": 117,
+                    "flagTags": [
+                      "web"
+                    ],
+                    "recordSource": "evaluation",
+                    "segmentID": 23,
+                    "timestamp": "2026-01-31T14:05:09Z",
+                    "variantAttachment": {
+                      "color": "#1f6feb"
+                    },
+                    "variantID": 61,
+                    "variantKey": "blue"
+                  },
+                  {
+                    "dataRecordsEnabled": true,
+                    "evalContext": {
+                      "entityContext": {
+                        "age": 30,
+                        "country": "FR"
+                      },
+                      "entityID": "user-1004",
+                      "entityType": "user",
+                      "flagKey": "checkout-button"
+                    },
+                    "evalDebugLog": {
+                      "segmentDebugLogs": []
+                    },
+                    "flagID": 42,
+                    "flagKey": "checkout-button",
+                    "flagSnapshotID": 117,
+                    "flagTags": [
+                      "web"
+                    ],
+                    "recordSource": "evaluation",
+                    "segmentID": 23,
+                    "timestamp": "2026-01-31T14:05:09Z",
+                    "variantAttachment": {
+                      "color": "#2da44e"
+                    },
+                    "variantID": 62,
+                    "variantKey": "green"
+                  }
+                ]
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "400: the query string is too long, ` + "`" + `json` + "`" + ` is not a valid evaluationBatchRequest, or the batch is\ntoo large. 422: ` + "`" + `json` + "`" + ` is missing or empty.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "json is not valid evaluationBatchRequest: unexpected end of the JSON document"
+              }
             }
           }
         }
       },
       "post": {
-        "description": "DESC",
+        "description": "Evaluates flags for each of the entities, as ` + "`" + `POST /evaluation` + "`" + ` does for one. For each entity\ncome first the flags found by tag, then those in ` + "`" + `flagIDs` + "`" + `, then those in ` + "`" + `flagKeys` + "`" + `. Repeated\nids and repeated keys count once; a flag that is named in two of the three ways is evaluated\ntwice.\n\nA batch that names no flag, or only tags that no flag has, gets an empty list. An unknown id or\nkey gets a result without a variant.",
         "tags": [
           "evaluation"
         ],
-        "summary": "DESC",
+        "summary": "Evaluate several flags for several entities",
         "operationId": "postEvaluationBatch",
         "parameters": [
           {
-            "description": "DESC",
+            "description": "The entities and the flags.",
             "name": "body",
             "in": "body",
             "required": true,
@@ -252,15 +458,84 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "One result for each entity and flag.",
             "schema": {
               "$ref": "#/definitions/evaluationBatchResponse"
+            },
+            "examples": {
+              "application/json": {
+                "evaluationResults": [
+                  {
+                    "dataRecordsEnabled": true,
+                    "evalContext": {
+                      "entityContext": {
+                        "age": 30,
+                        "country": "FR"
+                      },
+                      "entityID": "user-1001",
+                      "entityType": "user",
+                      "flagKey": "checkout-button"
+                    },
+                    "evalDebugLog": {
+                      "segmentDebugLogs": []
+                    },
+                    "flagID": 42,
+                    "flagKey": "checkout-button",
+                    "flagSnapshotID": 117,
+                    "flagTags": [
+                      "web"
+                    ],
+                    "recordSource": "evaluation",
+                    "segmentID": 23,
+                    "timestamp": "2026-01-31T14:05:09Z",
+                    "variantAttachment": {
+                      "color": "#1f6feb"
+                    },
+                    "variantID": 61,
+                    "variantKey": "blue"
+                  },
+                  {
+                    "dataRecordsEnabled": true,
+                    "evalContext": {
+                      "entityContext": {
+                        "age": 30,
+                        "country": "FR"
+                      },
+                      "entityID": "user-1004",
+                      "entityType": "user",
+                      "flagKey": "checkout-button"
+                    },
+                    "evalDebugLog": {
+                      "segmentDebugLogs": []
+                    },
+                    "flagID": 42,
+                    "flagKey": "checkout-button",
+                    "flagSnapshotID": 117,
+                    "flagTags": [
+                      "web"
+                    ],
+                    "recordSource": "evaluation",
+                    "segmentID": 23,
+                    "timestamp": "2026-01-31T14:05:09Z",
+                    "variantAttachment": {
+                      "color": "#2da44e"
+                    },
+                    "variantID": 62,
+                    "variantKey": "green"
+                  }
+                ]
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "400: the body is not JSON, an entity is null, or the batch is larger than FLAGR_EVAL_BATCH_SIZE\nallows: entities × (ids + keys, and 1 more if there are tags). By default there is no such\nlimit. 422: ` + "`" + `entities` + "`" + ` or another given list is empty, or a field is outside its limits.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "entities in body should have at least 1 items"
+              }
             }
           }
         }
@@ -268,14 +543,14 @@ func init() {
     },
     "/export/eval_cache/json": {
       "get": {
-        "description": "DESC",
+        "description": "Exports the flags in the server's memory as one JSON document, with all their parts. An\neval-only server (FLAGR_DB_DBDRIVER=json_file or json_http) takes its flags from such a\ndocument.\n\nThe filters are not combined: ` + "`" + `ids` + "`" + ` alone decides when it is given, else ` + "`" + `keys` + "`" + `, else ` + "`" + `enabled` + "`" + `\nand ` + "`" + `tags` + "`" + ` together. Without any of them all flags are exported.",
         "produces": [
           "application/json"
         ],
         "tags": [
           "export"
         ],
-        "summary": "DESC",
+        "summary": "Export the flags that evaluation uses",
         "operationId": "getExportEvalCacheJSON",
         "parameters": [
           {
@@ -286,7 +561,7 @@ func init() {
               "format": "int64"
             },
             "collectionFormat": "csv",
-            "description": "DESC",
+            "description": "Only flags with these ids, separated by commas.",
             "name": "ids",
             "in": "query"
           },
@@ -297,13 +572,13 @@ func init() {
               "type": "string"
             },
             "collectionFormat": "csv",
-            "description": "DESC",
+            "description": "Only flags with these keys, separated by commas. Without effect when ` + "`" + `ids` + "`" + ` is given.",
             "name": "keys",
             "in": "query"
           },
           {
             "type": "boolean",
-            "description": "DESC",
+            "description": "Only flags that are enabled (true), or only those that are disabled (false). Without effect when\n` + "`" + `ids` + "`" + ` or ` + "`" + `keys` + "`" + ` is given.",
             "name": "enabled",
             "in": "query"
           },
@@ -314,7 +589,7 @@ func init() {
               "type": "string"
             },
             "collectionFormat": "csv",
-            "description": "DESC",
+            "description": "Only flags with these tag values, separated by commas. Without effect when ` + "`" + `ids` + "`" + ` or ` + "`" + `keys` + "`" + ` is\ngiven.",
             "name": "tags",
             "in": "query"
           },
@@ -325,22 +600,51 @@ func init() {
             ],
             "type": "string",
             "default": "ANY",
-            "description": "DESC",
+            "description": "` + "`" + `ANY` + "`" + `: a flag with one of the ` + "`" + `tags` + "`" + ` is exported. ` + "`" + `ALL` + "`" + `: it must have all of them.",
             "name": "tagsOperator",
             "in": "query"
           }
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The flags. Their fields are named as in the database: ` + "`" + `ID` + "`" + `, ` + "`" + `Key` + "`" + `, ` + "`" + `Segments` + "`" + ` and so on.",
             "schema": {
               "type": "object"
+            },
+            "examples": {
+              "application/json": {
+                "Flags": [
+                  {
+                    "CreatedAt": "2026-01-12T08:00:00Z",
+                    "CreatedBy": "ada@example.com",
+                    "DataRecordsEnabled": true,
+                    "DeletedAt": null,
+                    "Description": "Colour of the checkout button",
+                    "Enabled": true,
+                    "EntityType": "user",
+                    "ID": 42,
+                    "Key": "checkout-button",
+                    "Notes": "",
+                    "Segments": [],
+                    "SnapshotID": 117,
+                    "Tags": [],
+                    "UpdatedAt": "2026-01-30T09:12:44Z",
+                    "UpdatedBy": "ada@example.com",
+                    "Variants": []
+                  }
+                ]
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "422: an id is not a whole number from 1, or ` + "`" + `tagsOperator` + "`" + ` is something else.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "ids.0 in query must be of type int64"
+              }
             }
           }
         }
@@ -348,32 +652,32 @@ func init() {
     },
     "/export/sqlite": {
       "get": {
-        "description": "DESC",
+        "description": "Downloads a SQLite file with flags, segments, variants, constraints, distributions, tags, entity\ntypes and snapshots, whichever database the server uses.",
         "produces": [
           "application/octet-stream"
         ],
         "tags": [
           "export"
         ],
-        "summary": "DESC",
+        "summary": "Export the database as SQLite",
         "operationId": "getExportSqlite",
         "parameters": [
           {
             "type": "boolean",
-            "description": "DESC",
+            "description": "Leave out the snapshots, which are the history of the flags. Default: false.",
             "name": "exclude_snapshots",
             "in": "query"
           }
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The SQLite file.",
             "schema": {
               "type": "file"
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "500: the export failed. 501: the server is in eval-only mode.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -383,15 +687,15 @@ func init() {
     },
     "/exposures": {
       "post": {
-        "description": "DESC",
+        "description": "Records that entities have seen a flag or one of its variants. Each row is checked on its own:\nrows with an error are reported and the others are recorded. A disabled flag may be exposed.\n\nRows go to the streaming recorders with ` + "`" + `recordSource` + "`" + ` ` + "`" + `exposure` + "`" + `. A row is recorded if\nFLAGR_RECORDER_ENABLED is true and its flag has ` + "`" + `dataRecordsEnabled` + "`" + `; otherwise it is accepted\nand not counted in ` + "`" + `loggedCount` + "`" + `. Datar does not count exposures.",
         "tags": [
           "exposure"
         ],
-        "summary": "DESC",
+        "summary": "Record exposures",
         "operationId": "postExposures",
         "parameters": [
           {
-            "description": "DESC",
+            "description": "The exposures.",
             "name": "body",
             "in": "body",
             "required": true,
@@ -402,21 +706,43 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "How many rows were recorded, and what was wrong with others.",
             "schema": {
               "$ref": "#/definitions/exposuresResponse"
+            },
+            "examples": {
+              "application/json": {
+                "errors": [
+                  {
+                    "index": 1,
+                    "message": "flag not found"
+                  }
+                ],
+                "loggedCount": 1,
+                "message": "Exposures logged successfully"
+              }
             }
           },
           "400": {
-            "description": "DESC",
+            "description": "The body is not JSON, or has more rows than FLAGR_EXPOSURE_BATCH_SIZE (100 by default). Nothing\nis recorded.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "exposures has 101 rows, more than the 100 allowed"
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "422: the list of rows is missing or empty, or a row has no ` + "`" + `entityID` + "`" + `. Nothing is recorded.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "exposures.0.entityID in body is required"
+              }
             }
           }
         }
@@ -424,98 +750,127 @@ func init() {
     },
     "/flags": {
       "get": {
-        "description": "DESC",
+        "description": "Lists the flags that meet all of the given filters, in the order of their ids. Tags are always\nincluded; segments and variants only with ` + "`" + `preload` + "`" + `, and otherwise those lists are empty.",
         "tags": [
           "flag"
         ],
-        "summary": "DESC",
+        "summary": "List flags",
         "operationId": "findFlags",
         "parameters": [
           {
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "At most this many. Left out: all.",
             "name": "limit",
             "in": "query"
           },
           {
             "type": "boolean",
-            "description": "DESC",
+            "description": "Only flags that are enabled (true), or only those that are disabled (false).",
             "name": "enabled",
             "in": "query"
           },
           {
             "type": "string",
-            "description": "DESC",
+            "description": "Only flags with exactly this description.",
             "name": "description",
             "in": "query"
           },
           {
             "type": "string",
-            "description": "DESC",
+            "description": "Only flags that carry at least one of these tag values, separated by commas, such as ` + "`" + `web,ios` + "`" + `.",
             "name": "tags",
             "in": "query"
           },
           {
             "type": "string",
-            "description": "DESC",
+            "description": "Only flags whose description contains this text, in upper or lower case.",
             "name": "description_like",
             "in": "query"
           },
           {
             "type": "string",
-            "description": "DESC",
+            "description": "The flag with exactly this key.",
             "name": "key",
             "in": "query"
           },
           {
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Leave out this many from the start of the list. Left out: none.",
             "name": "offset",
             "in": "query"
           },
           {
             "type": "boolean",
-            "description": "DESC",
+            "description": "Include the segments, with their constraints and distributions, and the variants. Default:\nfalse.",
             "name": "preload",
             "in": "query"
           },
           {
             "type": "boolean",
-            "description": "DESC",
+            "description": "List the deleted flags instead of the live ones. Default: false.",
             "name": "deleted",
             "in": "query"
           }
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The flags; an empty list when none meets the filters.",
             "schema": {
               "type": "array",
               "items": {
                 "$ref": "#/definitions/flag"
               }
+            },
+            "examples": {
+              "application/json": [
+                {
+                  "createdBy": "ada@example.com",
+                  "dataRecordsEnabled": true,
+                  "description": "Colour of the checkout button",
+                  "enabled": true,
+                  "entityType": "user",
+                  "id": 42,
+                  "key": "checkout-button",
+                  "notes": "Ends on 1 March.",
+                  "segments": [],
+                  "tags": [
+                    {
+                      "id": 7,
+                      "value": "web"
+                    }
+                  ],
+                  "updatedAt": "2026-01-30T09:12:44.000Z",
+                  "updatedBy": "ada@example.com",
+                  "variants": []
+                }
+              ]
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "422: a parameter is not of its type.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "limit in query must be of type int64: \"ten\""
+              }
             }
           }
         }
       },
       "post": {
-        "description": "DESC",
+        "description": "Creates a flag, disabled and without parts. With the template ` + "`" + `simple_boolean_flag` + "`" + ` it also gets\nthe variant ` + "`" + `on` + "`" + ` and one segment that gives ` + "`" + `on` + "`" + ` to everybody, so that only enabling it is left\nto do.\n\nWithout a ` + "`" + `key` + "`" + ` the flag gets a random one: ` + "`" + `k` + "`" + ` and 16 letters and digits.",
         "tags": [
           "flag"
         ],
-        "summary": "DESC",
+        "summary": "Create a flag",
         "operationId": "createFlag",
         "parameters": [
           {
-            "description": "DESC",
+            "description": "The new flag.",
             "name": "body",
             "in": "body",
             "required": true,
@@ -526,15 +881,35 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The flag, with its parts.",
             "schema": {
               "$ref": "#/definitions/flag"
+            },
+            "examples": {
+              "application/json": {
+                "createdBy": "ada@example.com",
+                "dataRecordsEnabled": false,
+                "description": "Dark mode",
+                "enabled": false,
+                "id": 43,
+                "key": "dark-mode",
+                "segments": [],
+                "tags": [],
+                "updatedAt": "2026-01-30T09:12:44.000Z",
+                "updatedBy": "ada@example.com",
+                "variants": []
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "400: the key is malformed or too long, another flag has it (a deleted one counts), or the\ntemplate is unknown. 422: the description is missing or empty.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "cannot create flag. flag key already exists"
+              }
             }
           }
         }
@@ -542,25 +917,31 @@ func init() {
     },
     "/flags/entity_types": {
       "get": {
-        "description": "DESC",
+        "description": "Lists all entity types that a flag was ever given, for suggestions in a user interface.",
         "tags": [
           "flag"
         ],
-        "summary": "DESC",
+        "summary": "List entity types",
         "operationId": "getFlagEntityTypes",
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The entity types.",
             "schema": {
               "type": "array",
               "items": {
                 "type": "string",
                 "minLength": 1
               }
+            },
+            "examples": {
+              "application/json": [
+                "user",
+                "device"
+              ]
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "An error; the introduction lists the status codes.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -570,21 +951,26 @@ func init() {
     },
     "/flags/snapshots/max_id": {
       "get": {
-        "description": "DESC",
+        "description": "Gets the id of the newest snapshot of all flags. While it stays the same, no flag has changed: a\ncheap question for clients that keep a copy of the flags.",
         "tags": [
           "flag"
         ],
-        "summary": "DESC",
+        "summary": "Get the id of the newest change",
         "operationId": "getFlagSnapshotMaxID",
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The highest snapshot id. ` + "`" + `maxID` + "`" + ` is left out before the first change.",
             "schema": {
               "$ref": "#/definitions/flagSnapshotMaxID"
+            },
+            "examples": {
+              "application/json": {
+                "maxID": 117
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "An error; the introduction lists the status codes.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -594,18 +980,18 @@ func init() {
     },
     "/flags/{flagID}": {
       "get": {
-        "description": "DESC",
+        "description": "Gets one flag with its tags, its variants, and its segments by rank, with their constraints and\ndistributions.",
         "tags": [
           "flag"
         ],
-        "summary": "DESC",
+        "summary": "Get a flag",
         "operationId": "getFlag",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -613,38 +999,115 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The flag, with its parts.",
             "schema": {
               "$ref": "#/definitions/flag"
+            },
+            "examples": {
+              "application/json": {
+                "createdBy": "ada@example.com",
+                "dataRecordsEnabled": true,
+                "description": "Colour of the checkout button",
+                "enabled": true,
+                "entityType": "user",
+                "id": 42,
+                "key": "checkout-button",
+                "notes": "Ends on 1 March.",
+                "segments": [
+                  {
+                    "constraints": [
+                      {
+                        "id": 31,
+                        "operator": "EQ",
+                        "property": "country",
+                        "value": "\"FR\""
+                      },
+                      {
+                        "id": 32,
+                        "operator": "GTE",
+                        "property": "age",
+                        "value": "18"
+                      }
+                    ],
+                    "description": "Adults in France",
+                    "distributions": [
+                      {
+                        "id": 51,
+                        "percent": 50,
+                        "variantID": 61,
+                        "variantKey": "blue"
+                      },
+                      {
+                        "id": 52,
+                        "percent": 50,
+                        "variantID": 62,
+                        "variantKey": "green"
+                      }
+                    ],
+                    "id": 23,
+                    "rank": 0,
+                    "rolloutPercent": 100
+                  }
+                ],
+                "tags": [
+                  {
+                    "id": 7,
+                    "value": "web"
+                  }
+                ],
+                "updatedAt": "2026-01-30T09:12:44.000Z",
+                "updatedBy": "ada@example.com",
+                "variants": [
+                  {
+                    "attachment": {
+                      "color": "#1f6feb"
+                    },
+                    "id": 61,
+                    "key": "blue"
+                  },
+                  {
+                    "attachment": {
+                      "color": "#2da44e"
+                    },
+                    "id": 62,
+                    "key": "green"
+                  }
+                ]
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "404: no flag has this id, or it is deleted.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "unable to find flag 42 in the database"
+              }
             }
           }
         }
       },
       "put": {
-        "description": "DESC",
+        "description": "Changes the fields that are present in the body and leaves the others as they are. Switching a\nflag on and off has its own operation, ` + "`" + `PUT /flags/{flagID}/enabled` + "`" + `: ` + "`" + `enabled` + "`" + ` is ignored here.",
         "tags": [
           "flag"
         ],
-        "summary": "DESC",
+        "summary": "Change a flag",
         "operationId": "putFlag",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
           },
           {
-            "description": "DESC",
+            "description": "The fields to change.",
             "name": "body",
             "in": "body",
             "required": true,
@@ -655,32 +1118,54 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The flag after the change. Its lists of tags, segments and variants are empty here; get the flag\nto see them.",
             "schema": {
               "$ref": "#/definitions/flag"
+            },
+            "examples": {
+              "application/json": {
+                "createdBy": "ada@example.com",
+                "dataRecordsEnabled": true,
+                "description": "Colour of the checkout button",
+                "enabled": true,
+                "entityType": "user",
+                "id": 42,
+                "key": "checkout-button",
+                "notes": "Ends on 1 March.",
+                "segments": [],
+                "tags": [],
+                "updatedAt": "2026-01-30T09:12:44.000Z",
+                "updatedBy": "ada@example.com",
+                "variants": []
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "400: the key or the entity type is malformed or too long, or another flag has the key. 404: no\nsuch flag.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "cannot update flag. flag key already exists"
+              }
             }
           }
         }
       },
       "delete": {
-        "description": "DESC",
+        "description": "Deletes a flag. Evaluation then answers as if it had never existed. The flag is kept in the\ndatabase: ` + "`" + `PUT /flags/{flagID}/restore` + "`" + ` brings it back, ` + "`" + `GET /flags?deleted=true` + "`" + ` lists it, and\nits key stays taken.",
         "tags": [
           "flag"
         ],
-        "summary": "DESC",
+        "summary": "Delete a flag",
         "operationId": "deleteFlag",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -688,12 +1173,17 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC"
+            "description": "Deleted. The answer has no body."
           },
           "default": {
-            "description": "DESC",
+            "description": "404: no flag has this id, or it is deleted already.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "unable to find flag 42 in the database"
+              }
             }
           }
         }
@@ -701,24 +1191,24 @@ func init() {
     },
     "/flags/{flagID}/duplicate": {
       "post": {
-        "description": "DESC",
+        "description": "Creates a new flag as a copy of this one: enabled or not, notes, ` + "`" + `dataRecordsEnabled` + "`" + `, entity\ntype, variants, segments in their order, constraints, distributions and tags. Everything but the\ntags gets new ids. The history stays with the original.\n\nThe same user may get another variant of the copy, because the flag's id takes part in the\nchoice.",
         "tags": [
           "flag"
         ],
-        "summary": "DESC",
+        "summary": "Duplicate a flag",
         "operationId": "duplicateFlag",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
           },
           {
-            "description": "DESC",
+            "description": "Key and description of the copy. The body may be left out.",
             "name": "body",
             "in": "body",
             "schema": {
@@ -728,15 +1218,92 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The copy, with its parts.",
             "schema": {
               "$ref": "#/definitions/flag"
+            },
+            "examples": {
+              "application/json": {
+                "createdBy": "ada@example.com",
+                "dataRecordsEnabled": true,
+                "description": "Colour of the checkout button (cloned)",
+                "enabled": true,
+                "entityType": "user",
+                "id": 44,
+                "key": "checkout-button-2",
+                "notes": "Ends on 1 March.",
+                "segments": [
+                  {
+                    "constraints": [
+                      {
+                        "id": 33,
+                        "operator": "EQ",
+                        "property": "country",
+                        "value": "\"FR\""
+                      },
+                      {
+                        "id": 34,
+                        "operator": "GTE",
+                        "property": "age",
+                        "value": "18"
+                      }
+                    ],
+                    "description": "Adults in France",
+                    "distributions": [
+                      {
+                        "id": 54,
+                        "percent": 50,
+                        "variantID": 64,
+                        "variantKey": "blue"
+                      },
+                      {
+                        "id": 55,
+                        "percent": 50,
+                        "variantID": 65,
+                        "variantKey": "green"
+                      }
+                    ],
+                    "id": 26,
+                    "rank": 0,
+                    "rolloutPercent": 100
+                  }
+                ],
+                "tags": [
+                  {
+                    "id": 7,
+                    "value": "web"
+                  }
+                ],
+                "updatedAt": "2026-01-30T09:12:44.000Z",
+                "updatedBy": "ada@example.com",
+                "variants": [
+                  {
+                    "attachment": {
+                      "color": "#1f6feb"
+                    },
+                    "id": 64,
+                    "key": "blue"
+                  },
+                  {
+                    "attachment": {
+                      "color": "#2da44e"
+                    },
+                    "id": 65,
+                    "key": "green"
+                  }
+                ]
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "400: the key is malformed or too long, or another flag has it. 404: no such flag.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "cannot duplicate flag. flag key already exists"
+              }
             }
           }
         }
@@ -744,24 +1311,24 @@ func init() {
     },
     "/flags/{flagID}/enabled": {
       "put": {
-        "description": "DESC",
+        "description": "Switches a flag on or off. While it is off, every evaluation of it answers without a variant and\nnothing is recorded.",
         "tags": [
           "flag"
         ],
-        "summary": "DESC",
+        "summary": "Enable or disable a flag",
         "operationId": "setFlagEnabled",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
           },
           {
-            "description": "DESC",
+            "description": "On or off.",
             "name": "body",
             "in": "body",
             "required": true,
@@ -772,15 +1339,37 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The flag after the change. Its lists of tags, segments and variants are empty here.",
             "schema": {
               "$ref": "#/definitions/flag"
+            },
+            "examples": {
+              "application/json": {
+                "createdBy": "ada@example.com",
+                "dataRecordsEnabled": true,
+                "description": "Colour of the checkout button",
+                "enabled": true,
+                "entityType": "user",
+                "id": 42,
+                "key": "checkout-button",
+                "notes": "Ends on 1 March.",
+                "segments": [],
+                "tags": [],
+                "updatedAt": "2026-01-30T09:12:44.000Z",
+                "updatedBy": "ada@example.com",
+                "variants": []
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "404: no such flag. 422: ` + "`" + `enabled` + "`" + ` is missing.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "record not found"
+              }
             }
           }
         }
@@ -788,18 +1377,18 @@ func init() {
     },
     "/flags/{flagID}/restore": {
       "put": {
-        "description": "DESC",
+        "description": "Brings a deleted flag back as it was, parts and ` + "`" + `enabled` + "`" + ` included. Nothing else is needed for\nit to be evaluated again.",
         "tags": [
           "flag"
         ],
-        "summary": "DESC",
+        "summary": "Restore a deleted flag",
         "operationId": "restoreFlag",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -807,15 +1396,42 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The flag with its tags. Its lists of segments and variants are empty here.",
             "schema": {
               "$ref": "#/definitions/flag"
+            },
+            "examples": {
+              "application/json": {
+                "createdBy": "ada@example.com",
+                "dataRecordsEnabled": true,
+                "description": "Colour of the checkout button",
+                "enabled": true,
+                "entityType": "user",
+                "id": 42,
+                "key": "checkout-button",
+                "notes": "Ends on 1 March.",
+                "segments": [],
+                "tags": [
+                  {
+                    "id": 7,
+                    "value": "web"
+                  }
+                ],
+                "updatedAt": "2026-01-30T09:12:44.000Z",
+                "updatedBy": "ada@example.com",
+                "variants": []
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "404: no flag ever had this id.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "record not found"
+              }
             }
           }
         }
@@ -823,18 +1439,18 @@ func init() {
     },
     "/flags/{flagID}/segments": {
       "get": {
-        "description": "DESC",
+        "description": "Lists the segments of one flag in the order in which evaluation tries them, with their\nconstraints and distributions.",
         "tags": [
           "segment"
         ],
-        "summary": "DESC",
+        "summary": "List the segments of a flag",
         "operationId": "findSegments",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -842,16 +1458,62 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The segments by rank, then by id.",
             "schema": {
               "type": "array",
               "items": {
                 "$ref": "#/definitions/segment"
               }
+            },
+            "examples": {
+              "application/json": [
+                {
+                  "constraints": [
+                    {
+                      "id": 31,
+                      "operator": "EQ",
+                      "property": "country",
+                      "value": "\"FR\""
+                    },
+                    {
+                      "id": 32,
+                      "operator": "GTE",
+                      "property": "age",
+                      "value": "18"
+                    }
+                  ],
+                  "description": "Adults in France",
+                  "distributions": [
+                    {
+                      "id": 51,
+                      "percent": 50,
+                      "variantID": 61,
+                      "variantKey": "blue"
+                    },
+                    {
+                      "id": 52,
+                      "percent": 50,
+                      "variantID": 62,
+                      "variantKey": "green"
+                    }
+                  ],
+                  "id": 23,
+                  "rank": 0,
+                  "rolloutPercent": 100
+                },
+                {
+                  "constraints": [],
+                  "description": "Everybody else",
+                  "distributions": [],
+                  "id": 24,
+                  "rank": 999,
+                  "rolloutPercent": 10
+                }
+              ]
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "An error; the introduction lists the status codes.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -859,24 +1521,24 @@ func init() {
         }
       },
       "post": {
-        "description": "DESC",
+        "description": "Adds a segment to a flag, at rank 999: behind those that were put in order with\n` + "`" + `PUT /flags/{flagID}/segments/reorder` + "`" + `. It has no constraints, so it matches everybody, and no\ndistributions, so it gives nobody a variant yet.",
         "tags": [
           "segment"
         ],
-        "summary": "DESC",
+        "summary": "Add a segment",
         "operationId": "createSegment",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
           },
           {
-            "description": "DESC",
+            "description": "The new segment.",
             "name": "body",
             "in": "body",
             "required": true,
@@ -887,15 +1549,30 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The segment.",
             "schema": {
               "$ref": "#/definitions/segment"
+            },
+            "examples": {
+              "application/json": {
+                "constraints": [],
+                "description": "Everybody else",
+                "distributions": [],
+                "id": 24,
+                "rank": 999,
+                "rolloutPercent": 10
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "404: no such flag. 422: the description is missing or empty, or ` + "`" + `rolloutPercent` + "`" + ` is missing or\nnot from 0 to 100.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "rolloutPercent in body should be less than or equal to 100"
+              }
             }
           }
         }
@@ -903,24 +1580,24 @@ func init() {
     },
     "/flags/{flagID}/segments/reorder": {
       "put": {
-        "description": "DESC",
+        "description": "Sets the ranks of the segments to their places in the list: 0, 1, 2 and so on. Segments that are\nnot in the list keep their rank.",
         "tags": [
           "segment"
         ],
-        "summary": "DESC",
+        "summary": "Put segments in order",
         "operationId": "putSegmentsReorder",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
           },
           {
-            "description": "DESC",
+            "description": "The segments in their new order.",
             "name": "body",
             "in": "body",
             "required": true,
@@ -931,12 +1608,17 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC"
+            "description": "Done. The answer has no body."
           },
           "default": {
-            "description": "DESC",
+            "description": "404: no such flag, or it does not have one of the segments; then nothing is changed. 422: the\nlist is missing or empty.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "segmentIDs in body should have at least 1 items"
+              }
             }
           }
         }
@@ -944,18 +1626,18 @@ func init() {
     },
     "/flags/{flagID}/segments/{segmentID}": {
       "put": {
-        "description": "DESC",
+        "description": "Changes the description and the rollout of a segment. Constraints, distributions and the rank\nhave operations of their own.",
         "tags": [
           "segment"
         ],
-        "summary": "DESC",
+        "summary": "Change a segment",
         "operationId": "putSegment",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -964,13 +1646,13 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the segment. It must be one of this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
           },
           {
-            "description": "DESC",
+            "description": "The segment as it is to be.",
             "name": "body",
             "in": "body",
             "required": true,
@@ -981,32 +1663,47 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The segment after the change.",
             "schema": {
               "$ref": "#/definitions/segment"
+            },
+            "examples": {
+              "application/json": {
+                "constraints": [],
+                "description": "Everybody else",
+                "distributions": [],
+                "id": 24,
+                "rank": 999,
+                "rolloutPercent": 20
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "404: no such flag, or it has no such segment. 422: the description is missing or empty, or\n` + "`" + `rolloutPercent` + "`" + ` is missing or not from 0 to 100.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "rolloutPercent in body is required"
+              }
             }
           }
         }
       },
       "delete": {
-        "description": "DESC",
+        "description": "Deletes a segment. Who was in it is from then on looked for in the segments behind it.",
         "tags": [
           "segment"
         ],
-        "summary": "DESC",
+        "summary": "Delete a segment",
         "operationId": "deleteSegment",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -1015,7 +1712,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the segment. It must be one of this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -1023,12 +1720,17 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC"
+            "description": "Deleted. The answer has no body."
           },
           "default": {
-            "description": "DESC",
+            "description": "404: no such flag, or it has no such segment.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "segment 23 does not belong to flag 42"
+              }
             }
           }
         }
@@ -1036,18 +1738,18 @@ func init() {
     },
     "/flags/{flagID}/segments/{segmentID}/constraints": {
       "get": {
-        "description": "DESC",
+        "description": "Lists the constraints of one segment in the order of their ids.",
         "tags": [
           "constraint"
         ],
-        "summary": "DESC",
+        "summary": "List the constraints of a segment",
         "operationId": "findConstraints",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -1056,7 +1758,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the segment. It must be one of this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -1064,16 +1766,32 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The constraints.",
             "schema": {
               "type": "array",
               "items": {
                 "$ref": "#/definitions/constraint"
               }
+            },
+            "examples": {
+              "application/json": [
+                {
+                  "id": 31,
+                  "operator": "EQ",
+                  "property": "country",
+                  "value": "\"FR\""
+                },
+                {
+                  "id": 32,
+                  "operator": "GTE",
+                  "property": "age",
+                  "value": "18"
+                }
+              ]
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "An error; the introduction lists the status codes.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -1081,18 +1799,18 @@ func init() {
         }
       },
       "post": {
-        "description": "DESC",
+        "description": "Adds a condition to a segment. It compares one property of the evaluation's ` + "`" + `entityContext` + "`" + ` with\na value, which is written in the language of constraints:\n\n- ` + "`" + `EQ` + "`" + `, ` + "`" + `NEQ` + "`" + `: equal or not, with a string ` + "`" + `\"FR\"` + "`" + `, a number ` + "`" + `18` + "`" + `, or ` + "`" + `true` + "`" + ` and ` + "`" + `false` + "`" + `.\n- ` + "`" + `LT` + "`" + `, ` + "`" + `LTE` + "`" + `, ` + "`" + `GT` + "`" + `, ` + "`" + `GTE` + "`" + `: less, less or equal, greater, greater or equal, with a number.\n- ` + "`" + `EREG` + "`" + `, ` + "`" + `NEREG` + "`" + `: the property matches a regular expression in Go's syntax, or does not:\n  ` + "`" + `\"@example\\.com$\"` + "`" + `.\n- ` + "`" + `IN` + "`" + `, ` + "`" + `NOTIN` + "`" + `: the property is one of a list, or is not: ` + "`" + `[\"FR\", \"DE\"]` + "`" + ` or ` + "`" + `[1, 2, 3]` + "`" + `.\n- ` + "`" + `CONTAINS` + "`" + `, ` + "`" + `NOTCONTAINS` + "`" + `: the property is a list and has this item, or does not have it:\n  ` + "`" + `\"vip\"` + "`" + `.\n\nStrings are always in double quotes. If the property is missing from the context, or its type\ndoes not go with the value, the constraint does not hold, whatever the operator.",
         "tags": [
           "constraint"
         ],
-        "summary": "DESC",
+        "summary": "Add a constraint",
         "operationId": "createConstraint",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -1101,13 +1819,13 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the segment. It must be one of this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
           },
           {
-            "description": "DESC",
+            "description": "The new constraint.",
             "name": "body",
             "in": "body",
             "required": true,
@@ -1118,15 +1836,28 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The constraint.",
             "schema": {
               "$ref": "#/definitions/constraint"
+            },
+            "examples": {
+              "application/json": {
+                "id": 31,
+                "operator": "EQ",
+                "property": "country",
+                "value": "\"FR\""
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "400: the operator is unknown, or property and value cannot be parsed; most often the double\nquotes of a string are missing. 404: no such flag, or it has no such segment. 422: a field is\nmissing or empty.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "not supported operator: LIKE"
+              }
             }
           }
         }
@@ -1134,18 +1865,18 @@ func init() {
     },
     "/flags/{flagID}/segments/{segmentID}/constraints/{constraintID}": {
       "put": {
-        "description": "DESC",
+        "description": "Replaces property, operator and value of a constraint. The rules are those of adding one.",
         "tags": [
           "constraint"
         ],
-        "summary": "DESC",
+        "summary": "Change a constraint",
         "operationId": "putConstraint",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -1154,7 +1885,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the segment. It must be one of this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -1163,13 +1894,13 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the constraint. It must be one of this segment.",
             "name": "constraintID",
             "in": "path",
             "required": true
           },
           {
-            "description": "DESC",
+            "description": "The constraint as it is to be.",
             "name": "body",
             "in": "body",
             "required": true,
@@ -1180,32 +1911,45 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The constraint after the change.",
             "schema": {
               "$ref": "#/definitions/constraint"
+            },
+            "examples": {
+              "application/json": {
+                "id": 32,
+                "operator": "GTE",
+                "property": "age",
+                "value": "18"
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "400: the operator is unknown, or property and value cannot be parsed. 404: no such flag, segment\nor constraint. 422: a field is missing or empty.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "record not found"
+              }
             }
           }
         }
       },
       "delete": {
-        "description": "DESC",
+        "description": "Deletes a constraint. A segment that loses its last one matches everybody.",
         "tags": [
           "constraint"
         ],
-        "summary": "DESC",
+        "summary": "Delete a constraint",
         "operationId": "deleteConstraint",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -1214,7 +1958,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the segment. It must be one of this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -1223,7 +1967,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the constraint. It must be one of this segment.",
             "name": "constraintID",
             "in": "path",
             "required": true
@@ -1231,12 +1975,17 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC"
+            "description": "Deleted. The answer has no body."
           },
           "default": {
-            "description": "DESC",
+            "description": "404: no such flag, segment or constraint.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "record not found"
+              }
             }
           }
         }
@@ -1244,18 +1993,18 @@ func init() {
     },
     "/flags/{flagID}/segments/{segmentID}/distributions": {
       "get": {
-        "description": "DESC",
+        "description": "Lists how one segment is shared between variants, in the order of the variant ids.",
         "tags": [
           "distribution"
         ],
-        "summary": "DESC",
+        "summary": "List the distributions of a segment",
         "operationId": "findDistributions",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -1264,7 +2013,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the segment. It must be one of this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -1272,16 +2021,32 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The distributions; an empty list as long as none are set.",
             "schema": {
               "type": "array",
               "items": {
                 "$ref": "#/definitions/distribution"
               }
+            },
+            "examples": {
+              "application/json": [
+                {
+                  "id": 51,
+                  "percent": 50,
+                  "variantID": 61,
+                  "variantKey": "blue"
+                },
+                {
+                  "id": 52,
+                  "percent": 50,
+                  "variantID": 62,
+                  "variantKey": "green"
+                }
+              ]
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "An error; the introduction lists the status codes.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -1289,18 +2054,18 @@ func init() {
         }
       },
       "put": {
-        "description": "DESC",
+        "description": "Replaces all distributions of a segment by those in the body. The percentages must sum to 100.\nTo take a variant out, leave it out or give it 0 percent.\n\nShares decide who gets what, so changing them moves some entities to another variant. Those\nwhose variant still covers them keep it.",
         "tags": [
           "distribution"
         ],
-        "summary": "DESC",
+        "summary": "Set the distributions of a segment",
         "operationId": "putDistributions",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -1309,13 +2074,13 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the segment. It must be one of this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
           },
           {
-            "description": "DESC",
+            "description": "All distributions of the segment.",
             "name": "body",
             "in": "body",
             "required": true,
@@ -1326,18 +2091,39 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The new distributions.",
             "schema": {
               "type": "array",
               "items": {
                 "$ref": "#/definitions/distribution"
               }
+            },
+            "examples": {
+              "application/json": [
+                {
+                  "id": 51,
+                  "percent": 50,
+                  "variantID": 61,
+                  "variantKey": "blue"
+                },
+                {
+                  "id": 52,
+                  "percent": 50,
+                  "variantID": 62,
+                  "variantKey": "green"
+                }
+              ]
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "400: the percentages do not sum to 100, a variant is not one of this flag, or a ` + "`" + `variantKey` + "`" + ` is\nnot that of its ` + "`" + `variantID` + "`" + `. 404: no such flag, or it has no such segment. 422: a field is\nmissing, or a percentage is not from 0 to 100.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "the sum of distributions' percent 110 is not 100"
+              }
             }
           }
         }
@@ -1345,18 +2131,18 @@ func init() {
     },
     "/flags/{flagID}/snapshots": {
       "get": {
-        "description": "DESC",
+        "description": "Lists what the flag looked like after each change to it or one of its parts, newest first, with\nwho changed it and when.",
         "tags": [
           "flag"
         ],
-        "summary": "DESC",
+        "summary": "Get the history of a flag",
         "operationId": "getFlagSnapshots",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -1364,14 +2150,14 @@ func init() {
           {
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "At most this many. Left out: all.",
             "name": "limit",
             "in": "query"
           },
           {
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Leave out this many from the start of the list. Left out: none.",
             "name": "offset",
             "in": "query"
           },
@@ -1381,25 +2167,109 @@ func init() {
               "DESC"
             ],
             "type": "string",
-            "description": "DESC",
+            "description": "` + "`" + `ASC` + "`" + ` lists the oldest first, ` + "`" + `DESC` + "`" + ` the newest. Default: the newest.",
             "name": "sort",
             "in": "query"
           }
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The snapshots; an empty list when there is no such flag.",
             "schema": {
               "type": "array",
               "items": {
                 "$ref": "#/definitions/flagSnapshot"
               }
+            },
+            "examples": {
+              "application/json": [
+                {
+                  "flag": {
+                    "createdBy": "ada@example.com",
+                    "dataRecordsEnabled": true,
+                    "description": "Colour of the checkout button",
+                    "enabled": true,
+                    "entityType": "user",
+                    "id": 42,
+                    "key": "checkout-button",
+                    "notes": "Ends on 1 March.",
+                    "segments": [
+                      {
+                        "constraints": [
+                          {
+                            "id": 31,
+                            "operator": "EQ",
+                            "property": "country",
+                            "value": "\"FR\""
+                          },
+                          {
+                            "id": 32,
+                            "operator": "GTE",
+                            "property": "age",
+                            "value": "18"
+                          }
+                        ],
+                        "description": "Adults in France",
+                        "distributions": [
+                          {
+                            "id": 51,
+                            "percent": 50,
+                            "variantID": 61,
+                            "variantKey": "blue"
+                          },
+                          {
+                            "id": 52,
+                            "percent": 50,
+                            "variantID": 62,
+                            "variantKey": "green"
+                          }
+                        ],
+                        "id": 23,
+                        "rank": 0,
+                        "rolloutPercent": 100
+                      }
+                    ],
+                    "tags": [
+                      {
+                        "id": 7,
+                        "value": "web"
+                      }
+                    ],
+                    "updatedAt": "2026-01-30T09:12:44.000Z",
+                    "updatedBy": "ada@example.com",
+                    "variants": [
+                      {
+                        "attachment": {
+                          "color": "#1f6feb"
+                        },
+                        "id": 61,
+                        "key": "blue"
+                      },
+                      {
+                        "attachment": {
+                          "color": "#2da44e"
+                        },
+                        "id": 62,
+                        "key": "green"
+                      }
+                    ]
+                  },
+                  "id": 117,
+                  "updatedAt": "2026-01-30T09:12:44Z",
+                  "updatedBy": "ada@example.com"
+                }
+              ]
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "422: ` + "`" + `sort` + "`" + ` is something else, or another parameter is not of its type.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "sort in query should be one of [ASC DESC]"
+              }
             }
           }
         }
@@ -1407,18 +2277,18 @@ func init() {
     },
     "/flags/{flagID}/tags": {
       "get": {
-        "description": "DESC",
+        "description": "Lists the tags that one flag carries.",
         "tags": [
           "tag"
         ],
-        "summary": "DESC",
+        "summary": "List the tags of a flag",
         "operationId": "findTags",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -1426,16 +2296,24 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The tags of the flag.",
             "schema": {
               "type": "array",
               "items": {
                 "$ref": "#/definitions/tag"
               }
+            },
+            "examples": {
+              "application/json": [
+                {
+                  "id": 7,
+                  "value": "web"
+                }
+              ]
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "An error; the introduction lists the status codes.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -1443,24 +2321,24 @@ func init() {
         }
       },
       "post": {
-        "description": "DESC",
+        "description": "Puts a tag on a flag. If the value is known from this or another flag, that tag is used and\nkeeps its id, so tagging twice does no harm.",
         "tags": [
           "tag"
         ],
-        "summary": "DESC",
+        "summary": "Tag a flag",
         "operationId": "createTag",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
           },
           {
-            "description": "DESC",
+            "description": "The tag.",
             "name": "body",
             "in": "body",
             "required": true,
@@ -1471,15 +2349,26 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The tag.",
             "schema": {
               "$ref": "#/definitions/tag"
+            },
+            "examples": {
+              "application/json": {
+                "id": 7,
+                "value": "web"
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "400: the value has other characters than letters and digits of ASCII, spaces, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + `\nand ` + "`" + `:` + "`" + `, or more than 63 of them. 404: no such flag. 422: the value is missing or empty.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "value:on sale! should have the format ^[ \\w\\d-/\\.\\:]+$"
+              }
             }
           }
         }
@@ -1487,18 +2376,18 @@ func init() {
     },
     "/flags/{flagID}/tags/{tagID}": {
       "delete": {
-        "description": "DESC",
+        "description": "Takes a tag off this flag. Other flags keep it.",
         "tags": [
           "tag"
         ],
-        "summary": "DESC",
+        "summary": "Remove a tag from a flag",
         "operationId": "deleteTag",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -1507,7 +2396,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the tag.",
             "name": "tagID",
             "in": "path",
             "required": true
@@ -1515,12 +2404,17 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC"
+            "description": "Removed. The answer has no body."
           },
           "default": {
-            "description": "DESC",
+            "description": "404: no such flag or tag.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "record not found"
+              }
             }
           }
         }
@@ -1528,18 +2422,18 @@ func init() {
     },
     "/flags/{flagID}/variants": {
       "get": {
-        "description": "DESC",
+        "description": "Lists the variants of one flag in the order of their ids.",
         "tags": [
           "variant"
         ],
-        "summary": "DESC",
+        "summary": "List the variants of a flag",
         "operationId": "findVariants",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -1547,16 +2441,34 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The variants; an empty list when there is no such flag.",
             "schema": {
               "type": "array",
               "items": {
                 "$ref": "#/definitions/variant"
               }
+            },
+            "examples": {
+              "application/json": [
+                {
+                  "attachment": {
+                    "color": "#1f6feb"
+                  },
+                  "id": 61,
+                  "key": "blue"
+                },
+                {
+                  "attachment": {
+                    "color": "#2da44e"
+                  },
+                  "id": 62,
+                  "key": "green"
+                }
+              ]
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "An error; the introduction lists the status codes.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -1564,24 +2476,24 @@ func init() {
         }
       },
       "post": {
-        "description": "DESC",
+        "description": "Adds a variant to a flag. Nobody gets it until the distributions of a segment give it a share.",
         "tags": [
           "variant"
         ],
-        "summary": "DESC",
+        "summary": "Add a variant",
         "operationId": "createVariant",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
           },
           {
-            "description": "DESC",
+            "description": "The new variant.",
             "name": "body",
             "in": "body",
             "required": true,
@@ -1592,15 +2504,29 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The variant.",
             "schema": {
               "$ref": "#/definitions/variant"
+            },
+            "examples": {
+              "application/json": {
+                "attachment": {
+                  "color": "#1f6feb"
+                },
+                "id": 61,
+                "key": "blue"
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "400: the key is malformed or too long, or the attachment is not a JSON object. 404: no such\nflag. 422: the key is missing or empty.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "key:light blue should have the format ^[\\w\\d-/\\.\\:]+$"
+              }
             }
           }
         }
@@ -1608,18 +2534,18 @@ func init() {
     },
     "/flags/{flagID}/variants/{variantID}": {
       "put": {
-        "description": "DESC",
+        "description": "Changes the key of a variant, and its attachment if there is one in the body. A new key is taken\nover by the distributions that use the variant, at once.",
         "tags": [
           "variant"
         ],
-        "summary": "DESC",
+        "summary": "Change a variant",
         "operationId": "putVariant",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -1628,13 +2554,13 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the variant. It must be one of this flag.",
             "name": "variantID",
             "in": "path",
             "required": true
           },
           {
-            "description": "DESC",
+            "description": "The variant as it is to be.",
             "name": "body",
             "in": "body",
             "required": true,
@@ -1645,32 +2571,46 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The variant after the change.",
             "schema": {
               "$ref": "#/definitions/variant"
+            },
+            "examples": {
+              "application/json": {
+                "attachment": {
+                  "color": "#1f6feb"
+                },
+                "id": 61,
+                "key": "blue"
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "400: the key is malformed or too long, or the attachment is not a JSON object. 404: no such\nflag, or it has no such variant. 422: the key is missing or empty.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "record not found"
+              }
             }
           }
         }
       },
       "delete": {
-        "description": "DESC",
+        "description": "Deletes a variant that nobody gets. Distributions of 0 percent that name it are deleted with it.",
         "tags": [
           "variant"
         ],
-        "summary": "DESC",
+        "summary": "Delete a variant",
         "operationId": "deleteVariant",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -1679,7 +2619,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the variant. It must be one of this flag.",
             "name": "variantID",
             "in": "path",
             "required": true
@@ -1687,12 +2627,17 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC"
+            "description": "Deleted. The answer has no body."
           },
           "default": {
-            "description": "DESC",
+            "description": "400: a segment still gives the variant more than 0 percent; change its distributions first. 404:\nno such flag, or it has no such variant.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "error deleting variant 61. distribution 51 still has non-zero distribution 50"
+              }
             }
           }
         }
@@ -1700,21 +2645,26 @@ func init() {
     },
     "/health": {
       "get": {
-        "description": "DESC",
+        "description": "Answers as soon as the server takes requests, for load balancers and probes. It does not look at\nthe database, since evaluation does not need it, and by default it asks for no login.",
         "tags": [
           "health"
         ],
-        "summary": "DESC",
+        "summary": "Check the health of the server",
         "operationId": "getHealth",
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The server is up.",
             "schema": {
               "$ref": "#/definitions/health"
+            },
+            "examples": {
+              "application/json": {
+                "status": "OK"
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "An error; the introduction lists the status codes.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -1724,48 +2674,65 @@ func init() {
     },
     "/tags": {
       "get": {
-        "description": "DESC",
+        "description": "Lists the tags of all flags in the order of their ids.",
         "tags": [
           "tag"
         ],
-        "summary": "DESC",
+        "summary": "List all tags",
         "operationId": "findAllTags",
         "parameters": [
           {
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "At most this many. Left out: all.",
             "name": "limit",
             "in": "query"
           },
           {
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Leave out this many from the start of the list. Left out: none.",
             "name": "offset",
             "in": "query"
           },
           {
             "type": "string",
-            "description": "DESC",
+            "description": "Only tags whose value contains this text, in upper or lower case.",
             "name": "value_like",
             "in": "query"
           }
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The tags.",
             "schema": {
               "type": "array",
               "items": {
                 "$ref": "#/definitions/tag"
               }
+            },
+            "examples": {
+              "application/json": [
+                {
+                  "id": 7,
+                  "value": "web"
+                },
+                {
+                  "id": 8,
+                  "value": "team a"
+                }
+              ]
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "422: a parameter is not of its type.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "limit in query must be of type int64: \"ten\""
+              }
             }
           }
         }
@@ -1774,7 +2741,7 @@ func init() {
   },
   "definitions": {
     "constraint": {
-      "description": "DESC",
+      "description": "A condition on the context of an entity.",
       "type": "object",
       "required": [
         "property",
@@ -1783,14 +2750,15 @@ func init() {
       ],
       "properties": {
         "id": {
-          "description": "DESC",
+          "description": "Id, given by the server.",
           "type": "integer",
           "format": "int64",
           "minimum": 1,
-          "readOnly": true
+          "readOnly": true,
+          "example": 31
         },
         "operator": {
-          "description": "DESC",
+          "description": "How property and value are compared. ` + "`" + `POST /flags/{flagID}/segments/{segmentID}/constraints` + "`" + `\nexplains each.",
           "type": "string",
           "minLength": 1,
           "enum": [
@@ -1806,22 +2774,25 @@ func init() {
             "NOTIN",
             "CONTAINS",
             "NOTCONTAINS"
-          ]
+          ],
+          "example": "EQ"
         },
         "property": {
-          "description": "DESC",
+          "description": "Name of the property in ` + "`" + `entityContext` + "`" + `.",
           "type": "string",
-          "minLength": 1
+          "minLength": 1,
+          "example": "country"
         },
         "value": {
-          "description": "DESC",
+          "description": "What the property is compared with: a string in double quotes, a number, ` + "`" + `true` + "`" + `, ` + "`" + `false` + "`" + `, or a\nlist in square brackets.",
           "type": "string",
-          "minLength": 1
+          "minLength": 1,
+          "example": "\"FR\""
         }
       }
     },
     "createConstraintRequest": {
-      "description": "DESC",
+      "description": "A condition on the context of an entity.",
       "type": "object",
       "required": [
         "property",
@@ -1830,46 +2801,52 @@ func init() {
       ],
       "properties": {
         "operator": {
-          "description": "DESC",
+          "description": "One of ` + "`" + `EQ` + "`" + `, ` + "`" + `NEQ` + "`" + `, ` + "`" + `LT` + "`" + `, ` + "`" + `LTE` + "`" + `, ` + "`" + `GT` + "`" + `, ` + "`" + `GTE` + "`" + `, ` + "`" + `EREG` + "`" + `, ` + "`" + `NEREG` + "`" + `, ` + "`" + `IN` + "`" + `, ` + "`" + `NOTIN` + "`" + `, ` + "`" + `CONTAINS` + "`" + ` and\n` + "`" + `NOTCONTAINS` + "`" + `. Anything else: 400.",
           "type": "string",
-          "minLength": 1
+          "minLength": 1,
+          "example": "EQ"
         },
         "property": {
-          "description": "DESC",
+          "description": "Name of the property in ` + "`" + `entityContext` + "`" + `.",
           "type": "string",
-          "minLength": 1
+          "minLength": 1,
+          "example": "country"
         },
         "value": {
-          "description": "DESC",
+          "description": "What the property is compared with: a string in double quotes, a number, ` + "`" + `true` + "`" + `, ` + "`" + `false` + "`" + `, or a\nlist in square brackets. Space around it does not count.",
           "type": "string",
-          "minLength": 1
+          "minLength": 1,
+          "example": "\"FR\""
         }
       }
     },
     "createFlagRequest": {
-      "description": "DESC",
+      "description": "A new flag.",
       "type": "object",
       "required": [
         "description"
       ],
       "properties": {
         "description": {
-          "description": "DESC",
+          "description": "What the flag is for, in words for people.",
           "type": "string",
-          "minLength": 1
+          "minLength": 1,
+          "example": "Dark mode"
         },
         "key": {
-          "description": "DESC",
-          "type": "string"
+          "description": "Name of the flag for programs. Empty or left out: a random one. At most 63 characters: letters\nand digits of ASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
+          "type": "string",
+          "example": "dark-mode"
         },
         "template": {
-          "description": "DESC",
-          "type": "string"
+          "description": "What the flag starts with. Empty or left out: nothing. ` + "`" + `simple_boolean_flag` + "`" + `: a variant ` + "`" + `on` + "`" + `\nthat everybody gets once the flag is enabled. Anything else: 400.",
+          "type": "string",
+          "example": "simple_boolean_flag"
         }
       }
     },
     "createSegmentRequest": {
-      "description": "DESC",
+      "description": "A new segment.",
       "type": "object",
       "required": [
         "description",
@@ -1877,92 +2854,102 @@ func init() {
       ],
       "properties": {
         "description": {
-          "description": "DESC",
+          "description": "Who is in the segment, in words for people.",
           "type": "string",
-          "minLength": 1
+          "minLength": 1,
+          "example": "Everybody else"
         },
         "rolloutPercent": {
-          "description": "DESC",
+          "description": "Percentage of the matching entities that get a variant.",
           "type": "integer",
           "format": "int64",
           "maximum": 100,
-          "minimum": 0
+          "minimum": 0,
+          "example": 10
         }
       }
     },
     "createTagRequest": {
-      "description": "DESC",
+      "description": "A tag to put on a flag.",
       "type": "object",
       "required": [
         "value"
       ],
       "properties": {
         "value": {
-          "description": "DESC",
+          "description": "The label. At most 63 characters: letters and digits of ASCII, spaces, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and\n` + "`" + `:` + "`" + `.",
           "type": "string",
-          "minLength": 1
+          "minLength": 1,
+          "example": "web"
         }
       }
     },
     "createVariantRequest": {
-      "description": "DESC",
+      "description": "A new variant.",
       "type": "object",
       "required": [
         "key"
       ],
       "properties": {
         "attachment": {
-          "description": "DESC",
-          "type": "object"
+          "description": "A JSON object of any shape, served with the variant. Left out: an empty one. A string, number or\nlist: 400.",
+          "type": "object",
+          "example": {
+            "color": "#1f6feb"
+          }
         },
         "key": {
-          "description": "DESC",
+          "description": "Name of the variant. At most 63 characters: letters and digits of ASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and\n` + "`" + `:` + "`" + `.",
           "type": "string",
-          "minLength": 1
+          "minLength": 1,
+          "example": "blue"
         }
       }
     },
     "datarDayEntry": {
-      "description": "DESC",
+      "description": "Evaluations of one day.",
       "type": "object",
       "properties": {
         "count": {
-          "description": "DESC",
+          "description": "Number of evaluations on this day, within the asked span.",
           "type": "integer",
-          "format": "int64"
+          "format": "int64",
+          "example": 58325
         },
         "date": {
-          "description": "DESC",
+          "description": "The day, from midnight to midnight UTC.",
           "type": "string",
-          "format": "date"
+          "format": "date",
+          "example": "2026-01-31"
         }
       }
     },
     "datarFlagSummaryResponse": {
-      "description": "DESC",
+      "description": "The traffic of one flag, seen in three ways.",
       "type": "object",
       "properties": {
         "flagID": {
-          "description": "DESC",
+          "description": "Id of the flag.",
           "type": "integer",
-          "format": "int64"
+          "format": "int64",
+          "example": 42
         },
         "trafficByDay": {
-          "description": "DESC",
+          "description": "By UTC day, the earliest first. Days without traffic are left out.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarDayEntry"
           }
         },
         "trafficBySegment": {
-          "description": "DESC",
+          "description": "By segment, the largest count first. Evaluations without a segment are left out.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarSegmentEntry"
           }
         },
         "trafficByVariant": {
-          "description": "DESC",
+          "description": "By variant, the largest count first. Evaluations without a variant are an entry of their own.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarVariantEntry"
@@ -1971,60 +2958,68 @@ func init() {
       }
     },
     "datarSegmentEntry": {
-      "description": "DESC",
+      "description": "Evaluations that one segment decided.",
       "type": "object",
       "properties": {
         "count": {
-          "description": "DESC",
+          "description": "Number of evaluations.",
           "type": "integer",
-          "format": "int64"
+          "format": "int64",
+          "example": 127200
         },
         "segmentID": {
-          "description": "DESC",
+          "description": "Id of the segment, which may be deleted.",
           "type": "integer",
-          "format": "int64"
+          "format": "int64",
+          "example": 23
         }
       }
     },
     "datarSummaryFlag": {
-      "description": "DESC",
+      "description": "The traffic of one flag in the asked span.",
       "type": "object",
       "properties": {
         "description": {
-          "description": "DESC",
-          "type": "string"
+          "description": "Description of the flag. Left out for a flag that is gone from the database.",
+          "type": "string",
+          "example": "Colour of the checkout button"
         },
         "enabled": {
-          "description": "DESC",
-          "type": "boolean"
+          "description": "Whether the flag is on now. Left out (false) when it is off.",
+          "type": "boolean",
+          "example": true
         },
         "flagID": {
-          "description": "DESC",
+          "description": "Id of the flag.",
           "type": "integer",
-          "format": "int64"
+          "format": "int64",
+          "example": 42
         },
         "flagKey": {
-          "description": "DESC",
-          "type": "string"
+          "description": "Key of the flag. Left out for a flag that is gone from the database.",
+          "type": "string",
+          "example": "checkout-button"
         },
         "lastEvaluatedAt": {
-          "description": "DESC",
+          "description": "When the last evaluation in the span happened, in UTC. Left out when it is not known, because\nthe counts were stored without it.",
           "type": "string",
-          "format": "date-time"
+          "format": "date-time",
+          "example": "2026-01-31T14:05:09.123Z"
         },
         "totalEvalCount": {
-          "description": "DESC",
+          "description": "Number of evaluations in the span, those without a variant included.",
           "type": "integer",
-          "format": "int64"
+          "format": "int64",
+          "example": 128450
         }
       }
     },
     "datarSummaryResponse": {
-      "description": "DESC",
+      "description": "Flags with traffic.",
       "type": "object",
       "properties": {
         "flags": {
-          "description": "DESC",
+          "description": "The flags, the one with the most evaluations first.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarSummaryFlag"
@@ -2033,23 +3028,25 @@ func init() {
       }
     },
     "datarVariantEntry": {
-      "description": "DESC",
+      "description": "Evaluations that gave one variant.",
       "type": "object",
       "properties": {
         "count": {
-          "description": "DESC",
+          "description": "Number of evaluations.",
           "type": "integer",
-          "format": "int64"
+          "format": "int64",
+          "example": 63998
         },
         "variantID": {
-          "description": "DESC",
+          "description": "Id of the variant, which may be deleted. Left out (0): evaluations that gave no variant.",
           "type": "integer",
-          "format": "int64"
+          "format": "int64",
+          "example": 61
         }
       }
     },
     "distribution": {
-      "description": "DESC",
+      "description": "The share of a segment that one variant gets.",
       "type": "object",
       "required": [
         "percent",
@@ -2058,119 +3055,149 @@ func init() {
       ],
       "properties": {
         "id": {
-          "description": "DESC",
+          "description": "Id, given by the server. New with every replacement.",
           "type": "integer",
           "format": "int64",
           "minimum": 1,
-          "readOnly": true
+          "readOnly": true,
+          "example": 51
         },
         "percent": {
-          "description": "DESC",
+          "description": "Percentage of the segment. All distributions of a segment sum to 100.",
           "type": "integer",
           "format": "int64",
           "maximum": 100,
-          "minimum": 0
+          "minimum": 0,
+          "example": 50
         },
         "variantID": {
-          "description": "DESC",
+          "description": "Id of the variant, one of the same flag.",
           "type": "integer",
           "format": "int64",
-          "minimum": 1
+          "minimum": 1,
+          "example": 61
         },
         "variantKey": {
-          "description": "DESC",
+          "description": "Key of the variant. It must be the key that belongs to ` + "`" + `variantID` + "`" + `.",
           "type": "string",
-          "minLength": 1
+          "minLength": 1,
+          "example": "blue"
         }
       }
     },
     "duplicateFlagRequest": {
-      "description": "DESC",
+      "description": "How the copy of a flag differs from the original. Both fields are optional.",
       "type": "object",
       "properties": {
         "description": {
-          "description": "DESC",
-          "type": "string"
+          "description": "Description of the copy. Empty or left out: that of the original with ` + "`" + ` (cloned)` + "`" + ` behind it.",
+          "type": "string",
+          "example": "Colour of the checkout button, second round"
         },
         "key": {
-          "description": "DESC",
-          "type": "string"
+          "description": "Key of the copy. Empty or left out: a random one. At most 63 characters: letters and digits of\nASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
+          "type": "string",
+          "example": "checkout-button-2"
         }
       }
     },
     "error": {
-      "description": "DESC",
+      "description": "What went wrong.",
       "type": "object",
       "required": [
         "message"
       ],
       "properties": {
         "message": {
-          "description": "DESC",
+          "description": "The reason, in words for people. Programs should look at the status code.",
           "type": "string",
-          "minLength": 1
+          "minLength": 1,
+          "example": "unable to find flag 42 in the database"
         }
       }
     },
     "evalContext": {
-      "description": "DESC",
+      "description": "The question: which variant of which flag does this entity get?",
       "type": "object",
       "properties": {
         "enableDebug": {
-          "description": "DESC",
-          "type": "boolean"
+          "description": "Explain the result segment by segment in ` + "`" + `evalDebugLog` + "`" + `. FLAGR_EVAL_DEBUG_ENABLED must be true\nas well, which is the default.",
+          "type": "boolean",
+          "example": false
         },
         "entityContext": {
-          "description": "DESC",
-          "type": "object"
+          "description": "What constraints look at: a JSON object of properties, such as strings, numbers, booleans and\nlists. Numbers keep all their digits. Anything but an object matches no constraint.",
+          "type": "object",
+          "example": {
+            "age": 30,
+            "country": "FR"
+          }
         },
         "entityID": {
-          "description": "DESC",
-          "type": "string"
+          "description": "Who asks: the id of a user, a device, a company. The variant is picked by this id, so the same\nid gets the same one. Empty or left out: the server makes up a random one, ` + "`" + `randomly_generated_` + "`" + `\nand a number, and every call is a new draw.",
+          "type": "string",
+          "example": "user-1001"
         },
         "entityType": {
-          "description": "DESC",
-          "type": "string"
+          "description": "What kind of thing the entity is, for the records. A flag with an entity type of its own\noverrides it.",
+          "type": "string",
+          "example": "user"
         },
         "flagID": {
-          "description": "DESC",
+          "description": "Id of the flag. It goes before ` + "`" + `flagKey` + "`" + `.",
           "type": "integer",
           "format": "int64",
-          "minimum": 1
+          "minimum": 1,
+          "example": 42
         },
         "flagKey": {
-          "description": "DESC",
-          "type": "string"
+          "description": "Key of the flag, used if there is no flag with the ` + "`" + `flagID` + "`" + `. If no flag has this key and it is a\nnumber, it is taken as an id.",
+          "type": "string",
+          "example": "checkout-button"
         },
         "flagTags": {
-          "description": "DESC",
+          "description": "Not used for a single flag; the result repeats it. To evaluate by tag, use\n` + "`" + `POST /evaluation/batch` + "`" + `.",
           "type": "array",
           "items": {
             "type": "string"
           },
-          "x-omitempty": true
+          "x-omitempty": true,
+          "example": [
+            "web"
+          ]
         },
         "flagTagsOperator": {
-          "description": "DESC",
+          "description": "Not used for a single flag.",
           "type": "string",
           "default": "ANY",
           "enum": [
             "ANY",
             "ALL"
-          ]
+          ],
+          "example": "ANY"
         }
+      },
+      "example": {
+        "entityContext": {
+          "age": 30,
+          "country": "FR"
+        },
+        "entityID": "user-1001",
+        "entityType": "user",
+        "flagKey": "checkout-button"
       }
     },
     "evalDebugLog": {
-      "description": "DESC",
+      "description": "Why the result is what it is. The wording is for people and may change.",
       "type": "object",
       "properties": {
         "msg": {
-          "description": "DESC",
-          "type": "string"
+          "description": "Why no segment was tried: the flag is not there, is not enabled, or has no segments.",
+          "type": "string",
+          "example": "flagID 42 is not enabled"
         },
         "segmentDebugLogs": {
-          "description": "DESC",
+          "description": "One entry for each segment that was tried, in order. Empty or null without ` + "`" + `enableDebug` + "`" + `.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/segmentDebugLog"
@@ -2179,13 +3206,14 @@ func init() {
       }
     },
     "evalResult": {
-      "description": "DESC",
+      "description": "The answer: the variant, or that there is none, and how it came about.",
       "type": "object",
       "properties": {
         "dataRecordsEnabled": {
-          "description": "DESC",
+          "description": "Whether the flag lets its evaluations be recorded. Left out when not.",
           "type": "boolean",
-          "x-omitempty": true
+          "x-omitempty": true,
+          "example": true
         },
         "evalContext": {
           "$ref": "#/definitions/evalContext"
@@ -2194,72 +3222,87 @@ func init() {
           "$ref": "#/definitions/evalDebugLog"
         },
         "flagID": {
-          "description": "DESC",
+          "description": "Id of the flag; that of the question if no flag was found.",
           "type": "integer",
-          "format": "int64"
+          "format": "int64",
+          "example": 42
         },
         "flagKey": {
-          "description": "DESC",
-          "type": "string"
+          "description": "Key of the flag; that of the question if no flag was found.",
+          "type": "string",
+          "example": "checkout-button"
         },
         "flagSnapshotID": {
-          "description": "DESC",
+          "description": "Id of the snapshot of the flag that was evaluated, to look up later what it was like.",
           "type": "integer",
-          "format": "int64"
+          "format": "int64",
+          "example": 117
         },
         "flagTags": {
-          "description": "DESC",
+          "description": "Values of the tags of the flag. Left out when there are none.",
           "type": "array",
           "items": {
             "type": "string"
           },
-          "x-omitempty": true
+          "x-omitempty": true,
+          "example": [
+            "web"
+          ]
         },
         "recordSource": {
-          "description": "DESC",
+          "description": "Where the record comes from. An answer of this API always says ` + "`" + `evaluation` + "`" + `; records of seen\nvariants say ` + "`" + `exposure` + "`" + `.",
           "type": "string",
           "enum": [
             "evaluation",
             "exposure"
-          ]
+          ],
+          "example": "evaluation"
         },
         "segmentID": {
-          "description": "DESC",
+          "description": "Id of the segment that assigned the variant. Left out when there is no variant.",
           "type": "integer",
-          "format": "int64"
+          "format": "int64",
+          "example": 23
         },
         "timestamp": {
-          "description": "DESC",
-          "type": "string"
+          "description": "When the flag was evaluated: RFC 3339, UTC, in whole seconds.",
+          "type": "string",
+          "example": "2026-01-31T14:05:09Z"
         },
         "variantAttachment": {
-          "description": "DESC",
-          "type": "object"
+          "description": "Attachment of the variant, at least ` + "`" + `{}` + "`" + `. Left out when there is no variant.",
+          "type": "object",
+          "example": {
+            "color": "#1f6feb"
+          }
         },
         "variantID": {
-          "description": "DESC",
+          "description": "Id of the variant. Left out when there is none.",
           "type": "integer",
-          "format": "int64"
+          "format": "int64",
+          "example": 61
         },
         "variantKey": {
-          "description": "DESC",
-          "type": "string"
+          "description": "Key of the variant. Left out when there is none.",
+          "type": "string",
+          "example": "blue"
         }
       }
     },
     "evaluationBatchRequest": {
-      "description": "DESC",
+      "description": "Entities, and the flags to evaluate for each of them: by tag, by id, by key, or all three.",
       "type": "object",
       "required": [
         "entities"
       ],
       "properties": {
         "enableDebug": {
-          "description": "DESC",
-          "type": "boolean"
+          "description": "Explain each result segment by segment. FLAGR_EVAL_DEBUG_ENABLED must be true as well.",
+          "type": "boolean",
+          "example": false
         },
         "entities": {
-          "description": "DESC",
+          "description": "Who asks. At least one.",
           "type": "array",
           "minItems": 1,
           "items": {
@@ -2267,53 +3310,88 @@ func init() {
           }
         },
         "flagIDs": {
-          "description": "DESC",
+          "description": "Ids of flags. Left out or at least one; repeated ids count once.",
           "type": "array",
           "minItems": 1,
           "items": {
             "type": "integer",
             "format": "int64",
             "minimum": 1
-          }
+          },
+          "example": [
+            42,
+            43
+          ]
         },
         "flagKeys": {
-          "description": "DESC",
+          "description": "Keys of flags. Left out or at least one; repeated keys count once.",
           "type": "array",
           "minItems": 1,
           "items": {
             "type": "string",
             "minLength": 1
-          }
+          },
+          "example": [
+            "checkout-button",
+            "dark-mode"
+          ]
         },
         "flagTags": {
-          "description": "DESC",
+          "description": "Values of tags: all flags that carry them are evaluated. Left out or at least one.",
           "type": "array",
           "minItems": 1,
           "items": {
             "type": "string",
             "minLength": 1
-          }
+          },
+          "example": [
+            "web"
+          ]
         },
         "flagTagsOperator": {
-          "description": "DESC",
+          "description": "` + "`" + `ANY` + "`" + `: flags with one of the ` + "`" + `flagTags` + "`" + `. ` + "`" + `ALL` + "`" + `: flags with all of them.",
           "type": "string",
           "default": "ANY",
           "enum": [
             "ANY",
             "ALL"
-          ]
+          ],
+          "example": "ANY"
         }
+      },
+      "example": {
+        "entities": [
+          {
+            "entityContext": {
+              "age": 30,
+              "country": "FR"
+            },
+            "entityID": "user-1001",
+            "entityType": "user"
+          },
+          {
+            "entityContext": {
+              "age": 30,
+              "country": "FR"
+            },
+            "entityID": "user-1004",
+            "entityType": "user"
+          }
+        ],
+        "flagKeys": [
+          "checkout-button"
+        ]
       }
     },
     "evaluationBatchResponse": {
-      "description": "DESC",
+      "description": "The answers to a batch.",
       "type": "object",
       "required": [
         "evaluationResults"
       ],
       "properties": {
         "evaluationResults": {
-          "description": "DESC",
+          "description": "Results, entity by entity in the order of the request; for each entity flags by tag, then by id,\nthen by key.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/evalResult"
@@ -2322,97 +3400,117 @@ func init() {
       }
     },
     "evaluationEntity": {
-      "description": "DESC",
+      "description": "Who asks in a batch.",
       "type": "object",
       "properties": {
         "entityContext": {
-          "description": "DESC",
-          "type": "object"
+          "description": "What constraints look at: a JSON object of properties, such as strings, numbers, booleans and\nlists. Numbers keep all their digits. Anything but an object matches no constraint.",
+          "type": "object",
+          "example": {
+            "age": 30,
+            "country": "FR"
+          }
         },
         "entityID": {
-          "description": "DESC",
-          "type": "string"
+          "description": "Id of the user, device or company. Empty or left out: the server makes up a random one.",
+          "type": "string",
+          "example": "user-1001"
         },
         "entityType": {
-          "description": "DESC",
-          "type": "string"
+          "description": "What kind of thing the entity is. A flag with an entity type of its own overrides it.",
+          "type": "string",
+          "example": "user"
         }
       }
     },
     "exposure": {
-      "description": "DESC",
+      "description": "One entity has seen one flag. ` + "`" + `flagID` + "`" + ` or ` + "`" + `flagKey` + "`" + ` is needed; if both are there, they must name\nthe same flag.",
       "type": "object",
       "required": [
         "entityID"
       ],
       "properties": {
         "entityContext": {
-          "description": "DESC",
+          "description": "Properties of the entity, kept in the record: a JSON object of any shape.",
           "type": "object",
-          "additionalProperties": true
+          "additionalProperties": true,
+          "example": {
+            "age": 30,
+            "country": "FR"
+          }
         },
         "entityID": {
-          "description": "DESC",
-          "type": "string"
+          "description": "Who has seen it.",
+          "type": "string",
+          "example": "user-1001"
         },
         "entityType": {
-          "description": "DESC",
-          "type": "string"
+          "description": "What kind of thing the entity is.",
+          "type": "string",
+          "example": "user"
         },
         "flagID": {
-          "description": "DESC",
+          "description": "Id of the flag.",
           "type": "integer",
-          "format": "int64"
+          "format": "int64",
+          "example": 42
         },
         "flagKey": {
-          "description": "DESC",
-          "type": "string"
+          "description": "Key of the flag.",
+          "type": "string",
+          "example": "checkout-button"
         },
         "flagSnapshotID": {
-          "description": "DESC",
+          "description": "Snapshot of the flag that was evaluated. Left out: the current one.",
           "type": "integer",
-          "format": "int64"
+          "format": "int64",
+          "example": 117
         },
         "timestamp": {
-          "description": "DESC",
+          "description": "When it was seen, as RFC 3339. Left out: now.",
           "type": "string",
-          "format": "date-time"
+          "format": "date-time",
+          "example": "2026-01-31T14:05:11.000Z"
         },
         "variantID": {
-          "description": "DESC",
+          "description": "Id of the variant that was seen, one of this flag. Optional; it must agree with ` + "`" + `variantKey` + "`" + ` if\nboth are there.",
           "type": "integer",
-          "format": "int64"
+          "format": "int64",
+          "example": 61
         },
         "variantKey": {
-          "description": "DESC",
-          "type": "string"
+          "description": "Key of the variant that was seen. Optional.",
+          "type": "string",
+          "example": "blue"
         }
       }
     },
     "exposureRowError": {
-      "description": "DESC",
+      "description": "A row that was refused.",
       "type": "object",
       "properties": {
         "index": {
-          "description": "DESC",
+          "description": "Place of the row in the request, counted from 0. Left out for the first row.",
           "type": "integer",
-          "format": "int64"
+          "format": "int64",
+          "example": 1
         },
         "message": {
-          "description": "DESC",
-          "type": "string"
+          "description": "What is wrong with it.",
+          "type": "string",
+          "example": "flag not found"
         }
       }
     },
     "exposuresRequest": {
-      "description": "DESC",
+      "description": "What entities have seen.",
       "type": "object",
       "required": [
         "exposures"
       ],
       "properties": {
         "exposures": {
-          "description": "DESC",
+          "description": "The rows. At least one, at most FLAGR_EXPOSURE_BATCH_SIZE (100 by default).",
           "type": "array",
           "minItems": 1,
           "items": {
@@ -2422,29 +3520,31 @@ func init() {
       }
     },
     "exposuresResponse": {
-      "description": "DESC",
+      "description": "What became of the exposures.",
       "type": "object",
       "properties": {
         "errors": {
-          "description": "DESC",
+          "description": "Rows that were refused, and why.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/exposureRowError"
           }
         },
         "loggedCount": {
-          "description": "DESC",
+          "description": "How many rows were recorded. Left out when none were.",
           "type": "integer",
-          "format": "int64"
+          "format": "int64",
+          "example": 1
         },
         "message": {
-          "description": "DESC",
-          "type": "string"
+          "description": "The outcome in words.",
+          "type": "string",
+          "example": "Exposures logged successfully"
         }
       }
     },
     "flag": {
-      "description": "DESC",
+      "description": "A feature flag with its parts. Which parts are filled in depends on the operation.",
       "type": "object",
       "required": [
         "description",
@@ -2453,67 +3553,77 @@ func init() {
       ],
       "properties": {
         "createdBy": {
-          "description": "DESC",
-          "type": "string"
+          "description": "Who created the flag, if the server knows its users.",
+          "type": "string",
+          "example": "ada@example.com"
         },
         "dataRecordsEnabled": {
-          "description": "DESC",
-          "type": "boolean"
+          "description": "Whether evaluations of this flag are recorded: counted by Datar, sent to Kafka, Kinesis or\nPub/Sub. The recorders of the server must be on as well.",
+          "type": "boolean",
+          "example": true
         },
         "description": {
-          "description": "DESC",
+          "description": "What the flag is for, in words for people.",
           "type": "string",
-          "minLength": 1
+          "minLength": 1,
+          "example": "Colour of the checkout button"
         },
         "enabled": {
-          "description": "DESC",
-          "type": "boolean"
+          "description": "Whether the flag is on. Off: nobody gets a variant.",
+          "type": "boolean",
+          "example": true
         },
         "entityType": {
-          "description": "DESC",
-          "type": "string"
+          "description": "What an entity of this flag is, such as ` + "`" + `user` + "`" + ` or ` + "`" + `device` + "`" + `. If it is not empty, it replaces the\n` + "`" + `entityType` + "`" + ` of every evaluation, so that all records of the flag agree.",
+          "type": "string",
+          "example": "user"
         },
         "id": {
-          "description": "DESC",
+          "description": "Id, given by the server.",
           "type": "integer",
           "format": "int64",
           "minimum": 1,
-          "readOnly": true
+          "readOnly": true,
+          "example": 42
         },
         "key": {
-          "description": "DESC",
+          "description": "Name of the flag for programs, unique in the server, deleted flags included. At most 63\ncharacters: letters and digits of ASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
           "type": "string",
-          "minLength": 1
+          "minLength": 1,
+          "example": "checkout-button"
         },
         "notes": {
-          "description": "DESC",
-          "type": "string"
+          "description": "Free text about the flag, usually Markdown.",
+          "type": "string",
+          "example": "Ends on 1 March."
         },
         "segments": {
-          "description": "DESC",
+          "description": "Parts of the audience, in the order in which they are tried: by rank, then by id.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/segment"
           }
         },
         "tags": {
-          "description": "DESC",
+          "description": "Labels of the flag.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/tag"
           }
         },
         "updatedAt": {
-          "description": "DESC",
+          "description": "When the flag was last changed, in UTC.",
           "type": "string",
-          "format": "date-time"
+          "format": "date-time",
+          "example": "2026-01-30T09:12:44.000Z"
         },
         "updatedBy": {
-          "description": "DESC",
-          "type": "string"
+          "description": "Who made the last change to the flag or one of its parts, if the server knows its users.",
+          "type": "string",
+          "example": "ada@example.com"
         },
         "variants": {
-          "description": "DESC",
+          "description": "Possible outcomes, in the order of their ids.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/variant"
@@ -2522,7 +3632,7 @@ func init() {
       }
     },
     "flagSnapshot": {
-      "description": "DESC",
+      "description": "A flag as it was right after one change.",
       "type": "object",
       "required": [
         "flag",
@@ -2533,118 +3643,149 @@ func init() {
           "$ref": "#/definitions/flag"
         },
         "id": {
-          "description": "DESC",
+          "description": "Id of the snapshot. Ids grow with time, over all flags.",
           "type": "integer",
           "format": "int64",
           "minimum": 1,
-          "readOnly": true
+          "readOnly": true,
+          "example": 117
         },
         "updatedAt": {
-          "description": "DESC",
+          "description": "When the change was made: RFC 3339, UTC.",
           "type": "string",
-          "minLength": 1
+          "minLength": 1,
+          "example": "2026-01-30T09:12:44Z"
         },
         "updatedBy": {
-          "description": "DESC",
-          "type": "string"
+          "description": "Who made the change, if the server knows its users.",
+          "type": "string",
+          "example": "ada@example.com"
         }
       }
     },
     "flagSnapshotMaxID": {
-      "description": "DESC",
+      "description": "The newest snapshot of the server.",
       "type": "object",
       "properties": {
         "maxID": {
-          "description": "DESC",
+          "description": "The highest id of all snapshots. Left out while there is none.",
           "type": "integer",
-          "format": "int64"
+          "format": "int64",
+          "example": 117
         }
       }
     },
     "health": {
-      "description": "DESC",
+      "description": "The state of the server.",
       "type": "object",
       "properties": {
         "status": {
-          "description": "DESC",
-          "type": "string"
+          "description": "` + "`" + `OK` + "`" + ` when the server is up.",
+          "type": "string",
+          "example": "OK"
         }
       }
     },
     "putDistributionsRequest": {
-      "description": "DESC",
+      "description": "All distributions of a segment.",
       "type": "object",
       "required": [
         "distributions"
       ],
       "properties": {
         "distributions": {
-          "description": "DESC",
+          "description": "The shares. Their percentages sum to 100, and each variant belongs to the flag.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/distribution"
-          }
+          },
+          "example": [
+            {
+              "percent": 50,
+              "variantID": 61,
+              "variantKey": "blue"
+            },
+            {
+              "percent": 50,
+              "variantID": 62,
+              "variantKey": "green"
+            }
+          ]
         }
       }
     },
     "putFlagRequest": {
-      "description": "DESC",
+      "description": "Changes to a flag. Fields that are left out, or null, stay as they are.",
       "type": "object",
       "properties": {
         "dataRecordsEnabled": {
-          "description": "DESC",
+          "description": "Whether evaluations of this flag are recorded.",
           "type": "boolean",
-          "x-nullable": true
+          "x-nullable": true,
+          "example": true
         },
         "description": {
-          "description": "DESC",
+          "description": "What the flag is for, in words for people. It cannot be emptied.",
           "type": "string",
           "minLength": 1,
-          "x-nullable": true
+          "x-nullable": true,
+          "example": "Colour of the checkout button"
         },
         "enabled": {
-          "description": "DESC",
+          "description": "Ignored. Use ` + "`" + `PUT /flags/{flagID}/enabled` + "`" + `.",
           "type": "boolean",
-          "x-nullable": true
+          "x-nullable": true,
+          "example": true
         },
         "entityType": {
-          "description": "DESC",
+          "description": "What an entity of this flag is. Empty: evaluations keep their own. The rules are those of a key:\nat most 63 characters out of letters and digits of ASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
           "type": "string",
-          "x-nullable": true
+          "x-nullable": true,
+          "example": "user"
         },
         "key": {
-          "description": "DESC",
+          "description": "New key of the flag. Clients that evaluate by the old one no longer find the flag. At most 63\ncharacters: letters and digits of ASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
           "type": "string",
-          "x-nullable": true
+          "x-nullable": true,
+          "example": "checkout-button"
         },
         "notes": {
-          "description": "DESC",
+          "description": "Free text about the flag, usually Markdown. May be empty.",
           "type": "string",
-          "x-nullable": true
+          "x-nullable": true,
+          "example": "Ends on 1 March."
         }
+      },
+      "example": {
+        "dataRecordsEnabled": true,
+        "description": "Colour of the checkout button"
       }
     },
     "putSegmentReorderRequest": {
-      "description": "DESC",
+      "description": "Segments of one flag in a new order.",
       "type": "object",
       "required": [
         "segmentIDs"
       ],
       "properties": {
         "segmentIDs": {
-          "description": "DESC",
+          "description": "Ids of the segments, the one to be tried first in front.",
           "type": "array",
           "minItems": 1,
           "items": {
             "type": "integer",
             "format": "int64",
             "minimum": 1
-          }
+          },
+          "example": [
+            24,
+            23
+          ]
         }
       }
     },
     "putSegmentRequest": {
-      "description": "DESC",
+      "description": "What a segment is to be like. Both fields are needed, also the one that does not change.",
       "type": "object",
       "required": [
         "description",
@@ -2652,39 +3793,45 @@ func init() {
       ],
       "properties": {
         "description": {
-          "description": "DESC",
+          "description": "Who is in the segment, in words for people.",
           "type": "string",
-          "minLength": 1
+          "minLength": 1,
+          "example": "Adults in France"
         },
         "rolloutPercent": {
-          "description": "DESC",
+          "description": "Percentage of the matching entities that get a variant.",
           "type": "integer",
           "format": "int64",
           "maximum": 100,
-          "minimum": 0
+          "minimum": 0,
+          "example": 100
         }
       }
     },
     "putVariantRequest": {
-      "description": "DESC",
+      "description": "What a variant is to be like.",
       "type": "object",
       "required": [
         "key"
       ],
       "properties": {
         "attachment": {
-          "description": "DESC",
-          "type": "object"
+          "description": "A JSON object that replaces the old one. Left out: the old one stays. A string, number or list:\n400.",
+          "type": "object",
+          "example": {
+            "color": "#0969da"
+          }
         },
         "key": {
-          "description": "DESC",
+          "description": "Name of the variant. At most 63 characters: letters and digits of ASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and\n` + "`" + `:` + "`" + `.",
           "type": "string",
-          "minLength": 1
+          "minLength": 1,
+          "example": "blue"
         }
       }
     },
     "segment": {
-      "description": "DESC",
+      "description": "A part of the audience: constraints say who is in it, distributions who of them gets what.",
       "type": "object",
       "required": [
         "description",
@@ -2693,165 +3840,179 @@ func init() {
       ],
       "properties": {
         "constraints": {
-          "description": "DESC",
+          "description": "Conditions, all of which must hold. Empty: the segment matches everybody.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/constraint"
           }
         },
         "description": {
-          "description": "DESC",
+          "description": "Who is in the segment, in words for people.",
           "type": "string",
-          "minLength": 1
+          "minLength": 1,
+          "example": "Adults in France"
         },
         "distributions": {
-          "description": "DESC",
+          "description": "How the segment is shared between variants. Empty: nobody in it gets one.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/distribution"
           }
         },
         "id": {
-          "description": "DESC",
+          "description": "Id, given by the server.",
           "type": "integer",
           "format": "int64",
           "minimum": 1,
-          "readOnly": true
+          "readOnly": true,
+          "example": 23
         },
         "rank": {
-          "description": "DESC",
+          "description": "Place in the order of segments: the lowest rank is tried first, equal ranks by id. A new segment\nhas 999.",
           "type": "integer",
           "format": "int64",
-          "minimum": 0
+          "minimum": 0,
+          "example": 0
         },
         "rolloutPercent": {
-          "description": "DESC",
+          "description": "Percentage of the matching entities that get a variant. The others get none, and no later\nsegment is tried for them. Raising it keeps everyone who had a variant.",
           "type": "integer",
           "format": "int64",
           "maximum": 100,
-          "minimum": 0
+          "minimum": 0,
+          "example": 100
         }
       }
     },
     "segmentDebugLog": {
-      "description": "DESC",
+      "description": "What happened in one segment.",
       "type": "object",
       "properties": {
         "msg": {
-          "description": "DESC",
-          "type": "string"
+          "description": "Which constraint did not hold, or how the rollout and the distributions decided.",
+          "type": "string",
+          "example": "constraint not met: country EQ \"FR\""
         },
         "segmentID": {
-          "description": "DESC",
+          "description": "Id of the segment.",
           "type": "integer",
           "format": "int64",
-          "minimum": 1
+          "minimum": 1,
+          "example": 23
         }
       }
     },
     "setFlagEnabledRequest": {
-      "description": "DESC",
+      "description": "Whether a flag is to be on.",
       "type": "object",
       "required": [
         "enabled"
       ],
       "properties": {
         "enabled": {
-          "description": "DESC",
-          "type": "boolean"
+          "description": "true: on. false: off.",
+          "type": "boolean",
+          "example": true
         }
       }
     },
     "tag": {
-      "description": "DESC",
+      "description": "A label that flags share.",
       "type": "object",
       "required": [
         "value"
       ],
       "properties": {
         "id": {
-          "description": "DESC",
+          "description": "Id, given by the server.",
           "type": "integer",
           "format": "int64",
           "minimum": 1,
-          "readOnly": true
+          "readOnly": true,
+          "example": 7
         },
         "value": {
-          "description": "DESC",
+          "description": "The label itself. At most 63 characters: letters and digits of ASCII, spaces, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + `\nand ` + "`" + `:` + "`" + `.",
           "type": "string",
-          "minLength": 1
+          "minLength": 1,
+          "example": "web"
         }
       }
     },
     "variant": {
-      "description": "DESC",
+      "description": "One possible outcome of a flag.",
       "type": "object",
       "required": [
         "key"
       ],
       "properties": {
         "attachment": {
-          "description": "DESC",
-          "type": "object"
+          "description": "A JSON object of any shape, served with the variant.",
+          "type": "object",
+          "example": {
+            "color": "#1f6feb"
+          }
         },
         "id": {
-          "description": "DESC",
+          "description": "Id, given by the server.",
           "type": "integer",
           "format": "int64",
           "minimum": 1,
-          "readOnly": true
+          "readOnly": true,
+          "example": 61
         },
         "key": {
-          "description": "DESC",
+          "description": "Name of the variant, which the code of the client looks at. At most 63 characters: letters and\ndigits of ASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
           "type": "string",
-          "minLength": 1
+          "minLength": 1,
+          "example": "blue"
         }
       }
     }
   },
   "tags": [
     {
-      "description": "DESC",
+      "description": "A flag has variants, which are its possible outcomes, and segments, which say who gets which. A\nnew flag is disabled: nobody gets a variant until it is switched on.",
       "name": "flag"
     },
     {
-      "description": "DESC",
+      "description": "Tags are labels for finding flags and for evaluating several at once. A tag belongs to the whole\nserver: flags that carry the same value share it.",
       "name": "tag"
     },
     {
-      "description": "DESC",
+      "description": "A variant is one possible outcome of a flag, such as ` + "`" + `on` + "`" + ` or ` + "`" + `blue` + "`" + `. Its attachment is a JSON\nobject that travels with it: this is how a flag carries configuration.",
       "name": "variant"
     },
     {
-      "description": "DESC",
+      "description": "A segment is a part of the audience. Segments are tried by rank, lowest first, and the first one\nwhose constraints all match decides.",
       "name": "segment"
     },
     {
-      "description": "DESC",
+      "description": "A constraint is a condition on the context of an entity, such as ` + "`" + `country EQ \"FR\"` + "`" + `. All\nconstraints of a segment must hold; a segment without any matches everybody.",
       "name": "constraint"
     },
     {
-      "description": "DESC",
+      "description": "A distribution is the share of a segment that one variant gets. The distributions of a segment\nsum to 100 percent and are always replaced together.",
       "name": "distribution"
     },
     {
-      "description": "DESC",
+      "description": "Which variant does this entity get? Evaluation reads no database, and an entity with the same\ncontext gets the same variant every time until the flag is changed.",
       "name": "evaluation"
     },
     {
-      "description": "DESC",
+      "description": "An exposure says that somebody has really seen a variant, which is not the same as having been\nassigned it. Exposures go to the streaming recorders; Datar does not count them.",
       "name": "exposure"
     },
     {
-      "description": "DESC",
+      "description": "Is the server up?",
       "name": "health"
     },
     {
-      "description": "DESC",
+      "description": "The flags as a file: for backups, for eval-only servers, and for a look at what evaluation works\nwith.",
       "name": "export"
     },
     {
-      "description": "DESC",
+      "description": "What the flags really do: how many evaluations each flag, variant and segment had.\nFLAGR_RECORDER_ENABLED=true and a FLAGR_RECORDER_TYPE that contains ` + "`" + `datar` + "`" + ` switch Datar on; a\nflag is counted while its ` + "`" + `dataRecordsEnabled` + "`" + ` is true.",
       "name": "datar"
     }
   ]
@@ -2865,7 +4026,7 @@ func init() {
   ],
   "swagger": "2.0",
   "info": {
-    "description": "DESC",
+    "description": "Flagr answers one question, many times a second: which variant of this flag\ndoes this user get? It serves feature flags, A/B tests and dynamic\nconfiguration from one binary and one SQL database. Datar, its built-in\nanalytics, counts those answers and shows how much traffic each flag,\nvariant and segment really gets.\n\nA first round: create a flag with ` + "`" + `POST /flags` + "`" + ` and the template\n` + "`" + `simple_boolean_flag` + "`" + `, switch it on with ` + "`" + `PUT /flags/{flagID}/enabled` + "`" + `, let\nits evaluations be recorded by setting ` + "`" + `dataRecordsEnabled` + "`" + ` with\n` + "`" + `PUT /flags/{flagID}` + "`" + `, ask for a variant with ` + "`" + `POST /evaluation` + "`" + `, and read\nthe counts with ` + "`" + `GET /datar/summary` + "`" + `. A change takes a few seconds to reach\nevaluation: the server evaluates from memory and looks for changes every\nFLAGR_EVALCACHE_REFRESHINTERVAL (3 s by default).\n\nBodies are JSON, both ways, and all paths begin with /api/v1, behind\nFLAGR_WEB_PREFIX if that is set. Ids are whole numbers from 1. Keys are at\nmost 63 characters: letters and digits of ASCII, and ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and\n` + "`" + `:` + "`" + `. Times are RFC 3339, and in UTC wherever the server writes them.\nPercentages are whole numbers from 0 to 100. In answers, an optional number,\ntext or boolean is left out when it is 0, empty or false.\n\nEvery error is a JSON object with a ` + "`" + `message` + "`" + ` for people, and one of these:\n\n- 400: the request breaks a rule, or its body is not JSON.\n- 404: nothing is there under this id or path.\n- 405: the path does not have this method.\n- 413: the body is too large.\n- 415: the body is not declared as application/json.\n- 422: a parameter or field is missing, of the wrong type, or outside its\n  limits. The message names it.\n- 500: the server failed. Its log says why.\n- 501: this server does not offer the operation. One in eval-only mode,\n  which takes its flags from a file or a URL, offers health, evaluation and\n  the export of the eval cache.\n- 503: Datar is switched off.\n\nThe server is configured with environment variables (FLAGR_DB_DBDRIVER,\nFLAGR_RECORDER_ENABLED and others). The options of its command line only say\nwhere and how it listens.",
     "title": "Flagr",
     "license": {
       "name": "Apache-2.0"
@@ -2876,17 +4037,17 @@ func init() {
   "paths": {
     "/datar/flags/{flagID}/summary": {
       "get": {
-        "description": "DESC",
+        "description": "Counts the evaluations of one flag in a span of time, by variant, by segment and by day. The\nspan and its defaults are those of ` + "`" + `GET /datar/summary` + "`" + `, whole UTC hours included.\n\nThe counts by variant and those by day have the same sum, that of all evaluations. The counts by\nsegment leave out evaluations without a segment, so their sum may be lower.\n\nA flag without traffic in the span has three empty lists. A deleted flag still answers with the\ntraffic that it had.",
         "tags": [
           "datar"
         ],
-        "summary": "DESC",
+        "summary": "Break down the traffic of a flag",
         "operationId": "getDatarFlagSummary",
         "parameters": [
           {
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag, which may be deleted.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -2894,29 +4055,68 @@ func init() {
           {
             "type": "string",
             "format": "date-time",
-            "description": "DESC",
+            "description": "Start of the span, inclusive, as RFC 3339: ` + "`" + `2026-01-24T00:00:00Z` + "`" + `. The ` + "`" + `+` + "`" + ` of a zone such as\n+01:00 is written ` + "`" + `%2B` + "`" + ` in a URL. Default: 7 days ago.",
             "name": "from",
             "in": "query"
           },
           {
             "type": "string",
             "format": "date-time",
-            "description": "DESC",
+            "description": "End of the span, exclusive, as RFC 3339. Default: now.",
             "name": "to",
             "in": "query"
           }
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The traffic of the flag.",
             "schema": {
               "$ref": "#/definitions/datarFlagSummaryResponse"
+            },
+            "examples": {
+              "application/json": {
+                "flagID": 42,
+                "trafficByDay": [
+                  {
+                    "count": 70125,
+                    "date": "2026-01-30"
+                  },
+                  {
+                    "count": 58325,
+                    "date": "2026-01-31"
+                  }
+                ],
+                "trafficBySegment": [
+                  {
+                    "count": 127200,
+                    "segmentID": 23
+                  }
+                ],
+                "trafficByVariant": [
+                  {
+                    "count": 63998,
+                    "variantID": 61
+                  },
+                  {
+                    "count": 63202,
+                    "variantID": 62
+                  },
+                  {
+                    "count": 1250
+                  }
+                ]
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "400: ` + "`" + `from` + "`" + ` is after ` + "`" + `to` + "`" + `. 404: no flag has this id, and none was ever counted under it. 422:\nthe id is not a number, or ` + "`" + `from` + "`" + ` or ` + "`" + `to` + "`" + ` is not a time; the message names the parameter. 500:\nthe counts cannot be read. 503: Datar is off; FLAGR_RECORDER_ENABLED=true and a\nFLAGR_RECORDER_TYPE containing ` + "`" + `datar` + "`" + ` switch it on.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "flag not found: there is no flag 42"
+              }
             }
           }
         }
@@ -2924,53 +4124,79 @@ func init() {
     },
     "/datar/summary": {
       "get": {
-        "description": "DESC",
+        "description": "Lists the flags that were evaluated in a span of time: how often, and when last. The flag with\nthe most evaluations comes first, and flags without any are left out.\n\nThe span goes from ` + "`" + `from` + "`" + `, inclusive, to ` + "`" + `to` + "`" + `, exclusive. Counts are kept by UTC hour, so both\nends are widened to whole UTC hours: from 10:20 to 11:10 counts everything from 10:00 to 12:00.\n\nOnly evaluations of enabled flags with segments and ` + "`" + `dataRecordsEnabled` + "`" + ` are counted. Those that\nthis server answered show up within a second; those of other servers on the same database show\nup when they write them, every FLAGR_RECORDER_DATAR_FLUSH_INTERVAL (60 s by default).",
         "tags": [
           "datar"
         ],
-        "summary": "DESC",
+        "summary": "Rank flags by traffic",
         "operationId": "getDatarSummary",
         "parameters": [
           {
             "type": "string",
             "format": "date-time",
-            "description": "DESC",
+            "description": "Start of the span, inclusive, as RFC 3339: ` + "`" + `2026-01-24T00:00:00Z` + "`" + `. The ` + "`" + `+` + "`" + ` of a zone such as\n+01:00 is written ` + "`" + `%2B` + "`" + ` in a URL. Default: 7 days ago.",
             "name": "from",
             "in": "query"
           },
           {
             "type": "string",
             "format": "date-time",
-            "description": "DESC",
+            "description": "End of the span, exclusive, as RFC 3339. Default: now.",
             "name": "to",
             "in": "query"
           },
           {
             "type": "integer",
             "format": "int32",
-            "description": "DESC",
+            "description": "At most this many flags, from 1 to 1000. Default: 100.",
             "name": "limit",
             "in": "query"
           },
           {
             "type": "integer",
             "format": "int32",
-            "description": "DESC",
+            "description": "Leave out this many flags from the start of the ranking, from 0. Default: 0.",
             "name": "offset",
             "in": "query"
           }
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The flags with traffic, most first and equal ones by id; an empty list when there was none.",
             "schema": {
               "$ref": "#/definitions/datarSummaryResponse"
+            },
+            "examples": {
+              "application/json": {
+                "flags": [
+                  {
+                    "description": "Colour of the checkout button",
+                    "enabled": true,
+                    "flagID": 42,
+                    "flagKey": "checkout-button",
+                    "lastEvaluatedAt": "2026-01-31T14:05:09.123Z",
+                    "totalEvalCount": 128450
+                  },
+                  {
+                    "description": "Dark mode",
+                    "flagID": 43,
+                    "flagKey": "dark-mode",
+                    "lastEvaluatedAt": "2026-01-29T23:58:01.004Z",
+                    "totalEvalCount": 311
+                  }
+                ]
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "400: ` + "`" + `from` + "`" + ` is after ` + "`" + `to` + "`" + `, or ` + "`" + `limit` + "`" + ` or ` + "`" + `offset` + "`" + ` is out of range; the message names the\nparameter. 422: a parameter is not a time or not a number. 500: the counts cannot be read. 503:\nDatar is off; FLAGR_RECORDER_ENABLED=true and a FLAGR_RECORDER_TYPE containing ` + "`" + `datar` + "`" + ` switch it\non.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "invalid query: limit is 5000, want 1 to 1000"
+              }
             }
           }
         }
@@ -2978,16 +4204,16 @@ func init() {
     },
     "/evaluation": {
       "get": {
-        "description": "DESC",
+        "description": "Does what ` + "`" + `POST /evaluation` + "`" + ` does, for clients that can only GET, and for caches. The body of\nthe POST goes into the parameter ` + "`" + `json` + "`" + `, URL-encoded:\n` + "`" + `/api/v1/evaluation?json=%7B%22flagKey%22%3A%22checkout-button%22%7D` + "`" + `.",
         "tags": [
           "evaluation"
         ],
-        "summary": "DESC",
+        "summary": "Evaluate one flag, with GET",
         "operationId": "getEvaluation",
         "parameters": [
           {
             "type": "string",
-            "description": "DESC",
+            "description": "An evalContext as JSON, URL-encoded. The whole query string may have\nFLAGR_EVAL_GET_MAX_URL_BYTES bytes (8192 by default).",
             "name": "json",
             "in": "query",
             "required": true
@@ -2995,29 +4221,65 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The result, with or without a variant.",
             "schema": {
               "$ref": "#/definitions/evalResult"
+            },
+            "examples": {
+              "application/json": {
+                "dataRecordsEnabled": true,
+                "evalContext": {
+                  "entityContext": {
+                    "age": 30,
+                    "country": "FR"
+                  },
+                  "entityID": "user-1001",
+                  "entityType": "user",
+                  "flagKey": "checkout-button"
+                },
+                "evalDebugLog": {
+                  "segmentDebugLogs": []
+                },
+                "flagID": 42,
+                "flagKey": "checkout-button",
+                "flagSnapshotID": 117,
+                "flagTags": [
+                  "web"
+                ],
+                "recordSource": "evaluation",
+                "segmentID": 23,
+                "timestamp": "2026-01-31T14:05:09Z",
+                "variantAttachment": {
+                  "color": "#1f6feb"
+                },
+                "variantID": 61,
+                "variantKey": "blue"
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "400: the query string is too long, or ` + "`" + `json` + "`" + ` is not a valid evalContext. 422: ` + "`" + `json` + "`" + ` is missing\nor empty.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "json is not valid evalContext: unexpected end of the JSON document"
+              }
             }
           }
         }
       },
       "post": {
-        "description": "DESC",
+        "description": "Says which variant of a flag an entity gets. The entity is whoever the flag is about: a user, a\ndevice, a company.\n\nThe segments of the flag are tried by rank. The first one whose constraints all match decides:\nits rollout and its distributions pick the variant, or none, from a hash of the flag's id and\nthe entity's id. So an entity with the same context gets the same variant on every server and\nevery day, as long as the flag stays as it is.\n\nThe status is 200 also when the entity gets no variant: the flag is unknown, disabled or has no\nsegments (` + "`" + `evalDebugLog.msg` + "`" + ` says which), no segment matched, or the rollout left the entity\nout. Then ` + "`" + `segmentID` + "`" + `, ` + "`" + `variantID` + "`" + ` and ` + "`" + `variantKey` + "`" + ` are left out, and the client should do what\nit does without the flag.\n\nThe result is recorded if the flag has ` + "`" + `dataRecordsEnabled` + "`" + `, is enabled and has segments, and\nthe server's recorders are on (FLAGR_RECORDER_ENABLED). With FLAGR_INJECTED_CONTEXT_ENABLED the\nserver adds the time and chosen HTTP headers to the context, as ` + "`" + `@ts` + "`" + `, ` + "`" + `@ts_hour` + "`" + `,\n` + "`" + `@ts_weekday` + "`" + `, ` + "`" + `@ts_month` + "`" + ` and ` + "`" + `@http_...` + "`" + `, for constraints to use.",
         "tags": [
           "evaluation"
         ],
-        "summary": "DESC",
+        "summary": "Evaluate one flag",
         "operationId": "postEvaluation",
         "parameters": [
           {
-            "description": "DESC",
+            "description": "Who asks, and for which flag.",
             "name": "body",
             "in": "body",
             "required": true,
@@ -3028,15 +4290,51 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The result, with or without a variant.",
             "schema": {
               "$ref": "#/definitions/evalResult"
+            },
+            "examples": {
+              "application/json": {
+                "dataRecordsEnabled": true,
+                "evalContext": {
+                  "entityContext": {
+                    "age": 30,
+                    "country": "FR"
+                  },
+                  "entityID": "user-1001",
+                  "entityType": "user",
+                  "flagKey": "checkout-button"
+                },
+                "evalDebugLog": {
+                  "segmentDebugLogs": []
+                },
+                "flagID": 42,
+                "flagKey": "checkout-button",
+                "flagSnapshotID": 117,
+                "flagTags": [
+                  "web"
+                ],
+                "recordSource": "evaluation",
+                "segmentID": 23,
+                "timestamp": "2026-01-31T14:05:09Z",
+                "variantAttachment": {
+                  "color": "#1f6feb"
+                },
+                "variantID": 61,
+                "variantKey": "blue"
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "400: the body is not JSON, or a field has the wrong type. 422: there is no body, or a field is\noutside its limits. An unknown flag is not an error.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "flagID in body should be greater than or equal to 1"
+              }
             }
           }
         }
@@ -3044,16 +4342,16 @@ func init() {
     },
     "/evaluation/batch": {
       "get": {
-        "description": "DESC",
+        "description": "Does what ` + "`" + `POST /evaluation/batch` + "`" + ` does, with the body of the POST in the parameter ` + "`" + `json` + "`" + `,\nURL-encoded. HTTP headers are not injected into the contexts here.",
         "tags": [
           "evaluation"
         ],
-        "summary": "DESC",
+        "summary": "Evaluate several flags, with GET",
         "operationId": "getEvaluationBatch",
         "parameters": [
           {
             "type": "string",
-            "description": "DESC",
+            "description": "An evaluationBatchRequest as JSON, URL-encoded. The whole query string may have\nFLAGR_EVAL_GET_MAX_URL_BYTES bytes (8192 by default).",
             "name": "json",
             "in": "query",
             "required": true
@@ -3061,29 +4359,98 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "One result for each entity and flag.",
             "schema": {
               "$ref": "#/definitions/evaluationBatchResponse"
+            },
+            "examples": {
+              "application/json": {
+                "evaluationResults": [
+                  {
+                    "dataRecordsEnabled": true,
+                    "evalContext": {
+                      "entityContext": {
+                        "age": 30,
+                        "country": "FR"
+                      },
+                      "entityID": "user-1001",
+                      "entityType": "user",
+                      "flagKey": "checkout-button"
+                    },
+                    "evalDebugLog": {
+                      "segmentDebugLogs": []
+                    },
+                    "flagID": 42,
+                    "flagKey": "checkout-button",
+                    "flagSnapshotID": 117,
+                    "flagTags": [
+                      "web"
+                    ],
+                    "recordSource": "evaluation",
+                    "segmentID": 23,
+                    "timestamp": "2026-01-31T14:05:09Z",
+                    "variantAttachment": {
+                      "color": "#1f6feb"
+                    },
+                    "variantID": 61,
+                    "variantKey": "blue"
+                  },
+                  {
+                    "dataRecordsEnabled": true,
+                    "evalContext": {
+                      "entityContext": {
+                        "age": 30,
+                        "country": "FR"
+                      },
+                      "entityID": "user-1004",
+                      "entityType": "user",
+                      "flagKey": "checkout-button"
+                    },
+                    "evalDebugLog": {
+                      "segmentDebugLogs": []
+                    },
+                    "flagID": 42,
+                    "flagKey": "checkout-button",
+                    "flagSnapshotID": 117,
+                    "flagTags": [
+                      "web"
+                    ],
+                    "recordSource": "evaluation",
+                    "segmentID": 23,
+                    "timestamp": "2026-01-31T14:05:09Z",
+                    "variantAttachment": {
+                      "color": "#2da44e"
+                    },
+                    "variantID": 62,
+                    "variantKey": "green"
+                  }
+                ]
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "400: the query string is too long, ` + "`" + `json` + "`" + ` is not a valid evaluationBatchRequest, or the batch is\ntoo large. 422: ` + "`" + `json` + "`" + ` is missing or empty.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "json is not valid evaluationBatchRequest: unexpected end of the JSON document"
+              }
             }
           }
         }
       },
       "post": {
-        "description": "DESC",
+        "description": "Evaluates flags for each of the entities, as ` + "`" + `POST /evaluation` + "`" + ` does for one. For each entity\ncome first the flags found by tag, then those in ` + "`" + `flagIDs` + "`" + `, then those in ` + "`" + `flagKeys` + "`" + `. Repeated\nids and repeated keys count once; a flag that is named in two of the three ways is evaluated\ntwice.\n\nA batch that names no flag, or only tags that no flag has, gets an empty list. An unknown id or\nkey gets a result without a variant.",
         "tags": [
           "evaluation"
         ],
-        "summary": "DESC",
+        "summary": "Evaluate several flags for several entities",
         "operationId": "postEvaluationBatch",
         "parameters": [
           {
-            "description": "DESC",
+            "description": "The entities and the flags.",
             "name": "body",
             "in": "body",
             "required": true,
@@ -3094,15 +4461,84 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "One result for each entity and flag.",
             "schema": {
               "$ref": "#/definitions/evaluationBatchResponse"
+            },
+            "examples": {
+              "application/json": {
+                "evaluationResults": [
+                  {
+                    "dataRecordsEnabled": true,
+                    "evalContext": {
+                      "entityContext": {
+                        "age": 30,
+                        "country": "FR"
+                      },
+                      "entityID": "user-1001",
+                      "entityType": "user",
+                      "flagKey": "checkout-button"
+                    },
+                    "evalDebugLog": {
+                      "segmentDebugLogs": []
+                    },
+                    "flagID": 42,
+                    "flagKey": "checkout-button",
+                    "flagSnapshotID": 117,
+                    "flagTags": [
+                      "web"
+                    ],
+                    "recordSource": "evaluation",
+                    "segmentID": 23,
+                    "timestamp": "2026-01-31T14:05:09Z",
+                    "variantAttachment": {
+                      "color": "#1f6feb"
+                    },
+                    "variantID": 61,
+                    "variantKey": "blue"
+                  },
+                  {
+                    "dataRecordsEnabled": true,
+                    "evalContext": {
+                      "entityContext": {
+                        "age": 30,
+                        "country": "FR"
+                      },
+                      "entityID": "user-1004",
+                      "entityType": "user",
+                      "flagKey": "checkout-button"
+                    },
+                    "evalDebugLog": {
+                      "segmentDebugLogs": []
+                    },
+                    "flagID": 42,
+                    "flagKey": "checkout-button",
+                    "flagSnapshotID": 117,
+                    "flagTags": [
+                      "web"
+                    ],
+                    "recordSource": "evaluation",
+                    "segmentID": 23,
+                    "timestamp": "2026-01-31T14:05:09Z",
+                    "variantAttachment": {
+                      "color": "#2da44e"
+                    },
+                    "variantID": 62,
+                    "variantKey": "green"
+                  }
+                ]
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "400: the body is not JSON, an entity is null, or the batch is larger than FLAGR_EVAL_BATCH_SIZE\nallows: entities × (ids + keys, and 1 more if there are tags). By default there is no such\nlimit. 422: ` + "`" + `entities` + "`" + ` or another given list is empty, or a field is outside its limits.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "entities in body should have at least 1 items"
+              }
             }
           }
         }
@@ -3110,14 +4546,14 @@ func init() {
     },
     "/export/eval_cache/json": {
       "get": {
-        "description": "DESC",
+        "description": "Exports the flags in the server's memory as one JSON document, with all their parts. An\neval-only server (FLAGR_DB_DBDRIVER=json_file or json_http) takes its flags from such a\ndocument.\n\nThe filters are not combined: ` + "`" + `ids` + "`" + ` alone decides when it is given, else ` + "`" + `keys` + "`" + `, else ` + "`" + `enabled` + "`" + `\nand ` + "`" + `tags` + "`" + ` together. Without any of them all flags are exported.",
         "produces": [
           "application/json"
         ],
         "tags": [
           "export"
         ],
-        "summary": "DESC",
+        "summary": "Export the flags that evaluation uses",
         "operationId": "getExportEvalCacheJSON",
         "parameters": [
           {
@@ -3128,7 +4564,7 @@ func init() {
               "format": "int64"
             },
             "collectionFormat": "csv",
-            "description": "DESC",
+            "description": "Only flags with these ids, separated by commas.",
             "name": "ids",
             "in": "query"
           },
@@ -3139,13 +4575,13 @@ func init() {
               "type": "string"
             },
             "collectionFormat": "csv",
-            "description": "DESC",
+            "description": "Only flags with these keys, separated by commas. Without effect when ` + "`" + `ids` + "`" + ` is given.",
             "name": "keys",
             "in": "query"
           },
           {
             "type": "boolean",
-            "description": "DESC",
+            "description": "Only flags that are enabled (true), or only those that are disabled (false). Without effect when\n` + "`" + `ids` + "`" + ` or ` + "`" + `keys` + "`" + ` is given.",
             "name": "enabled",
             "in": "query"
           },
@@ -3156,7 +4592,7 @@ func init() {
               "type": "string"
             },
             "collectionFormat": "csv",
-            "description": "DESC",
+            "description": "Only flags with these tag values, separated by commas. Without effect when ` + "`" + `ids` + "`" + ` or ` + "`" + `keys` + "`" + ` is\ngiven.",
             "name": "tags",
             "in": "query"
           },
@@ -3167,22 +4603,51 @@ func init() {
             ],
             "type": "string",
             "default": "ANY",
-            "description": "DESC",
+            "description": "` + "`" + `ANY` + "`" + `: a flag with one of the ` + "`" + `tags` + "`" + ` is exported. ` + "`" + `ALL` + "`" + `: it must have all of them.",
             "name": "tagsOperator",
             "in": "query"
           }
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The flags. Their fields are named as in the database: ` + "`" + `ID` + "`" + `, ` + "`" + `Key` + "`" + `, ` + "`" + `Segments` + "`" + ` and so on.",
             "schema": {
               "type": "object"
+            },
+            "examples": {
+              "application/json": {
+                "Flags": [
+                  {
+                    "CreatedAt": "2026-01-12T08:00:00Z",
+                    "CreatedBy": "ada@example.com",
+                    "DataRecordsEnabled": true,
+                    "DeletedAt": null,
+                    "Description": "Colour of the checkout button",
+                    "Enabled": true,
+                    "EntityType": "user",
+                    "ID": 42,
+                    "Key": "checkout-button",
+                    "Notes": "",
+                    "Segments": [],
+                    "SnapshotID": 117,
+                    "Tags": [],
+                    "UpdatedAt": "2026-01-30T09:12:44Z",
+                    "UpdatedBy": "ada@example.com",
+                    "Variants": []
+                  }
+                ]
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "422: an id is not a whole number from 1, or ` + "`" + `tagsOperator` + "`" + ` is something else.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "ids.0 in query must be of type int64"
+              }
             }
           }
         }
@@ -3190,32 +4655,32 @@ func init() {
     },
     "/export/sqlite": {
       "get": {
-        "description": "DESC",
+        "description": "Downloads a SQLite file with flags, segments, variants, constraints, distributions, tags, entity\ntypes and snapshots, whichever database the server uses.",
         "produces": [
           "application/octet-stream"
         ],
         "tags": [
           "export"
         ],
-        "summary": "DESC",
+        "summary": "Export the database as SQLite",
         "operationId": "getExportSqlite",
         "parameters": [
           {
             "type": "boolean",
-            "description": "DESC",
+            "description": "Leave out the snapshots, which are the history of the flags. Default: false.",
             "name": "exclude_snapshots",
             "in": "query"
           }
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The SQLite file.",
             "schema": {
               "type": "file"
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "500: the export failed. 501: the server is in eval-only mode.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -3225,15 +4690,15 @@ func init() {
     },
     "/exposures": {
       "post": {
-        "description": "DESC",
+        "description": "Records that entities have seen a flag or one of its variants. Each row is checked on its own:\nrows with an error are reported and the others are recorded. A disabled flag may be exposed.\n\nRows go to the streaming recorders with ` + "`" + `recordSource` + "`" + ` ` + "`" + `exposure` + "`" + `. A row is recorded if\nFLAGR_RECORDER_ENABLED is true and its flag has ` + "`" + `dataRecordsEnabled` + "`" + `; otherwise it is accepted\nand not counted in ` + "`" + `loggedCount` + "`" + `. Datar does not count exposures.",
         "tags": [
           "exposure"
         ],
-        "summary": "DESC",
+        "summary": "Record exposures",
         "operationId": "postExposures",
         "parameters": [
           {
-            "description": "DESC",
+            "description": "The exposures.",
             "name": "body",
             "in": "body",
             "required": true,
@@ -3244,21 +4709,43 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "How many rows were recorded, and what was wrong with others.",
             "schema": {
               "$ref": "#/definitions/exposuresResponse"
+            },
+            "examples": {
+              "application/json": {
+                "errors": [
+                  {
+                    "index": 1,
+                    "message": "flag not found"
+                  }
+                ],
+                "loggedCount": 1,
+                "message": "Exposures logged successfully"
+              }
             }
           },
           "400": {
-            "description": "DESC",
+            "description": "The body is not JSON, or has more rows than FLAGR_EXPOSURE_BATCH_SIZE (100 by default). Nothing\nis recorded.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "exposures has 101 rows, more than the 100 allowed"
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "422: the list of rows is missing or empty, or a row has no ` + "`" + `entityID` + "`" + `. Nothing is recorded.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "exposures.0.entityID in body is required"
+              }
             }
           }
         }
@@ -3266,98 +4753,127 @@ func init() {
     },
     "/flags": {
       "get": {
-        "description": "DESC",
+        "description": "Lists the flags that meet all of the given filters, in the order of their ids. Tags are always\nincluded; segments and variants only with ` + "`" + `preload` + "`" + `, and otherwise those lists are empty.",
         "tags": [
           "flag"
         ],
-        "summary": "DESC",
+        "summary": "List flags",
         "operationId": "findFlags",
         "parameters": [
           {
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "At most this many. Left out: all.",
             "name": "limit",
             "in": "query"
           },
           {
             "type": "boolean",
-            "description": "DESC",
+            "description": "Only flags that are enabled (true), or only those that are disabled (false).",
             "name": "enabled",
             "in": "query"
           },
           {
             "type": "string",
-            "description": "DESC",
+            "description": "Only flags with exactly this description.",
             "name": "description",
             "in": "query"
           },
           {
             "type": "string",
-            "description": "DESC",
+            "description": "Only flags that carry at least one of these tag values, separated by commas, such as ` + "`" + `web,ios` + "`" + `.",
             "name": "tags",
             "in": "query"
           },
           {
             "type": "string",
-            "description": "DESC",
+            "description": "Only flags whose description contains this text, in upper or lower case.",
             "name": "description_like",
             "in": "query"
           },
           {
             "type": "string",
-            "description": "DESC",
+            "description": "The flag with exactly this key.",
             "name": "key",
             "in": "query"
           },
           {
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Leave out this many from the start of the list. Left out: none.",
             "name": "offset",
             "in": "query"
           },
           {
             "type": "boolean",
-            "description": "DESC",
+            "description": "Include the segments, with their constraints and distributions, and the variants. Default:\nfalse.",
             "name": "preload",
             "in": "query"
           },
           {
             "type": "boolean",
-            "description": "DESC",
+            "description": "List the deleted flags instead of the live ones. Default: false.",
             "name": "deleted",
             "in": "query"
           }
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The flags; an empty list when none meets the filters.",
             "schema": {
               "type": "array",
               "items": {
                 "$ref": "#/definitions/flag"
               }
+            },
+            "examples": {
+              "application/json": [
+                {
+                  "createdBy": "ada@example.com",
+                  "dataRecordsEnabled": true,
+                  "description": "Colour of the checkout button",
+                  "enabled": true,
+                  "entityType": "user",
+                  "id": 42,
+                  "key": "checkout-button",
+                  "notes": "Ends on 1 March.",
+                  "segments": [],
+                  "tags": [
+                    {
+                      "id": 7,
+                      "value": "web"
+                    }
+                  ],
+                  "updatedAt": "2026-01-30T09:12:44.000Z",
+                  "updatedBy": "ada@example.com",
+                  "variants": []
+                }
+              ]
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "422: a parameter is not of its type.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "limit in query must be of type int64: \"ten\""
+              }
             }
           }
         }
       },
       "post": {
-        "description": "DESC",
+        "description": "Creates a flag, disabled and without parts. With the template ` + "`" + `simple_boolean_flag` + "`" + ` it also gets\nthe variant ` + "`" + `on` + "`" + ` and one segment that gives ` + "`" + `on` + "`" + ` to everybody, so that only enabling it is left\nto do.\n\nWithout a ` + "`" + `key` + "`" + ` the flag gets a random one: ` + "`" + `k` + "`" + ` and 16 letters and digits.",
         "tags": [
           "flag"
         ],
-        "summary": "DESC",
+        "summary": "Create a flag",
         "operationId": "createFlag",
         "parameters": [
           {
-            "description": "DESC",
+            "description": "The new flag.",
             "name": "body",
             "in": "body",
             "required": true,
@@ -3368,15 +4884,35 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The flag, with its parts.",
             "schema": {
               "$ref": "#/definitions/flag"
+            },
+            "examples": {
+              "application/json": {
+                "createdBy": "ada@example.com",
+                "dataRecordsEnabled": false,
+                "description": "Dark mode",
+                "enabled": false,
+                "id": 43,
+                "key": "dark-mode",
+                "segments": [],
+                "tags": [],
+                "updatedAt": "2026-01-30T09:12:44.000Z",
+                "updatedBy": "ada@example.com",
+                "variants": []
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "400: the key is malformed or too long, another flag has it (a deleted one counts), or the\ntemplate is unknown. 422: the description is missing or empty.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "cannot create flag. flag key already exists"
+              }
             }
           }
         }
@@ -3384,25 +4920,31 @@ func init() {
     },
     "/flags/entity_types": {
       "get": {
-        "description": "DESC",
+        "description": "Lists all entity types that a flag was ever given, for suggestions in a user interface.",
         "tags": [
           "flag"
         ],
-        "summary": "DESC",
+        "summary": "List entity types",
         "operationId": "getFlagEntityTypes",
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The entity types.",
             "schema": {
               "type": "array",
               "items": {
                 "type": "string",
                 "minLength": 1
               }
+            },
+            "examples": {
+              "application/json": [
+                "user",
+                "device"
+              ]
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "An error; the introduction lists the status codes.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -3412,21 +4954,26 @@ func init() {
     },
     "/flags/snapshots/max_id": {
       "get": {
-        "description": "DESC",
+        "description": "Gets the id of the newest snapshot of all flags. While it stays the same, no flag has changed: a\ncheap question for clients that keep a copy of the flags.",
         "tags": [
           "flag"
         ],
-        "summary": "DESC",
+        "summary": "Get the id of the newest change",
         "operationId": "getFlagSnapshotMaxID",
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The highest snapshot id. ` + "`" + `maxID` + "`" + ` is left out before the first change.",
             "schema": {
               "$ref": "#/definitions/flagSnapshotMaxID"
+            },
+            "examples": {
+              "application/json": {
+                "maxID": 117
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "An error; the introduction lists the status codes.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -3436,18 +4983,18 @@ func init() {
     },
     "/flags/{flagID}": {
       "get": {
-        "description": "DESC",
+        "description": "Gets one flag with its tags, its variants, and its segments by rank, with their constraints and\ndistributions.",
         "tags": [
           "flag"
         ],
-        "summary": "DESC",
+        "summary": "Get a flag",
         "operationId": "getFlag",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -3455,38 +5002,115 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The flag, with its parts.",
             "schema": {
               "$ref": "#/definitions/flag"
+            },
+            "examples": {
+              "application/json": {
+                "createdBy": "ada@example.com",
+                "dataRecordsEnabled": true,
+                "description": "Colour of the checkout button",
+                "enabled": true,
+                "entityType": "user",
+                "id": 42,
+                "key": "checkout-button",
+                "notes": "Ends on 1 March.",
+                "segments": [
+                  {
+                    "constraints": [
+                      {
+                        "id": 31,
+                        "operator": "EQ",
+                        "property": "country",
+                        "value": "\"FR\""
+                      },
+                      {
+                        "id": 32,
+                        "operator": "GTE",
+                        "property": "age",
+                        "value": "18"
+                      }
+                    ],
+                    "description": "Adults in France",
+                    "distributions": [
+                      {
+                        "id": 51,
+                        "percent": 50,
+                        "variantID": 61,
+                        "variantKey": "blue"
+                      },
+                      {
+                        "id": 52,
+                        "percent": 50,
+                        "variantID": 62,
+                        "variantKey": "green"
+                      }
+                    ],
+                    "id": 23,
+                    "rank": 0,
+                    "rolloutPercent": 100
+                  }
+                ],
+                "tags": [
+                  {
+                    "id": 7,
+                    "value": "web"
+                  }
+                ],
+                "updatedAt": "2026-01-30T09:12:44.000Z",
+                "updatedBy": "ada@example.com",
+                "variants": [
+                  {
+                    "attachment": {
+                      "color": "#1f6feb"
+                    },
+                    "id": 61,
+                    "key": "blue"
+                  },
+                  {
+                    "attachment": {
+                      "color": "#2da44e"
+                    },
+                    "id": 62,
+                    "key": "green"
+                  }
+                ]
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "404: no flag has this id, or it is deleted.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "unable to find flag 42 in the database"
+              }
             }
           }
         }
       },
       "put": {
-        "description": "DESC",
+        "description": "Changes the fields that are present in the body and leaves the others as they are. Switching a\nflag on and off has its own operation, ` + "`" + `PUT /flags/{flagID}/enabled` + "`" + `: ` + "`" + `enabled` + "`" + ` is ignored here.",
         "tags": [
           "flag"
         ],
-        "summary": "DESC",
+        "summary": "Change a flag",
         "operationId": "putFlag",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
           },
           {
-            "description": "DESC",
+            "description": "The fields to change.",
             "name": "body",
             "in": "body",
             "required": true,
@@ -3497,32 +5121,54 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The flag after the change. Its lists of tags, segments and variants are empty here; get the flag\nto see them.",
             "schema": {
               "$ref": "#/definitions/flag"
+            },
+            "examples": {
+              "application/json": {
+                "createdBy": "ada@example.com",
+                "dataRecordsEnabled": true,
+                "description": "Colour of the checkout button",
+                "enabled": true,
+                "entityType": "user",
+                "id": 42,
+                "key": "checkout-button",
+                "notes": "Ends on 1 March.",
+                "segments": [],
+                "tags": [],
+                "updatedAt": "2026-01-30T09:12:44.000Z",
+                "updatedBy": "ada@example.com",
+                "variants": []
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "400: the key or the entity type is malformed or too long, or another flag has the key. 404: no\nsuch flag.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "cannot update flag. flag key already exists"
+              }
             }
           }
         }
       },
       "delete": {
-        "description": "DESC",
+        "description": "Deletes a flag. Evaluation then answers as if it had never existed. The flag is kept in the\ndatabase: ` + "`" + `PUT /flags/{flagID}/restore` + "`" + ` brings it back, ` + "`" + `GET /flags?deleted=true` + "`" + ` lists it, and\nits key stays taken.",
         "tags": [
           "flag"
         ],
-        "summary": "DESC",
+        "summary": "Delete a flag",
         "operationId": "deleteFlag",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -3530,12 +5176,17 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC"
+            "description": "Deleted. The answer has no body."
           },
           "default": {
-            "description": "DESC",
+            "description": "404: no flag has this id, or it is deleted already.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "unable to find flag 42 in the database"
+              }
             }
           }
         }
@@ -3543,24 +5194,24 @@ func init() {
     },
     "/flags/{flagID}/duplicate": {
       "post": {
-        "description": "DESC",
+        "description": "Creates a new flag as a copy of this one: enabled or not, notes, ` + "`" + `dataRecordsEnabled` + "`" + `, entity\ntype, variants, segments in their order, constraints, distributions and tags. Everything but the\ntags gets new ids. The history stays with the original.\n\nThe same user may get another variant of the copy, because the flag's id takes part in the\nchoice.",
         "tags": [
           "flag"
         ],
-        "summary": "DESC",
+        "summary": "Duplicate a flag",
         "operationId": "duplicateFlag",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
           },
           {
-            "description": "DESC",
+            "description": "Key and description of the copy. The body may be left out.",
             "name": "body",
             "in": "body",
             "schema": {
@@ -3570,15 +5221,92 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The copy, with its parts.",
             "schema": {
               "$ref": "#/definitions/flag"
+            },
+            "examples": {
+              "application/json": {
+                "createdBy": "ada@example.com",
+                "dataRecordsEnabled": true,
+                "description": "Colour of the checkout button (cloned)",
+                "enabled": true,
+                "entityType": "user",
+                "id": 44,
+                "key": "checkout-button-2",
+                "notes": "Ends on 1 March.",
+                "segments": [
+                  {
+                    "constraints": [
+                      {
+                        "id": 33,
+                        "operator": "EQ",
+                        "property": "country",
+                        "value": "\"FR\""
+                      },
+                      {
+                        "id": 34,
+                        "operator": "GTE",
+                        "property": "age",
+                        "value": "18"
+                      }
+                    ],
+                    "description": "Adults in France",
+                    "distributions": [
+                      {
+                        "id": 54,
+                        "percent": 50,
+                        "variantID": 64,
+                        "variantKey": "blue"
+                      },
+                      {
+                        "id": 55,
+                        "percent": 50,
+                        "variantID": 65,
+                        "variantKey": "green"
+                      }
+                    ],
+                    "id": 26,
+                    "rank": 0,
+                    "rolloutPercent": 100
+                  }
+                ],
+                "tags": [
+                  {
+                    "id": 7,
+                    "value": "web"
+                  }
+                ],
+                "updatedAt": "2026-01-30T09:12:44.000Z",
+                "updatedBy": "ada@example.com",
+                "variants": [
+                  {
+                    "attachment": {
+                      "color": "#1f6feb"
+                    },
+                    "id": 64,
+                    "key": "blue"
+                  },
+                  {
+                    "attachment": {
+                      "color": "#2da44e"
+                    },
+                    "id": 65,
+                    "key": "green"
+                  }
+                ]
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "400: the key is malformed or too long, or another flag has it. 404: no such flag.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "cannot duplicate flag. flag key already exists"
+              }
             }
           }
         }
@@ -3586,24 +5314,24 @@ func init() {
     },
     "/flags/{flagID}/enabled": {
       "put": {
-        "description": "DESC",
+        "description": "Switches a flag on or off. While it is off, every evaluation of it answers without a variant and\nnothing is recorded.",
         "tags": [
           "flag"
         ],
-        "summary": "DESC",
+        "summary": "Enable or disable a flag",
         "operationId": "setFlagEnabled",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
           },
           {
-            "description": "DESC",
+            "description": "On or off.",
             "name": "body",
             "in": "body",
             "required": true,
@@ -3614,15 +5342,37 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The flag after the change. Its lists of tags, segments and variants are empty here.",
             "schema": {
               "$ref": "#/definitions/flag"
+            },
+            "examples": {
+              "application/json": {
+                "createdBy": "ada@example.com",
+                "dataRecordsEnabled": true,
+                "description": "Colour of the checkout button",
+                "enabled": true,
+                "entityType": "user",
+                "id": 42,
+                "key": "checkout-button",
+                "notes": "Ends on 1 March.",
+                "segments": [],
+                "tags": [],
+                "updatedAt": "2026-01-30T09:12:44.000Z",
+                "updatedBy": "ada@example.com",
+                "variants": []
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "404: no such flag. 422: ` + "`" + `enabled` + "`" + ` is missing.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "record not found"
+              }
             }
           }
         }
@@ -3630,18 +5380,18 @@ func init() {
     },
     "/flags/{flagID}/restore": {
       "put": {
-        "description": "DESC",
+        "description": "Brings a deleted flag back as it was, parts and ` + "`" + `enabled` + "`" + ` included. Nothing else is needed for\nit to be evaluated again.",
         "tags": [
           "flag"
         ],
-        "summary": "DESC",
+        "summary": "Restore a deleted flag",
         "operationId": "restoreFlag",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -3649,15 +5399,42 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The flag with its tags. Its lists of segments and variants are empty here.",
             "schema": {
               "$ref": "#/definitions/flag"
+            },
+            "examples": {
+              "application/json": {
+                "createdBy": "ada@example.com",
+                "dataRecordsEnabled": true,
+                "description": "Colour of the checkout button",
+                "enabled": true,
+                "entityType": "user",
+                "id": 42,
+                "key": "checkout-button",
+                "notes": "Ends on 1 March.",
+                "segments": [],
+                "tags": [
+                  {
+                    "id": 7,
+                    "value": "web"
+                  }
+                ],
+                "updatedAt": "2026-01-30T09:12:44.000Z",
+                "updatedBy": "ada@example.com",
+                "variants": []
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "404: no flag ever had this id.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "record not found"
+              }
             }
           }
         }
@@ -3665,18 +5442,18 @@ func init() {
     },
     "/flags/{flagID}/segments": {
       "get": {
-        "description": "DESC",
+        "description": "Lists the segments of one flag in the order in which evaluation tries them, with their\nconstraints and distributions.",
         "tags": [
           "segment"
         ],
-        "summary": "DESC",
+        "summary": "List the segments of a flag",
         "operationId": "findSegments",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -3684,16 +5461,62 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The segments by rank, then by id.",
             "schema": {
               "type": "array",
               "items": {
                 "$ref": "#/definitions/segment"
               }
+            },
+            "examples": {
+              "application/json": [
+                {
+                  "constraints": [
+                    {
+                      "id": 31,
+                      "operator": "EQ",
+                      "property": "country",
+                      "value": "\"FR\""
+                    },
+                    {
+                      "id": 32,
+                      "operator": "GTE",
+                      "property": "age",
+                      "value": "18"
+                    }
+                  ],
+                  "description": "Adults in France",
+                  "distributions": [
+                    {
+                      "id": 51,
+                      "percent": 50,
+                      "variantID": 61,
+                      "variantKey": "blue"
+                    },
+                    {
+                      "id": 52,
+                      "percent": 50,
+                      "variantID": 62,
+                      "variantKey": "green"
+                    }
+                  ],
+                  "id": 23,
+                  "rank": 0,
+                  "rolloutPercent": 100
+                },
+                {
+                  "constraints": [],
+                  "description": "Everybody else",
+                  "distributions": [],
+                  "id": 24,
+                  "rank": 999,
+                  "rolloutPercent": 10
+                }
+              ]
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "An error; the introduction lists the status codes.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -3701,24 +5524,24 @@ func init() {
         }
       },
       "post": {
-        "description": "DESC",
+        "description": "Adds a segment to a flag, at rank 999: behind those that were put in order with\n` + "`" + `PUT /flags/{flagID}/segments/reorder` + "`" + `. It has no constraints, so it matches everybody, and no\ndistributions, so it gives nobody a variant yet.",
         "tags": [
           "segment"
         ],
-        "summary": "DESC",
+        "summary": "Add a segment",
         "operationId": "createSegment",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
           },
           {
-            "description": "DESC",
+            "description": "The new segment.",
             "name": "body",
             "in": "body",
             "required": true,
@@ -3729,15 +5552,30 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The segment.",
             "schema": {
               "$ref": "#/definitions/segment"
+            },
+            "examples": {
+              "application/json": {
+                "constraints": [],
+                "description": "Everybody else",
+                "distributions": [],
+                "id": 24,
+                "rank": 999,
+                "rolloutPercent": 10
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "404: no such flag. 422: the description is missing or empty, or ` + "`" + `rolloutPercent` + "`" + ` is missing or\nnot from 0 to 100.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "rolloutPercent in body should be less than or equal to 100"
+              }
             }
           }
         }
@@ -3745,24 +5583,24 @@ func init() {
     },
     "/flags/{flagID}/segments/reorder": {
       "put": {
-        "description": "DESC",
+        "description": "Sets the ranks of the segments to their places in the list: 0, 1, 2 and so on. Segments that are\nnot in the list keep their rank.",
         "tags": [
           "segment"
         ],
-        "summary": "DESC",
+        "summary": "Put segments in order",
         "operationId": "putSegmentsReorder",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
           },
           {
-            "description": "DESC",
+            "description": "The segments in their new order.",
             "name": "body",
             "in": "body",
             "required": true,
@@ -3773,12 +5611,17 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC"
+            "description": "Done. The answer has no body."
           },
           "default": {
-            "description": "DESC",
+            "description": "404: no such flag, or it does not have one of the segments; then nothing is changed. 422: the\nlist is missing or empty.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "segmentIDs in body should have at least 1 items"
+              }
             }
           }
         }
@@ -3786,18 +5629,18 @@ func init() {
     },
     "/flags/{flagID}/segments/{segmentID}": {
       "put": {
-        "description": "DESC",
+        "description": "Changes the description and the rollout of a segment. Constraints, distributions and the rank\nhave operations of their own.",
         "tags": [
           "segment"
         ],
-        "summary": "DESC",
+        "summary": "Change a segment",
         "operationId": "putSegment",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -3806,13 +5649,13 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the segment. It must be one of this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
           },
           {
-            "description": "DESC",
+            "description": "The segment as it is to be.",
             "name": "body",
             "in": "body",
             "required": true,
@@ -3823,32 +5666,47 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The segment after the change.",
             "schema": {
               "$ref": "#/definitions/segment"
+            },
+            "examples": {
+              "application/json": {
+                "constraints": [],
+                "description": "Everybody else",
+                "distributions": [],
+                "id": 24,
+                "rank": 999,
+                "rolloutPercent": 20
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "404: no such flag, or it has no such segment. 422: the description is missing or empty, or\n` + "`" + `rolloutPercent` + "`" + ` is missing or not from 0 to 100.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "rolloutPercent in body is required"
+              }
             }
           }
         }
       },
       "delete": {
-        "description": "DESC",
+        "description": "Deletes a segment. Who was in it is from then on looked for in the segments behind it.",
         "tags": [
           "segment"
         ],
-        "summary": "DESC",
+        "summary": "Delete a segment",
         "operationId": "deleteSegment",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -3857,7 +5715,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the segment. It must be one of this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -3865,12 +5723,17 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC"
+            "description": "Deleted. The answer has no body."
           },
           "default": {
-            "description": "DESC",
+            "description": "404: no such flag, or it has no such segment.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "segment 23 does not belong to flag 42"
+              }
             }
           }
         }
@@ -3878,18 +5741,18 @@ func init() {
     },
     "/flags/{flagID}/segments/{segmentID}/constraints": {
       "get": {
-        "description": "DESC",
+        "description": "Lists the constraints of one segment in the order of their ids.",
         "tags": [
           "constraint"
         ],
-        "summary": "DESC",
+        "summary": "List the constraints of a segment",
         "operationId": "findConstraints",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -3898,7 +5761,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the segment. It must be one of this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -3906,16 +5769,32 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The constraints.",
             "schema": {
               "type": "array",
               "items": {
                 "$ref": "#/definitions/constraint"
               }
+            },
+            "examples": {
+              "application/json": [
+                {
+                  "id": 31,
+                  "operator": "EQ",
+                  "property": "country",
+                  "value": "\"FR\""
+                },
+                {
+                  "id": 32,
+                  "operator": "GTE",
+                  "property": "age",
+                  "value": "18"
+                }
+              ]
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "An error; the introduction lists the status codes.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -3923,18 +5802,18 @@ func init() {
         }
       },
       "post": {
-        "description": "DESC",
+        "description": "Adds a condition to a segment. It compares one property of the evaluation's ` + "`" + `entityContext` + "`" + ` with\na value, which is written in the language of constraints:\n\n- ` + "`" + `EQ` + "`" + `, ` + "`" + `NEQ` + "`" + `: equal or not, with a string ` + "`" + `\"FR\"` + "`" + `, a number ` + "`" + `18` + "`" + `, or ` + "`" + `true` + "`" + ` and ` + "`" + `false` + "`" + `.\n- ` + "`" + `LT` + "`" + `, ` + "`" + `LTE` + "`" + `, ` + "`" + `GT` + "`" + `, ` + "`" + `GTE` + "`" + `: less, less or equal, greater, greater or equal, with a number.\n- ` + "`" + `EREG` + "`" + `, ` + "`" + `NEREG` + "`" + `: the property matches a regular expression in Go's syntax, or does not:\n  ` + "`" + `\"@example\\.com$\"` + "`" + `.\n- ` + "`" + `IN` + "`" + `, ` + "`" + `NOTIN` + "`" + `: the property is one of a list, or is not: ` + "`" + `[\"FR\", \"DE\"]` + "`" + ` or ` + "`" + `[1, 2, 3]` + "`" + `.\n- ` + "`" + `CONTAINS` + "`" + `, ` + "`" + `NOTCONTAINS` + "`" + `: the property is a list and has this item, or does not have it:\n  ` + "`" + `\"vip\"` + "`" + `.\n\nStrings are always in double quotes. If the property is missing from the context, or its type\ndoes not go with the value, the constraint does not hold, whatever the operator.",
         "tags": [
           "constraint"
         ],
-        "summary": "DESC",
+        "summary": "Add a constraint",
         "operationId": "createConstraint",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -3943,13 +5822,13 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the segment. It must be one of this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
           },
           {
-            "description": "DESC",
+            "description": "The new constraint.",
             "name": "body",
             "in": "body",
             "required": true,
@@ -3960,15 +5839,28 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The constraint.",
             "schema": {
               "$ref": "#/definitions/constraint"
+            },
+            "examples": {
+              "application/json": {
+                "id": 31,
+                "operator": "EQ",
+                "property": "country",
+                "value": "\"FR\""
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "400: the operator is unknown, or property and value cannot be parsed; most often the double\nquotes of a string are missing. 404: no such flag, or it has no such segment. 422: a field is\nmissing or empty.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "not supported operator: LIKE"
+              }
             }
           }
         }
@@ -3976,18 +5868,18 @@ func init() {
     },
     "/flags/{flagID}/segments/{segmentID}/constraints/{constraintID}": {
       "put": {
-        "description": "DESC",
+        "description": "Replaces property, operator and value of a constraint. The rules are those of adding one.",
         "tags": [
           "constraint"
         ],
-        "summary": "DESC",
+        "summary": "Change a constraint",
         "operationId": "putConstraint",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -3996,7 +5888,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the segment. It must be one of this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -4005,13 +5897,13 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the constraint. It must be one of this segment.",
             "name": "constraintID",
             "in": "path",
             "required": true
           },
           {
-            "description": "DESC",
+            "description": "The constraint as it is to be.",
             "name": "body",
             "in": "body",
             "required": true,
@@ -4022,32 +5914,45 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The constraint after the change.",
             "schema": {
               "$ref": "#/definitions/constraint"
+            },
+            "examples": {
+              "application/json": {
+                "id": 32,
+                "operator": "GTE",
+                "property": "age",
+                "value": "18"
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "400: the operator is unknown, or property and value cannot be parsed. 404: no such flag, segment\nor constraint. 422: a field is missing or empty.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "record not found"
+              }
             }
           }
         }
       },
       "delete": {
-        "description": "DESC",
+        "description": "Deletes a constraint. A segment that loses its last one matches everybody.",
         "tags": [
           "constraint"
         ],
-        "summary": "DESC",
+        "summary": "Delete a constraint",
         "operationId": "deleteConstraint",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -4056,7 +5961,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the segment. It must be one of this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -4065,7 +5970,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the constraint. It must be one of this segment.",
             "name": "constraintID",
             "in": "path",
             "required": true
@@ -4073,12 +5978,17 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC"
+            "description": "Deleted. The answer has no body."
           },
           "default": {
-            "description": "DESC",
+            "description": "404: no such flag, segment or constraint.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "record not found"
+              }
             }
           }
         }
@@ -4086,18 +5996,18 @@ func init() {
     },
     "/flags/{flagID}/segments/{segmentID}/distributions": {
       "get": {
-        "description": "DESC",
+        "description": "Lists how one segment is shared between variants, in the order of the variant ids.",
         "tags": [
           "distribution"
         ],
-        "summary": "DESC",
+        "summary": "List the distributions of a segment",
         "operationId": "findDistributions",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -4106,7 +6016,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the segment. It must be one of this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -4114,16 +6024,32 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The distributions; an empty list as long as none are set.",
             "schema": {
               "type": "array",
               "items": {
                 "$ref": "#/definitions/distribution"
               }
+            },
+            "examples": {
+              "application/json": [
+                {
+                  "id": 51,
+                  "percent": 50,
+                  "variantID": 61,
+                  "variantKey": "blue"
+                },
+                {
+                  "id": 52,
+                  "percent": 50,
+                  "variantID": 62,
+                  "variantKey": "green"
+                }
+              ]
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "An error; the introduction lists the status codes.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -4131,18 +6057,18 @@ func init() {
         }
       },
       "put": {
-        "description": "DESC",
+        "description": "Replaces all distributions of a segment by those in the body. The percentages must sum to 100.\nTo take a variant out, leave it out or give it 0 percent.\n\nShares decide who gets what, so changing them moves some entities to another variant. Those\nwhose variant still covers them keep it.",
         "tags": [
           "distribution"
         ],
-        "summary": "DESC",
+        "summary": "Set the distributions of a segment",
         "operationId": "putDistributions",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -4151,13 +6077,13 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the segment. It must be one of this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
           },
           {
-            "description": "DESC",
+            "description": "All distributions of the segment.",
             "name": "body",
             "in": "body",
             "required": true,
@@ -4168,18 +6094,39 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The new distributions.",
             "schema": {
               "type": "array",
               "items": {
                 "$ref": "#/definitions/distribution"
               }
+            },
+            "examples": {
+              "application/json": [
+                {
+                  "id": 51,
+                  "percent": 50,
+                  "variantID": 61,
+                  "variantKey": "blue"
+                },
+                {
+                  "id": 52,
+                  "percent": 50,
+                  "variantID": 62,
+                  "variantKey": "green"
+                }
+              ]
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "400: the percentages do not sum to 100, a variant is not one of this flag, or a ` + "`" + `variantKey` + "`" + ` is\nnot that of its ` + "`" + `variantID` + "`" + `. 404: no such flag, or it has no such segment. 422: a field is\nmissing, or a percentage is not from 0 to 100.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "the sum of distributions' percent 110 is not 100"
+              }
             }
           }
         }
@@ -4187,18 +6134,18 @@ func init() {
     },
     "/flags/{flagID}/snapshots": {
       "get": {
-        "description": "DESC",
+        "description": "Lists what the flag looked like after each change to it or one of its parts, newest first, with\nwho changed it and when.",
         "tags": [
           "flag"
         ],
-        "summary": "DESC",
+        "summary": "Get the history of a flag",
         "operationId": "getFlagSnapshots",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -4206,14 +6153,14 @@ func init() {
           {
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "At most this many. Left out: all.",
             "name": "limit",
             "in": "query"
           },
           {
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Leave out this many from the start of the list. Left out: none.",
             "name": "offset",
             "in": "query"
           },
@@ -4223,25 +6170,109 @@ func init() {
               "DESC"
             ],
             "type": "string",
-            "description": "DESC",
+            "description": "` + "`" + `ASC` + "`" + ` lists the oldest first, ` + "`" + `DESC` + "`" + ` the newest. Default: the newest.",
             "name": "sort",
             "in": "query"
           }
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The snapshots; an empty list when there is no such flag.",
             "schema": {
               "type": "array",
               "items": {
                 "$ref": "#/definitions/flagSnapshot"
               }
+            },
+            "examples": {
+              "application/json": [
+                {
+                  "flag": {
+                    "createdBy": "ada@example.com",
+                    "dataRecordsEnabled": true,
+                    "description": "Colour of the checkout button",
+                    "enabled": true,
+                    "entityType": "user",
+                    "id": 42,
+                    "key": "checkout-button",
+                    "notes": "Ends on 1 March.",
+                    "segments": [
+                      {
+                        "constraints": [
+                          {
+                            "id": 31,
+                            "operator": "EQ",
+                            "property": "country",
+                            "value": "\"FR\""
+                          },
+                          {
+                            "id": 32,
+                            "operator": "GTE",
+                            "property": "age",
+                            "value": "18"
+                          }
+                        ],
+                        "description": "Adults in France",
+                        "distributions": [
+                          {
+                            "id": 51,
+                            "percent": 50,
+                            "variantID": 61,
+                            "variantKey": "blue"
+                          },
+                          {
+                            "id": 52,
+                            "percent": 50,
+                            "variantID": 62,
+                            "variantKey": "green"
+                          }
+                        ],
+                        "id": 23,
+                        "rank": 0,
+                        "rolloutPercent": 100
+                      }
+                    ],
+                    "tags": [
+                      {
+                        "id": 7,
+                        "value": "web"
+                      }
+                    ],
+                    "updatedAt": "2026-01-30T09:12:44.000Z",
+                    "updatedBy": "ada@example.com",
+                    "variants": [
+                      {
+                        "attachment": {
+                          "color": "#1f6feb"
+                        },
+                        "id": 61,
+                        "key": "blue"
+                      },
+                      {
+                        "attachment": {
+                          "color": "#2da44e"
+                        },
+                        "id": 62,
+                        "key": "green"
+                      }
+                    ]
+                  },
+                  "id": 117,
+                  "updatedAt": "2026-01-30T09:12:44Z",
+                  "updatedBy": "ada@example.com"
+                }
+              ]
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "422: ` + "`" + `sort` + "`" + ` is something else, or another parameter is not of its type.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "sort in query should be one of [ASC DESC]"
+              }
             }
           }
         }
@@ -4249,18 +6280,18 @@ func init() {
     },
     "/flags/{flagID}/tags": {
       "get": {
-        "description": "DESC",
+        "description": "Lists the tags that one flag carries.",
         "tags": [
           "tag"
         ],
-        "summary": "DESC",
+        "summary": "List the tags of a flag",
         "operationId": "findTags",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -4268,16 +6299,24 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The tags of the flag.",
             "schema": {
               "type": "array",
               "items": {
                 "$ref": "#/definitions/tag"
               }
+            },
+            "examples": {
+              "application/json": [
+                {
+                  "id": 7,
+                  "value": "web"
+                }
+              ]
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "An error; the introduction lists the status codes.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -4285,24 +6324,24 @@ func init() {
         }
       },
       "post": {
-        "description": "DESC",
+        "description": "Puts a tag on a flag. If the value is known from this or another flag, that tag is used and\nkeeps its id, so tagging twice does no harm.",
         "tags": [
           "tag"
         ],
-        "summary": "DESC",
+        "summary": "Tag a flag",
         "operationId": "createTag",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
           },
           {
-            "description": "DESC",
+            "description": "The tag.",
             "name": "body",
             "in": "body",
             "required": true,
@@ -4313,15 +6352,26 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The tag.",
             "schema": {
               "$ref": "#/definitions/tag"
+            },
+            "examples": {
+              "application/json": {
+                "id": 7,
+                "value": "web"
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "400: the value has other characters than letters and digits of ASCII, spaces, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + `\nand ` + "`" + `:` + "`" + `, or more than 63 of them. 404: no such flag. 422: the value is missing or empty.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "value:on sale! should have the format ^[ \\w\\d-/\\.\\:]+$"
+              }
             }
           }
         }
@@ -4329,18 +6379,18 @@ func init() {
     },
     "/flags/{flagID}/tags/{tagID}": {
       "delete": {
-        "description": "DESC",
+        "description": "Takes a tag off this flag. Other flags keep it.",
         "tags": [
           "tag"
         ],
-        "summary": "DESC",
+        "summary": "Remove a tag from a flag",
         "operationId": "deleteTag",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -4349,7 +6399,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the tag.",
             "name": "tagID",
             "in": "path",
             "required": true
@@ -4357,12 +6407,17 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC"
+            "description": "Removed. The answer has no body."
           },
           "default": {
-            "description": "DESC",
+            "description": "404: no such flag or tag.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "record not found"
+              }
             }
           }
         }
@@ -4370,18 +6425,18 @@ func init() {
     },
     "/flags/{flagID}/variants": {
       "get": {
-        "description": "DESC",
+        "description": "Lists the variants of one flag in the order of their ids.",
         "tags": [
           "variant"
         ],
-        "summary": "DESC",
+        "summary": "List the variants of a flag",
         "operationId": "findVariants",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -4389,16 +6444,34 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The variants; an empty list when there is no such flag.",
             "schema": {
               "type": "array",
               "items": {
                 "$ref": "#/definitions/variant"
               }
+            },
+            "examples": {
+              "application/json": [
+                {
+                  "attachment": {
+                    "color": "#1f6feb"
+                  },
+                  "id": 61,
+                  "key": "blue"
+                },
+                {
+                  "attachment": {
+                    "color": "#2da44e"
+                  },
+                  "id": 62,
+                  "key": "green"
+                }
+              ]
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "An error; the introduction lists the status codes.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -4406,24 +6479,24 @@ func init() {
         }
       },
       "post": {
-        "description": "DESC",
+        "description": "Adds a variant to a flag. Nobody gets it until the distributions of a segment give it a share.",
         "tags": [
           "variant"
         ],
-        "summary": "DESC",
+        "summary": "Add a variant",
         "operationId": "createVariant",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
           },
           {
-            "description": "DESC",
+            "description": "The new variant.",
             "name": "body",
             "in": "body",
             "required": true,
@@ -4434,15 +6507,29 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The variant.",
             "schema": {
               "$ref": "#/definitions/variant"
+            },
+            "examples": {
+              "application/json": {
+                "attachment": {
+                  "color": "#1f6feb"
+                },
+                "id": 61,
+                "key": "blue"
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "400: the key is malformed or too long, or the attachment is not a JSON object. 404: no such\nflag. 422: the key is missing or empty.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "key:light blue should have the format ^[\\w\\d-/\\.\\:]+$"
+              }
             }
           }
         }
@@ -4450,18 +6537,18 @@ func init() {
     },
     "/flags/{flagID}/variants/{variantID}": {
       "put": {
-        "description": "DESC",
+        "description": "Changes the key of a variant, and its attachment if there is one in the body. A new key is taken\nover by the distributions that use the variant, at once.",
         "tags": [
           "variant"
         ],
-        "summary": "DESC",
+        "summary": "Change a variant",
         "operationId": "putVariant",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -4470,13 +6557,13 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the variant. It must be one of this flag.",
             "name": "variantID",
             "in": "path",
             "required": true
           },
           {
-            "description": "DESC",
+            "description": "The variant as it is to be.",
             "name": "body",
             "in": "body",
             "required": true,
@@ -4487,32 +6574,46 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The variant after the change.",
             "schema": {
               "$ref": "#/definitions/variant"
+            },
+            "examples": {
+              "application/json": {
+                "attachment": {
+                  "color": "#1f6feb"
+                },
+                "id": 61,
+                "key": "blue"
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "400: the key is malformed or too long, or the attachment is not a JSON object. 404: no such\nflag, or it has no such variant. 422: the key is missing or empty.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "record not found"
+              }
             }
           }
         }
       },
       "delete": {
-        "description": "DESC",
+        "description": "Deletes a variant that nobody gets. Distributions of 0 percent that name it are deleted with it.",
         "tags": [
           "variant"
         ],
-        "summary": "DESC",
+        "summary": "Delete a variant",
         "operationId": "deleteVariant",
         "parameters": [
           {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -4521,7 +6622,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Id of the variant. It must be one of this flag.",
             "name": "variantID",
             "in": "path",
             "required": true
@@ -4529,12 +6630,17 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "DESC"
+            "description": "Deleted. The answer has no body."
           },
           "default": {
-            "description": "DESC",
+            "description": "400: a segment still gives the variant more than 0 percent; change its distributions first. 404:\nno such flag, or it has no such variant.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "error deleting variant 61. distribution 51 still has non-zero distribution 50"
+              }
             }
           }
         }
@@ -4542,21 +6648,26 @@ func init() {
     },
     "/health": {
       "get": {
-        "description": "DESC",
+        "description": "Answers as soon as the server takes requests, for load balancers and probes. It does not look at\nthe database, since evaluation does not need it, and by default it asks for no login.",
         "tags": [
           "health"
         ],
-        "summary": "DESC",
+        "summary": "Check the health of the server",
         "operationId": "getHealth",
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The server is up.",
             "schema": {
               "$ref": "#/definitions/health"
+            },
+            "examples": {
+              "application/json": {
+                "status": "OK"
+              }
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "An error; the introduction lists the status codes.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -4566,48 +6677,65 @@ func init() {
     },
     "/tags": {
       "get": {
-        "description": "DESC",
+        "description": "Lists the tags of all flags in the order of their ids.",
         "tags": [
           "tag"
         ],
-        "summary": "DESC",
+        "summary": "List all tags",
         "operationId": "findAllTags",
         "parameters": [
           {
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "At most this many. Left out: all.",
             "name": "limit",
             "in": "query"
           },
           {
             "type": "integer",
             "format": "int64",
-            "description": "DESC",
+            "description": "Leave out this many from the start of the list. Left out: none.",
             "name": "offset",
             "in": "query"
           },
           {
             "type": "string",
-            "description": "DESC",
+            "description": "Only tags whose value contains this text, in upper or lower case.",
             "name": "value_like",
             "in": "query"
           }
         ],
         "responses": {
           "200": {
-            "description": "DESC",
+            "description": "The tags.",
             "schema": {
               "type": "array",
               "items": {
                 "$ref": "#/definitions/tag"
               }
+            },
+            "examples": {
+              "application/json": [
+                {
+                  "id": 7,
+                  "value": "web"
+                },
+                {
+                  "id": 8,
+                  "value": "team a"
+                }
+              ]
             }
           },
           "default": {
-            "description": "DESC",
+            "description": "422: a parameter is not of its type.",
             "schema": {
               "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "limit in query must be of type int64: \"ten\""
+              }
             }
           }
         }
@@ -4616,7 +6744,7 @@ func init() {
   },
   "definitions": {
     "constraint": {
-      "description": "DESC",
+      "description": "A condition on the context of an entity.",
       "type": "object",
       "required": [
         "property",
@@ -4625,14 +6753,15 @@ func init() {
       ],
       "properties": {
         "id": {
-          "description": "DESC",
+          "description": "Id, given by the server.",
           "type": "integer",
           "format": "int64",
           "minimum": 1,
-          "readOnly": true
+          "readOnly": true,
+          "example": 31
         },
         "operator": {
-          "description": "DESC",
+          "description": "How property and value are compared. ` + "`" + `POST /flags/{flagID}/segments/{segmentID}/constraints` + "`" + `\nexplains each.",
           "type": "string",
           "minLength": 1,
           "enum": [
@@ -4648,22 +6777,25 @@ func init() {
             "NOTIN",
             "CONTAINS",
             "NOTCONTAINS"
-          ]
+          ],
+          "example": "EQ"
         },
         "property": {
-          "description": "DESC",
+          "description": "Name of the property in ` + "`" + `entityContext` + "`" + `.",
           "type": "string",
-          "minLength": 1
+          "minLength": 1,
+          "example": "country"
         },
         "value": {
-          "description": "DESC",
+          "description": "What the property is compared with: a string in double quotes, a number, ` + "`" + `true` + "`" + `, ` + "`" + `false` + "`" + `, or a\nlist in square brackets.",
           "type": "string",
-          "minLength": 1
+          "minLength": 1,
+          "example": "\"FR\""
         }
       }
     },
     "createConstraintRequest": {
-      "description": "DESC",
+      "description": "A condition on the context of an entity.",
       "type": "object",
       "required": [
         "property",
@@ -4672,46 +6804,52 @@ func init() {
       ],
       "properties": {
         "operator": {
-          "description": "DESC",
+          "description": "One of ` + "`" + `EQ` + "`" + `, ` + "`" + `NEQ` + "`" + `, ` + "`" + `LT` + "`" + `, ` + "`" + `LTE` + "`" + `, ` + "`" + `GT` + "`" + `, ` + "`" + `GTE` + "`" + `, ` + "`" + `EREG` + "`" + `, ` + "`" + `NEREG` + "`" + `, ` + "`" + `IN` + "`" + `, ` + "`" + `NOTIN` + "`" + `, ` + "`" + `CONTAINS` + "`" + ` and\n` + "`" + `NOTCONTAINS` + "`" + `. Anything else: 400.",
           "type": "string",
-          "minLength": 1
+          "minLength": 1,
+          "example": "EQ"
         },
         "property": {
-          "description": "DESC",
+          "description": "Name of the property in ` + "`" + `entityContext` + "`" + `.",
           "type": "string",
-          "minLength": 1
+          "minLength": 1,
+          "example": "country"
         },
         "value": {
-          "description": "DESC",
+          "description": "What the property is compared with: a string in double quotes, a number, ` + "`" + `true` + "`" + `, ` + "`" + `false` + "`" + `, or a\nlist in square brackets. Space around it does not count.",
           "type": "string",
-          "minLength": 1
+          "minLength": 1,
+          "example": "\"FR\""
         }
       }
     },
     "createFlagRequest": {
-      "description": "DESC",
+      "description": "A new flag.",
       "type": "object",
       "required": [
         "description"
       ],
       "properties": {
         "description": {
-          "description": "DESC",
+          "description": "What the flag is for, in words for people.",
           "type": "string",
-          "minLength": 1
+          "minLength": 1,
+          "example": "Dark mode"
         },
         "key": {
-          "description": "DESC",
-          "type": "string"
+          "description": "Name of the flag for programs. Empty or left out: a random one. At most 63 characters: letters\nand digits of ASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
+          "type": "string",
+          "example": "dark-mode"
         },
         "template": {
-          "description": "DESC",
-          "type": "string"
+          "description": "What the flag starts with. Empty or left out: nothing. ` + "`" + `simple_boolean_flag` + "`" + `: a variant ` + "`" + `on` + "`" + `\nthat everybody gets once the flag is enabled. Anything else: 400.",
+          "type": "string",
+          "example": "simple_boolean_flag"
         }
       }
     },
     "createSegmentRequest": {
-      "description": "DESC",
+      "description": "A new segment.",
       "type": "object",
       "required": [
         "description",
@@ -4719,92 +6857,102 @@ func init() {
       ],
       "properties": {
         "description": {
-          "description": "DESC",
+          "description": "Who is in the segment, in words for people.",
           "type": "string",
-          "minLength": 1
+          "minLength": 1,
+          "example": "Everybody else"
         },
         "rolloutPercent": {
-          "description": "DESC",
+          "description": "Percentage of the matching entities that get a variant.",
           "type": "integer",
           "format": "int64",
           "maximum": 100,
-          "minimum": 0
+          "minimum": 0,
+          "example": 10
         }
       }
     },
     "createTagRequest": {
-      "description": "DESC",
+      "description": "A tag to put on a flag.",
       "type": "object",
       "required": [
         "value"
       ],
       "properties": {
         "value": {
-          "description": "DESC",
+          "description": "The label. At most 63 characters: letters and digits of ASCII, spaces, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and\n` + "`" + `:` + "`" + `.",
           "type": "string",
-          "minLength": 1
+          "minLength": 1,
+          "example": "web"
         }
       }
     },
     "createVariantRequest": {
-      "description": "DESC",
+      "description": "A new variant.",
       "type": "object",
       "required": [
         "key"
       ],
       "properties": {
         "attachment": {
-          "description": "DESC",
-          "type": "object"
+          "description": "A JSON object of any shape, served with the variant. Left out: an empty one. A string, number or\nlist: 400.",
+          "type": "object",
+          "example": {
+            "color": "#1f6feb"
+          }
         },
         "key": {
-          "description": "DESC",
+          "description": "Name of the variant. At most 63 characters: letters and digits of ASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and\n` + "`" + `:` + "`" + `.",
           "type": "string",
-          "minLength": 1
+          "minLength": 1,
+          "example": "blue"
         }
       }
     },
     "datarDayEntry": {
-      "description": "DESC",
+      "description": "Evaluations of one day.",
       "type": "object",
       "properties": {
         "count": {
-          "description": "DESC",
+          "description": "Number of evaluations on this day, within the asked span.",
           "type": "integer",
-          "format": "int64"
+          "format": "int64",
+          "example": 58325
         },
         "date": {
-          "description": "DESC",
+          "description": "The day, from midnight to midnight UTC.",
           "type": "string",
-          "format": "date"
+          "format": "date",
+          "example": "2026-01-31"
         }
       }
     },
     "datarFlagSummaryResponse": {
-      "description": "DESC",
+      "description": "The traffic of one flag, seen in three ways.",
       "type": "object",
       "properties": {
         "flagID": {
-          "description": "DESC",
+          "description": "Id of the flag.",
           "type": "integer",
-          "format": "int64"
+          "format": "int64",
+          "example": 42
         },
         "trafficByDay": {
-          "description": "DESC",
+          "description": "By UTC day, the earliest first. Days without traffic are left out.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarDayEntry"
           }
         },
         "trafficBySegment": {
-          "description": "DESC",
+          "description": "By segment, the largest count first. Evaluations without a segment are left out.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarSegmentEntry"
           }
         },
         "trafficByVariant": {
-          "description": "DESC",
+          "description": "By variant, the largest count first. Evaluations without a variant are an entry of their own.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarVariantEntry"
@@ -4813,60 +6961,68 @@ func init() {
       }
     },
     "datarSegmentEntry": {
-      "description": "DESC",
+      "description": "Evaluations that one segment decided.",
       "type": "object",
       "properties": {
         "count": {
-          "description": "DESC",
+          "description": "Number of evaluations.",
           "type": "integer",
-          "format": "int64"
+          "format": "int64",
+          "example": 127200
         },
         "segmentID": {
-          "description": "DESC",
+          "description": "Id of the segment, which may be deleted.",
           "type": "integer",
-          "format": "int64"
+          "format": "int64",
+          "example": 23
         }
       }
     },
     "datarSummaryFlag": {
-      "description": "DESC",
+      "description": "The traffic of one flag in the asked span.",
       "type": "object",
       "properties": {
         "description": {
-          "description": "DESC",
-          "type": "string"
+          "description": "Description of the flag. Left out for a flag that is gone from the database.",
+          "type": "string",
+          "example": "Colour of the checkout button"
         },
         "enabled": {
-          "description": "DESC",
-          "type": "boolean"
+          "description": "Whether the flag is on now. Left out (false) when it is off.",
+          "type": "boolean",
+          "example": true
         },
         "flagID": {
-          "description": "DESC",
+          "description": "Id of the flag.",
           "type": "integer",
-          "format": "int64"
+          "format": "int64",
+          "example": 42
         },
         "flagKey": {
-          "description": "DESC",
-          "type": "string"
+          "description": "Key of the flag. Left out for a flag that is gone from the database.",
+          "type": "string",
+          "example": "checkout-button"
         },
         "lastEvaluatedAt": {
-          "description": "DESC",
+          "description": "When the last evaluation in the span happened, in UTC. Left out when it is not known, because\nthe counts were stored without it.",
           "type": "string",
-          "format": "date-time"
+          "format": "date-time",
+          "example": "2026-01-31T14:05:09.123Z"
         },
         "totalEvalCount": {
-          "description": "DESC",
+          "description": "Number of evaluations in the span, those without a variant included.",
           "type": "integer",
-          "format": "int64"
+          "format": "int64",
+          "example": 128450
         }
       }
     },
     "datarSummaryResponse": {
-      "description": "DESC",
+      "description": "Flags with traffic.",
       "type": "object",
       "properties": {
         "flags": {
-          "description": "DESC",
+          "description": "The flags, the one with the most evaluations first.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarSummaryFlag"
@@ -4875,23 +7031,25 @@ func init() {
       }
     },
     "datarVariantEntry": {
-      "description": "DESC",
+      "description": "Evaluations that gave one variant.",
       "type": "object",
       "properties": {
         "count": {
-          "description": "DESC",
+          "description": "Number of evaluations.",
           "type": "integer",
-          "format": "int64"
+          "format": "int64",
+          "example": 63998
         },
         "variantID": {
-          "description": "DESC",
+          "description": "Id of the variant, which may be deleted. Left out (0): evaluations that gave no variant.",
           "type": "integer",
-          "format": "int64"
+          "format": "int64",
+          "example": 61
         }
       }
     },
     "distribution": {
-      "description": "DESC",
+      "description": "The share of a segment that one variant gets.",
       "type": "object",
       "required": [
         "percent",
@@ -4900,119 +7058,149 @@ func init() {
       ],
       "properties": {
         "id": {
-          "description": "DESC",
+          "description": "Id, given by the server. New with every replacement.",
           "type": "integer",
           "format": "int64",
           "minimum": 1,
-          "readOnly": true
+          "readOnly": true,
+          "example": 51
         },
         "percent": {
-          "description": "DESC",
+          "description": "Percentage of the segment. All distributions of a segment sum to 100.",
           "type": "integer",
           "format": "int64",
           "maximum": 100,
-          "minimum": 0
+          "minimum": 0,
+          "example": 50
         },
         "variantID": {
-          "description": "DESC",
+          "description": "Id of the variant, one of the same flag.",
           "type": "integer",
           "format": "int64",
-          "minimum": 1
+          "minimum": 1,
+          "example": 61
         },
         "variantKey": {
-          "description": "DESC",
+          "description": "Key of the variant. It must be the key that belongs to ` + "`" + `variantID` + "`" + `.",
           "type": "string",
-          "minLength": 1
+          "minLength": 1,
+          "example": "blue"
         }
       }
     },
     "duplicateFlagRequest": {
-      "description": "DESC",
+      "description": "How the copy of a flag differs from the original. Both fields are optional.",
       "type": "object",
       "properties": {
         "description": {
-          "description": "DESC",
-          "type": "string"
+          "description": "Description of the copy. Empty or left out: that of the original with ` + "`" + ` (cloned)` + "`" + ` behind it.",
+          "type": "string",
+          "example": "Colour of the checkout button, second round"
         },
         "key": {
-          "description": "DESC",
-          "type": "string"
+          "description": "Key of the copy. Empty or left out: a random one. At most 63 characters: letters and digits of\nASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
+          "type": "string",
+          "example": "checkout-button-2"
         }
       }
     },
     "error": {
-      "description": "DESC",
+      "description": "What went wrong.",
       "type": "object",
       "required": [
         "message"
       ],
       "properties": {
         "message": {
-          "description": "DESC",
+          "description": "The reason, in words for people. Programs should look at the status code.",
           "type": "string",
-          "minLength": 1
+          "minLength": 1,
+          "example": "unable to find flag 42 in the database"
         }
       }
     },
     "evalContext": {
-      "description": "DESC",
+      "description": "The question: which variant of which flag does this entity get?",
       "type": "object",
       "properties": {
         "enableDebug": {
-          "description": "DESC",
-          "type": "boolean"
+          "description": "Explain the result segment by segment in ` + "`" + `evalDebugLog` + "`" + `. FLAGR_EVAL_DEBUG_ENABLED must be true\nas well, which is the default.",
+          "type": "boolean",
+          "example": false
         },
         "entityContext": {
-          "description": "DESC",
-          "type": "object"
+          "description": "What constraints look at: a JSON object of properties, such as strings, numbers, booleans and\nlists. Numbers keep all their digits. Anything but an object matches no constraint.",
+          "type": "object",
+          "example": {
+            "age": 30,
+            "country": "FR"
+          }
         },
         "entityID": {
-          "description": "DESC",
-          "type": "string"
+          "description": "Who asks: the id of a user, a device, a company. The variant is picked by this id, so the same\nid gets the same one. Empty or left out: the server makes up a random one, ` + "`" + `randomly_generated_` + "`" + `\nand a number, and every call is a new draw.",
+          "type": "string",
+          "example": "user-1001"
         },
         "entityType": {
-          "description": "DESC",
-          "type": "string"
+          "description": "What kind of thing the entity is, for the records. A flag with an entity type of its own\noverrides it.",
+          "type": "string",
+          "example": "user"
         },
         "flagID": {
-          "description": "DESC",
+          "description": "Id of the flag. It goes before ` + "`" + `flagKey` + "`" + `.",
           "type": "integer",
           "format": "int64",
-          "minimum": 1
+          "minimum": 1,
+          "example": 42
         },
         "flagKey": {
-          "description": "DESC",
-          "type": "string"
+          "description": "Key of the flag, used if there is no flag with the ` + "`" + `flagID` + "`" + `. If no flag has this key and it is a\nnumber, it is taken as an id.",
+          "type": "string",
+          "example": "checkout-button"
         },
         "flagTags": {
-          "description": "DESC",
+          "description": "Not used for a single flag; the result repeats it. To evaluate by tag, use\n` + "`" + `POST /evaluation/batch` + "`" + `.",
           "type": "array",
           "items": {
             "type": "string"
           },
-          "x-omitempty": true
+          "x-omitempty": true,
+          "example": [
+            "web"
+          ]
         },
         "flagTagsOperator": {
-          "description": "DESC",
+          "description": "Not used for a single flag.",
           "type": "string",
           "default": "ANY",
           "enum": [
             "ANY",
             "ALL"
-          ]
+          ],
+          "example": "ANY"
         }
+      },
+      "example": {
+        "entityContext": {
+          "age": 30,
+          "country": "FR"
+        },
+        "entityID": "user-1001",
+        "entityType": "user",
+        "flagKey": "checkout-button"
       }
     },
     "evalDebugLog": {
-      "description": "DESC",
+      "description": "Why the result is what it is. The wording is for people and may change.",
       "type": "object",
       "properties": {
         "msg": {
-          "description": "DESC",
-          "type": "string"
+          "description": "Why no segment was tried: the flag is not there, is not enabled, or has no segments.",
+          "type": "string",
+          "example": "flagID 42 is not enabled"
         },
         "segmentDebugLogs": {
-          "description": "DESC",
+          "description": "One entry for each segment that was tried, in order. Empty or null without ` + "`" + `enableDebug` + "`" + `.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/segmentDebugLog"
@@ -5021,13 +7209,14 @@ func init() {
       }
     },
     "evalResult": {
-      "description": "DESC",
+      "description": "The answer: the variant, or that there is none, and how it came about.",
       "type": "object",
       "properties": {
         "dataRecordsEnabled": {
-          "description": "DESC",
+          "description": "Whether the flag lets its evaluations be recorded. Left out when not.",
           "type": "boolean",
-          "x-omitempty": true
+          "x-omitempty": true,
+          "example": true
         },
         "evalContext": {
           "$ref": "#/definitions/evalContext"
@@ -5036,72 +7225,87 @@ func init() {
           "$ref": "#/definitions/evalDebugLog"
         },
         "flagID": {
-          "description": "DESC",
+          "description": "Id of the flag; that of the question if no flag was found.",
           "type": "integer",
-          "format": "int64"
+          "format": "int64",
+          "example": 42
         },
         "flagKey": {
-          "description": "DESC",
-          "type": "string"
+          "description": "Key of the flag; that of the question if no flag was found.",
+          "type": "string",
+          "example": "checkout-button"
         },
         "flagSnapshotID": {
-          "description": "DESC",
+          "description": "Id of the snapshot of the flag that was evaluated, to look up later what it was like.",
           "type": "integer",
-          "format": "int64"
+          "format": "int64",
+          "example": 117
         },
         "flagTags": {
-          "description": "DESC",
+          "description": "Values of the tags of the flag. Left out when there are none.",
           "type": "array",
           "items": {
             "type": "string"
           },
-          "x-omitempty": true
+          "x-omitempty": true,
+          "example": [
+            "web"
+          ]
         },
         "recordSource": {
-          "description": "DESC",
+          "description": "Where the record comes from. An answer of this API always says ` + "`" + `evaluation` + "`" + `; records of seen\nvariants say ` + "`" + `exposure` + "`" + `.",
           "type": "string",
           "enum": [
             "evaluation",
             "exposure"
-          ]
+          ],
+          "example": "evaluation"
         },
         "segmentID": {
-          "description": "DESC",
+          "description": "Id of the segment that assigned the variant. Left out when there is no variant.",
           "type": "integer",
-          "format": "int64"
+          "format": "int64",
+          "example": 23
         },
         "timestamp": {
-          "description": "DESC",
-          "type": "string"
+          "description": "When the flag was evaluated: RFC 3339, UTC, in whole seconds.",
+          "type": "string",
+          "example": "2026-01-31T14:05:09Z"
         },
         "variantAttachment": {
-          "description": "DESC",
-          "type": "object"
+          "description": "Attachment of the variant, at least ` + "`" + `{}` + "`" + `. Left out when there is no variant.",
+          "type": "object",
+          "example": {
+            "color": "#1f6feb"
+          }
         },
         "variantID": {
-          "description": "DESC",
+          "description": "Id of the variant. Left out when there is none.",
           "type": "integer",
-          "format": "int64"
+          "format": "int64",
+          "example": 61
         },
         "variantKey": {
-          "description": "DESC",
-          "type": "string"
+          "description": "Key of the variant. Left out when there is none.",
+          "type": "string",
+          "example": "blue"
         }
       }
     },
     "evaluationBatchRequest": {
-      "description": "DESC",
+      "description": "Entities, and the flags to evaluate for each of them: by tag, by id, by key, or all three.",
       "type": "object",
       "required": [
         "entities"
       ],
       "properties": {
         "enableDebug": {
-          "description": "DESC",
-          "type": "boolean"
+          "description": "Explain each result segment by segment. FLAGR_EVAL_DEBUG_ENABLED must be true as well.",
+          "type": "boolean",
+          "example": false
         },
         "entities": {
-          "description": "DESC",
+          "description": "Who asks. At least one.",
           "type": "array",
           "minItems": 1,
           "items": {
@@ -5109,53 +7313,88 @@ func init() {
           }
         },
         "flagIDs": {
-          "description": "DESC",
+          "description": "Ids of flags. Left out or at least one; repeated ids count once.",
           "type": "array",
           "minItems": 1,
           "items": {
             "type": "integer",
             "format": "int64",
             "minimum": 1
-          }
+          },
+          "example": [
+            42,
+            43
+          ]
         },
         "flagKeys": {
-          "description": "DESC",
+          "description": "Keys of flags. Left out or at least one; repeated keys count once.",
           "type": "array",
           "minItems": 1,
           "items": {
             "type": "string",
             "minLength": 1
-          }
+          },
+          "example": [
+            "checkout-button",
+            "dark-mode"
+          ]
         },
         "flagTags": {
-          "description": "DESC",
+          "description": "Values of tags: all flags that carry them are evaluated. Left out or at least one.",
           "type": "array",
           "minItems": 1,
           "items": {
             "type": "string",
             "minLength": 1
-          }
+          },
+          "example": [
+            "web"
+          ]
         },
         "flagTagsOperator": {
-          "description": "DESC",
+          "description": "` + "`" + `ANY` + "`" + `: flags with one of the ` + "`" + `flagTags` + "`" + `. ` + "`" + `ALL` + "`" + `: flags with all of them.",
           "type": "string",
           "default": "ANY",
           "enum": [
             "ANY",
             "ALL"
-          ]
+          ],
+          "example": "ANY"
         }
+      },
+      "example": {
+        "entities": [
+          {
+            "entityContext": {
+              "age": 30,
+              "country": "FR"
+            },
+            "entityID": "user-1001",
+            "entityType": "user"
+          },
+          {
+            "entityContext": {
+              "age": 30,
+              "country": "FR"
+            },
+            "entityID": "user-1004",
+            "entityType": "user"
+          }
+        ],
+        "flagKeys": [
+          "checkout-button"
+        ]
       }
     },
     "evaluationBatchResponse": {
-      "description": "DESC",
+      "description": "The answers to a batch.",
       "type": "object",
       "required": [
         "evaluationResults"
       ],
       "properties": {
         "evaluationResults": {
-          "description": "DESC",
+          "description": "Results, entity by entity in the order of the request; for each entity flags by tag, then by id,\nthen by key.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/evalResult"
@@ -5164,97 +7403,117 @@ func init() {
       }
     },
     "evaluationEntity": {
-      "description": "DESC",
+      "description": "Who asks in a batch.",
       "type": "object",
       "properties": {
         "entityContext": {
-          "description": "DESC",
-          "type": "object"
+          "description": "What constraints look at: a JSON object of properties, such as strings, numbers, booleans and\nlists. Numbers keep all their digits. Anything but an object matches no constraint.",
+          "type": "object",
+          "example": {
+            "age": 30,
+            "country": "FR"
+          }
         },
         "entityID": {
-          "description": "DESC",
-          "type": "string"
+          "description": "Id of the user, device or company. Empty or left out: the server makes up a random one.",
+          "type": "string",
+          "example": "user-1001"
         },
         "entityType": {
-          "description": "DESC",
-          "type": "string"
+          "description": "What kind of thing the entity is. A flag with an entity type of its own overrides it.",
+          "type": "string",
+          "example": "user"
         }
       }
     },
     "exposure": {
-      "description": "DESC",
+      "description": "One entity has seen one flag. ` + "`" + `flagID` + "`" + ` or ` + "`" + `flagKey` + "`" + ` is needed; if both are there, they must name\nthe same flag.",
       "type": "object",
       "required": [
         "entityID"
       ],
       "properties": {
         "entityContext": {
-          "description": "DESC",
+          "description": "Properties of the entity, kept in the record: a JSON object of any shape.",
           "type": "object",
-          "additionalProperties": true
+          "additionalProperties": true,
+          "example": {
+            "age": 30,
+            "country": "FR"
+          }
         },
         "entityID": {
-          "description": "DESC",
-          "type": "string"
+          "description": "Who has seen it.",
+          "type": "string",
+          "example": "user-1001"
         },
         "entityType": {
-          "description": "DESC",
-          "type": "string"
+          "description": "What kind of thing the entity is.",
+          "type": "string",
+          "example": "user"
         },
         "flagID": {
-          "description": "DESC",
+          "description": "Id of the flag.",
           "type": "integer",
-          "format": "int64"
+          "format": "int64",
+          "example": 42
         },
         "flagKey": {
-          "description": "DESC",
-          "type": "string"
+          "description": "Key of the flag.",
+          "type": "string",
+          "example": "checkout-button"
         },
         "flagSnapshotID": {
-          "description": "DESC",
+          "description": "Snapshot of the flag that was evaluated. Left out: the current one.",
           "type": "integer",
-          "format": "int64"
+          "format": "int64",
+          "example": 117
         },
         "timestamp": {
-          "description": "DESC",
+          "description": "When it was seen, as RFC 3339. Left out: now.",
           "type": "string",
-          "format": "date-time"
+          "format": "date-time",
+          "example": "2026-01-31T14:05:11.000Z"
         },
         "variantID": {
-          "description": "DESC",
+          "description": "Id of the variant that was seen, one of this flag. Optional; it must agree with ` + "`" + `variantKey` + "`" + ` if\nboth are there.",
           "type": "integer",
-          "format": "int64"
+          "format": "int64",
+          "example": 61
         },
         "variantKey": {
-          "description": "DESC",
-          "type": "string"
+          "description": "Key of the variant that was seen. Optional.",
+          "type": "string",
+          "example": "blue"
         }
       }
     },
     "exposureRowError": {
-      "description": "DESC",
+      "description": "A row that was refused.",
       "type": "object",
       "properties": {
         "index": {
-          "description": "DESC",
+          "description": "Place of the row in the request, counted from 0. Left out for the first row.",
           "type": "integer",
-          "format": "int64"
+          "format": "int64",
+          "example": 1
         },
         "message": {
-          "description": "DESC",
-          "type": "string"
+          "description": "What is wrong with it.",
+          "type": "string",
+          "example": "flag not found"
         }
       }
     },
     "exposuresRequest": {
-      "description": "DESC",
+      "description": "What entities have seen.",
       "type": "object",
       "required": [
         "exposures"
       ],
       "properties": {
         "exposures": {
-          "description": "DESC",
+          "description": "The rows. At least one, at most FLAGR_EXPOSURE_BATCH_SIZE (100 by default).",
           "type": "array",
           "minItems": 1,
           "items": {
@@ -5264,29 +7523,31 @@ func init() {
       }
     },
     "exposuresResponse": {
-      "description": "DESC",
+      "description": "What became of the exposures.",
       "type": "object",
       "properties": {
         "errors": {
-          "description": "DESC",
+          "description": "Rows that were refused, and why.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/exposureRowError"
           }
         },
         "loggedCount": {
-          "description": "DESC",
+          "description": "How many rows were recorded. Left out when none were.",
           "type": "integer",
-          "format": "int64"
+          "format": "int64",
+          "example": 1
         },
         "message": {
-          "description": "DESC",
-          "type": "string"
+          "description": "The outcome in words.",
+          "type": "string",
+          "example": "Exposures logged successfully"
         }
       }
     },
     "flag": {
-      "description": "DESC",
+      "description": "A feature flag with its parts. Which parts are filled in depends on the operation.",
       "type": "object",
       "required": [
         "description",
@@ -5295,67 +7556,77 @@ func init() {
       ],
       "properties": {
         "createdBy": {
-          "description": "DESC",
-          "type": "string"
+          "description": "Who created the flag, if the server knows its users.",
+          "type": "string",
+          "example": "ada@example.com"
         },
         "dataRecordsEnabled": {
-          "description": "DESC",
-          "type": "boolean"
+          "description": "Whether evaluations of this flag are recorded: counted by Datar, sent to Kafka, Kinesis or\nPub/Sub. The recorders of the server must be on as well.",
+          "type": "boolean",
+          "example": true
         },
         "description": {
-          "description": "DESC",
+          "description": "What the flag is for, in words for people.",
           "type": "string",
-          "minLength": 1
+          "minLength": 1,
+          "example": "Colour of the checkout button"
         },
         "enabled": {
-          "description": "DESC",
-          "type": "boolean"
+          "description": "Whether the flag is on. Off: nobody gets a variant.",
+          "type": "boolean",
+          "example": true
         },
         "entityType": {
-          "description": "DESC",
-          "type": "string"
+          "description": "What an entity of this flag is, such as ` + "`" + `user` + "`" + ` or ` + "`" + `device` + "`" + `. If it is not empty, it replaces the\n` + "`" + `entityType` + "`" + ` of every evaluation, so that all records of the flag agree.",
+          "type": "string",
+          "example": "user"
         },
         "id": {
-          "description": "DESC",
+          "description": "Id, given by the server.",
           "type": "integer",
           "format": "int64",
           "minimum": 1,
-          "readOnly": true
+          "readOnly": true,
+          "example": 42
         },
         "key": {
-          "description": "DESC",
+          "description": "Name of the flag for programs, unique in the server, deleted flags included. At most 63\ncharacters: letters and digits of ASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
           "type": "string",
-          "minLength": 1
+          "minLength": 1,
+          "example": "checkout-button"
         },
         "notes": {
-          "description": "DESC",
-          "type": "string"
+          "description": "Free text about the flag, usually Markdown.",
+          "type": "string",
+          "example": "Ends on 1 March."
         },
         "segments": {
-          "description": "DESC",
+          "description": "Parts of the audience, in the order in which they are tried: by rank, then by id.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/segment"
           }
         },
         "tags": {
-          "description": "DESC",
+          "description": "Labels of the flag.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/tag"
           }
         },
         "updatedAt": {
-          "description": "DESC",
+          "description": "When the flag was last changed, in UTC.",
           "type": "string",
-          "format": "date-time"
+          "format": "date-time",
+          "example": "2026-01-30T09:12:44.000Z"
         },
         "updatedBy": {
-          "description": "DESC",
-          "type": "string"
+          "description": "Who made the last change to the flag or one of its parts, if the server knows its users.",
+          "type": "string",
+          "example": "ada@example.com"
         },
         "variants": {
-          "description": "DESC",
+          "description": "Possible outcomes, in the order of their ids.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/variant"
@@ -5364,7 +7635,7 @@ func init() {
       }
     },
     "flagSnapshot": {
-      "description": "DESC",
+      "description": "A flag as it was right after one change.",
       "type": "object",
       "required": [
         "flag",
@@ -5375,118 +7646,149 @@ func init() {
           "$ref": "#/definitions/flag"
         },
         "id": {
-          "description": "DESC",
+          "description": "Id of the snapshot. Ids grow with time, over all flags.",
           "type": "integer",
           "format": "int64",
           "minimum": 1,
-          "readOnly": true
+          "readOnly": true,
+          "example": 117
         },
         "updatedAt": {
-          "description": "DESC",
+          "description": "When the change was made: RFC 3339, UTC.",
           "type": "string",
-          "minLength": 1
+          "minLength": 1,
+          "example": "2026-01-30T09:12:44Z"
         },
         "updatedBy": {
-          "description": "DESC",
-          "type": "string"
+          "description": "Who made the change, if the server knows its users.",
+          "type": "string",
+          "example": "ada@example.com"
         }
       }
     },
     "flagSnapshotMaxID": {
-      "description": "DESC",
+      "description": "The newest snapshot of the server.",
       "type": "object",
       "properties": {
         "maxID": {
-          "description": "DESC",
+          "description": "The highest id of all snapshots. Left out while there is none.",
           "type": "integer",
-          "format": "int64"
+          "format": "int64",
+          "example": 117
         }
       }
     },
     "health": {
-      "description": "DESC",
+      "description": "The state of the server.",
       "type": "object",
       "properties": {
         "status": {
-          "description": "DESC",
-          "type": "string"
+          "description": "` + "`" + `OK` + "`" + ` when the server is up.",
+          "type": "string",
+          "example": "OK"
         }
       }
     },
     "putDistributionsRequest": {
-      "description": "DESC",
+      "description": "All distributions of a segment.",
       "type": "object",
       "required": [
         "distributions"
       ],
       "properties": {
         "distributions": {
-          "description": "DESC",
+          "description": "The shares. Their percentages sum to 100, and each variant belongs to the flag.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/distribution"
-          }
+          },
+          "example": [
+            {
+              "percent": 50,
+              "variantID": 61,
+              "variantKey": "blue"
+            },
+            {
+              "percent": 50,
+              "variantID": 62,
+              "variantKey": "green"
+            }
+          ]
         }
       }
     },
     "putFlagRequest": {
-      "description": "DESC",
+      "description": "Changes to a flag. Fields that are left out, or null, stay as they are.",
       "type": "object",
       "properties": {
         "dataRecordsEnabled": {
-          "description": "DESC",
+          "description": "Whether evaluations of this flag are recorded.",
           "type": "boolean",
-          "x-nullable": true
+          "x-nullable": true,
+          "example": true
         },
         "description": {
-          "description": "DESC",
+          "description": "What the flag is for, in words for people. It cannot be emptied.",
           "type": "string",
           "minLength": 1,
-          "x-nullable": true
+          "x-nullable": true,
+          "example": "Colour of the checkout button"
         },
         "enabled": {
-          "description": "DESC",
+          "description": "Ignored. Use ` + "`" + `PUT /flags/{flagID}/enabled` + "`" + `.",
           "type": "boolean",
-          "x-nullable": true
+          "x-nullable": true,
+          "example": true
         },
         "entityType": {
-          "description": "DESC",
+          "description": "What an entity of this flag is. Empty: evaluations keep their own. The rules are those of a key:\nat most 63 characters out of letters and digits of ASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
           "type": "string",
-          "x-nullable": true
+          "x-nullable": true,
+          "example": "user"
         },
         "key": {
-          "description": "DESC",
+          "description": "New key of the flag. Clients that evaluate by the old one no longer find the flag. At most 63\ncharacters: letters and digits of ASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
           "type": "string",
-          "x-nullable": true
+          "x-nullable": true,
+          "example": "checkout-button"
         },
         "notes": {
-          "description": "DESC",
+          "description": "Free text about the flag, usually Markdown. May be empty.",
           "type": "string",
-          "x-nullable": true
+          "x-nullable": true,
+          "example": "Ends on 1 March."
         }
+      },
+      "example": {
+        "dataRecordsEnabled": true,
+        "description": "Colour of the checkout button"
       }
     },
     "putSegmentReorderRequest": {
-      "description": "DESC",
+      "description": "Segments of one flag in a new order.",
       "type": "object",
       "required": [
         "segmentIDs"
       ],
       "properties": {
         "segmentIDs": {
-          "description": "DESC",
+          "description": "Ids of the segments, the one to be tried first in front.",
           "type": "array",
           "minItems": 1,
           "items": {
             "type": "integer",
             "format": "int64",
             "minimum": 1
-          }
+          },
+          "example": [
+            24,
+            23
+          ]
         }
       }
     },
     "putSegmentRequest": {
-      "description": "DESC",
+      "description": "What a segment is to be like. Both fields are needed, also the one that does not change.",
       "type": "object",
       "required": [
         "description",
@@ -5494,39 +7796,45 @@ func init() {
       ],
       "properties": {
         "description": {
-          "description": "DESC",
+          "description": "Who is in the segment, in words for people.",
           "type": "string",
-          "minLength": 1
+          "minLength": 1,
+          "example": "Adults in France"
         },
         "rolloutPercent": {
-          "description": "DESC",
+          "description": "Percentage of the matching entities that get a variant.",
           "type": "integer",
           "format": "int64",
           "maximum": 100,
-          "minimum": 0
+          "minimum": 0,
+          "example": 100
         }
       }
     },
     "putVariantRequest": {
-      "description": "DESC",
+      "description": "What a variant is to be like.",
       "type": "object",
       "required": [
         "key"
       ],
       "properties": {
         "attachment": {
-          "description": "DESC",
-          "type": "object"
+          "description": "A JSON object that replaces the old one. Left out: the old one stays. A string, number or list:\n400.",
+          "type": "object",
+          "example": {
+            "color": "#0969da"
+          }
         },
         "key": {
-          "description": "DESC",
+          "description": "Name of the variant. At most 63 characters: letters and digits of ASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and\n` + "`" + `:` + "`" + `.",
           "type": "string",
-          "minLength": 1
+          "minLength": 1,
+          "example": "blue"
         }
       }
     },
     "segment": {
-      "description": "DESC",
+      "description": "A part of the audience: constraints say who is in it, distributions who of them gets what.",
       "type": "object",
       "required": [
         "description",
@@ -5535,165 +7843,179 @@ func init() {
       ],
       "properties": {
         "constraints": {
-          "description": "DESC",
+          "description": "Conditions, all of which must hold. Empty: the segment matches everybody.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/constraint"
           }
         },
         "description": {
-          "description": "DESC",
+          "description": "Who is in the segment, in words for people.",
           "type": "string",
-          "minLength": 1
+          "minLength": 1,
+          "example": "Adults in France"
         },
         "distributions": {
-          "description": "DESC",
+          "description": "How the segment is shared between variants. Empty: nobody in it gets one.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/distribution"
           }
         },
         "id": {
-          "description": "DESC",
+          "description": "Id, given by the server.",
           "type": "integer",
           "format": "int64",
           "minimum": 1,
-          "readOnly": true
+          "readOnly": true,
+          "example": 23
         },
         "rank": {
-          "description": "DESC",
+          "description": "Place in the order of segments: the lowest rank is tried first, equal ranks by id. A new segment\nhas 999.",
           "type": "integer",
           "format": "int64",
-          "minimum": 0
+          "minimum": 0,
+          "example": 0
         },
         "rolloutPercent": {
-          "description": "DESC",
+          "description": "Percentage of the matching entities that get a variant. The others get none, and no later\nsegment is tried for them. Raising it keeps everyone who had a variant.",
           "type": "integer",
           "format": "int64",
           "maximum": 100,
-          "minimum": 0
+          "minimum": 0,
+          "example": 100
         }
       }
     },
     "segmentDebugLog": {
-      "description": "DESC",
+      "description": "What happened in one segment.",
       "type": "object",
       "properties": {
         "msg": {
-          "description": "DESC",
-          "type": "string"
+          "description": "Which constraint did not hold, or how the rollout and the distributions decided.",
+          "type": "string",
+          "example": "constraint not met: country EQ \"FR\""
         },
         "segmentID": {
-          "description": "DESC",
+          "description": "Id of the segment.",
           "type": "integer",
           "format": "int64",
-          "minimum": 1
+          "minimum": 1,
+          "example": 23
         }
       }
     },
     "setFlagEnabledRequest": {
-      "description": "DESC",
+      "description": "Whether a flag is to be on.",
       "type": "object",
       "required": [
         "enabled"
       ],
       "properties": {
         "enabled": {
-          "description": "DESC",
-          "type": "boolean"
+          "description": "true: on. false: off.",
+          "type": "boolean",
+          "example": true
         }
       }
     },
     "tag": {
-      "description": "DESC",
+      "description": "A label that flags share.",
       "type": "object",
       "required": [
         "value"
       ],
       "properties": {
         "id": {
-          "description": "DESC",
+          "description": "Id, given by the server.",
           "type": "integer",
           "format": "int64",
           "minimum": 1,
-          "readOnly": true
+          "readOnly": true,
+          "example": 7
         },
         "value": {
-          "description": "DESC",
+          "description": "The label itself. At most 63 characters: letters and digits of ASCII, spaces, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + `\nand ` + "`" + `:` + "`" + `.",
           "type": "string",
-          "minLength": 1
+          "minLength": 1,
+          "example": "web"
         }
       }
     },
     "variant": {
-      "description": "DESC",
+      "description": "One possible outcome of a flag.",
       "type": "object",
       "required": [
         "key"
       ],
       "properties": {
         "attachment": {
-          "description": "DESC",
-          "type": "object"
+          "description": "A JSON object of any shape, served with the variant.",
+          "type": "object",
+          "example": {
+            "color": "#1f6feb"
+          }
         },
         "id": {
-          "description": "DESC",
+          "description": "Id, given by the server.",
           "type": "integer",
           "format": "int64",
           "minimum": 1,
-          "readOnly": true
+          "readOnly": true,
+          "example": 61
         },
         "key": {
-          "description": "DESC",
+          "description": "Name of the variant, which the code of the client looks at. At most 63 characters: letters and\ndigits of ASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
           "type": "string",
-          "minLength": 1
+          "minLength": 1,
+          "example": "blue"
         }
       }
     }
   },
   "tags": [
     {
-      "description": "DESC",
+      "description": "A flag has variants, which are its possible outcomes, and segments, which say who gets which. A\nnew flag is disabled: nobody gets a variant until it is switched on.",
       "name": "flag"
     },
     {
-      "description": "DESC",
+      "description": "Tags are labels for finding flags and for evaluating several at once. A tag belongs to the whole\nserver: flags that carry the same value share it.",
       "name": "tag"
     },
     {
-      "description": "DESC",
+      "description": "A variant is one possible outcome of a flag, such as ` + "`" + `on` + "`" + ` or ` + "`" + `blue` + "`" + `. Its attachment is a JSON\nobject that travels with it: this is how a flag carries configuration.",
       "name": "variant"
     },
     {
-      "description": "DESC",
+      "description": "A segment is a part of the audience. Segments are tried by rank, lowest first, and the first one\nwhose constraints all match decides.",
       "name": "segment"
     },
     {
-      "description": "DESC",
+      "description": "A constraint is a condition on the context of an entity, such as ` + "`" + `country EQ \"FR\"` + "`" + `. All\nconstraints of a segment must hold; a segment without any matches everybody.",
       "name": "constraint"
     },
     {
-      "description": "DESC",
+      "description": "A distribution is the share of a segment that one variant gets. The distributions of a segment\nsum to 100 percent and are always replaced together.",
       "name": "distribution"
     },
     {
-      "description": "DESC",
+      "description": "Which variant does this entity get? Evaluation reads no database, and an entity with the same\ncontext gets the same variant every time until the flag is changed.",
       "name": "evaluation"
     },
     {
-      "description": "DESC",
+      "description": "An exposure says that somebody has really seen a variant, which is not the same as having been\nassigned it. Exposures go to the streaming recorders; Datar does not count them.",
       "name": "exposure"
     },
     {
-      "description": "DESC",
+      "description": "Is the server up?",
       "name": "health"
     },
     {
-      "description": "DESC",
+      "description": "The flags as a file: for backups, for eval-only servers, and for a look at what evaluation works\nwith.",
       "name": "export"
     },
     {
-      "description": "DESC",
+      "description": "What the flags really do: how many evaluations each flag, variant and segment had.\nFLAGR_RECORDER_ENABLED=true and a FLAGR_RECORDER_TYPE that contains ` + "`" + `datar` + "`" + ` switch Datar on; a\nflag is counted while its ` + "`" + `dataRecordsEnabled` + "`" + ` is true.",
       "name": "datar"
     }
   ]

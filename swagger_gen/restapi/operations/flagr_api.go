@@ -293,7 +293,45 @@ func NewFlagrAPI(spec *loads.Document) *FlagrAPI {
 	}
 }
 
-// FlagrAPI DESC
+// FlagrAPI Flagr answers one question, many times a second: which variant of this flag
+// does this user get? It serves feature flags, A/B tests and dynamic
+// configuration from one binary and one SQL database. Datar, its built-in
+// analytics, counts those answers and shows how much traffic each flag,
+// variant and segment really gets.
+//
+// A first round: create a flag with `POST /flags` and the template
+// `simple_boolean_flag`, switch it on with `PUT /flags/{flagID}/enabled`, let
+// its evaluations be recorded by setting `dataRecordsEnabled` with
+// `PUT /flags/{flagID}`, ask for a variant with `POST /evaluation`, and read
+// the counts with `GET /datar/summary`. A change takes a few seconds to reach
+// evaluation: the server evaluates from memory and looks for changes every
+// FLAGR_EVALCACHE_REFRESHINTERVAL (3 s by default).
+//
+// Bodies are JSON, both ways, and all paths begin with /api/v1, behind
+// FLAGR_WEB_PREFIX if that is set. Ids are whole numbers from 1. Keys are at
+// most 63 characters: letters and digits of ASCII, and `_`, `-`, `/`, `.` and
+// `:`. Times are RFC 3339, and in UTC wherever the server writes them.
+// Percentages are whole numbers from 0 to 100. In answers, an optional number,
+// text or boolean is left out when it is 0, empty or false.
+//
+// Every error is a JSON object with a `message` for people, and one of these:
+//
+//   - 400: the request breaks a rule, or its body is not JSON.
+//   - 404: nothing is there under this id or path.
+//   - 405: the path does not have this method.
+//   - 413: the body is too large.
+//   - 415: the body is not declared as application/json.
+//   - 422: a parameter or field is missing, of the wrong type, or outside its
+//     limits. The message names it.
+//   - 500: the server failed. Its log says why.
+//   - 501: this server does not offer the operation. One in eval-only mode,
+//     which takes its flags from a file or a URL, offers health, evaluation and
+//     the export of the eval cache.
+//   - 503: Datar is switched off.
+//
+// The server is configured with environment variables (FLAGR_DB_DBDRIVER,
+// FLAGR_RECORDER_ENABLED and others). The options of its command line only say
+// where and how it listens.
 type FlagrAPI struct {
 	spec            *loads.Document
 	context         *middleware.Context

@@ -28,9 +28,21 @@ func NewCreateConstraint(ctx *middleware.Context, handler CreateConstraintHandle
 
 // CreateConstraint swagger:route POST /flags/{flagID}/segments/{segmentID}/constraints constraint createConstraint
 //
-// # DESC
+// # Add a constraint
 //
-// DESC
+// Adds a condition to a segment. It compares one property of the evaluation's `entityContext` with
+// a value, which is written in the language of constraints:
+//
+//   - `EQ`, `NEQ`: equal or not, with a string `"FR"`, a number `18`, or `true` and `false`.
+//   - `LT`, `LTE`, `GT`, `GTE`: less, less or equal, greater, greater or equal, with a number.
+//   - `EREG`, `NEREG`: the property matches a regular expression in Go's syntax, or does not:
+//     `"@example\.com$"`.
+//   - `IN`, `NOTIN`: the property is one of a list, or is not: `["FR", "DE"]` or `[1, 2, 3]`.
+//   - `CONTAINS`, `NOTCONTAINS`: the property is a list and has this item, or does not have it:
+//     `"vip"`.
+//
+// Strings are always in double quotes. If the property is missing from the context, or its type
+// does not go with the value, the constraint does not hold, whatever the operator.
 type CreateConstraint struct {
 	Context *middleware.Context
 	Handler CreateConstraintHandler

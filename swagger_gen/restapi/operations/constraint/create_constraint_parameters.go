@@ -31,16 +31,16 @@ func NewCreateConstraintParams() CreateConstraintParams {
 type CreateConstraintParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// DESC
+	// The new constraint.
 	// Required: true
 	// In: body
 	Body *models.CreateConstraintRequest
-	// DESC
+	// Id of the flag.
 	// Required: true
 	// Minimum: 1
 	// In: path
 	FlagID int64
-	// DESC
+	// Id of the segment. It must be one of this flag.
 	// Required: true
 	// Minimum: 1
 	// In: path

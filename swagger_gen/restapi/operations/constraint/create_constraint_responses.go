@@ -12,7 +12,7 @@ import (
 // CreateConstraintOKCode is the HTTP code returned for type CreateConstraintOK
 const CreateConstraintOKCode int = 200
 
-// CreateConstraintOK DESC
+// CreateConstraintOK The constraint.
 //
 // swagger:response createConstraintOK
 type CreateConstraintOK struct {
@@ -50,7 +50,9 @@ func (o *CreateConstraintOK) WriteResponse(rw http.ResponseWriter, producer runt
 	}
 }
 
-// CreateConstraintDefault DESC
+// CreateConstraintDefault 400: the operator is unknown, or property and value cannot be parsed; most often the double
+// quotes of a string are missing. 404: no such flag, or it has no such segment. 422: a field is
+// missing or empty.
 //
 // swagger:response createConstraintDefault
 type CreateConstraintDefault struct {

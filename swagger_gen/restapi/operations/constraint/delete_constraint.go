@@ -28,9 +28,9 @@ func NewDeleteConstraint(ctx *middleware.Context, handler DeleteConstraintHandle
 
 // DeleteConstraint swagger:route DELETE /flags/{flagID}/segments/{segmentID}/constraints/{constraintID} constraint deleteConstraint
 //
-// # DESC
+// # Delete a constraint
 //
-// DESC
+// Deletes a constraint. A segment that loses its last one matches everybody.
 type DeleteConstraint struct {
 	Context *middleware.Context
 	Handler DeleteConstraintHandler

@@ -12,7 +12,7 @@ import (
 // DeleteConstraintOKCode is the HTTP code returned for type DeleteConstraintOK
 const DeleteConstraintOKCode int = 200
 
-// DeleteConstraintOK DESC
+// DeleteConstraintOK Deleted. The answer has no body.
 //
 // swagger:response deleteConstraintOK
 type DeleteConstraintOK struct {
@@ -32,7 +32,7 @@ func (o *DeleteConstraintOK) WriteResponse(rw http.ResponseWriter, producer runt
 	rw.WriteHeader(200)
 }
 
-// DeleteConstraintDefault DESC
+// DeleteConstraintDefault 404: no such flag, segment or constraint.
 //
 // swagger:response deleteConstraintDefault
 type DeleteConstraintDefault struct {

@@ -28,9 +28,9 @@ func NewFindConstraints(ctx *middleware.Context, handler FindConstraintsHandler)
 
 // FindConstraints swagger:route GET /flags/{flagID}/segments/{segmentID}/constraints constraint findConstraints
 //
-// # DESC
+// # List the constraints of a segment
 //
-// DESC
+// Lists the constraints of one segment in the order of their ids.
 type FindConstraints struct {
 	Context *middleware.Context
 	Handler FindConstraintsHandler

@@ -27,12 +27,12 @@ func NewFindConstraintsParams() FindConstraintsParams {
 type FindConstraintsParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// DESC
+	// Id of the flag.
 	// Required: true
 	// Minimum: 1
 	// In: path
 	FlagID int64
-	// DESC
+	// Id of the segment. It must be one of this flag.
 	// Required: true
 	// Minimum: 1
 	// In: path

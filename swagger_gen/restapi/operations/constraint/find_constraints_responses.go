@@ -12,7 +12,7 @@ import (
 // FindConstraintsOKCode is the HTTP code returned for type FindConstraintsOK
 const FindConstraintsOKCode int = 200
 
-// FindConstraintsOK DESC
+// FindConstraintsOK The constraints.
 //
 // swagger:response findConstraintsOK
 type FindConstraintsOK struct {
@@ -53,7 +53,7 @@ func (o *FindConstraintsOK) WriteResponse(rw http.ResponseWriter, producer runti
 	}
 }
 
-// FindConstraintsDefault DESC
+// FindConstraintsDefault An error; the introduction lists the status codes.
 //
 // swagger:response findConstraintsDefault
 type FindConstraintsDefault struct {

@@ -28,9 +28,9 @@ func NewPutConstraint(ctx *middleware.Context, handler PutConstraintHandler) *Pu
 
 // PutConstraint swagger:route PUT /flags/{flagID}/segments/{segmentID}/constraints/{constraintID} constraint putConstraint
 //
-// # DESC
+// # Change a constraint
 //
-// DESC
+// Replaces property, operator and value of a constraint. The rules are those of adding one.
 type PutConstraint struct {
 	Context *middleware.Context
 	Handler PutConstraintHandler

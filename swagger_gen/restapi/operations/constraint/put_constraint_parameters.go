@@ -31,21 +31,21 @@ func NewPutConstraintParams() PutConstraintParams {
 type PutConstraintParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// DESC
+	// The constraint as it is to be.
 	// Required: true
 	// In: body
 	Body *models.CreateConstraintRequest
-	// DESC
+	// Id of the constraint. It must be one of this segment.
 	// Required: true
 	// Minimum: 1
 	// In: path
 	ConstraintID int64
-	// DESC
+	// Id of the flag.
 	// Required: true
 	// Minimum: 1
 	// In: path
 	FlagID int64
-	// DESC
+	// Id of the segment. It must be one of this flag.
 	// Required: true
 	// Minimum: 1
 	// In: path

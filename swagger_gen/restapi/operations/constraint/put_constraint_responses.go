@@ -12,7 +12,7 @@ import (
 // PutConstraintOKCode is the HTTP code returned for type PutConstraintOK
 const PutConstraintOKCode int = 200
 
-// PutConstraintOK DESC
+// PutConstraintOK The constraint after the change.
 //
 // swagger:response putConstraintOK
 type PutConstraintOK struct {
@@ -50,7 +50,8 @@ func (o *PutConstraintOK) WriteResponse(rw http.ResponseWriter, producer runtime
 	}
 }
 
-// PutConstraintDefault DESC
+// PutConstraintDefault 400: the operator is unknown, or property and value cannot be parsed. 404: no such flag, segment
+// or constraint. 422: a field is missing or empty.
 //
 // swagger:response putConstraintDefault
 type PutConstraintDefault struct {

@@ -28,9 +28,16 @@ func NewGetDatarFlagSummary(ctx *middleware.Context, handler GetDatarFlagSummary
 
 // GetDatarFlagSummary swagger:route GET /datar/flags/{flagID}/summary datar getDatarFlagSummary
 //
-// # DESC
+// # Break down the traffic of a flag
 //
-// DESC
+// Counts the evaluations of one flag in a span of time, by variant, by segment and by day. The
+// span and its defaults are those of `GET /datar/summary`, whole UTC hours included.
+//
+// The counts by variant and those by day have the same sum, that of all evaluations. The counts by
+// segment leave out evaluations without a segment, so their sum may be lower.
+//
+// A flag without traffic in the span has three empty lists. A deleted flag still answers with the
+// traffic that it had.
 type GetDatarFlagSummary struct {
 	Context *middleware.Context
 	Handler GetDatarFlagSummaryHandler

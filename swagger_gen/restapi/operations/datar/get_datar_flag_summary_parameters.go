@@ -28,14 +28,15 @@ func NewGetDatarFlagSummaryParams() GetDatarFlagSummaryParams {
 type GetDatarFlagSummaryParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// DESC
+	// Id of the flag, which may be deleted.
 	// Required: true
 	// In: path
 	FlagID int64
-	// DESC
+	// Start of the span, inclusive, as RFC 3339: `2026-01-24T00:00:00Z`. The `+` of a zone such as
+	// +01:00 is written `%2B` in a URL. Default: 7 days ago.
 	// In: query
 	From *strfmt.DateTime
-	// DESC
+	// End of the span, exclusive, as RFC 3339. Default: now.
 	// In: query
 	To *strfmt.DateTime
 }

@@ -12,7 +12,7 @@ import (
 // GetDatarFlagSummaryOKCode is the HTTP code returned for type GetDatarFlagSummaryOK
 const GetDatarFlagSummaryOKCode int = 200
 
-// GetDatarFlagSummaryOK DESC
+// GetDatarFlagSummaryOK The traffic of the flag.
 //
 // swagger:response getDatarFlagSummaryOK
 type GetDatarFlagSummaryOK struct {
@@ -50,7 +50,10 @@ func (o *GetDatarFlagSummaryOK) WriteResponse(rw http.ResponseWriter, producer r
 	}
 }
 
-// GetDatarFlagSummaryDefault DESC
+// GetDatarFlagSummaryDefault 400: `from` is after `to`. 404: no flag has this id, and none was ever counted under it. 422:
+// the id is not a number, or `from` or `to` is not a time; the message names the parameter. 500:
+// the counts cannot be read. 503: Datar is off; FLAGR_RECORDER_ENABLED=true and a
+// FLAGR_RECORDER_TYPE containing `datar` switch it on.
 //
 // swagger:response getDatarFlagSummaryDefault
 type GetDatarFlagSummaryDefault struct {

@@ -28,9 +28,17 @@ func NewGetDatarSummary(ctx *middleware.Context, handler GetDatarSummaryHandler)
 
 // GetDatarSummary swagger:route GET /datar/summary datar getDatarSummary
 //
-// # DESC
+// # Rank flags by traffic
 //
-// DESC
+// Lists the flags that were evaluated in a span of time: how often, and when last. The flag with
+// the most evaluations comes first, and flags without any are left out.
+//
+// The span goes from `from`, inclusive, to `to`, exclusive. Counts are kept by UTC hour, so both
+// ends are widened to whole UTC hours: from 10:20 to 11:10 counts everything from 10:00 to 12:00.
+//
+// Only evaluations of enabled flags with segments and `dataRecordsEnabled` are counted. Those that
+// this server answered show up within a second; those of other servers on the same database show
+// up when they write them, every FLAGR_RECORDER_DATAR_FLUSH_INTERVAL (60 s by default).
 type GetDatarSummary struct {
 	Context *middleware.Context
 	Handler GetDatarSummaryHandler

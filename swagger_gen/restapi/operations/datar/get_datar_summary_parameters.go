@@ -28,16 +28,17 @@ func NewGetDatarSummaryParams() GetDatarSummaryParams {
 type GetDatarSummaryParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// DESC
+	// Start of the span, inclusive, as RFC 3339: `2026-01-24T00:00:00Z`. The `+` of a zone such as
+	// +01:00 is written `%2B` in a URL. Default: 7 days ago.
 	// In: query
 	From *strfmt.DateTime
-	// DESC
+	// At most this many flags, from 1 to 1000. Default: 100.
 	// In: query
 	Limit *int32
-	// DESC
+	// Leave out this many flags from the start of the ranking, from 0. Default: 0.
 	// In: query
 	Offset *int32
-	// DESC
+	// End of the span, exclusive, as RFC 3339. Default: now.
 	// In: query
 	To *strfmt.DateTime
 }

@@ -12,7 +12,7 @@ import (
 // GetDatarSummaryOKCode is the HTTP code returned for type GetDatarSummaryOK
 const GetDatarSummaryOKCode int = 200
 
-// GetDatarSummaryOK DESC
+// GetDatarSummaryOK The flags with traffic, most first and equal ones by id; an empty list when there was none.
 //
 // swagger:response getDatarSummaryOK
 type GetDatarSummaryOK struct {
@@ -50,7 +50,10 @@ func (o *GetDatarSummaryOK) WriteResponse(rw http.ResponseWriter, producer runti
 	}
 }
 
-// GetDatarSummaryDefault DESC
+// GetDatarSummaryDefault 400: `from` is after `to`, or `limit` or `offset` is out of range; the message names the
+// parameter. 422: a parameter is not a time or not a number. 500: the counts cannot be read. 503:
+// Datar is off; FLAGR_RECORDER_ENABLED=true and a FLAGR_RECORDER_TYPE containing `datar` switch it
+// on.
 //
 // swagger:response getDatarSummaryDefault
 type GetDatarSummaryDefault struct {

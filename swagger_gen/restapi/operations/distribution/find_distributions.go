@@ -28,9 +28,9 @@ func NewFindDistributions(ctx *middleware.Context, handler FindDistributionsHand
 
 // FindDistributions swagger:route GET /flags/{flagID}/segments/{segmentID}/distributions distribution findDistributions
 //
-// # DESC
+// # List the distributions of a segment
 //
-// DESC
+// Lists how one segment is shared between variants, in the order of the variant ids.
 type FindDistributions struct {
 	Context *middleware.Context
 	Handler FindDistributionsHandler

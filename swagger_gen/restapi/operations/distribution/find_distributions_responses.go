@@ -12,7 +12,7 @@ import (
 // FindDistributionsOKCode is the HTTP code returned for type FindDistributionsOK
 const FindDistributionsOKCode int = 200
 
-// FindDistributionsOK DESC
+// FindDistributionsOK The distributions; an empty list as long as none are set.
 //
 // swagger:response findDistributionsOK
 type FindDistributionsOK struct {
@@ -53,7 +53,7 @@ func (o *FindDistributionsOK) WriteResponse(rw http.ResponseWriter, producer run
 	}
 }
 
-// FindDistributionsDefault DESC
+// FindDistributionsDefault An error; the introduction lists the status codes.
 //
 // swagger:response findDistributionsDefault
 type FindDistributionsDefault struct {

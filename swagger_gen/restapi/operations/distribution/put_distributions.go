@@ -28,9 +28,13 @@ func NewPutDistributions(ctx *middleware.Context, handler PutDistributionsHandle
 
 // PutDistributions swagger:route PUT /flags/{flagID}/segments/{segmentID}/distributions distribution putDistributions
 //
-// # DESC
+// # Set the distributions of a segment
 //
-// DESC
+// Replaces all distributions of a segment by those in the body. The percentages must sum to 100.
+// To take a variant out, leave it out or give it 0 percent.
+//
+// Shares decide who gets what, so changing them moves some entities to another variant. Those
+// whose variant still covers them keep it.
 type PutDistributions struct {
 	Context *middleware.Context
 	Handler PutDistributionsHandler

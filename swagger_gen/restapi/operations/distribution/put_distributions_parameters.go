@@ -31,16 +31,16 @@ func NewPutDistributionsParams() PutDistributionsParams {
 type PutDistributionsParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// DESC
+	// All distributions of the segment.
 	// Required: true
 	// In: body
 	Body *models.PutDistributionsRequest
-	// DESC
+	// Id of the flag.
 	// Required: true
 	// Minimum: 1
 	// In: path
 	FlagID int64
-	// DESC
+	// Id of the segment. It must be one of this flag.
 	// Required: true
 	// Minimum: 1
 	// In: path

@@ -12,7 +12,7 @@ import (
 // PutDistributionsOKCode is the HTTP code returned for type PutDistributionsOK
 const PutDistributionsOKCode int = 200
 
-// PutDistributionsOK DESC
+// PutDistributionsOK The new distributions.
 //
 // swagger:response putDistributionsOK
 type PutDistributionsOK struct {
@@ -53,7 +53,9 @@ func (o *PutDistributionsOK) WriteResponse(rw http.ResponseWriter, producer runt
 	}
 }
 
-// PutDistributionsDefault DESC
+// PutDistributionsDefault 400: the percentages do not sum to 100, a variant is not one of this flag, or a `variantKey` is
+// not that of its `variantID`. 404: no such flag, or it has no such segment. 422: a field is
+// missing, or a percentage is not from 0 to 100.
 //
 // swagger:response putDistributionsDefault
 type PutDistributionsDefault struct {

@@ -28,9 +28,11 @@ func NewGetEvaluation(ctx *middleware.Context, handler GetEvaluationHandler) *Ge
 
 // GetEvaluation swagger:route GET /evaluation evaluation getEvaluation
 //
-// # DESC
+// # Evaluate one flag, with GET
 //
-// DESC
+// Does what `POST /evaluation` does, for clients that can only GET, and for caches. The body of
+// the POST goes into the parameter `json`, URL-encoded:
+// `/api/v1/evaluation?json=%7B%22flagKey%22%3A%22checkout-button%22%7D`.
 type GetEvaluation struct {
 	Context *middleware.Context
 	Handler GetEvaluationHandler

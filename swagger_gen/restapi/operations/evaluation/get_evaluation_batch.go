@@ -28,9 +28,10 @@ func NewGetEvaluationBatch(ctx *middleware.Context, handler GetEvaluationBatchHa
 
 // GetEvaluationBatch swagger:route GET /evaluation/batch evaluation getEvaluationBatch
 //
-// # DESC
+// # Evaluate several flags, with GET
 //
-// DESC
+// Does what `POST /evaluation/batch` does, with the body of the POST in the parameter `json`,
+// URL-encoded. HTTP headers are not injected into the contexts here.
 type GetEvaluationBatch struct {
 	Context *middleware.Context
 	Handler GetEvaluationBatchHandler

@@ -12,7 +12,7 @@ import (
 // GetEvaluationBatchOKCode is the HTTP code returned for type GetEvaluationBatchOK
 const GetEvaluationBatchOKCode int = 200
 
-// GetEvaluationBatchOK DESC
+// GetEvaluationBatchOK One result for each entity and flag.
 //
 // swagger:response getEvaluationBatchOK
 type GetEvaluationBatchOK struct {
@@ -50,7 +50,8 @@ func (o *GetEvaluationBatchOK) WriteResponse(rw http.ResponseWriter, producer ru
 	}
 }
 
-// GetEvaluationBatchDefault DESC
+// GetEvaluationBatchDefault 400: the query string is too long, `json` is not a valid evaluationBatchRequest, or the batch is
+// too large. 422: `json` is missing or empty.
 //
 // swagger:response getEvaluationBatchDefault
 type GetEvaluationBatchDefault struct {

@@ -27,7 +27,8 @@ func NewGetEvaluationParams() GetEvaluationParams {
 type GetEvaluationParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// DESC
+	// An evalContext as JSON, URL-encoded. The whole query string may have
+	// FLAGR_EVAL_GET_MAX_URL_BYTES bytes (8192 by default).
 	// Required: true
 	// In: query
 	JSON string

@@ -12,7 +12,7 @@ import (
 // GetEvaluationOKCode is the HTTP code returned for type GetEvaluationOK
 const GetEvaluationOKCode int = 200
 
-// GetEvaluationOK DESC
+// GetEvaluationOK The result, with or without a variant.
 //
 // swagger:response getEvaluationOK
 type GetEvaluationOK struct {
@@ -50,7 +50,8 @@ func (o *GetEvaluationOK) WriteResponse(rw http.ResponseWriter, producer runtime
 	}
 }
 
-// GetEvaluationDefault DESC
+// GetEvaluationDefault 400: the query string is too long, or `json` is not a valid evalContext. 422: `json` is missing
+// or empty.
 //
 // swagger:response getEvaluationDefault
 type GetEvaluationDefault struct {

@@ -28,9 +28,25 @@ func NewPostEvaluation(ctx *middleware.Context, handler PostEvaluationHandler) *
 
 // PostEvaluation swagger:route POST /evaluation evaluation postEvaluation
 //
-// # DESC
+// # Evaluate one flag
 //
-// DESC
+// Says which variant of a flag an entity gets. The entity is whoever the flag is about: a user, a
+// device, a company.
+//
+// The segments of the flag are tried by rank. The first one whose constraints all match decides:
+// its rollout and its distributions pick the variant, or none, from a hash of the flag's id and
+// the entity's id. So an entity with the same context gets the same variant on every server and
+// every day, as long as the flag stays as it is.
+//
+// The status is 200 also when the entity gets no variant: the flag is unknown, disabled or has no
+// segments (`evalDebugLog.msg` says which), no segment matched, or the rollout left the entity
+// out. Then `segmentID`, `variantID` and `variantKey` are left out, and the client should do what
+// it does without the flag.
+//
+// The result is recorded if the flag has `dataRecordsEnabled`, is enabled and has segments, and
+// the server's recorders are on (FLAGR_RECORDER_ENABLED). With FLAGR_INJECTED_CONTEXT_ENABLED the
+// server adds the time and chosen HTTP headers to the context, as `@ts`, `@ts_hour`,
+// `@ts_weekday`, `@ts_month` and `@http_...`, for constraints to use.
 type PostEvaluation struct {
 	Context *middleware.Context
 	Handler PostEvaluationHandler

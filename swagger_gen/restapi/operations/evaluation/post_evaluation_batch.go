@@ -28,9 +28,15 @@ func NewPostEvaluationBatch(ctx *middleware.Context, handler PostEvaluationBatch
 
 // PostEvaluationBatch swagger:route POST /evaluation/batch evaluation postEvaluationBatch
 //
-// # DESC
+// # Evaluate several flags for several entities
 //
-// DESC
+// Evaluates flags for each of the entities, as `POST /evaluation` does for one. For each entity
+// come first the flags found by tag, then those in `flagIDs`, then those in `flagKeys`. Repeated
+// ids and repeated keys count once; a flag that is named in two of the three ways is evaluated
+// twice.
+//
+// A batch that names no flag, or only tags that no flag has, gets an empty list. An unknown id or
+// key gets a result without a variant.
 type PostEvaluationBatch struct {
 	Context *middleware.Context
 	Handler PostEvaluationBatchHandler

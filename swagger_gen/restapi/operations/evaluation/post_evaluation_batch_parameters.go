@@ -29,7 +29,7 @@ func NewPostEvaluationBatchParams() PostEvaluationBatchParams {
 type PostEvaluationBatchParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// DESC
+	// The entities and the flags.
 	// Required: true
 	// In: body
 	Body *models.EvaluationBatchRequest

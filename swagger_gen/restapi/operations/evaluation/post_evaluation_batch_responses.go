@@ -12,7 +12,7 @@ import (
 // PostEvaluationBatchOKCode is the HTTP code returned for type PostEvaluationBatchOK
 const PostEvaluationBatchOKCode int = 200
 
-// PostEvaluationBatchOK DESC
+// PostEvaluationBatchOK One result for each entity and flag.
 //
 // swagger:response postEvaluationBatchOK
 type PostEvaluationBatchOK struct {
@@ -50,7 +50,9 @@ func (o *PostEvaluationBatchOK) WriteResponse(rw http.ResponseWriter, producer r
 	}
 }
 
-// PostEvaluationBatchDefault DESC
+// PostEvaluationBatchDefault 400: the body is not JSON, an entity is null, or the batch is larger than FLAGR_EVAL_BATCH_SIZE
+// allows: entities × (ids + keys, and 1 more if there are tags). By default there is no such
+// limit. 422: `entities` or another given list is empty, or a field is outside its limits.
 //
 // swagger:response postEvaluationBatchDefault
 type PostEvaluationBatchDefault struct {

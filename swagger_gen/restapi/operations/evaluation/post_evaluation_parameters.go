@@ -29,7 +29,7 @@ func NewPostEvaluationParams() PostEvaluationParams {
 type PostEvaluationParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// DESC
+	// Who asks, and for which flag.
 	// Required: true
 	// In: body
 	Body *models.EvalContext

@@ -12,7 +12,7 @@ import (
 // PostEvaluationOKCode is the HTTP code returned for type PostEvaluationOK
 const PostEvaluationOKCode int = 200
 
-// PostEvaluationOK DESC
+// PostEvaluationOK The result, with or without a variant.
 //
 // swagger:response postEvaluationOK
 type PostEvaluationOK struct {
@@ -50,7 +50,8 @@ func (o *PostEvaluationOK) WriteResponse(rw http.ResponseWriter, producer runtim
 	}
 }
 
-// PostEvaluationDefault DESC
+// PostEvaluationDefault 400: the body is not JSON, or a field has the wrong type. 422: there is no body, or a field is
+// outside its limits. An unknown flag is not an error.
 //
 // swagger:response postEvaluationDefault
 type PostEvaluationDefault struct {

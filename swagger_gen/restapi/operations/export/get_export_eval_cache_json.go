@@ -28,9 +28,14 @@ func NewGetExportEvalCacheJSON(ctx *middleware.Context, handler GetExportEvalCac
 
 // GetExportEvalCacheJSON swagger:route GET /export/eval_cache/json export getExportEvalCacheJson
 //
-// # DESC
+// # Export the flags that evaluation uses
 //
-// DESC
+// Exports the flags in the server's memory as one JSON document, with all their parts. An
+// eval-only server (FLAGR_DB_DBDRIVER=json_file or json_http) takes its flags from such a
+// document.
+//
+// The filters are not combined: `ids` alone decides when it is given, else `keys`, else `enabled`
+// and `tags` together. Without any of them all flags are exported.
 type GetExportEvalCacheJSON struct {
 	Context *middleware.Context
 	Handler GetExportEvalCacheJSONHandler

@@ -37,22 +37,24 @@ func NewGetExportEvalCacheJSONParams() GetExportEvalCacheJSONParams {
 type GetExportEvalCacheJSONParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// DESC
+	// Only flags that are enabled (true), or only those that are disabled (false). Without effect when
+	// `ids` or `keys` is given.
 	// In: query
 	Enabled *bool
-	// DESC
+	// Only flags with these ids, separated by commas.
 	// In: query
 	// Collection Format: csv
 	Ids []int64
-	// DESC
+	// Only flags with these keys, separated by commas. Without effect when `ids` is given.
 	// In: query
 	// Collection Format: csv
 	Keys []string
-	// DESC
+	// Only flags with these tag values, separated by commas. Without effect when `ids` or `keys` is
+	// given.
 	// In: query
 	// Collection Format: csv
 	Tags []string
-	// DESC
+	// `ANY`: a flag with one of the `tags` is exported. `ALL`: it must have all of them.
 	// In: query
 	// Default: "ANY"
 	TagsOperator *string

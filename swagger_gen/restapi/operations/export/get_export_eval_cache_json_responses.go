@@ -12,7 +12,7 @@ import (
 // GetExportEvalCacheJSONOKCode is the HTTP code returned for type GetExportEvalCacheJSONOK
 const GetExportEvalCacheJSONOKCode int = 200
 
-// GetExportEvalCacheJSONOK DESC
+// GetExportEvalCacheJSONOK The flags. Their fields are named as in the database: `ID`, `Key`, `Segments` and so on.
 //
 // swagger:response getExportEvalCacheJsonOK
 type GetExportEvalCacheJSONOK struct {
@@ -48,7 +48,7 @@ func (o *GetExportEvalCacheJSONOK) WriteResponse(rw http.ResponseWriter, produce
 	}
 }
 
-// GetExportEvalCacheJSONDefault DESC
+// GetExportEvalCacheJSONDefault 422: an id is not a whole number from 1, or `tagsOperator` is something else.
 //
 // swagger:response getExportEvalCacheJsonDefault
 type GetExportEvalCacheJSONDefault struct {

@@ -28,9 +28,10 @@ func NewGetExportSqlite(ctx *middleware.Context, handler GetExportSqliteHandler)
 
 // GetExportSqlite swagger:route GET /export/sqlite export getExportSqlite
 //
-// # DESC
+// # Export the database as SQLite
 //
-// DESC
+// Downloads a SQLite file with flags, segments, variants, constraints, distributions, tags, entity
+// types and snapshots, whichever database the server uses.
 type GetExportSqlite struct {
 	Context *middleware.Context
 	Handler GetExportSqliteHandler

@@ -13,7 +13,7 @@ import (
 // GetExportSqliteOKCode is the HTTP code returned for type GetExportSqliteOK
 const GetExportSqliteOKCode int = 200
 
-// GetExportSqliteOK DESC
+// GetExportSqliteOK The SQLite file.
 //
 // swagger:response getExportSqliteOK
 type GetExportSqliteOK struct {
@@ -49,7 +49,7 @@ func (o *GetExportSqliteOK) WriteResponse(rw http.ResponseWriter, producer runti
 	}
 }
 
-// GetExportSqliteDefault DESC
+// GetExportSqliteDefault 500: the export failed. 501: the server is in eval-only mode.
 //
 // swagger:response getExportSqliteDefault
 type GetExportSqliteDefault struct {

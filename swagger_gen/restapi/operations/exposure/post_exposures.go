@@ -28,9 +28,14 @@ func NewPostExposures(ctx *middleware.Context, handler PostExposuresHandler) *Po
 
 // PostExposures swagger:route POST /exposures exposure postExposures
 //
-// # DESC
+// # Record exposures
 //
-// DESC
+// Records that entities have seen a flag or one of its variants. Each row is checked on its own:
+// rows with an error are reported and the others are recorded. A disabled flag may be exposed.
+//
+// Rows go to the streaming recorders with `recordSource` `exposure`. A row is recorded if
+// FLAGR_RECORDER_ENABLED is true and its flag has `dataRecordsEnabled`; otherwise it is accepted
+// and not counted in `loggedCount`. Datar does not count exposures.
 type PostExposures struct {
 	Context *middleware.Context
 	Handler PostExposuresHandler

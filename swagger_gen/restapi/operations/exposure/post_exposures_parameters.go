@@ -29,7 +29,7 @@ func NewPostExposuresParams() PostExposuresParams {
 type PostExposuresParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// DESC
+	// The exposures.
 	// Required: true
 	// In: body
 	Body *models.ExposuresRequest

@@ -12,7 +12,7 @@ import (
 // PostExposuresOKCode is the HTTP code returned for type PostExposuresOK
 const PostExposuresOKCode int = 200
 
-// PostExposuresOK DESC
+// PostExposuresOK How many rows were recorded, and what was wrong with others.
 //
 // swagger:response postExposuresOK
 type PostExposuresOK struct {
@@ -53,7 +53,8 @@ func (o *PostExposuresOK) WriteResponse(rw http.ResponseWriter, producer runtime
 // PostExposuresBadRequestCode is the HTTP code returned for type PostExposuresBadRequest
 const PostExposuresBadRequestCode int = 400
 
-// PostExposuresBadRequest DESC
+// PostExposuresBadRequest The body is not JSON, or has more rows than FLAGR_EXPOSURE_BATCH_SIZE (100 by default). Nothing
+// is recorded.
 //
 // swagger:response postExposuresBadRequest
 type PostExposuresBadRequest struct {
@@ -91,7 +92,7 @@ func (o *PostExposuresBadRequest) WriteResponse(rw http.ResponseWriter, producer
 	}
 }
 
-// PostExposuresDefault DESC
+// PostExposuresDefault 422: the list of rows is missing or empty, or a row has no `entityID`. Nothing is recorded.
 //
 // swagger:response postExposuresDefault
 type PostExposuresDefault struct {

@@ -28,9 +28,13 @@ func NewCreateFlag(ctx *middleware.Context, handler CreateFlagHandler) *CreateFl
 
 // CreateFlag swagger:route POST /flags flag createFlag
 //
-// # DESC
+// # Create a flag
 //
-// DESC
+// Creates a flag, disabled and without parts. With the template `simple_boolean_flag` it also gets
+// the variant `on` and one segment that gives `on` to everybody, so that only enabling it is left
+// to do.
+//
+// Without a `key` the flag gets a random one: `k` and 16 letters and digits.
 type CreateFlag struct {
 	Context *middleware.Context
 	Handler CreateFlagHandler

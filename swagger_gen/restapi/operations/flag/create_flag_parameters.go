@@ -29,7 +29,7 @@ func NewCreateFlagParams() CreateFlagParams {
 type CreateFlagParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// DESC
+	// The new flag.
 	// Required: true
 	// In: body
 	Body *models.CreateFlagRequest

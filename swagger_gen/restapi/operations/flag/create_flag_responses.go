@@ -12,7 +12,7 @@ import (
 // CreateFlagOKCode is the HTTP code returned for type CreateFlagOK
 const CreateFlagOKCode int = 200
 
-// CreateFlagOK DESC
+// CreateFlagOK The flag, with its parts.
 //
 // swagger:response createFlagOK
 type CreateFlagOK struct {
@@ -50,7 +50,8 @@ func (o *CreateFlagOK) WriteResponse(rw http.ResponseWriter, producer runtime.Pr
 	}
 }
 
-// CreateFlagDefault DESC
+// CreateFlagDefault 400: the key is malformed or too long, another flag has it (a deleted one counts), or the
+// template is unknown. 422: the description is missing or empty.
 //
 // swagger:response createFlagDefault
 type CreateFlagDefault struct {

@@ -28,9 +28,11 @@ func NewDeleteFlag(ctx *middleware.Context, handler DeleteFlagHandler) *DeleteFl
 
 // DeleteFlag swagger:route DELETE /flags/{flagID} flag deleteFlag
 //
-// # DESC
+// # Delete a flag
 //
-// DESC
+// Deletes a flag. Evaluation then answers as if it had never existed. The flag is kept in the
+// database: `PUT /flags/{flagID}/restore` brings it back, `GET /flags?deleted=true` lists it, and
+// its key stays taken.
 type DeleteFlag struct {
 	Context *middleware.Context
 	Handler DeleteFlagHandler

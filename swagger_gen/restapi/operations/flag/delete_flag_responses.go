@@ -12,7 +12,7 @@ import (
 // DeleteFlagOKCode is the HTTP code returned for type DeleteFlagOK
 const DeleteFlagOKCode int = 200
 
-// DeleteFlagOK DESC
+// DeleteFlagOK Deleted. The answer has no body.
 //
 // swagger:response deleteFlagOK
 type DeleteFlagOK struct {
@@ -32,7 +32,7 @@ func (o *DeleteFlagOK) WriteResponse(rw http.ResponseWriter, producer runtime.Pr
 	rw.WriteHeader(200)
 }
 
-// DeleteFlagDefault DESC
+// DeleteFlagDefault 404: no flag has this id, or it is deleted already.
 //
 // swagger:response deleteFlagDefault
 type DeleteFlagDefault struct {

@@ -28,9 +28,14 @@ func NewDuplicateFlag(ctx *middleware.Context, handler DuplicateFlagHandler) *Du
 
 // DuplicateFlag swagger:route POST /flags/{flagID}/duplicate flag duplicateFlag
 //
-// # DESC
+// # Duplicate a flag
 //
-// DESC
+// Creates a new flag as a copy of this one: enabled or not, notes, `dataRecordsEnabled`, entity
+// type, variants, segments in their order, constraints, distributions and tags. Everything but the
+// tags gets new ids. The history stays with the original.
+//
+// The same user may get another variant of the copy, because the flag's id takes part in the
+// choice.
 type DuplicateFlag struct {
 	Context *middleware.Context
 	Handler DuplicateFlagHandler

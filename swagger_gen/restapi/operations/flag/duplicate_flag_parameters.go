@@ -29,10 +29,10 @@ func NewDuplicateFlagParams() DuplicateFlagParams {
 type DuplicateFlagParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// DESC
+	// Key and description of the copy. The body may be left out.
 	// In: body
 	Body *models.DuplicateFlagRequest
-	// DESC
+	// Id of the flag.
 	// Required: true
 	// Minimum: 1
 	// In: path

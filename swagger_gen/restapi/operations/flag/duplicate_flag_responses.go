@@ -12,7 +12,7 @@ import (
 // DuplicateFlagOKCode is the HTTP code returned for type DuplicateFlagOK
 const DuplicateFlagOKCode int = 200
 
-// DuplicateFlagOK DESC
+// DuplicateFlagOK The copy, with its parts.
 //
 // swagger:response duplicateFlagOK
 type DuplicateFlagOK struct {
@@ -50,7 +50,7 @@ func (o *DuplicateFlagOK) WriteResponse(rw http.ResponseWriter, producer runtime
 	}
 }
 
-// DuplicateFlagDefault DESC
+// DuplicateFlagDefault 400: the key is malformed or too long, or another flag has it. 404: no such flag.
 //
 // swagger:response duplicateFlagDefault
 type DuplicateFlagDefault struct {

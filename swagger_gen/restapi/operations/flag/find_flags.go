@@ -28,9 +28,10 @@ func NewFindFlags(ctx *middleware.Context, handler FindFlagsHandler) *FindFlags 
 
 // FindFlags swagger:route GET /flags flag findFlags
 //
-// # DESC
+// # List flags
 //
-// DESC
+// Lists the flags that meet all of the given filters, in the order of their ids. Tags are always
+// included; segments and variants only with `preload`, and otherwise those lists are empty.
 type FindFlags struct {
 	Context *middleware.Context
 	Handler FindFlagsHandler

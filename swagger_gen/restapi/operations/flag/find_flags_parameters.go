@@ -27,31 +27,32 @@ func NewFindFlagsParams() FindFlagsParams {
 type FindFlagsParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// DESC
+	// List the deleted flags instead of the live ones. Default: false.
 	// In: query
 	Deleted *bool
-	// DESC
+	// Only flags with exactly this description.
 	// In: query
 	Description *string
-	// DESC
+	// Only flags whose description contains this text, in upper or lower case.
 	// In: query
 	DescriptionLike *string
-	// DESC
+	// Only flags that are enabled (true), or only those that are disabled (false).
 	// In: query
 	Enabled *bool
-	// DESC
+	// The flag with exactly this key.
 	// In: query
 	Key *string
-	// DESC
+	// At most this many. Left out: all.
 	// In: query
 	Limit *int64
-	// DESC
+	// Leave out this many from the start of the list. Left out: none.
 	// In: query
 	Offset *int64
-	// DESC
+	// Include the segments, with their constraints and distributions, and the variants. Default:
+	// false.
 	// In: query
 	Preload *bool
-	// DESC
+	// Only flags that carry at least one of these tag values, separated by commas, such as `web,ios`.
 	// In: query
 	Tags *string
 }

@@ -12,7 +12,7 @@ import (
 // FindFlagsOKCode is the HTTP code returned for type FindFlagsOK
 const FindFlagsOKCode int = 200
 
-// FindFlagsOK DESC
+// FindFlagsOK The flags; an empty list when none meets the filters.
 //
 // swagger:response findFlagsOK
 type FindFlagsOK struct {
@@ -53,7 +53,7 @@ func (o *FindFlagsOK) WriteResponse(rw http.ResponseWriter, producer runtime.Pro
 	}
 }
 
-// FindFlagsDefault DESC
+// FindFlagsDefault 422: a parameter is not of its type.
 //
 // swagger:response findFlagsDefault
 type FindFlagsDefault struct {

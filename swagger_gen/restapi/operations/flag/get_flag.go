@@ -28,9 +28,10 @@ func NewGetFlag(ctx *middleware.Context, handler GetFlagHandler) *GetFlag {
 
 // GetFlag swagger:route GET /flags/{flagID} flag getFlag
 //
-// # DESC
+// # Get a flag
 //
-// DESC
+// Gets one flag with its tags, its variants, and its segments by rank, with their constraints and
+// distributions.
 type GetFlag struct {
 	Context *middleware.Context
 	Handler GetFlagHandler

@@ -28,9 +28,9 @@ func NewGetFlagEntityTypes(ctx *middleware.Context, handler GetFlagEntityTypesHa
 
 // GetFlagEntityTypes swagger:route GET /flags/entity_types flag getFlagEntityTypes
 //
-// # DESC
+// # List entity types
 //
-// DESC
+// Lists all entity types that a flag was ever given, for suggestions in a user interface.
 type GetFlagEntityTypes struct {
 	Context *middleware.Context
 	Handler GetFlagEntityTypesHandler

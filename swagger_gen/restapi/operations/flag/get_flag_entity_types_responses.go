@@ -12,7 +12,7 @@ import (
 // GetFlagEntityTypesOKCode is the HTTP code returned for type GetFlagEntityTypesOK
 const GetFlagEntityTypesOKCode int = 200
 
-// GetFlagEntityTypesOK DESC
+// GetFlagEntityTypesOK The entity types.
 //
 // swagger:response getFlagEntityTypesOK
 type GetFlagEntityTypesOK struct {
@@ -53,7 +53,7 @@ func (o *GetFlagEntityTypesOK) WriteResponse(rw http.ResponseWriter, producer ru
 	}
 }
 
-// GetFlagEntityTypesDefault DESC
+// GetFlagEntityTypesDefault An error; the introduction lists the status codes.
 //
 // swagger:response getFlagEntityTypesDefault
 type GetFlagEntityTypesDefault struct {

@@ -12,7 +12,7 @@ import (
 // GetFlagOKCode is the HTTP code returned for type GetFlagOK
 const GetFlagOKCode int = 200
 
-// GetFlagOK DESC
+// GetFlagOK The flag, with its parts.
 //
 // swagger:response getFlagOK
 type GetFlagOK struct {
@@ -50,7 +50,7 @@ func (o *GetFlagOK) WriteResponse(rw http.ResponseWriter, producer runtime.Produ
 	}
 }
 
-// GetFlagDefault DESC
+// GetFlagDefault 404: no flag has this id, or it is deleted.
 //
 // swagger:response getFlagDefault
 type GetFlagDefault struct {

@@ -12,7 +12,7 @@ import (
 // GetFlagSnapshotMaxIDOKCode is the HTTP code returned for type GetFlagSnapshotMaxIDOK
 const GetFlagSnapshotMaxIDOKCode int = 200
 
-// GetFlagSnapshotMaxIDOK DESC
+// GetFlagSnapshotMaxIDOK The highest snapshot id. `maxID` is left out before the first change.
 //
 // swagger:response getFlagSnapshotMaxIdOK
 type GetFlagSnapshotMaxIDOK struct {
@@ -50,7 +50,7 @@ func (o *GetFlagSnapshotMaxIDOK) WriteResponse(rw http.ResponseWriter, producer 
 	}
 }
 
-// GetFlagSnapshotMaxIDDefault DESC
+// GetFlagSnapshotMaxIDDefault An error; the introduction lists the status codes.
 //
 // swagger:response getFlagSnapshotMaxIdDefault
 type GetFlagSnapshotMaxIDDefault struct {

@@ -28,9 +28,10 @@ func NewGetFlagSnapshots(ctx *middleware.Context, handler GetFlagSnapshotsHandle
 
 // GetFlagSnapshots swagger:route GET /flags/{flagID}/snapshots flag getFlagSnapshots
 //
-// # DESC
+// # Get the history of a flag
 //
-// DESC
+// Lists what the flag looked like after each change to it or one of its parts, newest first, with
+// who changed it and when.
 type GetFlagSnapshots struct {
 	Context *middleware.Context
 	Handler GetFlagSnapshotsHandler

@@ -28,18 +28,18 @@ func NewGetFlagSnapshotsParams() GetFlagSnapshotsParams {
 type GetFlagSnapshotsParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// DESC
+	// Id of the flag.
 	// Required: true
 	// Minimum: 1
 	// In: path
 	FlagID int64
-	// DESC
+	// At most this many. Left out: all.
 	// In: query
 	Limit *int64
-	// DESC
+	// Leave out this many from the start of the list. Left out: none.
 	// In: query
 	Offset *int64
-	// DESC
+	// `ASC` lists the oldest first, `DESC` the newest. Default: the newest.
 	// In: query
 	Sort *string
 }

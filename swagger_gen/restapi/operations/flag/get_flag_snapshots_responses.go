@@ -12,7 +12,7 @@ import (
 // GetFlagSnapshotsOKCode is the HTTP code returned for type GetFlagSnapshotsOK
 const GetFlagSnapshotsOKCode int = 200
 
-// GetFlagSnapshotsOK DESC
+// GetFlagSnapshotsOK The snapshots; an empty list when there is no such flag.
 //
 // swagger:response getFlagSnapshotsOK
 type GetFlagSnapshotsOK struct {
@@ -53,7 +53,7 @@ func (o *GetFlagSnapshotsOK) WriteResponse(rw http.ResponseWriter, producer runt
 	}
 }
 
-// GetFlagSnapshotsDefault DESC
+// GetFlagSnapshotsDefault 422: `sort` is something else, or another parameter is not of its type.
 //
 // swagger:response getFlagSnapshotsDefault
 type GetFlagSnapshotsDefault struct {

@@ -28,9 +28,10 @@ func NewPutFlag(ctx *middleware.Context, handler PutFlagHandler) *PutFlag {
 
 // PutFlag swagger:route PUT /flags/{flagID} flag putFlag
 //
-// # DESC
+// # Change a flag
 //
-// DESC
+// Changes the fields that are present in the body and leaves the others as they are. Switching a
+// flag on and off has its own operation, `PUT /flags/{flagID}/enabled`: `enabled` is ignored here.
 type PutFlag struct {
 	Context *middleware.Context
 	Handler PutFlagHandler

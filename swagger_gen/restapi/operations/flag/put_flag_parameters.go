@@ -31,11 +31,11 @@ func NewPutFlagParams() PutFlagParams {
 type PutFlagParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// DESC
+	// The fields to change.
 	// Required: true
 	// In: body
 	Body *models.PutFlagRequest
-	// DESC
+	// Id of the flag.
 	// Required: true
 	// Minimum: 1
 	// In: path

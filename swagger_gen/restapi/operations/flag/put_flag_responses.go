@@ -12,7 +12,8 @@ import (
 // PutFlagOKCode is the HTTP code returned for type PutFlagOK
 const PutFlagOKCode int = 200
 
-// PutFlagOK DESC
+// PutFlagOK The flag after the change. Its lists of tags, segments and variants are empty here; get the flag
+// to see them.
 //
 // swagger:response putFlagOK
 type PutFlagOK struct {
@@ -50,7 +51,8 @@ func (o *PutFlagOK) WriteResponse(rw http.ResponseWriter, producer runtime.Produ
 	}
 }
 
-// PutFlagDefault DESC
+// PutFlagDefault 400: the key or the entity type is malformed or too long, or another flag has the key. 404: no
+// such flag.
 //
 // swagger:response putFlagDefault
 type PutFlagDefault struct {

@@ -28,9 +28,10 @@ func NewRestoreFlag(ctx *middleware.Context, handler RestoreFlagHandler) *Restor
 
 // RestoreFlag swagger:route PUT /flags/{flagID}/restore flag restoreFlag
 //
-// # DESC
+// # Restore a deleted flag
 //
-// DESC
+// Brings a deleted flag back as it was, parts and `enabled` included. Nothing else is needed for
+// it to be evaluated again.
 type RestoreFlag struct {
 	Context *middleware.Context
 	Handler RestoreFlagHandler

@@ -12,7 +12,7 @@ import (
 // RestoreFlagOKCode is the HTTP code returned for type RestoreFlagOK
 const RestoreFlagOKCode int = 200
 
-// RestoreFlagOK DESC
+// RestoreFlagOK The flag with its tags. Its lists of segments and variants are empty here.
 //
 // swagger:response restoreFlagOK
 type RestoreFlagOK struct {
@@ -50,7 +50,7 @@ func (o *RestoreFlagOK) WriteResponse(rw http.ResponseWriter, producer runtime.P
 	}
 }
 
-// RestoreFlagDefault DESC
+// RestoreFlagDefault 404: no flag ever had this id.
 //
 // swagger:response restoreFlagDefault
 type RestoreFlagDefault struct {

@@ -28,9 +28,10 @@ func NewSetFlagEnabled(ctx *middleware.Context, handler SetFlagEnabledHandler) *
 
 // SetFlagEnabled swagger:route PUT /flags/{flagID}/enabled flag setFlagEnabled
 //
-// # DESC
+// # Enable or disable a flag
 //
-// DESC
+// Switches a flag on or off. While it is off, every evaluation of it answers without a variant and
+// nothing is recorded.
 type SetFlagEnabled struct {
 	Context *middleware.Context
 	Handler SetFlagEnabledHandler

@@ -31,11 +31,11 @@ func NewSetFlagEnabledParams() SetFlagEnabledParams {
 type SetFlagEnabledParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// DESC
+	// On or off.
 	// Required: true
 	// In: body
 	Body *models.SetFlagEnabledRequest
-	// DESC
+	// Id of the flag.
 	// Required: true
 	// Minimum: 1
 	// In: path

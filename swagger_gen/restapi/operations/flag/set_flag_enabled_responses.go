@@ -12,7 +12,7 @@ import (
 // SetFlagEnabledOKCode is the HTTP code returned for type SetFlagEnabledOK
 const SetFlagEnabledOKCode int = 200
 
-// SetFlagEnabledOK DESC
+// SetFlagEnabledOK The flag after the change. Its lists of tags, segments and variants are empty here.
 //
 // swagger:response setFlagEnabledOK
 type SetFlagEnabledOK struct {
@@ -50,7 +50,7 @@ func (o *SetFlagEnabledOK) WriteResponse(rw http.ResponseWriter, producer runtim
 	}
 }
 
-// SetFlagEnabledDefault DESC
+// SetFlagEnabledDefault 404: no such flag. 422: `enabled` is missing.
 //
 // swagger:response setFlagEnabledDefault
 type SetFlagEnabledDefault struct {

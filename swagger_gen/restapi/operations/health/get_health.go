@@ -28,9 +28,10 @@ func NewGetHealth(ctx *middleware.Context, handler GetHealthHandler) *GetHealth 
 
 // GetHealth swagger:route GET /health health getHealth
 //
-// # DESC
+// # Check the health of the server
 //
-// DESC
+// Answers as soon as the server takes requests, for load balancers and probes. It does not look at
+// the database, since evaluation does not need it, and by default it asks for no login.
 type GetHealth struct {
 	Context *middleware.Context
 	Handler GetHealthHandler

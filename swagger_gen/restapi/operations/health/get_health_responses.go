@@ -12,7 +12,7 @@ import (
 // GetHealthOKCode is the HTTP code returned for type GetHealthOK
 const GetHealthOKCode int = 200
 
-// GetHealthOK DESC
+// GetHealthOK The server is up.
 //
 // swagger:response getHealthOK
 type GetHealthOK struct {
@@ -50,7 +50,7 @@ func (o *GetHealthOK) WriteResponse(rw http.ResponseWriter, producer runtime.Pro
 	}
 }
 
-// GetHealthDefault DESC
+// GetHealthDefault An error; the introduction lists the status codes.
 //
 // swagger:response getHealthDefault
 type GetHealthDefault struct {

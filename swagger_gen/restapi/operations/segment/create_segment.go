@@ -28,9 +28,11 @@ func NewCreateSegment(ctx *middleware.Context, handler CreateSegmentHandler) *Cr
 
 // CreateSegment swagger:route POST /flags/{flagID}/segments segment createSegment
 //
-// # DESC
+// # Add a segment
 //
-// DESC
+// Adds a segment to a flag, at rank 999: behind those that were put in order with
+// `PUT /flags/{flagID}/segments/reorder`. It has no constraints, so it matches everybody, and no
+// distributions, so it gives nobody a variant yet.
 type CreateSegment struct {
 	Context *middleware.Context
 	Handler CreateSegmentHandler

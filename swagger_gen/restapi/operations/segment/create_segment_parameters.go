@@ -31,11 +31,11 @@ func NewCreateSegmentParams() CreateSegmentParams {
 type CreateSegmentParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// DESC
+	// The new segment.
 	// Required: true
 	// In: body
 	Body *models.CreateSegmentRequest
-	// DESC
+	// Id of the flag.
 	// Required: true
 	// Minimum: 1
 	// In: path

@@ -12,7 +12,7 @@ import (
 // CreateSegmentOKCode is the HTTP code returned for type CreateSegmentOK
 const CreateSegmentOKCode int = 200
 
-// CreateSegmentOK DESC
+// CreateSegmentOK The segment.
 //
 // swagger:response createSegmentOK
 type CreateSegmentOK struct {
@@ -50,7 +50,8 @@ func (o *CreateSegmentOK) WriteResponse(rw http.ResponseWriter, producer runtime
 	}
 }
 
-// CreateSegmentDefault DESC
+// CreateSegmentDefault 404: no such flag. 422: the description is missing or empty, or `rolloutPercent` is missing or
+// not from 0 to 100.
 //
 // swagger:response createSegmentDefault
 type CreateSegmentDefault struct {

@@ -28,9 +28,9 @@ func NewDeleteSegment(ctx *middleware.Context, handler DeleteSegmentHandler) *De
 
 // DeleteSegment swagger:route DELETE /flags/{flagID}/segments/{segmentID} segment deleteSegment
 //
-// # DESC
+// # Delete a segment
 //
-// DESC
+// Deletes a segment. Who was in it is from then on looked for in the segments behind it.
 type DeleteSegment struct {
 	Context *middleware.Context
 	Handler DeleteSegmentHandler

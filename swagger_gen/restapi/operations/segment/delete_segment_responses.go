@@ -12,7 +12,7 @@ import (
 // DeleteSegmentOKCode is the HTTP code returned for type DeleteSegmentOK
 const DeleteSegmentOKCode int = 200
 
-// DeleteSegmentOK DESC
+// DeleteSegmentOK Deleted. The answer has no body.
 //
 // swagger:response deleteSegmentOK
 type DeleteSegmentOK struct {
@@ -32,7 +32,7 @@ func (o *DeleteSegmentOK) WriteResponse(rw http.ResponseWriter, producer runtime
 	rw.WriteHeader(200)
 }
 
-// DeleteSegmentDefault DESC
+// DeleteSegmentDefault 404: no such flag, or it has no such segment.
 //
 // swagger:response deleteSegmentDefault
 type DeleteSegmentDefault struct {

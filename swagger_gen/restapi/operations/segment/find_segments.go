@@ -28,9 +28,10 @@ func NewFindSegments(ctx *middleware.Context, handler FindSegmentsHandler) *Find
 
 // FindSegments swagger:route GET /flags/{flagID}/segments segment findSegments
 //
-// # DESC
+// # List the segments of a flag
 //
-// DESC
+// Lists the segments of one flag in the order in which evaluation tries them, with their
+// constraints and distributions.
 type FindSegments struct {
 	Context *middleware.Context
 	Handler FindSegmentsHandler

@@ -12,7 +12,7 @@ import (
 // FindSegmentsOKCode is the HTTP code returned for type FindSegmentsOK
 const FindSegmentsOKCode int = 200
 
-// FindSegmentsOK DESC
+// FindSegmentsOK The segments by rank, then by id.
 //
 // swagger:response findSegmentsOK
 type FindSegmentsOK struct {
@@ -53,7 +53,7 @@ func (o *FindSegmentsOK) WriteResponse(rw http.ResponseWriter, producer runtime.
 	}
 }
 
-// FindSegmentsDefault DESC
+// FindSegmentsDefault An error; the introduction lists the status codes.
 //
 // swagger:response findSegmentsDefault
 type FindSegmentsDefault struct {

@@ -28,9 +28,10 @@ func NewPutSegment(ctx *middleware.Context, handler PutSegmentHandler) *PutSegme
 
 // PutSegment swagger:route PUT /flags/{flagID}/segments/{segmentID} segment putSegment
 //
-// # DESC
+// # Change a segment
 //
-// DESC
+// Changes the description and the rollout of a segment. Constraints, distributions and the rank
+// have operations of their own.
 type PutSegment struct {
 	Context *middleware.Context
 	Handler PutSegmentHandler

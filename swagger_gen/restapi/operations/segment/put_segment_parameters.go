@@ -31,16 +31,16 @@ func NewPutSegmentParams() PutSegmentParams {
 type PutSegmentParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// DESC
+	// The segment as it is to be.
 	// Required: true
 	// In: body
 	Body *models.PutSegmentRequest
-	// DESC
+	// Id of the flag.
 	// Required: true
 	// Minimum: 1
 	// In: path
 	FlagID int64
-	// DESC
+	// Id of the segment. It must be one of this flag.
 	// Required: true
 	// Minimum: 1
 	// In: path

@@ -12,7 +12,7 @@ import (
 // PutSegmentOKCode is the HTTP code returned for type PutSegmentOK
 const PutSegmentOKCode int = 200
 
-// PutSegmentOK DESC
+// PutSegmentOK The segment after the change.
 //
 // swagger:response putSegmentOK
 type PutSegmentOK struct {
@@ -50,7 +50,8 @@ func (o *PutSegmentOK) WriteResponse(rw http.ResponseWriter, producer runtime.Pr
 	}
 }
 
-// PutSegmentDefault DESC
+// PutSegmentDefault 404: no such flag, or it has no such segment. 422: the description is missing or empty, or
+// `rolloutPercent` is missing or not from 0 to 100.
 //
 // swagger:response putSegmentDefault
 type PutSegmentDefault struct {

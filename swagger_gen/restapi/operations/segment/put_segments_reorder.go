@@ -28,9 +28,10 @@ func NewPutSegmentsReorder(ctx *middleware.Context, handler PutSegmentsReorderHa
 
 // PutSegmentsReorder swagger:route PUT /flags/{flagID}/segments/reorder segment putSegmentsReorder
 //
-// # DESC
+// # Put segments in order
 //
-// DESC
+// Sets the ranks of the segments to their places in the list: 0, 1, 2 and so on. Segments that are
+// not in the list keep their rank.
 type PutSegmentsReorder struct {
 	Context *middleware.Context
 	Handler PutSegmentsReorderHandler

@@ -31,11 +31,11 @@ func NewPutSegmentsReorderParams() PutSegmentsReorderParams {
 type PutSegmentsReorderParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// DESC
+	// The segments in their new order.
 	// Required: true
 	// In: body
 	Body *models.PutSegmentReorderRequest
-	// DESC
+	// Id of the flag.
 	// Required: true
 	// Minimum: 1
 	// In: path

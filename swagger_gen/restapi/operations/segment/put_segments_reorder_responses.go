@@ -12,7 +12,7 @@ import (
 // PutSegmentsReorderOKCode is the HTTP code returned for type PutSegmentsReorderOK
 const PutSegmentsReorderOKCode int = 200
 
-// PutSegmentsReorderOK DESC
+// PutSegmentsReorderOK Done. The answer has no body.
 //
 // swagger:response putSegmentsReorderOK
 type PutSegmentsReorderOK struct {
@@ -32,7 +32,8 @@ func (o *PutSegmentsReorderOK) WriteResponse(rw http.ResponseWriter, producer ru
 	rw.WriteHeader(200)
 }
 
-// PutSegmentsReorderDefault DESC
+// PutSegmentsReorderDefault 404: no such flag, or it does not have one of the segments; then nothing is changed. 422: the
+// list is missing or empty.
 //
 // swagger:response putSegmentsReorderDefault
 type PutSegmentsReorderDefault struct {

@@ -28,9 +28,10 @@ func NewCreateTag(ctx *middleware.Context, handler CreateTagHandler) *CreateTag 
 
 // CreateTag swagger:route POST /flags/{flagID}/tags tag createTag
 //
-// # DESC
+// # Tag a flag
 //
-// DESC
+// Puts a tag on a flag. If the value is known from this or another flag, that tag is used and
+// keeps its id, so tagging twice does no harm.
 type CreateTag struct {
 	Context *middleware.Context
 	Handler CreateTagHandler

@@ -31,11 +31,11 @@ func NewCreateTagParams() CreateTagParams {
 type CreateTagParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// DESC
+	// The tag.
 	// Required: true
 	// In: body
 	Body *models.CreateTagRequest
-	// DESC
+	// Id of the flag.
 	// Required: true
 	// Minimum: 1
 	// In: path

@@ -12,7 +12,7 @@ import (
 // CreateTagOKCode is the HTTP code returned for type CreateTagOK
 const CreateTagOKCode int = 200
 
-// CreateTagOK DESC
+// CreateTagOK The tag.
 //
 // swagger:response createTagOK
 type CreateTagOK struct {
@@ -50,7 +50,8 @@ func (o *CreateTagOK) WriteResponse(rw http.ResponseWriter, producer runtime.Pro
 	}
 }
 
-// CreateTagDefault DESC
+// CreateTagDefault 400: the value has other characters than letters and digits of ASCII, spaces, `_`, `-`, `/`, `.`
+// and `:`, or more than 63 of them. 404: no such flag. 422: the value is missing or empty.
 //
 // swagger:response createTagDefault
 type CreateTagDefault struct {

@@ -28,9 +28,9 @@ func NewDeleteTag(ctx *middleware.Context, handler DeleteTagHandler) *DeleteTag 
 
 // DeleteTag swagger:route DELETE /flags/{flagID}/tags/{tagID} tag deleteTag
 //
-// # DESC
+// # Remove a tag from a flag
 //
-// DESC
+// Takes a tag off this flag. Other flags keep it.
 type DeleteTag struct {
 	Context *middleware.Context
 	Handler DeleteTagHandler

@@ -12,7 +12,7 @@ import (
 // DeleteTagOKCode is the HTTP code returned for type DeleteTagOK
 const DeleteTagOKCode int = 200
 
-// DeleteTagOK DESC
+// DeleteTagOK Removed. The answer has no body.
 //
 // swagger:response deleteTagOK
 type DeleteTagOK struct {
@@ -32,7 +32,7 @@ func (o *DeleteTagOK) WriteResponse(rw http.ResponseWriter, producer runtime.Pro
 	rw.WriteHeader(200)
 }
 
-// DeleteTagDefault DESC
+// DeleteTagDefault 404: no such flag or tag.
 //
 // swagger:response deleteTagDefault
 type DeleteTagDefault struct {

@@ -28,9 +28,9 @@ func NewFindAllTags(ctx *middleware.Context, handler FindAllTagsHandler) *FindAl
 
 // FindAllTags swagger:route GET /tags tag findAllTags
 //
-// # DESC
+// # List all tags
 //
-// DESC
+// Lists the tags of all flags in the order of their ids.
 type FindAllTags struct {
 	Context *middleware.Context
 	Handler FindAllTagsHandler

@@ -27,13 +27,13 @@ func NewFindAllTagsParams() FindAllTagsParams {
 type FindAllTagsParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// DESC
+	// At most this many. Left out: all.
 	// In: query
 	Limit *int64
-	// DESC
+	// Leave out this many from the start of the list. Left out: none.
 	// In: query
 	Offset *int64
-	// DESC
+	// Only tags whose value contains this text, in upper or lower case.
 	// In: query
 	ValueLike *string
 }

@@ -12,7 +12,7 @@ import (
 // FindAllTagsOKCode is the HTTP code returned for type FindAllTagsOK
 const FindAllTagsOKCode int = 200
 
-// FindAllTagsOK DESC
+// FindAllTagsOK The tags.
 //
 // swagger:response findAllTagsOK
 type FindAllTagsOK struct {
@@ -53,7 +53,7 @@ func (o *FindAllTagsOK) WriteResponse(rw http.ResponseWriter, producer runtime.P
 	}
 }
 
-// FindAllTagsDefault DESC
+// FindAllTagsDefault 422: a parameter is not of its type.
 //
 // swagger:response findAllTagsDefault
 type FindAllTagsDefault struct {

@@ -28,9 +28,9 @@ func NewFindTags(ctx *middleware.Context, handler FindTagsHandler) *FindTags {
 
 // FindTags swagger:route GET /flags/{flagID}/tags tag findTags
 //
-// # DESC
+// # List the tags of a flag
 //
-// DESC
+// Lists the tags that one flag carries.
 type FindTags struct {
 	Context *middleware.Context
 	Handler FindTagsHandler

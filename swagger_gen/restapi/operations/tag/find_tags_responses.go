@@ -12,7 +12,7 @@ import (
 // FindTagsOKCode is the HTTP code returned for type FindTagsOK
 const FindTagsOKCode int = 200
 
-// FindTagsOK DESC
+// FindTagsOK The tags of the flag.
 //
 // swagger:response findTagsOK
 type FindTagsOK struct {
@@ -53,7 +53,7 @@ func (o *FindTagsOK) WriteResponse(rw http.ResponseWriter, producer runtime.Prod
 	}
 }
 
-// FindTagsDefault DESC
+// FindTagsDefault An error; the introduction lists the status codes.
 //
 // swagger:response findTagsDefault
 type FindTagsDefault struct {

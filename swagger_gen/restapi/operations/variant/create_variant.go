@@ -28,9 +28,9 @@ func NewCreateVariant(ctx *middleware.Context, handler CreateVariantHandler) *Cr
 
 // CreateVariant swagger:route POST /flags/{flagID}/variants variant createVariant
 //
-// # DESC
+// # Add a variant
 //
-// DESC
+// Adds a variant to a flag. Nobody gets it until the distributions of a segment give it a share.
 type CreateVariant struct {
 	Context *middleware.Context
 	Handler CreateVariantHandler

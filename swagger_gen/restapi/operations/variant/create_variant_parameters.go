@@ -31,11 +31,11 @@ func NewCreateVariantParams() CreateVariantParams {
 type CreateVariantParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// DESC
+	// The new variant.
 	// Required: true
 	// In: body
 	Body *models.CreateVariantRequest
-	// DESC
+	// Id of the flag.
 	// Required: true
 	// Minimum: 1
 	// In: path

@@ -12,7 +12,7 @@ import (
 // CreateVariantOKCode is the HTTP code returned for type CreateVariantOK
 const CreateVariantOKCode int = 200
 
-// CreateVariantOK DESC
+// CreateVariantOK The variant.
 //
 // swagger:response createVariantOK
 type CreateVariantOK struct {
@@ -50,7 +50,8 @@ func (o *CreateVariantOK) WriteResponse(rw http.ResponseWriter, producer runtime
 	}
 }
 
-// CreateVariantDefault DESC
+// CreateVariantDefault 400: the key is malformed or too long, or the attachment is not a JSON object. 404: no such
+// flag. 422: the key is missing or empty.
 //
 // swagger:response createVariantDefault
 type CreateVariantDefault struct {

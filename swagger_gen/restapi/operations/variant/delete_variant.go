@@ -28,9 +28,9 @@ func NewDeleteVariant(ctx *middleware.Context, handler DeleteVariantHandler) *De
 
 // DeleteVariant swagger:route DELETE /flags/{flagID}/variants/{variantID} variant deleteVariant
 //
-// # DESC
+// # Delete a variant
 //
-// DESC
+// Deletes a variant that nobody gets. Distributions of 0 percent that name it are deleted with it.
 type DeleteVariant struct {
 	Context *middleware.Context
 	Handler DeleteVariantHandler

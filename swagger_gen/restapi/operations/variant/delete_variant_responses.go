@@ -12,7 +12,7 @@ import (
 // DeleteVariantOKCode is the HTTP code returned for type DeleteVariantOK
 const DeleteVariantOKCode int = 200
 
-// DeleteVariantOK DESC
+// DeleteVariantOK Deleted. The answer has no body.
 //
 // swagger:response deleteVariantOK
 type DeleteVariantOK struct {
@@ -32,7 +32,8 @@ func (o *DeleteVariantOK) WriteResponse(rw http.ResponseWriter, producer runtime
 	rw.WriteHeader(200)
 }
 
-// DeleteVariantDefault DESC
+// DeleteVariantDefault 400: a segment still gives the variant more than 0 percent; change its distributions first. 404:
+// no such flag, or it has no such variant.
 //
 // swagger:response deleteVariantDefault
 type DeleteVariantDefault struct {

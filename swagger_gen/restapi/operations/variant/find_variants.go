@@ -28,9 +28,9 @@ func NewFindVariants(ctx *middleware.Context, handler FindVariantsHandler) *Find
 
 // FindVariants swagger:route GET /flags/{flagID}/variants variant findVariants
 //
-// # DESC
+// # List the variants of a flag
 //
-// DESC
+// Lists the variants of one flag in the order of their ids.
 type FindVariants struct {
 	Context *middleware.Context
 	Handler FindVariantsHandler

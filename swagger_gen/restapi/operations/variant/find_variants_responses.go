@@ -12,7 +12,7 @@ import (
 // FindVariantsOKCode is the HTTP code returned for type FindVariantsOK
 const FindVariantsOKCode int = 200
 
-// FindVariantsOK DESC
+// FindVariantsOK The variants; an empty list when there is no such flag.
 //
 // swagger:response findVariantsOK
 type FindVariantsOK struct {
@@ -53,7 +53,7 @@ func (o *FindVariantsOK) WriteResponse(rw http.ResponseWriter, producer runtime.
 	}
 }
 
-// FindVariantsDefault DESC
+// FindVariantsDefault An error; the introduction lists the status codes.
 //
 // swagger:response findVariantsDefault
 type FindVariantsDefault struct {

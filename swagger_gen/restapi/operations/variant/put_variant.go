@@ -28,9 +28,10 @@ func NewPutVariant(ctx *middleware.Context, handler PutVariantHandler) *PutVaria
 
 // PutVariant swagger:route PUT /flags/{flagID}/variants/{variantID} variant putVariant
 //
-// # DESC
+// # Change a variant
 //
-// DESC
+// Changes the key of a variant, and its attachment if there is one in the body. A new key is taken
+// over by the distributions that use the variant, at once.
 type PutVariant struct {
 	Context *middleware.Context
 	Handler PutVariantHandler

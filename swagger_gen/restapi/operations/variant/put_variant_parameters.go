@@ -31,16 +31,16 @@ func NewPutVariantParams() PutVariantParams {
 type PutVariantParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// DESC
+	// The variant as it is to be.
 	// Required: true
 	// In: body
 	Body *models.PutVariantRequest
-	// DESC
+	// Id of the flag.
 	// Required: true
 	// Minimum: 1
 	// In: path
 	FlagID int64
-	// DESC
+	// Id of the variant. It must be one of this flag.
 	// Required: true
 	// Minimum: 1
 	// In: path

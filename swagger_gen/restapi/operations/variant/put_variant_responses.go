@@ -12,7 +12,7 @@ import (
 // PutVariantOKCode is the HTTP code returned for type PutVariantOK
 const PutVariantOKCode int = 200
 
-// PutVariantOK DESC
+// PutVariantOK The variant after the change.
 //
 // swagger:response putVariantOK
 type PutVariantOK struct {
@@ -50,7 +50,8 @@ func (o *PutVariantOK) WriteResponse(rw http.ResponseWriter, producer runtime.Pr
 	}
 }
 
-// PutVariantDefault DESC
+// PutVariantDefault 400: the key is malformed or too long, or the attachment is not a JSON object. 404: no such
+// flag, or it has no such variant. 422: the key is missing or empty.
 //
 // swagger:response putVariantDefault
 type PutVariantDefault struct {
