@@ -1,0 +1,368 @@
+// Package config turns environment variables into a validated Config. Names, types and defaults are those of Flagr, so
+// that a deployment keeps its environment when it changes servers.
+//
+// Three tags describe a field beside env and envDefault: accepts says which values are taken, in the words that error
+// messages and docs/environment.md use; secret keeps the value out of every message; empty:"keep" lets a list have
+// empty entries.
+package config
+
+import "time"
+
+// Config is the whole configuration, one struct per concern. It holds passwords and keys: do not log it.
+type Config struct {
+	Server          Server
+	Log             Log
+	Web             Web
+	CORS            CORS
+	JWTAuth         JWTAuth
+	BasicAuth       BasicAuth
+	HeaderAuth      HeaderAuth
+	CookieAuth      CookieAuth
+	Database        Database
+	Eval            Eval
+	EvalCache       EvalCache
+	InjectedContext InjectedContext
+	Exposure        Exposure
+	Recorder        Recorder
+	Datar           Datar
+	Kafka           Kafka
+	Kinesis         Kinesis
+	PubSub          PubSub
+	Notification    Notification
+	Prometheus      Prometheus
+	Statsd          Statsd
+	Sentry          Sentry
+	NewRelic        NewRelic
+
+	unused []Notice
+}
+
+// Server is where the server listens. The generated main reads the same two variables and also has the flags --host
+// and --port, which win; see SetListenDefaults.
+type Server struct {
+	// Host is the address to listen on; empty means all addresses.
+	Host string `env:"HOST" envDefault:"localhost"`
+	// Port is 1 to 65535, or 0 for one that the operating system picks.
+	Port int `env:"PORT" envDefault:"18000" accepts:"a port from 1 to 65535, or 0 for a free one"`
+}
+
+// Log is what the server writes about itself.
+type Log struct {
+	// Level is the least severe level that is written, in lower case; SlogLevel translates it.
+	Level string `env:"FLAGR_LOGRUS_LEVEL" envDefault:"info" accepts:"one of panic, fatal, error, warn, warning, info, debug, trace"`
+	// Format is FormatText or FormatJSON.
+	Format string `env:"FLAGR_LOGRUS_FORMAT" envDefault:"text" accepts:"text or json"`
+	// Requests turns the access log on.
+	Requests bool `env:"FLAGR_MIDDLEWARE_VERBOSE_LOGGER_ENABLED" envDefault:"true"`
+	// RequestsExcludeURLs are the URL paths that the access log leaves out.
+	RequestsExcludeURLs []string `env:"FLAGR_MIDDLEWARE_VERBOSE_LOGGER_EXCLUDE_URLS"`
+	// Evaluations turns the log of evaluation results on.
+	Evaluations bool `env:"FLAGR_EVAL_LOGGING_ENABLED" envDefault:"true"`
+	// EvaluationsPerSecond is the most evaluation results logged per flag and second, 0 or more.
+	EvaluationsPerSecond int `env:"FLAGR_RATELIMITER_PERFLAG_PERSECOND_CONSOLE_LOGGING" envDefault:"100" accepts:"a whole number, 0 or more"`
+}
+
+// Web is what wraps every HTTP request.
+type Web struct {
+	// Prefix is put in front of every path; empty or starting with a slash.
+	Prefix string `env:"FLAGR_WEB_PREFIX" accepts:"a path that starts with /, such as /flags, or nothing"`
+	// GzipEnabled compresses responses for clients that ask for it.
+	GzipEnabled bool `env:"FLAGR_MIDDLEWARE_GZIP_ENABLED" envDefault:"true"`
+	// PprofEnabled serves the Go profiler under /debug/pprof.
+	PprofEnabled bool `env:"FLAGR_PPROF_ENABLED" envDefault:"true"`
+	// UIEnabled asks for a bundled web interface.
+	UIEnabled bool `env:"FLAGR_UI_ENABLED" envDefault:"true"`
+}
+
+// CORS is which web pages of other origins may call the API.
+type CORS struct {
+	// Enabled turns the CORS headers on.
+	Enabled bool `env:"FLAGR_CORS_ENABLED" envDefault:"true"`
+	// AllowCredentials lets browsers send cookies and authorization headers.
+	AllowCredentials bool `env:"FLAGR_CORS_ALLOW_CREDENTIALS" envDefault:"true"`
+	// AllowedHeaders are the request headers that a page may set.
+	AllowedHeaders []string `env:"FLAGR_CORS_ALLOWED_HEADERS" envDefault:"Origin,Accept,Content-Type,X-Requested-With,Authorization,Time_Zone"`
+	// AllowedMethods are the HTTP methods that a page may use.
+	AllowedMethods []string `env:"FLAGR_CORS_ALLOWED_METHODS" envDefault:"GET,POST,PUT,DELETE,PATCH"`
+	// AllowedOrigins are the origins that may call; "*" means all.
+	AllowedOrigins []string `env:"FLAGR_CORS_ALLOWED_ORIGINS" envDefault:"*"`
+	// ExposedHeaders are the response headers that a page may read.
+	ExposedHeaders []string `env:"FLAGR_CORS_EXPOSED_HEADERS" envDefault:"WWW-Authenticate"`
+	// MaxAge is how many seconds a browser may keep a preflight answer; negative forbids keeping it, 0 sends nothing.
+	MaxAge int `env:"FLAGR_CORS_MAX_AGE" envDefault:"600"`
+}
+
+// JWTAuth is access control by JSON web tokens.
+type JWTAuth struct {
+	// Enabled demands a valid token on every path outside the two lists below.
+	Enabled bool `env:"FLAGR_JWT_AUTH_ENABLED" envDefault:"false"`
+	// Debug logs why a token was refused.
+	Debug bool `env:"FLAGR_JWT_AUTH_DEBUG" envDefault:"false"`
+	// WhitelistPaths are path prefixes open to everybody. It never has an empty entry, which would open every path.
+	WhitelistPaths []string `env:"FLAGR_JWT_AUTH_WHITELIST_PATHS" envDefault:"/api/v1/health,/api/v1/evaluation,/api/v1/exposures,/static"`
+	// ExactWhitelistPaths are whole paths open to everybody; an empty entry is the empty path.
+	ExactWhitelistPaths []string `env:"FLAGR_JWT_AUTH_EXACT_WHITELIST_PATHS" envDefault:",/" empty:"keep"`
+	// CookieTokenName is the cookie that may carry the token.
+	CookieTokenName string `env:"FLAGR_JWT_AUTH_COOKIE_TOKEN_NAME" envDefault:"access_token"`
+	// Secret is the shared key of HS256 and HS512, or the public key of RS256 in PEM. Never empty while Enabled.
+	Secret string `env:"FLAGR_JWT_AUTH_SECRET" secret:"true" accepts:"the shared key, or for RS256 the public key in PEM; needed while FLAGR_JWT_AUTH_ENABLED is true"`
+	// NoTokenStatusCode answers requests without a token: 307 redirects to NoTokenRedirectURL.
+	NoTokenStatusCode int `env:"FLAGR_JWT_AUTH_NO_TOKEN_STATUS_CODE" envDefault:"307" accepts:"an HTTP status from 300 to 499, such as 307 or 401"`
+	// NoTokenRedirectURL is where NoTokenStatusCode 307 leads.
+	NoTokenRedirectURL string `env:"FLAGR_JWT_AUTH_NO_TOKEN_REDIRECT_URL"`
+	// UserProperty is the name under which a request carries its token's user.
+	UserProperty string `env:"FLAGR_JWT_AUTH_USER_PROPERTY" envDefault:"flagr_user"`
+	// UserClaim is the claim that names the user in createdBy and updatedBy.
+	UserClaim string `env:"FLAGR_JWT_AUTH_USER_CLAIM" envDefault:"sub"`
+	// SigningMethod is HS256, HS512 or RS256.
+	SigningMethod string `env:"FLAGR_JWT_AUTH_SIGNING_METHOD" envDefault:"HS256" accepts:"HS256, HS512 or RS256"`
+}
+
+// BasicAuth is access control by one user name and password.
+type BasicAuth struct {
+	// Enabled demands name and password on every path outside the two lists below.
+	Enabled bool `env:"FLAGR_BASIC_AUTH_ENABLED" envDefault:"false"`
+	// Username is the one name that gets in. Never empty while Enabled.
+	Username string `env:"FLAGR_BASIC_AUTH_USERNAME" accepts:"a user name; needed while FLAGR_BASIC_AUTH_ENABLED is true"`
+	// Password is the password of Username. Never empty while Enabled.
+	Password string `env:"FLAGR_BASIC_AUTH_PASSWORD" secret:"true" accepts:"a password; needed while FLAGR_BASIC_AUTH_ENABLED is true"`
+	// WhitelistPaths are path prefixes open to everybody. It never has an empty entry, which would open every path.
+	WhitelistPaths []string `env:"FLAGR_BASIC_AUTH_WHITELIST_PATHS" envDefault:"/api/v1/health,/api/v1/flags,/api/v1/evaluation,/api/v1/exposures"`
+	// ExactWhitelistPaths are whole paths open to everybody; an empty entry is the empty path.
+	ExactWhitelistPaths []string `env:"FLAGR_BASIC_AUTH_EXACT_WHITELIST_PATHS" empty:"keep"`
+}
+
+// HeaderAuth names the user of a change by a request header that a proxy in front of the server sets.
+type HeaderAuth struct {
+	// Enabled turns it on.
+	Enabled bool `env:"FLAGR_HEADER_AUTH_ENABLED" envDefault:"false"`
+	// UserField is the header's name.
+	UserField string `env:"FLAGR_HEADER_AUTH_USER_FIELD" envDefault:"X-Email"`
+}
+
+// CookieAuth names the user of a change by a claim of a token in a cookie, which a proxy in front of the server checks.
+type CookieAuth struct {
+	// Enabled turns it on.
+	Enabled bool `env:"FLAGR_COOKIE_AUTH_ENABLED" envDefault:"false"`
+	// UserField is the cookie's name.
+	UserField string `env:"FLAGR_COOKIE_AUTH_USER_FIELD" envDefault:"CF_Authorization"`
+	// UserFieldJWTClaim is the claim that names the user.
+	UserFieldJWTClaim string `env:"FLAGR_COOKIE_AUTH_USER_FIELD_JWT_CLAIM" envDefault:"email"`
+}
+
+// Database is where flags are kept, or read from.
+type Database struct {
+	// Driver is one of the Driver constants.
+	Driver string `env:"FLAGR_DB_DBDRIVER" envDefault:"sqlite3" accepts:"one of sqlite3, postgres, mysql, json_file, json_http"`
+	// DSN is the connection string of a database, the path of a JSON file, or the URL of one. It may hold a password.
+	DSN string `env:"FLAGR_DB_DBCONNECTIONSTR" envDefault:"flagr.sqlite" secret:"true" accepts:"what FLAGR_DB_DBDRIVER connects to: a file for sqlite3 and json_file, a connection string for mysql and postgres, an http or https URL for json_http"`
+	// LogQueries writes every SQL statement to the log, at level debug.
+	LogQueries bool `env:"FLAGR_DB_DBCONNECTION_DEBUG" envDefault:"true"`
+	// RetryAttempts is how often connecting is tried at start.
+	RetryAttempts uint `env:"FLAGR_DB_DBCONNECTION_RETRY_ATTEMPTS" envDefault:"9" accepts:"a whole number, 0 or more"`
+	// RetryDelay is the pause between two of these attempts, 0 or more.
+	RetryDelay time.Duration `env:"FLAGR_DB_DBCONNECTION_RETRY_DELAY" envDefault:"100ms" accepts:"a duration, 0s or more, such as 100ms"`
+}
+
+// Eval is what evaluations may ask for.
+type Eval struct {
+	// DebugEnabled lets a request ask for the log of its segments.
+	DebugEnabled bool `env:"FLAGR_EVAL_DEBUG_ENABLED" envDefault:"true"`
+	// OnlyMode serves evaluation, health and the evaluation cache's export, and nothing else. Load also sets it for the
+	// drivers json_file and json_http, which have nothing to write to.
+	OnlyMode bool `env:"FLAGR_EVAL_ONLY_MODE" envDefault:"false"`
+	// BatchSize is the most evaluations of one batch request; 0 means no limit.
+	BatchSize int `env:"FLAGR_EVAL_BATCH_SIZE" envDefault:"0" accepts:"a whole number, 0 or more"`
+	// GetMaxURLBytes is the longest raw query of a GET evaluation in bytes; 0 means no limit.
+	GetMaxURLBytes int `env:"FLAGR_EVAL_GET_MAX_URL_BYTES" envDefault:"8192" accepts:"a number of bytes, 0 or more"`
+}
+
+// EvalCache is how the flags in memory follow their source.
+type EvalCache struct {
+	// RefreshTimeout is how long one reload may take, more than 0.
+	RefreshTimeout time.Duration `env:"FLAGR_EVALCACHE_REFRESHTIMEOUT" envDefault:"59s" accepts:"a duration longer than 0s, such as 59s"`
+	// RefreshInterval is the pause between two looks for changes, more than 0.
+	RefreshInterval time.Duration `env:"FLAGR_EVALCACHE_REFRESHINTERVAL" envDefault:"3s" accepts:"a duration longer than 0s, such as 3s"`
+}
+
+// InjectedContext is what the server itself adds to the context of an evaluation.
+type InjectedContext struct {
+	// Enabled adds the time and the headers below.
+	Enabled bool `env:"FLAGR_INJECTED_CONTEXT_ENABLED" envDefault:"false"`
+	// HTTPHeaders are the request headers to add.
+	HTTPHeaders []string `env:"FLAGR_INJECTED_CONTEXT_HTTP_HEADERS"`
+	// HTTPHeaderPrefixes add every request header whose name starts with one of them.
+	HTTPHeaderPrefixes []string `env:"FLAGR_INJECTED_CONTEXT_HTTP_HEADER_PREFIXES"`
+}
+
+// Exposure is what clients may report about variants that were shown.
+type Exposure struct {
+	// BatchSize is the most rows of one request.
+	BatchSize int `env:"FLAGR_EXPOSURE_BATCH_SIZE" envDefault:"100" accepts:"a whole number, 0 or more"`
+}
+
+// Recorder is where records of evaluations go.
+type Recorder struct {
+	// Enabled is the switch of all recording: while it is off, no recorder is built.
+	Enabled bool `env:"FLAGR_RECORDER_ENABLED" envDefault:"false"`
+	// Types are the recorders to build, each one of the Recorder constants and at most once.
+	Types []string `env:"FLAGR_RECORDER_TYPE" envDefault:"kafka" accepts:"a comma-separated list of kafka, kinesis, pubsub, datar"`
+	// FrameOutputMode is FramePayloadString or FramePayloadRawJSON.
+	FrameOutputMode string `env:"FLAGR_RECORDER_FRAME_OUTPUT_MODE" envDefault:"payload_string" accepts:"payload_string or payload_raw_json"`
+}
+
+// Datar is the recorder that counts evaluations in the server's own database.
+type Datar struct {
+	// FlushInterval is the time between two writes of the counts, 50 ms to 1 h.
+	FlushInterval time.Duration `env:"FLAGR_RECORDER_DATAR_FLUSH_INTERVAL" envDefault:"60s" accepts:"a duration from 50ms to 1h, such as 60s"`
+}
+
+// Kafka is the recorder that writes to a Kafka topic.
+type Kafka struct {
+	// Version is the protocol version to speak.
+	Version string `env:"FLAGR_RECORDER_KAFKA_VERSION" envDefault:"0.8.2.0" accepts:"a Kafka version, such as 0.8.2.0 or 3.6.0"`
+	// Brokers is a comma-separated list of host:port.
+	Brokers string `env:"FLAGR_RECORDER_KAFKA_BROKERS" envDefault:":9092" accepts:"a comma-separated list of host:port; needed while the kafka recorder is on"`
+	// CompressionCodec is 0 none, 1 gzip, 2 snappy, 3 lz4 or 4 zstd.
+	CompressionCodec int8 `env:"FLAGR_RECORDER_KAFKA_COMPRESSION_CODEC" envDefault:"0" accepts:"0 (none), 1 (gzip), 2 (snappy), 3 (lz4) or 4 (zstd)"`
+	// CertFile is the client's certificate, a PEM file.
+	CertFile string `env:"FLAGR_RECORDER_KAFKA_CERTFILE"`
+	// KeyFile is the client's private key, a PEM file.
+	KeyFile string `env:"FLAGR_RECORDER_KAFKA_KEYFILE"`
+	// CAFile is the authority that signed the brokers' certificates, a PEM file.
+	CAFile string `env:"FLAGR_RECORDER_KAFKA_CAFILE"`
+	// VerifySSL checks the brokers' certificates.
+	VerifySSL bool `env:"FLAGR_RECORDER_KAFKA_VERIFYSSL" envDefault:"false"`
+	// SimpleSSL uses TLS without a client certificate.
+	SimpleSSL bool `env:"FLAGR_RECORDER_KAFKA_SIMPLE_SSL" envDefault:"false"`
+	// SASLUsername signs in at the brokers; empty: no SASL.
+	SASLUsername string `env:"FLAGR_RECORDER_KAFKA_SASL_USERNAME"`
+	// SASLPassword is the password of SASLUsername.
+	SASLPassword string `env:"FLAGR_RECORDER_KAFKA_SASL_PASSWORD" secret:"true"`
+	// Verbose logs what the client does.
+	Verbose bool `env:"FLAGR_RECORDER_KAFKA_VERBOSE" envDefault:"true"`
+	// Topic is the topic to write to.
+	Topic string `env:"FLAGR_RECORDER_KAFKA_TOPIC" envDefault:"flagr-records" accepts:"a topic; needed while the kafka recorder is on"`
+	// PartitionKeyEnabled uses the entity id as the partition key.
+	PartitionKeyEnabled bool `env:"FLAGR_RECORDER_KAFKA_PARTITION_KEY_ENABLED" envDefault:"true"`
+	// RetryMax is how often a message is sent again, 0 or more.
+	RetryMax int `env:"FLAGR_RECORDER_KAFKA_RETRYMAX" envDefault:"5" accepts:"a whole number, 0 or more"`
+	// MaxOpenRequests is how many requests may be unanswered on one connection, 1 or more.
+	MaxOpenRequests int `env:"FLAGR_RECORDER_KAFKA_MAXOPENREQUESTS" envDefault:"5" accepts:"a whole number, 1 or more"`
+	// RequiredAcks is who must confirm a message: 0 nobody, 1 the leader, -1 all replicas in sync.
+	RequiredAcks int `env:"FLAGR_RECORDER_KAFKA_REQUIRED_ACKS" envDefault:"1" accepts:"-1 (all replicas), 0 (nobody) or 1 (the leader)"`
+	// Idempotent lets the brokers drop messages that arrive twice.
+	Idempotent bool `env:"FLAGR_RECORDER_KAFKA_IDEMPOTENT" envDefault:"false"`
+	// FlushFrequency is how long messages are gathered before they are sent, 0 or more.
+	FlushFrequency time.Duration `env:"FLAGR_RECORDER_KAFKA_FLUSHFREQUENCY" envDefault:"500ms" accepts:"a duration, 0s or more, such as 500ms"`
+	// Encrypted encrypts payloads with EncryptionKey.
+	Encrypted bool `env:"FLAGR_RECORDER_KAFKA_ENCRYPTED" envDefault:"false"`
+	// EncryptionKey is the key, 32 bytes; a shorter one is filled up with zero bytes.
+	EncryptionKey string `env:"FLAGR_RECORDER_KAFKA_ENCRYPTION_KEY" secret:"true" accepts:"a key of up to 32 bytes; needed while the kafka recorder is on and FLAGR_RECORDER_KAFKA_ENCRYPTED is true"`
+}
+
+// Kinesis is the recorder that writes to an Amazon Kinesis stream.
+type Kinesis struct {
+	// StreamName is the stream to write to.
+	StreamName string `env:"FLAGR_RECORDER_KINESIS_STREAM_NAME" envDefault:"flagr-records" accepts:"a stream; needed while the kinesis recorder is on"`
+	// BacklogCount is how many records may wait.
+	BacklogCount int `env:"FLAGR_RECORDER_KINESIS_BACKLOG_COUNT" envDefault:"500" accepts:"a whole number, 0 or more"`
+	// MaxConnections is how many requests may run at once.
+	MaxConnections int `env:"FLAGR_RECORDER_KINESIS_MAX_CONNECTIONS" envDefault:"24" accepts:"a whole number from 0 to 256"`
+	// FlushInterval is how long records are gathered before they are sent.
+	FlushInterval time.Duration `env:"FLAGR_RECORDER_KINESIS_FLUSH_INTERVAL" envDefault:"5s" accepts:"a duration, 0s or more, such as 5s"`
+	// BatchCount is the most records of one request; the service takes 500.
+	BatchCount int `env:"FLAGR_RECORDER_KINESIS_BATCH_COUNT" envDefault:"500" accepts:"a whole number from 0 to 500"`
+	// BatchSize is the most bytes of one request; the service takes 5 MiB.
+	BatchSize int `env:"FLAGR_RECORDER_KINESIS_BATCH_SIZE" envDefault:"0" accepts:"a number of bytes from 0 to 5242880"`
+	// AggregateBatchCount is the most records put together into one.
+	AggregateBatchCount int `env:"FLAGR_RECORDER_KINESIS_AGGREGATE_BATCH_COUNT" envDefault:"4294967295" accepts:"a whole number from 0 to 4294967295"`
+	// AggregateBatchSize is the most bytes of records put together into one; the service takes 1 MiB.
+	AggregateBatchSize int `env:"FLAGR_RECORDER_KINESIS_AGGREGATE_BATCH_SIZE" envDefault:"51200" accepts:"a number of bytes from 0 to 1048576"`
+	// Verbose logs what the client does.
+	Verbose bool `env:"FLAGR_RECORDER_KINESIS_VERBOSE" envDefault:"false"`
+}
+
+// PubSub is the recorder that writes to a Google Cloud Pub/Sub topic.
+type PubSub struct {
+	// ProjectID is the project of the topic.
+	ProjectID string `env:"FLAGR_RECORDER_PUBSUB_PROJECT_ID" accepts:"a project; needed while the pubsub recorder is on"`
+	// TopicName is the topic to write to.
+	TopicName string `env:"FLAGR_RECORDER_PUBSUB_TOPIC_NAME" envDefault:"flagr-records" accepts:"a topic; needed while the pubsub recorder is on"`
+	// KeyFile is a service account's key file; empty: the surroundings' own credentials.
+	KeyFile string `env:"FLAGR_RECORDER_PUBSUB_KEYFILE"`
+	// Verbose waits for each message's answer and logs it.
+	Verbose bool `env:"FLAGR_RECORDER_PUBSUB_VERBOSE" envDefault:"false"`
+	// VerboseCancelTimeout is how long Verbose waits, 0 or more.
+	VerboseCancelTimeout time.Duration `env:"FLAGR_RECORDER_PUBSUB_VERBOSE_CANCEL_TIMEOUT" envDefault:"5s" accepts:"a duration, 0s or more, such as 5s"`
+}
+
+// Notification tells other systems about committed changes of flags.
+type Notification struct {
+	// DetailedDiffEnabled adds the state before and after, and their difference.
+	DetailedDiffEnabled bool `env:"FLAGR_NOTIFICATION_DETAILED_DIFF_ENABLED" envDefault:"false"`
+	// Timeout is how long one call may take, more than 0.
+	Timeout time.Duration `env:"FLAGR_NOTIFICATION_TIMEOUT" envDefault:"10s" accepts:"a duration longer than 0s, such as 10s"`
+	// MaxRetries is how often a failed call is repeated, 0 or more.
+	MaxRetries int `env:"FLAGR_NOTIFICATION_MAX_RETRIES" envDefault:"3" accepts:"a whole number, 0 or more"`
+	// RetryBase is the pause before the first repetition, 0 or more; it doubles from then on.
+	RetryBase time.Duration `env:"FLAGR_NOTIFICATION_RETRY_BASE" envDefault:"1s" accepts:"a duration, 0s or more, such as 1s"`
+	// RetryMax is the longest pause, 0 or more.
+	RetryMax time.Duration `env:"FLAGR_NOTIFICATION_RETRY_MAX" envDefault:"10s" accepts:"a duration, 0s or more, such as 10s"`
+	// WebhookEnabled posts each change to WebhookURL.
+	WebhookEnabled bool `env:"FLAGR_NOTIFICATION_WEBHOOK_ENABLED" envDefault:"false"`
+	// WebhookURL is an http or https URL while WebhookEnabled. Many services put a token into it.
+	WebhookURL string `env:"FLAGR_NOTIFICATION_WEBHOOK_URL" secret:"true" accepts:"an http or https URL; needed while FLAGR_NOTIFICATION_WEBHOOK_ENABLED is true"`
+	// WebhookHeaders are headers to send along, often with a token.
+	WebhookHeaders string `env:"FLAGR_NOTIFICATION_WEBHOOK_HEADERS" secret:"true"`
+}
+
+// Prometheus is the endpoint for metrics.
+type Prometheus struct {
+	// Enabled serves the metrics.
+	Enabled bool `env:"FLAGR_PROMETHEUS_ENABLED" envDefault:"false"`
+	// Path is where they are served; it starts with a slash while Enabled.
+	Path string `env:"FLAGR_PROMETHEUS_PATH" envDefault:"/metrics" accepts:"a path that starts with /, such as /metrics"`
+	// IncludeLatencyHistogram adds a histogram of request times.
+	IncludeLatencyHistogram bool `env:"FLAGR_PROMETHEUS_INCLUDE_LATENCY_HISTOGRAM" envDefault:"false"`
+}
+
+// Statsd is where metrics are sent to.
+type Statsd struct {
+	// Enabled sends metrics.
+	Enabled bool `env:"FLAGR_STATSD_ENABLED" envDefault:"false"`
+	// Host is the receiver's address.
+	Host string `env:"FLAGR_STATSD_HOST" envDefault:"127.0.0.1"`
+	// Port is the receiver's port, 1 to 65535 while Enabled.
+	Port string `env:"FLAGR_STATSD_PORT" envDefault:"8125" accepts:"a port from 1 to 65535"`
+	// Prefix is put in front of every metric's name.
+	Prefix string `env:"FLAGR_STATSD_PREFIX" envDefault:"flagr."`
+	// APMEnabled sends traces to a Datadog agent.
+	APMEnabled bool `env:"FLAGR_STATSD_APM_ENABLED" envDefault:"false"`
+	// APMPort is the agent's port, 1 to 65535 while APMEnabled.
+	APMPort string `env:"FLAGR_STATSD_APM_PORT" envDefault:"8126" accepts:"a port from 1 to 65535"`
+	// APMServiceName is the name that the traces carry.
+	APMServiceName string `env:"FLAGR_STATSD_APM_SERVICE_NAME" envDefault:"flagr"`
+}
+
+// Sentry is where crashes and errors are sent to.
+type Sentry struct {
+	// Enabled sends them.
+	Enabled bool `env:"FLAGR_SENTRY_ENABLED" envDefault:"false"`
+	// DSN is the project's address with its key; empty, or an http or https URL while Enabled.
+	DSN string `env:"FLAGR_SENTRY_DSN" secret:"true" accepts:"an http or https URL"`
+	// Environment is the name of the deployment that the reports carry.
+	Environment string `env:"FLAGR_SENTRY_ENVIRONMENT"`
+}
+
+// NewRelic holds the switches of an agent that this server does not have.
+type NewRelic struct {
+	// Enabled asks for the agent.
+	Enabled bool `env:"FLAGR_NEWRELIC_ENABLED" envDefault:"false"`
+	// DistributedTracingEnabled asks for traces over several services.
+	DistributedTracingEnabled bool `env:"FLAGR_NEWRELIC_DISTRIBUTED_TRACING_ENABLED" envDefault:"false"`
+	// Name is the application's name.
+	Name string `env:"FLAGR_NEWRELIC_NAME" envDefault:"flagr"`
+	// Key is the licence key.
+	Key string `env:"FLAGR_NEWRELIC_KEY" secret:"true"`
+}

@@ -1,0 +1,111 @@
+package config
+
+import (
+	"cmp"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Notice is about a variable that is set but does nothing.
+type Notice struct {
+	Variable, Explanation string
+}
+
+// unavailable is one row of unavailables.
+type unavailable struct {
+	variable string // a name, or the beginning of names with a "*" behind it
+	why      string
+	refuse   bool // stop the start when it is switched on, where ignoring it would be dangerous
+}
+
+// unavailables lists what the server accepts and does not act upon. The first row that fits a variable counts. Whoever
+// builds a feature deletes its rows here, and docs/environment.md, which a test compares with them, follows.
+var unavailables = []unavailable{
+	{variable: "FLAGR_JWT_AUTH_ENABLED", why: notYet, refuse: true},
+	{variable: "FLAGR_BASIC_AUTH_ENABLED", why: notYet, refuse: true},
+	{variable: "FLAGR_JWT_AUTH_*", why: notYet},
+	{variable: "FLAGR_BASIC_AUTH_*", why: notYet},
+	{variable: "FLAGR_HEADER_AUTH_*", why: notYet + "; changes do not record who made them"},
+	{variable: "FLAGR_COOKIE_AUTH_*", why: notYet + "; changes do not record who made them"},
+	{variable: "FLAGR_CORS_*", why: notYet},
+	{variable: "FLAGR_WEB_PREFIX", why: notYet + "; the API is at /api/v1"},
+	{variable: "FLAGR_MIDDLEWARE_*", why: notYet},
+	{variable: "FLAGR_PPROF_ENABLED", why: notYet},
+	{variable: "FLAGR_EVAL_LOGGING_ENABLED", why: notYet},
+	{variable: "FLAGR_RATELIMITER_*", why: notYet},
+	{variable: "FLAGR_INJECTED_CONTEXT_*", why: notYet},
+	{variable: "FLAGR_EXPOSURE_*", why: notYet},
+	{variable: "FLAGR_RECORDER_FRAME_OUTPUT_MODE", why: notYet},
+	{variable: "FLAGR_RECORDER_KAFKA_*", why: notYet},
+	{variable: "FLAGR_RECORDER_KINESIS_*", why: notYet},
+	{variable: "FLAGR_RECORDER_PUBSUB_*", why: notYet},
+	{variable: "FLAGR_NOTIFICATION_*", why: notYet},
+	{variable: "FLAGR_PROMETHEUS_*", why: notYet},
+	{variable: "FLAGR_SENTRY_*", why: notYet},
+	{variable: "FLAGR_STATSD_APM_*", why: "no use for it: traces will be sent with OpenTelemetry"},
+	{variable: "FLAGR_STATSD_*", why: notYet},
+	{variable: "FLAGR_NEWRELIC_*", why: "no use for it: traces will be sent with OpenTelemetry"},
+	{variable: "FLAGR_UI_ENABLED", why: "no use for it: no web interface is bundled"},
+}
+
+const notYet = "not available in this version yet"
+
+// Unused lists the variables that were set and do nothing in this version, sorted by name, each with the reason: what
+// is not built, and names starting with FLAGR_ that the server does not know. A switch set to false is left out: it
+// gets what it asks for.
+func (c *Config) Unused() []Notice {
+	return slices.Clone(c.unused)
+}
+
+func findUnavailable(name string) (unavailable, bool) {
+	for _, u := range unavailables {
+		prefix, isPrefix := strings.CutSuffix(u.variable, "*")
+		if name == u.variable || isPrefix && strings.HasPrefix(name, prefix) {
+			return u, true
+		}
+	}
+	return unavailable{}, false
+}
+
+// refuseUnavailable reports the switches that must not be ignored.
+func (l *loader) refuseUnavailable() {
+	for name, value := range l.values {
+		u, _ := findUnavailable(name)
+		if on, err := strconv.ParseBool(value); u.refuse && err == nil && on {
+			l.refuse(name, u.why+", only false is accepted")
+		}
+	}
+}
+
+// serviceLink matches the variables that Kubernetes sets in every container for a service, here one whose name starts
+// with flagr: FLAGR_SERVICE_HOST, FLAGR_PORT_18000_TCP_ADDR, FLAGR_DB_PORT.
+var serviceLink = regexp.MustCompile(`^FLAGR_(.+_)?(SERVICE_HOST|SERVICE_PORT|PORT)(_|$)`)
+
+func findUnused(environ map[string]string) []Notice {
+	known := map[string]Variable{}
+	for _, v := range Variables() {
+		known[v.Name] = v
+	}
+	var notices []Notice
+	for name, value := range environ {
+		v, ok := known[name]
+		if !ok {
+			if strings.HasPrefix(name, "FLAGR_") && !serviceLink.MatchString(name) {
+				notices = append(notices, Notice{name, "unknown variable, see the reference for the exact names"})
+			}
+			continue
+		}
+		if v.Type == "bool" {
+			if on, err := strconv.ParseBool(value); err != nil || !on {
+				continue
+			}
+		}
+		if u, ok := findUnavailable(name); ok {
+			notices = append(notices, Notice{name, u.why})
+		}
+	}
+	slices.SortFunc(notices, func(a, b Notice) int { return cmp.Compare(a.Variable, b.Variable) })
+	return notices
+}

@@ -1,0 +1,197 @@
+package config
+
+import (
+	"math"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+var kafkaVersion = regexp.MustCompile(`^\d+\.\d+\.\d+(\.\d+)?$`)
+
+// normalize brings values that may be written in several ways into one form.
+func (c *Config) normalize() {
+	c.Log.Level = strings.ToLower(c.Log.Level)
+	c.Log.Format = strings.ToLower(c.Log.Format)
+	if c.Database.Driver == DriverJSONFile || c.Database.Driver == DriverJSONHTTP {
+		c.Eval.OnlyMode = true
+	}
+	var types []string
+	for _, t := range c.Recorder.Types {
+		if !slices.Contains(types, t) {
+			types = append(types, t)
+		}
+	}
+	c.Recorder.Types = types
+}
+
+// validate reports every wrong value to l. Values are judged even where their feature is off, so that switching it on is
+// no gamble; only what a feature needs and may lack while off, an empty text above all, is judged when it is on.
+func (c *Config) validate(l *loader) {
+	c.Server.validate(l)
+	c.Log.validate(l)
+	c.Web.validate(l)
+	c.JWTAuth.validate(l)
+	c.BasicAuth.validate(l)
+	c.Database.validate(l)
+	c.Eval.validate(l)
+	c.EvalCache.validate(l)
+	c.Exposure.validate(l)
+	c.Recorder.validate(l)
+	c.Datar.validate(l)
+	c.Kafka.validate(l, c.Recorder.builds(RecorderKafka))
+	c.Kinesis.validate(l, c.Recorder.builds(RecorderKinesis))
+	c.PubSub.validate(l, c.Recorder.builds(RecorderPubSub))
+	c.Notification.validate(l)
+	c.Prometheus.validate(l)
+	c.Statsd.validate(l)
+	c.Sentry.validate(l)
+}
+
+func (s *Server) validate(l *loader) {
+	l.check("PORT", between(0, s.Port, 65535))
+}
+
+func (g *Log) validate(l *loader) {
+	switch g.Level {
+	case "panic", "fatal", "error", "warn", "warning", "info", "debug", "trace":
+	default:
+		l.check("FLAGR_LOGRUS_LEVEL", false)
+	}
+	l.check("FLAGR_LOGRUS_FORMAT", g.Format == FormatText || g.Format == FormatJSON)
+	l.check("FLAGR_RATELIMITER_PERFLAG_PERSECOND_CONSOLE_LOGGING", g.EvaluationsPerSecond >= 0)
+}
+
+func (w *Web) validate(l *loader) {
+	l.check("FLAGR_WEB_PREFIX", w.Prefix == "" || strings.HasPrefix(w.Prefix, "/"))
+}
+
+func (j *JWTAuth) validate(l *loader) {
+	l.check("FLAGR_JWT_AUTH_SECRET", j.Secret != "" || !j.Enabled)
+	l.check("FLAGR_JWT_AUTH_NO_TOKEN_STATUS_CODE", between(300, j.NoTokenStatusCode, 499))
+	switch j.SigningMethod {
+	case "HS256", "HS512", "RS256":
+	default:
+		l.check("FLAGR_JWT_AUTH_SIGNING_METHOD", false)
+	}
+}
+
+func (b *BasicAuth) validate(l *loader) {
+	l.check("FLAGR_BASIC_AUTH_USERNAME", b.Username != "" || !b.Enabled)
+	l.check("FLAGR_BASIC_AUTH_PASSWORD", b.Password != "" || !b.Enabled)
+}
+
+func (d *Database) validate(l *loader) {
+	switch d.Driver {
+	case DriverSQLite, DriverMySQL, DriverJSONFile:
+		// SQLite would take an empty name for a temporary database that is gone with the process.
+		l.check("FLAGR_DB_DBCONNECTIONSTR", strings.TrimSpace(d.DSN) != "")
+	case DriverPostgres:
+		// An empty connection string is a good one: PGHOST and its kin then say where to connect.
+	case DriverJSONHTTP:
+		l.check("FLAGR_DB_DBCONNECTIONSTR", isHTTPURL(d.DSN))
+	default:
+		l.check("FLAGR_DB_DBDRIVER", false)
+	}
+	l.check("FLAGR_DB_DBCONNECTION_RETRY_DELAY", d.RetryDelay >= 0)
+}
+
+func (e *Eval) validate(l *loader) {
+	l.check("FLAGR_EVAL_BATCH_SIZE", e.BatchSize >= 0)
+	l.check("FLAGR_EVAL_GET_MAX_URL_BYTES", e.GetMaxURLBytes >= 0)
+}
+
+func (e *EvalCache) validate(l *loader) {
+	l.check("FLAGR_EVALCACHE_REFRESHTIMEOUT", e.RefreshTimeout > 0)
+	l.check("FLAGR_EVALCACHE_REFRESHINTERVAL", e.RefreshInterval > 0)
+}
+
+func (e *Exposure) validate(l *loader) {
+	l.check("FLAGR_EXPOSURE_BATCH_SIZE", e.BatchSize >= 0)
+}
+
+// builds tells whether the recorder of this type is asked for and recording is on.
+func (r *Recorder) builds(recorder string) bool {
+	return r.Enabled && slices.Contains(r.Types, recorder)
+}
+
+func (r *Recorder) validate(l *loader) {
+	for _, t := range r.Types {
+		switch t {
+		case RecorderKafka, RecorderKinesis, RecorderPubSub, RecorderDatar:
+		default:
+			l.check("FLAGR_RECORDER_TYPE", false)
+		}
+	}
+	l.check("FLAGR_RECORDER_FRAME_OUTPUT_MODE",
+		r.FrameOutputMode == FramePayloadString || r.FrameOutputMode == FramePayloadRawJSON)
+}
+
+func (d *Datar) validate(l *loader) {
+	l.check("FLAGR_RECORDER_DATAR_FLUSH_INTERVAL", between(50*time.Millisecond, d.FlushInterval, time.Hour))
+}
+
+func (k *Kafka) validate(l *loader, on bool) {
+	l.check("FLAGR_RECORDER_KAFKA_VERSION", kafkaVersion.MatchString(k.Version))
+	l.check("FLAGR_RECORDER_KAFKA_BROKERS", len(splitList(k.Brokers, false)) > 0 || !on)
+	l.check("FLAGR_RECORDER_KAFKA_COMPRESSION_CODEC", between(0, k.CompressionCodec, 4))
+	l.check("FLAGR_RECORDER_KAFKA_TOPIC", k.Topic != "" || !on)
+	l.check("FLAGR_RECORDER_KAFKA_RETRYMAX", k.RetryMax >= 0)
+	l.check("FLAGR_RECORDER_KAFKA_MAXOPENREQUESTS", k.MaxOpenRequests >= 1)
+	l.check("FLAGR_RECORDER_KAFKA_REQUIRED_ACKS", between(-1, k.RequiredAcks, 1))
+	l.check("FLAGR_RECORDER_KAFKA_FLUSHFREQUENCY", k.FlushFrequency >= 0)
+	l.check("FLAGR_RECORDER_KAFKA_ENCRYPTION_KEY", k.EncryptionKey != "" || !k.Encrypted || !on)
+}
+
+func (k *Kinesis) validate(l *loader, on bool) {
+	const maxRequestBytes, maxAggregateBytes = 5 << 20, 1 << 20
+	l.check("FLAGR_RECORDER_KINESIS_STREAM_NAME", k.StreamName != "" || !on)
+	l.check("FLAGR_RECORDER_KINESIS_BACKLOG_COUNT", k.BacklogCount >= 0)
+	l.check("FLAGR_RECORDER_KINESIS_MAX_CONNECTIONS", between(0, k.MaxConnections, 256))
+	l.check("FLAGR_RECORDER_KINESIS_FLUSH_INTERVAL", k.FlushInterval >= 0)
+	l.check("FLAGR_RECORDER_KINESIS_BATCH_COUNT", between(0, k.BatchCount, 500))
+	l.check("FLAGR_RECORDER_KINESIS_BATCH_SIZE", between(0, k.BatchSize, maxRequestBytes))
+	l.check("FLAGR_RECORDER_KINESIS_AGGREGATE_BATCH_COUNT", between(0, int64(k.AggregateBatchCount), math.MaxUint32))
+	l.check("FLAGR_RECORDER_KINESIS_AGGREGATE_BATCH_SIZE", between(0, k.AggregateBatchSize, maxAggregateBytes))
+}
+
+func (p *PubSub) validate(l *loader, on bool) {
+	l.check("FLAGR_RECORDER_PUBSUB_PROJECT_ID", p.ProjectID != "" || !on)
+	l.check("FLAGR_RECORDER_PUBSUB_TOPIC_NAME", p.TopicName != "" || !on)
+	l.check("FLAGR_RECORDER_PUBSUB_VERBOSE_CANCEL_TIMEOUT", p.VerboseCancelTimeout >= 0)
+}
+
+func (n *Notification) validate(l *loader) {
+	l.check("FLAGR_NOTIFICATION_TIMEOUT", n.Timeout > 0)
+	l.check("FLAGR_NOTIFICATION_MAX_RETRIES", n.MaxRetries >= 0)
+	l.check("FLAGR_NOTIFICATION_RETRY_BASE", n.RetryBase >= 0)
+	l.check("FLAGR_NOTIFICATION_RETRY_MAX", n.RetryMax >= 0)
+	l.check("FLAGR_NOTIFICATION_WEBHOOK_URL", isHTTPURL(n.WebhookURL) || !n.WebhookEnabled)
+}
+
+func (p *Prometheus) validate(l *loader) {
+	l.check("FLAGR_PROMETHEUS_PATH", strings.HasPrefix(p.Path, "/") || p.Path == "" && !p.Enabled)
+}
+
+func (s *Statsd) validate(l *loader) {
+	l.check("FLAGR_STATSD_PORT", isPort(s.Port) || s.Port == "" && !s.Enabled)
+	l.check("FLAGR_STATSD_APM_PORT", isPort(s.APMPort) || s.APMPort == "" && !s.APMEnabled)
+}
+
+func (s *Sentry) validate(l *loader) {
+	// Sentry's own variable SENTRY_DSN may stand in for an empty one.
+	l.check("FLAGR_SENTRY_DSN", s.DSN == "" || isHTTPURL(s.DSN) || !s.Enabled)
+}
+
+func isPort(text string) bool {
+	port, err := strconv.ParseUint(text, 10, 16)
+	return err == nil && port > 0
+}
+
+func isHTTPURL(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != ""
+}
