@@ -223,8 +223,11 @@ func (e *Engine) recordSlow(key Key, ms int64) *cell {
 	return c
 }
 
-// maxMilli is the last millisecond of the year 9999: databases know no later time.
-const maxMilli = 253_402_300_799_999
+// Databases know no year after 9999. endOfTime is its last hour, as the end of a window.
+const (
+	maxMilli  = 253_402_300_799_999
+	endOfTime = Hour(maxMilli / (3600 * 1000))
+)
 
 // cellFor returns the cell of the key, or of the key without its segment when room is short, or nil.
 func (e *Engine) cellFor(key Key, ms int64) *cell {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"math"
 	"slices"
 	"time"
 )
@@ -160,7 +159,7 @@ func (e *Engine) emptyBreakdown(ctx context.Context, flagID int64) (*FlagBreakdo
 		return nil, fmt.Errorf("look up flag %d: %w", flagID, err)
 	}
 	if _, ok := flags[flagID]; !ok {
-		ever := TotalsQuery{From: 0, To: math.MaxInt32, FlagID: flagID, GroupBy: ByFlag}
+		ever := TotalsQuery{From: 0, To: endOfTime, FlagID: flagID, GroupBy: ByFlag}
 		totals, err := e.totals(ctx, ever)
 		if err != nil {
 			return nil, err
@@ -215,14 +214,12 @@ func (e *Engine) window(from, to *time.Time) (Hour, Hour, error) {
 		return 0, 0, fmt.Errorf("%w: from (%s) must not be after to (%s); without them the window is the last 7 days",
 			ErrInvalidQuery, start.UTC().Format(time.RFC3339), end.UTC().Format(time.RFC3339))
 	}
-	const firstMilli = 0 // nothing is counted before 1970
-	first := hourOfMilli(max(firstMilli, start.UnixMilli()))
-	ms := min(end.UnixMilli(), maxMilli)
-	last := hourOfMilli(ms)
-	if ms > last.Time().UnixMilli() || end.After(time.UnixMilli(ms)) {
+	first := max(0, HourOf(start)) // nothing is counted before 1970
+	last := HourOf(end)
+	if end.After(last.Time()) {
 		last++ // an hour that has begun is in the window
 	}
-	return first, last, nil
+	return first, min(last, endOfTime), nil
 }
 
 func page(limit, offset *int32) (int, int, error) {

@@ -1,0 +1,181 @@
+// Package gormstore keeps Datar's counts in a SQL database through GORM: SQLite, PostgreSQL, MySQL or MariaDB.
+//
+// It owns two tables. datar_hourly_events has one row for each flag, variant, segment and hour, and is compatible with
+// the table of that name that Flagr writes. datar_writers is the ledger: the last batch of each writer that was applied.
+package gormstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"gorm.io/gorm"
+	"gorm.io/gorm/logger"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+)
+
+const (
+	eventsTable  = "datar_hourly_events"
+	writersTable = "datar_writers"
+
+	// rowsPerStatement times the 8 columns stays below the smallest limit of bound values, SQLite's 32,766, by far:
+	// larger statements were not faster, and they cost memory.
+	rowsPerStatement = 500
+)
+
+// hourlyEvent is a row of counts. Its first seven columns are Flagr's; the others may be NULL, as they are in rows that
+// Flagr wrote.
+type hourlyEvent struct {
+	ID         uint      `gorm:"primaryKey"`
+	FlagID     int64     `gorm:"not null;uniqueIndex:idx_datar_hourly,priority:1"`
+	BucketHour time.Time `gorm:"not null;uniqueIndex:idx_datar_hourly,priority:2"`
+	VariantID  int64     `gorm:"not null;default:0;uniqueIndex:idx_datar_hourly,priority:3"`
+	SegmentID  int64     `gorm:"not null;default:0;uniqueIndex:idx_datar_hourly,priority:4"`
+	EvalCount  int64     `gorm:"not null;default:0"`
+	UpdatedAt  time.Time
+	// Unix milliseconds: integers compare alike in every database and zone.
+	FirstEvaluatedMs *int64
+	LastEvaluatedMs  *int64
+}
+
+func (hourlyEvent) TableName() string { return eventsTable }
+
+// writer is a row of the ledger.
+type writer struct {
+	WriterID     string `gorm:"primaryKey;type:varchar(64)"`
+	LastSequence int64  `gorm:"not null"`
+	UpdatedAt    time.Time
+}
+
+func (writer) TableName() string { return writersTable }
+
+// Store is a datar.Store in a SQL database.
+type Store struct {
+	db     *gorm.DB
+	upsert func(rows int) string
+}
+
+var _ datar.Store = (*Store)(nil)
+
+// New returns a store in the given database, whose tables it creates or completes. It keeps all rows that are there.
+func New(ctx context.Context, db *gorm.DB) (*Store, error) {
+	dialect, ok := dialects[db.Name()]
+	if !ok {
+		return nil, fmt.Errorf("datar store: database %q is not supported, want sqlite, postgres or mysql", db.Name())
+	}
+	db = db.Session(&gorm.Session{
+		NewDB: true,
+		// A statement carries thousands of values; and each write here is in a transaction of its own making.
+		Logger:                 logger.Discard,
+		SkipDefaultTransaction: true,
+	})
+	if err := migrate(db.WithContext(ctx), dialect); err != nil {
+		// Another replica may have been creating the same table just now; then a second look finds it done.
+		if err := migrate(db.WithContext(ctx), dialect); err != nil {
+			return nil, fmt.Errorf("datar store: migrate: %w", err)
+		}
+	}
+	full := dialect.upsert(rowsPerStatement)
+	return &Store{db: db, upsert: func(rows int) string {
+		if rows == rowsPerStatement {
+			return full
+		}
+		return dialect.upsert(rows)
+	}}, nil
+}
+
+// Apply implements datar.Store.
+func (s *Store) Apply(ctx context.Context, batch datar.Batch) error {
+	now := time.Now().UTC()
+	return s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
+		known, err := note(tx, batch.Writer, batch.Sequence, now)
+		if known || err != nil {
+			return err
+		}
+		values := make([]any, 0, min(len(batch.Rows), rowsPerStatement)*len(columns))
+		for rows := batch.Rows; len(rows) > 0; {
+			chunk := rows[:min(len(rows), rowsPerStatement)]
+			rows = rows[len(chunk):]
+			values = values[:0]
+			for _, r := range chunk {
+				values = append(values, r.FlagID, r.Hour.Time(), r.VariantID, r.SegmentID, r.Count, r.First, r.Last, now)
+			}
+			if err := tx.Exec(s.upsert(len(chunk)), values...).Error; err != nil {
+				return fmt.Errorf("add counts: %w", err)
+			}
+		}
+		return nil
+	})
+}
+
+// note writes the sequence into the ledger, or reports that it is known. The ledger row stays locked until the
+// transaction ends.
+func note(tx *gorm.DB, id string, sequence int64, now time.Time) (known bool, err error) {
+	updated := tx.Exec("UPDATE "+writersTable+" SET last_sequence = ?, updated_at = ? WHERE writer_id = ? AND last_sequence < ?",
+		sequence, now, id, sequence)
+	if updated.Error != nil {
+		return false, fmt.Errorf("note batch: %w", updated.Error)
+	}
+	if updated.RowsAffected > 0 {
+		return false, nil
+	}
+	var found writer
+	err = tx.Where("writer_id = ?", id).Take(&found).Error
+	if err == nil {
+		return true, nil // with this sequence or a later one
+	}
+	if !errors.Is(err, gorm.ErrRecordNotFound) {
+		return false, fmt.Errorf("look up writer: %w", err)
+	}
+	if err := tx.Create(&writer{WriterID: id, LastSequence: sequence, UpdatedAt: now}).Error; err != nil {
+		return false, fmt.Errorf("note first batch: %w", err)
+	}
+	return false, nil
+}
+
+// Totals implements datar.Store.
+func (s *Store) Totals(ctx context.Context, query datar.TotalsQuery) ([]datar.Total, error) {
+	column, ok := map[datar.Dimension]string{
+		datar.ByFlag: "flag_id", datar.ByVariant: "variant_id", datar.BySegment: "segment_id", datar.ByHour: "bucket_hour",
+	}[query.GroupBy]
+	if !ok {
+		return nil, fmt.Errorf("totals: unknown dimension %d", query.GroupBy)
+	}
+	where := []string{"bucket_hour >= ?", "bucket_hour < ?"}
+	values := []any{query.From.Time(), query.To.Time()}
+	if query.FlagID != 0 {
+		where = append(where, "flag_id = ?")
+		values = append(values, query.FlagID)
+	}
+	rows, err := s.db.WithContext(ctx).Raw("SELECT "+column+", SUM(eval_count), COALESCE(MAX(last_evaluated_ms), 0) FROM "+eventsTable+
+		" WHERE "+strings.Join(where, " AND ")+" GROUP BY "+column+" HAVING SUM(eval_count) > 0", values...).Rows()
+	if err != nil {
+		return nil, fmt.Errorf("totals: %w", err)
+	}
+	defer func() { _ = rows.Close() }()
+	var totals []datar.Total
+	for rows.Next() {
+		var (
+			total datar.Total
+			hour  time.Time
+			group any = &total.ID
+		)
+		if query.GroupBy == datar.ByHour {
+			group = &hour
+		}
+		if err := rows.Scan(group, &total.Count, &total.Last); err != nil {
+			return nil, fmt.Errorf("totals: %w", err)
+		}
+		if query.GroupBy == datar.ByHour {
+			total.ID = int64(datar.HourOf(hour))
+		}
+		totals = append(totals, total)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("totals: %w", err)
+	}
+	return totals, nil
+}
