@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 )
@@ -24,19 +25,11 @@ type DataRecorder interface {
 	Close(ctx context.Context) error
 }
 
-// The recorder types of FLAGR_RECORDER_TYPE.
-const (
-	recorderDatar   = "datar"
-	recorderKafka   = "kafka"
-	recorderKinesis = "kinesis"
-	recorderPubSub  = "pubsub"
-)
-
 // RecorderOptions say which recorders there are.
 type RecorderOptions struct {
 	// Enabled is the kill switch: without it nothing is constructed, whatever Types says.
 	Enabled bool
-	// Types lists recorders by name, each once.
+	// Types lists recorders by their names in pkg/config, each once.
 	Types []string
 	// DatarStore opens where Datar keeps its counts. It is called only if Datar is to be constructed; nil means that
 	// there is no database, so that Datar stays off.
@@ -63,9 +56,9 @@ func NewDataRecorder(ctx context.Context, o RecorderOptions) (*DataRecorders, er
 	}
 	for _, name := range o.Types {
 		switch name {
-		case recorderDatar:
+		case config.RecorderDatar:
 			if o.DatarStore == nil {
-				o.Logger.Warn("recorder datar stays off: eval-only mode has no database to keep counts in")
+				o.Logger.Warn("recorder datar stays off: flags come from a JSON document, so there is no database to keep counts in")
 				continue
 			}
 			d, err := NewDatarRecorder(ctx, o)
@@ -74,7 +67,7 @@ func NewDataRecorder(ctx context.Context, o RecorderOptions) (*DataRecorders, er
 			}
 			all.recorders = append(all.recorders, d)
 			all.datar = d.engine
-		case recorderKafka, recorderKinesis, recorderPubSub:
+		case config.RecorderKafka, config.RecorderKinesis, config.RecorderPubSub:
 			o.Logger.Warn("recorder " + name + " is not available in this version: it receives nothing")
 		default:
 			return nil, fmt.Errorf("recorder %q is not known", name)

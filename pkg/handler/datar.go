@@ -23,7 +23,7 @@ type Datar interface {
 // GetDatarSummary lists the flags that were evaluated within a window.
 func (h *Handler) GetDatarSummary(p datarapi.GetDatarSummaryParams) middleware.Responder {
 	if h.datar == nil {
-		return h.datarOff()
+		return datarOff()
 	}
 	flags, err := h.datar.QuerySummary(p.HTTPRequest.Context(),
 		datar.SummaryQuery{From: timeOf(p.From), To: timeOf(p.To), Limit: p.Limit, Offset: p.Offset})
@@ -36,7 +36,7 @@ func (h *Handler) GetDatarSummary(p datarapi.GetDatarSummaryParams) middleware.R
 // GetDatarFlagSummary shows what became of one flag's evaluations within a window.
 func (h *Handler) GetDatarFlagSummary(p datarapi.GetDatarFlagSummaryParams) middleware.Responder {
 	if h.datar == nil {
-		return h.datarOff()
+		return datarOff()
 	}
 	breakdown, err := h.datar.QueryFlagSummaryBreakdown(p.HTTPRequest.Context(), p.FlagID,
 		datar.BreakdownQuery{From: timeOf(p.From), To: timeOf(p.To)})
@@ -46,12 +46,10 @@ func (h *Handler) GetDatarFlagSummary(p datarapi.GetDatarFlagSummaryParams) midd
 	return datarapi.NewGetDatarFlagSummaryOK().WithPayload(breakdownModel(breakdown))
 }
 
-func (h *Handler) datarOff() middleware.Responder {
-	if h.store == nil {
-		return reply(http.StatusServiceUnavailable, "Datar is off: this server runs in eval-only mode, without a database to keep counts in")
-	}
-	return reply(http.StatusServiceUnavailable, "Datar is off: start the server with FLAGR_RECORDER_ENABLED=true and a "+
-		"FLAGR_RECORDER_TYPE that lists datar, such as FLAGR_RECORDER_TYPE=datar or FLAGR_RECORDER_TYPE=kafka,datar")
+func datarOff() middleware.Responder {
+	return reply(http.StatusServiceUnavailable, "Datar is off: to switch it on, start the server with "+
+		"FLAGR_RECORDER_ENABLED=true and with datar in the list FLAGR_RECORDER_TYPE, such as datar or kafka,datar. "+
+		"It needs a database, so it stays off where FLAGR_DB_DBDRIVER is json_file or json_http")
 }
 
 func timeOf(t *strfmt.DateTime) *time.Time {

@@ -2,6 +2,7 @@ package web_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -30,18 +31,38 @@ func TestRecoverAnswersAndLogsAPanic(t *testing.T) {
 	}
 }
 
-func TestRecoverLetsAnAbortPass(t *testing.T) {
+func TestRecoverCutsTheConnection(t *testing.T) {
 	t.Parallel()
-	handler := web.Recover(slog.New(slog.DiscardHandler), http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
-		panic(http.ErrAbortHandler)
-	}))
-	defer func() {
-		if cause := recover(); cause != http.ErrAbortHandler {
-			t.Errorf("panicked with %v", cause)
-		}
-	}()
-	handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/x", nil))
-	t.Error("did not panic")
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, tc := range []struct {
+		name    string
+		ctx     context.Context
+		handler http.HandlerFunc
+		logged  bool
+	}{
+		{"handler aborts", t.Context(), func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, false},
+		{"client is gone", gone, func(http.ResponseWriter, *http.Request) { panic("write: broken pipe") }, false},
+		{"answer has begun", t.Context(), func(rw http.ResponseWriter, _ *http.Request) {
+			_, _ = rw.Write([]byte(`{"half":`))
+			panic("no other half")
+		}, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			var log bytes.Buffer
+			defer func() {
+				if cause := recover(); cause != http.ErrAbortHandler {
+					t.Errorf("panicked with %v, want http.ErrAbortHandler", cause)
+				}
+				if got := log.Len() > 0; got != tc.logged {
+					t.Errorf("logged is %v, want %v: %s", got, tc.logged, &log)
+				}
+			}()
+			request := httptest.NewRequestWithContext(tc.ctx, http.MethodGet, "/x", nil)
+			web.Recover(slog.New(slog.NewTextHandler(&log, nil)), tc.handler).ServeHTTP(httptest.NewRecorder(), request)
+		})
+	}
 }
 
 func TestLimitBody(t *testing.T) {

@@ -1,0 +1,208 @@
+// Package app puts the server together: it builds everything from the configuration, starts it, and takes it down in the
+// reverse order.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/config"
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore"
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
+	"github.com/flagr-datar/flagr-datar/pkg/evalcache"
+	"github.com/flagr-datar/flagr-datar/pkg/handler"
+	"github.com/flagr-datar/flagr-datar/pkg/store"
+	"github.com/flagr-datar/flagr-datar/pkg/web"
+	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations"
+)
+
+const (
+	// StopTimeout is a good deadline for Stop. It is below the 30 s that Kubernetes gives a container, of which the
+	// generated server's --graceful-timeout takes up to 15 s before.
+	StopTimeout = 10 * time.Second
+
+	// drainFlushInterval is the longest time that a count waits for the store once the server is stopping.
+	drainFlushInterval = 100 * time.Millisecond
+)
+
+// Options change what the configuration does not.
+type Options struct {
+	// Logger gets everything that the server has to say; nil means stderr, in the configured format and level.
+	Logger *slog.Logger
+}
+
+// App is the whole server but for its listeners.
+type App struct {
+	logger    *slog.Logger
+	cache     *evalcache.Cache
+	recorders *handler.DataRecorders
+	handler   *handler.Handler
+
+	cleanups []cleanup
+
+	beginStop sync.Once
+	stop      sync.Once
+	stopErr   error // the result of Stop
+
+	// draining is the context of the flushes between BeginStop and Stop, which ends them with endDraining.
+	draining    context.Context
+	endDraining context.CancelFunc
+	drained     sync.WaitGroup
+}
+
+// cleanup undoes one step of New.
+type cleanup struct {
+	name string
+	run  func(ctx context.Context) error
+}
+
+// New opens what the configuration names and builds the server on it. Start must be called before it serves, and Stop
+// after. On an error nothing is left open.
+func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
+	a := &App{logger: o.Logger}
+	a.draining, a.endDraining = context.WithCancel(context.Background())
+	if a.logger == nil {
+		a.logger = newLogger(c.Log, os.Stderr)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.Stop(ctx))
+		}
+	}()
+	for _, n := range c.Unused() {
+		a.logger.Warn("environment variable has no effect", "variable", n.Variable, "reason", n.Explanation)
+	}
+
+	var db *store.Store // nil when the flags come from a JSON document
+	var source evalcache.FlagSource
+	switch c.Database.Driver {
+	case config.DriverJSONFile:
+		source = evalcache.FromFile(c.Database.DSN)
+	case config.DriverJSONHTTP:
+		source = evalcache.FromHTTP(c.Database.DSN, nil)
+	default:
+		db, err = store.Open(ctx, store.Options{
+			Driver:        c.Database.Driver,
+			DSN:           c.Database.DSN,
+			LogQueries:    c.Database.LogQueries,
+			RetryAttempts: c.Database.RetryAttempts,
+			RetryDelay:    c.Database.RetryDelay,
+			Logger:        a.logger,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("open the database: %w", err)
+		}
+		a.onStop("database", func(context.Context) error { return db.Close() })
+		source = evalcache.FromStore(db)
+	}
+
+	a.cache = evalcache.New(source, evalcache.Options{
+		RefreshInterval: c.EvalCache.RefreshInterval,
+		RefreshTimeout:  c.EvalCache.RefreshTimeout,
+		Logger:          a.logger,
+	})
+	a.onStop("evaluation cache", a.cache.Stop)
+
+	recorderOptions := handler.RecorderOptions{
+		Enabled:            c.Recorder.Enabled,
+		Types:              c.Recorder.Types,
+		DatarFlushInterval: c.Datar.FlushInterval,
+		Logger:             a.logger,
+	}
+	if db != nil {
+		recorderOptions.Catalog = handler.NewCatalog(db)
+		recorderOptions.DatarStore = func(ctx context.Context) (datar.Store, error) { return gormstore.New(ctx, db.DB()) }
+	}
+	a.recorders, err = handler.NewDataRecorder(ctx, recorderOptions)
+	if err != nil {
+		return nil, err
+	}
+	a.onStop("recorders", a.recorders.Close)
+
+	handlerOptions := handler.Options{
+		Eval: eval.NewService(a.cache, a.recorders, eval.Options{
+			DebugEnabled: c.Eval.DebugEnabled,
+			BatchSize:    c.Eval.BatchSize,
+		}),
+		Snapshots:        a.cache,
+		MaxGetQueryBytes: c.Eval.GetMaxURLBytes,
+		Logger:           a.logger,
+	}
+	if db != nil && !c.Eval.OnlyMode {
+		handlerOptions.Store = db
+	}
+	if engine := a.recorders.Datar(); engine != nil {
+		handlerOptions.Datar = engine
+	}
+	a.handler = handler.New(handlerOptions)
+	return a, nil
+}
+
+// Register assigns the operations of the generated API. Call it before the API's Serve.
+func (a *App) Register(api *operations.FlagrAPI) {
+	api.Logger = func(format string, args ...any) { a.logger.Info(fmt.Sprintf(format, args...)) }
+	a.handler.Register(api)
+}
+
+// Handler wraps the generated API's handler in what happens to every request.
+func (a *App) Handler(api http.Handler) http.Handler {
+	return web.Recover(a.logger, web.LimitBody(web.MaxBodyBytes, api))
+}
+
+// Start loads the flags, which must succeed, and starts what runs in the background.
+func (a *App) Start(ctx context.Context) error {
+	if err := a.cache.Start(ctx); err != nil {
+		return fmt.Errorf("load the flags: %w", err)
+	}
+	a.recorders.Start()
+	return nil
+}
+
+// BeginStop is to be called when the server begins to stop, while requests are still served. From then on recorders
+// are flushed again and again: the generated server calls Stop only if all requests end in time, and a count must not
+// depend on that.
+func (a *App) BeginStop() {
+	a.beginStop.Do(func() {
+		a.drained.Go(func() {
+			ticker := time.NewTicker(drainFlushInterval)
+			defer ticker.Stop()
+			for {
+				_ = a.recorders.Flush(a.draining) // recorders log their failures, and the next round tries again
+				select {
+				case <-a.draining.Done():
+					return
+				case <-ticker.C:
+				}
+			}
+		})
+	})
+}
+
+// Stop takes everything down in the reverse order of New: recorders deliver what they still have, then the cache and
+// the database are closed. All of it happens, and the errors are joined; ctx bounds the waiting. Further calls return
+// the first one's result.
+func (a *App) Stop(ctx context.Context) error {
+	a.stop.Do(func() {
+		a.endDraining()
+		a.drained.Wait()
+		var errs []error
+		for i := len(a.cleanups) - 1; i >= 0; i-- {
+			if err := a.cleanups[i].run(ctx); err != nil {
+				errs = append(errs, fmt.Errorf("stop %s: %w", a.cleanups[i].name, err))
+			}
+		}
+		a.stopErr = errors.Join(errs...)
+	})
+	return a.stopErr
+}
+
+func (a *App) onStop(name string, run func(ctx context.Context) error) {
+	a.cleanups = append(a.cleanups, cleanup{name, run})
+}
