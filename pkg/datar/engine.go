@@ -143,11 +143,11 @@ type Engine struct {
 	start   sync.Once
 	stop    chan struct{} // closed by Close to end the background goroutine
 	stopped chan struct{} // closed when it has ended, or will never start
-	// background is the context of the background goroutine's flushes; cancel ends one that hangs.
-	background context.Context
-	cancel     context.CancelFunc
-	closing    sync.Once
-	closeErr   error // the result of Close
+	// lifetime ends all flushes but the final one when Close runs out of time.
+	lifetime context.Context
+	endLife  context.CancelFunc
+	closing  sync.Once
+	closeErr error // the result of Close
 }
 
 // flushReport is what Stats says about flushes.
@@ -170,7 +170,7 @@ func New(options Options) (*Engine, error) {
 		stop:     make(chan struct{}),
 		stopped:  make(chan struct{}),
 	}
-	e.background, e.cancel = context.WithCancel(context.Background())
+	e.lifetime, e.endLife = context.WithCancel(context.Background())
 	e.table.Store(newTable(nil))
 	return e, nil
 }
@@ -279,9 +279,9 @@ func (e *Engine) close(ctx context.Context) error {
 	}
 	e.start.Do(func() { close(e.stopped) }) // never started, and now it cannot be
 	close(e.stop)
-	defer context.AfterFunc(ctx, e.cancel)()
+	defer e.endLife()
+	context.AfterFunc(ctx, e.endLife)
 	<-e.stopped
-	e.cancel()
 
 	e.mu.Lock()
 	e.closed = true

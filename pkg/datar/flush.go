@@ -27,7 +27,16 @@ func (e *Engine) Flush(ctx context.Context) error {
 		return err
 	}
 	defer e.unlockFlushing()
+	ctx, cancel := e.untilClosed(ctx)
+	defer cancel()
 	return e.flush(ctx)
+}
+
+// untilClosed returns a context that also ends when Close runs out of time.
+func (e *Engine) untilClosed(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(e.lifetime, cancel)
+	return ctx, func() { stop(); cancel() }
 }
 
 func (e *Engine) lockFlushing(ctx context.Context) error {
@@ -140,9 +149,7 @@ func (e *Engine) retire(now Hour) {
 // finalFlush stores the last counts and ends counting, so that each evaluation recorded meanwhile is either stored or
 // dropped and counted.
 func (e *Engine) finalFlush(ctx context.Context) error {
-	if err := e.lockFlushing(ctx); err != nil {
-		return err
-	}
+	e.flushing <- struct{}{} // a flush that holds it ends with the engine's lifetime
 	defer e.unlockFlushing()
 
 	err := retry(ctx, e.flush)
@@ -210,7 +217,7 @@ func (e *Engine) run() {
 		case <-timer.C:
 		case <-e.early:
 		}
-		ctx, cancel := context.WithTimeout(e.background, flushTimeout)
+		ctx, cancel := context.WithTimeout(e.lifetime, flushTimeout)
 		err := e.Flush(ctx)
 		cancel()
 		switch {

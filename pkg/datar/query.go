@@ -216,7 +216,7 @@ func (e *Engine) window(from, to *time.Time) (Hour, Hour, error) {
 	}
 	first := max(0, HourOf(start)) // nothing is counted before 1970
 	last := HourOf(end)
-	if end.After(last.Time()) {
+	if to == nil || end.After(last.Time()) {
 		last++ // an hour that has begun is in the window
 	}
 	return first, min(last, endOfTime), nil
@@ -254,5 +254,7 @@ func (e *Engine) refresh(ctx context.Context) {
 	if closed || (age >= 0 && age < freshness) {
 		return
 	}
+	ctx, cancel := e.untilClosed(ctx)
+	defer cancel()
 	_ = e.flush(ctx)
 }

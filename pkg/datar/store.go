@@ -119,7 +119,8 @@ type Total struct {
 	Last int64
 }
 
-// Store keeps counts. Implementations are safe for concurrent use, also by engines in other processes.
+// Store keeps counts. Implementations are safe for concurrent use, also by engines in other processes, and return soon
+// after their context has ended.
 // Package storetest holds the tests that each of them must pass.
 type Store interface {
 	// Apply adds all rows of the batch in one transaction, together with a note that this writer's sequence was

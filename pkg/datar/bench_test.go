@@ -1,0 +1,96 @@
+package datar_test
+
+import (
+	"context"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/glebarez/sqlite"
+	"gorm.io/gorm"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/memstore"
+)
+
+// benchEvents are the cases that BenchmarkRecord and BenchmarkReference share.
+var benchEvents = []struct {
+	name string
+	keys int64
+}{{"hot", 1}, {"10k", 10_000}}
+
+func benchmarkCounting(b *testing.B, record func(datar.Event)) {
+	at := time.Now()
+	event := func(i int64) datar.Event {
+		return datar.Event{FlagID: i%1000 + 1, VariantID: i/1000 + 1, SegmentID: 1, Time: at}
+	}
+	for _, c := range benchEvents {
+		for i := range c.keys {
+			record(event(i))
+		}
+		b.Run(c.name+"/serial", func(b *testing.B) {
+			b.ReportAllocs()
+			for i := int64(0); b.Loop(); i++ {
+				record(event(i * 7919 % c.keys))
+			}
+		})
+		b.Run(c.name+"/parallel", func(b *testing.B) {
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for i := int64(0); pb.Next(); i++ {
+					record(event(i * 7919 % c.keys))
+				}
+			})
+		})
+	}
+}
+
+func BenchmarkRecord(b *testing.B) {
+	engine, err := datar.New(datar.Options{Store: &memstore.Store{}, Catalog: catalog{}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	benchmarkCounting(b, engine.Record)
+}
+
+// BenchmarkReference is the plain way to count: a concurrent map of atomic counters.
+func BenchmarkReference(b *testing.B) {
+	var counters sync.Map
+	benchmarkCounting(b, func(event datar.Event) {
+		key := datar.Key{FlagID: event.FlagID, VariantID: event.VariantID, SegmentID: event.SegmentID, Hour: datar.HourOf(event.Time)}
+		counter, _ := counters.LoadOrStore(key, new(int64))
+		atomic.AddInt64(counter.(*int64), 1)
+	})
+}
+
+// BenchmarkFlush flushes 10,000 changed keys to a SQLite file.
+func BenchmarkFlush(b *testing.B) {
+	db, err := gorm.Open(sqlite.Open(filepath.Join(b.TempDir(), "bench.sqlite")+"?_pragma=journal_mode(WAL)"), &gorm.Config{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	store, err := gormstore.New(context.Background(), db)
+	if err != nil {
+		b.Fatal(err)
+	}
+	engine, err := datar.New(datar.Options{Store: store, Catalog: catalog{}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	const keys = 10_000
+	for b.Loop() {
+		for i := range int64(keys) {
+			engine.Record(datar.Event{FlagID: i + 1, VariantID: 1, SegmentID: 1, Time: time.Now()})
+		}
+		if err := engine.Flush(context.Background()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.N)*keys/b.Elapsed().Seconds(), "rows/s")
+	if pool, err := db.DB(); err == nil {
+		_ = pool.Close()
+	}
+}

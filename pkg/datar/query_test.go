@@ -1,0 +1,261 @@
+package datar_test
+
+import (
+	"context"
+	"errors"
+	"math"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+)
+
+func ptr[T any](v T) *T { return &v }
+
+func (f fixture) summary(t *testing.T, query datar.SummaryQuery) []datar.FlagSummary {
+	t.Helper()
+	got, err := f.QuerySummary(t.Context(), query)
+	if err != nil {
+		t.Fatalf("summary of %+v: %v", query, err)
+	}
+	return got
+}
+
+func TestQuerySummary(t *testing.T) {
+	t.Parallel()
+	info := datar.FlagInfo{Key: "checkout", Description: "new checkout", Enabled: true}
+	f := setup(t, func(o *datar.Options) { o.Catalog = catalog{2: info} })
+	if got := f.summary(t, datar.SummaryQuery{}); got == nil || len(got) != 0 {
+		t.Errorf("summary without traffic is %#v, want an empty list", got)
+	}
+	f.clock.advance(time.Minute)
+	f.record(1, 1, 1, 3)
+	f.record(2, 1, 1, 2)
+	f.clock.advance(1234 * time.Millisecond)
+	f.record(2, 2, 1, 3)
+	f.record(3, 0, 0, 3)
+	f.clock.advance(-time.Second) // a late goroutine is not the last evaluation
+	f.record(2, 2, 1, 1)
+
+	early, late := noon.Add(time.Minute), noon.Add(time.Minute+1234*time.Millisecond)
+	want := []datar.FlagSummary{
+		{FlagID: 2, FlagInfo: info, Total: 6, LastEvaluatedAt: late},
+		{FlagID: 1, Total: 3, LastEvaluatedAt: early},
+		{FlagID: 3, Total: 3, LastEvaluatedAt: late},
+	}
+	if got := f.summary(t, datar.SummaryQuery{}); !reflect.DeepEqual(got, want) {
+		t.Errorf("summary is %+v, want %+v", got, want)
+	}
+	for name, test := range map[string]struct {
+		limit, offset int32
+		want          []datar.FlagSummary
+	}{
+		"first":          {1, 0, want[:1]},
+		"second":         {1, 1, want[1:2]},
+		"rest":           {1000, 1, want[1:]},
+		"past the end":   {10, 3, []datar.FlagSummary{}},
+		"largest offset": {10, math.MaxInt32, []datar.FlagSummary{}},
+	} {
+		got := f.summary(t, datar.SummaryQuery{Limit: ptr(test.limit), Offset: ptr(test.offset)})
+		if !reflect.DeepEqual(got, test.want) {
+			t.Errorf("%s: %+v, want %+v", name, got, test.want)
+		}
+	}
+}
+
+func TestQueryWindow(t *testing.T) {
+	t.Parallel()
+	const day = 24 * time.Hour
+	for name, test := range map[string]struct {
+		from, to *time.Time
+		at       time.Time // of the one evaluation; now is 12:20
+		want     bool
+	}{
+		"now":                         {nil, nil, noon.Add(20 * time.Minute), true},
+		"later in this hour":          {nil, nil, noon.Add(59 * time.Minute), true},
+		"next hour":                   {nil, nil, noon.Add(time.Hour), false},
+		"start of the default window": {nil, nil, noon.Add(-7 * day), true},
+		"before the default window":   {nil, nil, noon.Add(-7*day - 1), false},
+		"from is widened":             {ptr(noon.Add(-time.Minute)), nil, noon.Add(-59 * time.Minute), true},
+		"from is inclusive":           {ptr(noon), nil, noon, true},
+		"from excludes what is before": {
+			ptr(noon), nil, noon.Add(-1), false,
+		},
+		"to is exclusive": {nil, ptr(noon), noon, false},
+		"to is widened":   {nil, ptr(noon.Add(1)), noon.Add(50 * time.Minute), true},
+		"another zone": {
+			ptr(noon.In(time.FixedZone("", 5*3600+1800))), ptr(noon.Add(time.Hour).In(time.FixedZone("", -9*3600-1800))), noon.Add(time.Minute), true,
+		},
+		"one instant within an hour": {ptr(noon.Add(time.Minute)), ptr(noon.Add(time.Minute)), noon, true},
+		"one instant on the hour":    {ptr(noon), ptr(noon), noon, false},
+		"all of time": {
+			ptr(time.Time{}), ptr(time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)), noon, true,
+		},
+		"beyond all of time": {ptr(time.Date(-5000, 1, 1, 0, 0, 0, 0, time.UTC)), ptr(time.Date(20000, 1, 1, 0, 0, 0, 0, time.UTC)), noon, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := setup(t)
+			f.Record(datar.Event{FlagID: 1, VariantID: 1, SegmentID: 1, Time: test.at})
+			f.clock.set(noon.Add(20 * time.Minute))
+			if got := len(f.summary(t, datar.SummaryQuery{From: test.from, To: test.to})) == 1; got != test.want {
+				t.Errorf("summary has it: %v, want %v", got, test.want)
+			}
+			b, err := f.QueryFlagSummaryBreakdown(t.Context(), 1, datar.BreakdownQuery{From: test.from, To: test.to})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := len(b.ByDay) == 1; got != test.want {
+				t.Errorf("breakdown has it: %v, want %v", got, test.want)
+			}
+		})
+	}
+}
+
+func TestQueriesRefuseBadArguments(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	for name, test := range map[string]struct {
+		query datar.SummaryQuery
+		names string
+	}{
+		"from after to":      {datar.SummaryQuery{From: ptr(noon.Add(1)), To: ptr(noon)}, "from"},
+		"from in the future": {datar.SummaryQuery{From: ptr(noon.Add(time.Hour))}, "from"},
+		"to long ago":        {datar.SummaryQuery{To: ptr(noon.Add(-8 * 24 * time.Hour))}, "to"},
+		"limit 0":            {datar.SummaryQuery{Limit: ptr[int32](0)}, "limit"},
+		"limit negative":     {datar.SummaryQuery{Limit: ptr[int32](math.MinInt32)}, "limit"},
+		"limit too large":    {datar.SummaryQuery{Limit: ptr[int32](1001)}, "limit"},
+		"offset negative":    {datar.SummaryQuery{Offset: ptr[int32](-1)}, "offset"},
+	} {
+		_, err := f.QuerySummary(t.Context(), test.query)
+		if !errors.Is(err, datar.ErrInvalidQuery) || !strings.Contains(err.Error(), test.names) {
+			t.Errorf("%s: %v, want ErrInvalidQuery that names %s", name, err, test.names)
+		}
+		if test.query.Limit != nil || test.query.Offset != nil {
+			continue
+		}
+		_, err = f.QueryFlagSummaryBreakdown(t.Context(), 1, datar.BreakdownQuery{From: test.query.From, To: test.query.To})
+		if !errors.Is(err, datar.ErrInvalidQuery) || !strings.Contains(err.Error(), test.names) {
+			t.Errorf("breakdown, %s: %v, want ErrInvalidQuery that names %s", name, err, test.names)
+		}
+	}
+}
+
+func TestQueryFlagSummaryBreakdown(t *testing.T) {
+	t.Parallel()
+	f := setup(t, func(o *datar.Options) { o.Catalog = catalog{1: {}, 5: {}} })
+	f.clock.set(noon.Add(-36 * time.Hour)) // midnight
+	f.record(1, 10, 100, 2)
+	f.clock.set(noon)
+	f.record(1, 10, 200, 1)
+	f.record(1, 20, 200, 4)
+	f.record(1, 0, 0, 9)
+	f.record(2, 10, 100, 50)
+
+	want := &datar.FlagBreakdown{
+		FlagID:    1,
+		ByVariant: []datar.VariantCount{{VariantID: 0, Count: 9}, {VariantID: 20, Count: 4}, {VariantID: 10, Count: 3}},
+		BySegment: []datar.SegmentCount{{SegmentID: 200, Count: 5}, {SegmentID: 100, Count: 2}},
+		ByDay: []datar.DayCount{
+			{Day: time.Date(2026, 3, 3, 0, 0, 0, 0, time.UTC), Count: 2},
+			{Day: time.Date(2026, 3, 4, 0, 0, 0, 0, time.UTC), Count: 14},
+		},
+	}
+	got, err := f.QueryFlagSummaryBreakdown(t.Context(), 1, datar.BreakdownQuery{})
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("breakdown is %+v, %v; want %+v", got, err, want)
+	}
+
+	empty := func(flag int64) *datar.FlagBreakdown {
+		return &datar.FlagBreakdown{FlagID: flag, ByVariant: []datar.VariantCount{}, BySegment: []datar.SegmentCount{}, ByDay: []datar.DayCount{}}
+	}
+	got, err = f.QueryFlagSummaryBreakdown(t.Context(), 5, datar.BreakdownQuery{})
+	if err != nil || !reflect.DeepEqual(got, empty(5)) {
+		t.Errorf("a flag without traffic: %+v, %v; want empty lists", got, err)
+	}
+	future := datar.BreakdownQuery{From: ptr(noon.Add(-24 * 300 * time.Hour)), To: ptr(noon.Add(-24 * 200 * time.Hour))}
+	got, err = f.QueryFlagSummaryBreakdown(t.Context(), 2, future)
+	if err != nil || !reflect.DeepEqual(got, empty(2)) {
+		t.Errorf("a flag that is gone, outside of its traffic: %+v, %v; want empty lists", got, err)
+	}
+	for _, unknown := range []int64{3, 0, -1, math.MinInt64, math.MaxInt64} {
+		if _, err := f.QueryFlagSummaryBreakdown(t.Context(), unknown, datar.BreakdownQuery{}); !errors.Is(err, datar.ErrFlagNotFound) {
+			t.Errorf("flag %d: %v, want ErrFlagNotFound", unknown, err)
+		}
+	}
+}
+
+func TestQueriesAreFresh(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	total := func() int64 {
+		t.Helper()
+		got := f.summary(t, datar.SummaryQuery{})
+		if len(got) == 0 {
+			return 0
+		}
+		return got[0].Total
+	}
+	f.record(1, 1, 1, 1)
+	if got := total(); got != 1 {
+		t.Errorf("first query sees %d, want 1", got)
+	}
+	f.record(1, 1, 1, 1)
+	f.clock.advance(999 * time.Millisecond)
+	if got := total(); got != 1 {
+		t.Errorf("a query within the second sees %d, want no second flush", got)
+	}
+	f.clock.advance(time.Millisecond)
+	if got := total(); got != 2 {
+		t.Errorf("a query after a second sees %d, want 2", got)
+	}
+	f.clock.advance(-time.Hour) // a clock that was set back must not stop the flushes
+	f.record(1, 1, 1, 1)
+	if got := total(); got != 1 {
+		t.Errorf("a query of the hour before sees %d, want 1", got)
+	}
+}
+
+func TestQueriesOfAFailingStore(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.record(1, 1, 1, 1)
+	f.store.fail(errors.New("cannot write"), nil)
+	if got := f.summary(t, datar.SummaryQuery{}); len(got) != 0 {
+		t.Errorf("summary is %+v, want what is stored: nothing", got)
+	}
+	down := errors.New("down")
+	f.store.totalsErr = down
+	if _, err := f.QuerySummary(t.Context(), datar.SummaryQuery{}); !errors.Is(err, down) {
+		t.Errorf("summary: %v, want the store's error", err)
+	}
+	if _, err := f.QueryFlagSummaryBreakdown(t.Context(), 1, datar.BreakdownQuery{}); !errors.Is(err, down) {
+		t.Errorf("breakdown: %v, want the store's error", err)
+	}
+	f.store.totalsErr = nil
+	f.store.fail(nil, nil)
+	if got := f.summary(t, datar.SummaryQuery{}); len(got) != 1 || got[0].Total != 1 {
+		t.Errorf("summary is %+v after the store recovered, want 1", got)
+	}
+}
+
+type failingCatalog struct{}
+
+func (failingCatalog) Flags(context.Context, []int64) (map[int64]datar.FlagInfo, error) {
+	return nil, errors.New("no catalog today")
+}
+
+func TestQueriesOfAFailingCatalog(t *testing.T) {
+	t.Parallel()
+	f := setup(t, func(o *datar.Options) { o.Catalog = failingCatalog{} })
+	if _, err := f.QueryFlagSummaryBreakdown(t.Context(), 1, datar.BreakdownQuery{}); err == nil {
+		t.Error("breakdown without counts succeeded")
+	}
+	f.clock.advance(time.Minute)
+	f.record(1, 1, 1, 1)
+	if _, err := f.QuerySummary(t.Context(), datar.SummaryQuery{}); err == nil {
+		t.Error("summary succeeded")
+	}
+}
