@@ -156,11 +156,11 @@ type Database struct {
 	Driver string `env:"FLAGR_DB_DBDRIVER" envDefault:"sqlite3" accepts:"one of sqlite3, postgres, mysql, json_file, json_http"`
 	// DSN is the connection string of a database, the path of a JSON file, or the URL of one. It may hold a password.
 	DSN string `env:"FLAGR_DB_DBCONNECTIONSTR" envDefault:"flagr.sqlite" secret:"true" accepts:"what FLAGR_DB_DBDRIVER connects to: a file for sqlite3 and json_file, a connection string for mysql and postgres, an http or https URL for json_http"`
-	// LogQueries writes every SQL statement to the log, at level debug.
+	// LogQueries writes every SQL statement, without its parameters, to the log at level debug.
 	LogQueries bool `env:"FLAGR_DB_DBCONNECTION_DEBUG" envDefault:"true"`
-	// RetryAttempts is how often connecting is tried at start.
+	// RetryAttempts is how often a failed first connection is tried again.
 	RetryAttempts uint `env:"FLAGR_DB_DBCONNECTION_RETRY_ATTEMPTS" envDefault:"9" accepts:"a whole number, 0 or more"`
-	// RetryDelay is the pause between two of these attempts, 0 or more.
+	// RetryDelay is the pause before each of these attempts, 0 or more.
 	RetryDelay time.Duration `env:"FLAGR_DB_DBCONNECTION_RETRY_DELAY" envDefault:"100ms" accepts:"a duration, 0s or more, such as 100ms"`
 }
 

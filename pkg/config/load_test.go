@@ -352,12 +352,13 @@ func TestSlogLevel(t *testing.T) {
 
 func TestSetListenDefaults(t *testing.T) {
 	for name, tc := range map[string]struct{ set, want string }{
-		"unset":  {"", "18000"},
+		"unset":  {"unset", "18000"},
+		"empty":  {"", "18000"},
 		"chosen": {"0", "0"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Setenv("PORT", tc.set)
-			if tc.set == "" {
+			t.Setenv("PORT", tc.set) // restores it afterwards
+			if tc.set == "unset" {
 				if err := os.Unsetenv("PORT"); err != nil {
 					t.Fatal(err)
 				}
