@@ -71,8 +71,9 @@ type Distribution struct {
 // Tag is a label shared between flags.
 type Tag struct {
 	gorm.Model
-	Value string  `gorm:"type:varchar(64);uniqueIndex:idx_tag_value"`
-	Flags []*Flag `gorm:"many2many:flags_tags;" json:",omitempty"`
+	Value string `gorm:"type:varchar(64);uniqueIndex:idx_tag_value"`
+	// Flags is never filled in; in JSON it is null.
+	Flags []*Flag `gorm:"many2many:flags_tags;"`
 }
 
 // FlagSnapshot is a flag as it was right after one change.

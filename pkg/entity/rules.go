@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strings"
+	"unicode/utf8"
 )
 
 // Errors that rows and the operations on them can have. Callers match them with errors.Is; the text around them is
@@ -72,6 +74,18 @@ func check(name, s string, pattern *regexp.Regexp, format string) error {
 	}
 	if !pattern.MatchString(s) {
 		return Invalid("%s:%s should have the format %s", name, s, format)
+	}
+	return nil
+}
+
+// CheckText reports, as ErrInvalid, text that not every database can store: PostgreSQL takes neither NUL characters nor
+// bytes that are not UTF-8. The name is that of the field.
+func CheckText(name, text string) error {
+	if !utf8.ValidString(text) {
+		return Invalid("%s is not valid UTF-8", name)
+	}
+	if strings.Contains(text, "\x00") {
+		return Invalid("%s must not contain the NUL character", name)
 	}
 	return nil
 }

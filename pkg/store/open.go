@@ -3,11 +3,14 @@
 // Every change is one transaction: it locks the flag's row, changes what was asked, writes the flag as it now is into
 // flag_snapshots, and notes that snapshot and the author in the flag's row. Errors match entity.ErrInvalid,
 // entity.ErrNotFound or entity.ErrDuplicateKey where the request is at fault; all others come from the database.
+// Times are stored and returned in UTC.
 package store
 
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	"time"
 
@@ -18,11 +21,12 @@ import (
 type Options struct {
 	// Driver is sqlite3, postgres or mysql.
 	Driver string
-	// DSN is the driver's connection string. It may hold a password and is never logged.
+	// DSN is the driver's connection string. It may hold a password, so no log line or error repeats it. For sqlite3 it
+	// is a path, a file: URI or :memory:, with the options of the driver after a '?'.
 	DSN string
 	// LogQueries logs every statement, without its parameters, at debug level.
 	LogQueries bool
-	// RetryAttempts is how often a failed first connection is tried again, RetryDelay how long to wait in between.
+	// RetryAttempts is how often a failed first connection is tried again, RetryDelay the pause before each.
 	RetryAttempts uint
 	RetryDelay    time.Duration
 	// Logger gets the messages of the store; nil means none.
@@ -31,20 +35,87 @@ type Options struct {
 
 // Store reads and writes flags. It is safe for concurrent use.
 type Store struct {
-	db *gorm.DB
+	db      *gorm.DB
+	pool    pool
+	dialect dialect
 }
 
-var errNotYet = errors.New("not implemented yet")
+// pool is what the store needs of its connections beside GORM: *sql.DB, or the pair of them that SQLite has.
+type pool interface {
+	PingContext(ctx context.Context) error
+	io.Closer
+}
 
 // Open connects to the database, trying again as Options says, and creates the tables, columns and indexes that are
 // missing. It changes nothing that is there already.
-func Open(ctx context.Context, o Options) (*Store, error) { return nil, errNotYet }
+func Open(ctx context.Context, o Options) (*Store, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	d, ok := dialectOf(o.Driver)
+	if !ok {
+		return nil, fmt.Errorf("unknown database driver %q: it must be sqlite3, postgres or mysql", o.Driver)
+	}
+	target, err := d.open(o.DSN)
+	if err != nil {
+		return nil, fmt.Errorf("open the %s database: %w", o.Driver, err)
+	}
+	s := &Store{pool: target.pool, dialect: d}
+	if err := s.connect(ctx, target, o); err != nil {
+		return nil, errors.Join(fmt.Errorf("open the %s database: %w", o.Driver, redact(err, target.secrets)), s.pool.Close())
+	}
+	return s, nil
+}
 
-// DB gives the database for tables that are not the store's own.
+func (s *Store) connect(ctx context.Context, target target, o Options) error {
+	if err := pingWithRetries(ctx, target, o); err != nil {
+		return err
+	}
+	db, err := gorm.Open(target.dialector, &gorm.Config{
+		NowFunc:              func() time.Time { return time.Now().UTC() },
+		Logger:               queryLogger{logger: o.Logger, queries: o.LogQueries},
+		TranslateError:       true,
+		DisableAutomaticPing: true,
+	})
+	if err != nil {
+		return err
+	}
+	s.db = db
+	if err := s.migrate(ctx); err != nil {
+		return fmt.Errorf("create what is missing: %w", err)
+	}
+	return nil
+}
+
+func pingWithRetries(ctx context.Context, target target, o Options) error {
+	for attempt := uint(0); ; attempt++ {
+		err := target.pool.PingContext(ctx)
+		if err == nil || ctx.Err() != nil || attempt >= o.RetryAttempts {
+			return err
+		}
+		o.Logger.WarnContext(ctx, "database does not answer, trying again", "driver", o.Driver,
+			"attempt", attempt+1, "attempts", o.RetryAttempts, "delay", o.RetryDelay, "error", redact(err, target.secrets))
+		pause := time.NewTimer(o.RetryDelay)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+			return err
+		}
+	}
+}
+
+// DB gives the database for tables that are not the store's own. On SQLite its transactions wait for each other, and
+// for those of the store, unless they are read-only.
 func (s *Store) DB() *gorm.DB { return s.db }
 
 // Ping reports whether the database answers.
-func (s *Store) Ping(ctx context.Context) error { return errNotYet }
+func (s *Store) Ping(ctx context.Context) error { return s.pool.PingContext(ctx) }
 
-// Close releases the connections.
-func (s *Store) Close() error { return errNotYet }
+// Close releases the connections. A SQLite file that was in memory is gone after it.
+func (s *Store) Close() error { return s.pool.Close() }
+
+// read runs queries that must agree with each other: they see the database as it was at one moment.
+func (s *Store) read(ctx context.Context, what string, queries func(tx *gorm.DB) error) error {
+	return explain("read "+what, s.db.WithContext(ctx).Transaction(queries, s.dialect.readTx))
+}

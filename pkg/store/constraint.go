@@ -1,0 +1,100 @@
+package store
+
+import (
+	"context"
+
+	"gorm.io/gorm"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+)
+
+// Constraints lists the constraints of a segment in the order of their ids; a segment that the flag does not have has
+// none.
+func (s *Store) Constraints(ctx context.Context, flagID, segmentID int64) ([]entity.Constraint, error) {
+	constraints := []entity.Constraint{}
+	err := s.db.WithContext(ctx).Where("segment_id IN (?)", s.ownSegment(flagID, segmentID)).Order("id").Find(&constraints).Error
+	if err != nil {
+		return nil, explain("read constraints", err)
+	}
+	return constraints, nil
+}
+
+// CreateConstraint adds a constraint, of which property, operator and value count, to a segment.
+func (s *Store) CreateConstraint(ctx context.Context, by string, flagID, segmentID int64, c entity.Constraint) (*entity.Constraint, error) {
+	if err := checkConstraint(c); err != nil {
+		return nil, err
+	}
+	constraint := &entity.Constraint{Property: c.Property, Operator: c.Operator, Value: c.Value}
+	_, err := s.mutateFlag(ctx, by, "create constraint", flagID, func(tx *gorm.DB, _ *entity.Flag) error {
+		segment, err := segmentOf(tx, flagID, segmentID)
+		if err != nil {
+			return err
+		}
+		constraint.SegmentID = segment.ID
+		return insert(tx, constraint)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return constraint, nil
+}
+
+// UpdateConstraint changes property, operator and value of a constraint.
+func (s *Store) UpdateConstraint(ctx context.Context, by string, flagID, segmentID, constraintID int64, c entity.Constraint) (*entity.Constraint, error) {
+	if err := checkConstraint(c); err != nil {
+		return nil, err
+	}
+	var constraint *entity.Constraint
+	_, err := s.mutateFlag(ctx, by, "update constraint", flagID, func(tx *gorm.DB, _ *entity.Flag) (err error) {
+		if constraint, err = constraintOf(tx, flagID, segmentID, constraintID); err != nil {
+			return err
+		}
+		constraint.Property, constraint.Operator, constraint.Value = c.Property, c.Operator, c.Value
+		return tx.Save(constraint).Error
+	})
+	if err != nil {
+		return nil, err
+	}
+	return constraint, nil
+}
+
+// DeleteConstraint removes a constraint.
+func (s *Store) DeleteConstraint(ctx context.Context, by string, flagID, segmentID, constraintID int64) error {
+	_, err := s.mutateFlag(ctx, by, "delete constraint", flagID, func(tx *gorm.DB, _ *entity.Flag) error {
+		constraint, err := constraintOf(tx, flagID, segmentID, constraintID)
+		if err != nil {
+			return err
+		}
+		return tx.Delete(&entity.Constraint{}, constraint.ID).Error
+	})
+	return err
+}
+
+func constraintOf(tx *gorm.DB, flagID, segmentID, constraintID int64) (*entity.Constraint, error) {
+	if _, err := segmentOf(tx, flagID, segmentID); err != nil {
+		return nil, err
+	}
+	constraint := &entity.Constraint{}
+	if err := tx.Take(constraint, "id = ? AND segment_id = ?", constraintID, segmentID).Error; err != nil {
+		return nil, missing(err, "constraint %d does not belong to segment %d", constraintID, segmentID)
+	}
+	return constraint, nil
+}
+
+// ownSegment selects the id of the segment if it is the flag's.
+func (s *Store) ownSegment(flagID, segmentID int64) *gorm.DB {
+	return s.db.Model(&entity.Segment{}).Select("id").Where("id = ? AND flag_id = ?", segmentID, flagID)
+}
+
+func checkConstraint(c entity.Constraint) error {
+	for _, field := range []struct{ name, value string }{{"property", c.Property}, {"value", c.Value}} {
+		if field.value == "" {
+			return entity.Invalid("%s must not be empty", field.name)
+		}
+		if err := entity.CheckText(field.name, field.value); err != nil {
+			return err
+		}
+	}
+	_, err := c.Expr()
+	return err
+}

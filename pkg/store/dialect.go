@@ -1,0 +1,73 @@
+package store
+
+import (
+	"database/sql"
+	"time"
+
+	"gorm.io/gorm"
+)
+
+// dialect is what differs between the databases.
+type dialect struct {
+	// open prepares the connections that a connection string names, without using them yet.
+	open func(dsn string) (target, error)
+	// contains is a condition on @column and @text: the one holds the other, whatever the case of letters. The functions
+	// have no wildcards, so there is nothing to escape.
+	contains string
+	// writeTx and readTx are the options of the two kinds of transaction. All queries of one readTx see the same moment.
+	writeTx, readTx *sql.TxOptions
+	// lockMigration lets one process at a time migrate; unlockMigration ends it where the transaction's end does not.
+	lockMigration, unlockMigration string
+}
+
+// target is an opened connection string.
+type target struct {
+	dialector gorm.Dialector
+	pool      pool
+	// secrets are the parts of the connection string that must not be shown.
+	secrets []string
+}
+
+// Limits of the connections to a server. They do not live for ever, so that a failover is noticed.
+const (
+	serverConnections     = 32
+	serverIdleConnections = 8
+	serverConnectionLife  = 30 * time.Minute
+)
+
+func dialectOf(driver string) (dialect, bool) {
+	switch driver {
+	case "sqlite3":
+		return dialect{
+			open:     openSQLite,
+			contains: "instr(lower(@column), lower(@text)) > 0", // SQLite knows the case of ASCII letters only
+			readTx:   &sql.TxOptions{ReadOnly: true},
+		}, true
+	case "postgres":
+		return dialect{
+			open:     openPostgres,
+			contains: "strpos(lower(@column), lower(@text)) > 0",
+			readTx:   &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead},
+			// The number only has to differ from those of other programs in the same database.
+			lockMigration: "SELECT pg_advisory_xact_lock(7031988215)",
+		}, true
+	case "mysql":
+		return dialect{
+			open:     openMySQL,
+			contains: "locate(lower(@text), lower(@column)) > 0",
+			// The default, repeatable read, locks gaps between index entries, and writers of two flags deadlock there.
+			writeTx:         &sql.TxOptions{Isolation: sql.LevelReadCommitted},
+			readTx:          &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead},
+			lockMigration:   "SELECT GET_LOCK('flagr_datar_migration', 60)",
+			unlockMigration: "SELECT RELEASE_LOCK('flagr_datar_migration')",
+		}, true
+	default:
+		return dialect{}, false
+	}
+}
+
+func limitServer(db *sql.DB) {
+	db.SetMaxOpenConns(serverConnections)
+	db.SetMaxIdleConns(serverIdleConnections)
+	db.SetConnMaxLifetime(serverConnectionLife)
+}

@@ -1,0 +1,281 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"gorm.io/gorm"
+	"gorm.io/gorm/clause"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+)
+
+// templateBoolean is the template of a flag that is on for everybody once it is enabled.
+const templateBoolean = "simple_boolean_flag"
+
+// NewFlag describes a flag to create.
+type NewFlag struct {
+	// Description must not be empty.
+	Description string
+	// Key is made up when it is empty.
+	Key string
+	// Template is empty or simple_boolean_flag, which adds a variant "on" and a segment that gives it to all.
+	Template string
+}
+
+// FlagPatch says what to change of a flag; nil fields stay as they are.
+type FlagPatch struct {
+	Description, Key, Notes *string
+	// EntityType may be empty: then evaluations keep the entity type that they come with.
+	EntityType         *string
+	DataRecordsEnabled *bool
+}
+
+// CreateFlag creates a flag, which is not enabled yet, and returns it with all its parts.
+func (s *Store) CreateFlag(ctx context.Context, by string, f NewFlag) (*entity.Flag, error) {
+	if f.Template != "" && f.Template != templateBoolean {
+		return nil, entity.Invalid("unknown value for template: %s", f.Template)
+	}
+	if err := checkDescription(f.Description); err != nil {
+		return nil, err
+	}
+	return s.mutate(ctx, by, "create flag", func(tx *gorm.DB) (uint, error) {
+		flag := entity.Flag{Key: f.Key, Description: f.Description, CreatedBy: storable(by)}
+		if err := insertFlag(tx, &flag); err != nil {
+			return 0, fmt.Errorf("cannot create flag. %w", err)
+		}
+		if f.Template == templateBoolean {
+			return flag.ID, addBooleanParts(tx, flag.ID)
+		}
+		return flag.ID, nil
+	})
+}
+
+func addBooleanParts(tx *gorm.DB, flagID uint) error {
+	variant := entity.Variant{FlagID: flagID, Key: "on"}
+	if err := insert(tx, &variant); err != nil {
+		return err
+	}
+	segment := entity.Segment{FlagID: flagID, Rank: entity.DefaultSegmentRank, RolloutPercent: 100}
+	if err := insert(tx, &segment); err != nil {
+		return err
+	}
+	return insert(tx, &entity.Distribution{SegmentID: segment.ID, VariantID: variant.ID, VariantKey: variant.Key, Percent: 100})
+}
+
+// UpdateFlag changes a flag and returns it without parts and tags.
+func (s *Store) UpdateFlag(ctx context.Context, by string, id int64, p FlagPatch) (*entity.Flag, error) {
+	columns, err := p.columns()
+	if err != nil {
+		return nil, err
+	}
+	after, err := s.mutateFlag(ctx, by, "update flag", id, func(tx *gorm.DB, flag *entity.Flag) error {
+		if p.EntityType != nil && *p.EntityType != "" {
+			if err := keepEntityType(tx, *p.EntityType); err != nil {
+				return err
+			}
+		}
+		// The time of the change is noted even when no column changes.
+		columns["updated_at"] = tx.NowFunc()
+		if err := duplicate(updateRow(tx, &entity.Flag{}, flag.ID, columns)); err != nil {
+			return fmt.Errorf("cannot update flag. %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return withoutParts(after), nil
+}
+
+// columns checks the new values and gives them by the names of their columns.
+func (p FlagPatch) columns() (map[string]any, error) {
+	columns := map[string]any{}
+	if p.Description != nil {
+		if err := checkDescription(*p.Description); err != nil {
+			return nil, err
+		}
+		columns["description"] = *p.Description
+	}
+	if p.Key != nil {
+		if err := entity.CheckKey(*p.Key); err != nil {
+			return nil, fmt.Errorf("cannot update flag. %w", err)
+		}
+		columns["key"] = *p.Key
+	}
+	if p.Notes != nil {
+		if err := entity.CheckText("notes", *p.Notes); err != nil {
+			return nil, err
+		}
+		columns["notes"] = *p.Notes
+	}
+	if p.EntityType != nil {
+		if err := entity.CheckKey(*p.EntityType); *p.EntityType != "" && err != nil {
+			return nil, fmt.Errorf("invalid entityType. %w", err)
+		}
+		columns["entity_type"] = *p.EntityType
+	}
+	if p.DataRecordsEnabled != nil {
+		columns["data_records_enabled"] = *p.DataRecordsEnabled
+	}
+	return columns, nil
+}
+
+// SetFlagEnabled switches a flag on or off and returns it without parts and tags.
+func (s *Store) SetFlagEnabled(ctx context.Context, by string, id int64, enabled bool) (*entity.Flag, error) {
+	after, err := s.mutateFlag(ctx, by, "enable flag", id, func(tx *gorm.DB, flag *entity.Flag) error {
+		return updateRow(tx, &entity.Flag{}, flag.ID, map[string]any{"enabled": enabled})
+	})
+	if err != nil {
+		return nil, err
+	}
+	return withoutParts(after), nil
+}
+
+// DeleteFlag hides a flag. Its key stays taken, and RestoreFlag brings it back.
+func (s *Store) DeleteFlag(ctx context.Context, by string, id int64) error {
+	_, err := s.mutateFlag(ctx, by, "delete flag", id, func(tx *gorm.DB, flag *entity.Flag) error {
+		return tx.Delete(&entity.Flag{}, flag.ID).Error
+	})
+	return err
+}
+
+// RestoreFlag brings a deleted flag back, with all that it had, and returns it with its tags only.
+func (s *Store) RestoreFlag(ctx context.Context, by string, id int64) (*entity.Flag, error) {
+	after, err := s.mutate(ctx, by, "restore flag", func(tx *gorm.DB) (uint, error) {
+		flag, err := lockFlag(tx.Unscoped(), id)
+		if err != nil {
+			return 0, err
+		}
+		return flag.ID, updateRow(tx.Unscoped(), &entity.Flag{}, flag.ID, map[string]any{"deleted_at": nil})
+	})
+	if err != nil {
+		return nil, err
+	}
+	tags := after.Tags
+	withoutParts(after).Tags = tags
+	return after, nil
+}
+
+// DuplicateFlag creates a flag that works as the given one does, and returns it with all its parts. An empty key is
+// made up, an empty description becomes that of the given flag with a note.
+func (s *Store) DuplicateFlag(ctx context.Context, by string, id int64, key, description string) (*entity.Flag, error) {
+	if err := entity.CheckText("description", description); err != nil {
+		return nil, err
+	}
+	return s.mutate(ctx, by, "duplicate flag", func(tx *gorm.DB) (uint, error) {
+		locked, err := lockFlag(tx, id)
+		if err != nil {
+			return 0, err
+		}
+		sources := []entity.Flag{*locked}
+		if err := loadParts(tx, sources); err != nil {
+			return 0, err
+		}
+		source := &sources[0]
+		if description == "" {
+			description = source.Description + " (cloned)"
+		}
+		flag := entity.Flag{
+			Key:                key,
+			Description:        description,
+			CreatedBy:          storable(by),
+			Enabled:            source.Enabled,
+			Notes:              source.Notes,
+			DataRecordsEnabled: source.DataRecordsEnabled,
+			EntityType:         source.EntityType,
+		}
+		if err := insertFlag(tx, &flag); err != nil {
+			return 0, fmt.Errorf("cannot duplicate flag. %w", err)
+		}
+		return flag.ID, copyParts(tx, source, flag.ID)
+	})
+}
+
+func copyParts(tx *gorm.DB, source *entity.Flag, flagID uint) error {
+	copies := make(map[uint]uint, len(source.Variants)) // from the ids of variants to those of their copies
+	for _, v := range source.Variants {
+		variant := entity.Variant{FlagID: flagID, Key: v.Key, Attachment: v.Attachment}
+		if err := insert(tx, &variant); err != nil {
+			return err
+		}
+		copies[v.ID] = variant.ID
+	}
+	for _, old := range source.Segments {
+		segment := entity.Segment{
+			FlagID: flagID, Description: old.Description, Rank: old.Rank, RolloutPercent: old.RolloutPercent,
+		}
+		if err := insert(tx, &segment); err != nil {
+			return err
+		}
+		for _, c := range old.Constraints {
+			constraint := entity.Constraint{SegmentID: segment.ID, Property: c.Property, Operator: c.Operator, Value: c.Value}
+			if err := insert(tx, &constraint); err != nil {
+				return err
+			}
+		}
+		for _, d := range old.Distributions {
+			variantID, ok := copies[d.VariantID]
+			if !ok {
+				return entity.Invalid("segment %d gives %d percent to variant %d, which the flag does not have", old.ID, d.Percent, d.VariantID)
+			}
+			distribution := entity.Distribution{SegmentID: segment.ID, VariantID: variantID, VariantKey: d.VariantKey, Percent: d.Percent}
+			if err := insert(tx, &distribution); err != nil {
+				return err
+			}
+		}
+	}
+	for _, tag := range source.Tags {
+		if err := attach(tx, flagID, tag.ID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// insertFlag writes the row of a new flag, under a made-up key if it has none.
+func insertFlag(tx *gorm.DB, flag *entity.Flag) error {
+	if flag.Key == "" {
+		flag.Key = entity.GenerateKey()
+	}
+	if err := entity.CheckKey(flag.Key); err != nil {
+		return err
+	}
+	return duplicate(insert(tx, flag))
+}
+
+// duplicate says which rule a row breaks whose only unique column is its key.
+func duplicate(err error) error {
+	if errors.Is(err, gorm.ErrDuplicatedKey) {
+		return entity.ErrDuplicateKey
+	}
+	return err
+}
+
+// keepEntityType remembers an entity type for the list of those that there are.
+func keepEntityType(tx *gorm.DB, key string) error {
+	var known []entity.FlagEntityType
+	if err := tx.Unscoped().Where(map[string]any{"key": key}).Find(&known).Error; err != nil || len(known) > 0 {
+		return err
+	}
+	// Somebody else may be doing the same at this moment.
+	return tx.Clauses(clause.OnConflict{DoNothing: true}).Create(&entity.FlagEntityType{Key: key}).Error
+}
+
+func checkDescription(description string) error {
+	if description == "" {
+		return entity.Invalid("description must not be empty")
+	}
+	return entity.CheckText("description", description)
+}
+
+// insert writes one row and nothing that hangs on it.
+func insert[T any](tx *gorm.DB, row *T) error {
+	return tx.Omit(clause.Associations).Create(row).Error
+}
+
+// updateRow changes columns of one row, and the time of its last change.
+func updateRow(tx *gorm.DB, table any, id uint, columns map[string]any) error {
+	return tx.Model(table).Where("id = ?", id).Updates(columns).Error
+}

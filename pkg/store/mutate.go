@@ -1,0 +1,104 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"gorm.io/gorm"
+	"gorm.io/gorm/clause"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+)
+
+// mutate is the one way to change a flag: in a single transaction, change does its work and names the flag, which is
+// then recorded as a new snapshot. The result is the flag with all its parts, as it is after the commit.
+func (s *Store) mutate(ctx context.Context, by, what string, change func(tx *gorm.DB) (flagID uint, err error)) (*entity.Flag, error) {
+	by = storable(by)
+	var after *entity.Flag
+	err := s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
+		id, err := change(tx)
+		if err != nil {
+			return err
+		}
+		after, err = record(tx, id, by)
+		return err
+	}, s.dialect.writeTx)
+	if err != nil {
+		return nil, explain(what, err)
+	}
+	return after, nil
+}
+
+// mutateFlag is mutate for a flag that is there and not deleted. Its row is locked before change sees it, so changes of
+// one flag follow one another.
+func (s *Store) mutateFlag(ctx context.Context, by, what string, id int64, change func(tx *gorm.DB, flag *entity.Flag) error) (*entity.Flag, error) {
+	return s.mutate(ctx, by, what, func(tx *gorm.DB) (uint, error) {
+		flag, err := lockFlag(tx, id)
+		if err != nil {
+			return 0, err
+		}
+		return flag.ID, change(tx, flag)
+	})
+}
+
+// lockFlag reads the flag's row and keeps others from changing it. Deleted flags are seen through tx.Unscoped() only.
+func lockFlag(tx *gorm.DB, id int64) (*entity.Flag, error) {
+	flag := &entity.Flag{}
+	err := tx.Clauses(clause.Locking{Strength: clause.LockingStrengthUpdate}).Take(flag, "id = ?", id).Error
+	if err != nil {
+		return nil, missing(err, "unable to find flag %d in the database", id)
+	}
+	return flag, nil
+}
+
+// record writes the flag with all its parts as a snapshot and points the flag to it. The snapshot itself still names
+// the one before it.
+func record(tx *gorm.DB, id uint, by string) (*entity.Flag, error) {
+	flags := make([]entity.Flag, 1)
+	flag := &flags[0]
+	if err := tx.Unscoped().Take(flag, "id = ?", id).Error; err != nil {
+		return nil, fmt.Errorf("read the changed flag: %w", err)
+	}
+	if err := loadParts(tx, flags); err != nil {
+		return nil, err
+	}
+	flag.UpdatedBy = by
+	text, err := json.Marshal(flag)
+	if err != nil {
+		return nil, fmt.Errorf("write the flag as JSON: %w", err)
+	}
+	snapshot := entity.FlagSnapshot{FlagID: id, UpdatedBy: by, Flag: text}
+	if err := tx.Create(&snapshot).Error; err != nil {
+		return nil, fmt.Errorf("write the snapshot: %w", err)
+	}
+	flag.SnapshotID, flag.UpdatedAt = snapshot.ID, tx.NowFunc()
+	err = tx.Unscoped().Model(&entity.Flag{}).Where("id = ?", id).Updates(map[string]any{
+		"snapshot_id": flag.SnapshotID, "updated_by": by, "updated_at": flag.UpdatedAt,
+	}).Error
+	if err != nil {
+		return nil, fmt.Errorf("point the flag to its snapshot: %w", err)
+	}
+	return flag, nil
+}
+
+// missing turns GORM's answer that there is no such row into one for the sender of the request.
+func missing(err error, format string, args ...any) error {
+	if errors.Is(err, gorm.ErrRecordNotFound) {
+		return entity.NotFound(format, args...)
+	}
+	return err
+}
+
+// storable makes a name that came with a request fit for every database. Who has an odd name may still change flags.
+func storable(name string) string {
+	return strings.ToValidUTF8(strings.ReplaceAll(name, "\x00", ""), "\uFFFD")
+}
+
+// withoutParts is the flag's own row, as some answers show it.
+func withoutParts(flag *entity.Flag) *entity.Flag {
+	flag.Segments, flag.Variants, flag.Tags = []entity.Segment{}, []entity.Variant{}, []entity.Tag{}
+	return flag
+}

@@ -1,0 +1,38 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/stdlib"
+	"gorm.io/driver/postgres"
+)
+
+func openPostgres(dsn string) (target, error) {
+	config, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		// The driver's own message repeats parts of the connection string.
+		return target{}, errors.New("the connection string is not valid: it must look like " +
+			"postgres://user:password@host:5432/database?sslmode=require or host=... user=... password=... dbname=...")
+	}
+	db := stdlib.OpenDB(*config, stdlib.OptionAfterConnect(readTimesAsUTC))
+	limitServer(db)
+	return target{
+		dialector: postgres.New(postgres.Config{Conn: db}),
+		pool:      db,
+		secrets:   []string{dsn, config.Password},
+	}, nil
+}
+
+// readTimesAsUTC makes times independent of the zone of this host: the driver would give them in its local zone.
+func readTimesAsUTC(_ context.Context, connection *pgx.Conn) error {
+	connection.TypeMap().RegisterType(&pgtype.Type{
+		Name:  "timestamptz",
+		OID:   pgtype.TimestamptzOID,
+		Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC},
+	})
+	return nil
+}

@@ -1,0 +1,277 @@
+package store
+
+import (
+	"context"
+	"math"
+	"slices"
+	"strings"
+
+	"gorm.io/gorm"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+)
+
+// maxTagFilter bounds the tags that one query asks for, to stay within what databases take as parameters.
+const maxTagFilter = 500
+
+// FlagQuery says which flags to list. Fields that are nil or empty do not narrow the list.
+type FlagQuery struct {
+	// Limit is the largest number of flags, Offset how many to leave out before them; neither may be negative. Without
+	// Limit there is no bound, and with 0 there are no flags.
+	Limit, Offset *int64
+	Enabled       *bool
+	// Description and Key match exactly, DescriptionLike anywhere in the description and whatever the case of letters,
+	// of which SQLite knows those of ASCII.
+	Description, DescriptionLike, Key *string
+	// Tags match flags that have any of them. Spaces around them and empty ones do not matter.
+	Tags []string
+	// Preload adds variants, and segments with their parts.
+	Preload bool
+	// Deleted lists the deleted flags instead of the others.
+	Deleted bool
+}
+
+// TagQuery says which tags to list; see FlagQuery.
+type TagQuery struct {
+	Limit, Offset *int64
+	ValueLike     *string
+}
+
+// SnapshotQuery says which snapshots to list, the newest first unless Ascending; see FlagQuery.
+type SnapshotQuery struct {
+	Limit, Offset *int64
+	Ascending     bool
+}
+
+// Flags lists flags with their tags in the order of their ids.
+func (s *Store) Flags(ctx context.Context, q FlagQuery) ([]entity.Flag, error) {
+	where, err := s.flagConditions(q)
+	if err != nil {
+		return nil, err
+	}
+	flags := []entity.Flag{}
+	err = s.read(ctx, "flags", func(tx *gorm.DB) error {
+		if err := where(tx).Order("id").Find(&flags).Error; err != nil {
+			return err
+		}
+		if q.Preload {
+			return loadParts(tx, flags)
+		}
+		return loadTags(tx, flags)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return flags, nil
+}
+
+func (s *Store) flagConditions(q FlagQuery) (func(tx *gorm.DB) *gorm.DB, error) {
+	page, err := page(q.Limit, q.Offset)
+	if err != nil {
+		return nil, err
+	}
+	tags := wanted(q.Tags)
+	if len(tags) > maxTagFilter {
+		return nil, entity.Invalid("tags: at most %d of them can be asked for at once", maxTagFilter)
+	}
+	for _, text := range []struct {
+		name  string
+		value *string
+	}{{"description", q.Description}, {"description_like", q.DescriptionLike}, {"key", q.Key}} {
+		if err := checkOptional(text.name, text.value); err != nil {
+			return nil, err
+		}
+	}
+	for _, tag := range tags {
+		if err := entity.CheckText("tags", tag); err != nil {
+			return nil, err
+		}
+	}
+	return func(tx *gorm.DB) *gorm.DB {
+		query := page(tx.Model(&entity.Flag{}))
+		if q.Deleted {
+			query = query.Unscoped().Where("deleted_at IS NOT NULL")
+		}
+		exact := map[string]any{}
+		if q.Enabled != nil {
+			exact["enabled"] = *q.Enabled
+		}
+		if q.Description != nil {
+			exact["description"] = *q.Description
+		}
+		if q.Key != nil {
+			exact["key"] = *q.Key
+		}
+		if len(exact) > 0 {
+			query = query.Where(exact)
+		}
+		if q.DescriptionLike != nil {
+			query = query.Where(s.dialect.contains, contained("description", *q.DescriptionLike))
+		}
+		if len(tags) > 0 {
+			query = query.Where("id IN (?)", tx.Model(&entity.Tag{}).Select("flags_tags.flag_id").
+				Joins("JOIN flags_tags ON flags_tags.tag_id = tags.id").Where("tags.value IN ?", tags))
+		}
+		return query
+	}, nil
+}
+
+// Flag reads a flag with all its parts.
+func (s *Store) Flag(ctx context.Context, id int64) (*entity.Flag, error) {
+	flags := make([]entity.Flag, 1)
+	err := s.read(ctx, "a flag", func(tx *gorm.DB) error {
+		if err := tx.Take(&flags[0], "id = ?", id).Error; err != nil {
+			return missing(err, "unable to find flag %d in the database", id)
+		}
+		return loadParts(tx, flags)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &flags[0], nil
+}
+
+// EvalFlags reads all flags with all their parts, for the evaluation cache.
+func (s *Store) EvalFlags(ctx context.Context) ([]entity.Flag, error) {
+	return s.Flags(ctx, FlagQuery{Preload: true})
+}
+
+// FlagsByID reads the flags that have one of the ids, deleted ones included, without parts and in no particular order.
+// Ids that no flag has are left out.
+func (s *Store) FlagsByID(ctx context.Context, ids []int64) ([]entity.Flag, error) {
+	ids = slices.Clone(ids)
+	slices.Sort(ids)
+	flags := []entity.Flag{}
+	err := s.read(ctx, "flags by id", func(tx *gorm.DB) error {
+		for chunk := range slices.Chunk(slices.Compact(ids), idsPerQuery) {
+			var some []entity.Flag
+			if err := tx.Unscoped().Find(&some, "id IN ?", chunk).Error; err != nil {
+				return err
+			}
+			flags = append(flags, some...)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return flags, nil
+}
+
+// Snapshots lists the snapshots of a flag, deleted or not; a flag that is not there has none.
+func (s *Store) Snapshots(ctx context.Context, flagID int64, q SnapshotQuery) ([]entity.FlagSnapshot, error) {
+	page, err := page(q.Limit, q.Offset)
+	if err != nil {
+		return nil, err
+	}
+	order := "id DESC"
+	if q.Ascending {
+		order = "id"
+	}
+	snapshots := []entity.FlagSnapshot{}
+	err = page(s.db.WithContext(ctx)).Where("flag_id = ?", flagID).Order(order).Find(&snapshots).Error
+	if err != nil {
+		return nil, explain("read snapshots", err)
+	}
+	return snapshots, nil
+}
+
+// MaxSnapshotID is the id of the newest snapshot, 0 when there is none. It changes with every change of a flag.
+func (s *Store) MaxSnapshotID(ctx context.Context) (int64, error) {
+	var id int64
+	err := s.db.WithContext(ctx).Table("flag_snapshots").Select("COALESCE(MAX(id), 0)").Scan(&id).Error
+	return id, explain("read the newest snapshot's id", err)
+}
+
+// EntityTypes lists the entity types that flags have, or had, in alphabetical order.
+func (s *Store) EntityTypes(ctx context.Context) ([]string, error) {
+	var types []entity.FlagEntityType
+	if err := s.db.WithContext(ctx).Find(&types).Error; err != nil {
+		return nil, explain("read entity types", err)
+	}
+	keys := make([]string, len(types))
+	for i := range types {
+		keys[i] = types[i].Key
+	}
+	slices.Sort(keys)
+	return keys, nil
+}
+
+// Tags lists all tags in the order of their ids.
+func (s *Store) Tags(ctx context.Context, q TagQuery) ([]entity.Tag, error) {
+	page, err := page(q.Limit, q.Offset)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkOptional("value_like", q.ValueLike); err != nil {
+		return nil, err
+	}
+	query := page(s.db.WithContext(ctx))
+	if q.ValueLike != nil {
+		query = query.Where(s.dialect.contains, contained("value", *q.ValueLike))
+	}
+	tags := []entity.Tag{}
+	if err := query.Order("id").Find(&tags).Error; err != nil {
+		return nil, explain("read tags", err)
+	}
+	return tags, nil
+}
+
+// FlagTags lists the tags of a flag; one that is not there has none.
+func (s *Store) FlagTags(ctx context.Context, flagID int64) ([]entity.Tag, error) {
+	tags := []entity.Tag{}
+	err := s.db.WithContext(ctx).Where("id IN (?)", s.db.Table("flags_tags").Select("tag_id").Where("flag_id = ?", flagID)).
+		Order("id").Find(&tags).Error
+	if err != nil {
+		return nil, explain("read the tags of a flag", err)
+	}
+	return tags, nil
+}
+
+// page checks a limit and an offset and applies them.
+func page(limit, offset *int64) (func(*gorm.DB) *gorm.DB, error) {
+	const unbounded = math.MaxInt / 2 // the sum of two must not overflow in the database
+	for _, parameter := range []struct {
+		name  string
+		value *int64
+	}{{"limit", limit}, {"offset", offset}} {
+		if parameter.value != nil && *parameter.value < 0 {
+			return nil, entity.Invalid("%s: %d must not be negative", parameter.name, *parameter.value)
+		}
+	}
+	return func(tx *gorm.DB) *gorm.DB {
+		if limit != nil {
+			tx = tx.Limit(int(min(*limit, unbounded)))
+		}
+		if offset != nil && *offset > 0 {
+			tx = tx.Offset(int(min(*offset, unbounded)))
+			if limit == nil {
+				tx = tx.Limit(unbounded) // MySQL knows no offset without a limit
+			}
+		}
+		return tx
+	}, nil
+}
+
+// contained gives the parameters of dialect.contains.
+func contained(column, text string) map[string]any {
+	return map[string]any{"column": gorm.Expr(column), "text": text}
+}
+
+// wanted is the list without repetitions, empty entries, and spaces around entries.
+func wanted(tags []string) []string {
+	var all []string
+	for _, tag := range tags {
+		if tag = strings.TrimSpace(tag); tag != "" && !slices.Contains(all, tag) {
+			all = append(all, tag)
+		}
+	}
+	return all
+}
+
+func checkOptional(name string, text *string) error {
+	if text == nil {
+		return nil
+	}
+	return entity.CheckText(name, *text)
+}

@@ -1,0 +1,115 @@
+package store
+
+import (
+	"context"
+	"slices"
+
+	"gorm.io/gorm"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+)
+
+// Segments lists the segments of a flag with their parts, in the order in which they are evaluated; a flag that is not
+// there has none.
+func (s *Store) Segments(ctx context.Context, flagID int64) ([]entity.Segment, error) {
+	var segments []entity.Segment
+	err := s.read(ctx, "segments", func(tx *gorm.DB) (err error) {
+		segments, err = segmentsOf(tx, []uint{uint(max(flagID, 0))})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return segments, nil
+}
+
+// CreateSegment adds a segment behind those that were reordered. The rollout is 0 to 100 percent.
+func (s *Store) CreateSegment(ctx context.Context, by string, flagID int64, description string, rolloutPercent uint) (*entity.Segment, error) {
+	if err := checkSegment(description, rolloutPercent); err != nil {
+		return nil, err
+	}
+	segment := &entity.Segment{Description: description, Rank: entity.DefaultSegmentRank, RolloutPercent: rolloutPercent}
+	_, err := s.mutateFlag(ctx, by, "create segment", flagID, func(tx *gorm.DB, flag *entity.Flag) error {
+		segment.FlagID = flag.ID
+		return insert(tx, segment)
+	})
+	if err != nil {
+		return nil, err
+	}
+	segment.Constraints, segment.Distributions = []entity.Constraint{}, []entity.Distribution{}
+	return segment, nil
+}
+
+// UpdateSegment changes a segment and returns it with its parts.
+func (s *Store) UpdateSegment(ctx context.Context, by string, flagID, segmentID int64, description string, rolloutPercent uint) (*entity.Segment, error) {
+	if err := checkSegment(description, rolloutPercent); err != nil {
+		return nil, err
+	}
+	after, err := s.mutateFlag(ctx, by, "update segment", flagID, func(tx *gorm.DB, _ *entity.Flag) error {
+		segment, err := segmentOf(tx, flagID, segmentID)
+		if err != nil {
+			return err
+		}
+		return updateRow(tx, &entity.Segment{}, segment.ID, map[string]any{"description": description, "rollout_percent": rolloutPercent})
+	})
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(after.Segments, func(one entity.Segment) bool { return int64(one.ID) == segmentID })
+	return &after.Segments[i], nil
+}
+
+// DeleteSegment removes a segment.
+func (s *Store) DeleteSegment(ctx context.Context, by string, flagID, segmentID int64) error {
+	_, err := s.mutateFlag(ctx, by, "delete segment", flagID, func(tx *gorm.DB, _ *entity.Flag) error {
+		segment, err := segmentOf(tx, flagID, segmentID)
+		if err != nil {
+			return err
+		}
+		return tx.Delete(&entity.Segment{}, segment.ID).Error
+	})
+	return err
+}
+
+// ReorderSegments gives segments of a flag the ranks 0, 1, 2 and so on, in the order of their ids in the list. Segments
+// that are not in the list keep their rank.
+func (s *Store) ReorderSegments(ctx context.Context, by string, flagID int64, ids []int64) error {
+	if len(ids) == 0 {
+		return entity.Invalid("segmentIDs must not be empty")
+	}
+	seen := make(map[int64]bool, len(ids))
+	for _, id := range ids {
+		if seen[id] {
+			return entity.Invalid("segmentIDs has %d more than once", id)
+		}
+		seen[id] = true
+	}
+	_, err := s.mutateFlag(ctx, by, "reorder segments", flagID, func(tx *gorm.DB, _ *entity.Flag) error {
+		for rank, id := range ids {
+			segment, err := segmentOf(tx, flagID, id)
+			if err != nil {
+				return err
+			}
+			if err := updateRow(tx, &entity.Segment{}, segment.ID, map[string]any{"rank": rank}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return err
+}
+
+func segmentOf(tx *gorm.DB, flagID, segmentID int64) (*entity.Segment, error) {
+	segment := &entity.Segment{}
+	if err := tx.Take(segment, "id = ? AND flag_id = ?", segmentID, flagID).Error; err != nil {
+		return nil, missing(err, "segment %d does not belong to flag %d", segmentID, flagID)
+	}
+	return segment, nil
+}
+
+func checkSegment(description string, rolloutPercent uint) error {
+	if rolloutPercent > 100 {
+		return entity.Invalid("rolloutPercent must be between 0 and 100, not %d", rolloutPercent)
+	}
+	return entity.CheckText("description", description)
+}

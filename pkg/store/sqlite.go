@@ -1,0 +1,169 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+
+	gosqlite "github.com/glebarez/go-sqlite"
+	"github.com/glebarez/sqlite"
+	"gorm.io/gorm"
+	"gorm.io/gorm/migrator"
+	"gorm.io/gorm/schema"
+)
+
+const (
+	// sqliteReaders bounds the connections that read a file at the same time.
+	sqliteReaders = 8
+	// sqliteBusyTimeout is how long a connection waits for a lock of another process, in milliseconds.
+	sqliteBusyTimeout = 10_000
+	// sqliteCannotOpen is the error code for a file that cannot be opened or created.
+	sqliteCannotOpen = 14
+)
+
+// sqlitePool sends what writes through one connection and what reads through others. SQLite lets one connection write
+// at a time and makes the others poll for their turn, where some may starve; a queue in front of it is fair. Readers
+// do not wait for the writer, because the file is in WAL mode.
+type sqlitePool struct {
+	writer, readers *sql.DB
+	file            string
+}
+
+func openSQLite(dsn string) (target, error) {
+	file, options, memory, err := parseSQLite(dsn)
+	if err != nil {
+		return target{}, err
+	}
+	name := file + "?" + options.Encode()
+	writer, err := sql.Open(sqlite.DriverName, name)
+	if err != nil {
+		return target{}, err
+	}
+	writer.SetMaxOpenConns(1)
+	p := &sqlitePool{writer: writer, readers: writer, file: file}
+	if !memory { // a database in memory belongs to one connection
+		if p.readers, err = sql.Open(sqlite.DriverName, name); err != nil {
+			return target{}, errors.Join(err, writer.Close())
+		}
+		p.readers.SetMaxOpenConns(sqliteReaders)
+		p.readers.SetMaxIdleConns(sqliteReaders)
+	}
+	return target{dialector: sqliteDialector{&sqlite.Dialector{Conn: p}}, pool: p}, nil
+}
+
+// sqliteDialector creates primary keys as plain integers, without the AUTOINCREMENT of the driver's dialector: that is
+// how these tables have always looked, and no row is ever removed whose id could be given out again.
+type sqliteDialector struct{ *sqlite.Dialector }
+
+func (d sqliteDialector) DataTypeOf(field *schema.Field) string {
+	if field.AutoIncrement {
+		return "integer"
+	}
+	return d.Dialector.DataTypeOf(field)
+}
+
+func (d sqliteDialector) Migrator(db *gorm.DB) gorm.Migrator {
+	return sqlite.Migrator{Migrator: migrator.Migrator{
+		Config: migrator.Config{DB: db, Dialector: d, CreateIndexAfterCreateTable: true},
+	}}
+}
+
+// parseSQLite takes a connection string apart and adds the options that it leaves open.
+func parseSQLite(dsn string) (file string, options url.Values, memory bool, err error) {
+	file, query, _ := strings.Cut(dsn, "?")
+	if file == "" {
+		return "", nil, false, errors.New("the connection string is not valid: it must be the path of a file, a file: URI, or :memory:")
+	}
+	options, err = url.ParseQuery(query)
+	if err != nil {
+		return "", nil, false, fmt.Errorf("the options after '?' in the connection string are not valid: %w", err)
+	}
+	if options.Get("_time_format") == "sqlite" {
+		options.Del("_time_format") // the driver's default anyway, and given, the driver overlooks _txlock
+	}
+	if !options.Has("_txlock") {
+		// A transaction that begins by reading could not wait for the lock when it comes to write.
+		options.Set("_txlock", "immediate")
+	}
+	pragmas := options["_pragma"]
+	options.Del("_pragma")
+	for _, pragma := range []struct{ name, value string }{
+		// Waiting comes first: changing the journal mode needs a lock.
+		{"busy_timeout", fmt.Sprint(sqliteBusyTimeout)},
+		{"journal_mode", "WAL"},
+	} {
+		if !hasPragma(pragmas, pragma.name) {
+			options.Add("_pragma", pragma.name+"("+pragma.value+")")
+		}
+	}
+	options["_pragma"] = append(options["_pragma"], pragmas...)
+	memory = strings.Contains(file, ":memory:") || options.Get("mode") == "memory"
+	return file, options, memory, nil
+}
+
+func hasPragma(pragmas []string, name string) bool {
+	for _, pragma := range pragmas {
+		if end := strings.IndexAny(pragma, "(= "); end >= 0 && strings.EqualFold(pragma[:end], name) {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *sqlitePool) PingContext(ctx context.Context) error {
+	err := p.writer.PingContext(ctx)
+	var cause *gosqlite.Error
+	if errors.As(err, &cause) && cause.Code() == sqliteCannotOpen {
+		return fmt.Errorf("cannot open or create %s: its folder must exist and be writable", p.file)
+	}
+	return err
+}
+
+func (p *sqlitePool) Close() error {
+	err := p.writer.Close()
+	if p.readers != p.writer {
+		err = errors.Join(err, p.readers.Close())
+	}
+	return err
+}
+
+// BeginTx starts a transaction; one that is not read-only waits until it may write.
+func (p *sqlitePool) BeginTx(ctx context.Context, options *sql.TxOptions) (*sql.Tx, error) {
+	if options != nil && options.ReadOnly {
+		return p.readers.BeginTx(ctx, options)
+	}
+	return p.writer.BeginTx(ctx, options)
+}
+
+// ExecContext runs a statement that gives no rows.
+func (p *sqlitePool) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	return p.writer.ExecContext(ctx, query, args...)
+}
+
+// PrepareContext prepares a statement, which may write.
+func (p *sqlitePool) PrepareContext(ctx context.Context, query string) (*sql.Stmt, error) {
+	return p.writer.PrepareContext(ctx, query)
+}
+
+// QueryContext runs a query.
+func (p *sqlitePool) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	return p.readers.QueryContext(ctx, query, args...)
+}
+
+// QueryRowContext runs a query of one row.
+func (p *sqlitePool) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	return p.readers.QueryRowContext(ctx, query, args...)
+}
+
+// GetDBConn gives the connection that may write.
+func (p *sqlitePool) GetDBConn() (*sql.DB, error) { return p.writer, nil }
+
+var (
+	_ gorm.ErrorTranslator = sqliteDialector{}
+	_ gorm.ConnPool        = (*sqlitePool)(nil)
+	_ gorm.TxBeginner      = (*sqlitePool)(nil)
+	_ gorm.GetDBConnector  = (*sqlitePool)(nil)
+)

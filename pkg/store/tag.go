@@ -1,0 +1,81 @@
+package store
+
+import (
+	"context"
+
+	"gorm.io/gorm"
+	"gorm.io/gorm/clause"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+)
+
+// flagTag is one row of the table that ties tags to flags.
+type flagTag struct {
+	TagID  uint `gorm:"primaryKey;autoIncrement:false"`
+	FlagID uint `gorm:"primaryKey;autoIncrement:false"`
+}
+
+func (flagTag) TableName() string { return "flags_tags" }
+
+// CreateTag gives a flag a tag, which it may have already.
+func (s *Store) CreateTag(ctx context.Context, by string, flagID int64, value string) (*entity.Tag, error) {
+	if err := entity.CheckTagValue(value); err != nil {
+		return nil, err
+	}
+	var tag *entity.Tag
+	_, err := s.mutateFlag(ctx, by, "create tag", flagID, func(tx *gorm.DB, flag *entity.Flag) (err error) {
+		if tag, err = keepTag(tx, value); err != nil {
+			return err
+		}
+		return attach(tx, flag.ID, tag.ID)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return tag, nil
+}
+
+// DeleteTag takes a tag from a flag. The tag itself stays for others.
+func (s *Store) DeleteTag(ctx context.Context, by string, flagID, tagID int64) error {
+	_, err := s.mutateFlag(ctx, by, "delete tag", flagID, func(tx *gorm.DB, flag *entity.Flag) error {
+		deleted := tx.Where("flag_id = ? AND tag_id = ?", flagID, tagID).Delete(&flagTag{})
+		if deleted.Error == nil && deleted.RowsAffected == 0 {
+			return entity.NotFound("tag %d does not belong to flag %d", tagID, flagID)
+		}
+		return deleted.Error
+	})
+	return err
+}
+
+// keepTag finds the tag with a value or creates it.
+func keepTag(tx *gorm.DB, value string) (*entity.Tag, error) {
+	var known []entity.Tag
+	if err := tx.Unscoped().Find(&known, "value = ?", value).Error; err != nil {
+		return nil, err
+	}
+	if len(known) == 0 {
+		// Somebody else may create it at this moment. Then it is theirs that counts, and locking sees it.
+		if err := tx.Clauses(clause.OnConflict{DoNothing: true}).Omit(clause.Associations).Create(&entity.Tag{Value: value}).Error; err != nil {
+			return nil, err
+		}
+		locked := tx.Unscoped().Clauses(clause.Locking{Strength: clause.LockingStrengthUpdate})
+		if err := locked.Find(&known, "value = ?", value).Error; err != nil {
+			return nil, err
+		}
+	}
+	tag := &known[0]
+	if tag.DeletedAt.Valid {
+		tag.DeletedAt = gorm.DeletedAt{}
+		return tag, updateRow(tx.Unscoped(), &entity.Tag{}, tag.ID, map[string]any{"deleted_at": nil})
+	}
+	return tag, nil
+}
+
+// attach ties a tag to a flag whose row the transaction has locked, so nobody else can do the same.
+func attach(tx *gorm.DB, flagID, tagID uint) error {
+	var ties int64
+	if err := tx.Model(&flagTag{}).Where("flag_id = ? AND tag_id = ?", flagID, tagID).Count(&ties).Error; err != nil || ties > 0 {
+		return err
+	}
+	return tx.Create(&flagTag{TagID: tagID, FlagID: flagID}).Error
+}

@@ -1,0 +1,101 @@
+package store
+
+import (
+	"context"
+
+	"gorm.io/gorm"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+)
+
+// Variants lists the variants of a flag in the order of their ids; a flag that is not there has none.
+func (s *Store) Variants(ctx context.Context, flagID int64) ([]entity.Variant, error) {
+	variants := []entity.Variant{}
+	if err := s.db.WithContext(ctx).Where("flag_id = ?", flagID).Order("id").Find(&variants).Error; err != nil {
+		return nil, explain("read variants", err)
+	}
+	return variants, nil
+}
+
+// CreateVariant adds a variant to a flag. Without an attachment it gets an empty one.
+func (s *Store) CreateVariant(ctx context.Context, by string, flagID int64, key string, attachment entity.Attachment) (*entity.Variant, error) {
+	if err := entity.CheckKey(key); err != nil {
+		return nil, err
+	}
+	if attachment == nil {
+		attachment = entity.Attachment{}
+	}
+	variant := &entity.Variant{Key: key, Attachment: attachment}
+	_, err := s.mutateFlag(ctx, by, "create variant", flagID, func(tx *gorm.DB, flag *entity.Flag) error {
+		variant.FlagID = flag.ID
+		return insert(tx, variant)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return variant, nil
+}
+
+// UpdateVariant gives a variant another key, also where distributions repeat it, and another attachment unless that is
+// nil.
+func (s *Store) UpdateVariant(ctx context.Context, by string, flagID, variantID int64, key string, attachment entity.Attachment) (*entity.Variant, error) {
+	if err := entity.CheckKey(key); err != nil {
+		return nil, err
+	}
+	var variant *entity.Variant
+	_, err := s.mutateFlag(ctx, by, "update variant", flagID, func(tx *gorm.DB, _ *entity.Flag) (err error) {
+		if variant, err = variantOf(tx, flagID, variantID); err != nil {
+			return err
+		}
+		if key != variant.Key {
+			err := tx.Model(&entity.Distribution{}).Where("variant_id = ?", variantID).Updates(map[string]any{"variant_key": key}).Error
+			if err != nil {
+				return err
+			}
+		}
+		variant.Key = key
+		if attachment != nil {
+			variant.Attachment = attachment
+		}
+		return tx.Save(variant).Error
+	})
+	if err != nil {
+		return nil, err
+	}
+	return variant, nil
+}
+
+// DeleteVariant removes a variant and the distributions that give it nothing. While a segment of the flag gives it
+// more, it is refused as entity.ErrInvalid.
+func (s *Store) DeleteVariant(ctx context.Context, by string, flagID, variantID int64) error {
+	_, err := s.mutateFlag(ctx, by, "delete variant", flagID, func(tx *gorm.DB, flag *entity.Flag) error {
+		variant, err := variantOf(tx, flagID, variantID)
+		if err != nil {
+			return err
+		}
+		segments, err := segmentsOf(tx, []uint{flag.ID})
+		if err != nil {
+			return err
+		}
+		for _, segment := range segments {
+			for _, d := range segment.Distributions {
+				if d.VariantID == variant.ID && d.Percent != 0 {
+					return entity.Invalid("error deleting variant %d. distribution %d still has non-zero distribution %d", variantID, d.ID, d.Percent)
+				}
+			}
+		}
+		if err := tx.Where("variant_id = ? AND percent = 0", variantID).Delete(&entity.Distribution{}).Error; err != nil {
+			return err
+		}
+		return tx.Delete(&entity.Variant{}, variant.ID).Error
+	})
+	return err
+}
+
+func variantOf(tx *gorm.DB, flagID, variantID int64) (*entity.Variant, error) {
+	variant := &entity.Variant{}
+	if err := tx.Take(variant, "id = ? AND flag_id = ?", variantID, flagID).Error; err != nil {
+		return nil, missing(err, "variant %d does not belong to flag %d", variantID, flagID)
+	}
+	return variant, nil
+}
