@@ -23,7 +23,14 @@ var operatorTokens = map[string]string{
 	"NOTCONTAINS": "NOT CONTAINS",
 }
 
-// Expr parses the constraint. The error matches ErrInvalid and tells the author of the constraint what to change.
+// parserStop follows every text to be parsed. The parser looks for the end of a regex literal even beyond the end of
+// its input, for ever; here it finds a slash, and then a character that is an error. Behind a complete expression it
+// sees the 0, and stops there as it would at the end.
+const parserStop = " 0 / ;"
+
+// Expr parses the constraint. A property with dots, such as user.tier, becomes a variable of just that name, which
+// stands for the member tier of the object user. The error matches ErrInvalid and tells the author of the constraint
+// what to change.
 func (c *Constraint) Expr() (expr conditions.Expr, err error) {
 	token, ok := operatorTokens[c.Operator]
 	if !ok {
@@ -39,7 +46,10 @@ func (c *Constraint) Expr() (expr conditions.Expr, err error) {
 			expr, err = nil, Invalid("constraint cannot be parsed: %v", r)
 		}
 	}()
-	expr, err = conditions.NewParser(strings.NewReader(fmt.Sprintf("({%s} %s %s)", c.Property, token, value))).Parse()
+	// A dot in the property leads into a nested object, which the language writes {a}{b}.
+	property := strings.ReplaceAll(c.Property, ".", "}{")
+	source := fmt.Sprintf("({%s} %s %s)", property, token, value)
+	expr, err = conditions.NewParser(strings.NewReader(source + parserStop)).Parse()
 	if err != nil {
 		return nil, Invalid(`%s. Note: a string, and each string of a list, must be in double quotes, such as "FR" or `+
 			`["FR", "DE"]; a pattern is a quoted Go regular expression, such as "\d+"`, err)
