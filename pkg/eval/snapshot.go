@@ -1,32 +1,217 @@
 package eval
 
 import (
+	"cmp"
+	"fmt"
+	"hash/crc32"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
+const (
+	// buckets is how finely entities are spread; one percent of a distribution is ten of them.
+	buckets           = 1000
+	bucketsPerPercent = buckets / 100
+	// maxPercent bounds what a damaged row can put into the arithmetic. It is far beyond the 100 that are allowed.
+	maxPercent = 1_000_000
+)
+
 // Snapshot is the state of all flags at one time, prepared for evaluation. It never changes, so any number of
 // goroutines may use it.
-type Snapshot struct{}
+type Snapshot struct {
+	flags    []*entity.Flag // by id
+	byID     map[int64]*flag
+	byKey    map[string]*flag
+	byTag    map[string][]*flag // each by id
+	problems []error
+}
+
+// flag is an entity.Flag prepared for evaluation.
+type flag struct {
+	source *entity.Flag
+	id     int64
+	tags   []string
+	// hash is the checksum of the decimal id, to be continued with the entity id.
+	hash     uint32
+	segments []segment
+	// blank and message are set when the flag gives every entity the same blank result.
+	blank   Reason
+	message string
+}
+
+type segment struct {
+	id             int64
+	rolloutPercent int
+	conditions     []condition
+	shares         []share
+}
+
+// share is the range of buckets of one variant, from the bound of the share before it up to its own.
+type share struct {
+	bound   int // exclusive
+	variant *entity.Variant
+}
 
 // Compile prepares flags, which it keeps: they must not change afterwards. It never fails: a constraint that does not
 // parse makes its segment match nobody, and is reported by Problems.
-func Compile(flags []entity.Flag) *Snapshot { panic("unfinished") }
+func Compile(flags []entity.Flag) *Snapshot {
+	s := &Snapshot{
+		flags: make([]*entity.Flag, 0, len(flags)),
+		byID:  make(map[int64]*flag, len(flags)),
+		byKey: make(map[string]*flag, len(flags)),
+		byTag: map[string][]*flag{},
+	}
+	for i := range flags {
+		if !flags[i].DeletedAt.Valid {
+			s.flags = append(s.flags, &flags[i])
+		}
+	}
+	slices.SortStableFunc(s.flags, func(a, b *entity.Flag) int { return cmp.Compare(a.ID, b.ID) })
+	for _, source := range s.flags {
+		f := s.compileFlag(source)
+		s.byID[f.id] = f
+		if source.Key != "" {
+			s.byKey[source.Key] = f
+		}
+		for _, tag := range f.tags {
+			if tagged := s.byTag[tag]; len(tagged) == 0 || tagged[len(tagged)-1] != f {
+				s.byTag[tag] = append(tagged, f)
+			}
+		}
+	}
+	return s
+}
+
+func (s *Snapshot) compileFlag(source *entity.Flag) *flag {
+	f := &flag{source: source, id: int64(source.ID), segments: make([]segment, 0, len(source.Segments))}
+	decimal := strconv.FormatInt(f.id, 10)
+	f.hash = crc32.ChecksumIEEE([]byte(decimal))
+	for i := range source.Tags {
+		f.tags = append(f.tags, source.Tags[i].Value)
+	}
+	switch {
+	case !source.Enabled:
+		f.blank, f.message = FlagDisabled, "flagID "+decimal+" is not enabled"
+	case len(source.Segments) == 0:
+		f.blank, f.message = NoSegments, "flagID "+decimal+" has no segments"
+	}
+	variants := make(map[uint]*entity.Variant, len(source.Variants))
+	for i := range source.Variants {
+		variants[source.Variants[i].ID] = &source.Variants[i]
+	}
+	for _, segment := range sorted(source.Segments, func(a, b *entity.Segment) int {
+		return cmp.Or(cmp.Compare(a.Rank, b.Rank), cmp.Compare(a.ID, b.ID))
+	}) {
+		f.segments = append(f.segments, s.compileSegment(source, segment, variants))
+	}
+	return f
+}
+
+func (s *Snapshot) compileSegment(f *entity.Flag, source *entity.Segment, variants map[uint]*entity.Variant) segment {
+	compiled := segment{id: int64(source.ID), rolloutPercent: int(min(source.RolloutPercent, maxPercent))}
+	problem := func(format string, args ...any) {
+		s.problems = append(s.problems, fmt.Errorf("flag %d (%s), segment %d: %w", f.ID, f.Key, source.ID, fmt.Errorf(format, args...)))
+	}
+	for i := range source.Constraints {
+		c := compileConstraint(&source.Constraints[i])
+		if c.err != nil {
+			problem("constraint %d never matches: %w", source.Constraints[i].ID, c.err)
+		}
+		compiled.conditions = append(compiled.conditions, c)
+	}
+	bound := 0
+	for _, d := range sorted(source.Distributions, func(a, b *entity.Distribution) int { return cmp.Compare(a.VariantID, b.VariantID) }) {
+		variant := variants[d.VariantID]
+		if variant == nil && d.Percent > 0 {
+			problem("distribution %d gives nothing: variant %d is not one of the flag", d.ID, d.VariantID)
+		}
+		bound += int(min(d.Percent, maxPercent)) * bucketsPerPercent
+		compiled.shares = append(compiled.shares, share{bound: bound, variant: variant})
+	}
+	return compiled
+}
+
+// sorted returns pointers to the items of s in order, leaving s as it is.
+func sorted[T any](s []T, compare func(a, b *T) int) []*T {
+	pointers := make([]*T, len(s))
+	for i := range s {
+		pointers[i] = &s[i]
+	}
+	slices.SortStableFunc(pointers, compare)
+	return pointers
+}
 
 // Problems tells what Compile could not use, for the log.
-func (s *Snapshot) Problems() []error { panic("unfinished") }
+func (s *Snapshot) Problems() []error { return s.problems }
 
 // Flags returns all flags in the order of their ids, to be read only.
-func (s *Snapshot) Flags() []*entity.Flag { panic("unfinished") }
+func (s *Snapshot) Flags() []*entity.Flag { return s.flags }
 
 // Flag returns the flag with the given id, or else the one with the given key, or else the one whose id is the key in
 // decimal, or else nil. It is to be read only.
-func (s *Snapshot) Flag(id int64, key string) *entity.Flag { panic("unfinished") }
+func (s *Snapshot) Flag(id int64, key string) *entity.Flag {
+	if f := s.find(id, key); f != nil {
+		return f.source
+	}
+	return nil
+}
+
+func (s *Snapshot) find(id int64, key string) *flag {
+	if id != 0 {
+		if f := s.byID[id]; f != nil {
+			return f
+		}
+	}
+	if key == "" {
+		return nil
+	}
+	if f := s.byKey[key]; f != nil {
+		return f
+	}
+	if key[0] < '1' || key[0] > '9' { // ids have no sign and no leading zero
+		return nil
+	}
+	id, err := strconv.ParseInt(key, 10, 64)
+	if err != nil {
+		return nil
+	}
+	return s.byID[id]
+}
 
 // FlagsByTags returns the flags that carry any or all of the tags (see TagsAny and TagsAll), in the order of their ids,
 // to be read only.
-func (s *Snapshot) FlagsByTags(tags []string, operator string) []*entity.Flag { panic("unfinished") }
+func (s *Snapshot) FlagsByTags(tags []string, operator string) []*entity.Flag {
+	tagged := s.tagged(tags, operator)
+	flags := make([]*entity.Flag, len(tagged))
+	for i, f := range tagged {
+		flags[i] = f.source
+	}
+	return flags
+}
+
+func (s *Snapshot) tagged(tags []string, operator string) []*flag {
+	if len(tags) == 0 {
+		return nil
+	}
+	found := slices.Clone(s.byTag[tags[0]])
+	if operator == TagsAll {
+		return slices.DeleteFunc(found, func(f *flag) bool {
+			return slices.ContainsFunc(tags, func(tag string) bool { return !slices.Contains(f.tags, tag) })
+		})
+	}
+	for _, tag := range tags[1:] {
+		found = append(found, s.byTag[tag]...)
+	}
+	slices.SortFunc(found, func(a, b *flag) int { return cmp.Compare(a.id, b.id) })
+	return slices.Compact(found)
+}
 
 // Evaluate answers a request as of now. Nothing is recorded. With debug it fills SegmentLogs, which is slow.
-func (s *Snapshot) Evaluate(request Request, now time.Time, debug bool) *Result { panic("unfinished") }
+func (s *Snapshot) Evaluate(request Request, now time.Time, debug bool) *Result {
+	result := &Result{Request: request, Timestamp: now.UTC()}
+	s.find(request.FlagID, request.FlagKey).evaluate(result, debug)
+	return result
+}

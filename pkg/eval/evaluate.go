@@ -1,0 +1,145 @@
+package eval
+
+import (
+	"fmt"
+	"hash/crc32"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+)
+
+// evaluate fills a result that has its Request and Timestamp. The flag is nil when none was found.
+func (f *flag) evaluate(result *Result, debug bool) {
+	if f == nil {
+		result.Reason = FlagNotFound
+		result.FlagID, result.FlagKey = result.Request.FlagID, result.Request.FlagKey
+		result.Message = "flagID " + strconv.FormatInt(result.FlagID, 10) + " not found or deleted"
+		return
+	}
+	result.FlagID, result.FlagKey = f.id, f.source.Key
+	result.FlagSnapshotID = int64(f.source.SnapshotID)
+	result.FlagTags = f.tags
+	result.DataRecordsEnabled = f.source.DataRecordsEnabled
+	if f.blank != 0 {
+		result.Reason, result.Message = f.blank, f.message
+		return
+	}
+	if f.source.EntityType != "" {
+		result.Request.EntityType = f.source.EntityType
+	}
+	if result.Request.EntityID == "" {
+		result.Request.EntityID = "randomly_generated_" + strconv.FormatInt(int64(rand.Int32()), 10)
+	}
+	result.Reason = NoMatch
+	context, isObject := result.Request.EntityContext.(map[string]any)
+	for i := range f.segments {
+		s := &f.segments[i]
+		matched := s.matches(context, isObject)
+		var given *share
+		if matched {
+			given = s.rollOut(f.bucket(result.Request.EntityID))
+		}
+		if debug {
+			result.SegmentLogs = append(result.SegmentLogs, SegmentLog{s.id, s.explain(context, isObject, f.bucket(result.Request.EntityID))})
+		}
+		if given != nil {
+			result.Reason = Matched
+			result.SegmentID = s.id
+			result.VariantID = int64(given.variant.ID)
+			result.VariantKey = given.variant.Key
+			result.VariantAttachment = given.variant.Attachment
+		}
+		if matched {
+			return
+		}
+	}
+}
+
+// bucket gives an entity its place from 0 to 999. It continues the checksum byte by byte, because crc32.Update would
+// need the string copied to the heap.
+func (f *flag) bucket(entityID string) int {
+	sum := ^f.hash
+	for i := range len(entityID) {
+		sum = crc32.IEEETable[byte(sum)^entityID[i]] ^ sum>>8
+	}
+	return int(^sum % buckets)
+}
+
+// matches tells whether all constraints hold. One that cannot be evaluated does not.
+func (s *segment) matches(context map[string]any, isObject bool) bool {
+	if len(s.conditions) == 0 {
+		return true
+	}
+	if !isObject {
+		return false
+	}
+	for i := range s.conditions {
+		if holds, ok := s.conditions[i].holds(context); !ok || !holds {
+			return false
+		}
+	}
+	return true
+}
+
+// rollOut gives the share of a bucket, or nil when the bucket gets no variant.
+func (s *segment) rollOut(bucket int) *share {
+	if s.rolloutPercent == 0 {
+		return nil
+	}
+	lower := 0
+	for i := range s.shares {
+		given := &s.shares[i]
+		if given.bound <= bucket {
+			lower = given.bound
+			continue
+		}
+		// The rollout takes the first buckets of each variant, so that raising it moves nobody from one to another.
+		width := given.bound - lower - 1
+		if given.variant == nil || s.rolloutPercent < 100 && 100*(bucket-lower) > width*s.rolloutPercent {
+			return nil
+		}
+		return given
+	}
+	return nil
+}
+
+// explain tells a person what happened to an entity in the segment.
+func (s *segment) explain(context map[string]any, isObject bool, bucket int) string {
+	if len(s.conditions) > 0 && !isObject {
+		return "no match: the segment has constraints, and entityContext is not an object"
+	}
+	for i := range s.conditions {
+		c := &s.conditions[i]
+		switch holds, ok := c.holds(context); {
+		case !ok:
+			return fmt.Sprintf("no match: constraint %s cannot be evaluated: %s", c.text, c.reason(context))
+		case !holds:
+			return fmt.Sprintf("no match: constraint %s does not hold", c.text)
+		}
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "match: bucket %d of %d, rollout %d%%, distribution [", bucket, buckets, s.rolloutPercent)
+	lower := 0
+	for i, given := range s.shares {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		key := "unknown variant"
+		if given.variant != nil {
+			key = given.variant.Key
+		}
+		if given.bound == lower {
+			fmt.Fprintf(&b, "%s: none", key)
+		} else {
+			fmt.Fprintf(&b, "%s: %d-%d", key, lower, given.bound-1)
+		}
+		lower = given.bound
+	}
+	b.WriteString("]: ")
+	if given := s.rollOut(bucket); given != nil {
+		b.WriteString("variant " + given.variant.Key)
+	} else {
+		b.WriteString("no variant")
+	}
+	return b.String()
+}
