@@ -4,21 +4,29 @@ package evalcache
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
-	"net/http"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 )
 
-// FlagSource is where flags come from.
+// FlagSource is where flags come from. One goroutine at a time calls it.
 type FlagSource interface {
 	// Version names the current state cheaply; equal versions mean equal flags.
 	Version(ctx context.Context) (string, error)
-	// Flags reads all flags, in a state at least as new as the last Version.
+	// Flags reads all flags, in a state at least as new as the last Version. The caller may keep them.
 	Flags(ctx context.Context) ([]entity.Flag, error)
 }
+
+const (
+	defaultRefreshInterval = 3 * time.Second
+	defaultRefreshTimeout  = 59 * time.Second
+)
 
 // Options tune a Cache.
 type Options struct {
@@ -31,65 +39,186 @@ type Options struct {
 }
 
 // Cache holds the newest snapshot of a source.
-type Cache struct{}
+type Cache struct {
+	source   FlagSource
+	options  Options
+	snapshot atomic.Pointer[eval.Snapshot]
+	checked  atomic.Pointer[time.Time] // nil: never
+
+	// These belong to Start until it returns, then to the refresh goroutine.
+	version  string
+	loaded   bool
+	failure  string              // what went wrong in the last refresh; empty if nothing did
+	problems map[string]struct{} // of the snapshot, already logged
+
+	mu      sync.Mutex // guards what follows
+	stopped bool
+	cancel  context.CancelFunc
+	done    chan struct{} // closed when nothing started is running any more; nil when nothing was started
+}
 
 // New returns a Cache that holds no flags until Start.
-func New(source FlagSource, o Options) *Cache { panic("unfinished") }
+func New(source FlagSource, o Options) *Cache {
+	if o.RefreshInterval <= 0 {
+		o.RefreshInterval = defaultRefreshInterval
+	}
+	if o.RefreshTimeout <= 0 {
+		o.RefreshTimeout = defaultRefreshTimeout
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	c := &Cache{source: source, options: o}
+	c.snapshot.Store(eval.Compile(nil))
+	return c
+}
 
-// Start loads the flags and returns an error when that fails. Then it keeps them up to date until Stop. The context
-// bounds the first load only.
-func (c *Cache) Start(ctx context.Context) error { panic("unfinished") }
+// Start loads the flags and returns an error when that fails; it may then be tried again. Afterwards it keeps the flags
+// up to date until Stop. The context bounds the first load only. A cache cannot be started twice, nor after Stop.
+func (c *Cache) Start(ctx context.Context) error {
+	running, done, err := c.begin(ctx)
+	if err != nil {
+		return err
+	}
+	loading, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(running, cancel)() // Stop ends a first load, too
+
+	err = c.refresh(loading)
+	if err == nil && running.Err() != nil {
+		err = errors.New("stopped meanwhile")
+	}
+	if err != nil {
+		c.mu.Lock()
+		c.cancel()
+		c.done = nil
+		c.mu.Unlock()
+		close(done)
+		return fmt.Errorf("load flags: %w", err)
+	}
+	go func() {
+		defer close(done)
+		c.run(running)
+	}()
+	return nil
+}
+
+func (c *Cache) begin(ctx context.Context) (running context.Context, done chan struct{}, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.stopped:
+		return nil, nil, errors.New("evaluation cache was stopped")
+	case c.done != nil:
+		return nil, nil, errors.New("evaluation cache was started already")
+	}
+	running, c.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	c.done = make(chan struct{})
+	return running, c.done, nil
+}
 
 // Stop ends the refreshing and waits for it, at most until ctx ends, whose error it then returns. The snapshot stays.
 // Stop may be called more than once, and before Start.
-func (c *Cache) Stop(ctx context.Context) error { panic("unfinished") }
+func (c *Cache) Stop(ctx context.Context) error {
+	c.mu.Lock()
+	c.stopped = true
+	done := c.done
+	if done != nil {
+		c.cancel()
+	}
+	c.mu.Unlock()
+	if done == nil {
+		return nil
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("stop evaluation cache: %w", ctx.Err())
+	}
+}
 
 // Snapshot returns the newest snapshot. It is never nil.
-func (c *Cache) Snapshot() *eval.Snapshot { panic("unfinished") }
+func (c *Cache) Snapshot() *eval.Snapshot { return c.snapshot.Load() }
 
 // LastCheck is when the source last confirmed or replaced the snapshot; zero when it never did.
-func (c *Cache) LastCheck() time.Time { panic("unfinished") }
-
-// Store is what a source needs of the database.
-type Store interface {
-	MaxSnapshotID(ctx context.Context) (int64, error)
-	EvalFlags(ctx context.Context) ([]entity.Flag, error)
+func (c *Cache) LastCheck() time.Time {
+	if at := c.checked.Load(); at != nil {
+		return *at
+	}
+	return time.Time{}
 }
 
-// FromStore reads the flags of a database. Every change to a flag writes a snapshot row, so the highest id of those
-// rows is the version.
-func FromStore(s Store) FlagSource { panic("unfinished") }
-
-// FromFile reads the flag document at path.
-func FromFile(path string) FlagSource { panic("unfinished") }
-
-// FromHTTP reads the flag document at url. A nil client means http.DefaultClient.
-func FromHTTP(url string, client *http.Client) FlagSource { panic("unfinished") }
-
-// Severity says what a Finding does to a document.
-type Severity string
-
-// The severities.
-const (
-	// SeverityError blocks the document.
-	SeverityError Severity = "error"
-	// SeverityWarning does not.
-	SeverityWarning Severity = "warning"
-)
-
-// Finding is something wrong or doubtful in a flag document.
-type Finding struct {
-	Severity Severity
-	// Flag names the flag by its key, or by its place in the document when it has none.
-	Flag string
-	// Part names the part of the flag, such as `segment 2, constraint 1`; empty for the flag itself.
-	Part    string
-	Message string
+func (c *Cache) run(ctx context.Context) {
+	ticker := time.NewTicker(c.options.RefreshInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		err := c.refresh(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		c.report(err)
+	}
 }
 
-// String is the finding in one line.
-func (f Finding) String() string { panic("unfinished") }
+// report logs the outcome of a refresh when it differs from the one before, so that an outage is not one line every few
+// seconds.
+func (c *Cache) report(err error) {
+	switch {
+	case err != nil && err.Error() != c.failure:
+		c.failure = err.Error()
+		c.options.Logger.Error("flags were not reloaded, evaluation goes on with those loaded before",
+			"error", err, "last_check", c.LastCheck())
+	case err == nil && c.failure != "":
+		c.failure = ""
+		c.options.Logger.Info("flags can be loaded again")
+	}
+}
 
-// ParseDocument reads a JSON flag document. It returns the flags with all ids and references filled in, and everything
-// worth mentioning about the document. The error is not nil when the document cannot be used.
-func ParseDocument(document []byte) ([]entity.Flag, []Finding, error) { panic("unfinished") }
+// refresh replaces the snapshot if the source has changed.
+func (c *Cache) refresh(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, c.options.RefreshTimeout)
+	defer cancel()
+	// Reading the version before the flags can only make the next refresh load once more; the other way round, a change
+	// in between would go unnoticed.
+	version, err := c.source.Version(ctx)
+	if err != nil {
+		return err
+	}
+	if !c.loaded || version != c.version {
+		flags, err := c.source.Flags(ctx)
+		if err != nil {
+			return err
+		}
+		snapshot := eval.Compile(flags)
+		c.snapshot.Store(snapshot)
+		c.version, c.loaded = version, true
+		c.warn(snapshot.Problems())
+	}
+	now := time.Now()
+	c.checked.Store(&now)
+	return nil
+}
+
+// warn logs the problems that the snapshot before did not have, and what the source has to say of the flags.
+func (c *Cache) warn(problems []error) {
+	if source, ok := c.source.(interface{ warnings() []Finding }); ok {
+		for _, finding := range source.warnings() {
+			problems = append(problems, errors.New(finding.String()))
+		}
+	}
+	known := c.problems
+	c.problems = make(map[string]struct{}, len(problems))
+	for _, problem := range problems {
+		message := problem.Error()
+		if _, ok := known[message]; !ok {
+			c.options.Logger.Warn("flag needs attention", "problem", message)
+		}
+		c.problems[message] = struct{}{}
+	}
+}

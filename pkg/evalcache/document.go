@@ -1,0 +1,289 @@
+package evalcache
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
+)
+
+// ErrDocument marks a flag document that cannot be used as it is.
+var ErrDocument = errors.New("flag document cannot be used")
+
+// Severity says what a Finding does to a document.
+type Severity string
+
+// The severities.
+const (
+	// SeverityError blocks the document.
+	SeverityError Severity = "error"
+	// SeverityWarning does not.
+	SeverityWarning Severity = "warning"
+)
+
+// Finding is something wrong or doubtful in a flag document.
+type Finding struct {
+	Severity Severity
+	// Flag names the flag by its key, or by its place in the document when it has none.
+	Flag string
+	// Part names the part of the flag, such as `segment 2, constraint 1`; empty for the flag itself. Places count from 1.
+	Part    string
+	Message string
+}
+
+// String is the finding in one line.
+func (f Finding) String() string {
+	if f.Part == "" {
+		return fmt.Sprintf("flag %s: %s", f.Flag, f.Message)
+	}
+	return fmt.Sprintf("flag %s, %s: %s", f.Flag, f.Part, f.Message)
+}
+
+// ParseDocument reads a JSON flag document, `{"Flags": [...]}`. It returns the flags with all ids and references filled
+// in, and everything worth mentioning about the document. The error, which matches ErrDocument, is not nil when the
+// text is no such document or when a finding is an error; it names all of those.
+//
+// Ids that are absent or 0 are given in the order of the document, from 1 upwards, leaving out those that are taken.
+// A distribution belongs to the variant that its VariantKey names; without a key, to that of its VariantID.
+func ParseDocument(document []byte) ([]entity.Flag, []Finding, error) {
+	var top struct{ Flags json.RawMessage }
+	if err := json.Unmarshal(document, &top); err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", ErrDocument, err)
+	}
+	if top.Flags == nil {
+		return nil, nil, fmt.Errorf(`%w: it has no member "Flags"`, ErrDocument)
+	}
+	var flags []entity.Flag
+	if err := json.Unmarshal(top.Flags, &flags); err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", ErrDocument, err)
+	}
+
+	var p documentParser
+	p.check(flags)
+	var blocking []string
+	for _, finding := range p.findings {
+		if finding.Severity == SeverityError {
+			blocking = append(blocking, finding.String())
+		}
+	}
+	if len(blocking) > 0 {
+		return nil, p.findings, fmt.Errorf("%w: %s", ErrDocument, strings.Join(blocking, "; "))
+	}
+	fillIDs(flags)
+	return flags, p.findings, nil
+}
+
+type documentParser struct {
+	flag     string // the one being checked
+	findings []Finding
+}
+
+func (p *documentParser) add(severity Severity, part, format string, args ...any) {
+	p.findings = append(p.findings, Finding{severity, p.flag, part, fmt.Sprintf(format, args...)})
+}
+
+func (p *documentParser) check(flags []entity.Flag) {
+	keys, ids := map[string]int{}, map[uint]int{}
+	for i := range flags {
+		f := &flags[i]
+		p.flag = f.Key
+		if f.Key == "" {
+			p.flag = fmt.Sprintf("#%d", i+1)
+			p.add(SeverityError, "", "key is missing")
+		} else if first, ok := keys[f.Key]; ok {
+			p.add(SeverityError, "", "key is used by flags #%d and #%d", first+1, i+1)
+		} else {
+			keys[f.Key] = i
+		}
+		p.checkID("", f.ID, i, ids)
+		p.checkVariants(f)
+		p.checkSegments(f)
+	}
+}
+
+// checkID reports an id that is too large or taken by an earlier place.
+func (p *documentParser) checkID(part string, id uint, place int, taken map[uint]int) {
+	if id == 0 {
+		return
+	}
+	if id > math.MaxInt64 {
+		p.add(SeverityError, part, "id %d is too large", id)
+	}
+	if first, ok := taken[id]; ok {
+		p.add(SeverityError, part, "id %d is used at #%d and #%d", id, first+1, place+1)
+		return
+	}
+	taken[id] = place
+}
+
+func (p *documentParser) checkVariants(f *entity.Flag) {
+	if len(f.Variants) == 0 {
+		p.add(SeverityWarning, "", "has no variants")
+	}
+	keys, ids := map[string]int{}, map[uint]int{}
+	for i := range f.Variants {
+		v := &f.Variants[i]
+		part := fmt.Sprintf("variant %d", i+1)
+		if v.Key == "" {
+			p.add(SeverityError, part, "key is missing")
+		} else if first, ok := keys[v.Key]; ok {
+			p.add(SeverityError, part, "key %q is that of variant %d, too", v.Key, first+1)
+		} else {
+			keys[v.Key] = i
+		}
+		p.checkID(part, v.ID, i, ids)
+	}
+}
+
+func (p *documentParser) checkSegments(f *entity.Flag) {
+	if len(f.Segments) == 0 {
+		p.add(SeverityWarning, "", "has no segments")
+	}
+	ids := map[uint]int{}
+	for i := range f.Segments {
+		s := &f.Segments[i]
+		part := fmt.Sprintf("segment %d", i+1)
+		p.checkID(part, s.ID, i, ids)
+		if s.RolloutPercent > 100 {
+			p.add(SeverityError, part, "rollout percent is %d, more than 100", s.RolloutPercent)
+		}
+		for j := range s.Constraints {
+			part := fmt.Sprintf("%s, constraint %d", part, j+1)
+			if _, err := s.Constraints[j].Expr(); err != nil {
+				p.add(SeverityError, part, "%s", err)
+			} else if err := eval.CheckConstraint(&s.Constraints[j]); err != nil {
+				p.add(SeverityWarning, part, "never matches: %s", err)
+			}
+		}
+		p.checkDistributions(f, s, part)
+	}
+}
+
+func (p *documentParser) checkDistributions(f *entity.Flag, s *entity.Segment, part string) {
+	if len(s.Distributions) == 0 {
+		p.add(SeverityWarning, part, "has no distributions, so that nobody gets a variant")
+		return
+	}
+	sum, tooMuch := uint(0), false
+	for i := range s.Distributions {
+		d := &s.Distributions[i]
+		part := fmt.Sprintf("%s, distribution %d", part, i+1)
+		switch {
+		case variantOf(f, d) != nil:
+		case d.VariantKey != "":
+			p.add(SeverityError, part, "the flag has no variant with key %q", d.VariantKey)
+		case d.VariantID != 0:
+			p.add(SeverityError, part, "the flag has no variant with id %d", d.VariantID)
+		default:
+			p.add(SeverityError, part, "variant key is missing")
+		}
+		if d.Percent > 100 {
+			p.add(SeverityError, part, "percent is %d, more than 100", d.Percent)
+			tooMuch = true
+		}
+		sum += d.Percent
+	}
+	if sum != 100 && !tooMuch {
+		p.add(SeverityError, part, "percents of the distributions sum to %d, not 100", sum)
+	}
+}
+
+// variantOf finds the variant of a distribution; nil if the flag has none such.
+func variantOf(f *entity.Flag, d *entity.Distribution) *entity.Variant {
+	for i := range f.Variants {
+		v := &f.Variants[i]
+		if d.VariantKey != "" && v.Key == d.VariantKey || d.VariantKey == "" && d.VariantID != 0 && v.ID == d.VariantID {
+			return v
+		}
+	}
+	return nil
+}
+
+// fillIDs gives ids to everything without one, and makes the parts refer to what they belong to.
+func fillIDs(flags []entity.Flag) {
+	var flagIDs, variantIDs, segmentIDs, constraintIDs, distributionIDs, tagIDs counter
+	tags := map[string]uint{}
+	for i := range flags {
+		f := &flags[i]
+		flagIDs.take(f.ID)
+		for j := range f.Variants {
+			variantIDs.take(f.Variants[j].ID)
+		}
+		for j := range f.Tags {
+			if tag := &f.Tags[j]; tag.ID != 0 {
+				tagIDs.take(tag.ID)
+				tags[tag.Value] = tag.ID
+			}
+		}
+		for j := range f.Segments {
+			s := &f.Segments[j]
+			segmentIDs.take(s.ID)
+			for k := range s.Constraints {
+				constraintIDs.take(s.Constraints[k].ID)
+			}
+			for k := range s.Distributions {
+				distributionIDs.take(s.Distributions[k].ID)
+			}
+		}
+	}
+	for i := range flags {
+		f := &flags[i]
+		flagIDs.fill(&f.ID)
+		for j := range f.Variants {
+			variantIDs.fill(&f.Variants[j].ID)
+			f.Variants[j].FlagID = f.ID
+		}
+		for j := range f.Tags {
+			tag := &f.Tags[j]
+			if tag.ID == 0 {
+				tag.ID = tags[tag.Value] // flags share a tag of one value
+			}
+			tagIDs.fill(&tag.ID)
+			tags[tag.Value] = tag.ID
+		}
+		for j := range f.Segments {
+			s := &f.Segments[j]
+			segmentIDs.fill(&s.ID)
+			s.FlagID = f.ID
+			for k := range s.Constraints {
+				constraintIDs.fill(&s.Constraints[k].ID)
+				s.Constraints[k].SegmentID = s.ID
+			}
+			for k := range s.Distributions {
+				d := &s.Distributions[k]
+				distributionIDs.fill(&d.ID)
+				d.SegmentID = s.ID
+				v := variantOf(f, d)
+				d.VariantID, d.VariantKey = v.ID, v.Key
+			}
+		}
+	}
+}
+
+// counter gives ids that are not taken.
+type counter struct {
+	taken map[uint]struct{}
+	last  uint
+}
+
+func (c *counter) take(id uint) {
+	if c.taken == nil {
+		c.taken = map[uint]struct{}{}
+	}
+	c.taken[id] = struct{}{}
+}
+
+func (c *counter) fill(id *uint) {
+	if *id != 0 {
+		return
+	}
+	for taken := true; taken; {
+		c.last++
+		_, taken = c.taken[c.last]
+	}
+	*id = c.last
+}

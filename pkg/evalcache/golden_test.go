@@ -1,0 +1,103 @@
+package evalcache_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
+	"github.com/flagr-datar/flagr-datar/pkg/evalcache"
+)
+
+const goldenFolder = "../../integration_tests/testdata/golden"
+
+// recordedAnswer has the fields of an evaluation's JSON that were recorded.
+type recordedAnswer struct {
+	FlagID             int64             `json:"flagID"`
+	FlagKey            string            `json:"flagKey"`
+	FlagSnapshotID     int64             `json:"flagSnapshotID"`
+	FlagTags           []string          `json:"flagTags"`
+	SegmentID          int64             `json:"segmentID"`
+	VariantID          int64             `json:"variantID"`
+	VariantKey         string            `json:"variantKey"`
+	VariantAttachment  entity.Attachment `json:"variantAttachment"`
+	DataRecordsEnabled bool              `json:"dataRecordsEnabled"`
+	EntityType         string            `json:"entityType"`
+}
+
+type recordedRequest struct {
+	FlagID        int64  `json:"flagID"`
+	FlagKey       string `json:"flagKey"`
+	EntityID      string `json:"entityID"`
+	EntityType    string `json:"entityType"`
+	EntityContext any    `json:"entityContext"`
+	EnableDebug   bool   `json:"enableDebug"`
+}
+
+// TestRecordedEvaluations compares with what clients were answered before, because an entity must keep its variant. With
+// debugging on, which takes another way through the code, the answers must be the same.
+func TestRecordedEvaluations(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	cache := evalcache.New(evalcache.FromFile(filepath.Join(goldenFolder, "flags.json")), evalcache.Options{Logger: slog.New(slog.DiscardHandler)})
+	if err := cache.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cache.Stop(ctx) })
+	for _, problem := range cache.Snapshot().Problems() {
+		t.Errorf("problem: %v", problem)
+	}
+
+	requests := readLines[recordedRequest](t, "requests.jsonl")
+	answers := readLines[recordedAnswer](t, "expected.jsonl")
+	if len(requests) != 3000 || len(answers) != 3000 {
+		t.Fatalf("have %d requests and %d answers, want 3000 each", len(requests), len(answers))
+	}
+	for i, r := range requests {
+		for _, debug := range []bool{false, true} {
+			got := cache.Snapshot().Evaluate(eval.Request{
+				FlagID: r.FlagID, FlagKey: r.FlagKey, EntityID: r.EntityID, EntityType: r.EntityType, EntityContext: r.EntityContext, EnableDebug: debug,
+			}, time.Now(), debug)
+			diff := cmp.Diff(answers[i], recordedAnswer{
+				got.FlagID, got.FlagKey, got.FlagSnapshotID, got.FlagTags, got.SegmentID, got.VariantID, got.VariantKey,
+				got.VariantAttachment, got.DataRecordsEnabled, got.Request.EntityType,
+			})
+			if diff != "" {
+				t.Errorf("line %d, debug %t, request %+v (-want +got):\n%s", i+1, debug, r, diff)
+			}
+		}
+	}
+}
+
+func readLines[T any](t *testing.T, name string) []T {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(goldenFolder, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rows []T
+	scanner := bufio.NewScanner(bytes.NewReader(content))
+	scanner.Buffer(nil, 1<<20)
+	for scanner.Scan() {
+		decoder := json.NewDecoder(bytes.NewReader(scanner.Bytes()))
+		decoder.UseNumber()
+		var row T
+		if err := decoder.Decode(&row); err != nil {
+			t.Fatalf("%s, line %d: %v", name, len(rows)+1, err)
+		}
+		rows = append(rows, row)
+	}
+	if err := scanner.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return rows
+}

@@ -1,0 +1,152 @@
+package evalcache
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+)
+
+// maxDocumentBytes bounds a document that comes over HTTP. It is far above what thousands of flags take.
+const maxDocumentBytes = 256 << 20
+
+// Store is what a source needs of the database.
+type Store interface {
+	MaxSnapshotID(ctx context.Context) (int64, error)
+	EvalFlags(ctx context.Context) ([]entity.Flag, error)
+}
+
+// FromStore reads the flags of a database. Every change to a flag writes a snapshot row, so the highest id of those
+// rows is the version.
+func FromStore(s Store) FlagSource { return storeSource{s} }
+
+type storeSource struct{ store Store }
+
+func (s storeSource) Version(ctx context.Context) (string, error) {
+	id, err := s.store.MaxSnapshotID(ctx)
+	if err != nil {
+		return "", fmt.Errorf("read newest flag snapshot: %w", err)
+	}
+	return strconv.FormatInt(id, 10), nil
+}
+
+func (s storeSource) Flags(ctx context.Context) ([]entity.Flag, error) {
+	flags, err := s.store.EvalFlags(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read flags: %w", err)
+	}
+	return flags, nil
+}
+
+// documentSource reads flags from a document. Its version is a hash of the content.
+type documentSource struct {
+	name string
+	// fetch returns the document, or nil when it is the same as at the last fetch.
+	fetch func(context.Context) ([]byte, error)
+
+	content  []byte // of the version
+	version  string
+	findings []Finding
+}
+
+func (s *documentSource) Version(ctx context.Context) (string, error) {
+	content, err := s.fetch(ctx)
+	if err != nil {
+		return "", fmt.Errorf("read %s: %w", s.name, err)
+	}
+	if content != nil {
+		sum := sha256.Sum256(content)
+		s.content, s.version = content, hex.EncodeToString(sum[:])
+	}
+	return s.version, nil
+}
+
+func (s *documentSource) Flags(ctx context.Context) ([]entity.Flag, error) {
+	if s.content == nil {
+		if _, err := s.Version(ctx); err != nil {
+			return nil, err
+		}
+	}
+	flags, findings, err := ParseDocument(s.content)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", s.name, err)
+	}
+	s.findings = findings
+	return flags, nil
+}
+
+func (s *documentSource) warnings() []Finding { return s.findings }
+
+// FromFile reads the flag document at path.
+func FromFile(path string) FlagSource {
+	return &documentSource{name: path, fetch: func(context.Context) ([]byte, error) {
+		content, err := os.ReadFile(path)
+		if pathErr := (*os.PathError)(nil); errors.As(err, &pathErr) {
+			err = pathErr.Err // the path is said already
+		}
+		if content == nil {
+			content = []byte{}
+		}
+		return content, err
+	}}
+}
+
+// FromHTTP reads the flag document at url, which may be up to 256 MiB long. It asks for changes only, if the server
+// sends an ETag or a time of last modification. A nil client means http.DefaultClient.
+func FromHTTP(url string, client *http.Client) FlagSource {
+	if client == nil {
+		client = http.DefaultClient
+	}
+	fetcher := &httpFetcher{url: url, client: client, limit: maxDocumentBytes}
+	return &documentSource{name: "flag document", fetch: fetcher.fetch}
+}
+
+type httpFetcher struct {
+	url    string
+	client *http.Client
+	limit  int64
+	// etag and modified are those of the last document.
+	etag, modified string
+}
+
+func (f *httpFetcher) fetch(ctx context.Context) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, f.url, nil)
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("Accept", "application/json")
+	if f.etag != "" {
+		request.Header.Set("If-None-Match", f.etag)
+	}
+	if f.modified != "" {
+		request.Header.Set("If-Modified-Since", f.modified)
+	}
+	response, err := f.client.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = response.Body.Close() }() // nothing is left to be lost
+	conditional := f.etag != "" || f.modified != ""
+	switch {
+	case response.StatusCode == http.StatusNotModified && conditional:
+		return nil, nil
+	case response.StatusCode != http.StatusOK:
+		return nil, fmt.Errorf("GET %s answered %s", request.URL.Redacted(), response.Status)
+	}
+	content, err := io.ReadAll(io.LimitReader(response.Body, f.limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("GET %s: %w", request.URL.Redacted(), err)
+	}
+	if int64(len(content)) > f.limit {
+		return nil, fmt.Errorf("GET %s: document is longer than %d bytes", request.URL.Redacted(), f.limit)
+	}
+	f.etag, f.modified = response.Header.Get("ETag"), response.Header.Get("Last-Modified")
+	return content, nil
+}
