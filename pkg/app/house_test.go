@@ -1,0 +1,281 @@
+package app_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const (
+	module = "github.com/flagr-datar/flagr-datar"
+	top    = "../.."
+)
+
+// goList runs go list in the top folder and returns its lines.
+func goList(t *testing.T, args ...string) []string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", append([]string{"list"}, args...)...)
+	cmd.Dir = top
+	out, err := cmd.Output()
+	if err != nil {
+		var stderr []byte
+		if exit, ok := err.(*exec.ExitError); ok {
+			stderr = exit.Stderr
+		}
+		t.Fatalf("go list %s: %v\n%s", strings.Join(args, " "), err, stderr)
+	}
+	return strings.Fields(string(out))
+}
+
+func TestDatarKnowsNothingOfTheServerAroundIt(t *testing.T) {
+	t.Parallel()
+	for _, dependency := range goList(t, "-deps", "./pkg/datar") {
+		for _, forbidden := range []string{"gorm.io", "github.com/go-openapi", "swagger_gen", "pkg/handler", "pkg/config"} {
+			if strings.Contains(dependency, forbidden) {
+				t.Errorf("pkg/datar depends on %s", dependency)
+			}
+		}
+		standard := !strings.Contains(strings.Split(dependency, "/")[0], ".")
+		if !standard && dependency != module+"/pkg/datar" && !strings.HasPrefix(dependency, "golang.org/x/sys") {
+			t.Errorf("pkg/datar depends on %s, which is neither the standard library nor golang.org/x/sys", dependency)
+		}
+	}
+}
+
+func TestImportDirections(t *testing.T) {
+	t.Parallel()
+	// By folder under pkg: what it must not depend on, also through others.
+	forbidden := map[string][]string{
+		"entity":    {"pkg/", "swagger_gen"},
+		"eval":      {"pkg/store", "pkg/handler", "pkg/config", "pkg/datar", "swagger_gen"},
+		"evalcache": {"pkg/store", "pkg/handler", "pkg/config", "pkg/datar", "swagger_gen"},
+		"store":     {"pkg/handler", "pkg/config", "pkg/datar", "pkg/eval", "swagger_gen"},
+		"config":    {"pkg/", "swagger_gen"},
+		"handler":   {"pkg/app", "pkg/web"},
+		"web":       {"pkg/handler", "pkg/store", "pkg/app"},
+	}
+	for folder, others := range forbidden {
+		self := module + "/pkg/" + folder
+		for _, dependency := range goList(t, "-deps", "./pkg/"+folder) {
+			inModule, ok := strings.CutPrefix(dependency, module+"/")
+			if !ok || dependency == self {
+				continue
+			}
+			if slices.ContainsFunc(others, func(o string) bool { return strings.HasPrefix(inModule, o) }) {
+				t.Errorf("pkg/%s depends on %s", folder, inModule)
+			}
+		}
+	}
+}
+
+func TestOnlyThePlugImportsApp(t *testing.T) {
+	t.Parallel()
+	lines := goList(t, "-f", `{{$p := .ImportPath}}{{range .Imports}}{{$p}}>{{.}}{{"\n"}}{{end}}`, "./...")
+	for _, line := range lines {
+		from, to, _ := strings.Cut(line, ">")
+		if to == module+"/pkg/app" && from != module+"/swagger_gen/restapi" {
+			t.Errorf("%s imports pkg/app", from)
+		}
+	}
+	if !slices.Contains(lines, module+"/swagger_gen/restapi>"+module+"/pkg/app") {
+		t.Error("the plug does not import pkg/app: the test looks in the wrong place")
+	}
+}
+
+// sources parses the files under pkg that are no tests, by their path under pkg.
+func sources(t *testing.T) map[string]*ast.File {
+	t.Helper()
+	files := map[string]*ast.File{}
+	root := filepath.Join(top, "pkg")
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		name, err := filepath.Rel(root, path)
+		if err != nil {
+			return err
+		}
+		files[filepath.ToSlash(name)], err = parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files) == 0 {
+		t.Fatal("no sources found")
+	}
+	return files
+}
+
+func TestOnlyConfigReadsTheEnvironment(t *testing.T) {
+	t.Parallel()
+	readers := []string{"Getenv", "LookupEnv", "Environ", "ExpandEnv"}
+	for name, file := range sources(t) {
+		if strings.HasPrefix(name, "config/") {
+			continue
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			if selector, ok := n.(*ast.SelectorExpr); ok && isIdent(selector.X, "os") && slices.Contains(readers, selector.Sel.Name) {
+				t.Errorf("pkg/%s calls os.%s", name, selector.Sel.Name)
+			}
+			return true
+		})
+	}
+}
+
+// TestNoPackageLevelState allows package variables only where nothing can change them, or where nothing does: error
+// sentinels, compiled patterns, interface assertions, embedded files, and literals that no code of the package writes.
+func TestNoPackageLevelState(t *testing.T) {
+	t.Parallel()
+	tables := map[string][]string{} // by folder, the variables that hold literals
+	byFolder := map[string][]*ast.File{}
+	for name, file := range sources(t) {
+		folder := filepath.Dir(name)
+		byFolder[folder] = append(byFolder[folder], file)
+		for _, declaration := range file.Decls {
+			g, ok := declaration.(*ast.GenDecl)
+			if !ok || g.Tok != token.VAR {
+				continue
+			}
+			embedded := g.Doc != nil && strings.Contains(g.Doc.Text()+directives(g.Doc), "//go:embed")
+			for _, spec := range g.Specs {
+				v := spec.(*ast.ValueSpec)
+				for i, ident := range v.Names {
+					if ident.Name == "_" || embedded {
+						continue
+					}
+					if i >= len(v.Values) {
+						t.Errorf("pkg/%s: variable %s has no value of its own", name, ident.Name)
+						continue
+					}
+					switch value := v.Values[i].(type) {
+					case *ast.CompositeLit:
+						tables[folder] = append(tables[folder], ident.Name)
+					case *ast.CallExpr:
+						if !isCall(value, "errors", "New") && !isCall(value, "regexp", "MustCompile") && !isCall(value, "strings", "NewReplacer") {
+							t.Errorf("pkg/%s: variable %s holds the result of a call", name, ident.Name)
+						}
+					default:
+						t.Errorf("pkg/%s: variable %s is not a sentinel, a pattern or a table", name, ident.Name)
+					}
+				}
+			}
+		}
+	}
+	for folder, names := range tables {
+		for _, file := range byFolder[folder] {
+			ast.Inspect(file, func(n ast.Node) bool {
+				for _, written := range writtenBy(n) {
+					if ident := root(written); ident != nil && slices.Contains(names, ident.Name) && !isLocal(file, ident) {
+						t.Errorf("pkg/%s: table %s is written to", folder, ident.Name)
+					}
+				}
+				return true
+			})
+		}
+	}
+}
+
+// directives gives the comment's lines that Text leaves out, such as //go:embed.
+func directives(comment *ast.CommentGroup) string {
+	var lines []string
+	for _, c := range comment.List {
+		lines = append(lines, c.Text)
+	}
+	return strings.Join(lines, "\n")
+}
+
+// writtenBy lists the expressions that a statement assigns to, takes the address of, deletes from or clears.
+func writtenBy(n ast.Node) []ast.Expr {
+	switch n := n.(type) {
+	case *ast.AssignStmt:
+		if n.Tok != token.DEFINE {
+			return n.Lhs
+		}
+	case *ast.IncDecStmt:
+		return []ast.Expr{n.X}
+	case *ast.UnaryExpr:
+		if n.Op == token.AND {
+			return []ast.Expr{n.X}
+		}
+	case *ast.CallExpr:
+		if (isIdent(n.Fun, "delete") || isIdent(n.Fun, "clear")) && len(n.Args) > 0 {
+			return n.Args[:1]
+		}
+	}
+	return nil
+}
+
+// root is the variable that an expression such as table[key].field begins with, nil if it begins with something else.
+func root(e ast.Expr) *ast.Ident {
+	for {
+		switch x := e.(type) {
+		case *ast.Ident:
+			return x
+		case *ast.IndexExpr:
+			e = x.X
+		case *ast.SelectorExpr:
+			e = x.X
+		case *ast.StarExpr:
+			e = x.X
+		case *ast.ParenExpr:
+			e = x.X
+		default:
+			return nil
+		}
+	}
+}
+
+// isLocal reports whether the function around the identifier declares a variable of that name.
+func isLocal(file *ast.File, ident *ast.Ident) bool {
+	for _, declaration := range file.Decls {
+		function, ok := declaration.(*ast.FuncDecl)
+		if !ok || ident.Pos() < function.Pos() || ident.Pos() > function.End() {
+			continue
+		}
+		local := false
+		declares := func(e ast.Expr) { local = local || isIdent(e, ident.Name) }
+		ast.Inspect(function, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.AssignStmt:
+				if n.Tok == token.DEFINE {
+					for _, e := range n.Lhs {
+						declares(e)
+					}
+				}
+			case *ast.RangeStmt:
+				if n.Tok == token.DEFINE {
+					declares(n.Key)
+					declares(n.Value)
+				}
+			case *ast.ValueSpec:
+				for _, name := range n.Names {
+					declares(name)
+				}
+			case *ast.Field:
+				for _, name := range n.Names {
+					declares(name)
+				}
+			}
+			return true
+		})
+		return local
+	}
+	return false
+}
+
+func isIdent(e ast.Expr, name string) bool {
+	ident, ok := e.(*ast.Ident)
+	return ok && ident.Name == name
+}
+
+func isCall(c *ast.CallExpr, pkg, function string) bool {
+	selector, ok := c.Fun.(*ast.SelectorExpr)
+	return ok && isIdent(selector.X, pkg) && selector.Sel.Name == function
+}

@@ -1,0 +1,127 @@
+package handler_test
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var recorded = map[string]string{"FLAGR_RECORDER_ENABLED": "true", "FLAGR_RECORDER_TYPE": "kafka, datar"}
+
+func TestTheSummaryCountsWhatWasEvaluated(t *testing.T) {
+	t.Parallel()
+	s := setup(t, recorded)
+	busy, segment, variant := booleanFlag(t, s, "busy", true)
+	quiet, _, _ := booleanFlag(t, s, "quiet", true)
+	booleanFlag(t, s, "unrecorded", false)
+
+	started := time.Now().Truncate(time.Second)
+	body := `{"flagKey":"busy","entityID":"e"}`
+	must(t, s, http.MethodPost, "/evaluation", body)
+	must(t, s, http.MethodGet, "/evaluation?json="+url.QueryEscape(body), nil)
+	batch := `{"entities":[{"entityID":"a"},{"entityID":"b"}],"flagKeys":["busy","unrecorded"]}`
+	must(t, s, http.MethodPost, "/evaluation/batch", batch)
+	must(t, s, http.MethodGet, "/evaluation/batch?json="+url.QueryEscape(batch), nil)
+	must(t, s, http.MethodPost, "/evaluation", object{"flagKey": "quiet", "entityID": "e"})
+
+	flags := must(t, s, http.MethodGet, "/datar/summary", nil)["flags"].([]any)
+	for _, f := range flags {
+		last, err := time.Parse(time.RFC3339, f.(map[string]any)["lastEvaluatedAt"].(string))
+		if err != nil || last.Before(started) || last.After(time.Now()) {
+			t.Errorf("lastEvaluatedAt: %v, %v", f, err)
+		}
+	}
+	want := []any{
+		object{"flagID": float64(busy), "flagKey": "busy", "description": "d", "enabled": true, "totalEvalCount": 6., "lastEvaluatedAt": "*"},
+		object{"flagID": float64(quiet), "flagKey": "quiet", "description": "d", "enabled": true, "totalEvalCount": 1., "lastEvaluatedAt": "*"},
+	}
+	if diff := cmp.Diff(want, mask("", flags)); diff != "" {
+		t.Errorf("summary (-want +got):\n%s", diff)
+	}
+
+	path := fmt.Sprintf("/datar/flags/%d/summary", busy)
+	breakdown := must(t, s, http.MethodGet, path, nil)
+	byDay := breakdown["trafficByDay"].([]any)
+	delete(breakdown, "trafficByDay")
+	wantBreakdown := object{
+		"flagID":           float64(busy),
+		"trafficByVariant": []any{object{"variantID": float64(variant), "count": 6.}},
+		"trafficBySegment": []any{object{"segmentID": float64(segment), "count": 6.}},
+	}
+	if diff := cmp.Diff(wantBreakdown, breakdown); diff != "" {
+		t.Errorf("breakdown (-want +got):\n%s", diff)
+	}
+	total := 0.
+	for _, day := range byDay {
+		entry := day.(map[string]any)
+		if _, err := time.Parse(time.DateOnly, entry["date"].(string)); err != nil {
+			t.Error(err)
+		}
+		total += entry["count"].(float64)
+	}
+	if total != 6 {
+		t.Errorf("days sum to %v: %v", total, byDay)
+	}
+
+	must(t, s, http.MethodDelete, fmt.Sprintf("/flags/%d", busy), nil)
+	if after := must(t, s, http.MethodGet, path, nil); !cmp.Equal(wantBreakdown["trafficByVariant"], after["trafficByVariant"]) {
+		t.Errorf("breakdown of the deleted flag: %v", after)
+	}
+}
+
+func TestDatarQueriesThatAreRefused(t *testing.T) {
+	t.Parallel()
+	s := setup(t, recorded)
+	booleanFlag(t, s, "silent", true)
+	for _, tc := range []struct {
+		name, path string
+		status     int
+		part       string
+	}{
+		{"nothing counted yet", "/datar/summary", 200, `"flags":[]`},
+		{"flag without traffic", "/datar/flags/1/summary", 200, `"trafficByVariant":[]`},
+		{"unknown flag", "/datar/flags/99/summary", 404, "99"},
+		{"no flag at all", "/datar/flags/x/summary", 422, "flagID"},
+		{"from after to", "/datar/summary?from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z", 400, "from"},
+		{"from after to of one flag", "/datar/flags/1/summary?from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z", 400, "from"},
+		{"from is no time", "/datar/summary?from=yesterday", 422, "from"},
+		{"negative limit", "/datar/summary?limit=-1", 400, "limit"},
+		{"limit is 0", "/datar/summary?limit=0", 400, "limit"},
+		{"limit too large", "/datar/summary?limit=1001", 400, "limit"},
+		{"limit beyond 32 bits", "/datar/summary?limit=2147483648", 422, "limit"},
+		{"negative offset", "/datar/summary?offset=-1", 400, "offset"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			if got := call(t, s, http.MethodGet, tc.path, nil); got.status != tc.status || !strings.Contains(got.raw, tc.part) {
+				t.Errorf("answer is %d %s, want %d with %q", got.status, got.raw, tc.status, tc.part)
+			}
+		})
+	}
+}
+
+func TestDatarSaysHowToSwitchItOn(t *testing.T) {
+	t.Parallel()
+	for name, environ := range map[string]map[string]string{
+		"kill switch":  {"FLAGR_RECORDER_ENABLED": "false", "FLAGR_RECORDER_TYPE": "datar"},
+		"not listed":   {"FLAGR_RECORDER_ENABLED": "true", "FLAGR_RECORDER_TYPE": "kafka"},
+		"nothing said": nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := setup(t, environ)
+			for _, path := range []string{"/datar/summary", "/datar/flags/1/summary"} {
+				got := call(t, s, http.MethodGet, path, nil)
+				if got.status != http.StatusServiceUnavailable || !strings.Contains(got.raw, "FLAGR_RECORDER_ENABLED=true") ||
+					!strings.Contains(got.raw, "FLAGR_RECORDER_TYPE") {
+					t.Errorf("%s: %d %s", path, got.status, got.raw)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,172 @@
+package handler_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/handler"
+)
+
+// brokenStore fails to find a flag, in the way that a test wants.
+type brokenStore struct {
+	handler.Store
+	err error
+}
+
+func (s brokenStore) Flag(context.Context, int64) (*entity.Flag, error) { return nil, s.err }
+
+// brokenDatar fails to answer, in the way that a test wants.
+type brokenDatar struct {
+	handler.Datar
+	err error
+}
+
+func (d brokenDatar) QuerySummary(context.Context, datar.SummaryQuery) ([]datar.FlagSummary, error) {
+	return nil, d.err
+}
+
+// broken serves the API over a store and a Datar that fail with the given error.
+func broken(t *testing.T, err error) *server {
+	t.Helper()
+	log := &logBuffer{}
+	api := newAPI(t)
+	handler.New(handler.Options{
+		Store:  brokenStore{err: err},
+		Datar:  brokenDatar{err: err},
+		Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}).Register(api)
+	return &server{Handler: api.Serve(nil), log: log}
+}
+
+func TestErrorsBecomeStatuses(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name    string
+		err     error
+		status  int
+		message string
+		logged  bool
+	}{
+		{"invalid", entity.Invalid("no such thing"), http.StatusBadRequest, "no such thing", false},
+		{"not found", entity.NotFound("unable to find it"), http.StatusNotFound, "unable to find it", false},
+		{"duplicate key", fmt.Errorf("cannot create: %w", entity.ErrDuplicateKey), http.StatusBadRequest, "cannot create: flag key already exists", false},
+		{"bad window", fmt.Errorf("%w: from is late", datar.ErrInvalidQuery), http.StatusBadRequest, "invalid query: from is late", false},
+		{"not counted", datar.ErrFlagNotFound, http.StatusNotFound, "flag not found", false},
+		{"database", errors.New("pq: password of flagr is s3cret"), http.StatusInternalServerError, "internal error", true},
+		{"database timeout", context.DeadlineExceeded, http.StatusInternalServerError, "internal error", true},
+	} {
+		for path, operation := range map[string]string{"/flags/1": "getFlag", "/datar/summary": "getDatarSummary"} {
+			t.Run(tc.name+" "+operation, func(t *testing.T) {
+				t.Parallel()
+				s := broken(t, tc.err)
+				got := call(t, s, http.MethodGet, path, nil)
+				if diff := cmp.Diff(object{"message": tc.message}, got.body); got.status != tc.status || diff != "" {
+					t.Errorf("answer is %d, want %d (-want +got):\n%s", got.status, tc.status, diff)
+				}
+				log := s.log.String()
+				if !tc.logged {
+					if log != "" {
+						t.Errorf("a client's mistake was logged: %s", log)
+					}
+					return
+				}
+				if strings.Count(log, "\n") != 1 || !strings.Contains(log, "operation="+operation) || !strings.Contains(log, tc.err.Error()) {
+					t.Errorf("log is not one line with operation and cause: %s", log)
+				}
+			})
+		}
+	}
+}
+
+func TestAClientThatLeavesIsNoServerError(t *testing.T) {
+	t.Parallel()
+	s := broken(t, fmt.Errorf("query: %w", context.Canceled))
+	ctx, leave := context.WithCancel(t.Context())
+	leave()
+	send(s, httptest.NewRequestWithContext(ctx, http.MethodGet, "/api/v1/flags/1", nil))
+	if log := s.log.String(); strings.Contains(log, "level=ERROR") {
+		t.Errorf("logged as an error: %s", log)
+	}
+}
+
+func TestBadInput(t *testing.T) {
+	t.Parallel()
+	s := setup(t, map[string]string{"FLAGR_EVAL_BATCH_SIZE": "4", "FLAGR_EVAL_GET_MAX_URL_BYTES": "200"})
+	id, segment, variant := booleanFlag(t, s, "on", false)
+	flag := fmt.Sprintf("/flags/%d", id)
+	variants := flag + "/variants"
+	distributions := fmt.Sprintf("%s/segments/%d/distributions", flag, segment)
+
+	for _, tc := range []struct {
+		name, method, path string
+		body               any
+		status             int
+		message            string // a part of it
+	}{
+		{"id beyond 64 bits", "GET", "/flags/9223372036854775808", nil, 422, "flagID in path must be of type int64"},
+		{"no such flag", "GET", "/flags/9223372036854775807", nil, 404, "unable to find flag 9223372036854775807"},
+		{"two documents", "POST", "/flags", `{"description":"a"}{"description":"b"}`, 400, "after the JSON document"},
+		{"garbage after the document", "POST", "/flags", `{"description":"a"} x`, 400, "after the JSON document"},
+		{"half a document", "POST", "/flags", `{"description":`, 400, "unexpected EOF"},
+		{"attachment is a string", "POST", variants, object{"key": "a", "attachment": "x"}, 400, "attachment must be a JSON object"},
+		{"attachment is an array", "POST", variants, object{"key": "a", "attachment": []int{1}}, 400, "it is an array"},
+		{"attachment is a number", "PUT", fmt.Sprintf("%s/%d", variants, variant), object{"key": "on", "attachment": 1}, 400, "it is a number"},
+		{"attachment is a boolean", "POST", variants, object{"key": "a", "attachment": false}, 400, "it is a boolean"},
+		{"null distribution", "PUT", distributions, `{"distributions":[null]}`, 400, "distributions.0 in body must not be null"},
+		{"no distributions", "PUT", distributions, `{"distributions":[]}`, 400, "100"},
+		{"null entity", "POST", "/evaluation/batch", `{"entities":[{},null],"flagIDs":[1]}`, 400, "entities.1 in body must not be null"},
+		{"null entity in the query", "GET", `/evaluation/batch?json={"entities":[null],"flagIDs":[1]}`, nil, 400, "entities.0 in body must not be null"},
+		{"batch too large", "POST", "/evaluation/batch", `{"entities":[{},{},{},{},{}],"flagIDs":[1]}`, 400, "4"},
+		{"malformed json in the query", "GET", `/evaluation?json={"flagID":}`, nil, 400, "json is not valid evalContext: "},
+		{"half a json in the query", "GET", `/evaluation?json={`, nil, 400, "json is not valid evalContext: unexpected end"},
+		{"blank json in the query", "GET", `/evaluation?json=+`, nil, 400, "json is not valid evalContext: unexpected end"},
+		{"two jsons in the query", "GET", `/evaluation?json={}{}`, nil, 400, "json is not valid evalContext: unexpected data"},
+		{"schema of the query", "GET", `/evaluation?json={"flagID":-1}`, nil, 400, "flagID in body should be greater than or equal to 1"},
+		{"schema of the batch query", "GET", `/evaluation/batch?json={"entities":[]}`, nil, 400, "json is not valid evaluationBatchRequest: "},
+		{"no json", "GET", "/evaluation", nil, 422, "json in query is required"},
+		{"query too long", "GET", `/evaluation?json={"entityID":"` + strings.Repeat("x", 200) + `"}`, nil, 400, "more than the 200 allowed"},
+		{"not a json body", "POST", "/evaluation", "nope", 400, "invalid character"},
+		{"empty body", "POST", "/evaluation", "", 422, "body in body is required"},
+		{"exposures", "POST", "/exposures", object{"exposures": []object{{"entityID": "e", "flagID": 1}}}, 501, "exposures are not implemented"},
+		{"sqlite export", "GET", "/export/sqlite", nil, 501, "SQLite export is not implemented"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			got := call(t, s, tc.method, strings.ReplaceAll(tc.path, `"`, "%22"), tc.body)
+			body, _ := got.body.(map[string]any)
+			message, _ := body["message"].(string)
+			if got.status != tc.status || !strings.Contains(message, tc.message) {
+				t.Errorf("answer is %d %s, want %d %q", got.status, got.raw, tc.status, tc.message)
+			}
+		})
+	}
+}
+
+func TestABodyTooLargeIsRefused(t *testing.T) {
+	t.Parallel()
+	s := setup(t, nil)
+	large := `{"description":"` + strings.Repeat("x", 17<<20) + `"}`
+	for name, length := range map[string]int64{"announced": int64(len(large)), "not announced": -1} {
+		t.Run(name, func(t *testing.T) {
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/api/v1/flags", strings.NewReader(large))
+			r.Header.Set("Content-Type", "application/json")
+			r.ContentLength = length
+			if length < 0 {
+				r.TransferEncoding = []string{"chunked"}
+			}
+			if got := send(s, r); got.status != http.StatusRequestEntityTooLarge || !strings.Contains(got.raw, "larger than 16777216 bytes") {
+				t.Errorf("answer is %d %.200s", got.status, got.raw)
+			}
+		})
+	}
+}

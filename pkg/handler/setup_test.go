@@ -1,0 +1,174 @@
+package handler_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-openapi/loads"
+
+	"github.com/flagr-datar/flagr-datar/pkg/app"
+	"github.com/flagr-datar/flagr-datar/pkg/config"
+	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi"
+	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations"
+)
+
+// server is a whole server but for its listener.
+type server struct {
+	http.Handler
+	log *logBuffer
+}
+
+// setup starts a server on an empty SQLite file, with further environment variables as given.
+func setup(t *testing.T, environ map[string]string) *server {
+	t.Helper()
+	merged := map[string]string{
+		"FLAGR_DB_DBCONNECTIONSTR":        filepath.Join(t.TempDir(), "flagr.sqlite"),
+		"FLAGR_EVALCACHE_REFRESHINTERVAL": "5ms",
+	}
+	maps.Copy(merged, environ)
+	c, err := config.Load(merged)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := &logBuffer{}
+	a, err := app.New(t.Context(), c, app.Options{Logger: slog.New(slog.NewTextHandler(log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), app.StopTimeout)
+		defer cancel()
+		if err := a.Stop(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := a.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	api := newAPI(t)
+	a.Register(api)
+	return &server{Handler: a.Handler(api.Serve(nil)), log: log}
+}
+
+func newAPI(t *testing.T) *operations.FlagrAPI {
+	t.Helper()
+	spec, err := loads.Embedded(restapi.SwaggerJSON, restapi.FlatSwaggerJSON)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return operations.NewFlagrAPI(spec)
+}
+
+// answer is a response, its body decoded if it is JSON.
+type answer struct {
+	status int
+	raw    string
+	body   any
+}
+
+// call sends one request to a path under /api/v1. A string body is sent as it is, any other as JSON; nil sends none.
+func call(t *testing.T, h http.Handler, method, path string, body any) answer {
+	t.Helper()
+	var reader io.Reader
+	switch b := body.(type) {
+	case nil:
+	case string:
+		reader = strings.NewReader(b)
+	default:
+		encoded, err := json.Marshal(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reader = bytes.NewReader(encoded)
+	}
+	r := httptest.NewRequestWithContext(t.Context(), method, "/api/v1"+path, reader)
+	if body != nil {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	return send(h, r)
+}
+
+func send(h http.Handler, r *http.Request) answer {
+	rw := httptest.NewRecorder()
+	h.ServeHTTP(rw, r)
+	a := answer{status: rw.Code, raw: rw.Body.String()}
+	if err := json.Unmarshal(rw.Body.Bytes(), &a.body); err != nil {
+		a.body = a.raw
+	}
+	return a
+}
+
+// must is call, for what is expected to work.
+func must(t *testing.T, h http.Handler, method, path string, body any) map[string]any {
+	t.Helper()
+	a := call(t, h, method, path, body)
+	if a.status != http.StatusOK {
+		t.Fatalf("%s %s: %d %s", method, path, a.status, a.raw)
+	}
+	object, _ := a.body.(map[string]any)
+	return object
+}
+
+// object is short for the body of a request.
+type object = map[string]any
+
+// wait polls until done, for at most ten seconds.
+func wait(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	deadline := time.After(10 * time.Second)
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-deadline:
+			t.Fatalf("waited in vain for %s", what)
+		case <-tick.C:
+		}
+	}
+}
+
+// booleanFlag creates an enabled flag whose one variant goes to everybody, and waits until evaluation knows it.
+func booleanFlag(t *testing.T, s *server, key string, recorded bool) (flagID, segmentID, variantID int) {
+	t.Helper()
+	f := must(t, s, http.MethodPost, "/flags", object{"description": "d", "key": key, "template": "simple_boolean_flag"})
+	id := func(v any) int { return int(v.(map[string]any)["id"].(float64)) }
+	flagID, segmentID, variantID = id(f), id(f["segments"].([]any)[0]), id(f["variants"].([]any)[0])
+	path := fmt.Sprintf("/flags/%d", flagID)
+	must(t, s, http.MethodPut, path, object{"dataRecordsEnabled": recorded})
+	must(t, s, http.MethodPut, path+"/enabled", object{"enabled": true})
+	wait(t, "the flag to be evaluated", func() bool {
+		exported := must(t, s, http.MethodGet, "/export/eval_cache/json?keys="+key, nil)["Flags"].([]any)
+		return len(exported) == 1 && exported[0].(map[string]any)["Enabled"] == true
+	})
+	return flagID, segmentID, variantID
+}
+
+// logBuffer is a buffer that many goroutines can write to.
+type logBuffer struct {
+	mu     sync.Mutex
+	buffer bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.String()
+}
