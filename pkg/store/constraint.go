@@ -50,7 +50,9 @@ func (s *Store) UpdateConstraint(ctx context.Context, by string, flagID, segment
 			return err
 		}
 		constraint.Property, constraint.Operator, constraint.Value = c.Property, c.Operator, c.Value
-		return tx.Save(constraint).Error
+		return updateRow(tx, &entity.Constraint{}, constraint.ID, map[string]any{
+			"property": c.Property, "operator": c.Operator, "value": c.Value,
+		})
 	})
 	if err != nil {
 		return nil, err

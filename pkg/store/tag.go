@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 
 	"gorm.io/gorm"
 	"gorm.io/gorm/clause"
@@ -49,21 +50,20 @@ func (s *Store) DeleteTag(ctx context.Context, by string, flagID, tagID int64) e
 
 // keepTag finds the tag with a value or creates it.
 func keepTag(tx *gorm.DB, value string) (*entity.Tag, error) {
-	var known []entity.Tag
-	if err := tx.Unscoped().Find(&known, "value = ?", value).Error; err != nil {
-		return nil, err
-	}
-	if len(known) == 0 {
-		// Somebody else may create it at this moment. Then it is theirs that counts, and locking sees it.
-		if err := tx.Clauses(clause.OnConflict{DoNothing: true}).Omit(clause.Associations).Create(&entity.Tag{Value: value}).Error; err != nil {
+	tag := &entity.Tag{}
+	err := tx.Unscoped().Take(tag, "value = ?", value).Error
+	if errors.Is(err, gorm.ErrRecordNotFound) {
+		// Somebody else may create it at this moment. Then theirs is the one, and a locking query sees it.
+		err = tx.Clauses(clause.OnConflict{DoNothing: true}).Omit(clause.Associations).Create(&entity.Tag{Value: value}).Error
+		if err != nil {
 			return nil, err
 		}
 		locked := tx.Unscoped().Clauses(clause.Locking{Strength: clause.LockingStrengthUpdate})
-		if err := locked.Find(&known, "value = ?", value).Error; err != nil {
-			return nil, err
-		}
+		err = locked.Take(tag, "value = ?", value).Error
 	}
-	tag := &known[0]
+	if err != nil {
+		return nil, err
+	}
 	if tag.DeletedAt.Valid {
 		tag.DeletedAt = gorm.DeletedAt{}
 		return tag, updateRow(tx.Unscoped(), &entity.Tag{}, tag.ID, map[string]any{"deleted_at": nil})

@@ -57,7 +57,7 @@ func (s *Store) UpdateVariant(ctx context.Context, by string, flagID, variantID 
 		if attachment != nil {
 			variant.Attachment = attachment
 		}
-		return tx.Save(variant).Error
+		return updateRow(tx, &entity.Variant{}, variant.ID, map[string]any{"key": variant.Key, "attachment": variant.Attachment})
 	})
 	if err != nil {
 		return nil, err

@@ -1,0 +1,262 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"regexp"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+)
+
+const flagrDatabase = "../../integration_tests/testdata/databases/flagr-1.2.3.sqlite"
+
+// copyFlagrDatabase gives the path of a copy of a database that Flagr wrote.
+func copyFlagrDatabase(t *testing.T) string {
+	t.Helper()
+	content := must[[]byte](t)(os.ReadFile(flagrDatabase))
+	path := filepath.Join(t.TempDir(), "flagr.sqlite")
+	ok(t, os.WriteFile(path, content, 0o600))
+	return path
+}
+
+func openRaw(t *testing.T, path string) *sql.DB {
+	t.Helper()
+	db := must[*sql.DB](t)(sql.Open("sqlite", path))
+	t.Cleanup(func() { ok(t, db.Close()) })
+	return db
+}
+
+func same(t *testing.T, want, got any) {
+	t.Helper()
+	if difference := cmp.Diff(want, got); difference != "" {
+		t.Errorf("not the same (-want +got):\n%s", difference)
+	}
+}
+
+type rawDB struct{ db *sql.DB }
+
+func (r rawDB) DB() (*sql.DB, error) { return r.db, nil }
+
+// The calls that made Flagr's database, in their order, give the same rows with the same ids.
+func TestSameRowsAsFlagr(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	play(t, s)
+	want, got := dump(t, rawDB{openRaw(t, copyFlagrDatabase(t))}), dump(t, s.db)
+	for name := range want {
+		t.Run(name, func(t *testing.T) {
+			same(t, withoutTimes(t, want[name]), withoutTimes(t, got[name]))
+		})
+	}
+}
+
+// play makes the changes that the recorded walk over the API made.
+func play(t *testing.T, s *Store) {
+	ctx := t.Context()
+	flag := func(f *entity.Flag, err error) { t.Helper(); must[*entity.Flag](t)(f, err) }
+	refused := func(err error, kind error) {
+		t.Helper()
+		if !errors.Is(err, kind) {
+			t.Errorf("got %v, want %v", err, kind)
+		}
+	}
+	constraint := func(flagID, segmentID int64, property, operator, value string) error {
+		_, err := s.CreateConstraint(ctx, "", flagID, segmentID, entity.Constraint{Property: property, Operator: operator, Value: value})
+		return err
+	}
+	distribute := func(flagID, segmentID int64, d ...entity.Distribution) error {
+		_, err := s.ReplaceDistributions(ctx, "", flagID, segmentID, d)
+		return err
+	}
+	variant := func(v *entity.Variant, err error) { t.Helper(); must[*entity.Variant](t)(v, err) }
+	segment := func(v *entity.Segment, err error) { t.Helper(); must[*entity.Segment](t)(v, err) }
+	tag := func(v *entity.Tag, err error) { t.Helper(); must[*entity.Tag](t)(v, err) }
+
+	flag(s.CreateFlag(ctx, "", NewFlag{Description: "first"}))
+	flag(s.CreateFlag(ctx, "", NewFlag{Description: "second", Key: "second-flag"}))
+	flag(s.CreateFlag(ctx, "", NewFlag{Description: "just fits", Key: "yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy"}))
+	flag(s.UpdateFlag(ctx, "", 1, FlagPatch{
+		Description: ptr("first, edited"), Notes: ptr("**n**"), DataRecordsEnabled: ptr(true), EntityType: ptr("user"),
+	}))
+	flag(s.UpdateFlag(ctx, "", 1, FlagPatch{}))
+	_, err := s.UpdateFlag(ctx, "", 1, FlagPatch{Key: ptr("second-flag")})
+	refused(err, entity.ErrDuplicateKey)
+	flag(s.UpdateFlag(ctx, "", 1, FlagPatch{Key: ptr("first-flag")}))
+	flag(s.UpdateFlag(ctx, "", 1, FlagPatch{}))
+	variant(s.CreateVariant(ctx, "", 1, "control", nil))
+	variant(s.CreateVariant(ctx, "", 1, "treatment", entity.Attachment{"color": "red", "n": 1}))
+	variant(s.CreateVariant(ctx, "", 1, "third", entity.Attachment{}))
+	variant(s.UpdateVariant(ctx, "", 1, 2, "treated", entity.Attachment{"color": "blue"}))
+	variant(s.UpdateVariant(ctx, "", 1, 2, "treated", nil))
+	segment(s.CreateSegment(ctx, "", 1, "fr", 100))
+	segment(s.CreateSegment(ctx, "", 1, "all", 50))
+	segment(s.UpdateSegment(ctx, "", 1, 2, "everyone", 100))
+	ok(t, s.ReorderSegments(ctx, "", 1, []int64{2, 1}))
+	ok(t, s.ReorderSegments(ctx, "", 1, []int64{1, 2}))
+	refused(s.ReorderSegments(ctx, "", 1, []int64{99}), entity.ErrNotFound)
+	ok(t, constraint(1, 1, "country", "EQ", `"FR"`))
+	ok(t, constraint(1, 1, "age", "GTE", "18"))
+	refused(constraint(1, 1, "country", "EQ", "FR"), entity.ErrInvalid)
+	ok(t, constraint(1, 1, "x", "EREG", `"^\d+$"`))
+	ok(t, constraint(1, 1, "x", "IN", `["a", "b"]`))
+	must[*entity.Constraint](t)(s.UpdateConstraint(ctx, "", 1, 1, 2, entity.Constraint{Property: "age", Operator: "GT", Value: "21"}))
+	ok(t, s.DeleteConstraint(ctx, "", 1, 1, 3))
+	ok(t, s.DeleteConstraint(ctx, "", 1, 1, 4))
+	ok(t, distribute(1, 1, entity.Distribution{VariantID: 1, VariantKey: "control", Percent: 50},
+		entity.Distribution{VariantID: 2, VariantKey: "treated", Percent: 50}))
+	refused(distribute(1, 1, entity.Distribution{VariantID: 9, VariantKey: "control", Percent: 100}), entity.ErrInvalid)
+	ok(t, distribute(1, 2, entity.Distribution{VariantID: 3, VariantKey: "third", Percent: 100}))
+	variant(s.UpdateVariant(ctx, "", 1, 2, "treatment2", nil))
+	refused(s.DeleteVariant(ctx, "", 1, 2), entity.ErrInvalid)
+	flag(s.CreateFlag(ctx, "", NewFlag{Description: "t", Key: "tmpl", Template: "simple_boolean_flag"}))
+	tag(s.CreateTag(ctx, "", 1, "web"))
+	tag(s.CreateTag(ctx, "", 1, "team a"))
+	tag(s.CreateTag(ctx, "", 1, "web"))
+	tag(s.CreateTag(ctx, "", 2, "web"))
+	ok(t, s.DeleteTag(ctx, "", 1, 2))
+	for _, id := range []int64{1, 2, 4} {
+		flag(s.SetFlagEnabled(ctx, "", id, true))
+	}
+	flag(s.DuplicateFlag(ctx, "", 1, "", ""))
+	flag(s.DuplicateFlag(ctx, "", 1, "copy", "a copy"))
+	flag(s.DuplicateFlag(ctx, "", 1, "", ""))
+	if id := must[int64](t)(s.MaxSnapshotID(ctx)); id != 39 {
+		t.Errorf("newest snapshot is %d", id)
+	}
+	ok(t, s.DeleteSegment(ctx, "", 1, 2))
+	refused(s.DeleteSegment(ctx, "", 1, 99), entity.ErrNotFound)
+	ok(t, distribute(1, 1, entity.Distribution{VariantID: 1, VariantKey: "control", Percent: 100}))
+	ok(t, s.DeleteVariant(ctx, "", 1, 2))
+	refused(s.DeleteVariant(ctx, "", 1, 1), entity.ErrInvalid)
+	ok(t, s.DeleteFlag(ctx, "", 2))
+	refused(s.DeleteFlag(ctx, "", 99), entity.ErrNotFound)
+	flag(s.RestoreFlag(ctx, "", 2))
+	_, err = s.DuplicateFlag(ctx, "", 1, "copy", "")
+	refused(err, entity.ErrDuplicateKey)
+	_, err = s.CreateFlag(ctx, "", NewFlag{Description: "again", Key: "second-flag"})
+	refused(err, entity.ErrDuplicateKey)
+}
+
+var (
+	randomKey = regexp.MustCompile(`^k[1-9a-z]{16}$`)
+	timeNames = map[string]bool{
+		"created_at": true, "updated_at": true, "deleted_at": true, "CreatedAt": true, "UpdatedAt": true, "DeletedAt": true,
+	}
+)
+
+// withoutTimes masks times and made-up keys, and opens the JSON of snapshots, so that rows of two runs can be compared.
+func withoutTimes(t *testing.T, rows []map[string]any) []any {
+	t.Helper()
+	masked := make([]any, len(rows))
+	for i, row := range rows {
+		masked[i] = mask(t, row)
+	}
+	return masked
+}
+
+func mask(t *testing.T, v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		masked := map[string]any{}
+		for name, one := range v {
+			if text, isText := one.([]byte); isText && name == "flag" {
+				var flag any
+				ok(t, json.Unmarshal(text, &flag))
+				one = flag
+			}
+			if timeNames[name] && one != nil {
+				one = "a time"
+			}
+			masked[name] = mask(t, one)
+		}
+		return masked
+	case []any:
+		masked := make([]any, len(v))
+		for i := range v {
+			masked[i] = mask(t, v[i])
+		}
+		return masked
+	case string:
+		if randomKey.MatchString(v) {
+			return "made up"
+		}
+	}
+	return v
+}
+
+// Tables on an empty database look as Flagr would have made them.
+func TestSameTablesAsFlagr(t *testing.T) {
+	t.Parallel()
+	flagr, own := openRaw(t, copyFlagrDatabase(t)), must[*sql.DB](t)(setup(t).db.DB())
+	for _, table := range []string{
+		"flags", "tags", "flags_tags", "segments", "constraints", "distributions", "variants", "flag_snapshots", "users", "flag_entity_types",
+	} {
+		for _, question := range []string{
+			"SELECT * FROM pragma_table_info('" + table + "')",
+			"SELECT `table`, `from`, `to`, on_update, on_delete FROM pragma_foreign_key_list('" + table + "') ORDER BY 1, 2",
+			"SELECT name, sql FROM sqlite_master WHERE type = 'index' AND tbl_name = '" + table + "' ORDER BY name",
+		} {
+			same(t, rowsOf(t, flagr, question), rowsOf(t, own, question))
+		}
+	}
+	same(t, []map[string]any{{"n": int64(10)}}, rowsOf(t, own, "SELECT count(*) AS n FROM sqlite_master WHERE type = 'table'"))
+}
+
+// A database that Flagr wrote opens as it is, however often, and goes on working.
+func TestFlagrDatabaseOpensUnharmed(t *testing.T) {
+	t.Parallel()
+	path := copyFlagrDatabase(t)
+	const schema = "SELECT * FROM sqlite_master ORDER BY rowid"
+	before := openRaw(t, path)
+	wantSchema, wantRows := rowsOf(t, before, schema), dump(t, rawDB{before})
+	wantDatar := rowsOf(t, before, "SELECT * FROM datar_hourly_events")
+	ok(t, before.Close())
+	for range 2 {
+		s := must[*Store](t)(Open(context.Background(), Options{Driver: "sqlite3", DSN: path}))
+		ok(t, s.Close())
+	}
+	after := openRaw(t, path)
+	same(t, wantSchema, rowsOf(t, after, schema))
+	same(t, wantRows, dump(t, rawDB{after}))
+	same(t, wantDatar, rowsOf(t, after, "SELECT * FROM datar_hourly_events"))
+
+	s := openFile(t, path)
+	flag := must[*entity.Flag](t)(s.Flag(t.Context(), 1))
+	if len(flag.Segments) != 1 || len(flag.Segments[0].Constraints) != 2 || len(flag.Variants) != 2 || len(flag.Tags) != 1 {
+		t.Errorf("flag 1 is %+v", flag)
+	}
+	changed := must[*entity.Flag](t)(s.SetFlagEnabled(t.Context(), "ann", 1, false))
+	if changed.SnapshotID != 45 {
+		t.Errorf("the first snapshot of our own has id %d", changed.SnapshotID)
+	}
+}
+
+// Columns and indexes that an older program did not know are added, and what is there stays.
+func TestMissingColumnsAndIndexesAreAdded(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "old.sqlite")
+	old := openRaw(t, path)
+	for _, statement := range []string{
+		"CREATE TABLE flags (id integer, created_at datetime, updated_at datetime, deleted_at datetime, key varchar(64), description text, odd blob, PRIMARY KEY (id))",
+		"INSERT INTO flags (id, key, description, odd) VALUES (7, 'old', 'd', x'00')",
+	} {
+		_, err := old.ExecContext(t.Context(), statement)
+		ok(t, err)
+	}
+	s := openFile(t, path)
+	flag := must[*entity.Flag](t)(s.UpdateFlag(t.Context(), "", 7, FlagPatch{Notes: ptr("n")}))
+	if flag.Key != "old" || flag.Notes != "n" || flag.EntityType != "" {
+		t.Errorf("flag is %+v", flag)
+	}
+	if _, err := s.CreateFlag(t.Context(), "", NewFlag{Description: "d", Key: "old"}); !errors.Is(err, entity.ErrDuplicateKey) {
+		t.Errorf("the unique index is missing: %v", err)
+	}
+	same(t, []map[string]any{{"odd": []byte{0}}}, rowsOf(t, old, "SELECT odd FROM flags"))
+}

@@ -1,0 +1,439 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"testing"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+)
+
+// setup opens a new database in a file of its own.
+func setup(t *testing.T) *Store {
+	t.Helper()
+	return openFile(t, filepath.Join(t.TempDir(), "flagr.sqlite"))
+}
+
+func openFile(t *testing.T, dsn string) *Store {
+	t.Helper()
+	s, err := Open(t.Context(), Options{Driver: "sqlite3", DSN: dsn})
+	if err != nil {
+		t.Fatalf("open %s: %v", dsn, err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return s
+}
+
+// must unwraps the result of a call that has to succeed.
+func must[T any](t *testing.T) func(T, error) T {
+	return func(v T, err error) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+func ok(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// fixture is flag 1 with variants 1 (control) and 2 (treatment), segments 1 and 2, constraint 1 in segment 1, and both
+// variants at 50 percent in segment 1; and flag 2 with variant 3 and segment 3.
+func fixture(t *testing.T) *Store {
+	t.Helper()
+	s := setup(t)
+	ctx := t.Context()
+	for _, key := range []string{"one", "two"} {
+		must[*entity.Flag](t)(s.CreateFlag(ctx, "ann", NewFlag{Description: "Flag " + key, Key: key}))
+	}
+	must[*entity.Variant](t)(s.CreateVariant(ctx, "ann", 1, "control", nil))
+	must[*entity.Variant](t)(s.CreateVariant(ctx, "ann", 1, "treatment", entity.Attachment{"color": "red"}))
+	must[*entity.Variant](t)(s.CreateVariant(ctx, "ann", 2, "other", nil))
+	must[*entity.Segment](t)(s.CreateSegment(ctx, "ann", 1, "first", 100))
+	must[*entity.Segment](t)(s.CreateSegment(ctx, "ann", 1, "second", 50))
+	must[*entity.Segment](t)(s.CreateSegment(ctx, "ann", 2, "foreign", 50))
+	must[*entity.Constraint](t)(s.CreateConstraint(ctx, "ann", 1, 1, entity.Constraint{Property: "country", Operator: "EQ", Value: `"FR"`}))
+	must[[]entity.Distribution](t)(s.ReplaceDistributions(ctx, "ann", 1, 1, []entity.Distribution{
+		{VariantID: 1, VariantKey: "control", Percent: 50}, {VariantID: 2, VariantKey: "treatment", Percent: 50},
+	}))
+	return s
+}
+
+// Every rule that refuses a change: the kind and text of the error, and that nothing is left of the change.
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	shares := func(percents ...uint) []entity.Distribution {
+		all := make([]entity.Distribution, len(percents))
+		for i, percent := range percents {
+			all[i] = entity.Distribution{VariantID: uint(i + 1), VariantKey: []string{"control", "treatment", "third"}[i], Percent: percent}
+		}
+		return all
+	}
+	keep := entity.Constraint{Property: "a", Operator: "EQ", Value: "1"}
+	for name, c := range map[string]struct {
+		call    func(ctx context.Context, s *Store) error
+		kind    error
+		message string
+	}{
+		"create: key taken": {func(ctx context.Context, s *Store) error {
+			_, err := s.CreateFlag(ctx, "bo", NewFlag{Description: "d", Key: "one"})
+			return err
+		}, entity.ErrDuplicateKey, "cannot create flag. flag key already exists"},
+		"create: key taken by a template": {func(ctx context.Context, s *Store) error {
+			_, err := s.CreateFlag(ctx, "bo", NewFlag{Description: "d", Key: "two", Template: templateBoolean})
+			return err
+		}, entity.ErrDuplicateKey, "cannot create flag. flag key already exists"},
+		"create: bad key": {func(ctx context.Context, s *Store) error {
+			_, err := s.CreateFlag(ctx, "bo", NewFlag{Description: "d", Key: "has space"})
+			return err
+		}, entity.ErrInvalid, `cannot create flag. key:has space should have the format ^[\w\d-/\.\:]+$`},
+		"create: no description": {func(ctx context.Context, s *Store) error {
+			_, err := s.CreateFlag(ctx, "bo", NewFlag{})
+			return err
+		}, entity.ErrInvalid, "description must not be empty"},
+		"create: NUL": {func(ctx context.Context, s *Store) error {
+			_, err := s.CreateFlag(ctx, "bo", NewFlag{Description: "a\x00b"})
+			return err
+		}, entity.ErrInvalid, "description must not contain the NUL character"},
+		"create: not UTF-8": {func(ctx context.Context, s *Store) error {
+			_, err := s.CreateFlag(ctx, "bo", NewFlag{Description: "a\xff"})
+			return err
+		}, entity.ErrInvalid, "description is not valid UTF-8"},
+		"create: unknown template": {func(ctx context.Context, s *Store) error {
+			_, err := s.CreateFlag(ctx, "bo", NewFlag{Description: "d", Template: "nope"})
+			return err
+		}, entity.ErrInvalid, "unknown value for template: nope"},
+		"update: no such flag": {func(ctx context.Context, s *Store) error {
+			_, err := s.UpdateFlag(ctx, "bo", 99, FlagPatch{})
+			return err
+		}, entity.ErrNotFound, "unable to find flag 99 in the database"},
+		"update: key taken": {func(ctx context.Context, s *Store) error {
+			_, err := s.UpdateFlag(ctx, "bo", 1, FlagPatch{Key: ptr("two")})
+			return err
+		}, entity.ErrDuplicateKey, "cannot update flag. flag key already exists"},
+		"update: empty key": {func(ctx context.Context, s *Store) error {
+			_, err := s.UpdateFlag(ctx, "bo", 1, FlagPatch{Key: ptr("")})
+			return err
+		}, entity.ErrInvalid, `cannot update flag. key: should have the format ^[\w\d-/\.\:]+$`},
+		"update: empty description": {func(ctx context.Context, s *Store) error {
+			_, err := s.UpdateFlag(ctx, "bo", 1, FlagPatch{Description: ptr("")})
+			return err
+		}, entity.ErrInvalid, "description must not be empty"},
+		"update: bad notes": {func(ctx context.Context, s *Store) error {
+			_, err := s.UpdateFlag(ctx, "bo", 1, FlagPatch{Notes: ptr("\x00")})
+			return err
+		}, entity.ErrInvalid, "notes must not contain the NUL character"},
+		"update: bad entity type": {func(ctx context.Context, s *Store) error {
+			_, err := s.UpdateFlag(ctx, "bo", 1, FlagPatch{EntityType: ptr("bad type!")})
+			return err
+		}, entity.ErrInvalid, `invalid entityType. key:bad type! should have the format ^[\w\d-/\.\:]+$`},
+		"update: entity type of a change that fails": {func(ctx context.Context, s *Store) error {
+			_, err := s.UpdateFlag(ctx, "bo", 1, FlagPatch{EntityType: ptr("user"), Key: ptr("two")})
+			return err
+		}, entity.ErrDuplicateKey, "cannot update flag. flag key already exists"},
+		"enable: no such flag": {func(ctx context.Context, s *Store) error {
+			_, err := s.SetFlagEnabled(ctx, "bo", -1, true)
+			return err
+		}, entity.ErrNotFound, "unable to find flag -1 in the database"},
+		"delete: no such flag": {func(ctx context.Context, s *Store) error {
+			return s.DeleteFlag(ctx, "bo", 99)
+		}, entity.ErrNotFound, "unable to find flag 99 in the database"},
+		"restore: no such flag": {func(ctx context.Context, s *Store) error {
+			_, err := s.RestoreFlag(ctx, "bo", 99)
+			return err
+		}, entity.ErrNotFound, "unable to find flag 99 in the database"},
+		"duplicate: no such flag": {func(ctx context.Context, s *Store) error {
+			_, err := s.DuplicateFlag(ctx, "bo", 99, "", "")
+			return err
+		}, entity.ErrNotFound, "unable to find flag 99 in the database"},
+		"duplicate: key taken": {func(ctx context.Context, s *Store) error {
+			_, err := s.DuplicateFlag(ctx, "bo", 1, "two", "")
+			return err
+		}, entity.ErrDuplicateKey, "cannot duplicate flag. flag key already exists"},
+		"variant: bad key": {func(ctx context.Context, s *Store) error {
+			_, err := s.CreateVariant(ctx, "bo", 1, "a b", nil)
+			return err
+		}, entity.ErrInvalid, `key:a b should have the format ^[\w\d-/\.\:]+$`},
+		"variant: no such flag": {func(ctx context.Context, s *Store) error {
+			_, err := s.CreateVariant(ctx, "bo", 99, "a", nil)
+			return err
+		}, entity.ErrNotFound, "unable to find flag 99 in the database"},
+		"variant of another flag: update": {func(ctx context.Context, s *Store) error {
+			_, err := s.UpdateVariant(ctx, "bo", 1, 3, "x", nil)
+			return err
+		}, entity.ErrNotFound, "variant 3 does not belong to flag 1"},
+		"variant of another flag: delete": {func(ctx context.Context, s *Store) error {
+			return s.DeleteVariant(ctx, "bo", 1, 3)
+		}, entity.ErrNotFound, "variant 3 does not belong to flag 1"},
+		"variant in use": {func(ctx context.Context, s *Store) error {
+			return s.DeleteVariant(ctx, "bo", 1, 2)
+		}, entity.ErrInvalid, "error deleting variant 2. distribution 2 still has non-zero distribution 50"},
+		"segment: rollout over 100": {func(ctx context.Context, s *Store) error {
+			_, err := s.CreateSegment(ctx, "bo", 1, "d", 101)
+			return err
+		}, entity.ErrInvalid, "rolloutPercent must be between 0 and 100, not 101"},
+		"segment of another flag: update": {func(ctx context.Context, s *Store) error {
+			_, err := s.UpdateSegment(ctx, "bo", 1, 3, "d", 1)
+			return err
+		}, entity.ErrNotFound, "segment 3 does not belong to flag 1"},
+		"segment: no such one": {func(ctx context.Context, s *Store) error {
+			return s.DeleteSegment(ctx, "bo", 1, 99)
+		}, entity.ErrNotFound, "segment 99 does not belong to flag 1"},
+		"reorder: segment of another flag": {func(ctx context.Context, s *Store) error {
+			return s.ReorderSegments(ctx, "bo", 1, []int64{2, 3})
+		}, entity.ErrNotFound, "segment 3 does not belong to flag 1"},
+		"reorder: twice the same": {func(ctx context.Context, s *Store) error {
+			return s.ReorderSegments(ctx, "bo", 1, []int64{2, 1, 2})
+		}, entity.ErrInvalid, "segmentIDs has 2 more than once"},
+		"reorder: none": {func(ctx context.Context, s *Store) error {
+			return s.ReorderSegments(ctx, "bo", 1, nil)
+		}, entity.ErrInvalid, "segmentIDs must not be empty"},
+		"constraint: unknown operator": {func(ctx context.Context, s *Store) error {
+			_, err := s.CreateConstraint(ctx, "bo", 1, 1, entity.Constraint{Property: "a", Operator: "LIKE", Value: "1"})
+			return err
+		}, entity.ErrInvalid, "not supported operator: LIKE"},
+		"constraint: no value": {func(ctx context.Context, s *Store) error {
+			_, err := s.UpdateConstraint(ctx, "bo", 1, 1, 1, entity.Constraint{Property: "a", Operator: "EQ"})
+			return err
+		}, entity.ErrInvalid, "value must not be empty"},
+		"constraint: segment of another flag": {func(ctx context.Context, s *Store) error {
+			_, err := s.CreateConstraint(ctx, "bo", 1, 3, keep)
+			return err
+		}, entity.ErrNotFound, "segment 3 does not belong to flag 1"},
+		"constraint of another segment: update": {func(ctx context.Context, s *Store) error {
+			_, err := s.UpdateConstraint(ctx, "bo", 1, 2, 1, keep)
+			return err
+		}, entity.ErrNotFound, "constraint 1 does not belong to segment 2"},
+		"constraint of another segment: delete": {func(ctx context.Context, s *Store) error {
+			return s.DeleteConstraint(ctx, "bo", 1, 2, 1)
+		}, entity.ErrNotFound, "constraint 1 does not belong to segment 2"},
+		"distributions: sum": {func(ctx context.Context, s *Store) error {
+			_, err := s.ReplaceDistributions(ctx, "bo", 1, 1, shares(60, 50))
+			return err
+		}, entity.ErrInvalid, "the sum of distributions' percent 110 is not 100"},
+		"distributions: none": {func(ctx context.Context, s *Store) error {
+			_, err := s.ReplaceDistributions(ctx, "bo", 1, 1, nil)
+			return err
+		}, entity.ErrInvalid, "the sum of distributions' percent 0 is not 100"},
+		"distributions: a sum that overflows": {func(ctx context.Context, s *Store) error {
+			_, err := s.ReplaceDistributions(ctx, "bo", 1, 1, shares(1<<63, 1<<63, 100))
+			return err
+		}, entity.ErrInvalid, "percent must be between 0 and 100, not 9223372036854775808"},
+		"distributions: unknown variant": {func(ctx context.Context, s *Store) error {
+			_, err := s.ReplaceDistributions(ctx, "bo", 1, 1, shares(0, 0, 100))
+			return err
+		}, entity.ErrInvalid, "error finding variantID 3 under this flag. expecting [1 2]"},
+		"distributions: wrong key": {func(ctx context.Context, s *Store) error {
+			_, err := s.ReplaceDistributions(ctx, "bo", 1, 1, []entity.Distribution{{VariantID: 1, VariantKey: "other", Percent: 100}})
+			return err
+		}, entity.ErrInvalid, "error matching variantID 1 with variantKey other. expecting control"},
+		"distributions: segment of another flag": {func(ctx context.Context, s *Store) error {
+			_, err := s.ReplaceDistributions(ctx, "bo", 1, 3, shares(100))
+			return err
+		}, entity.ErrNotFound, "segment 3 does not belong to flag 1"},
+		"tag: bad value": {func(ctx context.Context, s *Store) error {
+			_, err := s.CreateTag(ctx, "bo", 1, "bad!")
+			return err
+		}, entity.ErrInvalid, `value:bad! should have the format ^[ \w\d-/\.\:]+$`},
+		"tag: no such flag": {func(ctx context.Context, s *Store) error {
+			_, err := s.CreateTag(ctx, "bo", 99, "web")
+			return err
+		}, entity.ErrNotFound, "unable to find flag 99 in the database"},
+		"tag: not the flag's": {func(ctx context.Context, s *Store) error {
+			return s.DeleteTag(ctx, "bo", 1, 7)
+		}, entity.ErrNotFound, "tag 7 does not belong to flag 1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := fixture(t)
+			before := dump(t, s.db)
+			err := c.call(t.Context(), s)
+			if !errors.Is(err, c.kind) || err.Error() != c.message {
+				t.Errorf("got error %q, want %v with %q", err, c.kind, c.message)
+			}
+			same(t, before, dump(t, s.db))
+		})
+	}
+}
+
+// A deleted flag refuses every change but its restoration.
+func TestDeletedFlagIsFrozen(t *testing.T) {
+	t.Parallel()
+	s := fixture(t)
+	ctx := t.Context()
+	ok(t, s.DeleteFlag(ctx, "ann", 1))
+	before := dump(t, s.db)
+	constraint := entity.Constraint{Property: "a", Operator: "EQ", Value: "1"}
+	_, update := s.UpdateFlag(ctx, "", 1, FlagPatch{})
+	_, enable := s.SetFlagEnabled(ctx, "", 1, true)
+	_, copied := s.DuplicateFlag(ctx, "", 1, "", "")
+	_, tag := s.CreateTag(ctx, "", 1, "web")
+	_, variant := s.CreateVariant(ctx, "", 1, "x", nil)
+	_, rename := s.UpdateVariant(ctx, "", 1, 1, "x", nil)
+	_, segment := s.CreateSegment(ctx, "", 1, "x", 1)
+	_, change := s.UpdateSegment(ctx, "", 1, 1, "x", 1)
+	_, create := s.CreateConstraint(ctx, "", 1, 1, constraint)
+	_, distribute := s.ReplaceDistributions(ctx, "", 1, 1, []entity.Distribution{{VariantID: 1, VariantKey: "control", Percent: 100}})
+	for i, err := range []error{
+		update, enable, copied, tag, variant, rename, segment, change, create, distribute,
+		s.DeleteFlag(ctx, "", 1), s.DeleteVariant(ctx, "", 1, 1), s.DeleteSegment(ctx, "", 1, 1),
+		s.ReorderSegments(ctx, "", 1, []int64{1}), s.DeleteConstraint(ctx, "", 1, 1, 1),
+	} {
+		if !errors.Is(err, entity.ErrNotFound) {
+			t.Errorf("change %d of a deleted flag gave %v", i, err)
+		}
+	}
+	same(t, before, dump(t, s.db))
+
+	if _, err := s.CreateFlag(ctx, "", NewFlag{Description: "d", Key: "one"}); !errors.Is(err, entity.ErrDuplicateKey) {
+		t.Errorf("the key of a deleted flag could be taken: %v", err)
+	}
+	if restored := must[*entity.Flag](t)(s.RestoreFlag(ctx, "bo", 1)); restored.DeletedAt.Valid || restored.UpdatedBy != "bo" {
+		t.Errorf("restored flag is %+v", restored)
+	}
+	flag := must[*entity.Flag](t)(s.Flag(ctx, 1))
+	if len(flag.Variants) != 2 || len(flag.Segments) != 2 || len(flag.Segments[0].Distributions) != 2 {
+		t.Errorf("a restored flag lost parts: %+v", flag)
+	}
+}
+
+func TestDeleteVariantTakesEmptySharesAlong(t *testing.T) {
+	t.Parallel()
+	s := fixture(t)
+	ctx := t.Context()
+	must[[]entity.Distribution](t)(s.ReplaceDistributions(ctx, "", 1, 1, []entity.Distribution{
+		{VariantID: 1, VariantKey: "control", Percent: 100}, {VariantID: 2, VariantKey: "treatment"},
+	}))
+	ok(t, s.DeleteVariant(ctx, "", 1, 2))
+	shares := must[[]entity.Distribution](t)(s.Distributions(ctx, 1, 1))
+	if len(shares) != 1 || shares[0].VariantID != 1 {
+		t.Errorf("left distributions are %+v", shares)
+	}
+}
+
+func TestRenamedVariantKeepsItsShare(t *testing.T) {
+	t.Parallel()
+	s := fixture(t)
+	ctx := t.Context()
+	variant := must[*entity.Variant](t)(s.UpdateVariant(ctx, "", 1, 2, "renamed", nil))
+	if variant.Key != "renamed" || variant.Attachment["color"] != "red" {
+		t.Errorf("renamed variant is %+v", variant)
+	}
+	if shares := must[[]entity.Distribution](t)(s.Distributions(ctx, 1, 1)); shares[1].VariantKey != "renamed" {
+		t.Errorf("distribution still names %q", shares[1].VariantKey)
+	}
+	variant = must[*entity.Variant](t)(s.UpdateVariant(ctx, "", 1, 2, "renamed", entity.Attachment{}))
+	if variant.Attachment == nil || len(variant.Attachment) != 0 {
+		t.Errorf("an empty attachment became %v", variant.Attachment)
+	}
+}
+
+func TestListsOfWhatIsNotThereAreEmpty(t *testing.T) {
+	t.Parallel()
+	s := fixture(t)
+	ctx := t.Context()
+	for name, length := range map[string]int{
+		"variants":                  len(must[[]entity.Variant](t)(s.Variants(ctx, 99))),
+		"segments":                  len(must[[]entity.Segment](t)(s.Segments(ctx, -99))),
+		"tags":                      len(must[[]entity.Tag](t)(s.FlagTags(ctx, 99))),
+		"snapshots":                 len(must[[]entity.FlagSnapshot](t)(s.Snapshots(ctx, 99, SnapshotQuery{}))),
+		"constraints of another":    len(must[[]entity.Constraint](t)(s.Constraints(ctx, 2, 1))),
+		"distributions of another":  len(must[[]entity.Distribution](t)(s.Distributions(ctx, 2, 1))),
+		"flags by id":               len(must[[]entity.Flag](t)(s.FlagsByID(ctx, []int64{99}))),
+		"flags by id, without any":  len(must[[]entity.Flag](t)(s.FlagsByID(ctx, nil))),
+		"entity types of new store": len(must[[]string](t)(s.EntityTypes(ctx))),
+	} {
+		if length != 0 {
+			t.Errorf("%s: got %d", name, length)
+		}
+	}
+}
+
+// Who changed a flag may have a name that not every database could store.
+func TestOddNamesOfUsers(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	flag := must[*entity.Flag](t)(s.CreateFlag(t.Context(), "jos\xe9\x00", NewFlag{Description: "d"}))
+	if want := "jos\uFFFD"; flag.CreatedBy != want || flag.UpdatedBy != want {
+		t.Errorf("created by %q, updated by %q", flag.CreatedBy, flag.UpdatedBy)
+	}
+}
+
+func TestManyFlagsAtOnce(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	const flags = 2*idsPerQuery + 1
+	for i := range flags {
+		ok(t, s.db.Exec("INSERT INTO flags (id, key, description) VALUES (?, ?, ?)", i+1, fmt.Sprint("k", i), "d").Error)
+		ok(t, s.db.Exec("INSERT INTO segments (flag_id, rank) VALUES (?, 1), (?, 0)", i+1, i+1).Error)
+	}
+	all := must[[]entity.Flag](t)(s.EvalFlags(t.Context()))
+	if len(all) != flags {
+		t.Fatalf("got %d flags", len(all))
+	}
+	for _, flag := range all {
+		if len(flag.Segments) != 2 || flag.Segments[0].Rank != 0 {
+			t.Fatalf("flag %d has segments %+v", flag.ID, flag.Segments)
+		}
+	}
+	ids := make([]int64, 0, 2*40_000)
+	for i := range int64(40_000) { // more than SQLite takes as parameters of one query
+		ids = append(ids, i, i)
+	}
+	if got := must[[]entity.Flag](t)(s.FlagsByID(t.Context(), ids)); len(got) != flags {
+		t.Errorf("got %d flags by id", len(got))
+	}
+}
+
+// dump gives the rows of all tables by the names of the tables.
+func dump(t *testing.T, db interface {
+	DB() (*sql.DB, error)
+}) map[string][]map[string]any {
+	t.Helper()
+	connection := must[*sql.DB](t)(db.DB())
+	tables := map[string][]map[string]any{}
+	for _, name := range []string{
+		"flags", "tags", "flags_tags", "segments", "constraints", "distributions", "variants", "flag_snapshots", "users", "flag_entity_types",
+	} {
+		tables[name] = rowsOf(t, connection, "SELECT * FROM "+name+" ORDER BY 1, 2")
+	}
+	return tables
+}
+
+func rowsOf(t *testing.T, db *sql.DB, query string) []map[string]any {
+	t.Helper()
+	rows, err := db.QueryContext(t.Context(), query)
+	ok(t, err)
+	defer func() { _ = rows.Close() }()
+	columns := must[[]string](t)(rows.Columns())
+	all := []map[string]any{}
+	for rows.Next() {
+		values := make([]any, len(columns))
+		targets := make([]any, len(columns))
+		for i := range values {
+			targets[i] = &values[i]
+		}
+		ok(t, rows.Scan(targets...))
+		row := map[string]any{}
+		for i, column := range columns {
+			row[column] = values[i]
+		}
+		all = append(all, row)
+	}
+	ok(t, rows.Err())
+	return all
+}
