@@ -19,8 +19,9 @@ import (
 const (
 	// DefaultFlushInterval is the flush interval of an engine whose Options leave it zero.
 	DefaultFlushInterval = time.Minute
-	// MinFlushInterval and MaxFlushInterval bound Options.FlushInterval.
+	// MinFlushInterval is the least Options.FlushInterval.
 	MinFlushInterval = 50 * time.Millisecond
+	// MaxFlushInterval is the greatest Options.FlushInterval.
 	MaxFlushInterval = time.Hour
 	// DefaultMaxKeys is the key limit of an engine whose Options leave it zero. A key takes 64 bytes, and up to 32 more in
 	// the table that finds it: less than 10 MB in all.

@@ -1,0 +1,60 @@
+# Everything here needs Go and make, nothing else; `make check` also needs what integration_tests/README.md lists.
+
+GO            ?= go
+GOLANGCI_LINT ?= $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+BINARY        := bin/flagr-server
+# How often the exactness test of integration_tests repeats its 200,000 evaluations.
+ROUNDS        ?= 1
+
+# The race detector needs cgo, and cgo a C compiler.
+CC_FOUND := $(shell command -v $(firstword $(shell $(GO) env CC)) 2>/dev/null)
+ifneq ($(CC_FOUND),)
+RACE := -race
+TEST_ENV := CGO_ENABLED=1
+endif
+
+.PHONY: help build run test integration lint swagger swagger-check bench clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
+
+build: ## build bin/flagr-server
+	CGO_ENABLED=0 $(GO) build -trimpath -o $(BINARY) ./swagger_gen/cmd/flagr-server
+
+run: export HOST ?= localhost
+run: export PORT ?= 18000
+run: export FLAGR_DB_DBCONNECTION_DEBUG ?= false
+run: export FLAGR_RECORDER_ENABLED ?= true
+run: export FLAGR_RECORDER_TYPE ?= datar
+run: build ## start on SQLite with Datar on, and print what to try
+	@printf '\nFlagr with Datar on http://%s:%s/api/v1 (documentation under /docs). Stop it with Ctrl-C.\n' "$$HOST" "$$PORT"
+	@printf 'Flags and counts are kept in flagr.sqlite. Now paste this into another terminal:\n\n'
+	@sed -e '1d' -e "s|localhost:18000|$$HOST:$$PORT|" docs/first-steps.sh
+	@exec $(BINARY)
+
+test: ## all tests that need no server, with the race detector if there is a C compiler
+	@[ -n "$(RACE)" ] || echo "make test: no C compiler found, so the race detector is off"
+	$(TEST_ENV) $(GO) test $(RACE) ./pkg/... ./swagger_gen/...
+
+integration: build ## black-box tests against the built binary
+	$(GO) test -count=1 -timeout 20m ./integration_tests/... -server $(abspath $(BINARY)) -rounds $(ROUNDS)
+
+lint: ## go vet and golangci-lint
+	$(GO) vet ./...
+	$(GOLANGCI_LINT) run ./...
+
+swagger: ## regenerate swagger_gen/ from swagger.yaml
+	$(GO) tool swagger validate swagger.yaml
+	rm -rf swagger_gen/models swagger_gen/cmd swagger_gen/restapi/operations
+	rm -f swagger_gen/restapi/doc.go swagger_gen/restapi/embedded_spec.go swagger_gen/restapi/server.go
+	$(GO) tool swagger generate server -q -t swagger_gen -f swagger.yaml
+
+swagger-check: swagger ## fail if swagger_gen/ is not what swagger.yaml generates
+	@git diff --exit-code --stat -- swagger_gen && [ -z "$$(git status --porcelain -- swagger_gen)" ] || \
+		{ git status --short -- swagger_gen; echo "swagger_gen/ differs from swagger.yaml: run make swagger and commit"; exit 1; }
+
+bench: ## benchmarks of counting and evaluation, see docs/benchmarks.md
+	$(GO) test -run '^$$' -bench . -benchmem -cpu 1,2 ./pkg/datar ./pkg/eval
+
+clean: ## remove what was built
+	rm -rf bin
