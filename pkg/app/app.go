@@ -97,7 +97,7 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 			Logger:        a.logger,
 		})
 		if err != nil {
-			return nil, fmt.Errorf("open the database: %w", err)
+			return nil, err
 		}
 		a.onStop("database", func(context.Context) error { return db.Close() })
 		source = evalcache.FromStore(db)
@@ -159,7 +159,7 @@ func (a *App) Handler(api http.Handler) http.Handler {
 // Start loads the flags, which must succeed, and starts what runs in the background.
 func (a *App) Start(ctx context.Context) error {
 	if err := a.cache.Start(ctx); err != nil {
-		return fmt.Errorf("load the flags: %w", err)
+		return err
 	}
 	a.recorders.Start()
 	return nil

@@ -79,9 +79,6 @@ func NewDataRecorder(ctx context.Context, o RecorderOptions) (*DataRecorders, er
 // Datar is the engine behind the recorder datar, nil when that is off.
 func (d *DataRecorders) Datar() *datar.Engine { return d.datar }
 
-// Len is the number of recorders.
-func (d *DataRecorders) Len() int { return len(d.recorders) }
-
 // AsyncRecord gives one evaluation to each recorder.
 func (d *DataRecorders) AsyncRecord(r *eval.Result) {
 	for _, recorder := range d.recorders {

@@ -2,6 +2,7 @@ package handler
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"strings"
@@ -119,8 +120,8 @@ func TestWhichRecordersAreConstructed(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if all.Len() != tc.recorders || opened != tc.recorders || (all.Datar() != nil) != (tc.recorders > 0) {
-				t.Errorf("%d recorders, %d stores opened, want %d", all.Len(), opened, tc.recorders)
+			if len(all.recorders) != tc.recorders || opened != tc.recorders || (all.Datar() != nil) != (tc.recorders > 0) {
+				t.Errorf("%d recorders, %d stores opened, want %d", len(all.recorders), opened, tc.recorders)
 			}
 			lines := strings.Count(log.String(), "\n")
 			if lines != len(tc.log) {
@@ -148,5 +149,20 @@ func TestNewDataRecorderReportsAStoreThatDoesNotOpen(t *testing.T) {
 	})
 	if !errors.Is(err, broken) {
 		t.Errorf("error is %v", err)
+	}
+}
+
+func TestATimeThatIsNotKnownIsLeftOut(t *testing.T) {
+	t.Parallel()
+	encoded, err := json.Marshal(summaryModel([]datar.FlagSummary{
+		{FlagID: 1, Total: 2},
+		{FlagID: 3, Total: 1, LastEvaluatedAt: time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.FixedZone("", 3600))},
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `{"flags":[{"flagID":1,"totalEvalCount":2},{"flagID":3,"totalEvalCount":1,"lastEvaluatedAt":"2026-01-02T02:04:05.006Z"}]}`
+	if string(encoded) != want {
+		t.Errorf("summary is %s, want %s", encoded, want)
 	}
 }
