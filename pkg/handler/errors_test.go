@@ -17,32 +17,27 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/handler"
 )
 
-// brokenStore fails to find a flag, in the way that a test wants.
-type brokenStore struct {
+// failing is a store and a Datar in which every flag fails, flag n with error n.
+type failing struct {
 	handler.Store
-	err error
-}
-
-func (s brokenStore) Flag(context.Context, int64) (*entity.Flag, error) { return nil, s.err }
-
-// brokenDatar fails to answer, in the way that a test wants.
-type brokenDatar struct {
 	handler.Datar
-	err error
+	errors []error
 }
 
-func (d brokenDatar) QuerySummary(context.Context, datar.SummaryQuery) ([]datar.FlagSummary, error) {
-	return nil, d.err
+func (f failing) Flag(_ context.Context, id int64) (*entity.Flag, error) { return nil, f.errors[id-1] }
+
+func (f failing) QueryFlagSummaryBreakdown(_ context.Context, id int64, _ datar.BreakdownQuery) (*datar.FlagBreakdown, error) {
+	return nil, f.errors[id-1]
 }
 
-// broken serves the API over a store and a Datar that fail with the given error.
-func broken(t *testing.T, err error) *server {
+// setupFailing serves the API over a store and a Datar that fail.
+func setupFailing(t *testing.T, errs ...error) *server {
 	t.Helper()
 	log := &logBuffer{}
 	api := newAPI(t)
 	handler.New(handler.Options{
-		Store:  brokenStore{err: err},
-		Datar:  brokenDatar{err: err},
+		Store:  failing{errors: errs},
+		Datar:  failing{errors: errs},
 		Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}).Register(api)
 	return &server{Handler: api.Serve(nil), log: log}
@@ -50,7 +45,7 @@ func broken(t *testing.T, err error) *server {
 
 func TestErrorsBecomeStatuses(t *testing.T) {
 	t.Parallel()
-	for _, tc := range []struct {
+	cases := []struct {
 		name    string
 		err     error
 		status  int
@@ -64,16 +59,21 @@ func TestErrorsBecomeStatuses(t *testing.T) {
 		{"not counted", datar.ErrFlagNotFound, http.StatusNotFound, "flag not found", false},
 		{"database", errors.New("pq: password of flagr is s3cret"), http.StatusInternalServerError, "internal error", true},
 		{"database timeout", context.DeadlineExceeded, http.StatusInternalServerError, "internal error", true},
-	} {
-		for path, operation := range map[string]string{"/flags/1": "getFlag", "/datar/summary": "getDatarSummary"} {
-			t.Run(tc.name+" "+operation, func(t *testing.T) {
-				t.Parallel()
-				s := broken(t, tc.err)
-				got := call(t, s, http.MethodGet, path, nil)
+	}
+	var errs []error
+	for _, tc := range cases {
+		errs = append(errs, tc.err)
+	}
+	s := setupFailing(t, errs...)
+	for i, tc := range cases {
+		for path, operation := range map[string]string{"/flags/%d": "getFlag", "/datar/flags/%d/summary": "getDatarFlagSummary"} {
+			t.Run(tc.name+" "+operation, func(t *testing.T) { // one after the other, for their log lines
+				before := s.log.String()
+				got := call(t, s, http.MethodGet, fmt.Sprintf(path, i+1), nil)
 				if diff := cmp.Diff(object{"message": tc.message}, got.body); got.status != tc.status || diff != "" {
 					t.Errorf("answer is %d, want %d (-want +got):\n%s", got.status, tc.status, diff)
 				}
-				log := s.log.String()
+				log := strings.TrimPrefix(s.log.String(), before)
 				if !tc.logged {
 					if log != "" {
 						t.Errorf("a client's mistake was logged: %s", log)
@@ -90,7 +90,7 @@ func TestErrorsBecomeStatuses(t *testing.T) {
 
 func TestAClientThatLeavesIsNoServerError(t *testing.T) {
 	t.Parallel()
-	s := broken(t, fmt.Errorf("query: %w", context.Canceled))
+	s := setupFailing(t, fmt.Errorf("query: %w", context.Canceled))
 	ctx, leave := context.WithCancel(t.Context())
 	leave()
 	send(s, httptest.NewRequestWithContext(ctx, http.MethodGet, "/api/v1/flags/1", nil))
