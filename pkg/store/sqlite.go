@@ -114,7 +114,7 @@ func hasPragma(pragmas []string, name string) bool {
 }
 
 func (p *sqlitePool) PingContext(ctx context.Context) error {
-	err := p.writer.PingContext(ctx)
+	err := p.readers.PingContext(ctx) // the writer may be at work
 	var cause *gosqlite.Error
 	if errors.As(err, &cause) && cause.Code() == sqliteCannotOpen {
 		return fmt.Errorf("cannot open or create %s: its folder must exist and be writable", p.file)
