@@ -1,0 +1,208 @@
+package integration_tests
+
+import (
+	"bytes"
+	"errors"
+	"maps"
+	"net/http"
+	"os"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const (
+	// startDeadline and stopDeadline are far beyond what a server needs, also on a busy machine.
+	startDeadline = 30 * time.Second
+	stopDeadline  = 40 * time.Second
+)
+
+// environ holds environment variables by name.
+type environ map[string]string
+
+// with returns a copy in which the other variables win.
+func (e environ) with(other environ) environ {
+	merged := maps.Clone(e)
+	maps.Copy(merged, other)
+	return merged
+}
+
+// quick makes a server that takes any free port, counts with Datar, sees changes of flags soon, and logs little.
+var quick = environ{
+	"HOST":                            "127.0.0.1",
+	"PORT":                            "0",
+	"FLAGR_DB_DBCONNECTION_DEBUG":     "false",
+	"FLAGR_EVALCACHE_REFRESHINTERVAL": "50ms",
+	"FLAGR_RECORDER_ENABLED":          "true",
+	"FLAGR_RECORDER_TYPE":             "datar",
+}
+
+// process is a running server, known by what it writes and how it ends.
+type process struct {
+	cmd  *exec.Cmd
+	log  *logBuffer
+	done chan struct{} // closed when the process has ended
+}
+
+// launch runs the server in a folder of its own, with these variables and no others.
+func launch(t *testing.T, env environ, args ...string) *process {
+	t.Helper()
+	p := &process{cmd: exec.Command(*serverBinary, args...), log: &logBuffer{}, done: make(chan struct{})}
+	p.cmd.Dir = t.TempDir()
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		p.cmd.Env = append(p.cmd.Env, name+"="+env[name])
+	}
+	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(p.done)
+		_ = p.cmd.Wait() // how it ended is in ProcessState
+	}()
+	t.Cleanup(func() {
+		_ = p.cmd.Process.Kill() // fails when it has ended already
+		<-p.done
+	})
+	return p
+}
+
+// wait waits for the end of the process and returns its exit code.
+func (p *process) wait(t *testing.T) int {
+	t.Helper()
+	select {
+	case <-p.done:
+		return p.cmd.ProcessState.ExitCode()
+	case <-time.After(stopDeadline):
+		t.Fatalf("the server still runs after %s; its log:\n%s", stopDeadline, p.log)
+		return 0
+	}
+}
+
+// server is a running server that answers.
+type server struct {
+	*process
+	url    string // up to and with /api/v1
+	client *http.Client
+
+	env  environ
+	args []string
+}
+
+// start starts a server on this database, with further or other variables, and waits until it answers. When the test
+// ends it must stop cleanly, and its log must be free of errors.
+func start(t *testing.T, db database, dsn string, env environ, args ...string) *server {
+	t.Helper()
+	return startServer(t, quick.with(db.environ(dsn)).with(env), args...)
+}
+
+func startServer(t *testing.T, env environ, args ...string) *server {
+	t.Helper()
+	s := &server{process: launch(t, env, args...), env: env, args: args, client: newClient()}
+	t.Cleanup(func() {
+		select {
+		case <-s.done:
+		default:
+			s.stop(t, syscall.SIGTERM)
+		}
+		if log := s.log.String(); strings.Contains(log, "panic") || strings.Contains(log, "level=ERROR") {
+			t.Errorf("the server logged errors:\n%s", log)
+		}
+	})
+	poll(t, "the server to answer", func() bool {
+		select {
+		case <-s.done:
+			t.Fatalf("the server ended with code %d:\n%s", s.cmd.ProcessState.ExitCode(), s.log)
+		default:
+		}
+		// The process picks its port itself, so that two tests never fight for one.
+		match := serving.FindStringSubmatch(s.log.String())
+		if match == nil {
+			return false
+		}
+		s.url = match[1] + "/api/v1"
+		response, err := s.client.Get(s.url + "/health")
+		if err != nil {
+			return false
+		}
+		defer response.Body.Close()
+		return response.StatusCode == http.StatusOK
+	})
+	return s
+}
+
+// serving finds the address in what the server says when it listens.
+var serving = regexp.MustCompile(`Serving flagr at (http://[0-9.:\[\]]+)`)
+
+// stop asks the server to end, and fails the test unless it does so in time and with exit code 0.
+func (s *server) stop(t *testing.T, signal os.Signal) {
+	t.Helper()
+	if err := s.cmd.Process.Signal(signal); err != nil {
+		t.Fatalf("send %s: %v; the log:\n%s", signal, err, s.log)
+	}
+	if code := s.wait(t); code != 0 {
+		t.Errorf("after %s the exit code is %d, want 0; the log:\n%s", signal, code, s.log)
+	}
+	s.client.CloseIdleConnections()
+}
+
+// kill ends the server without a warning.
+func (s *server) kill(t *testing.T) {
+	t.Helper()
+	if err := s.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		t.Fatal(err)
+	}
+	<-s.done
+	s.client.CloseIdleConnections()
+}
+
+// again starts a new server with the settings of one that has ended, and so on the same database.
+func (s *server) again(t *testing.T) *server {
+	t.Helper()
+	return startServer(t, s.env, s.args...)
+}
+
+func newClient() *http.Client {
+	return &http.Client{
+		Transport: &http.Transport{MaxIdleConnsPerHost: 64},
+		Timeout:   time.Minute,
+	}
+}
+
+// poll waits until done, and fails the test if that takes too long.
+func poll(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	deadline := time.After(startDeadline)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-deadline:
+			t.Fatalf("waited in vain for %s", what)
+		case <-tick.C:
+		}
+	}
+}
+
+// logBuffer keeps what a process writes while others read it.
+type logBuffer struct {
+	mu     sync.Mutex
+	buffer bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.String()
+}
