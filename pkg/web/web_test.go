@@ -52,7 +52,8 @@ func TestRecoverCutsTheConnection(t *testing.T) {
 			t.Parallel()
 			var log bytes.Buffer
 			defer func() {
-				if cause := recover(); cause != http.ErrAbortHandler {
+				cause := recover()
+				if err, _ := cause.(error); !errors.Is(err, http.ErrAbortHandler) {
 					t.Errorf("panicked with %v, want http.ErrAbortHandler", cause)
 				}
 				if got := log.Len() > 0; got != tc.logged {
