@@ -27,16 +27,15 @@ func (a answer) String() string { return fmt.Sprintf("%d %s", a.status, a.body) 
 // call sends one request to a path under /api/v1. A string is sent as it is, any other body as JSON; nil sends none.
 func (s *server) call(t *testing.T, method, path string, body any) answer {
 	t.Helper()
-	a, err := s.try(t, method, path, body)
+	a, err := s.try(method, path, body)
 	if err != nil {
 		t.Fatalf("%s %s: %v; the log:\n%s", method, path, err, s.log)
 	}
 	return a
 }
 
-// try is call, for servers that may go away.
-func (s *server) try(t *testing.T, method, path string, body any) (answer, error) {
-	t.Helper()
+// try is call, for servers that may go away, and for goroutines.
+func (s *server) try(method, path string, body any) (answer, error) {
 	var reader io.Reader
 	switch b := body.(type) {
 	case nil:
@@ -45,13 +44,13 @@ func (s *server) try(t *testing.T, method, path string, body any) (answer, error
 	default:
 		encoded, err := json.Marshal(b)
 		if err != nil {
-			t.Fatal(err)
+			return answer{}, err
 		}
 		reader = bytes.NewReader(encoded)
 	}
 	request, err := http.NewRequest(method, s.url+path, reader)
 	if err != nil {
-		t.Fatal(err)
+		return answer{}, err
 	}
 	if body != nil {
 		request.Header.Set("Content-Type", "application/json")
