@@ -70,8 +70,30 @@ const (
 	Matched
 )
 
+// RecordSource tells what a Result reports.
+type RecordSource uint8
+
+// The sources of records.
+const (
+	// SourceEvaluation is a decision of this server.
+	SourceEvaluation RecordSource = iota
+	// SourceExposure is a client's word that an entity was shown a variant.
+	SourceExposure
+)
+
+// String is the source as records name it: evaluation or exposure.
+func (s RecordSource) String() string {
+	if s == SourceExposure {
+		return "exposure"
+	}
+	return "evaluation"
+}
+
 // Result is the answer to a Request. It is never changed after it was returned, so it may be kept and shared.
 type Result struct {
+	// RecordSource is SourceEvaluation for every answer to a Request. An exposure is recorded as a Result, too: without a
+	// segment and an attachment, and with Matched as its Reason if it names a variant.
+	RecordSource RecordSource
 	// Request is the request as used: with the made-up entity id and the flag's entity type.
 	Request Request
 	// FlagID, FlagKey, FlagSnapshotID and FlagTags are those of the flag that was found. When there is none, FlagID and

@@ -31,8 +31,11 @@ func NewDatarRecorder(ctx context.Context, o RecorderOptions) (*DatarRecorder, e
 	return &DatarRecorder{engine: engine}, nil
 }
 
-// AsyncRecord counts one evaluation in memory.
+// AsyncRecord counts one evaluation in memory. Exposures are not counted: they tell of evaluations that were.
 func (d *DatarRecorder) AsyncRecord(r *eval.Result) {
+	if r.RecordSource != eval.SourceEvaluation {
+		return
+	}
 	d.engine.Record(datar.Event{FlagID: r.FlagID, VariantID: r.VariantID, SegmentID: r.SegmentID, Time: r.Timestamp})
 }
 

@@ -7,9 +7,6 @@ import (
 	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
 )
 
-// recordSourceEvaluation tells an evaluation from a reported exposure.
-const recordSourceEvaluation = "evaluation"
-
 func evalResultModel(r *eval.Result) *models.EvalResult {
 	m := &models.EvalResult{
 		FlagID:             r.FlagID,
@@ -19,7 +16,7 @@ func evalResultModel(r *eval.Result) *models.EvalResult {
 		SegmentID:          r.SegmentID,
 		VariantID:          r.VariantID,
 		VariantKey:         r.VariantKey,
-		RecordSource:       recordSourceEvaluation,
+		RecordSource:       r.RecordSource.String(),
 		Timestamp:          r.Timestamp.UTC().Format(time.RFC3339),
 		DataRecordsEnabled: r.DataRecordsEnabled,
 		EvalContext:        evalContextModel(&r.Request),
