@@ -1,0 +1,149 @@
+package integration_tests
+
+import (
+	"net/http"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+func TestKillSwitch(t *testing.T) {
+	onEachDatabase(t, func(t *testing.T, db database) {
+		for name, env := range map[string]environ{
+			"recording off":       {"FLAGR_RECORDER_ENABLED": "false"},
+			"recording not named": {"FLAGR_RECORDER_ENABLED": ""},
+			"datar not listed":    {"FLAGR_RECORDER_TYPE": "kafka"},
+			"nothing listed":      {"FLAGR_RECORDER_TYPE": ""},
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				s := start(t, db, db.fresh(t), env)
+				f := newFlag(t, s, "uncounted")
+				awaitChanges(t, s)
+				if got := evaluate(t, s, f, "u", nil); got.VariantID != f.Variants[0].ID {
+					t.Errorf("evaluation gives variant %d, want %d", got.VariantID, f.Variants[0].ID)
+				}
+				for _, path := range []string{"/datar/summary", "/datar/flags/1/summary", "/datar/flags/999/summary"} {
+					a := s.call(t, http.MethodGet, path, nil)
+					var body struct{ Message string }
+					decode(t, a.body, &body)
+					if a.status != http.StatusServiceUnavailable || !strings.Contains(body.Message, "FLAGR_RECORDER_ENABLED") ||
+						!strings.Contains(body.Message, "FLAGR_RECORDER_TYPE") {
+						t.Errorf("%s: %s, want 503 with a message that says how to switch Datar on", path, a)
+					}
+				}
+			})
+		}
+	})
+}
+
+// TestCountsOutlastTheKillSwitch switches recording off and on again between restarts.
+func TestCountsOutlastTheKillSwitch(t *testing.T) {
+	onEachDatabase(t, func(t *testing.T, db database) {
+		dsn := db.fresh(t)
+		on := start(t, db, dsn, nil)
+		j := runMainJob(t, on)
+		checkMainJob(t, on, j)
+		on.stop(t, syscall.SIGTERM)
+
+		off := start(t, db, dsn, environ{"FLAGR_RECORDER_ENABLED": "false"})
+		evaluate(t, off, j.flag, "u", nil)
+		off.stop(t, syscall.SIGINT)
+
+		checkMainJob(t, start(t, db, dsn, nil), j)
+	})
+}
+
+func TestRecorderTypeIsAForgivingList(t *testing.T) {
+	onEachDatabase(t, func(t *testing.T, db database) {
+		s := start(t, db, db.fresh(t), environ{"FLAGR_RECORDER_TYPE": " kafka , datar,datar ,kafka, "})
+		j := runMainJob(t, s)
+		checkMainJob(t, s, j) // each evaluation is counted once, although datar is listed twice
+		if log := s.log.String(); strings.Count(log, "recorder kafka") != 1 {
+			t.Errorf("the log does not say once that kafka is not there:\n%s", log)
+		}
+	})
+}
+
+// TestWrongSettings starts servers that must refuse to: with exit code 1, and one line for the operator.
+func TestWrongSettings(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name string
+		env  environ
+		want []string // all of it is in the line
+	}{
+		{"unknown recorder", environ{"FLAGR_RECORDER_TYPE": "kafka, datadog"},
+			[]string{"FLAGR_RECORDER_TYPE", "datadog", "kafka, kinesis, pubsub, datar"}},
+		{"unknown recorder while recording is off", environ{"FLAGR_RECORDER_TYPE": "Datar", "FLAGR_RECORDER_ENABLED": "false"},
+			[]string{"FLAGR_RECORDER_TYPE", "Datar", "kafka, kinesis, pubsub, datar"}},
+		{"no boolean", environ{"FLAGR_RECORDER_ENABLED": "on"}, []string{"FLAGR_RECORDER_ENABLED", `"on"`, "true or false"}},
+		{"flush too often", environ{"FLAGR_RECORDER_DATAR_FLUSH_INTERVAL": "49ms"},
+			[]string{"FLAGR_RECORDER_DATAR_FLUSH_INTERVAL", "49ms", "50ms", "1h"}},
+		{"flush too rarely", environ{"FLAGR_RECORDER_DATAR_FLUSH_INTERVAL": "1h1s"},
+			[]string{"FLAGR_RECORDER_DATAR_FLUSH_INTERVAL", "1h1s", "50ms", "1h"}},
+		{"no unit", environ{"FLAGR_RECORDER_DATAR_FLUSH_INTERVAL": "60"},
+			[]string{"FLAGR_RECORDER_DATAR_FLUSH_INTERVAL", "60", "50ms", "1h"}},
+		{"never refreshed", environ{"FLAGR_EVALCACHE_REFRESHINTERVAL": "0s"}, []string{"FLAGR_EVALCACHE_REFRESHINTERVAL", "0s"}},
+		{"unknown driver", environ{"FLAGR_DB_DBDRIVER": "oracle"},
+			[]string{"FLAGR_DB_DBDRIVER", "oracle", "sqlite3, postgres, mysql, json_file, json_http"}},
+		{"port too high", environ{"PORT": "65536"}, []string{"PORT", "65536", "65535"}},
+		{"port is a word", environ{"PORT": "http"}, []string{"PORT", "http", "65535"}},
+		{"negative batch", environ{"FLAGR_EVAL_BATCH_SIZE": "-1"}, []string{"FLAGR_EVAL_BATCH_SIZE", "-1"}},
+		{"number too large", environ{"FLAGR_EVAL_BATCH_SIZE": "99999999999999999999"},
+			[]string{"FLAGR_EVAL_BATCH_SIZE", "99999999999999999999"}},
+		{"unknown level", environ{"FLAGR_LOGRUS_LEVEL": "loud"}, []string{"FLAGR_LOGRUS_LEVEL", "loud", "info"}},
+		{"authentication that is not there", environ{"FLAGR_JWT_AUTH_ENABLED": "true", "FLAGR_JWT_AUTH_SECRET": "s"},
+			[]string{"FLAGR_JWT_AUTH_ENABLED", "only false"}},
+		{"no folder for the database", environ{"FLAGR_DB_DBCONNECTIONSTR": filepath.Join("missing", "flagr.sqlite"),
+			"FLAGR_DB_DBCONNECTION_RETRY_ATTEMPTS": "0"}, []string{filepath.Join("missing", "flagr.sqlite")}},
+		{"no document", environ{"FLAGR_DB_DBDRIVER": "json_file", "FLAGR_DB_DBCONNECTIONSTR": "missing.json",
+			"FLAGR_RECORDER_ENABLED": "false"}, []string{"missing.json"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			p := launch(t, quick.with(tc.env))
+			if code := p.wait(t); code != 1 {
+				t.Errorf("the exit code is %d, want 1", code)
+			}
+			text := strings.TrimSuffix(p.log.String(), "\n")
+			if strings.Contains(text, "\n") {
+				t.Errorf("more than one line:\n%s", text)
+			}
+			for _, want := range tc.want {
+				if !strings.Contains(text, want) {
+					t.Errorf("%q is not in: %s", want, text)
+				}
+			}
+		})
+	}
+}
+
+// TestTakenPort starts a second server where one is listening already.
+func TestTakenPort(t *testing.T) {
+	onEachDatabase(t, func(t *testing.T, db database) {
+		dsn := db.fresh(t)
+		s := start(t, db, dsn, nil)
+		port := s.url[strings.LastIndex(s.url, ":")+1 : strings.LastIndex(s.url, "/api")]
+		second := launch(t, s.env.with(environ{"PORT": port}))
+		if code := second.wait(t); code != 1 {
+			t.Errorf("the exit code is %d, want 1", code)
+		}
+		if log := second.log.String(); !strings.Contains(log, port) || !strings.Contains(log, "address already in use") {
+			t.Errorf("the log does not say that port %s is taken:\n%s", port, log)
+		}
+		get[any](t, s, "/flags")
+	})
+}
+
+func TestHelp(t *testing.T) {
+	t.Parallel()
+	p := launch(t, nil, "--help")
+	if code := p.wait(t); code != 0 {
+		t.Errorf("the exit code is %d, want 0", code)
+	}
+	if !strings.Contains(p.log.String(), "--port") {
+		t.Errorf("the help does not name --port:\n%s", p.log)
+	}
+}
