@@ -237,3 +237,17 @@ func evaluate(t *testing.T, s *server, f flagAnswer, entityID string, context ob
 	return send[evaluation](t, s, http.MethodPost, "/evaluation",
 		object{"flagID": f.ID, "entityID": entityID, "entityContext": context})
 }
+
+// at gets a path that is not under /api/v1.
+func (s *server) at(t *testing.T, path string) answer {
+	t.Helper()
+	request, err := http.NewRequest(http.MethodGet, strings.TrimSuffix(s.url, "/api/v1")+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := s.do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
