@@ -23,10 +23,12 @@ var operatorTokens = map[string]string{
 	"NOTCONTAINS": "NOT CONTAINS",
 }
 
-// parserStop follows every text to be parsed. The parser looks for the end of a regex literal even beyond the end of
-// its input, for ever; here it finds a slash, and then a character that is an error. Behind a complete expression it
-// sees the 0, and stops there as it would at the end.
-const parserStop = " 0 / ;"
+// parserStop follows every text to be parsed, because the parser looks for the end of a regex literal beyond the end
+// of its input, for ever. Behind a complete expression the parser sees the parenthesis and stops, as it would at the
+// end; where it expects anything else, the semicolon is an error. The slashes end open regex literals: two of them,
+// because the parser reads the first one again when the literal is out of place. The line break, backquote and */ end
+// what may hide all that: a string or line comment, a raw string, a comment.
+const parserStop = "\n( ; / ; / ;\n` ( ; / ; / ;\n*/ ( ; / ; / ;"
 
 // Expr parses the constraint. A property with dots, such as user.tier, becomes a variable of just that name, which
 // stands for the member tier of the object user. The error matches ErrInvalid and tells the author of the constraint

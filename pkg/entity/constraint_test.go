@@ -25,7 +25,15 @@ func TestConstraintExpr(t *testing.T) {
 		"regex literal":            {entity.Constraint{Property: "x", Operator: "NEREG", Value: `/\d+/`}, `(x !~ "\\d+")`, []string{"x"}},
 		"regex literal left open":  {entity.Constraint{Property: "x", Operator: "EREG", Value: `/abc`}, "", nil},
 		"second one left open":     {entity.Constraint{Property: "x", Operator: "EREG", Value: `/a/ OR {y} == /b`}, "", nil},
+		"string left open in one":  {entity.Constraint{Property: "x", Operator: "EREG", Value: `/A"d+/`}, "", nil},
+		"raw string open in one":   {entity.Constraint{Property: "x", Operator: "EREG", Value: "/a`b/"}, "", nil},
+		"comment open in one":      {entity.Constraint{Property: "x", Operator: "EREG", Value: "/a /* ` b/"}, "", nil},
+		"comment left open":        {entity.Constraint{Property: "x", Operator: "EQ", Value: "1 /*"}, "", nil},
+		"line comment":             {entity.Constraint{Property: "x", Operator: "EREG", Value: "//"}, "", nil},
+		"regex out of place":       {entity.Constraint{Property: "x", Operator: "EQ", Value: "1 /a"}, "", nil},
+		"closed regex there":       {entity.Constraint{Property: "x", Operator: "EQ", Value: "1 /a/"}, "", nil},
 		"slash behind the end":     {entity.Constraint{Property: "x", Operator: "EQ", Value: `1) /`}, `(x == 1.000)`, []string{"x"}},
+		"comment behind the end":   {entity.Constraint{Property: "x", Operator: "EQ", Value: `1) /*`}, `(x == 1.000)`, []string{"x"}},
 		"string left open":         {entity.Constraint{Property: "x", Operator: "EQ", Value: `"`}, "", nil},
 		"list left open":           {entity.Constraint{Property: "x", Operator: "IN", Value: `["a"`}, "", nil},
 		"parenthesis left open":    {entity.Constraint{Property: "x", Operator: "EQ", Value: `("a"`}, "", nil},
@@ -64,4 +72,18 @@ func TestConstraintExpr(t *testing.T) {
 			}
 		})
 	}
+}
+
+// FuzzConstraintExpr looks for texts on which the parser panics or does not come to an end.
+func FuzzConstraintExpr(f *testing.F) {
+	for _, value := range []string{`"FR"`, `/abc`, "/a`b/", `/a /* b/`, `/A"d+/`, `'/`, `["a", "b"]`, `[1`, `1 AND {x} > 2`, `(({y}`, `1 /a/ /b`, `{@a-b}{c} !~ /`} {
+		f.Add("x", "EREG", value)
+		f.Add("x", "LT", value)
+	}
+	f.Fuzz(func(t *testing.T, property, operator, value string) {
+		expr, err := (&entity.Constraint{Property: property, Operator: operator, Value: value}).Expr()
+		if (expr == nil) != (err != nil) {
+			t.Errorf("got %v and error %v", expr, err)
+		}
+	})
 }

@@ -91,8 +91,8 @@ func (s RecordSource) String() string {
 
 // Result is the answer to a Request. It is never changed after it was returned, so it may be kept and shared.
 type Result struct {
-	// RecordSource is SourceEvaluation for every answer to a Request. An exposure is recorded as a Result, too: without a
-	// segment and an attachment, and with Matched as its Reason if it names a variant.
+	// RecordSource is SourceEvaluation for every answer to a Request. An exposure is recorded as a Result, too: it has
+	// neither a Reason, for nothing was decided, nor a segment and an attachment.
 	RecordSource RecordSource
 	// Request is the request as used: with the made-up entity id and the flag's entity type.
 	Request Request
@@ -102,8 +102,8 @@ type Result struct {
 	FlagKey        string
 	FlagSnapshotID int64
 	FlagTags       []string
-	// SegmentID, VariantID, VariantKey and VariantAttachment are set only when Reason is Matched. VariantAttachment
-	// belongs to the snapshot: read it only.
+	// SegmentID, VariantID, VariantKey and VariantAttachment are set only when Reason is Matched; but an exposure that
+	// names a variant has its VariantID and VariantKey. VariantAttachment belongs to the snapshot: read it only.
 	SegmentID         int64
 	VariantID         int64
 	VariantKey        string

@@ -25,6 +25,8 @@ type Options struct {
 	// BatchSize, when positive, is the most evaluations that one batch may ask for: entities × (ids + keys + 1 if there
 	// are tags), where repeated ids and keys count once.
 	BatchSize int
+	// ExposureBatchSize, when positive, is the most exposures that one call of Expose may report.
+	ExposureBatchSize int
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
