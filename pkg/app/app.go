@@ -126,10 +126,15 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 	}
 	a.onStop("recorders", a.recorders.Close)
 
+	var recorder eval.Recorder // nil when nothing is switched on, so that no exposure counts as recorded
+	if !a.recorders.Empty() {
+		recorder = a.recorders
+	}
 	handlerOptions := handler.Options{
-		Eval: eval.NewService(a.cache, a.recorders, eval.Options{
-			DebugEnabled: c.Eval.DebugEnabled,
-			BatchSize:    c.Eval.BatchSize,
+		Eval: eval.NewService(a.cache, recorder, eval.Options{
+			DebugEnabled:      c.Eval.DebugEnabled,
+			BatchSize:         c.Eval.BatchSize,
+			ExposureBatchSize: c.Exposure.BatchSize,
 		}),
 		Snapshots:        a.cache,
 		MaxGetQueryBytes: c.Eval.GetMaxURLBytes,

@@ -197,7 +197,7 @@ type InjectedContext struct {
 
 // Exposure is what clients may report about variants that were shown.
 type Exposure struct {
-	// BatchSize is the most rows of one request.
+	// BatchSize is the most rows of one request; 0 means no limit.
 	BatchSize int `env:"FLAGR_EXPOSURE_BATCH_SIZE" envDefault:"100" accepts:"a whole number, 0 or more"`
 }
 

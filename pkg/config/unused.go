@@ -36,7 +36,6 @@ var unavailables = []unavailable{
 	{variable: "FLAGR_EVAL_LOGGING_ENABLED", why: notYet},
 	{variable: "FLAGR_RATELIMITER_*", why: notYet},
 	{variable: "FLAGR_INJECTED_CONTEXT_*", why: notYet},
-	{variable: "FLAGR_EXPOSURE_*", why: notYet},
 	{variable: "FLAGR_RECORDER_FRAME_OUTPUT_MODE", why: notYet},
 	{variable: "FLAGR_RECORDER_KAFKA_*", why: notYet},
 	{variable: "FLAGR_RECORDER_KINESIS_*", why: notYet},

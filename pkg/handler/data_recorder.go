@@ -79,7 +79,10 @@ func NewDataRecorder(ctx context.Context, o RecorderOptions) (*DataRecorders, er
 // Datar is the engine behind the recorder datar, nil when that is off.
 func (d *DataRecorders) Datar() *datar.Engine { return d.datar }
 
-// AsyncRecord gives one evaluation to each recorder.
+// Empty reports whether there are no recorders at all.
+func (d *DataRecorders) Empty() bool { return len(d.recorders) == 0 }
+
+// AsyncRecord gives one evaluation or exposure to each recorder.
 func (d *DataRecorders) AsyncRecord(r *eval.Result) {
 	for _, recorder := range d.recorders {
 		recorder.AsyncRecord(r)

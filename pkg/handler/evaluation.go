@@ -20,6 +20,7 @@ import (
 type Evaluator interface {
 	Evaluate(ctx context.Context, r eval.Request) *eval.Result
 	EvaluateBatch(ctx context.Context, r eval.BatchRequest) ([]*eval.Result, error)
+	Exposer
 }
 
 // PostEvaluation evaluates one flag for one entity.

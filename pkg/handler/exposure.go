@@ -1,14 +1,62 @@
 package handler
 
 import (
-	"net/http"
+	"context"
+	"time"
 
 	"github.com/go-openapi/runtime/middleware"
 
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
+	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
 	exposureapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/exposure"
 )
 
-// PostExposures is not there yet.
-func (h *Handler) PostExposures(exposureapi.PostExposuresParams) middleware.Responder {
-	return reply(http.StatusNotImplemented, "exposures are not implemented in this version: nothing was logged")
+// Exposer records exposures. It is the same service as the Evaluator, so that both leave through one door.
+type Exposer interface {
+	Expose(ctx context.Context, exposures []eval.Exposure) (recorded int, refused []eval.ExposureError, err error)
+}
+
+// PostExposures records what entities were shown.
+func (h *Handler) PostExposures(p exposureapi.PostExposuresParams) middleware.Responder {
+	exposures := make([]eval.Exposure, len(p.Body.Exposures))
+	for i, row := range p.Body.Exposures {
+		exposures[i] = exposureOf(row)
+	}
+	recorded, refused, err := h.eval.Expose(p.HTTPRequest.Context(), exposures)
+	if err != nil {
+		return h.fail(p.HTTPRequest, err)
+	}
+	response := &models.ExposuresResponse{
+		LoggedCount: int64(recorded),
+		Message:     "Exposures logged successfully",
+		Errors:      []*models.ExposureRowError{},
+	}
+	for _, r := range refused {
+		response.Errors = append(response.Errors, &models.ExposureRowError{Index: int64(r.Index), Message: r.Err.Error()})
+	}
+	return exposureapi.NewPostExposuresOK().WithPayload(response)
+}
+
+// exposureOf takes a null row, which the generated validation lets through, for one without any field.
+func exposureOf(row *models.Exposure) eval.Exposure {
+	if row == nil {
+		return eval.Exposure{}
+	}
+	e := eval.Exposure{
+		FlagID:         row.FlagID,
+		FlagKey:        row.FlagKey,
+		VariantID:      row.VariantID,
+		VariantKey:     row.VariantKey,
+		EntityType:     row.EntityType,
+		EntityContext:  row.EntityContext,
+		FlagSnapshotID: row.FlagSnapshotID,
+	}
+	if row.EntityID != nil {
+		e.EntityID = *row.EntityID
+	}
+	// An empty text is parsed as the beginning of Unix time, which nobody means.
+	if t := time.Time(row.Timestamp); t.Unix() != 0 {
+		e.Timestamp = t
+	}
+	return e
 }

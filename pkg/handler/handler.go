@@ -95,7 +95,7 @@ func (h *Handler) Register(api *operations.FlagrAPI) {
 	api.EvaluationGetEvaluationBatchHandler = evaluationapi.GetEvaluationBatchHandlerFunc(h.GetEvaluationBatch)
 	api.EvaluationPostEvaluationBatchHandler = evaluationapi.PostEvaluationBatchHandlerFunc(h.PostEvaluationBatch)
 
-	api.ExposurePostExposuresHandler = exposureapi.PostExposuresHandlerFunc(h.PostExposures)
+	api.ExposurePostExposuresHandler = exposureapi.PostExposuresHandlerFunc(withStore(h, h.PostExposures))
 
 	api.ExportGetExportEvalCacheJSONHandler = exportapi.GetExportEvalCacheJSONHandlerFunc(h.GetExportEvalCacheJSON)
 	api.ExportGetExportSqliteHandler = exportapi.GetExportSqliteHandlerFunc(h.GetExportSqlite)
@@ -146,7 +146,7 @@ func withStore[P any](h *Handler, operation func(P) middleware.Responder) func(P
 		return operation
 	}
 	return func(P) middleware.Responder {
-		return reply(http.StatusNotImplemented, "not implemented in eval-only mode: this server reads its flags from a "+
-			"JSON document and has no database to read or change them in")
+		return reply(http.StatusNotImplemented, "not implemented in eval-only mode: this server evaluates flags and serves "+
+			"nothing else (FLAGR_EVAL_ONLY_MODE, or flags from a JSON document)")
 	}
 }
