@@ -1,0 +1,137 @@
+// Package recorder streams records of evaluations and exposures out of the process: Record is one of them, in the frame
+// that consumers read, and Sink is a bounded queue in front of a Transport, which speaks to one kind of broker.
+//
+// Whatever a broker does, the caller of Sink.AsyncRecord never waits for it. What cannot be kept or delivered is dropped
+// and counted by reason, so that at any moment recorded = delivered + pending + dropped.
+package recorder
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/base64"
+	"sync"
+
+	"golang.org/x/crypto/nacl/secretbox"
+)
+
+// KeySize is the length of an encryption key in bytes.
+const KeySize = 32
+
+// nonceSize is what secretbox asks for.
+const nonceSize = 24
+
+// Framing says how payloads are wrapped. It belongs to all recorders together, so that each frame is built once.
+type Framing struct {
+	// RawJSON nests the payload as a JSON object in Frame; otherwise it is nested as text.
+	RawJSON bool
+	// Key encrypts the payload in SealedFrame.
+	Key [KeySize]byte
+	// NoPlain and Sealed say which frames will be asked for: Frame unless NoPlain, SealedFrame only if Sealed.
+	NoPlain, Sealed bool
+}
+
+// NewKey makes a key of a text: shorter ones are filled up with zero bytes, of longer ones the first KeySize bytes count.
+func NewKey(text string) (key [KeySize]byte) {
+	copy(key[:], text)
+	return key
+}
+
+// Payload gives the JSON that a record is about. It is called at most once, in a goroutine of a Sink.
+type Payload interface {
+	MarshalPayload() ([]byte, error)
+}
+
+// Record is one evaluation or exposure on its way to one sink or several, which share it. Its frames are built when the
+// first sink asks for one, outside the request, and then kept until the last sink has let go of the record.
+type Record struct {
+	key     string
+	size    int
+	framing *Framing
+
+	once          sync.Once
+	payload       Payload // nil once the frames are built
+	plain, sealed []byte
+	err           error
+}
+
+// NewRecord makes a record. The key, an entity id, decides on the partition. Size is about how many bytes of memory the
+// record keeps alive, from which queues learn when they are full. The framing must not change any more.
+func NewRecord(key string, size int, framing *Framing, payload Payload) *Record {
+	return &Record{key: key, size: size, framing: framing, payload: payload}
+}
+
+// Key is what the record is partitioned by.
+func (r *Record) Key() string { return r.key }
+
+// Frame gives {"payload":"...","encrypted":false}, or {"payload":{...}} if the framing says so. Do not change it. The
+// error is permanent: the payload cannot be turned into JSON.
+func (r *Record) Frame() ([]byte, error) {
+	r.once.Do(r.build)
+	return r.plain, r.err
+}
+
+// SealedFrame gives {"payload":"...","encrypted":true}: the payload encrypted and authenticated by NaCl's secretbox under
+// Framing.Key, with the nonce of 24 bytes in front of it, in base64. Whatever the framing says, the payload is a text: an
+// encrypted one cannot be a JSON object. Do not change the frame. The errors are those of Frame.
+func (r *Record) SealedFrame() ([]byte, error) {
+	r.once.Do(r.build)
+	return r.sealed, r.err
+}
+
+func (r *Record) build() {
+	payload, err := r.payload.MarshalPayload()
+	r.payload = nil
+	if err != nil {
+		r.err = err
+		return
+	}
+	if !r.framing.NoPlain {
+		r.plain = plainFrame(payload, r.framing.RawJSON)
+	}
+	if r.framing.Sealed {
+		r.sealed = sealedFrame(payload, &r.framing.Key)
+	}
+}
+
+func plainFrame(payload []byte, rawJSON bool) []byte {
+	const rawStart, rawEnd = `{"payload":`, `}`
+	const textStart, textEnd = `{"payload":"`, `","encrypted":false}`
+	if rawJSON {
+		frame := make([]byte, 0, len(rawStart)+len(payload)+len(rawEnd))
+		frame = append(frame, rawStart...)
+		frame = append(frame, payload...)
+		return append(frame, rawEnd...)
+	}
+	escapes := bytes.Count(payload, []byte{'"'}) + bytes.Count(payload, []byte{'\\'})
+	frame := make([]byte, 0, len(textStart)+len(payload)+escapes+len(textEnd))
+	frame = append(frame, textStart...)
+	frame = appendEscaped(frame, payload)
+	return append(frame, textEnd...)
+}
+
+// appendEscaped appends JSON text as the inside of a JSON string. Compact JSON has no control characters, so that only
+// quotes and backslashes need a backslash.
+func appendEscaped(dst, json []byte) []byte {
+	for {
+		i := bytes.IndexAny(json, `"\`)
+		if i < 0 {
+			return append(dst, json...)
+		}
+		dst = append(dst, json[:i]...)
+		dst = append(dst, '\\', json[i])
+		json = json[i+1:]
+	}
+}
+
+func sealedFrame(payload []byte, key *[KeySize]byte) []byte {
+	const start, end = `{"payload":"`, `","encrypted":true}`
+	var nonce [nonceSize]byte
+	_, _ = rand.Read(nonce[:]) // never fails: it ends the process instead
+	sealed := make([]byte, nonceSize, nonceSize+len(payload)+secretbox.Overhead)
+	copy(sealed, nonce[:])
+	sealed = secretbox.Seal(sealed, payload, &nonce, key)
+	frame := make([]byte, 0, len(start)+base64.StdEncoding.EncodedLen(len(sealed))+len(end))
+	frame = append(frame, start...)
+	frame = base64.StdEncoding.AppendEncode(frame, sealed)
+	return append(frame, end...)
+}

@@ -1,0 +1,550 @@
+package recorder
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// broker is a transport that a test tells what to do. send, if set, decides about each batch.
+type broker struct {
+	mu      sync.Mutex
+	send    func(ctx context.Context, batch []*Record) []error
+	batches [][]string // keys, of what arrived
+	closed  int
+}
+
+func (b *broker) Send(ctx context.Context, batch []*Record) []error {
+	b.mu.Lock()
+	send := b.send
+	b.mu.Unlock()
+	var errs []error
+	if send != nil {
+		errs = send(ctx, batch)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var keys []string
+	for i, r := range batch {
+		if errs == nil || errs[i] == nil {
+			keys = append(keys, r.Key())
+		}
+	}
+	if keys != nil {
+		b.batches = append(b.batches, keys)
+	}
+	return errs
+}
+
+func (b *broker) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed++
+	return nil
+}
+
+func (b *broker) become(send func(ctx context.Context, batch []*Record) []error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.send = send
+}
+
+func (b *broker) arrived() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var keys []string
+	for _, batch := range b.batches {
+		keys = append(keys, batch...)
+	}
+	return keys
+}
+
+var errDown = errors.New("nobody listens")
+
+func down(_ context.Context, batch []*Record) []error { return FailAll(len(batch), errDown) }
+
+// hung takes a batch and answers only when the context ends.
+func hung(ctx context.Context, batch []*Record) []error {
+	<-ctx.Done()
+	return FailAll(len(batch), ctx.Err())
+}
+
+// setup makes a sink with batches of 10 records; change adjusts its options.
+func setup(t *testing.T, change func(*Options)) (*Sink, *broker, *logBuffer) {
+	t.Helper()
+	b, log := &broker{}, &logBuffer{}
+	logger := slog.New(slog.NewTextHandler(log, nil))
+	o := Options{
+		Name:         "test",
+		Transport:    b,
+		Health:       NewHealth(logger),
+		BatchRecords: 10,
+		BatchBytes:   1 << 20,
+		Logger:       logger,
+	}
+	if change != nil {
+		change(&o)
+	}
+	return NewSink(o), b, log
+}
+
+func record(key string) *Record { return NewRecord(key, 100, &Framing{}, &jsonPayload{text: "{}"}) }
+
+func recordMany(s *Sink, from, to int) (keys []string) {
+	for i := from; i < to; i++ {
+		key := fmt.Sprint(i)
+		keys = append(keys, key)
+		s.AsyncRecord(record(key))
+	}
+	return keys
+}
+
+// check compares counts, and that they add up.
+func check(t *testing.T, s *Sink, delivered uint64, pending int, dropped map[Reason]uint64) {
+	t.Helper()
+	stats := s.Stats()
+	sum := stats.Delivered + uint64(stats.Pending)
+	for _, n := range stats.Dropped {
+		sum += n
+	}
+	if stats.Recorded != sum {
+		t.Errorf("recorded %d is not the sum of delivered, pending and dropped: %+v", stats.Recorded, stats)
+	}
+	if stats.Delivered != delivered || stats.Pending != pending || stats.PendingBytes != int64(100*pending) {
+		t.Errorf("delivered %d, pending %d of %d bytes; want %d, %d", stats.Delivered, stats.Pending, stats.PendingBytes, delivered, pending)
+	}
+	if dropped == nil {
+		dropped = map[Reason]uint64{}
+	}
+	if diff := cmp.Diff(dropped, stats.Dropped); diff != "" {
+		t.Errorf("dropped (-want +got):\n%s", diff)
+	}
+}
+
+func closeWithin(t *testing.T, s *Sink, d time.Duration) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	defer cancel()
+	return s.Close(ctx)
+}
+
+func TestEverythingArrivesInOrder(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, b, _ := setup(t, nil)
+		want := recordMany(s, 0, 25) // before Start, too
+		s.Start()
+		want = append(want, recordMany(s, 25, 137)...)
+		if err := closeWithin(t, s, time.Second); err != nil {
+			t.Error(err)
+		}
+		if diff := cmp.Diff(want, b.arrived()); diff != "" {
+			t.Errorf("arrived (-want +got):\n%s", diff)
+		}
+		for _, batch := range b.batches {
+			if len(batch) > 10 {
+				t.Errorf("a batch of %d", len(batch))
+			}
+		}
+		check(t, s, 137, 0, nil)
+		if state := s.Stats().State; state != Working || b.closed != 1 {
+			t.Errorf("state is %s, transport closed %d times", state, b.closed)
+		}
+	})
+}
+
+func TestLingering(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, b, _ := setup(t, func(o *Options) { o.Linger = time.Second })
+		s.Start()
+		recordMany(s, 0, 3)
+		wait := func(d time.Duration) {
+			<-time.After(d) // fake time, which passes only when everybody waits
+			synctest.Wait()
+		}
+		wait(999 * time.Millisecond)
+		check(t, s, 0, 3, nil)
+		wait(2 * time.Millisecond)
+		check(t, s, 3, 0, nil)
+
+		recordMany(s, 3, 13) // a full batch does not wait
+		synctest.Wait()
+		check(t, s, 13, 0, nil)
+
+		recordMany(s, 13, 14)
+		if err := s.Flush(t.Context()); err != nil {
+			t.Error(err)
+		}
+		check(t, s, 14, 0, nil)
+		if len(b.batches) != 3 {
+			t.Errorf("batches are %v", b.batches)
+		}
+
+		recordMany(s, 14, 15)
+		start := time.Now()
+		if err := closeWithin(t, s, time.Minute); err != nil || time.Since(start) != 0 {
+			t.Errorf("close took %s, %v", time.Since(start), err)
+		}
+		check(t, s, 15, 0, nil)
+	})
+}
+
+func TestBatchesAreBoundedByBytes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, b, _ := setup(t, func(o *Options) { o.BatchBytes = 250 })
+		recordMany(s, 0, 5)
+		s.AsyncRecord(NewRecord("large", 1000, &Framing{}, &jsonPayload{text: "{}"}))
+		s.Start()
+		if err := closeWithin(t, s, time.Second); err != nil {
+			t.Error(err)
+		}
+		want := [][]string{{"0", "1"}, {"2", "3"}, {"4"}, {"large"}}
+		if diff := cmp.Diff(want, b.batches); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestAFullQueueDropsAndCounts(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name   string
+		change func(*Options)
+		kept   int
+	}{
+		{"records", func(o *Options) { o.MaxRecords = 30 }, 30},
+		{"bytes", func(o *Options) { o.MaxBytes = 1250 }, 12},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s, b, log := setup(t, tc.change)
+				b.become(down)
+				s.Start()
+				recordMany(s, 0, 1000)
+				synctest.Wait()
+				check(t, s, 0, tc.kept, map[Reason]uint64{QueueFull: uint64(1000 - tc.kept)})
+				if n := strings.Count(log.String(), "recorder drops records"); n != 1 {
+					t.Errorf("%d lines about drops:\n%s", n, log)
+				}
+
+				b.become(nil)
+				if err := s.Flush(t.Context()); err != nil {
+					t.Error(err)
+				}
+				check(t, s, uint64(tc.kept), 0, map[Reason]uint64{QueueFull: uint64(1000 - tc.kept)})
+				recordMany(s, 1000, 1001)
+				s.AsyncRecord(NewRecord("huge", 1<<40, &Framing{}, &jsonPayload{text: "{}"}))
+				if err := closeWithin(t, s, time.Second); err != nil {
+					t.Error(err)
+				}
+				s.AsyncRecord(record("late"))
+				check(t, s, uint64(tc.kept+1), 0, map[Reason]uint64{QueueFull: uint64(1000 - tc.kept), TooLarge: 1, Closed: 1})
+			})
+		})
+	}
+}
+
+func TestAnOutageKeepsOrderAndCostsTwoLogLines(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, b, log := setup(t, nil)
+		b.become(down)
+		s.Start()
+		want := recordMany(s, 0, 35)
+		<-time.After(10 * time.Minute)
+		synctest.Wait()
+		stats := s.Stats()
+		if stats.State != Failing || stats.LastError != errDown.Error() || stats.Retried == 0 {
+			t.Errorf("stats are %+v", stats)
+		}
+		check(t, s, 0, 35, nil)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := s.Flush(ctx); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), errDown.Error()) {
+			t.Errorf("flush gives %v", err)
+		}
+
+		b.become(nil)
+		<-time.After(longestPause)
+		synctest.Wait()
+		if diff := cmp.Diff(want, b.arrived()); diff != "" {
+			t.Errorf("arrived (-want +got):\n%s", diff)
+		}
+		check(t, s, 35, 0, nil)
+		if n := strings.Count(log.String(), "\n"); n != 2 {
+			t.Errorf("the outage has %d lines:\n%s", n, log)
+		}
+		if err := closeWithin(t, s, time.Second); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestOnlyWhatFailedIsSentAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, b, _ := setup(t, nil)
+		attempts := map[string]int{}
+		b.become(func(_ context.Context, batch []*Record) []error {
+			errs := make([]error, len(batch))
+			for i, r := range batch {
+				attempts[r.Key()]++
+				switch {
+				case r.Key() == "3":
+					errs[i] = Drop(Rejected, errors.New("malformed"))
+				case r.Key() == "4":
+					errs[i] = Drop(TooLarge, errors.New("too large"))
+				case r.Key() >= "5" && attempts[r.Key()] < 3:
+					errs[i] = errDown
+				}
+			}
+			return errs
+		})
+		recordMany(s, 0, 10)
+		s.Start()
+		if err := closeWithin(t, s, time.Minute); err != nil {
+			t.Error(err)
+		}
+		check(t, s, 8, 0, map[Reason]uint64{Rejected: 1, TooLarge: 1})
+		want := [][]string{{"0", "1", "2"}, {"5", "6", "7", "8", "9"}}
+		if diff := cmp.Diff(want, b.batches); diff != "" {
+			t.Errorf("batches (-want +got):\n%s", diff)
+		}
+		if stats := s.Stats(); stats.Retried != 10 {
+			t.Errorf("retried %d, want 10", stats.Retried)
+		}
+	})
+}
+
+func TestCloseCountsWhatItCouldNotDeliver(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name string
+		send func(context.Context, []*Record) []error
+	}{{"down", down}, {"hung", hung}} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s, b, _ := setup(t, func(o *Options) { o.Concurrency = 2 })
+				b.become(tc.send)
+				s.Start()
+				recordMany(s, 0, 55)
+				start := time.Now()
+				err := closeWithin(t, s, 3*time.Second)
+				if took := time.Since(start); took > 3*time.Second {
+					t.Errorf("close took %s", took)
+				}
+				if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "55 records") {
+					t.Errorf("error is %v", err)
+				}
+				check(t, s, 0, 0, map[Reason]uint64{Undelivered: 55})
+				if b.closed != 1 {
+					t.Errorf("transport closed %d times", b.closed)
+				}
+				if again := closeWithin(t, s, time.Second); !errors.Is(again, err) && again.Error() != err.Error() {
+					t.Errorf("the second call gives %v", again)
+				}
+			})
+		})
+	}
+}
+
+func TestCloseWithoutStart(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, b, _ := setup(t, nil)
+		recordMany(s, 0, 5)
+		if err := closeWithin(t, s, time.Second); err != nil {
+			t.Error(err)
+		}
+		s.Start()
+		check(t, s, 0, 0, map[Reason]uint64{Undelivered: 5})
+		if b.closed != 1 {
+			t.Errorf("transport closed %d times", b.closed)
+		}
+	})
+}
+
+func TestConcurrencyIsBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, b, _ := setup(t, func(o *Options) { o.Concurrency = 3 })
+		var mu sync.Mutex
+		running, most := 0, 0
+		b.become(func(_ context.Context, _ []*Record) []error {
+			mu.Lock()
+			running++
+			most = max(most, running)
+			mu.Unlock()
+			<-time.After(time.Second)
+			mu.Lock()
+			running--
+			mu.Unlock()
+			return nil
+		})
+		recordMany(s, 0, 100)
+		s.Start()
+		if err := closeWithin(t, s, time.Minute); err != nil {
+			t.Error(err)
+		}
+		if most != 3 {
+			t.Errorf("at most %d ran at once, want 3", most)
+		}
+		check(t, s, 100, 0, nil)
+	})
+}
+
+// probed is a broker that can be probed.
+type probed struct {
+	broker
+	mu   sync.Mutex
+	errs []error
+}
+
+func (p *probed) Probe(context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.errs) == 0 {
+		return nil
+	}
+	err := p.errs[0]
+	p.errs = p.errs[1:]
+	return err
+}
+
+func TestABrokerThatIsDownAtStartIsKnownBeforeTheFirstRecord(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := &probed{errs: []error{errDown, errDown, errDown}}
+		s, _, log := setup(t, func(o *Options) { o.Transport = p })
+		if state := s.Stats().State; state != Unproven {
+			t.Errorf("state is %s", state)
+		}
+		s.Start()
+		synctest.Wait()
+		if stats := s.Stats(); stats.State != Failing || stats.LastError != errDown.Error() {
+			t.Errorf("stats are %+v", stats)
+		}
+		<-time.After(time.Second)
+		synctest.Wait()
+		if state := s.Stats().State; state != Working {
+			t.Errorf("state is %s", state)
+		}
+		if n := strings.Count(log.String(), "\n"); n != 2 {
+			t.Errorf("%d lines:\n%s", n, log)
+		}
+		if err := closeWithin(t, s, time.Second); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Under the race detector: many recorders, a broker that fails now and then, flushes and a Close in between.
+func TestCountsAddUpUnderConcurrency(t *testing.T) {
+	t.Parallel()
+	s, b, _ := setup(t, func(o *Options) { o.Concurrency = 4; o.MaxRecords = 500 })
+	var mu sync.Mutex
+	calls := 0
+	b.become(func(_ context.Context, batch []*Record) []error {
+		mu.Lock()
+		calls++
+		fail := calls%50 == 1
+		mu.Unlock()
+		if fail {
+			return FailAll(len(batch), errDown)
+		}
+		return nil
+	})
+	s.Start()
+	const workers, each = 8, 2000
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			for i := range each {
+				s.AsyncRecord(record(fmt.Sprint(w, i)))
+			}
+		})
+	}
+	wg.Go(func() {
+		for range 20 {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+			_ = s.Flush(ctx)
+			cancel()
+			stats := s.Stats()
+			sum := stats.Delivered + uint64(stats.Pending) + stats.Dropped[QueueFull]
+			if stats.Recorded != sum || stats.Pending > 500 {
+				t.Errorf("%+v", stats)
+			}
+		}
+	})
+	wg.Wait()
+	if err := closeWithin(t, s, 10*time.Second); err != nil {
+		t.Error(err)
+	}
+	stats := s.Stats()
+	if stats.Recorded != workers*each || stats.Delivered+stats.Dropped[QueueFull] != workers*each || stats.Pending != 0 {
+		t.Errorf("%+v", stats)
+	}
+	if got := uint64(len(b.arrived())); got != stats.Delivered {
+		t.Errorf("%d arrived, %d counted", got, stats.Delivered)
+	}
+}
+
+func BenchmarkAsyncRecord(b *testing.B) {
+	for _, tc := range []struct {
+		name string
+		send func(context.Context, []*Record) []error
+	}{{"delivering", nil}, {"dead", hung}} {
+		b.Run(tc.name, func(b *testing.B) {
+			transport := &broker{send: tc.send}
+			if tc.send == nil {
+				transport.send = func(_ context.Context, batch []*Record) []error {
+					return FailAll(len(batch), Drop(Rejected, errDown)) // keeps the fake from remembering keys
+				}
+			}
+			logger := slog.New(slog.DiscardHandler)
+			s := NewSink(Options{Name: "test", Transport: transport, Health: NewHealth(logger), BatchRecords: 10_000, BatchBytes: 8 << 20, Logger: logger})
+			s.Start()
+			r := record("k")
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					s.AsyncRecord(r)
+				}
+			})
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			_ = s.Close(ctx)
+		})
+	}
+}
+
+// logBuffer is a buffer that many goroutines can write to.
+type logBuffer struct {
+	mu     sync.Mutex
+	buffer bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.String()
+}

@@ -1,0 +1,75 @@
+package recorder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// Transport speaks to one kind of broker. A Sink calls it.
+type Transport interface {
+	// Send delivers a batch, which is never empty, and waits for the answer. It returns nil if everything was delivered,
+	// else one entry for each record, nil for a delivered one. A record with an error made by Drop is given up; any other
+	// error means that the record may be sent again, and will be. When ctx ends, Send returns soon. Send may be called by
+	// as many goroutines at once as Options.Concurrency says.
+	Send(ctx context.Context, batch []*Record) []error
+	// Close gives up what the transport holds. It is called once, when no Send runs any more, even after a Send that was
+	// not left in time.
+	Close() error
+}
+
+// Prober is a Transport that can tell whether its broker can be reached before there is anything to send.
+type Prober interface {
+	Probe(ctx context.Context) error
+}
+
+// Reason says why a record was dropped.
+type Reason string
+
+// The reasons for a drop. There are no others, so they can be labels of a metric.
+const (
+	// QueueFull: as many records or bytes as the queue may hold were waiting.
+	QueueFull Reason = "queue_full"
+	// Closed: the record came after Close.
+	Closed Reason = "closed"
+	// TooLarge: no queue, or no broker, takes a record of this size.
+	TooLarge Reason = "too_large"
+	// Rejected: the broker refuses this record, and would always do so.
+	Rejected Reason = "rejected"
+	// RetriesExhausted: the broker answered with errors for as many times as may be tried.
+	RetriesExhausted Reason = "retries_exhausted"
+	// Undelivered: Close had to end before the record was confirmed. It may have arrived all the same.
+	Undelivered Reason = "undelivered"
+	// Unencodable: the record cannot be turned into JSON.
+	Unencodable Reason = "unencodable"
+)
+
+// dropError is what Drop makes.
+type dropError struct {
+	reason Reason
+	err    error
+}
+
+func (e *dropError) Error() string { return fmt.Sprintf("dropped (%s): %v", e.reason, e.err) }
+func (e *dropError) Unwrap() error { return e.err }
+
+// Drop makes an error that says to a Sink that a record must not be sent again.
+func Drop(reason Reason, err error) error { return &dropError{reason, err} }
+
+// DropReason gives the reason of an error made by Drop, and "" for others.
+func DropReason(err error) Reason {
+	var d *dropError
+	if errors.As(err, &d) {
+		return d.reason
+	}
+	return ""
+}
+
+// FailAll is the result of a Send that failed as a whole.
+func FailAll(n int, err error) []error {
+	errs := make([]error, n)
+	for i := range errs {
+		errs[i] = err
+	}
+	return errs
+}
