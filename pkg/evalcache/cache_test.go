@@ -1,0 +1,321 @@
+package evalcache_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"gorm.io/gorm"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
+	"github.com/flagr-datar/flagr-datar/pkg/evalcache"
+)
+
+// fakeStore has one flag, whose snapshot id is the version.
+type fakeStore struct {
+	mu      sync.Mutex
+	version int64
+	loads   int
+	err     error // of both methods
+	hang    bool  // until the context ends
+	// onVersion runs between reading the version and returning it.
+	onVersion func()
+}
+
+func (s *fakeStore) set(change func(*fakeStore)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(s)
+}
+
+func (s *fakeStore) MaxSnapshotID(ctx context.Context) (int64, error) {
+	s.mu.Lock()
+	version, err, hang, onVersion := s.version, s.err, s.hang, s.onVersion
+	s.mu.Unlock()
+	if hang {
+		<-ctx.Done()
+		return 0, ctx.Err()
+	}
+	if onVersion != nil {
+		onVersion()
+	}
+	return version, err
+}
+
+func (s *fakeStore) EvalFlags(context.Context) ([]entity.Flag, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.loads++
+	return []entity.Flag{{Model: gorm.Model{ID: 1}, Key: "k", SnapshotID: uint(s.version)}}, s.err
+}
+
+type fixture struct {
+	*evalcache.Cache
+	store *fakeStore
+	log   *bytes.Buffer // read it only when the cache is idle
+}
+
+func setup(o evalcache.Options) *fixture {
+	f := &fixture{store: &fakeStore{version: 1}, log: &bytes.Buffer{}}
+	o.Logger = slog.New(slog.NewTextHandler(f.log, nil))
+	f.Cache = evalcache.New(evalcache.FromStore(f.store), o)
+	return f
+}
+
+func (f *fixture) version() uint { return f.Snapshot().Flag(1, "").SnapshotID }
+
+func TestRefresh(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := setup(evalcache.Options{RefreshInterval: 3 * time.Second, RefreshTimeout: time.Second})
+		if f.Snapshot().Flag(1, "k") != nil || !f.LastCheck().IsZero() {
+			t.Error("flags are there before the start")
+		}
+		started := time.Now()
+		if err := f.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = f.Stop(t.Context()) }()
+		if f.version() != 1 || !f.LastCheck().Equal(started) {
+			t.Errorf("after the start: version %d, last check %v", f.version(), f.LastCheck())
+		}
+		wait := func(d time.Duration) { time.Sleep(d); synctest.Wait() }
+
+		before := f.Snapshot()
+		wait(3 * time.Second)
+		if f.store.loads != 1 || f.Snapshot() != before {
+			t.Errorf("unchanged flags were loaded %d times", f.store.loads)
+		}
+		if got := f.LastCheck().Sub(started); got != 3*time.Second {
+			t.Errorf("last check %v after the start, want 3s", got)
+		}
+
+		f.store.set(func(s *fakeStore) { s.version = 2 })
+		wait(2 * time.Second)
+		if f.version() != 1 {
+			t.Error("reloaded before the interval was over")
+		}
+		wait(time.Second)
+		if f.version() != 2 || f.store.loads != 2 {
+			t.Errorf("after a change: version %d, %d loads", f.version(), f.store.loads)
+		}
+
+		f.store.set(func(s *fakeStore) { s.version, s.err = 3, errors.New("database is gone") })
+		wait(9 * time.Second)
+		if f.version() != 2 || f.LastCheck().Sub(started) != 6*time.Second {
+			t.Errorf("in the outage: version %d, last check after %v", f.version(), f.LastCheck().Sub(started))
+		}
+		if got := strings.Count(f.log.String(), "database is gone"); got != 1 {
+			t.Errorf("one outage was logged %d times:\n%s", got, f.log)
+		}
+		f.store.set(func(s *fakeStore) { s.err = nil })
+		wait(3 * time.Second)
+		if f.version() != 3 {
+			t.Errorf("after the outage: version %d", f.version())
+		}
+
+		f.store.set(func(s *fakeStore) { s.version, s.hang = 4, true })
+		wait(5 * time.Second) // the interval and the timeout
+		f.store.set(func(s *fakeStore) { s.hang = false })
+		wait(3 * time.Second)
+		if f.version() != 4 || !strings.Contains(f.log.String(), "deadline exceeded") {
+			t.Errorf("after a hanging database: version %d, log:\n%s", f.version(), f.log)
+		}
+	})
+}
+
+// TestChangeWhileLoading changes the flags after their version was read: the next refresh must load them again.
+func TestChangeWhileLoading(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := setup(evalcache.Options{RefreshInterval: time.Second})
+		f.store.onVersion = func() {
+			f.store.set(func(s *fakeStore) { s.version, s.onVersion = 2, nil })
+		}
+		if err := f.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2500 * time.Millisecond)
+		if err := f.Stop(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if f.version() != 2 || f.store.loads != 2 {
+			t.Errorf("version %d after %d loads, want 2 after 2", f.version(), f.store.loads)
+		}
+	})
+}
+
+func TestStartAndStop(t *testing.T) {
+	t.Parallel()
+	t.Run("failing first load", func(t *testing.T) {
+		t.Parallel()
+		f := setup(evalcache.Options{})
+		f.store.err = errors.New("database is gone")
+		if err := f.Start(t.Context()); !errors.Is(err, f.store.err) {
+			t.Errorf("got error %v", err)
+		}
+		f.store.err = nil
+		if err := f.Start(t.Context()); err != nil {
+			t.Errorf("second try: %v", err)
+		}
+		if err := f.Stop(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("twice", func(t *testing.T) {
+		t.Parallel()
+		f := setup(evalcache.Options{})
+		if err := f.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Start(t.Context()); err == nil {
+			t.Error("no error on the second start")
+		}
+		for range 2 {
+			if err := f.Stop(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+		if f.version() != 1 {
+			t.Error("the snapshot is gone after Stop")
+		}
+	})
+	t.Run("stop before start", func(t *testing.T) {
+		t.Parallel()
+		f := setup(evalcache.Options{})
+		if err := f.Stop(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if err := f.Start(t.Context()); err == nil {
+			t.Error("started after Stop")
+		}
+	})
+	t.Run("stop ends a hanging first load", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			f := setup(evalcache.Options{})
+			f.store.hang = true
+			failed := make(chan error)
+			go func() { failed <- f.Start(t.Context()) }()
+			synctest.Wait()
+			go func() { _ = f.Stop(t.Context()) }()
+			if err := <-failed; !errors.Is(err, context.Canceled) {
+				t.Errorf("got error %v", err)
+			}
+		})
+	})
+	t.Run("the context of start does not end the refreshing", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			f := setup(evalcache.Options{})
+			ctx, cancel := context.WithCancel(t.Context())
+			if err := f.Start(ctx); err != nil {
+				t.Fatal(err)
+			}
+			cancel()
+			f.store.set(func(s *fakeStore) { s.version = 2 })
+			time.Sleep(4 * time.Second) // beyond the default interval
+			if err := f.Stop(t.Context()); err != nil || f.version() != 2 {
+				t.Errorf("version %d, error %v", f.version(), err)
+			}
+		})
+	})
+	t.Run("stop keeps its deadline", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			blocked := make(chan struct{})
+			f := setup(evalcache.Options{})
+			if err := f.Start(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			f.store.set(func(s *fakeStore) { s.onVersion = func() { <-blocked } })
+			time.Sleep(4 * time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			if err := f.Stop(ctx); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("got error %v", err)
+			}
+			close(blocked)
+			if err := f.Stop(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	})
+}
+
+// TestEvaluateWhileReloading is for the race detector: evaluations run while snapshots are swapped, and versions never
+// go backwards.
+func TestEvaluateWhileReloading(t *testing.T) {
+	t.Parallel()
+	f := setup(evalcache.Options{RefreshInterval: time.Millisecond})
+	if err := f.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	service := eval.NewService(f, nil, eval.Options{})
+	deadline := time.Now().Add(10 * time.Second)
+	var group sync.WaitGroup
+	for range 4 {
+		group.Go(func() {
+			last := int64(0)
+			for last < 20 && time.Now().Before(deadline) {
+				got := service.Evaluate(t.Context(), eval.Request{FlagID: 1}).FlagSnapshotID
+				if got < last {
+					t.Errorf("version %d after %d", got, last)
+				}
+				if last = got; got == f.last() {
+					f.store.set(func(s *fakeStore) { s.version++ })
+				}
+			}
+			if last < 20 {
+				t.Errorf("stuck at version %d", last)
+			}
+		})
+	}
+	group.Wait()
+	if err := f.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func (f *fixture) last() (version int64) {
+	f.store.set(func(s *fakeStore) { version = s.version })
+	return version
+}
+
+func TestProblemsAreLoggedOnce(t *testing.T) {
+	t.Parallel()
+	source := &brokenSource{}
+	var log bytes.Buffer
+	synctest.Test(t, func(t *testing.T) {
+		cache := evalcache.New(source, evalcache.Options{RefreshInterval: time.Second, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		if err := cache.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(3500 * time.Millisecond)
+		if err := cache.Stop(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if got := strings.Count(log.String(), "constraint 5 never matches"); got != 1 || source.loads < 4 {
+		t.Errorf("logged %d times in %d loads:\n%s", got, source.loads, log.String())
+	}
+}
+
+type brokenSource struct{ loads int }
+
+func (s *brokenSource) Version(context.Context) (string, error) { return strconv.Itoa(s.loads), nil }
+
+func (s *brokenSource) Flags(context.Context) ([]entity.Flag, error) {
+	s.loads++
+	return []entity.Flag{{Model: gorm.Model{ID: 1}, Key: "k", Segments: []entity.Segment{{
+		Model: gorm.Model{ID: 2}, Constraints: []entity.Constraint{{Model: gorm.Model{ID: 5}, Property: "x", Operator: "EQ", Value: "FR"}},
+	}}}}, nil
+}
