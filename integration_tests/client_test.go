@@ -3,6 +3,7 @@ package integration_tests
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -64,9 +65,8 @@ func (s *server) do(request *http.Request) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
-	return answer{response.StatusCode, response.Header, body}, err
+	return answer{response.StatusCode, response.Header, body}, errors.Join(err, response.Body.Close())
 }
 
 // send is call for what must work, and decodes the answer; with T = any it may also be empty.

@@ -84,7 +84,7 @@ func eachRow(t *testing.T, db *sql.DB, query string, take func(scan func(...any)
 	if err != nil {
 		t.Fatalf("%s: %v", query, err)
 	}
-	defer rows.Close()
+	defer func() { _ = rows.Close() }() // rows.Err says what went wrong
 	for rows.Next() {
 		take(func(into ...any) {
 			if err := rows.Scan(into...); err != nil {

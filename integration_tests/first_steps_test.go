@@ -31,7 +31,7 @@ func TestFirstSteps(t *testing.T) {
 		t.Fatalf("no settings found in the Makefile: %v", env)
 	}
 	env["PORT"] = "0" // the usual one may be taken
-	s := startServer(t, env)
+	s := startIn(t, t.TempDir(), env)
 
 	script, err := filepath.Abs(filepath.Join("..", "docs", "first-steps.sh"))
 	if err != nil {

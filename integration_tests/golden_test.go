@@ -152,7 +152,7 @@ func TestGoldenEvaluations(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := startServer(t, quick.with(environ{
+	s := startIn(t, t.TempDir(), quick.with(environ{
 		"FLAGR_DB_DBDRIVER":        "json_file",
 		"FLAGR_DB_DBCONNECTIONSTR": document,
 		"FLAGR_RECORDER_ENABLED":   "false",

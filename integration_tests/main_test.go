@@ -33,7 +33,7 @@ func run(m *testing.M) int {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
-		defer os.RemoveAll(dir)
+		defer func() { _ = os.RemoveAll(dir) }()
 		*serverBinary = filepath.Join(dir, "flagr-server")
 		build := exec.Command("go", "build", "-trimpath", "-o", *serverBinary, "../swagger_gen/cmd/flagr-server")
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")

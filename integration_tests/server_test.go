@@ -49,11 +49,11 @@ type process struct {
 	done chan struct{} // closed when the process has ended
 }
 
-// launch runs the server in a folder of its own, with these variables and no others.
-func launch(t *testing.T, env environ, args ...string) *process {
+// launch runs the server in a folder, with these variables and no others.
+func launch(t *testing.T, dir string, env environ, args ...string) *process {
 	t.Helper()
 	p := &process{cmd: exec.Command(*serverBinary, args...), log: &logBuffer{}, done: make(chan struct{})}
-	p.cmd.Dir = t.TempDir()
+	p.cmd.Dir = dir
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		p.cmd.Env = append(p.cmd.Env, name+"="+env[name])
 	}
@@ -98,12 +98,13 @@ type server struct {
 // ends it must stop cleanly, and its log must be free of errors.
 func start(t *testing.T, db database, dsn string, env environ, args ...string) *server {
 	t.Helper()
-	return startServer(t, quick.with(db.environ(dsn)).with(env), args...)
+	return startIn(t, t.TempDir(), quick.with(db.environ(dsn)).with(env), args...)
 }
 
-func startServer(t *testing.T, env environ, args ...string) *server {
+// startIn is start for any folder and variables.
+func startIn(t *testing.T, dir string, env environ, args ...string) *server {
 	t.Helper()
-	s := &server{process: launch(t, env, args...), env: env, args: args, client: newClient()}
+	s := &server{process: launch(t, dir, env, args...), env: env, args: args, client: newClient()}
 	t.Cleanup(func() {
 		select {
 		case <-s.done:
@@ -130,8 +131,7 @@ func startServer(t *testing.T, env environ, args ...string) *server {
 		if err != nil {
 			return false
 		}
-		defer response.Body.Close()
-		return response.StatusCode == http.StatusOK
+		return response.Body.Close() == nil && response.StatusCode == http.StatusOK
 	})
 	return s
 }
@@ -161,10 +161,10 @@ func (s *server) kill(t *testing.T) {
 	s.client.CloseIdleConnections()
 }
 
-// again starts a new server with the settings of one that has ended, and so on the same database.
+// again starts a new server where one has ended: with its settings, in its folder, on its database.
 func (s *server) again(t *testing.T) *server {
 	t.Helper()
-	return startServer(t, s.env, s.args...)
+	return startIn(t, s.cmd.Dir, s.env, s.args...)
 }
 
 func newClient() *http.Client {

@@ -103,7 +103,7 @@ func TestWrongSettings(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			p := launch(t, quick.with(tc.env))
+			p := launch(t, t.TempDir(), quick.with(tc.env))
 			if code := p.wait(t); code != 1 {
 				t.Errorf("the exit code is %d, want 1", code)
 			}
@@ -126,7 +126,7 @@ func TestTakenPort(t *testing.T) {
 		dsn := db.fresh(t)
 		s := start(t, db, dsn, nil)
 		port := s.url[strings.LastIndex(s.url, ":")+1 : strings.LastIndex(s.url, "/api")]
-		second := launch(t, s.env.with(environ{"PORT": port}))
+		second := launch(t, t.TempDir(), s.env.with(environ{"PORT": port}))
 		if code := second.wait(t); code != 1 {
 			t.Errorf("the exit code is %d, want 1", code)
 		}
@@ -139,7 +139,7 @@ func TestTakenPort(t *testing.T) {
 
 func TestHelp(t *testing.T) {
 	t.Parallel()
-	p := launch(t, nil, "--help")
+	p := launch(t, t.TempDir(), nil, "--help")
 	if code := p.wait(t); code != 0 {
 		t.Errorf("the exit code is %d, want 0", code)
 	}
