@@ -137,7 +137,6 @@ func TestBadInput(t *testing.T) {
 		{"query too long", "GET", `/evaluation?json={"entityID":"` + strings.Repeat("x", 200) + `"}`, nil, 400, "more than the 200 allowed"},
 		{"not a json body", "POST", "/evaluation", "nope", 400, "invalid character"},
 		{"empty body", "POST", "/evaluation", "", 422, "body in body is required"},
-		{"sqlite export", "GET", "/export/sqlite", nil, 501, "SQLite export is not implemented"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()

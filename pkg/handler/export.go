@@ -1,15 +1,29 @@
 package handler
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
 	"net/http"
+	"os"
 	"slices"
+	"strconv"
+	"time"
 
+	"github.com/go-openapi/runtime"
 	"github.com/go-openapi/runtime/middleware"
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	exportapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/export"
 )
+
+// ExportStore writes all flags to a file.
+type ExportStore interface {
+	// ExportSQLite writes a SQLite file to path, where an empty file may be. Without history it has no snapshots.
+	ExportSQLite(ctx context.Context, path string, history bool) error
+}
 
 // flagDocument is the body of the export, and what eval-only mode reads.
 type flagDocument struct {
@@ -56,8 +70,36 @@ func hasTags(f *entity.Flag, tags []string, all bool) bool {
 	return len(tags) == 0 || slices.ContainsFunc(tags, has)
 }
 
-// GetExportSqlite is not there yet.
-func (h *Handler) GetExportSqlite(exportapi.GetExportSqliteParams) middleware.Responder {
-	return reply(http.StatusNotImplemented, "the SQLite export is not implemented in this version; "+
-		"GET /export/eval_cache/json exports the flags as JSON")
+// GetExportSqlite serves all flags as a SQLite file. Every request makes a file of its own, and removes it.
+func (h *Handler) GetExportSqlite(p exportapi.GetExportSqliteParams) middleware.Responder {
+	history := p.ExcludeSnapshots == nil || !*p.ExcludeSnapshots
+	return middleware.ResponderFunc(func(rw http.ResponseWriter, producer runtime.Producer) {
+		file, err := os.CreateTemp("", "flagr-export-*.sqlite")
+		if err != nil {
+			h.fail(p.HTTPRequest, fmt.Errorf("create a temporary file: %w", err)).WriteResponse(rw, producer)
+			return
+		}
+		defer func() {
+			if err := errors.Join(file.Close(), os.Remove(file.Name())); err != nil {
+				h.logger.Warn("a temporary file stays behind", "error", err)
+			}
+		}()
+		if err := h.store.ExportSQLite(p.HTTPRequest.Context(), file.Name(), history); err != nil {
+			h.fail(p.HTTPRequest, err).WriteResponse(rw, producer)
+			return
+		}
+		// A large file takes longer over a slow line than the server gives to other answers.
+		if err := http.NewResponseController(rw).SetWriteDeadline(time.Time{}); err != nil {
+			h.logger.Debug("the time to write an export stays bounded", "error", err)
+		}
+		rw.Header().Set("Content-Type", runtime.DefaultMime)
+		rw.Header().Set("Content-Disposition", `attachment; filename="flagr.sqlite"`)
+		if stat, err := file.Stat(); err == nil {
+			rw.Header().Set("Content-Length", strconv.FormatInt(stat.Size(), 10))
+		}
+		if _, err := io.Copy(rw, file); err != nil {
+			h.logger.Debug("an export was not read to its end", "error", err)
+			panic(http.ErrAbortHandler) // cuts the connection, so that nobody takes half a file for a whole one
+		}
+	})
 }

@@ -35,6 +35,7 @@ type Store interface {
 	ConstraintStore
 	DistributionStore
 	TagStore
+	ExportStore
 }
 
 // Options are the dependencies of the handlers.
@@ -98,7 +99,7 @@ func (h *Handler) Register(api *operations.FlagrAPI) {
 	api.ExposurePostExposuresHandler = exposureapi.PostExposuresHandlerFunc(withStore(h, h.PostExposures))
 
 	api.ExportGetExportEvalCacheJSONHandler = exportapi.GetExportEvalCacheJSONHandlerFunc(h.GetExportEvalCacheJSON)
-	api.ExportGetExportSqliteHandler = exportapi.GetExportSqliteHandlerFunc(h.GetExportSqlite)
+	api.ExportGetExportSqliteHandler = exportapi.GetExportSqliteHandlerFunc(withStore(h, h.GetExportSqlite))
 
 	api.DatarGetDatarSummaryHandler = datarapi.GetDatarSummaryHandlerFunc(h.GetDatarSummary)
 	api.DatarGetDatarFlagSummaryHandler = datarapi.GetDatarFlagSummaryHandlerFunc(h.GetDatarFlagSummary)

@@ -1,0 +1,101 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+)
+
+func TestExportedFileHasEveryRow(t *testing.T) {
+	t.Parallel()
+	for _, history := range []bool{true, false} {
+		t.Run(fmt.Sprintf("history %t", history), func(t *testing.T) {
+			t.Parallel()
+			s := openFile(t, copyFlagrDatabase(t))
+			ok(t, s.DeleteFlag(t.Context(), "ann", 4)) // deleted rows count as well
+			want := dump(t, s.db)
+			if !history {
+				want["flag_snapshots"] = []map[string]any{}
+			}
+			path := filepath.Join(t.TempDir(), "export.sqlite")
+			ok(t, s.ExportSQLite(t.Context(), path, history))
+			got := dump(t, rawDB{openRaw(t, path)})
+			for name := range want {
+				if len(want[name]) != 0 || len(got[name]) != 0 {
+					same(t, want[name], got[name])
+				}
+			}
+			if files := must[[]string](t)(filepath.Glob(path + "*")); len(files) != 1 {
+				t.Errorf("files are %v, want one that is complete in itself", files)
+			}
+
+			copied := openFile(t, path)
+			flag := must[*entity.Flag](t)(copied.RestoreFlag(t.Context(), "bob", 4))
+			if flag.Key != "tmpl" || !flag.Enabled {
+				t.Errorf("restored from the export: %+v", flag)
+			}
+		})
+	}
+}
+
+// Every row is written in the end, however many there are, and whoever writes and exports meanwhile.
+func TestExportsAreOfOneMoment(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	ctx := t.Context()
+	const before = exportRows + 1
+	for i := range before {
+		must[*entity.Flag](t)(s.CreateFlag(ctx, "", NewFlag{Description: "d", Key: fmt.Sprint("flag-", i), Template: templateBoolean}))
+	}
+	var work sync.WaitGroup
+	writing, stopWriting := context.WithCancel(ctx)
+	var writer sync.WaitGroup
+	writer.Go(func() {
+		for i := 0; writing.Err() == nil; i++ {
+			if _, err := s.CreateFlag(ctx, "", NewFlag{Description: "d", Template: templateBoolean}); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	folder := t.TempDir()
+	for i := range 3 {
+		work.Go(func() {
+			path := filepath.Join(folder, fmt.Sprint(i))
+			if err := s.ExportSQLite(ctx, path, true); err != nil {
+				t.Error(err)
+				return
+			}
+			rows := dump(t, rawDB{openRaw(t, path)})
+			n := len(rows["flags"])
+			if n < before {
+				t.Errorf("%d flags exported, want at least %d", n, before)
+			}
+			for _, table := range []string{"variants", "segments", "distributions", "flag_snapshots"} {
+				if len(rows[table]) != n {
+					t.Errorf("%d flags and %d %s exported", n, len(rows[table]), table)
+				}
+			}
+		})
+	}
+	work.Wait()
+	stopWriting()
+	writer.Wait()
+}
+
+func TestAnExportThatCannotBeMadeFails(t *testing.T) {
+	t.Parallel()
+	s := fixture(t)
+	if err := s.ExportSQLite(t.Context(), filepath.Join(t.TempDir(), "no", "such", "folder"), true); err == nil {
+		t.Error("an export into a folder that is not there gives no error")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.ExportSQLite(ctx, filepath.Join(t.TempDir(), "f"), true); !errors.Is(err, context.Canceled) {
+		t.Errorf("an export that nobody waits for gives %v", err)
+	}
+}
