@@ -652,7 +652,7 @@ func init() {
     },
     "/export/sqlite": {
       "get": {
-        "description": "Downloads a SQLite file with flags, segments, variants, constraints, distributions, tags, entity\ntypes and snapshots, whichever database the server uses.",
+        "description": "Downloads a SQLite file with flags, segments, variants, constraints, distributions, tags, entity\ntypes and snapshots, whichever database the server uses. All rows are of one moment, and those of\ndeleted flags are among them. A server can use the file as its database.",
         "produces": [
           "application/octet-stream"
         ],
@@ -4655,7 +4655,7 @@ func init() {
     },
     "/export/sqlite": {
       "get": {
-        "description": "Downloads a SQLite file with flags, segments, variants, constraints, distributions, tags, entity\ntypes and snapshots, whichever database the server uses.",
+        "description": "Downloads a SQLite file with flags, segments, variants, constraints, distributions, tags, entity\ntypes and snapshots, whichever database the server uses. All rows are of one moment, and those of\ndeleted flags are among them. A server can use the file as its database.",
         "produces": [
           "application/octet-stream"
         ],
