@@ -148,6 +148,9 @@ func checkBadCase(t *testing.T, s *server, c badCase) {
 	case c.body != nil:
 		request.Header.Set("Content-Type", "application/json")
 	}
+	if len(text) > 16<<20 {
+		request.Header.Set("Expect", "100-continue") // so that the refusal arrives before the body is sent
+	}
 	a, err := s.do(request)
 	if err != nil {
 		t.Fatalf("%s: %v; the log:\n%s", name, err, s.log)
@@ -159,9 +162,6 @@ func checkBadCase(t *testing.T, s *server, c badCase) {
 	case a.status < 400 || a.status > 499:
 		t.Errorf("%s: %d %s, want 4xx", name, a.status, shorten(string(a.body)))
 		return
-	}
-	if a.status == http.StatusRequestHeaderFieldsTooLarge {
-		return // net/http answers for the server, in plain text
 	}
 	var body struct{ Message string }
 	if err := json.Unmarshal(a.body, &body); err != nil || body.Message == "" {
@@ -273,7 +273,7 @@ func fromDescription(t *testing.T, s *server) []badCase {
 
 // badParameters returns values that a query parameter must not have, and others that are odd only.
 func badParameters(p parameter) (bad, odd []string) {
-	odd = []string{"", "%00", "%ff", "'", "%25", strings.Repeat("x", 100_000), strings.Repeat("x", 2<<20)}
+	odd = []string{"", "%00", "%ff", "'", "%25", strings.Repeat("x", 100_000)}
 	kind := p.Type
 	if p.Type == "array" {
 		kind = p.Items.Type

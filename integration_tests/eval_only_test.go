@@ -75,7 +75,7 @@ func TestTwoServersCountTogether(t *testing.T) {
 		dsn := db.fresh(t)
 		env := environ{"FLAGR_RECORDER_DATAR_FLUSH_INTERVAL": "50ms"}
 		one := start(t, db, dsn, env)
-		flags := splitFlags(t, one, 4)
+		flags := splitFlags(t, one)
 		two := start(t, db, dsn, env)
 		const perServer = 10_000
 		var l, m load

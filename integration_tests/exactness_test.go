@@ -79,11 +79,11 @@ func (l *load) begin(s *server, flags []flagAnswer, share int64) {
 
 const endless = 1 << 60
 
-// splitFlags makes flags that give each of two variants to half of the entities.
-func splitFlags(t *testing.T, s *server, n int) []flagAnswer {
+// splitFlags makes four flags that give each of two variants to half of the entities.
+func splitFlags(t *testing.T, s *server) []flagAnswer {
 	t.Helper()
 	var flags []flagAnswer
-	for i := range n {
+	for i := range 4 {
 		f := newFlag(t, s, fmt.Sprint("split-", i))
 		off := newVariant(t, s, f, "off")
 		send[any](t, s, http.MethodPut, fmt.Sprintf("%s/segments/%d/distributions", f.path(), f.Segments[0].ID),
@@ -104,7 +104,7 @@ func TestCountsAreExact(t *testing.T) {
 		heavy.Lock()
 		defer heavy.Unlock()
 		s := start(t, db, db.fresh(t), environ{"FLAGR_RECORDER_DATAR_FLUSH_INTERVAL": "50ms"})
-		flags := splitFlags(t, s, 4)
+		flags := splitFlags(t, s)
 		var acknowledged int64
 		for round := 1; round <= *rounds; round++ {
 			const perRound = 200_000
@@ -240,7 +240,7 @@ func TestStopUnderLoad(t *testing.T) {
 				defer heavy.Unlock()
 				s := start(t, db, db.fresh(t), environ{"FLAGR_RECORDER_DATAR_FLUSH_INTERVAL": tc.interval})
 				var l load
-				l.begin(s, splitFlags(t, s, 4), endless)
+				l.begin(s, splitFlags(t, s), endless)
 				poll(t, "some load", func() bool { return l.acknowledged.Load() > 20_000 })
 				s.stop(t, tc.signal)
 				l.clients.Wait()
@@ -268,7 +268,7 @@ func checkLoad(t *testing.T, s *server, l *load) {
 func TestStopWithSlowClients(t *testing.T) {
 	onEachDatabase(t, func(t *testing.T, db database) {
 		s := start(t, db, db.fresh(t), environ{"FLAGR_RECORDER_DATAR_FLUSH_INTERVAL": "1h"}, "--graceful-timeout", "2s")
-		flags := splitFlags(t, s, 4)
+		flags := splitFlags(t, s)
 		begin := func() (net.Conn, string) {
 			t.Helper()
 			address := strings.TrimSuffix(strings.TrimPrefix(s.url, "http://"), "/api/v1")

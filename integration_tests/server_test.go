@@ -169,7 +169,7 @@ func (s *server) again(t *testing.T) *server {
 
 func newClient() *http.Client {
 	return &http.Client{
-		Transport: &http.Transport{MaxIdleConnsPerHost: 64},
+		Transport: &http.Transport{MaxIdleConnsPerHost: 64, ExpectContinueTimeout: startDeadline},
 		Timeout:   time.Minute,
 	}
 }
