@@ -16,7 +16,11 @@ func LimitBody(limit int64, next http.Handler) http.Handler {
 			writeError(rw, http.StatusRequestEntityTooLarge, fmt.Sprintf("the request body is larger than %d bytes", limit))
 			return
 		}
-		r.Body = http.MaxBytesReader(rw, r.Body, limit)
-		next.ServeHTTP(rw, r)
+		// A copy, since net/http must find its own body in its own request: when a handler closes the body before it has
+		// read all of it, that is how the connection gets closed, too. Else the rest of the body would be taken for the
+		// next request.
+		limited := *r
+		limited.Body = http.MaxBytesReader(rw, r.Body, limit)
+		next.ServeHTTP(rw, &limited)
 	})
 }

@@ -1,0 +1,48 @@
+package web_test
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/web"
+)
+
+// TestLimitBodyTakesNoBodyForARequest sends bodies that contain requests to a handler that reads only the beginning.
+func TestLimitBodyTakesNoBodyForARequest(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(web.LimitBody(1<<20, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if _, err := io.CopyN(io.Discard, r.Body, 10); err != nil {
+			t.Error(err)
+		}
+		if err := r.Body.Close(); err != nil {
+			t.Error(err)
+		}
+		rw.WriteHeader(http.StatusBadRequest)
+	})))
+	t.Cleanup(server.Close)
+	connection, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = connection.Close() })
+	if err := connection.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+
+	// More than net/http reads to the end just to keep the connection.
+	body := strings.Repeat("GET /inner HTTP/1.1\r\nHost: h\r\n\r\n", 20_000)
+	go func() {
+		// This fails once the server has closed the connection.
+		_, _ = fmt.Fprintf(connection, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	}()
+	answers, _ := io.ReadAll(connection) // ends with EOF or with a reset
+	if n := strings.Count(string(answers), "HTTP/1.1 "); n != 1 {
+		t.Errorf("one request got %d answers:\n%s", n, answers)
+	}
+}
