@@ -25,13 +25,16 @@ func (s *Store) CreateConstraint(ctx context.Context, by string, flagID, segment
 		return nil, err
 	}
 	constraint := &entity.Constraint{Property: c.Property, Operator: c.Operator, Value: c.Value}
-	_, err := s.mutateFlag(ctx, by, "create constraint", flagID, func(tx *gorm.DB, _ *entity.Flag) error {
+	change := &entity.Change{Operation: entity.OperationCreate, Component: entity.ComponentConstraint}
+	_, err := s.mutateFlag(ctx, by, change, flagID, func(tx *gorm.DB, _ *entity.Flag) error {
 		segment, err := segmentOf(tx, flagID, segmentID)
 		if err != nil {
 			return err
 		}
 		constraint.SegmentID = segment.ID
-		return insert(tx, constraint)
+		err = insert(tx, constraint)
+		change.ComponentID, change.ComponentKey = constraint.ID, constraint.Property
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -45,11 +48,13 @@ func (s *Store) UpdateConstraint(ctx context.Context, by string, flagID, segment
 		return nil, err
 	}
 	var constraint *entity.Constraint
-	_, err := s.mutateFlag(ctx, by, "update constraint", flagID, func(tx *gorm.DB, _ *entity.Flag) (err error) {
+	change := &entity.Change{Operation: entity.OperationUpdate, Component: entity.ComponentConstraint}
+	_, err := s.mutateFlag(ctx, by, change, flagID, func(tx *gorm.DB, _ *entity.Flag) (err error) {
 		if constraint, err = constraintOf(tx, flagID, segmentID, constraintID); err != nil {
 			return err
 		}
 		constraint.Property, constraint.Operator, constraint.Value = c.Property, c.Operator, c.Value
+		change.ComponentID, change.ComponentKey = constraint.ID, constraint.Property
 		return updateRow(tx, &entity.Constraint{}, constraint.ID, map[string]any{
 			"property": c.Property, "operator": c.Operator, "value": c.Value,
 		})
@@ -62,11 +67,13 @@ func (s *Store) UpdateConstraint(ctx context.Context, by string, flagID, segment
 
 // DeleteConstraint removes a constraint.
 func (s *Store) DeleteConstraint(ctx context.Context, by string, flagID, segmentID, constraintID int64) error {
-	_, err := s.mutateFlag(ctx, by, "delete constraint", flagID, func(tx *gorm.DB, _ *entity.Flag) error {
+	change := &entity.Change{Operation: entity.OperationDelete, Component: entity.ComponentConstraint}
+	_, err := s.mutateFlag(ctx, by, change, flagID, func(tx *gorm.DB, _ *entity.Flag) error {
 		constraint, err := constraintOf(tx, flagID, segmentID, constraintID)
 		if err != nil {
 			return err
 		}
+		change.ComponentID, change.ComponentKey = constraint.ID, constraint.Property
 		return tx.Delete(&entity.Constraint{}, constraint.ID).Error
 	})
 	return err

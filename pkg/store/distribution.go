@@ -27,11 +27,13 @@ func (s *Store) ReplaceDistributions(ctx context.Context, by string, flagID, seg
 		return nil, err
 	}
 	var created []entity.Distribution
-	_, err := s.mutateFlag(ctx, by, "replace distributions", flagID, func(tx *gorm.DB, flag *entity.Flag) error {
+	change := &entity.Change{Operation: entity.OperationUpdate, Component: entity.ComponentDistribution}
+	_, err := s.mutateFlag(ctx, by, change, flagID, func(tx *gorm.DB, flag *entity.Flag) error {
 		segment, err := segmentOf(tx, flagID, segmentID)
 		if err != nil {
 			return err
 		}
+		change.ComponentID = segment.ID
 		variants, err := partsOf[entity.Variant](tx, "flag_id", []uint{flag.ID}, "id")
 		if err != nil {
 			return err

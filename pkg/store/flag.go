@@ -40,7 +40,7 @@ func (s *Store) CreateFlag(ctx context.Context, by string, f NewFlag) (*entity.F
 	if err := checkDescription(f.Description); err != nil {
 		return nil, err
 	}
-	return s.mutate(ctx, by, "create flag", func(tx *gorm.DB) (uint, error) {
+	return s.mutate(ctx, by, &entity.Change{Operation: entity.OperationCreate, Component: entity.ComponentFlag}, func(tx *gorm.DB) (uint, error) {
 		flag := entity.Flag{Key: f.Key, Description: f.Description, CreatedBy: storable(by)}
 		if err := insertFlag(tx, &flag); err != nil {
 			return 0, fmt.Errorf("cannot create flag. %w", err)
@@ -70,7 +70,7 @@ func (s *Store) UpdateFlag(ctx context.Context, by string, id int64, p FlagPatch
 	if err != nil {
 		return nil, err
 	}
-	after, err := s.mutateFlag(ctx, by, "update flag", id, func(tx *gorm.DB, flag *entity.Flag) error {
+	after, err := s.mutateFlag(ctx, by, &entity.Change{Operation: entity.OperationUpdate, Component: entity.ComponentFlag}, id, func(tx *gorm.DB, flag *entity.Flag) error {
 		if p.EntityType != nil && *p.EntityType != "" {
 			if err := keepEntityType(tx, *p.EntityType); err != nil {
 				return err
@@ -124,7 +124,7 @@ func (p FlagPatch) columns() (map[string]any, error) {
 
 // SetFlagEnabled switches a flag on or off and returns it without parts and tags.
 func (s *Store) SetFlagEnabled(ctx context.Context, by string, id int64, enabled bool) (*entity.Flag, error) {
-	after, err := s.mutateFlag(ctx, by, "enable flag", id, func(tx *gorm.DB, flag *entity.Flag) error {
+	after, err := s.mutateFlag(ctx, by, &entity.Change{Operation: entity.OperationUpdate, Component: entity.ComponentFlag}, id, func(tx *gorm.DB, flag *entity.Flag) error {
 		return updateRow(tx, &entity.Flag{}, flag.ID, map[string]any{"enabled": enabled})
 	})
 	if err != nil {
@@ -135,7 +135,7 @@ func (s *Store) SetFlagEnabled(ctx context.Context, by string, id int64, enabled
 
 // DeleteFlag hides a flag. Its key stays taken, and RestoreFlag brings it back.
 func (s *Store) DeleteFlag(ctx context.Context, by string, id int64) error {
-	_, err := s.mutateFlag(ctx, by, "delete flag", id, func(tx *gorm.DB, flag *entity.Flag) error {
+	_, err := s.mutateFlag(ctx, by, &entity.Change{Operation: entity.OperationDelete, Component: entity.ComponentFlag}, id, func(tx *gorm.DB, flag *entity.Flag) error {
 		return tx.Delete(&entity.Flag{}, flag.ID).Error
 	})
 	return err
@@ -143,7 +143,7 @@ func (s *Store) DeleteFlag(ctx context.Context, by string, id int64) error {
 
 // RestoreFlag brings a deleted flag back, with all that it had, and returns it with its tags only.
 func (s *Store) RestoreFlag(ctx context.Context, by string, id int64) (*entity.Flag, error) {
-	after, err := s.mutate(ctx, by, "restore flag", func(tx *gorm.DB) (uint, error) {
+	after, err := s.mutate(ctx, by, &entity.Change{Operation: entity.OperationRestore, Component: entity.ComponentFlag}, func(tx *gorm.DB) (uint, error) {
 		flag, err := lockFlag(tx.Unscoped(), id)
 		if err != nil {
 			return 0, err
@@ -164,7 +164,7 @@ func (s *Store) DuplicateFlag(ctx context.Context, by string, id int64, key, des
 	if err := entity.CheckText("description", description); err != nil {
 		return nil, err
 	}
-	return s.mutate(ctx, by, "duplicate flag", func(tx *gorm.DB) (uint, error) {
+	return s.mutate(ctx, by, &entity.Change{Operation: entity.OperationCreate, Component: entity.ComponentFlag}, func(tx *gorm.DB) (uint, error) {
 		locked, err := lockFlag(tx, id)
 		if err != nil {
 			return 0, err

@@ -14,8 +14,9 @@ import (
 )
 
 // mutate is the one way to change a flag: in a single transaction, change does its work and names the flag, which is
-// then recorded as a new snapshot. The result is the flag with all its parts, as it is after the commit.
-func (s *Store) mutate(ctx context.Context, by, what string, change func(tx *gorm.DB) (flagID uint, err error)) (*entity.Flag, error) {
+// then recorded as a new snapshot. The result is the flag with all its parts, as it is after the commit. Who wants to
+// know of changes then gets c, in which the caller says what changes; the rest is filled in here.
+func (s *Store) mutate(ctx context.Context, by string, c *entity.Change, change func(tx *gorm.DB) (flagID uint, err error)) (*entity.Flag, error) {
 	by = storable(by)
 	var after *entity.Flag
 	err := s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
@@ -23,19 +24,32 @@ func (s *Store) mutate(ctx context.Context, by, what string, change func(tx *gor
 		if err != nil {
 			return err
 		}
-		after, err = record(tx, id, by)
+		if s.changeDetails {
+			if c.Before, err = lastSnapshot(tx, id); err != nil {
+				return err
+			}
+		}
+		after, c.After, err = record(tx, id, by)
 		return err
 	}, s.dialect.writeTx)
 	if err != nil {
-		return nil, explain(what, err)
+		return nil, explain(fmt.Sprintf("%s %s", c.Operation, c.Component), err)
 	}
+	c.FlagID, c.FlagKey, c.User, c.Time = after.ID, after.Key, by, after.UpdatedAt
+	if c.Component == entity.ComponentFlag {
+		c.ComponentID, c.ComponentKey = after.ID, after.Key
+	}
+	if !s.changeDetails {
+		c.After = nil
+	}
+	s.onChange(*c)
 	return after, nil
 }
 
 // mutateFlag is mutate for a flag that is there and not deleted. Its row is locked before change sees it, so changes of
 // one flag follow one another.
-func (s *Store) mutateFlag(ctx context.Context, by, what string, id int64, change func(tx *gorm.DB, flag *entity.Flag) error) (*entity.Flag, error) {
-	return s.mutate(ctx, by, what, func(tx *gorm.DB) (uint, error) {
+func (s *Store) mutateFlag(ctx context.Context, by string, c *entity.Change, id int64, change func(tx *gorm.DB, flag *entity.Flag) error) (*entity.Flag, error) {
+	return s.mutate(ctx, by, c, func(tx *gorm.DB) (uint, error) {
 		flag, err := lockFlag(tx, id)
 		if err != nil {
 			return 0, err
@@ -54,34 +68,44 @@ func lockFlag(tx *gorm.DB, id int64) (*entity.Flag, error) {
 	return flag, nil
 }
 
-// record writes the flag with all its parts as a snapshot and points the flag to it. The snapshot itself still names
-// the one before it.
-func record(tx *gorm.DB, id uint, by string) (*entity.Flag, error) {
+// lastSnapshot is the JSON of the flag's newest snapshot, nil if it has none.
+func lastSnapshot(tx *gorm.DB, flagID uint) ([]byte, error) {
+	var snapshots []entity.FlagSnapshot
+	err := tx.Where("flag_id = ?", flagID).Order("id DESC").Limit(1).Find(&snapshots).Error
+	if err != nil || len(snapshots) == 0 {
+		return nil, err
+	}
+	return snapshots[0].Flag, nil
+}
+
+// record writes the flag with all its parts as a snapshot, whose JSON it returns, too, and points the flag to it. The
+// snapshot itself still names the one before it.
+func record(tx *gorm.DB, id uint, by string) (*entity.Flag, []byte, error) {
 	flags := make([]entity.Flag, 1)
 	flag := &flags[0]
 	if err := tx.Unscoped().Take(flag, "id = ?", id).Error; err != nil {
-		return nil, fmt.Errorf("read the changed flag: %w", err)
+		return nil, nil, fmt.Errorf("read the changed flag: %w", err)
 	}
 	if err := loadParts(tx, flags); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	flag.UpdatedBy = by
 	text, err := json.Marshal(flag)
 	if err != nil {
-		return nil, fmt.Errorf("write the flag as JSON: %w", err)
+		return nil, nil, fmt.Errorf("write the flag as JSON: %w", err)
 	}
 	snapshot := entity.FlagSnapshot{FlagID: id, UpdatedBy: by, Flag: text}
 	if err := tx.Create(&snapshot).Error; err != nil {
-		return nil, fmt.Errorf("write the snapshot: %w", err)
+		return nil, nil, fmt.Errorf("write the snapshot: %w", err)
 	}
 	flag.SnapshotID, flag.UpdatedAt = snapshot.ID, tx.NowFunc()
 	err = tx.Unscoped().Model(&entity.Flag{}).Where("id = ?", id).Updates(map[string]any{
 		"snapshot_id": flag.SnapshotID, "updated_by": by, "updated_at": flag.UpdatedAt,
 	}).Error
 	if err != nil {
-		return nil, fmt.Errorf("point the flag to its snapshot: %w", err)
+		return nil, nil, fmt.Errorf("point the flag to its snapshot: %w", err)
 	}
-	return flag, nil
+	return flag, text, nil
 }
 
 // missing turns GORM's answer that there is no such row into one for the sender of the request.

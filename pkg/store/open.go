@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"gorm.io/gorm"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
 // Options says which database to open and how.
@@ -29,6 +31,11 @@ type Options struct {
 	// RetryAttempts is how often a failed first connection is tried again, RetryDelay the pause before each.
 	RetryAttempts uint
 	RetryDelay    time.Duration
+	// OnChange is told of every change of a flag right after its commit, by the goroutine that made it. It must return at
+	// once. Nil: nobody is told.
+	OnChange func(entity.Change)
+	// ChangeDetails has changes carry the snapshots before and after.
+	ChangeDetails bool
 	// Logger gets the messages of the store; nil means none.
 	Logger *slog.Logger
 }
@@ -38,6 +45,9 @@ type Store struct {
 	db      *gorm.DB
 	pool    pool
 	dialect dialect
+	// onChange is never nil.
+	onChange      func(entity.Change)
+	changeDetails bool
 }
 
 // pool is what the store needs of its connections beside GORM: *sql.DB, or the pair of them that SQLite has.
@@ -60,7 +70,10 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the %s database: %w", o.Driver, err)
 	}
-	s := &Store{pool: target.pool, dialect: d}
+	s := &Store{pool: target.pool, dialect: d, onChange: o.OnChange, changeDetails: o.ChangeDetails}
+	if s.onChange == nil {
+		s.onChange = func(entity.Change) {}
+	}
 	if err := s.connect(ctx, target, o); err != nil {
 		return nil, errors.Join(fmt.Errorf("open the %s database: %w", o.Driver, redact(err, target.secrets)), s.pool.Close())
 	}

@@ -29,9 +29,12 @@ func (s *Store) CreateSegment(ctx context.Context, by string, flagID int64, desc
 		return nil, err
 	}
 	segment := &entity.Segment{Description: description, Rank: entity.DefaultSegmentRank, RolloutPercent: rolloutPercent}
-	_, err := s.mutateFlag(ctx, by, "create segment", flagID, func(tx *gorm.DB, flag *entity.Flag) error {
+	change := &entity.Change{Operation: entity.OperationCreate, Component: entity.ComponentSegment}
+	_, err := s.mutateFlag(ctx, by, change, flagID, func(tx *gorm.DB, flag *entity.Flag) error {
 		segment.FlagID = flag.ID
-		return insert(tx, segment)
+		err := insert(tx, segment)
+		change.ComponentID = segment.ID
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -45,11 +48,13 @@ func (s *Store) UpdateSegment(ctx context.Context, by string, flagID, segmentID 
 	if err := checkSegment(description, rolloutPercent); err != nil {
 		return nil, err
 	}
-	after, err := s.mutateFlag(ctx, by, "update segment", flagID, func(tx *gorm.DB, _ *entity.Flag) error {
+	change := &entity.Change{Operation: entity.OperationUpdate, Component: entity.ComponentSegment}
+	after, err := s.mutateFlag(ctx, by, change, flagID, func(tx *gorm.DB, _ *entity.Flag) error {
 		segment, err := segmentOf(tx, flagID, segmentID)
 		if err != nil {
 			return err
 		}
+		change.ComponentID = segment.ID
 		return updateRow(tx, &entity.Segment{}, segment.ID, map[string]any{"description": description, "rollout_percent": rolloutPercent})
 	})
 	if err != nil {
@@ -61,11 +66,13 @@ func (s *Store) UpdateSegment(ctx context.Context, by string, flagID, segmentID 
 
 // DeleteSegment removes a segment.
 func (s *Store) DeleteSegment(ctx context.Context, by string, flagID, segmentID int64) error {
-	_, err := s.mutateFlag(ctx, by, "delete segment", flagID, func(tx *gorm.DB, _ *entity.Flag) error {
+	change := &entity.Change{Operation: entity.OperationDelete, Component: entity.ComponentSegment}
+	_, err := s.mutateFlag(ctx, by, change, flagID, func(tx *gorm.DB, _ *entity.Flag) error {
 		segment, err := segmentOf(tx, flagID, segmentID)
 		if err != nil {
 			return err
 		}
+		change.ComponentID = segment.ID
 		return tx.Delete(&entity.Segment{}, segment.ID).Error
 	})
 	return err
@@ -84,7 +91,7 @@ func (s *Store) ReorderSegments(ctx context.Context, by string, flagID int64, id
 		}
 		seen[id] = true
 	}
-	_, err := s.mutateFlag(ctx, by, "reorder segments", flagID, func(tx *gorm.DB, _ *entity.Flag) error {
+	_, err := s.mutateFlag(ctx, by, &entity.Change{Operation: entity.OperationUpdate, Component: entity.ComponentSegment}, flagID, func(tx *gorm.DB, _ *entity.Flag) error {
 		for rank, id := range ids {
 			segment, err := segmentOf(tx, flagID, id)
 			if err != nil {

@@ -24,10 +24,12 @@ func (s *Store) CreateTag(ctx context.Context, by string, flagID int64, value st
 		return nil, err
 	}
 	var tag *entity.Tag
-	_, err := s.mutateFlag(ctx, by, "create tag", flagID, func(tx *gorm.DB, flag *entity.Flag) (err error) {
+	change := &entity.Change{Operation: entity.OperationCreate, Component: entity.ComponentTag}
+	_, err := s.mutateFlag(ctx, by, change, flagID, func(tx *gorm.DB, flag *entity.Flag) (err error) {
 		if tag, err = keepTag(tx, value); err != nil {
 			return err
 		}
+		change.ComponentID, change.ComponentKey = tag.ID, tag.Value
 		return attach(tx, flag.ID, tag.ID)
 	})
 	if err != nil {
@@ -38,12 +40,19 @@ func (s *Store) CreateTag(ctx context.Context, by string, flagID int64, value st
 
 // DeleteTag takes a tag from a flag. The tag itself stays for others.
 func (s *Store) DeleteTag(ctx context.Context, by string, flagID, tagID int64) error {
-	_, err := s.mutateFlag(ctx, by, "delete tag", flagID, func(tx *gorm.DB, flag *entity.Flag) error {
+	change := &entity.Change{Operation: entity.OperationDelete, Component: entity.ComponentTag}
+	_, err := s.mutateFlag(ctx, by, change, flagID, func(tx *gorm.DB, flag *entity.Flag) error {
 		deleted := tx.Where("flag_id = ? AND tag_id = ?", flagID, tagID).Delete(&flagTag{})
 		if deleted.Error == nil && deleted.RowsAffected == 0 {
 			return entity.NotFound("tag %d does not belong to flag %d", tagID, flagID)
 		}
-		return deleted.Error
+		if deleted.Error != nil {
+			return deleted.Error
+		}
+		var tag entity.Tag
+		err := tx.Unscoped().Take(&tag, "id = ?", tagID).Error
+		change.ComponentID, change.ComponentKey = tag.ID, tag.Value
+		return err
 	})
 	return err
 }

@@ -26,9 +26,12 @@ func (s *Store) CreateVariant(ctx context.Context, by string, flagID int64, key 
 		attachment = entity.Attachment{}
 	}
 	variant := &entity.Variant{Key: key, Attachment: attachment}
-	_, err := s.mutateFlag(ctx, by, "create variant", flagID, func(tx *gorm.DB, flag *entity.Flag) error {
+	change := &entity.Change{Operation: entity.OperationCreate, Component: entity.ComponentVariant}
+	_, err := s.mutateFlag(ctx, by, change, flagID, func(tx *gorm.DB, flag *entity.Flag) error {
 		variant.FlagID = flag.ID
-		return insert(tx, variant)
+		err := insert(tx, variant)
+		change.ComponentID, change.ComponentKey = variant.ID, variant.Key
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -43,7 +46,8 @@ func (s *Store) UpdateVariant(ctx context.Context, by string, flagID, variantID 
 		return nil, err
 	}
 	var variant *entity.Variant
-	_, err := s.mutateFlag(ctx, by, "update variant", flagID, func(tx *gorm.DB, _ *entity.Flag) (err error) {
+	change := &entity.Change{Operation: entity.OperationUpdate, Component: entity.ComponentVariant}
+	_, err := s.mutateFlag(ctx, by, change, flagID, func(tx *gorm.DB, _ *entity.Flag) (err error) {
 		if variant, err = variantOf(tx, flagID, variantID); err != nil {
 			return err
 		}
@@ -54,6 +58,7 @@ func (s *Store) UpdateVariant(ctx context.Context, by string, flagID, variantID 
 			}
 		}
 		variant.Key = key
+		change.ComponentID, change.ComponentKey = variant.ID, variant.Key
 		if attachment != nil {
 			variant.Attachment = attachment
 		}
@@ -68,11 +73,13 @@ func (s *Store) UpdateVariant(ctx context.Context, by string, flagID, variantID 
 // DeleteVariant removes a variant and the distributions that give it nothing. While a segment of the flag gives it
 // more, it is refused as entity.ErrInvalid.
 func (s *Store) DeleteVariant(ctx context.Context, by string, flagID, variantID int64) error {
-	_, err := s.mutateFlag(ctx, by, "delete variant", flagID, func(tx *gorm.DB, flag *entity.Flag) error {
+	change := &entity.Change{Operation: entity.OperationDelete, Component: entity.ComponentVariant}
+	_, err := s.mutateFlag(ctx, by, change, flagID, func(tx *gorm.DB, flag *entity.Flag) error {
 		variant, err := variantOf(tx, flagID, variantID)
 		if err != nil {
 			return err
 		}
+		change.ComponentID, change.ComponentKey = variant.ID, variant.Key
 		segments, err := segmentsOf(tx, []uint{flag.ID})
 		if err != nil {
 			return err
