@@ -41,6 +41,7 @@ type Options struct {
 // App is the whole server but for its listeners.
 type App struct {
 	logger    *slog.Logger
+	edge      *edge
 	cache     *evalcache.Cache
 	recorders *handler.DataRecorders
 	handler   *handler.Handler
@@ -78,6 +79,11 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 	}()
 	for _, n := range c.Unused() {
 		a.logger.Warn("environment variable has no effect", "variable", n.Variable, "reason", n.Explanation)
+	}
+
+	a.edge, err = newEdge(c, a.logger)
+	if err != nil {
+		return nil, err
 	}
 
 	var db *store.Store // nil when the flags come from a JSON document
@@ -138,6 +144,7 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 		}),
 		Snapshots:        a.cache,
 		MaxGetQueryBytes: c.Eval.GetMaxURLBytes,
+		Actor:            web.Actor(a.edge.jwt, c.HeaderAuth, c.CookieAuth),
 		Logger:           a.logger,
 	}
 	if db != nil && !c.Eval.OnlyMode {
@@ -158,7 +165,7 @@ func (a *App) Register(api *operations.FlagrAPI) {
 
 // Handler wraps the generated API's handler in what happens to every request.
 func (a *App) Handler(api http.Handler) http.Handler {
-	return web.Recover(a.logger, web.LimitBody(web.MaxBodyBytes, api))
+	return a.edge.handler(api)
 }
 
 // Start loads the flags, which must succeed, and starts what runs in the background.

@@ -57,7 +57,7 @@ func stop(t *testing.T, a *app.App) {
 }
 
 // serve starts the server and gives a function that sends a request and returns the body of a 200.
-func serve(t *testing.T, a *app.App) func(method, path, body string) string {
+func serve(t *testing.T, a *app.App, headers ...map[string]string) func(method, path, body string) string {
 	t.Helper()
 	if err := a.Start(t.Context()); err != nil {
 		t.Fatal(err)
@@ -73,6 +73,11 @@ func serve(t *testing.T, a *app.App) func(method, path, body string) string {
 		t.Helper()
 		r := httptest.NewRequestWithContext(t.Context(), method, "/api/v1"+path, strings.NewReader(body))
 		r.Header.Set("Content-Type", "application/json")
+		for _, more := range headers {
+			for name, value := range more {
+				r.Header.Set(name, value)
+			}
+		}
 		rw := httptest.NewRecorder()
 		h.ServeHTTP(rw, r)
 		if rw.Code != http.StatusOK {

@@ -72,7 +72,6 @@ func Load(environ map[string]string) (*Config, error) {
 	}
 	c.normalize()
 	c.validate(l)
-	l.refuseUnavailable()
 	if err := l.err(); err != nil {
 		return nil, err
 	}

@@ -219,25 +219,15 @@ func TestLoadRefuses(t *testing.T) {
 		"an APM port":                  {map[string]string{"FLAGR_STATSD_APM_PORT": "65536"}, `FLAGR_STATSD_APM_PORT="65536": want a port from 1 to 65535`},
 		"a Sentry address":             {map[string]string{"FLAGR_SENTRY_ENABLED": "true", "FLAGR_SENTRY_DSN": "key"}, `FLAGR_SENTRY_DSN: want an http or https URL`},
 
-		"JWT authentication, not built yet": {
-			map[string]string{"FLAGR_JWT_AUTH_ENABLED": "true", "FLAGR_JWT_AUTH_SECRET": "s3cret"},
-			`FLAGR_JWT_AUTH_ENABLED="true": not available in this version yet, only false is accepted`,
-		},
-		"basic authentication, not built yet": {
-			map[string]string{"FLAGR_BASIC_AUTH_ENABLED": "T", "FLAGR_BASIC_AUTH_USERNAME": "u", "FLAGR_BASIC_AUTH_PASSWORD": "p"},
-			`FLAGR_BASIC_AUTH_ENABLED="T": not available in this version yet, only false is accepted`,
-		},
 		"authentication without its secrets": {
 			map[string]string{"FLAGR_JWT_AUTH_ENABLED": "on", "FLAGR_BASIC_AUTH_ENABLED": "true"},
 			`FLAGR_JWT_AUTH_ENABLED="on": want true or false` + "\n" +
-				`FLAGR_BASIC_AUTH_ENABLED="true": not available in this version yet, only false is accepted` + "\n" +
 				`FLAGR_BASIC_AUTH_USERNAME="": want a user name; needed while FLAGR_BASIC_AUTH_ENABLED is true` + "\n" +
 				`FLAGR_BASIC_AUTH_PASSWORD: want a password; needed while FLAGR_BASIC_AUTH_ENABLED is true`,
 		},
 		"JWT without a secret": {
 			map[string]string{"FLAGR_JWT_AUTH_ENABLED": "true"},
-			`FLAGR_JWT_AUTH_ENABLED="true": not available in this version yet, only false is accepted` + "\n" +
-				`FLAGR_JWT_AUTH_SECRET: want the shared key, or for RS256 the public key in PEM; needed while FLAGR_JWT_AUTH_ENABLED is true`,
+			`FLAGR_JWT_AUTH_SECRET: want the shared key, or for RS256 the public key in PEM; needed while FLAGR_JWT_AUTH_ENABLED is true`,
 		},
 		"a secret is never shown": {
 			map[string]string{"FLAGR_DB_DBDRIVER": "json_http", "FLAGR_DB_DBCONNECTIONSTR": "ftp://me:s3cret@example.com/flags.json"},

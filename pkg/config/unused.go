@@ -17,22 +17,12 @@ type Notice struct {
 type unavailable struct {
 	variable string // a name, or the beginning of names with a "*" behind it
 	why      string
-	refuse   bool // stop the start when it is switched on, where ignoring it would be dangerous
 }
 
 // unavailables lists what the server accepts and does not act upon. The first row that fits a variable counts. Whoever
 // builds a feature deletes its rows here, and docs/environment.md, which a test compares with them, follows.
 var unavailables = []unavailable{
-	{variable: "FLAGR_JWT_AUTH_ENABLED", why: notYet, refuse: true},
-	{variable: "FLAGR_BASIC_AUTH_ENABLED", why: notYet, refuse: true},
-	{variable: "FLAGR_JWT_AUTH_*", why: notYet},
-	{variable: "FLAGR_BASIC_AUTH_*", why: notYet},
-	{variable: "FLAGR_HEADER_AUTH_*", why: notYet + "; changes do not record who made them"},
-	{variable: "FLAGR_COOKIE_AUTH_*", why: notYet + "; changes do not record who made them"},
-	{variable: "FLAGR_CORS_*", why: notYet},
-	{variable: "FLAGR_WEB_PREFIX", why: notYet + "; the API is at /api/v1"},
-	{variable: "FLAGR_MIDDLEWARE_*", why: notYet},
-	{variable: "FLAGR_PPROF_ENABLED", why: notYet},
+	{variable: "FLAGR_JWT_AUTH_USER_PROPERTY", why: "no use for it: the name that it gives shows nowhere"},
 	{variable: "FLAGR_EVAL_LOGGING_ENABLED", why: notYet},
 	{variable: "FLAGR_RATELIMITER_*", why: notYet},
 	{variable: "FLAGR_INJECTED_CONTEXT_*", why: notYet},
@@ -66,16 +56,6 @@ func findUnavailable(name string) (unavailable, bool) {
 		}
 	}
 	return unavailable{}, false
-}
-
-// refuseUnavailable reports the switches that must not be ignored.
-func (l *loader) refuseUnavailable() {
-	for name, value := range l.values {
-		u, _ := findUnavailable(name)
-		if on, err := strconv.ParseBool(value); u.refuse && err == nil && on {
-			l.refuse(name, u.why+", only false is accepted")
-		}
-	}
 }
 
 // serviceLink matches the variables that Kubernetes sets in every container for a service, here one whose name starts

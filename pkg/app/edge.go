@@ -1,0 +1,73 @@
+package app
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+
+	"github.com/flagr-datar/flagr-datar/pkg/config"
+	"github.com/flagr-datar/flagr-datar/pkg/web"
+)
+
+// edge is what stands between the listener and the API. What is switched off is nil, and costs a request nothing.
+type edge struct {
+	config *config.Config
+	logger *slog.Logger
+
+	observers []func(*web.Exchange)
+	jwt       *web.JWTAuth
+	basic     *web.BasicAuth
+	gzip      func(http.Handler) http.Handler
+}
+
+// newEdge builds what the configuration asks for. Errors name the variable.
+func newEdge(c *config.Config, logger *slog.Logger) (*edge, error) {
+	e := &edge{config: c, logger: logger}
+	var err error
+	if c.JWTAuth.Enabled {
+		if e.jwt, err = web.NewJWTAuth(c.JWTAuth, c.Web.Prefix, logger); err != nil {
+			return nil, err
+		}
+	}
+	if c.BasicAuth.Enabled {
+		e.basic = web.NewBasicAuth(c.BasicAuth, c.Web.Prefix, logger)
+	}
+	if c.Web.GzipEnabled {
+		if e.gzip, err = web.NewGzip(); err != nil {
+			return nil, fmt.Errorf("compression of answers: %w", err)
+		}
+	}
+	if c.Log.Requests {
+		e.observers = append(e.observers, web.AccessLog(logger, c.Log.RequestsExcludeURLs))
+	}
+	return e, nil
+}
+
+// handler wraps the API, from the inside to the outside. Access control sees paths as the router does, without the web
+// prefix; what browsers must see on every answer, a refusal too, is further out; and what counts and logs is outermost.
+func (e *edge) handler(api http.Handler) http.Handler {
+	api = web.LimitBody(web.MaxBodyBytes, api)
+	if e.gzip != nil {
+		api = e.gzip(api)
+	}
+	routes := web.Routes{Prefix: e.config.Web.Prefix, API: e.guard(api)}
+	if e.config.Web.PprofEnabled {
+		routes.Pprof = e.guard(web.Pprof())
+	}
+	h := routes.Handler()
+	if e.config.CORS.Enabled {
+		h = web.CORS(e.config.CORS, h)
+	}
+	return web.Observe(e.observers, web.Recover(e.logger, h))
+}
+
+// guard demands what access control demands: the token and the password, if both are switched on.
+func (e *edge) guard(h http.Handler) http.Handler {
+	if e.basic != nil {
+		h = e.basic.Wrap(h)
+	}
+	if e.jwt != nil {
+		h = e.jwt.Wrap(h)
+	}
+	return h
+}

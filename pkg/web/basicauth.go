@@ -1,0 +1,49 @@
+package web
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"log/slog"
+	"net/http"
+
+	"github.com/flagr-datar/flagr-datar/pkg/config"
+)
+
+// BasicAuth lets requests pass that carry the one user name and password, and those to open paths.
+type BasicAuth struct {
+	open               openPaths
+	username, password [sha256.Size]byte
+}
+
+// NewBasicAuth prepares the comparison. Entries of the lists of open paths may have the web prefix in front of them.
+func NewBasicAuth(o config.BasicAuth, webPrefix string, logger *slog.Logger) *BasicAuth {
+	b := &BasicAuth{
+		open:     newOpenPaths(o.WhitelistPaths, o.ExactWhitelistPaths, webPrefix),
+		username: sha256.Sum256([]byte(o.Username)),
+		password: sha256.Sum256([]byte(o.Password)),
+	}
+	if b.open.everything() {
+		logger.Warn("an entry of FLAGR_BASIC_AUTH_WHITELIST_PATHS opens every path: nobody needs a password")
+	}
+	return b
+}
+
+// Wrap guards next. The path that it sees must be the one that next routes by.
+func (b *BasicAuth) Wrap(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if !b.open.contain(r.URL) && !b.knows(r) {
+			rw.Header().Set("WWW-Authenticate", `Basic realm="flagr", charset="UTF-8"`)
+			writeError(rw, http.StatusUnauthorized, "a user name and a password are needed")
+			return
+		}
+		next.ServeHTTP(rw, r)
+	})
+}
+
+// knows compares checksums, and always both, so that the time it takes tells neither a length nor which one was right.
+func (b *BasicAuth) knows(r *http.Request) bool {
+	username, password, ok := r.BasicAuth()
+	u, p := sha256.Sum256([]byte(username)), sha256.Sum256([]byte(password))
+	same := subtle.ConstantTimeCompare(u[:], b.username[:]) & subtle.ConstantTimeCompare(p[:], b.password[:])
+	return ok && same == 1
+}

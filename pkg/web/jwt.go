@@ -1,0 +1,140 @@
+package web
+
+import (
+	"crypto/rsa"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/flagr-datar/flagr-datar/pkg/config"
+)
+
+// JWTAuth lets requests pass that carry a valid token, and those to open paths.
+type JWTAuth struct {
+	options config.JWTAuth
+	open    openPaths
+	parser  *jwt.Parser
+	key     any // []byte for HS256 and HS512, *rsa.PublicKey for RS256
+	logger  *slog.Logger
+}
+
+// NewJWTAuth checks the key. Entries of the lists of open paths may have the web prefix in front of them.
+func NewJWTAuth(o config.JWTAuth, webPrefix string, logger *slog.Logger) (*JWTAuth, error) {
+	j := &JWTAuth{
+		options: o,
+		open:    newOpenPaths(o.WhitelistPaths, o.ExactWhitelistPaths, webPrefix),
+		// The one method that is accepted belongs to the key, not to the token: a token that names another one, or none,
+		// is refused before its signature is looked at.
+		parser: jwt.NewParser(jwt.WithValidMethods([]string{o.SigningMethod})),
+		logger: logger,
+	}
+	if j.open.everything() {
+		logger.Warn("an entry of FLAGR_JWT_AUTH_WHITELIST_PATHS opens every path: nobody needs a token")
+	}
+	if o.SigningMethod == jwt.SigningMethodRS256.Alg() {
+		// Environment files that know no line breaks have \n in their place.
+		pem := strings.ReplaceAll(o.Secret, `\n`, "\n")
+		key, err := jwt.ParseRSAPublicKeyFromPEM([]byte(pem))
+		if err != nil {
+			return nil, fmt.Errorf("FLAGR_JWT_AUTH_SECRET: RS256 needs an RSA public key in PEM: %w", err)
+		}
+		j.key = key
+		return j, nil
+	}
+	if strings.HasPrefix(strings.TrimSpace(o.Secret), "-----BEGIN ") {
+		// Who has the public key, which is no secret, could sign tokens with it.
+		return nil, fmt.Errorf("FLAGR_JWT_AUTH_SECRET: a key in PEM cannot be the shared secret of %s; for a public key set FLAGR_JWT_AUTH_SIGNING_METHOD=RS256",
+			o.SigningMethod)
+	}
+	j.key = []byte(o.Secret)
+	return j, nil
+}
+
+// Wrap guards next. The path that it sees must be the one that next routes by.
+func (j *JWTAuth) Wrap(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if !j.open.contain(r.URL) {
+			if _, err := j.claims(r); err != nil {
+				j.refuse(rw, r, err)
+				return
+			}
+		}
+		next.ServeHTTP(rw, r)
+	})
+}
+
+// User names who sent the request: the claim of a valid token, or nothing. It checks the token again, which only
+// requests that change something pay for.
+func (j *JWTAuth) User(r *http.Request) string {
+	claims, err := j.claims(r)
+	if err != nil {
+		return ""
+	}
+	return claimText(claims, j.options.UserClaim)
+}
+
+var errNoToken = errors.New("no token")
+
+// claims are those of the request's token; the error is errNoToken if there is none.
+func (j *JWTAuth) claims(r *http.Request) (jwt.MapClaims, error) {
+	text := bearer(r)
+	if text == "" {
+		if cookie, err := r.Cookie(j.options.CookieTokenName); err == nil {
+			text = cookie.Value
+		}
+	}
+	if text == "" {
+		return nil, errNoToken
+	}
+	claims := jwt.MapClaims{}
+	_, err := j.parser.ParseWithClaims(text, claims, func(t *jwt.Token) (any, error) {
+		_, asymmetric := j.key.(*rsa.PublicKey)
+		if _, isRSA := t.Method.(*jwt.SigningMethodRSA); isRSA != asymmetric {
+			return nil, jwt.ErrTokenUnverifiable
+		}
+		return j.key, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return claims, nil
+}
+
+// bearer is the token of the Authorization header, empty if there is none of this scheme.
+func bearer(r *http.Request) string {
+	scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !ok || !strings.EqualFold(scheme, "Bearer") {
+		return ""
+	}
+	return strings.TrimSpace(token)
+}
+
+// refuse answers a request without a valid token, always in the same way: what is wrong with the token is in the log
+// only, if it is asked for.
+func (j *JWTAuth) refuse(rw http.ResponseWriter, r *http.Request, err error) {
+	if j.options.Debug {
+		j.logger.Info("request refused", "method", r.Method, "path", r.URL.Path, "reason", err)
+	}
+	status := j.options.NoTokenStatusCode
+	if status < http.StatusBadRequest && j.options.NoTokenRedirectURL != "" {
+		http.Redirect(rw, r, j.options.NoTokenRedirectURL, status)
+		return
+	}
+	if status == http.StatusUnauthorized {
+		challenge := `Bearer realm="flagr"`
+		if !errors.Is(err, errNoToken) {
+			challenge += `, error="invalid_token"`
+		}
+		rw.Header().Set("WWW-Authenticate", challenge)
+	}
+	writeError(rw, status, "a valid token is needed, in the header Authorization as a bearer token or in the cookie "+j.options.CookieTokenName)
+}
+
+func claimText(claims jwt.MapClaims, name string) string {
+	text, _ := claims[name].(string)
+	return text
+}

@@ -1,0 +1,97 @@
+package web
+
+import (
+	"log/slog"
+	"net/http"
+	"slices"
+	"time"
+)
+
+// Exchange is a request and what became of it, for those who count or log requests.
+type Exchange struct {
+	// Request is the request as it arrived. Its URL's path still has the web prefix. Its Pattern is the template of the
+	// route that answered, such as /api/v1/flags/{flagID}, without the prefix; empty when there is none.
+	Request *http.Request
+	// Status is that of the answer, 200 when the handler sent none.
+	Status int
+	// Bytes is the length of the body that was sent, as it went out.
+	Bytes int64
+	// Duration is how long the handler took.
+	Duration time.Duration
+	// Aborted is whether the connection was cut instead of finishing the answer.
+	Aborted bool
+}
+
+// Observe tells each observer about each exchange, after the answer was written. It costs one small allocation and two
+// looks at the clock; without observers it is next itself.
+//
+// What lies between Observe and the router must pass on the very request it got, or copy the Pattern of its own
+// request back, or routes have no names here.
+func Observe(observers []func(*Exchange), next http.Handler) http.Handler {
+	if len(observers) == 0 {
+		return next
+	}
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		o := &observedWriter{ResponseWriter: rw, exchange: Exchange{Request: r, Aborted: true}}
+		defer func() { // also when next panics to abort the connection
+			e := &o.exchange
+			e.Duration = time.Since(start)
+			if e.Status == 0 {
+				e.Status = http.StatusOK
+			}
+			for _, observe := range observers {
+				observe(e)
+			}
+		}()
+		next.ServeHTTP(o, r)
+		o.exchange.Aborted = false
+	})
+}
+
+// observedWriter notes status and length.
+type observedWriter struct {
+	http.ResponseWriter
+	exchange Exchange
+}
+
+func (w *observedWriter) WriteHeader(status int) {
+	if w.exchange.Status == 0 && status >= http.StatusOK { // 1xx come before the answer
+		w.exchange.Status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *observedWriter) Write(p []byte) (int, error) {
+	if w.exchange.Status == 0 {
+		w.exchange.Status = http.StatusOK
+	}
+	n, err := w.ResponseWriter.Write(p)
+	w.exchange.Bytes += int64(n)
+	return n, err
+}
+
+// Unwrap lets http.ResponseController find the writer's other abilities.
+func (w *observedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// AccessLog returns an observer that logs each exchange at level info, but for those whose path is excluded. Neither
+// queries nor headers are logged, as they may hold data of people and credentials.
+func AccessLog(logger *slog.Logger, exclude []string) func(*Exchange) {
+	return func(e *Exchange) {
+		r := e.Request
+		if slices.Contains(exclude, r.URL.Path) || !logger.Enabled(r.Context(), slog.LevelInfo) {
+			return
+		}
+		attrs := make([]slog.Attr, 0, 8)
+		attrs = append(attrs,
+			slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Int("status", e.Status),
+			slog.Int64("bytes", e.Bytes), slog.Duration("took", e.Duration), slog.String("remote", r.RemoteAddr))
+		if id := r.Header.Get("X-Request-Id"); id != "" {
+			attrs = append(attrs, slog.String("request_id", id))
+		}
+		if e.Aborted {
+			attrs = append(attrs, slog.Bool("aborted", true))
+		}
+		logger.LogAttrs(r.Context(), slog.LevelInfo, "request", attrs...)
+	}
+}
