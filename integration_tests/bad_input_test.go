@@ -3,12 +3,15 @@ package integration_tests
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // spec is what the tests need of the server's own description.
@@ -509,6 +512,34 @@ func handWritten(f, other flagAnswer) []badCase {
 			badCase{name: "evaluation", method: http.MethodPost, path: path, body: body})
 	}
 	return cases
+}
+
+// TestNoBodyIsTakenForARequest sends a large body that is refused at its first byte and that looks like many requests.
+func TestNoBodyIsTakenForARequest(t *testing.T) {
+	onEachDatabase(t, func(t *testing.T, db database) {
+		s := start(t, db, db.fresh(t), nil)
+		inner := "DELETE /api/v1/flags/1 HTTP/1.1\r\nHost: h\r\n\r\n"
+		for _, path := range []string{"/evaluation", "/evaluation/batch", "/flags", "/health", "/nope", "/exposures"} {
+			connection, err := net.Dial("tcp", s.address())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := connection.SetDeadline(time.Now().Add(startDeadline)); err != nil {
+				t.Fatal(err)
+			}
+			body := strings.Repeat(inner, 20_000)
+			go func() {
+				// This fails once the server has closed the connection.
+				_, _ = fmt.Fprintf(connection, "POST /api/v1%s HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n"+
+					"Content-Length: %d\r\n\r\n%s", path, len(body), body)
+			}()
+			answers, _ := io.ReadAll(connection) // ends with EOF or with a reset
+			if n := strings.Count(string(answers), "HTTP/1.1 "); n > 1 {
+				t.Errorf("POST %s: one request got %d answers:\n%s", path, n, answers)
+			}
+			_ = connection.Close()
+		}
+	})
 }
 
 // TestMessagesNameTheParameter checks that an operator can tell from the message what was wrong.

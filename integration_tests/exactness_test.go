@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -271,15 +270,14 @@ func TestStopWithSlowClients(t *testing.T) {
 		flags := splitFlags(t, s)
 		begin := func() (net.Conn, string) {
 			t.Helper()
-			address := strings.TrimSuffix(strings.TrimPrefix(s.url, "http://"), "/api/v1")
-			c, err := net.Dial("tcp", address)
+			c, err := net.Dial("tcp", s.address())
 			if err != nil {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { _ = c.Close() }) // the server may have closed it
 			body := fmt.Sprintf(`{"flagID":%d,"entityID":"slow"}`, flags[0].ID)
 			if _, err := fmt.Fprintf(c, "POST /api/v1/evaluation HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\n"+
-				"Content-Length: %d\r\n\r\n%s", address, len(body), body[:10]); err != nil {
+				"Content-Length: %d\r\n\r\n%s", s.address(), len(body), body[:10]); err != nil {
 				t.Fatal(err)
 			}
 			return c, body[10:]

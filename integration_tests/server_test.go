@@ -136,6 +136,11 @@ func startIn(t *testing.T, dir string, env environ, args ...string) *server {
 	return s
 }
 
+// address is where the server listens, as host:port.
+func (s *server) address() string {
+	return strings.TrimSuffix(strings.TrimPrefix(s.url, "http://"), "/api/v1")
+}
+
 // serving finds the address in what the server says when it listens.
 var serving = regexp.MustCompile(`Serving flagr at (http://[0-9.:\[\]]+)`)
 
