@@ -15,9 +15,11 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore"
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/pkg/evalcache"
 	"github.com/flagr-datar/flagr-datar/pkg/handler"
+	"github.com/flagr-datar/flagr-datar/pkg/notification"
 	"github.com/flagr-datar/flagr-datar/pkg/store"
 	"github.com/flagr-datar/flagr-datar/pkg/web"
 	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations"
@@ -45,6 +47,7 @@ type App struct {
 	cache     *evalcache.Cache
 	recorders *handler.DataRecorders
 	handler   *handler.Handler
+	webhook   *notification.Webhook // nil when switched off
 
 	cleanups []cleanup
 
@@ -86,6 +89,22 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 		return nil, err
 	}
 
+	var onChange func(entity.Change)
+	if c.Notification.WebhookEnabled {
+		a.webhook = notification.New(notification.Options{
+			URL:        c.Notification.WebhookURL,
+			Header:     c.Notification.Header(),
+			Timeout:    c.Notification.Timeout,
+			MaxRetries: c.Notification.MaxRetries,
+			RetryBase:  c.Notification.RetryBase,
+			RetryMax:   c.Notification.RetryMax,
+			Logger:     a.logger,
+		})
+		onChange = a.webhook.Notify
+		// It stops after the recorders: a receiver that hangs must not cost them the time to store their counts.
+		a.onStop("notifications", a.webhook.Stop)
+	}
+
 	var db *store.Store // nil when the flags come from a JSON document
 	var source evalcache.FlagSource
 	switch c.Database.Driver {
@@ -100,6 +119,8 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 			LogQueries:    c.Database.LogQueries,
 			RetryAttempts: c.Database.RetryAttempts,
 			RetryDelay:    c.Database.RetryDelay,
+			OnChange:      onChange,
+			ChangeDetails: a.webhook != nil && c.Notification.DetailedDiffEnabled,
 			Logger:        a.logger,
 		})
 		if err != nil {
@@ -174,6 +195,9 @@ func (a *App) Start(ctx context.Context) error {
 		return err
 	}
 	a.recorders.Start()
+	if a.webhook != nil {
+		a.webhook.Start()
+	}
 	return nil
 }
 

@@ -313,8 +313,8 @@ type Notification struct {
 	WebhookEnabled bool `env:"FLAGR_NOTIFICATION_WEBHOOK_ENABLED" envDefault:"false"`
 	// WebhookURL is an http or https URL while WebhookEnabled. Many services put a token into it.
 	WebhookURL string `env:"FLAGR_NOTIFICATION_WEBHOOK_URL" secret:"true" accepts:"an http or https URL; needed while FLAGR_NOTIFICATION_WEBHOOK_ENABLED is true"`
-	// WebhookHeaders are headers to send along, often with a token.
-	WebhookHeaders string `env:"FLAGR_NOTIFICATION_WEBHOOK_HEADERS" secret:"true"`
+	// WebhookHeaders are headers to send along, often with a token; Header has them one by one.
+	WebhookHeaders string `env:"FLAGR_NOTIFICATION_WEBHOOK_HEADERS" secret:"true" accepts:"headers such as Authorization: Bearer abc, X-Team: flags"`
 }
 
 // Prometheus is the endpoint for metrics.

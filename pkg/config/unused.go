@@ -30,7 +30,6 @@ var unavailables = []unavailable{
 	{variable: "FLAGR_RECORDER_KAFKA_*", why: notYet},
 	{variable: "FLAGR_RECORDER_KINESIS_*", why: notYet},
 	{variable: "FLAGR_RECORDER_PUBSUB_*", why: notYet},
-	{variable: "FLAGR_NOTIFICATION_*", why: notYet},
 	{variable: "FLAGR_PROMETHEUS_*", why: notYet},
 	{variable: "FLAGR_SENTRY_*", why: notYet},
 	{variable: "FLAGR_STATSD_APM_*", why: "no use for it: traces will be sent with OpenTelemetry"},

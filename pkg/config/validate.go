@@ -170,6 +170,8 @@ func (n *Notification) validate(l *loader) {
 	l.check("FLAGR_NOTIFICATION_RETRY_BASE", n.RetryBase >= 0)
 	l.check("FLAGR_NOTIFICATION_RETRY_MAX", n.RetryMax >= 0)
 	l.check("FLAGR_NOTIFICATION_WEBHOOK_URL", isHTTPURL(n.WebhookURL) || !n.WebhookEnabled)
+	_, ok := parseHeaders(n.WebhookHeaders)
+	l.check("FLAGR_NOTIFICATION_WEBHOOK_HEADERS", ok)
 }
 
 func (p *Prometheus) validate(l *loader) {

@@ -1,0 +1,61 @@
+package app_test
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestChangesArePostedToTheWebhook(t *testing.T) {
+	t.Parallel()
+	bodies := make(chan string, 100)
+	receiver := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil || r.Header.Get("X-Team") != "flags" {
+			t.Errorf("%v, header %v", err, r.Header)
+		}
+		bodies <- string(body)
+	}))
+	t.Cleanup(receiver.Close)
+	a, _, log := setup(t, map[string]string{
+		"FLAGR_NOTIFICATION_WEBHOOK_ENABLED":       "true",
+		"FLAGR_NOTIFICATION_WEBHOOK_URL":           receiver.URL,
+		"FLAGR_NOTIFICATION_WEBHOOK_HEADERS":       "X-Team: flags",
+		"FLAGR_NOTIFICATION_DETAILED_DIFF_ENABLED": "true",
+	})
+	send := serve(t, a)
+	send("POST", "/flags", `{"description":"d","key":"k"}`)
+	send("PUT", "/flags/1/enabled", `{"enabled":true}`)
+	send("POST", "/flags/1/tags", `{"value":"web"}`)
+	stop(t, a) // delivers what waits
+	close(bodies)
+
+	var got []string
+	details := regexp.MustCompile(`,"user":"","timestamp":"[^"]+"(,"pre_value":".*")?,"post_value":".*","diff":".*"`)
+	for body := range bodies {
+		if !details.MatchString(body) {
+			t.Errorf("no details: %s", body)
+		}
+		if strings.Contains(body, `"component_type":"flag"`) && strings.Contains(body, `"operation":"update"`) &&
+			(!strings.Contains(body, `-  \"Enabled\": false`) || !strings.Contains(body, `+  \"Enabled\": true`)) {
+			t.Errorf("no difference: %s", body)
+		}
+		got = append(got, strings.TrimSpace(details.ReplaceAllString(body, "")))
+	}
+	want := []string{
+		`{"operation":"create","flag_id":1,"flag_key":"k","component_type":"flag","component_id":1,"component_key":"k"}`,
+		`{"operation":"update","flag_id":1,"flag_key":"k","component_type":"flag","component_id":1,"component_key":"k"}`,
+		`{"operation":"create","flag_id":1,"flag_key":"k","component_type":"tag","component_id":1,"component_key":"web"}`,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("notifications (-want +got):\n%s", diff)
+	}
+	if strings.Contains(log.String(), "notification") {
+		t.Errorf("log is %s", log)
+	}
+}
