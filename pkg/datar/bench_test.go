@@ -16,32 +16,38 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/memstore"
 )
 
-// benchEvents are the cases that BenchmarkRecord and BenchmarkReference share.
-var benchEvents = []struct {
-	name string
-	keys int64
-}{{"hot", 1}, {"10k", 10_000}}
-
+// benchmarkCounting runs the cases that BenchmarkRecord and BenchmarkReference share. The events are made beforehand,
+// so that only counting is measured.
 func benchmarkCounting(b *testing.B, record func(datar.Event)) {
-	at := time.Now()
-	event := func(i int64) datar.Event {
-		return datar.Event{FlagID: i%1000 + 1, VariantID: i/1000 + 1, SegmentID: 1, Time: at}
-	}
-	for _, c := range benchEvents {
-		for i := range c.keys {
-			record(event(i))
+	for _, c := range []struct {
+		name string
+		keys int
+	}{{"hot", 1}, {"10k", 10_000}} {
+		events := make([]datar.Event, c.keys)
+		for i := range events {
+			k := int64(i * 7919 % c.keys) // neighbours in time are not neighbours in memory
+			events[i] = datar.Event{FlagID: k%1000 + 1, VariantID: k/1000 + 1, SegmentID: 1, Time: time.Now()}
+			record(events[i])
 		}
 		b.Run(c.name+"/serial", func(b *testing.B) {
 			b.ReportAllocs()
-			for i := int64(0); b.Loop(); i++ {
-				record(event(i * 7919 % c.keys))
+			i := 0
+			for b.Loop() {
+				record(events[i])
+				if i++; i == len(events) {
+					i = 0
+				}
 			}
 		})
 		b.Run(c.name+"/parallel", func(b *testing.B) {
 			b.ReportAllocs()
 			b.RunParallel(func(pb *testing.PB) {
-				for i := int64(0); pb.Next(); i++ {
-					record(event(i * 7919 % c.keys))
+				i := 0
+				for pb.Next() {
+					record(events[i])
+					if i++; i == len(events) {
+						i = 0
+					}
 				}
 			})
 		})
@@ -49,11 +55,20 @@ func benchmarkCounting(b *testing.B, record func(datar.Event)) {
 }
 
 func BenchmarkRecord(b *testing.B) {
-	engine, err := datar.New(datar.Options{Store: &memstore.Store{}, Catalog: catalog{}})
-	if err != nil {
-		b.Fatal(err)
+	for _, journal := range []bool{false, true} {
+		b.Run(map[bool]string{false: "journal=off", true: "journal=on"}[journal], func(b *testing.B) {
+			options := datar.Options{Store: &memstore.Store{}, Catalog: catalog{}}
+			if journal {
+				options.Journal = datar.JournalOptions{Dir: b.TempDir(), Required: true}
+			}
+			engine, err := datar.New(options)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer func() { _ = engine.Close(context.Background()) }()
+			benchmarkCounting(b, engine.Record)
+		})
 	}
-	benchmarkCounting(b, engine.Record)
 }
 
 // BenchmarkReference is the plain way to count: a concurrent map of atomic counters.

@@ -51,14 +51,16 @@ const (
 	DropClosed
 	// DropInvalid: the event had no flag, a negative id, or a time outside the years 1970 to 9999.
 	DropInvalid
-	// DropUnsaved: Close could not reach the store before its deadline.
+	// DropUnsaved: Close could not reach the store before its deadline, and there was no journal to keep them in.
 	DropUnsaved
+	// DropRefused: the store refused the row, and will refuse it for ever.
+	DropRefused
 	dropReasons
 )
 
 // String returns the reason in lower case, as it appears in metrics.
 func (r DropReason) String() string {
-	return [dropReasons]string{"capacity", "closed", "invalid", "unsaved"}[r]
+	return [dropReasons]string{"capacity", "closed", "invalid", "unsaved", "refused"}[r]
 }
 
 // Event is one evaluation of a flag.
@@ -80,10 +82,21 @@ type Options struct {
 	// MaxKeys bounds the keys held in memory. When 7/8 of them are in use, evaluations of new keys are counted without
 	// their segment; when all are, they are dropped and counted as such.
 	MaxKeys int
+	// Journal keeps counts through the end of the process, however it ends. The zero value keeps them in memory only.
+	Journal JournalOptions
 	// Logger gets a line when flushes begin to fail and when they work again. Nil: no log.
 	Logger *slog.Logger
 	// Now is the clock, for tests. Nil: time.Now.
 	Now func() time.Time
+}
+
+// JournalOptions say where an engine keeps its journals: files that hold the counters themselves.
+type JournalOptions struct {
+	// Dir is a directory of a local disk. Engines and processes may share it. Empty: no journal. On start an engine
+	// takes over the journals in it that no living process holds and that are of the same Store.Identity.
+	Dir string
+	// Required makes New fail if Dir cannot be used. Otherwise the engine logs a warning and counts in memory.
+	Required bool
 }
 
 func (o *Options) validate() error {
@@ -115,31 +128,37 @@ func (o *Options) validate() error {
 // Engine counts evaluations. Its methods are safe for concurrent use.
 type Engine struct {
 	options Options
-	writer  string
 
 	// table is read without a lock by every Record and replaced under mu.
 	table atomic.Pointer[table]
-	// changed is the number of cells with counts that no flush has read.
-	changed atomic.Int64
+	// marked is about the number of slots with counts that no flush has read.
+	marked  atomic.Int64
 	dropped [dropReasons]atomic.Int64
 	// early asks the background goroutine for a flush before its time.
 	early chan struct{}
 
-	mu sync.Mutex // guards the fields below and the writing side of table
-	// cells are those in table. A flush iterates over a copy of this slice, so it is appended to or replaced as a whole.
-	cells []*cell
-	// retired is the sum of the cells that were taken out, all of it stored.
-	retired int64
-	// sealed is what Close took out of the cells and has not stored yet.
-	sealed  int64
-	oldest  Hour // the least hour in cells
+	mu sync.Mutex // guards the fields below, the writing side of table, and what arenas say is under it
+	// arenas are those that still have something to send, or may get it. The last one that is not detached takes new keys.
+	arenas []*arena
+	// spare is an empty arena for when the newest is full, so that no Record has to create a file.
+	spare *arena
+	// keys is the number of cells in table.
+	keys int
+	// writers are identities whose arenas are gone. New arenas take them, so that the store's ledger stays short.
+	writers []writer
+	oldest  Hour // the least hour in table
 	closed  bool
+	stored  int64 // evaluations that the store confirmed
+	adopted int64 // evaluations that earlier processes recorded, and left in journals
+	kept    int64 // evaluations that Close left in journals
 	flushes flushReport
+	// inMemory: a journal was wanted for the newest arena, and could not be had.
+	inMemory bool
+	// lostJournals counts the journals that were cut or deleted while in use.
+	lostJournals int
 
-	// flushing is a lock that waiting can give up: whoever has put a token into it owns the fields below.
+	// flushing is a lock that waiting can give up. Whoever has put a token into it may send batches.
 	flushing chan struct{}
-	sequence int64    // of the newest batch
-	pending  *pending // sent or about to be sent, and not known to be applied
 
 	start   sync.Once
 	stop    chan struct{} // closed by Close to end the background goroutine
@@ -158,22 +177,57 @@ type flushReport struct {
 	err      error
 }
 
-// New returns an engine that counts at once. Start makes it flush by itself; Close ends it.
+// New returns an engine that counts at once. Start makes it flush by itself; Close ends it. With a journal, New takes
+// over what earlier processes left; it is stored by the first flush.
 func New(options Options) (*Engine, error) {
 	if err := options.validate(); err != nil {
 		return nil, err
 	}
 	e := &Engine{
 		options:  options,
-		writer:   newWriterID(),
 		early:    make(chan struct{}, 1),
 		flushing: make(chan struct{}, 1),
 		stop:     make(chan struct{}),
 		stopped:  make(chan struct{}),
 	}
 	e.lifetime, e.endLife = context.WithCancel(context.Background())
-	e.table.Store(newTable(nil))
+	e.table.Store(newTable(0))
+	if options.Journal.Dir != "" {
+		if err := e.openJournals(); err != nil {
+			return nil, err
+		}
+	}
 	return e, nil
+}
+
+// openJournals takes over journals and makes the first of our own.
+func (e *Engine) openJournals() error {
+	dir := e.options.Journal.Dir
+	first, err := createJournal(dir, e.options.Store.Identity(), writer{id: newWriterID()}, e.arenaSlots())
+	if err != nil {
+		err = fmt.Errorf("datar: the journal directory %q cannot be used: %w", dir, err)
+		if e.options.Journal.Required {
+			return err
+		}
+		e.options.Logger.Warn("datar: counting in memory only, a killed process will lose counts; make the directory writable or choose another",
+			"error", err)
+		e.options.Journal.Dir = ""
+		return nil
+	}
+	adopted, err := adoptJournals(dir, e.options.Store.Identity(), e.options.Logger)
+	if err != nil {
+		e.options.Logger.Error("datar: counts of earlier processes wait for the next start", "error", err)
+	}
+	for _, a := range adopted {
+		left := a.left()
+		e.adopted += left
+		if left > 0 {
+			e.options.Logger.Info("datar: took over the counts of a process that ended before it could store them",
+				"journal", a.journal.path, "evaluations", left)
+		}
+	}
+	e.arenas, e.spare = adopted, first
+	return nil
 }
 
 // newWriterID makes a random (version 4) UUID.
@@ -190,11 +244,14 @@ func newWriterID() string {
 func (e *Engine) Record(event Event) {
 	ms := event.Time.UnixMilli()
 	key := Key{FlagID: event.FlagID, VariantID: event.VariantID, SegmentID: event.SegmentID, Hour: hourOfMilli(ms)}
-	c := e.table.Load().get(key)
-	if c == nil || !c.add(ms) {
-		c = e.recordSlow(key, ms)
+	var counted, first bool
+	if c := e.table.Load().get(key); c != nil {
+		counted, first = c.add(ms)
 	}
-	if c != nil && c.changed.Load() == 0 && c.changed.Swap(1) == 0 && e.changed.Add(1) == EarlyFlushKeys {
+	if !counted {
+		first = e.recordSlow(key, ms)
+	}
+	if first && e.marked.Add(1) == EarlyFlushKeys {
 		select {
 		case e.early <- struct{}{}:
 		default:
@@ -202,26 +259,31 @@ func (e *Engine) Record(event Event) {
 	}
 }
 
-// recordSlow counts an evaluation whose key has no cell, or one that has just been sealed. It returns the cell that
-// took it, nil if it was dropped.
-func (e *Engine) recordSlow(key Key, ms int64) *cell {
+// recordSlow counts or drops an evaluation whose key has no cell, or one that has just been sealed. It reports whether
+// it was the first of its cell since a flush.
+func (e *Engine) recordSlow(key Key, ms int64) (first bool) {
 	if key.FlagID < 1 || key.VariantID < 0 || key.SegmentID < 0 || ms < 0 || ms > maxMilli {
 		e.dropped[DropInvalid].Add(1)
-		return nil
+		return false
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {
 		e.dropped[DropClosed].Add(1)
-		return nil
+		return false
 	}
-	c := e.cellFor(key, ms)
-	if c == nil {
-		e.dropped[DropCapacity].Add(1)
-		return nil
+	for {
+		c := e.cellFor(key, ms)
+		if c == nil {
+			e.dropped[DropCapacity].Add(1)
+			return false
+		}
+		// Cells in the table are sealed only under mu, so this fails only if memory is gone.
+		if counted, first := c.add(ms); counted {
+			return first
+		}
+		e.detach(c.arena)
 	}
-	c.add(ms) // cells in the table are sealed only under mu
-	return c
 }
 
 // Databases know no year after 9999. endOfTime is its last hour, as the end of a window.
@@ -237,26 +299,99 @@ func (e *Engine) cellFor(key Key, ms int64) *cell {
 		return c
 	}
 	// The last eighth is kept for keys without a segment.
-	if key.SegmentID != 0 && len(e.cells) >= e.options.MaxKeys-e.options.MaxKeys/8 {
+	if key.SegmentID != 0 && e.keys >= e.options.MaxKeys-e.options.MaxKeys/8 {
 		key.SegmentID = 0
 		if c := t.get(key); c != nil {
 			return c
 		}
 	}
-	if len(e.cells) >= e.options.MaxKeys {
+	if e.keys >= e.options.MaxKeys {
 		return nil
 	}
-	c := newCell(key, ms)
-	if len(e.cells) == 0 || key.Hour < e.oldest {
+	c := e.takeSlot(key, ms)
+	if e.keys == 0 || key.Hour < e.oldest {
 		e.oldest = key.Hour
 	}
-	e.cells = append(e.cells, c)
-	if t.hasRoomFor(len(e.cells)) {
+	e.keys++
+	if t.hasRoomFor(e.keys) {
 		t.put(c)
 	} else {
-		e.table.Store(newTable(e.cells))
+		e.rebuildTable()
 	}
 	return c
+}
+
+// takeSlot returns a new cell, of the newest arena or of another new one. It runs under mu.
+func (e *Engine) takeSlot(key Key, ms int64) *cell {
+	if a := e.newest(); a != nil {
+		if c := a.take(key, ms); c != nil {
+			return c
+		}
+	}
+	for {
+		a := e.spare
+		if e.spare = nil; a == nil {
+			a = e.newArena()
+		}
+		e.arenas = append(e.arenas, a)
+		if c := a.take(key, ms); c != nil {
+			return c
+		}
+	}
+}
+
+// newest returns the arena that takes new keys, nil if there is none.
+func (e *Engine) newest() *arena {
+	if n := len(e.arenas); n > 0 && !e.arenas[n-1].detached {
+		return e.arenas[n-1]
+	}
+	return nil
+}
+
+// newArena returns an empty arena, in a journal file if there is a directory for it.
+func (e *Engine) newArena() *arena {
+	w := writer{id: newWriterID()}
+	if n := len(e.writers); n > 0 {
+		w, e.writers = e.writers[n-1], e.writers[:n-1]
+	}
+	if e.options.Journal.Dir != "" {
+		a, err := createJournal(e.options.Journal.Dir, e.options.Store.Identity(), w, e.arenaSlots())
+		if err == nil {
+			e.inMemory = false
+			return a
+		}
+		if !e.inMemory {
+			e.options.Logger.Warn("datar: counting in memory until a journal can be written again, a killed process will lose counts", "error", err)
+		}
+		e.inMemory = true
+	}
+	return &arena{slots: make([]slot, e.arenaSlots()), writer: w}
+}
+
+func (e *Engine) arenaSlots() int { return min(arenaSlots, e.options.MaxKeys) }
+
+// detach takes the cells of the arena out of the table. What they counted is still sent. It runs under mu.
+func (e *Engine) detach(a *arena) {
+	if a.detached {
+		return
+	}
+	a.detached = true
+	e.keys -= len(a.cells)
+	e.rebuildTable()
+}
+
+// rebuildTable publishes a new table of the cells of all arenas that are not detached. It runs under mu.
+func (e *Engine) rebuildTable() {
+	t := newTable(e.keys)
+	for _, a := range e.arenas {
+		if a.detached {
+			continue
+		}
+		for _, c := range a.cells {
+			t.put(c)
+		}
+	}
+	e.table.Store(t)
 }
 
 // Start begins to flush in the background. Further calls do nothing.
@@ -265,8 +400,8 @@ func (e *Engine) Start() {
 }
 
 // Close flushes what is left and ends the engine. Evaluations recorded later are counted as dropped. The final flush is
-// tried until ctx ends, or 10 s if it has no deadline; what the store has not confirmed by then is counted as dropped,
-// and the reason returned. Further calls wait for the first and return its result.
+// tried until ctx ends, or 10 s if it has no deadline. What the store has not confirmed by then stays in the journal for
+// the next start, or is counted as dropped if there is none; and the reason is returned. Further calls wait for the first and return its result.
 func (e *Engine) Close(ctx context.Context) error {
 	e.closing.Do(func() { e.closeErr = e.close(ctx) })
 	return e.closeErr
@@ -292,16 +427,25 @@ func (e *Engine) close(ctx context.Context) error {
 
 // Stats is the state of an engine. Recorded = Stored + Pending + the sum of Dropped, always.
 type Stats struct {
-	// Recorded is the number of calls of Record that have returned.
+	// Recorded is the number of calls of Record that have returned, and Adopted.
 	Recorded int64
+	// Adopted are evaluations that earlier processes recorded, and that this engine found in their journals.
+	Adopted int64
 	// Stored are evaluations that the store has confirmed, Pending those that wait for it.
 	Stored, Pending int64
 	// Dropped is indexed by DropReason.
 	Dropped [dropReasons]int64
-	// Keys is the number of counters in memory.
+	// Keys is the number of keys that are being counted.
 	Keys int
-	// Writer is the identity under which this engine's batches are stored.
+	// Writer is the newest identity under which this engine's batches are stored.
 	Writer string
+	// Journal is the directory of the journals, empty if counts are in memory only.
+	Journal string
+	// InMemory is true if a journal is wanted, but could not be written when it was needed last.
+	InMemory bool
+	// LostJournals is the number of journals that were cut or deleted while they were in use. Of a journal that was
+	// cut, counts since the last flush are lost, and missing in Recorded.
+	LostJournals int
 	// LastFlush is the start of the last flush that the store confirmed, and LastFlushDuration the time it took. Zero: none.
 	LastFlush         time.Time
 	LastFlushDuration time.Duration
@@ -314,18 +458,20 @@ func (e *Engine) Stats() Stats {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s := Stats{
-		Stored:            e.retired,
-		Pending:           e.sealed,
-		Keys:              len(e.cells),
-		Writer:            e.writer,
+		Adopted:           e.adopted,
+		Stored:            e.stored,
+		Pending:           e.kept,
+		Keys:              e.keys,
+		Journal:           e.options.Journal.Dir,
+		InMemory:          e.inMemory,
+		LostJournals:      e.lostJournals,
 		LastFlush:         e.flushes.last,
 		LastFlushDuration: e.flushes.duration,
 		LastError:         e.flushes.err,
 	}
-	for _, c := range e.cells {
-		stored := c.stored.Load() // before count, which is never less
-		s.Stored += stored
-		s.Pending += c.count.Load() - stored
+	for _, a := range e.arenas {
+		s.Pending += a.left()
+		s.Writer = a.writer.id
 	}
 	s.Recorded = s.Stored + s.Pending
 	for reason := range e.dropped {

@@ -27,7 +27,9 @@ type faultyStore struct {
 	after        error // returned although it was applied
 	totalsErr    error
 	batches      []datar.Batch
-	applyStarted chan struct{} // if set, Apply says that it began, and waits for its context
+	applyStarted chan struct{}  // if set, Apply says that it began, and waits for its context
+	poison       map[int64]bool // flags whose rows are refused
+	failAfter    int            // if set, all batches after so many are not applied
 }
 
 func (s *faultyStore) fail(before, after error) {
@@ -50,12 +52,20 @@ func (s *faultyStore) Apply(ctx context.Context, batch datar.Batch) error {
 	}
 	s.mu.Lock()
 	before, after := s.before, s.after
+	if s.failAfter > 0 && len(s.batches) >= s.failAfter {
+		before = errors.New("down after some batches")
+	}
 	kept := batch
 	kept.Rows = append([]datar.Row(nil), batch.Rows...)
 	s.batches = append(s.batches, kept)
 	s.mu.Unlock()
 	if before != nil {
 		return before
+	}
+	for _, row := range batch.Rows {
+		if s.poison[row.FlagID] {
+			return fmt.Errorf("%w: flag %d", datar.ErrRefused, row.FlagID)
+		}
 	}
 	if err := s.Store.Apply(ctx, batch); err != nil {
 		return err

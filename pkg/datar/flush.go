@@ -2,23 +2,12 @@ package datar
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"time"
 )
-
-// pending is a batch and what becomes of the cells when it is stored.
-type pending struct {
-	batch    Batch
-	readings []reading // of the cells that the rows came from, in the same order
-}
-
-// reading is a cell's count as a batch will have brought it to the store.
-type reading struct {
-	cell  *cell
-	count int64
-}
 
 // Flush sends what was recorded before the call to the store. It returns nil when all of it is stored; on an error
 // everything is kept for the next flush: a batch that was sent and not confirmed is sent again exactly as it was.
@@ -53,140 +42,176 @@ func (e *Engine) unlockFlushing() { <-e.flushing }
 // flush runs under the flushing lock.
 func (e *Engine) flush(ctx context.Context) error {
 	started := e.options.Now()
-	err := e.send(ctx) // what an earlier flush could not
-	if err == nil {
-		e.pending = e.newBatch(e.readChanged())
-		err = e.send(ctx)
+	e.marked.Store(0)
+	e.mu.Lock()
+	arenas := slices.Clone(e.arenas)
+	e.mu.Unlock()
+
+	var err error
+	for _, a := range arenas {
+		if err = e.flushArena(ctx, a); err != nil {
+			break // the others would fail alike
+		}
 	}
+
+	e.prepare()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.flushes.err = err
-	if err != nil {
-		return err
+	if err == nil {
+		e.flushes.last, e.flushes.duration = started, e.options.Now().Sub(started)
+		e.retire(HourOf(started))
 	}
-	e.flushes.last, e.flushes.duration = started, e.options.Now().Sub(started)
-	e.retire(HourOf(started))
-	return nil
+	return err
 }
 
-// readChanged reads the cells that counted since they were read last.
-func (e *Engine) readChanged() []reading {
+// flushArena sends what one arena has.
+func (e *Engine) flushArena(ctx context.Context, a *arena) error {
 	e.mu.Lock()
-	cells := e.cells
+	cells := a.cells
 	e.mu.Unlock()
-
-	var readings []reading
-	for _, c := range cells {
-		if c.changed.Load() == 0 {
-			continue
+	// The batch of an earlier flush is sent as it was; then, at last, what is there now.
+	limit := 0
+	for last := false; !last || a.pending != nil; {
+		if a.pending == nil {
+			a.begin(cells, limit)
+			if last = limit == 0; a.pending == nil {
+				limit = 0
+				continue
+			}
 		}
-		// Before the count is read: whoever counts later finds the mark gone and sets it again.
-		c.changed.Store(0)
-		e.changed.Add(-1)
-		if count := c.count.Load(); count > c.stored.Load() {
-			readings = append(readings, reading{c, count})
-		}
-	}
-	return readings
-}
-
-// newBatch makes a batch of what the readings have and the store has not; nil if there are none.
-func (e *Engine) newBatch(readings []reading) *pending {
-	if len(readings) == 0 {
-		return nil
-	}
-	slices.SortFunc(readings, func(a, b reading) int { return a.cell.key().Compare(b.cell.key()) })
-	rows := make([]Row, len(readings))
-	for i, r := range readings {
-		rows[i] = Row{
-			Key:   r.cell.key(),
-			Count: r.count - r.cell.stored.Load(),
-			First: r.cell.first.Load(),
-			Last:  r.cell.last.Load(),
+		err := e.options.Store.Apply(ctx, a.pending.batch)
+		rows := len(a.pending.batch.Rows)
+		switch {
+		case err == nil:
+			e.settle(a, func(evaluations int64) { e.stored += evaluations })
+			limit = 0
+		case !errors.Is(err, ErrRefused):
+			return fmt.Errorf("store %d counts: %w", rows, err)
+		case rows == 1:
+			e.options.Logger.Error("datar: the store refuses a count, it is dropped", "key", a.pending.batch.Rows[0].Key,
+				"evaluations", a.pending.batch.Rows[0].Count, "error", err)
+			e.settle(a, func(evaluations int64) { e.dropped[DropRefused].Add(evaluations) })
+			limit, last = 0, false
+		default: // one of the rows, or more: half of them, until it is alone
+			a.abort()
+			limit, last = rows/2, false
 		}
 	}
-	e.sequence++
-	return &pending{Batch{Writer: e.writer, Sequence: e.sequence, Rows: rows}, readings}
-}
-
-// send brings the pending batch, if any, to the store.
-func (e *Engine) send(ctx context.Context) error {
-	if e.pending == nil {
-		return nil
-	}
-	if err := e.options.Store.Apply(ctx, e.pending.batch); err != nil {
-		return fmt.Errorf("store %d counts: %w", len(e.pending.batch.Rows), err)
-	}
-	for _, r := range e.pending.readings {
-		r.cell.stored.Store(r.count)
-	}
-	e.pending = nil
 	return nil
 }
 
-// retire takes out the cells of past hours, all of which is stored. An evaluation that comes late for such an hour
-// gets a new cell. It runs under mu.
+// settle ends the pending batch of the arena, and books its evaluations.
+func (e *Engine) settle(a *arena, book func(evaluations int64)) {
+	e.mu.Lock() // Stats must not see one without the other
+	defer e.mu.Unlock()
+	book(a.settle())
+}
+
+// retire gives up the cells of past hours, and the arenas with nothing left to send. An evaluation that comes late for
+// a past hour gets a new cell. It runs under mu and the flushing lock, after all that changed was sent.
 func (e *Engine) retire(now Hour) {
-	if len(e.cells) == 0 || e.oldest >= now {
+	newest := e.newest()
+	var arenas []*arena
+	keys, detached := 0, false
+	oldest := endOfTime
+	for _, a := range e.arenas {
+		if a.journal != nil && !a.abandoned && (a.missing.Load() || !a.journal.intact()) {
+			e.options.Logger.Warn("datar: a journal was deleted or cut while in use, another one is begun; if it was cut, counts since the last flush are lost",
+				"journal", a.journal.path)
+			e.lostJournals++
+			a.abandoned, a.detached, detached = true, true, true
+		}
+		if a.detached || e.oldest < now {
+			a.retire(now)
+		}
+		if !a.detached {
+			keys += len(a.cells)
+			for _, c := range a.cells {
+				oldest = min(oldest, c.key.Hour)
+			}
+		}
+		if len(a.cells) > 0 || (a == newest && !a.detached) {
+			arenas = append(arenas, a)
+		} else {
+			e.giveUp(a)
+		}
+	}
+	e.arenas, e.oldest = arenas, oldest
+	if keys < e.keys || detached {
+		e.keys = keys
+		e.rebuildTable()
+	}
+}
+
+// prepare makes a spare arena if the newest is half full. It runs under the flushing lock.
+func (e *Engine) prepare() {
+	e.mu.Lock()
+	a := e.newest()
+	wanted := e.options.Journal.Dir != "" && e.spare == nil && !e.closed && a != nil && a.taken > len(a.slots)/2
+	e.mu.Unlock()
+	if !wanted {
 		return
 	}
-	var kept []*cell
-	e.oldest = now
-	for _, c := range e.cells {
-		if c.hour < now && c.retire() {
-			e.retired += c.stored.Load()
-			continue
-		}
-		kept = append(kept, c)
-		e.oldest = min(e.oldest, c.hour)
+	spare, err := createJournal(e.options.Journal.Dir, e.options.Store.Identity(), writer{id: newWriterID()}, e.arenaSlots())
+	if err != nil {
+		return // it is tried again, and reported, when it is needed
 	}
-	if len(kept) < len(e.cells) {
-		e.cells = kept
-		e.table.Store(newTable(kept))
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.spare = spare
+}
+
+// giveUp ends an arena that has nothing left to send. Its identity is used again, so that the ledger of the store does
+// not grow with every hour.
+func (e *Engine) giveUp(a *arena) {
+	e.writers = append(e.writers, a.writer)
+	if a.journal == nil {
+		return
+	}
+	if err := a.journal.remove(); err != nil {
+		e.options.Logger.Warn("datar: a journal that is stored cannot be removed; it does no harm", "journal", a.journal.path, "error", err)
 	}
 }
 
-// finalFlush stores the last counts and ends counting, so that each evaluation recorded meanwhile is either stored or
-// dropped and counted.
+// finalFlush stores the last counts and ends counting, so that each evaluation recorded meanwhile is either stored, or
+// kept in the journal, or dropped and counted.
 func (e *Engine) finalFlush(ctx context.Context) error {
 	e.flushing <- struct{}{} // a flush that holds it ends with the engine's lifetime
 	defer e.unlockFlushing()
 
 	err := retry(ctx, e.flush)
-	last := e.sealAll()
+	e.mu.Lock()
+	e.table.Store(newTable(0))
+	e.keys = 0
+	for _, a := range e.arenas {
+		a.seal()
+	}
+	if e.spare != nil {
+		e.giveUp(e.spare)
+		e.spare = nil
+	}
+	e.mu.Unlock()
 	if err == nil {
-		e.pending = e.newBatch(last)
-		err = retry(ctx, e.send)
+		err = retry(ctx, e.flush)
 	}
 
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.flushes.err = err
-	if err != nil {
-		e.dropped[DropUnsaved].Add(e.sealed)
-	} else {
-		e.retired += e.sealed
-	}
-	e.sealed = 0
-	return err
-}
-
-// sealAll ends counting in all cells, takes them out, and returns their final counts where the store has less.
-func (e *Engine) sealAll() []reading {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	var last []reading
-	for _, c := range e.cells {
-		count, stored := c.seal(), c.stored.Load()
-		e.retired += stored
-		e.sealed += count - stored
-		if count > stored {
-			last = append(last, reading{c, count})
+	for _, a := range e.arenas {
+		left := a.left()
+		switch {
+		case left == 0:
+			e.giveUp(a)
+		case a.journal == nil:
+			e.dropped[DropUnsaved].Add(left)
+		default:
+			e.kept += left
+			err = errors.Join(err, a.journal.leave())
 		}
 	}
-	e.cells = nil
-	e.table.Store(newTable(nil))
-	return last
+	e.arenas = nil
+	return err
 }
 
 // retry calls do until it succeeds or ctx ends.

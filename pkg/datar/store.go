@@ -7,10 +7,12 @@ import (
 	"time"
 )
 
-// Errors of the engine's queries.
+// Errors of the engine's queries, and of stores.
 var (
 	// ErrInvalidQuery marks a query with an argument out of range. Its text names the argument and what is accepted.
 	ErrInvalidQuery = errors.New("invalid query")
+	// ErrRefused marks the error of a Store that will refuse a batch for ever because of a row in it.
+	ErrRefused = errors.New("refused by the store")
 	// ErrFlagNotFound marks a query for a flag that neither the Catalog knows nor any stored row counts.
 	ErrFlagNotFound = errors.New("flag not found")
 )
@@ -123,9 +125,14 @@ type Total struct {
 // after their context has ended.
 // Package storetest holds the tests that each of them must pass.
 type Store interface {
+	// Identity is a random text that the store made when its tables were created, of at most 64 letters, digits and
+	// hyphens. It never changes, so that counts left in a journal cannot reach another store.
+	Identity() string
 	// Apply adds all rows of the batch in one transaction, together with a note that this writer's sequence was
 	// applied. A batch whose sequence is noted already is left alone, so that sending a batch again, after an answer
 	// that never came, counts it once. On any error nothing of the batch was applied, or all of it and the note.
+	// An error matches ErrRefused if nothing was applied, and never will be, because the store refuses one of the rows:
+	// the engine then looks for that row and drops it.
 	Apply(ctx context.Context, batch Batch) error
 	// Totals adds up counts by one dimension, in no particular order, without groups whose count is 0.
 	Totals(ctx context.Context, query TotalsQuery) ([]Total, error)

@@ -1,9 +1,12 @@
 package gormstore
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
+	"github.com/go-sql-driver/mysql"
 	"gorm.io/gorm"
 )
 
@@ -17,6 +20,10 @@ type dialect struct {
 	widen string
 	// narrow are the names, in lower case, that the database has for 32-bit integers.
 	narrow []string
+	// refused tells errors that a row causes, and always will, from others.
+	refused func(error) bool
+	// rolledBack tells errors after which the transaction is gone, and may be tried again at once.
+	rolledBack func(error) bool
 }
 
 var dialects = map[string]dialect{
@@ -24,6 +31,8 @@ var dialects = map[string]dialect{
 		onConflict: "ON CONFLICT (flag_id, bucket_hour, variant_id, segment_id) DO UPDATE SET",
 		present:    eventsTable + ".%s",
 		incoming:   "excluded.%s",
+		refused:    sqliteCode(18, 19, 20), // TOOBIG, CONSTRAINT, MISMATCH
+		rolledBack: sqliteCode(5, 6),       // BUSY, LOCKED
 	},
 	"postgres": {
 		onConflict: "ON CONFLICT (flag_id, bucket_hour, variant_id, segment_id) DO UPDATE SET",
@@ -31,6 +40,10 @@ var dialects = map[string]dialect{
 		incoming:   "excluded.%s",
 		widen:      "ALTER TABLE " + eventsTable + " ALTER COLUMN eval_count TYPE bigint",
 		narrow:     []string{"integer", "int4"},
+		// Data exceptions, constraint violations, and what a trigger raises.
+		refused: sqlState("22", "23", "P0001"),
+		// Serialisation failure, deadlock, lock not available.
+		rolledBack: sqlState("40001", "40P01", "55P03"),
 	},
 	"mysql": {
 		onConflict: "ON DUPLICATE KEY UPDATE",
@@ -38,7 +51,35 @@ var dialects = map[string]dialect{
 		incoming:   "VALUES(%s)", // the one form that MySQL and MariaDB share
 		widen:      "ALTER TABLE " + eventsTable + " MODIFY COLUMN eval_count bigint NOT NULL DEFAULT 0",
 		narrow:     []string{"int"},
+		// Values out of range or not convertible, constraints of MySQL and MariaDB, and what a trigger signals.
+		refused: mysqlNumber(1048, 1264, 1265, 1292, 1366, 1406, 1644, 1690, 3819, 4025),
+		// Lock wait timeout, deadlock. The former rolls back a statement only, so the transaction ends with the error.
+		rolledBack: mysqlNumber(1205, 1213),
 	},
+}
+
+// sqliteCode matches the primary result codes of SQLite.
+func sqliteCode(codes ...int) func(error) bool {
+	return func(err error) bool {
+		var e interface{ Code() int }
+		return errors.As(err, &e) && slices.Contains(codes, e.Code()&0xff)
+	}
+}
+
+// sqlState matches the beginnings of SQLSTATE codes.
+func sqlState(beginnings ...string) func(error) bool {
+	return func(err error) bool {
+		var e interface{ SQLState() string }
+		return errors.As(err, &e) && slices.ContainsFunc(beginnings, func(s string) bool { return strings.HasPrefix(e.SQLState(), s) })
+	}
+}
+
+// mysqlNumber matches the error numbers of MySQL and MariaDB.
+func mysqlNumber(numbers ...uint16) func(error) bool {
+	return func(err error) bool {
+		var e *mysql.MySQLError
+		return errors.As(err, &e) && slices.Contains(numbers, e.Number)
+	}
 }
 
 // columns are those of an upsert, in the order of its values.
@@ -68,9 +109,11 @@ func (d dialect) upsert(rows int) string {
 // goes on working with both.
 func migrate(db *gorm.DB, d dialect) error {
 	m := db.Migrator()
-	if !m.HasTable(&writer{}) {
-		if err := m.CreateTable(&writer{}); err != nil {
-			return err
+	for _, table := range []any{&writer{}, &meta{}} {
+		if !m.HasTable(table) {
+			if err := m.CreateTable(table); err != nil {
+				return err
+			}
 		}
 	}
 	if !m.HasTable(&hourlyEvent{}) {

@@ -1,13 +1,16 @@
 // Package gormstore keeps Datar's counts in a SQL database through GORM: SQLite, PostgreSQL, MySQL or MariaDB.
 //
-// It owns two tables. datar_hourly_events has one row for each flag, variant, segment and hour, and is compatible with
-// the table of that name that Flagr writes. datar_writers is the ledger: the last batch of each writer that was applied.
+// It owns three tables. datar_hourly_events has one row for each flag, variant, segment and hour, and is compatible
+// with the table of that name that Flagr writes. datar_writers is the ledger: the last batch of each writer that was
+// applied. datar_meta has the identity of the database.
 package gormstore
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	mathrand "math/rand/v2"
 	"strings"
 	"time"
 
@@ -20,10 +23,18 @@ import (
 const (
 	eventsTable  = "datar_hourly_events"
 	writersTable = "datar_writers"
+	metaTable    = "datar_meta"
 
 	// rowsPerStatement times the 8 columns stays below the smallest limit of bound values, SQLite's 32,766, by far:
 	// larger statements were not faster, and they cost memory.
 	rowsPerStatement = 500
+
+	// A writer that was not seen for so long is taken out of the ledger. Journals that are older than that are not
+	// safe from being counted twice any more.
+	writerLifetime = 90 * 24 * time.Hour
+
+	// attempts is how often a batch is tried that the database rolled back in favour of another transaction.
+	attempts = 5
 )
 
 // hourlyEvent is a row of counts. Its first seven columns are Flagr's; the others may be NULL, as they are in rows that
@@ -52,10 +63,20 @@ type writer struct {
 
 func (writer) TableName() string { return writersTable }
 
+// meta is a named value.
+type meta struct {
+	Name  string `gorm:"primaryKey;type:varchar(64)"`
+	Value string `gorm:"type:varchar(64);not null"`
+}
+
+func (meta) TableName() string { return metaTable }
+
 // Store is a datar.Store in a SQL database.
 type Store struct {
-	db     *gorm.DB
-	upsert func(rows int) string
+	db       *gorm.DB
+	dialect  dialect
+	identity string
+	full     string // the upsert of rowsPerStatement rows
 }
 
 var _ datar.Store = (*Store)(nil)
@@ -72,23 +93,64 @@ func New(ctx context.Context, db *gorm.DB) (*Store, error) {
 		Logger:                 logger.Discard,
 		SkipDefaultTransaction: true,
 	})
-	if err := migrate(db.WithContext(ctx), dialect); err != nil {
-		// Another replica may have been creating the same table just now; then a second look finds it done.
-		if err := migrate(db.WithContext(ctx), dialect); err != nil {
+	db.TranslateError = false // of this session only: the dialects read the codes of the databases
+	s := &Store{db: db, dialect: dialect, full: dialect.upsert(rowsPerStatement)}
+	prepare := func() (err error) {
+		if err = migrate(db.WithContext(ctx), dialect); err == nil {
+			s.identity, err = identity(db.WithContext(ctx))
+		}
+		return err
+	}
+	if prepare() != nil {
+		// Another replica may have been doing the same just now; then a second look finds it done.
+		if err := prepare(); err != nil {
 			return nil, fmt.Errorf("datar store: migrate: %w", err)
 		}
 	}
-	full := dialect.upsert(rowsPerStatement)
-	return &Store{db: db, upsert: func(rows int) string {
-		if rows == rowsPerStatement {
-			return full
-		}
-		return dialect.upsert(rows)
-	}}, nil
+	return s, nil
 }
+
+// identity reads the identity of the database, which the first to look gives it.
+func identity(db *gorm.DB) (string, error) {
+	const name = "identity"
+	var found []meta
+	if err := db.Where("name = ?", name).Find(&found).Error; err != nil {
+		return "", err
+	}
+	if len(found) == 1 {
+		return found[0].Value, nil
+	}
+	made := meta{Name: name, Value: strings.ToLower(rand.Text())}
+	if err := db.Create(&made).Error; err != nil {
+		return "", err
+	}
+	return made.Value, nil
+}
+
+// Identity implements datar.Store.
+func (s *Store) Identity() string { return s.identity }
 
 // Apply implements datar.Store.
 func (s *Store) Apply(ctx context.Context, batch datar.Batch) error {
+	for attempt := 1; ; attempt++ {
+		err := s.applyOnce(ctx, batch)
+		switch {
+		case err == nil:
+			return nil
+		case s.dialect.refused(err):
+			return fmt.Errorf("%w: %w", datar.ErrRefused, err)
+		case !s.dialect.rolledBack(err) || attempt == attempts:
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(time.Duration(attempt) * (5*time.Millisecond + mathrand.N(20*time.Millisecond))):
+		}
+	}
+}
+
+func (s *Store) applyOnce(ctx context.Context, batch datar.Batch) error {
 	now := time.Now().UTC()
 	return s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
 		known, err := note(tx, batch.Writer, batch.Sequence, now)
@@ -109,6 +171,13 @@ func (s *Store) Apply(ctx context.Context, batch datar.Batch) error {
 		}
 		return nil
 	})
+}
+
+func (s *Store) upsert(rows int) string {
+	if rows == rowsPerStatement {
+		return s.full
+	}
+	return s.dialect.upsert(rows)
 }
 
 // note writes the sequence into the ledger, or reports that it is known. The ledger row stays locked until the
@@ -132,6 +201,9 @@ func note(tx *gorm.DB, id string, sequence int64, now time.Time) (known bool, er
 	}
 	if err := tx.Create(&writer{WriterID: id, LastSequence: sequence, UpdatedAt: now}).Error; err != nil {
 		return false, fmt.Errorf("note first batch: %w", err)
+	}
+	if err := tx.Where("updated_at < ?", now.Add(-writerLifetime)).Delete(&writer{}).Error; err != nil {
+		return false, fmt.Errorf("clean up the ledger: %w", err)
 	}
 	return false, nil
 }

@@ -18,6 +18,9 @@ type Store struct {
 
 var _ datar.Store = (*Store)(nil)
 
+// Identity implements datar.Store. Stores in memory have none to tell apart: with them journals make no sense.
+func (s *Store) Identity() string { return "memory" }
+
 // Apply implements datar.Store.
 func (s *Store) Apply(ctx context.Context, batch datar.Batch) error {
 	s.mu.Lock()

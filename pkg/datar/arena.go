@@ -1,0 +1,240 @@
+package datar
+
+import (
+	"runtime/debug"
+	"slices"
+	"sync/atomic"
+)
+
+// arena is a fixed number of slots that are taken one after the other and never reused, and one writer of the store: its
+// batches have a sequence of their own. An arena in a journal file can therefore be sent by whoever finds the file.
+//
+// A Record that was held up can still add to a slot whose arena was given up. The slot is sealed, so nothing is counted
+// there; and the memory is there as long as the Record holds the cell, since the cell refers to the arena and the
+// mapping ends when the garbage collector finds the arena unreachable.
+type arena struct {
+	slots []slot
+	// journal is the file that slots lies in, nil for an arena in memory.
+	journal *journal
+	// missing is set when memory behind slots turned out to be gone, because the file was cut.
+	missing atomic.Bool
+
+	// Under Engine.mu:
+	taken int
+	// cells are those that are not retired. The slice is appended to or replaced as a whole.
+	cells []*cell
+	// detached: the cells are in no table any more; they are sent, and then the arena is given up.
+	detached bool
+	// abandoned: the journal was found to be deleted or cut while in use.
+	abandoned bool
+
+	// Of whoever holds the flushing lock:
+	writer  writer
+	pending *pending
+}
+
+// writer is an identity under which batches are stored, and the sequence of the newest.
+type writer struct {
+	id       string
+	sequence int64
+}
+
+// pending is a batch, and the readings that it brings to the store.
+type pending struct {
+	batch    Batch
+	readings []reading // in the order of batch.Rows
+}
+
+// reading is a cell's count as a batch will have brought it to the store.
+type reading struct {
+	cell  *cell
+	count int64
+}
+
+// guard runs f on the arena's slots. Reading mapped memory whose file was cut faults; then guard notes that memory is
+// missing, and reports false.
+func (a *arena) guard(f func()) (ok bool) {
+	if a.journal == nil {
+		f()
+		return true
+	}
+	before := debug.SetPanicOnFault(true)
+	defer func() {
+		debug.SetPanicOnFault(before)
+		if isFault(recover()) {
+			a.missing.Store(true)
+			ok = false
+		}
+	}()
+	f()
+	return true
+}
+
+// each runs f on each of the cells whose memory is not missing.
+func (a *arena) each(cells []*cell, f func(*cell)) {
+	for len(cells) > 0 {
+		next := 0
+		a.guard(func() {
+			for _, c := range cells {
+				next++
+				f(c)
+			}
+		})
+		cells = cells[next:]
+	}
+}
+
+// isFault tells a memory fault from other panics, which it lets go on.
+func isFault(cause any) bool {
+	if cause == nil {
+		return false
+	}
+	if _, ok := cause.(interface{ Addr() uintptr }); !ok {
+		panic(cause)
+	}
+	return true
+}
+
+// add counts one evaluation, like slot.add. counted is false also if the memory is gone.
+func (c *cell) add(ms int64) (counted, first bool) {
+	if c.arena.journal == nil {
+		return c.slot.add(ms)
+	}
+	return c.addMapped(ms)
+}
+
+func (c *cell) addMapped(ms int64) (counted, first bool) {
+	before := debug.SetPanicOnFault(true)
+	defer func() {
+		debug.SetPanicOnFault(before)
+		if isFault(recover()) {
+			c.arena.missing.Store(true)
+			counted, first = false, false
+		}
+	}()
+	return c.slot.add(ms)
+}
+
+// take hands out a slot for the key. It returns nil if none is left.
+func (a *arena) take(key Key, ms int64) *cell {
+	if a.taken == len(a.slots) || a.missing.Load() {
+		return nil
+	}
+	s := &a.slots[a.taken]
+	if !a.guard(func() { s.take(key, ms) }) {
+		return nil
+	}
+	a.taken++
+	c := &cell{key: key, slot: s, arena: a, index: a.taken - 1}
+	a.cells = append(a.cells, c)
+	return c
+}
+
+// begin makes the next batch, of the first limit cells that changed, in their order; 0 means no limit. If nothing is
+// to be sent, pending stays nil.
+func (a *arena) begin(cells []*cell, limit int) {
+	var changed []*cell
+	a.each(cells, func(c *cell) {
+		if c.slot.changed.Load() != 0 {
+			changed = append(changed, c)
+		}
+	})
+	sortCells(changed)
+	if limit > 0 {
+		changed = changed[:min(limit, len(changed))]
+	}
+	// Before the counts are read: whoever counts later finds the mark gone and sets it again.
+	a.each(changed, func(c *cell) { c.slot.changed.Store(0) })
+	a.freeze(changed, func(c *cell) (int64, int64) { return c.slot.counted(), c.slot.stored.Load() })
+}
+
+// freeze makes the next batch, of what the sorted cells have beyond what is stored; read tells both for one cell. If
+// nothing is to be sent, pending stays nil.
+func (a *arena) freeze(cells []*cell, read func(*cell) (count, stored int64)) {
+	p := &pending{batch: Batch{Writer: a.writer.id, Sequence: a.writer.sequence + 1}}
+	a.each(cells, func(c *cell) {
+		count, stored := read(c)
+		if count <= stored {
+			return
+		}
+		row := Row{Key: c.key, Count: count - stored, First: c.slot.first.Load(), Last: c.slot.last.Load()}
+		p.batch.Rows = append(p.batch.Rows, row)
+		p.readings = append(p.readings, reading{c, count})
+	})
+	if len(p.readings) == 0 {
+		return
+	}
+	if a.journal != nil {
+		a.guard(func() { a.journal.begin(p) })
+	}
+	a.writer.sequence++
+	a.pending = p
+}
+
+func sortCells(cells []*cell) {
+	slices.SortFunc(cells, func(a, b *cell) int { return a.key.Compare(b.key) })
+}
+
+// settle notes that the pending batch needs not be sent again, and returns the number of evaluations in it.
+func (a *arena) settle() (evaluations int64) {
+	p := a.pending
+	a.pending = nil
+	a.guard(func() { // a cut journal is given up, so it does not matter how far this comes
+		for _, r := range p.readings {
+			r.cell.slot.stored.Store(r.count)
+		}
+	})
+	for _, row := range p.batch.Rows {
+		evaluations += row.Count
+	}
+	return evaluations
+}
+
+// abort takes back the pending batch, which the store has refused as a whole. Its number will be used again.
+func (a *arena) abort() {
+	p := a.pending
+	a.pending = nil
+	a.writer.sequence--
+	a.guard(func() {
+		if a.journal != nil {
+			a.journal.abort(p)
+		}
+		for _, r := range p.readings {
+			r.cell.slot.changed.Store(1)
+		}
+	})
+}
+
+// left is the number of evaluations in the arena that are not settled. It runs under mu.
+func (a *arena) left() (evaluations int64) {
+	a.each(a.cells, func(c *cell) {
+		stored := c.slot.stored.Load() // before the count, which is never less
+		evaluations += c.slot.counted() - stored
+	})
+	return evaluations
+}
+
+// retire gives up the cells of the hours before now, in a detached arena of any hour, that have nothing left to send.
+// It runs under mu.
+func (a *arena) retire(now Hour) {
+	if a.missing.Load() {
+		a.cells = nil // what could be read was sent
+		return
+	}
+	kept := make([]*cell, 0, len(a.cells))
+	a.each(a.cells, func(c *cell) {
+		if (!a.detached && c.key.Hour >= now) || !c.slot.retire() {
+			kept = append(kept, c)
+		}
+	})
+	a.cells = kept
+}
+
+// seal ends counting in the arena. It runs under mu.
+func (a *arena) seal() {
+	a.detached = true
+	a.each(a.cells, func(c *cell) {
+		c.slot.seal()
+		c.slot.changed.Store(1)
+	})
+}

@@ -1,0 +1,350 @@
+package datar
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"sync/atomic"
+	"unsafe"
+)
+
+// A journal is a file whose mapped memory holds the slots of one arena. Counting changes the file, and costs what it
+// costs in memory; when the process is killed, the kernel still has the pages. There is no journal to be written, and
+// none to be replayed: the counters themselves are read back.
+//
+// The file begins with a header of one page. The slots follow, then two arrays with a number for each slot: what it
+// will have brought to the store once the batch of an even, or of an odd, sequence is stored. Together with the number
+// of the newest batch they describe the batch in flight, so that whoever finds the file can send exactly it again:
+// the store leaves it alone if it has it. There are two arrays since the confirmation of a batch, the field stored of
+// its slots, reaches the disk no sooner than the next batch does.
+const (
+	journalMagic   = "datarjnl"
+	journalVersion = 1
+	headerSize     = 4096
+	// arenaSlots times the 80 bytes of a slot and its two readings are 320 pages. A batch is at most one arena.
+	arenaSlots = 16_384
+)
+
+// journalHeader is overlaid on the first page. All but begun is written once.
+type journalHeader struct {
+	magic    [8]byte
+	order    uint32 // 1, to recognise a file of a machine with the other order of bytes
+	version  uint32
+	slots    uint32
+	slotSize uint32
+	// database and writer are texts of at most 64 bytes, padded with zeros.
+	database, writer [64]byte
+	checksum         uint32 // CRC-32 (IEEE) of what is before
+	_                uint32
+	begun            atomic.Int64 // sequence of the newest batch
+}
+
+func (h *journalHeader) sum() uint32 {
+	bytes := unsafe.Slice((*byte)(unsafe.Pointer(h)), unsafe.Offsetof(h.checksum))
+	return crc32.ChecksumIEEE(bytes)
+}
+
+type journal struct {
+	path   string
+	file   *os.File // holds the lock
+	mapped []byte
+	header *journalHeader
+	sent   [2][]atomic.Int64
+}
+
+func journalSize(slots int) int64 { return headerSize + int64(slots)*(slotSize+2*8) }
+
+// journalName matches the names of journals. The first group is the database, the second the writer.
+var journalName = regexp.MustCompile(`^datar-([0-9a-zA-Z-]+)\.([0-9a-f-]{36})\.journal$`)
+
+func journalPath(dir, database, writer string) string {
+	return filepath.Join(dir, "datar-"+database+"."+writer+".journal")
+}
+
+// createJournal makes a file for a new arena. The file has its name only when it is complete and locked.
+func createJournal(dir, database string, w writer, slots int) (_ *arena, err error) {
+	path := journalPath(dir, database, w.id)
+	file, err := os.OpenFile(path+".new", os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) { // left by a process that was killed right here: nobody else has this writer
+		file, err = os.OpenFile(path+".new", os.O_RDWR|os.O_TRUNC, 0o600)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("create journal: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			_ = file.Close()
+			_ = os.Remove(path + ".new")
+		}
+	}()
+	// All of the file is written before it is mapped: a full disk shows here, and not as a fault in a running server.
+	zeros := make([]byte, 64<<10)
+	for left := journalSize(slots); left > 0; left -= int64(len(zeros)) {
+		if _, err := file.Write(zeros[:min(left, int64(len(zeros)))]); err != nil {
+			return nil, fmt.Errorf("allocate journal: %w", err)
+		}
+	}
+	a, err := mapJournal(file, path, slots)
+	if err != nil {
+		return nil, err
+	}
+	h := a.journal.header
+	copy(h.magic[:], journalMagic)
+	h.order, h.version, h.slots, h.slotSize = 1, journalVersion, uint32(slots), slotSize
+	copy(h.database[:], database)
+	copy(h.writer[:], w.id)
+	h.checksum = h.sum()
+	h.begun.Store(w.sequence)
+	a.writer = w
+	if err := lockFile(file); err != nil {
+		return nil, fmt.Errorf("lock journal: %w", err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return nil, fmt.Errorf("create journal: %w", err)
+	}
+	return a, nil
+}
+
+// mapJournal overlays an arena on the file.
+func mapJournal(file *os.File, path string, slots int) (*arena, error) {
+	mapped, err := mapFile(file, int(journalSize(slots)))
+	if err != nil {
+		return nil, fmt.Errorf("map journal: %w", err)
+	}
+	j := &journal{path: path, file: file, mapped: mapped, header: (*journalHeader)(unsafe.Pointer(&mapped[0]))}
+	at := headerSize
+	all := unsafe.Slice((*slot)(unsafe.Pointer(&mapped[at])), slots)
+	at += slots * slotSize
+	for i := range j.sent {
+		j.sent[i] = unsafe.Slice((*atomic.Int64)(unsafe.Pointer(&mapped[at])), slots)
+		at += slots * 8
+	}
+	a := &arena{slots: all, journal: j}
+	runtime.AddCleanup(a, unmap, mapped)
+	return a, nil
+}
+
+// begin writes the batch in flight into the file, and the file to the disk. Failing to reach the disk is no reason not
+// to go on: the file is as good as before for everything but a loss of power.
+func (j *journal) begin(p *pending) {
+	sent := j.sent[p.batch.Sequence%2]
+	for _, r := range p.readings {
+		sent[r.cell.index].Store(r.count)
+	}
+	j.header.begun.Store(p.batch.Sequence)
+	_ = syncMapped(j.mapped)
+}
+
+// abort takes the batch in flight out of the file. Its number stays the newest, until the next batch takes it.
+func (j *journal) abort(p *pending) {
+	sent := j.sent[p.batch.Sequence%2]
+	for _, r := range p.readings {
+		sent[r.cell.index].Store(r.cell.slot.stored.Load())
+	}
+}
+
+// intact reports whether the file is still there under its name, in full length.
+func (j *journal) intact() bool {
+	open, err := j.file.Stat()
+	if err != nil || open.Size() != int64(len(j.mapped)) {
+		return false
+	}
+	named, err := os.Stat(j.path)
+	return err == nil && os.SameFile(open, named)
+}
+
+// remove deletes the file, if it is still ours, and gives up the lock. The memory stays.
+func (j *journal) remove() error {
+	var err error
+	if j.intact() {
+		err = os.Remove(j.path)
+	}
+	return errors.Join(err, j.leave())
+}
+
+// leave gives up the lock and lets the file be, for whoever adopts it. Nothing may use the arena afterwards.
+func (j *journal) leave() error { return errors.Join(unlockFile(j.file), j.file.Close()) }
+
+// errDamaged marks a file that cannot be a journal of ours, or not any more.
+var errDamaged = errors.New("not a valid journal")
+
+// openJournal opens a file that nobody holds and reads back what is in it. It returns nil if somebody does hold it, or
+// it is gone. The error matches errDamaged if the file is to be set aside.
+func openJournal(path, database, writer string) (_ *arena, err error) {
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open journal: %w", err)
+	}
+	keep := false
+	defer func() {
+		if !keep {
+			_ = file.Close()
+		}
+	}()
+	if lockFile(file) != nil {
+		return nil, nil // its process is alive
+	}
+	info, err := file.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("open journal: %w", err)
+	}
+	if named, err := os.Stat(path); err != nil || !os.SameFile(info, named) {
+		return nil, nil // somebody sent and removed it just before we had the lock
+	}
+	slots, err := checkHeader(file, info.Size(), database, writer)
+	if err != nil {
+		return nil, err
+	}
+	a, err := mapJournal(file, path, slots)
+	if err != nil {
+		return nil, err
+	}
+	a.writer.id = writer
+	a.detached = true
+	var damage error
+	if !a.guard(func() { damage = a.recover() }) {
+		damage = errors.New("it was cut while it was read")
+	}
+	if damage != nil {
+		return nil, fmt.Errorf("%w: %w", errDamaged, damage)
+	}
+	keep = true
+	return a, nil
+}
+
+// checkHeader returns the number of slots of a file that is what its name says.
+func checkHeader(file *os.File, size int64, database, writer string) (slots int, err error) {
+	var page [headerSize]byte
+	if size < headerSize {
+		return 0, fmt.Errorf("%w: it has %d bytes, less than a header", errDamaged, size)
+	}
+	if _, err := file.ReadAt(page[:], 0); err != nil {
+		return 0, fmt.Errorf("read journal: %w", err)
+	}
+	h := (*journalHeader)(unsafe.Pointer(&page[0]))
+	switch {
+	case string(h.magic[:]) != journalMagic:
+		return 0, fmt.Errorf("%w: it does not begin with %q", errDamaged, journalMagic)
+	case h.order != 1:
+		return 0, fmt.Errorf("%w: it was written by a machine with another order of bytes", errDamaged)
+	case h.version != journalVersion:
+		return 0, fmt.Errorf("%w: its format is version %d, this server knows %d", errDamaged, h.version, journalVersion)
+	case h.checksum != h.sum():
+		return 0, fmt.Errorf("%w: the checksum of its header is wrong", errDamaged)
+	case h.slotSize != slotSize || h.slots == 0 || h.slots > 1<<20 || journalSize(int(h.slots)) != size:
+		return 0, fmt.Errorf("%w: it has %d bytes, which do not fit its header", errDamaged, size)
+	case text(h.database) != database:
+		return 0, fmt.Errorf("%w: it belongs to the database %q", errDamaged, text(h.database))
+	case text(h.writer) != writer:
+		return 0, fmt.Errorf("%w: it belongs to the writer %q", errDamaged, text(h.writer))
+	}
+	return int(h.slots), nil
+}
+
+func text(padded [64]byte) string {
+	n := 0
+	for n < len(padded) && padded[n] != 0 {
+		n++
+	}
+	return string(padded[:n])
+}
+
+// recover takes up what the process before left: the batch that was in flight becomes pending again, exactly as it was,
+// and what was counted after it is marked as changed.
+func (a *arena) recover() error {
+	begun := a.journal.header.begun.Load()
+	if begun < 0 {
+		return fmt.Errorf("the number of its newest batch is %d", begun)
+	}
+	inFlight, before := a.journal.sent[begun%2], a.journal.sent[(begun+1)%2]
+	for i := range a.slots {
+		s := &a.slots[i]
+		if s.flagID.Load() == 0 {
+			continue
+		}
+		// After a loss of power the disk may not have the confirmation of the batch before the one in flight; and of
+		// the one in flight it may have the reading but not yet the count: then it was never sent.
+		stored, count := max(s.stored.Load(), before[i].Load()), s.counted()
+		if err := s.check(count, stored); err != nil {
+			return fmt.Errorf("slot %d: %w", i, err)
+		}
+		inFlight[i].Store(min(inFlight[i].Load(), count))
+		s.stored.Store(stored)
+		s.changed.Store(1)
+		if count > stored {
+			a.cells = append(a.cells, &cell{key: s.key(), slot: s, arena: a, index: i})
+		}
+	}
+	if begun == 0 {
+		return nil
+	}
+	sortCells(a.cells)
+	a.writer.sequence = begun - 1
+	a.freeze(a.cells, func(c *cell) (int64, int64) { return inFlight[c.index].Load(), c.slot.stored.Load() })
+	a.writer.sequence = begun // also if nothing was in flight
+	return nil
+}
+
+// check reports what cannot have been written by this package: then the file was torn.
+func (s *slot) check(count, stored int64) error {
+	key := s.key()
+	switch first, last := s.first.Load(), s.last.Load(); {
+	case key.FlagID < 1 || key.VariantID < 0 || key.SegmentID < 0:
+		return fmt.Errorf("the ids %d, %d, %d are impossible", key.FlagID, key.VariantID, key.SegmentID)
+	case s.stored.Load() < 0 || stored > count:
+		return fmt.Errorf("%d of %d evaluations are stored", stored, count)
+	case first > last || hourOfMilli(first) != key.Hour || hourOfMilli(last) != key.Hour:
+		return fmt.Errorf("evaluations from %d to %d are not of the hour %d", first, last, key.Hour)
+	}
+	return nil
+}
+
+// adoptJournals opens the journals of the database that no process holds. Files that are damaged are renamed, with a
+// message.
+func adoptJournals(dir, database string, logger *slog.Logger) ([]*arena, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("look for journals: %w", err)
+	}
+	var adopted []*arena
+	for _, entry := range entries {
+		name := journalName.FindStringSubmatch(entry.Name())
+		if name == nil || name[1] != database {
+			continue
+		}
+		path := filepath.Join(dir, entry.Name())
+		a, err := openJournal(path, database, name[2])
+		switch {
+		case errors.Is(err, errDamaged):
+			aside := setAside(path)
+			logger.Error("datar: a journal is damaged, its counts are not used; it was set aside", "journal", path, "now", aside, "error", err)
+		case err != nil:
+			logger.Error("datar: a journal cannot be opened, its counts wait for the next start", "journal", path, "error", err)
+		case a != nil:
+			adopted = append(adopted, a)
+		}
+	}
+	return adopted, nil
+}
+
+// setAside gives the file a name that is not looked for, and returns it.
+func setAside(path string) string {
+	for i := 1; ; i++ {
+		aside := fmt.Sprintf("%s.damaged-%d", path, i)
+		if _, err := os.Lstat(aside); errors.Is(err, fs.ErrNotExist) || i == 1000 {
+			if err := os.Rename(path, aside); err != nil {
+				return path
+			}
+			return aside
+		}
+	}
+}

@@ -1,0 +1,621 @@
+//go:build linux || darwin || freebsd || netbsd || openbsd
+
+package datar_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+)
+
+// host is where engines come and go: a store, a directory, a clock and a log that outlive them.
+type host struct {
+	t     *testing.T
+	store *faultyStore
+	clock *clock
+	dir   string
+	log   *lockedBuffer
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Buffer.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Buffer.String()
+}
+
+func newHost(t *testing.T) *host {
+	t.Helper()
+	return &host{t: t, store: &faultyStore{}, clock: newClock(noon), dir: t.TempDir(), log: &lockedBuffer{}}
+}
+
+func (h *host) options() datar.Options {
+	return datar.Options{
+		Store: h.store, Catalog: catalog{}, Now: h.clock.Now,
+		Journal: datar.JournalOptions{Dir: h.dir, Required: true},
+		Logger:  slog.New(slog.NewTextHandler(h.log, nil)),
+	}
+}
+
+// start starts an engine as a new process would.
+func (h *host) start() fixture {
+	h.t.Helper()
+	e, err := datar.New(h.options())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(e.Crash) // nobody needs its journals any more; close their files
+	return fixture{Engine: e, store: h.store, clock: h.clock}
+}
+
+func (h *host) files(pattern string) []string {
+	h.t.Helper()
+	found, err := filepath.Glob(filepath.Join(h.dir, pattern))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return found
+}
+
+func (h *host) wantStored(want int64) {
+	h.t.Helper()
+	if sum := h.store.sum(); sum != want {
+		h.t.Errorf("the store has %d, want %d", sum, want)
+	}
+}
+
+func TestJournalSurvivesAKill(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	first := h.start()
+	first.record(1, 1, 1, 10)
+	first.flush(t)
+	first.record(1, 1, 1, 5)
+	first.record(2, 1, 1, 7)
+	first.Crash()
+
+	second := h.start()
+	if s := second.Stats(); s.Adopted != 12 || s.Pending != 12 || s.Recorded != 12 {
+		t.Errorf("after the restart: %+v, want 12 adopted and pending", s)
+	}
+	second.record(1, 1, 1, 1)
+	second.flush(t)
+	h.wantStored(23)
+	wantBooks(t, second.Engine, 13, 13, 0)
+	if files := h.files("*"); len(files) != 1 {
+		t.Errorf("files are %q, want only the journal of the second engine", files)
+	}
+	if err := second.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if files := h.files("*"); len(files) != 0 {
+		t.Errorf("files after Close are %q, want none", files)
+	}
+}
+
+// The process is killed after the batch was sent: the store may have applied it or not, and only it knows.
+func TestKillBetweenCommitAndConfirmation(t *testing.T) {
+	t.Parallel()
+	for name, errs := range map[string][2]error{
+		"applied":     {nil, errors.New("killed")},
+		"not applied": {errors.New("killed"), nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t)
+			first := h.start()
+			for range 3 { // sequences of both parities, with different readings
+				first.record(1, 1, 1, 3)
+				first.flush(t)
+			}
+			first.record(1, 1, 1, 10)
+			first.record(2, 2, 2, 20)
+			h.store.fail(errs[0], errs[1])
+			if first.Flush(t.Context()) == nil {
+				t.Fatal("flush succeeded")
+			}
+			first.record(1, 1, 1, 100)
+			first.record(3, 3, 3, 200)
+			first.Crash()
+			sent := h.store.sent()
+
+			h.store.fail(errors.New("still down"), nil)
+			second := h.start()
+			if second.Flush(t.Context()) == nil {
+				t.Fatal("flush succeeded")
+			}
+			second.Crash() // and once more
+
+			h.store.fail(nil, nil)
+			third := h.start()
+			third.flush(t)
+			h.wantStored(339)
+			last := h.store.sent()[len(sent)]
+			if want := sent[len(sent)-1]; last.Writer != want.Writer || last.Sequence != want.Sequence || fmt.Sprint(last.Rows) != fmt.Sprint(want.Rows) {
+				t.Errorf("after the restart was sent %+v, want what was in flight: %+v", last, want)
+			}
+			if files := h.files("*"); len(files) != 1 {
+				t.Errorf("files are %q, want one", files)
+			}
+		})
+	}
+}
+
+func TestCloseLeavesTheJournalIfTheStoreIsDown(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	first := h.start()
+	first.record(1, 1, 1, 10)
+	h.store.fail(errors.New("down"), nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if first.Close(ctx) == nil {
+		t.Fatal("Close succeeded")
+	}
+	first.record(1, 1, 1, 1)
+	s := first.Stats()
+	if s.Pending != 10 || s.Dropped[datar.DropClosed] != 1 || droppedIn(s) != 1 {
+		t.Errorf("stats are %+v, want 10 pending in the journal", s)
+	}
+	h.store.fail(nil, nil)
+	second := h.start()
+	second.flush(t)
+	h.wantStored(10)
+}
+
+func TestEnginesShareADirectory(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	const engines = 4
+	var group sync.WaitGroup
+	for range engines {
+		group.Go(func() {
+			e := h.start()
+			for i := range int64(1000) {
+				e.record(i%7+1, 1, 1, 1)
+				if i%100 == 0 {
+					_ = e.Flush(context.Background())
+				}
+			}
+			e.Crash()
+		})
+	}
+	group.Wait()
+	// All start again at once: each journal is adopted by one of them.
+	all := make(chan fixture, engines)
+	for range engines {
+		group.Go(func() { all <- h.start() })
+	}
+	group.Wait()
+	close(all)
+	for e := range all {
+		e.flush(t)
+	}
+	h.wantStored(engines * 1000)
+}
+
+type otherStore struct {
+	faultyStore
+}
+
+func (*otherStore) Identity() string { return "another" }
+
+func TestJournalsOfOtherStoresAreLeftAlone(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	first := h.start()
+	first.record(1, 1, 1, 10)
+	first.Crash()
+
+	other := &otherStore{}
+	options := h.options()
+	options.Store = other
+	e, err := datar.New(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if sum := other.sum(); sum != 0 {
+		t.Errorf("the other store got %d", sum)
+	}
+	second := h.start()
+	second.flush(t)
+	h.wantStored(10)
+}
+
+func TestDamagedJournalsAreSetAside(t *testing.T) {
+	t.Parallel()
+	put := func(at int, value uint64) func([]byte) []byte {
+		return func(b []byte) []byte { binary.NativeEndian.PutUint64(b[at:], value); return b }
+	}
+	const slots = 4096 // where the slots begin
+	for name, test := range map[string]struct {
+		damage func([]byte) []byte
+		says   string
+	}{
+		"empty":            {func([]byte) []byte { return nil }, "0 bytes"},
+		"cut":              {func(b []byte) []byte { return b[:5000] }, "5000 bytes"},
+		"longer":           {func(b []byte) []byte { return append(b, 0) }, "do not fit"},
+		"something else":   {func(b []byte) []byte { return bytes.Repeat([]byte("text "), 2000) }, "does not begin"},
+		"newer format":     {func(b []byte) []byte { b[12] = 2; return b }, "version 2"},
+		"other byte order": {func(b []byte) []byte { b[8], b[11] = b[11], b[8]; return b }, "order of bytes"},
+		"header changed":   {func(b []byte) []byte { b[90] ^= 1; return b }, "checksum"},
+		"negative flag":    {put(slots, 1<<63), "impossible"},
+		"negative variant": {put(slots+8, 1<<63), "impossible"},
+		"stored too much":  {put(slots+40, 1000), "1000 of 10"},
+		"stored negative":  {put(slots+40, 1<<63), "stored"},
+		"another hour":     {put(slots+48, uint64(noon.UnixMilli()-7200_000)), "hour"},
+		"first after last": {put(slots+48, uint64(noon.UnixMilli()+5)), "evaluations from"},
+		"negative batch":   {put(160, 1<<63), "newest batch"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t)
+			first := h.start()
+			first.record(1, 1, 1, 10)
+			first.Crash()
+			path := h.files("*.journal")[0]
+			content, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			content = test.damage(content)
+			if err := os.WriteFile(path, content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			second := h.start()
+			second.flush(t)
+			h.wantStored(0)
+			aside := h.files("*.damaged-1")
+			if len(aside) != 1 {
+				t.Fatalf("files are %q, want one set aside", h.files("*"))
+			}
+			if kept, err := os.ReadFile(aside[0]); err != nil || !bytes.Equal(kept, content) {
+				t.Errorf("what was set aside has changed (%v)", err)
+			}
+			if log := h.log.String(); strings.Count(log, "damaged") == 0 || !strings.Contains(log, test.says) || !strings.Contains(log, aside[0]) {
+				t.Errorf("the log does not say %q and where it is: %s", test.says, log)
+			}
+		})
+	}
+}
+
+func TestJournalCutWhileInUse(t *testing.T) {
+	t.Parallel()
+	for name, size := range map[string]int64{"to nothing": 0, "behind the header": 4096, "partly": 4096 + 64*100} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t)
+			e := h.start()
+			for i := range int64(1000) {
+				e.record(i+1, 1, 1, 1)
+			}
+			e.flush(t)
+			e.record(500, 1, 1, 1) // not stored: this one may be lost
+			if err := os.Truncate(h.files("*.journal")[0], size); err != nil {
+				t.Fatal(err)
+			}
+			for i := range int64(1000) {
+				e.record(i+1, 1, 1, 1)
+			}
+			s := e.Stats()
+			if s.Recorded != s.Stored+s.Pending+droppedIn(s) {
+				t.Errorf("books do not balance: %+v", s)
+			}
+			e.flush(t)
+			e.record(1, 1, 1, 1)
+			e.flush(t)
+			if sum := h.store.sum(); sum < 2001 || sum > 2002 {
+				t.Errorf("the store has %d, want 2001, or 2002 with the one before the cut", sum)
+			}
+			if got := e.Stats().LostJournals; got != 1 {
+				t.Errorf("%d lost journals, want 1", got)
+			}
+			if n := strings.Count(h.log.String(), "level=WARN"); n != 1 {
+				t.Errorf("%d warnings, want 1: %s", n, h.log)
+			}
+			if files := h.files("*.journal"); len(files) == 0 {
+				t.Error("no new journal was begun")
+			}
+		})
+	}
+}
+
+func TestJournalDeletedWhileInUse(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	e := h.start()
+	e.record(1, 1, 1, 5)
+	if err := os.Remove(h.files("*.journal")[0]); err != nil {
+		t.Fatal(err)
+	}
+	e.record(1, 1, 1, 5)
+	e.flush(t)
+	e.record(1, 1, 1, 5)
+	if files := h.files("*.journal"); len(files) != 1 {
+		t.Errorf("files are %q, want a new journal", files)
+	}
+	e.flush(t)
+	h.wantStored(15)
+	wantBooks(t, e.Engine, 15, 15, 0)
+	if got := e.Stats().LostJournals; got != 1 {
+		t.Errorf("%d lost journals, want 1", got)
+	}
+}
+
+func TestDirectoryThatCannotBeUsed(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.dir = filepath.Join(h.dir, "missing")
+	if _, err := datar.New(h.options()); err == nil || !strings.Contains(err.Error(), h.dir) {
+		t.Errorf("New with a required directory: %v, want an error that names it", err)
+	}
+	options := h.options()
+	options.Journal.Required = false
+	e, err := datar.New(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := fixture{Engine: e, store: h.store, clock: h.clock}
+	f.record(1, 1, 1, 5)
+	f.flush(t)
+	wantBooks(t, e, 5, 5, 0)
+	if n := strings.Count(h.log.String(), "level=WARN"); n != 1 || e.Stats().Journal != "" {
+		t.Errorf("%d warnings and journal %q, want one and none", n, e.Stats().Journal)
+	}
+}
+
+func TestDirectoryThatComesAndGoes(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	e := h.start()
+	away := h.dir + "-away"
+	fill := func(from int64) {
+		for i := range int64(datar.ArenaSlots) {
+			e.record(from+i, 1, 1, 1)
+		}
+	}
+	if err := os.Rename(h.dir, away); err != nil {
+		t.Fatal(err)
+	}
+	fill(1) // the first journal is open, and takes them
+	fill(1_000_000)
+	fill(2_000_000)
+	if s := e.Stats(); !s.InMemory {
+		t.Errorf("stats are %+v, want to be in memory", s)
+	}
+	if n := strings.Count(h.log.String(), "level=WARN"); n != 1 {
+		t.Errorf("%d warnings, want one", n)
+	}
+	if err := os.Rename(away, h.dir); err != nil {
+		t.Fatal(err)
+	}
+	fill(3_000_000)
+	e.record(4_000_000, 1, 1, 1)
+	if s := e.Stats(); s.InMemory {
+		t.Error("stays in memory although there is a directory again")
+	}
+	e.flush(t)
+	h.wantStored(4*datar.ArenaSlots + 1)
+	e.clock.advance(time.Hour)
+	e.flush(t)
+	if files := h.files("*.journal"); len(files) != 1 {
+		t.Errorf("files are %q, want only that of the newest arena", files)
+	}
+}
+
+func TestRefusedRowsAreIsolated(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.store.poison = map[int64]bool{13: true, 77: true, 78: true}
+	e := h.start()
+	for i := range int64(100) {
+		e.record(i+1, 1, 1, 2)
+	}
+	e.flush(t)
+	h.wantStored(2 * 97)
+	wantBooks(t, e.Engine, 200, 194, 6)
+	if got := e.Stats().Dropped[datar.DropRefused]; got != 6 {
+		t.Errorf("%d refused, want 6", got)
+	}
+	if n := strings.Count(h.log.String(), "refuses"); n != 3 {
+		t.Errorf("%d lines about refused rows, want 3: %s", n, h.log)
+	}
+	e.record(13, 1, 1, 1)
+	e.record(14, 1, 1, 1)
+	e.flush(t)
+	wantBooks(t, e.Engine, 202, 195, 7)
+}
+
+// A killed engine must not have taken for stored what was in a batch that was refused as a whole.
+func TestKillWhileARefusedRowIsLookedFor(t *testing.T) {
+	t.Parallel()
+	for stop := 1; stop < 12; stop++ {
+		t.Run(fmt.Sprint("after batch ", stop), func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t)
+			h.store.poison = map[int64]bool{13: true}
+			h.store.failAfter = stop
+			first := h.start()
+			for i := range int64(40) {
+				first.record(i+1, 1, 1, 2)
+			}
+			_ = first.Flush(t.Context())
+			refused := first.Stats().Dropped[datar.DropRefused]
+			first.Crash()
+			h.store.failAfter = 0
+			h.store.fail(nil, nil)
+			second := h.start()
+			second.flush(t)
+			h.wantStored(78)
+			if refused += second.Stats().Dropped[datar.DropRefused]; refused != 2 {
+				t.Errorf("%d refused, want 2", refused)
+			}
+		})
+	}
+}
+
+// TestLateRecordsAndTheGarbageCollector records through cells whose arenas are given up meanwhile: their memory must
+// stay until the last one has let go.
+func TestLateRecordsAndTheGarbageCollector(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	e := h.start()
+	var recorders sync.WaitGroup
+	const goroutines, each = 4, 5000
+	for range goroutines {
+		recorders.Go(func() {
+			for range each {
+				e.record(1, 1, 1, 1)
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { recorders.Wait(); close(done) }()
+	for running := true; running; {
+		select {
+		case <-done:
+			running = false
+		default:
+		}
+		if err := e.Flush(t.Context()); err != nil {
+			t.Error(err)
+		}
+		e.clock.advance(time.Hour)
+		if files := h.files("*.journal"); len(files) == 1 {
+			_ = os.Remove(files[0]) // forces another arena
+		}
+		runtime.GC()
+	}
+	e.flush(t)
+	h.wantStored(goroutines * each)
+	wantBooks(t, e.Engine, goroutines*each, goroutines*each, 0)
+}
+
+var modelSeeds = flag.Int("model.seeds", 12, "how many random histories TestModel goes through")
+
+// TestModel does at random what can happen to an engine, and checks the books after every step.
+func TestModel(t *testing.T) {
+	t.Parallel()
+	for seed := range *modelSeeds {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			t.Parallel()
+			runModel(t, rand.New(rand.NewPCG(uint64(seed), 7)), 400)
+		})
+	}
+}
+
+func runModel(t *testing.T, random *rand.Rand, steps int) {
+	h := newHost(t)
+	h.store.poison = map[int64]bool{9: true}
+	maxKeys := 20 + random.IntN(200)
+	newEngine := func() fixture {
+		options := h.options()
+		options.MaxKeys = maxKeys
+		e, err := datar.New(options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(e.Crash)
+		return fixture{Engine: e, store: h.store, clock: h.clock}
+	}
+	e := newEngine()
+	var recorded, droppedBefore int64 // by all engines; dropped by those that are gone
+	var history []string
+	for step := range steps {
+		var action string
+		switch p := random.IntN(100); {
+		case p < 60:
+			n := random.IntN(50)
+			action = fmt.Sprint("record ", n)
+			for range n {
+				late := time.Duration(random.IntN(3)) * 40 * time.Minute
+				e.Record(datar.Event{
+					FlagID: random.Int64N(12), VariantID: random.Int64N(3), SegmentID: random.Int64N(4),
+					Time: h.clock.Now().Add(-late),
+				})
+			}
+			recorded += int64(n)
+		case p < 80:
+			var before, after error
+			switch random.IntN(4) {
+			case 0:
+				before = errors.New("down")
+			case 1:
+				after = errors.New("answer lost")
+			}
+			action = fmt.Sprintf("flush, store fails with %v, %v", before, after)
+			h.store.fail(before, after)
+			if err := e.Flush(t.Context()); (before != nil || after != nil) && err != nil && e.Stats().LastError == nil {
+				t.Error("LastError is nil after a flush that failed")
+			}
+			h.store.fail(nil, nil)
+		case p < 88:
+			action = "clock"
+			h.clock.advance(time.Duration(random.IntN(150)-30) * time.Minute)
+		case p < 95:
+			action = "kill"
+			if random.IntN(2) == 0 { // in the middle of a flush
+				h.store.fail(nil, errors.New("killed"))
+				_ = e.Flush(t.Context())
+				h.store.fail(nil, nil)
+			}
+			droppedBefore += droppedIn(e.Stats())
+			e.Crash()
+			e = newEngine()
+		default:
+			action = "stop"
+			if random.IntN(3) == 0 {
+				h.store.fail(errors.New("down"), nil)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+			_ = e.Close(ctx)
+			cancel()
+			h.store.fail(nil, nil)
+			droppedBefore += droppedIn(e.Stats())
+			e = newEngine()
+		}
+		history = append(history, action)
+		s := e.Stats()
+		if s.Recorded != s.Stored+s.Pending+droppedIn(s) || s.Pending < 0 || s.Keys > maxKeys {
+			t.Fatalf("step %d: books do not balance: %+v\n%s", step, s, strings.Join(history, "\n"))
+		}
+		// The store may have the batch in flight already; all else is exact.
+		stored, dropped := h.store.sum(), droppedBefore+droppedIn(s)
+		if low, high := recorded-dropped-s.Pending, recorded-dropped; stored < low || stored > high {
+			t.Fatalf("step %d: recorded %d, dropped %d, pending %d, but the store has %d\n%s",
+				step, recorded, dropped, s.Pending, stored, strings.Join(history, "\n"))
+		}
+	}
+	e.flush(t)
+	dropped := droppedBefore + droppedIn(e.Stats())
+	if stored := h.store.sum(); stored != recorded-dropped {
+		t.Fatalf("recorded %d, dropped %d, the store has %d\n%s", recorded, dropped, stored, strings.Join(history, "\n"))
+	}
+}

@@ -1,0 +1,24 @@
+//go:build linux || darwin || freebsd || netbsd || openbsd
+
+package datar
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+func mapFile(file *os.File, size int) ([]byte, error) {
+	return unix.Mmap(int(file.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+}
+
+func unmap(mapped []byte) { _ = unix.Munmap(mapped) }
+
+// syncMapped returns when the changes are on the disk.
+func syncMapped(mapped []byte) error { return unix.Msync(mapped, unix.MS_SYNC) }
+
+// lockFile takes the lock that this process holds until it closes the file, or ends. It fails if another one has it.
+func lockFile(file *os.File) error { return unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB) }
+
+// unlockFile gives the lock up. Closing is not enough: the mapping holds the file open.
+func unlockFile(file *os.File) error { return unix.Flock(int(file.Fd()), unix.LOCK_UN) }

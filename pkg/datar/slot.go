@@ -1,0 +1,82 @@
+package datar
+
+import (
+	"math"
+	"sync/atomic"
+	"unsafe"
+)
+
+// sealedBit marks a slot that takes no more counts. As the sign bit it shows in the result of the very addition that
+// came too late.
+const sealedBit = math.MinInt64
+
+// slot counts the evaluations of one key. It fills one cache line, so that neighbours do not slow each other down. It
+// lies in memory or in a mapped journal file, where it is read back after the process was killed: its layout is a
+// file format.
+type slot struct {
+	// flagID is 0 as long as the slot is free. It is written last of the key, and then never again.
+	flagID               atomic.Int64
+	variantID, segmentID int64
+	hour                 Hour
+	// changed is 1 from the first count after a flush read the slot until the next flush reads it.
+	changed atomic.Uint32
+	// count only grows: nothing is taken back while the hour lives, so nothing can fall between reading and resetting.
+	count atomic.Int64
+	// stored is how much of count the store has. Only the flush writes it.
+	stored atomic.Int64
+	// first and last are Unix milliseconds. They are updated before count, and a flush reads them after it, so what
+	// is sent with a count covers every evaluation in it.
+	first, last atomic.Int64
+}
+
+const slotSize = 64
+
+// Both differences are constants that fit an array's length only if slotSize is right.
+var (
+	_ [slotSize - unsafe.Sizeof(slot{})]byte
+	_ [unsafe.Sizeof(slot{}) - slotSize]byte
+)
+
+// take makes a free slot that of the key. The caller owns the slot until it publishes it.
+func (s *slot) take(key Key, ms int64) {
+	s.variantID, s.segmentID, s.hour = key.VariantID, key.SegmentID, key.Hour
+	s.first.Store(ms)
+	s.last.Store(ms)
+	s.flagID.Store(key.FlagID)
+}
+
+func (s *slot) key() Key {
+	return Key{FlagID: s.flagID.Load(), VariantID: s.variantID, SegmentID: s.segmentID, Hour: s.hour}
+}
+
+// add counts one evaluation. counted is false if the slot was sealed before, and the evaluation must be counted
+// elsewhere; first is true if it is the first since a flush read the slot.
+func (s *slot) add(ms int64) (counted, first bool) {
+	for earliest := s.first.Load(); ms < earliest; earliest = s.first.Load() {
+		if s.first.CompareAndSwap(earliest, ms) {
+			break
+		}
+	}
+	for latest := s.last.Load(); ms > latest; latest = s.last.Load() {
+		if s.last.CompareAndSwap(latest, ms) {
+			break
+		}
+	}
+	if s.count.Add(1) < 0 {
+		s.count.Add(-1) // the final count stays readable
+		return false, false
+	}
+	return true, s.changed.Load() == 0 && s.changed.Swap(1) == 0
+}
+
+// counted is the count, of a sealed slot as well.
+func (s *slot) counted() int64 { return s.count.Load() &^ sealedBit }
+
+// retire seals the slot if everything in it is stored. After that no count can reach it.
+func (s *slot) retire() bool {
+	stored := s.stored.Load()
+	return s.count.CompareAndSwap(stored, stored|sealedBit)
+}
+
+// seal ends counting in the slot and returns the final count.
+func (s *slot) seal() int64 { return s.count.Or(sealedBit) &^ sealedBit }

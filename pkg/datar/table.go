@@ -1,0 +1,60 @@
+package datar
+
+import "sync/atomic"
+
+// cell says where a key is counted.
+type cell struct {
+	key   Key
+	slot  *slot
+	arena *arena // keeps the memory of slot
+	index int    // of slot within arena
+}
+
+// table finds cells by key: open addressing with linear probing. Readers take no lock. Writers, who hold Engine.mu,
+// put cells into empty places only; to take cells out or to grow they publish a new table.
+type table struct {
+	places []atomic.Pointer[cell] // a power of two, at most half of it filled
+}
+
+func newTable(cells int) *table {
+	const smallest = 256
+	size := smallest
+	for size < 4*cells {
+		size *= 2
+	}
+	return &table{places: make([]atomic.Pointer[cell], size)}
+}
+
+func (t *table) get(key Key) *cell {
+	mask := uint64(len(t.places) - 1)
+	for i := key.hash() & mask; ; i = (i + 1) & mask {
+		c := t.places[i].Load()
+		if c == nil || c.key == key {
+			return c
+		}
+	}
+}
+
+func (t *table) put(c *cell) {
+	mask := uint64(len(t.places) - 1)
+	i := c.key.hash() & mask
+	for t.places[i].Load() != nil {
+		i = (i + 1) & mask
+	}
+	t.places[i].Store(c)
+}
+
+func (t *table) hasRoomFor(cells int) bool { return 2*cells <= len(t.places) }
+
+// hash mixes the parts with odd constants and ends with the 64-bit finaliser of MurmurHash3 (Austin Appleby, public
+// domain): ids are small and dense, so every bit of them must reach the low bits of the result.
+func (k Key) hash() uint64 {
+	h := uint64(k.FlagID)*0x9e3779b97f4a7c15 + uint64(k.VariantID)*0xc2b2ae3d27d4eb4f +
+		uint64(k.SegmentID)*0x165667b19e3779f9 + uint64(uint32(k.Hour))*0x27d4eb2f165667c5
+	h ^= h >> 33
+	h *= 0xff51afd7ed558ccd
+	h ^= h >> 33
+	h *= 0xc4ceb9fe1a85ec53
+	h ^= h >> 33
+	return h
+}
