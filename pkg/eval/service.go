@@ -27,6 +27,9 @@ type Options struct {
 	BatchSize int
 	// ExposureBatchSize, when positive, is the most exposures that one call of Expose may report.
 	ExposureBatchSize int
+	// Observe is told of every evaluation, recorded or not, for metrics and logs; nil tells nobody. It is called by the
+	// goroutine of the request, so it must return at once. It may keep the result, which never changes.
+	Observe func(*Result)
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
@@ -111,6 +114,9 @@ func (s *Service) EvaluateBatch(ctx context.Context, batch BatchRequest) ([]*Res
 func (s *Service) debug(asked bool) bool { return asked && s.options.DebugEnabled }
 
 func (s *Service) record(result *Result) {
+	if s.options.Observe != nil {
+		s.options.Observe(result)
+	}
 	if s.recorder != nil && result.DataRecordsEnabled && (result.Reason == NoMatch || result.Reason == Matched) {
 		s.recorder.AsyncRecord(result)
 	}

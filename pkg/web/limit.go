@@ -21,6 +21,7 @@ func LimitBody(limit int64, next http.Handler) http.Handler {
 		// next request.
 		limited := *r
 		limited.Body = http.MaxBytesReader(rw, r.Body, limit)
+		defer func() { r.Pattern = limited.Pattern }() // for Observe
 		next.ServeHTTP(rw, &limited)
 	})
 }
