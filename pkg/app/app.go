@@ -157,16 +157,27 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 	if !a.recorders.Empty() {
 		recorder = a.recorders
 	}
+	var observers []func(*eval.Result)
+	if c.Log.Evaluations && c.Log.EvaluationsPerSecond > 0 && a.logger.Enabled(ctx, slog.LevelInfo) {
+		observers = append(observers, eval.NewLog(a.logger, c.Log.EvaluationsPerSecond).Observe)
+	}
 	handlerOptions := handler.Options{
 		Eval: eval.NewService(a.cache, recorder, eval.Options{
 			DebugEnabled:      c.Eval.DebugEnabled,
 			BatchSize:         c.Eval.BatchSize,
 			ExposureBatchSize: c.Exposure.BatchSize,
+			Observe:           observeAll(observers),
 		}),
 		Snapshots:        a.cache,
 		MaxGetQueryBytes: c.Eval.GetMaxURLBytes,
 		Actor:            web.Actor(a.edge.jwt, c.HeaderAuth, c.CookieAuth),
 		Logger:           a.logger,
+	}
+	if c.InjectedContext.Enabled {
+		handlerOptions.InjectedContext = &handler.InjectedContext{
+			Headers:        c.InjectedContext.HTTPHeaders,
+			HeaderPrefixes: c.InjectedContext.HTTPHeaderPrefixes,
+		}
 	}
 	if db != nil && !c.Eval.OnlyMode {
 		handlerOptions.Store = db
@@ -241,4 +252,19 @@ func (a *App) Stop(ctx context.Context) error {
 
 func (a *App) onStop(name string, run func(ctx context.Context) error) {
 	a.cleanups = append(a.cleanups, cleanup{name, run})
+}
+
+// observeAll tells every one of the observers; nil if there are none.
+func observeAll(observers []func(*eval.Result)) func(*eval.Result) {
+	switch len(observers) {
+	case 0:
+		return nil
+	case 1:
+		return observers[0]
+	}
+	return func(r *eval.Result) {
+		for _, observe := range observers {
+			observe(r)
+		}
+	}
 }

@@ -23,9 +23,6 @@ type unavailable struct {
 // builds a feature deletes its rows here, and docs/environment.md, which a test compares with them, follows.
 var unavailables = []unavailable{
 	{variable: "FLAGR_JWT_AUTH_USER_PROPERTY", why: "no use for it: the name that it gives shows nowhere"},
-	{variable: "FLAGR_EVAL_LOGGING_ENABLED", why: notYet},
-	{variable: "FLAGR_RATELIMITER_*", why: notYet},
-	{variable: "FLAGR_INJECTED_CONTEXT_*", why: notYet},
 	{variable: "FLAGR_RECORDER_FRAME_OUTPUT_MODE", why: notYet},
 	{variable: "FLAGR_RECORDER_KAFKA_*", why: notYet},
 	{variable: "FLAGR_RECORDER_KINESIS_*", why: notYet},

@@ -38,12 +38,16 @@ func (h *Handler) GetEvaluation(p evaluationapi.GetEvaluationParams) middleware.
 }
 
 func (h *Handler) evaluate(r *http.Request, body *models.EvalContext) *models.EvalResult {
-	return evalResultModel(h.eval.Evaluate(r.Context(), evalRequestOf(body)))
+	request := evalRequestOf(body)
+	if h.injected != nil {
+		request.EntityContext = inject(request.EntityContext, h.injected.properties(r))
+	}
+	return evalResultModel(h.eval.Evaluate(r.Context(), request))
 }
 
 // PostEvaluationBatch evaluates several flags for several entities.
 func (h *Handler) PostEvaluationBatch(p evaluationapi.PostEvaluationBatchParams) middleware.Responder {
-	results, err := h.evaluateBatch(p.HTTPRequest, p.Body)
+	results, err := h.evaluateBatch(p.HTTPRequest, p.Body, p.HTTPRequest)
 	if err != nil {
 		return h.fail(p.HTTPRequest, err)
 	}
@@ -56,17 +60,24 @@ func (h *Handler) GetEvaluationBatch(p evaluationapi.GetEvaluationBatchParams) m
 	if err := h.bodyOfQuery(p.HTTPRequest, p.JSON, "evaluationBatchRequest", &body); err != nil {
 		return h.fail(p.HTTPRequest, err)
 	}
-	results, err := h.evaluateBatch(p.HTTPRequest, &body)
+	results, err := h.evaluateBatch(p.HTTPRequest, &body, nil)
 	if err != nil {
 		return h.fail(p.HTTPRequest, err)
 	}
 	return evaluationapi.NewGetEvaluationBatchOK().WithPayload(results)
 }
 
-func (h *Handler) evaluateBatch(r *http.Request, body *models.EvaluationBatchRequest) (*models.EvaluationBatchResponse, error) {
+// evaluateBatch injects the headers of one request, which is nil for GET: it injects nothing from HTTP.
+func (h *Handler) evaluateBatch(r *http.Request, body *models.EvaluationBatchRequest, headers *http.Request) (*models.EvaluationBatchResponse, error) {
 	request, err := batchRequestOf(body)
 	if err != nil {
 		return nil, err
+	}
+	if h.injected != nil {
+		added := h.injected.properties(headers)
+		for i := range request.Entities {
+			request.Entities[i].EntityContext = inject(request.Entities[i].EntityContext, added)
+		}
 	}
 	results, err := h.eval.EvaluateBatch(r.Context(), request)
 	if err != nil {

@@ -50,6 +50,8 @@ type Options struct {
 	Datar Datar
 	// MaxGetQueryBytes is the longest raw query of a GET evaluation; 0 means no limit.
 	MaxGetQueryBytes int
+	// InjectedContext is what the server adds to the context of evaluations; nil means nothing.
+	InjectedContext *InjectedContext
 	// Actor names who sent a request, for createdBy and updatedBy; nil means nobody is known.
 	Actor func(*http.Request) string
 	// Logger gets what went wrong in the server, with its cause. Mandatory.
@@ -63,6 +65,7 @@ type Handler struct {
 	snapshots        eval.Source
 	datar            Datar
 	maxGetQueryBytes int
+	injected         *InjectedContext
 	actor            func(*http.Request) string
 	logger           *slog.Logger
 }
@@ -79,6 +82,7 @@ func New(o Options) *Handler {
 		snapshots:        o.Snapshots,
 		datar:            o.Datar,
 		maxGetQueryBytes: o.MaxGetQueryBytes,
+		injected:         o.InjectedContext,
 		actor:            actor,
 		logger:           o.Logger,
 	}

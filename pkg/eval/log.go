@@ -1,0 +1,84 @@
+package eval
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+)
+
+// Log writes evaluations to a log, at level info, and no more than a given number for each flag and second, so that a
+// busy flag neither fills the log nor slows down. Exposures are not logged.
+type Log struct {
+	logger    *slog.Logger
+	perSecond uint64
+	flags     sync.Map // from ids of flags to *window; ids of flags that are there, so it stays small
+	unknown   window   // of everything that was asked for and is not there
+}
+
+// NewLog returns a Log of at most perSecond lines for each flag and second.
+func NewLog(logger *slog.Logger, perSecond int) *Log {
+	return &Log{logger: logger, perSecond: uint64(min(max(perSecond, 0), maxPerSecond))}
+}
+
+// Observe logs an evaluation, unless its flag had its share of this second.
+func (l *Log) Observe(r *Result) {
+	if !l.windowOf(r).take(uint64(r.Timestamp.Unix()), l.perSecond) {
+		return
+	}
+	attributes := []slog.Attr{
+		slog.Int64("flag_id", r.FlagID),
+		slog.String("flag_key", r.FlagKey),
+		slog.Int64("flag_snapshot_id", r.FlagSnapshotID),
+		slog.String("entity_id", r.Request.EntityID),
+		slog.String("entity_type", r.Request.EntityType),
+		slog.Int64("segment_id", r.SegmentID),
+		slog.Int64("variant_id", r.VariantID),
+		slog.String("variant_key", r.VariantKey),
+	}
+	if r.Message != "" {
+		attributes = append(attributes, slog.String("message", r.Message))
+	}
+	l.logger.LogAttrs(context.Background(), slog.LevelInfo, "evaluation", attributes...)
+}
+
+func (l *Log) windowOf(r *Result) *window {
+	if r.Reason == FlagNotFound {
+		return &l.unknown
+	}
+	if w, ok := l.flags.Load(r.FlagID); ok {
+		return w.(*window)
+	}
+	w, _ := l.flags.LoadOrStore(r.FlagID, &window{})
+	return w.(*window)
+}
+
+// window counts what happens within one second: the second modulo 2^32 in the upper half, the count in the lower one.
+type window struct{ state atomic.Uint64 }
+
+const (
+	windowBits   = 32
+	maxPerSecond = 1<<windowBits - 2
+)
+
+// take counts one more in the given second, and reports whether that is within the limit. What is beyond it only reads,
+// so that goroutines do not fight for the memory. A second that is over takes nothing away from the current one.
+func (w *window) take(second, limit uint64) bool {
+	second <<= windowBits // the upper half is enough to tell seconds apart
+	for {
+		state := w.state.Load()
+		current, count := state>>windowBits<<windowBits, state&(1<<windowBits-1)
+		if current != second {
+			if int64(second-current) < 0 { // late: its second is gone
+				return false
+			}
+			count = 0
+		}
+		if count >= limit {
+			return false
+		}
+		if w.state.CompareAndSwap(state, second|(count+1)) {
+			return true
+		}
+	}
+}

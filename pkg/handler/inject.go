@@ -1,0 +1,79 @@
+package handler
+
+import (
+	"encoding/json"
+	"maps"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// InjectedContext says what the server adds to the context of an evaluation. The zero value adds the time.
+type InjectedContext struct {
+	// Headers are names of request headers, HeaderPrefixes beginnings of such names, both in any case. Host is one of the
+	// headers.
+	Headers, HeaderPrefixes []string
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+}
+
+// properties are what a request adds: the time, and unless r is nil the headers.
+func (c *InjectedContext) properties(r *http.Request) map[string]any {
+	now := time.Now
+	if c.Now != nil {
+		now = c.Now
+	}
+	t := now().UTC()
+	number := func(n int64) json.Number { return json.Number(strconv.FormatInt(n, 10)) }
+	added := map[string]any{
+		"@ts":         number(t.Unix()),
+		"@ts_hour":    number(int64(t.Hour())),
+		"@ts_weekday": number(int64(t.Weekday())),
+		"@ts_month":   number(int64(t.Month())),
+	}
+	if r == nil {
+		return added
+	}
+	for name, values := range r.Header {
+		if c.wants(name) {
+			added[headerProperty(name)] = strings.Join(values, ", ")
+		}
+	}
+	if r.Host != "" && c.wants("Host") { // net/http takes it out of the headers
+		added[headerProperty("Host")] = r.Host
+	}
+	return added
+}
+
+func (c *InjectedContext) wants(header string) bool {
+	for _, name := range c.Headers {
+		if strings.EqualFold(name, header) {
+			return true
+		}
+	}
+	for _, prefix := range c.HeaderPrefixes {
+		if len(prefix) <= len(header) && strings.EqualFold(prefix, header[:len(prefix)]) {
+			return true
+		}
+	}
+	return false
+}
+
+func headerProperty(header string) string {
+	return "@http_" + strings.ReplaceAll(strings.ToLower(header), "-", "_")
+}
+
+// inject adds properties to the context of an evaluation, over those that the client sent under the same names. A
+// context that is there and no object stays as it is: no constraint can match it.
+func inject(context any, added map[string]any) any {
+	own, ok := context.(map[string]any)
+	switch {
+	case len(added) == 0 || context != nil && !ok:
+		return context
+	case own == nil:
+		own = make(map[string]any, len(added))
+	}
+	maps.Copy(own, added)
+	return own
+}
