@@ -141,6 +141,7 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 		Enabled:            c.Recorder.Enabled,
 		Types:              c.Recorder.Types,
 		DatarFlushInterval: c.Datar.FlushInterval,
+		DatarJournal:       journalOptions(c.Datar.JournalDir),
 		Logger:             a.logger,
 	}
 	if db != nil {
@@ -187,6 +188,19 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 	}
 	a.handler = handler.New(handlerOptions)
 	return a, nil
+}
+
+// journalOptions makes a folder mandatory only if it was named: the default must not keep a server from starting where
+// nothing can be written.
+func journalOptions(dir string) datar.JournalOptions {
+	switch dir {
+	case config.JournalOff:
+		return datar.JournalOptions{}
+	case "":
+		return datar.JournalOptions{Dir: "."}
+	default:
+		return datar.JournalOptions{Dir: dir, Required: true}
+	}
 }
 
 // Register assigns the operations of the generated API. Call it before the API's Serve.

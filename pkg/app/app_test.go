@@ -32,6 +32,7 @@ func setup(t *testing.T, environ map[string]string) (a *app.App, database string
 		"FLAGR_DB_DBCONNECTIONSTR":            database,
 		"FLAGR_EVALCACHE_REFRESHINTERVAL":     "5ms",
 		"FLAGR_RECORDER_DATAR_FLUSH_INTERVAL": "1h",
+		"FLAGR_RECORDER_DATAR_JOURNAL_DIR":    t.TempDir(),
 	}
 	maps.Copy(merged, environ)
 	c, err := config.Load(merged)

@@ -132,6 +132,7 @@ func (r *Recorder) validate(l *loader) {
 
 func (d *Datar) validate(l *loader) {
 	l.check("FLAGR_RECORDER_DATAR_FLUSH_INTERVAL", between(50*time.Millisecond, d.FlushInterval, time.Hour))
+	l.check("FLAGR_RECORDER_DATAR_RETENTION", d.Retention == 0 || d.Retention >= 48*time.Hour)
 }
 
 func (k *Kafka) validate(l *loader, on bool) {

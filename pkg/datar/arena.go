@@ -4,6 +4,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync/atomic"
+	"time"
 )
 
 // arena is a fixed number of slots that are taken one after the other and never reused, and one writer of the store: its
@@ -212,6 +213,13 @@ func (a *arena) left() (evaluations int64) {
 		evaluations += c.slot.counted() - stored
 	})
 	return evaluations
+}
+
+// earliest is the time of the first evaluation in the arena's cells, far in the future if there are none.
+func (a *arena) earliest() time.Time {
+	first := int64(maxMilli)
+	a.each(a.cells, func(c *cell) { first = min(first, c.slot.first.Load()) })
+	return time.UnixMilli(first)
 }
 
 // retire gives up the cells of the hours before now, in a detached arena of any hour, that have nothing left to send.

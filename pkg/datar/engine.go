@@ -148,6 +148,7 @@ type Engine struct {
 	writers []writer
 	oldest  Hour // the least hour in table
 	closed  bool
+	since   time.Time // when the first evaluation was recorded that no flush may have stored, before any flush
 	stored  int64 // evaluations that the store confirmed
 	adopted int64 // evaluations that earlier processes recorded, and left in journals
 	kept    int64 // evaluations that Close left in journals
@@ -190,6 +191,7 @@ func New(options Options) (*Engine, error) {
 		stop:     make(chan struct{}),
 		stopped:  make(chan struct{}),
 	}
+	e.since = options.Now()
 	e.lifetime, e.endLife = context.WithCancel(context.Background())
 	e.table.Store(newTable(0))
 	if options.Journal.Dir != "" {
@@ -221,6 +223,9 @@ func (e *Engine) openJournals() error {
 	for _, a := range adopted {
 		left := a.left()
 		e.adopted += left
+		if first := a.earliest(); first.Before(e.since) {
+			e.since = first
+		}
 		if left > 0 {
 			e.options.Logger.Info("datar: took over the counts of a process that ended before it could store them",
 				"journal", a.journal.path, "evaluations", left)
@@ -446,6 +451,8 @@ type Stats struct {
 	// LostJournals is the number of journals that were cut or deleted while they were in use. Of a journal that was
 	// cut, counts since the last flush are lost, and missing in Recorded.
 	LostJournals int
+	// OldestPending is a time before which nothing is pending; zero if nothing is pending at all.
+	OldestPending time.Time
 	// LastFlush is the start of the last flush that the store confirmed, and LastFlushDuration the time it took. Zero: none.
 	LastFlush         time.Time
 	LastFlushDuration time.Duration
@@ -472,6 +479,9 @@ func (e *Engine) Stats() Stats {
 	for _, a := range e.arenas {
 		s.Pending += a.left()
 		s.Writer = a.writer.id
+	}
+	if s.Pending > 0 {
+		s.OldestPending = e.since
 	}
 	s.Recorded = s.Stored + s.Pending
 	for reason := range e.dropped {

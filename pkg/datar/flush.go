@@ -59,7 +59,7 @@ func (e *Engine) flush(ctx context.Context) error {
 	defer e.mu.Unlock()
 	e.flushes.err = err
 	if err == nil {
-		e.flushes.last, e.flushes.duration = started, e.options.Now().Sub(started)
+		e.flushes.last, e.flushes.duration, e.since = started, e.options.Now().Sub(started), started
 		e.retire(HourOf(started))
 	}
 	return err

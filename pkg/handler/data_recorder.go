@@ -38,6 +38,8 @@ type RecorderOptions struct {
 	Catalog datar.Catalog
 	// DatarFlushInterval is the time between two flushes of Datar; 0 means its default.
 	DatarFlushInterval time.Duration
+	// DatarJournal says where Datar's counts survive the process.
+	DatarJournal datar.JournalOptions
 	// Logger is mandatory.
 	Logger *slog.Logger
 }

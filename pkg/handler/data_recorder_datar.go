@@ -23,6 +23,7 @@ func NewDatarRecorder(ctx context.Context, o RecorderOptions) (*DatarRecorder, e
 		Store:         store,
 		Catalog:       o.Catalog,
 		FlushInterval: o.DatarFlushInterval,
+		Journal:       o.DatarJournal,
 		Logger:        o.Logger,
 	})
 	if err != nil {

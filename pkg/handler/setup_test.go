@@ -34,8 +34,9 @@ type server struct {
 func setup(t *testing.T, environ map[string]string) *server {
 	t.Helper()
 	merged := map[string]string{
-		"FLAGR_DB_DBCONNECTIONSTR":        filepath.Join(t.TempDir(), "flagr.sqlite"),
-		"FLAGR_EVALCACHE_REFRESHINTERVAL": "5ms",
+		"FLAGR_DB_DBCONNECTIONSTR":         filepath.Join(t.TempDir(), "flagr.sqlite"),
+		"FLAGR_RECORDER_DATAR_JOURNAL_DIR": t.TempDir(),
+		"FLAGR_EVALCACHE_REFRESHINTERVAL":  "5ms",
 	}
 	maps.Copy(merged, environ)
 	c, err := config.Load(merged)
