@@ -48,7 +48,8 @@ type Cache struct {
 	// These belong to Start until it returns, then to the refresh goroutine.
 	version  string
 	loaded   bool
-	failure  string              // what went wrong in the last refresh; empty if nothing did
+	seen     string              // the newest version that the source named, loaded or not
+	failure  failure             // of the last refresh; the zero value if nothing went wrong
 	problems map[string]struct{} // of the snapshot, already logged
 
 	mu      sync.Mutex // guards what follows
@@ -166,16 +167,25 @@ func (c *Cache) run(ctx context.Context) {
 	}
 }
 
-// report logs the outcome of a refresh when it differs from the one before, so that an outage is not one line every few
-// seconds.
+// failure is what went wrong with which state of the source.
+type failure struct{ version, reason string }
+
+// report logs the outcome of a refresh when it differs from the one before, so that an outage, or a document that stays
+// bad, is not one line every few seconds.
 func (c *Cache) report(err error) {
+	var current failure
+	if err != nil {
+		current = failure{c.seen, err.Error()}
+	}
+	if current == c.failure {
+		return
+	}
+	c.failure = current
 	switch {
-	case err != nil && err.Error() != c.failure:
-		c.failure = err.Error()
+	case err != nil:
 		c.options.Logger.Error("flags were not reloaded, evaluation goes on with those loaded before",
 			"error", err, "last_check", c.LastCheck())
-	case err == nil && c.failure != "":
-		c.failure = ""
+	default:
 		c.options.Logger.Info("flags can be loaded again")
 	}
 }
@@ -190,6 +200,7 @@ func (c *Cache) refresh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	c.seen = version
 	if !c.loaded || version != c.version {
 		flags, err := c.source.Flags(ctx)
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"strconv"
 
@@ -98,13 +99,13 @@ func FromFile(path string) FlagSource {
 	}}
 }
 
-// FromHTTP reads the flag document at url, which may be up to 256 MiB long. It asks for changes only, if the server
+// FromHTTP reads the flag document at an address, a URL, which may be up to 256 MiB long. It asks for changes only, if the server
 // sends an ETag or a time of last modification. A nil client means http.DefaultClient.
-func FromHTTP(url string, client *http.Client) FlagSource {
+func FromHTTP(address string, client *http.Client) FlagSource {
 	if client == nil {
 		client = http.DefaultClient
 	}
-	fetcher := &httpFetcher{url: url, client: client, limit: maxDocumentBytes}
+	fetcher := &httpFetcher{url: address, client: client, limit: maxDocumentBytes}
 	return &documentSource{name: "flag document", fetch: fetcher.fetch}
 }
 
@@ -119,7 +120,7 @@ type httpFetcher struct {
 func (f *httpFetcher) fetch(ctx context.Context) ([]byte, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, f.url, nil)
 	if err != nil {
-		return nil, err
+		return nil, withoutURL(err)
 	}
 	request.Header.Set("Accept", "application/json")
 	if f.etag != "" {
@@ -130,7 +131,7 @@ func (f *httpFetcher) fetch(ctx context.Context) ([]byte, error) {
 	}
 	response, err := f.client.Do(request)
 	if err != nil {
-		return nil, err
+		return nil, withoutURL(err)
 	}
 	defer func() { _ = response.Body.Close() }() // nothing is left to be lost
 	conditional := f.etag != "" || f.modified != ""
@@ -138,15 +139,23 @@ func (f *httpFetcher) fetch(ctx context.Context) ([]byte, error) {
 	case response.StatusCode == http.StatusNotModified && conditional:
 		return nil, nil
 	case response.StatusCode != http.StatusOK:
-		return nil, fmt.Errorf("GET %s answered %s", request.URL.Redacted(), response.Status)
+		return nil, fmt.Errorf("%s answers %s", request.URL.Host, response.Status)
 	}
 	content, err := io.ReadAll(io.LimitReader(response.Body, f.limit+1))
 	if err != nil {
-		return nil, fmt.Errorf("GET %s: %w", request.URL.Redacted(), err)
+		return nil, fmt.Errorf("the answer of %s: %w", request.URL.Host, err)
 	}
 	if int64(len(content)) > f.limit {
-		return nil, fmt.Errorf("GET %s: document is longer than %d bytes", request.URL.Redacted(), f.limit)
+		return nil, fmt.Errorf("the document of %s is longer than %d bytes", request.URL.Host, f.limit)
 	}
 	f.etag, f.modified = response.Header.Get("ETag"), response.Header.Get("Last-Modified")
 	return content, nil
+}
+
+// withoutURL keeps the password or token that a URL may hold out of the log.
+func withoutURL(err error) error {
+	if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {
+		return wrapped.Err
+	}
+	return err
 }
