@@ -14,7 +14,7 @@ import (
 // swagger:model health
 type Health struct {
 
-	// `OK` when the server is up.
+	// `OK` when the server can evaluate.
 	// Example: OK
 	Status string `json:"status,omitempty"`
 }

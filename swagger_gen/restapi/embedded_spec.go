@@ -119,6 +119,59 @@ func init() {
         }
       }
     },
+    "/datar/status": {
+      "get": {
+        "description": "Shows the books of this server's Datar: how many evaluations were recorded, and where they are\nnow. At any moment ` + "`" + `recorded` + "`" + ` = ` + "`" + `stored` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + `.\n\nAll numbers are of this server, and begin with its start. Other servers on the same database\nhave their own. A 503 means that Datar is switched off.",
+        "tags": [
+          "datar"
+        ],
+        "summary": "Show whether counting is sound",
+        "operationId": "getDatarStatus",
+        "responses": {
+          "200": {
+            "description": "The present state.",
+            "schema": {
+              "$ref": "#/definitions/datarStatus"
+            },
+            "examples": {
+              "application/json": {
+                "dropped": {
+                  "capacity": 0,
+                  "closed": 0,
+                  "invalid": 0,
+                  "refused": 0,
+                  "unsaved": 0
+                },
+                "flushIntervalSeconds": 60,
+                "journal": {
+                  "directory": "/var/lib/flagr",
+                  "state": "file"
+                },
+                "keys": 42,
+                "lastFlushAt": "2026-01-24T10:15:00.000Z",
+                "lastFlushSeconds": 0.012,
+                "oldestPendingAt": "2026-01-24T10:15:00.000Z",
+                "pending": 158,
+                "recorded": 125034,
+                "stored": 124876,
+                "writer": "1f0c7d0e-5a52-4d0f-9a3e-6a3a7d1c9b10"
+              }
+            }
+          },
+          "default": {
+            "description": "Datar is switched off (503), or the server failed (500).",
+            "schema": {
+              "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "Datar is off: to switch it on, start the server with FLAGR_RECORDER_ENABLED=true"
+              }
+            }
+          }
+        }
+      }
+    },
     "/datar/summary": {
       "get": {
         "description": "Lists the flags that were evaluated in a span of time: how often, and when last. The flag with\nthe most evaluations comes first, and flags without any are left out.\n\nThe span goes from ` + "`" + `from` + "`" + `, inclusive, to ` + "`" + `to` + "`" + `, exclusive. Counts are kept by UTC hour, so both\nends are widened to whole UTC hours: from 10:20 to 11:10 counts everything from 10:00 to 12:00.\n\nOnly evaluations of enabled flags with segments and ` + "`" + `dataRecordsEnabled` + "`" + ` are counted. Those that\nthis server answered show up within a second; those of other servers on the same database show\nup when they write them, every FLAGR_RECORDER_DATAR_FLUSH_INTERVAL (60 s by default).",
@@ -2645,7 +2698,7 @@ func init() {
     },
     "/health": {
       "get": {
-        "description": "Answers as soon as the server takes requests, for load balancers and probes. It does not look at\nthe database, since evaluation does not need it, and by default it asks for no login.",
+        "description": "Answers 200 as long as the server can evaluate, for load balancers and probes. It does not look at\nthe database, since evaluation does not need it, and by default it asks for no login.",
         "tags": [
           "health"
         ],
@@ -2653,13 +2706,83 @@ func init() {
         "operationId": "getHealth",
         "responses": {
           "200": {
-            "description": "The server is up.",
+            "description": "The server can evaluate.",
             "schema": {
               "$ref": "#/definitions/health"
             },
             "examples": {
               "application/json": {
                 "status": "OK"
+              }
+            }
+          },
+          "default": {
+            "description": "503: no flags have been loaded yet.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "no flags have been loaded yet"
+              }
+            }
+          }
+        }
+      }
+    },
+    "/ready": {
+      "get": {
+        "description": "The status code says whether this server should get requests: 200 if it can evaluate, 503 before\nit has flags and once it is stopping. The body tells how its parts are, and has the same form in\nboth cases.\n\nA database that does not answer, or a recorder that cannot deliver, shows in the body but does not\nmake it 503. Evaluation goes on without them, and all servers would report it at once: none would\nbe left to evaluate.",
+        "tags": [
+          "health"
+        ],
+        "summary": "Ask whether to send traffic here, and how the parts of the server are",
+        "operationId": "getReady",
+        "responses": {
+          "200": {
+            "description": "Send requests. ` + "`" + `status` + "`" + ` is ` + "`" + `degraded` + "`" + ` if a part has a problem.",
+            "schema": {
+              "$ref": "#/definitions/readiness"
+            },
+            "examples": {
+              "application/json": {
+                "database": {
+                  "latencyMilliseconds": 0.4,
+                  "status": "OK"
+                },
+                "evaluation": {
+                  "ageSeconds": 1.2,
+                  "checkedAt": "2026-03-01T12:00:00Z",
+                  "flags": 42
+                },
+                "recorders": [
+                  {
+                    "name": "datar",
+                    "status": "OK"
+                  }
+                ],
+                "status": "OK"
+              }
+            }
+          },
+          "503": {
+            "description": "Send no requests.",
+            "schema": {
+              "$ref": "#/definitions/readiness"
+            },
+            "examples": {
+              "application/json": {
+                "database": {
+                  "latencyMilliseconds": 0.4,
+                  "status": "OK"
+                },
+                "evaluation": {
+                  "ageSeconds": 1.2,
+                  "checkedAt": "2026-03-01T12:00:00Z",
+                  "flags": 42
+                },
+                "recorders": [],
+                "status": "stopping"
               }
             }
           },
@@ -2957,6 +3080,33 @@ func init() {
         }
       }
     },
+    "datarJournal": {
+      "description": "Where counts survive the end of the process.",
+      "type": "object",
+      "properties": {
+        "directory": {
+          "description": "The folder of the journals. Left out when there is none.",
+          "type": "string",
+          "example": "/var/lib/flagr"
+        },
+        "lost": {
+          "description": "Journals that were deleted or cut while they were in use.",
+          "type": "integer",
+          "format": "int64",
+          "example": 0
+        },
+        "state": {
+          "description": "` + "`" + `file` + "`" + `: counts are in a file, and survive a kill. ` + "`" + `memory` + "`" + `: a journal is wanted, but could not\nbe written when it was needed last. ` + "`" + `off` + "`" + `: counts are in memory only.",
+          "type": "string",
+          "enum": [
+            "file",
+            "memory",
+            "off"
+          ],
+          "example": "file"
+        }
+      }
+    },
     "datarSegmentEntry": {
       "description": "Evaluations that one segment decided.",
       "type": "object",
@@ -2972,6 +3122,94 @@ func init() {
           "type": "integer",
           "format": "int64",
           "example": 23
+        }
+      }
+    },
+    "datarStatus": {
+      "description": "The books of one server's Datar.",
+      "type": "object",
+      "properties": {
+        "adopted": {
+          "description": "Evaluations that earlier processes recorded, and whose journals this server took over.",
+          "type": "integer",
+          "format": "int64",
+          "x-omitempty": false,
+          "example": 0
+        },
+        "dropped": {
+          "description": "Evaluations that will not be counted, by reason: ` + "`" + `capacity` + "`" + ` (too many different keys),\n` + "`" + `closed` + "`" + ` (recorded while the server ended), ` + "`" + `invalid` + "`" + `, ` + "`" + `refused` + "`" + ` (the database refuses the\nrow), ` + "`" + `unsaved` + "`" + ` (the server ended without reaching the database, and without a journal).",
+          "type": "object",
+          "additionalProperties": {
+            "type": "integer",
+            "format": "int64"
+          }
+        },
+        "flushIntervalSeconds": {
+          "description": "Time between two flushes, in seconds.",
+          "type": "number",
+          "format": "double",
+          "example": 60
+        },
+        "journal": {
+          "$ref": "#/definitions/datarJournal"
+        },
+        "keys": {
+          "description": "Combinations of flag, variant, segment and hour that are being counted in memory.",
+          "type": "integer",
+          "format": "int64",
+          "x-omitempty": false,
+          "example": 42
+        },
+        "lastError": {
+          "description": "Why the last attempt to flush failed. Left out when it succeeded. The log has the details.",
+          "type": "string",
+          "example": "the database did not answer in time"
+        },
+        "lastFlushAt": {
+          "description": "Start of the last flush that the database confirmed. Left out before the first.",
+          "type": "string",
+          "format": "date-time",
+          "x-nullable": true,
+          "example": "2026-01-24T10:15:00.000Z"
+        },
+        "lastFlushSeconds": {
+          "description": "How long that flush took, in seconds.",
+          "type": "number",
+          "format": "double",
+          "example": 0.012
+        },
+        "oldestPendingAt": {
+          "description": "A time before which nothing is pending. Left out when nothing is pending.",
+          "type": "string",
+          "format": "date-time",
+          "x-nullable": true,
+          "example": "2026-01-24T10:15:00.000Z"
+        },
+        "pending": {
+          "description": "Evaluations that wait for the database.",
+          "type": "integer",
+          "format": "int64",
+          "x-omitempty": false,
+          "example": 158
+        },
+        "recorded": {
+          "description": "Evaluations that were recorded since the start, and those in ` + "`" + `adopted` + "`" + `.",
+          "type": "integer",
+          "format": "int64",
+          "x-omitempty": false,
+          "example": 125034
+        },
+        "stored": {
+          "description": "Evaluations that the database has confirmed.",
+          "type": "integer",
+          "format": "int64",
+          "x-omitempty": false,
+          "example": 124876
+        },
+        "writer": {
+          "description": "The newest identity under which this server's batches are stored, a UUID.",
+          "type": "string",
+          "example": "1f0c7d0e-5a52-4d0f-9a3e-6a3a7d1c9b10"
         }
       }
     },
@@ -3680,7 +3918,7 @@ func init() {
       "type": "object",
       "properties": {
         "status": {
-          "description": "` + "`" + `OK` + "`" + ` when the server is up.",
+          "description": "` + "`" + `OK` + "`" + ` when the server can evaluate.",
           "type": "string",
           "example": "OK"
         }
@@ -3827,6 +4065,121 @@ func init() {
           "type": "string",
           "minLength": 1,
           "example": "blue"
+        }
+      }
+    },
+    "readiness": {
+      "description": "Whether the server should get requests, and how its parts are.",
+      "type": "object",
+      "required": [
+        "status",
+        "evaluation",
+        "database",
+        "recorders"
+      ],
+      "properties": {
+        "database": {
+          "$ref": "#/definitions/readinessDatabase"
+        },
+        "evaluation": {
+          "$ref": "#/definitions/readinessEvaluation"
+        },
+        "recorders": {
+          "description": "The recorders that are switched on.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/readinessRecorder"
+          }
+        },
+        "status": {
+          "description": "` + "`" + `OK` + "`" + ` or ` + "`" + `degraded` + "`" + `, with status code 200; ` + "`" + `starting` + "`" + ` or ` + "`" + `stopping` + "`" + `, with 503. It is ` + "`" + `degraded` + "`" + `\nif the database or a recorder has a problem, or if the flags were not confirmed for ten refresh\nintervals and at least a minute.",
+          "type": "string",
+          "enum": [
+            "OK",
+            "degraded",
+            "starting",
+            "stopping"
+          ],
+          "example": "OK"
+        }
+      }
+    },
+    "readinessDatabase": {
+      "description": "The database, asked just now.",
+      "type": "object",
+      "required": [
+        "status"
+      ],
+      "properties": {
+        "latencyMilliseconds": {
+          "description": "How long the answer took. Left out without one.",
+          "type": "number",
+          "format": "double",
+          "x-nullable": true,
+          "example": 0.4
+        },
+        "status": {
+          "description": "` + "`" + `OK` + "`" + `; ` + "`" + `unreachable` + "`" + ` if it did not answer within two seconds, in which case the log says why;\n` + "`" + `none` + "`" + ` if the flags come from a JSON document.",
+          "type": "string",
+          "enum": [
+            "OK",
+            "unreachable",
+            "none"
+          ],
+          "example": "OK"
+        }
+      }
+    },
+    "readinessEvaluation": {
+      "description": "The flags in memory, from which the server evaluates.",
+      "type": "object",
+      "required": [
+        "flags"
+      ],
+      "properties": {
+        "ageSeconds": {
+          "description": "Seconds since then. Normally less than FLAGR_EVALCACHE_REFRESHINTERVAL.",
+          "type": "number",
+          "format": "double",
+          "x-nullable": true,
+          "example": 1.2
+        },
+        "checkedAt": {
+          "description": "When their source last confirmed or replaced them. Left out before the first time.",
+          "type": "string",
+          "format": "date-time",
+          "x-nullable": true,
+          "example": "2026-03-01T12:00:00Z"
+        },
+        "flags": {
+          "description": "How many flags there are.",
+          "type": "integer",
+          "format": "int64",
+          "example": 42
+        }
+      }
+    },
+    "readinessRecorder": {
+      "description": "A recorder of evaluations.",
+      "type": "object",
+      "required": [
+        "name",
+        "status"
+      ],
+      "properties": {
+        "name": {
+          "description": "Its name in FLAGR_RECORDER_TYPE.",
+          "type": "string",
+          "example": "datar"
+        },
+        "status": {
+          "description": "` + "`" + `OK` + "`" + `, or ` + "`" + `failing` + "`" + ` if its last attempt to deliver failed. The log says why.",
+          "type": "string",
+          "enum": [
+            "OK",
+            "failing"
+          ],
+          "example": "OK"
         }
       }
     },
@@ -4122,6 +4475,59 @@ func init() {
         }
       }
     },
+    "/datar/status": {
+      "get": {
+        "description": "Shows the books of this server's Datar: how many evaluations were recorded, and where they are\nnow. At any moment ` + "`" + `recorded` + "`" + ` = ` + "`" + `stored` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + `.\n\nAll numbers are of this server, and begin with its start. Other servers on the same database\nhave their own. A 503 means that Datar is switched off.",
+        "tags": [
+          "datar"
+        ],
+        "summary": "Show whether counting is sound",
+        "operationId": "getDatarStatus",
+        "responses": {
+          "200": {
+            "description": "The present state.",
+            "schema": {
+              "$ref": "#/definitions/datarStatus"
+            },
+            "examples": {
+              "application/json": {
+                "dropped": {
+                  "capacity": 0,
+                  "closed": 0,
+                  "invalid": 0,
+                  "refused": 0,
+                  "unsaved": 0
+                },
+                "flushIntervalSeconds": 60,
+                "journal": {
+                  "directory": "/var/lib/flagr",
+                  "state": "file"
+                },
+                "keys": 42,
+                "lastFlushAt": "2026-01-24T10:15:00.000Z",
+                "lastFlushSeconds": 0.012,
+                "oldestPendingAt": "2026-01-24T10:15:00.000Z",
+                "pending": 158,
+                "recorded": 125034,
+                "stored": 124876,
+                "writer": "1f0c7d0e-5a52-4d0f-9a3e-6a3a7d1c9b10"
+              }
+            }
+          },
+          "default": {
+            "description": "Datar is switched off (503), or the server failed (500).",
+            "schema": {
+              "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "Datar is off: to switch it on, start the server with FLAGR_RECORDER_ENABLED=true"
+              }
+            }
+          }
+        }
+      }
+    },
     "/datar/summary": {
       "get": {
         "description": "Lists the flags that were evaluated in a span of time: how often, and when last. The flag with\nthe most evaluations comes first, and flags without any are left out.\n\nThe span goes from ` + "`" + `from` + "`" + `, inclusive, to ` + "`" + `to` + "`" + `, exclusive. Counts are kept by UTC hour, so both\nends are widened to whole UTC hours: from 10:20 to 11:10 counts everything from 10:00 to 12:00.\n\nOnly evaluations of enabled flags with segments and ` + "`" + `dataRecordsEnabled` + "`" + ` are counted. Those that\nthis server answered show up within a second; those of other servers on the same database show\nup when they write them, every FLAGR_RECORDER_DATAR_FLUSH_INTERVAL (60 s by default).",
@@ -6648,7 +7054,7 @@ func init() {
     },
     "/health": {
       "get": {
-        "description": "Answers as soon as the server takes requests, for load balancers and probes. It does not look at\nthe database, since evaluation does not need it, and by default it asks for no login.",
+        "description": "Answers 200 as long as the server can evaluate, for load balancers and probes. It does not look at\nthe database, since evaluation does not need it, and by default it asks for no login.",
         "tags": [
           "health"
         ],
@@ -6656,13 +7062,83 @@ func init() {
         "operationId": "getHealth",
         "responses": {
           "200": {
-            "description": "The server is up.",
+            "description": "The server can evaluate.",
             "schema": {
               "$ref": "#/definitions/health"
             },
             "examples": {
               "application/json": {
                 "status": "OK"
+              }
+            }
+          },
+          "default": {
+            "description": "503: no flags have been loaded yet.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "no flags have been loaded yet"
+              }
+            }
+          }
+        }
+      }
+    },
+    "/ready": {
+      "get": {
+        "description": "The status code says whether this server should get requests: 200 if it can evaluate, 503 before\nit has flags and once it is stopping. The body tells how its parts are, and has the same form in\nboth cases.\n\nA database that does not answer, or a recorder that cannot deliver, shows in the body but does not\nmake it 503. Evaluation goes on without them, and all servers would report it at once: none would\nbe left to evaluate.",
+        "tags": [
+          "health"
+        ],
+        "summary": "Ask whether to send traffic here, and how the parts of the server are",
+        "operationId": "getReady",
+        "responses": {
+          "200": {
+            "description": "Send requests. ` + "`" + `status` + "`" + ` is ` + "`" + `degraded` + "`" + ` if a part has a problem.",
+            "schema": {
+              "$ref": "#/definitions/readiness"
+            },
+            "examples": {
+              "application/json": {
+                "database": {
+                  "latencyMilliseconds": 0.4,
+                  "status": "OK"
+                },
+                "evaluation": {
+                  "ageSeconds": 1.2,
+                  "checkedAt": "2026-03-01T12:00:00Z",
+                  "flags": 42
+                },
+                "recorders": [
+                  {
+                    "name": "datar",
+                    "status": "OK"
+                  }
+                ],
+                "status": "OK"
+              }
+            }
+          },
+          "503": {
+            "description": "Send no requests.",
+            "schema": {
+              "$ref": "#/definitions/readiness"
+            },
+            "examples": {
+              "application/json": {
+                "database": {
+                  "latencyMilliseconds": 0.4,
+                  "status": "OK"
+                },
+                "evaluation": {
+                  "ageSeconds": 1.2,
+                  "checkedAt": "2026-03-01T12:00:00Z",
+                  "flags": 42
+                },
+                "recorders": [],
+                "status": "stopping"
               }
             }
           },
@@ -6960,6 +7436,33 @@ func init() {
         }
       }
     },
+    "datarJournal": {
+      "description": "Where counts survive the end of the process.",
+      "type": "object",
+      "properties": {
+        "directory": {
+          "description": "The folder of the journals. Left out when there is none.",
+          "type": "string",
+          "example": "/var/lib/flagr"
+        },
+        "lost": {
+          "description": "Journals that were deleted or cut while they were in use.",
+          "type": "integer",
+          "format": "int64",
+          "example": 0
+        },
+        "state": {
+          "description": "` + "`" + `file` + "`" + `: counts are in a file, and survive a kill. ` + "`" + `memory` + "`" + `: a journal is wanted, but could not\nbe written when it was needed last. ` + "`" + `off` + "`" + `: counts are in memory only.",
+          "type": "string",
+          "enum": [
+            "file",
+            "memory",
+            "off"
+          ],
+          "example": "file"
+        }
+      }
+    },
     "datarSegmentEntry": {
       "description": "Evaluations that one segment decided.",
       "type": "object",
@@ -6975,6 +7478,94 @@ func init() {
           "type": "integer",
           "format": "int64",
           "example": 23
+        }
+      }
+    },
+    "datarStatus": {
+      "description": "The books of one server's Datar.",
+      "type": "object",
+      "properties": {
+        "adopted": {
+          "description": "Evaluations that earlier processes recorded, and whose journals this server took over.",
+          "type": "integer",
+          "format": "int64",
+          "x-omitempty": false,
+          "example": 0
+        },
+        "dropped": {
+          "description": "Evaluations that will not be counted, by reason: ` + "`" + `capacity` + "`" + ` (too many different keys),\n` + "`" + `closed` + "`" + ` (recorded while the server ended), ` + "`" + `invalid` + "`" + `, ` + "`" + `refused` + "`" + ` (the database refuses the\nrow), ` + "`" + `unsaved` + "`" + ` (the server ended without reaching the database, and without a journal).",
+          "type": "object",
+          "additionalProperties": {
+            "type": "integer",
+            "format": "int64"
+          }
+        },
+        "flushIntervalSeconds": {
+          "description": "Time between two flushes, in seconds.",
+          "type": "number",
+          "format": "double",
+          "example": 60
+        },
+        "journal": {
+          "$ref": "#/definitions/datarJournal"
+        },
+        "keys": {
+          "description": "Combinations of flag, variant, segment and hour that are being counted in memory.",
+          "type": "integer",
+          "format": "int64",
+          "x-omitempty": false,
+          "example": 42
+        },
+        "lastError": {
+          "description": "Why the last attempt to flush failed. Left out when it succeeded. The log has the details.",
+          "type": "string",
+          "example": "the database did not answer in time"
+        },
+        "lastFlushAt": {
+          "description": "Start of the last flush that the database confirmed. Left out before the first.",
+          "type": "string",
+          "format": "date-time",
+          "x-nullable": true,
+          "example": "2026-01-24T10:15:00.000Z"
+        },
+        "lastFlushSeconds": {
+          "description": "How long that flush took, in seconds.",
+          "type": "number",
+          "format": "double",
+          "example": 0.012
+        },
+        "oldestPendingAt": {
+          "description": "A time before which nothing is pending. Left out when nothing is pending.",
+          "type": "string",
+          "format": "date-time",
+          "x-nullable": true,
+          "example": "2026-01-24T10:15:00.000Z"
+        },
+        "pending": {
+          "description": "Evaluations that wait for the database.",
+          "type": "integer",
+          "format": "int64",
+          "x-omitempty": false,
+          "example": 158
+        },
+        "recorded": {
+          "description": "Evaluations that were recorded since the start, and those in ` + "`" + `adopted` + "`" + `.",
+          "type": "integer",
+          "format": "int64",
+          "x-omitempty": false,
+          "example": 125034
+        },
+        "stored": {
+          "description": "Evaluations that the database has confirmed.",
+          "type": "integer",
+          "format": "int64",
+          "x-omitempty": false,
+          "example": 124876
+        },
+        "writer": {
+          "description": "The newest identity under which this server's batches are stored, a UUID.",
+          "type": "string",
+          "example": "1f0c7d0e-5a52-4d0f-9a3e-6a3a7d1c9b10"
         }
       }
     },
@@ -7683,7 +8274,7 @@ func init() {
       "type": "object",
       "properties": {
         "status": {
-          "description": "` + "`" + `OK` + "`" + ` when the server is up.",
+          "description": "` + "`" + `OK` + "`" + ` when the server can evaluate.",
           "type": "string",
           "example": "OK"
         }
@@ -7830,6 +8421,121 @@ func init() {
           "type": "string",
           "minLength": 1,
           "example": "blue"
+        }
+      }
+    },
+    "readiness": {
+      "description": "Whether the server should get requests, and how its parts are.",
+      "type": "object",
+      "required": [
+        "status",
+        "evaluation",
+        "database",
+        "recorders"
+      ],
+      "properties": {
+        "database": {
+          "$ref": "#/definitions/readinessDatabase"
+        },
+        "evaluation": {
+          "$ref": "#/definitions/readinessEvaluation"
+        },
+        "recorders": {
+          "description": "The recorders that are switched on.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/readinessRecorder"
+          }
+        },
+        "status": {
+          "description": "` + "`" + `OK` + "`" + ` or ` + "`" + `degraded` + "`" + `, with status code 200; ` + "`" + `starting` + "`" + ` or ` + "`" + `stopping` + "`" + `, with 503. It is ` + "`" + `degraded` + "`" + `\nif the database or a recorder has a problem, or if the flags were not confirmed for ten refresh\nintervals and at least a minute.",
+          "type": "string",
+          "enum": [
+            "OK",
+            "degraded",
+            "starting",
+            "stopping"
+          ],
+          "example": "OK"
+        }
+      }
+    },
+    "readinessDatabase": {
+      "description": "The database, asked just now.",
+      "type": "object",
+      "required": [
+        "status"
+      ],
+      "properties": {
+        "latencyMilliseconds": {
+          "description": "How long the answer took. Left out without one.",
+          "type": "number",
+          "format": "double",
+          "x-nullable": true,
+          "example": 0.4
+        },
+        "status": {
+          "description": "` + "`" + `OK` + "`" + `; ` + "`" + `unreachable` + "`" + ` if it did not answer within two seconds, in which case the log says why;\n` + "`" + `none` + "`" + ` if the flags come from a JSON document.",
+          "type": "string",
+          "enum": [
+            "OK",
+            "unreachable",
+            "none"
+          ],
+          "example": "OK"
+        }
+      }
+    },
+    "readinessEvaluation": {
+      "description": "The flags in memory, from which the server evaluates.",
+      "type": "object",
+      "required": [
+        "flags"
+      ],
+      "properties": {
+        "ageSeconds": {
+          "description": "Seconds since then. Normally less than FLAGR_EVALCACHE_REFRESHINTERVAL.",
+          "type": "number",
+          "format": "double",
+          "x-nullable": true,
+          "example": 1.2
+        },
+        "checkedAt": {
+          "description": "When their source last confirmed or replaced them. Left out before the first time.",
+          "type": "string",
+          "format": "date-time",
+          "x-nullable": true,
+          "example": "2026-03-01T12:00:00Z"
+        },
+        "flags": {
+          "description": "How many flags there are.",
+          "type": "integer",
+          "format": "int64",
+          "example": 42
+        }
+      }
+    },
+    "readinessRecorder": {
+      "description": "A recorder of evaluations.",
+      "type": "object",
+      "required": [
+        "name",
+        "status"
+      ],
+      "properties": {
+        "name": {
+          "description": "Its name in FLAGR_RECORDER_TYPE.",
+          "type": "string",
+          "example": "datar"
+        },
+        "status": {
+          "description": "` + "`" + `OK` + "`" + `, or ` + "`" + `failing` + "`" + ` if its last attempt to deliver failed. The log says why.",
+          "type": "string",
+          "enum": [
+            "OK",
+            "failing"
+          ],
+          "example": "OK"
         }
       }
     },

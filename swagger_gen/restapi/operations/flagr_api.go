@@ -165,6 +165,12 @@ func NewFlagrAPI(spec *loads.Document) *FlagrAPI {
 			return middleware.NotImplemented("operation datar.GetDatarFlagSummary has not yet been implemented")
 		}),
 
+		DatarGetDatarStatusHandler: datar.GetDatarStatusHandlerFunc(func(params datar.GetDatarStatusParams) middleware.Responder {
+			_ = params
+
+			return middleware.NotImplemented("operation datar.GetDatarStatus has not yet been implemented")
+		}),
+
 		DatarGetDatarSummaryHandler: datar.GetDatarSummaryHandlerFunc(func(params datar.GetDatarSummaryParams) middleware.Responder {
 			_ = params
 
@@ -223,6 +229,12 @@ func NewFlagrAPI(spec *loads.Document) *FlagrAPI {
 			_ = params
 
 			return middleware.NotImplemented("operation health.GetHealth has not yet been implemented")
+		}),
+
+		HealthGetReadyHandler: health.GetReadyHandlerFunc(func(params health.GetReadyParams) middleware.Responder {
+			_ = params
+
+			return middleware.NotImplemented("operation health.GetReady has not yet been implemented")
 		}),
 
 		EvaluationPostEvaluationHandler: evaluation.PostEvaluationHandlerFunc(func(params evaluation.PostEvaluationParams) middleware.Responder {
@@ -405,6 +417,8 @@ type FlagrAPI struct {
 	VariantFindVariantsHandler variant.FindVariantsHandler
 	// DatarGetDatarFlagSummaryHandler sets the operation handler for the get datar flag summary operation
 	DatarGetDatarFlagSummaryHandler datar.GetDatarFlagSummaryHandler
+	// DatarGetDatarStatusHandler sets the operation handler for the get datar status operation
+	DatarGetDatarStatusHandler datar.GetDatarStatusHandler
 	// DatarGetDatarSummaryHandler sets the operation handler for the get datar summary operation
 	DatarGetDatarSummaryHandler datar.GetDatarSummaryHandler
 	// EvaluationGetEvaluationHandler sets the operation handler for the get evaluation operation
@@ -425,6 +439,8 @@ type FlagrAPI struct {
 	FlagGetFlagSnapshotsHandler flag.GetFlagSnapshotsHandler
 	// HealthGetHealthHandler sets the operation handler for the get health operation
 	HealthGetHealthHandler health.GetHealthHandler
+	// HealthGetReadyHandler sets the operation handler for the get ready operation
+	HealthGetReadyHandler health.GetReadyHandler
 	// EvaluationPostEvaluationHandler sets the operation handler for the post evaluation operation
 	EvaluationPostEvaluationHandler evaluation.PostEvaluationHandler
 	// EvaluationPostEvaluationBatchHandler sets the operation handler for the post evaluation batch operation
@@ -584,6 +600,9 @@ func (o *FlagrAPI) Validate() error {
 	if o.DatarGetDatarFlagSummaryHandler == nil {
 		unregistered = append(unregistered, "datar.GetDatarFlagSummaryHandler")
 	}
+	if o.DatarGetDatarStatusHandler == nil {
+		unregistered = append(unregistered, "datar.GetDatarStatusHandler")
+	}
 	if o.DatarGetDatarSummaryHandler == nil {
 		unregistered = append(unregistered, "datar.GetDatarSummaryHandler")
 	}
@@ -613,6 +632,9 @@ func (o *FlagrAPI) Validate() error {
 	}
 	if o.HealthGetHealthHandler == nil {
 		unregistered = append(unregistered, "health.GetHealthHandler")
+	}
+	if o.HealthGetReadyHandler == nil {
+		unregistered = append(unregistered, "health.GetReadyHandler")
 	}
 	if o.EvaluationPostEvaluationHandler == nil {
 		unregistered = append(unregistered, "evaluation.PostEvaluationHandler")
@@ -819,6 +841,10 @@ func (o *FlagrAPI) initHandlerCache() {
 	if o.handlers["GET"] == nil {
 		o.handlers["GET"] = make(map[string]http.Handler)
 	}
+	o.handlers["GET"]["/datar/status"] = datar.NewGetDatarStatus(o.context, o.DatarGetDatarStatusHandler)
+	if o.handlers["GET"] == nil {
+		o.handlers["GET"] = make(map[string]http.Handler)
+	}
 	o.handlers["GET"]["/datar/summary"] = datar.NewGetDatarSummary(o.context, o.DatarGetDatarSummaryHandler)
 	if o.handlers["GET"] == nil {
 		o.handlers["GET"] = make(map[string]http.Handler)
@@ -856,6 +882,10 @@ func (o *FlagrAPI) initHandlerCache() {
 		o.handlers["GET"] = make(map[string]http.Handler)
 	}
 	o.handlers["GET"]["/health"] = health.NewGetHealth(o.context, o.HealthGetHealthHandler)
+	if o.handlers["GET"] == nil {
+		o.handlers["GET"] = make(map[string]http.Handler)
+	}
+	o.handlers["GET"]["/ready"] = health.NewGetReady(o.context, o.HealthGetReadyHandler)
 	if o.handlers["POST"] == nil {
 		o.handlers["POST"] = make(map[string]http.Handler)
 	}

@@ -30,7 +30,7 @@ func NewGetHealth(ctx *middleware.Context, handler GetHealthHandler) *GetHealth 
 //
 // # Check the health of the server
 //
-// Answers as soon as the server takes requests, for load balancers and probes. It does not look at
+// Answers 200 as long as the server can evaluate, for load balancers and probes. It does not look at
 // the database, since evaluation does not need it, and by default it asks for no login.
 type GetHealth struct {
 	Context *middleware.Context

@@ -12,7 +12,7 @@ import (
 // GetHealthOKCode is the HTTP code returned for type GetHealthOK
 const GetHealthOKCode int = 200
 
-// GetHealthOK The server is up.
+// GetHealthOK The server can evaluate.
 //
 // swagger:response getHealthOK
 type GetHealthOK struct {
@@ -50,7 +50,7 @@ func (o *GetHealthOK) WriteResponse(rw http.ResponseWriter, producer runtime.Pro
 	}
 }
 
-// GetHealthDefault An error; the introduction lists the status codes.
+// GetHealthDefault 503: no flags have been loaded yet.
 //
 // swagger:response getHealthDefault
 type GetHealthDefault struct {
