@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/config"
@@ -32,6 +33,9 @@ const (
 
 	// drainFlushInterval is the longest time that a count waits for the store once the server is stopping.
 	drainFlushInterval = 100 * time.Millisecond
+
+	// staleAfter is how many refreshes of the flags may fail until readiness says so.
+	staleAfter = 10
 )
 
 // Options change what the configuration does not.
@@ -52,6 +56,7 @@ type App struct {
 	cleanups []cleanup
 
 	beginStop sync.Once
+	stopping  atomic.Bool
 	stop      sync.Once
 	stopErr   error // the result of Stop
 
@@ -84,7 +89,19 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 		a.logger.Warn("environment variable has no effect", "variable", n.Variable, "reason", n.Explanation)
 	}
 
-	a.edge, err = newEdge(c, a.logger)
+	if c.Sentry.Enabled {
+		logger, flush, err := newSentry(c.Sentry, a.logger)
+		if err != nil {
+			return nil, err
+		}
+		a.logger = logger
+		a.onStop("Sentry", flush)
+	}
+	meters, err := newMeters(c, a.logger, a.onStop)
+	if err != nil {
+		return nil, err
+	}
+	a.edge, err = newEdge(c, a.logger, meters)
 	if err != nil {
 		return nil, err
 	}
@@ -136,6 +153,9 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 		Logger:          a.logger,
 	})
 	a.onStop("evaluation cache", a.cache.Stop)
+	if err := meters.watchCache(a.cache); err != nil {
+		return nil, err
+	}
 
 	recorderOptions := handler.RecorderOptions{
 		Enabled:            c.Recorder.Enabled,
@@ -158,7 +178,7 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 	if !a.recorders.Empty() {
 		recorder = a.recorders
 	}
-	var observers []func(*eval.Result)
+	observers := meters.evaluations
 	if c.Log.Evaluations && c.Log.EvaluationsPerSecond > 0 && a.logger.Enabled(ctx, slog.LevelInfo) {
 		observers = append(observers, eval.NewLog(a.logger, c.Log.EvaluationsPerSecond).Observe)
 	}
@@ -172,7 +192,16 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 		Snapshots:        a.cache,
 		MaxGetQueryBytes: c.Eval.GetMaxURLBytes,
 		Actor:            web.Actor(a.edge.jwt, c.HeaderAuth, c.CookieAuth),
-		Logger:           a.logger,
+		Vitals: handler.Vitals{
+			LastCheck: a.cache.LastCheck,
+			MaxAge:    max(staleAfter*c.EvalCache.RefreshInterval, time.Minute),
+			Recorders: a.recorders.Statuses,
+			Stopping:  a.stopping.Load,
+		},
+		Logger: a.logger,
+	}
+	if db != nil {
+		handlerOptions.Vitals.Ping = db.Ping
 	}
 	if c.InjectedContext.Enabled {
 		handlerOptions.InjectedContext = &handler.InjectedContext{
@@ -231,6 +260,7 @@ func (a *App) Start(ctx context.Context) error {
 // depend on that.
 func (a *App) BeginStop() {
 	a.beginStop.Do(func() {
+		a.stopping.Store(true)
 		a.drained.Go(func() {
 			ticker := time.NewTicker(drainFlushInterval)
 			defer ticker.Stop()

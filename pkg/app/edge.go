@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/web"
@@ -18,11 +19,12 @@ type edge struct {
 	jwt       *web.JWTAuth
 	basic     *web.BasicAuth
 	gzip      func(http.Handler) http.Handler
+	metrics   http.Handler
 }
 
 // newEdge builds what the configuration asks for. Errors name the variable.
-func newEdge(c *config.Config, logger *slog.Logger) (*edge, error) {
-	e := &edge{config: c, logger: logger}
+func newEdge(c *config.Config, logger *slog.Logger, m *meters) (*edge, error) {
+	e := &edge{config: c, logger: logger, observers: slices.Clone(m.requests)}
 	var err error
 	if c.JWTAuth.Enabled {
 		if e.jwt, err = web.NewJWTAuth(c.JWTAuth, c.Web.Prefix, logger); err != nil {
@@ -40,6 +42,9 @@ func newEdge(c *config.Config, logger *slog.Logger) (*edge, error) {
 	if c.Log.Requests {
 		e.observers = append(e.observers, web.AccessLog(logger, c.Log.RequestsExcludeURLs))
 	}
+	if m.prometheus != nil {
+		e.metrics = m.prometheus.Handler()
+	}
 	return e, nil
 }
 
@@ -50,7 +55,12 @@ func (e *edge) handler(api http.Handler) http.Handler {
 	if e.gzip != nil {
 		api = e.gzip(api)
 	}
-	routes := web.Routes{Prefix: e.config.Web.Prefix, API: e.guard(api)}
+	routes := web.Routes{
+		Prefix:      e.config.Web.Prefix,
+		API:         e.guard(api),
+		Metrics:     e.metrics,
+		MetricsPath: e.config.Prometheus.Path,
+	}
 	if e.config.Web.PprofEnabled {
 		routes.Pprof = e.guard(web.Pprof())
 	}

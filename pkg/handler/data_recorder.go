@@ -47,7 +47,27 @@ type RecorderOptions struct {
 // DataRecorders is the fan-out: what it is given, it gives to each recorder.
 type DataRecorders struct {
 	recorders []DataRecorder
+	names     []string // of recorders, in the same order
 	datar     *datar.Engine
+}
+
+// RecorderStatus tells how a recorder is.
+type RecorderStatus struct {
+	Name string
+	// Failing is whether its last attempt to deliver failed.
+	Failing bool
+}
+
+// Statuses tells how each recorder is. One that has no method Failing is well.
+func (d *DataRecorders) Statuses() []RecorderStatus {
+	statuses := make([]RecorderStatus, len(d.recorders))
+	for i, recorder := range d.recorders {
+		statuses[i].Name = d.names[i]
+		if r, ok := recorder.(interface{ Failing() bool }); ok {
+			statuses[i].Failing = r.Failing()
+		}
+	}
+	return statuses
 }
 
 // NewDataRecorder constructs the recorders that are switched on, which may be none. Start starts them.
@@ -67,7 +87,7 @@ func NewDataRecorder(ctx context.Context, o RecorderOptions) (*DataRecorders, er
 			if err != nil {
 				return nil, fmt.Errorf("recorder datar: %w", err)
 			}
-			all.recorders = append(all.recorders, d)
+			all.recorders, all.names = append(all.recorders, d), append(all.names, name)
 			all.datar = d.engine
 		case config.RecorderKafka, config.RecorderKinesis, config.RecorderPubSub:
 			o.Logger.Warn("recorder " + name + " is not available in this version: it receives nothing")

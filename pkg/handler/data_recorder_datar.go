@@ -40,6 +40,9 @@ func (d *DatarRecorder) AsyncRecord(r *eval.Result) {
 	d.engine.Record(datar.Event{FlagID: r.FlagID, VariantID: r.VariantID, SegmentID: r.SegmentID, Time: r.Timestamp})
 }
 
+// Failing reports whether the last flush failed. Its counts wait for the next one.
+func (d *DatarRecorder) Failing() bool { return d.engine.Stats().LastError != nil }
+
 // Start begins to flush in the background.
 func (d *DatarRecorder) Start() { d.engine.Start() }
 

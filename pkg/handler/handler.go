@@ -54,6 +54,8 @@ type Options struct {
 	InjectedContext *InjectedContext
 	// Actor names who sent a request, for createdBy and updatedBy; nil means nobody is known.
 	Actor func(*http.Request) string
+	// Vitals is what health and readiness look at.
+	Vitals Vitals
 	// Logger gets what went wrong in the server, with its cause. Mandatory.
 	Logger *slog.Logger
 }
@@ -67,6 +69,7 @@ type Handler struct {
 	maxGetQueryBytes int
 	injected         *InjectedContext
 	actor            func(*http.Request) string
+	vitals           Vitals
 	logger           *slog.Logger
 }
 
@@ -84,6 +87,7 @@ func New(o Options) *Handler {
 		maxGetQueryBytes: o.MaxGetQueryBytes,
 		injected:         o.InjectedContext,
 		actor:            actor,
+		vitals:           o.Vitals,
 		logger:           o.Logger,
 	}
 }
@@ -94,6 +98,7 @@ func (h *Handler) Register(api *operations.FlagrAPI) {
 	api.ServeError = serveError
 
 	api.HealthGetHealthHandler = healthapi.GetHealthHandlerFunc(h.GetHealth)
+	api.HealthGetReadyHandler = healthapi.GetReadyHandlerFunc(h.GetReady)
 
 	api.EvaluationGetEvaluationHandler = evaluationapi.GetEvaluationHandlerFunc(h.GetEvaluation)
 	api.EvaluationPostEvaluationHandler = evaluationapi.PostEvaluationHandlerFunc(h.PostEvaluation)
@@ -107,6 +112,7 @@ func (h *Handler) Register(api *operations.FlagrAPI) {
 
 	api.DatarGetDatarSummaryHandler = datarapi.GetDatarSummaryHandlerFunc(h.GetDatarSummary)
 	api.DatarGetDatarFlagSummaryHandler = datarapi.GetDatarFlagSummaryHandlerFunc(h.GetDatarFlagSummary)
+	api.DatarGetDatarStatusHandler = datarapi.GetDatarStatusHandlerFunc(h.GetDatarStatus)
 
 	api.FlagFindFlagsHandler = flagapi.FindFlagsHandlerFunc(withStore(h, h.FindFlags))
 	api.FlagCreateFlagHandler = flagapi.CreateFlagHandlerFunc(withStore(h, h.CreateFlag))

@@ -1,0 +1,65 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/config"
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
+	"github.com/flagr-datar/flagr-datar/pkg/evalcache"
+	"github.com/flagr-datar/flagr-datar/pkg/metrics"
+	"github.com/flagr-datar/flagr-datar/pkg/web"
+)
+
+// meters are what watches requests and evaluations. What is switched off is not there.
+type meters struct {
+	prometheus  *metrics.Prometheus // nil when it is off
+	requests    []func(*web.Exchange)
+	evaluations []func(*eval.Result)
+}
+
+// newMeters builds what the configuration asks for. What must be ended is handed to onStop.
+func newMeters(c *config.Config, logger *slog.Logger, onStop func(name string, run func(context.Context) error)) (*meters, error) {
+	m := &meters{}
+	var sinks []metrics.EvaluationSink
+	if c.Prometheus.Enabled {
+		m.prometheus = metrics.NewPrometheus(c.Prometheus.IncludeLatencyHistogram, logger)
+		m.requests = append(m.requests, m.prometheus.ObserveRequest)
+		sinks = append(sinks, m.prometheus)
+	}
+	if c.Statsd.Enabled {
+		s, err := metrics.NewStatsd(c.Statsd.Host, c.Statsd.Port, c.Statsd.Prefix)
+		if err != nil {
+			return nil, fmt.Errorf("FLAGR_STATSD_HOST=%q, FLAGR_STATSD_PORT=%q: %w", c.Statsd.Host, c.Statsd.Port, err)
+		}
+		onStop("statsd", s.Close)
+		m.requests = append(m.requests, s.ObserveRequest)
+		sinks = append(sinks, s)
+	}
+	if len(sinks) > 0 {
+		m.evaluations = append(m.evaluations, metrics.NewEvaluations(sinks...).Observe)
+	}
+	return m, nil
+}
+
+// watchCache adds the metrics of the evaluation cache.
+func (m *meters) watchCache(cache *evalcache.Cache) error {
+	if m.prometheus == nil {
+		return nil
+	}
+	if err := m.prometheus.Gauge("flagr_evalcache_flags", "Flags that evaluations read, from memory.",
+		func() float64 { return float64(len(cache.Snapshot().Flags())) }); err != nil {
+		return err
+	}
+	return m.prometheus.Gauge("flagr_evalcache_age_seconds",
+		"Seconds since the source of the flags last confirmed or replaced those in memory. It stays below the refresh interval while all is well.",
+		func() float64 {
+			at := cache.LastCheck()
+			if at.IsZero() {
+				return 0
+			}
+			return time.Since(at).Seconds()
+		})
+}

@@ -1,0 +1,85 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/getsentry/sentry-go"
+
+	"github.com/flagr-datar/flagr-datar/pkg/config"
+)
+
+// sentryFlushTimeout bounds how long the end of the server waits for Sentry.
+const sentryFlushTimeout = 2 * time.Second
+
+// sentryHandler sends log records of level error to Sentry, beside the handler that writes them. Panics and requests that
+// failed by the server's fault are such records.
+type sentryHandler struct {
+	slog.Handler
+	hub   *sentry.Hub
+	attrs []slog.Attr // from With, outside of groups
+}
+
+// newSentry makes a client of its own, and returns a logger that reports to it. Nothing waits for Sentry but close.
+func newSentry(c config.Sentry, logger *slog.Logger) (_ *slog.Logger, close func(context.Context) error, err error) {
+	client, err := sentry.NewClient(sentry.ClientOptions{Dsn: c.DSN, Environment: c.Environment})
+	if err != nil {
+		return nil, nil, errors.New("FLAGR_SENTRY_DSN: want the address that Sentry shows for the project") // the error repeats it, key and all
+	}
+	close = func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, sentryFlushTimeout)
+		defer cancel()
+		if !client.FlushWithContext(ctx) {
+			return errors.New("some reports were not sent in time")
+		}
+		return nil
+	}
+	hub := sentry.NewHub(client, sentry.NewScope())
+	return slog.New(&sentryHandler{Handler: logger.Handler(), hub: hub}), close, nil
+}
+
+// Handle writes the record, and reports it if it is an error.
+func (h *sentryHandler) Handle(ctx context.Context, r slog.Record) error {
+	if r.Level >= slog.LevelError {
+		h.report(r)
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+func (h *sentryHandler) report(r slog.Record) {
+	event := sentry.NewEvent()
+	event.Level = sentry.LevelError
+	event.Logger = "flagr"
+	event.Message = r.Message
+	event.Timestamp = r.Time
+	details := sentry.Context{}
+	add := func(a slog.Attr) bool {
+		value := a.Value.Resolve()
+		switch a.Key {
+		case "error", "panic":
+			event.Exception = append(event.Exception, sentry.Exception{Type: r.Message, Value: value.String()})
+		default:
+			details[a.Key] = value.String()
+		}
+		return true
+	}
+	for _, a := range h.attrs {
+		add(a)
+	}
+	r.Attrs(add)
+	event.Contexts = map[string]sentry.Context{"details": details}
+	h.hub.CaptureEvent(event)
+}
+
+// WithAttrs keeps the attributes for reports, too.
+func (h *sentryHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return &sentryHandler{Handler: h.Handler.WithAttrs(attrs), hub: h.hub, attrs: append(slices.Clip(h.attrs), attrs...)}
+}
+
+// WithGroup groups what is written; reports stay flat.
+func (h *sentryHandler) WithGroup(name string) slog.Handler {
+	return &sentryHandler{Handler: h.Handler.WithGroup(name), hub: h.hub, attrs: h.attrs}
+}

@@ -1,0 +1,166 @@
+// Package metrics shows operators what the server does: it counts requests and evaluations for Prometheus, StatsD and
+// OpenTelemetry, and logs evaluations. Every instrument belongs to a value that the composition root makes; there is no
+// default registry.
+package metrics
+
+import (
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
+)
+
+const (
+	// maxEvaluationSeries bounds the series of each metric of evaluations. 1,000 flags with 3 variants and 2 entity
+	// types, and each flag's evaluations without a variant, have 8,000.
+	maxEvaluationSeries = 10_000
+	// maxEntityTypes bounds the values of a label that clients choose.
+	maxEntityTypes = 100
+	// maxLabelBytes is the longest entity type that becomes a label. Those that a flag prescribes have at most 63 bytes.
+	maxLabelBytes = 64
+	// overflow is the label of what is beyond the bounds. No key of a flag can be spelt like this.
+	overflow = "(other)"
+)
+
+// EvaluationSink counts evaluations somewhere.
+type EvaluationSink interface {
+	// evaluations returns what counts one evaluation with these labels. It is called once for each combination that is
+	// within the bounds, and again and again beyond them; one call at a time.
+	evaluations(l evaluationLabels) (count func())
+}
+
+// evaluationLabels tell evaluations apart.
+type evaluationLabels struct {
+	entityType          string
+	flagID, variantID   string
+	flagKey, variantKey string
+	reason              string
+	// decided is whether the evaluation said something about its entity: whether it would be recorded.
+	decided bool
+}
+
+// overflowing labels what is beyond the bounds.
+func (l evaluationLabels) overflowing() evaluationLabels {
+	l.entityType, l.flagID, l.flagKey, l.variantID, l.variantKey = overflow, "0", overflow, "0", overflow
+	return l
+}
+
+// evaluationKey is evaluationLabels as a result has them.
+type evaluationKey struct {
+	entityType          string
+	flagKey, variantKey string
+	flagID, variantID   int64
+	reason              eval.Reason
+}
+
+// Evaluations counts evaluations. One that was seen before costs a lookup in a map without lock or memory, and an atomic
+// addition for each metric.
+type Evaluations struct {
+	sinks  []EvaluationSink
+	series series[evaluationKey, func()]
+
+	// The lock of series guards what follows.
+	entityTypes map[string]struct{}
+	beyond      map[evaluationKey]func() // of entity types that are beyond the bounds
+	count       int                      // of keys in series and in beyond
+}
+
+// NewEvaluations counts in all the sinks.
+func NewEvaluations(sinks ...EvaluationSink) *Evaluations {
+	return &Evaluations{sinks: sinks, entityTypes: map[string]struct{}{}, beyond: map[evaluationKey]func(){}}
+}
+
+// Observe counts one evaluation.
+func (e *Evaluations) Observe(r *eval.Result) {
+	key := evaluationKey{
+		entityType: r.Request.EntityType,
+		flagKey:    r.FlagKey,
+		variantKey: r.VariantKey,
+		flagID:     r.FlagID,
+		variantID:  r.VariantID,
+		reason:     r.Reason,
+	}
+	switch r.Reason {
+	case eval.NoMatch, eval.Matched:
+	case eval.FlagNotFound: // what clients ask for is not bounded
+		key = evaluationKey{reason: r.Reason}
+	default:
+		key.entityType = ""
+	}
+	e.series.get(key, func() (func(), bool) { return e.open(key) })()
+}
+
+// open makes what counts for a key, or finds what counts beyond the bounds, which is not kept under this key.
+func (e *Evaluations) open(key evaluationKey) (count func(), keep bool) {
+	key.entityType = strings.Clone(key.entityType) // it may be a part of a whole request
+	if keep = e.admit(key.entityType); !keep {
+		key.entityType = overflow
+		if count, ok := e.beyond[key]; ok {
+			return count, false
+		}
+	}
+	l := evaluationLabels{
+		entityType: key.entityType,
+		flagID:     strconv.FormatInt(key.flagID, 10),
+		flagKey:    key.flagKey,
+		variantID:  strconv.FormatInt(key.variantID, 10),
+		variantKey: key.variantKey,
+		reason:     reasonLabel(key.reason),
+		decided:    key.reason == eval.NoMatch || key.reason == eval.Matched,
+	}
+	if e.count >= maxEvaluationSeries {
+		return e.counter(l.overflowing()), false
+	}
+	e.count++
+	count = e.counter(l)
+	if !keep {
+		e.beyond[key] = count
+	}
+	return count, keep
+}
+
+// admit says whether an entity type may be a label.
+func (e *Evaluations) admit(entityType string) bool {
+	if _, ok := e.entityTypes[entityType]; ok {
+		return true
+	}
+	if len(e.entityTypes) >= maxEntityTypes || len(entityType) > maxLabelBytes || !utf8.ValidString(entityType) {
+		return false
+	}
+	e.entityTypes[entityType] = struct{}{}
+	return true
+}
+
+// counter counts in all sinks.
+func (e *Evaluations) counter(l evaluationLabels) func() {
+	counts := make([]func(), len(e.sinks))
+	for i, sink := range e.sinks {
+		counts[i] = sink.evaluations(l)
+	}
+	if len(counts) == 1 {
+		return counts[0]
+	}
+	return func() {
+		for _, count := range counts {
+			count()
+		}
+	}
+}
+
+func reasonLabel(r eval.Reason) string {
+	switch r {
+	case eval.FlagNotFound:
+		return "flag_not_found"
+	case eval.FlagDisabled:
+		return "flag_disabled"
+	case eval.NoSegments:
+		return "no_segments"
+	case eval.NoMatch:
+		return "no_match"
+	case eval.Matched:
+		return "matched"
+	default:
+		return "unknown"
+	}
+}
