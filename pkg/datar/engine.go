@@ -149,9 +149,9 @@ type Engine struct {
 	oldest  Hour // the least hour in table
 	closed  bool
 	since   time.Time // when the first evaluation was recorded that no flush may have stored, before any flush
-	stored  int64 // evaluations that the store confirmed
-	adopted int64 // evaluations that earlier processes recorded, and left in journals
-	kept    int64 // evaluations that Close left in journals
+	stored  int64     // evaluations that the store confirmed
+	adopted int64     // evaluations that earlier processes recorded, and left in journals
+	kept    int64     // evaluations that Close left in journals
 	flushes flushReport
 	// inMemory: a journal was wanted for the newest arena, and could not be had.
 	inMemory bool
@@ -213,7 +213,7 @@ func (e *Engine) openJournals() error {
 		}
 		e.options.Logger.Warn("datar: counting in memory only, a killed process will lose counts; make the directory writable or choose another",
 			"error", err)
-		e.options.Journal.Dir = ""
+		e.options.Journal.Dir, e.inMemory = "", true
 		return nil
 	}
 	adopted, err := adoptJournals(dir, e.options.Store.Identity(), e.options.Logger)
@@ -444,6 +444,8 @@ type Stats struct {
 	Keys int
 	// Writer is the newest identity under which this engine's batches are stored.
 	Writer string
+	// FlushInterval is that of the Options.
+	FlushInterval time.Duration
 	// Journal is the directory of the journals, empty if counts are in memory only.
 	Journal string
 	// InMemory is true if a journal is wanted, but could not be written when it was needed last.
@@ -469,6 +471,7 @@ func (e *Engine) Stats() Stats {
 		Stored:            e.stored,
 		Pending:           e.kept,
 		Keys:              e.keys,
+		FlushInterval:     e.options.FlushInterval,
 		Journal:           e.options.Journal.Dir,
 		InMemory:          e.inMemory,
 		LostJournals:      e.lostJournals,

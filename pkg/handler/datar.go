@@ -18,6 +18,7 @@ import (
 type Datar interface {
 	QuerySummary(ctx context.Context, q datar.SummaryQuery) ([]datar.FlagSummary, error)
 	QueryFlagSummaryBreakdown(ctx context.Context, flagID int64, q datar.BreakdownQuery) (*datar.FlagBreakdown, error)
+	Stats() datar.Stats
 }
 
 // GetDatarSummary lists the flags that were evaluated within a window.
@@ -44,6 +45,14 @@ func (h *Handler) GetDatarFlagSummary(p datarapi.GetDatarFlagSummaryParams) midd
 		return h.fail(p.HTTPRequest, err)
 	}
 	return datarapi.NewGetDatarFlagSummaryOK().WithPayload(breakdownModel(breakdown))
+}
+
+// GetDatarStatus shows whether counting is sound.
+func (h *Handler) GetDatarStatus(datarapi.GetDatarStatusParams) middleware.Responder {
+	if h.datar == nil {
+		return datarOff()
+	}
+	return datarapi.NewGetDatarStatusOK().WithPayload(statusModel(h.datar.Stats()))
 }
 
 func datarOff() middleware.Responder {

@@ -1,7 +1,9 @@
 package handler_test
 
 import (
+	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"strings"
@@ -9,6 +11,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/handler"
 )
 
 var recorded = map[string]string{"FLAGR_RECORDER_ENABLED": "true", "FLAGR_RECORDER_TYPE": "kafka, datar"}
@@ -125,3 +130,49 @@ func TestDatarSaysHowToSwitchItOn(t *testing.T) {
 		})
 	}
 }
+
+func TestStatusKeepsTheBooks(t *testing.T) {
+	t.Parallel()
+	s := setup(t, recorded)
+	booleanFlag(t, s, "busy", true)
+	for i := range 5 {
+		must(t, s, http.MethodPost, "/evaluation", object{"flagKey": "busy", "entityID": fmt.Sprint(i)})
+	}
+	before := must(t, s, http.MethodGet, "/datar/status", nil)
+	must(t, s, http.MethodGet, "/datar/summary", nil) // flushes
+	after := must(t, s, http.MethodGet, "/datar/status", nil)
+	for name, want := range map[string][2]float64{"recorded": {5, 5}, "pending": {5, 0}, "stored": {0, 5}, "adopted": {0, 0}, "keys": {1, 1}} {
+		if got := [2]any{before[name], after[name]}; got != [2]any{want[0], want[1]} {
+			t.Errorf("%s before and after a flush: %v, want %v", name, got, want)
+		}
+	}
+	for _, name := range []string{"lastFlushAt", "writer"} {
+		if after[name] == nil {
+			t.Errorf("%s is missing: %v", name, after)
+		}
+	}
+	if before["oldestPendingAt"] == nil || after["oldestPendingAt"] != nil {
+		t.Errorf("oldestPendingAt before and after a flush: %v, %v", before["oldestPendingAt"], after["oldestPendingAt"])
+	}
+	if journal := after["journal"].(map[string]any); journal["state"] != "file" || journal["directory"] == "" {
+		t.Errorf("journal is %v, want a file", journal)
+	}
+}
+
+func TestStatusHidesWhatTheDatabaseSaid(t *testing.T) {
+	t.Parallel()
+	api := newAPI(t)
+	stats := datar.Stats{LastError: errors.New("password of flagr is s3cret"), InMemory: true}
+	handler.New(handler.Options{Datar: status{stats: stats}, Logger: slog.New(slog.DiscardHandler)}).Register(api)
+	got := must(t, &server{Handler: api.Serve(nil)}, http.MethodGet, "/datar/status", nil)
+	if got["lastError"] != "the database did not take the counts" || got["journal"].(map[string]any)["state"] != "memory" {
+		t.Errorf("status is %v", got)
+	}
+}
+
+type status struct {
+	handler.Datar
+	stats datar.Stats
+}
+
+func (s status) Stats() datar.Stats { return s.stats }

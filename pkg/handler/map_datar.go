@@ -1,7 +1,10 @@
 package handler
 
 import (
+	"context"
+	"errors"
 	"net/http"
+	"time"
 
 	"github.com/go-openapi/runtime"
 	"github.com/go-openapi/runtime/middleware"
@@ -32,9 +35,7 @@ func summaryModel(flags []datar.FlagSummary) summary {
 			Description:    f.Description,
 			TotalEvalCount: f.Total,
 		}
-		if !f.LastEvaluatedAt.IsZero() {
-			s.Flags[i].LastEvaluatedAt = new(strfmt.DateTime(f.LastEvaluatedAt.UTC()))
-		}
+		s.Flags[i].LastEvaluatedAt = timeModel(f.LastEvaluatedAt)
 	}
 	return s
 }
@@ -52,6 +53,47 @@ func breakdownModel(b *datar.FlagBreakdown) *models.DatarFlagSummaryResponse {
 			return &models.DatarDayEntry{Date: strfmt.Date(c.Day), Count: c.Count}
 		}),
 	}
+}
+
+func statusModel(s datar.Stats) *models.DatarStatus {
+	m := &models.DatarStatus{
+		Writer:               s.Writer,
+		FlushIntervalSeconds: s.FlushInterval.Seconds(),
+		Recorded:             s.Recorded,
+		Adopted:              s.Adopted,
+		Stored:               s.Stored,
+		Pending:              s.Pending,
+		Dropped:              map[string]int64{},
+		Keys:                 int64(s.Keys),
+		OldestPendingAt:      timeModel(s.OldestPending),
+		LastFlushAt:          timeModel(s.LastFlush),
+		LastFlushSeconds:     s.LastFlushDuration.Seconds(),
+		Journal:              &models.DatarJournal{Directory: s.Journal, State: "file", Lost: int64(s.LostJournals)},
+	}
+	for reason, n := range s.Dropped {
+		m.Dropped[datar.DropReason(reason).String()] = n
+	}
+	switch {
+	case s.InMemory:
+		m.Journal.State = "memory"
+	case s.Journal == "":
+		m.Journal.State = "off"
+	}
+	switch {
+	case errors.Is(s.LastError, context.DeadlineExceeded):
+		m.LastError = "the database did not answer in time"
+	case s.LastError != nil: // its text is for the log
+		m.LastError = "the database did not take the counts"
+	}
+	return m
+}
+
+// timeModel leaves out the zero time.
+func timeModel(t time.Time) *strfmt.DateTime {
+	if t.IsZero() {
+		return nil
+	}
+	return new(strfmt.DateTime(t.UTC()))
 }
 
 // ok answers 200 with a body that is not one of the generated models.
