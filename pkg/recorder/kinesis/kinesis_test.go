@@ -1,0 +1,380 @@
+package kinesis
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/flagr-datar/flagr-datar/pkg/recorder"
+)
+
+// stream is an API in memory. decide, if set, gives the error code of a record, or "" for one that is taken.
+type stream struct {
+	mu       sync.Mutex
+	requests []int // how many records each had
+	bytes    []int
+	keys     map[string][]string // data by key
+	decide   func(request int, entry types.PutRecordsRequestEntry) string
+	err      error
+}
+
+func (s *stream) PutRecords(_ context.Context, in *kinesis.PutRecordsInput, _ ...func(*kinesis.Options)) (*kinesis.PutRecordsOutput, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	request, size := len(s.requests), 0
+	out := &kinesis.PutRecordsOutput{}
+	for _, e := range in.Records {
+		size += len(e.Data) + len(*e.PartitionKey)
+		if s.decide != nil {
+			if code := s.decide(request, e); code != "" {
+				out.Records = append(out.Records, types.PutRecordsResultEntry{ErrorCode: &code, ErrorMessage: aws.String("try later")})
+				continue
+			}
+		}
+		if s.err == nil {
+			if s.keys == nil {
+				s.keys = map[string][]string{}
+			}
+			s.keys[*e.PartitionKey] = append(s.keys[*e.PartitionKey], string(e.Data))
+		}
+		out.Records = append(out.Records, types.PutRecordsResultEntry{SequenceNumber: aws.String("1"), ShardId: aws.String("s")})
+	}
+	s.requests, s.bytes = append(s.requests, len(in.Records)), append(s.bytes, size)
+	return out, s.err
+}
+
+func (s *stream) taken() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, data := range s.keys {
+		n += len(data)
+	}
+	return n
+}
+
+func setup(t *testing.T, api API, change func(*Options)) *recorder.Sink {
+	t.Helper()
+	logger := slog.New(slog.DiscardHandler)
+	o := Options{Stream: "flagr-records", Logger: logger}
+	if change != nil {
+		change(&o)
+	}
+	s := recorder.NewSink(recorder.Options{
+		Name:         "kinesis",
+		Transport:    New(api, o),
+		Health:       recorder.NewHealth(logger),
+		BatchRecords: MaxRequestRecords,
+		BatchBytes:   MaxRequestBytes,
+		Concurrency:  4,
+		Logger:       logger,
+	})
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = s.Close(ctx) // tests that care have closed it
+	})
+	return s
+}
+
+// text is a payload of a given length.
+type text int
+
+func (n text) MarshalPayload() ([]byte, error) {
+	return json.Marshal(map[string]string{"text": strings.Repeat("x", int(n))})
+}
+
+func record(key string, length int) *recorder.Record {
+	return recorder.NewRecord(key, length, &recorder.Framing{}, text(length))
+}
+
+func finish(t *testing.T, s *recorder.Sink) recorder.Stats {
+	t.Helper()
+	s.Start()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := s.Close(ctx); err != nil {
+		t.Errorf("close: %v", err)
+	}
+	return s.Stats()
+}
+
+func TestRequestsKeepTheLimits(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name           string
+		change         func(*Options)
+		records, bytes int
+	}{
+		{"of the service", nil, 500, 5 << 20},
+		{"of the options", func(o *Options) { o.RequestRecords, o.RequestBytes = 7, 100_000 }, 7, 100_000},
+		{"beyond the service", func(o *Options) { o.RequestRecords, o.RequestBytes = 10_000, 1<<30 }, 500, 5 << 20},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			api := &stream{}
+			s := setup(t, api, tc.change)
+			for i := range 1200 {
+				s.AsyncRecord(record(fmt.Sprint(i), i%25*1000))
+			}
+			if stats := finish(t, s); stats.Delivered != 1200 || len(stats.Dropped) != 0 {
+				t.Errorf("%+v", stats)
+			}
+			if n := api.taken(); n != 1200 {
+				t.Errorf("%d arrived", n)
+			}
+			for i := range api.requests {
+				if api.requests[i] > tc.records || api.bytes[i] > tc.bytes {
+					t.Errorf("a request of %d records and %d bytes", api.requests[i], api.bytes[i])
+				}
+			}
+		})
+	}
+}
+
+func TestOnlyRecordsThatFailedAreSentAgain(t *testing.T) {
+	t.Parallel()
+	attempts := map[string]int{}
+	api := &stream{}
+	api.decide = func(_ int, e types.PutRecordsRequestEntry) string {
+		attempts[*e.PartitionKey]++
+		switch {
+		case attempts[*e.PartitionKey] == 1 && strings.HasSuffix(*e.PartitionKey, "3"):
+			return "ProvisionedThroughputExceededException"
+		case attempts[*e.PartitionKey] <= 2 && strings.HasSuffix(*e.PartitionKey, "7"):
+			return "InternalFailure"
+		}
+		return ""
+	}
+	s := setup(t, api, nil)
+	for i := range 100 {
+		s.AsyncRecord(record(fmt.Sprint(i), 10))
+	}
+	if stats := finish(t, s); stats.Delivered != 100 || stats.Retried != 30 {
+		t.Errorf("%+v", stats)
+	}
+	if diff := cmp.Diff([]int{100, 20, 10}, api.requests); diff != "" {
+		t.Errorf("requests (-want +got):\n%s", diff)
+	}
+	for key, data := range api.keys {
+		if len(data) != 1 {
+			t.Errorf("%s arrived %d times", key, len(data))
+		}
+	}
+}
+
+func TestARecordThatIsTooLargeIsDroppedAlone(t *testing.T) {
+	t.Parallel()
+	api := &stream{}
+	s := setup(t, api, nil)
+	frame, err := record("large", 0).Frame()
+	if err != nil {
+		t.Fatal(err)
+	}
+	room := MaxRecordBytes - len(frame) - len("large")
+	s.AsyncRecord(record("small", 10))
+	s.AsyncRecord(record("large", room+1))
+	s.AsyncRecord(record("large", room))
+	if stats := finish(t, s); stats.Delivered != 2 || stats.Dropped[recorder.TooLarge] != 1 {
+		t.Errorf("%+v", stats)
+	}
+}
+
+func TestPartitionKeysFitTheService(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct{ name, key, want string }{
+		{"usual", "user-1", "user-1"},
+		{"empty", "", "-"},
+		{"long", strings.Repeat("k", 300), strings.Repeat("k", 256)},
+		{"characters, not bytes", strings.Repeat("é", 256), strings.Repeat("é", 256)},
+		{"long, of several bytes", strings.Repeat("é", 300), strings.Repeat("é", 256)},
+	} {
+		if got := partitionKey(tc.key); got != tc.want {
+			t.Errorf("%s: key is %q", tc.name, got)
+		}
+	}
+}
+
+func TestErrors(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name    string
+		err     error
+		records int
+		dropped recorder.Reason
+	}{
+		{"throttled", &types.ProvisionedThroughputExceededException{}, 5, ""},
+		{"no such stream", &types.ResourceNotFoundException{}, 1, ""},
+		{"network", errors.New("connection refused"), 1, ""},
+		{"invalid record", &types.InvalidArgumentException{}, 1, recorder.Rejected},
+		{"invalid, nobody knows which", &types.InvalidArgumentException{}, 2, ""},
+	} {
+		transport := New(&stream{err: tc.err}, Options{Stream: "s", Logger: slog.New(slog.DiscardHandler)})
+		batch := make([]*recorder.Record, tc.records)
+		for i := range batch {
+			batch[i] = record("k", 1)
+		}
+		for _, err := range transport.Send(t.Context(), batch) {
+			if !errors.Is(err, tc.err) || recorder.DropReason(err) != tc.dropped {
+				t.Errorf("%s: %v", tc.name, err)
+			}
+		}
+	}
+}
+
+func TestARegionIsNeeded(t *testing.T) {
+	for _, name := range []string{"AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"} {
+		t.Setenv(name, "")
+	}
+	t.Setenv("AWS_CONFIG_FILE", t.TempDir()+"/none")
+	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", t.TempDir()+"/none")
+	if _, err := NewClient(t.Context()); err == nil || !strings.Contains(err.Error(), "AWS_REGION") {
+		t.Errorf("error is %v", err)
+	}
+	t.Setenv("AWS_REGION", "eu-central-1")
+	if _, err := NewClient(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// client makes a client for a server that speaks the protocol of Kinesis.
+func client(url string) *kinesis.Client {
+	return kinesis.NewFromConfig(aws.Config{
+		Region:      "us-east-1",
+		Credentials: credentials.NewStaticCredentialsProvider("test", "test", ""),
+	}, func(o *kinesis.Options) {
+		o.BaseEndpoint = &url
+		o.RetryMaxAttempts = 1
+	})
+}
+
+func TestAStreamThatIsDownIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	requests := 0
+	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		requests++
+		n := requests
+		mu.Unlock()
+		rw.Header().Set("Content-Type", "application/x-amz-json-1.1")
+		if n < 3 {
+			rw.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		var body struct{ Records []json.RawMessage }
+		if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
+			t.Error(err)
+		}
+		answer := map[string]any{"FailedRecordCount": 0}
+		results := make([]map[string]string, len(body.Records))
+		for i := range results {
+			results[i] = map[string]string{"SequenceNumber": "1", "ShardId": "s"}
+		}
+		answer["Records"] = results
+		if err := json.NewEncoder(rw).Encode(answer); err != nil {
+			t.Error(err)
+		}
+	}))
+	t.Cleanup(server.Close)
+	s := setup(t, client(server.URL), nil)
+	for i := range 10 {
+		s.AsyncRecord(record(fmt.Sprint(i), 10))
+	}
+	if stats := finish(t, s); stats.Delivered != 10 || stats.Retried != 20 {
+		t.Errorf("%+v", stats)
+	}
+}
+
+// Against servers that imitate Kinesis, see integration_tests/services: FLAGR_TEST_KINESIS lists their URLs.
+func TestServersThatImitateKinesis(t *testing.T) {
+	t.Parallel()
+	urls := os.Getenv("FLAGR_TEST_KINESIS")
+	if urls == "" {
+		t.Skip("FLAGR_TEST_KINESIS names no server: integration_tests/services/kinesis.sh starts two")
+	}
+	for url := range strings.SplitSeq(urls, ",") {
+		t.Run(url, func(t *testing.T) {
+			t.Parallel()
+			c := client(url)
+			name := fmt.Sprintf("flagr-%d", time.Now().UnixNano())
+			if _, err := c.CreateStream(t.Context(), &kinesis.CreateStreamInput{StreamName: &name, ShardCount: aws.Int32(2)}); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				_, _ = c.DeleteStream(context.Background(), &kinesis.DeleteStreamInput{StreamName: &name})
+			})
+			if err := kinesis.NewStreamExistsWaiter(c).Wait(t.Context(), &kinesis.DescribeStreamInput{StreamName: &name}, time.Minute); err != nil {
+				t.Fatal(err)
+			}
+			s := setup(t, c, func(o *Options) { o.Stream = name })
+			want := map[string]string{}
+			for i := range 1200 {
+				r := record(fmt.Sprint(i), i%100)
+				frame, err := r.Frame()
+				if err != nil {
+					t.Fatal(err)
+				}
+				want[fmt.Sprint(i)] = string(frame)
+				s.AsyncRecord(r)
+			}
+			s.AsyncRecord(record("large", MaxRecordBytes))
+			if stats := finish(t, s); stats.Delivered != 1200 || stats.Dropped[recorder.TooLarge] != 1 {
+				t.Errorf("%+v", stats)
+			}
+			if diff := cmp.Diff(want, read(t, c, name)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// read gives the data of a stream by key, and checks that no key comes twice.
+func read(t *testing.T, c *kinesis.Client, name string) map[string]string {
+	t.Helper()
+	got := map[string]string{}
+	shards, err := c.ListShards(t.Context(), &kinesis.ListShardsInput{StreamName: &name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, shard := range shards.Shards {
+		iterator, err := c.GetShardIterator(t.Context(), &kinesis.GetShardIteratorInput{
+			StreamName: &name, ShardId: shard.ShardId, ShardIteratorType: types.ShardIteratorTypeTrimHorizon,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for next := iterator.ShardIterator; next != nil; {
+			out, err := c.GetRecords(t.Context(), &kinesis.GetRecordsInput{ShardIterator: next})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range out.Records {
+				if _, ok := got[*r.PartitionKey]; ok {
+					t.Errorf("%s comes twice", *r.PartitionKey)
+				}
+				got[*r.PartitionKey] = string(r.Data)
+			}
+			next = out.NextShardIterator
+			if len(out.Records) == 0 {
+				break
+			}
+		}
+	}
+	return got
+}

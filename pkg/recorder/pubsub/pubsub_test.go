@@ -1,0 +1,272 @@
+package pubsub
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"cloud.google.com/go/pubsub/v2/pstest"
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/api/option"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/flagr-datar/flagr-datar/pkg/recorder"
+)
+
+const topicName = "projects/p/topics/flagr-records"
+
+// server starts a Pub/Sub in this process, with the topic.
+func server(t *testing.T, opts ...pstest.ServerReactorOption) *pstest.Server {
+	t.Helper()
+	s := pstest.NewServer(opts...)
+	t.Cleanup(func() { _ = s.Close() })
+	createTopic(t, s)
+	return s
+}
+
+func createTopic(t *testing.T, s *pstest.Server) {
+	t.Helper()
+	if _, err := s.GServer.CreateTopic(t.Context(), &pubsubpb.Topic{Name: topicName}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// fixture is a sink in front of a Pub/Sub transport.
+type fixture struct {
+	*recorder.Sink
+	log strings.Builder
+}
+
+func setup(t *testing.T, s *pstest.Server, change func(*Options)) *fixture {
+	t.Helper()
+	connection, err := grpc.NewClient(s.Addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = connection.Close() })
+	f := &fixture{}
+	logger := slog.New(slog.NewTextHandler(&f.log, nil))
+	o := Options{
+		ProjectID:     "p",
+		Topic:         "flagr-records",
+		ClientOptions: []option.ClientOption{option.WithGRPCConn(connection)},
+		Logger:        logger,
+	}
+	if change != nil {
+		change(&o)
+	}
+	transport, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Sink = recorder.NewSink(recorder.Options{
+		Name:         "pubsub",
+		Transport:    transport,
+		Health:       recorder.NewHealth(slog.New(slog.DiscardHandler)),
+		BatchRecords: BatchRecords,
+		BatchBytes:   BatchBytes,
+		Concurrency:  Concurrency,
+		Logger:       slog.New(slog.DiscardHandler),
+	})
+	f.Start()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = f.Close(ctx) // tests that care have closed it
+	})
+	return f
+}
+
+// text is a payload of a given length.
+type text int
+
+func (n text) MarshalPayload() ([]byte, error) {
+	return json.Marshal(map[string]string{"text": strings.Repeat("x", int(n))})
+}
+
+func (f *fixture) record(lengths ...int) (frames []string) {
+	for _, n := range lengths {
+		r := recorder.NewRecord("entity", n, &recorder.Framing{}, text(n))
+		f.AsyncRecord(r)
+		frame, _ := r.Frame()
+		frames = append(frames, string(frame))
+	}
+	slices.Sort(frames)
+	return frames
+}
+
+func (f *fixture) finish(t *testing.T) recorder.Stats {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := f.Close(ctx); err != nil {
+		t.Errorf("close: %v", err)
+	}
+	return f.Stats()
+}
+
+func published(s *pstest.Server) []string {
+	var data []string
+	for _, m := range s.Messages() {
+		data = append(data, string(m.Data))
+	}
+	slices.Sort(data)
+	return data
+}
+
+func upTo(n int) []int {
+	lengths := make([]int, n)
+	for i := range lengths {
+		lengths[i] = i
+	}
+	return lengths
+}
+
+func TestMessagesAreTheFrames(t *testing.T) {
+	t.Parallel()
+	s := server(t)
+	f := setup(t, s, nil)
+	want := f.record(upTo(2500)...)
+	if stats := f.finish(t); stats.Delivered != 2500 || len(stats.Dropped) != 0 {
+		t.Errorf("%+v", stats)
+	}
+	if diff := cmp.Diff(want, published(s)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	for _, m := range s.Messages() {
+		if len(m.Attributes) != 0 || m.OrderingKey != "" {
+			t.Fatalf("attributes %v, ordering key %q", m.Attributes, m.OrderingKey)
+		}
+	}
+}
+
+func TestAMessageThatIsTooLargeIsDroppedAlone(t *testing.T) {
+	t.Parallel()
+	s := server(t)
+	f := setup(t, s, nil)
+	want := f.record(1, 2)
+	f.record(10_000_000)
+	want = append(want, f.record(3)...)
+	if stats := f.finish(t); stats.Delivered != 3 || stats.Dropped[recorder.TooLarge] != 1 {
+		t.Errorf("%+v", stats)
+	}
+	if diff := cmp.Diff(want, published(s)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestATopicThatIsMissingAtFirst(t *testing.T) {
+	t.Parallel()
+	s := pstest.NewServer()
+	t.Cleanup(func() { _ = s.Close() })
+	f := setup(t, s, nil)
+	want := f.record(1, 2, 3)
+	wait(t, "the missing topic to be noticed", func() bool {
+		stats := f.Stats()
+		return stats.State == recorder.Failing && strings.Contains(stats.LastError, "NotFound") && stats.Pending == 3
+	})
+	createTopic(t, s)
+	if stats := f.finish(t); stats.Delivered != 3 {
+		t.Errorf("%+v", stats)
+	}
+	if diff := cmp.Diff(want, published(s)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestAMessageThatIsRefusedIsNotSentAgain(t *testing.T) {
+	t.Parallel()
+	s := server(t, pstest.WithErrorInjection("Publish", codes.InvalidArgument, "malformed"))
+	f := setup(t, s, nil)
+	f.record(1, 2)
+	if stats := f.finish(t); stats.Dropped[recorder.Rejected] != 2 || stats.Retried != 0 {
+		t.Errorf("%+v", stats)
+	}
+}
+
+func TestVerboseGivesUpAnAttemptInTime(t *testing.T) {
+	t.Parallel()
+	s := server(t, pstest.WithErrorInjection("Publish", codes.Unavailable, "not now"))
+	f := setup(t, s, func(o *Options) { o.Verbose = true; o.AttemptTimeout = 20 * time.Millisecond })
+	f.record(1)
+	wait(t, "a repetition", func() bool { return f.Stats().Retried > 1 })
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if err := f.Close(ctx); err == nil {
+		t.Error("no error")
+	}
+	if stats := f.Stats(); stats.Dropped[recorder.Undelivered] != 1 || stats.State != recorder.Failing {
+		t.Errorf("%+v", stats)
+	}
+	if !strings.Contains(f.log.String(), "not published") {
+		t.Errorf("log is %s", &f.log)
+	}
+}
+
+func TestVerboseLogsIDs(t *testing.T) {
+	t.Parallel()
+	s := server(t)
+	f := setup(t, s, func(o *Options) { o.Verbose = true; o.AttemptTimeout = 5 * time.Second })
+	f.record(1)
+	f.finish(t)
+	if want := "id=" + s.Messages()[0].ID; !strings.Contains(f.log.String(), want) {
+		t.Errorf("log lacks %s: %s", want, &f.log)
+	}
+}
+
+func TestKeyFiles(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	for _, tc := range []struct{ name, path, want string }{
+		{"missing", filepath.Join(dir, "missing.json"), "no such file"},
+		{"not JSON", write("text.json", "key"), "not JSON with a type"},
+		{"no type", write("object.json", "{}"), "not JSON with a type"},
+		{"service account", write("account.json", `{"type":"service_account"}`), ""},
+	} {
+		_, err := New(Options{ProjectID: "p", Topic: "t", KeyFile: tc.path})
+		if (tc.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: error is %v", tc.name, err)
+		}
+	}
+}
+
+// Credentials that are not there yet must not stop the server: they may come.
+func TestACreationOfTheClientThatFailsIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	f := setup(t, server(t), func(o *Options) { o.ProjectID = "" })
+	f.record(1)
+	wait(t, "the failure to be noticed", func() bool {
+		stats := f.Stats()
+		return stats.State == recorder.Failing && strings.Contains(stats.LastError, "pubsub client") && stats.Retried > 0
+	})
+}
+
+func wait(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	deadline := time.After(20 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-deadline:
+			t.Fatalf("waited in vain for %s", what)
+		case <-tick.C:
+		}
+	}
+}
