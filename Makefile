@@ -18,8 +18,9 @@ endif
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
 
-build: ## build bin/flagr-server
+build: ## build bin/flagr-server, and bin/flagr-check for flag documents
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BINARY) ./swagger_gen/cmd/flagr-server
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/flagr-check ./pkg/cmd/flagr-check
 
 run: export HOST ?= localhost
 run: export PORT ?= 18000

@@ -1,0 +1,98 @@
+// Flagr-check says whether a server can take its flags from a JSON document. It is meant for the pipeline that a document
+// passes through before it is published.
+//
+// The exit code is 0 for a document that a server takes, perhaps with warnings; 1 for one that it refuses, or that
+// cannot be read; 2 for a wrong command line. What there is to say about the document goes to standard output, one
+// line each.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/flagr-datar/flagr-datar/pkg/evalcache"
+)
+
+const (
+	exitValid   = 0
+	exitInvalid = 1
+	exitUsage   = 2
+)
+
+const usage = `usage: flagr-check FILE
+       flagr-check -
+
+Checks a JSON flag document, of a file or of standard input, as a server with FLAGR_DB_DBDRIVER=json_file or json_http
+would read it.
+
+exit code 0: valid, perhaps with warnings; 1: not valid, or not to be read; 2: wrong usage
+`
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	flags := flag.NewFlagSet("flagr-check", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.Usage = func() { say(stderr, usage) }
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return exitValid
+	case err != nil:
+		return exitUsage
+	case flags.NArg() != 1:
+		flags.Usage()
+		return exitUsage
+	}
+	document, err := read(flags.Arg(0), stdin)
+	if err != nil {
+		say(stderr, "flagr-check: %v\n", err)
+		return exitInvalid
+	}
+	return check(document, stdout)
+}
+
+func read(name string, stdin io.Reader) ([]byte, error) {
+	if name == "-" {
+		document, err := io.ReadAll(stdin)
+		if err != nil {
+			return nil, fmt.Errorf("read standard input: %w", err)
+		}
+		return document, nil
+	}
+	return os.ReadFile(name)
+}
+
+// check reports on a document and returns the exit code.
+func check(document []byte, out io.Writer) int {
+	flags, findings, err := evalcache.ParseDocument(document)
+	counts := map[evalcache.Severity]int{}
+	for _, finding := range findings {
+		counts[finding.Severity]++
+		say(out, "%s: %s\n", finding.Severity, finding)
+	}
+	if err != nil {
+		if counts[evalcache.SeverityError] == 0 { // it is not even a document
+			counts[evalcache.SeverityError]++
+			say(out, "%s: %v\n", evalcache.SeverityError, err)
+		}
+		say(out, "not valid: %s, %s\n", counted(counts[evalcache.SeverityError], "error"), counted(counts[evalcache.SeverityWarning], "warning"))
+		return exitInvalid
+	}
+	say(out, "valid: %s, %s\n", counted(len(flags), "flag"), counted(counts[evalcache.SeverityWarning], "warning"))
+	return exitValid
+}
+
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// say writes; nobody is left to be told when that fails.
+func say(w io.Writer, format string, args ...any) { _, _ = fmt.Fprintf(w, format, args...) }
