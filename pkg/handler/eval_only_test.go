@@ -1,0 +1,76 @@
+package handler_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// A server that takes its flags from a URL follows the document, keeps what it has while the document is bad, and asks
+// for changes only.
+func TestFlagsFromAURL(t *testing.T) {
+	t.Parallel()
+	document := func(variant string) string {
+		return `{"Flags":[{"Key":"k","Enabled":true,"Segments":[{"RolloutPercent":100,"Distributions":[{"VariantKey":"` + variant +
+			`","Percent":100}]}],"Variants":[{"Key":"` + variant + `"}]}]}`
+	}
+	var served atomic.Pointer[string] // the document, which is its own ETag
+	serve := func(text string) { served.Store(&text) }
+	var unchanged atomic.Int64
+	origin := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		text := *served.Load()
+		etag := `"` + strings.ReplaceAll(text, `"`, "'") + `"`
+		rw.Header().Set("ETag", etag)
+		if r.Header.Get("If-None-Match") == etag {
+			unchanged.Add(1)
+			rw.WriteHeader(http.StatusNotModified)
+			return
+		}
+		_, _ = rw.Write([]byte(text))
+	}))
+	t.Cleanup(origin.Close)
+	serve(document("one"))
+	s := setup(t, map[string]string{"FLAGR_DB_DBDRIVER": "json_http", "FLAGR_DB_DBCONNECTIONSTR": origin.URL + "/?token=s3cret"})
+	gives := func(variant string) func() bool {
+		return func() bool {
+			return must(t, s, http.MethodPost, "/evaluation", object{"flagKey": "k", "entityID": "e"})["variantKey"] == variant
+		}
+	}
+	if !gives("one")() {
+		t.Fatal("the first document is not used")
+	}
+	serve(document("two"))
+	wait(t, "the second document", gives("two"))
+	serve(`{"Flags":[{"Key":"k"},{"Key":"k"}]}`)
+	wait(t, "the report", func() bool { return strings.Contains(s.log.String(), "key is used by flags #1 and #2") })
+	seen := unchanged.Load()
+	wait(t, "more looks at the same document", func() bool { return unchanged.Load() > seen+3 })
+	if !gives("two")() {
+		t.Error("a bad document takes the flags away")
+	}
+	must(t, s, http.MethodGet, "/health", nil)
+	serve(document("three"))
+	wait(t, "the document after the bad one", gives("three"))
+	if log := s.log.String(); strings.Count(log, "key is used by flags") != 1 || strings.Contains(log, "s3cret") {
+		t.Errorf("log is %s", log)
+	}
+	if a := call(t, s, http.MethodPost, "/exposures", object{"exposures": []any{object{"entityID": "e", "flagKey": "k"}}}); a.status != http.StatusNotImplemented {
+		t.Errorf("exposures: %d %s", a.status, a.raw)
+	}
+}
+
+// With a database the mode only closes doors.
+func TestEvalOnlyModeOnADatabase(t *testing.T) {
+	t.Parallel()
+	s := setup(t, map[string]string{"FLAGR_EVAL_ONLY_MODE": "true"})
+	must(t, s, http.MethodPost, "/evaluation", object{"flagKey": "k", "entityID": "e"})
+	for _, tc := range []struct{ method, path string }{
+		{http.MethodGet, "/flags"}, {http.MethodGet, "/export/sqlite"}, {http.MethodDelete, "/flags/1"},
+	} {
+		if a := call(t, s, tc.method, tc.path, nil); a.status != http.StatusNotImplemented || !strings.Contains(a.raw, "FLAGR_EVAL_ONLY_MODE") {
+			t.Errorf("%s %s: %d %s", tc.method, tc.path, a.status, a.raw)
+		}
+	}
+}
