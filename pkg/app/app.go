@@ -13,6 +13,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/go-openapi/runtime/middleware"
+	"github.com/go-openapi/runtime/server-middleware/docui"
+
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore"
@@ -236,6 +239,16 @@ func journalOptions(dir string) datar.JournalOptions {
 func (a *App) Register(api *operations.FlagrAPI) {
 	api.Logger = func(format string, args ...any) { a.logger.Info(fmt.Sprintf(format, args...)) }
 	a.handler.Register(api)
+	a.edge.basePath = api.Context().BasePath()
+	api.Middleware = func(builder middleware.Builder) http.Handler {
+		return api.Context().APIHandlerWithUI(builder, documentation)
+	}
+}
+
+// documentation is the page at /api/v1/docs. It names the description, which is at /swagger.json, relative to itself, so
+// that it finds it below any prefix.
+func documentation(options ...docui.Option) func(http.Handler) http.Handler {
+	return docui.UseRedoc(append(options, docui.WithSpecURL("../../swagger.json"))...)
 }
 
 // Handler wraps the generated API's handler in what happens to every request.

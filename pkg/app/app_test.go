@@ -57,8 +57,8 @@ func stop(t *testing.T, a *app.App) {
 	}
 }
 
-// serve starts the server and gives a function that sends a request and returns the body of a 200.
-func serve(t *testing.T, a *app.App, headers ...map[string]string) func(method, path, body string) string {
+// started starts the server and returns what serves its requests.
+func started(t *testing.T, a *app.App) http.Handler {
 	t.Helper()
 	if err := a.Start(t.Context()); err != nil {
 		t.Fatal(err)
@@ -69,7 +69,13 @@ func serve(t *testing.T, a *app.App, headers ...map[string]string) func(method, 
 	}
 	api := operations.NewFlagrAPI(spec)
 	a.Register(api)
-	h := a.Handler(api.Serve(nil))
+	return a.Handler(api.Serve(nil))
+}
+
+// serve starts the server and gives a function that sends a request and returns the body of a 200.
+func serve(t *testing.T, a *app.App, headers ...map[string]string) func(method, path, body string) string {
+	t.Helper()
+	h := started(t, a)
 	return func(method, path, body string) string {
 		t.Helper()
 		r := httptest.NewRequestWithContext(t.Context(), method, "/api/v1"+path, strings.NewReader(body))

@@ -17,13 +17,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-openapi/loads"
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/flagr-datar/flagr-datar/pkg/app"
 	"github.com/flagr-datar/flagr-datar/pkg/config"
-	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi"
-	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations"
 )
 
 const secret = "a shared secret of the tests"
@@ -32,16 +29,7 @@ const secret = "a shared secret of the tests"
 func listen(t *testing.T, environ map[string]string) (address string) {
 	t.Helper()
 	a, _, _ := setup(t, environ)
-	if err := a.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	spec, err := loads.Embedded(restapi.SwaggerJSON, restapi.FlatSwaggerJSON)
-	if err != nil {
-		t.Fatal(err)
-	}
-	api := operations.NewFlagrAPI(spec)
-	a.Register(api)
-	server := httptest.NewServer(a.Handler(api.Serve(nil)))
+	server := httptest.NewServer(started(t, a))
 	t.Cleanup(server.Close)
 	return server.Listener.Addr().String()
 }
@@ -119,7 +107,9 @@ var hostilePaths = []string{
 	"/api/v1/health/../docs",
 	"/api/v1/health%2f..%2fdocs",
 	"/api/v1/health/%2e%2e/docs",
-	"/api/v1/health/%2e%2e/swagger.json",
+	"/api/v1/health/../../../swagger.json",
+	"/api/v1/health%2f..%2f..%2f..%2fswagger.json",
+	"/swagger.json",
 	"/api/v1/docs",
 	"/debug/pprof/cmdline",
 	"/debug/pprof/",

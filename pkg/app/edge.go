@@ -20,6 +20,7 @@ type edge struct {
 	basic     *web.BasicAuth
 	gzip      func(http.Handler) http.Handler
 	metrics   http.Handler
+	basePath  string // of the API
 }
 
 // newEdge builds what the configuration asks for. Errors name the variable.
@@ -51,7 +52,7 @@ func newEdge(c *config.Config, logger *slog.Logger, m *meters) (*edge, error) {
 // handler wraps the API, from the inside to the outside. Access control sees paths as the router does, without the web
 // prefix; what browsers must see on every answer, a refusal too, is further out; and what counts and logs is outermost.
 func (e *edge) handler(api http.Handler) http.Handler {
-	api = web.LimitBody(web.MaxBodyBytes, api)
+	api = web.LimitBody(web.MaxBodyBytes, web.NameRoutes(e.basePath, api))
 	if e.gzip != nil {
 		api = e.gzip(api)
 	}

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -46,6 +47,19 @@ func Observe(observers []func(*Exchange), next http.Handler) http.Handler {
 		}()
 		next.ServeHTTP(o, r)
 		o.exchange.Aborted = false
+	})
+}
+
+// NameRoutes goes around the generated API. The API's router names a route by its template in the request's Pattern, but
+// with the base path twice; this takes one away.
+func NameRoutes(basePath string, api http.Handler) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		defer func() { // also when the API panics
+			if rest, ok := strings.CutPrefix(r.Pattern, basePath); ok && basePath != "" && strings.HasPrefix(rest, basePath+"/") {
+				r.Pattern = rest
+			}
+		}()
+		api.ServeHTTP(rw, r)
 	})
 }
 
