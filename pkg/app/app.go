@@ -165,6 +165,13 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 		Types:              c.Recorder.Types,
 		DatarFlushInterval: c.Datar.FlushInterval,
 		DatarJournal:       journalOptions(c.Datar.JournalDir),
+		DatarRetention:     c.Datar.Retention,
+		Kafka:              c.Kafka,
+		Kinesis:            c.Kinesis,
+		PubSub:             c.PubSub,
+		RawJSONFrames:      c.Recorder.FrameOutputMode == config.FramePayloadRawJSON,
+		QueueRecords:       c.Recorder.QueueRecords,
+		QueueBytes:         int64(c.Recorder.QueueBytes),
 		Logger:             a.logger,
 	}
 	if db != nil {
@@ -274,18 +281,7 @@ func (a *App) Start(ctx context.Context) error {
 func (a *App) BeginStop() {
 	a.beginStop.Do(func() {
 		a.stopping.Store(true)
-		a.drained.Go(func() {
-			ticker := time.NewTicker(drainFlushInterval)
-			defer ticker.Stop()
-			for {
-				_ = a.recorders.Flush(a.draining) // recorders log their failures, and the next round tries again
-				select {
-				case <-a.draining.Done():
-					return
-				case <-ticker.C:
-				}
-			}
-		})
+		a.drained.Go(func() { a.recorders.Drain(a.draining, drainFlushInterval) })
 	})
 }
 

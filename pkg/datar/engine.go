@@ -23,6 +23,8 @@ const (
 	MinFlushInterval = 50 * time.Millisecond
 	// MaxFlushInterval is the greatest Options.FlushInterval.
 	MaxFlushInterval = time.Hour
+	// MinRetention is the least Options.Retention other than 0.
+	MinRetention = 48 * time.Hour
 	// DefaultMaxKeys is the key limit of an engine whose Options leave it zero. A key takes 64 bytes, and up to 32 more in
 	// the table that finds it: less than 10 MB in all.
 	DefaultMaxKeys = 100_000
@@ -36,6 +38,8 @@ const (
 	// The delay after the first failed flush, doubled with each further one.
 	firstRetry = 500 * time.Millisecond
 	lastRetry  = 30 * time.Second
+	// maintenanceInterval is the time between two calls of Maintainer.Maintain.
+	maintenanceInterval = time.Minute
 	// freshness is how old the newest flush may be before a query flushes first.
 	freshness = time.Second
 )
@@ -84,6 +88,9 @@ type Options struct {
 	MaxKeys int
 	// Journal keeps counts through the end of the process, however it ends. The zero value keeps them in memory only.
 	Journal JournalOptions
+	// Retention is how long the store keeps counts in detail, if it is a Maintainer; of days that ended longer ago each
+	// flag's total stays. 0: for ever; otherwise at least MinRetention.
+	Retention time.Duration
 	// Logger gets a line when flushes begin to fail and when they work again. Nil: no log.
 	Logger *slog.Logger
 	// Now is the clock, for tests. Nil: time.Now.
@@ -107,6 +114,8 @@ func (o *Options) validate() error {
 		return errors.New("datar: Options.Catalog is missing")
 	case o.FlushInterval != 0 && (o.FlushInterval < MinFlushInterval || o.FlushInterval > MaxFlushInterval):
 		return fmt.Errorf("datar: Options.FlushInterval is %v, want %v to %v", o.FlushInterval, MinFlushInterval, MaxFlushInterval)
+	case o.Retention != 0 && o.Retention < MinRetention:
+		return fmt.Errorf("datar: Options.Retention is %v, want 0 or at least %v", o.Retention, MinRetention)
 	case o.MaxKeys < 0:
 		return fmt.Errorf("datar: Options.MaxKeys is %d, want 1 or more", o.MaxKeys)
 	}
@@ -399,9 +408,19 @@ func (e *Engine) rebuildTable() {
 	e.table.Store(t)
 }
 
-// Start begins to flush in the background. Further calls do nothing.
+// Start begins to flush in the background, and to have the store maintained. Further calls do nothing.
 func (e *Engine) Start() {
-	e.start.Do(func() { go e.run() })
+	e.start.Do(func() {
+		var background sync.WaitGroup
+		background.Go(e.run)
+		if m, ok := e.options.Store.(Maintainer); ok {
+			background.Go(func() { e.maintain(m) })
+		}
+		go func() {
+			background.Wait()
+			close(e.stopped)
+		}()
+	})
 }
 
 // Close flushes what is left and ends the engine. Evaluations recorded later are counted as dropped. The final flush is

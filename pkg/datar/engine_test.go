@@ -548,6 +548,38 @@ func TestBackgroundFlush(t *testing.T) {
 	})
 }
 
+// maintained is a store that counts how often it was maintained.
+type maintained struct {
+	faultyStore
+	calls atomic.Int64
+	keep  time.Duration
+}
+
+func (s *maintained) Maintain(ctx context.Context, _ time.Time, keep time.Duration) error {
+	s.calls.Add(1)
+	s.keep = keep
+	<-ctx.Done() // takes its time: Close must not wait for it
+	return ctx.Err()
+}
+
+func TestMaintenance(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := &maintained{}
+		f := setup(t, func(o *datar.Options) { o.Store, o.Retention = store, 50*time.Hour })
+		f.Start()
+		synctest.Wait()
+		if n := store.calls.Load(); n != 1 || store.keep != 50*time.Hour {
+			t.Errorf("%d calls with %v, want one with the retention", n, store.keep)
+		}
+		f.record(1, 1, 1, 1)
+		if err := f.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		wantBooks(t, f.Engine, 1, 1, 0)
+	})
+}
+
 func TestManyChangedKeysFlushEarly(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -589,15 +621,17 @@ func TestOptionsAreChecked(t *testing.T) {
 		change func(*datar.Options)
 		want   string // empty: accepted
 	}{
-		"defaults":           {func(*datar.Options) {}, ""},
-		"shortest interval":  {func(o *datar.Options) { o.FlushInterval = 50 * time.Millisecond }, ""},
-		"longest interval":   {func(o *datar.Options) { o.FlushInterval = time.Hour }, ""},
-		"interval too short": {func(o *datar.Options) { o.FlushInterval = 49 * time.Millisecond }, "FlushInterval is 49ms, want 50ms to 1h0m0s"},
-		"interval too long":  {func(o *datar.Options) { o.FlushInterval = time.Hour + 1 }, "FlushInterval"},
-		"negative interval":  {func(o *datar.Options) { o.FlushInterval = -1 }, "FlushInterval"},
-		"no store":           {func(o *datar.Options) { o.Store = nil }, "Store is missing"},
-		"no catalog":         {func(o *datar.Options) { o.Catalog = nil }, "Catalog is missing"},
-		"negative keys":      {func(o *datar.Options) { o.MaxKeys = -1 }, "MaxKeys is -1"},
+		"defaults":            {func(*datar.Options) {}, ""},
+		"shortest interval":   {func(o *datar.Options) { o.FlushInterval = 50 * time.Millisecond }, ""},
+		"longest interval":    {func(o *datar.Options) { o.FlushInterval = time.Hour }, ""},
+		"interval too short":  {func(o *datar.Options) { o.FlushInterval = 49 * time.Millisecond }, "FlushInterval is 49ms, want 50ms to 1h0m0s"},
+		"interval too long":   {func(o *datar.Options) { o.FlushInterval = time.Hour + 1 }, "FlushInterval"},
+		"negative interval":   {func(o *datar.Options) { o.FlushInterval = -1 }, "FlushInterval"},
+		"no store":            {func(o *datar.Options) { o.Store = nil }, "Store is missing"},
+		"no catalog":          {func(o *datar.Options) { o.Catalog = nil }, "Catalog is missing"},
+		"retention too short": {func(o *datar.Options) { o.Retention = time.Hour }, "Retention is 1h"},
+		"negative retention":  {func(o *datar.Options) { o.Retention = -1 }, "Retention"},
+		"negative keys":       {func(o *datar.Options) { o.MaxKeys = -1 }, "MaxKeys is -1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

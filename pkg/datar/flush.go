@@ -231,7 +231,6 @@ func retry(ctx context.Context, do func(context.Context) error) error {
 
 // run flushes in the background until Close.
 func (e *Engine) run() {
-	defer close(e.stopped)
 	timer := time.NewTimer(e.options.FlushInterval)
 	defer timer.Stop()
 	failures := 0
@@ -271,4 +270,29 @@ func retryDelay(failures int) time.Duration {
 		delay = min(firstRetry<<doublings, lastRetry)
 	}
 	return delay/2 + rand.N(delay/2)
+}
+
+// maintain has the store maintained until Close.
+func (e *Engine) maintain(store Maintainer) {
+	ticker := time.NewTicker(maintenanceInterval)
+	defer ticker.Stop()
+	failing := false
+	ctx, cancel := context.WithCancel(e.lifetime)
+	defer cancel()
+	go func() {
+		<-e.stop // what is half done is done by the next process
+		cancel()
+	}()
+	for {
+		err := store.Maintain(ctx, e.options.Now(), e.options.Retention)
+		if err != nil && !failing && ctx.Err() == nil {
+			e.options.Logger.Warn("datar: the store could not be maintained; queries stay right, but may be slow", "error", err)
+		}
+		failing = err != nil
+		select {
+		case <-e.stop:
+			return
+		case <-ticker.C:
+		}
+	}
 }

@@ -138,6 +138,14 @@ type Store interface {
 	Totals(ctx context.Context, query TotalsQuery) ([]Total, error)
 }
 
+// Maintainer is a Store that has work to do now and then, apart from batches and queries. An engine calls it once a
+// minute.
+type Maintainer interface {
+	// Maintain does a bounded amount of what is due at the time now. If keep is not 0, the store may reduce days that
+	// ended longer ago than that to one total for each flag and day.
+	Maintain(ctx context.Context, now time.Time, keep time.Duration) error
+}
+
 // FlagInfo is what summaries show of a flag beside its counts.
 type FlagInfo struct {
 	Key         string

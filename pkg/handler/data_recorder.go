@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
+	"github.com/flagr-datar/flagr-datar/pkg/recorder"
 )
 
 // DataRecorder takes evaluations out of the process.
@@ -38,8 +40,19 @@ type RecorderOptions struct {
 	Catalog datar.Catalog
 	// DatarFlushInterval is the time between two flushes of Datar; 0 means its default.
 	DatarFlushInterval time.Duration
+	// DatarRetention is how long Datar's counts are kept in detail; 0 means for ever.
+	DatarRetention time.Duration
 	// DatarJournal says where Datar's counts survive the process.
 	DatarJournal datar.JournalOptions
+	// Kafka, Kinesis and PubSub configure the streaming recorders.
+	Kafka   config.Kafka
+	Kinesis config.Kinesis
+	PubSub  config.PubSub
+	// RawJSONFrames nests results in streamed records as JSON objects and not as texts.
+	RawJSONFrames bool
+	// QueueRecords and QueueBytes bound what each streaming recorder holds in memory; 0 means the defaults.
+	QueueRecords int
+	QueueBytes   int64
 	// Logger is mandatory.
 	Logger *slog.Logger
 }
@@ -49,6 +62,7 @@ type DataRecorders struct {
 	recorders []DataRecorder
 	names     []string // of recorders, in the same order
 	datar     *datar.Engine
+	framing   *recorder.Framing // of all streaming recorders
 }
 
 // RecorderStatus tells how a recorder is.
@@ -61,22 +75,44 @@ type RecorderStatus struct {
 // Statuses tells how each recorder is. One that has no method Failing is well.
 func (d *DataRecorders) Statuses() []RecorderStatus {
 	statuses := make([]RecorderStatus, len(d.recorders))
-	for i, recorder := range d.recorders {
+	for i, one := range d.recorders {
 		statuses[i].Name = d.names[i]
-		if r, ok := recorder.(interface{ Failing() bool }); ok {
+		if r, ok := one.(interface{ Failing() bool }); ok {
 			statuses[i].Failing = r.Failing()
 		}
 	}
 	return statuses
 }
 
-// NewDataRecorder constructs the recorders that are switched on, which may be none. Start starts them.
-func NewDataRecorder(ctx context.Context, o RecorderOptions) (*DataRecorders, error) {
-	all := &DataRecorders{}
+// Stats tells what has become of the records of each streaming recorder. Datar has a status of its own.
+func (d *DataRecorders) Stats() []recorder.Stats {
+	var stats []recorder.Stats
+	for _, r := range d.recorders {
+		if stream, ok := r.(*StreamRecorder); ok {
+			stats = append(stats, stream.Stats())
+		}
+	}
+	return stats
+}
+
+// NewDataRecorder constructs the recorders that are switched on, which may be none. Start starts them. An error is about
+// what is configured: a broker that cannot be reached is none.
+func NewDataRecorder(ctx context.Context, o RecorderOptions) (_ *DataRecorders, err error) {
+	all := &DataRecorders{framing: framingOf(o)}
 	if !o.Enabled {
 		return all, nil
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, all.Close(ctx))
+		}
+	}()
+	add := func(name string, r DataRecorder) {
+		all.recorders, all.names = append(all.recorders, r), append(all.names, name)
+	}
 	for _, name := range o.Types {
+		var stream *StreamRecorder
+		var err error
 		switch name {
 		case config.RecorderDatar:
 			if o.DatarStore == nil {
@@ -87,15 +123,42 @@ func NewDataRecorder(ctx context.Context, o RecorderOptions) (*DataRecorders, er
 			if err != nil {
 				return nil, fmt.Errorf("recorder datar: %w", err)
 			}
-			all.recorders, all.names = append(all.recorders, d), append(all.names, name)
+			add(name, d)
 			all.datar = d.engine
-		case config.RecorderKafka, config.RecorderKinesis, config.RecorderPubSub:
-			o.Logger.Warn("recorder " + name + " is not available in this version: it receives nothing")
+			continue
+		case config.RecorderKafka:
+			stream, err = NewKafkaRecorder(o, all.framing)
+		case config.RecorderKinesis:
+			stream, err = NewKinesisRecorder(ctx, o, all.framing)
+		case config.RecorderPubSub:
+			stream, err = NewPubSubRecorder(o, all.framing)
 		default:
 			return nil, fmt.Errorf("recorder %q is not known", name)
 		}
+		if err != nil {
+			return nil, fmt.Errorf("recorder %s: %w", name, err)
+		}
+		add(name, stream)
 	}
 	return all, nil
+}
+
+// framingOf says which frames the recorders will ask for, so that no others are built.
+func framingOf(o RecorderOptions) *recorder.Framing {
+	f := &recorder.Framing{RawJSON: o.RawJSONFrames, NoPlain: true}
+	for _, name := range o.Types {
+		switch name {
+		case config.RecorderKafka:
+			if o.Kafka.Encrypted {
+				f.Sealed, f.Key = true, recorder.NewKey(o.Kafka.EncryptionKey)
+			} else {
+				f.NoPlain = false
+			}
+		case config.RecorderKinesis, config.RecorderPubSub:
+			f.NoPlain = false
+		}
+	}
+	return f
 }
 
 // Datar is the engine behind the recorder datar, nil when that is off.
@@ -104,39 +167,68 @@ func (d *DataRecorders) Datar() *datar.Engine { return d.datar }
 // Empty reports whether there are no recorders at all.
 func (d *DataRecorders) Empty() bool { return len(d.recorders) == 0 }
 
-// AsyncRecord gives one evaluation or exposure to each recorder.
+// AsyncRecord gives one evaluation or exposure to each recorder. Streaming recorders share one record.
 func (d *DataRecorders) AsyncRecord(r *eval.Result) {
-	for _, recorder := range d.recorders {
-		recorder.AsyncRecord(r)
+	var shared *recorder.Record
+	for _, one := range d.recorders {
+		stream, ok := one.(*StreamRecorder)
+		if !ok {
+			one.AsyncRecord(r)
+			continue
+		}
+		if shared == nil {
+			shared = newRecord(r, d.framing)
+		}
+		stream.sink.AsyncRecord(shared)
 	}
 }
 
 // Start starts each recorder.
 func (d *DataRecorders) Start() {
-	for _, recorder := range d.recorders {
-		recorder.Start()
+	for _, r := range d.recorders {
+		r.Start()
 	}
 }
 
-// Flush flushes each recorder and returns all their errors.
+// Drain flushes each recorder again and again, with a pause in between, until ctx ends. One that hangs takes no time from
+// the others. Recorders log their failures themselves.
+func (d *DataRecorders) Drain(ctx context.Context, pause time.Duration) {
+	_ = d.atOnce(func(r DataRecorder) error {
+		ticker := time.NewTicker(pause)
+		defer ticker.Stop()
+		for {
+			_ = r.Flush(ctx) // the next round tries again
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-ticker.C:
+			}
+		}
+	})
+}
+
+// Flush flushes each recorder, all at once, and returns all their errors.
 func (d *DataRecorders) Flush(ctx context.Context) error {
-	var errs []error
-	for _, recorder := range d.recorders {
-		errs = append(errs, recorder.Flush(ctx))
-	}
-	return errors.Join(errs...)
+	return d.atOnce(func(r DataRecorder) error { return r.Flush(ctx) })
 }
 
 // Close closes each recorder, all of them within ctx, and returns all their errors. One that hangs takes no time from
 // the others.
 func (d *DataRecorders) Close(ctx context.Context) error {
-	results := make(chan error)
-	for _, recorder := range d.recorders {
-		go func() { results <- recorder.Close(ctx) }()
+	return d.atOnce(func(r DataRecorder) error { return r.Close(ctx) })
+}
+
+// atOnce does the same with each recorder, waits for all, and joins the errors, each with the recorder's name.
+func (d *DataRecorders) atOnce(do func(DataRecorder) error) error {
+	errs := make([]error, len(d.recorders))
+	var wg sync.WaitGroup
+	for i, r := range d.recorders {
+		wg.Go(func() {
+			if err := do(r); err != nil {
+				errs[i] = fmt.Errorf("recorder %s: %w", d.names[i], err)
+			}
+		})
 	}
-	var errs []error
-	for range d.recorders {
-		errs = append(errs, <-results)
-	}
+	wg.Wait()
 	return errors.Join(errs...)
 }

@@ -24,6 +24,7 @@ func NewDatarRecorder(ctx context.Context, o RecorderOptions) (*DatarRecorder, e
 		Catalog:       o.Catalog,
 		FlushInterval: o.DatarFlushInterval,
 		Journal:       o.DatarJournal,
+		Retention:     o.DatarRetention,
 		Logger:        o.Logger,
 	})
 	if err != nil {

@@ -1,6 +1,7 @@
 package gormstore
 
 import (
+	"database/sql"
 	"errors"
 	"fmt"
 	"slices"
@@ -20,37 +21,52 @@ type dialect struct {
 	widen string
 	// narrow are the names, in lower case, that the database has for 32-bit integers.
 	narrow []string
+	// lockShared and lockExclusive lock the row of metaTable that has the given name.
+	lockShared, lockExclusive string
+	// oneMoment is the isolation in which all statements of a transaction see one state.
+	oneMoment sql.IsolationLevel
 	// refused tells errors that a row causes, and always will, from others.
 	refused func(error) bool
 	// rolledBack tells errors after which the transaction is gone, and may be tried again at once.
 	rolledBack func(error) bool
 }
 
+const selectMeta = "SELECT name FROM " + metaTable + " WHERE name = ?"
+
 var dialects = map[string]dialect{
 	"sqlite": {
 		onConflict: "ON CONFLICT (flag_id, bucket_hour, variant_id, segment_id) DO UPDATE SET",
 		present:    eventsTable + ".%s",
 		incoming:   "excluded.%s",
-		refused:    sqliteCode(18, 19, 20), // TOOBIG, CONSTRAINT, MISMATCH
-		rolledBack: sqliteCode(5, 6),       // BUSY, LOCKED
+		// There is one writer at a time, whatever it writes.
+		lockShared:    "UPDATE " + metaTable + " SET value = value WHERE name = ?",
+		lockExclusive: "UPDATE " + metaTable + " SET value = value WHERE name = ?",
+		refused:       sqliteCode(18, 19, 20), // TOOBIG, CONSTRAINT, MISMATCH
+		rolledBack:    sqliteCode(5, 6),       // BUSY, LOCKED
 	},
 	"postgres": {
-		onConflict: "ON CONFLICT (flag_id, bucket_hour, variant_id, segment_id) DO UPDATE SET",
-		present:    eventsTable + ".%s",
-		incoming:   "excluded.%s",
-		widen:      "ALTER TABLE " + eventsTable + " ALTER COLUMN eval_count TYPE bigint",
-		narrow:     []string{"integer", "int4"},
+		onConflict:    "ON CONFLICT (flag_id, bucket_hour, variant_id, segment_id) DO UPDATE SET",
+		present:       eventsTable + ".%s",
+		incoming:      "excluded.%s",
+		widen:         "ALTER TABLE " + eventsTable + " ALTER COLUMN eval_count TYPE bigint",
+		narrow:        []string{"integer", "int4"},
+		lockShared:    selectMeta + " FOR SHARE",
+		lockExclusive: selectMeta + " FOR UPDATE",
+		oneMoment:     sql.LevelRepeatableRead,
 		// Data exceptions, constraint violations, and what a trigger raises.
 		refused: sqlState("22", "23", "P0001"),
 		// Serialisation failure, deadlock, lock not available.
 		rolledBack: sqlState("40001", "40P01", "55P03"),
 	},
 	"mysql": {
-		onConflict: "ON DUPLICATE KEY UPDATE",
-		present:    "%s",
-		incoming:   "VALUES(%s)", // the one form that MySQL and MariaDB share
-		widen:      "ALTER TABLE " + eventsTable + " MODIFY COLUMN eval_count bigint NOT NULL DEFAULT 0",
-		narrow:     []string{"int"},
+		onConflict:    "ON DUPLICATE KEY UPDATE",
+		present:       "%s",
+		incoming:      "VALUES(%s)", // the one form that MySQL and MariaDB share
+		widen:         "ALTER TABLE " + eventsTable + " MODIFY COLUMN eval_count bigint NOT NULL DEFAULT 0",
+		narrow:        []string{"int"},
+		lockShared:    selectMeta + " LOCK IN SHARE MODE",
+		lockExclusive: selectMeta + " FOR UPDATE",
+		oneMoment:     sql.LevelRepeatableRead,
 		// Values out of range or not convertible, constraints of MySQL and MariaDB, and what a trigger signals.
 		refused: mysqlNumber(1048, 1264, 1265, 1292, 1366, 1406, 1644, 1690, 3819, 4025),
 		// Lock wait timeout, deadlock. The former rolls back a statement only, so the transaction ends with the error.
@@ -109,7 +125,7 @@ func (d dialect) upsert(rows int) string {
 // goes on working with both.
 func migrate(db *gorm.DB, d dialect) error {
 	m := db.Migrator()
-	for _, table := range []any{&writer{}, &meta{}} {
+	for _, table := range []any{&writer{}, &meta{}, &rollup{}, &rollupTotal{}} {
 		if !m.HasTable(table) {
 			if err := m.CreateTable(table); err != nil {
 				return err
@@ -124,6 +140,11 @@ func migrate(db *gorm.DB, d dialect) error {
 			if err := m.AddColumn(&hourlyEvent{}, column); err != nil {
 				return err
 			}
+		}
+	}
+	if !m.HasIndex(&hourlyEvent{}, "idx_datar_bucket_hour") {
+		if err := m.CreateIndex(&hourlyEvent{}, "idx_datar_bucket_hour"); err != nil {
+			return err
 		}
 	}
 	if d.widen == "" {

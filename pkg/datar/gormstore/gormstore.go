@@ -1,8 +1,9 @@
 // Package gormstore keeps Datar's counts in a SQL database through GORM: SQLite, PostgreSQL, MySQL or MariaDB.
 //
-// It owns three tables. datar_hourly_events has one row for each flag, variant, segment and hour, and is compatible
+// It owns some tables. datar_hourly_events has one row for each flag, variant, segment and hour, and is compatible
 // with the table of that name that Flagr writes. datar_writers is the ledger: the last batch of each writer that was
-// applied. datar_meta has the identity of the database.
+// applied. datar_meta has the identity of the database. datar_rollups and datar_rollup_totals are made from the events,
+// to answer queries over long windows fast.
 package gormstore
 
 import (
@@ -42,7 +43,7 @@ const (
 type hourlyEvent struct {
 	ID         uint      `gorm:"primaryKey"`
 	FlagID     int64     `gorm:"not null;uniqueIndex:idx_datar_hourly,priority:1"`
-	BucketHour time.Time `gorm:"not null;uniqueIndex:idx_datar_hourly,priority:2"`
+	BucketHour time.Time `gorm:"not null;uniqueIndex:idx_datar_hourly,priority:2;index:idx_datar_bucket_hour"`
 	VariantID  int64     `gorm:"not null;default:0;uniqueIndex:idx_datar_hourly,priority:3"`
 	SegmentID  int64     `gorm:"not null;default:0;uniqueIndex:idx_datar_hourly,priority:4"`
 	EvalCount  int64     `gorm:"not null;default:0"`
@@ -71,7 +72,7 @@ type meta struct {
 
 func (meta) TableName() string { return metaTable }
 
-// Store is a datar.Store in a SQL database.
+// Store is a datar.Store and a datar.Maintainer in a SQL database.
 type Store struct {
 	db       *gorm.DB
 	dialect  dialect
@@ -79,7 +80,10 @@ type Store struct {
 	full     string // the upsert of rowsPerStatement rows
 }
 
-var _ datar.Store = (*Store)(nil)
+var (
+	_ datar.Store      = (*Store)(nil)
+	_ datar.Maintainer = (*Store)(nil)
+)
 
 // New returns a store in the given database, whose tables it creates or completes. It keeps all rows that are there.
 func New(ctx context.Context, db *gorm.DB) (*Store, error) {
@@ -99,6 +103,9 @@ func New(ctx context.Context, db *gorm.DB) (*Store, error) {
 		if err = migrate(db.WithContext(ctx), dialect); err == nil {
 			s.identity, err = identity(db.WithContext(ctx))
 		}
+		if err == nil {
+			_, err = metaValue(db.WithContext(ctx), lockName, "")
+		}
 		return err
 	}
 	if prepare() != nil {
@@ -112,7 +119,11 @@ func New(ctx context.Context, db *gorm.DB) (*Store, error) {
 
 // identity reads the identity of the database, which the first to look gives it.
 func identity(db *gorm.DB) (string, error) {
-	const name = "identity"
+	return metaValue(db, "identity", strings.ToLower(rand.Text()))
+}
+
+// metaValue reads a named value, which it sets first if there is none.
+func metaValue(db *gorm.DB, name, initial string) (string, error) {
 	var found []meta
 	if err := db.Where("name = ?", name).Find(&found).Error; err != nil {
 		return "", err
@@ -120,11 +131,7 @@ func identity(db *gorm.DB) (string, error) {
 	if len(found) == 1 {
 		return found[0].Value, nil
 	}
-	made := meta{Name: name, Value: strings.ToLower(rand.Text())}
-	if err := db.Create(&made).Error; err != nil {
-		return "", err
-	}
-	return made.Value, nil
+	return initial, db.Create(&meta{Name: name, Value: initial}).Error
 }
 
 // Identity implements datar.Store.
@@ -153,6 +160,9 @@ func (s *Store) Apply(ctx context.Context, batch datar.Batch) error {
 func (s *Store) applyOnce(ctx context.Context, batch datar.Batch) error {
 	now := time.Now().UTC()
 	return s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
+		if err := lock(tx, s.dialect.lockShared); err != nil {
+			return err
+		}
 		known, err := note(tx, batch.Writer, batch.Sequence, now)
 		if known || err != nil {
 			return err
@@ -169,7 +179,7 @@ func (s *Store) applyOnce(ctx context.Context, batch datar.Batch) error {
 				return fmt.Errorf("add counts: %w", err)
 			}
 		}
-		return nil
+		return invalidate(tx, batch.Rows)
 	})
 }
 
@@ -206,48 +216,4 @@ func note(tx *gorm.DB, id string, sequence int64, now time.Time) (known bool, er
 		return false, fmt.Errorf("clean up the ledger: %w", err)
 	}
 	return false, nil
-}
-
-// Totals implements datar.Store.
-func (s *Store) Totals(ctx context.Context, query datar.TotalsQuery) ([]datar.Total, error) {
-	column, ok := map[datar.Dimension]string{
-		datar.ByFlag: "flag_id", datar.ByVariant: "variant_id", datar.BySegment: "segment_id", datar.ByHour: "bucket_hour",
-	}[query.GroupBy]
-	if !ok {
-		return nil, fmt.Errorf("totals: unknown dimension %d", query.GroupBy)
-	}
-	where := []string{"bucket_hour >= ?", "bucket_hour < ?"}
-	values := []any{query.From.Time(), query.To.Time()}
-	if query.FlagID != 0 {
-		where = append(where, "flag_id = ?")
-		values = append(values, query.FlagID)
-	}
-	rows, err := s.db.WithContext(ctx).Raw("SELECT "+column+", SUM(eval_count), COALESCE(MAX(last_evaluated_ms), 0) FROM "+eventsTable+
-		" WHERE "+strings.Join(where, " AND ")+" GROUP BY "+column+" HAVING SUM(eval_count) > 0", values...).Rows()
-	if err != nil {
-		return nil, fmt.Errorf("totals: %w", err)
-	}
-	defer func() { _ = rows.Close() }()
-	var totals []datar.Total
-	for rows.Next() {
-		var (
-			total datar.Total
-			hour  time.Time
-			group any = &total.ID
-		)
-		if query.GroupBy == datar.ByHour {
-			group = &hour
-		}
-		if err := rows.Scan(group, &total.Count, &total.Last); err != nil {
-			return nil, fmt.Errorf("totals: %w", err)
-		}
-		if query.GroupBy == datar.ByHour {
-			total.ID = int64(datar.HourOf(hour))
-		}
-		totals = append(totals, total)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("totals: %w", err)
-	}
-	return totals, nil
 }

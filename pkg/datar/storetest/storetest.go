@@ -5,13 +5,16 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/memstore"
 )
 
 // Run tests the stores that open returns: an empty one at each call, which open also closes when its test ends.
@@ -32,6 +35,9 @@ func Run(t *testing.T, open func(*testing.T) datar.Store) {
 		{"large batches", largeBatches},
 		{"an ended context applies nothing", endedContext},
 		{"writers share keys", sharedKeys},
+		{"maintenance changes no totals", maintenance},
+		{"maintenance beside writers", maintenanceBesideWriters},
+		{"retention keeps the days", retention},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -242,4 +248,167 @@ func sharedKeys(t *testing.T, s datar.Store) {
 		want[k+1] = writers * batches
 	}
 	wantCounts(t, s, all(datar.ByFlag), want)
+}
+
+// maintainer returns the store as a datar.Maintainer, if it is one.
+func maintainer(t *testing.T, s datar.Store) datar.Maintainer {
+	t.Helper()
+	m, ok := s.(datar.Maintainer)
+	if !ok {
+		t.Skip("the store needs no maintenance")
+	}
+	return m
+}
+
+func maintain(t *testing.T, m datar.Maintainer, now datar.Hour, keep time.Duration) {
+	t.Helper()
+	if err := m.Maintain(t.Context(), now.Time().Add(30*time.Minute), keep); err != nil {
+		t.Fatalf("maintain: %v", err)
+	}
+}
+
+// sameTotals compares a store with one that was given the same batches.
+func sameTotals(t *testing.T, s, reference datar.Store, query datar.TotalsQuery) {
+	t.Helper()
+	got, want := totals(t, s, query), totals(t, reference, query)
+	if !slices.Equal(got, want) {
+		t.Fatalf("%+v:\n got %+v\nwant %+v", query, got, want)
+	}
+}
+
+// maintenance does at random what can happen over five days, and compares every kind of total with those of a store
+// that is never maintained.
+func maintenance(t *testing.T, s datar.Store) {
+	m := maintainer(t, s)
+	reference := &memstore.Store{}
+	random := rand.New(rand.NewPCG(1, 2))
+	sequence := int64(0)
+	day := hour - hour%24
+	now := day
+	for now < day+5*24 {
+		switch random.IntN(4) {
+		case 0:
+			now += datar.Hour(random.IntN(9))
+		case 1:
+			maintain(t, m, now, 0)
+		default:
+			added := map[datar.Key]datar.Row{}
+			for range random.IntN(40) {
+				h := now
+				if random.IntN(10) == 0 { // late
+					h = max(day, now-datar.Hour(random.IntN(60)))
+				}
+				r := row(random.Int64N(4)+1, random.Int64N(3), random.Int64N(2), h, random.Int64N(9)+1)
+				added[r.Key] = r
+			}
+			sequence++
+			rows := slices.Collect(maps.Values(added))
+			apply(t, s, "w", sequence, rows...)
+			apply(t, reference, "w", sequence, rows...)
+		}
+		from := day + datar.Hour(random.IntN(130)) - 10
+		query := datar.TotalsQuery{From: from, To: from + datar.Hour(random.IntN(130)), FlagID: random.Int64N(3)}
+		for _, query.GroupBy = range []datar.Dimension{datar.ByFlag, datar.ByVariant, datar.BySegment, datar.ByHour} {
+			sameTotals(t, s, reference, query)
+		}
+	}
+	maintain(t, m, now+48, 0)
+	maintain(t, m, now+48, 0)
+	for _, d := range []datar.Dimension{datar.ByFlag, datar.ByHour} {
+		sameTotals(t, s, reference, all(d))
+	}
+}
+
+// maintenanceBesideWriters adds to hours, late ones too, while they are rolled up.
+func maintenanceBesideWriters(t *testing.T, s datar.Store) {
+	m := maintainer(t, s)
+	const writers, batches = 3, 30
+	var group sync.WaitGroup
+	done := make(chan struct{})
+	group.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				maintain(t, m, hour+30, 0)
+			}
+		}
+	})
+	var adding sync.WaitGroup
+	for w := range writers {
+		adding.Go(func() {
+			for b := range int64(batches) {
+				batch := datar.Batch{Writer: fmt.Sprint("writer ", w), Sequence: b + 1}
+				for k := range int64(20) {
+					batch.Rows = append(batch.Rows, row(k+1, 1, 1, hour+datar.Hour(b%5), 1))
+				}
+				for s.Apply(t.Context(), batch) != nil && t.Context().Err() == nil {
+				}
+			}
+		})
+	}
+	adding.Wait()
+	close(done)
+	group.Wait()
+	want := map[int64]int64{}
+	for k := range int64(20) {
+		want[k+1] = writers * batches
+	}
+	wantCounts(t, s, all(datar.ByFlag), want)
+	maintain(t, m, hour+30, 0)
+	wantCounts(t, s, all(datar.ByFlag), want)
+}
+
+// retention purges days, and checks that their totals stay, also when counts come late.
+func retention(t *testing.T, s datar.Store) {
+	m := maintainer(t, s)
+	reference := &memstore.Store{}
+	day := hour - hour%24
+	sequence := int64(0)
+	add := func(rows ...datar.Row) {
+		sequence++
+		apply(t, s, "w", sequence, rows...)
+		apply(t, reference, "w", sequence, rows...)
+	}
+	var rows []datar.Row
+	for h := range datar.Hour(4 * 24) {
+		for flag := range int64(5) {
+			for variant := range int64(6) {
+				rows = append(rows, row(flag+1, variant, 1, day+h, flag+variant+1))
+			}
+		}
+	}
+	add(rows...)
+	now := day + 4*24
+	maintain(t, m, now, 0)
+	for range 5 { // each call does some of it
+		maintain(t, m, now, 48*time.Hour)
+		days := datar.TotalsQuery{From: day, To: day + 4*24, GroupBy: datar.ByFlag}
+		sameTotals(t, s, reference, days)
+		days.To -= 24
+		sameTotals(t, s, reference, days)
+		days.FlagID = 2
+		sameTotals(t, s, reference, days)
+		add(row(2, 1, 1, day+5, 3), row(7, 1, 1, day+30, 2)) // late, for days that are purged
+	}
+	sameTotals(t, s, reference, datar.TotalsQuery{From: day, To: day + 4*24, GroupBy: datar.ByFlag})
+
+	byHour := totals(t, s, datar.TotalsQuery{From: day, To: day + 4*24, FlagID: 2, GroupBy: datar.ByHour})
+	byDay := map[int64]int64{}
+	for _, total := range byHour {
+		byDay[total.ID/24] += total.Count
+	}
+	want := map[int64]int64{}
+	for _, total := range totals(t, reference, datar.TotalsQuery{From: day, To: day + 4*24, FlagID: 2, GroupBy: datar.ByHour}) {
+		want[total.ID/24] += total.Count
+	}
+	if !maps.Equal(byDay, want) {
+		t.Errorf("days are %v, want %v", byDay, want)
+	}
+	recent := datar.TotalsQuery{From: day + 48, To: day + 4*24, FlagID: 2, GroupBy: datar.ByVariant}
+	sameTotals(t, s, reference, recent)
+	if old := totals(t, s, datar.TotalsQuery{From: day, To: day + 24, FlagID: 1, GroupBy: datar.ByVariant}); len(old) != 0 {
+		t.Errorf("variants of a purged day are %+v, want none", old)
+	}
 }

@@ -1,0 +1,498 @@
+package gormstore
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"gorm.io/gorm"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+)
+
+// Rollups are totals of one flag over a whole hour or a whole day of UTC, made from the hourly events after the span is
+// over. They only save work: a batch that adds to a span deletes its rollup in the same transaction, and the span is
+// rolled up again later. Whoever rolls up has the exclusive lock, whoever adds the shared one; so there is never a
+// rollup that misses a count.
+//
+// The exception are days before the retention: of a purged day the rollup is all there is, and counts that come late
+// are moved into it.
+
+const (
+	rollupsTable = "datar_rollups"
+	totalsTable  = "datar_rollup_totals"
+
+	spanHour = 1
+	spanDay  = 24
+
+	// lockName is the row of datar_meta that serialises rolling up with adding.
+	lockName = "rollup lock"
+
+	// A span is rolled up when it has been over for so long: by then nearly all late batches have come, also those of
+	// Flagr on the same database, which does not know of rollups and flushes once an hour at the least.
+	settleTime = 2 * time.Hour
+	// Hours are rolled up to make windows that begin or end within a day fast, which few do that are older.
+	hoursKept = 32 * spanDay
+	// The most that one call of Maintain does, so that it ends soon.
+	maxSpans, maxPurges = 100, 50
+	// rowsPerPurge is small, so that a transaction that purges holds up a flush for milliseconds only.
+	rowsPerPurge = 1000
+)
+
+// rollup says that a span is rolled up.
+type rollup struct {
+	Span      int16 `gorm:"primaryKey;autoIncrement:false"`
+	StartHour int64 `gorm:"primaryKey;autoIncrement:false"`
+	// Purged: the span's hourly events were moved into the rollup.
+	Purged bool `gorm:"not null;default:false"`
+}
+
+func (rollup) TableName() string { return rollupsTable }
+
+// rollupTotal is the total of one flag over a span.
+type rollupTotal struct {
+	Span            int16 `gorm:"primaryKey;autoIncrement:false"`
+	StartHour       int64 `gorm:"primaryKey;autoIncrement:false"`
+	FlagID          int64 `gorm:"primaryKey;autoIncrement:false"`
+	EvalCount       int64 `gorm:"not null"`
+	LastEvaluatedMs *int64
+}
+
+func (rollupTotal) TableName() string { return totalsTable }
+
+// lock takes the row that serialises rolling up with adding, until the transaction ends. It is the first statement of
+// a transaction: on SQLite one that reads first cannot become a writer while another writes.
+func lock(tx *gorm.DB, statement string) error {
+	if err := tx.Exec(statement, lockName).Error; err != nil {
+		return fmt.Errorf("lock the rollups: %w", err)
+	}
+	return nil
+}
+
+// invalidate deletes the rollups of the hours that the rows add to. The shared lock must be held.
+func invalidate(tx *gorm.DB, rows []datar.Row) error {
+	hours, days := map[int64]bool{}, map[int64]bool{}
+	for _, r := range rows {
+		hours[int64(r.Hour)] = true
+		days[dayOf(int64(r.Hour))] = true
+	}
+	const where = "purged = ? AND ((span = ? AND start_hour IN ?) OR (span = ? AND start_hour IN ?))"
+	values := []any{false, spanHour, keys(hours), spanDay, keys(days)}
+	var found int64
+	if err := tx.Model(&rollup{}).Where(where, values...).Count(&found).Error; err != nil {
+		return fmt.Errorf("look for rollups: %w", err)
+	}
+	if found == 0 { // as nearly always: no need to lock anything
+		return nil
+	}
+	if err := tx.Where(where, values...).Delete(&rollup{}).Error; err != nil {
+		return fmt.Errorf("delete rollups: %w", err)
+	}
+	return nil
+}
+
+func dayOf(hour int64) int64 { return hour - hour%spanDay }
+
+func keys(set map[int64]bool) []int64 {
+	list := make([]int64, 0, len(set))
+	for k := range set {
+		list = append(list, k)
+	}
+	slices.Sort(list)
+	return list
+}
+
+// span is a half-open range of hours.
+type span struct{ from, to int64 }
+
+// plan says where the totals of a window are.
+type plan struct {
+	days, hours []int64 // starts of the rollups to use
+	events      []span  // where hourly events are to be added up
+}
+
+// plan reads what is rolled up, and chooses. all: use every rollup that lies within the window; otherwise only what is
+// nowhere else, the purged days. These count as soon as they overlap with the window.
+func (s *Store) plan(tx *gorm.DB, from, to datar.Hour, all bool) (plan, error) {
+	var p plan
+	var found []rollup
+	query := tx.Where("start_hour > ? AND start_hour < ?", int64(from)-spanDay, int64(to))
+	if !all {
+		query = query.Where("purged = ?", true)
+	}
+	if err := query.Order("span DESC, start_hour").Find(&found).Error; err != nil {
+		return p, fmt.Errorf("read rollups: %w", err)
+	}
+	covered := map[int64]bool{} // hours
+	for _, r := range found {
+		inside := r.StartHour >= int64(from) && r.StartHour+int64(r.Span) <= int64(to)
+		switch {
+		case r.Purged:
+			p.days = append(p.days, r.StartHour)
+		case !inside || covered[r.StartHour]:
+		case r.Span == spanDay:
+			p.days = append(p.days, r.StartHour)
+			for h := range int64(spanDay) {
+				covered[r.StartHour+h] = true
+			}
+		default:
+			p.hours = append(p.hours, r.StartHour)
+			covered[r.StartHour] = true
+		}
+	}
+	if len(covered) == 0 {
+		p.events = []span{{int64(from), int64(to)}}
+		return p, nil
+	}
+	// The covered hours in their order leave gaps.
+	next := int64(from)
+	for _, h := range keys(covered) {
+		if h > next {
+			p.events = append(p.events, span{next, h})
+		}
+		next = h + 1
+	}
+	if next < int64(to) {
+		p.events = append(p.events, span{next, int64(to)})
+	}
+	return p, nil
+}
+
+// sums adds totals up by group.
+type sums map[int64]datar.Total
+
+func (s sums) add(id, count, last int64) {
+	t := s[id]
+	s[id] = datar.Total{ID: id, Count: t.Count + count, Last: max(t.Last, last)}
+}
+
+// addRollups adds the rollups of a span that start at the given hours.
+func (s sums) addRollups(tx *gorm.DB, span int, starts []int64, q datar.TotalsQuery) error {
+	if len(starts) == 0 {
+		return nil
+	}
+	column := "flag_id"
+	if q.GroupBy == datar.ByHour {
+		column = "start_hour"
+	}
+	query := tx.Table(totalsTable).Select(column+", SUM(eval_count), COALESCE(MAX(last_evaluated_ms), 0)").
+		Where("span = ? AND start_hour IN ?", span, starts)
+	if q.FlagID != 0 {
+		query = query.Where("flag_id = ?", q.FlagID)
+	}
+	rows, err := query.Group(column).Rows()
+	if err != nil {
+		return fmt.Errorf("totals of rollups: %w", err)
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		var id, count, last int64
+		if err := rows.Scan(&id, &count, &last); err != nil {
+			return fmt.Errorf("totals of rollups: %w", err)
+		}
+		s.add(id, count, last)
+	}
+	return rows.Err()
+}
+
+// addEvents adds the hourly events within the ranges.
+func (s sums) addEvents(tx *gorm.DB, ranges []span, column string, q datar.TotalsQuery) error {
+	if len(ranges) == 0 {
+		return nil
+	}
+	var where []string
+	var values []any
+	for _, r := range ranges {
+		where = append(where, "(bucket_hour >= ? AND bucket_hour < ?)")
+		values = append(values, datar.Hour(r.from).Time(), datar.Hour(r.to).Time())
+	}
+	query := tx.Table(eventsTable).Select(column+", SUM(eval_count), COALESCE(MAX(last_evaluated_ms), 0)").
+		Where("("+strings.Join(where, " OR ")+")", values...)
+	if q.FlagID != 0 {
+		query = query.Where("flag_id = ?", q.FlagID)
+	}
+	rows, err := query.Group(column).Rows()
+	if err != nil {
+		return fmt.Errorf("totals of events: %w", err)
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		var id, count, last int64
+		var hour time.Time
+		group := any(&id)
+		if q.GroupBy == datar.ByHour {
+			group = &hour
+		}
+		if err := rows.Scan(group, &count, &last); err != nil {
+			return fmt.Errorf("totals of events: %w", err)
+		}
+		if q.GroupBy == datar.ByHour {
+			id = int64(datar.HourOf(hour))
+		}
+		s.add(id, count, last)
+	}
+	return rows.Err()
+}
+
+// Maintain implements datar.Maintainer. It rolls up what is over, and reduces days before keep to their rollups; a call
+// does a bounded amount of it, and the newest first. It may run in several processes at once.
+func (s *Store) Maintain(ctx context.Context, now time.Time, keep time.Duration) error {
+	if err := s.rollUp(ctx, now); err != nil {
+		return err
+	}
+	if keep == 0 {
+		return nil
+	}
+	return s.purge(ctx, now.Add(-keep))
+}
+
+func (s *Store) rollUp(ctx context.Context, now time.Time) error {
+	db := s.db.WithContext(ctx)
+	oldest, found, err := oldestEvent(db)
+	if err != nil || !found {
+		return err
+	}
+	end := int64(datar.HourOf(now.Add(-settleTime))) // the hour that is not over for long enough
+	var have []rollup
+	if err := db.Find(&have).Error; err != nil {
+		return fmt.Errorf("read rollups: %w", err)
+	}
+	done := map[[2]int64]bool{}
+	for _, r := range have {
+		done[[2]int64{int64(r.Span), r.StartHour}] = true
+	}
+
+	left := maxSpans
+	roll := func(size, start int64) error {
+		if left == 0 || done[[2]int64{size, start}] {
+			return nil
+		}
+		left--
+		return s.rollUpSpan(ctx, size, start)
+	}
+	firstHour := max(oldest, end-hoursKept)
+	for h := end - 1; h >= firstHour; h-- {
+		if done[[2]int64{spanDay, dayOf(h)}] && isPurged(have, dayOf(h)) {
+			continue
+		}
+		if err := roll(spanHour, h); err != nil {
+			return err
+		}
+	}
+	for d := dayOf(end) - spanDay; d >= dayOf(oldest); d -= spanDay {
+		if err := roll(spanDay, d); err != nil {
+			return err
+		}
+	}
+	return s.dropOldHours(ctx, end-hoursKept)
+}
+
+func isPurged(have []rollup, day int64) bool {
+	return slices.ContainsFunc(have, func(r rollup) bool { return r.Span == spanDay && r.StartHour == day && r.Purged })
+}
+
+// oldestEvent returns the hour of the oldest event.
+func oldestEvent(db *gorm.DB) (hour int64, found bool, err error) {
+	var events []hourlyEvent
+	if err := db.Select("bucket_hour").Order("bucket_hour").Limit(1).Find(&events).Error; err != nil {
+		return 0, false, fmt.Errorf("look for the oldest event: %w", err)
+	}
+	if len(events) == 0 {
+		return 0, false, nil
+	}
+	return int64(datar.HourOf(events[0].BucketHour)), true, nil
+}
+
+// rollUpSpan makes the rollup of one span, unless somebody else just did.
+func (s *Store) rollUpSpan(ctx context.Context, size, start int64) error {
+	err := s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
+		if err := lock(tx, s.dialect.lockExclusive); err != nil {
+			return err
+		}
+		var found int64
+		if err := tx.Model(&rollup{}).Where("span = ? AND start_hour = ?", size, start).Count(&found).Error; err != nil || found > 0 {
+			return err
+		}
+		if err := tx.Where("span = ? AND start_hour = ?", size, start).Delete(&rollupTotal{}).Error; err != nil {
+			return err
+		}
+		const insert = "INSERT INTO " + totalsTable + " (span, start_hour, flag_id, eval_count, last_evaluated_ms) " +
+			"SELECT ?, ?, flag_id, SUM(eval_count), MAX(last_evaluated_ms) FROM "
+		var hours int64
+		if err := tx.Model(&rollup{}).Where("span = ? AND start_hour >= ? AND start_hour < ?", spanHour, start, start+size).Count(&hours).Error; err != nil {
+			return err
+		}
+		if hours == size { // a day whose hours are rolled up is the sum of them
+			if err := tx.Exec(insert+totalsTable+" WHERE span = ? AND start_hour >= ? AND start_hour < ? GROUP BY flag_id",
+				size, start, spanHour, start, start+size).Error; err != nil {
+				return err
+			}
+		} else if err := tx.Exec(insert+eventsTable+" WHERE bucket_hour >= ? AND bucket_hour < ? GROUP BY flag_id",
+			size, start, datar.Hour(start).Time(), datar.Hour(start+size).Time()).Error; err != nil {
+			return err
+		}
+		return tx.Create(&rollup{Span: int16(size), StartHour: start}).Error
+	})
+	if err != nil {
+		return fmt.Errorf("roll up %d h from %s: %w", size, datar.Hour(start).Time().Format(time.RFC3339), err)
+	}
+	return nil
+}
+
+// dropOldHours removes rollups of hours that are so old that the days serve better.
+func (s *Store) dropOldHours(ctx context.Context, before int64) error {
+	err := s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
+		if err := lock(tx, s.dialect.lockExclusive); err != nil {
+			return err
+		}
+		if err := tx.Where("span = ? AND start_hour < ?", spanHour, before).Delete(&rollup{}).Error; err != nil {
+			return err
+		}
+		return tx.Where("span = ? AND start_hour < ?", spanHour, before).Delete(&rollupTotal{}).Error
+	})
+	if err != nil {
+		return fmt.Errorf("drop old rollups of hours: %w", err)
+	}
+	return nil
+}
+
+// purge moves the events of whole days before the given time into the rollups of these days, some at a time.
+func (s *Store) purge(ctx context.Context, before time.Time) error {
+	end := dayOf(int64(datar.HourOf(before)))
+	for range maxPurges {
+		oldest, found, err := oldestEvent(s.db.WithContext(ctx))
+		if err != nil {
+			return err
+		}
+		if !found || dayOf(oldest) >= end {
+			return nil
+		}
+		if err := s.purgeSome(ctx, dayOf(oldest)); err != nil {
+			return fmt.Errorf("purge %s: %w", datar.Hour(oldest).Time().Format(time.DateOnly), err)
+		}
+	}
+	return nil
+}
+
+func (s *Store) purgeSome(ctx context.Context, day int64) error {
+	return s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
+		if err := lock(tx, s.dialect.lockExclusive); err != nil {
+			return err
+		}
+		if err := markPurged(tx, day); err != nil {
+			return err
+		}
+		var events []hourlyEvent
+		if err := tx.Where("bucket_hour >= ? AND bucket_hour < ?", datar.Hour(day).Time(), datar.Hour(day+spanDay).Time()).
+			Order("bucket_hour, id").Limit(rowsPerPurge).Find(&events).Error; err != nil {
+			return err
+		}
+		if len(events) == 0 {
+			return nil
+		}
+		moved := sums{}
+		ids := make([]uint, len(events))
+		for i, e := range events {
+			ids[i] = e.ID
+			var last int64
+			if e.LastEvaluatedMs != nil {
+				last = *e.LastEvaluatedMs
+			}
+			moved.add(e.FlagID, e.EvalCount, last)
+		}
+		if err := tx.Where("id IN ?", ids).Delete(&hourlyEvent{}).Error; err != nil {
+			return err
+		}
+		return moved.addTo(tx, day)
+	})
+}
+
+// markPurged makes the day's rollup one that has only what was moved into it.
+func markPurged(tx *gorm.DB, day int64) error {
+	var found []rollup
+	if err := tx.Where("span = ? AND start_hour = ?", spanDay, day).Find(&found).Error; err != nil {
+		return err
+	}
+	if len(found) == 1 && found[0].Purged {
+		return nil
+	}
+	const within = "start_hour >= ? AND start_hour < ?"
+	if err := tx.Where(within, day, day+spanDay).Delete(&rollup{}).Error; err != nil {
+		return err
+	}
+	if err := tx.Where(within, day, day+spanDay).Delete(&rollupTotal{}).Error; err != nil {
+		return err
+	}
+	return tx.Create(&rollup{Span: spanDay, StartHour: day, Purged: true}).Error
+}
+
+// addTo adds the sums of flags to the rollup of a day.
+func (s sums) addTo(tx *gorm.DB, day int64) error {
+	flags := make([]int64, 0, len(s))
+	for id := range s {
+		flags = append(flags, id)
+	}
+	slices.Sort(flags)
+	var have []rollupTotal
+	if err := tx.Where("span = ? AND start_hour = ? AND flag_id IN ?", spanDay, day, flags).Find(&have).Error; err != nil {
+		return err
+	}
+	for _, t := range have {
+		var last int64
+		if t.LastEvaluatedMs != nil {
+			last = *t.LastEvaluatedMs
+		}
+		s.add(t.FlagID, t.EvalCount, last)
+	}
+	if err := tx.Where("span = ? AND start_hour = ? AND flag_id IN ?", spanDay, day, flags).Delete(&rollupTotal{}).Error; err != nil {
+		return err
+	}
+	totals := make([]rollupTotal, len(flags))
+	for i, id := range flags {
+		totals[i] = rollupTotal{Span: spanDay, StartHour: day, FlagID: id, EvalCount: s[id].Count}
+		if last := s[id].Last; last > 0 {
+			totals[i].LastEvaluatedMs = &last
+		}
+	}
+	return tx.CreateInBatches(totals, rowsPerStatement).Error
+}
+
+// Totals implements datar.Store.
+func (s *Store) Totals(ctx context.Context, query datar.TotalsQuery) ([]datar.Total, error) {
+	column, ok := map[datar.Dimension]string{
+		datar.ByFlag: "flag_id", datar.ByVariant: "variant_id", datar.BySegment: "segment_id", datar.ByHour: "bucket_hour",
+	}[query.GroupBy]
+	if !ok {
+		return nil, fmt.Errorf("totals: unknown dimension %d", query.GroupBy)
+	}
+	groups := sums{}
+	err := s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
+		events := plan{events: []span{{int64(query.From), int64(query.To)}}}
+		var err error
+		if query.GroupBy == datar.ByFlag || query.GroupBy == datar.ByHour { // rollups know no variants and segments
+			if events, err = s.plan(tx, query.From, query.To, query.GroupBy == datar.ByFlag && query.FlagID == 0); err != nil {
+				return err
+			}
+		}
+		if err := groups.addRollups(tx, spanDay, events.days, query); err != nil {
+			return err
+		}
+		if err := groups.addRollups(tx, spanHour, events.hours, query); err != nil {
+			return err
+		}
+		return groups.addEvents(tx, events.events, column, query)
+	}, &sql.TxOptions{Isolation: s.dialect.oneMoment, ReadOnly: true})
+	if err != nil {
+		return nil, err
+	}
+	totals := make([]datar.Total, 0, len(groups))
+	for _, total := range groups {
+		if total.Count > 0 {
+			totals = append(totals, total)
+		}
+	}
+	return totals, nil
+}
