@@ -44,7 +44,7 @@ func TestPrefixIsInFrontOfTheAPIOnly(t *testing.T) {
 			"/shop/flagr/api/v1/flags?limit=1": 200,
 			"/shop/flagr/api/v1/flags/1":       404,
 			"/shop/flagr/api/v1/docs":          200,
-			"/shop/flagr/api/v1/swagger.json":  200,
+			"/shop/flagr/swagger.json":         200,
 			"/internal/metrics":                200,
 			"/debug/pprof/cmdline":             200,
 			"/api/v1/health":                   404,

@@ -23,13 +23,14 @@ type sentryHandler struct {
 	attrs []slog.Attr // from With, outside of groups
 }
 
-// newSentry makes a client of its own, and returns a logger that reports to it. Nothing waits for Sentry but close.
-func newSentry(c config.Sentry, logger *slog.Logger) (_ *slog.Logger, close func(context.Context) error, err error) {
+// newSentry makes a client of its own, and returns a logger that reports to it. Nothing waits for Sentry but flush, for at
+// most 2 seconds.
+func newSentry(c config.Sentry, logger *slog.Logger) (_ *slog.Logger, flush func(context.Context) error, err error) {
 	client, err := sentry.NewClient(sentry.ClientOptions{Dsn: c.DSN, Environment: c.Environment})
 	if err != nil {
 		return nil, nil, errors.New("FLAGR_SENTRY_DSN: want the address that Sentry shows for the project") // the error repeats it, key and all
 	}
-	close = func(ctx context.Context) error {
+	flush = func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, sentryFlushTimeout)
 		defer cancel()
 		if !client.FlushWithContext(ctx) {
@@ -38,7 +39,7 @@ func newSentry(c config.Sentry, logger *slog.Logger) (_ *slog.Logger, close func
 		return nil
 	}
 	hub := sentry.NewHub(client, sentry.NewScope())
-	return slog.New(&sentryHandler{Handler: logger.Handler(), hub: hub}), close, nil
+	return slog.New(&sentryHandler{Handler: logger.Handler(), hub: hub}), flush, nil
 }
 
 // Handle writes the record, and reports it if it is an error.

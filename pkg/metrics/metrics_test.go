@@ -35,9 +35,9 @@ func fetch(t *testing.T, p *metrics.Prometheus, name string) []string {
 	return lines
 }
 
-func matched(flag int64, entityType, variant string) *eval.Result {
+func matched(flag int64, entityType string) *eval.Result {
 	return &eval.Result{Request: eval.Request{EntityType: entityType}, FlagID: flag, FlagKey: fmt.Sprintf("flag%d", flag), VariantID: 3,
-		VariantKey: variant, Reason: eval.Matched}
+		VariantKey: "on", Reason: eval.Matched}
 }
 
 func TestEvaluationsAreCounted(t *testing.T) {
@@ -45,7 +45,7 @@ func TestEvaluationsAreCounted(t *testing.T) {
 	p := metrics.NewPrometheus(false, slog.New(slog.DiscardHandler))
 	e := metrics.NewEvaluations(p)
 	for _, r := range []*eval.Result{
-		matched(1, "user", "on"), matched(1, "user", "on"), matched(1, "device", "on"),
+		matched(1, "user"), matched(1, "user"), matched(1, "device"),
 		{FlagID: 1, FlagKey: "flag1", Request: eval.Request{EntityType: "user"}, Reason: eval.NoMatch},
 		{FlagID: 2, FlagKey: "flag2", Request: eval.Request{EntityType: "user"}, Reason: eval.FlagDisabled},
 		{FlagID: 2, FlagKey: "flag2", Request: eval.Request{EntityType: "device"}, Reason: eval.FlagDisabled},
@@ -94,10 +94,10 @@ func TestEntityTypesOfClientsAreBounded(t *testing.T) {
 	e := metrics.NewEvaluations(p)
 	const n = 5000
 	for i := range n {
-		e.Observe(matched(1, fmt.Sprintf("type%d", i), "on"))
+		e.Observe(matched(1, fmt.Sprintf("type%d", i)))
 	}
 	for _, entityType := range []string{strings.Repeat("x", 1<<20), "\xff", "a\"b\n"} {
-		e.Observe(matched(1, entityType, "on"))
+		e.Observe(matched(1, entityType))
 	}
 	lines := fetch(t, p, "flagr_eval_results")
 	if len(lines) > 101 || sum(t, lines) != n+3 || len(strings.Join(lines, "")) > 20_000 {
@@ -106,7 +106,7 @@ func TestEntityTypesOfClientsAreBounded(t *testing.T) {
 	if total := fetch(t, p, "flagr_evaluations_total"); len(total) != 1 || sum(t, total) != n+3 {
 		t.Errorf("entity types show in %v", total)
 	}
-	e.Observe(matched(2, "type0", "on"))
+	e.Observe(matched(2, "type0"))
 	if lines := fetch(t, p, "flagr_eval_results"); !slices.ContainsFunc(lines, func(l string) bool { return strings.Contains(l, `"flag2"`) }) {
 		t.Error("entity types leave no room for another flag")
 	}
@@ -118,8 +118,8 @@ func TestSeriesOfFlagsAreBounded(t *testing.T) {
 	e := metrics.NewEvaluations(p)
 	const n = 12_000
 	for i := range int64(n) {
-		e.Observe(matched(i+1, "", "on"))
-		e.Observe(matched(i+1, "", "on"))
+		e.Observe(matched(i+1, ""))
+		e.Observe(matched(i+1, ""))
 	}
 	for _, name := range []string{"flagr_eval_results", "flagr_evaluations_total"} {
 		lines := fetch(t, p, name)
@@ -138,7 +138,7 @@ func TestNoEvaluationIsLostToRaces(t *testing.T) {
 	for range workers {
 		wg.Go(func() {
 			for i := range each {
-				e.Observe(matched(int64(i%300), "user", "on"))
+				e.Observe(matched(int64(i%300), "user"))
 			}
 		})
 	}
@@ -198,8 +198,8 @@ func TestStatsdSendsCounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := metrics.NewEvaluations(s)
-	e.Observe(matched(1, "us|er#,\n", "on"))
-	e.Observe(matched(1, "us|er#,\n", "on"))
+	e.Observe(matched(1, "us|er#,\n"))
+	e.Observe(matched(1, "us|er#,\n"))
 	e.Observe(&eval.Result{FlagKey: "made up", Reason: eval.FlagNotFound})
 	s.ObserveRequest(exchange("GET", "/api/v1/flags/{flagID}", 200))
 	if err := s.Close(t.Context()); err != nil {
@@ -235,7 +235,7 @@ func BenchmarkObserveEvaluation(b *testing.B) {
 	e := metrics.NewEvaluations(metrics.NewPrometheus(false, slog.New(slog.DiscardHandler)))
 	results := make([]*eval.Result, 1000)
 	for i := range results {
-		results[i] = matched(int64(i), "user", "on")
+		results[i] = matched(int64(i), "user")
 	}
 	b.ReportAllocs()
 	i := 0
