@@ -33,6 +33,8 @@ type Config struct {
 	Statsd          Statsd
 	Sentry          Sentry
 	NewRelic        NewRelic
+	// OpenTelemetry has no variables of its own.
+	OpenTelemetry OpenTelemetry
 
 	unused []Notice
 }

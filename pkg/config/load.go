@@ -75,6 +75,7 @@ func Load(environ map[string]string) (*Config, error) {
 	if err := l.err(); err != nil {
 		return nil, err
 	}
+	c.OpenTelemetry = openTelemetryOf(environ)
 	c.unused = findUnused(environ)
 	return &c, nil
 }

@@ -27,15 +27,15 @@ var unavailables = []unavailable{
 	{variable: "FLAGR_RECORDER_KAFKA_*", why: notYet},
 	{variable: "FLAGR_RECORDER_KINESIS_*", why: notYet},
 	{variable: "FLAGR_RECORDER_PUBSUB_*", why: notYet},
-	{variable: "FLAGR_PROMETHEUS_*", why: notYet},
-	{variable: "FLAGR_SENTRY_*", why: notYet},
-	{variable: "FLAGR_STATSD_APM_*", why: "no use for it: traces will be sent with OpenTelemetry"},
-	{variable: "FLAGR_STATSD_*", why: notYet},
-	{variable: "FLAGR_NEWRELIC_*", why: "no use for it: traces will be sent with OpenTelemetry"},
+	{variable: "FLAGR_STATSD_APM_*", why: useOpenTelemetry},
+	{variable: "FLAGR_NEWRELIC_*", why: useOpenTelemetry},
 	{variable: "FLAGR_UI_ENABLED", why: "no use for it: no web interface is bundled"},
 }
 
-const notYet = "not available in this version yet"
+const (
+	notYet           = "not available in this version yet"
+	useOpenTelemetry = "no use for it: traces are sent with OpenTelemetry, set OTEL_EXPORTER_OTLP_ENDPOINT"
+)
 
 // Unused lists the variables that were set and do nothing in this version, sorted by name, each with the reason: what
 // is not built, and names starting with FLAGR_ that the server does not know. A switch set to false is left out: it
