@@ -100,7 +100,7 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 		a.logger = logger
 		a.onStop("Sentry", flush)
 	}
-	meters, err := newMeters(c, a.logger, a.onStop)
+	meters, err := newMeters(ctx, c, a.logger, a.onStop)
 	if err != nil {
 		return nil, err
 	}

@@ -20,6 +20,7 @@ type edge struct {
 	basic     *web.BasicAuth
 	gzip      func(http.Handler) http.Handler
 	metrics   http.Handler
+	trace     func(http.Handler) http.Handler
 	basePath  string // of the API
 }
 
@@ -46,6 +47,9 @@ func newEdge(c *config.Config, logger *slog.Logger, m *meters) (*edge, error) {
 	if m.prometheus != nil {
 		e.metrics = m.prometheus.Handler()
 	}
+	if m.telemetry != nil {
+		e.trace = m.telemetry.Wrap
+	}
 	return e, nil
 }
 
@@ -69,7 +73,11 @@ func (e *edge) handler(api http.Handler) http.Handler {
 	if e.config.CORS.Enabled {
 		h = web.CORS(e.config.CORS, h)
 	}
-	return web.Observe(e.observers, web.Recover(e.logger, h))
+	h = web.Observe(e.observers, web.Recover(e.logger, h))
+	if e.trace != nil {
+		h = e.trace(h)
+	}
+	return h
 }
 
 // guard demands what access control demands: the token and the password, if both are switched on.

@@ -15,13 +15,14 @@ import (
 
 // meters are what watches requests and evaluations. What is switched off is not there.
 type meters struct {
-	prometheus  *metrics.Prometheus // nil when it is off
+	prometheus  *metrics.Prometheus    // nil when it is off
+	telemetry   *metrics.OpenTelemetry // nil when it is off
 	requests    []func(*web.Exchange)
 	evaluations []func(*eval.Result)
 }
 
 // newMeters builds what the configuration asks for. What must be ended is handed to onStop.
-func newMeters(c *config.Config, logger *slog.Logger, onStop func(name string, run func(context.Context) error)) (*meters, error) {
+func newMeters(ctx context.Context, c *config.Config, logger *slog.Logger, onStop func(name string, run func(context.Context) error)) (*meters, error) {
 	m := &meters{}
 	var sinks []metrics.EvaluationSink
 	if c.Prometheus.Enabled {
@@ -37,6 +38,19 @@ func newMeters(c *config.Config, logger *slog.Logger, onStop func(name string, r
 		onStop("statsd", s.Close)
 		m.requests = append(m.requests, s.ObserveRequest)
 		sinks = append(sinks, s)
+	}
+	if t := c.OpenTelemetry; t.Traces || t.Metrics {
+		var err error
+		if m.telemetry, err = metrics.NewOpenTelemetry(ctx, t.Traces, t.Metrics); err != nil {
+			return nil, fmt.Errorf("OpenTelemetry: %w", err)
+		}
+		onStop("OpenTelemetry", m.telemetry.Close)
+		if t.Traces {
+			m.requests = append(m.requests, m.telemetry.NameRoute)
+		}
+		if m.telemetry.CountsEvaluations() {
+			sinks = append(sinks, m.telemetry)
+		}
 	}
 	if len(sinks) > 0 {
 		m.evaluations = append(m.evaluations, metrics.NewEvaluations(sinks...).Observe)
