@@ -211,6 +211,9 @@ type Recorder struct {
 	Types []string `env:"FLAGR_RECORDER_TYPE" envDefault:"kafka" accepts:"a comma-separated list of kafka, kinesis, pubsub, datar"`
 	// FrameOutputMode is FramePayloadString or FramePayloadRawJSON.
 	FrameOutputMode string `env:"FLAGR_RECORDER_FRAME_OUTPUT_MODE" envDefault:"payload_string" accepts:"payload_string or payload_raw_json"`
+	// QueueRecords and QueueBytes bound what each streaming recorder keeps in memory until it is delivered, 1 or more.
+	QueueRecords int `env:"FLAGR_RECORDER_QUEUE_RECORDS" envDefault:"100000" accepts:"a whole number, 1 or more"`
+	QueueBytes   int `env:"FLAGR_RECORDER_QUEUE_BYTES" envDefault:"67108864" accepts:"a number of bytes, 1 or more"`
 }
 
 // Datar is the recorder that counts evaluations in the server's own database.
@@ -228,7 +231,7 @@ const JournalOff = "off"
 
 // Kafka is the recorder that writes to a Kafka topic.
 type Kafka struct {
-	// Version is the protocol version to speak.
+	// Version is the newest protocol version to speak; the default sets no limit.
 	Version string `env:"FLAGR_RECORDER_KAFKA_VERSION" envDefault:"0.8.2.0" accepts:"a Kafka version, such as 0.8.2.0 or 3.6.0"`
 	// Brokers is a comma-separated list of host:port.
 	Brokers string `env:"FLAGR_RECORDER_KAFKA_BROKERS" envDefault:":9092" accepts:"a comma-separated list of host:port; needed while the kafka recorder is on"`
@@ -248,20 +251,24 @@ type Kafka struct {
 	SASLUsername string `env:"FLAGR_RECORDER_KAFKA_SASL_USERNAME"`
 	// SASLPassword is the password of SASLUsername.
 	SASLPassword string `env:"FLAGR_RECORDER_KAFKA_SASL_PASSWORD" secret:"true"`
+	// SASLMechanism is how SASLUsername signs in.
+	SASLMechanism string `env:"FLAGR_RECORDER_KAFKA_SASL_MECHANISM" envDefault:"PLAIN" accepts:"PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"`
 	// Verbose logs what the client does.
 	Verbose bool `env:"FLAGR_RECORDER_KAFKA_VERBOSE" envDefault:"true"`
 	// Topic is the topic to write to.
 	Topic string `env:"FLAGR_RECORDER_KAFKA_TOPIC" envDefault:"flagr-records" accepts:"a topic; needed while the kafka recorder is on"`
 	// PartitionKeyEnabled uses the entity id as the partition key.
 	PartitionKeyEnabled bool `env:"FLAGR_RECORDER_KAFKA_PARTITION_KEY_ENABLED" envDefault:"true"`
+	// Partitioner is how a partition is chosen by the key: fnv1a as Flagr does, or murmur2 as Kafka's own clients do.
+	Partitioner string `env:"FLAGR_RECORDER_KAFKA_PARTITIONER" envDefault:"fnv1a" accepts:"fnv1a or murmur2"`
 	// RetryMax is how often a message is sent again, 0 or more.
 	RetryMax int `env:"FLAGR_RECORDER_KAFKA_RETRYMAX" envDefault:"5" accepts:"a whole number, 0 or more"`
 	// MaxOpenRequests is how many requests may be unanswered on one connection, 1 or more.
 	MaxOpenRequests int `env:"FLAGR_RECORDER_KAFKA_MAXOPENREQUESTS" envDefault:"5" accepts:"a whole number, 1 or more"`
 	// RequiredAcks is who must confirm a message: 0 nobody, 1 the leader, -1 all replicas in sync.
 	RequiredAcks int `env:"FLAGR_RECORDER_KAFKA_REQUIRED_ACKS" envDefault:"1" accepts:"-1 (all replicas), 0 (nobody) or 1 (the leader)"`
-	// Idempotent lets the brokers drop messages that arrive twice.
-	Idempotent bool `env:"FLAGR_RECORDER_KAFKA_IDEMPOTENT" envDefault:"false"`
+	// Idempotent lets the brokers drop messages that arrive twice. It needs RequiredAcks -1.
+	Idempotent bool `env:"FLAGR_RECORDER_KAFKA_IDEMPOTENT" envDefault:"false" accepts:"true or false; true needs FLAGR_RECORDER_KAFKA_REQUIRED_ACKS -1"`
 	// FlushFrequency is how long messages are gathered before they are sent, 0 or more.
 	FlushFrequency time.Duration `env:"FLAGR_RECORDER_KAFKA_FLUSHFREQUENCY" envDefault:"500ms" accepts:"a duration, 0s or more, such as 500ms"`
 	// Encrypted encrypts payloads with EncryptionKey.

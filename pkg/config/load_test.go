@@ -195,6 +195,11 @@ func TestLoadRefuses(t *testing.T) {
 		"negative Kafka retries":       {map[string]string{"FLAGR_RECORDER_KAFKA_RETRYMAX": "-1"}, `FLAGR_RECORDER_KAFKA_RETRYMAX="-1": want a whole number, 0 or more`},
 		"no open requests":             {map[string]string{"FLAGR_RECORDER_KAFKA_MAXOPENREQUESTS": "0"}, `FLAGR_RECORDER_KAFKA_MAXOPENREQUESTS="0": want a whole number, 1 or more`},
 		"a negative Kafka flush":       {map[string]string{"FLAGR_RECORDER_KAFKA_FLUSHFREQUENCY": "-1ms"}, `FLAGR_RECORDER_KAFKA_FLUSHFREQUENCY="-1ms": want a duration, 0s or more, such as 500ms`},
+		"idempotent with one ack":      {map[string]string{"FLAGR_RECORDER_ENABLED": "true", "FLAGR_RECORDER_KAFKA_IDEMPOTENT": "true"}, `FLAGR_RECORDER_KAFKA_IDEMPOTENT="true": want true or false; true needs FLAGR_RECORDER_KAFKA_REQUIRED_ACKS -1`},
+		"an unknown SASL mechanism":    {map[string]string{"FLAGR_RECORDER_KAFKA_SASL_MECHANISM": "GSSAPI"}, `FLAGR_RECORDER_KAFKA_SASL_MECHANISM="GSSAPI": want PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512`},
+		"an unknown partitioner":       {map[string]string{"FLAGR_RECORDER_KAFKA_PARTITIONER": "crc32"}, `FLAGR_RECORDER_KAFKA_PARTITIONER="crc32": want fnv1a or murmur2`},
+		"a queue for no records":       {map[string]string{"FLAGR_RECORDER_QUEUE_RECORDS": "0"}, `FLAGR_RECORDER_QUEUE_RECORDS="0": want a whole number, 1 or more`},
+		"a queue of no bytes":          {map[string]string{"FLAGR_RECORDER_QUEUE_BYTES": "-1"}, `FLAGR_RECORDER_QUEUE_BYTES="-1": want a number of bytes, 1 or more`},
 		"Kafka without brokers":        {map[string]string{"FLAGR_RECORDER_ENABLED": "true", "FLAGR_RECORDER_KAFKA_BROKERS": " ,"}, `FLAGR_RECORDER_KAFKA_BROKERS=" ,": want a comma-separated list of host:port; needed while the kafka recorder is on`},
 		"encryption without a key":     {map[string]string{"FLAGR_RECORDER_ENABLED": "true", "FLAGR_RECORDER_KAFKA_ENCRYPTED": "true"}, `FLAGR_RECORDER_KAFKA_ENCRYPTION_KEY: want a key of up to 32 bytes; needed while the kafka recorder is on and FLAGR_RECORDER_KAFKA_ENCRYPTED is true`},
 		"negative Kinesis backlog":     {map[string]string{"FLAGR_RECORDER_KINESIS_BACKLOG_COUNT": "-1"}, `FLAGR_RECORDER_KINESIS_BACKLOG_COUNT="-1": want a whole number, 0 or more`},
@@ -299,10 +304,6 @@ func TestUnused(t *testing.T) {
 				{"FLAGR_STATSD_APM_ENABLED", otel},
 				{"FLAGR_UI_ENABLED", "no use for it: no web interface is bundled"},
 			},
-		},
-		"what is not built yet": {
-			map[string]string{"FLAGR_RECORDER_KAFKA_BROKERS": "kafka:9092"},
-			[]Notice{{"FLAGR_RECORDER_KAFKA_BROKERS", notYet}},
 		},
 		"a misspelt variable": {
 			map[string]string{"FLAGR_RECORDER_DATAR_FLUSHINTERVAL": "1s"},

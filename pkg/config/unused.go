@@ -23,10 +23,8 @@ type unavailable struct {
 // builds a feature deletes its rows here, and docs/environment.md, which a test compares with them, follows.
 var unavailables = []unavailable{
 	{variable: "FLAGR_JWT_AUTH_USER_PROPERTY", why: "no use for it: the name that it gives shows nowhere"},
-	{variable: "FLAGR_RECORDER_FRAME_OUTPUT_MODE", why: notYet},
-	{variable: "FLAGR_RECORDER_KAFKA_*", why: notYet},
-	{variable: "FLAGR_RECORDER_KINESIS_*", why: notYet},
-	{variable: "FLAGR_RECORDER_PUBSUB_*", why: notYet},
+	{variable: "FLAGR_RECORDER_KINESIS_BACKLOG_COUNT", why: "no use for it: the queue's size is FLAGR_RECORDER_QUEUE_RECORDS"},
+	{variable: "FLAGR_RECORDER_KINESIS_AGGREGATE_*", why: "no use for it: each record is sent on its own, which consumers that take aggregated ones take, too"},
 	{variable: "FLAGR_STATSD_APM_*", why: useOpenTelemetry},
 	{variable: "FLAGR_NEWRELIC_*", why: useOpenTelemetry},
 	{variable: "FLAGR_UI_ENABLED", why: "no use for it: no web interface is bundled"},

@@ -128,6 +128,8 @@ func (r *Recorder) validate(l *loader) {
 	}
 	l.check("FLAGR_RECORDER_FRAME_OUTPUT_MODE",
 		r.FrameOutputMode == FramePayloadString || r.FrameOutputMode == FramePayloadRawJSON)
+	l.check("FLAGR_RECORDER_QUEUE_RECORDS", r.QueueRecords >= 1)
+	l.check("FLAGR_RECORDER_QUEUE_BYTES", r.QueueBytes >= 1)
 }
 
 func (d *Datar) validate(l *loader) {
@@ -140,9 +142,16 @@ func (k *Kafka) validate(l *loader, on bool) {
 	l.check("FLAGR_RECORDER_KAFKA_BROKERS", len(splitList(k.Brokers, false)) > 0 || !on)
 	l.check("FLAGR_RECORDER_KAFKA_COMPRESSION_CODEC", between(0, k.CompressionCodec, 4))
 	l.check("FLAGR_RECORDER_KAFKA_TOPIC", k.Topic != "" || !on)
+	switch k.SASLMechanism {
+	case "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512":
+	default:
+		l.check("FLAGR_RECORDER_KAFKA_SASL_MECHANISM", k.SASLMechanism == "" && k.SASLUsername == "")
+	}
+	l.check("FLAGR_RECORDER_KAFKA_PARTITIONER", k.Partitioner == "fnv1a" || k.Partitioner == "murmur2" || k.Partitioner == "")
 	l.check("FLAGR_RECORDER_KAFKA_RETRYMAX", k.RetryMax >= 0)
 	l.check("FLAGR_RECORDER_KAFKA_MAXOPENREQUESTS", k.MaxOpenRequests >= 1)
 	l.check("FLAGR_RECORDER_KAFKA_REQUIRED_ACKS", between(-1, k.RequiredAcks, 1))
+	l.check("FLAGR_RECORDER_KAFKA_IDEMPOTENT", !k.Idempotent || k.RequiredAcks == -1 || !on)
 	l.check("FLAGR_RECORDER_KAFKA_FLUSHFREQUENCY", k.FlushFrequency >= 0)
 	l.check("FLAGR_RECORDER_KAFKA_ENCRYPTION_KEY", k.EncryptionKey != "" || !k.Encrypted || !on)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 )
@@ -41,7 +42,7 @@ func TestTheFanOutReachesEveryRecorder(t *testing.T) {
 		fakes := make([]*fakeRecorder, n)
 		for i := range fakes {
 			fakes[i] = &fakeRecorder{}
-			all.recorders = append(all.recorders, fakes[i])
+			all.recorders, all.names = append(all.recorders, fakes[i]), append(all.names, "fake")
 		}
 		all.Start()
 		all.AsyncRecord(&eval.Result{FlagKey: "a"})
@@ -60,7 +61,7 @@ func TestTheFanOutReachesEveryRecorder(t *testing.T) {
 func TestARecorderThatHangsOrFailsDoesNotHoldTheOthersBack(t *testing.T) {
 	t.Parallel()
 	hangs, fails, works := &fakeRecorder{hang: true}, &fakeRecorder{err: errors.New("broker is gone")}, &fakeRecorder{}
-	all := &DataRecorders{recorders: []DataRecorder{hangs, fails, works}}
+	all := &DataRecorders{recorders: []DataRecorder{hangs, fails, works}, names: []string{"hangs", "fails", "works"}}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	err := all.Close(ctx)
@@ -85,14 +86,15 @@ func TestWhichRecordersAreConstructed(t *testing.T) {
 		enabled    bool
 		types      []string
 		noDatabase bool
-		recorders  int
+		recorders  int // in all
+		datar      int
 		log        []string // parts of it, one a line
 		err        string
 	}{
 		{name: "kill switch", types: []string{"datar", "kafka", "kinesis", "pubsub", "nonsense"}},
-		{name: "datar", enabled: true, types: []string{"datar"}, recorders: 1},
-		{name: "datar among others", enabled: true, types: []string{"kafka", "datar"}, recorders: 1, log: []string{"recorder kafka is not available"}},
-		{name: "others", enabled: true, types: []string{"kafka", "kinesis", "pubsub"}, log: []string{"recorder kafka", "recorder kinesis", "recorder pubsub"}},
+		{name: "datar", enabled: true, types: []string{"datar"}, recorders: 1, datar: 1},
+		{name: "all but kinesis", enabled: true, types: []string{"kafka", "pubsub", "datar"}, recorders: 3, datar: 1},
+		{name: "kafka alone", enabled: true, types: []string{"kafka"}, recorders: 1},
 		{name: "none", enabled: true},
 		{name: "datar without a database", enabled: true, types: []string{"datar"}, noDatabase: true, log: []string{"recorder datar stays off"}},
 		{name: "unknown", enabled: true, types: []string{"carrier pigeon"}, err: `recorder "carrier pigeon" is not known`},
@@ -105,6 +107,8 @@ func TestWhichRecordersAreConstructed(t *testing.T) {
 				Enabled: tc.enabled,
 				Types:   tc.types,
 				Catalog: NewCatalog(nil),
+				Kafka:   config.Kafka{Brokers: " a:1, :9092,", Topic: "t"},
+				PubSub:  config.PubSub{ProjectID: "p", TopicName: "t"},
 				Logger:  slog.New(slog.NewTextHandler(&log, nil)),
 			}
 			if !tc.noDatabase {
@@ -120,8 +124,11 @@ func TestWhichRecordersAreConstructed(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(all.recorders) != tc.recorders || opened != tc.recorders || (all.Datar() != nil) != (tc.recorders > 0) {
-				t.Errorf("%d recorders, %d stores opened, want %d", len(all.recorders), opened, tc.recorders)
+			if len(all.recorders) != tc.recorders || len(all.Stats()) != tc.recorders-tc.datar {
+				t.Errorf("%d recorders, %d of them streaming, want %d", len(all.recorders), len(all.Stats()), tc.recorders)
+			}
+			if opened != tc.datar || (all.Datar() != nil) != (tc.datar > 0) {
+				t.Errorf("%d stores opened, want %d", opened, tc.datar)
 			}
 			lines := strings.Count(log.String(), "\n")
 			if lines != len(tc.log) {

@@ -16,7 +16,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/handler"
 )
 
-var recorded = map[string]string{"FLAGR_RECORDER_ENABLED": "true", "FLAGR_RECORDER_TYPE": "kafka, datar"}
+var recorded = map[string]string{"FLAGR_RECORDER_ENABLED": "true", "FLAGR_RECORDER_TYPE": " ,datar, datar"}
 
 func TestTheSummaryCountsWhatWasEvaluated(t *testing.T) {
 	t.Parallel()

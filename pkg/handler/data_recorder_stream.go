@@ -1,0 +1,115 @@
+package handler
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
+	"github.com/flagr-datar/flagr-datar/pkg/recorder"
+)
+
+// closeMargin is the most that Close keeps back of its time. A sink needs some of it to let go of what it is sending.
+const closeMargin = 2 * time.Second
+
+// StreamRecorder sends records to a broker: Kafka, Kinesis or Pub/Sub.
+type StreamRecorder struct {
+	sink    *recorder.Sink
+	framing *recorder.Framing // shared by all of them
+}
+
+// AsyncRecord queues one evaluation or exposure, or drops and counts it.
+func (s *StreamRecorder) AsyncRecord(r *eval.Result) { s.sink.AsyncRecord(newRecord(r, s.framing)) }
+
+// Start begins to send.
+func (s *StreamRecorder) Start() { s.sink.Start() }
+
+// Flush sends what was recorded so far.
+func (s *StreamRecorder) Flush(ctx context.Context) error { return s.sink.Flush(ctx) }
+
+// Close sends what is left until shortly before ctx ends, and counts the rest as dropped. What is kept back is for what
+// else must be closed.
+func (s *StreamRecorder) Close(ctx context.Context) error {
+	if deadline, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-min(closeMargin, time.Until(deadline)/4)))
+		defer cancel()
+	}
+	return s.sink.Close(ctx)
+}
+
+// Failing is whether the last attempt to deliver failed.
+func (s *StreamRecorder) Failing() bool { return s.sink.Stats().State == recorder.Failing }
+
+// Stats tells what has become of the records.
+func (s *StreamRecorder) Stats() recorder.Stats { return s.sink.Stats() }
+
+// newRecord makes the record of a result. It copies the result, because one of a batch keeps all of the batch in memory.
+// Nothing is encoded yet: that is not for the goroutine of the request to do.
+func newRecord(r *eval.Result, framing *recorder.Framing) *recorder.Record {
+	return recorder.NewRecord(r.Request.EntityID, recordSize(r), framing, &payload{*r})
+}
+
+// payload encodes a result as the API answers it.
+type payload struct{ result eval.Result }
+
+// MarshalPayload gives the JSON that an evaluation over HTTP has in its answer.
+func (p *payload) MarshalPayload() ([]byte, error) {
+	var buffer bytes.Buffer
+	encoder := json.NewEncoder(&buffer)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(evalResultModel(&p.result)); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(buffer.Bytes(), []byte{'\n'}), nil
+}
+
+// recordBytes is what a record takes without what differs from one to another: the structures before it is encoded, or
+// the names in its JSON after.
+const recordBytes = 900
+
+// recordSize estimates the memory that a record takes, before or after it is encoded, whichever is more.
+func recordSize(r *eval.Result) int {
+	size := recordBytes + 2*(len(r.Request.EntityID)+len(r.Request.EntityType)) + 3*len(r.FlagKey) + len(r.VariantKey) +
+		valueSize(r.Request.EntityContext) + tagsSize(r.FlagTags) + tagsSize(r.Request.FlagTags)
+	if r.VariantAttachment != nil {
+		size += valueSize(map[string]any(r.VariantAttachment))
+	}
+	for i := range r.SegmentLogs {
+		size += 80 + len(r.SegmentLogs[i].Message)
+	}
+	return size
+}
+
+func tagsSize(tags []string) int {
+	size := 0
+	for _, tag := range tags {
+		size += 8 + len(tag)
+	}
+	return size
+}
+
+// valueSize estimates what decoded JSON takes: two words for each value, some more for strings, maps and lists.
+func valueSize(value any) int {
+	switch v := value.(type) {
+	case string:
+		return 32 + len(v)
+	case json.Number:
+		return 32 + len(v)
+	case []any:
+		size := 40
+		for _, item := range v {
+			size += valueSize(item)
+		}
+		return size
+	case map[string]any:
+		size := 64
+		for key, item := range v {
+			size += 24 + len(key) + valueSize(item)
+		}
+		return size
+	default:
+		return 16
+	}
+}

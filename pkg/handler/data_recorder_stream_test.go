@@ -1,0 +1,296 @@
+package handler
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/flagr-datar/flagr-datar/pkg/config"
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
+	"github.com/flagr-datar/flagr-datar/pkg/recorder"
+)
+
+// memory is a transport that keeps what arrives. While down is set, nothing does.
+type memory struct {
+	mu     sync.Mutex
+	frames map[string][]string // by key
+	down   bool
+	hang   bool
+}
+
+func (m *memory) Send(ctx context.Context, batch []*recorder.Record) []error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.hang {
+		<-ctx.Done()
+	}
+	if m.down || m.hang {
+		return recorder.FailAll(len(batch), errors.New("down"))
+	}
+	for _, r := range batch {
+		frame, err := r.Frame()
+		if err != nil {
+			return recorder.FailAll(len(batch), err)
+		}
+		if m.frames == nil {
+			m.frames = map[string][]string{}
+		}
+		m.frames[r.Key()] = append(m.frames[r.Key()], string(frame))
+	}
+	return nil
+}
+
+func (m *memory) Close() error { return nil }
+
+// streams makes a fan-out to streaming recorders over these transports.
+func streams(framing recorder.Framing, transports ...recorder.Transport) *DataRecorders {
+	all := &DataRecorders{framing: &framing}
+	logger := slog.New(slog.DiscardHandler)
+	for i, transport := range transports {
+		sink := recorder.NewSink(recorder.Options{
+			Name: fmt.Sprint(i), Transport: transport, Health: recorder.NewHealth(logger), BatchRecords: 10_000, BatchBytes: 8 << 20, Logger: logger,
+		})
+		all.recorders = append(all.recorders, &StreamRecorder{sink: sink, framing: all.framing})
+		all.names = append(all.names, fmt.Sprint(i))
+	}
+	return all
+}
+
+// results are of every kind that is recorded.
+func results() []*eval.Result {
+	at := time.Date(2026, 3, 4, 5, 6, 7, 8, time.UTC)
+	nested := map[string]any{
+		"country": "FR", "age": json.Number("30"), "ratio": json.Number("1.50"), "big": json.Number("12345678901234567890"),
+		"list": []any{"a", json.Number("1"), nil, true, map[string]any{}}, "text": "<&> \"quoted\" \\ 日本語 \u2028 \x00\n", "empty": "",
+	}
+	return []*eval.Result{
+		{
+			Request: eval.Request{FlagID: 1, EntityID: "matched", EntityType: "user", EntityContext: nested, EnableDebug: true, FlagTags: []string{"t"}, FlagTagsOperator: "ANY"},
+			FlagID:  1, FlagKey: "flag", FlagSnapshotID: 3, FlagTags: []string{"web", "ios"}, SegmentID: 4, VariantID: 5, VariantKey: "on",
+			VariantAttachment: entity.Attachment{"color": "#fff", "n": json.Number("1")}, Reason: eval.Matched, DataRecordsEnabled: true, Timestamp: at,
+			SegmentLogs: []eval.SegmentLog{{SegmentID: 4, Message: "matched all constraints."}},
+		},
+		{Request: eval.Request{FlagKey: "flag", EntityID: "no match", EntityContext: "not an object"}, FlagID: 1, FlagKey: "flag", Reason: eval.NoMatch, DataRecordsEnabled: true, Timestamp: at},
+		{RecordSource: eval.SourceExposure, Request: eval.Request{FlagID: 1, EntityID: "exposure"}, FlagID: 1, FlagKey: "flag", VariantID: 5, VariantKey: "on", DataRecordsEnabled: true, Timestamp: at},
+		{Request: eval.Request{FlagID: 1, EntityID: strings.Repeat("long", 500)}, FlagID: 1, FlagKey: strings.Repeat("k", 63), Reason: eval.Matched, VariantAttachment: entity.Attachment{}, DataRecordsEnabled: true, Timestamp: at},
+	}
+}
+
+// answered is the body of an answer over HTTP for a result.
+func answered(t *testing.T, r *eval.Result) string {
+	t.Helper()
+	rw := httptest.NewRecorder()
+	encoder := json.NewEncoder(rw)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(evalResultModel(r)); err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSuffix(rw.Body.String(), "\n")
+}
+
+func TestFramesHoldTheAnswerOfTheAPI(t *testing.T) {
+	t.Parallel()
+	for _, raw := range []bool{false, true} {
+		m := &memory{}
+		all := streams(recorder.Framing{RawJSON: raw}, m)
+		all.Start()
+		for _, r := range results() {
+			all.AsyncRecord(r)
+		}
+		if err := all.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range results() {
+			frames := m.frames[r.Request.EntityID]
+			if len(frames) != 1 {
+				t.Fatalf("%d frames of %s", len(frames), r.Request.EntityID)
+			}
+			want := answered(t, r)
+			if raw {
+				if frames[0] != `{"payload":`+want+`}` {
+					t.Errorf("frame is %s, want %s in it", frames[0], want)
+				}
+				continue
+			}
+			var frame struct {
+				Payload   string
+				Encrypted *bool
+			}
+			if err := json.Unmarshal([]byte(frames[0]), &frame); err != nil {
+				t.Fatalf("%s: %v", frames[0], err)
+			}
+			if diff := cmp.Diff(want, frame.Payload); diff != "" || frame.Encrypted == nil || *frame.Encrypted {
+				t.Errorf("(-want +got):\n%s\n%s", diff, frames[0])
+			}
+		}
+	}
+}
+
+// A queue that trusts an estimate must not be fooled by much.
+func TestRecordSizeCoversTheFrame(t *testing.T) {
+	t.Parallel()
+	for _, r := range results() {
+		frame, err := newRecord(r, &recorder.Framing{}).Frame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if size := recordSize(r); size < len(frame) || size > 4*len(frame)+recordBytes {
+			t.Errorf("size of %s is %d, its frame has %d bytes", r.Request.EntityID, size, len(frame))
+		}
+	}
+}
+
+func TestOneStreamThatIsDownOrHangsDoesNotHoldTheOthersBack(t *testing.T) {
+	t.Parallel()
+	works, down, hangs := &memory{}, &memory{down: true}, &memory{hang: true}
+	all := streams(recorder.Framing{}, works, down, hangs)
+	all.Start()
+	for range 100 {
+		for _, r := range results() {
+			all.AsyncRecord(r)
+		}
+	}
+	wait(t, "the stream that works", func() bool { return all.Stats()[0].Delivered == 400 })
+	wait(t, "the stream that is down", func() bool { return all.Statuses()[1].Failing })
+	if all.Statuses()[0].Failing {
+		t.Error("the stream that works is said to fail")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	err := all.Close(ctx)
+	if err == nil || strings.Contains(err.Error(), "recorder 0") || !strings.Contains(err.Error(), "recorder 1: 400 records") || !strings.Contains(err.Error(), "recorder 2: 400 records") {
+		t.Errorf("error is %v", err)
+	}
+	for i, want := range []uint64{0, 400, 400} {
+		if got := all.Stats()[i].Dropped[recorder.Undelivered]; got != want {
+			t.Errorf("stream %d has dropped %d, want %d", i, got, want)
+		}
+	}
+}
+
+func TestDrainFlushesEachByItself(t *testing.T) {
+	t.Parallel()
+	works, hangs := &memory{}, &memory{hang: true}
+	all := streams(recorder.Framing{}, works, hangs)
+	all.Start()
+	ctx, cancel := context.WithCancel(t.Context())
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		all.Drain(ctx, time.Millisecond)
+	}()
+	for i := range uint64(5) { // each must go out although the other's flush never ends
+		all.AsyncRecord(results()[0])
+		wait(t, "the record to arrive", func() bool { return all.Stats()[0].Delivered == i+1 })
+	}
+	cancel()
+	<-drained
+	_ = all.Close(ctx) // it hangs, as it should
+}
+
+func TestFramesAreBuiltForThoseWhoAskOnly(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		types           []string
+		encrypted       bool
+		noPlain, sealed bool
+	}{
+		{[]string{"datar"}, true, true, false},
+		{[]string{"kafka"}, false, false, false},
+		{[]string{"kafka", "datar"}, true, true, true},
+		{[]string{"kafka", "kinesis"}, true, false, true},
+		{[]string{"pubsub"}, true, false, false},
+	} {
+		f := framingOf(RecorderOptions{Types: tc.types, Kafka: config.Kafka{Encrypted: tc.encrypted, EncryptionKey: "k"}})
+		if f.NoPlain != tc.noPlain || f.Sealed != tc.sealed || (f.Key != recorder.NewKey("k")) == tc.sealed {
+			t.Errorf("%v, encrypted %v: %+v", tc.types, tc.encrypted, f)
+		}
+	}
+}
+
+func TestWhatIsWrongWithAStreamStopsTheStart(t *testing.T) {
+	for _, name := range []string{"AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"} {
+		t.Setenv(name, "")
+	}
+	t.Setenv("AWS_CONFIG_FILE", t.TempDir()+"/none")
+	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", t.TempDir()+"/none")
+	for _, tc := range []struct {
+		name string
+		o    RecorderOptions
+		want string
+	}{
+		{"no certificate", RecorderOptions{Types: []string{"kafka"}, Kafka: config.Kafka{Brokers: "a:1", CertFile: "/none", KeyFile: "/none"}}, "recorder kafka: client certificate"},
+		{"half a certificate", RecorderOptions{Types: []string{"pubsub", "kafka"}, Kafka: config.Kafka{Brokers: "a:1", KeyFile: "/none"}}, "recorder kafka: a client certificate needs both"},
+		{"a broker", RecorderOptions{Types: []string{"kafka"}, Kafka: config.Kafka{Brokers: "a:b"}}, `recorder kafka: broker "a:b" is not host:port`},
+		{"no region", RecorderOptions{Types: []string{"kinesis"}}, "recorder kinesis: no AWS region"},
+		{"no key file", RecorderOptions{Types: []string{"pubsub"}, PubSub: config.PubSub{KeyFile: "/none"}}, "recorder pubsub: key file"},
+	} {
+		tc.o.Enabled, tc.o.Logger = true, slog.New(slog.DiscardHandler)
+		if _, err := NewDataRecorder(t.Context(), tc.o); err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: error is %v", tc.name, err)
+		}
+	}
+}
+
+func wait(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	deadline := time.After(10 * time.Second)
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-deadline:
+			t.Fatalf("waited in vain for %s", what)
+		case <-tick.C:
+		}
+	}
+}
+
+// BenchmarkFanOut is what recording adds to an evaluation in the request's goroutine, and what encoding takes outside it.
+func BenchmarkFanOut(b *testing.B) {
+	r := &eval.Result{
+		Request: eval.Request{FlagID: 1, EntityID: "user-1001", EntityType: "user", EntityContext: map[string]any{"country": "FR", "age": json.Number("30"), "plan": "pro"}},
+		FlagID:  1, FlagKey: "checkout-button", FlagSnapshotID: 3, FlagTags: []string{"web"}, SegmentID: 4, VariantID: 5, VariantKey: "on",
+		VariantAttachment: entity.Attachment{"color": "#1f6feb"}, Reason: eval.Matched, DataRecordsEnabled: true, Timestamp: time.Now(),
+	}
+	for _, tc := range []struct {
+		name       string
+		transports []recorder.Transport
+	}{
+		{"none", nil},
+		{"one dead", []recorder.Transport{&memory{down: true}}},
+		{"three dead", []recorder.Transport{&memory{down: true}, &memory{down: true}, &memory{down: true}}},
+	} {
+		b.Run("record/"+tc.name, func(b *testing.B) {
+			all := streams(recorder.Framing{}, tc.transports...)
+			all.Start()
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					all.AsyncRecord(r)
+				}
+			})
+			ctx, cancel := context.WithCancel(b.Context())
+			cancel()
+			_ = all.Close(ctx)
+		})
+	}
+	b.Run("encode", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := newRecord(r, &recorder.Framing{}).Frame(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
