@@ -22,6 +22,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/pkg/evalcache"
+	"github.com/flagr-datar/flagr-datar/pkg/fastpath"
 	"github.com/flagr-datar/flagr-datar/pkg/handler"
 	"github.com/flagr-datar/flagr-datar/pkg/notification"
 	"github.com/flagr-datar/flagr-datar/pkg/store"
@@ -54,6 +55,7 @@ type App struct {
 	cache     *evalcache.Cache
 	recorders *handler.DataRecorders
 	handler   *handler.Handler
+	evaluator fastpath.Evaluator    // nil when every evaluation takes the generated way
 	webhook   *notification.Webhook // nil when switched off
 
 	cleanups []cleanup
@@ -192,13 +194,17 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 	if c.Log.Evaluations && c.Log.EvaluationsPerSecond > 0 && a.logger.Enabled(ctx, slog.LevelInfo) {
 		observers = append(observers, eval.NewLog(a.logger, c.Log.EvaluationsPerSecond).Observe)
 	}
+	service := eval.NewService(a.cache, recorder, eval.Options{
+		DebugEnabled:      c.Eval.DebugEnabled,
+		BatchSize:         c.Eval.BatchSize,
+		ExposureBatchSize: c.Exposure.BatchSize,
+		Observe:           observeAll(observers),
+	})
+	if !c.InjectedContext.Enabled { // which only the generated way does
+		a.evaluator = service
+	}
 	handlerOptions := handler.Options{
-		Eval: eval.NewService(a.cache, recorder, eval.Options{
-			DebugEnabled:      c.Eval.DebugEnabled,
-			BatchSize:         c.Eval.BatchSize,
-			ExposureBatchSize: c.Exposure.BatchSize,
-			Observe:           observeAll(observers),
-		}),
+		Eval:             service,
 		Snapshots:        a.cache,
 		MaxGetQueryBytes: c.Eval.GetMaxURLBytes,
 		Actor:            web.Actor(a.edge.jwt, c.HeaderAuth, c.CookieAuth),
@@ -260,6 +266,9 @@ func documentation(options ...docui.Option) func(http.Handler) http.Handler {
 
 // Handler wraps the generated API's handler in what happens to every request.
 func (a *App) Handler(api http.Handler) http.Handler {
+	if a.evaluator != nil {
+		api = fastpath.New(a.evaluator, a.edge.basePath, api)
+	}
 	return a.edge.handler(api)
 }
 

@@ -44,7 +44,7 @@ func compileConstraint(c *entity.Constraint) condition {
 }
 
 // holds tells whether the condition is true. Its second result is false when the condition cannot be evaluated.
-func (c *condition) holds(context map[string]any) (holds, ok bool) {
+func (c *condition) holds(context properties) (holds, ok bool) {
 	if c.root == nil {
 		return false, false
 	}
@@ -52,8 +52,8 @@ func (c *condition) holds(context map[string]any) (holds, ok bool) {
 	return v.truth, v.kind == boolean
 }
 
-// reason tells a person why holds could not evaluate the condition.
-func (c *condition) reason(context map[string]any) string {
+// reason tells a person why holds could not evaluate the condition. The context must be decoded.
+func (c *condition) reason(context properties) string {
 	switch {
 	case c.err != nil:
 		return c.err.Error()
@@ -99,9 +99,9 @@ func truth(b bool) value { return value{kind: boolean, truth: b} }
 
 // node is a part of a compiled constraint. Nodes never change.
 type node interface {
-	resolve(context map[string]any) value
-	// explain tells why resolve gave an invalid value; it is empty when resolve did not.
-	explain(context map[string]any) string
+	resolve(context properties) value
+	// explain tells why resolve gave an invalid value; it is empty when resolve did not. The context must be decoded.
+	explain(context properties) string
 }
 
 func compileNode(expr conditions.Expr) (node, error) {
@@ -158,8 +158,8 @@ func compileBinary(e *conditions.BinaryExpr) (node, error) {
 // constant is a value written in the constraint.
 type constant struct{ value value }
 
-func (c *constant) resolve(map[string]any) value  { return c.value }
-func (c *constant) explain(map[string]any) string { return "" }
+func (c *constant) resolve(properties) value  { return c.value }
+func (c *constant) explain(properties) string { return "" }
 
 // property is a value of the entity context.
 type property struct {
@@ -167,18 +167,21 @@ type property struct {
 	path []string
 }
 
-func (p *property) lookup(context map[string]any) (raw any, ok bool) {
-	last := len(p.path) - 1
+func (p *property) lookup(context properties) (raw any, ok bool) {
+	last, values := len(p.path)-1, context.values
 	for _, name := range p.path[:last] {
-		if context, ok = context[name].(map[string]any); !ok {
+		if values, ok = values[name].(map[string]any); !ok {
 			return nil, false
 		}
 	}
-	raw, ok = context[p.path[last]]
+	raw, ok = values[p.path[last]]
 	return raw, ok
 }
 
-func (p *property) resolve(context map[string]any) value {
+func (p *property) resolve(context properties) value {
+	if context.object != nil {
+		return context.object.resolve(p)
+	}
 	raw, ok := p.lookup(context)
 	if !ok {
 		return value{}
@@ -203,7 +206,7 @@ func (p *property) resolve(context map[string]any) value {
 	}
 }
 
-func (p *property) explain(context map[string]any) string {
+func (p *property) explain(context properties) string {
 	raw, ok := p.lookup(context)
 	switch {
 	case !ok:
@@ -307,7 +310,7 @@ type binary struct {
 	broken      bool           // that literal is no pattern
 }
 
-func (b *binary) resolve(context map[string]any) value {
+func (b *binary) resolve(context properties) value {
 	l := b.left.resolve(context)
 	if l.kind == invalid {
 		return value{}
@@ -387,7 +390,7 @@ func (b *binary) match(l, r *value) value {
 	return truth(pattern.MatchString(l.text))
 }
 
-func (b *binary) explain(context map[string]any) string {
+func (b *binary) explain(context properties) string {
 	if reason := b.left.explain(context); reason != "" {
 		return reason
 	}

@@ -3,7 +3,10 @@ package eval
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -24,7 +27,7 @@ const (
 
 func ours(c *entity.Constraint, context map[string]any) outcome {
 	compiled := compileConstraint(c)
-	result, ok := compiled.holds(context)
+	result, ok := compiled.holds(properties{values: context})
 	return toOutcome(result, ok)
 }
 
@@ -49,7 +52,7 @@ func library(t testing.TB, expr conditions.Expr, context map[string]any) outcome
 	for _, name := range expr.Args() {
 		// The library knows no nested objects; it gets what the path leads to.
 		p := property{name: name, path: strings.Split(name, ".")}
-		if raw, ok := p.lookup(context); ok {
+		if raw, ok := p.lookup(properties{values: context}); ok {
 			args[name] = raw
 		}
 	}
@@ -99,9 +102,32 @@ func compareWithLibrary(t testing.TB, c *entity.Constraint, context map[string]a
 		t.Errorf("%s on %#v: %s, the library says %s", expr, context, got, want)
 	}
 	compiled := compileConstraint(c)
-	if reason := compiled.reason(context); (reason != "") != (got == errors) && compiled.err == nil {
+	if object := objectOf(context); object != nil {
+		result, ok := compiled.holds(properties{object: object})
+		if asText := toOutcome(result, ok); asText != got {
+			t.Errorf("%s on %#v: %s, as JSON text %s", expr, context, got, asText)
+		}
+	}
+	if reason := compiled.reason(properties{values: context}); (reason != "") != (got == errors) && compiled.err == nil {
 		t.Errorf("%s on %#v: outcome %s has the reason %q", expr, context, got, reason)
 	}
+}
+
+// objectOf gives a context as an Object, or nil if it is not like decoded JSON.
+func objectOf(context map[string]any) *Object {
+	text, err := encode(context)
+	if err != nil || !reflect.DeepEqual(decodeText(string(text)), any(context)) {
+		return nil
+	}
+	o := &Object{JSON: string(text)}
+	for _, name := range slices.Sorted(maps.Keys(context)) {
+		member, err := encode(context[name])
+		if err != nil {
+			return nil
+		}
+		o.Members = append(o.Members, Member{Name: name, Value: string(member)})
+	}
+	return o
 }
 
 var (

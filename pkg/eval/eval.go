@@ -25,8 +25,8 @@ type Request struct {
 	// EntityID decides the bucket. When it is empty, an id is made up.
 	EntityID   string
 	EntityType string
-	// EntityContext is decoded JSON with json.Number for numbers. Only a map[string]any can match constraints. It must
-	// not change any more once it was passed in: results keep it.
+	// EntityContext is decoded JSON with json.Number for numbers, or an *Object. Only that and a map[string]any can match
+	// constraints. It must not change any more once it was passed in: results keep it.
 	EntityContext any
 	// EnableDebug asks for Result.SegmentLogs.
 	EnableDebug bool
@@ -117,6 +117,9 @@ type Result struct {
 	Message string
 	// SegmentLogs has one entry for each segment that was tried. It is nil unless debugging.
 	SegmentLogs []SegmentLog
+
+	flag  *flag  // that was found, for AppendJSON; nil if there was none, and for exposures
+	given *share // when Matched
 }
 
 // SegmentLog explains, for a person, what happened in one segment.

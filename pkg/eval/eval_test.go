@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"gorm.io/gorm"
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
@@ -20,6 +21,9 @@ import (
 )
 
 var noon = time.Date(2024, 5, 6, 14, 0, 0, 0, time.FixedZone("CEST", 2*60*60))
+
+// ignoreUnexported leaves out what results keep for AppendJSON.
+var ignoreUnexported = cmpopts.IgnoreUnexported(eval.Result{})
 
 // fixture is a service over some flags that notes what it records.
 type fixture struct {
@@ -135,7 +139,7 @@ func TestLookup(t *testing.T) {
 					Request: eval.Request{FlagID: test.id, FlagKey: test.key, EntityID: "e"}, FlagID: test.id, FlagKey: test.key,
 					Reason: eval.FlagNotFound, Timestamp: noon.UTC(), Message: fmt.Sprintf("flagID %d not found or deleted", test.id),
 				}
-				if diff := cmp.Diff(want, got); diff != "" {
+				if diff := cmp.Diff(want, got, ignoreUnexported); diff != "" {
 					t.Errorf("(-want +got):\n%s", diff)
 				}
 				return
@@ -173,7 +177,7 @@ func TestBlankResults(t *testing.T) {
 			test.want.Request = eval.Request{FlagKey: test.flag.Key, EntityType: "user", EnableDebug: true} // no entity id made up, no entity type replaced
 			test.want.Timestamp, test.want.DataRecordsEnabled = noon.UTC(), true
 			got := setup(t, test.flag).Evaluate(t.Context(), test.want.Request)
-			if diff := cmp.Diff(&test.want, got); diff != "" {
+			if diff := cmp.Diff(&test.want, got, ignoreUnexported); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
@@ -347,7 +351,7 @@ func TestMatchedResult(t *testing.T) {
 		Request: request, FlagID: 1, FlagKey: "flag-1", FlagSnapshotID: 101, FlagTags: []string{"b", "a"}, SegmentID: 6, VariantID: 12, VariantKey: "treatment",
 		VariantAttachment: entity.Attachment{"color": "blue"}, Reason: eval.Matched, DataRecordsEnabled: true, Timestamp: noon.UTC(),
 	}
-	if diff := cmp.Diff(want, f.Evaluate(t.Context(), request)); diff != "" {
+	if diff := cmp.Diff(want, f.Evaluate(t.Context(), request), ignoreUnexported); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

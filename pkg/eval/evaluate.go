@@ -19,6 +19,7 @@ func (f *flag) evaluate(result *Result, debug bool) {
 	result.FlagID, result.FlagKey = f.id, f.source.Key
 	result.FlagSnapshotID = int64(f.source.SnapshotID)
 	result.FlagTags = f.tags
+	result.flag = f
 	result.DataRecordsEnabled = f.source.DataRecordsEnabled
 	if f.blank != 0 {
 		result.Reason, result.Message = f.blank, f.message
@@ -31,7 +32,10 @@ func (f *flag) evaluate(result *Result, debug bool) {
 		result.Request.EntityID = "randomly_generated_" + strconv.FormatInt(int64(rand.Int32()), 10)
 	}
 	result.Reason = NoMatch
-	context, isObject := result.Request.EntityContext.(map[string]any)
+	context, isObject := propertiesOf(result.Request.EntityContext)
+	if debug {
+		context = context.decoded()
+	}
 	for i := range f.segments {
 		s := &f.segments[i]
 		matched := s.matches(context, isObject)
@@ -44,6 +48,7 @@ func (f *flag) evaluate(result *Result, debug bool) {
 		}
 		if given != nil {
 			result.Reason = Matched
+			result.given = given
 			result.SegmentID = s.id
 			result.VariantID = int64(given.variant.ID)
 			result.VariantKey = given.variant.Key
@@ -66,7 +71,7 @@ func (f *flag) bucket(entityID string) int {
 }
 
 // matches tells whether all constraints hold. One that cannot be evaluated does not.
-func (s *segment) matches(context map[string]any, isObject bool) bool {
+func (s *segment) matches(context properties, isObject bool) bool {
 	if len(s.conditions) == 0 {
 		return true
 	}
@@ -104,7 +109,7 @@ func (s *segment) rollOut(bucket int) *share {
 }
 
 // explain tells a person what happened to an entity in the segment.
-func (s *segment) explain(context map[string]any, isObject bool, bucket int) string {
+func (s *segment) explain(context properties, isObject bool, bucket int) string {
 	if len(s.conditions) > 0 && !isObject {
 		return "no match: the segment has constraints, and entityContext is not an object"
 	}

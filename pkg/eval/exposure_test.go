@@ -114,7 +114,7 @@ func TestWhatIsRecordedOfExposures(t *testing.T) {
 			Request: eval.Request{FlagID: 1, FlagKey: "first", EntityID: "c", EntityType: "user"},
 		},
 	}
-	if diff := cmp.Diff(want, c.recorded); diff != "" {
+	if diff := cmp.Diff(want, c.recorded, ignoreUnexported); diff != "" {
 		t.Errorf("recorded (-want +got):\n%s", diff)
 	}
 

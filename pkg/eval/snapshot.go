@@ -40,6 +40,8 @@ type flag struct {
 	// blank and message are set when the flag gives every entity the same blank result.
 	blank   Reason
 	message string
+	// json are the members of an evalResult that name the flag, each with a comma behind it.
+	json string
 }
 
 type segment struct {
@@ -53,6 +55,7 @@ type segment struct {
 type share struct {
 	bound   int // exclusive
 	variant *entity.Variant
+	json    string // the members of an evalResult that name the variant, each with a comma before it
 }
 
 // Compile prepares flags, which it keeps: they must not change afterwards. It never fails: a constraint that does not
@@ -98,9 +101,15 @@ func (s *Snapshot) compileFlag(source *entity.Flag) *flag {
 	case len(source.Segments) == 0:
 		f.blank, f.message = NoSegments, "flagID "+decimal+" has no segments"
 	}
-	variants := make(map[uint]*entity.Variant, len(source.Variants))
+	f.json = string(appendFlag(nil, f.id, source.Key, int64(source.SnapshotID), f.tags))
+	variants := make(map[uint]variant, len(source.Variants))
 	for i := range source.Variants {
-		variants[source.Variants[i].ID] = &source.Variants[i]
+		v := &source.Variants[i]
+		encoded, err := variantJSON(v)
+		if err != nil {
+			s.problems = append(s.problems, fmt.Errorf("flag %d (%s): attachment of variant %d: %w", source.ID, source.Key, v.ID, err))
+		}
+		variants[v.ID] = variant{v, encoded}
 	}
 	for _, segment := range sorted(source.Segments, func(a, b *entity.Segment) int {
 		return cmp.Or(cmp.Compare(a.Rank, b.Rank), cmp.Compare(a.ID, b.ID))
@@ -110,7 +119,7 @@ func (s *Snapshot) compileFlag(source *entity.Flag) *flag {
 	return f
 }
 
-func (s *Snapshot) compileSegment(f *entity.Flag, source *entity.Segment, variants map[uint]*entity.Variant) segment {
+func (s *Snapshot) compileSegment(f *entity.Flag, source *entity.Segment, variants map[uint]variant) segment {
 	compiled := segment{id: int64(source.ID), rolloutPercent: int(min(source.RolloutPercent, maxPercent))}
 	problem := func(format string, args ...any) {
 		s.problems = append(s.problems, fmt.Errorf("flag %d (%s), segment %d: %w", f.ID, f.Key, source.ID, fmt.Errorf(format, args...)))
@@ -124,14 +133,33 @@ func (s *Snapshot) compileSegment(f *entity.Flag, source *entity.Segment, varian
 	}
 	bound := 0
 	for _, d := range sorted(source.Distributions, func(a, b *entity.Distribution) int { return cmp.Compare(a.VariantID, b.VariantID) }) {
-		variant := variants[d.VariantID]
-		if variant == nil && d.Percent > 0 {
+		v := variants[d.VariantID]
+		if v.Variant == nil && d.Percent > 0 {
 			problem("distribution %d gives nothing: variant %d is not one of the flag", d.ID, d.VariantID)
 		}
 		bound += int(min(d.Percent, maxPercent)) * bucketsPerPercent
-		compiled.shares = append(compiled.shares, share{bound: bound, variant: variant})
+		compiled.shares = append(compiled.shares, share{bound: bound, variant: v.Variant, json: v.json})
 	}
 	return compiled
+}
+
+// variant is an entity.Variant with its JSON of a share.
+type variant struct {
+	*entity.Variant
+	json string
+}
+
+// variantJSON writes an attachment that cannot be encoded as null.
+func variantJSON(v *entity.Variant) (string, error) {
+	attachment, err := encode(v.Attachment)
+	if err != nil {
+		attachment = []byte("null")
+	}
+	b := append([]byte(`,"variantAttachment":`), attachment...)
+	b = append(b, ',')
+	b = appendNumber(b, "variantID", int64(v.ID))
+	b = appendText(b, "variantKey", v.Key)
+	return string(b[:len(b)-1]), err
 }
 
 // sorted returns pointers to the items of s in order, leaving s as it is.

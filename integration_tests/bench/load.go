@@ -1,0 +1,184 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// load sends one request again and again over connections that stay open. It does less for a request than an
+// http.Client, because it shares the machine with the server that it measures.
+type load struct {
+	request     []byte
+	connections []*connection
+	size        int // of the body of an answer
+}
+
+type connection struct {
+	net.Conn
+	reader *bufio.Reader
+}
+
+// newLoad connects and sends the request once, which must be answered with 200.
+func newLoad(target string, body []byte, connections int) (*load, error) {
+	u, err := url.Parse(target)
+	if err != nil {
+		return nil, err
+	}
+	var request bytes.Buffer
+	fmt.Fprintf(&request, "POST %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: bench\r\nContent-Type: application/json\r\nAccept: application/json\r\nContent-Length: %d\r\n\r\n",
+		u.RequestURI(), u.Host, len(body))
+	request.Write(body)
+	l := &load{request: request.Bytes()}
+	for range connections {
+		c, err := net.Dial("tcp", u.Host) //nolint:noctx // the servers are on this machine
+		if err != nil {
+			return nil, err
+		}
+		l.connections = append(l.connections, &connection{Conn: c, reader: bufio.NewReaderSize(c, 1<<16)})
+	}
+	l.size, err = l.connections[0].exchange(l.request)
+	return l, err
+}
+
+// run sends n requests over all connections and reads their answers.
+func (l *load) run(n int) error {
+	var left atomic.Int64
+	left.Store(int64(n))
+	errs := make([]error, len(l.connections))
+	var group sync.WaitGroup
+	for i, c := range l.connections {
+		group.Go(func() {
+			for errs[i] == nil && left.Add(-1) >= 0 {
+				_, errs[i] = c.exchange(l.request)
+			}
+		})
+	}
+	group.Wait()
+	return errors.Join(errs...)
+}
+
+// exchange sends a request and reads the answer. It returns the length of the body.
+func (c *connection) exchange(request []byte) (int, error) {
+	if _, err := c.Write(request); err != nil {
+		return 0, err
+	}
+	response, err := http.ReadResponse(c.reader, nil)
+	if err != nil {
+		return 0, err
+	}
+	n, err := io.Copy(io.Discard, response.Body)
+	if err != nil {
+		return 0, err
+	}
+	if response.StatusCode != http.StatusOK {
+		return 0, fmt.Errorf("the answer is %s", response.Status)
+	}
+	return int(n), response.Body.Close()
+}
+
+type object = map[string]any
+
+// flagKey names the flag that is evaluated: 3 variants, 2 segments, each with one constraint.
+const flagKey = "bench"
+
+// createFlag creates the flag and waits until evaluation knows it.
+func createFlag(api string) error {
+	f, err := send(api+"/flags", http.MethodPost, object{"key": flagKey, "description": "for the benchmark"})
+	if err != nil {
+		return err
+	}
+	path := fmt.Sprintf("%s/flags/%v", api, f["id"])
+	var distributions []object
+	for i, percent := range []int{34, 33, 33} {
+		key := fmt.Sprintf("variant_%c", 'a'+i)
+		v, err := send(path+"/variants", http.MethodPost, object{"key": key, "attachment": object{"color": "#1f6feb", "size": i}})
+		if err != nil {
+			return err
+		}
+		distributions = append(distributions, object{"variantID": v["id"], "variantKey": key, "percent": percent})
+	}
+	for _, constraint := range []object{
+		{"property": "country", "operator": "EQ", "value": `"DE"`},
+		{"property": "age", "operator": "GTE", "value": "18"},
+	} {
+		s, err := send(path+"/segments", http.MethodPost, object{"description": "segment", "rolloutPercent": 100})
+		if err != nil {
+			return err
+		}
+		segment := fmt.Sprintf("%s/segments/%v", path, s["id"])
+		if _, err := send(segment+"/constraints", http.MethodPost, constraint); err != nil {
+			return err
+		}
+		if _, err := send(segment+"/distributions", http.MethodPut, object{"distributions": distributions}); err != nil {
+			return err
+		}
+	}
+	if _, err := send(path, http.MethodPut, object{"dataRecordsEnabled": true}); err != nil {
+		return err
+	}
+	if _, err := send(path+"/enabled", http.MethodPut, object{"enabled": true}); err != nil {
+		return err
+	}
+	return poll("the flag to be evaluated", func() bool {
+		result, err := send(api+"/evaluation", http.MethodPost, json.RawMessage(singleBody()))
+		variant, _ := result["variantKey"].(string)
+		return err == nil && strings.HasPrefix(variant, "variant_")
+	})
+}
+
+// singleBody asks for one entity, which the second segment matches.
+func singleBody() []byte {
+	return []byte(`{"entityID":"user-1001","entityType":"user","entityContext":{"age":30,"country":"FR"},"flagKey":"` + flagKey + `"}`)
+}
+
+// batchBody asks for n entities, half of which the first segment matches.
+func batchBody(n int) []byte {
+	var b bytes.Buffer
+	b.WriteString(`{"entities":[`)
+	for i := range n {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		country := [...]string{"FR", "DE"}[i%2]
+		fmt.Fprintf(&b, `{"entityID":"user-%d","entityType":"user","entityContext":{"age":%d,"country":"%s"}}`, 1000+i, 20+i%50, country)
+	}
+	b.WriteString(`],"flagKeys":["` + flagKey + `"]}`)
+	return b.Bytes()
+}
+
+// send sends JSON and returns the answer, which must be 200, if it is an object.
+func send(target, method string, body any) (object, error) {
+	encoded, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	request, err := http.NewRequest(method, target, bytes.NewReader(encoded)) //nolint:noctx // the servers are on this machine
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(response.Body)
+	if err := errors.Join(err, response.Body.Close()); err != nil {
+		return nil, err
+	}
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s %s: %s: %s", method, target, response.Status, text)
+	}
+	var decoded object
+	_ = json.Unmarshal(text, &decoded) // lists are of no interest here
+	return decoded, nil
+}

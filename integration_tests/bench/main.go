@@ -1,0 +1,197 @@
+// Command bench measures what an evaluation costs the server: its CPU time per request, beside that of a bare net/http
+// server that reads the body and writes a constant of the same size. Servers take turns in short rounds under the same
+// load, so that what else the machine does hits all of them. docs/benchmarks.md tells how to read the figures.
+//
+// It reads CPU times from /proc, so it runs on Linux only.
+package main
+
+import (
+	"cmp"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"slices"
+	"text/tabwriter"
+	"time"
+)
+
+// What the issue of a slow evaluation is judged by; the last column of the report.
+const (
+	wantRatio        = 1.35
+	wantPerEvalMicro = 0.8
+)
+
+// batchSize is how many entities a batch has.
+const batchSize = 500
+
+type options struct {
+	server      string
+	rounds      int
+	requests    int
+	batches     int
+	connections int
+	refresh     bool
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.server, "server", "bin/flagr-server", "the binary to measure")
+	flag.IntVar(&o.rounds, "rounds", 9, "rounds; figures are medians over them")
+	flag.IntVar(&o.requests, "requests", 30_000, "single evaluations of one server in one round")
+	flag.IntVar(&o.batches, "batches", 1_000, "batches of one server in one round")
+	flag.IntVar(&o.connections, "connections", 8, "connections, each with one request at a time")
+	flag.BoolVar(&o.refresh, "refresh", true, "measure also how evaluation fares while 10,000 flags are reloaded")
+	bare := flag.Int("bare", -1, "be the bare server, with answers of this many bytes (used by the command itself)")
+	flag.Parse()
+
+	var err error
+	if *bare >= 0 {
+		err = serveBare(*bare)
+	} else {
+		err = run(o, os.Stdout)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// target is one server under one kind of request.
+type target struct {
+	name    string
+	process *process
+	load    *load
+	// perRequest is how many evaluations a request asks for.
+	perRequest int
+	requests   int
+	micros     []float64 // CPU time per request of each round
+}
+
+func run(o options, out io.Writer) (err error) {
+	dir, err := os.MkdirTemp("", "flagr-bench")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	var running fleet
+	defer func() { running.stop() }()
+
+	var singles, batches []*target
+	size := 0 // of one answer
+	for _, kind := range []struct {
+		name string
+		env  []string
+	}{
+		{"recording off", []string{"FLAGR_RECORDER_ENABLED=false"}},
+		{"recording on", nil},
+		{"recording on, access log off", []string{"FLAGR_MIDDLEWARE_VERBOSE_LOGGER_ENABLED=false"}},
+	} {
+		p, err := running.startFlagr(o.server, dir, kind.env...)
+		if err != nil {
+			return err
+		}
+		if err := createFlag(p.url); err != nil {
+			return err
+		}
+		single, err := newLoad(p.url+"/evaluation", singleBody(), o.connections)
+		if err != nil {
+			return err
+		}
+		size = single.size
+		singles = append(singles, &target{name: kind.name, process: p, load: single, perRequest: 1, requests: o.requests})
+		batch, err := newLoad(p.url+"/evaluation/batch", batchBody(batchSize), o.connections)
+		if err != nil {
+			return err
+		}
+		batches = append(batches, &target{name: kind.name, process: p, load: batch, perRequest: batchSize, requests: o.batches})
+	}
+	bareProcess, err := running.startBare(size)
+	if err != nil {
+		return err
+	}
+	bareLoad, err := newLoad(bareProcess.url, singleBody(), o.connections)
+	if err != nil {
+		return err
+	}
+	bare := &target{name: "bare server", process: bareProcess, load: bareLoad, perRequest: 1, requests: o.requests}
+	singles = slices.Insert(singles, 0, bare)
+
+	for round := range o.rounds + 1 {
+		for _, group := range [][]*target{singles, batches} {
+			for i := range group {
+				// Everyone takes every place, and the first round only warms up.
+				t := group[(i+round)%len(group)]
+				micros, err := t.measure()
+				if err != nil {
+					return fmt.Errorf("%s: %w", t.name, err)
+				}
+				if round > 0 {
+					t.micros = append(t.micros, micros)
+				}
+			}
+		}
+	}
+
+	fmt.Fprintf(out, "%d rounds, %d connections, %s, %d CPUs, %s/%s, %s\n\n", o.rounds, o.connections, runtime.Version(), runtime.NumCPU(),
+		runtime.GOOS, runtime.GOARCH, time.Now().UTC().Format(time.DateOnly))
+	if err := report(out, bare, singles, batches); err != nil {
+		return err
+	}
+	if !o.refresh {
+		return nil
+	}
+	running.stop()
+	return measureRefresh(o, dir, out)
+}
+
+// measure sends one round of requests and returns the server's CPU time for each of them, in microseconds.
+func (t *target) measure() (float64, error) {
+	before, err := t.process.cpu()
+	if err != nil {
+		return 0, err
+	}
+	if err := t.load.run(t.requests); err != nil {
+		return 0, err
+	}
+	after, err := t.process.cpu()
+	if err != nil {
+		return 0, err
+	}
+	return float64(after-before) / float64(time.Microsecond) / float64(t.requests), nil
+}
+
+func report(out io.Writer, bare *target, singles, batches []*target) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	_, _ = fmt.Fprintln(w, "POST /evaluation\tCPU µs/request\tlowest\thighest\tratio to bare\twanted\t")
+	for _, t := range singles {
+		ratios := make([]float64, len(t.micros))
+		for i := range ratios {
+			ratios[i] = t.micros[i] / bare.micros[i]
+		}
+		_, _ = fmt.Fprintf(w, "%s\t%.1f\t%.1f\t%.1f\t%.2f\t%s\t\n", t.name, median(t.micros), slices.Min(t.micros), slices.Max(t.micros),
+			median(ratios), verdict(median(ratios), wantRatio))
+	}
+	_, _ = fmt.Fprintf(w, "\t\t\t\t\t\t\nbatch of %d\tCPU µs/evaluation\tlowest\thighest\t\twanted\t\n", batchSize)
+	for _, t := range batches {
+		per := make([]float64, len(t.micros))
+		for i := range per {
+			per[i] = t.micros[i] / float64(t.perRequest)
+		}
+		_, _ = fmt.Fprintf(w, "%s\t%.2f\t%.2f\t%.2f\t\t%s\t\n", t.name, median(per), slices.Min(per), slices.Max(per), verdict(median(per), wantPerEvalMicro))
+	}
+	return w.Flush()
+}
+
+func verdict(got, want float64) string {
+	if got <= want {
+		return fmt.Sprintf("at most %.2f: yes", want)
+	}
+	return fmt.Sprintf("at most %.2f: NO", want)
+}
+
+func median[T cmp.Ordered](values []T) T {
+	sorted := slices.Sorted(slices.Values(values))
+	return sorted[len(sorted)/2]
+}

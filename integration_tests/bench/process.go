@@ -1,0 +1,190 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// startDeadline is far beyond what a server needs to come up.
+const startDeadline = 30 * time.Second
+
+// process is a running server.
+type process struct {
+	cmd *exec.Cmd
+	url string // where requests go: up to and with /api/v1, unless it is the bare server
+}
+
+// fleet is all servers of a run.
+type fleet []*process
+
+// stop ends all servers and waits for them.
+func (f *fleet) stop() {
+	for _, p := range *f {
+		_ = p.cmd.Process.Signal(syscall.SIGTERM) // fails only if it has ended
+	}
+	for _, p := range *f {
+		_ = p.cmd.Wait() // nothing depends on how it ended
+	}
+	*f = nil
+}
+
+// startFlagr starts a server with its settings at their defaults, but for Datar, which is on, and for env. Its log goes to
+// a file, as it would in an installation.
+func (f *fleet) startFlagr(binary, dir string, env ...string) (*process, error) {
+	own, err := os.MkdirTemp(dir, "server")
+	if err != nil {
+		return nil, err
+	}
+	if binary, err = filepath.Abs(binary); err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(binary) //nolint:noctx // stop ends it
+	cmd.Dir = own
+	cmd.Env = append([]string{
+		"HOST=127.0.0.1", "PORT=0",
+		"FLAGR_DB_DBCONNECTION_DEBUG=false",
+		"FLAGR_EVALCACHE_REFRESHINTERVAL=500ms",
+		"FLAGR_RECORDER_ENABLED=true", "FLAGR_RECORDER_TYPE=datar",
+	}, env...)
+	logPath := filepath.Join(own, "log")
+	log, err := os.Create(logPath)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = log.Close() }() // the server has its own
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	p := &process{cmd: cmd}
+	*f = append(*f, p)
+	serving := regexp.MustCompile(`Serving flagr at (http://[0-9.:]+)`)
+	err = poll("the server to answer", func() bool {
+		text, err := os.ReadFile(logPath)
+		match := serving.FindSubmatch(text)
+		if err != nil || match == nil {
+			return false
+		}
+		p.url = string(match[1]) + "/api/v1"
+		response, err := http.Get(p.url + "/health") //nolint:noctx // poll has a deadline
+		return err == nil && response.Body.Close() == nil && response.StatusCode == http.StatusOK
+	})
+	if err != nil {
+		text, _ := os.ReadFile(logPath)
+		return nil, fmt.Errorf("%w; its log:\n%s", err, text)
+	}
+	return p, nil
+}
+
+// startBare starts this command again as the bare server.
+func (f *fleet) startBare(size int) (*process, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(self, "-bare", strconv.Itoa(size)) //nolint:noctx // stop ends it
+	cmd.Stderr = os.Stderr
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	p := &process{cmd: cmd}
+	*f = append(*f, p)
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	if err != nil {
+		return nil, fmt.Errorf("the bare server did not say where it listens: %w", err)
+	}
+	p.url = strings.TrimSpace(line)
+	return p, nil
+}
+
+// serveBare does the least that a server for evaluations could do: it reads the body and answers with a constant.
+func serveBare(size int) error {
+	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it serves until the process ends
+	if err != nil {
+		return err
+	}
+	fmt.Printf("http://%s/\n", listener.Addr())
+	answer := bytes.Repeat([]byte{'x'}, size)
+	return http.Serve(listener, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { //nolint:gosec // only this command is its client
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			return
+		}
+		rw.Header().Set("Content-Type", "application/json")
+		_, _ = rw.Write(answer) // fails only when the client is gone
+	}))
+}
+
+// ticksPerSecond is the unit of CPU times in /proc, the same on every Linux that Go runs on.
+const ticksPerSecond = 100
+
+// cpu is the CPU time, user and system, that the process has used so far.
+func (p *process) cpu() (time.Duration, error) {
+	stat, err := p.proc("stat")
+	if err != nil {
+		return 0, err
+	}
+	// The command's name is in parentheses and may contain anything.
+	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
+	const utime, stime = 14 - 3, 15 - 3 // proc(5) counts from 1 and has two fields before
+	if len(fields) <= stime {
+		return 0, errors.New("/proc/PID/stat is not as expected")
+	}
+	ticks := 0
+	for _, field := range []string{fields[utime], fields[stime]} {
+		n, err := strconv.Atoi(field)
+		if err != nil {
+			return 0, err
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * time.Second / ticksPerSecond, nil
+}
+
+// resident is how much memory the process has now, in bytes.
+func (p *process) resident() (int64, error) {
+	status, err := p.proc("status")
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(status, "VmRSS:")
+	fields := strings.Fields(rest)
+	if len(fields) == 0 {
+		return 0, errors.New("/proc/PID/status has no VmRSS")
+	}
+	kib, err := strconv.ParseInt(fields[0], 10, 64)
+	return kib << 10, err
+}
+
+func (p *process) proc(name string) (string, error) {
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.cmd.Process.Pid), name))
+	return string(text), err
+}
+
+// poll waits until done, at most startDeadline.
+func poll(what string, done func() bool) error {
+	deadline := time.Now().Add(startDeadline)
+	for !done() {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("waited in vain for %s", what)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return nil
+}

@@ -1,0 +1,110 @@
+package eval
+
+import (
+	"encoding/json"
+	"strconv"
+	"strings"
+)
+
+// Object is an entityContext whose values are still JSON text. Against a map[string]any it saves the decoding of values
+// that no constraint looks at, and the encoding for the answer. It never changes.
+type Object struct {
+	// JSON is the whole object as encoding/json writes a map without escaping HTML: names sorted, no white space.
+	JSON string
+	// Members are those of the object, sorted by name, no name twice.
+	Members []Member
+}
+
+// Member is a name and the JSON text of its value, which is part of Object.JSON.
+type Member struct{ Name, Value string }
+
+// MarshalJSON gives Object.JSON.
+func (o *Object) MarshalJSON() ([]byte, error) { return []byte(o.JSON), nil }
+
+// decode gives the object as a map[string]any.
+func (o *Object) decode() map[string]any {
+	values, _ := decodeText(o.JSON).(map[string]any)
+	return values
+}
+
+// resolve finds the value of a property.
+func (o *Object) resolve(p *property) value {
+	raw := o.find(p.path[0])
+	if raw == "" {
+		return value{}
+	}
+	if len(p.path) == 1 {
+		switch raw[0] {
+		case '"':
+			if strings.IndexByte(raw, '\\') < 0 {
+				return value{kind: text, text: raw[1 : len(raw)-1]}
+			}
+		case 't', 'f':
+			return truth(raw[0] == 't')
+		case '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9':
+			f, err := strconv.ParseFloat(raw, 64)
+			if err != nil {
+				return value{}
+			}
+			return value{kind: number, number: f}
+		}
+	}
+	return p.resolve(properties{values: map[string]any{p.path[0]: decodeText(raw)}})
+}
+
+// find returns the text of a member's value, or nothing. Contexts are small, so that looking at each name is fast enough
+// for them; larger ones are halved.
+func (o *Object) find(name string) string {
+	members := o.Members
+	for len(members) > 8 {
+		half := len(members) / 2
+		if members[half].Name <= name {
+			members = members[half:]
+		} else {
+			members = members[:half]
+		}
+	}
+	for i := range members {
+		if members[i].Name == name {
+			return members[i].Value
+		}
+	}
+	return ""
+}
+
+// decodeText decodes JSON; nil if it is none.
+func decodeText(text string) any {
+	decoder := json.NewDecoder(strings.NewReader(text))
+	decoder.UseNumber()
+	var decoded any
+	if decoder.Decode(&decoded) != nil {
+		return nil
+	}
+	return decoded
+}
+
+// properties are an entityContext that constraints can look at, in one of its forms.
+type properties struct {
+	object *Object
+	values map[string]any
+}
+
+// propertiesOf takes an entityContext. Its second result is false when no constraint can match it.
+func propertiesOf(context any) (properties, bool) {
+	switch c := context.(type) {
+	case *Object:
+		return properties{object: c}, true
+	case map[string]any:
+		return properties{values: c}, true
+	default:
+		return properties{}, false
+	}
+}
+
+// decoded gives the form that explanations read.
+func (p properties) decoded() properties {
+	if p.object != nil {
+		return properties{values: p.object.decode()}
+	}
+	return p
+}

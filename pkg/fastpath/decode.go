@@ -1,0 +1,255 @@
+package fastpath
+
+import (
+	"bytes"
+	"encoding/json"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
+)
+
+// decoder reads the two kinds of request. All of them is plain, or nothing is: the methods report false when they meet
+// something that the generated code would refuse, or that it would treat in a way they do not know.
+type decoder struct {
+	scanner
+	// objects and members are where the next contexts go. They grow in blocks, one for many contexts, and a block is never
+	// moved, as contexts are parts of it.
+	objects []eval.Object
+	members []eval.Member
+}
+
+// decodeRequest reads an evalContext.
+func decodeRequest(text string) (r eval.Request, ok bool) {
+	d := decoder{scanner: scanner{text: text}}
+	d.skipSpace()
+	var seen names
+	ok = d.object(func(name string) bool {
+		switch name {
+		case "flagKey":
+			return seen.first(0) && d.plainText(&r.FlagKey)
+		case "entityID":
+			return seen.first(1) && d.plainText(&r.EntityID)
+		case "entityType":
+			return seen.first(2) && d.plainText(&r.EntityType)
+		case "entityContext":
+			return seen.first(3) && d.context(&r.EntityContext)
+		case "flagID":
+			return seen.first(4) && d.id(&r.FlagID)
+		case "flagTags":
+			return seen.first(5) && d.texts(&r.FlagTags)
+		case "flagTagsOperator":
+			return seen.first(6) && d.operator(&r.FlagTagsOperator)
+		case "enableDebug":
+			return seen.first(7) && d.truth(&r.EnableDebug)
+		default:
+			return false
+		}
+	})
+	return r, ok && d.end()
+}
+
+// decodeBatch reads an evaluationBatchRequest.
+func decodeBatch(text string) (r eval.BatchRequest, ok bool) {
+	d := decoder{scanner: scanner{text: text}}
+	d.skipSpace()
+	r.FlagTagsOperator = eval.TagsAny
+	var seen names
+	ok = d.object(func(name string) bool {
+		switch name {
+		case "entities":
+			return seen.first(0) && d.list(func() bool {
+				var e eval.Entity
+				ok := d.entity(&e)
+				r.Entities = append(r.Entities, e)
+				return ok
+			})
+		case "flagKeys":
+			return seen.first(1) && d.texts(&r.FlagKeys)
+		case "flagIDs":
+			return seen.first(2) && d.ids(&r.FlagIDs)
+		case "flagTags":
+			return seen.first(3) && d.texts(&r.FlagTags)
+		case "flagTagsOperator":
+			return seen.first(4) && d.operator(&r.FlagTagsOperator)
+		case "enableDebug":
+			return seen.first(5) && d.truth(&r.EnableDebug)
+		default:
+			return false
+		}
+	})
+	return r, ok && d.end() && len(r.Entities) > 0
+}
+
+// entity reads an evaluationEntity.
+func (d *decoder) entity(e *eval.Entity) bool {
+	var seen names
+	return d.object(func(name string) bool {
+		switch name {
+		case "entityID":
+			return seen.first(0) && d.plainText(&e.EntityID)
+		case "entityType":
+			return seen.first(1) && d.plainText(&e.EntityType)
+		case "entityContext":
+			return seen.first(2) && d.context(&e.EntityContext)
+		default:
+			return false
+		}
+	})
+}
+
+// names are those that an object had already, one bit for each.
+type names uint8
+
+// first reports whether the name was not there before.
+func (n *names) first(bit uint) bool {
+	before := *n
+	*n |= 1 << bit
+	return *n != before
+}
+
+func (d *decoder) plainText(into *string) (ok bool) {
+	*into, ok = d.plainString()
+	return ok
+}
+
+// texts reads a list of strings. Neither it nor they may be empty: in a batch that is an error.
+func (d *decoder) texts(into *[]string) bool {
+	ok := d.list(func() bool {
+		text, ok := d.plainString()
+		*into = append(*into, text)
+		return ok && text != ""
+	})
+	return ok && len(*into) > 0
+}
+
+func (d *decoder) operator(into *string) bool {
+	return d.plainText(into) && (*into == eval.TagsAny || *into == eval.TagsAll)
+}
+
+func (d *decoder) truth(into *bool) bool {
+	*into = d.peek() == 't'
+	return d.word("true") || d.word("false")
+}
+
+// id reads the id of a flag, which is at least 1.
+func (d *decoder) id(into *int64) bool {
+	start, n := d.at, int64(0)
+	for d.at < len(d.text) && d.text[d.at]-'0' <= 9 {
+		if n > math.MaxInt64/10-1 {
+			return false
+		}
+		n = n*10 + int64(d.text[d.at]-'0')
+		d.at++
+	}
+	*into = n
+	return n > 0 && d.text[start] != '0'
+}
+
+// ids reads a list of ids, which must not be empty.
+func (d *decoder) ids(into *[]int64) bool {
+	ok := d.list(func() bool {
+		*into = append(*into, 0)
+		return d.id(&(*into)[len(*into)-1])
+	})
+	return ok && len(*into) > 0
+}
+
+// context reads an entityContext that is an object, or null.
+func (d *decoder) context(into *any) bool {
+	if d.word("null") {
+		return true
+	}
+	start, spaces := d.at, d.spaces
+	canonical := true // so far: as encoding/json writes it
+	from := len(d.members)
+	ok := d.object(func(name string) bool {
+		raw, plain, ok := d.value(1)
+		if !plain && ok {
+			canonical = false
+			raw, ok = rewritten(raw)
+		}
+		from = d.addMember(from, eval.Member{Name: name, Value: raw})
+		return ok
+	})
+	if !ok {
+		return false
+	}
+	members := d.members[from:len(d.members):len(d.members)]
+	for i := 1; i < len(members); i++ {
+		if members[i].Name <= members[i-1].Name {
+			canonical = false
+			slices.SortStableFunc(members, func(a, b eval.Member) int { return strings.Compare(a.Name, b.Name) })
+			break
+		}
+	}
+	object := eval.Object{JSON: d.text[start:d.at], Members: members}
+	if !canonical || d.spaces != spaces {
+		if object.JSON, ok = joined(members); !ok {
+			return false
+		}
+	}
+	if len(d.objects) == cap(d.objects) {
+		d.objects = make([]eval.Object, 0, nextBlock(cap(d.objects), 1))
+	}
+	d.objects = append(d.objects, object)
+	*into = &d.objects[len(d.objects)-1]
+	return true
+}
+
+// addMember adds to the members from the given one on, and returns where they begin now.
+func (d *decoder) addMember(from int, m eval.Member) int {
+	if len(d.members) == cap(d.members) {
+		begun := d.members[from:]
+		d.members = append(make([]eval.Member, 0, nextBlock(cap(d.members), 4)+len(begun)), begun...)
+		from = 0
+	}
+	d.members = append(d.members, m)
+	return from
+}
+
+// nextBlock is how large a block is after one of n.
+func nextBlock(n, first int) int { return max(first, min(2*n, 128)) }
+
+// joined writes an object of members that are sorted, unless two have the same name.
+func joined(members []eval.Member) (string, bool) {
+	size := len(`{}`)
+	for i := range members {
+		if i > 0 && members[i].Name == members[i-1].Name {
+			return "", false
+		}
+		size += len(members[i].Name) + len(members[i].Value) + len(`"":,`)
+	}
+	var b strings.Builder
+	b.Grow(size)
+	b.WriteByte('{')
+	for i := range members {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteByte('"')
+		b.WriteString(members[i].Name)
+		b.WriteString(`":`)
+		b.WriteString(members[i].Value)
+	}
+	b.WriteByte('}')
+	return b.String(), true
+}
+
+// rewritten has encoding/json read a value and write it again, as the generated code does. It may be no JSON after all.
+func rewritten(raw string) (string, bool) {
+	reader := json.NewDecoder(strings.NewReader(raw))
+	reader.UseNumber()
+	var decoded any
+	if reader.Decode(&decoded) != nil {
+		return "", false
+	}
+	var b bytes.Buffer
+	writer := json.NewEncoder(&b)
+	writer.SetEscapeHTML(false)
+	if writer.Encode(decoded) != nil {
+		return "", false
+	}
+	return strings.TrimSuffix(b.String(), "\n"), true
+}

@@ -1,0 +1,226 @@
+package fastpath
+
+import (
+	"strings"
+
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
+)
+
+// maxDepth is how deep lists and objects of a context may be nested here.
+const maxDepth = 16
+
+// scanner reads a JSON text. Its methods report false, and leave the scanner useless, when what they look for is not
+// there or not plain. What they return is part of the text.
+type scanner struct {
+	text   string
+	at     int
+	spaces int // characters of white space so far
+}
+
+func (s *scanner) skipSpace() {
+	for s.at < len(s.text) {
+		switch s.text[s.at] {
+		case ' ', '\t', '\n', '\r':
+			s.at++
+			s.spaces++
+		default:
+			return
+		}
+	}
+}
+
+// end reports whether nothing is left.
+func (s *scanner) end() bool {
+	s.skipSpace()
+	return s.at == len(s.text)
+}
+
+// peek returns the next character without taking it, 0 at the end.
+func (s *scanner) peek() byte {
+	if s.at < len(s.text) {
+		return s.text[s.at]
+	}
+	return 0
+}
+
+// take takes the next character if it is c.
+func (s *scanner) take(c byte) bool {
+	if s.peek() != c {
+		return false
+	}
+	s.at++
+	return true
+}
+
+// word takes the next characters if they are these.
+func (s *scanner) word(w string) bool {
+	if !strings.HasPrefix(s.text[s.at:], w) {
+		return false
+	}
+	s.at += len(w)
+	return true
+}
+
+// object reads an object. For each name it calls member, which reads the value; names come as they stand, and possibly
+// more than once.
+func (s *scanner) object(member func(name string) bool) bool {
+	if !s.take('{') {
+		return false
+	}
+	s.skipSpace()
+	if s.take('}') {
+		return true
+	}
+	for {
+		s.skipSpace()
+		name, ok := s.plainString()
+		if !ok {
+			return false
+		}
+		s.skipSpace()
+		if !s.take(':') {
+			return false
+		}
+		s.skipSpace()
+		if !member(name) {
+			return false
+		}
+		s.skipSpace()
+		if s.take(',') {
+			continue
+		}
+		return s.take('}')
+	}
+}
+
+// list reads a list. For each item it calls item, which reads it.
+func (s *scanner) list(item func() bool) bool {
+	if !s.take('[') {
+		return false
+	}
+	s.skipSpace()
+	if s.take(']') {
+		return true
+	}
+	for {
+		s.skipSpace()
+		if !item() {
+			return false
+		}
+		s.skipSpace()
+		if s.take(',') {
+			continue
+		}
+		return s.take(']')
+	}
+}
+
+// plainString reads a string whose JSON is the string itself between quotes.
+func (s *scanner) plainString() (string, bool) {
+	raw, plain, ok := s.string()
+	if !plain || !ok {
+		return "", false
+	}
+	return raw[1 : len(raw)-1], true
+}
+
+// string reads a string. It returns it as it stands, and whether what is between the quotes is plain.
+func (s *scanner) string() (raw string, plain, ok bool) {
+	if !s.take('"') {
+		return "", false, false
+	}
+	start, plain := s.at, true
+	for s.at < len(s.text) {
+		switch c := s.text[s.at]; {
+		case c == '"':
+			s.at++
+			return s.text[start-1 : s.at], plain || eval.IsPlain(s.text[start:s.at-1]), true
+		case c == '\\':
+			s.at++ // what it escapes may be a quote
+			plain = false
+		case c < ' ':
+			return "", false, false
+		case c >= 0x80:
+			plain = false // unless another look shows that it is
+		}
+		s.at++
+	}
+	return "", false, false
+}
+
+// number reads a number as JSON has it.
+func (s *scanner) number() (string, bool) {
+	start := s.at
+	s.take('-')
+	if !s.take('0') && !s.digits() {
+		return "", false
+	}
+	if s.take('.') && !s.digits() {
+		return "", false
+	}
+	if s.take('e') || s.take('E') {
+		if !s.take('+') {
+			s.take('-')
+		}
+		if !s.digits() {
+			return "", false
+		}
+	}
+	return s.text[start:s.at], true
+}
+
+// digits takes one digit or more.
+func (s *scanner) digits() bool {
+	start := s.at
+	for s.at < len(s.text) && s.text[s.at]-'0' <= 9 {
+		s.at++
+	}
+	return s.at > start
+}
+
+// value reads any value. It returns it as it stands, and whether encoding/json would write it just so. Where it would
+// not, only encoding/json can tell whether it is JSON at all.
+func (s *scanner) value(depth int) (raw string, canonical, ok bool) {
+	start := s.at
+	switch s.peek() {
+	case '"':
+		return s.string()
+	case '[', '{':
+		return s.nested(depth + 1)
+	case 't':
+		ok = s.word("true")
+	case 'f':
+		ok = s.word("false")
+	case 'n':
+		ok = s.word("null")
+	default:
+		raw, ok = s.number()
+		return raw, true, ok
+	}
+	return s.text[start:s.at], true, ok
+}
+
+// nested is value for lists and objects.
+func (s *scanner) nested(depth int) (raw string, canonical, ok bool) {
+	if depth > maxDepth {
+		return "", false, false
+	}
+	start, spaces := s.at, s.spaces
+	canonical = true
+	part := func() bool {
+		_, c, ok := s.value(depth)
+		canonical = canonical && c
+		return ok
+	}
+	if s.peek() == '[' {
+		ok = s.list(part)
+	} else {
+		last, first := "", true
+		ok = s.object(func(name string) bool {
+			canonical = canonical && (first || name > last)
+			last, first = name, false
+			return part()
+		})
+	}
+	return s.text[start:s.at], canonical && s.spaces == spaces, ok
+}
