@@ -81,7 +81,7 @@ func (o *OpenTelemetry) Close(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Wrap traces and measures each request, which costs it some 5 µs. A trace that a client began is carried on.
+// Wrap traces and measures each request, which costs it some 20 µs when it is sampled. A trace that a client began is carried on.
 func (o *OpenTelemetry) Wrap(next http.Handler) http.Handler {
 	return otelhttp.NewMiddleware("flagr",
 		otelhttp.WithTracerProvider(o.traces),

@@ -1,0 +1,83 @@
+package app_test
+
+import (
+	"io"
+	"log/slog"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/flagr-datar/flagr-datar/pkg/app"
+	"github.com/flagr-datar/flagr-datar/pkg/config"
+)
+
+// discard is a http.ResponseWriter for answers that nobody reads.
+type discard struct{ header http.Header }
+
+func (d discard) Header() http.Header         { return d.header }
+func (d discard) Write(p []byte) (int, error) { return len(p), nil }
+func (d discard) WriteHeader(int)             {}
+
+// BenchmarkEdge measures what a request pays before it reaches the API and after: the table in docs/operations.md.
+func BenchmarkEdge(b *testing.B) {
+	off := map[string]string{"FLAGR_CORS_ENABLED": "false", "FLAGR_PPROF_ENABLED": "false", "FLAGR_MIDDLEWARE_GZIP_ENABLED": "false",
+		"FLAGR_MIDDLEWARE_VERBOSE_LOGGER_ENABLED": "false"}
+	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"sub": "ann", "exp": time.Now().Add(time.Hour).Unix()}).SignedString([]byte(secret))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, bc := range []struct {
+		name, path string
+		environ    map[string]string
+	}{
+		{"everything off", "/api/v1/evaluation", nil},
+		{"CORS", "/api/v1/evaluation", map[string]string{"FLAGR_CORS_ENABLED": "true"}},
+		{"gzip", "/api/v1/evaluation", map[string]string{"FLAGR_MIDDLEWARE_GZIP_ENABLED": "true"}},
+		{"access log", "/api/v1/evaluation", map[string]string{"FLAGR_MIDDLEWARE_VERBOSE_LOGGER_ENABLED": "true"}},
+		{"Prometheus", "/api/v1/evaluation", map[string]string{"FLAGR_PROMETHEUS_ENABLED": "true"}},
+		{"prefix", "/shop/api/v1/evaluation", map[string]string{"FLAGR_WEB_PREFIX": "/shop"}},
+		{"token, open path", "/api/v1/evaluation", map[string]string{"FLAGR_JWT_AUTH_ENABLED": "true", "FLAGR_JWT_AUTH_SECRET": secret}},
+		{"token", "/api/v1/tags", map[string]string{"FLAGR_JWT_AUTH_ENABLED": "true", "FLAGR_JWT_AUTH_SECRET": secret}},
+	} {
+		b.Run(bc.name, func(b *testing.B) {
+			environ := map[string]string{"FLAGR_DB_DBCONNECTIONSTR": filepath.Join(b.TempDir(), "flagr.sqlite")}
+			for _, more := range []map[string]string{off, bc.environ} {
+				for name, value := range more {
+					environ[name] = value
+				}
+			}
+			c, err := config.Load(environ)
+			if err != nil {
+				b.Fatal(err)
+			}
+			a, err := app.New(b.Context(), c, app.Options{Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.Cleanup(func() { _ = a.Stop(b.Context()) })
+			body := make([]byte, 600)
+			h := a.Handler(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				r.Pattern = "/api/v1/evaluation"
+				rw.Header()["Content-Type"] = []string{"application/json"}
+				rw.WriteHeader(http.StatusOK)
+				_, _ = rw.Write(body)
+			}))
+			request, err := http.NewRequestWithContext(b.Context(), http.MethodPost, bc.path, strings.NewReader("{}"))
+			if err != nil {
+				b.Fatal(err)
+			}
+			request.Header.Set("Accept-Encoding", "gzip")
+			request.Header.Set("Authorization", "Bearer "+token)
+			rw := discard{http.Header{}}
+			b.ReportAllocs()
+			for b.Loop() {
+				clear(rw.header)
+				h.ServeHTTP(rw, request)
+			}
+		})
+	}
+}
