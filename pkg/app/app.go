@@ -206,6 +206,7 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 	handlerOptions := handler.Options{
 		Eval:             service,
 		Snapshots:        a.cache,
+		RecorderStats:    a.recorders.Stats,
 		MaxGetQueryBytes: c.Eval.GetMaxURLBytes,
 		Actor:            web.Actor(a.edge.jwt, c.HeaderAuth, c.CookieAuth),
 		Vitals: handler.Vitals{

@@ -12,6 +12,7 @@ import (
 	"github.com/go-openapi/runtime/middleware"
 
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
+	"github.com/flagr-datar/flagr-datar/pkg/recorder"
 	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations"
 	constraintapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/constraint"
 	datarapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/datar"
@@ -21,6 +22,7 @@ import (
 	exposureapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/exposure"
 	flagapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/flag"
 	healthapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/health"
+	recorderapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/recorder"
 	segmentapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/segment"
 	tagapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/tag"
 	variantapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/variant"
@@ -48,6 +50,8 @@ type Options struct {
 	Snapshots eval.Source
 	// Datar is nil when Datar is switched off; its operations then answer 503.
 	Datar Datar
+	// RecorderStats has the books of the streaming recorders; nil means that there are none.
+	RecorderStats func() []recorder.Stats
 	// MaxGetQueryBytes is the longest raw query of a GET evaluation; 0 means no limit.
 	MaxGetQueryBytes int
 	// InjectedContext is what the server adds to the context of evaluations; nil means nothing.
@@ -66,6 +70,7 @@ type Handler struct {
 	eval             Evaluator
 	snapshots        eval.Source
 	datar            Datar
+	recorderStats    func() []recorder.Stats
 	maxGetQueryBytes int
 	injected         *InjectedContext
 	actor            func(*http.Request) string
@@ -84,6 +89,7 @@ func New(o Options) *Handler {
 		eval:             o.Eval,
 		snapshots:        o.Snapshots,
 		datar:            o.Datar,
+		recorderStats:    o.RecorderStats,
 		maxGetQueryBytes: o.MaxGetQueryBytes,
 		injected:         o.InjectedContext,
 		actor:            actor,
@@ -112,6 +118,8 @@ func (h *Handler) Register(api *operations.FlagrAPI) {
 
 	api.DatarGetDatarSummaryHandler = datarapi.GetDatarSummaryHandlerFunc(h.GetDatarSummary)
 	api.DatarGetDatarFlagSummaryHandler = datarapi.GetDatarFlagSummaryHandlerFunc(h.GetDatarFlagSummary)
+	api.RecorderGetRecordersStatusHandler = recorderapi.GetRecordersStatusHandlerFunc(h.GetRecordersStatus)
+
 	api.DatarGetDatarStatusHandler = datarapi.GetDatarStatusHandlerFunc(h.GetDatarStatus)
 
 	api.FlagFindFlagsHandler = flagapi.FindFlagsHandlerFunc(withStore(h, h.FindFlags))

@@ -48,6 +48,8 @@ func (h *Health) Failed(err error) {
 	h.mu.Unlock()
 	if changed {
 		h.logger.Warn("recorder cannot deliver, and keeps trying", "error", err)
+	} else {
+		h.logger.Debug("recorder still cannot deliver", "error", err)
 	}
 }
 

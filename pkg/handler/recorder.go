@@ -1,0 +1,42 @@
+package handler
+
+import (
+	"github.com/go-openapi/runtime/middleware"
+	"github.com/go-openapi/strfmt"
+
+	"github.com/flagr-datar/flagr-datar/pkg/recorder"
+	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
+	recorderapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/recorder"
+)
+
+// GetRecordersStatus shows the books of the streaming recorders.
+func (h *Handler) GetRecordersStatus(recorderapi.GetRecordersStatusParams) middleware.Responder {
+	m := &models.RecordersStatus{Recorders: []*models.RecorderStatus{}}
+	if h.recorderStats != nil {
+		for _, s := range h.recorderStats() {
+			m.Recorders = append(m.Recorders, recorderStatusModel(s))
+		}
+	}
+	return recorderapi.NewGetRecordersStatusOK().WithPayload(m)
+}
+
+// recorderStatusModel leaves out the text of the last error, which is for the log.
+func recorderStatusModel(s recorder.Stats) *models.RecorderStatus {
+	m := &models.RecorderStatus{
+		Name:           s.Name,
+		State:          string(s.State),
+		Since:          strfmt.DateTime(s.Since),
+		LastErrorAt:    timeModel(s.LastErrorAt),
+		Recorded:       int64(s.Recorded),
+		Delivered:      int64(s.Delivered),
+		Pending:        int64(s.Pending),
+		PendingBytes:   s.PendingBytes,
+		Dropped:        map[string]int64{},
+		Retried:        int64(s.Retried),
+		LastDeliveryAt: timeModel(s.LastDelivery),
+	}
+	for reason, n := range s.Dropped {
+		m.Dropped[string(reason)] = int64(n)
+	}
+	return m
+}

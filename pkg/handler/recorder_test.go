@@ -1,0 +1,60 @@
+package handler_test
+
+import (
+	"net/http"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestRecordersStatusWithoutStreams(t *testing.T) {
+	t.Parallel()
+	for name, environ := range map[string]map[string]string{
+		"kill switch": {"FLAGR_RECORDER_ENABLED": "false", "FLAGR_RECORDER_TYPE": "kafka"},
+		"datar alone": {"FLAGR_RECORDER_ENABLED": "true", "FLAGR_RECORDER_TYPE": "datar"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got := call(t, setup(t, environ), http.MethodGet, "/recorders/status", nil)
+			if diff := cmp.Diff(`{"recorders":[]}`+"\n", got.raw); diff != "" || got.status != http.StatusOK {
+				t.Errorf("%d (-want +got):\n%s", got.status, diff)
+			}
+		})
+	}
+}
+
+func TestABrokerThatIsDownShowsInTheStatusAndDoesNotStopTheServer(t *testing.T) {
+	t.Parallel()
+	s := setup(t, map[string]string{
+		"FLAGR_RECORDER_ENABLED":           "true",
+		"FLAGR_RECORDER_TYPE":              "kafka,pubsub",
+		"FLAGR_RECORDER_KAFKA_BROKERS":     "127.0.0.1:1",
+		"FLAGR_RECORDER_PUBSUB_PROJECT_ID": "p",
+	})
+	status := func() (kafka, pubsub map[string]any) {
+		recorders := must(t, s, http.MethodGet, "/recorders/status", nil)["recorders"].([]any)
+		return recorders[0].(map[string]any), recorders[1].(map[string]any)
+	}
+	wait(t, "kafka to fail", func() bool {
+		kafka, _ := status()
+		return kafka["state"] == "failing"
+	})
+	kafka, pubsub := status()
+	for _, member := range []string{"since", "lastErrorAt"} {
+		if kafka[member] == nil {
+			t.Errorf("kafka has no %s: %v", member, kafka)
+		}
+		delete(kafka, member)
+		delete(pubsub, member)
+	}
+	want := func(name, state string) map[string]any {
+		return map[string]any{
+			"name": name, "state": state, "recorded": 0.0, "delivered": 0.0, "pending": 0.0, "pendingBytes": 0.0, "retried": 0.0, "dropped": map[string]any{},
+		}
+	}
+	if diff := cmp.Diff([]map[string]any{want("kafka", "failing"), want("pubsub", "unproven")}, []map[string]any{kafka, pubsub}); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	booleanFlag(t, s, "evaluated", false)
+	must(t, s, http.MethodPost, "/evaluation", object{"flagKey": "evaluated", "entityID": "e"})
+}
