@@ -2795,6 +2795,49 @@ func init() {
         }
       }
     },
+    "/recorders/status": {
+      "get": {
+        "description": "Shows the books of each streaming recorder that is switched on: ` + "`" + `kafka` + "`" + `, ` + "`" + `kinesis` + "`" + ` and ` + "`" + `pubsub` + "`" + `.\nAt any moment ` + "`" + `recorded` + "`" + ` = ` + "`" + `delivered` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + `. Datar has a status of\nits own, ` + "`" + `GET /datar/status` + "`" + `.\n\nAll numbers are of this server, and begin with its start. The list is empty if no streaming\nrecorder is switched on.",
+        "tags": [
+          "recorder"
+        ],
+        "summary": "Show whether streaming works",
+        "operationId": "getRecordersStatus",
+        "responses": {
+          "200": {
+            "description": "The present state.",
+            "schema": {
+              "$ref": "#/definitions/recordersStatus"
+            },
+            "examples": {
+              "application/json": {
+                "recorders": [
+                  {
+                    "delivered": 124876,
+                    "dropped": {},
+                    "lastDeliveryAt": "2026-01-24T10:14:59.000Z",
+                    "lastErrorAt": "2026-01-24T10:16:12.000Z",
+                    "name": "kafka",
+                    "pending": 158,
+                    "pendingBytes": 161950,
+                    "recorded": 125034,
+                    "retried": 474,
+                    "since": "2026-01-24T10:15:00.000Z",
+                    "state": "failing"
+                  }
+                ]
+              }
+            }
+          },
+          "default": {
+            "description": "The server failed.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          }
+        }
+      }
+    },
     "/tags": {
       "get": {
         "description": "Lists the tags of all flags in the order of their ids.",
@@ -4183,6 +4226,105 @@ func init() {
         }
       }
     },
+    "recorderStatus": {
+      "description": "The books of one streaming recorder.",
+      "type": "object",
+      "properties": {
+        "delivered": {
+          "description": "Those that the broker has confirmed.",
+          "type": "integer",
+          "format": "int64",
+          "x-omitempty": false,
+          "example": 124876
+        },
+        "dropped": {
+          "description": "Those that were given up, by reason: ` + "`" + `queue_full` + "`" + ` (FLAGR_RECORDER_QUEUE_RECORDS or\nFLAGR_RECORDER_QUEUE_BYTES was reached), ` + "`" + `closed` + "`" + ` (recorded while the server ended),\n` + "`" + `too_large` + "`" + ` and ` + "`" + `rejected` + "`" + ` (the broker does not take the record), ` + "`" + `retries_exhausted` + "`" + ` (the\nbroker kept answering with errors), ` + "`" + `undelivered` + "`" + ` (the server ended before the broker had\nconfirmed), ` + "`" + `unencodable` + "`" + `. A reason is missing as long as it has none.",
+          "type": "object",
+          "additionalProperties": {
+            "type": "integer",
+            "format": "int64"
+          },
+          "x-omitempty": false
+        },
+        "lastDeliveryAt": {
+          "description": "When the broker last confirmed something. Left out before the first time.",
+          "type": "string",
+          "format": "date-time",
+          "x-nullable": true,
+          "example": "2026-01-24T10:14:59.000Z"
+        },
+        "lastErrorAt": {
+          "description": "When the last attempt failed that did; the server's log says why. Left out when none did.",
+          "type": "string",
+          "format": "date-time",
+          "x-nullable": true,
+          "example": "2026-01-24T10:16:12.000Z"
+        },
+        "name": {
+          "description": "` + "`" + `kafka` + "`" + `, ` + "`" + `kinesis` + "`" + ` or ` + "`" + `pubsub` + "`" + `.",
+          "type": "string",
+          "example": "kafka"
+        },
+        "pending": {
+          "description": "Those that wait or are being sent.",
+          "type": "integer",
+          "format": "int64",
+          "x-omitempty": false,
+          "example": 158
+        },
+        "pendingBytes": {
+          "description": "About how much memory the pending ones take, in bytes.",
+          "type": "integer",
+          "format": "int64",
+          "x-omitempty": false,
+          "example": 161950
+        },
+        "recorded": {
+          "description": "Evaluations and exposures that were given to the recorder.",
+          "type": "integer",
+          "format": "int64",
+          "x-omitempty": false,
+          "example": 125034
+        },
+        "retried": {
+          "description": "How often a record was sent again after an attempt that failed.",
+          "type": "integer",
+          "format": "int64",
+          "x-omitempty": false,
+          "example": 474
+        },
+        "since": {
+          "description": "When this state began.",
+          "type": "string",
+          "format": "date-time",
+          "example": "2026-01-24T10:15:00.000Z"
+        },
+        "state": {
+          "description": "` + "`" + `working` + "`" + ` if the last attempt to deliver succeeded, ` + "`" + `failing` + "`" + ` if it did not and records wait,\n` + "`" + `unproven` + "`" + ` if there was none since the start.",
+          "type": "string",
+          "enum": [
+            "unproven",
+            "working",
+            "failing"
+          ],
+          "example": "working"
+        }
+      }
+    },
+    "recordersStatus": {
+      "description": "The streaming recorders of one server.",
+      "type": "object",
+      "properties": {
+        "recorders": {
+          "description": "One entry for each recorder, in the order of FLAGR_RECORDER_TYPE.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/recorderStatus"
+          },
+          "x-omitempty": false
+        }
+      }
+    },
     "segment": {
       "description": "A part of the audience: constraints say who is in it, distributions who of them gets what.",
       "type": "object",
@@ -4367,6 +4509,10 @@ func init() {
     {
       "description": "What the flags really do: how many evaluations each flag, variant and segment had.\nFLAGR_RECORDER_ENABLED=true and a FLAGR_RECORDER_TYPE that contains ` + "`" + `datar` + "`" + ` switch Datar on; a\nflag is counted while its ` + "`" + `dataRecordsEnabled` + "`" + ` is true.",
       "name": "datar"
+    },
+    {
+      "description": "Records of evaluations and exposures on their way to Kafka, Kinesis or Pub/Sub.\nFLAGR_RECORDER_ENABLED=true and FLAGR_RECORDER_TYPE switch these recorders on.",
+      "name": "recorder"
     }
   ]
 }`))
@@ -7151,6 +7297,49 @@ func init() {
         }
       }
     },
+    "/recorders/status": {
+      "get": {
+        "description": "Shows the books of each streaming recorder that is switched on: ` + "`" + `kafka` + "`" + `, ` + "`" + `kinesis` + "`" + ` and ` + "`" + `pubsub` + "`" + `.\nAt any moment ` + "`" + `recorded` + "`" + ` = ` + "`" + `delivered` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + `. Datar has a status of\nits own, ` + "`" + `GET /datar/status` + "`" + `.\n\nAll numbers are of this server, and begin with its start. The list is empty if no streaming\nrecorder is switched on.",
+        "tags": [
+          "recorder"
+        ],
+        "summary": "Show whether streaming works",
+        "operationId": "getRecordersStatus",
+        "responses": {
+          "200": {
+            "description": "The present state.",
+            "schema": {
+              "$ref": "#/definitions/recordersStatus"
+            },
+            "examples": {
+              "application/json": {
+                "recorders": [
+                  {
+                    "delivered": 124876,
+                    "dropped": {},
+                    "lastDeliveryAt": "2026-01-24T10:14:59.000Z",
+                    "lastErrorAt": "2026-01-24T10:16:12.000Z",
+                    "name": "kafka",
+                    "pending": 158,
+                    "pendingBytes": 161950,
+                    "recorded": 125034,
+                    "retried": 474,
+                    "since": "2026-01-24T10:15:00.000Z",
+                    "state": "failing"
+                  }
+                ]
+              }
+            }
+          },
+          "default": {
+            "description": "The server failed.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          }
+        }
+      }
+    },
     "/tags": {
       "get": {
         "description": "Lists the tags of all flags in the order of their ids.",
@@ -8539,6 +8728,105 @@ func init() {
         }
       }
     },
+    "recorderStatus": {
+      "description": "The books of one streaming recorder.",
+      "type": "object",
+      "properties": {
+        "delivered": {
+          "description": "Those that the broker has confirmed.",
+          "type": "integer",
+          "format": "int64",
+          "x-omitempty": false,
+          "example": 124876
+        },
+        "dropped": {
+          "description": "Those that were given up, by reason: ` + "`" + `queue_full` + "`" + ` (FLAGR_RECORDER_QUEUE_RECORDS or\nFLAGR_RECORDER_QUEUE_BYTES was reached), ` + "`" + `closed` + "`" + ` (recorded while the server ended),\n` + "`" + `too_large` + "`" + ` and ` + "`" + `rejected` + "`" + ` (the broker does not take the record), ` + "`" + `retries_exhausted` + "`" + ` (the\nbroker kept answering with errors), ` + "`" + `undelivered` + "`" + ` (the server ended before the broker had\nconfirmed), ` + "`" + `unencodable` + "`" + `. A reason is missing as long as it has none.",
+          "type": "object",
+          "additionalProperties": {
+            "type": "integer",
+            "format": "int64"
+          },
+          "x-omitempty": false
+        },
+        "lastDeliveryAt": {
+          "description": "When the broker last confirmed something. Left out before the first time.",
+          "type": "string",
+          "format": "date-time",
+          "x-nullable": true,
+          "example": "2026-01-24T10:14:59.000Z"
+        },
+        "lastErrorAt": {
+          "description": "When the last attempt failed that did; the server's log says why. Left out when none did.",
+          "type": "string",
+          "format": "date-time",
+          "x-nullable": true,
+          "example": "2026-01-24T10:16:12.000Z"
+        },
+        "name": {
+          "description": "` + "`" + `kafka` + "`" + `, ` + "`" + `kinesis` + "`" + ` or ` + "`" + `pubsub` + "`" + `.",
+          "type": "string",
+          "example": "kafka"
+        },
+        "pending": {
+          "description": "Those that wait or are being sent.",
+          "type": "integer",
+          "format": "int64",
+          "x-omitempty": false,
+          "example": 158
+        },
+        "pendingBytes": {
+          "description": "About how much memory the pending ones take, in bytes.",
+          "type": "integer",
+          "format": "int64",
+          "x-omitempty": false,
+          "example": 161950
+        },
+        "recorded": {
+          "description": "Evaluations and exposures that were given to the recorder.",
+          "type": "integer",
+          "format": "int64",
+          "x-omitempty": false,
+          "example": 125034
+        },
+        "retried": {
+          "description": "How often a record was sent again after an attempt that failed.",
+          "type": "integer",
+          "format": "int64",
+          "x-omitempty": false,
+          "example": 474
+        },
+        "since": {
+          "description": "When this state began.",
+          "type": "string",
+          "format": "date-time",
+          "example": "2026-01-24T10:15:00.000Z"
+        },
+        "state": {
+          "description": "` + "`" + `working` + "`" + ` if the last attempt to deliver succeeded, ` + "`" + `failing` + "`" + ` if it did not and records wait,\n` + "`" + `unproven` + "`" + ` if there was none since the start.",
+          "type": "string",
+          "enum": [
+            "unproven",
+            "working",
+            "failing"
+          ],
+          "example": "working"
+        }
+      }
+    },
+    "recordersStatus": {
+      "description": "The streaming recorders of one server.",
+      "type": "object",
+      "properties": {
+        "recorders": {
+          "description": "One entry for each recorder, in the order of FLAGR_RECORDER_TYPE.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/recorderStatus"
+          },
+          "x-omitempty": false
+        }
+      }
+    },
     "segment": {
       "description": "A part of the audience: constraints say who is in it, distributions who of them gets what.",
       "type": "object",
@@ -8723,6 +9011,10 @@ func init() {
     {
       "description": "What the flags really do: how many evaluations each flag, variant and segment had.\nFLAGR_RECORDER_ENABLED=true and a FLAGR_RECORDER_TYPE that contains ` + "`" + `datar` + "`" + ` switch Datar on; a\nflag is counted while its ` + "`" + `dataRecordsEnabled` + "`" + ` is true.",
       "name": "datar"
+    },
+    {
+      "description": "Records of evaluations and exposures on their way to Kafka, Kinesis or Pub/Sub.\nFLAGR_RECORDER_ENABLED=true and FLAGR_RECORDER_TYPE switch these recorders on.",
+      "name": "recorder"
     }
   ]
 }`))

@@ -15,6 +15,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/exposure"
 	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/flag"
 	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/health"
+	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/recorder"
 	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/segment"
 	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/tag"
 	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/variant"
@@ -237,6 +238,12 @@ func NewFlagrAPI(spec *loads.Document) *FlagrAPI {
 			return middleware.NotImplemented("operation health.GetReady has not yet been implemented")
 		}),
 
+		RecorderGetRecordersStatusHandler: recorder.GetRecordersStatusHandlerFunc(func(params recorder.GetRecordersStatusParams) middleware.Responder {
+			_ = params
+
+			return middleware.NotImplemented("operation recorder.GetRecordersStatus has not yet been implemented")
+		}),
+
 		EvaluationPostEvaluationHandler: evaluation.PostEvaluationHandlerFunc(func(params evaluation.PostEvaluationParams) middleware.Responder {
 			_ = params
 
@@ -441,6 +448,8 @@ type FlagrAPI struct {
 	HealthGetHealthHandler health.GetHealthHandler
 	// HealthGetReadyHandler sets the operation handler for the get ready operation
 	HealthGetReadyHandler health.GetReadyHandler
+	// RecorderGetRecordersStatusHandler sets the operation handler for the get recorders status operation
+	RecorderGetRecordersStatusHandler recorder.GetRecordersStatusHandler
 	// EvaluationPostEvaluationHandler sets the operation handler for the post evaluation operation
 	EvaluationPostEvaluationHandler evaluation.PostEvaluationHandler
 	// EvaluationPostEvaluationBatchHandler sets the operation handler for the post evaluation batch operation
@@ -635,6 +644,9 @@ func (o *FlagrAPI) Validate() error {
 	}
 	if o.HealthGetReadyHandler == nil {
 		unregistered = append(unregistered, "health.GetReadyHandler")
+	}
+	if o.RecorderGetRecordersStatusHandler == nil {
+		unregistered = append(unregistered, "recorder.GetRecordersStatusHandler")
 	}
 	if o.EvaluationPostEvaluationHandler == nil {
 		unregistered = append(unregistered, "evaluation.PostEvaluationHandler")
@@ -886,6 +898,10 @@ func (o *FlagrAPI) initHandlerCache() {
 		o.handlers["GET"] = make(map[string]http.Handler)
 	}
 	o.handlers["GET"]["/ready"] = health.NewGetReady(o.context, o.HealthGetReadyHandler)
+	if o.handlers["GET"] == nil {
+		o.handlers["GET"] = make(map[string]http.Handler)
+	}
+	o.handlers["GET"]["/recorders/status"] = recorder.NewGetRecordersStatus(o.context, o.RecorderGetRecordersStatusHandler)
 	if o.handlers["POST"] == nil {
 		o.handlers["POST"] = make(map[string]http.Handler)
 	}
