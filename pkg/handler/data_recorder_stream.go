@@ -56,14 +56,24 @@ type payload struct{ result eval.Result }
 
 // MarshalPayload gives the JSON that an evaluation over HTTP has in its answer.
 func (p *payload) MarshalPayload() ([]byte, error) {
+	if p.result.RecordSource == eval.SourceEvaluation {
+		return p.result.AppendJSON(make([]byte, 0, payloadBytes)), nil
+	}
+	return encodeModel(evalResultModel(&p.result)) // that of an exposure has a variant without a segment
+}
+
+func encodeModel(model any) ([]byte, error) {
 	var buffer bytes.Buffer
 	encoder := json.NewEncoder(&buffer)
 	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(evalResultModel(&p.result)); err != nil {
+	if err := encoder.Encode(model); err != nil {
 		return nil, err
 	}
 	return bytes.TrimSuffix(buffer.Bytes(), []byte{'\n'}), nil
 }
+
+// payloadBytes is room for the JSON of most results.
+const payloadBytes = 1024
 
 // recordBytes is what a record takes without what differs from one to another: the structures before it is encoded, or
 // the names in its JSON after.
@@ -93,6 +103,8 @@ func tagsSize(tags []string) int {
 // valueSize estimates what decoded JSON takes: two words for each value, some more for strings, maps and lists.
 func valueSize(value any) int {
 	switch v := value.(type) {
+	case *eval.Object:
+		return 64 + 2*len(v.JSON) + 32*len(v.Members)
 	case string:
 		return 32 + len(v)
 	case json.Number:

@@ -7,12 +7,15 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/go-openapi/runtime"
 	"github.com/google/go-cmp/cmp"
+	"gorm.io/gorm"
 
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
@@ -66,33 +69,75 @@ func streams(framing recorder.Framing, transports ...recorder.Transport) *DataRe
 	return all
 }
 
-// results are of every kind that is recorded.
-func results() []*eval.Result {
+// collector is a source of flags, and keeps what is recorded.
+type collector struct {
+	snapshot *eval.Snapshot
+	recorded []*eval.Result
+}
+
+func (c *collector) Snapshot() *eval.Snapshot   { return c.snapshot }
+func (c *collector) AsyncRecord(r *eval.Result) { c.recorded = append(c.recorded, r) }
+
+// kinds is how many results there are.
+const kinds = 7
+
+// results gives results of every kind that is recorded, each of another entity.
+func results(t testing.TB) []*eval.Result {
+	t.Helper()
+	variants := []entity.Variant{
+		{Model: gorm.Model{ID: 5}, Key: "on", Attachment: entity.Attachment{"color": "#fff", "n": json.Number("1.0"), "text": "<&>\" é"}},
+		{Model: gorm.Model{ID: 6}, Key: "off"},
+	}
+	segment := func(id, variant, rollout uint, constraints ...entity.Constraint) entity.Segment {
+		return entity.Segment{
+			Model: gorm.Model{ID: id}, Rank: id, RolloutPercent: rollout, Constraints: constraints,
+			Distributions: []entity.Distribution{{VariantID: variant, VariantKey: variants[variant-5].Key, Percent: 100}},
+		}
+	}
+	c := &collector{snapshot: eval.Compile([]entity.Flag{
+		{
+			Model: gorm.Model{ID: 1}, Key: "flag", SnapshotID: 7, Enabled: true, DataRecordsEnabled: true, Variants: variants,
+			Tags: []entity.Tag{{Value: "web"}, {Value: "i o s"}},
+			Segments: []entity.Segment{
+				segment(3, 5, 100, entity.Constraint{Property: "country", Operator: "EQ", Value: `"FR"`}),
+				segment(4, 6, 100, entity.Constraint{Property: "country", Operator: "EQ", Value: `"DE"`}),
+			},
+		},
+		{
+			Model: gorm.Model{ID: 2}, Key: strings.Repeat("k", 63), SnapshotID: 8, Enabled: true, DataRecordsEnabled: true, EntityType: "user",
+			Variants: variants, Segments: []entity.Segment{segment(9, 5, 0)},
+		},
+	})}
 	at := time.Date(2026, 3, 4, 5, 6, 7, 8, time.UTC)
+	service := eval.NewService(c, c, eval.Options{DebugEnabled: true, Now: func() time.Time { return at }})
 	nested := map[string]any{
 		"country": "FR", "age": json.Number("30"), "ratio": json.Number("1.50"), "big": json.Number("12345678901234567890"),
 		"list": []any{"a", json.Number("1"), nil, true, map[string]any{}}, "text": "<&> \"quoted\" \\ 日本語 \u2028 \x00\n", "empty": "",
 	}
-	return []*eval.Result{
-		{
-			Request: eval.Request{FlagID: 1, EntityID: "matched", EntityType: "user", EntityContext: nested, EnableDebug: true, FlagTags: []string{"t"}, FlagTagsOperator: "ANY"},
-			FlagID:  1, FlagKey: "flag", FlagSnapshotID: 3, FlagTags: []string{"web", "ios"}, SegmentID: 4, VariantID: 5, VariantKey: "on",
-			VariantAttachment: entity.Attachment{"color": "#fff", "n": json.Number("1")}, Reason: eval.Matched, DataRecordsEnabled: true, Timestamp: at,
-			SegmentLogs: []eval.SegmentLog{{SegmentID: 4, Message: "matched all constraints."}},
-		},
-		{Request: eval.Request{FlagKey: "flag", EntityID: "no match", EntityContext: "not an object"}, FlagID: 1, FlagKey: "flag", Reason: eval.NoMatch, DataRecordsEnabled: true, Timestamp: at},
-		{RecordSource: eval.SourceExposure, Request: eval.Request{FlagID: 1, EntityID: "exposure"}, FlagID: 1, FlagKey: "flag", VariantID: 5, VariantKey: "on", DataRecordsEnabled: true, Timestamp: at},
-		{Request: eval.Request{FlagID: 1, EntityID: strings.Repeat("long", 500)}, FlagID: 1, FlagKey: strings.Repeat("k", 63), Reason: eval.Matched, VariantAttachment: entity.Attachment{}, DataRecordsEnabled: true, Timestamp: at},
+	for _, r := range []eval.Request{
+		{FlagID: 1, EntityID: "matched", EntityType: "user", EntityContext: nested, EnableDebug: true, FlagTags: []string{"t"}, FlagTagsOperator: "ANY"},
+		{FlagKey: "flag", EntityID: "no attachment", EntityContext: map[string]any{"country": "DE"}},
+		{FlagKey: "flag", EntityID: "no match", EntityContext: "not an object"},
+		{FlagKey: "flag", EntityID: "text", EntityContext: &eval.Object{JSON: `{"a":"\"1\"","b":[1,2]}`}},
+		{FlagID: 2, EntityID: strings.Repeat("not rolled out", 200)},
+	} {
+		service.Evaluate(t.Context(), r)
 	}
+	exposures := []eval.Exposure{{FlagID: 1, EntityID: "exposure"}, {FlagKey: "flag", VariantID: 5, EntityID: "exposure of a variant", EntityContext: nested}}
+	if n, refused, err := service.Expose(t.Context(), exposures); n != len(exposures) || err != nil {
+		t.Fatal(refused, err)
+	}
+	if len(c.recorded) != kinds {
+		t.Fatalf("%d results", len(c.recorded))
+	}
+	return c.recorded
 }
 
 // answered is the body of an answer over HTTP for a result.
 func answered(t *testing.T, r *eval.Result) string {
 	t.Helper()
 	rw := httptest.NewRecorder()
-	encoder := json.NewEncoder(rw)
-	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(evalResultModel(r)); err != nil {
+	if err := runtime.JSONProducer().Produce(rw, evalResultModel(r)); err != nil {
 		t.Fatal(err)
 	}
 	return strings.TrimSuffix(rw.Body.String(), "\n")
@@ -104,13 +149,13 @@ func TestFramesHoldTheAnswerOfTheAPI(t *testing.T) {
 		m := &memory{}
 		all := streams(recorder.Framing{RawJSON: raw}, m)
 		all.Start()
-		for _, r := range results() {
+		for _, r := range results(t) {
 			all.AsyncRecord(r)
 		}
 		if err := all.Close(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		for _, r := range results() {
+		for _, r := range results(t) {
 			frames := m.frames[r.Request.EntityID]
 			if len(frames) != 1 {
 				t.Fatalf("%d frames of %s", len(frames), r.Request.EntityID)
@@ -139,7 +184,7 @@ func TestFramesHoldTheAnswerOfTheAPI(t *testing.T) {
 // A queue that trusts an estimate must not be fooled by much.
 func TestRecordSizeCoversTheFrame(t *testing.T) {
 	t.Parallel()
-	for _, r := range results() {
+	for _, r := range results(t) {
 		frame, err := newRecord(r, &recorder.Framing{}).Frame()
 		if err != nil {
 			t.Fatal(err)
@@ -155,12 +200,10 @@ func TestOneStreamThatIsDownOrHangsDoesNotHoldTheOthersBack(t *testing.T) {
 	works, down, hangs := &memory{}, &memory{down: true}, &memory{hang: true}
 	all := streams(recorder.Framing{}, works, down, hangs)
 	all.Start()
-	for range 100 {
-		for _, r := range results() {
-			all.AsyncRecord(r)
-		}
+	for _, r := range slices.Repeat(results(t), 100) {
+		all.AsyncRecord(r)
 	}
-	wait(t, "the stream that works", func() bool { return all.Stats()[0].Delivered == 400 })
+	wait(t, "the stream that works", func() bool { return all.Stats()[0].Delivered == 100*kinds })
 	wait(t, "the stream that is down", func() bool { return all.Statuses()[1].Failing })
 	if all.Statuses()[0].Failing {
 		t.Error("the stream that works is said to fail")
@@ -168,10 +211,10 @@ func TestOneStreamThatIsDownOrHangsDoesNotHoldTheOthersBack(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	err := all.Close(ctx)
-	if err == nil || strings.Contains(err.Error(), "recorder 0") || !strings.Contains(err.Error(), "recorder 1: 400 records") || !strings.Contains(err.Error(), "recorder 2: 400 records") {
+	if err == nil || strings.Contains(err.Error(), "recorder 0") || !strings.Contains(err.Error(), "recorder 1: 700 records") || !strings.Contains(err.Error(), "recorder 2: 700 records") {
 		t.Errorf("error is %v", err)
 	}
-	for i, want := range []uint64{0, 400, 400} {
+	for i, want := range []uint64{0, 100 * kinds, 100 * kinds} {
 		if got := all.Stats()[i].Dropped[recorder.Undelivered]; got != want {
 			t.Errorf("stream %d has dropped %d, want %d", i, got, want)
 		}
@@ -190,7 +233,7 @@ func TestDrainFlushesEachByItself(t *testing.T) {
 		all.Drain(ctx, time.Millisecond)
 	}()
 	for i := range uint64(5) { // each must go out although the other's flush never ends
-		all.AsyncRecord(results()[0])
+		all.AsyncRecord(results(t)[0])
 		wait(t, "the record to arrive", func() bool { return all.Stats()[0].Delivered == i+1 })
 	}
 	cancel()
@@ -258,11 +301,7 @@ func wait(t *testing.T, what string, done func() bool) {
 
 // BenchmarkFanOut is what recording adds to an evaluation in the request's goroutine, and what encoding takes outside it.
 func BenchmarkFanOut(b *testing.B) {
-	r := &eval.Result{
-		Request: eval.Request{FlagID: 1, EntityID: "user-1001", EntityType: "user", EntityContext: map[string]any{"country": "FR", "age": json.Number("30"), "plan": "pro"}},
-		FlagID:  1, FlagKey: "checkout-button", FlagSnapshotID: 3, FlagTags: []string{"web"}, SegmentID: 4, VariantID: 5, VariantKey: "on",
-		VariantAttachment: entity.Attachment{"color": "#1f6feb"}, Reason: eval.Matched, DataRecordsEnabled: true, Timestamp: time.Now(),
-	}
+	r := results(b)[1]
 	for _, tc := range []struct {
 		name       string
 		transports []recorder.Transport

@@ -112,15 +112,15 @@ func plainFrame(payload []byte, rawJSON bool) []byte {
 // appendEscaped appends JSON text as the inside of a JSON string. Compact JSON has no control characters, so that only
 // quotes and backslashes need a backslash.
 func appendEscaped(dst, json []byte) []byte {
-	for {
-		i := bytes.IndexAny(json, `"\`)
-		if i < 0 {
-			return append(dst, json...)
+	start := 0
+	for i, c := range json {
+		if c == '"' || c == '\\' {
+			dst = append(dst, json[start:i]...)
+			dst = append(dst, '\\', c)
+			start = i + 1
 		}
-		dst = append(dst, json[:i]...)
-		dst = append(dst, '\\', json[i])
-		json = json[i+1:]
 	}
+	return append(dst, json[start:]...)
 }
 
 func sealedFrame(payload []byte, key *[KeySize]byte) []byte {
