@@ -191,6 +191,29 @@ func TestOpenTelemetry(t *testing.T) {
 	})
 }
 
+// TestReceiversThatAreAway sends reports, traces and metrics to ports that nobody listens on.
+func TestReceiversThatAreAway(t *testing.T) {
+	t.Parallel()
+	nobody := httptest.NewServer(http.NotFoundHandler())
+	nobody.Close()
+	p, address := launchAt(t, environ{
+		"OTEL_EXPORTER_OTLP_ENDPOINT": nobody.URL, "OTEL_BSP_SCHEDULE_DELAY": "50", "OTEL_METRIC_EXPORT_INTERVAL": "50",
+		"FLAGR_SENTRY_ENABLED": "true", "FLAGR_SENTRY_DSN": strings.Replace(nobody.URL, "http://", "http://key@", 1) + "/1",
+		"FLAGR_STATSD_ENABLED": "true", "FLAGR_STATSD_PORT": nobody.URL[strings.LastIndex(nobody.URL, ":")+1:],
+	})
+	for range 20 {
+		if status, body := ask(t, "POST", address+"/api/v1/evaluation", `{"flagKey":"k"}`); status != 200 {
+			t.Fatalf("evaluation: %d %s", status, body)
+		}
+	}
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if code := p.wait(t); code != 0 {
+		t.Errorf("the exit code is %d, want 0:\n%s", code, p.log)
+	}
+}
+
 // What Flagr's vendor agents were configured with is explained, and stops nothing.
 func TestVendorAgentsAreExplained(t *testing.T) {
 	t.Parallel()

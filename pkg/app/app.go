@@ -100,7 +100,7 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 			return nil, err
 		}
 		a.logger = logger
-		a.onStop("Sentry", flush)
+		a.onStop("Sentry", lastWords("Sentry", logger, flush))
 	}
 	meters, err := newMeters(ctx, c, a.logger, a.onStop)
 	if err != nil {

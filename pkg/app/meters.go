@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"time"
 
+	"go.opentelemetry.io/otel"
+
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/pkg/evalcache"
@@ -44,7 +46,9 @@ func newMeters(ctx context.Context, c *config.Config, logger *slog.Logger, onSto
 		if m.telemetry, err = metrics.NewOpenTelemetry(ctx, t.Traces, t.Metrics); err != nil {
 			return nil, fmt.Errorf("OpenTelemetry: %w", err)
 		}
-		onStop("OpenTelemetry", m.telemetry.Close)
+		onStop("OpenTelemetry", lastWords("OpenTelemetry", logger, m.telemetry.Close))
+		// The libraries have one handler of errors for the whole process, which otherwise writes lines of its own form.
+		otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { logger.Warn("OpenTelemetry has a problem", "error", err) }))
 		if t.Traces {
 			m.requests = append(m.requests, m.telemetry.NameRoute)
 		}
@@ -56,6 +60,22 @@ func newMeters(ctx context.Context, c *config.Config, logger *slog.Logger, onSto
 		m.evaluations = append(m.evaluations, metrics.NewEvaluations(sinks...).Observe)
 	}
 	return m, nil
+}
+
+// lastWordsTimeout bounds how long the end of the server waits for a receiver of reports.
+const lastWordsTimeout = 2 * time.Second
+
+// lastWords sends what is left to a receiver of reports or metrics, as a step of Stop. That they are lost when the receiver
+// is away is logged, but is no failure of the server.
+func lastWords(receiver string, logger *slog.Logger, send func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, lastWordsTimeout)
+		defer cancel()
+		if err := send(ctx); err != nil {
+			logger.Warn("last reports were not sent", "to", receiver, "error", err)
+		}
+		return nil
+	}
 }
 
 // watchCache adds the metrics of the evaluation cache.

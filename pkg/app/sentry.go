@@ -5,15 +5,11 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
-	"time"
 
 	"github.com/getsentry/sentry-go"
 
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 )
-
-// sentryFlushTimeout bounds how long the end of the server waits for Sentry.
-const sentryFlushTimeout = 2 * time.Second
 
 // sentryHandler sends log records of level error to Sentry, beside the handler that writes them. Panics and requests that
 // failed by the server's fault are such records.
@@ -23,20 +19,20 @@ type sentryHandler struct {
 	attrs []slog.Attr // from With, outside of groups
 }
 
-// newSentry makes a client of its own, and returns a logger that reports to it. Nothing waits for Sentry but flush, for at
-// most 2 seconds.
+// newSentry makes a client of its own, and returns a logger that reports to it. Nothing waits for Sentry but flush.
 func newSentry(c config.Sentry, logger *slog.Logger) (_ *slog.Logger, flush func(context.Context) error, err error) {
 	client, err := sentry.NewClient(sentry.ClientOptions{Dsn: c.DSN, Environment: c.Environment})
 	if err != nil {
 		return nil, nil, errors.New("FLAGR_SENTRY_DSN: want the address that Sentry shows for the project") // the error repeats it, key and all
 	}
 	flush = func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, sentryFlushTimeout)
-		defer cancel()
 		if !client.FlushWithContext(ctx) {
-			return errors.New("some reports were not sent in time")
+			return errors.New("not all of them in time")
 		}
 		return nil
+	}
+	if client.Options().Dsn == "" {
+		logger.Warn("FLAGR_SENTRY_ENABLED is true, but there is no FLAGR_SENTRY_DSN: nothing is reported")
 	}
 	hub := sentry.NewHub(client, sentry.NewScope())
 	return slog.New(&sentryHandler{Handler: logger.Handler(), hub: hub}), flush, nil
