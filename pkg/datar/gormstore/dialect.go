@@ -21,6 +21,12 @@ type dialect struct {
 	widen string
 	// narrow are the names, in lower case, that the database has for 32-bit integers.
 	narrow []string
+	// identifier is the type of columns whose text is compared byte by byte.
+	identifier string
+	// lockMigration lets one process at a time migrate; unlockMigration ends it where the transaction's end does not.
+	lockMigration, unlockMigration string
+	// writeTx are the options of transactions that write. What others have committed must show once the lock is had.
+	writeTx *sql.TxOptions
 	// lockShared and lockExclusive lock the row of metaTable that has the given name.
 	lockShared, lockExclusive string
 	// oneMoment is the isolation in which all statements of a transaction see one state.
@@ -38,6 +44,7 @@ var dialects = map[string]dialect{
 		onConflict: "ON CONFLICT (flag_id, bucket_hour, variant_id, segment_id) DO UPDATE SET",
 		present:    eventsTable + ".%s",
 		incoming:   "excluded.%s",
+		identifier: "varchar(64)",
 		// There is one writer at a time, whatever it writes.
 		lockShared:    "UPDATE " + metaTable + " SET value = value WHERE name = ?",
 		lockExclusive: "UPDATE " + metaTable + " SET value = value WHERE name = ?",
@@ -45,11 +52,15 @@ var dialects = map[string]dialect{
 		rolledBack:    sqliteCode(5, 6),       // BUSY, LOCKED
 	},
 	"postgres": {
-		onConflict:    "ON CONFLICT (flag_id, bucket_hour, variant_id, segment_id) DO UPDATE SET",
-		present:       eventsTable + ".%s",
-		incoming:      "excluded.%s",
-		widen:         "ALTER TABLE " + eventsTable + " ALTER COLUMN eval_count TYPE bigint",
-		narrow:        []string{"integer", "int4"},
+		onConflict: "ON CONFLICT (flag_id, bucket_hour, variant_id, segment_id) DO UPDATE SET",
+		present:    eventsTable + ".%s",
+		incoming:   "excluded.%s",
+		widen:      "ALTER TABLE " + eventsTable + " ALTER COLUMN eval_count TYPE bigint",
+		narrow:     []string{"integer", "int4"},
+		identifier: "varchar(64)",
+		// The number only has to differ from those of other programs in the same database.
+		lockMigration: "SELECT pg_advisory_xact_lock(7031988216)",
+		writeTx:       &sql.TxOptions{Isolation: sql.LevelReadCommitted},
 		lockShared:    selectMeta + " FOR SHARE",
 		lockExclusive: selectMeta + " FOR UPDATE",
 		oneMoment:     sql.LevelRepeatableRead,
@@ -59,16 +70,21 @@ var dialects = map[string]dialect{
 		rolledBack: sqlState("40001", "40P01", "55P03"),
 	},
 	"mysql": {
-		onConflict:    "ON DUPLICATE KEY UPDATE",
-		present:       "%s",
-		incoming:      "VALUES(%s)", // the one form that MySQL and MariaDB share
-		widen:         "ALTER TABLE " + eventsTable + " MODIFY COLUMN eval_count bigint NOT NULL DEFAULT 0",
-		narrow:        []string{"int"},
-		lockShared:    selectMeta + " LOCK IN SHARE MODE",
+		onConflict:      "ON DUPLICATE KEY UPDATE",
+		present:         "%s",
+		incoming:        "VALUES(%s)", // the one form that MySQL and MariaDB share
+		widen:           "ALTER TABLE " + eventsTable + " MODIFY COLUMN eval_count bigint NOT NULL DEFAULT 0",
+		narrow:          []string{"int"},
+		identifier:      "varchar(64) CHARACTER SET ascii COLLATE ascii_bin",
+		lockMigration:   "SELECT GET_LOCK(CONCAT('datar migration ', MD5(DATABASE())), 60)",
+		unlockMigration: "SELECT RELEASE_LOCK(CONCAT('datar migration ', MD5(DATABASE())))",
+		writeTx:         &sql.TxOptions{Isolation: sql.LevelReadCommitted},
+		// InnoDB locks gaps of the unique index as well, in which writers deadlock although they add in one order.
+		lockShared:    selectMeta + " FOR UPDATE",
 		lockExclusive: selectMeta + " FOR UPDATE",
 		oneMoment:     sql.LevelRepeatableRead,
 		// Values out of range or not convertible, constraints of MySQL and MariaDB, and what a trigger signals.
-		refused: mysqlNumber(1048, 1264, 1265, 1292, 1366, 1406, 1644, 1690, 3819, 4025),
+		refused: mysqlNumber(1048, 1216, 1264, 1265, 1292, 1366, 1406, 1452, 1644, 1690, 3819, 4025),
 		// Lock wait timeout, deadlock. The former rolls back a statement only, so the transaction ends with the error.
 		rolledBack: mysqlNumber(1205, 1213),
 	},

@@ -16,7 +16,9 @@ import (
 	"time"
 
 	"gorm.io/gorm"
+	"gorm.io/gorm/clause"
 	"gorm.io/gorm/logger"
+	"gorm.io/gorm/schema"
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
@@ -34,7 +36,13 @@ const (
 	// safe from being counted twice any more.
 	writerLifetime = 90 * 24 * time.Hour
 
-	// attempts is how often a batch is tried that the database rolled back in favour of another transaction.
+	// forgetAtOnce bounds how many writers a start takes out of the ledger.
+	forgetAtOnce = 500
+
+	// The hours that every database can keep: all of the years 1 to 9999 but the very last one.
+	firstHour, lastHour datar.Hour = -17_259_888, 70_389_527
+
+	// attempts is how often a transaction is tried that the database rolled back in favour of another transaction.
 	attempts = 5
 )
 
@@ -57,12 +65,20 @@ func (hourlyEvent) TableName() string { return eventsTable }
 
 // writer is a row of the ledger.
 type writer struct {
-	WriterID     string `gorm:"primaryKey;type:varchar(64)"`
-	LastSequence int64  `gorm:"not null"`
+	WriterID     identifier `gorm:"primaryKey"`
+	LastSequence int64      `gorm:"not null"`
 	UpdatedAt    time.Time
 }
 
 func (writer) TableName() string { return writersTable }
+
+// identifier is text in which upper and lower case differ, which the usual collations of MySQL and MariaDB ignore.
+type identifier string
+
+// GormDBDataType implements GORM's interface for types of columns.
+func (identifier) GormDBDataType(db *gorm.DB, _ *schema.Field) string {
+	return dialects[db.Name()].identifier
+}
 
 // meta is a named value.
 type meta struct {
@@ -99,22 +115,34 @@ func New(ctx context.Context, db *gorm.DB) (*Store, error) {
 	})
 	db.TranslateError = false // of this session only: the dialects read the codes of the databases
 	s := &Store{db: db, dialect: dialect, full: dialect.upsert(rowsPerStatement)}
-	prepare := func() (err error) {
-		if err = migrate(db.WithContext(ctx), dialect); err == nil {
-			s.identity, err = identity(db.WithContext(ctx))
-		}
-		if err == nil {
-			_, err = metaValue(db.WithContext(ctx), lockName, "")
-		}
-		return err
-	}
-	if prepare() != nil {
-		// Another replica may have been doing the same just now; then a second look finds it done.
-		if err := prepare(); err != nil {
-			return nil, fmt.Errorf("datar store: migrate: %w", err)
-		}
+	if err := s.again(ctx, func() error {
+		return db.WithContext(ctx).Transaction(s.prepare, dialect.writeTx)
+	}); err != nil {
+		return nil, fmt.Errorf("datar store: migrate: %w", err)
 	}
 	return s, nil
+}
+
+// prepare creates or completes the tables, one replica after the other.
+func (s *Store) prepare(tx *gorm.DB) (err error) {
+	if s.dialect.lockMigration != "" {
+		if err := tx.Exec(s.dialect.lockMigration).Error; err != nil {
+			return fmt.Errorf("lock the tables: %w", err)
+		}
+	}
+	if s.dialect.unlockMigration != "" {
+		defer func() { err = errors.Join(err, tx.Exec(s.dialect.unlockMigration).Error) }()
+	}
+	if err := migrate(tx, s.dialect); err != nil {
+		return err
+	}
+	if s.identity, err = identity(tx); err != nil {
+		return err
+	}
+	if _, err := metaValue(tx, lockName, ""); err != nil {
+		return err
+	}
+	return forget(tx)
 }
 
 // identity reads the identity of the database, which the first to look gives it.
@@ -137,16 +165,21 @@ func metaValue(db *gorm.DB, name, initial string) (string, error) {
 // Identity implements datar.Store.
 func (s *Store) Identity() string { return s.identity }
 
-// Apply implements datar.Store.
+// Apply implements datar.Store. It refuses hours outside of the years 1 to 9999, which not every database can keep.
 func (s *Store) Apply(ctx context.Context, batch datar.Batch) error {
+	for _, r := range batch.Rows {
+		if r.Hour < firstHour || r.Hour >= lastHour {
+			return fmt.Errorf("%w: the hour %d since 1970 is not in the years 1 to 9999", datar.ErrRefused, r.Hour)
+		}
+	}
+	return s.again(ctx, func() error { return s.applyOnce(ctx, batch) })
+}
+
+// again does a transaction again that the database rolled back in favour of another one.
+func (s *Store) again(ctx context.Context, do func() error) error {
 	for attempt := 1; ; attempt++ {
-		err := s.applyOnce(ctx, batch)
-		switch {
-		case err == nil:
-			return nil
-		case s.dialect.refused(err):
-			return fmt.Errorf("%w: %w", datar.ErrRefused, err)
-		case !s.dialect.rolledBack(err) || attempt == attempts:
+		err := do()
+		if err == nil || !s.dialect.rolledBack(err) || attempt == attempts {
 			return err
 		}
 		select {
@@ -175,12 +208,16 @@ func (s *Store) applyOnce(ctx context.Context, batch datar.Batch) error {
 			for _, r := range chunk {
 				values = append(values, r.FlagID, r.Hour.Time(), r.VariantID, r.SegmentID, r.Count, r.First, r.Last, now)
 			}
-			if err := tx.Exec(s.upsert(len(chunk)), values...).Error; err != nil {
+			err := tx.Exec(s.upsert(len(chunk)), values...).Error
+			if err != nil && s.dialect.refused(err) {
+				return fmt.Errorf("add counts: %w: %w", datar.ErrRefused, err)
+			}
+			if err != nil {
 				return fmt.Errorf("add counts: %w", err)
 			}
 		}
 		return invalidate(tx, batch.Rows)
-	})
+	}, s.dialect.writeTx)
 }
 
 func (s *Store) upsert(rows int) string {
@@ -193,27 +230,33 @@ func (s *Store) upsert(rows int) string {
 // note writes the sequence into the ledger, or reports that it is known. The ledger row stays locked until the
 // transaction ends.
 func note(tx *gorm.DB, id string, sequence int64, now time.Time) (known bool, err error) {
-	updated := tx.Exec("UPDATE "+writersTable+" SET last_sequence = ?, updated_at = ? WHERE writer_id = ? AND last_sequence < ?",
-		sequence, now, id, sequence)
-	if updated.Error != nil {
-		return false, fmt.Errorf("note batch: %w", updated.Error)
+	advance := func() (bool, error) {
+		updated := tx.Exec("UPDATE "+writersTable+" SET last_sequence = ?, updated_at = ? WHERE writer_id = ? AND last_sequence < ?",
+			sequence, now, id, sequence)
+		if updated.Error != nil {
+			return false, fmt.Errorf("note batch: %w", updated.Error)
+		}
+		return updated.RowsAffected > 0, nil
 	}
-	if updated.RowsAffected > 0 {
-		return false, nil
+	if advanced, err := advance(); advanced || err != nil {
+		return false, err
 	}
-	var found writer
-	err = tx.Where("writer_id = ?", id).Take(&found).Error
-	if err == nil {
-		return true, nil // with this sequence or a later one
-	}
-	if !errors.Is(err, gorm.ErrRecordNotFound) {
-		return false, fmt.Errorf("look up writer: %w", err)
-	}
-	if err := tx.Create(&writer{WriterID: id, LastSequence: sequence, UpdatedAt: now}).Error; err != nil {
+	// The writer is new; or the sequence is known; or the first batch of the writer, whose answer never came, is being
+	// committed just now, and this statement waits for that.
+	if err := tx.Clauses(clause.OnConflict{DoNothing: true}).Create(&writer{WriterID: identifier(id), UpdatedAt: now}).Error; err != nil {
 		return false, fmt.Errorf("note first batch: %w", err)
 	}
-	if err := tx.Where("updated_at < ?", now.Add(-writerLifetime)).Delete(&writer{}).Error; err != nil {
-		return false, fmt.Errorf("clean up the ledger: %w", err)
+	advanced, err := advance()
+	return !advanced, err
+}
+
+// forget takes writers out of the ledger that were not seen for long. It looks for them without locking rows.
+func forget(db *gorm.DB) error {
+	old := time.Now().UTC().Add(-writerLifetime)
+	var ids []string
+	err := db.Model(&writer{}).Where("updated_at < ?", old).Limit(forgetAtOnce).Pluck("writer_id", &ids).Error
+	if err != nil || len(ids) == 0 {
+		return err
 	}
-	return false, nil
+	return db.Where("writer_id IN ? AND updated_at < ?", ids, old).Delete(&writer{}).Error
 }

@@ -335,7 +335,7 @@ func (s *Store) rollUpSpan(ctx context.Context, size, start int64) error {
 			return err
 		}
 		return tx.Create(&rollup{Span: int16(size), StartHour: start}).Error
-	})
+	}, s.dialect.writeTx)
 	if err != nil {
 		return fmt.Errorf("roll up %d h from %s: %w", size, datar.Hour(start).Time().Format(time.RFC3339), err)
 	}
@@ -352,7 +352,7 @@ func (s *Store) dropOldHours(ctx context.Context, before int64) error {
 			return err
 		}
 		return tx.Where("span = ? AND start_hour < ?", spanHour, before).Delete(&rollupTotal{}).Error
-	})
+	}, s.dialect.writeTx)
 	if err != nil {
 		return fmt.Errorf("drop old rollups of hours: %w", err)
 	}
@@ -407,7 +407,7 @@ func (s *Store) purgeSome(ctx context.Context, day int64) error {
 			return err
 		}
 		return moved.addTo(tx, day)
-	})
+	}, s.dialect.writeTx)
 }
 
 // markPurged makes the day's rollup one that has only what was moved into it.
@@ -468,6 +468,7 @@ func (s *Store) Totals(ctx context.Context, query datar.TotalsQuery) ([]datar.To
 	if !ok {
 		return nil, fmt.Errorf("totals: unknown dimension %d", query.GroupBy)
 	}
+	query.From, query.To = max(query.From, firstHour), min(query.To, lastHour)
 	groups := sums{}
 	err := s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
 		events := plan{events: []span{{int64(query.From), int64(query.To)}}}

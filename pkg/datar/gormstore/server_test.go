@@ -1,0 +1,359 @@
+package gormstore_test
+
+import (
+	"context"
+	cryptorand "crypto/rand"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/glebarez/sqlite"
+	gomysql "github.com/go-sql-driver/mysql"
+	"gorm.io/driver/mysql"
+	"gorm.io/driver/postgres"
+	"gorm.io/gorm"
+	"gorm.io/gorm/logger"
+
+	"github.com/flagr-datar/flagr-datar/integration_tests/testdb"
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/storetest"
+)
+
+// openKind connects to a database as a host of this package would.
+func openKind(t *testing.T, kind testdb.Kind, dsn string) *gorm.DB {
+	t.Helper()
+	var dialector gorm.Dialector
+	switch kind.Driver {
+	case "postgres":
+		dialector = postgres.Open(dsn)
+	case "mysql":
+		config, err := gomysql.ParseDSN(dsn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		config.ParseTime, config.Loc = true, time.UTC
+		dialector = mysql.Open(config.FormatDSN())
+	default:
+		dialector = sqlite.Open(dsn + "?_pragma=journal_mode(WAL)&_pragma=busy_timeout(10000)")
+	}
+	db, err := gorm.Open(dialector, &gorm.Config{Logger: logger.Discard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool, err := db.DB()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := pool.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return db
+}
+
+func TestStoreOnServers(t *testing.T) {
+	testdb.OnEachServer(t, func(t *testing.T, kind testdb.Kind) {
+		storetest.Run(t, func(t *testing.T) datar.Store { return newStore(t, openKind(t, kind, kind.Fresh(t))) })
+	})
+}
+
+// Writers that share keys, old ones and new ones, never make the server break a deadlock: each costs a batch that is
+// sent again, and an error in somebody's log.
+func TestNoDeadlocks(t *testing.T) {
+	testdb.OnEachServer(t, func(t *testing.T, kind testdb.Kind) {
+		const writers, batches, keys = 6, 20, 1500
+		dsn := kind.Fresh(t)
+		beside := kind.Open(t, dsn)
+		before := kind.Deadlocks(t, beside)
+		var group sync.WaitGroup
+		for w := range writers {
+			s := newStore(t, openKind(t, kind, dsn)) // each is a server of its own
+			group.Go(func() {
+				random := rand.New(rand.NewPCG(uint64(w), 1))
+				for b := range int64(batches) {
+					batch := datar.Batch{Writer: fmt.Sprint("writer-", w), Sequence: b + 1}
+					for k := range int64(keys) {
+						if random.IntN(3) > 0 { // each time other ones
+							hour := datar.Hour(490_000 + b/5) // which bring new keys
+							ms := hour.Time().UnixMilli()
+							key := datar.Key{FlagID: k/10 + 1, VariantID: k % 10, SegmentID: 1, Hour: hour}
+							batch.Rows = append(batch.Rows, datar.Row{Key: key, Count: 1, First: ms, Last: ms})
+						}
+					}
+					slices.SortFunc(batch.Rows, func(a, b datar.Row) int { return a.Compare(b.Key) })
+					if err := s.Apply(t.Context(), batch); err != nil {
+						t.Errorf("writer %d, batch %d: %v", w, b, err)
+					}
+				}
+			})
+		}
+		group.Wait()
+		if n := kind.Deadlocks(t, beside) - before; n != 0 {
+			t.Errorf("%d deadlocks", n)
+		}
+	})
+}
+
+// Replicas that start together on an empty database all get there, and agree who it is.
+func TestManyStartAtOnce(t *testing.T) {
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		const replicas = 8
+		dsn := kind.Fresh(t)
+		identities := make([]string, replicas)
+		var group sync.WaitGroup
+		for i := range replicas {
+			db := openKind(t, kind, dsn)
+			if kind.Driver == "sqlite3" && i > 1 {
+				continue // processes that share a file are rare, and two of them show it
+			}
+			group.Go(func() {
+				s, err := gormstore.New(t.Context(), db)
+				if err != nil {
+					t.Errorf("replica %d: %v", i, err)
+					return
+				}
+				identities[i] = s.Identity()
+			})
+		}
+		group.Wait()
+		for i, identity := range identities {
+			if identity != identities[0] && (identity != "" || kind.Driver != "sqlite3") {
+				t.Errorf("replica %d takes the database for %q, the first one for %q", i, identity, identities[0])
+			}
+		}
+	})
+}
+
+// A batch that is sent again while its first sending still waits for its end counts once. So does the first batch of a
+// writer, for which there is no row in the ledger to wait for.
+func TestBatchSentAgainWhileItIsApplied(t *testing.T) {
+	testdb.OnEachServer(t, func(t *testing.T, kind testdb.Kind) {
+		dsn := kind.Fresh(t)
+		s := newStore(t, openKind(t, kind, dsn))
+		hour := datar.Hour(490_000)
+		ms := hour.Time().UnixMilli()
+		for sequence := int64(1); sequence <= 20; sequence++ {
+			batch := datar.Batch{Writer: fmt.Sprint("w", sequence%10), Sequence: sequence}
+			for k := range int64(50) {
+				batch.Rows = append(batch.Rows, datar.Row{Key: datar.Key{FlagID: k + 1, Hour: hour}, Count: 1, First: ms, Last: ms})
+			}
+			var group sync.WaitGroup
+			for range 4 {
+				group.Go(func() {
+					if err := s.Apply(t.Context(), batch); err != nil {
+						t.Errorf("batch %d: %v", sequence, err)
+					}
+				})
+			}
+			group.Wait()
+		}
+		totals, err := s.Totals(t.Context(), datar.TotalsQuery{From: hour, To: hour + 1, GroupBy: datar.ByFlag})
+		if err != nil || len(totals) != 50 {
+			t.Fatalf("totals are %+v (%v), want those of 50 flags", totals, err)
+		}
+		for _, total := range totals {
+			if total.Count != 20 {
+				t.Errorf("total is %+v, want 20", total)
+			}
+		}
+	})
+}
+
+// What only one row is to blame for is told apart from what is wrong with the database: the one is dropped, the other
+// waits for somebody to repair it.
+func TestRefusedRows(t *testing.T) {
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		year := func(y int) datar.Hour { return datar.HourOf(time.Date(y, 6, 1, 0, 0, 0, 0, time.UTC)) }
+		for name, test := range map[string]struct {
+			prepare map[string][]string // by driver; a driver that is not there has nothing of the kind
+			row     datar.Row
+		}{
+			"trigger": {
+				prepare: map[string][]string{
+					"sqlite3": {"CREATE TRIGGER poison BEFORE INSERT ON datar_hourly_events WHEN NEW.flag_id = 7 BEGIN SELECT RAISE(ABORT, 'no'); END"},
+					"postgres": {
+						"CREATE FUNCTION refuse() RETURNS trigger AS $$ BEGIN IF NEW.flag_id = 7 THEN RAISE EXCEPTION 'no'; END IF; RETURN NEW; END $$ LANGUAGE plpgsql",
+						"CREATE TRIGGER poison BEFORE INSERT ON datar_hourly_events FOR EACH ROW EXECUTE PROCEDURE refuse()",
+					},
+					"mysql": {"CREATE TRIGGER poison BEFORE INSERT ON datar_hourly_events FOR EACH ROW BEGIN IF NEW.flag_id = 7 THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no'; END IF; END"},
+				},
+				row: datar.Row{Key: datar.Key{FlagID: 7, Hour: 1}, Count: 1},
+			},
+			"check": {
+				prepare: map[string][]string{
+					"postgres": {"ALTER TABLE datar_hourly_events ADD CONSTRAINT poison CHECK (flag_id <> 7)"},
+					"mysql":    {"ALTER TABLE datar_hourly_events ADD CONSTRAINT poison CHECK (flag_id <> 7)"},
+				},
+				row: datar.Row{Key: datar.Key{FlagID: 7, Hour: 1}, Count: 1},
+			},
+			"foreign key": {
+				prepare: map[string][]string{
+					"postgres": {"CREATE TABLE known (id bigint PRIMARY KEY)", "INSERT INTO known VALUES (1)",
+						"ALTER TABLE datar_hourly_events ADD CONSTRAINT poison FOREIGN KEY (flag_id) REFERENCES known (id)"},
+					"mysql": {"CREATE TABLE known (id bigint PRIMARY KEY)", "INSERT INTO known VALUES (1)",
+						"ALTER TABLE datar_hourly_events ADD CONSTRAINT poison FOREIGN KEY (flag_id) REFERENCES known (id)"},
+				},
+				row: datar.Row{Key: datar.Key{FlagID: 7, Hour: 1}, Count: 1},
+			},
+			"narrow column": {
+				prepare: map[string][]string{
+					"postgres": {"ALTER TABLE datar_hourly_events ALTER COLUMN eval_count TYPE integer"},
+					"mysql":    {"ALTER TABLE datar_hourly_events MODIFY eval_count int NOT NULL"},
+				},
+				row: datar.Row{Key: datar.Key{FlagID: 1, Hour: 1}, Count: math.MaxInt32 + 1},
+			},
+			"sum out of range": {
+				prepare: map[string][]string{"postgres": nil, "mysql": nil},
+				row:     datar.Row{Key: datar.Key{FlagID: 1, Hour: 0}, Count: math.MaxInt64},
+			},
+			"year of six digits": {
+				prepare: map[string][]string{"sqlite3": nil, "postgres": nil, "mysql": nil},
+				row:     datar.Row{Key: datar.Key{FlagID: 1, Hour: math.MaxInt32}, Count: 1},
+			},
+			"year before Christ": {
+				prepare: map[string][]string{"sqlite3": nil, "postgres": nil, "mysql": nil},
+				row:     datar.Row{Key: datar.Key{FlagID: 1, Hour: year(-5)}, Count: 1},
+			},
+		} {
+			statements, ok := test.prepare[kind.Driver]
+			if !ok {
+				continue
+			}
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				db := openKind(t, kind, kind.Fresh(t))
+				s := newStore(t, db)
+				good := datar.Row{Key: datar.Key{FlagID: 1, Hour: 0}, Count: 1}
+				if err := s.Apply(t.Context(), datar.Batch{Writer: "w", Sequence: 1, Rows: []datar.Row{good}}); err != nil {
+					t.Fatal(err)
+				}
+				for _, statement := range statements {
+					if err := db.Exec(statement).Error; err != nil {
+						t.Fatal(err)
+					}
+				}
+				err := s.Apply(t.Context(), datar.Batch{Writer: "w", Sequence: 2, Rows: []datar.Row{test.row}})
+				if !errors.Is(err, datar.ErrRefused) {
+					t.Errorf("got %v, want ErrRefused", err)
+				}
+				good.Hour = 1
+				if err := s.Apply(t.Context(), datar.Batch{Writer: "w", Sequence: 2, Rows: []datar.Row{good}}); err != nil {
+					t.Errorf("the same number with another row: %v", err)
+				}
+				totals, err := s.Totals(t.Context(), datar.TotalsQuery{From: -1_000_000, To: math.MaxInt32, GroupBy: datar.ByFlag})
+				if err != nil || len(totals) != 1 || totals[0].Count != 2 {
+					t.Errorf("totals are %+v (%v), want the 2 good ones", totals, err)
+				}
+			})
+		}
+	})
+}
+
+// None of these says anything about a row.
+func TestTroubleIsNoRefusal(t *testing.T) {
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		for name, test := range map[string]struct {
+			trouble func(t *testing.T, db *gorm.DB, dsn string) *gorm.DB // the database to write to
+		}{
+			"connection closed": {func(t *testing.T, db *gorm.DB, _ string) *gorm.DB {
+				pool, err := db.DB()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := pool.Close(); err != nil {
+					t.Fatal(err)
+				}
+				return db
+			}},
+			"table missing": {func(t *testing.T, db *gorm.DB, _ string) *gorm.DB {
+				if err := db.Exec("DROP TABLE datar_hourly_events").Error; err != nil {
+					t.Fatal(err)
+				}
+				return db
+			}},
+			"column missing": {func(t *testing.T, db *gorm.DB, _ string) *gorm.DB {
+				if err := db.Exec("ALTER TABLE datar_hourly_events DROP COLUMN last_evaluated_ms").Error; err != nil {
+					t.Fatal(err)
+				}
+				return db
+			}},
+			"ledger missing": {func(t *testing.T, db *gorm.DB, _ string) *gorm.DB {
+				if err := db.Exec("DROP TABLE datar_writers").Error; err != nil {
+					t.Fatal(err)
+				}
+				return db
+			}},
+			"read only": {func(t *testing.T, db *gorm.DB, dsn string) *gorm.DB {
+				switch kind.Driver {
+				case "postgres":
+					return openKind(t, kind, dsn+"&default_transaction_read_only=on")
+				case "mysql":
+					return openKind(t, kind, dsn+"?tx_read_only=1")
+				}
+				if err := db.Exec("PRAGMA query_only = 1").Error; err != nil {
+					t.Fatal(err)
+				}
+				return db
+			}},
+			"no rights": {func(t *testing.T, db *gorm.DB, dsn string) *gorm.DB {
+				switch kind.Driver {
+				case "postgres":
+					role := "r" + strings.ToLower(cryptorand.Text())
+					execute(t, db, "CREATE ROLE "+role+" LOGIN PASSWORD 'p'", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO "+role)
+					t.Cleanup(func() { execute(t, db, "DROP OWNED BY "+role, "DROP ROLE "+role) })
+					return openKind(t, kind, regexp.MustCompile("//[^@]*@").ReplaceAllString(dsn, "//"+role+":p@"))
+				case "mysql":
+					config, err := gomysql.ParseDSN(dsn)
+					if err != nil {
+						t.Fatal(err)
+					}
+					config.User, config.Passwd = "r"+strings.ToLower(cryptorand.Text()), "p"
+					execute(t, db, "CREATE USER "+config.User+"@'%' IDENTIFIED BY 'p'", "GRANT SELECT ON "+config.DBName+".* TO "+config.User+"@'%'")
+					t.Cleanup(func() { execute(t, db, "DROP USER "+config.User+"@'%'") })
+					return openKind(t, kind, config.FormatDSN())
+				}
+				t.Skip("SQLite has no accounts")
+				return nil
+			}},
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				dsn := kind.Fresh(t)
+				db := openKind(t, kind, dsn)
+				pool, err := db.DB()
+				if err != nil {
+					t.Fatal(err)
+				}
+				pool.SetMaxOpenConns(1) // for what is set on a connection
+				s := newStore(t, db)
+				target := test.trouble(t, db, dsn)
+				if target != db {
+					s = gormstore.OnTables(target)
+				}
+				row := datar.Row{Key: datar.Key{FlagID: 1}, Count: 1}
+				err = s.Apply(t.Context(), datar.Batch{Writer: "w", Sequence: 1, Rows: []datar.Row{row}})
+				if err == nil || errors.Is(err, datar.ErrRefused) {
+					t.Errorf("got %v, want an error that is not the row's fault", err)
+				}
+			})
+		}
+	})
+}
+
+func execute(t *testing.T, db *gorm.DB, statements ...string) {
+	t.Helper()
+	for _, statement := range statements {
+		if err := db.WithContext(context.WithoutCancel(t.Context())).Exec(statement).Error; err != nil {
+			t.Errorf("%s: %v", statement, err)
+		}
+	}
+}
