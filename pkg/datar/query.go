@@ -83,6 +83,9 @@ func (e *Engine) QuerySummary(ctx context.Context, query SummaryQuery) ([]FlagSu
 	if err != nil {
 		return nil, err
 	}
+	slices.SortFunc(totals, func(a, b Total) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.FlagID, b.FlagID))
+	})
 	totals = totals[min(offset, len(totals)):]
 	totals = totals[:min(limit, len(totals))]
 	if len(totals) == 0 {
@@ -91,7 +94,7 @@ func (e *Engine) QuerySummary(ctx context.Context, query SummaryQuery) ([]FlagSu
 
 	ids := make([]int64, len(totals))
 	for i, t := range totals {
-		ids[i] = t.ID
+		ids[i] = t.FlagID
 	}
 	flags, err := e.options.Catalog.Flags(ctx, ids)
 	if err != nil {
@@ -99,7 +102,7 @@ func (e *Engine) QuerySummary(ctx context.Context, query SummaryQuery) ([]FlagSu
 	}
 	summaries := make([]FlagSummary, len(totals))
 	for i, t := range totals {
-		summaries[i] = FlagSummary{FlagID: t.ID, FlagInfo: flags[t.ID], Total: t.Count}
+		summaries[i] = FlagSummary{FlagID: t.FlagID, FlagInfo: flags[t.FlagID], Total: t.Count}
 		if t.Last > 0 {
 			summaries[i].LastEvaluatedAt = time.UnixMilli(t.Last).UTC()
 		}
@@ -118,60 +121,76 @@ func (e *Engine) QueryFlagSummaryBreakdown(ctx context.Context, flagID int64, qu
 		return nil, fmt.Errorf("%w: there is no flag %d", ErrFlagNotFound, flagID)
 	}
 	e.refresh(ctx)
-	of := TotalsQuery{From: from, To: to, FlagID: flagID}
-	variants, err := e.totals(ctx, of.by(ByVariant))
+	outcomes, err := e.totals(ctx, TotalsQuery{From: from, To: to, FlagID: flagID, GroupBy: ByOutcome})
 	if err != nil {
 		return nil, err
 	}
-	if len(variants) == 0 {
-		return e.emptyBreakdown(ctx, flagID)
-	}
-	segments, err := e.totals(ctx, of.by(BySegment))
+	days, err := e.totals(ctx, TotalsQuery{From: from, To: to, FlagID: flagID, GroupBy: ByDay})
 	if err != nil {
 		return nil, err
 	}
-	hours, err := e.totals(ctx, of.by(ByHour))
-	if err != nil {
-		return nil, err
-	}
-
-	b := &FlagBreakdown{FlagID: flagID, ByVariant: []VariantCount{}, BySegment: []SegmentCount{}, ByDay: days(hours)}
-	for _, t := range variants {
-		b.ByVariant = append(b.ByVariant, VariantCount{t.ID, t.Count})
-	}
-	for _, t := range segments {
-		if t.ID != 0 {
-			b.BySegment = append(b.BySegment, SegmentCount{t.ID, t.Count})
+	if len(outcomes) == 0 && len(days) == 0 {
+		if err := e.checkFlag(ctx, flagID); err != nil {
+			return nil, err
 		}
+	}
+	b := &FlagBreakdown{FlagID: flagID, ByDay: make([]DayCount, len(days))}
+	variants := descending(outcomes, func(t Total) int64 { return t.VariantID })
+	b.ByVariant = make([]VariantCount, len(variants))
+	for i, c := range variants {
+		b.ByVariant[i] = VariantCount{c.id, c.count}
+	}
+	outcomes = slices.DeleteFunc(outcomes, func(t Total) bool { return t.SegmentID == 0 })
+	segments := descending(outcomes, func(t Total) int64 { return t.SegmentID })
+	b.BySegment = make([]SegmentCount, len(segments))
+	for i, c := range segments {
+		b.BySegment[i] = SegmentCount{c.id, c.count}
+	}
+	slices.SortFunc(days, func(a, b Total) int { return cmp.Compare(a.Day, b.Day) })
+	for i, t := range days {
+		b.ByDay[i] = DayCount{t.Day.Time(), t.Count}
 	}
 	return b, nil
 }
 
-func (q TotalsQuery) by(dimension Dimension) TotalsQuery {
-	q.GroupBy = dimension
-	return q
-}
-
-// emptyBreakdown is the answer for a flag without traffic in the window.
-func (e *Engine) emptyBreakdown(ctx context.Context, flagID int64) (*FlagBreakdown, error) {
+// checkFlag returns ErrFlagNotFound if the Catalog does not know the flag, and it was never counted.
+func (e *Engine) checkFlag(ctx context.Context, flagID int64) error {
 	flags, err := e.options.Catalog.Flags(ctx, []int64{flagID})
 	if err != nil {
-		return nil, fmt.Errorf("look up flag %d: %w", flagID, err)
+		return fmt.Errorf("look up flag %d: %w", flagID, err)
 	}
-	if _, ok := flags[flagID]; !ok {
-		ever := TotalsQuery{From: 0, To: endOfTime, FlagID: flagID, GroupBy: ByFlag}
-		totals, err := e.totals(ctx, ever)
-		if err != nil {
-			return nil, err
-		}
-		if len(totals) == 0 {
-			return nil, fmt.Errorf("%w: there is no flag %d", ErrFlagNotFound, flagID)
-		}
+	if _, ok := flags[flagID]; ok {
+		return nil
 	}
-	return &FlagBreakdown{FlagID: flagID, ByVariant: []VariantCount{}, BySegment: []SegmentCount{}, ByDay: []DayCount{}}, nil
+	ever, err := e.totals(ctx, TotalsQuery{From: 0, To: endOfTime, FlagID: flagID, GroupBy: ByFlag})
+	if err != nil {
+		return err
+	}
+	if len(ever) == 0 {
+		return fmt.Errorf("%w: there is no flag %d", ErrFlagNotFound, flagID)
+	}
+	return nil
 }
 
-// totals asks the store, and sorts by descending count and then by id.
+// count is the sum of what has an id in common.
+type count struct{ id, count int64 }
+
+// descending adds totals up by an id, and sorts by descending count and then by id.
+func descending(totals []Total, id func(Total) int64) []count {
+	sums := map[int64]int64{}
+	for _, t := range totals {
+		sums[id(t)] += t.Count
+	}
+	counts := make([]count, 0, len(sums))
+	for id, sum := range sums {
+		counts = append(counts, count{id, sum})
+	}
+	slices.SortFunc(counts, func(a, b count) int {
+		return cmp.Or(cmp.Compare(b.count, a.count), cmp.Compare(a.id, b.id))
+	})
+	return counts
+}
+
 func (e *Engine) totals(ctx context.Context, query TotalsQuery) ([]Total, error) {
 	if query.From >= query.To {
 		return nil, nil
@@ -180,24 +199,7 @@ func (e *Engine) totals(ctx context.Context, query TotalsQuery) ([]Total, error)
 	if err != nil {
 		return nil, fmt.Errorf("add up counts: %w", err)
 	}
-	slices.SortFunc(totals, func(a, b Total) int {
-		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.ID, b.ID))
-	})
 	return totals, nil
-}
-
-// days adds up hours by days of UTC.
-func days(hours []Total) []DayCount {
-	counts := map[time.Time]int64{}
-	for _, t := range hours {
-		counts[Hour(t.ID).Time().Truncate(24*time.Hour)] += t.Count
-	}
-	days := make([]DayCount, 0, len(counts))
-	for day, count := range counts {
-		days = append(days, DayCount{day, count})
-	}
-	slices.SortFunc(days, func(a, b DayCount) int { return a.Day.Compare(b.Day) })
-	return days
 }
 
 // window resolves and checks the bounds of a query, and widens them to whole hours.

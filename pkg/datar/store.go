@@ -20,6 +20,14 @@ var (
 // Hour is one hour of UTC, counted in whole hours since 1970-01-01T00:00Z.
 type Hour int32
 
+// DayStart returns the first hour of the day of UTC in which the hour lies.
+func (h Hour) DayStart() Hour {
+	if rest := h % 24; rest < 0 { // Go divides towards zero
+		return h - rest - 24
+	}
+	return h - h%24
+}
+
 // HourOf returns the hour in which t lies.
 func HourOf(t time.Time) Hour { return hourOfMilli(t.UnixMilli()) }
 
@@ -97,10 +105,12 @@ type Dimension uint8
 
 // The dimensions.
 const (
+	// ByFlag has one group for each flag.
 	ByFlag Dimension = iota + 1
-	ByVariant
-	BySegment
-	ByHour
+	// ByOutcome has one group for each pair of variant and segment.
+	ByOutcome
+	// ByDay has one group for each day of UTC.
+	ByDay
 )
 
 // TotalsQuery selects the rows that Store.Totals adds up.
@@ -112,10 +122,12 @@ type TotalsQuery struct {
 	GroupBy Dimension
 }
 
-// Total is the sum of one group.
+// Total is the sum of one group. Of FlagID, VariantID, SegmentID and Day those are filled that the query groups by.
 type Total struct {
-	// ID is the flag, variant or segment id, or the Hour, of the group.
-	ID    int64
+	FlagID               int64
+	VariantID, SegmentID int64
+	// Day is the first hour of the day.
+	Day   Hour
 	Count int64
 	// Last is the latest evaluation in Unix milliseconds, 0 when none of the rows knows it.
 	Last int64

@@ -73,7 +73,7 @@ func TestFlagrTableIsKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (datar.Total{ID: 1, Count: 42, Last: at.UnixMilli()}); len(got) != 1 || got[0] != want {
+	if want := (datar.Total{FlagID: 1, Count: 42, Last: at.UnixMilli()}); len(got) != 1 || got[0] != want {
 		t.Errorf("totals are %+v, want %+v", got, want)
 	}
 	var rows int64

@@ -94,7 +94,7 @@ func invalidate(tx *gorm.DB, rows []datar.Row) error {
 	return nil
 }
 
-func dayOf(hour int64) int64 { return hour - hour%spanDay }
+func dayOf(hour int64) int64 { return int64(datar.Hour(hour).DayStart()) }
 
 func keys(set map[int64]bool) []int64 {
 	list := make([]int64, 0, len(set))
@@ -114,16 +114,13 @@ type plan struct {
 	events      []span  // where hourly events are to be added up
 }
 
-// plan reads what is rolled up, and chooses. all: use every rollup that lies within the window; otherwise only what is
-// nowhere else, the purged days. These count as soon as they overlap with the window.
-func (s *Store) plan(tx *gorm.DB, from, to datar.Hour, all bool) (plan, error) {
+// plan reads what is rolled up, and chooses the rollups that lie within the window. Purged days, which are nowhere else,
+// count as soon as they overlap with it.
+func (s *Store) plan(tx *gorm.DB, from, to datar.Hour) (plan, error) {
 	var p plan
 	var found []rollup
-	query := tx.Where("start_hour > ? AND start_hour < ?", int64(from)-spanDay, int64(to))
-	if !all {
-		query = query.Where("purged = ?", true)
-	}
-	if err := query.Order("span DESC, start_hour").Find(&found).Error; err != nil {
+	if err := tx.Where("start_hour > ? AND start_hour < ?", int64(from)-spanDay, int64(to)).
+		Order("span DESC, start_hour").Find(&found).Error; err != nil {
 		return p, fmt.Errorf("read rollups: %w", err)
 	}
 	covered := map[int64]bool{} // hours
@@ -161,12 +158,73 @@ func (s *Store) plan(tx *gorm.DB, from, to datar.Hour, all bool) (plan, error) {
 	return p, nil
 }
 
-// sums adds totals up by group.
-type sums map[int64]datar.Total
+// group is what totals are added up by: flag, or variant and segment, or day.
+type group struct{ a, b int64 }
 
-func (s sums) add(id, count, last int64) {
-	t := s[id]
-	s[id] = datar.Total{ID: id, Count: t.Count + count, Last: max(t.Last, last)}
+// sums adds totals up by group.
+type sums map[group]datar.Total
+
+func (s sums) add(g group, count, last int64) {
+	t := s[g]
+	s[g] = datar.Total{Count: t.Count + count, Last: max(t.Last, last)}
+}
+
+// grouping is how a dimension is read.
+type grouping struct {
+	// events and rollups are the columns to group by, of the two tables; rollups know no variants and segments.
+	events, rollups string
+	// scan reads them.
+	scan func(rows *sql.Rows, count, last *int64) (group, error)
+	// name puts the group into a total.
+	name func(t *datar.Total, g group)
+}
+
+var groupings = map[datar.Dimension]grouping{
+	datar.ByFlag: {
+		events: "flag_id", rollups: "flag_id", scan: scanID,
+		name: func(t *datar.Total, g group) { t.FlagID = g.a },
+	},
+	datar.ByOutcome: {
+		events: "variant_id, segment_id",
+		scan: func(rows *sql.Rows, count, last *int64) (g group, err error) {
+			return g, rows.Scan(&g.a, &g.b, count, last)
+		},
+		name: func(t *datar.Total, g group) { t.VariantID, t.SegmentID = g.a, g.b },
+	},
+	datar.ByDay: {
+		events: "bucket_hour", rollups: "start_hour",
+		scan: func(rows *sql.Rows, count, last *int64) (group, error) {
+			var hour time.Time
+			err := rows.Scan(&hour, count, last)
+			return group{a: dayOf(int64(datar.HourOf(hour)))}, err
+		},
+		name: func(t *datar.Total, g group) { t.Day = datar.Hour(g.a) },
+	},
+}
+
+func scanID(rows *sql.Rows, count, last *int64) (g group, err error) {
+	return g, rows.Scan(&g.a, count, last)
+}
+
+// addUp runs a query for totals and adds them.
+func (s sums) addUp(query *gorm.DB, columns string, flagID int64, scan func(rows *sql.Rows, count, last *int64) (group, error)) error {
+	if flagID != 0 {
+		query = query.Where("flag_id = ?", flagID)
+	}
+	rows, err := query.Select(columns + ", SUM(eval_count), COALESCE(MAX(last_evaluated_ms), 0)").Group(columns).Rows()
+	if err != nil {
+		return fmt.Errorf("totals: %w", err)
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		var count, last int64
+		g, err := scan(rows, &count, &last)
+		if err != nil {
+			return fmt.Errorf("totals: %w", err)
+		}
+		s.add(g, count, last)
+	}
+	return rows.Err()
 }
 
 // addRollups adds the rollups of a span that start at the given hours.
@@ -174,32 +232,19 @@ func (s sums) addRollups(tx *gorm.DB, span int, starts []int64, q datar.TotalsQu
 	if len(starts) == 0 {
 		return nil
 	}
-	column := "flag_id"
-	if q.GroupBy == datar.ByHour {
-		column = "start_hour"
-	}
-	query := tx.Table(totalsTable).Select(column+", SUM(eval_count), COALESCE(MAX(last_evaluated_ms), 0)").
-		Where("span = ? AND start_hour IN ?", span, starts)
-	if q.FlagID != 0 {
-		query = query.Where("flag_id = ?", q.FlagID)
-	}
-	rows, err := query.Group(column).Rows()
-	if err != nil {
-		return fmt.Errorf("totals of rollups: %w", err)
-	}
-	defer func() { _ = rows.Close() }()
-	for rows.Next() {
-		var id, count, last int64
-		if err := rows.Scan(&id, &count, &last); err != nil {
-			return fmt.Errorf("totals of rollups: %w", err)
+	scan := scanID
+	if q.GroupBy == datar.ByDay {
+		scan = func(rows *sql.Rows, count, last *int64) (group, error) {
+			g, err := scanID(rows, count, last)
+			return group{a: dayOf(g.a)}, err
 		}
-		s.add(id, count, last)
 	}
-	return rows.Err()
+	query := tx.Table(totalsTable).Where("span = ? AND start_hour IN ?", span, starts)
+	return s.addUp(query, groupings[q.GroupBy].rollups, q.FlagID, scan)
 }
 
 // addEvents adds the hourly events within the ranges.
-func (s sums) addEvents(tx *gorm.DB, ranges []span, column string, q datar.TotalsQuery) error {
+func (s sums) addEvents(tx *gorm.DB, ranges []span, q datar.TotalsQuery) error {
 	if len(ranges) == 0 {
 		return nil
 	}
@@ -209,32 +254,8 @@ func (s sums) addEvents(tx *gorm.DB, ranges []span, column string, q datar.Total
 		where = append(where, "(bucket_hour >= ? AND bucket_hour < ?)")
 		values = append(values, datar.Hour(r.from).Time(), datar.Hour(r.to).Time())
 	}
-	query := tx.Table(eventsTable).Select(column+", SUM(eval_count), COALESCE(MAX(last_evaluated_ms), 0)").
-		Where("("+strings.Join(where, " OR ")+")", values...)
-	if q.FlagID != 0 {
-		query = query.Where("flag_id = ?", q.FlagID)
-	}
-	rows, err := query.Group(column).Rows()
-	if err != nil {
-		return fmt.Errorf("totals of events: %w", err)
-	}
-	defer func() { _ = rows.Close() }()
-	for rows.Next() {
-		var id, count, last int64
-		var hour time.Time
-		group := any(&id)
-		if q.GroupBy == datar.ByHour {
-			group = &hour
-		}
-		if err := rows.Scan(group, &count, &last); err != nil {
-			return fmt.Errorf("totals of events: %w", err)
-		}
-		if q.GroupBy == datar.ByHour {
-			id = int64(datar.HourOf(hour))
-		}
-		s.add(id, count, last)
-	}
-	return rows.Err()
+	query := tx.Table(eventsTable).Where("("+strings.Join(where, " OR ")+")", values...)
+	return s.addUp(query, groupings[q.GroupBy].events, q.FlagID, groupings[q.GroupBy].scan)
 }
 
 // Maintain implements datar.Maintainer. It rolls up what is over, and reduces days before keep to their rollups; a call
@@ -401,7 +422,7 @@ func (s *Store) purgeSome(ctx context.Context, day int64) error {
 			if e.LastEvaluatedMs != nil {
 				last = *e.LastEvaluatedMs
 			}
-			moved.add(e.FlagID, e.EvalCount, last)
+			moved.add(group{a: e.FlagID}, e.EvalCount, last)
 		}
 		if err := tx.Where("id IN ?", ids).Delete(&hourlyEvent{}).Error; err != nil {
 			return err
@@ -432,8 +453,8 @@ func markPurged(tx *gorm.DB, day int64) error {
 // addTo adds the sums of flags to the rollup of a day.
 func (s sums) addTo(tx *gorm.DB, day int64) error {
 	flags := make([]int64, 0, len(s))
-	for id := range s {
-		flags = append(flags, id)
+	for g := range s {
+		flags = append(flags, g.a)
 	}
 	slices.Sort(flags)
 	var have []rollupTotal
@@ -445,15 +466,16 @@ func (s sums) addTo(tx *gorm.DB, day int64) error {
 		if t.LastEvaluatedMs != nil {
 			last = *t.LastEvaluatedMs
 		}
-		s.add(t.FlagID, t.EvalCount, last)
+		s.add(group{a: t.FlagID}, t.EvalCount, last)
 	}
 	if err := tx.Where("span = ? AND start_hour = ? AND flag_id IN ?", spanDay, day, flags).Delete(&rollupTotal{}).Error; err != nil {
 		return err
 	}
 	totals := make([]rollupTotal, len(flags))
 	for i, id := range flags {
-		totals[i] = rollupTotal{Span: spanDay, StartHour: day, FlagID: id, EvalCount: s[id].Count}
-		if last := s[id].Last; last > 0 {
+		sum := s[group{a: id}]
+		totals[i] = rollupTotal{Span: spanDay, StartHour: day, FlagID: id, EvalCount: sum.Count}
+		if last := sum.Last; last > 0 {
 			totals[i].LastEvaluatedMs = &last
 		}
 	}
@@ -462,36 +484,34 @@ func (s sums) addTo(tx *gorm.DB, day int64) error {
 
 // Totals implements datar.Store.
 func (s *Store) Totals(ctx context.Context, query datar.TotalsQuery) ([]datar.Total, error) {
-	column, ok := map[datar.Dimension]string{
-		datar.ByFlag: "flag_id", datar.ByVariant: "variant_id", datar.BySegment: "segment_id", datar.ByHour: "bucket_hour",
-	}[query.GroupBy]
+	by, ok := groupings[query.GroupBy]
 	if !ok {
 		return nil, fmt.Errorf("totals: unknown dimension %d", query.GroupBy)
 	}
 	query.From, query.To = max(query.From, firstHour), min(query.To, lastHour)
 	groups := sums{}
-	err := s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
-		events := plan{events: []span{{int64(query.From), int64(query.To)}}}
-		var err error
-		if query.GroupBy == datar.ByFlag || query.GroupBy == datar.ByHour { // rollups know no variants and segments
-			if events, err = s.plan(tx, query.From, query.To, query.GroupBy == datar.ByFlag && query.FlagID == 0); err != nil {
+	err := s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) (err error) {
+		p := plan{events: []span{{int64(query.From), int64(query.To)}}}
+		if by.rollups != "" {
+			if p, err = s.plan(tx, query.From, query.To); err != nil {
 				return err
 			}
 		}
-		if err := groups.addRollups(tx, spanDay, events.days, query); err != nil {
+		if err := groups.addRollups(tx, spanDay, p.days, query); err != nil {
 			return err
 		}
-		if err := groups.addRollups(tx, spanHour, events.hours, query); err != nil {
+		if err := groups.addRollups(tx, spanHour, p.hours, query); err != nil {
 			return err
 		}
-		return groups.addEvents(tx, events.events, column, query)
+		return groups.addEvents(tx, p.events, query)
 	}, &sql.TxOptions{Isolation: s.dialect.oneMoment, ReadOnly: true})
 	if err != nil {
 		return nil, err
 	}
 	totals := make([]datar.Total, 0, len(groups))
-	for _, total := range groups {
+	for g, total := range groups {
 		if total.Count > 0 {
+			by.name(&total, g)
 			totals = append(totals, total)
 		}
 	}

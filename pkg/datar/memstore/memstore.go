@@ -4,6 +4,8 @@ package memstore
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
@@ -55,33 +57,31 @@ func (s *Store) Totals(ctx context.Context, query datar.TotalsQuery) ([]datar.To
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	groups := map[int64]datar.Total{}
+	type group struct {
+		flag, variant, segment int64
+		day                    datar.Hour
+	}
+	groups := map[group]datar.Total{}
 	for key, row := range s.rows {
 		if key.Hour < query.From || key.Hour >= query.To || (query.FlagID != 0 && key.FlagID != query.FlagID) {
 			continue
 		}
-		id := groupOf(key, query.GroupBy)
-		total := groups[id]
-		groups[id] = datar.Total{ID: id, Count: total.Count + row.Count, Last: max(total.Last, row.Last)}
+		var g group
+		switch query.GroupBy {
+		case datar.ByFlag:
+			g.flag = key.FlagID
+		case datar.ByOutcome:
+			g.variant, g.segment = key.VariantID, key.SegmentID
+		case datar.ByDay:
+			g.day = key.Hour.DayStart()
+		}
+		t := groups[g]
+		groups[g] = datar.Total{
+			FlagID: g.flag, VariantID: g.variant, SegmentID: g.segment, Day: g.day,
+			Count: t.Count + row.Count, Last: max(t.Last, row.Last),
+		}
 	}
-	totals := make([]datar.Total, 0, len(groups))
-	for _, total := range groups {
-		totals = append(totals, total)
-	}
-	return totals, nil
-}
-
-func groupOf(key datar.Key, dimension datar.Dimension) int64 {
-	switch dimension {
-	case datar.ByFlag:
-		return key.FlagID
-	case datar.ByVariant:
-		return key.VariantID
-	case datar.BySegment:
-		return key.SegmentID
-	default:
-		return int64(key.Hour)
-	}
+	return slices.Collect(maps.Values(groups)), nil
 }
 
 // Rows returns a copy of all rows, in no particular order.

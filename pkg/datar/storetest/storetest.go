@@ -64,23 +64,38 @@ func apply(t *testing.T, s datar.Store, writer string, sequence int64, rows ...d
 	}
 }
 
-// totals returns what the store answers, in the order of ids.
+// totals returns what the store answers, in order.
 func totals(t *testing.T, s datar.Store, query datar.TotalsQuery) []datar.Total {
 	t.Helper()
 	got, err := s.Totals(t.Context(), query)
 	if err != nil {
 		t.Fatalf("totals of %+v: %v", query, err)
 	}
-	slices.SortFunc(got, func(a, b datar.Total) int { return cmp.Compare(a.ID, b.ID) })
+	slices.SortFunc(got, func(a, b datar.Total) int {
+		return cmp.Or(cmp.Compare(a.FlagID, b.FlagID), cmp.Compare(a.VariantID, b.VariantID),
+			cmp.Compare(a.SegmentID, b.SegmentID), cmp.Compare(a.Day, b.Day))
+	})
 	return got
+}
+
+// id is what a total of the dimension is known by in these tests.
+func id(dimension datar.Dimension, t datar.Total) int64 {
+	switch dimension {
+	case datar.ByFlag:
+		return t.FlagID
+	case datar.ByOutcome:
+		return 100*t.VariantID + t.SegmentID
+	default:
+		return int64(t.Day)
+	}
 }
 
 func wantCounts(t *testing.T, s datar.Store, query datar.TotalsQuery, want map[int64]int64) {
 	t.Helper()
 	got := totals(t, s, query)
 	for _, total := range got {
-		if want[total.ID] != total.Count {
-			t.Errorf("%+v: group %d has %d, want %d", query, total.ID, total.Count, want[total.ID])
+		if group := id(query.GroupBy, total); want[group] != total.Count {
+			t.Errorf("%+v: group %d has %d, want %d", query, group, total.Count, want[group])
 		}
 	}
 	if len(got) != len(want) {
@@ -116,9 +131,10 @@ func writersIndependent(t *testing.T, s datar.Store) {
 }
 
 func totalsByDimension(t *testing.T, s datar.Store) {
+	day := hour.DayStart()
 	apply(t, s, "w", 1,
-		row(1, 1, 10, hour, 1), row(1, 2, 10, hour, 2), row(1, 2, 20, hour+1, 4), row(1, 0, 0, hour+1, 8),
-		row(2, 1, 10, hour, 16))
+		row(1, 1, 10, day, 1), row(1, 2, 10, day+23, 2), row(1, 2, 20, day+24, 4), row(1, 0, 0, day+25, 8),
+		row(2, 1, 10, day, 16))
 	wantCounts(t, s, all(datar.ByFlag), map[int64]int64{1: 15, 2: 16})
 	of := func(dimension datar.Dimension) datar.TotalsQuery {
 		q := all(dimension)
@@ -126,10 +142,9 @@ func totalsByDimension(t *testing.T, s datar.Store) {
 		return q
 	}
 	wantCounts(t, s, of(datar.ByFlag), map[int64]int64{1: 15})
-	wantCounts(t, s, of(datar.ByVariant), map[int64]int64{0: 8, 1: 1, 2: 6})
-	wantCounts(t, s, of(datar.BySegment), map[int64]int64{0: 8, 10: 3, 20: 4})
-	wantCounts(t, s, of(datar.ByHour), map[int64]int64{int64(hour): 3, int64(hour) + 1: 12})
-	wantCounts(t, s, all(datar.ByHour), map[int64]int64{int64(hour): 19, int64(hour) + 1: 12})
+	wantCounts(t, s, of(datar.ByOutcome), map[int64]int64{0: 8, 110: 1, 210: 2, 220: 4})
+	wantCounts(t, s, of(datar.ByDay), map[int64]int64{int64(day): 3, int64(day) + 24: 12})
+	wantCounts(t, s, all(datar.ByDay), map[int64]int64{int64(day): 19, int64(day) + 24: 12})
 }
 
 func windows(t *testing.T, s datar.Store) {
@@ -189,9 +204,9 @@ func largeBatches(t *testing.T, s datar.Store) {
 		apply(t, s, "w", sequence+1, batch...)
 	}
 	var sum int64
-	for _, total := range totals(t, s, all(datar.ByVariant)) {
+	for _, total := range totals(t, s, all(datar.ByOutcome)) {
 		if total.Count != 2 {
-			t.Fatalf("variant %d has %d, want 2", total.ID, total.Count)
+			t.Fatalf("variant %d has %d, want 2", total.VariantID, total.Count)
 		}
 		sum += total.Count
 	}
@@ -283,7 +298,7 @@ func maintenance(t *testing.T, s datar.Store) {
 	reference := &memstore.Store{}
 	random := rand.New(rand.NewPCG(1, 2))
 	sequence := int64(0)
-	day := hour - hour%24
+	day := hour.DayStart()
 	now := day
 	for now < day+5*24 {
 		switch random.IntN(4) {
@@ -308,13 +323,13 @@ func maintenance(t *testing.T, s datar.Store) {
 		}
 		from := day + datar.Hour(random.IntN(130)) - 10
 		query := datar.TotalsQuery{From: from, To: from + datar.Hour(random.IntN(130)), FlagID: random.Int64N(3)}
-		for _, query.GroupBy = range []datar.Dimension{datar.ByFlag, datar.ByVariant, datar.BySegment, datar.ByHour} {
+		for _, query.GroupBy = range []datar.Dimension{datar.ByFlag, datar.ByOutcome, datar.ByDay} {
 			sameTotals(t, s, reference, query)
 		}
 	}
 	maintain(t, m, now+48, 0)
 	maintain(t, m, now+48, 0)
-	for _, d := range []datar.Dimension{datar.ByFlag, datar.ByHour} {
+	for _, d := range []datar.Dimension{datar.ByFlag, datar.ByDay} {
 		sameTotals(t, s, reference, all(d))
 	}
 }
@@ -364,7 +379,7 @@ func maintenanceBesideWriters(t *testing.T, s datar.Store) {
 func retention(t *testing.T, s datar.Store) {
 	m := maintainer(t, s)
 	reference := &memstore.Store{}
-	day := hour - hour%24
+	day := hour.DayStart()
 	sequence := int64(0)
 	add := func(rows ...datar.Row) {
 		sequence++
@@ -394,21 +409,10 @@ func retention(t *testing.T, s datar.Store) {
 	}
 	sameTotals(t, s, reference, datar.TotalsQuery{From: day, To: day + 4*24, GroupBy: datar.ByFlag})
 
-	byHour := totals(t, s, datar.TotalsQuery{From: day, To: day + 4*24, FlagID: 2, GroupBy: datar.ByHour})
-	byDay := map[int64]int64{}
-	for _, total := range byHour {
-		byDay[total.ID/24] += total.Count
-	}
-	want := map[int64]int64{}
-	for _, total := range totals(t, reference, datar.TotalsQuery{From: day, To: day + 4*24, FlagID: 2, GroupBy: datar.ByHour}) {
-		want[total.ID/24] += total.Count
-	}
-	if !maps.Equal(byDay, want) {
-		t.Errorf("days are %v, want %v", byDay, want)
-	}
-	recent := datar.TotalsQuery{From: day + 48, To: day + 4*24, FlagID: 2, GroupBy: datar.ByVariant}
+	sameTotals(t, s, reference, datar.TotalsQuery{From: day, To: day + 4*24, FlagID: 2, GroupBy: datar.ByDay})
+	recent := datar.TotalsQuery{From: day + 48, To: day + 4*24, FlagID: 2, GroupBy: datar.ByOutcome}
 	sameTotals(t, s, reference, recent)
-	if old := totals(t, s, datar.TotalsQuery{From: day, To: day + 24, FlagID: 1, GroupBy: datar.ByVariant}); len(old) != 0 {
+	if old := totals(t, s, datar.TotalsQuery{From: day, To: day + 24, FlagID: 1, GroupBy: datar.ByOutcome}); len(old) != 0 {
 		t.Errorf("variants of a purged day are %+v, want none", old)
 	}
 }
