@@ -43,4 +43,145 @@ const selectMeta = "SELECT name FROM " + metaTable + " WHERE name = ?"
 
 var dialects = map[string]dialect{
 	"sqlite": {
+		onConflict:   "ON CONFLICT (flag_id, bucket_hour, variant_id, segment_id) DO UPDATE SET",
+		present:      eventsTable + ".%s",
+		incoming:     "excluded.%s",
+		tableOptions: " WITHOUT ROWID", // the rows are where their primary key is
+		identifier:   "varchar(64)",
+		// There is one writer at a time, whatever it writes.
+		lockShared:    "UPDATE " + metaTable + " SET value = value WHERE name = ?",
+		lockExclusive: "UPDATE " + metaTable + " SET value = value WHERE name = ?",
+		refused:       sqliteCode(18, 19, 20), // TOOBIG, CONSTRAINT, MISMATCH
+		rolledBack:    sqliteCode(5, 6),       // BUSY, LOCKED
+	},
+	"postgres": {
+		onConflict: "ON CONFLICT (flag_id, bucket_hour, variant_id, segment_id) DO UPDATE SET",
+		present:    eventsTable + ".%s",
+		incoming:   "excluded.%s",
+		widen:      "ALTER TABLE " + eventsTable + " ALTER COLUMN eval_count TYPE bigint",
+		narrow:     []string{"integer", "int4"},
 		identifier: "varchar(64)",
+		// The number only has to differ from those of other programs in the same database.
+		lockMigration: "SELECT pg_advisory_xact_lock(7031988216)",
+		writeTx:       &sql.TxOptions{Isolation: sql.LevelReadCommitted},
+		lockShared:    selectMeta + " FOR SHARE",
+		lockExclusive: selectMeta + " FOR UPDATE",
+		oneMoment:     sql.LevelRepeatableRead,
+		// Data exceptions, constraint violations, and what a trigger raises.
+		refused: sqlState("22", "23", "P0001"),
+		// Serialisation failure, deadlock, lock not available.
+		rolledBack: sqlState("40001", "40P01", "55P03"),
+	},
+	"mysql": {
+		onConflict:      "ON DUPLICATE KEY UPDATE",
+		present:         "%s",
+		incoming:        "VALUES(%s)", // the one form that MySQL and MariaDB share
+		widen:           "ALTER TABLE " + eventsTable + " MODIFY COLUMN eval_count bigint NOT NULL DEFAULT 0",
+		narrow:          []string{"int"},
+		identifier:      "varchar(64) CHARACTER SET ascii COLLATE ascii_bin",
+		lockMigration:   "SELECT GET_LOCK(CONCAT('datar migration ', MD5(DATABASE())), 60)",
+		unlockMigration: "SELECT RELEASE_LOCK(CONCAT('datar migration ', MD5(DATABASE())))",
+		writeTx:         &sql.TxOptions{Isolation: sql.LevelReadCommitted},
+		// InnoDB locks gaps of the unique index as well, in which writers deadlock although they add in one order.
+		lockShared:    selectMeta + " FOR UPDATE",
+		lockExclusive: selectMeta + " FOR UPDATE",
+		oneMoment:     sql.LevelRepeatableRead,
+		// Values out of range or not convertible, constraints of MySQL and MariaDB, and what a trigger signals.
+		refused: mysqlNumber(1048, 1216, 1264, 1265, 1292, 1366, 1406, 1452, 1644, 1690, 3819, 4025),
+		// Lock wait timeout, deadlock. The former rolls back a statement only, so the transaction ends with the error.
+		rolledBack: mysqlNumber(1205, 1213),
+	},
+}
+
+// sqliteCode matches the primary result codes of SQLite.
+func sqliteCode(codes ...int) func(error) bool {
+	return func(err error) bool {
+		var e interface{ Code() int }
+		return errors.As(err, &e) && slices.Contains(codes, e.Code()&0xff)
+	}
+}
+
+// sqlState matches the beginnings of SQLSTATE codes.
+func sqlState(beginnings ...string) func(error) bool {
+	return func(err error) bool {
+		var e interface{ SQLState() string }
+		return errors.As(err, &e) && slices.ContainsFunc(beginnings, func(s string) bool { return strings.HasPrefix(e.SQLState(), s) })
+	}
+}
+
+// mysqlNumber matches the error numbers of MySQL and MariaDB.
+func mysqlNumber(numbers ...uint16) func(error) bool {
+	return func(err error) bool {
+		var e *mysql.MySQLError
+		return errors.As(err, &e) && slices.Contains(numbers, e.Number)
+	}
+}
+
+// columns are those of an upsert, in the order of its values.
+var columns = [...]string{
+	"flag_id", "bucket_hour", "variant_id", "segment_id", "eval_count", "first_evaluated_ms", "last_evaluated_ms", "updated_at",
+}
+
+// upsert renders the statement that adds counts: new keys are inserted, known ones grow.
+func (d dialect) upsert(rows int) string {
+	// With NULL on one side a comparison is not true, and the incoming value is taken.
+	extreme := func(column, comparison string) string {
+		present, incoming := fmt.Sprintf(d.present, column), fmt.Sprintf(d.incoming, column)
+		return fmt.Sprintf("%s = CASE WHEN %s %s %s THEN %s ELSE %s END", column, present, comparison, incoming, present, incoming)
+	}
+	set := []string{
+		fmt.Sprintf("eval_count = "+d.present+" + "+d.incoming, "eval_count", "eval_count"),
+		extreme("first_evaluated_ms", "<="),
+		extreme("last_evaluated_ms", ">="),
+		fmt.Sprintf("updated_at = "+d.incoming, "updated_at"),
+	}
+	row := "(?" + strings.Repeat(", ?", len(columns)-1) + ")"
+	return "INSERT INTO " + eventsTable + " (" + strings.Join(columns[:], ", ") + ") VALUES " +
+		row + strings.Repeat(", "+row, rows-1) + " " + d.onConflict + " " + strings.Join(set, ", ")
+}
+
+// migrate creates what is missing. Of a table that Flagr created it only adds the columns and widens the count: Flagr
+// goes on working with both.
+func migrate(db *gorm.DB, d dialect) error {
+	m := db.Migrator()
+	for _, table := range []any{&writer{}, &meta{}, &rollup{}, &rollupTotal{}} {
+		if !m.HasTable(table) {
+			if err := db.Set("gorm:table_options", d.tableOptions).Migrator().CreateTable(table); err != nil {
+				return err
+			}
+		}
+	}
+	if !m.HasTable(&hourlyEvent{}) {
+		return m.CreateTable(&hourlyEvent{})
+	}
+	for _, column := range []string{"FirstEvaluatedMs", "LastEvaluatedMs"} {
+		if !m.HasColumn(&hourlyEvent{}, column) {
+			if err := m.AddColumn(&hourlyEvent{}, column); err != nil {
+				return err
+			}
+		}
+	}
+	if !m.HasIndex(&hourlyEvent{}, "idx_datar_bucket_hour") {
+		if err := m.CreateIndex(&hourlyEvent{}, "idx_datar_bucket_hour"); err != nil {
+			return err
+		}
+	}
+	if d.widen == "" {
+		return nil
+	}
+	types, err := m.ColumnTypes(&hourlyEvent{})
+	if err != nil {
+		return err
+	}
+	for _, column := range types {
+		if column.Name() != "eval_count" {
+			continue
+		}
+		for _, narrow := range d.narrow {
+			if strings.EqualFold(column.DatabaseTypeName(), narrow) {
+				return db.Exec(d.widen).Error
+			}
+		}
+	}
+	return nil
+}
