@@ -231,6 +231,9 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 	}
 	if engine := a.recorders.Datar(); engine != nil {
 		handlerOptions.Datar = engine
+		if err := meters.watchDatar(engine); err != nil {
+			return nil, err
+		}
 	}
 	a.handler = handler.New(handlerOptions)
 	return a, nil

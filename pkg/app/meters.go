@@ -9,6 +9,7 @@ import (
 	"go.opentelemetry.io/otel"
 
 	"github.com/flagr-datar/flagr-datar/pkg/config"
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/pkg/evalcache"
 	"github.com/flagr-datar/flagr-datar/pkg/metrics"
@@ -60,6 +61,14 @@ func newMeters(ctx context.Context, c *config.Config, logger *slog.Logger, onSto
 		m.evaluations = append(m.evaluations, metrics.NewEvaluations(sinks...).Observe)
 	}
 	return m, nil
+}
+
+// watchDatar shows the books of Datar.
+func (m *meters) watchDatar(engine *datar.Engine) error {
+	if m.prometheus == nil {
+		return nil
+	}
+	return m.prometheus.Register(metrics.NewDatar(engine.Stats))
 }
 
 // lastWordsTimeout bounds how long the end of the server waits for a receiver of reports.

@@ -184,6 +184,8 @@ type Engine struct {
 type flushReport struct {
 	last     time.Time
 	duration time.Duration
+	count    int64
+	total    time.Duration
 	err      error
 }
 
@@ -477,6 +479,9 @@ type Stats struct {
 	// LastFlush is the start of the last flush that the store confirmed, and LastFlushDuration the time it took. Zero: none.
 	LastFlush         time.Time
 	LastFlushDuration time.Duration
+	// Flushes is the number of flushes that the store confirmed, and FlushDuration the time they took together.
+	Flushes       int64
+	FlushDuration time.Duration
 	// LastError is the reason of the last flush attempt's failure, nil if it succeeded.
 	LastError error
 }
@@ -496,6 +501,8 @@ func (e *Engine) Stats() Stats {
 		LostJournals:      e.lostJournals,
 		LastFlush:         e.flushes.last,
 		LastFlushDuration: e.flushes.duration,
+		Flushes:           e.flushes.count,
+		FlushDuration:     e.flushes.total,
 		LastError:         e.flushes.err,
 	}
 	for _, a := range e.arenas {

@@ -60,6 +60,8 @@ func (e *Engine) flush(ctx context.Context) error {
 	e.flushes.err = err
 	if err == nil {
 		e.flushes.last, e.flushes.duration, e.since = started, e.options.Now().Sub(started), started
+		e.flushes.count++
+		e.flushes.total += e.flushes.duration
 		e.retire(HourOf(started))
 	}
 	return err
