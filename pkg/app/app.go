@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/go-openapi/runtime/middleware"
-	"github.com/go-openapi/runtime/server-middleware/docui"
 
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
@@ -258,14 +257,8 @@ func (a *App) Register(api *operations.FlagrAPI) {
 	a.handler.Register(api)
 	a.edge.basePath = api.Context().BasePath()
 	api.Middleware = func(builder middleware.Builder) http.Handler {
-		return api.Context().APIHandlerWithUI(builder, documentation)
+		return describe(api.Context().APIHandlerWithUI(builder, documentation), a.edge.basePath, a.edge.config.Web.Prefix)
 	}
-}
-
-// documentation is the page at /api/v1/docs. It names the description, which is at /swagger.json, relative to itself, so
-// that it finds it below any prefix.
-func documentation(options ...docui.Option) func(http.Handler) http.Handler {
-	return docui.UseRedoc(append(options, docui.WithSpecURL("../../swagger.json"))...)
 }
 
 // Handler wraps the generated API's handler in what happens to every request.

@@ -67,6 +67,10 @@ func TestPrefixIsInFrontOfTheAPIOnly(t *testing.T) {
 		if page := request(t, h, http.MethodGet, "/shop/flagr/api/v1/docs").Body.String(); !strings.Contains(page, `../../swagger.json`) {
 			t.Errorf("the documentation looks for its description outside of the prefix:\n%s", page)
 		}
+		var description struct{ BasePath string }
+		if err := json.Unmarshal(request(t, h, http.MethodGet, "/shop/flagr/swagger.json").Body.Bytes(), &description); err != nil || description.BasePath != "/shop/flagr/api/v1" {
+			t.Errorf("the description names the paths below %q: %v", description.BasePath, err)
+		}
 		metrics := request(t, h, http.MethodGet, "/internal/metrics").Body.String()
 		if !strings.Contains(metrics, `flagr_requests_total{method="GET",path="/api/v1/flags/{flagID}",status="404"} 1`) {
 			t.Errorf("metrics know no route, or one with its prefix:\n%s", regexp.MustCompile(`(?m)^flagr_requests_total.*$`).FindAllString(metrics, -1))
