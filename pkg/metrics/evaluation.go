@@ -103,9 +103,9 @@ func (e *Evaluations) open(key evaluationKey) (count func(), keep bool) {
 	l := evaluationLabels{
 		entityType: key.entityType,
 		flagID:     strconv.FormatInt(key.flagID, 10),
-		flagKey:    key.flagKey,
+		flagKey:    strings.ToValidUTF8(key.flagKey, "?"), // what other programs wrote into the database need not be
 		variantID:  strconv.FormatInt(key.variantID, 10),
-		variantKey: key.variantKey,
+		variantKey: strings.ToValidUTF8(key.variantKey, "?"),
 		reason:     reasonLabel(key.reason),
 		decided:    key.reason == eval.NoMatch || key.reason == eval.Matched,
 	}

@@ -112,6 +112,18 @@ func TestEntityTypesOfClientsAreBounded(t *testing.T) {
 	}
 }
 
+func TestKeysThatAreNoTextDoNotPanic(t *testing.T) {
+	t.Parallel()
+	p := metrics.NewPrometheus(false, slog.New(slog.DiscardHandler))
+	r := matched(1, "user")
+	r.FlagKey, r.VariantKey = "a\xff", "\xfeb"
+	metrics.NewEvaluations(p).Observe(r)
+	want := []string{`flagr_evaluations_total{flag_key="a?",reason="matched",variant_key="?b"} 1`}
+	if got := fetch(t, p, "flagr_evaluations_total"); !slices.Equal(got, want) {
+		t.Errorf("got %v", got)
+	}
+}
+
 func TestSeriesOfFlagsAreBounded(t *testing.T) {
 	t.Parallel()
 	p := metrics.NewPrometheus(false, slog.New(slog.DiscardHandler))
