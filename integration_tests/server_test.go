@@ -115,6 +115,13 @@ func startIn(t *testing.T, dir string, env environ, args ...string) *server {
 			t.Errorf("the server logged errors:\n%s", log)
 		}
 	})
+	s.await(t)
+	return s
+}
+
+// await waits until the server answers, and learns its address.
+func (s *server) await(t *testing.T) {
+	t.Helper()
 	poll(t, "the server to answer", func() bool {
 		select {
 		case <-s.done:
@@ -133,7 +140,6 @@ func startIn(t *testing.T, dir string, env environ, args ...string) *server {
 		}
 		return response.Body.Close() == nil && response.StatusCode == http.StatusOK
 	})
-	return s
 }
 
 // address is where the server listens, as host:port.

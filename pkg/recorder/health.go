@@ -19,6 +19,10 @@ const (
 	Failing State = "failing"
 )
 
+// outageLogInterval is the least time between two log lines about beginnings of outages: a broker that comes and goes must
+// not fill the log.
+const outageLogInterval = time.Minute
+
 // Health keeps the state of one recorder and logs when it changes, so that an outage costs two lines, however long it
 // lasts and however often is tried. Sink and Transport report to it.
 type Health struct {
@@ -27,8 +31,10 @@ type Health struct {
 	mu          sync.Mutex
 	state       State
 	since       time.Time // of state
-	lastError   string
 	lastErrorAt time.Time
+	lastError   string
+	announced   bool      // the present outage is in the log
+	announcedAt time.Time // when the last one was
 }
 
 // NewHealth makes the Health of a recorder. The logger should name it.
@@ -40,28 +46,31 @@ func NewHealth(logger *slog.Logger) *Health {
 func (h *Health) Failed(err error) {
 	now := time.Now()
 	h.mu.Lock()
-	changed := h.state != Failing
-	if changed {
+	if h.state != Failing {
 		h.state, h.since = Failing, now
 	}
 	h.lastError, h.lastErrorAt = err.Error(), now
+	announce := !h.announced && (h.announcedAt.IsZero() || now.Sub(h.announcedAt) >= outageLogInterval)
+	if announce {
+		h.announced, h.announcedAt = true, now
+	}
 	h.mu.Unlock()
-	if changed {
+	if announce {
 		h.logger.Warn("recorder cannot deliver, and keeps trying", "error", err)
 	} else {
-		h.logger.Debug("recorder still cannot deliver", "error", err)
+		h.logger.Debug("recorder cannot deliver", "error", err)
 	}
 }
 
 // Succeeded reports an attempt that succeeded.
 func (h *Health) Succeeded() {
 	h.mu.Lock()
-	before, since := h.state, h.since
-	if before != Working {
-		h.state, h.since = Working, time.Now()
+	since, announced := h.since, h.announced
+	if h.state != Working {
+		h.state, h.since, h.announced = Working, time.Now(), false
 	}
 	h.mu.Unlock()
-	if before == Failing {
+	if announced {
 		h.logger.Info("recorder delivers again", "outage", time.Since(since).Round(time.Millisecond))
 	}
 }

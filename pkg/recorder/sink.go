@@ -1,6 +1,7 @@
 package recorder
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -335,10 +336,10 @@ func (s *Sink) deliver(batch []*Record) {
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		left, err := s.attempt(batch)
 		switch {
-		case err != nil && s.ctx.Err() == nil:
-			s.health.Failed(err)
-		case len(left) < len(batch):
+		case err == nil:
 			s.health.Succeeded()
+		case s.ctx.Err() == nil:
+			s.health.Failed(err)
 		}
 		if len(left) == 0 {
 			return
@@ -359,9 +360,9 @@ func (s *Sink) deliver(batch []*Record) {
 	}
 }
 
-// attempt sends a batch once. It returns what must be sent again, in the same order, and an error if the broker is in
-// trouble.
-func (s *Sink) attempt(batch []*Record) ([]*Record, error) {
+// attempt sends a batch once. It returns what must be sent again, in the same order. The error is not nil if the broker
+// has taken nothing, for a reason that lies with it.
+func (s *Sink) attempt(batch []*Record) (left []*Record, err error) {
 	errs := s.transport.Send(s.ctx, batch)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -369,31 +370,32 @@ func (s *Sink) attempt(batch []*Record) ([]*Record, error) {
 		s.settle(len(batch), sizeOf(batch), "")
 		return nil, nil
 	}
-	var left []*Record
-	var first, firstDrop error
+	var trouble, drop error
+	delivered := 0
 	for i, r := range batch {
-		switch err := errs[i]; {
-		case err == nil:
-			s.settle(1, int64(r.size), "")
-		case DropReason(err) != "":
-			if firstDrop == nil {
-				firstDrop = err
-			}
-			s.settle(1, int64(r.size), DropReason(err))
-		default:
-			if first == nil {
-				first = err
-			}
+		err, reason := errs[i], DropReason(errs[i])
+		if err == nil {
+			delivered++
+		}
+		if err == nil || reason != "" {
+			s.settle(1, int64(r.size), reason)
+		} else {
 			left = append(left, r)
 		}
+		if reason != "" {
+			drop = cmp.Or(drop, err)
+		}
+		if err != nil && (reason == "" || reason == RetriesExhausted) {
+			trouble = cmp.Or(trouble, err)
+		}
 	}
-	if first == nil && DropReason(firstDrop) == RetriesExhausted {
-		first = firstDrop
+	if drop != nil {
+		go s.logger.Debug("recorder dropped records of a batch", "error", drop)
 	}
-	if firstDrop != nil {
-		go s.logger.Debug("recorder dropped records of a batch", "error", firstDrop)
+	if delivered > 0 {
+		return left, nil
 	}
-	return left, first
+	return left, trouble
 }
 
 func sizeOf(batch []*Record) int64 {
@@ -472,6 +474,8 @@ func (s *Sink) close(ctx context.Context) error {
 	s.awaitDone()
 	err = errors.Join(err, s.transport.Close())
 	s.awaitDone() // closing the transport ends what the context did not
+	stats := s.Stats()
+	s.logger.Info("recorder ended", "recorded", stats.Recorded, "delivered", stats.Delivered, "pending", stats.Pending, "dropped", stats.Dropped)
 	return err
 }
 

@@ -406,6 +406,56 @@ func TestConcurrencyIsBounded(t *testing.T) {
 	})
 }
 
+func TestABrokerThatComesAndGoesDoesNotFillTheLog(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, b, log := setup(t, nil)
+		s.Start()
+		for i := range 100 {
+			b.become(down)
+			recordMany(s, i, i+1)
+			<-time.After(30 * time.Millisecond)
+			b.become(nil)
+			if err := s.Flush(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := closeWithin(t, s, time.Second); err != nil {
+			t.Error(err)
+		}
+		if n := strings.Count(log.String(), "cannot deliver"); n != 1 {
+			t.Errorf("%d lines about outages within seconds:\n%s", n, log)
+		}
+	})
+}
+
+// A broker that takes a part of each batch, as Kinesis does when it throttles, works.
+func TestAPartOfABatchIsProgress(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, b, log := setup(t, nil)
+		b.become(func(_ context.Context, batch []*Record) []error {
+			errs := FailAll(len(batch), errDown)
+			errs[0] = nil
+			return errs
+		})
+		recordMany(s, 0, 10)
+		s.Start()
+		if err := s.Flush(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if stats := s.Stats(); stats.State != Working || stats.Retried != 9+8+7+6+5+4+3+2+1 {
+			t.Errorf("%+v", stats)
+		}
+		if log.String() != "" {
+			t.Errorf("log is %s", log)
+		}
+		if err := closeWithin(t, s, time.Second); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // probed is a broker that can be probed.
 type probed struct {
 	broker

@@ -643,8 +643,8 @@ func TestABrokerThatIsDownAtStart(t *testing.T) {
 	if diff := gocmp.Diff(upTo(100), numbers(t, consume(t, c.ListenAddrs(), 100))); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if n := strings.Count(f.log.String(), "\n"); n != 2 {
-		t.Errorf("%d log lines, want one for the outage and one for its end:\n%s", n, f.log)
+	if n := strings.Count(f.log.String(), "\n"); n != 3 {
+		t.Errorf("%d log lines, want one for the outage, one for its end, and the last words:\n%s", n, f.log)
 	}
 }
 
