@@ -16,6 +16,9 @@ type dialect struct {
 	contains string
 	// writeTx and readTx are the options of the two kinds of transaction. All queries of one readTx see the same moment.
 	writeTx, readTx *sql.TxOptions
+	// tooLong names the column that a text does not fit in, if that is what the error says; nil where none has a limit
+	// that a request could reach.
+	tooLong func(error) (column string, ok bool)
 	// lockMigration lets one process at a time migrate; unlockMigration ends it where the transaction's end does not.
 	lockMigration, unlockMigration string
 }
@@ -58,6 +61,7 @@ func dialectOf(driver string) (dialect, bool) {
 			// The default, repeatable read, locks gaps between index entries, and writers of two flags deadlock there.
 			writeTx:         &sql.TxOptions{Isolation: sql.LevelReadCommitted},
 			readTx:          &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead},
+			tooLong:         tooLongForMySQL,
 			lockMigration:   "SELECT GET_LOCK('flagr_datar_migration', 60)",
 			unlockMigration: "SELECT RELEASE_LOCK('flagr_datar_migration')",
 		}, true

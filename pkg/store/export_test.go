@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/flagr-datar/flagr-datar/integration_tests/testdb"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
@@ -45,57 +46,59 @@ func TestExportedFileHasEveryRow(t *testing.T) {
 
 // Every row is written in the end, however many there are, and whoever writes and exports meanwhile.
 func TestExportsAreOfOneMoment(t *testing.T) {
-	t.Parallel()
-	s := setup(t)
-	ctx := t.Context()
-	const before = exportRows + 1
-	for i := range before {
-		must[*entity.Flag](t)(s.CreateFlag(ctx, "", NewFlag{Description: "d", Key: fmt.Sprint("flag-", i), Template: templateBoolean}))
-	}
-	var work sync.WaitGroup
-	writing, stopWriting := context.WithCancel(ctx)
-	var writer sync.WaitGroup
-	writer.Go(func() {
-		for i := 0; writing.Err() == nil; i++ {
-			if _, err := s.CreateFlag(ctx, "", NewFlag{Description: "d", Template: templateBoolean}); err != nil {
-				t.Error(err)
-			}
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		s := setup(t, kind)
+		ctx := t.Context()
+		const before = exportRows + 1
+		for i := range before {
+			must[*entity.Flag](t)(s.CreateFlag(ctx, "", NewFlag{Description: "d", Key: fmt.Sprint("flag-", i), Template: templateBoolean}))
 		}
-	})
-	folder := t.TempDir()
-	for i := range 3 {
-		work.Go(func() {
-			path := filepath.Join(folder, fmt.Sprint(i))
-			if err := s.ExportSQLite(ctx, path, true); err != nil {
-				t.Error(err)
-				return
-			}
-			rows := dump(t, rawDB{openRaw(t, path)})
-			n := len(rows["flags"])
-			if n < before {
-				t.Errorf("%d flags exported, want at least %d", n, before)
-			}
-			for _, table := range []string{"variants", "segments", "distributions", "flag_snapshots"} {
-				if len(rows[table]) != n {
-					t.Errorf("%d flags and %d %s exported", n, len(rows[table]), table)
+		var work sync.WaitGroup
+		writing, stopWriting := context.WithCancel(ctx)
+		var writer sync.WaitGroup
+		writer.Go(func() {
+			for i := 0; writing.Err() == nil; i++ {
+				if _, err := s.CreateFlag(ctx, "", NewFlag{Description: "d", Template: templateBoolean}); err != nil {
+					t.Error(err)
 				}
 			}
 		})
-	}
-	work.Wait()
-	stopWriting()
-	writer.Wait()
+		folder := t.TempDir()
+		for i := range 3 {
+			work.Go(func() {
+				path := filepath.Join(folder, fmt.Sprint(i))
+				if err := s.ExportSQLite(ctx, path, true); err != nil {
+					t.Error(err)
+					return
+				}
+				rows := dump(t, rawDB{openRaw(t, path)})
+				n := len(rows["flags"])
+				if n < before {
+					t.Errorf("%d flags exported, want at least %d", n, before)
+				}
+				for _, table := range []string{"variants", "segments", "distributions", "flag_snapshots"} {
+					if len(rows[table]) != n {
+						t.Errorf("%d flags and %d %s exported", n, len(rows[table]), table)
+					}
+				}
+			})
+		}
+		work.Wait()
+		stopWriting()
+		writer.Wait()
+	})
 }
 
 func TestAnExportThatCannotBeMadeFails(t *testing.T) {
-	t.Parallel()
-	s := fixture(t)
-	if err := s.ExportSQLite(t.Context(), filepath.Join(t.TempDir(), "no", "such", "folder"), true); err == nil {
-		t.Error("an export into a folder that is not there gives no error")
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := s.ExportSQLite(ctx, filepath.Join(t.TempDir(), "f"), true); !errors.Is(err, context.Canceled) {
-		t.Errorf("an export that nobody waits for gives %v", err)
-	}
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		s := fixture(t, kind)
+		if err := s.ExportSQLite(t.Context(), filepath.Join(t.TempDir(), "no", "such", "folder"), true); err == nil {
+			t.Error("an export into a folder that is not there gives no error")
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := s.ExportSQLite(ctx, filepath.Join(t.TempDir(), "f"), true); !errors.Is(err, context.Canceled) {
+			t.Errorf("an export that nobody waits for gives %v", err)
+		}
+	})
 }

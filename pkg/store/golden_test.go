@@ -5,25 +5,24 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
-	"os"
+	"maps"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/flagr-datar/flagr-datar/integration_tests/testdb"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-const flagrDatabase = "../../integration_tests/testdata/databases/flagr-1.2.3.sqlite"
+const flagrDatabases = "../../integration_tests/testdata/databases"
 
-// copyFlagrDatabase gives the path of a copy of a database that Flagr wrote.
+// copyFlagrDatabase gives the path of a copy of a SQLite file that Flagr wrote.
 func copyFlagrDatabase(t *testing.T) string {
 	t.Helper()
-	content := must[[]byte](t)(os.ReadFile(flagrDatabase))
-	path := filepath.Join(t.TempDir(), "flagr.sqlite")
-	ok(t, os.WriteFile(path, content, 0o600))
-	return path
+	return testdb.SQLite().FreshFromFlagr(t, flagrDatabases)
 }
 
 func openRaw(t *testing.T, path string) *sql.DB {
@@ -44,10 +43,11 @@ type rawDB struct{ db *sql.DB }
 
 func (r rawDB) DB() (*sql.DB, error) { return r.db, nil }
 
-// The calls that made Flagr's database, in their order, give the same rows with the same ids.
+// The calls that made Flagr's database, in their order, give the same rows with the same ids. On servers they do not:
+// there, what was rolled back uses up ids.
 func TestSameRowsAsFlagr(t *testing.T) {
 	t.Parallel()
-	s := setup(t)
+	s := setup(t, testdb.SQLite())
 	play(t, s)
 	want, got := dump(t, rawDB{openRaw(t, copyFlagrDatabase(t))}), dump(t, s.db)
 	for name := range want {
@@ -67,12 +67,12 @@ func play(t *testing.T, s *Store) {
 			t.Errorf("got %v, want %v", err, kind)
 		}
 	}
-	constraint := func(flagID, segmentID int64, property, operator, value string) error {
-		_, err := s.CreateConstraint(ctx, "", flagID, segmentID, entity.Constraint{Property: property, Operator: operator, Value: value})
+	constraint := func(segmentID int64, property, operator, value string) error {
+		_, err := s.CreateConstraint(ctx, "", 1, segmentID, entity.Constraint{Property: property, Operator: operator, Value: value})
 		return err
 	}
-	distribute := func(flagID, segmentID int64, d ...entity.Distribution) error {
-		_, err := s.ReplaceDistributions(ctx, "", flagID, segmentID, d)
+	distribute := func(segmentID int64, d ...entity.Distribution) error {
+		_, err := s.ReplaceDistributions(ctx, "", 1, segmentID, d)
 		return err
 	}
 	variant := func(v *entity.Variant, err error) { t.Helper(); must[*entity.Variant](t)(v, err) }
@@ -101,18 +101,18 @@ func play(t *testing.T, s *Store) {
 	ok(t, s.ReorderSegments(ctx, "", 1, []int64{2, 1}))
 	ok(t, s.ReorderSegments(ctx, "", 1, []int64{1, 2}))
 	refused(s.ReorderSegments(ctx, "", 1, []int64{99}), entity.ErrNotFound)
-	ok(t, constraint(1, 1, "country", "EQ", `"FR"`))
-	ok(t, constraint(1, 1, "age", "GTE", "18"))
-	refused(constraint(1, 1, "country", "EQ", "FR"), entity.ErrInvalid)
-	ok(t, constraint(1, 1, "x", "EREG", `"^\d+$"`))
-	ok(t, constraint(1, 1, "x", "IN", `["a", "b"]`))
+	ok(t, constraint(1, "country", "EQ", `"FR"`))
+	ok(t, constraint(1, "age", "GTE", "18"))
+	refused(constraint(1, "country", "EQ", "FR"), entity.ErrInvalid)
+	ok(t, constraint(1, "x", "EREG", `"^\d+$"`))
+	ok(t, constraint(1, "x", "IN", `["a", "b"]`))
 	must[*entity.Constraint](t)(s.UpdateConstraint(ctx, "", 1, 1, 2, entity.Constraint{Property: "age", Operator: "GT", Value: "21"}))
 	ok(t, s.DeleteConstraint(ctx, "", 1, 1, 3))
 	ok(t, s.DeleteConstraint(ctx, "", 1, 1, 4))
-	ok(t, distribute(1, 1, entity.Distribution{VariantID: 1, VariantKey: "control", Percent: 50},
+	ok(t, distribute(1, entity.Distribution{VariantID: 1, VariantKey: "control", Percent: 50},
 		entity.Distribution{VariantID: 2, VariantKey: "treated", Percent: 50}))
-	refused(distribute(1, 1, entity.Distribution{VariantID: 9, VariantKey: "control", Percent: 100}), entity.ErrInvalid)
-	ok(t, distribute(1, 2, entity.Distribution{VariantID: 3, VariantKey: "third", Percent: 100}))
+	refused(distribute(1, entity.Distribution{VariantID: 9, VariantKey: "control", Percent: 100}), entity.ErrInvalid)
+	ok(t, distribute(2, entity.Distribution{VariantID: 3, VariantKey: "third", Percent: 100}))
 	variant(s.UpdateVariant(ctx, "", 1, 2, "treatment2", nil))
 	refused(s.DeleteVariant(ctx, "", 1, 2), entity.ErrInvalid)
 	flag(s.CreateFlag(ctx, "", NewFlag{Description: "t", Key: "tmpl", Template: "simple_boolean_flag"}))
@@ -132,7 +132,7 @@ func play(t *testing.T, s *Store) {
 	}
 	ok(t, s.DeleteSegment(ctx, "", 1, 2))
 	refused(s.DeleteSegment(ctx, "", 1, 99), entity.ErrNotFound)
-	ok(t, distribute(1, 1, entity.Distribution{VariantID: 1, VariantKey: "control", Percent: 100}))
+	ok(t, distribute(1, entity.Distribution{VariantID: 1, VariantKey: "control", Percent: 100}))
 	ok(t, s.DeleteVariant(ctx, "", 1, 2))
 	refused(s.DeleteVariant(ctx, "", 1, 1), entity.ErrInvalid)
 	ok(t, s.DeleteFlag(ctx, "", 2))
@@ -194,7 +194,7 @@ func mask(t *testing.T, v any) any {
 // Tables on an empty database look as Flagr would have made them.
 func TestSameTablesAsFlagr(t *testing.T) {
 	t.Parallel()
-	flagr, own := openRaw(t, copyFlagrDatabase(t)), must[*sql.DB](t)(setup(t).db.DB())
+	flagr, own := openRaw(t, copyFlagrDatabase(t)), must[*sql.DB](t)(setup(t, testdb.SQLite()).db.DB())
 	for _, table := range []string{
 		"flags", "tags", "flags_tags", "segments", "constraints", "distributions", "variants", "flag_snapshots", "users", "flag_entity_types",
 	} {
@@ -211,31 +211,42 @@ func TestSameTablesAsFlagr(t *testing.T) {
 
 // A database that Flagr wrote opens as it is, however often, and goes on working.
 func TestFlagrDatabaseOpensUnharmed(t *testing.T) {
-	t.Parallel()
-	path := copyFlagrDatabase(t)
-	const schema = "SELECT * FROM sqlite_master ORDER BY rowid"
-	before := openRaw(t, path)
-	wantSchema, wantRows := rowsOf(t, before, schema), dump(t, rawDB{before})
-	wantDatar := rowsOf(t, before, "SELECT * FROM datar_hourly_events")
-	ok(t, before.Close())
-	for range 2 {
-		s := must[*Store](t)(Open(context.Background(), Options{Driver: "sqlite3", DSN: path}))
-		ok(t, s.Close())
-	}
-	after := openRaw(t, path)
-	same(t, wantSchema, rowsOf(t, after, schema))
-	same(t, wantRows, dump(t, rawDB{after}))
-	same(t, wantDatar, rowsOf(t, after, "SELECT * FROM datar_hourly_events"))
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		dsn := kind.FreshFromFlagr(t, flagrDatabases)
+		beside := kind.Open(t, dsn)
+		wantSchema, wantRows := kind.Schema(t, beside), dump(t, rawDB{beside})
+		wantDatar := rowsOf(t, beside, "SELECT * FROM datar_hourly_events ORDER BY id")
+		if len(wantSchema.Tables()) != 11 || len(wantRows["flags"]) != 7 {
+			t.Fatalf("the recorded database has tables %v and %d flags", wantSchema.Tables(), len(wantRows["flags"]))
+		}
+		for range 2 {
+			s := must[*Store](t)(Open(context.Background(), Options{Driver: kind.Driver, DSN: dsn}))
+			ok(t, s.Close())
+		}
+		same(t, wantSchema, kind.Schema(t, beside))
+		same(t, wantRows, dump(t, rawDB{beside}))
+		same(t, wantDatar, rowsOf(t, beside, "SELECT * FROM datar_hourly_events ORDER BY id"))
 
-	s := openFile(t, path)
-	flag := must[*entity.Flag](t)(s.Flag(t.Context(), 1))
-	if len(flag.Segments) != 1 || len(flag.Segments[0].Constraints) != 2 || len(flag.Variants) != 2 || len(flag.Tags) != 1 {
-		t.Errorf("flag 1 is %+v", flag)
-	}
-	changed := must[*entity.Flag](t)(s.SetFlagEnabled(t.Context(), "ann", 1, false))
-	if changed.SnapshotID != 45 {
-		t.Errorf("the first snapshot of our own has id %d", changed.SnapshotID)
-	}
+		s := open(t, kind, dsn)
+		flag := must[*entity.Flag](t)(s.Flag(t.Context(), 1))
+		if len(flag.Segments) != 1 || len(flag.Segments[0].Constraints) != 2 || len(flag.Variants) != 2 || len(flag.Tags) != 1 {
+			t.Errorf("flag 1 is %+v", flag)
+		}
+		changed := must[*entity.Flag](t)(s.SetFlagEnabled(t.Context(), "ann", 1, false))
+		if changed.SnapshotID != 45 {
+			t.Errorf("the first snapshot of our own has id %d", changed.SnapshotID)
+		}
+	})
+}
+
+// Tables on an empty database of a server look as Flagr would have made them.
+func TestSameSchemaAsFlagr(t *testing.T) {
+	testdb.OnEachServer(t, func(t *testing.T, kind testdb.Kind) {
+		flagr := kind.Schema(t, kind.Open(t, kind.FreshFromFlagr(t, flagrDatabases)))
+		maps.DeleteFunc(flagr.Columns, func(name, _ string) bool { return strings.HasPrefix(name, "datar_") })
+		maps.DeleteFunc(flagr.Keys, func(name, _ string) bool { return strings.Contains(name, "datar_") })
+		same(t, flagr, kind.Schema(t, must[*sql.DB](t)(setup(t, kind).db.DB())))
+	})
 }
 
 // Columns and indexes that an older program did not know are added, and what is there stays.

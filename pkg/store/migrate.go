@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -89,9 +90,7 @@ func columns(tx *gorm.DB, table string) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the columns of table %s: %w", table, err)
 	}
+	defer func() { _ = rows.Close() }() // there are none
 	names, err := rows.Columns()
-	if closeErr := rows.Close(); err == nil {
-		err = closeErr
-	}
-	return names, err
+	return names, errors.Join(err, rows.Err())
 }

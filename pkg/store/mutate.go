@@ -13,6 +13,9 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
+// snapshotColumn is the column of flag_snapshots that holds a whole flag, and has a name that no other column has.
+const snapshotColumn = "flag"
+
 // mutate is the one way to change a flag: in a single transaction, change does its work and names the flag, which is
 // then recorded as a new snapshot. The result is the flag with all its parts, as it is after the commit. Who wants to
 // know of changes then gets c, in which the caller says what changes; the rest is filled in here.
@@ -32,7 +35,7 @@ func (s *Store) mutate(ctx context.Context, by string, c *entity.Change, change 
 		after, c.After, err = record(tx, id, by)
 		return err
 	}, s.dialect.writeTx)
-	if err != nil {
+	if err = s.tooLong(err); err != nil {
 		return nil, explain(fmt.Sprintf("%s %s", c.Operation, c.Component), err)
 	}
 	c.FlagID, c.FlagKey, c.User, c.Time = after.ID, after.Key, by, after.UpdatedAt
@@ -44,6 +47,21 @@ func (s *Store) mutate(ctx context.Context, by string, c *entity.Change, change 
 	}
 	s.onChange(*c)
 	return after, nil
+}
+
+// tooLong turns the database's answer that a text does not fit into one for the sender of the request.
+func (s *Store) tooLong(err error) error {
+	if err == nil || s.dialect.tooLong == nil {
+		return err
+	}
+	switch column, ok := s.dialect.tooLong(err); {
+	case !ok:
+		return err
+	case column == snapshotColumn:
+		return entity.Invalid("the flag with all its segments, constraints and variants is too large for this database to keep a snapshot of it")
+	default:
+		return entity.Invalid("%s is too long for this database", column)
+	}
 }
 
 // mutateFlag is mutate for a flag that is there and not deleted. Its row is locked before change sees it, so changes of

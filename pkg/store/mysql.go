@@ -3,6 +3,7 @@ package store
 import (
 	"database/sql"
 	"errors"
+	"regexp"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
@@ -17,6 +18,13 @@ func openMySQL(dsn string) (target, error) {
 	}
 	// Columns of type datetime have no zone: all of them hold UTC, whatever the connection string says.
 	config.ParseTime, config.Loc = true, time.UTC
+	if _, ok := config.Params["sql_mode"]; !ok {
+		// Servers that are not strict cut texts that are too long, and would leave half a snapshot.
+		if config.Params == nil {
+			config.Params = map[string]string{}
+		}
+		config.Params["sql_mode"] = "CONCAT(@@sql_mode, ',STRICT_TRANS_TABLES')"
+	}
 	connector, err := mysql.NewConnector(config)
 	if err != nil {
 		return target{}, invalid
@@ -28,4 +36,21 @@ func openMySQL(dsn string) (target, error) {
 		pool:      db,
 		secrets:   []string{dsn, config.Passwd},
 	}, nil
+}
+
+// dataTooLong is the error of MySQL and MariaDB for a text that is longer than its column; it names the column.
+const dataTooLong = 1406
+
+var columnInMessage = regexp.MustCompile(`column '([^']+)'`)
+
+func tooLongForMySQL(err error) (column string, ok bool) {
+	var cause *mysql.MySQLError
+	if !errors.As(err, &cause) || cause.Number != dataTooLong {
+		return "", false
+	}
+	match := columnInMessage.FindStringSubmatch(cause.Message)
+	if match == nil {
+		return "", false
+	}
+	return match[1], true
 }

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flagr-datar/flagr-datar/integration_tests/testdb"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
@@ -87,7 +88,7 @@ func TestEveryKindOfSQLiteDatabaseWorks(t *testing.T) {
 
 func TestSQLiteWritesAheadAndWaits(t *testing.T) {
 	t.Parallel()
-	s := setup(t)
+	s := setup(t, testdb.SQLite())
 	for pragma, want := range map[string]string{"journal_mode": "wal", "busy_timeout": "10000"} {
 		var got string
 		ok(t, s.db.Raw("PRAGMA "+pragma).Scan(&got).Error)
@@ -100,101 +101,113 @@ func TestSQLiteWritesAheadAndWaits(t *testing.T) {
 // Several people saving the same and other flags, through two processes' worth of connections, all succeed, and every
 // change has its snapshot.
 func TestManyWriters(t *testing.T) {
-	t.Parallel()
-	const writers, changes, flags = 16, 50, 3
-	path := filepath.Join(t.TempDir(), "flagr.sqlite")
-	stores := []*Store{openFile(t, path), openFile(t, path)}
-	for i := range flags {
-		must[*entity.Flag](t)(stores[0].CreateFlag(t.Context(), "", NewFlag{Description: "d", Key: fmt.Sprint("k", i)}))
-	}
-	var group sync.WaitGroup
-	for writer := range writers {
-		group.Go(func() {
-			s := stores[writer%len(stores)]
-			for i := range changes {
-				flag := int64(writer%flags + 1)
-				if _, err := s.UpdateFlag(t.Context(), fmt.Sprint(writer), flag, FlagPatch{Notes: ptr(fmt.Sprint(writer, i))}); err != nil {
-					t.Errorf("writer %d, change %d: %v", writer, i, err)
-				}
-				if i%10 != 0 {
-					continue
-				}
-				if _, err := s.Flag(t.Context(), flag); err != nil {
-					t.Errorf("reader %d: %v", writer, err)
-				}
-			}
-		})
-	}
-	group.Wait()
-	if newest := must[int64](t)(stores[0].MaxSnapshotID(t.Context())); newest != flags+writers*changes {
-		t.Errorf("%d snapshots", newest)
-	}
-	for _, flag := range must[[]entity.Flag](t)(stores[1].Flags(t.Context(), FlagQuery{})) {
-		newest := must[[]entity.FlagSnapshot](t)(stores[1].Snapshots(t.Context(), int64(flag.ID), SnapshotQuery{Limit: ptr(int64(1))}))
-		if newest[0].ID != flag.SnapshotID || newest[0].UpdatedBy != flag.UpdatedBy {
-			t.Errorf("flag %d names snapshot %d of %q, the newest is %d of %q", flag.ID, flag.SnapshotID, flag.UpdatedBy, newest[0].ID, newest[0].UpdatedBy)
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		const writers, changes, flags = 16, 25, 3
+		dsn := kind.Fresh(t)
+		stores := []*Store{open(t, kind, dsn), open(t, kind, dsn)}
+		for i := range flags {
+			must[*entity.Flag](t)(stores[0].CreateFlag(t.Context(), "", NewFlag{Description: "d", Key: fmt.Sprint("k", i)}))
 		}
-	}
+		var group sync.WaitGroup
+		for writer := range writers {
+			group.Go(func() {
+				s := stores[writer%len(stores)]
+				for i := range changes {
+					flag := int64(writer%flags + 1)
+					if _, err := s.UpdateFlag(t.Context(), fmt.Sprint(writer), flag, FlagPatch{Notes: ptr(fmt.Sprint(writer, i))}); err != nil {
+						t.Errorf("writer %d, change %d: %v", writer, i, err)
+					}
+					if i%10 != 0 {
+						continue
+					}
+					if _, err := s.Flag(t.Context(), flag); err != nil {
+						t.Errorf("reader %d: %v", writer, err)
+					}
+				}
+			})
+		}
+		group.Wait()
+		if newest := must[int64](t)(stores[0].MaxSnapshotID(t.Context())); newest != flags+writers*changes {
+			t.Errorf("%d snapshots", newest)
+		}
+		for _, flag := range must[[]entity.Flag](t)(stores[1].Flags(t.Context(), FlagQuery{})) {
+			newest := must[[]entity.FlagSnapshot](t)(stores[1].Snapshots(t.Context(), int64(flag.ID), SnapshotQuery{Limit: ptr(int64(1))}))
+			if newest[0].ID != flag.SnapshotID || newest[0].UpdatedBy != flag.UpdatedBy {
+				t.Errorf("flag %d names snapshot %d of %q, the newest is %d of %q", flag.ID, flag.SnapshotID, flag.UpdatedBy, newest[0].ID, newest[0].UpdatedBy)
+			}
+		}
+	})
 }
 
 // The same tag, entity type and key from many sides at once become one row each.
 func TestSameThingsAtOnce(t *testing.T) {
-	t.Parallel()
-	s := setup(t)
-	const people = 8
-	for range people {
-		must[*entity.Flag](t)(s.CreateFlag(t.Context(), "", NewFlag{Description: "d"}))
-	}
-	var group sync.WaitGroup
-	taken := make(chan error, people)
-	for i := range people {
-		group.Go(func() {
-			if _, err := s.CreateTag(t.Context(), "", int64(i+1), "web"); err != nil {
-				t.Error(err)
-			}
-			if _, err := s.UpdateFlag(t.Context(), "", int64(i+1), FlagPatch{EntityType: ptr("user")}); err != nil {
-				t.Error(err)
-			}
-			_, err := s.CreateFlag(t.Context(), "", NewFlag{Description: "d", Key: "wanted"})
-			taken <- err
-		})
-	}
-	group.Wait()
-	close(taken)
-	won := 0
-	for err := range taken {
-		switch {
-		case err == nil:
-			won++
-		case !errors.Is(err, entity.ErrDuplicateKey):
-			t.Error(err)
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		s := setup(t, kind)
+		const people = 8
+		for range people {
+			must[*entity.Flag](t)(s.CreateFlag(t.Context(), "", NewFlag{Description: "d"}))
 		}
-	}
-	tags := must[[]entity.Tag](t)(s.Tags(t.Context(), TagQuery{}))
-	types := must[[]string](t)(s.EntityTypes(t.Context()))
-	if won != 1 || len(tags) != 1 || len(types) != 1 {
-		t.Errorf("%d flags with the key, %d tags, entity types %v", won, len(tags), types)
-	}
+		var group sync.WaitGroup
+		taken := make(chan error, people)
+		for i := range people {
+			group.Go(func() {
+				if _, err := s.CreateTag(t.Context(), "", int64(i+1), "web"); err != nil {
+					t.Error(err)
+				}
+				if _, err := s.UpdateFlag(t.Context(), "", int64(i+1), FlagPatch{EntityType: ptr("user")}); err != nil {
+					t.Error(err)
+				}
+				_, err := s.CreateFlag(t.Context(), "", NewFlag{Description: "d", Key: "wanted"})
+				taken <- err
+			})
+		}
+		group.Wait()
+		close(taken)
+		won := 0
+		for err := range taken {
+			switch {
+			case err == nil:
+				won++
+			case !errors.Is(err, entity.ErrDuplicateKey):
+				t.Error(err)
+			}
+		}
+		tags := must[[]entity.Tag](t)(s.Tags(t.Context(), TagQuery{}))
+		types := must[[]string](t)(s.EntityTypes(t.Context()))
+		if won != 1 || len(tags) != 1 || len(types) != 1 {
+			t.Errorf("%d flags with the key, %d tags, entity types %v", won, len(tags), types)
+		}
+	})
 }
 
 // A change that fails at its very end leaves nothing.
 func TestRollback(t *testing.T) {
-	t.Parallel()
-	s := fixture(t)
-	ok(t, s.db.Exec("CREATE TRIGGER no BEFORE INSERT ON flag_snapshots BEGIN SELECT RAISE(ABORT, 'full'); END").Error)
-	before := dump(t, s.db)
-	if _, err := s.DuplicateFlag(t.Context(), "", 1, "", ""); err == nil || errors.Is(err, entity.ErrInvalid) {
-		t.Errorf("got %v", err)
-	}
-	if err := s.DeleteSegment(t.Context(), "", 1, 1); err == nil {
-		t.Error("a change without its snapshot succeeded")
-	}
-	gone, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := s.SetFlagEnabled(gone, "", 1, true); !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v", err)
-	}
-	same(t, before, dump(t, s.db))
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		s := fixture(t, kind)
+		for _, statement := range map[string][]string{
+			"sqlite3": {"CREATE TRIGGER no BEFORE INSERT ON flag_snapshots BEGIN SELECT RAISE(ABORT, 'full'); END"},
+			"postgres": {
+				"CREATE FUNCTION no() RETURNS trigger AS $$ BEGIN RAISE EXCEPTION 'full'; END $$ LANGUAGE plpgsql",
+				"CREATE TRIGGER no BEFORE INSERT ON flag_snapshots FOR EACH ROW EXECUTE PROCEDURE no()",
+			},
+			"mysql": {"CREATE TRIGGER no BEFORE INSERT ON flag_snapshots FOR EACH ROW SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'full'"},
+		}[kind.Driver] {
+			ok(t, s.db.Exec(statement).Error)
+		}
+		before := dump(t, s.db)
+		if _, err := s.DuplicateFlag(t.Context(), "", 1, "", ""); err == nil || errors.Is(err, entity.ErrInvalid) {
+			t.Errorf("got %v", err)
+		}
+		if err := s.DeleteSegment(t.Context(), "", 1, 1); err == nil {
+			t.Error("a change without its snapshot succeeded")
+		}
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := s.SetFlagEnabled(gone, "", 1, true); !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+		same(t, before, dump(t, s.db))
+	})
 }
 
 func TestOpenRefuses(t *testing.T) {
@@ -204,9 +217,9 @@ func TestOpenRefuses(t *testing.T) {
 		driver, dsn, want string
 	}{
 		"driver":   {"oracle", "x", `unknown database driver "oracle": it must be sqlite3, postgres or mysql`},
-		"empty":    {"sqlite3", "", "open the sqlite3 database: the connection string is not valid: it must be the path of a file, a file: URI, or :memory:"},
+		"empty":    {"sqlite3", "", "open the sqlite3 database: the connection string is not valid: it must be :memory:, the path of a file, or a file: URI"},
 		"folder":   {"sqlite3", folder + "/no/a.db", "open the sqlite3 database: cannot open or create " + folder + "/no/a.db: its folder must exist and be writable"},
-		"postgres": {"postgres", "postgres://u:hunter2@[bad", "open the postgres database: the connection string is not valid: it must look like postgres://user:password@host:5432/database?sslmode=require or host=... user=... password=... dbname=..."},
+		"postgres": {"postgres", "postgres://u:hunter2@[bad", "open the postgres database: the connection string is not valid: it must look like postgres://user:password@host:5432/database?sslmode=require or host=db user=me password=secret dbname=flagr"},
 		"mysql":    {"mysql", "u:hunter2@tcp(x", "open the mysql database: the connection string is not valid: it must look like user:password@tcp(host:3306)/database"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -300,27 +313,34 @@ func TestTimesAreUTC(t *testing.T) {
 	if time.Now().Format("-0700") != "+0530" {
 		t.Skip("no data about time zones here")
 	}
-	s := fixture(t)
-	ok(t, s.DeleteSegment(t.Context(), "", 1, 2))
-	for table, rows := range dump(t, s.db) {
-		for _, row := range rows {
-			for name := range timeNames {
-				if at, isTime := row[name].(time.Time); isTime && at.Location() != time.UTC {
-					t.Errorf("%s.%s is %v", table, name, at)
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		s := fixture(t, kind)
+		ok(t, s.DeleteSegment(t.Context(), "", 1, 2))
+		for table, rows := range dump(t, s.db) {
+			for _, row := range rows {
+				for name := range timeNames {
+					if at, isTime := row[name].(time.Time); isTime && at.Location() != time.UTC {
+						t.Errorf("%s.%s is %v", table, name, at)
+					}
 				}
 			}
 		}
-	}
-	var texts []string
-	ok(t, s.db.Raw("SELECT created_at || '' FROM flags UNION ALL SELECT updated_at || '' FROM segments UNION ALL "+
-		"SELECT deleted_at || '' FROM segments WHERE id = 2 UNION ALL SELECT updated_at || '' FROM flags").Scan(&texts).Error)
-	for _, text := range texts {
-		if !strings.HasSuffix(text, "+00:00") {
-			t.Errorf("stored %q", text)
+		var texts []string
+		if kind.Driver == "sqlite3" {
+			ok(t, s.db.Raw("SELECT created_at || '' FROM flags UNION ALL SELECT updated_at || '' FROM segments UNION ALL "+
+				"SELECT deleted_at || '' FROM segments WHERE id = 2 UNION ALL SELECT updated_at || '' FROM flags").Scan(&texts).Error)
+			for _, text := range texts {
+				if !strings.HasSuffix(text, "+00:00") {
+					t.Errorf("stored %q", text)
+				}
+			}
 		}
-	}
-	snapshots := must[[]entity.FlagSnapshot](t)(s.Snapshots(t.Context(), 1, SnapshotQuery{}))
-	if strings.Contains(string(snapshots[0].Flag), "+05:30") || snapshots[0].CreatedAt.Location() != time.UTC {
-		t.Errorf("snapshot is %s of %v", snapshots[0].Flag, snapshots[0].CreatedAt)
-	}
+		if created := must[*entity.Flag](t)(s.Flag(t.Context(), 1)).CreatedAt; time.Since(created).Abs() > time.Hour {
+			t.Errorf("a flag that was just created dates from %s", created)
+		}
+		snapshots := must[[]entity.FlagSnapshot](t)(s.Snapshots(t.Context(), 1, SnapshotQuery{}))
+		if strings.Contains(string(snapshots[0].Flag), "+05:30") || snapshots[0].CreatedAt.Location() != time.UTC {
+			t.Errorf("snapshot is %s of %v", snapshots[0].Flag, snapshots[0].CreatedAt)
+		}
+	})
 }

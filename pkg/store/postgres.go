@@ -16,7 +16,7 @@ func openPostgres(dsn string) (target, error) {
 	if err != nil {
 		// The driver's own message repeats parts of the connection string.
 		return target{}, errors.New("the connection string is not valid: it must look like " +
-			"postgres://user:password@host:5432/database?sslmode=require or host=... user=... password=... dbname=...")
+			"postgres://user:password@host:5432/database?sslmode=require or host=db user=me password=secret dbname=flagr")
 	}
 	db := stdlib.OpenDB(*config, stdlib.OptionAfterConnect(readTimesAsUTC))
 	limitServer(db)

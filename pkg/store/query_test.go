@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/flagr-datar/flagr-datar/integration_tests/testdb"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
@@ -19,138 +20,141 @@ func idsOf(flags []entity.Flag) []uint {
 }
 
 func TestFlagQueries(t *testing.T) {
-	t.Parallel()
-	s := setup(t)
-	ctx := t.Context()
-	for _, f := range []NewFlag{
-		{Description: "Checkout button", Key: "checkout"},
-		{Description: "100% of_users", Key: "all"},
-		{Description: "1000 of users!", Key: "some"},
-		{Description: "removed", Key: "gone", Template: templateBoolean},
-	} {
-		must[*entity.Flag](t)(s.CreateFlag(ctx, "", f))
-	}
-	must[*entity.Flag](t)(s.SetFlagEnabled(ctx, "", 2, true))
-	for flag, tags := range map[int64][]string{1: {"web", "team a"}, 2: {"web"}, 3: {"ios"}, 4: {"web"}} {
-		for _, tag := range tags {
-			must[*entity.Tag](t)(s.CreateTag(ctx, "", flag, tag))
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		s := setup(t, kind)
+		ctx := t.Context()
+		for _, f := range []NewFlag{
+			{Description: "Checkout button", Key: "checkout"},
+			{Description: "100% of_users", Key: "all"},
+			{Description: "1000 of users!", Key: "some"},
+			{Description: "removed", Key: "gone", Template: templateBoolean},
+		} {
+			must[*entity.Flag](t)(s.CreateFlag(ctx, "", f))
 		}
-	}
-	ok(t, s.DeleteFlag(ctx, "", 4))
+		must[*entity.Flag](t)(s.SetFlagEnabled(ctx, "", 2, true))
+		for flag, tags := range map[int64][]string{1: {"web", "team a"}, 2: {"web"}, 3: {"ios"}, 4: {"web"}} {
+			for _, tag := range tags {
+				must[*entity.Tag](t)(s.CreateTag(ctx, "", flag, tag))
+			}
+		}
+		ok(t, s.DeleteFlag(ctx, "", 4))
 
-	for name, c := range map[string]struct {
-		query FlagQuery
-		want  []uint
-	}{
-		"all":                          {FlagQuery{}, []uint{1, 2, 3}},
-		"enabled":                      {FlagQuery{Enabled: ptr(true)}, []uint{2}},
-		"not enabled":                  {FlagQuery{Enabled: ptr(false)}, []uint{1, 3}},
-		"key":                          {FlagQuery{Key: ptr("all")}, []uint{2}},
-		"key of a deleted flag":        {FlagQuery{Key: ptr("gone")}, []uint{}},
-		"description":                  {FlagQuery{Description: ptr("Checkout button")}, []uint{1}},
-		"description, part":            {FlagQuery{Description: ptr("Checkout")}, []uint{}},
-		"like, other case":             {FlagQuery{DescriptionLike: ptr("cHECK")}, []uint{1}},
-		"like, percent":                {FlagQuery{DescriptionLike: ptr("100%")}, []uint{2}},
-		"like, underscore":             {FlagQuery{DescriptionLike: ptr("of_u")}, []uint{2}},
-		"like, usual escapes":          {FlagQuery{DescriptionLike: ptr(`s!`)}, []uint{3}},
-		"like, backslash":              {FlagQuery{DescriptionLike: ptr(`\`)}, []uint{}},
-		"like, quote":                  {FlagQuery{DescriptionLike: ptr(`' OR ''='`)}, []uint{}},
-		"like, empty":                  {FlagQuery{DescriptionLike: ptr("")}, []uint{1, 2, 3}},
-		"like, very long":              {FlagQuery{DescriptionLike: ptr(strings.Repeat("x", 100_000))}, []uint{}},
-		"tags, any of them":            {FlagQuery{Tags: []string{" web ", "nope", ""}}, []uint{1, 2}},
-		"tags, two of one flag":        {FlagQuery{Tags: []string{"web", "team a"}}, []uint{1, 2}},
-		"tags, unknown":                {FlagQuery{Tags: []string{"nope"}}, []uint{}},
-		"tags, none":                   {FlagQuery{Tags: []string{" ", ""}}, []uint{1, 2, 3}},
-		"deleted":                      {FlagQuery{Deleted: true}, []uint{4}},
-		"deleted, by tag":              {FlagQuery{Deleted: true, Tags: []string{"web"}}, []uint{4}},
-		"limit":                        {FlagQuery{Limit: ptr(int64(2))}, []uint{1, 2}},
-		"limit 0":                      {FlagQuery{Limit: ptr(int64(0))}, []uint{}},
-		"limit beyond all":             {FlagQuery{Limit: ptr(int64(math.MaxInt64)), Offset: ptr(int64(1))}, []uint{2, 3}},
-		"offset":                       {FlagQuery{Offset: ptr(int64(2))}, []uint{3}},
-		"offset 0":                     {FlagQuery{Offset: ptr(int64(0))}, []uint{1, 2, 3}},
-		"offset beyond all":            {FlagQuery{Offset: ptr(int64(math.MaxInt64))}, []uint{}},
-		"limit and offset of a filter": {FlagQuery{Enabled: ptr(false), Limit: ptr(int64(1)), Offset: ptr(int64(1))}, []uint{3}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			for _, preload := range []bool{false, true} {
-				c.query.Preload = preload
-				flags := must[[]entity.Flag](t)(s.Flags(ctx, c.query))
-				same(t, c.want, idsOf(flags))
-				for _, flag := range flags {
-					if len(flag.Tags) == 0 || flag.Variants == nil || flag.Segments == nil {
-						t.Errorf("flag is %+v", flag)
-					}
-					if parts := preload && flag.ID == 4; parts != (len(flag.Variants) == 1) || parts != (len(flag.Segments) == 1) {
-						t.Errorf("preload %t gave %+v", preload, flag)
+		for name, c := range map[string]struct {
+			query FlagQuery
+			want  []uint
+		}{
+			"all":                          {FlagQuery{}, []uint{1, 2, 3}},
+			"enabled":                      {FlagQuery{Enabled: ptr(true)}, []uint{2}},
+			"not enabled":                  {FlagQuery{Enabled: ptr(false)}, []uint{1, 3}},
+			"key":                          {FlagQuery{Key: ptr("all")}, []uint{2}},
+			"key of a deleted flag":        {FlagQuery{Key: ptr("gone")}, []uint{}},
+			"description":                  {FlagQuery{Description: ptr("Checkout button")}, []uint{1}},
+			"description, part":            {FlagQuery{Description: ptr("Checkout")}, []uint{}},
+			"like, other case":             {FlagQuery{DescriptionLike: ptr("cHECK")}, []uint{1}},
+			"like, percent":                {FlagQuery{DescriptionLike: ptr("100%")}, []uint{2}},
+			"like, underscore":             {FlagQuery{DescriptionLike: ptr("of_u")}, []uint{2}},
+			"like, usual escapes":          {FlagQuery{DescriptionLike: ptr(`s!`)}, []uint{3}},
+			"like, backslash":              {FlagQuery{DescriptionLike: ptr(`\`)}, []uint{}},
+			"like, quote":                  {FlagQuery{DescriptionLike: ptr(`' OR ''='`)}, []uint{}},
+			"like, empty":                  {FlagQuery{DescriptionLike: ptr("")}, []uint{1, 2, 3}},
+			"like, very long":              {FlagQuery{DescriptionLike: ptr(strings.Repeat("x", 100_000))}, []uint{}},
+			"tags, any of them":            {FlagQuery{Tags: []string{" web ", "nope", ""}}, []uint{1, 2}},
+			"tags, two of one flag":        {FlagQuery{Tags: []string{"web", "team a"}}, []uint{1, 2}},
+			"tags, unknown":                {FlagQuery{Tags: []string{"nope"}}, []uint{}},
+			"tags, none":                   {FlagQuery{Tags: []string{" ", ""}}, []uint{1, 2, 3}},
+			"deleted":                      {FlagQuery{Deleted: true}, []uint{4}},
+			"deleted, by tag":              {FlagQuery{Deleted: true, Tags: []string{"web"}}, []uint{4}},
+			"limit":                        {FlagQuery{Limit: ptr(int64(2))}, []uint{1, 2}},
+			"limit 0":                      {FlagQuery{Limit: ptr(int64(0))}, []uint{}},
+			"limit beyond all":             {FlagQuery{Limit: ptr(int64(math.MaxInt64)), Offset: ptr(int64(1))}, []uint{2, 3}},
+			"offset":                       {FlagQuery{Offset: ptr(int64(2))}, []uint{3}},
+			"offset 0":                     {FlagQuery{Offset: ptr(int64(0))}, []uint{1, 2, 3}},
+			"offset beyond all":            {FlagQuery{Offset: ptr(int64(math.MaxInt64))}, []uint{}},
+			"limit and offset of a filter": {FlagQuery{Enabled: ptr(false), Limit: ptr(int64(1)), Offset: ptr(int64(1))}, []uint{3}},
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				for _, preload := range []bool{false, true} {
+					c.query.Preload = preload
+					flags := must[[]entity.Flag](t)(s.Flags(ctx, c.query))
+					same(t, c.want, idsOf(flags))
+					for _, flag := range flags {
+						if len(flag.Tags) == 0 || flag.Variants == nil || flag.Segments == nil {
+							t.Errorf("flag is %+v", flag)
+						}
+						if parts := preload && flag.ID == 4; parts != (len(flag.Variants) == 1) || parts != (len(flag.Segments) == 1) {
+							t.Errorf("preload %t gave %+v", preload, flag)
+						}
 					}
 				}
-			}
-		})
-	}
+			})
+		}
+	})
 }
 
 func TestBadQueries(t *testing.T) {
-	t.Parallel()
-	s := setup(t)
-	ctx := t.Context()
-	flags := func(q FlagQuery) error { _, err := s.Flags(ctx, q); return err }
-	tags := func(q TagQuery) error { _, err := s.Tags(ctx, q); return err }
-	snapshots := func(q SnapshotQuery) error { _, err := s.Snapshots(ctx, 1, q); return err }
-	many := make([]string, maxTagFilter+1)
-	for i := range many {
-		many[i] = fmt.Sprint("t", i)
-	}
-	for message, err := range map[string]error{
-		"limit: -1 must not be negative":                      flags(FlagQuery{Limit: ptr(int64(-1))}),
-		"offset: -2 must not be negative":                     flags(FlagQuery{Offset: ptr(int64(-2))}),
-		"limit: -3 must not be negative":                      tags(TagQuery{Limit: ptr(int64(-3))}),
-		"offset: -4 must not be negative":                     snapshots(SnapshotQuery{Offset: ptr(int64(-4))}),
-		"key must not contain the NUL character":              flags(FlagQuery{Key: ptr("\x00")}),
-		"description is not valid UTF-8":                      flags(FlagQuery{Description: ptr("\xff")}),
-		"description_like must not contain the NUL character": flags(FlagQuery{DescriptionLike: ptr("\x00")}),
-		"tags is not valid UTF-8":                             flags(FlagQuery{Tags: []string{"\xff"}}),
-		"value_like is not valid UTF-8":                       tags(TagQuery{ValueLike: ptr("\xff")}),
-		"tags: at most 500 of them can be asked for at once":  flags(FlagQuery{Tags: many}),
-	} {
-		if !errors.Is(err, entity.ErrInvalid) || err.Error() != message {
-			t.Errorf("got %v, want %s", err, message)
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		s := setup(t, kind)
+		ctx := t.Context()
+		flags := func(q FlagQuery) error { _, err := s.Flags(ctx, q); return err }
+		tags := func(q TagQuery) error { _, err := s.Tags(ctx, q); return err }
+		snapshots := func(q SnapshotQuery) error { _, err := s.Snapshots(ctx, 1, q); return err }
+		many := make([]string, maxTagFilter+1)
+		for i := range many {
+			many[i] = fmt.Sprint("t", i)
 		}
-	}
+		for message, err := range map[string]error{
+			"limit: -1 must not be negative":                      flags(FlagQuery{Limit: ptr(int64(-1))}),
+			"offset: -2 must not be negative":                     flags(FlagQuery{Offset: ptr(int64(-2))}),
+			"limit: -3 must not be negative":                      tags(TagQuery{Limit: ptr(int64(-3))}),
+			"offset: -4 must not be negative":                     snapshots(SnapshotQuery{Offset: ptr(int64(-4))}),
+			"key must not contain the NUL character":              flags(FlagQuery{Key: ptr("\x00")}),
+			"description is not valid UTF-8":                      flags(FlagQuery{Description: ptr("\xff")}),
+			"description_like must not contain the NUL character": flags(FlagQuery{DescriptionLike: ptr("\x00")}),
+			"tags is not valid UTF-8":                             flags(FlagQuery{Tags: []string{"\xff"}}),
+			"value_like is not valid UTF-8":                       tags(TagQuery{ValueLike: ptr("\xff")}),
+			"tags: at most 500 of them can be asked for at once":  flags(FlagQuery{Tags: many}),
+		} {
+			if !errors.Is(err, entity.ErrInvalid) || err.Error() != message {
+				t.Errorf("got %v, want %s", err, message)
+			}
+		}
+	})
 }
 
 func TestTagAndSnapshotQueries(t *testing.T) {
-	t.Parallel()
-	s := setup(t)
-	ctx := t.Context()
-	must[*entity.Flag](t)(s.CreateFlag(ctx, "ann", NewFlag{Description: "d"}))
-	for _, tag := range []string{"web", "team a", "Team_b"} {
-		must[*entity.Tag](t)(s.CreateTag(ctx, "bo", 1, tag))
-	}
-	values := func(tags []entity.Tag) []string {
-		all := []string{}
-		for _, tag := range tags {
-			all = append(all, tag.Value)
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		s := setup(t, kind)
+		ctx := t.Context()
+		must[*entity.Flag](t)(s.CreateFlag(ctx, "ann", NewFlag{Description: "d"}))
+		for _, tag := range []string{"web", "team a", "Team_b"} {
+			must[*entity.Tag](t)(s.CreateTag(ctx, "bo", 1, tag))
 		}
-		return all
-	}
-	same(t, []string{"team a", "Team_b"}, values(must[[]entity.Tag](t)(s.Tags(ctx, TagQuery{ValueLike: ptr("TEAM")}))))
-	same(t, []string{"Team_b"}, values(must[[]entity.Tag](t)(s.Tags(ctx, TagQuery{ValueLike: ptr("_")}))))
-	same(t, []string{"team a"}, values(must[[]entity.Tag](t)(s.Tags(ctx, TagQuery{Limit: ptr(int64(1)), Offset: ptr(int64(1))}))))
-	ok(t, s.DeleteTag(ctx, "bo", 1, 1))
-	same(t, []string{"team a", "Team_b"}, values(must[[]entity.Tag](t)(s.FlagTags(ctx, 1))))
-
-	ids := func(q SnapshotQuery) []uint {
-		all := []uint{}
-		for _, snapshot := range must[[]entity.FlagSnapshot](t)(s.Snapshots(ctx, 1, q)) {
-			all = append(all, snapshot.ID)
-			if want := map[bool]string{true: "ann", false: "bo"}[snapshot.ID == 1]; snapshot.UpdatedBy != want {
-				t.Errorf("snapshot %d was made by %q", snapshot.ID, snapshot.UpdatedBy)
+		values := func(tags []entity.Tag) []string {
+			all := []string{}
+			for _, tag := range tags {
+				all = append(all, tag.Value)
 			}
+			return all
 		}
-		return all
-	}
-	same(t, []uint{5, 4, 3, 2, 1}, ids(SnapshotQuery{}))
-	same(t, []uint{2, 3}, ids(SnapshotQuery{Ascending: true, Limit: ptr(int64(2)), Offset: ptr(int64(1))}))
-	same(t, []uint{1}, ids(SnapshotQuery{Offset: ptr(int64(4))}))
+		same(t, []string{"team a", "Team_b"}, values(must[[]entity.Tag](t)(s.Tags(ctx, TagQuery{ValueLike: ptr("TEAM")}))))
+		same(t, []string{"Team_b"}, values(must[[]entity.Tag](t)(s.Tags(ctx, TagQuery{ValueLike: ptr("_")}))))
+		same(t, []string{"team a"}, values(must[[]entity.Tag](t)(s.Tags(ctx, TagQuery{Limit: ptr(int64(1)), Offset: ptr(int64(1))}))))
+		ok(t, s.DeleteTag(ctx, "bo", 1, 1))
+		same(t, []string{"team a", "Team_b"}, values(must[[]entity.Tag](t)(s.FlagTags(ctx, 1))))
+
+		ids := func(q SnapshotQuery) []uint {
+			all := []uint{}
+			for _, snapshot := range must[[]entity.FlagSnapshot](t)(s.Snapshots(ctx, 1, q)) {
+				all = append(all, snapshot.ID)
+				if want := map[bool]string{true: "ann", false: "bo"}[snapshot.ID == 1]; snapshot.UpdatedBy != want {
+					t.Errorf("snapshot %d was made by %q", snapshot.ID, snapshot.UpdatedBy)
+				}
+			}
+			return all
+		}
+		same(t, []uint{5, 4, 3, 2, 1}, ids(SnapshotQuery{}))
+		same(t, []uint{2, 3}, ids(SnapshotQuery{Ascending: true, Limit: ptr(int64(2)), Offset: ptr(int64(1))}))
+		same(t, []uint{1}, ids(SnapshotQuery{Offset: ptr(int64(4))}))
+	})
 }

@@ -75,7 +75,7 @@ func (d sqliteDialector) Migrator(db *gorm.DB) gorm.Migrator {
 func parseSQLite(dsn string) (file string, options url.Values, memory bool, err error) {
 	file, query, _ := strings.Cut(dsn, "?")
 	if file == "" {
-		return "", nil, false, errors.New("the connection string is not valid: it must be the path of a file, a file: URI, or :memory:")
+		return "", nil, false, errors.New("the connection string is not valid: it must be :memory:, the path of a file, or a file: URI")
 	}
 	options, err = url.ParseQuery(query)
 	if err != nil {

@@ -4,21 +4,27 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"path/filepath"
+	"fmt"
 	"testing"
 
+	"github.com/flagr-datar/flagr-datar/integration_tests/testdb"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// setup opens a new database in a file of its own.
-func setup(t *testing.T) *Store {
+// setup opens a new database.
+func setup(t *testing.T, kind testdb.Kind) *Store {
 	t.Helper()
-	return openFile(t, filepath.Join(t.TempDir(), "flagr.sqlite"))
+	return open(t, kind, kind.Fresh(t))
 }
 
 func openFile(t *testing.T, dsn string) *Store {
 	t.Helper()
-	s, err := Open(t.Context(), Options{Driver: "sqlite3", DSN: dsn})
+	return open(t, testdb.SQLite(), dsn)
+}
+
+func open(t *testing.T, kind testdb.Kind, dsn string) *Store {
+	t.Helper()
+	s, err := Open(t.Context(), Options{Driver: kind.Driver, DSN: dsn})
 	if err != nil {
 		t.Fatalf("open %s: %v", dsn, err)
 	}
@@ -52,9 +58,9 @@ func ptr[T any](v T) *T { return &v }
 
 // fixture is flag 1 with variants 1 (control) and 2 (treatment), segments 1 and 2, constraint 1 in segment 1, and both
 // variants at 50 percent in segment 1; and flag 2 with variant 3 and segment 3.
-func fixture(t *testing.T) *Store {
+func fixture(t *testing.T, kind testdb.Kind) *Store {
 	t.Helper()
-	s := setup(t)
+	s := setup(t, kind)
 	ctx := t.Context()
 	for _, key := range []string{"one", "two"} {
 		must[*entity.Flag](t)(s.CreateFlag(ctx, "ann", NewFlag{Description: "Flag " + key, Key: key}))
@@ -74,7 +80,6 @@ func fixture(t *testing.T) *Store {
 
 // Every rule that refuses a change: the kind and text of the error, and that nothing is left of the change.
 func TestRefusals(t *testing.T) {
-	t.Parallel()
 	shares := func(percents ...uint) []entity.Distribution {
 		all := make([]entity.Distribution, len(percents))
 		for i, percent := range percents {
@@ -83,7 +88,7 @@ func TestRefusals(t *testing.T) {
 		return all
 	}
 	keep := entity.Constraint{Property: "a", Operator: "EQ", Value: "1"}
-	for name, c := range map[string]struct {
+	cases := map[string]struct {
 		call    func(ctx context.Context, s *Store) error
 		kind    error
 		message string
@@ -255,146 +260,159 @@ func TestRefusals(t *testing.T) {
 		"tag: not the flag's": {func(ctx context.Context, s *Store) error {
 			return s.DeleteTag(ctx, "bo", 1, 7)
 		}, entity.ErrNotFound, "tag 7 does not belong to flag 1"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s := fixture(t)
-			before := dump(t, s.db)
-			err := c.call(t.Context(), s)
-			if !errors.Is(err, c.kind) || err.Error() != c.message {
-				t.Errorf("got error %q, want %v with %q", err, c.kind, c.message)
-			}
-			same(t, before, dump(t, s.db))
-		})
 	}
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		s := fixture(t, kind)
+		before := dump(t, s.db)
+		for name, c := range cases {
+			t.Run(name, func(t *testing.T) {
+				err := c.call(t.Context(), s)
+				if !errors.Is(err, c.kind) || err.Error() != c.message {
+					t.Errorf("got error %q, want %v with %q", err, c.kind, c.message)
+				}
+				same(t, before, dump(t, s.db))
+			})
+		}
+	})
 }
 
 // A deleted flag refuses every change but its restoration.
 func TestDeletedFlagIsFrozen(t *testing.T) {
-	t.Parallel()
-	s := fixture(t)
-	ctx := t.Context()
-	ok(t, s.DeleteFlag(ctx, "ann", 1))
-	before := dump(t, s.db)
-	constraint := entity.Constraint{Property: "a", Operator: "EQ", Value: "1"}
-	_, update := s.UpdateFlag(ctx, "", 1, FlagPatch{})
-	_, enable := s.SetFlagEnabled(ctx, "", 1, true)
-	_, copied := s.DuplicateFlag(ctx, "", 1, "", "")
-	_, tag := s.CreateTag(ctx, "", 1, "web")
-	_, variant := s.CreateVariant(ctx, "", 1, "x", nil)
-	_, rename := s.UpdateVariant(ctx, "", 1, 1, "x", nil)
-	_, segment := s.CreateSegment(ctx, "", 1, "x", 1)
-	_, change := s.UpdateSegment(ctx, "", 1, 1, "x", 1)
-	_, create := s.CreateConstraint(ctx, "", 1, 1, constraint)
-	_, distribute := s.ReplaceDistributions(ctx, "", 1, 1, []entity.Distribution{{VariantID: 1, VariantKey: "control", Percent: 100}})
-	for i, err := range []error{
-		update, enable, copied, tag, variant, rename, segment, change, create, distribute,
-		s.DeleteFlag(ctx, "", 1), s.DeleteVariant(ctx, "", 1, 1), s.DeleteSegment(ctx, "", 1, 1),
-		s.ReorderSegments(ctx, "", 1, []int64{1}), s.DeleteConstraint(ctx, "", 1, 1, 1),
-	} {
-		if !errors.Is(err, entity.ErrNotFound) {
-			t.Errorf("change %d of a deleted flag gave %v", i, err)
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		s := fixture(t, kind)
+		ctx := t.Context()
+		ok(t, s.DeleteFlag(ctx, "ann", 1))
+		before := dump(t, s.db)
+		constraint := entity.Constraint{Property: "a", Operator: "EQ", Value: "1"}
+		_, update := s.UpdateFlag(ctx, "", 1, FlagPatch{})
+		_, enable := s.SetFlagEnabled(ctx, "", 1, true)
+		_, copied := s.DuplicateFlag(ctx, "", 1, "", "")
+		_, tag := s.CreateTag(ctx, "", 1, "web")
+		_, variant := s.CreateVariant(ctx, "", 1, "x", nil)
+		_, rename := s.UpdateVariant(ctx, "", 1, 1, "x", nil)
+		_, segment := s.CreateSegment(ctx, "", 1, "x", 1)
+		_, change := s.UpdateSegment(ctx, "", 1, 1, "x", 1)
+		_, create := s.CreateConstraint(ctx, "", 1, 1, constraint)
+		_, distribute := s.ReplaceDistributions(ctx, "", 1, 1, []entity.Distribution{{VariantID: 1, VariantKey: "control", Percent: 100}})
+		for i, err := range []error{
+			update, enable, copied, tag, variant, rename, segment, change, create, distribute,
+			s.DeleteFlag(ctx, "", 1), s.DeleteVariant(ctx, "", 1, 1), s.DeleteSegment(ctx, "", 1, 1),
+			s.ReorderSegments(ctx, "", 1, []int64{1}), s.DeleteConstraint(ctx, "", 1, 1, 1),
+		} {
+			if !errors.Is(err, entity.ErrNotFound) {
+				t.Errorf("change %d of a deleted flag gave %v", i, err)
+			}
 		}
-	}
-	same(t, before, dump(t, s.db))
+		same(t, before, dump(t, s.db))
 
-	if _, err := s.CreateFlag(ctx, "", NewFlag{Description: "d", Key: "one"}); !errors.Is(err, entity.ErrDuplicateKey) {
-		t.Errorf("the key of a deleted flag could be taken: %v", err)
-	}
-	if restored := must[*entity.Flag](t)(s.RestoreFlag(ctx, "bo", 1)); restored.DeletedAt.Valid || restored.UpdatedBy != "bo" {
-		t.Errorf("restored flag is %+v", restored)
-	}
-	flag := must[*entity.Flag](t)(s.Flag(ctx, 1))
-	if len(flag.Variants) != 2 || len(flag.Segments) != 2 || len(flag.Segments[0].Distributions) != 2 {
-		t.Errorf("a restored flag lost parts: %+v", flag)
-	}
+		if _, err := s.CreateFlag(ctx, "", NewFlag{Description: "d", Key: "one"}); !errors.Is(err, entity.ErrDuplicateKey) {
+			t.Errorf("the key of a deleted flag could be taken: %v", err)
+		}
+		if restored := must[*entity.Flag](t)(s.RestoreFlag(ctx, "bo", 1)); restored.DeletedAt.Valid || restored.UpdatedBy != "bo" {
+			t.Errorf("restored flag is %+v", restored)
+		}
+		flag := must[*entity.Flag](t)(s.Flag(ctx, 1))
+		if len(flag.Variants) != 2 || len(flag.Segments) != 2 || len(flag.Segments[0].Distributions) != 2 {
+			t.Errorf("a restored flag lost parts: %+v", flag)
+		}
+	})
 }
 
 func TestDeleteVariantTakesEmptySharesAlong(t *testing.T) {
-	t.Parallel()
-	s := fixture(t)
-	ctx := t.Context()
-	must[[]entity.Distribution](t)(s.ReplaceDistributions(ctx, "", 1, 1, []entity.Distribution{
-		{VariantID: 1, VariantKey: "control", Percent: 100}, {VariantID: 2, VariantKey: "treatment"},
-	}))
-	ok(t, s.DeleteVariant(ctx, "", 1, 2))
-	shares := must[[]entity.Distribution](t)(s.Distributions(ctx, 1, 1))
-	if len(shares) != 1 || shares[0].VariantID != 1 {
-		t.Errorf("left distributions are %+v", shares)
-	}
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		s := fixture(t, kind)
+		ctx := t.Context()
+		must[[]entity.Distribution](t)(s.ReplaceDistributions(ctx, "", 1, 1, []entity.Distribution{
+			{VariantID: 1, VariantKey: "control", Percent: 100}, {VariantID: 2, VariantKey: "treatment"},
+		}))
+		ok(t, s.DeleteVariant(ctx, "", 1, 2))
+		shares := must[[]entity.Distribution](t)(s.Distributions(ctx, 1, 1))
+		if len(shares) != 1 || shares[0].VariantID != 1 {
+			t.Errorf("left distributions are %+v", shares)
+		}
+	})
 }
 
 func TestRenamedVariantKeepsItsShare(t *testing.T) {
-	t.Parallel()
-	s := fixture(t)
-	ctx := t.Context()
-	variant := must[*entity.Variant](t)(s.UpdateVariant(ctx, "", 1, 2, "renamed", nil))
-	if variant.Key != "renamed" || variant.Attachment["color"] != "red" {
-		t.Errorf("renamed variant is %+v", variant)
-	}
-	if shares := must[[]entity.Distribution](t)(s.Distributions(ctx, 1, 1)); shares[1].VariantKey != "renamed" {
-		t.Errorf("distribution still names %q", shares[1].VariantKey)
-	}
-	variant = must[*entity.Variant](t)(s.UpdateVariant(ctx, "", 1, 2, "renamed", entity.Attachment{}))
-	if variant.Attachment == nil || len(variant.Attachment) != 0 {
-		t.Errorf("an empty attachment became %v", variant.Attachment)
-	}
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		s := fixture(t, kind)
+		ctx := t.Context()
+		variant := must[*entity.Variant](t)(s.UpdateVariant(ctx, "", 1, 2, "renamed", nil))
+		if variant.Key != "renamed" || variant.Attachment["color"] != "red" {
+			t.Errorf("renamed variant is %+v", variant)
+		}
+		if shares := must[[]entity.Distribution](t)(s.Distributions(ctx, 1, 1)); shares[1].VariantKey != "renamed" {
+			t.Errorf("distribution still names %q", shares[1].VariantKey)
+		}
+		variant = must[*entity.Variant](t)(s.UpdateVariant(ctx, "", 1, 2, "renamed", entity.Attachment{}))
+		if variant.Attachment == nil || len(variant.Attachment) != 0 {
+			t.Errorf("an empty attachment became %v", variant.Attachment)
+		}
+	})
 }
 
 func TestListsOfWhatIsNotThereAreEmpty(t *testing.T) {
-	t.Parallel()
-	s := fixture(t)
-	ctx := t.Context()
-	for name, length := range map[string]int{
-		"variants":                  len(must[[]entity.Variant](t)(s.Variants(ctx, 99))),
-		"segments":                  len(must[[]entity.Segment](t)(s.Segments(ctx, -99))),
-		"tags":                      len(must[[]entity.Tag](t)(s.FlagTags(ctx, 99))),
-		"snapshots":                 len(must[[]entity.FlagSnapshot](t)(s.Snapshots(ctx, 99, SnapshotQuery{}))),
-		"constraints of another":    len(must[[]entity.Constraint](t)(s.Constraints(ctx, 2, 1))),
-		"distributions of another":  len(must[[]entity.Distribution](t)(s.Distributions(ctx, 2, 1))),
-		"flags by id":               len(must[[]entity.Flag](t)(s.FlagsByID(ctx, []int64{99}))),
-		"flags by id, without any":  len(must[[]entity.Flag](t)(s.FlagsByID(ctx, nil))),
-		"entity types of new store": len(must[[]string](t)(s.EntityTypes(ctx))),
-	} {
-		if length != 0 {
-			t.Errorf("%s: got %d", name, length)
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		s := fixture(t, kind)
+		ctx := t.Context()
+		for name, length := range map[string]int{
+			"variants":                  len(must[[]entity.Variant](t)(s.Variants(ctx, 99))),
+			"segments":                  len(must[[]entity.Segment](t)(s.Segments(ctx, -99))),
+			"tags":                      len(must[[]entity.Tag](t)(s.FlagTags(ctx, 99))),
+			"snapshots":                 len(must[[]entity.FlagSnapshot](t)(s.Snapshots(ctx, 99, SnapshotQuery{}))),
+			"constraints of another":    len(must[[]entity.Constraint](t)(s.Constraints(ctx, 2, 1))),
+			"distributions of another":  len(must[[]entity.Distribution](t)(s.Distributions(ctx, 2, 1))),
+			"flags by id":               len(must[[]entity.Flag](t)(s.FlagsByID(ctx, []int64{99}))),
+			"flags by id, without any":  len(must[[]entity.Flag](t)(s.FlagsByID(ctx, nil))),
+			"entity types of new store": len(must[[]string](t)(s.EntityTypes(ctx))),
+		} {
+			if length != 0 {
+				t.Errorf("%s: got %d", name, length)
+			}
 		}
-	}
+	})
 }
 
 // Who changed a flag may have a name that not every database could store.
 func TestOddNamesOfUsers(t *testing.T) {
-	t.Parallel()
-	s := setup(t)
-	flag := must[*entity.Flag](t)(s.CreateFlag(t.Context(), "jos\xe9\x00", NewFlag{Description: "d"}))
-	if want := "jos\uFFFD"; flag.CreatedBy != want || flag.UpdatedBy != want {
-		t.Errorf("created by %q, updated by %q", flag.CreatedBy, flag.UpdatedBy)
-	}
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		s := setup(t, kind)
+		flag := must[*entity.Flag](t)(s.CreateFlag(t.Context(), "jos\xe9\x00", NewFlag{Description: "d"}))
+		if want := "jos\uFFFD"; flag.CreatedBy != want || flag.UpdatedBy != want {
+			t.Errorf("created by %q, updated by %q", flag.CreatedBy, flag.UpdatedBy)
+		}
+	})
 }
 
 func TestManyFlagsAtOnce(t *testing.T) {
-	t.Parallel()
-	s := setup(t)
-	const flags = idsPerQuery + 1
-	ok(t, s.db.Exec("INSERT INTO flags (id, key) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) "+
-		"SELECT i, 'k' || i FROM n", flags).Error)
-	ok(t, s.db.Exec("INSERT INTO segments (flag_id, rank) SELECT id, 1 FROM flags UNION ALL SELECT id, 0 FROM flags").Error)
-	all := must[[]entity.Flag](t)(s.EvalFlags(t.Context()))
-	if len(all) != flags {
-		t.Fatalf("got %d flags", len(all))
-	}
-	for _, flag := range all {
-		if len(flag.Segments) != 2 || flag.Segments[0].Rank != 0 {
-			t.Fatalf("flag %d has segments %+v", flag.ID, flag.Segments)
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		s := setup(t, kind)
+		const flags = idsPerQuery + 1
+		var rows []entity.Flag
+		var segments []entity.Segment
+		for i := range uint(flags) {
+			rows = append(rows, entity.Flag{Key: fmt.Sprint("k", i)})
+			segments = append(segments, entity.Segment{FlagID: i + 1, Rank: 1}, entity.Segment{FlagID: i + 1, Rank: 0})
 		}
-	}
-	ids := make([]int64, 0, 2*33_000)
-	for i := range int64(33_000) { // more than SQLite takes as parameters of one query
-		ids = append(ids, i, i)
-	}
-	if got := must[[]entity.Flag](t)(s.FlagsByID(t.Context(), ids)); len(got) != flags {
-		t.Errorf("got %d flags by id", len(got))
-	}
+		ok(t, s.db.CreateInBatches(rows, idsPerQuery).Error)
+		ok(t, s.db.CreateInBatches(segments, idsPerQuery).Error)
+		all := must[[]entity.Flag](t)(s.EvalFlags(t.Context()))
+		if len(all) != flags {
+			t.Fatalf("got %d flags", len(all))
+		}
+		for _, flag := range all {
+			if len(flag.Segments) != 2 || flag.Segments[0].Rank != 0 {
+				t.Fatalf("flag %d has segments %+v", flag.ID, flag.Segments)
+			}
+		}
+		ids := make([]int64, 0, 2*33_000)
+		for i := range int64(33_000) { // more than SQLite takes as parameters of one query
+			ids = append(ids, i, i)
+		}
+		if got := must[[]entity.Flag](t)(s.FlagsByID(t.Context(), ids)); len(got) != flags {
+			t.Errorf("got %d flags by id", len(got))
+		}
+	})
 }
 
 // dump gives the rows of all tables by the names of the tables.
