@@ -67,8 +67,8 @@ func play(t *testing.T, s *Store) {
 			t.Errorf("got %v, want %v", err, kind)
 		}
 	}
-	constraint := func(segmentID int64, property, operator, value string) error {
-		_, err := s.CreateConstraint(ctx, "", 1, segmentID, entity.Constraint{Property: property, Operator: operator, Value: value})
+	constraint := func(property, operator, value string) error {
+		_, err := s.CreateConstraint(ctx, "", 1, 1, entity.Constraint{Property: property, Operator: operator, Value: value})
 		return err
 	}
 	distribute := func(segmentID int64, d ...entity.Distribution) error {
@@ -101,11 +101,11 @@ func play(t *testing.T, s *Store) {
 	ok(t, s.ReorderSegments(ctx, "", 1, []int64{2, 1}))
 	ok(t, s.ReorderSegments(ctx, "", 1, []int64{1, 2}))
 	refused(s.ReorderSegments(ctx, "", 1, []int64{99}), entity.ErrNotFound)
-	ok(t, constraint(1, "country", "EQ", `"FR"`))
-	ok(t, constraint(1, "age", "GTE", "18"))
-	refused(constraint(1, "country", "EQ", "FR"), entity.ErrInvalid)
-	ok(t, constraint(1, "x", "EREG", `"^\d+$"`))
-	ok(t, constraint(1, "x", "IN", `["a", "b"]`))
+	ok(t, constraint("country", "EQ", `"FR"`))
+	ok(t, constraint("age", "GTE", "18"))
+	refused(constraint("country", "EQ", "FR"), entity.ErrInvalid)
+	ok(t, constraint("x", "EREG", `"^\d+$"`))
+	ok(t, constraint("x", "IN", `["a", "b"]`))
 	must[*entity.Constraint](t)(s.UpdateConstraint(ctx, "", 1, 1, 2, entity.Constraint{Property: "age", Operator: "GT", Value: "21"}))
 	ok(t, s.DeleteConstraint(ctx, "", 1, 1, 3))
 	ok(t, s.DeleteConstraint(ctx, "", 1, 1, 4))
