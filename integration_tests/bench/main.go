@@ -33,6 +33,7 @@ type options struct {
 	batches     int
 	connections int
 	refresh     bool
+	env         []string
 }
 
 func main() {
@@ -43,6 +44,10 @@ func main() {
 	flag.IntVar(&o.batches, "batches", 1_000, "batches of one server in one round")
 	flag.IntVar(&o.connections, "connections", 8, "connections, each with one request at a time")
 	flag.BoolVar(&o.refresh, "refresh", true, "measure also how evaluation fares while 10,000 flags are reloaded")
+	flag.Func("env", "a variable for the measured server, as NAME=VALUE; may be given more than once", func(v string) error {
+		o.env = append(o.env, v)
+		return nil
+	})
 	bare := flag.Int("bare", -1, "be the bare server, with answers of this many bytes (used by the command itself)")
 	flag.Parse()
 
@@ -88,7 +93,7 @@ func run(o options, out io.Writer) (err error) {
 		{"recording on", nil},
 		{"recording on, access log off", []string{"FLAGR_MIDDLEWARE_VERBOSE_LOGGER_ENABLED=false"}},
 	} {
-		p, err := running.startFlagr(o.server, dir, kind.env...)
+		p, err := running.startFlagr(o.server, dir, slices.Concat(kind.env, o.env)...)
 		if err != nil {
 			return err
 		}
@@ -134,7 +139,7 @@ func run(o options, out io.Writer) (err error) {
 		}
 	}
 
-	fmt.Fprintf(out, "%d rounds, %d connections, %s, %d CPUs, %s/%s, %s\n\n", o.rounds, o.connections, runtime.Version(), runtime.NumCPU(),
+	_, _ = fmt.Fprintf(out, "%d rounds, %d connections, %s, %d CPUs, %s/%s, %s\n\n", o.rounds, o.connections, runtime.Version(), runtime.NumCPU(),
 		runtime.GOOS, runtime.GOARCH, time.Now().UTC().Format(time.DateOnly))
 	if err := report(out, bare, singles, batches); err != nil {
 		return err

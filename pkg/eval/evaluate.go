@@ -3,13 +3,12 @@ package eval
 import (
 	"fmt"
 	"hash/crc32"
-	"math/rand/v2"
 	"strconv"
 	"strings"
 )
 
-// evaluate fills a result that has its Request and Timestamp. The flag is nil when none was found.
-func (f *flag) evaluate(result *Result, debug bool) {
+// evaluate fills a result that has its Request and Timestamp. The flag is nil when none was found. Random makes up ids.
+func (f *flag) evaluate(result *Result, debug bool, random func() int32) {
 	if f == nil {
 		result.Reason = FlagNotFound
 		result.FlagID, result.FlagKey = result.Request.FlagID, result.Request.FlagKey
@@ -29,7 +28,7 @@ func (f *flag) evaluate(result *Result, debug bool) {
 		result.Request.EntityType = f.source.EntityType
 	}
 	if result.Request.EntityID == "" {
-		result.Request.EntityID = "randomly_generated_" + strconv.FormatInt(int64(rand.Int32()), 10)
+		result.Request.EntityID = "randomly_generated_" + strconv.FormatInt(int64(random()), 10)
 	}
 	result.Reason = NoMatch
 	context, isObject := propertiesOf(result.Request.EntityContext)

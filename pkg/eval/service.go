@@ -2,6 +2,7 @@ package eval
 
 import (
 	"context"
+	"math/rand/v2"
 	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
@@ -32,6 +33,8 @@ type Options struct {
 	Observe func(*Result)
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
+	// Random makes up the ids of entities that have none; nil means rand.Int32.
+	Random func() int32
 }
 
 // Service evaluates and records. It is the only way to an evaluation, so that none is left unrecorded.
@@ -46,15 +49,23 @@ func NewService(snapshots Source, recorder Recorder, o Options) *Service {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if o.Random == nil {
+		o.Random = rand.Int32
+	}
 	return &Service{snapshots: snapshots, recorder: recorder, options: o}
 }
 
 // Evaluate answers one request.
 func (s *Service) Evaluate(_ context.Context, request Request) *Result {
-	result := s.snapshots.Snapshot().Evaluate(request, s.options.Now(), s.debug(request.EnableDebug))
+	result := &Result{Request: request, Timestamp: s.options.Now().UTC()}
+	s.snapshots.Snapshot().find(request.FlagID, request.FlagKey).evaluate(result, s.debug(request.EnableDebug), s.options.Random)
 	s.record(result)
 	return result
 }
+
+// blockSize is how many results of a batch share a block of memory and a look at the clock: few enough that one of them,
+// kept by a recorder, does not keep the whole batch.
+const blockSize = 16
 
 // EvaluateBatch answers, for each entity in turn, for the flags selected by tags in the order of their ids, then for
 // those named by id, then for those named by key. A flag that is selected in two of these ways is answered for twice.
@@ -79,31 +90,37 @@ func (s *Service) EvaluateBatch(ctx context.Context, batch BatchRequest) ([]*Res
 	tagged := snapshot.tagged(batch.FlagTags, batch.FlagTagsOperator)
 	targets := make([]target, 0, len(tagged)+len(ids)+len(keys))
 	for _, f := range tagged {
-		targets = append(targets, target{f, Request{FlagTags: batch.FlagTags, FlagTagsOperator: batch.FlagTagsOperator}})
+		targets = append(targets, target{f, Request{
+			EnableDebug: batch.EnableDebug, FlagTags: batch.FlagTags, FlagTagsOperator: batch.FlagTagsOperator,
+		}})
 	}
 	for _, id := range ids {
-		targets = append(targets, target{snapshot.find(id, ""), Request{FlagID: id}})
+		targets = append(targets, target{snapshot.find(id, ""), Request{EnableDebug: batch.EnableDebug, FlagID: id}})
 	}
 	for _, key := range keys {
-		targets = append(targets, target{snapshot.find(0, key), Request{FlagKey: key}})
+		targets = append(targets, target{snapshot.find(0, key), Request{EnableDebug: batch.EnableDebug, FlagKey: key}})
 	}
 
 	debug := s.debug(batch.EnableDebug)
 	results := make([]*Result, 0, len(batch.Entities)*len(targets))
-	for _, e := range batch.Entities {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		now := s.options.Now().UTC()
-		// One block of memory for an entity: its results live about as long as one another.
-		block := make([]Result, len(targets))
-		for i := range targets {
-			result := &block[i]
-			result.Request, result.Timestamp = targets[i].request, now
-			result.Request.EnableDebug = batch.EnableDebug
-			result.Request.EntityID, result.Request.EntityType = e.EntityID, e.EntityType
-			result.Request.EntityContext = e.EntityContext
-			targets[i].flag.evaluate(result, debug)
+	var block []Result
+	var now time.Time
+	for e := range batch.Entities {
+		who := &batch.Entities[e]
+		for t := range targets {
+			if len(block) == 0 {
+				if err := ctx.Err(); err != nil {
+					return nil, err
+				}
+				block = make([]Result, min(blockSize, cap(results)-len(results)))
+				now = s.options.Now().UTC()
+			}
+			result := &block[0]
+			block = block[1:]
+			result.Request, result.Timestamp = targets[t].request, now
+			result.Request.EntityID, result.Request.EntityType = who.EntityID, who.EntityType
+			result.Request.EntityContext = who.EntityContext
+			targets[t].flag.evaluate(result, debug, s.options.Random)
 			s.record(result)
 			results = append(results, result)
 		}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"hash/crc32"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"time"
@@ -240,6 +241,6 @@ func (s *Snapshot) tagged(tags []string, operator string) []*flag {
 // Evaluate answers a request as of now. Nothing is recorded. With debug it fills SegmentLogs, which is slow.
 func (s *Snapshot) Evaluate(request Request, now time.Time, debug bool) *Result {
 	result := &Result{Request: request, Timestamp: now.UTC()}
-	s.find(request.FlagID, request.FlagKey).evaluate(result, debug)
+	s.find(request.FlagID, request.FlagKey).evaluate(result, debug, rand.Int32)
 	return result
 }

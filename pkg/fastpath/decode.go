@@ -14,10 +14,16 @@ import (
 // something that the generated code would refuse, or that it would treat in a way they do not know.
 type decoder struct {
 	scanner
-	// objects and members are where the next contexts go. They grow in blocks, one for many contexts, and a block is never
-	// moved, as contexts are parts of it.
+	// objects and members are where contexts go: in blocks for many of them, which are never moved.
 	objects []eval.Object
 	members []eval.Member
+	// contexts and properties are how many of them are in the blocks before.
+	contexts, properties int
+}
+
+// expected guesses how many there will be at the end of the text, if there are n so far.
+func (d *decoder) expected(n int) int {
+	return n + n*(len(d.text)-d.at)/d.at*9/8 + 2
 }
 
 // decodeRequest reads an evalContext.
@@ -62,6 +68,9 @@ func decodeBatch(text string) (r eval.BatchRequest, ok bool) {
 			return seen.first(0) && d.list(func() bool {
 				var e eval.Entity
 				ok := d.entity(&e)
+				if n := len(r.Entities); n == cap(r.Entities) {
+					r.Entities = append(make([]eval.Entity, 0, d.expected(n+1)), r.Entities...)
+				}
 				r.Entities = append(r.Entities, e)
 				return ok
 			})
@@ -191,7 +200,8 @@ func (d *decoder) context(into *any) bool {
 		}
 	}
 	if len(d.objects) == cap(d.objects) {
-		d.objects = make([]eval.Object, 0, nextBlock(cap(d.objects), 1))
+		d.contexts += len(d.objects)
+		d.objects = make([]eval.Object, 0, d.expected(d.contexts+1)-d.contexts)
 	}
 	d.objects = append(d.objects, object)
 	*into = &d.objects[len(d.objects)-1]
@@ -202,15 +212,13 @@ func (d *decoder) context(into *any) bool {
 func (d *decoder) addMember(from int, m eval.Member) int {
 	if len(d.members) == cap(d.members) {
 		begun := d.members[from:]
-		d.members = append(make([]eval.Member, 0, nextBlock(cap(d.members), 4)+len(begun)), begun...)
+		d.properties += from
+		d.members = append(make([]eval.Member, 0, d.expected(d.properties+len(begun)+1)-d.properties), begun...)
 		from = 0
 	}
 	d.members = append(d.members, m)
 	return from
 }
-
-// nextBlock is how large a block is after one of n.
-func nextBlock(n, first int) int { return max(first, min(2*n, 128)) }
 
 // joined writes an object of members that are sorted, unless two have the same name.
 func joined(members []eval.Member) (string, bool) {

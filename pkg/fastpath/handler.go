@@ -10,6 +10,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -51,14 +52,8 @@ func New(evaluator Evaluator, basePath string, api http.Handler) *Handler {
 
 // ServeHTTP answers, or lets the API answer.
 func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
-	var answer func(context.Context, []byte, string) ([]byte, bool)
-	switch r.URL.Path {
-	case h.evaluationPath:
-		answer = h.evaluate
-	case h.batchPath:
-		answer = h.evaluateBatch
-	}
-	if answer == nil || !isPlain(r) {
+	batch := r.URL.Path == h.batchPath
+	if !batch && r.URL.Path != h.evaluationPath || !isPlain(r) {
 		h.api.ServeHTTP(rw, r)
 		return
 	}
@@ -72,7 +67,13 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		h.fallBack(rw, r, text)
 		return
 	}
-	encoded, ok := answer(r.Context(), body[:0], text)
+	var encoded []byte
+	var ok bool
+	if batch {
+		encoded, ok = h.evaluateBatch(r.Context(), body[:0], text)
+	} else {
+		encoded, ok = h.evaluate(r.Context(), body[:0], text)
+	}
 	if !ok {
 		h.fallBack(rw, r, text)
 		return
@@ -158,13 +159,16 @@ func (h *Handler) evaluateBatch(ctx context.Context, b []byte, text string) ([]b
 		// Nothing was evaluated, or the client is gone; either way the generated code meets the same error at once.
 		return nil, false
 	}
-	b = append(b, `{"evaluationResults":`...)
+	b = append(b, `{"evaluationResults":[`...)
 	for i, result := range results {
-		b = append(b, "[,"[min(i, 1)])
+		if i > 0 {
+			b = append(b, ',')
+		}
+		before := len(b)
 		b = result.AppendJSON(b)
-	}
-	if len(results) == 0 {
-		b = append(b, '[')
+		if i == 0 { // the others are about as long
+			b = slices.Grow(b, len(results)*(len(b)-before)*9/8)
+		}
 	}
 	return append(b, "]}\n"...), true
 }

@@ -136,8 +136,10 @@ func (s *scanner) string() (raw string, plain, ok bool) {
 			s.at++
 			return s.text[start-1 : s.at], plain || eval.IsPlain(s.text[start:s.at-1]), true
 		case c == '\\':
-			s.at++ // what it escapes may be a quote
 			plain = false
+			if s.at+1 < len(s.text) {
+				s.at++ // what it escapes may be a quote
+			}
 		case c < ' ':
 			return "", false, false
 		case c >= 0x80:

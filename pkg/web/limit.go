@@ -16,6 +16,10 @@ func LimitBody(limit int64, next http.Handler) http.Handler {
 			writeError(rw, http.StatusRequestEntityTooLarge, fmt.Sprintf("the request body is larger than %d bytes", limit))
 			return
 		}
+		if r.ContentLength >= 0 { // net/http gives no more of a body than it was announced with
+			next.ServeHTTP(rw, r)
+			return
+		}
 		// A copy, since net/http must find its own body in its own request: when a handler closes the body before it has
 		// read all of it, that is how the connection gets closed, too. Else the rest of the body would be taken for the
 		// next request.

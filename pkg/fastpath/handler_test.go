@@ -1,0 +1,376 @@
+package fastpath_test
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"github.com/go-openapi/loads"
+	"github.com/google/go-cmp/cmp"
+	"gorm.io/gorm"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
+	"github.com/flagr-datar/flagr-datar/pkg/evalcache"
+	"github.com/flagr-datar/flagr-datar/pkg/fastpath"
+	"github.com/flagr-datar/flagr-datar/pkg/handler"
+	"github.com/flagr-datar/flagr-datar/pkg/web"
+	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi"
+	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations"
+)
+
+// fixture is two servers on the same flags, one with the fast path and one without. They have the same clock, make up the
+// same entity ids, and note what they record. It is for one goroutine.
+type fixture struct {
+	fast, generated side
+}
+
+type side struct {
+	http.Handler
+	apiCalls int // of the generated code
+	recorded []string
+	made     int32 // entity ids
+	snapshot *eval.Snapshot
+}
+
+func (s *side) Snapshot() *eval.Snapshot { return s.snapshot }
+
+func (s *side) AsyncRecord(r *eval.Result) {
+	s.recorded = append(s.recorded, fmt.Sprint(r.FlagID, r.SegmentID, r.VariantID, r.Request.EntityID, r.Timestamp))
+}
+
+func setup(t testing.TB, flags []entity.Flag) *fixture {
+	t.Helper()
+	snapshot := eval.Compile(flags)
+	f := &fixture{fast: side{snapshot: snapshot}, generated: side{snapshot: snapshot}}
+	for _, s := range []*side{&f.fast, &f.generated} {
+		service := eval.NewService(s, s, eval.Options{
+			DebugEnabled: true,
+			BatchSize:    50,
+			Now:          func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 678, time.FixedZone("CET", 3600)) },
+			Random:       func() int32 { s.made++; return s.made },
+		})
+		spec, err := loads.Embedded(restapi.SwaggerJSON, restapi.FlatSwaggerJSON)
+		if err != nil {
+			t.Fatal(err)
+		}
+		api := operations.NewFlagrAPI(spec)
+		handler.New(handler.Options{Eval: service, Snapshots: s, Logger: slog.New(slog.DiscardHandler)}).Register(api)
+		generated := web.NameRoutes("/api/v1", api.Serve(nil))
+		s.Handler = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			s.apiCalls++
+			generated.ServeHTTP(rw, r)
+		})
+		if s == &f.fast {
+			s.Handler = fastpath.New(service, "/api/v1", s.Handler)
+		}
+	}
+	return f
+}
+
+// answer is what a client sees, and Pattern, which those who count requests see.
+type answer struct {
+	Status      int
+	ContentType string
+	Body        string
+	Pattern     string
+	Recorded    []string
+}
+
+// send sends a request both ways and compares. It returns the answer and whether the generated code was spared.
+func (f *fixture) send(t testing.TB, request func() *http.Request) (answer, bool) {
+	t.Helper()
+	calls := f.fast.apiCalls
+	var answers [2]answer
+	for i, s := range []*side{&f.fast, &f.generated} {
+		rw, r := httptest.NewRecorder(), request()
+		s.ServeHTTP(rw, r)
+		answers[i] = answer{rw.Code, rw.Header().Get("Content-Type"), rw.Body.String(), r.Pattern, s.recorded}
+		if length := rw.Header().Get("Content-Length"); length != "" && length != fmt.Sprint(rw.Body.Len()) {
+			t.Errorf("Content-Length is %s, of %d", length, rw.Body.Len())
+		}
+		s.recorded = nil
+	}
+	if diff := cmp.Diff(answers[1], answers[0]); diff != "" {
+		t.Errorf("answers differ (-generated +fast):\n%s", diff)
+	}
+	return answers[0], f.fast.apiCalls == calls
+}
+
+// post is send for a JSON body to a path under /api/v1.
+func (f *fixture) post(t testing.TB, path, body string) (answer, bool) {
+	t.Helper()
+	return f.send(t, func() *http.Request {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/api/v1"+path, strings.NewReader(body))
+		r.Header.Set("Content-Type", "application/json")
+		return r
+	})
+}
+
+func goldenFile(t testing.TB, name string) []byte {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", "..", "integration_tests", "testdata", "golden", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+func goldenFlags(t testing.TB) []entity.Flag {
+	t.Helper()
+	flags, _, err := evalcache.ParseDocument(goldenFile(t, "flags.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return flags
+}
+
+func TestGoldenRequestsTakeTheFastPath(t *testing.T) {
+	t.Parallel()
+	f := setup(t, goldenFlags(t))
+	scanner := bufio.NewScanner(bytes.NewReader(goldenFile(t, "requests.jsonl")))
+	n := 0
+	for ; scanner.Scan(); n++ {
+		line := scanner.Text()
+		got, fast := f.post(t, "/evaluation", line)
+		if got.Status != http.StatusOK || !fast {
+			t.Fatalf("%s: fast is %v, answer %v", line, fast, got)
+		}
+		var request map[string]json.RawMessage
+		if err := json.Unmarshal([]byte(line), &request); err != nil {
+			t.Fatal(err)
+		}
+		flag := `"flagIDs":[` + string(request["flagID"]) + `]`
+		if key := request["flagKey"]; key != nil {
+			flag = `"flagKeys":[` + string(key) + `,"flag-26"]`
+		}
+		delete(request, "flagID")
+		delete(request, "flagKey")
+		delete(request, "enableDebug")
+		who, err := json.Marshal(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		batch := fmt.Sprintf(`{"entities":[%s, {},%s],%s,"flagTags":["web"]}`, who, who, flag)
+		got, fast = f.post(t, "/evaluation/batch", batch)
+		if got.Status != http.StatusOK || !fast {
+			t.Fatalf("%s: fast is %v, answer %v", batch, fast, got)
+		}
+	}
+	if err := scanner.Err(); err != nil || n != 3000 {
+		t.Errorf("%d requests: %v", n, err)
+	}
+}
+
+// oddFlags have everything that is hard to write in JSON.
+func oddFlags() []entity.Flag {
+	everyone := func(id uint, constraints ...entity.Constraint) entity.Segment {
+		return entity.Segment{Model: gorm.Model{ID: id}, RolloutPercent: 100, Constraints: constraints, Distributions: []entity.Distribution{
+			{VariantID: 1, Percent: 50}, {VariantID: 2, Percent: 50},
+		}}
+	}
+	variants := func(attachments ...entity.Attachment) (v []entity.Variant) {
+		for i, a := range attachments {
+			v = append(v, entity.Variant{Model: gorm.Model{ID: uint(i + 1)}, Key: fmt.Sprintf("<v>&\"%d\u2028", i), Attachment: a})
+		}
+		return v
+	}
+	return []entity.Flag{
+		{
+			Model: gorm.Model{ID: 1}, Key: "on", Enabled: true, DataRecordsEnabled: true, SnapshotID: 7,
+			Tags:     []entity.Tag{{Value: "<a>"}, {Value: "b \"c\" \\ \xff"}},
+			Variants: variants(nil, entity.Attachment{"z": json.Number("12345678901234567890"), "a": []any{"<&>\u2029", nil, true}}),
+			Segments: []entity.Segment{
+				everyone(1, entity.Constraint{Property: "age", Operator: "GTE", Value: "18"}, entity.Constraint{Property: "tags", Operator: "CONTAINS", Value: `"vip"`}),
+				everyone(2, entity.Constraint{Property: "a.b", Operator: "EQ", Value: `"\\"`}),
+				everyone(3, entity.Constraint{Property: "name", Operator: "EQ", Value: `"x\"y"`}),
+				everyone(4, entity.Constraint{Property: "ok", Operator: "EQ", Value: `true`}),
+			},
+		},
+		{Model: gorm.Model{ID: 2}, Key: "off", Tags: []entity.Tag{{Value: "t"}}},
+		{Model: gorm.Model{ID: 3}, Key: "empty", Enabled: true, Tags: []entity.Tag{{Value: "t"}, {Value: "u"}}},
+		{
+			Model: gorm.Model{ID: 4}, Enabled: true, EntityType: "device\u0001", Tags: []entity.Tag{{Value: "u"}},
+			Variants: variants(entity.Attachment{}), Segments: []entity.Segment{everyone(5)},
+		},
+	}
+}
+
+// plainCases must be answered by the fast path, oddCases by the generated code.
+var plainCases = []struct{ path, body string }{
+	{"/evaluation", `{}`},
+	{"/evaluation", ` { } ` + "\r\n\t"},
+	{"/evaluation", `{"flagID":1}`},
+	{"/evaluation", `{"flagID":1,"entityID":"","entityType":"","flagKey":""}`},
+	{"/evaluation", `{"flagID":99,"flagKey":"<nope>","entityID":"e&","enableDebug":false}`},
+	{"/evaluation", `{"flagID":1,"entityID":"e","enableDebug":true,"entityContext":{"age":3,"ok":true}}`},
+	{"/evaluation", `{"flagID":2,"entityID":"e","flagTags":["a","日本"],"flagTagsOperator":"ALL"}`},
+	{"/evaluation", `{"flagKey":"empty","entityID":"e"}`},
+	{"/evaluation", `{"flagKey":"4","entityType":"user","entityContext":null}`},
+	{"/evaluation", `{"flagID":1,"entityID":"ünï","entityContext":{}}`},
+	{"/evaluation", `{"flagID":1,"entityID":"e","entityContext":{ }}`},
+	{"/evaluation", `{"flagID":1,"entityID":"e","entityContext":{"age":18,"tags":["vip"]}}`},
+	{"/evaluation", `{"flagID":1,"entityID":"e","entityContext":{"tags": ["x", "vip"], "age": 18.0e0}}`},
+	{"/evaluation", `{"flagID":1,"entityID":"e","entityContext":{"a":{"b":"\\","a":[]},"age":1e999,"z":-0,"y":0.10000000000000000001}}`},
+	{"/evaluation", `{"flagID":1,"entityID":"e","entityContext":{"a":{"z":{},"b":"\\"}}}`},
+	{"/evaluation", `{"flagID":1,"entityID":"e","entityContext":{"name":"x\"y","ok":true}}`},
+	{"/evaluation", `{"flagID":1,"entityID":"e","entityContext":{"name":"\u003cx\n\u2028` + "\u2029" + `","ok":false,"n":null}}`},
+	{"/evaluation", `{"flagID":1,"entityID":"e","entityContext":{"b":1,"a":2,"name":"` + "\xff" + `","c":[ ],"d":[1,"\ud800"],"":0}}`},
+	{"/evaluation", `{"flagID":1,"entityID":"e","entityContext":{"o":{"b":1,"a":1},"p":{"a":1,"a":2},"ok":true}}`},
+	{"/evaluation", `{"flagID":1,"entityID":"e","entityContext":{"0":0,"1":1,"2":2,"3":3,"4":4,"5":5,"6":6,"7":7,"8":8,"9":9,"age":20,"ok":true,"tags":["vip"]}}`},
+	{"/evaluation/batch", `{"entities":[{}],"flagIDs":[1]}`},
+	{"/evaluation/batch", `{"entities":[{"entityID":"a"},{"entityID":"b","entityType":"t","entityContext":{"ok":true}}],"flagIDs":[1,4,4,99],"flagKeys":["on","off","nope"]}`},
+	{"/evaluation/batch", `{"entities":[{"entityContext":{"b":1,"ok": true}}],"flagTags":["t","u"],"enableDebug":true}`},
+	{"/evaluation/batch", `{"entities":[{"entityContext":null}],"flagTags":["t","u"],"flagTagsOperator":"ALL"}`},
+	{"/evaluation/batch", `{"entities":[{"entityID":"a"}]}`},
+	{"/evaluation/batch", `{"entities":[{"entityID":"a"}],"flagTags":["none"]}`},
+}
+
+var oddCases = []struct{ path, body string }{
+	{"/evaluation", ``},
+	{"/evaluation", `null`},
+	{"/evaluation", `[]`},
+	{"/evaluation", `{`},
+	{"/evaluation", `{}x`},
+	{"/evaluation", `{}{}`},
+	{"/evaluation", `{"flagID":1,}`},
+	{"/evaluation", `{"flagID":0}`},
+	{"/evaluation", `{"flagID":-1}`},
+	{"/evaluation", `{"flagID":01}`},
+	{"/evaluation", `{"flagID":1.0}`},
+	{"/evaluation", `{"flagID":"1"}`},
+	{"/evaluation", `{"flagID":9223372036854775807}`},
+	{"/evaluation", `{"flagID":9223372036854775808}`},
+	{"/evaluation", `{"flagID":1,"flagID":2}`},
+	{"/evaluation", `{"flagid":1}`},
+	{"/evaluation", `{"flagKey":1}`},
+	{"/evaluation", `{"flagKey":null}`},
+	{"/evaluation", `{"flagKey":"o\u006e"}`},
+	{"/evaluation", `{"flagKey":"` + "\xff" + `"}`},
+	{"/evaluation", `{"flagKey":"` + "\n" + `"}`},
+	{"/evaluation", `{"entityID":"` + "\u2028" + `"}`},
+	{"/evaluation", `{"entityID":"a`},
+	{"/evaluation", `{"entityID":"a\`},
+	{"/evaluation", `{"unknown":1}`},
+	{"/evaluation", `{"enableDebug":"true"}`},
+	{"/evaluation", `{"enableDebug":1}`},
+	{"/evaluation", `{"flagTagsOperator":"any"}`},
+	{"/evaluation", `{"flagTags":[]}`},
+	{"/evaluation", `{"flagTags":[1]}`},
+	{"/evaluation", `{"flagTags":"a"}`},
+	{"/evaluation", `{"entityContext":"text"}`},
+	{"/evaluation", `{"entityContext":[{}]}`},
+	{"/evaluation", `{"entityContext":{"a":1,"a":2}}`},
+	{"/evaluation", `{"entityContext":{"a":tru}}`},
+	{"/evaluation", `{"entityContext":{"a":.5}}`},
+	{"/evaluation", `{"entityContext":{"a":1.}}`},
+	{"/evaluation", `{"entityContext":{"a":1e}}`},
+	{"/evaluation", `{"entityContext":{"a":00}}`},
+	{"/evaluation", `{"entityContext":{"a":"\x"}}`},
+	{"/evaluation", `{"entityContext":{"a":["\x"]}}`},
+	{"/evaluation", `{"entityContext":{"\u0061":1}}`},
+	{"/evaluation", `{"entityContext":{"` + "\xff" + `":1}}`},
+	{"/evaluation", `{"entityContext":{"a":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}}`},
+	{"/evaluation/batch", `{}`},
+	{"/evaluation/batch", `{"entities":[]}`},
+	{"/evaluation/batch", `{"entities":null}`},
+	{"/evaluation/batch", `{"entities":[null],"flagIDs":[1]}`},
+	{"/evaluation/batch", `{"entities":[{}],"flagIDs":[]}`},
+	{"/evaluation/batch", `{"entities":[{}],"flagIDs":[1,0]}`},
+	{"/evaluation/batch", `{"entities":[{}],"flagKeys":[""]}`},
+	{"/evaluation/batch", `{"entities":[{}],"flagTags":["a",""]}`},
+	{"/evaluation/batch", `{"entities":[{"flagID":1}],"flagIDs":[1]}`},
+	{"/evaluation/batch", `{"entities":[` + strings.Repeat(`{},`, 50) + `{}],"flagIDs":[1]}`}, // more than allowed
+}
+
+func TestPlainRequestsTakeTheFastPath(t *testing.T) {
+	t.Parallel()
+	f := setup(t, oddFlags())
+	for _, test := range plainCases {
+		if got, fast := f.post(t, test.path, test.body); !fast || got.Status != http.StatusOK {
+			t.Errorf("%s: fast is %v, answer %v", test.body, fast, got)
+		}
+	}
+}
+
+func TestOddRequestsTakeTheGeneratedWay(t *testing.T) {
+	t.Parallel()
+	f := setup(t, oddFlags())
+	for _, test := range oddCases {
+		if got, fast := f.post(t, test.path, test.body); fast {
+			t.Errorf("%s: the fast path answers %v", test.body, got)
+		}
+	}
+}
+
+func TestHeaders(t *testing.T) {
+	t.Parallel()
+	f := setup(t, oddFlags())
+	const body = `{"flagID":4,"entityID":"e"}`
+	for _, test := range []struct {
+		name string
+		edit func(r *http.Request)
+		fast bool
+	}{
+		{"none", func(*http.Request) {}, true},
+		{"charset", func(r *http.Request) { r.Header.Set("Content-Type", "application/json; charset=utf-8") }, true},
+		{"anything accepted", func(r *http.Request) { r.Header.Set("Accept", "*/*") }, true},
+		{"query", func(r *http.Request) { r.URL.RawQuery = "json={}" }, true},
+		{"GET", func(r *http.Request) { r.Method = http.MethodGet }, false},
+		{"other path", func(r *http.Request) { r.URL.Path += "/" }, false},
+		{"escaped path", func(r *http.Request) { r.URL.RawPath = "/api/v1/evaluatio%6e" }, false},
+		{"no type", func(r *http.Request) { r.Header.Del("Content-Type") }, false},
+		{"other type", func(r *http.Request) { r.Header.Set("Content-Type", "text/plain") }, false},
+		{"two types", func(r *http.Request) { r.Header.Add("Content-Type", "application/json") }, false},
+		{"other charset", func(r *http.Request) { r.Header.Set("Content-Type", "application/json; charset=latin1") }, false},
+		{"unacceptable", func(r *http.Request) { r.Header.Set("Accept", "text/html") }, false},
+		{"unknown length", func(r *http.Request) { r.ContentLength = -1 }, false},
+		{"no body", func(r *http.Request) { r.Body, r.ContentLength = http.NoBody, 0 }, false},
+		{"shorter than announced", func(r *http.Request) { r.ContentLength++ }, false},
+		{"broken off", func(r *http.Request) {
+			r.Body = io.NopCloser(io.MultiReader(strings.NewReader(body[:5]), iotest.ErrReader(errors.New("reset"))))
+		}, false},
+	} {
+		t.Run(test.name, func(t *testing.T) { // in turn, as the fixture is for one goroutine
+			_, fast := f.send(t, func() *http.Request {
+				r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/api/v1/evaluation", strings.NewReader(body))
+				r.Header.Set("Content-Type", "application/json")
+				test.edit(r)
+				return r
+			})
+			if fast != test.fast {
+				t.Errorf("fast is %v", fast)
+			}
+		})
+	}
+}
+
+// FuzzLikeGenerated looks for a request that the two ways answer differently.
+func FuzzLikeGenerated(f *testing.F) {
+	for _, test := range plainCases {
+		f.Add(test.path == "/evaluation/batch", test.body)
+	}
+	for _, test := range oddCases {
+		f.Add(test.path == "/evaluation/batch", test.body)
+	}
+	fixture := setup(f, oddFlags())
+	f.Fuzz(func(t *testing.T, batch bool, body string) {
+		path := "/evaluation"
+		if batch {
+			path += "/batch"
+		}
+		fixture.post(t, path, body)
+	})
+}
