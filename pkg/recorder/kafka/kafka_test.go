@@ -17,6 +17,7 @@ import (
 	"math/big"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -737,4 +738,133 @@ func (b *logBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.buffer.String()
+}
+
+// realBroker gives the address of an Apache Kafka broker.
+func realBroker(t *testing.T) string {
+	t.Helper()
+	address := os.Getenv("FLAGR_TEST_KAFKA")
+	if address == "" {
+		t.Skip("FLAGR_TEST_KAFKA names no broker: run with integration_tests/brokers/kafka.sh")
+	}
+	return address
+}
+
+// newTopic creates a topic of a real broker.
+func newTopic(t *testing.T, address string, partitions int32, configs map[string]string) string {
+	t.Helper()
+	client, err := kgo.NewClient(kgo.SeedBrokers(address))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	name := fmt.Sprintf("flagr-%d", time.Now().UnixNano())
+	request := kmsg.NewPtrCreateTopicsRequest()
+	topic := kmsg.NewCreateTopicsRequestTopic()
+	topic.Topic, topic.NumPartitions, topic.ReplicationFactor = name, partitions, 1
+	for key, value := range configs {
+		config := kmsg.NewCreateTopicsRequestTopicConfig()
+		config.Name, config.Value = key, &value
+		topic.Configs = append(topic.Configs, config)
+	}
+	request.Topics = append(request.Topics, topic)
+	response, err := request.RequestWith(t.Context(), client)
+	if err == nil {
+		err = kerr.ErrorForCode(response.Topics[0].ErrorCode)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+func TestApacheKafkaTakesEveryKindOfDelivery(t *testing.T) {
+	t.Parallel()
+	address := realBroker(t)
+	for name, change := range map[string]func(*Options){
+		"acks 0":     func(o *Options) { o.RequiredAcks = 0 },
+		"acks 1":     func(*Options) {},
+		"idempotent": func(o *Options) { o.RequiredAcks = -1; o.Idempotent = true },
+		"gzip":       func(o *Options) { o.Compression = 1 },
+		"snappy":     func(o *Options) { o.Compression = 2 },
+		"lz4":        func(o *Options) { o.Compression = 3 },
+		"zstd":       func(o *Options) { o.Compression = 4 },
+		"2.8.0":      func(o *Options) { o.Version = "2.8.0" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			topic := newTopic(t, address, 12, nil)
+			// Without acknowledgements, what arrives before the new partitions are ready would be lost.
+			first := setup(t, []string{address}, func(o *Options) { o.Topic, o.RequiredAcks = topic, -1 })
+			first.record(0, 200)
+			delivered(t, first.finish(t), 200)
+			f := setup(t, []string{address}, func(o *Options) { o.Topic = topic; change(o) })
+			f.record(200, 1000)
+			delivered(t, f.finish(t), 800)
+			records := consume(t, []string{address}, 1000, kgo.ConsumeTopics(topic))
+			if diff := gocmp.Diff(upTo(1000), numbers(t, records)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+			for _, r := range records {
+				if want := fnv1aPartition(r.Key, 12); int(r.Partition) != want {
+					t.Errorf("%s is on %d, want %d", r.Key, r.Partition, want)
+				}
+			}
+		})
+	}
+}
+
+func TestApacheKafkaCreatesTheTopic(t *testing.T) {
+	t.Parallel()
+	address := realBroker(t)
+	f := setup(t, []string{address}, func(o *Options) { o.Topic = fmt.Sprintf("flagr-missing-%d", time.Now().UnixNano()) })
+	f.record(0, 100)
+	delivered(t, f.finish(t), 100)
+}
+
+func TestApacheKafkaRefusesOnlyTheRecordThatIsTooLarge(t *testing.T) {
+	t.Parallel()
+	address := realBroker(t)
+	topic := newTopic(t, address, 1, map[string]string{"max.message.bytes": "20000"})
+	f := setup(t, []string{address}, func(o *Options) { o.Topic = topic })
+	f.record(0, 300)
+	f.AsyncRecord(recorder.NewRecord("large", 50_000, f.framing, text(50_000)))
+	f.record(300, 600)
+	stats := f.finish(t)
+	if stats.Delivered != 600 || stats.Dropped[recorder.TooLarge] != 1 || len(stats.Dropped) != 1 {
+		t.Errorf("%+v", stats)
+	}
+	if diff := gocmp.Diff(upTo(600), numbers(t, consume(t, []string{address}, 600, kgo.ConsumeTopics(topic)))); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// It is not parallel, so that no other test loses its broker.
+func TestApacheKafkaIsKilledUnderLoad(t *testing.T) {
+	address := realBroker(t)
+	bounce := strings.Fields(os.Getenv("FLAGR_TEST_KAFKA_BOUNCE"))
+	if len(bounce) == 0 {
+		t.Skip("FLAGR_TEST_KAFKA_BOUNCE says no way to kill the broker: run with integration_tests/brokers/kafka.sh")
+	}
+	topic := newTopic(t, address, 3, nil)
+	f := setup(t, []string{address}, func(o *Options) { o.Topic, o.RequiredAcks, o.Idempotent = topic, -1, true })
+	const total = 40_000
+	var load sync.WaitGroup
+	load.Go(func() {
+		for i := 0; i < total; i += 20 {
+			f.record(i, i+20)
+			<-time.After(2 * time.Millisecond) // a steady load, not a wait for something
+		}
+	})
+	state := func() string { return fmt.Sprintf("%+v\n%s", f.Stats(), f.log) }
+	wait(t, "the first records", func() bool { return f.Stats().Delivered >= 5000 }, state)
+	if output, err := exec.CommandContext(t.Context(), bounce[0], bounce[1:]...).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, output)
+	}
+	load.Wait()
+	wait(t, "all records", func() bool { return f.Stats().Delivered >= total }, state)
+	delivered(t, f.finish(t), total)
+	if diff := gocmp.Diff(upTo(total), numbers(t, consume(t, []string{address}, total, kgo.ConsumeTopics(topic)))); diff != "" {
+		t.Errorf("(-want +got):\n%.3000s", diff)
+	}
 }

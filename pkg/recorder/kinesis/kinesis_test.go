@@ -301,12 +301,12 @@ func TestAStreamThatIsDownIsTriedAgain(t *testing.T) {
 	}
 }
 
-// Against servers that imitate Kinesis, see integration_tests/services: FLAGR_TEST_KINESIS lists their URLs.
+// Against servers that imitate Kinesis, see integration_tests/brokers: FLAGR_TEST_KINESIS lists their URLs.
 func TestServersThatImitateKinesis(t *testing.T) {
 	t.Parallel()
 	urls := os.Getenv("FLAGR_TEST_KINESIS")
 	if urls == "" {
-		t.Skip("FLAGR_TEST_KINESIS names no server: integration_tests/services/kinesis.sh starts two")
+		t.Skip("FLAGR_TEST_KINESIS names no server: run with integration_tests/brokers/kinesis.sh")
 	}
 	for url := range strings.SplitSeq(urls, ",") {
 		t.Run(url, func(t *testing.T) {
