@@ -58,7 +58,7 @@ func stop(t *testing.T, a *app.App) {
 }
 
 // started starts the server and returns what serves its requests.
-func started(t *testing.T, a *app.App) http.Handler {
+func started(t testing.TB, a *app.App) http.Handler {
 	t.Helper()
 	if err := a.Start(t.Context()); err != nil {
 		t.Fatal(err)

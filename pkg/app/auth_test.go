@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"bufio"
+	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -13,6 +14,9 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
+	"path"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -435,4 +439,40 @@ func TestWhoMadeAChange(t *testing.T) {
 			}
 		})
 	}
+}
+
+// FuzzNoPathOpensADoor looks for ways of writing a path that get an answer without a login. Only what is open may.
+func FuzzNoPathOpensADoor(f *testing.F) {
+	for _, target := range hostilePaths {
+		f.Add(target)
+	}
+	c, err := config.Load(map[string]string{
+		"FLAGR_DB_DBCONNECTIONSTR":         filepath.Join(f.TempDir(), "flagr.sqlite"),
+		"FLAGR_RECORDER_DATAR_JOURNAL_DIR": "off",
+		"FLAGR_JWT_AUTH_ENABLED":           "true", "FLAGR_JWT_AUTH_SECRET": secret, "FLAGR_JWT_AUTH_NO_TOKEN_STATUS_CODE": "401",
+		"FLAGR_MIDDLEWARE_VERBOSE_LOGGER_ENABLED": "false",
+	})
+	if err != nil {
+		f.Fatal(err)
+	}
+	a, err := app.New(f.Context(), c, app.Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { _ = a.Stop(context.Background()) })
+	h := started(f, a)
+	f.Fuzz(func(t *testing.T, target string) {
+		u, err := url.ParseRequestURI(target)
+		if err != nil {
+			return // net/http answers 400
+		}
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
+		r.URL = u
+		rw := httptest.NewRecorder()
+		h.ServeHTTP(rw, r)
+		cleaned := path.Clean(u.Path)
+		if rw.Code < 400 && cleaned != "/api/v1/health" && !strings.HasPrefix(cleaned, "/api/v1/evaluation") {
+			t.Errorf("GET %q without a login: %d %s", target, rw.Code, rw.Body)
+		}
+	})
 }
