@@ -45,6 +45,8 @@ type FlagBreakdown struct {
 	ByVariant []VariantCount
 	// BySegment is in descending order of counts. Evaluations that matched no segment are not in it.
 	BySegment []SegmentCount
+	// Ingested is how many of all were counted elsewhere and sent in, as far as that is known.
+	Ingested int64
 	// ByDay has the days of UTC that have counts, in ascending order.
 	ByDay []DayCount
 }
@@ -135,6 +137,9 @@ func (e *Engine) QueryFlagSummaryBreakdown(ctx context.Context, flagID int64, qu
 		}
 	}
 	b := &FlagBreakdown{FlagID: flagID, ByDay: make([]DayCount, len(days))}
+	for _, t := range outcomes {
+		b.Ingested += t.Ingested
+	}
 	variants := descending(outcomes, func(t Total) int64 { return t.VariantID })
 	b.ByVariant = make([]VariantCount, len(variants))
 	for i, c := range variants {

@@ -82,8 +82,8 @@ func compare(a, b int64) int {
 // Row is an addition to the stored count of one key.
 type Row struct {
 	Key
-	// Count is how many evaluations to add, at least 1.
-	Count int64
+	// Count is how many evaluations to add, at least 1. Ingested of them were counted elsewhere, and sent in.
+	Count, Ingested int64
 	// First and Last are the times of the earliest and the latest evaluation, in Unix milliseconds. A store keeps the
 	// minimum and the maximum of all it was given.
 	First, Last int64
@@ -129,6 +129,8 @@ type Total struct {
 	// Day is the first hour of the day.
 	Day   Hour
 	Count int64
+	// Ingested is how many of Count were sent in, as far as that is known.
+	Ingested int64
 	// Last is the latest evaluation in Unix milliseconds, 0 when none of the rows knows it.
 	Last int64
 }

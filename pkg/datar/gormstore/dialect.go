@@ -119,7 +119,8 @@ func mysqlNumber(numbers ...uint16) func(error) bool {
 
 // columns are those of an upsert, in the order of its values.
 var columns = [...]string{
-	"flag_id", "bucket_hour", "variant_id", "segment_id", "eval_count", "first_evaluated_ms", "last_evaluated_ms", "updated_at",
+	"flag_id", "bucket_hour", "variant_id", "segment_id", "eval_count", "ingested_count", "first_evaluated_ms", "last_evaluated_ms",
+	"updated_at",
 }
 
 // upsert renders the statement that adds counts: new keys are inserted, known ones grow.
@@ -131,6 +132,8 @@ func (d dialect) upsert(rows int) string {
 	}
 	set := []string{
 		fmt.Sprintf("eval_count = "+d.present+" + "+d.incoming, "eval_count", "eval_count"),
+		// In rows that are older than the column it is NULL.
+		fmt.Sprintf("ingested_count = COALESCE("+d.present+", 0) + "+d.incoming, "ingested_count", "ingested_count"),
 		extreme("first_evaluated_ms", "<="),
 		extreme("last_evaluated_ms", ">="),
 		fmt.Sprintf("updated_at = "+d.incoming, "updated_at"),
@@ -144,7 +147,7 @@ func (d dialect) upsert(rows int) string {
 // goes on working with both.
 func migrate(db *gorm.DB, d dialect) error {
 	m := db.Migrator()
-	for _, table := range []any{&writer{}, &meta{}, &rollup{}, &rollupTotal{}} {
+	for _, table := range []any{&writer{}, &meta{}, &rollup{}, &rollupTotal{}, &receipt{}} {
 		if !m.HasTable(table) {
 			if err := db.Set("gorm:table_options", d.tableOptions).Migrator().CreateTable(table); err != nil {
 				return err
@@ -154,7 +157,7 @@ func migrate(db *gorm.DB, d dialect) error {
 	if !m.HasTable(&hourlyEvent{}) {
 		return m.CreateTable(&hourlyEvent{})
 	}
-	for _, column := range []string{"FirstEvaluatedMs", "LastEvaluatedMs"} {
+	for _, column := range []string{"FirstEvaluatedMs", "LastEvaluatedMs", "IngestedCount"} {
 		if !m.HasColumn(&hourlyEvent{}, column) {
 			if err := m.AddColumn(&hourlyEvent{}, column); err != nil {
 				return err

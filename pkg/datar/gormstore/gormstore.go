@@ -21,6 +21,7 @@ import (
 	"gorm.io/gorm/schema"
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
 )
 
 const (
@@ -28,7 +29,7 @@ const (
 	writersTable = "datar_writers"
 	metaTable    = "datar_meta"
 
-	// rowsPerStatement times the 8 columns stays below the smallest limit of bound values, SQLite's 32,766, by far:
+	// rowsPerStatement times the 9 columns stays below the smallest limit of bound values, SQLite's 32,766, by far:
 	// larger statements were not faster, and they cost memory.
 	rowsPerStatement = 500
 
@@ -59,6 +60,8 @@ type hourlyEvent struct {
 	// Unix milliseconds: integers compare alike in every database and zone.
 	FirstEvaluatedMs *int64
 	LastEvaluatedMs  *int64
+	// IngestedCount is how many of EvalCount were counted elsewhere and sent in.
+	IngestedCount *int64
 }
 
 func (hourlyEvent) TableName() string { return eventsTable }
@@ -99,6 +102,7 @@ type Store struct {
 var (
 	_ datar.Store      = (*Store)(nil)
 	_ datar.Maintainer = (*Store)(nil)
+	_ ingest.Store     = (*Store)(nil)
 )
 
 // New returns a store in the given database, whose tables it creates or completes. It keeps all rows that are there.
@@ -167,12 +171,38 @@ func (s *Store) Identity() string { return s.identity }
 
 // Apply implements datar.Store. It refuses hours outside of the years 1 to 9999, which not every database can keep.
 func (s *Store) Apply(ctx context.Context, batch datar.Batch) error {
-	for _, r := range batch.Rows {
+	_, err := s.ApplyBatch(ctx, batch)
+	return err
+}
+
+// ApplyBatch is Apply, and tells whether the batch was known before.
+func (s *Store) ApplyBatch(ctx context.Context, batch datar.Batch) (known bool, err error) {
+	err = s.add(ctx, batch.Rows, func(tx *gorm.DB, now time.Time) (bool, error) {
+		known, err = note(tx, batch.Writer, batch.Sequence, now)
+		return known, err
+	})
+	return known, err
+}
+
+// add adds the rows in one transaction with what note does before, unless note reports that they are known.
+func (s *Store) add(ctx context.Context, rows []datar.Row, note func(tx *gorm.DB, now time.Time) (known bool, err error)) error {
+	for _, r := range rows {
 		if r.Hour < firstHour || r.Hour >= lastHour {
 			return fmt.Errorf("%w: the hour %d since 1970 is not in the years 1 to 9999", datar.ErrRefused, r.Hour)
 		}
 	}
-	return s.again(ctx, func() error { return s.applyOnce(ctx, batch) })
+	return s.again(ctx, func() error {
+		now := time.Now().UTC()
+		return s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
+			if err := lock(tx, s.dialect.lockShared); err != nil {
+				return err
+			}
+			if known, err := note(tx, now); known || err != nil {
+				return err
+			}
+			return s.upsertRows(tx, rows, now)
+		}, s.dialect.writeTx)
+	})
 }
 
 // again does a transaction again that the database rolled back in favour of another one.
@@ -190,34 +220,28 @@ func (s *Store) again(ctx context.Context, do func() error) error {
 	}
 }
 
-func (s *Store) applyOnce(ctx context.Context, batch datar.Batch) error {
-	now := time.Now().UTC()
-	return s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
-		if err := lock(tx, s.dialect.lockShared); err != nil {
-			return err
+// upsertRows adds the rows in portions, and deletes the rollups that they belong to.
+func (s *Store) upsertRows(tx *gorm.DB, rows []datar.Row, now time.Time) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	values := make([]any, 0, min(len(rows), rowsPerStatement)*len(columns))
+	for left := rows; len(left) > 0; {
+		chunk := left[:min(len(left), rowsPerStatement)]
+		left = left[len(chunk):]
+		values = values[:0]
+		for _, r := range chunk {
+			values = append(values, r.FlagID, r.Hour.Time(), r.VariantID, r.SegmentID, r.Count, r.Ingested, r.First, r.Last, now)
 		}
-		known, err := note(tx, batch.Writer, batch.Sequence, now)
-		if known || err != nil {
-			return err
+		err := tx.Exec(s.upsert(len(chunk)), values...).Error
+		if err != nil && s.dialect.refused(err) {
+			return fmt.Errorf("add counts: %w: %w", datar.ErrRefused, err)
 		}
-		values := make([]any, 0, min(len(batch.Rows), rowsPerStatement)*len(columns))
-		for rows := batch.Rows; len(rows) > 0; {
-			chunk := rows[:min(len(rows), rowsPerStatement)]
-			rows = rows[len(chunk):]
-			values = values[:0]
-			for _, r := range chunk {
-				values = append(values, r.FlagID, r.Hour.Time(), r.VariantID, r.SegmentID, r.Count, r.First, r.Last, now)
-			}
-			err := tx.Exec(s.upsert(len(chunk)), values...).Error
-			if err != nil && s.dialect.refused(err) {
-				return fmt.Errorf("add counts: %w: %w", datar.ErrRefused, err)
-			}
-			if err != nil {
-				return fmt.Errorf("add counts: %w", err)
-			}
+		if err != nil {
+			return fmt.Errorf("add counts: %w", err)
 		}
-		return invalidate(tx, batch.Rows)
-	}, s.dialect.writeTx)
+	}
+	return invalidate(tx, rows)
 }
 
 func (s *Store) upsert(rows int) string {

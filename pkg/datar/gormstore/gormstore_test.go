@@ -46,6 +46,7 @@ func newStore(t *testing.T, db *gorm.DB) *gormstore.Store {
 func TestStoreOnSQLite(t *testing.T) {
 	t.Parallel()
 	storetest.Run(t, func(t *testing.T) datar.Store { return newStore(t, openSQLite(t)) })
+	storetest.RunIngest(t, func(t *testing.T) storetest.IngestStore { return newStore(t, openSQLite(t)) })
 }
 
 func TestFlagrTableIsKept(t *testing.T) {

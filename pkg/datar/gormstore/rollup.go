@@ -164,9 +164,9 @@ type group struct{ a, b int64 }
 // sums adds totals up by group.
 type sums map[group]datar.Total
 
-func (s sums) add(g group, count, last int64) {
-	t := s[g]
-	s[g] = datar.Total{Count: t.Count + count, Last: max(t.Last, last)}
+func (s sums) add(g group, t datar.Total) {
+	sum := s[g]
+	s[g] = datar.Total{Count: sum.Count + t.Count, Ingested: sum.Ingested + t.Ingested, Last: max(sum.Last, t.Last)}
 }
 
 // grouping is how a dimension is read.
@@ -174,10 +174,13 @@ type grouping struct {
 	// events and rollups are the columns to group by, of the two tables; rollups know no variants and segments.
 	events, rollups string
 	// scan reads them.
-	scan func(rows *sql.Rows, count, last *int64) (group, error)
+	scan scanner
 	// name puts the group into a total.
 	name func(t *datar.Total, g group)
 }
+
+// scanner reads a group and its totals.
+type scanner func(rows *sql.Rows, t *datar.Total) (group, error)
 
 var groupings = map[datar.Dimension]grouping{
 	datar.ByFlag: {
@@ -186,43 +189,43 @@ var groupings = map[datar.Dimension]grouping{
 	},
 	datar.ByOutcome: {
 		events: "variant_id, segment_id",
-		scan: func(rows *sql.Rows, count, last *int64) (g group, err error) {
-			return g, rows.Scan(&g.a, &g.b, count, last)
+		scan: func(rows *sql.Rows, t *datar.Total) (g group, err error) {
+			return g, rows.Scan(&g.a, &g.b, &t.Count, &t.Ingested, &t.Last)
 		},
 		name: func(t *datar.Total, g group) { t.VariantID, t.SegmentID = g.a, g.b },
 	},
 	datar.ByDay: {
 		events: "bucket_hour", rollups: "start_hour",
-		scan: func(rows *sql.Rows, count, last *int64) (group, error) {
+		scan: func(rows *sql.Rows, t *datar.Total) (group, error) {
 			var hour time.Time
-			err := rows.Scan(&hour, count, last)
+			err := rows.Scan(&hour, &t.Count, &t.Ingested, &t.Last)
 			return group{a: dayOf(int64(datar.HourOf(hour)))}, err
 		},
 		name: func(t *datar.Total, g group) { t.Day = datar.Hour(g.a) },
 	},
 }
 
-func scanID(rows *sql.Rows, count, last *int64) (g group, err error) {
-	return g, rows.Scan(&g.a, count, last)
+func scanID(rows *sql.Rows, t *datar.Total) (g group, err error) {
+	return g, rows.Scan(&g.a, &t.Count, &t.Ingested, &t.Last)
 }
 
 // addUp runs a query for totals and adds them.
-func (s sums) addUp(query *gorm.DB, columns string, flagID int64, scan func(rows *sql.Rows, count, last *int64) (group, error)) error {
+func (s sums) addUp(query *gorm.DB, columns, ingested string, flagID int64, scan scanner) error {
 	if flagID != 0 {
 		query = query.Where("flag_id = ?", flagID)
 	}
-	rows, err := query.Select(columns + ", SUM(eval_count), COALESCE(MAX(last_evaluated_ms), 0)").Group(columns).Rows()
+	rows, err := query.Select(columns + ", SUM(eval_count), " + ingested + ", COALESCE(MAX(last_evaluated_ms), 0)").Group(columns).Rows()
 	if err != nil {
 		return fmt.Errorf("totals: %w", err)
 	}
 	defer func() { _ = rows.Close() }()
 	for rows.Next() {
-		var count, last int64
-		g, err := scan(rows, &count, &last)
+		var t datar.Total
+		g, err := scan(rows, &t)
 		if err != nil {
 			return fmt.Errorf("totals: %w", err)
 		}
-		s.add(g, count, last)
+		s.add(g, t)
 	}
 	return rows.Err()
 }
@@ -234,13 +237,13 @@ func (s sums) addRollups(tx *gorm.DB, span int, starts []int64, q datar.TotalsQu
 	}
 	scan := scanID
 	if q.GroupBy == datar.ByDay {
-		scan = func(rows *sql.Rows, count, last *int64) (group, error) {
-			g, err := scanID(rows, count, last)
+		scan = func(rows *sql.Rows, t *datar.Total) (group, error) {
+			g, err := scanID(rows, t)
 			return group{a: dayOf(g.a)}, err
 		}
 	}
 	query := tx.Table(totalsTable).Where("span = ? AND start_hour IN ?", span, starts)
-	return s.addUp(query, groupings[q.GroupBy].rollups, q.FlagID, scan)
+	return s.addUp(query, groupings[q.GroupBy].rollups, "0", q.FlagID, scan)
 }
 
 // addEvents adds the hourly events within the ranges.
@@ -255,12 +258,15 @@ func (s sums) addEvents(tx *gorm.DB, ranges []span, q datar.TotalsQuery) error {
 		values = append(values, datar.Hour(r.from).Time(), datar.Hour(r.to).Time())
 	}
 	query := tx.Table(eventsTable).Where("("+strings.Join(where, " OR ")+")", values...)
-	return s.addUp(query, groupings[q.GroupBy].events, q.FlagID, groupings[q.GroupBy].scan)
+	return s.addUp(query, groupings[q.GroupBy].events, "COALESCE(SUM(ingested_count), 0)", q.FlagID, groupings[q.GroupBy].scan)
 }
 
 // Maintain implements datar.Maintainer. It rolls up what is over, and reduces days before keep to their rollups; a call
 // does a bounded amount of it, and the newest first. It may run in several processes at once.
 func (s *Store) Maintain(ctx context.Context, now time.Time, keep time.Duration) error {
+	if err := s.forgetReceipts(ctx, now); err != nil {
+		return err
+	}
 	if err := s.rollUp(ctx, now); err != nil {
 		return err
 	}
@@ -422,7 +428,7 @@ func (s *Store) purgeSome(ctx context.Context, day int64) error {
 			if e.LastEvaluatedMs != nil {
 				last = *e.LastEvaluatedMs
 			}
-			moved.add(group{a: e.FlagID}, e.EvalCount, last)
+			moved.add(group{a: e.FlagID}, datar.Total{Count: e.EvalCount, Last: last})
 		}
 		if err := tx.Where("id IN ?", ids).Delete(&hourlyEvent{}).Error; err != nil {
 			return err
@@ -466,7 +472,7 @@ func (s sums) addTo(tx *gorm.DB, day int64) error {
 		if t.LastEvaluatedMs != nil {
 			last = *t.LastEvaluatedMs
 		}
-		s.add(group{a: t.FlagID}, t.EvalCount, last)
+		s.add(group{a: t.FlagID}, datar.Total{Count: t.EvalCount, Last: last})
 	}
 	if err := tx.Where("span = ? AND start_hour = ? AND flag_id IN ?", spanDay, day, flags).Delete(&rollupTotal{}).Error; err != nil {
 		return err

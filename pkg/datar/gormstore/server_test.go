@@ -63,6 +63,7 @@ func openKind(t *testing.T, kind testdb.Kind, dsn string) *gorm.DB {
 func TestStoreOnServers(t *testing.T) {
 	testdb.OnEachServer(t, func(t *testing.T, kind testdb.Kind) {
 		storetest.Run(t, func(t *testing.T) datar.Store { return newStore(t, openKind(t, kind, kind.Fresh(t))) })
+		storetest.RunIngest(t, func(t *testing.T) storetest.IngestStore { return newStore(t, openKind(t, kind, kind.Fresh(t))) })
 	})
 }
 

@@ -9,45 +9,85 @@ import (
 	"sync"
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
 )
 
 // Store is a datar.Store whose counts end with the process. The zero value is ready to use.
 type Store struct {
-	mu      sync.Mutex
-	rows    map[datar.Key]datar.Row
-	applied map[string]int64 // last sequence by writer
+	mu       sync.Mutex
+	rows     map[datar.Key]datar.Row
+	applied  map[string]int64 // last sequence by writer
+	receipts map[string]ingest.Receipt
 }
 
-var _ datar.Store = (*Store)(nil)
+var (
+	_ datar.Store  = (*Store)(nil)
+	_ ingest.Store = (*Store)(nil)
+)
 
 // Identity implements datar.Store. Stores in memory have none to tell apart: with them journals make no sense.
 func (s *Store) Identity() string { return "memory" }
 
 // Apply implements datar.Store.
 func (s *Store) Apply(ctx context.Context, batch datar.Batch) error {
+	_, err := s.ApplyBatch(ctx, batch)
+	return err
+}
+
+// ApplyBatch implements ingest.Store.
+func (s *Store) ApplyBatch(ctx context.Context, batch datar.Batch) (known bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := ctx.Err(); err != nil {
-		return err
+		return false, err
 	}
-	if s.rows == nil {
-		s.rows, s.applied = map[datar.Key]datar.Row{}, map[string]int64{}
+	if s.applied == nil {
+		s.applied = map[string]int64{}
 	}
 	if s.applied[batch.Writer] >= batch.Sequence {
-		return nil
+		return true, nil
 	}
 	s.applied[batch.Writer] = batch.Sequence
-	for _, add := range batch.Rows {
+	s.add(batch.Rows)
+	return false, nil
+}
+
+// ApplyReceipt implements ingest.Store.
+func (s *Store) ApplyReceipt(ctx context.Context, rows []datar.Row, receipt ingest.Receipt) (*ingest.Receipt, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if found, ok := s.receipts[receipt.Key]; ok {
+		return &found, nil
+	}
+	if receipt.Key != "" {
+		if s.receipts == nil {
+			s.receipts = map[string]ingest.Receipt{}
+		}
+		s.receipts[receipt.Key] = receipt
+	}
+	s.add(rows)
+	return nil, nil
+}
+
+// add runs under mu.
+func (s *Store) add(rows []datar.Row) {
+	if s.rows == nil {
+		s.rows = map[datar.Key]datar.Row{}
+	}
+	for _, add := range rows {
 		row, ok := s.rows[add.Key]
 		if !ok {
 			row = datar.Row{Key: add.Key, First: add.First, Last: add.Last}
 		}
 		row.Count += add.Count
+		row.Ingested += add.Ingested
 		row.First = min(row.First, add.First)
 		row.Last = max(row.Last, add.Last)
 		s.rows[add.Key] = row
 	}
-	return nil
 }
 
 // Totals implements datar.Store.
@@ -78,7 +118,7 @@ func (s *Store) Totals(ctx context.Context, query datar.TotalsQuery) ([]datar.To
 		t := groups[g]
 		groups[g] = datar.Total{
 			FlagID: g.flag, VariantID: g.variant, SegmentID: g.segment, Day: g.day,
-			Count: t.Count + row.Count, Last: max(t.Last, row.Last),
+			Count: t.Count + row.Count, Ingested: t.Ingested + row.Ingested, Last: max(t.Last, row.Last),
 		}
 	}
 	return slices.Collect(maps.Values(groups)), nil

@@ -12,3 +12,8 @@ func TestStore(t *testing.T) {
 	t.Parallel()
 	storetest.Run(t, func(*testing.T) datar.Store { return &memstore.Store{} })
 }
+
+func TestIngestStore(t *testing.T) {
+	t.Parallel()
+	storetest.RunIngest(t, func(*testing.T) storetest.IngestStore { return &memstore.Store{} })
+}

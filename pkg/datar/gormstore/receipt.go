@@ -1,0 +1,78 @@
+package gormstore
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"gorm.io/gorm"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
+)
+
+const receiptsTable = "datar_receipts"
+
+// receipt is what was answered to a batch that was sent in.
+type receipt struct {
+	// KeyHash is the SHA-256 of the sender's key, in hex: keys are any text, and columns are not.
+	KeyHash   string `gorm:"primaryKey;type:char(64)"`
+	Digest    string `gorm:"type:varchar(64);not null"`
+	Answer    string
+	CreatedAt time.Time `gorm:"index:idx_datar_receipts_created_at"`
+}
+
+func (receipt) TableName() string { return receiptsTable }
+
+// ApplyReceipt implements ingest.Store.
+func (s *Store) ApplyReceipt(ctx context.Context, rows []datar.Row, r ingest.Receipt) (*ingest.Receipt, error) {
+	if r.Key == "" {
+		return nil, s.add(ctx, rows, func(*gorm.DB, time.Time) (bool, error) { return false, nil })
+	}
+	hash := sha256.Sum256([]byte(r.Key))
+	key := hex.EncodeToString(hash[:])
+	if found, err := s.receipt(ctx, key); found != nil || err != nil {
+		return found, err
+	}
+	addErr := s.add(ctx, rows, func(tx *gorm.DB, now time.Time) (bool, error) {
+		return false, tx.Create(&receipt{KeyHash: key, Digest: r.Digest, Answer: r.Answer, CreatedAt: now}).Error
+	})
+	if addErr == nil {
+		return nil, nil
+	}
+	// The same batch may have come twice at once; the other one's receipt is there now.
+	if found, err := s.receipt(ctx, key); found != nil && err == nil {
+		return found, nil
+	}
+	return nil, addErr
+}
+
+func (s *Store) receipt(ctx context.Context, key string) (*ingest.Receipt, error) {
+	var found []receipt
+	if err := s.db.WithContext(ctx).Where("key_hash = ?", key).Find(&found).Error; err != nil {
+		return nil, fmt.Errorf("look for a receipt: %w", err)
+	}
+	if len(found) == 0 {
+		return nil, nil
+	}
+	return &ingest.Receipt{Digest: found[0].Digest, Answer: found[0].Answer}, nil
+}
+
+// forgetReceipts deletes receipts whose batches cannot come again.
+func (s *Store) forgetReceipts(ctx context.Context, now time.Time) error {
+	db := s.db.WithContext(ctx)
+	var keys []string
+	err := db.Model(&receipt{}).Where("created_at < ?", now.Add(-ingest.ReceiptLifetime).UTC()).Limit(rowsPerPurge).Pluck("key_hash", &keys).Error
+	if err != nil {
+		return fmt.Errorf("look for old receipts: %w", err)
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	if err := db.Where("key_hash IN ?", keys).Delete(&receipt{}).Error; err != nil {
+		return fmt.Errorf("delete old receipts: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,298 @@
+// Package ingest takes counts that were aggregated elsewhere, in applications and edge servers, into a store of Datar.
+// It judges each row by itself, and applies a batch once, however often it is sent.
+package ingest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+)
+
+const (
+	// MaxRows is the most rows of a batch, and MaxBytes the most bytes of its body after decompression.
+	MaxRows  = 1000
+	MaxBytes = 1 << 20
+	// MaxCount is the largest count of a row.
+	MaxCount = 10_000_000
+	// MaxKeyLength is the longest idempotency key, in characters.
+	MaxKeyLength = 200
+
+	// maxSkew is how far the clock of a sender may be ahead.
+	maxSkew = 5 * time.Minute
+	// maxAge is the age of the oldest row that is taken. It is less than ReceiptLifetime by so much that no replay can
+	// come after its receipt is gone.
+	maxAge = 24 * time.Hour
+	// ReceiptLifetime is how long the answer to a batch is kept.
+	ReceiptLifetime = 48 * time.Hour
+	// maxWriterAge is the age of the oldest row of a batch with a key of writer and sequence. Stores keep the ledger of
+	// writers as long.
+	maxWriterAge = 90 * 24 * time.Hour
+)
+
+// Errors of Ingester.Ingest and of stores.
+var (
+	// ErrInvalid marks a batch that is refused as a whole; the text names what is wrong.
+	ErrInvalid = errors.New("invalid batch")
+	// ErrTooManyRows marks a batch of more than MaxRows rows.
+	ErrTooManyRows = fmt.Errorf("a batch has at most %d rows", MaxRows)
+	// ErrKeyReused marks an idempotency key that came before with another body.
+	ErrKeyReused = errors.New("this Idempotency-Key was used for another body")
+)
+
+// Code says why a row was not counted as it was sent.
+type Code string
+
+// The codes.
+const (
+	FlagNotFound      Code = "FLAG_NOT_FOUND"
+	RecordingDisabled Code = "RECORDING_DISABLED"
+	VariantNotFound   Code = "VARIANT_NOT_FOUND"
+	// SegmentUnknown: the row was counted, without a segment.
+	SegmentUnknown Code = "SEGMENT_UNKNOWN"
+	BadCount       Code = "BAD_COUNT"
+	BadTime        Code = "BAD_TIME"
+)
+
+// Row is the count of one outcome over some time, as an application saw it.
+type Row struct {
+	FlagKey string
+	// VariantKey is empty if no variant was assigned.
+	VariantKey string
+	// AllocationKey is the id of a segment in decimal; empty if none matched.
+	AllocationKey string
+	// First and Last are the times of the first and the last evaluation, in Unix milliseconds.
+	First, Last int64
+	Count       int64
+}
+
+// Batch is what one request carries.
+type Batch struct {
+	// Key identifies the batch, empty if the sender gave none: then it is applied each time that it is sent. A key of the
+	// form <writer UUID>:<sequence> is checked against the ledger of writers.
+	Key string
+	// Digest tells bodies apart that came with the same key.
+	Digest string
+	Rows   []Row
+}
+
+// RowError is the verdict on one row that was not counted as it was sent.
+type RowError struct {
+	Index   int    `json:"index"`
+	Code    Code   `json:"code"`
+	Message string `json:"message"`
+}
+
+// Result is the answer to a batch.
+type Result struct {
+	// Duplicate: the batch had been applied before, and this is the answer it got then.
+	Duplicate     bool       `json:"duplicate"`
+	AcceptedRows  int        `json:"acceptedRows"`
+	AcceptedCount int64      `json:"acceptedCount"`
+	Errors        []RowError `json:"errors"`
+}
+
+// Flag is what a row's flag must be known by.
+type Flag struct {
+	ID             int64
+	RecordsEnabled bool
+	// Variants are ids by key.
+	Variants map[string]int64
+	Segments []int64
+}
+
+// Flags finds flags. The host implements it over wherever its flags are kept.
+type Flags interface {
+	FlagByKey(key string) (Flag, bool)
+}
+
+// Receipt is kept by a store beside the counts of a batch.
+type Receipt struct {
+	// Key has at most MaxKeyLength characters.
+	Key string
+	// Digest has at most 64 characters.
+	Digest string
+	// Answer is the JSON of the Result.
+	Answer string
+}
+
+// Store is where batches are applied. Its methods return only when the counts are stored; on an error nothing is.
+type Store interface {
+	// ApplyBatch is datar.Store.Apply, and tells whether the batch was known before.
+	ApplyBatch(ctx context.Context, batch datar.Batch) (known bool, err error)
+	// ApplyReceipt adds the rows and keeps the receipt in one transaction. If there is one with the same key, it
+	// changes nothing and returns that one. Receipts are kept for ReceiptLifetime at least. A receipt without a key is
+	// not kept.
+	ApplyReceipt(ctx context.Context, rows []datar.Row, receipt Receipt) (found *Receipt, err error)
+}
+
+// Ingester takes batches. The zero value of Now is time.Now.
+type Ingester struct {
+	Store Store
+	Flags Flags
+	Now   func() time.Time
+}
+
+// Ingest judges the rows of the batch and applies those that are good. An error matches ErrInvalid, ErrTooManyRows or
+// ErrKeyReused, or is the store's, and may then be tried again with the same key.
+func (in *Ingester) Ingest(ctx context.Context, batch Batch) (Result, error) {
+	now := time.Now
+	if in.Now != nil {
+		now = in.Now
+	}
+	writer, sequence, ofWriter := writerKey(batch.Key)
+	age := maxAge
+	if ofWriter {
+		age = maxWriterAge
+	}
+	if err := check(batch, now(), age); err != nil {
+		return Result{}, err
+	}
+	rows, result := in.judge(batch.Rows, now(), age)
+	if ofWriter {
+		known, err := in.Store.ApplyBatch(ctx, datar.Batch{Writer: writer, Sequence: sequence, Rows: rows})
+		result.Duplicate = known
+		return result, err
+	}
+	answer, err := json.Marshal(result)
+	if err != nil {
+		return Result{}, fmt.Errorf("keep the answer: %w", err)
+	}
+	found, err := in.Store.ApplyReceipt(ctx, rows, Receipt{Key: batch.Key, Digest: batch.Digest, Answer: string(answer)})
+	switch {
+	case err != nil:
+		return Result{}, err
+	case found == nil:
+		return result, nil
+	case found.Digest != batch.Digest:
+		return Result{}, ErrKeyReused
+	}
+	var first Result
+	if err := json.Unmarshal([]byte(found.Answer), &first); err != nil {
+		return Result{}, fmt.Errorf("read the answer that was kept: %w", err)
+	}
+	first.Duplicate = true
+	return first, nil
+}
+
+// check refuses what concerns the batch as a whole.
+func check(batch Batch, now time.Time, age time.Duration) error {
+	if len(batch.Rows) > MaxRows {
+		return ErrTooManyRows
+	}
+	if n := len([]rune(batch.Key)); n > MaxKeyLength {
+		return fmt.Errorf("%w: the Idempotency-Key has %d characters, at most %d are accepted", ErrInvalid, n, MaxKeyLength)
+	}
+	if len(batch.Rows) == 0 {
+		return nil
+	}
+	newest := slices.MaxFunc(batch.Rows, func(a, b Row) int { return int(min(1, max(-1, a.Last-b.Last))) })
+	if newest.Last < now.Add(-age).UnixMilli() {
+		return fmt.Errorf("%w: its newest row is older than %v", ErrInvalid, age)
+	}
+	return nil
+}
+
+// writerKey takes a key of the form <UUID>:<sequence> apart.
+func writerKey(key string) (writer string, sequence int64, ok bool) {
+	writer, number, found := strings.Cut(key, ":")
+	if !found || len(writer) != 36 {
+		return "", 0, false
+	}
+	for i, c := range writer {
+		hyphen := i == 8 || i == 13 || i == 18 || i == 23
+		if hyphen != (c == '-') || !hyphen && !strings.ContainsRune("0123456789abcdef", c) {
+			return "", 0, false
+		}
+	}
+	sequence, err := strconv.ParseInt(number, 10, 64)
+	return writer, sequence, err == nil && sequence > 0
+}
+
+// judge turns the good rows into those of a store, in order, each key once.
+func (in *Ingester) judge(rows []Row, now time.Time, age time.Duration) ([]datar.Row, Result) {
+	result := Result{Errors: []RowError{}}
+	merged := map[datar.Key]datar.Row{}
+	for i, row := range rows {
+		key, verdict := in.judgeRow(row, now, age)
+		if verdict.Code != "" {
+			verdict.Index = i
+			result.Errors = append(result.Errors, verdict)
+			if verdict.Code != SegmentUnknown {
+				continue
+			}
+		}
+		result.AcceptedRows++
+		result.AcceptedCount += row.Count
+		sum, found := merged[key]
+		if !found {
+			sum = datar.Row{Key: key, First: row.First, Last: row.Last}
+		}
+		sum.Count += row.Count
+		sum.Ingested += row.Count
+		sum.First, sum.Last = min(sum.First, row.First), max(sum.Last, row.Last)
+		merged[key] = sum
+	}
+	good := make([]datar.Row, 0, len(merged))
+	for _, row := range merged {
+		good = append(good, row)
+	}
+	slices.SortFunc(good, func(a, b datar.Row) int { return a.Compare(b.Key) })
+	return good, result
+}
+
+// judgeRow returns the key to count the row on. The verdict's code is empty if there is nothing to say.
+func (in *Ingester) judgeRow(row Row, now time.Time, age time.Duration) (datar.Key, RowError) {
+	refuse := func(code Code, format string, args ...any) (datar.Key, RowError) {
+		return datar.Key{}, RowError{Code: code, Message: fmt.Sprintf(format, args...)}
+	}
+	switch earliest, latest := now.Add(-age).UnixMilli(), now.Add(maxSkew).UnixMilli(); {
+	case row.Count < 1 || row.Count > MaxCount:
+		return refuse(BadCount, "evaluation_count is %d, want 1 to %d", row.Count, MaxCount)
+	case row.First > row.Last:
+		return refuse(BadTime, "first_evaluation (%d) is after last_evaluation (%d)", row.First, row.Last)
+	case row.First < earliest:
+		return refuse(BadTime, "first_evaluation (%d) is more than %v ago", row.First, age)
+	case row.Last > latest:
+		return refuse(BadTime, "last_evaluation (%d) is more than %v in the future", row.Last, maxSkew)
+	}
+	flag, ok := in.Flags.FlagByKey(row.FlagKey)
+	if !ok {
+		return refuse(FlagNotFound, "there is no flag %q", shorten(row.FlagKey))
+	}
+	if !flag.RecordsEnabled {
+		return refuse(RecordingDisabled, "flag %q is not recorded: dataRecordsEnabled is off", shorten(row.FlagKey))
+	}
+	// A row that spans the border of an hour is booked where it ended.
+	key := datar.Key{FlagID: flag.ID, Hour: datar.HourOf(time.UnixMilli(row.Last))}
+	if row.VariantKey != "" {
+		if key.VariantID, ok = flag.Variants[row.VariantKey]; !ok {
+			return refuse(VariantNotFound, "flag %q has no variant %q", shorten(row.FlagKey), shorten(row.VariantKey))
+		}
+	}
+	if row.AllocationKey == "" {
+		return key, RowError{}
+	}
+	segment, err := strconv.ParseInt(row.AllocationKey, 10, 64)
+	if err != nil || !slices.Contains(flag.Segments, segment) {
+		return key, RowError{Code: SegmentUnknown, Message: fmt.Sprintf("flag %q has no segment %q: counted without one",
+			shorten(row.FlagKey), shorten(row.AllocationKey))}
+	}
+	key.SegmentID = segment
+	return key, RowError{}
+}
+
+// shorten keeps messages readable, whatever a sender puts into a key.
+func shorten(s string) string {
+	const longest = 100
+	if len(s) <= longest {
+		return s
+	}
+	return s[:longest] + "..."
+}

@@ -1,0 +1,230 @@
+package ingest_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/memstore"
+)
+
+var now = time.Date(2026, 3, 4, 12, 30, 0, 0, time.UTC)
+
+type flags map[string]ingest.Flag
+
+func (f flags) FlagByKey(key string) (ingest.Flag, bool) {
+	flag, ok := f[key]
+	return flag, ok
+}
+
+func setup(t *testing.T) (*ingest.Ingester, *memstore.Store) {
+	t.Helper()
+	store := &memstore.Store{}
+	return &ingest.Ingester{
+		Store: store,
+		Flags: flags{
+			"checkout": {ID: 7, RecordsEnabled: true, Variants: map[string]int64{"on": 1, "off": 2}, Segments: []int64{10, 11}},
+			"quiet":    {ID: 8},
+		},
+		Now: func() time.Time { return now },
+	}, store
+}
+
+func at(d time.Duration) int64 { return now.Add(d).UnixMilli() }
+
+func good() ingest.Row {
+	return ingest.Row{FlagKey: "checkout", VariantKey: "on", AllocationKey: "10", First: at(-time.Minute), Last: at(0), Count: 5}
+}
+
+func TestRowsAreJudgedOneByOne(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		change  func(*ingest.Row)
+		code    ingest.Code
+		variant int64
+		segment int64
+	}{
+		"good":                     {func(*ingest.Row) {}, "", 1, 10},
+		"no variant":               {func(r *ingest.Row) { r.VariantKey = "" }, "", 0, 10},
+		"no segment":               {func(r *ingest.Row) { r.AllocationKey = "" }, "", 1, 0},
+		"segment of another flag":  {func(r *ingest.Row) { r.AllocationKey = "12" }, ingest.SegmentUnknown, 1, 0},
+		"segment is no number":     {func(r *ingest.Row) { r.AllocationKey = "ten" }, ingest.SegmentUnknown, 1, 0},
+		"unknown flag":             {func(r *ingest.Row) { r.FlagKey = "nope" }, ingest.FlagNotFound, -1, 0},
+		"no flag":                  {func(r *ingest.Row) { r.FlagKey = "" }, ingest.FlagNotFound, -1, 0},
+		"not recorded":             {func(r *ingest.Row) { r.FlagKey = "quiet" }, ingest.RecordingDisabled, -1, 0},
+		"unknown variant":          {func(r *ingest.Row) { r.VariantKey = "ON" }, ingest.VariantNotFound, -1, 0},
+		"count 0":                  {func(r *ingest.Row) { r.Count = 0 }, ingest.BadCount, -1, 0},
+		"count negative":           {func(r *ingest.Row) { r.Count = math.MinInt64 }, ingest.BadCount, -1, 0},
+		"count at the limit":       {func(r *ingest.Row) { r.Count = ingest.MaxCount }, "", 1, 10},
+		"count too large":          {func(r *ingest.Row) { r.Count = ingest.MaxCount + 1 }, ingest.BadCount, -1, 0},
+		"first after last":         {func(r *ingest.Row) { r.First = r.Last + 1 }, ingest.BadTime, -1, 0},
+		"a little in the future":   {func(r *ingest.Row) { r.Last = at(5 * time.Minute) }, "", 1, 10},
+		"in the future":            {func(r *ingest.Row) { r.Last = at(5*time.Minute + time.Millisecond) }, ingest.BadTime, -1, 0},
+		"a day old":                {func(r *ingest.Row) { r.First = at(-24 * time.Hour) }, "", 1, 10},
+		"older":                    {func(r *ingest.Row) { r.First = at(-24*time.Hour - time.Millisecond) }, ingest.BadTime, -1, 0},
+		"times out of this world":  {func(r *ingest.Row) { r.First, r.Last = math.MinInt64, math.MaxInt64 }, ingest.BadTime, -1, 0},
+		"a huge key in the answer": {func(r *ingest.Row) { r.FlagKey = strings.Repeat("x", 1<<19) }, ingest.FlagNotFound, -1, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			in, store := setup(t)
+			bad := good()
+			test.change(&bad)
+			got, err := in.Ingest(t.Context(), ingest.Batch{Key: "k", Rows: []ingest.Row{bad, good()}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			rows, count, stored := 1, int64(5), map[datar.Key]int64{}
+			key := datar.Key{FlagID: 7, VariantID: 1, SegmentID: 10, Hour: datar.HourOf(now)}
+			stored[key] += 5
+			if test.variant >= 0 {
+				key.VariantID, key.SegmentID = test.variant, test.segment
+				stored[key] += bad.Count
+				rows++
+				count += bad.Count
+			}
+			if got.AcceptedRows != rows || got.AcceptedCount != count {
+				t.Errorf("%d rows with %d accepted, want %d with %d", got.AcceptedRows, got.AcceptedCount, rows, count)
+			}
+			switch {
+			case test.code == "" && len(got.Errors) != 0:
+				t.Errorf("errors %+v, want none", got.Errors)
+			case test.code != "" && (len(got.Errors) != 1 || got.Errors[0].Code != test.code || got.Errors[0].Index != 0 ||
+				got.Errors[0].Message == "" || len(got.Errors[0].Message) > 500):
+				t.Errorf("errors %.500v, want one %s of row 0", got.Errors, test.code)
+			}
+			have := map[datar.Key]int64{}
+			for _, row := range store.Rows() {
+				have[row.Key] = row.Count
+			}
+			if !reflect.DeepEqual(have, stored) {
+				t.Errorf("stored %v, want %v", have, stored)
+			}
+		})
+	}
+}
+
+func TestRowsAreBookedWhereTheyEnd(t *testing.T) {
+	t.Parallel()
+	in, store := setup(t)
+	spanning, within := good(), good()
+	spanning.First, spanning.Last = at(-3*time.Hour), at(-90*time.Minute)
+	within.First, within.Last = at(-85*time.Minute), at(-80*time.Minute)
+	if _, err := in.Ingest(t.Context(), ingest.Batch{Rows: []ingest.Row{spanning, within}}); err != nil {
+		t.Fatal(err)
+	}
+	want := []datar.Row{{
+		Key:   datar.Key{FlagID: 7, VariantID: 1, SegmentID: 10, Hour: datar.HourOf(now.Add(-90 * time.Minute))},
+		Count: 10, Ingested: 10, First: at(-3 * time.Hour), Last: at(-80 * time.Minute),
+	}}
+	if got := store.Rows(); !reflect.DeepEqual(got, want) {
+		t.Errorf("stored %+v, want %+v", got, want)
+	}
+}
+
+func TestAKeyIsAppliedOnce(t *testing.T) {
+	t.Parallel()
+	in, store := setup(t)
+	bad := good()
+	bad.FlagKey = "nope"
+	batch := ingest.Batch{Key: "order 66", Digest: "d", Rows: []ingest.Row{good(), bad}}
+	first, err := in.Ingest(t.Context(), batch)
+	if err != nil || first.Duplicate {
+		t.Fatal(first, err)
+	}
+	again, err := in.Ingest(t.Context(), batch)
+	want := first
+	want.Duplicate = true
+	if err != nil || !reflect.DeepEqual(again, want) {
+		t.Errorf("a replay is answered %+v, %v; want %+v", again, err, want)
+	}
+	batch.Digest = "another"
+	if _, err := in.Ingest(t.Context(), batch); !errors.Is(err, ingest.ErrKeyReused) {
+		t.Errorf("another body: %v, want ErrKeyReused", err)
+	}
+	if rows := store.Rows(); len(rows) != 1 || rows[0].Count != 5 {
+		t.Errorf("stored %+v, want the first batch only", rows)
+	}
+}
+
+func TestKeysOfWriters(t *testing.T) {
+	t.Parallel()
+	const writer = "1f0c7d0e-5a52-4d0f-9a3e-6a3a7d1c9b10"
+	in, store := setup(t)
+	old := good()
+	old.First, old.Last = at(-7*24*time.Hour), at(-7*24*time.Hour)
+	for i, test := range []struct {
+		sequence  int
+		duplicate bool
+	}{{1, false}, {1, true}, {2, false}, {1, true}, {3, false}} {
+		got, err := in.Ingest(t.Context(), ingest.Batch{Key: fmt.Sprint(writer, ":", test.sequence), Rows: []ingest.Row{old}})
+		if err != nil || got.Duplicate != test.duplicate || got.AcceptedCount != 5 {
+			t.Errorf("call %d: %+v, %v; want duplicate %v", i, got, err, test.duplicate)
+		}
+	}
+	if rows := store.Rows(); len(rows) != 1 || rows[0].Count != 15 {
+		t.Errorf("stored %+v, want three batches", rows)
+	}
+	old.First = at(-91 * 24 * time.Hour)
+	old.Last = old.First
+	if _, err := in.Ingest(t.Context(), ingest.Batch{Key: writer + ":4", Rows: []ingest.Row{old}}); !errors.Is(err, ingest.ErrInvalid) {
+		t.Errorf("a batch of 91 days ago: %v, want ErrInvalid", err)
+	}
+	for _, plain := range []string{writer, writer + ":", writer + ":0", writer + ":-1", writer + ":x", writer + ":99999999999999999999", strings.ToUpper(writer) + ":1", "x" + writer[1:] + ":1"} {
+		if got, err := in.Ingest(t.Context(), ingest.Batch{Key: plain, Rows: []ingest.Row{good()}}); err != nil || got.Duplicate {
+			t.Errorf("key %q: %+v, %v; want it to be any text", plain, got, err)
+		}
+	}
+}
+
+func TestBatchesThatAreRefused(t *testing.T) {
+	t.Parallel()
+	in, store := setup(t)
+	old := good()
+	old.First, old.Last = at(-25*time.Hour), at(-25*time.Hour)
+	for name, test := range map[string]struct {
+		batch ingest.Batch
+		want  error
+	}{
+		"too many rows":     {ingest.Batch{Rows: make([]ingest.Row, ingest.MaxRows+1)}, ingest.ErrTooManyRows},
+		"key too long":      {ingest.Batch{Key: strings.Repeat("k", ingest.MaxKeyLength+1), Rows: []ingest.Row{good()}}, ingest.ErrInvalid},
+		"all rows too old":  {ingest.Batch{Key: "k", Rows: []ingest.Row{old, old}}, ingest.ErrInvalid},
+		"oldest of all old": {ingest.Batch{Rows: []ingest.Row{{Last: math.MinInt64}}}, ingest.ErrInvalid},
+	} {
+		if _, err := in.Ingest(t.Context(), test.batch); !errors.Is(err, test.want) {
+			t.Errorf("%s: %v, want %v", name, err, test.want)
+		}
+	}
+	if rows := store.Rows(); len(rows) != 0 {
+		t.Errorf("stored %+v, want nothing", rows)
+	}
+	if got, err := in.Ingest(t.Context(), ingest.Batch{Key: "k"}); err != nil || got.AcceptedRows != 0 || got.Errors == nil {
+		t.Errorf("an empty batch: %+v, %v", got, err)
+	}
+}
+
+func TestAStoreThatIsDown(t *testing.T) {
+	t.Parallel()
+	in, store := setup(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, key := range []string{"", "k", "1f0c7d0e-5a52-4d0f-9a3e-6a3a7d1c9b10:1"} {
+		batch := ingest.Batch{Key: key, Rows: []ingest.Row{good()}}
+		if _, err := in.Ingest(ctx, batch); !errors.Is(err, context.Canceled) {
+			t.Errorf("key %q: %v, want the store's error", key, err)
+		}
+		if got, err := in.Ingest(t.Context(), batch); err != nil || got.Duplicate {
+			t.Errorf("key %q, tried again: %+v, %v", key, got, err)
+		}
+	}
+	if rows := store.Rows(); len(rows) != 1 || rows[0].Count != 15 {
+		t.Errorf("stored %+v, want three batches", rows)
+	}
+}
