@@ -24,6 +24,15 @@ type load struct {
 	sent, acknowledged atomic.Int64
 	// failed counts answers other than 200. Requests without an answer are not in it.
 	failed atomic.Int64
+	// pace is what each client waits after a request.
+	pace   time.Duration
+	ending atomic.Bool
+}
+
+// end lets the clients finish the request that each has begun.
+func (l *load) end() {
+	l.ending.Store(true)
+	l.clients.Wait()
 }
 
 const (
@@ -31,7 +40,7 @@ const (
 	loadEntities = 50 // of a batch
 )
 
-// begin starts the clients. Each goes on until it has sent its share of evaluations, or until a request fails.
+// begin starts the clients. Each goes on until it has sent its share of evaluations, until a request fails, or to the end.
 func (l *load) begin(s *server, flags []flagAnswer, share int64) {
 	ids := make([]int64, len(flags))
 	for i, f := range flags {
@@ -57,9 +66,12 @@ func (l *load) begin(s *server, flags []flagAnswer, share int64) {
 					return false
 				}
 				l.acknowledged.Add(size)
+				if l.pace > 0 {
+					<-time.After(l.pace)
+				}
 				return true
 			}
-			for sent < share {
+			for sent < share && !l.ending.Load() {
 				// A batch, and then single ones until their number is a tenth of all.
 				size := int64(len(ids) * loadEntities)
 				if share-sent >= size && !evaluate("/evaluation/batch", batch, size) {
@@ -165,21 +177,7 @@ func TestManyKeysInOneFlush(t *testing.T) {
 	onEachDatabase(t, func(t *testing.T, db database) {
 		const nFlags, nVariants = 60, 100
 		s := start(t, db, db.fresh(t), environ{"FLAGR_RECORDER_DATAR_FLUSH_INTERVAL": "1h"})
-		f := newFlag(t, s, "wide")
-		distributions := []object{{"variantID": f.Variants[0].ID, "variantKey": "on", "percent": 1}}
-		for i := range nVariants - 1 {
-			key := fmt.Sprint("v", i)
-			distributions = append(distributions, object{"variantID": newVariant(t, s, f, key), "variantKey": key, "percent": 1})
-		}
-		send[any](t, s, http.MethodPut, fmt.Sprintf("%s/segments/%d/distributions", f.path(), f.Segments[0].ID),
-			object{"distributions": distributions})
-		flags := []int64{f.ID}
-		for i := range nFlags - 1 {
-			copied := send[flagAnswer](t, s, http.MethodPost, f.path()+"/duplicate", object{"key": fmt.Sprint("wide-", i)})
-			flags = append(flags, copied.ID)
-		}
-		awaitChanges(t, s)
-
+		flags := wideFlags(t, s, nFlags, nVariants)
 		for _, id := range flags {
 			send[any](t, s, http.MethodPost, "/evaluation/batch",
 				object{"flagIDs": []int64{id}, "entities": oneOfEach(id, nVariants)})
@@ -201,6 +199,26 @@ func TestManyKeysInOneFlush(t *testing.T) {
 		s.stop(t, syscall.SIGTERM)
 		check(s.again(t))
 	})
+}
+
+// wideFlags makes flags of so many variants, each of which has the same share, and returns their ids.
+func wideFlags(t *testing.T, s *server, nFlags, nVariants int) []int64 {
+	t.Helper()
+	f := newFlag(t, s, "wide")
+	distributions := []object{{"variantID": f.Variants[0].ID, "variantKey": "on", "percent": 100 / nVariants}}
+	for i := range nVariants - 1 {
+		key := fmt.Sprint("v", i)
+		distributions = append(distributions, object{"variantID": newVariant(t, s, f, key), "variantKey": key, "percent": 100 / nVariants})
+	}
+	send[any](t, s, http.MethodPut, fmt.Sprintf("%s/segments/%d/distributions", f.path(), f.Segments[0].ID),
+		object{"distributions": distributions})
+	flags := []int64{f.ID}
+	for i := range nFlags - 1 {
+		copied := send[flagAnswer](t, s, http.MethodPost, f.path()+"/duplicate", object{"key": fmt.Sprint("wide-", i)})
+		flags = append(flags, copied.ID)
+	}
+	awaitChanges(t, s)
+	return flags
 }
 
 // oneOfEach returns n entities that a flag gives n different variants, where each variant has the same share. The way

@@ -1,0 +1,344 @@
+package integration_tests
+
+import (
+	"bytes"
+	"context"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+
+	"github.com/flagr-datar/flagr-datar/integration_tests/testdb"
+)
+
+// proxy stands between a server and its database, and makes the faults that a network makes.
+type proxy struct {
+	listener net.Listener
+	target   string // host:port of the database
+	commit   []byte // how the driver's COMMIT ends on the wire
+
+	// lostAnswers counts commits that the database was given and whose answer was dropped, lostCommits those that it was not
+	// given, cuts the connections cut otherwise.
+	lostAnswers, lostCommits, cuts atomic.Int64
+
+	mu       sync.Mutex
+	faults   faults
+	relays   map[*relay]bool
+	finished sync.WaitGroup
+}
+
+// faults are what a proxy does, the zero value is none.
+type faults struct {
+	// down cuts all connections, and each new one at once.
+	down bool
+	// Shares of the commits whose answers, or which themselves, do not arrive, for the connection is cut.
+	loseAnswer, loseCommit float64
+	// cut is the share of all other pieces of data at which a connection is cut.
+	cut float64
+	// delay is the most that a piece of data may be late.
+	delay time.Duration
+}
+
+// relay is a connection through a proxy.
+type relay struct {
+	server, database net.Conn
+	// mute: what the database says next is dropped, and the connection cut.
+	mute atomic.Bool
+}
+
+func (r *relay) close() {
+	_ = r.server.Close()
+	_ = r.database.Close()
+}
+
+// newProxy returns a proxy for the database, and the connection string that leads through it.
+func newProxy(t *testing.T, kind testdb.Kind, dsn string) (*proxy, string) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{listener: listener, relays: map[*relay]bool{}}
+	switch kind.Driver {
+	case "mysql":
+		config, err := mysql.ParseDSN(dsn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.target, p.commit = config.Addr, []byte("\x03commit")
+		config.Addr = listener.Addr().String()
+		dsn = config.FormatDSN()
+	default:
+		u, err := url.Parse(dsn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.target, p.commit = u.Host, []byte("commit\x00")
+		u.Host = listener.Addr().String()
+		dsn = u.String()
+	}
+	p.finished.Go(p.accept)
+	t.Cleanup(func() {
+		_ = listener.Close()
+		p.set(faults{down: true})
+		p.finished.Wait()
+	})
+	return p, dsn
+}
+
+// set replaces what the proxy does.
+func (p *proxy) set(f faults) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.faults = f
+	if f.down {
+		for r := range p.relays {
+			r.close()
+		}
+	}
+}
+
+func (p *proxy) accept() {
+	for {
+		server, err := p.listener.Accept()
+		if err != nil {
+			return
+		}
+		database, err := net.Dial("tcp", p.target)
+		if err != nil {
+			_ = server.Close()
+			continue
+		}
+		r := &relay{server: server, database: database}
+		if !p.add(r) {
+			r.close()
+			continue
+		}
+		p.finished.Go(func() {
+			var both sync.WaitGroup
+			both.Go(func() { p.pass(r, server, database, true) })
+			both.Go(func() { p.pass(r, database, server, false) })
+			both.Wait()
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			delete(p.relays, r)
+		})
+	}
+}
+
+// add takes up a connection, unless the database is down.
+func (p *proxy) add(r *relay) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.faults.down {
+		p.relays[r] = true
+	}
+	return !p.faults.down
+}
+
+// pass copies one direction of a connection until it is cut.
+func (p *proxy) pass(r *relay, from, to net.Conn, toDatabase bool) {
+	defer r.close()
+	buffer := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buffer)
+		if err != nil {
+			return
+		}
+		piece := buffer[:n]
+		p.mu.Lock()
+		f := p.faults
+		p.mu.Unlock()
+		if f.down || r.mute.Load() {
+			return
+		}
+		if f.delay > 0 {
+			<-time.After(rand.N(f.delay))
+		}
+		commit := toDatabase && bytes.HasSuffix(bytes.ToLower(piece), p.commit)
+		switch chance := rand.Float64(); {
+		case commit && chance < f.loseCommit:
+			p.lostCommits.Add(1)
+			return
+		case commit && chance < f.loseCommit+f.loseAnswer:
+			p.lostAnswers.Add(1)
+			r.mute.Store(true)
+		case !commit && chance < f.cut:
+			p.cuts.Add(1)
+			return
+		}
+		if _, err := to.Write(piece); err != nil {
+			return
+		}
+	}
+}
+
+// pace leaves a busy machine room for the database, whose faults these tests are about.
+const pace = 5 * time.Millisecond
+
+// TestLostAnswers cuts connections where it hurts most: when the database may have committed, and the server cannot know.
+func TestLostAnswers(t *testing.T) {
+	onKinds(t, serverKinds, func(t *testing.T, kind testdb.Kind, db database) {
+		dsn := db.fresh(t)
+		p, through := newProxy(t, kind, dsn)
+		s := startRough(t, t.TempDir(), quick.with(db.environ(through)).with(counting("50ms")))
+		flags := splitFlags(t, s)
+		l := load{pace: pace}
+		l.begin(s, flags, endless)
+		for _, step := range []struct {
+			name   string
+			faults faults
+			enough func() bool
+		}{
+			{"half of the answers to commits are lost", faults{loseAnswer: 0.5}, func() bool { return p.lostAnswers.Load() >= 10 }},
+			{"a third of the commits and of their answers are lost, and all is slow",
+				faults{loseAnswer: 0.3, loseCommit: 0.3, delay: 20 * time.Millisecond},
+				func() bool { return p.lostAnswers.Load() >= 15 && p.lostCommits.Load() >= 5 }},
+			{"connections are cut anywhere", faults{cut: 0.05}, func() bool { return p.cuts.Load() >= 10 }},
+			{"all of it", faults{loseAnswer: 0.3, loseCommit: 0.1, cut: 0.03, delay: 5 * time.Millisecond},
+				func() bool { return p.lostAnswers.Load() >= 20 && p.cuts.Load() >= 15 }},
+		} {
+			p.set(step.faults)
+			poll(t, step.name, func() bool {
+				books(t, s)
+				return step.enough()
+			})
+		}
+		p.set(faults{})
+		l.end()
+		settle(t, s)
+		s.stop(t, syscall.SIGTERM)
+		t.Logf("%d answers to commits, %d commits and %d connections were lost", p.lostAnswers.Load(), p.lostCommits.Load(), p.cuts.Load())
+		l.checkAnswered(t, stored(t, db, dsn))
+	})
+}
+
+// TestKilledAfterLostAnswer kills a server that cannot know whether its last batch was stored: the next one sends it
+// again, and the database knows it.
+func TestKilledAfterLostAnswer(t *testing.T) {
+	onKinds(t, serverKinds, func(t *testing.T, kind testdb.Kind, db database) {
+		dsn := db.fresh(t)
+		p, through := newProxy(t, kind, dsn)
+		s := startRough(t, t.TempDir(), quick.with(db.environ(through)).with(counting("50ms")))
+		flags := splitFlags(t, s)
+		l := load{pace: pace}
+		const rounds = 5
+		for range rounds {
+			before := p.lostAnswers.Load()
+			p.set(faults{loseAnswer: 1})
+			l.begin(s, flags, endless)
+			poll(t, "an answer to be lost", func() bool { return p.lostAnswers.Load() > before })
+			s.kill(t)
+			l.clients.Wait()
+			p.set(faults{})
+			s = startRough(t, s.cmd.Dir, s.env)
+		}
+		settle(t, s)
+		s.stop(t, syscall.SIGTERM)
+		l.check(t, stored(t, db, dsn))
+	})
+}
+
+// TestManyKeysAfterAnOutage counts 11,200 different pairs of flag and variant while the database is away, and stores
+// them with one flush.
+func TestManyKeysAfterAnOutage(t *testing.T) {
+	onKinds(t, faultKinds, func(t *testing.T, kind testdb.Kind, db database) {
+		const nFlags, nVariants = 112, 100
+		dsn := db.fresh(t)
+		through := dsn
+		var away, back func()
+		if kind.Driver == "sqlite3" {
+			// Somebody else writes, and takes their time.
+			other, err := db.open(t, dsn).Conn(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			exec := func(statement string) {
+				t.Helper()
+				ctx, cancel := context.WithTimeout(t.Context(), startDeadline)
+				defer cancel()
+				if _, err := other.ExecContext(ctx, statement); err != nil {
+					t.Fatalf("%s: %v", statement, err)
+				}
+			}
+			exec("PRAGMA busy_timeout = 30000")
+			away, back = func() { exec("BEGIN IMMEDIATE") }, func() { exec("ROLLBACK") }
+		} else {
+			var p *proxy
+			p, through = newProxy(t, kind, dsn)
+			away, back = func() { p.set(faults{down: true}) }, func() { p.set(faults{}) }
+		}
+		s := startRough(t, t.TempDir(), quick.with(db.environ(through)).with(counting("200ms")).with(environ{
+			"FLAGR_EVALCACHE_REFRESHINTERVAL": "1s", // each refresh reads 22,400 rows
+		}))
+		flags := wideFlags(t, s, nFlags, nVariants)
+		send[any](t, s, http.MethodPost, "/evaluation", object{"flagID": flags[0], "entityID": "u"})
+		settle(t, s)
+
+		away()
+		// The first flush takes this one, and fails; what comes now has to wait for it.
+		send[any](t, s, http.MethodPost, "/evaluation", object{"flagID": flags[0], "entityID": "u"})
+		for _, id := range flags {
+			send[any](t, s, http.MethodPost, "/evaluation/batch",
+				object{"flagIDs": []int64{id}, "entities": oneOfEach(id, nVariants)})
+		}
+		if now := books(t, s); now.Pending < nFlags*nVariants {
+			t.Errorf("during the outage: %+v, want at least %d pending", now, nFlags*nVariants)
+		}
+		back()
+		settle(t, s)
+		s.stop(t, syscall.SIGTERM)
+
+		var rows, sum int
+		if err := db.open(t, dsn).QueryRowContext(t.Context(),
+			"SELECT COUNT(*), SUM(eval_count) FROM datar_hourly_events").Scan(&rows, &sum); err != nil {
+			t.Fatal(err)
+		}
+		// The hour may have changed meanwhile.
+		if rows < nFlags*nVariants || sum != nFlags*nVariants+2 {
+			t.Errorf("%d rows with %d evaluations, want at least %d with %d", rows, sum, nFlags*nVariants, nFlags*nVariants+2)
+		}
+		t.Logf("%d rows, %d evaluations", rows, sum)
+	})
+}
+
+// TestStopWhileTheDatabaseIsAway ends a server that cannot store what it counted, and starts it again when it can.
+func TestStopWhileTheDatabaseIsAway(t *testing.T) {
+	onKinds(t, serverKinds, func(t *testing.T, kind testdb.Kind, db database) {
+		dsn := db.fresh(t)
+		p, through := newProxy(t, kind, dsn)
+		s := startRough(t, t.TempDir(), quick.with(db.environ(through)).with(counting("1h")), "--graceful-timeout", "2s")
+		flags := splitFlags(t, s)
+		p.set(faults{down: true})
+		l := load{pace: pace}
+		l.begin(s, flags, endless)
+		poll(t, "some load", func() bool { return l.acknowledged.Load() > 5_000 })
+		if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		signalled := time.Now()
+		code := s.wait(t)
+		took := time.Since(signalled)
+		l.clients.Wait()
+		t.Logf("the server ended %s after the signal, with code %d", took.Round(time.Millisecond), code)
+		// 2 s for the requests, 10 s for the counts, and a busy machine.
+		if took > 20*time.Second {
+			t.Errorf("the server ended only %s after the signal", took)
+		}
+		p.set(faults{})
+		s = startRough(t, s.cmd.Dir, s.env)
+		if now := books(t, s); now.Adopted < l.acknowledged.Load() {
+			t.Errorf("after the restart: %+v, want at least the %d acknowledged to be adopted", now, l.acknowledged.Load())
+		}
+		settle(t, s)
+		s.stop(t, syscall.SIGTERM)
+		l.check(t, stored(t, db, dsn))
+	})
+}
