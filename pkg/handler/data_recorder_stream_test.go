@@ -81,9 +81,8 @@ func (c *collector) AsyncRecord(r *eval.Result) { c.recorded = append(c.recorded
 // kinds is how many results there are.
 const kinds = 7
 
-// results gives results of every kind that is recorded, each of another entity.
-func results(t testing.TB) []*eval.Result {
-	t.Helper()
+// flags has two flags of which evaluations are recorded.
+func flags() *eval.Snapshot {
 	variants := []entity.Variant{
 		{Model: gorm.Model{ID: 5}, Key: "on", Attachment: entity.Attachment{"color": "#fff", "n": json.Number("1.0"), "text": "<&>\" é"}},
 		{Model: gorm.Model{ID: 6}, Key: "off"},
@@ -94,7 +93,7 @@ func results(t testing.TB) []*eval.Result {
 			Distributions: []entity.Distribution{{VariantID: variant, VariantKey: variants[variant-5].Key, Percent: 100}},
 		}
 	}
-	c := &collector{snapshot: eval.Compile([]entity.Flag{
+	return eval.Compile([]entity.Flag{
 		{
 			Model: gorm.Model{ID: 1}, Key: "flag", SnapshotID: 7, Enabled: true, DataRecordsEnabled: true, Variants: variants,
 			Tags: []entity.Tag{{Value: "web"}, {Value: "i o s"}},
@@ -107,7 +106,13 @@ func results(t testing.TB) []*eval.Result {
 			Model: gorm.Model{ID: 2}, Key: strings.Repeat("k", 63), SnapshotID: 8, Enabled: true, DataRecordsEnabled: true, EntityType: "user",
 			Variants: variants, Segments: []entity.Segment{segment(9, 5, 0)},
 		},
-	})}
+	})
+}
+
+// results gives results of every kind that is recorded, each of another entity.
+func results(t testing.TB) []*eval.Result {
+	t.Helper()
+	c := &collector{snapshot: flags()}
 	at := time.Date(2026, 3, 4, 5, 6, 7, 8, time.UTC)
 	service := eval.NewService(c, c, eval.Options{DebugEnabled: true, Now: func() time.Time { return at }})
 	nested := map[string]any{
@@ -332,4 +337,47 @@ func BenchmarkFanOut(b *testing.B) {
 			}
 		}
 	})
+}
+
+// nothing is a transport that takes everything, and builds the frames as a real one does.
+type nothing struct{ memory }
+
+func (*nothing) Send(_ context.Context, batch []*recorder.Record) []error {
+	for i, r := range batch {
+		if _, err := r.Frame(); err != nil {
+			return recorder.FailAll(i, err)
+		}
+	}
+	return nil
+}
+
+// BenchmarkEvaluate is an evaluation with each combination of streams. The time of -cpu 1 has the work of the streams in
+// it; what is in the request's own goroutine is BenchmarkFanOut's.
+func BenchmarkEvaluate(b *testing.B) {
+	for _, tc := range []struct {
+		name       string
+		transports []recorder.Transport
+	}{
+		{"none", nil},
+		{"one", []recorder.Transport{&nothing{}}},
+		{"three", []recorder.Transport{&nothing{}, &nothing{}, &nothing{}}},
+		{"one dead", []recorder.Transport{&memory{down: true}}},
+		{"three, one dead", []recorder.Transport{&nothing{}, &memory{down: true}, &nothing{}}},
+	} {
+		b.Run(tc.name, func(b *testing.B) {
+			all := streams(recorder.Framing{}, tc.transports...)
+			all.Start()
+			service := eval.NewService(&collector{snapshot: flags()}, all, eval.Options{})
+			request := eval.Request{FlagID: 1, EntityID: "user-1001", EntityContext: map[string]any{"country": "FR", "age": json.Number("30")}}
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					service.Evaluate(b.Context(), request)
+				}
+			})
+			ctx, cancel := context.WithCancel(b.Context())
+			cancel()
+			_ = all.Close(ctx)
+		})
+	}
 }
