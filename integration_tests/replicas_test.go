@@ -1,0 +1,292 @@
+package integration_tests
+
+import (
+	"database/sql"
+	"fmt"
+	"net/http"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+
+	"github.com/flagr-datar/flagr-datar/integration_tests/services"
+	"github.com/flagr-datar/flagr-datar/integration_tests/testdb"
+)
+
+// ownServer starts a database server that only this test uses, with an empty database in it, and returns its connection
+// string. Nobody else's deadlocks are counted there, and it may be stopped.
+func ownServer(t *testing.T, kind testdb.Kind) (*services.Server, string) {
+	t.Helper()
+	_ = kind.Fresh(t) // skips the test where no servers are wanted
+	if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" {
+		t.Skip("database servers of a test's own are started on Linux on amd64 only")
+	}
+	of := slices.IndexFunc(services.Kinds(), func(k services.Kind) bool { return k.Name == kind.Name })
+	own, err := services.Start(t.Context(), services.Kinds()[of])
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := own.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if kind.Driver != "mysql" {
+		return own, own.DSN
+	}
+	config, err := mysql.ParseDSN(own.DSN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.DBName = "flagr"
+	if _, err := kind.Open(t, own.DSN).ExecContext(t.Context(), "CREATE DATABASE flagr"); err != nil {
+		t.Fatal(err)
+	}
+	return own, config.FormatDSN()
+}
+
+// TestDatabaseOutage stops the database for 6 s while evaluations arrive, 200 in a second, and then lets it crash. All of
+// them are answered, and counted.
+func TestDatabaseOutage(t *testing.T) {
+	onKinds(t, serverKinds, func(t *testing.T, kind testdb.Kind, db database) {
+		const outage, clients, perSecond = 6 * time.Second, 4, 200
+		own, dsn := ownServer(t, kind)
+		s := startRough(t, t.TempDir(), quick.with(db.environ(dsn)).with(counting("100ms")))
+		flags := splitFlags(t, s)
+		var l load
+		for client := range clients {
+			l.clients.Go(func() {
+				ticker := time.NewTicker(time.Second * clients / perSecond)
+				defer ticker.Stop()
+				for i := 0; !l.ending.Load(); i++ {
+					<-ticker.C
+					l.sent.Add(1)
+					a, err := s.try(http.MethodPost, "/evaluation",
+						object{"flagID": flags[i%len(flags)].ID, "entityID": fmt.Sprintf("c%d-%d", client, i)})
+					switch {
+					case err != nil:
+						t.Errorf("an evaluation got no answer: %v", err)
+						return
+					case a.status != http.StatusOK:
+						l.failed.Add(1)
+					default:
+						l.acknowledged.Add(1)
+					}
+				}
+			})
+		}
+		load := func(what string, evaluations int64) {
+			t.Helper()
+			until := l.acknowledged.Load() + evaluations
+			poll(t, what, func() bool { return l.acknowledged.Load() >= until })
+		}
+		load("load before the outage", perSecond/2)
+
+		if err := own.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		stopped, before := time.Now(), l.acknowledged.Load()
+		load("load during the outage", int64(outage.Seconds()*perSecond))
+		poll(t, "the outage to end", func() bool { return time.Since(stopped) >= outage })
+		if now := books(t, s); now.LastError == "" || now.Pending < perSecond {
+			t.Errorf("during the outage: %+v, want an error and pending evaluations", now)
+		}
+		t.Logf("%d evaluations were answered in an outage of %s", l.acknowledged.Load()-before, time.Since(stopped).Round(time.Millisecond))
+		resume(t, own)
+		poll(t, "flushes to work again", func() bool { return books(t, s).LastError == "" })
+		load("load after the outage", perSecond/2)
+
+		if err := own.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		load("load after the crash", perSecond)
+		resume(t, own)
+		load("load after the recovery", perSecond/2)
+
+		l.end()
+		settle(t, s)
+		s.stop(t, syscall.SIGTERM)
+		l.checkAnswered(t, stored(t, db, dsn))
+	})
+}
+
+// resume starts a database server again. After a crash it may take it a moment to notice that its predecessor is gone.
+func resume(t *testing.T, own *services.Server) {
+	t.Helper()
+	poll(t, "the database to be back", func() bool {
+		err := own.Resume(t.Context())
+		if err != nil {
+			t.Logf("the database does not start yet: %v", err)
+		}
+		return err == nil
+	})
+}
+
+const (
+	sharedFlags, sharedVariants = 50, 5 // with two segments: 500 keys
+	replicas, perReplica        = 4, 4  // clients
+)
+
+// newSharedFlags makes the flags of 500 keys: entities from France are in one segment, all others in another.
+func newSharedFlags(t *testing.T, s *server) []int64 {
+	t.Helper()
+	f := newFlag(t, s, "shared")
+	french := newSegment(t, s, f, "FR", "on", f.Variants[0].ID)
+	share := []object{{"variantID": f.Variants[0].ID, "variantKey": "on", "percent": 100 / sharedVariants}}
+	for i := range sharedVariants - 1 {
+		key := fmt.Sprint("v", i)
+		share = append(share, object{"variantID": newVariant(t, s, f, key), "variantKey": key, "percent": 100 / sharedVariants})
+	}
+	for _, segment := range []int64{french, f.Segments[0].ID} {
+		send[any](t, s, http.MethodPut, fmt.Sprintf("%s/segments/%d/distributions", f.path(), segment), object{"distributions": share})
+	}
+	send[any](t, s, http.MethodPut, f.path()+"/segments/reorder", object{"segmentIDs": []int64{french, f.Segments[0].ID}})
+	ids := []int64{f.ID}
+	for i := range sharedFlags - 1 {
+		ids = append(ids, send[flagAnswer](t, s, http.MethodPost, f.path()+"/duplicate", object{"key": fmt.Sprint("shared-", i)}).ID)
+	}
+	return ids
+}
+
+// beginShared evaluates all of the flags for entities of both segments, as fast as can be.
+func (l *load) beginShared(s *server, flags []int64, clients int) {
+	for client := range clients {
+		var entities []object
+		for i := range 20 {
+			country := []string{"FR", "DE"}[i%2]
+			entities = append(entities, object{"entityID": fmt.Sprintf("%s-%d-%d", s.url, client, i), "entityContext": object{"country": country}})
+		}
+		size := int64(len(entities) * len(flags))
+		l.clients.Go(func() {
+			for !l.ending.Load() {
+				l.sent.Add(size)
+				a, err := s.try(http.MethodPost, "/evaluation/batch", object{"flagIDs": flags, "entities": entities})
+				if err != nil {
+					return
+				}
+				if a.status != http.StatusOK {
+					l.failed.Add(1)
+					return
+				}
+				l.acknowledged.Add(size)
+			}
+		})
+	}
+}
+
+// TestReplicasShareKeys lets four servers count the same 500 keys in one database at full speed, flushing as often as they
+// can, and then kills two of them in the middle.
+func TestReplicasShareKeys(t *testing.T) {
+	onKinds(t, serverKinds, func(t *testing.T, kind testdb.Kind, db database) {
+		heavy.Lock()
+		defer heavy.Unlock()
+		own, dsn := ownServer(t, kind)
+		beside := kind.Open(t, dsn)
+		var servers [replicas]*server
+		for i := range servers {
+			interval := time.Duration(50+i*50/(replicas-1)) * time.Millisecond
+			servers[i] = start(t, db, dsn, counting(interval.String()).with(environ{"FLAGR_EVALCACHE_REFRESHINTERVAL": "1s"}))
+		}
+		flags := newSharedFlags(t, servers[0])
+		for _, s := range servers {
+			awaitChanges(t, s)
+		}
+
+		var l load
+		begin := time.Now()
+		for _, s := range servers {
+			l.beginShared(s, flags, perReplica)
+		}
+		var took []float64 // of flushes, in seconds and in their order
+		var last [replicas]time.Time
+		poll(t, "all keys under load", func() bool {
+			for i, s := range servers {
+				if now := books(t, s); now.LastFlushAt != last[i] {
+					last[i] = now.LastFlushAt
+					took = append(took, now.LastFlushSeconds)
+				}
+			}
+			return time.Since(begin) > *fleet
+		})
+		l.end()
+		for _, s := range servers {
+			settle(t, s)
+		}
+		l.checkAnswered(t, totalOf(t, beside))
+		checkLatency(t, took)
+		if keys := count(t, beside, "SELECT COUNT(DISTINCT (flag_id * 1000000 + variant_id) * 1000000 + segment_id) FROM datar_hourly_events"); keys != 2*sharedFlags*sharedVariants {
+			t.Errorf("%d keys were counted, want %d", keys, 2*sharedFlags*sharedVariants)
+		}
+
+		// Two are killed, twice, and come back, while the others go on.
+		l.ending.Store(false)
+		for _, s := range servers {
+			l.beginShared(s, flags, perReplica)
+		}
+		for range 2 {
+			until := l.acknowledged.Load() + 40_000
+			poll(t, "some load", func() bool { return l.acknowledged.Load() > until })
+			for i := range 2 {
+				servers[i].kill(t)
+			}
+			for i := range 2 {
+				servers[i] = servers[i].again(t)
+				l.beginShared(servers[i], flags, perReplica)
+			}
+		}
+		until := l.acknowledged.Load() + 40_000
+		poll(t, "some load", func() bool { return l.acknowledged.Load() > until })
+		l.end()
+		for _, s := range servers {
+			settle(t, s)
+			s.stop(t, syscall.SIGTERM)
+			if files := journals(t, s.cmd.Dir); len(files) != 0 {
+				t.Errorf("after a clean stop there are still %q", files)
+			}
+		}
+		l.check(t, totalOf(t, beside))
+
+		if n := kind.Deadlocks(t, beside); n != 0 {
+			t.Errorf("the database counted %d deadlocks", n)
+		}
+		if log := own.Log(); strings.Contains(strings.ToLower(log), "deadlock") {
+			t.Errorf("the database's log tells of deadlocks:\n%s", log)
+		}
+	})
+}
+
+func totalOf(t *testing.T, db *sql.DB) int64 {
+	t.Helper()
+	return count(t, db, "SELECT COALESCE(SUM(eval_count), 0) FROM datar_hourly_events")
+}
+
+func count(t *testing.T, db *sql.DB, query string) int64 {
+	t.Helper()
+	var n int64
+	if err := db.QueryRowContext(t.Context(), query).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// checkLatency compares the flushes of the first and of the last third.
+func checkLatency(t *testing.T, seconds []float64) {
+	t.Helper()
+	if len(seconds) < 30 {
+		t.Errorf("only %d flushes were seen", len(seconds))
+		return
+	}
+	median := func(of []float64) float64 { return slices.Sorted(slices.Values(of))[len(of)/2] }
+	third := len(seconds) / 3
+	first, last := median(seconds[:third]), median(seconds[len(seconds)-third:])
+	t.Logf("%d flushes: a median of %.0f ms in the first third, %.0f ms in the last; at most %.0f ms", len(seconds), first*1000, last*1000,
+		slices.Max(seconds)*1000)
+	// Far beyond noise: what grows with time or with what was counted grows without an end.
+	if last > 3*first+0.1 {
+		t.Errorf("flushes take a median of %.3f s at the end, after %.3f s in the beginning", last, first)
+	}
+}
