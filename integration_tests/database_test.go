@@ -2,10 +2,9 @@ package integration_tests
 
 import (
 	"database/sql"
-	"path/filepath"
 	"testing"
 
-	_ "github.com/glebarez/go-sqlite"
+	"github.com/flagr-datar/flagr-datar/integration_tests/testdb"
 )
 
 // database is one kind of database that the server runs on.
@@ -19,43 +18,34 @@ type database struct {
 	open func(t *testing.T, dsn string) *sql.DB
 }
 
-// databases lists what the suite runs on: the name of each is the last part of the names of its tests.
-var databases = []database{
-	{name: "sqlite", driver: "sqlite3", fresh: freshSQLite, open: openSQLite},
+// databases lists what the suite runs on, SQLite first: the name of each is the last part of the names of its tests.
+var databases = allDatabases()
+
+func allDatabases() []database {
+	var all []database
+	for _, kind := range testdb.Kinds() {
+		all = append(all, databaseOf(kind))
+	}
+	return all
 }
 
-// onEachDatabase runs a test once for each kind of database, in parallel with all other tests.
+func databaseOf(kind testdb.Kind) database {
+	return database{
+		name:   kind.Name,
+		driver: kind.Driver,
+		fresh:  func(t *testing.T) string { t.Helper(); return kind.Fresh(t) },
+		open:   func(t *testing.T, dsn string) *sql.DB { t.Helper(); return kind.Open(t, dsn) },
+	}
+}
+
+// onEachDatabase runs a test once for each kind of database, in parallel with all other tests. Kinds whose server is not
+// there are skipped.
 func onEachDatabase(t *testing.T, test func(t *testing.T, db database)) {
 	t.Helper()
-	t.Parallel()
-	for _, db := range databases {
-		t.Run(db.name, func(t *testing.T) {
-			t.Parallel()
-			test(t, db)
-		})
-	}
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) { test(t, databaseOf(kind)) })
 }
 
 // environ names a database to a server.
 func (db database) environ(dsn string) environ {
 	return environ{"FLAGR_DB_DBDRIVER": db.driver, "FLAGR_DB_DBCONNECTIONSTR": dsn}
-}
-
-func freshSQLite(t *testing.T) string {
-	t.Helper()
-	return filepath.Join(t.TempDir(), "flagr.sqlite")
-}
-
-func openSQLite(t *testing.T, dsn string) *sql.DB {
-	t.Helper()
-	db, err := sql.Open("sqlite", dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := db.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return db
 }

@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// Schema describes a database: each table.column, and each index and constraint, in the words of the database.
+// Schema describes a database: each table.column, and each index and constraint, in the words of the database. The
+// description of a column begins with "required" if who inserts a row has to fill it, and with "optional" otherwise.
 type Schema struct {
 	Columns map[string]string
 	Keys    map[string]string
@@ -17,21 +18,22 @@ type Schema struct {
 // schemaQueries give columns as table.column and description, keys as name and description.
 var schemaQueries = map[string]struct{ columns, keys string }{
 	"sqlite3": {
-		columns: `SELECT m.name || '.' || c.name, c.type || ' ' || c."notnull" || ' ' || coalesce(c.dflt_value, '') || ' ' || c.pk
+		columns: `SELECT m.name || '.' || c.name, CASE WHEN c."notnull" = 0 OR c.dflt_value IS NOT NULL OR c.pk > 0 THEN 'optional ' ELSE 'required ' END || c.type || ' ' || c."notnull" || ' ' || coalesce(c.dflt_value, '') || ' ' || c.pk
 			FROM sqlite_master m, pragma_table_info(m.name) c WHERE m.type = 'table'`,
 		keys: `SELECT 'index ' || name, coalesce(sql, '') FROM sqlite_master WHERE type = 'index' UNION ALL
 			SELECT 'foreign key ' || m.name || '.' || f."from", f."table" || '.' || f."to" || ' ' || f.on_update || ' ' || f.on_delete
 			FROM sqlite_master m, pragma_foreign_key_list(m.name) f WHERE m.type = 'table'`,
 	},
 	"postgres": {
-		columns: `SELECT table_name || '.' || column_name, data_type || ' ' || coalesce(character_maximum_length::text, '') || ' ' ||
+		columns: `SELECT table_name || '.' || column_name, CASE WHEN is_nullable = 'YES' OR column_default IS NOT NULL THEN 'optional ' ELSE 'required ' END || data_type || ' ' || coalesce(character_maximum_length::text, '') || ' ' ||
 			is_nullable || ' ' || coalesce(column_default, '') FROM information_schema.columns WHERE table_schema = current_schema()`,
 		keys: `SELECT 'index ' || indexname, indexdef FROM pg_indexes WHERE schemaname = current_schema() UNION ALL
 			SELECT 'constraint ' || conname, pg_get_constraintdef(oid) FROM pg_constraint
 			WHERE connamespace = current_schema()::regnamespace AND contype <> 'n'`, // 18 lists NOT NULL, too
 	},
 	"mysql": {
-		columns: `SELECT concat(table_name, '.', column_name), concat_ws(' ', column_type, is_nullable, column_default, extra, collation_name)
+		columns: `SELECT concat(table_name, '.', column_name), concat_ws(' ',
+				IF(is_nullable = 'YES' OR column_default IS NOT NULL OR extra = 'auto_increment', 'optional', 'required'), column_type, is_nullable, column_default, extra, collation_name)
 			FROM information_schema.columns WHERE table_schema = database()`,
 		keys: `SELECT concat('index ', table_name, '.', index_name),
 				concat(group_concat(column_name ORDER BY seq_in_index), ' ', non_unique)
@@ -67,8 +69,8 @@ func (s Schema) Tables() map[string][]string {
 	return tables
 }
 
-// CheckAdditions fails the test unless everything is as it was before, apart from columns, tables and keys that came
-// along. A column may be different in the ways that widened gives: by its name, its new description.
+// CheckAdditions fails the test unless everything is as it was before, apart from tables, keys, and columns that nobody
+// has to fill. A column may be different in the ways that widened gives: by its name, its new description.
 func (s Schema) CheckAdditions(t testing.TB, before Schema, widened map[string]string) {
 	t.Helper()
 	check := func(what string, was, is map[string]string) {
@@ -84,6 +86,13 @@ func (s Schema) CheckAdditions(t testing.TB, before Schema, widened map[string]s
 	}
 	check("column", before.Columns, s.Columns)
 	check("key", before.Keys, s.Keys)
+	tables := before.Tables()
+	for name, is := range s.Columns {
+		table, _, _ := strings.Cut(name, ".")
+		if _, old := before.Columns[name]; !old && tables[table] != nil && strings.HasPrefix(is, "required") {
+			t.Errorf("column %s is new and %q, but older writers do not know it", name, is)
+		}
+	}
 }
 
 // Rows reads the rows of a query as texts; NULL is "NULL".
