@@ -18,6 +18,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/pkg/evalcache"
@@ -45,6 +46,8 @@ const (
 type Options struct {
 	// Logger gets everything that the server has to say; nil means stderr, in the configured format and level.
 	Logger *slog.Logger
+	// OwnsProcess says that the process is there for this server alone, which may then tune the garbage collector.
+	OwnsProcess bool
 }
 
 // App is the whole server but for its listeners.
@@ -54,10 +57,12 @@ type App struct {
 	cache     *evalcache.Cache
 	recorders *handler.DataRecorders
 	handler   *handler.Handler
+	ingesting bool                  // counts from elsewhere are taken
 	evaluator fastpath.Evaluator    // nil when every evaluation takes the generated way
 	webhook   *notification.Webhook // nil when switched off
 
-	cleanups []cleanup
+	cleanups    []cleanup
+	ownsProcess bool
 
 	beginStop sync.Once
 	stopping  atomic.Bool
@@ -79,7 +84,7 @@ type cleanup struct {
 // New opens what the configuration names and builds the server on it. Start must be called before it serves, and Stop
 // after. On an error nothing is left open.
 func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
-	a := &App{logger: o.Logger}
+	a := &App{logger: o.Logger, ownsProcess: o.OwnsProcess}
 	a.draining, a.endDraining = context.WithCancel(context.Background())
 	if a.logger == nil {
 		a.logger = newLogger(c.Log, os.Stderr)
@@ -161,6 +166,7 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 		return nil, err
 	}
 
+	var counts *gormstore.Store // nil while Datar is off
 	recorderOptions := handler.RecorderOptions{
 		Enabled:            c.Recorder.Enabled,
 		Types:              c.Recorder.Types,
@@ -177,7 +183,10 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 	}
 	if db != nil {
 		recorderOptions.Catalog = handler.NewCatalog(db)
-		recorderOptions.DatarStore = func(ctx context.Context) (datar.Store, error) { return gormstore.New(ctx, db.DB()) }
+		recorderOptions.DatarStore = func(ctx context.Context) (_ datar.Store, err error) {
+			counts, err = gormstore.New(ctx, db.DB())
+			return counts, err
+		}
 	}
 	a.recorders, err = handler.NewDataRecorder(ctx, recorderOptions)
 	if err != nil {
@@ -234,6 +243,13 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 			return nil, err
 		}
 	}
+	switch {
+	case c.Datar.IngestEnabled && counts != nil:
+		handlerOptions.Ingester = &ingest.Ingester{Store: counts, Flags: handler.SnapshotFlags{Snapshots: a.cache}}
+		a.ingesting = true
+	case c.Datar.IngestEnabled:
+		a.logger.Warn("FLAGR_RECORDER_DATAR_INGEST_ENABLED has no effect while Datar is off")
+	}
 	a.handler = handler.New(handlerOptions)
 	return a, nil
 }
@@ -263,6 +279,9 @@ func (a *App) Register(api *operations.FlagrAPI) {
 
 // Handler wraps the generated API's handler in what happens to every request.
 func (a *App) Handler(api http.Handler) http.Handler {
+	if a.ingesting {
+		api = handler.IngestDoor(a.edge.basePath, api)
+	}
 	if a.evaluator != nil {
 		api = fastpath.New(a.evaluator, a.edge.basePath, api)
 	}
@@ -275,6 +294,9 @@ func (a *App) Start(ctx context.Context) error {
 		return err
 	}
 	a.recorders.Start()
+	if a.ownsProcess {
+		a.onStop("garbage collector", startCollector().stop)
+	}
 	if a.webhook != nil {
 		a.webhook.Start()
 	}

@@ -85,12 +85,13 @@ type value struct {
 	truth  bool
 	number float64
 	text   string
-	items  []any    // a list of the context: float64 or json.Number if a numberList, string if a textList
-	list   *literal // a list of the constraint
+	list   *list // if a numberList or a textList
 }
 
-// literal is a list written in a constraint, which may be long.
-type literal struct {
+// list is one of the context, which has items: float64 or json.Number if a numberList, string if a textList. Or it is one
+// written in a constraint, which may be long.
+type list struct {
+	items   []any
 	texts   map[string]struct{}
 	numbers []float64 // sorted
 }
@@ -120,13 +121,13 @@ func compileNode(expr conditions.Expr) (node, error) {
 	case *conditions.StringLiteral:
 		return &constant{value{kind: text, text: e.Val}}, nil
 	case *conditions.SliceNumberLiteral:
-		return &constant{value{kind: numberList, list: &literal{numbers: slices.Sorted(slices.Values(e.Val))}}}, nil
+		return &constant{value{kind: numberList, list: &list{numbers: slices.Sorted(slices.Values(e.Val))}}}, nil
 	case *conditions.SliceStringLiteral:
 		texts := make(map[string]struct{}, len(e.Val))
 		for _, s := range e.Val {
 			texts[s] = struct{}{}
 		}
-		return &constant{value{kind: textList, list: &literal{texts: texts}}}, nil
+		return &constant{value{kind: textList, list: &list{texts: texts}}}, nil
 	default:
 		return nil, entity.Invalid("constraint has a part of unknown type %T", expr)
 	}
@@ -239,15 +240,15 @@ func listOf(items []any) value {
 	switch items[0].(type) {
 	case string:
 		if allOf[string](items) {
-			return value{kind: textList, items: items}
+			return value{kind: textList, list: &list{items: items}}
 		}
 	case json.Number:
 		if allOf[json.Number](items) {
-			return value{kind: numberList, items: items}
+			return value{kind: numberList, list: &list{items: items}}
 		}
 	case float64:
 		if allOf[float64](items) {
-			return value{kind: numberList, items: items}
+			return value{kind: numberList, list: &list{items: items}}
 		}
 	}
 	return value{}
@@ -274,19 +275,19 @@ func goValue(raw any) value {
 	case float32:
 		return value{kind: number, number: float64(v)}
 	case []string:
-		return value{kind: textList, items: boxed(v, func(s string) any { return s })}
+		return value{kind: textList, list: &list{items: boxed(v, func(s string) any { return s })}}
 	case []json.Number:
-		return value{kind: numberList, items: boxed(v, func(n json.Number) any { return n })}
+		return value{kind: numberList, list: &list{items: boxed(v, func(n json.Number) any { return n })}}
 	case []int:
-		return value{kind: numberList, items: boxed(v, toFloat[int])}
+		return value{kind: numberList, list: &list{items: boxed(v, toFloat[int])}}
 	case []int32:
-		return value{kind: numberList, items: boxed(v, toFloat[int32])}
+		return value{kind: numberList, list: &list{items: boxed(v, toFloat[int32])}}
 	case []int64:
-		return value{kind: numberList, items: boxed(v, toFloat[int64])}
+		return value{kind: numberList, list: &list{items: boxed(v, toFloat[int64])}}
 	case []float32:
-		return value{kind: numberList, items: boxed(v, toFloat[float32])}
+		return value{kind: numberList, list: &list{items: boxed(v, toFloat[float32])}}
 	case []float64:
-		return value{kind: numberList, items: boxed(v, toFloat[float64])}
+		return value{kind: numberList, list: &list{items: boxed(v, toFloat[float64])}}
 	default:
 		return value{}
 	}
@@ -432,21 +433,21 @@ func equal(l, r *value) value {
 func member(item, list *value) value {
 	switch {
 	case item.kind == text && list.kind == textList:
-		if list.list != nil {
+		if list.list.texts != nil {
 			_, found := list.list.texts[item.text]
 			return truth(found)
 		}
-		for _, other := range list.items {
+		for _, other := range list.list.items {
 			if other == item.text {
 				return truth(true)
 			}
 		}
 		return truth(false)
 	case item.kind == number && list.kind == numberList:
-		if list.list != nil {
+		if list.list.items == nil {
 			return truth(hasNumber(list.list.numbers, item.number))
 		}
-		for _, other := range list.items {
+		for _, other := range list.list.items {
 			if nearlyEqual(item.number, asFloat(other)) {
 				return truth(true)
 			}

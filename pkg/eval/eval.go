@@ -118,7 +118,7 @@ type Result struct {
 	// SegmentLogs has one entry for each segment that was tried. It is nil unless debugging.
 	SegmentLogs []SegmentLog
 
-	flag  *flag  // that was found, for AppendJSON; nil if there was none, and for exposures
+	flag  *flag  // that was found, for Encoder; nil if there was none, and for exposures
 	given *share // when Matched
 }
 

@@ -22,7 +22,7 @@ import (
 
 var noon = time.Date(2024, 5, 6, 14, 0, 0, 0, time.FixedZone("CEST", 2*60*60))
 
-// ignoreUnexported leaves out what results keep for AppendJSON.
+// ignoreUnexported leaves out what results keep for Encoder.
 var ignoreUnexported = cmpopts.IgnoreUnexported(eval.Result{})
 
 // fixture is a service over some flags that notes what it records.

@@ -9,10 +9,24 @@ import (
 	"unicode/utf8"
 )
 
-// AppendJSON appends the result in the form of the API's evalResult, byte for byte as encoding/json writes the generated
-// model without escaping HTML. What depends on the flag alone was written when the flag was compiled. An EntityContext
-// that is no JSON at all is written as null.
+// AppendJSON appends the result as Encoder does.
 func (r *Result) AppendJSON(b []byte) []byte {
+	var e Encoder
+	return e.Append(b, r)
+}
+
+// Encoder writes results as JSON. One that is used for several of them writes the time of each second once. The zero value
+// is ready; it is for one goroutine.
+type Encoder struct {
+	second    int64 // since 1970, of timestamp
+	timestamp [64]byte
+	length    int // of timestamp
+}
+
+// Append appends a result in the form of the API's evalResult, byte for byte as encoding/json writes the generated model
+// without escaping HTML. What depends on the flag alone was written when the flag was compiled. An EntityContext that is
+// no JSON at all is written as null.
+func (e *Encoder) Append(b []byte, r *Result) []byte {
 	b = append(b, '{')
 	if r.DataRecordsEnabled {
 		b = append(b, `"dataRecordsEnabled":true,`...)
@@ -20,21 +34,27 @@ func (r *Result) AppendJSON(b []byte) []byte {
 	b = append(b, `"evalContext":{`...)
 	b = r.Request.appendMembers(b)
 	b = append(b, `},"evalDebugLog":{`...)
-	b = appendText(b, "msg", r.Message)
-	b = append(b, `"segmentDebugLogs":`...)
-	b = r.appendSegmentLogs(b)
-	b = append(b, `},`...)
+	b = appendText(b, `"msg":`, r.Message)
+	if len(r.SegmentLogs) == 0 {
+		b = append(b, `"segmentDebugLogs":null},`...)
+	} else {
+		b = append(b, `"segmentDebugLogs":[`...)
+		b = appendSegmentLogs(b, r.SegmentLogs)
+		b = append(b, `]},`...)
+	}
 	if r.flag != nil {
 		b = append(b, r.flag.json...)
 	} else {
 		b = appendFlag(b, r.FlagID, r.FlagKey, r.FlagSnapshotID, r.FlagTags)
 	}
-	b = append(b, `"recordSource":"`...)
-	b = append(b, r.RecordSource.String()...)
-	b = append(b, `",`...)
-	b = appendNumber(b, "segmentID", r.SegmentID)
+	b = appendText(b, `"recordSource":`, r.RecordSource.String())
+	b = appendNumber(b, `"segmentID":`, r.SegmentID)
 	b = append(b, `"timestamp":"`...)
-	b = r.Timestamp.UTC().AppendFormat(b, time.RFC3339)
+	if second := r.Timestamp.Unix(); e.length == 0 || second != e.second {
+		// RFC 3339 has 20 characters, and a few more after the year 9999.
+		e.second, e.length = second, len(r.Timestamp.UTC().AppendFormat(e.timestamp[:0], time.RFC3339))
+	}
+	b = append(b, e.timestamp[:e.length]...)
 	b = append(b, '"')
 	if r.given != nil {
 		b = append(b, r.given.json...)
@@ -63,49 +83,49 @@ func (r *Request) appendMembers(b []byte) []byte {
 		b = append(b, encoded...)
 		b = append(b, ',')
 	}
-	b = appendText(b, "entityID", r.EntityID)
-	b = appendText(b, "entityType", r.EntityType)
-	b = appendNumber(b, "flagID", r.FlagID)
-	b = appendText(b, "flagKey", r.FlagKey)
-	b = appendTexts(b, "flagTags", r.FlagTags)
-	b = appendText(b, "flagTagsOperator", r.FlagTagsOperator)
+	b = appendText(b, `"entityID":`, r.EntityID)
+	b = appendText(b, `"entityType":`, r.EntityType)
+	b = appendNumber(b, `"flagID":`, r.FlagID)
+	b = appendText(b, `"flagKey":`, r.FlagKey)
+	b = appendTexts(b, `"flagTags":`, r.FlagTags)
+	b = appendText(b, `"flagTagsOperator":`, r.FlagTagsOperator)
 	if len(b) > start {
 		b = b[:len(b)-1] // the last comma
 	}
 	return b
 }
 
-func (r *Result) appendSegmentLogs(b []byte) []byte {
-	if len(r.SegmentLogs) == 0 {
-		return append(b, `null`...)
-	}
-	for i, log := range r.SegmentLogs {
-		b = append(b, "[,"[min(i, 1)], '{')
+func appendSegmentLogs(b []byte, logs []SegmentLog) []byte {
+	for i, log := range logs {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, '{')
 		start := len(b)
-		b = appendText(b, "msg", log.Message)
-		b = appendNumber(b, "segmentID", log.SegmentID)
+		b = appendText(b, `"msg":`, log.Message)
+		b = appendNumber(b, `"segmentID":`, log.SegmentID)
 		if len(b) > start {
-			b = b[:len(b)-1]
+			b = b[:len(b)-1] // the last comma
 		}
 		b = append(b, '}')
 	}
-	return append(b, ']')
+	return b
 }
 
 func appendFlag(b []byte, id int64, key string, snapshotID int64, tags []string) []byte {
-	b = appendNumber(b, "flagID", id)
-	b = appendText(b, "flagKey", key)
-	b = appendNumber(b, "flagSnapshotID", snapshotID)
-	return appendTexts(b, "flagTags", tags)
+	b = appendNumber(b, `"flagID":`, id)
+	b = appendText(b, `"flagKey":`, key)
+	b = appendNumber(b, `"flagSnapshotID":`, snapshotID)
+	return appendTexts(b, `"flagTags":`, tags)
 }
 
-// The next three append a member and a comma, or nothing if the value is empty.
+// The next three append a member and a comma, or nothing if the value is empty. The name comes with quotes and colon.
 
 func appendNumber(b []byte, name string, n int64) []byte {
 	if n == 0 {
 		return b
 	}
-	b = appendName(b, name)
+	b = append(b, name...)
 	b = strconv.AppendInt(b, n, 10)
 	return append(b, ',')
 }
@@ -114,7 +134,7 @@ func appendText(b []byte, name, s string) []byte {
 	if s == "" {
 		return b
 	}
-	b = appendName(b, name)
+	b = append(b, name...)
 	b = appendString(b, s)
 	return append(b, ',')
 }
@@ -123,18 +143,12 @@ func appendTexts(b []byte, name string, texts []string) []byte {
 	if len(texts) == 0 {
 		return b
 	}
-	b = appendName(b, name)
+	b = append(b, name...)
 	for i, s := range texts {
 		b = append(b, "[,"[min(i, 1)])
 		b = appendString(b, s)
 	}
 	return append(b, `],`...)
-}
-
-func appendName(b []byte, name string) []byte {
-	b = append(b, '"')
-	b = append(b, name...)
-	return append(b, `":`...)
 }
 
 func appendString(b []byte, s string) []byte {
@@ -150,15 +164,15 @@ func appendString(b []byte, s string) []byte {
 // IsPlain reports whether a string stands in JSON as it is. It must be valid UTF-8 without control characters, quotes and
 // backslashes, and without the separators of lines and paragraphs, which encoding/json escapes for JavaScript.
 func IsPlain(s string) bool {
-	ascii := true
+	var seen byte // the bits of all characters
 	for i := range len(s) {
 		c := s[i]
 		if c < ' ' || c == '"' || c == '\\' {
 			return false
 		}
-		ascii = ascii && c < utf8.RuneSelf
+		seen |= c
 	}
-	return ascii || utf8.ValidString(s) && !strings.ContainsAny(s, "\u2028\u2029")
+	return seen < utf8.RuneSelf || utf8.ValidString(s) && !strings.ContainsAny(s, "\u2028\u2029")
 }
 
 // encode is json.Marshal without escaping HTML.

@@ -158,8 +158,8 @@ func variantJSON(v *entity.Variant) (string, error) {
 	}
 	b := append([]byte(`,"variantAttachment":`), attachment...)
 	b = append(b, ',')
-	b = appendNumber(b, "variantID", int64(v.ID))
-	b = appendText(b, "variantKey", v.Key)
+	b = appendNumber(b, `"variantID":`, int64(v.ID))
+	b = appendText(b, `"variantKey":`, v.Key)
 	return string(b[:len(b)-1]), err
 }
 

@@ -159,13 +159,14 @@ func (h *Handler) evaluateBatch(ctx context.Context, b []byte, text string) ([]b
 		// Nothing was evaluated, or the client is gone; either way the generated code meets the same error at once.
 		return nil, false
 	}
+	var encoder eval.Encoder
 	b = append(b, `{"evaluationResults":[`...)
 	for i, result := range results {
 		if i > 0 {
 			b = append(b, ',')
 		}
 		before := len(b)
-		b = result.AppendJSON(b)
+		b = encoder.Append(b, result)
 		if i == 0 { // the others are about as long
 			b = slices.Grow(b, len(results)*(len(b)-before)*9/8)
 		}

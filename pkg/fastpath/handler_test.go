@@ -31,6 +31,9 @@ import (
 	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations"
 )
 
+// batchSize is the most that a batch may ask for.
+const batchSize = 500
+
 // fixture is two servers on the same flags, one with the fast path and one without. They have the same clock, make up the
 // same entity ids, and note what they record. It is for one goroutine.
 type fixture struct {
@@ -58,7 +61,7 @@ func setup(t testing.TB, flags []entity.Flag) *fixture {
 	for _, s := range []*side{&f.fast, &f.generated} {
 		service := eval.NewService(s, s, eval.Options{
 			DebugEnabled: true,
-			BatchSize:    50,
+			BatchSize:    batchSize,
 			Now:          func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 678, time.FixedZone("CET", 3600)) },
 			Random:       func() int32 { s.made++; return s.made },
 		})
@@ -292,7 +295,7 @@ var oddCases = []struct{ path, body string }{
 	{"/evaluation/batch", `{"entities":[{}],"flagKeys":[""]}`},
 	{"/evaluation/batch", `{"entities":[{}],"flagTags":["a",""]}`},
 	{"/evaluation/batch", `{"entities":[{"flagID":1}],"flagIDs":[1]}`},
-	{"/evaluation/batch", `{"entities":[` + strings.Repeat(`{},`, 50) + `{}],"flagIDs":[1]}`}, // more than allowed
+	{"/evaluation/batch", `{"entities":[` + strings.Repeat(`{},`, batchSize) + `{}],"flagIDs":[1]}`}, // more than allowed
 }
 
 func TestPlainRequestsTakeTheFastPath(t *testing.T) {

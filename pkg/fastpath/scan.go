@@ -2,6 +2,7 @@ package fastpath
 
 import (
 	"strings"
+	"unicode/utf8"
 
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 )
@@ -130,22 +131,19 @@ func (s *scanner) string() (raw string, plain, ok bool) {
 		return "", false, false
 	}
 	start, plain := s.at, true
-	for s.at < len(s.text) {
-		switch c := s.text[s.at]; {
+	for i := start; i < len(s.text); i++ {
+		switch c := s.text[i]; {
 		case c == '"':
-			s.at++
-			return s.text[start-1 : s.at], plain || eval.IsPlain(s.text[start:s.at-1]), true
+			s.at = i + 1
+			return s.text[start-1 : s.at], plain || eval.IsPlain(s.text[start:i]), true
 		case c == '\\':
 			plain = false
-			if s.at+1 < len(s.text) {
-				s.at++ // what it escapes may be a quote
-			}
+			i++ // what it escapes may be a quote
 		case c < ' ':
 			return "", false, false
-		case c >= 0x80:
+		case c >= utf8.RuneSelf:
 			plain = false // unless another look shows that it is
 		}
-		s.at++
 	}
 	return "", false, false
 }

@@ -26,7 +26,7 @@ func configureAPI(api *operations.FlagrAPI) http.Handler {
 	ctx := context.Background()
 	c, err := config.Load(config.Environ())
 	exitOn(err)
-	server, err := app.New(ctx, c, app.Options{})
+	server, err := app.New(ctx, c, app.Options{OwnsProcess: true})
 	exitOn(err)
 	exitOn(server.Start(ctx))
 	server.Register(api)
