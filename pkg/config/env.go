@@ -222,6 +222,8 @@ type Datar struct {
 	FlushInterval time.Duration `env:"FLAGR_RECORDER_DATAR_FLUSH_INTERVAL" envDefault:"60s" accepts:"a duration from 50ms to 1h, such as 60s"`
 	// JournalDir is the folder of the journals, JournalOff for none. Empty: the working directory, if it can be written.
 	JournalDir string `env:"FLAGR_RECORDER_DATAR_JOURNAL_DIR" accepts:"a folder that can be written, or off"`
+	// IngestEnabled takes counts that were aggregated elsewhere.
+	IngestEnabled bool `env:"FLAGR_RECORDER_DATAR_INGEST_ENABLED" envDefault:"false"`
 	// Retention is how long hours are kept in detail, 0 for ever.
 	Retention time.Duration `env:"FLAGR_RECORDER_DATAR_RETENTION" envDefault:"0s" accepts:"0 to keep everything, or a duration from 48h, such as 2160h"`
 }

@@ -50,6 +50,8 @@ type Options struct {
 	Snapshots eval.Source
 	// Datar is nil when Datar is switched off; its operations then answer 503.
 	Datar Datar
+	// Ingester is nil when no counts from elsewhere are taken; their operation then answers 501.
+	Ingester Ingester
 	// RecorderStats has the books of the streaming recorders; nil means that there are none.
 	RecorderStats func() []recorder.Stats
 	// MaxGetQueryBytes is the longest raw query of a GET evaluation; 0 means no limit.
@@ -70,6 +72,7 @@ type Handler struct {
 	eval             Evaluator
 	snapshots        eval.Source
 	datar            Datar
+	ingester         Ingester
 	recorderStats    func() []recorder.Stats
 	maxGetQueryBytes int
 	injected         *InjectedContext
@@ -89,6 +92,7 @@ func New(o Options) *Handler {
 		eval:             o.Eval,
 		snapshots:        o.Snapshots,
 		datar:            o.Datar,
+		ingester:         o.Ingester,
 		recorderStats:    o.RecorderStats,
 		maxGetQueryBytes: o.MaxGetQueryBytes,
 		injected:         o.InjectedContext,
@@ -101,6 +105,7 @@ func New(o Options) *Handler {
 // Register assigns every operation of the API, and the reading and writing of bodies.
 func (h *Handler) Register(api *operations.FlagrAPI) {
 	api.JSONConsumer = jsonConsumer()
+	api.RegisterConsumer(ndjsonMime, ndjsonConsumer())
 	api.ServeError = serveError
 
 	api.HealthGetHealthHandler = healthapi.GetHealthHandlerFunc(h.GetHealth)
@@ -120,6 +125,7 @@ func (h *Handler) Register(api *operations.FlagrAPI) {
 	api.DatarGetDatarFlagSummaryHandler = datarapi.GetDatarFlagSummaryHandlerFunc(h.GetDatarFlagSummary)
 	api.RecorderGetRecordersStatusHandler = recorderapi.GetRecordersStatusHandlerFunc(h.GetRecordersStatus)
 
+	api.DatarPostDatarEvaluationsHandler = datarapi.PostDatarEvaluationsHandlerFunc(h.PostDatarEvaluations)
 	api.DatarGetDatarStatusHandler = datarapi.GetDatarStatusHandlerFunc(h.GetDatarStatus)
 
 	api.FlagFindFlagsHandler = flagapi.FindFlagsHandlerFunc(withStore(h, h.FindFlags))

@@ -41,8 +41,17 @@ func summaryModel(flags []datar.FlagSummary) summary {
 }
 
 func breakdownModel(b *datar.FlagBreakdown) *models.DatarFlagSummaryResponse {
+	var bySource []*models.DatarSourceEntry // nothing to tell where only this database's servers count
+	if b.Ingested > 0 {
+		server := -b.Ingested
+		for _, c := range b.ByVariant {
+			server += c.Count
+		}
+		bySource = []*models.DatarSourceEntry{{Source: "server", Count: server}, {Source: "ingested", Count: b.Ingested}}
+	}
 	return &models.DatarFlagSummaryResponse{
-		FlagID: b.FlagID,
+		FlagID:          b.FlagID,
+		TrafficBySource: bySource,
 		TrafficByVariant: mapAll(b.ByVariant, func(c *datar.VariantCount) *models.DatarVariantEntry {
 			return &models.DatarVariantEntry{VariantID: c.VariantID, Count: c.Count}
 		}),

@@ -28,6 +28,10 @@ type DatarFlagSummaryResponse struct {
 	// By segment, the largest count first. Evaluations without a segment are left out.
 	TrafficBySegment []*DatarSegmentEntry `json:"trafficBySegment"`
 
+	// Where the evaluations were counted. Left out unless some were sent in with
+	// `POST /datar/evaluations`.
+	TrafficBySource []*DatarSourceEntry `json:"trafficBySource,omitempty"`
+
 	// By variant, the largest count first. Evaluations without a variant are an entry of their own.
 	TrafficByVariant []*DatarVariantEntry `json:"trafficByVariant"`
 }
@@ -41,6 +45,10 @@ func (m *DatarFlagSummaryResponse) Validate(formats strfmt.Registry) error {
 	}
 
 	if err := m.validateTrafficBySegment(formats); err != nil {
+		res = append(res, err)
+	}
+
+	if err := m.validateTrafficBySource(formats); err != nil {
 		res = append(res, err)
 	}
 
@@ -114,6 +122,36 @@ func (m *DatarFlagSummaryResponse) validateTrafficBySegment(formats strfmt.Regis
 	return nil
 }
 
+func (m *DatarFlagSummaryResponse) validateTrafficBySource(formats strfmt.Registry) error {
+	if typeutils.IsZero(m.TrafficBySource) { // not required
+		return nil
+	}
+
+	for i := 0; i < len(m.TrafficBySource); i++ {
+		if typeutils.IsZero(m.TrafficBySource[i]) { // not required
+			continue
+		}
+
+		if m.TrafficBySource[i] != nil {
+			if err := m.TrafficBySource[i].Validate(formats); err != nil {
+				ve := new(errors.Validation)
+				if stderrors.As(err, &ve) {
+					return ve.ValidateName("trafficBySource" + "." + strconv.Itoa(i))
+				}
+				ce := new(errors.CompositeError)
+				if stderrors.As(err, &ce) {
+					return ce.ValidateName("trafficBySource" + "." + strconv.Itoa(i))
+				}
+
+				return err
+			}
+		}
+
+	}
+
+	return nil
+}
+
 func (m *DatarFlagSummaryResponse) validateTrafficByVariant(formats strfmt.Registry) error {
 	if typeutils.IsZero(m.TrafficByVariant) { // not required
 		return nil
@@ -153,6 +191,10 @@ func (m *DatarFlagSummaryResponse) ContextValidate(ctx context.Context, formats 
 	}
 
 	if err := m.contextValidateTrafficBySegment(ctx, formats); err != nil {
+		res = append(res, err)
+	}
+
+	if err := m.contextValidateTrafficBySource(ctx, formats); err != nil {
 		res = append(res, err)
 	}
 
@@ -213,6 +255,35 @@ func (m *DatarFlagSummaryResponse) contextValidateTrafficBySegment(ctx context.C
 				ce := new(errors.CompositeError)
 				if stderrors.As(err, &ce) {
 					return ce.ValidateName("trafficBySegment" + "." + strconv.Itoa(i))
+				}
+
+				return err
+			}
+		}
+
+	}
+
+	return nil
+}
+
+func (m *DatarFlagSummaryResponse) contextValidateTrafficBySource(ctx context.Context, formats strfmt.Registry) error {
+
+	for i := 0; i < len(m.TrafficBySource); i++ {
+
+		if m.TrafficBySource[i] != nil {
+
+			if typeutils.IsZero(m.TrafficBySource[i]) { // not required
+				continue
+			}
+
+			if err := m.TrafficBySource[i].ContextValidate(ctx, formats); err != nil {
+				ve := new(errors.Validation)
+				if stderrors.As(err, &ve) {
+					return ve.ValidateName("trafficBySource" + "." + strconv.Itoa(i))
+				}
+				ce := new(errors.CompositeError)
+				if stderrors.As(err, &ce) {
+					return ce.ValidateName("trafficBySource" + "." + strconv.Itoa(i))
 				}
 
 				return err

@@ -50,6 +50,7 @@
 //
 //	Consumes:
 //	  - application/json
+//	  - application/x-ndjson
 //
 //	Produces:
 //	  - application/octet-stream

@@ -32,6 +32,71 @@ func init() {
   },
   "basePath": "/api/v1",
   "paths": {
+    "/datar/evaluations": {
+      "post": {
+        "description": "Takes counts of evaluations that happened where this server did not see them: in applications\nthat evaluate flags themselves, and on edge servers. It is off unless the server was started with\nFLAGR_RECORDER_DATAR_INGEST_ENABLED=true; then it is also served as ` + "`" + `/api/v2/flagevaluation` + "`" + ` and\n` + "`" + `/api/v2/flagevaluations` + "`" + `, where SDKs send it.\n\nEach row is judged by itself: a bad one is reported in ` + "`" + `errors` + "`" + ` and never fails a good one. The\nanswer comes when the counts are in the database.\n\nA body is one JSON object as below; or, as ` + "`" + `application/x-ndjson` + "`" + `, one row of ` + "`" + `flagEvaluations` + "`" + `\na line. It may be compressed with gzip. At most 1000 rows and 1 MiB after decompression (413).",
+        "consumes": [
+          "application/json",
+          "application/x-ndjson"
+        ],
+        "tags": [
+          "datar"
+        ],
+        "summary": "Send in counts from elsewhere",
+        "operationId": "postDatarEvaluations",
+        "parameters": [
+          {
+            "maxLength": 200,
+            "type": "string",
+            "description": "Any text of 1 to 200 characters that identifies the batch. However often the same batch is\nsent with it within 24 hours, it is counted once, and the first answer is repeated with\n` + "`" + `duplicate: true` + "`" + `. The same key with another body is refused with 409. Without a key a batch\ncounts each time that it is sent. A key of the form ` + "`" + `\u003cUUID\u003e:\u003cnumber\u003e` + "`" + ` is for senders that number\ntheir batches 1, 2, 3 and so on and send the next after the one before was answered; its rows\nmay be 90 days old instead of 24 hours.",
+            "name": "Idempotency-Key",
+            "in": "header"
+          },
+          {
+            "description": "The counts.",
+            "name": "body",
+            "in": "body",
+            "required": true,
+            "schema": {
+              "$ref": "#/definitions/datarEvaluations"
+            }
+          }
+        ],
+        "responses": {
+          "200": {
+            "description": "What was counted, and what was not.",
+            "schema": {
+              "$ref": "#/definitions/datarEvaluationsResult"
+            },
+            "examples": {
+              "application/json": {
+                "acceptedCount": 42,
+                "acceptedRows": 1,
+                "duplicate": false,
+                "errors": [
+                  {
+                    "code": "FLAG_NOT_FOUND",
+                    "index": 1,
+                    "message": "there is no flag \"gone\""
+                  }
+                ]
+              }
+            }
+          },
+          "default": {
+            "description": "The body is malformed (400), the key came before with another body (409), the batch is too\nlarge (413), the endpoint is switched off (501), or the database is away: then nothing was\ncounted, and the batch can be sent again after the seconds in Retry-After (503).",
+            "schema": {
+              "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "this Idempotency-Key was used for another body"
+              }
+            }
+          }
+        }
+      }
+    },
     "/datar/flags/{flagID}/summary": {
       "get": {
         "description": "Counts the evaluations of one flag in a span of time, by variant, by segment and by day. The\nspan and its defaults are those of ` + "`" + `GET /datar/summary` + "`" + `, whole UTC hours included.\n\nThe counts by variant and those by day have the same sum, that of all evaluations. The counts by\nsegment leave out evaluations without a segment, so their sum may be lower.\n\nA flag without traffic in the span has three empty lists. A deleted flag still answers with the\ntraffic that it had.",
@@ -3090,6 +3155,166 @@ func init() {
         }
       }
     },
+    "datarEvaluation": {
+      "description": "The count of one outcome of a flag over some time. It is booked on the UTC hour of its last\nevaluation. A row is not counted if its flag is not known (FLAG_NOT_FOUND) or not recorded\n(RECORDING_DISABLED), the variant is not one of the flag's (VARIANT_NOT_FOUND), the count is not 1 to\n10,000,000 (BAD_COUNT), or a time is more than 24 hours ago, more than 5 minutes in the future, or\nthe first is after the last (BAD_TIME).",
+      "type": "object",
+      "properties": {
+        "allocation": {
+          "$ref": "#/definitions/datarEvaluationKey"
+        },
+        "error": {
+          "description": "What went wrong, if anything did. It is not kept.",
+          "type": "object",
+          "properties": {
+            "message": {
+              "description": "The last message.",
+              "type": "string",
+              "example": "FLAG_NOT_FOUND"
+            }
+          }
+        },
+        "evaluation_count": {
+          "description": "How many evaluations there were.",
+          "type": "integer",
+          "format": "int64",
+          "example": 42
+        },
+        "first_evaluation": {
+          "description": "Time of the first evaluation, in milliseconds since 1970.",
+          "type": "integer",
+          "format": "int64",
+          "example": 1769000000123
+        },
+        "flag": {
+          "$ref": "#/definitions/datarEvaluationKey"
+        },
+        "last_evaluation": {
+          "description": "Time of the last evaluation, in milliseconds since 1970.",
+          "type": "integer",
+          "format": "int64",
+          "example": 1769000009870
+        },
+        "runtime_default_used": {
+          "description": "Whether the application used its own default. It is not kept.",
+          "type": "boolean",
+          "example": false
+        },
+        "timestamp": {
+          "description": "The same as ` + "`" + `first_evaluation` + "`" + `.",
+          "type": "integer",
+          "format": "int64",
+          "example": 1769000000123
+        },
+        "variant": {
+          "$ref": "#/definitions/datarEvaluationKey"
+        }
+      }
+    },
+    "datarEvaluationKey": {
+      "description": "The key of a flag or a variant. As an allocation: the id of a segment in decimal; one that is not\nthe flag's is counted without a segment and reported as SEGMENT_UNKNOWN.",
+      "type": "object",
+      "properties": {
+        "key": {
+          "description": "The key.",
+          "type": "string",
+          "example": "checkout-button"
+        }
+      }
+    },
+    "datarEvaluations": {
+      "description": "A batch of counts that were aggregated elsewhere. Unknown members are ignored.",
+      "type": "object",
+      "properties": {
+        "context": {
+          "description": "What sends the batch. It is not kept.",
+          "type": "object",
+          "additionalProperties": true,
+          "example": {
+            "env": "prod",
+            "service": "shop",
+            "version": "1.2.3"
+          }
+        },
+        "flagEvaluations": {
+          "description": "The counts.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarEvaluation"
+          }
+        }
+      },
+      "example": {
+        "context": {
+          "env": "prod",
+          "service": "shop",
+          "version": "1.2.3"
+        },
+        "flagEvaluations": [
+          {
+            "allocation": {
+              "key": "10"
+            },
+            "evaluation_count": 42,
+            "first_evaluation": 1769000000123,
+            "flag": {
+              "key": "checkout-button"
+            },
+            "last_evaluation": 1769000009870,
+            "runtime_default_used": false,
+            "timestamp": 1769000000123,
+            "variant": {
+              "key": "blue"
+            }
+          },
+          {
+            "error": {
+              "message": "FLAG_NOT_FOUND"
+            },
+            "evaluation_count": 1,
+            "first_evaluation": 1769000001000,
+            "flag": {
+              "key": "gone"
+            },
+            "last_evaluation": 1769000001000,
+            "runtime_default_used": true,
+            "timestamp": 1769000001000
+          }
+        ]
+      }
+    },
+    "datarEvaluationsResult": {
+      "description": "The answer to a batch.",
+      "type": "object",
+      "properties": {
+        "acceptedCount": {
+          "description": "Evaluations that were counted.",
+          "type": "integer",
+          "format": "int64",
+          "x-omitempty": false,
+          "example": 42
+        },
+        "acceptedRows": {
+          "description": "Rows that were counted.",
+          "type": "integer",
+          "format": "int64",
+          "x-omitempty": false,
+          "example": 1
+        },
+        "duplicate": {
+          "description": "Whether the batch had been counted before.",
+          "type": "boolean",
+          "x-omitempty": false,
+          "example": false
+        },
+        "errors": {
+          "description": "Rows that were not counted as they were sent.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarRowError"
+          }
+        }
+      }
+    },
     "datarFlagSummaryResponse": {
       "description": "The traffic of one flag, seen in three ways.",
       "type": "object",
@@ -3113,6 +3338,14 @@ func init() {
           "items": {
             "$ref": "#/definitions/datarSegmentEntry"
           }
+        },
+        "trafficBySource": {
+          "description": "Where the evaluations were counted. Left out unless some were sent in with\n` + "`" + `POST /datar/evaluations` + "`" + `.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarSourceEntry"
+          },
+          "x-omitempty": true
         },
         "trafficByVariant": {
           "description": "By variant, the largest count first. Evaluations without a variant are an entry of their own.",
@@ -3150,6 +3383,37 @@ func init() {
         }
       }
     },
+    "datarRowError": {
+      "description": "The verdict on one row.",
+      "type": "object",
+      "properties": {
+        "code": {
+          "description": "What is wrong.",
+          "type": "string",
+          "enum": [
+            "FLAG_NOT_FOUND",
+            "RECORDING_DISABLED",
+            "VARIANT_NOT_FOUND",
+            "SEGMENT_UNKNOWN",
+            "BAD_COUNT",
+            "BAD_TIME"
+          ],
+          "example": "FLAG_NOT_FOUND"
+        },
+        "index": {
+          "description": "Which row, from 0.",
+          "type": "integer",
+          "format": "int64",
+          "x-omitempty": false,
+          "example": 1
+        },
+        "message": {
+          "description": "The same for people.",
+          "type": "string",
+          "example": "there is no flag \"gone\""
+        }
+      }
+    },
     "datarSegmentEntry": {
       "description": "Evaluations that one segment decided.",
       "type": "object",
@@ -3165,6 +3429,27 @@ func init() {
           "type": "integer",
           "format": "int64",
           "example": 23
+        }
+      }
+    },
+    "datarSourceEntry": {
+      "description": "Where evaluations were counted.",
+      "type": "object",
+      "properties": {
+        "count": {
+          "description": "How many.",
+          "type": "integer",
+          "format": "int64",
+          "example": 42
+        },
+        "source": {
+          "description": "` + "`" + `server` + "`" + `: by the servers of this database. ` + "`" + `ingested` + "`" + `: elsewhere, and sent in.",
+          "type": "string",
+          "enum": [
+            "server",
+            "ingested"
+          ],
+          "example": "ingested"
         }
       }
     },
@@ -4534,6 +4819,71 @@ func init() {
   },
   "basePath": "/api/v1",
   "paths": {
+    "/datar/evaluations": {
+      "post": {
+        "description": "Takes counts of evaluations that happened where this server did not see them: in applications\nthat evaluate flags themselves, and on edge servers. It is off unless the server was started with\nFLAGR_RECORDER_DATAR_INGEST_ENABLED=true; then it is also served as ` + "`" + `/api/v2/flagevaluation` + "`" + ` and\n` + "`" + `/api/v2/flagevaluations` + "`" + `, where SDKs send it.\n\nEach row is judged by itself: a bad one is reported in ` + "`" + `errors` + "`" + ` and never fails a good one. The\nanswer comes when the counts are in the database.\n\nA body is one JSON object as below; or, as ` + "`" + `application/x-ndjson` + "`" + `, one row of ` + "`" + `flagEvaluations` + "`" + `\na line. It may be compressed with gzip. At most 1000 rows and 1 MiB after decompression (413).",
+        "consumes": [
+          "application/json",
+          "application/x-ndjson"
+        ],
+        "tags": [
+          "datar"
+        ],
+        "summary": "Send in counts from elsewhere",
+        "operationId": "postDatarEvaluations",
+        "parameters": [
+          {
+            "maxLength": 200,
+            "type": "string",
+            "description": "Any text of 1 to 200 characters that identifies the batch. However often the same batch is\nsent with it within 24 hours, it is counted once, and the first answer is repeated with\n` + "`" + `duplicate: true` + "`" + `. The same key with another body is refused with 409. Without a key a batch\ncounts each time that it is sent. A key of the form ` + "`" + `\u003cUUID\u003e:\u003cnumber\u003e` + "`" + ` is for senders that number\ntheir batches 1, 2, 3 and so on and send the next after the one before was answered; its rows\nmay be 90 days old instead of 24 hours.",
+            "name": "Idempotency-Key",
+            "in": "header"
+          },
+          {
+            "description": "The counts.",
+            "name": "body",
+            "in": "body",
+            "required": true,
+            "schema": {
+              "$ref": "#/definitions/datarEvaluations"
+            }
+          }
+        ],
+        "responses": {
+          "200": {
+            "description": "What was counted, and what was not.",
+            "schema": {
+              "$ref": "#/definitions/datarEvaluationsResult"
+            },
+            "examples": {
+              "application/json": {
+                "acceptedCount": 42,
+                "acceptedRows": 1,
+                "duplicate": false,
+                "errors": [
+                  {
+                    "code": "FLAG_NOT_FOUND",
+                    "index": 1,
+                    "message": "there is no flag \"gone\""
+                  }
+                ]
+              }
+            }
+          },
+          "default": {
+            "description": "The body is malformed (400), the key came before with another body (409), the batch is too\nlarge (413), the endpoint is switched off (501), or the database is away: then nothing was\ncounted, and the batch can be sent again after the seconds in Retry-After (503).",
+            "schema": {
+              "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "this Idempotency-Key was used for another body"
+              }
+            }
+          }
+        }
+      }
+    },
     "/datar/flags/{flagID}/summary": {
       "get": {
         "description": "Counts the evaluations of one flag in a span of time, by variant, by segment and by day. The\nspan and its defaults are those of ` + "`" + `GET /datar/summary` + "`" + `, whole UTC hours included.\n\nThe counts by variant and those by day have the same sum, that of all evaluations. The counts by\nsegment leave out evaluations without a segment, so their sum may be lower.\n\nA flag without traffic in the span has three empty lists. A deleted flag still answers with the\ntraffic that it had.",
@@ -7408,6 +7758,17 @@ func init() {
     }
   },
   "definitions": {
+    "DatarEvaluationError": {
+      "description": "What went wrong, if anything did. It is not kept.",
+      "type": "object",
+      "properties": {
+        "message": {
+          "description": "The last message.",
+          "type": "string",
+          "example": "FLAG_NOT_FOUND"
+        }
+      }
+    },
     "constraint": {
       "description": "A condition on the context of an entity.",
       "type": "object",
@@ -7592,6 +7953,166 @@ func init() {
         }
       }
     },
+    "datarEvaluation": {
+      "description": "The count of one outcome of a flag over some time. It is booked on the UTC hour of its last\nevaluation. A row is not counted if its flag is not known (FLAG_NOT_FOUND) or not recorded\n(RECORDING_DISABLED), the variant is not one of the flag's (VARIANT_NOT_FOUND), the count is not 1 to\n10,000,000 (BAD_COUNT), or a time is more than 24 hours ago, more than 5 minutes in the future, or\nthe first is after the last (BAD_TIME).",
+      "type": "object",
+      "properties": {
+        "allocation": {
+          "$ref": "#/definitions/datarEvaluationKey"
+        },
+        "error": {
+          "description": "What went wrong, if anything did. It is not kept.",
+          "type": "object",
+          "properties": {
+            "message": {
+              "description": "The last message.",
+              "type": "string",
+              "example": "FLAG_NOT_FOUND"
+            }
+          }
+        },
+        "evaluation_count": {
+          "description": "How many evaluations there were.",
+          "type": "integer",
+          "format": "int64",
+          "example": 42
+        },
+        "first_evaluation": {
+          "description": "Time of the first evaluation, in milliseconds since 1970.",
+          "type": "integer",
+          "format": "int64",
+          "example": 1769000000123
+        },
+        "flag": {
+          "$ref": "#/definitions/datarEvaluationKey"
+        },
+        "last_evaluation": {
+          "description": "Time of the last evaluation, in milliseconds since 1970.",
+          "type": "integer",
+          "format": "int64",
+          "example": 1769000009870
+        },
+        "runtime_default_used": {
+          "description": "Whether the application used its own default. It is not kept.",
+          "type": "boolean",
+          "example": false
+        },
+        "timestamp": {
+          "description": "The same as ` + "`" + `first_evaluation` + "`" + `.",
+          "type": "integer",
+          "format": "int64",
+          "example": 1769000000123
+        },
+        "variant": {
+          "$ref": "#/definitions/datarEvaluationKey"
+        }
+      }
+    },
+    "datarEvaluationKey": {
+      "description": "The key of a flag or a variant. As an allocation: the id of a segment in decimal; one that is not\nthe flag's is counted without a segment and reported as SEGMENT_UNKNOWN.",
+      "type": "object",
+      "properties": {
+        "key": {
+          "description": "The key.",
+          "type": "string",
+          "example": "checkout-button"
+        }
+      }
+    },
+    "datarEvaluations": {
+      "description": "A batch of counts that were aggregated elsewhere. Unknown members are ignored.",
+      "type": "object",
+      "properties": {
+        "context": {
+          "description": "What sends the batch. It is not kept.",
+          "type": "object",
+          "additionalProperties": true,
+          "example": {
+            "env": "prod",
+            "service": "shop",
+            "version": "1.2.3"
+          }
+        },
+        "flagEvaluations": {
+          "description": "The counts.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarEvaluation"
+          }
+        }
+      },
+      "example": {
+        "context": {
+          "env": "prod",
+          "service": "shop",
+          "version": "1.2.3"
+        },
+        "flagEvaluations": [
+          {
+            "allocation": {
+              "key": "10"
+            },
+            "evaluation_count": 42,
+            "first_evaluation": 1769000000123,
+            "flag": {
+              "key": "checkout-button"
+            },
+            "last_evaluation": 1769000009870,
+            "runtime_default_used": false,
+            "timestamp": 1769000000123,
+            "variant": {
+              "key": "blue"
+            }
+          },
+          {
+            "error": {
+              "message": "FLAG_NOT_FOUND"
+            },
+            "evaluation_count": 1,
+            "first_evaluation": 1769000001000,
+            "flag": {
+              "key": "gone"
+            },
+            "last_evaluation": 1769000001000,
+            "runtime_default_used": true,
+            "timestamp": 1769000001000
+          }
+        ]
+      }
+    },
+    "datarEvaluationsResult": {
+      "description": "The answer to a batch.",
+      "type": "object",
+      "properties": {
+        "acceptedCount": {
+          "description": "Evaluations that were counted.",
+          "type": "integer",
+          "format": "int64",
+          "x-omitempty": false,
+          "example": 42
+        },
+        "acceptedRows": {
+          "description": "Rows that were counted.",
+          "type": "integer",
+          "format": "int64",
+          "x-omitempty": false,
+          "example": 1
+        },
+        "duplicate": {
+          "description": "Whether the batch had been counted before.",
+          "type": "boolean",
+          "x-omitempty": false,
+          "example": false
+        },
+        "errors": {
+          "description": "Rows that were not counted as they were sent.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarRowError"
+          }
+        }
+      }
+    },
     "datarFlagSummaryResponse": {
       "description": "The traffic of one flag, seen in three ways.",
       "type": "object",
@@ -7615,6 +8136,14 @@ func init() {
           "items": {
             "$ref": "#/definitions/datarSegmentEntry"
           }
+        },
+        "trafficBySource": {
+          "description": "Where the evaluations were counted. Left out unless some were sent in with\n` + "`" + `POST /datar/evaluations` + "`" + `.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarSourceEntry"
+          },
+          "x-omitempty": true
         },
         "trafficByVariant": {
           "description": "By variant, the largest count first. Evaluations without a variant are an entry of their own.",
@@ -7652,6 +8181,37 @@ func init() {
         }
       }
     },
+    "datarRowError": {
+      "description": "The verdict on one row.",
+      "type": "object",
+      "properties": {
+        "code": {
+          "description": "What is wrong.",
+          "type": "string",
+          "enum": [
+            "FLAG_NOT_FOUND",
+            "RECORDING_DISABLED",
+            "VARIANT_NOT_FOUND",
+            "SEGMENT_UNKNOWN",
+            "BAD_COUNT",
+            "BAD_TIME"
+          ],
+          "example": "FLAG_NOT_FOUND"
+        },
+        "index": {
+          "description": "Which row, from 0.",
+          "type": "integer",
+          "format": "int64",
+          "x-omitempty": false,
+          "example": 1
+        },
+        "message": {
+          "description": "The same for people.",
+          "type": "string",
+          "example": "there is no flag \"gone\""
+        }
+      }
+    },
     "datarSegmentEntry": {
       "description": "Evaluations that one segment decided.",
       "type": "object",
@@ -7667,6 +8227,27 @@ func init() {
           "type": "integer",
           "format": "int64",
           "example": 23
+        }
+      }
+    },
+    "datarSourceEntry": {
+      "description": "Where evaluations were counted.",
+      "type": "object",
+      "properties": {
+        "count": {
+          "description": "How many.",
+          "type": "integer",
+          "format": "int64",
+          "example": 42
+        },
+        "source": {
+          "description": "` + "`" + `server` + "`" + `: by the servers of this database. ` + "`" + `ingested` + "`" + `: elsewhere, and sent in.",
+          "type": "string",
+          "enum": [
+            "server",
+            "ingested"
+          ],
+          "example": "ingested"
         }
       }
     },

@@ -16,8 +16,9 @@ import (
 )
 
 const (
-	// MaxRows is the most rows of a batch, and MaxBytes the most bytes of its body after decompression.
-	MaxRows  = 1000
+	// MaxRows is the most rows of a batch.
+	MaxRows = 1000
+	// MaxBytes is the most bytes of a batch's body, after decompression.
 	MaxBytes = 1 << 20
 	// MaxCount is the largest count of a row.
 	MaxCount = 10_000_000

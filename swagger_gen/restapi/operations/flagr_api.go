@@ -244,6 +244,12 @@ func NewFlagrAPI(spec *loads.Document) *FlagrAPI {
 			return middleware.NotImplemented("operation recorder.GetRecordersStatus has not yet been implemented")
 		}),
 
+		DatarPostDatarEvaluationsHandler: datar.PostDatarEvaluationsHandlerFunc(func(params datar.PostDatarEvaluationsParams) middleware.Responder {
+			_ = params
+
+			return middleware.NotImplemented("operation datar.PostDatarEvaluations has not yet been implemented")
+		}),
+
 		EvaluationPostEvaluationHandler: evaluation.PostEvaluationHandlerFunc(func(params evaluation.PostEvaluationParams) middleware.Responder {
 			_ = params
 
@@ -377,6 +383,7 @@ type FlagrAPI struct {
 
 	// JSONConsumer registers a consumer for the following mime types:
 	//   - application/json
+	//   - application/x-ndjson
 	JSONConsumer runtime.Consumer
 
 	// BinProducer registers a producer for the following mime types:
@@ -450,6 +457,8 @@ type FlagrAPI struct {
 	HealthGetReadyHandler health.GetReadyHandler
 	// RecorderGetRecordersStatusHandler sets the operation handler for the get recorders status operation
 	RecorderGetRecordersStatusHandler recorder.GetRecordersStatusHandler
+	// DatarPostDatarEvaluationsHandler sets the operation handler for the post datar evaluations operation
+	DatarPostDatarEvaluationsHandler datar.PostDatarEvaluationsHandler
 	// EvaluationPostEvaluationHandler sets the operation handler for the post evaluation operation
 	EvaluationPostEvaluationHandler evaluation.PostEvaluationHandler
 	// EvaluationPostEvaluationBatchHandler sets the operation handler for the post evaluation batch operation
@@ -648,6 +657,9 @@ func (o *FlagrAPI) Validate() error {
 	if o.RecorderGetRecordersStatusHandler == nil {
 		unregistered = append(unregistered, "recorder.GetRecordersStatusHandler")
 	}
+	if o.DatarPostDatarEvaluationsHandler == nil {
+		unregistered = append(unregistered, "datar.PostDatarEvaluationsHandler")
+	}
 	if o.EvaluationPostEvaluationHandler == nil {
 		unregistered = append(unregistered, "evaluation.PostEvaluationHandler")
 	}
@@ -710,8 +722,11 @@ func (o *FlagrAPI) Authorizer() runtime.Authorizer {
 func (o *FlagrAPI) ConsumersFor(mediaTypes []string) map[string]runtime.Consumer {
 	result := make(map[string]runtime.Consumer, len(mediaTypes))
 	for _, mt := range mediaTypes {
-		if mt == "application/json" {
+		switch mt {
+		case "application/json":
 			result["application/json"] = o.JSONConsumer
+		case "application/x-ndjson":
+			result["application/x-ndjson"] = o.JSONConsumer
 		}
 
 		if c, ok := o.customConsumers[mt]; ok {
@@ -902,6 +917,10 @@ func (o *FlagrAPI) initHandlerCache() {
 		o.handlers["GET"] = make(map[string]http.Handler)
 	}
 	o.handlers["GET"]["/recorders/status"] = recorder.NewGetRecordersStatus(o.context, o.RecorderGetRecordersStatusHandler)
+	if o.handlers["POST"] == nil {
+		o.handlers["POST"] = make(map[string]http.Handler)
+	}
+	o.handlers["POST"]["/datar/evaluations"] = datar.NewPostDatarEvaluations(o.context, o.DatarPostDatarEvaluationsHandler)
 	if o.handlers["POST"] == nil {
 		o.handlers["POST"] = make(map[string]http.Handler)
 	}
