@@ -340,94 +340,94 @@ func TestAllRecordersAtOnce(t *testing.T) {
 
 // The rest is delivered when the server stops, however long records may be gathered.
 func TestAStopDeliversWhatIsGathered(t *testing.T) {
-	onEachDatabase(t, func(t *testing.T, db database) {
-		all := newStreams(t)
-		s := start(t, db, db.fresh(t), all.environ().with(environ{
-			"FLAGR_RECORDER_KAFKA_FLUSHFREQUENCY":   "1h",
-			"FLAGR_RECORDER_KINESIS_FLUSH_INTERVAL": "1h",
-		}))
-		f := newFlag(t, s, "streamed")
-		awaitChanges(t, s)
-		answers := evaluateMany(t, s, f, 0, 100)
-		s.stop(t, syscall.SIGTERM)
-		checkFrames(t, "kafka", all.inKafka(t, 100), answers, 0)
-		checkFrames(t, "kinesis", all.inKinesis(), answers, 0)
-		checkFrames(t, "pubsub", all.inPubSub(), answers, 0)
-	})
+	t.Parallel()
+	db := databases[0] // streams have nothing to do with databases
+	all := newStreams(t)
+	s := start(t, db, db.fresh(t), all.environ().with(environ{
+		"FLAGR_RECORDER_KAFKA_FLUSHFREQUENCY":   "1h",
+		"FLAGR_RECORDER_KINESIS_FLUSH_INTERVAL": "1h",
+	}))
+	f := newFlag(t, s, "streamed")
+	awaitChanges(t, s)
+	answers := evaluateMany(t, s, f, 0, 100)
+	s.stop(t, syscall.SIGTERM)
+	checkFrames(t, "kafka", all.inKafka(t, 100), answers, 0)
+	checkFrames(t, "kinesis", all.inKinesis(), answers, 0)
+	checkFrames(t, "pubsub", all.inPubSub(), answers, 0)
 }
 
 // ended finds the last words of a recorder.
 var ended = regexp.MustCompile(`msg="recorder ended" recorder=kafka recorded=(\d+) delivered=(\d+) pending=0 dropped=.*queue_full:(\d+) undelivered:(\d+)`)
 
 func TestKafkaStopsHalfWay(t *testing.T) {
-	onEachDatabase(t, func(t *testing.T, db database) {
-		heavy.Lock()
-		defer heavy.Unlock()
-		const half, queue = 10_000, 3_000
-		all := newStreams(t)
-		dsn := db.fresh(t)
-		// This server must end with another exit code than 0, which the harness of others does not allow.
-		s := &server{process: launch(t, t.TempDir(), quick.with(db.environ(dsn)).with(all.environ()).with(environ{"FLAGR_RECORDER_QUEUE_RECORDS": strconv.Itoa(queue)})), client: newClient()}
-		s.await(t)
-		f := newFlag(t, s, "streamed")
-		awaitChanges(t, s)
+	t.Parallel()
+	db := databases[0] // streams have nothing to do with databases
+	heavy.Lock()
+	defer heavy.Unlock()
+	const half, queue = 10_000, 3_000
+	all := newStreams(t)
+	dsn := db.fresh(t)
+	// This server must end with another exit code than 0, which the harness of others does not allow.
+	s := &server{process: launch(t, t.TempDir(), quick.with(db.environ(dsn)).with(all.environ()).with(environ{"FLAGR_RECORDER_QUEUE_RECORDS": strconv.Itoa(queue)})), client: newClient()}
+	s.await(t)
+	f := newFlag(t, s, "streamed")
+	awaitChanges(t, s)
 
-		// With a small queue, the clients must not be faster than the brokers.
-		answers := map[string]string{}
-		evaluateSlowly := func(from, to int) {
-			for i := from; i < to; i += 1000 {
-				for id, answer := range evaluateMany(t, s, f, i, i+1000) {
-					answers[id] = answer
-				}
-				poll(t, "the working streams to follow", func() bool {
-					now := recorders(t, s)
-					return now["kinesis"].Pending == 0 && now["pubsub"].Pending == 0 && (i >= half || now["kafka"].Pending == 0)
-				})
+	// With a small queue, the clients must not be faster than the brokers.
+	answers := map[string]string{}
+	evaluateSlowly := func(from, to int) {
+		for i := from; i < to; i += 1000 {
+			for id, answer := range evaluateMany(t, s, f, i, i+1000) {
+				answers[id] = answer
 			}
+			poll(t, "the working streams to follow", func() bool {
+				now := recorders(t, s)
+				return now["kinesis"].Pending == 0 && now["pubsub"].Pending == 0 && (i >= half || now["kafka"].Pending == 0)
+			})
 		}
-		evaluateSlowly(0, half)
-		inKafka := all.inKafka(t, half)
-		checkFrames(t, "kafka, before it stops", inKafka, answers, 0)
-		all.kafka.Close()
-		evaluateSlowly(half, 2*half)
+	}
+	evaluateSlowly(0, half)
+	inKafka := all.inKafka(t, half)
+	checkFrames(t, "kafka, before it stops", inKafka, answers, 0)
+	all.kafka.Close()
+	evaluateSlowly(half, 2*half)
 
-		poll(t, "the outage to be noticed", func() bool { return recorders(t, s)["kafka"].State == "failing" })
-		r := recorders(t, s)["kafka"]
-		if r.Recorded != 2*half || r.Delivered != half || r.Pending != queue || r.Dropped["queue_full"] != half-queue {
-			t.Errorf("kafka: %+v", r)
-		}
-		checkFrames(t, "kinesis", all.inKinesis(), answers, 0)
-		checkFrames(t, "pubsub", all.inPubSub(), answers, 0)
-		if got := counts(t, s, 2*half).total(f.ID); got != 2*half {
-			t.Errorf("Datar counts %d, want %d", got, 2*half)
-		}
+	poll(t, "the outage to be noticed", func() bool { return recorders(t, s)["kafka"].State == "failing" })
+	r := recorders(t, s)["kafka"]
+	if r.Recorded != 2*half || r.Delivered != half || r.Pending != queue || r.Dropped["queue_full"] != half-queue {
+		t.Errorf("kafka: %+v", r)
+	}
+	checkFrames(t, "kinesis", all.inKinesis(), answers, 0)
+	checkFrames(t, "pubsub", all.inPubSub(), answers, 0)
+	if got := counts(t, s, 2*half).total(f.ID); got != 2*half {
+		t.Errorf("Datar counts %d, want %d", got, 2*half)
+	}
 
-		if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-			t.Fatal(err)
-		}
-		if code := s.wait(t); code != 1 {
-			t.Errorf("exit code is %d, want 1: records were lost", code)
-		}
-		log := s.log.String()
-		want := []string{strconv.Itoa(2 * half), strconv.Itoa(half), strconv.Itoa(half - queue), strconv.Itoa(queue)}
-		if match := ended.FindStringSubmatch(log); match == nil || !cmp.Equal(match[1:], want) {
-			t.Errorf("the log does not end with kafka's losses %v:\n%s", want, log)
-		}
-		if n := strings.Count(log, `keeps trying" recorder=kafka`); n != 1 {
-			t.Errorf("the outage is logged %d times:\n%s", n, log)
-		}
-		if n := len(inKafka); n != half {
-			t.Errorf("%d records are missing in kafka, %d were counted as lost", 2*half-n, half)
-		}
-	})
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if code := s.wait(t); code != 1 {
+		t.Errorf("exit code is %d, want 1: records were lost", code)
+	}
+	log := s.log.String()
+	want := []string{strconv.Itoa(2 * half), strconv.Itoa(half), strconv.Itoa(half - queue), strconv.Itoa(queue)}
+	if match := ended.FindStringSubmatch(log); match == nil || !cmp.Equal(match[1:], want) {
+		t.Errorf("the log does not end with kafka's losses %v:\n%s", want, log)
+	}
+	if n := strings.Count(log, `keeps trying" recorder=kafka`); n != 1 {
+		t.Errorf("the outage is logged %d times:\n%s", n, log)
+	}
+	if n := len(inKafka); n != half {
+		t.Errorf("%d records are missing in kafka, %d were counted as lost", 2*half-n, half)
+	}
 }
 
 func TestABrokerThatIsDownAtStartDoesNotStopTheServer(t *testing.T) {
-	onEachDatabase(t, func(t *testing.T, db database) {
-		s := start(t, db, db.fresh(t), environ{"FLAGR_RECORDER_TYPE": "kafka,datar", "FLAGR_RECORDER_KAFKA_BROKERS": "127.0.0.1:1"})
-		poll(t, "the outage to be noticed", func() bool { return recorders(t, s)["kafka"].State == "failing" })
-		if got := s.at(t, "/api/v1/health"); got.status != http.StatusOK {
-			t.Errorf("health is %s", got)
-		}
-	})
+	t.Parallel()
+	db := databases[0] // streams have nothing to do with databases
+	s := start(t, db, db.fresh(t), environ{"FLAGR_RECORDER_TYPE": "kafka,datar", "FLAGR_RECORDER_KAFKA_BROKERS": "127.0.0.1:1"})
+	poll(t, "the outage to be noticed", func() bool { return recorders(t, s)["kafka"].State == "failing" })
+	if got := s.at(t, "/api/v1/health"); got.status != http.StatusOK {
+		t.Errorf("health is %s", got)
+	}
 }

@@ -1,0 +1,147 @@
+package integration_tests
+
+import (
+	"bufio"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// consumers finds the programs in docs/recorders.md.
+var consumers = regexp.MustCompile("(?s)```(go|python)\n(.*?)\n```")
+
+// TestConsumersOfTheDocumentation runs the programs that docs/recorders.md shows, against records of a server.
+func TestConsumersOfTheDocumentation(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../docs/recorders.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	programs := map[string]string{}
+	for _, match := range consumers.FindAllStringSubmatch(string(text), -1) {
+		programs[match[1]] = match[2]
+	}
+	db := databases[0] // streams have nothing to do with databases
+	broker := newKafka(t)
+	s := start(t, db, db.fresh(t), environ{
+		"FLAGR_RECORDER_TYPE":                 "kafka",
+		"FLAGR_RECORDER_KAFKA_BROKERS":        strings.Join(broker.ListenAddrs(), ","),
+		"FLAGR_RECORDER_KAFKA_FLUSHFREQUENCY": "10ms",
+	})
+	f := newFlag(t, s, "consumed")
+	awaitChanges(t, s)
+	evaluate(t, s, f, "anna", nil)
+	evaluate(t, s, f, "bert", nil)
+	expose(t, s, f, 0, 100)
+	poll(t, "the records to be delivered", func() bool { return recorders(t, s)["kafka"].Delivered == 102 })
+
+	for name, command := range map[string]func(t *testing.T) []string{"go": goConsumer, "python": pythonConsumer} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			file := filepath.Join(t.TempDir(), "main."+map[string]string{"go": "go", "python": "py"}[name])
+			if err := os.WriteFile(file, []byte(programs[name]), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			lines := runConsumer(t, append(command(t), file), broker.ListenAddrs(), 102)
+			if n := len(slices.DeleteFunc(slices.Clone(lines), func(l string) bool { return !strings.HasPrefix(l, "exposure consumed on exposed-") })); n != 100 {
+				t.Errorf("%d exposures", n)
+			}
+			lines = slices.DeleteFunc(lines, func(l string) bool { return strings.HasPrefix(l, "exposure") })
+			slices.Sort(lines)
+			if diff := cmp.Diff([]string{"evaluation consumed on anna", "evaluation consumed on bert"}, lines); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// goConsumer runs a file with the modules of this repository.
+func goConsumer(t *testing.T) []string {
+	t.Helper()
+	path, err := exec.LookPath("go")
+	if err != nil {
+		t.Skip("there is no go to run the program with")
+	}
+	return []string{path, "run"}
+}
+
+// pythonConsumer makes an environment with the client that the page names, once, in the folder FLAGR_TEST_CACHE.
+func pythonConsumer(t *testing.T) []string {
+	t.Helper()
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		t.Skip("there is no python3: install it, with its module venv")
+	}
+	cache := os.Getenv("FLAGR_TEST_CACHE")
+	if cache == "" {
+		user, err := os.UserCacheDir()
+		if err != nil {
+			t.Skip(err)
+		}
+		cache = filepath.Join(user, "flagr-test")
+	}
+	venv := filepath.Join(cache, "python-kafka")
+	program := filepath.Join(venv, "bin", "python")
+	if exec.Command(program, "-c", "import kafka").Run() != nil {
+		for _, command := range [][]string{{python, "-m", "venv", venv}, {program, "-m", "pip", "install", "-q", "kafka-python==2.2.15"}} {
+			if output, err := exec.Command(command[0], command[1:]...).CombinedOutput(); err != nil {
+				t.Skipf("%s: %v: it needs python3-venv and a package index\n%s", command, err, output)
+			}
+		}
+	}
+	return []string{program}
+}
+
+// runConsumer runs a program until it has written so many lines.
+func runConsumer(t *testing.T, command, brokers []string, n int) []string {
+	t.Helper()
+	cmd := exec.Command(command[0], command[1:]...)
+	cmd.Dir = ".."
+	cmd.Env = append(os.Environ(), "BROKERS="+strings.Join(brokers, ","))
+	log := &logBuffer{}
+	cmd.Stderr = log
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	inGroup(cmd) // go run starts another program, which must end as well
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		killGroup(cmd)
+		_ = cmd.Wait() // it was killed
+	}()
+	found := make(chan string)
+	go func() {
+		defer close(found)
+		for scanner := bufio.NewScanner(out); scanner.Scan(); {
+			found <- scanner.Text()
+		}
+	}()
+	var lines []string
+	deadline := time.After(2 * time.Minute)
+	for len(lines) < n {
+		select {
+		case line, ok := <-found:
+			if !ok {
+				t.Fatalf("the program ended after %d lines:\n%s", len(lines), log)
+			}
+			lines = append(lines, line)
+		case <-deadline:
+			t.Fatalf("%d lines of %d:\n%s", len(lines), n, log)
+		}
+	}
+	go func() { // what else it writes must not keep it from ending
+		for range found {
+		}
+	}()
+	return lines
+}
