@@ -1,0 +1,365 @@
+// Package evallog counts flag evaluations in the process where they happen, and sends the counts home in batches. It is
+// made to be embedded in any program, and depends on the standard library only.
+//
+// Every evaluation given to Record is delivered once, or waits as pending, or is counted as dropped under a named
+// reason. Stats shows all of that at any moment.
+package evallog
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	mathrand "math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+)
+
+const (
+	// DefaultFlushInterval is the flush interval of an engine whose Options leave it out.
+	DefaultFlushInterval = 10 * time.Second
+	// MinFlushInterval and MaxFlushInterval are the bounds of Options.FlushInterval.
+	MinFlushInterval = time.Second
+	MaxFlushInterval = time.Minute
+	// FlushKeys is the number of keys that starts a flush before its time.
+	FlushKeys = maxRows
+	// MaxKeys is the most keys that are counted in full between two flushes, and MaxKeysPerFlag the most of one flag.
+	MaxKeys        = 131_072
+	MaxKeysPerFlag = 10_000
+	// MaxDegradedKeys is the most keys that are counted without their targeting key beyond those.
+	MaxDegradedKeys = 32_768
+	// MaxPending is the most batches, each of one flush, that wait to be delivered.
+	MaxPending = 16
+
+	// maxText bounds the length of each part of a key, in bytes, and with it the size of a row.
+	maxText = 4096
+	// maxMessage is where error messages are cut, in bytes.
+	maxMessage = 512
+	// maxReasons bounds the reasons that receivers can bring into Stats.Dropped.
+	maxReasons = 64
+)
+
+// DropReason says why an evaluation will not be delivered. Writers add their own, such as http_400.
+type DropReason string
+
+// The reasons of the engine itself.
+const (
+	// DropInvalid: the evaluation had no flag, left out a part of its key, had a part of more than 4,096 bytes, or a time
+	// outside the years 1970 to 9999.
+	DropInvalid DropReason = "invalid"
+	// DropCapacity: there were too many keys, also of those without targeting key.
+	DropCapacity DropReason = "capacity"
+	// DropClosed: it was recorded after Close had begun.
+	DropClosed DropReason = "closed"
+	// DropPending: more than MaxPending batches waited, and it was in the oldest.
+	DropPending DropReason = "pending_limit"
+	// DropUndelivered: Close could not deliver it in time, and there was no spool to keep it.
+	DropUndelivered DropReason = "undelivered"
+	// DropPanic: the Writer panicked.
+	DropPanic DropReason = "panic"
+	// DropOther stands for further reasons of Writers when there are too many of them.
+	DropOther DropReason = "other"
+)
+
+// ErrClosed is the error of Flush after Close.
+var ErrClosed = errors.New("evaluation log is closed")
+
+// TargetingKeys says what becomes of targeting keys.
+type TargetingKeys uint8
+
+// What can become of them.
+const (
+	// TargetingKeysOff leaves them out of everything. It is the default: they are personal data, and each makes a key.
+	TargetingKeysOff TargetingKeys = iota
+	// TargetingKeysHashed sends sha256_ and the 64 hexadecimal digits of the hash. The text itself stays in memory.
+	TargetingKeysHashed
+	// TargetingKeysClear sends them as they are.
+	TargetingKeysClear
+)
+
+// Options configure an Engine. Writer is mandatory; the zero value of the others is a good default.
+type Options struct {
+	Writer Writer
+	// FlushInterval is the longest time until a flush. Nil: DefaultFlushInterval. Zero or less is an error; what is
+	// otherwise outside MinFlushInterval and MaxFlushInterval becomes the nearer of them, with a warning in the log.
+	FlushInterval *time.Duration
+	TargetingKeys TargetingKeys
+	Context       Context
+	// SpoolDir is a directory of a local disk for batches that could not be delivered. They survive the process, and
+	// the next engine with this directory delivers them. One engine at a time can use it. Empty: no spool.
+	SpoolDir string
+	// Logger gets a line when deliveries begin to fail, when they work again, and when evaluations are dropped. Nil: no
+	// log.
+	Logger *slog.Logger
+}
+
+func (o Options) validate() error {
+	switch {
+	case o.Writer == nil:
+		return errors.New("Writer is missing")
+	case o.FlushInterval != nil && *o.FlushInterval <= 0:
+		return fmt.Errorf("FlushInterval %v: want %v to %v", *o.FlushInterval, MinFlushInterval, MaxFlushInterval)
+	case o.TargetingKeys > TargetingKeysClear:
+		return fmt.Errorf("TargetingKeys %d is not one of the constants", o.TargetingKeys)
+	}
+	return nil
+}
+
+// Engine counts evaluations and sends them. Its methods are safe for concurrent use.
+type Engine struct {
+	options  Options
+	interval time.Duration
+	seed     uint64 // of the hashes
+	clock    atomic.Pointer[clock]
+
+	// mu guards what follows. Looking up, counting, the check of the size and the swap of the tables are all done while
+	// it is held, so that no count can reach a table that was taken away. Nothing else is: no I/O, no row of a batch.
+	mu sync.Mutex
+	// keys are counted in full, degraded without their targeting key.
+	keys, degraded *table
+	closed         bool
+	books          books
+
+	// full has one place, which is taken when a table reaches FlushKeys, and emptied together with that table.
+	full     chan struct{}
+	requests chan chan error // of Flush
+	start    sync.Once
+	close    sync.Once
+	stop     chan struct{} // closed when Close begins
+	stopped  chan struct{} // closed when run ended
+	closeErr error         // result of run
+
+	// lifetime is the context of all deliveries. It ends with the deadline of Close, and with no context of a caller:
+	// a request that was cancelled was evaluated all the same.
+	lifetime context.Context
+	end      context.CancelFunc
+	deadline time.Time // of Close, written before stop is closed
+
+	outbox outbox // owned by run
+}
+
+// books count evaluations. Full and degraded ones move to dropped if they are lost later.
+type books struct {
+	full, degraded, adopted int64
+	delivered               int64 // of full and degraded
+	dropped                 map[DropReason]int64
+	batches                 int
+	lastFlush               time.Time
+	lastError               error
+}
+
+// New returns an engine that counts at once. Start makes it send by itself; Close ends it. What a spool holds is taken
+// over here, and sent after Start.
+func New(options Options) (*Engine, error) {
+	if err := options.validate(); err != nil {
+		return nil, fmt.Errorf("evaluation log: %w", err)
+	}
+	if options.Logger == nil {
+		options.Logger = slog.New(slog.DiscardHandler)
+	}
+	e := &Engine{
+		options:  options,
+		interval: DefaultFlushInterval,
+		seed:     mathrand.Uint64(),
+		books:    books{dropped: map[DropReason]int64{}},
+		full:     make(chan struct{}, 1),
+		requests: make(chan chan error),
+		stop:     make(chan struct{}),
+		stopped:  make(chan struct{}),
+		outbox:   outbox{writer: newWriterID()},
+	}
+	e.keys, e.degraded = newTable(e.seed), newTable(e.seed)
+	e.lifetime, e.end = context.WithCancel(context.Background())
+	e.setClock()
+	if options.FlushInterval != nil {
+		wanted := *options.FlushInterval
+		e.interval = max(MinFlushInterval, min(wanted, MaxFlushInterval))
+		if e.interval != wanted {
+			options.Logger.Warn("evallog: flush interval out of range", "wanted", wanted, "used", e.interval)
+		}
+	}
+	if options.SpoolDir != "" {
+		if err := e.openSpool(); err != nil {
+			return nil, fmt.Errorf("evaluation log: %w", err)
+		}
+	}
+	return e, nil
+}
+
+// newWriterID returns a random UUID (RFC 9562, version 4).
+func newWriterID() string {
+	var id [16]byte
+	_, _ = rand.Read(id[:]) // documented never to fail
+	id[6] = id[6]&0x0f | 0x40
+	id[8] = id[8]&0x3f | 0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", id[:4], id[4:6], id[6:8], id[8:10], id[10:])
+}
+
+// clock is one reading of both clocks. Reading only the monotonic one later costs half of reading both.
+type clock struct {
+	read time.Time
+	ms   int64
+}
+
+// setClock follows the wall clock. It is called with every flush, so a step of that clock shows after an interval.
+func (e *Engine) setClock() {
+	now := time.Now()
+	e.clock.Store(&clock{read: now, ms: now.UnixMilli()})
+}
+
+func (e *Engine) now() int64 {
+	c := e.clock.Load()
+	return c.ms + time.Since(c.read).Milliseconds()
+}
+
+// lastMilli is the end of the year 9999.
+const lastMilli = 253_402_300_799_999
+
+// Record counts one evaluation. It never blocks on I/O, never fails the caller, and allocates nothing for a key that
+// was seen since the last flush. The strings of a new key are kept until the next flush.
+func (e *Engine) Record(evaluation Evaluation) {
+	var ms int64
+	if evaluation.Time.IsZero() {
+		ms = e.now()
+	} else {
+		ms = evaluation.Time.UnixMilli()
+	}
+	message := evaluation.ErrorMessage
+	if len(message) > maxMessage {
+		message = cut(message)
+	}
+	var key texts
+	p, stated := e.identify(&evaluation.Key, &key)
+	hash := hashKey(e.seed, &key, p)
+
+	e.mu.Lock()
+	if number := e.keys.find(hash, &key, p); number != 0 && stated && ms >= 0 && ms <= lastMilli && !e.closed {
+		e.keys.add(number, ms, message)
+		e.books.full++
+	} else {
+		e.recordNew(hash, &key, p, stated, ms, message)
+	}
+	e.mu.Unlock()
+}
+
+// identify fills in the key as it is counted. It returns false if the caller left a part of it out.
+func (e *Engine) identify(k *Key, key *texts) (parts, bool) {
+	key.flag, key.variant, key.allocation, key.errorCode = k.Flag, k.Variant.text, k.Allocation.text, k.ErrorCode.text
+	var p parts
+	if k.Variant.state == present {
+		p |= hasVariant
+	}
+	if k.Allocation.state == present {
+		p |= hasAllocation
+	}
+	if k.ErrorCode.state == present {
+		p |= hasErrorCode
+	}
+	if e.options.TargetingKeys != TargetingKeysOff && k.TargetingKey.text != "" {
+		key.targeting = k.TargetingKey.text
+		p |= hasTargeting
+	}
+	return p, k.stated()
+}
+
+// recordNew counts an evaluation whose key has no bucket, or which is not to be counted. It runs under mu.
+func (e *Engine) recordNew(hash uint32, key *texts, p parts, stated bool, ms int64, message string) {
+	longest := max(len(key.flag), len(key.variant), len(key.allocation), len(key.targeting), len(key.errorCode))
+	switch {
+	case e.closed:
+		e.books.dropped[DropClosed]++
+	case !stated, longest > maxText, ms < 0, ms > lastMilli:
+		e.books.dropped[DropInvalid]++
+	case e.keys.keys < MaxKeys && (e.keys.keys < MaxKeysPerFlag || e.keys.keysOf(key.flag) < MaxKeysPerFlag):
+		e.keys.add(e.keys.insert(hash, key, p, ms), ms, message)
+		e.books.full++
+		if e.keys.keys == FlushKeys {
+			// One record of each table comes here, and it is in the table when that is taken.
+			select {
+			case e.full <- struct{}{}:
+			default:
+			}
+		}
+	default:
+		e.degrade(key, p, ms, message)
+	}
+}
+
+// cut shortens a message, between two characters, to a copy that does not hold the whole of it in memory.
+func cut(message string) string {
+	end := maxMessage
+	for end > maxMessage-utf8.UTFMax && !utf8.RuneStart(message[end]) {
+		end--
+	}
+	return strings.Clone(message[:end])
+}
+
+// degrade counts an evaluation for whose key there is no room. It runs under mu.
+func (e *Engine) degrade(key *texts, p parts, ms int64, message string) {
+	key.targeting = ""
+	p &^= hasTargeting
+	hash := hashKey(e.seed, key, p)
+	number := e.degraded.find(hash, key, p)
+	if number == 0 {
+		if e.degraded.keys >= MaxDegradedKeys {
+			e.books.dropped[DropCapacity]++
+			return
+		}
+		number = e.degraded.insert(hash, key, p, ms)
+	}
+	e.degraded.add(number, ms, message)
+	e.books.degraded++
+}
+
+// Stats is the state of an engine. Full + Degraded + the sum of Dropped is the number of calls of Record that have
+// returned, and Adopted, always.
+type Stats struct {
+	// Full are evaluations that were counted under their whole key, Degraded those without their targeting key because
+	// there were too many keys. Both are delivered or pending.
+	Full, Degraded int64
+	// Dropped are evaluations that will not be delivered.
+	Dropped map[DropReason]int64
+	// Adopted are evaluations that earlier processes left in the spool.
+	Adopted int64
+	// Pending are those of Full and Degraded that are not delivered yet. After Close they are in the spool.
+	Pending int64
+	// PendingBatches is the number of flushes whose batches wait for another attempt, at most MaxPending.
+	PendingBatches int
+	// Keys is the number of keys that are being counted.
+	Keys int
+	// LastFlush is the end of the last flush that delivered everything. Zero: none.
+	LastFlush time.Time
+	// LastError is the reason why the last delivery failed, nil if it succeeded.
+	LastError error
+}
+
+// DroppedTotal is the sum of Dropped.
+func (s Stats) DroppedTotal() int64 {
+	var sum int64
+	for _, n := range s.Dropped {
+		sum += n
+	}
+	return sum
+}
+
+// Stats returns the present state. It may be called at any time, also while the Writer hangs.
+func (e *Engine) Stats() Stats {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return Stats{
+		Full:           e.books.full,
+		Degraded:       e.books.degraded,
+		Dropped:        maps.Clone(e.books.dropped),
+		Adopted:        e.books.adopted,
+		Pending:        e.books.full + e.books.degraded - e.books.delivered,
+		PendingBatches: e.books.batches,
+		Keys:           e.keys.keys + e.degraded.keys,
+		LastFlush:      e.books.lastFlush,
+		LastError:      e.books.lastError,
+	}
+}

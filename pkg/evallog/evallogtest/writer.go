@@ -1,0 +1,118 @@
+// Package evallogtest has a Writer for the tests of programs that use evallog.
+package evallogtest
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/evallog"
+)
+
+// Writer keeps the batches that it is given. The zero value takes everything at once. Its methods are safe for
+// concurrent use, also while an engine writes.
+type Writer struct {
+	mu        sync.Mutex
+	delay     time.Duration
+	fail      func(attempt int, batch evallog.Batch) error
+	attempts  []evallog.Batch
+	delivered []evallog.Batch
+}
+
+var _ evallog.Writer = (*Writer)(nil)
+
+// Delay makes each call of Write take so long, or until its context ends, which is an error.
+func (w *Writer) Delay(d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.delay = d
+}
+
+// Fail makes Write return what the function returns. Its arguments are the number of the attempt, from 1 over all
+// batches, and the batch. A batch with an error is not delivered, unless the error is a *evallog.RefusedError. Nil ends
+// that.
+func (w *Writer) Fail(fail func(attempt int, batch evallog.Batch) error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.fail = fail
+}
+
+// Write implements evallog.Writer.
+func (w *Writer) Write(ctx context.Context, batch evallog.Batch) error {
+	w.mu.Lock()
+	batch.Rows = slices.Clone(batch.Rows)
+	w.attempts = append(w.attempts, batch)
+	attempt, delay, fail := len(w.attempts), w.delay, w.fail
+	w.mu.Unlock()
+	if delay > 0 {
+		select {
+		case <-time.After(delay):
+		case <-ctx.Done():
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	var err error
+	if fail != nil {
+		err = fail(attempt, batch)
+	}
+	refused, partly := err.(*evallog.RefusedError) //nolint:errorlint // the function's own error, never a wrapped one
+	if err != nil && !partly {
+		return err
+	}
+	if partly {
+		lost := map[int]bool{}
+		for _, r := range refused.Rows {
+			lost[r.Index] = true
+		}
+		var rows []evallog.Row
+		for i, r := range batch.Rows {
+			if !lost[i] {
+				rows = append(rows, r)
+			}
+		}
+		batch.Rows = rows
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.delivered = append(w.delivered, batch)
+	return err
+}
+
+// Attempts are the batches of all calls of Write so far, also of those that failed.
+func (w *Writer) Attempts() []evallog.Batch {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.attempts)
+}
+
+// Delivered are the batches that were taken, without the rows that were refused.
+func (w *Writer) Delivered() []evallog.Batch {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.delivered)
+}
+
+// Counts adds up what was delivered.
+func (w *Writer) Counts() map[evallog.Key]int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	counts := map[evallog.Key]int64{}
+	for _, b := range w.delivered {
+		for _, r := range b.Rows {
+			counts[r.Key] += r.Count
+		}
+	}
+	return counts
+}
+
+// Total is the number of evaluations that were delivered.
+func (w *Writer) Total() int64 {
+	var total int64
+	for _, n := range w.Counts() {
+		total += n
+	}
+	return total
+}

@@ -1,0 +1,376 @@
+package evallog
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+const (
+	// writeTimeout bounds one call of Writer.Write.
+	writeTimeout = 30 * time.Second
+	// closeTimeout bounds a Close whose context has no deadline, and lastChance one whose deadline has passed.
+	closeTimeout = 10 * time.Second
+	lastChance   = time.Second
+	// The delay after the first failed attempt, doubled with each further one.
+	firstRetry = 500 * time.Millisecond
+	lastRetry  = time.Minute
+	// maxRetryAfter is the most that a receiver can ask for.
+	maxRetryAfter = time.Hour
+)
+
+// flushed is what one flush took out of the tables, and what is left of it to be delivered.
+type flushed struct {
+	batches []Batch
+	file    string // in the spool, empty if it is not there
+}
+
+func (f *flushed) evaluations() int64 {
+	var sum int64
+	for _, b := range f.batches {
+		sum += b.Evaluations()
+	}
+	return sum
+}
+
+// outbox is what was flushed and not delivered, oldest first.
+type outbox struct {
+	writer   string
+	sequence int64 // of the newest batch
+	waiting  []*flushed
+	failures int       // attempts since the last that succeeded
+	next     time.Time // not before that is the next attempt
+	asked    time.Time // when the receiver wants it; if that is next, Flush waits for it, too
+	spool    *spool    // nil if there is none
+}
+
+// Start begins to send in the background. Further calls do nothing.
+func (e *Engine) Start() { e.start.Do(func() { go e.run() }) }
+
+// Flush sends what was recorded before the call, and tries again what is pending, and starts the engine if nobody did. It
+// returns nil when all of it is delivered or dropped; on an error everything is kept and sent again later. The end of
+// ctx ends the waiting, not the flush. The error is ErrClosed after Close.
+func (e *Engine) Flush(ctx context.Context) error {
+	e.Start()
+	result := make(chan error, 1)
+	select {
+	case e.requests <- result:
+	case <-e.stop:
+		return ErrClosed
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the running flush: %w", ctx.Err())
+	}
+	select {
+	case err := <-result:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the flush: %w", ctx.Err())
+	}
+}
+
+// Close sends what is left and ends the engine. Evaluations recorded from now on are dropped. Of ctx only the deadline
+// counts: programs often close with the very context whose end told them to stop. Without a deadline it is 10 s; if it
+// has passed, 1 s. What is not delivered by then stays in the spool, or is dropped if there is none, and the reason is
+// returned. Further calls wait for the first and return its result.
+func (e *Engine) Close(ctx context.Context) error {
+	e.Start()
+	e.close.Do(func() {
+		e.deadline = time.Now().Add(closeTimeout)
+		if d, ok := ctx.Deadline(); ok {
+			e.deadline = d
+			if time.Until(d) < lastChance {
+				e.deadline = time.Now().Add(lastChance)
+			}
+		}
+		timer := time.AfterFunc(time.Until(e.deadline), e.end)
+		e.mu.Lock()
+		e.closed = true
+		e.mu.Unlock()
+		close(e.stop)
+		<-e.stopped
+		timer.Stop()
+		e.end()
+	})
+	<-e.stopped
+	return e.closeErr
+}
+
+// run owns the ticker, every flush, and the outbox.
+func (e *Engine) run() {
+	defer close(e.stopped)
+	ticker := time.NewTicker(e.interval)
+	defer ticker.Stop()
+	retry := time.NewTimer(0)
+	defer retry.Stop()
+	if len(e.outbox.waiting) == 0 { // nothing was in the spool
+		retry.Stop()
+	}
+	for {
+		select {
+		case <-e.stop:
+			e.closeErr = e.finish()
+			return
+		case result := <-e.requests:
+			result <- e.flush(true)
+		case <-ticker.C:
+			_ = e.flush(false) // it is in the books and in the log
+		case <-e.full:
+			_ = e.flush(false)
+		case <-retry.C:
+			_ = e.flush(false)
+		}
+		e.setClock()
+		// A flush by size has just sent what the ticker would have flushed.
+		ticker.Reset(e.interval)
+		if e.outbox.failures > 0 {
+			retry.Reset(time.Until(e.outbox.next))
+		} else {
+			retry.Stop()
+		}
+	}
+}
+
+// flush takes what was counted and delivers it. While deliveries fail it leaves counts where they are, since there they
+// go on adding up; but an hour that has ended is taken, so that its counts stay its own.
+func (e *Engine) flush(now bool) error {
+	failing := e.outbox.failures > 0
+	if !failing || now || e.hourEnded() {
+		e.take()
+	}
+	if next := e.outbox.next; failing && time.Now().Before(next) && (!now || next.Equal(e.outbox.asked)) {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		return e.books.lastError
+	}
+	err := e.deliver()
+	if err == nil && failing {
+		e.take()
+		err = e.deliver()
+	}
+	return err
+}
+
+// hourEnded reports whether the counts are of an hour of UTC that is over.
+func (e *Engine) hourEnded() bool {
+	const milliPerHour = int64(time.Hour / time.Millisecond)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.keys.keys > 0 && e.keys.since/milliPerHour < time.Now().UnixMilli()/milliPerHour
+}
+
+// take makes batches of what was counted, at the end of the outbox.
+func (e *Engine) take() {
+	e.mu.Lock()
+	keys, degraded := e.keys, e.degraded
+	if keys.keys+degraded.keys > 0 {
+		e.keys, e.degraded = newTable(e.seed), newTable(e.seed)
+	}
+	select {
+	case <-e.full: // it was about this table
+	default:
+	}
+	e.mu.Unlock()
+	if keys.keys+degraded.keys == 0 {
+		return
+	}
+
+	rows := keys.rows(make([]Row, 0, keys.keys+degraded.keys), false)
+	rows = degraded.rows(rows, true)
+	if e.options.TargetingKeys == TargetingKeysHashed {
+		for i := range rows {
+			rows[i].Key.TargetingKey = hashed(rows[i].Key.TargetingKey)
+		}
+	}
+	f := &flushed{}
+	for len(rows) > 0 {
+		n := min(len(rows), maxRows)
+		e.outbox.sequence++
+		f.batches = append(f.batches, Batch{
+			Writer: e.outbox.writer, Sequence: e.outbox.sequence, Context: e.options.Context, Rows: rows[:n:n],
+		})
+		rows = rows[n:]
+	}
+	e.enqueue(f)
+}
+
+func hashed(targetingKey Text) Text {
+	text, ok := targetingKey.Get()
+	if !ok {
+		return targetingKey
+	}
+	sum := sha256.Sum256([]byte(text))
+	return Some("sha256_" + hex.EncodeToString(sum[:]))
+}
+
+// enqueue adds to the outbox. If that is full, its oldest flush is dropped.
+func (e *Engine) enqueue(f *flushed) {
+	e.outbox.waiting = append(e.outbox.waiting, f)
+	if len(e.outbox.waiting) > MaxPending {
+		oldest := e.outbox.waiting[0]
+		e.options.Logger.Warn("evallog: too many batches wait, the oldest is dropped", "evaluations", oldest.evaluations())
+		for _, b := range oldest.batches {
+			e.settle(b, RefuseAll(b, DropPending, nil))
+		}
+		e.shift()
+	}
+	e.count()
+	if e.outbox.failures > 0 {
+		e.save()
+	}
+}
+
+// shift takes the oldest flush out of the outbox.
+func (e *Engine) shift() {
+	if file := e.outbox.waiting[0].file; file != "" {
+		if err := e.outbox.spool.remove(file); err != nil {
+			e.options.Logger.Warn("evallog: a batch that is delivered stays in the spool; it does no harm", "error", err)
+		}
+	}
+	e.outbox.waiting[0] = nil
+	e.outbox.waiting = e.outbox.waiting[1:]
+	e.count()
+}
+
+func (e *Engine) count() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.books.batches = len(e.outbox.waiting)
+}
+
+// deliver writes the outbox, in order, until it is empty or an attempt fails.
+func (e *Engine) deliver() error {
+	for len(e.outbox.waiting) > 0 {
+		oldest := e.outbox.waiting[0]
+		for len(oldest.batches) > 0 {
+			batch := oldest.batches[0]
+			err := e.write(batch)
+			var refused *RefusedError
+			if err != nil && !errors.As(err, &refused) {
+				err = fmt.Errorf("deliver %d counts: %w", len(batch.Rows), err)
+				e.failed(err)
+				return err
+			}
+			if refused != nil && len(refused.Rows) > 0 {
+				e.options.Logger.Warn("evallog: evaluations are dropped", "error", refused)
+			}
+			e.settle(batch, refused)
+			oldest.batches = oldest.batches[1:]
+		}
+		e.shift()
+	}
+	if e.outbox.failures > 0 {
+		e.options.Logger.Info("evallog: delivery works again", "failed_attempts", e.outbox.failures)
+	}
+	e.outbox.failures = 0
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.books.lastFlush, e.books.lastError = time.Now(), nil
+	return nil
+}
+
+// write tries to deliver one batch. A panic of the Writer is that batch's end, not the program's, and not that of the
+// batches behind it.
+func (e *Engine) write(batch Batch) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = RefuseAll(batch, DropPanic, fmt.Errorf("the writer panicked: %v", p))
+		}
+	}()
+	ctx, cancel := context.WithTimeout(e.lifetime, writeTimeout)
+	defer cancel()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return e.options.Writer.Write(ctx, batch)
+}
+
+// failed keeps the outbox for a later attempt.
+func (e *Engine) failed(err error) {
+	delay := lastRetry
+	if e.outbox.failures < 10 {
+		delay = min(firstRetry<<e.outbox.failures, lastRetry)
+	}
+	delay -= rand.N(delay / 4) // so that those who failed together do not come back together
+	var retry *RetryError
+	e.outbox.failures++
+	e.outbox.next = time.Now().Add(delay)
+	if errors.As(err, &retry) {
+		e.outbox.asked = time.Now().Add(min(retry.After, maxRetryAfter))
+		if e.outbox.asked.After(e.outbox.next) {
+			e.outbox.next = e.outbox.asked
+		}
+	}
+	if e.outbox.failures == 1 {
+		e.options.Logger.Warn("evallog: delivery failed, the counts are kept and sent again", "error", err)
+	}
+	e.mu.Lock()
+	e.books.lastError = err
+	e.mu.Unlock()
+	e.save()
+}
+
+// settle books a batch that is done with.
+func (e *Engine) settle(batch Batch, refused *RefusedError) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.books.delivered += batch.Evaluations()
+	if refused == nil {
+		return
+	}
+	dropped := map[int]bool{}
+	for _, r := range refused.Rows {
+		if r.Index < 0 || r.Index >= len(batch.Rows) || dropped[r.Index] {
+			continue // a Writer that cannot count must not spoil the books
+		}
+		dropped[r.Index] = true
+		row := batch.Rows[r.Index]
+		e.books.delivered -= row.Count
+		if row.Degraded {
+			e.books.degraded -= row.Count
+		} else {
+			e.books.full -= row.Count
+		}
+		reason := r.Reason
+		if _, known := e.books.dropped[reason]; !known && len(e.books.dropped) >= maxReasons {
+			reason = DropOther
+		}
+		e.books.dropped[reason] += row.Count
+	}
+}
+
+// finish takes and delivers what is left, until the deadline of Close.
+func (e *Engine) finish() error {
+	e.take()
+	err := e.deliver()
+	for delay := firstRetry / 4; err != nil; delay *= 2 {
+		wait := delay
+		if retry := (*RetryError)(nil); errors.As(err, &retry) {
+			wait = max(wait, retry.After)
+		}
+		if time.Now().Add(wait).After(e.deadline) {
+			break
+		}
+		select {
+		case <-e.lifetime.Done():
+		case <-time.After(wait):
+		}
+		err = e.deliver()
+	}
+	for _, f := range e.outbox.waiting {
+		if f.file != "" {
+			continue // for the next process
+		}
+		e.options.Logger.Warn("evallog: closed before everything was delivered", "dropped_evaluations", f.evaluations(), "error", err)
+		for _, b := range f.batches {
+			e.settle(b, RefuseAll(b, DropUndelivered, nil))
+		}
+	}
+	if e.outbox.spool != nil {
+		err = errors.Join(err, e.outbox.spool.close())
+	}
+	return err
+}

@@ -1,0 +1,182 @@
+package evallog
+
+// texts are the parts of a key, empty where there is none.
+type texts struct {
+	flag, variant, allocation, targeting, errorCode string
+}
+
+// parts says which of the optional texts are there.
+type parts uint8
+
+const (
+	hasVariant parts = 1 << iota
+	hasAllocation
+	hasTargeting
+	hasErrorCode
+)
+
+// bucket counts one key. Its 112 bytes fill memory without a gap: 256 of them are 28,672 bytes, a size that Go's
+// allocator has.
+type bucket struct {
+	texts
+	count int64
+	// first and last are Unix milliseconds, minimum and maximum: threads arrive out of order.
+	first, last int64
+	hash        uint32
+	// flagKeys is the number of keys with the same flag, in the first bucket of that flag only.
+	flagKeys uint16
+	parts    parts
+}
+
+const bucketsPerChunk = 256
+
+// table holds buckets by key. A map would take more than twice the memory. Its owner is Engine.mu.
+type table struct {
+	seed   uint64
+	chunks []*[bucketsPerChunk]bucket
+	keys   int
+	// index and flags are hash tables with linear probing of numbers of buckets, from 1, 0 for a free place: index of
+	// all of them by key, flags of the first of each flag.
+	index, flags []uint32
+	distinct     int // flags in use
+	// messages are the last error messages, by number of the bucket.
+	messages map[uint32]string
+	// since is the time of the evaluation that made the first key, in Unix milliseconds.
+	since int64
+}
+
+func newTable(seed uint64) *table {
+	const smallest = 64
+	return &table{seed: seed, index: make([]uint32, smallest), flags: make([]uint32, smallest)}
+}
+
+func (t *table) at(number uint32) *bucket {
+	return &t.chunks[(number-1)/bucketsPerChunk][(number-1)%bucketsPerChunk]
+}
+
+// find returns the number of the key's bucket, 0 if there is none.
+func (t *table) find(hash uint32, key *texts, p parts) uint32 {
+	mask := uint32(len(t.index) - 1)
+	for i := hash & mask; ; i = (i + 1) & mask {
+		number := t.index[i]
+		if number == 0 {
+			return 0
+		}
+		if b := t.at(number); b.hash == hash && b.parts == p && b.texts == *key {
+			return number
+		}
+	}
+}
+
+// insert makes a bucket for a key that has none.
+func (t *table) insert(hash uint32, key *texts, p parts, ms int64) uint32 {
+	if t.keys == 0 {
+		t.since = ms
+	}
+	if t.keys%bucketsPerChunk == 0 {
+		t.chunks = append(t.chunks, new([bucketsPerChunk]bucket))
+	}
+	t.keys++
+	number := uint32(t.keys)
+	b := t.at(number)
+	b.texts, b.parts, b.hash, b.first, b.last = *key, p, hash, ms, ms
+
+	if 4*t.keys > 3*len(t.index) {
+		t.index = grown(t.index, func(number uint32) uint32 { return t.at(number).hash })
+	}
+	place(t.index, hash, number)
+	if first := t.firstOf(key.flag); first != 0 {
+		t.at(first).flagKeys++
+		return number
+	}
+	b.flagKeys = 1
+	t.distinct++
+	if 4*t.distinct > 3*len(t.flags) {
+		t.flags = grown(t.flags, func(number uint32) uint32 { return t.flagHash(t.at(number).flag) })
+	}
+	place(t.flags, t.flagHash(key.flag), number)
+	return number
+}
+
+func (t *table) flagHash(flag string) uint32 { return uint32(hashText(t.seed, flag)) }
+
+// firstOf returns the number of the flag's first bucket, 0 if there is none.
+func (t *table) firstOf(flag string) uint32 {
+	mask := uint32(len(t.flags) - 1)
+	for i := t.flagHash(flag) & mask; ; i = (i + 1) & mask {
+		if number := t.flags[i]; number == 0 || t.at(number).flag == flag {
+			return number
+		}
+	}
+}
+
+// keysOf is the number of keys with that flag.
+func (t *table) keysOf(flag string) int {
+	if first := t.firstOf(flag); first != 0 {
+		return int(t.at(first).flagKeys)
+	}
+	return 0
+}
+
+// place puts the number into a table that has room for it.
+func place(index []uint32, hash, number uint32) {
+	mask := uint32(len(index) - 1)
+	i := hash & mask
+	for index[i] != 0 {
+		i = (i + 1) & mask
+	}
+	index[i] = number
+}
+
+// grown returns an index of twice the size with the same numbers.
+func grown(index []uint32, hash func(number uint32) uint32) []uint32 {
+	larger := make([]uint32, 2*len(index))
+	for _, number := range index {
+		if number != 0 {
+			place(larger, hash(number), number)
+		}
+	}
+	return larger
+}
+
+// add counts one evaluation in the bucket.
+func (t *table) add(number uint32, ms int64, message string) {
+	b := t.at(number)
+	b.count++
+	if message != "" && (ms >= b.last || t.messages[number] == "") {
+		if t.messages == nil {
+			t.messages = map[uint32]string{}
+		}
+		t.messages[number] = message
+	}
+	b.first, b.last = min(b.first, ms), max(b.last, ms)
+}
+
+// rows are the table's contents in the order in which the keys came.
+func (t *table) rows(rows []Row, degraded bool) []Row {
+	for number := uint32(1); number <= uint32(t.keys); number++ {
+		b := t.at(number)
+		rows = append(rows, Row{
+			Key: Key{
+				Flag:         b.flag,
+				Variant:      b.text(hasVariant, b.variant),
+				Allocation:   b.text(hasAllocation, b.allocation),
+				TargetingKey: b.text(hasTargeting, b.targeting),
+				ErrorCode:    b.text(hasErrorCode, b.errorCode),
+			},
+			Count:        b.count,
+			First:        b.first,
+			Last:         b.last,
+			ErrorMessage: t.messages[number],
+			Degraded:     degraded,
+		})
+	}
+	return rows
+}
+
+func (b *bucket) text(part parts, text string) Text {
+	if b.parts&part == 0 {
+		return None()
+	}
+	return Some(text)
+}
