@@ -146,7 +146,7 @@ func (a *arena) begin(cells []*cell, limit int) {
 	}
 	// Before the counts are read: whoever counts later finds the mark gone and sets it again.
 	a.each(changed, func(c *cell) { c.slot.changed.Store(0) })
-	a.freeze(changed, func(c *cell) (int64, int64) { return c.slot.counted(), c.slot.stored.Load() })
+	a.freeze(changed, func(c *cell) (int64, int64) { return c.slot.counted(), c.base() })
 }
 
 // freeze makes the next batch, of what the sorted cells have beyond what is stored; read tells both for one cell. If
@@ -180,6 +180,9 @@ func sortCells(cells []*cell) {
 func (a *arena) settle() (evaluations int64) {
 	p := a.pending
 	a.pending = nil
+	for _, r := range p.readings {
+		r.cell.settled = r.count
+	}
 	a.guard(func() { // a cut journal is given up, so it does not matter how far this comes
 		for _, r := range p.readings {
 			r.cell.slot.stored.Store(r.count)
@@ -208,10 +211,7 @@ func (a *arena) abort() {
 
 // left is the number of evaluations in the arena that are not settled. It runs under mu.
 func (a *arena) left() (evaluations int64) {
-	a.each(a.cells, func(c *cell) {
-		stored := c.slot.stored.Load() // before the count, which is never less
-		evaluations += c.slot.counted() - stored
-	})
+	a.each(a.cells, func(c *cell) { evaluations += c.left() })
 	return evaluations
 }
 
@@ -231,7 +231,7 @@ func (a *arena) retire(now Hour) {
 	}
 	kept := make([]*cell, 0, len(a.cells))
 	a.each(a.cells, func(c *cell) {
-		if (!a.detached && c.key.Hour >= now) || !c.slot.retire() {
+		if (!a.detached && c.key.Hour >= now) || (!c.slot.retire(c.settled) && c.left() > 0) {
 			kept = append(kept, c)
 		}
 	})

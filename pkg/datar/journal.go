@@ -145,7 +145,7 @@ func (j *journal) begin(p *pending) {
 func (j *journal) abort(p *pending) {
 	sent := j.sent[p.batch.Sequence%2]
 	for _, r := range p.readings {
-		sent[r.cell.index].Store(r.cell.slot.stored.Load())
+		sent[r.cell.index].Store(r.cell.settled)
 	}
 }
 
@@ -281,7 +281,7 @@ func (a *arena) recover() error {
 		s.stored.Store(stored)
 		s.changed.Store(1)
 		if count > stored {
-			a.cells = append(a.cells, &cell{key: s.key(), slot: s, arena: a, index: i})
+			a.cells = append(a.cells, &cell{key: s.key(), slot: s, arena: a, index: i, settled: stored})
 		}
 	}
 	if begun == 0 {
@@ -289,7 +289,7 @@ func (a *arena) recover() error {
 	}
 	sortCells(a.cells)
 	a.writer.sequence = begun - 1
-	a.freeze(a.cells, func(c *cell) (int64, int64) { return inFlight[c.index].Load(), c.slot.stored.Load() })
+	a.freeze(a.cells, func(c *cell) (int64, int64) { return inFlight[c.index].Load(), c.settled })
 	a.writer.sequence = begun // also if nothing was in flight
 	return nil
 }

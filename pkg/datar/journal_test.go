@@ -347,6 +347,66 @@ func TestJournalCutWhileInUse(t *testing.T) {
 	}
 }
 
+// A cut never makes a count go twice to the store, wherever it is made and whatever was in flight.
+func TestJournalCutBesideABatch(t *testing.T) {
+	t.Parallel()
+	const header, slot, count, stored = 4096, 64, 32, 40
+	for name, test := range map[string]struct {
+		size   int64
+		failed bool  // the flush before the cut
+		least  int64 // what was recorded and is not lost, of 201
+	}{
+		// The rows of the batch in flight that are lost come first: their keys are smaller.
+		"a page of slots remains":         {header + 64*slot, true, 201},
+		"the slot is cleared":             {header + count, true, 200},
+		"the slot is cleared after":       {header + count, false, 200},
+		"only what was stored is cleared": {header + stored, false, 201},
+		"cleared beside a batch":          {header + stored, true, 201},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t)
+			e := h.start()
+			for i := range int64(200) {
+				e.record(200-i, 1, 1, 1)
+			}
+			if test.failed {
+				h.store.fail(errors.New("down"), nil)
+			}
+			if err := e.Flush(t.Context()); (err != nil) != test.failed {
+				t.Fatalf("first flush: %v", err)
+			}
+			if err := os.Truncate(h.files("*.journal")[0], test.size); err != nil {
+				t.Fatal(err)
+			}
+			e.record(200, 1, 1, 1) // its slot is the first
+			h.store.fail(nil, nil)
+			for range 2 {
+				e.flush(t)
+				if s := e.Stats(); s.Pending < 0 || s.Recorded != s.Stored+s.Pending+droppedIn(s) {
+					t.Errorf("books do not balance: %+v", s)
+				}
+			}
+			if sum := h.store.sum(); sum < test.least || sum > 201 {
+				t.Errorf("the store has %d, want %d to 201", sum, test.least)
+			}
+			if s := e.Stats(); s.Pending != 0 || s.LostJournals != 1 {
+				t.Errorf("after the cut: %+v, want nothing pending and one lost journal", s)
+			}
+			e.record(200, 1, 1, 1)
+			e.flush(t)
+			before := h.store.sum()
+			e.record(200, 1, 1, 1)
+			if err := e.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if sum := h.store.sum(); sum != before+1 {
+				t.Errorf("the store has %d after Close, want %d", sum, before+1)
+			}
+		})
+	}
+}
+
 func TestJournalDeletedWhileInUse(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)

@@ -73,8 +73,7 @@ func (s *slot) add(ms int64) (counted, first bool) {
 func (s *slot) counted() int64 { return s.count.Load() &^ sealedBit }
 
 // retire seals the slot if everything in it is stored. After that no count can reach it.
-func (s *slot) retire() bool {
-	stored := s.stored.Load()
+func (s *slot) retire(stored int64) bool {
 	return s.count.CompareAndSwap(stored, stored|sealedBit)
 }
 

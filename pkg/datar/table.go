@@ -8,6 +8,23 @@ type cell struct {
 	slot  *slot
 	arena *arena // keeps the memory of slot
 	index int    // of slot within arena
+	// settled is what is in slot.stored, where no cut of a file reaches it. It is written under the flushing lock and
+	// mu, and read under either.
+	settled int64
+}
+
+// base is the part of the slot's count that is settled.
+func (c *cell) base() int64 {
+	if c.slot.flagID.Load() == 0 { // the file was cut before it, and what came after the cut is counted from 0
+		return c.slot.stored.Load()
+	}
+	return c.settled
+}
+
+// left is the number of evaluations that are not settled. It is never negative, although the count may be cut away.
+func (c *cell) left() int64 {
+	base := c.base() // before the count, which is never less
+	return max(0, c.slot.counted()-base)
 }
 
 // table finds cells by key: open addressing with linear probing. Readers take no lock. Writers, who hold Engine.mu,
