@@ -2,6 +2,7 @@ package integration_tests
 
 import (
 	"bufio"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -67,7 +68,7 @@ func goConsumer(t *testing.T) []string {
 	t.Helper()
 	path, err := exec.LookPath("go")
 	if err != nil {
-		t.Skip("there is no go to run the program with")
+		missing(t, "there is no go to run the program with")
 	}
 	return []string{path, "run"}
 }
@@ -77,13 +78,13 @@ func pythonConsumer(t *testing.T) []string {
 	t.Helper()
 	python, err := exec.LookPath("python3")
 	if err != nil {
-		t.Skip("there is no python3: install it, with its module venv")
+		missing(t, "there is no python3: install it, with its module venv")
 	}
 	cache := os.Getenv("FLAGR_TEST_CACHE")
 	if cache == "" {
 		user, err := os.UserCacheDir()
 		if err != nil {
-			t.Skip(err)
+			missing(t, err.Error())
 		}
 		cache = filepath.Join(user, "flagr-test")
 	}
@@ -92,11 +93,20 @@ func pythonConsumer(t *testing.T) []string {
 	if exec.Command(program, "-c", "import kafka").Run() != nil {
 		for _, command := range [][]string{{python, "-m", "venv", venv}, {program, "-m", "pip", "install", "-q", "kafka-python==2.2.15"}} {
 			if output, err := exec.Command(command[0], command[1:]...).CombinedOutput(); err != nil {
-				t.Skipf("%s: %v: it needs python3-venv and a package index\n%s", command, err, output)
+				missing(t, fmt.Sprintf("%s: %v: it needs python3-venv and a package index\n%s", command, err, output))
 			}
 		}
 	}
 	return []string{program}
+}
+
+// missing skips a test, or fails it where servers are required.
+func missing(t *testing.T, message string) {
+	t.Helper()
+	if os.Getenv("FLAGR_TEST_REQUIRE_SERVERS") != "" {
+		t.Fatal(message)
+	}
+	t.Skip(message)
 }
 
 // runConsumer runs a program until it has written so many lines.

@@ -58,6 +58,7 @@ func TestImportDirections(t *testing.T) {
 		"evalcache":    {"pkg/store", "pkg/handler", "pkg/config", "pkg/datar", "swagger_gen"},
 		"store":        {"pkg/handler", "pkg/config", "pkg/datar", "pkg/eval", "swagger_gen"},
 		"config":       {"pkg/", "swagger_gen"},
+		"recorder":     {"pkg/handler", "pkg/store", "pkg/config", "pkg/datar", "pkg/eval", "swagger_gen"},
 		"handler":      {"pkg/app", "pkg/web"},
 		"notification": {"pkg/app", "pkg/handler", "pkg/config", "pkg/store", "pkg/datar", "pkg/eval", "swagger_gen"},
 		"web":          {"pkg/handler", "pkg/store", "pkg/app"},

@@ -741,12 +741,21 @@ func (b *logBuffer) String() string {
 	return b.buffer.String()
 }
 
+// missing skips a test, or fails it where servers are required.
+func missing(t *testing.T, message string) {
+	t.Helper()
+	if os.Getenv("FLAGR_TEST_REQUIRE_SERVERS") != "" {
+		t.Fatal(message)
+	}
+	t.Skip(message)
+}
+
 // realBroker gives the address of an Apache Kafka broker.
 func realBroker(t *testing.T) string {
 	t.Helper()
 	address := os.Getenv("FLAGR_TEST_KAFKA")
 	if address == "" {
-		t.Skip("FLAGR_TEST_KAFKA names no broker: run with integration_tests/brokers/kafka.sh")
+		missing(t, "FLAGR_TEST_KAFKA names no broker: run with integration_tests/brokers/kafka.sh")
 	}
 	return address
 }
@@ -845,7 +854,7 @@ func TestApacheKafkaIsKilledUnderLoad(t *testing.T) {
 	address := realBroker(t)
 	bounce := strings.Fields(os.Getenv("FLAGR_TEST_KAFKA_BOUNCE"))
 	if len(bounce) == 0 {
-		t.Skip("FLAGR_TEST_KAFKA_BOUNCE says no way to kill the broker: run with integration_tests/brokers/kafka.sh")
+		missing(t, "FLAGR_TEST_KAFKA_BOUNCE says no way to kill the broker: run with integration_tests/brokers/kafka.sh")
 	}
 	topic := newTopic(t, address, 3, nil)
 	f := setup(t, []string{address}, func(o *Options) { o.Topic, o.RequiredAcks, o.Idempotent = topic, -1, true })

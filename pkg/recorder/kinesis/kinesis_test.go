@@ -305,6 +305,9 @@ func TestAStreamThatIsDownIsTriedAgain(t *testing.T) {
 func TestServersThatImitateKinesis(t *testing.T) {
 	t.Parallel()
 	urls := os.Getenv("FLAGR_TEST_KINESIS")
+	if urls == "" && os.Getenv("FLAGR_TEST_REQUIRE_SERVERS") != "" {
+		t.Fatal("FLAGR_TEST_KINESIS names no server")
+	}
 	if urls == "" {
 		t.Skip("FLAGR_TEST_KINESIS names no server: run with integration_tests/brokers/kinesis.sh")
 	}
