@@ -57,7 +57,7 @@ type payload struct{ result eval.Result }
 // MarshalPayload gives the JSON that an evaluation over HTTP has in its answer.
 func (p *payload) MarshalPayload() ([]byte, error) {
 	if p.result.RecordSource == eval.SourceEvaluation {
-		return p.result.AppendJSON(make([]byte, 0, payloadBytes)), nil
+		return new(eval.Encoder).Append(make([]byte, 0, payloadBytes), &p.result), nil
 	}
 	return encodeModel(evalResultModel(&p.result)) // that of an exposure has a variant without a segment
 }
