@@ -47,7 +47,10 @@ func breakdownModel(b *datar.FlagBreakdown) *models.DatarFlagSummaryResponse {
 		for _, c := range b.ByVariant {
 			server += c.Count
 		}
-		bySource = []*models.DatarSourceEntry{{Source: "server", Count: server}, {Source: "ingested", Count: b.Ingested}}
+		if server > 0 {
+			bySource = append(bySource, &models.DatarSourceEntry{Source: "server", Count: server})
+		}
+		bySource = append(bySource, &models.DatarSourceEntry{Source: "ingested", Count: b.Ingested})
 	}
 	return &models.DatarFlagSummaryResponse{
 		FlagID:          b.FlagID,
