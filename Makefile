@@ -6,6 +6,9 @@ BINARY        := bin/flagr-server
 # How often the exactness test of integration_tests repeats its 200,000 evaluations.
 ROUNDS        ?= 1
 
+# Runs a command with database servers in its environment; those that are there already stay as they are.
+SERVERS       := $(GO) run ./integration_tests/services/run
+
 # The race detector needs cgo, and cgo a C compiler.
 CC_FOUND := $(shell command -v $(firstword $(shell $(GO) env CC)) 2>/dev/null)
 ifneq ($(CC_FOUND),)
@@ -13,7 +16,7 @@ RACE := -race
 TEST_ENV := CGO_ENABLED=1
 endif
 
-.PHONY: help build run test integration lint swagger swagger-check bench clean
+.PHONY: help build run test test-servers integration lint swagger swagger-check bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
@@ -37,6 +40,10 @@ test: ## all tests that need no server, with the race detector if there is a C c
 	@[ -n "$(RACE)" ] || echo "make test: no C compiler found, so the race detector is off"
 	$(TEST_ENV) $(GO) test $(RACE) ./pkg/... ./swagger_gen/...
 
+test-servers: ## tests of the stores on PostgreSQL and MariaDB, which it installs and starts, and on the SQL of MySQL 8
+	FLAGR_TEST_REQUIRE_SERVERS=1 $(SERVERS) $(GO) test -count=1 ./pkg/store ./pkg/datar/gormstore
+	cd integration_tests/mysqldialect && $(GO) test -count=1 ./...
+
 integration: build ## black-box tests against the built binary
 	$(GO) test -count=1 -timeout 20m ./integration_tests/... -server $(abspath $(BINARY)) -rounds $(ROUNDS)
 
@@ -55,7 +62,7 @@ swagger-check: swagger ## fail if swagger_gen/ is not what swagger.yaml generate
 		{ git status --short -- swagger_gen; echo "swagger_gen/ differs from swagger.yaml: run make swagger and commit"; exit 1; }
 
 bench: ## benchmarks of counting and evaluation, see docs/benchmarks.md
-	$(GO) test -run '^$$' -bench . -benchmem -cpu 1,2 ./pkg/datar ./pkg/eval
+	$(GO) test -run '^$$' -bench . -benchmem -cpu 1,2 ./pkg/datar ./pkg/eval ./pkg/recorder ./pkg/handler
 
 clean: ## remove what was built
 	rm -rf bin

@@ -1,0 +1,160 @@
+package integration_tests
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/go-sql-driver/mysql"
+
+	"github.com/flagr-datar/flagr-datar/integration_tests/testdb"
+)
+
+// TestWrongDatabasePassword: a server that cannot log in says so, and shows its password nowhere.
+func TestWrongDatabasePassword(t *testing.T) {
+	testdb.OnEachServer(t, func(t *testing.T, kind testdb.Kind) {
+		db := databaseOf(kind)
+		const wrong = "hunter2-wrong"
+		dsn := regexp.MustCompile(`:[^:@/]*@`).ReplaceAllString(db.fresh(t), ":"+wrong+"@")
+		p := launch(t, t.TempDir(), quick.with(db.environ(dsn)).with(environ{
+			"FLAGR_DB_DBCONNECTION_RETRY_ATTEMPTS": "2", "FLAGR_DB_DBCONNECTION_RETRY_DELAY": "10ms",
+			"FLAGR_DB_DBCONNECTION_DEBUG": "true", "FLAGR_LOGRUS_LEVEL": "debug",
+		}))
+		if code := p.wait(t); code != 1 {
+			t.Errorf("the exit code is %d, want 1", code)
+		}
+		log := p.log.String()
+		if strings.Contains(log, wrong) {
+			t.Errorf("the password is in the log:\n%s", log)
+		}
+		if strings.Count(log, "trying again") != 2 || !strings.Contains(log, "flagr") {
+			t.Errorf("want two attempts more, and the name of the user, in the log:\n%s", log)
+		}
+	})
+}
+
+// TestDatabaseThatComesUpLate starts a server before its database.
+func TestDatabaseThatComesUpLate(t *testing.T) {
+	testdb.OnEachServer(t, func(t *testing.T, kind testdb.Kind) {
+		db := databaseOf(kind)
+		dsn, address, target := elsewhere(t, kind, db.fresh(t))
+		env := quick.with(db.environ(dsn)).with(environ{
+			"FLAGR_DB_DBCONNECTION_RETRY_ATTEMPTS": "1000", "FLAGR_DB_DBCONNECTION_RETRY_DELAY": "20ms",
+		})
+		s := &server{process: launch(t, t.TempDir(), env), env: env, client: newClient()}
+		poll(t, "an attempt that fails", func() bool { return strings.Contains(s.log.String(), "trying again") })
+		forward(t, address, target)
+		s.await(t)
+		newFlag(t, s, "late")
+	})
+}
+
+// TestConnectionsAreBounded asks more at once than there are connections for.
+func TestConnectionsAreBounded(t *testing.T) {
+	testdb.OnEachServer(t, func(t *testing.T, kind testdb.Kind) {
+		const clients, requests, most = 100, 20, 32
+		db := databaseOf(kind)
+		dsn := db.fresh(t)
+		s := start(t, db, dsn, nil)
+		newFlag(t, s, "f")
+		count := map[string]string{
+			"postgres": "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
+			"mysql":    "SELECT count(*) FROM information_schema.processlist WHERE db = database() AND id <> connection_id()",
+		}[kind.Driver]
+		beside := db.open(t, dsn)
+		beside.SetMaxOpenConns(1)
+		var group sync.WaitGroup
+		for range clients {
+			group.Go(func() {
+				for range requests {
+					if a, err := s.try(http.MethodGet, "/flags?preload=true", nil); err != nil || a.status != http.StatusOK {
+						t.Errorf("%s, %v", a, err)
+						return
+					}
+				}
+			})
+		}
+		done := make(chan struct{})
+		go func() { group.Wait(); close(done) }()
+		for peak := 0; ; {
+			var n int
+			if err := beside.QueryRow(count).Scan(&n); err != nil {
+				t.Fatal(err)
+			}
+			if peak = max(peak, n); peak > most {
+				t.Errorf("%d connections, want at most %d", peak, most)
+			}
+			select {
+			case <-done:
+				if peak == 0 {
+					t.Error("no connection was seen: the test looks in the wrong place")
+				}
+				return
+			default:
+			}
+		}
+	})
+}
+
+// elsewhere changes a connection string to a free address, and gives that of the server, too.
+func elsewhere(t *testing.T, kind testdb.Kind, dsn string) (changed, address, target string) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address = listener.Addr().String()
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if kind.Driver == "mysql" {
+		config, err := mysql.ParseDSN(dsn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		target, config.Addr = config.Addr, address
+		return config.FormatDSN(), address, target
+	}
+	u, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	target, u.Host = u.Host, address
+	return u.String(), address, target
+}
+
+// forward passes connections on until the test ends.
+func forward(t *testing.T, from, to string) {
+	t.Helper()
+	listener, err := net.Listen("tcp", from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	go func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return // closed
+			}
+			go func() {
+				defer func() { _ = client.Close() }()
+				target, err := net.Dial("tcp", to)
+				if err != nil {
+					return
+				}
+				defer func() { _ = target.Close() }()
+				go func() {
+					_, _ = io.Copy(target, client)
+					_ = target.Close()
+				}()
+				_, _ = io.Copy(client, target)
+			}()
+		}
+	}()
+}
