@@ -15,11 +15,12 @@ import (
 	"sync/atomic"
 )
 
-// load sends one request again and again over connections that stay open. It does less for a request than an
-// http.Client, because it shares the machine with the server that it measures.
+// load sends one request again and again. It does less for it than an http.Client, because it shares the machine with the
+// server that it measures.
 type load struct {
+	address     string
 	request     []byte
-	connections []*connection
+	connections int
 	size        int // of the body of an answer
 }
 
@@ -28,7 +29,7 @@ type connection struct {
 	reader *bufio.Reader
 }
 
-// newLoad connects and sends the request once, which must be answered with 200.
+// newLoad sends the request once, which must be answered with 200.
 func newLoad(target string, body []byte, connections int) (*load, error) {
 	u, err := url.Parse(target)
 	if err != nil {
@@ -38,26 +39,38 @@ func newLoad(target string, body []byte, connections int) (*load, error) {
 	fmt.Fprintf(&request, "POST %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: bench\r\nContent-Type: application/json\r\nAccept: application/json\r\nContent-Length: %d\r\n\r\n",
 		u.RequestURI(), u.Host, len(body))
 	request.Write(body)
-	l := &load{request: request.Bytes()}
-	for range connections {
-		c, err := net.Dial("tcp", u.Host) //nolint:noctx // the servers are on this machine
-		if err != nil {
-			return nil, err
-		}
-		l.connections = append(l.connections, &connection{Conn: c, reader: bufio.NewReaderSize(c, 1<<16)})
+	l := &load{address: u.Host, request: request.Bytes(), connections: connections}
+	c, err := l.connect()
+	if err != nil {
+		return nil, err
 	}
-	l.size, err = l.connections[0].exchange(l.request)
+	defer func() { _ = c.Close() }()
+	l.size, err = c.exchange(l.request)
 	return l, err
 }
 
-// run sends n requests over all connections and reads their answers.
+func (l *load) connect() (*connection, error) {
+	c, err := net.Dial("tcp", l.address) //nolint:noctx // the servers are on this machine
+	if err != nil {
+		return nil, err
+	}
+	return &connection{Conn: c, reader: bufio.NewReaderSize(c, 1<<16)}, nil
+}
+
+// run sends n requests over new connections, which stay open until the end, and reads their answers.
 func (l *load) run(n int) error {
 	var left atomic.Int64
 	left.Store(int64(n))
-	errs := make([]error, len(l.connections))
+	errs := make([]error, l.connections)
 	var group sync.WaitGroup
-	for i, c := range l.connections {
+	for i := range errs {
 		group.Go(func() {
+			c, err := l.connect()
+			if err != nil {
+				errs[i] = err
+				return
+			}
+			defer func() { _ = c.Close() }()
 			for errs[i] == nil && left.Add(-1) >= 0 {
 				_, errs[i] = c.exchange(l.request)
 			}

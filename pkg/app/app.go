@@ -110,7 +110,13 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 	if err != nil {
 		return nil, err
 	}
-	a.edge, err = newEdge(c, a.logger, meters)
+	access := a.logger
+	if o.Logger == nil {
+		lines := newLineBuffer(os.Stderr)
+		access = newLogger(c.Log, lines)
+		a.onStop("access log", lines.stop)
+	}
+	a.edge, err = newEdge(c, a.logger, access, meters)
 	if err != nil {
 		return nil, err
 	}

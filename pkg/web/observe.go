@@ -106,6 +106,9 @@ func AccessLog(logger *slog.Logger, exclude []string) func(*Exchange) {
 		if e.Aborted {
 			attrs = append(attrs, slog.Bool("aborted", true))
 		}
-		logger.LogAttrs(r.Context(), slog.LevelInfo, "request", attrs...)
+		// Without the place in the source, which nobody wants to know and which logger.LogAttrs would look up.
+		record := slog.NewRecord(time.Now(), slog.LevelInfo, "request", 0)
+		record.AddAttrs(attrs...)
+		_ = logger.Handler().Handle(r.Context(), record) // as slog itself, which has nobody to tell
 	}
 }
