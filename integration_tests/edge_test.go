@@ -125,8 +125,10 @@ func TestTokensBelowAPrefix(t *testing.T) {
 			t.Errorf("metrics lack %s:\n%s", want, regexp.MustCompile(`(?m)^flagr_.*$`).FindAllString(metrics, -1))
 		}
 	}
-	if log := p.log.String(); !strings.Contains(log, "path=/shop/api/v1/flags/1/enabled status=200") || strings.Contains(log, "path=/metrics") ||
-		strings.Contains(log, ann) {
+	poll(t, "the access log", func() bool {
+		return strings.Contains(p.log.String(), "path=/shop/api/v1/flags/1/enabled status=200")
+	})
+	if log := p.log.String(); strings.Contains(log, "path=/metrics") || strings.Contains(log, ann) {
 		t.Errorf("the access log is wrong:\n%s", log)
 	}
 }
