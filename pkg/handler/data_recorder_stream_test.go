@@ -7,13 +7,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http/httptest"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/go-openapi/runtime"
+	openapi "github.com/go-openapi/runtime"
 	"github.com/google/go-cmp/cmp"
 	"gorm.io/gorm"
 
@@ -142,7 +143,7 @@ func results(t testing.TB) []*eval.Result {
 func answered(t *testing.T, r *eval.Result) string {
 	t.Helper()
 	rw := httptest.NewRecorder()
-	if err := runtime.JSONProducer().Produce(rw, evalResultModel(r)); err != nil {
+	if err := openapi.JSONProducer().Produce(rw, evalResultModel(r)); err != nil {
 		t.Fatal(err)
 	}
 	return strings.TrimSuffix(rw.Body.String(), "\n")
@@ -288,6 +289,59 @@ func TestWhatIsWrongWithAStreamStopsTheStart(t *testing.T) {
 			t.Errorf("%s: error is %v", tc.name, err)
 		}
 	}
+}
+
+// The bound of a queue is about memory, so what a full one takes must be near it, before and after records are encoded.
+func TestAFullQueueTakesAboutWhatItSays(t *testing.T) {
+	const bound = 16 << 20
+	for _, tc := range []struct {
+		name       string
+		transports []recorder.Transport
+	}{
+		{"not encoded", []recorder.Transport{&memory{hang: true}}},
+		{"encoded by another", []recorder.Transport{&memory{hang: true}, &nothing{}}},
+	} {
+		all := streams(recorder.Framing{}, tc.transports...)
+		for i, r := range all.recorders {
+			r.(*StreamRecorder).sink = recorder.NewSink(recorder.Options{
+				Name: fmt.Sprint(i), Transport: tc.transports[i], Health: recorder.NewHealth(slog.New(slog.DiscardHandler)), BatchRecords: 100, BatchBytes: 8 << 20, MaxBytes: bound, Logger: slog.New(slog.DiscardHandler),
+			})
+		}
+		service := eval.NewService(&collector{snapshot: flags()}, all, eval.Options{})
+		before := heap()
+		all.Start()
+		for i := range 40_000 {
+			service.Evaluate(t.Context(), eval.Request{FlagID: 1, EntityID: fmt.Sprintf("user-%d", i), EntityContext: map[string]any{
+				"country": fmt.Sprintf("FR%d", i), "age": json.Number(fmt.Sprint(i)), "tags": []any{fmt.Sprint(i), "b"}, "nested": map[string]any{"a": fmt.Sprint(i)},
+			}})
+		}
+		for _, r := range all.recorders[1:] { // what they hold is not the first one's
+			if err := r.Flush(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+		grown := heap() - before
+		stats := all.Stats()[0]
+		if stats.PendingBytes < bound*9/10 || stats.Dropped[recorder.QueueFull] == 0 {
+			t.Errorf("%s: the queue is not full: %+v", tc.name, stats)
+		}
+		t.Logf("%s: %d records say %d bytes, and take %d", tc.name, stats.Pending, stats.PendingBytes, grown)
+		if grown > bound*5/4 {
+			t.Errorf("%s: %d records take %d bytes, the bound is %d", tc.name, stats.Pending, grown, bound)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_ = all.Close(ctx)
+		runtime.KeepAlive(all)
+	}
+}
+
+func heap() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }
 
 func wait(t *testing.T, what string, done func() bool) {
