@@ -165,9 +165,12 @@ func (e *Engine) prepare() {
 }
 
 // giveUp ends an arena that has nothing left to send. Its identity is used again, so that the ledger of the store does
-// not grow with every hour.
+// not grow with every hour; but not that of a journal that somebody has touched, since another one of its name would
+// be in the way of whatever is under that name, or may come back to it.
 func (e *Engine) giveUp(a *arena) {
-	e.writers = append(e.writers, a.writer)
+	if !a.abandoned {
+		e.writers = append(e.writers, a.writer)
+	}
 	if a.journal == nil {
 		return
 	}

@@ -152,17 +152,19 @@ func (j *journal) abort(p *pending) {
 // intact reports whether the file is still there under its name, in full length.
 func (j *journal) intact() bool {
 	open, err := j.file.Stat()
-	if err != nil || open.Size() != int64(len(j.mapped)) {
-		return false
-	}
+	return err == nil && open.Size() == int64(len(j.mapped)) && j.hasName(open)
+}
+
+// hasName reports whether the file's name still leads to it.
+func (j *journal) hasName(open fs.FileInfo) bool {
 	named, err := os.Stat(j.path)
 	return err == nil && os.SameFile(open, named)
 }
 
 // remove deletes the file, if it is still ours, and gives up the lock. The memory stays.
 func (j *journal) remove() error {
-	var err error
-	if j.intact() {
+	open, err := j.file.Stat()
+	if err == nil && j.hasName(open) {
 		err = os.Remove(j.path)
 	}
 	return errors.Join(err, j.leave())
