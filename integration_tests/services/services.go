@@ -284,7 +284,8 @@ func apt(ctx context.Context, lock *sync.Mutex, packages []string, programs ...s
 	if _, err := exec.LookPath("apt-get"); err != nil {
 		return fmt.Errorf("there is neither %s nor apt-get to install it: use the servers of compose.yaml", program)
 	}
-	install := append([]string{"apt-get", "install", "-y", "-qq", "--no-install-recommends"}, packages...)
+	// On a machine that was just started something else may be using apt.
+	install := append([]string{"apt-get", "-o", "DPkg::Lock::Timeout=120", "install", "-y", "-qq", "--no-install-recommends"}, packages...)
 	if run(ctx, "/", account{}, install...) != nil { // the lists of packages may be old, or not there
 		if err := run(ctx, "/", account{}, "apt-get", "update", "-qq"); err != nil {
 			return err
