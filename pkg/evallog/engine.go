@@ -23,13 +23,15 @@ import (
 const (
 	// DefaultFlushInterval is the flush interval of an engine whose Options leave it out.
 	DefaultFlushInterval = 10 * time.Second
-	// MinFlushInterval and MaxFlushInterval are the bounds of Options.FlushInterval.
+	// MinFlushInterval is the lower bound of Options.FlushInterval.
 	MinFlushInterval = time.Second
+	// MaxFlushInterval is its upper bound.
 	MaxFlushInterval = time.Minute
 	// FlushKeys is the number of keys that starts a flush before its time.
 	FlushKeys = maxRows
-	// MaxKeys is the most keys that are counted in full between two flushes, and MaxKeysPerFlag the most of one flag.
-	MaxKeys        = 131_072
+	// MaxKeys is the most keys that are counted in full between two flushes.
+	MaxKeys = 131_072
+	// MaxKeysPerFlag is the most keys of one flag among them.
 	MaxKeysPerFlag = 10_000
 	// MaxDegradedKeys is the most keys that are counted without their targeting key beyond those.
 	MaxDegradedKeys = 32_768

@@ -17,13 +17,13 @@ func fold(a, b uint64) uint64 {
 	return high ^ low
 }
 
-// hashText hashes a text. It takes half the time of hash/maphash for the short texts of keys. The seed is random and
-// secret, so that nobody can choose targeting keys that collide.
+// hashText hashes a text. It takes half the time of hash/maphash for the short texts of keys. Both factors of
+// each product depend on the seed, which is random and stays in the process.
 func hashText(seed uint64, text string) uint64 {
-	n := len(text)
-	seed ^= uint64(n) * mixB
+	secret := seed ^ mixA
+	seed ^= uint64(len(text)) * mixB
 	for len(text) > 16 {
-		seed = fold(word8(text)^seed, word8(text[8:])^mixA)
+		seed = fold(word8(text)^seed, word8(text[8:])^secret)
 		text = text[16:]
 	}
 	var a, b uint64
@@ -35,7 +35,7 @@ func hashText(seed uint64, text string) uint64 {
 	case n > 0:
 		a = uint64(text[0])<<16 | uint64(text[n/2])<<8 | uint64(text[n-1])
 	}
-	return fold(a^seed, b^seed^mixA)
+	return fold(a^seed, b^secret)
 }
 
 // hashKey hashes a key. The texts are hashed on their own, which the processor does at the same time.
