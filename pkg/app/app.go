@@ -199,6 +199,9 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 		return nil, err
 	}
 	a.onStop("recorders", a.recorders.Close)
+	if err := meters.watchRecorders(a.recorders); err != nil {
+		return nil, err
+	}
 
 	var recorder eval.Recorder // nil when nothing is switched on, so that no exposure counts as recorded
 	if !a.recorders.Empty() {

@@ -12,6 +12,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/pkg/evalcache"
+	"github.com/flagr-datar/flagr-datar/pkg/handler"
 	"github.com/flagr-datar/flagr-datar/pkg/metrics"
 	"github.com/flagr-datar/flagr-datar/pkg/web"
 )
@@ -69,6 +70,14 @@ func (m *meters) watchDatar(engine *datar.Engine) error {
 		return nil
 	}
 	return m.prometheus.Register(metrics.NewDatar(engine.Stats))
+}
+
+// watchRecorders shows the books of the streaming recorders.
+func (m *meters) watchRecorders(recorders *handler.DataRecorders) error {
+	if m.prometheus == nil {
+		return nil
+	}
+	return m.prometheus.Register(metrics.NewRecorders(recorders.Stats))
 }
 
 // lastWordsTimeout bounds how long the end of the server waits for a receiver of reports.

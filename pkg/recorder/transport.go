@@ -44,6 +44,11 @@ const (
 	Unencodable Reason = "unencodable"
 )
 
+// Reasons lists all reasons.
+func Reasons() []Reason {
+	return []Reason{QueueFull, Closed, TooLarge, Rejected, RetriesExhausted, Undelivered, Unencodable}
+}
+
 // dropError is what Drop makes.
 type dropError struct {
 	reason Reason
