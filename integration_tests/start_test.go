@@ -10,10 +10,11 @@ import (
 
 func TestKillSwitch(t *testing.T) {
 	onEachDatabase(t, func(t *testing.T, db database) {
+		brokers := strings.Join(newKafka(t).ListenAddrs(), ",")
 		for name, env := range map[string]environ{
 			"recording off":       {"FLAGR_RECORDER_ENABLED": "false"},
 			"recording not named": {"FLAGR_RECORDER_ENABLED": ""},
-			"datar not listed":    {"FLAGR_RECORDER_TYPE": "kafka"},
+			"datar not listed":    {"FLAGR_RECORDER_TYPE": "kafka", "FLAGR_RECORDER_KAFKA_BROKERS": brokers},
 			"nothing listed":      {"FLAGR_RECORDER_TYPE": ""},
 		} {
 			t.Run(name, func(t *testing.T) {
