@@ -146,6 +146,8 @@ func compileBinary(e *conditions.BinaryExpr) (node, error) {
 		err = rightErr
 	}
 	compiled := &binary{op: e.Op, left: left, right: right}
+	compiled.property, _ = left.(*property)
+	compiled.constant, _ = right.(*constant)
 	if literal, ok := e.RHS.(*conditions.StringLiteral); ok && (e.Op == conditions.EREG || e.Op == conditions.NEREG) {
 		pattern, patternErr := regexp.Compile(literal.Val)
 		if patternErr != nil && err == nil {
@@ -307,44 +309,62 @@ func toFloat[T int | int32 | int64 | float32 | float64](n T) any { return float6
 type binary struct {
 	op          conditions.Token
 	left, right node
-	pattern     *regexp.Regexp // when the right part is a literal
-	broken      bool           // that literal is no pattern
+	// property and constant are left and right again, if they are that: most are, and so need no call to find out.
+	property *property
+	constant *constant
+	pattern  *regexp.Regexp // when the right part is a literal
+	broken   bool           // that literal is no pattern
 }
 
 func (b *binary) resolve(context properties) value {
-	l := b.left.resolve(context)
+	var l value
+	if b.property != nil {
+		l = b.property.resolve(context)
+	} else {
+		l = b.left.resolve(context)
+	}
 	if l.kind == invalid {
 		return value{}
+	}
+	if b.constant != nil {
+		return b.apply(&l, &b.constant.value)
 	}
 	r := b.right.resolve(context)
 	if r.kind == invalid {
 		return value{}
 	}
+	return b.apply(&l, &r)
+}
+
+// apply takes two values that are not invalid.
+func (b *binary) apply(l, r *value) value {
 	switch b.op {
 	case conditions.EQ:
-		return equal(&l, &r)
+		return equal(l, r)
 	case conditions.NEQ:
-		return not(equal(&l, &r))
+		return not(equal(l, r))
 	case conditions.IN:
-		return member(&l, &r)
+		return member(l, r)
 	case conditions.NOTIN:
-		return not(member(&l, &r))
+		return not(member(l, r))
 	case conditions.CONTAINS:
-		return member(&r, &l)
+		return member(r, l)
 	case conditions.NOTCONTAINS:
-		return not(member(&r, &l))
+		return not(member(r, l))
 	case conditions.EREG:
-		return b.match(&l, &r)
+		return b.match(l, r)
 	case conditions.NEREG:
-		return not(b.match(&l, &r))
+		return not(b.match(l, r))
+	default:
+		switch {
+		case l.kind == number && r.kind == number:
+			return b.compare(l.number, r.number)
+		case l.kind == boolean && r.kind == boolean:
+			return b.combine(l.truth, r.truth)
+		default:
+			return value{}
+		}
 	}
-	switch {
-	case l.kind == number && r.kind == number:
-		return b.compare(l.number, r.number)
-	case l.kind == boolean && r.kind == boolean:
-		return b.combine(l.truth, r.truth)
-	}
-	return value{}
 }
 
 func (b *binary) compare(l, r float64) value {
@@ -371,7 +391,7 @@ func (b *binary) combine(l, r bool) value {
 	case conditions.XOR:
 		return truth(l != r)
 	case conditions.NAND:
-		return truth(!(l && r))
+		return truth(!l || !r)
 	default:
 		return value{}
 	}

@@ -3,6 +3,7 @@ package eval
 import (
 	"bytes"
 	"encoding/json"
+	"math/bits"
 	"strconv"
 	"strings"
 	"time"
@@ -164,15 +165,40 @@ func appendString(b []byte, s string) []byte {
 // IsPlain reports whether a string stands in JSON as it is. It must be valid UTF-8 without control characters, quotes and
 // backslashes, and without the separators of lines and paragraphs, which encoding/json escapes for JavaScript.
 func IsPlain(s string) bool {
-	var seen byte // the bits of all characters
-	for i := range len(s) {
-		c := s[i]
-		if c < ' ' || c == '"' || c == '\\' {
+	plain := PlainASCII(s)
+	if plain == len(s) {
+		return true
+	}
+	for i := plain; i < len(s); i++ {
+		if c := s[i]; c < ' ' || c == '"' || c == '\\' {
 			return false
 		}
-		seen |= c
 	}
-	return seen < utf8.RuneSelf || utf8.ValidString(s) && !strings.ContainsAny(s, "\u2028\u2029")
+	return utf8.ValidString(s[plain:]) && !strings.ContainsAny(s[plain:], "\u2028\u2029")
+}
+
+// PlainASCII gives the length of the beginning of s up to the first character that is not ASCII, a control character, a
+// quote or a backslash. It looks at eight characters at a time.
+func PlainASCII(s string) int {
+	const ones, tops = 0x0101010101010101, 0x8080808080808080
+	i := 0
+	for ; i+8 <= len(s); i += 8 {
+		x := uint64(s[i]) | uint64(s[i+1])<<8 | uint64(s[i+2])<<16 | uint64(s[i+3])<<24 |
+			uint64(s[i+4])<<32 | uint64(s[i+5])<<40 | uint64(s[i+6])<<48 | uint64(s[i+7])<<56
+		quote, backslash := x^ones*'"', x^ones*'\\'
+		// x-ones*n has the top bit where a byte is below n, for n up to 128. Borrowing can set it in bytes above such a
+		// one, but not below, and only the lowest counts. https://graphics.stanford.edu/~seander/bithacks.html
+		special := (x | (x-ones*' ')&^x | (quote-ones)&^quote | (backslash-ones)&^backslash) & tops
+		if special != 0 {
+			return i + bits.TrailingZeros64(special)/8
+		}
+	}
+	for ; i < len(s); i++ {
+		if c := s[i]; c < ' ' || c == '"' || c == '\\' || c >= utf8.RuneSelf {
+			break
+		}
+	}
+	return i
 }
 
 // encode is json.Marshal without escaping HTML.

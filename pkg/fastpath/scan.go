@@ -2,7 +2,6 @@ package fastpath
 
 import (
 	"strings"
-	"unicode/utf8"
 
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 )
@@ -19,7 +18,7 @@ type scanner struct {
 }
 
 func (s *scanner) skipSpace() {
-	for s.at < len(s.text) {
+	for s.at < len(s.text) && s.text[s.at] <= ' ' {
 		switch s.text[s.at] {
 		case ' ', '\t', '\n', '\r':
 			s.at++
@@ -130,19 +129,21 @@ func (s *scanner) string() (raw string, plain, ok bool) {
 	if !s.take('"') {
 		return "", false, false
 	}
-	start, plain := s.at, true
-	for i := start; i < len(s.text); i++ {
+	start := s.at
+	end := start + eval.PlainASCII(s.text[start:])
+	if end < len(s.text) && s.text[end] == '"' {
+		s.at = end + 1
+		return s.text[start-1 : s.at], true, true
+	}
+	for i := end; i < len(s.text); i++ {
 		switch c := s.text[i]; {
 		case c == '"':
 			s.at = i + 1
-			return s.text[start-1 : s.at], plain || eval.IsPlain(s.text[start:i]), true
+			return s.text[start-1 : s.at], eval.IsPlain(s.text[start:i]), true
 		case c == '\\':
-			plain = false
 			i++ // what it escapes may be a quote
 		case c < ' ':
 			return "", false, false
-		case c >= utf8.RuneSelf:
-			plain = false // unless another look shows that it is
 		}
 	}
 	return "", false, false
