@@ -17,8 +17,8 @@ import (
 )
 
 var (
-	errAway    = errors.New("the receiver is away")
-	comparable = cmp.AllowUnexported(evallog.Text{})
+	errAway      = errors.New("the receiver is away")
+	compareTexts = cmp.AllowUnexported(evallog.Text{})
 )
 
 func away(int, evallog.Batch) error { return errAway }
@@ -43,7 +43,7 @@ func TestAFailedBatchIsKeptAsItWas(t *testing.T) {
 		attempts := writer.Attempts()
 		last := len(attempts) - 1
 		for _, b := range attempts[:last] {
-			if diff := cmp.Diff(attempts[0], b, comparable); diff != "" {
+			if diff := cmp.Diff(attempts[0], b, compareTexts); diff != "" {
 				t.Fatalf("an attempt differs from the first: %s", diff)
 			}
 		}

@@ -67,7 +67,7 @@ func TestTheSpoolSurvivesTheProcess(t *testing.T) {
 		if later.Total() != flushes*1200+1 {
 			t.Errorf("delivered %d evaluations", later.Total())
 		}
-		if diff := cmp.Diff(first, later.Delivered()[0], comparable); diff != "" {
+		if diff := cmp.Diff(first, later.Delivered()[0], compareTexts); diff != "" {
 			t.Errorf("the batch is not what was sent before: %s", diff)
 		}
 		for i, b := range later.Delivered() {
