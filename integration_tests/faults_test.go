@@ -2,7 +2,6 @@ package integration_tests
 
 import (
 	"bufio"
-	"database/sql"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -30,12 +29,7 @@ func onKinds(t *testing.T, names []string, test func(t *testing.T, kind testdb.K
 		}
 		t.Run(kind.Name, func(t *testing.T) {
 			t.Parallel()
-			test(t, kind, database{
-				name:   kind.Name,
-				driver: kind.Driver,
-				fresh:  func(t *testing.T) string { t.Helper(); return kind.Fresh(t) },
-				open:   func(t *testing.T, dsn string) *sql.DB { t.Helper(); return kind.Open(t, dsn) },
-			})
+			test(t, kind, databaseOf(kind))
 		})
 	}
 }
@@ -166,12 +160,10 @@ func atSomeMoment(least, most time.Duration) {
 func TestKilledAtRandomMoments(t *testing.T) {
 	onKinds(t, killingKinds, func(t *testing.T, _ testdb.Kind, db database) {
 		const kills, startsKilled = 50, 10
-		heavy.Lock()
-		defer heavy.Unlock()
 		dsn := db.fresh(t)
 		s := start(t, db, dsn, counting("50ms"))
 		flags := splitFlags(t, s)
-		var l load
+		l := load{pace: time.Millisecond}
 		var adopted int64
 		for round := range kills {
 			l.begin(s, flags, endless)
