@@ -65,7 +65,9 @@ func run(only string, command []string) (code int, err error) {
 	for _, s := range servers {
 		environment = append(environment, s.Kind.Variable+"="+s.DSN)
 	}
-	fmt.Fprintf(os.Stderr, "services: %d servers up after %s\n", len(servers), time.Since(begin).Round(time.Millisecond))
+	if len(servers) > 0 {
+		fmt.Fprintf(os.Stderr, "services: %d servers up after %s\n", len(servers), time.Since(begin).Round(time.Millisecond))
+	}
 
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Env = environment
