@@ -21,6 +21,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/crypto/nacl/secretbox"
 )
 
 // kafkaPartitions is how many partitions the topic of the tests has.
@@ -429,5 +430,58 @@ func TestABrokerThatIsDownAtStartDoesNotStopTheServer(t *testing.T) {
 	poll(t, "the outage to be noticed", func() bool { return recorders(t, s)["kafka"].State == "failing" })
 	if got := s.at(t, "/api/v1/health"); got.status != http.StatusOK {
 		t.Errorf("health is %s", got)
+	}
+}
+
+// Raw JSON is for the streams that are not encrypted. Kafka's is, and must not be sent in clear.
+func TestEncryptedAndRawFrames(t *testing.T) {
+	t.Parallel()
+	db := databases[0] // streams have nothing to do with databases
+	all := newStreams(t)
+	const key = "a key that is too short"
+	s := start(t, db, db.fresh(t), all.environ().with(environ{
+		"FLAGR_RECORDER_FRAME_OUTPUT_MODE":    "payload_raw_json",
+		"FLAGR_RECORDER_KAFKA_ENCRYPTED":      "true",
+		"FLAGR_RECORDER_KAFKA_ENCRYPTION_KEY": key,
+	}))
+	f := newFlag(t, s, "streamed")
+	awaitChanges(t, s)
+	answers := evaluateMany(t, s, f, 0, 100)
+	s.stop(t, syscall.SIGTERM)
+
+	// Opened, and nested as a text, the frames are what checkFrames knows.
+	nested := func(payload []byte) string {
+		text, err := json.Marshal(string(payload))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return `{"payload":` + string(text) + `,"encrypted":false}`
+	}
+	var opened, raw []keyedFrame
+	for _, sealed := range all.inKafka(t, 100) {
+		var frame struct {
+			Payload   []byte // which JSON has in base64
+			Encrypted bool
+		}
+		decode(t, []byte(sealed.frame), &frame)
+		var padded [32]byte
+		copy(padded[:], key)
+		payload, ok := secretbox.Open(nil, frame.Payload[24:], (*[24]byte)(frame.Payload), &padded)
+		if !ok || !frame.Encrypted {
+			t.Fatalf("frame does not open: %s", sealed.frame)
+		}
+		opened = append(opened, keyedFrame{sealed.key, nested(payload)})
+	}
+	checkFrames(t, "kafka", opened, answers, 0)
+	for _, stream := range [][]keyedFrame{all.inKinesis(), all.inPubSub()} {
+		raw = nil
+		for _, plain := range stream {
+			payload, ok := strings.CutPrefix(strings.TrimSuffix(plain.frame, "}"), `{"payload":`)
+			if !ok {
+				t.Fatalf("frame is %s", plain.frame)
+			}
+			raw = append(raw, keyedFrame{plain.key, nested([]byte(payload))})
+		}
+		checkFrames(t, "a stream in raw JSON", raw, answers, 0)
 	}
 }

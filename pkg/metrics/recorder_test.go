@@ -2,6 +2,7 @@ package metrics_test
 
 import (
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -25,7 +26,7 @@ func TestRecorderSeries(t *testing.T) {
 		t.Fatal(err)
 	}
 	answer := httptest.NewRecorder()
-	p.Handler().ServeHTTP(answer, httptest.NewRequest("GET", "/metrics", nil))
+	p.Handler().ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	for _, line := range []string{
 		`flagr_recorder_recorded_total{recorder="kafka"} 12`,
 		`flagr_recorder_delivered_total{recorder="kafka"} 7`,

@@ -53,6 +53,9 @@ const (
 // default of the variable for the version, and nobody has such a broker any more.
 const NoMaxVersion = "0.8.2.0"
 
+// newestMajor is the first part of the newest version of Kafka.
+const newestMajor = 4
+
 const (
 	// slowAfter is how long brokers that cannot be reached may hold up a batch before the recorder is said to fail.
 	slowAfter = 3 * time.Second
@@ -128,11 +131,11 @@ func New(o Options) (*Transport, error) {
 		kgo.MaxBufferedRecords(2 * BatchRecords),
 		kgo.WithHooks(&t.links),
 	}
-	if o.Version != "" && o.Version != NoMaxVersion {
-		versions := kversion.FromString(o.Version)
-		if versions == nil {
-			return nil, fmt.Errorf("version %q is not one of Kafka", o.Version)
-		}
+	versions, err := versionsOf(o.Version)
+	if err != nil {
+		return nil, err
+	}
+	if versions != nil {
 		opts = append(opts, kgo.MaxVersions(versions))
 	}
 	codec, err := codecOf(o.Compression)
@@ -224,6 +227,19 @@ func seeds(brokers []string) ([]string, error) {
 		completed[i] = net.JoinHostPort(cmp.Or(host, "localhost"), port)
 	}
 	return completed, nil
+}
+
+// versionsOf gives the newest requests to use; nil means no limit, as for a version that is too new to be known here.
+func versionsOf(version string) (*kversion.Versions, error) {
+	if version == "" || version == NoMaxVersion {
+		return nil, nil
+	}
+	versions := kversion.FromString(version)
+	major, _, _ := strings.Cut(version, ".")
+	if n, err := strconv.Atoi(major); versions == nil && (err != nil || n < newestMajor) {
+		return nil, fmt.Errorf("version %q is not one of Kafka", version)
+	}
+	return versions, nil
 }
 
 func codecOf(code int8) (kgo.CompressionCodec, error) {

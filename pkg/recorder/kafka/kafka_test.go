@@ -214,6 +214,7 @@ func TestEveryKindOfDeliveryArrives(t *testing.T) {
 		"one open request":    func(o *Options) { o.MaxOpenRequests = 1 },
 		"no retries":          func(o *Options) { o.RetryMax = 0 },
 		"version 2.8.0":       func(o *Options) { o.Version = "2.8.0" },
+		"version of tomorrow": func(o *Options) { o.Version = "99.0.0" },
 		"version 0.11.0.2":    func(o *Options) { o.Version = "0.11.0.2" },
 		"murmur2":             func(o *Options) { o.Partitioner = Murmur2 },
 		"verbose":             func(o *Options) { o.Verbose = true },
@@ -513,7 +514,7 @@ func TestOptionsThatAreWrong(t *testing.T) {
 		`SASL mechanism "x"`: func(o *Options) { o.SASLUsername, o.SASLMechanism = "u", "x" },
 		`version "0.0.1"`:    func(o *Options) { o.Version = "0.0.1" },
 		"no brokers":         func(o *Options) { o.Brokers = nil },
-		`version "99.0.0"`:   func(o *Options) { o.Version = "99.0.0" },
+		`version "3.99.0"`:   func(o *Options) { o.Version = "3.99.0" },
 		`broker "host:port"`: func(o *Options) { o.Brokers = []string{"good:9092", "host:port"} },
 		`broker "host:1:2"`:  func(o *Options) { o.Brokers = []string{"host:1:2"} },
 	} {
