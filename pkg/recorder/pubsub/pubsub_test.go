@@ -3,14 +3,17 @@ package pubsub
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"cloud.google.com/go/pubsub/v2/pstest"
 	"github.com/google/go-cmp/cmp"
@@ -268,5 +271,56 @@ func wait(t *testing.T, what string, done func() bool) {
 			t.Fatalf("waited in vain for %s", what)
 		case <-tick.C:
 		}
+	}
+}
+
+// Against Google's emulator, see integration_tests/brokers: FLAGR_TEST_PUBSUB is its address.
+func TestEmulator(t *testing.T) {
+	t.Parallel()
+	address := os.Getenv("FLAGR_TEST_PUBSUB")
+	if address == "" {
+		t.Skip("FLAGR_TEST_PUBSUB names no emulator: run with integration_tests/brokers/pubsub.sh")
+	}
+	connection, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = connection.Close() })
+	client, err := pubsub.NewClient(t.Context(), "p", option.WithGRPCConn(connection))
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := fmt.Sprintf("flagr-%d", time.Now().UnixNano())
+	topic, subscription := "projects/p/topics/"+name, "projects/p/subscriptions/"+name
+	if _, err := client.TopicAdminClient.CreateTopic(t.Context(), &pubsubpb.Topic{Name: topic}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.SubscriptionAdminClient.CreateSubscription(t.Context(), &pubsubpb.Subscription{Name: subscription, Topic: topic}); err != nil {
+		t.Fatal(err)
+	}
+	f := setup(t, &pstest.Server{Addr: address}, func(o *Options) { o.Topic = name })
+	want := f.record(upTo(1000)...)
+	f.record(10_000_000)
+	if stats := f.finish(t); stats.Delivered != 1000 || stats.Dropped[recorder.TooLarge] != 1 {
+		t.Errorf("%+v", stats)
+	}
+	var mu sync.Mutex
+	var got []string
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	err = client.Subscriber(name).Receive(ctx, func(_ context.Context, m *pubsub.Message) {
+		mu.Lock()
+		defer mu.Unlock()
+		if got = append(got, string(m.Data)); len(got) == 1000 {
+			cancel()
+		}
+		m.Ack()
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	slices.Sort(got)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%.2000s", diff)
 	}
 }
