@@ -131,22 +131,23 @@ func (a *arena) take(key Key, ms int64) *cell {
 	return c
 }
 
-// begin makes the next batch, of the first limit cells that changed, in their order; 0 means no limit. If nothing is
-// to be sent, pending stays nil.
-func (a *arena) begin(cells []*cell, limit int) {
+// begin makes the next batch, of those cells that changed and are not in except; of the first limit of them in their
+// order, and reports whether there are more. If nothing is to be sent, pending stays nil.
+func (a *arena) begin(cells []*cell, except map[*cell]bool, limit int) (more bool) {
 	var changed []*cell
 	a.each(cells, func(c *cell) {
-		if c.slot.changed.Load() != 0 {
+		if c.slot.changed.Load() != 0 && !except[c] {
 			changed = append(changed, c)
 		}
 	})
 	sortCells(changed)
-	if limit > 0 {
-		changed = changed[:min(limit, len(changed))]
+	if len(changed) > limit {
+		changed, more = changed[:limit], true
 	}
 	// Before the counts are read: whoever counts later finds the mark gone and sets it again.
 	a.each(changed, func(c *cell) { c.slot.changed.Store(0) })
-	a.freeze(changed, func(c *cell) (int64, int64) { return c.slot.counted(), c.base() })
+	a.freeze(changed, func(c *cell) (int64, int64) { return c.counted(), c.base() })
+	return more
 }
 
 // freeze makes the next batch, of what the sorted cells have beyond what is stored; read tells both for one cell. If
@@ -215,6 +216,9 @@ func (a *arena) left() (evaluations int64) {
 	return evaluations
 }
 
+// lost reports whether somebody has deleted or cut the journal.
+func (a *arena) lost() bool { return a.journal != nil && (a.missing.Load() || !a.journal.intact()) }
+
 // earliest is the time of the first evaluation in the arena's cells, far in the future if there are none.
 func (a *arena) earliest() time.Time {
 	first := int64(maxMilli)
@@ -238,11 +242,12 @@ func (a *arena) retire(now Hour) {
 	a.cells = kept
 }
 
-// seal ends counting in the arena. It runs under mu.
+// seal ends counting in the arena. It runs under mu and the flushing lock.
 func (a *arena) seal() {
 	a.detached = true
 	a.each(a.cells, func(c *cell) {
-		c.slot.seal()
+		c.final = c.slot.seal()
+		c.sealed = true
 		c.slot.changed.Store(1)
 	})
 }

@@ -143,8 +143,9 @@ type Engine struct {
 	// marked is about the number of slots with counts that no flush has read.
 	marked  atomic.Int64
 	dropped [dropReasons]atomic.Int64
-	// early asks the background goroutine for a flush before its time.
-	early chan struct{}
+	// early asks the background goroutine for a flush before its time, wantSpare another one for a spare arena.
+	early, wantSpare chan struct{}
+	maxRows          int // of a batch
 
 	mu sync.Mutex // guards the fields below, the writing side of table, and what arenas say is under it
 	// arenas are those that still have something to send, or may get it. The last one that is not detached takes new keys.
@@ -161,14 +162,17 @@ type Engine struct {
 	stored  int64     // evaluations that the store confirmed
 	adopted int64     // evaluations that earlier processes recorded, and left in journals
 	kept    int64     // evaluations that Close left in journals
-	flushes flushReport
+	// attempted is the start of the newest flush, confirmed or not.
+	attempted time.Time
+	flushes   flushReport
 	// inMemory: a journal was wanted for the newest arena, and could not be had.
 	inMemory bool
 	// lostJournals counts the journals that were cut or deleted while in use.
 	lostJournals int
 
-	// flushing is a lock that waiting can give up. Whoever has put a token into it may send batches.
+	// flushing is a lock that waiting can give up. Whoever has put a token into it may send batches, and owns refused.
 	flushing chan struct{}
+	refused  map[Key]bool // what was logged as refused, without hours
 
 	start   sync.Once
 	stop    chan struct{} // closed by Close to end the background goroutine
@@ -196,13 +200,19 @@ func New(options Options) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{
-		options:  options,
-		early:    make(chan struct{}, 1),
-		flushing: make(chan struct{}, 1),
-		stop:     make(chan struct{}),
-		stopped:  make(chan struct{}),
+		options:   options,
+		early:     make(chan struct{}, 1),
+		wantSpare: make(chan struct{}, 1),
+		maxRows:   arenaSlots,
+		refused:   map[Key]bool{},
+		flushing:  make(chan struct{}, 1),
+		stop:      make(chan struct{}),
+		stopped:   make(chan struct{}),
 	}
 	e.since = options.Now()
+	if l, ok := options.Store.(Limiter); ok {
+		e.maxRows = min(e.maxRows, l.MaxRows())
+	}
 	e.lifetime, e.endLife = context.WithCancel(context.Background())
 	e.table.Store(newTable(0))
 	if options.Journal.Dir != "" {
@@ -268,10 +278,15 @@ func (e *Engine) Record(event Event) {
 		first = e.recordSlow(key, ms)
 	}
 	if first && e.marked.Add(1) == EarlyFlushKeys {
-		select {
-		case e.early <- struct{}{}:
-		default:
-		}
+		signal(e.early)
+	}
+}
+
+// signal wakes whoever waits on c, now or later. It never waits itself.
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
 }
 
@@ -340,6 +355,9 @@ func (e *Engine) cellFor(key Key, ms int64) *cell {
 // takeSlot returns a new cell, of the newest arena or of another new one. It runs under mu.
 func (e *Engine) takeSlot(key Key, ms int64) *cell {
 	if a := e.newest(); a != nil {
+		if a.taken >= len(a.slots)/4 && e.spare == nil && e.options.Journal.Dir != "" {
+			signal(e.wantSpare)
+		}
 		if c := a.take(key, ms); c != nil {
 			return c
 		}
@@ -415,6 +433,7 @@ func (e *Engine) Start() {
 	e.start.Do(func() {
 		var background sync.WaitGroup
 		background.Go(e.run)
+		background.Go(e.keepSpare)
 		if m, ok := e.options.Store.(Maintainer); ok {
 			background.Go(func() { e.maintain(m) })
 		}

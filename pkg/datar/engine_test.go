@@ -29,6 +29,7 @@ type faultyStore struct {
 	batches      []datar.Batch
 	applyStarted chan struct{}  // if set, Apply says that it began, and waits for its context
 	poison       map[int64]bool // flags whose rows are refused
+	applied      func()         // if set, called when a batch was applied, before Apply returns
 	failAfter    int            // if set, all batches after so many are not applied
 }
 
@@ -69,6 +70,9 @@ func (s *faultyStore) Apply(ctx context.Context, batch datar.Batch) error {
 	}
 	if err := s.Store.Apply(ctx, batch); err != nil {
 		return err
+	}
+	if s.applied != nil {
+		s.applied()
 	}
 	return after
 }

@@ -22,3 +22,32 @@ func (e *Engine) Crash() {
 
 // ArenaSlots is the number of keys that one journal takes.
 const ArenaSlots = arenaSlots
+
+// CrashInBegin leaves the engine as a process that was killed while it noted the next batch in its journal, after it
+// had written so many readings, and, if begun, also the number of the batch.
+func (e *Engine) CrashInBegin(written int, begun bool) {
+	e.mu.Lock()
+	a := e.newest()
+	cells := a.cells
+	e.mu.Unlock()
+	sequence := a.writer.sequence + 1
+	for i, c := range cells {
+		if i == written {
+			break
+		}
+		a.journal.sent[sequence%readings][c.index].Store(c.counted())
+	}
+	if begun {
+		a.journal.header.begun.Store(sequence)
+	}
+	e.Crash()
+}
+
+// LateAdd counts in a slot of the engine as a Record does that was held up before its addition, and calls f between the
+// addition and its taking back.
+func (e *Engine) LateAdd(f func()) {
+	s := e.arenas[len(e.arenas)-1].cells[0].slot
+	s.count.Add(1)
+	f()
+	s.count.Add(-1)
+}

@@ -44,63 +44,88 @@ func (e *Engine) flush(ctx context.Context) error {
 	started := e.options.Now()
 	e.marked.Store(0)
 	e.mu.Lock()
+	e.attempted = started
 	arenas := slices.Clone(e.arenas)
 	e.mu.Unlock()
 
 	var err error
+	lost := map[*arena]bool{}
 	for _, a := range arenas {
 		if err = e.flushArena(ctx, a); err != nil {
 			break // the others would fail alike
 		}
+		lost[a] = a.lost()
 	}
-
-	e.prepare()
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.flushes.err = err
-	if err == nil {
-		e.flushes.last, e.flushes.duration, e.since = started, e.options.Now().Sub(started), started
-		e.flushes.count++
-		e.flushes.total += e.flushes.duration
-		e.retire(HourOf(started))
-	}
+	e.finish(started, lost, err)
 	return err
 }
 
-// flushArena sends what one arena has.
+// finish keeps the result of a flush, and gives up what it made superfluous.
+func (e *Engine) finish(started time.Time, lost map[*arena]bool, err error) {
+	e.mu.Lock()
+	var done []*arena
+	switch {
+	case err == nil:
+		e.flushes.last, e.flushes.duration, e.since = started, e.options.Now().Sub(started), started
+		e.flushes.count++
+		e.flushes.total += e.flushes.duration
+		e.flushes.err = nil
+		done = e.retire(HourOf(started), lost)
+	case !errors.Is(err, context.Canceled): // a caller that leaves says nothing about the store
+		e.flushes.err = err
+	}
+	e.mu.Unlock()
+	for _, a := range done {
+		e.giveUp(a)
+	}
+}
+
+// flushArena sends what one arena has: the batch of an earlier flush as it was, and then what is there now.
 func (e *Engine) flushArena(ctx context.Context, a *arena) error {
 	e.mu.Lock()
 	cells := a.cells
 	e.mu.Unlock()
-	// The batch of an earlier flush is sent as it was; then, at last, what is there now.
-	limit := 0
-	for last := false; !last || a.pending != nil; {
+	refused := map[*cell]bool{} // what more of them is counted meanwhile waits for the next flush
+	limit := e.maxRows
+	for more := true; more || a.pending != nil; {
 		if a.pending == nil {
-			a.begin(cells, limit)
-			if last = limit == 0; a.pending == nil {
-				limit = 0
+			if more = a.begin(cells, refused, limit); a.pending == nil {
 				continue
 			}
+		} else {
+			more = true
 		}
 		err := e.options.Store.Apply(ctx, a.pending.batch)
 		rows := len(a.pending.batch.Rows)
 		switch {
 		case err == nil:
 			e.settle(a, func(evaluations int64) { e.stored += evaluations })
-			limit = 0
+			limit = e.maxRows
 		case !errors.Is(err, ErrRefused):
 			return fmt.Errorf("store %d counts: %w", rows, err)
 		case rows == 1:
-			e.options.Logger.Error("datar: the store refuses a count, it is dropped", "key", a.pending.batch.Rows[0].Key,
-				"evaluations", a.pending.batch.Rows[0].Count, "error", err)
+			refused[a.pending.readings[0].cell] = true
+			e.logRefused(a.pending.batch.Rows[0], err)
 			e.settle(a, func(evaluations int64) { e.dropped[DropRefused].Add(evaluations) })
-			limit, last = 0, false
+			limit, more = e.maxRows, true
 		default: // one of the rows, or more: half of them, until it is alone
 			a.abort()
-			limit, last = rows/2, false
+			limit, more = rows/2, true
 		}
 	}
 	return nil
+}
+
+// logRefused says once of each flag, variant and segment that the store refuses it.
+func (e *Engine) logRefused(row Row, err error) {
+	const most = 1000
+	key := row.Key
+	key.Hour = 0
+	if len(e.refused) < most && !e.refused[key] {
+		e.refused[key] = true
+		e.options.Logger.Error("datar: the store refuses a count, it is dropped; later ones of the same flag, variant and segment are not logged",
+			"flag", key.FlagID, "variant", key.VariantID, "segment", key.SegmentID, "hour", row.Hour.Time(), "evaluations", row.Count, "error", err)
+	}
 }
 
 // settle ends the pending batch of the arena, and books its evaluations.
@@ -110,15 +135,16 @@ func (e *Engine) settle(a *arena, book func(evaluations int64)) {
 	book(a.settle())
 }
 
-// retire gives up the cells of past hours, and the arenas with nothing left to send. An evaluation that comes late for
-// a past hour gets a new cell. It runs under mu and the flushing lock, after all that changed was sent.
-func (e *Engine) retire(now Hour) {
+// retire takes out the cells of past hours, and the arenas with nothing left to send, which it returns. An evaluation
+// that comes late for a past hour gets a new cell. lost says whose journals were touched by somebody else. It runs
+// under mu and the flushing lock, after all that changed was sent.
+func (e *Engine) retire(now Hour, lost map[*arena]bool) (done []*arena) {
 	newest := e.newest()
 	var arenas []*arena
 	keys, detached := 0, false
 	oldest := endOfTime
 	for _, a := range e.arenas {
-		if a.journal != nil && !a.abandoned && (a.missing.Load() || !a.journal.intact()) {
+		if !a.abandoned && (lost[a] || a.missing.Load()) {
 			e.options.Logger.Warn("datar: a journal was deleted or cut while in use, another one is begun; if it was cut, counts since the last flush are lost",
 				"journal", a.journal.path)
 			e.lostJournals++
@@ -136,7 +162,7 @@ func (e *Engine) retire(now Hour) {
 		if len(a.cells) > 0 || (a == newest && !a.detached) {
 			arenas = append(arenas, a)
 		} else {
-			e.giveUp(a)
+			done = append(done, a)
 		}
 	}
 	e.arenas, e.oldest = arenas, oldest
@@ -144,39 +170,49 @@ func (e *Engine) retire(now Hour) {
 		e.keys = keys
 		e.rebuildTable()
 	}
+	return done
 }
 
-// prepare makes a spare arena if the newest is half full. It runs under the flushing lock.
-func (e *Engine) prepare() {
-	e.mu.Lock()
-	a := e.newest()
-	wanted := e.options.Journal.Dir != "" && e.spare == nil && !e.closed && a != nil && a.taken > len(a.slots)/2
-	e.mu.Unlock()
-	if !wanted {
-		return
+// keepSpare makes a spare arena each time that the newest fills up, until Close.
+func (e *Engine) keepSpare() {
+	for {
+		select {
+		case <-e.stop:
+			return
+		case <-e.wantSpare:
+		}
+		spare, err := createJournal(e.options.Journal.Dir, e.options.Store.Identity(), writer{id: newWriterID()}, e.arenaSlots())
+		if err != nil {
+			continue // it is tried again, and reported, when it is needed
+		}
+		e.mu.Lock()
+		unwanted := e.spare != nil || e.closed
+		if !unwanted {
+			e.spare = spare
+		}
+		e.mu.Unlock()
+		if unwanted {
+			e.giveUp(spare)
+		}
 	}
-	spare, err := createJournal(e.options.Journal.Dir, e.options.Store.Identity(), writer{id: newWriterID()}, e.arenaSlots())
-	if err != nil {
-		return // it is tried again, and reported, when it is needed
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.spare = spare
 }
 
 // giveUp ends an arena that has nothing left to send. Its identity is used again, so that the ledger of the store does
-// not grow with every hour; but not that of a journal that somebody has touched, since another one of its name would
-// be in the way of whatever is under that name, or may come back to it.
+// not grow with every hour; but not that of a journal that somebody has touched, or that could not be removed, since
+// it may come back.
 func (e *Engine) giveUp(a *arena) {
-	if !a.abandoned {
-		e.writers = append(e.writers, a.writer)
+	if a.journal != nil {
+		if err := a.journal.remove(); err != nil {
+			e.options.Logger.Warn("datar: a journal that is stored cannot be removed; it does no harm", "journal", a.journal.path, "error", err)
+			return
+		}
+		if a.abandoned {
+			return
+		}
 	}
-	if a.journal == nil {
-		return
-	}
-	if err := a.journal.remove(); err != nil {
-		e.options.Logger.Warn("datar: a journal that is stored cannot be removed; it does no harm", "journal", a.journal.path, "error", err)
-	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.writers = append(e.writers, a.writer)
 }
 
 // finalFlush stores the last counts and ends counting, so that each evaluation recorded meanwhile is either stored, or
@@ -192,8 +228,9 @@ func (e *Engine) finalFlush(ctx context.Context) error {
 	for _, a := range e.arenas {
 		a.seal()
 	}
+	var done []*arena
 	if e.spare != nil {
-		e.giveUp(e.spare)
+		done = append(done, e.spare)
 		e.spare = nil
 	}
 	e.mu.Unlock()
@@ -202,12 +239,11 @@ func (e *Engine) finalFlush(ctx context.Context) error {
 	}
 
 	e.mu.Lock()
-	defer e.mu.Unlock()
 	for _, a := range e.arenas {
 		left := a.left()
 		switch {
 		case left == 0:
-			e.giveUp(a)
+			done = append(done, a)
 		case a.journal == nil:
 			e.dropped[DropUnsaved].Add(left)
 		default:
@@ -216,6 +252,10 @@ func (e *Engine) finalFlush(ctx context.Context) error {
 		}
 	}
 	e.arenas = nil
+	e.mu.Unlock()
+	for _, a := range done {
+		e.giveUp(a)
+	}
 	return err
 }
 

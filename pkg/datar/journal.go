@@ -10,7 +10,9 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"strings"
 	"sync/atomic"
+	"time"
 	"unsafe"
 )
 
@@ -18,17 +20,20 @@ import (
 // costs in memory; when the process is killed, the kernel still has the pages. There is no journal to be written, and
 // none to be replayed: the counters themselves are read back.
 //
-// The file begins with a header of one page. The slots follow, then two arrays with a number for each slot: what it
-// will have brought to the store once the batch of an even, or of an odd, sequence is stored. Together with the number
-// of the newest batch they describe the batch in flight, so that whoever finds the file can send exactly it again:
-// the store leaves it alone if it has it. There are two arrays since the confirmation of a batch, the field stored of
-// its slots, reaches the disk no sooner than the next batch does.
+// The file begins with a header of one page. The slots follow, then three arrays with a number for each slot: what it
+// will have brought to the store once a batch is stored. Batch n has the array n modulo 3. Together with the number of
+// the newest batch they describe the batch in flight, so that whoever finds the file can send exactly it again: the
+// store leaves it alone if it has it. The array before tells what the batch before has stored, since its confirmation,
+// the field stored of its slots, reaches the disk no sooner than the next batch does. And the third one may be half
+// written, by a process that was killed before it had noted the number of its next batch.
 const (
 	journalMagic   = "datarjnl"
 	journalVersion = 1
 	headerSize     = 4096
-	// arenaSlots times the 80 bytes of a slot and its two readings are 320 pages. A batch is at most one arena.
+	// arenaSlots times the 88 bytes of a slot and its readings are 352 pages. A batch is at most one arena.
 	arenaSlots = 16_384
+	// readings is how many arrays of readings there are.
+	readings = 3
 )
 
 // journalHeader is overlaid on the first page. All but begun is written once.
@@ -55,10 +60,13 @@ type journal struct {
 	file   *os.File // holds the lock
 	mapped []byte
 	header *journalHeader
-	sent   [2][]atomic.Int64
+	sent   [readings][]atomic.Int64
 }
 
-func journalSize(slots int) int64 { return headerSize + int64(slots)*(slotSize+2*8) }
+func journalSize(slots int) int64 { return headerSize + int64(slots)*(slotSize+readings*8) }
+
+// unfinishedSuffix ends the name of a journal that is being created.
+const unfinishedSuffix = ".new"
 
 // journalName matches the names of journals. The first group is the database, the second the writer.
 var journalName = regexp.MustCompile(`^datar-([0-9a-zA-Z-]+)\.([0-9a-f-]{36})\.journal$`)
@@ -70,9 +78,9 @@ func journalPath(dir, database, writer string) string {
 // createJournal makes a file for a new arena. The file has its name only when it is complete and locked.
 func createJournal(dir, database string, w writer, slots int) (_ *arena, err error) {
 	path := journalPath(dir, database, w.id)
-	file, err := os.OpenFile(path+".new", os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	file, err := os.OpenFile(path+unfinishedSuffix, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) { // left by a process that was killed right here: nobody else has this writer
-		file, err = os.OpenFile(path+".new", os.O_RDWR|os.O_TRUNC, 0o600)
+		file, err = os.OpenFile(path+unfinishedSuffix, os.O_RDWR|os.O_TRUNC, 0o600)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("create journal: %w", err)
@@ -105,7 +113,7 @@ func createJournal(dir, database string, w writer, slots int) (_ *arena, err err
 	if err := lockFile(file); err != nil {
 		return nil, fmt.Errorf("lock journal: %w", err)
 	}
-	if err := os.Rename(path+".new", path); err != nil {
+	if err := os.Rename(path+unfinishedSuffix, path); err != nil {
 		return nil, fmt.Errorf("create journal: %w", err)
 	}
 	return a, nil
@@ -133,7 +141,7 @@ func mapJournal(file *os.File, path string, slots int) (*arena, error) {
 // begin writes the batch in flight into the file, and the file to the disk. Failing to reach the disk is no reason not
 // to go on: the file is as good as before for everything but a loss of power.
 func (j *journal) begin(p *pending) {
-	sent := j.sent[p.batch.Sequence%2]
+	sent := j.sent[p.batch.Sequence%readings]
 	for _, r := range p.readings {
 		sent[r.cell.index].Store(r.count)
 	}
@@ -143,7 +151,7 @@ func (j *journal) begin(p *pending) {
 
 // abort takes the batch in flight out of the file. Its number stays the newest, until the next batch takes it.
 func (j *journal) abort(p *pending) {
-	sent := j.sent[p.batch.Sequence%2]
+	sent := j.sent[p.batch.Sequence%readings]
 	for _, r := range p.readings {
 		sent[r.cell.index].Store(r.cell.settled)
 	}
@@ -267,7 +275,7 @@ func (a *arena) recover() error {
 	if begun < 0 {
 		return fmt.Errorf("the number of its newest batch is %d", begun)
 	}
-	inFlight, before := a.journal.sent[begun%2], a.journal.sent[(begun+1)%2]
+	inFlight, before := a.journal.sent[begun%readings], a.journal.sent[(begun+readings-1)%readings]
 	for i := range a.slots {
 		s := &a.slots[i]
 		if s.flagID.Load() == 0 {
@@ -319,6 +327,7 @@ func adoptJournals(dir, database string, logger *slog.Logger) ([]*arena, error) 
 	}
 	var adopted []*arena
 	for _, entry := range entries {
+		removeUnfinished(dir, database, entry)
 		name := journalName.FindStringSubmatch(entry.Name())
 		if name == nil || name[1] != database {
 			continue
@@ -336,6 +345,18 @@ func adoptJournals(dir, database string, logger *slog.Logger) ([]*arena, error) 
 		}
 	}
 	return adopted, nil
+}
+
+// removeUnfinished removes a file of a process that was killed while it created a journal. There is nothing in it yet.
+func removeUnfinished(dir, database string, entry fs.DirEntry) {
+	name, unfinished := strings.CutSuffix(entry.Name(), unfinishedSuffix)
+	if match := journalName.FindStringSubmatch(name); !unfinished || match == nil || match[1] != database {
+		return
+	}
+	const creating = time.Minute // far longer than it takes
+	if info, err := entry.Info(); err == nil && time.Since(info.ModTime()) > creating {
+		_ = os.Remove(filepath.Join(dir, entry.Name()))
+	}
 }
 
 // setAside gives the file a name that is not looked for, and returns it.

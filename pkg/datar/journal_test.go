@@ -680,3 +680,98 @@ func runModel(t *testing.T, random *rand.Rand, steps int) {
 		t.Fatalf("recorded %d, dropped %d, the store has %d\n%s", recorded, dropped, stored, strings.Join(history, "\n"))
 	}
 }
+
+func TestKillWhileABatchIsNoted(t *testing.T) {
+	t.Parallel()
+	const keys = 5
+	for _, flushes := range []int{0, 1, 2, 3} {
+		for written := range keys + 1 {
+			for _, begun := range []bool{false, true} {
+				t.Run(fmt.Sprintf("flushes=%d,written=%d,begun=%v", flushes, written, begun), func(t *testing.T) {
+					t.Parallel()
+					h := newHost(t)
+					first := h.start()
+					want := int64(0)
+					count := func() {
+						for i := range int64(keys) {
+							first.record(i+1, 1, 1, int(i)+10)
+							want += i + 10
+						}
+					}
+					for range flushes {
+						count()
+						first.flush(t)
+					}
+					count()
+					first.CrashInBegin(written, begun)
+					second := h.start()
+					second.flush(t)
+					h.wantStored(want)
+				})
+			}
+		}
+	}
+}
+
+// A Record that was held up adds to a sealed slot and takes it back. What is read in between must not be one too many.
+func TestCloseBesideALateRecord(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	e := h.start()
+	e.record(1, 1, 1, 10)
+	h.store.applied = func() {
+		h.store.applied = nil
+		e.record(1, 1, 1, 1) // the final flush finds one more
+		h.store.applied = func() { e.LateAdd(func() { wantBooks(t, e.Engine, 11, 10, 0) }) }
+	}
+	if err := e.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	h.wantStored(11)
+	wantBooks(t, e.Engine, 11, 11, 0)
+}
+
+func TestUnfinishedJournalsAreRemoved(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	e := h.start()
+	e.record(1, 1, 1, 1)
+	young, old := h.files("*.journal")[0]+".new", strings.Replace(h.files("*.journal")[0], "datar-memory.0", "datar-memory.1", 1)
+	old = strings.TrimSuffix(old, ".journal")[:len(old)-len(".journal")-1] + "0.journal.new"
+	for _, path := range []string{young, old} {
+		if err := os.WriteFile(path, []byte("half"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hourAgo := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(old, hourAgo, hourAgo); err != nil {
+		t.Fatal(err)
+	}
+	h.start()
+	if left := h.files("*.new"); len(left) != 1 || left[0] != young {
+		t.Errorf("unfinished files are %q, want only the one that may be in the making", left)
+	}
+}
+
+func TestASpareIsMadeBeforeItIsNeeded(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	e := h.start()
+	e.Start()
+	for i := range int64(datar.ArenaSlots / 2) {
+		e.record(i+1, 1, 1, 1)
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for len(h.files("*.journal")) < 2 && time.Now().Before(deadline) {
+		runtime.Gosched()
+	}
+	if n := len(h.files("*.journal")); n != 2 {
+		t.Errorf("%d journals while the first is half full, want a second one", n)
+	}
+	if err := e.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if files := h.files("*"); len(files) != 0 {
+		t.Errorf("files after Close are %q, want none", files)
+	}
+}

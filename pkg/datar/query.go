@@ -246,22 +246,34 @@ func page(limit, offset *int32) (int, int, error) {
 	return int(l), int(o), nil
 }
 
-// refresh flushes what was counted, unless a flush was completed within the last second. A store that fails here will
-// fail the query, too, and the counts are kept; so the error is left to Stats.
+// refresh flushes what was counted, unless a flush was begun within the last second, and waits for it, but no longer than
+// a second: a query is better answered with what is stored than not at all. A flush that takes longer, or fails, is
+// left to Stats.
 func (e *Engine) refresh(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, freshness)
+	defer cancel()
 	if e.lockFlushing(ctx) != nil {
-		return // the query will find its context ended
-	}
-	defer e.unlockFlushing()
-	now := e.options.Now()
-	e.mu.Lock()
-	age := now.Sub(e.flushes.last)
-	closed := e.closed
-	e.mu.Unlock()
-	if closed || (age >= 0 && age < freshness) {
 		return
 	}
-	ctx, cancel := e.untilClosed(ctx)
-	defer cancel()
-	_ = e.flush(ctx)
+	e.mu.Lock()
+	age := e.options.Now().Sub(e.attempted)
+	recent := age >= 0 && age < freshness
+	closed := e.closed
+	e.mu.Unlock()
+	if closed || recent {
+		e.unlockFlushing()
+		return
+	}
+	done := make(chan struct{})
+	go func() { // goes on when the query does not wait any more
+		defer close(done)
+		defer e.unlockFlushing()
+		flushing, cancel := context.WithTimeout(e.lifetime, flushTimeout)
+		defer cancel()
+		_ = e.flush(flushing)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
@@ -236,6 +237,7 @@ func TestQueriesOfAFailingStore(t *testing.T) {
 	}
 	f.store.totalsErr = nil
 	f.store.fail(nil, nil)
+	f.clock.advance(time.Second)
 	if got := f.summary(t, datar.SummaryQuery{}); len(got) != 1 || got[0].Total != 1 {
 		t.Errorf("summary is %+v after the store recovered, want 1", got)
 	}
@@ -257,5 +259,58 @@ func TestQueriesOfAFailingCatalog(t *testing.T) {
 	f.record(1, 1, 1, 1)
 	if _, err := f.QuerySummary(t.Context(), datar.SummaryQuery{}); err == nil {
 		t.Error("summary succeeded")
+	}
+}
+
+func TestQueriesTryOnceASecondWhileTheStoreIsDown(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.record(1, 1, 1, 1)
+	f.store.fail(errors.New("cannot write"), nil)
+	for range 10 {
+		f.summary(t, datar.SummaryQuery{})
+	}
+	if n := len(f.store.sent()); n != 1 {
+		t.Errorf("10 queries within a second made %d attempts, want 1", n)
+	}
+	f.clock.advance(time.Second)
+	f.summary(t, datar.SummaryQuery{})
+	if n := len(f.store.sent()); n != 2 {
+		t.Errorf("%d attempts after another second, want 2", n)
+	}
+}
+
+func TestQueriesDoNotWaitForAStoreThatHangs(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := setup(t)
+		f.record(1, 1, 1, 1)
+		f.store.applyStarted = make(chan struct{}, 100)
+		for range 3 {
+			started := time.Now()
+			f.summary(t, datar.SummaryQuery{})
+			if took := time.Since(started); took > time.Second {
+				t.Errorf("a query took %v", took)
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if f.Close(ctx) == nil {
+			t.Error("Close succeeded")
+		}
+	})
+}
+
+func TestACallerThatLeavesIsNoFailure(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.record(1, 1, 1, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := f.Flush(ctx); err == nil {
+		t.Error("flush succeeded")
+	}
+	if err := f.Stats().LastError; err != nil {
+		t.Errorf("LastError is %v, though the store has not failed", err)
 	}
 }

@@ -63,7 +63,7 @@ func (s *slot) add(ms int64) (counted, first bool) {
 		}
 	}
 	if s.count.Add(1) < 0 {
-		s.count.Add(-1) // the final count stays readable
+		s.count.Add(-1) // what is in a journal stays right, but for this moment
 		return false, false
 	}
 	return true, s.changed.Load() == 0 && s.changed.Swap(1) == 0

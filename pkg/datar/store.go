@@ -160,6 +160,12 @@ type Maintainer interface {
 	Maintain(ctx context.Context, now time.Time, keep time.Duration) error
 }
 
+// Limiter is a Store that does not take batches of any size.
+type Limiter interface {
+	// MaxRows is the most rows of a batch, at least 1.
+	MaxRows() int
+}
+
 // FlagInfo is what summaries show of a flag beside its counts.
 type FlagInfo struct {
 	Key         string

@@ -11,6 +11,18 @@ type cell struct {
 	// settled is what is in slot.stored, where no cut of a file reaches it. It is written under the flushing lock and
 	// mu, and read under either.
 	settled int64
+	// sealed: nothing is counted in slot any more, and final is what was. The slot itself may show more for a moment,
+	// until a Record that came too late has taken its addition back. Both are kept like settled.
+	sealed bool
+	final  int64
+}
+
+// counted is how much was counted in the cell.
+func (c *cell) counted() int64 {
+	if c.sealed {
+		return c.final
+	}
+	return c.slot.counted()
 }
 
 // base is the part of the slot's count that is settled.
@@ -24,7 +36,7 @@ func (c *cell) base() int64 {
 // left is the number of evaluations that are not settled. It is never negative, although the count may be cut away.
 func (c *cell) left() int64 {
 	base := c.base() // before the count, which is never less
-	return max(0, c.slot.counted()-base)
+	return max(0, c.counted()-base)
 }
 
 // table finds cells by key: open addressing with linear probing. Readers take no lock. Writers, who hold Engine.mu,

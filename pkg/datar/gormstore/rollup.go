@@ -190,7 +190,8 @@ var groupings = map[datar.Dimension]grouping{
 	datar.ByOutcome: {
 		events: "variant_id, segment_id",
 		scan: func(rows *sql.Rows, t *datar.Total) (g group, err error) {
-			return g, rows.Scan(&g.a, &g.b, &t.Count, &t.Ingested, &t.Last)
+			err = rows.Scan(&g.a, &g.b, &t.Count, &t.Ingested, &t.Last)
+			return g, err
 		},
 		name: func(t *datar.Total, g group) { t.VariantID, t.SegmentID = g.a, g.b },
 	},
@@ -206,7 +207,8 @@ var groupings = map[datar.Dimension]grouping{
 }
 
 func scanID(rows *sql.Rows, t *datar.Total) (g group, err error) {
-	return g, rows.Scan(&g.a, &t.Count, &t.Ingested, &t.Last)
+	err = rows.Scan(&g.a, &t.Count, &t.Ingested, &t.Last)
+	return g, err
 }
 
 // addUp runs a query for totals and adds them.

@@ -42,7 +42,7 @@ var (
 	// ErrInvalid marks a batch that is refused as a whole; the text names what is wrong.
 	ErrInvalid = errors.New("invalid batch")
 	// ErrTooManyRows marks a batch of more than MaxRows rows.
-	ErrTooManyRows = fmt.Errorf("a batch has at most %d rows", MaxRows)
+	ErrTooManyRows = errors.New("a batch has at most 1000 rows")
 	// ErrKeyReused marks an idempotency key that came before with another body.
 	ErrKeyReused = errors.New("this Idempotency-Key was used for another body")
 )

@@ -1,0 +1,254 @@
+// Package datarhttp serves the counts of a Datar engine over HTTP, with the paths and the JSON of the Flagr server:
+//
+//	GET /datar/summary                  flags by traffic; parameters from, to, limit, offset
+//	GET /datar/flags/{flagID}/summary   one flag by variant, segment and day; parameters from, to
+//	GET /datar/status                   the engine's own books
+//
+// It needs the standard library only, so it fits into any server that speaks net/http. Handler is for a router, Mount
+// for a server that has one handler for everything, such as a go-swagger server. Neither asks who calls: put them
+// behind the access control of the host.
+package datarhttp
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+)
+
+// Engine is what the endpoints ask. *datar.Engine is one.
+type Engine interface {
+	QuerySummary(ctx context.Context, query datar.SummaryQuery) ([]datar.FlagSummary, error)
+	QueryFlagSummaryBreakdown(ctx context.Context, flagID int64, query datar.BreakdownQuery) (*datar.FlagBreakdown, error)
+	Stats() datar.Stats
+}
+
+var _ Engine = (*datar.Engine)(nil)
+
+// Option changes how the endpoints are served.
+type Option func(*endpoints)
+
+// WithLogger names the log for queries that failed: clients only see that one did. Without it, or with nil, it is
+// slog.Default().
+func WithLogger(logger *slog.Logger) Option {
+	return func(e *endpoints) { e.logger = logger }
+}
+
+// Handler serves the three endpoints at the paths above, and 404 at all others. With a nil engine they answer 503, so a
+// host can mount them whether it counts or not.
+func Handler(engine Engine, options ...Option) http.Handler {
+	return Mount(http.HandlerFunc(pathNotFound), "", engine, options...)
+}
+
+// Mount serves the three endpoints below a prefix such as /api/v1, and gives all other requests to next, unchanged. An
+// empty prefix or "/" puts them at the root; a slash at the end, or a missing one at the beginning, makes no difference.
+//
+// It plugs into setupGlobalMiddleware of a go-swagger server, with the server's basePath as the prefix:
+//
+//	func setupGlobalMiddleware(handler http.Handler) http.Handler {
+//		return datarhttp.Mount(handler, "/api/v1", engine)
+//	}
+func Mount(next http.Handler, prefix string, engine Engine, options ...Option) http.Handler {
+	if e, ok := engine.(*datar.Engine); ok && e == nil {
+		engine = nil
+	}
+	e := &endpoints{engine: engine}
+	for _, option := range options {
+		option(e)
+	}
+	if e.logger == nil {
+		e.logger = slog.Default()
+	}
+	if next == nil {
+		next = http.HandlerFunc(pathNotFound)
+	}
+	prefix = strings.Trim(prefix, "/")
+	if prefix != "" {
+		prefix = "/" + prefix
+	}
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		path, below := strings.CutPrefix(r.URL.Path, prefix+"/datar/")
+		if !below {
+			next.ServeHTTP(rw, r)
+			return
+		}
+		path = strings.TrimSuffix(path, "/")
+		serve, flagID := e.summary, ""
+		switch {
+		case path == "summary":
+		case path == "status":
+			serve = e.status
+		default:
+			rest, isFlag := strings.CutPrefix(path, "flags/")
+			id, isSummary := strings.CutSuffix(rest, "/summary")
+			if !isFlag || !isSummary || id == "" || strings.Contains(id, "/") {
+				next.ServeHTTP(rw, r)
+				return
+			}
+			serve, flagID = e.flagSummary, id
+		}
+		switch {
+		case r.Method != http.MethodGet:
+			rw.Header().Set("Allow", http.MethodGet)
+			refuse(rw, http.StatusMethodNotAllowed, http.StatusMethodNotAllowed, "method %s is not allowed, but [GET] are", r.Method)
+		case e.engine == nil:
+			reply(rw, http.StatusServiceUnavailable, problem{Message: "Datar is off: this server counts no evaluations"})
+		default:
+			serve(rw, r, flagID)
+		}
+	})
+}
+
+type endpoints struct {
+	engine Engine // nil: off
+	logger *slog.Logger
+}
+
+func (e *endpoints) summary(rw http.ResponseWriter, r *http.Request, _ string) {
+	p := parameters{values: r.URL.Query()}
+	query := datar.SummaryQuery{From: p.time("from"), Limit: p.int32("limit"), Offset: p.int32("offset"), To: p.time("to")}
+	if p.refused(rw) {
+		return
+	}
+	flags, err := e.engine.QuerySummary(r.Context(), query)
+	if err != nil {
+		e.fail(rw, r, err)
+		return
+	}
+	reply(rw, http.StatusOK, summaryOf(flags))
+}
+
+func (e *endpoints) flagSummary(rw http.ResponseWriter, r *http.Request, flagID string) {
+	p := parameters{values: r.URL.Query()}
+	id, err := strconv.ParseInt(flagID, 10, 64)
+	if err != nil {
+		p.wrong("flagID", "path", "int64", flagID)
+	}
+	query := datar.BreakdownQuery{From: p.time("from"), To: p.time("to")}
+	if p.refused(rw) {
+		return
+	}
+	b, err := e.engine.QueryFlagSummaryBreakdown(r.Context(), id, query)
+	if err != nil {
+		e.fail(rw, r, err)
+		return
+	}
+	reply(rw, http.StatusOK, breakdownOf(b))
+}
+
+func (e *endpoints) status(rw http.ResponseWriter, _ *http.Request, _ string) {
+	reply(rw, http.StatusOK, statusOf(e.engine.Stats()))
+}
+
+// statusClientClosedRequest is seen by nobody: the client has gone.
+const statusClientClosedRequest = 499
+
+// fail answers a query that could not be served.
+func (e *endpoints) fail(rw http.ResponseWriter, r *http.Request, err error) {
+	switch {
+	case errors.Is(err, datar.ErrInvalidQuery):
+		reply(rw, http.StatusBadRequest, problem{Message: err.Error()})
+	case errors.Is(err, datar.ErrFlagNotFound):
+		reply(rw, http.StatusNotFound, problem{Message: err.Error()})
+	case errors.Is(r.Context().Err(), context.Canceled):
+		reply(rw, statusClientClosedRequest, problem{Message: "request cancelled"})
+	default:
+		e.logger.ErrorContext(r.Context(), "datar: query failed", "path", r.URL.Path, "error", err)
+		reply(rw, http.StatusInternalServerError, problem{Message: "internal error"})
+	}
+}
+
+// problem is the body of an answer that is no success. Code is 0 unless the request itself was refused.
+type problem struct {
+	Code    int    `json:"code,omitempty"`
+	Message string `json:"message"`
+}
+
+// codeInvalidType is what go-openapi calls a parameter that is not of its type.
+const codeInvalidType = 601
+
+func pathNotFound(rw http.ResponseWriter, r *http.Request) {
+	refuse(rw, http.StatusNotFound, http.StatusNotFound, "path %s was not found", r.URL.Path)
+}
+
+func refuse(rw http.ResponseWriter, status, code int, format string, args ...any) {
+	reply(rw, status, problem{Code: code, Message: fmt.Sprintf(format, args...)})
+}
+
+func reply(rw http.ResponseWriter, status int, body any) {
+	rw.Header().Set("Content-Type", "application/json")
+	rw.WriteHeader(status)
+	encoder := json.NewEncoder(rw)
+	encoder.SetEscapeHTML(false)
+	_ = encoder.Encode(body) // fails only when the client is gone
+}
+
+// parameters reads the query of a request, and keeps the first thing that is wrong with it.
+type parameters struct {
+	values  map[string][]string
+	problem string
+}
+
+func (p *parameters) wrong(name, in, kind, value string) {
+	if p.problem == "" {
+		p.problem = fmt.Sprintf("%s in %s must be of type %s: %q", name, in, kind, value)
+	}
+}
+
+// last returns the last of the parameter's values; an empty one counts as none.
+func (p *parameters) last(name string) string {
+	if v := p.values[name]; len(v) > 0 {
+		return v[len(v)-1]
+	}
+	return ""
+}
+
+// layouts are the times that the swagger operations accept; those without a zone are UTC. Parsing takes fractions of a
+// second where the layout has none.
+var layouts = [...]string{
+	time.RFC3339, "2006-01-02T15:04:05.000Z0700", "2006-01-02T15:04:05.000000Z0700",
+	"2006-01-02T15:04:05", "2006-01-02T15:04Z", "2006-01-02T15:04", time.DateTime, time.DateOnly,
+}
+
+func (p *parameters) time(name string) *time.Time {
+	text := p.last(name)
+	if text == "" {
+		return nil
+	}
+	for _, layout := range layouts {
+		if t, err := time.Parse(layout, text); err == nil {
+			return &t
+		}
+	}
+	p.wrong(name, "query", "strfmt.DateTime", text)
+	return nil
+}
+
+func (p *parameters) int32(name string) *int32 {
+	text := p.last(name)
+	if text == "" {
+		return nil
+	}
+	n, err := strconv.ParseInt(text, 10, 32)
+	if err != nil {
+		p.wrong(name, "query", "int32", text)
+		return nil
+	}
+	return new(int32(n))
+}
+
+// refused answers the request if a parameter is wrong, and reports whether it did.
+func (p *parameters) refused(rw http.ResponseWriter) bool {
+	if p.problem == "" {
+		return false
+	}
+	refuse(rw, http.StatusUnprocessableEntity, codeInvalidType, "%s", p.problem)
+	return true
+}

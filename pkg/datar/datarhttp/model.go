@@ -1,0 +1,162 @@
+package datarhttp
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+)
+
+// The bodies of answers. Names, order and what is left out are those of the swagger definitions; the golden file in
+// testdata pins both.
+
+type summary struct {
+	Flags []summaryFlag `json:"flags"`
+}
+
+type summaryFlag struct {
+	Description     string     `json:"description,omitempty"`
+	Enabled         bool       `json:"enabled,omitempty"`
+	FlagID          int64      `json:"flagID,omitempty"`
+	FlagKey         string     `json:"flagKey,omitempty"`
+	TotalEvalCount  int64      `json:"totalEvalCount,omitempty"`
+	LastEvaluatedAt *timestamp `json:"lastEvaluatedAt,omitempty"`
+}
+
+type breakdown struct {
+	FlagID           int64          `json:"flagID,omitempty"`
+	TrafficByDay     []dayEntry     `json:"trafficByDay"`
+	TrafficBySegment []segmentEntry `json:"trafficBySegment"`
+	TrafficBySource  []sourceEntry  `json:"trafficBySource,omitempty"`
+	TrafficByVariant []variantEntry `json:"trafficByVariant"`
+}
+
+type dayEntry struct {
+	Count int64  `json:"count,omitempty"`
+	Date  string `json:"date,omitempty"`
+}
+
+type segmentEntry struct {
+	Count     int64 `json:"count,omitempty"`
+	SegmentID int64 `json:"segmentID,omitempty"`
+}
+
+type sourceEntry struct {
+	Count  int64  `json:"count,omitempty"`
+	Source string `json:"source,omitempty"`
+}
+
+type variantEntry struct {
+	Count     int64 `json:"count,omitempty"`
+	VariantID int64 `json:"variantID,omitempty"`
+}
+
+type status struct {
+	Adopted              int64            `json:"adopted"`
+	Dropped              map[string]int64 `json:"dropped,omitempty"`
+	FlushIntervalSeconds float64          `json:"flushIntervalSeconds,omitempty"`
+	Journal              journal          `json:"journal"`
+	Keys                 int64            `json:"keys"`
+	LastError            string           `json:"lastError,omitempty"`
+	LastFlushAt          *timestamp       `json:"lastFlushAt,omitempty"`
+	LastFlushSeconds     float64          `json:"lastFlushSeconds,omitempty"`
+	OldestPendingAt      *timestamp       `json:"oldestPendingAt,omitempty"`
+	Pending              int64            `json:"pending"`
+	Recorded             int64            `json:"recorded"`
+	Stored               int64            `json:"stored"`
+	Writer               string           `json:"writer,omitempty"`
+}
+
+type journal struct {
+	Directory string `json:"directory,omitempty"`
+	Lost      int64  `json:"lost,omitempty"`
+	State     string `json:"state,omitempty"`
+}
+
+// timestamp is a time in UTC with milliseconds.
+type timestamp time.Time
+
+// MarshalText implements encoding.TextMarshaler.
+func (t timestamp) MarshalText() ([]byte, error) {
+	return time.Time(t).UTC().AppendFormat(nil, "2006-01-02T15:04:05.000Z07:00"), nil
+}
+
+// timestampOf leaves out the zero time.
+func timestampOf(t time.Time) *timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return new(timestamp(t))
+}
+
+func summaryOf(flags []datar.FlagSummary) summary {
+	s := summary{Flags: make([]summaryFlag, len(flags))}
+	for i, f := range flags {
+		s.Flags[i] = summaryFlag{
+			Description: f.Description, Enabled: f.Enabled, FlagID: f.FlagID, FlagKey: f.Key, TotalEvalCount: f.Total,
+			LastEvaluatedAt: timestampOf(f.LastEvaluatedAt),
+		}
+	}
+	return s
+}
+
+func breakdownOf(b *datar.FlagBreakdown) breakdown {
+	out := breakdown{
+		FlagID:           b.FlagID,
+		TrafficByDay:     make([]dayEntry, len(b.ByDay)),
+		TrafficBySegment: make([]segmentEntry, len(b.BySegment)),
+		TrafficByVariant: make([]variantEntry, len(b.ByVariant)),
+	}
+	for i, c := range b.ByDay {
+		out.TrafficByDay[i] = dayEntry{Date: c.Day.Format(time.DateOnly), Count: c.Count}
+	}
+	for i, c := range b.BySegment {
+		out.TrafficBySegment[i] = segmentEntry{SegmentID: c.SegmentID, Count: c.Count}
+	}
+	all := int64(0)
+	for i, c := range b.ByVariant {
+		out.TrafficByVariant[i] = variantEntry{VariantID: c.VariantID, Count: c.Count}
+		all += c.Count
+	}
+	if b.Ingested > 0 { // otherwise there is nothing to tell apart
+		if here := all - b.Ingested; here > 0 {
+			out.TrafficBySource = append(out.TrafficBySource, sourceEntry{Source: "server", Count: here})
+		}
+		out.TrafficBySource = append(out.TrafficBySource, sourceEntry{Source: "ingested", Count: b.Ingested})
+	}
+	return out
+}
+
+func statusOf(s datar.Stats) status {
+	out := status{
+		Adopted:              s.Adopted,
+		Dropped:              make(map[string]int64, len(s.Dropped)),
+		FlushIntervalSeconds: s.FlushInterval.Seconds(),
+		Journal:              journal{Directory: s.Journal, Lost: int64(s.LostJournals), State: "file"},
+		Keys:                 int64(s.Keys),
+		LastFlushAt:          timestampOf(s.LastFlush),
+		LastFlushSeconds:     s.LastFlushDuration.Seconds(),
+		OldestPendingAt:      timestampOf(s.OldestPending),
+		Pending:              s.Pending,
+		Recorded:             s.Recorded,
+		Stored:               s.Stored,
+		Writer:               s.Writer,
+	}
+	for reason, n := range s.Dropped {
+		out.Dropped[datar.DropReason(reason).String()] = n
+	}
+	switch {
+	case s.InMemory:
+		out.Journal.State = "memory"
+	case s.Journal == "":
+		out.Journal.State = "off"
+	}
+	switch {
+	case errors.Is(s.LastError, context.DeadlineExceeded):
+		out.LastError = "the database did not answer in time"
+	case s.LastError != nil: // its text is not for clients
+		out.LastError = "the database did not take the counts"
+	}
+	return out
+}

@@ -1,0 +1,236 @@
+// Package forward lets an engine of Datar without a database send its batches to a central server, which takes them at
+// POST /datar/evaluations. A batch keeps the identity that the engine gave it, so the centre counts it once, whatever
+// happens to requests, answers and processes on both sides.
+package forward
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
+)
+
+// ErrElsewhere is the error of all queries: the counts are at the central server.
+var ErrElsewhere = errors.New("this server forwards its counts: ask the central server")
+
+const (
+	// endpoint is appended to a URL that does not end in it.
+	endpoint = "/api/v1/datar/evaluations"
+	// requestTimeout bounds one request.
+	requestTimeout = 30 * time.Second
+	// maxAnswerBytes bounds what is read of an answer: MaxRows verdicts of a few hundred bytes.
+	maxAnswerBytes = 1 << 20
+)
+
+// Options configure a Store. URL is mandatory.
+type Options struct {
+	// URL is that of the central server, such as https://flagr.example.com, or of its endpoint.
+	URL string
+	// Header is sent with each request, such as an Authorization. It is never logged.
+	Header http.Header
+	// Dir is where the keys of flags and variants are kept beside the journals. Empty: in memory only, as the counts.
+	Dir string
+	// Client sends the requests; nil means one of its own, which follows no redirections.
+	Client *http.Client
+	// Logger gets a line for each reason for which the centre does not count rows. Nil: no log.
+	Logger *slog.Logger
+}
+
+// Store is a datar.Store that is somewhere else.
+type Store struct {
+	url      string
+	identity string
+	header   http.Header
+	client   *http.Client
+	logger   *slog.Logger
+	keys     *keys
+
+	mu       sync.Mutex
+	rejected map[ingest.Code]int64 // rows that the centre did not count
+}
+
+var _ datar.Store = (*Store)(nil)
+
+// New returns a store that sends to the URL. It makes no request, and Close has nothing to end.
+func New(o Options) (*Store, error) {
+	u, err := url.Parse(o.URL)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+		return nil, errors.New("forward: Options.URL is not valid, want a URL such as https://flagr.example.com")
+	}
+	if !strings.HasSuffix(u.Path, "/datar/evaluations") {
+		u.Path = strings.TrimSuffix(u.Path, "/") + endpoint
+	}
+	hash := sha256.Sum256([]byte(u.Scheme + "://" + u.Host + u.Path))
+	s := &Store{
+		url:      u.String(),
+		identity: "forward-" + hex.EncodeToString(hash[:16]),
+		header:   o.Header,
+		client:   o.Client,
+		logger:   o.Logger,
+		rejected: map[ingest.Code]int64{},
+	}
+	if s.client == nil {
+		s.client = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	}
+	if s.logger == nil {
+		s.logger = slog.New(slog.DiscardHandler)
+	}
+	if s.keys, err = openKeys(o.Dir, s.identity); err != nil {
+		return nil, fmt.Errorf("forward: %w", err)
+	}
+	return s, nil
+}
+
+// Identity implements datar.Store: journals belong to the URL.
+func (s *Store) Identity() string { return s.identity }
+
+// MaxRows implements datar.Limiter.
+func (s *Store) MaxRows() int { return ingest.MaxRows }
+
+// Totals implements datar.Store. Its error is ErrElsewhere.
+func (s *Store) Totals(context.Context, datar.TotalsQuery) ([]datar.Total, error) {
+	return nil, ErrElsewhere
+}
+
+// Outcome returns the ids under which to record an outcome: flags and variants have no other ids that stay the same
+// when a flag document changes. The segment is the flag's in the document; the centre knows whether it has it.
+func (s *Store) Outcome(flagKey, variantKey string) (flagID, variantID int64, err error) {
+	flagID, err = s.keys.id(flagKey)
+	if err == nil && variantKey != "" {
+		variantID, err = s.keys.id(variantKey)
+	}
+	return flagID, variantID, err
+}
+
+// envelope is the body of a request.
+type envelope struct {
+	FlagEvaluations []evaluation `json:"flagEvaluations"`
+}
+
+type evaluation struct {
+	Timestamp       int64 `json:"timestamp"`
+	Flag            key   `json:"flag"`
+	Variant         *key  `json:"variant,omitempty"`
+	Allocation      *key  `json:"allocation,omitempty"`
+	FirstEvaluation int64 `json:"first_evaluation"`
+	LastEvaluation  int64 `json:"last_evaluation"`
+	EvaluationCount int64 `json:"evaluation_count"`
+}
+
+type key struct {
+	Key string `json:"key"`
+}
+
+// Apply implements datar.Store. The error matches datar.ErrRefused if the centre says that the batch can never be taken.
+func (s *Store) Apply(ctx context.Context, batch datar.Batch) error {
+	body, err := s.encode(batch)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url, bytes.NewReader(body))
+	if err != nil {
+		return fmt.Errorf("forward counts: %w", err)
+	}
+	for name, values := range s.header {
+		request.Header[name] = values
+	}
+	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Content-Encoding", "gzip")
+	request.Header.Set("Idempotency-Key", batch.Writer+":"+strconv.FormatInt(batch.Sequence, 10))
+	response, err := s.client.Do(request)
+	if err != nil {
+		return fmt.Errorf("forward counts: %w", err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswerBytes))
+	if err != nil {
+		return fmt.Errorf("forward counts: read the answer: %w", err)
+	}
+	switch response.StatusCode {
+	case http.StatusOK:
+	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity:
+		return fmt.Errorf("%w: the central server answered %s: %.200s", datar.ErrRefused, response.Status, answer)
+	default:
+		return fmt.Errorf("forward counts: the central server answered %s: %.200s", response.Status, answer)
+	}
+	var result ingest.Result
+	if err := json.Unmarshal(answer, &result); err != nil {
+		return fmt.Errorf("forward counts: the answer is not that of a central server: %w", err)
+	}
+	s.noteRejected(result.Errors)
+	return nil
+}
+
+// encode makes the body of a batch.
+func (s *Store) encode(batch datar.Batch) ([]byte, error) {
+	e := envelope{FlagEvaluations: make([]evaluation, 0, len(batch.Rows))}
+	for _, r := range batch.Rows {
+		flag, ok := s.keys.key(r.FlagID)
+		if !ok {
+			return nil, fmt.Errorf("%w: no flag has the id %d: was the file of keys beside the journals removed?", datar.ErrRefused, r.FlagID)
+		}
+		row := evaluation{
+			Timestamp: r.First, Flag: key{flag}, FirstEvaluation: r.First, LastEvaluation: r.Last, EvaluationCount: r.Count,
+		}
+		if r.VariantID != 0 {
+			variant, ok := s.keys.key(r.VariantID)
+			if !ok {
+				return nil, fmt.Errorf("%w: no variant has the id %d", datar.ErrRefused, r.VariantID)
+			}
+			row.Variant = &key{variant}
+		}
+		if r.SegmentID != 0 {
+			row.Allocation = &key{strconv.FormatInt(r.SegmentID, 10)}
+		}
+		e.FlagEvaluations = append(e.FlagEvaluations, row)
+	}
+	var body bytes.Buffer
+	zip := gzip.NewWriter(&body)
+	if err := json.NewEncoder(zip).Encode(e); err != nil {
+		return nil, fmt.Errorf("encode counts: %w", err)
+	}
+	if err := zip.Close(); err != nil {
+		return nil, fmt.Errorf("compress counts: %w", err)
+	}
+	return body.Bytes(), nil
+}
+
+// noteRejected logs each reason when it comes up first.
+func (s *Store) noteRejected(verdicts []ingest.RowError) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, v := range verdicts {
+		if s.rejected[v.Code]++; s.rejected[v.Code] == 1 {
+			s.logger.Warn("the central server does not count some evaluations as they are; further ones of this kind are not logged",
+				"code", v.Code, "message", v.Message)
+		}
+	}
+}
+
+// Rejected is how many rows the central server did not count as they were sent, by reason.
+func (s *Store) Rejected() map[ingest.Code]int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	copied := make(map[ingest.Code]int64, len(s.rejected))
+	for code, n := range s.rejected {
+		copied[code] = n
+	}
+	return copied
+}

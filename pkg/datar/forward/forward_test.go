@@ -1,0 +1,298 @@
+package forward_test
+
+import (
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/forward"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/memstore"
+)
+
+type flags map[string]ingest.Flag
+
+func (f flags) FlagByKey(key string) (ingest.Flag, bool) {
+	flag, ok := f[key]
+	return flag, ok
+}
+
+// centre is a central server: its store, and what it does to requests.
+type centre struct {
+	*httptest.Server
+	store    memstore.Store
+	status   atomic.Int64 // answered instead of taking the counts, if not 0
+	deaf     atomic.Bool  // counts are taken, and the answer is lost
+	requests atomic.Int64
+	header   atomic.Pointer[http.Header]
+}
+
+func newCentre(t *testing.T) *centre {
+	t.Helper()
+	c := &centre{}
+	in := &ingest.Ingester{Store: &c.store, Flags: flags{
+		"checkout":   {ID: 7, RecordsEnabled: true, Variants: map[string]int64{"on": 1, "ö\"\n": 2}, Segments: []int64{10}},
+		"flag \n \"": {ID: 8, RecordsEnabled: true},
+	}}
+	c.Server = httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		c.requests.Add(1)
+		c.header.Store(&r.Header)
+		if status := c.status.Load(); status != 0 {
+			rw.WriteHeader(int(status))
+			return
+		}
+		unzipped, err := gzip.NewReader(r.Body)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		var body struct {
+			FlagEvaluations []struct {
+				Flag, Variant, Allocation struct{ Key string }
+				First                     int64 `json:"first_evaluation"`
+				Last                      int64 `json:"last_evaluation"`
+				Count                     int64 `json:"evaluation_count"`
+			}
+		}
+		if err := json.NewDecoder(unzipped).Decode(&body); err != nil {
+			t.Error(err)
+		}
+		batch := ingest.Batch{Key: r.Header.Get("Idempotency-Key")}
+		for _, e := range body.FlagEvaluations {
+			batch.Rows = append(batch.Rows, ingest.Row{
+				FlagKey: e.Flag.Key, VariantKey: e.Variant.Key, AllocationKey: e.Allocation.Key, First: e.First, Last: e.Last, Count: e.Count,
+			})
+		}
+		result, err := in.Ingest(r.Context(), batch)
+		if err != nil {
+			rw.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		if c.deaf.Load() {
+			panic(http.ErrAbortHandler)
+		}
+		if err := json.NewEncoder(rw).Encode(result); err != nil {
+			t.Error(err)
+		}
+	}))
+	t.Cleanup(c.Close)
+	return c
+}
+
+func (c *centre) sum() (sum int64) {
+	for _, row := range c.store.Rows() {
+		sum += row.Count
+	}
+	return sum
+}
+
+type noCatalog struct{ datar.Catalog }
+
+// edge starts an engine that forwards to the centre, as a process in the folder would.
+func edge(t *testing.T, url, dir string) (*datar.Engine, *forward.Store) {
+	t.Helper()
+	store, err := forward.New(forward.Options{URL: url, Dir: dir, Header: http.Header{"Authorization": {"Bearer token"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	engine, err := datar.New(datar.Options{Store: store, Catalog: noCatalog{}, Journal: datar.JournalOptions{Dir: dir, Required: dir != ""}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return engine, store
+}
+
+func record(t *testing.T, e *datar.Engine, s *forward.Store, flag, variant string, segment int64, times int) {
+	t.Helper()
+	flagID, variantID, err := s.Outcome(flag, variant)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range times {
+		e.Record(datar.Event{FlagID: flagID, VariantID: variantID, SegmentID: segment, Time: time.Now()})
+	}
+}
+
+func TestCountsReachTheCentre(t *testing.T) {
+	t.Parallel()
+	c := newCentre(t)
+	e, s := edge(t, c.URL, t.TempDir())
+	record(t, e, s, "checkout", "on", 10, 3)
+	record(t, e, s, "checkout", "ö\"\n", 0, 2)
+	record(t, e, s, "checkout", "", 99, 1)
+	record(t, e, s, "flag \n \"", "", 0, 5)
+	record(t, e, s, "gone", "on", 0, 4)
+	if err := e.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]int64{}
+	for _, r := range c.store.Rows() {
+		got[fmt.Sprintf("%d %d %d", r.FlagID, r.VariantID, r.SegmentID)] = r.Count
+	}
+	want := map[string]int64{"7 1 10": 3, "7 2 0": 2, "7 0 0": 1, "8 0 0": 5}
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("the centre has %v, want %v", got, want)
+	}
+	if r := s.Rejected(); r[ingest.FlagNotFound] != 1 || r[ingest.SegmentUnknown] != 1 || len(r) != 2 {
+		t.Errorf("rejected %v, want one flag and one segment", r)
+	}
+	if h := *c.header.Load(); h.Get("Authorization") != "Bearer token" || !strings.HasSuffix(h.Get("Idempotency-Key"), ":1") {
+		t.Errorf("headers are %v", h)
+	}
+	if _, err := e.QuerySummary(t.Context(), datar.SummaryQuery{}); !errors.Is(err, forward.ErrElsewhere) {
+		t.Errorf("a query: %v, want ErrElsewhere", err)
+	}
+	if err := e.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestNothingIsLostOrCountedTwice(t *testing.T) {
+	t.Parallel()
+	c := newCentre(t)
+	dir := t.TempDir()
+	var sent int64
+	for i := range 6 {
+		e, s := edge(t, c.URL, dir)
+		c.status.Store(0)
+		c.deaf.Store(false)
+		switch i {
+		case 1:
+			c.status.Store(http.StatusServiceUnavailable)
+		case 2:
+			c.deaf.Store(true)
+		case 3:
+			c.status.Store(http.StatusUnauthorized)
+		}
+		for variant := range 3 {
+			record(t, e, s, "checkout", []string{"", "on", "ö\"\n"}[variant], 10, 100+i)
+			sent += 100 + int64(i)
+		}
+		err := e.Flush(t.Context())
+		if failing := i >= 1 && i <= 3; (err != nil) != failing {
+			t.Errorf("round %d: %v", i, err)
+		}
+		record(t, e, s, "checkout", "on", 10, 7) // pending when the engine ends
+		sent += 7
+		hurried, cancel := context.WithCancel(t.Context())
+		cancel()
+		if e.Close(hurried) == nil {
+			t.Error("an engine without time has stored its counts")
+		}
+	}
+	e, _ := edge(t, c.URL, dir)
+	if err := e.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.sum(); got != sent {
+		t.Errorf("the centre has %d, want %d", got, sent)
+	}
+	if err := e.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestLargeFlushesAreSplit(t *testing.T) {
+	t.Parallel()
+	c := newCentre(t)
+	e, s := edge(t, c.URL, "")
+	flagID, variantID, err := s.Outcome("checkout", "on")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const segments = 2500
+	for i := range int64(segments) {
+		e.Record(datar.Event{FlagID: flagID, VariantID: variantID, SegmentID: i + 1, Time: time.Now()})
+	}
+	if err := e.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if c.sum() != segments || c.requests.Load() != 3 {
+		t.Errorf("the centre has %d after %d requests, want %d after 3", c.sum(), c.requests.Load(), segments)
+	}
+}
+
+func TestKeysAreKept(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	options := forward.Options{URL: "http://centre.example", Dir: dir}
+	var all []*forward.Store
+	for range 3 {
+		s, err := forward.New(options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, s)
+	}
+	var group sync.WaitGroup
+	for _, s := range all {
+		group.Go(func() {
+			for i := range 50 {
+				if _, _, err := s.Outcome("flag "+strconv.Itoa(i%20), "variant"); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	files, err := filepath.Glob(filepath.Join(dir, "*.keys"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("files %v, %v", files, err)
+	}
+	content, err := os.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(files[0], append(content, `"torn`...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	later, err := forward.New(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := later.Outcome("after the torn line", ""); err != nil {
+		t.Fatal(err)
+	}
+	for key := range map[string]bool{"flag 7": true, "after the torn line": true} {
+		a, _, _ := later.Outcome(key, "")
+		b, _, _ := all[0].Outcome(key, "")
+		if a != b || a < 1 {
+			t.Errorf("%q has the ids %d and %d", key, a, b)
+		}
+	}
+}
+
+func TestOptionsAreChecked(t *testing.T) {
+	t.Parallel()
+	for _, bad := range []string{"", "centre", "ftp://centre", "http://", "http://[::1", "://"} {
+		if _, err := forward.New(forward.Options{URL: bad}); err == nil {
+			t.Errorf("URL %q is accepted", bad)
+		}
+	}
+	a, err := forward.New(forward.Options{URL: "https://user:secret@centre.example/flagr/", Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := forward.New(forward.Options{URL: "https://centre.example/flagr/api/v1/datar/evaluations"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.Identity() != b.Identity() {
+		t.Error("the endpoint in full has another identity")
+	}
+}
