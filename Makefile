@@ -61,8 +61,9 @@ swagger-check: swagger ## fail if swagger_gen/ is not what swagger.yaml generate
 	@git diff --exit-code --stat -- swagger_gen && [ -z "$$(git status --porcelain -- swagger_gen)" ] || \
 		{ git status --short -- swagger_gen; echo "swagger_gen/ differs from swagger.yaml: run make swagger and commit"; exit 1; }
 
-bench: ## benchmarks of counting and evaluation, see docs/benchmarks.md
-	$(GO) test -run '^$$' -bench . -benchmem -cpu 1,2 ./pkg/datar ./pkg/eval ./pkg/recorder ./pkg/handler
+bench: build ## what evaluations cost, beside a bare HTTP server, and Go's benchmarks: see docs/benchmarks.md
+	$(GO) run ./integration_tests/bench -server $(BINARY)
+	$(GO) test -run '^$$' -bench . -benchmem -cpu 1,2 ./pkg/datar ./pkg/eval ./pkg/fastpath ./pkg/recorder ./pkg/handler
 
 clean: ## remove what was built
 	rm -rf bin

@@ -1,5 +1,192 @@
 package main
 
-import "io"
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"sync"
+	"text/tabwriter"
+	"time"
 
-func measureRefresh(options, string, io.Writer) error { return nil }
+	_ "github.com/glebarez/go-sqlite" // the driver sqlite
+)
+
+const (
+	manyFlags = 10_000
+	// pace is the time between two requests of a connection: the server must not be busy, or every answer waits.
+	pace        = 2 * time.Millisecond
+	phase       = 15 * time.Second
+	sampleEvery = 50 * time.Millisecond
+	// wantSlower is how many times slower the slow answers may be while flags are reloaded.
+	wantSlower = 2.0
+)
+
+// copies are the statements that make manyFlags copies of the flag with the id 1.
+var copies = []string{
+	`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < ?)
+	INSERT INTO flags (id, created_at, updated_at, key, description, enabled, snapshot_id, notes, data_records_enabled, entity_type)
+	SELECT 1000*i, created_at, updated_at, 'copy-' || i, description, enabled, snapshot_id, notes, data_records_enabled, entity_type
+	FROM flags, n WHERE id = 1`,
+	`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < ?)
+	INSERT INTO variants (id, created_at, updated_at, flag_id, key, attachment)
+	SELECT 1000*i+id, created_at, updated_at, 1000*i, key, attachment FROM variants, n WHERE flag_id = 1`,
+	`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < ?)
+	INSERT INTO segments (id, created_at, updated_at, flag_id, description, rank, rollout_percent)
+	SELECT 1000*i+id, created_at, updated_at, 1000*i, description, rank, rollout_percent FROM segments, n WHERE flag_id = 1`,
+	`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < ?)
+	INSERT INTO constraints (id, created_at, updated_at, segment_id, property, operator, value)
+	SELECT 1000*i+id, created_at, updated_at, 1000*i+segment_id, property, operator, value FROM constraints, n WHERE id < 1000`,
+	`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < ?)
+	INSERT INTO distributions (id, created_at, updated_at, segment_id, variant_id, variant_key, percent, bitmap)
+	SELECT 1000*i+id, created_at, updated_at, 1000*i+segment_id, 1000*i+variant_id, variant_key, percent, bitmap FROM distributions, n WHERE id < 1000`,
+}
+
+// measureRefresh compares answers and memory of a server with many flags while nothing changes and while one flag changes
+// every second, so that all of them are read again each time.
+func measureRefresh(o options, dir string, out io.Writer) (err error) {
+	var running fleet
+	defer func() { running.stop() }()
+	database := filepath.Join(dir, "many.sqlite")
+	env := append([]string{"FLAGR_DB_DBCONNECTIONSTR=" + database, "FLAGR_MIDDLEWARE_VERBOSE_LOGGER_ENABLED=false"}, o.env...)
+	p, err := running.startFlagr(o.server, dir, env...)
+	if err != nil {
+		return err
+	}
+	if err := createFlag(p.url); err != nil {
+		return err
+	}
+	running.stop()
+	if err := multiply(database); err != nil {
+		return err
+	}
+	if p, err = running.startFlagr(o.server, dir, env...); err != nil {
+		return err
+	}
+	l, err := newLoad(p.url+"/evaluation", singleBody(), o.connections)
+	if err != nil {
+		return err
+	}
+
+	if _, err := observe(p, l, nil); err != nil { // warms up
+		return err
+	}
+	quiet, err := observe(p, l, nil)
+	if err != nil {
+		return err
+	}
+	n := 0
+	busy, err := observe(p, l, func() error {
+		n++
+		_, err := send(p.url+"/flags/1", http.MethodPut, object{"description": fmt.Sprintf("change %d", n)})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	after, err := observe(p, l, nil)
+	if err != nil {
+		return err
+	}
+
+	_, _ = fmt.Fprintf(out, "\n%d flags, %d connections, a request each %s; %d changes, each of which reloads all flags\n\n", manyFlags, o.connections, pace, n)
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	_, _ = fmt.Fprintln(w, "\tp50 ms\tp99 ms\tlongest ms\tserver CPU %\tmemory MB\tat most MB\t")
+	for _, row := range []struct {
+		name string
+		*observation
+	}{{"unchanged", quiet}, {"reloading", busy}, {"unchanged again", after}} {
+		_, _ = fmt.Fprintf(w, "%s\t%.2f\t%.2f\t%.2f\t%.1f\t%.0f\t%.0f\t\n", row.name, milli(row.quantile(0.5)), milli(row.quantile(0.99)), milli(row.quantile(1)),
+			100*row.cpu.Seconds()/phase.Seconds(), mega(median(row.resident)), mega(slices.Max(row.resident)))
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	slower := float64(busy.quantile(0.99)) / float64(quiet.quantile(0.99))
+	_, err = fmt.Fprintf(out, "\np99 while reloading is %.2f times that of before, %s\n", slower, verdict(slower, wantSlower))
+	return err
+}
+
+func multiply(database string) (err error) {
+	db, err := sql.Open("sqlite", database)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	for _, statement := range copies {
+		if _, err := db.Exec(statement, manyFlags); err != nil { //nolint:noctx // nobody waits for it but this command
+			return fmt.Errorf("copy flags: %w", err)
+		}
+	}
+	return nil
+}
+
+// observation is what was seen in one phase.
+type observation struct {
+	latencies []time.Duration // sorted
+	resident  []int64
+	cpu       time.Duration
+}
+
+func (o *observation) quantile(q float64) time.Duration {
+	return o.latencies[min(int(q*float64(len(o.latencies))), len(o.latencies)-1)]
+}
+
+// observe sends requests at a pace for one phase, and calls change, if there is one, every second.
+func observe(p *process, l *load, change func() error) (*observation, error) {
+	o := &observation{}
+	before, err := p.cpu()
+	if err != nil {
+		return nil, err
+	}
+	end := time.Now().Add(phase)
+	var group sync.WaitGroup
+	latencies := make([][]time.Duration, l.connections)
+	errs := make([]error, l.connections)
+	for i := range latencies {
+		group.Go(func() { latencies[i], errs[i] = l.paced(end) })
+	}
+	next := time.Now()
+	for time.Now().Before(end) && err == nil {
+		if change != nil && time.Now().After(next) {
+			next = next.Add(time.Second)
+			err = change()
+		}
+		resident, residentErr := p.resident()
+		err = errors.Join(err, residentErr)
+		o.resident = append(o.resident, resident)
+		time.Sleep(sampleEvery)
+	}
+	group.Wait()
+	after, cpuErr := p.cpu()
+	o.cpu = after - before
+	o.latencies = slices.Concat(latencies...)
+	slices.Sort(o.latencies)
+	return o, errors.Join(err, errors.Join(errs...), cpuErr)
+}
+
+// paced sends requests until the end and returns how long each took.
+func (l *load) paced(end time.Time) ([]time.Duration, error) {
+	c, err := l.connect()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = c.Close() }()
+	var latencies []time.Duration
+	for time.Now().Before(end) {
+		start := time.Now()
+		if _, err := c.exchange(l.request); err != nil {
+			return nil, err
+		}
+		latencies = append(latencies, time.Since(start))
+		time.Sleep(pace)
+	}
+	return latencies, nil
+}
+
+func milli(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+func mega(bytes int64) float64 { return float64(bytes) / (1 << 20) }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -162,11 +163,16 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 		source = evalcache.FromStore(db)
 	}
 
-	a.cache = evalcache.New(source, evalcache.Options{
+	cacheOptions := evalcache.Options{
 		RefreshInterval: c.EvalCache.RefreshInterval,
 		RefreshTimeout:  c.EvalCache.RefreshTimeout,
 		Logger:          a.logger,
-	})
+	}
+	if o.OwnsProcess {
+		// The old flags, and all that reading the new ones took, would else stay until the heap has doubled.
+		cacheOptions.Swapped = runtime.GC
+	}
+	a.cache = evalcache.New(source, cacheOptions)
 	a.onStop("evaluation cache", a.cache.Stop)
 	if err := meters.watchCache(a.cache); err != nil {
 		return nil, err

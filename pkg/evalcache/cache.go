@@ -36,6 +36,9 @@ type Options struct {
 	RefreshTimeout time.Duration
 	// Logger takes what goes wrong in a reload; nil means slog.Default.
 	Logger *slog.Logger
+	// Swapped is called after each reload, when nothing here refers to the old snapshot any more; nil means nothing is. The
+	// next refresh waits for it.
+	Swapped func()
 }
 
 // Cache holds the newest snapshot of a source.
@@ -210,6 +213,9 @@ func (c *Cache) refresh(ctx context.Context) error {
 		c.snapshot.Store(snapshot)
 		c.version, c.loaded = version, true
 		c.warn(snapshot.Problems())
+		if c.options.Swapped != nil {
+			c.options.Swapped()
+		}
 	}
 	now := time.Now()
 	c.checked.Store(&now)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -133,6 +134,26 @@ func TestRefresh(t *testing.T) {
 }
 
 // TestChangeWhileLoading changes the flags after their version was read: the next refresh must load them again.
+func TestSwappedIsCalledAfterEachReload(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var f *fixture
+		var seen []uint
+		f = setup(evalcache.Options{RefreshInterval: time.Second, Swapped: func() { seen = append(seen, f.version()) }})
+		if err := f.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = f.Stop(t.Context()) }()
+		time.Sleep(3 * time.Second)
+		f.store.set(func(s *fakeStore) { s.version = 2 })
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		if !slices.Equal(seen, []uint{1, 2}) {
+			t.Errorf("called with versions %v", seen)
+		}
+	})
+}
+
 func TestChangeWhileLoading(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
