@@ -18,6 +18,7 @@ import (
 
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/forward"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
@@ -196,9 +197,18 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 	if db != nil {
 		recorderOptions.Catalog = handler.NewCatalog(db)
 		recorderOptions.DatarStore = func(ctx context.Context) (_ datar.Store, err error) {
-			counts, err = gormstore.New(ctx, db.DB())
+			counts, err = gormstore.New(ctx, db.DB(), gormstore.Options{})
 			return counts, err
 		}
+	}
+	if c.Datar.ForwardURL != "" && c.Recorder.Enabled {
+		recorderOptions.DatarForward, err = forward.New(forward.Options{
+			URL: c.Datar.ForwardURL, Header: c.Datar.ForwardHeader(), Dir: recorderOptions.DatarJournal.Dir, Logger: a.logger,
+		})
+		if err != nil {
+			return nil, err
+		}
+		recorderOptions.Catalog = noCatalog{}
 	}
 	a.recorders, err = handler.NewDataRecorder(ctx, recorderOptions)
 	if err != nil {
@@ -268,6 +278,11 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 	a.handler = handler.New(handlerOptions)
 	return a, nil
 }
+
+// noCatalog knows no flags: an engine that forwards its counts answers no queries.
+type noCatalog struct{}
+
+func (noCatalog) Flags(context.Context, []int64) (map[int64]datar.FlagInfo, error) { return nil, nil }
 
 // journalOptions makes a folder mandatory only if it was named: the default must not keep a server from starting where
 // nothing can be written.

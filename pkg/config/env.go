@@ -222,6 +222,10 @@ type Datar struct {
 	FlushInterval time.Duration `env:"FLAGR_RECORDER_DATAR_FLUSH_INTERVAL" envDefault:"60s" accepts:"a duration from 50ms to 1h, such as 60s"`
 	// JournalDir is the folder of the journals, JournalOff for none. Empty: the working directory, if it can be written.
 	JournalDir string `env:"FLAGR_RECORDER_DATAR_JOURNAL_DIR" accepts:"a folder that can be written, or off"`
+	// ForwardURL is the central server that counts are sent to instead of a database; empty for none.
+	ForwardURL string `env:"FLAGR_RECORDER_DATAR_FORWARD_URL" accepts:"an http or https URL"`
+	// ForwardHeaders are headers to send along, often with a token; ForwardHeader has them one by one.
+	ForwardHeaders string `env:"FLAGR_RECORDER_DATAR_FORWARD_HEADERS" secret:"true" accepts:"headers such as Authorization: Bearer abc, X-Team: flags"`
 	// IngestEnabled takes counts that were aggregated elsewhere.
 	IngestEnabled bool `env:"FLAGR_RECORDER_DATAR_INGEST_ENABLED" envDefault:"false"`
 	// Retention is how long hours are kept in detail, 0 for ever.

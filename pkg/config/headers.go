@@ -13,6 +13,12 @@ func (n *Notification) Header() http.Header {
 	return header
 }
 
+// ForwardHeader are the headers of ForwardHeaders.
+func (d Datar) ForwardHeader() http.Header {
+	header, _ := parseHeaders(d.ForwardHeaders) // validate has refused what does not parse
+	return header
+}
+
 // parseHeaders reads `Name: value, Name: value`. A comma that no name and colon follow belongs to the value, as in
 // `Accept: text/html, text/plain`. A name that comes more than once has all of its values.
 func parseHeaders(text string) (header http.Header, ok bool) {

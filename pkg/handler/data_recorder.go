@@ -10,6 +10,7 @@ import (
 
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/forward"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/pkg/recorder"
 )
@@ -36,6 +37,8 @@ type RecorderOptions struct {
 	// DatarStore opens where Datar keeps its counts. It is called only if Datar is to be constructed; nil means that
 	// there is no database, so that Datar stays off.
 	DatarStore func(ctx context.Context) (datar.Store, error)
+	// DatarForward sends Datar's counts to a central server, instead of keeping them in DatarStore; nil: it does not.
+	DatarForward *forward.Store
 	// Catalog names flags for Datar.
 	Catalog datar.Catalog
 	// DatarFlushInterval is the time between two flushes of Datar; 0 means its default.
@@ -115,8 +118,9 @@ func NewDataRecorder(ctx context.Context, o RecorderOptions) (_ *DataRecorders, 
 		var err error
 		switch name {
 		case config.RecorderDatar:
-			if o.DatarStore == nil {
-				o.Logger.Warn("recorder datar stays off: flags come from a JSON document, so there is no database to keep counts in")
+			if o.DatarStore == nil && o.DatarForward == nil {
+				o.Logger.Warn("recorder datar stays off: flags come from a JSON document, so there is no database to keep counts in; " +
+					"FLAGR_RECORDER_DATAR_FORWARD_URL sends them to a server that has one")
 				continue
 			}
 			d, err := NewDatarRecorder(ctx, o)

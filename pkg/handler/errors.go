@@ -11,6 +11,7 @@ import (
 	"github.com/go-openapi/runtime/middleware"
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/forward"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
 )
@@ -26,6 +27,7 @@ var statuses = []struct {
 	{entity.ErrNotFound, http.StatusNotFound},
 	{datar.ErrInvalidQuery, http.StatusBadRequest},
 	{datar.ErrFlagNotFound, http.StatusNotFound},
+	{forward.ErrElsewhere, http.StatusNotImplemented},
 }
 
 // statusClientClosedRequest is seen by nobody: the client has gone.
