@@ -37,18 +37,18 @@ func (s *fakeStore) set(change func(*fakeStore)) {
 	change(s)
 }
 
-func (s *fakeStore) MaxSnapshotID(ctx context.Context) (int64, error) {
+func (s *fakeStore) FlagsVersion(ctx context.Context) (string, error) {
 	s.mu.Lock()
 	version, err, hang, onVersion := s.version, s.err, s.hang, s.onVersion
 	s.mu.Unlock()
 	if hang {
 		<-ctx.Done()
-		return 0, ctx.Err()
+		return "", ctx.Err()
 	}
 	if onVersion != nil {
 		onVersion()
 	}
-	return version, err
+	return strconv.FormatInt(version, 10), err
 }
 
 func (s *fakeStore) EvalFlags(context.Context) ([]entity.Flag, error) {

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"strconv"
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
@@ -20,22 +19,21 @@ const maxDocumentBytes = 256 << 20
 
 // Store is what a source needs of the database.
 type Store interface {
-	MaxSnapshotID(ctx context.Context) (int64, error)
+	FlagsVersion(ctx context.Context) (string, error)
 	EvalFlags(ctx context.Context) ([]entity.Flag, error)
 }
 
-// FromStore reads the flags of a database. Every change to a flag writes a snapshot row, so the highest id of those
-// rows is the version.
+// FromStore reads the flags of a database.
 func FromStore(s Store) FlagSource { return storeSource{s} }
 
 type storeSource struct{ store Store }
 
 func (s storeSource) Version(ctx context.Context) (string, error) {
-	id, err := s.store.MaxSnapshotID(ctx)
+	version, err := s.store.FlagsVersion(ctx)
 	if err != nil {
-		return "", fmt.Errorf("read newest flag snapshot: %w", err)
+		return "", fmt.Errorf("read the version of the flags: %w", err)
 	}
-	return strconv.FormatInt(id, 10), nil
+	return version, nil
 }
 
 func (s storeSource) Flags(ctx context.Context) ([]entity.Flag, error) {

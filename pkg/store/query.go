@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -176,7 +177,17 @@ func (s *Store) Snapshots(ctx context.Context, flagID int64, q SnapshotQuery) ([
 	return snapshots, nil
 }
 
-// MaxSnapshotID is the id of the newest snapshot, 0 when there is none. It changes with every change of a flag.
+// FlagsVersion names the state of all flags: it changes with every change of a flag that is committed. The id of the
+// newest snapshot alone would not, since on PostgreSQL and MySQL a snapshot can be committed after one with a higher id.
+// A late one shows in the number of the newest snapshots, or pushes the oldest of them out. It reads an index only.
+func (s *Store) FlagsVersion(ctx context.Context) (string, error) {
+	var newest struct{ Highest, Lowest, Number int64 }
+	err := s.db.WithContext(ctx).Raw("SELECT COALESCE(MAX(id), 0) AS highest, COALESCE(MIN(id), 0) AS lowest, COUNT(*) AS number " +
+		"FROM (SELECT id FROM flag_snapshots ORDER BY id DESC LIMIT 1000) AS newest").Scan(&newest).Error
+	return fmt.Sprintf("%d/%d/%d", newest.Highest, newest.Lowest, newest.Number), explain("read the version of the flags", err)
+}
+
+// MaxSnapshotID is the id of the newest snapshot, 0 when there is none.
 func (s *Store) MaxSnapshotID(ctx context.Context) (int64, error) {
 	var id int64
 	err := s.db.WithContext(ctx).Table("flag_snapshots").Select("COALESCE(MAX(id), 0)").Scan(&id).Error

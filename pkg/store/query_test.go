@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"gorm.io/gorm"
+
 	"github.com/flagr-datar/flagr-datar/integration_tests/testdb"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
@@ -156,5 +158,42 @@ func TestTagAndSnapshotQueries(t *testing.T) {
 		same(t, []uint{5, 4, 3, 2, 1}, ids(SnapshotQuery{}))
 		same(t, []uint{2, 3}, ids(SnapshotQuery{Ascending: true, Limit: ptr(int64(2)), Offset: ptr(int64(1))}))
 		same(t, []uint{1}, ids(SnapshotQuery{Offset: ptr(int64(4))}))
+	})
+}
+
+// On PostgreSQL and MySQL a transaction may commit its snapshot after one that began later and got a higher id.
+func TestFlagsVersionShowsLateSnapshots(t *testing.T) {
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		s := setup(t, kind)
+		seen := map[string]bool{}
+		version := func(when string) {
+			t.Helper()
+			v, err := s.FlagsVersion(t.Context())
+			ok(t, err)
+			if seen[v] {
+				t.Errorf("%s: the version is %s again", when, v)
+			}
+			seen[v] = true
+		}
+		insert := func(from, to uint) {
+			t.Helper()
+			var rows []entity.FlagSnapshot
+			for id := from; id <= to; id++ {
+				rows = append(rows, entity.FlagSnapshot{Model: gorm.Model{ID: id}, FlagID: 1, Flag: []byte("{}")})
+			}
+			ok(t, s.DB().CreateInBatches(rows, 500).Error)
+		}
+		version("empty")
+		insert(10, 11)
+		version("two")
+		insert(9, 9)
+		version("a late one")
+		insert(13, 2000)
+		version("many")
+		insert(12, 12)
+		insert(2002, 2002)
+		version("one of the newest is missing")
+		insert(2001, 2001)
+		version("and comes late")
 	})
 }
