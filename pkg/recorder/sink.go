@@ -105,6 +105,7 @@ type Sink struct {
 	delivered    uint64
 	retried      uint64
 	dropped      map[Reason]uint64
+	droppedTotal uint64
 	lastDelivery time.Time
 	lastDropLog  time.Time
 	flushing     int           // running calls of Flush and Close: no lingering
@@ -174,16 +175,19 @@ func (s *Sink) batchIsFull() bool {
 	return s.queue.len() >= s.options.BatchRecords || s.queuedBytes >= s.options.BatchBytes
 }
 
-// drop needs mu. It logs the first drop, and then one in dropLogInterval, from another goroutine.
+// drop needs mu. It logs the first drop, and then one in dropLogInterval, from another goroutine. It looks at the clock
+// only now and then, since a full queue drops as fast as the server evaluates.
 func (s *Sink) drop(reason Reason, n uint64) {
+	const clockEvery = 1024 // drops
+	before := s.droppedTotal
 	s.dropped[reason] += n
-	if now := time.Now(); s.lastDropLog.IsZero() || now.Sub(s.lastDropLog) >= dropLogInterval {
+	s.droppedTotal += n
+	if before > 0 && before/clockEvery == s.droppedTotal/clockEvery {
+		return
+	}
+	if now := time.Now(); before == 0 || now.Sub(s.lastDropLog) >= dropLogInterval {
 		s.lastDropLog = now
-		total := uint64(0)
-		for _, count := range s.dropped {
-			total += count
-		}
-		go s.logger.Warn("recorder drops records", "reason", string(reason), "dropped_so_far", total)
+		go s.logger.Warn("recorder drops records", "reason", string(reason), "dropped_so_far", s.droppedTotal)
 	}
 }
 
