@@ -1,4 +1,4 @@
-# Everything here needs Go and make, nothing else; `make check` also needs what integration_tests/README.md lists.
+# What runs without servers needs Go and make, nothing else. integration_tests/README.md lists what the other tests need.
 
 GO            ?= go
 GOLANGCI_LINT ?= $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
@@ -33,7 +33,7 @@ run: export FLAGR_RECORDER_TYPE ?= datar
 run: build ## start on SQLite with Datar on, and print what to try
 	@printf '\nFlagr with Datar on http://%s:%s/api/v1 (documentation under /docs). Stop it with Ctrl-C.\n' "$$HOST" "$$PORT"
 	@printf 'Flags and counts are kept in flagr.sqlite. Now paste this into another terminal:\n\n'
-	@sed -e '1d' -e "s|localhost:18000|$$HOST:$$PORT|" docs/first-steps.sh
+	@sed -e '/^#/d' -e "s|localhost:18000|$$HOST:$$PORT|" docs/first-steps.sh
 	@exec $(BINARY)
 
 test: ## all tests that need no server, with the race detector if there is a C compiler

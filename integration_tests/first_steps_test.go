@@ -38,7 +38,7 @@ func TestFirstSteps(t *testing.T) {
 		t.Fatal(err)
 	}
 	steps := exec.Command("sh", script)
-	steps.Env = append(os.Environ(), "URL="+s.url)
+	steps.Env = append(os.Environ(), "FLAGR_URL="+s.url)
 	steps.Dir = t.TempDir()
 	output, err := steps.CombinedOutput()
 	if err != nil {
