@@ -10,14 +10,14 @@ import (
 type Row struct {
 	// Key has its targeting key as it may leave the process: hashed, in clear text, or None.
 	Key Key
-	// Count is how often the flag was evaluated, at least 1.
+	// Count is how often the flag was evaluated, 1 to 10,000,000. What is beyond is in further rows with the same Key.
 	Count int64
 	// First and Last are the times of the earliest and the latest evaluation, in Unix milliseconds.
 	First, Last int64
 	// ErrorMessage is the last one, empty if there was none.
 	ErrorMessage string
 	// Degraded marks evaluations that were counted without their targeting key because there were too many keys. A
-	// batch may have another row with the same Key; the two are to be added.
+	// batch may have a row with the same Key that is not degraded.
 	Degraded bool
 }
 

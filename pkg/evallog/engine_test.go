@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -157,6 +158,33 @@ func TestStatistics(t *testing.T) {
 	}}
 	if diff := cmp.Diff(want, writer.Delivered()[0].Rows, cmp.AllowUnexported(evallog.Text{})); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// Datar's endpoint refuses rows with larger counts.
+func TestLargeCountsAreDivided(t *testing.T) {
+	t.Parallel()
+	engine, writer := setup(t)
+	const calls = 20_000_001
+	evaluation := on("flag")
+	evaluation.Time = time.Now()
+	for range calls {
+		engine.Record(evaluation)
+	}
+	flush(t, engine)
+	var counts []int64
+	for _, b := range writer.Delivered() {
+		for _, r := range b.Rows {
+			counts = append(counts, r.Count)
+		}
+	}
+	slices.Sort(counts)
+	var sum int64
+	for _, n := range counts {
+		sum += n
+	}
+	if sum != calls || counts[len(counts)-1] > 10_000_000 {
+		t.Errorf("counts %v, want a sum of %d and none above 10,000,000", counts, calls)
 	}
 }
 

@@ -152,11 +152,14 @@ func (t *table) add(number uint32, ms int64, message string) {
 	b.first, b.last = min(b.first, ms), max(b.last, ms)
 }
 
+// maxCount is the most evaluations of a row, since Datar's endpoint takes no more in one.
+const maxCount = 10_000_000
+
 // rows are the table's contents in the order in which the keys came.
 func (t *table) rows(rows []Row, degraded bool) []Row {
 	for number := uint32(1); number <= uint32(t.keys); number++ {
 		b := t.at(number)
-		rows = append(rows, Row{
+		row := Row{
 			Key: Key{
 				Flag:         b.flag,
 				Variant:      b.text(hasVariant, b.variant),
@@ -164,12 +167,15 @@ func (t *table) rows(rows []Row, degraded bool) []Row {
 				TargetingKey: b.text(hasTargeting, b.targeting),
 				ErrorCode:    b.text(hasErrorCode, b.errorCode),
 			},
-			Count:        b.count,
 			First:        b.first,
 			Last:         b.last,
 			ErrorMessage: t.messages[number],
 			Degraded:     degraded,
-		})
+		}
+		for left := b.count; left > 0; left -= row.Count {
+			row.Count = min(left, maxCount)
+			rows = append(rows, row)
+		}
 	}
 	return rows
 }

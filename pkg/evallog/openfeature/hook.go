@@ -1,0 +1,79 @@
+// Package openfeature counts the evaluations of OpenFeature clients with package evallog:
+//
+//	openfeature.AddHooks(evallogof.NewHook(engine, evallogof.HookOptions{}))
+//
+// One hook at one place is enough: each counts every evaluation that passes it.
+package openfeature
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/open-feature/go-sdk/openfeature"
+
+	"github.com/flagr-datar/flagr-datar/pkg/evallog"
+)
+
+// DefaultAllocationKey is the metadata from which a hook takes the allocation unless it is told another.
+const DefaultAllocationKey = "segmentID"
+
+// Recorder is what a hook feeds. *evallog.Engine is one.
+type Recorder interface {
+	Record(evaluation evallog.Evaluation)
+}
+
+// HookOptions configure a Hook. The zero value is a good default.
+type HookOptions struct {
+	// AllocationKey names the entry of the flag metadata that says what assigned the variant, a text or a whole
+	// number: for Flagr the id of the segment. Empty: DefaultAllocationKey.
+	AllocationKey string
+}
+
+// Hook counts evaluations in the finally stage, where it sees matches, defaults and errors, also those for which the
+// provider was not asked because it was not ready. The context of an evaluation does not matter: one that was cancelled
+// was evaluated all the same. The only evaluations that it misses are of keys that are not UTF-8, for which the SDK calls
+// no hooks.
+type Hook struct {
+	openfeature.UnimplementedHook
+	recorder   Recorder
+	allocation string
+}
+
+var _ openfeature.Hook = (*Hook)(nil)
+
+// NewHook returns a hook that counts with the recorder.
+func NewHook(recorder Recorder, options HookOptions) *Hook {
+	hook := &Hook{recorder: recorder, allocation: options.AllocationKey}
+	if hook.allocation == "" {
+		hook.allocation = DefaultAllocationKey
+	}
+	return hook
+}
+
+// Finally counts the evaluation.
+func (h *Hook) Finally(_ context.Context, evaluated openfeature.HookContext, details openfeature.InterfaceEvaluationDetails, _ openfeature.HookHints) {
+	h.recorder.Record(evallog.Evaluation{
+		Key: evallog.Key{
+			Flag:         evaluated.FlagKey(),
+			Variant:      evallog.SomeOrNone(details.Variant),
+			Allocation:   text(details.FlagMetadata[h.allocation]),
+			TargetingKey: evallog.SomeOrNone(evaluated.EvaluationContext().TargetingKey()),
+			ErrorCode:    evallog.SomeOrNone(string(details.ErrorCode)),
+		},
+		ErrorMessage: details.ErrorMessage,
+	})
+}
+
+// text returns what stands in metadata, where numbers that came through JSON are floats.
+func text(value any) evallog.Text {
+	switch v := value.(type) {
+	case string:
+		return evallog.SomeOrNone(v)
+	case int, int8, int16, int32, int64, uint, uint8, uint16, uint32, uint64:
+		return evallog.Some(fmt.Sprint(v))
+	case float64:
+		return evallog.Some(fmt.Sprintf("%.0f", v))
+	default:
+		return evallog.None()
+	}
+}

@@ -1,0 +1,215 @@
+package openfeature_test
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/open-feature/go-sdk/openfeature"
+	"github.com/open-feature/go-sdk/openfeature/isolated"
+	"github.com/open-feature/go-sdk/openfeature/memprovider"
+
+	"github.com/flagr-datar/flagr-datar/pkg/evallog"
+	"github.com/flagr-datar/flagr-datar/pkg/evallog/evallogtest"
+	evallogof "github.com/flagr-datar/flagr-datar/pkg/evallog/openfeature"
+)
+
+type fixture struct {
+	engine *evallog.Engine
+	writer *evallogtest.Writer
+	client *openfeature.Client
+}
+
+// flags are those of the in-memory provider, which says of segmented that segment 10 assigned the variant.
+func flags() map[string]memprovider.InMemoryFlag {
+	segmented := func(flag memprovider.InMemoryFlag, flat openfeature.FlattenedContext) (any, openfeature.ProviderResolutionDetail) {
+		return flag.Variants["on"], openfeature.ProviderResolutionDetail{
+			Variant: "on", Reason: openfeature.TargetingMatchReason, FlagMetadata: openfeature.FlagMetadata{"segmentID": flat["segment"]},
+		}
+	}
+	states := map[string]any{"on": true, "off": false}
+	return map[string]memprovider.InMemoryFlag{
+		"static":    {Key: "static", State: memprovider.Enabled, DefaultVariant: "on", Variants: states},
+		"disabled":  {Key: "disabled", State: memprovider.Disabled, DefaultVariant: "on", Variants: states},
+		"text":      {Key: "text", State: memprovider.Enabled, DefaultVariant: "on", Variants: map[string]any{"on": "yes"}},
+		"segmented": {Key: "segmented", State: memprovider.Enabled, Variants: states, ContextEvaluator: &segmented},
+	}
+}
+
+func setup(t *testing.T) fixture {
+	t.Helper()
+	writer := &evallogtest.Writer{}
+	engine, err := evallog.New(evallog.Options{Writer: writer, TargetingKeys: evallog.TargetingKeysClear})
+	if err != nil {
+		t.Fatal(err)
+	}
+	api := isolated.NewAPI()
+	t.Cleanup(func() {
+		_ = api.Shutdown(context.Background())
+		_ = engine.Close(context.Background())
+	})
+	if err := api.SetProviderAndWait(t.Context(), memprovider.NewInMemoryProvider(flags())); err != nil {
+		t.Fatal(err)
+	}
+	api.AddHooks(evallogof.NewHook(engine, evallogof.HookOptions{}))
+	return fixture{engine, writer, api.NewClient()}
+}
+
+// row returns the only one that was counted.
+func (f fixture) row(t *testing.T) evallog.Row {
+	t.Helper()
+	if err := f.engine.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	delivered := f.writer.Delivered()
+	if len(delivered) != 1 || len(delivered[0].Rows) != 1 {
+		t.Fatalf("delivered %+v, want one row; dropped %v", delivered, f.engine.Stats().Dropped)
+	}
+	return delivered[0].Rows[0]
+}
+
+func TestOutcomes(t *testing.T) {
+	t.Parallel()
+	none, on := evallog.None(), evallog.Some("on")
+	cases := map[string]struct {
+		flag        string
+		segment     any
+		key         evallog.Key // without its flag
+		message     string
+		usesDefault bool
+	}{
+		"match":             {"static", nil, evallog.Key{Variant: on, Allocation: none, TargetingKey: none, ErrorCode: none}, "", false},
+		"default":           {"disabled", nil, evallog.Key{Variant: none, Allocation: none, TargetingKey: none, ErrorCode: none}, "", true},
+		"flag not found":    {"gone", nil, evallog.Key{Variant: none, Allocation: none, TargetingKey: none, ErrorCode: evallog.Some("FLAG_NOT_FOUND")}, "flag for key gone not found", true},
+		"type mismatch":     {"text", nil, evallog.Key{Variant: on, Allocation: none, TargetingKey: none, ErrorCode: evallog.Some("TYPE_MISMATCH")}, "incorrect type association", true},
+		"segment as text":   {"segmented", "10", evallog.Key{Variant: on, Allocation: evallog.Some("10"), TargetingKey: none, ErrorCode: none}, "", false},
+		"segment as number": {"segmented", int64(10), evallog.Key{Variant: on, Allocation: evallog.Some("10"), TargetingKey: none, ErrorCode: none}, "", false},
+		"segment from JSON": {"segmented", 10.0, evallog.Key{Variant: on, Allocation: evallog.Some("10"), TargetingKey: none, ErrorCode: none}, "", false},
+		"segment as a list": {"segmented", []int{10}, evallog.Key{Variant: on, Allocation: none, TargetingKey: none, ErrorCode: none}, "", false},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := setup(t)
+			for range 3 {
+				_, _ = f.client.BooleanValue(t.Context(), c.flag, false, openfeature.NewTargetlessEvaluationContext(map[string]any{"segment": c.segment}))
+			}
+			row := f.row(t)
+			c.key.Flag = c.flag
+			want := evallog.Row{Key: c.key, Count: 3, First: row.First, Last: row.Last, ErrorMessage: c.message}
+			if diff := cmp.Diff(want, row, cmp.AllowUnexported(evallog.Text{})); diff != "" {
+				t.Error(diff)
+			}
+			if row.Key.RuntimeDefaultUsed() != c.usesDefault {
+				t.Errorf("default used: %t", row.Key.RuntimeDefaultUsed())
+			}
+		})
+	}
+}
+
+func TestEveryTypeOfFlagIsCounted(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	everyone := openfeature.EvaluationContext{}
+	_, _ = f.client.BooleanValue(t.Context(), "gone", false, everyone)
+	_, _ = f.client.StringValue(t.Context(), "gone", "", everyone)
+	_, _ = f.client.IntValue(t.Context(), "gone", 0, everyone)
+	_, _ = f.client.FloatValue(t.Context(), "gone", math.Pi, everyone)
+	_, _ = f.client.ObjectValue(t.Context(), "gone", nil, everyone)
+	if row := f.row(t); row.Count != 5 {
+		t.Errorf("counted %d of 5", row.Count)
+	}
+}
+
+// slow is a provider that has not started yet.
+type slow struct {
+	*memprovider.InMemoryProvider
+	started chan struct{}
+}
+
+func (s slow) Init(openfeature.EvaluationContext) error {
+	<-s.started
+	return nil
+}
+
+func (slow) Shutdown() {}
+
+func TestAProviderThatIsNotReady(t *testing.T) {
+	t.Parallel()
+	started := make(chan struct{})
+	defer close(started)
+	writer := &evallogtest.Writer{}
+	engine, err := evallog.New(evallog.Options{Writer: writer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = engine.Close(context.Background()) }()
+	api := isolated.NewAPI()
+	if err := api.SetProvider(t.Context(), slow{memprovider.NewInMemoryProvider(flags()), started}); err != nil {
+		t.Fatal(err)
+	}
+	client := api.NewClient()
+	client.AddHooks(evallogof.NewHook(engine, evallogof.HookOptions{}))
+	if value, err := client.BooleanValue(t.Context(), "flag", true, openfeature.EvaluationContext{}); !value || err == nil {
+		t.Fatalf("got %t, %v", value, err)
+	}
+	row := fixture{engine, writer, client}.row(t)
+	if row.Key.ErrorCode != evallog.Some("PROVIDER_NOT_READY") || !row.Key.RuntimeDefaultUsed() || row.ErrorMessage == "" {
+		t.Errorf("%+v", row)
+	}
+}
+
+func TestTargetingKeysReachTheEngine(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	_, _ = f.client.BooleanValue(t.Context(), "static", false, openfeature.NewEvaluationContext("alice", nil))
+	if row := f.row(t); row.Key.TargetingKey != evallog.Some("alice") {
+		t.Errorf("targeting key %v", row.Key.TargetingKey)
+	}
+}
+
+func TestACancelledEvaluationIsCounted(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, _ = f.client.BooleanValue(cancelled, "static", false, openfeature.EvaluationContext{})
+	if row := f.row(t); row.Count != 1 {
+		t.Errorf("%+v", row)
+	}
+}
+
+func TestAnotherNameForTheAllocation(t *testing.T) {
+	t.Parallel()
+	var got []evallog.Evaluation
+	hook := evallogof.NewHook(recorderFunc(func(e evallog.Evaluation) { got = append(got, e) }), evallogof.HookOptions{AllocationKey: "allocation"})
+	hook.Finally(t.Context(), openfeature.HookContext{}, openfeature.InterfaceEvaluationDetails{EvaluationDetails: openfeature.EvaluationDetails{
+		ResolutionDetail: openfeature.ResolutionDetail{FlagMetadata: openfeature.FlagMetadata{"allocation": "a", "segmentID": "b"}},
+	}}, openfeature.HookHints{})
+	if len(got) != 1 || got[0].Allocation != evallog.Some("a") {
+		t.Errorf("%+v", got)
+	}
+}
+
+type recorderFunc func(evallog.Evaluation)
+
+func (f recorderFunc) Record(e evallog.Evaluation) { f(e) }
+
+func BenchmarkFinally(b *testing.B) {
+	engine, err := evallog.New(evallog.Options{Writer: &evallogtest.Writer{}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = engine.Close(context.Background()) }()
+	hook := evallogof.NewHook(engine, evallogof.HookOptions{})
+	evaluated := openfeature.NewHookContext("flag", openfeature.Boolean, false, openfeature.ClientMetadata{}, openfeature.Metadata{}, openfeature.EvaluationContext{})
+	details := openfeature.InterfaceEvaluationDetails{EvaluationDetails: openfeature.EvaluationDetails{
+		ResolutionDetail: openfeature.ResolutionDetail{Variant: "on", FlagMetadata: openfeature.FlagMetadata{"segmentID": fmt.Sprint(10)}},
+	}}
+	b.ReportAllocs()
+	for b.Loop() {
+		hook.Finally(b.Context(), evaluated, details, openfeature.HookHints{})
+	}
+}
