@@ -27,6 +27,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/fastpath"
 	"github.com/flagr-datar/flagr-datar/pkg/handler"
 	"github.com/flagr-datar/flagr-datar/pkg/web"
+	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
 	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi"
 	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations"
 )
@@ -39,6 +40,8 @@ const batchSize = 500
 type fixture struct {
 	fast, generated side
 }
+
+func clock() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 678, time.FixedZone("CET", 3600)) }
 
 type side struct {
 	http.Handler
@@ -62,7 +65,7 @@ func setup(t testing.TB, flags []entity.Flag) *fixture {
 		service := eval.NewService(s, s, eval.Options{
 			DebugEnabled: true,
 			BatchSize:    batchSize,
-			Now:          func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 678, time.FixedZone("CET", 3600)) },
+			Now:          clock,
 			Random:       func() int32 { s.made++; return s.made },
 		})
 		spec, err := loads.Embedded(restapi.SwaggerJSON, restapi.FlatSwaggerJSON)
@@ -314,6 +317,38 @@ func TestOddRequestsTakeTheGeneratedWay(t *testing.T) {
 	for _, test := range oddCases {
 		if got, fast := f.post(t, test.path, test.body); fast {
 			t.Errorf("%s: the fast path answers %v", test.body, got)
+		}
+	}
+}
+
+// Results of requests that took the generated way have contexts of decoded JSON. Recorders encode those as well.
+func TestDecodedContextsAreWrittenAlike(t *testing.T) {
+	t.Parallel()
+	f := setup(t, oddFlags())
+	for _, body := range []string{
+		`{}`,
+		`{"flagID":1,"entityID":"e","enableDebug":true,"entityContext":{"b":"<&>","age":20.0,"tags":["vip"],"n":null}}`,
+		`{"flagID":1,"entityID":"\"\u2028\ud800","entityType":"\n","entityContext":"text"}`,
+		`{"flagID":4,"entityID":"e","entityContext":[1,{"z":1,"a":"\u003c"}],"flagTags":["a",""],"flagTagsOperator":"ANY"}`,
+		`{"flagKey":"nope","entityContext":false}`,
+	} {
+		want, fast := f.post(t, "/evaluation", body)
+		decoder := json.NewDecoder(strings.NewReader(body))
+		decoder.UseNumber()
+		var m models.EvalContext
+		if err := decoder.Decode(&m); err != nil {
+			t.Fatal(err)
+		}
+		request := eval.Request{
+			FlagID: m.FlagID, FlagKey: m.FlagKey, EntityID: m.EntityID, EntityType: m.EntityType, EntityContext: m.EntityContext,
+			EnableDebug: m.EnableDebug, FlagTags: m.FlagTags,
+		}
+		if m.FlagTagsOperator != nil {
+			request.FlagTagsOperator = *m.FlagTagsOperator
+		}
+		got := f.fast.snapshot.Evaluate(request, clock(), request.EnableDebug).AppendJSON(nil)
+		if diff := cmp.Diff(want.Body, string(got)+"\n"); diff != "" {
+			t.Errorf("%s, fast %v (-want +got):\n%s", body, fast, diff)
 		}
 	}
 }
