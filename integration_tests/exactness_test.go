@@ -177,7 +177,7 @@ func TestManyKeysInOneFlush(t *testing.T) {
 	onEachDatabase(t, func(t *testing.T, db database) {
 		const nFlags, nVariants = 60, 100
 		s := start(t, db, db.fresh(t), environ{"FLAGR_RECORDER_DATAR_FLUSH_INTERVAL": "1h"})
-		flags := wideFlags(t, s, nFlags, nVariants)
+		flags := wideFlags(t, s, nFlags, nVariants, 1)
 		for _, id := range flags {
 			send[any](t, s, http.MethodPost, "/evaluation/batch",
 				object{"flagIDs": []int64{id}, "entities": oneOfEach(id, nVariants)})
@@ -201,17 +201,25 @@ func TestManyKeysInOneFlush(t *testing.T) {
 	})
 }
 
-// wideFlags makes flags of so many variants, each of which has the same share, and returns their ids.
-func wideFlags(t *testing.T, s *server, nFlags, nVariants int) []int64 {
+// wideFlags makes flags of so many variants, each of which has the same share, and returns their ids. Each segment but
+// the last is for entities from a country of its own: C0, C1, and so on.
+func wideFlags(t *testing.T, s *server, nFlags, nVariants, nSegments int) []int64 {
 	t.Helper()
 	f := newFlag(t, s, "wide")
-	distributions := []object{{"variantID": f.Variants[0].ID, "variantKey": "on", "percent": 100 / nVariants}}
+	share := []object{{"variantID": f.Variants[0].ID, "variantKey": "on", "percent": 100 / nVariants}}
 	for i := range nVariants - 1 {
 		key := fmt.Sprint("v", i)
-		distributions = append(distributions, object{"variantID": newVariant(t, s, f, key), "variantKey": key, "percent": 100 / nVariants})
+		share = append(share, object{"variantID": newVariant(t, s, f, key), "variantKey": key, "percent": 100 / nVariants})
 	}
-	send[any](t, s, http.MethodPut, fmt.Sprintf("%s/segments/%d/distributions", f.path(), f.Segments[0].ID),
-		object{"distributions": distributions})
+	var segments []int64
+	for i := range nSegments - 1 {
+		segments = append(segments, newSegment(t, s, f, fmt.Sprint("C", i), "on", f.Variants[0].ID))
+	}
+	segments = append(segments, f.Segments[0].ID)
+	for _, segment := range segments {
+		send[any](t, s, http.MethodPut, fmt.Sprintf("%s/segments/%d/distributions", f.path(), segment), object{"distributions": share})
+	}
+	send[any](t, s, http.MethodPut, f.path()+"/segments/reorder", object{"segmentIDs": segments})
 	flags := []int64{f.ID}
 	for i := range nFlags - 1 {
 		copied := send[flagAnswer](t, s, http.MethodPost, f.path()+"/duplicate", object{"key": fmt.Sprint("wide-", i)})

@@ -3,6 +3,7 @@ package integration_tests
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -246,11 +247,11 @@ func TestKilledAfterLostAnswer(t *testing.T) {
 	})
 }
 
-// TestManyKeysAfterAnOutage counts 11,200 different pairs of flag and variant while the database is away, and stores
+// TestManyKeysAfterAnOutage counts 11,200 combinations of flag, variant and segment while the database is away, and stores
 // them with one flush.
 func TestManyKeysAfterAnOutage(t *testing.T) {
 	onKinds(t, faultKinds, func(t *testing.T, kind testdb.Kind, db database) {
-		const nFlags, nVariants = 112, 100
+		const nFlags, nVariants, nSegments, keys = 56, 100, 2, 11_200
 		dsn := db.fresh(t)
 		through := dsn
 		var away, back func()
@@ -276,9 +277,9 @@ func TestManyKeysAfterAnOutage(t *testing.T) {
 			away, back = func() { p.set(faults{down: true}) }, func() { p.set(faults{}) }
 		}
 		s := startRough(t, t.TempDir(), quick.with(db.environ(through)).with(counting("200ms")).with(environ{
-			"FLAGR_EVALCACHE_REFRESHINTERVAL": "1s", // each refresh reads 22,400 rows
+			"FLAGR_EVALCACHE_REFRESHINTERVAL": "1s", // each refresh reads 11,200 distributions
 		}))
-		flags := wideFlags(t, s, nFlags, nVariants)
+		flags := wideFlags(t, s, nFlags, nVariants, nSegments)
 		send[any](t, s, http.MethodPost, "/evaluation", object{"flagID": flags[0], "entityID": "u"})
 		settle(t, s)
 
@@ -286,11 +287,16 @@ func TestManyKeysAfterAnOutage(t *testing.T) {
 		// The first flush takes this one, and fails; what comes now has to wait for it.
 		send[any](t, s, http.MethodPost, "/evaluation", object{"flagID": flags[0], "entityID": "u"})
 		for _, id := range flags {
-			send[any](t, s, http.MethodPost, "/evaluation/batch",
-				object{"flagIDs": []int64{id}, "entities": oneOfEach(id, nVariants)})
+			for i := range nSegments {
+				entities := oneOfEach(id, nVariants)
+				for _, e := range entities {
+					e["entityContext"] = object{"country": fmt.Sprint("C", i)} // the last one has no segment of its own
+				}
+				send[any](t, s, http.MethodPost, "/evaluation/batch", object{"flagIDs": []int64{id}, "entities": entities})
+			}
 		}
-		if now := books(t, s); now.Pending < nFlags*nVariants {
-			t.Errorf("during the outage: %+v, want at least %d pending", now, nFlags*nVariants)
+		if now := books(t, s); now.Pending < keys {
+			t.Errorf("during the outage: %+v, want at least %d pending", now, keys)
 		}
 		back()
 		settle(t, s)
@@ -302,8 +308,8 @@ func TestManyKeysAfterAnOutage(t *testing.T) {
 			t.Fatal(err)
 		}
 		// The hour may have changed meanwhile.
-		if rows < nFlags*nVariants || sum != nFlags*nVariants+2 {
-			t.Errorf("%d rows with %d evaluations, want at least %d with %d", rows, sum, nFlags*nVariants, nFlags*nVariants+2)
+		if rows < keys || sum != keys+2 {
+			t.Errorf("%d rows with %d evaluations, want at least %d with %d", rows, sum, keys, keys+2)
 		}
 		t.Logf("%d rows, %d evaluations", rows, sum)
 	})
