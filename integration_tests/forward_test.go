@@ -1,0 +1,143 @@
+package integration_tests
+
+import (
+	"io"
+	"log"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/integration_tests/testdb"
+)
+
+// badLine stands between an edge and its central server: it loses requests and answers at random until it is healed.
+type badLine struct {
+	*httptest.Server
+	to           atomic.Pointer[url.URL] // the central server, which gets another port with each start
+	healed       atomic.Bool
+	lostRequests atomic.Int64
+	lostAnswers  atomic.Int64
+}
+
+func newBadLine(t *testing.T) *badLine {
+	t.Helper()
+	l := &badLine{}
+	proxy := &httputil.ReverseProxy{
+		Rewrite:  func(r *httputil.ProxyRequest) { r.SetURL(l.to.Load()) },
+		ErrorLog: log.New(io.Discard, "", 0), // a centre that is away is part of the test
+	}
+	l.Server = httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		fate := rand.IntN(4)
+		if l.healed.Load() {
+			fate = -1
+		}
+		switch fate {
+		case 0:
+			l.lostRequests.Add(1)
+			panic(http.ErrAbortHandler)
+		case 1: // the centre takes the counts, and the edge does not hear of it
+			answer := httptest.NewRecorder()
+			proxy.ServeHTTP(answer, r)
+			l.lostAnswers.Add(1)
+			panic(http.ErrAbortHandler)
+		default:
+			proxy.ServeHTTP(rw, r)
+		}
+	}))
+	t.Cleanup(l.Close)
+	return l
+}
+
+func (l *badLine) leadTo(t *testing.T, s *server) {
+	t.Helper()
+	u, err := url.Parse(s.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Path = ""
+	l.to.Store(u)
+}
+
+// TestEdge counts on an eval-only server without a database, which sends its counts to a central one, while the line
+// between them loses requests and answers, and both are killed again and again.
+func TestEdge(t *testing.T) {
+	onKinds(t, faultKinds, func(t *testing.T, _ testdb.Kind, db database) {
+		const kills = 12
+		dsn := db.fresh(t)
+		ingesting := quick.with(db.environ(dsn)).with(counting("1h")).with(environ{"FLAGR_RECORDER_DATAR_INGEST_ENABLED": "true"})
+		centre := startRough(t, t.TempDir(), ingesting)
+		flags := splitFlags(t, centre)
+		dir := t.TempDir()
+		document := centre.call(t, http.MethodGet, "/export/eval_cache/json", nil)
+		if err := os.WriteFile(filepath.Join(dir, "flags.json"), document.body, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		line := newBadLine(t)
+		line.leadTo(t, centre)
+		edge := startRough(t, dir, quick.with(counting("50ms")).with(environ{
+			"FLAGR_DB_DBDRIVER": "json_file", "FLAGR_DB_DBCONNECTIONSTR": "flags.json",
+			"FLAGR_RECORDER_DATAR_FORWARD_URL": line.URL,
+		}))
+		again := func(s *server) *server { return startRough(t, s.cmd.Dir, s.env, s.args...) }
+
+		l := load{pace: time.Millisecond}
+		for round := range kills {
+			l.begin(edge, flags, endless)
+			atSomeMoment(50*time.Millisecond, 300*time.Millisecond)
+			if round%3 == 0 {
+				centre.kill(t)
+				atSomeMoment(50*time.Millisecond, 200*time.Millisecond)
+				centre = again(centre)
+				line.leadTo(t, centre)
+			}
+			if round%2 == 0 {
+				edge.kill(t)
+				l.clients.Wait()
+				edge = again(edge)
+			} else {
+				l.end()
+				l.ending.Store(false)
+			}
+		}
+		line.healed.Store(true)
+		poll(t, "the edge to have sent everything", func() bool { return books(t, edge).Pending == 0 })
+		edge.stop(t, syscall.SIGTERM)
+		centre.stop(t, syscall.SIGTERM)
+		l.check(t, stored(t, db, dsn))
+		t.Logf("%d requests and %d answers were lost", line.lostRequests.Load(), line.lostAnswers.Load())
+		if line.lostRequests.Load() == 0 || line.lostAnswers.Load() == 0 {
+			t.Error("nothing was lost, so this shows nothing")
+		}
+	})
+}
+
+// TestEdgeHasNoNumbers says where they are.
+func TestEdgeHasNoNumbers(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "flags.json"), []byte(`{"Flags":[]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	away := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		rw.WriteHeader(http.StatusServiceUnavailable)
+	}))
+	t.Cleanup(away.Close)
+	s := startIn(t, dir, quick.with(environ{
+		"FLAGR_DB_DBDRIVER": "json_file", "FLAGR_DB_DBCONNECTIONSTR": "flags.json", "FLAGR_RECORDER_DATAR_FORWARD_URL": away.URL,
+	}))
+	if a := s.call(t, http.MethodGet, "/datar/summary", nil); a.status != http.StatusNotImplemented {
+		t.Errorf("summary: %s, want 501", a)
+	}
+	if now := books(t, s); now.Recorded != 0 {
+		t.Errorf("status is %+v", now)
+	}
+}
