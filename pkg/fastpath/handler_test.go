@@ -154,7 +154,10 @@ func TestGoldenRequestsTakeTheFastPath(t *testing.T) {
 		if got.Status != http.StatusOK || !fast {
 			t.Fatalf("%s: fast is %v, answer %v", line, fast, got)
 		}
-		var request map[string]json.RawMessage
+		if n%10 != 0 {
+			continue
+		}
+		var request map[string]json.RawMessage // and again in a batch
 		if err := json.Unmarshal([]byte(line), &request); err != nil {
 			t.Fatal(err)
 		}
