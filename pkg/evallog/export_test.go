@@ -1,5 +1,7 @@
 package evallog
 
+import "unsafe"
+
 // IsUnlocked reports whether nobody holds the lock of the counts.
 func (e *Engine) IsUnlocked() bool {
 	if !e.mu.TryLock() {
@@ -8,3 +10,13 @@ func (e *Engine) IsUnlocked() bool {
 	e.mu.Unlock()
 	return true
 }
+
+// TableBytes is the memory of the keys that are counted in full, without what their strings point to.
+func (e *Engine) TableBytes() int {
+	t := e.keys
+	return len(t.chunks)*bucketsPerChunk*int(unsafe.Sizeof(bucket{})) + cap(t.chunks)*int(unsafe.Sizeof(t.chunks[0])) +
+		4*(len(t.index)+len(t.flags))
+}
+
+// SameHash reports whether two texts collide for a seed.
+func SameHash(seed uint64, a, b string) bool { return hashText(seed, a) == hashText(seed, b) }
