@@ -126,7 +126,7 @@ func TestCounts(t *testing.T) {
 	var s *gormstore.Store
 	for range 2 {
 		var err error
-		if s, err = gormstore.New(t.Context(), db); err != nil {
+		if s, err = gormstore.New(t.Context(), db, gormstore.Options{}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -102,7 +102,7 @@ func counts(t *testing.T, database string) func() int64 {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
-	stored, err := gormstore.New(t.Context(), db.DB())
+	stored, err := gormstore.New(t.Context(), db.DB(), gormstore.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -87,7 +87,7 @@ func BenchmarkFlush(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	store, err := gormstore.New(context.Background(), db)
+	store, err := gormstore.New(context.Background(), db, gormstore.Options{})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -41,7 +41,7 @@ var fill = map[string]string{
 
 func benchHistory(b *testing.B, db *gorm.DB) *gormstore.Store {
 	b.Helper()
-	s, err := gormstore.New(b.Context(), db)
+	s, err := gormstore.New(b.Context(), db, gormstore.Options{})
 	if err != nil {
 		b.Fatal(err)
 	}

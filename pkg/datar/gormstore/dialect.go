@@ -35,6 +35,8 @@ type dialect struct {
 	tableOptions string
 	// refused tells errors that a row causes, and always will, from others.
 	refused func(error) bool
+	// prefix begins the names of tables; empty in the table below.
+	prefix prefix
 	// rolledBack tells errors after which the transaction is gone, and may be tried again at once.
 	rolledBack func(error) bool
 }
@@ -139,40 +141,69 @@ func (d dialect) upsert(rows int) string {
 		fmt.Sprintf("updated_at = "+d.incoming, "updated_at"),
 	}
 	row := "(?" + strings.Repeat(", ?", len(columns)-1) + ")"
-	return "INSERT INTO " + eventsTable + " (" + strings.Join(columns[:], ", ") + ") VALUES " +
+	return "INSERT INTO " + string(d.prefix) + eventsTable + " (" + strings.Join(columns[:], ", ") + ") VALUES " +
 		row + strings.Repeat(", "+row, rows-1) + " " + d.onConflict + " " + strings.Join(set, ", ")
+}
+
+// with puts a prefix before the names of tables.
+func (d dialect) with(p prefix) dialect {
+	d.prefix = p
+	d.present, d.widen = p.in(d.present), p.in(d.widen)
+	d.lockShared, d.lockExclusive = p.in(d.lockShared), p.in(d.lockExclusive)
+	return d
+}
+
+// index is one that GORM does not create with the table, because its name has the prefix.
+type index struct{ kind, name, table, columns string }
+
+var indexes = [...]index{
+	{"UNIQUE INDEX", "idx_datar_hourly", eventsTable, "flag_id, bucket_hour, variant_id, segment_id"},
+	{"INDEX", "idx_datar_bucket_hour", eventsTable, "bucket_hour"},
+	{"INDEX", "idx_datar_receipts_created_at", receiptsTable, "created_at"},
 }
 
 // migrate creates what is missing. Of a table that Flagr created it only adds the columns and widens the count: Flagr
 // goes on working with both.
 func migrate(db *gorm.DB, d dialect) error {
-	m := db.Migrator()
-	for _, table := range []any{&writer{}, &meta{}, &rollup{}, &rollupTotal{}, &receipt{}} {
-		if !m.HasTable(table) {
-			if err := db.Set("gorm:table_options", d.tableOptions).Migrator().CreateTable(table); err != nil {
-				return err
-			}
+	p, m := d.prefix, db.Migrator()
+	for _, t := range []struct {
+		name, options string
+		model         any
+	}{
+		{writersTable, d.tableOptions, &writer{}},
+		{metaTable, d.tableOptions, &meta{}},
+		{rollupsTable, d.tableOptions, &rollup{}},
+		{totalsTable, d.tableOptions, &rollupTotal{}},
+		{receiptsTable, d.tableOptions, &receipt{}},
+		{eventsTable, "", &hourlyEvent{}},
+	} {
+		if m.HasTable(string(p) + t.name) {
+			continue
+		}
+		if err := p.table(db, t.name).Set("gorm:table_options", t.options).Migrator().CreateTable(t.model); err != nil {
+			return err
 		}
 	}
-	if !m.HasTable(&hourlyEvent{}) {
-		return m.CreateTable(&hourlyEvent{})
-	}
+	events := p.table(db, eventsTable).Migrator()
 	for _, column := range []string{"FirstEvaluatedMs", "LastEvaluatedMs", "IngestedCount"} {
-		if !m.HasColumn(&hourlyEvent{}, column) {
-			if err := m.AddColumn(&hourlyEvent{}, column); err != nil {
+		if !events.HasColumn(&hourlyEvent{}, column) {
+			if err := events.AddColumn(&hourlyEvent{}, column); err != nil {
 				return err
 			}
 		}
 	}
-	if !m.HasIndex(&hourlyEvent{}, "idx_datar_bucket_hour") {
-		if err := m.CreateIndex(&hourlyEvent{}, "idx_datar_bucket_hour"); err != nil {
+	for _, i := range indexes {
+		if m.HasIndex(string(p)+i.table, p.in(i.name)) {
+			continue
+		}
+		if err := db.Exec(p.in("CREATE " + i.kind + " " + i.name + " ON " + i.table + " (" + i.columns + ")")).Error; err != nil {
 			return err
 		}
 	}
 	if d.widen == "" {
 		return nil
 	}
-	types, err := m.ColumnTypes(&hourlyEvent{})
+	types, err := events.ColumnTypes(&hourlyEvent{})
 	if err != nil {
 		return err
 	}

@@ -3,7 +3,8 @@
 // It owns some tables. datar_hourly_events has one row for each flag, variant, segment and hour, and is compatible
 // with the table of that name that Flagr writes. datar_writers is the ledger: the last batch of each writer that was
 // applied. datar_meta has the identity of the database. datar_rollups and datar_rollup_totals are made from the events,
-// to answer queries over long windows fast.
+// to answer queries over long windows fast. datar_receipts remembers answers to counts that were sent in. Options can
+// put a prefix before all of these names; no other table is read or written.
 package gormstore
 
 import (
@@ -12,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
+	"regexp"
 	"strings"
 	"time"
 
@@ -50,30 +52,26 @@ const (
 // hourlyEvent is a row of counts. Its first seven columns are Flagr's; the others may be NULL, as they are in rows that
 // Flagr wrote.
 type hourlyEvent struct {
-	ID         uint      `gorm:"primaryKey"`
-	FlagID     int64     `gorm:"not null;uniqueIndex:idx_datar_hourly,priority:1"`
-	BucketHour time.Time `gorm:"not null;uniqueIndex:idx_datar_hourly,priority:2;index:idx_datar_bucket_hour"`
-	VariantID  int64     `gorm:"not null;default:0;uniqueIndex:idx_datar_hourly,priority:3"`
-	SegmentID  int64     `gorm:"not null;default:0;uniqueIndex:idx_datar_hourly,priority:4"`
-	EvalCount  int64     `gorm:"not null;default:0"`
-	UpdatedAt  time.Time
+	ID         uint      `gorm:"column:id;primaryKey"`
+	FlagID     int64     `gorm:"column:flag_id;not null"`
+	BucketHour time.Time `gorm:"column:bucket_hour;not null"`
+	VariantID  int64     `gorm:"column:variant_id;not null;default:0"`
+	SegmentID  int64     `gorm:"column:segment_id;not null;default:0"`
+	EvalCount  int64     `gorm:"column:eval_count;not null;default:0"`
+	UpdatedAt  time.Time `gorm:"column:updated_at"`
 	// Unix milliseconds: integers compare alike in every database and zone.
-	FirstEvaluatedMs *int64
-	LastEvaluatedMs  *int64
+	FirstEvaluatedMs *int64 `gorm:"column:first_evaluated_ms"`
+	LastEvaluatedMs  *int64 `gorm:"column:last_evaluated_ms"`
 	// IngestedCount is how many of EvalCount were counted elsewhere and sent in.
-	IngestedCount *int64
+	IngestedCount *int64 `gorm:"column:ingested_count"`
 }
-
-func (hourlyEvent) TableName() string { return eventsTable }
 
 // writer is a row of the ledger.
 type writer struct {
-	WriterID     identifier `gorm:"primaryKey"`
-	LastSequence int64      `gorm:"not null"`
-	UpdatedAt    time.Time
+	WriterID     identifier `gorm:"column:writer_id;primaryKey"`
+	LastSequence int64      `gorm:"column:last_sequence;not null"`
+	UpdatedAt    time.Time  `gorm:"column:updated_at"`
 }
-
-func (writer) TableName() string { return writersTable }
 
 // identifier is text in which upper and lower case differ, which the usual collations of MySQL and MariaDB ignore.
 type identifier string
@@ -85,16 +83,45 @@ func (identifier) GormDBDataType(db *gorm.DB, _ *schema.Field) string {
 
 // meta is a named value.
 type meta struct {
-	Name  string `gorm:"primaryKey;type:varchar(64)"`
-	Value string `gorm:"type:varchar(64);not null"`
+	Name  string `gorm:"column:name;primaryKey;type:varchar(64)"`
+	Value string `gorm:"column:value;type:varchar(64);not null"`
 }
 
-func (meta) TableName() string { return metaTable }
+// Options configure a Store. The zero value is a good default.
+type Options struct {
+	// TablePrefix begins the names of all tables and indexes, such as "shop_": up to 24 small letters of ASCII, digits
+	// and underscores, of which the first is a letter. Stores with different prefixes share a database and nothing else.
+	TablePrefix string
+}
+
+var prefixPattern = regexp.MustCompile(`^([a-z][a-z0-9_]{0,23})?$`)
+
+func (o Options) validate() error {
+	if !prefixPattern.MatchString(o.TablePrefix) {
+		return fmt.Errorf("datar store: Options.TablePrefix is %q, want up to 24 of a to z, 0 to 9 and _, the first a letter", o.TablePrefix)
+	}
+	return nil
+}
+
+// prefix begins the names of tables and indexes.
+type prefix string
+
+// table is where a statement goes that GORM writes; name is one without the prefix.
+func (p prefix) table(db *gorm.DB, name string) *gorm.DB { return db.Table(string(p) + name) }
+
+// in puts the prefix before the names of tables in a statement, which all begin with datar_, as nothing else does.
+func (p prefix) in(statement string) string {
+	if p == "" {
+		return statement
+	}
+	return strings.ReplaceAll(statement, "datar_", string(p)+"datar_")
+}
 
 // Store is a datar.Store and a datar.Maintainer in a SQL database.
 type Store struct {
 	db       *gorm.DB
 	dialect  dialect
+	prefix   prefix
 	identity string
 	full     string // the upsert of rowsPerStatement rows
 }
@@ -106,11 +133,21 @@ var (
 )
 
 // New returns a store in the given database, whose tables it creates or completes. It keeps all rows that are there.
-func New(ctx context.Context, db *gorm.DB) (*Store, error) {
+// The connections stay the host's: the store opens and closes none. It takes the times of MySQL and MariaDB as UTC, so
+// their connection string needs parseTime=true.
+func New(ctx context.Context, db *gorm.DB, options Options) (*Store, error) {
+	if db == nil {
+		return nil, errors.New("datar store: the database is nil")
+	}
+	if err := options.validate(); err != nil {
+		return nil, err
+	}
 	dialect, ok := dialects[db.Name()]
 	if !ok {
 		return nil, fmt.Errorf("datar store: database %q is not supported, want sqlite, postgres or mysql", db.Name())
 	}
+	p := prefix(options.TablePrefix)
+	dialect = dialect.with(p)
 	db = db.Session(&gorm.Session{
 		NewDB: true,
 		// A statement carries thousands of values; and each write here is in a transaction of its own making.
@@ -118,7 +155,7 @@ func New(ctx context.Context, db *gorm.DB) (*Store, error) {
 		SkipDefaultTransaction: true,
 	})
 	db.TranslateError = false // of this session only: the dialects read the codes of the databases
-	s := &Store{db: db, dialect: dialect, full: dialect.upsert(rowsPerStatement)}
+	s := &Store{db: db, dialect: dialect, prefix: p, full: dialect.upsert(rowsPerStatement)}
 	if err := s.again(ctx, func() error {
 		return db.WithContext(ctx).Transaction(s.prepare, dialect.writeTx)
 	}); err != nil {
@@ -140,30 +177,26 @@ func (s *Store) prepare(tx *gorm.DB) (err error) {
 	if err := migrate(tx, s.dialect); err != nil {
 		return err
 	}
-	if s.identity, err = identity(tx); err != nil {
+	// The first to look gives the database its identity.
+	if s.identity, err = s.metaValue(tx, "identity", strings.ToLower(rand.Text())); err != nil {
 		return err
 	}
-	if _, err := metaValue(tx, lockName, ""); err != nil {
+	if _, err := s.metaValue(tx, lockName, ""); err != nil {
 		return err
 	}
-	return forget(tx)
-}
-
-// identity reads the identity of the database, which the first to look gives it.
-func identity(db *gorm.DB) (string, error) {
-	return metaValue(db, "identity", strings.ToLower(rand.Text()))
+	return s.forget(tx)
 }
 
 // metaValue reads a named value, which it sets first if there is none.
-func metaValue(db *gorm.DB, name, initial string) (string, error) {
+func (s *Store) metaValue(db *gorm.DB, name, initial string) (string, error) {
 	var found []meta
-	if err := db.Where("name = ?", name).Find(&found).Error; err != nil {
+	if err := s.prefix.table(db, metaTable).Where("name = ?", name).Find(&found).Error; err != nil {
 		return "", err
 	}
 	if len(found) == 1 {
 		return found[0].Value, nil
 	}
-	return initial, db.Create(&meta{Name: name, Value: initial}).Error
+	return initial, s.prefix.table(db, metaTable).Create(&meta{Name: name, Value: initial}).Error
 }
 
 // Identity implements datar.Store.
@@ -178,7 +211,7 @@ func (s *Store) Apply(ctx context.Context, batch datar.Batch) error {
 // ApplyBatch is Apply, and tells whether the batch was known before.
 func (s *Store) ApplyBatch(ctx context.Context, batch datar.Batch) (known bool, err error) {
 	err = s.add(ctx, batch.Rows, func(tx *gorm.DB, now time.Time) (bool, error) {
-		known, err = note(tx, batch.Writer, batch.Sequence, now)
+		known, err = s.note(tx, batch.Writer, batch.Sequence, now)
 		return known, err
 	})
 	return known, err
@@ -241,7 +274,7 @@ func (s *Store) upsertRows(tx *gorm.DB, rows []datar.Row, now time.Time) error {
 			return fmt.Errorf("add counts: %w", err)
 		}
 	}
-	return invalidate(tx, rows)
+	return s.invalidate(tx, rows)
 }
 
 func (s *Store) upsert(rows int) string {
@@ -253,9 +286,9 @@ func (s *Store) upsert(rows int) string {
 
 // note writes the sequence into the ledger, or reports that it is known. The ledger row stays locked until the
 // transaction ends.
-func note(tx *gorm.DB, id string, sequence int64, now time.Time) (known bool, err error) {
+func (s *Store) note(tx *gorm.DB, id string, sequence int64, now time.Time) (known bool, err error) {
 	advance := func() (bool, error) {
-		updated := tx.Exec("UPDATE "+writersTable+" SET last_sequence = ?, updated_at = ? WHERE writer_id = ? AND last_sequence < ?",
+		updated := tx.Exec(s.prefix.in("UPDATE "+writersTable+" SET last_sequence = ?, updated_at = ? WHERE writer_id = ? AND last_sequence < ?"),
 			sequence, now, id, sequence)
 		if updated.Error != nil {
 			return false, fmt.Errorf("note batch: %w", updated.Error)
@@ -267,7 +300,8 @@ func note(tx *gorm.DB, id string, sequence int64, now time.Time) (known bool, er
 	}
 	// The writer is new; or the sequence is known; or the first batch of the writer, whose answer never came, is being
 	// committed just now, and this statement waits for that.
-	if err := tx.Clauses(clause.OnConflict{DoNothing: true}).Create(&writer{WriterID: identifier(id), UpdatedAt: now}).Error; err != nil {
+	if err := s.prefix.table(tx, writersTable).Clauses(clause.OnConflict{DoNothing: true}).
+		Create(&writer{WriterID: identifier(id), UpdatedAt: now}).Error; err != nil {
 		return false, fmt.Errorf("note first batch: %w", err)
 	}
 	advanced, err := advance()
@@ -275,12 +309,12 @@ func note(tx *gorm.DB, id string, sequence int64, now time.Time) (known bool, er
 }
 
 // forget takes writers out of the ledger that were not seen for long. It looks for them without locking rows.
-func forget(db *gorm.DB) error {
+func (s *Store) forget(db *gorm.DB) error {
 	old := time.Now().UTC().Add(-writerLifetime)
 	var ids []string
-	err := db.Model(&writer{}).Where("updated_at < ?", old).Limit(forgetAtOnce).Pluck("writer_id", &ids).Error
+	err := s.prefix.table(db, writersTable).Where("updated_at < ?", old).Limit(forgetAtOnce).Pluck("writer_id", &ids).Error
 	if err != nil || len(ids) == 0 {
 		return err
 	}
-	return db.Where("writer_id IN ? AND updated_at < ?", ids, old).Delete(&writer{}).Error
+	return s.prefix.table(db, writersTable).Where("writer_id IN ? AND updated_at < ?", ids, old).Delete(&writer{}).Error
 }

@@ -36,7 +36,7 @@ func openSQLite(t *testing.T) *gorm.DB {
 
 func newStore(t *testing.T, db *gorm.DB) *gormstore.Store {
 	t.Helper()
-	s, err := gormstore.New(t.Context(), db)
+	s, err := gormstore.New(t.Context(), db, gormstore.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

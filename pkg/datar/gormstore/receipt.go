@@ -18,13 +18,11 @@ const receiptsTable = "datar_receipts"
 // receipt is what was answered to a batch that was sent in.
 type receipt struct {
 	// KeyHash is the SHA-256 of the sender's key, in hex: keys are any text, and columns are not.
-	KeyHash   string `gorm:"primaryKey;type:char(64)"`
-	Digest    string `gorm:"type:varchar(64);not null"`
-	Answer    string
-	CreatedAt time.Time `gorm:"index:idx_datar_receipts_created_at"`
+	KeyHash   string    `gorm:"column:key_hash;primaryKey;type:char(64)"`
+	Digest    string    `gorm:"column:digest;type:varchar(64);not null"`
+	Answer    string    `gorm:"column:answer"`
+	CreatedAt time.Time `gorm:"column:created_at"`
 }
-
-func (receipt) TableName() string { return receiptsTable }
 
 // ApplyReceipt implements ingest.Store.
 func (s *Store) ApplyReceipt(ctx context.Context, rows []datar.Row, r ingest.Receipt) (*ingest.Receipt, error) {
@@ -37,7 +35,7 @@ func (s *Store) ApplyReceipt(ctx context.Context, rows []datar.Row, r ingest.Rec
 		return found, err
 	}
 	addErr := s.add(ctx, rows, func(tx *gorm.DB, now time.Time) (bool, error) {
-		return false, tx.Create(&receipt{KeyHash: key, Digest: r.Digest, Answer: r.Answer, CreatedAt: now}).Error
+		return false, s.prefix.table(tx, receiptsTable).Create(&receipt{KeyHash: key, Digest: r.Digest, Answer: r.Answer, CreatedAt: now}).Error
 	})
 	if addErr == nil {
 		return nil, nil
@@ -51,7 +49,7 @@ func (s *Store) ApplyReceipt(ctx context.Context, rows []datar.Row, r ingest.Rec
 
 func (s *Store) receipt(ctx context.Context, key string) (*ingest.Receipt, error) {
 	var found []receipt
-	if err := s.db.WithContext(ctx).Where("key_hash = ?", key).Find(&found).Error; err != nil {
+	if err := s.prefix.table(s.db.WithContext(ctx), receiptsTable).Where("key_hash = ?", key).Find(&found).Error; err != nil {
 		return nil, fmt.Errorf("look for a receipt: %w", err)
 	}
 	if len(found) == 0 {
@@ -64,14 +62,14 @@ func (s *Store) receipt(ctx context.Context, key string) (*ingest.Receipt, error
 func (s *Store) forgetReceipts(ctx context.Context, now time.Time) error {
 	db := s.db.WithContext(ctx)
 	var keys []string
-	err := db.Model(&receipt{}).Where("created_at < ?", now.Add(-ingest.ReceiptLifetime).UTC()).Limit(rowsPerPurge).Pluck("key_hash", &keys).Error
+	err := s.prefix.table(db, receiptsTable).Where("created_at < ?", now.Add(-ingest.ReceiptLifetime).UTC()).Limit(rowsPerPurge).Pluck("key_hash", &keys).Error
 	if err != nil {
 		return fmt.Errorf("look for old receipts: %w", err)
 	}
 	if len(keys) == 0 {
 		return nil
 	}
-	if err := db.Where("key_hash IN ?", keys).Delete(&receipt{}).Error; err != nil {
+	if err := s.prefix.table(db, receiptsTable).Where("key_hash IN ?", keys).Delete(&receipt{}).Error; err != nil {
 		return fmt.Errorf("delete old receipts: %w", err)
 	}
 	return nil

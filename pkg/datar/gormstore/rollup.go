@@ -44,24 +44,20 @@ const (
 
 // rollup says that a span is rolled up.
 type rollup struct {
-	Span      int16 `gorm:"primaryKey;autoIncrement:false"`
-	StartHour int64 `gorm:"primaryKey;autoIncrement:false"`
+	Span      int16 `gorm:"column:span;primaryKey;autoIncrement:false"`
+	StartHour int64 `gorm:"column:start_hour;primaryKey;autoIncrement:false"`
 	// Purged: the span's hourly events were moved into the rollup.
-	Purged bool `gorm:"not null;default:false"`
+	Purged bool `gorm:"column:purged;not null;default:false"`
 }
-
-func (rollup) TableName() string { return rollupsTable }
 
 // rollupTotal is the total of one flag over a span.
 type rollupTotal struct {
-	Span            int16 `gorm:"primaryKey;autoIncrement:false"`
-	StartHour       int64 `gorm:"primaryKey;autoIncrement:false"`
-	FlagID          int64 `gorm:"primaryKey;autoIncrement:false"`
-	EvalCount       int64 `gorm:"not null"`
-	LastEvaluatedMs *int64
+	Span            int16  `gorm:"column:span;primaryKey;autoIncrement:false"`
+	StartHour       int64  `gorm:"column:start_hour;primaryKey;autoIncrement:false"`
+	FlagID          int64  `gorm:"column:flag_id;primaryKey;autoIncrement:false"`
+	EvalCount       int64  `gorm:"column:eval_count;not null"`
+	LastEvaluatedMs *int64 `gorm:"column:last_evaluated_ms"`
 }
-
-func (rollupTotal) TableName() string { return totalsTable }
 
 // lock takes the row that serialises rolling up with adding, until the transaction ends. It is the first statement of
 // a transaction: on SQLite one that reads first cannot become a writer while another writes.
@@ -73,7 +69,7 @@ func lock(tx *gorm.DB, statement string) error {
 }
 
 // invalidate deletes the rollups of the hours that the rows add to. The shared lock must be held.
-func invalidate(tx *gorm.DB, rows []datar.Row) error {
+func (s *Store) invalidate(tx *gorm.DB, rows []datar.Row) error {
 	hours, days := map[int64]bool{}, map[int64]bool{}
 	for _, r := range rows {
 		hours[int64(r.Hour)] = true
@@ -82,13 +78,13 @@ func invalidate(tx *gorm.DB, rows []datar.Row) error {
 	const where = "purged = ? AND ((span = ? AND start_hour IN ?) OR (span = ? AND start_hour IN ?))"
 	values := []any{false, spanHour, keys(hours), spanDay, keys(days)}
 	var found int64
-	if err := tx.Model(&rollup{}).Where(where, values...).Count(&found).Error; err != nil {
+	if err := s.prefix.table(tx, rollupsTable).Where(where, values...).Count(&found).Error; err != nil {
 		return fmt.Errorf("look for rollups: %w", err)
 	}
 	if found == 0 { // as nearly always: no need to lock anything
 		return nil
 	}
-	if err := tx.Where(where, values...).Delete(&rollup{}).Error; err != nil {
+	if err := s.prefix.table(tx, rollupsTable).Where(where, values...).Delete(&rollup{}).Error; err != nil {
 		return fmt.Errorf("delete rollups: %w", err)
 	}
 	return nil
@@ -119,7 +115,7 @@ type plan struct {
 func (s *Store) plan(tx *gorm.DB, from, to datar.Hour) (plan, error) {
 	var p plan
 	var found []rollup
-	if err := tx.Where("start_hour > ? AND start_hour < ?", int64(from)-spanDay, int64(to)).
+	if err := s.prefix.table(tx, rollupsTable).Where("start_hour > ? AND start_hour < ?", int64(from)-spanDay, int64(to)).
 		Order("span DESC, start_hour").Find(&found).Error; err != nil {
 		return p, fmt.Errorf("read rollups: %w", err)
 	}
@@ -233,7 +229,7 @@ func (s sums) addUp(query *gorm.DB, columns, ingested string, flagID int64, scan
 }
 
 // addRollups adds the rollups of a span that start at the given hours.
-func (s sums) addRollups(tx *gorm.DB, span int, starts []int64, q datar.TotalsQuery) error {
+func (s sums) addRollups(tx *gorm.DB, p prefix, span int, starts []int64, q datar.TotalsQuery) error {
 	if len(starts) == 0 {
 		return nil
 	}
@@ -244,12 +240,12 @@ func (s sums) addRollups(tx *gorm.DB, span int, starts []int64, q datar.TotalsQu
 			return group{a: dayOf(g.a)}, err
 		}
 	}
-	query := tx.Table(totalsTable).Where("span = ? AND start_hour IN ?", span, starts)
+	query := p.table(tx, totalsTable).Where("span = ? AND start_hour IN ?", span, starts)
 	return s.addUp(query, groupings[q.GroupBy].rollups, "0", q.FlagID, scan)
 }
 
 // addEvents adds the hourly events within the ranges.
-func (s sums) addEvents(tx *gorm.DB, ranges []span, q datar.TotalsQuery) error {
+func (s sums) addEvents(tx *gorm.DB, p prefix, ranges []span, q datar.TotalsQuery) error {
 	if len(ranges) == 0 {
 		return nil
 	}
@@ -259,7 +255,7 @@ func (s sums) addEvents(tx *gorm.DB, ranges []span, q datar.TotalsQuery) error {
 		where = append(where, "(bucket_hour >= ? AND bucket_hour < ?)")
 		values = append(values, datar.Hour(r.from).Time(), datar.Hour(r.to).Time())
 	}
-	query := tx.Table(eventsTable).Where("("+strings.Join(where, " OR ")+")", values...)
+	query := p.table(tx, eventsTable).Where("("+strings.Join(where, " OR ")+")", values...)
 	return s.addUp(query, groupings[q.GroupBy].events, "COALESCE(SUM(ingested_count), 0)", q.FlagID, groupings[q.GroupBy].scan)
 }
 
@@ -280,13 +276,13 @@ func (s *Store) Maintain(ctx context.Context, now time.Time, keep time.Duration)
 
 func (s *Store) rollUp(ctx context.Context, now time.Time) error {
 	db := s.db.WithContext(ctx)
-	oldest, found, err := oldestEvent(db)
+	oldest, found, err := s.oldestEvent(db)
 	if err != nil || !found {
 		return err
 	}
 	end := int64(datar.HourOf(now.Add(-settleTime))) // the hour that is not over for long enough
 	var have []rollup
-	if err := db.Find(&have).Error; err != nil {
+	if err := s.prefix.table(db, rollupsTable).Find(&have).Error; err != nil {
 		return fmt.Errorf("read rollups: %w", err)
 	}
 	done := map[[2]int64]bool{}
@@ -324,9 +320,9 @@ func isPurged(have []rollup, day int64) bool {
 }
 
 // oldestEvent returns the hour of the oldest event.
-func oldestEvent(db *gorm.DB) (hour int64, found bool, err error) {
+func (s *Store) oldestEvent(db *gorm.DB) (hour int64, found bool, err error) {
 	var events []hourlyEvent
-	if err := db.Select("bucket_hour").Order("bucket_hour").Limit(1).Find(&events).Error; err != nil {
+	if err := s.prefix.table(db, eventsTable).Select("bucket_hour").Order("bucket_hour").Limit(1).Find(&events).Error; err != nil {
 		return 0, false, fmt.Errorf("look for the oldest event: %w", err)
 	}
 	if len(events) == 0 {
@@ -342,28 +338,28 @@ func (s *Store) rollUpSpan(ctx context.Context, size, start int64) error {
 			return err
 		}
 		var found int64
-		if err := tx.Model(&rollup{}).Where("span = ? AND start_hour = ?", size, start).Count(&found).Error; err != nil || found > 0 {
+		if err := s.prefix.table(tx, rollupsTable).Where("span = ? AND start_hour = ?", size, start).Count(&found).Error; err != nil || found > 0 {
 			return err
 		}
-		if err := tx.Where("span = ? AND start_hour = ?", size, start).Delete(&rollupTotal{}).Error; err != nil {
+		if err := s.prefix.table(tx, totalsTable).Where("span = ? AND start_hour = ?", size, start).Delete(&rollupTotal{}).Error; err != nil {
 			return err
 		}
 		const insert = "INSERT INTO " + totalsTable + " (span, start_hour, flag_id, eval_count, last_evaluated_ms) " +
 			"SELECT ?, ?, flag_id, SUM(eval_count), MAX(last_evaluated_ms) FROM "
 		var hours int64
-		if err := tx.Model(&rollup{}).Where("span = ? AND start_hour >= ? AND start_hour < ?", spanHour, start, start+size).Count(&hours).Error; err != nil {
+		if err := s.prefix.table(tx, rollupsTable).Where("span = ? AND start_hour >= ? AND start_hour < ?", spanHour, start, start+size).Count(&hours).Error; err != nil {
 			return err
 		}
 		if hours == size { // a day whose hours are rolled up is the sum of them
-			if err := tx.Exec(insert+totalsTable+" WHERE span = ? AND start_hour >= ? AND start_hour < ? GROUP BY flag_id",
+			if err := tx.Exec(s.prefix.in(insert+totalsTable+" WHERE span = ? AND start_hour >= ? AND start_hour < ? GROUP BY flag_id"),
 				size, start, spanHour, start, start+size).Error; err != nil {
 				return err
 			}
-		} else if err := tx.Exec(insert+eventsTable+" WHERE bucket_hour >= ? AND bucket_hour < ? GROUP BY flag_id",
+		} else if err := tx.Exec(s.prefix.in(insert+eventsTable+" WHERE bucket_hour >= ? AND bucket_hour < ? GROUP BY flag_id"),
 			size, start, datar.Hour(start).Time(), datar.Hour(start+size).Time()).Error; err != nil {
 			return err
 		}
-		return tx.Create(&rollup{Span: int16(size), StartHour: start}).Error
+		return s.prefix.table(tx, rollupsTable).Create(&rollup{Span: int16(size), StartHour: start}).Error
 	}, s.dialect.writeTx)
 	if err != nil {
 		return fmt.Errorf("roll up %d h from %s: %w", size, datar.Hour(start).Time().Format(time.RFC3339), err)
@@ -377,10 +373,10 @@ func (s *Store) dropOldHours(ctx context.Context, before int64) error {
 		if err := lock(tx, s.dialect.lockExclusive); err != nil {
 			return err
 		}
-		if err := tx.Where("span = ? AND start_hour < ?", spanHour, before).Delete(&rollup{}).Error; err != nil {
+		if err := s.prefix.table(tx, rollupsTable).Where("span = ? AND start_hour < ?", spanHour, before).Delete(&rollup{}).Error; err != nil {
 			return err
 		}
-		return tx.Where("span = ? AND start_hour < ?", spanHour, before).Delete(&rollupTotal{}).Error
+		return s.prefix.table(tx, totalsTable).Where("span = ? AND start_hour < ?", spanHour, before).Delete(&rollupTotal{}).Error
 	}, s.dialect.writeTx)
 	if err != nil {
 		return fmt.Errorf("drop old rollups of hours: %w", err)
@@ -392,7 +388,7 @@ func (s *Store) dropOldHours(ctx context.Context, before int64) error {
 func (s *Store) purge(ctx context.Context, before time.Time) error {
 	end := dayOf(int64(datar.HourOf(before)))
 	for range maxPurges {
-		oldest, found, err := oldestEvent(s.db.WithContext(ctx))
+		oldest, found, err := s.oldestEvent(s.db.WithContext(ctx))
 		if err != nil {
 			return err
 		}
@@ -411,11 +407,11 @@ func (s *Store) purgeSome(ctx context.Context, day int64) error {
 		if err := lock(tx, s.dialect.lockExclusive); err != nil {
 			return err
 		}
-		if err := markPurged(tx, day); err != nil {
+		if err := s.markPurged(tx, day); err != nil {
 			return err
 		}
 		var events []hourlyEvent
-		if err := tx.Where("bucket_hour >= ? AND bucket_hour < ?", datar.Hour(day).Time(), datar.Hour(day+spanDay).Time()).
+		if err := s.prefix.table(tx, eventsTable).Where("bucket_hour >= ? AND bucket_hour < ?", datar.Hour(day).Time(), datar.Hour(day+spanDay).Time()).
 			Order("bucket_hour, id").Limit(rowsPerPurge).Find(&events).Error; err != nil {
 			return err
 		}
@@ -432,41 +428,41 @@ func (s *Store) purgeSome(ctx context.Context, day int64) error {
 			}
 			moved.add(group{a: e.FlagID}, datar.Total{Count: e.EvalCount, Last: last})
 		}
-		if err := tx.Where("id IN ?", ids).Delete(&hourlyEvent{}).Error; err != nil {
+		if err := s.prefix.table(tx, eventsTable).Where("id IN ?", ids).Delete(&hourlyEvent{}).Error; err != nil {
 			return err
 		}
-		return moved.addTo(tx, day)
+		return s.addToDay(tx, day, moved)
 	}, s.dialect.writeTx)
 }
 
 // markPurged makes the day's rollup one that has only what was moved into it.
-func markPurged(tx *gorm.DB, day int64) error {
+func (s *Store) markPurged(tx *gorm.DB, day int64) error {
 	var found []rollup
-	if err := tx.Where("span = ? AND start_hour = ?", spanDay, day).Find(&found).Error; err != nil {
+	if err := s.prefix.table(tx, rollupsTable).Where("span = ? AND start_hour = ?", spanDay, day).Find(&found).Error; err != nil {
 		return err
 	}
 	if len(found) == 1 && found[0].Purged {
 		return nil
 	}
 	const within = "start_hour >= ? AND start_hour < ?"
-	if err := tx.Where(within, day, day+spanDay).Delete(&rollup{}).Error; err != nil {
+	if err := s.prefix.table(tx, rollupsTable).Where(within, day, day+spanDay).Delete(&rollup{}).Error; err != nil {
 		return err
 	}
-	if err := tx.Where(within, day, day+spanDay).Delete(&rollupTotal{}).Error; err != nil {
+	if err := s.prefix.table(tx, totalsTable).Where(within, day, day+spanDay).Delete(&rollupTotal{}).Error; err != nil {
 		return err
 	}
-	return tx.Create(&rollup{Span: spanDay, StartHour: day, Purged: true}).Error
+	return s.prefix.table(tx, rollupsTable).Create(&rollup{Span: spanDay, StartHour: day, Purged: true}).Error
 }
 
-// addTo adds the sums of flags to the rollup of a day.
-func (s sums) addTo(tx *gorm.DB, day int64) error {
-	flags := make([]int64, 0, len(s))
-	for g := range s {
+// addToDay adds the sums of flags to the rollup of a day.
+func (s *Store) addToDay(tx *gorm.DB, day int64, moved sums) error {
+	flags := make([]int64, 0, len(moved))
+	for g := range moved {
 		flags = append(flags, g.a)
 	}
 	slices.Sort(flags)
 	var have []rollupTotal
-	if err := tx.Where("span = ? AND start_hour = ? AND flag_id IN ?", spanDay, day, flags).Find(&have).Error; err != nil {
+	if err := s.prefix.table(tx, totalsTable).Where("span = ? AND start_hour = ? AND flag_id IN ?", spanDay, day, flags).Find(&have).Error; err != nil {
 		return err
 	}
 	for _, t := range have {
@@ -474,20 +470,20 @@ func (s sums) addTo(tx *gorm.DB, day int64) error {
 		if t.LastEvaluatedMs != nil {
 			last = *t.LastEvaluatedMs
 		}
-		s.add(group{a: t.FlagID}, datar.Total{Count: t.EvalCount, Last: last})
+		moved.add(group{a: t.FlagID}, datar.Total{Count: t.EvalCount, Last: last})
 	}
-	if err := tx.Where("span = ? AND start_hour = ? AND flag_id IN ?", spanDay, day, flags).Delete(&rollupTotal{}).Error; err != nil {
+	if err := s.prefix.table(tx, totalsTable).Where("span = ? AND start_hour = ? AND flag_id IN ?", spanDay, day, flags).Delete(&rollupTotal{}).Error; err != nil {
 		return err
 	}
 	totals := make([]rollupTotal, len(flags))
 	for i, id := range flags {
-		sum := s[group{a: id}]
+		sum := moved[group{a: id}]
 		totals[i] = rollupTotal{Span: spanDay, StartHour: day, FlagID: id, EvalCount: sum.Count}
 		if last := sum.Last; last > 0 {
 			totals[i].LastEvaluatedMs = &last
 		}
 	}
-	return tx.CreateInBatches(totals, rowsPerStatement).Error
+	return s.prefix.table(tx, totalsTable).CreateInBatches(totals, rowsPerStatement).Error
 }
 
 // Totals implements datar.Store.
@@ -505,13 +501,13 @@ func (s *Store) Totals(ctx context.Context, query datar.TotalsQuery) ([]datar.To
 				return err
 			}
 		}
-		if err := groups.addRollups(tx, spanDay, p.days, query); err != nil {
+		if err := groups.addRollups(tx, s.prefix, spanDay, p.days, query); err != nil {
 			return err
 		}
-		if err := groups.addRollups(tx, spanHour, p.hours, query); err != nil {
+		if err := groups.addRollups(tx, s.prefix, spanHour, p.hours, query); err != nil {
 			return err
 		}
-		return groups.addEvents(tx, p.events, query)
+		return groups.addEvents(tx, s.prefix, p.events, query)
 	}, &sql.TxOptions{Isolation: s.dialect.oneMoment, ReadOnly: true})
 	if err != nil {
 		return nil, err

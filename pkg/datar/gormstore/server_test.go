@@ -117,7 +117,7 @@ func TestManyStartAtOnce(t *testing.T) {
 				continue // processes that share a file are rare, and two of them show it
 			}
 			group.Go(func() {
-				s, err := gormstore.New(t.Context(), db)
+				s, err := gormstore.New(t.Context(), db, gormstore.Options{})
 				if err != nil {
 					t.Errorf("replica %d: %v", i, err)
 					return
