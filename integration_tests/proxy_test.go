@@ -31,6 +31,7 @@ type proxy struct {
 
 	mu       sync.Mutex
 	faults   faults
+	changed  chan struct{} // closed when faults are replaced
 	relays   map[*relay]bool
 	finished sync.WaitGroup
 }
@@ -39,6 +40,8 @@ type proxy struct {
 type faults struct {
 	// down cuts all connections, and each new one at once.
 	down bool
+	// hang keeps all connections, and lets nothing through.
+	hang bool
 	// Shares of the commits whose answers, or which themselves, do not arrive, for the connection is cut.
 	loseAnswer, loseCommit float64
 	// cut is the share of all other pieces of data at which a connection is cut.
@@ -66,7 +69,7 @@ func newProxy(t *testing.T, kind testdb.Kind, dsn string) (*proxy, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{listener: listener, relays: map[*relay]bool{}}
+	p := &proxy{listener: listener, relays: map[*relay]bool{}, changed: make(chan struct{})}
 	switch kind.Driver {
 	case "mysql":
 		config, err := mysql.ParseDSN(dsn)
@@ -99,6 +102,8 @@ func (p *proxy) set(f faults) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.faults = f
+	close(p.changed)
+	p.changed = make(chan struct{})
 	if f.down {
 		for r := range p.relays {
 			r.close()
@@ -144,6 +149,19 @@ func (p *proxy) add(r *relay) bool {
 	return !p.faults.down
 }
 
+// untilItMoves waits while everything hangs, and returns the faults to make.
+func (p *proxy) untilItMoves() faults {
+	for {
+		p.mu.Lock()
+		f, changed := p.faults, p.changed
+		p.mu.Unlock()
+		if !f.hang {
+			return f
+		}
+		<-changed
+	}
+}
+
 // pass copies one direction of a connection until it is cut.
 func (p *proxy) pass(r *relay, from, to net.Conn, toDatabase bool) {
 	defer r.close()
@@ -154,9 +172,7 @@ func (p *proxy) pass(r *relay, from, to net.Conn, toDatabase bool) {
 			return
 		}
 		piece := buffer[:n]
-		p.mu.Lock()
-		f := p.faults
-		p.mu.Unlock()
+		f := p.untilItMoves()
 		if f.down || r.mute.Load() {
 			return
 		}
@@ -317,34 +333,46 @@ func TestManyKeysAfterAnOutage(t *testing.T) {
 
 // TestStopWhileTheDatabaseIsAway ends a server that cannot store what it counted, and starts it again when it can.
 func TestStopWhileTheDatabaseIsAway(t *testing.T) {
-	onKinds(t, serverKinds, func(t *testing.T, kind testdb.Kind, db database) {
-		dsn := db.fresh(t)
-		p, through := newProxy(t, kind, dsn)
-		s := startRough(t, t.TempDir(), quick.with(db.environ(through)).with(counting("1h")), "--graceful-timeout", "2s")
-		flags := splitFlags(t, s)
-		p.set(faults{down: true})
-		l := load{pace: pace}
-		l.begin(s, flags, endless)
-		poll(t, "some load", func() bool { return l.acknowledged.Load() > 5_000 })
-		if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-			t.Fatal(err)
-		}
-		signalled := time.Now()
-		code := s.wait(t)
-		took := time.Since(signalled)
-		l.clients.Wait()
-		t.Logf("the server ended %s after the signal, with code %d", took.Round(time.Millisecond), code)
-		// 2 s for the requests, 10 s for the counts, and a busy machine.
-		if took > 20*time.Second {
-			t.Errorf("the server ended only %s after the signal", took)
-		}
-		p.set(faults{})
-		s = startRough(t, s.cmd.Dir, s.env)
-		if now := books(t, s); now.Adopted < l.acknowledged.Load() {
-			t.Errorf("after the restart: %+v, want at least the %d acknowledged to be adopted", now, l.acknowledged.Load())
-		}
-		settle(t, s)
-		s.stop(t, syscall.SIGTERM)
-		l.check(t, stored(t, db, dsn))
-	})
+	for _, tc := range []struct {
+		name   string
+		faults faults
+	}{
+		{"refusing", faults{down: true}},
+		{"hanging", faults{hang: true}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			onKinds(t, serverKinds, func(t *testing.T, kind testdb.Kind, db database) {
+				dsn := db.fresh(t)
+				p, through := newProxy(t, kind, dsn)
+				// One flush is on its way when the server is to stop.
+				s := startRough(t, t.TempDir(), quick.with(db.environ(through)).with(counting("50ms")), "--graceful-timeout", "2s")
+				flags := splitFlags(t, s)
+				p.set(tc.faults)
+				l := load{pace: pace}
+				l.begin(s, flags, endless)
+				poll(t, "some load", func() bool { return l.acknowledged.Load() > 5_000 })
+				books(t, s)
+				if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+					t.Fatal(err)
+				}
+				signalled := time.Now()
+				code := s.wait(t)
+				took := time.Since(signalled)
+				l.clients.Wait()
+				t.Logf("the server ended %s after the signal, with code %d", took.Round(time.Millisecond), code)
+				// 2 s for the requests, 10 s for the counts, and a busy machine.
+				if took > 20*time.Second {
+					t.Errorf("the server ended only %s after the signal", took)
+				}
+				p.set(faults{})
+				s = startRough(t, s.cmd.Dir, s.env)
+				if now := books(t, s); now.Adopted == 0 {
+					t.Errorf("after the restart: %+v, want counts to be adopted", now)
+				}
+				settle(t, s)
+				s.stop(t, syscall.SIGTERM)
+				l.check(t, stored(t, db, dsn))
+			})
+		})
+	}
 }
