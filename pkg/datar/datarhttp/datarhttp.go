@@ -81,9 +81,9 @@ func Mount(next http.Handler, prefix string, engine Engine, options ...Option) h
 		}
 		path = strings.TrimSuffix(path, "/")
 		serve, flagID := e.summary, ""
-		switch {
-		case path == "summary":
-		case path == "status":
+		switch path {
+		case "summary":
+		case "status":
 			serve = e.status
 		default:
 			rest, isFlag := strings.CutPrefix(path, "flags/")
