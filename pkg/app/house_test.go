@@ -49,6 +49,25 @@ func TestDatarKnowsNothingOfTheServerAroundIt(t *testing.T) {
 	}
 }
 
+// Applications embed evallog: it must bring nothing with it.
+func TestEvallogImportsTheStandardLibraryOnly(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"evallog", "evallog/evallogtest"} {
+		for _, dependency := range goList(t, "-deps", "./pkg/"+name) {
+			first, _, _ := strings.Cut(dependency, "/")
+			if strings.Contains(first, ".") && dependency != module+"/pkg/evallog" && dependency != module+"/pkg/"+name {
+				t.Errorf("pkg/%s depends on %s", name, dependency)
+			}
+		}
+	}
+	for _, dependency := range goList(t, "-deps", "./pkg/evallog/openfeature") {
+		inModule, ok := strings.CutPrefix(dependency, module+"/")
+		if ok && !strings.HasPrefix(inModule, "pkg/evallog") {
+			t.Errorf("pkg/evallog/openfeature depends on %s", inModule)
+		}
+	}
+}
+
 func TestImportDirections(t *testing.T) {
 	t.Parallel()
 	// By folder under pkg: what it must not depend on, also through others.
@@ -63,6 +82,7 @@ func TestImportDirections(t *testing.T) {
 		"notification": {"pkg/app", "pkg/handler", "pkg/config", "pkg/store", "pkg/datar", "pkg/eval", "swagger_gen"},
 		"web":          {"pkg/handler", "pkg/store", "pkg/app"},
 	}
+	forbidden["evallog/datarwriter"] = []string{"pkg/handler", "pkg/config", "pkg/store", "pkg/eval/", "pkg/datar/gormstore", "swagger_gen"}
 	for folder, others := range forbidden {
 		self := module + "/pkg/" + folder
 		for _, dependency := range goList(t, "-deps", "./pkg/"+folder) {
