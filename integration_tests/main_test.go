@@ -17,7 +17,7 @@ import (
 var (
 	serverBinary = flag.String("server", "", "path of the flagr-server to test; built from this checkout if empty")
 	rounds       = flag.Int("rounds", 1, "how many rounds of the test that counts are exact")
-	fleet        = flag.Duration("fleet", 10*time.Second, "how long four servers share 500 keys at full speed")
+	fleet        = flag.Duration("fleet", 20*time.Second, "how long four servers share 500 keys at full speed")
 )
 
 // heavy is held by tests that keep both cores of a small machine busy, so that at most one of them runs at a time.
