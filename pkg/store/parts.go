@@ -98,7 +98,8 @@ func segmentsOf(tx *gorm.DB, flagIDs []uint) ([]entity.Segment, error) {
 func partsOf[T any](tx *gorm.DB, column string, ids []uint, order ...string) ([]T, error) {
 	all := []T{}
 	for chunk := range slices.Chunk(ids, idsPerQuery) {
-		query := tx.Where(map[string]any{column: chunk})
+		// SQLite takes the index on deleted_at if it can, and so reads the whole table for each chunk.
+		query := tx.Unscoped().Where(map[string]any{column: chunk}).Where("COALESCE(deleted_at, NULL) IS NULL")
 		for _, name := range order {
 			query = query.Order(clause.OrderByColumn{Column: clause.Column{Name: name}}) // quoted: rank is a word of MySQL
 		}
