@@ -1,0 +1,81 @@
+// Command plain is the shop as a server of net/http alone.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/datarhttp"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore"
+
+	"shop.example/hostserver/shop"
+)
+
+func main() {
+	if err := run(); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func run() error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	db, err := shop.OpenDatabase()
+	if err != nil {
+		return err
+	}
+
+	store, err := gormstore.New(ctx, db, gormstore.Options{TablePrefix: "shop_"})
+	if err != nil {
+		return err
+	}
+	engine, err := datar.New(datar.Options{Store: store, Catalog: experiments{}, Journal: datar.JournalOptions{Dir: "."}})
+	if err != nil {
+		return err
+	}
+	engine.Start()
+
+	mux := http.NewServeMux()
+	mux.Handle("/shop/", http.StripPrefix("/shop", datarhttp.Handler(engine)))
+	mux.HandleFunc("GET /shop/recommendations", func(rw http.ResponseWriter, r *http.Request) {
+		kind := shop.Decide(r.FormValue("customer"))
+		engine.Record(datar.Event{FlagID: shop.Recommendations.ID, VariantID: kind, Time: time.Now()})
+		rw.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(rw).Encode(map[string]string{"kind": shop.Kinds[kind]}) // fails only when the client is gone
+	})
+
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(listener) }()
+	fmt.Fprintf(os.Stderr, "Serving shop at http://%s\n", listener.Addr())
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	// Requests first: what they record comes before the last flush.
+	drain, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	return errors.Join(server.Shutdown(drain), engine.Close(drain))
+}
+
+type experiments struct{}
+
+func (experiments) Flags(context.Context, []int64) (map[int64]datar.FlagInfo, error) {
+	e := shop.Recommendations
+	return map[int64]datar.FlagInfo{e.ID: {Key: e.Name, Description: e.About, Enabled: e.Running}}, nil
+}
