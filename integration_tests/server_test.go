@@ -52,7 +52,13 @@ type process struct {
 // launch runs the server in a folder, with these variables and no others.
 func launch(t *testing.T, dir string, env environ, args ...string) *process {
 	t.Helper()
-	p := &process{cmd: exec.Command(*serverBinary, args...), log: &logBuffer{}, done: make(chan struct{})}
+	return launchBinary(t, *serverBinary, dir, env, args...)
+}
+
+// launchBinary is launch for another program.
+func launchBinary(t *testing.T, binary, dir string, env environ, args ...string) *process {
+	t.Helper()
+	p := &process{cmd: exec.Command(binary, args...), log: &logBuffer{}, done: make(chan struct{})}
 	p.cmd.Dir = dir
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		p.cmd.Env = append(p.cmd.Env, name+"="+env[name])
