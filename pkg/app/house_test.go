@@ -68,6 +68,30 @@ func TestEvallogImportsTheStandardLibraryOnly(t *testing.T) {
 	}
 }
 
+// Whoever imports these gets a few packages of ours, golang.org/x/sys, and nothing else.
+func TestThePluginIsLight(t *testing.T) {
+	t.Parallel()
+	for pkg, want := range map[string][]string{
+		"pkg/datar":           {"pkg/datar"},
+		"pkg/datar/datarhttp": {"pkg/datar", "pkg/datar/datarhttp"},
+		"pkg/datar/memstore":  {"pkg/datar", "pkg/datar/ingest", "pkg/datar/memstore"},
+	} {
+		var ours []string
+		for _, dependency := range goList(t, "-deps", "./"+pkg) {
+			inModule, isOurs := strings.CutPrefix(dependency, module+"/")
+			switch {
+			case isOurs:
+				ours = append(ours, inModule)
+			case strings.Contains(strings.Split(dependency, "/")[0], ".") && !strings.HasPrefix(dependency, "golang.org/x/sys"):
+				t.Errorf("%s depends on %s", pkg, dependency)
+			}
+		}
+		if slices.Sort(ours); !slices.Equal(ours, want) {
+			t.Errorf("%s depends on %q of this module, want %q", pkg, ours, want)
+		}
+	}
+}
+
 func TestImportDirections(t *testing.T) {
 	t.Parallel()
 	// By folder under pkg: what it must not depend on, also through others.

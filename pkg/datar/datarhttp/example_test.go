@@ -1,0 +1,50 @@
+package datarhttp_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/datarhttp"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/memstore"
+)
+
+type names map[int64]datar.FlagInfo
+
+func (n names) Flags(context.Context, []int64) (map[int64]datar.FlagInfo, error) { return n, nil }
+
+func ExampleMount() {
+	now := time.Date(2026, 3, 31, 14, 30, 0, 0, time.UTC)
+	engine, err := datar.New(datar.Options{
+		Store: &memstore.Store{}, Catalog: names{1: {Key: "spring-sale"}}, Now: func() time.Time { return now },
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer func() { _ = engine.Close(context.Background()) }()
+	engine.Record(datar.Event{FlagID: 1, VariantID: 2, Time: now})
+
+	// The handler of a server, such as the one that go-swagger passes to setupGlobalMiddleware.
+	var server http.Handler = http.NotFoundHandler()
+	server = datarhttp.Mount(server, "/api/v1", engine)
+
+	answer := httptest.NewRecorder()
+	server.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/api/v1/datar/summary", nil))
+	fmt.Print(answer.Body)
+	// Output: {"flags":[{"flagID":1,"flagKey":"spring-sale","totalEvalCount":1,"lastEvaluatedAt":"2026-03-31T14:30:00.000Z"}]}
+}
+
+// A router strips the prefix itself.
+func ExampleHandler() {
+	mux := http.NewServeMux()
+	mux.Handle("/admin/", http.StripPrefix("/admin", datarhttp.Handler(nil))) // an engine, where there is one
+
+	answer := httptest.NewRecorder()
+	mux.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/admin/datar/status", nil))
+	fmt.Print(answer.Code, " ", answer.Body)
+	// Output: 503 {"message":"Datar is off: this server counts no evaluations"}
+}
