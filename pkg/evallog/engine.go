@@ -133,8 +133,8 @@ type Engine struct {
 	start    sync.Once
 	close    sync.Once
 	stop     chan struct{} // closed when Close begins
-	stopped  chan struct{} // closed when run ended
-	closeErr error         // result of run
+	stopped  chan error    // result of run
+	closeErr error         // result of Close
 
 	// lifetime is the context of all deliveries. It ends with the deadline of Close, and with no context of a caller:
 	// a request that was cancelled was evaluated all the same.
@@ -172,7 +172,7 @@ func New(options Options) (*Engine, error) {
 		full:     make(chan struct{}, 1),
 		requests: make(chan chan error),
 		stop:     make(chan struct{}),
-		stopped:  make(chan struct{}),
+		stopped:  make(chan error, 1),
 		outbox:   outbox{writer: newWriterID()},
 	}
 	e.keys, e.degraded = newTable(e.seed), newTable(e.seed)

@@ -165,7 +165,7 @@ func TestStatistics(t *testing.T) {
 func TestLargeCountsAreDivided(t *testing.T) {
 	t.Parallel()
 	engine, writer := setup(t)
-	const calls = 20_000_001
+	const calls = 10_000_001
 	evaluation := on("flag")
 	evaluation.Time = time.Now()
 	for range calls {

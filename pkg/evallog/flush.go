@@ -91,17 +91,19 @@ func (e *Engine) Close(ctx context.Context) error {
 		e.closed = true
 		e.mu.Unlock()
 		close(e.stop)
-		<-e.stopped
+		select {
+		case e.closeErr = <-e.stopped:
+		case <-time.After(time.Until(e.deadline) + lastChance):
+			e.closeErr = errors.New("close: the Writer does not return although its context has ended")
+		}
 		timer.Stop()
 		e.end()
 	})
-	<-e.stopped
 	return e.closeErr
 }
 
 // run owns the ticker, every flush, and the outbox.
 func (e *Engine) run() {
-	defer close(e.stopped)
 	ticker := time.NewTicker(e.interval)
 	defer ticker.Stop()
 	retry := time.NewTimer(0)
@@ -112,7 +114,7 @@ func (e *Engine) run() {
 	for {
 		select {
 		case <-e.stop:
-			e.closeErr = e.finish()
+			e.stopped <- e.finish()
 			return
 		case result := <-e.requests:
 			result <- e.flush(true)
@@ -146,12 +148,7 @@ func (e *Engine) flush(now bool) error {
 		defer e.mu.Unlock()
 		return e.books.lastError
 	}
-	err := e.deliver()
-	if err == nil && failing {
-		e.take()
-		err = e.deliver()
-	}
-	return err
+	return e.deliver()
 }
 
 // hourEnded reports whether the counts are of an hour of UTC that is over.

@@ -316,19 +316,35 @@ func TestRaceTwoManySeeTheTableFull(t *testing.T) {
 func TestRaceTwoASignalEndsWithItsTable(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		engine, writer := setup(t)
-		writer.Delay(5 * time.Second)
-		engine.Record(on("first"))
-		go func() { _ = engine.Flush(context.Background()) }()
-		synctest.Wait() // the engine is writing
-		for i := range evallog.FlushKeys {
-			engine.Record(on(fmt.Sprint("flag", i)))
-		}
-		flush(t, engine) // takes the table, perhaps before the signal is seen
-		engine.Record(on("last"))
-		time.Sleep(9 * time.Second)
-		if n := len(writer.Attempts()); n != 2 {
-			t.Errorf("%d batches, want 2: the signal was about a table that is gone", n)
+		const delay = 5 * time.Second
+		for seen := 0; seen < 5; {
+			engine, writer := setup(t)
+			writer.Delay(delay)
+			engine.Record(on("first"))
+			go func() { _ = engine.Flush(context.Background()) }()
+			synctest.Wait() // the engine writes
+			for i := range evallog.FlushKeys {
+				engine.Record(on(fmt.Sprint("flag", i)))
+			}
+			flushed := make(chan struct{})
+			go func() {
+				_ = engine.Flush(context.Background())
+				close(flushed)
+			}()
+			time.Sleep(delay)
+			synctest.Wait() // it has taken the full table, because of the signal or of Flush, and writes it
+			engine.Record(on("last"))
+			time.Sleep(delay)
+			synctest.Wait()
+			select {
+			case <-flushed: // it was because of Flush, and the signal came to nothing
+				seen++
+				if n := len(writer.Attempts()); n != 2 {
+					t.Fatalf("%d batches, want 2: the signal was about a table that is gone", n)
+				}
+			default:
+			}
+			_ = engine.Close(context.Background())
 		}
 	})
 }
@@ -413,6 +429,25 @@ func TestRaceFiveRecordsDuringClose(t *testing.T) {
 			t.Fatalf("delivered %d, full %d, dropped %v, recorded %d", writer.Total(), stats.Full, stats.Dropped, goroutines*each)
 		}
 	}
+}
+
+func TestRaceFiveKnownKeysAfterCloseBegan(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		engine, writer := setup(t)
+		writer.Delay(2 * time.Second)
+		engine.Record(on("flag"))
+		go func() { _ = engine.Flush(context.Background()) }()
+		synctest.Wait() // the engine writes, so the final flush has to wait
+		engine.Record(on("flag"))
+		go func() { _ = engine.Close(context.Background()) }()
+		synctest.Wait()
+		engine.Record(on("flag"))
+		time.Sleep(time.Minute)
+		if stats := engine.Stats(); writer.Total() != 2 || stats.Dropped[evallog.DropClosed] != 1 {
+			t.Errorf("delivered %d, dropped %v", writer.Total(), stats.Dropped)
+		}
+	})
 }
 
 func TestRaceSixACancelledContextDoesNotStopTheLastBatch(t *testing.T) {
@@ -503,6 +538,25 @@ func TestCloseEndsWithItsDeadline(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestCloseEndsAlthoughTheWriterDoesNot(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		engine := newEngine(t, evallog.Options{Writer: writerFunc(func(context.Context, evallog.Batch) error {
+			<-release
+			return nil
+		})})
+		engine.Record(on("flag"))
+		begun := time.Now()
+		err := engine.Close(context.Background())
+		if took := time.Since(begun); err == nil || took > 11*time.Second {
+			t.Errorf("Close took %v with error %v", took, err)
+		}
+		checkBooks(t, engine.Stats(), 1)
+		close(release)
+	})
 }
 
 func TestCloseTriesAgain(t *testing.T) {

@@ -36,17 +36,25 @@ func known() flags {
 type faulty struct {
 	memstore.Store
 	refused int64 // rows of this flag are refused for ever
-	lose    int64 // every second one of so many batches is applied and reported as failed
+	lose    int64 // of so many batches some are not applied, and some are applied and reported as failed
 	calls   atomic.Int64
+	highest atomic.Int64 // sequence that was applied
 }
 
 func (f *faulty) ApplyBatch(ctx context.Context, batch datar.Batch) (bool, error) {
+	if batch.Sequence <= f.highest.Load() {
+		return true, nil // as in a database, the ledger is asked before the rows are written
+	}
 	for _, r := range batch.Rows {
 		if r.FlagID == f.refused {
 			return false, fmt.Errorf("insert: %w", datar.ErrRefused)
 		}
 	}
+	if n := f.calls.Add(1); n <= f.lose && n%3 == 0 {
+		return false, errors.New("the database is away")
+	}
 	known, err := f.Store.ApplyBatch(ctx, batch)
+	f.highest.Store(batch.Sequence)
 	if n := f.calls.Add(1); n <= f.lose && n%2 == 0 {
 		return false, errors.New("the connection is gone")
 	}
