@@ -80,15 +80,7 @@ func pythonConsumer(t *testing.T) []string {
 	if err != nil {
 		missing(t, "there is no python3: install it, with its module venv")
 	}
-	cache := os.Getenv("FLAGR_TEST_CACHE")
-	if cache == "" {
-		user, err := os.UserCacheDir()
-		if err != nil {
-			missing(t, err.Error())
-		}
-		cache = filepath.Join(user, "flagr-test")
-	}
-	venv := filepath.Join(cache, "python-kafka")
+	venv := filepath.Join(testCache(t), "python-kafka")
 	program := filepath.Join(venv, "bin", "python")
 	if exec.Command(program, "-c", "import kafka").Run() != nil {
 		for _, command := range [][]string{{python, "-m", "venv", venv}, {program, "-m", "pip", "install", "-q", "kafka-python==2.2.15"}} {
@@ -98,6 +90,19 @@ func pythonConsumer(t *testing.T) []string {
 		}
 	}
 	return []string{program}
+}
+
+// testCache is the folder for what tests install. FLAGR_TEST_CACHE names another one.
+func testCache(t *testing.T) string {
+	t.Helper()
+	if dir := os.Getenv("FLAGR_TEST_CACHE"); dir != "" {
+		return dir
+	}
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		missing(t, err.Error())
+	}
+	return filepath.Join(dir, "flagr-test")
 }
 
 // missing skips a test, or fails it where servers are required.

@@ -1,0 +1,212 @@
+package integration_tests
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+const (
+	// installDeadline is for a slow network, and clientDeadline for a slow machine.
+	installDeadline = 5 * time.Minute
+	clientDeadline  = 2 * time.Minute
+)
+
+// clientOutput is what the programs in clients/ write: what a client returned for each of its calls.
+type clientOutput struct {
+	Created, Put, Enabled clientFlag
+	Evaluated             clientResult
+	BatchByID, BatchByKey []clientResult
+	Read                  clientFlag
+	Found, FoundNot       []clientFlag
+	Refused               struct {
+		Status  int
+		Message string
+	}
+}
+
+type clientFlag struct {
+	ID                          int64
+	Key, Description, Notes     string
+	Enabled, DataRecordsEnabled bool
+	UpdatedAt                   time.Time
+	Variants                    []string // their keys
+	Segments                    []string // their descriptions
+}
+
+type clientResult struct {
+	FlagID                        int64
+	FlagKey, VariantKey, EntityID string
+	Attachment                    object
+	Timestamp                     time.Time
+	SegmentLogs                   int // how many
+}
+
+// TestPublishedClients manages and evaluates flags with the clients that Flagr has published.
+func TestPublishedClients(t *testing.T) {
+	t.Parallel()
+	for name, prepare := range map[string]func(t *testing.T) *exec.Cmd{"javascript": javascriptClient, "python": pythonClient} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cmd := prepare(t)
+			db := databases[0] // clients have nothing to do with databases
+			s := start(t, db, db.fresh(t), nil)
+			begin := time.Now()
+			got := runClient(t, s, cmd, name)
+
+			created := clientFlag{ID: got.Created.ID, Key: name, Description: "made by a client"}
+			put := clientFlag{
+				ID: created.ID, Key: name, Description: "changed by a client", Notes: "naïve ☕", DataRecordsEnabled: true,
+			}
+			enabled := put
+			enabled.Enabled = true
+			read := enabled
+			read.Variants, read.Segments = []string{"blue"}, []string{"the Dutch"}
+			result := clientResult{FlagID: created.ID, FlagKey: name}
+			bert := result
+			bert.EntityID = "bert"
+			carla := result
+			carla.EntityID, carla.VariantKey, carla.Attachment = "carla", "blue", object{"colour": "#00f"}
+			anna := carla
+			anna.EntityID, anna.SegmentLogs = "anna", 1
+			batch := []clientResult{bert, carla}
+			want := clientOutput{
+				Created: created, Put: put, Enabled: enabled,
+				Evaluated: anna, BatchByID: batch, BatchByKey: batch,
+				Read: read, Found: []clientFlag{read},
+			}
+			want.Refused.Status, want.Refused.Message = 404, "unable to find flag 999999 in the database"
+			timeless := cmp.Options{
+				cmpopts.IgnoreFields(clientFlag{}, "UpdatedAt"), cmpopts.IgnoreFields(clientResult{}, "Timestamp"), cmpopts.EquateEmpty(),
+			}
+			if diff := cmp.Diff(want, got, timeless); diff != "" {
+				t.Errorf("what the client returned (-want +got):\n%s", diff)
+			}
+			if created.ID < 1 {
+				t.Errorf("the flag has id %d", created.ID)
+			}
+			for what, at := range map[string]time.Time{
+				"created": got.Created.UpdatedAt, "read": got.Read.UpdatedAt, "evaluated": got.Evaluated.Timestamp,
+			} {
+				// The times of evaluations are in whole seconds.
+				if at.Before(begin.Add(-time.Second)) || at.After(time.Now().Add(time.Second)) {
+					t.Errorf("%s at %s, which is not within the test", what, at)
+				}
+			}
+			// Before the flag was enabled nothing was counted, however often the client asked.
+			if total := counts(t, s, 5).total(created.ID); total != 5 {
+				t.Errorf("%d evaluations are counted, want 1 and two batches of 2", total)
+			}
+		})
+	}
+}
+
+// runClient lets a program work on a server with a flag of this key, and decodes what it writes.
+func runClient(t *testing.T, s *server, cmd *exec.Cmd, key string) clientOutput {
+	t.Helper()
+	cmd.Args = append(cmd.Args, s.url, key)
+	log := &logBuffer{}
+	cmd.Stderr = log
+	stdout, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s\nthe log of the server:\n%s", cmd, err, log, s.log)
+	}
+	var output clientOutput
+	decode(t, stdout, &output)
+	return output
+}
+
+// javascriptClient installs jsflagr and returns the command that runs the program.
+func javascriptClient(t *testing.T) *exec.Cmd {
+	t.Helper()
+	node, npm := lookUp(t, "node"), lookUp(t, "npm")
+	dir := installClient(t, filepath.Join("clients", "javascript", "package.json"), func(dir string) [][]string {
+		return [][]string{{npm, "install", "--prefix", dir, "--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock"}}
+	})
+	cmd := clientCommand(t, node, filepath.Join("clients", "javascript", "main.js"))
+	cmd.Env = append(os.Environ(), "NODE_PATH="+filepath.Join(dir, "node_modules"))
+	return cmd
+}
+
+// pythonClient installs flagr and returns the command that runs the program.
+func pythonClient(t *testing.T) *exec.Cmd {
+	t.Helper()
+	python := lookUp(t, "python3")
+	inside := filepath.Join("venv", "bin", "python")
+	dir := installClient(t, filepath.Join("clients", "python", "requirements.txt"), func(dir string) [][]string {
+		return [][]string{
+			{python, "-m", "venv", filepath.Join(dir, "venv")},
+			{filepath.Join(dir, inside), "-m", "pip", "install", "-q", "-r", filepath.Join(dir, "requirements.txt")},
+		}
+	})
+	cmd := clientCommand(t, filepath.Join(dir, inside), filepath.Join("clients", "python", "main.py"))
+	cmd.Env = append(os.Environ(), "PYTHONIOENCODING=utf-8")
+	return cmd
+}
+
+func clientCommand(t *testing.T, name string, args ...string) *exec.Cmd {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), clientDeadline)
+	t.Cleanup(cancel)
+	return exec.CommandContext(ctx, name, args...)
+}
+
+// lookUp finds a program, or skips the test.
+func lookUp(t *testing.T, program string) string {
+	t.Helper()
+	path, err := exec.LookPath(program)
+	if err != nil {
+		missing(t, fmt.Sprintf("there is no %s to run the client with: %v", program, err))
+	}
+	return path
+}
+
+// installClient installs what a manifest lists, once for each content of it, and returns the folder. The commands get a
+// folder that has the manifest in it.
+func installClient(t *testing.T, manifest string, commands func(dir string) [][]string) string {
+	t.Helper()
+	content, err := os.ReadFile(manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	base := filepath.Join(testCache(t), "clients")
+	name := filepath.Base(filepath.Dir(manifest))
+	dir := filepath.Join(base, fmt.Sprintf("%s-%.6x", name, sha256.Sum256(content)))
+	if _, err := os.Stat(dir); err == nil {
+		return dir
+	}
+	if err := os.MkdirAll(base, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	// Made beside its place and moved there when it is complete: several may be installing at once.
+	fresh, err := os.MkdirTemp(base, "new-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = os.RemoveAll(fresh) }() // it is not there if all went well
+	if err := os.WriteFile(filepath.Join(fresh, filepath.Base(manifest)), content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), installDeadline)
+	defer cancel()
+	for _, command := range commands(fresh) {
+		if output, err := exec.CommandContext(ctx, command[0], command[1:]...).CombinedOutput(); err != nil {
+			missing(t, fmt.Sprintf("%s: %v: it needs a package index\n%s", strings.Join(command, " "), err, output))
+		}
+	}
+	if err := os.Rename(fresh, dir); err != nil && !errors.Is(err, fs.ErrExist) { // another one may have been faster
+		t.Fatal(err)
+	}
+	return dir
+}
