@@ -18,7 +18,7 @@ func readLines(t *testing.T, path string) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	var lines []string
 	scanner := bufio.NewScanner(file)
 	for scanner.Scan() {

@@ -10,7 +10,7 @@ import (
 
 func TestHTTPDocumentLimit(t *testing.T) {
 	t.Parallel()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "12345678") }))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, "12345678") }))
 	defer server.Close()
 	for limit, ok := range map[int64]bool{7: false, 8: true} {
 		fetcher := &httpFetcher{url: server.URL, client: server.Client(), limit: limit}

@@ -90,7 +90,7 @@ func TestHTTP(t *testing.T) {
 				if document.Load() == firstDocument {
 					w.Header().Set(test.header, test.value)
 				}
-				fmt.Fprint(w, document.Load())
+				_, _ = fmt.Fprint(w, document.Load())
 			}))
 			defer server.Close()
 
@@ -122,7 +122,7 @@ func TestHTTPFailures(t *testing.T) {
 	}{
 		{"status", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, firstDocument, http.StatusBadGateway) }, "502"},
 		{"not modified, unasked", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotModified) }, "304"},
-		{"other document", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"message": "sorry"}`) }, `"Flags"`},
+		{"other document", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, `{"message": "sorry"}`) }, `"Flags"`},
 		{"page", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `<html>`) }, "invalid character"},
 		{"cut off", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "1000")

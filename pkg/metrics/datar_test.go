@@ -2,6 +2,7 @@ package metrics_test
 
 import (
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -23,7 +24,7 @@ func TestDatarSeries(t *testing.T) {
 		t.Fatal(err)
 	}
 	answer := httptest.NewRecorder()
-	p.Handler().ServeHTTP(answer, httptest.NewRequest("GET", "/metrics", nil))
+	p.Handler().ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	for _, line := range []string{
 		"flagr_datar_recorded_total 12",
 		"flagr_datar_stored_total 7",
