@@ -23,7 +23,7 @@ import (
 const hostModule = "hostserver"
 
 // goIn runs the go command in a folder.
-func goIn(t *testing.T, dir string, args ...string) string {
+func goIn(t *testing.T, dir string, args ...string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "go", args...)
 	cmd.Dir = dir
@@ -32,7 +32,6 @@ func goIn(t *testing.T, dir string, args ...string) string {
 	if err != nil {
 		t.Fatalf("go %s: %v\n%s", strings.Join(args, " "), err, output)
 	}
-	return string(output)
 }
 
 // host is a server of the shop that answers.

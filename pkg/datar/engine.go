@@ -118,6 +118,8 @@ func (o *Options) validate() error {
 		return fmt.Errorf("datar: Options.Retention is %v, want 0 or at least %v", o.Retention, MinRetention)
 	case o.MaxKeys < 0:
 		return fmt.Errorf("datar: Options.MaxKeys is %d, want 1 or more", o.MaxKeys)
+	case o.Journal.Required && o.Journal.Dir == "":
+		return errors.New("datar: Options.Journal.Required is set, and Options.Journal.Dir is missing")
 	}
 	if o.FlushInterval == 0 {
 		o.FlushInterval = DefaultFlushInterval

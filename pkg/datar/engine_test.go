@@ -635,6 +635,7 @@ func TestOptionsAreChecked(t *testing.T) {
 		"no catalog":          {func(o *datar.Options) { o.Catalog = nil }, "Catalog is missing"},
 		"retention too short": {func(o *datar.Options) { o.Retention = time.Hour }, "Retention is 1h"},
 		"negative retention":  {func(o *datar.Options) { o.Retention = -1 }, "Retention"},
+		"journal nowhere":     {func(o *datar.Options) { o.Journal.Required = true }, "Journal.Dir is missing"},
 		"negative keys":       {func(o *datar.Options) { o.MaxKeys = -1 }, "MaxKeys is -1"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -29,8 +29,8 @@ func ExampleMount() {
 	engine.Record(datar.Event{FlagID: 1, VariantID: 2, Time: now})
 
 	// The handler of a server, such as the one that go-swagger passes to setupGlobalMiddleware.
-	var server http.Handler = http.NotFoundHandler()
-	server = datarhttp.Mount(server, "/api/v1", engine)
+	host := http.NotFoundHandler()
+	server := datarhttp.Mount(host, "/api/v1", engine)
 
 	answer := httptest.NewRecorder()
 	server.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/api/v1/datar/summary", nil))
