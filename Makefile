@@ -16,13 +16,13 @@ RACE := -race
 TEST_ENV := CGO_ENABLED=1
 endif
 
-.PHONY: help build run test test-servers integration lint swagger swagger-check bench clean
+.PHONY: help build run test test-servers cross integration lint swagger swagger-check bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
 
 build: ## build bin/flagr-server, and bin/flagr-check for flag documents
-	CGO_ENABLED=0 $(GO) build -trimpath -o $(BINARY) ./swagger_gen/cmd/flagr-server
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o $(BINARY) ./swagger_gen/cmd/flagr-server
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/flagr-check ./pkg/cmd/flagr-check
 
 run: export HOST ?= localhost
@@ -44,6 +44,12 @@ test-servers: ## tests of the stores on PostgreSQL and MariaDB, which it install
 	FLAGR_TEST_REQUIRE_SERVERS=1 $(SERVERS) $(GO) test -count=1 ./pkg/store ./pkg/datar/gormstore
 	cd integration_tests/mysqldialect && $(GO) test -count=1 ./...
 
+cross: ## build the server for other systems and machines, and what needs none of its libraries for all of them
+	@for system in linux darwin windows; do for machine in amd64 arm64; do \
+		echo "$$system $$machine"; GOOS=$$system GOARCH=$$machine CGO_ENABLED=0 $(GO) build ./pkg/datar/... ./pkg/evallog || exit 1; done; done
+	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 $(GO) build -o /dev/null ./swagger_gen/cmd/flagr-server
+	GOOS=windows GOARCH=amd64 CGO_ENABLED=0 $(GO) build -o /dev/null ./swagger_gen/cmd/flagr-server
+
 integration: build ## black-box tests against the built binary
 	$(GO) test -count=1 -timeout 20m ./integration_tests/... -server $(abspath $(BINARY)) -rounds $(ROUNDS)
 
@@ -63,7 +69,7 @@ swagger-check: swagger ## fail if swagger_gen/ is not what swagger.yaml generate
 
 bench: build ## what evaluations cost, beside a bare HTTP server, and Go's benchmarks: see docs/benchmarks.md
 	$(GO) run ./integration_tests/bench -server $(BINARY)
-	$(GO) test -run '^$$' -bench . -benchmem -cpu 1,2 ./pkg/datar ./pkg/eval ./pkg/fastpath ./pkg/recorder ./pkg/handler
+	$(GO) test -run '^$$' -bench . -benchmem -cpu 1,2 ./pkg/datar ./pkg/eval ./pkg/evallog ./pkg/fastpath ./pkg/recorder ./pkg/handler
 
 clean: ## remove what was built
 	rm -rf bin
