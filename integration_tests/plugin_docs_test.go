@@ -43,8 +43,8 @@ func TestPluginProgramOfTheDocs(t *testing.T) {
 	goIn(t, dir, "mod", "init", "example.com/shop")
 	goIn(t, dir, "mod", "edit", "-replace", "github.com/flagr-datar/flagr-datar="+top) // this version, not a published one
 	goIn(t, dir, "mod", "tidy")
-	goIn(t, dir, "vet", ".")
-	goIn(t, dir, "build", "-o", "shop", ".")
+	goIn(t, dir, "vet", "-trimpath", ".")
+	goIn(t, dir, "build", "-trimpath", "-o", "shop", ".")
 
 	// The program takes a fixed address, so one is chosen that is free now.
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -54,7 +54,7 @@ func run() error {
 		_ = json.NewEncoder(rw).Encode(map[string]string{"kind": shop.Kinds[kind]}) // fails only when the client is gone
 	})
 
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
