@@ -193,25 +193,29 @@ func extremeKeys(t *testing.T, s datar.Store) {
 	wantCounts(t, s, datar.TotalsQuery{From: 0, To: 2, GroupBy: datar.ByFlag}, map[int64]int64{math.MaxInt64: 7, 1: 5})
 }
 
-// largeBatches writes more rows than any database takes values in one statement, twice.
+// largeBatches writes more rows than any database takes values in one statement, and then adds to some of them.
 func largeBatches(t *testing.T, s datar.Store) {
-	const rows = 11_200
-	for sequence := range int64(2) {
-		batch := make([]datar.Row, rows)
+	const rows, again = 11_200, 600
+	for sequence, n := range []int{rows, again} {
+		batch := make([]datar.Row, n)
 		for i := range batch {
 			batch[i] = row(int64(i)%7+1, int64(i), 1, hour, 1)
 		}
-		apply(t, s, "w", sequence+1, batch...)
+		apply(t, s, "w", int64(sequence)+1, batch...)
 	}
 	var sum int64
 	for _, total := range totals(t, s, all(datar.ByOutcome)) {
-		if total.Count != 2 {
-			t.Fatalf("variant %d has %d, want 2", total.VariantID, total.Count)
+		want := int64(1)
+		if total.VariantID < again {
+			want = 2
+		}
+		if total.Count != want {
+			t.Fatalf("variant %d has %d, want %d", total.VariantID, total.Count, want)
 		}
 		sum += total.Count
 	}
-	if sum != 2*rows {
-		t.Errorf("sum is %d, want %d", sum, 2*rows)
+	if sum != rows+again {
+		t.Errorf("sum is %d, want %d", sum, rows+again)
 	}
 }
 
@@ -233,8 +237,8 @@ func endedContext(t *testing.T, s datar.Store) {
 // sharedKeys lets writers add to the same keys at once. A batch may fail, as when a database breaks a deadlock; sent
 // again as it was it must count once.
 func sharedKeys(t *testing.T, s datar.Store) {
-	const writers, batches, keys = 6, 10, 300
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	const writers, batches, keys = 6, 5, 300
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // writers of SQLite wait for each other, and not in turn
 	defer cancel()
 	var group sync.WaitGroup
 	for w := range writers {
