@@ -123,10 +123,10 @@ func TestHTTPFailures(t *testing.T) {
 		{"status", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, firstDocument, http.StatusBadGateway) }, "502"},
 		{"not modified, unasked", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotModified) }, "304"},
 		{"other document", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, `{"message": "sorry"}`) }, `"Flags"`},
-		{"page", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `<html>`) }, "invalid character"},
+		{"page", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, `<html>`) }, "invalid character"},
 		{"cut off", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "1000")
-			fmt.Fprint(w, firstDocument)
+			_, _ = fmt.Fprint(w, firstDocument)
 		}, "unexpected EOF"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -1,8 +1,10 @@
 package gormstore_test
 
 import (
+	"context"
 	"flag"
 	"fmt"
+	"runtime"
 	"testing"
 	"time"
 
@@ -133,4 +135,112 @@ func BenchmarkQuery(b *testing.B) {
 			}
 		})
 	}
+}
+
+// noCatalog is for engines that answer no queries.
+type noCatalog struct{}
+
+func (noCatalog) Flags(context.Context, []int64) (map[int64]datar.FlagInfo, error) { return nil, nil }
+
+// BenchmarkFlush stores 100,000 changed keys: by one flush of an engine, and by one upsert for each row in one transaction,
+// the plain way. Extra memory is the highest that the heap grew to while it flushed.
+func BenchmarkFlush(b *testing.B) {
+	const keys = 100_000
+	for _, kind := range testdb.Kinds() {
+		b.Run(kind.Name+"/engine", func(b *testing.B) {
+			db := openDatabase(b, kind, kind.Fresh(b))
+			s, err := gormstore.New(b.Context(), db, gormstore.Options{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			e, err := datar.New(datar.Options{Store: s, Catalog: noCatalog{}, MaxKeys: 2 * keys})
+			if err != nil {
+				b.Fatal(err)
+			}
+			var extra uint64
+			for b.Loop() {
+				b.StopTimer()
+				for i := range int64(keys) {
+					e.Record(datar.Event{FlagID: i%1000 + 1, VariantID: i / 1000, SegmentID: 1, Time: benchNow})
+				}
+				b.StartTimer()
+				extra = max(extra, heapGrowth(func() {
+					if err := e.Flush(b.Context()); err != nil {
+						b.Fatal(err)
+					}
+				}))
+			}
+			b.ReportMetric(float64(b.N)*keys/b.Elapsed().Seconds(), "rows/s")
+			b.ReportMetric(float64(extra)/(1<<20), "extra-MiB")
+		})
+		b.Run(kind.Name+"/single rows", func(b *testing.B) {
+			db := openDatabase(b, kind, kind.Fresh(b))
+			if _, err := gormstore.New(b.Context(), db, gormstore.Options{}); err != nil {
+				b.Fatal(err)
+			}
+			pool, err := db.DB()
+			if err != nil {
+				b.Fatal(err)
+			}
+			for b.Loop() {
+				tx, err := pool.BeginTx(b.Context(), nil)
+				if err != nil {
+					b.Fatal(err)
+				}
+				statement, err := tx.PrepareContext(b.Context(), singleUpsert[db.Name()])
+				if err != nil {
+					b.Fatal(err)
+				}
+				for i := range int64(keys) {
+					if _, err := statement.ExecContext(b.Context(), i%1000+1, benchNow.Truncate(time.Hour), i/1000, 1, 1, benchNow); err != nil {
+						b.Fatal(err)
+					}
+				}
+				if err := tx.Commit(); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.N)*keys/b.Elapsed().Seconds(), "rows/s")
+		})
+	}
+}
+
+// singleUpsert adds one row of counts, in a prepared statement.
+var singleUpsert = map[string]string{
+	"sqlite": "INSERT INTO datar_hourly_events (flag_id, bucket_hour, variant_id, segment_id, eval_count, updated_at) VALUES (?, ?, ?, ?, ?, ?) " +
+		"ON CONFLICT (flag_id, bucket_hour, variant_id, segment_id) DO UPDATE SET eval_count = datar_hourly_events.eval_count + excluded.eval_count, updated_at = excluded.updated_at",
+	"postgres": "INSERT INTO datar_hourly_events (flag_id, bucket_hour, variant_id, segment_id, eval_count, updated_at) VALUES ($1, $2, $3, $4, $5, $6) " +
+		"ON CONFLICT (flag_id, bucket_hour, variant_id, segment_id) DO UPDATE SET eval_count = datar_hourly_events.eval_count + excluded.eval_count, updated_at = excluded.updated_at",
+	"mysql": "INSERT INTO datar_hourly_events (flag_id, bucket_hour, variant_id, segment_id, eval_count, updated_at) VALUES (?, ?, ?, ?, ?, ?) " +
+		"ON DUPLICATE KEY UPDATE eval_count = eval_count + VALUES(eval_count), updated_at = VALUES(updated_at)",
+}
+
+// heapGrowth runs f and returns by how many bytes the heap was larger meanwhile, at the most.
+func heapGrowth(f func()) uint64 {
+	inUse := func() uint64 {
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	runtime.GC()
+	before := inUse()
+	var highest uint64
+	done, watched := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(watched)
+		ticker := time.NewTicker(5 * time.Millisecond)
+		defer ticker.Stop()
+		for {
+			highest = max(highest, inUse())
+			select {
+			case <-done:
+				return
+			case <-ticker.C:
+			}
+		}
+	}()
+	f()
+	close(done)
+	<-watched
+	return max(highest, before) - before
 }
