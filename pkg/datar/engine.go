@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"regexp"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -106,6 +107,8 @@ type JournalOptions struct {
 	Required bool
 }
 
+var identityFormat = regexp.MustCompile(`^[0-9A-Za-z-]{1,64}$`)
+
 func (o *Options) validate() error {
 	switch {
 	case o.Store == nil:
@@ -120,6 +123,12 @@ func (o *Options) validate() error {
 		return fmt.Errorf("datar: Options.MaxKeys is %d, want 1 or more", o.MaxKeys)
 	case o.Journal.Required && o.Journal.Dir == "":
 		return errors.New("datar: Options.Journal.Required is set, and Options.Journal.Dir is missing")
+	}
+	if l, ok := o.Store.(Limiter); ok && l.MaxRows() < 1 {
+		return fmt.Errorf("datar: MaxRows of Options.Store is %d, want 1 or more", l.MaxRows())
+	}
+	if identity := o.Store.Identity(); o.Journal.Dir != "" && !identityFormat.MatchString(identity) {
+		return fmt.Errorf("datar: Identity of Options.Store is %q, a journal wants 1 to 64 letters, digits and hyphens", identity)
 	}
 	if o.FlushInterval == 0 {
 		o.FlushInterval = DefaultFlushInterval

@@ -619,6 +619,16 @@ func TestFlushOfAnEndedContextKeepsCounts(t *testing.T) {
 	wantBooks(t, f.Engine, 5, 5, 0)
 }
 
+// oddStore limits batches, and is known by any name.
+type oddStore struct {
+	datar.Store
+	rows     int
+	identity string
+}
+
+func (s oddStore) MaxRows() int     { return s.rows }
+func (s oddStore) Identity() string { return s.identity }
+
 func TestOptionsAreChecked(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -636,7 +646,14 @@ func TestOptionsAreChecked(t *testing.T) {
 		"retention too short": {func(o *datar.Options) { o.Retention = time.Hour }, "Retention is 1h"},
 		"negative retention":  {func(o *datar.Options) { o.Retention = -1 }, "Retention"},
 		"journal nowhere":     {func(o *datar.Options) { o.Journal.Required = true }, "Journal.Dir is missing"},
-		"negative keys":       {func(o *datar.Options) { o.MaxKeys = -1 }, "MaxKeys is -1"},
+		"a limit of no rows":  {func(o *datar.Options) { o.Store = oddStore{rows: 0, identity: "a"} }, "MaxRows of Options.Store is 0"},
+		"no identity": {func(o *datar.Options) {
+			o.Store, o.Journal.Dir = oddStore{rows: 1}, "journals"
+		}, `Identity of Options.Store is ""`},
+		"an identity that is a path": {func(o *datar.Options) {
+			o.Store, o.Journal.Dir = oddStore{rows: 1, identity: "../x"}, "journals"
+		}, `Identity of Options.Store is "../x"`},
+		"negative keys": {func(o *datar.Options) { o.MaxKeys = -1 }, "MaxKeys is -1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -9,7 +9,7 @@ import (
 )
 
 // The bodies of answers. Names, order and what is left out are those of the swagger definitions; the golden file in
-// testdata pins both.
+// integration_tests/datargolden pins both.
 
 type summary struct {
 	Flags []summaryFlag `json:"flags"`
