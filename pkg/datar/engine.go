@@ -127,8 +127,8 @@ func (o *Options) validate() error {
 	if l, ok := o.Store.(Limiter); ok && l.MaxRows() < 1 {
 		return fmt.Errorf("datar: MaxRows of Options.Store is %d, want 1 or more", l.MaxRows())
 	}
-	if identity := o.Store.Identity(); o.Journal.Dir != "" && !identityFormat.MatchString(identity) {
-		return fmt.Errorf("datar: Identity of Options.Store is %q, a journal wants 1 to 64 letters, digits and hyphens", identity)
+	if o.Journal.Dir != "" && !identityFormat.MatchString(o.Store.Identity()) {
+		return fmt.Errorf("datar: Identity of Options.Store is %q, a journal wants 1 to 64 letters, digits and hyphens", o.Store.Identity())
 	}
 	if o.FlushInterval == 0 {
 		o.FlushInterval = DefaultFlushInterval

@@ -736,8 +736,8 @@ func TestUnfinishedJournalsAreRemoved(t *testing.T) {
 	h := newHost(t)
 	e := h.start()
 	e.record(1, 1, 1, 1)
-	young, old := h.files("*.journal")[0]+".new", strings.Replace(h.files("*.journal")[0], "datar-memory.0", "datar-memory.1", 1)
-	old = strings.TrimSuffix(old, ".journal")[:len(old)-len(".journal")-1] + "0.journal.new"
+	young := h.files("*.journal")[0] + ".new"
+	old := filepath.Join(h.dir, "datar-memory.00000000-0000-4000-8000-000000000000.journal.new")
 	for _, path := range []string{young, old} {
 		if err := os.WriteFile(path, []byte("half"), 0o600); err != nil {
 			t.Fatal(err)
