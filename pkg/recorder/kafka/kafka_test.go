@@ -166,8 +166,14 @@ func consume(t *testing.T, brokers []string, n int, opts ...kgo.Opt) []*kgo.Reco
 	}
 }
 
-// numbers gives the numbers in the payloads in the order of the log, and checks that each entity's grow.
+// numbers gives the numbers in the payloads, sorted, and checks that those of each entity grow in the log.
 func numbers(t *testing.T, records []*kgo.Record) []int {
+	t.Helper()
+	return numbersOf(t, records, true)
+}
+
+// numbersOf is numbers with the check left to choose.
+func numbersOf(t *testing.T, records []*kgo.Record, inOrder bool) []int {
 	t.Helper()
 	slices.SortStableFunc(records, func(a, b *kgo.Record) int {
 		return cmp.Or(cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.Offset, b.Offset))
@@ -186,7 +192,7 @@ func numbers(t *testing.T, records []*kgo.Record) []int {
 		if err := json.Unmarshal([]byte(frame.Payload), &payload); err != nil {
 			t.Fatalf("%s: %v", r.Value, err)
 		}
-		if before, ok := last[string(r.Key)]; ok && len(r.Key) > 0 && payload.N < before {
+		if before, ok := last[string(r.Key)]; inOrder && ok && len(r.Key) > 0 && payload.N < before {
 			t.Fatalf("of %s, %d comes after %d", r.Key, payload.N, before)
 		}
 		last[string(r.Key)] = payload.N
@@ -582,7 +588,8 @@ func TestOnlyTheRecordsThatAreTooLargeAreDropped(t *testing.T) {
 			if stats.Delivered != 600 || stats.Dropped[recorder.TooLarge] != 1 || len(stats.Dropped) != 1 {
 				t.Errorf("%+v", stats)
 			}
-			if diff := gocmp.Diff(upTo(600), numbers(t, consume(t, c.ListenAddrs(), 600))); diff != "" {
+			// What a broker refused goes in again after what it took of the same batch, so there is no order to check.
+			if diff := gocmp.Diff(upTo(600), numbersOf(t, consume(t, c.ListenAddrs(), 600), false)); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
