@@ -101,13 +101,20 @@ func books() map[string]datar.Stats {
 		Recorded: 125_040, Adopted: 3, Stored: 124_876, Pending: 158, Keys: 42, Writer: "1f0c7d0e-5a52-4d0f-9a3e-6a3a7d1c9b10",
 		FlushInterval: time.Minute, Journal: "/var/lib/flagr", OldestPending: now.Add(-time.Second),
 		LastFlush: now.Add(-30 * time.Second), LastFlushDuration: 12 * time.Millisecond, Flushes: 7, LostJournals: 1,
+		Dropped: dropped(4, 2),
 	}
-	busy.Dropped[datar.DropCapacity], busy.Dropped[datar.DropRefused] = 4, 2
 	return map[string]datar.Stats{
 		"busy":    busy,
-		"fresh":   {FlushInterval: time.Hour},
-		"failing": {FlushInterval: 50 * time.Millisecond, Recorded: 1, Pending: 1, InMemory: true, LastError: errors.New("password of flagr is s3cret")},
-		"late":    {FlushInterval: time.Minute, LastError: context.DeadlineExceeded},
+		"fresh":   {FlushInterval: time.Hour, Dropped: dropped(0, 0)},
+		"failing": {FlushInterval: 50 * time.Millisecond, Dropped: dropped(0, 0), Recorded: 1, Pending: 1, InMemory: true, LastError: errors.New("password of flagr is s3cret")},
+		"late":    {FlushInterval: time.Minute, Dropped: dropped(0, 0), LastError: context.DeadlineExceeded},
+	}
+}
+
+// dropped has all reasons, as that of an engine.
+func dropped(capacity, refused int64) map[datar.DropReason]int64 {
+	return map[datar.DropReason]int64{
+		datar.DropCapacity: capacity, datar.DropClosed: 0, datar.DropInvalid: 0, datar.DropUnsaved: 0, datar.DropRefused: refused,
 	}
 }
 

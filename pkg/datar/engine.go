@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"regexp"
 	"sync"
 	"sync/atomic"
@@ -65,6 +66,9 @@ const (
 
 // String returns the reason in lower case, as it appears in metrics.
 func (r DropReason) String() string {
+	if r >= dropReasons {
+		return fmt.Sprintf("reason %d", uint8(r))
+	}
 	return [dropReasons]string{"capacity", "closed", "invalid", "unsaved", "refused"}[r]
 }
 
@@ -89,8 +93,8 @@ type Options struct {
 	MaxKeys int
 	// Journal keeps counts through the end of the process, however it ends. The zero value keeps them in memory only.
 	Journal JournalOptions
-	// Retention is how long the store keeps counts in detail, if it is a Maintainer; of days that ended longer ago each
-	// flag's total stays. 0: for ever; otherwise at least MinRetention.
+	// Retention is how long the store keeps counts in detail; of days that ended longer ago each flag's total stays.
+	// 0: for ever; otherwise at least MinRetention, and the Store must be a Maintainer.
 	Retention time.Duration
 	// Logger gets a line when flushes begin to fail and when they work again. Nil: no log.
 	Logger *slog.Logger
@@ -113,8 +117,12 @@ func (o *Options) validate() error {
 	switch {
 	case o.Store == nil:
 		return errors.New("datar: Options.Store is missing")
+	case isNil(o.Store):
+		return fmt.Errorf("datar: Options.Store is a nil %T", o.Store)
 	case o.Catalog == nil:
 		return errors.New("datar: Options.Catalog is missing")
+	case isNil(o.Catalog):
+		return fmt.Errorf("datar: Options.Catalog is a nil %T", o.Catalog)
 	case o.FlushInterval != 0 && (o.FlushInterval < MinFlushInterval || o.FlushInterval > MaxFlushInterval):
 		return fmt.Errorf("datar: Options.FlushInterval is %v, want %v to %v", o.FlushInterval, MinFlushInterval, MaxFlushInterval)
 	case o.Retention != 0 && o.Retention < MinRetention:
@@ -123,6 +131,9 @@ func (o *Options) validate() error {
 		return fmt.Errorf("datar: Options.MaxKeys is %d, want 1 or more", o.MaxKeys)
 	case o.Journal.Required && o.Journal.Dir == "":
 		return errors.New("datar: Options.Journal.Required is set, and Options.Journal.Dir is missing")
+	}
+	if _, ok := o.Store.(Maintainer); o.Retention != 0 && !ok {
+		return fmt.Errorf("datar: Options.Retention is %v, but Options.Store, a %T, is no Maintainer and would keep everything", o.Retention, o.Store)
 	}
 	if l, ok := o.Store.(Limiter); ok && l.MaxRows() < 1 {
 		return fmt.Errorf("datar: MaxRows of Options.Store is %d, want 1 or more", l.MaxRows())
@@ -143,6 +154,12 @@ func (o *Options) validate() error {
 		o.Now = time.Now
 	}
 	return nil
+}
+
+// isNil reports whether a method of v would find a nil pointer, or v is a nil function. A nil map is an empty one.
+func isNil(v any) bool {
+	r := reflect.ValueOf(v)
+	return (r.Kind() == reflect.Pointer || r.Kind() == reflect.Func) && r.IsNil()
 }
 
 // Engine counts evaluations. Its methods are safe for concurrent use.
@@ -489,8 +506,8 @@ type Stats struct {
 	Adopted int64
 	// Stored are evaluations that the store has confirmed, Pending those that wait for it.
 	Stored, Pending int64
-	// Dropped is indexed by DropReason.
-	Dropped [dropReasons]int64
+	// Dropped are evaluations that were not counted. Of an engine it has all reasons, also those with 0.
+	Dropped map[DropReason]int64
 	// Keys is the number of keys that are being counted.
 	Keys int
 	// Writer is the newest identity under which this engine's batches are stored.
@@ -524,6 +541,7 @@ func (e *Engine) Stats() Stats {
 		Adopted:           e.adopted,
 		Stored:            e.stored,
 		Pending:           e.kept,
+		Dropped:           make(map[DropReason]int64, dropReasons),
 		Keys:              e.keys,
 		FlushInterval:     e.options.FlushInterval,
 		Journal:           e.options.Journal.Dir,
@@ -543,7 +561,7 @@ func (e *Engine) Stats() Stats {
 		s.OldestPending = e.since
 	}
 	s.Recorded = s.Stored + s.Pending
-	for reason := range e.dropped {
+	for reason := range dropReasons {
 		s.Dropped[reason] = e.dropped[reason].Load()
 		s.Recorded += s.Dropped[reason]
 	}

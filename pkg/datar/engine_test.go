@@ -629,20 +629,44 @@ type oddStore struct {
 func (s oddStore) MaxRows() int     { return s.rows }
 func (s oddStore) Identity() string { return s.identity }
 
+// pointed is a Catalog with a pointer.
+type pointed struct{ catalog }
+
+// asked is a Catalog that is a function.
+type asked func(ctx context.Context, ids []int64) (map[int64]datar.FlagInfo, error)
+
+func (a asked) Flags(ctx context.Context, ids []int64) (map[int64]datar.FlagInfo, error) {
+	return a(ctx, ids)
+}
+
 func TestOptionsAreChecked(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		change func(*datar.Options)
 		want   string // empty: accepted
 	}{
-		"defaults":            {func(*datar.Options) {}, ""},
-		"shortest interval":   {func(o *datar.Options) { o.FlushInterval = 50 * time.Millisecond }, ""},
-		"longest interval":    {func(o *datar.Options) { o.FlushInterval = time.Hour }, ""},
-		"interval too short":  {func(o *datar.Options) { o.FlushInterval = 49 * time.Millisecond }, "FlushInterval is 49ms, want 50ms to 1h0m0s"},
-		"interval too long":   {func(o *datar.Options) { o.FlushInterval = time.Hour + 1 }, "FlushInterval"},
-		"negative interval":   {func(o *datar.Options) { o.FlushInterval = -1 }, "FlushInterval"},
-		"no store":            {func(o *datar.Options) { o.Store = nil }, "Store is missing"},
-		"no catalog":          {func(o *datar.Options) { o.Catalog = nil }, "Catalog is missing"},
+		"defaults":           {func(*datar.Options) {}, ""},
+		"shortest interval":  {func(o *datar.Options) { o.FlushInterval = 50 * time.Millisecond }, ""},
+		"longest interval":   {func(o *datar.Options) { o.FlushInterval = time.Hour }, ""},
+		"interval too short": {func(o *datar.Options) { o.FlushInterval = 49 * time.Millisecond }, "FlushInterval is 49ms, want 50ms to 1h0m0s"},
+		"interval too long":  {func(o *datar.Options) { o.FlushInterval = time.Hour + 1 }, "FlushInterval"},
+		"negative interval":  {func(o *datar.Options) { o.FlushInterval = -1 }, "FlushInterval"},
+		"no store":           {func(o *datar.Options) { o.Store = nil }, "Store is missing"},
+		"no catalog":         {func(o *datar.Options) { o.Catalog = nil }, "Catalog is missing"},
+		"a store that is a nil pointer": {func(o *datar.Options) {
+			o.Store = (*memstore.Store)(nil)
+		}, "Options.Store is a nil *memstore.Store"},
+		"a catalog that is a nil pointer": {func(o *datar.Options) {
+			o.Catalog = (*pointed)(nil)
+		}, "Options.Catalog is a nil *datar_test.pointed"},
+		"a catalog that is a nil function": {func(o *datar.Options) {
+			o.Catalog = asked(nil)
+		}, "Options.Catalog is a nil datar_test.asked"},
+		"a catalog that is a nil map":         {func(o *datar.Options) { o.Catalog = catalog(nil) }, ""},
+		"retention of a store that maintains": {func(o *datar.Options) { o.Store, o.Retention = &maintained{}, datar.MinRetention }, ""},
+		"retention of one that does not": {func(o *datar.Options) {
+			o.Retention = datar.MinRetention
+		}, "Options.Retention is 48h0m0s, but Options.Store, a *memstore.Store, is no Maintainer"},
 		"retention too short": {func(o *datar.Options) { o.Retention = time.Hour }, "Retention is 1h"},
 		"negative retention":  {func(o *datar.Options) { o.Retention = -1 }, "Retention"},
 		"journal nowhere":     {func(o *datar.Options) { o.Journal.Required = true }, "Journal.Dir is missing"},
@@ -678,13 +702,22 @@ func TestRecordAllocatesNothingForKnownKeys(t *testing.T) { // not parallel: it 
 
 func TestDropReasonsHaveNames(t *testing.T) {
 	t.Parallel()
+	dropped := setup(t).Stats().Dropped
+	for _, reason := range []datar.DropReason{datar.DropCapacity, datar.DropClosed, datar.DropInvalid, datar.DropUnsaved, datar.DropRefused} {
+		if n, ok := dropped[reason]; !ok || n != 0 {
+			t.Errorf("a new engine's reasons are %v, want %s among them", dropped, reason)
+		}
+	}
 	seen := map[string]bool{}
-	for reason := range (datar.Stats{}).Dropped {
-		name := datar.DropReason(reason).String()
+	for reason := range dropped {
+		name := reason.String()
 		if name == "" || seen[name] {
 			t.Errorf("reason %d is named %q", reason, name)
 		}
 		seen[name] = true
+	}
+	if got := datar.DropReason(200).String(); got != "reason 200" {
+		t.Errorf("a reason of a later version is named %q", got)
 	}
 }
 

@@ -83,7 +83,7 @@ func statusModel(s datar.Stats) *models.DatarStatus {
 		Journal:              &models.DatarJournal{Directory: s.Journal, State: "file", Lost: int64(s.LostJournals)},
 	}
 	for reason, n := range s.Dropped {
-		m.Dropped[datar.DropReason(reason).String()] = n
+		m.Dropped[reason.String()] = n
 	}
 	switch {
 	case s.InMemory:

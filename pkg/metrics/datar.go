@@ -54,7 +54,7 @@ func (c *datarCollector) Collect(out chan<- prometheus.Metric) {
 	counter(c.recorded, s.Recorded)
 	counter(c.stored, s.Stored)
 	for reason, n := range s.Dropped {
-		counter(c.dropped, n, datar.DropReason(reason).String())
+		counter(c.dropped, n, reason.String())
 	}
 	counter(c.lostJournals, int64(s.LostJournals))
 	gauge(c.pending, float64(s.Pending))

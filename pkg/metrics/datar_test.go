@@ -17,8 +17,8 @@ func TestDatarSeries(t *testing.T) {
 	stats := datar.Stats{
 		Recorded: 12, Stored: 7, Pending: 3, Keys: 4, Flushes: 2, FlushDuration: 1500 * time.Millisecond,
 		LastFlush: time.Unix(1700000000, 250e6), OldestPending: time.Unix(1700000001, 0), LostJournals: 1, InMemory: true,
+		Dropped: map[datar.DropReason]int64{datar.DropCapacity: 2, datar.DropRefused: 0},
 	}
-	stats.Dropped[datar.DropCapacity] = 2
 	p := metrics.NewPrometheus(false, slog.New(slog.DiscardHandler))
 	if err := p.Register(metrics.NewDatar(func() datar.Stats { return stats })); err != nil {
 		t.Fatal(err)

@@ -144,7 +144,7 @@ func statusOf(s datar.Stats) status {
 		Writer:               s.Writer,
 	}
 	for reason, n := range s.Dropped {
-		out.Dropped[datar.DropReason(reason).String()] = n
+		out.Dropped[reason.String()] = n
 	}
 	switch {
 	case s.InMemory:
