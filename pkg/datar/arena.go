@@ -96,37 +96,17 @@ func isFault(cause any) bool {
 	return true
 }
 
-// add counts one evaluation, like slot.add. counted is false also if the memory is gone.
-func (c *cell) add(ms int64) (counted, first bool) {
-	if c.arena.journal == nil {
-		return c.slot.add(ms)
-	}
-	return c.addMapped(ms)
-}
-
-func (c *cell) addMapped(ms int64) (counted, first bool) {
-	before := debug.SetPanicOnFault(true)
-	defer func() {
-		debug.SetPanicOnFault(before)
-		if isFault(recover()) {
-			c.arena.missing.Store(true)
-			counted, first = false, false
-		}
-	}()
-	return c.slot.add(ms)
-}
-
 // take hands out a slot for the key. It returns nil if none is left.
 func (a *arena) take(key Key, ms int64) *cell {
 	if a.taken == len(a.slots) || a.missing.Load() {
 		return nil
 	}
 	s := &a.slots[a.taken]
-	if !a.guard(func() { s.take(key, ms) }) {
+	var c *cell
+	if !a.guard(func() { s.take(key, ms); c = newCell(key, a, a.taken) }) {
 		return nil
 	}
 	a.taken++
-	c := &cell{key: key, slot: s, arena: a, index: a.taken - 1}
 	a.cells = append(a.cells, c)
 	return c
 }
@@ -135,17 +115,19 @@ func (a *arena) take(key Key, ms int64) *cell {
 // order, and reports whether there are more. If nothing is to be sent, pending stays nil.
 func (a *arena) begin(cells []*cell, except map[*cell]bool, limit int) (more bool) {
 	var changed []*cell
-	a.each(cells, func(c *cell) {
-		if c.slot.changed.Load() != 0 && !except[c] {
+	for _, c := range cells {
+		if c.changed.Load() != 0 && !except[c] {
 			changed = append(changed, c)
 		}
-	})
+	}
 	sortCells(changed)
 	if len(changed) > limit {
 		changed, more = changed[:limit], true
 	}
 	// Before the counts are read: whoever counts later finds the mark gone and sets it again.
-	a.each(changed, func(c *cell) { c.slot.changed.Store(0) })
+	for _, c := range changed {
+		c.changed.Store(0)
+	}
 	a.freeze(changed, func(c *cell) (int64, int64) { return c.counted(), c.base() })
 	return more
 }
@@ -159,7 +141,7 @@ func (a *arena) freeze(cells []*cell, read func(*cell) (count, stored int64)) {
 		if count <= stored {
 			return
 		}
-		row := Row{Key: c.key, Count: count - stored, First: c.slot.first.Load(), Last: c.slot.last.Load()}
+		row := Row{Key: c.key, Count: count - stored, First: c.first.Load(), Last: c.last.Load()}
 		p.batch.Rows = append(p.batch.Rows, row)
 		p.readings = append(p.readings, reading{c, count})
 	})
@@ -200,14 +182,12 @@ func (a *arena) abort() {
 	p := a.pending
 	a.pending = nil
 	a.writer.sequence--
-	a.guard(func() {
-		if a.journal != nil {
-			a.journal.abort(p)
-		}
-		for _, r := range p.readings {
-			r.cell.slot.changed.Store(1)
-		}
-	})
+	if a.journal != nil {
+		a.guard(func() { a.journal.abort(p) })
+	}
+	for _, r := range p.readings {
+		r.cell.changed.Store(1)
+	}
 }
 
 // left is the number of evaluations in the arena that are not settled. It runs under mu.
@@ -222,7 +202,9 @@ func (a *arena) lost() bool { return a.journal != nil && (a.missing.Load() || !a
 // earliest is the time of the first evaluation in the arena's cells, far in the future if there are none.
 func (a *arena) earliest() time.Time {
 	first := int64(maxMilli)
-	a.each(a.cells, func(c *cell) { first = min(first, c.slot.first.Load()) })
+	for _, c := range a.cells {
+		first = min(first, c.first.Load())
+	}
 	return time.UnixMilli(first)
 }
 
@@ -248,6 +230,6 @@ func (a *arena) seal() {
 	a.each(a.cells, func(c *cell) {
 		c.final = c.slot.seal()
 		c.sealed = true
-		c.slot.changed.Store(1)
+		c.changed.Store(1)
 	})
 }

@@ -3,6 +3,7 @@ package datar_test
 import (
 	"context"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -79,6 +80,34 @@ func BenchmarkReference(b *testing.B) {
 		counter, _ := counters.LoadOrStore(key, new(int64))
 		atomic.AddInt64(counter.(*int64), 1)
 	})
+}
+
+// BenchmarkMemory reports what 100,000 keys take in the heap, each.
+func BenchmarkMemory(b *testing.B) {
+	const keys = 100_000
+	heap := func() float64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return float64(m.HeapAlloc)
+	}
+	var perKey float64
+	for b.Loop() {
+		before := heap()
+		engine, err := datar.New(datar.Options{Store: &memstore.Store{}, Catalog: catalog{}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		now := time.Now()
+		for i := range int64(keys) {
+			engine.Record(datar.Event{FlagID: i + 1, Time: now})
+		}
+		perKey = (heap() - before) / keys
+		if err := engine.Close(context.Background()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(perKey, "B/key")
 }
 
 // BenchmarkFlush flushes 10,000 changed keys to a SQLite file.

@@ -289,9 +289,11 @@ func (a *arena) recover() error {
 		}
 		inFlight[i].Store(min(inFlight[i].Load(), count))
 		s.stored.Store(stored)
-		s.changed.Store(1)
 		if count > stored {
-			a.cells = append(a.cells, &cell{key: s.key(), slot: s, arena: a, index: i, settled: stored})
+			c := newCell(s.key(), a, i)
+			c.settled = stored
+			c.changed.Store(1)
+			a.cells = append(a.cells, c)
 		}
 	}
 	if begun == 0 {

@@ -18,14 +18,12 @@ type slot struct {
 	flagID               atomic.Int64
 	variantID, segmentID int64
 	hour                 Hour
-	// changed is 1 from the first count after a flush read the slot until the next flush reads it.
-	changed atomic.Uint32
+	_                    uint32
 	// count only grows: nothing is taken back while the hour lives, so nothing can fall between reading and resetting.
 	count atomic.Int64
 	// stored is how much of count the store has. Only the flush writes it.
 	stored atomic.Int64
-	// first and last are Unix milliseconds. They are updated before count, and a flush reads them after it, so what
-	// is sent with a count covers every evaluation in it.
+	// first and last are Unix milliseconds. They are updated before count, so they cover every evaluation in it.
 	first, last atomic.Int64
 }
 
@@ -49,24 +47,30 @@ func (s *slot) key() Key {
 	return Key{FlagID: s.flagID.Load(), VariantID: s.variantID, SegmentID: s.segmentID, Hour: s.hour}
 }
 
-// add counts one evaluation. counted is false if the slot was sealed before, and the evaluation must be counted
-// elsewhere; first is true if it is the first since a flush read the slot.
-func (s *slot) add(ms int64) (counted, first bool) {
-	for earliest := s.first.Load(); ms < earliest; earliest = s.first.Load() {
-		if s.first.CompareAndSwap(earliest, ms) {
-			break
-		}
-	}
-	for latest := s.last.Load(); ms > latest; latest = s.last.Load() {
-		if s.last.CompareAndSwap(latest, ms) {
-			break
-		}
-	}
+// add counts one evaluation. It returns false if the slot was sealed before, and the evaluation must be counted
+// elsewhere.
+func (s *slot) add() bool {
 	if s.count.Add(1) < 0 {
 		s.count.Add(-1) // what is in a journal stays right, but for this moment
-		return false, false
+		return false
 	}
-	return true, s.changed.Load() == 0 && s.changed.Swap(1) == 0
+	return true
+}
+
+// cover widens the time from first to last so that it has ms in it.
+func (s *slot) cover(ms int64) {
+	lower(&s.first, ms)
+	raise(&s.last, ms)
+}
+
+func lower(v *atomic.Int64, to int64) {
+	for old := v.Load(); to < old && !v.CompareAndSwap(old, to); old = v.Load() {
+	}
+}
+
+func raise(v *atomic.Int64, to int64) {
+	for old := v.Load(); to > old && !v.CompareAndSwap(old, to); old = v.Load() {
+	}
 }
 
 // counted is the count, of a sealed slot as well.

@@ -1,13 +1,23 @@
 package datar
 
-import "sync/atomic"
+import (
+	"runtime/debug"
+	"sync/atomic"
+)
 
-// cell says where a key is counted.
+// cell says where a key is counted. Record reads the first five fields, which share a cache line and seldom change;
+// of the slot, whose line every count takes from the other processors, it touches nothing but the count.
 type cell struct {
-	key   Key
-	slot  *slot
-	arena *arena // keeps the memory of slot
-	index int    // of slot within arena
+	key  Key
+	slot *slot
+	// first and last are those of slot. They are updated after the slot's and before the count, and a flush reads them
+	// after the count, so what is sent with a count covers every evaluation in it.
+	first, last atomic.Int64
+	// changed is 1 from the first count after a flush read the slot until the next flush reads it.
+	changed atomic.Uint32
+	mapped  bool   // slot lies in a journal
+	arena   *arena // keeps the memory of slot
+	index   int    // of slot within arena
 	// settled is what is in slot.stored, where no cut of a file reaches it. It is written under the flushing lock and
 	// mu, and read under either.
 	settled int64
@@ -15,6 +25,46 @@ type cell struct {
 	// until a Record that came too late has taken its addition back. Both are kept like settled.
 	sealed bool
 	final  int64
+	_      [24]byte // up to a size that the allocator aligns to cache lines
+}
+
+func newCell(key Key, a *arena, index int) *cell {
+	c := &cell{key: key, slot: &a.slots[index], mapped: a.journal != nil, arena: a, index: index}
+	c.first.Store(c.slot.first.Load())
+	c.last.Store(c.slot.last.Load())
+	return c
+}
+
+// add counts one evaluation. counted is false if the slot was sealed before, or its memory is gone, and the evaluation
+// must be counted elsewhere; first is true if it is the first since a flush read the slot.
+func (c *cell) add(ms int64) (counted, first bool) {
+	if c.mapped {
+		counted = c.addMapped(ms)
+	} else {
+		counted = c.addTo(c.slot, ms)
+	}
+	return counted, counted && c.changed.Load() == 0 && c.changed.Swap(1) == 0
+}
+
+func (c *cell) addTo(s *slot, ms int64) bool {
+	if ms < c.first.Load() || ms > c.last.Load() {
+		s.cover(ms)
+		lower(&c.first, ms)
+		raise(&c.last, ms)
+	}
+	return s.add()
+}
+
+// addMapped is addTo for a slot in a file, which faults if the file was cut.
+func (c *cell) addMapped(ms int64) (counted bool) {
+	before := debug.SetPanicOnFault(true)
+	defer func() {
+		debug.SetPanicOnFault(before)
+		if !counted && isFault(recover()) {
+			c.arena.missing.Store(true)
+		}
+	}()
+	return c.addTo(c.slot, ms)
 }
 
 // counted is how much was counted in the cell.
