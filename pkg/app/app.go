@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/go-openapi/runtime/middleware"
+	"go.opentelemetry.io/otel"
 
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
@@ -48,7 +49,8 @@ const (
 type Options struct {
 	// Logger gets everything that the server has to say; nil means stderr, in the configured format and level.
 	Logger *slog.Logger
-	// OwnsProcess says that the process is there for this server alone, which may then tune the garbage collector.
+	// OwnsProcess says that the process is there for this server alone, which may then change what there is once in a
+	// process: when the garbage collector runs, and who gets the errors of OpenTelemetry's libraries.
 	OwnsProcess bool
 }
 
@@ -111,6 +113,10 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 	meters, err := newMeters(ctx, c, a.logger, a.onStop)
 	if err != nil {
 		return nil, err
+	}
+	if o.OwnsProcess && meters.telemetry != nil {
+		// By default the libraries write lines of a form of their own.
+		otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { a.logger.Warn("OpenTelemetry has a problem", "error", err) }))
 	}
 	access := a.logger
 	if o.Logger == nil {

@@ -6,8 +6,6 @@ import (
 	"log/slog"
 	"time"
 
-	"go.opentelemetry.io/otel"
-
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
@@ -49,8 +47,6 @@ func newMeters(ctx context.Context, c *config.Config, logger *slog.Logger, onSto
 			return nil, fmt.Errorf("OpenTelemetry: %w", err)
 		}
 		onStop("OpenTelemetry", lastWords("OpenTelemetry", logger, m.telemetry.Close))
-		// The libraries have one handler of errors for the whole process, which otherwise writes lines of its own form.
-		otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { logger.Warn("OpenTelemetry has a problem", "error", err) }))
 		if t.Traces {
 			m.requests = append(m.requests, m.telemetry.NameRoute)
 		}
