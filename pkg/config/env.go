@@ -229,7 +229,7 @@ type Datar struct {
 	// IngestEnabled takes counts that were aggregated elsewhere.
 	IngestEnabled bool `env:"FLAGR_RECORDER_DATAR_INGEST_ENABLED" envDefault:"false"`
 	// Retention is how long hours are kept in detail, 0 for ever.
-	Retention time.Duration `env:"FLAGR_RECORDER_DATAR_RETENTION" envDefault:"0s" accepts:"0 to keep everything, or a duration from 48h, such as 2160h"`
+	Retention time.Duration `env:"FLAGR_RECORDER_DATAR_RETENTION" envDefault:"0s" accepts:"0 to keep everything, or a duration from 48h, such as 2160h; 0 with FLAGR_RECORDER_DATAR_FORWARD_URL"`
 }
 
 // JournalOff is the value of Datar.JournalDir that switches journals off.

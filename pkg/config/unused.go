@@ -19,8 +19,8 @@ type unavailable struct {
 	why      string
 }
 
-// unavailables lists what the server accepts and does not act upon. The first row that fits a variable counts. Whoever
-// builds a feature deletes its rows here, and docs/environment.md, which a test compares with them, follows.
+// unavailables lists what the server accepts and does not act upon. The first row that fits a variable counts. A test
+// compares docs/environment.md with them.
 var unavailables = []unavailable{
 	{variable: "FLAGR_JWT_AUTH_USER_PROPERTY", why: "no use for it: the name that it gives shows nowhere"},
 	{variable: "FLAGR_RECORDER_KINESIS_BACKLOG_COUNT", why: "no use for it: the queue's size is FLAGR_RECORDER_QUEUE_RECORDS"},
@@ -30,14 +30,11 @@ var unavailables = []unavailable{
 	{variable: "FLAGR_UI_ENABLED", why: "no use for it: no web interface is bundled"},
 }
 
-const (
-	notYet           = "not available in this version yet"
-	useOpenTelemetry = "no use for it: traces are sent with OpenTelemetry, set OTEL_EXPORTER_OTLP_ENDPOINT"
-)
+const useOpenTelemetry = "no use for it: traces are sent with OpenTelemetry, set OTEL_EXPORTER_OTLP_ENDPOINT"
 
 // Unused lists the variables that were set and do nothing in this version, sorted by name, each with the reason: what
-// is not built, and names starting with FLAGR_ that the server does not know. A switch set to false is left out: it
-// gets what it asks for.
+// there is no use for, and names starting with FLAGR_ that the server does not know. A switch set to false is left out:
+// it gets what it asks for.
 func (c *Config) Unused() []Notice {
 	return slices.Clone(c.unused)
 }

@@ -137,7 +137,7 @@ func (d *Datar) validate(l *loader) {
 	l.check("FLAGR_RECORDER_DATAR_FORWARD_URL", d.ForwardURL == "" || isHTTPURL(d.ForwardURL))
 	_, ok := parseHeaders(d.ForwardHeaders)
 	l.check("FLAGR_RECORDER_DATAR_FORWARD_HEADERS", ok)
-	l.check("FLAGR_RECORDER_DATAR_RETENTION", d.Retention == 0 || d.Retention >= 48*time.Hour)
+	l.check("FLAGR_RECORDER_DATAR_RETENTION", d.Retention == 0 || d.Retention >= 48*time.Hour && d.ForwardURL == "")
 }
 
 func (k *Kafka) validate(l *loader, on bool) {
