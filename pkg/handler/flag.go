@@ -29,6 +29,10 @@ type FlagStore interface {
 
 // FindFlags lists flags.
 func (h *Handler) FindFlags(p flagapi.FindFlagsParams) middleware.Responder {
+	var tags []string
+	if p.Tags != nil {
+		tags = strings.Split(*p.Tags, ",")
+	}
 	flags, err := h.store.Flags(p.HTTPRequest.Context(), store.FlagQuery{
 		Limit:           p.Limit,
 		Offset:          p.Offset,
@@ -36,7 +40,7 @@ func (h *Handler) FindFlags(p flagapi.FindFlagsParams) middleware.Responder {
 		Description:     p.Description,
 		DescriptionLike: p.DescriptionLike,
 		Key:             p.Key,
-		Tags:            splitTags(p.Tags),
+		Tags:            tags,
 		Preload:         p.Preload != nil && *p.Preload,
 		Deleted:         p.Deleted != nil && *p.Deleted,
 	})
@@ -44,20 +48,6 @@ func (h *Handler) FindFlags(p flagapi.FindFlagsParams) middleware.Responder {
 		return h.fail(p.HTTPRequest, err)
 	}
 	return flagapi.NewFindFlagsOK().WithPayload(mapAll(flags, flagModel))
-}
-
-// splitTags reads a comma-separated list; spaces around values and empty values mean nothing.
-func splitTags(list *string) []string {
-	if list == nil {
-		return nil
-	}
-	var tags []string
-	for value := range strings.SplitSeq(*list, ",") {
-		if value = strings.TrimSpace(value); value != "" {
-			tags = append(tags, value)
-		}
-	}
-	return tags
 }
 
 // CreateFlag makes a flag, from a template if one is named.
@@ -167,9 +157,6 @@ func (h *Handler) GetFlagEntityTypes(p flagapi.GetFlagEntityTypesParams) middlew
 	types, err := h.store.EntityTypes(p.HTTPRequest.Context())
 	if err != nil {
 		return h.fail(p.HTTPRequest, err)
-	}
-	if types == nil {
-		types = []string{}
 	}
 	return flagapi.NewGetFlagEntityTypesOK().WithPayload(types)
 }

@@ -12,6 +12,7 @@ import (
 // VariantStore reads and changes the variants of flags.
 type VariantStore interface {
 	Variants(ctx context.Context, flagID int64) ([]entity.Variant, error)
+	// CreateVariant stores an empty attachment when the given one is nil.
 	CreateVariant(ctx context.Context, by string, flagID int64, key string, attachment entity.Attachment) (*entity.Variant, error)
 	// UpdateVariant keeps the attachment when the given one is nil.
 	UpdateVariant(ctx context.Context, by string, flagID, variantID int64, key string, attachment entity.Attachment) (*entity.Variant, error)
@@ -32,9 +33,6 @@ func (h *Handler) CreateVariant(p variantapi.CreateVariantParams) middleware.Res
 	attachment, err := attachmentOf(p.Body.Attachment)
 	if err != nil {
 		return h.fail(p.HTTPRequest, err)
-	}
-	if attachment == nil {
-		attachment = entity.Attachment{}
 	}
 	v, err := h.store.CreateVariant(p.HTTPRequest.Context(), h.actor(p.HTTPRequest), p.FlagID, *p.Body.Key, attachment)
 	if err != nil {
