@@ -199,6 +199,7 @@ func TestLoadRefuses(t *testing.T) {
 			map[string]string{"FLAGR_RECORDER_DATAR_RETENTION": "48h", "FLAGR_RECORDER_DATAR_FORWARD_URL": "http://central"},
 			`FLAGR_RECORDER_DATAR_RETENTION="48h": want 0 to keep everything, or a duration from 48h, such as 2160h; 0 with FLAGR_RECORDER_DATAR_FORWARD_URL`,
 		},
+		"a retention and forwarding":   {map[string]string{"FLAGR_RECORDER_DATAR_RETENTION": "48h", "FLAGR_RECORDER_DATAR_FORWARD_URL": "http://central"}, `FLAGR_RECORDER_DATAR_RETENTION="48h": want 0 to keep everything, or a duration from 48h, such as 2160h; 0 with FLAGR_RECORDER_DATAR_FORWARD_URL`},
 		"idempotent with one ack":      {map[string]string{"FLAGR_RECORDER_ENABLED": "true", "FLAGR_RECORDER_KAFKA_IDEMPOTENT": "true"}, `FLAGR_RECORDER_KAFKA_IDEMPOTENT="true": want true or false; true needs FLAGR_RECORDER_KAFKA_REQUIRED_ACKS -1`},
 		"an unknown SASL mechanism":    {map[string]string{"FLAGR_RECORDER_KAFKA_SASL_MECHANISM": "GSSAPI"}, `FLAGR_RECORDER_KAFKA_SASL_MECHANISM="GSSAPI": want PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512`},
 		"an unknown partitioner":       {map[string]string{"FLAGR_RECORDER_KAFKA_PARTITIONER": "crc32"}, `FLAGR_RECORDER_KAFKA_PARTITIONER="crc32": want fnv1a or murmur2`},
