@@ -17,7 +17,8 @@ type names map[int64]datar.FlagInfo
 
 func (n names) Flags(context.Context, []int64) (map[int64]datar.FlagInfo, error) { return n, nil }
 
-func ExampleMount() {
+// newEngine returns an engine that has counted one event.
+func newEngine() *datar.Engine {
 	now := time.Date(2026, 3, 31, 14, 30, 0, 0, time.UTC)
 	engine, err := datar.New(datar.Options{
 		Store: &memstore.Store{}, Catalog: names{1: {Key: "spring-sale"}}, Now: func() time.Time { return now },
@@ -25,8 +26,13 @@ func ExampleMount() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer func() { _ = engine.Close(context.Background()) }()
 	engine.Record(datar.Event{FlagID: 1, VariantID: 2, Time: now})
+	return engine
+}
+
+func ExampleMount() {
+	engine := newEngine()
+	defer func() { _ = engine.Close(context.Background()) }()
 
 	// The handler of a server, such as the one that go-swagger passes to setupGlobalMiddleware.
 	host := http.NotFoundHandler()
@@ -40,11 +46,21 @@ func ExampleMount() {
 
 // A router strips the prefix itself.
 func ExampleHandler() {
+	engine := newEngine()
+	defer func() { _ = engine.Close(context.Background()) }()
 	mux := http.NewServeMux()
-	mux.Handle("/admin/", http.StripPrefix("/admin", datarhttp.Handler(nil))) // an engine, where there is one
+	mux.Handle("/admin/", http.StripPrefix("/admin", datarhttp.Handler(engine)))
 
 	answer := httptest.NewRecorder()
-	mux.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/admin/datar/status", nil))
+	mux.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/admin/datar/flags/1/summary", nil))
+	fmt.Print(answer.Code, " ", answer.Body)
+	// Output: 200 {"flagID":1,"trafficByDay":[{"count":1,"date":"2026-03-31"}],"trafficBySegment":[],"trafficByVariant":[{"count":1,"variantID":2}]}
+}
+
+// Without an engine the endpoints are there, and say so.
+func ExampleHandler_off() {
+	answer := httptest.NewRecorder()
+	datarhttp.Handler(nil).ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/datar/status", nil))
 	fmt.Print(answer.Code, " ", answer.Body)
 	// Output: 503 {"message":"Datar is off: this server counts no evaluations"}
 }
