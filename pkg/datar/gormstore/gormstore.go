@@ -89,8 +89,9 @@ type meta struct {
 
 // Options configure a Store. The zero value is a good default.
 type Options struct {
-	// TablePrefix begins the names of all tables and indexes, such as "shop_": up to 24 small letters of ASCII, digits
-	// and underscores, of which the first is a letter. Stores with different prefixes share a database and nothing else.
+	// TablePrefix begins the names of all tables, such as "shop_": up to 24 small letters of ASCII, digits and
+	// underscores, of which the first is a letter. In names of indexes it comes after their idx_, as in
+	// idx_shop_datar_hourly. Stores with different prefixes share a database and nothing else.
 	TablePrefix string
 }
 
@@ -103,7 +104,7 @@ func (o Options) validate() error {
 	return nil
 }
 
-// prefix begins the names of tables and indexes.
+// prefix begins the names of tables, and comes after idx_ in those of indexes.
 type prefix string
 
 // table is where a statement goes that GORM writes; name is one without the prefix.

@@ -1,6 +1,9 @@
 package gormstore_test
 
 import (
+	"maps"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -51,7 +54,7 @@ func TestPrefixesKeepStoresApart(t *testing.T) {
 		db := openKind(t, kind, kind.Fresh(t))
 		at := time.Date(2026, 3, 31, 14, 30, 0, 0, time.UTC)
 		// None comes last, so that a statement without its prefix finds no table.
-		prefixes := []string{"shop_", "a", strings.Repeat("x", 24), ""}
+		prefixes := []string{"shop_", "a", "idx_", "datar_", strings.Repeat("x", 24), ""}
 		identities := map[string]bool{}
 		for i, prefix := range prefixes {
 			s := prefixed(t, db, prefix)
@@ -72,7 +75,25 @@ func TestPrefixesKeepStoresApart(t *testing.T) {
 		if len(identities) != len(prefixes) {
 			t.Errorf("%d stores have %d identities", len(prefixes), len(identities))
 		}
+		pool, err := db.DB()
+		if err != nil {
+			t.Fatal(err)
+		}
+		schema := kind.Schema(t, pool)
+		tables, keys := schema.Tables(), slices.Collect(maps.Keys(schema.Keys))
 		for i, prefix := range prefixes {
+			for _, name := range []string{"hourly_events", "writers", "meta", "rollups", "rollup_totals", "receipts"} {
+				if len(tables[prefix+"datar_"+name]) == 0 {
+					t.Errorf("prefix %q: no table for %s", prefix, name)
+				}
+			}
+			for _, name := range []string{"hourly", "bucket_hour", "receipts_created_at"} {
+				// MySQL says table.index.
+				index := regexp.MustCompile(`^index (\w+\.)?idx_` + prefix + "datar_" + name + "$")
+				if !slices.ContainsFunc(keys, index.MatchString) {
+					t.Errorf("prefix %q: no index for %s in %q", prefix, name, keys)
+				}
+			}
 			totals, err := prefixed(t, db, prefix).Totals(t.Context(), datar.TotalsQuery{From: 0, To: datar.HourOf(at) + 1, GroupBy: datar.ByFlag})
 			if err != nil || len(totals) != 1 || totals[0].Count != 2*(int64(i)+1) {
 				t.Errorf("prefix %q: totals are %+v (%v), want %d", prefix, totals, err, 2*(i+1))
