@@ -19,7 +19,8 @@ type dialect struct {
 	// tooLong names the column that a text does not fit in, if that is what the error says; nil where none has a limit
 	// that a request could reach.
 	tooLong func(error) (column string, ok bool)
-	// lockMigration lets one process at a time migrate; unlockMigration ends it where the transaction's end does not.
+	// lockMigration lets one process at a time migrate. It answers 1 once the lock is had, and something else if it gave up.
+	// unlockMigration ends it where the transaction's end does not.
 	lockMigration, unlockMigration string
 }
 
@@ -52,7 +53,7 @@ func dialectOf(driver string) (dialect, bool) {
 			contains: "strpos(lower(@column), lower(@text)) > 0",
 			readTx:   &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead},
 			// The number only has to differ from those of other programs in the same database.
-			lockMigration: "SELECT pg_advisory_xact_lock(7031988215)",
+			lockMigration: "SELECT 1 FROM pg_advisory_xact_lock(7031988215)",
 		}, true
 	case "mysql":
 		return dialect{

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"reflect"
@@ -16,7 +17,7 @@ import (
 // columns, for which it rebuilds whole tables on SQLite; a database that another program wrote must stay as it is.
 func (s *Store) migrate(ctx context.Context) error {
 	return s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) (err error) {
-		if err := run(tx, s.dialect.lockMigration); err != nil {
+		if err := lock(tx, s.dialect.lockMigration); err != nil {
 			return fmt.Errorf("lock the tables: %w", err)
 		}
 		defer func() {
@@ -35,6 +36,24 @@ func (s *Store) migrate(ctx context.Context) error {
 		}
 		return nil
 	}, s.dialect.writeTx)
+}
+
+// errLocked is what a server ends with that has waited for its turn in vain.
+var errLocked = errors.New("another server is changing the tables and has not ended in time: start again when it has")
+
+// lock runs the statement that waits until no other server migrates; an empty one is nothing to do.
+func lock(tx *gorm.DB, statement string) error {
+	if statement == "" {
+		return nil
+	}
+	var locked sql.NullInt64
+	if err := tx.Raw(statement).Scan(&locked).Error; err != nil {
+		return err
+	}
+	if locked.Int64 != 1 {
+		return errLocked
+	}
+	return nil
 }
 
 // run executes a statement whose rows do not matter; an empty one is nothing to do.

@@ -232,6 +232,24 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
+// GET_LOCK of MySQL answers 0 after its time, and NULL when it fails.
+func TestTablesThatAreNotLockedAreLeftAlone(t *testing.T) {
+	t.Parallel()
+	for _, statement := range []string{"SELECT 0", "SELECT NULL"} {
+		s := setup(t, testdb.SQLite())
+		ok(t, s.db.Exec("DROP TABLE tags").Error)
+		s.dialect.lockMigration = statement
+		if err := s.migrate(t.Context()); !errors.Is(err, errLocked) {
+			t.Errorf("%s: error is %v", statement, err)
+		}
+		if s.db.Migrator().HasTable(&entity.Tag{}) {
+			t.Errorf("%s: a table was created", statement)
+		}
+		s.dialect.lockMigration = "SELECT 1"
+		ok(t, s.migrate(t.Context()))
+	}
+}
+
 // A server that does not answer is tried again as asked, and neither log nor error shows its password.
 func TestRetriesWithoutSecrets(t *testing.T) {
 	t.Parallel()

@@ -23,7 +23,8 @@ type dialect struct {
 	narrow []string
 	// identifier is the type of columns whose text is compared byte by byte.
 	identifier string
-	// lockMigration lets one process at a time migrate; unlockMigration ends it where the transaction's end does not.
+	// lockMigration lets one process at a time migrate. It answers 1 once the lock is had, and something else if it gave up.
+	// unlockMigration ends it where the transaction's end does not.
 	lockMigration, unlockMigration string
 	// writeTx are the options of transactions that write. What others have committed must show once the lock is had.
 	writeTx *sql.TxOptions
@@ -64,7 +65,7 @@ var dialects = map[string]dialect{
 		narrow:     []string{"integer", "int4"},
 		identifier: "varchar(64)",
 		// The number only has to differ from those of other programs in the same database.
-		lockMigration: "SELECT pg_advisory_xact_lock(7031988216)",
+		lockMigration: "SELECT 1 FROM pg_advisory_xact_lock(7031988216)",
 		writeTx:       &sql.TxOptions{Isolation: sql.LevelReadCommitted},
 		lockShared:    selectMeta + " FOR SHARE",
 		lockExclusive: selectMeta + " FOR UPDATE",

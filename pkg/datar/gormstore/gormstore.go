@@ -10,6 +10,7 @@ package gormstore
 import (
 	"context"
 	"crypto/rand"
+	"database/sql"
 	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
@@ -165,10 +166,25 @@ func New(ctx context.Context, db *gorm.DB, options Options) (*Store, error) {
 	return s, nil
 }
 
+// errLocked is what a replica gets that has waited for its turn in vain.
+var errLocked = errors.New("another replica is changing the tables and has not ended in time: start again when it has")
+
+// lockTables runs the statement that waits until no other replica migrates.
+func lockTables(tx *gorm.DB, statement string) error {
+	var locked sql.NullInt64
+	if err := tx.Raw(statement).Scan(&locked).Error; err != nil {
+		return err
+	}
+	if locked.Int64 != 1 {
+		return errLocked
+	}
+	return nil
+}
+
 // prepare creates or completes the tables, one replica after the other.
 func (s *Store) prepare(tx *gorm.DB) (err error) {
 	if s.dialect.lockMigration != "" {
-		if err := tx.Exec(s.dialect.lockMigration).Error; err != nil {
+		if err := lockTables(tx, s.dialect.lockMigration); err != nil {
 			return fmt.Errorf("lock the tables: %w", err)
 		}
 	}

@@ -2,6 +2,7 @@ package gormstore_test
 
 import (
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -47,6 +48,23 @@ func TestStoreOnSQLite(t *testing.T) {
 	t.Parallel()
 	storetest.Run(t, func(t *testing.T) datar.Store { return newStore(t, openSQLite(t)) })
 	storetest.RunIngest(t, func(t *testing.T) storetest.IngestStore { return newStore(t, openSQLite(t)) })
+}
+
+// GET_LOCK of MySQL answers 0 after its time, and NULL when it fails.
+func TestTablesThatAreNotLockedAreLeftAlone(t *testing.T) {
+	t.Parallel()
+	for _, statement := range []string{"SELECT 0", "SELECT NULL"} {
+		db := openSQLite(t)
+		if err := gormstore.PrepareAfter(t.Context(), db, statement); err == nil || !strings.Contains(err.Error(), "another replica is changing the tables") {
+			t.Errorf("%s: error is %v", statement, err)
+		}
+		if tables, err := db.Migrator().GetTables(); err != nil || len(tables) != 0 {
+			t.Errorf("%s: there are %v, %v", statement, tables, err)
+		}
+		if err := gormstore.PrepareAfter(t.Context(), db, "SELECT 1"); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 func TestFlagrTableIsKept(t *testing.T) {
