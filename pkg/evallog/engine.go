@@ -15,7 +15,6 @@ import (
 	mathrand "math/rand/v2"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 	"unicode/utf8"
 )
@@ -117,15 +116,19 @@ type Engine struct {
 	options  Options
 	interval time.Duration
 	seed     uint64 // of the hashes
-	clock    atomic.Pointer[clock]
+	clock    clock
 
 	// mu guards what follows. Looking up, counting, the check of the size and the swap of the tables are all done while
 	// it is held, so that no count can reach a table that was taken away. Nothing else is: no I/O, no row of a batch.
 	mu sync.Mutex
 	// keys are counted in full, degraded without their targeting key.
 	keys, degraded *table
-	closed         bool
-	books          books
+	// hourEnd is the end of the hour of UTC in which the first of them was recorded, in Unix milliseconds.
+	hourEnd int64
+	// past is what was counted in an hour that ended since the last flush, nil if none did.
+	past   *past
+	closed bool
+	books  books
 
 	// full has one place, which is taken when a table reaches FlushKeys, and emptied together with that table.
 	full     chan struct{}
@@ -144,6 +147,9 @@ type Engine struct {
 
 	outbox outbox // owned by run
 }
+
+// past has the tables of an hour that has ended.
+type past struct{ keys, degraded *table }
 
 // books count evaluations. Full and degraded ones move to dropped if they are lost later.
 type books struct {
@@ -177,7 +183,6 @@ func New(options Options) (*Engine, error) {
 	}
 	e.keys, e.degraded = newTable(e.seed), newTable(e.seed)
 	e.lifetime, e.end = context.WithCancel(context.Background())
-	e.setClock()
 	if options.FlushInterval != nil {
 		wanted := *options.FlushInterval
 		e.interval = max(MinFlushInterval, min(wanted, MaxFlushInterval))
@@ -202,23 +207,6 @@ func newWriterID() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", id[:4], id[4:6], id[6:8], id[8:10], id[10:])
 }
 
-// clock is one reading of both clocks. Reading only the monotonic one later costs half of reading both.
-type clock struct {
-	read time.Time
-	ms   int64
-}
-
-// setClock follows the wall clock. It is called with every flush, so a step of that clock shows after an interval.
-func (e *Engine) setClock() {
-	now := time.Now()
-	e.clock.Store(&clock{read: now, ms: now.UnixMilli()})
-}
-
-func (e *Engine) now() int64 {
-	c := e.clock.Load()
-	return c.ms + time.Since(c.read).Milliseconds()
-}
-
 // lastMilli is the end of the year 9999.
 const lastMilli = 253_402_300_799_999
 
@@ -226,8 +214,9 @@ const lastMilli = 253_402_300_799_999
 // was seen since the last flush. The strings of a new key are kept until the next flush.
 func (e *Engine) Record(evaluation Evaluation) {
 	var ms int64
+	var from source
 	if evaluation.Time.IsZero() {
-		ms = e.now()
+		ms, from = e.clock.now()
 	} else {
 		ms = evaluation.Time.UnixMilli()
 	}
@@ -240,11 +229,17 @@ func (e *Engine) Record(evaluation Evaluation) {
 	hash := hashKey(e.seed, &key, p)
 
 	e.mu.Lock()
-	if number := e.keys.find(hash, &key, p); number != 0 && stated && ms >= 0 && ms <= lastMilli && !e.closed {
+	if from == clockRead {
+		e.clock.wasRead(ms)
+	}
+	if number := e.keys.find(hash, &key, p); number != 0 && stated && ms >= 0 && ms < e.hourEnd && !e.closed {
 		e.keys.add(number, ms, message)
 		e.books.full++
 	} else {
-		e.recordNew(hash, &key, p, stated, ms, message)
+		if from == clockShared {
+			ms = time.Now().UnixMilli() // so that no key begins too early
+		}
+		e.recordSlowly(hash, &key, p, stated, ms, message)
 	}
 	e.mu.Unlock()
 }
@@ -269,17 +264,26 @@ func (e *Engine) identify(k *Key, key *texts) (parts, bool) {
 	return p, k.stated()
 }
 
-// recordNew counts an evaluation whose key has no bucket, or which is not to be counted. It runs under mu.
-func (e *Engine) recordNew(hash uint32, key *texts, p parts, stated bool, ms int64, message string) {
+// recordSlowly counts an evaluation whose key has no bucket, or after the end of the hour, or which is not to be
+// counted. It runs under mu.
+func (e *Engine) recordSlowly(hash uint32, key *texts, p parts, stated bool, ms int64, message string) {
 	longest := max(len(key.flag), len(key.variant), len(key.allocation), len(key.targeting), len(key.errorCode))
 	switch {
 	case e.closed:
 		e.books.dropped[DropClosed]++
+		return
 	case !stated, longest > maxText, ms < 0, ms > lastMilli:
 		e.books.dropped[DropInvalid]++
+		return
+	}
+	if ms >= e.hourEnd {
+		e.endHour()
+	}
+	number := e.keys.find(hash, key, p)
+	switch {
+	case number != 0:
 	case e.keys.keys < MaxKeys && (e.keys.keys < MaxKeysPerFlag || e.keys.keysOf(key.flag) < MaxKeysPerFlag):
-		e.keys.add(e.keys.insert(hash, key, p, ms), ms, message)
-		e.books.full++
+		number = e.keys.insert(hash, key, p, ms)
 		if e.keys.keys == FlushKeys {
 			// One record of each table comes here, and it is in the table when that is taken.
 			select {
@@ -289,7 +293,28 @@ func (e *Engine) recordNew(hash uint32, key *texts, p parts, stated bool, ms int
 		}
 	default:
 		e.degrade(key, p, ms, message)
+		return
 	}
+	e.keys.add(number, ms, message)
+	e.books.full++
+}
+
+// endHour begins new tables if those there are of an hour that has ended, so that its counts are not delivered as those
+// of the next: a row is booked on the hour of its last evaluation. That matters while deliveries fail, and tables are
+// old. A clock of the caller that is ahead ends no hour, and neither does a second hour before a flush. It runs under mu.
+func (e *Engine) endHour() {
+	now := time.Now()
+	if now.UnixMilli() < e.hourEnd {
+		return
+	}
+	if e.keys.keys > 0 {
+		if e.past != nil {
+			return
+		}
+		e.past = &past{e.keys, e.degraded}
+		e.keys, e.degraded = newTable(e.seed), newTable(e.seed)
+	}
+	e.hourEnd = now.Truncate(time.Hour).Add(time.Hour).UnixMilli()
 }
 
 // cut shortens a message, between two characters, to a copy that does not hold the whole of it in memory.
@@ -353,6 +378,10 @@ func (s Stats) DroppedTotal() int64 {
 func (e *Engine) Stats() Stats {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	keys := e.keys.keys + e.degraded.keys
+	if e.past != nil {
+		keys += e.past.keys.keys + e.past.degraded.keys
+	}
 	return Stats{
 		Full:           e.books.full,
 		Degraded:       e.books.degraded,
@@ -360,7 +389,7 @@ func (e *Engine) Stats() Stats {
 		Adopted:        e.books.adopted,
 		Pending:        e.books.full + e.books.degraded - e.books.delivered,
 		PendingBatches: e.books.batches,
-		Keys:           e.keys.keys + e.degraded.keys,
+		Keys:           keys,
 		LastFlush:      e.books.lastFlush,
 		LastError:      e.books.lastError,
 	}

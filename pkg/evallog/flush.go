@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -125,7 +126,6 @@ func (e *Engine) run() {
 		case <-retry.C:
 			_ = e.flush(false)
 		}
-		e.setClock()
 		// A flush by size has just sent what the ticker would have flushed.
 		ticker.Reset(e.interval)
 		if e.outbox.failures > 0 {
@@ -151,32 +151,38 @@ func (e *Engine) flush(now bool) error {
 	return e.deliver()
 }
 
-// hourEnded reports whether the counts are of an hour of UTC that is over.
+// hourEnded reports whether there are counts of an hour of UTC that is over.
 func (e *Engine) hourEnded() bool {
-	const milliPerHour = int64(time.Hour / time.Millisecond)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.keys.keys > 0 && e.keys.since/milliPerHour < time.Now().UnixMilli()/milliPerHour
+	return e.past != nil || e.keys.keys > 0 && time.Now().UnixMilli() >= e.hourEnd
 }
 
 // take makes batches of what was counted, at the end of the outbox.
 func (e *Engine) take() {
 	e.mu.Lock()
-	keys, degraded := e.keys, e.degraded
-	if keys.keys+degraded.keys > 0 {
+	all := []past{{e.keys, e.degraded}}
+	if e.past != nil {
+		all = []past{*e.past, all[0]}
+	}
+	if e.keys.keys > 0 { // or there are none in degraded either
 		e.keys, e.degraded = newTable(e.seed), newTable(e.seed)
 	}
+	e.past, e.hourEnd = nil, 0
 	select {
-	case <-e.full: // it was about this table
+	case <-e.full: // it was about these tables
 	default:
 	}
 	e.mu.Unlock()
-	if keys.keys+degraded.keys == 0 {
+
+	var rows []Row
+	for _, t := range all {
+		rows = slices.Grow(rows, t.keys.keys+t.degraded.keys)
+		rows = t.degraded.rows(t.keys.rows(rows, false), true)
+	}
+	if len(rows) == 0 {
 		return
 	}
-
-	rows := keys.rows(make([]Row, 0, keys.keys+degraded.keys), false)
-	rows = degraded.rows(rows, true)
 	if e.options.TargetingKeys == TargetingKeysHashed {
 		for i := range rows {
 			rows[i].Key.TargetingKey = hashed(rows[i].Key.TargetingKey)

@@ -41,8 +41,6 @@ type table struct {
 	distinct     int // flags in use
 	// messages are the last error messages, by number of the bucket.
 	messages map[uint32]string
-	// since is the time of the evaluation that made the first key, in Unix milliseconds.
-	since int64
 }
 
 func newTable(seed uint64) *table {
@@ -70,9 +68,6 @@ func (t *table) find(hash uint32, key *texts, p parts) uint32 {
 
 // insert makes a bucket for a key that has none.
 func (t *table) insert(hash uint32, key *texts, p parts, ms int64) uint32 {
-	if t.keys == 0 {
-		t.since = ms
-	}
 	if t.keys%bucketsPerChunk == 0 {
 		t.chunks = append(t.chunks, new([bucketsPerChunk]bucket))
 	}
