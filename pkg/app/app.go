@@ -118,10 +118,11 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 		// By default the libraries write lines of a form of their own.
 		otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { a.logger.Warn("OpenTelemetry has a problem", "error", err) }))
 	}
-	access := a.logger
+	access := web.AccessLog{Logger: a.logger, Exclude: c.Log.RequestsExcludeURLs}
 	if o.Logger == nil {
 		lines := newLineBuffer(os.Stderr)
-		access = newLogger(c.Log, lines)
+		access.Logger = newLogger(c.Log, lines)
+		access.Lines, access.JSON = lines, c.Log.Format == config.FormatJSON
 		a.onStop("access log", lines.stop)
 	}
 	a.edge, err = newEdge(c, a.logger, access, meters)

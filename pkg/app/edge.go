@@ -25,7 +25,7 @@ type edge struct {
 }
 
 // newEdge builds what the configuration asks for. Errors name the variable.
-func newEdge(c *config.Config, logger, access *slog.Logger, m *meters) (*edge, error) {
+func newEdge(c *config.Config, logger *slog.Logger, access web.AccessLog, m *meters) (*edge, error) {
 	e := &edge{config: c, logger: logger, observers: slices.Clone(m.requests)}
 	var err error
 	if c.JWTAuth.Enabled {
@@ -42,7 +42,7 @@ func newEdge(c *config.Config, logger, access *slog.Logger, m *meters) (*edge, e
 		}
 	}
 	if c.Log.Requests {
-		e.observers = append(e.observers, web.AccessLog(access, c.Log.RequestsExcludeURLs))
+		e.observers = append(e.observers, access.Observer())
 	}
 	if m.prometheus != nil {
 		e.metrics = m.prometheus.Handler()

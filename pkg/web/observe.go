@@ -1,9 +1,7 @@
 package web
 
 import (
-	"log/slog"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 )
@@ -13,6 +11,8 @@ type Exchange struct {
 	// Request is the request as it arrived. Its URL's path still has the web prefix. Its Pattern is the template of the
 	// route that answered, such as /api/v1/flags/{flagID}, without the prefix; empty when there is none.
 	Request *http.Request
+	// Start is when the request reached the server's handlers, with the clock's reading for Duration.
+	Start time.Time
 	// Status is that of the answer, 200 when the handler sent none.
 	Status int
 	// Bytes is the length of the body that was sent, as it went out.
@@ -33,11 +33,10 @@ func Observe(observers []func(*Exchange), next http.Handler) http.Handler {
 		return next
 	}
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		start := time.Now()
-		o := &observedWriter{ResponseWriter: rw, exchange: Exchange{Request: r, Aborted: true}}
+		o := &observedWriter{ResponseWriter: rw, exchange: Exchange{Request: r, Start: time.Now(), Aborted: true}}
 		defer func() { // also when next panics to abort the connection
 			e := &o.exchange
-			e.Duration = time.Since(start)
+			e.Duration = time.Since(e.Start)
 			if e.Status == 0 {
 				e.Status = http.StatusOK
 			}
@@ -53,10 +52,11 @@ func Observe(observers []func(*Exchange), next http.Handler) http.Handler {
 // NameRoutes goes around the generated API. The API's router names a route by its template in the request's Pattern, but
 // with the base path twice; this takes one away.
 func NameRoutes(basePath string, api http.Handler) http.Handler {
+	twice := basePath + basePath + "/"
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		defer func() { // also when the API panics
-			if rest, ok := strings.CutPrefix(r.Pattern, basePath); ok && basePath != "" && strings.HasPrefix(rest, basePath+"/") {
-				r.Pattern = rest
+			if basePath != "" && strings.HasPrefix(r.Pattern, twice) {
+				r.Pattern = r.Pattern[len(basePath):]
 			}
 		}()
 		api.ServeHTTP(rw, r)
@@ -87,28 +87,3 @@ func (w *observedWriter) Write(p []byte) (int, error) {
 
 // Unwrap lets http.ResponseController find the writer's other abilities.
 func (w *observedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-
-// AccessLog returns an observer that logs each exchange at level info, but for those whose path is excluded. Neither
-// queries nor headers are logged, as they may hold data of people and credentials.
-func AccessLog(logger *slog.Logger, exclude []string) func(*Exchange) {
-	return func(e *Exchange) {
-		r := e.Request
-		if slices.Contains(exclude, r.URL.Path) || !logger.Enabled(r.Context(), slog.LevelInfo) {
-			return
-		}
-		attrs := make([]slog.Attr, 0, 8)
-		attrs = append(attrs,
-			slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Int("status", e.Status),
-			slog.Int64("bytes", e.Bytes), slog.Duration("took", e.Duration), slog.String("remote", r.RemoteAddr))
-		if id := r.Header.Get("X-Request-Id"); id != "" {
-			attrs = append(attrs, slog.String("request_id", id))
-		}
-		if e.Aborted {
-			attrs = append(attrs, slog.Bool("aborted", true))
-		}
-		// Without the place in the source, which nobody wants to know and which logger.LogAttrs would look up.
-		record := slog.NewRecord(time.Now(), slog.LevelInfo, "request", 0)
-		record.AddAttrs(attrs...)
-		_ = logger.Handler().Handle(r.Context(), record) // as slog itself, which has nobody to tell
-	}
-}
