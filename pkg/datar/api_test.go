@@ -5,9 +5,13 @@ import (
 	"flag"
 	"fmt"
 	"go/ast"
+	"go/constant"
 	"go/format"
+	"go/importer"
 	"go/parser"
 	"go/token"
+	"go/types"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,15 +23,18 @@ import (
 
 var updateAPI = flag.Bool("update", false, "write api.txt")
 
-// published are the packages that other programs import, by their folders.
-var published = []string{".", "datarhttp", "gormstore", "ingest", "memstore", "storetest"}
+const stabilityADR = "../../docs/adr/0014-stable-packages.md"
 
-// TestExportedNamesChangeKnowingly compares what the packages export with api.txt. Whoever changes it on purpose runs
-// the test with -update, and commits the file; docs/adr/0014-stable-packages.md says which changes are allowed.
+// unpublished are the folders whose packages are for our own server, as the ADR says. All others are published.
+var unpublished = []string{"forward"}
+
+// TestExportedNamesChangeKnowingly compares what the published packages export with api.txt. Whoever changes it on
+// purpose runs the test with -update, and commits the file; docs/adr/0014-stable-packages.md says which changes are
+// allowed.
 func TestExportedNamesChangeKnowingly(t *testing.T) {
 	t.Parallel()
 	var listing strings.Builder
-	for _, folder := range published {
+	for _, folder := range published(t) {
 		fmt.Fprintf(&listing, "package %s\n\n%s\n", filepath.ToSlash(filepath.Join("pkg/datar", folder)), strings.Join(exported(t, folder), "\n"))
 	}
 	if *updateAPI {
@@ -40,28 +47,75 @@ func TestExportedNamesChangeKnowingly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(string(want), listing.String()); diff != "" {
+	if diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(listing.String(), "\n")); diff != "" {
 		t.Errorf("the exported names differ from pkg/datar/api.txt; if that is meant: go test ./pkg/datar -run TestExported -update (-want +got):\n%s", diff)
 	}
 }
 
-// exported lists the declarations of a package that others can use, without comments, in order.
-func exported(t *testing.T, folder string) []string {
+// TestEachPackageIsPublishedOrNot keeps the ADR complete.
+func TestEachPackageIsPublishedOrNot(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(stabilityADR)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, folder := range append(published(t), unpublished...) {
+		name := filepath.Base(folder)
+		if folder == "." {
+			name = "datar"
+		}
+		if !strings.Contains(string(text), "`"+name+"`") {
+			t.Errorf("%s does not say whether %s is published", stabilityADR, name)
+		}
+	}
+}
+
+// published finds the packages below this folder, itself among them, that other programs may import.
+func published(t *testing.T) (folders []string) {
+	t.Helper()
+	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.IsDir() {
+			return err
+		}
+		if entry.Name() == "testdata" || entry.Name() == "internal" || slices.Contains(unpublished, filepath.ToSlash(path)) {
+			return fs.SkipDir
+		}
+		if len(sources(t, path)) > 0 {
+			folders = append(folders, path)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return folders
+}
+
+// sources are the files of a package without its tests, for whatever system.
+func sources(t *testing.T, folder string) []string {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(folder, "*.go"))
 	if err != nil {
 		t.Fatal(err)
 	}
+	return slices.DeleteFunc(files, func(name string) bool { return strings.HasSuffix(name, "_test.go") })
+}
+
+// exported lists the declarations of a package that others can use, without comments, in order. Constants have their
+// values, because one that is inserted among others may shift those after it.
+func exported(t *testing.T, folder string) []string {
+	t.Helper()
 	set := token.NewFileSet()
-	var listed []string
-	for _, name := range files {
-		if strings.HasSuffix(name, "_test.go") {
-			continue
-		}
+	var files []*ast.File
+	for _, name := range sources(t, folder) {
 		file, err := parser.ParseFile(set, name, nil, parser.SkipObjectResolution) // without comments
 		if err != nil {
 			t.Fatal(err)
 		}
+		files = append(files, file)
+	}
+	listed := constants(t, set, files)
+	for _, file := range files {
 		ast.FileExports(file)
 		for _, declaration := range file.Decls {
 			switch d := declaration.(type) {
@@ -71,7 +125,7 @@ func exported(t *testing.T, folder string) []string {
 				}
 				d.Body = nil
 			case *ast.GenDecl:
-				if d.Tok == token.IMPORT || len(d.Specs) == 0 {
+				if d.Tok == token.IMPORT || d.Tok == token.CONST || len(d.Specs) == 0 {
 					continue
 				}
 			}
@@ -84,17 +138,118 @@ func exported(t *testing.T, folder string) []string {
 		}
 	}
 	slices.Sort(listed)
+	return slices.Compact(listed)
+}
+
+// constants lists the exported constants of a package with their types and values.
+func constants(t *testing.T, set *token.FileSet, files []*ast.File) (listed []string) {
+	t.Helper()
+	// What other packages are needed for has no influence on constants: errors are of no interest.
+	config := types.Config{Importer: onlyStandard{importer.ForCompiler(set, "source", nil)}, IgnoreFuncBodies: true, Error: func(error) {}}
+	checked, _ := config.Check("listed", set, files, nil)
+	for _, name := range checked.Scope().Names() {
+		c, ok := checked.Scope().Lookup(name).(*types.Const)
+		if !ok || !c.Exported() {
+			continue
+		}
+		if c.Val().Kind() == constant.Unknown {
+			t.Fatalf("the value of the constant %s is not known", name)
+		}
+		kind := " " + types.TypeString(c.Type(), func(p *types.Package) string {
+			if p == checked {
+				return ""
+			}
+			return p.Name()
+		})
+		if basic, ok := c.Type().(*types.Basic); ok && basic.Info()&types.IsUntyped != 0 {
+			kind = ""
+		}
+		listed = append(listed, fmt.Sprintf("const %s%s = %s\n", name, kind, c.Val().ExactString()))
+	}
 	return listed
+}
+
+// onlyStandard imports the few packages of the standard library that constants are made of.
+type onlyStandard struct{ types.Importer }
+
+func (o onlyStandard) Import(path string) (*types.Package, error) {
+	if path == "time" || path == "math" { // a constant of another one would have no value, and fail the test
+		return o.Importer.Import(path)
+	}
+	return nil, fmt.Errorf("%s is not needed", path)
 }
 
 // receiver is the name of the type that a method belongs to.
 func receiver(method *ast.FuncDecl) string {
 	kind := method.Recv.List[0].Type
-	if pointer, ok := kind.(*ast.StarExpr); ok {
-		kind = pointer.X
+	for {
+		switch k := kind.(type) {
+		case *ast.StarExpr:
+			kind = k.X
+		case *ast.ParenExpr:
+			kind = k.X
+		case *ast.IndexExpr: // a type with a parameter
+			kind = k.X
+		case *ast.IndexListExpr: // with several
+			kind = k.X
+		case *ast.Ident:
+			return k.Name
+		default:
+			return ""
+		}
 	}
-	if ident, ok := kind.(*ast.Ident); ok {
-		return ident.Name
+}
+
+// TestListingSeesWhatOthersCanUse lists a package with what is easily overlooked.
+func TestListingSeesWhatOthersCanUse(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	source := `package p
+
+import "time"
+
+type Color uint8
+
+const (
+	none Color = iota
+	Red
+	Green
+)
+
+const (
+	Wait  = 3 * time.Second
+	Name  = "n"
+	inner = 1
+)
+
+type Set[T any] struct{ Items []T; hidden int }
+
+func (s *Set[T]) Add(item T)  {}
+func (s Set[_]) len() int     { return 0 }
+
+type Pair[K comparable, V any] struct{}
+
+func (p Pair[K, V]) Key() (k K) { return }
+
+type list[T any] []T
+
+func (l list[T]) Len() int { return 0 }
+`
+	if err := os.WriteFile(filepath.Join(dir, "p.go"), []byte(source), 0o600); err != nil {
+		t.Fatal(err)
 	}
-	return ""
+	want := []string{
+		"const Green Color = 2\n",
+		"const Name = \"n\"\n",
+		"const Red Color = 1\n",
+		"const Wait time.Duration = 3000000000\n",
+		"func (p Pair[K, V]) Key() (k K)\n",
+		"func (s *Set[T]) Add(item T)\n",
+		"type Color uint8\n",
+		"type Pair[K comparable, V any] struct{}\n",
+		"type Set[T any] struct {\n\tItems []T\n\t// contains filtered or unexported fields\n}\n",
+	}
+	if diff := cmp.Diff(want, exported(t, dir)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
 }

@@ -1,6 +1,8 @@
 // Package forward lets an engine of Datar without a database send its batches to a central server, which takes them at
 // POST /datar/evaluations. A batch keeps the identity that the engine gave it, so the centre counts it once, whatever
 // happens to requests, answers and processes on both sides.
+//
+// It is part of the eval-only server, and may change in any version.
 package forward
 
 import (
