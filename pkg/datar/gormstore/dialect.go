@@ -13,6 +13,8 @@ import (
 
 // dialect is what the databases do differently.
 type dialect struct {
+	// rowsPerStatement is how many rows are added by one statement. More made it slower (BenchmarkFlush).
+	rowsPerStatement int
 	// onConflict begins the part of an upsert that says what to do with a row that is there.
 	onConflict string
 	// present and incoming format a column of the row that is there, and of the row to be inserted.
@@ -46,11 +48,12 @@ const selectMeta = "SELECT name FROM " + metaTable + " WHERE name = ?"
 
 var dialects = map[string]dialect{
 	"sqlite": {
-		onConflict:   "ON CONFLICT (flag_id, bucket_hour, variant_id, segment_id) DO UPDATE SET",
-		present:      eventsTable + ".%s",
-		incoming:     "excluded.%s",
-		tableOptions: " WITHOUT ROWID", // the rows are where their primary key is
-		identifier:   "varchar(64)",
+		rowsPerStatement: 50,
+		onConflict:       "ON CONFLICT (flag_id, bucket_hour, variant_id, segment_id) DO UPDATE SET",
+		present:          eventsTable + ".%s",
+		incoming:         "excluded.%s",
+		tableOptions:     " WITHOUT ROWID", // the rows are where their primary key is
+		identifier:       "varchar(64)",
 		// There is one writer at a time, whatever it writes.
 		lockShared:    "UPDATE " + metaTable + " SET value = value WHERE name = ?",
 		lockExclusive: "UPDATE " + metaTable + " SET value = value WHERE name = ?",
@@ -58,12 +61,13 @@ var dialects = map[string]dialect{
 		rolledBack:    sqliteCode(5, 6),       // BUSY, LOCKED
 	},
 	"postgres": {
-		onConflict: "ON CONFLICT (flag_id, bucket_hour, variant_id, segment_id) DO UPDATE SET",
-		present:    eventsTable + ".%s",
-		incoming:   "excluded.%s",
-		widen:      "ALTER TABLE " + eventsTable + " ALTER COLUMN eval_count TYPE bigint",
-		narrow:     []string{"integer", "int4"},
-		identifier: "varchar(64)",
+		rowsPerStatement: 500,
+		onConflict:       "ON CONFLICT (flag_id, bucket_hour, variant_id, segment_id) DO UPDATE SET",
+		present:          eventsTable + ".%s",
+		incoming:         "excluded.%s",
+		widen:            "ALTER TABLE " + eventsTable + " ALTER COLUMN eval_count TYPE bigint",
+		narrow:           []string{"integer", "int4"},
+		identifier:       "varchar(64)",
 		// The number only has to differ from those of other programs in the same database.
 		lockMigration: "SELECT 1 FROM pg_advisory_xact_lock(7031988216)",
 		writeTx:       &sql.TxOptions{Isolation: sql.LevelReadCommitted},
@@ -76,15 +80,16 @@ var dialects = map[string]dialect{
 		rolledBack: sqlState("40001", "40P01", "55P03"),
 	},
 	"mysql": {
-		onConflict:      "ON DUPLICATE KEY UPDATE",
-		present:         "%s",
-		incoming:        "VALUES(%s)", // the one form that MySQL and MariaDB share
-		widen:           "ALTER TABLE " + eventsTable + " MODIFY COLUMN eval_count bigint NOT NULL DEFAULT 0",
-		narrow:          []string{"int"},
-		identifier:      "varchar(64) CHARACTER SET ascii COLLATE ascii_bin",
-		lockMigration:   "SELECT GET_LOCK(CONCAT('datar migration ', MD5(DATABASE())), 60)",
-		unlockMigration: "SELECT RELEASE_LOCK(CONCAT('datar migration ', MD5(DATABASE())))",
-		writeTx:         &sql.TxOptions{Isolation: sql.LevelReadCommitted},
+		rowsPerStatement: 500,
+		onConflict:       "ON DUPLICATE KEY UPDATE",
+		present:          "%s",
+		incoming:         "VALUES(%s)", // the one form that MySQL and MariaDB share
+		widen:            "ALTER TABLE " + eventsTable + " MODIFY COLUMN eval_count bigint NOT NULL DEFAULT 0",
+		narrow:           []string{"int"},
+		identifier:       "varchar(64) CHARACTER SET ascii COLLATE ascii_bin",
+		lockMigration:    "SELECT GET_LOCK(CONCAT('datar migration ', MD5(DATABASE())), 60)",
+		unlockMigration:  "SELECT RELEASE_LOCK(CONCAT('datar migration ', MD5(DATABASE())))",
+		writeTx:          &sql.TxOptions{Isolation: sql.LevelReadCommitted},
 		// InnoDB locks gaps of the unique index as well, in which writers deadlock although they add in one order.
 		lockShared:    selectMeta + " FOR UPDATE",
 		lockExclusive: selectMeta + " FOR UPDATE",

@@ -16,5 +16,5 @@ func PrepareAfter(ctx context.Context, db *gorm.DB, lockMigration string) error 
 // OnTables is New for tables that are there, for tests of what goes wrong later.
 func OnTables(db *gorm.DB) *Store {
 	d := dialects[db.Name()]
-	return &Store{db: db, dialect: d, full: d.upsert(rowsPerStatement)}
+	return &Store{db: db, dialect: d, full: d.upsert(d.rowsPerStatement)}
 }

@@ -32,10 +32,6 @@ const (
 	writersTable = "datar_writers"
 	metaTable    = "datar_meta"
 
-	// rowsPerStatement times the 9 columns stays below the smallest limit of bound values, SQLite's 32,766, by far:
-	// larger statements were not faster, and they cost memory.
-	rowsPerStatement = 500
-
 	// A writer that was not seen for so long is taken out of the ledger. Journals that are older than that are not
 	// safe from being counted twice any more.
 	writerLifetime = 90 * 24 * time.Hour
@@ -125,7 +121,7 @@ type Store struct {
 	dialect  dialect
 	prefix   prefix
 	identity string
-	full     string // the upsert of rowsPerStatement rows
+	full     string // the upsert of as many rows as fit a statement
 }
 
 var (
@@ -157,7 +153,7 @@ func New(ctx context.Context, db *gorm.DB, options Options) (*Store, error) {
 		SkipDefaultTransaction: true,
 	})
 	db.TranslateError = false // of this session only: the dialects read the codes of the databases
-	s := &Store{db: db, dialect: dialect, prefix: p, full: dialect.upsert(rowsPerStatement)}
+	s := &Store{db: db, dialect: dialect, prefix: p, full: dialect.upsert(dialect.rowsPerStatement)}
 	if err := s.again(ctx, func() error {
 		return db.WithContext(ctx).Transaction(s.prepare, dialect.writeTx)
 	}); err != nil {
@@ -275,9 +271,9 @@ func (s *Store) upsertRows(tx *gorm.DB, rows []datar.Row, now time.Time) error {
 	if len(rows) == 0 {
 		return nil
 	}
-	values := make([]any, 0, min(len(rows), rowsPerStatement)*len(columns))
+	values := make([]any, 0, min(len(rows), s.dialect.rowsPerStatement)*len(columns))
 	for left := rows; len(left) > 0; {
-		chunk := left[:min(len(left), rowsPerStatement)]
+		chunk := left[:min(len(left), s.dialect.rowsPerStatement)]
 		left = left[len(chunk):]
 		values = values[:0]
 		for _, r := range chunk {
@@ -295,7 +291,7 @@ func (s *Store) upsertRows(tx *gorm.DB, rows []datar.Row, now time.Time) error {
 }
 
 func (s *Store) upsert(rows int) string {
-	if rows == rowsPerStatement {
+	if rows == s.dialect.rowsPerStatement {
 		return s.full
 	}
 	return s.dialect.upsert(rows)

@@ -483,7 +483,7 @@ func (s *Store) addToDay(tx *gorm.DB, day int64, moved sums) error {
 			totals[i].LastEvaluatedMs = &last
 		}
 	}
-	return s.prefix.table(tx, totalsTable).CreateInBatches(totals, rowsPerStatement).Error
+	return s.prefix.table(tx, totalsTable).CreateInBatches(totals, s.dialect.rowsPerStatement).Error
 }
 
 // Totals implements datar.Store.
