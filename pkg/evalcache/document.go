@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
@@ -48,7 +49,8 @@ func (f Finding) String() string {
 // text is no such document or when a finding is an error; it names all of those.
 //
 // Ids that are absent or 0 are given in the order of the document, from 1 upwards, leaving out those that are taken.
-// A distribution belongs to the variant that its VariantKey names; without a key, to that of its VariantID.
+// A distribution belongs to the variant that its VariantKey names; without a key, to that of its VariantID. Variants of a
+// flag may have one key only if all of them have ids, as in an export, and then the VariantID decides.
 func ParseDocument(document []byte) ([]entity.Flag, []Finding, error) {
 	var top struct{ Flags json.RawMessage }
 	if err := json.Unmarshal(document, &top); err != nil {
@@ -131,7 +133,11 @@ func (p *documentParser) checkVariants(f *entity.Flag) {
 		if v.Key == "" {
 			p.add(SeverityError, part, "key is missing")
 		} else if first, ok := keys[v.Key]; ok {
-			p.add(SeverityError, part, "key %q is that of variant %d, too", v.Key, first+1)
+			severity := SeverityError
+			if v.ID != 0 && f.Variants[first].ID != 0 { // servers with a database allow it, and export it
+				severity = SeverityWarning
+			}
+			p.add(severity, part, "key %q is that of variant %d, too", v.Key, first+1)
 		} else {
 			keys[v.Key] = i
 		}
@@ -172,8 +178,10 @@ func (p *documentParser) checkDistributions(f *entity.Flag, s *entity.Segment, p
 	for i := range s.Distributions {
 		d := &s.Distributions[i]
 		part := fmt.Sprintf("%s, distribution %d", part, i+1)
-		switch {
-		case variantOf(f, d) != nil:
+		switch v := variantOf(f, d); {
+		case v != nil && v.ID != d.VariantID && sharesKey(f, v):
+			p.add(SeverityError, part, "the flag has several variants with key %q: VariantID must say which", d.VariantKey)
+		case v != nil:
 		case d.VariantKey != "":
 			p.add(SeverityError, part, "the flag has no variant with key %q", d.VariantKey)
 		case d.VariantID != 0:
@@ -192,15 +200,25 @@ func (p *documentParser) checkDistributions(f *entity.Flag, s *entity.Segment, p
 	}
 }
 
-// variantOf finds the variant of a distribution; nil if the flag has none such.
+// variantOf finds the variant of a distribution; nil if the flag has none such. Of several with its key it is the one with
+// its id, or else the first.
 func variantOf(f *entity.Flag, d *entity.Distribution) *entity.Variant {
+	var first *entity.Variant
 	for i := range f.Variants {
 		v := &f.Variants[i]
-		if d.VariantKey != "" && v.Key == d.VariantKey || d.VariantKey == "" && d.VariantID != 0 && v.ID == d.VariantID {
+		hasID := d.VariantID != 0 && v.ID == d.VariantID
+		switch {
+		case hasID && (d.VariantKey == "" || d.VariantKey == v.Key):
 			return v
+		case first == nil && d.VariantKey != "" && d.VariantKey == v.Key:
+			first = v
 		}
 	}
-	return nil
+	return first
+}
+
+func sharesKey(f *entity.Flag, v *entity.Variant) bool {
+	return slices.ContainsFunc(f.Variants, func(other entity.Variant) bool { return other.Key == v.Key && other.ID != v.ID })
 }
 
 // fillIDs gives ids to everything without one, and makes the parts refer to what they belong to.

@@ -98,6 +98,24 @@ func TestParseDocumentFindings(t *testing.T) {
 			"variant keys", `{"Key": "a", "Variants": [{"Key": "on"}, {}, {"Key": "on"}], "Segments": [{` + shared + `}]}`,
 			[]evalcache.Finding{{failure, "a", "variant 2", "key is missing"}, {failure, "a", "variant 3", `key "on" is that of variant 1, too`}},
 		},
+		{
+			"variant keys told apart by ids", `{"Key": "a", "Variants": [{"ID": 1, "Key": "on"}, {"ID": 2, "Key": "on"}], "Segments": [{"Distributions": [
+				{"VariantKey": "on", "VariantID": 2, "Percent": 40}, {"VariantKey": "on", "VariantID": 1, "Percent": 60}]}]}`,
+			[]evalcache.Finding{{warning, "a", "variant 2", `key "on" is that of variant 1, too`}},
+		},
+		{
+			"variant keys not told apart", `{"Key": "a", "Variants": [{"ID": 1, "Key": "on"}, {"ID": 2, "Key": "on"}], "Segments": [{"Distributions": [
+				{"VariantKey": "on", "VariantID": 3, "Percent": 40}, {"VariantKey": "on", "Percent": 60}]}]}`,
+			[]evalcache.Finding{
+				{warning, "a", "variant 2", `key "on" is that of variant 1, too`},
+				{failure, "a", "segment 1, distribution 1", `the flag has several variants with key "on": VariantID must say which`},
+				{failure, "a", "segment 1, distribution 2", `the flag has several variants with key "on": VariantID must say which`},
+			},
+		},
+		{
+			"one of the variants without an id", `{"Key": "a", "Variants": [{"ID": 1, "Key": "on"}, {"Key": "on"}], "Segments": [{"Distributions": [{"VariantKey": "on", "VariantID": 1, "Percent": 100}]}]}`,
+			[]evalcache.Finding{{failure, "a", "variant 2", `key "on" is that of variant 1, too`}},
+		},
 		{"rollout", segment(`"RolloutPercent": 101, ` + shared), []evalcache.Finding{{failure, "a", "segment 1", "rollout percent is 101, more than 100"}}},
 		{"percent", segment(`"Distributions": [{"VariantKey": "on", "Percent": 101}]`), []evalcache.Finding{{failure, "a", "segment 1, distribution 1", "percent is 101, more than 100"}}},
 		{"sum", segment(`"Distributions": [{"VariantKey": "on", "Percent": 99}]`), []evalcache.Finding{{failure, "a", "segment 1", "percents of the distributions sum to 99, not 100"}}},

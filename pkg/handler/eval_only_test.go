@@ -1,6 +1,7 @@
 package handler_test
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -58,6 +59,38 @@ func TestFlagsFromAURL(t *testing.T) {
 	}
 	if a := call(t, s, http.MethodPost, "/exposures", object{"exposures": []any{object{"entityID": "e", "flagKey": "k"}}}); a.status != http.StatusNotImplemented {
 		t.Errorf("exposures: %d %s", a.status, a.raw)
+	}
+}
+
+// Two variants may have one key. Servers on an export of them give entities the same variants.
+func TestVariantsOfOneKeyAreExported(t *testing.T) {
+	t.Parallel()
+	central := setup(t, nil)
+	flagID, segmentID, on := booleanFlag(t, central, "k", false)
+	path := fmt.Sprintf("/flags/%d", flagID)
+	other := int(must(t, central, http.MethodPost, path+"/variants", object{"key": "on"})["id"].(float64))
+	must(t, central, http.MethodPut, fmt.Sprintf("%s/segments/%d", path, segmentID), object{"description": "d", "rolloutPercent": 100})
+	must(t, central, http.MethodPut, fmt.Sprintf("%s/segments/%d/distributions", path, segmentID), object{"distributions": []object{
+		{"variantID": other, "variantKey": "on", "percent": 50}, {"variantID": on, "variantKey": "on", "percent": 50},
+	}})
+	variantOf := func(s *server, entity int) any {
+		return must(t, s, http.MethodPost, "/evaluation", object{"flagKey": "k", "entityID": fmt.Sprint(entity)})["variantID"]
+	}
+	wait(t, "both variants to be given", func() bool {
+		given := map[any]bool{}
+		for entity := range 20 {
+			given[variantOf(central, entity)] = true
+		}
+		return given[float64(on)] && given[float64(other)]
+	})
+	export := call(t, central, http.MethodGet, "/export/eval_cache/json", nil).raw
+	origin := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write([]byte(export)) }))
+	t.Cleanup(origin.Close)
+	edge := setup(t, map[string]string{"FLAGR_DB_DBDRIVER": "json_http", "FLAGR_DB_DBCONNECTIONSTR": origin.URL})
+	for entity := range 20 {
+		if want, got := variantOf(central, entity), variantOf(edge, entity); got != want {
+			t.Errorf("entity %d gets variant %v, on the export %v", entity, want, got)
+		}
 	}
 }
 
