@@ -110,48 +110,81 @@ type plan struct {
 	events      []span  // where hourly events are to be added up
 }
 
-// plan reads what is rolled up, and chooses the rollups that lie within the window. Purged days, which are nowhere else,
-// count as soon as they overlap with it.
+// plan reads what is rolled up, and chooses the rollups that lie within the window: days, and hours where there is no
+// day. Purged days, which are nowhere else, count as soon as they overlap with it.
 func (s *Store) plan(tx *gorm.DB, from, to datar.Hour) (plan, error) {
 	var p plan
-	var found []rollup
-	if err := s.prefix.table(tx, rollupsTable).Where("start_hour > ? AND start_hour < ?", int64(from)-spanDay, int64(to)).
-		Order("span DESC, start_hour").Find(&found).Error; err != nil {
-		return p, fmt.Errorf("read rollups: %w", err)
+	window := span{int64(from), int64(to)}
+	days, err := s.rollups(tx, spanDay, []span{{window.from - spanDay + 1, window.to}})
+	if err != nil {
+		return p, err
 	}
-	covered := map[int64]bool{} // hours
-	for _, r := range found {
-		inside := r.StartHour >= int64(from) && r.StartHour+int64(r.Span) <= int64(to)
-		switch {
-		case r.Purged:
+	var whole []int64
+	for _, r := range days {
+		if inside := r.StartHour >= window.from && r.StartHour+spanDay <= window.to; inside || r.Purged {
 			p.days = append(p.days, r.StartHour)
-		case !inside || covered[r.StartHour]:
-		case r.Span == spanDay:
-			p.days = append(p.days, r.StartHour)
-			for h := range int64(spanDay) {
-				covered[r.StartHour+h] = true
+			if inside && !r.Purged {
+				whole = append(whole, r.StartHour)
 			}
-		default:
-			p.hours = append(p.hours, r.StartHour)
-			covered[r.StartHour] = true
 		}
 	}
-	if len(covered) == 0 {
-		p.events = []span{{int64(from), int64(to)}}
-		return p, nil
+	p.events = window.without(whole, spanDay)
+	hours, err := s.rollups(tx, spanHour, p.events)
+	if err != nil || len(hours) == 0 {
+		return p, err
 	}
-	// The covered hours in their order leave gaps.
-	next := int64(from)
-	for _, h := range keys(covered) {
-		if h > next {
-			p.events = append(p.events, span{next, h})
-		}
-		next = h + 1
+	for _, r := range hours {
+		p.hours = append(p.hours, r.StartHour)
 	}
-	if next < int64(to) {
-		p.events = append(p.events, span{next, int64(to)})
+	var left []span
+	for _, gap := range p.events {
+		left = append(left, gap.without(p.hours, spanHour)...)
 	}
+	p.events = left
 	return p, nil
+}
+
+// rollups reads the rollups of a span that start within the ranges, in their order.
+func (s *Store) rollups(tx *gorm.DB, size int, within []span) ([]rollup, error) {
+	if len(within) == 0 {
+		return nil, nil
+	}
+	var found []rollup
+	where, values := anyOf("start_hour", within, func(hour int64) any { return hour })
+	if err := s.prefix.table(tx, rollupsTable).Where("span = ?", size).Where(where, values...).Order("start_hour").Find(&found).Error; err != nil {
+		return nil, fmt.Errorf("read rollups: %w", err)
+	}
+	return found, nil
+}
+
+// without returns what is left of the span without pieces of a size, given by their starts in their order. Pieces lie
+// within the span or outside of it.
+func (s span) without(starts []int64, size int64) []span {
+	var left []span
+	next := s.from
+	for _, start := range starts {
+		if start < s.from || start >= s.to {
+			continue
+		}
+		if start > next {
+			left = append(left, span{next, start})
+		}
+		next = start + size
+	}
+	if next < s.to {
+		left = append(left, span{next, s.to})
+	}
+	return left
+}
+
+// anyOf renders the condition that a column lies in one of the ranges, whose bounds bind makes.
+func anyOf(column string, ranges []span, bind func(hour int64) any) (where string, values []any) {
+	var either []string
+	for _, r := range ranges {
+		either = append(either, "("+column+" >= ? AND "+column+" < ?)")
+		values = append(values, bind(r.from), bind(r.to))
+	}
+	return "(" + strings.Join(either, " OR ") + ")", values
 }
 
 // group is what totals are added up by: flag, or variant and segment, or day.
@@ -249,13 +282,8 @@ func (s sums) addEvents(tx *gorm.DB, p prefix, ranges []span, q datar.TotalsQuer
 	if len(ranges) == 0 {
 		return nil
 	}
-	var where []string
-	var values []any
-	for _, r := range ranges {
-		where = append(where, "(bucket_hour >= ? AND bucket_hour < ?)")
-		values = append(values, datar.Hour(r.from).Time(), datar.Hour(r.to).Time())
-	}
-	query := p.table(tx, eventsTable).Where("("+strings.Join(where, " OR ")+")", values...)
+	where, values := anyOf("bucket_hour", ranges, func(hour int64) any { return datar.Hour(hour).Time() })
+	query := p.table(tx, eventsTable).Where(where, values...)
 	return s.addUp(query, groupings[q.GroupBy].events, "COALESCE(SUM(ingested_count), 0)", q.FlagID, groupings[q.GroupBy].scan)
 }
 
