@@ -277,7 +277,9 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 	}
 	switch {
 	case c.Datar.IngestEnabled && counts != nil:
-		handlerOptions.Ingester = &ingest.Ingester{Store: counts, Flags: handler.SnapshotFlags{Snapshots: a.cache}}
+		handlerOptions.Ingester = &ingest.Ingester{
+			Store: counts, Flags: handler.SnapshotFlags{Snapshots: a.cache}, Logger: a.logger,
+		}
 		a.ingesting = true
 	case c.Datar.IngestEnabled:
 		a.logger.Warn("FLAGR_RECORDER_DATAR_INGEST_ENABLED has no effect while Datar is off")

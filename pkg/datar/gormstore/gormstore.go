@@ -217,21 +217,14 @@ func (s *Store) Identity() string { return s.identity }
 
 // Apply implements datar.Store. It refuses hours outside of the years 1 to 9999, which not every database can keep.
 func (s *Store) Apply(ctx context.Context, batch datar.Batch) error {
-	_, err := s.ApplyBatch(ctx, batch)
-	return err
+	return s.add(ctx, batch.Rows, func(tx *gorm.DB, now time.Time) (bool, error) {
+		return s.note(tx, batch.Writer, batch.Sequence, now)
+	}, nil)
 }
 
-// ApplyBatch is Apply, and tells whether the batch was known before.
-func (s *Store) ApplyBatch(ctx context.Context, batch datar.Batch) (known bool, err error) {
-	err = s.add(ctx, batch.Rows, func(tx *gorm.DB, now time.Time) (bool, error) {
-		known, err = s.note(tx, batch.Writer, batch.Sequence, now)
-		return known, err
-	})
-	return known, err
-}
-
-// add adds the rows in one transaction with what note does before, unless note reports that they are known.
-func (s *Store) add(ctx context.Context, rows []datar.Row, note func(tx *gorm.DB, now time.Time) (known bool, err error)) error {
+// add adds the rows in one transaction with what note does before, unless note reports that they are known. Nothing is
+// kept if it ends with the error end.
+func (s *Store) add(ctx context.Context, rows []datar.Row, note func(tx *gorm.DB, now time.Time) (known bool, err error), end error) error {
 	for _, r := range rows {
 		if r.Hour < firstHour || r.Hour >= lastHour {
 			return fmt.Errorf("%w: the hour %d since 1970 is not in the years 1 to 9999", datar.ErrRefused, r.Hour)
@@ -246,7 +239,10 @@ func (s *Store) add(ctx context.Context, rows []datar.Row, note func(tx *gorm.DB
 			if known, err := note(tx, now); known || err != nil {
 				return err
 			}
-			return s.upsertRows(tx, rows, now)
+			if err := s.upsertRows(tx, rows, now); err != nil {
+				return err
+			}
+			return end
 		}, s.dialect.writeTx)
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -24,6 +25,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/integration_tests/testdb"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/storetest"
 )
 
@@ -289,6 +291,59 @@ func TestRefusedRows(t *testing.T) {
 			})
 		}
 	})
+}
+
+// One row is refused by a trigger, the others of a batch that was sent in are stored, and a replay is answered alike.
+func TestRowsThatWereSentInAndAreRefused(t *testing.T) {
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		db := openKind(t, kind, kind.Fresh(t))
+		s := newStore(t, db)
+		for _, statement := range map[string][]string{
+			"sqlite3": {"CREATE TRIGGER poison BEFORE INSERT ON datar_hourly_events WHEN NEW.flag_id = 7 BEGIN SELECT RAISE(ABORT, 'no'); END"},
+			"postgres": {
+				"CREATE FUNCTION refuse() RETURNS trigger AS $$ BEGIN IF NEW.flag_id = 7 THEN RAISE EXCEPTION 'no'; END IF; RETURN NEW; END $$ LANGUAGE plpgsql",
+				"CREATE TRIGGER poison BEFORE INSERT ON datar_hourly_events FOR EACH ROW EXECUTE PROCEDURE refuse()",
+			},
+			"mysql": {"CREATE TRIGGER poison BEFORE INSERT ON datar_hourly_events FOR EACH ROW BEGIN IF NEW.flag_id = 7 THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no'; END IF; END"},
+		}[kind.Driver] {
+			if err := db.Exec(statement).Error; err != nil {
+				t.Fatal(err)
+			}
+		}
+		in := ingest.Ingester{Store: s, Flags: numberedFlags{}}
+		now := time.Now().UnixMilli()
+		var rows []ingest.Row
+		for flag := range 100 {
+			rows = append(rows, ingest.Row{FlagKey: strconv.Itoa(flag + 1), First: now, Last: now, Count: 3})
+		}
+		keys := []string{"a key", "1f0c7d0e-5a52-4d0f-9a3e-6a3a7d1c9b10:1"}
+		for _, key := range keys {
+			for i := range 3 {
+				got, err := in.Ingest(t.Context(), ingest.Batch{Key: key, Digest: "d", Rows: rows})
+				if err != nil || got.Duplicate != (i > 0) || got.AcceptedRows != 99 || got.AcceptedCount != 297 ||
+					len(got.Errors) != 1 || got.Errors[0].Index != 6 || got.Errors[0].Code != ingest.Refused {
+					t.Errorf("%s, call %d: %+v, %v; want only row 6 refused", key, i, got, err)
+				}
+			}
+		}
+		totals, err := s.Totals(t.Context(), datar.TotalsQuery{From: 0, To: math.MaxInt32, GroupBy: datar.ByFlag})
+		if err != nil || len(totals) != 99 {
+			t.Errorf("%d flags are counted (%v), want 99", len(totals), err)
+		}
+		for _, total := range totals {
+			if total.Count != 3*int64(len(keys)) || total.FlagID == 7 {
+				t.Errorf("total %+v", total)
+			}
+		}
+	})
+}
+
+// numberedFlags knows every flag whose key is a number, which is its id.
+type numberedFlags struct{}
+
+func (numberedFlags) FlagByKey(key string) (ingest.Flag, bool) {
+	id, err := strconv.ParseInt(key, 10, 64)
+	return ingest.Flag{ID: id, RecordsEnabled: true}, err == nil
 }
 
 // None of these says anything about a row.

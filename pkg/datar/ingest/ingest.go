@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -59,6 +61,8 @@ const (
 	SegmentUnknown Code = "SEGMENT_UNKNOWN"
 	BadCount       Code = "BAD_COUNT"
 	BadTime        Code = "BAD_TIME"
+	// Refused: the store takes the batch, but never this row, such as one that breaks a constraint of its database.
+	Refused Code = "REFUSED"
 )
 
 // Row is the count of one outcome over some time, as an application saw it.
@@ -113,7 +117,7 @@ type Flags interface {
 	FlagByKey(key string) (Flag, bool)
 }
 
-// Receipt is kept by a store beside the counts of a batch.
+// Receipt is kept by a store beside the counts of a batch, for ReceiptLifetime at least.
 type Receipt struct {
 	// Key has at most MaxKeyLength characters.
 	Key string
@@ -123,21 +127,27 @@ type Receipt struct {
 	Answer string
 }
 
-// Store is where batches are applied. Its methods return only when the counts are stored; on an error nothing is.
+// Store is where batches are applied. ApplyBatch and ApplyReceipt return only when the counts are stored; on an error
+// nothing is. An error of any method matches datar.ErrRefused if the store refuses one of the rows, and always will.
 type Store interface {
-	// ApplyBatch is datar.Store.Apply, and tells whether the batch was known before.
-	ApplyBatch(ctx context.Context, batch datar.Batch) (known bool, err error)
+	// ApplyBatch is datar.Store.Apply, and keeps the receipt in the same transaction if it has an answer. If the batch was
+	// known before, it changes nothing, and returns the receipt that was kept then, nil if there is none.
+	ApplyBatch(ctx context.Context, batch datar.Batch, receipt Receipt) (known bool, found *Receipt, err error)
 	// ApplyReceipt adds the rows and keeps the receipt in one transaction. If there is one with the same key, it
-	// changes nothing and returns that one. Receipts are kept for ReceiptLifetime at least. A receipt without a key is
-	// not kept.
+	// changes nothing and returns that one. A receipt without a key is not kept.
 	ApplyReceipt(ctx context.Context, rows []datar.Row, receipt Receipt) (found *Receipt, err error)
+	// Check returns the error that adding the rows would have, and changes nothing.
+	Check(ctx context.Context, rows []datar.Row) error
 }
 
-// Ingester takes batches. The zero value of Now is time.Now.
+// Ingester takes batches. Store and Flags are mandatory.
 type Ingester struct {
 	Store Store
 	Flags Flags
-	Now   func() time.Time
+	// Now is the clock. Nil: time.Now.
+	Now func() time.Time
+	// Logger gets a line for each batch with rows that the store refuses. Nil: no log.
+	Logger *slog.Logger
 }
 
 // Ingest judges the rows of the batch and applies those that are good. An error matches ErrInvalid, ErrTooManyRows or
@@ -155,17 +165,37 @@ func (in *Ingester) Ingest(ctx context.Context, batch Batch) (Result, error) {
 	if err := check(batch, now(), age); err != nil {
 		return Result{}, err
 	}
-	rows, result := in.judge(batch.Rows, now(), age)
-	if ofWriter {
-		known, err := in.Store.ApplyBatch(ctx, datar.Batch{Writer: writer, Sequence: sequence, Rows: rows})
-		result.Duplicate = known
-		return result, err
+	j := in.judge(batch.Rows, now(), age)
+	for {
+		var result Result
+		var err error
+		if ofWriter {
+			result, err = in.applyBatch(ctx, batch, j, writer, sequence)
+		} else {
+			result, err = in.applyReceipt(ctx, batch, j)
+		}
+		if !errors.Is(err, datar.ErrRefused) {
+			return result, err
+		}
+		refused := map[datar.Key]error{}
+		if err := in.findRefused(ctx, j.rows(), refused); err != nil {
+			return Result{}, err
+		}
+		if len(refused) == 0 {
+			return Result{}, err // none of the rows is to blame
+		}
+		in.refuse(j, refused)
 	}
-	answer, err := json.Marshal(result)
+}
+
+// applyReceipt applies a batch whose answer is kept under its key.
+func (in *Ingester) applyReceipt(ctx context.Context, batch Batch, j *judged) (Result, error) {
+	result := j.result()
+	receipt, err := newReceipt(batch, result)
 	if err != nil {
-		return Result{}, fmt.Errorf("keep the answer: %w", err)
+		return Result{}, err
 	}
-	found, err := in.Store.ApplyReceipt(ctx, rows, Receipt{Key: batch.Key, Digest: batch.Digest, Answer: string(answer)})
+	found, err := in.Store.ApplyReceipt(ctx, j.rows(), receipt)
 	switch {
 	case err != nil:
 		return Result{}, err
@@ -174,12 +204,85 @@ func (in *Ingester) Ingest(ctx context.Context, batch Batch) (Result, error) {
 	case found.Digest != batch.Digest:
 		return Result{}, ErrKeyReused
 	}
+	return repeated(found)
+}
+
+// applyBatch applies a batch that the ledger of writers knows by its number. Its answer is only kept if the store refused
+// some of it: otherwise judging the rows again makes the same answer, as long as the flags are the same.
+func (in *Ingester) applyBatch(ctx context.Context, batch Batch, j *judged, writer string, sequence int64) (Result, error) {
+	result := j.result()
+	receipt := Receipt{Key: batch.Key}
+	if j.refused {
+		var err error
+		if receipt, err = newReceipt(batch, result); err != nil {
+			return Result{}, err
+		}
+	}
+	known, found, err := in.Store.ApplyBatch(ctx, datar.Batch{Writer: writer, Sequence: sequence, Rows: j.rows()}, receipt)
+	if err != nil {
+		return Result{}, err
+	}
+	if found != nil {
+		return repeated(found)
+	}
+	result.Duplicate = known
+	return result, nil
+}
+
+func newReceipt(batch Batch, result Result) (Receipt, error) {
+	answer, err := json.Marshal(result)
+	if err != nil {
+		return Receipt{}, fmt.Errorf("keep the answer: %w", err)
+	}
+	return Receipt{Key: batch.Key, Digest: batch.Digest, Answer: string(answer)}, nil
+}
+
+// repeated is the answer that was given before.
+func repeated(found *Receipt) (Result, error) {
 	var first Result
 	if err := json.Unmarshal([]byte(found.Answer), &first); err != nil {
 		return Result{}, fmt.Errorf("read the answer that was kept: %w", err)
 	}
 	first.Duplicate = true
 	return first, nil
+}
+
+// findRefused fills in the keys of the rows that the store refuses, with its errors. One of n is found with about
+// 2·log2(n) checks.
+func (in *Ingester) findRefused(ctx context.Context, rows []datar.Row, refused map[datar.Key]error) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	err := in.Store.Check(ctx, rows)
+	switch {
+	case !errors.Is(err, datar.ErrRefused):
+		return err
+	case len(rows) == 1:
+		refused[rows[0].Key] = err
+		return nil
+	}
+	half := len(rows) / 2
+	if err := in.findRefused(ctx, rows[:half], refused); err != nil {
+		return err
+	}
+	return in.findRefused(ctx, rows[half:], refused)
+}
+
+// refuse takes back what was said of rows that the store refuses.
+func (in *Ingester) refuse(j *judged, refused map[datar.Key]error) {
+	var first error
+	for i, key := range j.keys {
+		if err := refused[key]; err != nil && j.counted(i) {
+			j.refused = true
+			j.verdicts[i] = RowError{Code: Refused, Message: "the database refuses this count"}
+			if first == nil {
+				first = err
+			}
+		}
+	}
+	if in.Logger != nil {
+		in.Logger.Error("the database refuses counts that were sent in; the others of the batch are stored", "counters", len(refused), "error", first)
+	}
 }
 
 // check refuses what concerns the batch as a whole.
@@ -216,36 +319,63 @@ func writerKey(key string) (writer string, sequence int64, ok bool) {
 	return writer, sequence, err == nil && sequence > 0
 }
 
-// judge turns the good rows into those of a store, in order, each key once.
-func (in *Ingester) judge(rows []Row, now time.Time, age time.Duration) ([]datar.Row, Result) {
-	result := Result{Errors: []RowError{}}
-	merged := map[datar.Key]datar.Row{}
+// judged is what is to become of the rows of a batch.
+type judged struct {
+	sent []Row
+	// keys are where the rows are counted, and verdicts what there is to say of them, with an empty code if there is
+	// nothing; both by index of the row.
+	keys     []datar.Key
+	verdicts []RowError
+	refused  bool // some, by the store
+}
+
+func (in *Ingester) judge(rows []Row, now time.Time, age time.Duration) *judged {
+	j := &judged{sent: rows, keys: make([]datar.Key, len(rows)), verdicts: make([]RowError, len(rows))}
 	for i, row := range rows {
-		key, verdict := in.judgeRow(row, now, age)
-		if verdict.Code != "" {
-			verdict.Index = i
-			result.Errors = append(result.Errors, verdict)
-			if verdict.Code != SegmentUnknown {
-				continue
-			}
+		j.keys[i], j.verdicts[i] = in.judgeRow(row, now, age)
+	}
+	return j
+}
+
+// counted reports whether the row is counted.
+func (j *judged) counted(i int) bool {
+	code := j.verdicts[i].Code
+	return code == "" || code == SegmentUnknown
+}
+
+// rows are those of a store, in order, each key once.
+func (j *judged) rows() []datar.Row {
+	merged := map[datar.Key]datar.Row{}
+	for i, row := range j.sent {
+		if !j.counted(i) {
+			continue
 		}
-		result.AcceptedRows++
-		result.AcceptedCount += row.Count
-		sum, found := merged[key]
+		sum, found := merged[j.keys[i]]
 		if !found {
-			sum = datar.Row{Key: key, First: row.First, Last: row.Last}
+			sum = datar.Row{Key: j.keys[i], First: row.First, Last: row.Last}
 		}
 		sum.Count += row.Count
 		sum.Ingested += row.Count
 		sum.First, sum.Last = min(sum.First, row.First), max(sum.Last, row.Last)
-		merged[key] = sum
+		merged[sum.Key] = sum
 	}
-	good := make([]datar.Row, 0, len(merged))
-	for _, row := range merged {
-		good = append(good, row)
+	return slices.SortedFunc(maps.Values(merged), func(a, b datar.Row) int { return a.Compare(b.Key) })
+}
+
+// result is the answer.
+func (j *judged) result() Result {
+	result := Result{Errors: []RowError{}}
+	for i, verdict := range j.verdicts {
+		if verdict.Code != "" {
+			verdict.Index = i
+			result.Errors = append(result.Errors, verdict)
+		}
+		if j.counted(i) {
+			result.AcceptedRows++
+			result.AcceptedCount += j.sent[i].Count
+		}
 	}
-	slices.SortFunc(good, func(a, b datar.Row) int { return a.Compare(b.Key) })
-	return good, result
+	return result
 }
 
 // judgeRow returns the key to count the row on. The verdict's code is empty if there is nothing to say.

@@ -1,11 +1,14 @@
 package ingest_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -226,5 +229,139 @@ func TestAStoreThatIsDown(t *testing.T) {
 	}
 	if rows := store.Rows(); len(rows) != 1 || rows[0].Count != 15 {
 		t.Errorf("stored %+v, want three batches", rows)
+	}
+}
+
+// picky is a store whose database refuses rows of some variants, or batches for no row of theirs.
+type picky struct {
+	memstore.Store
+	variants []int64
+	batches  bool
+	checks   int
+	applied  map[string]bool // by key: what is known is not written again, and not refused
+}
+
+func (p *picky) refuses(rows []datar.Row) error {
+	for _, r := range rows {
+		if slices.Contains(p.variants, r.VariantID) {
+			return fmt.Errorf("%w: constraint s3cret", datar.ErrRefused)
+		}
+	}
+	return nil
+}
+
+func (p *picky) refusesBatch(key string, rows []datar.Row) error {
+	switch {
+	case p.applied[key]:
+		return nil
+	case p.batches:
+		return fmt.Errorf("%w: no", datar.ErrRefused)
+	}
+	err := p.refuses(rows)
+	p.applied[key] = err == nil && key != ""
+	return err
+}
+
+func (p *picky) Check(_ context.Context, rows []datar.Row) error {
+	p.checks++
+	return p.refuses(rows)
+}
+
+func (p *picky) ApplyBatch(ctx context.Context, batch datar.Batch, receipt ingest.Receipt) (bool, *ingest.Receipt, error) {
+	if err := p.refusesBatch(receipt.Key, batch.Rows); err != nil {
+		return false, nil, err
+	}
+	return p.Store.ApplyBatch(ctx, batch, receipt)
+}
+
+func (p *picky) ApplyReceipt(ctx context.Context, rows []datar.Row, receipt ingest.Receipt) (*ingest.Receipt, error) {
+	if err := p.refusesBatch(receipt.Key, rows); err != nil {
+		return nil, err
+	}
+	return p.Store.ApplyReceipt(ctx, rows, receipt)
+}
+
+func setupPicky(t *testing.T, variants ...int64) (*ingest.Ingester, *picky, *bytes.Buffer) {
+	t.Helper()
+	in, _ := setup(t)
+	store, log := &picky{variants: variants, applied: map[string]bool{}}, &bytes.Buffer{}
+	in.Store, in.Logger = store, slog.New(slog.NewTextHandler(log, nil))
+	return in, store, log
+}
+
+func TestRowsThatTheStoreRefusesFailNoOthers(t *testing.T) {
+	t.Parallel()
+	for name, key := range map[string]string{"no key": "", "a key": "order 66", "a key of a writer": "1f0c7d0e-5a52-4d0f-9a3e-6a3a7d1c9b10:1"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			in, store, log := setupPicky(t, 2)
+			gone, off, offUnknown, off2 := good(), good(), good(), good()
+			gone.FlagKey = "gone"
+			off.VariantKey, offUnknown.VariantKey, off2.VariantKey = "off", "off", "off"
+			offUnknown.AllocationKey = "99"
+			batch := ingest.Batch{Key: key, Digest: "d", Rows: []ingest.Row{good(), off, gone, offUnknown, good(), off2}}
+			first, err := in.Ingest(t.Context(), batch)
+			if err != nil || first.AcceptedRows != 2 || first.AcceptedCount != 10 {
+				t.Errorf("%+v, %v; want two rows with 10", first, err)
+			}
+			var codes []string
+			for _, e := range first.Errors {
+				codes = append(codes, fmt.Sprint(e.Index, " ", e.Code))
+				if strings.Contains(e.Message, "s3cret") || e.Message == "" {
+					t.Errorf("message %q", e.Message)
+				}
+			}
+			if want := []string{"1 REFUSED", "2 FLAG_NOT_FOUND", "3 REFUSED", "5 REFUSED"}; !slices.Equal(codes, want) {
+				t.Errorf("errors %v, want %v", codes, want)
+			}
+			if lines := strings.Count(log.String(), "\n"); lines != 1 || !strings.Contains(log.String(), "s3cret") {
+				t.Errorf("log has %d lines, want one with the reason:\n%s", lines, log)
+			}
+			if rows := store.Rows(); len(rows) != 1 || rows[0].Count != 10 {
+				t.Errorf("stored %+v, want the good ones", rows)
+			}
+			if key == "" {
+				return
+			}
+			store.variants = nil // the database was mended, and the answer stays
+			again, err := in.Ingest(t.Context(), batch)
+			want := first
+			want.Duplicate = true
+			if err != nil || !reflect.DeepEqual(again, want) {
+				t.Errorf("a replay is answered %+v, %v; want %+v", again, err, want)
+			}
+			if rows := store.Rows(); len(rows) != 1 || rows[0].Count != 10 {
+				t.Errorf("stored %+v after a replay", rows)
+			}
+		})
+	}
+}
+
+func TestABatchThatIsRefusedInAllItsRows(t *testing.T) {
+	t.Parallel()
+	in, store, _ := setupPicky(t, 1)
+	rows := make([]ingest.Row, ingest.MaxRows)
+	for i := range rows {
+		rows[i] = good()
+		rows[i].First, rows[i].Last = at(time.Duration(-i%20)*time.Hour), at(time.Duration(-i%20)*time.Hour)
+	}
+	got, err := in.Ingest(t.Context(), ingest.Batch{Key: "k", Rows: rows})
+	if err != nil || got.AcceptedRows != 0 || got.AcceptedCount != 0 || len(got.Errors) != len(rows) {
+		t.Errorf("%d rows accepted, %d errors, %v", got.AcceptedRows, len(got.Errors), err)
+	}
+	if store.checks > 2*20 {
+		t.Errorf("%d checks of 20 counters", store.checks)
+	}
+	if again, err := in.Ingest(t.Context(), ingest.Batch{Key: "k", Rows: rows}); err != nil || !again.Duplicate || len(store.Rows()) != 0 {
+		t.Errorf("a replay: duplicate %t, %v, stored %v", again.Duplicate, err, store.Rows())
+	}
+}
+
+func TestAStoreThatRefusesNoRowButTheBatch(t *testing.T) {
+	t.Parallel()
+	in, store, _ := setupPicky(t)
+	store.batches = true
+	if _, err := in.Ingest(t.Context(), ingest.Batch{Key: "k", Rows: []ingest.Row{good()}}); !errors.Is(err, datar.ErrRefused) {
+		t.Errorf("got %v, want ErrRefused", err)
 	}
 }

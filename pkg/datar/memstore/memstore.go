@@ -30,27 +30,36 @@ func (s *Store) Identity() string { return "memory" }
 
 // Apply implements datar.Store.
 func (s *Store) Apply(ctx context.Context, batch datar.Batch) error {
-	_, err := s.ApplyBatch(ctx, batch)
+	_, _, err := s.ApplyBatch(ctx, batch, ingest.Receipt{})
 	return err
 }
 
 // ApplyBatch implements ingest.Store.
-func (s *Store) ApplyBatch(ctx context.Context, batch datar.Batch) (known bool, err error) {
+func (s *Store) ApplyBatch(ctx context.Context, batch datar.Batch, receipt ingest.Receipt) (known bool, found *ingest.Receipt, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := ctx.Err(); err != nil {
-		return false, err
+		return false, nil, err
 	}
 	if s.applied == nil {
 		s.applied = map[string]int64{}
 	}
 	if s.applied[batch.Writer] >= batch.Sequence {
-		return true, nil
+		if kept, ok := s.receipts[receipt.Key]; ok {
+			found = &kept
+		}
+		return true, found, nil
 	}
 	s.applied[batch.Writer] = batch.Sequence
+	if receipt.Answer != "" {
+		s.keep(receipt)
+	}
 	s.add(batch.Rows)
-	return false, nil
+	return false, nil, nil
 }
+
+// Check implements ingest.Store: a store in memory refuses nothing.
+func (s *Store) Check(ctx context.Context, _ []datar.Row) error { return ctx.Err() }
 
 // ApplyReceipt implements ingest.Store.
 func (s *Store) ApplyReceipt(ctx context.Context, rows []datar.Row, receipt ingest.Receipt) (*ingest.Receipt, error) {
@@ -63,13 +72,18 @@ func (s *Store) ApplyReceipt(ctx context.Context, rows []datar.Row, receipt inge
 		return &found, nil
 	}
 	if receipt.Key != "" {
-		if s.receipts == nil {
-			s.receipts = map[string]ingest.Receipt{}
-		}
-		s.receipts[receipt.Key] = receipt
+		s.keep(receipt)
 	}
 	s.add(rows)
 	return nil, nil
+}
+
+// keep runs under mu.
+func (s *Store) keep(receipt ingest.Receipt) {
+	if s.receipts == nil {
+		s.receipts = map[string]ingest.Receipt{}
+	}
+	s.receipts[receipt.Key] = receipt
 }
 
 // add runs under mu.

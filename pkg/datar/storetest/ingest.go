@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -28,6 +29,8 @@ func RunIngest(t *testing.T, open func(*testing.T) IngestStore) {
 		{"a receipt is kept with its rows", receiptKept},
 		{"a batch without a key is added each time", noReceipt},
 		{"a known batch of a writer is told", knownBatch},
+		{"a receipt of a writer's batch", writerReceipt},
+		{"a check changes nothing", checked},
 		{"many senders of the same batches", sameBatches},
 		{"what was sent in is counted apart", sentIn},
 	} {
@@ -79,16 +82,49 @@ func noReceipt(t *testing.T, s IngestStore) {
 
 func knownBatch(t *testing.T, s IngestStore) {
 	for i, sequence := range []int64{1, 1, 2, 1} {
-		known, err := s.ApplyBatch(t.Context(), datar.Batch{Writer: "w", Sequence: sequence, Rows: sent(1, 5)})
-		if want := i == 1 || i == 3; err != nil || known != want {
-			t.Errorf("call %d: known %v, %v; want %v", i, known, err, want)
+		known, found, err := s.ApplyBatch(t.Context(), datar.Batch{Writer: "w", Sequence: sequence, Rows: sent(1, 5)}, ingest.Receipt{Key: "w"})
+		if want := i == 1 || i == 3; err != nil || known != want || found != nil {
+			t.Errorf("call %d: known %v, receipt %v, %v; want %v", i, known, found, err, want)
 		}
 	}
 	wantCounts(t, s, all(datar.ByFlag), map[int64]int64{1: 10})
 }
 
+func writerReceipt(t *testing.T, s IngestStore) {
+	for i, answer := range []string{"first", "second", ""} {
+		batch := datar.Batch{Writer: "w", Sequence: 1, Rows: sent(1, 5)}
+		known, found, err := s.ApplyBatch(t.Context(), batch, ingest.Receipt{Key: "w:1", Digest: "d", Answer: answer})
+		if err != nil || known != (i > 0) {
+			t.Fatalf("call %d: known %v, %v", i, known, err)
+		}
+		if i > 0 && (found == nil || found.Answer != "first" || found.Digest != "d") {
+			t.Errorf("call %d: found %v, want the first receipt", i, found)
+		}
+	}
+	// A batch without rows, as when all of them are refused.
+	if known, _, err := s.ApplyBatch(t.Context(), datar.Batch{Writer: "w", Sequence: 2}, ingest.Receipt{Key: "w:2", Answer: "none"}); known || err != nil {
+		t.Errorf("known %v, %v", known, err)
+	}
+	wantCounts(t, s, all(datar.ByFlag), map[int64]int64{1: 5})
+}
+
+func checked(t *testing.T, s IngestStore) {
+	apply(t, s, "w", 1, row(1, 1, 1, hour, 4))
+	for range 2 {
+		if err := s.Check(t.Context(), append(sent(1, 5), row(2, 1, 1, hour, 6))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantCounts(t, s, all(datar.ByFlag), map[int64]int64{1: 4})
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Check(gone, sent(1, 5)); err == nil || errors.Is(err, datar.ErrRefused) {
+		t.Errorf("without a database: %v", err)
+	}
+}
+
 func sameBatches(t *testing.T, s IngestStore) {
-	const senders, keys = 20, 10
+	const senders, keys = 100, 50
 	var applied atomic.Int64
 	var group sync.WaitGroup
 	for range senders {

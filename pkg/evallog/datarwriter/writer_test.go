@@ -41,24 +41,31 @@ type faulty struct {
 	highest atomic.Int64 // sequence that was applied
 }
 
-func (f *faulty) ApplyBatch(ctx context.Context, batch datar.Batch) (bool, error) {
+func (f *faulty) ApplyBatch(ctx context.Context, batch datar.Batch, receipt ingest.Receipt) (bool, *ingest.Receipt, error) {
 	if batch.Sequence <= f.highest.Load() {
-		return true, nil // as in a database, the ledger is asked before the rows are written
+		return f.Store.ApplyBatch(ctx, batch, receipt) // as in a database, the ledger is asked before the rows are written
 	}
-	for _, r := range batch.Rows {
-		if r.FlagID == f.refused {
-			return false, fmt.Errorf("insert: %w", datar.ErrRefused)
-		}
+	if err := f.Check(ctx, batch.Rows); err != nil {
+		return false, nil, err
 	}
 	if n := f.calls.Add(1); n <= f.lose && n%3 == 0 {
-		return false, errors.New("the database is away")
+		return false, nil, errors.New("the database is away")
 	}
-	known, err := f.Store.ApplyBatch(ctx, batch)
+	known, found, err := f.Store.ApplyBatch(ctx, batch, receipt)
 	f.highest.Store(batch.Sequence)
 	if n := f.calls.Add(1); n <= f.lose && n%2 == 0 {
-		return false, errors.New("the connection is gone")
+		return false, nil, errors.New("the connection is gone")
 	}
-	return known, err
+	return known, found, err
+}
+
+func (f *faulty) Check(_ context.Context, rows []datar.Row) error {
+	for _, r := range rows {
+		if r.FlagID == f.refused {
+			return fmt.Errorf("insert: %w", datar.ErrRefused)
+		}
+	}
+	return nil
 }
 
 func evaluation(flag string, variant, segment evallog.Text) evallog.Evaluation {
@@ -158,7 +165,7 @@ func TestARowThatTheStoreRefusesIsIsolated(t *testing.T) {
 		for engine.Flush(t.Context()) != nil {
 			continue
 		}
-		if stats := engine.Stats(); stats.Dropped["refused"] != int64(round+1) || stats.Pending != 0 {
+		if stats := engine.Stats(); stats.Dropped["REFUSED"] != int64(round+1) || stats.Pending != 0 {
 			t.Errorf("round %d: %+v", round, stats)
 		}
 	}
