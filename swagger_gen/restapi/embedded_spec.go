@@ -34,7 +34,7 @@ func init() {
   "paths": {
     "/datar/evaluations": {
       "post": {
-        "description": "Takes counts of evaluations that happened where this server did not see them: in applications\nthat evaluate flags themselves, and on edge servers. It is off unless the server was started with\nFLAGR_RECORDER_DATAR_INGEST_ENABLED=true; then it is also served as ` + "`" + `/api/v2/flagevaluation` + "`" + ` and\n` + "`" + `/api/v2/flagevaluations` + "`" + `, where SDKs send it.\n\nEach row is judged by itself: a bad one is reported in ` + "`" + `errors` + "`" + ` and never fails a good one. The\nanswer comes when the counts are in the database.\n\nA body is one JSON object as below; or, as ` + "`" + `application/x-ndjson` + "`" + `, one row of ` + "`" + `flagEvaluations` + "`" + `\na line. It may be compressed with gzip. At most 1000 rows and 1 MiB after decompression (413).",
+        "description": "Takes counts of evaluations that happened where this server did not see them: in applications\nthat evaluate flags themselves, and on edge servers. It is off unless the server was started with\nFLAGR_RECORDER_DATAR_INGEST_ENABLED=true; then it is also served as ` + "`" + `/api/v2/flagevaluation` + "`" + ` and\n` + "`" + `/api/v2/flagevaluations` + "`" + `, where SDKs send it.\n\nEach row is judged by itself: a bad one is reported in ` + "`" + `errors` + "`" + ` and never fails a good one. That\ngoes for rows that the database itself does not take as well (REFUSED). The answer comes when the\ncounts are in the database.\n\nA body is one JSON object as below; or, as ` + "`" + `application/x-ndjson` + "`" + `, one row of ` + "`" + `flagEvaluations` + "`" + `\na line. It may be compressed with gzip. At most 1000 rows and 1 MiB after decompression (413).",
         "consumes": [
           "application/json",
           "application/x-ndjson"
@@ -3396,7 +3396,8 @@ func init() {
             "VARIANT_NOT_FOUND",
             "SEGMENT_UNKNOWN",
             "BAD_COUNT",
-            "BAD_TIME"
+            "BAD_TIME",
+            "REFUSED"
           ],
           "example": "FLAG_NOT_FOUND"
         },
@@ -4821,7 +4822,7 @@ func init() {
   "paths": {
     "/datar/evaluations": {
       "post": {
-        "description": "Takes counts of evaluations that happened where this server did not see them: in applications\nthat evaluate flags themselves, and on edge servers. It is off unless the server was started with\nFLAGR_RECORDER_DATAR_INGEST_ENABLED=true; then it is also served as ` + "`" + `/api/v2/flagevaluation` + "`" + ` and\n` + "`" + `/api/v2/flagevaluations` + "`" + `, where SDKs send it.\n\nEach row is judged by itself: a bad one is reported in ` + "`" + `errors` + "`" + ` and never fails a good one. The\nanswer comes when the counts are in the database.\n\nA body is one JSON object as below; or, as ` + "`" + `application/x-ndjson` + "`" + `, one row of ` + "`" + `flagEvaluations` + "`" + `\na line. It may be compressed with gzip. At most 1000 rows and 1 MiB after decompression (413).",
+        "description": "Takes counts of evaluations that happened where this server did not see them: in applications\nthat evaluate flags themselves, and on edge servers. It is off unless the server was started with\nFLAGR_RECORDER_DATAR_INGEST_ENABLED=true; then it is also served as ` + "`" + `/api/v2/flagevaluation` + "`" + ` and\n` + "`" + `/api/v2/flagevaluations` + "`" + `, where SDKs send it.\n\nEach row is judged by itself: a bad one is reported in ` + "`" + `errors` + "`" + ` and never fails a good one. That\ngoes for rows that the database itself does not take as well (REFUSED). The answer comes when the\ncounts are in the database.\n\nA body is one JSON object as below; or, as ` + "`" + `application/x-ndjson` + "`" + `, one row of ` + "`" + `flagEvaluations` + "`" + `\na line. It may be compressed with gzip. At most 1000 rows and 1 MiB after decompression (413).",
         "consumes": [
           "application/json",
           "application/x-ndjson"
@@ -8194,7 +8195,8 @@ func init() {
             "VARIANT_NOT_FOUND",
             "SEGMENT_UNKNOWN",
             "BAD_COUNT",
-            "BAD_TIME"
+            "BAD_TIME",
+            "REFUSED"
           ],
           "example": "FLAG_NOT_FOUND"
         },

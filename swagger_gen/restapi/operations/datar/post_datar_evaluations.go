@@ -35,8 +35,9 @@ func NewPostDatarEvaluations(ctx *middleware.Context, handler PostDatarEvaluatio
 // FLAGR_RECORDER_DATAR_INGEST_ENABLED=true; then it is also served as `/api/v2/flagevaluation` and
 // `/api/v2/flagevaluations`, where SDKs send it.
 //
-// Each row is judged by itself: a bad one is reported in `errors` and never fails a good one. The
-// answer comes when the counts are in the database.
+// Each row is judged by itself: a bad one is reported in `errors` and never fails a good one. That
+// goes for rows that the database itself does not take as well (REFUSED). The answer comes when the
+// counts are in the database.
 //
 // A body is one JSON object as below; or, as `application/x-ndjson`, one row of `flagEvaluations`
 // a line. It may be compressed with gzip. At most 1000 rows and 1 MiB after decompression (413).
