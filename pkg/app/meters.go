@@ -98,7 +98,7 @@ func (m *meters) watchCache(cache *evalcache.Cache) error {
 		return nil
 	}
 	if err := m.prometheus.Gauge("flagr_evalcache_flags", "Flags that evaluations read, from memory.",
-		func() float64 { return float64(len(cache.Snapshot().Flags())) }); err != nil {
+		func() float64 { return float64(cache.Snapshot().Len()) }); err != nil {
 		return err
 	}
 	return m.prometheus.Gauge("flagr_evalcache_age_seconds",

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -568,6 +570,64 @@ func TestProblems(t *testing.T) {
 	}
 	if got := f.Evaluate(t.Context(), eval.Request{FlagID: 2, EntityID: "e"}); got.Reason != eval.NoMatch || got.VariantID != 0 {
 		t.Errorf("distribution without its variant: %+v", got)
+	}
+}
+
+// A snapshot that was changed must answer as one that was compiled from the same flags.
+func TestWith(t *testing.T) {
+	t.Parallel()
+	flag := func(id uint, key string, tags ...string) entity.Flag {
+		f := newFlag(id, newSegment(21, 1, 100, onlyTreatment))
+		f.Key = key
+		return tagged(f, tags...)
+	}
+	deleted := flag(2, "b")
+	deleted.DeletedAt.Valid = true
+	broken := flag(3, "broken")
+	broken.Variants[0].Attachment = entity.Attachment{"f": math.Inf(1)}
+	before := []entity.Flag{flag(1, "a", "web"), flag(2, "b", "web", "app"), broken}
+	for _, tc := range []struct {
+		name    string
+		changed []entity.Flag
+		gone    []uint
+		after   []entity.Flag
+	}{
+		{"nothing", nil, nil, before},
+		{"a new one", []entity.Flag{flag(4, "d", "web")}, nil, append(slices.Clone(before), flag(4, "d", "web"))},
+		{"one in between", []entity.Flag{flag(2, "b")}, nil, []entity.Flag{flag(1, "a", "web"), flag(2, "b"), broken}},
+		{"keys change places", []entity.Flag{flag(2, "a"), flag(1, "b")}, nil, []entity.Flag{flag(1, "b"), flag(2, "a"), broken}},
+		{"gone", nil, []uint{1, 99}, before[1:]},
+		{"changed to deleted", []entity.Flag{deleted}, nil, []entity.Flag{before[0], broken}},
+		{"a broken one is mended", []entity.Flag{flag(3, "c")}, nil, []entity.Flag{before[0], before[1], flag(3, "c")}},
+		{"all are gone", nil, []uint{3, 2, 1}, nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			old := eval.Compile(before)
+			got, want := old.With(tc.changed, tc.gone), eval.Compile(tc.after)
+			describe := func(s *eval.Snapshot) []string {
+				lines := []string{fmt.Sprint(s.Len(), s.Problems())}
+				for _, f := range s.Flags() {
+					lines = append(lines, fmt.Sprint(f.ID, f.Key))
+				}
+				for _, key := range []string{"a", "b", "c", "d", "broken", "1", "2", "3", "4"} {
+					r := s.Evaluate(eval.Request{FlagKey: key, EntityID: "e"}, noon, false)
+					lines = append(lines, string(r.AppendJSON(nil)))
+				}
+				for _, tags := range [][]string{{"web"}, {"app"}, {"web", "app"}} {
+					for _, f := range s.FlagsByTags(tags, eval.TagsAny) {
+						lines = append(lines, fmt.Sprint(tags, f.ID))
+					}
+				}
+				return lines
+			}
+			if diff := cmp.Diff(describe(want), describe(got)); diff != "" {
+				t.Errorf("(-compiled +changed):\n%s", diff)
+			}
+			if diff := cmp.Diff(describe(eval.Compile(before)), describe(old)); diff != "" {
+				t.Errorf("the old snapshot has changed:\n%s", diff)
+			}
+		})
 	}
 }
 

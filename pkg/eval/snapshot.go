@@ -23,11 +23,10 @@ const (
 // Snapshot is the state of all flags at one time, prepared for evaluation. It never changes, so any number of
 // goroutines may use it.
 type Snapshot struct {
-	flags    []*entity.Flag // by id
-	byID     map[int64]*flag
-	byKey    map[string]*flag
-	byTag    map[string][]*flag // each by id
-	problems []error
+	flags []*flag // by id
+	byID  map[int64]*flag
+	byKey map[string]*flag
+	byTag map[string][]*flag // each by id
 }
 
 // flag is an entity.Flag prepared for evaluation.
@@ -43,6 +42,8 @@ type flag struct {
 	message string
 	// json are the members of an evalResult that name the flag, each with a comma behind it.
 	json string
+	// problems are what could not be used.
+	problems []error
 }
 
 type segment struct {
@@ -59,26 +60,56 @@ type share struct {
 	json    string // the members of an evalResult that name the variant, each with a comma before it
 }
 
-// Compile prepares flags, which it keeps: they must not change afterwards. It never fails: a constraint that does not
-// parse makes its segment match nobody, and is reported by Problems.
+// Compile prepares flags, whose parts it keeps: they must not change afterwards. It never fails: a constraint that does
+// not parse makes its segment match nobody, and is reported by Problems. Deleted flags are left out.
 func Compile(flags []entity.Flag) *Snapshot {
+	return index(compileFlags(make([]*flag, 0, len(flags)), flags))
+}
+
+// With compiles a snapshot that differs from s: the changed flags are in it, in the place of those with the same ids if s
+// has them, and flags whose ids are gone are not. All others are shared with s, so that only the changed ones take time
+// and memory, but for a few pointers.
+func (s *Snapshot) With(changed []entity.Flag, gone []uint) *Snapshot {
+	replaced := make(map[int64]bool, len(changed)+len(gone))
+	for i := range changed {
+		replaced[int64(changed[i].ID)] = true
+	}
+	for _, id := range gone {
+		replaced[int64(id)] = true
+	}
+	flags := make([]*flag, 0, len(s.flags)+len(changed))
+	for _, f := range s.flags {
+		if !replaced[f.id] {
+			flags = append(flags, f)
+		}
+	}
+	return index(compileFlags(flags, changed))
+}
+
+// compileFlags appends the flags that are not deleted. Each of them is copied, so that none keeps the list.
+func compileFlags(compiled []*flag, flags []entity.Flag) []*flag {
+	for i := range flags {
+		if !flags[i].DeletedAt.Valid {
+			source := flags[i]
+			compiled = append(compiled, compileFlag(&source))
+		}
+	}
+	return compiled
+}
+
+// index makes a snapshot of flags, whose list it keeps.
+func index(flags []*flag) *Snapshot {
 	s := &Snapshot{
-		flags: make([]*entity.Flag, 0, len(flags)),
+		flags: flags,
 		byID:  make(map[int64]*flag, len(flags)),
 		byKey: make(map[string]*flag, len(flags)),
 		byTag: map[string][]*flag{},
 	}
-	for i := range flags {
-		if !flags[i].DeletedAt.Valid {
-			s.flags = append(s.flags, &flags[i])
-		}
-	}
-	slices.SortStableFunc(s.flags, func(a, b *entity.Flag) int { return cmp.Compare(a.ID, b.ID) })
-	for _, source := range s.flags {
-		f := s.compileFlag(source)
+	slices.SortStableFunc(s.flags, func(a, b *flag) int { return cmp.Compare(a.id, b.id) })
+	for _, f := range s.flags {
 		s.byID[f.id] = f
-		if source.Key != "" {
-			s.byKey[source.Key] = f
+		if f.source.Key != "" {
+			s.byKey[f.source.Key] = f
 		}
 		for _, tag := range f.tags {
 			if tagged := s.byTag[tag]; len(tagged) == 0 || tagged[len(tagged)-1] != f {
@@ -89,7 +120,7 @@ func Compile(flags []entity.Flag) *Snapshot {
 	return s
 }
 
-func (s *Snapshot) compileFlag(source *entity.Flag) *flag {
+func compileFlag(source *entity.Flag) *flag {
 	f := &flag{source: source, id: int64(source.ID), segments: make([]segment, 0, len(source.Segments))}
 	decimal := strconv.FormatInt(f.id, 10)
 	f.hash = crc32.ChecksumIEEE([]byte(decimal))
@@ -108,22 +139,22 @@ func (s *Snapshot) compileFlag(source *entity.Flag) *flag {
 		v := &source.Variants[i]
 		encoded, err := variantJSON(v)
 		if err != nil {
-			s.problems = append(s.problems, fmt.Errorf("flag %d (%s): attachment of variant %d: %w", source.ID, source.Key, v.ID, err))
+			f.problems = append(f.problems, fmt.Errorf("flag %d (%s): attachment of variant %d: %w", source.ID, source.Key, v.ID, err))
 		}
 		variants[v.ID] = variant{v, encoded}
 	}
 	for _, segment := range sorted(source.Segments, func(a, b *entity.Segment) int {
 		return cmp.Or(cmp.Compare(a.Rank, b.Rank), cmp.Compare(a.ID, b.ID))
 	}) {
-		f.segments = append(f.segments, s.compileSegment(source, segment, variants))
+		f.segments = append(f.segments, f.compileSegment(segment, variants))
 	}
 	return f
 }
 
-func (s *Snapshot) compileSegment(f *entity.Flag, source *entity.Segment, variants map[uint]variant) segment {
+func (f *flag) compileSegment(source *entity.Segment, variants map[uint]variant) segment {
 	compiled := segment{id: int64(source.ID), rolloutPercent: int(min(source.RolloutPercent, maxPercent))}
 	problem := func(format string, args ...any) {
-		s.problems = append(s.problems, fmt.Errorf("flag %d (%s), segment %d: %w", f.ID, f.Key, source.ID, fmt.Errorf(format, args...)))
+		f.problems = append(f.problems, fmt.Errorf("flag %d (%s), segment %d: %w", f.id, f.source.Key, source.ID, fmt.Errorf(format, args...)))
 	}
 	for i := range source.Constraints {
 		c := compileConstraint(&source.Constraints[i])
@@ -174,10 +205,27 @@ func sorted[T any](s []T, compare func(a, b *T) int) []*T {
 }
 
 // Problems tells what Compile could not use, for the log.
-func (s *Snapshot) Problems() []error { return s.problems }
+func (s *Snapshot) Problems() []error {
+	var problems []error
+	for _, f := range s.flags {
+		problems = append(problems, f.problems...)
+	}
+	return problems
+}
+
+// Len is how many flags there are.
+func (s *Snapshot) Len() int { return len(s.flags) }
 
 // Flags returns all flags in the order of their ids, to be read only.
-func (s *Snapshot) Flags() []*entity.Flag { return s.flags }
+func (s *Snapshot) Flags() []*entity.Flag { return sources(s.flags) }
+
+func sources(flags []*flag) []*entity.Flag {
+	sources := make([]*entity.Flag, len(flags))
+	for i, f := range flags {
+		sources[i] = f.source
+	}
+	return sources
+}
 
 // Flag returns the flag with the given id, or else the one with the given key, or else the one whose id is the key in
 // decimal, or else nil. It is to be read only.
@@ -213,12 +261,7 @@ func (s *Snapshot) find(id int64, key string) *flag {
 // FlagsByTags returns the flags that carry any or all of the tags (see TagsAny and TagsAll), in the order of their ids,
 // to be read only.
 func (s *Snapshot) FlagsByTags(tags []string, operator string) []*entity.Flag {
-	tagged := s.tagged(tags, operator)
-	flags := make([]*entity.Flag, len(tagged))
-	for i, f := range tagged {
-		flags[i] = f.source
-	}
-	return flags
+	return sources(s.tagged(tags, operator))
 }
 
 func (s *Snapshot) tagged(tags []string, operator string) []*flag {

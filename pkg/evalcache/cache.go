@@ -26,6 +26,10 @@ type FlagSource interface {
 const (
 	defaultRefreshInterval = 3 * time.Second
 	defaultRefreshTimeout  = 59 * time.Second
+
+	// fullLoadInterval is how long a source that tells what has changed is believed. What somebody wrote into the database
+	// by hand shows with the first change after it.
+	fullLoadInterval = time.Hour
 )
 
 // Options tune a Cache.
@@ -36,8 +40,8 @@ type Options struct {
 	RefreshTimeout time.Duration
 	// Logger takes what goes wrong in a reload; nil means slog.Default.
 	Logger *slog.Logger
-	// Swapped is called after each reload, when nothing here refers to the old snapshot any more; nil means nothing is. The
-	// next refresh waits for it.
+	// Swapped is called after all flags were loaded, when nothing here refers to the old snapshot any more; nil means nothing
+	// is. The next refresh waits for it. It is not called when only the flags that had changed were loaded.
 	Swapped func()
 }
 
@@ -50,7 +54,7 @@ type Cache struct {
 
 	// These belong to Start until it returns, then to the refresh goroutine.
 	version  string
-	loaded   bool
+	loaded   time.Time           // when all flags were loaded, zero before
 	seen     string              // the newest version that the source named, loaded or not
 	failure  failure             // of the last refresh; the zero value if nothing went wrong
 	problems map[string]struct{} // of the snapshot, already logged
@@ -204,22 +208,46 @@ func (c *Cache) refresh(ctx context.Context) error {
 		return err
 	}
 	c.seen = version
-	if !c.loaded || version != c.version {
-		flags, err := c.source.Flags(ctx)
-		if err != nil {
+	if c.loaded.IsZero() || version != c.version {
+		if err := c.load(ctx); err != nil {
 			return err
 		}
-		snapshot := eval.Compile(flags)
-		c.snapshot.Store(snapshot)
-		c.version, c.loaded = version, true
-		c.warn(snapshot.Problems())
-		if c.options.Swapped != nil {
-			c.options.Swapped()
-		}
+		c.version = version
 	}
 	now := time.Now()
 	c.checked.Store(&now)
 	return nil
+}
+
+// load replaces the snapshot. Where the source can tell what has changed, the flags that have not stay as they are.
+func (c *Cache) load(ctx context.Context) error {
+	source, ok := c.source.(interface {
+		changes(ctx context.Context, known []*entity.Flag) (changed []entity.Flag, gone []uint, err error)
+	})
+	if ok && !c.loaded.IsZero() && time.Since(c.loaded) < fullLoadInterval {
+		before := c.Snapshot()
+		changed, gone, err := source.changes(ctx, before.Flags())
+		if err != nil {
+			return err
+		}
+		c.swap(before.With(changed, gone))
+		return nil
+	}
+	flags, err := c.source.Flags(ctx)
+	if err != nil {
+		return err
+	}
+	c.swap(eval.Compile(flags))
+	c.loaded = time.Now()
+	if c.options.Swapped != nil {
+		c.options.Swapped()
+	}
+	return nil
+}
+
+func (c *Cache) swap(snapshot *eval.Snapshot) {
+	c.snapshot.Store(snapshot)
+	c.warn(snapshot.Problems())
 }
 
 // warn logs the problems that the snapshot before did not have, and what the source has to say of the flags.

@@ -24,7 +24,9 @@ import (
 type fakeStore struct {
 	mu      sync.Mutex
 	version int64
-	loads   int
+	loads   int   // of all flags
+	changes int   // times it told what had changed
+	gone    bool  // the flag, when asked for changes
 	err     error // of both methods
 	hang    bool  // until the context ends
 	// onVersion runs between reading the version and returning it.
@@ -56,6 +58,20 @@ func (s *fakeStore) EvalFlags(context.Context) ([]entity.Flag, error) {
 	defer s.mu.Unlock()
 	s.loads++
 	return []entity.Flag{{Model: gorm.Model{ID: 1}, Key: "k", SnapshotID: uint(s.version)}}, s.err
+}
+
+// ChangedFlags says that the flag has changed, or is gone.
+func (s *fakeStore) ChangedFlags(_ context.Context, known []*entity.Flag) ([]entity.Flag, []uint, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.changes++
+	if len(known) == 0 {
+		return nil, nil, errors.New("asked for changes before there was anything")
+	}
+	if s.gone {
+		return nil, []uint{1}, s.err
+	}
+	return []entity.Flag{{Model: gorm.Model{ID: 1}, Key: "k", SnapshotID: uint(s.version)}}, nil, s.err
 }
 
 type fixture struct {
@@ -105,8 +121,8 @@ func TestRefresh(t *testing.T) {
 			t.Error("reloaded before the interval was over")
 		}
 		wait(time.Second)
-		if f.version() != 2 || f.store.loads != 2 {
-			t.Errorf("after a change: version %d, %d loads", f.version(), f.store.loads)
+		if f.version() != 2 || f.store.loads != 1 || f.store.changes != 1 {
+			t.Errorf("after a change: version %d, %d loads, %d looks at changes", f.version(), f.store.loads, f.store.changes)
 		}
 
 		f.store.set(func(s *fakeStore) { s.version, s.err = 3, errors.New("database is gone") })
@@ -133,27 +149,45 @@ func TestRefresh(t *testing.T) {
 	})
 }
 
-// TestChangeWhileLoading changes the flags after their version was read: the next refresh must load them again.
-func TestSwappedIsCalledAfterEachReload(t *testing.T) {
+func TestChangesAreLoadedAloneForAnHour(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var f *fixture
-		var seen []uint
-		f = setup(evalcache.Options{RefreshInterval: time.Second, Swapped: func() { seen = append(seen, f.version()) }})
+		var swapped []uint
+		f = setup(evalcache.Options{RefreshInterval: time.Second, Swapped: func() { swapped = append(swapped, f.version()) }})
 		if err := f.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		defer func() { _ = f.Stop(t.Context()) }()
-		time.Sleep(3 * time.Second)
-		f.store.set(func(s *fakeStore) { s.version = 2 })
-		time.Sleep(3 * time.Second)
+		after := func(d time.Duration, change func(*fakeStore), version uint, loads, changes int) {
+			t.Helper()
+			time.Sleep(d)
+			f.store.set(change)
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if f.version() != version || f.store.loads != loads || f.store.changes != changes {
+				t.Errorf("version %d, %d loads, %d looks at changes, want %d, %d, %d",
+					f.version(), f.store.loads, f.store.changes, version, loads, changes)
+			}
+		}
+		after(0, func(s *fakeStore) { s.version = 2 }, 2, 1, 1)
+		after(58*time.Minute, func(s *fakeStore) { s.version = 3 }, 3, 1, 2)
+		after(58*time.Minute, func(s *fakeStore) { s.version = 4 }, 4, 2, 2)
+		after(time.Minute, func(s *fakeStore) { s.version, s.err = 5, errors.New("database is gone") }, 4, 2, 2)
+		after(0, func(s *fakeStore) { s.err = nil }, 5, 2, 3)
+		f.store.set(func(s *fakeStore) { s.version, s.gone = 6, true })
+		time.Sleep(time.Second)
 		synctest.Wait()
-		if !slices.Equal(seen, []uint{1, 2}) {
-			t.Errorf("called with versions %v", seen)
+		if f.Snapshot().Len() != 0 {
+			t.Error("a flag that is gone is still there")
+		}
+		if !slices.Equal(swapped, []uint{1, 4}) {
+			t.Errorf("Swapped was called with versions %v", swapped)
 		}
 	})
 }
 
+// TestChangeWhileLoading changes the flags after their version was read: the next refresh must load them again.
 func TestChangeWhileLoading(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -168,8 +202,8 @@ func TestChangeWhileLoading(t *testing.T) {
 		if err := f.Stop(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if f.version() != 2 || f.store.loads != 2 {
-			t.Errorf("version %d after %d loads, want 2 after 2", f.version(), f.store.loads)
+		if f.version() != 2 || f.store.changes != 1 {
+			t.Errorf("version %d after %d looks at changes, want 2 after 1", f.version(), f.store.changes)
 		}
 	})
 }

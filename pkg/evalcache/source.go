@@ -21,6 +21,7 @@ const maxDocumentBytes = 256 << 20
 type Store interface {
 	FlagsVersion(ctx context.Context) (string, error)
 	EvalFlags(ctx context.Context) ([]entity.Flag, error)
+	ChangedFlags(ctx context.Context, known []*entity.Flag) (changed []entity.Flag, gone []uint, err error)
 }
 
 // FromStore reads the flags of a database.
@@ -42,6 +43,14 @@ func (s storeSource) Flags(ctx context.Context) ([]entity.Flag, error) {
 		return nil, fmt.Errorf("read flags: %w", err)
 	}
 	return flags, nil
+}
+
+func (s storeSource) changes(ctx context.Context, known []*entity.Flag) (changed []entity.Flag, gone []uint, err error) {
+	changed, gone, err = s.store.ChangedFlags(ctx, known)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read changed flags: %w", err)
+	}
+	return changed, gone, nil
 }
 
 // documentSource reads flags from a document. Its version is a hash of the content.

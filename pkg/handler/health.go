@@ -45,7 +45,7 @@ func (h *Handler) GetReady(p healthapi.GetReadyParams) middleware.Responder {
 	v := &h.vitals
 	degraded := false
 
-	flags := int64(len(h.snapshots.Snapshot().Flags()))
+	flags := int64(h.snapshots.Snapshot().Len())
 	evaluation := &models.ReadinessEvaluation{Flags: &flags}
 	if v.LastCheck != nil && v.canEvaluate() {
 		at := v.LastCheck()

@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"time"
 
 	"gorm.io/gorm"
 
@@ -135,6 +136,52 @@ func (s *Store) Flag(ctx context.Context, id int64) (*entity.Flag, error) {
 // EvalFlags reads all flags with all their parts, for the evaluation cache.
 func (s *Store) EvalFlags(ctx context.Context) ([]entity.Flag, error) {
 	return s.Flags(ctx, FlagQuery{Preload: true})
+}
+
+// ChangedFlags compares known flags, in the order of their ids, with those of the database. It returns those that are new
+// or have changed, with all their parts, and the ids of the known ones that are gone. What it reads of all other flags is
+// three numbers: every change of a flag or of a part of it gives the flag's row another snapshot and another time, in the
+// same transaction. What is changed by hand, without a snapshot, shows in EvalFlags only.
+func (s *Store) ChangedFlags(ctx context.Context, known []*entity.Flag) (changed []entity.Flag, gone []uint, err error) {
+	err = s.read(ctx, "changed flags", func(tx *gorm.DB) error {
+		var rows []struct {
+			ID, SnapshotID uint
+			UpdatedAt      time.Time
+		}
+		if err := tx.Model(&entity.Flag{}).Select("id", "snapshot_id", "updated_at").Order("id").Find(&rows).Error; err != nil {
+			return err
+		}
+		var ids []uint
+		next := 0 // of known
+		for _, row := range rows {
+			for ; next < len(known) && known[next].ID < row.ID; next++ {
+				gone = append(gone, known[next].ID)
+			}
+			if next == len(known) || known[next].ID > row.ID {
+				ids = append(ids, row.ID)
+				continue
+			}
+			if before := known[next]; before.SnapshotID != row.SnapshotID || !before.UpdatedAt.Equal(row.UpdatedAt) {
+				ids = append(ids, row.ID)
+			}
+			next++
+		}
+		for ; next < len(known); next++ {
+			gone = append(gone, known[next].ID)
+		}
+		for chunk := range slices.Chunk(ids, idsPerQuery) {
+			var some []entity.Flag
+			if err := tx.Find(&some, "id IN ?", chunk).Error; err != nil {
+				return err
+			}
+			changed = append(changed, some...)
+		}
+		return loadParts(tx, changed)
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return changed, gone, nil
 }
 
 // FlagsByID reads the flags that have one of the ids, deleted ones included, without parts and in no particular order.

@@ -1,0 +1,215 @@
+package store
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"gorm.io/gorm"
+
+	"github.com/flagr-datar/flagr-datar/integration_tests/testdb"
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+)
+
+// follower keeps flags up to date by ChangedFlags alone.
+type follower struct {
+	s     *Store
+	flags []*entity.Flag
+}
+
+// follow returns the ids of the flags that were read, and of those that are gone.
+func (f *follower) follow(t *testing.T) (changed, gone []uint) {
+	t.Helper()
+	flags, gone, err := f.s.ChangedFlags(t.Context(), f.flags)
+	if err != nil {
+		t.Error(err)
+	}
+	for i := range flags {
+		changed = append(changed, flags[i].ID)
+	}
+	f.flags = slices.DeleteFunc(f.flags, func(known *entity.Flag) bool {
+		return slices.Contains(gone, known.ID) || slices.Contains(changed, known.ID)
+	})
+	for i := range flags {
+		f.flags = append(f.flags, &flags[i])
+	}
+	slices.SortFunc(f.flags, func(a, b *entity.Flag) int { return int(a.ID) - int(b.ID) })
+	return changed, gone
+}
+
+// check compares what f has with what is there.
+func (f *follower) check(t *testing.T, when string) {
+	t.Helper()
+	have := []entity.Flag{}
+	for _, flag := range f.flags {
+		have = append(have, *flag)
+	}
+	if diff := cmp.Diff(must[[]entity.Flag](t)(f.s.EvalFlags(t.Context())), have); diff != "" {
+		t.Errorf("%s (-all flags +followed):\n%s", when, diff)
+	}
+}
+
+func TestChangedFlagsShowEveryChange(t *testing.T) {
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		var f follower
+		told := 0
+		s, err := Open(t.Context(), Options{Driver: kind.Driver, DSN: kind.Fresh(t), OnChange: func(c entity.Change) {
+			told++
+			when := fmt.Sprint(c.Operation, " ", c.Component, " of flag ", c.FlagID)
+			changed, gone := f.follow(t)
+			wantChanged, wantGone := []uint{c.FlagID}, []uint(nil)
+			if c.Operation == entity.OperationDelete && c.Component == entity.ComponentFlag {
+				wantChanged, wantGone = wantGone, wantChanged
+			}
+			if !slices.Equal(changed, wantChanged) || !slices.Equal(gone, wantGone) {
+				t.Errorf("%s: %v changed, %v gone", when, changed, gone)
+			}
+			f.check(t, when)
+			if changed, gone := f.follow(t); changed != nil || gone != nil {
+				t.Errorf("after %s nothing happened, but %v changed, %v are gone", when, changed, gone)
+			}
+		}})
+		ok(t, err)
+		t.Cleanup(func() { ok(t, s.Close()) })
+		f.s = s
+		play(t, s)
+		if told < 40 {
+			t.Errorf("only %d changes", told)
+		}
+		f.flags = nil
+		f.follow(t)
+		f.check(t, "from the start")
+	})
+}
+
+func TestChangedFlagsAfterManyChanges(t *testing.T) {
+	t.Parallel()
+	s := setup(t, testdb.SQLite())
+	f := follower{s: s}
+	const n = idsPerQuery + 1
+	row := func(id uint) entity.Flag {
+		return entity.Flag{Model: gorm.Model{ID: id}, Key: fmt.Sprint("k", id), SnapshotID: id}
+	}
+	var rows []entity.Flag
+	for id := uint(1); id <= n; id++ {
+		rows = append(rows, row(2*id))
+	}
+	ok(t, s.DB().CreateInBatches(rows, 100).Error)
+	f.follow(t)
+	f.check(t, "many flags")
+
+	ok(t, s.DB().Delete(&entity.Flag{}, "id <= 4 OR id = 10").Error)
+	for _, id := range []uint{1, 7, 3 * n} {
+		flag := row(id)
+		ok(t, s.DB().Create(&flag).Error)
+	}
+	ok(t, s.DB().Model(&entity.Flag{}).Where("id = 20").UpdateColumn("snapshot_id", 0).Error)
+	ok(t, s.DB().Model(&entity.Flag{}).Where("id = 22").UpdateColumn("updated_at", time.Unix(0, 0).UTC()).Error)
+	ok(t, s.DB().Model(&entity.Flag{}).Where("id = 24").UpdateColumn("snapshot_id", nil).Error)
+	changed, gone := f.follow(t)
+	if !slices.Equal(changed, []uint{1, 7, 20, 22, 24, 3 * n}) || !slices.Equal(gone, []uint{2, 4, 10}) {
+		t.Errorf("%v changed, %v gone", changed, gone)
+	}
+	f.check(t, "a few changes")
+
+	ok(t, s.DB().Delete(&entity.Flag{}, "id > 0").Error)
+	f.follow(t)
+	f.check(t, "no flags")
+}
+
+// A transaction may commit after one that began later and has a snapshot of a higher id.
+func TestChangedFlagsShowLateCommits(t *testing.T) {
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		if kind.Driver == "sqlite3" {
+			t.Skip("SQLite has one writer at a time")
+		}
+		s := fixture(t, kind)
+		f := follower{s: s}
+		f.follow(t)
+		ok(t, s.DB().Transaction(func(tx *gorm.DB) error {
+			if _, err := lockFlag(tx, 1); err != nil {
+				return err
+			}
+			if err := tx.Model(&entity.Segment{}).Where("id = 1").Update("rollout_percent", 7).Error; err != nil {
+				return err
+			}
+			if _, _, err := record(tx, 1, "late"); err != nil {
+				return err
+			}
+			must[*entity.Flag](t)(s.SetFlagEnabled(t.Context(), "early", 2, true))
+			if changed, _ := f.follow(t); !slices.Equal(changed, []uint{2}) {
+				t.Errorf("before the commit %v changed", changed)
+			}
+			f.check(t, "before the commit")
+			return nil
+		}, s.dialect.writeTx))
+		if changed, _ := f.follow(t); !slices.Equal(changed, []uint{1}) {
+			t.Errorf("after the commit %v changed", changed)
+		}
+		f.check(t, "after the commit")
+	})
+}
+
+// While others write, each flag that is read is whole: it is what its snapshot says.
+func TestChangedFlagsBesideWriters(t *testing.T) {
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		const writers, changes = 4, 30
+		s := setup(t, kind)
+		must[*entity.Flag](t)(s.CreateFlag(t.Context(), "", NewFlag{Description: "d", Key: "contended", Template: templateBoolean}))
+		must[*entity.Flag](t)(s.CreateFlag(t.Context(), "", NewFlag{Description: "d", Key: "quiet"}))
+		var group sync.WaitGroup
+		for writer := range writers {
+			group.Go(func() {
+				random := rand.New(rand.NewPCG(uint64(writer), 11))
+				for i := range changes {
+					err := changeAnything(t.Context(), s, random, fmt.Sprintf("w%d-%d", writer, i))
+					if err != nil && !errors.Is(err, entity.ErrInvalid) && !errors.Is(err, entity.ErrNotFound) {
+						t.Errorf("writer %d, change %d: %v", writer, i, err)
+					}
+				}
+			})
+		}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			group.Wait()
+		}()
+		f := follower{s: s}
+		for running := true; running; {
+			select {
+			case <-done:
+				running = false
+			default:
+			}
+			f.follow(t)
+			for _, flag := range f.flags {
+				sameAsSnapshot(t, s, flag)
+			}
+		}
+		f.check(t, "in the end")
+	})
+}
+
+// sameAsSnapshot compares a flag with the snapshot that it names.
+func sameAsSnapshot(t *testing.T, s *Store, flag *entity.Flag) {
+	t.Helper()
+	var row entity.FlagSnapshot
+	ok(t, s.DB().Take(&row, "id = ?", flag.SnapshotID).Error)
+	var snapshot entity.Flag
+	ok(t, json.Unmarshal(row.Flag, &snapshot))
+	// The snapshot is written before the flag points to it.
+	snapshot.SnapshotID, snapshot.UpdatedAt = flag.SnapshotID, flag.UpdatedAt
+	want, err := json.Marshal(snapshot)
+	ok(t, err)
+	got, err := json.Marshal(flag)
+	ok(t, err)
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("flag %d is not its snapshot %d:\n%s", flag.ID, flag.SnapshotID, diff)
+	}
+}
