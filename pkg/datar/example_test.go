@@ -161,3 +161,13 @@ func ExampleCatalog() {
 	fmt.Println(len(flags), flags[2].Key)
 	// Output: 1 newsletter
 }
+
+func ExampleStaticCatalog() {
+	catalog := datar.StaticCatalog{1: {Key: "spring-sale", Enabled: true}, 2: {Key: "newsletter"}}
+	flags, err := catalog.Flags(context.Background(), []int64{2, 3})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(len(flags), flags[2].Key)
+	// Output: 1 newsletter
+}
