@@ -404,34 +404,3 @@ func (*nothing) Send(_ context.Context, batch []*recorder.Record) []error {
 	}
 	return nil
 }
-
-// BenchmarkEvaluate is an evaluation with each combination of streams. The time of -cpu 1 has the work of the streams in
-// it; what is in the request's own goroutine is BenchmarkFanOut's.
-func BenchmarkEvaluate(b *testing.B) {
-	for _, tc := range []struct {
-		name       string
-		transports []recorder.Transport
-	}{
-		{"none", nil},
-		{"one", []recorder.Transport{&nothing{}}},
-		{"three", []recorder.Transport{&nothing{}, &nothing{}, &nothing{}}},
-		{"one dead", []recorder.Transport{&memory{down: true}}},
-		{"three, one dead", []recorder.Transport{&nothing{}, &memory{down: true}, &nothing{}}},
-	} {
-		b.Run(tc.name, func(b *testing.B) {
-			all := streams(recorder.Framing{}, tc.transports...)
-			all.Start()
-			service := eval.NewService(&collector{snapshot: flags()}, all, eval.Options{})
-			request := eval.Request{FlagID: 1, EntityID: "user-1001", EntityContext: map[string]any{"country": "FR", "age": json.Number("30")}}
-			b.ReportAllocs()
-			b.RunParallel(func(pb *testing.PB) {
-				for pb.Next() {
-					service.Evaluate(b.Context(), request)
-				}
-			})
-			ctx, cancel := context.WithCancel(b.Context())
-			cancel()
-			_ = all.Close(ctx)
-		})
-	}
-}

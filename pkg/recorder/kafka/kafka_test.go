@@ -19,7 +19,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -888,27 +887,4 @@ func TestApacheKafkaIsKilledUnderLoad(t *testing.T) {
 	if diff := gocmp.Diff(upTo(total), numbers(t, consume(t, []string{address}, total, kgo.ConsumeTopics(topic)))); diff != "" {
 		t.Errorf("(-want +got):\n%.3000s", diff)
 	}
-}
-
-// At 50,000 records a second nothing is dropped. How much waited depends on what else the machine does.
-func TestApacheKafkaKeepsUp(t *testing.T) {
-	address := realBroker(t)
-	topic := newTopic(t, address, 12, nil)
-	f := setup(t, []string{address}, func(o *Options) { o.Topic = topic })
-	const perSecond, seconds, size = 50_000, 5, 700
-	var most int
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	start := time.Now()
-	for sent := 0; sent < perSecond*seconds; {
-		<-tick.C
-		for due := min(int(time.Since(start).Seconds()*perSecond), perSecond*seconds); sent < due; sent++ {
-			f.AsyncRecord(recorder.NewRecord(entity(sent), size+200, f.framing, text(size)))
-		}
-		most = max(most, f.Stats().Pending)
-	}
-	delivered(t, f.finish(t), perSecond*seconds)
-	var memory runtime.MemStats
-	runtime.ReadMemStats(&memory)
-	t.Logf("%d records in %s, at most %d pending, %d MiB from the system", perSecond*seconds, time.Since(start).Round(time.Millisecond), most, memory.Sys>>20)
 }
