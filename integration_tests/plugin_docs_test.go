@@ -2,7 +2,8 @@ package integration_tests
 
 import (
 	"encoding/json"
-	"fmt"
+	"errors"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -10,39 +11,58 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
-// goBlocks returns the Go code that docs/plugin.md shows.
-func goBlocks(t *testing.T) []string {
+// blocks returns the pieces of docs/plugin.md that are in a language, as in ```go.
+func blocks(t *testing.T, language string) (found []string) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("..", "docs", "plugin.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var blocks []string
-	for _, match := range regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(string(text), -1) {
-		blocks = append(blocks, match[1])
+	for _, match := range regexp.MustCompile("(?s)\n```"+language+"\n(.*?)```").FindAllStringSubmatch(string(text), -1) {
+		found = append(found, match[1])
 	}
-	if len(blocks) < 2 {
-		t.Fatalf("docs/plugin.md shows %d pieces of code, want a program and the lines for go-swagger", len(blocks))
+	if len(found) == 0 {
+		t.Fatalf("docs/plugin.md shows nothing in %s", language)
 	}
-	return blocks
+	return found
+}
+
+// commands returns the lines of the shell that docs/plugin.md shows and that begin so, without their comments.
+func commands(t *testing.T, begin string) (found [][]string) {
+	t.Helper()
+	for line := range strings.Lines(strings.Join(blocks(t, "sh"), "")) {
+		command, _, _ := strings.Cut(line, " #")
+		if strings.HasPrefix(command, begin) {
+			found = append(found, strings.Fields(command))
+		}
+	}
+	if len(found) == 0 {
+		t.Fatalf("docs/plugin.md has no command that begins with %q", begin)
+	}
+	return found
 }
 
 // TestPluginProgramOfTheDocs goes a newcomer's way: an empty module, the program of docs/plugin.md, and the counts.
 func TestPluginProgramOfTheDocs(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "main.go"), []byte(goBlocks(t)[0]), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	// The folder is empty, and beside a clone of this repository.
+	parent := t.TempDir()
+	dir := filepath.Join(parent, "shop")
 	top, err := filepath.Abs("..")
 	if err != nil {
 		t.Fatal(err)
 	}
-	goIn(t, dir, "mod", "init", "example.com/shop")
-	goIn(t, dir, "mod", "edit", "-replace", "github.com/flagr-datar/flagr-datar="+top) // this version, not a published one
-	goIn(t, dir, "mod", "tidy")
+	if err := errors.Join(os.Mkdir(dir, 0o700), os.Symlink(top, filepath.Join(parent, "flagr-datar")),
+		os.WriteFile(filepath.Join(dir, "main.go"), []byte(blocks(t, "go")[0]), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range commands(t, "go mod ") {
+		goIn(t, dir, command[1:]...)
+	}
 	goIn(t, dir, "vet", "-trimpath", ".")
 	goIn(t, dir, "build", "-trimpath", "-o", "shop", ".")
 
@@ -85,22 +105,36 @@ func TestPluginProgramOfTheDocs(t *testing.T) {
 		}
 	}
 
-	run()
-	hello := func() {
+	ask := func(path string) string {
 		t.Helper()
-		response, err := client.Get("http://" + address + "/hello")
+		response, err := client.Get("http://" + address + path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := response.Body.Close(); err != nil || response.StatusCode != http.StatusOK {
+		body, err := io.ReadAll(response.Body)
+		if err := errors.Join(err, response.Body.Close()); err != nil || response.StatusCode != http.StatusOK {
 			t.Fatal(response.Status, err)
 		}
+		return string(body)
 	}
+
+	run()
+	for _, command := range commands(t, "curl ") {
+		path, ok := strings.CutPrefix(command[1], "localhost:8080")
+		if !ok {
+			t.Fatalf("%q asks another server", command)
+		}
+		answer := ask(path)
+		// After # is the beginning of what the newcomer sees.
+		shown := regexp.MustCompile(regexp.QuoteMeta(command[1]) + ` +# (\{.*)\.\.\.`).FindStringSubmatch(strings.Join(blocks(t, "sh"), ""))
+		if shown != nil && !strings.HasPrefix(answer, shown[1]) {
+			t.Errorf("%s answers %s, and the page shows %s", path, answer, shown[1])
+		}
+	}
+	expect(1)
 	for range 10 {
-		hello()
+		ask("/hello")
 	}
-	expect(10)
-	hello()
 	if err := p.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -109,19 +143,17 @@ func TestPluginProgramOfTheDocs(t *testing.T) {
 	expect(11)
 }
 
-// TestPluginLinesOfTheDocs checks that the lines for go-swagger servers are those of the host that the tests run.
+// TestPluginLinesOfTheDocs checks that the lines for go-swagger servers are those of the host that the tests run, all of
+// them and no others.
 func TestPluginLinesOfTheDocs(t *testing.T) {
 	t.Parallel()
-	source, err := os.ReadFile(filepath.Join(hostModule, "restapi", "configure_shop.go"))
-	if err != nil {
-		t.Fatal(err)
+	var shown []string
+	for line := range strings.Lines(blocks(t, "diff")[0]) {
+		if added, ok := strings.CutPrefix(line, "+"); ok {
+			shown = append(shown, added)
+		}
 	}
-	for line := range strings.Lines(goBlocks(t)[1]) {
-		if strings.HasPrefix(strings.TrimSpace(line), "//") {
-			continue
-		}
-		if !strings.Contains(fmt.Sprint("\n", string(source)), "\n"+line) {
-			t.Errorf("docs/plugin.md has a line that the host does not have: %s", line)
-		}
+	if diff := cmp.Diff(linesForDatar(t), shown); diff != "" {
+		t.Errorf("docs/plugin.md shows other lines than the host has (-host +docs):\n%s", diff)
 	}
 }

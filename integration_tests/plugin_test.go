@@ -2,8 +2,13 @@ package integration_tests
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"go/format"
+	"io"
 	"maps"
+	"math/rand/v2"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -11,6 +16,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -43,9 +49,53 @@ type host struct {
 
 var hostServing = regexp.MustCompile(`Serving shop at (http://[0-9.:]+)`)
 
-func startHost(t *testing.T, binary, dir string, env environ) *host {
+// shopToken opens the shop.
+const shopToken = "open-sesame"
+
+// shopEnvironment makes a shop that takes any free port.
+var shopEnvironment = environ{"HOST": "127.0.0.1", "PORT": "0", "SHOP_TOKEN": shopToken}
+
+// bearer sends a token with each request.
+type bearer struct {
+	token string
+	next  http.RoundTripper
+}
+
+func (b bearer) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Set("Authorization", "Bearer "+b.token)
+	return b.next.RoundTrip(r)
+}
+
+// buildHosts builds both hosts, and returns where they are, by the name of what they are made with.
+func buildHosts(t *testing.T) map[string]string {
 	t.Helper()
-	h := &host{process: launchBinary(t, binary, dir, env), client: newClient()}
+	bin := t.TempDir()
+	goIn(t, hostModule, "build", "-trimpath", "-o", bin+string(filepath.Separator), "./cmd/shop-server", "./plain")
+	return map[string]string{"go-swagger": filepath.Join(bin, "shop-server"), "net/http": filepath.Join(bin, "plain")}
+}
+
+// onEachHost runs a test with each host on SQLite and PostgreSQL, in parallel. env has what the host needs.
+func onEachHost(t *testing.T, test func(t *testing.T, binary string, env environ)) {
+	t.Helper()
+	for name, binary := range buildHosts(t) {
+		for _, kind := range testdb.Kinds() {
+			if kind.Name != "sqlite" && kind.Name != "postgres15" {
+				continue
+			}
+			t.Run(name+" on "+kind.Name, func(t *testing.T) {
+				t.Parallel()
+				variable := map[string]string{"sqlite3": "SHOP_SQLITE", "postgres": "SHOP_POSTGRES"}[kind.Driver]
+				test(t, binary, shopEnvironment.with(environ{variable: kind.Fresh(t)}))
+			})
+		}
+	}
+}
+
+func startHost(t *testing.T, binary, dir string, env environ, args ...string) *host {
+	t.Helper()
+	h := &host{process: launchBinary(t, binary, dir, env, args...), client: newClient()}
+	h.client.Transport = bearer{shopToken, h.client.Transport}
 	poll(t, "the shop to listen", func() bool {
 		match := hostServing.FindStringSubmatch(h.log.String())
 		if match != nil {
@@ -129,84 +179,267 @@ func (h *host) expectCounts(t *testing.T, when string, seen map[string]int64) {
 	}
 }
 
-// TestHostsCountExactly mounts Datar in servers that are not ours, and kills them.
-func TestHostsCountExactly(t *testing.T) {
-	t.Parallel()
-	bin := t.TempDir()
-	goIn(t, hostModule, "build", "-trimpath", "-o", bin+string(filepath.Separator), "./cmd/shop-server", "./plain")
-	for name, binary := range map[string]string{"go-swagger": "shop-server", "net/http": "plain"} {
-		for _, kind := range testdb.Kinds() {
-			if kind.Name != "sqlite" && kind.Name != "postgres15" {
-				continue
-			}
-			t.Run(name+" on "+kind.Name, func(t *testing.T) {
-				t.Parallel()
-				env := environ{"HOST": "127.0.0.1", "PORT": "0"}
-				env[map[string]string{"sqlite3": "SHOP_SQLITE", "postgres": "SHOP_POSTGRES"}[kind.Driver]] = kind.Fresh(t)
-				dir := t.TempDir()
-				seen := map[string]int64{}
-				add := func(more map[string]int64) {
-					for kind, n := range more {
-						seen[kind] += n
-					}
-				}
+// kill ends the shop without a warning.
+func (h *host) kill(t *testing.T) {
+	t.Helper()
+	if err := h.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-h.done
+}
 
-				h := startHost(t, filepath.Join(bin, binary), dir, env)
-				for round := range 3 { // nothing is flushed before each kill, or some of it
-					add(h.serve(t, 500))
-					if round == 1 {
-						h.expectCounts(t, "before a kill", maps.Clone(seen))
-						add(h.serve(t, 100))
-					}
-					if err := h.cmd.Process.Kill(); err != nil {
-						t.Fatal(err)
-					}
-					<-h.done
-					h = startHost(t, filepath.Join(bin, binary), dir, env)
-				}
-				h.expectCounts(t, "after three kills", seen)
-
-				add(h.serve(t, 50))
-				if err := h.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-					t.Fatal(err)
-				}
-				if code := h.wait(t); code != 0 {
-					t.Errorf("the exit code is %d:\n%s", code, h.log)
-				}
-				h = startHost(t, filepath.Join(bin, binary), t.TempDir(), env) // without the journal
-				h.expectCounts(t, "after a stop, from the database alone", seen)
-			})
-		}
+// stop asks the shop to end.
+func (h *host) stop(t *testing.T) {
+	t.Helper()
+	if err := h.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if code := h.wait(t); code != 0 {
+		t.Errorf("the exit code is %d:\n%s", code, h.log)
 	}
 }
 
-// TestFifteenLinesMountDatar counts the lines of the go-swagger server that are there because of Datar.
-func TestFifteenLinesMountDatar(t *testing.T) {
+// TestHostsCountExactly mounts Datar in servers that are not ours, and kills them.
+func TestHostsCountExactly(t *testing.T) {
 	t.Parallel()
-	source, err := os.ReadFile(filepath.Join(hostModule, "restapi", "configure_shop.go"))
+	onEachHost(t, func(t *testing.T, binary string, env environ) {
+		dir := t.TempDir()
+		seen := map[string]int64{}
+		add := func(more map[string]int64) {
+			for kind, n := range more {
+				seen[kind] += n
+			}
+		}
+
+		h := startHost(t, binary, dir, env)
+		for round := range 3 { // nothing is flushed before each kill, or some of it
+			add(h.serve(t, 500))
+			if round == 1 {
+				h.expectCounts(t, "before a kill", maps.Clone(seen))
+				add(h.serve(t, 100))
+			}
+			h.kill(t)
+			h = startHost(t, binary, dir, env)
+		}
+		h.expectCounts(t, "after three kills", seen)
+
+		add(h.serve(t, 50))
+		h.stop(t)
+		h = startHost(t, binary, t.TempDir(), env) // without the journal
+		h.expectCounts(t, "after a stop, from the database alone", seen)
+	})
+}
+
+// TestHostsAreKilledUnderLoad kills hosts while customers are served and counts are stored.
+func TestHostsAreKilledUnderLoad(t *testing.T) {
+	t.Parallel()
+	onEachHost(t, func(t *testing.T, binary string, env environ) {
+		const customers, rounds = 8, 4
+		env["SHOP_INTERVAL"] = "50ms"
+		dir := t.TempDir()
+		var answered, unanswered atomic.Int64
+		h := startHost(t, binary, dir, env)
+		for round := range rounds {
+			var group sync.WaitGroup
+			for range customers {
+				group.Go(func() {
+					for h.recommend() == nil {
+						answered.Add(1)
+					}
+					unanswered.Add(1) // the shop is gone, and has counted this one or not
+				})
+			}
+			enough := answered.Load() + 500 + rand.Int64N(1500)
+			poll(t, "customers to be served", func() bool { return answered.Load() >= enough })
+			h.kill(t)
+			group.Wait()
+
+			h = startHost(t, binary, dir, env)
+			var all summary
+			h.get(t, "/shop/datar/summary", &all)
+			if low, high := answered.Load(), answered.Load()+unanswered.Load(); all.sum() < low || all.sum() > high {
+				t.Fatalf("kill %d: %d are counted, want %d that were answered to %d that were asked", round+1, all.sum(), low, high)
+			}
+		}
+
+		var before, after summary
+		h.get(t, "/shop/datar/summary", &before)
+		h.stop(t)
+		h = startHost(t, binary, t.TempDir(), env) // without the journal
+		if h.get(t, "/shop/datar/summary", &after); after.sum() != before.sum() {
+			t.Errorf("the database has %d after a stop, want %d", after.sum(), before.sum())
+		}
+	})
+}
+
+// recommend asks for recommendations, and returns an error unless the whole answer came.
+func (h *host) recommend() error {
+	response, err := h.client.Get(h.url + "/shop/recommendations?customer=c1")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode != http.StatusOK {
+		return errors.New(response.Status)
+	}
+	_, err = io.Copy(io.Discard, response.Body)
+	return err
+}
+
+// TestHostsAskWhoWantsCounts checks that a host's own access control covers what Datar adds.
+func TestHostsAskWhoWantsCounts(t *testing.T) {
+	t.Parallel()
+	for name, binary := range buildHosts(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := startHost(t, binary, t.TempDir(), shopEnvironment)
+			thief := newClient()
+			thief.Transport = bearer{"crowbar", thief.Transport}
+			for who, want := range map[string]struct {
+				client *http.Client
+				status int
+			}{
+				"nobody":     {newClient(), http.StatusUnauthorized},
+				"a thief":    {thief, http.StatusUnauthorized},
+				"a customer": {h.client, http.StatusOK},
+			} {
+				for _, path := range []string{
+					"/shop/datar/summary", "/shop/datar/flags/7/summary", "/shop/datar/status", "/shop/recommendations?customer=c1",
+				} {
+					response, err := want.client.Get(h.url + path)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if err := response.Body.Close(); err != nil || response.StatusCode != want.status {
+						t.Errorf("%s gets %s from %s, want %d (%v)", who, response.Status, path, want.status, err)
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestHostThatCannotDrainKeepsItsCounts stops a go-swagger server while a request hangs. It does not call ServerShutdown
+// then, and so not Close.
+func TestHostThatCannotDrainKeepsItsCounts(t *testing.T) {
+	t.Parallel()
+	binary, dir, env := buildHosts(t)["go-swagger"], t.TempDir(), shopEnvironment
+	h := startHost(t, binary, dir, env, "--graceful-timeout=100ms")
+	seen := h.serve(t, 20)
+	var answer struct{ Kind string }
+	h.get(t, "/shop/recommendations?customer=c1", &answer)
+	hanging, err := net.Dial("tcp", strings.TrimPrefix(h.url, "http://"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	lines, inside := 0, false
-	for line := range strings.Lines(string(source)) {
-		line = strings.TrimSpace(line)
-		switch {
-		case strings.HasPrefix(line, "// Datar:"):
-			inside = true
-		case line == "":
-			inside = false
-		case inside && line != "}":
-			lines++
+	defer func() { _ = hanging.Close() }()
+	// The server decides, and counts that; but before it answers it waits for the body.
+	request := "GET /shop/recommendations?customer=c1 HTTP/1.1\r\nHost: shop\r\nAuthorization: Bearer " + shopToken +
+		"\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n"
+	if _, err := io.WriteString(hanging, request); err != nil {
+		t.Fatal(err)
+	}
+	seen[answer.Kind] += 2
+	poll(t, "the request that hangs to be counted", func() bool {
+		var status struct{ Recorded int64 }
+		h.get(t, "/shop/datar/status", &status)
+		return status.Recorded == seen["bestsellers"]+seen["similar"]
+	})
+	h.stop(t)
+	if journals, err := filepath.Glob(filepath.Join(dir, "*.journal")); err != nil || len(journals) == 0 {
+		t.Errorf("there is no journal (%v): has the server closed the engine?\n%s", err, h.log)
+	}
+	h = startHost(t, binary, dir, env)
+	h.expectCounts(t, "after the next start", seen)
+}
+
+// hostFile is what people write of a go-swagger server; hostFileBefore is the same without Datar.
+const (
+	hostFile       = "restapi/configure_shop.go"
+	hostFileBefore = "restapi/testdata/configure_shop.go.txt"
+)
+
+// linesForDatar returns the lines that mount Datar in the go-swagger server: all that a diff adds, whatever is in them.
+func linesForDatar(t *testing.T) []string {
+	t.Helper()
+	read := func(name string) []string {
+		text, err := os.ReadFile(filepath.Join(hostModule, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.SplitAfter(string(text), "\n")
+	}
+	before, after := read(hostFileBefore), read(hostFile)
+	// common[i][j] is the most lines, in order, that before[i:] and after[j:] have in common.
+	common := make([][]int, len(before)+1)
+	for i := range common {
+		common[i] = make([]int, len(after)+1)
+	}
+	for i := len(before) - 1; i >= 0; i-- {
+		for j := len(after) - 1; j >= 0; j-- {
+			common[i][j] = max(common[i+1][j], common[i][j+1])
+			if before[i] == after[j] {
+				common[i][j] = common[i+1][j+1] + 1
+			}
 		}
 	}
-	if lines < 8 || lines > 15 {
-		t.Errorf("%d lines mount Datar, want at most 15, and 8 or the test looks at something else", lines)
+	var added []string
+	for i, j := 0, 0; j < len(after); {
+		switch {
+		case i < len(before) && before[i] == after[j]:
+			i, j = i+1, j+1
+		case i < len(before) && common[i+1][j] > common[i][j+1]:
+			i++
+		default:
+			added, j = append(added, after[j]), j+1
+		}
 	}
-	// The generated part is what the description generates.
+	return added
+}
+
+// TestFifteenLinesMountDatar counts the lines that a go-swagger server gets with Datar: imports, braces and all.
+func TestFifteenLinesMountDatar(t *testing.T) {
+	t.Parallel()
+	added := linesForDatar(t)
+	if len(added) == 0 || len(added) > 15 {
+		t.Errorf("%d lines mount Datar, want at most 15:\n%s", len(added), strings.Join(added, ""))
+	}
+	// The lines are those of gofmt, and without them it is a server, too.
+	target := copyOfHost(t)
+	for _, name := range []string{hostFile, hostFileBefore} {
+		text, err := os.ReadFile(filepath.Join(target, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if formatted, err := format.Source(text); err != nil || string(formatted) != string(text) {
+			t.Errorf("%s is not as gofmt writes it (%v)", name, err)
+		}
+		if err := os.WriteFile(filepath.Join(target, hostFile), text, 0o600); err != nil { // the last one stays
+			t.Fatal(err)
+		}
+	}
+	top, err := filepath.Abs("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	goIn(t, target, "mod", "edit", "-replace", "github.com/flagr-datar/flagr-datar="+top)
+	goIn(t, target, "build", "-trimpath", "./restapi")
+}
+
+// copyOfHost copies the module of the hosts to where it may be changed.
+func copyOfHost(t *testing.T) string {
+	t.Helper()
 	target := filepath.Join(t.TempDir(), hostModule)
 	if err := os.CopyFS(target, os.DirFS(hostModule)); err != nil {
 		t.Fatal(err)
 	}
+	return target
+}
+
+// TestHostIsWhatItsDescriptionGenerates generates the host again.
+func TestHostIsWhatItsDescriptionGenerates(t *testing.T) {
+	t.Parallel()
+	target := copyOfHost(t)
 	spec := filepath.Join(target, "swagger.yaml")
 	goIn(t, ".", "tool", "swagger", "generate", "server", "-q", "-t", target, "-f", spec)
 	for _, name := range []string{"restapi/operations/shop_api.go", "restapi/embedded_spec.go", "models/recommendation.go"} {

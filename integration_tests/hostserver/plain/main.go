@@ -30,16 +30,20 @@ func main() {
 func run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	db, err := shop.OpenDatabase()
+	s, err := shop.Open()
 	if err != nil {
 		return err
 	}
 
-	store, err := gormstore.New(ctx, db, gormstore.Options{TablePrefix: "shop_"})
+	store, err := gormstore.New(ctx, s.DB, gormstore.Options{TablePrefix: "shop_"})
 	if err != nil {
 		return err
 	}
-	engine, err := datar.New(datar.Options{Store: store, Catalog: experiments{}, Journal: datar.JournalOptions{Dir: "."}})
+	experiment := shop.Recommendations
+	experiments := datar.StaticCatalog{experiment.ID: {Key: experiment.Name, Description: experiment.About, Enabled: experiment.Running}}
+	engine, err := datar.New(datar.Options{
+		Store: store, Catalog: experiments, FlushInterval: s.Interval, Journal: datar.JournalOptions{Dir: "."},
+	})
 	if err != nil {
 		return err
 	}
@@ -48,7 +52,7 @@ func run() error {
 	mux := http.NewServeMux()
 	mux.Handle("/shop/", http.StripPrefix("/shop", datarhttp.Handler(engine)))
 	mux.HandleFunc("GET /shop/recommendations", func(rw http.ResponseWriter, r *http.Request) {
-		kind := shop.Decide(r.FormValue("customer"))
+		kind := s.Decide(r.FormValue("customer"))
 		engine.Record(datar.Event{FlagID: shop.Recommendations.ID, VariantID: kind, Time: time.Now()})
 		rw.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(rw).Encode(map[string]string{"kind": shop.Kinds[kind]}) // fails only when the client is gone
@@ -58,7 +62,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}
+	server := &http.Server{Handler: shop.Authenticate(mux), ReadHeaderTimeout: time.Minute}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
 	fmt.Fprintf(os.Stderr, "Serving shop at http://%s\n", listener.Addr())
@@ -71,11 +75,4 @@ func run() error {
 	drain, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	return errors.Join(server.Shutdown(drain), engine.Close(drain))
-}
-
-type experiments struct{}
-
-func (experiments) Flags(context.Context, []int64) (map[int64]datar.FlagInfo, error) {
-	e := shop.Recommendations
-	return map[int64]datar.FlagInfo{e.ID: {Key: e.Name, Description: e.About, Enabled: e.Running}}, nil
 }

@@ -7,12 +7,10 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/go-openapi/runtime/middleware"
-
-	// Datar:
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/datarhttp"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore"
+	"github.com/go-openapi/runtime/middleware"
 
 	"shop.example/hostserver/models"
 	"shop.example/hostserver/restapi/operations"
@@ -20,44 +18,26 @@ import (
 	"shop.example/hostserver/shop"
 )
 
-// A test of the main module counts the lines from each comment "Datar:" to the next empty line.
-
 func configureFlags(*operations.ShopAPI) {}
 
 func configureAPI(api *operations.ShopAPI) http.Handler {
-	db, err := shop.OpenDatabase()
+	s, err := shop.Open()
 	exitOn(err)
-
-	// Datar:
-	store, err := gormstore.New(context.Background(), db, gormstore.Options{TablePrefix: "shop_"})
+	store, err := gormstore.New(context.Background(), s.DB, gormstore.Options{TablePrefix: "shop_"})
 	exitOn(err)
-	engine, err := datar.New(datar.Options{Store: store, Catalog: experiments{}, Journal: datar.JournalOptions{Dir: "."}})
+	experiments := datar.StaticCatalog{shop.Recommendations.ID: {Key: shop.Recommendations.Name, Enabled: true}}
+	engine, err := datar.New(datar.Options{Store: store, Catalog: experiments, FlushInterval: s.Interval, Journal: datar.JournalOptions{Dir: "."}})
 	exitOn(err)
 	engine.Start()
 	api.ServerShutdown = func() { exitOn(engine.Close(context.Background())) }
-
 	api.RecommendationGetRecommendationsHandler = recommendation.GetRecommendationsHandlerFunc(
 		func(p recommendation.GetRecommendationsParams) middleware.Responder {
-			kind := shop.Decide(p.Customer)
-
-			// Datar:
+			kind := s.Decide(p.Customer)
 			engine.Record(datar.Event{FlagID: shop.Recommendations.ID, VariantID: kind, Time: time.Now()})
-
 			name := shop.Kinds[kind]
 			return recommendation.NewGetRecommendationsOK().WithPayload(&models.Recommendation{Kind: &name})
 		})
-
-	// Datar:
-	return datarhttp.Mount(setupGlobalMiddleware(api.Serve(nil)), "/shop", engine)
-}
-
-// Datar:
-type experiments struct{}
-
-// Datar:
-func (experiments) Flags(context.Context, []int64) (map[int64]datar.FlagInfo, error) {
-	e := shop.Recommendations
-	return map[int64]datar.FlagInfo{e.ID: {Key: e.Name, Description: e.About, Enabled: e.Running}}, nil
+	return setupGlobalMiddleware(datarhttp.Mount(api.Serve(nil), "/shop", engine))
 }
 
 func exitOn(err error) {
@@ -70,4 +50,5 @@ func configureTLS(*tls.Config) {}
 
 func configureServer(*http.Server, string, string) {}
 
-func setupGlobalMiddleware(handler http.Handler) http.Handler { return handler }
+// setupGlobalMiddleware puts everything behind the shop's own access control.
+func setupGlobalMiddleware(handler http.Handler) http.Handler { return shop.Authenticate(handler) }

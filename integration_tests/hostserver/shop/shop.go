@@ -4,9 +4,12 @@ package shop
 
 import (
 	"cmp"
+	"crypto/subtle"
 	"fmt"
 	"hash/fnv"
+	"net/http"
 	"os"
+	"time"
 
 	"github.com/glebarez/sqlite"
 	"gorm.io/driver/postgres"
@@ -27,15 +30,41 @@ var Recommendations = Experiment{ID: 7, Name: "recommendations", About: "Bestsel
 // Kinds are the kinds of recommendations, by their ids.
 var Kinds = map[int64]string{1: "bestsellers", 2: "similar"}
 
+// Shop is open for customers.
+type Shop struct {
+	// DB is the shop's own database.
+	DB *gorm.DB
+	// Interval is how often the shop does its chores; 0 if SHOP_INTERVAL does not say.
+	Interval time.Duration
+}
+
 // Decide chooses the kind of recommendations that a customer sees: always the same one.
-func Decide(customer string) (kindID int64) {
+func (s *Shop) Decide(customer string) (kindID int64) {
 	hash := fnv.New32a()
 	_, _ = hash.Write([]byte(customer)) // documented never to fail
 	return int64(hash.Sum32()%2) + 1
 }
 
-// OpenDatabase opens the database of the shop: the one of PostgreSQL that SHOP_POSTGRES names, or the file SHOP_SQLITE.
-func OpenDatabase() (*gorm.DB, error) {
+// Authenticate lets requests to next that carry the token SHOP_TOKEN; all others are answered 401. Without SHOP_TOKEN
+// nobody gets in.
+func Authenticate(next http.Handler) http.Handler {
+	token := os.Getenv("SHOP_TOKEN")
+	want := []byte("Bearer " + token)
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if token == "" || subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), want) != 1 {
+			http.Error(rw, "who are you?", http.StatusUnauthorized)
+			return
+		}
+		next.ServeHTTP(rw, r)
+	})
+}
+
+// Open opens the shop with its database: the one of PostgreSQL that SHOP_POSTGRES names, or the file SHOP_SQLITE.
+func Open() (*Shop, error) {
+	interval, err := time.ParseDuration(cmp.Or(os.Getenv("SHOP_INTERVAL"), "0s"))
+	if err != nil {
+		return nil, fmt.Errorf("SHOP_INTERVAL: %w", err)
+	}
 	dialector := sqlite.Open(cmp.Or(os.Getenv("SHOP_SQLITE"), "shop.sqlite") + "?_pragma=journal_mode(WAL)&_pragma=busy_timeout(10000)")
 	if dsn := os.Getenv("SHOP_POSTGRES"); dsn != "" {
 		dialector = postgres.Open(dsn)
@@ -44,5 +73,5 @@ func OpenDatabase() (*gorm.DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the shop's database: %w", err)
 	}
-	return db, nil
+	return &Shop{DB: db, Interval: interval}, nil
 }
