@@ -8,7 +8,6 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"gorm.io/gorm"
@@ -110,10 +109,9 @@ func TestChangedFlagsAfterManyChanges(t *testing.T) {
 		ok(t, s.DB().Create(&flag).Error)
 	}
 	ok(t, s.DB().Model(&entity.Flag{}).Where("id = 20").UpdateColumn("snapshot_id", 0).Error)
-	ok(t, s.DB().Model(&entity.Flag{}).Where("id = 22").UpdateColumn("updated_at", time.Unix(0, 0).UTC()).Error)
 	ok(t, s.DB().Model(&entity.Flag{}).Where("id = 24").UpdateColumn("snapshot_id", nil).Error)
 	changed, gone := f.follow(t)
-	if !slices.Equal(changed, []uint{1, 7, 20, 22, 24, 3 * n}) || !slices.Equal(gone, []uint{2, 4, 10}) {
+	if !slices.Equal(changed, []uint{1, 7, 20, 24, 3 * n}) || !slices.Equal(gone, []uint{2, 4, 10}) {
 		t.Errorf("%v changed, %v gone", changed, gone)
 	}
 	f.check(t, "a few changes")
