@@ -6,6 +6,9 @@ BINARY        := bin/flagr-server
 # How often the exactness test of integration_tests repeats its 200,000 evaluations.
 ROUNDS        ?= 1
 
+# Modules of their own, which ./... leaves out.
+MODULES       := integration_tests/hostserver integration_tests/mysqldialect
+
 # Runs a command with database servers in its environment; those that are there already stay as they are.
 SERVERS       := $(GO) run ./integration_tests/services/run
 
@@ -53,9 +56,11 @@ cross: ## build the server for other systems and machines, and what needs none o
 integration: build ## black-box tests against the built binary
 	$(GO) test -count=1 -timeout 20m ./integration_tests/... -server $(abspath $(BINARY)) -rounds $(ROUNDS)
 
-lint: ## go vet and golangci-lint
+lint: ## go vet and golangci-lint, also of the other modules
 	$(GO) vet ./...
 	$(GOLANGCI_LINT) run ./...
+	@for module in $(MODULES); do \
+		echo "lint: $$module"; (cd $$module && $(GO) vet ./... && $(GOLANGCI_LINT) run ./...) || exit 1; done
 
 swagger: ## regenerate swagger_gen/ from swagger.yaml
 	$(GO) tool swagger validate swagger.yaml

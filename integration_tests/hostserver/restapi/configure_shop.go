@@ -7,10 +7,11 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/go-openapi/runtime/middleware"
+
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/datarhttp"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore"
-	"github.com/go-openapi/runtime/middleware"
 
 	"shop.example/hostserver/models"
 	"shop.example/hostserver/restapi/operations"
