@@ -608,19 +608,7 @@ func TestErrorsOfABrokerExhaustRetries(t *testing.T) {
 		mu.Lock()
 		failures++
 		mu.Unlock()
-		request := r.(*kmsg.ProduceRequest)
-		response := request.ResponseKind().(*kmsg.ProduceResponse)
-		for _, rt := range request.Topics {
-			answer := kmsg.NewProduceResponseTopic()
-			answer.Topic, answer.TopicID = rt.Topic, rt.TopicID
-			for _, rp := range rt.Partitions {
-				p := kmsg.NewProduceResponseTopicPartition()
-				p.Partition, p.ErrorCode = rp.Partition, kerr.NotEnoughReplicas.Code
-				answer.Partitions = append(answer.Partitions, p)
-			}
-			response.Topics = append(response.Topics, answer)
-		}
-		return response, nil, true
+		return notEnoughReplicas(r.(*kmsg.ProduceRequest)), nil, true
 	})
 	f := setup(t, c.ListenAddrs(), func(o *Options) { o.RetryMax = 2 })
 	f.AsyncRecord(recorder.NewRecord("a", 100, f.framing, number(0)))
@@ -630,6 +618,70 @@ func TestErrorsOfABrokerExhaustRetries(t *testing.T) {
 	}
 	if failures != 3 {
 		t.Errorf("sent %d times, want once and twice again", failures)
+	}
+}
+
+// notEnoughReplicas refuses a request for a reason that may pass.
+func notEnoughReplicas(request *kmsg.ProduceRequest) *kmsg.ProduceResponse {
+	response := request.ResponseKind().(*kmsg.ProduceResponse)
+	for _, rt := range request.Topics {
+		answer := kmsg.NewProduceResponseTopic()
+		answer.Topic, answer.TopicID = rt.Topic, rt.TopicID
+		for _, rp := range rt.Partitions {
+			p := kmsg.NewProduceResponseTopicPartition()
+			p.Partition, p.ErrorCode = rp.Partition, kerr.NotEnoughReplicas.Code
+			answer.Partitions = append(answer.Partitions, p)
+		}
+		response.Topics = append(response.Topics, answer)
+	}
+	return response
+}
+
+// long is a payload of which some thousands need several requests.
+type long int
+
+func (n long) MarshalPayload() ([]byte, error) {
+	return json.Marshal(map[string]any{"n": int(n), "text": strings.Repeat("x", 1000)})
+}
+
+// With several open requests, what is behind one that was refused is taken before that is sent again, and then comes again.
+func TestOrderWhenARequestIsSentAgain(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name    string
+		change  func(*Options)
+		inOrder bool
+	}{
+		{"several open requests", nil, false},
+		{"one open request", func(o *Options) { o.MaxOpenRequests = 1 }, true},
+		{"idempotent", func(o *Options) { o.RequiredAcks, o.Idempotent = -1, true }, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			c := cluster(t, kfake.SeedTopics(1, topic))
+			requests := 0
+			c.ControlKey(int16(kmsg.Produce), func(r kmsg.Request) (kmsg.Response, error, bool) {
+				c.KeepControl()
+				requests++ // one at a time
+				if requests != 2 {
+					return nil, nil, false
+				}
+				return notEnoughReplicas(r.(*kmsg.ProduceRequest)), nil, true
+			})
+			f := setup(t, c.ListenAddrs(), tc.change)
+			const total = 3000
+			for i := range total {
+				f.AsyncRecord(recorder.NewRecord(entity(i), 1100, f.framing, long(i)))
+			}
+			delivered(t, f.finish(t), total)
+			got := numbersOf(t, consume(t, c.ListenAddrs(), total), tc.inOrder)
+			if !tc.inOrder {
+				got = slices.Compact(got)
+			}
+			if diff := gocmp.Diff(upTo(total), got); diff != "" {
+				t.Errorf("(-want +got):\n%.3000s", diff)
+			}
+		})
 	}
 }
 
