@@ -50,10 +50,11 @@ func Handler(engine Engine, options ...Option) http.Handler {
 // Mount serves the three endpoints below a prefix such as /api/v1, and gives all other requests to next, unchanged. An
 // empty prefix or "/" puts them at the root; a slash at the end, or a missing one at the beginning, makes no difference.
 //
-// It plugs into setupGlobalMiddleware of a go-swagger server, with the server's basePath as the prefix:
+// It plugs into setupGlobalMiddleware of a go-swagger server, inside of the server's access control, with its basePath
+// as the prefix:
 //
 //	func setupGlobalMiddleware(handler http.Handler) http.Handler {
-//		return datarhttp.Mount(handler, "/api/v1", engine)
+//		return authenticate(datarhttp.Mount(handler, "/api/v1", engine))
 //	}
 func Mount(next http.Handler, prefix string, engine Engine, options ...Option) http.Handler {
 	if e, ok := engine.(*datar.Engine); ok && e == nil {
