@@ -74,5 +74,5 @@ func run() error {
 	// Requests first: what they record comes before the last flush.
 	drain, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	return errors.Join(server.Shutdown(drain), engine.Close(drain))
+	return errors.Join(server.Shutdown(drain), engine.Close(context.Background())) // it has its own deadline
 }
