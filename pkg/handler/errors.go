@@ -12,6 +12,7 @@ import (
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/forward"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
 )
@@ -72,6 +73,10 @@ func reply(status int, message string) middleware.Responder {
 func serveError(rw http.ResponseWriter, r *http.Request, err error) {
 	if tooLarge := bodyTooLarge(err); tooLarge != nil {
 		err = errors.New(http.StatusRequestEntityTooLarge, "the request body is larger than %d bytes", tooLarge.Limit)
+	}
+	var parse *errors.ParseError
+	if stderrors.As(err, &parse) && stderrors.Is(parse.Reason, ingest.ErrTooManyRows) {
+		err = errors.New(http.StatusRequestEntityTooLarge, "%s", ingest.ErrTooManyRows)
 	}
 	errors.ServeError(rw, r, err)
 }

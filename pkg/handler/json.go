@@ -7,11 +7,18 @@ import (
 	"io"
 
 	"github.com/go-openapi/runtime"
+
+	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
 )
 
 // jsonConsumer reads request bodies. Unlike go-openapi's own it refuses a body that goes on after its JSON document.
 func jsonConsumer() runtime.Consumer {
-	return runtime.ConsumerFunc(decodeJSON)
+	return runtime.ConsumerFunc(func(r io.Reader, into any) error {
+		if batch, ok := into.(*models.DatarEvaluations); ok {
+			return decodeIngest(r, batch)
+		}
+		return decodeJSON(r, into)
+	})
 }
 
 // decodeJSON reads exactly one JSON document; numbers of free-form values keep their text. An empty input is io.EOF.

@@ -1,0 +1,234 @@
+package handler
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	stderrors "errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+
+	"github.com/go-openapi/runtime"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
+	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
+)
+
+const (
+	// ndjsonMime is the type of a body with one row of counts a line.
+	ndjsonMime = "application/x-ndjson"
+	// ingestMemory is the most bytes of all batches together that are being read or applied: enough for 64 of the largest
+	// at once, or a thousand common ones.
+	ingestMemory = 64 << 20
+)
+
+// digestKey is the key of the body's digest in the context of a request.
+type digestKey struct{}
+
+// IngestDoor goes before the API where counts are taken. It gives the operation the paths that SDKs know, reads its
+// bodies, which may be compressed, within their limit, and notes their digest.
+//
+// A client that sends slowly holds no more memory than what it has sent, and all of them no more than ingestMemory, until
+// the server's read timeout ends them. Who comes when that is used up is asked to come again.
+func IngestDoor(basePath string, api http.Handler) http.Handler {
+	operation := basePath + "/datar/evaluations"
+	var memory budget
+	memory.free.Store(ingestMemory)
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case operation, "/api/v2/flagevaluation", "/api/v2/flagevaluations":
+		default:
+			api.ServeHTTP(rw, r)
+			return
+		}
+		inner := r.Clone(r.Context())
+		inner.URL.Path, inner.URL.RawPath = operation, ""
+		defer func() { r.Pattern = inner.Pattern }() // for what counts requests by their routes
+		if r.Method != http.MethodPost {
+			api.ServeHTTP(rw, inner)
+			return
+		}
+		share := share{of: &memory}
+		defer share.giveBack()
+		body, status, err := readIngest(rw, r, &share)
+		switch {
+		case stderrors.Is(err, errNoMemory):
+			rw.Header().Set("Connection", "close") // instead of reading what is left of the body
+			later(err.Error()).WriteResponse(rw, nil)
+			return
+		case err != nil:
+			reply(status, err.Error()).WriteResponse(rw, nil)
+			return
+		}
+		digest := sha256.Sum256(body)
+		inner = inner.WithContext(context.WithValue(r.Context(), digestKey{}, hex.EncodeToString(digest[:])))
+		inner.Body, inner.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+		inner.Header.Del("Content-Encoding")
+		api.ServeHTTP(rw, inner)
+	})
+}
+
+// budget is memory that requests share.
+type budget struct{ free atomic.Int64 }
+
+// errNoMemory is why a body is not read to its end.
+var errNoMemory = stderrors.New("too many batches are being sent at once: nothing of this one was counted, send it again")
+
+// share is what one request has of a budget. It belongs to one goroutine.
+type share struct {
+	of   *budget
+	took int64
+}
+
+func (s *share) take(n int64) error {
+	if s.of.free.Add(-n) < 0 {
+		s.of.free.Add(n)
+		return errNoMemory
+	}
+	s.took += n
+	return nil
+}
+
+func (s *share) giveBack() { s.of.free.Add(s.took) }
+
+// readIngest reads and decompresses a body.
+func readIngest(rw http.ResponseWriter, r *http.Request, memory *share) (body []byte, status int, err error) {
+	tooLarge := fmt.Errorf("the request body is larger than %d bytes", ingest.MaxBytes)
+	body, err = readAll(http.MaxBytesReader(rw, r.Body, ingest.MaxBytes), memory)
+	if maxBytes := (*http.MaxBytesError)(nil); stderrors.As(err, &maxBytes) {
+		return nil, http.StatusRequestEntityTooLarge, tooLarge
+	}
+	switch {
+	case stderrors.Is(err, errNoMemory):
+		return nil, 0, err
+	case err != nil:
+		return nil, http.StatusBadRequest, stderrors.New("the request body ended early, or did not come in time")
+	}
+	switch encoding := strings.ToLower(r.Header.Get("Content-Encoding")); encoding {
+	case "", "identity":
+		return body, 0, nil
+	case "gzip":
+	default:
+		return nil, http.StatusUnsupportedMediaType, fmt.Errorf("Content-Encoding %q is not accepted, only gzip is", encoding)
+	}
+	unzipped, err := gzip.NewReader(bytes.NewReader(body))
+	if err == nil {
+		body, err = readAll(io.LimitReader(unzipped, ingest.MaxBytes+1), memory)
+	}
+	switch {
+	case stderrors.Is(err, errNoMemory):
+		return nil, 0, err
+	case err != nil:
+		return nil, http.StatusBadRequest, stderrors.New("the request body is not valid gzip")
+	case len(body) > ingest.MaxBytes:
+		return nil, http.StatusRequestEntityTooLarge, tooLarge
+	}
+	return body, 0, nil
+}
+
+// readAll is io.ReadAll that takes memory as what it reads grows, whatever was announced.
+func readAll(r io.Reader, memory *share) ([]byte, error) {
+	const first = 4 << 10
+	var body []byte
+	for {
+		if len(body) == cap(body) {
+			more := max(first, cap(body)) // the old half is garbage at once
+			if err := memory.take(int64(more)); err != nil {
+				return nil, err
+			}
+			grown := make([]byte, len(body), cap(body)+more)
+			copy(grown, body)
+			body = grown
+		}
+		n, err := r.Read(body[len(body):cap(body)])
+		body = body[:len(body)+n]
+		switch {
+		case stderrors.Is(err, io.EOF):
+			return body, nil
+		case err != nil:
+			return nil, err
+		}
+	}
+}
+
+// boundedRows are read up to the row after the last that is accepted, so that small rows do not make a small body large in
+// memory.
+type boundedRows []*models.DatarEvaluation
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (b *boundedRows) UnmarshalJSON(data []byte) error {
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	*b = nil
+	switch start, err := decoder.Token(); {
+	case err != nil:
+		return err
+	case start == nil:
+		return nil
+	case start != json.Delim('['):
+		return stderrors.New("flagEvaluations is not an array")
+	}
+	for decoder.More() {
+		var row *models.DatarEvaluation
+		if err := decoder.Decode(&row); err != nil {
+			return fmt.Errorf("row %d: %w", len(*b), err)
+		}
+		if err := b.add(row); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *boundedRows) add(row *models.DatarEvaluation) error {
+	if len(*b) == ingest.MaxRows {
+		return ingest.ErrTooManyRows
+	}
+	*b = append(*b, row)
+	return nil
+}
+
+// decodeIngest reads an envelope of counts. Its context, and all else in it that is not counted, is passed over.
+func decodeIngest(r io.Reader, batch *models.DatarEvaluations) error {
+	var envelope struct {
+		FlagEvaluations boundedRows `json:"flagEvaluations"`
+	}
+	if err := decodeJSON(r, &envelope); err != nil {
+		return err
+	}
+	batch.FlagEvaluations = envelope.FlagEvaluations
+	return nil
+}
+
+// ndjsonConsumer reads rows of counts, one a line, into a batch. Empty lines are passed over.
+func ndjsonConsumer() runtime.Consumer {
+	return runtime.ConsumerFunc(func(r io.Reader, into any) error {
+		batch, ok := into.(*models.DatarEvaluations)
+		if !ok {
+			return fmt.Errorf("%s is not accepted here", ndjsonMime)
+		}
+		var rows boundedRows
+		lines := bufio.NewScanner(r)
+		lines.Buffer(nil, ingest.MaxBytes+1)
+		for number := 1; lines.Scan(); number++ {
+			if len(bytes.TrimSpace(lines.Bytes())) == 0 {
+				continue
+			}
+			row := &models.DatarEvaluation{}
+			if err := decodeJSON(bytes.NewReader(lines.Bytes()), row); err != nil {
+				return fmt.Errorf("line %d: %w", number, err)
+			}
+			if err := rows.add(row); err != nil {
+				return err
+			}
+		}
+		batch.FlagEvaluations = rows
+		return lines.Err()
+	})
+}

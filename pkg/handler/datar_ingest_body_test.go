@@ -1,0 +1,171 @@
+package handler_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
+	"github.com/flagr-datar/flagr-datar/pkg/handler"
+)
+
+// stalled is a body that has sent so many bytes, tells so, and then nothing until it is cut off.
+type stalled struct {
+	bytes int
+	sent  func()
+	cut   chan struct{}
+}
+
+func (s *stalled) Read(p []byte) (int, error) {
+	if s.bytes == 0 {
+		s.sent()
+		<-s.cut
+		return 0, errors.New("read timeout")
+	}
+	n := min(len(p), s.bytes)
+	s.bytes -= n
+	return n, nil
+}
+
+// door is where counts are taken, with an API that takes everything.
+func door() http.Handler {
+	return handler.IngestDoor("/api/v1", http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+	}))
+}
+
+func offer(t *testing.T, h http.Handler, body io.Reader, header ...string) *httptest.ResponseRecorder {
+	t.Helper()
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, ingestPath, body)
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	rw := httptest.NewRecorder()
+	h.ServeHTTP(rw, r)
+	return rw
+}
+
+func TestSlowSendersShareMemory(t *testing.T) {
+	t.Parallel()
+	h := door()
+	const senders, roomFor = 80, 64 // of the largest bodies
+	cut := make(chan struct{})
+	var ready, done sync.WaitGroup
+	ready.Add(senders)
+	answers := make([]*httptest.ResponseRecorder, senders)
+	for i := range senders {
+		done.Go(func() {
+			signal := sync.OnceFunc(ready.Done)
+			answers[i] = offer(t, h, &stalled{bytes: ingest.MaxBytes - 1, sent: signal, cut: cut})
+			signal()
+		})
+	}
+	ready.Wait() // each has sent what it will, or has been sent away
+	if got := offer(t, h, strings.NewReader("{}")); got.Code != http.StatusServiceUnavailable || got.Header().Get("Retry-After") != "10" {
+		t.Errorf("while memory is used up: %d, Retry-After %q", got.Code, got.Header().Get("Retry-After"))
+	}
+	close(cut)
+	done.Wait()
+	statuses := map[int]int{}
+	for _, a := range answers {
+		statuses[a.Code]++
+	}
+	if statuses[http.StatusBadRequest] != roomFor || statuses[http.StatusServiceUnavailable] != senders-roomFor {
+		t.Errorf("statuses %v, want 400 for %d that came too slowly, and 503 for the others", statuses, roomFor)
+	}
+	for range roomFor + 1 { // all of it is there again, and again
+		if got := offer(t, h, strings.NewReader(strings.Repeat(" ", ingest.MaxBytes))); got.Code != http.StatusOK {
+			t.Fatalf("after that: %d %s", got.Code, got.Body)
+		}
+	}
+}
+
+// A client that announces much and sends little holds little.
+func TestSendersHoldWhatTheyHaveSent(t *testing.T) {
+	t.Parallel()
+	h := door()
+	const senders = 1000
+	cut := make(chan struct{})
+	var ready, done sync.WaitGroup
+	ready.Add(senders)
+	for range senders {
+		done.Go(func() { offer(t, h, &stalled{bytes: 1000, sent: ready.Done, cut: cut}) })
+	}
+	ready.Wait()
+	if got := offer(t, h, strings.NewReader(strings.Repeat(" ", ingest.MaxBytes))); got.Code != http.StatusOK {
+		t.Errorf("a batch beside %d slow senders: %d %s", senders, got.Code, got.Body)
+	}
+	close(cut)
+	done.Wait()
+}
+
+// endless is a body without an end.
+type endless struct{}
+
+const spaces = "                                                                                                    "
+
+func (endless) Read(p []byte) (int, error) {
+	return copy(p, spaces), nil
+}
+
+func TestBodiesWithoutAnEnd(t *testing.T) {
+	t.Parallel()
+	var bomb bytes.Buffer
+	w := gzip.NewWriter(&bomb)
+	if _, err := io.CopyN(w, endless{}, 32<<20); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var nothing bytes.Buffer
+	if err := gzip.NewWriter(&nothing).Close(); err != nil {
+		t.Fatal(err)
+	}
+	empty := strings.Repeat(nothing.String(), ingest.MaxBytes/nothing.Len()) // members of nothing, one after the other
+	for name, test := range map[string]struct {
+		body     io.Reader
+		encoding string
+		status   int
+	}{
+		"endless":                {endless{}, "", http.StatusRequestEntityTooLarge},
+		"endless, as gzip":       {endless{}, "gzip", http.StatusRequestEntityTooLarge},
+		"a bomb":                 {&bomb, "gzip", http.StatusRequestEntityTooLarge},
+		"thousands of no bodies": {strings.NewReader(empty), "gzip", http.StatusOK},
+	} {
+		if got := offer(t, door(), test.body, "Content-Encoding", test.encoding); got.Code != test.status {
+			t.Errorf("%s: %d %s, want %d", name, got.Code, got.Body, test.status)
+		}
+	}
+}
+
+// Tiny rows would need fifty times their size in memory. They are not read beyond those that are accepted.
+func TestTinyRowsAreNotReadBeyondTheLimit(t *testing.T) {
+	t.Parallel()
+	s := setup(t, ingesting)
+	many := ingest.MaxBytes/3 - 100
+	for name, test := range map[string]struct{ body, mime string }{
+		"JSON":    {`{"flagEvaluations":[` + strings.Repeat("{},", many) + `{}]}`, "application/json"},
+		"numbers": {`{"flagEvaluations":[` + strings.Repeat("0,", ingest.MaxRows) + `0]}`, "application/json"},
+		"NDJSON":  {strings.Repeat("{}\n", many), "application/x-ndjson"},
+		"later":   {`{"flagEvaluations":[` + strings.Repeat("{},", ingest.MaxRows) + `{}],"flagEvaluations":[]}`, "application/json"},
+	} {
+		want := http.StatusRequestEntityTooLarge
+		if name == "numbers" {
+			want = http.StatusBadRequest
+		}
+		if got := post(t, s, ingestPath, test.body, map[string]string{"Content-Type": test.mime}); got.status != want {
+			t.Errorf("%s: %d %.200s, want %d", name, got.status, got.raw, want)
+		}
+	}
+	got := post(t, s, ingestPath, `{"flagEvaluations":null,"context":[[[1]]]}`, nil)
+	if got.status != http.StatusOK {
+		t.Errorf("no rows: %d %s", got.status, got.raw)
+	}
+}
