@@ -526,6 +526,46 @@ func TestBatch(t *testing.T) {
 	}
 }
 
+func TestEvaluateEach(t *testing.T) {
+	t.Parallel()
+	const entities = 40 // more than share a block
+	for _, reuse := range []bool{false, true} {
+		var recorded []eval.Result
+		var kept []*eval.Result
+		o := eval.Options{ReuseResults: reuse, Observe: func(r *eval.Result) { recorded = append(recorded, *r) }}
+		f := setupWith(t, o, newFlag(7, newSegment(21, 1, 50, onlyControl)), newFlag(8))
+		batch := eval.BatchRequest{FlagIDs: []int64{7, 8}, FlagKeys: []string{"none", "flag-7"}}
+		for i := range entities {
+			batch.Entities = append(batch.Entities, eval.Entity{EntityID: fmt.Sprint("e", i), EntityContext: map[string]any{"i": i}})
+		}
+		want, err := f.EvaluateBatch(t.Context(), batch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		recorded = nil
+		var got []eval.Result
+		if err := f.EvaluateEach(t.Context(), batch, func(r *eval.Result) {
+			got, kept = append(got, *r), append(kept, r)
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if len(got) != 4*entities {
+			t.Fatalf("%d results", len(got))
+		}
+		for i := range want {
+			if diff := cmp.Diff(*want[i], got[i], ignoreUnexported); diff != "" {
+				t.Errorf("reuse %v, result %d (-batch +each):\n%s", reuse, i, diff)
+			}
+			if diff := cmp.Diff(got[i], recorded[i], ignoreUnexported); diff != "" {
+				t.Errorf("reuse %v, result %d (-used +observed):\n%s", reuse, i, diff)
+			}
+			if !reuse && !cmp.Equal(*kept[i], got[i], ignoreUnexported) {
+				t.Errorf("result %d has changed", i)
+			}
+		}
+	}
+}
+
 func TestBatchSize(t *testing.T) {
 	t.Parallel()
 	request := eval.BatchRequest{Entities: make([]eval.Entity, 3), FlagIDs: []int64{1, 2, 2}, FlagKeys: []string{"a", "a"}, FlagTags: []string{"x", "y"}}

@@ -15,7 +15,7 @@ type Source interface {
 
 // Recorder is told of each evaluation that may be recorded.
 type Recorder interface {
-	// AsyncRecord must return at once. It may keep the result, which never changes.
+	// AsyncRecord must return at once. It may keep the result, which then never changes; but see Options.ReuseResults.
 	AsyncRecord(*Result)
 }
 
@@ -29,8 +29,10 @@ type Options struct {
 	// ExposureBatchSize, when positive, is the most exposures that one call of Expose may report.
 	ExposureBatchSize int
 	// Observe is told of every evaluation, recorded or not, for metrics and logs; nil tells nobody. It is called by the
-	// goroutine of the request, so it must return at once. It may keep the result, which never changes.
+	// goroutine of the request, so it must return at once, and it must not keep the result.
 	Observe func(*Result)
+	// ReuseResults promises that the recorder keeps no result either, so that EvaluateEach needs few of them.
+	ReuseResults bool
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 	// Random makes up the ids of entities that have none; nil means rand.Int32.
@@ -72,6 +74,35 @@ const blockSize = 16
 // The error matches entity.ErrInvalid when the batch is larger than Options.BatchSize; otherwise it is that of ctx, and
 // the evaluations made until then are recorded.
 func (s *Service) EvaluateBatch(ctx context.Context, batch BatchRequest) ([]*Result, error) {
+	targets, err := s.targets(&batch)
+	if err != nil {
+		return nil, err
+	}
+	results := make([]*Result, 0, len(batch.Entities)*len(targets))
+	err = s.evaluateEach(ctx, &batch, targets, false, func(r *Result) { results = append(results, r) })
+	if err != nil {
+		return nil, err
+	}
+	return results, nil
+}
+
+// EvaluateEach is EvaluateBatch for callers who need one result after the other: use gets each of them as soon as it is
+// recorded, and must not keep it. With an error, use may have got some.
+func (s *Service) EvaluateEach(ctx context.Context, batch BatchRequest, use func(*Result)) error {
+	targets, err := s.targets(&batch)
+	if err != nil {
+		return err
+	}
+	return s.evaluateEach(ctx, &batch, targets, s.options.ReuseResults, use)
+}
+
+// target is one of the flags that a batch asks for, nil if there is no such flag, and how it asks for it.
+type target struct {
+	flag    *flag
+	request Request // without its entity
+}
+
+func (s *Service) targets(batch *BatchRequest) ([]target, error) {
 	ids, keys := unique(batch.FlagIDs), unique(batch.FlagKeys)
 	asked := len(ids) + len(keys)
 	if len(batch.FlagTags) > 0 {
@@ -80,11 +111,6 @@ func (s *Service) EvaluateBatch(ctx context.Context, batch BatchRequest) ([]*Res
 	if limit := s.options.BatchSize; limit > 0 && len(batch.Entities)*asked > limit {
 		return nil, entity.Invalid("batch of %d entities and %d flags or tag selections asks for %d evaluations: the limit is %d",
 			len(batch.Entities), asked, len(batch.Entities)*asked, limit)
-	}
-
-	type target struct {
-		flag    *flag
-		request Request // without its entity
 	}
 	snapshot := s.snapshots.Snapshot()
 	tagged := snapshot.tagged(batch.FlagTags, batch.FlagTagsOperator)
@@ -100,32 +126,40 @@ func (s *Service) EvaluateBatch(ctx context.Context, batch BatchRequest) ([]*Res
 	for _, key := range keys {
 		targets = append(targets, target{snapshot.find(0, key), Request{EnableDebug: batch.EnableDebug, FlagKey: key}})
 	}
+	return targets, nil
+}
 
+// evaluateEach evaluates and records. With reuse, a result is another one's as soon as use has returned.
+func (s *Service) evaluateEach(ctx context.Context, batch *BatchRequest, targets []target, reuse bool, use func(*Result)) error {
 	debug := s.debug(batch.EnableDebug)
-	results := make([]*Result, 0, len(batch.Entities)*len(targets))
+	left := len(batch.Entities) * len(targets)
 	var block []Result
 	var now time.Time
+	at := 0 // in block
 	for e := range batch.Entities {
 		who := &batch.Entities[e]
 		for t := range targets {
-			if len(block) == 0 {
+			if at == len(block) {
 				if err := ctx.Err(); err != nil {
-					return nil, err
+					return err
 				}
-				block = make([]Result, min(blockSize, cap(results)-len(results)))
-				now = s.options.Now().UTC()
+				if block == nil || !reuse {
+					block = make([]Result, min(blockSize, left))
+				}
+				at, now = 0, s.options.Now().UTC()
 			}
-			result := &block[0]
-			block = block[1:]
-			result.Request, result.Timestamp = targets[t].request, now
+			result := &block[at]
+			at++
+			left--
+			*result = Result{Request: targets[t].request, Timestamp: now}
 			result.Request.EntityID, result.Request.EntityType = who.EntityID, who.EntityType
 			result.Request.EntityContext = who.EntityContext
 			targets[t].flag.evaluate(result, debug, s.options.Random)
 			s.record(result)
-			results = append(results, result)
+			use(result)
 		}
 	}
-	return results, nil
+	return nil
 }
 
 func (s *Service) debug(asked bool) bool { return asked && s.options.DebugEnabled }

@@ -10,7 +10,6 @@ import (
 	"context"
 	"io"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,7 +29,7 @@ const (
 // Evaluator decides and records.
 type Evaluator interface {
 	Evaluate(ctx context.Context, r eval.Request) *eval.Result
-	EvaluateBatch(ctx context.Context, r eval.BatchRequest) ([]*eval.Result, error)
+	EvaluateEach(ctx context.Context, r eval.BatchRequest, use func(*eval.Result)) error
 }
 
 // Handler answers POST /evaluation and POST /evaluation/batch where it can, and leaves all else to the API.
@@ -154,22 +153,18 @@ func (h *Handler) evaluateBatch(ctx context.Context, b []byte, text string) ([]b
 	if !ok {
 		return nil, false
 	}
-	results, err := h.evaluator.EvaluateBatch(ctx, batch)
+	var encoder eval.Encoder
+	b = append(b, `{"evaluationResults":[`...)
+	empty := len(b)
+	err := h.evaluator.EvaluateEach(ctx, batch, func(r *eval.Result) {
+		if len(b) > empty {
+			b = append(b, ',')
+		}
+		b = encoder.Append(b, r)
+	})
 	if err != nil {
 		// Nothing was evaluated, or the client is gone; either way the generated code meets the same error at once.
 		return nil, false
-	}
-	var encoder eval.Encoder
-	b = append(b, `{"evaluationResults":[`...)
-	for i, result := range results {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		before := len(b)
-		b = encoder.Append(b, result)
-		if i == 0 { // the others are about as long
-			b = slices.Grow(b, len(results)*(len(b)-before)*9/8)
-		}
 	}
 	return append(b, "]}\n"...), true
 }

@@ -65,6 +65,7 @@ func setup(t testing.TB, flags []entity.Flag) *fixture {
 		service := eval.NewService(s, s, eval.Options{
 			DebugEnabled: true,
 			BatchSize:    batchSize,
+			ReuseResults: s == &f.fast,
 			Now:          clock,
 			Random:       func() int32 { s.made++; return s.made },
 		})

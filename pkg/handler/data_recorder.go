@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -170,6 +171,14 @@ func (d *DataRecorders) Datar() *datar.Engine { return d.datar }
 
 // Empty reports whether there are no recorders at all.
 func (d *DataRecorders) Empty() bool { return len(d.recorders) == 0 }
+
+// KeepResults reports whether one of the recorders may keep a result after AsyncRecord.
+func (d *DataRecorders) KeepResults() bool {
+	return slices.ContainsFunc(d.recorders, func(r DataRecorder) bool {
+		_, counts := r.(*DatarRecorder)
+		return !counts
+	})
+}
 
 // AsyncRecord gives one evaluation or exposure to each recorder. Streaming recorders share one record.
 func (d *DataRecorders) AsyncRecord(r *eval.Result) {
