@@ -3,6 +3,7 @@
 package ingest
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
@@ -290,13 +292,13 @@ func check(batch Batch, now time.Time, age time.Duration) error {
 	if len(batch.Rows) > MaxRows {
 		return ErrTooManyRows
 	}
-	if n := len([]rune(batch.Key)); n > MaxKeyLength {
+	if n := utf8.RuneCountInString(batch.Key); n > MaxKeyLength {
 		return fmt.Errorf("%w: the Idempotency-Key has %d characters, at most %d are accepted", ErrInvalid, n, MaxKeyLength)
 	}
 	if len(batch.Rows) == 0 {
 		return nil
 	}
-	newest := slices.MaxFunc(batch.Rows, func(a, b Row) int { return int(min(1, max(-1, a.Last-b.Last))) })
+	newest := slices.MaxFunc(batch.Rows, func(a, b Row) int { return cmp.Compare(a.Last, b.Last) })
 	if newest.Last < now.Add(-age).UnixMilli() {
 		return fmt.Errorf("%w: its newest row is older than %v", ErrInvalid, age)
 	}

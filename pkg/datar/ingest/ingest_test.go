@@ -73,6 +73,7 @@ func TestRowsAreJudgedOneByOne(t *testing.T) {
 		"a day old":                {func(r *ingest.Row) { r.First = at(-24 * time.Hour) }, "", 1, 10},
 		"older":                    {func(r *ingest.Row) { r.First = at(-24*time.Hour - time.Millisecond) }, ingest.BadTime, -1, 0},
 		"times out of this world":  {func(r *ingest.Row) { r.First, r.Last = math.MinInt64, math.MaxInt64 }, ingest.BadTime, -1, 0},
+		"the beginning of time":    {func(r *ingest.Row) { r.First, r.Last = math.MinInt64, math.MinInt64 }, ingest.BadTime, -1, 0},
 		"a huge key in the answer": {func(r *ingest.Row) { r.FlagKey = strings.Repeat("x", 1<<19) }, ingest.FlagNotFound, -1, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -364,4 +365,49 @@ func TestAStoreThatRefusesNoRowButTheBatch(t *testing.T) {
 	if _, err := in.Ingest(t.Context(), ingest.Batch{Key: "k", Rows: []ingest.Row{good()}}); !errors.Is(err, datar.ErrRefused) {
 		t.Errorf("got %v, want ErrRefused", err)
 	}
+}
+
+func FuzzIngest(f *testing.F) {
+	f.Add("checkout", "on", "10", int64(-60_000), int64(0), int64(5), "k")
+	f.Add("checkout", "", "", int64(math.MinInt64), int64(math.MaxInt64), int64(math.MaxInt64), "")
+	f.Add("quiet", "\x00", "0x10", int64(300_001), int64(300_000), int64(0), "1f0c7d0e-5a52-4d0f-9a3e-6a3a7d1c9b10:1")
+	f.Add("\xff", "ö", "-10", int64(-86_400_001), int64(-86_400_000), int64(ingest.MaxCount+1), "1f0c7d0e-5a52-4d0f-9a3e-6a3a7d1c9b10:0")
+	f.Fuzz(func(t *testing.T, flag, variant, allocation string, first, last, count int64, key string) {
+		store := &memstore.Store{}
+		in := &ingest.Ingester{
+			Store: store,
+			Flags: flags{"checkout": {ID: 7, RecordsEnabled: true, Variants: map[string]int64{"on": 1, "off": 2}, Segments: []int64{10}}, "quiet": {ID: 8}},
+			Now:   func() time.Time { return now },
+		}
+		row := ingest.Row{FlagKey: flag, VariantKey: variant, AllocationKey: allocation, First: now.UnixMilli() + first, Last: now.UnixMilli() + last, Count: count}
+		batch := ingest.Batch{Key: key, Digest: "d", Rows: []ingest.Row{row, good(), row}}
+		var before ingest.Result
+		for i := range 2 {
+			got, err := in.Ingest(t.Context(), batch)
+			if err != nil {
+				if !errors.Is(err, ingest.ErrInvalid) || len(key) <= ingest.MaxKeyLength {
+					t.Fatal(err)
+				}
+				return
+			}
+			if len(got.Errors) > 2 || got.AcceptedRows < 1 {
+				t.Fatalf("%+v, and the good row is in it", got)
+			}
+			var stored int64
+			for _, r := range store.Rows() {
+				stored += r.Count
+			}
+			want := got.AcceptedCount
+			if key == "" {
+				want *= int64(i + 1)
+			}
+			if stored != want {
+				t.Fatalf("call %d: stored %d, accepted %d", i, stored, got.AcceptedCount)
+			}
+			if i == 1 && (got.Duplicate != (key != "") || got.AcceptedCount != before.AcceptedCount || !reflect.DeepEqual(got.Errors, before.Errors)) {
+				t.Fatalf("a replay is answered %+v after %+v", got, before)
+			}
+			before = got
+		}
+	})
 }
