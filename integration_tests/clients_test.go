@@ -15,6 +15,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/flagr-datar/flagr-datar/integration_tests/testlog"
 )
 
 const (
@@ -116,7 +118,7 @@ func TestPublishedClients(t *testing.T) {
 func runClient(t *testing.T, s *server, cmd *exec.Cmd, key string) clientOutput {
 	t.Helper()
 	cmd.Args = append(cmd.Args, s.url, key)
-	log := &logBuffer{}
+	log := &testlog.Buffer{}
 	cmd.Stderr = log
 	stdout, err := cmd.Output()
 	if err != nil {

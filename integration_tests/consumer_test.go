@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/flagr-datar/flagr-datar/integration_tests/testlog"
 )
 
 // consumers finds the programs in docs/recorders.md.
@@ -120,7 +122,7 @@ func runConsumer(t *testing.T, command, brokers []string, n int) []string {
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Dir = ".."
 	cmd.Env = append(os.Environ(), "BROKERS="+strings.Join(brokers, ","))
-	log := &logBuffer{}
+	log := &testlog.Buffer{}
 	cmd.Stderr = log
 	out, err := cmd.StdoutPipe()
 	if err != nil {

@@ -1,7 +1,6 @@
 package integration_tests
 
 import (
-	"bytes"
 	"errors"
 	"maps"
 	"net/http"
@@ -10,10 +9,11 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/flagr-datar/flagr-datar/integration_tests/testlog"
 )
 
 const (
@@ -45,7 +45,7 @@ var quick = environ{
 // process is a running server, known by what it writes and how it ends.
 type process struct {
 	cmd  *exec.Cmd
-	log  *logBuffer
+	log  *testlog.Buffer
 	done chan struct{} // closed when the process has ended
 }
 
@@ -58,7 +58,7 @@ func launch(t *testing.T, dir string, env environ, args ...string) *process {
 // launchBinary is launch for another program.
 func launchBinary(t *testing.T, binary, dir string, env environ, args ...string) *process {
 	t.Helper()
-	p := &process{cmd: exec.Command(binary, args...), log: &logBuffer{}, done: make(chan struct{})}
+	p := &process{cmd: exec.Command(binary, args...), log: &testlog.Buffer{}, done: make(chan struct{})}
 	p.cmd.Dir = dir
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		p.cmd.Env = append(p.cmd.Env, name+"="+env[name])
@@ -204,22 +204,4 @@ func poll(t *testing.T, what string, done func() bool) {
 		case <-tick.C:
 		}
 	}
-}
-
-// logBuffer keeps what a process writes while others read it.
-type logBuffer struct {
-	mu     sync.Mutex
-	buffer bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buffer.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buffer.String()
 }

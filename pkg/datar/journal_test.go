@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flagr-datar/flagr-datar/integration_tests/testlog"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
@@ -28,29 +29,12 @@ type host struct {
 	store *faultyStore
 	clock *clock
 	dir   string
-	log   *lockedBuffer
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.Buffer.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.Buffer.String()
+	log   *testlog.Buffer
 }
 
 func newHost(t *testing.T) *host {
 	t.Helper()
-	return &host{t: t, store: &faultyStore{}, clock: newClock(noon), dir: t.TempDir(), log: &lockedBuffer{}}
+	return &host{t: t, store: &faultyStore{}, clock: newClock(noon), dir: t.TempDir(), log: &testlog.Buffer{}}
 }
 
 func (h *host) options() datar.Options {

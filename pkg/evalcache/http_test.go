@@ -1,7 +1,6 @@
 package evalcache_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -12,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flagr-datar/flagr-datar/integration_tests/testlog"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/pkg/evalcache"
 )
@@ -102,29 +102,11 @@ func keysOf(s *eval.Snapshot) string {
 	return strings.Join(keys, " ")
 }
 
-// lockedBuffer is a log that several goroutines use.
-type lockedBuffer struct {
-	mu     sync.Mutex
-	buffer bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buffer.Write(p)
-}
-
-func (b *lockedBuffer) count(part string) int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return strings.Count(b.buffer.String(), part)
-}
-
-func startHTTPCache(t *testing.T, s *documentServer) (*evalcache.Cache, *lockedBuffer) {
+func startHTTPCache(t *testing.T, s *documentServer) (*evalcache.Cache, *testlog.Buffer) {
 	t.Helper()
 	server := httptest.NewServer(s)
 	t.Cleanup(server.Close)
-	log := &lockedBuffer{}
+	log := &testlog.Buffer{}
 	cache := evalcache.New(evalcache.FromHTTP(server.URL+"/flags.json?token=s3cret", nil), evalcache.Options{
 		RefreshInterval: time.Millisecond,
 		Logger:          slog.New(slog.NewTextHandler(log, nil)),
@@ -204,10 +186,10 @@ func TestABadDocumentLeavesTheFlagsAndIsReportedOncePerChange(t *testing.T) {
 				if got := keysOf(cache.Snapshot()); got != flags {
 					t.Errorf("%s: flags are %q, want %q", name, got, flags)
 				}
-				if n := log.count("flags were not reloaded"); n != refused {
+				if n := log.Count("flags were not reloaded"); n != refused {
 					t.Errorf("%s: reported %d times, want %d", name, n, refused)
 				}
-				if n := log.count("flags can be loaded again"); n != recovered {
+				if n := log.Count("flags can be loaded again"); n != recovered {
 					t.Errorf("%s: recovered %d times, want %d", name, n, recovered)
 				}
 			}
@@ -219,11 +201,11 @@ func TestABadDocumentLeavesTheFlagsAndIsReportedOncePerChange(t *testing.T) {
 			step("a good one", func() { serve(flagDocument("c")) }, "c", 4, 1)
 			step("empty", func() { serve("") }, "c", 5, 1)
 			step("the good one again", func() { serve(flagDocument("c")) }, "c", 5, 2)
-			if log.count("s3cret") > 0 {
+			if log.Count("s3cret") > 0 {
 				t.Error("the log has the URL with its token")
 			}
 			for _, part := range []string{"key is used by flags #1 and #2", "502 Bad Gateway", "invalid character '<'"} {
-				if log.count(part) == 0 {
+				if log.Count(part) == 0 {
 					t.Errorf("the log does not say %q", part)
 				}
 			}

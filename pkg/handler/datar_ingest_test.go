@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/flagr-datar/flagr-datar/integration_tests/testlog"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
 	"github.com/flagr-datar/flagr-datar/pkg/handler"
@@ -172,7 +173,7 @@ func TestCountsWhileTheDatabaseIsAway(t *testing.T) {
 		"refused": {fmt.Errorf("%w: password s3cret", datar.ErrRefused), http.StatusBadRequest, ""},
 	} {
 		api := newAPI(t)
-		log := &logBuffer{}
+		log := &testlog.Buffer{}
 		handler.New(handler.Options{Ingester: failingIngester{test.err}, Logger: slog.New(slog.NewTextHandler(log, nil))}).Register(api)
 		rw := httptest.NewRecorder()
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, ingestPath, strings.NewReader("{}"))

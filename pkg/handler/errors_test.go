@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/flagr-datar/flagr-datar/integration_tests/testlog"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/handler"
@@ -33,7 +34,7 @@ func (f failing) QueryFlagSummaryBreakdown(_ context.Context, id int64, _ datar.
 // setupFailing serves the API over a store and a Datar that fail.
 func setupFailing(t *testing.T, errs ...error) *server {
 	t.Helper()
-	log := &logBuffer{}
+	log := &testlog.Buffer{}
 	api := newAPI(t)
 	handler.New(handler.Options{
 		Store:  failing{errors: errs},

@@ -12,12 +12,12 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/go-openapi/loads"
 
+	"github.com/flagr-datar/flagr-datar/integration_tests/testlog"
 	"github.com/flagr-datar/flagr-datar/pkg/app"
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi"
@@ -27,7 +27,7 @@ import (
 // server is a whole server but for its listener.
 type server struct {
 	http.Handler
-	log *logBuffer
+	log *testlog.Buffer
 }
 
 // setup starts a server on an empty SQLite file, with further environment variables as given.
@@ -43,7 +43,7 @@ func setup(t *testing.T, environ map[string]string) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := &logBuffer{}
+	log := &testlog.Buffer{}
 	a, err := app.New(t.Context(), c, app.Options{Logger: slog.New(slog.NewTextHandler(log, nil))})
 	if err != nil {
 		t.Fatal(err)
@@ -154,22 +154,4 @@ func booleanFlag(t *testing.T, s *server, key string, recorded bool) (flagID, se
 		return len(exported) == 1 && exported[0].(map[string]any)["Enabled"] == true
 	})
 	return flagID, segmentID, variantID
-}
-
-// logBuffer is a buffer that many goroutines can write to.
-type logBuffer struct {
-	mu     sync.Mutex
-	buffer bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buffer.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buffer.String()
 }

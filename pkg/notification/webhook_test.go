@@ -1,7 +1,6 @@
 package notification_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/flagr-datar/flagr-datar/integration_tests/testlog"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/notification"
 )
@@ -80,28 +80,10 @@ func (rc *receiver) calls() int {
 	return len(rc.bodies)
 }
 
-// logBuffer is a log that several goroutines use.
-type logBuffer struct {
-	mu     sync.Mutex
-	buffer bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buffer.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buffer.String()
-}
-
 // setup starts a webhook with short pauses.
-func setup(t *testing.T, o notification.Options) (*notification.Webhook, *logBuffer) {
+func setup(t *testing.T, o notification.Options) (*notification.Webhook, *testlog.Buffer) {
 	t.Helper()
-	log := &logBuffer{}
+	log := &testlog.Buffer{}
 	o.Logger = slog.New(slog.NewTextHandler(log, nil))
 	if o.Timeout == 0 {
 		o.Timeout = 10 * time.Second

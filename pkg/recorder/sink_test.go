@@ -1,7 +1,6 @@
 package recorder
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +12,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/flagr-datar/flagr-datar/integration_tests/testlog"
 )
 
 // broker is a transport that a test tells what to do. send, if set, decides about each batch.
@@ -79,9 +80,9 @@ func hung(ctx context.Context, batch []*Record) []error {
 }
 
 // setup makes a sink with batches of 10 records; change adjusts its options.
-func setup(t *testing.T, change func(*Options)) (*Sink, *broker, *logBuffer) {
+func setup(t *testing.T, change func(*Options)) (*Sink, *broker, *testlog.Buffer) {
 	t.Helper()
-	b, log := &broker{}, &logBuffer{}
+	b, log := &broker{}, &testlog.Buffer{}
 	logger := slog.New(slog.NewTextHandler(log, nil))
 	o := Options{
 		Name:         "test",
@@ -579,22 +580,4 @@ func BenchmarkAsyncRecord(b *testing.B) {
 			_ = s.Close(ctx)
 		})
 	}
-}
-
-// logBuffer is a buffer that many goroutines can write to.
-type logBuffer struct {
-	mu     sync.Mutex
-	buffer bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buffer.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buffer.String()
 }

@@ -32,6 +32,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/flagr-datar/flagr-datar/integration_tests/testlog"
 	"github.com/flagr-datar/flagr-datar/pkg/recorder"
 )
 
@@ -52,14 +53,14 @@ func cluster(t *testing.T, opts ...kfake.Opt) *kfake.Cluster {
 // fixture is a sink in front of a Kafka transport.
 type fixture struct {
 	*recorder.Sink
-	log     *logBuffer
+	log     *testlog.Buffer
 	framing *recorder.Framing
 }
 
 // setup makes and starts a recorder. change adjusts what Flagr has by default, but for the time to gather records.
 func setup(t *testing.T, brokers []string, change func(*Options)) *fixture {
 	t.Helper()
-	log := &logBuffer{}
+	log := &testlog.Buffer{}
 	logger := slog.New(slog.NewTextHandler(log, nil))
 	o := Options{
 		Brokers:         brokers,
@@ -783,24 +784,6 @@ func TestCloseWithADeadBrokerKeepsItsDeadline(t *testing.T) {
 			}
 		})
 	}
-}
-
-// logBuffer is a buffer that many goroutines can write to.
-type logBuffer struct {
-	mu     sync.Mutex
-	buffer bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buffer.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buffer.String()
 }
 
 // missing skips a test, or fails it where servers are required.
