@@ -128,7 +128,10 @@ func (a *arena) begin(cells []*cell, except map[*cell]bool, limit int) (more boo
 	for _, c := range changed {
 		c.changed.Store(0)
 	}
-	a.freeze(changed, func(c *cell) (int64, int64) { return c.counted(), c.base() })
+	a.freeze(changed, func(c *cell) (count, stored int64) {
+		stored = c.base() // before the count, which a cut makes less, and never more
+		return c.counted(), stored
+	})
 	return more
 }
 

@@ -51,8 +51,8 @@ func (e *Engine) flush(ctx context.Context) error {
 	var err error
 	lost := map[*arena]bool{}
 	for _, a := range arenas {
-		if err = e.flushArena(ctx, a); err != nil {
-			break // the others would fail alike
+		if err == nil { // after an error the others would fail alike
+			err = e.flushArena(ctx, a)
 		}
 		lost[a] = a.lost()
 	}
@@ -63,6 +63,7 @@ func (e *Engine) flush(ctx context.Context) error {
 // finish keeps the result of a flush, and gives up what it made superfluous.
 func (e *Engine) finish(started time.Time, lost map[*arena]bool, err error) {
 	e.mu.Lock()
+	e.abandon(lost)
 	var done []*arena
 	switch {
 	case err == nil:
@@ -70,7 +71,7 @@ func (e *Engine) finish(started time.Time, lost map[*arena]bool, err error) {
 		e.flushes.count++
 		e.flushes.total += e.flushes.duration
 		e.flushes.err = nil
-		done = e.retire(HourOf(started), lost)
+		done = e.retire(HourOf(started))
 	case !errors.Is(err, context.Canceled): // a caller that leaves says nothing about the store
 		e.flushes.err = err
 	}
@@ -135,21 +136,29 @@ func (e *Engine) settle(a *arena, book func(evaluations int64)) {
 	book(a.settle())
 }
 
-// retire takes out the cells of past hours, and the arenas with nothing left to send, which it returns. An evaluation
-// that comes late for a past hour gets a new cell. lost says whose journals were touched by somebody else. It runs
-// under mu and the flushing lock, after all that changed was sent.
-func (e *Engine) retire(now Hour, lost map[*arena]bool) (done []*arena) {
-	newest := e.newest()
-	var arenas []*arena
-	keys, detached := 0, false
-	oldest := endOfTime
+// abandon ends counting in journals that somebody has touched, which lost says, so that another one is begun: also while
+// the store is away, since a kill would take what is counted in the old one. It runs under mu.
+func (e *Engine) abandon(lost map[*arena]bool) {
 	for _, a := range e.arenas {
 		if !a.abandoned && (lost[a] || a.missing.Load()) {
 			e.options.Logger.Warn("datar: a journal was deleted or cut while in use, another one is begun; if it was cut, counts since the last flush are lost",
 				"journal", a.journal.path)
 			e.lostJournals++
-			a.abandoned, a.detached, detached = true, true, true
+			a.abandoned = true
+			e.detach(a)
 		}
+	}
+}
+
+// retire takes out the cells of past hours, and the arenas with nothing left to send, which it returns. An evaluation
+// that comes late for a past hour gets a new cell. It runs under mu and the flushing lock, after all that changed was
+// sent.
+func (e *Engine) retire(now Hour) (done []*arena) {
+	newest := e.newest()
+	var arenas []*arena
+	keys := 0
+	oldest := endOfTime
+	for _, a := range e.arenas {
 		if a.detached || e.oldest < now {
 			a.retire(now)
 		}
@@ -166,7 +175,7 @@ func (e *Engine) retire(now Hour, lost map[*arena]bool) (done []*arena) {
 		}
 	}
 	e.arenas, e.oldest = arenas, oldest
-	if keys < e.keys || detached {
+	if keys < e.keys {
 		e.keys = keys
 		e.rebuildTable()
 	}
@@ -244,10 +253,13 @@ func (e *Engine) finalFlush(ctx context.Context) error {
 		switch {
 		case left == 0:
 			done = append(done, a)
-		case a.journal == nil:
+			continue
+		case a.journal == nil || a.lost():
 			e.dropped[DropUnsaved].Add(left)
 		default:
 			e.kept += left
+		}
+		if a.journal != nil {
 			err = errors.Join(err, a.journal.leave())
 		}
 	}

@@ -276,11 +276,14 @@ func (a *arena) recover() error {
 		return fmt.Errorf("the number of its newest batch is %d", begun)
 	}
 	inFlight, before := a.journal.sent[begun%readings], a.journal.sent[(begun+readings-1)%readings]
+	next := a.journal.sent[(begun+1)%readings]
 	for i := range a.slots {
 		s := &a.slots[i]
 		if s.flagID.Load() == 0 {
 			continue
 		}
+		// The next batch may be of other slots than the one that was half written.
+		next[i].Store(0)
 		// After a loss of power the disk may not have the confirmation of the batch before the one in flight; and of
 		// the one in flight it may have the reading but not yet the count: then it was never sent.
 		stored, count := max(s.stored.Load(), before[i].Load()), s.counted()

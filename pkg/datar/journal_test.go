@@ -759,3 +759,82 @@ func TestASpareIsMadeBeforeItIsNeeded(t *testing.T) {
 		t.Errorf("files after Close are %q, want none", files)
 	}
 }
+
+// portions is a store that takes two rows at once.
+type portions struct{ *faultyStore }
+
+func (portions) MaxRows() int { return 2 }
+
+// What a killed process had noted of a batch that it did not get to begin must not be taken for part of a later one,
+// which is of other rows.
+func TestKillAfterAKillWhileABatchIsNoted(t *testing.T) {
+	t.Parallel()
+	for name, store := range map[string][2]error{
+		"applied":     {nil, errors.New("killed")},
+		"not applied": {errors.New("killed"), nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t)
+			start := func() fixture {
+				options := h.options()
+				options.Store = portions{h.store}
+				e, err := datar.New(options)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(e.Crash)
+				return fixture{Engine: e, store: h.store, clock: h.clock}
+			}
+			first := start()
+			for i := range int64(4) {
+				first.record(i+1, 1, 1, 5)
+			}
+			first.CrashInBegin(4, false)
+			second := start()
+			h.store.fail(store[0], store[1])
+			if second.Flush(t.Context()) == nil {
+				t.Fatal("flush succeeded")
+			}
+			second.Crash()
+			h.store.fail(nil, nil)
+			third := start()
+			third.flush(t)
+			h.wantStored(20)
+		})
+	}
+}
+
+func TestJournalDeletedWhileTheStoreIsAway(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.store.fail(errors.New("down"), nil)
+	e := h.start()
+	e.record(1, 1, 1, 5)
+	if err := os.Remove(h.files("*.journal")[0]); err != nil {
+		t.Fatal(err)
+	}
+	if e.Flush(t.Context()) == nil {
+		t.Fatal("flush succeeded")
+	}
+	e.record(1, 1, 1, 7)
+	if files := h.files("*.journal"); len(files) != 1 {
+		t.Errorf("files are %q, want a new journal", files)
+	}
+	if s := e.Stats(); s.Pending != 12 || s.LostJournals != 1 || s.Keys != 1 {
+		t.Errorf("stats are %+v, want 12 pending, one key and one lost journal", s)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if e.Close(ctx) == nil {
+		t.Fatal("Close succeeded")
+	}
+	// There is no file for the first 5 any more: nobody will ever send them.
+	if s := e.Stats(); s.Pending != 7 || s.Dropped[datar.DropUnsaved] != 5 || s.Recorded != 12 {
+		t.Errorf("after Close: %+v, want 7 pending and 5 dropped", s)
+	}
+	h.store.fail(nil, nil)
+	second := h.start()
+	second.flush(t)
+	h.wantStored(7)
+}
