@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -19,6 +20,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
 	"github.com/flagr-datar/flagr-datar/pkg/handler"
+	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi"
 )
 
 var ingesting = map[string]string{
@@ -26,7 +28,7 @@ var ingesting = map[string]string{
 }
 
 // post sends a batch of counts.
-func post(t *testing.T, h http.Handler, path, body string, header map[string]string) answer {
+func post(t testing.TB, h http.Handler, path, body string, header map[string]string) answer {
 	t.Helper()
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, strings.NewReader(body))
 	r.Header.Set("Content-Type", "application/json")
@@ -36,7 +38,7 @@ func post(t *testing.T, h http.Handler, path, body string, header map[string]str
 	return send(h, r)
 }
 
-func zipped(t *testing.T, text string) string {
+func zipped(t testing.TB, text string) string {
 	t.Helper()
 	var b bytes.Buffer
 	w := gzip.NewWriter(&b)
@@ -182,5 +184,73 @@ func TestCountsWhileTheDatabaseIsAway(t *testing.T) {
 		if rw.Code != test.status || rw.Header().Get("Retry-After") != test.retryAfter || strings.Contains(rw.Body.String(), "s3cret") {
 			t.Errorf("%s: %d, Retry-After %q, %s", name, rw.Code, rw.Header().Get("Retry-After"), rw.Body)
 		}
+	}
+}
+
+// TestTheExamplesOfTheContract posts the batch that swagger.yaml shows, with the times of now, and gets the answers that it
+// shows.
+func TestTheExamplesOfTheContract(t *testing.T) {
+	t.Parallel()
+	var document struct {
+		Paths map[string]map[string]struct {
+			Responses map[string]struct {
+				Examples map[string]any
+			}
+		}
+		Definitions map[string]struct{ Example any }
+	}
+	if err := json.Unmarshal(restapi.SwaggerJSON, &document); err != nil {
+		t.Fatal(err)
+	}
+	responses := document.Paths["/datar/evaluations"]["post"].Responses
+	batch, ok := document.Definitions["datarEvaluations"].Example.(map[string]any)
+	if !ok {
+		t.Fatal("there is no example of a batch")
+	}
+	rows := batch["flagEvaluations"].([]any)
+	var lines []string
+	for _, row := range rows {
+		r := row.(map[string]any)
+		shift := float64(time.Now().UnixMilli()) - r["last_evaluation"].(float64)
+		for _, name := range []string{"timestamp", "first_evaluation", "last_evaluation"} {
+			r[name] = int64(r[name].(float64) + shift)
+		}
+		line, err := json.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines = append(lines, string(line))
+	}
+	envelope, err := json.Marshal(batch)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	s := setup(t, ingesting)
+	shown := rows[0].(map[string]any)
+	flag := must(t, s, http.MethodPost, "/flags", object{"description": "d", "key": shown["flag"].(map[string]any)["key"]})
+	path := fmt.Sprintf("/flags/%v", flag["id"])
+	must(t, s, http.MethodPost, path+"/variants", object{"key": shown["variant"].(map[string]any)["key"]})
+	for id := ""; id != shown["allocation"].(map[string]any)["key"]; {
+		id = fmt.Sprint(must(t, s, http.MethodPost, path+"/segments", object{"description": "d", "rolloutPercent": 0})["id"])
+	}
+	must(t, s, http.MethodPut, path, object{"dataRecordsEnabled": true})
+	want := responses["200"].Examples["application/json"]
+	var got answer
+	wait(t, "the server to know the flag", func() bool {
+		got = post(t, s, ingestPath, string(envelope), nil)
+		return !strings.Contains(got.raw, shown["flag"].(map[string]any)["key"].(string)) // in a verdict
+	})
+	if diff := cmp.Diff(want, got.body); got.status != http.StatusOK || diff != "" {
+		t.Errorf("the example: %d (-want +got):\n%s", got.status, diff)
+	}
+	key := map[string]string{"Idempotency-Key": "order 66", "Content-Type": "application/x-ndjson"}
+	got = post(t, s, ingestPath, strings.Join(lines, "\n"), key)
+	if diff := cmp.Diff(want, got.body); got.status != http.StatusOK || diff != "" {
+		t.Errorf("the rows as lines: %d (-want +got):\n%s", got.status, diff)
+	}
+	got = post(t, s, ingestPath, lines[0], key)
+	if diff := cmp.Diff(responses["default"].Examples["application/json"], got.body); got.status != http.StatusConflict || diff != "" {
+		t.Errorf("another body: %d (-want +got):\n%s", got.status, diff)
 	}
 }

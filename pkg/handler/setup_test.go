@@ -31,7 +31,7 @@ type server struct {
 }
 
 // setup starts a server on an empty SQLite file, with further environment variables as given.
-func setup(t *testing.T, environ map[string]string) *server {
+func setup(t testing.TB, environ map[string]string) *server {
 	t.Helper()
 	merged := map[string]string{
 		"FLAGR_DB_DBCONNECTIONSTR":         filepath.Join(t.TempDir(), "flagr.sqlite"),
@@ -63,7 +63,7 @@ func setup(t *testing.T, environ map[string]string) *server {
 	return &server{Handler: a.Handler(api.Serve(nil)), log: log}
 }
 
-func newAPI(t *testing.T) *operations.FlagrAPI {
+func newAPI(t testing.TB) *operations.FlagrAPI {
 	t.Helper()
 	spec, err := loads.Embedded(restapi.SwaggerJSON, restapi.FlatSwaggerJSON)
 	if err != nil {
@@ -80,7 +80,7 @@ type answer struct {
 }
 
 // call sends one request to a path under /api/v1. A string body is sent as it is, any other as JSON; nil sends none.
-func call(t *testing.T, h http.Handler, method, path string, body any) answer {
+func call(t testing.TB, h http.Handler, method, path string, body any) answer {
 	t.Helper()
 	var reader io.Reader
 	switch b := body.(type) {
@@ -112,7 +112,7 @@ func send(h http.Handler, r *http.Request) answer {
 }
 
 // must is call, for what is expected to work.
-func must(t *testing.T, h http.Handler, method, path string, body any) map[string]any {
+func must(t testing.TB, h http.Handler, method, path string, body any) map[string]any {
 	t.Helper()
 	a := call(t, h, method, path, body)
 	if a.status != http.StatusOK {
@@ -126,7 +126,7 @@ func must(t *testing.T, h http.Handler, method, path string, body any) map[strin
 type object = map[string]any
 
 // wait polls until done, for at most ten seconds.
-func wait(t *testing.T, what string, done func() bool) {
+func wait(t testing.TB, what string, done func() bool) {
 	t.Helper()
 	deadline := time.After(10 * time.Second)
 	tick := time.NewTicker(2 * time.Millisecond)
@@ -141,7 +141,7 @@ func wait(t *testing.T, what string, done func() bool) {
 }
 
 // booleanFlag creates an enabled flag whose one variant goes to everybody, and waits until evaluation knows it.
-func booleanFlag(t *testing.T, s *server, key string, recorded bool) (flagID, segmentID, variantID int) {
+func booleanFlag(t testing.TB, s *server, key string, recorded bool) (flagID, segmentID, variantID int) {
 	t.Helper()
 	f := must(t, s, http.MethodPost, "/flags", object{"description": "d", "key": key, "template": "simple_boolean_flag"})
 	id := func(v any) int { return int(v.(map[string]any)["id"].(float64)) }
