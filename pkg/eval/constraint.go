@@ -26,6 +26,8 @@ type condition struct {
 	root node  // nil when the constraint does not compile
 	err  error // why it never matches, if it does not compile or has a pattern that does not
 	text string
+	// name and json are a property and the JSON of a plain text, if all that the condition says is that the two are equal.
+	name, json string
 }
 
 // CheckConstraint reports, as entity.ErrInvalid, a constraint that can never match, because it does not parse or because
@@ -40,6 +42,10 @@ func compileConstraint(c *entity.Constraint) condition {
 		return compiled
 	}
 	compiled.root, compiled.err = compileNode(expr)
+	if b, ok := compiled.root.(*binary); ok && b.op == conditions.EQ && b.property != nil && len(b.property.path) == 1 &&
+		b.constant != nil && b.constant.value.kind == text && IsPlain(b.constant.value.text) {
+		compiled.name, compiled.json = b.property.name, `"`+b.constant.value.text+`"`
+	}
 	return compiled
 }
 
@@ -47,6 +53,15 @@ func compileConstraint(c *entity.Constraint) condition {
 func (c *condition) holds(context properties) (holds, ok bool) {
 	if c.root == nil {
 		return false, false
+	}
+	if c.json != "" && context.object != nil {
+		raw := context.object.find(c.name)
+		if raw == c.json {
+			return true, true
+		}
+		if raw != "" && raw[0] == '"' && strings.IndexByte(raw, '\\') < 0 { // another plain text
+			return false, true
+		}
 	}
 	v := c.root.resolve(context)
 	return v.truth, v.kind == boolean

@@ -33,6 +33,8 @@ type Request struct {
 	// FlagTags and FlagTagsOperator do not select a flag here; they are echoed.
 	FlagTags         []string
 	FlagTagsOperator string
+	// PlainTexts promises that all texts of the request stand in JSON as they are, as IsPlain says. It saves looking again.
+	PlainTexts bool
 }
 
 // BatchRequest asks for every named flag, for every entity.
@@ -45,6 +47,8 @@ type BatchRequest struct {
 	// FlagTags selects flags by their tags, according to FlagTagsOperator (TagsAny when empty).
 	FlagTags         []string
 	FlagTagsOperator string
+	// PlainTexts is that of Request, for the texts of the batch and of its entities.
+	PlainTexts bool
 }
 
 // Entity is one of the entities of a BatchRequest; its fields are those of Request.

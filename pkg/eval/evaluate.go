@@ -25,7 +25,7 @@ func (f *flag) evaluate(result *Result, debug bool, random func() int32) {
 		return
 	}
 	if f.source.EntityType != "" {
-		result.Request.EntityType = f.source.EntityType
+		result.Request.EntityType, result.Request.PlainTexts = f.source.EntityType, false
 	}
 	if result.Request.EntityID == "" {
 		result.Request.EntityID = "randomly_generated_" + strconv.FormatInt(int64(random()), 10)

@@ -48,7 +48,7 @@ func (e *Encoder) Append(b []byte, r *Result) []byte {
 	} else {
 		b = appendFlag(b, r.FlagID, r.FlagKey, r.FlagSnapshotID, r.FlagTags)
 	}
-	b = appendText(b, `"recordSource":`, r.RecordSource.String())
+	b = appendPlainText(b, `"recordSource":`, r.RecordSource.String())
 	b = appendNumber(b, `"segmentID":`, r.SegmentID)
 	b = append(b, `"timestamp":"`...)
 	if second := r.Timestamp.Unix(); e.length == 0 || second != e.second {
@@ -83,6 +83,10 @@ func (r *Request) appendMembers(b []byte) []byte {
 		b = append(b, `"entityContext":`...)
 		b = append(b, encoded...)
 		b = append(b, ',')
+	}
+	appendText := appendText
+	if r.PlainTexts {
+		appendText = appendPlainText
 	}
 	b = appendText(b, `"entityID":`, r.EntityID)
 	b = appendText(b, `"entityType":`, r.EntityType)
@@ -120,7 +124,7 @@ func appendFlag(b []byte, id int64, key string, snapshotID int64, tags []string)
 	return appendTexts(b, `"flagTags":`, tags)
 }
 
-// The next three append a member and a comma, or nothing if the value is empty. The name comes with quotes and colon.
+// The next four append a member and a comma, or nothing if the value is empty. The name comes with quotes and colon.
 
 func appendNumber(b []byte, name string, n int64) []byte {
 	if n == 0 {
@@ -138,6 +142,17 @@ func appendText(b []byte, name, s string) []byte {
 	b = append(b, name...)
 	b = appendString(b, s)
 	return append(b, ',')
+}
+
+// appendPlainText is for texts that IsPlain.
+func appendPlainText(b []byte, name, s string) []byte {
+	if s == "" {
+		return b
+	}
+	b = append(b, name...)
+	b = append(b, '"')
+	b = append(b, s...)
+	return append(b, '"', ',')
 }
 
 func appendTexts(b []byte, name string, texts []string) []byte {

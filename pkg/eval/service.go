@@ -117,14 +117,14 @@ func (s *Service) targets(batch *BatchRequest) ([]target, error) {
 	targets := make([]target, 0, len(tagged)+len(ids)+len(keys))
 	for _, f := range tagged {
 		targets = append(targets, target{f, Request{
-			EnableDebug: batch.EnableDebug, FlagTags: batch.FlagTags, FlagTagsOperator: batch.FlagTagsOperator,
+			EnableDebug: batch.EnableDebug, FlagTags: batch.FlagTags, FlagTagsOperator: batch.FlagTagsOperator, PlainTexts: batch.PlainTexts,
 		}})
 	}
 	for _, id := range ids {
-		targets = append(targets, target{snapshot.find(id, ""), Request{EnableDebug: batch.EnableDebug, FlagID: id}})
+		targets = append(targets, target{snapshot.find(id, ""), Request{EnableDebug: batch.EnableDebug, FlagID: id, PlainTexts: batch.PlainTexts}})
 	}
 	for _, key := range keys {
-		targets = append(targets, target{snapshot.find(0, key), Request{EnableDebug: batch.EnableDebug, FlagKey: key}})
+		targets = append(targets, target{snapshot.find(0, key), Request{EnableDebug: batch.EnableDebug, FlagKey: key, PlainTexts: batch.PlainTexts}})
 	}
 	return targets, nil
 }

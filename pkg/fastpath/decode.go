@@ -30,6 +30,7 @@ func (d *decoder) expected(n int) int {
 func decodeRequest(text string) (r eval.Request, ok bool) {
 	d := decoder{scanner: scanner{text: text}}
 	d.skipSpace()
+	r.PlainTexts = true // no other texts are taken
 	var seen names
 	ok = d.object(func(name string) bool {
 		switch name {
@@ -60,7 +61,7 @@ func decodeRequest(text string) (r eval.Request, ok bool) {
 func decodeBatch(text string) (r eval.BatchRequest, ok bool) {
 	d := decoder{scanner: scanner{text: text}}
 	d.skipSpace()
-	r.FlagTagsOperator = eval.TagsAny
+	r.FlagTagsOperator, r.PlainTexts = eval.TagsAny, true // no other texts are taken
 	var seen names
 	ok = d.object(func(name string) bool {
 		switch name {
