@@ -2,6 +2,8 @@ package entity_test
 
 import (
 	"errors"
+	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -72,6 +74,66 @@ func TestConstraintExpr(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestLongConstraints has what would take the parser minutes, or end the process.
+func TestLongConstraints(t *testing.T) {
+	t.Parallel()
+	list := func(n int) string {
+		return "[" + strings.Repeat(`"0123456789abcdef0123456789abcdef0123", `, n-1) + `"last"]`
+	}
+	for name, test := range map[string]struct {
+		constraint entity.Constraint
+		refused    bool
+	}{
+		"string":                  {entity.Constraint{Property: "x", Operator: "EQ", Value: `"` + strings.Repeat("x", 1<<20) + `"`}, false},
+		"string too long":         {entity.Constraint{Property: "x", Operator: "EQ", Value: `"` + strings.Repeat("x", 2<<20) + `"`}, true},
+		"longest list":            {entity.Constraint{Property: "x", Operator: "IN", Value: list(32_768)}, false},
+		"list too long":           {entity.Constraint{Property: "x", Operator: "IN", Value: list(32_769)}, true},
+		"list behind parentheses": {entity.Constraint{Property: "x", Operator: "IN", Value: list(20_000) + ")"}, true},
+		"parentheses":             {entity.Constraint{Property: "x", Operator: "EQ", Value: strings.Repeat("(", 1<<20)}, true},
+		"some parentheses":        {entity.Constraint{Property: "x", Operator: "EQ", Value: strings.Repeat("(", 10_000) + "1" + strings.Repeat(")", 10_000)}, false},
+		"chain":                   {entity.Constraint{Property: "x", Operator: "EQ", Value: "1" + strings.Repeat(" AND 1 == 1", 50_000)}, true},
+		"pattern":                 {entity.Constraint{Property: "x", Operator: "EREG", Value: `"` + strings.Repeat(".", 1<<20) + `"`}, true},
+		"long pattern":            {entity.Constraint{Property: "x", Operator: "EREG", Value: `"` + strings.Repeat("a", 1<<20) + `"`}, false},
+		"variable":                {entity.Constraint{Property: "x", Operator: "EQ", Value: strings.Repeat("{a}", 200_000)}, true},
+		"property":                {entity.Constraint{Property: strings.Repeat("x.", 600) + "x", Operator: "EQ", Value: "1"}, true},
+		"long property":           {entity.Constraint{Property: strings.Repeat("x.", 500) + "x", Operator: "EQ", Value: "1"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := test.constraint.Expr()
+			if (err != nil) != test.refused || err != nil && !errors.Is(err, entity.ErrInvalid) {
+				t.Fatalf("error %.200v, want ErrInvalid: %t", err, test.refused)
+			}
+		})
+	}
+}
+
+// FuzzConstraintList compares lists that do not go through the parser with what it makes of them: it ignores what follows
+// a parenthesis.
+func FuzzConstraintList(f *testing.F) {
+	for _, value := range []string{
+		`["a", "b"]`, `[ "a" ,"a\n" ]`, `["\u00e9", "\ud800", "\/"]`, `[1, -2.5, 1e3]`, `[1E+2,0]`, `["a", 1]`, `[null]`, `["a", null]`, `[]`, `[[1]]`, `[true]`,
+		"[\n1,\n2]", `["//", "/*", "` + "`" + `"]`, `[1] `, `[1],`, `[01]`, `[0x1]`, `[1_0]`, `["a]`, `["a"`, `[1e999]`, "[\"\xff\"]", `["\ufeff"]`, "[\"\ufeff\"]",
+	} {
+		f.Add("x", value)
+		f.Add("a.b-c@d", value)
+		f.Add("x} == 1 OR {y", value)
+	}
+	f.Fuzz(func(t *testing.T, property, value string) {
+		value = strings.TrimSpace(value)
+		for _, operator := range []string{"IN", "NOTIN", "CONTAINS", "EQ"} {
+			got, err := (&entity.Constraint{Property: property, Operator: operator, Value: value}).Expr()
+			want, wantErr := (&entity.Constraint{Property: property, Operator: operator, Value: value + ")"}).Expr()
+			if (err == nil) != (wantErr == nil) {
+				t.Fatalf("error %v, want %v", err, wantErr)
+			}
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("got %s, want %s", got, want)
+			}
+		}
+	})
 }
 
 // FuzzConstraintExpr looks for texts on which the parser panics or does not come to an end.

@@ -51,14 +51,26 @@ type kindError struct {
 func (e *kindError) Error() string { return e.message }
 func (e *kindError) Unwrap() error { return e.kind }
 
-// Invalid returns an error with exactly the given message that matches ErrInvalid.
-func Invalid(format string, args ...any) error {
-	return &kindError{ErrInvalid, fmt.Sprintf(format, args...)}
+// maxMessageEnd is how much is left of each end of a long message.
+const maxMessageEnd = 500
+
+// shortened is a message without its middle if it is long, because most messages repeat what they are about, and that may
+// be a megabyte.
+func shortened(message string) string {
+	if len(message) <= 2*maxMessageEnd {
+		return message
+	}
+	return strings.ToValidUTF8(message[:maxMessageEnd], "") + " ... " + strings.ToValidUTF8(message[len(message)-maxMessageEnd:], "")
 }
 
-// NotFound returns an error with exactly the given message that matches ErrNotFound.
+// Invalid returns an error with the given message, shortened if it is longer than 1,000 bytes, that matches ErrInvalid.
+func Invalid(format string, args ...any) error {
+	return &kindError{ErrInvalid, shortened(fmt.Sprintf(format, args...))}
+}
+
+// NotFound returns an error with the given message, shortened if it is longer than 1,000 bytes, that matches ErrNotFound.
 func NotFound(format string, args ...any) error {
-	return &kindError{ErrNotFound, fmt.Sprintf(format, args...)}
+	return &kindError{ErrNotFound, shortened(fmt.Sprintf(format, args...))}
 }
 
 // CheckKey reports, as ErrInvalid, a key of a flag, variant or entity type with characters other than word

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -56,6 +57,10 @@ func TestMessagesNameFieldAndRule(t *testing.T) {
 		if err == nil || err.Error() != want || !errors.Is(err, entity.ErrInvalid) {
 			t.Errorf("got %v, want %s", err, want)
 		}
+	}
+	long := entity.CheckKey(strings.Repeat("é", 1<<20)).Error()
+	if !strings.HasPrefix(long, "key:éé") || !strings.HasSuffix(long, "é cannot be longer than 63") || len(long) > 1010 || !utf8.ValidString(long) {
+		t.Errorf("got %d bytes: %.2000s", len(long), long)
 	}
 	if err := entity.CheckText("notes", "any text, é, \n and \U0001F600"); err != nil {
 		t.Error(err)
