@@ -4,12 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/flagr-datar/flagr-datar/integration_tests/golden"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/pkg/evalcache"
 )
@@ -185,11 +185,11 @@ func TestParseDocumentShapes(t *testing.T) {
 }
 
 func FuzzParseDocument(f *testing.F) {
-	golden, err := os.ReadFile(filepath.Join(goldenFolder, "flags.json"))
+	recorded, err := os.ReadFile(golden.Path("flags.json"))
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(golden[:0])
+	f.Add(recorded[:0])
 	f.Add([]byte(firstDocument))
 	f.Add([]byte(`{"Flags": [{"ID": 1, "Key": "a", "Enabled": true, "Variants": [{"Key": "on"}], "Tags": [{"Value": "x"}], "Segments": [{"RolloutPercent": 50,
 		"Constraints": [{"Property": "p", "Operator": "EREG", "Value": "/a"}], "Distributions": [{"VariantKey": "on", "Percent": 100}]}]}]}`))

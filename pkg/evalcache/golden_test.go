@@ -1,24 +1,18 @@
 package evalcache_test
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/flagr-datar/flagr-datar/integration_tests/golden"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/pkg/evalcache"
 )
-
-const goldenFolder = "../../integration_tests/testdata/golden"
 
 // recordedAnswer has the fields of an evaluation's JSON that were recorded.
 type recordedAnswer struct {
@@ -48,7 +42,7 @@ type recordedRequest struct {
 func TestRecordedEvaluations(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	cache := evalcache.New(evalcache.FromFile(filepath.Join(goldenFolder, "flags.json")), evalcache.Options{Logger: slog.New(slog.DiscardHandler)})
+	cache := evalcache.New(evalcache.FromFile(golden.Path("flags.json")), evalcache.Options{Logger: slog.New(slog.DiscardHandler)})
 	if err := cache.Start(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -57,8 +51,8 @@ func TestRecordedEvaluations(t *testing.T) {
 		t.Errorf("problem: %v", problem)
 	}
 
-	requests := readLines[recordedRequest](t, "requests.jsonl")
-	answers := readLines[recordedAnswer](t, "expected.jsonl")
+	requests := golden.Lines[recordedRequest](t, "requests.jsonl")
+	answers := golden.Lines[recordedAnswer](t, "expected.jsonl")
 	if len(requests) != 3000 || len(answers) != 3000 {
 		t.Fatalf("have %d requests and %d answers, want 3000 each", len(requests), len(answers))
 	}
@@ -76,28 +70,4 @@ func TestRecordedEvaluations(t *testing.T) {
 			}
 		}
 	}
-}
-
-func readLines[T any](t *testing.T, name string) []T {
-	t.Helper()
-	content, err := os.ReadFile(filepath.Join(goldenFolder, name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var rows []T
-	scanner := bufio.NewScanner(bytes.NewReader(content))
-	scanner.Buffer(nil, 1<<20)
-	for scanner.Scan() {
-		decoder := json.NewDecoder(bytes.NewReader(scanner.Bytes()))
-		decoder.UseNumber()
-		var row T
-		if err := decoder.Decode(&row); err != nil {
-			t.Fatalf("%s, line %d: %v", name, len(rows)+1, err)
-		}
-		rows = append(rows, row)
-	}
-	if err := scanner.Err(); err != nil {
-		t.Fatal(err)
-	}
-	return rows
 }

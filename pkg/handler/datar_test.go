@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/flagr-datar/flagr-datar/integration_tests/golden"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/handler"
 )
@@ -45,7 +46,7 @@ func TestTheSummaryCountsWhatWasEvaluated(t *testing.T) {
 		object{"flagID": float64(busy), "flagKey": "busy", "description": "d", "enabled": true, "totalEvalCount": 6., "lastEvaluatedAt": "*"},
 		object{"flagID": float64(quiet), "flagKey": "quiet", "description": "d", "enabled": true, "totalEvalCount": 1., "lastEvaluatedAt": "*"},
 	}
-	if diff := cmp.Diff(want, mask("", flags)); diff != "" {
+	if diff := cmp.Diff(want, golden.Mask(flags)); diff != "" {
 		t.Errorf("summary (-want +got):\n%s", diff)
 	}
 

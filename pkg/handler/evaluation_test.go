@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/flagr-datar/flagr-datar/integration_tests/golden"
 )
 
 func TestGetAndPostEvaluateAlike(t *testing.T) {
@@ -36,7 +38,7 @@ func TestGetAndPostEvaluateAlike(t *testing.T) {
 			if posted.status != http.StatusOK || got.status != http.StatusOK {
 				t.Fatalf("POST answers %d %s, GET %d %s", posted.status, posted.raw, got.status, got.raw)
 			}
-			if diff := cmp.Diff(mask("", posted.body), mask("", got.body)); diff != "" {
+			if diff := cmp.Diff(golden.Mask(posted.body), golden.Mask(got.body)); diff != "" {
 				t.Errorf("answers differ (-POST +GET):\n%s", diff)
 			}
 		})

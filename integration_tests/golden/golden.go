@@ -1,0 +1,156 @@
+// Package golden reads what was recorded from Flagr, and compares servers with it. pkg/handler does so on its own, and
+// integration_tests on every database.
+package golden
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+)
+
+// Path is where a recorded file is.
+func Path(name string) string {
+	_, here, _, _ := runtime.Caller(0)
+	return filepath.Join(filepath.Dir(here), "..", "testdata", "golden", name)
+}
+
+// Lines reads a recorded file with one JSON value per line. Numbers that go into an interface keep their text.
+func Lines[T any](t *testing.T, name string) []T {
+	t.Helper()
+	text, err := os.ReadFile(Path(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []T
+	scanner := bufio.NewScanner(bytes.NewReader(text))
+	scanner.Buffer(nil, 1<<20)
+	for scanner.Scan() {
+		var line T
+		if err := decode(scanner.Bytes(), &line); err != nil {
+			t.Fatalf("%s, line %d: %v", name, len(lines)+1, err)
+		}
+		lines = append(lines, line)
+	}
+	if err := scanner.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return lines
+}
+
+func decode(text []byte, value any) error {
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.UseNumber()
+	return decoder.Decode(value)
+}
+
+// Call is a call of the walk, below the base path of the API. Without a body, ContentType is empty unless it was sent.
+type Call struct{ Method, Path, ContentType, Body string }
+
+// Walk plays a recorded walk over the API on an empty database and compares each answer with the recorded one. Where the
+// recorded server answered a client's mistake with 500, any 4xx is right; of other errors only the status counts. settle
+// waits until evaluation knows the flags as they are.
+func Walk(t *testing.T, play func(Call) (status int, body []byte), settle func()) {
+	t.Helper()
+	recorded := Lines[struct {
+		Answer struct {
+			Status int
+			Body   any
+		}
+	}](t, "transcript.jsonl")
+	played := 0
+	for _, line := range Lines[struct {
+		M, P, CT string
+		B        json.RawMessage
+		Raw      *string
+		Sleep    float64
+	}](t, "calls.jsonl") {
+		if line.Sleep > 0 {
+			settle()
+			continue
+		}
+		call := Call{line.M, line.P, line.CT, string(line.B)}
+		if line.Raw != nil {
+			call.Body = *line.Raw
+		}
+		if call.Body == "null" {
+			call.Body = ""
+		}
+		if call.Body != "" {
+			call.ContentType = cmp.Or(call.ContentType, "application/json")
+		}
+		want := recorded[played].Answer
+		played++
+		status, body := play(call)
+		switch {
+		case want.Status == http.StatusInternalServerError:
+			if status < 400 || status > 499 {
+				t.Errorf("%+v: %d %s, want 4xx", call, status, body)
+			}
+		case status != want.Status:
+			t.Errorf("%+v: %d %s, want %d", call, status, body, want.Status)
+		case status < 400:
+			var got any = ""
+			if len(body) > 0 {
+				if err := decode(body, &got); err != nil {
+					t.Errorf("%+v: %s: %v", call, body, err)
+				}
+			}
+			if diff := gocmp.Diff(Mask(want.Body), Mask(got)); diff != "" {
+				t.Errorf("%+v (-want +got):\n%s", call, diff)
+			}
+		}
+	}
+	if played != len(recorded) {
+		t.Errorf("played %d calls of %d", played, len(recorded))
+	}
+}
+
+var (
+	// maskedNames are the names of values that differ from run to run.
+	maskedNames  = []string{"updatedAt", "createdAt", "timestamp", "UpdatedAt", "CreatedAt", "DeletedAt", "lastEvaluatedAt", "msg"}
+	generatedKey = regexp.MustCompile(`^k[0-9a-z]{16}$`)
+)
+
+// Mask is a copy of decoded JSON without what differs from run to run.
+func Mask(value any) any { return mask("", value) }
+
+// mask takes the name that the value has in the object around it.
+func mask(name string, value any) any {
+	switch v := value.(type) {
+	case nil:
+		return nil
+	case map[string]any:
+		masked := make(map[string]any, len(v))
+		for name, part := range v {
+			masked[name] = mask(name, part)
+		}
+		return masked
+	case []any:
+		masked := make([]any, len(v))
+		for i, part := range v {
+			masked[i] = mask(name, part)
+		}
+		return masked
+	}
+	text, _ := value.(string)
+	switch {
+	case slices.Contains(maskedNames, name):
+		return "*"
+	case generatedKey.MatchString(text):
+		return "k*"
+	case strings.HasPrefix(text, "randomly_generated_"):
+		return "randomly_generated_*"
+	}
+	return value
+}
