@@ -19,8 +19,8 @@ const (
 	DefaultMaxBytes = 1 << 20
 	// MaxMaxBytes is the greatest HTTPOptions.MaxBytes: envelopes stay below 5 MiB.
 	MaxMaxBytes = 5<<20 - 1
-	// maxAnswer is how much of an answer is read; 1,000 refused rows take less.
-	maxAnswer = 1 << 20
+	// maxAnswer is how much of an answer is read; 1,000 refused rows take less, whatever is in their keys.
+	maxAnswer = 4 << 20
 )
 
 // HTTPOptions configure an HTTPWriter. URL is mandatory.

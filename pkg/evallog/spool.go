@@ -79,7 +79,7 @@ func (s *spool) read(e *Engine) ([]*flushed, error) {
 	var found []*flushed
 	earliest := map[string]int64{} // by writer
 	for _, entry := range entries {
-		if strings.HasSuffix(entry.Name(), ".json.new") {
+		if name, unfinished := strings.CutSuffix(entry.Name(), ".new"); unfinished && spoolName.MatchString(name) {
 			_ = os.Remove(filepath.Join(s.dir, entry.Name())) // half written by a process that ended there
 		}
 		if !spoolName.MatchString(entry.Name()) {

@@ -35,8 +35,8 @@ const (
 	endpoint = "/api/v1/datar/evaluations"
 	// requestTimeout bounds one request.
 	requestTimeout = 30 * time.Second
-	// maxAnswerBytes bounds what is read of an answer: MaxRows verdicts of a few hundred bytes.
-	maxAnswerBytes = 1 << 20
+	// maxAnswerBytes bounds what is read of an answer: MaxRows verdicts take less, whatever is in their keys.
+	maxAnswerBytes = 4 << 20
 )
 
 // Options configure a Store. URL is mandatory.
@@ -175,6 +175,15 @@ func (s *Store) Apply(ctx context.Context, batch datar.Batch) error {
 	var result ingest.Result
 	if err := json.Unmarshal(answer, &result); err != nil {
 		return fmt.Errorf("forward counts: the answer is not that of a central server: %w", err)
+	}
+	judged := result.AcceptedRows
+	for _, e := range result.Errors {
+		if e.Code != ingest.SegmentUnknown { // such a row is among the accepted ones
+			judged++
+		}
+	}
+	if judged != len(batch.Rows) {
+		return fmt.Errorf("forward counts: the answer judges %d rows of %d: it is not that of a central server", judged, len(batch.Rows))
 	}
 	s.noteRejected(result.Errors)
 	return nil

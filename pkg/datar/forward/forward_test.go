@@ -207,6 +207,20 @@ func TestNothingIsLostOrCountedTwice(t *testing.T) {
 	}
 }
 
+// Something else that answers 200 must not make counts disappear.
+func TestAnswersThatAreNoCentres(t *testing.T) {
+	t.Parallel()
+	for _, answer := range []string{"", "{}", "<html>welcome</html>", `{"acceptedRows":2,"errors":[]}`, `{"acceptedRows":1,"errors":[{"code":"FLAG_NOT_FOUND"}]}`} {
+		c := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(rw, answer) }))
+		t.Cleanup(c.Close)
+		e, s := edge(t, c.URL, "")
+		record(t, e, s, "checkout", "on", 10, 1)
+		if err := e.Flush(t.Context()); err == nil || errors.Is(err, datar.ErrRefused) || e.Stats().Pending != 1 {
+			t.Errorf("%q: %v, %d pending; want an error, and the count kept", answer, err, e.Stats().Pending)
+		}
+	}
+}
+
 func TestLargeFlushesAreSplit(t *testing.T) {
 	t.Parallel()
 	c := newCentre(t)
@@ -250,6 +264,10 @@ func TestKeysAreKept(t *testing.T) {
 		})
 	}
 	group.Wait()
+	long := strings.Repeat("x", 100_000)
+	if _, _, err := all[0].Outcome(long, ""); err != nil {
+		t.Fatal(err)
+	}
 	files, err := filepath.Glob(filepath.Join(dir, "*.keys"))
 	if err != nil || len(files) != 1 {
 		t.Fatalf("files %v, %v", files, err)
@@ -268,7 +286,7 @@ func TestKeysAreKept(t *testing.T) {
 	if _, _, err := later.Outcome("after the torn line", ""); err != nil {
 		t.Fatal(err)
 	}
-	for key := range map[string]bool{"flag 7": true, "after the torn line": true} {
+	for _, key := range []string{"flag 7", "after the torn line", long} {
 		a, _, _ := later.Outcome(key, "")
 		b, _, _ := all[0].Outcome(key, "")
 		if a != b || a < 1 {

@@ -6,34 +6,27 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
-	"sync/atomic"
 )
 
 // keys gives keys ids that are the same in every process, today and tomorrow, and finds them again: an id is made of
 // the key's hash, and a file beside the journals has the key of each id. The file only grows, by one line for each key
 // that was ever recorded. Processes may share it.
 type keys struct {
-	path string // empty: in memory only
-
-	// known is read without a lock by every evaluation, and replaced under mu.
-	known atomic.Pointer[pairs]
-	mu    sync.Mutex
-}
-
-type pairs struct {
-	ids  map[string]int64
-	keys map[int64]string
+	path string     // empty: in memory only
+	ids  sync.Map   // int64 by string
+	keys sync.Map   // string by int64
+	mu   sync.Mutex // of the file
 }
 
 func openKeys(dir, identity string) (*keys, error) {
 	k := &keys{}
-	k.known.Store(&pairs{})
 	if dir == "" {
 		return k, nil
 	}
@@ -43,7 +36,8 @@ func openKeys(dir, identity string) (*keys, error) {
 	return k, k.load()
 }
 
-// hash makes an id of at least 1. With 100,000 keys the chance that two have the same is below one in a billion.
+// hash makes an id of at least 1. With 100,000 keys the chance that two have the same is about one in a
+// billion.
 func hash(key string) int64 {
 	sum := sha256.Sum256([]byte(key))
 	return int64(binary.BigEndian.Uint64(sum[:])>>1) | 1
@@ -51,50 +45,45 @@ func hash(key string) int64 {
 
 // id returns the id of a key. When it returns, the file has the key.
 func (k *keys) id(key string) (int64, error) {
-	if id, ok := k.known.Load().ids[key]; ok {
-		return id, nil
+	if id, ok := k.ids.Load(key); ok {
+		return id.(int64), nil
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if id, ok := k.known.Load().ids[key]; ok {
-		return id, nil
+	if id, ok := k.ids.Load(key); ok {
+		return id.(int64), nil
 	}
-	id := hash(key)
 	if k.path != "" {
 		if err := appendLine(k.path, strconv.Quote(key)+"\n"); err != nil {
 			return 0, fmt.Errorf("keep the key of a flag: %w", err)
 		}
 	}
-	k.learn(key)
-	return id, nil
+	return k.learn(key), nil
 }
 
 // key returns the key of an id. One that another process has just recorded is found in the file.
 func (k *keys) key(id int64) (string, bool) {
-	if key, ok := k.known.Load().keys[id]; ok {
-		return key, true
+	if key, ok := k.keys.Load(id); ok {
+		return key.(string), true
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.path == "" || k.load() != nil {
 		return "", false
 	}
-	key, ok := k.known.Load().keys[id]
-	return key, ok
+	key, ok := k.keys.Load(id)
+	if !ok {
+		return "", false
+	}
+	return key.(string), true
 }
 
-// learn adds pairs. It runs under mu.
-func (k *keys) learn(news ...string) {
-	old := k.known.Load()
-	next := &pairs{ids: maps.Clone(old.ids), keys: maps.Clone(old.keys)}
-	if next.ids == nil {
-		next.ids, next.keys = map[string]int64{}, map[int64]string{}
-	}
-	for _, key := range news {
-		id := hash(key)
-		next.ids[key], next.keys[id] = id, key
-	}
-	k.known.Store(next)
+// learn notes a key in memory, and returns its id. Who finds the id finds the key.
+func (k *keys) learn(key string) int64 {
+	id := hash(key)
+	k.keys.Store(id, key)
+	k.ids.Store(key, id)
+	return id
 }
 
 // load reads the file. Lines that are torn, as after a loss of power, are passed over. It runs under mu.
@@ -107,18 +96,19 @@ func (k *keys) load() error {
 		return fmt.Errorf("read the keys of flags: %w", err)
 	}
 	defer func() { _ = file.Close() }()
-	var found []string
-	lines := bufio.NewScanner(file)
-	for lines.Scan() {
-		if key, err := strconv.Unquote(lines.Text()); err == nil {
-			found = append(found, key)
+	lines := bufio.NewReader(file)
+	for {
+		line, err := lines.ReadString('\n')
+		if key, unquoteErr := strconv.Unquote(strings.TrimSuffix(line, "\n")); unquoteErr == nil {
+			k.learn(key)
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return fmt.Errorf("read the keys of flags: %w", err)
 		}
 	}
-	if err := lines.Err(); err != nil {
-		return fmt.Errorf("read the keys of flags: %w", err)
-	}
-	k.learn(found...)
-	return nil
 }
 
 // appendLine adds a line to a file, in one write, which the kernel does not mix with those of other processes. A line

@@ -155,19 +155,19 @@ type Ingester struct {
 // Ingest judges the rows of the batch and applies those that are good. An error matches ErrInvalid, ErrTooManyRows or
 // ErrKeyReused, or is the store's, and may then be tried again with the same key.
 func (in *Ingester) Ingest(ctx context.Context, batch Batch) (Result, error) {
-	now := time.Now
+	now := time.Now()
 	if in.Now != nil {
-		now = in.Now
+		now = in.Now()
 	}
 	writer, sequence, ofWriter := writerKey(batch.Key)
 	age := maxAge
 	if ofWriter {
 		age = maxWriterAge
 	}
-	if err := check(batch, now(), age); err != nil {
+	if err := check(batch, now, age); err != nil {
 		return Result{}, err
 	}
-	j := in.judge(batch.Rows, now(), age)
+	j := in.judge(batch.Rows, now, age)
 	for {
 		var result Result
 		var err error
@@ -333,8 +333,19 @@ type judged struct {
 
 func (in *Ingester) judge(rows []Row, now time.Time, age time.Duration) *judged {
 	j := &judged{sent: rows, keys: make([]datar.Key, len(rows)), verdicts: make([]RowError, len(rows))}
+	known := map[string]*Flag{}
+	find := func(key string) *Flag {
+		flag, asked := known[key]
+		if !asked {
+			if found, ok := in.Flags.FlagByKey(key); ok {
+				flag = &found
+			}
+			known[key] = flag
+		}
+		return flag
+	}
 	for i, row := range rows {
-		j.keys[i], j.verdicts[i] = in.judgeRow(row, now, age)
+		j.keys[i], j.verdicts[i] = judgeRow(row, now, age, find)
 	}
 	return j
 }
@@ -380,8 +391,9 @@ func (j *judged) result() Result {
 	return result
 }
 
-// judgeRow returns the key to count the row on. The verdict's code is empty if there is nothing to say.
-func (in *Ingester) judgeRow(row Row, now time.Time, age time.Duration) (datar.Key, RowError) {
+// judgeRow returns the key to count the row on. The verdict's code is empty if there is nothing to say. find returns nil
+// for a flag that is not known.
+func judgeRow(row Row, now time.Time, age time.Duration, find func(key string) *Flag) (datar.Key, RowError) {
 	refuse := func(code Code, format string, args ...any) (datar.Key, RowError) {
 		return datar.Key{}, RowError{Code: code, Message: fmt.Sprintf(format, args...)}
 	}
@@ -395,8 +407,8 @@ func (in *Ingester) judgeRow(row Row, now time.Time, age time.Duration) (datar.K
 	case row.Last > latest:
 		return refuse(BadTime, "last_evaluation (%d) is more than %v in the future", row.Last, maxSkew)
 	}
-	flag, ok := in.Flags.FlagByKey(row.FlagKey)
-	if !ok {
+	flag := find(row.FlagKey)
+	if flag == nil {
 		return refuse(FlagNotFound, "there is no flag %q", shorten(row.FlagKey))
 	}
 	if !flag.RecordsEnabled {
@@ -405,6 +417,7 @@ func (in *Ingester) judgeRow(row Row, now time.Time, age time.Duration) (datar.K
 	// A row that spans the border of an hour is booked where it ended.
 	key := datar.Key{FlagID: flag.ID, Hour: datar.HourOf(time.UnixMilli(row.Last))}
 	if row.VariantKey != "" {
+		var ok bool
 		if key.VariantID, ok = flag.Variants[row.VariantKey]; !ok {
 			return refuse(VariantNotFound, "flag %q has no variant %q", shorten(row.FlagKey), shorten(row.VariantKey))
 		}

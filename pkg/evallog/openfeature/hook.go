@@ -8,6 +8,8 @@ package openfeature
 import (
 	"context"
 	"fmt"
+	"math"
+	"strconv"
 
 	"github.com/open-feature/go-sdk/openfeature"
 
@@ -72,7 +74,10 @@ func text(value any) evallog.Text {
 	case int, int8, int16, int32, int64, uint, uint8, uint16, uint32, uint64:
 		return evallog.Some(fmt.Sprint(v))
 	case float64:
-		return evallog.Some(fmt.Sprintf("%.0f", v))
+		if v != math.Trunc(v) || math.IsInf(v, 0) {
+			return evallog.None()
+		}
+		return evallog.Some(strconv.FormatFloat(v, 'f', 0, 64))
 	default:
 		return evallog.None()
 	}

@@ -87,6 +87,7 @@ func TestOutcomes(t *testing.T) {
 		"segment as text":   {"segmented", "10", evallog.Key{Variant: on, Allocation: evallog.Some("10"), TargetingKey: none, ErrorCode: none}, "", false},
 		"segment as number": {"segmented", int64(10), evallog.Key{Variant: on, Allocation: evallog.Some("10"), TargetingKey: none, ErrorCode: none}, "", false},
 		"segment from JSON": {"segmented", 10.0, evallog.Key{Variant: on, Allocation: evallog.Some("10"), TargetingKey: none, ErrorCode: none}, "", false},
+		"half a segment":    {"segmented", 10.5, evallog.Key{Variant: on, Allocation: none, TargetingKey: none, ErrorCode: none}, "", false},
 		"segment as a list": {"segmented", []int{10}, evallog.Key{Variant: on, Allocation: none, TargetingKey: none, ErrorCode: none}, "", false},
 	}
 	for name, c := range cases {
