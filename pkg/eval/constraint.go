@@ -6,6 +6,7 @@ import (
 	"math"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/zhouzhuojie/conditions"
@@ -26,7 +27,8 @@ type condition struct {
 	root node  // nil when the constraint does not compile
 	err  error // why it never matches, if it does not compile or has a pattern that does not
 	text string
-	// name and json are a property and the JSON of a plain text, if all that the condition says is that the two are equal.
+	// name is a property of the context, if the condition says no more than that it equals a plain text, whose JSON is in
+	// json, or that it is in some relation to a number.
 	name, json string
 }
 
@@ -42,9 +44,13 @@ func compileConstraint(c *entity.Constraint) condition {
 		return compiled
 	}
 	compiled.root, compiled.err = compileNode(expr)
-	if b, ok := compiled.root.(*binary); ok && b.op == conditions.EQ && b.property != nil && len(b.property.path) == 1 &&
-		b.constant != nil && b.constant.value.kind == text && IsPlain(b.constant.value.text) {
-		compiled.name, compiled.json = b.property.name, `"`+b.constant.value.text+`"`
+	if b, ok := compiled.root.(*binary); ok && b.property != nil && len(b.property.path) == 1 && b.constant != nil {
+		switch constant := &b.constant.value; {
+		case b.op == conditions.EQ && constant.kind == text && IsPlain(constant.text):
+			compiled.name, compiled.json = b.property.name, `"`+constant.text+`"`
+		case constant.kind == number:
+			compiled.name = b.property.name
+		}
 	}
 	return compiled
 }
@@ -54,16 +60,32 @@ func (c *condition) holds(context properties) (holds, ok bool) {
 	if c.root == nil {
 		return false, false
 	}
-	if c.json != "" && context.object != nil {
-		raw := context.object.find(c.name)
-		if raw == c.json {
-			return true, true
-		}
-		if raw != "" && raw[0] == '"' && strings.IndexByte(raw, '\\') < 0 { // another plain text
-			return false, true
+	if c.name != "" && context.object != nil {
+		if holds, ok := c.holdsFor(context.object.find(c.name)); ok {
+			return holds, true
 		}
 	}
 	v := c.root.resolve(context)
+	return v.truth, v.kind == boolean
+}
+
+// holdsFor is holds for the JSON of the one property that the condition is about. It knows plain texts and positive
+// numbers, which most are; of others its second result is false.
+func (c *condition) holdsFor(raw string) (holds, ok bool) {
+	switch {
+	case raw == "": // there is no such property
+		return false, false
+	case c.json != "":
+		return raw == c.json, raw[0] == '"' && strings.IndexByte(raw, '\\') < 0
+	case raw[0]-'0' > 9:
+		return false, false
+	}
+	f, err := strconv.ParseFloat(raw, 64)
+	if err != nil {
+		return false, false
+	}
+	b := c.root.(*binary)
+	v := b.apply(&value{kind: number, number: f}, &b.constant.value)
 	return v.truth, v.kind == boolean
 }
 

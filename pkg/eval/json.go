@@ -48,8 +48,11 @@ func (e *Encoder) Append(b []byte, r *Result) []byte {
 	} else {
 		b = appendFlag(b, r.FlagID, r.FlagKey, r.FlagSnapshotID, r.FlagTags)
 	}
-	b = appendPlainText(b, `"recordSource":`, r.RecordSource.String())
-	b = appendNumber(b, `"segmentID":`, r.SegmentID)
+	if r.given != nil {
+		b = append(b, r.given.before...)
+	} else {
+		b = appendSource(b, r.RecordSource, r.SegmentID)
+	}
 	b = append(b, `"timestamp":"`...)
 	if second := r.Timestamp.Unix(); e.length == 0 || second != e.second {
 		// RFC 3339 has 20 characters, and a few more after the year 9999.
@@ -122,6 +125,11 @@ func appendFlag(b []byte, id int64, key string, snapshotID int64, tags []string)
 	b = appendText(b, `"flagKey":`, key)
 	b = appendNumber(b, `"flagSnapshotID":`, snapshotID)
 	return appendTexts(b, `"flagTags":`, tags)
+}
+
+func appendSource(b []byte, source RecordSource, segmentID int64) []byte {
+	b = appendPlainText(b, `"recordSource":`, source.String())
+	return appendNumber(b, `"segmentID":`, segmentID)
 }
 
 // The next four append a member and a comma, or nothing if the value is empty. The name comes with quotes and colon.

@@ -58,6 +58,7 @@ type share struct {
 	bound   int // exclusive
 	variant *entity.Variant
 	json    string // the members of an evalResult that name the variant, each with a comma before it
+	before  string // the members between those that name the flag and the time, each with a comma behind it
 }
 
 // Compile prepares flags, whose parts it keeps: they must not change afterwards. It never fails: a constraint that does
@@ -163,6 +164,7 @@ func (f *flag) compileSegment(source *entity.Segment, variants map[uint]variant)
 		}
 		compiled.conditions = append(compiled.conditions, c)
 	}
+	before := string(appendSource(nil, SourceEvaluation, compiled.id))
 	bound := 0
 	for _, d := range sorted(source.Distributions, func(a, b *entity.Distribution) int { return cmp.Compare(a.VariantID, b.VariantID) }) {
 		v := variants[d.VariantID]
@@ -170,7 +172,7 @@ func (f *flag) compileSegment(source *entity.Segment, variants map[uint]variant)
 			problem("distribution %d gives nothing: variant %d is not one of the flag", d.ID, d.VariantID)
 		}
 		bound += int(min(d.Percent, maxPercent)) * bucketsPerPercent
-		compiled.shares = append(compiled.shares, share{bound: bound, variant: v.Variant, json: v.json})
+		compiled.shares = append(compiled.shares, share{bound: bound, variant: v.Variant, json: v.json, before: before})
 	}
 	return compiled
 }
