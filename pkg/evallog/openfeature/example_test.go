@@ -2,13 +2,17 @@ package openfeature_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log"
+	"net/http"
+	"net/http/httptest"
 
 	"github.com/open-feature/go-sdk/openfeature"
 	"github.com/open-feature/go-sdk/openfeature/memprovider"
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/datarhttp"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/memstore"
 	"github.com/flagr-datar/flagr-datar/pkg/evallog"
@@ -27,7 +31,7 @@ func (exampleFlags) Flags(context.Context, []int64) (map[int64]datar.FlagInfo, e
 	return map[int64]datar.FlagInfo{1: {Key: "checkout", Enabled: true}}, nil
 }
 
-// A program evaluates with OpenFeature, and its evaluations show up in Datar's summary.
+// A program evaluates with OpenFeature, and its evaluations show up in GET /datar/flags/1/summary.
 func Example() {
 	ctx := context.Background()
 	store := &memstore.Store{}
@@ -62,27 +66,28 @@ func Example() {
 	}
 	fmt.Println("dropped:", evaluationLog.Stats().Dropped)
 
-	// What GET /datar/summary and GET /datar/flags/1/summary of a server answer.
+	// A server over the same store answers with the numbers.
 	engine, err := datar.New(datar.Options{Store: store, Catalog: exampleFlags{}})
 	if err != nil {
 		log.Fatal(err)
 	}
-	summary, err := engine.QuerySummary(ctx, datar.SummaryQuery{})
+	server := httptest.NewServer(datarhttp.Handler(engine))
+	defer server.Close()
+	response, err := http.Get(server.URL + "/datar/flags/1/summary")
 	if err != nil {
 		log.Fatal(err)
 	}
-	for _, flag := range summary {
-		fmt.Println(flag.Key, flag.Total)
+	defer func() { _ = response.Body.Close() }()
+	var summary struct {
+		TrafficByVariant []struct{ VariantID, Count int64 }
 	}
-	breakdown, err := engine.QueryFlagSummaryBreakdown(ctx, 1, datar.BreakdownQuery{})
-	if err != nil {
+	if err := json.NewDecoder(response.Body).Decode(&summary); err != nil {
 		log.Fatal(err)
 	}
-	for _, v := range breakdown.ByVariant {
-		fmt.Println("variant", v.VariantID, v.Count)
+	for _, v := range summary.TrafficByVariant {
+		fmt.Println("variant", v.VariantID, "count", v.Count)
 	}
 	// Output:
 	// dropped: map[FLAG_NOT_FOUND:1]
-	// checkout 42
-	// variant 7 42
+	// variant 7 count 42
 }
