@@ -4,6 +4,8 @@ import (
 	"context"
 
 	"gorm.io/gorm"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
 // PrepareAfter migrates once the statement has taken the lock.
@@ -17,4 +19,14 @@ func PrepareAfter(ctx context.Context, db *gorm.DB, lockMigration string) error 
 func OnTables(db *gorm.DB) *Store {
 	d := dialects[db.Name()]
 	return &Store{db: db, dialect: d, full: d.upsert(d.rowsPerStatement)}
+}
+
+// RollUp makes one rollup, as a replica does that looked for what is to be done some time ago.
+func (s *Store) RollUp(ctx context.Context, size, start datar.Hour) error {
+	return s.rollUpSpan(ctx, int64(size), int64(start))
+}
+
+// PurgeSome moves up to 1000 events of a day into its rollup.
+func (s *Store) PurgeSome(ctx context.Context, day datar.Hour) error {
+	return s.purgeSome(ctx, int64(day))
 }

@@ -359,14 +359,15 @@ func (s *Store) oldestEvent(db *gorm.DB) (hour int64, found bool, err error) {
 	return int64(datar.HourOf(events[0].BucketHour)), true, nil
 }
 
-// rollUpSpan makes the rollup of one span, unless somebody else just did.
+// rollUpSpan makes the rollup of one span, unless somebody else just did, or has begun to purge the day.
 func (s *Store) rollUpSpan(ctx context.Context, size, start int64) error {
 	err := s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
 		if err := lock(tx, s.dialect.lockExclusive); err != nil {
 			return err
 		}
 		var found int64
-		if err := s.prefix.table(tx, rollupsTable).Where("span = ? AND start_hour = ?", size, start).Count(&found).Error; err != nil || found > 0 {
+		if err := s.prefix.table(tx, rollupsTable).Where("(span = ? AND start_hour = ?) OR (span = ? AND start_hour = ? AND purged = ?)",
+			size, start, spanDay, dayOf(start), true).Count(&found).Error; err != nil || found > 0 {
 			return err
 		}
 		if err := s.prefix.table(tx, totalsTable).Where("span = ? AND start_hour = ?", size, start).Delete(&rollupTotal{}).Error; err != nil {

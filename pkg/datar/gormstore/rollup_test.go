@@ -1,0 +1,186 @@
+package gormstore_test
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"gorm.io/gorm"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore"
+)
+
+// TestRollupsBesideRetention does at random what replicas do to weeks of counts, some of them with a view that is out of
+// date, and compares totals with what was added.
+func TestRollupsBesideRetention(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(2) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			t.Parallel()
+			db := openSQLite(t)
+			w := weeks{
+				store: newStore(t, db), db: db, random: rand.New(rand.NewPCG(seed, 3)), counts: map[datar.Key]int64{},
+				now: datar.Hour(490_000).DayStart() + 40*24,
+			}
+			w.addDay(t, w.now-4*24) // more than is purged at once
+			for range 40 {
+				w.step(t)
+				w.compare(t)
+				if t.Failed() {
+					t.Fatal(strings.Join(w.history, "\n"))
+				}
+			}
+		})
+	}
+}
+
+// A replica that saw events of a day, before another one began to purge it, must not roll up what is left of them.
+func TestRollupOfADayThatIsBeingPurged(t *testing.T) {
+	t.Parallel()
+	db := openSQLite(t)
+	w := weeks{store: newStore(t, db), db: db, counts: map[datar.Key]int64{}}
+	day := datar.Hour(490_000).DayStart()
+	w.addDay(t, day)
+	for range 3 {
+		if err := w.store.PurgeSome(t.Context(), day); err != nil {
+			t.Fatal(err)
+		}
+		for hour := range datar.Hour(24) {
+			if err := w.store.RollUp(t.Context(), 1, day+hour); err != nil {
+				t.Fatal(err)
+			}
+		}
+		totals, err := w.store.Totals(t.Context(), datar.TotalsQuery{From: day, To: day + 24, GroupBy: datar.ByDay})
+		if err != nil || len(totals) != 1 || totals[0].Count != 1200 {
+			t.Fatalf("totals are %+v (%v), want 1200", totals, err)
+		}
+	}
+}
+
+// weeks are counts and what happens to them.
+type weeks struct {
+	store    *gormstore.Store
+	db       *gorm.DB
+	random   *rand.Rand
+	now      datar.Hour
+	counts   map[datar.Key]int64 // all that was added
+	sequence int64
+	history  []string
+}
+
+func (w *weeks) ago(most int) datar.Hour { return w.now - datar.Hour(w.random.IntN(most)) }
+
+func (w *weeks) step(t *testing.T) {
+	t.Helper()
+	var err error
+	var done string
+	switch w.random.IntN(8) {
+	case 0:
+		w.now += datar.Hour(w.random.IntN(30))
+	case 1:
+		err = w.store.Maintain(t.Context(), w.now.Time(), 0)
+		done = "maintained"
+	case 2:
+		err = w.store.Maintain(t.Context(), w.now.Time(), 48*time.Hour)
+		done = "maintained with a retention"
+	case 3, 4:
+		hour := w.ago(6*24) - 3
+		err = w.store.RollUp(t.Context(), 1, hour)
+		done = fmt.Sprint("rolled up the hour ", hour)
+	case 5:
+		day := (w.ago(6*24) - 24).DayStart()
+		err = w.store.RollUp(t.Context(), 24, day)
+		done = fmt.Sprint("rolled up the day ", day)
+	case 6:
+		day := (w.ago(3*24) - 72).DayStart()
+		err = w.store.PurgeSome(t.Context(), day)
+		done = fmt.Sprint("purged some of the day ", day)
+	default:
+		for range 1 + w.random.IntN(30) {
+			w.add(t, datar.Key{FlagID: w.random.Int64N(5) + 1, VariantID: w.random.Int64N(9), Hour: w.ago(35 * 24)})
+		}
+		done = "added"
+	}
+	if err != nil {
+		t.Fatalf("%s: %v", done, err)
+	}
+	w.history = append(w.history, done)
+}
+
+func (w *weeks) add(t *testing.T, keys ...datar.Key) {
+	t.Helper()
+	w.sequence++
+	batch := datar.Batch{Writer: "w", Sequence: w.sequence}
+	for _, k := range keys {
+		w.counts[k]++
+		batch.Rows = append(batch.Rows, datar.Row{Key: k, Count: 1, First: k.Hour.Time().UnixMilli(), Last: k.Hour.Time().UnixMilli()})
+	}
+	if err := w.store.Apply(t.Context(), batch); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// addDay adds 1200 counts that are keys of their own.
+func (w *weeks) addDay(t *testing.T, day datar.Hour) {
+	t.Helper()
+	var keys []datar.Key
+	for i := range int64(1200) {
+		keys = append(keys, datar.Key{FlagID: i%5 + 1, VariantID: i / 5 / 24, Hour: day + datar.Hour(i/5%24)})
+	}
+	slices.SortFunc(keys, datar.Key.Compare)
+	w.add(t, keys...)
+}
+
+// compare asks for a random window. Of a day that is purged, or is being purged, it may have all.
+func (w *weeks) compare(t *testing.T) {
+	t.Helper()
+	var purged []datar.Hour
+	if err := w.db.Raw("SELECT start_hour FROM datar_rollups WHERE span = 24 AND purged").Scan(&purged).Error; err != nil {
+		t.Fatal(err)
+	}
+	from := w.ago(40 * 24)
+	query := datar.TotalsQuery{From: from, To: from + datar.Hour(w.random.IntN(40*24)) + 1, FlagID: w.random.Int64N(3)}
+	if w.random.IntN(3) == 0 {
+		query.From, query.To = query.From.DayStart(), query.To.DayStart()+24
+	}
+	for _, query.GroupBy = range []datar.Dimension{datar.ByFlag, datar.ByDay} {
+		least, most := map[int64]int64{}, map[int64]int64{}
+		for k, n := range w.counts {
+			day, group := k.Hour.DayStart(), k.FlagID
+			if query.GroupBy == datar.ByDay {
+				group = int64(day)
+			}
+			switch inside := k.Hour >= query.From && k.Hour < query.To; {
+			case query.FlagID != 0 && query.FlagID != k.FlagID:
+			case inside:
+				least[group] += n
+				most[group] += n
+			case slices.Contains(purged, day) && day < query.To && day+24 > query.From:
+				most[group] += n
+			}
+		}
+		totals, err := w.store.Totals(t.Context(), query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[int64]int64{}
+		for _, total := range totals {
+			got[total.FlagID+int64(total.Day)] = total.Count // one of them is 0
+		}
+		for group, count := range got {
+			if count < least[group] || count > most[group] {
+				t.Errorf("%+v: group %d has %d, want %d to %d", query, group, count, least[group], most[group])
+			}
+		}
+		for group := range maps.Keys(least) {
+			if got[group] == 0 {
+				t.Errorf("%+v: group %d is missing, want %d", query, group, least[group])
+			}
+		}
+	}
+}
