@@ -8,11 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/glebarez/sqlite"
-	"gorm.io/driver/mysql"
-	"gorm.io/driver/postgres"
 	"gorm.io/gorm"
-	"gorm.io/gorm/logger"
 
 	"github.com/flagr-datar/flagr-datar/integration_tests/testdb"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
@@ -72,35 +68,12 @@ func benchHistory(b *testing.B, db *gorm.DB) *gormstore.Store {
 	return s
 }
 
-func openDatabase(b *testing.B, kind testdb.Kind, dsn string) *gorm.DB {
-	b.Helper()
-	var dialector gorm.Dialector
-	switch kind.Driver {
-	case "postgres":
-		dialector = postgres.Open(dsn)
-	case "mysql":
-		dialector = mysql.Open(dsn + "?parseTime=true")
-	default:
-		dialector = sqlite.Open(dsn + "?_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)")
-	}
-	db, err := gorm.Open(dialector, &gorm.Config{Logger: logger.Discard})
-	if err != nil {
-		b.Fatal(err)
-	}
-	pool, err := db.DB()
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { _ = pool.Close() })
-	return db
-}
-
 // BenchmarkQuery compares the queries with the plain way to get the same: one sum over the hourly events.
 func BenchmarkQuery(b *testing.B) {
 	for _, kind := range testdb.Kinds() {
 		b.Run(kind.Name, func(b *testing.B) {
 			dsn := kind.Fresh(b) // or skip
-			db := openDatabase(b, kind, dsn)
+			db := openKind(b, kind, dsn)
 			s := benchHistory(b, db)
 			for _, days := range []int{7, 30} {
 				from, to := datar.HourOf(benchNow.AddDate(0, 0, -days)), datar.HourOf(benchNow)+1
@@ -148,7 +121,7 @@ func BenchmarkFlush(b *testing.B) {
 	const keys = 100_000
 	for _, kind := range testdb.Kinds() {
 		b.Run(kind.Name+"/engine", func(b *testing.B) {
-			db := openDatabase(b, kind, kind.Fresh(b))
+			db := openKind(b, kind, kind.Fresh(b))
 			s, err := gormstore.New(b.Context(), db, gormstore.Options{})
 			if err != nil {
 				b.Fatal(err)
@@ -174,7 +147,7 @@ func BenchmarkFlush(b *testing.B) {
 			b.ReportMetric(float64(extra)/(1<<20), "extra-MiB")
 		})
 		b.Run(kind.Name+"/single rows", func(b *testing.B) {
-			db := openDatabase(b, kind, kind.Fresh(b))
+			db := openKind(b, kind, kind.Fresh(b))
 			if _, err := gormstore.New(b.Context(), db, gormstore.Options{}); err != nil {
 				b.Fatal(err)
 			}

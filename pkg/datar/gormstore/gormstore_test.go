@@ -6,10 +6,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/glebarez/sqlite"
 	"gorm.io/gorm"
-	"gorm.io/gorm/logger"
 
+	"github.com/flagr-datar/flagr-datar/integration_tests/testdb"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/storetest"
@@ -18,21 +17,7 @@ import (
 // openSQLite opens a new database file.
 func openSQLite(t *testing.T) *gorm.DB {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "datar.sqlite")
-	db, err := gorm.Open(sqlite.Open(path+"?_pragma=journal_mode(WAL)&_pragma=busy_timeout(10000)"), &gorm.Config{Logger: logger.Discard})
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool, err := db.DB()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := pool.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return db
+	return openKind(t, testdb.SQLite(), filepath.Join(t.TempDir(), "datar.sqlite"))
 }
 
 func newStore(t *testing.T, db *gorm.DB) *gormstore.Store {

@@ -30,7 +30,7 @@ import (
 )
 
 // openKind connects to a database as a host of this package would.
-func openKind(t *testing.T, kind testdb.Kind, dsn string) *gorm.DB {
+func openKind(t testing.TB, kind testdb.Kind, dsn string) *gorm.DB {
 	t.Helper()
 	var dialector gorm.Dialector
 	switch kind.Driver {
@@ -44,7 +44,7 @@ func openKind(t *testing.T, kind testdb.Kind, dsn string) *gorm.DB {
 		config.ParseTime, config.Loc = true, time.UTC
 		dialector = mysql.Open(config.FormatDSN())
 	default:
-		dialector = sqlite.Open(dsn + "?_pragma=journal_mode(WAL)&_pragma=busy_timeout(10000)")
+		dialector = sqlite.Open(dsn + "?_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=busy_timeout(10000)")
 	}
 	db, err := gorm.Open(dialector, &gorm.Config{Logger: logger.Discard})
 	if err != nil {
