@@ -18,11 +18,13 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
-// fileStore is a Store that keeps all counts in one file, and replaces the file with each batch.
+// fileStore is a Store that keeps all counts in one file, and replaces the file with each batch. It is for one process
+// at a time.
 type fileStore struct {
-	path string
+	path     string
+	identity string // as in the file; it never changes, so nobody has to wait for it
 
-	mu   sync.Mutex
+	mu   sync.Mutex // guards the file and what was read of it
 	kept contents
 }
 
@@ -38,12 +40,12 @@ func openFileStore(path string) (*fileStore, error) {
 	s := &fileStore{path: path}
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return s, s.replace(contents{Identity: rand.Text(), Applied: map[string]int64{}})
+		err = s.replace(contents{Identity: rand.Text(), Applied: map[string]int64{}})
+	} else if err == nil {
+		err = json.Unmarshal(text, &s.kept)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return s, json.Unmarshal(text, &s.kept)
+	s.identity = s.kept.Identity
+	return s, err
 }
 
 // replace writes a new file and puts it in the place of the old one: whoever reads finds one or the other.
@@ -63,7 +65,7 @@ func (s *fileStore) replace(next contents) error {
 }
 
 // Identity implements datar.Store: it is as old as the file.
-func (s *fileStore) Identity() string { return s.kept.Identity }
+func (s *fileStore) Identity() string { return s.identity }
 
 // Apply implements datar.Store: the rows and the sequence go into the file together.
 func (s *fileStore) Apply(ctx context.Context, batch datar.Batch) error {
@@ -75,7 +77,7 @@ func (s *fileStore) Apply(ctx context.Context, batch datar.Batch) error {
 	if s.kept.Applied[batch.Writer] >= batch.Sequence {
 		return nil // it was applied before, and the answer got lost
 	}
-	next := contents{Identity: s.kept.Identity, Applied: maps.Clone(s.kept.Applied), Rows: slices.Clone(s.kept.Rows)}
+	next := contents{Identity: s.identity, Applied: maps.Clone(s.kept.Applied), Rows: slices.Clone(s.kept.Rows)}
 	next.Applied[batch.Writer] = batch.Sequence
 	at := map[datar.Key]int{}
 	for i, row := range next.Rows {

@@ -140,7 +140,8 @@ type Total struct {
 // Package storetest holds the tests that each of them must pass.
 type Store interface {
 	// Identity is a random text that the store made when its tables were created, of at most 64 letters, digits and
-	// hyphens. It never changes, so that counts left in a journal cannot reach another store.
+	// hyphens. It never changes, so that counts left in a journal cannot reach another store. It is returned without
+	// waiting for anything: Record may be waiting for it.
 	Identity() string
 	// Apply adds all rows of the batch in one transaction, together with a note that this writer's sequence was
 	// applied. A batch whose sequence is noted already is left alone, so that sending a batch again, after an answer

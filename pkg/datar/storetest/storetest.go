@@ -8,8 +8,10 @@ import (
 	"maps"
 	"math"
 	"math/rand/v2"
+	"regexp"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,7 +19,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/memstore"
 )
 
-// Run tests the stores that open returns: an empty one at each call, which open also closes when its test ends.
+// Run tests the stores that open returns: an empty one at each call, which open also closes when its test ends. Run it
+// with the race detector, too: it finds what is shared without a lock.
 func Run(t *testing.T, open func(*testing.T) datar.Store) {
 	t.Helper()
 	for _, test := range []struct {
@@ -25,11 +28,15 @@ func Run(t *testing.T, open func(*testing.T) datar.Store) {
 		run  func(*testing.T, datar.Store)
 	}{
 		{"counts add up", countsAddUp},
+		{"the identity is fit for a journal", identity},
 		{"a batch is applied once", batchAppliedOnce},
+		{"a batch is sent by many at once", sentByMany},
+		{"a context ends in the midst of a batch", contextEndsMidway},
 		{"writers are independent", writersIndependent},
 		{"totals by each dimension", totalsByDimension},
 		{"windows are half open", windows},
 		{"last evaluation is the latest", lastEvaluation},
+		{"what was sent in is told apart", ingested},
 		{"counts beyond 32 bits", largeCounts},
 		{"large ids and early hours", extremeKeys},
 		{"large batches", largeBatches},
@@ -59,8 +66,12 @@ func row(flag, variant, segment int64, h datar.Hour, count int64) datar.Row {
 func apply(t *testing.T, s datar.Store, writer string, sequence int64, rows ...datar.Row) {
 	t.Helper()
 	slices.SortFunc(rows, func(a, b datar.Row) int { return a.Compare(b.Key) })
+	before := slices.Clone(rows)
 	if err := s.Apply(t.Context(), datar.Batch{Writer: writer, Sequence: sequence, Rows: rows}); err != nil {
 		t.Fatalf("apply batch %d of %s: %v", sequence, writer, err)
+	}
+	if !slices.Equal(rows, before) {
+		t.Fatalf("batch %d of %s was changed: its rows belong to the engine, which may send them again", sequence, writer)
 	}
 }
 
@@ -93,10 +104,16 @@ func id(dimension datar.Dimension, t datar.Total) int64 {
 func wantCounts(t *testing.T, s datar.Store, query datar.TotalsQuery, want map[int64]int64) {
 	t.Helper()
 	got := totals(t, s, query)
+	seen := map[int64]bool{}
 	for _, total := range got {
-		if group := id(query.GroupBy, total); want[group] != total.Count {
+		group := id(query.GroupBy, total)
+		if want[group] != total.Count {
 			t.Errorf("%+v: group %d has %d, want %d", query, group, total.Count, want[group])
 		}
+		if seen[group] {
+			t.Errorf("%+v: group %d comes twice", query, group)
+		}
+		seen[group] = true
 	}
 	if len(got) != len(want) {
 		t.Errorf("%+v: %d groups, want %d", query, len(got), len(want))
@@ -112,6 +129,126 @@ func countsAddUp(t *testing.T, s datar.Store) {
 	apply(t, s, "w", 1, row(1, 1, 1, hour, 3), row(1, 2, 1, hour, 4))
 	apply(t, s, "w", 2, row(1, 1, 1, hour, 10), row(2, 0, 0, hour, 5))
 	wantCounts(t, s, all(datar.ByFlag), map[int64]int64{1: 17, 2: 5})
+}
+
+// identityFormat is what names of journals are made of.
+var identityFormat = regexp.MustCompile(`^[0-9A-Za-z-]{1,64}$`)
+
+// identity asks for it while batches are applied, as engines do.
+func identity(t *testing.T, s datar.Store) {
+	first := s.Identity()
+	if !identityFormat.MatchString(first) {
+		t.Errorf("the identity is %q, want 1 to 64 letters, digits and hyphens", first)
+	}
+	var group sync.WaitGroup
+	group.Go(func() {
+		for range 50 {
+			if now := s.Identity(); now != first {
+				t.Errorf("the identity was %q and now is %q", first, now)
+				return
+			}
+		}
+	})
+	for sequence := range int64(5) {
+		apply(t, s, "w", sequence+1, row(1, 1, 1, hour, 1))
+	}
+	group.Wait()
+	if now := s.Identity(); now != first {
+		t.Errorf("the identity was %q and is %q after batches", first, now)
+	}
+}
+
+// sentByMany sends each batch several times at once: as when a connection broke, and the database still works on what
+// came through it.
+func sentByMany(t *testing.T, s datar.Store) {
+	const senders, batches = 4, 5
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	for sequence := range int64(batches) {
+		var group sync.WaitGroup
+		for range senders {
+			group.Go(func() {
+				batch := datar.Batch{Writer: "w", Sequence: sequence + 1}
+				for k := range int64(20) {
+					batch.Rows = append(batch.Rows, row(k+1, 1, 1, hour, 1))
+				}
+				for {
+					err := s.Apply(ctx, batch)
+					if err == nil {
+						return
+					}
+					if ctx.Err() != nil {
+						t.Errorf("apply: %v", err)
+						return
+					}
+				}
+			})
+		}
+		group.Wait()
+	}
+	want := map[int64]int64{}
+	for k := range int64(20) {
+		want[k+1] = batches
+	}
+	wantCounts(t, s, all(datar.ByFlag), want)
+}
+
+// fading is a context that ends when it has been looked at so many times.
+type fading struct {
+	context.Context
+	end   context.CancelFunc
+	looks *atomic.Int64 // that are left
+}
+
+func (f fading) look() {
+	if f.looks.Add(-1) < 0 {
+		f.end()
+	}
+}
+
+// Done implements context.Context.
+func (f fading) Done() <-chan struct{} {
+	f.look()
+	return f.Context.Done()
+}
+
+// Err implements context.Context.
+func (f fading) Err() error {
+	f.look()
+	return f.Context.Err()
+}
+
+// contextEndsMidway ends the context of Apply at every point where the store looks at it, or at many of them. Nothing
+// of a batch may be kept then, or all of it; and sent again it counts once.
+func contextEndsMidway(t *testing.T, s datar.Store) {
+	const rows = 20
+	for n := int64(0); n < 10_000; n += 1 + n/16 {
+		batch := datar.Batch{Writer: "w", Sequence: n + 1}
+		for v := range int64(rows) {
+			batch.Rows = append(batch.Rows, row(n+1, v, 1, hour, 1))
+		}
+		inner, cancel := context.WithCancel(t.Context())
+		looks := new(atomic.Int64)
+		looks.Store(n)
+		applied := s.Apply(fading{inner, cancel, looks}, batch)
+		ended := inner.Err() != nil
+		cancel()
+
+		query := all(datar.ByFlag)
+		query.FlagID = n + 1
+		kept := int64(0)
+		for _, total := range totals(t, s, query) {
+			kept += total.Count
+		}
+		if kept != rows && (kept != 0 || applied == nil) {
+			t.Fatalf("the context ended at look %d: %d of %d rows are kept (%v)", n+1, kept, rows, applied)
+		}
+		apply(t, s, batch.Writer, batch.Sequence, batch.Rows...)
+		wantCounts(t, s, query, map[int64]int64{n + 1: rows})
+		if !ended || t.Failed() { // it is not looked at more often
+			return
+		}
+	}
 }
 
 func batchAppliedOnce(t *testing.T, s datar.Store) {
@@ -175,9 +312,27 @@ func lastEvaluation(t *testing.T, s datar.Store) {
 	apply(t, s, "a", 1, at(1, 5_000, 9_123))
 	apply(t, s, "b", 1, at(1, 1_000, 7_000))
 	apply(t, s, "b", 2, at(2, 1, 2))
-	got := totals(t, s, all(datar.ByFlag))
-	if want := hour.Time().UnixMilli() + 9_123; len(got) != 1 || got[0].Last != want {
-		t.Errorf("totals are %+v, want one with Last %d", got, want)
+	query := all(datar.ByFlag)
+	for _, query.FlagID = range []int64{0, 1} {
+		for _, query.GroupBy = range []datar.Dimension{datar.ByFlag, datar.ByDay, datar.ByOutcome} {
+			got := totals(t, s, query)
+			if want := hour.Time().UnixMilli() + 9_123; len(got) == 0 || got[0].Last != want {
+				t.Errorf("%+v: totals are %+v, want Last %d of the first", query, got, want)
+			}
+		}
+	}
+}
+
+// ingested adds rows of which some were counted elsewhere.
+func ingested(t *testing.T, s datar.Store) {
+	sent := row(1, 1, 1, hour, 5)
+	sent.Ingested = 3
+	apply(t, s, "w", 1, row(1, 1, 1, hour, 4))
+	apply(t, s, "w", 2, sent)
+	query := all(datar.ByOutcome)
+	query.FlagID = 1
+	if got := totals(t, s, query); len(got) != 1 || got[0].Count != 9 || got[0].Ingested != 3 {
+		t.Errorf("totals are %+v, want 9 of which 3 were counted elsewhere", got)
 	}
 }
 
