@@ -123,11 +123,7 @@ func (e *Engine) QueryFlagSummaryBreakdown(ctx context.Context, flagID int64, qu
 		return nil, fmt.Errorf("%w: there is no flag %d", ErrFlagNotFound, flagID)
 	}
 	e.refresh(ctx)
-	outcomes, err := e.totals(ctx, TotalsQuery{From: from, To: to, FlagID: flagID, GroupBy: ByOutcome})
-	if err != nil {
-		return nil, err
-	}
-	days, err := e.totals(ctx, TotalsQuery{From: from, To: to, FlagID: flagID, GroupBy: ByDay})
+	outcomes, days, err := e.outcomesAndDays(ctx, TotalsQuery{From: from, To: to, FlagID: flagID})
 	if err != nil {
 		return nil, err
 	}
@@ -156,6 +152,36 @@ func (e *Engine) QueryFlagSummaryBreakdown(ctx context.Context, flagID int64, qu
 		b.ByDay[i] = DayCount{t.Day.Time(), t.Count}
 	}
 	return b, nil
+}
+
+// outcomesAndDays reads the totals by outcome and by day, which are two queries. Other engines write meanwhile, so it reads
+// them in turns until nothing came in between two of them. If something always does, the sums differ by that.
+func (e *Engine) outcomesAndDays(ctx context.Context, query TotalsQuery) (outcomes, days []Total, err error) {
+	byOutcome, byDay := query, query
+	byOutcome.GroupBy, byDay.GroupBy = ByOutcome, ByDay
+	outcomes, err = e.totals(ctx, byOutcome)
+	for range 3 {
+		if err == nil {
+			days, err = e.totals(ctx, byDay)
+		}
+		if err != nil || sum(outcomes) == sum(days) {
+			break
+		}
+		before := sum(outcomes)
+		outcomes, err = e.totals(ctx, byOutcome)
+		if n := sum(outcomes); n == before || n == sum(days) { // a store may keep days for longer than outcomes
+			break
+		}
+	}
+	return outcomes, days, err
+}
+
+// sum adds totals up. Counts only grow, so that equal sums of one window are of the same evaluations.
+func sum(totals []Total) (n int64) {
+	for _, t := range totals {
+		n += t.Count
+	}
+	return n
 }
 
 // checkFlag returns ErrFlagNotFound if the Catalog does not know the flag, and it was never counted.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/memstore"
 )
 
 func ptr[T any](v T) *T { return &v }
@@ -240,6 +241,78 @@ func TestQueriesOfAFailingStore(t *testing.T) {
 	f.clock.advance(time.Second)
 	if got := f.summary(t, datar.SummaryQuery{}); len(got) != 1 || got[0].Total != 1 {
 		t.Errorf("summary is %+v after the store recovered, want 1", got)
+	}
+}
+
+// sharedStore is one that others write to: after each of the next queries, somebody adds an evaluation.
+type sharedStore struct {
+	memstore.Store
+	t        *testing.T
+	adds     int
+	queries  int
+	sequence int64
+	purged   bool // outcomes are gone, days are not
+}
+
+func (s *sharedStore) add() {
+	s.t.Helper()
+	s.sequence++
+	row := datar.Row{Key: datar.Key{FlagID: 1, VariantID: 1, SegmentID: 1, Hour: datar.HourOf(noon)}, Count: 1}
+	if err := s.Apply(s.t.Context(), datar.Batch{Writer: "other", Sequence: s.sequence, Rows: []datar.Row{row}}); err != nil {
+		s.t.Error(err)
+	}
+}
+
+func (s *sharedStore) Totals(ctx context.Context, query datar.TotalsQuery) ([]datar.Total, error) {
+	s.queries++
+	totals, err := s.Store.Totals(ctx, query)
+	if s.adds > 0 {
+		s.adds--
+		s.add()
+	}
+	if s.purged && query.GroupBy == datar.ByOutcome {
+		return nil, err
+	}
+	return totals, err
+}
+
+func TestABreakdownIsOfOneMoment(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		adds, queries int
+		purged, equal bool
+	}{
+		"nobody writes":     {0, 2, false, true},
+		"one write":         {1, 3, false, true},
+		"two writes":        {2, 4, false, true},
+		"writes all along":  {100, 7, false, false},
+		"old days":          {0, 3, true, false},
+		"old days, a write": {1, 3, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			store := &sharedStore{t: t, purged: test.purged}
+			f := setup(t, func(o *datar.Options) { o.Store = store })
+			store.add()
+			store.adds = test.adds
+			b, err := f.QueryFlagSummaryBreakdown(t.Context(), 1, datar.BreakdownQuery{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var variants, days int64
+			for _, v := range b.ByVariant {
+				variants += v.Count
+			}
+			for _, d := range b.ByDay {
+				days += d.Count
+			}
+			if (variants == days) != test.equal {
+				t.Errorf("%d evaluations by variant, %d by day", variants, days)
+			}
+			if store.queries != test.queries {
+				t.Errorf("%d queries, want %d", store.queries, test.queries)
+			}
+		})
 	}
 }
 
