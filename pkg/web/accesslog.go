@@ -35,7 +35,10 @@ func (l AccessLog) Observer() func(*Exchange) {
 		if slices.Contains(l.Exclude, r.URL.Path) || !l.Logger.Enabled(r.Context(), slog.LevelInfo) {
 			return
 		}
-		id := r.Header.Get("X-Request-Id")
+		id := ""
+		if ids := r.Header["X-Request-Id"]; len(ids) > 0 {
+			id = ids[0]
+		}
 		if l.Lines == nil || !isBare(r.Method) || !isBare(r.URL.Path) || !isBare(r.RemoteAddr) || id != "" && !isBare(id) {
 			l.log(e, id)
 			return
