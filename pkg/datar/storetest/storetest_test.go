@@ -1,0 +1,214 @@
+package storetest_test
+
+import (
+	"context"
+	"flag"
+	"maps"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/memstore"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/storetest"
+)
+
+// broken is a store with a mistake that loses counts, or counts twice.
+type broken struct {
+	memstore.Store // of which only the rows are used
+	mistake
+
+	mu      sync.Mutex
+	applied map[string]int64
+
+	looked atomic.Int64
+	second chan struct{} // closed when two have looked
+}
+
+// mistake replaces methods of a store that is right. Those that are nil stay.
+type mistake struct {
+	identity func() string
+	apply    func(s *broken, ctx context.Context, b datar.Batch) error
+	totals   func(query *datar.TotalsQuery, totals []datar.Total)
+}
+
+func (s *broken) Identity() string {
+	if s.identity != nil {
+		return s.identity()
+	}
+	return s.Store.Identity()
+}
+
+func (s *broken) Apply(ctx context.Context, b datar.Batch) error {
+	if s.apply != nil {
+		return s.apply(s, ctx, b)
+	}
+	return s.Store.Apply(ctx, b)
+}
+
+func (s *broken) Totals(ctx context.Context, query datar.TotalsQuery) ([]datar.Total, error) {
+	if s.totals == nil {
+		return s.Store.Totals(ctx, query)
+	}
+	s.totals(&query, nil)
+	totals, err := s.Store.Totals(ctx, query)
+	s.totals(&query, totals)
+	return totals, err
+}
+
+// add adds rows, and asks for no sequence.
+func (s *broken) add(ctx context.Context, rows []datar.Row) error {
+	_, err := s.ApplyReceipt(ctx, rows, ingest.Receipt{})
+	return err
+}
+
+// addEach adds rows one by one.
+func (s *broken) addEach(ctx context.Context, rows []datar.Row) error {
+	for i := range rows {
+		if err := s.add(ctx, rows[i:i+1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *broken) knows(b datar.Batch) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.applied[b.Writer] >= b.Sequence
+}
+
+func (s *broken) note(b datar.Batch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.applied[b.Writer] = max(s.applied[b.Writer], b.Sequence)
+}
+
+// mistakes have the names of tests that find them.
+var mistakes = map[string]struct {
+	test string
+	mistake
+}{
+	"no identity":     {"the identity is fit for a journal", mistake{identity: func() string { return "" }}},
+	"a path as one":   {"the identity is fit for a journal", mistake{identity: func() string { return "../counts" }}},
+	"a long identity": {"the identity is fit for a journal", mistake{identity: func() string { return strings.Repeat("x", 65) }}},
+	"the batch changes": {"a batch is applied once", mistake{apply: func(s *broken, ctx context.Context, b datar.Batch) error {
+		defer slices.Reverse(b.Rows)
+		b.Rows[0].Count++
+		return s.Store.Apply(ctx, b)
+	}}},
+	"no ledger": {"a batch is applied once", mistake{apply: func(s *broken, ctx context.Context, b datar.Batch) error {
+		return s.add(ctx, b.Rows)
+	}}},
+	"only the last number is known": {"a batch is applied once", mistake{apply: func(s *broken, ctx context.Context, b datar.Batch) error {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.applied[b.Writer] == b.Sequence {
+			return nil
+		}
+		s.applied[b.Writer] = b.Sequence
+		return s.add(ctx, b.Rows)
+	}}},
+	"writers in any case": {"writers are independent", mistake{apply: func(s *broken, ctx context.Context, b datar.Batch) error {
+		b.Writer = strings.ToLower(b.Writer)
+		return s.Store.Apply(ctx, b)
+	}}},
+	"rows one by one": {"a context ends in the midst of a batch", mistake{apply: func(s *broken, ctx context.Context, b datar.Batch) error {
+		if s.knows(b) {
+			return nil
+		}
+		if err := s.addEach(ctx, b.Rows); err != nil {
+			return err
+		}
+		s.note(b)
+		return nil
+	}}},
+	"noted before the rows": {"a context ends in the midst of a batch", mistake{apply: func(s *broken, ctx context.Context, b datar.Batch) error {
+		if err := ctx.Err(); err != nil || s.knows(b) {
+			return err
+		}
+		s.note(b)
+		return s.add(ctx, b.Rows)
+	}}},
+	"noted after the rows": {"a context ends in the midst of a batch", mistake{apply: func(s *broken, ctx context.Context, b datar.Batch) error {
+		if s.knows(b) {
+			return nil
+		}
+		if err := s.add(ctx, b.Rows); err != nil {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		s.note(b)
+		return nil
+	}}},
+	"looks first, then adds": {"a batch is sent by many at once", mistake{apply: func(s *broken, ctx context.Context, b datar.Batch) error {
+		if s.knows(b) {
+			return nil
+		}
+		switch s.looked.Add(1) {
+		case 1:
+			<-s.second
+		case 2:
+			close(s.second)
+		}
+		defer s.note(b)
+		return s.add(ctx, b.Rows)
+	}}},
+	"windows are closed": {"windows are half open", mistake{totals: func(q *datar.TotalsQuery, _ []datar.Total) { q.To++ }}},
+	"a group comes twice": {"totals by each dimension", mistake{totals: func(_ *datar.TotalsQuery, totals []datar.Total) {
+		for i := range totals {
+			totals[i] = totals[0]
+		}
+	}}},
+	"no last evaluation by day": {"last evaluation is the latest", mistake{totals: func(q *datar.TotalsQuery, totals []datar.Total) {
+		for i := range totals {
+			if q.GroupBy == datar.ByDay {
+				totals[i].Last = 0
+			}
+		}
+	}}},
+	"nothing was sent in": {"what was sent in is told apart", mistake{totals: func(_ *datar.TotalsQuery, totals []datar.Total) {
+		for i := range totals {
+			totals[i].Ingested = 0
+		}
+	}}},
+}
+
+// run names the mistake with which this binary was started by TestMistakesAreFound.
+var run = flag.String("mistake", "", "run the tests on a store with this mistake")
+
+func TestOneMistake(t *testing.T) {
+	t.Parallel()
+	if *run == "" {
+		t.Skip("TestMistakesAreFound runs this")
+	}
+	storetest.Run(t, func(*testing.T) datar.Store {
+		return &broken{mistake: mistakes[*run].mistake, applied: map[string]int64{}, second: make(chan struct{})}
+	})
+}
+
+// TestMistakesAreFound runs the tests on stores that are wrong, in processes of their own, where they may fail.
+func TestMistakesAreFound(t *testing.T) {
+	t.Parallel()
+	if *run != "" {
+		t.Skip("this is such a process")
+	}
+	for _, name := range slices.Sorted(maps.Keys(mistakes)) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test := strings.ReplaceAll(mistakes[name].test, " ", "_")
+			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestOneMistake$/^"+test+"$", "-mistake="+name)
+			output, err := cmd.CombinedOutput()
+			if err == nil || !strings.Contains(string(output), "--- FAIL: TestOneMistake/"+test) {
+				t.Errorf("%q does not find it: %v\n%s", mistakes[name].test, err, output)
+			}
+		})
+	}
+}
