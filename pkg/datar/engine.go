@@ -96,7 +96,8 @@ type Options struct {
 	// Retention is how long the store keeps counts in detail; of days that ended longer ago each flag's total stays.
 	// 0: for ever; otherwise at least MinRetention, and the Store must be a Maintainer.
 	Retention time.Duration
-	// Logger gets a line when flushes begin to fail and when they work again. Nil: no log.
+	// Logger gets a line when flushes begin to fail and when they work again, and when counts are in memory only although
+	// a journal is wanted. Nil: slog.Default(); slog.New(slog.DiscardHandler) is for those who want no log.
 	Logger *slog.Logger
 	// Now is the clock, for tests. Nil: time.Now.
 	Now func() time.Time
@@ -148,7 +149,7 @@ func (o *Options) validate() error {
 		o.MaxKeys = DefaultMaxKeys
 	}
 	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
+		o.Logger = slog.Default()
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -256,7 +257,7 @@ func (e *Engine) openJournals() error {
 	dir := e.options.Journal.Dir
 	first, err := createJournal(dir, e.options.Store.Identity(), writer{id: newWriterID()}, e.arenaSlots())
 	if err != nil {
-		err = fmt.Errorf("datar: the journal directory %q cannot be used: %w", dir, err)
+		err = fmt.Errorf("datar: Options.Journal.Dir: the directory %q cannot be used for journals: %w", dir, err)
 		if e.options.Journal.Required {
 			return err
 		}

@@ -677,6 +677,9 @@ func TestOptionsAreChecked(t *testing.T) {
 		"an identity that is a path": {func(o *datar.Options) {
 			o.Store, o.Journal.Dir = oddStore{rows: 1, identity: "../x"}, "journals"
 		}, `Identity of Options.Store is "../x"`},
+		"journal in no directory": {func(o *datar.Options) {
+			o.Journal = datar.JournalOptions{Dir: "no/such/directory", Required: true}
+		}, `Options.Journal.Dir: the directory "no/such/directory"`},
 		"negative keys": {func(o *datar.Options) { o.MaxKeys = -1 }, "MaxKeys is -1"},
 	} {
 		t.Run(name, func(t *testing.T) {
