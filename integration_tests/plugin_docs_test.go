@@ -3,6 +3,7 @@ package integration_tests
 import (
 	"encoding/json"
 	"errors"
+	"go/format"
 	"io"
 	"net"
 	"net/http"
@@ -49,6 +50,10 @@ func commands(t *testing.T, begin string) (found [][]string) {
 // TestPluginProgramOfTheDocs goes a newcomer's way: an empty module, the program of docs/plugin.md, and the counts.
 func TestPluginProgramOfTheDocs(t *testing.T) {
 	t.Parallel()
+	program := blocks(t, "go")[0]
+	if formatted, err := format.Source([]byte(program)); err != nil || string(formatted) != program {
+		t.Errorf("the program is not as gofmt writes it (%v)", err)
+	}
 	// The folder is empty, and beside a clone of this repository.
 	parent := t.TempDir()
 	dir := filepath.Join(parent, "shop")
@@ -57,7 +62,7 @@ func TestPluginProgramOfTheDocs(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := errors.Join(os.Mkdir(dir, 0o700), os.Symlink(top, filepath.Join(parent, "flagr-datar")),
-		os.WriteFile(filepath.Join(dir, "main.go"), []byte(blocks(t, "go")[0]), 0o600)); err != nil {
+		os.WriteFile(filepath.Join(dir, "main.go"), []byte(program), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	for _, command := range commands(t, "go mod ") {
