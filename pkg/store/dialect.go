@@ -2,6 +2,7 @@ package store
 
 import (
 	"database/sql"
+	"log/slog"
 	"time"
 
 	"gorm.io/gorm"
@@ -9,8 +10,9 @@ import (
 
 // dialect is what differs between the databases.
 type dialect struct {
-	// open prepares the connections that a connection string names, without using them yet.
-	open func(dsn string) (target, error)
+	// open prepares the connections that a connection string names, without using them yet. The logger gets what a driver
+	// has to say, if it has.
+	open func(dsn string, logger *slog.Logger) (target, error)
 	// contains is a condition on @column and @text: the one holds the other, whatever the case of letters. The functions
 	// have no wildcards, so there is nothing to escape.
 	contains string

@@ -3,6 +3,8 @@ package store
 import (
 	"database/sql"
 	"errors"
+	"fmt"
+	"log/slog"
 	"regexp"
 	"time"
 
@@ -10,7 +12,7 @@ import (
 	gormmysql "gorm.io/driver/mysql"
 )
 
-func openMySQL(dsn string) (target, error) {
+func openMySQL(dsn string, logger *slog.Logger) (target, error) {
 	invalid := errors.New("the connection string is not valid: it must look like user:password@tcp(host:3306)/database")
 	config, err := mysql.ParseDSN(dsn)
 	if err != nil {
@@ -25,6 +27,7 @@ func openMySQL(dsn string) (target, error) {
 		}
 		config.Params["sql_mode"] = "CONCAT(@@sql_mode, ',STRICT_TRANS_TABLES')"
 	}
+	config.Logger = driverLogger{logger}
 	connector, err := mysql.NewConnector(config)
 	if err != nil {
 		return target{}, invalid
@@ -36,6 +39,15 @@ func openMySQL(dsn string) (target, error) {
 		pool:      db,
 		secrets:   []string{dsn, config.Passwd},
 	}, nil
+}
+
+// driverLogger takes what the driver would otherwise write to standard error, in a form of its own: why it has given up a
+// connection. Who needed that connection gets an error, too.
+type driverLogger struct{ logger *slog.Logger }
+
+// Print logs one message.
+func (l driverLogger) Print(v ...any) {
+	l.logger.Debug("database connection given up", "driver", "mysql", "reason", fmt.Sprint(v...))
 }
 
 // dataTooLong is the error of MySQL and MariaDB for a text that is longer than its column; it names the column.

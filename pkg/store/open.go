@@ -66,7 +66,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if !ok {
 		return nil, fmt.Errorf("unknown database driver %q: it must be sqlite3, postgres or mysql", o.Driver)
 	}
-	target, err := d.open(o.DSN)
+	target, err := d.open(o.DSN, o.Logger)
 	if err != nil {
 		return nil, fmt.Errorf("open the %s database: %w", o.Driver, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -274,6 +275,34 @@ func TestRetriesWithoutSecrets(t *testing.T) {
 				t.Errorf("the password shows:\n%s", all)
 			}
 		})
+	}
+}
+
+// What the driver of MySQL has to say of a connection that breaks is in the log, in the form of the log.
+func TestDriverLogs(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	ok(t, err)
+	defer func() { _ = listener.Close() }()
+	go func() {
+		for {
+			connection, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			_ = connection.Close()
+		}
+	}()
+	var log bytes.Buffer
+	_, err = Open(t.Context(), Options{
+		Driver: "mysql", DSN: "ann:hunter2@tcp(" + listener.Addr().String() + ")/flagr",
+		Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	})
+	if err == nil {
+		t.Fatal("a server where there is none")
+	}
+	if !strings.Contains(log.String(), `level=DEBUG msg="database connection given up" driver=mysql`) || strings.Contains(log.String(), "hunter2") {
+		t.Errorf("the log has:\n%s", log.String())
 	}
 }
 

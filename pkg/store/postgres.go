@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -11,7 +12,7 @@ import (
 	"gorm.io/driver/postgres"
 )
 
-func openPostgres(dsn string) (target, error) {
+func openPostgres(dsn string, _ *slog.Logger) (target, error) {
 	config, err := pgx.ParseConfig(dsn)
 	if err != nil {
 		// The driver's own message repeats parts of the connection string.

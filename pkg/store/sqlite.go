@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"strings"
 
@@ -32,7 +33,7 @@ type sqlitePool struct {
 	file            string
 }
 
-func openSQLite(dsn string) (target, error) {
+func openSQLite(dsn string, _ *slog.Logger) (target, error) {
 	file, options, memory, err := parseSQLite(dsn)
 	if err != nil {
 		return target{}, err
