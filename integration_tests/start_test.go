@@ -95,6 +95,7 @@ func TestWrongSettings(t *testing.T) {
 		{"tokens without a key", environ{"FLAGR_JWT_AUTH_ENABLED": "true"}, []string{"FLAGR_JWT_AUTH_SECRET"}},
 		{"tokens with a key that is none", environ{"FLAGR_JWT_AUTH_ENABLED": "true", "FLAGR_JWT_AUTH_SECRET": "s", "FLAGR_JWT_AUTH_SIGNING_METHOD": "RS256"},
 			[]string{"FLAGR_JWT_AUTH_SECRET", "PEM"}},
+		{"unknown exporter", environ{"OTEL_METRICS_EXPORTER": "carrier pigeon"}, []string{"OTEL_METRICS_EXPORTER"}},
 		{"no folder for the database", environ{"FLAGR_DB_DBCONNECTIONSTR": filepath.Join("missing", "flagr.sqlite"),
 			"FLAGR_DB_DBCONNECTION_RETRY_ATTEMPTS": "0"}, []string{filepath.Join("missing", "flagr.sqlite")}},
 		{"no document", environ{"FLAGR_DB_DBDRIVER": "json_file", "FLAGR_DB_DBCONNECTIONSTR": "missing.json",

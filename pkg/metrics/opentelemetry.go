@@ -49,7 +49,7 @@ func NewOpenTelemetry(ctx context.Context, traces, metrics bool) (_ *OpenTelemet
 	if traces {
 		exporter, err := autoexport.NewSpanExporter(ctx)
 		if err != nil {
-			return nil, fmt.Errorf("exporter of traces: %w", err)
+			return nil, fmt.Errorf("exporter of traces, from OTEL_TRACES_EXPORTER and OTEL_EXPORTER_OTLP_PROTOCOL: %w", err)
 		}
 		provider := sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter), sdktrace.WithResource(res))
 		o.traces = provider
@@ -58,7 +58,7 @@ func NewOpenTelemetry(ctx context.Context, traces, metrics bool) (_ *OpenTelemet
 	if metrics {
 		reader, err := autoexport.NewMetricReader(ctx)
 		if err != nil {
-			return nil, fmt.Errorf("exporter of metrics: %w", err)
+			return nil, fmt.Errorf("exporter of metrics, from OTEL_METRICS_EXPORTER and OTEL_EXPORTER_OTLP_PROTOCOL: %w", err)
 		}
 		provider := sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader), sdkmetric.WithResource(res))
 		o.meters = provider
