@@ -134,8 +134,8 @@ var (
 // The connections stay the host's: the store opens and closes none. It takes the times of MySQL and MariaDB as UTC, so
 // their connection string needs parseTime=true.
 func New(ctx context.Context, db *gorm.DB, options Options) (*Store, error) {
-	if db == nil {
-		return nil, errors.New("datar store: the database is nil")
+	if db == nil || db.Config == nil || db.Dialector == nil {
+		return nil, errors.New("datar store: the database is nil, or was not opened by gorm.Open")
 	}
 	if err := options.validate(); err != nil {
 		return nil, err

@@ -43,8 +43,10 @@ func TestOptionsAreRefusedByName(t *testing.T) {
 			}
 		})
 	}
-	if _, err := gormstore.New(t.Context(), nil, gormstore.Options{}); err == nil {
-		t.Error("a database that is nil is taken")
+	for name, db := range map[string]*gorm.DB{"nil": nil, "empty": {}, "without a dialector": {Config: &gorm.Config{}}} {
+		if _, err := gormstore.New(t.Context(), db, gormstore.Options{}); err == nil || !strings.Contains(err.Error(), "gorm.Open") {
+			t.Errorf("a database that is %s: %v", name, err)
+		}
 	}
 }
 
