@@ -60,7 +60,7 @@ func NewOpenTelemetry(ctx context.Context, traces, metrics bool) (_ *OpenTelemet
 		if err != nil {
 			return nil, fmt.Errorf("exporter of metrics, from OTEL_METRICS_EXPORTER and OTEL_EXPORTER_OTLP_PROTOCOL: %w", err)
 		}
-		provider := sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader), sdkmetric.WithResource(res))
+		provider := newMeterProvider(reader, res)
 		o.meters = provider
 		o.shutdown = append(o.shutdown, provider.Shutdown)
 		o.counter, err = provider.Meter("github.com/flagr-datar/flagr-datar").Int64Counter("flagr.evaluations",
@@ -70,6 +70,17 @@ func NewOpenTelemetry(ctx context.Context, traces, metrics bool) (_ *OpenTelemet
 		}
 	}
 	return o, nil
+}
+
+// newMeterProvider leaves out the attributes that clients choose by their header Host: each value would be a series, and
+// the library keeps a bounded number of them.
+func newMeterProvider(reader sdkmetric.Reader, res *resource.Resource) *sdkmetric.MeterProvider {
+	return sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader), sdkmetric.WithResource(res),
+		sdkmetric.WithCardinalityLimit(maxEvaluationSeries+1), // one is for what is beyond it
+		sdkmetric.WithView(sdkmetric.NewView(
+			sdkmetric.Instrument{Name: "http.server.*"},
+			sdkmetric.Stream{AttributeFilter: attribute.NewDenyKeysFilter("server.address", "server.port")},
+		)))
 }
 
 // Close sends what is left.
