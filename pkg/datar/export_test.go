@@ -51,3 +51,21 @@ func (e *Engine) LateAdd(f func()) {
 	f()
 	s.count.Add(-1)
 }
+
+// CrashWhileNoting leaves the engine as a process that was killed while it noted batches in its journals: pick says which
+// readings it had written. The number of no batch is written yet.
+func (e *Engine) CrashWhileNoting(pick func() bool) {
+	e.mu.Lock()
+	for _, a := range e.arenas {
+		if a.journal == nil || a.pending != nil {
+			continue
+		}
+		for _, c := range a.cells {
+			if pick() {
+				a.journal.sent[(a.writer.sequence+1)%readings][c.index].Store(c.counted())
+			}
+		}
+	}
+	e.mu.Unlock()
+	e.Crash()
+}

@@ -101,14 +101,14 @@ func (e *Engine) flushArena(ctx context.Context, a *arena) error {
 		switch {
 		case err == nil:
 			e.settle(a, func(evaluations int64) { e.stored += evaluations })
-			limit = e.maxRows
+			limit = min(2*limit, e.maxRows)
 		case !errors.Is(err, ErrRefused):
 			return fmt.Errorf("store %d counts: %w", rows, err)
 		case rows == 1:
 			refused[a.pending.readings[0].cell] = true
 			e.logRefused(a.pending.batch.Rows[0], err)
 			e.settle(a, func(evaluations int64) { e.dropped[DropRefused].Add(evaluations) })
-			limit, more = e.maxRows, true
+			limit, more = min(2, e.maxRows), true // if all are refused, larger batches would be tried for each of them
 		default: // one of the rows, or more: half of them, until it is alone
 			a.abort()
 			limit, more = rows/2, true

@@ -498,6 +498,28 @@ func TestRefusedRowsAreIsolated(t *testing.T) {
 	wantBooks(t, e.Engine, 202, 195, 7)
 }
 
+// A constraint that refuses everything must not make a flush try the whole batch again for each row.
+func TestAllRowsAreRefused(t *testing.T) {
+	t.Parallel()
+	const keys = 1000
+	h := newHost(t)
+	h.store.poison = map[int64]bool{}
+	e := h.start()
+	for i := range int64(keys) {
+		h.store.poison[i+1] = true
+		e.record(i+1, 1, 1, 1)
+	}
+	e.flush(t)
+	wantBooks(t, e.Engine, keys, 0, keys)
+	rows := 0
+	for _, batch := range h.store.sent() {
+		rows += len(batch.Rows)
+	}
+	if rows > 6*keys {
+		t.Errorf("%d rows were sent to find %d that are refused", rows, keys)
+	}
+}
+
 // A killed engine must not have taken for stored what was in a batch that was refused as a whole.
 func TestKillWhileARefusedRowIsLookedFor(t *testing.T) {
 	t.Parallel()
@@ -579,10 +601,15 @@ func TestModel(t *testing.T) {
 func runModel(t *testing.T, random *rand.Rand, steps int) {
 	h := newHost(t)
 	h.store.poison = map[int64]bool{9: true}
-	maxKeys := 20 + random.IntN(200)
+	maxKeys := 5 + random.IntN(200)
+	maxRows := maxKeys
+	if random.IntN(2) == 0 {
+		maxRows = 1 + random.IntN(10)
+	}
 	newEngine := func() fixture {
 		options := h.options()
 		options.MaxKeys = maxKeys
+		options.Store = portions{h.store, maxRows}
 		e, err := datar.New(options)
 		if err != nil {
 			t.Fatal(err)
@@ -626,13 +653,23 @@ func runModel(t *testing.T, random *rand.Rand, steps int) {
 			h.clock.advance(time.Duration(random.IntN(150)-30) * time.Minute)
 		case p < 95:
 			action = "kill"
-			if random.IntN(2) == 0 { // in the middle of a flush
+			switch random.IntN(3) {
+			case 0: // in the middle of a flush
 				h.store.fail(nil, errors.New("killed"))
 				_ = e.Flush(t.Context())
 				h.store.fail(nil, nil)
+			case 1: // after some batches of a flush
+				h.store.failAfter = len(h.store.sent()) + 1 + random.IntN(5)
+				_ = e.Flush(t.Context())
+				h.store.failAfter = 0
 			}
 			droppedBefore += droppedIn(e.Stats())
-			e.Crash()
+			if random.IntN(2) == 0 {
+				action = "kill while a batch is noted"
+				e.CrashWhileNoting(func() bool { return random.IntN(2) == 0 })
+			} else {
+				e.Crash()
+			}
 			e = newEngine()
 		default:
 			action = "stop"
@@ -760,10 +797,13 @@ func TestASpareIsMadeBeforeItIsNeeded(t *testing.T) {
 	}
 }
 
-// portions is a store that takes two rows at once.
-type portions struct{ *faultyStore }
+// portions is a store that takes so many rows at once.
+type portions struct {
+	*faultyStore
+	rows int
+}
 
-func (portions) MaxRows() int { return 2 }
+func (p portions) MaxRows() int { return p.rows }
 
 // What a killed process had noted of a batch that it did not get to begin must not be taken for part of a later one,
 // which is of other rows.
@@ -778,7 +818,7 @@ func TestKillAfterAKillWhileABatchIsNoted(t *testing.T) {
 			h := newHost(t)
 			start := func() fixture {
 				options := h.options()
-				options.Store = portions{h.store}
+				options.Store = portions{h.store, 2}
 				e, err := datar.New(options)
 				if err != nil {
 					t.Fatal(err)
