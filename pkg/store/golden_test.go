@@ -6,15 +6,21 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
+	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/flagr-datar/flagr-datar/integration_tests/golden"
 	"github.com/flagr-datar/flagr-datar/integration_tests/testdb"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
+	"github.com/flagr-datar/flagr-datar/pkg/evalcache"
 )
 
 const flagrDatabases = "../../integration_tests/testdata/databases"
@@ -270,4 +276,49 @@ func TestMissingColumnsAndIndexesAreAdded(t *testing.T) {
 		t.Errorf("the unique index is missing: %v", err)
 	}
 	same(t, []map[string]any{{"odd": []byte{0}}}, rowsOf(t, old, "SELECT odd FROM flags"))
+}
+
+// goldenAnswer is what was recorded of an evaluation.
+type goldenAnswer struct {
+	FlagID, FlagSnapshotID, SegmentID, VariantID int64
+	FlagKey, VariantKey, EntityType              string
+	FlagTags                                     []string
+	VariantAttachment                            entity.Attachment
+	DataRecordsEnabled                           bool
+}
+
+// The flags of the recorded evaluations give the recorded answers also when they come out of a database.
+func TestGoldenEvaluations(t *testing.T) {
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		flags, _, err := evalcache.ParseDocument(must[[]byte](t)(os.ReadFile(golden.Path("flags.json"))))
+		ok(t, err)
+		s := setup(t, kind)
+		ok(t, s.db.Create(&flags).Error)
+		snapshot := eval.Compile(must[[]entity.Flag](t)(s.EvalFlags(t.Context())))
+
+		type request struct {
+			FlagID                        int64
+			FlagKey, EntityID, EntityType string
+			EntityContext                 any
+		}
+		requests, answers := golden.Lines[request](t, "requests.jsonl"), golden.Lines[goldenAnswer](t, "expected.jsonl")
+		if len(requests) != 3000 || len(answers) != 3000 {
+			t.Fatalf("%d requests and %d answers, want 3000 each", len(requests), len(answers))
+		}
+		for i, r := range requests {
+			got := snapshot.Evaluate(eval.Request{
+				FlagID: r.FlagID, FlagKey: r.FlagKey, EntityID: r.EntityID, EntityType: r.EntityType, EntityContext: r.EntityContext,
+			}, time.Now(), false)
+			slices.Sort(answers[i].FlagTags) // the document has them in another order
+			difference := cmp.Diff(answers[i], goldenAnswer{
+				FlagID: got.FlagID, FlagSnapshotID: got.FlagSnapshotID, SegmentID: got.SegmentID, VariantID: got.VariantID,
+				FlagKey: got.FlagKey, VariantKey: got.VariantKey, EntityType: got.Request.EntityType,
+				FlagTags: slices.Sorted(slices.Values(got.FlagTags)), VariantAttachment: got.VariantAttachment,
+				DataRecordsEnabled: got.DataRecordsEnabled,
+			})
+			if difference != "" {
+				t.Errorf("request %d, %+v (-want +got):\n%s", i+1, r, difference)
+			}
+		}
+	})
 }
