@@ -205,7 +205,7 @@ func TestNoPackageLevelState(t *testing.T) {
 					case *ast.CompositeLit:
 						tables[folder] = append(tables[folder], ident.Name)
 					case *ast.CallExpr:
-						if !isCall(value, "errors", "New") && !isCall(value, "regexp", "MustCompile") && !isCall(value, "strings", "NewReplacer") {
+						if !isCall(value, "errors", "New") && !isCall(value, "stderrors", "New") && !isCall(value, "regexp", "MustCompile") && !isCall(value, "strings", "NewReplacer") {
 							t.Errorf("pkg/%s: variable %s holds the result of a call", name, ident.Name)
 						}
 					default:
