@@ -349,16 +349,32 @@ func TestKeysOfPastHoursAreGivenUp(t *testing.T) {
 func TestClockThatStepsBack(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
-	f.record(1, 1, 1, 1)
-	f.flush(t)
-	for _, step := range []time.Duration{2 * time.Hour, -3 * time.Hour, 26 * time.Hour, -24 * time.Hour} {
+	want := map[datar.Hour]int64{}
+	recorded := int64(0)
+	// The last milliseconds of an hour, and of a day, are in it; a clock that is smeared goes back over the border.
+	for i, step := range []time.Duration{
+		0, 2 * time.Hour, -3 * time.Hour, time.Hour - time.Millisecond, time.Millisecond, -time.Millisecond,
+		12*time.Hour - time.Second, time.Second, time.Millisecond, -time.Millisecond, 26 * time.Hour, -24 * time.Hour, -24 * time.Hour,
+	} {
 		f.clock.advance(step)
 		f.record(1, 1, 1, 3)
-		f.flush(t)
+		want[datar.Hour(f.clock.Now().Truncate(time.Hour).Unix()/3600)] += 3
+		recorded += 3
+		if i%3 == 0 {
+			f.flush(t)
+		}
 	}
-	wantBooks(t, f.Engine, 13, 13, 0)
-	if sum := f.store.sum(); sum != 13 {
-		t.Errorf("the store has %d, want 13", sum)
+	f.flush(t)
+	wantBooks(t, f.Engine, recorded, recorded, 0)
+	got := map[datar.Hour]int64{}
+	for _, row := range f.store.Rows() {
+		got[row.Hour] += row.Count
+		if datar.HourOf(time.UnixMilli(row.First)) != row.Hour || datar.HourOf(time.UnixMilli(row.Last)) != row.Hour {
+			t.Errorf("row %+v has times of another hour", row)
+		}
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("counts by hour are %v, want %v", got, want)
 	}
 }
 
