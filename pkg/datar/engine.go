@@ -107,6 +107,7 @@ type Options struct {
 type JournalOptions struct {
 	// Dir is a directory of a local disk. Engines and processes may share it. Empty: no journal. On start an engine
 	// takes over the journals in it that no living process holds and that are of the same Store.Identity.
+	// No directory can be used on systems other than Linux, macOS and the BSDs.
 	Dir string
 	// Required makes New fail if Dir cannot be used. Otherwise the engine logs a warning and counts in memory.
 	Required bool
