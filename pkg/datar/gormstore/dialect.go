@@ -74,8 +74,9 @@ var dialects = map[string]dialect{
 		lockShared:    selectMeta + " FOR SHARE",
 		lockExclusive: selectMeta + " FOR UPDATE",
 		oneMoment:     sql.LevelRepeatableRead,
-		// Data exceptions, constraint violations, and what a trigger raises.
-		refused: sqlState("22", "23", "P0001"),
+		// Data exceptions, constraint violations, and what a trigger raises. Not a key that is there already (23505): counts
+		// are added to that, so it is an id, from a sequence that was not put back together with the table.
+		refused: sqlState("22", "23000", "23001", "23502", "23503", "23514", "23P01", "P0001"),
 		// Serialisation failure, deadlock, lock not available.
 		rolledBack: sqlState("40001", "40P01", "55P03"),
 	},
