@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
+	"path"
 	"strings"
 	"sync/atomic"
 
@@ -42,9 +44,7 @@ func IngestDoor(basePath string, api http.Handler) http.Handler {
 	var memory budget
 	memory.free.Store(ingestMemory)
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		switch r.URL.Path {
-		case operation, "/api/v2/flagevaluation", "/api/v2/flagevaluations":
-		default:
+		if !leadsToIngest(r.URL, operation) {
 			api.ServeHTTP(rw, r)
 			return
 		}
@@ -73,6 +73,18 @@ func IngestDoor(basePath string, api http.Handler) http.Handler {
 		inner.Header.Del("Content-Encoding")
 		api.ServeHTTP(rw, inner)
 	})
+}
+
+// leadsToIngest reports whether the path is one of counts, however it is written: the API's router cleans paths with their
+// escapes still in them, and must not get past the door to the operation.
+func leadsToIngest(u *url.URL, operation string) bool {
+	for _, p := range []string{path.Clean(u.Path), path.Clean(u.EscapedPath())} {
+		switch p {
+		case operation, "/api/v2/flagevaluation", "/api/v2/flagevaluations":
+			return true
+		}
+	}
+	return false
 }
 
 // budget is memory that requests share.

@@ -169,3 +169,25 @@ func TestTinyRowsAreNotReadBeyondTheLimit(t *testing.T) {
 		t.Errorf("no rows: %d %s", got.status, got.raw)
 	}
 }
+
+// The router reads these paths as that of the operation. None of them leads past the limits and the digest.
+func TestNoPathLeadsPastTheDoor(t *testing.T) {
+	t.Parallel()
+	s := setup(t, ingesting)
+	large := `{"flagEvaluations":[],"padding":"` + strings.Repeat("x", ingest.MaxBytes) + `"}`
+	for _, path := range []string{
+		ingestPath + "/", "/api/v1//datar/evaluations", "/api/v1/x/../datar/evaluations", "/api/v1/x%2Fy/../datar/evaluations",
+		"/api/v1/datar/evaluation%73", "/api/v2/flagevaluation/", "/api/v2/flagevaluations",
+	} {
+		if got := post(t, s, path, large, nil); got.status != http.StatusRequestEntityTooLarge {
+			t.Errorf("%s: a body that is too large: %d %.200s, want 413", path, got.status, got.raw)
+		}
+		key := map[string]string{"Idempotency-Key": path}
+		if got := post(t, s, path, "{}", key); got.status != http.StatusOK {
+			t.Errorf("%s: %d %.200s", path, got.status, got.raw)
+		}
+		if got := post(t, s, path, `{"flagEvaluations":[]}`, key); got.status != http.StatusConflict {
+			t.Errorf("%s: the key with another body: %d %.200s, want 409", path, got.status, got.raw)
+		}
+	}
+}
