@@ -37,8 +37,11 @@ const (
 	// ReceiptLifetime is how long the answer to a batch is kept.
 	ReceiptLifetime = 48 * time.Hour
 	// maxWriterAge is the age of the oldest row of a batch with a key of writer and sequence. Stores keep the ledger of
-	// writers as long.
+	// writers for longer.
 	maxWriterAge = 90 * 24 * time.Hour
+	// senderPrefix keeps senders apart from the server's own engine in the ledger of writers: whoever sent a high number
+	// under the engine's UUID, which /datar/status shows, would make the store take the engine's next batches for known.
+	senderPrefix = "sent-in:"
 )
 
 // Errors of Ingester.Ingest and of stores.
@@ -220,7 +223,7 @@ func (in *Ingester) applyBatch(ctx context.Context, batch Batch, j *judged, writ
 			return Result{}, err
 		}
 	}
-	known, found, err := in.Store.ApplyBatch(ctx, datar.Batch{Writer: writer, Sequence: sequence, Rows: j.rows()}, receipt)
+	known, found, err := in.Store.ApplyBatch(ctx, datar.Batch{Writer: senderPrefix + writer, Sequence: sequence, Rows: j.rows()}, receipt)
 	if err != nil {
 		return Result{}, err
 	}

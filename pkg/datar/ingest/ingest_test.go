@@ -188,6 +188,23 @@ func TestKeysOfWriters(t *testing.T) {
 	}
 }
 
+// Whoever sends under the identity of the server's own engine must not make the store skip what the engine counts.
+func TestSendersAreApartFromTheEngine(t *testing.T) {
+	t.Parallel()
+	const writer = "1f0c7d0e-5a52-4d0f-9a3e-6a3a7d1c9b10"
+	in, store := setup(t)
+	if _, err := in.Ingest(t.Context(), ingest.Batch{Key: fmt.Sprint(writer, ":", math.MaxInt64), Rows: []ingest.Row{good()}}); err != nil {
+		t.Fatal(err)
+	}
+	key := datar.Key{FlagID: 7, VariantID: 1, SegmentID: 10, Hour: datar.HourOf(now)}
+	if err := store.Apply(t.Context(), datar.Batch{Writer: writer, Sequence: 1, Rows: []datar.Row{{Key: key, Count: 3}}}); err != nil {
+		t.Fatal(err)
+	}
+	if rows := store.Rows(); len(rows) != 1 || rows[0].Count != 5+3 {
+		t.Errorf("stored %+v, want 5 that were sent in and 3 of the engine", rows)
+	}
+}
+
 func TestBatchesThatAreRefused(t *testing.T) {
 	t.Parallel()
 	in, store := setup(t)
