@@ -10,8 +10,8 @@ import (
 //
 // The price is that an evaluation may be dated up to a millisecond too early, which is the unit of what is sent, and as
 // much more as the runtime is late with a timer. A process that is stopped between reading its clock and counting dates
-// no better. The first evaluation of a key always reads the clock, so no key begins too early. Nothing is derived from an
-// older reading: a step of the wall clock shows at once, or in the next millisecond.
+// no better. The first evaluation of a key always reads the clock, so a key that comes once is dated exactly. Nothing is
+// derived from an older reading: a step of the wall clock shows at once, or in the next millisecond.
 //
 // A clock that is shared all the time would have to tick in programs that evaluate nothing.
 type clock struct {

@@ -237,7 +237,7 @@ func (e *Engine) Record(evaluation Evaluation) {
 		e.books.full++
 	} else {
 		if from == clockShared {
-			ms = time.Now().UnixMilli() // so that no key begins too early
+			ms = time.Now().UnixMilli() // so that a key that comes once is dated exactly
 		}
 		e.recordSlowly(hash, &key, p, stated, ms, message)
 	}

@@ -3,6 +3,7 @@ package evallogtest
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -30,7 +31,7 @@ func (w *Writer) Delay(d time.Duration) {
 }
 
 // Fail makes Write return what the function returns. Its arguments are the number of the attempt, from 1 over all
-// batches, and the batch. A batch with an error is not delivered, unless the error is a *evallog.RefusedError. Nil ends
+// batches, and the batch. A batch with an error is not delivered, unless the error is, or wraps, a *evallog.RefusedError. Nil ends
 // that.
 func (w *Writer) Fail(fail func(attempt int, batch evallog.Batch) error) {
 	w.mu.Lock()
@@ -58,7 +59,8 @@ func (w *Writer) Write(ctx context.Context, batch evallog.Batch) error {
 	if fail != nil {
 		err = fail(attempt, batch)
 	}
-	refused, partly := err.(*evallog.RefusedError) //nolint:errorlint // the function's own error, never a wrapped one
+	var refused *evallog.RefusedError
+	partly := errors.As(err, &refused)
 	if err != nil && !partly {
 		return err
 	}
