@@ -43,7 +43,7 @@ func main() {
 	flag.IntVar(&o.requests, "requests", 30_000, "single evaluations of one server in one round")
 	flag.IntVar(&o.batches, "batches", 1_000, "batches of one server in one round")
 	flag.IntVar(&o.connections, "connections", 8, "connections, each with one request at a time")
-	flag.BoolVar(&o.refresh, "refresh", true, "measure also how evaluation fares while 10,000 flags are reloaded")
+	flag.BoolVar(&o.refresh, "refresh", true, "measure also how evaluation fares while one of 10,000 flags changes each second")
 	flag.Func("env", "a variable for the measured server, as NAME=VALUE; may be given more than once", func(v string) error {
 		o.env = append(o.env, v)
 		return nil
