@@ -33,10 +33,11 @@ const (
 	metaTable    = "datar_meta"
 
 	// A writer that was not seen for so long is taken out of the ledger. Journals that are older than that are not
-	// safe from being counted twice any more.
-	writerLifetime = 90 * 24 * time.Hour
+	// safe from being counted twice any more. It is a day more than the 90 that rows may be old that are sent in: a row
+	// may be dated ahead, and clocks differ.
+	writerLifetime = 91 * 24 * time.Hour
 
-	// forgetAtOnce bounds how many writers a start takes out of the ledger.
+	// forgetAtOnce bounds how many writers a start or a maintenance takes out of the ledger.
 	forgetAtOnce = 500
 
 	// The hours that every database can keep: all of the years 1 to 9999 but the very last one.

@@ -293,6 +293,10 @@ func (s *Store) Maintain(ctx context.Context, now time.Time, keep time.Duration)
 	if err := s.forgetReceipts(ctx, now); err != nil {
 		return err
 	}
+	// Each process that sends counts in is a writer, so they come while a server runs, too.
+	if err := s.forget(s.db.WithContext(ctx)); err != nil {
+		return fmt.Errorf("forget old writers: %w", err)
+	}
 	if err := s.rollUp(ctx, now); err != nil {
 		return err
 	}

@@ -136,34 +136,49 @@ func TestManyStartAtOnce(t *testing.T) {
 	})
 }
 
-// The ledger keeps only writers that were seen in the last 90 days; those have their batches counted once.
+// The ledger keeps only writers that were seen in the last 91 days; those have their batches counted once. Others go when a
+// server starts, and while it runs.
 func TestOldWritersAreForgotten(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		db := openKind(t, kind, kind.Fresh(t))
 		s := newStore(t, db)
 		row := datar.Row{Key: datar.Key{FlagID: 1, Hour: 1}, Count: 1}
-		for _, writer := range []string{"old", "recent"} {
+		apply := func(writer string) {
+			t.Helper()
 			if err := s.Apply(t.Context(), datar.Batch{Writer: writer, Sequence: 5, Rows: []datar.Row{row}}); err != nil {
 				t.Fatal(err)
 			}
 		}
-		for writer, days := range map[string]int{"old": 91, "recent": 89} {
-			seen := time.Now().UTC().AddDate(0, 0, -days)
-			if err := db.Exec("UPDATE datar_writers SET updated_at = ? WHERE writer_id = ?", seen, writer).Error; err != nil {
+		seen := func(writer string, days int) {
+			t.Helper()
+			at := time.Now().UTC().AddDate(0, 0, -days)
+			if err := db.Exec("UPDATE datar_writers SET updated_at = ? WHERE writer_id = ?", at, writer).Error; err != nil {
 				t.Fatal(err)
 			}
 		}
-		s = newStore(t, db)
-		var left []string
-		if err := db.Table("datar_writers").Pluck("writer_id", &left).Error; err != nil || !slices.Equal(left, []string{"recent"}) {
-			t.Errorf("left are %q (%v)", left, err)
+		wantLeft := func(when string) {
+			t.Helper()
+			var left []string
+			if err := db.Table("datar_writers").Pluck("writer_id", &left).Error; err != nil || !slices.Equal(left, []string{"recent"}) {
+				t.Errorf("left %s are %q (%v)", when, left, err)
+			}
 		}
-		if err := s.Apply(t.Context(), datar.Batch{Writer: "recent", Sequence: 5, Rows: []datar.Row{row}}); err != nil {
+		apply("recent")
+		seen("recent", 90)
+		apply("old")
+		seen("old", 92)
+		s = newStore(t, db)
+		wantLeft("by a start")
+		apply("older")
+		seen("older", 100)
+		if err := s.Maintain(t.Context(), time.Now(), 0); err != nil {
 			t.Fatal(err)
 		}
+		wantLeft("by maintenance")
+		apply("recent")
 		totals, err := s.Totals(t.Context(), datar.TotalsQuery{From: 0, To: 2, GroupBy: datar.ByFlag})
-		if err != nil || len(totals) != 1 || totals[0].Count != 2 {
-			t.Errorf("totals are %+v (%v), want 2", totals, err)
+		if err != nil || len(totals) != 1 || totals[0].Count != 3 {
+			t.Errorf("totals are %+v (%v), want 3", totals, err)
 		}
 	})
 }
