@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,6 +22,13 @@ import (
 
 // epsilon is the tolerance of the constraint language when it compares numbers.
 const epsilon = 1e-6
+
+// A pattern takes time in proportion to the text and to its own length, and one that comes with the context is compiled for each
+// evaluation. Without these bounds a client could have the server busy for seconds with one request.
+const (
+	maxMatchedBytes   = 64 << 10
+	maxContextPattern = 1 << 10 // bytes, and parts with repetitions written out
+)
 
 // condition is a compiled constraint.
 type condition struct {
@@ -438,14 +446,43 @@ func (b *binary) match(l, r *value) value {
 	if l.kind != text || r.kind != text || b.broken {
 		return value{}
 	}
+	if len(l.text) > maxMatchedBytes {
+		return value{}
+	}
 	pattern := b.pattern
 	if pattern == nil {
+		if isLongPattern(r.text) {
+			return value{}
+		}
 		var err error
 		if pattern, err = regexp.Compile(r.text); err != nil {
 			return value{}
 		}
 	}
 	return truth(pattern.MatchString(l.text))
+}
+
+// isLongPattern tells whether a pattern has too many parts for one that comes with a request, its repetitions written out.
+func isLongPattern(pattern string) bool {
+	if len(pattern) > maxContextPattern {
+		return true
+	}
+	parsed, err := syntax.Parse(pattern, syntax.Perl)
+	return err == nil && parts(parsed) > maxContextPattern
+}
+
+func parts(pattern *syntax.Regexp) int {
+	n := 1
+	if pattern.Op == syntax.OpLiteral {
+		n = len(pattern.Rune)
+	}
+	for _, sub := range pattern.Sub {
+		n += parts(sub)
+	}
+	if pattern.Op == syntax.OpRepeat {
+		n *= max(pattern.Min, pattern.Max, 1)
+	}
+	return n
 }
 
 func (b *binary) explain(context properties) string {
@@ -460,6 +497,13 @@ func (b *binary) explain(context properties) string {
 	}
 	l, r := b.left.resolve(context), b.right.resolve(context)
 	if l.kind == text && r.kind == text && (b.op == conditions.EREG || b.op == conditions.NEREG) {
+		switch {
+		case len(l.text) > maxMatchedBytes:
+			return fmt.Sprintf("a text of %d bytes is not compared with a pattern: the limit is %d", len(l.text), maxMatchedBytes)
+		case b.pattern == nil && isLongPattern(r.text):
+			return fmt.Sprintf("a pattern of %d bytes from the context is too long, or repeats too much: the limit is %d",
+				len(r.text), maxContextPattern)
+		}
 		return fmt.Sprintf("%q is not a regular expression", r.text)
 	}
 	return fmt.Sprintf("operator %s does not take %s and %s", b.op, l.kind, r.kind)
