@@ -174,15 +174,19 @@ func (c *Cache) run(ctx context.Context) {
 	}
 }
 
-// failure is what went wrong with which state of the source.
-type failure struct{ version, reason string }
+// failure tells refreshes that went wrong from one another. All those that could not reach the source are one: the text of
+// their errors may differ each time, by the number of a local port for instance. A bad document is one for each version.
+type failure struct {
+	failed          bool
+	version, reason string // of a bad document
+}
 
 // report logs the outcome of a refresh when it differs from the one before, so that an outage, or a document that stays
 // bad, is not one line every few seconds.
 func (c *Cache) report(err error) {
-	var current failure
-	if err != nil {
-		current = failure{c.seen, err.Error()}
+	current := failure{failed: err != nil}
+	if errors.Is(err, ErrDocument) {
+		current.version, current.reason = c.seen, err.Error()
 	}
 	if current == c.failure {
 		return

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strconv"
@@ -147,6 +148,69 @@ func TestRefresh(t *testing.T) {
 			t.Errorf("after a hanging database: version %d, log:\n%s", f.version(), f.log)
 		}
 	})
+}
+
+// TestOutagesAreLoggedOnce has a source that is away, with another error each time, and whose documents may be bad.
+func TestOutagesAreLoggedOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		source := &fickleSource{}
+		cache := evalcache.New(source, evalcache.Options{RefreshInterval: time.Second, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		if err := cache.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = cache.Stop(t.Context()) }()
+		for _, step := range []struct {
+			name         string
+			away, bad    bool
+			version      string
+			errors, good int // lines so far
+		}{
+			{"well", false, false, "1", 0, 0},
+			{"away", true, false, "1", 1, 0},
+			{"back", false, false, "1", 1, 1},
+			{"bad document", false, true, "2", 2, 1},
+			{"another bad document", false, true, "3", 3, 1},
+			{"away with a bad document", true, true, "3", 4, 1},
+			{"good document", false, false, "4", 4, 2},
+		} {
+			source.mu.Lock()
+			source.away, source.bad, source.version = step.away, step.bad, step.version
+			source.mu.Unlock()
+			time.Sleep(5 * time.Second)
+			synctest.Wait()
+			failed, good := strings.Count(log.String(), "level=ERROR"), strings.Count(log.String(), "can be loaded again")
+			if failed != step.errors || good != step.good {
+				t.Errorf("%s: %d and %d lines so far, want %d and %d:\n%s", step.name, failed, good, step.errors, step.good, &log)
+			}
+		}
+	})
+}
+
+type fickleSource struct {
+	mu        sync.Mutex
+	away, bad bool
+	version   string
+	port      int
+}
+
+func (s *fickleSource) Version(context.Context) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.port++; s.away {
+		return "", fmt.Errorf("dial from 127.0.0.1:%d: connection refused", s.port)
+	}
+	return s.version, nil
+}
+
+func (s *fickleSource) Flags(context.Context) ([]entity.Flag, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.bad {
+		return nil, fmt.Errorf("version %s: %w", s.version, evalcache.ErrDocument)
+	}
+	return nil, nil
 }
 
 func TestChangesAreLoadedAloneForAnHour(t *testing.T) {

@@ -17,7 +17,7 @@ import (
 // maxDocumentBytes bounds a document that comes over HTTP. It is far above what thousands of flags take.
 const maxDocumentBytes = 256 << 20
 
-// Store is what a source needs of the database.
+// Store is what a source needs of the database. Its errors say what could not be read.
 type Store interface {
 	FlagsVersion(ctx context.Context) (string, error)
 	EvalFlags(ctx context.Context) ([]entity.Flag, error)
@@ -30,27 +30,15 @@ func FromStore(s Store) FlagSource { return storeSource{s} }
 type storeSource struct{ store Store }
 
 func (s storeSource) Version(ctx context.Context) (string, error) {
-	version, err := s.store.FlagsVersion(ctx)
-	if err != nil {
-		return "", fmt.Errorf("read the version of the flags: %w", err)
-	}
-	return version, nil
+	return s.store.FlagsVersion(ctx)
 }
 
 func (s storeSource) Flags(ctx context.Context) ([]entity.Flag, error) {
-	flags, err := s.store.EvalFlags(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("read flags: %w", err)
-	}
-	return flags, nil
+	return s.store.EvalFlags(ctx)
 }
 
 func (s storeSource) changes(ctx context.Context, known []*entity.Flag) (changed []entity.Flag, gone []uint, err error) {
-	changed, gone, err = s.store.ChangedFlags(ctx, known)
-	if err != nil {
-		return nil, nil, fmt.Errorf("read changed flags: %w", err)
-	}
-	return changed, gone, nil
+	return s.store.ChangedFlags(ctx, known)
 }
 
 // documentSource reads flags from a document. Its version is a hash of the content.
