@@ -6,13 +6,14 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net/http"
+	"runtime"
 	"runtime/debug"
 )
 
 // Recover answers a request whose handler panicked with 500, and logs the panic with its stack; the cause stays in the
 // log. Where the answer had begun, the connection is cut instead, so that no client takes half an answer for a whole
 // one. The same happens, without a log line, when a handler aborts on purpose with http.ErrAbortHandler, and when it
-// could not write because the client is gone.
+// could not write because the client is gone. Errors of Go's runtime are logged in any case.
 func Recover(logger *slog.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		tracked := &trackedWriter{ResponseWriter: rw}
@@ -21,11 +22,13 @@ func Recover(logger *slog.Logger, next http.Handler) http.Handler {
 			if cause == nil {
 				return
 			}
-			if cause == http.ErrAbortHandler || r.Context().Err() != nil { //nolint:errorlint // net/http compares it the same way
+			gone := r.Context().Err() != nil
+			_, mistake := cause.(runtime.Error)
+			if cause == http.ErrAbortHandler || gone && !mistake { //nolint:errorlint // net/http compares it the same way
 				panic(http.ErrAbortHandler)
 			}
 			logger.Error("request panicked", "method", r.Method, "path", r.URL.Path, "panic", cause, "stack", string(debug.Stack()))
-			if tracked.begun {
+			if tracked.begun || gone {
 				panic(http.ErrAbortHandler)
 			}
 			writeError(rw, http.StatusInternalServerError, "internal error")

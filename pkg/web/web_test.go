@@ -43,6 +43,10 @@ func TestRecoverCutsTheConnection(t *testing.T) {
 	}{
 		{"handler aborts", t.Context(), func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, false},
 		{"client is gone", gone, func(http.ResponseWriter, *http.Request) { panic("write: broken pipe") }, false},
+		{"client is gone, but that is not why", gone, func(http.ResponseWriter, *http.Request) {
+			var e *http.Cookie
+			e.Name = "x"
+		}, true},
 		{"answer has begun", t.Context(), func(rw http.ResponseWriter, _ *http.Request) {
 			_, _ = rw.Write([]byte(`{"half":`))
 			panic("no other half")
