@@ -10,7 +10,8 @@ import (
 // openPaths are the paths that need no login.
 //
 // A path can be written in many ways, and what follows here does not read all of them alike: the generated router
-// cleans the path with its escapes still in it, the pages of the documentation and the profiler clean the decoded one.
+// cleans the path with its escapes still in it, the pages of the documentation clean the decoded one, and the profiler is
+// found by the decoded one as it came.
 // A request is open only if it is open in both readings; so a path that some part of the server takes for a closed one
 // needs a login, however it is written.
 type openPaths struct {
