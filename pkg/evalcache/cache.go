@@ -3,10 +3,12 @@
 package evalcache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,9 +29,9 @@ const (
 	defaultRefreshInterval = 3 * time.Second
 	defaultRefreshTimeout  = 59 * time.Second
 
-	// fullLoadInterval is how long a source that tells what has changed is believed. What somebody wrote into the database
-	// by hand shows with the first change after it.
-	fullLoadInterval = time.Hour
+	// recheckedFlags is how many flags are read again with each reload, although nothing says that they have changed: what
+	// somebody wrote into the database by hand shows in turn, and no reload reads everything.
+	recheckedFlags = 100
 )
 
 // Options tune a Cache.
@@ -41,7 +43,7 @@ type Options struct {
 	// Logger takes what goes wrong in a reload; nil means slog.Default.
 	Logger *slog.Logger
 	// Swapped is called after all flags were loaded, when nothing here refers to the old snapshot any more; nil means nothing
-	// is. The next refresh waits for it. It is not called when only the flags that had changed were loaded.
+	// is. The next refresh waits for it. It is not called when only some flags were loaded.
 	Swapped func()
 }
 
@@ -54,7 +56,8 @@ type Cache struct {
 
 	// These belong to Start until it returns, then to the refresh goroutine.
 	version  string
-	loaded   time.Time           // when all flags were loaded, zero before
+	loaded   bool                // all flags, once
+	recheck  uint                // the id of the last flag that was read again
 	seen     string              // the newest version that the source named, loaded or not
 	failure  failure             // of the last refresh; the zero value if nothing went wrong
 	problems map[string]struct{} // of the snapshot, already logged
@@ -212,7 +215,7 @@ func (c *Cache) refresh(ctx context.Context) error {
 		return err
 	}
 	c.seen = version
-	if c.loaded.IsZero() || version != c.version {
+	if !c.loaded || version != c.version {
 		if err := c.load(ctx); err != nil {
 			return err
 		}
@@ -228,13 +231,17 @@ func (c *Cache) load(ctx context.Context) error {
 	source, ok := c.source.(interface {
 		changes(ctx context.Context, known []*entity.Flag) (changed []entity.Flag, gone []uint, err error)
 	})
-	if ok && !c.loaded.IsZero() && time.Since(c.loaded) < fullLoadInterval {
+	if ok && c.loaded {
 		before := c.Snapshot()
-		changed, gone, err := source.changes(ctx, before.Flags())
+		known, again := forget(before.Flags(), c.recheck)
+		changed, gone, err := source.changes(ctx, known)
 		if err != nil {
 			return err
 		}
-		c.swap(before.With(changed, gone))
+		if len(again) > 0 {
+			c.recheck = again[len(again)-1]
+		}
+		c.swap(before.With(changed, append(gone, again...)))
 		return nil
 	}
 	flags, err := c.source.Flags(ctx)
@@ -242,11 +249,25 @@ func (c *Cache) load(ctx context.Context) error {
 		return err
 	}
 	c.swap(eval.Compile(flags))
-	c.loaded = time.Now()
+	c.loaded = true
 	if c.options.Swapped != nil {
 		c.options.Swapped()
 	}
 	return nil
+}
+
+// forget leaves out some of the flags, which are in the order of their ids: those after an id, or the first ones if there
+// are none after it. To whoever compares the others with the source, they are new.
+func forget(flags []*entity.Flag, after uint) (known []*entity.Flag, forgotten []uint) {
+	from, _ := slices.BinarySearchFunc(flags, after+1, func(f *entity.Flag, id uint) int { return cmp.Compare(f.ID, id) })
+	if from == len(flags) {
+		from = 0
+	}
+	to := min(from+recheckedFlags, len(flags))
+	for _, f := range flags[from:to] {
+		forgotten = append(forgotten, f.ID)
+	}
+	return slices.Delete(flags, from, to), forgotten
 }
 
 func (c *Cache) swap(snapshot *eval.Snapshot) {

@@ -62,15 +62,15 @@ func (s *fakeStore) EvalFlags(context.Context) ([]entity.Flag, error) {
 }
 
 // ChangedFlags says that the flag has changed, or is gone.
-func (s *fakeStore) ChangedFlags(_ context.Context, known []*entity.Flag) ([]entity.Flag, []uint, error) {
+func (s *fakeStore) ChangedFlags(_ context.Context, known []*entity.Flag) (changed []entity.Flag, gone []uint, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.changes++
-	if len(known) == 0 {
-		return nil, nil, errors.New("asked for changes before there was anything")
-	}
 	if s.gone {
-		return nil, []uint{1}, s.err
+		for _, f := range known {
+			gone = append(gone, f.ID)
+		}
+		return nil, gone, s.err
 	}
 	return []entity.Flag{{Model: gorm.Model{ID: 1}, Key: "k", SnapshotID: uint(s.version)}}, nil, s.err
 }
@@ -213,7 +213,7 @@ func (s *fickleSource) Flags(context.Context) ([]entity.Flag, error) {
 	return nil, nil
 }
 
-func TestChangesAreLoadedAloneForAnHour(t *testing.T) {
+func TestChangesAreLoadedAlone(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var f *fixture
@@ -223,30 +223,102 @@ func TestChangesAreLoadedAloneForAnHour(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { _ = f.Stop(t.Context()) }()
-		after := func(d time.Duration, change func(*fakeStore), version uint, loads, changes int) {
+		after := func(change func(*fakeStore), version uint, changes int) {
 			t.Helper()
-			time.Sleep(d)
 			f.store.set(change)
 			time.Sleep(time.Second)
 			synctest.Wait()
-			if f.version() != version || f.store.loads != loads || f.store.changes != changes {
-				t.Errorf("version %d, %d loads, %d looks at changes, want %d, %d, %d",
-					f.version(), f.store.loads, f.store.changes, version, loads, changes)
+			if f.version() != version || f.store.loads != 1 || f.store.changes != changes {
+				t.Errorf("version %d, %d loads, %d looks at changes, want %d, 1, %d", f.version(), f.store.loads, f.store.changes, version, changes)
 			}
 		}
-		after(0, func(s *fakeStore) { s.version = 2 }, 2, 1, 1)
-		after(58*time.Minute, func(s *fakeStore) { s.version = 3 }, 3, 1, 2)
-		after(58*time.Minute, func(s *fakeStore) { s.version = 4 }, 4, 2, 2)
-		after(time.Minute, func(s *fakeStore) { s.version, s.err = 5, errors.New("database is gone") }, 4, 2, 2)
-		after(0, func(s *fakeStore) { s.err = nil }, 5, 2, 3)
-		f.store.set(func(s *fakeStore) { s.version, s.gone = 6, true })
+		after(func(s *fakeStore) { s.version = 2 }, 2, 1)
+		after(func(s *fakeStore) { s.version, s.err = 3, errors.New("database is gone") }, 2, 1)
+		after(func(s *fakeStore) { s.err = nil }, 3, 2)
+		f.store.set(func(s *fakeStore) { s.version, s.gone = 4, true })
 		time.Sleep(time.Second)
 		synctest.Wait()
 		if f.Snapshot().Len() != 0 {
 			t.Error("a flag that is gone is still there")
 		}
-		if !slices.Equal(swapped, []uint{1, 4}) {
+		if !slices.Equal(swapped, []uint{1}) {
 			t.Errorf("Swapped was called with versions %v", swapped)
+		}
+	})
+}
+
+// handStore has flags whose snapshot ids never change, as if everything was done by hand.
+type handStore struct {
+	mu      sync.Mutex
+	version int
+	flags   []entity.Flag
+	read    int // flags, by ChangedFlags
+}
+
+func (s *handStore) FlagsVersion(context.Context) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return strconv.Itoa(s.version), nil
+}
+
+func (s *handStore) EvalFlags(context.Context) ([]entity.Flag, error) {
+	return slices.Clone(s.flags), nil
+}
+
+func (s *handStore) ChangedFlags(_ context.Context, known []*entity.Flag) (changed []entity.Flag, gone []uint, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var ids []uint
+	for _, f := range known {
+		if !slices.ContainsFunc(s.flags, func(other entity.Flag) bool { return other.ID == f.ID }) {
+			gone = append(gone, f.ID)
+		}
+		ids = append(ids, f.ID)
+	}
+	for _, f := range s.flags {
+		if !slices.Contains(ids, f.ID) {
+			changed = append(changed, f)
+		}
+	}
+	s.read += len(changed)
+	return changed, gone, nil
+}
+
+// With each reload some more flags are read again, so that what nothing tells of shows as well, in turn.
+func TestChangesByHandShowInTurn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := &handStore{}
+		for id := range uint(250) {
+			store.flags = append(store.flags, entity.Flag{Model: gorm.Model{ID: id + 1}, Key: "before"})
+		}
+		c := evalcache.New(evalcache.FromStore(store), evalcache.Options{RefreshInterval: time.Second, Logger: slog.New(slog.DiscardHandler)})
+		if err := c.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.Stop(t.Context()) }()
+		store.mu.Lock()
+		for i := range store.flags {
+			store.flags[i].Key = "after"
+		}
+		store.flags = slices.Delete(store.flags, 119, 120) // noticed at once
+		store.mu.Unlock()
+		for i, want := range []struct{ after, read int }{{100, 100}, {200, 200}, {249, 249}, {249, 349}} {
+			store.mu.Lock()
+			store.version++
+			store.mu.Unlock()
+			time.Sleep(time.Second)
+			synctest.Wait()
+			after := 0
+			flags := c.Snapshot().Flags()
+			for _, f := range flags {
+				if f.Key == "after" {
+					after++
+				}
+			}
+			if len(flags) != 249 || after != want.after || store.read != want.read {
+				t.Errorf("reload %d: %d flags, %d of them as they are, %d were read, want 249, %d, %d", i+1, len(flags), after, store.read, want.after, want.read)
+			}
 		}
 	})
 }
