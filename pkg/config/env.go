@@ -173,7 +173,7 @@ type Eval struct {
 	// OnlyMode serves evaluation, health and the evaluation cache's export, and nothing else. Load also sets it for the
 	// drivers json_file and json_http, which have nothing to write to.
 	OnlyMode bool `env:"FLAGR_EVAL_ONLY_MODE" envDefault:"false"`
-	// BatchSize is the most evaluations of one batch request; 0 means no limit.
+	// BatchSize is the most evaluations of one batch request; 0 means that of eval.Options.
 	BatchSize int `env:"FLAGR_EVAL_BATCH_SIZE" envDefault:"0" accepts:"a whole number, 0 or more"`
 	// GetMaxURLBytes is the longest raw query of a GET evaluation in bytes; 0 means no limit.
 	GetMaxURLBytes int `env:"FLAGR_EVAL_GET_MAX_URL_BYTES" envDefault:"8192" accepts:"a number of bytes, 0 or more"`

@@ -589,6 +589,41 @@ func TestBatchSize(t *testing.T) {
 	}
 }
 
+func TestBatchWithoutConfiguredSizeIsBounded(t *testing.T) {
+	t.Parallel()
+	ids := make([]int64, 1000)
+	for i := range ids {
+		ids[i] = int64(i + 1)
+	}
+	tagged := newFlag(1)
+	tagged.Tags = []entity.Tag{{Value: "all"}}
+	for _, test := range []struct {
+		name     string
+		size     int
+		entities int
+		tags     []string
+		fits     bool
+	}{
+		{"as many as it may be", 0, 500, nil, true},
+		{"too many entities", 0, 501, nil, false},
+		{"too many by its tags", 0, 500, []string{"all"}, false},
+		{"configured", 501_000, 501, nil, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			service := setupWith(t, eval.Options{BatchSize: test.size, ReuseResults: true}, tagged)
+			done, cancel := context.WithCancel(t.Context())
+			cancel() // nothing of what fits needs to be evaluated
+			err := service.EvaluateEach(done, eval.BatchRequest{Entities: make([]eval.Entity, test.entities), FlagIDs: ids, FlagTags: test.tags},
+				func(*eval.Result) {})
+			if test.fits && !errors.Is(err, context.Canceled) ||
+				!test.fits && (!errors.Is(err, entity.ErrInvalid) || !strings.Contains(err.Error(), "FLAGR_EVAL_BATCH_SIZE")) {
+				t.Errorf("got error %v", err)
+			}
+		})
+	}
+}
+
 func TestBatchStopsWithItsCaller(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())

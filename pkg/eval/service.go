@@ -19,12 +19,13 @@ type Recorder interface {
 	AsyncRecord(*Result)
 }
 
-// Options tune a Service. The zero value allows no debugging and limits no batch.
+// Options tune a Service. The zero value allows no debugging.
 type Options struct {
 	// DebugEnabled lets requests ask for SegmentLogs.
 	DebugEnabled bool
 	// BatchSize, when positive, is the most evaluations that one batch may ask for: entities × (ids + keys + 1 if there
-	// are tags), where repeated ids and keys count once.
+	// are tags), where repeated ids and keys count once. Otherwise a batch may make 500,000 evaluations, with those of the
+	// flags that its tags select.
 	BatchSize int
 	// ExposureBatchSize, when positive, is the most exposures that one call of Expose may report.
 	ExposureBatchSize int
@@ -69,9 +70,13 @@ func (s *Service) Evaluate(_ context.Context, request Request) *Result {
 // kept by a recorder, does not keep the whole batch.
 const blockSize = 16
 
+// maxBatch is how many evaluations a batch makes where nothing is configured. An answer holds some 500 bytes for each, and
+// three times as much where the results are kept until it is written: several hundred megabytes in all.
+const maxBatch = 500_000
+
 // EvaluateBatch answers, for each entity in turn, for the flags selected by tags in the order of their ids, then for
 // those named by id, then for those named by key. A flag that is selected in two of these ways is answered for twice.
-// The error matches entity.ErrInvalid when the batch is larger than Options.BatchSize; otherwise it is that of ctx, and
+// The error matches entity.ErrInvalid when the batch is larger than Options.BatchSize allows; otherwise it is that of ctx, and
 // the evaluations made until then are recorded.
 func (s *Service) EvaluateBatch(ctx context.Context, batch BatchRequest) ([]*Result, error) {
 	targets, err := s.targets(&batch)
@@ -114,6 +119,10 @@ func (s *Service) targets(batch *BatchRequest) ([]target, error) {
 	}
 	snapshot := s.snapshots.Snapshot()
 	tagged := snapshot.tagged(batch.FlagTags, batch.FlagTagsOperator)
+	if all := len(tagged) + len(ids) + len(keys); s.options.BatchSize <= 0 && len(batch.Entities)*all > maxBatch {
+		return nil, entity.Invalid("batch of %d entities and %d flags asks for %d evaluations: the limit is %d, unless FLAGR_EVAL_BATCH_SIZE sets another",
+			len(batch.Entities), all, len(batch.Entities)*all, maxBatch)
+	}
 	targets := make([]target, 0, len(tagged)+len(ids)+len(keys))
 	for _, f := range tagged {
 		targets = append(targets, target{f, Request{
