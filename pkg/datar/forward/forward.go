@@ -140,7 +140,7 @@ type key struct {
 
 // Apply implements datar.Store. The error matches datar.ErrRefused if the centre says that the batch can never be taken.
 func (s *Store) Apply(ctx context.Context, batch datar.Batch) error {
-	body, err := s.encode(batch)
+	body, sent, err := s.encode(batch)
 	if err != nil {
 		return err
 	}
@@ -182,45 +182,49 @@ func (s *Store) Apply(ctx context.Context, batch datar.Batch) error {
 			judged++
 		}
 	}
-	if judged != len(batch.Rows) {
-		return fmt.Errorf("forward counts: the answer judges %d rows of %d: it is not that of a central server", judged, len(batch.Rows))
+	if judged != sent {
+		return fmt.Errorf("forward counts: the answer judges %d rows of %d: it is not that of a central server", judged, sent)
 	}
 	s.noteRejected(result.Errors)
 	return nil
 }
 
-// encode makes the body of a batch.
-func (s *Store) encode(batch datar.Batch) ([]byte, error) {
+// encode makes the body of a batch, and says how many rows it has: a count that is too large for one, such as that of an
+// hour in which the centre was away, is divided.
+func (s *Store) encode(batch datar.Batch) (encoded []byte, rows int, err error) {
 	e := envelope{FlagEvaluations: make([]evaluation, 0, len(batch.Rows))}
 	for _, r := range batch.Rows {
 		flag, ok := s.keys.key(r.FlagID)
 		if !ok {
-			return nil, fmt.Errorf("%w: no flag has the id %d: was the file of keys beside the journals removed?", datar.ErrRefused, r.FlagID)
+			return nil, 0, fmt.Errorf("%w: no flag has the id %d: was the file of keys beside the journals removed?", datar.ErrRefused, r.FlagID)
 		}
 		row := evaluation{
-			Timestamp: r.First, Flag: key{flag}, FirstEvaluation: r.First, LastEvaluation: r.Last, EvaluationCount: r.Count,
+			Timestamp: r.First, Flag: key{flag}, FirstEvaluation: r.First, LastEvaluation: r.Last,
 		}
 		if r.VariantID != 0 {
 			variant, ok := s.keys.key(r.VariantID)
 			if !ok {
-				return nil, fmt.Errorf("%w: no variant has the id %d", datar.ErrRefused, r.VariantID)
+				return nil, 0, fmt.Errorf("%w: no variant has the id %d", datar.ErrRefused, r.VariantID)
 			}
 			row.Variant = &key{variant}
 		}
 		if r.SegmentID != 0 {
 			row.Allocation = &key{strconv.FormatInt(r.SegmentID, 10)}
 		}
-		e.FlagEvaluations = append(e.FlagEvaluations, row)
+		for left := r.Count; left > 0; left -= row.EvaluationCount {
+			row.EvaluationCount = min(left, ingest.MaxCount)
+			e.FlagEvaluations = append(e.FlagEvaluations, row)
+		}
 	}
 	var body bytes.Buffer
 	zip := gzip.NewWriter(&body)
 	if err := json.NewEncoder(zip).Encode(e); err != nil {
-		return nil, fmt.Errorf("encode counts: %w", err)
+		return nil, 0, fmt.Errorf("encode counts: %w", err)
 	}
 	if err := zip.Close(); err != nil {
-		return nil, fmt.Errorf("compress counts: %w", err)
+		return nil, 0, fmt.Errorf("compress counts: %w", err)
 	}
-	return body.Bytes(), nil
+	return body.Bytes(), len(e.FlagEvaluations), nil
 }
 
 // noteRejected logs each reason when it comes up first.

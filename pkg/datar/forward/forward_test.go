@@ -241,6 +241,34 @@ func TestLargeFlushesAreSplit(t *testing.T) {
 	}
 }
 
+// The centre takes no row of more than 10,000,000, and a busy flag reaches that while the centre is away.
+func TestLargeCountsAreDivided(t *testing.T) {
+	t.Parallel()
+	c := newCentre(t)
+	_, s := edge(t, c.URL, t.TempDir())
+	flagID, variantID, err := s.Outcome("checkout", "on")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := time.Now()
+	batch := datar.Batch{Writer: "1f0c7d0e-5a52-4d0f-9a3e-6a3a7d1c9b10", Sequence: 1, Rows: []datar.Row{
+		{Key: datar.Key{FlagID: flagID, VariantID: variantID, Hour: datar.HourOf(at)}, Count: 3*ingest.MaxCount + 1, First: at.UnixMilli(), Last: at.UnixMilli()},
+		{Key: datar.Key{FlagID: flagID, Hour: datar.HourOf(at)}, Count: ingest.MaxCount, First: at.UnixMilli(), Last: at.UnixMilli()},
+	}}
+	for range 2 { // as after a lost answer
+		if err := s.Apply(t.Context(), batch); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := c.sum(); got != 4*ingest.MaxCount+1 || len(s.Rejected()) != 0 {
+		t.Errorf("the centre has %d, and did not count %v; want %d", got, s.Rejected(), 4*ingest.MaxCount+1)
+	}
+	batch.Sequence, batch.Rows[0].Count = 2, 1000*ingest.MaxCount
+	if err := s.Apply(t.Context(), batch); !errors.Is(err, datar.ErrRefused) {
+		t.Errorf("a batch of more rows than the centre takes: %v, want ErrRefused, so that the engine divides it", err)
+	}
+}
+
 func TestKeysAreKept(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
