@@ -126,16 +126,23 @@ func checked(t *testing.T, s IngestStore) {
 func sameBatches(t *testing.T, s IngestStore) {
 	const senders, keys = 100, 50
 	var applied atomic.Int64
+	var digests [keys]atomic.Pointer[string] // of the batches that were applied, as all senders are told
 	var group sync.WaitGroup
-	for range senders {
+	for sender := range senders {
 		group.Go(func() {
 			for k := range int64(keys) {
-				receipt := ingest.Receipt{Key: fmt.Sprint("key ", k), Digest: "d"}
+				receipt := ingest.Receipt{Key: fmt.Sprint("key ", k), Digest: fmt.Sprint("body ", sender%2)}
 				for {
 					found, err := s.ApplyReceipt(t.Context(), sent(k+1, 3), receipt)
 					if err == nil {
+						digest := receipt.Digest
 						if found == nil {
 							applied.Add(1)
+						} else {
+							digest = found.Digest
+						}
+						if !digests[k].CompareAndSwap(nil, &digest) && *digests[k].Load() != digest {
+							t.Errorf("%s: a sender is told of %s, and another one of %s", receipt.Key, digest, *digests[k].Load())
 						}
 						break
 					}
