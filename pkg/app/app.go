@@ -313,7 +313,14 @@ func (a *App) Register(api *operations.FlagrAPI) {
 	a.handler.Register(api)
 	a.edge.basePath = api.Context().BasePath()
 	api.Middleware = func(builder middleware.Builder) http.Handler {
-		return describe(api.Context().APIHandlerWithUI(builder, documentation), a.edge.basePath, a.edge.config.Web.Prefix)
+		bounded := func(operations http.Handler) http.Handler {
+			operations = handler.Deadline(handler.StoreTimeout, operations)
+			if builder != nil {
+				operations = builder(operations)
+			}
+			return operations
+		}
+		return describe(api.Context().APIHandlerWithUI(bounded, documentation), a.edge.basePath, a.edge.config.Web.Prefix)
 	}
 }
 

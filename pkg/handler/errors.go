@@ -41,7 +41,11 @@ func (h *Handler) fail(r *http.Request, err error) middleware.Responder {
 			return reply(s.status, err.Error())
 		}
 	}
-	if stderrors.Is(r.Context().Err(), context.Canceled) {
+	switch ended := r.Context().Err(); {
+	case stderrors.Is(ended, context.DeadlineExceeded):
+		h.logger.Warn("the database did not answer in time", "operation", operationID(r), "error", err)
+		return reply(http.StatusServiceUnavailable, "the database did not answer in time: a change may or may not have been made")
+	case stderrors.Is(ended, context.Canceled):
 		h.logger.Debug("client went away", "operation", operationID(r), "error", err)
 		return reply(statusClientClosedRequest, "request cancelled")
 	}

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -97,6 +98,39 @@ func TestAClientThatLeavesIsNoServerError(t *testing.T) {
 	send(s, httptest.NewRequestWithContext(ctx, http.MethodGet, "/api/v1/flags/1", nil))
 	if log := s.log.String(); strings.Contains(log, "level=ERROR") {
 		t.Errorf("logged as an error: %s", log)
+	}
+}
+
+// stuck is a store whose database takes questions and answers none.
+type stuck struct{ handler.Store }
+
+func (stuck) Flag(ctx context.Context, _ int64) (*entity.Flag, error) {
+	<-ctx.Done()
+	return nil, errors.New("read: the text of a driver")
+}
+
+func (stuck) ExportSQLite(ctx context.Context, _ string, _ bool) error {
+	if _, bounded := ctx.Deadline(); bounded {
+		return errors.New("an export may take long")
+	}
+	return nil
+}
+
+func TestADatabaseThatDoesNotAnswerIsNotAwaitedForEver(t *testing.T) {
+	t.Parallel()
+	log := &testlog.Buffer{}
+	api := newAPI(t)
+	handler.New(handler.Options{Store: stuck{}, Logger: slog.New(slog.NewTextHandler(log, nil))}).Register(api)
+	bounded := api.Serve(func(next http.Handler) http.Handler { return handler.Deadline(time.Millisecond, next) })
+	got := call(t, bounded, http.MethodGet, "/flags/1", nil)
+	if got.status != http.StatusServiceUnavailable || !strings.Contains(got.raw, "did not answer in time") {
+		t.Errorf("answer is %d %s", got.status, got.raw)
+	}
+	if text := log.String(); strings.Count(text, "\n") != 1 || !strings.Contains(text, "level=WARN") || !strings.Contains(text, "the text of a driver") {
+		t.Errorf("log is not one warning with the cause: %s", text)
+	}
+	if got := call(t, bounded, http.MethodGet, "/export/sqlite", nil); got.status != http.StatusOK {
+		t.Errorf("export: answer is %d %s", got.status, got.raw)
 	}
 }
 

@@ -1,0 +1,31 @@
+package handler
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/go-openapi/runtime/middleware"
+)
+
+// StoreTimeout is how long an operation waits for a database that does not answer. The generated server cuts connections
+// after 30 s, by default, and the client should know why before.
+const StoreTimeout = 25 * time.Second
+
+// Deadline goes between the API's router and its operations. It ends those that wait for the database longer than the
+// timeout, so that they give their connection back; they are answered with 503. It leaves out what needs no database,
+// and the export of all flags as a file, which may take long.
+func Deadline(timeout time.Duration, operations http.Handler) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		route := middleware.MatchedRouteFrom(r)
+		if route == nil || route.Operation == nil || route.Operation.ID == "getExportSqlite" ||
+			slices.Contains(route.Operation.Tags, "evaluation") || slices.Contains(route.Operation.Tags, "health") {
+			operations.ServeHTTP(rw, r)
+			return
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), timeout)
+		defer cancel()
+		operations.ServeHTTP(rw, r.WithContext(ctx))
+	})
+}
