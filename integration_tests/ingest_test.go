@@ -42,16 +42,21 @@ func countsOf(f flagAnswer, each int64) (body string, total int64) {
 	return `{"flagEvaluations":[` + strings.Join(rows, ",") + "]}", total
 }
 
+// postCounts posts a batch.
+func (s *server) postCounts(key, body string) (answer, error) {
+	request, err := http.NewRequest(http.MethodPost, s.url+ingestPath, strings.NewReader(body))
+	if err != nil {
+		return answer{}, err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Idempotency-Key", key)
+	return s.do(request)
+}
+
 // sendCounts posts a batch, again while the server asks for that.
 func (s *server) sendCounts(key, body string) (answer, error) {
 	for {
-		request, err := http.NewRequest(http.MethodPost, s.url+ingestPath, strings.NewReader(body))
-		if err != nil {
-			return answer{}, err
-		}
-		request.Header.Set("Content-Type", "application/json")
-		request.Header.Set("Idempotency-Key", key)
-		if a, err := s.do(request); err != nil || a.status != http.StatusServiceUnavailable {
+		if a, err := s.postCounts(key, body); err != nil || a.status != http.StatusServiceUnavailable {
 			return a, err
 		}
 	}
@@ -116,6 +121,44 @@ func TestReplaysAreAppliedOnce(t *testing.T) {
 		for _, b := range append(plain, numbered...) {
 			if n := b.applied.Load(); n != 1 {
 				t.Errorf("%s was applied %d times, as its answers say", b.key, n)
+			}
+		}
+		s.stop(t, syscall.SIGTERM)
+		if got := stored(t, db, dsn); got != total {
+			t.Errorf("the database has %d evaluations, want %d", got, total)
+		}
+	})
+}
+
+// TestCountsWhileTheDatabaseIsAway sends batches while the database is away, hangs, or loses its answers, and again when it
+// is back.
+func TestCountsWhileTheDatabaseIsAway(t *testing.T) {
+	onKinds(t, serverKinds, func(t *testing.T, kind testdb.Kind, db database) {
+		dsn := db.fresh(t)
+		p, through := newProxy(t, kind, dsn)
+		s := startRough(t, t.TempDir(), taking().with(db.environ(through)), "--write-timeout", "1m")
+		flags := splitFlags(t, s)
+		var total int64
+		for i, f := range []faults{{down: true}, {hang: true}, {loseAnswer: 1}, {loseCommit: 1}} {
+			for _, key := range []string{fmt.Sprint("order ", i), fmt.Sprint("1f0c7d0e-5a52-4d0f-9a3e-6a3a7d1c9b10:", i+1)} {
+				body, counts := countsOf(flags[0], int64(i+1))
+				total += counts
+				p.set(f)
+				a, err := s.postCounts(key, body)
+				switch {
+				case err != nil:
+					t.Errorf("%s, %+v: %v", key, f, err)
+				case a.status == http.StatusServiceUnavailable && a.header.Get("Retry-After") != "":
+				case a.status == http.StatusOK && f.loseAnswer > 0: // the receipt was found when the server looked for it
+				default:
+					t.Errorf("%s, %+v: %s, Retry-After %q; want 503", key, f, a, a.header.Get("Retry-After"))
+				}
+				p.set(faults{})
+				for range 2 {
+					if a, err := s.sendCounts(key, body); err != nil || a.status != http.StatusOK {
+						t.Errorf("%s after %+v: %s, %v", key, f, a, err)
+					}
+				}
 			}
 		}
 		s.stop(t, syscall.SIGTERM)
