@@ -33,9 +33,9 @@ func newMeters(ctx context.Context, c *config.Config, logger *slog.Logger, onSto
 		sinks = append(sinks, m.prometheus)
 	}
 	if c.Statsd.Enabled {
-		s, err := metrics.NewStatsd(c.Statsd.Host, c.Statsd.Port, c.Statsd.Prefix)
+		s, err := metrics.NewStatsd(ctx, c.Statsd.Host, c.Statsd.Port, c.Statsd.Prefix, logger)
 		if err != nil {
-			return nil, fmt.Errorf("FLAGR_STATSD_HOST=%q, FLAGR_STATSD_PORT=%q: %w", c.Statsd.Host, c.Statsd.Port, err)
+			return nil, err
 		}
 		onStop("statsd", s.Close)
 		m.requests = append(m.requests, s.ObserveRequest)

@@ -1,6 +1,7 @@
 package metrics_test
 
 import (
+	"bytes"
 	"fmt"
 	"log/slog"
 	"net"
@@ -194,6 +195,22 @@ func TestRequestsAreCounted(t *testing.T) {
 	}
 }
 
+func TestStatsdGoesOnWithoutItsHost(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	s, err := metrics.NewStatsd(t.Context(), "no such host.", "8125", "shop.", slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.ObserveRequest(exchange("GET", "/api/v1/flags/{flagID}", 200))
+	if err := s.Close(t.Context()); err != nil {
+		t.Errorf("close: %v", err)
+	}
+	if text := log.String(); strings.Count(text, "\n") != 1 || !strings.Contains(text, "level=WARN") || !strings.Contains(text, "no such host.:8125") {
+		t.Errorf("log is not one warning that names the host: %s", text)
+	}
+}
+
 func TestStatsdSendsCounts(t *testing.T) {
 	t.Parallel()
 	agent, err := (&net.ListenConfig{}).ListenPacket(t.Context(), "udp", "127.0.0.1:0")
@@ -205,7 +222,7 @@ func TestStatsdSendsCounts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := metrics.NewStatsd(host, port, "shop.")
+	s, err := metrics.NewStatsd(t.Context(), host, port, "shop.", slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,8 +3,10 @@ package metrics
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"strings"
+	"time"
 
 	"github.com/DataDog/datadog-go/v5/statsd"
 
@@ -18,9 +20,12 @@ type Statsd struct {
 	exchanges series[exchangeKey, []string]
 }
 
-// NewStatsd makes a client. The error is about the host's name only: whether an agent listens is not known.
-func NewStatsd(host, port, prefix string) (*Statsd, error) {
-	client, err := statsd.New(net.JoinHostPort(host, port),
+// NewStatsd makes a client. A host whose name cannot be resolved is logged and tried again later; whether an agent listens is
+// not known.
+func NewStatsd(ctx context.Context, host, port, prefix string, logger *slog.Logger) (*Statsd, error) {
+	to := &agent{address: net.JoinHostPort(host, port), logger: logger}
+	to.dial(ctx)
+	client, err := statsd.NewWithWriter(to,
 		statsd.WithNamespace(prefix),
 		statsd.WithoutTelemetry(),
 		statsd.WithoutOriginDetection()) // which not every agent understands
@@ -28,6 +33,55 @@ func NewStatsd(host, port, prefix string) (*Statsd, error) {
 		return nil, fmt.Errorf("statsd: %w", err)
 	}
 	return &Statsd{client: client}, nil
+}
+
+const (
+	// agentRetryInterval is the time between two looks for a host that could not be resolved.
+	agentRetryInterval = 30 * time.Second
+	// agentDialTimeout bounds such a look.
+	agentDialTimeout = 5 * time.Second
+)
+
+// agent is where metrics are sent to. The client writes to it from one goroutine.
+type agent struct {
+	address string
+	logger  *slog.Logger
+
+	conn   net.Conn  // nil until the address was resolved
+	dialed time.Time // the last attempt
+}
+
+func (a *agent) dial(ctx context.Context) {
+	first := a.dialed.IsZero()
+	a.dialed = time.Now()
+	dialer := net.Dialer{Timeout: agentDialTimeout}
+	var err error
+	a.conn, err = dialer.DialContext(ctx, "udp", a.address)
+	switch {
+	case err != nil && first:
+		a.logger.Warn("metrics are not sent to StatsD until its host can be resolved", "address", a.address, "error", err)
+	case err == nil && !first:
+		a.logger.Info("metrics are sent to StatsD", "address", a.address)
+	}
+}
+
+// Write sends a packet, or loses it while there is no address to send it to.
+func (a *agent) Write(packet []byte) (int, error) {
+	if a.conn == nil && time.Since(a.dialed) >= agentRetryInterval {
+		a.dial(context.Background())
+	}
+	if a.conn == nil {
+		return len(packet), nil
+	}
+	return a.conn.Write(packet)
+}
+
+// Close gives the socket back.
+func (a *agent) Close() error {
+	if a.conn == nil {
+		return nil
+	}
+	return a.conn.Close()
 }
 
 // Close sends what is left.
