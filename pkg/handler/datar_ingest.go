@@ -5,7 +5,6 @@ import (
 	stderrors "errors"
 	"net/http"
 	"strconv"
-	"time"
 
 	"github.com/go-openapi/runtime"
 	"github.com/go-openapi/runtime/middleware"
@@ -19,10 +18,6 @@ import (
 
 // ingestRetryAfter is how many seconds a sender is asked to wait when the database or memory is not there.
 const ingestRetryAfter = 10
-
-// ingestTimeout is how long a batch may wait for a database that neither takes nor refuses it. Senders and the server's
-// write timeout wait for 30 s, and are to see an answer.
-const ingestTimeout = 20 * time.Second
 
 // Ingester takes batches of counts. Its errors match those of package ingest where the request is at fault.
 type Ingester interface {
@@ -42,9 +37,7 @@ func (h *Handler) PostDatarEvaluations(p datarapi.PostDatarEvaluationsParams) mi
 	for i, row := range p.Body.FlagEvaluations {
 		batch.Rows[i] = ingestRow(row)
 	}
-	ctx, cancel := context.WithTimeout(p.HTTPRequest.Context(), ingestTimeout)
-	defer cancel()
-	result, err := h.ingester.Ingest(ctx, batch)
+	result, err := h.ingester.Ingest(p.HTTPRequest.Context(), batch)
 	switch {
 	case err == nil:
 		return datarapi.NewPostDatarEvaluationsOK().WithPayload(ingestModel(result))

@@ -12,7 +12,6 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -186,28 +185,6 @@ func TestCountsWhileTheDatabaseIsAway(t *testing.T) {
 			t.Errorf("%s: %d, Retry-After %q, %s", name, rw.Code, rw.Header().Get("Retry-After"), rw.Body)
 		}
 	}
-}
-
-// hangingIngester waits for a database that does not answer.
-type hangingIngester struct{}
-
-func (hangingIngester) Ingest(ctx context.Context, _ ingest.Batch) (ingest.Result, error) {
-	<-ctx.Done()
-	return ingest.Result{}, ctx.Err()
-}
-
-func TestCountsWhileTheDatabaseHangs(t *testing.T) {
-	t.Parallel()
-	api := newAPI(t)
-	handler.New(handler.Options{Ingester: hangingIngester{}, Logger: slog.New(slog.DiscardHandler)}).Register(api)
-	served := api.Serve(nil)
-	synctest.Test(t, func(t *testing.T) {
-		begun := time.Now()
-		got := post(t, served, ingestPath, "{}", nil)
-		if took := time.Since(begun); got.status != http.StatusServiceUnavailable || took >= 30*time.Second {
-			t.Errorf("%d after %v, want 503 before senders give up", got.status, took)
-		}
-	})
 }
 
 // TestTheExamplesOfTheContract posts the batch that swagger.yaml shows, with the times of now, and gets the answers that it
