@@ -51,7 +51,7 @@ const defaultPort = "18000"
 // them.
 //
 // The error has one line for each wrong variable, in the order of Variables: name, value, and what is accepted. The
-// values of secrets are left out.
+// values of secrets are left out. The addresses among the variables of OpenTelemetry come last.
 func Load(environ map[string]string) (*Config, error) {
 	l := &loader{
 		variables: map[string]Variable{},
@@ -72,7 +72,7 @@ func Load(environ map[string]string) (*Config, error) {
 	}
 	c.normalize()
 	c.validate(l)
-	if err := l.err(); err != nil {
+	if err := errors.Join(l.err(), checkReceivers(environ)); err != nil {
 		return nil, err
 	}
 	c.OpenTelemetry = openTelemetryOf(environ)

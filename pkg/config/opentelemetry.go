@@ -1,6 +1,10 @@
 package config
 
-import "strings"
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
 
 // OpenTelemetry says what is sent with OpenTelemetry. Its own libraries read the variables that begin with OTEL_; this is
 // only whether they are asked to do anything.
@@ -27,4 +31,20 @@ func openTelemetryOf(environ map[string]string) OpenTelemetry {
 		}
 	}
 	return OpenTelemetry{Traces: on("TRACES"), Metrics: on("METRICS")}
+}
+
+// checkReceivers reports the addresses that OpenTelemetry's libraries would not understand. They would write the address,
+// with the password that it may hold, to standard error, and send to localhost.
+func checkReceivers(environ map[string]string) error {
+	if openTelemetryOf(environ) == (OpenTelemetry{}) {
+		return nil
+	}
+	var errs []error
+	for _, signal := range []string{"", "TRACES_", "METRICS_"} {
+		name := "OTEL_EXPORTER_OTLP_" + signal + "ENDPOINT"
+		if address := strings.TrimSpace(environ[name]); address != "" && !isHTTPURL(address) {
+			errs = append(errs, fmt.Errorf("%s: want the URL of a collector, such as http://collector:4318", name))
+		}
+	}
+	return errors.Join(errs...)
 }

@@ -1,6 +1,9 @@
 package config
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestOpenTelemetryIsOnWhenAskedFor(t *testing.T) {
 	t.Parallel()
@@ -20,6 +23,38 @@ func TestOpenTelemetryIsOnWhenAskedFor(t *testing.T) {
 			t.Parallel()
 			if got := load(t, tc.environ).OpenTelemetry; got != tc.want {
 				t.Errorf("got %+v, want %+v", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestAddressesOfReceiversAreChecked(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		environ map[string]string
+		want    string // the variable; empty if all is well
+	}{
+		"a URL":                   {map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "https://user:s3cret@c:4317/v1"}, ""},
+		"a space around":          {map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": " http://c:4318 "}, ""},
+		"no scheme":               {map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "s3cret:4318"}, "OTEL_EXPORTER_OTLP_ENDPOINT"},
+		"a port that is none":     {map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://u:s3cret@c:http"}, "OTEL_EXPORTER_OTLP_ENDPOINT"},
+		"a bad escape":            {map[string]string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://u:s3cret%zz@c"}, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"},
+		"no host":                 {map[string]string{"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http:///s3cret"}, "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"},
+		"all of it is off":        {map[string]string{"OTEL_SDK_DISABLED": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": "s3cret"}, ""},
+		"the exporters are off":   {map[string]string{"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "s3cret"}, ""},
+		"beside another variable": {map[string]string{"PORT": "x", "OTEL_EXPORTER_OTLP_ENDPOINT": "s3cret"}, "OTEL_EXPORTER_OTLP_ENDPOINT"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := Load(tc.environ)
+			if tc.want == "" {
+				if err != nil {
+					t.Errorf("refused: %v", err)
+				}
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), tc.want+": want the URL") || strings.Contains(err.Error(), "s3cret") {
+				t.Errorf("error is %v, want one that names %s and no secret", err, tc.want)
 			}
 		})
 	}
