@@ -116,7 +116,7 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 	}
 	if o.OwnsProcess && meters.telemetry != nil {
 		// By default the libraries write lines of a form of their own.
-		otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { a.logger.Warn("OpenTelemetry has a problem", "error", err) }))
+		otel.SetErrorHandler(&telemetryLog{logger: a.logger})
 	}
 	access := web.AccessLog{Logger: a.logger, Exclude: c.Log.RequestsExcludeURLs}
 	if o.Logger == nil {
