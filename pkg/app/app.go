@@ -108,7 +108,7 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 			return nil, err
 		}
 		a.logger = logger
-		a.onStop("Sentry", lastWords("Sentry", logger, flush))
+		a.onStop("Sentry", lastWords("Sentry", lastWordsTimeout, logger, flush))
 	}
 	meters, err := newMeters(ctx, c, a.logger, a.onStop)
 	if err != nil {
@@ -143,7 +143,7 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 		})
 		onChange = a.webhook.Notify
 		// It stops after the recorders: a receiver that hangs must not cost them the time to store their counts.
-		a.onStop("notifications", a.webhook.Stop)
+		a.onStop("notifications", lastWords("webhook", webhookStopTimeout, a.logger, a.webhook.Stop))
 	}
 
 	var db *store.Store // nil when the flags come from a JSON document

@@ -46,7 +46,7 @@ func newMeters(ctx context.Context, c *config.Config, logger *slog.Logger, onSto
 		if m.telemetry, err = metrics.NewOpenTelemetry(ctx, t.Traces, t.Metrics); err != nil {
 			return nil, fmt.Errorf("OpenTelemetry: %w", err)
 		}
-		onStop("OpenTelemetry", lastWords("OpenTelemetry", logger, m.telemetry.Close))
+		onStop("OpenTelemetry", lastWords("OpenTelemetry", lastWordsTimeout, logger, m.telemetry.Close))
 		if t.Traces {
 			m.requests = append(m.requests, m.telemetry.NameRoute)
 		}
@@ -77,13 +77,17 @@ func (m *meters) watchRecorders(recorders *handler.DataRecorders) error {
 }
 
 // lastWordsTimeout bounds how long the end of the server waits for a receiver of reports.
-const lastWordsTimeout = 2 * time.Second
+const (
+	lastWordsTimeout = 2 * time.Second
+	// webhookStopTimeout is longer: a change that is lost is lost, while other reports are followed by more.
+	webhookStopTimeout = 5 * time.Second
+)
 
-// lastWords sends what is left to a receiver of reports or metrics, as a step of Stop. That they are lost when the receiver
+// lastWords sends what is left to a receiver of reports, metrics or notifications, as a step of Stop. That they are lost when the receiver
 // is away is logged, but is no failure of the server.
-func lastWords(receiver string, logger *slog.Logger, send func(context.Context) error) func(context.Context) error {
+func lastWords(receiver string, timeout time.Duration, logger *slog.Logger, send func(context.Context) error) func(context.Context) error {
 	return func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, lastWordsTimeout)
+		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
 		if err := send(ctx); err != nil {
 			logger.Warn("last reports were not sent", "to", receiver, "error", err)

@@ -1,12 +1,14 @@
 package app_test
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -57,5 +59,31 @@ func TestChangesArePostedToTheWebhook(t *testing.T) {
 	}
 	if strings.Contains(log.String(), "notification") {
 		t.Errorf("log is %s", log)
+	}
+}
+
+func TestALostNotificationIsNoFailureOfTheServer(t *testing.T) {
+	t.Parallel()
+	nobody := httptest.NewServer(http.NotFoundHandler())
+	nobody.Close()
+	a, _, log := setup(t, map[string]string{
+		"FLAGR_NOTIFICATION_WEBHOOK_ENABLED": "true",
+		"FLAGR_NOTIFICATION_WEBHOOK_URL":     nobody.URL,
+		"FLAGR_NOTIFICATION_RETRY_BASE":      "1h",
+		"FLAGR_NOTIFICATION_RETRY_MAX":       "1h",
+	})
+	serve(t, a)("POST", "/flags", `{"description":"d","key":"k"}`)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second) // sooner than the bound of the server
+	defer cancel()
+	if err := a.Stop(ctx); err != nil {
+		t.Errorf("stop: %v", err)
+	}
+	for _, want := range []string{"notification is dropped", "last reports were not sent", "1 notifications were not delivered"} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("the log lacks %q:\n%s", want, log)
+		}
+	}
+	if strings.Contains(log.String(), "level=ERROR") {
+		t.Errorf("logged as an error:\n%s", log)
 	}
 }
