@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"math"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -130,6 +131,14 @@ func TestLoadAccepts(t *testing.T) {
 			map[string]string{"FLAGR_STATSD_PORT": ""},
 			func(c *Config) any { return c.Statsd.Port }, "",
 		},
+		"metrics beside the API": {
+			map[string]string{"FLAGR_PROMETHEUS_ENABLED": "true", "FLAGR_PROMETHEUS_PATH": "/api/v1/metrics"},
+			func(c *Config) any { return c.Prometheus.Path }, "/api/v1/metrics",
+		},
+		"metrics where the API is not, because of its prefix": {
+			map[string]string{"FLAGR_PROMETHEUS_ENABLED": "true", "FLAGR_WEB_PREFIX": "/shop", "FLAGR_PROMETHEUS_PATH": "/api/v1/flags"},
+			func(c *Config) any { return c.Prometheus.Path }, "/api/v1/flags",
+		},
 		"no webhook while it is off": {
 			map[string]string{"FLAGR_NOTIFICATION_WEBHOOK_URL": "to be done"},
 			func(c *Config) any { return c.Notification.WebhookURL }, "to be done",
@@ -223,6 +232,8 @@ func TestLoadRefuses(t *testing.T) {
 		"a negative longest pause":     {map[string]string{"FLAGR_NOTIFICATION_RETRY_MAX": "-1s"}, `FLAGR_NOTIFICATION_RETRY_MAX="-1s": want a duration, 0s or more, such as 10s`},
 		"a webhook without address":    {map[string]string{"FLAGR_NOTIFICATION_WEBHOOK_ENABLED": "true"}, `FLAGR_NOTIFICATION_WEBHOOK_URL: want an http or https URL; needed while FLAGR_NOTIFICATION_WEBHOOK_ENABLED is true`},
 		"a metrics path without slash": {map[string]string{"FLAGR_PROMETHEUS_PATH": "metrics"}, `FLAGR_PROMETHEUS_PATH="metrics": want a path that starts with /, such as /metrics`},
+		"metrics in front of the API":  {map[string]string{"FLAGR_PROMETHEUS_ENABLED": "true", "FLAGR_PROMETHEUS_PATH": "/api/v1/flags"}, `FLAGR_PROMETHEUS_PATH="/api/v1/flags": the API is there, want another path, such as /metrics`},
+		"metrics in front of health":   {map[string]string{"FLAGR_PROMETHEUS_ENABLED": "true", "FLAGR_WEB_PREFIX": "/shop/", "FLAGR_PROMETHEUS_PATH": "/shop/api/v1/health"}, `FLAGR_PROMETHEUS_PATH="/shop/api/v1/health": the API is there, want another path, such as /metrics`},
 		"no metrics path":              {map[string]string{"FLAGR_PROMETHEUS_ENABLED": "true", "FLAGR_PROMETHEUS_PATH": ""}, `FLAGR_PROMETHEUS_PATH="": want a path that starts with /, such as /metrics`},
 		"a statsd port":                {map[string]string{"FLAGR_STATSD_PORT": "0"}, `FLAGR_STATSD_PORT="0": want a port from 1 to 65535`},
 		"no statsd port":               {map[string]string{"FLAGR_STATSD_ENABLED": "true", "FLAGR_STATSD_PORT": ""}, `FLAGR_STATSD_PORT="": want a port from 1 to 65535`},
@@ -403,4 +414,22 @@ func FuzzLoad(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestMetricsCanHideNoOperation compares apiRoots with the API's description.
+func TestMetricsCanHideNoOperation(t *testing.T) {
+	t.Parallel()
+	description, err := os.ReadFile("../../swagger.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	paths := regexp.MustCompile(`(?m)^  (/[^:]+):$`).FindAllSubmatch(description, -1)
+	if len(paths) < 20 {
+		t.Fatalf("found %d paths only", len(paths))
+	}
+	for _, match := range paths {
+		if !hidesAPI("/api/v1"+string(match[1]), "") {
+			t.Errorf("metrics at %s would hide an operation", match[1])
+		}
+	}
 }

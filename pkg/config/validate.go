@@ -3,12 +3,20 @@ package config
 import (
 	"math"
 	"net/url"
+	"path"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
+
+// apiRoots are the paths that have everything of the API at or below them. Flagr's users may have their metrics beside them, such
+// as at /api/v1/metrics.
+var apiRoots = []string{
+	"/api/v1/datar", "/api/v1/docs", "/api/v1/evaluation", "/api/v1/export", "/api/v1/exposures", "/api/v1/flags", "/api/v1/health",
+	"/api/v1/ready", "/api/v1/recorders", "/api/v1/tags", "/api/v2/flagevaluation", "/api/v2/flagevaluations", "/swagger.json",
+}
 
 var kafkaVersion = regexp.MustCompile(`^\d+\.\d+\.\d+(\.\d+)?$`)
 
@@ -46,7 +54,7 @@ func (c *Config) validate(l *loader) {
 	c.Kinesis.validate(l, c.Recorder.builds(RecorderKinesis))
 	c.PubSub.validate(l, c.Recorder.builds(RecorderPubSub))
 	c.Notification.validate(l)
-	c.Prometheus.validate(l)
+	c.Prometheus.validate(l, &c.Web)
 	c.Statsd.validate(l)
 	c.Sentry.validate(l)
 }
@@ -187,8 +195,23 @@ func (n *Notification) validate(l *loader) {
 	l.check("FLAGR_NOTIFICATION_WEBHOOK_HEADERS", ok)
 }
 
-func (p *Prometheus) validate(l *loader) {
+func (p *Prometheus) validate(l *loader, w *Web) {
 	l.check("FLAGR_PROMETHEUS_PATH", strings.HasPrefix(p.Path, "/") || p.Path == "" && !p.Enabled)
+	if p.Enabled && hidesAPI(p.Path, w.Prefix) {
+		l.refuse("FLAGR_PROMETHEUS_PATH", "the API is there, want another path, such as /metrics")
+	}
+}
+
+// hidesAPI reports whether something of the API, or the profiler, would be out of reach behind the path.
+func hidesAPI(metrics, prefix string) bool {
+	metrics = path.Clean(metrics)
+	for _, root := range apiRoots {
+		root = path.Join("/", prefix, root)
+		if metrics == root || strings.HasPrefix(metrics, root+"/") {
+			return true
+		}
+	}
+	return metrics == "/debug/pprof" || strings.HasPrefix(metrics, "/debug/pprof/")
 }
 
 func (s *Statsd) validate(l *loader) {
