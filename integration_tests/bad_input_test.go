@@ -286,7 +286,8 @@ func badParameters(p parameter) (bad, odd []string) {
 	case p.Format == "date-time":
 		bad = []string{"yesterday", "2026-13-45T00:00:00Z", "99999-01-01T00:00:00Z", "1700000000", "%00"}
 	case kind == "boolean":
-		odd = append(odd, "maybe", "5") // go-openapi takes them for false
+		bad = []string{"maybe", "5", "%00", "%20true"}
+		odd = []string{"", "yes", "OFF"}
 	case len(p.Enum) > 0:
 		bad = []string{"sideways", "%00", "asc"}
 	case p.Name == "json":

@@ -313,14 +313,14 @@ func (a *App) Register(api *operations.FlagrAPI) {
 	a.handler.Register(api)
 	a.edge.basePath = api.Context().BasePath()
 	api.Middleware = func(builder middleware.Builder) http.Handler {
-		bounded := func(operations http.Handler) http.Handler {
-			operations = handler.Deadline(handler.StoreTimeout, operations)
+		checked := func(operations http.Handler) http.Handler {
+			operations = handler.CheckSwitches(handler.Deadline(handler.StoreTimeout, operations))
 			if builder != nil {
 				operations = builder(operations)
 			}
 			return operations
 		}
-		return describe(api.Context().APIHandlerWithUI(bounded, documentation), a.edge.basePath, a.edge.config.Web.Prefix)
+		return describe(api.Context().APIHandlerWithUI(checked, documentation), a.edge.basePath, a.edge.config.Web.Prefix)
 	}
 }
 

@@ -148,6 +148,10 @@ func TestBadInput(t *testing.T) {
 		status             int
 		message            string // a part of it
 	}{
+		{"neither true nor false", "GET", "/flags?enabled=maybe", nil, 400, `enabled in query must be true or false: "maybe"`},
+		{"neither, at the end", "GET", "/flags?enabled=true&enabled=+true", nil, 400, "enabled in query must be true or false"},
+		{"neither in an export", "GET", "/export/sqlite?exclude_snapshots=2", nil, 400, "exclude_snapshots in query"},
+		{"true in another way", "GET", "/flags?enabled=YES&deleted=&preload=off", nil, 200, ""},
 		{"id beyond 64 bits", "GET", "/flags/9223372036854775808", nil, 422, "flagID in path must be of type int64"},
 		{"no such flag", "GET", "/flags/9223372036854775807", nil, 404, "unable to find flag 9223372036854775807"},
 		{"two documents", "POST", "/flags", `{"description":"a"}{"description":"b"}`, 400, "after the JSON document"},
