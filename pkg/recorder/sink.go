@@ -26,8 +26,8 @@ const (
 	// dropLogInterval is the least time between two log lines about records that were dropped.
 	dropLogInterval = time.Minute
 
-	// abandonGrace is how long Close waits for a Send whose context it has ended, and again when the transport is closed. A
-	// Send that takes longer is left alone; its records stay pending.
+	// abandonGrace is how long Close waits for a Send whose context it has ended, for the transport to close, and then again
+	// for the Send. What takes longer is left alone; records of a Send stay pending.
 	abandonGrace = time.Second
 )
 
@@ -102,6 +102,7 @@ type Sink struct {
 	pending      int // queued and being sent
 	pendingBytes int64
 	recorded     uint64
+	taken        uint64 // of recorded, what came into the queue
 	delivered    uint64
 	retried      uint64
 	dropped      map[Reason]uint64
@@ -158,6 +159,7 @@ func (s *Sink) AsyncRecord(r *Record) {
 		s.mu.Unlock()
 		return
 	}
+	s.taken++
 	s.pending++
 	s.pendingBytes += size
 	s.queuedBytes += size
@@ -338,11 +340,11 @@ func (s *Sink) settle(n int, bytes int64, reason Reason) {
 // deliver sends a batch until each of its records is delivered or dropped.
 func (s *Sink) deliver(batch []*Record) {
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		left, err := s.attempt(batch)
+		left, delivered, err := s.attempt(batch)
 		switch {
-		case err == nil:
+		case delivered > 0:
 			s.health.Succeeded()
-		case s.ctx.Err() == nil:
+		case err != nil && s.ctx.Err() == nil:
 			s.health.Failed(err)
 		}
 		if len(left) == 0 {
@@ -364,18 +366,17 @@ func (s *Sink) deliver(batch []*Record) {
 	}
 }
 
-// attempt sends a batch once. It returns what must be sent again, in the same order. The error is not nil if the broker
-// has taken nothing, for a reason that lies with it.
-func (s *Sink) attempt(batch []*Record) (left []*Record, err error) {
+// attempt sends a batch once. It returns what must be sent again, in the same order, and how many were delivered. The error
+// is why others were not, nil if that lies with the records: a record that nobody takes says nothing about the broker.
+func (s *Sink) attempt(batch []*Record) (left []*Record, delivered int, trouble error) {
 	errs := s.transport.Send(s.ctx, batch)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if errs == nil {
 		s.settle(len(batch), sizeOf(batch), "")
-		return nil, nil
+		return nil, len(batch), nil
 	}
-	var trouble, drop error
-	delivered := 0
+	var drop error
 	for i, r := range batch {
 		err, reason := errs[i], DropReason(errs[i])
 		if err == nil {
@@ -396,10 +397,7 @@ func (s *Sink) attempt(batch []*Record) (left []*Record, err error) {
 	if drop != nil {
 		go s.logger.Debug("recorder dropped records of a batch", "error", drop)
 	}
-	if delivered > 0 {
-		return left, nil
-	}
-	return left, trouble
+	return left, delivered, trouble
 }
 
 func sizeOf(batch []*Record) int64 {
@@ -410,13 +408,13 @@ func sizeOf(batch []*Record) int64 {
 	return bytes
 }
 
-// Flush sends without lingering and waits until as many records are settled as were recorded when it was called, or until
-// ctx ends. Then it returns why not; the records stay.
+// Flush sends without lingering and waits until as many records of the queue are settled as it had taken when Flush was
+// called, or until ctx ends. Then it returns why not; the records stay.
 func (s *Sink) Flush(ctx context.Context) error {
 	s.mu.Lock()
-	target := s.recorded
+	target := s.taken
 	s.mu.Unlock()
-	return s.await(ctx, func() bool { return s.recorded-uint64(s.pending) >= target })
+	return s.await(ctx, func() bool { return s.taken-uint64(s.pending) >= target })
 }
 
 // await waits until done, which is called under mu, or ctx ends. Meanwhile nothing lingers.
@@ -476,8 +474,15 @@ func (s *Sink) close(ctx context.Context) error {
 		close(s.done)
 	})
 	s.awaitDone()
-	err = errors.Join(err, s.transport.Close())
-	s.awaitDone() // closing the transport ends what the context did not
+	closed := make(chan error, 1)
+	go func() { closed <- s.transport.Close() }()
+	select {
+	case closeErr := <-closed:
+		err = errors.Join(err, closeErr)
+		s.awaitDone() // closing the transport ends what the context did not
+	case <-time.After(abandonGrace):
+		err = errors.Join(err, errors.New("the connection to the broker does not close"))
+	}
 	stats := s.Stats()
 	s.logger.Info("recorder ended", "recorded", stats.Recorded, "delivered", stats.Delivered, "pending", stats.Pending, "dropped", stats.Dropped)
 	return err

@@ -362,6 +362,41 @@ func TestCloseCountsWhatItCouldNotDeliver(t *testing.T) {
 	}
 }
 
+// stuck is a broker whose Send and Close hang, whatever the context says.
+type stuck struct{ until chan struct{} }
+
+func (s stuck) Send(_ context.Context, batch []*Record) []error {
+	<-s.until
+	return FailAll(len(batch), errDown)
+}
+
+func (s stuck) Close() error {
+	<-s.until
+	return nil
+}
+
+func TestCloseLeavesATransportThatHangs(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		transport := stuck{make(chan struct{})}
+		s, _, _ := setup(t, func(o *Options) { o.Transport = transport })
+		s.Start()
+		recordMany(s, 0, 25)
+		start := time.Now()
+		err := closeWithin(t, s, 3*time.Second)
+		if took := time.Since(start); took != 3*time.Second+2*abandonGrace {
+			t.Errorf("close took %s", took)
+		}
+		if err == nil || !strings.Contains(err.Error(), "25 records") || !strings.Contains(err.Error(), "does not close") {
+			t.Errorf("error is %v", err)
+		}
+		check(t, s, 0, 10, map[Reason]uint64{Undelivered: 15}) // the batch may have arrived, who knows
+		close(transport.until)
+		synctest.Wait()
+		check(t, s, 0, 0, map[Reason]uint64{Undelivered: 25})
+	})
+}
+
 func TestCloseWithoutStart(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -451,6 +486,73 @@ func TestAPartOfABatchIsProgress(t *testing.T) {
 		if log.String() != "" {
 			t.Errorf("log is %s", log)
 		}
+		if err := closeWithin(t, s, time.Second); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A record that is dropped unsent must not look like an end of the outage.
+func TestARecordThatNobodyTakesSaysNothingAboutTheBroker(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, b, log := setup(t, nil)
+		s.Start()
+		tooLarge := func(_ context.Context, batch []*Record) []error {
+			return FailAll(len(batch), Drop(TooLarge, errors.New("too large")))
+		}
+		b.become(tooLarge)
+		recordMany(s, 0, 1)
+		synctest.Wait()
+		if state := s.Stats().State; state != Unproven {
+			t.Errorf("state is %s", state)
+		}
+		b.become(down)
+		recordMany(s, 1, 2)
+		synctest.Wait()
+		b.become(tooLarge)
+		if err := s.Flush(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if state := s.Stats().State; state != Failing || strings.Contains(log.String(), "delivers again") {
+			t.Errorf("state is %s:\n%s", state, log)
+		}
+		check(t, s, 0, 0, map[Reason]uint64{TooLarge: 2})
+		if err := closeWithin(t, s, time.Second); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Drops while Flush waits are not what it waits for.
+func TestFlushWaitsForWhatIsQueued(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, b, _ := setup(t, func(o *Options) { o.MaxRecords = 20 })
+		b.become(down)
+		s.Start()
+		recordMany(s, 0, 20)
+		flushed := false
+		go func() {
+			if err := s.Flush(context.Background()); err != nil {
+				t.Error(err)
+			}
+			flushed = true
+		}()
+		synctest.Wait()
+		recordMany(s, 20, 100)
+		<-time.After(time.Minute)
+		synctest.Wait()
+		if flushed {
+			t.Errorf("flush says that it is done: %+v", s.Stats())
+		}
+		b.become(nil)
+		<-time.After(time.Minute)
+		synctest.Wait()
+		if !flushed {
+			t.Errorf("flush does not end: %+v", s.Stats())
+		}
+		check(t, s, 20, 0, map[Reason]uint64{QueueFull: 80})
 		if err := closeWithin(t, s, time.Second); err != nil {
 			t.Error(err)
 		}
