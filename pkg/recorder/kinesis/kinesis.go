@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 	"unicode/utf8"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -29,6 +30,10 @@ const DefaultConnections = 24
 
 // attemptsPerRequest is how often the SDK itself tries a request. Pauses between longer rows of attempts are the sink's.
 const attemptsPerRequest = 3
+
+// requestTimeout bounds a request with the SDK's own attempts. A service that takes a request and never answers would hold a
+// connection until the system gives up on it, which takes a quarter of an hour.
+const requestTimeout = 30 * time.Second
 
 // API is what the transport needs of a client.
 type API interface {
@@ -130,6 +135,8 @@ func partitionKey(key string) string {
 
 // put sends one request and writes the results of its records into errs.
 func (t *Transport) put(ctx context.Context, entries []types.PutRecordsRequestEntry, indices []int, errs []error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
 	out, err := t.api.PutRecords(ctx, &kinesis.PutRecordsInput{StreamName: &t.options.Stream, Records: entries})
 	if err == nil && len(out.Records) != len(entries) {
 		err = fmt.Errorf("kinesis answered for %d records of %d", len(out.Records), len(entries))

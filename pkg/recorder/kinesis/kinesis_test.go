@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -299,6 +300,28 @@ func TestAStreamThatIsDownIsTriedAgain(t *testing.T) {
 	if stats := finish(t, s); stats.Delivered != 10 || stats.Retried != 20 {
 		t.Errorf("%+v", stats)
 	}
+}
+
+// silent takes requests and does not answer.
+type silent struct{}
+
+func (silent) PutRecords(ctx context.Context, _ *kinesis.PutRecordsInput, _ ...func(*kinesis.Options)) (*kinesis.PutRecordsOutput, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func TestAStreamThatDoesNotAnswerIsNoticed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := setup(t, silent{}, nil)
+		s.AsyncRecord(record("a", 10))
+		s.Start()
+		<-time.After(requestTimeout) // fake time
+		synctest.Wait()
+		if stats := s.Stats(); stats.State != recorder.Failing || stats.Pending != 1 {
+			t.Errorf("%+v", stats)
+		}
+	})
 }
 
 // Against servers that imitate Kinesis, see integration_tests/brokers: FLAGR_TEST_KINESIS lists their URLs.
