@@ -59,6 +59,7 @@ type badCase struct {
 	body        any    // as for call
 	contentType string // empty: application/json if there is a body
 	tolerated   bool   // it may also be answered with 200
+	field       string // of the body, which the message must name; empty if no field is to blame
 }
 
 // validBodies has a body for each type of request that would be accepted.
@@ -78,7 +79,7 @@ var validBodies = map[string]object{
 	"evalContext":              {"flagID": 1, "entityID": "u"},
 	"evaluationBatchRequest":   {"flagIDs": []int{1}, "entities": []object{{"entityID": "u"}}},
 	"exposuresRequest":         {"exposures": []object{{"flagID": 1, "entityID": "u"}}},
-	"datarEvaluations":         {"flagEvaluations": []object{{"flag": object{"key": "nobody"}, "evaluation_count": 1}}},
+	"datarEvaluations":         {"flagEvaluations": []object{{"flag": object{"key": "nobody"}, "evaluation_count": 1, "last_evaluation": time.Now().UnixMilli()}}},
 }
 
 // TestBadInput sends what no client should to every operation that the server describes, and checks that each answer is
@@ -169,6 +170,11 @@ func checkBadCase(t *testing.T, s *server, c badCase) {
 	if err := json.Unmarshal(a.body, &body); err != nil || body.Message == "" {
 		t.Errorf("%s: %d %s, want a JSON object with a message", name, a.status, shorten(string(a.body)))
 	}
+	// Neither the size of a body is a matter of a field, nor does the type of times know which field it reads.
+	nameless := a.status == http.StatusRequestEntityTooLarge || strings.Contains(body.Message, "parsing time")
+	if !nameless && !strings.Contains(body.Message, c.field) {
+		t.Errorf("%s: the message does not name %s: %s", name, c.field, shorten(body.Message))
+	}
 	if contentType := a.header.Get("Content-Type"); !strings.HasPrefix(contentType, "application/json") {
 		t.Errorf("%s: Content-Type %q", name, contentType)
 	}
@@ -242,6 +248,7 @@ func fromDescription(t *testing.T, s *server) []badCase {
 				add("unknown field", ids, with(known, "nobody knows", 1), true)
 				for _, b := range badFields(description, description.Definitions[name], known) {
 					add(b.name, ids, b.body, b.tolerated)
+					cases[len(cases)-1].field = b.field
 				}
 			}
 			for _, p := range o.Parameters {
@@ -302,6 +309,7 @@ type badField struct {
 	name      string
 	body      object
 	tolerated bool
+	field     string
 }
 
 // badFields breaks each field of a valid body.
@@ -310,7 +318,7 @@ func badFields(description spec, of schema, valid object) []badField {
 	for _, name := range of.Required {
 		without := with(valid, name, nil)
 		delete(without, name)
-		bodies = append(bodies, badField{"without " + name, without, false})
+		bodies = append(bodies, badField{"without " + name, without, false, name})
 	}
 	for _, name := range slices.Sorted(maps.Keys(of.Properties)) {
 		field := of.Properties[name]
@@ -321,9 +329,9 @@ func badFields(description spec, of schema, valid object) []badField {
 		for _, v := range badValues(field) {
 			// In a field that may be missing, zero is the same as missing, whatever its limits.
 			missing := !required && v.value == any(int64(0))
-			bodies = append(bodies, badField{"field " + name, with(valid, name, v.value), v.tolerated || missing || field.ReadOnly})
+			bodies = append(bodies, badField{"field " + name, with(valid, name, v.value), v.tolerated || missing || field.ReadOnly, name})
 		}
-		bodies = append(bodies, badField{"null " + name, with(valid, name, nil), !required})
+		bodies = append(bodies, badField{"null " + name, with(valid, name, nil), !required, name})
 		if field.Type != "array" {
 			continue
 		}
@@ -331,16 +339,16 @@ func badFields(description spec, of schema, valid object) []badField {
 		if items.Ref != "" {
 			items = description.Definitions[strings.TrimPrefix(items.Ref, "#/definitions/")]
 		}
-		bodies = append(bodies, badField{"null in " + name, with(valid, name, []any{nil}), true})
+		bodies = append(bodies, badField{"null in " + name, with(valid, name, []any{nil}), true, name})
 		if list, ok := valid[name].([]object); ok {
-			bodies = append(bodies, badField{"null beside others in " + name, with(valid, name, []any{list[0], nil}), true})
+			bodies = append(bodies, badField{"null beside others in " + name, with(valid, name, []any{list[0], nil}), true, name})
 			for _, inner := range badFields(description, items, list[0]) {
-				bodies = append(bodies, badField{inner.name + " in " + name, with(valid, name, []any{inner.body}), inner.tolerated})
+				bodies = append(bodies, badField{inner.name + " in " + name, with(valid, name, []any{inner.body}), inner.tolerated, inner.field})
 			}
 			continue
 		}
 		for _, v := range badValues(items) {
-			bodies = append(bodies, badField{"in " + name, with(valid, name, []any{v.value}), v.tolerated})
+			bodies = append(bodies, badField{"in " + name, with(valid, name, []any{v.value}), v.tolerated, name})
 		}
 	}
 	return bodies

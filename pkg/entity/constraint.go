@@ -135,7 +135,7 @@ func parse(property, token, value string) (expr conditions.Expr, err error) {
 	source := fmt.Sprintf("({%s} %s %s)", property, token, value)
 	expr, err = conditions.NewParser(strings.NewReader(source + parserStop)).Parse()
 	if err != nil {
-		return nil, Invalid(`%s. Note: a string, and each string of a list, must be in double quotes, such as "FR" or `+
+		return nil, Invalid(`property and value make no condition: %s. Note: a string, and each string of a list, must be in double quotes, such as "FR" or `+
 			`["FR", "DE"]; a pattern is a quoted Go regular expression, such as "\d+"`, err)
 	}
 	return expr, nil

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
 	"gorm.io/gorm"
@@ -95,7 +96,7 @@ func (s *Store) ReorderSegments(ctx context.Context, by string, flagID int64, id
 		for rank, id := range ids {
 			segment, err := segmentOf(tx, flagID, id)
 			if err != nil {
-				return err
+				return fmt.Errorf("segmentIDs: %w", err)
 			}
 			if err := updateRow(tx, &entity.Segment{}, segment.ID, map[string]any{"rank": rank}); err != nil {
 				return err

@@ -199,7 +199,7 @@ func TestRefusals(t *testing.T) {
 		}, entity.ErrNotFound, "segment 99 does not belong to flag 1"},
 		"reorder: segment of another flag": {func(ctx context.Context, s *Store) error {
 			return s.ReorderSegments(ctx, "bo", 1, []int64{2, 3})
-		}, entity.ErrNotFound, "segment 3 does not belong to flag 1"},
+		}, entity.ErrNotFound, "segmentIDs: segment 3 does not belong to flag 1"},
 		"reorder: twice the same": {func(ctx context.Context, s *Store) error {
 			return s.ReorderSegments(ctx, "bo", 1, []int64{2, 1, 2})
 		}, entity.ErrInvalid, "segmentIDs has 2 more than once"},
