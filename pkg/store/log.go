@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -52,6 +53,15 @@ type redactedError struct {
 
 func (e *redactedError) Error() string        { return e.message }
 func (e *redactedError) Is(target error) bool { return errors.Is(e.cause, target) }
+
+// secretsOf gives what must not be shown of a connection string. A password that is also the name of the user, of the database
+// or of the host is only hidden where it stands as a password: messages without those names help nobody.
+func secretsOf(dsn, password string, names ...string) []string {
+	if password == "" || !slices.Contains(names, password) {
+		return []string{dsn, password}
+	}
+	return []string{dsn, ":" + password + "@", "password=" + password, "password='" + password}
+}
 
 func redact(err error, secrets []string) error {
 	message := err.Error()

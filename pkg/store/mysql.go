@@ -37,7 +37,7 @@ func openMySQL(dsn string, logger *slog.Logger) (target, error) {
 	return target{
 		dialector: gormmysql.New(gormmysql.Config{Conn: db, DSNConfig: config}),
 		pool:      db,
-		secrets:   []string{dsn, config.Passwd},
+		secrets:   secretsOf(dsn, config.Passwd, config.User, config.DBName),
 	}, nil
 }
 

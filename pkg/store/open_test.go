@@ -327,6 +327,22 @@ func TestRedact(t *testing.T) {
 	}
 }
 
+func TestAPasswordThatIsAlsoAName(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ password, message, want string }{
+		{"flagr", "user=flagr database=flagr: refused", "user=flagr database=flagr: refused"},
+		{"flagr", "parse postgres://flagr:flagr@db", "parse postgres://flagr[redacted]db"},
+		{"flagr", "user=flagr password=flagr", "user=flagr [redacted]"},
+		{"flagr", "user=flagr password='flagr'", "user=flagr [redacted]'"},
+		{"s3cret", "user=flagr: s3cret is wrong", "user=flagr: [redacted] is wrong"},
+		{"", "user=flagr: refused", "user=flagr: refused"},
+	} {
+		if got := redact(errors.New(test.message), secretsOf("the whole", test.password, "flagr", "db")).Error(); got != test.want {
+			t.Errorf("%s: got %q, want %q", test.message, got, test.want)
+		}
+	}
+}
+
 // Statements are logged when asked for, never with their parameters.
 func TestQueryLog(t *testing.T) {
 	t.Parallel()

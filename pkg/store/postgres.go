@@ -24,7 +24,7 @@ func openPostgres(dsn string, _ *slog.Logger) (target, error) {
 	return target{
 		dialector: postgres.New(postgres.Config{Conn: db}),
 		pool:      db,
-		secrets:   []string{dsn, config.Password},
+		secrets:   secretsOf(dsn, config.Password, config.User, config.Database, config.Host),
 	}, nil
 }
 
