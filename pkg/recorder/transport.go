@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Transport speaks to one kind of broker. A Sink calls it.
@@ -77,4 +78,33 @@ func FailAll(n int, err error) []error {
 		errs[i] = err
 	}
 	return errs
+}
+
+// Isolate finds the records for whose sake a broker refused whole requests. It sends those of a batch that were refused again
+// in halves, in the same order, until each is taken or refused alone, and writes what came of them into errs, which has the
+// results so far.
+func Isolate(batch []*Record, errs []error, refused func(error) bool, send func([]*Record) []error) {
+	var indices []int
+	for i, err := range errs {
+		if err != nil && refused(err) {
+			indices = append(indices, i)
+		}
+	}
+	if len(indices) < 2 {
+		return
+	}
+	for half := range slices.Chunk(indices, (len(indices)+1)/2) {
+		part := make([]*Record, len(half))
+		for n, i := range half {
+			part[n] = batch[i]
+		}
+		results := send(part)
+		if results == nil {
+			results = make([]error, len(part))
+		}
+		Isolate(part, results, refused, send)
+		for n, i := range half {
+			errs[i] = results[n]
+		}
+	}
 }

@@ -303,14 +303,14 @@ func (t *Transport) Send(ctx context.Context, batch []*recorder.Record) []error 
 	if errs == nil {
 		return nil
 	}
+	// A broker refuses a request as a whole if it is larger than it allows. What is small enough goes in with less.
+	recorder.Isolate(batch, errs, tooLarge, func(part []*recorder.Record) []error { return t.produce(ctx, part) })
 	reachable := t.links.failures.Load() == failuresBefore
-	var large []int
 	for i, err := range errs {
 		switch {
 		case err == nil || recorder.DropReason(err) != "":
-		case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
+		case tooLarge(err):
 			errs[i] = recorder.Drop(recorder.TooLarge, err)
-			large = append(large, i)
 		case errors.Is(err, kerr.InvalidRecord), errors.Is(err, kerr.InvalidTimestamp):
 			errs[i] = recorder.Drop(recorder.Rejected, err)
 		case reachable && answeredTooOften(err):
@@ -319,17 +319,11 @@ func (t *Transport) Send(ctx context.Context, batch []*recorder.Record) []error 
 			errs[i] = t.links.explain(err)
 		}
 	}
-	// A broker refuses a request as a whole if it is larger than it allows. What is small enough goes in alone.
-	if len(large) > 1 {
-		for _, i := range large {
-			if one := t.produce(ctx, batch[i:i+1]); one == nil {
-				errs[i] = nil
-			} else if !errors.Is(one[0], kerr.MessageTooLarge) && !errors.Is(one[0], kerr.RecordListTooLarge) {
-				errs[i] = one[0]
-			}
-		}
-	}
 	return errs
+}
+
+func tooLarge(err error) bool {
+	return errors.Is(err, kerr.MessageTooLarge) || errors.Is(err, kerr.RecordListTooLarge)
 }
 
 // answeredTooOften tells whether the client gave up on a record because brokers kept answering with an error. A topic that
