@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"cloud.google.com/go/pubsub/v2"
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"google.golang.org/api/option"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -32,6 +33,9 @@ const (
 	// maxMessageBytes is what Pub/Sub takes as a request, less some bytes for what is around the data.
 	maxMessageBytes = 10_000_000 - 1024
 
+	// aroundMessage is more than what a request has around the data of a message.
+	aroundMessage = 16
+
 	// attemptTimeout is how long the client itself repeats a request. Then the sink knows that something is wrong.
 	attemptTimeout = 10 * time.Second
 )
@@ -41,9 +45,9 @@ type Options struct {
 	ProjectID, Topic string
 	// KeyFile is the JSON of a service account, or of another kind of credentials; "" means those of the surroundings.
 	KeyFile string
-	// Verbose logs each message's id, and gives up an attempt after AttemptTimeout.
+	// Verbose logs each message's id, and gives up a request after AttemptTimeout.
 	Verbose bool
-	// AttemptTimeout bounds the wait for the answers to a batch if Verbose; 0: no bound of its own.
+	// AttemptTimeout bounds the wait for the answer to a request if Verbose; 0, and more than 10 seconds: 10 seconds.
 	AttemptTimeout time.Duration
 	// ClientOptions are given to the client after all others, for tests.
 	ClientOptions []option.ClientOption
@@ -57,10 +61,9 @@ type Transport struct {
 	clientOpts []option.ClientOption
 
 	// mu protects what Send makes when it is first called: finding credentials may need a network.
-	mu        sync.Mutex
-	client    *pubsub.Client
-	publisher *pubsub.Publisher
-	closed    bool
+	mu     sync.Mutex
+	client *pubsub.Client
+	closed bool
 }
 
 // New makes a transport. It connects to nobody yet; errors are about the key file.
@@ -82,42 +85,46 @@ func New(o Options) (*Transport, error) {
 }
 
 // connect makes the client, once it can be made.
-func (t *Transport) connect(ctx context.Context) (*pubsub.Publisher, error) {
+func (t *Transport) connect(ctx context.Context) (*pubsub.Client, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
 		return nil, errors.New("transport is closed")
 	}
-	if t.publisher != nil {
-		return t.publisher, nil
+	if t.client != nil {
+		return t.client, nil
 	}
 	client, err := pubsub.NewClient(ctx, t.options.ProjectID, t.clientOpts...)
 	if err != nil {
 		return nil, fmt.Errorf("pubsub client: %w", err)
 	}
-	t.client, t.publisher = client, client.Publisher(t.options.Topic)
-	s := &t.publisher.PublishSettings
-	s.CountThreshold = BatchRecords
-	s.ByteThreshold = BatchBytes
-	s.DelayThreshold = time.Millisecond // Send brings whole batches; Flush would wait for earlier ones
-	s.Timeout = attemptTimeout
-	s.EnableCompression = false
-	return t.publisher, nil
+	t.client = client
+	return client, nil
 }
 
-// Send publishes a batch and waits for the ids of its messages.
+// Send publishes a batch, in as many requests as the limits ask for, and waits for the ids of its messages. It leaves the
+// client's own gathering of messages aside: with it, one message that is refused would be in a request with those of other
+// batches.
 func (t *Transport) Send(ctx context.Context, batch []*recorder.Record) []error {
-	publisher, err := t.connect(ctx)
+	client, err := t.connect(ctx)
 	if err != nil {
 		return recorder.FailAll(len(batch), err)
 	}
-	if t.options.Verbose && t.options.AttemptTimeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, t.options.AttemptTimeout)
-		defer cancel()
-	}
 	errs := make([]error, len(batch))
-	results := make([]*pubsub.PublishResult, len(batch))
+	var request []*recorder.Record
+	var indices []int // of the request in the batch
+	bytes := 0
+	publish := func() {
+		results := t.publish(ctx, client, request)
+		recorder.Isolate(request, results, refused, func(part []*recorder.Record) []error { return t.publish(ctx, client, part) })
+		for n, err := range results { // none if all were taken
+			if refused(err) {
+				err = recorder.Drop(recorder.Rejected, err)
+			}
+			errs[indices[n]] = err
+		}
+		request, indices, bytes = nil, nil, 0
+	}
 	for i, r := range batch {
 		frame, err := r.Frame()
 		if err != nil {
@@ -128,31 +135,51 @@ func (t *Transport) Send(ctx context.Context, batch []*recorder.Record) []error 
 			errs[i] = recorder.Drop(recorder.TooLarge, fmt.Errorf("message of %d bytes: Pub/Sub takes %d", size, maxMessageBytes))
 			continue
 		}
-		results[i] = publisher.Publish(ctx, &pubsub.Message{Data: frame})
+		size := len(frame) + aroundMessage
+		if len(request) == BatchRecords || len(request) > 0 && bytes+size > BatchBytes {
+			publish()
+		}
+		request, indices, bytes = append(request, r), append(indices, i), bytes+size
 	}
-	for i, result := range results {
-		if result == nil {
-			continue
-		}
-		id, err := result.Get(ctx)
-		switch {
-		case err == nil && t.options.Verbose:
-			t.options.Logger.Info("pubsub: published", "id", id)
-		case err != nil && t.options.Verbose:
-			t.options.Logger.Info("pubsub: not published", "error", err)
-		}
-		errs[i] = classify(err)
+	if len(request) > 0 {
+		publish()
 	}
 	return errs
 }
 
-// classify tells an error about a message, which will not pass, from trouble that may.
-func classify(err error) error {
-	if err != nil && status.Code(err) == codes.InvalidArgument {
-		return recorder.Drop(recorder.Rejected, err)
+// publish sends one request. It returns nil if Pub/Sub took it.
+func (t *Transport) publish(ctx context.Context, client *pubsub.Client, records []*recorder.Record) []error {
+	timeout := attemptTimeout
+	if t.options.Verbose && t.options.AttemptTimeout > 0 {
+		timeout = min(timeout, t.options.AttemptTimeout)
 	}
-	return err
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	request := &pubsubpb.PublishRequest{Topic: client.Publisher(t.options.Topic).String()}
+	for _, r := range records {
+		frame, _ := r.Frame() // Send has asked before
+		request.Messages = append(request.Messages, &pubsubpb.PubsubMessage{Data: frame})
+	}
+	response, err := client.TopicAdminClient.Publish(ctx, request)
+	if err == nil && len(response.MessageIds) != len(records) {
+		err = fmt.Errorf("pubsub answered for %d messages of %d", len(response.MessageIds), len(records))
+	}
+	if err != nil {
+		if t.options.Verbose {
+			t.options.Logger.Info("pubsub: not published", "messages", len(records), "error", err)
+		}
+		return recorder.FailAll(len(records), err)
+	}
+	if t.options.Verbose {
+		for _, id := range response.MessageIds {
+			t.options.Logger.Info("pubsub: published", "id", id)
+		}
+	}
+	return nil
 }
+
+// refused tells an error about what is in a request, which will not pass, from trouble that may.
+func refused(err error) bool { return status.Code(err) == codes.InvalidArgument }
 
 // Close ends the client. What it still holds is given up.
 func (t *Transport) Close() error {

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	"github.com/flagr-datar/flagr-datar/pkg/recorder"
 )
@@ -192,6 +193,50 @@ func TestAMessageThatIsRefusedIsNotSentAgain(t *testing.T) {
 	f := setup(t, s, nil)
 	f.record(1, 2)
 	if stats := f.finish(t); stats.Dropped[recorder.Rejected] != 2 || stats.Retried != 0 {
+		t.Errorf("%+v", stats)
+	}
+}
+
+// schema refuses a request for the sake of one of its messages, as a topic with a schema does.
+type schema struct{ refused string }
+
+func (s schema) React(request any) (handled bool, answer any, err error) {
+	for _, m := range request.(*pubsubpb.PublishRequest).Messages {
+		if string(m.Data) == s.refused {
+			return true, nil, status.Error(codes.InvalidArgument, "not of the schema")
+		}
+	}
+	return false, nil, nil
+}
+
+func TestOnlyTheMessageThatIsRefusedIsDropped(t *testing.T) {
+	t.Parallel()
+	frame, err := recorder.NewRecord("", 0, &recorder.Framing{}, text(5000)).Frame()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := server(t, pstest.ServerReactorOption{FuncName: "Publish", Reactor: schema{string(frame)}})
+	f := setup(t, s, nil)
+	want := f.record(upTo(300)...)
+	f.record(5000)
+	want = append(want, f.record(upTo(300)...)...)
+	slices.Sort(want)
+	if stats := f.finish(t); stats.Delivered != 600 || stats.Dropped[recorder.Rejected] != 1 || stats.Retried != 0 {
+		t.Errorf("%+v", stats)
+	}
+	if diff := cmp.Diff(want, published(s)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestRequestsKeepTheLimit(t *testing.T) {
+	t.Parallel()
+	s := server(t)
+	f := setup(t, s, nil)
+	for range 6 { // what is estimated fits one batch, what is sent does not fit one request
+		f.AsyncRecord(recorder.NewRecord("entity", 1, &recorder.Framing{}, text(4_000_000)))
+	}
+	if stats := f.finish(t); stats.Delivered != 6 || len(stats.Dropped) != 0 || stats.Retried != 0 {
 		t.Errorf("%+v", stats)
 	}
 }
