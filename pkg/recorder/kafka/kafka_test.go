@@ -744,7 +744,8 @@ func TestABrokerThatIsRestartedUnderLoad(t *testing.T) {
 			c = cluster(t, opts...)
 			load.Wait()
 			delivered(t, f.finish(t), total)
-			got := numbers(t, consume(t, c.ListenAddrs(), total))
+			// Without idempotence, what was taken but not answered comes again.
+			got := numbersOf(t, consume(t, c.ListenAddrs(), total), idempotent)
 			if idempotent {
 				if diff := gocmp.Diff(upTo(total), got); diff != "" {
 					t.Errorf("(-want +got):\n%s", diff)
@@ -775,7 +776,8 @@ func TestCloseWithADeadBrokerKeepsItsDeadline(t *testing.T) {
 			if err := f.Close(ctx); err == nil {
 				t.Error("no error")
 			}
-			if took := time.Since(start); took > 4*time.Second {
+			// Some seconds at most; on a busy machine more, but not for ever.
+			if took := time.Since(start); took > 20*time.Second {
 				t.Errorf("close took %s", took)
 			}
 			stats := f.Stats()
