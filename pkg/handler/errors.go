@@ -42,7 +42,7 @@ func (h *Handler) fail(r *http.Request, err error) middleware.Responder {
 		}
 	}
 	switch ended := r.Context().Err(); {
-	case stderrors.Is(ended, context.DeadlineExceeded):
+	case stderrors.Is(ended, context.DeadlineExceeded), ended == nil && stderrors.Is(err, context.DeadlineExceeded):
 		h.logger.Warn("the database did not answer in time", "operation", operationID(r), "error", err)
 		return reply(http.StatusServiceUnavailable, "the database did not answer in time: a change may or may not have been made")
 	case stderrors.Is(ended, context.Canceled):

@@ -60,7 +60,8 @@ func TestErrorsBecomeStatuses(t *testing.T) {
 		{"bad window", fmt.Errorf("%w: from is late", datar.ErrInvalidQuery), http.StatusBadRequest, "invalid query: from is late", false},
 		{"not counted", datar.ErrFlagNotFound, http.StatusNotFound, "flag not found", false},
 		{"database", errors.New("pq: password of flagr is s3cret"), http.StatusInternalServerError, "internal error", true},
-		{"database timeout", context.DeadlineExceeded, http.StatusInternalServerError, "internal error", true},
+		{"database timeout", fmt.Errorf("connect: %w", context.DeadlineExceeded), http.StatusServiceUnavailable,
+			"the database did not answer in time: a change may or may not have been made", true},
 	}
 	var errs []error
 	for _, tc := range cases {

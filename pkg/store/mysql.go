@@ -32,7 +32,7 @@ func openMySQL(dsn string, logger *slog.Logger) (target, error) {
 	if err != nil {
 		return target{}, invalid
 	}
-	db := sql.OpenDB(connector)
+	db := sql.OpenDB(boundedConnector{connector, connectTimeout})
 	limitServer(db)
 	return target{
 		dialector: gormmysql.New(gormmysql.Config{Conn: db, DSNConfig: config}),

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"log/slog"
 	"time"
@@ -19,7 +20,7 @@ func openPostgres(dsn string, _ *slog.Logger) (target, error) {
 		return target{}, errors.New("the connection string is not valid: it must look like " +
 			"postgres://user:password@host:5432/database?sslmode=require or host=db user=me password=secret dbname=flagr")
 	}
-	db := stdlib.OpenDB(*config, stdlib.OptionAfterConnect(readTimesAsUTC))
+	db := sql.OpenDB(boundedConnector{stdlib.GetConnector(*config, stdlib.OptionAfterConnect(readTimesAsUTC)), connectTimeout})
 	limitServer(db)
 	return target{
 		dialector: postgres.New(postgres.Config{Conn: db}),

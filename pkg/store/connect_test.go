@@ -1,0 +1,53 @@
+package store
+
+import (
+	"context"
+	"database/sql/driver"
+	"log/slog"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+// TestServersThatSayNothing has one that takes connections and never greets. The pool asks without a deadline.
+func TestServersThatSayNothing(t *testing.T) {
+	t.Parallel()
+	silent, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = silent.Close() })
+	forPostgres, err := pgx.ParseConfig("postgres://ann:pw@" + silent.Addr().String() + "/flagr?sslmode=disable")
+	if err != nil {
+		t.Fatal(err)
+	}
+	forMySQL := mysql.NewConfig()
+	forMySQL.User, forMySQL.Net, forMySQL.Addr = "ann", "tcp", silent.Addr().String()
+	forMySQL.Logger = driverLogger{slog.New(slog.DiscardHandler)}
+	mysqlConnector, err := mysql.NewConnector(forMySQL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, connector := range map[string]driver.Connector{"postgres": stdlib.GetConnector(*forPostgres), "mysql": mysqlConnector} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			failed := make(chan error, 1)
+			go func() {
+				_, err := boundedConnector{connector, 50 * time.Millisecond}.Connect(context.Background())
+				failed <- err
+			}()
+			select {
+			case err := <-failed:
+				if err == nil {
+					t.Error("connected")
+				}
+			case <-time.After(time.Minute):
+				t.Error("still waiting")
+			}
+		})
+	}
+}
