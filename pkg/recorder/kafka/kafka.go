@@ -107,9 +107,10 @@ type Options struct {
 
 // Transport is a Kafka producer.
 type Transport struct {
-	client  *kgo.Client
-	options Options
-	links   links
+	client        atomic.Pointer[kgo.Client] // replaced by Send
+	clientOptions []kgo.Opt
+	options       Options
+	links         links
 }
 
 // New makes a transport. It connects to nobody yet: errors are about the options.
@@ -173,10 +174,12 @@ func New(o Options) (*Transport, error) {
 	if o.Verbose {
 		opts = append(opts, kgo.WithLogger(clientLogger{o.Logger}))
 	}
-	t.client, err = kgo.NewClient(opts...)
+	client, err := kgo.NewClient(opts...)
 	if err != nil {
 		return nil, fmt.Errorf("kafka client: %w", err)
 	}
+	t.clientOptions = opts
+	t.client.Store(client)
 	return t, nil
 }
 
@@ -290,7 +293,7 @@ func mechanismOf(o Options) (sasl.Mechanism, error) {
 func (t *Transport) Probe(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	if err := t.client.Ping(ctx); err != nil {
+	if err := t.client.Load().Ping(ctx); err != nil {
 		return t.links.explain(err)
 	}
 	return nil
@@ -319,7 +322,22 @@ func (t *Transport) Send(ctx context.Context, batch []*recorder.Record) []error 
 			errs[i] = t.links.explain(err)
 		}
 	}
+	if t.options.Idempotent && ctx.Err() == nil && slices.ContainsFunc(errs, notAllowed) {
+		t.renew()
+	}
 	return errs
+}
+
+// notAllowed is the answer of older brokers to who asks for the id of an idempotent producer and lacks the right.
+func notAllowed(err error) bool { return errors.Is(err, kerr.ClusterAuthorizationFailed) }
+
+// renew replaces the client. One that was refused an id does not ask again. It holds nothing: Send has waited for all.
+func (t *Transport) renew() {
+	client, err := kgo.NewClient(t.clientOptions...)
+	if err != nil {
+		return // the options were good before; the old client goes on to say what is wrong
+	}
+	t.client.Swap(client).Close()
 }
 
 func tooLarge(err error) bool {
@@ -341,6 +359,7 @@ func (t *Transport) produce(ctx context.Context, batch []*recorder.Record) []err
 		failed bool
 		done   = make(chan struct{})
 	)
+	client := t.client.Load()
 	errs := recorder.FailAll(len(batch), errUnsettled)
 	settle := func(i int, err error) {
 		mu.Lock()
@@ -367,7 +386,7 @@ func (t *Transport) produce(ctx context.Context, batch []*recorder.Record) []err
 		if t.options.KeyEnabled {
 			record.Key = []byte(r.Key())
 		}
-		t.client.Produce(ctx, record, func(_ *kgo.Record, err error) { settle(i, err) })
+		client.Produce(ctx, record, func(_ *kgo.Record, err error) { settle(i, err) })
 	}
 	failures := t.links.failures.Load()
 	slow := time.NewTimer(slowAfter)
@@ -395,7 +414,7 @@ func (t *Transport) produce(ctx context.Context, batch []*recorder.Record) []err
 
 // Close ends the client, and with it everything that waits.
 func (t *Transport) Close() error {
-	t.client.Close()
+	t.client.Load().Close()
 	return nil
 }
 

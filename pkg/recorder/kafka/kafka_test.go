@@ -23,6 +23,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -891,7 +892,8 @@ func TestApacheKafkaRefusesOnlyTheRecordThatIsTooLarge(t *testing.T) {
 	if stats.Delivered != 600 || stats.Dropped[recorder.TooLarge] != 1 || len(stats.Dropped) != 1 {
 		t.Errorf("%+v", stats)
 	}
-	if diff := gocmp.Diff(upTo(600), numbers(t, consume(t, []string{address}, 600, kgo.ConsumeTopics(topic)))); diff != "" {
+	// As above, there is no order to check.
+	if diff := gocmp.Diff(upTo(600), numbersOf(t, consume(t, []string{address}, 600, kgo.ConsumeTopics(topic)), false)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
@@ -923,5 +925,30 @@ func TestApacheKafkaIsKilledUnderLoad(t *testing.T) {
 	delivered(t, f.finish(t), total)
 	if diff := gocmp.Diff(upTo(total), numbers(t, consume(t, []string{address}, total, kgo.ConsumeTopics(topic)))); diff != "" {
 		t.Errorf("(-want +got):\n%.3000s", diff)
+	}
+}
+
+// Older brokers let only those write idempotently who may do so in the whole cluster. Whoever is given that right later must not
+// have to restart the server.
+func TestAnIdempotentProducerThatIsNotAllowedAtFirst(t *testing.T) {
+	t.Parallel()
+	c := cluster(t)
+	var allowed atomic.Bool
+	c.ControlKey(int16(kmsg.InitProducerID), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		if allowed.Load() {
+			return nil, nil, false
+		}
+		response := r.ResponseKind().(*kmsg.InitProducerIDResponse)
+		response.ErrorCode = kerr.ClusterAuthorizationFailed.Code
+		return response, nil, true
+	})
+	f := setup(t, c.ListenAddrs(), func(o *Options) { o.RequiredAcks, o.Idempotent = -1, true })
+	f.record(0, 100)
+	awaitTrouble(t, f, "CLUSTER_AUTHORIZATION_FAILED")
+	allowed.Store(true)
+	delivered(t, f.finish(t), 100)
+	if diff := gocmp.Diff(upTo(100), numbers(t, consume(t, c.ListenAddrs(), 100))); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
