@@ -56,17 +56,17 @@ func TestSlowSendersShareMemory(t *testing.T) {
 	h := door()
 	const senders, roomFor = 80, 64 // of the largest bodies
 	cut := make(chan struct{})
-	var ready, done sync.WaitGroup
-	ready.Add(senders)
+	var done sync.WaitGroup
 	answers := make([]*httptest.ResponseRecorder, senders)
 	for i := range senders {
+		settled := make(chan struct{})
 		done.Go(func() {
-			signal := sync.OnceFunc(ready.Done)
+			signal := sync.OnceFunc(func() { close(settled) })
 			answers[i] = offer(t, h, &stalled{bytes: ingest.MaxBytes - 1, sent: signal, cut: cut})
 			signal()
 		})
+		<-settled // it has sent what it will, or has been sent away: at once, more of them would stand in each other's way
 	}
-	ready.Wait() // each has sent what it will, or has been sent away
 	if got := offer(t, h, strings.NewReader("{}")); got.Code != http.StatusServiceUnavailable || got.Header().Get("Retry-After") != "10" {
 		t.Errorf("while memory is used up: %d, Retry-After %q", got.Code, got.Header().Get("Retry-After"))
 	}
