@@ -3,6 +3,8 @@
 GO            ?= go
 GOLANGCI_LINT ?= $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 BINARY        := bin/flagr-server
+# What the compiler optimises for: a CPU profile of the server under evaluations.
+PROFILE       := integration_tests/bench/server.pgo
 # How often the exactness test of integration_tests repeats its 200,000 evaluations.
 ROUNDS        ?= 1
 
@@ -19,13 +21,13 @@ RACE := -race
 TEST_ENV := CGO_ENABLED=1
 endif
 
-.PHONY: help build run test test-servers cross integration lint swagger swagger-check bench clean
+.PHONY: help build run test test-servers cross integration lint swagger swagger-check bench profile clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
 
 build: ## build bin/flagr-server, and bin/flagr-check for flag documents
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o $(BINARY) ./swagger_gen/cmd/flagr-server
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -pgo=$(abspath $(PROFILE)) -o $(BINARY) ./swagger_gen/cmd/flagr-server
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/flagr-check ./pkg/cmd/flagr-check
 
 run: export HOST ?= localhost
@@ -75,6 +77,9 @@ swagger-check: swagger ## fail if swagger_gen/ is not what swagger.yaml generate
 bench: build ## what evaluations cost, beside a bare HTTP server, and Go's benchmarks: see docs/benchmarks.md
 	$(GO) run ./integration_tests/bench -server $(BINARY)
 	$(GO) test -run '^$$' -bench . -benchmem -cpu 1,2 ./pkg/datar ./pkg/eval ./pkg/evallog ./pkg/fastpath ./pkg/recorder ./pkg/handler
+
+profile: build ## renew the profile that the compiler optimises for, on a machine with nothing else to do
+	$(GO) run ./integration_tests/bench -server $(BINARY) -refresh=false -profile $(PROFILE)
 
 clean: ## remove what was built
 	rm -rf bin

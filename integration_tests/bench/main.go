@@ -7,12 +7,15 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 )
@@ -33,6 +36,7 @@ type options struct {
 	batches     int
 	connections int
 	refresh     bool
+	profile     string
 	env         []string
 }
 
@@ -44,6 +48,7 @@ func main() {
 	flag.IntVar(&o.batches, "batches", 1_000, "batches of one server in one round")
 	flag.IntVar(&o.connections, "connections", 8, "connections, each with one request at a time")
 	flag.BoolVar(&o.refresh, "refresh", true, "measure also how evaluation fares while one of 10,000 flags changes each second")
+	flag.StringVar(&o.profile, "profile", "", "a file for a CPU profile of the server with recording on, for profile-guided optimisation")
 	flag.Func("env", "a variable for the measured server, as NAME=VALUE; may be given more than once", func(v string) error {
 		o.env = append(o.env, v)
 		return nil
@@ -123,6 +128,13 @@ func run(o options, out io.Writer) (err error) {
 	bare := &target{name: "bare server", process: bareProcess, load: bareLoad, perRequest: 1, requests: o.requests}
 	singles = slices.Insert(singles, 0, bare)
 
+	taken := make(chan error, 1)
+	if o.profile == "" {
+		taken <- nil
+	} else {
+		go func() { taken <- takeProfile(singles[2].process, o.profile) }()
+	}
+
 	for round := range o.rounds + 1 {
 		for _, group := range [][]*target{singles, batches} {
 			for i := range group {
@@ -139,6 +151,9 @@ func run(o options, out io.Writer) (err error) {
 		}
 	}
 
+	if err := <-taken; err != nil {
+		return fmt.Errorf("take the profile: %w", err)
+	}
 	_, _ = fmt.Fprintf(out, "%d rounds, %d connections, %s, %d CPUs, %s/%s, %s\n\n", o.rounds, o.connections, runtime.Version(), runtime.NumCPU(),
 		runtime.GOOS, runtime.GOARCH, time.Now().UTC().Format(time.DateOnly))
 	if err := report(out, bare, singles, batches); err != nil {
@@ -149,6 +164,24 @@ func run(o options, out io.Writer) (err error) {
 	}
 	running.stop()
 	return measureRefresh(o, dir, out)
+}
+
+// profileSeconds fit into the rounds, if there are at least nine.
+const profileSeconds = 60
+
+// takeProfile writes a CPU profile of the process into a file.
+func takeProfile(p *process, path string) error {
+	url := fmt.Sprintf("%s/debug/pprof/profile?seconds=%d", strings.TrimSuffix(p.url, "/api/v1"), profileSeconds)
+	response, err := http.Get(url) //nolint:noctx // the server answers after a minute, or ends
+	if err != nil {
+		return err
+	}
+	defer func() { _ = response.Body.Close() }() // nothing is left to be lost
+	profile, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		return errors.Join(err, fmt.Errorf("the answer is %s", response.Status))
+	}
+	return os.WriteFile(path, profile, 0o644) //nolint:gosec // for whoever has the repository
 }
 
 // measure sends one round of requests and returns the server's CPU time for each of them, in microseconds.
