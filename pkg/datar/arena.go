@@ -43,7 +43,7 @@ type writer struct {
 // pending is a batch, and the readings that it brings to the store.
 type pending struct {
 	batch    Batch
-	readings []reading // in the order of batch.Rows
+	readings []reading // in the order of batch.Rows, of a row with stripes several
 }
 
 // reading is a cell's count as a batch will have brought it to the store.
@@ -114,21 +114,21 @@ func (a *arena) take(key Key, ms int64) *cell {
 // begin makes the next batch, of those cells that changed and are not in except; of the first limit of them in their
 // order, and reports whether there are more. If nothing is to be sent, pending stays nil.
 func (a *arena) begin(cells []*cell, except map[*cell]bool, limit int) (more bool) {
-	var changed []*cell
+	var due []*cell
 	for _, c := range cells {
-		if c.changed.Load() != 0 && !except[c] {
-			changed = append(changed, c)
+		if c.flags.Load()&changed != 0 && !except[c] {
+			due = append(due, c)
 		}
 	}
-	sortCells(changed)
-	if len(changed) > limit {
-		changed, more = changed[:limit], true
+	sortCells(due)
+	if len(due) > limit {
+		due, more = due[:limit], true
 	}
-	// Before the counts are read: whoever counts later finds the mark gone and sets it again.
-	for _, c := range changed {
-		c.changed.Store(0)
+	// Before the counts are read: whoever counts later finds the flag gone and sets it again.
+	for _, c := range due {
+		c.flags.And(^uint32(changed))
 	}
-	a.freeze(changed, func(c *cell) (count, stored int64) {
+	a.freeze(due, func(c *cell) (count, stored int64) {
 		stored = c.base() // before the count, which a cut makes less, and never more
 		return c.counted(), stored
 	})
@@ -144,9 +144,13 @@ func (a *arena) freeze(cells []*cell, read func(*cell) (count, stored int64)) {
 		if count <= stored {
 			return
 		}
-		row := Row{Key: c.key, Count: count - stored, First: c.first.Load(), Last: c.last.Load()}
-		p.batch.Rows = append(p.batch.Rows, row)
 		p.readings = append(p.readings, reading{c, count})
+		row := Row{Key: c.key, Count: count - stored, First: c.first.Load(), Last: c.last.Load()}
+		if last := len(p.batch.Rows) - 1; last >= 0 && p.batch.Rows[last].Key == c.key { // stripes
+			p.batch.Rows[last].add(row)
+			return
+		}
+		p.batch.Rows = append(p.batch.Rows, row)
 	})
 	if len(p.readings) == 0 {
 		return
@@ -189,8 +193,34 @@ func (a *arena) abort() {
 		a.guard(func() { a.journal.abort(p) })
 	}
 	for _, r := range p.readings {
-		r.cell.changed.Store(1)
+		r.cell.flags.Or(changed)
 	}
+}
+
+// keys is the number of cells that have a place in the table. It runs under mu.
+func (a *arena) keys() (n int) {
+	for _, c := range a.cells {
+		if !c.isStripe {
+			n++
+		}
+	}
+	return n
+}
+
+// stripe gives a cell of the arena its stripes, if there is room. It runs under mu.
+func (a *arena) stripe(c *cell) {
+	if c.flags.Load()&striped != 0 || a.taken+stripes > len(a.slots)/2 {
+		return
+	}
+	var s [stripes]*cell
+	for i := range s {
+		if s[i] = a.take(c.key, c.last.Load()); s[i] == nil {
+			return
+		}
+		s[i].isStripe = true
+	}
+	c.stripes = &s
+	c.flags.Or(striped)
 }
 
 // left is the number of evaluations in the arena that are not settled. It runs under mu.
@@ -233,6 +263,6 @@ func (a *arena) seal() {
 	a.each(a.cells, func(c *cell) {
 		c.final = c.slot.seal()
 		c.sealed = true
-		c.changed.Store(1)
+		c.flags.Or(changed)
 	})
 }

@@ -300,15 +300,30 @@ func newWriterID() string {
 func (e *Engine) Record(event Event) {
 	ms := event.Time.UnixMilli()
 	key := Key{FlagID: event.FlagID, VariantID: event.VariantID, SegmentID: event.SegmentID, Hour: hourOfMilli(ms)}
-	var counted, first bool
-	if c := e.table.Load().get(key); c != nil {
-		counted, first = c.add(ms)
+	var o outcome
+	c := e.table.Load().get(key)
+	if c != nil {
+		o = c.add(ms)
 	}
-	if !counted {
-		first = e.recordSlow(key, ms)
+	switch {
+	case o == counted: // as nearly always
+		return
+	case o == 0:
+		o = e.recordSlow(key, ms)
+	case o&busy != 0:
+		e.stripe(c)
 	}
-	if first && e.marked.Add(1) == EarlyFlushKeys {
+	if o&first != 0 && e.marked.Add(1) == EarlyFlushKeys {
 		signal(e.early)
+	}
+}
+
+// stripe spreads a busy key over several slots, if it is counted in the newest arena.
+func (e *Engine) stripe(c *cell) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if c.arena == e.newest() {
+		c.arena.stripe(c)
 	}
 }
 
@@ -320,28 +335,27 @@ func signal(c chan<- struct{}) {
 	}
 }
 
-// recordSlow counts or drops an evaluation whose key has no cell, or one that has just been sealed. It reports whether
-// it was the first of its cell since a flush.
-func (e *Engine) recordSlow(key Key, ms int64) (first bool) {
+// recordSlow counts or drops an evaluation whose key has no cell, or one that has just been sealed.
+func (e *Engine) recordSlow(key Key, ms int64) outcome {
 	if key.FlagID < 1 || key.VariantID < 0 || key.SegmentID < 0 || ms < 0 || ms > maxMilli {
 		e.dropped[DropInvalid].Add(1)
-		return false
+		return 0
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {
 		e.dropped[DropClosed].Add(1)
-		return false
+		return 0
 	}
 	for {
 		c := e.cellFor(key, ms)
 		if c == nil {
 			e.dropped[DropCapacity].Add(1)
-			return false
+			return 0
 		}
 		// Cells in the table are sealed only under mu, so this fails only if memory is gone.
-		if counted, first := c.add(ms); counted {
-			return first
+		if o := c.add(ms); o != 0 {
+			return o
 		}
 		e.detach(c.arena)
 	}
@@ -440,7 +454,7 @@ func (e *Engine) detach(a *arena) {
 		return
 	}
 	a.detached = true
-	e.keys -= len(a.cells)
+	e.keys -= a.keys()
 	e.rebuildTable()
 }
 
@@ -452,7 +466,9 @@ func (e *Engine) rebuildTable() {
 			continue
 		}
 		for _, c := range a.cells {
-			t.put(c)
+			if !c.isStripe {
+				t.put(c)
+			}
 		}
 	}
 	e.table.Store(t)

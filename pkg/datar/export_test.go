@@ -1,5 +1,7 @@
 package datar
 
+import "slices"
+
 // Crash leaves the engine as a killed process would: what is in the journals stays there, unlocked; what is in memory
 // is gone.
 func (e *Engine) Crash() {
@@ -68,4 +70,33 @@ func (e *Engine) CrashWhileNoting(pick func() bool) {
 	}
 	e.mu.Unlock()
 	e.Crash()
+}
+
+// StripeAll treats all keys of the newest arena as busy ones, as far as there is room.
+func (e *Engine) StripeAll() {
+	e.mu.Lock()
+	var cells []*cell
+	if a := e.newest(); a != nil {
+		cells = slices.Clone(a.cells)
+	}
+	e.mu.Unlock()
+	for _, c := range cells {
+		if !c.isStripe {
+			e.stripe(c)
+		}
+	}
+}
+
+// Stripes is the number of stripes that have counted something.
+func (e *Engine) Stripes() (n int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, a := range e.arenas {
+		for _, c := range a.cells {
+			if c.isStripe && c.counted() > 0 {
+				n++
+			}
+		}
+	}
+	return n
 }

@@ -81,23 +81,27 @@ func (e *Engine) finish(started time.Time, lost map[*arena]bool, err error) {
 	}
 }
 
-// flushArena sends what one arena has: the batch of an earlier flush as it was, and then what is there now.
+// flushArena sends what one arena has: the batch of an earlier flush as it was, and then what is there now, each cell
+// once: what more of it is counted meanwhile waits for the next flush, or this one might never end.
 func (e *Engine) flushArena(ctx context.Context, a *arena) error {
 	e.mu.Lock()
 	cells := a.cells
 	e.mu.Unlock()
-	refused := map[*cell]bool{} // what more of them is counted meanwhile waits for the next flush
+	sent := map[*cell]bool{}
 	limit := e.maxRows
+	begun := false // the pending batch, by this flush
 	for more := true; more || a.pending != nil; {
 		if a.pending == nil {
-			if more = a.begin(cells, refused, limit); a.pending == nil {
+			begun = true
+			if more = a.begin(cells, sent, limit); a.pending == nil {
 				continue
 			}
 		} else {
 			more = true
 		}
 		err := e.options.Store.Apply(ctx, a.pending.batch)
-		rows := len(a.pending.batch.Rows)
+		p := a.pending
+		rows := len(p.batch.Rows)
 		switch {
 		case err == nil:
 			e.settle(a, func(evaluations int64) { e.stored += evaluations })
@@ -105,13 +109,18 @@ func (e *Engine) flushArena(ctx context.Context, a *arena) error {
 		case !errors.Is(err, ErrRefused):
 			return fmt.Errorf("store %d counts: %w", rows, err)
 		case rows == 1:
-			refused[a.pending.readings[0].cell] = true
-			e.logRefused(a.pending.batch.Rows[0], err)
+			e.logRefused(p.batch.Rows[0], err)
 			e.settle(a, func(evaluations int64) { e.dropped[DropRefused].Add(evaluations) })
 			limit, more = min(2, e.maxRows), true // if all are refused, larger batches would be tried for each of them
 		default: // one of the rows, or more: half of them, until it is alone
 			a.abort()
 			limit, more = rows/2, true
+			continue
+		}
+		if begun {
+			for _, r := range p.readings {
+				sent[r.cell] = true
+			}
 		}
 	}
 	return nil
@@ -163,7 +172,7 @@ func (e *Engine) retire(now Hour) (done []*arena) {
 			a.retire(now)
 		}
 		if !a.detached {
-			keys += len(a.cells)
+			keys += a.keys()
 			for _, c := range a.cells {
 				oldest = min(oldest, c.key.Hour)
 			}

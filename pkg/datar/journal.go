@@ -295,7 +295,7 @@ func (a *arena) recover() error {
 		if count > stored {
 			c := newCell(s.key(), a, i)
 			c.settled = stored
-			c.changed.Store(1)
+			c.flags.Or(changed)
 			a.cells = append(a.cells, c)
 		}
 	}

@@ -19,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/flagr-datar/flagr-datar/integration_tests/testlog"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
@@ -626,13 +628,20 @@ func runModel(t *testing.T, random *rand.Rand, steps int) {
 		case p < 60:
 			n := random.IntN(50)
 			action = fmt.Sprint("record ", n)
+			if random.IntN(4) == 0 {
+				action += " on stripes"
+				e.StripeAll()
+			}
+			var group sync.WaitGroup // goroutines have stripes of their own
 			for range n {
 				late := time.Duration(random.IntN(3)) * 40 * time.Minute
-				e.Record(datar.Event{
+				event := datar.Event{
 					FlagID: random.Int64N(12), VariantID: random.Int64N(3), SegmentID: random.Int64N(4),
 					Time: h.clock.Now().Add(-late),
-				})
+				}
+				group.Go(func() { e.Record(event) })
 			}
+			group.Wait()
 			recorded += int64(n)
 		case p < 80:
 			var before, after error
@@ -699,6 +708,65 @@ func runModel(t *testing.T, random *rand.Rand, steps int) {
 	dropped := droppedBefore + droppedIn(e.Stats())
 	if stored := h.store.sum(); stored != recorded-dropped {
 		t.Fatalf("recorded %d, dropped %d, the store has %d\n%s", recorded, dropped, stored, strings.Join(history, "\n"))
+	}
+	for _, batch := range h.store.sent() {
+		checkRows(t, batch)
+	}
+}
+
+// checkRows checks what a Batch promises of its rows.
+func checkRows(t *testing.T, batch datar.Batch) {
+	t.Helper()
+	for i, row := range batch.Rows {
+		if i > 0 && batch.Rows[i-1].Compare(row.Key) >= 0 {
+			t.Errorf("the rows %+v and %+v of one batch are not in order", batch.Rows[i-1], row)
+		}
+		if row.Count < 1 || row.First > row.Last || datar.HourOf(time.UnixMilli(row.First)) != row.Hour || datar.HourOf(time.UnixMilli(row.Last)) != row.Hour {
+			t.Errorf("the row %+v is impossible", row)
+		}
+	}
+}
+
+// A key that is counted very often is spread over stripes. To everybody else it is one key, also after a kill.
+func TestBusyKey(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	e := h.start()
+	const goroutines, each = 16, 3 << 16
+	now := h.clock.Now().Add(time.Minute)
+	var group sync.WaitGroup
+	for i := range goroutines {
+		group.Go(func() {
+			for n := range each {
+				e.Record(datar.Event{FlagID: 1, VariantID: 2, SegmentID: 3, Time: now.Add(time.Duration(n%1000+i) * time.Millisecond)})
+			}
+		})
+	}
+	group.Wait()
+	if n := e.Stripes(); n == 0 {
+		t.Error("there are no stripes")
+	}
+	if s := e.Stats(); s.Keys != 1 || s.Pending != goroutines*each {
+		t.Errorf("%d keys, %d pending, want 1 and %d", s.Keys, s.Pending, goroutines*each)
+	}
+	h.store.fail(nil, errors.New("answer lost"))
+	if err := e.Flush(t.Context()); err == nil {
+		t.Fatal("the flush did not fail")
+	}
+	e.Record(datar.Event{FlagID: 1, VariantID: 2, SegmentID: 3, Time: now.Add(-time.Millisecond)})
+	h.store.fail(nil, nil)
+	e.Crash()
+	h.start().flush(t)
+	rows := h.store.Rows()
+	want := datar.Row{
+		Key:   datar.Key{FlagID: 1, VariantID: 2, SegmentID: 3, Hour: datar.HourOf(now)},
+		Count: goroutines*each + 1, First: now.UnixMilli() - 1, Last: now.UnixMilli() + 999 + goroutines - 1,
+	}
+	if diff := cmp.Diff([]datar.Row{want}, rows); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	for _, batch := range h.store.sent() {
+		checkRows(t, batch)
 	}
 }
 
@@ -804,6 +872,58 @@ type portions struct {
 }
 
 func (p portions) MaxRows() int { return p.rows }
+
+// Keys that are counted all the time must not keep a flush from what comes after them.
+func TestFlushEndsWhileKeysAreCounted(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		maxRows int
+		poison  int64
+	}{
+		"batches are small":      {maxRows: 2},
+		"a later one is refused": {maxRows: 100, poison: 9},
+		"both":                   {maxRows: 3, poison: 9},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t)
+			h.store.poison = map[int64]bool{test.poison: true}
+			options := h.options()
+			options.Store = portions{h.store, test.maxRows}
+			e, err := datar.New(options)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(e.Crash)
+			for flag := range int64(9) {
+				e.Record(datar.Event{FlagID: flag + 1, Time: h.clock.Now()})
+			}
+			e.StripeAll()
+			const enough = 100 // batches
+			h.store.applied = func() {
+				if n := len(h.store.sent()); n < enough {
+					for flag := range int64(4) {
+						e.Record(datar.Event{FlagID: flag + 1, Time: h.clock.Now()})
+					}
+				}
+			}
+			if err := e.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if n := len(h.store.sent()); n >= enough {
+				t.Errorf("one flush sent %d batches", n)
+			}
+			h.store.applied = nil
+			if err := e.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			s := e.Stats()
+			if s.Pending != 0 || h.store.sum() != s.Stored || s.Stored+droppedIn(s) != s.Recorded {
+				t.Errorf("the store has %d: %+v", h.store.sum(), s)
+			}
+		})
+	}
+}
 
 // What a killed process had noted of a batch that it did not get to begin must not be taken for part of a later one,
 // which is of other rows.

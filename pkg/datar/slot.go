@@ -47,14 +47,15 @@ func (s *slot) key() Key {
 	return Key{FlagID: s.flagID.Load(), VariantID: s.variantID, SegmentID: s.segmentID, Hour: s.hour}
 }
 
-// add counts one evaluation. It returns false if the slot was sealed before, and the evaluation must be counted
-// elsewhere.
-func (s *slot) add() bool {
-	if s.count.Add(1) < 0 {
+// add counts one evaluation and returns the count. It returns 0 if the slot was sealed before, and the evaluation must be
+// counted elsewhere.
+func (s *slot) add() int64 {
+	n := s.count.Add(1)
+	if n < 0 {
 		s.count.Add(-1) // what is in a journal stays right, but for this moment
-		return false
+		return 0
 	}
-	return true
+	return n
 }
 
 // cover widens the time from first to last so that it has ms in it.

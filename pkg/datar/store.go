@@ -89,6 +89,12 @@ type Row struct {
 	First, Last int64
 }
 
+func (r *Row) add(other Row) {
+	r.Count += other.Count
+	r.Ingested += other.Ingested
+	r.First, r.Last = min(r.First, other.First), max(r.Last, other.Last)
+}
+
 // Batch is what one flush sends. It never changes once it was sent for the first time.
 type Batch struct {
 	// Writer is the identity of the engine that sends, unique among all that ever wrote to the store.

@@ -3,21 +3,33 @@ package datar
 import (
 	"runtime/debug"
 	"sync/atomic"
+	"unsafe"
 )
 
-// cell says where a key is counted. Record reads the first five fields, which share a cache line and seldom change;
+const (
+	// stripes is how many further slots a busy key gets.
+	stripes = 8
+	// A key is busy when busyCounts of its evaluations, a power of two, happened within busyTime milliseconds.
+	busyCounts = 1 << 16
+	busyTime   = 1000
+)
+
+// cell says where a key is counted. Record reads the first six fields, which share a cache line and seldom change;
 // of the slot, whose line every count takes from the other processors, it touches nothing but the count.
+//
+// A key that is counted by many processors at once gets stripes: cells of their own, each with a slot, so that the
+// processors do not wait for each other. To a flush they are cells like others, whose rows it adds up.
 type cell struct {
 	key  Key
 	slot *slot
 	// first and last are those of slot. They are updated after the slot's and before the count, and a flush reads them
 	// after the count, so what is sent with a count covers every evaluation in it.
 	first, last atomic.Int64
-	// changed is 1 from the first count after a flush read the slot until the next flush reads it.
-	changed atomic.Uint32
-	mapped  bool   // slot lies in a journal
-	arena   *arena // keeps the memory of slot
-	index   int    // of slot within arena
+	flags       atomic.Uint32
+	mapped      bool   // slot lies in a journal
+	isStripe    bool   // of another cell, and so not in the table
+	arena       *arena // keeps the memory of slot
+	index       int    // of slot within arena
 	// settled is what is in slot.stored, where no cut of a file reaches it. It is written under the flushing lock and
 	// mu, and read under either.
 	settled int64
@@ -25,8 +37,31 @@ type cell struct {
 	// until a Record that came too late has taken its addition back. Both are kept like settled.
 	sealed bool
 	final  int64
-	_      [24]byte // up to a size that the allocator aligns to cache lines
+	// stripes are set before the flag striped, and then never again.
+	stripes *[stripes]*cell
+	// lap is the time of the last evaluation that made the count a multiple of busyCounts, in Unix milliseconds.
+	lap atomic.Int64
+	_   [8]byte // up to a size that the allocator aligns to cache lines
 }
+
+// The flags of a cell.
+const (
+	// changed is set from the first count after a flush read the slot until the next flush reads it.
+	changed = 1 << iota
+	striped
+)
+
+// outcome is what became of an evaluation; 0 if it must be counted elsewhere, because the slot was sealed before, or its
+// memory is gone.
+type outcome uint8
+
+const (
+	counted outcome = 1 << iota
+	// first: it is the first one since a flush read the slot.
+	first
+	// busy: the key should have stripes.
+	busy
+)
 
 func newCell(key Key, a *arena, index int) *cell {
 	c := &cell{key: key, slot: &a.slots[index], mapped: a.journal != nil, arena: a, index: index}
@@ -35,18 +70,43 @@ func newCell(key Key, a *arena, index int) *cell {
 	return c
 }
 
-// add counts one evaluation. counted is false if the slot was sealed before, or its memory is gone, and the evaluation
-// must be counted elsewhere; first is true if it is the first since a flush read the slot.
-func (c *cell) add(ms int64) (counted, first bool) {
-	if c.mapped {
-		counted = c.addMapped(ms)
-	} else {
-		counted = c.addTo(c.slot, ms)
+// add counts one evaluation, in the cell or one of its stripes.
+func (c *cell) add(ms int64) outcome {
+	if c.flags.Load()&striped != 0 {
+		if o := c.stripes[stripeOfGoroutine()].addHere(ms); o != 0 {
+			return o
+		}
+		// It is sealed, as happens when its hour is over and all of it is stored.
 	}
-	return counted, counted && c.changed.Load() == 0 && c.changed.Swap(1) == 0
+	return c.addHere(ms)
 }
 
-func (c *cell) addTo(s *slot, ms int64) bool {
+func (c *cell) addHere(ms int64) outcome {
+	var n int64
+	if c.mapped {
+		n = c.addMapped(ms)
+	} else {
+		n = c.addTo(c.slot, ms)
+	}
+	if n == 0 {
+		return 0
+	}
+	o := counted
+	if c.flags.Load()&changed == 0 && c.flags.Or(changed)&changed == 0 {
+		o |= first
+	}
+	if n%busyCounts == 0 && c.isBusy(ms) {
+		o |= busy
+	}
+	return o
+}
+
+func (c *cell) isBusy(ms int64) bool {
+	before := c.lap.Swap(ms)
+	return before != 0 && ms-before < busyTime && !c.isStripe && c.flags.Load()&striped == 0
+}
+
+func (c *cell) addTo(s *slot, ms int64) int64 {
 	if ms < c.first.Load() || ms > c.last.Load() {
 		s.cover(ms)
 		lower(&c.first, ms)
@@ -56,15 +116,22 @@ func (c *cell) addTo(s *slot, ms int64) bool {
 }
 
 // addMapped is addTo for a slot in a file, which faults if the file was cut.
-func (c *cell) addMapped(ms int64) (counted bool) {
+func (c *cell) addMapped(ms int64) (n int64) {
 	before := debug.SetPanicOnFault(true)
 	defer func() {
 		debug.SetPanicOnFault(before)
-		if !counted && isFault(recover()) {
+		if n == 0 && isFault(recover()) {
 			c.arena.missing.Store(true)
 		}
 	}()
 	return c.addTo(c.slot, ms)
+}
+
+// stripeOfGoroutine spreads goroutines over stripes by where their stacks are. It need not be even, nor stay the same.
+func stripeOfGoroutine() int {
+	var here byte
+	at := uintptr(unsafe.Pointer(&here))
+	return int((at>>11 ^ at>>14 ^ at>>17) % stripes) // stacks begin with 2 KiB, and double
 }
 
 // counted is how much was counted in the cell.
