@@ -24,15 +24,16 @@ func TestSQLiteConnectionStrings(t *testing.T) {
 	const (
 		wal    = "&_txlock=immediate"
 		busy   = "_pragma=busy_timeout%2810000%29"
-		normal = busy + "&_pragma=journal_mode%28WAL%29"
+		cache  = "&_pragma=cache_size%28-8192%29"
+		normal = busy + "&_pragma=journal_mode%28WAL%29" + cache
 	)
 	for name, c := range map[string]struct {
 		dsn, file, options string
 		memory             bool
 	}{
 		"path":             {"flagr.sqlite", "flagr.sqlite", normal + wal, false},
-		"options of users": {"a.db?_pragma=journal_mode(DELETE)&_pragma=foreign_keys(1)", "a.db", busy + "&_pragma=journal_mode%28DELETE%29&_pragma=foreign_keys%281%29" + wal, false},
-		"other spellings":  {"a.db?_pragma=Busy_Timeout%3D5&_txlock=deferred", "a.db", "_pragma=journal_mode%28WAL%29&_pragma=Busy_Timeout%3D5&_txlock=deferred", false},
+		"options of users": {"a.db?_pragma=journal_mode(DELETE)&_pragma=foreign_keys(1)", "a.db", busy + cache + "&_pragma=journal_mode%28DELETE%29&_pragma=foreign_keys%281%29" + wal, false},
+		"other spellings":  {"a.db?_pragma=Busy_Timeout%3D5&_txlock=deferred", "a.db", "_pragma=journal_mode%28WAL%29" + cache + "&_pragma=Busy_Timeout%3D5&_txlock=deferred", false},
 		"time format":      {"a.db?_time_format=sqlite", "a.db", normal + wal, false},
 		"URI":              {"file:/tmp/a.db?cache=private", "file:/tmp/a.db", normal + wal + "&cache=private", false},
 		"memory":           {":memory:", ":memory:", normal + wal, true},
