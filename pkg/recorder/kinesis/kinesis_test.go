@@ -348,7 +348,7 @@ func TestServersThatImitateKinesis(t *testing.T) {
 			if err := kinesis.NewStreamExistsWaiter(c).Wait(t.Context(), &kinesis.DescribeStreamInput{StreamName: &name}, time.Minute); err != nil {
 				t.Fatal(err)
 			}
-			s := setup(t, c, func(o *Options) { o.Stream = name })
+			s := setup(t, &throttled{api: c, seen: map[string]bool{}}, func(o *Options) { o.Stream = name })
 			want := map[string]string{}
 			for i := range 1200 {
 				r := record(fmt.Sprint(i), i%100)
@@ -368,6 +368,48 @@ func TestServersThatImitateKinesis(t *testing.T) {
 			}
 		})
 	}
+}
+
+// throttled passes records on to a server, but every third one not before it comes again, as a shard does that gets too
+// much: neither server can be brought to do so.
+type throttled struct {
+	api  API
+	mu   sync.Mutex
+	seen map[string]bool // by key, that were refused
+}
+
+func (s *throttled) PutRecords(ctx context.Context, in *kinesis.PutRecordsInput, options ...func(*kinesis.Options)) (*kinesis.PutRecordsOutput, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	passed := *in
+	passed.Records = nil
+	refused := make([]bool, len(in.Records))
+	for i, r := range in.Records {
+		if refused[i] = i%3 == 0 && !s.seen[*r.PartitionKey]; refused[i] {
+			s.seen[*r.PartitionKey] = true
+		} else {
+			passed.Records = append(passed.Records, r)
+		}
+	}
+	taken := &kinesis.PutRecordsOutput{}
+	if len(passed.Records) > 0 {
+		var err error
+		if taken, err = s.api.PutRecords(ctx, &passed, options...); err != nil {
+			return nil, err
+		}
+	}
+	out := &kinesis.PutRecordsOutput{FailedRecordCount: aws.Int32(int32(len(in.Records) - len(passed.Records)))}
+	for i := range in.Records {
+		if refused[i] {
+			out.Records = append(out.Records, types.PutRecordsResultEntry{
+				ErrorCode: aws.String("ProvisionedThroughputExceededException"), ErrorMessage: aws.String("Rate exceeded for shard"),
+			})
+			continue
+		}
+		out.Records = append(out.Records, taken.Records[0])
+		taken.Records = taken.Records[1:]
+	}
+	return out, nil
 }
 
 // read gives the data of a stream by key, and checks that no key comes twice.
