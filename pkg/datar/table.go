@@ -8,7 +8,7 @@ import (
 
 const (
 	// stripes is how many further slots a busy key gets.
-	stripes = 8
+	stripes = 32
 	// A key is busy when busyCounts of its evaluations, a power of two, happened within busyTime milliseconds.
 	busyCounts = 1 << 16
 	busyTime   = 1000
@@ -131,7 +131,7 @@ func (c *cell) addMapped(ms int64) (n int64) {
 func stripeOfGoroutine() int {
 	var here byte
 	at := uintptr(unsafe.Pointer(&here))
-	return int((at>>11 ^ at>>14 ^ at>>17) % stripes) // stacks begin with 2 KiB, and double
+	return int((at>>11 ^ at>>16 ^ at>>21) % stripes) // stacks begin with 2 KiB, and double
 }
 
 // counted is how much was counted in the cell.
