@@ -101,6 +101,21 @@ func id(dimension datar.Dimension, t datar.Total) int64 {
 	}
 }
 
+// applyInTheEnd tries a batch again until the store takes it, and reports whether that was before ctx ended.
+func applyInTheEnd(ctx context.Context, t *testing.T, s datar.Store, batch datar.Batch) bool {
+	t.Helper()
+	for {
+		err := s.Apply(ctx, batch)
+		if err == nil {
+			return true
+		}
+		if ctx.Err() != nil {
+			t.Errorf("apply: %v", err)
+			return false
+		}
+	}
+}
+
 func wantCounts(t *testing.T, s datar.Store, query datar.TotalsQuery, want map[int64]int64) {
 	t.Helper()
 	got := totals(t, s, query)
@@ -172,16 +187,7 @@ func sentByMany(t *testing.T, s datar.Store) {
 				for k := range int64(20) {
 					batch.Rows = append(batch.Rows, row(k+1, 1, 1, hour, 1))
 				}
-				for {
-					err := s.Apply(ctx, batch)
-					if err == nil {
-						return
-					}
-					if ctx.Err() != nil {
-						t.Errorf("apply: %v", err)
-						return
-					}
-				}
+				applyInTheEnd(ctx, t, s, batch)
 			})
 		}
 		group.Wait()
@@ -403,15 +409,8 @@ func sharedKeys(t *testing.T, s datar.Store) {
 				for k := range int64(keys) {
 					batch.Rows = append(batch.Rows, row(k+1, 1, 1, hour, 1))
 				}
-				for {
-					err := s.Apply(ctx, batch)
-					if err == nil {
-						break
-					}
-					if ctx.Err() != nil {
-						t.Errorf("apply: %v", err)
-						return
-					}
+				if !applyInTheEnd(ctx, t, s, batch) {
+					return
 				}
 			}
 		})
