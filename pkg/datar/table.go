@@ -86,7 +86,7 @@ func (c *cell) addHere(ms int64) outcome {
 	if c.mapped {
 		n = c.addMapped(ms)
 	} else {
-		n = c.addTo(c.slot, ms)
+		n = c.addToSlot(ms)
 	}
 	if n == 0 {
 		return 0
@@ -106,16 +106,16 @@ func (c *cell) isBusy(ms int64) bool {
 	return before != 0 && ms-before < busyTime && !c.isStripe && c.flags.Load()&striped == 0
 }
 
-func (c *cell) addTo(s *slot, ms int64) int64 {
+func (c *cell) addToSlot(ms int64) int64 {
 	if ms < c.first.Load() || ms > c.last.Load() {
-		s.cover(ms)
+		c.slot.cover(ms)
 		lower(&c.first, ms)
 		raise(&c.last, ms)
 	}
-	return s.add()
+	return c.slot.add()
 }
 
-// addMapped is addTo for a slot in a file, which faults if the file was cut.
+// addMapped is addToSlot for a slot in a file, which faults if the file was cut.
 func (c *cell) addMapped(ms int64) (n int64) {
 	before := debug.SetPanicOnFault(true)
 	defer func() {
@@ -124,7 +124,7 @@ func (c *cell) addMapped(ms int64) (n int64) {
 			c.arena.missing.Store(true)
 		}
 	}()
-	return c.addTo(c.slot, ms)
+	return c.addToSlot(ms)
 }
 
 // stripeOfGoroutine spreads goroutines over stripes by where their stacks are. It need not be even, nor stay the same.
