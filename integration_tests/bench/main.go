@@ -7,7 +7,6 @@ package main
 
 import (
 	"cmp"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -177,9 +176,12 @@ func takeProfile(p *process, path string) error {
 		return err
 	}
 	defer func() { _ = response.Body.Close() }() // nothing is left to be lost
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("the answer is %s", response.Status)
+	}
 	profile, err := io.ReadAll(response.Body)
-	if err != nil || response.StatusCode != http.StatusOK {
-		return errors.Join(err, fmt.Errorf("the answer is %s", response.Status))
+	if err != nil {
+		return err
 	}
 	return os.WriteFile(path, profile, 0o644) //nolint:gosec // for whoever has the repository
 }
