@@ -199,12 +199,15 @@ func (e *Engine) keepSpare() {
 			return
 		case <-e.wantSpare:
 		}
+		if !e.lacksSpare() { // it was asked for again while it was made
+			continue
+		}
 		spare, err := createJournal(e.options.Journal.Dir, e.options.Store.Identity(), writer{id: newWriterID()}, e.arenaSlots())
 		if err != nil {
 			continue // it is tried again, and reported, when it is needed
 		}
 		e.mu.Lock()
-		unwanted := e.spare != nil || e.closed
+		unwanted := e.closed
 		if !unwanted {
 			e.spare = spare
 		}
@@ -213,6 +216,12 @@ func (e *Engine) keepSpare() {
 			e.giveUp(spare)
 		}
 	}
+}
+
+func (e *Engine) lacksSpare() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.spare == nil && !e.closed
 }
 
 // giveUp ends an arena that has nothing left to send. Its identity is used again, so that the ledger of the store does

@@ -88,7 +88,7 @@ func createJournal(dir, database string, w writer, slots int) (_ *arena, err err
 	defer func() {
 		if err != nil {
 			_ = file.Close()
-			_ = os.Remove(path + ".new")
+			_ = os.Remove(path + unfinishedSuffix)
 		}
 	}()
 	// All of the file is written before it is mapped: a full disk shows here, and not as a fault in a running server.
