@@ -16,6 +16,7 @@ import (
 	"path"
 	"strings"
 	"sync/atomic"
+	"unicode/utf8"
 
 	"github.com/go-openapi/runtime"
 
@@ -53,6 +54,10 @@ func IngestDoor(basePath string, api http.Handler) http.Handler {
 		defer func() { r.Pattern = inner.Pattern }() // for what counts requests by their routes
 		if r.Method != http.MethodPost {
 			api.ServeHTTP(rw, inner)
+			return
+		}
+		if err := checkIdempotencyKey(r.Header); err != nil {
+			reply(http.StatusBadRequest, err.Error()).WriteResponse(rw, nil)
 			return
 		}
 		share := share{of: &memory}
@@ -110,8 +115,35 @@ func (s *share) take(n int64) error {
 
 func (s *share) giveBack() { s.of.free.Add(s.took) }
 
-// readIngest reads and decompresses a body.
+// checkIdempotencyKey refuses what a sender may take for a key and is none: without one its batch would count each time
+// that it is sent.
+func checkIdempotencyKey(h http.Header) error {
+	const name = "Idempotency-Key"
+	keys := h.Values(name)
+	switch {
+	case len(keys) == 0:
+		return nil
+	case len(keys) > 1:
+		return fmt.Errorf("%s is there %d times, want it once or not at all", name, len(keys))
+	case strings.TrimSpace(keys[0]) == "":
+		return fmt.Errorf("%s is empty, want 1 to %d characters; without the header a batch counts each time that it is sent", name, ingest.MaxKeyLength)
+	}
+	if n := utf8.RuneCountInString(keys[0]); n > ingest.MaxKeyLength {
+		return fmt.Errorf("%s has %d characters, want 1 to %d", name, n, ingest.MaxKeyLength)
+	}
+	return nil
+}
+
+// readIngest reads and decompresses a body, which is not blank.
 func readIngest(rw http.ResponseWriter, r *http.Request, memory *share) (body []byte, status int, err error) {
+	body, status, err = readBody(rw, r, memory)
+	if err == nil && len(bytes.TrimSpace(body)) == 0 {
+		return nil, http.StatusBadRequest, stderrors.New("the request has no body, want JSON with flagEvaluations, or a row of it on each line")
+	}
+	return body, status, err
+}
+
+func readBody(rw http.ResponseWriter, r *http.Request, memory *share) (body []byte, status int, err error) {
 	tooLarge := fmt.Errorf("the request body is larger than %d bytes", ingest.MaxBytes)
 	body, err = readAll(http.MaxBytesReader(rw, r.Body, ingest.MaxBytes), memory)
 	if maxBytes := (*http.MaxBytesError)(nil); stderrors.As(err, &maxBytes) {
