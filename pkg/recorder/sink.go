@@ -26,8 +26,8 @@ const (
 	// dropLogInterval is the least time between two log lines about records that were dropped.
 	dropLogInterval = time.Minute
 
-	// abandonGrace is how long Close waits for a Send whose context it has ended, for the transport to close, and then again
-	// for the Send. What takes longer is left alone; records of a Send stay pending.
+	// abandonGrace is how long Close waits for a Send whose context it has ended, for the transport to close if its own
+	// context ends before that, and then again for the Send. What takes longer is left alone; records of a Send stay pending.
 	abandonGrace = time.Second
 )
 
@@ -480,12 +480,21 @@ func (s *Sink) close(ctx context.Context) error {
 	case closeErr := <-closed:
 		err = errors.Join(err, closeErr)
 		s.awaitDone() // closing the transport ends what the context did not
-	case <-time.After(abandonGrace):
+	case <-bothOver(ctx, abandonGrace):
 		err = errors.Join(err, errors.New("the connection to the broker does not close"))
 	}
 	stats := s.Stats()
 	s.logger.Info("recorder ended", "recorded", stats.Recorded, "delivered", stats.Delivered, "pending", stats.Pending, "dropped", stats.Dropped)
 	return err
+}
+
+// bothOver returns a channel that is closed when ctx has ended and, counted from now, d has passed.
+func bothOver(ctx context.Context, d time.Duration) <-chan struct{} {
+	over := make(chan struct{})
+	time.AfterFunc(d, func() {
+		context.AfterFunc(ctx, func() { close(over) })
+	})
+	return over
 }
 
 func (s *Sink) awaitDone() {

@@ -397,6 +397,40 @@ func TestCloseLeavesATransportThatHangs(t *testing.T) {
 	})
 }
 
+// slowToClose is a broker whose connection takes its time to close.
+type slowToClose struct {
+	broker
+	takes time.Duration
+}
+
+func (s *slowToClose) Close() error {
+	<-time.After(s.takes)
+	return s.broker.Close()
+}
+
+func TestATransportMayCloseSlowlyWithinTheDeadline(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, _, _ := setup(t, func(o *Options) { o.Transport = &slowToClose{takes: 4 * abandonGrace} })
+		s.Start()
+		recordMany(s, 0, 25)
+		if err := closeWithin(t, s, 5*abandonGrace); err != nil {
+			t.Error(err)
+		}
+		check(t, s, 25, 0, nil)
+
+		s, _, _ = setup(t, func(o *Options) { o.Transport = &slowToClose{takes: time.Hour} })
+		start := time.Now()
+		if err := closeWithin(t, s, 5*abandonGrace); err == nil || !strings.Contains(err.Error(), "does not close") {
+			t.Errorf("error is %v", err)
+		}
+		if took := time.Since(start); took != 5*abandonGrace {
+			t.Errorf("close took %s", took)
+		}
+		<-time.After(time.Hour)
+	})
+}
+
 func TestCloseWithoutStart(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
