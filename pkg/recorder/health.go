@@ -11,11 +11,11 @@ type State string
 
 // The states of a recorder.
 const (
-	// Unproven: nothing has been sent yet, so nothing is known.
+	// Unproven: neither a Probe nor an attempt to deliver has ended yet, so nothing is known.
 	Unproven State = "unproven"
-	// Working: the last attempt succeeded.
+	// Working: the last attempt succeeded, or a Probe did and nothing was attempted since.
 	Working State = "working"
-	// Failing: the last attempt failed. Records wait, and attempts go on.
+	// Failing: the last attempt, or a Probe before the first one, failed. Records wait, and attempts go on.
 	Failing State = "failing"
 )
 
@@ -29,6 +29,7 @@ type Health struct {
 	logger *slog.Logger
 
 	mu          sync.Mutex
+	attempted   bool // an attempt to deliver was reported
 	state       State
 	since       time.Time // of state
 	lastErrorAt time.Time
@@ -42,43 +43,65 @@ func NewHealth(logger *slog.Logger) *Health {
 	return &Health{logger: logger, state: Unproven, since: time.Now()}
 }
 
-// Failed reports an attempt that failed.
-func (h *Health) Failed(err error) {
-	now := time.Now()
-	h.mu.Lock()
-	if h.state != Failing {
-		h.state, h.since = Failing, now
-	}
-	h.lastError, h.lastErrorAt = err.Error(), now
-	announce := !h.announced && (h.announcedAt.IsZero() || now.Sub(h.announcedAt) >= outageLogInterval)
-	if announce {
-		h.announced, h.announcedAt = true, now
-	}
-	h.mu.Unlock()
-	if announce {
-		h.logger.Warn("recorder cannot deliver, and keeps trying", "error", err)
-	} else {
-		h.logger.Debug("recorder cannot deliver", "error", err)
-	}
-}
+// Failed reports an attempt to deliver that failed.
+func (h *Health) Failed(err error) { h.report(err, true) }
 
-// Succeeded reports an attempt that succeeded.
-func (h *Health) Succeeded() {
+// Succeeded reports an attempt to deliver that succeeded.
+func (h *Health) Succeeded() { h.report(nil, true) }
+
+// probed reports what a Probe has found. It gives way to attempts to deliver, which show more.
+func (h *Health) probed(err error) { h.report(err, false) }
+
+func (h *Health) report(err error, attempt bool) {
 	h.mu.Lock()
+	if !attempt && h.attempted {
+		h.mu.Unlock()
+		return
+	}
+	h.attempted = attempt
+	if err != nil {
+		announce := h.fail(err)
+		h.mu.Unlock()
+		if announce {
+			h.logger.Warn("recorder cannot deliver, and keeps trying", "error", err)
+		} else {
+			h.logger.Debug("recorder cannot deliver", "error", err)
+		}
+		return
+	}
 	since, announced := h.since, h.announced
 	if h.state != Working {
 		h.state, h.since, h.announced = Working, time.Now(), false
 	}
 	h.mu.Unlock()
 	if announced {
-		h.logger.Info("recorder delivers again", "outage", time.Since(since).Round(time.Millisecond))
+		message := "recorder delivers again"
+		if !attempt {
+			message = "recorder can reach its broker"
+		}
+		h.logger.Info(message, "outage", time.Since(since).Round(time.Millisecond))
 	}
 }
 
-func (h *Health) working() bool {
+// fail needs mu. It returns whether the outage is news for the log.
+func (h *Health) fail(err error) bool {
+	now := time.Now()
+	if h.state != Failing {
+		h.state, h.since = Failing, now
+	}
+	h.lastError, h.lastErrorAt = err.Error(), now
+	if h.announced || !h.announcedAt.IsZero() && now.Sub(h.announcedAt) < outageLogInterval {
+		return false
+	}
+	h.announced, h.announcedAt = true, now
+	return true
+}
+
+// proven tells whether a Probe could add nothing to what is known.
+func (h *Health) proven() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.state == Working
+	return h.attempted || h.state == Working
 }
 
 func (h *Health) fill(s *Stats) {

@@ -236,19 +236,17 @@ func (s *Sink) run() {
 }
 
 // probe says in the log and in the status whether the broker can be reached, before the first record does. It ends when
-// that is known to be so.
+// the broker was reached, or when an attempt to deliver has shown how things are; those go on by themselves.
 func (s *Sink) probe(p Prober) {
-	for pause := firstPause; !s.health.working(); pause = min(2*pause, longestPause) {
+	for pause := firstPause; !s.health.proven(); pause = min(2*pause, longestPause) {
 		err := p.Probe(s.ctx)
 		if s.ctx.Err() != nil {
 			return
 		}
-		if err == nil {
-			s.health.Succeeded()
-			return
+		s.health.probed(err)
+		if err != nil {
+			s.sleep(pause)
 		}
-		s.health.Failed(err)
-		s.sleep(pause)
 	}
 }
 

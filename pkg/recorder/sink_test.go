@@ -593,14 +593,20 @@ func TestFlushWaitsForWhatIsQueued(t *testing.T) {
 	})
 }
 
-// probed is a broker that can be probed.
+// probed is a broker that can be probed. Each probe takes as long as takes says.
 type probed struct {
 	broker
-	mu   sync.Mutex
-	errs []error
+	takes time.Duration
+	mu    sync.Mutex
+	errs  []error
 }
 
-func (p *probed) Probe(context.Context) error {
+func (p *probed) Probe(ctx context.Context) error {
+	select {
+	case <-time.After(p.takes):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.errs) == 0 {
@@ -629,11 +635,57 @@ func TestABrokerThatIsDownAtStartIsKnownBeforeTheFirstRecord(t *testing.T) {
 		if state := s.Stats().State; state != Working {
 			t.Errorf("state is %s", state)
 		}
-		if n := strings.Count(log.String(), "\n"); n != 2 {
+		if n := strings.Count(log.String(), "\n"); n != 2 || !strings.Contains(log.String(), "can reach its broker") {
 			t.Errorf("%d lines:\n%s", n, log)
 		}
 		if err := closeWithin(t, s, time.Second); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// A broker that can be reached but does not take records, such as one that this server may not write to, is no broker that works.
+func TestAnAttemptToDeliverSaysMoreThanAProbe(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := &probed{takes: time.Second}
+		p.become(down)
+		s, _, log := setup(t, func(o *Options) { o.Transport = p })
+		s.Start()
+		recordMany(s, 0, 1)
+		<-time.After(time.Minute)
+		synctest.Wait()
+		if state := s.Stats().State; state != Failing || strings.Count(log.String(), "\n") != 1 {
+			t.Errorf("state is %s:\n%s", state, log)
+		}
+		p.become(nil)
+		if err := closeWithin(t, s, time.Minute); err != nil {
+			t.Error(err)
+		}
+		check(t, s, 1, 0, nil)
+	})
+}
+
+func TestAProbeThatHangsHoldsUpNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := &probed{takes: time.Hour}
+		s, _, log := setup(t, func(o *Options) { o.Transport = p })
+		before := time.Now()
+		s.Start()
+		recordMany(s, 0, 1)
+		if err := s.Flush(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if err := closeWithin(t, s, time.Minute); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(before); took != 0 { // fake time
+			t.Errorf("it took %s", took)
+		}
+		check(t, s, 1, 0, nil)
+		if strings.Contains(log.String(), "cannot deliver") {
+			t.Errorf("the end is taken for an outage:\n%s", log)
 		}
 	})
 }

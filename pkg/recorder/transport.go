@@ -21,6 +21,9 @@ type Transport interface {
 
 // Prober is a Transport that can tell whether its broker can be reached before there is anything to send.
 type Prober interface {
+	// Probe returns why nothing could be delivered now, nil if nothing speaks against it. It needs no more rights than Send:
+	// a broker that refuses to tell is one that can be reached. It sets itself a deadline, and returns soon when ctx ends.
+	// It may run beside Send.
 	Probe(ctx context.Context) error
 }
 
