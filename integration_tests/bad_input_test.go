@@ -58,6 +58,8 @@ type badCase struct {
 	path        string // under /api/v1
 	body        any    // as for call
 	contentType string // empty: application/json if there is a body
+	header      http.Header
+	status      int    // that it must be answered with; 0: any of 4xx
 	tolerated   bool   // it may also be answered with 200
 	field       string // of the body, which the message must name; empty if no field is to blame
 }
@@ -152,6 +154,9 @@ func checkBadCase(t *testing.T, s *server, c badCase) {
 	case c.body != nil:
 		request.Header.Set("Content-Type", "application/json")
 	}
+	for name, values := range c.header {
+		request.Header[name] = values
+	}
 	if len(text) > 16<<20 {
 		request.Header.Set("Expect", "100-continue") // so that the refusal arrives before the body is sent
 	}
@@ -165,6 +170,8 @@ func checkBadCase(t *testing.T, s *server, c badCase) {
 	case a.status < 400 || a.status > 499:
 		t.Errorf("%s: %d %s, want 4xx", name, a.status, shorten(string(a.body)))
 		return
+	case c.status != 0 && a.status != c.status:
+		t.Errorf("%s: %d %s, want %d", name, a.status, shorten(string(a.body)), c.status)
 	}
 	var body struct{ Message string }
 	if err := json.Unmarshal(a.body, &body); err != nil || body.Message == "" {
@@ -496,6 +503,7 @@ func handWritten(f, other flagAnswer) []badCase {
 		{name: "very deep context", method: post, path: "/evaluation",
 			body: `{"flagID":1,"entityContext":` + strings.Repeat(`{"a":`, 20_000) + "1" + strings.Repeat("}", 20_001)},
 	}
+	cases = append(cases, badCounts()...)
 	for _, query := range []string{
 		"limit=0", "limit=-1", "limit=1001", "limit=99999999999", "limit=1e3", "limit=ten", "offset=-1", "offset=99999999999",
 		"from=2026-02-01T00:00:00Z&to=2026-01-01T00:00:00Z", "from=2999-01-01T00:00:00Z", "to=2000-01-01T00:00:00Z",
@@ -524,6 +532,47 @@ func handWritten(f, other flagAnswer) []badCase {
 		cases = append(cases,
 			badCase{name: "evaluation", method: http.MethodGet, path: path + "?json=" + url.QueryEscape(body)},
 			badCase{name: "evaluation", method: http.MethodPost, path: path, body: body})
+	}
+	return cases
+}
+
+// badCounts are batches of counts that are refused as a whole, with the status that senders rely on.
+func badCounts() []badCase {
+	const path = "/datar/evaluations"
+	batch := validBodies["datarEvaluations"]
+	now := time.Now().UnixMilli()
+	row := func(last any) object {
+		return object{"flag": object{"key": "nobody"}, "evaluation_count": 1, "last_evaluation": last}
+	}
+	line := fmt.Sprintf(`{"flag":{"key":"nobody"},"evaluation_count":1,"last_evaluation":%d}`, now)
+	key := func(keys ...string) http.Header { return http.Header{"Idempotency-Key": keys} }
+	lines := "application/x-ndjson"
+	cases := []badCase{
+		{name: "no body", body: "", field: "flagEvaluations"},
+		{name: "blank body", body: " \n", field: "flagEvaluations"},
+		{name: "no lines", body: "\n\n", contentType: lines, field: "flagEvaluations"},
+		{name: "a list", body: "[]", field: "flagEvaluations"},
+		{name: "cut", body: `{"flagEvaluations":[` + line},
+		{name: "cut last line", body: line + "\n" + line[:len(line)-1], contentType: lines, field: "line 2"},
+		{name: "two rows on a line", body: line + line, contentType: lines, field: "line 1"},
+		{name: "huge count", body: strings.Replace(line, `count":1`, `count":1e400`, 1), contentType: lines, field: "evaluation_count"},
+		{name: "text for a count", body: strings.Replace(line, `count":1`, `count":"1"`, 1), contentType: lines, field: "evaluation_count"},
+		{name: "all rows too old", body: object{"flagEvaluations": []object{row(now - 25*3600*1000), row(-5)}}, field: "last_evaluation"},
+		{name: "empty key", body: batch, header: key(""), field: "Idempotency-Key"},
+		{name: "blank key", body: batch, header: key("   "), field: "Idempotency-Key"},
+		{name: "long key", body: batch, header: key(strings.Repeat("k", 201)), field: "Idempotency-Key"},
+		{name: "two keys", body: batch, header: key("a", "b"), field: "Idempotency-Key"},
+		{name: "no gzip", body: batch, header: http.Header{"Content-Encoding": {"gzip"}}, field: "gzip"},
+		{name: "another encoding", body: batch, header: http.Header{"Content-Encoding": {"br"}}, status: http.StatusUnsupportedMediaType, field: "gzip"},
+		{name: "another type", body: batch, contentType: "text/csv", status: http.StatusUnsupportedMediaType, field: lines},
+		{name: "too large", body: strings.Repeat(" ", 1<<20) + line, status: http.StatusRequestEntityTooLarge},
+		{name: "too many rows", body: strings.Repeat(line+"\n", 1001), contentType: lines, status: http.StatusRequestEntityTooLarge},
+	}
+	for i := range cases {
+		cases[i].method, cases[i].path = http.MethodPost, path
+		if cases[i].status == 0 {
+			cases[i].status = http.StatusBadRequest
+		}
 	}
 	return cases
 }

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"reflect"
 	"strings"
 	"sync/atomic"
 	"unicode/utf8"
@@ -56,13 +57,12 @@ func IngestDoor(basePath string, api http.Handler) http.Handler {
 			api.ServeHTTP(rw, inner)
 			return
 		}
-		if err := checkIdempotencyKey(r.Header); err != nil {
-			reply(http.StatusBadRequest, err.Error()).WriteResponse(rw, nil)
-			return
-		}
 		share := share{of: &memory}
 		defer share.giveBack()
 		body, status, err := readIngest(rw, r, &share)
+		if err == nil { // after the body, which a client may have to get rid of before it reads an answer
+			status, err = http.StatusBadRequest, checkIngest(r.Header, body)
+		}
 		switch {
 		case stderrors.Is(err, errNoMemory):
 			rw.Header().Set("Connection", "close") // instead of reading what is left of the body
@@ -115,12 +115,14 @@ func (s *share) take(n int64) error {
 
 func (s *share) giveBack() { s.of.free.Add(s.took) }
 
-// checkIdempotencyKey refuses what a sender may take for a key and is none: without one its batch would count each time
-// that it is sent.
-func checkIdempotencyKey(h http.Header) error {
+// checkIngest refuses bodies without anything in them, and what a sender may take for a key and is none: without one its
+// batch would count each time that it is sent.
+func checkIngest(h http.Header, body []byte) error {
 	const name = "Idempotency-Key"
 	keys := h.Values(name)
 	switch {
+	case len(bytes.TrimSpace(body)) == 0:
+		return stderrors.New("the request has no body, want JSON with flagEvaluations, or one of its rows on each line")
 	case len(keys) == 0:
 		return nil
 	case len(keys) > 1:
@@ -134,16 +136,8 @@ func checkIdempotencyKey(h http.Header) error {
 	return nil
 }
 
-// readIngest reads and decompresses a body, which is not blank.
+// readIngest reads and decompresses a body.
 func readIngest(rw http.ResponseWriter, r *http.Request, memory *share) (body []byte, status int, err error) {
-	body, status, err = readBody(rw, r, memory)
-	if err == nil && len(bytes.TrimSpace(body)) == 0 {
-		return nil, http.StatusBadRequest, stderrors.New("the request has no body, want JSON with flagEvaluations, or a row of it on each line")
-	}
-	return body, status, err
-}
-
-func readBody(rw http.ResponseWriter, r *http.Request, memory *share) (body []byte, status int, err error) {
 	tooLarge := fmt.Errorf("the request body is larger than %d bytes", ingest.MaxBytes)
 	body, err = readAll(http.MaxBytesReader(rw, r.Body, ingest.MaxBytes), memory)
 	if maxBytes := (*http.MaxBytesError)(nil); stderrors.As(err, &maxBytes) {
@@ -240,13 +234,18 @@ func (b *boundedRows) add(row *models.DatarEvaluation) error {
 
 // decodeIngest reads an envelope of counts. Its context, and all else in it that is not counted, is passed over.
 func decodeIngest(r io.Reader, batch *models.DatarEvaluations) error {
-	var envelope struct {
+	type envelope struct {
 		FlagEvaluations boundedRows `json:"flagEvaluations"`
 	}
-	if err := decodeJSON(r, &envelope); err != nil {
+	var e envelope
+	err := decodeJSON(r, &e)
+	if wrong := (*json.UnmarshalTypeError)(nil); stderrors.As(err, &wrong) && wrong.Type == reflect.TypeFor[envelope]() {
+		return fmt.Errorf("it is of the type %s, want an object with flagEvaluations", wrong.Value)
+	}
+	if err != nil {
 		return err
 	}
-	batch.FlagEvaluations = envelope.FlagEvaluations
+	batch.FlagEvaluations = e.FlagEvaluations
 	return nil
 }
 

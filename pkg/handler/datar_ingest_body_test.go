@@ -80,7 +80,7 @@ func TestSlowSendersShareMemory(t *testing.T) {
 		t.Errorf("statuses %v, want 400 for %d that came too slowly, and 503 for the others", statuses, roomFor)
 	}
 	for range roomFor + 1 { // all of it is there again, and again
-		if got := offer(t, h, strings.NewReader(strings.Repeat(" ", ingest.MaxBytes))); got.Code != http.StatusOK {
+		if got := offer(t, h, strings.NewReader(strings.Repeat("x", ingest.MaxBytes))); got.Code != http.StatusOK {
 			t.Fatalf("after that: %d %s", got.Code, got.Body)
 		}
 	}
@@ -98,7 +98,7 @@ func TestSendersHoldWhatTheyHaveSent(t *testing.T) {
 		done.Go(func() { offer(t, h, &stalled{bytes: 1000, sent: ready.Done, cut: cut}) })
 	}
 	ready.Wait()
-	if got := offer(t, h, strings.NewReader(strings.Repeat(" ", ingest.MaxBytes))); got.Code != http.StatusOK {
+	if got := offer(t, h, strings.NewReader(strings.Repeat("x", ingest.MaxBytes))); got.Code != http.StatusOK {
 		t.Errorf("a batch beside %d slow senders: %d %s", senders, got.Code, got.Body)
 	}
 	close(cut)
@@ -137,7 +137,7 @@ func TestBodiesWithoutAnEnd(t *testing.T) {
 		"endless":                {endless{}, "", http.StatusRequestEntityTooLarge},
 		"endless, as gzip":       {endless{}, "gzip", http.StatusRequestEntityTooLarge},
 		"a bomb":                 {&bomb, "gzip", http.StatusRequestEntityTooLarge},
-		"thousands of no bodies": {strings.NewReader(empty), "gzip", http.StatusOK},
+		"thousands of no bodies": {strings.NewReader(empty), "gzip", http.StatusBadRequest},
 	} {
 		if got := offer(t, door(), test.body, "Content-Encoding", test.encoding); got.Code != test.status {
 			t.Errorf("%s: %d %s, want %d", name, got.Code, got.Body, test.status)
@@ -167,6 +167,46 @@ func TestTinyRowsAreNotReadBeyondTheLimit(t *testing.T) {
 	got := post(t, s, ingestPath, `{"flagEvaluations":null,"context":[[[1]]]}`, nil)
 	if got.status != http.StatusOK {
 		t.Errorf("no rows: %d %s", got.status, got.raw)
+	}
+}
+
+// What a sender may take for a key, and is none, would make its batch count each time that it is sent.
+func TestKeysThatAreNone(t *testing.T) {
+	t.Parallel()
+	s := setup(t, ingesting)
+	booleanFlag(t, s, "busy", true)
+	body := `{"flagEvaluations":[` + countsRow("busy", 1) + "]}"
+	for _, path := range []string{ingestPath, "/api/v2/flagevaluation", "/api/v2/flagevaluations"} {
+		for name, test := range map[string]struct {
+			keys    []string
+			message string
+		}{
+			"empty":       {[]string{""}, "1 to 200 characters"},
+			"blank":       {[]string{" \t"}, "1 to 200 characters"},
+			"too long":    {[]string{strings.Repeat("ü", 201)}, "201 characters, want 1 to 200"},
+			"two":         {[]string{"a", "b"}, "once"},
+			"twice":       {[]string{"a", "a"}, "once"},
+			"a first one": {[]string{"", "a"}, "once"},
+		} {
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, strings.NewReader(body))
+			r.Header.Set("Content-Type", "application/json")
+			r.Header["Idempotency-Key"] = test.keys
+			got := send(s, r)
+			if got.status != http.StatusBadRequest || !strings.Contains(got.raw, "Idempotency-Key") || !strings.Contains(got.raw, test.message) {
+				t.Errorf("%s: %s: %d %s, want 400 that names the header, and %q", path, name, got.status, got.raw, test.message)
+			}
+		}
+		longest := map[string]string{"Idempotency-Key": strings.Repeat("ü", 199) + path[len(path)-1:]}
+		if got := post(t, s, path, body, longest); got.status != http.StatusOK {
+			t.Errorf("%s: the longest key: %d %s", path, got.status, got.raw)
+		}
+	}
+	for body, want := range map[string]string{
+		"": "want JSON with flagEvaluations", "[]": "array, want an object", "5": "number, want an object", `{"flagEvaluations":[5]}`: "row 0",
+	} {
+		if got := post(t, s, ingestPath, body, nil); got.status != http.StatusBadRequest || !strings.Contains(got.raw, want) {
+			t.Errorf("the body %q: %d %s, want 400 with %q", body, got.status, got.raw, want)
+		}
 	}
 }
 

@@ -116,7 +116,11 @@ func TestCountsThatAreRefused(t *testing.T) {
 		header map[string]string
 		status int
 	}{
-		"no body":                {"", nil, http.StatusUnprocessableEntity},
+		"no body":                {"", nil, http.StatusBadRequest},
+		"a blank body":           {" \n", nil, http.StatusBadRequest},
+		"no lines":               {"\n\n", map[string]string{"Content-Type": "application/x-ndjson"}, http.StatusBadRequest},
+		"no body in gzip":        {zipped(t, ""), map[string]string{"Content-Encoding": "gzip"}, http.StatusBadRequest},
+		"a list":                 {"[]", nil, http.StatusBadRequest},
 		"no JSON":                {"nope", nil, http.StatusBadRequest},
 		"cut":                    {rows(2)[:100], nil, http.StatusBadRequest},
 		"a count of text":        {`{"flagEvaluations":[{"evaluation_count":"5"}]}`, nil, http.StatusBadRequest},
@@ -129,7 +133,9 @@ func TestCountsThatAreRefused(t *testing.T) {
 		"too large":              {large, nil, http.StatusRequestEntityTooLarge},
 		"too large unzipped":     {zipped(t, large), map[string]string{"Content-Encoding": "gzip"}, http.StatusRequestEntityTooLarge},
 		"too many rows":          {rows(ingest.MaxRows + 1), nil, http.StatusRequestEntityTooLarge},
-		"a key that is too long": {rows(1), map[string]string{"Idempotency-Key": strings.Repeat("k", 201)}, http.StatusUnprocessableEntity},
+		"a key that is too long": {rows(1), map[string]string{"Idempotency-Key": strings.Repeat("ü", 201)}, http.StatusBadRequest},
+		"an empty key":           {rows(1), map[string]string{"Idempotency-Key": ""}, http.StatusBadRequest},
+		"a blank key":            {rows(1), map[string]string{"Idempotency-Key": "\t "}, http.StatusBadRequest},
 	} {
 		got := post(t, s, ingestPath, test.body, test.header)
 		if body, ok := got.body.(map[string]any); got.status != test.status || !ok || body["message"] == "" {

@@ -303,7 +303,7 @@ func check(batch Batch, now time.Time, age time.Duration) error {
 	}
 	newest := slices.MaxFunc(batch.Rows, func(a, b Row) int { return cmp.Compare(a.Last, b.Last) })
 	if newest.Last < now.Add(-age).UnixMilli() {
-		return fmt.Errorf("%w: the newest last_evaluation in flagEvaluations is more than %v ago", ErrInvalid, age)
+		return fmt.Errorf("%w: the newest last_evaluation in flagEvaluations, %d, is more than %v ago, in Unix milliseconds", ErrInvalid, newest.Last, age)
 	}
 	return nil
 }
