@@ -48,7 +48,7 @@ func init() {
           {
             "maxLength": 200,
             "type": "string",
-            "description": "Any text of 1 to 200 characters that identifies the batch. However often the same batch is\nsent with it within 24 hours, it is counted once, and the first answer is repeated with\n` + "`" + `duplicate: true` + "`" + `. The same key with another body is refused with 409. Without a key a batch\ncounts each time that it is sent. A key of the form ` + "`" + `\u003cUUID\u003e:\u003cnumber\u003e` + "`" + `, the UUID in lower case, is\nfor senders that number their batches 1, 2, 3 and so on and send the next after the one before\nwas answered; its rows may be 90 days old instead of 24 hours. A number that is not above the\nhighest one of that UUID is taken for a replay.",
+            "description": "Any text of 1 to 200 characters that identifies the batch. However often the same batch is\nsent with it within 24 hours, it is counted once, and the first answer is repeated with\n` + "`" + `duplicate: true` + "`" + `. The same key with another body is refused with 409. Without the header a batch\ncounts each time that it is sent; a header without a text is refused with 400. A key of the form\n` + "`" + `\u003cUUID\u003e:\u003cnumber\u003e` + "`" + `, the UUID in lower case, is for senders that number their batches 1, 2, 3 and so\non and send the next after the one before was answered; its rows may be 90 days old instead of 24\nhours. A number that is not above the highest one of that UUID is taken for a replay.",
             "name": "Idempotency-Key",
             "in": "header"
           },
@@ -84,7 +84,7 @@ func init() {
             }
           },
           "default": {
-            "description": "The body is malformed, or all of its rows are too old (400), the key came before with another\nbody (409), the batch is too large (413), its type or its encoding is not accepted (415), there\nis no body, or the key is too long (422), the endpoint is switched off (501), or the database is\naway: then nothing was counted, and the batch can be sent again after the seconds in\nRetry-After (503).",
+            "description": "The body is malformed or there is none, all of its rows are too old, or the Idempotency-Key is\nempty, too long, or there more than once (400), the key came before with another body (409), the\nbatch is too large (413), its type or its encoding is not accepted (415), the endpoint is\nswitched off (501), or the database is away: then nothing was counted, and the batch can be sent\nagain after the seconds in Retry-After (503).",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -4836,7 +4836,7 @@ func init() {
           {
             "maxLength": 200,
             "type": "string",
-            "description": "Any text of 1 to 200 characters that identifies the batch. However often the same batch is\nsent with it within 24 hours, it is counted once, and the first answer is repeated with\n` + "`" + `duplicate: true` + "`" + `. The same key with another body is refused with 409. Without a key a batch\ncounts each time that it is sent. A key of the form ` + "`" + `\u003cUUID\u003e:\u003cnumber\u003e` + "`" + `, the UUID in lower case, is\nfor senders that number their batches 1, 2, 3 and so on and send the next after the one before\nwas answered; its rows may be 90 days old instead of 24 hours. A number that is not above the\nhighest one of that UUID is taken for a replay.",
+            "description": "Any text of 1 to 200 characters that identifies the batch. However often the same batch is\nsent with it within 24 hours, it is counted once, and the first answer is repeated with\n` + "`" + `duplicate: true` + "`" + `. The same key with another body is refused with 409. Without the header a batch\ncounts each time that it is sent; a header without a text is refused with 400. A key of the form\n` + "`" + `\u003cUUID\u003e:\u003cnumber\u003e` + "`" + `, the UUID in lower case, is for senders that number their batches 1, 2, 3 and so\non and send the next after the one before was answered; its rows may be 90 days old instead of 24\nhours. A number that is not above the highest one of that UUID is taken for a replay.",
             "name": "Idempotency-Key",
             "in": "header"
           },
@@ -4872,7 +4872,7 @@ func init() {
             }
           },
           "default": {
-            "description": "The body is malformed, or all of its rows are too old (400), the key came before with another\nbody (409), the batch is too large (413), its type or its encoding is not accepted (415), there\nis no body, or the key is too long (422), the endpoint is switched off (501), or the database is\naway: then nothing was counted, and the batch can be sent again after the seconds in\nRetry-After (503).",
+            "description": "The body is malformed or there is none, all of its rows are too old, or the Idempotency-Key is\nempty, too long, or there more than once (400), the key came before with another body (409), the\nbatch is too large (413), its type or its encoding is not accepted (415), the endpoint is\nswitched off (501), or the database is away: then nothing was counted, and the batch can be sent\nagain after the seconds in Retry-After (503).",
             "schema": {
               "$ref": "#/definitions/error"
             },
