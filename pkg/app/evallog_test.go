@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/open-feature/go-sdk/openfeature"
 	"github.com/open-feature/go-sdk/openfeature/isolated"
@@ -76,7 +77,9 @@ func TestAnApplicationsEvaluationsShowUpInTheSummary(t *testing.T) {
 		_, _ = client.BooleanValue(t.Context(), "checkout", false, openfeature.EvaluationContext{})
 	}
 	_, _ = client.BooleanValue(t.Context(), "misspelt", false, openfeature.EvaluationContext{})
-	if err := evaluationLog.Close(context.Background()); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // six times what it would take by default
+	defer cancel()
+	if err := evaluationLog.Close(ctx); err != nil {
 		t.Fatal(err)
 	}
 	if stats := evaluationLog.Stats(); stats.Full != 42 || stats.Dropped["FLAG_NOT_FOUND"] != 1 || !lost {

@@ -1,14 +1,12 @@
 package app_test
 
 import (
-	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -73,11 +71,7 @@ func TestALostNotificationIsNoFailureOfTheServer(t *testing.T) {
 		"FLAGR_NOTIFICATION_RETRY_MAX":       "1h",
 	})
 	serve(t, a)("POST", "/flags", `{"description":"d","key":"k"}`)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second) // sooner than the bound of the server
-	defer cancel()
-	if err := a.Stop(ctx); err != nil {
-		t.Errorf("stop: %v", err)
-	}
+	stop(t, a) // the server has a bound for this
 	for _, want := range []string{"notification is dropped", "last reports were not sent", "1 notifications were not delivered"} {
 		if !strings.Contains(log.String(), want) {
 			t.Errorf("the log lacks %q:\n%s", want, log)
