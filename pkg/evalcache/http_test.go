@@ -68,7 +68,7 @@ func (s *documentServer) set(t *testing.T, change func()) {
 
 func (s *documentServer) await(t *testing.T, done func() bool) {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(time.Minute)
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -112,7 +112,7 @@ func startHTTPCache(t *testing.T, s *documentServer) (*evalcache.Cache, *testlog
 		Logger:          slog.New(slog.NewTextHandler(log, nil)),
 	})
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := cache.Stop(ctx); err != nil {
 			t.Error(err)

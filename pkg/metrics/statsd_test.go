@@ -27,7 +27,7 @@ func TestAgentIsLookedForAgain(t *testing.T) {
 	write("lost")
 	a.dialed = time.Now().Add(-agentRetryInterval)
 	write("sent")
-	if err := receiver.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := receiver.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	packet := make([]byte, 100)
