@@ -850,7 +850,7 @@ func TestASpareIsMadeBeforeItIsNeeded(t *testing.T) {
 	for i := range int64(datar.ArenaSlots / 2) {
 		e.record(i+1, 1, 1, 1)
 	}
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for len(h.files("*.journal")) < 2 && time.Now().Before(deadline) {
 		runtime.Gosched()
 	}

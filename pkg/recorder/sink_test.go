@@ -729,7 +729,7 @@ func TestCountsAddUpUnderConcurrency(t *testing.T) {
 		}
 	})
 	wg.Wait()
-	if err := closeWithin(t, s, 10*time.Second); err != nil {
+	if err := closeWithin(t, s, time.Minute); err != nil {
 		t.Error(err)
 	}
 	stats := s.Stats()
