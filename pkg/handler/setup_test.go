@@ -49,7 +49,7 @@ func setup(t testing.TB, environ map[string]string) *server {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), app.StopTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := a.Stop(ctx); err != nil {
 			t.Error(err)
@@ -125,10 +125,10 @@ func must(t testing.TB, h http.Handler, method, path string, body any) map[strin
 // object is short for the body of a request.
 type object = map[string]any
 
-// wait polls until done, for at most ten seconds.
+// wait polls until done, for at most a minute.
 func wait(t testing.TB, what string, done func() bool) {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(time.Minute)
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for !done() {
