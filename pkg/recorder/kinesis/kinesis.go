@@ -6,8 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
-	"unicode/utf8"
+	"unicode/utf16"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
@@ -35,8 +36,12 @@ const attemptsPerRequest = 3
 // connection until the system gives up on it, which takes a quarter of an hour.
 const requestTimeout = 30 * time.Second
 
+// probeTimeout bounds the question whether the stream is there.
+const probeTimeout = 5 * time.Second
+
 // API is what the transport needs of a client.
 type API interface {
+	DescribeStreamSummary(ctx context.Context, in *kinesis.DescribeStreamSummaryInput, options ...func(*kinesis.Options)) (*kinesis.DescribeStreamSummaryOutput, error)
 	PutRecords(ctx context.Context, in *kinesis.PutRecordsInput, options ...func(*kinesis.Options)) (*kinesis.PutRecordsOutput, error)
 }
 
@@ -84,17 +89,46 @@ func limit(asked, most int) int {
 	return min(asked, most)
 }
 
-// Send puts a batch in as many requests as the limits ask for, one after the other.
+// Probe asks whether the stream is there and takes records. A service that answers, but does not tell that to this role or
+// not so often, can be reached.
+func (t *Transport) Probe(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	once := func(o *kinesis.Options) { o.RetryMaxAttempts = 1 } // the sink asks again
+	out, err := t.api.DescribeStreamSummary(ctx, &kinesis.DescribeStreamSummaryInput{StreamName: &t.options.Stream}, once)
+	switch codeOf(err) {
+	case "AccessDeniedException", "LimitExceededException", "UnknownOperationException":
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("stream %s: %w", t.options.Stream, withoutRequest(err))
+	}
+	if out.StreamDescriptionSummary == nil {
+		return nil
+	}
+	if status := out.StreamDescriptionSummary.StreamStatus; status == types.StreamStatusCreating || status == types.StreamStatusDeleting {
+		return fmt.Errorf("stream %s takes no records: it is %s", t.options.Stream, strings.ToLower(string(status)))
+	}
+	return nil
+}
+
+// Send puts a batch in as many requests as the limits ask for, one after the other. One that Kinesis refuses for the sake of
+// some of its records is sent again in smaller ones.
 func (t *Transport) Send(ctx context.Context, batch []*recorder.Record) []error {
 	errs := make([]error, len(batch))
-	var entries []types.PutRecordsRequestEntry
-	var indices []int // of the entries in the batch
+	var request []*recorder.Record
+	var indices []int // of the request in the batch
 	bytes := 0
 	put := func() {
-		if len(entries) > 0 {
-			t.put(ctx, entries, indices, errs)
+		results := t.put(ctx, request)
+		recorder.Isolate(request, results, refused, func(part []*recorder.Record) []error { return t.put(ctx, part) })
+		for n, err := range results {
+			if refused(err) {
+				err = recorder.Drop(recorder.Rejected, err)
+			}
+			errs[indices[n]] = err
 		}
-		entries, indices, bytes = nil, nil, 0
+		request, indices, bytes = nil, nil, 0
 	}
 	for i, r := range batch {
 		frame, err := r.Frame()
@@ -102,24 +136,24 @@ func (t *Transport) Send(ctx context.Context, batch []*recorder.Record) []error 
 			errs[i] = recorder.Drop(recorder.Unencodable, err)
 			continue
 		}
-		key := partitionKey(r.Key())
-		size := len(frame) + len(key)
+		size := len(frame) + len(partitionKey(r.Key()))
 		if size > MaxRecordBytes {
 			errs[i] = recorder.Drop(recorder.TooLarge, fmt.Errorf("record of %d bytes: Kinesis takes %d", size, MaxRecordBytes))
 			continue
 		}
-		if len(entries) == t.options.RequestRecords || bytes+size > t.options.RequestBytes {
+		if len(request) == t.options.RequestRecords || len(request) > 0 && bytes+size > t.options.RequestBytes {
 			put()
 		}
-		entries = append(entries, types.PutRecordsRequestEntry{Data: frame, PartitionKey: &key})
-		indices = append(indices, i)
-		bytes += size
+		request, indices, bytes = append(request, r), append(indices, i), bytes+size
 	}
-	put()
+	if len(request) > 0 {
+		put()
+	}
 	return errs
 }
 
-// partitionKey cuts what Kinesis does not take: it wants 1 to 256 characters.
+// partitionKey cuts what Kinesis does not take: it wants 1 to 256 characters. Those outside of the basic plane of Unicode, such
+// as emoji, count as two: servers that imitate Kinesis do so, and a key that is cut too early harms nobody.
 func partitionKey(key string) string {
 	if key == "" {
 		return "-"
@@ -127,44 +161,82 @@ func partitionKey(key string) string {
 	if len(key) <= maxKeyCharacters {
 		return key
 	}
-	if utf8.RuneCountInString(key) <= maxKeyCharacters {
-		return key
+	characters := 0
+	for i, r := range key {
+		if characters += utf16.RuneLen(r); characters > maxKeyCharacters {
+			return key[:i]
+		}
 	}
-	return string([]rune(key)[:maxKeyCharacters])
+	return key
 }
 
-// put sends one request and writes the results of its records into errs.
-func (t *Transport) put(ctx context.Context, entries []types.PutRecordsRequestEntry, indices []int, errs []error) {
+// put sends one request. It returns one result for each record.
+func (t *Transport) put(ctx context.Context, records []*recorder.Record) []error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
+	entries := make([]types.PutRecordsRequestEntry, len(records))
+	for i, r := range records {
+		frame, _ := r.Frame() // Send has asked before
+		entries[i] = types.PutRecordsRequestEntry{Data: frame, PartitionKey: aws.String(partitionKey(r.Key()))}
+	}
 	out, err := t.api.PutRecords(ctx, &kinesis.PutRecordsInput{StreamName: &t.options.Stream, Records: entries})
 	if err == nil && len(out.Records) != len(entries) {
 		err = fmt.Errorf("kinesis answered for %d records of %d", len(out.Records), len(entries))
 	}
 	if err != nil {
-		err = classify(err, len(entries))
-		for _, i := range indices {
-			errs[i] = err
-		}
-		return
+		return recorder.FailAll(len(records), withoutRequest(err))
 	}
+	errs := make([]error, len(records))
 	failed := 0
-	for n, result := range out.Records {
+	for i, result := range out.Records {
 		if result.ErrorCode != nil {
 			failed++
-			errs[indices[n]] = fmt.Errorf("%s: %s", *result.ErrorCode, aws.ToString(result.ErrorMessage))
+			errs[i] = fmt.Errorf("%s: %s", *result.ErrorCode, aws.ToString(result.ErrorMessage))
 		}
 	}
 	if t.options.Verbose {
 		t.options.Logger.Info("kinesis: put records", "records", len(entries), "failed", failed)
 	}
+	return errs
 }
 
-// classify tells an error about a single record, which will not pass, from trouble that may.
-func classify(err error, records int) error {
-	var invalid *types.InvalidArgumentException
-	if records == 1 && errors.As(err, &invalid) {
-		return recorder.Drop(recorder.Rejected, err)
+// refused tells an error about what is in a request, which will not pass, from trouble that may. Kinesis says what does not
+// keep to the form of a request: the name of the stream is no fault of a record, and can be mended.
+func refused(err error) bool {
+	switch codeOf(err) {
+	case "InvalidArgumentException":
+		return true
+	case "ValidationException":
+		return !strings.Contains(err.Error(), "at 'streamName'")
+	}
+	return false
+}
+
+// answer is an error that the service has answered with.
+type answer interface {
+	error
+	ErrorCode() string
+	ErrorMessage() string
+}
+
+// codeOf gives the code of an answer, "" for other errors and for none.
+func codeOf(err error) string {
+	var a answer
+	if errors.As(err, &a) {
+		return a.ErrorCode()
+	}
+	return ""
+}
+
+// withoutRequest leaves out what the service repeats of a request in the further lines of its answer: the headers of one with
+// a bad signature have a session token among them.
+func withoutRequest(err error) error {
+	var a answer
+	if !errors.As(err, &a) {
+		return err
+	}
+	if first, _, more := strings.Cut(a.ErrorMessage(), "\n"); more {
+		return fmt.Errorf("%s: %s", a.ErrorCode(), strings.TrimSpace(first))
 	}
 	return err
 }

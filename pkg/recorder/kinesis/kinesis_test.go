@@ -5,7 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -21,16 +24,27 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/flagr-datar/flagr-datar/integration_tests/testlog"
 	"github.com/flagr-datar/flagr-datar/pkg/recorder"
 )
 
-// stream is an API in memory. decide, if set, gives the error code of a record, or "" for one that is taken.
+// active is a stream that is there.
+type active struct{}
+
+func (active) DescribeStreamSummary(context.Context, *kinesis.DescribeStreamSummaryInput, ...func(*kinesis.Options)) (*kinesis.DescribeStreamSummaryOutput, error) {
+	return &kinesis.DescribeStreamSummaryOutput{StreamDescriptionSummary: &types.StreamDescriptionSummary{StreamStatus: types.StreamStatusActive}}, nil
+}
+
+// stream is an API in memory. decide, if set, gives the error code of a record, or "" for one that is taken. refuse, if set,
+// gives the error of a request, or nil.
 type stream struct {
+	active
 	mu       sync.Mutex
 	requests []int // how many records each had
 	bytes    []int
 	keys     map[string][]string // data by key
 	decide   func(request int, entry types.PutRecordsRequestEntry) string
+	refuse   func([]types.PutRecordsRequestEntry) error
 	err      error
 }
 
@@ -39,6 +53,11 @@ func (s *stream) PutRecords(_ context.Context, in *kinesis.PutRecordsInput, _ ..
 	defer s.mu.Unlock()
 	request, size := len(s.requests), 0
 	out := &kinesis.PutRecordsOutput{}
+	if s.refuse != nil {
+		if err := s.refuse(in.Records); err != nil {
+			return nil, err
+		}
+	}
 	for _, e := range in.Records {
 		size += len(e.Data) + len(*e.PartitionKey)
 		if s.decide != nil {
@@ -71,19 +90,18 @@ func (s *stream) taken() int {
 
 func setup(t *testing.T, api API, change func(*Options)) *recorder.Sink {
 	t.Helper()
-	logger := slog.New(slog.DiscardHandler)
-	o := Options{Stream: "flagr-records", Logger: logger}
+	o := Options{Stream: "flagr-records", Logger: slog.New(slog.DiscardHandler)}
 	if change != nil {
 		change(&o)
 	}
 	s := recorder.NewSink(recorder.Options{
 		Name:         "kinesis",
 		Transport:    New(api, o),
-		Health:       recorder.NewHealth(logger),
+		Health:       recorder.NewHealth(o.Logger),
 		BatchRecords: MaxRequestRecords,
 		BatchBytes:   MaxRequestBytes,
 		Concurrency:  4,
-		Logger:       logger,
+		Logger:       o.Logger,
 	})
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -204,10 +222,64 @@ func TestPartitionKeysFitTheService(t *testing.T) {
 		{"long", strings.Repeat("k", 300), strings.Repeat("k", 256)},
 		{"characters, not bytes", strings.Repeat("é", 256), strings.Repeat("é", 256)},
 		{"long, of several bytes", strings.Repeat("é", 300), strings.Repeat("é", 256)},
+		{"characters that count as two", "k" + strings.Repeat("😀", 128), "k" + strings.Repeat("😀", 127)},
+		{"not UTF-8", strings.Repeat("\xff", 300), strings.Repeat("\xff", 256)},
 	} {
 		if got := partitionKey(tc.key); got != tc.want {
 			t.Errorf("%s: key is %q", tc.name, got)
 		}
+	}
+}
+
+// invalid is how Kinesis answers a request that does not keep to its form.
+func invalid(field string) error {
+	return &types.ValidationException{Message: aws.String("1 validation error detected: Value at '" + field + "' failed to satisfy constraint")}
+}
+
+func TestOnlyTheRecordsThatAreRefusedAreDropped(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name string
+		err  error
+	}{
+		{"argument", &types.InvalidArgumentException{Message: aws.String("Invalid ExplicitHashKey.")}},
+		{"form", invalid("records.3.member.partitionKey")},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			api := &stream{}
+			api.refuse = func(entries []types.PutRecordsRequestEntry) error {
+				for _, e := range entries {
+					if strings.HasPrefix(*e.PartitionKey, "bad") {
+						return tc.err
+					}
+				}
+				return nil
+			}
+			again := map[string]bool{}
+			api.decide = func(_ int, e types.PutRecordsRequestEntry) string { // of what is sent in parts, some is throttled
+				if *e.PartitionKey == "99" && !again["99"] {
+					again["99"] = true
+					return "ProvisionedThroughputExceededException"
+				}
+				return ""
+			}
+			s := setup(t, api, nil)
+			for i := range 1200 {
+				if i == 100 || i == 700 || i == 701 {
+					s.AsyncRecord(record(fmt.Sprintf("bad-%d", i), 10))
+				}
+				s.AsyncRecord(record(fmt.Sprint(i), 10))
+			}
+			if stats := finish(t, s); stats.Delivered != 1200 || stats.Dropped[recorder.Rejected] != 3 || stats.Retried != 1 {
+				t.Errorf("%+v", stats)
+			}
+			for key, data := range api.keys {
+				if len(data) != 1 {
+					t.Errorf("%s arrived %d times", key, len(data))
+				}
+			}
+		})
 	}
 }
 
@@ -223,7 +295,10 @@ func TestErrors(t *testing.T) {
 		{"no such stream", &types.ResourceNotFoundException{}, 1, ""},
 		{"network", errors.New("connection refused"), 1, ""},
 		{"invalid record", &types.InvalidArgumentException{}, 1, recorder.Rejected},
-		{"invalid, nobody knows which", &types.InvalidArgumentException{}, 2, ""},
+		{"invalid records", &types.InvalidArgumentException{}, 3, recorder.Rejected},
+		{"a record out of form", invalid("records.1.member.partitionKey"), 1, recorder.Rejected},
+		{"records out of form", invalid("records.1.member.partitionKey"), 3, recorder.Rejected},
+		{"a stream that cannot be", invalid("streamName"), 3, ""},
 	} {
 		transport := New(&stream{err: tc.err}, Options{Stream: "s", Logger: slog.New(slog.DiscardHandler)})
 		batch := make([]*recorder.Record, tc.records)
@@ -269,6 +344,10 @@ func TestAStreamThatIsDownIsTriedAgain(t *testing.T) {
 	var mu sync.Mutex
 	requests := 0
 	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.Header.Get("X-Amz-Target"), ".DescribeStreamSummary") {
+			rw.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
 		mu.Lock()
 		requests++
 		n := requests
@@ -305,6 +384,11 @@ func TestAStreamThatIsDownIsTriedAgain(t *testing.T) {
 // silent takes requests and does not answer.
 type silent struct{}
 
+func (silent) DescribeStreamSummary(ctx context.Context, _ *kinesis.DescribeStreamSummaryInput, _ ...func(*kinesis.Options)) (*kinesis.DescribeStreamSummaryOutput, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
 func (silent) PutRecords(ctx context.Context, _ *kinesis.PutRecordsInput, _ ...func(*kinesis.Options)) (*kinesis.PutRecordsOutput, error) {
 	<-ctx.Done()
 	return nil, ctx.Err()
@@ -313,7 +397,10 @@ func (silent) PutRecords(ctx context.Context, _ *kinesis.PutRecordsInput, _ ...f
 func TestAStreamThatDoesNotAnswerIsNoticed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := setup(t, silent{}, nil)
+		s := setup(t, struct {
+			active
+			writer
+		}{writer: silent{}}, nil)
 		s.AsyncRecord(record("a", 10))
 		s.Start()
 		<-time.After(requestTimeout) // fake time
@@ -322,6 +409,172 @@ func TestAStreamThatDoesNotAnswerIsNoticed(t *testing.T) {
 			t.Errorf("%+v", stats)
 		}
 	})
+}
+
+// writer is the half of an API that takes records.
+type writer interface {
+	PutRecords(ctx context.Context, in *kinesis.PutRecordsInput, options ...func(*kinesis.Options)) (*kinesis.PutRecordsOutput, error)
+}
+
+func TestAServiceThatDoesNotAnswerIsNoticedBeforeTheFirstRecord(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := setup(t, silent{}, nil)
+		s.Start()
+		<-time.After(probeTimeout) // fake time
+		synctest.Wait()
+		if stats := s.Stats(); stats.State != recorder.Failing || !strings.Contains(stats.LastError, "stream flagr-records") {
+			t.Errorf("%+v", stats)
+		}
+		closing := time.Now()
+		if err := s.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(closing); took != 0 {
+			t.Errorf("close took %s", took)
+		}
+	})
+}
+
+// service speaks the protocol of Kinesis about its stream, and only that. It can be changed while it runs.
+type service struct {
+	*httptest.Server
+	mu     sync.Mutex
+	status int
+	body   string
+}
+
+func newService(t *testing.T, address string, status int, body string) *service {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &service{status: status, body: body}
+	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		body, err := io.ReadAll(r.Body)
+		if target := r.Header.Get("X-Amz-Target"); err != nil || target != "Kinesis_20131202.DescribeStreamSummary" || string(body) != `{"StreamName":"flagr-records"}` {
+			t.Errorf("%s with %s: %v", target, body, err)
+		}
+		rw.Header().Set("Content-Type", "application/x-amz-json-1.1")
+		rw.WriteHeader(s.status)
+		_, _ = io.WriteString(rw, s.body)
+	}))
+	_ = s.Listener.Close()
+	s.Listener = l
+	s.Start()
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *service) become(status int, body string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.status, s.body = status, body
+}
+
+func summary(status string) string {
+	return `{"StreamDescriptionSummary":{"StreamName":"flagr-records","StreamStatus":"` + status + `"}}`
+}
+
+func failure(code, message string) string {
+	text, _ := json.Marshal(map[string]string{"__type": code, "message": message})
+	return string(text)
+}
+
+func TestProbe(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name   string
+		status int
+		body   string
+		want   string // in the error; "" if the service can be reached
+		not    string // in the error
+	}{
+		{name: "active", status: 200, body: summary("ACTIVE")},
+		{name: "resharding", status: 200, body: summary("UPDATING")},
+		{name: "too new", status: 200, body: summary("CREATING"), want: "stream flagr-records takes no records: it is creating"},
+		{name: "going", status: 200, body: summary("DELETING"), want: "stream flagr-records takes no records: it is deleting"},
+		{name: "nothing told", status: 200, body: "{}"},
+		{name: "missing", status: 400, body: failure("ResourceNotFoundException", "Stream flagr-records under account 1 not found."), want: "stream flagr-records: "},
+		{name: "role may not ask", status: 400, body: failure("AccessDeniedException", "User: u is not authorized to perform: kinesis:DescribeStreamSummary")},
+		{name: "many servers ask", status: 400, body: failure("LimitExceededException", "Rate exceeded")},
+		{name: "imitation without the operation", status: 400, body: failure("UnknownOperationException", "")},
+		{name: "credentials ended", status: 400, body: failure("ExpiredTokenException", "The security token included in the request is expired"), want: "ExpiredTokenException"},
+		{
+			name: "bad signature", status: 400, want: "Check your AWS Secret Access Key", not: "session-token",
+			body: failure("InvalidSignatureException", "The signature does not match. Check your AWS Secret Access Key.\n\nThe Canonical String should have been\n'POST\n/\n\nx-amz-security-token:session-token'"),
+		},
+		{name: "down", status: 503, body: "", want: "stream flagr-records: "},
+		{name: "something else", status: 200, body: "<html>", want: "stream flagr-records: "},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			s := newService(t, "127.0.0.1:0", tc.status, tc.body)
+			transport := New(client(s.URL), Options{Stream: "flagr-records", Logger: slog.New(slog.DiscardHandler)})
+			err := transport.Probe(t.Context())
+			if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("error is %v, want %q in it", err, tc.want)
+			}
+			if tc.not != "" && strings.Contains(fmt.Sprint(err), tc.not) {
+				t.Errorf("error tells too much: %v", err)
+			}
+		})
+	}
+}
+
+func TestAServiceThatIsDownAtStart(t *testing.T) {
+	t.Parallel()
+	address := unusedAddress(t)
+	log := &testlog.Buffer{}
+	s := setup(t, client("http://"+address), func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(log, nil)) })
+	s.Start()
+	wait(t, "the outage to be noticed", func() bool { return s.Stats().State == recorder.Failing })
+	first := s.Stats().LastErrorAt
+	wait(t, "another try", func() bool { return s.Stats().LastErrorAt.After(first) })
+
+	service := newService(t, address, 400, failure("ResourceNotFoundException", "Stream not found"))
+	wait(t, "the missing stream to be noticed", func() bool { return strings.Contains(s.Stats().LastError, "ResourceNotFoundException") })
+	if stats := s.Stats(); stats.State != recorder.Failing || log.Count("\n") != 1 || log.Count("keeps trying") != 1 {
+		t.Errorf("%+v\n%s", stats, log)
+	}
+
+	service.become(200, summary("ACTIVE"))
+	wait(t, "the stream to be noticed", func() bool { return s.Stats().State == recorder.Working })
+	wait(t, "the end of the outage in the log", func() bool { return log.Count("can reach its broker") == 1 })
+	if stats := s.Stats(); log.Count("\n") != 2 || stats.Recorded != 0 || !stats.LastDelivery.IsZero() {
+		t.Errorf("%+v\n%s", stats, log)
+	}
+}
+
+// unusedAddress is one where nobody listens. Its port is below those that systems give out by themselves.
+func unusedAddress(t *testing.T) string {
+	t.Helper()
+	for range 100 {
+		address := fmt.Sprintf("127.0.0.1:%d", 10_000+rand.N(20_000))
+		if l, err := net.Listen("tcp", address); err == nil {
+			_ = l.Close()
+			return address
+		}
+	}
+	t.Fatal("no port is free")
+	return ""
+}
+
+func wait(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	deadline := time.After(time.Minute)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-deadline:
+			t.Fatalf("waited in vain for %s", what)
+		case <-tick.C:
+		}
+	}
 }
 
 // Against servers that imitate Kinesis, see integration_tests/brokers: FLAGR_TEST_KINESIS lists their URLs.
@@ -339,16 +592,17 @@ func TestServersThatImitateKinesis(t *testing.T) {
 			t.Parallel()
 			c := client(url)
 			name := fmt.Sprintf("flagr-%d", time.Now().UnixNano())
-			if _, err := c.CreateStream(t.Context(), &kinesis.CreateStreamInput{StreamName: &name, ShardCount: aws.Int32(2)}); err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() {
-				_, _ = c.DeleteStream(context.Background(), &kinesis.DeleteStreamInput{StreamName: &name})
+			log := &testlog.Buffer{}
+			s := setup(t, &imperfect{API: c, seen: map[string]bool{}}, func(o *Options) {
+				o.Stream, o.Logger = name, slog.New(slog.NewTextHandler(log, nil))
 			})
-			if err := kinesis.NewStreamExistsWaiter(c).Wait(t.Context(), &kinesis.DescribeStreamInput{StreamName: &name}, time.Minute); err != nil {
-				t.Fatal(err)
+			s.Start()
+			wait(t, "the missing stream to be noticed", func() bool { return strings.Contains(s.Stats().LastError, "ResourceNotFoundException") })
+			if stats := s.Stats(); stats.State != recorder.Failing || log.Count("\n") != 1 || log.Count(name) == 0 {
+				t.Errorf("%+v\n%s", stats, log)
 			}
-			s := setup(t, &throttled{api: c, seen: map[string]bool{}}, func(o *Options) { o.Stream = name })
+			createStream(t, c, name)
+			wait(t, "the stream to be noticed", func() bool { return s.Stats().State == recorder.Working })
 			want := map[string]string{}
 			for i := range 1200 {
 				r := record(fmt.Sprint(i), i%100)
@@ -359,8 +613,17 @@ func TestServersThatImitateKinesis(t *testing.T) {
 				want[fmt.Sprint(i)] = string(frame)
 				s.AsyncRecord(r)
 			}
+			emoji := record(strings.Repeat("😀", 300), 10)
+			frame, err := emoji.Frame()
+			if err != nil {
+				t.Fatal(err)
+			}
+			want[strings.Repeat("😀", 128)] = string(frame)
+			s.AsyncRecord(emoji)
 			s.AsyncRecord(record("large", MaxRecordBytes))
-			if stats := finish(t, s); stats.Delivered != 1200 || stats.Dropped[recorder.TooLarge] != 1 {
+			s.AsyncRecord(record(badKey, 10))
+			s.AsyncRecord(record(badHash, 10))
+			if stats := finish(t, s); stats.Delivered != 1201 || stats.Dropped[recorder.TooLarge] != 1 || stats.Dropped[recorder.Rejected] != 2 {
 				t.Errorf("%+v", stats)
 			}
 			if diff := cmp.Diff(want, read(t, c, name)); diff != "" {
@@ -370,22 +633,46 @@ func TestServersThatImitateKinesis(t *testing.T) {
 	}
 }
 
-// throttled passes records on to a server, but every third one not before it comes again, as a shard does that gets too
-// much: neither server can be brought to do so.
-type throttled struct {
-	api  API
+func createStream(t *testing.T, c *kinesis.Client, name string) {
+	t.Helper()
+	if _, err := c.CreateStream(t.Context(), &kinesis.CreateStreamInput{StreamName: &name, ShardCount: aws.Int32(2)}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_, _ = c.DeleteStream(context.Background(), &kinesis.DeleteStreamInput{StreamName: &name})
+	})
+	if err := kinesis.NewStreamExistsWaiter(c).Wait(t.Context(), &kinesis.DescribeStreamInput{StreamName: &name}, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Records with these keys are sent so that the service refuses them.
+const badKey, badHash = "bad key", "bad hash"
+
+// imperfect passes records on to a server, but every third one not before it comes again, as a shard does that gets too
+// much: neither server can be brought to do so. And it spoils some, since a transport sends none that a server refuses.
+type imperfect struct {
+	API
 	mu   sync.Mutex
 	seen map[string]bool // by key, that were refused
 }
 
-func (s *throttled) PutRecords(ctx context.Context, in *kinesis.PutRecordsInput, options ...func(*kinesis.Options)) (*kinesis.PutRecordsOutput, error) {
+func (s *imperfect) PutRecords(ctx context.Context, in *kinesis.PutRecordsInput, options ...func(*kinesis.Options)) (*kinesis.PutRecordsOutput, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	passed := *in
 	passed.Records = nil
 	refused := make([]bool, len(in.Records))
 	for i, r := range in.Records {
-		if refused[i] = i%3 == 0 && !s.seen[*r.PartitionKey]; refused[i] {
+		switch *r.PartitionKey {
+		case badKey:
+			r.PartitionKey = aws.String(strings.Repeat("k", 257))
+		case badHash:
+			r.ExplicitHashKey = aws.String("340282366920938463463374607431768211456") // 2^128
+		default:
+			refused[i] = i%3 == 0 && !s.seen[*r.PartitionKey]
+		}
+		if refused[i] {
 			s.seen[*r.PartitionKey] = true
 		} else {
 			passed.Records = append(passed.Records, r)
@@ -394,7 +681,7 @@ func (s *throttled) PutRecords(ctx context.Context, in *kinesis.PutRecordsInput,
 	taken := &kinesis.PutRecordsOutput{}
 	if len(passed.Records) > 0 {
 		var err error
-		if taken, err = s.api.PutRecords(ctx, &passed, options...); err != nil {
+		if taken, err = s.API.PutRecords(ctx, &passed, options...); err != nil {
 			return nil, err
 		}
 	}
