@@ -8,12 +8,15 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
 	"cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"google.golang.org/api/option"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -38,6 +41,15 @@ const (
 
 	// attemptTimeout is how long the client itself repeats a request. Then the sink knows that something is wrong.
 	attemptTimeout = 10 * time.Second
+
+	// probeTimeout bounds the question whether the topic is there.
+	probeTimeout = 5 * time.Second
+
+	// connectTimeout bounds the making of a connection, as it does by default.
+	connectTimeout = 20 * time.Second
+
+	// longestReconnectPause is that of the sink.
+	longestReconnectPause = 5 * time.Second
 )
 
 // Options describe the topic.
@@ -60,7 +72,7 @@ type Transport struct {
 	options    Options
 	clientOpts []option.ClientOption
 
-	// mu protects what Send makes when it is first called: finding credentials may need a network.
+	// mu protects what Probe or Send makes when one is first called: finding credentials may need a network.
 	mu     sync.Mutex
 	client *pubsub.Client
 	closed bool
@@ -68,7 +80,7 @@ type Transport struct {
 
 // New makes a transport. It connects to nobody yet; errors are about the key file.
 func New(o Options) (*Transport, error) {
-	t := &Transport{options: o}
+	t := &Transport{options: o, clientOpts: []option.ClientOption{option.WithGRPCDialOption(grpc.WithConnectParams(reconnect()))}}
 	if o.KeyFile != "" {
 		key, err := os.ReadFile(o.KeyFile)
 		if err != nil {
@@ -82,6 +94,14 @@ func New(o Options) (*Transport, error) {
 	}
 	t.clientOpts = append(t.clientOpts, o.ClientOptions...)
 	return t, nil
+}
+
+// reconnect says how connections that were lost are made again. By default gRPC waits for up to two minutes, and while it waits
+// everything fails at once: the sink could try as often as it likes.
+func reconnect() grpc.ConnectParams {
+	params := grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: connectTimeout}
+	params.Backoff.MaxDelay = longestReconnectPause
+	return params
 }
 
 // connect makes the client, once it can be made.
@@ -98,8 +118,26 @@ func (t *Transport) connect(ctx context.Context) (*pubsub.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pubsub client: %w", err)
 	}
+	client.TopicAdminClient.CallOptions.GetTopic = nil // no repetitions: they are the sink's, and would hide what is wrong
 	t.client = client
 	return client, nil
+}
+
+// Probe asks whether the topic is there. A service that answers, but does not tell that to this account or not so often, can be
+// reached.
+func (t *Transport) Probe(ctx context.Context) error {
+	client, err := t.connect(ctx) // which dials nobody; what it makes may hold on to ctx, for later tokens
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	topic := client.Publisher(t.options.Topic).String()
+	_, err = client.TopicAdminClient.GetTopic(ctx, &pubsubpb.GetTopicRequest{Topic: topic})
+	if slices.Contains([]codes.Code{codes.OK, codes.PermissionDenied, codes.ResourceExhausted, codes.Unimplemented}, status.Code(err)) {
+		return nil
+	}
+	return fmt.Errorf("topic %s: %w", topic, err)
 }
 
 // Send publishes a batch, in as many requests as the limits ask for, and waits for the ids of its messages. It leaves the

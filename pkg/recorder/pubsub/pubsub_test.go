@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,6 +25,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"github.com/flagr-datar/flagr-datar/integration_tests/testlog"
 	"github.com/flagr-datar/flagr-datar/pkg/recorder"
 )
 
@@ -47,22 +50,22 @@ func createTopic(t *testing.T, s *pstest.Server) {
 // fixture is a sink in front of a Pub/Sub transport.
 type fixture struct {
 	*recorder.Sink
-	log strings.Builder
+	log testlog.Buffer
 }
 
 func setup(t *testing.T, s *pstest.Server, change func(*Options)) *fixture {
 	t.Helper()
-	connection, err := grpc.NewClient(s.Addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = connection.Close() })
+	return setupAt(t, s.Addr, change)
+}
+
+func setupAt(t *testing.T, address string, change func(*Options)) *fixture {
+	t.Helper()
 	f := &fixture{}
 	logger := slog.New(slog.NewTextHandler(&f.log, nil))
 	o := Options{
 		ProjectID:     "p",
 		Topic:         "flagr-records",
-		ClientOptions: []option.ClientOption{option.WithGRPCConn(connection)},
+		ClientOptions: clientOptions(address),
 		Logger:        logger,
 	}
 	if change != nil {
@@ -75,7 +78,7 @@ func setup(t *testing.T, s *pstest.Server, change func(*Options)) *fixture {
 	f.Sink = recorder.NewSink(recorder.Options{
 		Name:         "pubsub",
 		Transport:    transport,
-		Health:       recorder.NewHealth(slog.New(slog.DiscardHandler)),
+		Health:       recorder.NewHealth(logger),
 		BatchRecords: BatchRecords,
 		BatchBytes:   BatchBytes,
 		Concurrency:  Concurrency,
@@ -88,6 +91,15 @@ func setup(t *testing.T, s *pstest.Server, change func(*Options)) *fixture {
 		_ = f.Close(ctx) // tests that care have closed it
 	})
 	return f
+}
+
+// clientOptions are those for a server of tests.
+func clientOptions(address string) []option.ClientOption {
+	return []option.ClientOption{
+		option.WithEndpoint(address),
+		option.WithoutAuthentication(),
+		option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials())),
+	}
 }
 
 // text is a payload of a given length.
@@ -305,9 +317,102 @@ func TestACreationOfTheClientThatFailsIsTriedAgain(t *testing.T) {
 	})
 }
 
+// answering has a server answer the question for the topic with an error.
+func answering(t *testing.T, code codes.Code, message string) *pstest.Server {
+	t.Helper()
+	return server(t, pstest.WithErrorInjection("GetTopic", code, message))
+}
+
+func TestProbe(t *testing.T) {
+	t.Parallel()
+	missing := pstest.NewServer()
+	t.Cleanup(func() { _ = missing.Close() })
+	for _, tc := range []struct {
+		name   string
+		server *pstest.Server
+		want   string // in the error; "" if the service can be reached
+	}{
+		{"there", server(t), ""},
+		{"missing", missing, "topic " + topicName + ": rpc error: code = NotFound"},
+		{"account may not ask", answering(t, codes.PermissionDenied, "User not authorized to perform this action."), ""},
+		{"many servers ask", answering(t, codes.ResourceExhausted, "Quota exceeded"), ""},
+		{"imitation without the operation", answering(t, codes.Unimplemented, "unknown method"), ""},
+		{"bad credentials", answering(t, codes.Unauthenticated, "invalid credentials"), "Unauthenticated"},
+		{"a name that cannot be", answering(t, codes.InvalidArgument, "Invalid resource name"), "InvalidArgument"},
+		{"down", answering(t, codes.Unavailable, "try later"), "try later"},
+		{"broken", answering(t, codes.Internal, "oops"), "oops"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			transport, err := New(Options{ProjectID: "p", Topic: "flagr-records", ClientOptions: clientOptions(tc.server.Addr), Logger: slog.New(slog.DiscardHandler)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = transport.Close() })
+			err = transport.Probe(t.Context())
+			if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("error is %v, want %q in it", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestAServiceThatIsDownAtStart(t *testing.T) {
+	t.Parallel()
+	address := unusedAddress(t)
+	f := setupAt(t, address, nil)
+	wait(t, "the outage to be noticed", func() bool { return f.Stats().State == recorder.Failing })
+	first := f.Stats()
+	if !strings.Contains(first.LastError, "topic "+topicName) || !strings.Contains(first.LastError, "refused") {
+		t.Errorf("error is %s", first.LastError)
+	}
+	wait(t, "another try", func() bool { return f.Stats().LastErrorAt.After(first.LastErrorAt) })
+
+	s := pstest.NewServerWithAddress(address)
+	t.Cleanup(func() { _ = s.Close() })
+	wait(t, "the missing topic to be noticed", func() bool { return strings.Contains(f.Stats().LastError, "NotFound") })
+	if stats := f.Stats(); stats.State != recorder.Failing || f.log.Count("\n") != 1 || f.log.Count("keeps trying") != 1 {
+		t.Errorf("%+v\n%s", stats, &f.log)
+	}
+
+	createTopic(t, s)
+	wait(t, "the topic to be noticed", func() bool { return f.Stats().State == recorder.Working })
+	wait(t, "the end of the outage in the log", func() bool { return f.log.Count("can reach its broker") == 1 })
+	if stats := f.Stats(); f.log.Count("\n") != 2 || stats.Recorded != 0 || !stats.LastDelivery.IsZero() {
+		t.Errorf("%+v\n%s", stats, &f.log)
+	}
+}
+
+// A server that takes connections and says nothing: the probe must be over in its time, and when the recorder ends.
+func TestAServiceThatDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	f := setupAt(t, l.Addr().String(), nil)
+	wait(t, "the silence to be noticed", func() bool { return f.Stats().State == recorder.Failing })
+	f.finish(t)
+}
+
+// unusedAddress is one where nobody listens. Its port is below those that systems give out by themselves.
+func unusedAddress(t *testing.T) string {
+	t.Helper()
+	for range 100 {
+		address := fmt.Sprintf("127.0.0.1:%d", 10_000+rand.N(20_000))
+		if l, err := net.Listen("tcp", address); err == nil {
+			_ = l.Close()
+			return address
+		}
+	}
+	t.Fatal("no port is free")
+	return ""
+}
+
 func wait(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for !done() {
@@ -326,24 +431,25 @@ func TestEmulator(t *testing.T) {
 	if address == "" {
 		t.Skip("FLAGR_TEST_PUBSUB names no emulator: run with integration_tests/brokers/pubsub.sh")
 	}
-	connection, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	client, err := pubsub.NewClient(t.Context(), "p", clientOptions(address)...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = connection.Close() })
-	client, err := pubsub.NewClient(t.Context(), "p", option.WithGRPCConn(connection))
-	if err != nil {
-		t.Fatal(err)
-	}
+	t.Cleanup(func() { _ = client.Close() })
 	name := fmt.Sprintf("flagr-%d", time.Now().UnixNano())
 	topic, subscription := "projects/p/topics/"+name, "projects/p/subscriptions/"+name
+	f := setupAt(t, address, func(o *Options) { o.Topic = name })
+	wait(t, "the missing topic to be noticed", func() bool { return strings.Contains(f.Stats().LastError, "NotFound") })
+	if stats := f.Stats(); stats.State != recorder.Failing || f.log.Count("\n") != 1 || f.log.Count(topic) == 0 {
+		t.Errorf("%+v\n%s", stats, &f.log)
+	}
 	if _, err := client.TopicAdminClient.CreateTopic(t.Context(), &pubsubpb.Topic{Name: topic}); err != nil {
 		t.Fatal(err)
 	}
+	wait(t, "the topic to be noticed", func() bool { return f.Stats().State == recorder.Working })
 	if _, err := client.SubscriptionAdminClient.CreateSubscription(t.Context(), &pubsubpb.Subscription{Name: subscription, Topic: topic}); err != nil {
 		t.Fatal(err)
 	}
-	f := setup(t, &pstest.Server{Addr: address}, func(o *Options) { o.Topic = name })
 	want := f.record(upTo(1000)...)
 	f.record(10_000_000)
 	if stats := f.finish(t); stats.Delivered != 1000 || stats.Dropped[recorder.TooLarge] != 1 {
