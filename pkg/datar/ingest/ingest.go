@@ -39,6 +39,9 @@ const (
 	// maxWriterAge is the age of the oldest row of a batch with a key of writer and sequence. Stores keep the ledger of
 	// writers for longer.
 	maxWriterAge = 90 * 24 * time.Hour
+	// maxChecks is the most transactions in which the rows of a batch that the store refuses are looked for. They find
+	// 40 of 1,000 rows wherever they are, and 200 side by side.
+	maxChecks = 500
 	// senderPrefix keeps senders apart from the server's own engine in the ledger of writers: whoever sent a high number
 	// under the engine's UUID, which /datar/status shows, would make the store take the engine's next batches for known.
 	senderPrefix = "sent-in:"
@@ -171,6 +174,7 @@ func (in *Ingester) Ingest(ctx context.Context, batch Batch) (Result, error) {
 		return Result{}, err
 	}
 	j := in.judge(batch.Rows, now, age)
+	s := search{store: in.Store, checks: maxChecks}
 	for {
 		var result Result
 		var err error
@@ -182,14 +186,13 @@ func (in *Ingester) Ingest(ctx context.Context, batch Batch) (Result, error) {
 		if !errors.Is(err, datar.ErrRefused) {
 			return result, err
 		}
-		refused := map[datar.Key]error{}
-		if err := in.findRefused(ctx, j.rows(), refused); err != nil {
+		if err := s.run(ctx, j.rows()); err != nil {
 			return Result{}, err
 		}
-		if len(refused) == 0 {
+		if len(s.refused) == 0 {
 			return Result{}, err // none of the rows is to blame
 		}
-		in.refuse(j, refused)
+		in.refuse(j, s.refused)
 	}
 }
 
@@ -252,42 +255,83 @@ func repeated(found *Receipt) (Result, error) {
 	return first, nil
 }
 
-// findRefused fills in the keys of the rows that the store refuses, with its errors. One of n is found with about
-// 2·log2(n) checks.
-func (in *Ingester) findRefused(ctx context.Context, rows []datar.Row, refused map[datar.Key]error) error {
+// errUntried is why a row is left out that the store may take.
+var errUntried = errors.New("too many rows are refused to try each by itself")
+
+// search looks for the rows of a batch that the store refuses. It is bounded: a batch that needed more time than its
+// request has would fail, come again, and fail for ever. What it has not tried by then is left out as if it were refused.
+type search struct {
+	store  Store
+	checks int       // that are left, of all runs
+	until  time.Time // when the time for it is up; zero: never
+	// refused are the rows that the newest run has found, and why: an error of the store, or errUntried.
+	refused map[datar.Key]error
+}
+
+// run searches the rows. Half of the time that ctx has left is for that, the rest for applying the others.
+func (s *search) run(ctx context.Context, rows []datar.Row) error {
+	if deadline, ok := ctx.Deadline(); ok && s.until.IsZero() {
+		s.until = time.Now().Add(time.Until(deadline) / 2)
+	}
+	s.refused = map[datar.Key]error{}
+	return s.in(ctx, rows)
+}
+
+// in halves the rows until those are alone that are refused. One of n is found with about 2·log2(n) checks.
+func (s *search) in(ctx context.Context, rows []datar.Row) error {
 	if len(rows) == 0 {
 		return nil
 	}
-	err := in.Store.Check(ctx, rows)
+	if s.checks == 0 || !s.until.IsZero() && time.Now().After(s.until) {
+		for _, r := range rows {
+			s.refused[r.Key] = errUntried
+		}
+		return nil
+	}
+	s.checks--
+	err := s.store.Check(ctx, rows)
 	switch {
 	case !errors.Is(err, datar.ErrRefused):
 		return err
 	case len(rows) == 1:
-		refused[rows[0].Key] = err
+		s.refused[rows[0].Key] = err
 		return nil
 	}
 	half := len(rows) / 2
-	if err := in.findRefused(ctx, rows[:half], refused); err != nil {
+	if err := s.in(ctx, rows[:half]); err != nil {
 		return err
 	}
-	return in.findRefused(ctx, rows[half:], refused)
+	return s.in(ctx, rows[half:])
 }
 
 // refuse takes back what was said of rows that the store refuses.
 func (in *Ingester) refuse(j *judged, refused map[datar.Key]error) {
 	var first error
 	for i, key := range j.keys {
-		if err := refused[key]; err != nil && j.counted(i) {
-			j.refused = true
-			j.verdicts[i] = RowError{Code: Refused, Message: "the database refuses this count"}
-			if first == nil {
-				first = err
-			}
+		err := refused[key]
+		if err == nil || !j.counted(i) {
+			continue
+		}
+		j.refused = true
+		j.verdicts[i] = RowError{Code: Refused, Message: "the database refuses this count"}
+		if errors.Is(err, errUntried) {
+			j.verdicts[i].Message = "not counted: the database refuses many counts of this batch, and this one was not tried by itself"
+		}
+		if first == nil || errors.Is(first, errUntried) {
+			first = err
 		}
 	}
-	if in.Logger != nil {
-		in.Logger.Error("the database refuses counts that were sent in; the others of the batch are stored", "counters", len(refused), "error", first)
+	if in.Logger == nil {
+		return
 	}
+	untried := 0
+	for _, err := range refused {
+		if errors.Is(err, errUntried) {
+			untried++
+		}
+	}
+	in.Logger.Error("the database refuses counts that were sent in; the others of the batch are stored",
+		"counters", len(refused), "of_them_not_tried", untried, "error", first)
 }
 
 // check refuses what concerns the batch as a whole.

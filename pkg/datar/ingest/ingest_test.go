@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
@@ -256,10 +257,12 @@ type picky struct {
 	variants []int64
 	batches  bool
 	checks   int
+	delay    time.Duration   // of everything
 	applied  map[string]bool // by key: what is known is not written again, and not refused
 }
 
 func (p *picky) refuses(rows []datar.Row) error {
+	time.Sleep(p.delay)
 	for _, r := range rows {
 		if slices.Contains(p.variants, r.VariantID) {
 			return fmt.Errorf("%w: constraint s3cret", datar.ErrRefused)
@@ -372,6 +375,110 @@ func TestABatchThatIsRefusedInAllItsRows(t *testing.T) {
 	}
 	if again, err := in.Ingest(t.Context(), ingest.Batch{Key: "k", Rows: rows}); err != nil || !again.Duplicate || len(store.Rows()) != 0 {
 		t.Errorf("a replay: duplicate %t, %v, stored %v", again.Duplicate, err, store.Rows())
+	}
+}
+
+// manyFlags is a batch of as many rows as fit, each of a flag of its own, of which a store refuses the variant "off" of
+// those that bad says.
+func manyFlags(in *ingest.Ingester, key string, bad func(flag int) bool) ingest.Batch {
+	known := flags{}
+	batch := ingest.Batch{Key: key, Digest: "d", Rows: make([]ingest.Row, ingest.MaxRows)}
+	for i := range batch.Rows {
+		batch.Rows[i] = good()
+		batch.Rows[i].FlagKey, batch.Rows[i].AllocationKey = fmt.Sprint("flag ", i), ""
+		if bad(i) {
+			batch.Rows[i].VariantKey = "off"
+		}
+		known[batch.Rows[i].FlagKey] = ingest.Flag{ID: int64(i + 1), RecordsEnabled: true, Variants: map[string]int64{"on": 1, "off": 2}}
+	}
+	in.Flags = known
+	return batch
+}
+
+// A sender gets an answer, and the same one again, however many rows are refused and however slow the store is.
+func TestTheSearchForRefusedRowsIsBounded(t *testing.T) {
+	t.Parallel()
+	const mostChecks = 500
+	for name, test := range map[string]struct {
+		bad   func(flag int) bool
+		delay time.Duration // of each transaction
+		left  func(refused, untried, checks int) bool
+	}{
+		"few, far apart": {
+			func(flag int) bool { return flag%25 == 13 }, 0,
+			func(refused, untried, _ int) bool { return refused == 40 && untried == 0 },
+		},
+		"many, side by side": {
+			func(flag int) bool { return flag >= 300 && flag < 500 }, 0,
+			func(refused, untried, _ int) bool { return refused == 200 && untried == 0 },
+		},
+		"every other one": {
+			func(flag int) bool { return flag%2 == 0 }, 0,
+			func(refused, untried, checks int) bool { return refused > 100 && untried > 100 && checks == mostChecks },
+		},
+		"all": {
+			func(int) bool { return true }, 0,
+			func(refused, untried, checks int) bool {
+				return refused > 200 && refused+untried == ingest.MaxRows && checks == mostChecks
+			},
+		},
+		"a slow store": {
+			func(flag int) bool { return flag%20 == 13 }, 500 * time.Millisecond,
+			func(refused, untried, checks int) bool { return refused > 1 && untried > 100 && checks < 30 },
+		},
+		"a slow store that refuses one": {
+			func(flag int) bool { return flag == 13 }, 500 * time.Millisecond,
+			func(refused, untried, _ int) bool { return refused == 1 && untried == 0 },
+		},
+	} {
+		for _, key := range []string{"a key", "1f0c7d0e-5a52-4d0f-9a3e-6a3a7d1c9b10:1"} {
+			t.Run(name+", "+key[:5], func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					in, store, log := setupPicky(t, 2)
+					batch := manyFlags(in, key, test.bad)
+					store.delay = test.delay
+					ctx, cancel := context.WithTimeout(t.Context(), 25*time.Second)
+					defer cancel()
+					first, err := in.Ingest(ctx, batch)
+					if err != nil {
+						t.Fatal(err)
+					}
+					refused, untried := 0, 0
+					for _, e := range first.Errors {
+						switch {
+						case e.Code != ingest.Refused:
+							t.Errorf("row %d: %+v", e.Index, e)
+						case strings.Contains(e.Message, "not tried"):
+							untried++
+						case !test.bad(e.Index):
+							t.Errorf("row %d is good and called refused: %s", e.Index, e.Message)
+						default:
+							refused++
+						}
+					}
+					if !test.left(refused, untried, store.checks) {
+						t.Errorf("%d refused, %d not tried, with %d checks", refused, untried, store.checks)
+					}
+					if got := log.String(); !strings.Contains(got, fmt.Sprint("of_them_not_tried=", untried)) || !strings.Contains(got, "s3cret") {
+						t.Errorf("the log has not %d not tried, or not the store's reason:\n%s", untried, got)
+					}
+					var stored int64
+					for _, r := range store.Rows() {
+						stored += r.Count
+					}
+					if first.AcceptedRows != ingest.MaxRows-len(first.Errors) || stored != first.AcceptedCount {
+						t.Errorf("%d rows with %d accepted, %d errors, %d stored", first.AcceptedRows, first.AcceptedCount, len(first.Errors), stored)
+					}
+					store.variants, store.delay = nil, 0 // mended
+					again, err := in.Ingest(t.Context(), batch)
+					first.Duplicate = true
+					if err != nil || !reflect.DeepEqual(again, first) {
+						t.Errorf("a replay has another answer (%v)", err)
+					}
+				})
+			})
+		}
 	}
 }
 
