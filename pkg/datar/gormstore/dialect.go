@@ -38,6 +38,8 @@ type dialect struct {
 	tableOptions string
 	// refused tells errors that a row causes, and always will, from others.
 	refused func(error) bool
+	// checkDeferred makes constraints show that are checked at the commit otherwise. Empty: a table cannot be given any.
+	checkDeferred string
 	// prefix begins the names of tables; empty in the table below.
 	prefix prefix
 	// rolledBack tells errors after which the transaction is gone, and may be tried again at once.
@@ -76,7 +78,8 @@ var dialects = map[string]dialect{
 		oneMoment:     sql.LevelRepeatableRead,
 		// Data exceptions, constraint violations, and what a trigger raises. Not a key that is there already (23505): counts
 		// are added to that, so it is an id, from a sequence that was not put back together with the table.
-		refused: sqlState("22", "23000", "23001", "23502", "23503", "23514", "23P01", "P0001"),
+		refused:       sqlState("22", "23000", "23001", "23502", "23503", "23514", "23P01", "P0001"),
+		checkDeferred: "SET CONSTRAINTS ALL IMMEDIATE",
 		// Serialisation failure, deadlock, lock not available.
 		rolledBack: sqlState("40001", "40P01", "55P03"),
 	},

@@ -233,7 +233,8 @@ func (s *Store) add(ctx context.Context, rows []datar.Row, note func(tx *gorm.DB
 	}
 	return s.again(ctx, func() error {
 		now := time.Now().UTC()
-		return s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
+		written := false
+		err := s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
 			if err := lock(tx, s.dialect.lockShared); err != nil {
 				return err
 			}
@@ -243,9 +244,27 @@ func (s *Store) add(ctx context.Context, rows []datar.Row, note func(tx *gorm.DB
 			if err := s.upsertRows(tx, rows, now); err != nil {
 				return err
 			}
+			if end != nil && s.dialect.checkDeferred != "" {
+				if err := tx.Exec(s.dialect.checkDeferred).Error; err != nil {
+					return s.refusal(err)
+				}
+			}
+			written = true
 			return end
 		}, s.dialect.writeTx)
+		if err != nil && written && !errors.Is(err, end) { // from the commit, where deferred constraints are checked
+			return s.refusal(err)
+		}
+		return err
 	})
+}
+
+// refusal tells whether an error is the rows' fault.
+func (s *Store) refusal(err error) error {
+	if s.dialect.refused(err) {
+		return fmt.Errorf("add counts: %w: %w", datar.ErrRefused, err)
+	}
+	return fmt.Errorf("add counts: %w", err)
 }
 
 // again does a transaction again that the database rolled back in favour of another one.
@@ -276,12 +295,8 @@ func (s *Store) upsertRows(tx *gorm.DB, rows []datar.Row, now time.Time) error {
 		for _, r := range chunk {
 			values = append(values, r.FlagID, r.Hour.Time(), r.VariantID, r.SegmentID, r.Count, r.Ingested, r.First, r.Last, now)
 		}
-		err := tx.Exec(s.upsert(len(chunk)), values...).Error
-		if err != nil && s.dialect.refused(err) {
-			return fmt.Errorf("add counts: %w: %w", datar.ErrRefused, err)
-		}
-		if err != nil {
-			return fmt.Errorf("add counts: %w", err)
+		if err := tx.Exec(s.upsert(len(chunk)), values...).Error; err != nil {
+			return s.refusal(err)
 		}
 	}
 	return s.invalidate(tx, rows)

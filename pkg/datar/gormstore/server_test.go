@@ -254,6 +254,22 @@ func TestRefusedRows(t *testing.T) {
 				},
 				row: datar.Row{Key: datar.Key{FlagID: 7, Hour: 1}, Count: 1},
 			},
+			"foreign key at the commit": {
+				prepare: map[string][]string{
+					"postgres": {"CREATE TABLE known (id bigint PRIMARY KEY)", "INSERT INTO known VALUES (1)",
+						"ALTER TABLE datar_hourly_events ADD CONSTRAINT poison FOREIGN KEY (flag_id) REFERENCES known (id) DEFERRABLE INITIALLY DEFERRED"},
+				},
+				row: datar.Row{Key: datar.Key{FlagID: 7, Hour: 1}, Count: 1},
+			},
+			"trigger at the commit": {
+				prepare: map[string][]string{
+					"postgres": {
+						"CREATE FUNCTION refuse() RETURNS trigger AS $$ BEGIN IF NEW.flag_id = 7 THEN RAISE EXCEPTION 'no'; END IF; RETURN NEW; END $$ LANGUAGE plpgsql",
+						"CREATE CONSTRAINT TRIGGER poison AFTER INSERT ON datar_hourly_events DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE PROCEDURE refuse()",
+					},
+				},
+				row: datar.Row{Key: datar.Key{FlagID: 7, Hour: 1}, Count: 1},
+			},
 			"narrow column": {
 				prepare: map[string][]string{
 					"postgres": {"ALTER TABLE datar_hourly_events ALTER COLUMN eval_count TYPE integer"},
@@ -308,49 +324,65 @@ func TestRefusedRows(t *testing.T) {
 	})
 }
 
-// One row is refused by a trigger, the others of a batch that was sent in are stored, and a replay is answered alike.
+// One row is refused, by a trigger at once or by a constraint at the commit, the others of a batch that was sent in are stored, and a replay is answered alike.
 func TestRowsThatWereSentInAndAreRefused(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
-		db := openKind(t, kind, kind.Fresh(t))
-		s := newStore(t, db)
-		for _, statement := range map[string][]string{
-			"sqlite3": {"CREATE TRIGGER poison BEFORE INSERT ON datar_hourly_events WHEN NEW.flag_id = 7 BEGIN SELECT RAISE(ABORT, 'no'); END"},
-			"postgres": {
-				"CREATE FUNCTION refuse() RETURNS trigger AS $$ BEGIN IF NEW.flag_id = 7 THEN RAISE EXCEPTION 'no'; END IF; RETURN NEW; END $$ LANGUAGE plpgsql",
-				"CREATE TRIGGER poison BEFORE INSERT ON datar_hourly_events FOR EACH ROW EXECUTE PROCEDURE refuse()",
+		for name, statements := range map[string]map[string][]string{
+			"at once": {
+				"sqlite3": {"CREATE TRIGGER poison BEFORE INSERT ON datar_hourly_events WHEN NEW.flag_id = 7 BEGIN SELECT RAISE(ABORT, 'no'); END"},
+				"postgres": {
+					"CREATE FUNCTION refuse() RETURNS trigger AS $$ BEGIN IF NEW.flag_id = 7 THEN RAISE EXCEPTION 'no'; END IF; RETURN NEW; END $$ LANGUAGE plpgsql",
+					"CREATE TRIGGER poison BEFORE INSERT ON datar_hourly_events FOR EACH ROW EXECUTE PROCEDURE refuse()",
+				},
+				"mysql": {"CREATE TRIGGER poison BEFORE INSERT ON datar_hourly_events FOR EACH ROW BEGIN IF NEW.flag_id = 7 THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no'; END IF; END"},
 			},
-			"mysql": {"CREATE TRIGGER poison BEFORE INSERT ON datar_hourly_events FOR EACH ROW BEGIN IF NEW.flag_id = 7 THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no'; END IF; END"},
-		}[kind.Driver] {
-			if err := db.Exec(statement).Error; err != nil {
-				t.Fatal(err)
+			"at the commit": {
+				"postgres": {"CREATE TABLE known AS SELECT id::bigint FROM generate_series(1, 100) id WHERE id <> 7", "ALTER TABLE known ADD PRIMARY KEY (id)",
+					"ALTER TABLE datar_hourly_events ADD CONSTRAINT poison FOREIGN KEY (flag_id) REFERENCES known (id) DEFERRABLE INITIALLY DEFERRED"},
+			},
+		} {
+			if statements[kind.Driver] == nil {
+				continue
 			}
-		}
-		in := ingest.Ingester{Store: s, Flags: numberedFlags{}}
-		now := time.Now().UnixMilli()
-		var rows []ingest.Row
-		for flag := range 100 {
-			rows = append(rows, ingest.Row{FlagKey: strconv.Itoa(flag + 1), First: now, Last: now, Count: 3})
-		}
-		keys := []string{"a key", "1f0c7d0e-5a52-4d0f-9a3e-6a3a7d1c9b10:1"}
-		for _, key := range keys {
-			for i := range 3 {
-				got, err := in.Ingest(t.Context(), ingest.Batch{Key: key, Digest: "d", Rows: rows})
-				if err != nil || got.Duplicate != (i > 0) || got.AcceptedRows != 99 || got.AcceptedCount != 297 ||
-					len(got.Errors) != 1 || got.Errors[0].Index != 6 || got.Errors[0].Code != ingest.Refused {
-					t.Errorf("%s, call %d: %+v, %v; want only row 6 refused", key, i, got, err)
-				}
-			}
-		}
-		totals, err := s.Totals(t.Context(), datar.TotalsQuery{From: 0, To: math.MaxInt32, GroupBy: datar.ByFlag})
-		if err != nil || len(totals) != 99 {
-			t.Errorf("%d flags are counted (%v), want 99", len(totals), err)
-		}
-		for _, total := range totals {
-			if total.Count != 3*int64(len(keys)) || total.FlagID == 7 {
-				t.Errorf("total %+v", total)
-			}
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				db := openKind(t, kind, kind.Fresh(t))
+				s := newStore(t, db)
+				execute(t, db, statements[kind.Driver]...)
+				sendRefused(t, s)
+			})
 		}
 	})
+}
+
+// sendRefused sends 100 rows, of which the database refuses that of flag 7.
+func sendRefused(t *testing.T, s *gormstore.Store) {
+	t.Helper()
+	in := ingest.Ingester{Store: s, Flags: numberedFlags{}}
+	now := time.Now().UnixMilli()
+	var rows []ingest.Row
+	for flag := range 100 {
+		rows = append(rows, ingest.Row{FlagKey: strconv.Itoa(flag + 1), First: now, Last: now, Count: 3})
+	}
+	keys := []string{"a key", "1f0c7d0e-5a52-4d0f-9a3e-6a3a7d1c9b10:1"}
+	for _, key := range keys {
+		for i := range 3 {
+			got, err := in.Ingest(t.Context(), ingest.Batch{Key: key, Digest: "d", Rows: rows})
+			if err != nil || got.Duplicate != (i > 0) || got.AcceptedRows != 99 || got.AcceptedCount != 297 ||
+				len(got.Errors) != 1 || got.Errors[0].Index != 6 || got.Errors[0].Code != ingest.Refused {
+				t.Errorf("%s, call %d: %+v, %v; want only row 6 refused", key, i, got, err)
+			}
+		}
+	}
+	totals, err := s.Totals(t.Context(), datar.TotalsQuery{From: 0, To: math.MaxInt32, GroupBy: datar.ByFlag})
+	if err != nil || len(totals) != 99 {
+		t.Errorf("%d flags are counted (%v), want 99", len(totals), err)
+	}
+	for _, total := range totals {
+		if total.Count != 3*int64(len(keys)) || total.FlagID == 7 {
+			t.Errorf("total %+v", total)
+		}
+	}
 }
 
 // numberedFlags knows every flag whose key is a number, which is its id.
