@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -63,7 +64,7 @@ func kafkaRecords(t *testing.T, brokers []string, n int) []*kgo.Record {
 	}
 }
 
-// kinesisStream takes PutRecords as Kinesis does. It throttles every tenth record the first time that it sees it, so that
+// kinesisStream is there, and takes PutRecords as Kinesis does. It throttles every tenth record the first time that it sees it, so that
 // requests fail in part.
 type kinesisStream struct {
 	*httptest.Server
@@ -80,6 +81,11 @@ func newKinesis(t *testing.T) *kinesisStream {
 	t.Helper()
 	k := &kinesisStream{seen: map[string]bool{}}
 	k.Server = httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		rw.Header().Set("Content-Type", "application/x-amz-json-1.1")
+		if r.Header.Get("X-Amz-Target") == "Kinesis_20131202.DescribeStreamSummary" {
+			_, _ = io.WriteString(rw, `{"StreamDescriptionSummary":{"StreamName":"flagr-records","StreamStatus":"ACTIVE"}}`)
+			return
+		}
 		var body struct {
 			StreamName string
 			Records    []struct{ Data, PartitionKey string }
@@ -108,7 +114,6 @@ func newKinesis(t *testing.T) *kinesisStream {
 			k.records = append(k.records, keyedFrame{record.PartitionKey, string(data)})
 			results[i] = map[string]string{"SequenceNumber": "1", "ShardId": "shardId-000000000000"}
 		}
-		rw.Header().Set("Content-Type", "application/x-amz-json-1.1")
 		if err := json.NewEncoder(rw).Encode(map[string]any{"FailedRecordCount": failed, "Records": results}); err != nil {
 			t.Error(err)
 		}
@@ -423,13 +428,49 @@ func TestKafkaStopsHalfWay(t *testing.T) {
 	}
 }
 
-func TestABrokerThatIsDownAtStartDoesNotStopTheServer(t *testing.T) {
+func TestBrokersThatAreDownAtStartDoNotStopTheServer(t *testing.T) {
 	t.Parallel()
 	db := databases[0] // streams have nothing to do with databases
-	s := start(t, db, db.fresh(t), environ{"FLAGR_RECORDER_TYPE": "kafka,datar", "FLAGR_RECORDER_KAFKA_BROKERS": "127.0.0.1:1"})
-	poll(t, "the outage to be noticed", func() bool { return recorders(t, s)["kafka"].State == "failing" })
+	all := newStreams(t)
+	s := start(t, db, db.fresh(t), all.environ().with(environ{
+		"FLAGR_RECORDER_KAFKA_BROKERS": "127.0.0.1:1",
+		"AWS_ENDPOINT_URL_KINESIS":     "http://127.0.0.1:1",
+		"PUBSUB_EMULATOR_HOST":         "127.0.0.1:1",
+	}))
+	names := []string{"kafka", "kinesis", "pubsub"}
+	for _, name := range names { // nothing is recorded
+		poll(t, "the outage of "+name+" to be noticed", func() bool { return recorders(t, s)[name].State == "failing" })
+		poll(t, "the outage of "+name+" to be logged", func() bool { return strings.Contains(s.log.String(), `keeps trying" recorder=`+name) })
+	}
+	ready := get[struct {
+		Status    string
+		Recorders []struct{ Name, Status string }
+	}](t, s, "/ready")
+	failing := map[string]string{}
+	for _, r := range ready.Recorders {
+		failing[r.Name] = r.Status
+	}
+	want := map[string]string{"kafka": "failing", "kinesis": "failing", "pubsub": "failing", "datar": "OK"}
+	if diff := cmp.Diff(want, failing); diff != "" || ready.Status != "degraded" {
+		t.Errorf("status %s (-want +got):\n%s", ready.Status, diff)
+	}
 	if got := s.at(t, "/api/v1/health"); got.status != http.StatusOK {
 		t.Errorf("health is %s", got)
+	}
+	for _, name := range names {
+		if n := strings.Count(s.log.String(), `keeps trying" recorder=`+name); n != 1 {
+			t.Errorf("the outage of %s is logged %d times:\n%s", name, n, s.log)
+		}
+	}
+}
+
+// What can be reached is known to work before anything is recorded.
+func TestBrokersThatAreThereAtStart(t *testing.T) {
+	t.Parallel()
+	db := databases[0] // streams have nothing to do with databases
+	s := start(t, db, db.fresh(t), newStreams(t).environ())
+	for _, name := range []string{"kafka", "kinesis", "pubsub"} {
+		poll(t, name+" to be reached", func() bool { r := recorders(t, s)[name]; return r.State == "working" && r.Recorded == 0 })
 	}
 }
 
