@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -139,5 +140,43 @@ func TestEdgeHasNoNumbers(t *testing.T) {
 	}
 	if now := books(t, s); now.Recorded != 0 {
 		t.Errorf("status is %+v", now)
+	}
+}
+
+// TestEdgeShowsWhatTheCentreDoesNotCount switches recording off at the centre: the edge's books say so, and its metrics.
+func TestEdgeShowsWhatTheCentreDoesNotCount(t *testing.T) {
+	t.Parallel()
+	db := databases[0]
+	centre := start(t, db, db.fresh(t), environ{"FLAGR_RECORDER_DATAR_INGEST_ENABLED": "true"})
+	counted, refused := newFlag(t, centre, "counted"), newFlag(t, centre, "refused")
+	awaitChanges(t, centre)
+	document := centre.call(t, http.MethodGet, "/export/eval_cache/json", nil)
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "flags.json"), document.body, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	send[any](t, centre, http.MethodPut, refused.path(), object{"dataRecordsEnabled": false})
+	awaitChanges(t, centre)
+	edge := startIn(t, dir, quick.with(counting("50ms")).with(environ{
+		"FLAGR_DB_DBDRIVER": "json_file", "FLAGR_DB_DBCONNECTIONSTR": "flags.json", "FLAGR_PROMETHEUS_ENABLED": "true",
+		"FLAGR_RECORDER_DATAR_FORWARD_URL": strings.TrimSuffix(centre.url, "/api/v1"),
+	}))
+	for range 5 {
+		evaluate(t, edge, counted, "u", nil)
+	}
+	for range 3 {
+		evaluate(t, edge, refused, "u", nil)
+	}
+	var now status
+	poll(t, "the centre to judge all evaluations", func() bool {
+		now = get[status](t, edge, "/datar/status")
+		now.checkBooks(t)
+		return now.Recorded == 8 && now.Pending == 0
+	})
+	if now.Stored != 5 || now.Dropped["refused"] != 3 {
+		t.Errorf("the edge's books are %+v, want 5 stored, and 3 refused", now)
+	}
+	if metrics := string(edge.at(t, "/metrics").body); !strings.Contains(metrics, `flagr_datar_dropped_total{reason="refused"} 3`) {
+		t.Error("the metrics do not show what was refused")
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -716,6 +717,48 @@ func TestRecordAllocatesNothingForKnownKeys(t *testing.T) { // not parallel: it 
 	f.Record(event)
 	if allocs := testing.AllocsPerRun(1000, func() { f.Record(event) }); allocs != 0 {
 		t.Errorf("Record allocates %v times", allocs)
+	}
+}
+
+// selectiveStore leaves out the flags that are poison, in place of refusing a batch that has some.
+type selectiveStore struct{ *faultyStore }
+
+func (s selectiveStore) ApplySome(ctx context.Context, batch datar.Batch) (refused int64, err error) {
+	kept := batch
+	kept.Rows = slices.Clone(batch.Rows)
+	kept.Rows = slices.DeleteFunc(kept.Rows, func(r datar.Row) bool {
+		if s.poison[r.FlagID] {
+			refused += r.Count
+		}
+		return s.poison[r.FlagID]
+	})
+	return refused, s.Apply(ctx, kept)
+}
+
+func TestAStoreThatLeavesOutWhatItRefuses(t *testing.T) {
+	t.Parallel()
+	f := setup(t, func(o *datar.Options) {
+		store := o.Store.(*faultyStore)
+		store.poison = map[int64]bool{2: true, 3: true}
+		o.Store = selectiveStore{store}
+	})
+	f.store.fail(nil, errors.New("the answer is lost"))
+	for i, want := range []string{"the answer is lost", ""} {
+		for flag := range int64(4) {
+			f.record(flag+1, 1, 1, 5)
+		}
+		err := f.Flush(t.Context())
+		if (err == nil) != (want == "") {
+			t.Fatalf("flush %d: %v, want %q", i, err, want)
+		}
+		if i == 0 {
+			wantBooks(t, f.Engine, 20, 0, 0)
+		}
+		f.store.fail(nil, nil)
+	}
+	wantBooks(t, f.Engine, 40, 20, 20)
+	if got := f.Stats().Dropped[datar.DropRefused]; got != 20 || f.store.sum() != 20 || len(f.store.sent()) != 3 {
+		t.Errorf("%d refused, %d stored, with %d batches; want 20 and 20, and only what was lost sent twice", got, f.store.sum(), len(f.store.sent()))
 	}
 }
 

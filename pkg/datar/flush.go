@@ -99,12 +99,15 @@ func (e *Engine) flushArena(ctx context.Context, a *arena) error {
 		} else {
 			more = true
 		}
-		err := e.options.Store.Apply(ctx, a.pending.batch)
+		refused, err := e.apply(ctx, a.pending.batch)
 		p := a.pending
 		rows := len(p.batch.Rows)
 		switch {
 		case err == nil:
-			e.settle(a, func(evaluations int64) { e.stored += evaluations })
+			e.settle(a, func(evaluations int64) {
+				e.stored += evaluations - refused
+				e.dropped[DropRefused].Add(refused)
+			})
 			limit = min(2*limit, e.maxRows)
 		case !errors.Is(err, ErrRefused):
 			return fmt.Errorf("store %d counts: %w", rows, err)
@@ -124,6 +127,14 @@ func (e *Engine) flushArena(ctx context.Context, a *arena) error {
 		}
 	}
 	return nil
+}
+
+// apply has the store add a batch, and says how many of its evaluations the store left out.
+func (e *Engine) apply(ctx context.Context, batch Batch) (refused int64, err error) {
+	if s, ok := e.options.Store.(Selective); ok {
+		return s.ApplySome(ctx, batch)
+	}
+	return 0, e.options.Store.Apply(ctx, batch)
 }
 
 // logRefused says once of each flag, variant and segment that the store refuses it.

@@ -173,6 +173,13 @@ type Limiter interface {
 	MaxRows() int
 }
 
+// Selective is a Store that takes a batch without the evaluations that it refuses, so that nobody has to look for them.
+type Selective interface {
+	// ApplySome is Store.Apply, which the engine does not call then, and returns how many evaluations of the batch were
+	// refused and will be for ever, 0 to all of them. They count as dropped.
+	ApplySome(ctx context.Context, batch Batch) (refused int64, err error)
+}
+
 // FlagInfo is what summaries show of a flag beside its counts.
 type FlagInfo struct {
 	Key         string

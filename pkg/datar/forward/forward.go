@@ -63,10 +63,13 @@ type Store struct {
 	keys     *keys
 
 	mu       sync.Mutex
-	rejected map[ingest.Code]int64 // rows that the centre did not count
+	reported map[ingest.Code]bool // what the log has why the centre does not count rows as they were sent
 }
 
-var _ datar.Store = (*Store)(nil)
+var (
+	_ datar.Store     = (*Store)(nil)
+	_ datar.Selective = (*Store)(nil)
+)
 
 // New returns a store that sends to the URL. It makes no request, and Close has nothing to end.
 func New(o Options) (*Store, error) {
@@ -84,7 +87,7 @@ func New(o Options) (*Store, error) {
 		header:   o.Header,
 		client:   o.Client,
 		logger:   o.Logger,
-		rejected: map[ingest.Code]int64{},
+		reported: map[ingest.Code]bool{},
 	}
 	if s.client == nil {
 		s.client = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
@@ -138,17 +141,48 @@ type key struct {
 	Key string `json:"key"`
 }
 
-// Apply implements datar.Store. The error matches datar.ErrRefused if the centre says that the batch can never be taken.
+// Apply implements datar.Store.
 func (s *Store) Apply(ctx context.Context, batch datar.Batch) error {
-	body, sent, err := s.encode(batch)
+	_, err := s.ApplySome(ctx, batch)
+	return err
+}
+
+// ApplySome implements datar.Selective: rows that the centre does not count, such as those of a flag that it does not know,
+// are refused. The error matches datar.ErrRefused if the centre says that the batch can never be taken.
+func (s *Store) ApplySome(ctx context.Context, batch datar.Batch) (refused int64, err error) {
+	body, rows, err := s.encode(batch)
 	if err != nil {
-		return err
+		return 0, err
 	}
+	result, err := s.send(ctx, batch, body)
+	if err != nil {
+		return 0, err
+	}
+	judged := result.AcceptedRows
+	for _, e := range result.Errors {
+		if e.Code != ingest.SegmentUnknown { // such a row is among the accepted ones
+			judged++
+		}
+	}
+	for _, r := range batch.Rows {
+		refused += r.Count
+	}
+	refused -= result.AcceptedCount
+	if judged != rows || result.AcceptedCount < 0 || refused < 0 {
+		return 0, fmt.Errorf("forward counts: the answer judges %d rows of %d and leaves out %d evaluations: it is not that of a central server",
+			judged, rows, refused)
+	}
+	s.report(result.Errors)
+	return refused, nil
+}
+
+// send makes the request.
+func (s *Store) send(ctx context.Context, batch datar.Batch, body []byte) (result ingest.Result, err error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url, bytes.NewReader(body))
 	if err != nil {
-		return fmt.Errorf("forward counts: %w", err)
+		return result, fmt.Errorf("forward counts: %w", err)
 	}
 	for name, values := range s.header {
 		request.Header[name] = values
@@ -158,35 +192,24 @@ func (s *Store) Apply(ctx context.Context, batch datar.Batch) error {
 	request.Header.Set("Idempotency-Key", batch.Writer+":"+strconv.FormatInt(batch.Sequence, 10))
 	response, err := s.client.Do(request)
 	if err != nil {
-		return fmt.Errorf("forward counts: %w", err)
+		return result, fmt.Errorf("forward counts: %w", err)
 	}
 	defer func() { _ = response.Body.Close() }()
 	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswerBytes))
 	if err != nil {
-		return fmt.Errorf("forward counts: read the answer: %w", err)
+		return result, fmt.Errorf("forward counts: read the answer: %w", err)
 	}
 	switch response.StatusCode {
 	case http.StatusOK:
 	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity:
-		return fmt.Errorf("%w: the central server answered %s: %.200s", datar.ErrRefused, response.Status, answer)
+		return result, fmt.Errorf("%w: the central server answered %s: %.200s", datar.ErrRefused, response.Status, answer)
 	default:
-		return fmt.Errorf("forward counts: the central server answered %s: %.200s", response.Status, answer)
+		return result, fmt.Errorf("forward counts: the central server answered %s: %.200s", response.Status, answer)
 	}
-	var result ingest.Result
 	if err := json.Unmarshal(answer, &result); err != nil {
-		return fmt.Errorf("forward counts: the answer is not that of a central server: %w", err)
+		return result, fmt.Errorf("forward counts: the answer is not that of a central server: %w", err)
 	}
-	judged := result.AcceptedRows
-	for _, e := range result.Errors {
-		if e.Code != ingest.SegmentUnknown { // such a row is among the accepted ones
-			judged++
-		}
-	}
-	if judged != sent {
-		return fmt.Errorf("forward counts: the answer judges %d rows of %d: it is not that of a central server", judged, sent)
-	}
-	s.noteRejected(result.Errors)
-	return nil
+	return result, nil
 }
 
 // encode makes the body of a batch, and says how many rows it has: a count that is too large for one, such as that of an
@@ -227,25 +250,15 @@ func (s *Store) encode(batch datar.Batch) (encoded []byte, rows int, err error) 
 	return body.Bytes(), len(e.FlagEvaluations), nil
 }
 
-// noteRejected logs each reason when it comes up first.
-func (s *Store) noteRejected(verdicts []ingest.RowError) {
+// report logs each reason when it comes up first.
+func (s *Store) report(verdicts []ingest.RowError) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, v := range verdicts {
-		if s.rejected[v.Code]++; s.rejected[v.Code] == 1 {
+		if !s.reported[v.Code] {
+			s.reported[v.Code] = true
 			s.logger.Warn("the central server does not count some evaluations as they are; further ones of this kind are not logged",
 				"code", v.Code, "message", v.Message)
 		}
 	}
-}
-
-// Rejected is how many rows the central server did not count as they were sent, by reason.
-func (s *Store) Rejected() map[ingest.Code]int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	copied := make(map[ingest.Code]int64, len(s.rejected))
-	for code, n := range s.rejected {
-		copied[code] = n
-	}
-	return copied
 }
