@@ -24,7 +24,8 @@ type DatarStatus struct {
 
 	// Evaluations that will not be counted, by reason: `capacity` (too many different keys),
 	// `closed` (recorded while the server ended), `invalid`, `refused` (the database refuses the
-	// row), `unsaved` (the server ended without reaching the database, and without a journal).
+	// row; on an edge server, the central server does not count it), `unsaved` (the server ended
+	// without reaching the database, and without a journal).
 	Dropped map[string]int64 `json:"dropped,omitempty"`
 
 	// Time between two flushes, in seconds.

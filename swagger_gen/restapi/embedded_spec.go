@@ -34,7 +34,7 @@ func init() {
   "paths": {
     "/datar/evaluations": {
       "post": {
-        "description": "Takes counts of evaluations that happened where this server did not see them: in applications\nthat evaluate flags themselves, and on edge servers. It is off unless the server was started with\nFLAGR_RECORDER_DATAR_INGEST_ENABLED=true; then it is also served as ` + "`" + `/api/v2/flagevaluation` + "`" + ` and\n` + "`" + `/api/v2/flagevaluations` + "`" + `, where SDKs send it.\n\nEach row is judged by itself: a bad one is reported in ` + "`" + `errors` + "`" + ` and never fails a good one. That\ngoes for rows that the database itself does not take as well (REFUSED). The answer comes when the\ncounts are in the database.\n\nA body is one JSON object as below; or, as ` + "`" + `application/x-ndjson` + "`" + `, one row of ` + "`" + `flagEvaluations` + "`" + `\na line. It may be compressed with gzip. At most 1000 rows and 1 MiB after decompression (413).",
+        "description": "Takes counts of evaluations that happened where this server did not see them: in applications\nthat evaluate flags themselves, and on edge servers. It is off unless the server was started with\nFLAGR_RECORDER_DATAR_INGEST_ENABLED=true; then it is also served as ` + "`" + `/api/v2/flagevaluation` + "`" + ` and\n` + "`" + `/api/v2/flagevaluations` + "`" + `, where SDKs send it.\n\nEach row is judged by itself: a bad one is reported in ` + "`" + `errors` + "`" + ` and never fails a good one. That\ngoes for rows that the database itself does not take as well (REFUSED), unless they are so many\nthat not each could be tried by itself: then REFUSED also has those that were not tried. The\nanswer comes when the counts are in the database.\n\nA body is one JSON object as below; or, as ` + "`" + `application/x-ndjson` + "`" + `, one row of ` + "`" + `flagEvaluations` + "`" + `\na line. It may be compressed with gzip. At most 1000 rows and 1 MiB after decompression (413).",
         "consumes": [
           "application/json",
           "application/x-ndjson"
@@ -3466,7 +3466,7 @@ func init() {
           "example": 0
         },
         "dropped": {
-          "description": "Evaluations that will not be counted, by reason: ` + "`" + `capacity` + "`" + ` (too many different keys),\n` + "`" + `closed` + "`" + ` (recorded while the server ended), ` + "`" + `invalid` + "`" + `, ` + "`" + `refused` + "`" + ` (the database refuses the\nrow), ` + "`" + `unsaved` + "`" + ` (the server ended without reaching the database, and without a journal).",
+          "description": "Evaluations that will not be counted, by reason: ` + "`" + `capacity` + "`" + ` (too many different keys),\n` + "`" + `closed` + "`" + ` (recorded while the server ended), ` + "`" + `invalid` + "`" + `, ` + "`" + `refused` + "`" + ` (the database refuses the\nrow; on an edge server, the central server does not count it), ` + "`" + `unsaved` + "`" + ` (the server ended\nwithout reaching the database, and without a journal).",
           "type": "object",
           "additionalProperties": {
             "type": "integer",
@@ -4822,7 +4822,7 @@ func init() {
   "paths": {
     "/datar/evaluations": {
       "post": {
-        "description": "Takes counts of evaluations that happened where this server did not see them: in applications\nthat evaluate flags themselves, and on edge servers. It is off unless the server was started with\nFLAGR_RECORDER_DATAR_INGEST_ENABLED=true; then it is also served as ` + "`" + `/api/v2/flagevaluation` + "`" + ` and\n` + "`" + `/api/v2/flagevaluations` + "`" + `, where SDKs send it.\n\nEach row is judged by itself: a bad one is reported in ` + "`" + `errors` + "`" + ` and never fails a good one. That\ngoes for rows that the database itself does not take as well (REFUSED). The answer comes when the\ncounts are in the database.\n\nA body is one JSON object as below; or, as ` + "`" + `application/x-ndjson` + "`" + `, one row of ` + "`" + `flagEvaluations` + "`" + `\na line. It may be compressed with gzip. At most 1000 rows and 1 MiB after decompression (413).",
+        "description": "Takes counts of evaluations that happened where this server did not see them: in applications\nthat evaluate flags themselves, and on edge servers. It is off unless the server was started with\nFLAGR_RECORDER_DATAR_INGEST_ENABLED=true; then it is also served as ` + "`" + `/api/v2/flagevaluation` + "`" + ` and\n` + "`" + `/api/v2/flagevaluations` + "`" + `, where SDKs send it.\n\nEach row is judged by itself: a bad one is reported in ` + "`" + `errors` + "`" + ` and never fails a good one. That\ngoes for rows that the database itself does not take as well (REFUSED), unless they are so many\nthat not each could be tried by itself: then REFUSED also has those that were not tried. The\nanswer comes when the counts are in the database.\n\nA body is one JSON object as below; or, as ` + "`" + `application/x-ndjson` + "`" + `, one row of ` + "`" + `flagEvaluations` + "`" + `\na line. It may be compressed with gzip. At most 1000 rows and 1 MiB after decompression (413).",
         "consumes": [
           "application/json",
           "application/x-ndjson"
@@ -8265,7 +8265,7 @@ func init() {
           "example": 0
         },
         "dropped": {
-          "description": "Evaluations that will not be counted, by reason: ` + "`" + `capacity` + "`" + ` (too many different keys),\n` + "`" + `closed` + "`" + ` (recorded while the server ended), ` + "`" + `invalid` + "`" + `, ` + "`" + `refused` + "`" + ` (the database refuses the\nrow), ` + "`" + `unsaved` + "`" + ` (the server ended without reaching the database, and without a journal).",
+          "description": "Evaluations that will not be counted, by reason: ` + "`" + `capacity` + "`" + ` (too many different keys),\n` + "`" + `closed` + "`" + ` (recorded while the server ended), ` + "`" + `invalid` + "`" + `, ` + "`" + `refused` + "`" + ` (the database refuses the\nrow; on an edge server, the central server does not count it), ` + "`" + `unsaved` + "`" + ` (the server ended\nwithout reaching the database, and without a journal).",
           "type": "object",
           "additionalProperties": {
             "type": "integer",

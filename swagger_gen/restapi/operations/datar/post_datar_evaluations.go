@@ -36,8 +36,9 @@ func NewPostDatarEvaluations(ctx *middleware.Context, handler PostDatarEvaluatio
 // `/api/v2/flagevaluations`, where SDKs send it.
 //
 // Each row is judged by itself: a bad one is reported in `errors` and never fails a good one. That
-// goes for rows that the database itself does not take as well (REFUSED). The answer comes when the
-// counts are in the database.
+// goes for rows that the database itself does not take as well (REFUSED), unless they are so many
+// that not each could be tried by itself: then REFUSED also has those that were not tried. The
+// answer comes when the counts are in the database.
 //
 // A body is one JSON object as below; or, as `application/x-ndjson`, one row of `flagEvaluations`
 // a line. It may be compressed with gzip. At most 1000 rows and 1 MiB after decompression (413).
