@@ -105,7 +105,7 @@ func TestSQLiteWritesAheadAndWaits(t *testing.T) {
 func TestManyWriters(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		const writers, changes, flags = 16, 25, 3
-		dsn := kind.Fresh(t)
+		dsn := shared(kind, kind.Fresh(t))
 		stores := []*Store{open(t, kind, dsn), open(t, kind, dsn)}
 		for i := range flags {
 			must[*entity.Flag](t)(stores[0].CreateFlag(t.Context(), "", NewFlag{Description: "d", Key: fmt.Sprint("k", i)}))

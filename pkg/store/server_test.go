@@ -27,7 +27,7 @@ import (
 func TestEverythingAtOnceToOneFlag(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		const writers, changes = 8, 40
-		dsn := kind.Fresh(t)
+		dsn := shared(kind, kind.Fresh(t))
 		stores := []*Store{open(t, kind, dsn), open(t, kind, dsn)} // two servers
 		s := stores[0]
 		beside := kind.Open(t, dsn)

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/flagr-datar/flagr-datar/integration_tests/testdb"
@@ -22,8 +23,13 @@ func openFile(t *testing.T, dsn string) *Store {
 	return open(t, testdb.SQLite(), dsn)
 }
 
+// open opens a store. SQLite does not wait for the disk: no test is about a loss of power, and on a busy disk they would
+// take minutes.
 func open(t *testing.T, kind testdb.Kind, dsn string) *Store {
 	t.Helper()
+	if kind.Driver == "sqlite3" {
+		dsn = withPragma(dsn, "synchronous(OFF)")
+	}
 	s, err := Open(t.Context(), Options{Driver: kind.Driver, DSN: dsn})
 	if err != nil {
 		t.Fatalf("open %s: %v", dsn, err)
@@ -34,6 +40,23 @@ func open(t *testing.T, kind testdb.Kind, dsn string) *Store {
 		}
 	})
 	return s
+}
+
+// shared is the connection string for several servers that write to the same database without a pause. Those on a file of
+// SQLite poll for their turn, which another one may have taken each time, so that ten seconds are not always enough.
+func shared(kind testdb.Kind, dsn string) string {
+	if kind.Driver == "sqlite3" {
+		return withPragma(dsn, "busy_timeout(300000)")
+	}
+	return dsn
+}
+
+// withPragma adds a setting to a connection string of SQLite.
+func withPragma(dsn, pragma string) string {
+	if strings.Contains(dsn, "?") {
+		return dsn + "&_pragma=" + pragma
+	}
+	return dsn + "?_pragma=" + pragma
 }
 
 // must unwraps the result of a call that has to succeed.
