@@ -34,7 +34,9 @@ const (
 	MaxKeysPerFlag = 10_000
 	// MaxDegradedKeys is the most keys that are counted without their targeting key beyond those.
 	MaxDegradedKeys = 32_768
-	// MaxPending is the most batches, each of one flush, that wait to be delivered.
+	// MaxPending is the most flushes that wait to be delivered. It counts flushes, not rows and not Batches, of which a
+	// flush makes one for each 1,000 rows. A flush has few rows as a rule, but all keys of an hour in which nothing could
+	// be delivered: up to MaxKeys + MaxDegradedKeys, and twice as many where an hour ended in it.
 	MaxPending = 16
 
 	// maxText bounds the length of each part of a key, in bytes, and with it the size of a row.
@@ -57,7 +59,7 @@ const (
 	DropCapacity DropReason = "capacity"
 	// DropClosed: it was recorded after Close had begun.
 	DropClosed DropReason = "closed"
-	// DropPending: more than MaxPending batches waited, and it was in the oldest.
+	// DropPending: more than MaxPending flushes waited, and it was in the oldest.
 	DropPending DropReason = "pending_limit"
 	// DropUndelivered: Close could not deliver it in time, and there was no spool to keep it.
 	DropUndelivered DropReason = "undelivered"
@@ -355,7 +357,8 @@ type Stats struct {
 	Adopted int64
 	// Pending are those of Full and Degraded that are not delivered yet. After Close they are in the spool.
 	Pending int64
-	// PendingBatches is the number of flushes whose batches wait for another attempt, at most MaxPending.
+	// PendingBatches is the number of flushes, each of one or more Batches, that wait for another attempt, at most
+	// MaxPending.
 	PendingBatches int
 	// Keys is the number of keys that are being counted.
 	Keys int

@@ -137,10 +137,11 @@ func (e *Engine) run() {
 }
 
 // flush takes what was counted and delivers it. While deliveries fail it leaves counts where they are, since there they
-// go on adding up; but an hour that has ended is taken, so that its counts stay its own.
+// go on adding up; but an hour that has ended is taken, so that its counts stay its own, and so is what somebody wants
+// flushed now, unless the oldest would have to be dropped for it.
 func (e *Engine) flush(now bool) error {
 	failing := e.outbox.failures > 0
-	if !failing || now || e.hourEnded() {
+	if !failing || now && len(e.outbox.waiting) < MaxPending || e.hourEnded() {
 		e.take()
 	}
 	if next := e.outbox.next; failing && time.Now().Before(next) && (!now || next.Equal(e.outbox.asked)) {
@@ -214,7 +215,7 @@ func (e *Engine) enqueue(f *flushed) {
 	e.outbox.waiting = append(e.outbox.waiting, f)
 	if len(e.outbox.waiting) > MaxPending {
 		oldest := e.outbox.waiting[0]
-		e.options.Logger.Warn("evallog: too many batches wait, the oldest is dropped", "evaluations", oldest.evaluations())
+		e.options.Logger.Warn("evallog: too many flushes wait, the oldest is dropped", "evaluations", oldest.evaluations())
 		for _, b := range oldest.batches {
 			e.settle(b, RefuseAll(b, DropPending, nil))
 		}

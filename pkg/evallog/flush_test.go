@@ -191,17 +191,18 @@ func TestReasonsOfReceiversAreBounded(t *testing.T) {
 	}
 }
 
-func TestTooManyPendingBatchesDropTheOldest(t *testing.T) {
+func TestTooManyPendingFlushesDropTheOldest(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		engine, writer := setup(t)
 		writer.Fail(away)
 		const batches = evallog.MaxPending + 3
+		time.Sleep(30 * time.Minute)
 		for i := range batches {
 			for range i + 1 {
 				engine.Record(on(fmt.Sprint("flag", i)))
 			}
-			_ = engine.Flush(t.Context())
+			time.Sleep(time.Hour)
 		}
 		stats := engine.Stats()
 		checkBooks(t, stats, batches*(batches+1)/2)
@@ -209,7 +210,7 @@ func TestTooManyPendingBatchesDropTheOldest(t *testing.T) {
 			t.Errorf("%d pending, dropped %v", stats.PendingBatches, stats.Dropped)
 		}
 		writer.Fail(nil)
-		time.Sleep(time.Minute)
+		time.Sleep(2 * time.Minute)
 		if delivered := writer.Delivered(); len(delivered) != evallog.MaxPending || delivered[0].Rows[0].Key.Flag != "flag3" {
 			t.Errorf("%d batches delivered", len(delivered))
 		}
@@ -217,6 +218,32 @@ func TestTooManyPendingBatchesDropTheOldest(t *testing.T) {
 			if i > 0 && b.Sequence <= writer.Delivered()[i-1].Sequence {
 				t.Errorf("sequence %d comes after %d", b.Sequence, writer.Delivered()[i-1].Sequence)
 			}
+		}
+	})
+}
+
+// A program that flushes by itself, as after each of its tasks, loses nothing for that while the receiver is away.
+func TestFlushesOnRequestDropNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		engine, writer := setup(t)
+		writer.Fail(away)
+		const flushes = 3 * evallog.MaxPending
+		for range flushes {
+			engine.Record(on("flag"))
+			if err := engine.Flush(t.Context()); err == nil {
+				t.Error("a flush succeeded while the receiver is away")
+			}
+		}
+		stats := engine.Stats()
+		checkBooks(t, stats, flushes)
+		if stats.PendingBatches != evallog.MaxPending || stats.Pending != flushes || stats.DroppedTotal() != 0 {
+			t.Errorf("%d flushes wait with %d evaluations, dropped %v", stats.PendingBatches, stats.Pending, stats.Dropped)
+		}
+		writer.Fail(nil)
+		time.Sleep(2 * time.Minute)
+		if writer.Total() != flushes {
+			t.Errorf("delivered %d of %d", writer.Total(), flushes)
 		}
 	})
 }
