@@ -28,31 +28,55 @@ func TestConsumersOfTheDocumentation(t *testing.T) {
 		t.Fatal(err)
 	}
 	programs := map[string]string{}
+	var open string // for encrypted payloads
 	for _, match := range consumers.FindAllStringSubmatch(string(text), -1) {
+		if match[1] == "go" && !strings.HasPrefix(match[2], "package main") {
+			open = match[2]
+			continue
+		}
 		programs[match[1]] = match[2]
 	}
+	programs["go, encrypted"] = decrypting(t, programs["go"], open)
 	db := databases[0] // streams have nothing to do with databases
-	broker := newKafka(t)
-	s := start(t, db, db.fresh(t), environ{
-		"FLAGR_RECORDER_TYPE":                 "kafka",
-		"FLAGR_RECORDER_KAFKA_BROKERS":        strings.Join(broker.ListenAddrs(), ","),
-		"FLAGR_RECORDER_KAFKA_FLUSHFREQUENCY": "10ms",
-	})
-	f := newFlag(t, s, "consumed")
-	awaitChanges(t, s)
-	evaluate(t, s, f, "anna", nil)
-	evaluate(t, s, f, "bert", nil)
-	expose(t, s, f, 0, 100)
-	poll(t, "the records to be delivered", func() bool { return recorders(t, s)["kafka"].Delivered == 102 })
+	const key = "a key of the documentation"
+	brokers := map[bool][]string{}
+	for _, encrypted := range []bool{false, true} {
+		broker := newKafka(t)
+		brokers[encrypted] = broker.ListenAddrs()
+		s := start(t, db, db.fresh(t), environ{
+			"FLAGR_RECORDER_TYPE":                 "kafka",
+			"FLAGR_RECORDER_KAFKA_BROKERS":        strings.Join(broker.ListenAddrs(), ","),
+			"FLAGR_RECORDER_KAFKA_FLUSHFREQUENCY": "10ms",
+			"FLAGR_RECORDER_KAFKA_ENCRYPTED":      fmt.Sprint(encrypted),
+			"FLAGR_RECORDER_KAFKA_ENCRYPTION_KEY": key,
+		})
+		f := newFlag(t, s, "consumed")
+		awaitChanges(t, s)
+		evaluate(t, s, f, "anna", nil)
+		evaluate(t, s, f, "bert", nil)
+		expose(t, s, f, 0, 100)
+		poll(t, "the records to be delivered", func() bool { return recorders(t, s)["kafka"].Delivered == 102 })
+	}
 
-	for name, command := range map[string]func(t *testing.T) []string{"go": goConsumer, "python": pythonConsumer} {
-		t.Run(name, func(t *testing.T) {
+	for _, tc := range []struct {
+		name, extension string
+		encrypted       bool
+		command         func(t *testing.T) []string
+	}{
+		{"go", "go", false, goConsumer},
+		{"go, encrypted", "go", true, goConsumer},
+		{"python", "py", false, pythonConsumer},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			file := filepath.Join(t.TempDir(), "main."+map[string]string{"go": "go", "python": "py"}[name])
-			if err := os.WriteFile(file, []byte(programs[name]), 0o600); err != nil {
+			file := filepath.Join(t.TempDir(), "main."+tc.extension)
+			if err := os.WriteFile(file, []byte(programs[tc.name]), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			lines := runConsumer(t, append(command(t), file), broker.ListenAddrs(), 102)
+			lines := runConsumer(t, append(tc.command(t), file), 102, environ{
+				"BROKERS":                             strings.Join(brokers[tc.encrypted], ","),
+				"FLAGR_RECORDER_KAFKA_ENCRYPTION_KEY": key,
+			})
 			if n := len(slices.DeleteFunc(slices.Clone(lines), func(l string) bool { return !strings.HasPrefix(l, "exposure consumed on exposed-") })); n != 100 {
 				t.Errorf("%d exposures", n)
 			}
@@ -63,6 +87,22 @@ func TestConsumersOfTheDocumentation(t *testing.T) {
 			}
 		})
 	}
+}
+
+// decrypting changes the Go program of the page as it says for encrypted payloads.
+func decrypting(t *testing.T, program, open string) string {
+	t.Helper()
+	for _, change := range [][2]string{
+		{"import (\n", "import (\n\t\"encoding/base64\"\n\t\"golang.org/x/crypto/nacl/secretbox\"\n"},
+		{"frame.Encrypted ", "!frame.Encrypted "},
+		{"[]byte(frame.Payload)", "open(frame.Payload)"},
+	} {
+		if strings.Count(program, change[0]) != 1 {
+			t.Fatalf("the Go program has not one %q", change[0])
+		}
+		program = strings.Replace(program, change[0], change[1], 1)
+	}
+	return program + "\n" + open
 }
 
 // goConsumer runs a file with the modules of this repository.
@@ -117,11 +157,14 @@ func missing(t *testing.T, message string) {
 }
 
 // runConsumer runs a program until it has written so many lines.
-func runConsumer(t *testing.T, command, brokers []string, n int) []string {
+func runConsumer(t *testing.T, command []string, n int, env environ) []string {
 	t.Helper()
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Dir = ".."
-	cmd.Env = append(os.Environ(), "BROKERS="+strings.Join(brokers, ","))
+	cmd.Env = os.Environ()
+	for name, value := range env {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
 	log := &testlog.Buffer{}
 	cmd.Stderr = log
 	out, err := cmd.StdoutPipe()
