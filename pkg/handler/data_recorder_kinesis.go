@@ -9,8 +9,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/recorder/kinesis"
 )
 
-// NewKinesisRecorder makes a recorder that writes to an Amazon Kinesis stream. It connects to nobody before the first
-// record.
+// NewKinesisRecorder makes a recorder that writes to an Amazon Kinesis stream. It connects to nobody before
+// Start.
 func NewKinesisRecorder(ctx context.Context, o RecorderOptions, framing *recorder.Framing) (*StreamRecorder, error) {
 	c := &o.Kinesis
 	logger := o.Logger.With("recorder", config.RecorderKinesis)

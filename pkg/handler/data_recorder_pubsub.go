@@ -11,8 +11,8 @@ import (
 // pubsubLinger is how long messages are gathered; there is no variable for it.
 const pubsubLinger = 10 * time.Millisecond
 
-// NewPubSubRecorder makes a recorder that publishes to a Google Cloud Pub/Sub topic. It connects to nobody before the
-// first record.
+// NewPubSubRecorder makes a recorder that publishes to a Google Cloud Pub/Sub topic. It connects to nobody before
+// Start.
 func NewPubSubRecorder(o RecorderOptions, framing *recorder.Framing) (*StreamRecorder, error) {
 	c := &o.PubSub
 	logger := o.Logger.With("recorder", config.RecorderPubSub)
