@@ -1,0 +1,19 @@
+# An image with the server and nothing else: docker build -t flagr-datar . && docker run -p 18000:18000 -v flagr:/data flagr-datar
+FROM golang:1.26 AS build
+WORKDIR /src
+COPY go.mod go.sum ./
+RUN go mod download
+COPY . .
+RUN make build
+# flagr.sqlite and the journals of Datar go to /data; an export of the database is written to /tmp on its way.
+RUN mkdir -p /files/data /files/etc/ssl /files/usr/local && mkdir -m 1777 /files/tmp && chown 65532:65532 /files/data && \
+    cp -r bin /files/usr/local/ && cp -rL /etc/ssl/certs /files/etc/ssl/
+
+FROM scratch
+COPY --from=build /files /
+WORKDIR /data
+VOLUME /data
+USER 65532:65532
+ENV HOST=0.0.0.0 PORT=18000
+EXPOSE 18000
+ENTRYPOINT ["/usr/local/bin/flagr-server"]
