@@ -29,7 +29,7 @@ func setup(t *testing.T, environ map[string]string) (a *app.App, database string
 	t.Helper()
 	database = filepath.Join(t.TempDir(), "flagr.sqlite")
 	merged := map[string]string{
-		"FLAGR_DB_DBCONNECTIONSTR":            database,
+		"FLAGR_DB_DBCONNECTIONSTR":            database + "?_pragma=synchronous(OFF)", // a busy disk may take minutes
 		"FLAGR_EVALCACHE_REFRESHINTERVAL":     "5ms",
 		"FLAGR_RECORDER_DATAR_FLUSH_INTERVAL": "1h",
 		"FLAGR_RECORDER_DATAR_JOURNAL_DIR":    t.TempDir(),

@@ -34,7 +34,7 @@ type server struct {
 func setup(t testing.TB, environ map[string]string) *server {
 	t.Helper()
 	merged := map[string]string{
-		"FLAGR_DB_DBCONNECTIONSTR":         filepath.Join(t.TempDir(), "flagr.sqlite"),
+		"FLAGR_DB_DBCONNECTIONSTR":         filepath.Join(t.TempDir(), "flagr.sqlite") + "?_pragma=synchronous(OFF)", // a busy disk may take minutes
 		"FLAGR_RECORDER_DATAR_JOURNAL_DIR": t.TempDir(),
 		"FLAGR_EVALCACHE_REFRESHINTERVAL":  "5ms",
 	}
