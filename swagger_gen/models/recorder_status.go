@@ -65,7 +65,7 @@ type RecorderStatus struct {
 	Since strfmt.DateTime `json:"since,omitempty"`
 
 	// `working` if the last attempt to deliver succeeded, `failing` if it did not and records wait,
-	// `unproven` if there was none since the start.
+	// `unproven` just after the start. Before the first attempt, it says whether the broker answers.
 	// Example: working
 	// Enum: ["unproven","working","failing"]
 	State string `json:"state,omitempty"`

@@ -4586,7 +4586,7 @@ func init() {
           "example": "2026-01-24T10:15:00.000Z"
         },
         "state": {
-          "description": "` + "`" + `working` + "`" + ` if the last attempt to deliver succeeded, ` + "`" + `failing` + "`" + ` if it did not and records wait,\n` + "`" + `unproven` + "`" + ` if there was none since the start.",
+          "description": "` + "`" + `working` + "`" + ` if the last attempt to deliver succeeded, ` + "`" + `failing` + "`" + ` if it did not and records wait,\n` + "`" + `unproven` + "`" + ` just after the start. Before the first attempt, it says whether the broker answers.",
           "type": "string",
           "enum": [
             "unproven",
@@ -9385,7 +9385,7 @@ func init() {
           "example": "2026-01-24T10:15:00.000Z"
         },
         "state": {
-          "description": "` + "`" + `working` + "`" + ` if the last attempt to deliver succeeded, ` + "`" + `failing` + "`" + ` if it did not and records wait,\n` + "`" + `unproven` + "`" + ` if there was none since the start.",
+          "description": "` + "`" + `working` + "`" + ` if the last attempt to deliver succeeded, ` + "`" + `failing` + "`" + ` if it did not and records wait,\n` + "`" + `unproven` + "`" + ` just after the start. Before the first attempt, it says whether the broker answers.",
           "type": "string",
           "enum": [
             "unproven",
