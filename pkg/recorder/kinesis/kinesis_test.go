@@ -125,7 +125,7 @@ func record(key string, length int) *recorder.Record {
 func finish(t *testing.T, s *recorder.Sink) recorder.Stats {
 	t.Helper()
 	s.Start()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := s.Close(ctx); err != nil {
 		t.Errorf("close: %v", err)
