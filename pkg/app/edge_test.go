@@ -271,6 +271,12 @@ func (r *reports) ServeHTTP(rw http.ResponseWriter, request *http.Request) {
 	rw.WriteHeader(http.StatusOK)
 }
 
+func (r *reports) String() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.text.String()
+}
+
 func TestSentryGetsErrors(t *testing.T) {
 	t.Parallel()
 	received := &reports{}
@@ -283,11 +289,10 @@ func TestSentryGetsErrors(t *testing.T) {
 		t.Errorf("a panic answers %d", rw.Code)
 	}
 	stop(t, a)
-	received.mu.Lock()
-	defer received.mu.Unlock()
+	waitFor(t, "the report", func() bool { return received.String() != "" }) // stopping, the server does not wait for long
 	for _, want := range []string{"request panicked", "the cause", "edge_test.go", `"environment":"staging"`, "/api/v1/flags"} {
-		if !strings.Contains(received.text.String(), want) {
-			t.Errorf("the report lacks %q:\n%s", want, received.text.String())
+		if !strings.Contains(received.String(), want) {
+			t.Errorf("the report lacks %q:\n%s", want, received.String())
 		}
 	}
 	if !strings.Contains(log.String(), "request panicked") {

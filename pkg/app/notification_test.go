@@ -32,7 +32,8 @@ func TestChangesArePostedToTheWebhook(t *testing.T) {
 	send("POST", "/flags", `{"description":"d","key":"k"}`)
 	send("PUT", "/flags/1/enabled", `{"enabled":true}`)
 	send("POST", "/flags/1/tags", `{"value":"web"}`)
-	stop(t, a) // delivers what waits
+	waitFor(t, "the notifications", func() bool { return len(bodies) == 3 }) // stopping, the server does not wait for long
+	stop(t, a)
 	close(bodies)
 
 	var got []string
