@@ -3,13 +3,13 @@
 package ingest
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -179,7 +179,7 @@ func (in *Ingester) Ingest(ctx context.Context, batch Batch) (Result, error) {
 		var result Result
 		var err error
 		if ofWriter {
-			result, err = in.applyBatch(ctx, batch, j, writer, sequence)
+			result, err = in.applyBatch(ctx, batch, j, writer, sequence, now)
 		} else {
 			result, err = in.applyReceipt(ctx, batch, j)
 		}
@@ -215,23 +215,26 @@ func (in *Ingester) applyReceipt(ctx context.Context, batch Batch, j *judged) (R
 	return repeated(found)
 }
 
-// applyBatch applies a batch that the ledger of writers knows by its number. Its answer is only kept if the store refused
-// some of it: otherwise judging the rows again makes the same answer, as long as the flags are the same.
-func (in *Ingester) applyBatch(ctx context.Context, batch Batch, j *judged, writer string, sequence int64) (Result, error) {
+// applyBatch applies a batch that the ledger of writers knows by its number. Its answer is kept if not all of its rows were
+// counted: judged again, they may look different, since flags change, time goes on, and another server may answer.
+func (in *Ingester) applyBatch(ctx context.Context, batch Batch, j *judged, writer string, sequence int64, now time.Time) (Result, error) {
 	result := j.result()
 	receipt := Receipt{Key: batch.Key}
-	if j.refused {
+	if result.AcceptedRows < len(batch.Rows) {
 		var err error
 		if receipt, err = newReceipt(batch, result); err != nil {
 			return Result{}, err
 		}
 	}
 	known, found, err := in.Store.ApplyBatch(ctx, datar.Batch{Writer: senderPrefix + writer, Sequence: sequence, Rows: j.rows()}, receipt)
-	if err != nil {
+	switch {
+	case err != nil:
 		return Result{}, err
-	}
-	if found != nil {
+	case found != nil:
 		return repeated(found)
+	case known && newest(batch.Rows) >= now.Add(-maxAge).UnixMilli():
+		j.acceptAll() // a receipt could not be too old to be there
+		result = j.result()
 	}
 	result.Duplicate = known
 	return result, nil
@@ -312,7 +315,6 @@ func (in *Ingester) refuse(j *judged, refused map[datar.Key]error) {
 		if err == nil || !j.counted(i) {
 			continue
 		}
-		j.refused = true
 		j.verdicts[i] = RowError{Code: Refused, Message: "the database refuses this count"}
 		if errors.Is(err, errUntried) {
 			j.verdicts[i].Message = "not counted: the database refuses many counts of this batch, and this one was not tried by itself"
@@ -345,11 +347,19 @@ func check(batch Batch, now time.Time, age time.Duration) error {
 	if len(batch.Rows) == 0 {
 		return nil
 	}
-	newest := slices.MaxFunc(batch.Rows, func(a, b Row) int { return cmp.Compare(a.Last, b.Last) })
-	if newest.Last < now.Add(-age).UnixMilli() {
-		return fmt.Errorf("%w: the newest last_evaluation in flagEvaluations, %d, is more than %v ago, in Unix milliseconds", ErrInvalid, newest.Last, age)
+	if last := newest(batch.Rows); last < now.Add(-age).UnixMilli() {
+		return fmt.Errorf("%w: the newest last_evaluation in flagEvaluations, %d, is more than %v ago, in Unix milliseconds", ErrInvalid, last, age)
 	}
 	return nil
+}
+
+// newest is the time of the last evaluation in any of the rows, in Unix milliseconds.
+func newest(rows []Row) int64 {
+	last := int64(math.MinInt64)
+	for _, r := range rows {
+		last = max(last, r.Last)
+	}
+	return last
 }
 
 // writerKey takes a key of the form <UUID>:<sequence> apart.
@@ -375,7 +385,6 @@ type judged struct {
 	// nothing; both by index of the row.
 	keys     []datar.Key
 	verdicts []RowError
-	refused  bool // some, by the store
 }
 
 func (in *Ingester) judge(rows []Row, now time.Time, age time.Duration) *judged {
@@ -401,6 +410,15 @@ func (in *Ingester) judge(rows []Row, now time.Time, age time.Duration) *judged 
 func (j *judged) counted(i int) bool {
 	code := j.verdicts[i].Code
 	return code == "" || code == SegmentUnknown
+}
+
+// acceptAll says of all rows that they are counted, if ever they could be.
+func (j *judged) acceptAll() {
+	for i := range j.verdicts {
+		if !j.counted(i) && j.verdicts[i].Code != BadCount {
+			j.verdicts[i] = RowError{}
+		}
+	}
 }
 
 // rows are those of a store, in order, each key once.

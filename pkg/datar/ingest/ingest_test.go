@@ -189,6 +189,49 @@ func TestKeysOfWriters(t *testing.T) {
 	}
 }
 
+// What a sender is told after a lost answer is what was counted then, whatever has become of flags, clocks and servers.
+func TestAReplayOfAWriterIsAnsweredAsBefore(t *testing.T) {
+	t.Parallel()
+	unknown, ahead := good(), good()
+	unknown.FlagKey = "new"
+	ahead.Last = at(6 * time.Minute)
+	for name, test := range map[string]struct {
+		row    ingest.Row
+		change func(*ingest.Ingester)
+	}{
+		"a flag that comes": {unknown, func(in *ingest.Ingester) { in.Flags = flags{"new": {ID: 9, RecordsEnabled: true}} }},
+		"a flag that goes":  {good(), func(in *ingest.Ingester) { in.Flags = flags{} }},
+		"a time that comes": {ahead, func(in *ingest.Ingester) { in.Now = func() time.Time { return now.Add(2 * time.Minute) } }},
+		"a row that grows old": {good(), func(in *ingest.Ingester) {
+			in.Now = func() time.Time { return now.Add(23 * time.Hour) }
+			in.Flags = flags{}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			in, store := setup(t)
+			batch := ingest.Batch{Key: "1f0c7d0e-5a52-4d0f-9a3e-6a3a7d1c9b10:1", Rows: []ingest.Row{test.row, good()}}
+			want, err := in.Ingest(t.Context(), batch)
+			if err != nil || want.Duplicate {
+				t.Fatal(want, err)
+			}
+			want.Duplicate = true
+			test.change(in)
+			got, err := in.Ingest(t.Context(), batch)
+			if err != nil || !reflect.DeepEqual(got, want) {
+				t.Errorf("a replay is answered %+v, %v; want %+v", got, err, want)
+			}
+			var stored int64
+			for _, r := range store.Rows() {
+				stored += r.Count
+			}
+			if stored != got.AcceptedCount {
+				t.Errorf("stored %d, and %d are said to be", stored, got.AcceptedCount)
+			}
+		})
+	}
+}
+
 // Whoever sends under the identity of the server's own engine must not make the store skip what the engine counts.
 func TestSendersAreApartFromTheEngine(t *testing.T) {
 	t.Parallel()
