@@ -146,8 +146,8 @@ func readIngest(rw http.ResponseWriter, r *http.Request, memory *share) (body []
 	switch {
 	case stderrors.Is(err, errNoMemory):
 		return nil, 0, err
-	case err != nil:
-		return nil, http.StatusBadRequest, stderrors.New("the request body ended early, or did not come in time")
+	case err != nil: // not the batch's fault, so senders must not take it for refused
+		return nil, http.StatusRequestTimeout, stderrors.New("the request body ended early, or did not come in time: nothing was counted, send it again")
 	}
 	switch encoding := strings.ToLower(r.Header.Get("Content-Encoding")); encoding {
 	case "", "identity":

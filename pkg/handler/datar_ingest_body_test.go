@@ -76,8 +76,8 @@ func TestSlowSendersShareMemory(t *testing.T) {
 	for _, a := range answers {
 		statuses[a.Code]++
 	}
-	if statuses[http.StatusBadRequest] != roomFor || statuses[http.StatusServiceUnavailable] != senders-roomFor {
-		t.Errorf("statuses %v, want 400 for %d that came too slowly, and 503 for the others", statuses, roomFor)
+	if statuses[http.StatusRequestTimeout] != roomFor || statuses[http.StatusServiceUnavailable] != senders-roomFor {
+		t.Errorf("statuses %v, want 408 for %d that came too slowly, and 503 for the others", statuses, roomFor)
 	}
 	for range roomFor + 1 { // all of it is there again, and again
 		if got := offer(t, h, strings.NewReader(strings.Repeat("x", ingest.MaxBytes))); got.Code != http.StatusOK {
