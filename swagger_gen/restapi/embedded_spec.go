@@ -84,7 +84,7 @@ func init() {
             }
           },
           "default": {
-            "description": "The body is malformed or there is none, all of its rows are too old, or the Idempotency-Key is\nempty, too long, or there more than once (400), the key came before with another body (409), the\nbatch is too large (413), its type or its encoding is not accepted (415), the endpoint is\nswitched off (501), or the database is away: then nothing was counted, and the batch can be sent\nagain after the seconds in Retry-After (503).",
+            "description": "The body is malformed or there is none, all of its rows are too old, or the Idempotency-Key is\nempty, too long, or there more than once (400), the body ended early or came too slowly, and can\nbe sent again (408), the key came before with another body (409), the batch is too large (413),\nits type or its encoding is not accepted (415), the endpoint is switched off (501), or the\ndatabase is away: then nothing was counted, and the batch can be sent again after the seconds in\nRetry-After (503).",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -4872,7 +4872,7 @@ func init() {
             }
           },
           "default": {
-            "description": "The body is malformed or there is none, all of its rows are too old, or the Idempotency-Key is\nempty, too long, or there more than once (400), the key came before with another body (409), the\nbatch is too large (413), its type or its encoding is not accepted (415), the endpoint is\nswitched off (501), or the database is away: then nothing was counted, and the batch can be sent\nagain after the seconds in Retry-After (503).",
+            "description": "The body is malformed or there is none, all of its rows are too old, or the Idempotency-Key is\nempty, too long, or there more than once (400), the body ended early or came too slowly, and can\nbe sent again (408), the key came before with another body (409), the batch is too large (413),\nits type or its encoding is not accepted (415), the endpoint is switched off (501), or the\ndatabase is away: then nothing was counted, and the batch can be sent again after the seconds in\nRetry-After (503).",
             "schema": {
               "$ref": "#/definitions/error"
             },
