@@ -45,6 +45,9 @@ const (
 
 	// attempts is how often a transaction is tried that the database rolled back in favour of another transaction.
 	attempts = 5
+
+	// startPatience is how long a start goes on trying after that: others that start may be changing the tables.
+	startPatience = time.Minute
 )
 
 // hourlyEvent is a row of counts. Its first seven columns are Flagr's; the others may be NULL, as they are in rows that
@@ -155,7 +158,7 @@ func New(ctx context.Context, db *gorm.DB, options Options) (*Store, error) {
 	})
 	db.TranslateError = false // of this session only: the dialects read the codes of the databases
 	s := &Store{db: db, dialect: dialect, prefix: p, full: dialect.upsert(dialect.rowsPerStatement)}
-	if err := s.again(ctx, func() error {
+	if err := s.again(ctx, startPatience, func() error {
 		return db.WithContext(ctx).Transaction(s.prepare, dialect.writeTx)
 	}); err != nil {
 		return nil, fmt.Errorf("datar store: migrate: %w", err)
@@ -231,7 +234,7 @@ func (s *Store) add(ctx context.Context, rows []datar.Row, note func(tx *gorm.DB
 			return fmt.Errorf("%w: the hour %d since 1970 is not in the years 1 to 9999", datar.ErrRefused, r.Hour)
 		}
 	}
-	return s.again(ctx, func() error {
+	return s.again(ctx, 0, func() error {
 		now := time.Now().UTC()
 		written := false
 		err := s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
@@ -267,17 +270,19 @@ func (s *Store) refusal(err error) error {
 	return fmt.Errorf("add counts: %w", err)
 }
 
-// again does a transaction again that the database rolled back in favour of another one.
-func (s *Store) again(ctx context.Context, do func() error) error {
+// again does a transaction again that the database rolled back in favour of another one: until it has had its attempts and
+// the patience is over.
+func (s *Store) again(ctx context.Context, patience time.Duration, do func() error) error {
+	began := time.Now()
 	for attempt := 1; ; attempt++ {
 		err := do()
-		if err == nil || !s.dialect.rolledBack(err) || attempt == attempts {
+		if err == nil || !s.dialect.rolledBack(err) || attempt >= attempts && time.Since(began) >= patience {
 			return err
 		}
 		select {
 		case <-ctx.Done():
 			return err
-		case <-time.After(time.Duration(attempt) * (5*time.Millisecond + mathrand.N(20*time.Millisecond))):
+		case <-time.After(time.Duration(min(attempt, attempts)) * (5*time.Millisecond + mathrand.N(20*time.Millisecond))):
 		}
 	}
 }

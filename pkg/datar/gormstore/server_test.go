@@ -136,6 +136,36 @@ func TestManyStartAtOnce(t *testing.T) {
 	})
 }
 
+// SQLite sends away at once who has read and then wants to write while another one writes, as the other one does that
+// creates the tables at this moment.
+func TestAStartWaitsForAnother(t *testing.T) {
+	t.Parallel()
+	dsn := testdb.SQLite().Fresh(t)
+	other := openKind(t, testdb.SQLite(), dsn).Begin()
+	if err := other.Exec("CREATE TABLE others (id integer)").Error; err != nil {
+		t.Fatal(err)
+	}
+	db := openKind(t, testdb.SQLite(), dsn)
+	const turns = 20
+	refused := 0
+	if err := db.Callback().Raw().After("gorm:raw").Register("count", func(statement *gorm.DB) {
+		if statement.Error == nil {
+			return
+		}
+		if refused++; refused == turns {
+			if err := other.Commit().Error; err != nil {
+				t.Error(err)
+			}
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	newStore(t, db)
+	if refused < turns {
+		t.Errorf("the start was sent away %d times, want %d before it succeeds", refused, turns)
+	}
+}
+
 // The ledger keeps only writers that were seen in the last 91 days; those have their batches counted once. Others go when a
 // server starts, and while it runs.
 func TestOldWritersAreForgotten(t *testing.T) {
