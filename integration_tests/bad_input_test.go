@@ -552,6 +552,7 @@ func badCounts() []badCase {
 		{name: "blank body", body: " \n", field: "flagEvaluations"},
 		{name: "no lines", body: "\n\n", contentType: lines, field: "flagEvaluations"},
 		{name: "a list", body: "[]", field: "flagEvaluations"},
+		{name: "rows under another name", body: object{"evaluations": batch["flagEvaluations"]}, field: "flagEvaluations"},
 		{name: "cut", body: `{"flagEvaluations":[` + line},
 		{name: "cut last line", body: line + "\n" + line[:len(line)-1], contentType: lines, field: "line 2"},
 		{name: "two rows on a line", body: line + line, contentType: lines, field: "line 1"},

@@ -29,6 +29,9 @@ func (h *Handler) PostDatarEvaluations(p datarapi.PostDatarEvaluationsParams) mi
 	if h.ingester == nil {
 		return reply(http.StatusNotImplemented, "counts from elsewhere are not taken: start the server with Datar on, and with FLAGR_RECORDER_DATAR_INGEST_ENABLED=true")
 	}
+	if p.Body.FlagEvaluations == nil { // under another name, counts would be lost without a word
+		return reply(http.StatusBadRequest, "flagEvaluations is missing, want an array of rows")
+	}
 	batch := ingest.Batch{Rows: make([]ingest.Row, len(p.Body.FlagEvaluations))}
 	if p.IdempotencyKey != nil {
 		batch.Key = *p.IdempotencyKey

@@ -203,7 +203,7 @@ type boundedRows []*models.DatarEvaluation
 // UnmarshalJSON implements json.Unmarshaler.
 func (b *boundedRows) UnmarshalJSON(data []byte) error {
 	decoder := json.NewDecoder(bytes.NewReader(data))
-	*b = nil
+	*b = nil // of null, as of nothing
 	switch start, err := decoder.Token(); {
 	case err != nil:
 		return err
@@ -212,6 +212,7 @@ func (b *boundedRows) UnmarshalJSON(data []byte) error {
 	case start != json.Delim('['):
 		return stderrors.New("flagEvaluations is not an array")
 	}
+	*b = boundedRows{}
 	for decoder.More() {
 		var row *models.DatarEvaluation
 		if err := decoder.Decode(&row); err != nil {

@@ -77,7 +77,7 @@ func TestCountsFromElsewhere(t *testing.T) {
 			t.Errorf("call %d: %d (-want +got):\n%s", i, got.status, diff)
 		}
 	}
-	if got := post(t, s, ingestPath, "{}", map[string]string{"Idempotency-Key": "order 66"}); got.status != http.StatusConflict {
+	if got := post(t, s, ingestPath, `{"flagEvaluations":[]}`, map[string]string{"Idempotency-Key": "order 66"}); got.status != http.StatusConflict {
 		t.Errorf("the key with another body: %d %s, want 409", got.status, got.raw)
 	}
 	lines := countsRow("busy", 7) + "\n\n" + countsRow("busy", 8)
@@ -121,6 +121,9 @@ func TestCountsThatAreRefused(t *testing.T) {
 		"no lines":               {"\n\n", map[string]string{"Content-Type": "application/x-ndjson"}, http.StatusBadRequest},
 		"no body in gzip":        {zipped(t, ""), map[string]string{"Content-Encoding": "gzip"}, http.StatusBadRequest},
 		"a list":                 {"[]", nil, http.StatusBadRequest},
+		"nothing":                {"{}", nil, http.StatusBadRequest},
+		"rows of another name":   {`{"evaluations":[` + countsRow("busy", 1) + `]}`, nil, http.StatusBadRequest},
+		"null for rows":          {`{"flagEvaluations":null}`, nil, http.StatusBadRequest},
 		"no JSON":                {"nope", nil, http.StatusBadRequest},
 		"cut":                    {rows(2)[:100], nil, http.StatusBadRequest},
 		"a count of text":        {`{"flagEvaluations":[{"evaluation_count":"5"}]}`, nil, http.StatusBadRequest},
@@ -184,7 +187,7 @@ func TestCountsWhileTheDatabaseIsAway(t *testing.T) {
 		log := &testlog.Buffer{}
 		handler.New(handler.Options{Ingester: failingIngester{test.err}, Logger: slog.New(slog.NewTextHandler(log, nil))}).Register(api)
 		rw := httptest.NewRecorder()
-		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, ingestPath, strings.NewReader("{}"))
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, ingestPath, strings.NewReader(`{"flagEvaluations":[]}`))
 		r.Header.Set("Content-Type", "application/json")
 		api.Serve(nil).ServeHTTP(rw, r)
 		if rw.Code != test.status || rw.Header().Get("Retry-After") != test.retryAfter || strings.Contains(rw.Body.String(), "s3cret") {
