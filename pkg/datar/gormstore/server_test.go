@@ -44,7 +44,8 @@ func openKind(t testing.TB, kind testdb.Kind, dsn string) *gorm.DB {
 		config.ParseTime, config.Loc = true, time.UTC
 		dialector = mysql.Open(config.FormatDSN())
 	default:
-		dialector = sqlite.Open(dsn + "?_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=busy_timeout(10000)&_pragma=cache_size(-8192)") // as pkg/store does
+		// As pkg/store does, but with the patience of a test on a busy machine: writers poll for their turn.
+		dialector = sqlite.Open(dsn + "?_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=busy_timeout(300000)&_pragma=cache_size(-8192)")
 	}
 	db, err := gorm.Open(dialector, &gorm.Config{Logger: logger.Discard})
 	if err != nil {
