@@ -380,8 +380,8 @@ func TestCloseLeavesATransportThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		transport := stuck{make(chan struct{})}
 		s, _, _ := setup(t, func(o *Options) { o.Transport = transport })
+		recordMany(s, 0, 25) // before the start, so that the first batch is full
 		s.Start()
-		recordMany(s, 0, 25)
 		start := time.Now()
 		err := closeWithin(t, s, 3*time.Second)
 		if took := time.Since(start); took != 3*time.Second+2*abandonGrace {
