@@ -28,6 +28,10 @@ const outageLogInterval = time.Minute
 type Health struct {
 	logger *slog.Logger
 
+	// reporting is held while one report is taken and logged, so that the lines are in the order of the reports.
+	reporting sync.Mutex
+
+	// mu is never held during logging: whoever asks for the state does not wait for that.
 	mu          sync.Mutex
 	attempted   bool // an attempt to deliver was reported
 	state       State
@@ -53,6 +57,8 @@ func (h *Health) Succeeded() { h.report(nil, true) }
 func (h *Health) probed(err error) { h.report(err, false) }
 
 func (h *Health) report(err error, attempt bool) {
+	h.reporting.Lock()
+	defer h.reporting.Unlock()
 	h.mu.Lock()
 	if !attempt && h.attempted {
 		h.mu.Unlock()

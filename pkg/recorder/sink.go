@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 )
@@ -338,13 +339,9 @@ func (s *Sink) settle(n int, bytes int64, reason Reason) {
 // deliver sends a batch until each of its records is delivered or dropped.
 func (s *Sink) deliver(batch []*Record) {
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		left, delivered, err := s.attempt(batch)
-		switch {
-		case delivered > 0:
-			s.health.Succeeded()
-		case err != nil && s.ctx.Err() == nil:
-			s.health.Failed(err)
-		}
+		errs := s.transport.Send(s.ctx, batch)
+		s.report(errs) // before the books: whoever finds in them that a record is settled may ask how that went
+		left := s.enter(batch, errs)
 		if len(left) == 0 {
 			return
 		}
@@ -364,38 +361,48 @@ func (s *Sink) deliver(batch []*Record) {
 	}
 }
 
-// attempt sends a batch once. It returns what must be sent again, in the same order, and how many were delivered. The error
-// is why others were not, nil if that lies with the records: a record that nobody takes says nothing about the broker.
-func (s *Sink) attempt(batch []*Record) (left []*Record, delivered int, trouble error) {
-	errs := s.transport.Send(s.ctx, batch)
+// report tells the health how a Send went. If none of the records was taken for reasons that lie with them, that says nothing
+// about the broker.
+func (s *Sink) report(errs []error) {
+	if errs == nil || slices.Contains(errs, nil) {
+		s.health.Succeeded()
+		return
+	}
+	if s.ctx.Err() != nil {
+		return // the end of the sink is no outage
+	}
+	for _, err := range errs {
+		if reason := DropReason(err); reason == "" || reason == RetriesExhausted {
+			s.health.Failed(err)
+			return
+		}
+	}
+}
+
+// enter writes the results of a Send into the books. It returns what must be sent again, in the same order.
+func (s *Sink) enter(batch []*Record, errs []error) (left []*Record) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if errs == nil {
 		s.settle(len(batch), sizeOf(batch), "")
-		return nil, len(batch), nil
+		return nil
 	}
 	var drop error
 	for i, r := range batch {
-		err, reason := errs[i], DropReason(errs[i])
-		if err == nil {
-			delivered++
-		}
-		if err == nil || reason != "" {
-			s.settle(1, int64(r.size), reason)
-		} else {
+		reason := DropReason(errs[i])
+		if errs[i] != nil && reason == "" {
 			left = append(left, r)
+			continue
 		}
+		s.settle(1, int64(r.size), reason)
 		if reason != "" {
-			drop = cmp.Or(drop, err)
-		}
-		if err != nil && (reason == "" || reason == RetriesExhausted) {
-			trouble = cmp.Or(trouble, err)
+			drop = cmp.Or(drop, errs[i])
 		}
 	}
 	if drop != nil {
 		go s.logger.Debug("recorder dropped records of a batch", "error", drop)
 	}
-	return left, delivered, trouble
+	return left
 }
 
 func sizeOf(batch []*Record) int64 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"strings"
 	"sync"
@@ -559,6 +560,73 @@ func TestARecordThatNobodyTakesSaysNothingAboutTheBroker(t *testing.T) {
 }
 
 // Drops while Flush waits are not what it waits for.
+// interrupted is a log in which something happens before each line is written.
+type interrupted struct {
+	slog.Handler
+	before func(message string)
+}
+
+func (i interrupted) Handle(ctx context.Context, r slog.Record) error {
+	i.before(r.Message)
+	return i.Handler.Handle(ctx, r)
+}
+
+// Whoever closes a sink when its last record is settled asks for the state next.
+func TestTheStateIsKnownBeforeTheRecordsAreSettled(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var s *Sink
+		var atReport []Stats
+		handler := interrupted{slog.NewTextHandler(io.Discard, nil), func(message string) {
+			if strings.Contains(message, "deliver") {
+				atReport = append(atReport, s.Stats())
+			}
+		}}
+		var b *broker
+		s, b, _ = setup(t, func(o *Options) { o.Health = NewHealth(slog.New(handler)) })
+		b.become(func(_ context.Context, batch []*Record) []error {
+			return FailAll(len(batch), Drop(RetriesExhausted, errDown))
+		})
+		s.Start()
+		recordMany(s, 0, 1)
+		synctest.Wait()
+		b.become(nil)
+		recordMany(s, 1, 2)
+		synctest.Wait()
+		if len(atReport) != 2 {
+			t.Fatalf("%d reports", len(atReport))
+		}
+		if first := atReport[0]; first.State != Failing || first.Pending != 1 {
+			t.Errorf("%+v", first)
+		}
+		if second := atReport[1]; second.State != Working || second.Pending != 1 || second.Delivered != 0 {
+			t.Errorf("%+v", second)
+		}
+		if err := closeWithin(t, s, time.Second); err != nil {
+			t.Error(err)
+		}
+		check(t, s, 1, 0, map[Reason]uint64{RetriesExhausted: 1})
+	})
+}
+
+func TestLinesAreInTheOrderOfTheReports(t *testing.T) {
+	t.Parallel()
+	var health *Health
+	var reports sync.WaitGroup
+	log := &testlog.Buffer{}
+	health = NewHealth(slog.New(interrupted{slog.NewTextHandler(log, nil), func(message string) {
+		if strings.Contains(message, "cannot deliver") {
+			reports.Go(health.Succeeded)        // another Send, which ends just now
+			<-time.After(10 * time.Millisecond) // enough for its line to come first, if nothing holds it up
+		}
+	}}))
+	health.Failed(errDown)
+	reports.Wait()
+	if lines := log.String(); log.Count("\n") != 2 || strings.Index(lines, "cannot deliver") > strings.Index(lines, "delivers again") {
+		t.Errorf("log is\n%s", lines)
+	}
+}
+
 func TestFlushWaitsForWhatIsQueued(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
