@@ -123,10 +123,11 @@ func (t *Transport) Send(ctx context.Context, batch []*recorder.Record) []error 
 		results := t.put(ctx, request)
 		recorder.Isolate(request, results, refused, func(part []*recorder.Record) []error { return t.put(ctx, part) })
 		for n, err := range results {
+			i := indices[n]
+			errs[i] = withoutRequest(err)
 			if refused(err) {
-				err = recorder.Drop(recorder.Rejected, err)
+				errs[i] = recorder.Drop(recorder.Rejected, errs[i])
 			}
-			errs[indices[n]] = err
 		}
 		request, indices, bytes = nil, nil, 0
 	}
@@ -184,7 +185,7 @@ func (t *Transport) put(ctx context.Context, records []*recorder.Record) []error
 		err = fmt.Errorf("kinesis answered for %d records of %d", len(out.Records), len(entries))
 	}
 	if err != nil {
-		return recorder.FailAll(len(records), withoutRequest(err))
+		return recorder.FailAll(len(records), err)
 	}
 	errs := make([]error, len(records))
 	failed := 0

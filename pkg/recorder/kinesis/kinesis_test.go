@@ -313,6 +313,33 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+// Only the first line of an answer is passed on, but the kind of the error must not get lost with the rest.
+func TestAnswersOfSeveralLines(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name    string
+		err     error
+		want    string
+		dropped recorder.Reason
+	}{
+		{
+			"a key of two lines", &types.ValidationException{Message: aws.String("1 validation error detected: Value 'secret\nkey' at 'records.1.member.partitionKey'")},
+			"dropped (rejected): ValidationException: 1 validation error detected: Value 'secret", recorder.Rejected,
+		},
+		{
+			"bad credentials", &types.AccessDeniedException{Message: aws.String("Check your key.\n\nx-amz-security-token:secret")},
+			"AccessDeniedException: Check your key.", "",
+		},
+	} {
+		transport := New(&stream{err: tc.err}, Options{Stream: "s", Logger: slog.New(slog.DiscardHandler)})
+		for _, err := range transport.Send(t.Context(), []*recorder.Record{record("k", 1), record("l", 1)}) {
+			if err.Error() != tc.want || recorder.DropReason(err) != tc.dropped {
+				t.Errorf("%s: %v", tc.name, err)
+			}
+		}
+	}
+}
+
 func TestARegionIsNeeded(t *testing.T) {
 	for _, name := range []string{"AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"} {
 		t.Setenv(name, "")
