@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/big"
-	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -34,6 +33,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/flagr-datar/flagr-datar/integration_tests/testaddress"
 	"github.com/flagr-datar/flagr-datar/integration_tests/testlog"
 	"github.com/flagr-datar/flagr-datar/pkg/recorder"
 )
@@ -688,26 +688,18 @@ func TestOrderWhenARequestIsSentAgain(t *testing.T) {
 	}
 }
 
-// port finds one that is free. It is below those that systems give to who asks for any, so that no other test gets it while
-// the broker is down.
-func port(t *testing.T) int {
-	t.Helper()
-	for {
-		p := 10_000 + mathrand.IntN(20_000)
-		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", p)); err == nil {
-			_ = l.Close()
-			return p
-		}
-	}
+// at has a broker listen at an address, which it tells its clients.
+func at(address string) kfake.Opt {
+	return kfake.ListenFn(func(network, _ string) (net.Listener, error) { return net.Listen(network, address) })
 }
 
 func TestABrokerThatIsDownAtStart(t *testing.T) {
 	t.Parallel()
-	p := port(t)
-	f := setup(t, []string{fmt.Sprintf("127.0.0.1:%d", p)}, nil)
+	address := testaddress.Unused(t)
+	f := setup(t, []string{address}, nil)
 	awaitTrouble(t, f, "connection refused") // before the first record
 	f.record(0, 100)
-	c := cluster(t, kfake.Ports(p))
+	c := cluster(t, at(address))
 	delivered(t, f.finish(t), 100)
 	if diff := gocmp.Diff(upTo(100), numbers(t, consume(t, c.ListenAddrs(), 100))); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -723,8 +715,7 @@ func TestABrokerThatIsRestartedUnderLoad(t *testing.T) {
 	for name, idempotent := range map[string]bool{"idempotent": true, "not idempotent": false} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p, dir := port(t), t.TempDir()
-			opts := []kfake.Opt{kfake.Ports(p), kfake.DataDir(dir), kfake.SyncWrites()}
+			opts := []kfake.Opt{at(testaddress.Unused(t)), kfake.DataDir(t.TempDir()), kfake.SyncWrites()}
 			c, err := kfake.NewCluster(append(opts, kfake.NumBrokers(1), kfake.SeedTopics(3, topic))...)
 			if err != nil {
 				t.Fatal(err)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -24,6 +23,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/flagr-datar/flagr-datar/integration_tests/testaddress"
 	"github.com/flagr-datar/flagr-datar/integration_tests/testlog"
 	"github.com/flagr-datar/flagr-datar/pkg/recorder"
 )
@@ -554,7 +554,7 @@ func TestProbe(t *testing.T) {
 
 func TestAServiceThatIsDownAtStart(t *testing.T) {
 	t.Parallel()
-	address := unusedAddress(t)
+	address := testaddress.Unused(t)
 	log := &testlog.Buffer{}
 	s := setup(t, client("http://"+address), func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(log, nil)) })
 	s.Start()
@@ -574,20 +574,6 @@ func TestAServiceThatIsDownAtStart(t *testing.T) {
 	if stats := s.Stats(); log.Count("\n") != 2 || stats.Recorded != 0 || !stats.LastDelivery.IsZero() {
 		t.Errorf("%+v\n%s", stats, log)
 	}
-}
-
-// unusedAddress is one where nobody listens. Its port is below those that systems give out by themselves.
-func unusedAddress(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		address := fmt.Sprintf("127.0.0.1:%d", 10_000+rand.N(20_000))
-		if l, err := net.Listen("tcp", address); err == nil {
-			_ = l.Close()
-			return address
-		}
-	}
-	t.Fatal("no port is free")
-	return ""
 }
 
 func wait(t *testing.T, what string, done func() bool) {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -25,6 +24,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"github.com/flagr-datar/flagr-datar/integration_tests/testaddress"
 	"github.com/flagr-datar/flagr-datar/integration_tests/testlog"
 	"github.com/flagr-datar/flagr-datar/pkg/recorder"
 )
@@ -360,7 +360,7 @@ func TestProbe(t *testing.T) {
 
 func TestAServiceThatIsDownAtStart(t *testing.T) {
 	t.Parallel()
-	address := unusedAddress(t)
+	address := testaddress.Unused(t)
 	f := setupAt(t, address, nil)
 	wait(t, "the outage to be noticed", func() bool { return f.Stats().State == recorder.Failing })
 	first := f.Stats()
@@ -395,20 +395,6 @@ func TestAServiceThatDoesNotAnswer(t *testing.T) {
 	f := setupAt(t, l.Addr().String(), nil)
 	wait(t, "the silence to be noticed", func() bool { return f.Stats().State == recorder.Failing })
 	f.finish(t)
-}
-
-// unusedAddress is one where nobody listens. Its port is below those that systems give out by themselves.
-func unusedAddress(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		address := fmt.Sprintf("127.0.0.1:%d", 10_000+rand.N(20_000))
-		if l, err := net.Listen("tcp", address); err == nil {
-			_ = l.Close()
-			return address
-		}
-	}
-	t.Fatal("no port is free")
-	return ""
 }
 
 func wait(t *testing.T, what string, done func() bool) {

@@ -1,0 +1,30 @@
+// Package testaddress finds addresses for servers that are down at first, or go down and come back.
+package testaddress
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"testing"
+)
+
+// Unused gives a host:port of this machine where nobody listens. Where all of 127.0.0.0/8 is this machine, as on Linux, the host
+// is one of millions, so that nobody else comes to listen there; elsewhere it is 127.0.0.1. The port is below those that systems
+// give to who asks for any.
+func Unused(t testing.TB) string {
+	t.Helper()
+	const tries = 200
+	for i := range tries {
+		host := fmt.Sprintf("127.%d.%d.%d", 1+rand.N(254), rand.N(256), 1+rand.N(254))
+		if i >= tries/2 {
+			host = "127.0.0.1"
+		}
+		address := fmt.Sprintf("%s:%d", host, 10_000+rand.N(20_000))
+		if l, err := net.Listen("tcp", address); err == nil {
+			_ = l.Close()
+			return address
+		}
+	}
+	t.Fatal("no address is free")
+	return ""
+}
