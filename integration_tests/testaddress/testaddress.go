@@ -20,7 +20,7 @@ func Unused(t testing.TB) string {
 			host = "127.0.0.1"
 		}
 		address := fmt.Sprintf("%s:%d", host, 10_000+rand.N(20_000))
-		if l, err := net.Listen("tcp", address); err == nil {
+		if l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", address); err == nil {
 			_ = l.Close()
 			return address
 		}
