@@ -611,6 +611,7 @@ func TestServersThatImitateKinesis(t *testing.T) {
 			})
 			s.Start()
 			wait(t, "the missing stream to be noticed", func() bool { return strings.Contains(s.Stats().LastError, "ResourceNotFoundException") })
+			wait(t, "the missing stream in the log", func() bool { return log.Count("\n") > 0 })
 			if stats := s.Stats(); stats.State != recorder.Failing || log.Count("\n") != 1 || log.Count(name) == 0 {
 				t.Errorf("%+v\n%s", stats, log)
 			}

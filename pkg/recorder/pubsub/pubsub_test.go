@@ -427,6 +427,7 @@ func TestEmulator(t *testing.T) {
 	topic, subscription := "projects/p/topics/"+name, "projects/p/subscriptions/"+name
 	f := setupAt(t, address, func(o *Options) { o.Topic = name })
 	wait(t, "the missing topic to be noticed", func() bool { return strings.Contains(f.Stats().LastError, "NotFound") })
+	wait(t, "the missing topic in the log", func() bool { return f.log.Count("\n") > 0 })
 	if stats := f.Stats(); stats.State != recorder.Failing || f.log.Count("\n") != 1 || f.log.Count(topic) == 0 {
 		t.Errorf("%+v\n%s", stats, &f.log)
 	}
