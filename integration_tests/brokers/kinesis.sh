@@ -21,7 +21,13 @@ if [ ! -e "$cache/.complete" ]; then
 	touch "$cache/.complete"
 fi
 
-free_port() { node -e 'const s = require("net").createServer().listen(0, "127.0.0.1", () => { console.log(s.address().port); s.close() })'; }
+# Below the ports that systems give out by themselves.
+free_port() {
+	while :; do
+		local port=$((10000 + RANDOM % 20000))
+		(exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port"; return; }
+	done
+}
 pids=()
 dir=$(mktemp -d)
 trap 'kill "${pids[@]}" 2>/dev/null || true; rm -rf "$dir"' EXIT
