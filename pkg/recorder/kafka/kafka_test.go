@@ -572,6 +572,11 @@ func TestATopicThatTheBrokerCreates(t *testing.T) {
 	delivered(t, f.finish(t), 50)
 }
 
+// messages has a broker take so many bytes.
+func messages(most string) kfake.Opt {
+	return kfake.BrokerConfigs(map[string]string{"message.max.bytes": most})
+}
+
 func TestOnlyTheRecordsThatAreTooLargeAreDropped(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -579,8 +584,8 @@ func TestOnlyTheRecordsThatAreTooLargeAreDropped(t *testing.T) {
 		large text
 		opts  []kfake.Opt
 	}{
-		{"for the client", 2 << 20, nil},
-		{"for the broker", 50_000, []kfake.Opt{kfake.BrokerConfigs(map[string]string{"message.max.bytes": "20000"})}},
+		{"for the client", 2 << 20, []kfake.Opt{messages("20000000")}},
+		{"for the broker", 50_000, []kfake.Opt{messages("20000")}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
