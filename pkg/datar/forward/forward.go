@@ -199,9 +199,10 @@ func (s *Store) send(ctx context.Context, batch datar.Batch, body []byte) (resul
 	if err != nil {
 		return result, fmt.Errorf("forward counts: read the answer: %w", err)
 	}
-	switch response.StatusCode {
-	case http.StatusOK:
-	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity:
+	switch status := response.StatusCode; {
+	case status == http.StatusOK:
+	case status == http.StatusRequestEntityTooLarge,
+		(status == http.StatusBadRequest || status == http.StatusUnprocessableEntity) && explained(answer):
 		return result, fmt.Errorf("%w: the central server answered %s: %.200s", datar.ErrRefused, response.Status, answer)
 	default:
 		return result, fmt.Errorf("forward counts: the central server answered %s: %.200s", response.Status, answer)
@@ -210,6 +211,15 @@ func (s *Store) send(ctx context.Context, batch datar.Batch, body []byte) (resul
 		return result, fmt.Errorf("forward counts: the answer is not that of a central server: %w", err)
 	}
 	return result, nil
+}
+
+// explained reports whether an answer is the error of a central server. Who answers 400 otherwise, such as a port that wants
+// TLS, must not make counts disappear.
+func explained(answer []byte) bool {
+	var body struct {
+		Message string `json:"message"`
+	}
+	return json.Unmarshal(answer, &body) == nil && body.Message != ""
 }
 
 // encode makes the body of a batch, and says how many rows it has: a count that is too large for one, such as that of an

@@ -79,8 +79,12 @@ func newCentre(t *testing.T) *centre {
 			})
 		}
 		result, err := in.Ingest(r.Context(), batch)
-		if err != nil {
-			rw.WriteHeader(http.StatusBadRequest)
+		if errors.Is(err, ingest.ErrTooManyRows) {
+			rw.WriteHeader(http.StatusRequestEntityTooLarge)
+			return
+		}
+		if err != nil { // the edge has left
+			rw.WriteHeader(http.StatusServiceUnavailable)
 			return
 		}
 		if c.deaf.Load() {
@@ -227,6 +231,33 @@ func TestAnswersThatAreNoCentres(t *testing.T) {
 		record(t, e, s, "checkout", "on", 10, 1)
 		if err := e.Flush(t.Context()); err == nil || errors.Is(err, datar.ErrRefused) || e.Stats().Pending != 1 {
 			t.Errorf("%q: %v, %d pending; want an error, and the count kept", answer, err, e.Stats().Pending)
+		}
+	}
+}
+
+// A batch that the centre will never take is given up, for which its own word is needed.
+func TestBatchesThatAreMalformed(t *testing.T) {
+	t.Parallel()
+	for answer, refused := range map[string]bool{
+		`{"message":"invalid batch"}`:                  true,
+		`{"code":602,"message":"in body is required"}`: true,
+		"":   false,
+		"{}": false,
+		"Client sent an HTTP request to an HTTPS server.": false,
+		"<html>400 Bad Request</html>":                    false,
+	} {
+		for _, status := range []int{http.StatusBadRequest, http.StatusUnprocessableEntity} {
+			c := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+				rw.WriteHeader(status)
+				_, _ = io.WriteString(rw, answer)
+			}))
+			t.Cleanup(c.Close)
+			e, s := edge(t, c.URL, "")
+			record(t, e, s, "checkout", "on", 10, 1)
+			err := e.Flush(t.Context())
+			if stats := e.Stats(); refused != (err == nil) || refused != (stats.Dropped[datar.DropRefused] == 1) || refused != (stats.Pending == 0) {
+				t.Errorf("%d %q: %v, %d pending, %v dropped; want it refused: %t", status, answer, err, stats.Pending, stats.Dropped, refused)
+			}
 		}
 	}
 }
