@@ -164,7 +164,7 @@ func TestTinyRowsAreNotReadBeyondTheLimit(t *testing.T) {
 			t.Errorf("%s: %d %.200s, want %d", name, got.status, got.raw, want)
 		}
 	}
-	got := post(t, s, ingestPath, `{"flagEvaluations":null,"context":[[[1]]]}`, nil)
+	got := post(t, s, ingestPath, `{"flagEvaluations":[],"context":[[[1]]]}`, nil)
 	if got.status != http.StatusOK {
 		t.Errorf("no rows: %d %s", got.status, got.raw)
 	}
