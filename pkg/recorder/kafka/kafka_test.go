@@ -598,8 +598,9 @@ func TestOnlyTheRecordsThatAreTooLargeAreDropped(t *testing.T) {
 			if stats.Delivered != 600 || stats.Dropped[recorder.TooLarge] != 1 || len(stats.Dropped) != 1 {
 				t.Errorf("%+v", stats)
 			}
-			// What a broker refused goes in again after what it took of the same batch, so there is no order to check.
-			if diff := gocmp.Diff(upTo(600), numbersOf(t, consume(t, c.ListenAddrs(), 600), false)); diff != "" {
+			// What a broker refused goes in again after what it took of the same batch, so there is no order to check. With several
+			// open requests, what was behind it may go in twice.
+			if diff := gocmp.Diff(upTo(600), slices.Compact(numbersOf(t, consume(t, c.ListenAddrs(), 600), false))); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
@@ -893,8 +894,8 @@ func TestApacheKafkaRefusesOnlyTheRecordThatIsTooLarge(t *testing.T) {
 	if stats.Delivered != 600 || stats.Dropped[recorder.TooLarge] != 1 || len(stats.Dropped) != 1 {
 		t.Errorf("%+v", stats)
 	}
-	// As above, there is no order to check.
-	if diff := gocmp.Diff(upTo(600), numbersOf(t, consume(t, []string{address}, 600, kgo.ConsumeTopics(topic)), false)); diff != "" {
+	// As above, there is no order to check, and some may be there twice.
+	if diff := gocmp.Diff(upTo(600), slices.Compact(numbersOf(t, consume(t, []string{address}, 600, kgo.ConsumeTopics(topic)), false))); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
