@@ -43,10 +43,10 @@ run: build ## start on SQLite with Datar on, and print what to try
 
 test: ## all tests that need no server, with the race detector if there is a C compiler
 	@[ -n "$(RACE)" ] || echo "make test: no C compiler found, so the race detector is off"
-	$(TEST_ENV) $(GO) test $(RACE) ./pkg/... ./swagger_gen/...
+	$(TEST_ENV) $(GO) test $(RACE) -timeout 20m ./pkg/... ./swagger_gen/...
 
 test-servers: ## tests of the stores on PostgreSQL and MariaDB, which it installs and starts, and on the SQL of MySQL 8
-	FLAGR_TEST_REQUIRE_SERVERS=1 $(SERVERS) $(GO) test -count=1 ./pkg/store ./pkg/datar/gormstore
+	FLAGR_TEST_REQUIRE_SERVERS=1 $(SERVERS) $(GO) test -count=1 -timeout 20m ./pkg/store ./pkg/datar/gormstore
 	cd integration_tests/mysqldialect && $(GO) test -count=1 ./...
 
 cross: ## build the server for other systems and machines, and what needs none of its libraries for all of them
