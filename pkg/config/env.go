@@ -262,7 +262,7 @@ type Kafka struct {
 	// Verbose logs what the client does.
 	Verbose bool `env:"FLAGR_RECORDER_KAFKA_VERBOSE" envDefault:"true"`
 	// Topic is the topic to write to.
-	Topic string `env:"FLAGR_RECORDER_KAFKA_TOPIC" envDefault:"flagr-records" accepts:"a topic; needed while the kafka recorder is on"`
+	Topic string `env:"FLAGR_RECORDER_KAFKA_TOPIC" envDefault:"flagr-records" accepts:"1 to 249 of a-z A-Z 0-9 . _ -, and not . or ..; needed while the kafka recorder is on"`
 	// PartitionKeyEnabled uses the entity id as the partition key.
 	PartitionKeyEnabled bool `env:"FLAGR_RECORDER_KAFKA_PARTITION_KEY_ENABLED" envDefault:"true"`
 	// Partitioner is how a partition is chosen by the key: fnv1a as Flagr does, or murmur2 as Kafka's own clients do.
@@ -286,7 +286,7 @@ type Kafka struct {
 // Kinesis is the recorder that writes to an Amazon Kinesis stream.
 type Kinesis struct {
 	// StreamName is the stream to write to.
-	StreamName string `env:"FLAGR_RECORDER_KINESIS_STREAM_NAME" envDefault:"flagr-records" accepts:"a stream; needed while the kinesis recorder is on"`
+	StreamName string `env:"FLAGR_RECORDER_KINESIS_STREAM_NAME" envDefault:"flagr-records" accepts:"1 to 128 of a-z A-Z 0-9 . _ -; needed while the kinesis recorder is on"`
 	// BacklogCount is how many records may wait.
 	BacklogCount int `env:"FLAGR_RECORDER_KINESIS_BACKLOG_COUNT" envDefault:"500" accepts:"a whole number, 0 or more"`
 	// MaxConnections is how many requests may run at once.
@@ -310,7 +310,7 @@ type PubSub struct {
 	// ProjectID is the project of the topic.
 	ProjectID string `env:"FLAGR_RECORDER_PUBSUB_PROJECT_ID" accepts:"a project; needed while the pubsub recorder is on"`
 	// TopicName is the topic to write to.
-	TopicName string `env:"FLAGR_RECORDER_PUBSUB_TOPIC_NAME" envDefault:"flagr-records" accepts:"a topic; needed while the pubsub recorder is on"`
+	TopicName string `env:"FLAGR_RECORDER_PUBSUB_TOPIC_NAME" envDefault:"flagr-records" accepts:"the name without its project: a letter, then 2 to 254 of a-z A-Z 0-9 . _ ~ + % -, and no goog at its beginning; needed while the pubsub recorder is on"`
 	// KeyFile is a service account's key file; empty: the surroundings' own credentials.
 	KeyFile string `env:"FLAGR_RECORDER_PUBSUB_KEYFILE"`
 	// Verbose waits for each message's answer and logs it.

@@ -18,7 +18,13 @@ var apiRoots = []string{
 	"/api/v1/ready", "/api/v1/recorders", "/api/v1/tags", "/api/v2/flagevaluation", "/api/v2/flagevaluations", "/swagger.json",
 }
 
-var kafkaVersion = regexp.MustCompile(`^\d+\.\d+\.\d+(\.\d+)?$`)
+var (
+	kafkaVersion = regexp.MustCompile(`^\d+\.\d+\.\d+(\.\d+)?$`)
+	// Brokers refuse requests with other names, and would do so for ever.
+	kafkaTopic    = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,249}$`)
+	kinesisStream = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,128}$`)
+	pubSubTopic   = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9._~+%-]{2,254}$`)
+)
 
 // normalize brings values that may be written in several ways into one form.
 func (c *Config) normalize() {
@@ -152,7 +158,8 @@ func (k *Kafka) validate(l *loader, on bool) {
 	l.check("FLAGR_RECORDER_KAFKA_VERSION", kafkaVersion.MatchString(k.Version))
 	l.check("FLAGR_RECORDER_KAFKA_BROKERS", len(splitList(k.Brokers, false)) > 0 || !on)
 	l.check("FLAGR_RECORDER_KAFKA_COMPRESSION_CODEC", between(0, k.CompressionCodec, 4))
-	l.check("FLAGR_RECORDER_KAFKA_TOPIC", k.Topic != "" || !on)
+	l.check("FLAGR_RECORDER_KAFKA_TOPIC", k.Topic == "" && !on ||
+		kafkaTopic.MatchString(k.Topic) && k.Topic != "." && k.Topic != "..")
 	switch k.SASLMechanism {
 	case "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512":
 	default:
@@ -169,7 +176,7 @@ func (k *Kafka) validate(l *loader, on bool) {
 
 func (k *Kinesis) validate(l *loader, on bool) {
 	const maxRequestBytes, maxAggregateBytes = 5 << 20, 1 << 20
-	l.check("FLAGR_RECORDER_KINESIS_STREAM_NAME", k.StreamName != "" || !on)
+	l.check("FLAGR_RECORDER_KINESIS_STREAM_NAME", k.StreamName == "" && !on || kinesisStream.MatchString(k.StreamName))
 	l.check("FLAGR_RECORDER_KINESIS_BACKLOG_COUNT", k.BacklogCount >= 0)
 	l.check("FLAGR_RECORDER_KINESIS_MAX_CONNECTIONS", between(0, k.MaxConnections, 256))
 	l.check("FLAGR_RECORDER_KINESIS_FLUSH_INTERVAL", k.FlushInterval >= 0)
@@ -181,7 +188,8 @@ func (k *Kinesis) validate(l *loader, on bool) {
 
 func (p *PubSub) validate(l *loader, on bool) {
 	l.check("FLAGR_RECORDER_PUBSUB_PROJECT_ID", p.ProjectID != "" || !on)
-	l.check("FLAGR_RECORDER_PUBSUB_TOPIC_NAME", p.TopicName != "" || !on)
+	l.check("FLAGR_RECORDER_PUBSUB_TOPIC_NAME", p.TopicName == "" && !on ||
+		pubSubTopic.MatchString(p.TopicName) && !strings.HasPrefix(p.TopicName, "goog"))
 	l.check("FLAGR_RECORDER_PUBSUB_VERBOSE_CANCEL_TIMEOUT", p.VerboseCancelTimeout >= 0)
 }
 
