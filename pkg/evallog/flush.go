@@ -348,6 +348,9 @@ func (e *Engine) settle(batch Batch, refused *RefusedError) {
 
 // finish takes and delivers what is left, until the deadline of Close.
 func (e *Engine) finish() error {
+	if len(e.outbox.waiting) == MaxPending {
+		_ = e.deliver() // or else the oldest is dropped for what was counted last
+	}
 	e.take()
 	err := e.deliver()
 	for delay := firstRetry / 4; err != nil; delay *= 2 {

@@ -248,6 +248,27 @@ func TestFlushesOnRequestDropNothing(t *testing.T) {
 	})
 }
 
+// Where as many flushes wait as may, Close delivers them before it adds the last one.
+func TestCloseAfterAnOutageDropsNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		engine, writer := setup(t)
+		writer.Fail(away)
+		for range evallog.MaxPending {
+			engine.Record(on("flag"))
+			_ = engine.Flush(t.Context())
+		}
+		engine.Record(on("flag"))
+		writer.Fail(nil)
+		if err := engine.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if stats := engine.Stats(); writer.Total() != evallog.MaxPending+1 || stats.DroppedTotal() != 0 {
+			t.Errorf("delivered %d of %d, dropped %v", writer.Total(), evallog.MaxPending+1, stats.Dropped)
+		}
+	})
+}
+
 // An outage of hours must not cost counts: while it lasts they add up where they are, in one batch for each hour.
 func TestAnOutageOfHoursLosesNothing(t *testing.T) {
 	t.Parallel()
