@@ -283,7 +283,7 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 		}
 		a.ingesting = true
 	case c.Datar.IngestEnabled:
-		a.logger.Warn("FLAGR_RECORDER_DATAR_INGEST_ENABLED has no effect while Datar is off")
+		a.logger.Warn("FLAGR_RECORDER_DATAR_INGEST_ENABLED has no effect without Datar and a database")
 	}
 	a.handler = handler.New(handlerOptions)
 	return a, nil
