@@ -19,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/forward"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
@@ -217,6 +219,62 @@ func TestNothingIsLostOrCountedTwice(t *testing.T) {
 	}
 	if err := e.Close(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// The centre takes a batch and its answer is lost; then it is away for ten hours, in which the edge is killed now and then.
+// Each count must be on its hour afterwards, once.
+func TestHoursWithoutTheCentre(t *testing.T) {
+	t.Parallel()
+	const hours, segments = 10, 150
+	c := newCentre(t)
+	dir := t.TempDir()
+	begin := datar.HourOf(time.Now()) - hours
+	want := map[datar.Hour]int64{}
+	e, s := edge(t, c.URL, dir)
+	for hour := begin; hour < begin+hours; hour++ {
+		for half := range 2 {
+			flagID, variantID, err := s.Outcome("checkout", []string{"on", "ö\"\n"}[half])
+			if err != nil {
+				t.Fatal(err)
+			}
+			for segment := range int64(segments) {
+				e.Record(datar.Event{FlagID: flagID, VariantID: variantID, SegmentID: segment, Time: hour.Time().Add(time.Duration(segment) * time.Second)})
+				want[hour]++
+			}
+			c.deaf.Store(hour == begin)
+			if hour > begin {
+				c.status.Store(http.StatusBadGateway)
+			}
+			if err := e.Flush(t.Context()); err == nil {
+				t.Error("a flush succeeded without the centre's answer")
+			}
+		}
+		if hour%3 == 0 {
+			killed, cancel := context.WithCancel(t.Context())
+			cancel()
+			if e.Close(killed) == nil {
+				t.Error("an engine without time has stored its counts")
+			}
+			e, s = edge(t, c.URL, dir)
+		}
+	}
+	c.status.Store(0)
+	if err := e.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	got := map[datar.Hour]int64{}
+	for _, row := range c.store.Rows() {
+		got[row.Hour] += row.Count
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("counts by hour (-want +got):\n%s", diff)
+	}
+	if err := e.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if stats := e.Stats(); stats.Stored != stats.Recorded {
+		t.Errorf("%d recorded, %d stored, %d pending, dropped %v", stats.Recorded, stats.Stored, stats.Pending, stats.Dropped)
 	}
 }
 
