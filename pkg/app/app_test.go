@@ -15,6 +15,7 @@ import (
 
 	"github.com/go-openapi/loads"
 
+	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
 	"github.com/flagr-datar/flagr-datar/pkg/app"
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
@@ -121,20 +122,6 @@ func counts(t *testing.T, database string) func() int64 {
 	}
 }
 
-func waitFor(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	deadline := time.After(time.Minute)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-deadline:
-			t.Fatalf("waited in vain for %s", what)
-		case <-tick.C:
-		}
-	}
-}
-
 func TestCountsAreStoredWhileTheServerDrainsAndWhenItStops(t *testing.T) {
 	t.Parallel()
 	a, database, _ := setup(t, map[string]string{"FLAGR_RECORDER_ENABLED": "true", "FLAGR_RECORDER_TYPE": "datar"})
@@ -143,7 +130,7 @@ func TestCountsAreStoredWhileTheServerDrainsAndWhenItStops(t *testing.T) {
 	send("PUT", "/flags/1", `{"dataRecordsEnabled":true}`)
 	send("PUT", "/flags/1/enabled", `{"enabled":true}`)
 	evaluate := func() { send("POST", "/evaluation", `{"flagKey":"k","entityID":"e"}`) }
-	waitFor(t, "the flag", func() bool { return strings.Contains(send("GET", "/export/eval_cache/json?enabled=true", ""), `"k"`) })
+	testwait.Until(t, "the flag", func() bool { return strings.Contains(send("GET", "/export/eval_cache/json?enabled=true", ""), `"k"`) })
 	stored := counts(t, database)
 
 	evaluate()
@@ -152,9 +139,9 @@ func TestCountsAreStoredWhileTheServerDrainsAndWhenItStops(t *testing.T) {
 	}
 	a.BeginStop()
 	a.BeginStop()
-	waitFor(t, "the first count", func() bool { return stored() == 1 })
+	testwait.Until(t, "the first count", func() bool { return stored() == 1 })
 	evaluate()
-	waitFor(t, "a count of the time of draining", func() bool { return stored() == 2 })
+	testwait.Until(t, "a count of the time of draining", func() bool { return stored() == 2 })
 	evaluate()
 	stop(t, a)
 	if n := stored(); n != 3 {

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
 	"github.com/flagr-datar/flagr-datar/pkg/app"
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 )
@@ -238,7 +239,7 @@ func TestReadiness(t *testing.T) {
 	h := started(t, a)
 	var code int
 	var b body
-	waitFor(t, "the server to be well", func() bool { // SQLite on a busy machine may not answer in the two seconds it has
+	testwait.Until(t, "the server to be well", func() bool { // SQLite on a busy machine may not answer in the two seconds it has
 		code, b = ready(h)
 		return b.Status == "OK"
 	})
@@ -294,7 +295,7 @@ func TestSentryGetsErrors(t *testing.T) {
 		t.Errorf("a panic answers %d", rw.Code)
 	}
 	stop(t, a)
-	waitFor(t, "the report", func() bool { return received.String() != "" }) // stopping, the server does not wait for long
+	testwait.Until(t, "the report", func() bool { return received.String() != "" }) // stopping, the server does not wait for long
 	for _, want := range []string{"request panicked", "the cause", "edge_test.go", `"environment":"staging"`, "/api/v1/flags"} {
 		if !strings.Contains(received.String(), want) {
 			t.Errorf("the report lacks %q:\n%s", want, received.String())

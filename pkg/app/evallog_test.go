@@ -13,6 +13,7 @@ import (
 	"github.com/open-feature/go-sdk/openfeature/isolated"
 	"github.com/open-feature/go-sdk/openfeature/memprovider"
 
+	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
 	"github.com/flagr-datar/flagr-datar/pkg/evallog"
 	evallogof "github.com/flagr-datar/flagr-datar/pkg/evallog/openfeature"
 )
@@ -48,7 +49,7 @@ func TestAnApplicationsEvaluationsShowUpInTheSummary(t *testing.T) {
 	call("POST", "/flags", `{"description":"the new checkout","key":"checkout","template":"simple_boolean_flag"}`)
 	call("PUT", "/flags/1", `{"dataRecordsEnabled":true}`)
 	call("PUT", "/flags/1/enabled", `{"enabled":true}`)
-	waitFor(t, "the flag to be evaluated as it is now", func() bool {
+	testwait.Until(t, "the flag to be evaluated as it is now", func() bool {
 		var result struct{ VariantKey string }
 		err := json.Unmarshal([]byte(call("POST", "/evaluation", `{"flagKey":"checkout","entityID":"a"}`)), &result)
 		return err == nil && result.VariantKey == "on"

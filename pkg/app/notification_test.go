@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
 )
 
 func TestChangesArePostedToTheWebhook(t *testing.T) {
@@ -32,7 +34,7 @@ func TestChangesArePostedToTheWebhook(t *testing.T) {
 	send("POST", "/flags", `{"description":"d","key":"k"}`)
 	send("PUT", "/flags/1/enabled", `{"enabled":true}`)
 	send("POST", "/flags/1/tags", `{"value":"web"}`)
-	waitFor(t, "the notifications", func() bool { return len(bodies) == 3 }) // stopping, the server does not wait for long
+	testwait.Until(t, "the notifications", func() bool { return len(bodies) == 3 }) // stopping, the server does not wait for long
 	stop(t, a)
 	close(bodies)
 

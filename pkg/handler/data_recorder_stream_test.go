@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"gorm.io/gorm"
 
+	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
@@ -209,8 +210,8 @@ func TestOneStreamThatIsDownOrHangsDoesNotHoldTheOthersBack(t *testing.T) {
 	for _, r := range slices.Repeat(results(t), 100) {
 		all.AsyncRecord(r)
 	}
-	wait(t, "the stream that works", func() bool { return all.Stats()[0].Delivered == 100*kinds })
-	wait(t, "the stream that is down", func() bool { return all.Statuses()[1].Failing })
+	testwait.Until(t, "the stream that works", func() bool { return all.Stats()[0].Delivered == 100*kinds })
+	testwait.Until(t, "the stream that is down", func() bool { return all.Statuses()[1].Failing })
 	if all.Statuses()[0].Failing {
 		t.Error("the stream that works is said to fail")
 	}
@@ -221,7 +222,7 @@ func TestOneStreamThatIsDownOrHangsDoesNotHoldTheOthersBack(t *testing.T) {
 		t.Errorf("error is %v", err)
 	}
 	for i, want := range []uint64{0, 100 * kinds, 100 * kinds} {
-		wait(t, "the end of all records", func() bool { return all.Stats()[i].Pending == 0 })
+		testwait.Until(t, "the end of all records", func() bool { return all.Stats()[i].Pending == 0 })
 		if got := all.Stats()[i].Dropped[recorder.Undelivered]; got != want {
 			t.Errorf("stream %d has dropped %d, want %d", i, got, want)
 		}
@@ -241,7 +242,7 @@ func TestDrainFlushesEachByItself(t *testing.T) {
 	}()
 	for i := range uint64(5) { // each must go out although the other's flush never ends
 		all.AsyncRecord(results(t)[0])
-		wait(t, "the record to arrive", func() bool { return all.Stats()[0].Delivered == i+1 })
+		testwait.Until(t, "the record to arrive", func() bool { return all.Stats()[0].Delivered == i+1 })
 	}
 	cancel()
 	<-drained
@@ -343,20 +344,6 @@ func heap() int64 {
 	runtime.GC()
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc)
-}
-
-func wait(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	deadline := time.After(time.Minute)
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-deadline:
-			t.Fatalf("waited in vain for %s", what)
-		case <-tick.C:
-		}
-	}
 }
 
 // BenchmarkFanOut is what recording adds to an evaluation in the request's goroutine, and what encoding takes outside it.

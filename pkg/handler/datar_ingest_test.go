@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/flagr-datar/flagr-datar/integration_tests/testlog"
+	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
 	"github.com/flagr-datar/flagr-datar/pkg/handler"
@@ -246,7 +247,7 @@ func TestTheExamplesOfTheContract(t *testing.T) {
 	must(t, s, http.MethodPut, path, object{"dataRecordsEnabled": true})
 	want := responses["200"].Examples["application/json"]
 	var got answer
-	wait(t, "the server to know the flag", func() bool {
+	testwait.Until(t, "the server to know the flag", func() bool {
 		got = post(t, s, ingestPath, string(envelope), nil)
 		return !strings.Contains(got.raw, shown["flag"].(map[string]any)["key"].(string)) // in a verdict
 	})

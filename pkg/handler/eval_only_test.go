@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
 )
 
 // A server that takes its flags from a URL follows the document, keeps what it has while the document is bad, and asks
@@ -43,17 +45,17 @@ func TestFlagsFromAURL(t *testing.T) {
 		t.Fatal("the first document is not used")
 	}
 	serve(document("two"))
-	wait(t, "the second document", gives("two"))
+	testwait.Until(t, "the second document", gives("two"))
 	serve(`{"Flags":[{"Key":"k"},{"Key":"k"}]}`)
-	wait(t, "the report", func() bool { return strings.Contains(s.log.String(), "key is used by flags #1 and #2") })
+	testwait.Until(t, "the report", func() bool { return strings.Contains(s.log.String(), "key is used by flags #1 and #2") })
 	seen := unchanged.Load()
-	wait(t, "more looks at the same document", func() bool { return unchanged.Load() > seen+3 })
+	testwait.Until(t, "more looks at the same document", func() bool { return unchanged.Load() > seen+3 })
 	if !gives("two")() {
 		t.Error("a bad document takes the flags away")
 	}
 	must(t, s, http.MethodGet, "/health", nil)
 	serve(document("three"))
-	wait(t, "the document after the bad one", gives("three"))
+	testwait.Until(t, "the document after the bad one", gives("three"))
 	if log := s.log.String(); strings.Count(log, "key is used by flags") != 1 || strings.Contains(log, "s3cret") {
 		t.Errorf("log is %s", log)
 	}
@@ -76,7 +78,7 @@ func TestVariantsOfOneKeyAreExported(t *testing.T) {
 	variantOf := func(s *server, entity int) any {
 		return must(t, s, http.MethodPost, "/evaluation", object{"flagKey": "k", "entityID": fmt.Sprint(entity)})["variantID"]
 	}
-	wait(t, "both variants to be given", func() bool {
+	testwait.Until(t, "both variants to be given", func() bool {
 		given := map[any]bool{}
 		for entity := range 20 {
 			given[variantOf(central, entity)] = true

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/flagr-datar/flagr-datar/integration_tests/golden"
+	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
 )
 
 func TestGoldenWalk(t *testing.T) {
@@ -30,7 +31,7 @@ func TestGoldenWalk(t *testing.T) {
 func waitForCache(t *testing.T, s *server) {
 	t.Helper()
 	newest := must(t, s, http.MethodGet, "/flags/snapshots/max_id", nil)["maxID"]
-	wait(t, "the evaluation cache", func() bool {
+	testwait.Until(t, "the evaluation cache", func() bool {
 		flags := must(t, s, http.MethodGet, "/export/eval_cache/json", nil)["Flags"].([]any)
 		return slices.ContainsFunc(flags, func(f any) bool { return f.(map[string]any)["SnapshotID"] == newest })
 	})

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
 )
 
 func TestRecordersStatusWithoutStreams(t *testing.T) {
@@ -34,7 +36,7 @@ func TestABrokerThatIsDownShowsInTheStatusAndDoesNotStopTheServer(t *testing.T) 
 		recorders := must(t, s, http.MethodGet, "/recorders/status", nil)["recorders"].([]any)
 		return recorders[0].(map[string]any)
 	}
-	wait(t, "kafka to fail", func() bool { return status()["state"] == "failing" })
+	testwait.Until(t, "kafka to fail", func() bool { return status()["state"] == "failing" })
 	kafka := status()
 	for _, member := range []string{"since", "lastErrorAt"} {
 		if kafka[member] == nil {

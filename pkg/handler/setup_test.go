@@ -18,6 +18,7 @@ import (
 	"github.com/go-openapi/loads"
 
 	"github.com/flagr-datar/flagr-datar/integration_tests/testlog"
+	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
 	"github.com/flagr-datar/flagr-datar/pkg/app"
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi"
@@ -125,21 +126,6 @@ func must(t testing.TB, h http.Handler, method, path string, body any) map[strin
 // object is short for the body of a request.
 type object = map[string]any
 
-// wait polls until done, for at most a minute.
-func wait(t testing.TB, what string, done func() bool) {
-	t.Helper()
-	deadline := time.After(time.Minute)
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-deadline:
-			t.Fatalf("waited in vain for %s", what)
-		case <-tick.C:
-		}
-	}
-}
-
 // booleanFlag creates an enabled flag whose one variant goes to everybody, and waits until evaluation knows it.
 func booleanFlag(t testing.TB, s *server, key string, recorded bool) (flagID, segmentID, variantID int) {
 	t.Helper()
@@ -149,7 +135,7 @@ func booleanFlag(t testing.TB, s *server, key string, recorded bool) (flagID, se
 	path := fmt.Sprintf("/flags/%d", flagID)
 	must(t, s, http.MethodPut, path, object{"dataRecordsEnabled": recorded})
 	must(t, s, http.MethodPut, path+"/enabled", object{"enabled": true})
-	wait(t, "the flag to be evaluated", func() bool {
+	testwait.Until(t, "the flag to be evaluated", func() bool {
 		exported := must(t, s, http.MethodGet, "/export/eval_cache/json?keys="+key, nil)["Flags"].([]any)
 		return len(exported) == 1 && exported[0].(map[string]any)["Enabled"] == true
 	})

@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/flagr-datar/flagr-datar/integration_tests/testlog"
+	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/notification"
 )
@@ -105,20 +106,6 @@ func change(flagID uint) entity.Change {
 	return entity.Change{
 		Operation: entity.OperationUpdate, FlagID: flagID, FlagKey: "a<b", Component: entity.ComponentVariant, ComponentID: 7,
 		ComponentKey: "on", User: "ann@example.com", Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
-	}
-}
-
-func waitFor(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	deadline := time.After(time.Minute)
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-deadline:
-			t.Fatalf("waited in vain for %s", what)
-		case <-tick.C:
-		}
 	}
 }
 
@@ -245,7 +232,7 @@ func TestASlowReceiverHoldsNobodyUp(t *testing.T) {
 	rc := newReceiver(t, func(http.ResponseWriter, *http.Request, int) { <-release })
 	w, log := setup(t, notification.Options{URL: rc.url, QueueSize: 2})
 	w.Notify(change(1))
-	waitFor(t, "the first call", func() bool { return rc.calls() == 1 })
+	testwait.Until(t, "the first call", func() bool { return rc.calls() == 1 })
 	for id := range uint(5) { // nothing is received before they all are told
 		w.Notify(change(id + 2)) // two wait, three are too many
 	}
@@ -274,7 +261,7 @@ func TestACallThatTakesTooLongIsTriedAgain(t *testing.T) {
 	// A busy machine may need the time for others of the calls as well.
 	w, _ := setup(t, notification.Options{URL: rc.url, Timeout: 300 * time.Millisecond, MaxRetries: 1000})
 	w.Notify(change(1))
-	waitFor(t, "the delivery", func() bool { return w.Stats().Delivered == 1 })
+	testwait.Until(t, "the delivery", func() bool { return w.Stats().Delivered == 1 })
 }
 
 func TestStopKeepsItsDeadline(t *testing.T) {
@@ -284,7 +271,7 @@ func TestStopKeepsItsDeadline(t *testing.T) {
 	for id := range uint(3) {
 		w.Notify(change(id))
 	}
-	waitFor(t, "the first call", func() bool { return rc.calls() == 1 })
+	testwait.Until(t, "the first call", func() bool { return rc.calls() == 1 })
 	err := stop(w, 50*time.Millisecond) // if it does not, this takes an hour
 	if err == nil || err.Error() != "3 notifications were not delivered" {
 		t.Errorf("error is %v", err)

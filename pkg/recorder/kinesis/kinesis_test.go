@@ -25,6 +25,7 @@ import (
 
 	"github.com/flagr-datar/flagr-datar/integration_tests/testaddress"
 	"github.com/flagr-datar/flagr-datar/integration_tests/testlog"
+	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
 	"github.com/flagr-datar/flagr-datar/pkg/recorder"
 )
 
@@ -558,35 +559,21 @@ func TestAServiceThatIsDownAtStart(t *testing.T) {
 	log := &testlog.Buffer{}
 	s := setup(t, client("http://"+address), func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(log, nil)) })
 	s.Start()
-	wait(t, "the outage to be noticed", func() bool { return s.Stats().State == recorder.Failing })
+	testwait.Until(t, "the outage to be noticed", func() bool { return s.Stats().State == recorder.Failing })
 	first := s.Stats().LastErrorAt
-	wait(t, "another try", func() bool { return s.Stats().LastErrorAt.After(first) })
+	testwait.Until(t, "another try", func() bool { return s.Stats().LastErrorAt.After(first) })
 
 	service := newService(t, address, 400, failure("ResourceNotFoundException", "Stream not found"))
-	wait(t, "the missing stream to be noticed", func() bool { return strings.Contains(s.Stats().LastError, "ResourceNotFoundException") })
+	testwait.Until(t, "the missing stream to be noticed", func() bool { return strings.Contains(s.Stats().LastError, "ResourceNotFoundException") })
 	if stats := s.Stats(); stats.State != recorder.Failing || log.Count("\n") != 1 || log.Count("keeps trying") != 1 {
 		t.Errorf("%+v\n%s", stats, log)
 	}
 
 	service.become(200, summary("ACTIVE"))
-	wait(t, "the stream to be noticed", func() bool { return s.Stats().State == recorder.Working })
-	wait(t, "the end of the outage in the log", func() bool { return log.Count("can reach its broker") == 1 })
+	testwait.Until(t, "the stream to be noticed", func() bool { return s.Stats().State == recorder.Working })
+	testwait.Until(t, "the end of the outage in the log", func() bool { return log.Count("can reach its broker") == 1 })
 	if stats := s.Stats(); log.Count("\n") != 2 || stats.Recorded != 0 || !stats.LastDelivery.IsZero() {
 		t.Errorf("%+v\n%s", stats, log)
-	}
-}
-
-func wait(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	deadline := time.After(time.Minute)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-deadline:
-			t.Fatalf("waited in vain for %s", what)
-		case <-tick.C:
-		}
 	}
 }
 
@@ -610,13 +597,13 @@ func TestServersThatImitateKinesis(t *testing.T) {
 				o.Stream, o.Logger = name, slog.New(slog.NewTextHandler(log, nil))
 			})
 			s.Start()
-			wait(t, "the missing stream to be noticed", func() bool { return strings.Contains(s.Stats().LastError, "ResourceNotFoundException") })
-			wait(t, "the missing stream in the log", func() bool { return log.Count("\n") > 0 })
+			testwait.Until(t, "the missing stream to be noticed", func() bool { return strings.Contains(s.Stats().LastError, "ResourceNotFoundException") })
+			testwait.Until(t, "the missing stream in the log", func() bool { return log.Count("\n") > 0 })
 			if stats := s.Stats(); stats.State != recorder.Failing || log.Count("\n") != 1 || log.Count(name) == 0 {
 				t.Errorf("%+v\n%s", stats, log)
 			}
 			createStream(t, c, name)
-			wait(t, "the stream to be noticed", func() bool { return s.Stats().State == recorder.Working })
+			testwait.Until(t, "the stream to be noticed", func() bool { return s.Stats().State == recorder.Working })
 			want := map[string]string{}
 			for i := range 1200 {
 				r := record(fmt.Sprint(i), i%100)

@@ -26,6 +26,7 @@ import (
 
 	"github.com/flagr-datar/flagr-datar/integration_tests/testaddress"
 	"github.com/flagr-datar/flagr-datar/integration_tests/testlog"
+	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
 	"github.com/flagr-datar/flagr-datar/pkg/recorder"
 )
 
@@ -186,7 +187,7 @@ func TestATopicThatIsMissingAtFirst(t *testing.T) {
 	t.Cleanup(func() { _ = s.Close() })
 	f := setup(t, s, nil)
 	want := f.record(1, 2, 3)
-	wait(t, "the missing topic to be noticed", func() bool {
+	testwait.Until(t, "the missing topic to be noticed", func() bool {
 		stats := f.Stats()
 		return stats.State == recorder.Failing && strings.Contains(stats.LastError, "NotFound") && stats.Pending == 3
 	})
@@ -258,13 +259,13 @@ func TestVerboseGivesUpAnAttemptInTime(t *testing.T) {
 	s := server(t, pstest.WithErrorInjection("Publish", codes.Unavailable, "not now"))
 	f := setup(t, s, func(o *Options) { o.Verbose = true; o.AttemptTimeout = 20 * time.Millisecond })
 	f.record(1)
-	wait(t, "a repetition", func() bool { return f.Stats().Retried > 1 })
+	testwait.Until(t, "a repetition", func() bool { return f.Stats().Retried > 1 })
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
 	if err := f.Close(ctx); err == nil {
 		t.Error("no error")
 	}
-	wait(t, "the end of the record", func() bool { return f.Stats().Pending == 0 }) // Close leaves a call that does not end soon
+	testwait.Until(t, "the end of the record", func() bool { return f.Stats().Pending == 0 }) // Close leaves a call that does not end soon
 	if stats := f.Stats(); stats.Dropped[recorder.Undelivered] != 1 || stats.State != recorder.Failing {
 		t.Errorf("%+v", stats)
 	}
@@ -312,7 +313,7 @@ func TestACreationOfTheClientThatFailsIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	f := setup(t, server(t), func(o *Options) { o.ProjectID = "" })
 	f.record(1)
-	wait(t, "the failure to be noticed", func() bool {
+	testwait.Until(t, "the failure to be noticed", func() bool {
 		stats := f.Stats()
 		return stats.State == recorder.Failing && strings.Contains(stats.LastError, "pubsub client") && stats.Retried > 0
 	})
@@ -362,23 +363,23 @@ func TestAServiceThatIsDownAtStart(t *testing.T) {
 	t.Parallel()
 	address := testaddress.Unused(t)
 	f := setupAt(t, address, nil)
-	wait(t, "the outage to be noticed", func() bool { return f.Stats().State == recorder.Failing })
+	testwait.Until(t, "the outage to be noticed", func() bool { return f.Stats().State == recorder.Failing })
 	first := f.Stats()
 	if !strings.Contains(first.LastError, "topic "+topicName) || !strings.Contains(first.LastError, "refused") {
 		t.Errorf("error is %s", first.LastError)
 	}
-	wait(t, "another try", func() bool { return f.Stats().LastErrorAt.After(first.LastErrorAt) })
+	testwait.Until(t, "another try", func() bool { return f.Stats().LastErrorAt.After(first.LastErrorAt) })
 
 	s := pstest.NewServerWithAddress(address)
 	t.Cleanup(func() { _ = s.Close() })
-	wait(t, "the missing topic to be noticed", func() bool { return strings.Contains(f.Stats().LastError, "NotFound") })
+	testwait.Until(t, "the missing topic to be noticed", func() bool { return strings.Contains(f.Stats().LastError, "NotFound") })
 	if stats := f.Stats(); stats.State != recorder.Failing || f.log.Count("\n") != 1 || f.log.Count("keeps trying") != 1 {
 		t.Errorf("%+v\n%s", stats, &f.log)
 	}
 
 	createTopic(t, s)
-	wait(t, "the topic to be noticed", func() bool { return f.Stats().State == recorder.Working })
-	wait(t, "the end of the outage in the log", func() bool { return f.log.Count("can reach its broker") == 1 })
+	testwait.Until(t, "the topic to be noticed", func() bool { return f.Stats().State == recorder.Working })
+	testwait.Until(t, "the end of the outage in the log", func() bool { return f.log.Count("can reach its broker") == 1 })
 	if stats := f.Stats(); f.log.Count("\n") != 2 || stats.Recorded != 0 || !stats.LastDelivery.IsZero() {
 		t.Errorf("%+v\n%s", stats, &f.log)
 	}
@@ -393,22 +394,8 @@ func TestAServiceThatDoesNotAnswer(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = l.Close() })
 	f := setupAt(t, l.Addr().String(), nil)
-	wait(t, "the silence to be noticed", func() bool { return f.Stats().State == recorder.Failing })
+	testwait.Until(t, "the silence to be noticed", func() bool { return f.Stats().State == recorder.Failing })
 	f.finish(t)
-}
-
-func wait(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	deadline := time.After(time.Minute)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-deadline:
-			t.Fatalf("waited in vain for %s", what)
-		case <-tick.C:
-		}
-	}
 }
 
 // Against Google's emulator, see integration_tests/brokers: FLAGR_TEST_PUBSUB is its address.
@@ -426,15 +413,15 @@ func TestEmulator(t *testing.T) {
 	name := fmt.Sprintf("flagr-%d", time.Now().UnixNano())
 	topic, subscription := "projects/p/topics/"+name, "projects/p/subscriptions/"+name
 	f := setupAt(t, address, func(o *Options) { o.Topic = name })
-	wait(t, "the missing topic to be noticed", func() bool { return strings.Contains(f.Stats().LastError, "NotFound") })
-	wait(t, "the missing topic in the log", func() bool { return f.log.Count("\n") > 0 })
+	testwait.Until(t, "the missing topic to be noticed", func() bool { return strings.Contains(f.Stats().LastError, "NotFound") })
+	testwait.Until(t, "the missing topic in the log", func() bool { return f.log.Count("\n") > 0 })
 	if stats := f.Stats(); stats.State != recorder.Failing || f.log.Count("\n") != 1 || f.log.Count(topic) == 0 {
 		t.Errorf("%+v\n%s", stats, &f.log)
 	}
 	if _, err := client.TopicAdminClient.CreateTopic(t.Context(), &pubsubpb.Topic{Name: topic}); err != nil {
 		t.Fatal(err)
 	}
-	wait(t, "the topic to be noticed", func() bool { return f.Stats().State == recorder.Working })
+	testwait.Until(t, "the topic to be noticed", func() bool { return f.Stats().State == recorder.Working })
 	if _, err := client.SubscriptionAdminClient.CreateSubscription(t.Context(), &pubsubpb.Subscription{Name: subscription, Topic: topic}); err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,22 @@
+// Package testwait waits in tests for what other goroutines do.
+package testwait
+
+import (
+	"testing"
+	"time"
+)
+
+// Until polls until done, and fails the test after a minute.
+func Until(t testing.TB, what string, done func() bool) {
+	t.Helper()
+	deadline := time.After(time.Minute)
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-deadline:
+			t.Fatalf("waited in vain for %s", what)
+		case <-tick.C:
+		}
+	}
+}
