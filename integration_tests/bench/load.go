@@ -18,9 +18,8 @@ import (
 // load sends one request again and again. It does less for it than an http.Client, because it shares the machine with the
 // server that it measures.
 type load struct {
-	address     string
 	request     []byte
-	connections int
+	connections []*connection
 	size        int // of the body of an answer
 }
 
@@ -29,7 +28,8 @@ type connection struct {
 	reader *bufio.Reader
 }
 
-// newLoad sends the request once, which must be answered with 200.
+// newLoad opens connections and sends the request once on each, which must be answered with 200. They stay open until the
+// load is closed.
 func newLoad(target string, body []byte, connections int) (*load, error) {
 	u, err := url.Parse(target)
 	if err != nil {
@@ -39,42 +39,48 @@ func newLoad(target string, body []byte, connections int) (*load, error) {
 	fmt.Fprintf(&request, "POST %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: bench\r\nContent-Type: application/json\r\nAccept: application/json\r\nContent-Length: %d\r\n\r\n",
 		u.RequestURI(), u.Host, len(body))
 	request.Write(body)
-	l := &load{address: u.Host, request: request.Bytes(), connections: connections}
-	c, err := l.connect()
-	if err != nil {
-		return nil, err
+	l := &load{request: request.Bytes()}
+	for range connections {
+		c, err := net.Dial("tcp", u.Host) //nolint:noctx // the servers are on this machine
+		if err != nil {
+			return nil, errors.Join(err, l.close())
+		}
+		l.connections = append(l.connections, &connection{Conn: c, reader: bufio.NewReaderSize(c, 1<<16)})
+		if l.size, err = l.connections[len(l.connections)-1].exchange(l.request); err != nil {
+			return nil, errors.Join(err, l.close())
+		}
 	}
-	defer func() { _ = c.Close() }()
-	l.size, err = c.exchange(l.request)
-	return l, err
+	return l, nil
 }
 
-func (l *load) connect() (*connection, error) {
-	c, err := net.Dial("tcp", l.address) //nolint:noctx // the servers are on this machine
-	if err != nil {
-		return nil, err
+func (l *load) close() error {
+	var errs []error
+	for _, c := range l.connections {
+		errs = append(errs, c.Close())
 	}
-	return &connection{Conn: c, reader: bufio.NewReaderSize(c, 1<<16)}, nil
+	return errors.Join(errs...)
 }
 
-// run sends n requests over new connections, which stay open until the end, and reads their answers.
+// run sends n requests and reads their answers.
 func (l *load) run(n int) error {
 	var left atomic.Int64
 	left.Store(int64(n))
-	errs := make([]error, l.connections)
+	return l.each(func(c *connection) error {
+		for left.Add(-1) >= 0 {
+			if _, err := c.exchange(l.request); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// each uses all connections at once.
+func (l *load) each(use func(*connection) error) error {
+	errs := make([]error, len(l.connections))
 	var group sync.WaitGroup
-	for i := range errs {
-		group.Go(func() {
-			c, err := l.connect()
-			if err != nil {
-				errs[i] = err
-				return
-			}
-			defer func() { _ = c.Close() }()
-			for errs[i] == nil && left.Add(-1) >= 0 {
-				_, errs[i] = c.exchange(l.request)
-			}
-		})
+	for i, c := range l.connections {
+		group.Go(func() { errs[i] = use(c) })
 	}
 	group.Wait()
 	return errors.Join(errs...)

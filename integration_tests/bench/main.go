@@ -2,7 +2,7 @@
 // server that reads the body and writes a constant of the same size. Servers take turns in short rounds under the same
 // load, so that what else the machine does hits all of them. docs/benchmarks.md tells how to read the figures.
 //
-// It reads CPU times from /proc, so it runs on Linux only.
+// It reads CPU times and memory of other processes as Linux has them, so it runs there only.
 package main
 
 import (
@@ -10,6 +10,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"runtime"
@@ -42,9 +43,9 @@ type options struct {
 func main() {
 	var o options
 	flag.StringVar(&o.server, "server", "bin/flagr-server", "the binary to measure")
-	flag.IntVar(&o.rounds, "rounds", 9, "rounds; figures are medians over them")
-	flag.IntVar(&o.requests, "requests", 30_000, "single evaluations of one server in one round")
-	flag.IntVar(&o.batches, "batches", 1_000, "batches of one server in one round")
+	flag.IntVar(&o.rounds, "rounds", 300, "rounds; figures are medians over them")
+	flag.IntVar(&o.requests, "requests", 1_000, "single evaluations of one server in one round")
+	flag.IntVar(&o.batches, "batches", 30, "batches of one server in one round")
 	flag.IntVar(&o.connections, "connections", 8, "connections, each with one request at a time")
 	flag.BoolVar(&o.refresh, "refresh", true, "measure also how evaluation fares while one of 10,000 flags changes each second")
 	flag.StringVar(&o.profile, "profile", "", "a file for a CPU profile of the server with recording on, for profile-guided optimisation")
@@ -134,20 +135,8 @@ func run(o options, out io.Writer) (err error) {
 		go func() { taken <- takeProfile(singles[2].process, o.profile) }()
 	}
 
-	for round := range o.rounds + 1 {
-		for _, group := range [][]*target{singles, batches} {
-			for i := range group {
-				// Everyone takes every place, and the first round only warms up.
-				t := group[(i+round)%len(group)]
-				micros, err := t.measure()
-				if err != nil {
-					return fmt.Errorf("%s: %w", t.name, err)
-				}
-				if round > 0 {
-					t.micros = append(t.micros, micros)
-				}
-			}
-		}
+	if err := measure(slices.Concat(singles, batches), o.rounds); err != nil {
+		return err
 	}
 
 	if err := <-taken; err != nil {
@@ -164,6 +153,9 @@ func run(o options, out io.Writer) (err error) {
 	running.stop()
 	return measureRefresh(o, dir, out)
 }
+
+// warmUp is how many rounds come before those that count.
+const warmUp = 20
 
 // profileSeconds fit into the rounds, if there are at least nine.
 const profileSeconds = 60
@@ -184,6 +176,24 @@ func takeProfile(p *process, path string) error {
 		return err
 	}
 	return os.WriteFile(path, profile, 0o644) //nolint:gosec // for whoever has the repository
+}
+
+// measure takes the figures of all rounds. Servers take turns in an order that is another one each time, so that nobody
+// always follows the same one.
+func measure(targets []*target, rounds int) error {
+	for round := range warmUp + rounds {
+		for _, i := range rand.Perm(len(targets)) {
+			t := targets[i]
+			micros, err := t.measure()
+			if err != nil {
+				return fmt.Errorf("%s: %w", t.name, err)
+			}
+			if round >= warmUp {
+				t.micros = append(t.micros, micros)
+			}
+		}
+	}
+	return nil
 }
 
 // measure sends one round of requests and returns the server's CPU time for each of them, in microseconds.

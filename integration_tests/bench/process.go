@@ -131,32 +131,6 @@ func serveBare(size int) error {
 	}))
 }
 
-// ticksPerSecond is the unit of CPU times in /proc, the same on every Linux that Go runs on.
-const ticksPerSecond = 100
-
-// cpu is the CPU time, user and system, that the process has used so far.
-func (p *process) cpu() (time.Duration, error) {
-	stat, err := p.proc("stat")
-	if err != nil {
-		return 0, err
-	}
-	// The command's name is in parentheses and may contain anything.
-	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
-	const utime, stime = 14 - 3, 15 - 3 // proc(5) counts from 1 and has two fields before
-	if len(fields) <= stime {
-		return 0, errors.New("/proc/PID/stat is not as expected")
-	}
-	ticks := 0
-	for _, field := range []string{fields[utime], fields[stime]} {
-		n, err := strconv.Atoi(field)
-		if err != nil {
-			return 0, err
-		}
-		ticks += n
-	}
-	return time.Duration(ticks) * time.Second / ticksPerSecond, nil
-}
-
 // resident is how much memory the process has now, in bytes.
 func (p *process) resident() (int64, error) {
 	status, err := p.proc("status")

@@ -70,6 +70,7 @@ func measureRefresh(o options, dir string, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, l.close()) }()
 
 	if _, err := observe(p, l, nil); err != nil { // warms up
 		return err
@@ -143,12 +144,17 @@ func observe(p *process, l *load, change func() error) (*observation, error) {
 		return nil, err
 	}
 	end := time.Now().Add(phase)
-	var group sync.WaitGroup
-	latencies := make([][]time.Duration, l.connections)
-	errs := make([]error, l.connections)
-	for i := range latencies {
-		group.Go(func() { latencies[i], errs[i] = l.paced(end) })
-	}
+	done := make(chan error, 1)
+	go func() {
+		var mu sync.Mutex // guards o.latencies
+		done <- l.each(func(c *connection) error {
+			latencies, err := paced(c, l.request, end)
+			mu.Lock()
+			defer mu.Unlock()
+			o.latencies = append(o.latencies, latencies...)
+			return err
+		})
+	}()
 	next := time.Now()
 	for time.Now().Before(end) && err == nil {
 		if change != nil && time.Now().After(next) {
@@ -160,25 +166,19 @@ func observe(p *process, l *load, change func() error) (*observation, error) {
 		o.resident = append(o.resident, resident)
 		time.Sleep(sampleEvery)
 	}
-	group.Wait()
+	err = errors.Join(err, <-done)
 	after, cpuErr := p.cpu()
 	o.cpu = after - before
-	o.latencies = slices.Concat(latencies...)
 	slices.Sort(o.latencies)
-	return o, errors.Join(err, errors.Join(errs...), cpuErr)
+	return o, errors.Join(err, cpuErr)
 }
 
 // paced sends requests until the end and returns how long each took.
-func (l *load) paced(end time.Time) ([]time.Duration, error) {
-	c, err := l.connect()
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = c.Close() }()
+func paced(c *connection, request []byte, end time.Time) ([]time.Duration, error) {
 	var latencies []time.Duration
 	for time.Now().Before(end) {
 		start := time.Now()
-		if _, err := c.exchange(l.request); err != nil {
+		if _, err := c.exchange(request); err != nil {
 			return nil, err
 		}
 		latencies = append(latencies, time.Since(start))
