@@ -157,13 +157,13 @@ func run(o options, out io.Writer) (err error) {
 // warmUp is how many rounds come before those that count.
 const warmUp = 20
 
-// profileSeconds fit into the rounds, if there are at least nine.
-const profileSeconds = 60
+// profileSeconds fit into the rounds that are the default.
+const profileSeconds = 40
 
 // takeProfile writes a CPU profile of the process into a file.
 func takeProfile(p *process, path string) error {
 	url := fmt.Sprintf("%s/debug/pprof/profile?seconds=%d", strings.TrimSuffix(p.url, "/api/v1"), profileSeconds)
-	response, err := http.Get(url) //nolint:noctx // the server answers after a minute, or ends
+	response, err := http.Get(url) //nolint:noctx // the server answers after profileSeconds, or ends
 	if err != nil {
 		return err
 	}

@@ -7,7 +7,6 @@ import (
 	"regexp"
 	"regexp/syntax"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/zhouzhuojie/conditions"
@@ -88,8 +87,8 @@ func (c *condition) holdsFor(raw string) (holds, ok bool) {
 	case raw[0]-'0' > 9:
 		return false, false
 	}
-	f, err := strconv.ParseFloat(raw, 64)
-	if err != nil {
+	f, ok := parseNumber(raw)
+	if !ok {
 		return false, false
 	}
 	b := c.root.(*binary)

@@ -7,8 +7,9 @@ import (
 	"strings"
 )
 
-// evaluate fills a result that has its Request and Timestamp. The flag is nil when none was found. Random makes up ids.
-func (f *flag) evaluate(result *Result, debug bool, random func() int32) {
+// describe fills in what every answer says of the flag, which is nil when none was found. The result must have its Request, but
+// for what names the entity.
+func (f *flag) describe(result *Result) {
 	if f == nil {
 		result.Reason = FlagNotFound
 		result.FlagID, result.FlagKey = result.Request.FlagID, result.Request.FlagKey
@@ -20,8 +21,12 @@ func (f *flag) evaluate(result *Result, debug bool, random func() int32) {
 	result.FlagTags = f.tags
 	result.flag = f
 	result.DataRecordsEnabled = f.source.DataRecordsEnabled
-	if f.blank != 0 {
-		result.Reason, result.Message = f.blank, f.message
+	result.Reason, result.Message = f.blank, f.message
+}
+
+// decide fills in what is given to the entity. The result must be described. Random makes up ids.
+func (f *flag) decide(result *Result, debug bool, random func() int32) {
+	if result.Reason != 0 { // the same for every entity
 		return
 	}
 	if f.source.EntityType != "" {

@@ -28,12 +28,17 @@ type Encoder struct {
 // without escaping HTML. What depends on the flag alone was written when the flag was compiled. An EntityContext that is
 // no JSON at all is written as null.
 func (e *Encoder) Append(b []byte, r *Result) []byte {
-	b = append(b, '{')
 	if r.DataRecordsEnabled {
-		b = append(b, `"dataRecordsEnabled":true,`...)
+		b = append(b, `{"dataRecordsEnabled":true,"evalContext":{`...)
+	} else {
+		b = append(b, `{"evalContext":{`...)
 	}
-	b = append(b, `"evalContext":{`...)
 	b = r.Request.appendMembers(b)
+	if r.given != nil && len(r.SegmentLogs) == 0 { // as nearly always
+		b = append(b, r.given.middle...)
+		b = e.appendTime(b, r.Timestamp)
+		return append(b, r.given.end...)
+	}
 	b = append(b, `},"evalDebugLog":{`...)
 	b = appendText(b, `"msg":`, r.Message)
 	if len(r.SegmentLogs) == 0 {
@@ -48,22 +53,28 @@ func (e *Encoder) Append(b []byte, r *Result) []byte {
 	} else {
 		b = appendFlag(b, r.FlagID, r.FlagKey, r.FlagSnapshotID, r.FlagTags)
 	}
+	b = appendSource(b, r.RecordSource, r.SegmentID)
+	b = append(b, timestampName...)
+	b = e.appendTime(b, r.Timestamp)
 	if r.given != nil {
-		b = append(b, r.given.before...)
-	} else {
-		b = appendSource(b, r.RecordSource, r.SegmentID)
+		return append(b, r.given.end...)
 	}
-	b = append(b, `"timestamp":"`...)
-	if second := r.Timestamp.Unix(); e.length == 0 || second != e.second {
-		// RFC 3339 has 20 characters, and a few more after the year 9999.
-		e.second, e.length = second, len(r.Timestamp.UTC().AppendFormat(e.timestamp[:0], time.RFC3339))
+	return append(b, `"}`...)
+}
+
+const (
+	timestampName = `"timestamp":"`
+	// undebugged is what stands between the request and the flag when nothing is explained.
+	undebugged = `},"evalDebugLog":{"segmentDebugLogs":null},`
+)
+
+// appendTime appends a time as RFC 3339 has it, to the second.
+func (e *Encoder) appendTime(b []byte, t time.Time) []byte {
+	if second := t.Unix(); e.length == 0 || second != e.second {
+		// 20 characters, and a few more after the year 9999.
+		e.second, e.length = second, len(t.UTC().AppendFormat(e.timestamp[:0], time.RFC3339))
 	}
-	b = append(b, e.timestamp[:e.length]...)
-	b = append(b, '"')
-	if r.given != nil {
-		b = append(b, r.given.json...)
-	}
-	return append(b, '}')
+	return append(b, e.timestamp[:e.length]...)
 }
 
 // appendMembers appends the members of an evalContext.
@@ -157,10 +168,8 @@ func appendPlainText(b []byte, name, s string) []byte {
 	if s == "" {
 		return b
 	}
-	b = append(b, name...)
-	b = append(b, '"')
-	b = append(b, s...)
-	return append(b, '"', ',')
+	b = append(append(b, name...), '"')
+	return append(append(b, s...), `",`...)
 }
 
 func appendTexts(b []byte, name string, texts []string) []byte {
@@ -204,24 +213,24 @@ func IsPlain(s string) bool {
 // quote or a backslash. It looks at eight characters at a time.
 func PlainASCII(s string) int {
 	const ones, tops = 0x0101010101010101, 0x8080808080808080
-	i := 0
-	for ; i+8 <= len(s); i += 8 {
-		x := uint64(s[i]) | uint64(s[i+1])<<8 | uint64(s[i+2])<<16 | uint64(s[i+3])<<24 |
-			uint64(s[i+4])<<32 | uint64(s[i+5])<<40 | uint64(s[i+6])<<48 | uint64(s[i+7])<<56
+	rest := s
+	for ; len(rest) >= 8; rest = rest[8:] {
+		x := uint64(rest[0]) | uint64(rest[1])<<8 | uint64(rest[2])<<16 | uint64(rest[3])<<24 |
+			uint64(rest[4])<<32 | uint64(rest[5])<<40 | uint64(rest[6])<<48 | uint64(rest[7])<<56
 		quote, backslash := x^ones*'"', x^ones*'\\'
 		// x-ones*n has the top bit where a byte is below n, for n up to 128. Borrowing can set it in bytes above such a
 		// one, but not below, and only the lowest counts. https://graphics.stanford.edu/~seander/bithacks.html
 		special := (x | (x-ones*' ')&^x | (quote-ones)&^quote | (backslash-ones)&^backslash) & tops
 		if special != 0 {
-			return i + bits.TrailingZeros64(special)/8
+			return len(s) - len(rest) + bits.TrailingZeros64(special)/8
 		}
 	}
-	for ; i < len(s); i++ {
-		if c := s[i]; c < ' ' || c == '"' || c == '\\' || c >= utf8.RuneSelf {
-			break
+	for i := range len(rest) {
+		if c := rest[i]; c < ' ' || c == '"' || c == '\\' || c >= utf8.RuneSelf {
+			return len(s) - len(rest) + i
 		}
 	}
-	return i
+	return len(s)
 }
 
 // encode is json.Marshal without escaping HTML.

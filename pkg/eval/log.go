@@ -14,6 +14,8 @@ type Log struct {
 	perSecond uint64
 	flags     sync.Map // from ids of flags to *window; ids of flags that are there, so it stays small
 	unknown   window   // of everything that was asked for and is not there
+	// recent has the windows of some flags at their id modulo its length, because it is faster than flags.
+	recent [256]atomic.Pointer[window]
 }
 
 // NewLog returns a Log of at most perSecond lines for each flag and second.
@@ -46,15 +48,24 @@ func (l *Log) windowOf(r *Result) *window {
 	if r.Reason == FlagNotFound {
 		return &l.unknown
 	}
-	if w, ok := l.flags.Load(r.FlagID); ok {
-		return w.(*window)
+	recent := &l.recent[uint64(r.FlagID)%uint64(len(l.recent))]
+	if w := recent.Load(); w != nil && w.flagID == r.FlagID {
+		return w
 	}
-	w, _ := l.flags.LoadOrStore(r.FlagID, &window{})
-	return w.(*window)
+	found, ok := l.flags.Load(r.FlagID)
+	if !ok {
+		found, _ = l.flags.LoadOrStore(r.FlagID, &window{flagID: r.FlagID})
+	}
+	w := found.(*window)
+	recent.Store(w)
+	return w
 }
 
-// window counts what happens within one second: the second modulo 2^32 in the upper half, the count in the lower one.
-type window struct{ state atomic.Uint64 }
+// window counts what happens within one second.
+type window struct {
+	flagID int64
+	state  atomic.Uint64 // the second modulo 2^32 in the upper half, the count in the lower one
+}
 
 const (
 	windowBits   = 32

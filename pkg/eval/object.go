@@ -42,14 +42,34 @@ func (o *Object) resolve(p *property) value {
 		case 't', 'f':
 			return truth(raw[0] == 't')
 		case '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9':
-			f, err := strconv.ParseFloat(raw, 64)
-			if err != nil {
+			f, ok := parseNumber(raw)
+			if !ok {
 				return value{}
 			}
 			return value{kind: number, number: f}
 		}
 	}
 	return p.resolve(properties{values: map[string]any{p.path[0]: decodeText(raw)}})
+}
+
+// parseNumber reads a number of JSON. Its second result is false when that is beyond float64.
+func parseNumber(raw string) (float64, bool) {
+	const exact = 15 // digits; float64 has all whole numbers of so many
+	if len(raw) <= exact {
+		n := 0
+		for i := 0; ; i++ {
+			if i == len(raw) {
+				return float64(n), i > 0
+			}
+			digit := raw[i] - '0'
+			if digit > 9 {
+				break
+			}
+			n = n*10 + int(digit)
+		}
+	}
+	f, err := strconv.ParseFloat(raw, 64)
+	return f, err == nil
 }
 
 // find returns the text of a member's value, or nothing. Contexts are small, so that looking at each name is fast enough

@@ -32,7 +32,7 @@ type Options struct {
 	// Observe is told of every evaluation, recorded or not, for metrics and logs; nil tells nobody. It is called by the
 	// goroutine of the request, so it must return at once, and it must not keep the result.
 	Observe func(*Result)
-	// ReuseResults promises that the recorder keeps no result either, so that EvaluateEach needs few of them.
+	// ReuseResults promises that the recorder keeps no result either, nor a part of its request.
 	ReuseResults bool
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
@@ -59,12 +59,24 @@ func NewService(snapshots Source, recorder Recorder, o Options) *Service {
 }
 
 // Evaluate answers one request.
-func (s *Service) Evaluate(_ context.Context, request Request) *Result {
-	result := &Result{Request: request, Timestamp: s.options.Now().UTC()}
-	s.snapshots.Snapshot().find(request.FlagID, request.FlagKey).evaluate(result, s.debug(request.EnableDebug), s.options.Random)
-	s.record(result)
+func (s *Service) Evaluate(ctx context.Context, request Request) *Result {
+	result := &Result{}
+	s.EvaluateInto(ctx, request, result)
 	return result
 }
+
+// EvaluateInto is Evaluate for callers who have the memory for a result. See KeepsResults for when they may use it again.
+func (s *Service) EvaluateInto(_ context.Context, request Request, result *Result) {
+	*result = Result{Request: request, Timestamp: s.options.Now().UTC()}
+	f := s.snapshots.Snapshot().find(request.FlagID, request.FlagKey)
+	f.describe(result)
+	f.decide(result, s.debug(request.EnableDebug), s.options.Random)
+	s.record(result)
+}
+
+// KeepsResults reports whether a result, and so what its request consists of, may be kept by a recorder. If not, all of
+// it can be used for something else as soon as the caller has no need for it.
+func (s *Service) KeepsResults() bool { return !s.options.ReuseResults }
 
 // blockSize is how many results of a batch share a block of memory and a look at the clock: few enough that one of them,
 // kept by a recorder, does not keep the whole batch.
@@ -101,10 +113,17 @@ func (s *Service) EvaluateEach(ctx context.Context, batch BatchRequest, use func
 	return s.evaluateEach(ctx, &batch, targets, s.options.ReuseResults, use)
 }
 
-// target is one of the flags that a batch asks for, nil if there is no such flag, and how it asks for it.
+// target is one of the flags that a batch asks for, nil if there is no such flag, and the answer for an entity about which
+// nothing is known.
 type target struct {
-	flag    *flag
-	request Request // without its entity
+	flag   *flag
+	answer Result
+}
+
+func newTarget(f *flag, request Request) target {
+	t := target{flag: f, answer: Result{Request: request}}
+	f.describe(&t.answer)
+	return t
 }
 
 func (s *Service) targets(batch *BatchRequest) ([]target, error) {
@@ -125,15 +144,15 @@ func (s *Service) targets(batch *BatchRequest) ([]target, error) {
 	}
 	targets := make([]target, 0, len(tagged)+len(ids)+len(keys))
 	for _, f := range tagged {
-		targets = append(targets, target{f, Request{
+		targets = append(targets, newTarget(f, Request{
 			EnableDebug: batch.EnableDebug, FlagTags: batch.FlagTags, FlagTagsOperator: batch.FlagTagsOperator, PlainTexts: batch.PlainTexts,
-		}})
+		}))
 	}
 	for _, id := range ids {
-		targets = append(targets, target{snapshot.find(id, ""), Request{EnableDebug: batch.EnableDebug, FlagID: id, PlainTexts: batch.PlainTexts}})
+		targets = append(targets, newTarget(snapshot.find(id, ""), Request{EnableDebug: batch.EnableDebug, FlagID: id, PlainTexts: batch.PlainTexts}))
 	}
 	for _, key := range keys {
-		targets = append(targets, target{snapshot.find(0, key), Request{EnableDebug: batch.EnableDebug, FlagKey: key, PlainTexts: batch.PlainTexts}})
+		targets = append(targets, newTarget(snapshot.find(0, key), Request{EnableDebug: batch.EnableDebug, FlagKey: key, PlainTexts: batch.PlainTexts}))
 	}
 	return targets, nil
 }
@@ -160,10 +179,11 @@ func (s *Service) evaluateEach(ctx context.Context, batch *BatchRequest, targets
 			result := &block[at]
 			at++
 			left--
-			*result = Result{Request: targets[t].request, Timestamp: now}
+			*result = targets[t].answer
+			result.Timestamp = now
 			result.Request.EntityID, result.Request.EntityType = who.EntityID, who.EntityType
 			result.Request.EntityContext = who.EntityContext
-			targets[t].flag.evaluate(result, debug, s.options.Random)
+			targets[t].flag.decide(result, debug, s.options.Random)
 			s.record(result)
 			use(result)
 		}

@@ -57,8 +57,8 @@ type segment struct {
 type share struct {
 	bound   int // exclusive
 	variant *entity.Variant
-	json    string // the members of an evalResult that name the variant, each with a comma before it
-	before  string // the members between those that name the flag and the time, each with a comma behind it
+	// middle and end are most of an evalResult: all between the request and the time, and all behind the time.
+	middle, end string
 }
 
 // Compile prepares flags, whose parts it keeps: they must not change afterwards. It never fails: a constraint that does
@@ -138,7 +138,7 @@ func compileFlag(source *entity.Flag) *flag {
 	variants := make(map[uint]variant, len(source.Variants))
 	for i := range source.Variants {
 		v := &source.Variants[i]
-		encoded, err := variantJSON(v)
+		encoded, err := variantEnd(v)
 		if err != nil {
 			f.problems = append(f.problems, fmt.Errorf("flag %d (%s): attachment of variant %d: %w", source.ID, source.Key, v.ID, err))
 		}
@@ -164,7 +164,7 @@ func (f *flag) compileSegment(source *entity.Segment, variants map[uint]variant)
 		}
 		compiled.conditions = append(compiled.conditions, c)
 	}
-	before := string(appendSource(nil, SourceEvaluation, compiled.id))
+	middle := undebugged + f.json + string(appendSource(nil, SourceEvaluation, compiled.id)) + timestampName
 	bound := 0
 	for _, d := range sorted(source.Distributions, func(a, b *entity.Distribution) int { return cmp.Compare(a.VariantID, b.VariantID) }) {
 		v := variants[d.VariantID]
@@ -172,28 +172,29 @@ func (f *flag) compileSegment(source *entity.Segment, variants map[uint]variant)
 			problem("distribution %d gives nothing: variant %d is not one of the flag", d.ID, d.VariantID)
 		}
 		bound += int(min(d.Percent, maxPercent)) * bucketsPerPercent
-		compiled.shares = append(compiled.shares, share{bound: bound, variant: v.Variant, json: v.json, before: before})
+		compiled.shares = append(compiled.shares, share{bound: bound, variant: v.Variant, middle: middle, end: v.end})
 	}
 	return compiled
 }
 
-// variant is an entity.Variant with its JSON of a share.
+// variant is an entity.Variant with the end of the shares that give it.
 type variant struct {
 	*entity.Variant
-	json string
+	end string
 }
 
-// variantJSON writes an attachment that cannot be encoded as null.
-func variantJSON(v *entity.Variant) (string, error) {
+// variantEnd is what an evalResult ends with, behind the time. An attachment that cannot be encoded is null.
+func variantEnd(v *entity.Variant) (string, error) {
 	attachment, err := encode(v.Attachment)
 	if err != nil {
 		attachment = []byte("null")
 	}
-	b := append([]byte(`,"variantAttachment":`), attachment...)
+	b := append([]byte(`","variantAttachment":`), attachment...)
 	b = append(b, ',')
 	b = appendNumber(b, `"variantID":`, int64(v.ID))
 	b = appendText(b, `"variantKey":`, v.Key)
-	return string(b[:len(b)-1]), err
+	b[len(b)-1] = '}'
+	return string(b), err
 }
 
 // sorted returns pointers to the items of s in order, leaving s as it is.
@@ -286,6 +287,8 @@ func (s *Snapshot) tagged(tags []string, operator string) []*flag {
 // Evaluate answers a request as of now. Nothing is recorded. With debug it fills SegmentLogs, which is slow.
 func (s *Snapshot) Evaluate(request Request, now time.Time, debug bool) *Result {
 	result := &Result{Request: request, Timestamp: now.UTC()}
-	s.find(request.FlagID, request.FlagKey).evaluate(result, debug, rand.Int32)
+	f := s.find(request.FlagID, request.FlagKey)
+	f.describe(result)
+	f.decide(result, debug, rand.Int32)
 	return result
 }

@@ -11,9 +11,11 @@ import (
 )
 
 // decoder reads the two kinds of request. All of them is plain, or nothing is: the methods report false when they meet
-// something that the generated code would refuse, or that it would treat in a way they do not know.
+// something that the generated code would refuse, or that it would treat in a way they do not know. A request is there until
+// the decoder reads the next one.
 type decoder struct {
 	scanner
+	entities []eval.Entity
 	// objects and members are where contexts go: in blocks for many of them, which are never moved.
 	objects []eval.Object
 	members []eval.Member
@@ -21,15 +23,25 @@ type decoder struct {
 	contexts, properties int
 }
 
+// begin takes a text, and the memory of the request before.
+func (d *decoder) begin(text string) {
+	*d = decoder{scanner: scanner{text: text}, entities: d.entities[:0], objects: d.objects[:0], members: d.members[:0]}
+	d.skipSpace()
+}
+
+// isSmall reports whether the decoder has no memory for more than so many parts of a kind.
+func (d *decoder) isSmall(parts int) bool {
+	return cap(d.entities) <= parts && cap(d.objects) <= parts && cap(d.members) <= parts
+}
+
 // expected guesses how many there will be at the end of the text, if there are n so far.
 func (d *decoder) expected(n int) int {
 	return n + n*(len(d.text)-d.at)/d.at*9/8 + 2
 }
 
-// decodeRequest reads an evalContext.
-func decodeRequest(text string) (r eval.Request, ok bool) {
-	d := decoder{scanner: scanner{text: text}}
-	d.skipSpace()
+// request reads an evalContext.
+func (d *decoder) request(text string) (r eval.Request, ok bool) {
+	d.begin(text)
 	r.PlainTexts = true // no other texts are taken
 	var seen names
 	ok = d.object(func(name string) bool {
@@ -57,23 +69,21 @@ func decodeRequest(text string) (r eval.Request, ok bool) {
 	return r, ok && d.end()
 }
 
-// decodeBatch reads an evaluationBatchRequest.
-func decodeBatch(text string) (r eval.BatchRequest, ok bool) {
-	d := decoder{scanner: scanner{text: text}}
-	d.skipSpace()
+// batch reads an evaluationBatchRequest.
+func (d *decoder) batch(text string) (r eval.BatchRequest, ok bool) {
+	d.begin(text)
 	r.FlagTagsOperator, r.PlainTexts = eval.TagsAny, true // no other texts are taken
 	var seen names
 	ok = d.object(func(name string) bool {
 		switch name {
 		case "entities":
 			return seen.first(0) && d.list(func() bool {
-				var e eval.Entity
-				ok := d.entity(&e)
-				if n := len(r.Entities); n == cap(r.Entities) {
-					r.Entities = append(make([]eval.Entity, 0, d.expected(n+1)), r.Entities...)
+				n := len(d.entities)
+				if n == cap(d.entities) {
+					d.entities = append(make([]eval.Entity, 0, d.expected(n+1)), d.entities...)
 				}
-				r.Entities = append(r.Entities, e)
-				return ok
+				d.entities = append(d.entities, eval.Entity{})
+				return d.entity(&d.entities[n])
 			})
 		case "flagKeys":
 			return seen.first(1) && d.texts(&r.FlagKeys)
@@ -89,6 +99,7 @@ func decodeBatch(text string) (r eval.BatchRequest, ok bool) {
 			return false
 		}
 	})
+	r.Entities = d.entities
 	return r, ok && d.end() && len(r.Entities) > 0
 }
 

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"unsafe"
 
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 )
@@ -22,6 +23,8 @@ const (
 	maxRequestBytes = 1 << 20
 	// maxPooledBytes is the largest buffer that is kept for further requests: the answer to a batch of 2,000 fits.
 	maxPooledBytes = 1 << 20
+	// maxPooledParts is of how many contexts and properties the memory is kept.
+	maxPooledParts = 1 << 14
 	// knownLengthBytes is up to which length net/http finds out the length of an answer by itself.
 	knownLengthBytes = 2048
 )
@@ -32,8 +35,9 @@ var contentTypeJSON = []string{"application/json"}
 
 // Evaluator decides and records.
 type Evaluator interface {
-	Evaluate(ctx context.Context, r eval.Request) *eval.Result
+	EvaluateInto(ctx context.Context, r eval.Request, result *eval.Result)
 	EvaluateEach(ctx context.Context, r eval.BatchRequest, use func(*eval.Result)) error
+	KeepsResults() bool
 }
 
 // Handler answers POST /evaluation and POST /evaluation/batch where it can, and leaves all else to the API.
@@ -42,14 +46,21 @@ type Handler struct {
 	api       http.Handler
 
 	evaluationPath, batchPath string
-	buffers                   sync.Pool // of *[]byte
+	pool                      sync.Pool // of *memory
+}
+
+// memory is what a request needs while it is answered.
+type memory struct {
+	decoder decoder
+	result  eval.Result
+	answer  []byte
 }
 
 // New returns a Handler in front of the generated API, whose paths begin with basePath, such as /api/v1.
 func New(evaluator Evaluator, basePath string, api http.Handler) *Handler {
 	h := &Handler{evaluator: evaluator, api: api, evaluationPath: basePath + "/evaluation"}
 	h.batchPath = h.evaluationPath + "/batch"
-	h.buffers.New = func() any { return new([]byte) }
+	h.pool.New = func() any { return new(memory) }
 	return h
 }
 
@@ -61,39 +72,40 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 
-	buffer := h.buffers.Get().(*[]byte)
-	defer h.release(buffer)
-	body, err := readBody(r, buffer)
-	// Results keep parts of the request, so it must not be in a buffer that is used again.
-	text := string(body)
+	text, err := readBody(r)
 	if err != nil {
 		h.fallBack(rw, r, text)
 		return
 	}
-	var encoded []byte
+	m := h.pool.Get().(*memory)
+	defer h.release(m)
 	var ok bool
 	if batch {
-		encoded, ok = h.evaluateBatch(r.Context(), body[:0], text)
+		ok = h.evaluateBatch(r.Context(), m, text)
 	} else {
-		encoded, ok = h.evaluate(r.Context(), body[:0], text)
+		ok = h.evaluate(r.Context(), m, text)
 	}
 	if !ok {
 		h.fallBack(rw, r, text)
 		return
 	}
-	*buffer = encoded
 	r.Pattern = r.URL.Path
 	rw.Header()["Content-Type"] = contentTypeJSON
-	if len(encoded) > knownLengthBytes {
-		rw.Header().Set("Content-Length", strconv.Itoa(len(encoded)))
+	if len(m.answer) > knownLengthBytes {
+		rw.Header().Set("Content-Length", strconv.Itoa(len(m.answer)))
 	}
-	_, _ = rw.Write(encoded) // fails only when the client is gone
+	_, _ = rw.Write(m.answer) // fails only when the client is gone
 }
 
-func (h *Handler) release(buffer *[]byte) {
-	if cap(*buffer) <= maxPooledBytes {
-		h.buffers.Put(buffer)
+// release keeps memory for further requests, unless it is a recorder's now.
+func (h *Handler) release(m *memory) {
+	if h.evaluator.KeepsResults() || !m.decoder.isSmall(maxPooledParts) {
+		m.decoder, m.result = decoder{}, eval.Result{}
 	}
+	if cap(m.answer) > maxPooledBytes {
+		m.answer = nil
+	}
+	h.pool.Put(m)
 }
 
 // isPlain reports whether a request's line and headers are those of usual clients.
@@ -115,15 +127,12 @@ func isPlain(r *http.Request) bool {
 		(accept[0] == "*/*" || accept[0] == "application/json" || accept[0] == "application/json, text/plain, */*") // axios
 }
 
-// readBody reads the whole body into the buffer. With an error it returns what it has read until then.
-func readBody(r *http.Request, buffer *[]byte) ([]byte, error) {
-	n := int(r.ContentLength)
-	if cap(*buffer) < n {
-		*buffer = make([]byte, n)
-	}
-	body := (*buffer)[:n]
+// readBody reads the whole body. With an error it returns what it has read until then.
+func readBody(r *http.Request) (string, error) {
+	body := make([]byte, r.ContentLength)
 	read, err := io.ReadFull(r.Body, body)
-	return body[:read], err
+	// Results keep parts of the text, so it is in memory of its own, which nobody changes from here on.
+	return unsafe.String(unsafe.SliceData(body), read), err //nolint:gosec // saves a copy of what may be a megabyte
 }
 
 // fallBack lets the API answer a request of whose body some was read. What comes after that, an end or an error, comes
@@ -141,24 +150,25 @@ type replay struct {
 	io.Closer
 }
 
-// evaluate appends the answer to a request of one evaluation. Its second result is false when that is not plain.
-func (h *Handler) evaluate(ctx context.Context, b []byte, text string) ([]byte, bool) {
-	request, ok := decodeRequest(text)
+// evaluate writes the answer to a request of one evaluation. It returns false when that is not plain.
+func (h *Handler) evaluate(ctx context.Context, m *memory, text string) bool {
+	request, ok := m.decoder.request(text)
 	if !ok {
-		return nil, false
+		return false
 	}
-	b = h.evaluator.Evaluate(ctx, request).AppendJSON(b)
-	return append(b, '\n'), true
+	h.evaluator.EvaluateInto(ctx, request, &m.result)
+	m.answer = append(m.result.AppendJSON(m.answer[:0]), '\n')
+	return true
 }
 
-// evaluateBatch appends the answer to a batch.
-func (h *Handler) evaluateBatch(ctx context.Context, b []byte, text string) ([]byte, bool) {
-	batch, ok := decodeBatch(text)
+// evaluateBatch writes the answer to a batch.
+func (h *Handler) evaluateBatch(ctx context.Context, m *memory, text string) bool {
+	batch, ok := m.decoder.batch(text)
 	if !ok {
-		return nil, false
+		return false
 	}
 	var encoder eval.Encoder
-	b = append(b, `{"evaluationResults":[`...)
+	b := append(m.answer[:0], `{"evaluationResults":[`...)
 	empty := len(b)
 	err := h.evaluator.EvaluateEach(ctx, batch, func(r *eval.Result) {
 		if len(b) > empty {
@@ -166,9 +176,7 @@ func (h *Handler) evaluateBatch(ctx context.Context, b []byte, text string) ([]b
 		}
 		b = encoder.Append(b, r)
 	})
-	if err != nil {
-		// Nothing was evaluated, or the client is gone; either way the generated code meets the same error at once.
-		return nil, false
-	}
-	return append(b, "]}\n"...), true
+	m.answer = append(b, "]}\n"...)
+	// With an error nothing was evaluated, or the client is gone; either way the generated code meets the same error at once.
+	return err == nil
 }

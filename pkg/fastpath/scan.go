@@ -17,8 +17,15 @@ type scanner struct {
 	spaces int // characters of white space so far
 }
 
+// skipSpace goes on to the next character that is no white space. Between most there is none.
 func (s *scanner) skipSpace() {
-	for s.at < len(s.text) && s.text[s.at] <= ' ' {
+	if s.at < len(s.text) && s.text[s.at] <= ' ' {
+		s.skipSpaces()
+	}
+}
+
+func (s *scanner) skipSpaces() {
+	for s.at < len(s.text) {
 		switch s.text[s.at] {
 		case ' ', '\t', '\n', '\r':
 			s.at++
@@ -45,11 +52,11 @@ func (s *scanner) peek() byte {
 
 // take takes the next character if it is c.
 func (s *scanner) take(c byte) bool {
-	if s.peek() != c {
-		return false
+	if s.at < len(s.text) && s.text[s.at] == c {
+		s.at++
+		return true
 	}
-	s.at++
-	return true
+	return false
 }
 
 // word takes the next characters if they are these.
