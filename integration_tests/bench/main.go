@@ -45,7 +45,7 @@ func main() {
 	flag.StringVar(&o.server, "server", "bin/flagr-server", "the binary to measure")
 	flag.IntVar(&o.rounds, "rounds", 300, "rounds; figures are medians over them")
 	flag.IntVar(&o.requests, "requests", 1_000, "single evaluations of one server in one round")
-	flag.IntVar(&o.batches, "batches", 30, "batches of one server in one round")
+	flag.IntVar(&o.batches, "batches", 60, "batches of one server in one round")
 	flag.IntVar(&o.connections, "connections", 8, "connections, each with one request at a time")
 	flag.BoolVar(&o.refresh, "refresh", true, "measure also how evaluation fares while one of 10,000 flags changes each second")
 	flag.StringVar(&o.profile, "profile", "", "a file for a CPU profile of the server with recording on, for profile-guided optimisation")

@@ -82,8 +82,10 @@ func (c *condition) holdsFor(raw string) (holds, ok bool) {
 	switch {
 	case raw == "": // there is no such property
 		return false, false
+	case raw == c.json:
+		return true, true
 	case c.json != "":
-		return raw == c.json, raw[0] == '"' && strings.IndexByte(raw, '\\') < 0
+		return false, raw[0] == '"' && strings.IndexByte(raw, '\\') < 0
 	case raw[0]-'0' > 9:
 		return false, false
 	}

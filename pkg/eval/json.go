@@ -217,10 +217,9 @@ func PlainASCII(s string) int {
 	for ; len(rest) >= 8; rest = rest[8:] {
 		x := uint64(rest[0]) | uint64(rest[1])<<8 | uint64(rest[2])<<16 | uint64(rest[3])<<24 |
 			uint64(rest[4])<<32 | uint64(rest[5])<<40 | uint64(rest[6])<<48 | uint64(rest[7])<<56
-		quote, backslash := x^ones*'"', x^ones*'\\'
-		// x-ones*n has the top bit where a byte is below n, for n up to 128. Borrowing can set it in bytes above such a
-		// one, but not below, and only the lowest counts. https://graphics.stanford.edu/~seander/bithacks.html
-		special := (x | (x-ones*' ')&^x | (quote-ones)&^quote | (backslash-ones)&^backslash) & tops
+		// Top bits are those of bytes beyond ASCII; x-ones*n sets them where a byte is below n, as far as the rest is ASCII.
+		// Borrowing can set them in bytes above such a one, but not below, and only the lowest counts.
+		special := (x | (x - ones*' ') | (x^ones*'"' - ones) | (x^ones*'\\' - ones)) & tops
 		if special != 0 {
 			return len(s) - len(rest) + bits.TrailingZeros64(special)/8
 		}

@@ -79,17 +79,8 @@ func (s *scanner) object(member func(name string) bool) bool {
 		return true
 	}
 	for {
-		s.skipSpace()
-		name, ok := s.plainString()
-		if !ok {
-			return false
-		}
-		s.skipSpace()
-		if !s.take(':') {
-			return false
-		}
-		s.skipSpace()
-		if !member(name) {
+		name, ok := s.name()
+		if !ok || !member(name) {
 			return false
 		}
 		s.skipSpace()
@@ -98,6 +89,23 @@ func (s *scanner) object(member func(name string) bool) bool {
 		}
 		return s.take('}')
 	}
+}
+
+// name reads the name of a member and the colon, with the space around them.
+func (s *scanner) name() (string, bool) {
+	if rest := s.text[s.at:]; rest != "" && rest[0] == '"' { // nearly always, and so is what follows
+		end := 1 + eval.PlainASCII(rest[1:])
+		if end+2 < len(rest) && rest[end] == '"' && rest[end+1] == ':' && rest[end+2] > ' ' {
+			s.at += end + 2
+			return rest[1:end], true
+		}
+	}
+	s.skipSpace()
+	name, ok := s.plainString()
+	s.skipSpace()
+	ok = ok && s.take(':')
+	s.skipSpace()
+	return name, ok
 }
 
 // list reads a list. For each item it calls item, which reads it.
@@ -133,20 +141,25 @@ func (s *scanner) plainString() (string, bool) {
 
 // string reads a string. It returns it as it stands, and whether what is between the quotes is plain.
 func (s *scanner) string() (raw string, plain, ok bool) {
-	if !s.take('"') {
+	rest := s.text[s.at:]
+	if rest == "" || rest[0] != '"' {
 		return "", false, false
 	}
-	start := s.at
-	end := start + eval.PlainASCII(s.text[start:])
-	if end < len(s.text) && s.text[end] == '"' {
-		s.at = end + 1
-		return s.text[start-1 : s.at], true, true
+	end := 1 + eval.PlainASCII(rest[1:])
+	if end < len(rest) && rest[end] == '"' { // as nearly always
+		s.at += end + 1
+		return rest[:end+1], true, true
 	}
-	for i := end; i < len(s.text); i++ {
-		switch c := s.text[i]; {
+	return s.oddString(rest, end)
+}
+
+// oddString reads a string that rest begins with, whose characters before end are plain.
+func (s *scanner) oddString(rest string, end int) (raw string, plain, ok bool) {
+	for i := end; i < len(rest); i++ {
+		switch c := rest[i]; {
 		case c == '"':
-			s.at = i + 1
-			return s.text[start-1 : s.at], eval.IsPlain(s.text[start:i]), true
+			s.at += i + 1
+			return rest[:i+1], eval.IsPlain(rest[1:i]), true
 		case c == '\\':
 			i++ // what it escapes may be a quote
 		case c < ' ':
