@@ -219,7 +219,7 @@ func PlainASCII(s string) int {
 			uint64(rest[4])<<32 | uint64(rest[5])<<40 | uint64(rest[6])<<48 | uint64(rest[7])<<56
 		// Top bits are those of bytes beyond ASCII; x-ones*n sets them where a byte is below n, as far as the rest is ASCII.
 		// Borrowing can set them in bytes above such a one, but not below, and only the lowest counts.
-		special := (x | (x - ones*' ') | (x^ones*'"' - ones) | (x^ones*'\\' - ones)) & tops
+		special := (x | (x - ones*' ') | (x ^ ones*'"' - ones) | (x ^ ones*'\\' - ones)) & tops
 		if special != 0 {
 			return len(s) - len(rest) + bits.TrailingZeros64(special)/8
 		}
