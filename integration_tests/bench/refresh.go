@@ -18,9 +18,10 @@ import (
 const (
 	manyFlags = 10_000
 	// pace is the time between two requests of a connection: the server must not be busy, or every answer waits.
-	pace        = 2 * time.Millisecond
-	phase       = 15 * time.Second
-	sampleEvery = 50 * time.Millisecond
+	pace = 2 * time.Millisecond
+	// phase is how long flags change, or do not, before it is the other's turn.
+	phase, turns = 5 * time.Second, 6
+	sampleEvery  = 50 * time.Millisecond
 	// wantSlower is how many times slower the slow answers may be while flags change.
 	wantSlower = 2.0
 )
@@ -72,26 +73,23 @@ func measureRefresh(o options, dir string, out io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, l.close()) }()
 
-	if _, err := observe(p, l, nil); err != nil { // warms up
-		return err
-	}
-	quiet, err := observe(p, l, nil)
-	if err != nil {
-		return err
-	}
 	n := 0
-	busy, err := observe(p, l, func() error {
+	change := func() error {
 		n++
 		_, err := send(p.url+"/flags/1", http.MethodPut, object{"description": fmt.Sprintf("change %d", n)})
 		return err
-	})
-	if err != nil {
+	}
+	if err := new(observation).add(p, l, nil); err != nil { // warms up
 		return err
 	}
-	after, err := observe(p, l, nil)
-	if err != nil {
-		return err
+	var quiet, busy observation
+	for range turns {
+		if err := errors.Join(quiet.add(p, l, nil), busy.add(p, l, change)); err != nil {
+			return err
+		}
 	}
+	slices.Sort(quiet.latencies)
+	slices.Sort(busy.latencies)
 
 	_, _ = fmt.Fprintf(out, "\n%d flags, %d connections, a request each %s; %d changes\n\n", manyFlags, o.connections, pace, n)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
@@ -99,9 +97,9 @@ func measureRefresh(o options, dir string, out io.Writer) (err error) {
 	for _, row := range []struct {
 		name string
 		*observation
-	}{{"unchanged", quiet}, {"reloading", busy}, {"unchanged again", after}} {
+	}{{"unchanged", &quiet}, {"reloading", &busy}} {
 		_, _ = fmt.Fprintf(w, "%s\t%.2f\t%.2f\t%.2f\t%.1f\t%.0f\t%.0f\t\n", row.name, milli(row.quantile(0.5)), milli(row.quantile(0.99)), milli(row.quantile(1)),
-			100*row.cpu.Seconds()/phase.Seconds(), mega(median(row.resident)), mega(slices.Max(row.resident)))
+			100*row.cpu.Seconds()/(turns*phase).Seconds(), mega(median(row.resident)), mega(slices.Max(row.resident)))
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -125,23 +123,23 @@ func multiply(database string) (err error) {
 	return nil
 }
 
-// observation is what was seen in one phase.
+// observation is what was seen in some phases.
 type observation struct {
-	latencies []time.Duration // sorted
+	latencies []time.Duration
 	resident  []int64
 	cpu       time.Duration
 }
 
+// quantile is that of the latencies, which must be sorted.
 func (o *observation) quantile(q float64) time.Duration {
 	return o.latencies[min(int(q*float64(len(o.latencies))), len(o.latencies)-1)]
 }
 
-// observe sends requests at a pace for one phase, and calls change, if there is one, every second.
-func observe(p *process, l *load, change func() error) (*observation, error) {
-	o := &observation{}
+// add sends requests at a pace for one phase, and calls change, if there is one, every second.
+func (o *observation) add(p *process, l *load, change func() error) error {
 	before, err := p.cpu()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	end := time.Now().Add(phase)
 	done := make(chan error, 1)
@@ -168,9 +166,8 @@ func observe(p *process, l *load, change func() error) (*observation, error) {
 	}
 	err = errors.Join(err, <-done)
 	after, cpuErr := p.cpu()
-	o.cpu = after - before
-	slices.Sort(o.latencies)
-	return o, errors.Join(err, cpuErr)
+	o.cpu += after - before
+	return errors.Join(err, cpuErr)
 }
 
 // paced sends requests until the end and returns how long each took.
