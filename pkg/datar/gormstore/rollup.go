@@ -38,6 +38,9 @@ const (
 	hoursKept = 32 * spanDay
 	// The most that one call of Maintain does, so that it ends soon.
 	maxSpans, maxPurges = 100, 50
+	// Of one flag, events are read by a query for each range if there are no more of these: SQLite would look at all events of
+	// the flag to find those in one of two ranges.
+	rangesApart = 8
 	// rowsPerPurge is small, so that a transaction that purges holds up a flush for milliseconds only.
 	rowsPerPurge = 1000
 )
@@ -282,9 +285,19 @@ func (s sums) addEvents(tx *gorm.DB, p prefix, ranges []span, q datar.TotalsQuer
 	if len(ranges) == 0 {
 		return nil
 	}
-	where, values := anyOf("bucket_hour", ranges, func(hour int64) any { return datar.Hour(hour).Time() })
-	query := p.table(tx, eventsTable).Where(where, values...)
-	return s.addUp(query, groupings[q.GroupBy].events, "COALESCE(SUM(ingested_count), 0)", q.FlagID, groupings[q.GroupBy].scan)
+	together := [][]span{ranges}
+	if q.FlagID != 0 && len(ranges) <= rangesApart {
+		together = slices.Collect(slices.Chunk(ranges, 1))
+	}
+	by := groupings[q.GroupBy]
+	for _, some := range together {
+		where, values := anyOf("bucket_hour", some, func(hour int64) any { return datar.Hour(hour).Time() })
+		query := p.table(tx, eventsTable).Where(where, values...)
+		if err := s.addUp(query, by.events, "COALESCE(SUM(ingested_count), 0)", q.FlagID, by.scan); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Maintain implements datar.Maintainer. It rolls up what is over, and reduces days before keep to their rollups; a call
