@@ -31,7 +31,9 @@ const (
 
 	// recheckedFlags is how many flags are read again with each reload, although nothing says that they have changed: what
 	// somebody wrote into the database by hand shows in turn, and no reload reads everything.
-	recheckedFlags = 100
+	recheckedFlags = 20
+	// rechecksAll is up to how many flags all of them are.
+	rechecksAll = 100
 )
 
 // Options tune a Cache.
@@ -259,6 +261,12 @@ func (c *Cache) load(ctx context.Context) error {
 // forget leaves out some of the flags, which are in the order of their ids: those after an id, or the first ones if there
 // are none after it. To whoever compares the others with the source, they are new.
 func forget(flags []*entity.Flag, after uint) (known []*entity.Flag, forgotten []uint) {
+	if len(flags) <= rechecksAll {
+		for _, f := range flags {
+			forgotten = append(forgotten, f.ID)
+		}
+		return nil, forgotten
+	}
 	from, _ := slices.BinarySearchFunc(flags, after+1, func(f *entity.Flag, id uint) int { return cmp.Compare(f.ID, id) })
 	if from == len(flags) {
 		from = 0

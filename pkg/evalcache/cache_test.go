@@ -284,43 +284,61 @@ func (s *handStore) ChangedFlags(_ context.Context, known []*entity.Flag) (chang
 	return changed, gone, nil
 }
 
-// With each reload some more flags are read again, so that what nothing tells of shows as well, in turn.
+// With each reload some more flags are read again, or all of them where they are few, so that what nothing tells of shows as
+// well.
 func TestChangesByHandShowInTurn(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		store := &handStore{}
-		for id := range uint(250) {
-			store.flags = append(store.flags, entity.Flag{Model: gorm.Model{ID: id + 1}, Key: "before"})
-		}
-		c := evalcache.New(evalcache.FromStore(store), evalcache.Options{RefreshInterval: time.Second, Logger: slog.New(slog.DiscardHandler)})
-		if err := c.Start(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = c.Stop(t.Context()) }()
-		store.mu.Lock()
-		for i := range store.flags {
-			store.flags[i].Key = "after"
-		}
-		store.flags = slices.Delete(store.flags, 119, 120) // noticed at once
-		store.mu.Unlock()
-		for i, want := range []struct{ after, read int }{{100, 100}, {200, 200}, {249, 249}, {249, 349}} {
-			store.mu.Lock()
-			store.version++
-			store.mu.Unlock()
-			time.Sleep(time.Second)
-			synctest.Wait()
-			after := 0
-			flags := c.Snapshot().Flags()
-			for _, f := range flags {
-				if f.Key == "after" {
-					after++
+	for _, test := range []struct {
+		flags int
+		after []int // flags as they are now, after each reload
+		read  int   // at most, by each
+	}{
+		{100, []int{99, 99}, 99},
+		{110, []int{20, 40, 60, 80, 100, 109, 109}, 20},
+	} {
+		t.Run(fmt.Sprint(test.flags), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				store := &handStore{}
+				for id := range uint(test.flags) {
+					store.flags = append(store.flags, entity.Flag{Model: gorm.Model{ID: id + 1}, Key: "before"})
 				}
-			}
-			if len(flags) != 249 || after != want.after || store.read != want.read {
-				t.Errorf("reload %d: %d flags, %d of them as they are, %d were read, want 249, %d, %d", i+1, len(flags), after, store.read, want.after, want.read)
-			}
-		}
-	})
+				c := evalcache.New(evalcache.FromStore(store), evalcache.Options{RefreshInterval: time.Second, Logger: slog.New(slog.DiscardHandler)})
+				if err := c.Start(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = c.Stop(t.Context()) }()
+				store.mu.Lock()
+				for i := range store.flags {
+					store.flags[i].Key = "after"
+				}
+				store.flags = slices.Delete(store.flags, 89, 90) // noticed at once
+				store.mu.Unlock()
+				read := 0
+				for i, want := range test.after {
+					store.mu.Lock()
+					store.version++
+					store.mu.Unlock()
+					time.Sleep(time.Second)
+					synctest.Wait()
+					after := 0
+					flags := c.Snapshot().Flags()
+					for _, f := range flags {
+						if f.Key == "after" {
+							after++
+						}
+					}
+					if len(flags) != test.flags-1 || after != want {
+						t.Errorf("reload %d: %d flags, %d of them as they are, want %d and %d", i+1, len(flags), after, test.flags-1, want)
+					}
+					if n := store.read - read; n > test.read {
+						t.Errorf("reload %d read %d flags, at most %d should be", i+1, n, test.read)
+					}
+					read = store.read
+				}
+			})
+		})
+	}
 }
 
 // TestChangeWhileLoading changes the flags after their version was read: the next refresh must load them again.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"gorm.io/gorm"
@@ -87,38 +88,102 @@ func TestChangedFlagsShowEveryChange(t *testing.T) {
 	})
 }
 
-func TestChangedFlagsAfterManyChanges(t *testing.T) {
-	t.Parallel()
-	s := setup(t, testdb.SQLite())
+// bare is a flag without parts.
+func bare(id uint) *entity.Flag {
+	return &entity.Flag{Model: gorm.Model{ID: id}, Key: fmt.Sprint("k", id), SnapshotID: id}
+}
+
+// many is how many flags are more than what one statement reads, and what is compared one by one.
+const many = max(idsPerQuery, fewFlags) + 1
+
+func manyFlags(t *testing.T, kind testdb.Kind) (*Store, follower) {
+	t.Helper()
+	s := setup(t, kind)
 	f := follower{s: s}
-	const n = idsPerQuery + 1
-	row := func(id uint) entity.Flag {
-		return entity.Flag{Model: gorm.Model{ID: id}, Key: fmt.Sprint("k", id), SnapshotID: id}
-	}
-	var rows []entity.Flag
-	for id := uint(1); id <= n; id++ {
-		rows = append(rows, row(2*id))
+	var rows []*entity.Flag
+	for id := uint(1); id <= many; id++ {
+		rows = append(rows, bare(2*id))
 	}
 	ok(t, s.DB().CreateInBatches(rows, 100).Error)
 	f.follow(t)
 	f.check(t, "many flags")
+	return s, f
+}
 
-	ok(t, s.DB().Delete(&entity.Flag{}, "id <= 4 OR id = 10").Error)
-	for _, id := range []uint{1, 7, 3 * n} {
-		flag := row(id)
-		ok(t, s.DB().Create(&flag).Error)
-	}
-	ok(t, s.DB().Model(&entity.Flag{}).Where("id = 20").UpdateColumn("snapshot_id", 0).Error)
-	ok(t, s.DB().Model(&entity.Flag{}).Where("id = 24").UpdateColumn("snapshot_id", nil).Error)
-	changed, gone := f.follow(t)
-	if !slices.Equal(changed, []uint{1, 7, 20, 24, 3 * n}) || !slices.Equal(gone, []uint{2, 4, 10}) {
-		t.Errorf("%v changed, %v gone", changed, gone)
-	}
-	f.check(t, "a few changes")
+func TestChangedFlagsAfterManyChanges(t *testing.T) {
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		s, f := manyFlags(t, kind)
+		if changed, gone := f.follow(t); changed != nil || gone != nil {
+			t.Errorf("nothing happened, but %v changed, %v are gone", changed, gone)
+		}
+		ok(t, s.DB().Delete(&entity.Flag{}, "id <= 4 OR id = 10").Error)
+		for _, id := range []uint{1, 7, 3 * many} {
+			ok(t, s.DB().Create(bare(id)).Error)
+		}
+		ok(t, s.DB().Model(&entity.Flag{}).Where("id = 20").UpdateColumn("snapshot_id", 0).Error)
+		ok(t, s.DB().Model(&entity.Flag{}).Where("id = 24").UpdateColumn("snapshot_id", nil).Error)
+		changed, gone := f.follow(t)
+		slices.Sort(changed)
+		if !slices.Equal(changed, []uint{1, 7, 20, 24, 3 * many}) || !slices.Equal(gone, []uint{2, 4, 10}) {
+			t.Errorf("%v changed, %v gone", changed, gone)
+		}
+		f.check(t, "a few changes")
 
-	ok(t, s.DB().Delete(&entity.Flag{}, "id > 0").Error)
-	f.follow(t)
-	f.check(t, "no flags")
+		ok(t, s.DB().Delete(&entity.Flag{}, "id > 0").Error)
+		f.follow(t)
+		f.check(t, "no flags")
+	})
+}
+
+// TestChangedFlagsAmongMany makes a few changes at a time, all over the ids and close together, of which none may hide another.
+func TestChangedFlagsAmongMany(t *testing.T) {
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		s, f := manyFlags(t, kind)
+		random := rand.New(rand.NewPCG(1, 2))
+		snapshot := uint(10 * many)
+		touched := map[uint]bool{}
+		set := func(id uint, column string, value any) {
+			touched[id] = true
+			ok(t, s.DB().Unscoped().Model(&entity.Flag{}).Where("id = ?", id).UpdateColumn(column, value).Error)
+		}
+		for round := range 60 {
+			clear(touched)
+			for range 1 + round%3 {
+				id := 2 * (1 + random.UintN(many))
+				snapshot++
+				switch random.IntN(4) {
+				case 0: // two flags next to each other
+					set(id, "snapshot_id", snapshot)
+					set(id+2, "snapshot_id", snapshot+1)
+					snapshot++
+				case 1: // two that change places
+					set(id, "snapshot_id", f.snapshotOf(id+2))
+					set(id+2, "snapshot_id", f.snapshotOf(id))
+				case 2: // one goes, and its neighbour comes, or the other way round
+					set(id, "deleted_at", time.Now())
+					set(id+2, "deleted_at", nil)
+				default:
+					set(id, "snapshot_id", 1<<40+uint64(snapshot))
+				}
+			}
+			changed, gone := f.follow(t)
+			for _, id := range slices.Concat(changed, gone) {
+				if !touched[id] {
+					t.Errorf("round %d: flag %d was not touched", round, id)
+				}
+			}
+			f.check(t, fmt.Sprint("round ", round))
+		}
+	})
+}
+
+func (f *follower) snapshotOf(id uint) uint {
+	for _, flag := range f.flags {
+		if flag.ID == id {
+			return flag.SnapshotID
+		}
+	}
+	return 0
 }
 
 // A transaction may commit after one that began later and has a snapshot of a higher id.
