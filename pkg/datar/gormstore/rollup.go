@@ -13,8 +13,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
-// Rollups are totals of one flag over a whole hour or a whole day of UTC, made from the hourly events after the span is
-// over. They only save work: a batch that adds to a span deletes its rollup in the same transaction, and the span is
+// Rollups are totals of one flag over a whole hour, a quarter of a day, or a whole day of UTC, made from the hourly events
+// after the span is over. They only save work: a batch that adds to a span deletes its rollup in the same transaction, and the span is
 // rolled up again later. Whoever rolls up has the exclusive lock, whoever adds the shared one; so there is never a
 // rollup that misses a count.
 //
@@ -25,8 +25,9 @@ const (
 	rollupsTable = "datar_rollups"
 	totalsTable  = "datar_rollup_totals"
 
-	spanHour = 1
-	spanDay  = 24
+	spanHour    = 1
+	spanQuarter = 6
+	spanDay     = 24
 
 	// lockName is the row of datar_meta that serialises rolling up with adding.
 	lockName = "rollup lock"
@@ -34,7 +35,8 @@ const (
 	// A span is rolled up when it has been over for so long: by then nearly all late batches have come, also those of
 	// Flagr on the same database, which does not know of rollups and flushes once an hour at the least.
 	settleTime = 2 * time.Hour
-	// Hours are rolled up to make windows that begin or end within a day fast, which few do that are older.
+	// What is shorter than a day is rolled up to make windows that begin or end within a day fast, which few do that are
+	// older.
 	hoursKept = 32 * spanDay
 	// The most that one call of Maintain does, so that it ends soon.
 	maxSpans, maxPurges = 100, 50
@@ -44,6 +46,9 @@ const (
 	// rowsPerPurge is small, so that a transaction that purges holds up a flush for milliseconds only.
 	rowsPerPurge = 1000
 )
+
+// spans are the sizes, each a multiple of the next.
+var spans = [...]int64{spanDay, spanQuarter, spanHour}
 
 // rollup says that a span is rolled up.
 type rollup struct {
@@ -73,13 +78,17 @@ func lock(tx *gorm.DB, statement string) error {
 
 // invalidate deletes the rollups of the hours that the rows add to. The shared lock must be held.
 func (s *Store) invalidate(tx *gorm.DB, rows []datar.Row) error {
-	hours, days := map[int64]bool{}, map[int64]bool{}
-	for _, r := range rows {
-		hours[int64(r.Hour)] = true
-		days[dayOf(int64(r.Hour))] = true
+	var either []string
+	values := []any{false}
+	for _, size := range spans {
+		starts := map[int64]bool{}
+		for _, r := range rows {
+			starts[startOf(int64(r.Hour), size)] = true
+		}
+		either = append(either, "(span = ? AND start_hour IN ?)")
+		values = append(values, size, keys(starts))
 	}
-	const where = "purged = ? AND ((span = ? AND start_hour IN ?) OR (span = ? AND start_hour IN ?))"
-	values := []any{false, spanHour, keys(hours), spanDay, keys(days)}
+	where := "purged = ? AND (" + strings.Join(either, " OR ") + ")"
 	var found int64
 	if err := s.prefix.table(tx, rollupsTable).Where(where, values...).Count(&found).Error; err != nil {
 		return fmt.Errorf("look for rollups: %w", err)
@@ -95,6 +104,12 @@ func (s *Store) invalidate(tx *gorm.DB, rows []datar.Row) error {
 
 func dayOf(hour int64) int64 { return int64(datar.Hour(hour).DayStart()) }
 
+// startOf is when the span of a size begins that an hour is in.
+func startOf(hour, size int64) int64 {
+	day := dayOf(hour)
+	return day + (hour-day)/size*size
+}
+
 func keys(set map[int64]bool) []int64 {
 	list := make([]int64, 0, len(set))
 	for k := range set {
@@ -109,46 +124,45 @@ type span struct{ from, to int64 }
 
 // plan says where the totals of a window are.
 type plan struct {
-	days, hours []int64 // starts of the rollups to use
-	events      []span  // where hourly events are to be added up
+	rollups [len(spans)][]int64 // starts of the rollups to use, of each size
+	events  []span              // where hourly events are to be added up
 }
 
-// plan reads what is rolled up, and chooses the rollups that lie within the window: days, and hours where there is no
-// day. Purged days, which are nowhere else, count as soon as they overlap with it.
+// plan reads what is rolled up, and chooses the rollups that lie within the window: days, quarters where there is no day,
+// and hours where there is neither. Purged days, which are nowhere else, count as soon as they overlap with it.
 func (s *Store) plan(tx *gorm.DB, from, to datar.Hour) (plan, error) {
-	var p plan
 	window := span{int64(from), int64(to)}
-	days, err := s.rollups(tx, spanDay, []span{{window.from - spanDay + 1, window.to}})
-	if err != nil {
-		return p, err
-	}
-	var whole []int64
-	for _, r := range days {
-		if inside := r.StartHour >= window.from && r.StartHour+spanDay <= window.to; inside || r.Purged {
-			p.days = append(p.days, r.StartHour)
+	p := plan{events: []span{window}}
+	for i, size := range spans {
+		within := p.events
+		if size == spanDay {
+			within = []span{{window.from - spanDay + 1, window.to}}
+		}
+		found, err := s.rollups(tx, size, within)
+		if err != nil {
+			return p, err
+		}
+		var whole []int64
+		for _, r := range found {
+			inside := slices.ContainsFunc(p.events, func(gap span) bool { return r.StartHour >= gap.from && r.StartHour+size <= gap.to })
+			if inside || r.Purged {
+				p.rollups[i] = append(p.rollups[i], r.StartHour)
+			}
 			if inside && !r.Purged {
 				whole = append(whole, r.StartHour)
 			}
 		}
+		var left []span
+		for _, gap := range p.events {
+			left = append(left, gap.without(whole, size)...)
+		}
+		p.events = left
 	}
-	p.events = window.without(whole, spanDay)
-	hours, err := s.rollups(tx, spanHour, p.events)
-	if err != nil || len(hours) == 0 {
-		return p, err
-	}
-	for _, r := range hours {
-		p.hours = append(p.hours, r.StartHour)
-	}
-	var left []span
-	for _, gap := range p.events {
-		left = append(left, gap.without(p.hours, spanHour)...)
-	}
-	p.events = left
 	return p, nil
 }
 
 // rollups reads the rollups of a span that start within the ranges, in their order.
-func (s *Store) rollups(tx *gorm.DB, size int, within []span) ([]rollup, error) {
+func (s *Store) rollups(tx *gorm.DB, size int64, within []span) ([]rollup, error) {
 	if len(within) == 0 {
 		return nil, nil
 	}
@@ -264,8 +278,8 @@ func (s sums) addUp(query *gorm.DB, columns, ingested string, flagID int64, scan
 	return rows.Err()
 }
 
-// addRollups adds the rollups of a span that start at the given hours.
-func (s sums) addRollups(tx *gorm.DB, p prefix, span int, starts []int64, q datar.TotalsQuery) error {
+// addRollups adds the rollups of a size that start at the given hours.
+func (s sums) addRollups(tx *gorm.DB, p prefix, size int64, starts []int64, q datar.TotalsQuery) error {
 	if len(starts) == 0 {
 		return nil
 	}
@@ -276,7 +290,7 @@ func (s sums) addRollups(tx *gorm.DB, p prefix, span int, starts []int64, q data
 			return group{a: dayOf(g.a)}, err
 		}
 	}
-	query := p.table(tx, totalsTable).Where("span = ? AND start_hour IN ?", span, starts)
+	query := p.table(tx, totalsTable).Where("span = ? AND start_hour IN ?", size, starts)
 	return s.addUp(query, groupings[q.GroupBy].rollups, "0", q.FlagID, scan)
 }
 
@@ -343,25 +357,28 @@ func (s *Store) rollUp(ctx context.Context, now time.Time) error {
 		left--
 		return s.rollUpSpan(ctx, size, start)
 	}
-	firstHour := max(oldest, end-hoursKept)
-	for h := end - 1; h >= firstHour; h-- {
-		if done[[2]int64{spanDay, dayOf(h)}] && isPurged(have, dayOf(h)) {
-			continue
-		}
-		if err := roll(spanHour, h); err != nil {
-			return err
+	purged := map[int64]bool{}
+	for _, r := range have {
+		if r.Purged {
+			purged[r.StartHour] = true
 		}
 	}
-	for d := dayOf(end) - spanDay; d >= dayOf(oldest); d -= spanDay {
-		if err := roll(spanDay, d); err != nil {
-			return err
+	// The small ones first, of which the large ones are made.
+	for _, size := range slices.Backward(spans[:]) {
+		first := startOf(oldest, size)
+		if size < spanDay {
+			first = max(first, end-hoursKept)
+		}
+		for start := startOf(end, size) - size; start >= first; start -= size {
+			if purged[dayOf(start)] {
+				continue
+			}
+			if err := roll(size, start); err != nil {
+				return err
+			}
 		}
 	}
 	return s.dropOldHours(ctx, end-hoursKept)
-}
-
-func isPurged(have []rollup, day int64) bool {
-	return slices.ContainsFunc(have, func(r rollup) bool { return r.Span == spanDay && r.StartHour == day && r.Purged })
 }
 
 // oldestEvent returns the hour of the oldest event.
@@ -392,13 +409,13 @@ func (s *Store) rollUpSpan(ctx context.Context, size, start int64) error {
 		}
 		const insert = "INSERT INTO " + totalsTable + " (span, start_hour, flag_id, eval_count, last_evaluated_ms) " +
 			"SELECT ?, ?, flag_id, SUM(eval_count), MAX(last_evaluated_ms) FROM "
-		var hours int64
-		if err := s.prefix.table(tx, rollupsTable).Where("span = ? AND start_hour >= ? AND start_hour < ?", spanHour, start, start+size).Count(&hours).Error; err != nil {
+		parts, err := s.partsOf(tx, size, start)
+		if err != nil {
 			return err
 		}
-		if hours == size { // a day whose hours are rolled up is the sum of them
+		if parts != 0 {
 			if err := tx.Exec(s.prefix.in(insert+totalsTable+" WHERE span = ? AND start_hour >= ? AND start_hour < ? GROUP BY flag_id"),
-				size, start, spanHour, start, start+size).Error; err != nil {
+				size, start, parts, start, start+size).Error; err != nil {
 				return err
 			}
 		} else if err := tx.Exec(s.prefix.in(insert+eventsTable+" WHERE bucket_hour >= ? AND bucket_hour < ? GROUP BY flag_id"),
@@ -413,16 +430,33 @@ func (s *Store) rollUpSpan(ctx context.Context, size, start int64) error {
 	return nil
 }
 
-// dropOldHours removes rollups of hours that are so old that the days serve better.
+// partsOf is the size of smaller spans that are all rolled up, and together the given one; 0 if there are none.
+func (s *Store) partsOf(tx *gorm.DB, size, start int64) (parts int64, err error) {
+	for _, parts := range spans {
+		if parts >= size {
+			continue
+		}
+		var found int64
+		if err := s.prefix.table(tx, rollupsTable).Where("span = ? AND start_hour >= ? AND start_hour < ?", parts, start, start+size).Count(&found).Error; err != nil {
+			return 0, err
+		}
+		if found == size/parts {
+			return parts, nil
+		}
+	}
+	return 0, nil
+}
+
+// dropOldHours removes rollups that are shorter than a day and so old that the days serve better.
 func (s *Store) dropOldHours(ctx context.Context, before int64) error {
 	err := s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
 		if err := lock(tx, s.dialect.lockExclusive); err != nil {
 			return err
 		}
-		if err := s.prefix.table(tx, rollupsTable).Where("span = ? AND start_hour < ?", spanHour, before).Delete(&rollup{}).Error; err != nil {
+		if err := s.prefix.table(tx, rollupsTable).Where("span < ? AND start_hour < ?", spanDay, before).Delete(&rollup{}).Error; err != nil {
 			return err
 		}
-		return s.prefix.table(tx, totalsTable).Where("span = ? AND start_hour < ?", spanHour, before).Delete(&rollupTotal{}).Error
+		return s.prefix.table(tx, totalsTable).Where("span < ? AND start_hour < ?", spanDay, before).Delete(&rollupTotal{}).Error
 	}, s.dialect.writeTx)
 	if err != nil {
 		return fmt.Errorf("drop old rollups of hours: %w", err)
@@ -547,11 +581,10 @@ func (s *Store) Totals(ctx context.Context, query datar.TotalsQuery) ([]datar.To
 				return err
 			}
 		}
-		if err := groups.addRollups(tx, s.prefix, spanDay, p.days, query); err != nil {
-			return err
-		}
-		if err := groups.addRollups(tx, s.prefix, spanHour, p.hours, query); err != nil {
-			return err
+		for i, size := range spans {
+			if err := groups.addRollups(tx, s.prefix, size, p.rollups[i], query); err != nil {
+				return err
+			}
 		}
 		return groups.addEvents(tx, s.prefix, p.events, query)
 	}, &sql.TxOptions{Isolation: s.dialect.oneMoment, ReadOnly: true})
