@@ -184,6 +184,7 @@ func migrate(db *gorm.DB, d dialect) error {
 		{metaTable, d.tableOptions, &meta{}},
 		{rollupsTable, d.tableOptions, &rollup{}},
 		{totalsTable, d.tableOptions, &rollupTotal{}},
+		{outcomesTable, d.tableOptions, &rollupOutcome{}},
 		{receiptsTable, d.tableOptions, &receipt{}},
 		{eventsTable, "", &hourlyEvent{}},
 	} {

@@ -21,9 +21,12 @@ func OnTables(db *gorm.DB) *Store {
 	return &Store{db: db, dialect: d, full: d.upsert(d.rowsPerStatement)}
 }
 
-// RollUp makes one rollup, as a replica does that looked for what is to be done some time ago.
-func (s *Store) RollUp(ctx context.Context, size, start datar.Hour) error {
-	return s.rollUpSpan(ctx, int64(size), int64(start))
+// Kinds is how many kinds of rollups there are, beginning with hours.
+var Kinds = len(kinds)
+
+// RollUp makes the rollup of a kind that the hour is in, as a replica does that looked for what is to be done some time ago.
+func (s *Store) RollUp(ctx context.Context, kind int, hour datar.Hour) error {
+	return s.rollUpSpan(ctx, kinds[kind], kinds[kind].startOf(int64(hour)))
 }
 
 // PurgeSome moves up to 1000 events of a day into its rollup.

@@ -13,8 +13,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
-// Rollups are totals of one flag over a whole hour, a quarter of a day, or a whole day of UTC, made from the hourly events
-// after the span is over. They only save work: a batch that adds to a span deletes its rollup in the same transaction, and the span is
+// Rollups are totals of one flag over a whole hour, a quarter of a day, or a whole day of UTC, and of its outcomes over a
+// day, made from the hourly events after the span is over. They only save work: a batch that adds to a span deletes its rollup in the same transaction, and the span is
 // rolled up again later. Whoever rolls up has the exclusive lock, whoever adds the shared one; so there is never a
 // rollup that misses a count.
 //
@@ -22,12 +22,11 @@ import (
 // are moved into it.
 
 const (
-	rollupsTable = "datar_rollups"
-	totalsTable  = "datar_rollup_totals"
+	rollupsTable  = "datar_rollups"
+	totalsTable   = "datar_rollup_totals"
+	outcomesTable = "datar_rollup_outcomes"
 
-	spanHour    = 1
-	spanQuarter = 6
-	spanDay     = 24
+	spanDay = 24
 
 	// lockName is the row of datar_meta that serialises rolling up with adding.
 	lockName = "rollup lock"
@@ -47,8 +46,40 @@ const (
 	rowsPerPurge = 1000
 )
 
-// spans are the sizes, each a multiple of the next.
-var spans = [...]int64{spanDay, spanQuarter, spanHour}
+// kind is a kind of rollup.
+type kind struct {
+	span  int64  // of the columns of that name, another one for each kind
+	hours int64  // how long its spans are
+	table string // where its totals are
+	by    string // the columns that they are grouped by
+	sums  string // the columns of the totals, and
+	add   string // what they are made of, in the events and in other totals
+	// ingested reads how much was sent in.
+	ingested string
+}
+
+func kindOf(span, hours int64) kind {
+	return kind{
+		span: span, hours: hours, table: totalsTable, by: "flag_id", ingested: "0",
+		sums: "eval_count, last_evaluated_ms", add: "SUM(eval_count), MAX(last_evaluated_ms)",
+	}
+}
+
+var (
+	dayTotals, quarterTotals, hourTotals = kindOf(spanDay, spanDay), kindOf(6, 6), kindOf(1, 1)
+
+	dayOutcomes = kind{
+		span: 100 + spanDay, hours: spanDay, table: outcomesTable, by: "flag_id, variant_id, segment_id",
+		ingested: "COALESCE(SUM(ingested_count), 0)",
+		sums:     "eval_count, ingested_count, last_evaluated_ms",
+		add:      "SUM(eval_count), COALESCE(SUM(ingested_count), 0), MAX(last_evaluated_ms)",
+	}
+
+	// kinds are all of them, in the order in which they are made: the smaller ones first, of which the larger are.
+	kinds = []kind{hourTotals, quarterTotals, dayTotals, dayOutcomes}
+	// ofFlags and ofOutcomes are those that queries use, the larger ones first.
+	ofFlags, ofOutcomes = []kind{dayTotals, quarterTotals, hourTotals}, []kind{dayOutcomes}
+)
 
 // rollup says that a span is rolled up.
 type rollup struct {
@@ -67,6 +98,18 @@ type rollupTotal struct {
 	LastEvaluatedMs *int64 `gorm:"column:last_evaluated_ms"`
 }
 
+// rollupOutcome is the total of one outcome of a flag over a span.
+type rollupOutcome struct {
+	Span            int16  `gorm:"column:span;primaryKey;autoIncrement:false"`
+	StartHour       int64  `gorm:"column:start_hour;primaryKey;autoIncrement:false"`
+	FlagID          int64  `gorm:"column:flag_id;primaryKey;autoIncrement:false"`
+	VariantID       int64  `gorm:"column:variant_id;primaryKey;autoIncrement:false"`
+	SegmentID       int64  `gorm:"column:segment_id;primaryKey;autoIncrement:false"`
+	EvalCount       int64  `gorm:"column:eval_count;not null"`
+	IngestedCount   int64  `gorm:"column:ingested_count;not null"`
+	LastEvaluatedMs *int64 `gorm:"column:last_evaluated_ms"`
+}
+
 // lock takes the row that serialises rolling up with adding, until the transaction ends. It is the first statement of
 // a transaction: on SQLite one that reads first cannot become a writer while another writes.
 func lock(tx *gorm.DB, statement string) error {
@@ -80,13 +123,13 @@ func lock(tx *gorm.DB, statement string) error {
 func (s *Store) invalidate(tx *gorm.DB, rows []datar.Row) error {
 	var either []string
 	values := []any{false}
-	for _, size := range spans {
+	for _, k := range kinds {
 		starts := map[int64]bool{}
 		for _, r := range rows {
-			starts[startOf(int64(r.Hour), size)] = true
+			starts[k.startOf(int64(r.Hour))] = true
 		}
 		either = append(either, "(span = ? AND start_hour IN ?)")
-		values = append(values, size, keys(starts))
+		values = append(values, k.span, keys(starts))
 	}
 	where := "purged = ? AND (" + strings.Join(either, " OR ") + ")"
 	var found int64
@@ -104,10 +147,10 @@ func (s *Store) invalidate(tx *gorm.DB, rows []datar.Row) error {
 
 func dayOf(hour int64) int64 { return int64(datar.Hour(hour).DayStart()) }
 
-// startOf is when the span of a size begins that an hour is in.
-func startOf(hour, size int64) int64 {
-	day := dayOf(hour)
-	return day + (hour-day)/size*size
+// startOf is when the span begins that an hour is in.
+func (k kind) startOf(hour int64) int64 {
+	midnight := dayOf(hour)
+	return midnight + (hour-midnight)/k.hours*k.hours
 }
 
 func keys(set map[int64]bool) []int64 {
@@ -124,51 +167,61 @@ type span struct{ from, to int64 }
 
 // plan says where the totals of a window are.
 type plan struct {
-	rollups [len(spans)][]int64 // starts of the rollups to use, of each size
-	events  []span              // where hourly events are to be added up
+	rollups []chosen
+	events  []span // where hourly events are to be added up
 }
 
-// plan reads what is rolled up, and chooses the rollups that lie within the window: days, quarters where there is no day,
-// and hours where there is neither. Purged days, which are nowhere else, count as soon as they overlap with it.
-func (s *Store) plan(tx *gorm.DB, from, to datar.Hour) (plan, error) {
+// chosen are rollups of a kind, by when they start.
+type chosen struct {
+	kind
+	starts []int64
+}
+
+// plan reads what is rolled up, and chooses the rollups that lie within the window: of the first kind, of the second where
+// there is none of the first, and so on. Purged days, which are nowhere else, count as soon as they overlap with it.
+func (s *Store) plan(tx *gorm.DB, kinds []kind, from, to datar.Hour) (plan, error) {
 	window := span{int64(from), int64(to)}
 	p := plan{events: []span{window}}
-	for i, size := range spans {
+	for _, k := range kinds {
 		within := p.events
-		if size == spanDay {
+		if k == dayTotals {
 			within = []span{{window.from - spanDay + 1, window.to}}
 		}
-		found, err := s.rollups(tx, size, within)
+		found, err := s.rollups(tx, k, within)
 		if err != nil {
 			return p, err
 		}
+		use := chosen{kind: k}
 		var whole []int64
 		for _, r := range found {
-			inside := slices.ContainsFunc(p.events, func(gap span) bool { return r.StartHour >= gap.from && r.StartHour+size <= gap.to })
+			inside := slices.ContainsFunc(p.events, func(gap span) bool { return r.StartHour >= gap.from && r.StartHour+k.hours <= gap.to })
 			if inside || r.Purged {
-				p.rollups[i] = append(p.rollups[i], r.StartHour)
+				use.starts = append(use.starts, r.StartHour)
 			}
 			if inside && !r.Purged {
 				whole = append(whole, r.StartHour)
 			}
 		}
+		if len(use.starts) > 0 {
+			p.rollups = append(p.rollups, use)
+		}
 		var left []span
 		for _, gap := range p.events {
-			left = append(left, gap.without(whole, size)...)
+			left = append(left, gap.without(whole, k.hours)...)
 		}
 		p.events = left
 	}
 	return p, nil
 }
 
-// rollups reads the rollups of a span that start within the ranges, in their order.
-func (s *Store) rollups(tx *gorm.DB, size int64, within []span) ([]rollup, error) {
+// rollups reads the rollups of a kind that start within the ranges, in their order.
+func (s *Store) rollups(tx *gorm.DB, k kind, within []span) ([]rollup, error) {
 	if len(within) == 0 {
 		return nil, nil
 	}
 	var found []rollup
 	where, values := anyOf("start_hour", within, func(hour int64) any { return hour })
-	if err := s.prefix.table(tx, rollupsTable).Where("span = ?", size).Where(where, values...).Order("start_hour").Find(&found).Error; err != nil {
+	if err := s.prefix.table(tx, rollupsTable).Where("span = ?", k.span).Where(where, values...).Order("start_hour").Find(&found).Error; err != nil {
 		return nil, fmt.Errorf("read rollups: %w", err)
 	}
 	return found, nil
@@ -217,9 +270,11 @@ func (s sums) add(g group, t datar.Total) {
 
 // grouping is how a dimension is read.
 type grouping struct {
-	// events and rollups are the columns to group by, of the two tables; rollups know no variants and segments.
+	// events and rollups are the columns to group by, of the two tables.
 	events, rollups string
-	// scan reads them.
+	// kinds of rollups to use.
+	kinds []kind
+	// scan reads what was grouped.
 	scan scanner
 	// name puts the group into a total.
 	name func(t *datar.Total, g group)
@@ -230,11 +285,11 @@ type scanner func(rows *sql.Rows, t *datar.Total) (group, error)
 
 var groupings = map[datar.Dimension]grouping{
 	datar.ByFlag: {
-		events: "flag_id", rollups: "flag_id", scan: scanID,
+		events: "flag_id", rollups: "flag_id", kinds: ofFlags, scan: scanID,
 		name: func(t *datar.Total, g group) { t.FlagID = g.a },
 	},
 	datar.ByOutcome: {
-		events: "variant_id, segment_id",
+		events: "variant_id, segment_id", rollups: "variant_id, segment_id", kinds: ofOutcomes,
 		scan: func(rows *sql.Rows, t *datar.Total) (g group, err error) {
 			err = rows.Scan(&g.a, &g.b, &t.Count, &t.Ingested, &t.Last)
 			return g, err
@@ -242,7 +297,7 @@ var groupings = map[datar.Dimension]grouping{
 		name: func(t *datar.Total, g group) { t.VariantID, t.SegmentID = g.a, g.b },
 	},
 	datar.ByDay: {
-		events: "bucket_hour", rollups: "start_hour",
+		events: "bucket_hour", rollups: "start_hour", kinds: ofFlags,
 		scan: func(rows *sql.Rows, t *datar.Total) (group, error) {
 			var hour time.Time
 			err := rows.Scan(&hour, &t.Count, &t.Ingested, &t.Last)
@@ -278,20 +333,18 @@ func (s sums) addUp(query *gorm.DB, columns, ingested string, flagID int64, scan
 	return rows.Err()
 }
 
-// addRollups adds the rollups of a size that start at the given hours.
-func (s sums) addRollups(tx *gorm.DB, p prefix, size int64, starts []int64, q datar.TotalsQuery) error {
-	if len(starts) == 0 {
-		return nil
-	}
-	scan := scanID
+// addRollups adds rollups.
+func (s sums) addRollups(tx *gorm.DB, p prefix, use chosen, q datar.TotalsQuery) error {
+	by := groupings[q.GroupBy]
+	scan := by.scan
 	if q.GroupBy == datar.ByDay {
 		scan = func(rows *sql.Rows, t *datar.Total) (group, error) {
 			g, err := scanID(rows, t)
 			return group{a: dayOf(g.a)}, err
 		}
 	}
-	query := p.table(tx, totalsTable).Where("span = ? AND start_hour IN ?", size, starts)
-	return s.addUp(query, groupings[q.GroupBy].rollups, "0", q.FlagID, scan)
+	query := p.table(tx, use.table).Where("span = ? AND start_hour IN ?", use.span, use.starts)
+	return s.addUp(query, by.rollups, use.ingested, q.FlagID, scan)
 }
 
 // addEvents adds the hourly events within the ranges.
@@ -350,12 +403,12 @@ func (s *Store) rollUp(ctx context.Context, now time.Time) error {
 	}
 
 	left := maxSpans
-	roll := func(size, start int64) error {
-		if left == 0 || done[[2]int64{size, start}] {
+	roll := func(k kind, start int64) error {
+		if left == 0 || done[[2]int64{k.span, start}] {
 			return nil
 		}
 		left--
-		return s.rollUpSpan(ctx, size, start)
+		return s.rollUpSpan(ctx, k, start)
 	}
 	purged := map[int64]bool{}
 	for _, r := range have {
@@ -363,17 +416,16 @@ func (s *Store) rollUp(ctx context.Context, now time.Time) error {
 			purged[r.StartHour] = true
 		}
 	}
-	// The small ones first, of which the large ones are made.
-	for _, size := range slices.Backward(spans[:]) {
-		first := startOf(oldest, size)
-		if size < spanDay {
+	for _, k := range kinds {
+		first := k.startOf(oldest)
+		if k.hours < spanDay {
 			first = max(first, end-hoursKept)
 		}
-		for start := startOf(end, size) - size; start >= first; start -= size {
+		for start := k.startOf(end) - k.hours; start >= first; start -= k.hours {
 			if purged[dayOf(start)] {
 				continue
 			}
-			if err := roll(size, start); err != nil {
+			if err := roll(k, start); err != nil {
 				return err
 			}
 		}
@@ -394,54 +446,56 @@ func (s *Store) oldestEvent(db *gorm.DB) (hour int64, found bool, err error) {
 }
 
 // rollUpSpan makes the rollup of one span, unless somebody else just did, or has begun to purge the day.
-func (s *Store) rollUpSpan(ctx context.Context, size, start int64) error {
+func (s *Store) rollUpSpan(ctx context.Context, k kind, start int64) error {
+	end := start + k.hours
 	err := s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
 		if err := lock(tx, s.dialect.lockExclusive); err != nil {
 			return err
 		}
 		var found int64
 		if err := s.prefix.table(tx, rollupsTable).Where("(span = ? AND start_hour = ?) OR (span = ? AND start_hour = ? AND purged = ?)",
-			size, start, spanDay, dayOf(start), true).Count(&found).Error; err != nil || found > 0 {
+			k.span, start, spanDay, dayOf(start), true).Count(&found).Error; err != nil || found > 0 {
 			return err
 		}
-		if err := s.prefix.table(tx, totalsTable).Where("span = ? AND start_hour = ?", size, start).Delete(&rollupTotal{}).Error; err != nil {
+		if err := tx.Exec(s.prefix.in("DELETE FROM "+k.table+" WHERE span = ? AND start_hour = ?"), k.span, start).Error; err != nil {
 			return err
 		}
-		const insert = "INSERT INTO " + totalsTable + " (span, start_hour, flag_id, eval_count, last_evaluated_ms) " +
-			"SELECT ?, ?, flag_id, SUM(eval_count), MAX(last_evaluated_ms) FROM "
-		parts, err := s.partsOf(tx, size, start)
+		parts, err := s.partsOf(tx, k, start)
 		if err != nil {
 			return err
 		}
+		insert := "INSERT INTO " + k.table + " (span, start_hour, " + k.by + ", " + k.sums + ") SELECT ?, ?, " + k.by + ", " + k.add + " FROM "
+		values := []any{k.span, start}
 		if parts != 0 {
-			if err := tx.Exec(s.prefix.in(insert+totalsTable+" WHERE span = ? AND start_hour >= ? AND start_hour < ? GROUP BY flag_id"),
-				size, start, parts, start, start+size).Error; err != nil {
-				return err
-			}
-		} else if err := tx.Exec(s.prefix.in(insert+eventsTable+" WHERE bucket_hour >= ? AND bucket_hour < ? GROUP BY flag_id"),
-			size, start, datar.Hour(start).Time(), datar.Hour(start+size).Time()).Error; err != nil {
+			insert += k.table + " WHERE span = ? AND start_hour >= ? AND start_hour < ?"
+			values = append(values, parts, start, end)
+		} else {
+			insert += eventsTable + " WHERE bucket_hour >= ? AND bucket_hour < ?"
+			values = append(values, datar.Hour(start).Time(), datar.Hour(end).Time())
+		}
+		if err := tx.Exec(s.prefix.in(insert+" GROUP BY "+k.by), values...).Error; err != nil {
 			return err
 		}
-		return s.prefix.table(tx, rollupsTable).Create(&rollup{Span: int16(size), StartHour: start}).Error
+		return s.prefix.table(tx, rollupsTable).Create(&rollup{Span: int16(k.span), StartHour: start}).Error
 	}, s.dialect.writeTx)
 	if err != nil {
-		return fmt.Errorf("roll up %d h from %s: %w", size, datar.Hour(start).Time().Format(time.RFC3339), err)
+		return fmt.Errorf("roll up %d h of %s from %s: %w", k.hours, k.by, datar.Hour(start).Time().Format(time.RFC3339), err)
 	}
 	return nil
 }
 
-// partsOf is the size of smaller spans that are all rolled up, and together the given one; 0 if there are none.
-func (s *Store) partsOf(tx *gorm.DB, size, start int64) (parts int64, err error) {
-	for _, parts := range spans {
-		if parts >= size {
+// partsOf gives the span of smaller rollups that are all there and together make one of this kind; 0 if there are none.
+func (s *Store) partsOf(tx *gorm.DB, k kind, start int64) (parts int64, err error) {
+	for _, part := range ofFlags {
+		if k.table != part.table || part.hours >= k.hours {
 			continue
 		}
 		var found int64
-		if err := s.prefix.table(tx, rollupsTable).Where("span = ? AND start_hour >= ? AND start_hour < ?", parts, start, start+size).Count(&found).Error; err != nil {
+		if err := s.prefix.table(tx, rollupsTable).Where("span = ? AND start_hour >= ? AND start_hour < ?", part.span, start, start+k.hours).Count(&found).Error; err != nil {
 			return 0, err
 		}
-		if found == size/parts {
-			return parts, nil
+		if found == k.hours/part.hours {
+			return part.span, nil
 		}
 	}
 	return 0, nil
@@ -531,6 +585,9 @@ func (s *Store) markPurged(tx *gorm.DB, day int64) error {
 	if err := s.prefix.table(tx, totalsTable).Where(within, day, day+spanDay).Delete(&rollupTotal{}).Error; err != nil {
 		return err
 	}
+	if err := s.prefix.table(tx, outcomesTable).Where(within, day, day+spanDay).Delete(&rollupOutcome{}).Error; err != nil {
+		return err
+	}
 	return s.prefix.table(tx, rollupsTable).Create(&rollup{Span: spanDay, StartHour: day, Purged: true}).Error
 }
 
@@ -574,15 +631,13 @@ func (s *Store) Totals(ctx context.Context, query datar.TotalsQuery) ([]datar.To
 	}
 	query.From, query.To = max(query.From, firstHour), min(query.To, lastHour)
 	groups := sums{}
-	err := s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) (err error) {
-		p := plan{events: []span{{int64(query.From), int64(query.To)}}}
-		if by.rollups != "" {
-			if p, err = s.plan(tx, query.From, query.To); err != nil {
-				return err
-			}
+	err := s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
+		p, err := s.plan(tx, by.kinds, query.From, query.To)
+		if err != nil {
+			return err
 		}
-		for i, size := range spans {
-			if err := groups.addRollups(tx, s.prefix, size, p.rollups[i], query); err != nil {
+		for _, use := range p.rollups {
+			if err := groups.addRollups(tx, s.prefix, use, query); err != nil {
 				return err
 			}
 		}
