@@ -7,6 +7,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -89,6 +90,11 @@ func run(o options, out io.Writer) (err error) {
 	defer func() { running.stop() }()
 
 	var singles, batches []*target
+	defer func() {
+		for _, t := range slices.Concat(singles, batches) {
+			err = errors.Join(err, t.load.close())
+		}
+	}()
 	size := 0 // of one answer
 	for _, kind := range []struct {
 		name string

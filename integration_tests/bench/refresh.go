@@ -84,7 +84,10 @@ func measureRefresh(o options, dir string, out io.Writer) (err error) {
 	}
 	var quiet, busy observation
 	for range turns {
-		if err := errors.Join(quiet.add(p, l, nil), busy.add(p, l, change)); err != nil {
+		if err := quiet.add(p, l, nil); err != nil {
+			return err
+		}
+		if err := busy.add(p, l, change); err != nil {
 			return err
 		}
 	}

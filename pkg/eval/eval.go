@@ -26,7 +26,8 @@ type Request struct {
 	EntityID   string
 	EntityType string
 	// EntityContext is decoded JSON with json.Number for numbers, or an *Object. Only that and a map[string]any can match
-	// constraints. It must not change any more once it was passed in: results keep it.
+	// constraints. It must not change any more once it was passed in: results keep it. Options.ReuseResults tells of an
+	// exception.
 	EntityContext any
 	// EnableDebug asks for Result.SegmentLogs.
 	EnableDebug bool
@@ -93,7 +94,8 @@ func (s RecordSource) String() string {
 	return "evaluation"
 }
 
-// Result is the answer to a Request. It is never changed after it was returned, so it may be kept and shared.
+// Result is the answer to a Request. It is never changed after it was returned, so it may be kept and shared, but for
+// Options.ReuseResults.
 type Result struct {
 	// RecordSource is SourceEvaluation for every answer to a Request. An exposure is recorded as a Result, too: it has
 	// neither a Reason, for nothing was decided, nor a segment and an attachment.

@@ -57,7 +57,7 @@ func (l *Log) windowOf(r *Result) *window {
 		found, _ = l.flags.LoadOrStore(r.FlagID, &window{flagID: r.FlagID})
 	}
 	w := found.(*window)
-	recent.Store(w)
+	recent.CompareAndSwap(nil, w) // the first one stays, so that two busy flags do not take turns
 	return w
 }
 

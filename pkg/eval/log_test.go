@@ -27,6 +27,10 @@ func TestTheLogOfEvaluationsIsBounded(t *testing.T) {
 		{"beyond it", 2, []*eval.Result{at(1, eval.Matched, noon), at(1, eval.Matched, noon), at(1, eval.Matched, noon.Add(999*time.Millisecond))}, 2},
 		{"in the next second", 1, []*eval.Result{at(1, eval.Matched, noon), at(1, eval.Matched, noon.Add(time.Second)), at(1, eval.Matched, noon)}, 2},
 		{"each flag by itself", 1, []*eval.Result{at(1, eval.Matched, noon), at(2, eval.Matched, noon), at(2, eval.FlagDisabled, noon)}, 2},
+		{
+			"flags 256 apart", 1,
+			[]*eval.Result{at(1, eval.Matched, noon), at(257, eval.Matched, noon), at(1, eval.Matched, noon), at(257, eval.Matched, noon)}, 2,
+		},
 		{"unknown flags together", 1, []*eval.Result{at(8, eval.FlagNotFound, noon), at(9, eval.FlagNotFound, noon)}, 1},
 		{"nothing at all", 0, []*eval.Result{at(1, eval.Matched, noon)}, 0},
 	} {

@@ -7,7 +7,7 @@ import (
 )
 
 // Object is an entityContext whose values are still JSON text. Against a map[string]any it saves the decoding of values
-// that no constraint looks at, and the encoding for the answer. It never changes.
+// that no constraint looks at, and the encoding for the answer. It changes no more than other contexts.
 type Object struct {
 	// JSON is the whole object as encoding/json writes a map without escaping HTML: names sorted, no white space.
 	JSON string
@@ -52,14 +52,14 @@ func (o *Object) resolve(p *property) value {
 	return p.resolve(properties{values: map[string]any{p.path[0]: decodeText(raw)}})
 }
 
-// parseNumber reads a number of JSON. Its second result is false when that is beyond float64.
+// parseNumber reads a number of JSON, which is not empty. Its second result is false when that is beyond float64.
 func parseNumber(raw string) (float64, bool) {
 	const exact = 15 // digits; float64 has all whole numbers of so many
 	if len(raw) <= exact {
 		n := 0
 		for i := 0; ; i++ {
 			if i == len(raw) {
-				return float64(n), i > 0
+				return float64(n), true
 			}
 			digit := raw[i] - '0'
 			if digit > 9 {

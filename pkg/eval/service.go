@@ -30,9 +30,10 @@ type Options struct {
 	// ExposureBatchSize, when positive, is the most exposures that one call of Expose may report.
 	ExposureBatchSize int
 	// Observe is told of every evaluation, recorded or not, for metrics and logs; nil tells nobody. It is called by the
-	// goroutine of the request, so it must return at once, and it must not keep the result.
+	// goroutine of the request, so it must return at once, and it must not keep the result. Texts of it may be kept.
 	Observe func(*Result)
-	// ReuseResults promises that the recorder keeps no result either, nor a part of its request.
+	// ReuseResults promises that the recorder keeps no result either, but texts of it at most: results, and contexts of
+	// requests, then serve later evaluations.
 	ReuseResults bool
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time

@@ -29,9 +29,17 @@ func (d *decoder) begin(text string) {
 	d.skipSpace()
 }
 
-// isSmall reports whether the decoder has no memory for more than so many parts of a kind.
-func (d *decoder) isSmall(parts int) bool {
-	return cap(d.entities) <= parts && cap(d.objects) <= parts && cap(d.members) <= parts
+// forget leaves nothing of the request but empty memory, for at most so many parts of a kind.
+func (d *decoder) forget(most int) {
+	if max(cap(d.entities), cap(d.objects), cap(d.members)) > most {
+		*d = decoder{}
+		return
+	}
+	// Behind the length everything is empty since the last time.
+	clear(d.entities)
+	clear(d.objects)
+	clear(d.members)
+	d.text = ""
 }
 
 // expected guesses how many there will be at the end of the text, if there are n so far.
@@ -78,12 +86,13 @@ func (d *decoder) batch(text string) (r eval.BatchRequest, ok bool) {
 		switch name {
 		case "entities":
 			return seen.first(0) && d.list(func() bool {
-				n := len(d.entities)
-				if n == cap(d.entities) {
+				var e eval.Entity
+				ok := d.entity(&e)
+				if n := len(d.entities); n == cap(d.entities) {
 					d.entities = append(make([]eval.Entity, 0, d.expected(n+1)), d.entities...)
 				}
-				d.entities = append(d.entities, eval.Entity{})
-				return d.entity(&d.entities[n])
+				d.entities = append(d.entities, e)
+				return ok
 			})
 		case "flagKeys":
 			return seen.first(1) && d.texts(&r.FlagKeys)

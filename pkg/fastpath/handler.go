@@ -23,7 +23,7 @@ const (
 	maxRequestBytes = 1 << 20
 	// maxPooledBytes is the largest buffer that is kept for further requests: the answer to a batch of 2,000 fits.
 	maxPooledBytes = 1 << 20
-	// maxPooledParts is of how many contexts and properties the memory is kept.
+	// maxPooledParts is of how many entities, contexts and properties the memory is kept.
 	maxPooledParts = 1 << 14
 	// knownLengthBytes is up to which length net/http finds out the length of an answer by itself.
 	knownLengthBytes = 2048
@@ -52,7 +52,7 @@ type Handler struct {
 // memory is what a request needs while it is answered.
 type memory struct {
 	decoder decoder
-	result  eval.Result
+	result  *eval.Result
 	answer  []byte
 }
 
@@ -60,7 +60,7 @@ type memory struct {
 func New(evaluator Evaluator, basePath string, api http.Handler) *Handler {
 	h := &Handler{evaluator: evaluator, api: api, evaluationPath: basePath + "/evaluation"}
 	h.batchPath = h.evaluationPath + "/batch"
-	h.pool.New = func() any { return new(memory) }
+	h.pool.New = func() any { return &memory{result: new(eval.Result)} }
 	return h
 }
 
@@ -97,10 +97,13 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	_, _ = rw.Write(m.answer) // fails only when the client is gone
 }
 
-// release keeps memory for further requests, unless it is a recorder's now.
+// release keeps memory for further requests, unless it is a recorder's now. Nothing in it refers to this request any more.
 func (h *Handler) release(m *memory) {
-	if h.evaluator.KeepsResults() || !m.decoder.isSmall(maxPooledParts) {
-		m.decoder, m.result = decoder{}, eval.Result{}
+	if h.evaluator.KeepsResults() {
+		m.decoder, m.result = decoder{}, new(eval.Result)
+	} else {
+		*m.result = eval.Result{}
+		m.decoder.forget(maxPooledParts)
 	}
 	if cap(m.answer) > maxPooledBytes {
 		m.answer = nil
@@ -156,7 +159,7 @@ func (h *Handler) evaluate(ctx context.Context, m *memory, text string) bool {
 	if !ok {
 		return false
 	}
-	h.evaluator.EvaluateInto(ctx, request, &m.result)
+	h.evaluator.EvaluateInto(ctx, request, m.result)
 	m.answer = append(m.result.AppendJSON(m.answer[:0]), '\n')
 	return true
 }

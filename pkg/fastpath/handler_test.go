@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -396,6 +397,54 @@ func TestHeaders(t *testing.T) {
 				t.Errorf("fast is %v", fast)
 			}
 		})
+	}
+}
+
+// keeper is a recorder that keeps what it gets.
+type keeper struct {
+	mu      sync.Mutex
+	results []*eval.Result
+	texts   []string
+}
+
+func (k *keeper) AsyncRecord(r *eval.Result) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.results, k.texts = append(k.results, r), append(k.texts, string(r.AppendJSON(nil)))
+}
+
+// Results that a recorder may keep do not change when later requests are answered.
+func TestKeptResultsStayAsTheyWere(t *testing.T) {
+	t.Parallel()
+	flag := benchmarkFlag()
+	flag.DataRecordsEnabled = true
+	var k keeper
+	api := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { t.Errorf("%s is not plain", r.URL) })
+	h := fastpath.New(eval.NewService(&side{snapshot: eval.Compile([]entity.Flag{flag})}, &k, eval.Options{}), "/api/v1", api)
+	const clients, requests = 4, 25
+	var group sync.WaitGroup
+	for client := range clients {
+		group.Go(func() {
+			for i := range requests {
+				id := fmt.Sprintf("%d-%d", client, i)
+				single := fmt.Sprintf(`{"flagKey":"bench","entityID":"s%[1]s","entityContext":{"age":%[2]d,"id":"s%[1]s"}}`, id, i)
+				batch := fmt.Sprintf(`{"flagKeys":["bench"],"entities":[{"entityID":"b%[1]s","entityContext":{"id":"b%[1]s"}},{"entityID":"c%[1]s"}]}`, id)
+				for path, body := range map[string]string{"/api/v1/evaluation": single, "/api/v1/evaluation/batch": batch} {
+					r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, strings.NewReader(body))
+					r.Header.Set("Content-Type", "application/json")
+					h.ServeHTTP(httptest.NewRecorder(), r)
+				}
+			}
+		})
+	}
+	group.Wait()
+	if len(k.results) != 3*clients*requests {
+		t.Errorf("%d results", len(k.results))
+	}
+	for i, r := range k.results {
+		if now := string(r.AppendJSON(nil)); now != k.texts[i] {
+			t.Errorf("recorded was %s, now it is %s", k.texts[i], now)
+		}
 	}
 }
 

@@ -1,0 +1,56 @@
+package fastpath
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
+)
+
+func batchOf(entities int) string {
+	one := strings.Repeat(`,{"entityID":"user-1001","entityType":"user","entityContext":{"age":30,"country":"FR"}}`, entities)
+	return `{"entities":[` + one[1:] + `],"flagIDs":[1]}`
+}
+
+func TestMemoryOfABatch(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{1, 100, 2000} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			t.Parallel()
+			var d decoder
+			if r, ok := d.batch(batchOf(n)); !ok || len(r.Entities) != n {
+				t.Fatalf("%d entities were read, plain %v", len(r.Entities), ok)
+			}
+			if got, most := max(cap(d.entities), cap(d.objects), cap(d.members)/2), 2*n+5; got > most {
+				t.Errorf("there is memory for %d entities, %d contexts and %d properties, want %d at most, and twice as many properties",
+					cap(d.entities), cap(d.objects), cap(d.members), most)
+			}
+		})
+	}
+}
+
+// A decoder that waits for its next request must not keep texts of the ones before.
+func TestForget(t *testing.T) {
+	t.Parallel()
+	var d decoder
+	const most = 1000
+	for _, n := range []int{100, 3, 200, 1} {
+		d.batch(batchOf(n))
+		d.forget(most)
+		if d.text != "" || slices.ContainsFunc(d.entities[:cap(d.entities)], func(e eval.Entity) bool { return e != eval.Entity{} }) ||
+			slices.ContainsFunc(d.objects[:cap(d.objects)], func(o eval.Object) bool { return o.JSON != "" || o.Members != nil }) ||
+			slices.ContainsFunc(d.members[:cap(d.members)], func(m eval.Member) bool { return m != eval.Member{} }) {
+			t.Errorf("something is left of a batch of %d", n)
+		}
+	}
+	if cap(d.entities) == 0 || cap(d.objects) == 0 || cap(d.members) == 0 {
+		t.Error("the memory is not kept")
+	}
+	d.batch(batchOf(2 * most))
+	d.forget(most)
+	if cap(d.entities) != 0 || cap(d.objects) != 0 || cap(d.members) != 0 {
+		t.Error("the memory of a large batch is kept")
+	}
+}
