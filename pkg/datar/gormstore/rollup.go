@@ -13,8 +13,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
-// Rollups are totals of one flag over a whole hour, a quarter of a day, or a whole day of UTC, and of its outcomes over a
-// day, made from the hourly events after the span is over. They only save work: a batch that adds to a span deletes its rollup in the same transaction, and the span is
+// Rollups are totals of one flag over a whole hour, a quarter of a day, or a whole day of UTC, and of its outcomes over
+// quarters and days, made from the hourly events after the span is over. They only save work: a batch that adds to a span deletes its rollup in the same transaction, and the span is
 // rolled up again later. Whoever rolls up has the exclusive lock, whoever adds the shared one; so there is never a
 // rollup that misses a count.
 //
@@ -37,8 +37,8 @@ const (
 	// What is shorter than a day is rolled up to make windows that begin or end within a day fast, which few do that are
 	// older.
 	hoursKept = 32 * spanDay
-	// The most that one call of Maintain does, so that it ends soon.
-	maxSpans, maxPurges = 100, 50
+	// maxPurges is the most that one call of Maintain does, so that it ends soon, as is kind.most.
+	maxPurges = 50
 	// Of one flag, events are read by a query for each range if there are no more of these: SQLite would look at all events of
 	// the flag to find those in one of two ranges.
 	rangesApart = 8
@@ -56,30 +56,47 @@ type kind struct {
 	add   string // what they are made of, in the events and in other totals
 	// ingested reads how much was sent in.
 	ingested string
+	// most is how many are made at once, so that Maintain ends soon, and no kind waits for all of another.
+	most int
 }
 
-func kindOf(span, hours int64) kind {
+func totalsOf(span, hours int64, most int) kind {
 	return kind{
-		span: span, hours: hours, table: totalsTable, by: "flag_id", ingested: "0",
+		span: span, hours: hours, most: most, table: totalsTable, by: "flag_id", ingested: "0",
 		sums: "eval_count, last_evaluated_ms", add: "SUM(eval_count), MAX(last_evaluated_ms)",
 	}
 }
 
-var (
-	dayTotals, quarterTotals, hourTotals = kindOf(spanDay, spanDay), kindOf(6, 6), kindOf(1, 1)
-
-	dayOutcomes = kind{
-		span: 100 + spanDay, hours: spanDay, table: outcomesTable, by: "flag_id, variant_id, segment_id",
+func outcomesOf(span, hours int64, most int) kind {
+	return kind{
+		span: span, hours: hours, most: most, table: outcomesTable, by: "flag_id, variant_id, segment_id",
 		ingested: "COALESCE(SUM(ingested_count), 0)",
 		sums:     "eval_count, ingested_count, last_evaluated_ms",
 		add:      "SUM(eval_count), COALESCE(SUM(ingested_count), 0), MAX(last_evaluated_ms)",
 	}
+}
 
-	// kinds are all of them, in the order in which they are made: the smaller ones first, of which the larger are.
-	kinds = []kind{hourTotals, quarterTotals, dayTotals, dayOutcomes}
+var (
+	dayTotals, quarterTotals, hourTotals = totalsOf(spanDay, spanDay, 20), totalsOf(6, 6, 50), totalsOf(1, 1, 100)
+	dayOutcomes, quarterOutcomes         = outcomesOf(124, spanDay, 10), outcomesOf(106, 6, 25)
+
+	// kinds are all of them, in the order in which they are made: small ones first, of which larger ones are.
+	kinds = []kind{hourTotals, quarterTotals, dayTotals, quarterOutcomes, dayOutcomes}
 	// ofFlags and ofOutcomes are those that queries use, the larger ones first.
-	ofFlags, ofOutcomes = []kind{dayTotals, quarterTotals, hourTotals}, []kind{dayOutcomes}
+	ofFlags, ofOutcomes = []kind{dayTotals, quarterTotals, hourTotals}, []kind{dayOutcomes, quarterOutcomes}
 )
+
+// spansOf gives the spans of the kinds that keep says yes to.
+func spansOf(keep func(kind) bool) (spans []int64) {
+	for _, k := range kinds {
+		if keep(k) {
+			spans = append(spans, k.span)
+		}
+	}
+	return spans
+}
+
+func shorterThanDay(k kind) bool { return k.hours < spanDay }
 
 // rollup says that a span is rolled up.
 type rollup struct {
@@ -184,7 +201,7 @@ func (s *Store) plan(tx *gorm.DB, kinds []kind, from, to datar.Hour) (plan, erro
 	p := plan{events: []span{window}}
 	for _, k := range kinds {
 		within := p.events
-		if k == dayTotals {
+		if k.span == spanDay {
 			within = []span{{window.from - spanDay + 1, window.to}}
 		}
 		found, err := s.rollups(tx, k, within)
@@ -380,7 +397,7 @@ func (s sums) addEvents(tx *gorm.DB, p prefix, ranges []span, q datar.TotalsQuer
 }
 
 // Maintain implements datar.Maintainer. It rolls up what is over, and reduces days before keep to their rollups; a call
-// does a bounded amount of it, and the newest first. It may run in several processes at once.
+// does a bounded amount of it, of each kind the newest first. It may run in several processes at once.
 func (s *Store) Maintain(ctx context.Context, now time.Time, keep time.Duration) error {
 	if err := s.forgetReceipts(ctx, now); err != nil {
 		return err
@@ -409,40 +426,30 @@ func (s *Store) rollUp(ctx context.Context, now time.Time) error {
 	if err := s.prefix.table(db, rollupsTable).Find(&have).Error; err != nil {
 		return fmt.Errorf("read rollups: %w", err)
 	}
-	done := map[[2]int64]bool{}
+	done, purged := map[[2]int64]bool{}, map[int64]bool{}
 	for _, r := range have {
 		done[[2]int64{int64(r.Span), r.StartHour}] = true
-	}
-
-	left := maxSpans
-	roll := func(k kind, start int64) error {
-		if left == 0 || done[[2]int64{k.span, start}] {
-			return nil
-		}
-		left--
-		return s.rollUpSpan(ctx, k, start)
-	}
-	purged := map[int64]bool{}
-	for _, r := range have {
 		if r.Purged {
 			purged[r.StartHour] = true
 		}
 	}
 	for _, k := range kinds {
 		first := k.startOf(oldest)
-		if k.hours < spanDay {
+		if shorterThanDay(k) {
 			first = max(first, end-hoursKept)
 		}
-		for start := k.startOf(end) - k.hours; start >= first; start -= k.hours {
-			if purged[dayOf(start)] {
+		left := k.most
+		for start := k.startOf(end) - k.hours; start >= first && left > 0; start -= k.hours {
+			if done[[2]int64{k.span, start}] || purged[dayOf(start)] {
 				continue
 			}
-			if err := roll(k, start); err != nil {
+			left--
+			if err := s.rollUpSpan(ctx, k, start); err != nil {
 				return err
 			}
 		}
 	}
-	return s.dropOldHours(ctx, end-hoursKept)
+	return s.dropOldSpans(ctx, end-hoursKept)
 }
 
 // oldestEvent returns the hour of the oldest event.
@@ -498,7 +505,7 @@ func (s *Store) rollUpSpan(ctx context.Context, k kind, start int64) error {
 
 // partsOf gives the span of smaller rollups that are all there and together make one of this kind; 0 if there are none.
 func (s *Store) partsOf(tx *gorm.DB, k kind, start int64) (parts int64, err error) {
-	for _, part := range ofFlags {
+	for _, part := range slices.Backward(kinds) {
 		if k.table != part.table || part.hours >= k.hours {
 			continue
 		}
@@ -513,19 +520,27 @@ func (s *Store) partsOf(tx *gorm.DB, k kind, start int64) (parts int64, err erro
 	return 0, nil
 }
 
-// dropOldHours removes rollups that are shorter than a day and so old that the days serve better.
-func (s *Store) dropOldHours(ctx context.Context, before int64) error {
+// dropOldSpans removes rollups that are shorter than a day and so old that the days serve better.
+func (s *Store) dropOldSpans(ctx context.Context, before int64) error {
 	err := s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
 		if err := lock(tx, s.dialect.lockExclusive); err != nil {
 			return err
 		}
-		if err := s.prefix.table(tx, rollupsTable).Where("span < ? AND start_hour < ?", spanDay, before).Delete(&rollup{}).Error; err != nil {
-			return err
-		}
-		return s.prefix.table(tx, totalsTable).Where("span < ? AND start_hour < ?", spanDay, before).Delete(&rollupTotal{}).Error
+		return s.deleteRollups(tx, shorterThanDay, "start_hour < ?", before)
 	}, s.dialect.writeTx)
 	if err != nil {
-		return fmt.Errorf("drop old rollups of hours: %w", err)
+		return fmt.Errorf("drop old rollups: %w", err)
+	}
+	return nil
+}
+
+// deleteRollups deletes rollups of some kinds, and their totals. That the spans are named lets it find them by the primary key.
+func (s *Store) deleteRollups(tx *gorm.DB, of func(kind) bool, where string, hours ...any) error {
+	values := append([]any{spansOf(of)}, hours...)
+	for _, table := range []string{rollupsTable, totalsTable, outcomesTable} {
+		if err := tx.Exec(s.prefix.in("DELETE FROM "+table+" WHERE span IN ? AND "+where), values...).Error; err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -590,14 +605,8 @@ func (s *Store) markPurged(tx *gorm.DB, day int64) error {
 	if len(found) == 1 && found[0].Purged {
 		return nil
 	}
-	const within = "start_hour >= ? AND start_hour < ?"
-	if err := s.prefix.table(tx, rollupsTable).Where(within, day, day+spanDay).Delete(&rollup{}).Error; err != nil {
-		return err
-	}
-	if err := s.prefix.table(tx, totalsTable).Where(within, day, day+spanDay).Delete(&rollupTotal{}).Error; err != nil {
-		return err
-	}
-	if err := s.prefix.table(tx, outcomesTable).Where(within, day, day+spanDay).Delete(&rollupOutcome{}).Error; err != nil {
+	every := func(kind) bool { return true }
+	if err := s.deleteRollups(tx, every, "start_hour >= ? AND start_hour < ?", day, day+spanDay); err != nil {
 		return err
 	}
 	return s.prefix.table(tx, rollupsTable).Create(&rollup{Span: spanDay, StartHour: day, Purged: true}).Error

@@ -39,6 +39,54 @@ func TestRollupsBesideRetention(t *testing.T) {
 	}
 }
 
+// Each kind of rollup is there to be read instead of the events: what is written into it by hand shows.
+func TestRollupsAreRead(t *testing.T) {
+	t.Parallel()
+	day := datar.Hour(490_000).DayStart()
+	for _, test := range []struct {
+		name, table string
+		span        int
+		from, to    datar.Hour
+		by          datar.Dimension
+	}{
+		{"an hour", "datar_rollup_totals", 1, day + 3, day + 4, datar.ByFlag},
+		{"a quarter", "datar_rollup_totals", 6, day + 6, day + 12, datar.ByFlag},
+		{"a day", "datar_rollup_totals", 24, day, day + 24, datar.ByFlag},
+		{"days by day", "datar_rollup_totals", 24, day, day + 24, datar.ByDay},
+		{"outcomes of a quarter", "datar_rollup_outcomes", 106, day + 6, day + 12, datar.ByOutcome},
+		{"outcomes of a day", "datar_rollup_outcomes", 124, day, day + 24, datar.ByOutcome},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			db := openSQLite(t)
+			w := weeks{store: newStore(t, db), db: db, counts: map[datar.Key]int64{}}
+			w.addDay(t, day)
+			if err := w.store.Maintain(t.Context(), (day + 40).Time(), 0); err != nil {
+				t.Fatal(err)
+			}
+			sum := func() (n int64) {
+				totals, err := w.store.Totals(t.Context(), datar.TotalsQuery{From: test.from, To: test.to, GroupBy: test.by})
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, total := range totals {
+					n += total.Count
+				}
+				return n
+			}
+			if n, want := sum(), 50*int64(test.to-test.from); n != want {
+				t.Errorf("sum is %d, want %d", n, want)
+			}
+			if err := db.Exec("UPDATE "+test.table+" SET eval_count = 7 * eval_count WHERE span = ?", test.span).Error; err != nil {
+				t.Fatal(err)
+			}
+			if n, want := sum(), 7*50*int64(test.to-test.from); n != want {
+				t.Errorf("sum is %d from rollups that were changed, want %d", n, want)
+			}
+		})
+	}
+}
+
 // A replica that saw events of a day, before another one began to purge it, must not roll up what is left of them.
 func TestRollupOfADayThatIsBeingPurged(t *testing.T) {
 	t.Parallel()
@@ -100,7 +148,7 @@ func (w *weeks) step(t *testing.T) {
 		done = fmt.Sprint("purged some of the day ", day)
 	default:
 		for range 1 + w.random.IntN(30) {
-			w.add(t, datar.Key{FlagID: w.random.Int64N(5) + 1, VariantID: w.random.Int64N(9), Hour: w.ago(35 * 24)})
+			w.add(t, datar.Key{FlagID: w.random.Int64N(5) + 1, VariantID: w.random.Int64N(3), SegmentID: w.random.Int64N(3), Hour: w.ago(35 * 24)})
 		}
 		done = "added"
 	}
@@ -116,7 +164,7 @@ func (w *weeks) add(t *testing.T, keys ...datar.Key) {
 	batch := datar.Batch{Writer: "w", Sequence: w.sequence}
 	for _, k := range keys {
 		w.counts[k]++
-		batch.Rows = append(batch.Rows, datar.Row{Key: k, Count: 1, First: k.Hour.Time().UnixMilli(), Last: k.Hour.Time().UnixMilli()})
+		batch.Rows = append(batch.Rows, datar.Row{Key: k, Count: 1, Ingested: k.SegmentID % 2, First: k.Hour.Time().UnixMilli(), Last: k.Hour.Time().UnixMilli()})
 	}
 	if err := w.store.Apply(t.Context(), batch); err != nil {
 		t.Fatal(err)
@@ -134,6 +182,8 @@ func (w *weeks) addDay(t *testing.T, day datar.Hour) {
 	w.add(t, keys...)
 }
 
+func outcomeGroup(variantID, segmentID int64) int64 { return 1000*variantID + segmentID }
+
 // compare asks for a random window. Of a day that is purged, or is being purged, it may have all.
 func (w *weeks) compare(t *testing.T) {
 	t.Helper()
@@ -148,13 +198,14 @@ func (w *weeks) compare(t *testing.T) {
 	}
 	for _, query.GroupBy = range []datar.Dimension{datar.ByFlag, datar.ByDay, datar.ByOutcome} {
 		least, most := map[int64]int64{}, map[int64]int64{}
+		last := map[int64]datar.Hour{} // of what is not purged
 		for k, n := range w.counts {
 			day, group := k.Hour.DayStart(), k.FlagID
 			switch query.GroupBy {
 			case datar.ByDay:
 				group = int64(day)
 			case datar.ByOutcome:
-				group = k.VariantID
+				group = outcomeGroup(k.VariantID, k.SegmentID)
 			}
 			inside, isPurged := k.Hour >= query.From && k.Hour < query.To, slices.Contains(purged, day)
 			switch {
@@ -166,6 +217,7 @@ func (w *weeks) compare(t *testing.T) {
 			case inside:
 				least[group] += n
 				most[group] += n
+				last[group] = max(last[group], k.Hour)
 			case isPurged && day < query.To && day+24 > query.From:
 				most[group] += n
 			}
@@ -176,7 +228,17 @@ func (w *weeks) compare(t *testing.T) {
 		}
 		got := map[int64]int64{}
 		for _, total := range totals {
-			got[total.FlagID+int64(total.Day)+total.VariantID] += total.Count // two of them are 0
+			group := total.FlagID + int64(total.Day) // one of them is 0, or both
+			if query.GroupBy == datar.ByOutcome {
+				group = outcomeGroup(total.VariantID, total.SegmentID)
+				if total.Ingested != total.Count*(total.SegmentID%2) {
+					t.Errorf("%+v: of %+v all or nothing was sent in, by the segment", query, total)
+				}
+			}
+			got[group] += total.Count
+			if at := last[group].Time().UnixMilli(); total.Last < at {
+				t.Errorf("%+v: the last of %+v was at %d", query, total, at)
+			}
 		}
 		for group, count := range got {
 			if count < least[group] || count > most[group] {
