@@ -93,8 +93,8 @@ func bare(id uint) *entity.Flag {
 	return &entity.Flag{Model: gorm.Model{ID: id}, Key: fmt.Sprint("k", id), SnapshotID: id}
 }
 
-// many is how many flags are more than what one statement reads, and what is compared one by one.
-const many = max(idsPerQuery, fewFlags) + 1
+// many is how many flags are more than what one statement reads.
+const many = idsPerQuery + 1
 
 func manyFlags(t *testing.T, kind testdb.Kind) (*Store, follower) {
 	t.Helper()
