@@ -350,11 +350,8 @@ func (s sums) addUp(query *gorm.DB, columns, ingested string, flagID int64, scan
 	return rows.Err()
 }
 
-// addRollups adds rollups, all of which are in one table.
-func (s sums) addRollups(tx *gorm.DB, p prefix, rollups []chosen, q datar.TotalsQuery) error {
-	if len(rollups) == 0 {
-		return nil
-	}
+// addRollups adds rollups of a kind. Several kinds in one statement would be slower on PostgreSQL.
+func (s sums) addRollups(tx *gorm.DB, p prefix, use chosen, q datar.TotalsQuery) error {
 	by := groupings[q.GroupBy]
 	scan := by.scan
 	if q.GroupBy == datar.ByDay {
@@ -363,17 +360,8 @@ func (s sums) addRollups(tx *gorm.DB, p prefix, rollups []chosen, q datar.Totals
 			return group{a: dayOf(g.a)}, err
 		}
 	}
-	// The parts are not one condition with OR, of which SQLite would collect the rows before it adds them up.
-	parts := make([]any, len(rollups))
-	for i, use := range rollups {
-		part := p.table(tx, use.table).Where("span = ? AND start_hour IN ?", use.span, use.starts)
-		if q.FlagID != 0 {
-			part = part.Where("flag_id = ?", q.FlagID)
-		}
-		parts[i] = part.Select("*")
-	}
-	query := tx.Table("(?"+strings.Repeat(" UNION ALL ?", len(parts)-1)+") AS parts", parts...)
-	return s.addUp(query, by.rollups, rollups[0].ingested, q.FlagID, scan)
+	query := p.table(tx, use.table).Where("span = ? AND start_hour IN ?", use.span, use.starts)
+	return s.addUp(query, by.rollups, use.ingested, q.FlagID, scan)
 }
 
 // addEvents adds the hourly events within the ranges.
@@ -657,8 +645,10 @@ func (s *Store) Totals(ctx context.Context, query datar.TotalsQuery) ([]datar.To
 		if err != nil {
 			return err
 		}
-		if err := groups.addRollups(tx, s.prefix, p.rollups, query); err != nil {
-			return err
+		for _, use := range p.rollups {
+			if err := groups.addRollups(tx, s.prefix, use, query); err != nil {
+				return err
+			}
 		}
 		return groups.addEvents(tx, s.prefix, p.events, query)
 	}, &sql.TxOptions{Isolation: s.dialect.oneMoment, ReadOnly: true})

@@ -202,6 +202,7 @@ func (w *weeks) compare(t *testing.T) {
 		for k, n := range w.counts {
 			day, group := k.Hour.DayStart(), k.FlagID
 			switch query.GroupBy {
+			case datar.ByFlag:
 			case datar.ByDay:
 				group = int64(day)
 			case datar.ByOutcome:
