@@ -48,37 +48,39 @@ const (
 
 // kind is a kind of rollup.
 type kind struct {
-	span  int64  // of the columns of that name, another one for each kind
-	hours int64  // how long its spans are
-	table string // where its totals are
+	span  int64 // of the columns of that name, another one for each kind
+	hours int64 // how long its spans are
+	// most is how many are made at once, so that Maintain ends soon, and no kind waits for all of another.
+	most int
+	detail
+}
+
+// detail is what the totals of a rollup are of.
+type detail struct {
+	table string // where they are
 	by    string // the columns that they are grouped by
 	sums  string // the columns of the totals, and
 	add   string // what they are made of, in the events and in other totals
 	// ingested reads how much was sent in.
 	ingested string
-	// most is how many are made at once, so that Maintain ends soon, and no kind waits for all of another.
-	most int
-}
-
-func totalsOf(span, hours int64, most int) kind {
-	return kind{
-		span: span, hours: hours, most: most, table: totalsTable, by: "flag_id", ingested: "0",
-		sums: "eval_count, last_evaluated_ms", add: "SUM(eval_count), MAX(last_evaluated_ms)",
-	}
-}
-
-func outcomesOf(span, hours int64, most int) kind {
-	return kind{
-		span: span, hours: hours, most: most, table: outcomesTable, by: "flag_id, variant_id, segment_id",
-		ingested: "COALESCE(SUM(ingested_count), 0)",
-		sums:     "eval_count, ingested_count, last_evaluated_ms",
-		add:      "SUM(eval_count), COALESCE(SUM(ingested_count), 0), MAX(last_evaluated_ms)",
-	}
 }
 
 var (
-	dayTotals, quarterTotals, hourTotals = totalsOf(spanDay, spanDay, 20), totalsOf(6, 6, 50), totalsOf(1, 1, 100)
-	dayOutcomes, quarterOutcomes         = outcomesOf(124, spanDay, 10), outcomesOf(106, 6, 25)
+	perFlag = detail{
+		table: totalsTable, by: "flag_id", ingested: "0",
+		sums: "eval_count, last_evaluated_ms", add: "SUM(eval_count), MAX(last_evaluated_ms)",
+	}
+	perOutcome = detail{
+		table: outcomesTable, by: "flag_id, variant_id, segment_id", ingested: "COALESCE(SUM(ingested_count), 0)",
+		sums: "eval_count, ingested_count, last_evaluated_ms",
+		add:  "SUM(eval_count), COALESCE(SUM(ingested_count), 0), MAX(last_evaluated_ms)",
+	}
+
+	dayTotals       = kind{span: 24, hours: spanDay, most: 20, detail: perFlag}
+	quarterTotals   = kind{span: 6, hours: 6, most: 50, detail: perFlag}
+	hourTotals      = kind{span: 1, hours: 1, most: 100, detail: perFlag}
+	dayOutcomes     = kind{span: 124, hours: spanDay, most: 10, detail: perOutcome}
+	quarterOutcomes = kind{span: 106, hours: 6, most: 25, detail: perOutcome}
 
 	// kinds are all of them, in the order in which they are made: small ones first, of which larger ones are.
 	kinds = []kind{hourTotals, quarterTotals, dayTotals, quarterOutcomes, dayOutcomes}
