@@ -2,9 +2,9 @@
 //
 // It owns some tables. datar_hourly_events has one row for each flag, variant, segment and hour, and is compatible
 // with the table of that name that Flagr writes. datar_writers is the ledger: the last batch of each writer that was
-// applied. datar_meta has the identity of the database. datar_rollups, datar_rollup_totals and datar_rollup_outcomes are made
-// from the events, to answer queries over long windows fast. datar_receipts remembers answers to counts that were sent in. Options can
-// put a prefix before all of these names; no other table is read or written.
+// applied. datar_meta has the identity of the database. datar_rollups, datar_rollup_totals and datar_rollup_outcomes are
+// made from the events, to answer queries over long windows fast. datar_receipts remembers answers to counts that were
+// sent in. Options can put a prefix before all of these names; no other table is read or written.
 package gormstore
 
 import (

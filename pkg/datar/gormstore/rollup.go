@@ -14,9 +14,9 @@ import (
 )
 
 // Rollups are totals of one flag over a whole hour, a quarter of a day, or a whole day of UTC, and of its outcomes over
-// quarters and days, made from the hourly events after the span is over. They only save work: a batch that adds to a span deletes its rollup in the same transaction, and the span is
-// rolled up again later. Whoever rolls up has the exclusive lock, whoever adds the shared one; so there is never a
-// rollup that misses a count.
+// quarters and days, made from the hourly events after the span is over. They only save work: a batch that adds to a span
+// deletes its rollup in the same transaction, and the span is rolled up again later. Whoever rolls up has the exclusive
+// lock, whoever adds the shared one; so there is never a rollup that misses a count.
 //
 // The exception are days before the retention: of a purged day the rollup is all there is, and counts that come late
 // are moved into it.
