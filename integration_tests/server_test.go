@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/flagr-datar/flagr-datar/integration_tests/testlog"
+	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
 )
 
 const (
@@ -194,14 +195,5 @@ func newClient() *http.Client {
 // poll waits until done, and fails the test if that takes too long.
 func poll(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	deadline := time.After(startDeadline)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-deadline:
-			t.Fatalf("waited in vain for %s", what)
-		case <-tick.C:
-		}
-	}
+	testwait.Within(t, startDeadline, what, done)
 }

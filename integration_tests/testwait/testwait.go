@@ -9,7 +9,13 @@ import (
 // Until polls until done, and fails the test after a minute.
 func Until(t testing.TB, what string, done func() bool) {
 	t.Helper()
-	deadline := time.After(time.Minute)
+	Within(t, time.Minute, what, done)
+}
+
+// Within polls until done, and fails the test when the limit has passed.
+func Within(t testing.TB, limit time.Duration, what string, done func() bool) {
+	t.Helper()
+	deadline := time.After(limit)
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for !done() {
