@@ -10,14 +10,13 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/flagr-datar/flagr-datar/integration_tests/testpath"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/memstore"
 )
@@ -199,8 +198,7 @@ func Check(t *testing.T, prefix string, serve func(Engine) http.Handler, update 
 	if err := encoder.Encode(got); err != nil {
 		t.Fatal(err)
 	}
-	_, here, _, _ := runtime.Caller(0)
-	file := filepath.Join(filepath.Dir(here), "answers.json")
+	file := testpath.InRepository("integration_tests", "datargolden", "answers.json")
 	if update {
 		if err := os.WriteFile(file, text.Bytes(), 0o600); err != nil {
 			t.Fatal(err)

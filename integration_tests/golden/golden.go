@@ -9,20 +9,19 @@ import (
 	"encoding/json"
 	"net/http"
 	"os"
-	"path/filepath"
 	"regexp"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
 
 	gocmp "github.com/google/go-cmp/cmp"
+
+	"github.com/flagr-datar/flagr-datar/integration_tests/testpath"
 )
 
 // Path is where a recorded file is.
 func Path(name string) string {
-	_, here, _, _ := runtime.Caller(0)
-	return filepath.Join(filepath.Dir(here), "..", "testdata", "golden", name)
+	return testpath.InRepository("integration_tests", "testdata", "golden", name)
 }
 
 // Lines reads a recorded file with one JSON value per line. Numbers that go into an interface keep their text.
