@@ -6,7 +6,9 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -92,32 +94,100 @@ func TestThePluginIsLight(t *testing.T) {
 	}
 }
 
+// rooms are the import rules by folder under pkg, for the packages in it and below it unless these have rules of their
+// own. Rules of a folder that does not exist yet apply as soon as it does.
+var rooms = map[string]struct {
+	// allowed are the only packages of this module that may be imported, directly or through others; nil allows all that
+	// are not forbidden.
+	allowed []string
+	// forbidden are prefixes of packages, of this module and of others, that must not be imported, directly or through
+	// others.
+	forbidden []string
+}{
+	"entity":       {allowed: []string{}},
+	"config":       {allowed: []string{}},
+	"eval":         {forbidden: []string{"pkg/store", "pkg/handler", "pkg/config", "pkg/datar", "swagger_gen"}},
+	"evalcache":    {forbidden: []string{"pkg/store", "pkg/handler", "pkg/config", "pkg/datar", "swagger_gen"}},
+	"store":        {forbidden: []string{"pkg/handler", "pkg/config", "pkg/datar", "pkg/eval", "swagger_gen"}},
+	"recorder":     {forbidden: []string{"pkg/handler", "pkg/store", "pkg/config", "pkg/datar", "pkg/eval", "swagger_gen"}},
+	"handler":      {forbidden: []string{"pkg/app", "pkg/web", "pkg/ui", "pkg/ofrep", "pkg/provider"}},
+	"notification": {forbidden: []string{"pkg/app", "pkg/handler", "pkg/config", "pkg/store", "pkg/datar", "pkg/eval", "swagger_gen"}},
+	"web":          {forbidden: []string{"pkg/handler", "pkg/store", "pkg/app", "pkg/ui"}},
+
+	"evallog/datarwriter": {forbidden: []string{"pkg/handler", "pkg/config", "pkg/store", "pkg/eval/", "pkg/datar/gormstore", "swagger_gen"}},
+
+	// Answers are computed from values: what is stored and who asks over HTTP is the business of the callers.
+	"insight": {
+		allowed:   []string{"pkg/datar", "pkg/entity", "pkg/eval"},
+		forbidden: []string{"net/http", "github.com/go-openapi", "gorm.io/driver", "github.com/glebarez"},
+	},
+	// Pages read the store through interfaces of their own.
+	"ui": {
+		allowed:   []string{"pkg/ui", "pkg/insight", "pkg/datar", "pkg/entity", "pkg/eval", "pkg/web", "pkg/config"},
+		forbidden: []string{"github.com/go-openapi"},
+	},
+	// Charts take numbers and labels.
+	"ui/chart": {allowed: []string{"pkg/ui/chart"}, forbidden: []string{"net/http", "gorm.io", "github.com/go-openapi"}},
+	"ofrep":    {allowed: []string{"pkg/entity", "pkg/eval"}, forbidden: []string{"github.com/go-openapi"}},
+	// Programs embed the provider: it evaluates a snapshot that it polls, and reports with evallog.
+	"provider": {
+		allowed:   []string{"pkg/entity", "pkg/eval", "pkg/evalcache", "pkg/evallog", "pkg/evallog/openfeature", "pkg/provider"},
+		forbidden: []string{"github.com/go-openapi", "gorm.io/driver", "github.com/glebarez"},
+	},
+	"datar/chstore": {
+		allowed:   []string{"pkg/datar", "pkg/datar/ingest"},
+		forbidden: []string{"gorm.io", "github.com/go-openapi"},
+	},
+}
+
 func TestImportDirections(t *testing.T) {
 	t.Parallel()
-	// By folder under pkg: what it must not depend on, also through others.
-	forbidden := map[string][]string{
-		"entity":       {"pkg/", "swagger_gen"},
-		"eval":         {"pkg/store", "pkg/handler", "pkg/config", "pkg/datar", "swagger_gen"},
-		"evalcache":    {"pkg/store", "pkg/handler", "pkg/config", "pkg/datar", "swagger_gen"},
-		"store":        {"pkg/handler", "pkg/config", "pkg/datar", "pkg/eval", "swagger_gen"},
-		"config":       {"pkg/", "swagger_gen"},
-		"recorder":     {"pkg/handler", "pkg/store", "pkg/config", "pkg/datar", "pkg/eval", "swagger_gen"},
-		"handler":      {"pkg/app", "pkg/web"},
-		"notification": {"pkg/app", "pkg/handler", "pkg/config", "pkg/store", "pkg/datar", "pkg/eval", "swagger_gen"},
-		"web":          {"pkg/handler", "pkg/store", "pkg/app"},
-	}
-	forbidden["evallog/datarwriter"] = []string{"pkg/handler", "pkg/config", "pkg/store", "pkg/eval/", "pkg/datar/gormstore", "swagger_gen"}
-	for folder, others := range forbidden {
-		self := module + "/pkg/" + folder
-		for _, dependency := range goList(t, "-deps", "./pkg/"+folder) {
-			inModule, ok := strings.CutPrefix(dependency, module+"/")
-			if !ok || dependency == self {
+	for room, rule := range rooms {
+		if _, err := os.Stat(filepath.Join(top, "pkg", room)); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		for _, pkg := range goList(t, "./pkg/"+room+"/...") {
+			pkg = strings.TrimPrefix(pkg, module+"/")
+			if roomOf(pkg) != room {
 				continue
 			}
-			if slices.ContainsFunc(others, func(o string) bool { return strings.HasPrefix(inModule, o) }) {
-				t.Errorf("pkg/%s depends on %s", folder, inModule)
+			for _, dependency := range goList(t, "-deps", "./"+pkg) {
+				inModule, ours := strings.CutPrefix(dependency, module+"/")
+				switch {
+				case inModule == pkg:
+				case slices.ContainsFunc(rule.forbidden, func(prefix string) bool { return strings.HasPrefix(inModule, prefix) }):
+					t.Errorf("%s depends on %s", pkg, inModule)
+				case ours && rule.allowed != nil && !slices.Contains(rule.allowed, inModule):
+					t.Errorf("%s depends on %s: of this module it may import %q", pkg, inModule, rule.allowed)
+				}
 			}
 		}
+	}
+}
+
+// roomOf gives the folder whose rules apply to a package: the longest that it is in.
+func roomOf(pkg string) string {
+	for folder := strings.TrimPrefix(pkg, "pkg/"); folder != "."; folder = path.Dir(folder) {
+		if _, ok := rooms[folder]; ok {
+			return folder
+		}
+	}
+	return ""
+}
+
+// Functions of pkg/insight get the time from their callers, so that the same counts give the same answer.
+func TestOnlyCallersOfInsightReadTheClock(t *testing.T) {
+	t.Parallel()
+	for name, file := range sources(t) {
+		if !strings.HasPrefix(name, "insight/") {
+			continue
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			if call, ok := n.(*ast.CallExpr); ok && (isCall(call, "time", "Now") || isCall(call, "time", "Since") || isCall(call, "time", "Until")) {
+				t.Errorf("pkg/%s reads the clock", name)
+			}
+			return true
+		})
 	}
 }
 
