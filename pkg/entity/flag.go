@@ -4,11 +4,9 @@
 // evaluation cache publishes it. Tables and columns follow GORM's default naming over these structs.
 package entity
 
-import "gorm.io/gorm"
-
 // Flag is one feature flag with its parts.
 type Flag struct {
-	gorm.Model
+	Model
 	Key         string `gorm:"type:varchar(64);uniqueIndex:idx_flag_key"`
 	Description string `gorm:"type:text"`
 	CreatedBy   string
@@ -28,7 +26,7 @@ type Flag struct {
 
 // Variant is one possible outcome of a flag.
 type Variant struct {
-	gorm.Model
+	Model
 	FlagID     uint `gorm:"index:idx_variant_flagid"`
 	Key        string
 	Attachment Attachment `gorm:"type:text"`
@@ -36,7 +34,7 @@ type Variant struct {
 
 // Segment is an ordered slice of a flag's audience: constraints say who is in, distributions who gets what.
 type Segment struct {
-	gorm.Model
+	Model
 	FlagID      uint   `gorm:"index:idx_segment_flagid"`
 	Description string `gorm:"type:text"`
 	// Rank orders the segments of a flag, lowest first; equal ranks run in the order of their ids.
@@ -49,7 +47,7 @@ type Segment struct {
 
 // Constraint is one condition on the entity context; all constraints of a segment must hold.
 type Constraint struct {
-	gorm.Model
+	Model
 	SegmentID uint `gorm:"index:idx_constraint_segmentid"`
 	Property  string
 	Operator  string
@@ -58,7 +56,7 @@ type Constraint struct {
 
 // Distribution is the share of a segment that goes to one variant.
 type Distribution struct {
-	gorm.Model
+	Model
 	SegmentID  uint `gorm:"index:idx_distribution_segmentid"`
 	VariantID  uint `gorm:"index:idx_distribution_variantid"`
 	VariantKey string
@@ -70,7 +68,7 @@ type Distribution struct {
 
 // Tag is a label shared between flags.
 type Tag struct {
-	gorm.Model
+	Model
 	Value string `gorm:"type:varchar(64);uniqueIndex:idx_tag_value"`
 	// Flags is never filled in; in JSON it is null.
 	Flags []*Flag `gorm:"many2many:flags_tags;"`
@@ -78,7 +76,7 @@ type Tag struct {
 
 // FlagSnapshot is a flag as it was right after one change.
 type FlagSnapshot struct {
-	gorm.Model
+	Model
 	FlagID    uint `gorm:"index:idx_flagsnapshot_flagid"`
 	UpdatedBy string
 	// Flag is the JSON of the whole Flag.
@@ -87,13 +85,13 @@ type FlagSnapshot struct {
 
 // FlagEntityType is an entity type that was used by a flag at some time.
 type FlagEntityType struct {
-	gorm.Model
+	Model
 	Key string `gorm:"type:varchar(64);uniqueIndex:flag_entity_type_key"`
 }
 
 // User is kept for databases that carry the table; this server writes none.
 type User struct {
-	gorm.Model
+	Model
 	Email string `gorm:"type:text"`
 }
 

@@ -16,7 +16,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	"gorm.io/gorm"
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
@@ -53,18 +52,18 @@ func setupWith(t testing.TB, o eval.Options, flags ...entity.Flag) *fixture {
 // newFlag is an enabled, recorded flag with the variants control (id 11), treatment (id 12) and third (id 13).
 func newFlag(id uint, segments ...entity.Segment) entity.Flag {
 	return entity.Flag{
-		Model: gorm.Model{ID: id}, Key: fmt.Sprintf("flag-%d", id), Enabled: true, DataRecordsEnabled: true, SnapshotID: 100 + id, Segments: segments,
+		Model: entity.Model{ID: id}, Key: fmt.Sprintf("flag-%d", id), Enabled: true, DataRecordsEnabled: true, SnapshotID: 100 + id, Segments: segments,
 		Variants: []entity.Variant{
-			{Model: gorm.Model{ID: 11}, Key: "control"},
-			{Model: gorm.Model{ID: 12}, Key: "treatment", Attachment: entity.Attachment{"color": "blue"}},
-			{Model: gorm.Model{ID: 13}, Key: "third"},
+			{Model: entity.Model{ID: 11}, Key: "control"},
+			{Model: entity.Model{ID: 12}, Key: "treatment", Attachment: entity.Attachment{"color": "blue"}},
+			{Model: entity.Model{ID: 13}, Key: "third"},
 		},
 	}
 }
 
 // newSegment is a segment with percents for control, treatment and third.
 func newSegment(id, rank, rolloutPercent uint, percents [3]uint, constraints ...entity.Constraint) entity.Segment {
-	s := entity.Segment{Model: gorm.Model{ID: id}, Rank: rank, RolloutPercent: rolloutPercent, Constraints: constraints}
+	s := entity.Segment{Model: entity.Model{ID: id}, Rank: rank, RolloutPercent: rolloutPercent, Constraints: constraints}
 	for i := 2; i >= 0; i-- { // out of order: the order of variant ids counts
 		s.Distributions = append(s.Distributions, entity.Distribution{VariantID: uint(11 + i), Percent: percents[i]})
 	}
@@ -111,7 +110,7 @@ func TestLookup(t *testing.T) {
 	numeric.Key = "9"
 	ninth := newFlag(9, newSegment(3, 0, 100, onlyControl))
 	deleted := newFlag(10, newSegment(4, 0, 100, onlyControl))
-	deleted.DeletedAt = gorm.DeletedAt{Time: noon, Valid: true}
+	deleted.DeletedAt = entity.DeletedAt{Time: noon, Valid: true}
 	for _, test := range []struct {
 		name string
 		id   int64

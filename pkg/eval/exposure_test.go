@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"gorm.io/gorm"
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
@@ -26,15 +25,15 @@ var exposureTime = time.Date(2026, 5, 6, 7, 8, 9, 0, time.UTC)
 func exposureService(recording bool, limit int) (*eval.Service, *collector) {
 	c := &collector{snapshot: eval.Compile([]entity.Flag{
 		{
-			Model: gorm.Model{ID: 1}, Key: "first", SnapshotID: 7, DataRecordsEnabled: true, EntityType: "user",
+			Model: entity.Model{ID: 1}, Key: "first", SnapshotID: 7, DataRecordsEnabled: true, EntityType: "user",
 			Variants: []entity.Variant{
-				{Model: gorm.Model{ID: 11}, Key: "on", Attachment: entity.Attachment{"a": true}},
-				{Model: gorm.Model{ID: 12}, Key: "off"},
+				{Model: entity.Model{ID: 11}, Key: "on", Attachment: entity.Attachment{"a": true}},
+				{Model: entity.Model{ID: 12}, Key: "off"},
 			},
 			Tags: []entity.Tag{{Value: "web"}},
 		},
-		{Model: gorm.Model{ID: 2}, Key: "second", SnapshotID: 8},
-		{Model: gorm.Model{ID: 3}, Key: "1", SnapshotID: 9, DataRecordsEnabled: true}, // a key that looks like an id
+		{Model: entity.Model{ID: 2}, Key: "second", SnapshotID: 8},
+		{Model: entity.Model{ID: 3}, Key: "1", SnapshotID: 9, DataRecordsEnabled: true}, // a key that looks like an id
 	})}
 	var recorder eval.Recorder
 	if recording {

@@ -14,8 +14,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"gorm.io/gorm"
-
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/pkg/evalcache"
@@ -58,7 +56,7 @@ func (s *fakeStore) EvalFlags(context.Context) ([]entity.Flag, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.loads++
-	return []entity.Flag{{Model: gorm.Model{ID: 1}, Key: "k", SnapshotID: uint(s.version)}}, s.err
+	return []entity.Flag{{Model: entity.Model{ID: 1}, Key: "k", SnapshotID: uint(s.version)}}, s.err
 }
 
 // ChangedFlags says that the flag has changed, or is gone.
@@ -72,7 +70,7 @@ func (s *fakeStore) ChangedFlags(_ context.Context, known []*entity.Flag) (chang
 		}
 		return nil, gone, s.err
 	}
-	return []entity.Flag{{Model: gorm.Model{ID: 1}, Key: "k", SnapshotID: uint(s.version)}}, nil, s.err
+	return []entity.Flag{{Model: entity.Model{ID: 1}, Key: "k", SnapshotID: uint(s.version)}}, nil, s.err
 }
 
 type fixture struct {
@@ -301,7 +299,7 @@ func TestChangesByHandShowInTurn(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				store := &handStore{}
 				for id := range uint(test.flags) {
-					store.flags = append(store.flags, entity.Flag{Model: gorm.Model{ID: id + 1}, Key: "before"})
+					store.flags = append(store.flags, entity.Flag{Model: entity.Model{ID: id + 1}, Key: "before"})
 				}
 				c := evalcache.New(evalcache.FromStore(store), evalcache.Options{RefreshInterval: time.Second, Logger: slog.New(slog.DiscardHandler)})
 				if err := c.Start(t.Context()); err != nil {
@@ -524,7 +522,7 @@ func (s *brokenSource) Version(context.Context) (string, error) { return strconv
 
 func (s *brokenSource) Flags(context.Context) ([]entity.Flag, error) {
 	s.loads++
-	return []entity.Flag{{Model: gorm.Model{ID: 1}, Key: "k", Segments: []entity.Segment{{
-		Model: gorm.Model{ID: 2}, Constraints: []entity.Constraint{{Model: gorm.Model{ID: 5}, Property: "x", Operator: "EQ", Value: "FR"}},
+	return []entity.Flag{{Model: entity.Model{ID: 1}, Key: "k", Segments: []entity.Segment{{
+		Model: entity.Model{ID: 2}, Constraints: []entity.Constraint{{Model: entity.Model{ID: 5}, Property: "x", Operator: "EQ", Value: "FR"}},
 	}}}}, nil
 }

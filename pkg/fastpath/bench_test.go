@@ -7,19 +7,17 @@ import (
 	"strings"
 	"testing"
 
-	"gorm.io/gorm"
-
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
 // benchmarkFlag has 3 variants and 2 segments with a constraint each; of benchmarkBody's entities the second one matches.
 func benchmarkFlag() entity.Flag {
-	f := entity.Flag{Model: gorm.Model{ID: 1}, Key: "bench", Enabled: true, SnapshotID: 9}
+	f := entity.Flag{Model: entity.Model{ID: 1}, Key: "bench", Enabled: true, SnapshotID: 9}
 	var distributions []entity.Distribution
 	for i, percent := range []uint{34, 33, 33} {
 		id := uint(i + 1)
 		f.Variants = append(f.Variants, entity.Variant{
-			Model: gorm.Model{ID: id}, Key: fmt.Sprintf("variant_%d", id), Attachment: entity.Attachment{"color": "#1f6feb"},
+			Model: entity.Model{ID: id}, Key: fmt.Sprintf("variant_%d", id), Attachment: entity.Attachment{"color": "#1f6feb"},
 		})
 		distributions = append(distributions, entity.Distribution{VariantID: id, Percent: percent})
 	}
@@ -27,7 +25,7 @@ func benchmarkFlag() entity.Flag {
 		{Property: "country", Operator: "EQ", Value: `"DE"`}, {Property: "age", Operator: "GTE", Value: "18"},
 	} {
 		f.Segments = append(f.Segments, entity.Segment{
-			Model: gorm.Model{ID: uint(i + 1)}, Rank: uint(i), RolloutPercent: 100, Constraints: []entity.Constraint{c}, Distributions: distributions,
+			Model: entity.Model{ID: uint(i + 1)}, Rank: uint(i), RolloutPercent: 100, Constraints: []entity.Constraint{c}, Distributions: distributions,
 		})
 	}
 	return f

@@ -20,7 +20,6 @@ import (
 
 	"github.com/go-openapi/loads"
 	"github.com/google/go-cmp/cmp"
-	"gorm.io/gorm"
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
@@ -188,19 +187,19 @@ func TestGoldenRequestsTakeTheFastPath(t *testing.T) {
 // oddFlags have everything that is hard to write in JSON.
 func oddFlags() []entity.Flag {
 	everyone := func(id uint, constraints ...entity.Constraint) entity.Segment {
-		return entity.Segment{Model: gorm.Model{ID: id}, RolloutPercent: 100, Constraints: constraints, Distributions: []entity.Distribution{
+		return entity.Segment{Model: entity.Model{ID: id}, RolloutPercent: 100, Constraints: constraints, Distributions: []entity.Distribution{
 			{VariantID: 1, Percent: 50}, {VariantID: 2, Percent: 50},
 		}}
 	}
 	variants := func(attachments ...entity.Attachment) (v []entity.Variant) {
 		for i, a := range attachments {
-			v = append(v, entity.Variant{Model: gorm.Model{ID: uint(i + 1)}, Key: fmt.Sprintf("<v>&\"%d\u2028", i), Attachment: a})
+			v = append(v, entity.Variant{Model: entity.Model{ID: uint(i + 1)}, Key: fmt.Sprintf("<v>&\"%d\u2028", i), Attachment: a})
 		}
 		return v
 	}
 	return []entity.Flag{
 		{
-			Model: gorm.Model{ID: 1}, Key: "on", Enabled: true, DataRecordsEnabled: true, SnapshotID: 7,
+			Model: entity.Model{ID: 1}, Key: "on", Enabled: true, DataRecordsEnabled: true, SnapshotID: 7,
 			Tags:     []entity.Tag{{Value: "<a>"}, {Value: "b \"c\" \\ \xff"}},
 			Variants: variants(nil, entity.Attachment{"z": json.Number("12345678901234567890"), "a": []any{"<&>\u2029", nil, true}}),
 			Segments: []entity.Segment{
@@ -210,10 +209,10 @@ func oddFlags() []entity.Flag {
 				everyone(4, entity.Constraint{Property: "ok", Operator: "EQ", Value: `true`}),
 			},
 		},
-		{Model: gorm.Model{ID: 2}, Key: "off", Tags: []entity.Tag{{Value: "t"}}},
-		{Model: gorm.Model{ID: 3}, Key: "empty", Enabled: true, Tags: []entity.Tag{{Value: "t"}, {Value: "u"}}},
+		{Model: entity.Model{ID: 2}, Key: "off", Tags: []entity.Tag{{Value: "t"}}},
+		{Model: entity.Model{ID: 3}, Key: "empty", Enabled: true, Tags: []entity.Tag{{Value: "t"}, {Value: "u"}}},
 		{
-			Model: gorm.Model{ID: 4}, Enabled: true, EntityType: "device\u0001", Tags: []entity.Tag{{Value: "u"}},
+			Model: entity.Model{ID: 4}, Enabled: true, EntityType: "device\u0001", Tags: []entity.Tag{{Value: "u"}},
 			Variants: variants(entity.Attachment{}), Segments: []entity.Segment{everyone(5)},
 		},
 	}

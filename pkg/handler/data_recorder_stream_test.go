@@ -16,7 +16,6 @@ import (
 
 	openapi "github.com/go-openapi/runtime"
 	"github.com/google/go-cmp/cmp"
-	"gorm.io/gorm"
 
 	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
 	"github.com/flagr-datar/flagr-datar/pkg/config"
@@ -86,18 +85,18 @@ const kinds = 7
 // flags has two flags of which evaluations are recorded.
 func flags() *eval.Snapshot {
 	variants := []entity.Variant{
-		{Model: gorm.Model{ID: 5}, Key: "on", Attachment: entity.Attachment{"color": "#fff", "n": json.Number("1.0"), "text": "<&>\" é"}},
-		{Model: gorm.Model{ID: 6}, Key: "off"},
+		{Model: entity.Model{ID: 5}, Key: "on", Attachment: entity.Attachment{"color": "#fff", "n": json.Number("1.0"), "text": "<&>\" é"}},
+		{Model: entity.Model{ID: 6}, Key: "off"},
 	}
 	segment := func(id, variant, rollout uint, constraints ...entity.Constraint) entity.Segment {
 		return entity.Segment{
-			Model: gorm.Model{ID: id}, Rank: id, RolloutPercent: rollout, Constraints: constraints,
+			Model: entity.Model{ID: id}, Rank: id, RolloutPercent: rollout, Constraints: constraints,
 			Distributions: []entity.Distribution{{VariantID: variant, VariantKey: variants[variant-5].Key, Percent: 100}},
 		}
 	}
 	return eval.Compile([]entity.Flag{
 		{
-			Model: gorm.Model{ID: 1}, Key: "flag", SnapshotID: 7, Enabled: true, DataRecordsEnabled: true, Variants: variants,
+			Model: entity.Model{ID: 1}, Key: "flag", SnapshotID: 7, Enabled: true, DataRecordsEnabled: true, Variants: variants,
 			Tags: []entity.Tag{{Value: "web"}, {Value: "i o s"}},
 			Segments: []entity.Segment{
 				segment(3, 5, 100, entity.Constraint{Property: "country", Operator: "EQ", Value: `"FR"`}),
@@ -105,7 +104,7 @@ func flags() *eval.Snapshot {
 			},
 		},
 		{
-			Model: gorm.Model{ID: 2}, Key: strings.Repeat("k", 63), SnapshotID: 8, Enabled: true, DataRecordsEnabled: true, EntityType: "user",
+			Model: entity.Model{ID: 2}, Key: strings.Repeat("k", 63), SnapshotID: 8, Enabled: true, DataRecordsEnabled: true, EntityType: "user",
 			Variants: variants, Segments: []entity.Segment{segment(9, 5, 0)},
 		},
 	})

@@ -90,7 +90,7 @@ func TestChangedFlagsShowEveryChange(t *testing.T) {
 
 // bare is a flag without parts.
 func bare(id uint) *entity.Flag {
-	return &entity.Flag{Model: gorm.Model{ID: id}, Key: fmt.Sprint("k", id), SnapshotID: id}
+	return &entity.Flag{Model: entity.Model{ID: id}, Key: fmt.Sprint("k", id), SnapshotID: id}
 }
 
 // many is how many flags are more than what one statement reads.

@@ -93,9 +93,28 @@ func (s *Store) connect(ctx context.Context, target target, o Options) error {
 	if err != nil {
 		return err
 	}
+	if err := hideDeleted(db); err != nil {
+		return err
+	}
 	s.db = db
 	if err := s.migrate(ctx); err != nil {
 		return fmt.Errorf("create what is missing: %w", err)
+	}
+	return nil
+}
+
+// hideDeleted has GORM treat entity.DeletedAt like its own type of that name: queries leave out deleted rows, and deleting a
+// row marks it, unless they are unscoped.
+func hideDeleted(db *gorm.DB) error {
+	for _, table := range entity.Tables() {
+		statement := &gorm.Statement{DB: db}
+		if err := statement.Parse(table); err != nil {
+			return err
+		}
+		field := statement.Schema.LookUpField("DeletedAt")
+		statement.Schema.QueryClauses = append(statement.Schema.QueryClauses, gorm.SoftDeleteQueryClause{Field: field})
+		statement.Schema.UpdateClauses = append(statement.Schema.UpdateClauses, gorm.SoftDeleteUpdateClause{Field: field})
+		statement.Schema.DeleteClauses = append(statement.Schema.DeleteClauses, gorm.SoftDeleteDeleteClause{Field: field})
 	}
 	return nil
 }

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"gorm.io/gorm"
-
 	"github.com/flagr-datar/flagr-datar/integration_tests/testdb"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
@@ -179,7 +177,7 @@ func TestFlagsVersionShowsLateSnapshots(t *testing.T) {
 			t.Helper()
 			var rows []entity.FlagSnapshot
 			for id := from; id <= to; id++ {
-				rows = append(rows, entity.FlagSnapshot{Model: gorm.Model{ID: id}, FlagID: 1, Flag: []byte("{}")})
+				rows = append(rows, entity.FlagSnapshot{Model: entity.Model{ID: id}, FlagID: 1, Flag: []byte("{}")})
 			}
 			ok(t, s.DB().CreateInBatches(rows, 500).Error)
 		}

@@ -74,7 +74,7 @@ func keepTag(tx *gorm.DB, value string) (*entity.Tag, error) {
 		return nil, err
 	}
 	if tag.DeletedAt.Valid {
-		tag.DeletedAt = gorm.DeletedAt{}
+		tag.DeletedAt = entity.DeletedAt{}
 		return tag, updateRow(tx.Unscoped(), &entity.Tag{}, tag.ID, map[string]any{"deleted_at": nil})
 	}
 	return tag, nil
