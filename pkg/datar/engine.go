@@ -80,6 +80,13 @@ type Event struct {
 	VariantID, SegmentID int64
 	// Time is when the evaluation happened. It decides the hour that is counted, in whatever zone it is given.
 	Time time.Time
+	// Outcome is what the evaluation came to. Left 0, it is Matched if there is a variant, else Unattributed. Only Matched has a
+	// variant, and HeldOut, NoMatch, NoSegments and Disabled have none. NotFound is not accepted.
+	Outcome Outcome
+	// Asked says how the flag was asked for. It is not kept of what is Unattributed, and so is Version.
+	Asked Asked
+	// Version is the id of the flag's snapshot modulo 65,536, 0 if it is not known.
+	Version uint16
 }
 
 // Options configure an Engine. Store and Catalog are mandatory; the zero value of the others is a good default.
@@ -88,8 +95,9 @@ type Options struct {
 	Catalog Catalog
 	// FlushInterval is the time between two flushes, MinFlushInterval to MaxFlushInterval.
 	FlushInterval time.Duration
-	// MaxKeys bounds the keys held in memory. When 7/8 of them are in use, evaluations of new keys are counted without
-	// their segment; when all are, they are dropped and counted as such.
+	// MaxKeys bounds the keys held in memory. When 5/8 of them are in use, evaluations of new keys are counted without
+	// their version, from 6/8 on also without what Asked says, from 7/8 on also without their segment; when all are in
+	// use, they are dropped and counted as such.
 	MaxKeys int
 	// Journal keeps counts through the end of the process, however it ends. The zero value keeps them in memory only.
 	Journal JournalOptions
@@ -176,6 +184,8 @@ type Engine struct {
 	// early asks the background goroutine for a flush before its time, wantSpare another one for a spare arena.
 	early, wantSpare chan struct{}
 	maxRows          int // of a batch
+	// details is the Options.Store if it keeps details, else nil.
+	details DetailStore
 
 	mu sync.Mutex // guards the fields below, the writing side of table, and what arenas say is under it
 	// arenas are those that still have something to send, or may get it. The last one that is not detached takes new keys.
@@ -240,6 +250,7 @@ func New(options Options) (*Engine, error) {
 		stopped:   make(chan struct{}),
 	}
 	e.since = options.Now()
+	e.details, _ = options.Store.(DetailStore)
 	if l, ok := options.Store.(Limiter); ok {
 		e.maxRows = min(e.maxRows, l.MaxRows())
 	}
@@ -267,7 +278,7 @@ func (e *Engine) openJournals() error {
 		e.options.Journal.Dir, e.inMemory = "", true
 		return nil
 	}
-	adopted, err := adoptJournals(dir, e.options.Store.Identity(), e.options.Logger)
+	adopted, err := adoptJournals(dir, e.options.Store.Identity(), e.details != nil, e.options.Logger)
 	if err != nil {
 		e.options.Logger.Error("datar: counts of earlier processes wait for the next start", "error", err)
 	}
@@ -300,7 +311,22 @@ func newWriterID() string {
 func (e *Engine) Record(event Event) {
 	ms := event.Time.UnixMilli()
 	key := Key{FlagID: event.FlagID, VariantID: event.VariantID, SegmentID: event.SegmentID, Hour: hourOfMilli(ms)}
-	var o outcome
+	outcome := event.Outcome
+	if outcome == Unattributed && event.VariantID != 0 {
+		outcome = Matched
+	}
+	switch {
+	case e.details == nil:
+		if !outcome.IsEvent() && outcome < NotFound { // the others are invalid, which recordSlow finds
+			return
+		}
+		if outcome >= NotFound {
+			key.Outcome = outcome
+		}
+	case outcome != Unattributed:
+		key.Outcome, key.Asked, key.Version = outcome, event.Asked, event.Version
+	}
+	var o addition
 	c := e.table.Load().get(key)
 	if c != nil {
 		o = c.add(ms)
@@ -336,8 +362,9 @@ func signal(c chan<- struct{}) {
 }
 
 // recordSlow counts or drops an evaluation whose key has no cell, or one that has just been sealed.
-func (e *Engine) recordSlow(key Key, ms int64) outcome {
-	if key.FlagID < 1 || key.VariantID < 0 || key.SegmentID < 0 || ms < 0 || ms > maxMilli {
+func (e *Engine) recordSlow(key Key, ms int64) addition {
+	if key.FlagID < 1 || key.VariantID < 0 || key.SegmentID < 0 || ms < 0 || ms > maxMilli ||
+		!key.Outcome.fits(key.VariantID) || key.Asked >= askedEnd {
 		e.dropped[DropInvalid].Add(1)
 		return 0
 	}
@@ -367,15 +394,28 @@ const (
 	endOfTime = Hour(maxMilli / (3600 * 1000))
 )
 
-// cellFor returns the cell of the key, or of the key without its segment when room is short, or nil.
+// cellFor returns the cell of the key, or of the key without some of its parts when room is short, or nil. The parts fold in this
+// order: from 5/8 of MaxKeys on new keys get no version, from 6/8 nothing that asked says, and from 7/8 no segment.
 func (e *Engine) cellFor(key Key, ms int64) *cell {
 	t := e.table.Load()
 	if c := t.get(key); c != nil {
 		return c
 	}
-	// The last eighth is kept for keys without a segment.
-	if key.SegmentID != 0 && e.keys >= e.options.MaxKeys-e.options.MaxKeys/8 {
-		key.SegmentID = 0
+	for _, part := range []struct {
+		fold   func(*Key)
+		eighth int // the first one that is kept for keys without the part
+	}{
+		{func(k *Key) { k.Version = 0 }, 5},
+		{func(k *Key) { k.Asked = 0 }, 6},
+		{func(k *Key) { k.SegmentID = 0 }, 7},
+	} {
+		if e.keys < e.options.MaxKeys-e.options.MaxKeys/8*(8-part.eighth) {
+			break
+		}
+		before := key
+		if part.fold(&key); key == before {
+			continue
+		}
 		if c := t.get(key); c != nil {
 			return c
 		}

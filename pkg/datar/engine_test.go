@@ -188,7 +188,7 @@ func TestRecordAndFlush(t *testing.T) {
 	if len(batches) != 2 {
 		t.Fatalf("%d batches, want 2", len(batches))
 	}
-	want := []datar.Row{{Key: datar.Key{FlagID: 1, VariantID: 2, SegmentID: 3, Hour: datar.HourOf(noon)}, Count: 4, First: noon.UnixMilli(), Last: noon.UnixMilli()}}
+	want := []datar.Row{{Key: datar.Key{FlagID: 1, VariantID: 2, SegmentID: 3, Hour: datar.HourOf(noon), Outcome: datar.Matched}, Count: 4, First: noon.UnixMilli(), Last: noon.UnixMilli()}}
 	if !reflect.DeepEqual(batches[1].Rows, want) || batches[1].Sequence != 2 {
 		t.Errorf("second batch is %+v, want sequence 2 and only what is new: %+v", batches[1], want)
 	}

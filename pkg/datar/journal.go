@@ -27,9 +27,12 @@ import (
 // the field stored of its slots, reaches the disk no sooner than the next batch does. And the third one may be half
 // written, by a process that was killed before it had noted the number of its next batch.
 const (
-	journalMagic   = "datarjnl"
-	journalVersion = 1
-	headerSize     = 4096
+	journalMagic = "datarjnl"
+	// journalVersion is what is written. Files of version 1 differ only in that four bytes of a slot, which have version,
+	// outcome and asked since, are 0; they are adopted as they are.
+	journalVersion       = 2
+	oldestJournalVersion = 1
+	headerSize           = 4096
 	// arenaSlots times the 88 bytes of a slot and its readings are 352 pages. A batch is at most one arena.
 	arenaSlots = 16_384
 	// readings is how many arrays of readings there are.
@@ -186,7 +189,7 @@ var errDamaged = errors.New("not a valid journal")
 
 // openJournal opens a file that nobody holds and reads back what is in it. It returns nil if somebody does hold it, or
 // it is gone. The error matches errDamaged if the file is to be set aside.
-func openJournal(path, database, writer string) (_ *arena, err error) {
+func openJournal(path, database, writer string, details bool) (_ *arena, err error) {
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -221,7 +224,7 @@ func openJournal(path, database, writer string) (_ *arena, err error) {
 	a.writer.id = writer
 	a.detached = true
 	var damage error
-	if !a.guard(func() { damage = a.recover() }) {
+	if !a.guard(func() { damage = a.recover(details) }) {
 		damage = errors.New("it was cut while it was read")
 	}
 	if damage != nil {
@@ -246,8 +249,8 @@ func checkHeader(file *os.File, size int64, database, writer string) (slots int,
 		return 0, fmt.Errorf("%w: it does not begin with %q", errDamaged, journalMagic)
 	case h.order != 1:
 		return 0, fmt.Errorf("%w: it was written by a machine with another order of bytes", errDamaged)
-	case h.version != journalVersion:
-		return 0, fmt.Errorf("%w: its format is version %d, this server knows %d", errDamaged, h.version, journalVersion)
+	case h.version < oldestJournalVersion || h.version > journalVersion:
+		return 0, fmt.Errorf("%w: its format is version %d, this server knows %d to %d", errDamaged, h.version, oldestJournalVersion, journalVersion)
 	case h.checksum != h.sum():
 		return 0, fmt.Errorf("%w: the checksum of its header is wrong", errDamaged)
 	case h.slotSize != slotSize || h.slots == 0 || h.slots > 1<<20 || journalSize(int(h.slots)) != size:
@@ -269,8 +272,8 @@ func text(padded [64]byte) string {
 }
 
 // recover takes up what the process before left: the batch that was in flight becomes pending again, exactly as it was,
-// and what was counted after it is marked as changed.
-func (a *arena) recover() error {
+// and what was counted after it is marked as changed. Without details only events are taken up, with their keys.
+func (a *arena) recover(details bool) error {
 	begun := a.journal.header.begun.Load()
 	if begun < 0 {
 		return fmt.Errorf("the number of its newest batch is %d", begun)
@@ -293,7 +296,14 @@ func (a *arena) recover() error {
 		inFlight[i].Store(min(inFlight[i].Load(), count))
 		s.stored.Store(stored)
 		if count > stored {
-			c := newCell(s.key(), a, i)
+			key := s.key()
+			if !details {
+				if !key.Outcome.IsEvent() {
+					continue
+				}
+				key = key.event()
+			}
+			c := newCell(key, a, i)
 			c.settled = stored
 			c.flags.Or(changed)
 			a.cells = append(a.cells, c)
@@ -315,6 +325,8 @@ func (s *slot) check(count, stored int64) error {
 	switch first, last := s.first.Load(), s.last.Load(); {
 	case key.FlagID < 1 || key.VariantID < 0 || key.SegmentID < 0:
 		return fmt.Errorf("the ids %d, %d, %d are impossible", key.FlagID, key.VariantID, key.SegmentID)
+	case !key.Outcome.fits(key.VariantID) || key.Asked >= askedEnd:
+		return fmt.Errorf("the outcome %d of variant %d, or asked %d, is impossible", key.Outcome, key.VariantID, key.Asked)
 	case s.stored.Load() < 0 || stored > count:
 		return fmt.Errorf("%d of %d evaluations are stored", stored, count)
 	case first > last || hourOfMilli(first) != key.Hour || hourOfMilli(last) != key.Hour:
@@ -323,9 +335,9 @@ func (s *slot) check(count, stored int64) error {
 	return nil
 }
 
-// adoptJournals opens the journals of the database that no process holds. Files that are damaged are renamed, with a
+// adoptJournals opens the journals of the database that no process holds, with details if its store keeps them. Files that are damaged are renamed, with a
 // message.
-func adoptJournals(dir, database string, logger *slog.Logger) ([]*arena, error) {
+func adoptJournals(dir, database string, details bool, logger *slog.Logger) ([]*arena, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("look for journals: %w", err)
@@ -338,7 +350,7 @@ func adoptJournals(dir, database string, logger *slog.Logger) ([]*arena, error) 
 			continue
 		}
 		path := filepath.Join(dir, entry.Name())
-		a, err := openJournal(path, database, name[2])
+		a, err := openJournal(path, database, name[2], details)
 		switch {
 		case errors.Is(err, errDamaged):
 			aside := setAside(path)

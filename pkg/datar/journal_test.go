@@ -249,7 +249,7 @@ func TestDamagedJournalsAreSetAside(t *testing.T) {
 		"cut":              {func(b []byte) []byte { return b[:5000] }, "5000 bytes"},
 		"longer":           {func(b []byte) []byte { return append(b, 0) }, "do not fit"},
 		"something else":   {func(b []byte) []byte { return bytes.Repeat([]byte("text "), 2000) }, "does not begin"},
-		"newer format":     {func(b []byte) []byte { b[12] = 2; return b }, "version 2"},
+		"newer format":     {func(b []byte) []byte { b[12] = 3; return b }, "version 3"},
 		"other byte order": {func(b []byte) []byte { b[8], b[11] = b[11], b[8]; return b }, "order of bytes"},
 		"header changed":   {func(b []byte) []byte { b[90] ^= 1; return b }, "checksum"},
 		"negative flag":    {put(slots, 1<<63), "impossible"},

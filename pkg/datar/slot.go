@@ -18,7 +18,10 @@ type slot struct {
 	flagID               atomic.Int64
 	variantID, segmentID int64
 	hour                 Hour
-	_                    uint32
+	// version, outcome and asked are 0 in journals of version 1.
+	version uint16
+	outcome Outcome
+	asked   Asked
 	// count only grows: nothing is taken back while the hour lives, so nothing can fall between reading and resetting.
 	count atomic.Int64
 	// stored is how much of count the store has. Only the flush writes it.
@@ -38,13 +41,17 @@ var (
 // take makes a free slot that of the key. The caller owns the slot until it publishes it.
 func (s *slot) take(key Key, ms int64) {
 	s.variantID, s.segmentID, s.hour = key.VariantID, key.SegmentID, key.Hour
+	s.version, s.outcome, s.asked = key.Version, key.Outcome, key.Asked
 	s.first.Store(ms)
 	s.last.Store(ms)
 	s.flagID.Store(key.FlagID)
 }
 
 func (s *slot) key() Key {
-	return Key{FlagID: s.flagID.Load(), VariantID: s.variantID, SegmentID: s.segmentID, Hour: s.hour}
+	return Key{
+		FlagID: s.flagID.Load(), VariantID: s.variantID, SegmentID: s.segmentID, Hour: s.hour,
+		Version: s.version, Outcome: s.outcome, Asked: s.asked,
+	}
 }
 
 // add counts one evaluation and returns the count. It returns 0 if the slot was sealed before, and the evaluation must be

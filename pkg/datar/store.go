@@ -51,10 +51,21 @@ type Key struct {
 	// SegmentID is 0 for evaluations that matched no segment.
 	SegmentID int64
 	Hour      Hour
+	// Version is the id of the flag's snapshot modulo 65,536, 0 if it is not known. Version, Outcome and Asked are details,
+	// which a DetailStore keeps; of other stores they are 0.
+	Version uint16
+	Outcome Outcome
+	Asked   Asked
 }
 
-// Compare orders keys by flag, hour, variant and segment: the order in which every writer of one store must lock its
-// rows.
+// event is the key of the events to which the key's counts are added, if its outcome IsEvent.
+func (k Key) event() Key {
+	k.Version, k.Outcome, k.Asked = 0, 0, 0
+	return k
+}
+
+// Compare orders keys by flag, hour, variant, segment, outcome, version and asked: the order in which every writer of one
+// store must lock its rows.
 func (k Key) Compare(other Key) int {
 	switch {
 	case k.FlagID != other.FlagID:
@@ -63,10 +74,15 @@ func (k Key) Compare(other Key) int {
 		return compare(int64(k.Hour), int64(other.Hour))
 	case k.VariantID != other.VariantID:
 		return compare(k.VariantID, other.VariantID)
-	default:
+	case k.SegmentID != other.SegmentID:
 		return compare(k.SegmentID, other.SegmentID)
+	default:
+		return compare(k.details(), other.details())
 	}
 }
+
+// details are outcome, version and asked as one number.
+func (k Key) details() int64 { return int64(k.Outcome)<<24 | int64(k.Version)<<8 | int64(k.Asked) }
 
 func compare(a, b int64) int {
 	switch {
@@ -92,7 +108,10 @@ type Row struct {
 func (r *Row) add(other Row) {
 	r.Count += other.Count
 	r.Ingested += other.Ingested
-	r.First, r.Last = min(r.First, other.First), max(r.Last, other.Last)
+	if other.First != 0 && (r.First == 0 || other.First < r.First) {
+		r.First = other.First
+	}
+	r.Last = max(r.Last, other.Last)
 }
 
 // Batch is what one flush sends. It never changes once it was sent for the first time.
@@ -102,8 +121,13 @@ type Batch struct {
 	// Sequence numbers the batches of one writer: 1, 2, 3 and so on. A writer sends the next only after the one before
 	// was applied.
 	Sequence int64
-	// Rows are in the order of Key.Compare, each key once.
+	// Rows are in the order of Key.Compare, each key once. For a DetailStore their keys have all parts; for others
+	// Outcome, Version and Asked are 0.
 	Rows []Row
+	// Unknown are requests for flags that do not exist, and Server is the record of the sender, nil if it sends none. Both are for
+	// a DetailStore.
+	Unknown []UnknownRow
+	Server  *ServerRecord
 }
 
 // Dimension is what Store.Totals groups by.

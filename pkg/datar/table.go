@@ -51,12 +51,12 @@ const (
 	striped
 )
 
-// outcome is what became of an evaluation; 0 if it must be counted elsewhere, because the slot was sealed before, or its
-// memory is gone.
-type outcome uint8
+// addition is what became of counting an evaluation; 0 if it must be counted elsewhere, because the slot was sealed before, or
+// its memory is gone.
+type addition uint8
 
 const (
-	counted outcome = 1 << iota
+	counted addition = 1 << iota
 	// first: it is the first one since a flush read the slot.
 	first
 	// busy: the key should have stripes.
@@ -71,7 +71,7 @@ func newCell(key Key, a *arena, index int) *cell {
 }
 
 // add counts one evaluation, in the cell or one of its stripes.
-func (c *cell) add(ms int64) outcome {
+func (c *cell) add(ms int64) addition {
 	if c.flags.Load()&striped != 0 {
 		if o := c.stripes[stripeOfGoroutine()].addHere(ms); o != 0 {
 			return o
@@ -81,7 +81,7 @@ func (c *cell) add(ms int64) outcome {
 	return c.addHere(ms)
 }
 
-func (c *cell) addHere(ms int64) outcome {
+func (c *cell) addHere(ms int64) addition {
 	var n int64
 	if c.mapped {
 		n = c.addMapped(ms)
@@ -196,7 +196,7 @@ func (t *table) hasRoomFor(cells int) bool { return 2*cells <= len(t.places) }
 // domain): ids are small and dense, so every bit of them must reach the low bits of the result.
 func (k Key) hash() uint64 {
 	h := uint64(k.FlagID)*0x9e3779b97f4a7c15 + uint64(k.VariantID)*0xc2b2ae3d27d4eb4f +
-		uint64(k.SegmentID)*0x165667b19e3779f9 + uint64(uint32(k.Hour))*0x27d4eb2f165667c5
+		uint64(k.SegmentID)*0x165667b19e3779f9 + (uint64(uint32(k.Hour))<<32|uint64(k.details()))*0x27d4eb2f165667c5
 	h ^= h >> 33
 	h *= 0xff51afd7ed558ccd
 	h ^= h >> 33

@@ -3,6 +3,7 @@
 package memstore
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -15,14 +16,26 @@ import (
 // Store is a datar.Store whose counts end with the process. The zero value is ready to use.
 type Store struct {
 	mu       sync.Mutex
-	rows     map[datar.Key]datar.Row
+	rows     map[datar.Key]datar.Row // events
+	details  map[datar.Key]datar.Row
+	unknown  map[request]datar.UnknownRow
+	servers  map[run]datar.ServerRecord
 	applied  map[string]int64 // last sequence by writer
 	receipts map[string]ingest.Receipt
 }
 
+// request is one text that was asked for within an hour.
+type request struct {
+	asked string
+	hour  datar.Hour
+}
+
+// run is one run of a server.
+type run struct{ name, id string }
+
 var (
-	_ datar.Store  = (*Store)(nil)
-	_ ingest.Store = (*Store)(nil)
+	_ datar.DetailStore = (*Store)(nil)
+	_ ingest.Store      = (*Store)(nil)
 )
 
 // Identity implements datar.Store. Stores in memory have none to tell apart: with them journals make no sense.
@@ -55,6 +68,12 @@ func (s *Store) ApplyBatch(ctx context.Context, batch datar.Batch, receipt inges
 		s.keep(receipt)
 	}
 	s.add(batch.Rows)
+	for _, u := range batch.Unknown {
+		s.addUnknown(u)
+	}
+	if batch.Server != nil {
+		s.noteServer(*batch.Server)
+	}
 	return false, nil, nil
 }
 
@@ -89,19 +108,116 @@ func (s *Store) keep(receipt ingest.Receipt) {
 // add runs under mu.
 func (s *Store) add(rows []datar.Row) {
 	if s.rows == nil {
-		s.rows = map[datar.Key]datar.Row{}
+		s.rows, s.details = map[datar.Key]datar.Row{}, map[datar.Key]datar.Row{}
 	}
-	for _, add := range rows {
-		row, ok := s.rows[add.Key]
-		if !ok {
-			row = datar.Row{Key: add.Key, First: add.First, Last: add.Last}
+	for _, row := range datar.EventRows(rows) {
+		addTo(s.rows, row)
+	}
+	for _, row := range rows {
+		if row.Outcome != datar.Unattributed {
+			addTo(s.details, row)
 		}
-		row.Count += add.Count
-		row.Ingested += add.Ingested
-		row.First = min(row.First, add.First)
-		row.Last = max(row.Last, add.Last)
-		s.rows[add.Key] = row
 	}
+}
+
+func addTo(rows map[datar.Key]datar.Row, add datar.Row) {
+	row, ok := rows[add.Key]
+	if !ok {
+		row = datar.Row{Key: add.Key, First: add.First, Last: add.Last}
+	}
+	row.Count += add.Count
+	row.Ingested += add.Ingested
+	row.First = min(row.First, add.First)
+	row.Last = max(row.Last, add.Last)
+	rows[add.Key] = row
+}
+
+// addUnknown runs under mu.
+func (s *Store) addUnknown(add datar.UnknownRow) {
+	if s.unknown == nil {
+		s.unknown = map[request]datar.UnknownRow{}
+	}
+	key := request{add.Asked, add.Hour}
+	row, ok := s.unknown[key]
+	if !ok {
+		s.unknown[key] = add
+		return
+	}
+	row.Count += add.Count
+	row.First, row.Last = min(row.First, add.First), max(row.Last, add.Last)
+	s.unknown[key] = row
+}
+
+// noteServer runs under mu.
+func (s *Store) noteServer(record datar.ServerRecord) {
+	if s.servers == nil {
+		s.servers = map[run]datar.ServerRecord{}
+	}
+	key := run{record.Name, record.Run}
+	if !s.servers[key].At.After(record.At) {
+		record.Dropped = maps.Clone(record.Dropped)
+		s.servers[key] = record
+	}
+}
+
+// Details implements datar.DetailStore.
+func (s *Store) Details(ctx context.Context, query datar.DetailsQuery) ([]datar.Row, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	within := func(all map[datar.Key]datar.Row) (rows []datar.Row) {
+		for key, row := range all {
+			if key.Hour >= query.From && key.Hour < query.To && (query.FlagID == 0 || key.FlagID == query.FlagID) {
+				rows = append(rows, row)
+			}
+		}
+		return rows
+	}
+	// Grouping by all parts is finer than any query.
+	return datar.WithUnattributed(within(s.details), within(s.rows), query.GroupBy), nil
+}
+
+// DetailedFrom implements datar.DetailStore: nothing is ever reduced.
+func (s *Store) DetailedFrom(ctx context.Context) (datar.Hour, error) { return 0, ctx.Err() }
+
+// Unknown implements datar.DetailStore.
+func (s *Store) Unknown(ctx context.Context, query datar.UnknownQuery) ([]datar.UnknownRow, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	sums := map[string]datar.UnknownRow{}
+	for key, row := range s.unknown {
+		if key.hour < query.From || key.hour >= query.To {
+			continue
+		}
+		row.Hour = 0
+		if sum, ok := sums[key.asked]; ok {
+			row.Count += sum.Count
+			row.First, row.Last = min(row.First, sum.First), max(row.Last, sum.Last)
+		}
+		sums[key.asked] = row
+	}
+	rows := slices.SortedFunc(maps.Values(sums), func(a, b datar.UnknownRow) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Asked, b.Asked))
+	})
+	rows = rows[min(query.Offset, len(rows)):]
+	return rows[:min(query.Limit, len(rows))], nil
+}
+
+// Servers implements datar.DetailStore.
+func (s *Store) Servers(ctx context.Context) ([]datar.ServerRecord, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	records := make([]datar.ServerRecord, 0, len(s.servers))
+	for _, record := range s.servers {
+		record.Dropped = maps.Clone(record.Dropped)
+		records = append(records, record)
+	}
+	return records, ctx.Err()
 }
 
 // Totals implements datar.Store.
@@ -138,7 +254,7 @@ func (s *Store) Totals(ctx context.Context, query datar.TotalsQuery) ([]datar.To
 	return slices.Collect(maps.Values(groups)), nil
 }
 
-// Rows returns a copy of all rows, in no particular order.
+// Rows returns a copy of all rows of the events, in no particular order.
 func (s *Store) Rows() []datar.Row {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -51,6 +51,16 @@ func Run(t *testing.T, open func(*testing.T) datar.Store) {
 			test.run(t, open(t))
 		})
 	}
+	for _, test := range detailTests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s, ok := open(t).(datar.DetailStore)
+			if !ok {
+				t.Skip("the store keeps no details")
+			}
+			test.run(t, s)
+		})
+	}
 }
 
 const hour = datar.Hour(490_000) // in 2025

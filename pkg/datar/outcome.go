@@ -1,0 +1,93 @@
+package datar
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Outcome says what an evaluation came to. Its names are those of the API.
+type Outcome uint8
+
+// The outcomes. Their values are part of the journal's format and of what stores keep.
+const (
+	// Unattributed counts evaluations of which nothing but the assignment is known: those that Flagr or an older version
+	// counted, and those of a host that set no outcome and assigned no variant.
+	Unattributed Outcome = iota
+	// Matched: a variant was assigned.
+	Matched
+	// HeldOut: a segment matched, and its rollout gave no variant.
+	HeldOut
+	// NoMatch: no segment matched.
+	NoMatch
+	// NoSegments: the flag has no segments.
+	NoSegments
+	// Disabled: the flag is off.
+	Disabled
+	// Error: an application sent in that its evaluation failed.
+	Error
+	// NotFound: the flag does not exist, so no counter of a flag has this outcome: UnknownRow counts what was asked for.
+	NotFound
+	outcomes
+)
+
+var outcomeNames = [outcomes]string{
+	"unattributed", "matched", "held_out", "no_match", "no_segments", "disabled", "error", "not_found",
+}
+
+// String returns the outcome's name in the API, such as "held_out".
+func (o Outcome) String() string {
+	if o >= outcomes {
+		return fmt.Sprintf("outcome %d", uint8(o))
+	}
+	return outcomeNames[o]
+}
+
+// ParseOutcome returns the outcome of that name.
+func ParseOutcome(name string) (Outcome, error) {
+	i := slices.Index(outcomeNames[:], name)
+	if i < 0 {
+		return 0, fmt.Errorf("outcome %q is not known, want one of %s", name, strings.Join(outcomeNames[:], ", "))
+	}
+	return Outcome(i), nil
+}
+
+// IsEvent reports whether evaluations of the outcome are part of what Store.Totals adds up, as all of them were before
+// there were outcomes. The others are details only.
+func (o Outcome) IsEvent() bool {
+	switch o {
+	case Unattributed, Matched, HeldOut, NoMatch, Error:
+		return true
+	default:
+		return false
+	}
+}
+
+// fits reports whether a counter of the outcome may have the variant: only an assignment has one. What was sent in with an
+// error, or is unattributed, may have any.
+func (o Outcome) fits(variantID int64) bool {
+	switch o {
+	case Unattributed, Error:
+		return true
+	case Matched:
+		return variantID != 0
+	case HeldOut, NoMatch, NoSegments, Disabled:
+		return variantID == 0
+	default:
+		return false
+	}
+}
+
+// Asked is a set of bits that says how a flag was asked for.
+type Asked uint8
+
+// The bits of Asked. Their values are part of the journal's format and of what stores keep.
+const (
+	// AskedByTag: the caller named a tag, not the flag.
+	AskedByTag Asked = 1 << iota
+	// AskedWithoutEntityID: the caller gave no entity ID, so a random one was used.
+	AskedWithoutEntityID
+	// AskedUnevaluable: a constraint could not be evaluated, because a property was missing or of another type.
+	AskedUnevaluable
+	askedEnd
+)
