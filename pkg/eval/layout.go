@@ -1,0 +1,117 @@
+package eval
+
+import (
+	"fmt"
+	"hash/crc32"
+	"strconv"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+)
+
+// Buckets is the number of buckets over which a flag spreads its entities.
+const Buckets = buckets
+
+// Layout is what the compiled segments of a flag give, bucket by bucket.
+type Layout struct {
+	FlagID int64
+	// Segments are in the order in which they are tried.
+	Segments []SegmentLayout
+}
+
+// SegmentLayout is what one segment gives to the entities that match its constraints.
+type SegmentLayout struct {
+	SegmentID int64
+	// RolloutPercent is 0 to 100.
+	RolloutPercent int
+	// Reach tells which entities can get as far as the segment and match it; ReachText explains ReachNobody.
+	Reach     Reach
+	ReachText string
+	// Given has the variants of the segment's distributions, in the order of their ids, each variant once.
+	Given []VariantLayout
+	// HeldOut is the number of buckets that get no variant. With those of Given it adds up to Buckets.
+	HeldOut int
+	// ByBucket has the id of the variant of each bucket, 0 for a bucket that is held out.
+	ByBucket []int64
+}
+
+// VariantLayout is the part of a segment that gets one variant.
+type VariantLayout struct {
+	VariantID  int64
+	VariantKey string
+	// Percent is the variant's distribution, Buckets the number of buckets that get the variant.
+	Percent, Buckets int
+}
+
+// Reach is how much of a flag's audience a segment can take.
+type Reach string
+
+// The reaches of a segment.
+const (
+	// ReachEverybody takes every entity that gets as far: the segment has no constraints.
+	ReachEverybody Reach = "everybody"
+	// ReachSome takes the entities that match the constraints.
+	ReachSome Reach = "some"
+	// ReachNobody takes no entity at all.
+	ReachNobody Reach = "nobody"
+)
+
+// LayoutOf compiles the flag and tells what its segments give. It looks at the segments alone: a flag that is off or
+// deleted has the layout that it has when it is on.
+func LayoutOf(source *entity.Flag) *Layout {
+	compiled := compileFlag(source)
+	layout := &Layout{FlagID: compiled.id, Segments: make([]SegmentLayout, len(compiled.segments))}
+	var taken int64 // the segment that takes everybody who gets as far
+	for i := range compiled.segments {
+		s := &compiled.segments[i]
+		layout.Segments[i] = s.layout()
+		l := &layout.Segments[i]
+		switch {
+		case taken != 0:
+			l.Reach = ReachNobody
+			l.ReachText = fmt.Sprintf("Segment %d is tried before and has no constraints, so it takes everybody.", taken)
+		case len(s.conditions) == 0:
+			l.Reach = ReachEverybody
+			taken = s.id
+		default:
+			l.Reach = ReachSome
+			if text := neverMatches(s.conditions); text != "" {
+				l.Reach, l.ReachText = ReachNobody, text
+			}
+		}
+	}
+	return layout
+}
+
+func (s *segment) layout() SegmentLayout {
+	l := SegmentLayout{SegmentID: s.id, RolloutPercent: s.rolloutPercent, ByBucket: make([]int64, buckets)}
+	index := map[int64]int{} // of a variant in Given
+	lower := 0
+	for _, given := range s.shares {
+		if given.variant != nil {
+			id := int64(given.variant.ID)
+			if _, ok := index[id]; !ok {
+				index[id] = len(l.Given)
+				l.Given = append(l.Given, VariantLayout{VariantID: id, VariantKey: given.variant.Key})
+			}
+			l.Given[index[id]].Percent += (given.bound - lower) / bucketsPerPercent
+		}
+		lower = given.bound
+	}
+	for bucket := range buckets {
+		given := s.rollOut(bucket)
+		if given == nil {
+			l.HeldOut++
+			continue
+		}
+		id := int64(given.variant.ID)
+		l.ByBucket[bucket] = id
+		l.Given[index[id]].Buckets++
+	}
+	return l
+}
+
+// BucketOf returns the bucket of an entity within a flag, 0 to Buckets-1.
+func BucketOf(flagID int64, entityID string) int {
+	f := flag{hash: crc32.ChecksumIEEE(strconv.AppendInt(nil, flagID, 10))}
+	return f.bucket(entityID)
+}

@@ -1,0 +1,108 @@
+package eval
+
+import "strings"
+
+// maxSampledContext is the longest context, in bytes of JSON, that Unmatched copies.
+const maxSampledContext = 64 << 10
+
+// Cause tells why a constraint did not let an entity through.
+type Cause uint8
+
+// The causes.
+const (
+	// CauseFalse: the constraint was evaluated and does not hold, or it cannot hold for any context.
+	CauseFalse Cause = iota
+	// CauseMissing: a property that the constraint needs is missing or null, or there is no context at all.
+	CauseMissing
+	// CauseOtherType: a property is there, but of a type that the constraint cannot be evaluated with.
+	CauseOtherType
+)
+
+// Stop is the first constraint of a segment that did not hold.
+type Stop struct {
+	SegmentID, ConstraintID int64
+	Cause                   Cause
+}
+
+// Unmatched is an evaluation that no segment matched, to be explained later by another goroutine.
+type Unmatched struct {
+	flag    *flag
+	context any
+}
+
+// NewUnmatched copies what Stops needs out of a result, which may serve another evaluation afterwards. Its second result
+// is false if a segment matched, if no segment was tried, or if the context is too large to be copied.
+func NewUnmatched(r *Result) (Unmatched, bool) {
+	if r.flag == nil || r.flag.blank != 0 || r.Reason != NoMatch {
+		return Unmatched{}, false
+	}
+	u := Unmatched{flag: r.flag, context: r.Request.EntityContext}
+	if object, ok := u.context.(*Object); ok {
+		if len(object.JSON) > maxSampledContext {
+			return Unmatched{}, false
+		}
+		u.context = &Object{JSON: strings.Clone(object.JSON)} // without members: decoded gives the values
+	}
+	return u, true
+}
+
+// Stops lists, in the order in which segments are tried, the first constraint of each that did not hold. It is empty if
+// a segment matched and its rollout gave no variant.
+func (u Unmatched) Stops() []Stop {
+	context, isObject := propertiesOf(u.context)
+	context = context.decoded()
+	stops := make([]Stop, 0, len(u.flag.segments))
+	for i := range u.flag.segments {
+		s := &u.flag.segments[i]
+		at, cause := s.stop(context, isObject)
+		if at == len(s.conditions) {
+			return nil
+		}
+		stops = append(stops, Stop{SegmentID: s.id, ConstraintID: u.flag.constraintID(s.id, at), Cause: cause})
+	}
+	return stops
+}
+
+// constraintID is the id of the constraint that became a segment's condition at the index.
+func (f *flag) constraintID(segmentID int64, index int) int64 {
+	for i := range f.source.Segments {
+		if s := &f.source.Segments[i]; int64(s.ID) == segmentID {
+			return int64(s.Constraints[index].ID)
+		}
+	}
+	return 0
+}
+
+// stop returns the index of the first condition that does not hold, the number of conditions if all do. The context must
+// be decoded.
+func (s *segment) stop(context properties, isObject bool) (int, Cause) {
+	for i := range s.conditions {
+		if !isObject {
+			return i, CauseMissing
+		}
+		c := &s.conditions[i]
+		switch holds, ok := c.holds(context); {
+		case ok && holds:
+		case ok || c.err != nil:
+			return i, CauseFalse
+		case misses(c.root, context):
+			return i, CauseMissing
+		default:
+			return i, CauseOtherType
+		}
+	}
+	return len(s.conditions), CauseFalse
+}
+
+// misses tells whether a property that the node needs is not there, or is null.
+func misses(n node, context properties) bool {
+	switch n := n.(type) {
+	case *property:
+		raw, ok := n.lookup(context)
+		return !ok || raw == nil
+	case *binary:
+		return misses(n.left, context) || misses(n.right, context)
+	default:
+		return false
+	}
+}
