@@ -20,6 +20,8 @@ var (
 	ErrNotFound = errors.New("record not found")
 	// ErrDuplicateKey marks a flag key that another flag has, be it deleted or not.
 	ErrDuplicateKey = errors.New("flag key already exists")
+	// ErrConflict marks a change that was made from a version of the flag that is not the newest any more.
+	ErrConflict = errors.New("flag has changed meanwhile")
 )
 
 const (
