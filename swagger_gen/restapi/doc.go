@@ -28,6 +28,7 @@
 //	- 400: the request breaks a rule, or its body is not JSON.
 //	- 404: nothing is there under this id or path.
 //	- 405: the path does not have this method.
+//	- 409: the flag has changed since the version that the request was made from.
 //	- 413: the body is too large.
 //	- 415: the body is not declared as application/json.
 //	- 422: a parameter or field is missing, of the wrong type, or outside its

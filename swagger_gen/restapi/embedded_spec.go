@@ -23,7 +23,7 @@ func init() {
   ],
   "swagger": "2.0",
   "info": {
-    "description": "Flagr answers one question, many times a second: which variant of this flag\ndoes this user get? It serves feature flags, A/B tests and dynamic\nconfiguration from one binary and one SQL database. Datar, its built-in\nanalytics, counts those answers and shows how much traffic each flag,\nvariant and segment really gets.\n\nA first round: create a flag with ` + "`" + `POST /flags` + "`" + ` and the template\n` + "`" + `simple_boolean_flag` + "`" + `, switch it on with ` + "`" + `PUT /flags/{flagID}/enabled` + "`" + `, let\nits evaluations be recorded by setting ` + "`" + `dataRecordsEnabled` + "`" + ` with\n` + "`" + `PUT /flags/{flagID}` + "`" + `, ask for a variant with ` + "`" + `POST /evaluation` + "`" + `, and read\nthe counts with ` + "`" + `GET /datar/summary` + "`" + `. A change takes a few seconds to reach\nevaluation: the server evaluates from memory and looks for changes every\nFLAGR_EVALCACHE_REFRESHINTERVAL (3 s by default).\n\nBodies are JSON, both ways, and all paths begin with /api/v1, behind\nFLAGR_WEB_PREFIX if that is set. Ids are whole numbers from 1. Keys are at\nmost 63 characters: letters and digits of ASCII, and ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and\n` + "`" + `:` + "`" + `. Times are RFC 3339, and in UTC wherever the server writes them.\nPercentages are whole numbers from 0 to 100. In answers, an optional number,\ntext or boolean is left out when it is 0, empty or false.\n\nEvery error is a JSON object with a ` + "`" + `message` + "`" + ` for people, and one of these:\n\n- 400: the request breaks a rule, or its body is not JSON.\n- 404: nothing is there under this id or path.\n- 405: the path does not have this method.\n- 413: the body is too large.\n- 415: the body is not declared as application/json.\n- 422: a parameter or field is missing, of the wrong type, or outside its\n  limits. The message names it.\n- 500: the server failed. Its log says why.\n- 501: this server does not offer the operation. One in eval-only mode,\n  which takes its flags from a file or a URL, offers health, evaluation and\n  the export of the eval cache.\n- 503: Datar is switched off.\n\nThe server is configured with environment variables (FLAGR_DB_DBDRIVER,\nFLAGR_RECORDER_ENABLED and others). The options of its command line only say\nwhere and how it listens.",
+    "description": "Flagr answers one question, many times a second: which variant of this flag\ndoes this user get? It serves feature flags, A/B tests and dynamic\nconfiguration from one binary and one SQL database. Datar, its built-in\nanalytics, counts those answers and shows how much traffic each flag,\nvariant and segment really gets.\n\nA first round: create a flag with ` + "`" + `POST /flags` + "`" + ` and the template\n` + "`" + `simple_boolean_flag` + "`" + `, switch it on with ` + "`" + `PUT /flags/{flagID}/enabled` + "`" + `, let\nits evaluations be recorded by setting ` + "`" + `dataRecordsEnabled` + "`" + ` with\n` + "`" + `PUT /flags/{flagID}` + "`" + `, ask for a variant with ` + "`" + `POST /evaluation` + "`" + `, and read\nthe counts with ` + "`" + `GET /datar/summary` + "`" + `. A change takes a few seconds to reach\nevaluation: the server evaluates from memory and looks for changes every\nFLAGR_EVALCACHE_REFRESHINTERVAL (3 s by default).\n\nBodies are JSON, both ways, and all paths begin with /api/v1, behind\nFLAGR_WEB_PREFIX if that is set. Ids are whole numbers from 1. Keys are at\nmost 63 characters: letters and digits of ASCII, and ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and\n` + "`" + `:` + "`" + `. Times are RFC 3339, and in UTC wherever the server writes them.\nPercentages are whole numbers from 0 to 100. In answers, an optional number,\ntext or boolean is left out when it is 0, empty or false.\n\nEvery error is a JSON object with a ` + "`" + `message` + "`" + ` for people, and one of these:\n\n- 400: the request breaks a rule, or its body is not JSON.\n- 404: nothing is there under this id or path.\n- 405: the path does not have this method.\n- 409: the flag has changed since the version that the request was made from.\n- 413: the body is too large.\n- 415: the body is not declared as application/json.\n- 422: a parameter or field is missing, of the wrong type, or outside its\n  limits. The message names it.\n- 500: the server failed. Its log says why.\n- 501: this server does not offer the operation. One in eval-only mode,\n  which takes its flags from a file or a URL, offers health, evaluation and\n  the export of the eval cache.\n- 503: Datar is switched off.\n\nThe server is configured with environment variables (FLAGR_DB_DBDRIVER,\nFLAGR_RECORDER_ENABLED and others). The options of its command line only say\nwhere and how it listens.",
     "title": "Flagr",
     "license": {
       "name": "Apache-2.0"
@@ -1301,6 +1301,99 @@ func init() {
             "examples": {
               "application/json": {
                 "message": "unable to find flag 42 in the database"
+              }
+            }
+          }
+        }
+      }
+    },
+    "/flags/{flagID}/definition": {
+      "get": {
+        "description": "The flag with its variants, segments, constraints and distributions as one value, and the snapshot\nthat it is. Change it and send it back with ` + "`" + `PUT /flags/{flagID}/definition` + "`" + `.",
+        "tags": [
+          "flag"
+        ],
+        "summary": "Get the definition of a flag",
+        "operationId": "getFlagDefinition",
+        "parameters": [
+          {
+            "minimum": 1,
+            "type": "integer",
+            "format": "int64",
+            "description": "Id of the flag.",
+            "name": "flagID",
+            "in": "path",
+            "required": true
+          }
+        ],
+        "responses": {
+          "200": {
+            "description": "The definition.",
+            "schema": {
+              "$ref": "#/definitions/flagDefinition"
+            }
+          },
+          "default": {
+            "description": "404: no such flag.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "unable to find flag 42 in the database"
+              }
+            }
+          }
+        }
+      },
+      "put": {
+        "description": "Changes a flag and all its parts in one transaction, with one snapshot. ` + "`" + `snapshotID` + "`" + ` is the snapshot\nthat the definition was made from: if the flag has changed since, nothing is saved, and the answer is\n409 with both versions.\n\nA field that is left out keeps what the flag has. A list that is there replaces the flag's list: a\npart with an ` + "`" + `id` + "`" + ` is kept and changed, a part without one is new, and parts of the flag that the list\ndoes not name are removed. An empty list removes all of them. Segments are evaluated in the order of\ntheir list. Constraints come back in the order of their ids. A distribution names its variant by\n` + "`" + `variantID` + "`" + `, or by the ` + "`" + `variantKey` + "`" + ` that the variant has in this definition, as it must for a new one.\n\nEither all of it is saved or nothing. A definition that changes nothing writes no snapshot.",
+        "tags": [
+          "flag"
+        ],
+        "summary": "Save the definition of a flag",
+        "operationId": "putFlagDefinition",
+        "parameters": [
+          {
+            "minimum": 1,
+            "type": "integer",
+            "format": "int64",
+            "description": "Id of the flag.",
+            "name": "flagID",
+            "in": "path",
+            "required": true
+          },
+          {
+            "description": "The definition, or a part of it.",
+            "name": "body",
+            "in": "body",
+            "required": true,
+            "schema": {
+              "$ref": "#/definitions/flagDefinition"
+            }
+          }
+        ],
+        "responses": {
+          "200": {
+            "description": "The whole definition after the change.",
+            "schema": {
+              "$ref": "#/definitions/flagDefinition"
+            }
+          },
+          "409": {
+            "description": "The flag has changed since ` + "`" + `snapshotID` + "`" + `. Nothing was saved.",
+            "schema": {
+              "$ref": "#/definitions/flagDefinitionConflict"
+            }
+          },
+          "default": {
+            "description": "400: the definition breaks a rule; the message names each field, such as\n` + "`" + `segments[0].constraints[1].value` + "`" + `. 404: no such flag.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "segments[0].distributions: the percents add up to 101, want 100"
               }
             }
           }
@@ -4198,6 +4291,251 @@ func init() {
         }
       }
     },
+    "flagDefinition": {
+      "description": "A flag with all its parts as one value. In a request, a field that is left out keeps what the flag has.",
+      "type": "object",
+      "required": [
+        "snapshotID"
+      ],
+      "properties": {
+        "dataRecordsEnabled": {
+          "description": "Whether evaluations of the flag are recorded.",
+          "type": "boolean",
+          "x-nullable": true,
+          "example": true
+        },
+        "description": {
+          "description": "What the flag is for.",
+          "type": "string",
+          "minLength": 1,
+          "x-nullable": true,
+          "example": "Colour of the checkout button"
+        },
+        "enabled": {
+          "description": "Whether the flag is on.",
+          "type": "boolean",
+          "x-nullable": true,
+          "example": true
+        },
+        "entityType": {
+          "description": "Type of entity that replaces the one of requests; empty to keep theirs.",
+          "type": "string",
+          "x-nullable": true,
+          "example": "user"
+        },
+        "key": {
+          "description": "Key of the flag, with the rules of ` + "`" + `PUT /flags/{flagID}` + "`" + `.",
+          "type": "string",
+          "x-nullable": true,
+          "example": "checkout-button"
+        },
+        "notes": {
+          "description": "Free text about the flag, usually Markdown.",
+          "type": "string",
+          "x-nullable": true,
+          "example": "Ends on 1 March."
+        },
+        "segments": {
+          "description": "The segments, in the order of evaluation.",
+          "type": "array",
+          "maxItems": 10000,
+          "items": {
+            "$ref": "#/definitions/flagDefinitionSegment"
+          }
+        },
+        "snapshotID": {
+          "description": "Id of the snapshot that this is, or was made from.",
+          "type": "integer",
+          "format": "int64",
+          "minimum": 0,
+          "example": 117
+        },
+        "tags": {
+          "description": "Values of the flag's tags. At most 500.",
+          "type": "array",
+          "maxItems": 500,
+          "items": {
+            "type": "string",
+            "minLength": 1
+          },
+          "example": [
+            "web",
+            "ios"
+          ]
+        },
+        "variants": {
+          "description": "The variants.",
+          "type": "array",
+          "maxItems": 10000,
+          "items": {
+            "$ref": "#/definitions/flagDefinitionVariant"
+          }
+        }
+      }
+    },
+    "flagDefinitionConflict": {
+      "description": "Says that a flag has changed since a definition was made, and what it is now.",
+      "type": "object",
+      "required": [
+        "message",
+        "current"
+      ],
+      "properties": {
+        "base": {
+          "description": "The version that the definition was made from. Left out if the flag has no such snapshot.",
+          "$ref": "#/definitions/flagDefinition"
+        },
+        "current": {
+          "description": "The flag as it is now.",
+          "$ref": "#/definitions/flagDefinition"
+        },
+        "message": {
+          "description": "What happened, for people.",
+          "type": "string",
+          "minLength": 1,
+          "example": "flag 42 has changed since snapshot 115: it is at snapshot 117 now, and nothing was saved"
+        }
+      }
+    },
+    "flagDefinitionConstraint": {
+      "description": "A constraint of a definition.",
+      "type": "object",
+      "required": [
+        "property",
+        "operator",
+        "value"
+      ],
+      "properties": {
+        "id": {
+          "description": "Id of a constraint of the segment; left out for a new one.",
+          "type": "integer",
+          "format": "int64",
+          "minimum": 0,
+          "example": 31
+        },
+        "operator": {
+          "description": "An operator, as in ` + "`" + `POST /flags/{flagID}/segments/{segmentID}/constraints` + "`" + `.",
+          "type": "string",
+          "minLength": 1,
+          "example": "EQ"
+        },
+        "property": {
+          "description": "Name of the property in ` + "`" + `entityContext` + "`" + `.",
+          "type": "string",
+          "minLength": 1,
+          "example": "country"
+        },
+        "value": {
+          "description": "What the property is compared with; a string is in double quotes.",
+          "type": "string",
+          "minLength": 1,
+          "example": "\"FR\""
+        }
+      }
+    },
+    "flagDefinitionDistribution": {
+      "description": "The share of a segment that one variant gets.",
+      "type": "object",
+      "required": [
+        "percent"
+      ],
+      "properties": {
+        "percent": {
+          "description": "Percentage of the segment.",
+          "type": "integer",
+          "format": "int64",
+          "maximum": 100,
+          "minimum": 0,
+          "example": 50
+        },
+        "variantID": {
+          "description": "Id of the variant; left out to name it by ` + "`" + `variantKey` + "`" + `.",
+          "type": "integer",
+          "format": "int64",
+          "minimum": 0,
+          "example": 61
+        },
+        "variantKey": {
+          "description": "Key of the variant in this definition. With ` + "`" + `variantID` + "`" + ` it is ignored.",
+          "type": "string",
+          "example": "blue"
+        }
+      }
+    },
+    "flagDefinitionSegment": {
+      "description": "A segment of a definition.",
+      "type": "object",
+      "required": [
+        "rolloutPercent"
+      ],
+      "properties": {
+        "constraints": {
+          "description": "The conditions, all of which must hold.",
+          "type": "array",
+          "maxItems": 10000,
+          "items": {
+            "$ref": "#/definitions/flagDefinitionConstraint"
+          }
+        },
+        "description": {
+          "description": "Name of the segment for people. May be empty.",
+          "type": "string",
+          "example": "Adults in France"
+        },
+        "distributions": {
+          "description": "The shares of the variants. Their percentages add up to 100, unless there are none.",
+          "type": "array",
+          "maxItems": 10000,
+          "items": {
+            "$ref": "#/definitions/flagDefinitionDistribution"
+          }
+        },
+        "id": {
+          "description": "Id of a segment of the flag; left out for a new one.",
+          "type": "integer",
+          "format": "int64",
+          "minimum": 0,
+          "example": 23
+        },
+        "rolloutPercent": {
+          "description": "Percentage of the matching entities that get a variant.",
+          "type": "integer",
+          "format": "int64",
+          "maximum": 100,
+          "minimum": 0,
+          "example": 50
+        }
+      }
+    },
+    "flagDefinitionVariant": {
+      "description": "A variant of a definition.",
+      "type": "object",
+      "required": [
+        "key"
+      ],
+      "properties": {
+        "attachment": {
+          "description": "JSON object that clients get with the variant. Left out: it stays as it is, and a new variant gets\nan empty one.",
+          "type": "object",
+          "example": {
+            "color": "#2f74c9"
+          }
+        },
+        "id": {
+          "description": "Id of a variant of the flag; left out for a new one.",
+          "type": "integer",
+          "format": "int64",
+          "minimum": 0,
+          "example": 61
+        },
+        "key": {
+          "description": "Key of the variant, unlike those of the other variants.",
+          "type": "string",
+          "minLength": 1,
+          "example": "blue"
+        }
+      }
+    },
     "flagSnapshot": {
       "description": "A flag as it was right after one change.",
       "type": "object",
@@ -4811,7 +5149,7 @@ func init() {
   ],
   "swagger": "2.0",
   "info": {
-    "description": "Flagr answers one question, many times a second: which variant of this flag\ndoes this user get? It serves feature flags, A/B tests and dynamic\nconfiguration from one binary and one SQL database. Datar, its built-in\nanalytics, counts those answers and shows how much traffic each flag,\nvariant and segment really gets.\n\nA first round: create a flag with ` + "`" + `POST /flags` + "`" + ` and the template\n` + "`" + `simple_boolean_flag` + "`" + `, switch it on with ` + "`" + `PUT /flags/{flagID}/enabled` + "`" + `, let\nits evaluations be recorded by setting ` + "`" + `dataRecordsEnabled` + "`" + ` with\n` + "`" + `PUT /flags/{flagID}` + "`" + `, ask for a variant with ` + "`" + `POST /evaluation` + "`" + `, and read\nthe counts with ` + "`" + `GET /datar/summary` + "`" + `. A change takes a few seconds to reach\nevaluation: the server evaluates from memory and looks for changes every\nFLAGR_EVALCACHE_REFRESHINTERVAL (3 s by default).\n\nBodies are JSON, both ways, and all paths begin with /api/v1, behind\nFLAGR_WEB_PREFIX if that is set. Ids are whole numbers from 1. Keys are at\nmost 63 characters: letters and digits of ASCII, and ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and\n` + "`" + `:` + "`" + `. Times are RFC 3339, and in UTC wherever the server writes them.\nPercentages are whole numbers from 0 to 100. In answers, an optional number,\ntext or boolean is left out when it is 0, empty or false.\n\nEvery error is a JSON object with a ` + "`" + `message` + "`" + ` for people, and one of these:\n\n- 400: the request breaks a rule, or its body is not JSON.\n- 404: nothing is there under this id or path.\n- 405: the path does not have this method.\n- 413: the body is too large.\n- 415: the body is not declared as application/json.\n- 422: a parameter or field is missing, of the wrong type, or outside its\n  limits. The message names it.\n- 500: the server failed. Its log says why.\n- 501: this server does not offer the operation. One in eval-only mode,\n  which takes its flags from a file or a URL, offers health, evaluation and\n  the export of the eval cache.\n- 503: Datar is switched off.\n\nThe server is configured with environment variables (FLAGR_DB_DBDRIVER,\nFLAGR_RECORDER_ENABLED and others). The options of its command line only say\nwhere and how it listens.",
+    "description": "Flagr answers one question, many times a second: which variant of this flag\ndoes this user get? It serves feature flags, A/B tests and dynamic\nconfiguration from one binary and one SQL database. Datar, its built-in\nanalytics, counts those answers and shows how much traffic each flag,\nvariant and segment really gets.\n\nA first round: create a flag with ` + "`" + `POST /flags` + "`" + ` and the template\n` + "`" + `simple_boolean_flag` + "`" + `, switch it on with ` + "`" + `PUT /flags/{flagID}/enabled` + "`" + `, let\nits evaluations be recorded by setting ` + "`" + `dataRecordsEnabled` + "`" + ` with\n` + "`" + `PUT /flags/{flagID}` + "`" + `, ask for a variant with ` + "`" + `POST /evaluation` + "`" + `, and read\nthe counts with ` + "`" + `GET /datar/summary` + "`" + `. A change takes a few seconds to reach\nevaluation: the server evaluates from memory and looks for changes every\nFLAGR_EVALCACHE_REFRESHINTERVAL (3 s by default).\n\nBodies are JSON, both ways, and all paths begin with /api/v1, behind\nFLAGR_WEB_PREFIX if that is set. Ids are whole numbers from 1. Keys are at\nmost 63 characters: letters and digits of ASCII, and ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and\n` + "`" + `:` + "`" + `. Times are RFC 3339, and in UTC wherever the server writes them.\nPercentages are whole numbers from 0 to 100. In answers, an optional number,\ntext or boolean is left out when it is 0, empty or false.\n\nEvery error is a JSON object with a ` + "`" + `message` + "`" + ` for people, and one of these:\n\n- 400: the request breaks a rule, or its body is not JSON.\n- 404: nothing is there under this id or path.\n- 405: the path does not have this method.\n- 409: the flag has changed since the version that the request was made from.\n- 413: the body is too large.\n- 415: the body is not declared as application/json.\n- 422: a parameter or field is missing, of the wrong type, or outside its\n  limits. The message names it.\n- 500: the server failed. Its log says why.\n- 501: this server does not offer the operation. One in eval-only mode,\n  which takes its flags from a file or a URL, offers health, evaluation and\n  the export of the eval cache.\n- 503: Datar is switched off.\n\nThe server is configured with environment variables (FLAGR_DB_DBDRIVER,\nFLAGR_RECORDER_ENABLED and others). The options of its command line only say\nwhere and how it listens.",
     "title": "Flagr",
     "license": {
       "name": "Apache-2.0"
@@ -6089,6 +6427,99 @@ func init() {
             "examples": {
               "application/json": {
                 "message": "unable to find flag 42 in the database"
+              }
+            }
+          }
+        }
+      }
+    },
+    "/flags/{flagID}/definition": {
+      "get": {
+        "description": "The flag with its variants, segments, constraints and distributions as one value, and the snapshot\nthat it is. Change it and send it back with ` + "`" + `PUT /flags/{flagID}/definition` + "`" + `.",
+        "tags": [
+          "flag"
+        ],
+        "summary": "Get the definition of a flag",
+        "operationId": "getFlagDefinition",
+        "parameters": [
+          {
+            "minimum": 1,
+            "type": "integer",
+            "format": "int64",
+            "description": "Id of the flag.",
+            "name": "flagID",
+            "in": "path",
+            "required": true
+          }
+        ],
+        "responses": {
+          "200": {
+            "description": "The definition.",
+            "schema": {
+              "$ref": "#/definitions/flagDefinition"
+            }
+          },
+          "default": {
+            "description": "404: no such flag.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "unable to find flag 42 in the database"
+              }
+            }
+          }
+        }
+      },
+      "put": {
+        "description": "Changes a flag and all its parts in one transaction, with one snapshot. ` + "`" + `snapshotID` + "`" + ` is the snapshot\nthat the definition was made from: if the flag has changed since, nothing is saved, and the answer is\n409 with both versions.\n\nA field that is left out keeps what the flag has. A list that is there replaces the flag's list: a\npart with an ` + "`" + `id` + "`" + ` is kept and changed, a part without one is new, and parts of the flag that the list\ndoes not name are removed. An empty list removes all of them. Segments are evaluated in the order of\ntheir list. Constraints come back in the order of their ids. A distribution names its variant by\n` + "`" + `variantID` + "`" + `, or by the ` + "`" + `variantKey` + "`" + ` that the variant has in this definition, as it must for a new one.\n\nEither all of it is saved or nothing. A definition that changes nothing writes no snapshot.",
+        "tags": [
+          "flag"
+        ],
+        "summary": "Save the definition of a flag",
+        "operationId": "putFlagDefinition",
+        "parameters": [
+          {
+            "minimum": 1,
+            "type": "integer",
+            "format": "int64",
+            "description": "Id of the flag.",
+            "name": "flagID",
+            "in": "path",
+            "required": true
+          },
+          {
+            "description": "The definition, or a part of it.",
+            "name": "body",
+            "in": "body",
+            "required": true,
+            "schema": {
+              "$ref": "#/definitions/flagDefinition"
+            }
+          }
+        ],
+        "responses": {
+          "200": {
+            "description": "The whole definition after the change.",
+            "schema": {
+              "$ref": "#/definitions/flagDefinition"
+            }
+          },
+          "409": {
+            "description": "The flag has changed since ` + "`" + `snapshotID` + "`" + `. Nothing was saved.",
+            "schema": {
+              "$ref": "#/definitions/flagDefinitionConflict"
+            }
+          },
+          "default": {
+            "description": "400: the definition breaks a rule; the message names each field, such as\n` + "`" + `segments[0].constraints[1].value` + "`" + `. 404: no such flag.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "segments[0].distributions: the percents add up to 101, want 100"
               }
             }
           }
@@ -8994,6 +9425,251 @@ func init() {
           "items": {
             "$ref": "#/definitions/variant"
           }
+        }
+      }
+    },
+    "flagDefinition": {
+      "description": "A flag with all its parts as one value. In a request, a field that is left out keeps what the flag has.",
+      "type": "object",
+      "required": [
+        "snapshotID"
+      ],
+      "properties": {
+        "dataRecordsEnabled": {
+          "description": "Whether evaluations of the flag are recorded.",
+          "type": "boolean",
+          "x-nullable": true,
+          "example": true
+        },
+        "description": {
+          "description": "What the flag is for.",
+          "type": "string",
+          "minLength": 1,
+          "x-nullable": true,
+          "example": "Colour of the checkout button"
+        },
+        "enabled": {
+          "description": "Whether the flag is on.",
+          "type": "boolean",
+          "x-nullable": true,
+          "example": true
+        },
+        "entityType": {
+          "description": "Type of entity that replaces the one of requests; empty to keep theirs.",
+          "type": "string",
+          "x-nullable": true,
+          "example": "user"
+        },
+        "key": {
+          "description": "Key of the flag, with the rules of ` + "`" + `PUT /flags/{flagID}` + "`" + `.",
+          "type": "string",
+          "x-nullable": true,
+          "example": "checkout-button"
+        },
+        "notes": {
+          "description": "Free text about the flag, usually Markdown.",
+          "type": "string",
+          "x-nullable": true,
+          "example": "Ends on 1 March."
+        },
+        "segments": {
+          "description": "The segments, in the order of evaluation.",
+          "type": "array",
+          "maxItems": 10000,
+          "items": {
+            "$ref": "#/definitions/flagDefinitionSegment"
+          }
+        },
+        "snapshotID": {
+          "description": "Id of the snapshot that this is, or was made from.",
+          "type": "integer",
+          "format": "int64",
+          "minimum": 0,
+          "example": 117
+        },
+        "tags": {
+          "description": "Values of the flag's tags. At most 500.",
+          "type": "array",
+          "maxItems": 500,
+          "items": {
+            "type": "string",
+            "minLength": 1
+          },
+          "example": [
+            "web",
+            "ios"
+          ]
+        },
+        "variants": {
+          "description": "The variants.",
+          "type": "array",
+          "maxItems": 10000,
+          "items": {
+            "$ref": "#/definitions/flagDefinitionVariant"
+          }
+        }
+      }
+    },
+    "flagDefinitionConflict": {
+      "description": "Says that a flag has changed since a definition was made, and what it is now.",
+      "type": "object",
+      "required": [
+        "message",
+        "current"
+      ],
+      "properties": {
+        "base": {
+          "description": "The version that the definition was made from. Left out if the flag has no such snapshot.",
+          "$ref": "#/definitions/flagDefinition"
+        },
+        "current": {
+          "description": "The flag as it is now.",
+          "$ref": "#/definitions/flagDefinition"
+        },
+        "message": {
+          "description": "What happened, for people.",
+          "type": "string",
+          "minLength": 1,
+          "example": "flag 42 has changed since snapshot 115: it is at snapshot 117 now, and nothing was saved"
+        }
+      }
+    },
+    "flagDefinitionConstraint": {
+      "description": "A constraint of a definition.",
+      "type": "object",
+      "required": [
+        "property",
+        "operator",
+        "value"
+      ],
+      "properties": {
+        "id": {
+          "description": "Id of a constraint of the segment; left out for a new one.",
+          "type": "integer",
+          "format": "int64",
+          "minimum": 0,
+          "example": 31
+        },
+        "operator": {
+          "description": "An operator, as in ` + "`" + `POST /flags/{flagID}/segments/{segmentID}/constraints` + "`" + `.",
+          "type": "string",
+          "minLength": 1,
+          "example": "EQ"
+        },
+        "property": {
+          "description": "Name of the property in ` + "`" + `entityContext` + "`" + `.",
+          "type": "string",
+          "minLength": 1,
+          "example": "country"
+        },
+        "value": {
+          "description": "What the property is compared with; a string is in double quotes.",
+          "type": "string",
+          "minLength": 1,
+          "example": "\"FR\""
+        }
+      }
+    },
+    "flagDefinitionDistribution": {
+      "description": "The share of a segment that one variant gets.",
+      "type": "object",
+      "required": [
+        "percent"
+      ],
+      "properties": {
+        "percent": {
+          "description": "Percentage of the segment.",
+          "type": "integer",
+          "format": "int64",
+          "maximum": 100,
+          "minimum": 0,
+          "example": 50
+        },
+        "variantID": {
+          "description": "Id of the variant; left out to name it by ` + "`" + `variantKey` + "`" + `.",
+          "type": "integer",
+          "format": "int64",
+          "minimum": 0,
+          "example": 61
+        },
+        "variantKey": {
+          "description": "Key of the variant in this definition. With ` + "`" + `variantID` + "`" + ` it is ignored.",
+          "type": "string",
+          "example": "blue"
+        }
+      }
+    },
+    "flagDefinitionSegment": {
+      "description": "A segment of a definition.",
+      "type": "object",
+      "required": [
+        "rolloutPercent"
+      ],
+      "properties": {
+        "constraints": {
+          "description": "The conditions, all of which must hold.",
+          "type": "array",
+          "maxItems": 10000,
+          "items": {
+            "$ref": "#/definitions/flagDefinitionConstraint"
+          }
+        },
+        "description": {
+          "description": "Name of the segment for people. May be empty.",
+          "type": "string",
+          "example": "Adults in France"
+        },
+        "distributions": {
+          "description": "The shares of the variants. Their percentages add up to 100, unless there are none.",
+          "type": "array",
+          "maxItems": 10000,
+          "items": {
+            "$ref": "#/definitions/flagDefinitionDistribution"
+          }
+        },
+        "id": {
+          "description": "Id of a segment of the flag; left out for a new one.",
+          "type": "integer",
+          "format": "int64",
+          "minimum": 0,
+          "example": 23
+        },
+        "rolloutPercent": {
+          "description": "Percentage of the matching entities that get a variant.",
+          "type": "integer",
+          "format": "int64",
+          "maximum": 100,
+          "minimum": 0,
+          "example": 50
+        }
+      }
+    },
+    "flagDefinitionVariant": {
+      "description": "A variant of a definition.",
+      "type": "object",
+      "required": [
+        "key"
+      ],
+      "properties": {
+        "attachment": {
+          "description": "JSON object that clients get with the variant. Left out: it stays as it is, and a new variant gets\nan empty one.",
+          "type": "object",
+          "example": {
+            "color": "#2f74c9"
+          }
+        },
+        "id": {
+          "description": "Id of a variant of the flag; left out for a new one.",
+          "type": "integer",
+          "format": "int64",
+          "minimum": 0,
+          "example": 61
+        },
+        "key": {
+          "description": "Key of the variant, unlike those of the other variants.",
+          "type": "string",
+          "minLength": 1,
+          "example": "blue"
         }
       }
     },

@@ -208,6 +208,12 @@ func NewFlagrAPI(spec *loads.Document) *FlagrAPI {
 			return middleware.NotImplemented("operation flag.GetFlag has not yet been implemented")
 		}),
 
+		FlagGetFlagDefinitionHandler: flag.GetFlagDefinitionHandlerFunc(func(params flag.GetFlagDefinitionParams) middleware.Responder {
+			_ = params
+
+			return middleware.NotImplemented("operation flag.GetFlagDefinition has not yet been implemented")
+		}),
+
 		FlagGetFlagEntityTypesHandler: flag.GetFlagEntityTypesHandlerFunc(func(params flag.GetFlagEntityTypesParams) middleware.Responder {
 			_ = params
 
@@ -286,6 +292,12 @@ func NewFlagrAPI(spec *loads.Document) *FlagrAPI {
 			return middleware.NotImplemented("operation flag.PutFlag has not yet been implemented")
 		}),
 
+		FlagPutFlagDefinitionHandler: flag.PutFlagDefinitionHandlerFunc(func(params flag.PutFlagDefinitionParams) middleware.Responder {
+			_ = params
+
+			return middleware.NotImplemented("operation flag.PutFlagDefinition has not yet been implemented")
+		}),
+
 		SegmentPutSegmentHandler: segment.PutSegmentHandlerFunc(func(params segment.PutSegmentParams) middleware.Responder {
 			_ = params
 
@@ -344,6 +356,7 @@ func NewFlagrAPI(spec *loads.Document) *FlagrAPI {
 //   - 400: the request breaks a rule, or its body is not JSON.
 //   - 404: nothing is there under this id or path.
 //   - 405: the path does not have this method.
+//   - 409: the flag has changed since the version that the request was made from.
 //   - 413: the body is too large.
 //   - 415: the body is not declared as application/json.
 //   - 422: a parameter or field is missing, of the wrong type, or outside its
@@ -445,6 +458,8 @@ type FlagrAPI struct {
 	ExportGetExportSqliteHandler export.GetExportSqliteHandler
 	// FlagGetFlagHandler sets the operation handler for the get flag operation
 	FlagGetFlagHandler flag.GetFlagHandler
+	// FlagGetFlagDefinitionHandler sets the operation handler for the get flag definition operation
+	FlagGetFlagDefinitionHandler flag.GetFlagDefinitionHandler
 	// FlagGetFlagEntityTypesHandler sets the operation handler for the get flag entity types operation
 	FlagGetFlagEntityTypesHandler flag.GetFlagEntityTypesHandler
 	// FlagGetFlagSnapshotMaxIDHandler sets the operation handler for the get flag snapshot max ID operation
@@ -471,6 +486,8 @@ type FlagrAPI struct {
 	DistributionPutDistributionsHandler distribution.PutDistributionsHandler
 	// FlagPutFlagHandler sets the operation handler for the put flag operation
 	FlagPutFlagHandler flag.PutFlagHandler
+	// FlagPutFlagDefinitionHandler sets the operation handler for the put flag definition operation
+	FlagPutFlagDefinitionHandler flag.PutFlagDefinitionHandler
 	// SegmentPutSegmentHandler sets the operation handler for the put segment operation
 	SegmentPutSegmentHandler segment.PutSegmentHandler
 	// SegmentPutSegmentsReorderHandler sets the operation handler for the put segments reorder operation
@@ -639,6 +656,9 @@ func (o *FlagrAPI) Validate() error {
 	if o.FlagGetFlagHandler == nil {
 		unregistered = append(unregistered, "flag.GetFlagHandler")
 	}
+	if o.FlagGetFlagDefinitionHandler == nil {
+		unregistered = append(unregistered, "flag.GetFlagDefinitionHandler")
+	}
 	if o.FlagGetFlagEntityTypesHandler == nil {
 		unregistered = append(unregistered, "flag.GetFlagEntityTypesHandler")
 	}
@@ -677,6 +697,9 @@ func (o *FlagrAPI) Validate() error {
 	}
 	if o.FlagPutFlagHandler == nil {
 		unregistered = append(unregistered, "flag.PutFlagHandler")
+	}
+	if o.FlagPutFlagDefinitionHandler == nil {
+		unregistered = append(unregistered, "flag.PutFlagDefinitionHandler")
 	}
 	if o.SegmentPutSegmentHandler == nil {
 		unregistered = append(unregistered, "segment.PutSegmentHandler")
@@ -896,6 +919,10 @@ func (o *FlagrAPI) initHandlerCache() {
 	if o.handlers["GET"] == nil {
 		o.handlers["GET"] = make(map[string]http.Handler)
 	}
+	o.handlers["GET"]["/flags/{flagID}/definition"] = flag.NewGetFlagDefinition(o.context, o.FlagGetFlagDefinitionHandler)
+	if o.handlers["GET"] == nil {
+		o.handlers["GET"] = make(map[string]http.Handler)
+	}
 	o.handlers["GET"]["/flags/entity_types"] = flag.NewGetFlagEntityTypes(o.context, o.FlagGetFlagEntityTypesHandler)
 	if o.handlers["GET"] == nil {
 		o.handlers["GET"] = make(map[string]http.Handler)
@@ -945,6 +972,10 @@ func (o *FlagrAPI) initHandlerCache() {
 		o.handlers["PUT"] = make(map[string]http.Handler)
 	}
 	o.handlers["PUT"]["/flags/{flagID}"] = flag.NewPutFlag(o.context, o.FlagPutFlagHandler)
+	if o.handlers["PUT"] == nil {
+		o.handlers["PUT"] = make(map[string]http.Handler)
+	}
+	o.handlers["PUT"]["/flags/{flagID}/definition"] = flag.NewPutFlagDefinition(o.context, o.FlagPutFlagDefinitionHandler)
 	if o.handlers["PUT"] == nil {
 		o.handlers["PUT"] = make(map[string]http.Handler)
 	}
