@@ -26,6 +26,7 @@ var statuses = []struct {
 	{entity.ErrInvalid, http.StatusBadRequest},
 	{entity.ErrDuplicateKey, http.StatusBadRequest},
 	{entity.ErrNotFound, http.StatusNotFound},
+	{entity.ErrConflict, http.StatusConflict},
 	{datar.ErrInvalidQuery, http.StatusBadRequest},
 	{datar.ErrFlagNotFound, http.StatusNotFound},
 	{forward.ErrElsewhere, http.StatusNotImplemented},

@@ -25,6 +25,7 @@ type FlagStore interface {
 	DeleteFlag(ctx context.Context, by string, id int64) error
 	RestoreFlag(ctx context.Context, by string, id int64) (*entity.Flag, error)
 	DuplicateFlag(ctx context.Context, by string, id int64, key, description string) (*entity.Flag, error)
+	ReplaceDefinition(ctx context.Context, by string, id int64, d entity.Definition) (*entity.Flag, error)
 }
 
 // FindFlags lists flags.

@@ -135,6 +135,8 @@ func (h *Handler) Register(api *operations.FlagrAPI) {
 	api.FlagDeleteFlagHandler = flagapi.DeleteFlagHandlerFunc(withStore(h, h.DeleteFlag))
 	api.FlagRestoreFlagHandler = flagapi.RestoreFlagHandlerFunc(withStore(h, h.RestoreFlag))
 	api.FlagDuplicateFlagHandler = flagapi.DuplicateFlagHandlerFunc(withStore(h, h.DuplicateFlag))
+	api.FlagGetFlagDefinitionHandler = flagapi.GetFlagDefinitionHandlerFunc(withStore(h, h.GetFlagDefinition))
+	api.FlagPutFlagDefinitionHandler = flagapi.PutFlagDefinitionHandlerFunc(withStore(h, h.PutFlagDefinition))
 	api.FlagSetFlagEnabledHandler = flagapi.SetFlagEnabledHandlerFunc(withStore(h, h.SetFlagEnabled))
 	api.FlagGetFlagSnapshotsHandler = flagapi.GetFlagSnapshotsHandlerFunc(withStore(h, h.GetFlagSnapshots))
 	api.FlagGetFlagSnapshotMaxIDHandler = flagapi.GetFlagSnapshotMaxIDHandlerFunc(withStore(h, h.GetFlagSnapshotMaxID))
