@@ -1,5 +1,5 @@
-// Flagr-check says whether a server can take its flags from a JSON document. It is meant for the pipeline that a document
-// passes through before it is published.
+// Flagr-check says whether a server can take its flags from a JSON document, or a flag's definition. It is meant for the
+// pipeline that a document passes through before it is published.
 //
 // The exit code is 0 for a document that a server takes, perhaps with warnings; 1 for one that it refuses, or that
 // cannot be read; 2 for a wrong command line. What there is to say about the document goes to standard output, one
@@ -7,12 +7,15 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
 
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/evalcache"
 )
 
@@ -22,11 +25,12 @@ const (
 	exitUsage   = 2
 )
 
-const usage = `usage: flagr-check FILE
-       flagr-check -
+const usage = `usage: flagr-check [-definition] FILE
+       flagr-check [-definition] -
 
 Checks a JSON flag document, of a file or of standard input, as a server with FLAGR_DB_DBDRIVER=json_file or json_http
-would read it.
+would read it. With -definition it checks the body of PUT /api/v1/flags/{flagID}/definition, but for what depends on the
+flag: its ids, and whether another flag has the key.
 
 exit code 0: valid, perhaps with warnings; 1: not valid, or not to be read; 2: wrong usage
 `
@@ -39,6 +43,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("flagr-check", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() { say(stderr, usage) }
+	definition := flags.Bool("definition", false, "")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		return exitValid
@@ -52,6 +57,9 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if err != nil {
 		say(stderr, "flagr-check: %v\n", err)
 		return exitInvalid
+	}
+	if *definition {
+		return checkDefinition(document, stdout)
 	}
 	return check(document, stdout)
 }
@@ -85,6 +93,43 @@ func check(document []byte, out io.Writer) int {
 	}
 	say(out, "valid: %s, %s\n", counted(len(flags), "flag"), counted(counts[evalcache.SeverityWarning], "warning"))
 	return exitValid
+}
+
+// checkDefinition reports on the body of a request that saves a definition, and returns the exit code.
+func checkDefinition(body []byte, out io.Writer) int {
+	d, err := parseDefinition(body)
+	if err != nil {
+		say(out, "%s: %v\nnot valid: 1 error\n", evalcache.SeverityError, err)
+		return exitInvalid
+	}
+	problems := d.Problems()
+	for _, p := range problems {
+		say(out, "%s: %s\n", evalcache.SeverityError, p)
+	}
+	if len(problems) > 0 {
+		say(out, "not valid: %s\n", counted(len(problems), "error"))
+		return exitInvalid
+	}
+	say(out, "valid: a definition made from snapshot %d\n", d.SnapshotID)
+	return exitValid
+}
+
+func parseDefinition(body []byte) (d entity.Definition, err error) {
+	var required struct {
+		SnapshotID *uint `json:"snapshotID"`
+	}
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&d); err != nil {
+		return d, fmt.Errorf("definition cannot be read: %w", err)
+	}
+	if decoder.More() {
+		return d, errors.New("definition cannot be read: something follows it")
+	}
+	if err := json.Unmarshal(body, &required); err != nil || required.SnapshotID == nil {
+		return d, errors.New("snapshotID is missing: want the id of the snapshot that the definition was made from")
+	}
+	return d, nil
 }
 
 func counted(n int, what string) string {

@@ -48,7 +48,7 @@ func TestTheBuiltCommand(t *testing.T) {
 			"Constraints":[{"Property":"country","Operator":"EQ","Value":"FR"}],
 			"Distributions":[{"VariantKey":"w","Percent":99}]}],"Variants":[{"Key":"v"},{"Key":"v"},{}]}]}`
 	)
-	usageText := func(s string) bool { return strings.HasPrefix(s, "usage: flagr-check FILE") }
+	usageText := func(s string) bool { return strings.HasPrefix(s, "usage: flagr-check [-definition] FILE") }
 	for _, tc := range []struct {
 		name           string
 		args           []string
@@ -70,6 +70,12 @@ func TestTheBuiltCommand(t *testing.T) {
 		{"no document", []string{"-"}, `{"flags":[]}x`, 1, all("error: "), is("")},
 		{"no file", []string{filepath.Join(folder, "missing.json")}, "", 1, is(""), all("flagr-check: open ", "missing.json")},
 		{"a folder", []string{folder}, "", 1, is(""), all("flagr-check: read ")},
+		{"definition", []string{"-definition", "-"}, `{"snapshotID":7,"variants":[{"key":"a"}],"segments":[{"rolloutPercent":50,"distributions":[{"variantKey":"a","percent":100}]}]}`,
+			0, is("valid: a definition made from snapshot 7\n"), is("")},
+		{"wrong definition", []string{"-definition", "-"}, `{"snapshotID":7,"variants":[],"segments":[{"rolloutPercent":101,"distributions":[{"variantKey":"a","percent":99}]}]}`, 1, all(
+			"segments[0].rolloutPercent: ", `segments[0].distributions[0].variantKey: no variant has the key "a"`, "add up to 99", "\nnot valid: 3 errors\n"), is("")},
+		{"definition of no snapshot", []string{"-definition", "-"}, `{"key":"k"}`, 1, all("error: snapshotID is missing", "not valid: 1 error"), is("")},
+		{"definition with a misspelled field", []string{"-definition", "-"}, `{"snapshotID":7,"rollout":3}`, 1, all(`unknown field "rollout"`), is("")},
 		{"no argument", nil, "", 2, is(""), usageText},
 		{"two arguments", []string{"a", "b"}, "", 2, is(""), usageText},
 		{"unknown option", []string{"-quiet", "-"}, good, 2, is(""), all("flag provided but not defined: -quiet", "usage: ")},
