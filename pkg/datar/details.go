@@ -140,7 +140,8 @@ type ServerRecord struct {
 	Kind ServerKind
 	// Start is when the run began, and At when it wrote this record.
 	Start, At time.Time
-	// LastFlush is the start of the newest flush that was confirmed before this record, zero if there was none.
+	// LastFlush is the start of the newest flush of which everything is stored, with this batch: what was recorded before it
+	// is not pending. It is zero if there was none.
 	LastFlush     time.Time
 	FlushInterval time.Duration
 	// Ended: this is the last record of the run, which flushed what it had.
@@ -148,8 +149,10 @@ type ServerRecord struct {
 	// Recorded, Stored and Pending are as in Stats, since Start. Adopted is the part of Recorded that earlier runs had
 	// recorded and not stored.
 	Recorded, Adopted, Stored, Pending int64
-	// Dropped is by the names of drop reasons, without those that are 0.
-	Dropped map[string]int64
+	// Dropped is by the names of drop reasons, without those that are 0. FirstDrop and LastDrop are when evaluations were
+	// dropped first and last, zero if none were.
+	Dropped             map[string]int64
+	FirstDrop, LastDrop time.Time
 }
 
 // EventRows returns what rows add to the events: the rows whose outcome IsEvent, with Outcome, Asked and Version 0, each

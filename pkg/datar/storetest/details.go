@@ -356,6 +356,7 @@ func serverRecords(t *testing.T, s datar.DetailStore) {
 	first := datar.ServerRecord{
 		Name: "flagr-0", Run: "1", Kind: datar.KindServer, Start: start, At: start.Add(time.Minute), FlushInterval: 90 * time.Second,
 		Recorded: math.MaxInt32 + 10, Stored: math.MaxInt32, Pending: 3, Adopted: 5, Dropped: map[string]int64{"capacity": 4, "refused": 3},
+		FirstDrop: start.Add(time.Second), LastDrop: start.Add(2 * time.Second),
 	}
 	next := first
 	next.At, next.LastFlush = first.At.Add(time.Minute), first.At
@@ -383,7 +384,9 @@ func serverRecords(t *testing.T, s datar.DetailStore) {
 
 // utc makes records comparable.
 func utc(r datar.ServerRecord) datar.ServerRecord {
-	r.Start, r.At, r.LastFlush = r.Start.UTC(), r.At.UTC(), r.LastFlush.UTC()
+	for _, at := range []*time.Time{&r.Start, &r.At, &r.LastFlush, &r.FirstDrop, &r.LastDrop} {
+		*at = at.UTC()
+	}
 	if len(r.Dropped) == 0 {
 		r.Dropped = nil
 	}

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
@@ -35,6 +36,16 @@ type mistake struct {
 	identity func() string
 	apply    func(s *broken, ctx context.Context, b datar.Batch) error
 	totals   func(query *datar.TotalsQuery, totals []datar.Total)
+	details  func(query *datar.DetailsQuery, rows []datar.Row) []datar.Row
+}
+
+func (s *broken) Details(ctx context.Context, query datar.DetailsQuery) ([]datar.Row, error) {
+	if s.details == nil {
+		return s.Store.Details(ctx, query)
+	}
+	s.details(&query, nil)
+	rows, err := s.Store.Details(ctx, query)
+	return s.details(&query, rows), err
 }
 
 func (s *broken) Identity() string {
@@ -173,6 +184,62 @@ var mistakes = map[string]struct {
 				totals[i].Last = 0
 			}
 		}
+	}}},
+	"details are events": {"only some outcomes are events", mistake{apply: func(s *broken, ctx context.Context, b datar.Batch) error {
+		for i := range b.Rows {
+			b.Rows = append(b.Rows, datar.Row{Key: b.Rows[i].Key, Count: b.Rows[i].Count})
+			b.Rows[len(b.Rows)-1].Outcome = datar.Unattributed
+		}
+		slices.SortFunc(b.Rows, func(a, b datar.Row) int { return a.Compare(b.Key) })
+		return s.Store.Apply(ctx, b)
+	}}},
+	"no version": {"details by each part", mistake{apply: func(s *broken, ctx context.Context, b datar.Batch) error {
+		b.Rows = slices.Clone(b.Rows)
+		for i := range b.Rows {
+			b.Rows[i].Version = 0
+		}
+		return s.Store.Apply(ctx, b)
+	}}},
+	"details without the unattributed": {"events without details are unattributed", mistake{
+		details: func(_ *datar.DetailsQuery, rows []datar.Row) []datar.Row {
+			return slices.DeleteFunc(rows, func(r datar.Row) bool { return r.Outcome == datar.Unattributed })
+		},
+	}},
+	"details of a closed window": {"details by each part", mistake{
+		details: func(q *datar.DetailsQuery, rows []datar.Row) []datar.Row { q.To++; return rows },
+	}},
+	"details of all flags": {"details by each part", mistake{
+		details: func(q *datar.DetailsQuery, rows []datar.Row) []datar.Row { q.FlagID = 0; return rows },
+	}},
+	"unknown flags beside the batch": {"details are applied once", mistake{apply: func(s *broken, ctx context.Context, b datar.Batch) error {
+		if err := s.Store.Apply(ctx, datar.Batch{Writer: b.Writer + " unknown", Sequence: s.looked.Add(1), Unknown: b.Unknown}); err != nil {
+			return err
+		}
+		b.Unknown = nil
+		return s.Store.Apply(ctx, b)
+	}}},
+	"texts in any case": {"unknown flags in any text", mistake{apply: func(s *broken, ctx context.Context, b datar.Batch) error {
+		b.Unknown = slices.Clone(b.Unknown)
+		for i := range b.Unknown {
+			b.Unknown[i].Asked = strings.ToLower(b.Unknown[i].Asked)
+		}
+		return s.Store.Apply(ctx, b)
+	}}},
+	"one record for each name": {"servers write their records", mistake{apply: func(s *broken, ctx context.Context, b datar.Batch) error {
+		if b.Server != nil {
+			record := *b.Server
+			record.Run = "any"
+			b.Server = &record
+		}
+		return s.Store.Apply(ctx, b)
+	}}},
+	"an old record replaces a new one": {"servers write their records", mistake{apply: func(s *broken, ctx context.Context, b datar.Batch) error {
+		if b.Server != nil && b.Sequence == 1 && b.Writer == "w3" {
+			record := *b.Server
+			record.At = record.At.Add(time.Hour)
+			b.Server = &record
+		}
+		return s.Store.Apply(ctx, b)
 	}}},
 	"nothing was sent in": {"what was sent in is told apart", mistake{totals: func(_ *datar.TotalsQuery, totals []datar.Total) {
 		for i := range totals {
