@@ -239,7 +239,6 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 		BatchSize:         c.Eval.BatchSize,
 		ExposureBatchSize: c.Exposure.BatchSize,
 		Observe:           observeAll(observers),
-		ReuseResults:      !a.recorders.KeepResults(),
 	})
 	if !c.InjectedContext.Enabled { // which only the generated way does
 		a.evaluator = service

@@ -26,8 +26,8 @@ type Request struct {
 	EntityID   string
 	EntityType string
 	// EntityContext is decoded JSON with json.Number for numbers, or an *Object. Only that and a map[string]any can match
-	// constraints. It must not change any more once it was passed in: results keep it. Options.ReuseResults tells of an
-	// exception.
+	// constraints. A map and what is in it must never change: recorders keep it. An *Object may change after the evaluation,
+	// its strings may not.
 	EntityContext any
 	// EnableDebug asks for Result.SegmentLogs.
 	EnableDebug bool
@@ -94,8 +94,8 @@ func (s RecordSource) String() string {
 	return "evaluation"
 }
 
-// Result is the answer to a Request. It is never changed after it was returned, so it may be kept and shared, but for
-// Options.ReuseResults.
+// Result is the answer to a Request. It belongs to the caller of Service; recorders and observers see it during a call
+// and copy what they need.
 type Result struct {
 	// RecordSource is SourceEvaluation for every answer to a Request. An exposure is recorded as a Result, too: it has
 	// neither a Reason, for nothing was decided, nor a segment and an attachment.

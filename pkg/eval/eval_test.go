@@ -30,11 +30,17 @@ var ignoreUnexported = cmpopts.IgnoreUnexported(eval.Result{})
 type fixture struct {
 	*eval.Service
 	snapshot *eval.Snapshot
-	recorded []*eval.Result
+	recorded []eval.Result
 }
 
 func (f *fixture) Snapshot() *eval.Snapshot        { return f.snapshot }
-func (f *fixture) AsyncRecord(result *eval.Result) { f.recorded = append(f.recorded, result) }
+func (f *fixture) AsyncRecord(result *eval.Result) { f.recorded = append(f.recorded, *result) }
+
+// batchResults are copies of what a batch gives.
+func batchResults(ctx context.Context, s *eval.Service, batch eval.BatchRequest) (results []eval.Result, err error) {
+	err = s.EvaluateEach(ctx, batch, func(r *eval.Result) { results = append(results, *r) })
+	return results, err
+}
 
 func setup(t testing.TB, flags ...entity.Flag) *fixture {
 	t.Helper()
@@ -430,7 +436,7 @@ func TestRecordingGates(t *testing.T) {
 			t.Parallel()
 			f := setup(t, test.flag)
 			result := f.Evaluate(t.Context(), eval.Request{FlagID: 1, EntityID: "e"})
-			batch, err := f.EvaluateBatch(t.Context(), eval.BatchRequest{Entities: []eval.Entity{{EntityID: "e"}}, FlagIDs: []int64{1}})
+			batch, err := batchResults(t.Context(), f.Service, eval.BatchRequest{Entities: []eval.Entity{{EntityID: "e"}}, FlagIDs: []int64{1}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -440,8 +446,8 @@ func TestRecordingGates(t *testing.T) {
 				}
 				return
 			}
-			if len(f.recorded) != 2 || f.recorded[0] != result || f.recorded[1] != batch[0] {
-				t.Fatalf("recorded %d results, want the single one and that of the batch, once each", len(f.recorded))
+			if diff := cmp.Diff([]eval.Result{*result, batch[0]}, f.recorded, ignoreUnexported); diff != "" {
+				t.Fatalf("want the single one and that of the batch, once each (-want +recorded):\n%s", diff)
 			}
 			for _, r := range f.recorded {
 				if r.VariantID != test.variant || (r.SegmentID != 0) != (test.variant != 0) {
@@ -503,9 +509,9 @@ func TestBatch(t *testing.T) {
 			t.Parallel()
 			test.request.Entities = []eval.Entity{{EntityID: "a", EntityType: "user", EntityContext: map[string]any{"x": "y"}}, {EntityID: "b"}}
 			service := eval.NewService(f, nil, eval.Options{})
-			results, err := service.EvaluateBatch(t.Context(), test.request)
-			if err != nil || results == nil {
-				t.Fatalf("got %v, %v, want results, be there none", results, err)
+			results, err := batchResults(t.Context(), service, test.request)
+			if err != nil {
+				t.Fatal(err)
 			}
 			var got []answer
 			for _, r := range results {
@@ -525,43 +531,33 @@ func TestBatch(t *testing.T) {
 	}
 }
 
+// A batch answers as single evaluations do, and observers see each result as it is used.
 func TestEvaluateEach(t *testing.T) {
 	t.Parallel()
-	const entities = 40 // more than share a block
-	for _, reuse := range []bool{false, true} {
-		var recorded []eval.Result
-		var kept []*eval.Result
-		o := eval.Options{ReuseResults: reuse, Observe: func(r *eval.Result) { recorded = append(recorded, *r) }}
-		f := setupWith(t, o, newFlag(7, newSegment(21, 1, 50, onlyControl)), newFlag(8))
-		batch := eval.BatchRequest{FlagIDs: []int64{7, 8}, FlagKeys: []string{"none", "flag-7"}}
-		for i := range entities {
-			batch.Entities = append(batch.Entities, eval.Entity{EntityID: fmt.Sprint("e", i), EntityContext: map[string]any{"i": i}})
+	const entities = 40 // more than share a look at the clock
+	var observed []eval.Result
+	o := eval.Options{Observe: func(r *eval.Result) { observed = append(observed, *r) }}
+	f := setupWith(t, o, newFlag(7, newSegment(21, 1, 50, onlyControl)), newFlag(8))
+	batch := eval.BatchRequest{FlagIDs: []int64{7, 8}, FlagKeys: []string{"none", "flag-7"}}
+	var want []eval.Result
+	for i := range entities {
+		e := eval.Entity{EntityID: fmt.Sprint("e", i), EntityContext: map[string]any{"i": i}}
+		batch.Entities = append(batch.Entities, e)
+		for _, r := range []eval.Request{{FlagID: 7}, {FlagID: 8}, {FlagKey: "none"}, {FlagKey: "flag-7"}} {
+			r.EntityID, r.EntityContext = e.EntityID, e.EntityContext
+			want = append(want, *f.Evaluate(t.Context(), r))
 		}
-		want, err := f.EvaluateBatch(t.Context(), batch)
-		if err != nil {
-			t.Fatal(err)
-		}
-		recorded = nil
-		var got []eval.Result
-		if err := f.EvaluateEach(t.Context(), batch, func(r *eval.Result) {
-			got, kept = append(got, *r), append(kept, r)
-		}); err != nil {
-			t.Fatal(err)
-		}
-		if len(got) != 4*entities {
-			t.Fatalf("%d results", len(got))
-		}
-		for i := range want {
-			if diff := cmp.Diff(*want[i], got[i], ignoreUnexported); diff != "" {
-				t.Errorf("reuse %v, result %d (-batch +each):\n%s", reuse, i, diff)
-			}
-			if diff := cmp.Diff(got[i], recorded[i], ignoreUnexported); diff != "" {
-				t.Errorf("reuse %v, result %d (-used +observed):\n%s", reuse, i, diff)
-			}
-			if !reuse && !cmp.Equal(*kept[i], got[i], ignoreUnexported) {
-				t.Errorf("result %d has changed", i)
-			}
-		}
+	}
+	observed = nil
+	got, err := batchResults(t.Context(), f.Service, batch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got, ignoreUnexported); diff != "" {
+		t.Errorf("(-single +batch):\n%s", diff)
+	}
+	if diff := cmp.Diff(got, observed, ignoreUnexported); diff != "" {
+		t.Errorf("(-used +observed):\n%s", diff)
 	}
 }
 
@@ -580,7 +576,7 @@ func TestBatchSize(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			_, err := setupWith(t, eval.Options{BatchSize: test.limit}).EvaluateBatch(t.Context(), request)
+			_, err := batchResults(t.Context(), setupWith(t, eval.Options{BatchSize: test.limit}).Service, request)
 			if test.fits && err != nil || !test.fits && !errors.Is(err, entity.ErrInvalid) {
 				t.Errorf("got error %v", err)
 			}
@@ -610,7 +606,7 @@ func TestBatchWithoutConfiguredSizeIsBounded(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			service := setupWith(t, eval.Options{BatchSize: test.size, ReuseResults: true}, tagged)
+			service := setupWith(t, eval.Options{BatchSize: test.size}, tagged)
 			done, cancel := context.WithCancel(t.Context())
 			cancel() // nothing of what fits needs to be evaluated
 			err := service.EvaluateEach(done, eval.BatchRequest{Entities: make([]eval.Entity, test.entities), FlagIDs: ids, FlagTags: test.tags},
@@ -628,7 +624,7 @@ func TestBatchStopsWithItsCaller(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	f := setup(t, newFlag(1, newSegment(1, 0, 100, onlyControl)))
-	if _, err := f.EvaluateBatch(ctx, eval.BatchRequest{Entities: []eval.Entity{{}}, FlagIDs: []int64{1}}); !errors.Is(err, context.Canceled) {
+	if _, err := batchResults(ctx, f.Service, eval.BatchRequest{Entities: []eval.Entity{{}}, FlagIDs: []int64{1}}); !errors.Is(err, context.Canceled) {
 		t.Errorf("got error %v", err)
 	}
 }
@@ -689,9 +685,7 @@ func TestWith(t *testing.T) {
 					lines = append(lines, string(r.AppendJSON(nil)))
 				}
 				for _, tags := range [][]string{{"web"}, {"app"}, {"web", "app"}} {
-					for _, f := range s.FlagsByTags(tags, eval.TagsAny) {
-						lines = append(lines, fmt.Sprint(tags, f.ID))
-					}
+					lines = append(lines, fmt.Sprint(tags, keysByTags(t, s, tags, eval.TagsAny)))
 				}
 				return lines
 			}
@@ -705,27 +699,38 @@ func TestWith(t *testing.T) {
 	}
 }
 
+// keysByTags are the keys of the flags that a batch selects by tags.
+func keysByTags(t *testing.T, s *eval.Snapshot, tags []string, operator string) (keys []string) {
+	t.Helper()
+	service := eval.NewService(&fixture{snapshot: s}, nil, eval.Options{})
+	results, err := batchResults(t.Context(), service, eval.BatchRequest{Entities: []eval.Entity{{}}, FlagTags: tags, FlagTagsOperator: operator})
+	if err != nil {
+		t.Error(err)
+	}
+	for i := range results {
+		keys = append(keys, results[i].FlagKey)
+	}
+	return keys
+}
+
 func TestSnapshotLookups(t *testing.T) {
 	t.Parallel()
 	flags := []entity.Flag{tagged(newFlag(2), "a"), tagged(newFlag(1), "a", "a", "b")}
 	s := eval.Compile(flags)
-	keys := func(flags []*entity.Flag) (keys []string) {
-		for _, f := range flags {
-			keys = append(keys, f.Key)
-		}
-		return keys
+	var all []string
+	for _, f := range s.Flags() {
+		all = append(all, f.Key)
 	}
 	for _, test := range []struct {
-		name string
-		got  []*entity.Flag
-		want []string
+		name      string
+		got, want []string
 	}{
-		{"all", s.Flags(), []string{"flag-1", "flag-2"}},
-		{"tag", s.FlagsByTags([]string{"a"}, ""), []string{"flag-1", "flag-2"}},
-		{"all of two tags", s.FlagsByTags([]string{"a", "b"}, eval.TagsAll), []string{"flag-1"}},
-		{"no tags", s.FlagsByTags(nil, eval.TagsAll), nil},
+		{"all", all, []string{"flag-1", "flag-2"}},
+		{"tag", keysByTags(t, s, []string{"a"}, ""), []string{"flag-1", "flag-2"}},
+		{"all of two tags", keysByTags(t, s, []string{"a", "b"}, eval.TagsAll), []string{"flag-1"}},
+		{"no tags", keysByTags(t, s, nil, eval.TagsAll), nil},
 	} {
-		if diff := cmp.Diff(test.want, keys(test.got)); diff != "" {
+		if diff := cmp.Diff(test.want, test.got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", test.name, diff)
 		}
 	}
@@ -779,7 +784,7 @@ func BenchmarkEvaluate(b *testing.B) {
 	}
 }
 
-func BenchmarkEvaluateBatch(b *testing.B) {
+func BenchmarkEvaluateEach(b *testing.B) {
 	flags := make([]entity.Flag, 10)
 	batch := eval.BatchRequest{}
 	for i := range flags {
@@ -792,8 +797,9 @@ func BenchmarkEvaluateBatch(b *testing.B) {
 	service := eval.NewService(f, nil, eval.Options{})
 	b.ReportAllocs()
 	for b.Loop() {
-		if results, err := service.EvaluateBatch(b.Context(), batch); err != nil || len(results) != 100 {
-			b.Fatal(len(results), err)
+		n := 0
+		if err := service.EvaluateEach(b.Context(), batch, func(*eval.Result) { n++ }); err != nil || n != 100 {
+			b.Fatal(n, err)
 		}
 	}
 }

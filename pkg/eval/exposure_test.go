@@ -14,11 +14,11 @@ import (
 // collector is a source of one snapshot, and keeps what is recorded.
 type collector struct {
 	snapshot *eval.Snapshot
-	recorded []*eval.Result
+	recorded []eval.Result
 }
 
 func (c *collector) Snapshot() *eval.Snapshot   { return c.snapshot }
-func (c *collector) AsyncRecord(r *eval.Result) { c.recorded = append(c.recorded, r) }
+func (c *collector) AsyncRecord(r *eval.Result) { c.recorded = append(c.recorded, *r) }
 
 var exposureTime = time.Date(2026, 5, 6, 7, 8, 9, 0, time.UTC)
 
@@ -101,7 +101,7 @@ func TestWhatIsRecordedOfExposures(t *testing.T) {
 	if err != nil || len(refused) > 0 || recorded != 2 {
 		t.Fatalf("recorded %d, refused %v, error %v", recorded, refused, err)
 	}
-	want := []*eval.Result{
+	want := []eval.Result{
 		{
 			RecordSource: eval.SourceExposure, FlagID: 1, FlagKey: "first", FlagSnapshotID: 3, FlagTags: []string{"web"},
 			VariantID: 11, VariantKey: "on", DataRecordsEnabled: true, Timestamp: when.UTC(),

@@ -26,7 +26,7 @@ type Encoder struct {
 
 // Append appends a result in the form of the API's evalResult, byte for byte as encoding/json writes the generated model
 // without escaping HTML. What depends on the flag alone was written when the flag was compiled. An EntityContext that is
-// no JSON at all is written as null.
+// no JSON at all is written as null. An exposure is written in the same form.
 func (e *Encoder) Append(b []byte, r *Result) []byte {
 	if r.DataRecordsEnabled {
 		b = append(b, `{"dataRecordsEnabled":true,"evalContext":{`...)
@@ -59,8 +59,36 @@ func (e *Encoder) Append(b []byte, r *Result) []byte {
 	if r.given != nil {
 		return append(b, r.given.end...)
 	}
-	return append(b, `"}`...)
+	b = append(b, `",`...)
+	b = appendNumber(b, `"variantID":`, r.VariantID) // of an exposure
+	b = appendText(b, `"variantKey":`, r.VariantKey)
+	b[len(b)-1] = '}'
+	return b
 }
+
+// BatchEncoder writes the answer to a batch, in the form of the API's evaluationBatchResponse. It is for one goroutine.
+type BatchEncoder struct {
+	encoder Encoder
+	answer  []byte
+	any     bool // result so far
+}
+
+// NewBatchEncoder begins an answer behind the bytes of b, whose memory it uses.
+func NewBatchEncoder(b []byte) *BatchEncoder {
+	return &BatchEncoder{answer: append(b, `{"evaluationResults":[`...)}
+}
+
+// Add appends a result, and does not keep it.
+func (e *BatchEncoder) Add(r *Result) {
+	if e.any {
+		e.answer = append(e.answer, ',')
+	}
+	e.any = true
+	e.answer = e.encoder.Append(e.answer, r)
+}
+
+// Finish ends the answer and returns it.
+func (e *BatchEncoder) Finish() []byte { return append(e.answer, `]}`...) }
 
 const (
 	timestampName = `"timestamp":"`

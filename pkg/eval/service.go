@@ -15,7 +15,8 @@ type Source interface {
 
 // Recorder is told of each evaluation that may be recorded.
 type Recorder interface {
-	// AsyncRecord must return at once. It may keep the result, which then never changes; but see Options.ReuseResults.
+	// AsyncRecord returns at once. It must not keep the result, nor the entity context of its request: both serve later
+	// evaluations. It may keep strings, FlagTags and a context of decoded JSON, which never change.
 	AsyncRecord(*Result)
 }
 
@@ -29,12 +30,9 @@ type Options struct {
 	BatchSize int
 	// ExposureBatchSize, when positive, is the most exposures that one call of Expose may report.
 	ExposureBatchSize int
-	// Observe is told of every evaluation, recorded or not, for metrics and logs; nil tells nobody. It is called by the
-	// goroutine of the request, so it must return at once, and it must not keep the result. Texts of it may be kept.
+	// Observe is called for every evaluation, recorded or not, for metrics and logs. Nil: not called. It runs in the
+	// goroutine of the request, so it returns at once, and it keeps no more of a result than Recorder.AsyncRecord may.
 	Observe func(*Result)
-	// ReuseResults promises that the recorder keeps no result either, but texts of it at most: results, and contexts of
-	// requests, then serve later evaluations.
-	ReuseResults bool
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 	// Random makes up the ids of entities that have none; nil means rand.Int32.
@@ -66,7 +64,8 @@ func (s *Service) Evaluate(ctx context.Context, request Request) *Result {
 	return result
 }
 
-// EvaluateInto is Evaluate for callers who have the memory for a result. See KeepsResults for when they may use it again.
+// EvaluateInto is Evaluate for callers that have memory for a result. When it returns, nothing refers to the result, and
+// they may use it for the next one.
 func (s *Service) EvaluateInto(_ context.Context, request Request, result *Result) {
 	*result = Result{Request: request, Timestamp: s.options.Now().UTC()}
 	f := s.snapshots.Snapshot().find(request.FlagID, request.FlagKey)
@@ -75,43 +74,47 @@ func (s *Service) EvaluateInto(_ context.Context, request Request, result *Resul
 	s.record(result)
 }
 
-// KeepsResults reports whether a result, and so what its request consists of, may be kept by a recorder. If not, all of
-// it can be used for something else as soon as the caller has no need for it.
-func (s *Service) KeepsResults() bool { return !s.options.ReuseResults }
+// clockInterval is how many results of a batch share a look at the clock and at the context.
+const clockInterval = 16
 
-// blockSize is how many results of a batch share a block of memory and a look at the clock: few enough that one of them,
-// kept by a recorder, does not keep the whole batch.
-const blockSize = 16
-
-// maxBatch is how many evaluations a batch makes where nothing is configured. An answer holds some 500 bytes for each, and
-// three times as much where the results are kept until it is written: several hundred megabytes in all.
+// maxBatch is how many evaluations a batch makes where nothing is configured. An answer has some 500 bytes for each:
+// several hundred megabytes in all.
 const maxBatch = 500_000
 
-// EvaluateBatch answers, for each entity in turn, for the flags selected by tags in the order of their ids, then for
-// those named by id, then for those named by key. A flag that is selected in two of these ways is answered for twice.
-// The error matches entity.ErrInvalid when the batch is larger than Options.BatchSize allows; otherwise it is that of ctx, and
-// the evaluations made until then are recorded.
-func (s *Service) EvaluateBatch(ctx context.Context, batch BatchRequest) ([]*Result, error) {
-	targets, err := s.targets(&batch)
-	if err != nil {
-		return nil, err
-	}
-	results := make([]*Result, 0, len(batch.Entities)*len(targets))
-	err = s.evaluateEach(ctx, &batch, targets, false, func(r *Result) { results = append(results, r) })
-	if err != nil {
-		return nil, err
-	}
-	return results, nil
-}
-
-// EvaluateEach is EvaluateBatch for callers who need one result after the other: use gets each of them as soon as it is
-// recorded, and must not keep it. With an error, use may have got some.
+// EvaluateEach answers, for each entity in turn, for the flags selected by tags in the order of their ids, then for those
+// named by id, then for those named by key. A flag that is selected in two of these ways is answered for twice. It calls
+// use with each result as soon as it is recorded; use must not keep it, since it serves the next evaluation.
+//
+// The error matches entity.ErrInvalid if the batch is larger than Options.BatchSize allows, and nothing was evaluated
+// then. Otherwise it is that of ctx, and use may have been called.
 func (s *Service) EvaluateEach(ctx context.Context, batch BatchRequest, use func(*Result)) error {
 	targets, err := s.targets(&batch)
 	if err != nil {
 		return err
 	}
-	return s.evaluateEach(ctx, &batch, targets, s.options.ReuseResults, use)
+	debug := s.debug(batch.EnableDebug)
+	result, now := new(Result), time.Time{}
+	made := 0
+	for e := range batch.Entities {
+		who := &batch.Entities[e]
+		for t := range targets {
+			if made%clockInterval == 0 {
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				now = s.options.Now().UTC()
+			}
+			made++
+			*result = targets[t].answer
+			result.Timestamp = now
+			result.Request.EntityID, result.Request.EntityType = who.EntityID, who.EntityType
+			result.Request.EntityContext = who.EntityContext
+			targets[t].flag.decide(result, debug, s.options.Random)
+			s.record(result)
+			use(result)
+		}
+	}
+	return nil
 }
 
 // target is one of the flags that a batch asks for, nil if there is no such flag, and the answer for an entity about which
@@ -156,40 +159,6 @@ func (s *Service) targets(batch *BatchRequest) ([]target, error) {
 		targets = append(targets, newTarget(snapshot.find(0, key), Request{EnableDebug: batch.EnableDebug, FlagKey: key, PlainTexts: batch.PlainTexts}))
 	}
 	return targets, nil
-}
-
-// evaluateEach evaluates and records. With reuse, a result is another one's as soon as use has returned.
-func (s *Service) evaluateEach(ctx context.Context, batch *BatchRequest, targets []target, reuse bool, use func(*Result)) error {
-	debug := s.debug(batch.EnableDebug)
-	left := len(batch.Entities) * len(targets)
-	var block []Result
-	var now time.Time
-	at := 0 // in block
-	for e := range batch.Entities {
-		who := &batch.Entities[e]
-		for t := range targets {
-			if at == len(block) {
-				if err := ctx.Err(); err != nil {
-					return err
-				}
-				if block == nil || !reuse {
-					block = make([]Result, min(blockSize, left))
-				}
-				at, now = 0, s.options.Now().UTC()
-			}
-			result := &block[at]
-			at++
-			left--
-			*result = targets[t].answer
-			result.Timestamp = now
-			result.Request.EntityID, result.Request.EntityType = who.EntityID, who.EntityType
-			result.Request.EntityContext = who.EntityContext
-			targets[t].flag.decide(result, debug, s.options.Random)
-			s.record(result)
-			use(result)
-		}
-	}
-	return nil
 }
 
 func (s *Service) debug(asked bool) bool { return asked && s.options.DebugEnabled }

@@ -261,12 +261,7 @@ func (s *Snapshot) find(id int64, key string) *flag {
 	return s.byID[id]
 }
 
-// FlagsByTags returns the flags that carry any or all of the tags (see TagsAny and TagsAll), in the order of their ids,
-// to be read only.
-func (s *Snapshot) FlagsByTags(tags []string, operator string) []*entity.Flag {
-	return sources(s.tagged(tags, operator))
-}
-
+// tagged returns the flags that carry any or all of the tags (see TagsAny and TagsAll), in the order of their ids.
 func (s *Snapshot) tagged(tags []string, operator string) []*flag {
 	if len(tags) == 0 {
 		return nil

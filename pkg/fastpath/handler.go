@@ -37,7 +37,6 @@ var contentTypeJSON = []string{"application/json"}
 type Evaluator interface {
 	EvaluateInto(ctx context.Context, r eval.Request, result *eval.Result)
 	EvaluateEach(ctx context.Context, r eval.BatchRequest, use func(*eval.Result)) error
-	KeepsResults() bool
 }
 
 // Handler answers POST /evaluation and POST /evaluation/batch where it can, and leaves all else to the API.
@@ -52,7 +51,7 @@ type Handler struct {
 // memory is what a request needs while it is answered.
 type memory struct {
 	decoder decoder
-	result  *eval.Result
+	result  eval.Result
 	answer  []byte
 }
 
@@ -60,7 +59,7 @@ type memory struct {
 func New(evaluator Evaluator, basePath string, api http.Handler) *Handler {
 	h := &Handler{evaluator: evaluator, api: api, evaluationPath: basePath + "/evaluation"}
 	h.batchPath = h.evaluationPath + "/batch"
-	h.pool.New = func() any { return &memory{result: new(eval.Result)} }
+	h.pool.New = func() any { return new(memory) }
 	return h
 }
 
@@ -97,14 +96,10 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	_, _ = rw.Write(m.answer) // fails only when the client is gone
 }
 
-// release keeps memory for further requests, unless it is a recorder's now. Nothing in it refers to this request any more.
+// release keeps memory for further requests. Nothing in it refers to this request any more.
 func (h *Handler) release(m *memory) {
-	if h.evaluator.KeepsResults() {
-		m.decoder, m.result = decoder{}, new(eval.Result)
-	} else {
-		*m.result = eval.Result{}
-		m.decoder.forget(maxPooledParts)
-	}
+	m.result = eval.Result{}
+	m.decoder.forget(maxPooledParts)
 	if cap(m.answer) > maxPooledBytes {
 		m.answer = nil
 	}
@@ -134,7 +129,7 @@ func isPlain(r *http.Request) bool {
 func readBody(r *http.Request) (string, error) {
 	body := make([]byte, r.ContentLength)
 	read, err := io.ReadFull(r.Body, body)
-	// Results keep parts of the text, so it is in memory of its own, which nobody changes from here on.
+	// Recorders keep parts of the text, so it is in memory of its own, which nobody changes from here on.
 	return unsafe.String(unsafe.SliceData(body), read), err //nolint:gosec // saves a copy of what may be a megabyte
 }
 
@@ -159,7 +154,7 @@ func (h *Handler) evaluate(ctx context.Context, m *memory, text string) bool {
 	if !ok {
 		return false
 	}
-	h.evaluator.EvaluateInto(ctx, request, m.result)
+	h.evaluator.EvaluateInto(ctx, request, &m.result)
 	m.answer = append(m.result.AppendJSON(m.answer[:0]), '\n')
 	return true
 }
@@ -170,16 +165,9 @@ func (h *Handler) evaluateBatch(ctx context.Context, m *memory, text string) boo
 	if !ok {
 		return false
 	}
-	var encoder eval.Encoder
-	b := append(m.answer[:0], `{"evaluationResults":[`...)
-	empty := len(b)
-	err := h.evaluator.EvaluateEach(ctx, batch, func(r *eval.Result) {
-		if len(b) > empty {
-			b = append(b, ',')
-		}
-		b = encoder.Append(b, r)
-	})
-	m.answer = append(b, "]}\n"...)
+	encoder := eval.NewBatchEncoder(m.answer[:0])
+	err := h.evaluator.EvaluateEach(ctx, batch, encoder.Add)
+	m.answer = append(encoder.Finish(), '\n')
 	// With an error nothing was evaluated, or the client is gone; either way the generated code meets the same error at once.
 	return err == nil
 }

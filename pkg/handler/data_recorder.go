@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -18,8 +17,7 @@ import (
 
 // DataRecorder takes evaluations out of the process.
 type DataRecorder interface {
-	// AsyncRecord takes one evaluation. It returns at once, whatever the destination does, and may keep the result,
-	// which nobody changes.
+	// AsyncRecord takes one evaluation. It returns at once, whatever the destination does, and does not keep the result.
 	AsyncRecord(r *eval.Result)
 	// Start begins to deliver in the background.
 	Start()
@@ -171,14 +169,6 @@ func (d *DataRecorders) Datar() *datar.Engine { return d.datar }
 
 // Empty reports whether there are no recorders at all.
 func (d *DataRecorders) Empty() bool { return len(d.recorders) == 0 }
-
-// KeepResults reports whether one of the recorders may keep a result after AsyncRecord.
-func (d *DataRecorders) KeepResults() bool {
-	return slices.ContainsFunc(d.recorders, func(r DataRecorder) bool {
-		_, counts := r.(*DatarRecorder)
-		return !counts
-	})
-}
 
 // AsyncRecord gives one evaluation or exposure to each recorder. Streaming recorders share one record.
 func (d *DataRecorders) AsyncRecord(r *eval.Result) {

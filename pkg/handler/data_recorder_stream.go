@@ -1,7 +1,6 @@
 package handler
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"time"
@@ -45,31 +44,27 @@ func (s *StreamRecorder) Failing() bool { return s.sink.Stats().State == recorde
 // Stats tells what has become of the records.
 func (s *StreamRecorder) Stats() recorder.Stats { return s.sink.Stats() }
 
-// newRecord makes the record of a result. It copies the result, because one of a batch keeps all of the batch in memory.
-// Nothing is encoded yet: that is not for the goroutine of the request to do.
+// newRecord makes the record of a result, which it copies. Nothing is encoded yet: the goroutine of the request must not
+// wait for that.
 func newRecord(r *eval.Result, framing *recorder.Framing) *recorder.Record {
-	return recorder.NewRecord(r.Request.EntityID, recordSize(r), framing, &payload{*r})
+	size := recordSize(r)
+	p := &payload{result: *r}
+	if context, ok := r.Request.EntityContext.(*eval.Object); ok { // whose memory is that of the request
+		p.context.JSON = context.JSON
+		p.result.Request.EntityContext = &p.context
+	}
+	return recorder.NewRecord(r.Request.EntityID, size, framing, p)
 }
 
-// payload encodes a result as the API answers it.
-type payload struct{ result eval.Result }
+// payload is a copy of a result.
+type payload struct {
+	result  eval.Result
+	context eval.Object // of the result's request, if it has one in this form; without its members
+}
 
 // MarshalPayload gives the JSON that an evaluation over HTTP has in its answer.
 func (p *payload) MarshalPayload() ([]byte, error) {
-	if p.result.RecordSource == eval.SourceEvaluation {
-		return new(eval.Encoder).Append(make([]byte, 0, payloadBytes), &p.result), nil
-	}
-	return encodeModel(evalResultModel(&p.result)) // that of an exposure has a variant without a segment
-}
-
-func encodeModel(model any) ([]byte, error) {
-	var buffer bytes.Buffer
-	encoder := json.NewEncoder(&buffer)
-	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(model); err != nil {
-		return nil, err
-	}
-	return bytes.TrimSuffix(buffer.Bytes(), []byte{'\n'}), nil
+	return p.result.AppendJSON(make([]byte, 0, payloadBytes)), nil
 }
 
 // payloadBytes is room for the JSON of most results.
@@ -104,7 +99,7 @@ func tagsSize(tags []string) int {
 func valueSize(value any) int {
 	switch v := value.(type) {
 	case *eval.Object:
-		return 64 + 2*len(v.JSON) + 32*len(v.Members)
+		return 64 + 2*len(v.JSON)
 	case string:
 		return 32 + len(v)
 	case json.Number:

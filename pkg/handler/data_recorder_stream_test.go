@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"runtime"
 	"slices"
@@ -14,13 +15,13 @@ import (
 	"testing"
 	"time"
 
-	openapi "github.com/go-openapi/runtime"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
+	"github.com/flagr-datar/flagr-datar/pkg/fastpath"
 	"github.com/flagr-datar/flagr-datar/pkg/recorder"
 )
 
@@ -77,7 +78,7 @@ type collector struct {
 }
 
 func (c *collector) Snapshot() *eval.Snapshot   { return c.snapshot }
-func (c *collector) AsyncRecord(r *eval.Result) { c.recorded = append(c.recorded, r) }
+func (c *collector) AsyncRecord(r *eval.Result) { c.recorded = append(c.recorded, new(*r)) }
 
 // kinds is how many results there are.
 const kinds = 7
@@ -139,16 +140,6 @@ func results(t testing.TB) []*eval.Result {
 	return c.recorded
 }
 
-// answered is the body of an answer over HTTP for a result.
-func answered(t *testing.T, r *eval.Result) string {
-	t.Helper()
-	rw := httptest.NewRecorder()
-	if err := openapi.JSONProducer().Produce(rw, evalResultModel(r)); err != nil {
-		t.Fatal(err)
-	}
-	return strings.TrimSuffix(rw.Body.String(), "\n")
-}
-
 func TestFramesHoldTheAnswerOfTheAPI(t *testing.T) {
 	t.Parallel()
 	for _, raw := range []bool{false, true} {
@@ -166,7 +157,7 @@ func TestFramesHoldTheAnswerOfTheAPI(t *testing.T) {
 			if len(frames) != 1 {
 				t.Fatalf("%d frames of %s", len(frames), r.Request.EntityID)
 			}
-			want := answered(t, r)
+			want := produced(t, evalResultModel(r))
 			if raw {
 				if frames[0] != `{"payload":`+want+`}` {
 					t.Errorf("frame is %s, want %s in it", frames[0], want)
@@ -183,6 +174,47 @@ func TestFramesHoldTheAnswerOfTheAPI(t *testing.T) {
 			if diff := cmp.Diff(want, frame.Payload); diff != "" || frame.Encrypted == nil || *frame.Encrypted {
 				t.Errorf("(-want +got):\n%s\n%s", diff, frames[0])
 			}
+		}
+	}
+}
+
+// Records are encoded after their requests, whose memory serves others by then.
+func TestRecordsStayAsTheyWereRecorded(t *testing.T) {
+	t.Parallel()
+	m := &memory{}
+	all := streams(recorder.Framing{RawJSON: true}, m)
+	service := eval.NewService(&collector{snapshot: flags()}, all, eval.Options{})
+	h := fastpath.New(service, "", http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("a request is not plain") }))
+	answers := map[string]string{}
+	for i := range 20 {
+		body := fmt.Sprintf(`{"flagID":1,"entityID":"single-%[1]d","entityContext":{"country":"FR","i":%[1]d}}`, i)
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/evaluation", strings.NewReader(body))
+		r.Header.Set("Content-Type", "application/json")
+		rw := httptest.NewRecorder()
+		h.ServeHTTP(rw, r)
+		answers[fmt.Sprint("single-", i)] = strings.TrimSuffix(rw.Body.String(), "\n")
+
+		body = fmt.Sprintf(`{"flagIDs":[1],"entities":[{"entityID":"first-%[1]d","entityContext":{"i":%[1]d}},{"entityID":"second-%[1]d"}]}`, i)
+		r = httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/evaluation/batch", strings.NewReader(body))
+		r.Header.Set("Content-Type", "application/json")
+		rw = httptest.NewRecorder()
+		h.ServeHTTP(rw, r)
+		var batch struct{ EvaluationResults []json.RawMessage }
+		if err := json.Unmarshal(rw.Body.Bytes(), &batch); err != nil || len(batch.EvaluationResults) != 2 {
+			t.Fatal(rw.Body, err)
+		}
+		answers[fmt.Sprint("first-", i)], answers[fmt.Sprint("second-", i)] = string(batch.EvaluationResults[0]), string(batch.EvaluationResults[1])
+	}
+	all.Start()
+	if err := all.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if len(m.frames) != len(answers) {
+		t.Errorf("%d records of %d evaluations", len(m.frames), len(answers))
+	}
+	for id, answer := range answers {
+		if got := m.frames[id]; len(got) != 1 || got[0] != `{"payload":`+answer+`}` {
+			t.Errorf("the record of %s is %q, the answer was %s", id, got, answer)
 		}
 	}
 }
@@ -384,9 +416,9 @@ func BenchmarkFanOut(b *testing.B) {
 type nothing struct{ memory }
 
 func (*nothing) Send(_ context.Context, batch []*recorder.Record) []error {
-	for i, r := range batch {
+	for _, r := range batch {
 		if _, err := r.Frame(); err != nil {
-			return recorder.FailAll(i, err)
+			return recorder.FailAll(len(batch), err)
 		}
 	}
 	return nil

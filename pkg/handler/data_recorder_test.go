@@ -127,9 +127,6 @@ func TestWhichRecordersAreConstructed(t *testing.T) {
 			if len(all.recorders) != tc.recorders || len(all.Stats()) != tc.recorders-tc.datar {
 				t.Errorf("%d recorders, %d of them streaming, want %d", len(all.recorders), len(all.Stats()), tc.recorders)
 			}
-			if all.KeepResults() != (tc.recorders > tc.datar) {
-				t.Errorf("results are kept: %v", all.KeepResults())
-			}
 			if opened != tc.datar || (all.Datar() != nil) != (tc.datar > 0) {
 				t.Errorf("%d stores opened, want %d", opened, tc.datar)
 			}

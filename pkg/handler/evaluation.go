@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/go-openapi/runtime"
 	"github.com/go-openapi/runtime/middleware"
 	"github.com/go-openapi/strfmt"
 
@@ -16,16 +17,16 @@ import (
 	evaluationapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/evaluation"
 )
 
-// Evaluator decides and records. All four evaluation operations use it, so that none can forget to record.
+// Evaluator decides and records. All evaluation operations use it, so that none can skip recording.
 type Evaluator interface {
 	Evaluate(ctx context.Context, r eval.Request) *eval.Result
-	EvaluateBatch(ctx context.Context, r eval.BatchRequest) ([]*eval.Result, error)
+	EvaluateEach(ctx context.Context, r eval.BatchRequest, use func(*eval.Result)) error
 	Exposer
 }
 
 // PostEvaluation evaluates one flag for one entity.
 func (h *Handler) PostEvaluation(p evaluationapi.PostEvaluationParams) middleware.Responder {
-	return evaluationapi.NewPostEvaluationOK().WithPayload(h.evaluate(p.HTTPRequest, p.Body))
+	return encoded(h.evaluate(p.HTTPRequest, p.Body))
 }
 
 // GetEvaluation is PostEvaluation with the body in the query.
@@ -34,24 +35,25 @@ func (h *Handler) GetEvaluation(p evaluationapi.GetEvaluationParams) middleware.
 	if err := h.bodyOfQuery(p.HTTPRequest, p.JSON, "evalContext", &body); err != nil {
 		return h.fail(p.HTTPRequest, err)
 	}
-	return evaluationapi.NewGetEvaluationOK().WithPayload(h.evaluate(p.HTTPRequest, &body))
+	return encoded(h.evaluate(p.HTTPRequest, &body))
 }
 
-func (h *Handler) evaluate(r *http.Request, body *models.EvalContext) *models.EvalResult {
+// evaluate returns the JSON of the answer.
+func (h *Handler) evaluate(r *http.Request, body *models.EvalContext) []byte {
 	request := evalRequestOf(body)
 	if h.injected != nil {
 		request.EntityContext = inject(request.EntityContext, h.injected.properties(r))
 	}
-	return evalResultModel(h.eval.Evaluate(r.Context(), request))
+	return h.eval.Evaluate(r.Context(), request).AppendJSON(nil)
 }
 
 // PostEvaluationBatch evaluates several flags for several entities.
 func (h *Handler) PostEvaluationBatch(p evaluationapi.PostEvaluationBatchParams) middleware.Responder {
-	results, err := h.evaluateBatch(p.HTTPRequest, p.Body, p.HTTPRequest)
+	answer, err := h.evaluateBatch(p.HTTPRequest, p.Body, p.HTTPRequest)
 	if err != nil {
 		return h.fail(p.HTTPRequest, err)
 	}
-	return evaluationapi.NewPostEvaluationBatchOK().WithPayload(results)
+	return encoded(answer)
 }
 
 // GetEvaluationBatch is PostEvaluationBatch with the body in the query.
@@ -60,15 +62,16 @@ func (h *Handler) GetEvaluationBatch(p evaluationapi.GetEvaluationBatchParams) m
 	if err := h.bodyOfQuery(p.HTTPRequest, p.JSON, "evaluationBatchRequest", &body); err != nil {
 		return h.fail(p.HTTPRequest, err)
 	}
-	results, err := h.evaluateBatch(p.HTTPRequest, &body, nil)
+	answer, err := h.evaluateBatch(p.HTTPRequest, &body, nil)
 	if err != nil {
 		return h.fail(p.HTTPRequest, err)
 	}
-	return evaluationapi.NewGetEvaluationBatchOK().WithPayload(results)
+	return encoded(answer)
 }
 
-// evaluateBatch injects the headers of one request, which is nil for GET: it injects nothing from HTTP.
-func (h *Handler) evaluateBatch(r *http.Request, body *models.EvaluationBatchRequest, headers *http.Request) (*models.EvaluationBatchResponse, error) {
+// evaluateBatch returns the JSON of the answer. It injects the headers of one request, which is nil for GET: it injects
+// nothing from HTTP.
+func (h *Handler) evaluateBatch(r *http.Request, body *models.EvaluationBatchRequest, headers *http.Request) ([]byte, error) {
 	request, err := batchRequestOf(body)
 	if err != nil {
 		return nil, err
@@ -79,11 +82,19 @@ func (h *Handler) evaluateBatch(r *http.Request, body *models.EvaluationBatchReq
 			request.Entities[i].EntityContext = inject(request.Entities[i].EntityContext, added)
 		}
 	}
-	results, err := h.eval.EvaluateBatch(r.Context(), request)
-	if err != nil {
+	encoder := eval.NewBatchEncoder(nil)
+	if err := h.eval.EvaluateEach(r.Context(), request, encoder.Add); err != nil {
 		return nil, err
 	}
-	return batchResponseModel(results), nil
+	return encoder.Finish(), nil
+}
+
+// encoded answers 200 with a JSON document.
+func encoded(document []byte) middleware.Responder {
+	return middleware.ResponderFunc(func(rw http.ResponseWriter, _ runtime.Producer) {
+		rw.WriteHeader(http.StatusOK)
+		_, _ = rw.Write(append(document, '\n')) // fails only when the client is gone
+	})
 }
 
 // bodyOfQuery reads into body what POST would have in its body, under the same schema. The errors match

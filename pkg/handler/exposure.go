@@ -11,7 +11,7 @@ import (
 	exposureapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/exposure"
 )
 
-// Exposer records exposures. It is the same service as the Evaluator, so that both leave through one door.
+// Exposer records exposures. It is the same service as the Evaluator, so that both are recorded the same way.
 type Exposer interface {
 	Expose(ctx context.Context, exposures []eval.Exposure) (recorded int, refused []eval.ExposureError, err error)
 }
