@@ -3,98 +3,137 @@ package gormstore
 import (
 	"database/sql"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/go-sql-driver/mysql"
-	"gorm.io/gorm"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
-// dialect is what the databases do differently.
+// dialect holds the differences between the databases.
 type dialect struct {
-	// rowsPerStatement is how many rows are added by one statement. More made it slower (BenchmarkFlush).
+	// rowsPerStatement is the most rows of one INSERT, a power of two unless arrays is set (BenchmarkFlush).
 	rowsPerStatement int
-	// onConflict begins the part of an upsert that says what to do with a row that is there.
-	onConflict string
-	// present and incoming format a column of the row that is there, and of the row to be inserted.
-	present, incoming string
-	// widen makes the column of counts 64 bits wide where Flagr left 32. Empty: it always was.
+	// arrays: an INSERT takes one array for each column, so that its text does not depend on the number of rows.
+	// Otherwise it has a VALUES list.
+	arrays bool
+	// alias names the row that exists, in growth, which completes each insertion: what to do with a row whose key exists.
+	alias  string
+	growth map[table]string
+	// hour is the expression for the hour of a bucket_hour, and at the one for a bound hour, which bindHour makes.
+	hour, at string
+	bindHour func(datar.Hour) any
+	// bindTime makes the parameter for a column of times.
+	bindTime func(time.Time) any
+	// sentTime returns, as text, what a time that the driver binds becomes in a column. Empty: an instant, in any zone.
+	sentTime string
+	// offsets finds an event whose bucket_hour is not in UTC. Empty: every bucket_hour is an instant, or is in UTC.
+	offsets string
+	// indexes are needed beside those of all databases.
+	indexes []index
+	// widen makes the column of counts 64 bits wide where Flagr created it with 32. Empty: it always has 64.
 	widen string
-	// narrow are the names, in lower case, that the database has for 32-bit integers.
+	// narrow are the database's names, in lower case, for 32-bit integers.
 	narrow []string
-	// identifier is the type of columns whose text is compared byte by byte.
-	identifier string
-	// lockMigration lets one process at a time migrate. It answers 1 once the lock is had, and something else if it gave up.
-	// unlockMigration ends it where the transaction's end does not.
+	// identifier is the type of columns whose ASCII text is compared byte by byte, and exact that of other texts.
+	identifier, exact string
+	// lockMigration lets one process at a time migrate. It returns 1 when it has the lock, and anything else if it gave up.
+	// unlockMigration releases it where the end of the transaction does not.
 	lockMigration, unlockMigration string
-	// writeTx are the options of transactions that write. What others have committed must show once the lock is had.
+	// writeTx are the options of transactions that write. After waiting for a lock, they see what others have committed.
 	writeTx *sql.TxOptions
-	// lockShared and lockExclusive lock the row of metaTable that has the given name.
+	// lockShared and lockExclusive lock the row of datar_meta with the given name.
 	lockShared, lockExclusive string
-	// oneMoment is the isolation in which all statements of a transaction see one state.
+	// oneMoment is the isolation level in which all statements of a transaction see one state.
 	oneMoment sql.IsolationLevel
-	// tableOptions end the statements that create tables, other than that of the events.
+	// tableOptions end the statements that create tables, except that of the events.
 	tableOptions string
-	// refused tells errors that a row causes, and always will, from others.
+	// refused recognizes errors that a row causes, and will cause each time.
 	refused func(error) bool
-	// checkDeferred makes constraints show that are checked at the commit otherwise. Empty: a table cannot be given any.
+	// checkDeferred checks the constraints that are otherwise checked at the commit. Empty: there are none.
 	checkDeferred string
-	// prefix begins the names of tables; empty in the table below.
-	prefix prefix
-	// rolledBack tells errors after which the transaction is gone, and may be tried again at once.
+	// rolledBack recognizes errors after which the transaction is gone and can be retried at once.
 	rolledBack func(error) bool
 }
 
-const selectMeta = "SELECT name FROM " + metaTable + " WHERE name = ?"
+// table names a table that batches add to.
+type table string
+
+const (
+	eventsTable  table = "datar_hourly_events"
+	writersTable table = "datar_writers"
+)
+
+const (
+	selectMeta = "SELECT name FROM datar_meta WHERE name = ?"
+	updateMeta = "UPDATE datar_meta SET value = value WHERE name = ?"
+)
 
 var dialects = map[string]dialect{
 	"sqlite": {
-		rowsPerStatement: 50,
-		onConflict:       "ON CONFLICT (flag_id, bucket_hour, variant_id, segment_id) DO UPDATE SET",
-		present:          eventsTable + ".%s",
-		incoming:         "excluded.%s",
+		rowsPerStatement: 64,
+		alias:            " AS t",
+		growth:           onConflict,
+		hour:             sqliteHour,
+		at:               "?",
+		bindHour:         func(h datar.Hour) any { return h.Time().Format("2006-01-02 15:04:05+00:00") },
+		bindTime:         func(t time.Time) any { return t.UTC().Format("2006-01-02 15:04:05.999999999+00:00") },
+		offsets:          "SELECT 1 FROM datar_hourly_events WHERE " + sqliteOffset + " LIMIT 1",
+		indexes:          []index{{"INDEX", "idx_datar_offset_hour", "datar_hourly_events", sqliteHour, " WHERE " + sqliteOffset}},
 		tableOptions:     " WITHOUT ROWID", // the rows are where their primary key is
 		identifier:       "varchar(64)",
+		exact:            "varchar(63)",
 		// There is one writer at a time, whatever it writes.
-		lockShared:    "UPDATE " + metaTable + " SET value = value WHERE name = ?",
-		lockExclusive: "UPDATE " + metaTable + " SET value = value WHERE name = ?",
+		lockShared:    updateMeta,
+		lockExclusive: updateMeta,
 		refused:       sqliteCode(18, 19, 20), // TOOBIG, CONSTRAINT, MISMATCH
 		rolledBack:    sqliteCode(5, 6),       // BUSY, LOCKED
 	},
 	"postgres": {
-		rowsPerStatement: 500,
-		onConflict:       "ON CONFLICT (flag_id, bucket_hour, variant_id, segment_id) DO UPDATE SET",
-		present:          eventsTable + ".%s",
-		incoming:         "excluded.%s",
-		widen:            "ALTER TABLE " + eventsTable + " ALTER COLUMN eval_count TYPE bigint",
+		rowsPerStatement: 2000,
+		arrays:           true,
+		alias:            " AS t",
+		growth:           onConflict,
+		hour:             "CAST(FLOOR(EXTRACT(EPOCH FROM bucket_hour) / 3600) AS bigint)",
+		at:               "to_timestamp(CAST(? AS bigint))",
+		bindHour:         func(h datar.Hour) any { return int64(h) * 3600 },
+		bindTime:         func(t time.Time) any { return t },
+		widen:            "ALTER TABLE datar_hourly_events ALTER COLUMN eval_count TYPE bigint",
 		narrow:           []string{"integer", "int4"},
 		identifier:       "varchar(64)",
+		exact:            `varchar(63) COLLATE "C"`,
 		// The number only has to differ from those of other programs in the same database.
 		lockMigration: "SELECT 1 FROM pg_advisory_xact_lock(7031988216)",
 		writeTx:       &sql.TxOptions{Isolation: sql.LevelReadCommitted},
 		lockShared:    selectMeta + " FOR SHARE",
 		lockExclusive: selectMeta + " FOR UPDATE",
 		oneMoment:     sql.LevelRepeatableRead,
-		// Data exceptions, constraint violations, and what a trigger raises. Not a key that is there already (23505): counts
-		// are added to that, so it is an id, from a sequence that was not put back together with the table.
+		// Data exceptions, constraint violations, and what a trigger raises. Not a key that exists already (23505): counts are
+		// added to that, so it is an id, from a sequence that was not restored together with the table.
 		refused:       sqlState("22", "23000", "23001", "23502", "23503", "23514", "23P01", "P0001"),
 		checkDeferred: "SET CONSTRAINTS ALL IMMEDIATE",
-		// Serialisation failure, deadlock, lock not available.
+		// Serialization failure, deadlock, lock not available.
 		rolledBack: sqlState("40001", "40P01", "55P03"),
 	},
 	"mysql": {
-		rowsPerStatement: 500,
-		onConflict:       "ON DUPLICATE KEY UPDATE",
-		present:          "%s",
-		incoming:         "VALUES(%s)", // the one form that MySQL and MariaDB share
-		widen:            "ALTER TABLE " + eventsTable + " MODIFY COLUMN eval_count bigint NOT NULL DEFAULT 0",
-		narrow:           []string{"int"},
-		identifier:       "varchar(64) CHARACTER SET ascii COLLATE ascii_bin",
-		lockMigration:    "SELECT GET_LOCK(CONCAT('datar migration ', MD5(DATABASE())), 60)",
-		unlockMigration:  "SELECT RELEASE_LOCK(CONCAT('datar migration ', MD5(DATABASE())))",
-		writeTx:          &sql.TxOptions{Isolation: sql.LevelReadCommitted},
-		// InnoDB locks gaps of the unique index as well, in which writers deadlock although they add in one order.
+		rowsPerStatement: 512,
+		growth:           onDuplicate,
+		hour:             "TIMESTAMPDIFF(HOUR, '1970-01-01 00:00:00', bucket_hour)",
+		at:               "?",
+		// As text, so that the zone of the connection string (loc) does not shift it.
+		bindHour:        func(h datar.Hour) any { return h.Time().Format("2006-01-02 15:04:05") },
+		bindTime:        func(t time.Time) any { return t.UTC().Format("2006-01-02 15:04:05.999999") },
+		sentTime:        "SELECT CAST(? AS CHAR)",
+		widen:           "ALTER TABLE datar_hourly_events MODIFY COLUMN eval_count bigint NOT NULL DEFAULT 0",
+		narrow:          []string{"int"},
+		identifier:      "varchar(64) CHARACTER SET ascii COLLATE ascii_bin",
+		exact:           "varbinary(63)", // collations ignore case, or spaces at the end
+		lockMigration:   "SELECT GET_LOCK(CONCAT('datar migration ', MD5(DATABASE())), 60)",
+		unlockMigration: "SELECT RELEASE_LOCK(CONCAT('datar migration ', MD5(DATABASE())))",
+		writeTx:         &sql.TxOptions{Isolation: sql.LevelReadCommitted},
+		// InnoDB also locks gaps of the unique index, in which writers deadlock although they add in one order.
 		lockShared:    selectMeta + " FOR UPDATE",
 		lockExclusive: selectMeta + " FOR UPDATE",
 		oneMoment:     sql.LevelRepeatableRead,
@@ -104,6 +143,13 @@ var dialects = map[string]dialect{
 		rolledBack: mysqlNumber(1205, 1213),
 	},
 }
+
+const (
+	// SQLite keeps times as text, with the offset of the zone in which they were bound: Flagr binds the hour in that of
+	// its process, so one hour may have several texts.
+	sqliteHour   = "CAST(strftime('%s', bucket_hour) AS INTEGER) / 3600"
+	sqliteOffset = "substr(bucket_hour, -6) <> '+00:00'"
+)
 
 // sqliteCode matches the primary result codes of SQLite.
 func sqliteCode(codes ...int) func(error) bool {
@@ -127,106 +173,4 @@ func mysqlNumber(numbers ...uint16) func(error) bool {
 		var e *mysql.MySQLError
 		return errors.As(err, &e) && slices.Contains(numbers, e.Number)
 	}
-}
-
-// columns are those of an upsert, in the order of its values.
-var columns = [...]string{
-	"flag_id", "bucket_hour", "variant_id", "segment_id", "eval_count", "ingested_count", "first_evaluated_ms", "last_evaluated_ms",
-	"updated_at",
-}
-
-// upsert renders the statement that adds counts: new keys are inserted, known ones grow.
-func (d dialect) upsert(rows int) string {
-	// With NULL on one side a comparison is not true, and the incoming value is taken.
-	extreme := func(column, comparison string) string {
-		present, incoming := fmt.Sprintf(d.present, column), fmt.Sprintf(d.incoming, column)
-		return fmt.Sprintf("%s = CASE WHEN %s %s %s THEN %s ELSE %s END", column, present, comparison, incoming, present, incoming)
-	}
-	set := []string{
-		fmt.Sprintf("eval_count = "+d.present+" + "+d.incoming, "eval_count", "eval_count"),
-		// In rows that are older than the column it is NULL.
-		fmt.Sprintf("ingested_count = COALESCE("+d.present+", 0) + "+d.incoming, "ingested_count", "ingested_count"),
-		extreme("first_evaluated_ms", "<="),
-		extreme("last_evaluated_ms", ">="),
-		fmt.Sprintf("updated_at = "+d.incoming, "updated_at"),
-	}
-	row := "(?" + strings.Repeat(", ?", len(columns)-1) + ")"
-	return "INSERT INTO " + string(d.prefix) + eventsTable + " (" + strings.Join(columns[:], ", ") + ") VALUES " +
-		row + strings.Repeat(", "+row, rows-1) + " " + d.onConflict + " " + strings.Join(set, ", ")
-}
-
-// with puts a prefix before the names of tables.
-func (d dialect) with(p prefix) dialect {
-	d.prefix = p
-	d.present, d.widen = p.in(d.present), p.in(d.widen)
-	d.lockShared, d.lockExclusive = p.in(d.lockShared), p.in(d.lockExclusive)
-	return d
-}
-
-// index is one that GORM does not create with the table, because its name has the prefix.
-type index struct{ kind, name, table, columns string }
-
-var indexes = [...]index{
-	{"UNIQUE INDEX", "idx_datar_hourly", eventsTable, "flag_id, bucket_hour, variant_id, segment_id"},
-	{"INDEX", "idx_datar_bucket_hour", eventsTable, "bucket_hour"},
-	{"INDEX", "idx_datar_receipts_created_at", receiptsTable, "created_at"},
-}
-
-// migrate creates what is missing. Of a table that Flagr created it only adds the columns and widens the count: Flagr
-// goes on working with both.
-func migrate(db *gorm.DB, d dialect) error {
-	p, m := d.prefix, db.Migrator()
-	for _, t := range []struct {
-		name, options string
-		model         any
-	}{
-		{writersTable, d.tableOptions, &writer{}},
-		{metaTable, d.tableOptions, &meta{}},
-		{rollupsTable, d.tableOptions, &rollup{}},
-		{totalsTable, d.tableOptions, &rollupTotal{}},
-		{outcomesTable, d.tableOptions, &rollupOutcome{}},
-		{receiptsTable, d.tableOptions, &receipt{}},
-		{eventsTable, "", &hourlyEvent{}},
-	} {
-		if m.HasTable(string(p) + t.name) {
-			continue
-		}
-		if err := p.table(db, t.name).Set("gorm:table_options", t.options).Migrator().CreateTable(t.model); err != nil {
-			return err
-		}
-	}
-	events := p.table(db, eventsTable).Migrator()
-	for _, column := range []string{"FirstEvaluatedMs", "LastEvaluatedMs", "IngestedCount"} {
-		if !events.HasColumn(&hourlyEvent{}, column) {
-			if err := events.AddColumn(&hourlyEvent{}, column); err != nil {
-				return err
-			}
-		}
-	}
-	for _, i := range indexes {
-		if m.HasIndex(string(p)+i.table, p.in(i.name)) {
-			continue
-		}
-		if err := db.Exec(p.in("CREATE " + i.kind + " " + i.name + " ON " + i.table + " (" + i.columns + ")")).Error; err != nil {
-			return err
-		}
-	}
-	if d.widen == "" {
-		return nil
-	}
-	types, err := events.ColumnTypes(&hourlyEvent{})
-	if err != nil {
-		return err
-	}
-	for _, column := range types {
-		if column.Name() != "eval_count" {
-			continue
-		}
-		for _, narrow := range d.narrow {
-			if strings.EqualFold(column.DatabaseTypeName(), narrow) {
-				return db.Exec(d.widen).Error
-			}
-		}
-	}
-	return nil
 }

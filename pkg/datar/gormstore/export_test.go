@@ -16,17 +16,14 @@ func PrepareAfter(ctx context.Context, db *gorm.DB, lockMigration string) error 
 }
 
 // OnTables is New for tables that are there, for tests of what goes wrong later.
-func OnTables(db *gorm.DB) *Store {
-	d := dialects[db.Name()]
-	return &Store{db: db, dialect: d, full: d.upsert(d.rowsPerStatement)}
-}
+func OnTables(db *gorm.DB) *Store { return &Store{db: db, dialect: dialects[db.Name()]} }
 
 // Kinds is how many kinds of rollups there are, beginning with hours.
 var Kinds = len(kinds)
 
 // RollUp makes the rollup of a kind that the hour is in, as a replica does that looked for what is to be done some time ago.
 func (s *Store) RollUp(ctx context.Context, kind int, hour datar.Hour) error {
-	return s.rollUpSpan(ctx, kinds[kind], kinds[kind].startOf(int64(hour)))
+	return s.makeRollup(ctx, kinds[kind], kinds[kind].startOf(int64(hour)))
 }
 
 // PurgeSome moves up to 1000 events of a day into its rollup.

@@ -10,83 +10,39 @@ package gormstore
 import (
 	"context"
 	"crypto/rand"
-	"database/sql"
 	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"gorm.io/gorm"
-	"gorm.io/gorm/clause"
 	"gorm.io/gorm/logger"
-	"gorm.io/gorm/schema"
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
 )
 
 const (
-	eventsTable  = "datar_hourly_events"
-	writersTable = "datar_writers"
-	metaTable    = "datar_meta"
-
-	// A writer that was not seen for so long is taken out of the ledger. Journals that are older than that are not
-	// safe from being counted twice any more. It is a day more than the 90 that rows may be old that are sent in: a row
-	// may be dated ahead, and clocks differ.
+	// A writer that was not seen for so long is removed from the ledger. Journals that are older than that may be counted
+	// twice. It is a day more than the age of the oldest row that can be sent in, 90 days: a row may be dated ahead, and
+	// clocks differ.
 	writerLifetime = 91 * 24 * time.Hour
 
-	// forgetAtOnce bounds how many writers a start or a maintenance takes out of the ledger.
+	// forgetAtOnce bounds how many writers a start or one call of Maintain removes from the ledger.
 	forgetAtOnce = 500
 
 	// The hours that every database can keep: all of the years 1 to 9999 but the very last one.
 	firstHour, lastHour datar.Hour = -17_259_888, 70_389_527
 
-	// attempts is how often a transaction is tried that the database rolled back in favour of another transaction.
+	// attempts is how often a transaction is tried that the database rolled back in favor of another transaction.
 	attempts = 5
 
 	// startPatience is how long a start goes on trying after that: others that start may be changing the tables.
 	startPatience = time.Minute
 )
-
-// hourlyEvent is a row of counts. Its first seven columns are Flagr's; the others may be NULL, as they are in rows that
-// Flagr wrote.
-type hourlyEvent struct {
-	ID         uint      `gorm:"column:id;primaryKey"`
-	FlagID     int64     `gorm:"column:flag_id;not null"`
-	BucketHour time.Time `gorm:"column:bucket_hour;not null"`
-	VariantID  int64     `gorm:"column:variant_id;not null;default:0"`
-	SegmentID  int64     `gorm:"column:segment_id;not null;default:0"`
-	EvalCount  int64     `gorm:"column:eval_count;not null;default:0"`
-	UpdatedAt  time.Time `gorm:"column:updated_at"`
-	// Unix milliseconds: integers compare alike in every database and zone.
-	FirstEvaluatedMs *int64 `gorm:"column:first_evaluated_ms"`
-	LastEvaluatedMs  *int64 `gorm:"column:last_evaluated_ms"`
-	// IngestedCount is how many of EvalCount were counted elsewhere and sent in.
-	IngestedCount *int64 `gorm:"column:ingested_count"`
-}
-
-// writer is a row of the ledger.
-type writer struct {
-	WriterID     identifier `gorm:"column:writer_id;primaryKey"`
-	LastSequence int64      `gorm:"column:last_sequence;not null"`
-	UpdatedAt    time.Time  `gorm:"column:updated_at"`
-}
-
-// identifier is text in which upper and lower case differ, which the usual collations of MySQL and MariaDB ignore.
-type identifier string
-
-// GormDBDataType implements GORM's interface for types of columns.
-func (identifier) GormDBDataType(db *gorm.DB, _ *schema.Field) string {
-	return dialects[db.Name()].identifier
-}
-
-// meta is a named value.
-type meta struct {
-	Name  string `gorm:"column:name;primaryKey;type:varchar(64)"`
-	Value string `gorm:"column:value;type:varchar(64);not null"`
-}
 
 // Options configure a Store. The zero value is a good default.
 type Options struct {
@@ -105,27 +61,13 @@ func (o Options) validate() error {
 	return nil
 }
 
-// prefix begins the names of tables, and comes after idx_ in those of indexes.
-type prefix string
-
-// table is where a statement goes that GORM writes; name is one without the prefix.
-func (p prefix) table(db *gorm.DB, name string) *gorm.DB { return db.Table(string(p) + name) }
-
-// in puts the prefix before the names of tables in a statement, which all begin with datar_, as nothing else does.
-func (p prefix) in(statement string) string {
-	if p == "" {
-		return statement
-	}
-	return strings.ReplaceAll(statement, "datar_", string(p)+"datar_")
-}
-
 // Store is a datar.Store and a datar.Maintainer in a SQL database.
 type Store struct {
 	db       *gorm.DB
 	dialect  dialect
-	prefix   prefix
+	prefix   string // of the names of tables
 	identity string
-	full     string // the upsert of as many rows as fit a statement
+	texts    sync.Map // of the longest insertions, by table
 }
 
 var (
@@ -134,9 +76,12 @@ var (
 	_ ingest.Store     = (*Store)(nil)
 )
 
-// New returns a store in the given database, whose tables it creates or completes. It keeps all rows that are there.
-// The connections stay the host's: the store opens and closes none. It takes the times of MySQL and MariaDB as UTC, so
-// their connection string needs parseTime=true.
+// New returns a store in the given database, whose tables it creates or completes. It keeps all rows that exist. The
+// connections stay the host's: the store opens and closes none.
+//
+// All times are kept in UTC, and read as numbers, so parseTime and loc in a connection string of MySQL or MariaDB do
+// not matter. The exception is a table into which Flagr wrote hours with another loc than UTC: New returns an error
+// that names loc.
 func New(ctx context.Context, db *gorm.DB, options Options) (*Store, error) {
 	if db == nil || db.Config == nil || db.Dialector == nil {
 		return nil, errors.New("datar store: the database is nil, or was not opened by gorm.Open")
@@ -148,8 +93,6 @@ func New(ctx context.Context, db *gorm.DB, options Options) (*Store, error) {
 	if !ok {
 		return nil, fmt.Errorf("datar store: database %q is not supported, want sqlite, postgres or mysql", db.Name())
 	}
-	p := prefix(options.TablePrefix)
-	dialect = dialect.with(p)
 	db = db.Session(&gorm.Session{
 		NewDB: true,
 		// A statement carries thousands of values; and each write here is in a transaction of its own making.
@@ -157,64 +100,24 @@ func New(ctx context.Context, db *gorm.DB, options Options) (*Store, error) {
 		SkipDefaultTransaction: true,
 	})
 	db.TranslateError = false // of this session only: the dialects read the codes of the databases
-	s := &Store{db: db, dialect: dialect, prefix: p, full: dialect.upsert(dialect.rowsPerStatement)}
+	s := &Store{db: db, dialect: dialect, prefix: options.TablePrefix}
 	if err := s.again(ctx, startPatience, func() error {
 		return db.WithContext(ctx).Transaction(s.prepare, dialect.writeTx)
 	}); err != nil {
 		return nil, fmt.Errorf("datar store: migrate: %w", err)
 	}
+	if err := s.checkZone(db.WithContext(ctx)); err != nil {
+		return nil, fmt.Errorf("datar store: %w", err)
+	}
 	return s, nil
 }
 
-// errLocked is what a replica gets that has waited for its turn in vain.
-var errLocked = errors.New("another replica is changing the tables and has not ended in time: start again when it has")
-
-// lockTables runs the statement that waits until no other replica migrates.
-func lockTables(tx *gorm.DB, statement string) error {
-	var locked sql.NullInt64
-	if err := tx.Raw(statement).Scan(&locked).Error; err != nil {
-		return err
-	}
-	if locked.Int64 != 1 {
-		return errLocked
-	}
-	return nil
+// sql renders a statement for the database and its tables, whose names all begin with datar_, as nothing else does.
+func (s *Store) sql(statement string) string {
+	return strings.NewReplacer("datar_", s.prefix+"datar_", "{hour}", s.dialect.hour, "{at}", s.dialect.at).Replace(statement)
 }
 
-// prepare creates or completes the tables, one replica after the other.
-func (s *Store) prepare(tx *gorm.DB) (err error) {
-	if s.dialect.lockMigration != "" {
-		if err := lockTables(tx, s.dialect.lockMigration); err != nil {
-			return fmt.Errorf("lock the tables: %w", err)
-		}
-	}
-	if s.dialect.unlockMigration != "" {
-		defer func() { err = errors.Join(err, tx.Exec(s.dialect.unlockMigration).Error) }()
-	}
-	if err := migrate(tx, s.dialect); err != nil {
-		return err
-	}
-	// The first to look gives the database its identity.
-	if s.identity, err = s.metaValue(tx, "identity", strings.ToLower(rand.Text())); err != nil {
-		return err
-	}
-	if _, err := s.metaValue(tx, lockName, ""); err != nil {
-		return err
-	}
-	return s.forget(tx)
-}
-
-// metaValue reads a named value, which it sets first if there is none.
-func (s *Store) metaValue(db *gorm.DB, name, initial string) (string, error) {
-	var found []meta
-	if err := s.prefix.table(db, metaTable).Where("name = ?", name).Find(&found).Error; err != nil {
-		return "", err
-	}
-	if len(found) == 1 {
-		return found[0].Value, nil
-	}
-	return initial, s.prefix.table(db, metaTable).Create(&meta{Name: name, Value: initial}).Error
-}
+func newIdentity() string { return strings.ToLower(rand.Text()) }
 
 // Identity implements datar.Store.
 func (s *Store) Identity() string { return s.identity }
@@ -235,16 +138,16 @@ func (s *Store) add(ctx context.Context, rows []datar.Row, note func(tx *gorm.DB
 		}
 	}
 	return s.again(ctx, 0, func() error {
-		now := time.Now().UTC()
+		now := time.Now()
 		written := false
 		err := s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
-			if err := lock(tx, s.dialect.lockShared); err != nil {
+			if err := s.lock(tx, s.dialect.lockShared); err != nil {
 				return err
 			}
 			if known, err := note(tx, now); known || err != nil {
 				return err
 			}
-			if err := s.upsertRows(tx, rows, now); err != nil {
+			if err := s.addRows(tx, rows, now); err != nil {
 				return err
 			}
 			if end != nil && s.dialect.checkDeferred != "" {
@@ -270,7 +173,7 @@ func (s *Store) refusal(err error) error {
 	return fmt.Errorf("add counts: %w", err)
 }
 
-// again does a transaction again that the database rolled back in favour of another one: until it has had its attempts and
+// again does a transaction again that the database rolled back in favor of another one: until it has had its attempts and
 // the patience is over.
 func (s *Store) again(ctx context.Context, patience time.Duration, do func() error) error {
 	began := time.Now()
@@ -287,64 +190,53 @@ func (s *Store) again(ctx context.Context, patience time.Duration, do func() err
 	}
 }
 
-// upsertRows adds the rows in portions, and deletes the rollups that they belong to.
-func (s *Store) upsertRows(tx *gorm.DB, rows []datar.Row, now time.Time) error {
+// addRows adds the rows, and deletes the rollups that they belong to.
+func (s *Store) addRows(tx *gorm.DB, rows []datar.Row, now time.Time) error {
 	if len(rows) == 0 {
 		return nil
 	}
-	values := make([]any, 0, min(len(rows), s.dialect.rowsPerStatement)*len(columns))
-	for left := rows; len(left) > 0; {
-		chunk := left[:min(len(left), s.dialect.rowsPerStatement)]
-		left = left[len(chunk):]
-		values = values[:0]
-		for _, r := range chunk {
-			values = append(values, r.FlagID, r.Hour.Time(), r.VariantID, r.SegmentID, r.Count, r.Ingested, r.First, r.Last, now)
-		}
-		if err := tx.Exec(s.upsert(len(chunk)), values...).Error; err != nil {
-			return s.refusal(err)
-		}
+	updated := s.dialect.bindTime(now)
+	if err := s.insert(tx, addEvents, len(rows), func(values []any, i int) []any {
+		r := &rows[i]
+		return append(values, r.FlagID, s.dialect.bindHour(r.Hour), r.VariantID, r.SegmentID, r.Count, r.Ingested, r.First, r.Last, updated)
+	}); err != nil {
+		return s.refusal(err)
 	}
 	return s.invalidate(tx, rows)
-}
-
-func (s *Store) upsert(rows int) string {
-	if rows == s.dialect.rowsPerStatement {
-		return s.full
-	}
-	return s.dialect.upsert(rows)
 }
 
 // note writes the sequence into the ledger, or reports that it is known. The ledger row stays locked until the
 // transaction ends.
 func (s *Store) note(tx *gorm.DB, id string, sequence int64, now time.Time) (known bool, err error) {
+	updated := s.dialect.bindTime(now)
 	advance := func() (bool, error) {
-		updated := tx.Exec(s.prefix.in("UPDATE "+writersTable+" SET last_sequence = ?, updated_at = ? WHERE writer_id = ? AND last_sequence < ?"),
-			sequence, now, id, sequence)
-		if updated.Error != nil {
-			return false, fmt.Errorf("note batch: %w", updated.Error)
+		done := tx.Exec(s.sql("UPDATE datar_writers SET last_sequence = ?, updated_at = ? WHERE writer_id = ? AND last_sequence < ?"),
+			sequence, updated, id, sequence)
+		if done.Error != nil {
+			return false, fmt.Errorf("note batch: %w", done.Error)
 		}
-		return updated.RowsAffected > 0, nil
+		return done.RowsAffected > 0, nil
 	}
 	if advanced, err := advance(); advanced || err != nil {
 		return false, err
 	}
-	// The writer is new; or the sequence is known; or the first batch of the writer, whose answer never came, is being
-	// committed just now, and this statement waits for that.
-	if err := s.prefix.table(tx, writersTable).Clauses(clause.OnConflict{DoNothing: true}).
-		Create(&writer{WriterID: identifier(id), UpdatedAt: now}).Error; err != nil {
+	// The writer is new; or the sequence is known; or the first batch of the writer, whose answer was lost, is just being
+	// committed, and this statement waits for that.
+	if err := tx.Exec(s.sql("INSERT INTO datar_writers (writer_id, last_sequence, updated_at) VALUES (?, 0, ?)"+s.dialect.growth[writersTable]),
+		id, updated).Error; err != nil {
 		return false, fmt.Errorf("note first batch: %w", err)
 	}
 	advanced, err := advance()
 	return !advanced, err
 }
 
-// forget takes writers out of the ledger that were not seen for long. It looks for them without locking rows.
+// forget removes writers from the ledger that were not seen for long. It looks for them without locking rows.
 func (s *Store) forget(db *gorm.DB) error {
-	old := time.Now().UTC().Add(-writerLifetime)
+	old := s.dialect.bindTime(time.Now().Add(-writerLifetime))
 	var ids []string
-	err := s.prefix.table(db, writersTable).Where("updated_at < ?", old).Limit(forgetAtOnce).Pluck("writer_id", &ids).Error
+	err := db.Raw(s.sql("SELECT writer_id FROM datar_writers WHERE updated_at < ? LIMIT ?"), old, forgetAtOnce).Scan(&ids).Error
 	if err != nil || len(ids) == 0 {
 		return err
 	}
-	return s.prefix.table(db, writersTable).Where("writer_id IN ? AND updated_at < ?", ids, old).Delete(&writer{}).Error
+	return db.Exec(s.sql("DELETE FROM datar_writers WHERE writer_id IN ? AND updated_at < ?"), padded(ids), old).Error
 }

@@ -14,17 +14,6 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
 )
 
-const receiptsTable = "datar_receipts"
-
-// receipt is what was answered to a batch that was sent in.
-type receipt struct {
-	// KeyHash is the SHA-256 of the sender's key, in hex: keys are any text, and columns are not.
-	KeyHash   string    `gorm:"column:key_hash;primaryKey;type:char(64)"`
-	Digest    string    `gorm:"column:digest;type:varchar(64);not null"`
-	Answer    string    `gorm:"column:answer"`
-	CreatedAt time.Time `gorm:"column:created_at"`
-}
-
 // ApplyBatch implements ingest.Store.
 func (s *Store) ApplyBatch(ctx context.Context, batch datar.Batch, r ingest.Receipt) (known bool, found *ingest.Receipt, err error) {
 	err = s.add(ctx, batch.Rows, func(tx *gorm.DB, now time.Time) (bool, error) {
@@ -78,16 +67,16 @@ func keyHash(key string) string {
 }
 
 func (s *Store) keepReceipt(tx *gorm.DB, r ingest.Receipt, now time.Time) error {
-	err := s.prefix.table(tx, receiptsTable).Create(&receipt{KeyHash: keyHash(r.Key), Digest: r.Digest, Answer: r.Answer, CreatedAt: now}).Error
-	if err != nil {
+	if err := tx.Exec(s.sql("INSERT INTO datar_receipts (key_hash, digest, answer, created_at) VALUES (?, ?, ?, ?)"),
+		keyHash(r.Key), r.Digest, r.Answer, s.dialect.bindTime(now)).Error; err != nil {
 		return fmt.Errorf("keep a receipt: %w", err)
 	}
 	return nil
 }
 
 func (s *Store) receipt(ctx context.Context, key string) (*ingest.Receipt, error) {
-	var found []receipt
-	if err := s.prefix.table(s.db.WithContext(ctx), receiptsTable).Where("key_hash = ?", keyHash(key)).Find(&found).Error; err != nil {
+	var found []struct{ Digest, Answer string }
+	if err := s.db.WithContext(ctx).Raw(s.sql("SELECT digest, answer FROM datar_receipts WHERE key_hash = ?"), keyHash(key)).Scan(&found).Error; err != nil {
 		return nil, fmt.Errorf("look for a receipt: %w", err)
 	}
 	if len(found) == 0 {
@@ -99,15 +88,15 @@ func (s *Store) receipt(ctx context.Context, key string) (*ingest.Receipt, error
 // forgetReceipts deletes receipts whose batches cannot come again.
 func (s *Store) forgetReceipts(ctx context.Context, now time.Time) error {
 	db := s.db.WithContext(ctx)
+	old := s.dialect.bindTime(now.Add(-ingest.ReceiptLifetime))
 	var keys []string
-	err := s.prefix.table(db, receiptsTable).Where("created_at < ?", now.Add(-ingest.ReceiptLifetime).UTC()).Limit(rowsPerPurge).Pluck("key_hash", &keys).Error
-	if err != nil {
+	if err := db.Raw(s.sql("SELECT key_hash FROM datar_receipts WHERE created_at < ? LIMIT ?"), old, rowsPerPurge).Scan(&keys).Error; err != nil {
 		return fmt.Errorf("look for old receipts: %w", err)
 	}
 	if len(keys) == 0 {
 		return nil
 	}
-	if err := s.prefix.table(db, receiptsTable).Where("key_hash IN ?", keys).Delete(&receipt{}).Error; err != nil {
+	if err := db.Exec(s.sql("DELETE FROM datar_receipts WHERE key_hash IN ?"), padded(keys)).Error; err != nil {
 		return fmt.Errorf("delete old receipts: %w", err)
 	}
 	return nil

@@ -1,0 +1,109 @@
+package gormstore
+
+import (
+	"fmt"
+	"strings"
+
+	"gorm.io/gorm"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+)
+
+// hourRange is a half-open range of hours.
+type hourRange struct{ from, to int64 }
+
+// without returns what is left of the range without pieces of a size, given by their starts in ascending order. Each piece
+// lies within the range or outside of it.
+func (r hourRange) without(starts []int64, size int64) []hourRange {
+	var left []hourRange
+	next := r.from
+	for _, start := range starts {
+		if start < r.from || start >= r.to {
+			continue
+		}
+		if start > next {
+			left = append(left, hourRange{next, start})
+		}
+		next = start + size
+	}
+	if next < r.to {
+		left = append(left, hourRange{next, r.to})
+	}
+	return left
+}
+
+// eventHours is the condition that the hour of an event lies in a range.
+type eventHours struct {
+	condition string
+	bindHour  func(datar.Hour) any
+	// offsets: the condition also finds hours with offsets, which it compares as instants.
+	offsets bool
+}
+
+// Hours in UTC compare as they are written. The others have an index of their own.
+const (
+	hourInUTC     = "bucket_hour >= {at} AND bucket_hour < {at}"
+	hourInAnyZone = "((substr(bucket_hour, -6) = '+00:00' AND bucket_hour >= ? AND bucket_hour < ?)" +
+		" OR (" + sqliteOffset + " AND " + sqliteHour + " >= ? AND " + sqliteHour + " < ?))"
+)
+
+// eventHours returns the condition for the events that the database has now.
+func (s *Store) eventHours(tx *gorm.DB) (eventHours, error) {
+	utc := eventHours{condition: s.sql(hourInUTC), bindHour: s.dialect.bindHour}
+	if s.dialect.offsets == "" {
+		return utc, nil
+	}
+	var found []int64
+	if err := tx.Raw(s.sql(s.dialect.offsets)).Scan(&found).Error; err != nil {
+		return utc, fmt.Errorf("look for hours with offsets: %w", err)
+	}
+	if len(found) == 0 {
+		return utc, nil
+	}
+	return eventHours{condition: hourInAnyZone, bindHour: s.dialect.bindHour, offsets: true}, nil
+}
+
+// in puts the condition for one range into a statement.
+func (e eventHours) in(statement string) string {
+	return strings.Replace(statement, "{within}", e.condition, 1)
+}
+
+// bind returns the parameters of the condition.
+func (e eventHours) bind(r hourRange) []any {
+	values := []any{e.bindHour(datar.Hour(r.from)), e.bindHour(datar.Hour(r.to))}
+	if e.offsets {
+		values = append(values, r.from, r.to)
+	}
+	return values
+}
+
+// anyOf returns the condition that the hour lies in one of the ranges, and its parameters.
+func (e eventHours) anyOf(ranges []hourRange) (condition string, values []any) {
+	ranges = padded(ranges)
+	for _, r := range ranges {
+		values = append(values, e.bind(r)...)
+	}
+	each := "(" + e.condition + ")"
+	return "(" + each + strings.Repeat(" OR "+each, len(ranges)-1) + ")", values
+}
+
+// oldestEvent returns the hour of the oldest event.
+func (s *Store) oldestEvent(db *gorm.DB) (hour int64, found bool, err error) {
+	statements := []string{"SELECT {hour} FROM datar_hourly_events ORDER BY bucket_hour LIMIT 1"}
+	if s.dialect.offsets != "" {
+		statements = []string{
+			"SELECT {hour} FROM datar_hourly_events WHERE substr(bucket_hour, -6) = '+00:00' ORDER BY bucket_hour LIMIT 1",
+			"SELECT {hour} FROM datar_hourly_events WHERE " + sqliteOffset + " ORDER BY {hour} LIMIT 1",
+		}
+	}
+	for _, statement := range statements {
+		var hours []int64
+		if err := db.Raw(s.sql(statement)).Scan(&hours).Error; err != nil {
+			return 0, false, fmt.Errorf("look for the oldest event: %w", err)
+		}
+		if len(hours) > 0 && (!found || hours[0] < hour) {
+			hour, found = hours[0], true
+		}
+	}
+	return hour, found, nil
+}

@@ -1,0 +1,243 @@
+package gormstore
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"gorm.io/gorm"
+	"gorm.io/gorm/schema"
+)
+
+// hourlyEvent is a row of counts. Its first seven columns are Flagr's; the others may be NULL, as they are in rows that
+// Flagr wrote.
+type hourlyEvent struct {
+	ID         uint      `gorm:"column:id;primaryKey"`
+	FlagID     int64     `gorm:"column:flag_id;not null"`
+	BucketHour time.Time `gorm:"column:bucket_hour;not null"`
+	VariantID  int64     `gorm:"column:variant_id;not null;default:0"`
+	SegmentID  int64     `gorm:"column:segment_id;not null;default:0"`
+	EvalCount  int64     `gorm:"column:eval_count;not null;default:0"`
+	UpdatedAt  time.Time `gorm:"column:updated_at"`
+	// Unix milliseconds: integers compare alike in every database and zone.
+	FirstEvaluatedMs *int64 `gorm:"column:first_evaluated_ms"`
+	LastEvaluatedMs  *int64 `gorm:"column:last_evaluated_ms"`
+	// IngestedCount is how many of EvalCount were counted elsewhere and sent in.
+	IngestedCount *int64 `gorm:"column:ingested_count"`
+}
+
+// writer is a row of the ledger.
+type writer struct {
+	WriterID     identifier `gorm:"column:writer_id;primaryKey"`
+	LastSequence int64      `gorm:"column:last_sequence;not null"`
+	UpdatedAt    time.Time  `gorm:"column:updated_at"`
+}
+
+// meta is a named value.
+type meta struct {
+	Name  string `gorm:"column:name;primaryKey;type:varchar(64)"`
+	Value string `gorm:"column:value;type:varchar(64);not null"`
+}
+
+// receipt is what was answered to a batch that was sent in.
+type receipt struct {
+	// KeyHash is the SHA-256 of the sender's key, in hex: keys are any text, and columns are not.
+	KeyHash   string    `gorm:"column:key_hash;primaryKey;type:char(64)"`
+	Digest    string    `gorm:"column:digest;type:varchar(64);not null"`
+	Answer    string    `gorm:"column:answer"`
+	CreatedAt time.Time `gorm:"column:created_at"`
+}
+
+// rollup says that the rollup of one kind over one span exists.
+type rollup struct {
+	Kind      int16 `gorm:"column:span;primaryKey;autoIncrement:false"`
+	StartHour int64 `gorm:"column:start_hour;primaryKey;autoIncrement:false"`
+	// Purged: the span's hourly events were moved into the rollup.
+	Purged bool `gorm:"column:purged;not null;default:false"`
+}
+
+// rollupTotal is the total of one flag over a span.
+type rollupTotal struct {
+	Kind            int16  `gorm:"column:span;primaryKey;autoIncrement:false"`
+	StartHour       int64  `gorm:"column:start_hour;primaryKey;autoIncrement:false"`
+	FlagID          int64  `gorm:"column:flag_id;primaryKey;autoIncrement:false"`
+	EvalCount       int64  `gorm:"column:eval_count;not null"`
+	LastEvaluatedMs *int64 `gorm:"column:last_evaluated_ms"`
+}
+
+// rollupOutcome is the total of one variant and segment of a flag over a span.
+type rollupOutcome struct {
+	Kind            int16  `gorm:"column:span;primaryKey;autoIncrement:false"`
+	StartHour       int64  `gorm:"column:start_hour;primaryKey;autoIncrement:false"`
+	FlagID          int64  `gorm:"column:flag_id;primaryKey;autoIncrement:false"`
+	VariantID       int64  `gorm:"column:variant_id;primaryKey;autoIncrement:false"`
+	SegmentID       int64  `gorm:"column:segment_id;primaryKey;autoIncrement:false"`
+	EvalCount       int64  `gorm:"column:eval_count;not null"`
+	IngestedCount   int64  `gorm:"column:ingested_count;not null"`
+	LastEvaluatedMs *int64 `gorm:"column:last_evaluated_ms"`
+}
+
+// identifier is text in which upper and lower case differ, which the usual collations of MySQL and MariaDB ignore.
+type identifier string
+
+// GormDBDataType implements GORM's interface for types of columns.
+func (identifier) GormDBDataType(db *gorm.DB, _ *schema.Field) string {
+	return dialects[db.Name()].identifier
+}
+
+// index is one that GORM does not create with the table, because its name has the prefix.
+type index struct {
+	kind, name, table, columns string
+	// condition of the rows that have an entry. Empty: all of them.
+	condition string
+}
+
+var indexes = []index{
+	{"UNIQUE INDEX", "idx_datar_hourly", "datar_hourly_events", "flag_id, bucket_hour, variant_id, segment_id", ""},
+	{"INDEX", "idx_datar_bucket_hour", "datar_hourly_events", "bucket_hour", ""},
+	{"INDEX", "idx_datar_receipts_created_at", "datar_receipts", "created_at", ""},
+}
+
+// errLocked: the wait for the migration lock timed out.
+var errLocked = errors.New("timed out waiting for the migration lock: another replica is changing the tables; start again when it has ended")
+
+// lockTables runs the statement that waits until no other replica migrates.
+func lockTables(tx *gorm.DB, statement string) error {
+	var locked sql.NullInt64
+	if err := tx.Raw(statement).Scan(&locked).Error; err != nil {
+		return err
+	}
+	if locked.Int64 != 1 {
+		return errLocked
+	}
+	return nil
+}
+
+// prepare creates or completes the tables, one replica after the other.
+func (s *Store) prepare(tx *gorm.DB) (err error) {
+	if s.dialect.lockMigration != "" {
+		if err := lockTables(tx, s.dialect.lockMigration); err != nil {
+			return fmt.Errorf("lock the tables: %w", err)
+		}
+	}
+	if s.dialect.unlockMigration != "" {
+		defer func() { err = errors.Join(err, tx.Exec(s.dialect.unlockMigration).Error) }()
+	}
+	if err := s.migrate(tx); err != nil {
+		return err
+	}
+	// The first process to start gives the database its identity.
+	if s.identity, err = s.metaValue(tx, "identity", newIdentity()); err != nil {
+		return err
+	}
+	if _, err := s.metaValue(tx, lockName, ""); err != nil {
+		return err
+	}
+	return s.forget(tx)
+}
+
+// migrate creates what is missing. In a table that Flagr created it only adds columns and widens the count: Flagr works
+// with both.
+func (s *Store) migrate(db *gorm.DB) error {
+	m := db.Migrator()
+	for _, t := range []struct {
+		name, options string
+		model         any
+	}{
+		{"datar_writers", s.dialect.tableOptions, &writer{}},
+		{"datar_meta", s.dialect.tableOptions, &meta{}},
+		{"datar_rollups", s.dialect.tableOptions, &rollup{}},
+		{"datar_rollup_totals", s.dialect.tableOptions, &rollupTotal{}},
+		{"datar_rollup_outcomes", s.dialect.tableOptions, &rollupOutcome{}},
+		{"datar_receipts", s.dialect.tableOptions, &receipt{}},
+		{"datar_hourly_events", "", &hourlyEvent{}},
+	} {
+		name := s.sql(t.name)
+		if m.HasTable(name) {
+			continue
+		}
+		if err := db.Table(name).Set("gorm:table_options", t.options).Migrator().CreateTable(t.model); err != nil {
+			return err
+		}
+	}
+	events := db.Table(s.sql("datar_hourly_events")).Migrator()
+	for _, column := range []string{"FirstEvaluatedMs", "LastEvaluatedMs", "IngestedCount"} {
+		if !events.HasColumn(&hourlyEvent{}, column) {
+			if err := events.AddColumn(&hourlyEvent{}, column); err != nil {
+				return err
+			}
+		}
+	}
+	for _, i := range append(indexes[:len(indexes):len(indexes)], s.dialect.indexes...) {
+		if m.HasIndex(s.sql(i.table), s.sql(i.name)) {
+			continue
+		}
+		if err := db.Exec(s.sql("CREATE " + i.kind + " " + i.name + " ON " + i.table + " (" + i.columns + ")" + i.condition)).Error; err != nil {
+			return err
+		}
+	}
+	return s.widenCounts(db, events)
+}
+
+func (s *Store) widenCounts(db *gorm.DB, events gorm.Migrator) error {
+	if s.dialect.widen == "" {
+		return nil
+	}
+	types, err := events.ColumnTypes(&hourlyEvent{})
+	if err != nil {
+		return err
+	}
+	for _, column := range types {
+		if column.Name() != "eval_count" {
+			continue
+		}
+		for _, narrow := range s.dialect.narrow {
+			if strings.EqualFold(column.DatabaseTypeName(), narrow) {
+				return db.Exec(s.sql(s.dialect.widen)).Error
+			}
+		}
+	}
+	return nil
+}
+
+// metaValue reads a named value, which it sets first if it does not exist.
+func (s *Store) metaValue(db *gorm.DB, name, initial string) (string, error) {
+	var found []string
+	if err := db.Raw(s.sql("SELECT value FROM datar_meta WHERE name = ?"), name).Scan(&found).Error; err != nil {
+		return "", err
+	}
+	if len(found) == 1 {
+		return found[0], nil
+	}
+	return initial, db.Exec(s.sql("INSERT INTO datar_meta (name, value) VALUES (?, ?)"), name, initial).Error
+}
+
+// checkZone refuses a database of MySQL or MariaDB whose connections shift times to another zone than UTC, if Flagr has
+// written hours through such connections: this store keeps and reads hours in UTC.
+func (s *Store) checkZone(db *gorm.DB) error {
+	if s.dialect.sentTime == "" {
+		return nil
+	}
+	for _, month := range []time.Month{time.January, time.July} { // with and without daylight saving time
+		sent := time.Date(2026, month, 1, 12, 0, 0, 0, time.UTC)
+		var got string
+		if err := db.Raw(s.dialect.sentTime, sent).Row().Scan(&got); err != nil {
+			return fmt.Errorf("find the zone of the connection: %w", err)
+		}
+		if strings.HasPrefix(got, sent.Format("2006-01-02 15:04:05")) {
+			continue
+		}
+		var flagr int64
+		if err := db.Raw(s.sql("SELECT COUNT(*) FROM (SELECT 1 FROM datar_hourly_events WHERE first_evaluated_ms IS NULL LIMIT 1) AS f")).Scan(&flagr).Error; err != nil {
+			return fmt.Errorf("look for rows that Flagr wrote: %w", err)
+		}
+		if flagr == 0 {
+			return nil
+		}
+		return fmt.Errorf("the connection string's loc turns %s into %s, and %s has rows that Flagr wrote in that zone, while this store keeps hours in UTC: "+
+			"stop Flagr, convert its rows as docs/datar.md (\"Convert hours that Flagr wrote with loc\") shows, and remove loc", sent.Format(time.RFC3339), got, s.sql("datar_hourly_events"))
+	}
+	return nil
+}
