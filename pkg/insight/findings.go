@@ -1,0 +1,371 @@
+package insight
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
+)
+
+// Rule names the kind of a Finding.
+type Rule string
+
+// The rules. A difference between the shares that are set and those that came is never a finding.
+const (
+	// RuleImpossibleVariant: under a version, a variant without buckets in a segment has counts.
+	RuleImpossibleVariant Rule = "impossible_variant"
+	// RuleImpossibleHoldOut: all buckets of a segment give variants, and evaluations were held out.
+	RuleImpossibleHoldOut Rule = "impossible_hold_out"
+	// RuleImpossibleAssignment: the flag was off, or the rollout 0, and evaluations got a variant.
+	RuleImpossibleAssignment Rule = "impossible_assignment"
+	// RuleUnreachableCounted: a segment that can match no entity has counts.
+	RuleUnreachableCounted Rule = "unreachable_counted"
+	// RuleOldVersion: a version was used later than its replacement, the refresh interval and a minute.
+	RuleOldVersion Rule = "old_version"
+	// RuleUnreachable: a segment can match no entity.
+	RuleUnreachable Rule = "unreachable"
+	// RuleNeverMatched: 1,000 evaluations got as far as a segment, and none matched it.
+	RuleNeverMatched Rule = "never_matched"
+	// RuleOneSided: every assignment was the same variant, and others have buckets.
+	RuleOneSided Rule = "one_sided"
+	// RuleNoEntityID: evaluations had no entity id.
+	RuleNoEntityID Rule = "no_entity_id"
+	// RuleUnevaluable: a constraint could not be evaluated.
+	RuleUnevaluable Rule = "unevaluable"
+	// RuleTwice: the flag is counted by servers, and sent in as well.
+	RuleTwice Rule = "twice"
+	// RuleAskedDeleted: the flag is deleted and asked for.
+	RuleAskedDeleted Rule = "asked_deleted"
+)
+
+// Severity tells how much a Finding claims.
+type Severity string
+
+// The severities. A contradiction cannot be explained by any distribution of traffic.
+const (
+	Contradiction Severity = "contradiction"
+	Warning       Severity = "warning"
+	Note          Severity = "note"
+)
+
+func (s Severity) rank() int { return slices.Index([]Severity{Contradiction, Warning, Note}, s) }
+
+// neverMatchedAfter is how many evaluations must get as far as a segment until RuleNeverMatched applies.
+const neverMatchedAfter = 1_000
+
+// Finding is a fact about a rollout.
+type Finding struct {
+	Rule     Rule
+	Severity Severity
+	// SnapshotID, SegmentID and VariantID name what it is about; 0 where they do not apply.
+	SnapshotID, SegmentID, VariantID int64
+	// Count is the number of evaluations concerned. With AtLeast it is a lower bound, since counts are kept by hour.
+	Count   int64
+	AtLeast bool
+	// Last is the time of the last of these evaluations, zero if it is not known.
+	Last time.Time
+	Text string
+}
+
+// finder collects findings.
+type finder struct {
+	in   *RolloutInput
+	list []Finding
+}
+
+func (f *finder) add(found Finding) { f.list = append(f.list, found) }
+
+// findings applies all rules. They are ordered by severity, then by rule and version.
+func findings(in *RolloutInput, r *Rollout) []Finding {
+	f := &finder{in: in, list: []Finding{}}
+	for i := range r.Versions {
+		f.contradictions(&r.Versions[i])
+	}
+	f.oldVersions()
+	f.unreachable(r)
+	f.neverMatched(r)
+	f.oneSided(r)
+	f.ofRows()
+	if in.AskedDeleted > 0 {
+		f.add(Finding{Rule: RuleAskedDeleted, Severity: Warning, Count: in.AskedDeleted, Last: in.LastAskedDeleted,
+			Text: fmt.Sprintf("The flag is deleted, and was asked for %s.", times(in.AskedDeleted))})
+	}
+	slices.SortStableFunc(f.list, func(a, b Finding) int { return a.Severity.rank() - b.Severity.rank() })
+	return f.list
+}
+
+// contradictions compares the counts of one version with what the version can give.
+func (f *finder) contradictions(v *VersionRollout) {
+	flag := f.in.Flags[v.SnapshotID]
+	if flag == nil {
+		return
+	}
+	for i := range v.Segments {
+		s := &v.Segments[i]
+		if s.SegmentID == 0 || s.Count == 0 {
+			continue
+		}
+		if s.Reach == eval.ReachNobody {
+			f.contradiction(v, s, RuleUnreachableCounted, 0, s.Count, fmt.Sprintf("%s matched segment %d, which can match no entity under version %d. %s",
+				evaluations(s.Count), s.SegmentID, v.SnapshotID, s.ReachText))
+		}
+		if s.Rank < 0 {
+			continue
+		}
+		for _, g := range s.Given {
+			switch {
+			case g.Count == 0 || !g.HeldOut && g.Buckets > 0 && v.Enabled || g.HeldOut && g.Buckets > 0:
+			case g.HeldOut:
+				f.contradiction(v, s, RuleImpossibleHoldOut, 0, g.Count, fmt.Sprintf("%s were held out by segment %d, all of whose buckets give a variant under version %d.",
+					evaluations(g.Count), s.SegmentID, v.SnapshotID))
+			case !v.Enabled:
+				f.contradiction(v, s, RuleImpossibleAssignment, g.VariantID, g.Count, fmt.Sprintf("%s got %s under version %d, in which the flag was off.",
+					evaluations(g.Count), variantText(&g), v.SnapshotID))
+			case s.RolloutPercent == 0:
+				f.contradiction(v, s, RuleImpossibleAssignment, g.VariantID, g.Count, fmt.Sprintf("%s got %s from segment %d, whose rollout is 0%% under version %d.",
+					evaluations(g.Count), variantText(&g), s.SegmentID, v.SnapshotID))
+			default:
+				f.contradiction(v, s, RuleImpossibleVariant, g.VariantID, g.Count, fmt.Sprintf("%s got %s from segment %d, which has no bucket for it under version %d.",
+					evaluations(g.Count), variantText(&g), s.SegmentID, v.SnapshotID))
+			}
+		}
+	}
+}
+
+func (f *finder) contradiction(v *VersionRollout, s *SegmentRollout, rule Rule, variantID, count int64, text string) {
+	found := Finding{Rule: rule, Severity: Contradiction, SnapshotID: v.SnapshotID, SegmentID: s.SegmentID, VariantID: variantID, Count: count, Text: text}
+	for i := range f.in.Rows {
+		r := &f.in.Rows[i]
+		at := f.in.Timeline.resolveRow(r)
+		if at < 0 || f.in.Timeline[at].SnapshotID != v.SnapshotID || r.SegmentID != s.SegmentID {
+			continue
+		}
+		if matches := rule == RuleUnreachableCounted || r.VariantID == variantID; matches && r.Last > 0 && time.UnixMilli(r.Last).After(found.Last) {
+			found.Last = time.UnixMilli(r.Last).UTC()
+		}
+	}
+	f.add(found)
+}
+
+// Deadline returns the latest time at which a connected server can use the version, and false for the newest one. It is the
+// replacement, the refresh interval and a minute for clocks that differ.
+func (v Version) Deadline(refresh time.Duration) (time.Time, bool) {
+	if v.To.IsZero() {
+		return time.Time{}, false
+	}
+	return v.To.Add(refresh + clockSkew), true
+}
+
+// UsedLate returns the first hour in which rows have counts of a version beyond its Deadline, and false if there are none.
+// Rows are grouped at least by version.
+func UsedLate(t Timeline, refresh time.Duration, rows []datar.Row) (first datar.Hour, late bool) {
+	for i := range rows {
+		r := &rows[i]
+		at := t.resolveRow(r)
+		if at < 0 {
+			continue
+		}
+		deadline, replaced := t[at].Deadline(refresh)
+		if !replaced || !time.UnixMilli(r.Last).After(deadline) {
+			continue
+		}
+		if hour := datar.HourOf(deadline); !late || hour < first {
+			first, late = hour, true
+		}
+	}
+	return first, late
+}
+
+// oldVersions finds versions that were used after their deadline.
+func (f *finder) oldVersions() {
+	late := map[int]*Finding{}
+	for i := range f.in.Hourly {
+		r := &f.in.Hourly[i]
+		at := f.in.Timeline.resolveRow(r)
+		if at < 0 {
+			continue
+		}
+		deadline, replaced := f.in.Timeline[at].Deadline(f.in.Refresh)
+		last := time.UnixMilli(r.Last).UTC()
+		if !replaced || !last.After(deadline) {
+			continue
+		}
+		found := late[at]
+		if found == nil {
+			found = &Finding{Rule: RuleOldVersion, Severity: Contradiction, SnapshotID: f.in.Timeline[at].SnapshotID}
+			late[at] = found
+		}
+		if last.After(found.Last) {
+			found.Last = last
+		}
+		if time.UnixMilli(r.First).After(deadline) {
+			found.Count += r.Count
+		} else { // the hour is one in which some were in time; the last one was not
+			found.Count++
+			found.AtLeast = found.AtLeast || r.Count > 1
+		}
+	}
+	for at, v := range f.in.Timeline {
+		if found := late[at]; found != nil {
+			found.Text = f.oldVersionText(v, f.in.Timeline[at+1].SnapshotID, found)
+			f.add(*found)
+		}
+	}
+}
+
+func (f *finder) oldVersionText(v Version, next int64, found *Finding) string {
+	which := ""
+	if flag := f.in.Flags[v.SnapshotID]; flag != nil {
+		switch {
+		case flag.DeletedAt.Valid:
+			which = ", in which the flag was deleted,"
+		case !flag.Enabled:
+			which = ", in which the flag was off,"
+		}
+	}
+	prefix := ""
+	if found.AtLeast {
+		prefix = "At least "
+	}
+	return fmt.Sprintf("%s%s used version %d%s up to %s after %d replaced it.",
+		prefix, evaluations(found.Count), v.SnapshotID, which, spanText(found.Last.Sub(v.To)), next)
+}
+
+// newest is the newest version of the rollout, nil if there is none. Warnings about settings are about this one.
+func newest(r *Rollout) *VersionRollout {
+	if len(r.Versions) == 0 {
+		return nil
+	}
+	return &r.Versions[len(r.Versions)-1]
+}
+
+func (f *finder) unreachable(r *Rollout) {
+	v := newest(r)
+	if v == nil || !v.Enabled {
+		return
+	}
+	for i := range v.Segments {
+		if s := &v.Segments[i]; s.Rank >= 0 && s.Reach == eval.ReachNobody {
+			f.add(Finding{Rule: RuleUnreachable, Severity: Warning, SnapshotID: v.SnapshotID, SegmentID: s.SegmentID,
+				Text: fmt.Sprintf("Segment %d can match no entity. %s", s.SegmentID, s.ReachText)})
+		}
+	}
+}
+
+// neverMatched finds segments of the newest version that no evaluation matched, though many got as far: those that later
+// segments matched, and those that none matched.
+func (f *finder) neverMatched(r *Rollout) {
+	v := newest(r)
+	if v == nil || !v.Enabled {
+		return
+	}
+	var reached int64
+	for i := range f.in.Rows {
+		row := &f.in.Rows[i]
+		if at := f.in.Timeline.resolveRow(row); at >= 0 && f.in.Timeline[at].SnapshotID == v.SnapshotID && row.Outcome == datar.NoMatch {
+			reached += row.Count
+		}
+	}
+	for i := len(v.Segments) - 1; i >= 0; i-- {
+		s := &v.Segments[i]
+		if s.Rank < 0 {
+			continue
+		}
+		reached += s.Count
+		if s.Count == 0 && s.Reach == eval.ReachSome && reached >= neverMatchedAfter {
+			f.add(Finding{Rule: RuleNeverMatched, Severity: Warning, SnapshotID: v.SnapshotID, SegmentID: s.SegmentID, Count: reached,
+				Text: fmt.Sprintf("%s got as far as segment %d, and none of them matched its constraints.", evaluations(reached), s.SegmentID)})
+		}
+	}
+}
+
+// oneSided applies to the newest version.
+func (f *finder) oneSided(r *Rollout) {
+	v := newest(r)
+	if v == nil || !v.Enabled {
+		return
+	}
+	var only Given
+	var others bool // have buckets
+	var count int64
+	set := map[int64]bool{}
+	for i := range v.Segments {
+		s := &v.Segments[i]
+		for _, g := range s.Given {
+			if g.HeldOut {
+				continue
+			}
+			if g.Buckets > 0 && s.Reach != eval.ReachNobody {
+				set[g.VariantID] = true
+			}
+			if g.Count == 0 {
+				continue
+			}
+			if count > 0 && g.VariantID != only.VariantID {
+				return
+			}
+			only = g
+			count += g.Count
+		}
+	}
+	for id := range set {
+		others = others || id != only.VariantID
+	}
+	if count > 0 && others {
+		f.add(Finding{Rule: RuleOneSided, Severity: Note, SnapshotID: v.SnapshotID, VariantID: only.VariantID, Count: count,
+			Text: fmt.Sprintf("All %s that got a variant got %s, and other variants have buckets. One entity always gets the same variant.", evaluations(count), variantText(&only))})
+	}
+}
+
+// ofRows applies the rules that look at counts alone.
+func (f *finder) ofRows() {
+	noEntity := Finding{Rule: RuleNoEntityID, Severity: Warning}
+	unevaluable := Finding{Rule: RuleUnevaluable, Severity: Warning}
+	twice := Finding{Rule: RuleTwice, Severity: Warning}
+	var counted int64
+	for i := range f.in.Rows {
+		r := &f.in.Rows[i]
+		if r.Asked&datar.AskedWithoutEntityID != 0 {
+			noEntity.take(r, r.Count)
+		}
+		if r.Asked&datar.AskedUnevaluable != 0 {
+			unevaluable.take(r, r.Count)
+		}
+		if r.Ingested > 0 {
+			twice.take(r, r.Ingested)
+		}
+		counted += r.Count - r.Ingested
+	}
+	if noEntity.Count > 0 {
+		noEntity.Text = fmt.Sprintf("%s had no entity id. Each got a random bucket, so people may see variants change.", evaluations(noEntity.Count))
+		f.add(noEntity)
+	}
+	if unevaluable.Count > 0 {
+		unevaluable.Text = fmt.Sprintf("In %s a constraint could not be evaluated, because a property was missing or of another type.", evaluations(unevaluable.Count))
+		f.add(unevaluable)
+	}
+	if twice.Count > 0 && counted > 0 {
+		twice.Text = fmt.Sprintf("%s were sent in, and servers counted %d more. An evaluation that is both asked of a server and sent in counts twice.", evaluations(twice.Count), counted)
+		f.add(twice)
+	}
+}
+
+func (f *Finding) take(r *datar.Row, count int64) {
+	f.Count += count
+	if last := time.UnixMilli(r.Last).UTC(); r.Last > 0 && last.After(f.Last) {
+		f.Last = last
+	}
+}
+
+func variantText(g *Given) string {
+	if g.VariantKey != "" {
+		return fmt.Sprintf("%q", g.VariantKey)
+	}
+	return fmt.Sprintf("variant %d", g.VariantID)
+}
+
+// isOn tells whether a version of a flag can give a variant.
+func isOn(flag *entity.Flag) bool { return flag != nil && flag.Enabled && !flag.DeletedAt.Valid }

@@ -1,0 +1,248 @@
+package insight
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
+)
+
+const (
+	// ForecastDays is the number of days whose counts a Forecast is made from.
+	ForecastDays = 7
+	// MaxDraftSegments bounds the segments of a draft.
+	MaxDraftSegments = 500
+)
+
+// Forecast tells what a draft of a flag's segments would change. Numbers of buckets are exact. Numbers of evaluations are an
+// estimate: they assume as many evaluations as in the last days, spread evenly over the buckets.
+type Forecast struct {
+	FlagID int64
+	// Now and Then are the evaluations a day by variant, and those that get none, of all segments that are known. They have
+	// the same sum but for rounding.
+	Now, Then []Expected
+	// Moved is the number of the 1,000 buckets whose entities change from one variant to another, Gained from none to one, and
+	// Lost from one to none, in at least one of the segments that are known.
+	Moved, Gained, Lost int
+	// Segments are those of the draft, in order.
+	Segments []SegmentForecast
+	// Removed are the ids of segments that the draft leaves out.
+	Removed []int64
+}
+
+// Expected is the number of evaluations a day that get a variant.
+type Expected struct {
+	// VariantID is 0 for evaluations that get none.
+	VariantID  int64
+	VariantKey string
+	PerDay     int64
+}
+
+// SegmentForecast is what changes in one segment.
+type SegmentForecast struct {
+	// SegmentID is 0 for a new segment.
+	SegmentID int64
+	// Unknown is true if the segment is new, or if constraints or the order of segments change before or in it, so that other
+	// entities may match it. Then the other fields are 0.
+	Unknown bool
+	// Reason explains Unknown.
+	Reason string
+	// PerDay is the number of evaluations a day that match the segment.
+	PerDay              int64
+	Moved, Gained, Lost int
+	// Now and Then are the numbers of buckets by variant, with VariantID 0 for none.
+	Now, Then []Given
+}
+
+// Draft returns the flag with other segments, as it would be after they are saved. Segments are tried in the order given.
+// The error matches entity.ErrInvalid and names what is wrong.
+func Draft(flag *entity.Flag, segments []entity.Segment) (*entity.Flag, error) {
+	if len(segments) > MaxDraftSegments {
+		return nil, entity.Invalid("draft.segments has %d segments, want at most %d", len(segments), MaxDraftSegments)
+	}
+	keys := byID(flag.Variants, func(v *entity.Variant) uint { return v.ID })
+	draft := *flag
+	draft.Segments = make([]entity.Segment, len(segments))
+	seen := map[uint]bool{}
+	for i, s := range segments {
+		name := fmt.Sprintf("draft.segments.%d", i)
+		if s.ID != 0 && seen[s.ID] {
+			return nil, entity.Invalid("%s.id is %d, which another segment of the draft has", name, s.ID)
+		}
+		seen[s.ID] = true
+		if s.RolloutPercent > 100 {
+			return nil, entity.Invalid("%s.rolloutPercent is %d, want 0 to 100", name, s.RolloutPercent)
+		}
+		var sum uint
+		for j := range s.Distributions {
+			d := &s.Distributions[j]
+			if keys[d.VariantID] == nil {
+				return nil, entity.Invalid("%s.distributions.%d.variantID is %d, which is not a variant of flag %d", name, j, d.VariantID, flag.ID)
+			}
+			if d.Percent > 100 {
+				return nil, entity.Invalid("%s.distributions.%d.percent is %d, want 0 to 100", name, j, d.Percent)
+			}
+			sum += d.Percent
+		}
+		if len(s.Distributions) > 0 && sum != 100 {
+			return nil, entity.Invalid("%s.distributions add up to %d percent, want 100", name, sum)
+		}
+		for j := range s.Constraints {
+			if err := eval.CheckConstraint(&s.Constraints[j]); err != nil {
+				return nil, fmt.Errorf("%s.constraints.%d: %w", name, j, err)
+			}
+		}
+		s.Rank = uint(i)
+		draft.Segments[i] = s
+	}
+	return &draft, nil
+}
+
+// ForecastOf compares the flag with a draft of it. Rows are grouped at least by outcome, segment and version, and are those
+// of the days before now; flags has the versions that they used.
+func ForecastOf(flag, draft *entity.Flag, t Timeline, flags map[int64]*entity.Flag, rows []datar.Row, now time.Time) *Forecast {
+	f := &Forecast{FlagID: int64(flag.ID), Segments: []SegmentForecast{}, Removed: []int64{}}
+	layoutNow, layoutThen := eval.LayoutOf(flag), eval.LayoutOf(draft)
+	current := inOrder(flag.Segments)
+	moved, gained, lost := map[int]bool{}, map[int]bool{}, map[int]bool{}
+	perNow, perThen := map[int64]float64{}, map[int64]float64{}
+	same := true // no segment so far differs in who matches it
+	kept := map[uint]bool{}
+	for i := range draft.Segments {
+		s := &draft.Segments[i]
+		kept[s.ID] = true
+		forecast := SegmentForecast{SegmentID: int64(s.ID), Now: []Given{}, Then: []Given{}}
+		if same && i < len(current) && current[i].ID == s.ID && s.ID != 0 {
+			same = sameConstraints(current[i], s)
+			forecast.Reason = "Its constraints change."
+		} else {
+			same = false
+			forecast.Reason = "The order of segments changes."
+			switch {
+			case s.ID == 0:
+				forecast.Reason = "It is new."
+			case i < len(current) && current[i].ID == s.ID:
+				forecast.Reason = "Constraints or the order of segments change before it."
+			}
+		}
+		if !same {
+			forecast.Unknown = true
+			f.Segments = append(f.Segments, forecast)
+			continue
+		}
+		forecast.Reason = ""
+		a, b := &layoutNow.Segments[i], &layoutThen.Segments[i]
+		rate := perDay(current[:i+1], t, flags, rows, now)
+		forecast.PerDay = int64(math.Round(rate))
+		forecast.Now, forecast.Then = givenBy(a), givenBy(b)
+		for bucket := range eval.Buckets {
+			from, to := a.ByBucket[bucket], b.ByBucket[bucket]
+			perNow[from] += rate / eval.Buckets
+			perThen[to] += rate / eval.Buckets
+			switch {
+			case from == to:
+			case from == 0:
+				forecast.Gained++
+				gained[bucket] = true
+			case to == 0:
+				forecast.Lost++
+				lost[bucket] = true
+			default:
+				forecast.Moved++
+				moved[bucket] = true
+			}
+		}
+		f.Segments = append(f.Segments, forecast)
+	}
+	for _, s := range current {
+		if !kept[s.ID] {
+			f.Removed = append(f.Removed, int64(s.ID))
+		}
+	}
+	f.Moved, f.Gained, f.Lost = len(moved), len(gained), len(lost)
+	f.Now, f.Then = expected(flag, perNow, perThen), expected(flag, perThen, perNow)
+	return f
+}
+
+// expected lists evaluations a day by variant, also those that are 0 and not so in the other list.
+func expected(flag *entity.Flag, perDay, other map[int64]float64) []Expected {
+	list := []Expected{}
+	add := func(id int64, key string) {
+		if perDay[id] > 0 || other[id] > 0 {
+			list = append(list, Expected{id, key, int64(math.Round(perDay[id]))})
+		}
+	}
+	variants := slices.Clone(flag.Variants)
+	slices.SortFunc(variants, func(a, b entity.Variant) int { return cmp.Compare(a.ID, b.ID) })
+	for i := range variants {
+		add(int64(variants[i].ID), variants[i].Key)
+	}
+	add(0, "")
+	return list
+}
+
+// perDay estimates the evaluations a day that match the last of some segments, from the time in which the flag was on and
+// had these segments first, with the same constraints.
+func perDay(segments []*entity.Segment, t Timeline, flags map[int64]*entity.Flag, rows []datar.Row, now time.Time) float64 {
+	last := segments[len(segments)-1]
+	from := now.Add(-ForecastDays * 24 * time.Hour)
+	var alive time.Duration
+	counts := map[int64]bool{} // by version
+	for _, v := range t.Alive(from, now) {
+		flag := flags[v.SnapshotID]
+		if !isOn(flag) || !beginsWith(flag, segments) {
+			continue
+		}
+		counts[v.SnapshotID] = true
+		end := v.To
+		if end.IsZero() || end.After(now) {
+			end = now
+		}
+		alive += end.Sub(later(v.From, from))
+	}
+	var n int64
+	for i := range rows {
+		r := &rows[i]
+		if at := t.resolveRow(r); at >= 0 && counts[t[at].SnapshotID] && r.SegmentID == int64(last.ID) &&
+			(r.Outcome == datar.Matched || r.Outcome == datar.HeldOut) {
+			n += r.Count
+		}
+	}
+	const shortest = time.Hour // of less, nothing is said of a day
+	if alive < shortest {
+		alive = shortest
+	}
+	return float64(n) / (alive.Hours() / 24)
+}
+
+// beginsWith tells whether the flag tries these segments first, with the same constraints.
+func beginsWith(flag *entity.Flag, segments []*entity.Segment) bool {
+	others := inOrder(flag.Segments)
+	if len(others) < len(segments) {
+		return false
+	}
+	for i, s := range segments {
+		if others[i].ID != s.ID || !sameConstraints(others[i], s) {
+			return false
+		}
+	}
+	return true
+}
+
+// sameConstraints tells whether two segments have the same constraints, in any order.
+func sameConstraints(a, b *entity.Segment) bool {
+	texts := func(s *entity.Segment) []string {
+		list := make([]string, len(s.Constraints))
+		for i := range s.Constraints {
+			list[i] = ConstraintText(&s.Constraints[i])
+		}
+		slices.Sort(list)
+		return list
+	}
+	return slices.Equal(texts(a), texts(b))
+}

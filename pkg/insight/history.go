@@ -1,0 +1,69 @@
+package insight
+
+import (
+	"slices"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+)
+
+// HistoryOf reads the snapshots of a flag, the oldest first. With created, the first of them is the one that created the flag;
+// otherwise older ones were left out, and the first one stands for them.
+func HistoryOf(snapshots []Snapshot, created bool) History {
+	var h History
+	for i := range snapshots {
+		s := &snapshots[i]
+		h.ChangedAt = s.At
+		var before *Snapshot
+		if i > 0 {
+			before = &snapshots[i-1]
+		}
+		if before != nil || created {
+			if c := ChangeBetween(before, s, 0); c.Affects == AffectsAssignment {
+				h.AssignedAt, h.AssignedSnapshot = s.At, s.ID
+			}
+		}
+		if s.Flag != nil {
+			h.record(s.At, isRecorded(s.Flag))
+		}
+	}
+	return h
+}
+
+// isRecorded tells whether evaluations of the flag are counted.
+func isRecorded(f *entity.Flag) bool { return f.DataRecordsEnabled && !f.DeletedAt.Valid }
+
+func (h *History) record(at time.Time, on bool) {
+	if last := len(h.Records) - 1; last < 0 || h.Records[last].On != on {
+		h.Records = append(h.Records, Period{at, on})
+	}
+}
+
+// Changes lists what the snapshots of a flag changed, the newest first. Snapshots are in the order of their ids; before is the one
+// before the first of them, nil if that created the flag.
+func Changes(before *Snapshot, snapshots []Snapshot, refresh time.Duration) []Change {
+	changes := make([]Change, len(snapshots))
+	for i := range snapshots {
+		changes[i] = ChangeBetween(before, &snapshots[i], refresh)
+		before = &snapshots[i]
+	}
+	slices.Reverse(changes)
+	return changes
+}
+
+// ChangesTable has one row for each part of each change, and one for a change without parts.
+func ChangesTable(changes []Change) *Table {
+	t := &Table{Header: []string{"snapshotID", "at", "by", "effectiveBy", "affects", "text", "what", "segmentID", "variantID", "constraintID", "from", "to"}}
+	for i := range changes {
+		c := &changes[i]
+		parts := c.Parts
+		if len(parts) == 0 {
+			parts = []Part{{}}
+		}
+		for _, p := range parts {
+			t.add(number(c.SnapshotID), timeText(c.At), c.By, timeText(c.EffectiveBy), string(c.Affects), c.Text,
+				string(p.What), id(p.SegmentID), id(p.VariantID), id(p.ConstraintID), p.From, p.To)
+		}
+	}
+	return t
+}

@@ -1,0 +1,279 @@
+package insight
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"sort"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+)
+
+// By is what divides a series into lines.
+type By string
+
+// The divisions.
+const (
+	ByOutcome By = "outcome"
+	ByVariant By = "variant"
+	BySegment By = "segment"
+	ByVersion By = "version"
+)
+
+// ParseBy returns the division of that name; the empty name is ByOutcome.
+func ParseBy(name string) (By, error) {
+	switch b := By(name); b {
+	case ByOutcome, ByVariant, BySegment, ByVersion:
+		return b, nil
+	case "":
+		return ByOutcome, nil
+	default:
+		return "", invalid("by is %q, want outcome, variant, segment or version", cut(name))
+	}
+}
+
+// parts are what counts are grouped by for the lines.
+func (b By) parts() datar.Parts {
+	switch b {
+	case ByVariant:
+		return datar.GroupVariant
+	case BySegment:
+		return datar.GroupSegment
+	case ByVersion:
+		return datar.GroupOutcome | datar.GroupVersion
+	default:
+		return datar.GroupOutcome
+	}
+}
+
+// Series is the traffic of one flag over time.
+type Series struct {
+	FlagID int64
+	Unit   Unit
+	Zone   *time.Location
+	By     By
+	// UTCDays is true for a window that begins before the details that are kept: then the buckets are days or weeks of
+	// UTC, and there is one line, of all assignments and of evaluations that assigned nothing.
+	UTCDays bool
+	Buckets
+	// Comparison has as many buckets of another time, nil if none was asked for.
+	Comparison *Buckets
+	Changes    []Change
+}
+
+// Buckets are a part of a Series.
+type Buckets struct {
+	// Starts are the beginnings of the buckets, in the zone, and End is that of the last one.
+	Starts []time.Time
+	End    time.Time
+	// Lines have one count for each bucket. The counts of all lines add up to all evaluations.
+	Lines []Line
+	// Whole is false for a bucket that the window cuts, that is not over, or in which some evaluations were not counted.
+	Whole []bool
+}
+
+// Line is one part of a series. Depending on By it has an outcome, a variant, a segment or a version, of which 0 means
+// none or not known.
+type Line struct {
+	Outcome    datar.Outcome
+	VariantID  int64
+	SegmentID  int64
+	SnapshotID int64
+	// Name is the key of the variant or the description of the segment.
+	Name   string
+	Counts []int64
+}
+
+func (l *Line) total() (n int64) {
+	for _, c := range l.Counts {
+		n += c
+	}
+	return n
+}
+
+// SeriesWindow is a range of hours and the buckets into which it falls.
+type SeriesWindow struct {
+	From, To datar.Hour // To is exclusive
+	Buckets  []Bucket
+}
+
+// Windows returns the buckets of a series and, unless compare is empty, of its comparison. Compare is "previous" for as
+// many buckets before, "week" for the same time a week before, or a time in RFC 3339 that lies in the first bucket. The
+// error matches datar.ErrInvalidQuery.
+func (c Calendar) Windows(from, to datar.Hour, compare string) (SeriesWindow, *SeriesWindow, error) {
+	buckets, err := c.Buckets(from, to)
+	if err != nil {
+		return SeriesWindow{}, nil, err
+	}
+	w := SeriesWindow{from, to, buckets}
+	if compare == "" || len(buckets) == 0 {
+		return w, nil, nil
+	}
+	var first datar.Hour
+	switch compare {
+	case "previous":
+		first = c.before(buckets[0].Start, len(buckets))
+	case "week":
+		const daysPerWeek = 7
+		first = datar.HourOf(buckets[0].Start.Time().In(c.Zone).AddDate(0, 0, -daysPerWeek))
+	default:
+		at, err := time.Parse(time.RFC3339, compare)
+		if err != nil {
+			return SeriesWindow{}, nil, invalid(`compare is %q, want previous, week, or a start in RFC 3339 such as 2026-01-24T00:00:00Z`, cut(compare))
+		}
+		first = datar.HourOf(at)
+	}
+	first = max(first, 0)
+	other := c.count(first, len(buckets))
+	return w, &SeriesWindow{other[0].Start, other[len(other)-1].End, other}, nil
+}
+
+// Fill adds rows up. They are grouped by what By asks for, and by hour, or by day where IsWholeDays says so. Now is the time of
+// the answer, in the zone's buckets that are not over; holes are times in which some evaluations were not counted.
+func (w *SeriesWindow) Fill(zone *time.Location, by By, rows []datar.Row, timeline Timeline, names *Names, now time.Time, holes []Hole) Buckets {
+	b := Buckets{Starts: make([]time.Time, len(w.Buckets)), Whole: make([]bool, len(w.Buckets)), Lines: []Line{}}
+	for i, bucket := range w.Buckets {
+		start, end := bucket.Start.Time(), bucket.End.Time()
+		b.Starts[i], b.End = start.In(zone), end.In(zone)
+		b.Whole[i] = bucket.Start >= w.From && bucket.End <= w.To && !end.After(now) &&
+			!slices.ContainsFunc(holes, func(h Hole) bool { return h.From.Before(end) && h.To.After(start) })
+	}
+	lines := map[lineKey]int{} // their places in b.Lines
+	for i := range rows {
+		r := &rows[i]
+		at := w.bucket(r.Hour)
+		if at < 0 {
+			continue
+		}
+		key := keyOf(by, r, timeline)
+		place, ok := lines[key]
+		if !ok {
+			place = len(b.Lines)
+			lines[key] = place
+			b.Lines = append(b.Lines, key.line(names, len(w.Buckets)))
+		}
+		b.Lines[place].Counts[at] += r.Count
+	}
+	slices.SortFunc(b.Lines, func(a, b Line) int { return compareLines(by, names, &a, &b) })
+	return b
+}
+
+// bucket returns the place of the bucket in which an hour lies, -1 if it lies in none.
+func (w *SeriesWindow) bucket(h datar.Hour) int {
+	i := sort.Search(len(w.Buckets), func(i int) bool { return w.Buckets[i].End > h })
+	if i == len(w.Buckets) || w.Buckets[i].Start > h {
+		return -1
+	}
+	return i
+}
+
+// IsWholeDays tells whether every bucket consists of whole days of UTC, and the window cuts none of them, so that counts by
+// day are enough.
+func (w *SeriesWindow) IsWholeDays() bool {
+	return w.From == w.From.DayStart() && w.To == w.To.DayStart() && isWholeDays(w.Buckets)
+}
+
+// lineKey is what tells lines apart.
+type lineKey struct {
+	outcome                          datar.Outcome
+	variantID, segmentID, snapshotID int64
+}
+
+func keyOf(by By, r *datar.Row, timeline Timeline) lineKey {
+	switch by {
+	case ByVariant:
+		return lineKey{variantID: r.VariantID}
+	case BySegment:
+		return lineKey{segmentID: r.SegmentID}
+	case ByVersion:
+		if i := timeline.resolveRow(r); i >= 0 {
+			return lineKey{snapshotID: timeline[i].SnapshotID}
+		}
+		return lineKey{}
+	default:
+		return lineKey{outcome: r.Outcome}
+	}
+}
+
+func (k lineKey) line(names *Names, buckets int) Line {
+	l := Line{Outcome: k.outcome, VariantID: k.variantID, SegmentID: k.segmentID, SnapshotID: k.snapshotID, Counts: make([]int64, buckets)}
+	switch {
+	case k.variantID != 0:
+		l.Name = names.variants[k.variantID]
+	case k.segmentID != 0:
+		l.Name = names.segments[k.segmentID].description
+	}
+	return l
+}
+
+func compareLines(by By, names *Names, a, b *Line) int {
+	switch by {
+	case BySegment:
+		return names.compareSegments(a.SegmentID, b.SegmentID)
+	case ByVersion:
+		return cmp.Compare(a.SnapshotID, b.SnapshotID)
+	default: // colors are given by place, so the order must not depend on counts
+		return cmp.Or(cmp.Compare(a.Outcome, b.Outcome), cmp.Compare(a.VariantID, b.VariantID))
+	}
+}
+
+// Check returns an error if a line has not as many counts as there are buckets.
+func (b *Buckets) Check() error {
+	if len(b.Starts) != len(b.Whole) {
+		return fmt.Errorf("%d starts and %d marks of whole buckets", len(b.Starts), len(b.Whole))
+	}
+	for i := range b.Lines {
+		if n := len(b.Lines[i].Counts); n != len(b.Starts) {
+			return fmt.Errorf("line %d has %d counts for %d buckets", i, n, len(b.Starts))
+		}
+	}
+	for i := 1; i < len(b.Starts); i++ {
+		if !b.Starts[i].After(b.Starts[i-1]) {
+			return fmt.Errorf("bucket %d does not begin after the one before", i)
+		}
+	}
+	return nil
+}
+
+// Total adds up all lines.
+func (b *Buckets) Total() (n int64) {
+	for i := range b.Lines {
+		n += b.Lines[i].total()
+	}
+	return n
+}
+
+// Table has one row for each bucket and line.
+func (s *Series) Table() *Table {
+	t := &Table{Header: []string{"start", "end", "whole", string(s.By), "name", "count"}}
+	if s.UTCDays {
+		t.Header[3] = "line"
+	}
+	for i, start := range s.Starts {
+		end := s.End
+		if i+1 < len(s.Starts) {
+			end = s.Starts[i+1]
+		}
+		for l := range s.Lines {
+			line := &s.Lines[l]
+			t.add(start.Format(time.RFC3339), end.Format(time.RFC3339), fmt.Sprint(s.Whole[i]), s.lineText(line), line.Name, number(line.Counts[i]))
+		}
+	}
+	return t
+}
+
+func (s *Series) lineText(l *Line) string {
+	switch {
+	case s.UTCDays:
+		return "total"
+	case s.By == ByVariant:
+		return id(l.VariantID)
+	case s.By == BySegment:
+		return id(l.SegmentID)
+	case s.By == ByVersion:
+		return id(l.SnapshotID)
+	default:
+		return l.Outcome.String()
+	}
+}

@@ -1,0 +1,461 @@
+package insight
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
+)
+
+// StateName names what a flag is doing.
+type StateName string
+
+// The states. The first one that applies is the flag's.
+const (
+	// StateNotCounted: the flag is not counted now, or for less than the days, and it is older than that. Nothing is claimed.
+	StateNotCounted StateName = "not_counted"
+	// StateNew: created less than 7 days ago, and never asked for.
+	StateNew StateName = "new"
+	// StateNeverEvaluated: counted for the days or more, and never asked for.
+	StateNeverEvaluated StateName = "never_evaluated"
+	// StateInactive: asked for earlier, not lately.
+	StateInactive StateName = "inactive"
+	// StateOffButAsked: switched off, and asked for lately.
+	StateOffButAsked StateName = "off_but_asked"
+	// StateGivesNothing: on, asked for lately, and no evaluation got a variant.
+	StateGivesNothing StateName = "gives_nothing"
+	// StateChanging: a change in the last 7 days affects the assignment.
+	StateChanging StateName = "changing"
+	// StateLaunched: on, the configuration gives everybody one variant, and every evaluation lately got it.
+	StateLaunched StateName = "launched"
+	// StateOneSided: on, every assignment lately was the same variant, and the configuration can give others.
+	StateOneSided StateName = "one_sided"
+	// StateActive is everything else.
+	StateActive StateName = "active"
+)
+
+// StateNames lists all states in the order in which they are tried.
+func StateNames() []StateName {
+	return []StateName{StateNotCounted, StateNew, StateNeverEvaluated, StateInactive, StateOffButAsked, StateGivesNothing,
+		StateChanging, StateLaunched, StateOneSided, StateActive}
+}
+
+const (
+	// DefaultDays and MaxDays are those that count as lately.
+	DefaultDays = 30
+	MaxDays     = 365
+
+	day = 24 * time.Hour
+	// settleDays is how many days a new flag counts as new, and a change as recent.
+	settleDays = 7
+)
+
+// State tells what a flag is doing and whether it can be deleted.
+type State struct {
+	FlagID  int64
+	FlagKey string
+	State   StateName
+	// Stale flags are those to clean up: never evaluated, inactive or launched, and not changed for the days.
+	Stale bool
+	// Since is when the state began, zero if that is not known.
+	Since     time.Time
+	Reason    string
+	Evidence  Evidence
+	Advice    Advice
+	CanDelete CanDelete
+}
+
+// Evidence is what a State was concluded from.
+type Evidence struct {
+	// Count is the number of all evaluations lately, and Last the time of the newest ever, zero if there is none or it is
+	// not known.
+	Count int64
+	Last  time.Time
+	// VariantKey is that of the one variant of launched and one-sided flags.
+	VariantKey string
+	// ChangedAt is when a change last affected the assignment.
+	ChangedAt time.Time
+}
+
+// Do names what to do about a State.
+type Do string
+
+// The advice.
+const (
+	DoNothing        Do = "nothing"
+	DoWait           Do = "wait"
+	DoCount          Do = "count"
+	DoDelete         Do = "delete"
+	DoRemoveFromCode Do = "remove_from_code"
+	DoCheckTargeting Do = "check_targeting"
+)
+
+// Advice is what to do about a State.
+type Advice struct {
+	Do   Do
+	Text string
+}
+
+// CanDelete tells whether a flag can be deleted.
+type CanDelete struct {
+	Answer Answer
+	Checks []Check
+}
+
+// Answer is that of CanDelete.
+type Answer string
+
+// The answers.
+const (
+	AnswerYes     Answer = "yes"
+	AnswerNo      Answer = "no"
+	AnswerUnknown Answer = "unknown"
+)
+
+// CheckName names a Check.
+type CheckName string
+
+// The checks.
+const (
+	CheckCounted   CheckName = "counted"
+	CheckNotAsked  CheckName = "not_asked"
+	CheckAllHeard  CheckName = "all_heard"
+	CheckNoneLost  CheckName = "none_lost"
+	CheckUnchanged CheckName = "unchanged"
+)
+
+// Check is one condition of deleting a flag.
+type Check struct {
+	Check CheckName
+	OK    bool
+	Text  string
+}
+
+// History is what a State needs of a flag's snapshots.
+type History struct {
+	// ChangedAt is when the flag was changed last.
+	ChangedAt time.Time
+	// AssignedAt is when a change last affected the assignment, and AssignedSnapshot the snapshot of that change.
+	AssignedAt       time.Time
+	AssignedSnapshot int64
+	// Records are the times in which the flag was to be counted, the oldest first.
+	Records []Period
+}
+
+// StateInput is what StateOf looks at.
+type StateInput struct {
+	Flag *entity.Flag
+	// Days are those that count as lately, before Now.
+	Days int
+	Now  time.Time
+	// Rows are those of the last days, grouped at least by outcome, variant, version and asked.
+	Rows []datar.Row
+	// EverAsked tells whether the flag was ever asked for as far as counts are kept, and LastAsked is the newest such time,
+	// zero if it is not known.
+	EverAsked bool
+	LastAsked time.Time
+	History   History
+	Timeline  Timeline
+	// Complete is about the last days and this flag.
+	Complete *Complete
+	// Refresh is the interval at which servers look for changes of flags.
+	Refresh time.Duration
+}
+
+// stater is a StateInput with what several rules look at.
+type stater struct {
+	*StateInput
+	start      time.Time
+	asked      Asked
+	total      int64
+	assigned   map[int64]int64 // by variant
+	layout     *eval.Layout
+	lately     time.Duration
+	countedFor time.Duration
+}
+
+// StateOf finds the first state that applies.
+func StateOf(in *StateInput) *State {
+	s := &stater{StateInput: in, lately: time.Duration(in.Days) * day, assigned: map[int64]int64{}, layout: eval.LayoutOf(in.Flag)}
+	s.start = in.Now.Add(-s.lately)
+	for i := range in.Rows {
+		r := &in.Rows[i]
+		s.total += r.Count
+		s.asked.add(r)
+		if r.VariantID != 0 && (r.Outcome == datar.Matched || r.Outcome == datar.Unattributed) {
+			s.assigned[r.VariantID] += r.Count
+		}
+	}
+	if !in.Complete.Since.IsZero() {
+		s.countedFor = in.Now.Sub(in.Complete.Since)
+	}
+	state := s.state()
+	state.FlagID, state.FlagKey = int64(in.Flag.ID), in.Flag.Key
+	state.Evidence.Count, state.Evidence.Last, state.Evidence.ChangedAt = s.total, in.LastAsked, in.History.AssignedAt
+	state.CanDelete = s.canDelete()
+	state.Advice = s.advice(state)
+	switch state.State {
+	case StateNeverEvaluated, StateInactive, StateLaunched:
+		state.Stale = !in.History.ChangedAt.After(s.start)
+	}
+	return state
+}
+
+func (s *stater) state() *State {
+	f, now := s.Flag, s.Now
+	age := now.Sub(f.CreatedAt)
+	since := s.Complete.Since
+	switch {
+	case since.IsZero():
+		return &State{State: StateNotCounted, Since: s.recordsOffSince(), Reason: "The flag is not counted, so nothing is known about it."}
+	case s.countedFor < s.lately && age > s.lately:
+		return &State{State: StateNotCounted, Since: since,
+			Reason: fmt.Sprintf("Counted without a break since %s only, which is less than the %s asked about.", dateText(since), daysText(s.Days))}
+	case age < settleDays*day && !s.EverAsked:
+		return &State{State: StateNew, Since: f.CreatedAt.UTC(), Reason: fmt.Sprintf("Created on %s, and not asked for yet.", dateText(f.CreatedAt))}
+	case s.countedFor >= s.lately && !s.EverAsked:
+		return &State{State: StateNeverEvaluated, Since: f.CreatedAt.UTC(), Reason: fmt.Sprintf("Never asked for since counting began on %s.", dateText(since))}
+	case s.EverAsked && s.total == 0:
+		return &State{State: StateInactive, Since: s.LastAsked, Reason: s.inactiveReason()}
+	case !f.Enabled && s.total > 0:
+		return &State{State: StateOffButAsked, Since: s.History.AssignedAt,
+			Reason: fmt.Sprintf("Switched off, and asked for %s since %s.", times(s.total), dateText(s.begin()))}
+	case f.Enabled && s.total > 0 && len(s.assigned) == 0:
+		return &State{State: StateGivesNothing,
+			Reason: fmt.Sprintf("None of %s since %s got a variant.", evaluations(s.total), dateText(s.begin()))}
+	case !s.History.AssignedAt.IsZero() && now.Sub(s.History.AssignedAt) < settleDays*day:
+		return &State{State: StateChanging, Since: s.History.AssignedAt, Reason: fmt.Sprintf("Who gets what was last changed on %s.", dateText(s.History.AssignedAt))}
+	}
+	if launched := s.launched(); launched != nil {
+		return launched
+	}
+	if oneSided := s.oneSided(); oneSided != nil {
+		return oneSided
+	}
+	if s.total == 0 {
+		return &State{State: StateActive, Reason: fmt.Sprintf("Created on %s, and not asked for yet.", dateText(f.CreatedAt))}
+	}
+	var assigned int64
+	for _, n := range s.assigned {
+		assigned += n
+	}
+	return &State{State: StateActive, Reason: fmt.Sprintf("%s of %s since %s got a variant.", grouped(assigned), evaluations(s.total), dateText(s.begin()))}
+}
+
+// begin is when the last days begin, or the flag if it is younger.
+func (s *stater) begin() time.Time { return later(s.start, s.Flag.CreatedAt) }
+
+func (s *stater) recordsOffSince() time.Time {
+	if n := len(s.History.Records); n > 0 && !s.History.Records[n-1].On {
+		return s.History.Records[n-1].From
+	}
+	return time.Time{}
+}
+
+func (s *stater) inactiveReason() string {
+	if s.LastAsked.IsZero() {
+		return fmt.Sprintf("Asked for earlier, and not in the last %s.", daysText(s.Days))
+	}
+	return fmt.Sprintf("Last asked for on %s, and not in the last %s.", dateText(s.LastAsked), daysText(s.Days))
+}
+
+// onlyVariant returns the variant that the configuration gives everybody, nil if it gives several or none, or not to everybody.
+func (s *stater) onlyVariant() *eval.VariantLayout {
+	var only *eval.VariantLayout
+	everybody := false
+	for i := range s.layout.Segments {
+		l := &s.layout.Segments[i]
+		if l.Reach == eval.ReachNobody {
+			continue
+		}
+		everybody = everybody || l.Reach == eval.ReachEverybody
+		for j := range l.Given {
+			g := &l.Given[j]
+			if g.Buckets == 0 {
+				continue
+			}
+			if g.Buckets != eval.Buckets || only != nil && only.VariantID != g.VariantID {
+				return nil
+			}
+			only = g
+		}
+		if l.HeldOut > 0 {
+			return nil
+		}
+	}
+	if !everybody {
+		return nil
+	}
+	return only
+}
+
+// launched looks at what was evaluated since the last change that affects the assignment.
+func (s *stater) launched() *State {
+	only := s.onlyVariant()
+	if !s.Flag.Enabled || only == nil {
+		return nil
+	}
+	var count int64
+	changed := s.Timeline.Index(s.History.AssignedSnapshot)
+	deadline := s.History.AssignedAt.Add(s.Refresh + clockSkew)
+	for i := range s.Rows {
+		r := &s.Rows[i]
+		gotIt := r.VariantID == only.VariantID && (r.Outcome == datar.Matched || r.Outcome == datar.Unattributed)
+		if r.Outcome == datar.Unattributed && gotIt && s.History.AssignedAt.After(s.start) {
+			continue // before or after the change: either is as well
+		}
+		if at := s.Timeline.resolveRow(r); at < changed && r.Outcome != datar.Unattributed && !time.UnixMilli(r.Last).After(deadline) {
+			continue // it was evaluated before the change
+		}
+		if !gotIt {
+			return nil
+		}
+		count += r.Count
+	}
+	if count == 0 {
+		return nil
+	}
+	from := later(s.begin(), s.History.AssignedAt)
+	return &State{State: StateLaunched, Since: later(s.History.AssignedAt, s.Complete.Since), Evidence: Evidence{VariantKey: only.VariantKey},
+		Reason: fmt.Sprintf("All %s since %s got `%s`, and the configuration gives everybody `%s`.", evaluations(count), dateText(from), only.VariantKey, only.VariantKey)}
+}
+
+func (s *stater) oneSided() *State {
+	if !s.Flag.Enabled || len(s.assigned) != 1 {
+		return nil
+	}
+	var got, count int64
+	for got, count = range s.assigned {
+	}
+	key, others := "", []string{}
+	for i := range s.layout.Segments {
+		l := &s.layout.Segments[i]
+		for _, g := range l.Given {
+			switch {
+			case g.VariantID == got:
+				key = g.VariantKey
+			case g.Buckets > 0 && l.Reach != eval.ReachNobody && !slices.Contains(others, g.VariantKey):
+				others = append(others, g.VariantKey)
+			}
+		}
+	}
+	if len(others) == 0 {
+		return nil
+	}
+	return &State{State: StateOneSided, Evidence: Evidence{VariantKey: key},
+		Reason: fmt.Sprintf("All %s that got a variant since %s got `%s`; the configuration can also give `%s`.",
+			evaluations(count), dateText(s.begin()), key, cut(strings.Join(others, "`, `")))}
+}
+
+// canDelete checks what must hold before a flag can be deleted.
+func (s *stater) canDelete() CanDelete {
+	byTagOnly := s.total > 0 && s.asked.ByName == 0
+	checks := []Check{s.checkCounted(), s.checkNotAsked(), s.checkAllHeard(), s.checkNoneLost(), s.checkUnchanged()}
+	answer := AnswerYes
+	for _, c := range checks {
+		switch {
+		case c.OK || answer == AnswerNo:
+		case c.Check == CheckNotAsked && !byTagOnly || c.Check == CheckUnchanged:
+			answer = AnswerNo
+		default:
+			answer = AnswerUnknown
+		}
+	}
+	return CanDelete{Answer: answer, Checks: checks}
+}
+
+func (s *stater) checkCounted() Check {
+	c := Check{Check: CheckCounted, OK: !s.Complete.Since.IsZero() && s.countedFor >= s.lately}
+	switch days := int(s.countedFor / day); {
+	case s.Complete.Since.IsZero():
+		c.Text = "The flag is not counted."
+	case c.OK:
+		c.Text = fmt.Sprintf("Counted without a break for %s.", daysText(days))
+	default:
+		c.Text = fmt.Sprintf("Counted without a break for %s, not for %s.", spanText(s.countedFor), daysText(s.Days))
+	}
+	return c
+}
+
+func (s *stater) checkNotAsked() Check {
+	c := Check{Check: CheckNotAsked, OK: s.total == 0}
+	from := dateText(s.begin())
+	tags := counted(int64(len(s.Flag.Tags)), "tag")
+	if len(s.Flag.Tags) > 0 {
+		tags = "tag " + cut(tagsText(s.Flag.Tags))
+		if len(s.Flag.Tags) > 1 {
+			tags = "tags " + cut(tagsText(s.Flag.Tags))
+		}
+	}
+	switch {
+	case c.OK:
+		c.Text = fmt.Sprintf("Not asked for since %s.", from)
+	case s.asked.ByTag == 0:
+		c.Text = fmt.Sprintf("Asked for %s since %s, by name.", times(s.total), from)
+	case s.asked.ByName == 0:
+		c.Text = fmt.Sprintf("Asked for %s since %s, by the %s only, which does not name the flag: look for the flag in the code.", times(s.total), from, tags)
+	default:
+		c.Text = fmt.Sprintf("Asked for %s since %s: %s by name, %s by the %s only.", times(s.total), from, grouped(s.asked.ByName), grouped(s.asked.ByTag), tags)
+	}
+	return c
+}
+
+func (s *stater) checkAllHeard() Check {
+	c := Check{Check: CheckAllHeard, OK: s.Complete.Servers > 0 && s.Complete.Silent == 0}
+	switch {
+	case s.Complete.Servers == 0:
+		c.Text = "No server has reported."
+	case s.Complete.Silent == 0:
+		c.Text = fmt.Sprintf("%s reported until %s.", counted(int64(s.Complete.Servers), "server or edge"), s.Complete.UpTo.UTC().Format("2 January 2006 15:04 MST"))
+	default:
+		c.Text = fmt.Sprintf("%d of %s did not report: what they counted may still come.", s.Complete.Silent, counted(int64(s.Complete.Servers), "server or edge"))
+	}
+	return c
+}
+
+func (s *stater) checkNoneLost() Check {
+	c := Check{Check: CheckNoneLost, OK: s.Complete.Dropped == 0, Text: fmt.Sprintf("Nothing was dropped in %s.", daysText(s.Days))}
+	if !c.OK {
+		c.Text = fmt.Sprintf("%s were dropped in %s, of any flag.", evaluations(s.Complete.Dropped), daysText(s.Days))
+	}
+	return c
+}
+
+func (s *stater) checkUnchanged() Check {
+	since := s.Now.Sub(s.History.ChangedAt)
+	return Check{Check: CheckUnchanged, OK: since >= settleDays*day, Text: fmt.Sprintf("Last changed %s ago.", spanText(max(since, 0)))}
+}
+
+func (s *stater) advice(state *State) Advice {
+	deletable := state.CanDelete.Answer == AnswerYes
+	switch state.State {
+	case StateNotCounted:
+		if state.Since.IsZero() || s.Complete.Since.IsZero() {
+			return Advice{DoCount, fmt.Sprintf("Switch on the data records of the flag, and look again in %s.", daysText(s.Days))}
+		}
+		return Advice{DoWait, fmt.Sprintf("Look again when the flag has been counted for %s.", daysText(s.Days))}
+	case StateNew:
+		return Advice{DoWait, "Nothing to do yet."}
+	case StateNeverEvaluated, StateInactive:
+		if deletable {
+			return Advice{DoDelete, "Delete the flag."}
+		}
+		return Advice{DoWait, "Look at the checks: not all that must hold before the flag is deleted is known to hold."}
+	case StateOffButAsked:
+		return Advice{DoRemoveFromCode, fmt.Sprintf("Make what the code does without a variant the only way. When the flag has not been asked for in %s, delete it.", daysText(s.Days))}
+	case StateGivesNothing:
+		return Advice{DoCheckTargeting, "Look at the outcomes: they tell why no evaluation got a variant."}
+	case StateChanging:
+		return Advice{DoNothing, "Compare what is set with what comes of it."}
+	case StateLaunched:
+		return Advice{DoRemoveFromCode, fmt.Sprintf("Make `%s` the only way in the code. When the flag has not been asked for in %s, delete it.", state.Evidence.VariantKey, daysText(s.Days))}
+	case StateOneSided:
+		return Advice{DoCheckTargeting, "Try a few entity ids: one entity always gets the same variant."}
+	default:
+		return Advice{DoNothing, "Nothing to do."}
+	}
+}
