@@ -28,6 +28,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/fastpath"
 	"github.com/flagr-datar/flagr-datar/pkg/handler"
 	"github.com/flagr-datar/flagr-datar/pkg/notification"
+	"github.com/flagr-datar/flagr-datar/pkg/ofrep"
 	"github.com/flagr-datar/flagr-datar/pkg/store"
 	"github.com/flagr-datar/flagr-datar/pkg/web"
 	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations"
@@ -62,6 +63,7 @@ type App struct {
 	recorders *handler.DataRecorders
 	handler   *handler.Handler
 	ingesting bool                  // counts from elsewhere are taken
+	ofrep     *ofrep.Handler        // nil when switched off
 	evaluator fastpath.Evaluator    // nil when every evaluation takes the generated way
 	webhook   *notification.Webhook // nil when switched off
 
@@ -266,6 +268,14 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 			HeaderPrefixes: c.InjectedContext.HTTPHeaderPrefixes,
 		}
 	}
+	if c.OFREP.Enabled {
+		a.ofrep = newOFREP(c, service, a.cache, handlerOptions.InjectedContext, a.edge)
+		a.edge.ofrep = a.ofrep
+		a.onStop("OFREP", func(context.Context) error { a.ofrep.Stop(); return nil })
+		if err := meters.watchOFREP(a.ofrep); err != nil {
+			return nil, err
+		}
+	}
 	if db != nil && !c.Eval.OnlyMode {
 		handlerOptions.Store = db
 	}
@@ -340,6 +350,9 @@ func (a *App) Start(ctx context.Context) error {
 		return err
 	}
 	a.recorders.Start()
+	if a.ofrep != nil {
+		a.ofrep.Start()
+	}
 	if a.ownsProcess {
 		a.onStop("garbage collector", startCollector().stop)
 	}
@@ -355,6 +368,9 @@ func (a *App) Start(ctx context.Context) error {
 func (a *App) BeginStop() {
 	a.beginStop.Do(func() {
 		a.stopping.Store(true)
+		if a.ofrep != nil { // its streams would keep the server from draining
+			a.ofrep.Stop()
+		}
 		a.drained.Go(func() { a.recorders.Drain(a.draining, drainFlushInterval) })
 	})
 }

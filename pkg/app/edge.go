@@ -20,6 +20,7 @@ type edge struct {
 	basic     *web.BasicAuth
 	gzip      func(http.Handler) http.Handler
 	metrics   http.Handler
+	ofrep     http.Handler // set before handler is called
 	trace     func(http.Handler) http.Handler
 	basePath  string // of the API
 }
@@ -66,12 +67,15 @@ func (e *edge) handler(api http.Handler) http.Handler {
 		Metrics:     e.metrics,
 		MetricsPath: e.config.Prometheus.Path,
 	}
+	if e.ofrep != nil {
+		routes.OFREP = e.compressOFREP(e.ofrep)
+	}
 	if e.config.Web.PprofEnabled {
 		routes.Pprof = e.guard(web.Pprof())
 	}
 	h := routes.Handler()
 	if e.config.CORS.Enabled {
-		h = web.CORS(e.config.CORS, h)
+		h = web.CORS(e.config.CORS, e.config.Web.Prefix, h)
 	}
 	h = web.Observe(e.observers, web.Recover(e.logger, h))
 	if e.trace != nil {

@@ -128,7 +128,11 @@ var rooms = map[string]struct {
 	},
 	// Charts take numbers and labels.
 	"ui/chart": {allowed: []string{"pkg/ui/chart"}, forbidden: []string{"net/http", "gorm.io", "github.com/go-openapi"}},
-	"ofrep":    {allowed: []string{"pkg/entity", "pkg/eval"}, forbidden: []string{"github.com/go-openapi"}},
+	// OFREP waits for newer flags, which evalcache has, and reads contexts as the fast path does.
+	"ofrep": {
+		allowed:   []string{"pkg/entity", "pkg/eval", "pkg/evalcache", "pkg/fastpath"},
+		forbidden: []string{"github.com/go-openapi", "gorm.io"},
+	},
 	// Programs embed the provider: it evaluates a snapshot that it polls, and reports with evallog.
 	"provider": {
 		allowed:   []string{"pkg/entity", "pkg/eval", "pkg/evalcache", "pkg/evallog", "pkg/evallog/openfeature", "pkg/provider"},

@@ -12,6 +12,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/evalcache"
 	"github.com/flagr-datar/flagr-datar/pkg/handler"
 	"github.com/flagr-datar/flagr-datar/pkg/metrics"
+	"github.com/flagr-datar/flagr-datar/pkg/ofrep"
 	"github.com/flagr-datar/flagr-datar/pkg/web"
 )
 
@@ -66,6 +67,14 @@ func (m *meters) watchDatar(engine *datar.Engine) error {
 		return nil
 	}
 	return m.prometheus.Register(metrics.NewDatar(engine.Stats))
+}
+
+// watchOFREP shows what OFREP serves.
+func (m *meters) watchOFREP(h *ofrep.Handler) error {
+	if m.prometheus == nil {
+		return nil
+	}
+	return m.prometheus.Register(metrics.NewOFREP(h.Stats))
 }
 
 // watchRecorders shows the books of the streaming recorders.

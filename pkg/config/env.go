@@ -29,6 +29,7 @@ type Config struct {
 	Kinesis         Kinesis
 	PubSub          PubSub
 	Notification    Notification
+	OFREP           OFREP
 	Prometheus      Prometheus
 	Statsd          Statsd
 	Sentry          Sentry
@@ -337,6 +338,26 @@ type Notification struct {
 	WebhookURL string `env:"FLAGR_NOTIFICATION_WEBHOOK_URL" secret:"true" accepts:"an http or https URL; needed while FLAGR_NOTIFICATION_WEBHOOK_ENABLED is true"`
 	// WebhookHeaders are headers to send along, often with a token; Header has them one by one.
 	WebhookHeaders string `env:"FLAGR_NOTIFICATION_WEBHOOK_HEADERS" secret:"true" accepts:"headers such as Authorization: Bearer abc, X-Team: flags"`
+}
+
+// OFREP is the OpenFeature Remote Evaluation Protocol.
+type OFREP struct {
+	// Enabled serves it.
+	Enabled bool `env:"FLAGR_OFREP_ENABLED" envDefault:"true"`
+	// APIKeys are secrets for its paths; Keys has them one by one.
+	APIKeys []string `env:"FLAGR_OFREP_API_KEYS" secret:"true" accepts:"entries such as web=secret or web=secret@tag, further tags behind a vertical bar; no comma, =, @ or bar in names and secrets"`
+	// BulkRecord records the evaluations of answers with all flags.
+	BulkRecord bool `env:"FLAGR_OFREP_BULK_RECORD" envDefault:"false"`
+	// EventsEnabled serves and announces event streams.
+	EventsEnabled bool `env:"FLAGR_OFREP_EVENTS_ENABLED" envDefault:"true"`
+	// EventsURL is the public address of the stream; empty for the server's own path.
+	EventsURL string `env:"FLAGR_OFREP_EVENTS_URL" accepts:"an http or https URL, or nothing"`
+	// EventsMax is how many streams may be open, 1 or more.
+	EventsMax int `env:"FLAGR_OFREP_EVENTS_MAX" envDefault:"1000" accepts:"a whole number, 1 or more"`
+	// EventsSpread is the time over which an event goes out, 0 to 1 minute.
+	EventsSpread time.Duration `env:"FLAGR_OFREP_EVENTS_SPREAD" envDefault:"2s" accepts:"a duration from 0s to 1m, such as 2s"`
+	// FlagSetID names this set of flags in metadata and telemetry.
+	FlagSetID string `env:"FLAGR_FLAG_SET_ID"`
 }
 
 // Prometheus is the endpoint for metrics.

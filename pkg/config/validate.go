@@ -15,7 +15,7 @@ import (
 // as at /api/v1/metrics.
 var apiRoots = []string{
 	"/api/v1/datar", "/api/v1/docs", "/api/v1/evaluation", "/api/v1/export", "/api/v1/exposures", "/api/v1/flags", "/api/v1/health",
-	"/api/v1/ready", "/api/v1/recorders", "/api/v1/tags", "/api/v2/flagevaluation", "/api/v2/flagevaluations", "/swagger.json",
+	"/api/v1/ready", "/api/v1/recorders", "/api/v1/tags", "/api/v2/flagevaluation", "/api/v2/flagevaluations", "/ofrep", "/swagger.json",
 }
 
 var (
@@ -60,6 +60,7 @@ func (c *Config) validate(l *loader) {
 	c.Kinesis.validate(l, c.Recorder.builds(RecorderKinesis))
 	c.PubSub.validate(l, c.Recorder.builds(RecorderPubSub))
 	c.Notification.validate(l)
+	c.OFREP.validate(l)
 	c.Prometheus.validate(l, &c.Web)
 	c.Statsd.validate(l)
 	c.Sentry.validate(l)

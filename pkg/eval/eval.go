@@ -22,8 +22,11 @@ type Request struct {
 	FlagID int64
 	// FlagKey is a flag's key or, when no flag has that key, its id in decimal.
 	FlagKey string
-	// EntityID decides the bucket. When it is empty, an id is made up.
-	EntityID   string
+	// EntityID decides the bucket. When it is empty, an id is made up, unless EntityIDRequired is set.
+	EntityID string
+	// EntityIDRequired forbids making up an id. Without an id the result is EntityIDMissing if the bucket would decide.
+	EntityIDRequired bool
+
 	EntityType string
 	// EntityContext is decoded JSON with json.Number for numbers, or an *Object. Only that and a map[string]any can match
 	// constraints. A map and what is in it must never change: recorders keep it. An *Object may change after the evaluation,
@@ -73,6 +76,8 @@ const (
 	NoMatch
 	// Matched means that a variant was assigned.
 	Matched
+	// EntityIDMissing means that the bucket would decide, the request has no entity id, and none may be made up.
+	EntityIDMissing
 )
 
 // RecordSource tells what a Result reports.

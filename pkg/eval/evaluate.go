@@ -32,7 +32,7 @@ func (f *flag) decide(result *Result, debug bool, random func() int32) {
 	if f.source.EntityType != "" {
 		result.Request.EntityType, result.Request.PlainTexts = f.source.EntityType, false
 	}
-	if result.Request.EntityID == "" {
+	if result.Request.EntityID == "" && !result.Request.EntityIDRequired {
 		result.Request.EntityID = "randomly_generated_" + strconv.FormatInt(int64(random()), 10)
 	}
 	result.Reason = NoMatch
@@ -45,6 +45,10 @@ func (f *flag) decide(result *Result, debug bool, random func() int32) {
 		matched := s.matches(context, isObject)
 		var given *share
 		if matched {
+			if s.byBucket && result.Request.EntityID == "" {
+				result.Reason = EntityIDMissing
+				return
+			}
 			given = s.rollOut(f.bucket(result.Request.EntityID))
 		}
 		if debug {

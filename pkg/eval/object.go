@@ -21,6 +21,9 @@ type Member struct{ Name, Value string }
 // MarshalJSON gives Object.JSON.
 func (o *Object) MarshalJSON() ([]byte, error) { return []byte(o.JSON), nil }
 
+// Get returns the JSON text of a member's value, empty if there is no such member.
+func (o *Object) Get(name string) string { return o.find(name) }
+
 // decode gives the object as a map[string]any.
 func (o *Object) decode() map[string]any {
 	values, _ := decodeText(o.JSON).(map[string]any)

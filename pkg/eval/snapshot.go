@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
@@ -42,6 +43,12 @@ type flag struct {
 	message string
 	// json are the members of an evalResult that name the flag, each with a comma behind it.
 	json string
+	// values is what variants mean in OpenFeature.
+	values *Values
+	// given has the shares of all segments, in the order of their indexes.
+	given []*share
+	// derived is what others made of the flag, see CompiledFlag.Derived.
+	derived atomic.Pointer[derivation]
 	// problems are what could not be used.
 	problems []error
 }
@@ -51,6 +58,8 @@ type segment struct {
 	rolloutPercent int
 	conditions     []condition
 	shares         []share
+	// byBucket is whether entities that match get different results.
+	byBucket bool
 }
 
 // share is the range of buckets of one variant, from the bound of the share before it up to its own.
@@ -59,6 +68,8 @@ type share struct {
 	variant *entity.Variant
 	// middle and end are most of an evalResult: all between the request and the time, and all behind the time.
 	middle, end string
+	segment     *segment
+	index       int // in flag.given
 }
 
 // Compile prepares flags, whose parts it keeps: they must not change afterwards. It never fails: a constraint that does
@@ -134,6 +145,10 @@ func compileFlag(source *entity.Flag) *flag {
 	case len(source.Segments) == 0:
 		f.blank, f.message = NoSegments, "flagID "+decimal+" has no segments"
 	}
+	f.values = ValuesOf(source)
+	for _, warning := range f.values.Warnings() {
+		f.problems = append(f.problems, fmt.Errorf("flag %d (%s): %s", source.ID, source.Key, warning))
+	}
 	f.json = string(appendFlag(nil, f.id, source.Key, int64(source.SnapshotID), f.tags))
 	variants := make(map[uint]variant, len(source.Variants))
 	for i := range source.Variants {
@@ -148,6 +163,14 @@ func compileFlag(source *entity.Flag) *flag {
 		return cmp.Or(cmp.Compare(a.Rank, b.Rank), cmp.Compare(a.ID, b.ID))
 	}) {
 		f.segments = append(f.segments, f.compileSegment(segment, variants))
+	}
+	for i := range f.segments {
+		s := &f.segments[i]
+		for j := range s.shares {
+			given := &s.shares[j]
+			given.segment, given.index = s, len(f.given)
+			f.given = append(f.given, given)
+		}
 	}
 	return f
 }
@@ -174,7 +197,22 @@ func (f *flag) compileSegment(source *entity.Segment, variants map[uint]variant)
 		bound += int(min(d.Percent, maxPercent)) * bucketsPerPercent
 		compiled.shares = append(compiled.shares, share{bound: bound, variant: v.Variant, middle: middle, end: v.end})
 	}
+	compiled.byBucket = !compiled.uniform()
 	return compiled
+}
+
+// uniform reports whether all buckets get the same.
+func (s *segment) uniform() bool {
+	if s.rolloutPercent == 0 || len(s.shares) == 0 {
+		return true
+	}
+	lower := 0
+	for i := range s.shares {
+		if bound := s.shares[i].bound; bound > lower { // the first one that has buckets must have all of them
+			return s.rolloutPercent >= 100 && bound >= buckets || bound >= buckets && s.shares[i].variant == nil
+		}
+	}
+	return true
 }
 
 // variant is an entity.Variant with the end of the shares that give it.

@@ -34,6 +34,9 @@ const (
 	recheckedFlags = 20
 	// rechecksAll is up to how many flags all of them are.
 	rechecksAll = 100
+
+	// minLookInterval is the shortest time between two looks at the source that callers of Look ask for.
+	minLookInterval = 250 * time.Millisecond
 )
 
 // Options tune a Cache.
@@ -51,10 +54,11 @@ type Options struct {
 
 // Cache holds the newest snapshot of a source.
 type Cache struct {
-	source   FlagSource
-	options  Options
-	snapshot atomic.Pointer[eval.Snapshot]
-	checked  atomic.Pointer[time.Time] // nil: never
+	source  FlagSource
+	options Options
+	state   atomic.Pointer[State]
+	checked atomic.Pointer[time.Time] // nil: never
+	wanted  chan struct{}             // has an element while somebody waits for a look
 
 	// These belong to Start until it returns, then to the refresh goroutine.
 	version  string
@@ -68,6 +72,21 @@ type Cache struct {
 	stopped bool
 	cancel  context.CancelFunc
 	done    chan struct{} // closed when nothing started is running any more; nil when nothing was started
+	looked  chan struct{} // closed when the next refresh has ended; nil while nobody waits for it
+}
+
+// State is a snapshot and what is known about it.
+type State struct {
+	// Snapshot is never nil.
+	Snapshot *eval.Snapshot
+	// Version is what the source called these flags; empty before the first load.
+	Version string
+	// Since is when the snapshot was loaded.
+	Since time.Time
+	// Replaced is closed when there is a newer state.
+	Replaced <-chan struct{}
+
+	replaced chan struct{} // the same
 }
 
 // New returns a Cache that holds no flags until Start.
@@ -81,8 +100,8 @@ func New(source FlagSource, o Options) *Cache {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	c := &Cache{source: source, options: o}
-	c.snapshot.Store(eval.Compile(nil))
+	c := &Cache{source: source, options: o, wanted: make(chan struct{}, 1)}
+	c.publish(eval.Compile(nil), "")
 	return c
 }
 
@@ -152,7 +171,52 @@ func (c *Cache) Stop(ctx context.Context) error {
 }
 
 // Snapshot returns the newest snapshot. It is never nil.
-func (c *Cache) Snapshot() *eval.Snapshot { return c.snapshot.Load() }
+func (c *Cache) Snapshot() *eval.Snapshot { return c.state.Load().Snapshot }
+
+// State returns the newest snapshot with its version.
+func (c *Cache) State() *State { return c.state.Load() }
+
+// Look has the source looked at before its time, and waits until that has happened or ctx ends. Calls that wait at the same
+// time share one look, and there are at most four of them in a second. It returns at once when the cache is not running.
+func (c *Cache) Look(ctx context.Context) {
+	c.mu.Lock()
+	if c.stopped || c.done == nil {
+		c.mu.Unlock()
+		return
+	}
+	done := c.done
+	if c.looked == nil {
+		c.looked = make(chan struct{})
+	}
+	looked := c.looked
+	c.mu.Unlock()
+	select {
+	case c.wanted <- struct{}{}:
+	default:
+	}
+	select {
+	case <-looked:
+	case <-done:
+	case <-ctx.Done():
+	}
+}
+
+// refreshWaited is refresh, of which those learn who wait in Look.
+func (c *Cache) refreshWaited(ctx context.Context) error {
+	select { // who comes after this gets a look of its own
+	case <-c.wanted:
+	default:
+	}
+	c.mu.Lock()
+	looked := c.looked
+	c.looked = nil
+	c.mu.Unlock()
+	err := c.refresh(ctx)
+	if looked != nil {
+		close(looked)
+	}
+	return err
+}
 
 // LastCheck is when the source last confirmed or replaced the snapshot; zero when it never did.
 func (c *Cache) LastCheck() time.Time {
@@ -165,17 +229,38 @@ func (c *Cache) LastCheck() time.Time {
 func (c *Cache) run(ctx context.Context) {
 	ticker := time.NewTicker(c.options.RefreshInterval)
 	defer ticker.Stop()
+	var last time.Time // look that was wanted
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
+		case <-c.wanted:
+			if !pause(ctx, minLookInterval-time.Since(last)) {
+				return
+			}
+			last = time.Now()
 		}
-		err := c.refresh(ctx)
+		err := c.refreshWaited(ctx)
 		if ctx.Err() != nil {
 			return
 		}
 		c.report(err)
+	}
+}
+
+// pause waits, and reports whether ctx still goes on.
+func pause(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
 	}
 }
 
@@ -218,7 +303,7 @@ func (c *Cache) refresh(ctx context.Context) error {
 	}
 	c.seen = version
 	if !c.loaded || version != c.version {
-		if err := c.load(ctx); err != nil {
+		if err := c.load(ctx, version); err != nil {
 			return err
 		}
 		c.version = version
@@ -229,7 +314,7 @@ func (c *Cache) refresh(ctx context.Context) error {
 }
 
 // load replaces the snapshot. Where the source can tell what has changed, the flags that have not stay as they are.
-func (c *Cache) load(ctx context.Context) error {
+func (c *Cache) load(ctx context.Context, version string) error {
 	source, ok := c.source.(interface {
 		changes(ctx context.Context, known []*entity.Flag) (changed []entity.Flag, gone []uint, err error)
 	})
@@ -243,14 +328,14 @@ func (c *Cache) load(ctx context.Context) error {
 		if len(again) > 0 {
 			c.recheck = again[len(again)-1]
 		}
-		c.swap(before.With(changed, append(gone, again...)))
+		c.swap(before.With(changed, append(gone, again...)), version)
 		return nil
 	}
 	flags, err := c.source.Flags(ctx)
 	if err != nil {
 		return err
 	}
-	c.swap(eval.Compile(flags))
+	c.swap(eval.Compile(flags), version)
 	c.loaded = true
 	if c.options.Swapped != nil {
 		c.options.Swapped()
@@ -278,9 +363,17 @@ func forget(flags []*entity.Flag, after uint) (known []*entity.Flag, forgotten [
 	return slices.Delete(flags, from, to), forgotten
 }
 
-func (c *Cache) swap(snapshot *eval.Snapshot) {
-	c.snapshot.Store(snapshot)
+func (c *Cache) swap(snapshot *eval.Snapshot, version string) {
+	c.publish(snapshot, version)
 	c.warn(snapshot.Problems())
+}
+
+func (c *Cache) publish(snapshot *eval.Snapshot, version string) {
+	next := make(chan struct{})
+	before := c.state.Swap(&State{Snapshot: snapshot, Version: version, Since: time.Now(), Replaced: next, replaced: next})
+	if before != nil {
+		close(before.replaced)
+	}
 }
 
 // warn logs the problems that the snapshot before did not have, and what the source has to say of the flags.

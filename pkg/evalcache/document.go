@@ -104,6 +104,9 @@ func (p *documentParser) check(flags []entity.Flag) {
 		p.checkID("", f.ID, i, ids)
 		p.checkVariants(f)
 		p.checkSegments(f)
+		for _, warning := range eval.ValuesOf(f).Warnings() {
+			p.add(SeverityWarning, "", "%s", warning)
+		}
 	}
 }
 

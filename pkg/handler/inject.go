@@ -46,6 +46,11 @@ func (c *InjectedContext) properties(r *http.Request) map[string]any {
 	return added
 }
 
+// Inject adds what a request adds to the context of its evaluation. The context must not be used elsewhere.
+func (c *InjectedContext) Inject(context any, r *http.Request) any {
+	return inject(context, c.properties(r))
+}
+
 func (c *InjectedContext) wants(header string) bool {
 	for _, name := range c.Headers {
 		if strings.EqualFold(name, header) {

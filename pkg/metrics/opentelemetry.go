@@ -98,6 +98,9 @@ func (o *OpenTelemetry) Wrap(next http.Handler) http.Handler {
 		otelhttp.WithTracerProvider(o.traces),
 		otelhttp.WithMeterProvider(o.meters),
 		otelhttp.WithPropagators(propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{})),
+		otelhttp.WithFilter(func(r *http.Request) bool { // a stream lasts for hours
+			return r.Method != http.MethodGet || !strings.HasSuffix(r.URL.Path, eventStreamRoute)
+		}),
 		otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string { return strings.TrimSpace(r.Method + " " + r.Pattern) }),
 	)(next)
 }

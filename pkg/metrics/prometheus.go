@@ -12,6 +12,9 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/web"
 )
 
+// eventStreamRoute is the route whose requests last as long as their clients like. They are in no histogram of durations.
+const eventStreamRoute = "/ofrep/v1/events"
+
 // latencyBuckets are seconds. An evaluation takes less than the first; a change waits for the database.
 func latencyBuckets() []float64 {
 	return []float64{0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10}
@@ -128,6 +131,9 @@ func (p *Prometheus) ObserveRequest(e *web.Exchange) {
 		return s, true
 	})
 	s.requests.Inc()
+	if key.route == eventStreamRoute {
+		return
+	}
 	for _, l := range s.latencies {
 		l.Observe(e.Duration.Seconds())
 	}

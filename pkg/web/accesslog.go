@@ -39,7 +39,7 @@ func (l AccessLog) Observer() func(*Exchange) {
 		if ids := r.Header["X-Request-Id"]; len(ids) > 0 {
 			id = ids[0]
 		}
-		if l.Lines == nil || !isBare(r.Method) || !isBare(r.URL.Path) || !isBare(r.RemoteAddr) || id != "" && !isBare(id) {
+		if l.Lines == nil || e.APIKey != "" || !isBare(r.Method) || !isBare(r.URL.Path) || !isBare(r.RemoteAddr) || id != "" && !isBare(id) {
 			l.log(e, id)
 			return
 		}
@@ -53,12 +53,15 @@ func (l AccessLog) Observer() func(*Exchange) {
 // log gives a line to the logger.
 func (l AccessLog) log(e *Exchange, id string) {
 	r := e.Request
-	attrs := make([]slog.Attr, 0, 8)
+	attrs := make([]slog.Attr, 0, 9)
 	attrs = append(attrs,
 		slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Int("status", e.Status),
 		slog.Int64("bytes", e.Bytes), slog.Duration("took", e.Duration), slog.String("remote", r.RemoteAddr))
 	if id != "" {
 		attrs = append(attrs, slog.String("request_id", id))
+	}
+	if e.APIKey != "" {
+		attrs = append(attrs, slog.String("api_key", e.APIKey))
 	}
 	if e.Aborted {
 		attrs = append(attrs, slog.Bool("aborted", true))

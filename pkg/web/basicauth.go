@@ -15,6 +15,8 @@ type BasicAuth struct {
 	username, password [sha256.Size]byte
 }
 
+const basicChallenge = `Basic realm="flagr", charset="UTF-8"`
+
 // NewBasicAuth prepares the comparison. Entries of the lists of open paths may have the web prefix in front of them.
 func NewBasicAuth(o config.BasicAuth, webPrefix string, logger *slog.Logger) *BasicAuth {
 	b := &BasicAuth{
@@ -32,12 +34,18 @@ func NewBasicAuth(o config.BasicAuth, webPrefix string, logger *slog.Logger) *Ba
 func (b *BasicAuth) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if !b.open.contain(r.URL) && !b.knows(r) {
-			rw.Header().Set("WWW-Authenticate", `Basic realm="flagr", charset="UTF-8"`)
+			rw.Header().Set("WWW-Authenticate", basicChallenge)
 			writeError(rw, http.StatusUnauthorized, "a user name and a password are needed")
 			return
 		}
 		next.ServeHTTP(rw, r)
 	})
+}
+
+// Check reports whether a request carries the user name and the password or, with open, is for an open path. The challenge
+// is what a refusal has in its header WWW-Authenticate.
+func (b *BasicAuth) Check(r *http.Request, open bool) (challenge string, ok bool) {
+	return basicChallenge, open && b.open.contain(r.URL) || b.knows(r)
 }
 
 // knows compares checksums, and always both, so that the time it takes tells neither a length nor which one was right.

@@ -2,6 +2,8 @@ package web
 
 import (
 	"net/http"
+	"slices"
+	"strings"
 
 	"github.com/rs/cors"
 
@@ -10,7 +12,26 @@ import (
 
 // CORS answers preflight requests and adds the headers that let web pages of other origins read answers. Requests that
 // name no origin pay for a header.
-func CORS(o config.CORS, next http.Handler) http.Handler {
+//
+// Requests for OFREP may always have the headers that its clients send, and their pages may read those that they need: a
+// browser that gets an entity tag and cannot send it gets one answer, and no second.
+func CORS(o config.CORS, prefix string, next http.Handler) http.Handler {
+	api := newCORS(o, next)
+	o.AllowedHeaders = append(slices.Clone(o.AllowedHeaders), "Content-Type", "Authorization", "X-API-Key", "If-None-Match",
+		"Last-Event-ID", "Cache-Control", "traceparent", "tracestate")
+	o.ExposedHeaders = append(slices.Clone(o.ExposedHeaders), "ETag", "Retry-After")
+	ofrep := newCORS(o, next)
+	root := CleanPrefix(prefix) + ofrepRoot
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, root) {
+			ofrep.ServeHTTP(rw, r)
+			return
+		}
+		api.ServeHTTP(rw, r)
+	})
+}
+
+func newCORS(o config.CORS, next http.Handler) http.Handler {
 	options := cors.Options{
 		AllowedOrigins:   o.AllowedOrigins,
 		AllowedMethods:   o.AllowedMethods,

@@ -67,6 +67,16 @@ func (j *JWTAuth) Wrap(next http.Handler) http.Handler {
 	})
 }
 
+// Check reports whether a request carries a valid token or, with open, is for an open path. The challenge is what a refusal
+// has in its header WWW-Authenticate.
+func (j *JWTAuth) Check(r *http.Request, open bool) (challenge string, ok bool) {
+	if open && j.open.contain(r.URL) {
+		return "", true
+	}
+	_, err := j.claims(r)
+	return challengeFor(err), err == nil
+}
+
 // User names who sent the request: the claim of a valid token, or nothing. It checks the token again, which only
 // requests that change something pay for.
 func (j *JWTAuth) User(r *http.Request) string {
@@ -125,13 +135,17 @@ func (j *JWTAuth) refuse(rw http.ResponseWriter, r *http.Request, err error) {
 		return
 	}
 	if status == http.StatusUnauthorized {
-		challenge := `Bearer realm="flagr"`
-		if !errors.Is(err, errNoToken) {
-			challenge += `, error="invalid_token"`
-		}
-		rw.Header().Set("WWW-Authenticate", challenge)
+		rw.Header().Set("WWW-Authenticate", challengeFor(err))
 	}
 	writeError(rw, status, "a valid token is needed, in the header Authorization as a bearer token or in the cookie "+j.options.CookieTokenName)
+}
+
+func challengeFor(err error) string {
+	challenge := `Bearer realm="flagr"`
+	if err != nil && !errors.Is(err, errNoToken) {
+		challenge += `, error="invalid_token"`
+	}
+	return challenge
 }
 
 func claimText(claims jwt.MapClaims, name string) string {

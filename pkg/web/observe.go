@@ -19,6 +19,8 @@ type Exchange struct {
 	Bytes int64
 	// Duration is how long the handler took.
 	Duration time.Duration
+	// APIKey is the name of the key that let the request in; empty if there was none.
+	APIKey string
 	// Aborted is whether the connection was cut instead of finishing the answer.
 	Aborted bool
 }
@@ -47,6 +49,22 @@ func Observe(observers []func(*Exchange), next http.Handler) http.Handler {
 		next.ServeHTTP(o, r)
 		o.exchange.Aborted = false
 	})
+}
+
+// NoteAPIKey puts the name of the key that let a request in into its Exchange. The writer is that of the request, however it
+// is wrapped.
+func NoteAPIKey(rw http.ResponseWriter, name string) {
+	for {
+		if o, ok := rw.(*observedWriter); ok {
+			o.exchange.APIKey = name
+			return
+		}
+		wrapped, ok := rw.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return
+		}
+		rw = wrapped.Unwrap()
+	}
 }
 
 // NameRoutes goes around the generated API. The API's router names a route by its template in the request's Pattern, but

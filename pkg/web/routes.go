@@ -11,12 +11,17 @@ import (
 // pprofPath is where the profiler is, whatever the web prefix.
 const pprofPath = "/debug/pprof"
 
+// ofrepRoot is what the paths of OFREP begin with.
+const ofrepRoot = "/ofrep/"
+
 // Routes says which handler has which paths.
 type Routes struct {
 	// Prefix is in front of every path of API, and taken off before API sees a request. Empty: nothing is in front.
 	Prefix string
 	// API is everything that swagger.yaml describes. Mandatory.
 	API http.Handler
+	// OFREP is served at /ofrep and below, behind Prefix as the API; nil: those paths are the API's.
+	OFREP http.Handler
 	// Metrics is served at MetricsPath, which has no prefix; nil: not served.
 	Metrics     http.Handler
 	MetricsPath string
@@ -28,8 +33,17 @@ type Routes struct {
 // is a prefix.
 func (o Routes) Handler() http.Handler {
 	api := o.API
-	if prefix := cleanPrefix(o.Prefix); prefix != "" {
-		api = stripPrefix(prefix, o.API)
+	if o.OFREP != nil {
+		api = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			if strings.HasPrefix(r.URL.Path, ofrepRoot) {
+				o.OFREP.ServeHTTP(rw, r)
+				return
+			}
+			o.API.ServeHTTP(rw, r)
+		})
+	}
+	if prefix := CleanPrefix(o.Prefix); prefix != "" {
+		api = stripPrefix(prefix, api)
 	}
 	if o.Metrics == nil && o.Pprof == nil {
 		return api
@@ -48,8 +62,8 @@ func (o Routes) Handler() http.Handler {
 	})
 }
 
-// cleanPrefix is empty, or begins with a slash and does not end with one.
-func cleanPrefix(prefix string) string {
+// CleanPrefix gives a web prefix as requests have it: it is empty, or begins with a slash and does not end with one.
+func CleanPrefix(prefix string) string {
 	if prefix == "" {
 		return ""
 	}

@@ -1,0 +1,87 @@
+package app
+
+import (
+	"net/http"
+	"runtime/debug"
+
+	"github.com/flagr-datar/flagr-datar/pkg/config"
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
+	"github.com/flagr-datar/flagr-datar/pkg/evalcache"
+	"github.com/flagr-datar/flagr-datar/pkg/handler"
+	"github.com/flagr-datar/flagr-datar/pkg/ofrep"
+	"github.com/flagr-datar/flagr-datar/pkg/web"
+)
+
+// newOFREP builds the handler of OFREP.
+func newOFREP(c *config.Config, service *eval.Service, cache *evalcache.Cache, injected *handler.InjectedContext, e *edge) *ofrep.Handler {
+	spread := c.OFREP.EventsSpread
+	if spread == 0 {
+		spread = -1
+	}
+	o := ofrep.Options{
+		Eval:       service,
+		States:     cache,
+		Version:    buildVersion(),
+		FlagSetID:  c.OFREP.FlagSetID,
+		Prefix:     web.CleanPrefix(c.Web.Prefix),
+		RecordBulk: c.OFREP.BulkRecord,
+		Access: ofrep.Access{
+			KeyUsed: web.NoteAPIKey,
+			Secrets: []string{c.JWTAuth.Secret, c.BasicAuth.Username, c.BasicAuth.Password},
+		},
+		Events: ofrep.Events{Disabled: !c.OFREP.EventsEnabled, URL: c.OFREP.EventsURL, Max: c.OFREP.EventsMax, Spread: spread},
+	}
+	for _, key := range c.OFREP.Keys() {
+		o.Access.Keys = append(o.Access.Keys, ofrep.APIKey(key))
+	}
+	if e.jwt != nil || e.basic != nil {
+		o.Access.Login = e.login
+	}
+	if injected != nil {
+		o.Inject = injected.Inject
+	}
+	return ofrep.New(o)
+}
+
+// buildVersion names the build, as far as the binary knows it.
+func buildVersion() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	version := info.Main.Version + " " + info.GoVersion
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			version += " " + s.Value
+		}
+	}
+	return version
+}
+
+// login checks what guard demands. With open, paths that are open to everybody count.
+func (e *edge) login(r *http.Request, open bool) (challenge string, ok bool) {
+	if e.jwt != nil {
+		if challenge, ok = e.jwt.Check(r, open); !ok {
+			return challenge, false
+		}
+	}
+	if e.basic != nil {
+		return e.basic.Check(r, open)
+	}
+	return "", true
+}
+
+// compressOFREP compresses answers, but no event streams.
+func (e *edge) compressOFREP(h http.Handler) http.Handler {
+	if e.gzip == nil {
+		return h
+	}
+	compressed := e.gzip(h)
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == ofrep.EventsPath {
+			h.ServeHTTP(rw, r)
+			return
+		}
+		compressed.ServeHTTP(rw, r)
+	})
+}

@@ -1,0 +1,314 @@
+package eval
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+)
+
+// ValueType is the type of a flag's value in OpenFeature, which types flags and not variants.
+type ValueType uint8
+
+// The types of values.
+const (
+	// ValueMixed is the type of a flag whose variants have no value, or values of different types.
+	ValueMixed ValueType = iota
+	ValueBoolean
+	ValueString
+	ValueInteger
+	ValueFloat
+	ValueObject
+)
+
+// String is the type as a tag names it, such as boolean; mixed for ValueMixed.
+func (t ValueType) String() string {
+	return [...]string{"mixed", "boolean", "string", "integer", "float", "object"}[t]
+}
+
+const (
+	valueTagPrefix   = "ofrep:"
+	defaultTagPrefix = valueTagPrefix + "default:"
+	valueMember      = "value" // of an attachment
+)
+
+// valueRule says where the value of a variant comes from.
+type valueRule uint8
+
+const (
+	valueIsKey valueRule = iota
+	valueIsAttachment
+	valueIsMember  // of the attachment, as it is
+	valueIsSwitch  // of the variant's key: on, off, true, false
+	valueIsTagged  // the attachment's member or the key, read as the type of a tag
+	valueTypeCount = int(ValueObject) + 1
+)
+
+// Values says what the variants of one flag mean in OpenFeature. The first rule that fits all variants counts: a type that a
+// tag such as ofrep:boolean names; the member value of attachments; booleans for variants named on, off, true or false
+// without attachments; the attachments; the keys.
+type Values struct {
+	// Type is that of every variant's value.
+	Type ValueType
+	// Default is the variant whose value the flag has where no variant is assigned; nil if there is none. The tag
+	// ofrep:default:KEY names it.
+	Default *entity.Variant
+
+	rule     valueRule
+	float    bool // whole numbers are written with .0
+	warnings []string
+}
+
+// Value is what one variant means.
+type Value struct {
+	// JSON is the text of the value; empty if the variant has none, or one that does not fit the flag's type.
+	JSON string
+	// Attached is whether the value is the variant's whole attachment.
+	Attached bool
+	// Err says why the variant cannot be read as the type that a tag demands.
+	Err error
+}
+
+// ValuesOf finds the rule for a flag's values.
+func ValuesOf(f *entity.Flag) *Values {
+	v := &Values{}
+	tagged := v.readTags(f)
+	switch {
+	case tagged:
+	case slices.ContainsFunc(f.Variants, hasValueMember):
+		v.rule = valueIsMember
+		v.typeOfMembers(f.Variants)
+	case len(f.Variants) > 0 && !slices.ContainsFunc(f.Variants, func(x entity.Variant) bool {
+		_, isSwitch := switchOf(x.Key)
+		return !isSwitch || len(x.Attachment) > 0
+	}):
+		v.rule, v.Type = valueIsSwitch, ValueBoolean
+	case slices.ContainsFunc(f.Variants, func(x entity.Variant) bool { return len(x.Attachment) > 0 }):
+		v.rule, v.Type = valueIsAttachment, ValueObject
+	default:
+		v.rule, v.Type = valueIsKey, ValueString
+	}
+	return v
+}
+
+// Warnings lists what is doubtful: two tags for the type, tags that name no type or no variant, values of different types.
+func (v *Values) Warnings() []string { return v.warnings }
+
+// readTags reports whether a tag names the type.
+func (v *Values) readTags(f *entity.Flag) (tagged bool) {
+	var typeTag, defaultTag string
+	for i := range f.Tags {
+		tag := f.Tags[i].Value
+		name, ok := strings.CutPrefix(tag, valueTagPrefix)
+		if !ok {
+			continue
+		}
+		if key, ok := strings.CutPrefix(tag, defaultTagPrefix); ok {
+			at := slices.IndexFunc(f.Variants, func(x entity.Variant) bool { return x.Key == key })
+			switch {
+			case at < 0:
+				v.warn("tag %s names no variant of the flag", tag)
+			case v.Default != nil:
+				v.warn("tag %s has no effect beside tag %s", tag, defaultTag)
+			default:
+				v.Default, defaultTag = &f.Variants[at], tag
+			}
+			continue
+		}
+		t, ok := typeOfTag(name)
+		switch {
+		case !ok:
+			v.warn("tag %s names no type; want boolean, string, integer, float or object", tag)
+		case tagged:
+			v.warn("tag %s has no effect beside tag %s", tag, typeTag)
+		default:
+			v.Type, typeTag, tagged = t, tag, true
+		}
+	}
+	if !tagged {
+		return false
+	}
+	switch v.Type {
+	case ValueString:
+		v.rule = valueIsKey
+	case ValueObject:
+		v.rule = valueIsAttachment
+	default:
+		v.rule, v.float = valueIsTagged, v.Type == ValueFloat
+		for i := range f.Variants {
+			if err := v.Of(&f.Variants[i]).Err; err != nil {
+				v.warn("%s", err)
+			}
+		}
+	}
+	return true
+}
+
+func typeOfTag(name string) (ValueType, bool) {
+	for t := ValueBoolean; int(t) < valueTypeCount; t++ {
+		if name == t.String() {
+			return t, true
+		}
+	}
+	return ValueMixed, false
+}
+
+func (v *Values) warn(format string, args ...any) {
+	v.warnings = append(v.warnings, fmt.Sprintf(format, args...))
+}
+
+// typeOfMembers finds the type that all values of attachments have.
+func (v *Values) typeOfMembers(variants []entity.Variant) {
+	var found []ValueType
+	for i := range variants {
+		value := variants[i].Attachment[valueMember]
+		if value == nil {
+			continue
+		}
+		t := typeOfJSON(value)
+		if t == ValueFloat {
+			v.float = true
+		}
+		if !slices.Contains(found, t) {
+			found = append(found, t)
+		}
+	}
+	if v.float {
+		found = slices.DeleteFunc(found, func(t ValueType) bool { return t == ValueInteger })
+	}
+	switch {
+	case len(found) == 1:
+		v.Type = found[0]
+	case len(found) > 1:
+		names := make([]string, len(found))
+		for i, t := range found {
+			names[i] = t.String()
+		}
+		v.warn("values of the variants have different types: %s", strings.Join(names, ", "))
+	}
+}
+
+// typeOfJSON is the type of a decoded value. Lists are objects: OpenFeature calls whatever has a structure so.
+func typeOfJSON(value any) ValueType {
+	switch x := value.(type) {
+	case bool:
+		return ValueBoolean
+	case string:
+		return ValueString
+	case json.Number:
+		if strings.ContainsAny(x.String(), ".eE") {
+			return ValueFloat
+		}
+		return ValueInteger
+	case float64, float32:
+		return ValueFloat
+	case int, int64, uint, uint64:
+		return ValueInteger
+	default:
+		return ValueObject
+	}
+}
+
+func hasValueMember(x entity.Variant) bool {
+	_, ok := x.Attachment[valueMember]
+	return ok
+}
+
+// switchOf reads the key of a variant as a boolean.
+func switchOf(key string) (on, ok bool) {
+	switch strings.ToLower(key) {
+	case "on", "true":
+		return true, true
+	case "off", "false":
+		return false, true
+	default:
+		return false, false
+	}
+}
+
+// Of gives the value of a variant of the flag.
+func (v *Values) Of(variant *entity.Variant) Value {
+	switch v.rule {
+	case valueIsAttachment:
+		if len(variant.Attachment) == 0 {
+			return Value{JSON: "{}", Attached: true}
+		}
+		return Value{JSON: jsonText(variant.Attachment), Attached: true}
+	case valueIsMember:
+		value := variant.Attachment[valueMember]
+		if value == nil {
+			return Value{}
+		}
+		text := jsonText(value)
+		if v.float && typeOfJSON(value) == ValueInteger {
+			text += ".0"
+		}
+		return Value{JSON: text}
+	case valueIsSwitch:
+		on, _ := switchOf(variant.Key)
+		return Value{JSON: strconv.FormatBool(on)}
+	case valueIsTagged:
+		return v.tagged(variant)
+	default:
+		return Value{JSON: jsonText(variant.Key)}
+	}
+}
+
+// tagged reads the attachment's member, or else the key, as the type that a tag demands.
+func (v *Values) tagged(variant *entity.Variant) Value {
+	value := variant.Attachment[valueMember]
+	if value == nil {
+		value = variant.Key
+	}
+	if text, ok := readAs(v.Type, value); ok {
+		return Value{JSON: text}
+	}
+	return Value{Err: fmt.Errorf("variant %s is not of type %s, which the tag %s%s demands", variant.Key, v.Type, valueTagPrefix, v.Type)}
+}
+
+// readAs gives the JSON of a value as a boolean, an integer or a float; numbers keep their text.
+func readAs(t ValueType, value any) (text string, ok bool) {
+	if t == ValueBoolean {
+		switch x := value.(type) {
+		case bool:
+			return strconv.FormatBool(x), true
+		case string:
+			on, ok := switchOf(x)
+			return strconv.FormatBool(on), ok
+		default:
+			return "", false
+		}
+	}
+	text, isText := value.(string)
+	if !isText {
+		if found := typeOfJSON(value); found != ValueInteger && found != ValueFloat {
+			return "", false
+		}
+		text = jsonText(value)
+	}
+	var number json.Number
+	if json.Unmarshal([]byte(text), &number) != nil || number.String() != text { // also takes quoted numbers
+		return "", false
+	}
+	whole := !strings.ContainsAny(text, ".eE")
+	if t == ValueInteger {
+		_, err := strconv.ParseInt(text, 10, 64)
+		return text, err == nil
+	}
+	if whole {
+		text += ".0"
+	}
+	return text, true
+}
+
+// jsonText is the JSON of a value that came from JSON, without escapes for HTML.
+func jsonText(value any) string {
+	text, err := encode(value)
+	if err != nil {
+		return "null"
+	}
+	return string(text)
+}

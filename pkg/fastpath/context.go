@@ -1,0 +1,25 @@
+package fastpath
+
+import "github.com/flagr-datar/flagr-datar/pkg/eval"
+
+// ContextReader reads bodies that have an evaluation context and nothing else, as OpenFeature's providers send them. The
+// zero value is ready; it is for one goroutine. What it returns is there until the next call of Read or Forget.
+type ContextReader struct{ decoder decoder }
+
+// Read reads `{"context": {...}}`. It returns false for everything that is not plain, which may be right or wrong. The
+// object refers to the text, which must not change.
+func (c *ContextReader) Read(text string) (context *eval.Object, ok bool) {
+	d := &c.decoder
+	d.begin(text)
+	var seen names
+	var value any
+	ok = d.object(func(name string) bool { return name == "context" && seen.first(0) && d.context(&value) })
+	if !ok || !d.end() {
+		return nil, false
+	}
+	context, ok = value.(*eval.Object)
+	return context, ok
+}
+
+// Forget drops all references to the text, and keeps some memory for the next one.
+func (c *ContextReader) Forget() { c.decoder.forget(maxPooledParts) }

@@ -1,0 +1,162 @@
+package ofrep
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// Access says who may use OFREP. The zero value lets everybody in.
+type Access struct {
+	// Keys are secrets for these paths only. With keys, each request needs one of them or another login.
+	Keys []APIKey
+	// Login checks the server's own access control; nil if there is none. With open, paths that are open to everybody count. The
+	// challenge is for the header WWW-Authenticate.
+	Login func(r *http.Request, open bool) (challenge string, ok bool)
+	// Secrets are what the key of tickets is derived from, beside the secrets of Keys. Servers with the same secrets accept each
+	// other's tickets.
+	Secrets []string
+	// KeyUsed is told which key let a request in; nil tells nobody.
+	KeyUsed func(rw http.ResponseWriter, name string)
+}
+
+// APIKey is a secret for OFREP.
+type APIKey struct {
+	Name, Secret string
+	// Tags is the scope: flags with one of them are there for the key. Empty: all flags are.
+	Tags []string
+}
+
+const (
+	apiKeyHeader  = "X-Api-Key"
+	ticketName    = "ticket"
+	ticketDay     = "2006-01-02"
+	keyChallenge  = `Bearer realm="flagr"`
+	ticketPurpose = "flagr ofrep stream ticket"
+)
+
+// gate is Access, prepared.
+type gate struct {
+	access    Access
+	sums      [][sha256.Size]byte // of the secrets
+	ticketKey []byte
+}
+
+func newGate(a Access) gate {
+	g := gate{access: a}
+	derive := hmac.New(sha256.New, []byte(ticketPurpose))
+	add := func(secret string) {
+		sum := sha256.Sum256([]byte(secret)) // of one length, so that two secrets are not another two
+		derive.Write(sum[:])
+	}
+	for _, secret := range a.Secrets {
+		add(secret)
+	}
+	for _, key := range a.Keys {
+		g.sums = append(g.sums, sha256.Sum256([]byte(key.Secret)))
+		add(key.Secret)
+	}
+	g.ticketKey = derive.Sum(nil)
+	return g
+}
+
+// streamsClosed reports whether event streams need a login.
+func (g *gate) streamsClosed(r *http.Request) bool {
+	if len(g.access.Keys) > 0 {
+		return true
+	}
+	if g.access.Login == nil {
+		return false
+	}
+	anonymous := *r
+	anonymous.Header, anonymous.URL = http.Header{}, &url.URL{Path: EventsPath}
+	_, open := g.access.Login(&anonymous, true)
+	return !open
+}
+
+// admit checks a request. The scope is that of the API key, if one was used; by ticket, the query has it.
+func (g *gate) admit(rw http.ResponseWriter, r *http.Request, tickets bool) (tags []string, byTicket bool, refused *problem) {
+	if len(g.access.Keys) == 0 && g.access.Login == nil {
+		return nil, false, nil
+	}
+	if key := g.key(r); key != nil {
+		if g.access.KeyUsed != nil {
+			g.access.KeyUsed(rw, key.Name)
+		}
+		return key.Tags, false, nil
+	}
+	challenge := keyChallenge
+	if g.access.Login != nil {
+		login := r
+		if secret := r.Header.Get(apiKeyHeader); secret != "" && r.Header.Get("Authorization") == "" {
+			login = r.Clone(r.Context())
+			login.Header.Set("Authorization", "Bearer "+secret)
+		}
+		said, ok := g.access.Login(login, len(g.access.Keys) == 0)
+		if ok {
+			return nil, false, nil
+		}
+		challenge = said
+	}
+	if tickets && g.validTicket(r.URL.Query().Get(ticketName), time.Now()) {
+		return nil, true, nil
+	}
+	rw.Header().Set("Www-Authenticate", challenge)
+	return nil, false, &problem{http.StatusUnauthorized, codeGeneral, "a valid login is needed"}
+}
+
+// key finds the API key of a request. All keys are compared, in constant time.
+func (g *gate) key(r *http.Request) *APIKey {
+	if len(g.access.Keys) == 0 {
+		return nil
+	}
+	secret := r.Header.Get(apiKeyHeader)
+	if secret == "" {
+		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+		if !strings.EqualFold(scheme, "Bearer") {
+			return nil
+		}
+		secret = strings.TrimSpace(token)
+	}
+	sum := sha256.Sum256([]byte(secret))
+	var found *APIKey
+	for i := range g.sums {
+		if subtle.ConstantTimeCompare(sum[:], g.sums[i][:]) == 1 {
+			found = &g.access.Keys[i]
+		}
+	}
+	return found
+}
+
+// ticket lets streams in whose clients cannot send headers. It is good on the day of now, in UTC, and on the next.
+func (g *gate) ticket(now time.Time) string {
+	day := now.UTC().Format(ticketDay)
+	mac := hmac.New(sha256.New, g.ticketKey)
+	mac.Write([]byte(day))
+	return day + "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
+}
+
+func (g *gate) validTicket(ticket string, now time.Time) bool {
+	if ticket == "" {
+		return false
+	}
+	today, yesterday := g.ticket(now), g.ticket(now.AddDate(0, 0, -1))
+	return hmac.Equal([]byte(ticket), []byte(today)) || hmac.Equal([]byte(ticket), []byte(yesterday))
+}
+
+// streamQuery is the query of the stream's address: the scope, and a ticket where a login is needed.
+func (g *gate) streamQuery(r *http.Request, s *scope) string {
+	query := s.query()
+	if !g.streamsClosed(r) {
+		return query
+	}
+	if query != "" {
+		query += "&"
+	}
+	return query + ticketName + "=" + url.QueryEscape(g.ticket(time.Now()))
+}

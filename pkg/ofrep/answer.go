@@ -1,0 +1,193 @@
+package ofrep
+
+import (
+	"bytes"
+	"encoding/json"
+	"math"
+	"strconv"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
+)
+
+// Error codes of OpenFeature.
+const (
+	codeParseError          = "PARSE_ERROR"
+	codeInvalidContext      = "INVALID_CONTEXT"
+	codeTargetingKeyMissing = "TARGETING_KEY_MISSING"
+	codeFlagNotFound        = "FLAG_NOT_FOUND"
+	codeGeneral             = "GENERAL"
+)
+
+// Reasons of OpenFeature.
+const (
+	reasonDefault        = "DEFAULT"
+	reasonDisabled       = "DISABLED"
+	reasonStatic         = "STATIC"
+	reasonSplit          = "SPLIT"
+	reasonTargetingMatch = "TARGETING_MATCH"
+)
+
+// maxAttachmentBytes is the longest attachment that is part of the metadata.
+const maxAttachmentBytes = 4 << 10
+
+// answers are all that can be said of one flag, each from behind the flag's key to the closing brace.
+type answers struct {
+	name       string // the opening brace and the key
+	disabled   answer
+	nothing    answer // no variant was assigned
+	keyMissing answer
+	grants     []answer // by eval.Result.Grant
+}
+
+// answer is the text of one answer; an error if failed.
+type answer struct {
+	text   string
+	failed bool
+}
+
+// of picks the answer for a result of the flag.
+func (a *answers) of(r *eval.Result) *answer {
+	switch r.Reason {
+	case eval.Matched:
+		return &a.grants[r.Grant()]
+	case eval.FlagDisabled:
+		return &a.disabled
+	case eval.EntityIDMissing:
+		return &a.keyMissing
+	default:
+		return &a.nothing
+	}
+}
+
+// answersFor writes the answers of a flag.
+func answersFor(f eval.CompiledFlag, flagSetID string) *answers {
+	w := answerWriter{flag: f.Source(), values: f.Values(), flagSetID: flagSetID}
+	a := &answers{
+		name:     `{"key":` + jsonOf(w.flag.Key) + `,`,
+		disabled: answer{text: w.given("", reasonDisabled, "", w.metadata(0, 0, ""))},
+		keyMissing: answer{
+			failed: true,
+			text:   errorText(codeTargetingKeyMissing, "flag "+w.flag.Key+" needs a targetingKey", w.metadata(0, 0, "")),
+		},
+	}
+	if fallback := w.values.Default; fallback != nil {
+		a.nothing = w.variant(fallback, reasonDefault, 0, 0)
+	} else {
+		a.nothing = answer{text: w.given("", reasonDefault, "", w.metadata(0, 0, ""))}
+	}
+	for _, g := range f.Grants() {
+		if g.Variant == nil {
+			a.grants = append(a.grants, answer{})
+			continue
+		}
+		reason := reasonTargetingMatch
+		switch {
+		case g.ByBucket:
+			reason = reasonSplit
+		case g.Static:
+			reason = reasonStatic
+		}
+		a.grants = append(a.grants, w.variant(g.Variant, reason, g.SegmentID, int64(g.Variant.ID)))
+	}
+	return a
+}
+
+// answerWriter writes answers about one flag.
+type answerWriter struct {
+	flag      *entity.Flag
+	values    *eval.Values
+	flagSetID string
+}
+
+// variant writes the answer that gives a variant. Without ids the evaluation did not assign it.
+func (w *answerWriter) variant(v *entity.Variant, reason string, segmentID, variantID int64) answer {
+	value := w.values.Of(v)
+	attachment := ""
+	if !value.Attached && hasMoreThanValue(v.Attachment) {
+		attachment = jsonOf(v.Attachment)
+	}
+	metadata := w.metadata(segmentID, variantID, attachment)
+	if value.Err != nil {
+		return answer{text: errorText(codeParseError, value.Err.Error(), metadata), failed: true}
+	}
+	return answer{text: w.given(value.JSON, reason, v.Key, metadata)}
+}
+
+func hasMoreThanValue(a entity.Attachment) bool {
+	for name := range a {
+		if name != "value" {
+			return true
+		}
+	}
+	return false
+}
+
+// given writes an answer without the key. Without a value the provider gives the application its own default.
+func (w *answerWriter) given(value, reason, variant, metadata string) string {
+	text := ""
+	if value != "" {
+		text = `"value":` + value + `,`
+	}
+	return text + `"reason":"` + reason + `","variant":` + jsonOf(variant) + `,"metadata":` + metadata + `}`
+}
+
+// metadata writes what is known about the flag and what was given. It has strings, booleans and 32-bit integers only,
+// since some providers read no other types.
+func (w *answerWriter) metadata(segmentID, variantID int64, attachment string) string {
+	b := appendInt([]byte(`{"flagID":`), int64(w.flag.ID))
+	if w.flag.SnapshotID != 0 {
+		b = append(b, `,"version":"`...)
+		b = strconv.AppendUint(b, uint64(w.flag.SnapshotID), 10)
+		b = append(b, '"')
+	}
+	if segmentID != 0 {
+		b = appendInt(append(b, `,"segmentID":`...), segmentID)
+	}
+	if variantID != 0 {
+		b = appendInt(append(b, `,"variantID":`...), variantID)
+	}
+	b = strconv.AppendBool(append(b, `,"dataRecordsEnabled":`...), w.flag.DataRecordsEnabled)
+	if w.flagSetID != "" {
+		b = append(append(b, `,"flagSetId":`...), jsonOf(w.flagSetID)...)
+	}
+	if attachment != "" && len(attachment) <= maxAttachmentBytes {
+		b = append(append(b, `,"attachment":`...), jsonOf(attachment)...)
+	}
+	return string(append(b, '}'))
+}
+
+// appendInt appends a number, as a string if it takes more than 32 bits.
+func appendInt(b []byte, n int64) []byte {
+	if n > math.MaxInt32 || n < -math.MaxInt32 {
+		return append(strconv.AppendInt(append(b, '"'), n, 10), '"')
+	}
+	return strconv.AppendInt(b, n, 10)
+}
+
+// errorText writes an error, without the key.
+func errorText(code, details, metadata string) string {
+	return `"errorCode":"` + code + `","errorDetails":` + jsonOf(details) + `,"metadata":` + metadata + `}`
+}
+
+// jsonOf writes a value without escaping HTML. Values that come from JSON or are strings cannot fail.
+func jsonOf(value any) string {
+	var b bytes.Buffer
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	if encoder.Encode(value) != nil {
+		return "null"
+	}
+	return string(bytes.TrimSuffix(b.Bytes(), []byte{'\n'}))
+}
+
+// appendName appends the opening brace and the key of an answer.
+func appendName(b []byte, key string) []byte {
+	b = append(b, `{"key":`...)
+	if eval.IsPlain(key) {
+		b = append(append(append(b, '"'), key...), '"')
+	} else {
+		b = append(b, jsonOf(key)...)
+	}
+	return append(b, ',')
+}

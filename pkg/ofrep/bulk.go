@@ -1,0 +1,239 @@
+package ofrep
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
+	"github.com/flagr-datar/flagr-datar/pkg/evalcache"
+)
+
+const (
+	flagsOnly              = "flagsOnly"
+	flagConfigEtag         = "flagConfigEtag"
+	flagConfigLastModified = "flagConfigLastModified"
+
+	// maxLookWait is how long an answer waits until another server's change is here, too.
+	maxLookWait = time.Second
+	// tagBytes is how much of a checksum is in an entity tag.
+	tagBytes = 16
+)
+
+// view is a state of the flags as answers need it.
+type view struct {
+	state    *evalcache.State
+	revision string
+	flags    []eval.CompiledFlag // by key
+}
+
+// current returns the view of the newest state.
+func (h *Handler) current() *view {
+	state := h.options.States.State()
+	if v := h.view.Load(); v != nil && v.state == state {
+		return v
+	}
+	sum := sha256.Sum256([]byte(state.Version))
+	v := &view{state: state, revision: hex.EncodeToString(sum[:8]), flags: state.Snapshot.Compiled()}
+	slices.SortStableFunc(v.flags, func(a, b eval.CompiledFlag) int { return cmp.Compare(a.Source().Key, b.Source().Key) })
+	h.view.Store(v)
+	return v
+}
+
+// in lists the flags that are in scope, by key.
+func (v *view) in(s *scope) []eval.CompiledFlag {
+	if s.everything() {
+		return v.flags
+	}
+	var flags []eval.CompiledFlag
+	for _, f := range v.flags {
+		if s.has(f) {
+			flags = append(flags, f)
+		}
+	}
+	return flags
+}
+
+// serveFlags answers for all flags in scope.
+func (h *Handler) serveFlags(rw http.ResponseWriter, r *http.Request) {
+	if !h.allow(rw, r, nil, http.MethodPost) {
+		return
+	}
+	tags, _, refused := h.gate.admit(rw, r, false)
+	if refused != nil {
+		h.writeProblem(rw, nil, refused)
+		return
+	}
+	query := r.URL.Query()
+	s, refused := scopeOf(query)
+	s.within = tags
+	var body string
+	if refused == nil {
+		body, refused = readBody(rw, r)
+	}
+	m := h.pool.Get().(*memory)
+	defer h.release(m)
+	var request eval.Request
+	if refused == nil {
+		refused = m.readContext(body, h.options.Inject != nil, &request)
+	}
+	if refused != nil {
+		h.writeProblem(rw, nil, refused)
+		return
+	}
+	h.answerFlags(rw, r, m, &request, &bulk{scope: s, query: query, body: body})
+}
+
+// bulk is a request for all flags.
+type bulk struct {
+	scope scope
+	query url.Values
+	body  string
+}
+
+func (h *Handler) answerFlags(rw http.ResponseWriter, r *http.Request, m *memory, request *eval.Request, b *bulk) {
+	v, current := h.atLeast(r.Context(), b.query)
+	end := h.bulkEnd(r, b)
+	known := entityTags(r.Header["If-None-Match"])
+	if !current {
+		known = nil
+	}
+	input := h.inputTag(v, b, end)
+	if h.options.Inject != nil { // the time is an input, too
+		request.EntityContext = h.options.Inject(request.EntityContext, r)
+	} else {
+		for _, tag := range known {
+			if tag.input == input {
+				notModified(rw, tag)
+				return
+			}
+		}
+	}
+	flags := v.in(&b.scope)
+	h.counts.bulkFlags.Add(uint64(len(flags)))
+	if err := h.writeFlags(r.Context(), m, request, flags, end); err != nil {
+		return // the client is gone
+	}
+	tag := entityTag{answer: tagOf(m.answer), input: input}
+	for _, k := range known {
+		if k.answer == tag.answer {
+			notModified(rw, tag)
+			return
+		}
+	}
+	tag.set(rw)
+	writeBody(rw, http.StatusOK, m.answer)
+}
+
+// writeFlags evaluates flags, and writes the whole answer. What follows the list of flags is given.
+func (h *Handler) writeFlags(ctx context.Context, m *memory, request *eval.Request, flags []eval.CompiledFlag, end string) error {
+	b := append(m.answer[:0], `{"flags":[`...)
+	err := h.options.Eval.EvaluateFlags(ctx, *request, flags, h.options.RecordBulk, func(r *eval.Result) {
+		f, _ := r.Flag()
+		a := h.answersOf(f)
+		if b[len(b)-1] == '}' {
+			b = append(b, ',')
+		}
+		b = append(append(b, a.name...), a.of(r).text...)
+	})
+	m.answer = append(append(b, ']'), end...)
+	return err
+}
+
+// bulkEnd is what follows the list of flags, which does not depend on the context.
+func (h *Handler) bulkEnd(r *http.Request, b *bulk) string {
+	if b.query.Get(flagsOnly) == "true" {
+		return "}"
+	}
+	end := ""
+	if h.options.FlagSetID != "" {
+		end = `,"metadata":` + h.unknown
+	}
+	if !h.options.Events.Disabled {
+		end += `,"eventStreams":[` + h.announcement(r, &b.scope) + `]`
+	}
+	return end + "}"
+}
+
+// atLeast returns flags that are as new as the change that the query tells of, if they can be had at once. It is false if
+// they are older.
+func (h *Handler) atLeast(ctx context.Context, query url.Values) (_ *view, current bool) {
+	wanted := query.Get(flagConfigEtag)
+	v := h.current()
+	isOther := func(v *view) bool { return wanted != "" && wanted != v.revision }
+	modified, err := strconv.ParseInt(query.Get(flagConfigLastModified), 10, 64)
+	unseen := err == nil && modified > h.options.States.LastCheck().Unix()
+	if !isOther(v) && !unseen {
+		return v, true
+	}
+	ctx, cancel := context.WithTimeout(ctx, maxLookWait)
+	defer cancel()
+	h.options.States.Look(ctx)
+	v = h.current()
+	return v, !isOther(v)
+}
+
+// entityTag is the version of an answer: a checksum of it, and one of all that it was made from.
+type entityTag struct{ answer, input string }
+
+func (t entityTag) set(rw http.ResponseWriter) {
+	header := rw.Header()
+	header["Etag"] = []string{`W/"` + t.answer + "." + t.input + `"`}
+	header["Cache-Control"] = []string{"private, no-cache"}
+}
+
+func notModified(rw http.ResponseWriter, t entityTag) {
+	t.set(rw)
+	rw.WriteHeader(http.StatusNotModified)
+}
+
+// entityTags reads If-None-Match. Tags that cannot be ours are left out.
+func entityTags(values []string) []entityTag {
+	var tags []entityTag
+	for _, value := range values {
+		for part := range strings.SplitSeq(value, ",") {
+			part = strings.TrimPrefix(strings.TrimSpace(part), "W/")
+			part = strings.Trim(part, `"`)
+			part = strings.TrimSuffix(part, "-gzip")
+			answer, input, ok := strings.Cut(part, ".")
+			if ok && isTag(answer) && isTag(input) {
+				tags = append(tags, entityTag{answer, input})
+			}
+		}
+	}
+	return tags
+}
+
+func isTag(text string) bool {
+	if len(text) != base64.RawURLEncoding.EncodedLen(tagBytes) {
+		return false
+	}
+	_, err := base64.RawURLEncoding.DecodeString(text)
+	return err == nil
+}
+
+func tagOf(text []byte) string {
+	sum := sha256.Sum256(text)
+	return base64.RawURLEncoding.EncodeToString(sum[:tagBytes])
+}
+
+// inputTag is the checksum of all that an answer is made from.
+func (h *Handler) inputTag(v *view, b *bulk, end string) string {
+	hash := sha256.New()
+	for _, part := range []string{h.options.Version, v.revision, b.scope.query(), b.body, end} {
+		var length [8]byte
+		binary.BigEndian.PutUint64(length[:], uint64(len(part)))
+		hash.Write(length[:])
+		hash.Write([]byte(part))
+	}
+	return base64.RawURLEncoding.EncodeToString(hash.Sum(nil)[:tagBytes])
+}

@@ -1,0 +1,228 @@
+package ofrep
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
+)
+
+// maxBodyBytes is the largest request body. It holds the context of one entity.
+const maxBodyBytes = 1 << 20
+
+// problem is why a request, or all of an answer, failed.
+type problem struct {
+	status  int
+	code    string
+	details string
+}
+
+// readBody reads the whole body into memory of its own, since results may keep parts of it.
+func readBody(rw http.ResponseWriter, r *http.Request) (string, *problem) {
+	tooLarge := &problem{http.StatusRequestEntityTooLarge, codeGeneral, fmt.Sprintf("the request body is larger than %d bytes", maxBodyBytes)}
+	if r.ContentLength > maxBodyBytes {
+		return "", tooLarge
+	}
+	var body []byte
+	var err error
+	if r.ContentLength >= 0 {
+		body = make([]byte, r.ContentLength)
+		_, err = io.ReadFull(r.Body, body)
+	} else {
+		body, err = io.ReadAll(http.MaxBytesReader(rw, r.Body, maxBodyBytes))
+	}
+	if large := (*http.MaxBytesError)(nil); errors.As(err, &large) {
+		return "", tooLarge
+	}
+	if err != nil {
+		return "", &problem{http.StatusBadRequest, codeParseError, "the request body is incomplete"}
+	}
+	return unsafe.String(unsafe.SliceData(body), len(body)), nil //nolint:gosec // nobody has the bytes any more
+}
+
+// readContext reads a body into request. Forms that reader does not take are read by encoding/json. With decoded set, the
+// context is a map that properties can be added to.
+func (m *memory) readContext(body string, decoded bool, request *eval.Request) *problem {
+	request.EntityIDRequired = true
+	if !decoded {
+		if object, ok := m.reader.Read(body); ok {
+			request.EntityContext = object
+			return fromObject(object, request)
+		}
+	}
+	decoder := json.NewDecoder(strings.NewReader(body))
+	decoder.UseNumber()
+	var top any
+	switch err := decoder.Decode(&top); {
+	case errors.Is(err, io.EOF):
+		return nil
+	case err != nil:
+		return &problem{http.StatusBadRequest, codeParseError, "the request body is not JSON: " + err.Error()}
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return &problem{http.StatusBadRequest, codeParseError, "the request body is not JSON: something follows the first value"}
+	}
+	members, ok := top.(map[string]any)
+	if !ok {
+		return invalidContext("the request body must be an object")
+	}
+	switch context := members["context"].(type) {
+	case nil:
+		return nil
+	case map[string]any:
+		request.EntityContext = context
+		return fromMap(context, request)
+	default:
+		return invalidContext("context must be an object")
+	}
+}
+
+func invalidContext(details string) *problem {
+	return &problem{http.StatusBadRequest, codeInvalidContext, details}
+}
+
+const (
+	targetingKey      = "targetingKey"
+	entityType        = "entityType"
+	badTargetingKey   = "targetingKey must be a text"
+	flagTags          = "flagTags"
+	flagTagsOperator  = "flagTagsOperator"
+	flagKeys          = "flagKeys"
+	keyTags           = "keyTags"
+	jsonNull          = "null"
+	maxScopeSelectors = 1000
+)
+
+func fromObject(object *eval.Object, request *eval.Request) *problem {
+	id, isText := textOf(object.Get(targetingKey))
+	if raw := object.Get(targetingKey); !isText && raw != "" && raw != jsonNull {
+		return invalidContext(badTargetingKey)
+	}
+	request.EntityID = id
+	request.EntityType, _ = textOf(object.Get(entityType))
+	return nil
+}
+
+// textOf decodes the JSON of a string; false if it is none.
+func textOf(raw string) (string, bool) {
+	if raw == "" || raw[0] != '"' {
+		return "", false
+	}
+	if strings.IndexByte(raw, '\\') < 0 {
+		return raw[1 : len(raw)-1], true
+	}
+	var text string
+	err := json.Unmarshal([]byte(raw), &text)
+	return text, err == nil
+}
+
+func fromMap(context map[string]any, request *eval.Request) *problem {
+	switch id := context[targetingKey].(type) {
+	case nil:
+	case string:
+		request.EntityID = id
+	default:
+		return invalidContext(badTargetingKey)
+	}
+	request.EntityType, _ = context[entityType].(string)
+	return nil
+}
+
+// scope is which flags a request is about.
+type scope struct {
+	tags     []string // empty, with keys empty: all
+	operator string
+	keys     []string // of flags, or their ids
+	named    map[string]bool
+	within   []string // the tags of the API key; empty: all
+}
+
+// scopeOf reads the selection from a query. The error is nil unless it is too long or the operator is unknown.
+func scopeOf(query url.Values) (scope, *problem) {
+	s := scope{tags: listOf(query[flagTags]), keys: listOf(query[flagKeys]), within: listOf(query[keyTags]), operator: query.Get(flagTagsOperator)}
+	if s.operator != "" && s.operator != eval.TagsAny && s.operator != eval.TagsAll {
+		return scope{}, &problem{http.StatusBadRequest, codeGeneral, fmt.Sprintf("%s is %q; want %s or %s", flagTagsOperator, s.operator, eval.TagsAny, eval.TagsAll)}
+	}
+	if n := len(s.tags) + len(s.keys) + len(s.within); n > maxScopeSelectors {
+		return scope{}, &problem{http.StatusBadRequest, codeGeneral, fmt.Sprintf("the query names %d tags and keys; want at most %d", n, maxScopeSelectors)}
+	}
+	s.named = make(map[string]bool, len(s.keys))
+	for _, key := range s.keys {
+		s.named[key] = true
+	}
+	return s, nil
+}
+
+// listOf reads a parameter that comes several times, or once with commas.
+func listOf(values []string) []string {
+	var list []string
+	seen := map[string]bool{}
+	for _, value := range values {
+		for part := range strings.SplitSeq(value, ",") {
+			if part != "" && !seen[part] {
+				seen[part] = true
+				list = append(list, part)
+			}
+		}
+	}
+	return list
+}
+
+// everything reports whether all flags are in scope.
+func (s *scope) everything() bool { return len(s.tags) == 0 && len(s.keys) == 0 && len(s.within) == 0 }
+
+// query writes the scope as parameters, always in the same order.
+func (s *scope) query() string {
+	var b strings.Builder
+	add := func(name string, values ...string) {
+		if len(values) == 0 {
+			return
+		}
+		if b.Len() > 0 {
+			b.WriteByte('&')
+		}
+		b.WriteString(name + "=" + url.QueryEscape(strings.Join(values, ",")))
+	}
+	add(flagTags, s.tags...)
+	if s.operator != "" && len(s.tags) > 0 {
+		add(flagTagsOperator, s.operator)
+	}
+	add(flagKeys, s.keys...)
+	add(keyTags, s.within...)
+	return b.String()
+}
+
+// has reports whether a flag is in scope.
+func (s *scope) has(f eval.CompiledFlag) bool {
+	if !within(f, s.within) {
+		return false
+	}
+	if len(s.tags) == 0 && len(s.keys) == 0 {
+		return true
+	}
+	return s.hasTags(f.Tags()) || len(s.named) > 0 && (s.named[f.Source().Key] || s.named[strconv.FormatUint(uint64(f.Source().ID), 10)])
+}
+
+func (s *scope) hasTags(tags []string) bool {
+	if len(s.tags) == 0 {
+		return false
+	}
+	isThere := func(tag string) bool { return slices.Contains(tags, tag) }
+	if s.operator == eval.TagsAll {
+		return !slices.ContainsFunc(s.tags, func(tag string) bool { return !isThere(tag) })
+	}
+	return slices.ContainsFunc(s.tags, isThere)
+}
+
+// within reports whether a flag has one of the tags; all flags are within no tags.
+func within(f eval.CompiledFlag, tags []string) bool {
+	return len(tags) == 0 || slices.ContainsFunc(tags, func(tag string) bool { return slices.Contains(f.Tags(), tag) })
+}
