@@ -1,9 +1,11 @@
 // Package gormstore keeps Datar's counts in a SQL database through GORM: SQLite, PostgreSQL, MySQL or MariaDB.
 //
 // It owns some tables. datar_hourly_events has one row for each flag, variant, segment and hour, and is compatible
-// with the table of that name that Flagr writes. datar_writers is the ledger: the last batch of each writer that was
-// applied. datar_meta has the identity of the database. datar_rollups, datar_rollup_totals and datar_rollup_outcomes are
-// made from the events, to answer queries over long windows fast. datar_receipts remembers answers to counts that were
+// with the table of that name that Flagr writes. datar_hourly_details has the same counts and others by outcome, version and
+// how the flag was asked for, datar_unknown_hourly requests for flags that do not exist, and datar_servers the statistics of the
+// servers that write. datar_writers is the ledger: the last batch of each writer that was
+// applied. datar_meta has the identity of the database. datar_rollups, datar_rollup_totals,
+// datar_rollup_outcomes and datar_rollup_details are made from events and details, to answer queries over long windows fast. datar_receipts remembers answers to counts that were
 // sent in. Options can put a prefix before all of these names; no other table is read or written.
 package gormstore
 
@@ -71,9 +73,9 @@ type Store struct {
 }
 
 var (
-	_ datar.Store      = (*Store)(nil)
-	_ datar.Maintainer = (*Store)(nil)
-	_ ingest.Store     = (*Store)(nil)
+	_ datar.DetailStore = (*Store)(nil)
+	_ datar.Maintainer  = (*Store)(nil)
+	_ ingest.Store      = (*Store)(nil)
 )
 
 // New returns a store in the given database, whose tables it creates or completes. It keeps all rows that exist. The
@@ -125,8 +127,23 @@ func (s *Store) Identity() string { return s.identity }
 // Apply implements datar.Store. It refuses hours outside of the years 1 to 9999, which not every database can keep.
 func (s *Store) Apply(ctx context.Context, batch datar.Batch) error {
 	return s.add(ctx, batch.Rows, func(tx *gorm.DB, now time.Time) (bool, error) {
-		return s.note(tx, batch.Writer, batch.Sequence, now)
+		known, err := s.note(tx, batch.Writer, batch.Sequence, now)
+		if known || err != nil {
+			return known, err
+		}
+		return false, s.addBeside(tx, batch)
 	}, nil)
+}
+
+// addBeside adds what a batch has beside its rows.
+func (s *Store) addBeside(tx *gorm.DB, batch datar.Batch) error {
+	if err := s.insertUnknown(tx, batch.Unknown); err != nil {
+		return s.refusal(err)
+	}
+	if batch.Server != nil {
+		return s.writeServer(tx, batch.Server)
+	}
+	return nil
 }
 
 // add adds the rows in one transaction with what note does before, unless note reports that they are known. Nothing is
@@ -196,10 +213,14 @@ func (s *Store) addRows(tx *gorm.DB, rows []datar.Row, now time.Time) error {
 		return nil
 	}
 	updated := s.dialect.bindTime(now)
-	if err := s.insert(tx, addEvents, len(rows), func(values []any, i int) []any {
-		r := &rows[i]
+	events := datar.EventRows(rows)
+	if err := s.insert(tx, addEvents, len(events), func(values []any, i int) []any {
+		r := &events[i]
 		return append(values, r.FlagID, s.dialect.bindHour(r.Hour), r.VariantID, r.SegmentID, r.Count, r.Ingested, r.First, r.Last, updated)
 	}); err != nil {
+		return s.refusal(err)
+	}
+	if err := s.insertDetails(tx, rows); err != nil {
 		return s.refusal(err)
 	}
 	return s.invalidate(tx, rows)

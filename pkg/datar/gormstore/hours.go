@@ -2,6 +2,7 @@ package gormstore
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"gorm.io/gorm"
@@ -87,23 +88,36 @@ func (e eventHours) anyOf(ranges []hourRange) (condition string, values []any) {
 	return "(" + each + strings.Repeat(" OR "+each, len(ranges)-1) + ")", values
 }
 
-// oldestEvent returns the hour of the oldest event.
-func (s *Store) oldestEvent(db *gorm.DB) (hour int64, found bool, err error) {
-	statements := []string{"SELECT {hour} FROM datar_hourly_events ORDER BY bucket_hour LIMIT 1"}
+// oldest returns the hour of the oldest event or detail.
+func (s *Store) oldest(db *gorm.DB) (hour int64, found bool, err error) {
+	statements := []string{
+		"SELECT {hour} FROM datar_hourly_events ORDER BY bucket_hour LIMIT 1",
+		"SELECT {hour} FROM datar_hourly_details ORDER BY bucket_hour LIMIT 1",
+	}
 	if s.dialect.offsets != "" {
-		statements = []string{
-			"SELECT {hour} FROM datar_hourly_events WHERE substr(bucket_hour, -6) = '+00:00' ORDER BY bucket_hour LIMIT 1",
-			"SELECT {hour} FROM datar_hourly_events WHERE " + sqliteOffset + " ORDER BY {hour} LIMIT 1",
-		}
+		statements[0] = "SELECT {hour} FROM datar_hourly_events WHERE substr(bucket_hour, -6) = '+00:00' ORDER BY bucket_hour LIMIT 1"
+		statements = append(statements, "SELECT {hour} FROM datar_hourly_events WHERE "+sqliteOffset+" ORDER BY {hour} LIMIT 1")
 	}
 	for _, statement := range statements {
 		var hours []int64
 		if err := db.Raw(s.sql(statement)).Scan(&hours).Error; err != nil {
-			return 0, false, fmt.Errorf("look for the oldest event: %w", err)
+			return 0, false, fmt.Errorf("look for the oldest count: %w", err)
 		}
 		if len(hours) > 0 && (!found || hours[0] < hour) {
 			hour, found = hours[0], true
 		}
 	}
 	return hour, found, nil
+}
+
+// together returns which ranges a query reads together: of all flags all of them, and of one flag each alone if they are few.
+func together(ranges []hourRange, flagID int64) [][]hourRange {
+	switch {
+	case len(ranges) == 0:
+		return nil
+	case flagID != 0 && len(ranges) <= rangesApart:
+		return slices.Collect(slices.Chunk(ranges, 1))
+	default:
+		return [][]hourRange{ranges}
+	}
 }

@@ -43,7 +43,17 @@ var (
 			first_evaluated_ms = CASE WHEN t.first_evaluated_ms <= excluded.first_evaluated_ms THEN t.first_evaluated_ms ELSE excluded.first_evaluated_ms END,
 			last_evaluated_ms = CASE WHEN t.last_evaluated_ms >= excluded.last_evaluated_ms THEN t.last_evaluated_ms ELSE excluded.last_evaluated_ms END,
 			updated_at = excluded.updated_at`,
+		detailsTable: ` ON CONFLICT (flag_id, bucket_hour, outcome, variant_id, segment_id, version, asked) DO UPDATE SET
+			eval_count = t.eval_count + excluded.eval_count,
+			ingested_count = t.ingested_count + excluded.ingested_count,
+			first_evaluated_ms = CASE WHEN t.first_evaluated_ms <= excluded.first_evaluated_ms THEN t.first_evaluated_ms ELSE excluded.first_evaluated_ms END,
+			last_evaluated_ms = CASE WHEN t.last_evaluated_ms >= excluded.last_evaluated_ms THEN t.last_evaluated_ms ELSE excluded.last_evaluated_ms END`,
+		unknownTable: ` ON CONFLICT (bucket_hour, asked) DO UPDATE SET
+			eval_count = t.eval_count + excluded.eval_count,
+			first_evaluated_ms = CASE WHEN t.first_evaluated_ms <= excluded.first_evaluated_ms THEN t.first_evaluated_ms ELSE excluded.first_evaluated_ms END,
+			last_evaluated_ms = CASE WHEN t.last_evaluated_ms >= excluded.last_evaluated_ms THEN t.last_evaluated_ms ELSE excluded.last_evaluated_ms END`,
 		writersTable: " ON CONFLICT (writer_id) DO NOTHING",
+		serversTable: " ON CONFLICT (name, run) DO NOTHING",
 	}
 	// VALUES(column) is the one form that MySQL and MariaDB share.
 	onDuplicate = map[table]string{
@@ -53,7 +63,17 @@ var (
 			first_evaluated_ms = CASE WHEN first_evaluated_ms <= VALUES(first_evaluated_ms) THEN first_evaluated_ms ELSE VALUES(first_evaluated_ms) END,
 			last_evaluated_ms = CASE WHEN last_evaluated_ms >= VALUES(last_evaluated_ms) THEN last_evaluated_ms ELSE VALUES(last_evaluated_ms) END,
 			updated_at = VALUES(updated_at)`,
+		detailsTable: ` ON DUPLICATE KEY UPDATE
+			eval_count = eval_count + VALUES(eval_count),
+			ingested_count = ingested_count + VALUES(ingested_count),
+			first_evaluated_ms = LEAST(first_evaluated_ms, VALUES(first_evaluated_ms)),
+			last_evaluated_ms = GREATEST(last_evaluated_ms, VALUES(last_evaluated_ms))`,
+		unknownTable: ` ON DUPLICATE KEY UPDATE
+			eval_count = eval_count + VALUES(eval_count),
+			first_evaluated_ms = LEAST(first_evaluated_ms, VALUES(first_evaluated_ms)),
+			last_evaluated_ms = GREATEST(last_evaluated_ms, VALUES(last_evaluated_ms))`,
 		writersTable: " ON DUPLICATE KEY UPDATE writer_id = VALUES(writer_id)",
+		serversTable: " ON DUPLICATE KEY UPDATE run = VALUES(run)",
 	}
 )
 

@@ -79,12 +79,61 @@ type rollupOutcome struct {
 	LastEvaluatedMs *int64 `gorm:"column:last_evaluated_ms"`
 }
 
+// hourlyDetail is a row of counts by all parts of a key. Its events are counted in hourlyEvent, too.
+type hourlyDetail struct {
+	FlagID     int64       `gorm:"column:flag_id;primaryKey;autoIncrement:false"`
+	BucketHour time.Time   `gorm:"column:bucket_hour;primaryKey"`
+	Outcome    outcomeName `gorm:"column:outcome;primaryKey"`
+	VariantID  int64       `gorm:"column:variant_id;primaryKey;autoIncrement:false"`
+	SegmentID  int64       `gorm:"column:segment_id;primaryKey;autoIncrement:false"`
+	Version    int32       `gorm:"column:version;primaryKey;autoIncrement:false"`
+	// Asked has the bits of datar.Asked.
+	Asked            int16 `gorm:"column:asked;primaryKey;autoIncrement:false"`
+	EvalCount        int64 `gorm:"column:eval_count;not null"`
+	IngestedCount    int64 `gorm:"column:ingested_count;not null"`
+	FirstEvaluatedMs int64 `gorm:"column:first_evaluated_ms;not null"`
+	LastEvaluatedMs  int64 `gorm:"column:last_evaluated_ms;not null"`
+}
+
+// hourlyUnknown counts requests for flags that do not exist.
+type hourlyUnknown struct {
+	BucketHour       time.Time `gorm:"column:bucket_hour;primaryKey"`
+	Asked            exactText `gorm:"column:asked;primaryKey"`
+	EvalCount        int64     `gorm:"column:eval_count;not null"`
+	FirstEvaluatedMs int64     `gorm:"column:first_evaluated_ms;not null"`
+	LastEvaluatedMs  int64     `gorm:"column:last_evaluated_ms;not null"`
+}
+
+// rollupPack has the details of some flags over a span: see packs.go.
+type rollupPack struct {
+	Kind      int16  `gorm:"column:span;primaryKey;autoIncrement:false"`
+	StartHour int64  `gorm:"column:start_hour;primaryKey;autoIncrement:false"`
+	Pack      int64  `gorm:"column:pack;primaryKey;autoIncrement:false"`
+	Details   []byte `gorm:"column:details;not null"`
+}
+
 // identifier is text in which upper and lower case differ, which the usual collations of MySQL and MariaDB ignore.
 type identifier string
 
 // GormDBDataType implements GORM's interface for types of columns.
 func (identifier) GormDBDataType(db *gorm.DB, _ *schema.Field) string {
 	return dialects[db.Name()].identifier
+}
+
+// exactText is any text of at most 63 bytes.
+type exactText string
+
+// GormDBDataType implements GORM's interface for types of columns.
+func (exactText) GormDBDataType(db *gorm.DB, _ *schema.Field) string {
+	return dialects[db.Name()].exact
+}
+
+// outcomeName is the name of a datar.Outcome, so that queries by hand can be read.
+type outcomeName string
+
+// GormDBDataType implements GORM's interface for types of columns.
+func (outcomeName) GormDBDataType(db *gorm.DB, _ *schema.Field) string {
+	return dialects[db.Name()].name
 }
 
 // index is one that GORM does not create with the table, because its name has the prefix.
@@ -97,6 +146,7 @@ type index struct {
 var indexes = []index{
 	{"UNIQUE INDEX", "idx_datar_hourly", "datar_hourly_events", "flag_id, bucket_hour, variant_id, segment_id", ""},
 	{"INDEX", "idx_datar_bucket_hour", "datar_hourly_events", "bucket_hour", ""},
+	{"INDEX", "idx_datar_details_hour", "datar_hourly_details", "bucket_hour", ""},
 	{"INDEX", "idx_datar_receipts_created_at", "datar_receipts", "created_at", ""},
 }
 
@@ -152,6 +202,10 @@ func (s *Store) migrate(db *gorm.DB) error {
 		{"datar_rollup_totals", s.dialect.tableOptions, &rollupTotal{}},
 		{"datar_rollup_outcomes", s.dialect.tableOptions, &rollupOutcome{}},
 		{"datar_receipts", s.dialect.tableOptions, &receipt{}},
+		{"datar_rollup_details", s.dialect.tableOptions, &rollupPack{}},
+		{"datar_hourly_details", s.dialect.tableOptions, &hourlyDetail{}},
+		{"datar_unknown_hourly", s.dialect.tableOptions, &hourlyUnknown{}},
+		{"datar_servers", s.dialect.tableOptions, &serverRun{}},
 		{"datar_hourly_events", "", &hourlyEvent{}},
 	} {
 		name := s.sql(t.name)

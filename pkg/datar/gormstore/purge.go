@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -17,13 +18,17 @@ const (
 	maxPurges = 50
 	// rowsPerPurge is small, so that a transaction that purges delays a flush by milliseconds only.
 	rowsPerPurge = 1000
+	// unknownLifetime is how long requests for flags that do not exist are kept if there is no retention: who asks for
+	// many keys must not make the table grow forever.
+	unknownLifetime = 91 * 24 * time.Hour
 )
 
-// purge moves the events of whole days before the given time into the rollups of these days, some at a time.
+// purge moves the events of whole days before the given time into the rollups of these days, and deletes their details,
+// some at a time.
 func (s *Store) purge(ctx context.Context, before time.Time) error {
 	end := dayOf(int64(datar.HourOf(before)))
 	for range maxPurges {
-		oldest, found, err := s.oldestEvent(s.db.WithContext(ctx))
+		oldest, found, err := s.oldest(s.db.WithContext(ctx))
 		if err != nil {
 			return err
 		}
@@ -37,13 +42,16 @@ func (s *Store) purge(ctx context.Context, before time.Time) error {
 	return nil
 }
 
-// purgeSome moves some events of a day into its rollup.
+// purgeSome deletes some details of a day, or, if there are none left, moves some events into its rollup.
 func (s *Store) purgeSome(ctx context.Context, day int64) error {
 	return s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
 		if err := s.lock(tx, s.dialect.lockExclusive); err != nil {
 			return err
 		}
 		if err := s.markPurged(tx, day); err != nil {
+			return err
+		}
+		if found, err := s.deleteDetails(tx, day); found || err != nil {
 			return err
 		}
 		within, err := s.eventHours(tx)
@@ -69,6 +77,44 @@ func (s *Store) purgeSome(ctx context.Context, day int64) error {
 		}
 		return s.addToDay(tx, day, moved)
 	}, s.dialect.writeTx)
+}
+
+// deleteDetails deletes the details of the first flags of the first hour of a day that has any: of as many flags as make
+// up rowsPerPurge rows.
+func (s *Store) deleteDetails(tx *gorm.DB, day int64) (found bool, err error) {
+	var hours []int64
+	if err := tx.Raw(s.sql("SELECT {hour} FROM datar_hourly_details WHERE "+hourInUTC+" ORDER BY bucket_hour LIMIT 1"),
+		s.dialect.bindHour(datar.Hour(day)), s.dialect.bindHour(datar.Hour(day+hoursPerDay))).Scan(&hours).Error; err != nil || len(hours) == 0 {
+		return false, err
+	}
+	hour := s.dialect.bindHour(datar.Hour(hours[0]))
+	last := int64(math.MaxInt64)
+	var flags []int64
+	if err := tx.Raw(s.sql("SELECT flag_id FROM datar_hourly_details WHERE bucket_hour = {at} ORDER BY flag_id LIMIT 1 OFFSET ?"), hour, rowsPerPurge-1).Scan(&flags).Error; err != nil {
+		return true, err
+	}
+	if len(flags) > 0 {
+		last = flags[0]
+	}
+	return true, tx.Exec(s.sql("DELETE FROM datar_hourly_details WHERE bucket_hour = {at} AND flag_id <= ?"), hour, last).Error
+}
+
+// purgeUnknown deletes the oldest hours of requests for flags that do not exist.
+func (s *Store) purgeUnknown(ctx context.Context, before time.Time) error {
+	db, end := s.db.WithContext(ctx), dayOf(int64(datar.HourOf(before)))
+	for range maxPurges {
+		var hours []int64
+		if err := db.Raw(s.sql("SELECT {hour} FROM datar_unknown_hourly ORDER BY bucket_hour LIMIT 1")).Scan(&hours).Error; err != nil {
+			return fmt.Errorf("look for the oldest unknown flag: %w", err)
+		}
+		if len(hours) == 0 || hours[0] >= end {
+			return nil
+		}
+		if err := db.Exec(s.sql("DELETE FROM datar_unknown_hourly WHERE bucket_hour = {at}"), s.dialect.bindHour(datar.Hour(hours[0]))).Error; err != nil {
+			return fmt.Errorf("purge unknown flags: %w", err)
+		}
+	}
+	return nil
 }
 
 // markPurged makes the day's rollup one that has only what was moved into it.

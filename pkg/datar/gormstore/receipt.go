@@ -18,8 +18,11 @@ import (
 func (s *Store) ApplyBatch(ctx context.Context, batch datar.Batch, r ingest.Receipt) (known bool, found *ingest.Receipt, err error) {
 	err = s.add(ctx, batch.Rows, func(tx *gorm.DB, now time.Time) (bool, error) {
 		known, err = s.note(tx, batch.Writer, batch.Sequence, now)
-		if known || err != nil || r.Answer == "" {
+		if known || err != nil {
 			return known, err
+		}
+		if err := s.addBeside(tx, batch); err != nil || r.Answer == "" {
+			return false, err
 		}
 		return false, s.keepReceipt(tx, r, now)
 	}, nil)

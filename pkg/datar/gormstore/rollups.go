@@ -1,6 +1,7 @@
 package gormstore
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -69,14 +70,16 @@ var (
 	hourTotals      = kind{id: 1, hours: 1, most: 100, source: perFlag}
 	dayOutcomes     = kind{id: 124, hours: hoursPerDay, most: 10, source: perOutcome}
 	quarterOutcomes = kind{id: 106, hours: 6, most: 25, source: perOutcome}
+	dayDetails      = kind{id: 224, hours: hoursPerDay, most: 10, source: perDetail}
+	hourDetails     = kind{id: 201, hours: 1, most: 50, source: perDetail}
 
 	// kinds are all of them, in the order in which they are made: small ones first, of which larger ones are made.
-	kinds = []kind{hourTotals, quarterTotals, dayTotals, quarterOutcomes, dayOutcomes}
+	kinds = []kind{hourTotals, quarterTotals, dayTotals, quarterOutcomes, dayOutcomes, hourDetails, dayDetails}
 	// ofFlags and ofOutcomes are those that queries use, the larger ones first.
 	ofFlags, ofOutcomes = []kind{dayTotals, quarterTotals, hourTotals}, []kind{dayOutcomes, quarterOutcomes}
 
 	// rollupTables are the tables with columns span and start_hour.
-	rollupTables = []string{"datar_rollups", "datar_rollup_totals", "datar_rollup_outcomes"}
+	rollupTables = []string{"datar_rollups", "datar_rollup_totals", "datar_rollup_outcomes", packTable}
 )
 
 func allKinds(kind) bool         { return true }
@@ -153,6 +156,9 @@ func (s *Store) Maintain(ctx context.Context, now time.Time, keep time.Duration)
 	if err := s.forgetReceipts(ctx, now); err != nil {
 		return err
 	}
+	if err := s.forgetServers(ctx, now); err != nil {
+		return err
+	}
 	// Each process that sends counts in is a writer, so they come while a server runs, too.
 	if err := s.forget(s.db.WithContext(ctx)); err != nil {
 		return fmt.Errorf("forget old writers: %w", err)
@@ -160,16 +166,18 @@ func (s *Store) Maintain(ctx context.Context, now time.Time, keep time.Duration)
 	if err := s.makeRollups(ctx, now); err != nil {
 		return err
 	}
-	if keep == 0 {
-		return nil
+	if keep != 0 {
+		if err := s.purge(ctx, now.Add(-keep)); err != nil {
+			return err
+		}
 	}
-	return s.purge(ctx, now.Add(-keep))
+	return s.purgeUnknown(ctx, now.Add(-cmp.Or(keep, unknownLifetime)))
 }
 
 // makeRollups makes rollups that are due and do not exist.
 func (s *Store) makeRollups(ctx context.Context, now time.Time) error {
 	db := s.db.WithContext(ctx)
-	oldest, found, err := s.oldestEvent(db)
+	oldest, found, err := s.oldest(db)
 	if err != nil || !found {
 		return err
 	}
@@ -232,6 +240,9 @@ func (s *Store) makeRollup(ctx context.Context, k kind, start int64) error {
 // fillRollup writes the totals of a rollup: the sums of smaller ones if they are all there, else those of the events.
 func (s *Store) fillRollup(tx *gorm.DB, k kind, start int64) error {
 	span := hourRange{start, start + k.hours}
+	if k.table == packTable {
+		return s.fillPacks(tx, k, span)
+	}
 	smaller, err := s.smallerRollups(tx, k, span)
 	if err != nil {
 		return err

@@ -185,12 +185,8 @@ func (s *Store) addEvents(tx *gorm.DB, groups sums, ranges []hourRange, q datar.
 	if err != nil {
 		return err
 	}
-	together := [][]hourRange{ranges}
-	if q.FlagID != 0 && len(ranges) <= rangesApart {
-		together = slices.Collect(slices.Chunk(ranges, 1))
-	}
 	statement := s.ofFlag(groupings[q.GroupBy].events, q.FlagID)
-	for _, some := range together {
+	for _, some := range together(ranges, q.FlagID) {
 		condition, values := within.anyOf(some)
 		if err := groups.addUp(tx, strings.Replace(statement, "{within}", condition, 1), q, values...); err != nil {
 			return err

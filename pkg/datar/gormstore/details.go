@@ -1,0 +1,371 @@
+package gormstore
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"gorm.io/gorm"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+)
+
+const allParts = datar.GroupFlag | datar.GroupOutcome | datar.GroupVariant | datar.GroupSegment | datar.GroupVersion | datar.GroupAsked
+
+var addDetails = insertion{
+	table: detailsTable,
+	columns: "flag_id, bucket_hour, outcome, variant_id, segment_id, version, asked, eval_count, ingested_count, " +
+		"first_evaluated_ms, last_evaluated_ms",
+	arrays: `SELECT flag_id, to_timestamp(seconds), outcome, variant_id, segment_id, version, asked, eval_count, ingested_count, first_ms, last_ms
+		FROM unnest(?::bigint[], ?::bigint[], ?::text[], ?::bigint[], ?::bigint[], ?::int[], ?::smallint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[])
+		AS added(flag_id, seconds, outcome, variant_id, segment_id, version, asked, eval_count, ingested_count, first_ms, last_ms)`,
+	width: 11,
+}
+
+// insertDetails adds the rows whose outcome is known.
+func (s *Store) insertDetails(tx *gorm.DB, rows []datar.Row) error {
+	known := make([]*datar.Row, 0, len(rows))
+	for i := range rows {
+		if rows[i].Outcome != datar.Unattributed {
+			known = append(known, &rows[i])
+		}
+	}
+	return s.insert(tx, addDetails, len(known), func(values []any, i int) []any {
+		r := known[i]
+		return append(values, r.FlagID, s.dialect.bindHour(r.Hour), r.Outcome.String(), r.VariantID, r.SegmentID, int64(r.Version), int64(r.Asked),
+			r.Count, r.Ingested, r.First, r.Last)
+	})
+}
+
+// groups adds rows up by parts of their keys.
+type groups struct {
+	by   datar.Parts
+	sums map[datar.Key]datar.Row
+}
+
+func (g *groups) add(r datar.Row) {
+	if g.sums == nil {
+		g.sums = map[datar.Key]datar.Row{}
+	}
+	r.Key = g.by.Of(r.Key)
+	if sum, ok := g.sums[r.Key]; ok {
+		r.Count += sum.Count
+		r.Ingested += sum.Ingested
+		if r.First == 0 || sum.First != 0 && sum.First < r.First {
+			r.First = sum.First
+		}
+		r.Last = max(r.Last, sum.Last)
+	}
+	g.sums[r.Key] = r
+}
+
+// rows returns the sums in the order of their keys.
+func (g *groups) rows() []datar.Row {
+	rows := make([]datar.Row, 0, len(g.sums))
+	for _, r := range g.sums {
+		if r.Count != 0 {
+			rows = append(rows, r)
+		}
+	}
+	slices.SortFunc(rows, func(a, b datar.Row) int { return a.Compare(b.Key) })
+	return rows
+}
+
+// Details implements datar.DetailStore.
+func (s *Store) Details(ctx context.Context, query datar.DetailsQuery) ([]datar.Row, error) {
+	g := groups{by: query.GroupBy}
+	err := s.atOneMoment(ctx, func(tx *gorm.DB) error {
+		first, err := s.detailedFrom(tx)
+		if err != nil {
+			return err
+		}
+		window := hourRange{max(int64(query.From), int64(firstHour), first), int64(min(query.To, lastHour))}
+		if window.from >= window.to {
+			return nil
+		}
+		if query.GroupBy&datar.GroupHour != 0 {
+			return s.addHours(tx, &g, window, query.FlagID)
+		}
+		return s.addSpans(tx, &g, window, query.FlagID)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("details: %w", err)
+	}
+	return g.rows(), nil
+}
+
+// addSpans adds what is in the window, for groups that do not tell hours apart.
+func (s *Store) addSpans(tx *gorm.DB, g *groups, window hourRange, flagID int64) error {
+	kinds := []kind{dayDetails, hourDetails}
+	if flagID != 0 {
+		kinds = kinds[:1] // a few hours of one flag are few rows
+	}
+	p, err := s.plan(tx, kinds, window)
+	if err != nil {
+		return err
+	}
+	for _, use := range p.rollups {
+		if err := s.addPacks(tx, g, use, flagID); err != nil {
+			return err
+		}
+	}
+	return s.addLive(tx, g, p.events, flagID)
+}
+
+// addPacks adds the chosen packs.
+func (s *Store) addPacks(tx *gorm.DB, g *groups, use chosen, flagID int64) error {
+	starts := make(map[int64]bool, len(use.starts))
+	for _, start := range use.starts {
+		starts[start] = true
+	}
+	return s.readPacks(tx, use.id, hourRange{use.starts[0], use.starts[len(use.starts)-1] + 1}, flagID, func(start int64, r datar.Row) {
+		if starts[start] {
+			g.add(r)
+		}
+	})
+}
+
+// addHours adds what is in the window, for groups that tell hours apart.
+func (s *Store) addHours(tx *gorm.DB, g *groups, window hourRange, flagID int64) error {
+	if flagID == 0 {
+		p, err := s.plan(tx, []kind{hourDetails}, window)
+		if err != nil {
+			return err
+		}
+		for _, use := range p.rollups {
+			if err := s.addPacks(tx, g, use, 0); err != nil {
+				return err
+			}
+		}
+		return s.addLive(tx, g, p.events, 0)
+	}
+	// The details of one flag are read by the hour. Its events are needed only where the pack of the day does not say that
+	// details explain all of them.
+	p, err := s.plan(tx, []kind{dayDetails}, window)
+	if err != nil {
+		return err
+	}
+	var explained []int64
+	for _, use := range p.rollups {
+		left := map[int64]bool{}
+		if err := s.readPacks(tx, use.id, hourRange{use.starts[0], use.starts[len(use.starts)-1] + 1}, flagID, func(start int64, r datar.Row) {
+			left[start] = left[start] || r.Outcome == datar.Unattributed
+		}); err != nil {
+			return err
+		}
+		for _, start := range use.starts {
+			if !left[start] {
+				explained = append(explained, start)
+			}
+		}
+	}
+	unexplained := window.without(explained, hoursPerDay)
+	details, err := s.detailRows(tx, g.by, []hourRange{window}, flagID)
+	if err != nil {
+		return err
+	}
+	events, err := s.eventRows(tx, g.by, unexplained, flagID)
+	if err != nil {
+		return err
+	}
+	var among []datar.Row
+	for _, r := range details {
+		if slices.ContainsFunc(unexplained, func(h hourRange) bool { return int64(r.Hour) >= h.from && int64(r.Hour) < h.to }) {
+			among = append(among, r)
+		} else {
+			g.add(r)
+		}
+	}
+	for _, r := range datar.WithUnattributed(among, events, g.by) {
+		g.add(r)
+	}
+	return nil
+}
+
+// addLive adds details and events of the ranges.
+func (s *Store) addLive(tx *gorm.DB, g *groups, ranges []hourRange, flagID int64) error {
+	details, err := s.detailRows(tx, g.by, ranges, flagID)
+	if err != nil {
+		return err
+	}
+	events, err := s.eventRows(tx, g.by, ranges, flagID)
+	if err != nil {
+		return err
+	}
+	for _, r := range datar.WithUnattributed(details, events, g.by) {
+		g.add(r)
+	}
+	return nil
+}
+
+// part is a column of a key: what to select, and what to group by.
+type part struct {
+	bits              datar.Parts
+	selected, grouped string
+}
+
+// The columns of detailRows and eventRows.
+var (
+	detailParts = []part{
+		{datar.GroupFlag, "flag_id", "flag_id"},
+		{datar.GroupHour | datar.GroupDay, "MIN({hour})", "bucket_hour"},
+		{0, "outcome", "outcome"},
+		{datar.GroupVariant, "variant_id", "variant_id"},
+		{datar.GroupSegment, "segment_id", "segment_id"},
+		{datar.GroupVersion, "version", "version"},
+		{datar.GroupAsked, "asked", "asked"},
+	}
+	eventParts = []part{
+		{datar.GroupFlag, "flag_id", "flag_id"},
+		{datar.GroupHour | datar.GroupDay, "MIN({hour})", "bucket_hour"},
+		{datar.GroupVariant, "variant_id", "variant_id"},
+		{datar.GroupSegment, "segment_id", "segment_id"},
+	}
+)
+
+// selectParts renders the columns of a key, 0 where the query does not group by them, and the GROUP BY.
+func selectParts(parts []part, by datar.Parts) (columns, groupBy string) {
+	var selected, grouped []string
+	for _, p := range parts {
+		if p.bits != 0 && by&p.bits == 0 {
+			selected = append(selected, "0")
+			continue
+		}
+		selected, grouped = append(selected, p.selected), append(grouped, p.grouped)
+	}
+	if len(grouped) > 0 {
+		groupBy = " GROUP BY " + strings.Join(grouped, ", ")
+	}
+	return strings.Join(selected, ", "), groupBy
+}
+
+// detailRows adds up details of the ranges by outcome and the given parts.
+func (s *Store) detailRows(tx *gorm.DB, by datar.Parts, ranges []hourRange, flagID int64) (all []datar.Row, err error) {
+	columns, groupBy := selectParts(detailParts, by)
+	statement := "SELECT " + columns + ", SUM(eval_count), SUM(ingested_count), MIN(first_evaluated_ms), MAX(last_evaluated_ms) " +
+		"FROM datar_hourly_details WHERE {within} {flag}" + groupBy
+	inUTC := eventHours{condition: s.sql(hourInUTC), bindHour: s.dialect.bindHour}
+	err = s.eachRow(tx, statement, inUTC, ranges, flagID, func(scan func(...any) error) error {
+		var r datar.Row
+		var outcome string
+		if err := scan(&r.FlagID, &r.Hour, &outcome, &r.VariantID, &r.SegmentID, &r.Version, &r.Asked, &r.Count, &r.Ingested, &r.First, &r.Last); err != nil {
+			return err
+		}
+		if r.Outcome, err = datar.ParseOutcome(outcome); err != nil {
+			return err
+		}
+		all = append(all, r)
+		return nil
+	})
+	return all, err
+}
+
+// eventRows adds up events of the ranges by those of the given parts that they have.
+func (s *Store) eventRows(tx *gorm.DB, by datar.Parts, ranges []hourRange, flagID int64) (all []datar.Row, err error) {
+	if len(ranges) == 0 {
+		return nil, nil
+	}
+	columns, groupBy := selectParts(eventParts, by)
+	statement := "SELECT " + columns + ", COALESCE(SUM(eval_count), 0), COALESCE(SUM(ingested_count), 0) FROM datar_hourly_events WHERE {within} {flag}" + groupBy
+	within, err := s.eventHours(tx)
+	if err != nil {
+		return nil, err
+	}
+	err = s.eachRow(tx, statement, within, ranges, flagID, func(scan func(...any) error) error {
+		var r datar.Row
+		if err := scan(&r.FlagID, &r.Hour, &r.VariantID, &r.SegmentID, &r.Count, &r.Ingested); err != nil {
+			return err
+		}
+		all = append(all, r)
+		return nil
+	})
+	return all, err
+}
+
+// eachRow runs a query for ranges of hours and one flag, or all of them, and calls each for every row.
+func (s *Store) eachRow(tx *gorm.DB, statement string, within eventHours, ranges []hourRange, flagID int64, each func(scan func(...any) error) error) error {
+	statement = s.ofFlag(statement, flagID)
+	for _, some := range together(ranges, flagID) {
+		condition, values := within.anyOf(some)
+		if flagID != 0 {
+			values = append(values, flagID)
+		}
+		if err := scanRows(tx, strings.Replace(statement, "{within}", condition, 1), values, each); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func scanRows(tx *gorm.DB, statement string, values []any, each func(scan func(...any) error) error) error {
+	rows, err := tx.Raw(statement, values...).Rows()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rows.Close() }() // rows.Err reports what went wrong
+	for rows.Next() {
+		if err := each(rows.Scan); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// DetailedFrom implements datar.DetailStore.
+func (s *Store) DetailedFrom(ctx context.Context) (datar.Hour, error) {
+	hour, err := s.detailedFrom(s.db.WithContext(ctx))
+	if err != nil {
+		return 0, fmt.Errorf("find the first hour with details: %w", err)
+	}
+	return datar.Hour(hour), nil
+}
+
+// detailedFrom returns the first hour after the last day that is purged, or being purged; 0 if there is no such day.
+func (s *Store) detailedFrom(tx *gorm.DB) (int64, error) {
+	var days []int64
+	err := tx.Raw(s.sql("SELECT start_hour FROM datar_rollups WHERE span = ? AND purged ORDER BY start_hour DESC LIMIT 1"), dayTotals.id).Scan(&days).Error
+	if err != nil || len(days) == 0 {
+		return 0, err
+	}
+	return days[0] + hoursPerDay, nil
+}
+
+var addUnknown = insertion{
+	table:   unknownTable,
+	columns: "bucket_hour, asked, eval_count, first_evaluated_ms, last_evaluated_ms",
+	arrays: `SELECT to_timestamp(seconds), asked, eval_count, first_ms, last_ms
+		FROM unnest(?::bigint[], ?::text[], ?::bigint[], ?::bigint[], ?::bigint[]) AS added(seconds, asked, eval_count, first_ms, last_ms)`,
+	width: 5,
+}
+
+// insertUnknown adds requests for flags that do not exist, in one order, as all writers do.
+func (s *Store) insertUnknown(tx *gorm.DB, unknown []datar.UnknownRow) error {
+	rows := slices.SortedFunc(slices.Values(unknown), func(a, b datar.UnknownRow) int {
+		return cmp.Or(cmp.Compare(a.Hour, b.Hour), cmp.Compare(a.Asked, b.Asked))
+	})
+	return s.insert(tx, addUnknown, len(rows), func(values []any, i int) []any {
+		r := &rows[i]
+		return append(values, s.dialect.bindHour(r.Hour), r.Asked, r.Count, r.First, r.Last)
+	})
+}
+
+// Unknown implements datar.DetailStore.
+func (s *Store) Unknown(ctx context.Context, query datar.UnknownQuery) ([]datar.UnknownRow, error) {
+	from, to := max(query.From, firstHour), min(query.To, lastHour)
+	all := []datar.UnknownRow{}
+	err := scanRows(s.db.WithContext(ctx), s.sql(`SELECT asked, SUM(eval_count), MIN(first_evaluated_ms), MAX(last_evaluated_ms) FROM datar_unknown_hourly
+		WHERE `+hourInUTC+` GROUP BY asked ORDER BY SUM(eval_count) DESC, asked LIMIT ? OFFSET ?`),
+		[]any{s.dialect.bindHour(from), s.dialect.bindHour(to), query.Limit, query.Offset},
+		func(scan func(...any) error) error {
+			var r datar.UnknownRow
+			err := scan(&r.Asked, &r.Count, &r.First, &r.Last)
+			all = append(all, r)
+			return err
+		})
+	if err != nil {
+		return nil, fmt.Errorf("requests for flags that do not exist: %w", err)
+	}
+	return all, nil
+}

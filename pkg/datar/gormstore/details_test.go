@@ -1,0 +1,109 @@
+package gormstore_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/flagr-datar/flagr-datar/integration_tests/testdb"
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+)
+
+func detailRow(key datar.Key, count int64) datar.Row {
+	ms := key.Hour.Time().UnixMilli()
+	return datar.Row{Key: key, Count: count, First: ms, Last: ms + 1}
+}
+
+// What was counted before there were details, or by Flagr, is unattributed: before it is rolled up and after, by hour and not.
+func TestDatabaseOfThePreviousVersion(t *testing.T) {
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		db := openKind(t, kind, kind.Fresh(t))
+		day := datar.Hour(490_000).DayStart()
+		old := detailRow(datar.Key{FlagID: 40, VariantID: 2, SegmentID: 3, Hour: day + 5}, 7)
+		if err := newStore(t, db).Apply(t.Context(), datar.Batch{Writer: "w", Sequence: 1, Rows: []datar.Row{old}}); err != nil {
+			t.Fatal(err)
+		}
+		for _, table := range []string{"datar_hourly_details", "datar_unknown_hourly", "datar_servers", "datar_rollup_details"} {
+			execute(t, db, "DROP TABLE "+table)
+		}
+		s := newStore(t, db) // which finds the tables of the previous version
+		matched := detailRow(datar.Key{FlagID: 40, VariantID: 2, SegmentID: 3, Hour: day + 5, Outcome: datar.Matched, Version: 9}, 4)
+		disabled := detailRow(datar.Key{FlagID: 40, Hour: day + 30, Outcome: datar.Disabled, Version: 9}, 5)
+		if err := s.Apply(t.Context(), datar.Batch{Writer: "w", Sequence: 2, Rows: []datar.Row{matched, disabled}}); err != nil {
+			t.Fatal(err)
+		}
+		for _, when := range []string{"live", "rolled up"} {
+			for _, flag := range []int64{0, 40} {
+				for _, by := range []datar.Parts{datar.GroupOutcome | datar.GroupVersion, datar.GroupOutcome | datar.GroupVersion | datar.GroupHour} {
+					left := old
+					left.First, left.Last, left.Ingested = 0, 0, 0
+					want := []datar.Row{left, matched, disabled}
+					for i := range want {
+						want[i].Key = by.Of(want[i].Key)
+					}
+					slices.SortFunc(want, func(a, b datar.Row) int { return a.Compare(b.Key) })
+					got, err := s.Details(t.Context(), datar.DetailsQuery{From: day, To: day + 48, FlagID: flag, GroupBy: by})
+					if err != nil || !slices.Equal(got, want) {
+						t.Errorf("%s, flag %d, by %b: got %+v (%v), want %+v", when, flag, by, got, err, want)
+					}
+				}
+			}
+			if err := s.Maintain(t.Context(), (day + 60).Time(), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		totals, err := s.Totals(t.Context(), datar.TotalsQuery{From: day, To: day + 48, GroupBy: datar.ByFlag})
+		if err != nil || len(totals) != 1 || totals[0].Count != 11 {
+			t.Errorf("totals are %+v (%v), want 11: what is disabled is no event", totals, err)
+		}
+	})
+}
+
+// Each kind of pack is there to be read instead of the rows: without the rows the answers stay. A pack that is damaged is an
+// error, and not a wrong number.
+func TestPacksAreRead(t *testing.T) {
+	t.Parallel()
+	day := datar.Hour(490_000).DayStart()
+	for _, test := range []struct {
+		name     string
+		from, to datar.Hour
+		flag     int64
+		by       datar.Parts
+	}{
+		{"days of all flags", day, day + 24, 0, datar.GroupFlag | datar.GroupOutcome},
+		{"days of one flag", day, day + 24, 33, datar.GroupDay | datar.GroupOutcome},
+		{"hours of all flags", day + 3, day + 5, 0, datar.GroupFlag},
+		{"all flags by hour", day + 3, day + 5, 0, datar.GroupHour},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			db := openSQLite(t)
+			s := newStore(t, db)
+			var rows []datar.Row
+			for flag := range int64(70) {
+				for hour := range datar.Hour(24) {
+					rows = append(rows, detailRow(datar.Key{FlagID: flag + 1, Hour: day + hour, Outcome: datar.NoMatch, Asked: datar.AskedByTag}, flag+1))
+				}
+			}
+			if err := s.Apply(t.Context(), datar.Batch{Writer: "w", Sequence: 1, Rows: rows}); err != nil {
+				t.Fatal(err)
+			}
+			query := datar.DetailsQuery{From: test.from, To: test.to, FlagID: test.flag, GroupBy: test.by}
+			want, err := s.Details(t.Context(), query)
+			if err != nil || len(want) == 0 {
+				t.Fatal(want, err)
+			}
+			if err := s.Maintain(t.Context(), (day + 40).Time(), 0); err != nil {
+				t.Fatal(err)
+			}
+			execute(t, db, "DELETE FROM datar_hourly_details", "DELETE FROM datar_hourly_events")
+			if got, err := s.Details(t.Context(), query); err != nil || !slices.Equal(got, want) {
+				t.Errorf("got %+v (%v) from packs, want %+v", got, err, want)
+			}
+			execute(t, db, "UPDATE datar_rollup_details SET details = substr(details, 1, length(details) - 3)")
+			if got, err := s.Details(t.Context(), query); err == nil || !strings.Contains(err.Error(), "invalid pack") {
+				t.Errorf("got %+v, %v from packs that were cut, want an error", got, err)
+			}
+		})
+	}
+}

@@ -1,0 +1,94 @@
+package gormstore_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"gorm.io/gorm"
+
+	"github.com/flagr-datar/flagr-datar/integration_tests/testdb"
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
+)
+
+// Drivers and databases keep each text of a statement, so there must be few of them, however batches, windows, and what is
+// maintained vary.
+func TestStatementsHaveFewTexts(t *testing.T) {
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		db := openKind(t, kind, kind.Fresh(t))
+		var mu sync.Mutex
+		texts := map[string]bool{}
+		note := func(statement *gorm.DB) {
+			mu.Lock()
+			defer mu.Unlock()
+			texts[statement.Statement.SQL.String()] = true
+		}
+		for _, register := range []error{
+			db.Callback().Raw().After("gorm:raw").Register("note", note),
+			db.Callback().Query().After("gorm:query").Register("note", note),
+			db.Callback().Row().After("gorm:row").Register("note", note),
+		} {
+			if register != nil {
+				t.Fatal(register)
+			}
+		}
+		s := newStore(t, db)
+		random := rand.New(rand.NewPCG(1, 2))
+		now := datar.Hour(490_000)
+		work := func(turns int) {
+			for range turns {
+				now += datar.Hour(random.IntN(3))
+				rows := randomRows(random, now, random.IntN(300))
+				if _, err := s.ApplyReceipt(t.Context(), rows, ingest.Receipt{Key: fmt.Sprint(random.Int64()), Answer: "{}"}); err != nil {
+					t.Fatal(err)
+				}
+				var unknown []datar.UnknownRow
+				for i := range random.IntN(80) {
+					unknown = append(unknown, datar.UnknownRow{Asked: fmt.Sprint(i), Hour: now, Count: 1})
+				}
+				if err := s.Apply(t.Context(), datar.Batch{Writer: fmt.Sprint(random.Int64()), Sequence: 1, Unknown: unknown}); err != nil {
+					t.Fatal(err)
+				}
+				if random.IntN(4) == 0 {
+					if err := s.Maintain(t.Context(), now.Time(), datar.MinRetention*time.Duration(random.IntN(2))); err != nil {
+						t.Fatal(err)
+					}
+				}
+				window := datar.TotalsQuery{From: now - datar.Hour(random.IntN(200)), To: now, FlagID: random.Int64N(2)}
+				for _, window.GroupBy = range []datar.Dimension{datar.ByFlag, datar.ByDay, datar.ByOutcome} {
+					if _, err := s.Totals(t.Context(), window); err != nil {
+						t.Fatal(err)
+					}
+				}
+				for _, by := range []datar.Parts{datar.GroupFlag | datar.GroupOutcome, datar.GroupHour | datar.GroupOutcome} {
+					if _, err := s.Details(t.Context(), datar.DetailsQuery{From: window.From, To: window.To, FlagID: window.FlagID, GroupBy: by}); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		}
+		work(20)
+		some := len(texts)
+		work(60)
+		if most := some*13/10 + 20; len(texts) > most || len(texts) > 250 {
+			t.Errorf("%d texts after 20 turns, %d after 80, want at most %d and 250", some, len(texts), most)
+		}
+	})
+}
+
+// randomRows returns rows of the last days, in their order, each key once.
+func randomRows(random *rand.Rand, now datar.Hour, n int) []datar.Row {
+	var rows []datar.Row
+	for range n {
+		h := now - datar.Hour(random.IntN(60))
+		ms := h.Time().UnixMilli()
+		key := datar.Key{FlagID: random.Int64N(100) + 1, Hour: h, Outcome: datar.NoMatch, Version: uint16(random.IntN(3))}
+		rows = append(rows, datar.Row{Key: key, Count: 1, First: ms, Last: ms})
+	}
+	slices.SortFunc(rows, func(a, b datar.Row) int { return a.Compare(b.Key) })
+	return slices.CompactFunc(rows, func(a, b datar.Row) bool { return a.Key == b.Key })
+}
