@@ -195,7 +195,7 @@ func TestOnlyCallersOfInsightReadTheClock(t *testing.T) {
 	}
 }
 
-func TestOnlyThePlugImportsApp(t *testing.T) {
+func TestOnlyTheWiringImportsApp(t *testing.T) {
 	t.Parallel()
 	lines := goList(t, "-f", `{{$p := .ImportPath}}{{range .Imports}}{{$p}}>{{.}}{{"\n"}}{{end}}`, "./...")
 	for _, line := range lines {
@@ -205,7 +205,7 @@ func TestOnlyThePlugImportsApp(t *testing.T) {
 		}
 	}
 	if !slices.Contains(lines, module+"/swagger_gen/restapi>"+module+"/pkg/app") {
-		t.Error("the plug does not import pkg/app: the test looks in the wrong place")
+		t.Error("the wiring does not import pkg/app: the test looks in the wrong place")
 	}
 }
 

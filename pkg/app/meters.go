@@ -2,9 +2,12 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
+
+	"go.opentelemetry.io/otel"
 
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
@@ -24,21 +27,21 @@ type meters struct {
 	evaluations []func(*eval.Result)
 }
 
-// newMeters builds what the configuration asks for. What must be ended is handed to onStop.
-func newMeters(ctx context.Context, c *config.Config, logger *slog.Logger, onStop func(name string, run func(context.Context) error)) (*meters, error) {
+// newMeters builds what the configuration asks for.
+func (a *App) newMeters(ctx context.Context, c *config.Config) (*meters, error) {
 	m := &meters{}
 	var sinks []metrics.EvaluationSink
 	if c.Prometheus.Enabled {
-		m.prometheus = metrics.NewPrometheus(c.Prometheus.IncludeLatencyHistogram, logger)
+		m.prometheus = metrics.NewPrometheus(c.Prometheus.IncludeLatencyHistogram, a.logger)
 		m.requests = append(m.requests, m.prometheus.ObserveRequest)
 		sinks = append(sinks, m.prometheus)
 	}
 	if c.Statsd.Enabled {
-		s, err := metrics.NewStatsd(ctx, c.Statsd.Host, c.Statsd.Port, c.Statsd.Prefix, logger)
+		s, err := metrics.NewStatsd(ctx, c.Statsd.Host, c.Statsd.Port, c.Statsd.Prefix, a.logger)
 		if err != nil {
 			return nil, err
 		}
-		onStop("statsd", s.Close)
+		a.onStop("statsd", s.Close)
 		m.requests = append(m.requests, s.ObserveRequest)
 		sinks = append(sinks, s)
 	}
@@ -47,7 +50,11 @@ func newMeters(ctx context.Context, c *config.Config, logger *slog.Logger, onSto
 		if m.telemetry, err = metrics.NewOpenTelemetry(ctx, t.Traces, t.Metrics); err != nil {
 			return nil, fmt.Errorf("OpenTelemetry: %w", err)
 		}
-		onStop("OpenTelemetry", lastWords("OpenTelemetry", lastWordsTimeout, logger, m.telemetry.Close))
+		a.onStop("OpenTelemetry", flushOnStop("OpenTelemetry", flushTimeout, a.logger, m.telemetry.Close))
+		if a.ownsProcess {
+			// By default the libraries write lines of a form of their own.
+			otel.SetErrorHandler(&telemetryLog{logger: a.logger})
+		}
 		if t.Traces {
 			m.requests = append(m.requests, m.telemetry.NameRoute)
 		}
@@ -61,15 +68,22 @@ func newMeters(ctx context.Context, c *config.Config, logger *slog.Logger, onSto
 	return m, nil
 }
 
-// watchDatar shows the books of Datar.
-func (m *meters) watchDatar(engine *datar.Engine) error {
+// watch exports the statistics of the evaluation cache, the streams, and Datar's engine, which is nil while it is off.
+func (m *meters) watch(cache *evalcache.Cache, recorders *handler.DataRecorders, engine *datar.Engine) error {
 	if m.prometheus == nil {
 		return nil
 	}
-	return m.prometheus.Register(metrics.NewDatar(engine.Stats))
+	errs := []error{
+		watchCache(m.prometheus, cache),
+		m.prometheus.Register(metrics.NewRecorders(recorders.Stats)),
+	}
+	if engine != nil {
+		errs = append(errs, m.prometheus.Register(metrics.NewDatar(engine.Stats)))
+	}
+	return errors.Join(errs...)
 }
 
-// watchOFREP shows what OFREP serves.
+// watchOFREP exports the statistics of OFREP.
 func (m *meters) watchOFREP(h *ofrep.Handler) error {
 	if m.prometheus == nil {
 		return nil
@@ -77,24 +91,16 @@ func (m *meters) watchOFREP(h *ofrep.Handler) error {
 	return m.prometheus.Register(metrics.NewOFREP(h.Stats))
 }
 
-// watchRecorders shows the books of the streaming recorders.
-func (m *meters) watchRecorders(recorders *handler.DataRecorders) error {
-	if m.prometheus == nil {
-		return nil
-	}
-	return m.prometheus.Register(metrics.NewRecorders(recorders.Stats))
-}
-
-// lastWordsTimeout bounds how long the end of the server waits for a receiver of reports.
+// flushTimeout bounds how long the end of the server waits for a receiver of reports.
 const (
-	lastWordsTimeout = 2 * time.Second
+	flushTimeout = 2 * time.Second
 	// webhookStopTimeout is longer: a change that is lost is lost, while other reports are followed by more.
 	webhookStopTimeout = 5 * time.Second
 )
 
-// lastWords sends what is left to a receiver of reports, metrics or notifications, as a step of Stop. That they are lost when the receiver
-// is away is logged, but is no failure of the server.
-func lastWords(receiver string, timeout time.Duration, logger *slog.Logger, send func(context.Context) error) func(context.Context) error {
+// flushOnStop is a step of Stop that sends what is left to a receiver of reports, metrics or notifications. If the receiver
+// does not take them, that is logged and is not an error of the server.
+func flushOnStop(receiver string, timeout time.Duration, logger *slog.Logger, send func(context.Context) error) func(context.Context) error {
 	return func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
@@ -106,15 +112,12 @@ func lastWords(receiver string, timeout time.Duration, logger *slog.Logger, send
 }
 
 // watchCache adds the metrics of the evaluation cache.
-func (m *meters) watchCache(cache *evalcache.Cache) error {
-	if m.prometheus == nil {
-		return nil
-	}
-	if err := m.prometheus.Gauge("flagr_evalcache_flags", "Flags that evaluations read, from memory.",
+func watchCache(p *metrics.Prometheus, cache *evalcache.Cache) error {
+	if err := p.Gauge("flagr_evalcache_flags", "Flags that evaluations read, from memory.",
 		func() float64 { return float64(cache.Snapshot().Len()) }); err != nil {
 		return err
 	}
-	return m.prometheus.Gauge("flagr_evalcache_age_seconds",
+	return p.Gauge("flagr_evalcache_age_seconds",
 		"Seconds since the source of the flags last confirmed or replaced those in memory. It stays below the refresh interval while all is well.",
 		func() float64 {
 			at := cache.LastCheck()

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"net/http"
 	"runtime/debug"
 
@@ -11,6 +12,17 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/ofrep"
 	"github.com/flagr-datar/flagr-datar/pkg/web"
 )
+
+// addOFREP makes the handler of OFREP, if it is switched on.
+func (a *App) addOFREP(c *config.Config, service *eval.Service, injected *handler.InjectedContext, m *meters) error {
+	if !c.OFREP.Enabled {
+		return nil
+	}
+	a.ofrep = newOFREP(c, service, a.cache, injected, a.edge)
+	a.edge.ofrep = a.ofrep
+	a.onStop("OFREP", func(context.Context) error { a.ofrep.Stop(); return nil })
+	return m.watchOFREP(a.ofrep)
+}
 
 // newOFREP builds the handler of OFREP.
 func newOFREP(c *config.Config, service *eval.Service, cache *evalcache.Cache, injected *handler.InjectedContext, e *edge) *ofrep.Handler {

@@ -28,10 +28,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/flagr-datar/flagr-datar/pkg/config"
-	"github.com/flagr-datar/flagr-datar/pkg/datar"
-	"github.com/flagr-datar/flagr-datar/pkg/datar/memstore"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/pkg/recorder"
+	"github.com/flagr-datar/flagr-datar/pkg/recorder/kafka"
+	"github.com/flagr-datar/flagr-datar/pkg/recorder/kinesis"
+	"github.com/flagr-datar/flagr-datar/pkg/recorder/pubsub"
 )
 
 // The brokers of these benchmarks run in this process and forget what they are given. Everything before them is real: the
@@ -113,10 +114,6 @@ func deadAddress(b *testing.B) string {
 	return l.Addr().String()
 }
 
-type noCatalog struct{}
-
-func (noCatalog) Flags(context.Context, []int64) (map[int64]datar.FlagInfo, error) { return nil, nil }
-
 // evaluator is a service of evaluations with its recorders.
 type evaluator struct {
 	*eval.Service
@@ -135,22 +132,7 @@ func newEvaluator(b *testing.B, types, kafkaBroker string, environ map[string]st
 	if err != nil {
 		b.Fatal(err)
 	}
-	all, err := NewDataRecorder(b.Context(), RecorderOptions{
-		Enabled:      types != "",
-		Types:        c.Recorder.Types,
-		DatarStore:   func(context.Context) (datar.Store, error) { return &memstore.Store{}, nil },
-		DatarJournal: datar.JournalOptions{Dir: b.TempDir(), Required: true},
-		Catalog:      noCatalog{},
-		Kafka:        c.Kafka,
-		Kinesis:      c.Kinesis,
-		PubSub:       c.PubSub,
-		QueueRecords: c.Recorder.QueueRecords,
-		QueueBytes:   int64(c.Recorder.QueueBytes),
-		Logger:       slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
-		b.Fatal(err)
-	}
+	all := benchRecorders(b, types != "", c)
 	all.Start()
 	b.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -164,6 +146,41 @@ func newEvaluator(b *testing.B, types, kafkaBroker string, environ map[string]st
 	}
 	e.Service = eval.NewService(&collector{snapshot: flags()}, r, eval.Options{})
 	return e
+}
+
+// benchRecorders are the recorders of a configuration, with Datar over a store in memory.
+func benchRecorders(b *testing.B, enabled bool, c *config.Config) *DataRecorders {
+	b.Helper()
+	selected := SelectedRecorders{Enabled: enabled, Types: c.Recorder.Types}
+	queue := QueueOptions{Records: c.Recorder.QueueRecords, Bytes: int64(c.Recorder.QueueBytes), Logger: slog.New(slog.DiscardHandler)}
+	var counting *DatarRecorder
+	if selected.Datar() {
+		counting = newDatar(b, b.TempDir())
+	}
+	var streams []*StreamRecorder
+	for _, name := range selected.Streams() {
+		var stream *StreamRecorder
+		var err error
+		switch name {
+		case RecorderKafka:
+			stream, err = NewKafkaRecorder(KafkaOptions{
+				Producer: kafka.Options{
+					Brokers: []string{c.Kafka.Brokers}, Topic: c.Kafka.Topic, Version: c.Kafka.Version, RequiredAcks: c.Kafka.RequiredAcks,
+					RetryMax: c.Kafka.RetryMax, MaxOpenRequests: c.Kafka.MaxOpenRequests, KeyEnabled: true,
+				},
+				Linger: c.Kafka.FlushFrequency, Queue: queue,
+			})
+		case RecorderKinesis:
+			stream, err = NewKinesisRecorder(b.Context(), KinesisOptions{Producer: kinesis.Options{Stream: c.Kinesis.StreamName}, Linger: c.Kinesis.FlushInterval, Queue: queue})
+		case RecorderPubSub:
+			stream, err = NewPubSubRecorder(PubSubOptions{Publisher: pubsub.Options{ProjectID: c.PubSub.ProjectID, Topic: c.PubSub.TopicName}, Queue: queue})
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+		streams = append(streams, stream)
+	}
+	return NewDataRecorders(counting, streams, false)
 }
 
 // benchRequests are evaluations of a recorded flag that assign a variant.

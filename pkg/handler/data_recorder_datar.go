@@ -2,7 +2,6 @@ package handler
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/forward"
@@ -12,33 +11,16 @@ import (
 // DatarRecorder counts evaluations in Datar's engine.
 type DatarRecorder struct {
 	engine  *datar.Engine
-	forward *forward.Store // nil where counts are kept in a database
+	forward *forward.Store
 }
 
-// NewDatarRecorder opens the store and makes an engine over it.
-func NewDatarRecorder(ctx context.Context, o RecorderOptions) (*DatarRecorder, error) {
-	var store datar.Store = o.DatarForward
-	if o.DatarForward == nil {
-		var err error
-		if store, err = o.DatarStore(ctx); err != nil {
-			return nil, fmt.Errorf("open the store of the counts: %w", err)
-		}
-	}
-	engine, err := datar.New(datar.Options{
-		Store:         store,
-		Catalog:       o.Catalog,
-		FlushInterval: o.DatarFlushInterval,
-		Journal:       o.DatarJournal,
-		Retention:     o.DatarRetention,
-		Logger:        o.Logger,
-	})
-	if err != nil {
-		return nil, err
-	}
-	return &DatarRecorder{engine: engine, forward: o.DatarForward}, nil
+// NewDatarRecorder makes a recorder over an engine. If the engine's store forwards counts to a central server, forward is
+// that store, which knows flags and variants by their keys; otherwise it is nil.
+func NewDatarRecorder(engine *datar.Engine, forward *forward.Store) *DatarRecorder {
+	return &DatarRecorder{engine: engine, forward: forward}
 }
 
-// AsyncRecord counts one evaluation in memory. Exposures are not counted: they tell of evaluations that were.
+// AsyncRecord counts one evaluation in memory. Exposures are not counted: they report evaluations that were.
 func (d *DatarRecorder) AsyncRecord(r *eval.Result) {
 	if r.RecordSource != eval.SourceEvaluation {
 		return
@@ -47,11 +29,14 @@ func (d *DatarRecorder) AsyncRecord(r *eval.Result) {
 	if d.forward != nil {
 		var err error
 		if event.FlagID, event.VariantID, err = d.forward.Outcome(r.FlagKey, r.VariantKey); err != nil {
-			event.FlagID = 0 // the engine counts it as dropped: nobody could tell later whose it was
+			event.FlagID = 0 // the engine counts it as dropped: without its key the count cannot be sent
 		}
 	}
 	d.engine.Record(event)
 }
+
+// Name is RecorderDatar.
+func (d *DatarRecorder) Name() string { return RecorderDatar }
 
 // Failing reports whether the last flush failed. Its counts wait for the next one.
 func (d *DatarRecorder) Failing() bool { return d.engine.Stats().LastError != nil }

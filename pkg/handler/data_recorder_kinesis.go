@@ -3,38 +3,41 @@ package handler
 import (
 	"cmp"
 	"context"
+	"time"
 
-	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/recorder"
 	"github.com/flagr-datar/flagr-datar/pkg/recorder/kinesis"
 )
 
-// NewKinesisRecorder makes a recorder that writes to an Amazon Kinesis stream. It connects to nobody before
-// Start.
-func NewKinesisRecorder(ctx context.Context, o RecorderOptions, framing *recorder.Framing) (*StreamRecorder, error) {
-	c := &o.Kinesis
-	logger := o.Logger.With("recorder", config.RecorderKinesis)
+// KinesisOptions configure the recorder kinesis.
+type KinesisOptions struct {
+	// Producer configures requests. NewKinesisRecorder sets Logger.
+	Producer kinesis.Options
+	// Linger is how long records are gathered before they are sent.
+	Linger time.Duration
+	// Connections is how many requests run at once; 0 means kinesis.DefaultConnections.
+	Connections int
+	Queue       QueueOptions
+}
+
+// NewKinesisRecorder makes a recorder that writes to an Amazon Kinesis stream. It connects to nothing before Start: an
+// error is about the options or the AWS configuration.
+func NewKinesisRecorder(ctx context.Context, o KinesisOptions) (*StreamRecorder, error) {
+	logger := o.Queue.Logger.With("recorder", RecorderKinesis)
 	client, err := kinesis.NewClient(ctx)
 	if err != nil {
 		return nil, err
 	}
-	sink := recorder.NewSink(recorder.Options{
-		Name: config.RecorderKinesis,
-		Transport: kinesis.New(client, kinesis.Options{
-			Stream:         c.StreamName,
-			RequestRecords: c.BatchCount,
-			RequestBytes:   c.BatchSize,
-			Verbose:        c.Verbose,
-			Logger:         logger,
-		}),
+	producer := o.Producer
+	producer.Logger = logger
+	return newStreamRecorder(o.Queue, recorder.Options{
+		Name:         RecorderKinesis,
+		Transport:    kinesis.New(client, producer),
 		Health:       recorder.NewHealth(logger),
-		MaxRecords:   o.QueueRecords,
-		MaxBytes:     o.QueueBytes,
-		BatchRecords: cmp.Or(c.BatchCount, kinesis.MaxRequestRecords),
-		BatchBytes:   int64(cmp.Or(c.BatchSize, kinesis.MaxRequestBytes)),
-		Linger:       c.FlushInterval,
-		Concurrency:  cmp.Or(c.MaxConnections, kinesis.DefaultConnections),
+		BatchRecords: cmp.Or(producer.RequestRecords, kinesis.MaxRequestRecords),
+		BatchBytes:   int64(cmp.Or(producer.RequestBytes, kinesis.MaxRequestBytes)),
+		Linger:       o.Linger,
+		Concurrency:  cmp.Or(o.Connections, kinesis.DefaultConnections),
 		Logger:       logger,
-	})
-	return &StreamRecorder{sink: sink, framing: framing}, nil
+	}), nil
 }

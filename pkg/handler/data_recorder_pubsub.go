@@ -3,41 +3,38 @@ package handler
 import (
 	"time"
 
-	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/recorder"
 	"github.com/flagr-datar/flagr-datar/pkg/recorder/pubsub"
 )
 
-// pubsubLinger is how long messages are gathered; there is no variable for it.
+// pubsubLinger is how long messages are gathered before they are published; no variable sets it.
 const pubsubLinger = 10 * time.Millisecond
 
-// NewPubSubRecorder makes a recorder that publishes to a Google Cloud Pub/Sub topic. It connects to nobody before
-// Start.
-func NewPubSubRecorder(o RecorderOptions, framing *recorder.Framing) (*StreamRecorder, error) {
-	c := &o.PubSub
-	logger := o.Logger.With("recorder", config.RecorderPubSub)
-	transport, err := pubsub.New(pubsub.Options{
-		ProjectID:      c.ProjectID,
-		Topic:          c.TopicName,
-		KeyFile:        c.KeyFile,
-		Verbose:        c.Verbose,
-		AttemptTimeout: c.VerboseCancelTimeout,
-		Logger:         logger,
-	})
+// PubSubOptions configure the recorder pubsub.
+type PubSubOptions struct {
+	// Publisher configures the client. NewPubSubRecorder sets Logger.
+	Publisher pubsub.Options
+	Queue     QueueOptions
+}
+
+// NewPubSubRecorder makes a recorder that publishes to a Google Cloud Pub/Sub topic. It connects to nothing before Start:
+// an error is about the options.
+func NewPubSubRecorder(o PubSubOptions) (*StreamRecorder, error) {
+	logger := o.Queue.Logger.With("recorder", RecorderPubSub)
+	publisher := o.Publisher
+	publisher.Logger = logger
+	transport, err := pubsub.New(publisher)
 	if err != nil {
 		return nil, err
 	}
-	sink := recorder.NewSink(recorder.Options{
-		Name:         config.RecorderPubSub,
+	return newStreamRecorder(o.Queue, recorder.Options{
+		Name:         RecorderPubSub,
 		Transport:    transport,
 		Health:       recorder.NewHealth(logger),
-		MaxRecords:   o.QueueRecords,
-		MaxBytes:     o.QueueBytes,
 		BatchRecords: pubsub.BatchRecords,
 		BatchBytes:   pubsub.BatchBytes,
 		Linger:       pubsubLinger,
 		Concurrency:  pubsub.Concurrency,
 		Logger:       logger,
-	})
-	return &StreamRecorder{sink: sink, framing: framing}, nil
+	}), nil
 }

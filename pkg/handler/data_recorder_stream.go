@@ -3,6 +3,7 @@ package handler
 import (
 	"context"
 	"encoding/json"
+	"log/slog"
 	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
@@ -12,14 +13,29 @@ import (
 // closeMargin is the most that Close keeps back of its time. A sink needs some of it to let go of what it is sending.
 const closeMargin = 2 * time.Second
 
-// StreamRecorder sends records to a broker: Kafka, Kinesis or Pub/Sub.
-type StreamRecorder struct {
-	sink    *recorder.Sink
-	framing *recorder.Framing // shared by all of them
+// QueueOptions are what the streams have in common.
+type QueueOptions struct {
+	// Records and Bytes bound what a stream holds in memory until it is delivered; 0 means the defaults of package recorder.
+	Records int
+	Bytes   int64
+	// Logger is mandatory.
+	Logger *slog.Logger
 }
 
-// AsyncRecord queues one evaluation or exposure, or drops and counts it.
-func (s *StreamRecorder) AsyncRecord(r *eval.Result) { s.sink.AsyncRecord(newRecord(r, s.framing)) }
+// StreamRecorder sends records to a broker: Kafka, Kinesis or Pub/Sub.
+type StreamRecorder struct {
+	name          string
+	sink          *recorder.Sink
+	encryptionKey *[recorder.KeySize]byte // nil: the broker gets plain frames
+}
+
+func newStreamRecorder(queue QueueOptions, o recorder.Options) *StreamRecorder {
+	o.MaxRecords, o.MaxBytes = queue.Records, queue.Bytes
+	return &StreamRecorder{name: o.Name, sink: recorder.NewSink(o)}
+}
+
+// Name is that of the broker's recorder.
+func (s *StreamRecorder) Name() string { return s.name }
 
 // Start begins to send.
 func (s *StreamRecorder) Start() { s.sink.Start() }
@@ -38,10 +54,10 @@ func (s *StreamRecorder) Close(ctx context.Context) error {
 	return s.sink.Close(ctx)
 }
 
-// Failing is whether the last attempt to deliver failed.
+// Failing reports whether the last attempt to deliver failed.
 func (s *StreamRecorder) Failing() bool { return s.sink.Stats().State == recorder.Failing }
 
-// Stats tells what has become of the records.
+// Stats returns the statistics of its records.
 func (s *StreamRecorder) Stats() recorder.Stats { return s.sink.Stats() }
 
 // newRecord makes the record of a result, which it copies. Nothing is encoded yet: the goroutine of the request must not

@@ -18,7 +18,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
-	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/pkg/fastpath"
@@ -59,16 +58,17 @@ func (m *memory) Close() error { return nil }
 
 // streams makes a fan-out to streaming recorders over these transports.
 func streams(framing recorder.Framing, transports ...recorder.Transport) *DataRecorders {
-	all := &DataRecorders{framing: &framing}
-	logger := slog.New(slog.DiscardHandler)
+	return streamsOf(framing, recorder.Options{BatchRecords: 10_000, BatchBytes: 8 << 20}, transports...)
+}
+
+func streamsOf(framing recorder.Framing, o recorder.Options, transports ...recorder.Transport) *DataRecorders {
+	o.Logger = slog.New(slog.DiscardHandler)
+	var streams []*StreamRecorder
 	for i, transport := range transports {
-		sink := recorder.NewSink(recorder.Options{
-			Name: fmt.Sprint(i), Transport: transport, Health: recorder.NewHealth(logger), BatchRecords: 10_000, BatchBytes: 8 << 20, Logger: logger,
-		})
-		all.recorders = append(all.recorders, &StreamRecorder{sink: sink, framing: all.framing})
-		all.names = append(all.names, fmt.Sprint(i))
+		o.Name, o.Transport, o.Health = fmt.Sprint(i), transport, recorder.NewHealth(o.Logger)
+		streams = append(streams, newStreamRecorder(QueueOptions{Bytes: o.MaxBytes}, o))
 	}
-	return all
+	return NewDataRecorders(nil, streams, framing.RawJSON)
 }
 
 // collector is a source of flags, and keeps what is recorded.
@@ -282,44 +282,21 @@ func TestDrainFlushesEachByItself(t *testing.T) {
 
 func TestFramesAreBuiltForThoseWhoAskOnly(t *testing.T) {
 	t.Parallel()
+	key := recorder.NewKey("k")
+	plain, sealed := &StreamRecorder{}, &StreamRecorder{encryptionKey: &key}
 	for _, tc := range []struct {
-		types           []string
-		encrypted       bool
+		streams         []*StreamRecorder
 		noPlain, sealed bool
 	}{
-		{[]string{"datar"}, true, true, false},
-		{[]string{"kafka"}, false, false, false},
-		{[]string{"kafka", "datar"}, true, true, true},
-		{[]string{"kafka", "kinesis"}, true, false, true},
-		{[]string{"pubsub"}, true, false, false},
+		{nil, true, false},
+		{[]*StreamRecorder{plain}, false, false},
+		{[]*StreamRecorder{sealed}, true, true},
+		{[]*StreamRecorder{sealed, plain}, false, true},
+		{[]*StreamRecorder{plain, plain}, false, false},
 	} {
-		f := framingOf(RecorderOptions{Types: tc.types, Kafka: config.Kafka{Encrypted: tc.encrypted, EncryptionKey: "k"}})
-		if f.NoPlain != tc.noPlain || f.Sealed != tc.sealed || (f.Key != recorder.NewKey("k")) == tc.sealed {
-			t.Errorf("%v, encrypted %v: %+v", tc.types, tc.encrypted, f)
-		}
-	}
-}
-
-func TestWhatIsWrongWithAStreamStopsTheStart(t *testing.T) {
-	for _, name := range []string{"AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"} {
-		t.Setenv(name, "")
-	}
-	t.Setenv("AWS_CONFIG_FILE", t.TempDir()+"/none")
-	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", t.TempDir()+"/none")
-	for _, tc := range []struct {
-		name string
-		o    RecorderOptions
-		want string
-	}{
-		{"no certificate", RecorderOptions{Types: []string{"kafka"}, Kafka: config.Kafka{Brokers: "a:1", CertFile: "/none", KeyFile: "/none"}}, "recorder kafka: client certificate"},
-		{"half a certificate", RecorderOptions{Types: []string{"pubsub", "kafka"}, Kafka: config.Kafka{Brokers: "a:1", KeyFile: "/none"}}, "recorder kafka: a client certificate needs both"},
-		{"a broker", RecorderOptions{Types: []string{"kafka"}, Kafka: config.Kafka{Brokers: "a:b"}}, `recorder kafka: broker "a:b" is not host:port`},
-		{"no region", RecorderOptions{Types: []string{"kinesis"}}, "recorder kinesis: no AWS region"},
-		{"no key file", RecorderOptions{Types: []string{"pubsub"}, PubSub: config.PubSub{KeyFile: "/none"}}, "recorder pubsub: key file"},
-	} {
-		tc.o.Enabled, tc.o.Logger = true, slog.New(slog.DiscardHandler)
-		if _, err := NewDataRecorder(t.Context(), tc.o); err == nil || !strings.Contains(err.Error(), tc.want) {
-			t.Errorf("%s: error is %v", tc.name, err)
+		f := NewDataRecorders(nil, tc.streams, false).framing
+		if f.NoPlain != tc.noPlain || f.Sealed != tc.sealed || (f.Key == key) != tc.sealed {
+			t.Errorf("%v: %+v", tc.streams, f)
 		}
 	}
 }
@@ -334,12 +311,7 @@ func TestAFullQueueTakesAboutWhatItSays(t *testing.T) {
 		{"not encoded", []recorder.Transport{&memory{hang: true}}},
 		{"encoded by another", []recorder.Transport{&memory{hang: true}, &nothing{}}},
 	} {
-		all := streams(recorder.Framing{}, tc.transports...)
-		for i, r := range all.recorders {
-			r.(*StreamRecorder).sink = recorder.NewSink(recorder.Options{
-				Name: fmt.Sprint(i), Transport: tc.transports[i], Health: recorder.NewHealth(slog.New(slog.DiscardHandler)), BatchRecords: 100, BatchBytes: 8 << 20, MaxBytes: bound, Logger: slog.New(slog.DiscardHandler),
-			})
-		}
+		all := streamsOf(recorder.Framing{}, recorder.Options{BatchRecords: 100, BatchBytes: 8 << 20, MaxBytes: bound}, tc.transports...)
 		service := eval.NewService(&collector{snapshot: flags()}, all, eval.Options{})
 		before := heap()
 		all.Start()
@@ -348,7 +320,7 @@ func TestAFullQueueTakesAboutWhatItSays(t *testing.T) {
 				"country": fmt.Sprintf("FR%d", i), "age": json.Number(fmt.Sprint(i)), "tags": []any{fmt.Sprint(i), "b"}, "nested": map[string]any{"a": fmt.Sprint(i)},
 			}})
 		}
-		for _, r := range all.recorders[1:] { // what they hold is not the first one's
+		for _, r := range all.streams[1:] { // what they hold is not the first one's
 			if err := r.Flush(t.Context()); err != nil {
 				t.Error(err)
 			}

@@ -11,19 +11,22 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/memstore"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
+	"github.com/flagr-datar/flagr-datar/pkg/recorder"
 )
 
 // fakeRecorder notes what is done to it. Close hangs until the context ends if it is told to.
 type fakeRecorder struct {
+	name  string
 	calls []string
 	hang  bool
 	err   error
 }
 
-func (f *fakeRecorder) AsyncRecord(r *eval.Result)  { f.calls = append(f.calls, "record "+r.FlagKey) }
+func (f *fakeRecorder) Name() string                { return f.name }
+func (f *fakeRecorder) Failing() bool               { return f.err != nil }
 func (f *fakeRecorder) Start()                      { f.calls = append(f.calls, "start") }
 func (f *fakeRecorder) Flush(context.Context) error { f.calls = append(f.calls, "flush"); return f.err }
 func (f *fakeRecorder) Close(ctx context.Context) error {
@@ -35,127 +38,108 @@ func (f *fakeRecorder) Close(ctx context.Context) error {
 	return f.err
 }
 
-func TestTheFanOutReachesEveryRecorder(t *testing.T) {
-	t.Parallel()
-	for _, n := range []int{0, 1, 3} {
-		all := &DataRecorders{}
-		fakes := make([]*fakeRecorder, n)
-		for i := range fakes {
-			fakes[i] = &fakeRecorder{}
-			all.recorders, all.names = append(all.recorders, fakes[i]), append(all.names, "fake")
-		}
-		all.Start()
-		all.AsyncRecord(&eval.Result{FlagKey: "a"})
-		all.AsyncRecord(&eval.Result{FlagKey: "b"})
-		if err := errors.Join(all.Flush(t.Context()), all.Close(t.Context())); err != nil {
-			t.Error(err)
-		}
-		for i, f := range fakes {
-			if diff := cmp.Diff([]string{"start", "record a", "record b", "flush", "close"}, f.calls); diff != "" {
-				t.Errorf("recorder %d of %d (-want +got):\n%s", i, n, diff)
-			}
-		}
-	}
-}
-
 func TestARecorderThatHangsOrFailsDoesNotHoldTheOthersBack(t *testing.T) {
 	t.Parallel()
-	hangs, fails, works := &fakeRecorder{hang: true}, &fakeRecorder{err: errors.New("broker is gone")}, &fakeRecorder{}
-	all := &DataRecorders{recorders: []DataRecorder{hangs, fails, works}, names: []string{"hangs", "fails", "works"}}
+	hangs, fails, works := &fakeRecorder{name: "hangs", hang: true}, &fakeRecorder{name: "fails", err: errors.New("broker is gone")}, &fakeRecorder{}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	err := all.Close(ctx)
-	if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, fails.err) {
+	err := together([]DataRecorder{hangs, fails, works}, func(r DataRecorder) error { return r.Close(ctx) })
+	if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, fails.err) || !strings.Contains(err.Error(), "recorder fails: broker is gone") {
 		t.Errorf("errors are %v", err)
 	}
 	if diff := cmp.Diff([]string{"close"}, works.calls); diff != "" {
 		t.Errorf("the recorder that works (-want +got):\n%s", diff)
 	}
-	if err := all.Flush(t.Context()); !errors.Is(err, fails.err) {
-		t.Errorf("flush gives %v", err)
-	}
 }
 
-// noStore is a datar.Store that nothing is read from or written to.
-type noStore struct{ datar.Store }
+// newDatar makes the recorder datar over a store in memory, with a journal in a folder; "" means without one.
+func newDatar(t testing.TB, journal string) *DatarRecorder {
+	t.Helper()
+	engine, err := datar.New(datar.Options{
+		Store: &memstore.Store{}, Catalog: datar.StaticCatalog{}, Journal: datar.JournalOptions{Dir: journal}, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return NewDatarRecorder(engine, nil)
+}
 
-func TestWhichRecordersAreConstructed(t *testing.T) {
+func TestTheFanOutReachesEveryRecorder(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
-		name       string
-		enabled    bool
-		types      []string
-		noDatabase bool
-		recorders  int // in all
-		datar      int
-		log        []string // parts of it, one a line
-		err        string
+		name    string
+		datar   bool
+		streams int
+		want    []string // names of all
 	}{
-		{name: "kill switch", types: []string{"datar", "kafka", "kinesis", "pubsub", "nonsense"}},
-		{name: "datar", enabled: true, types: []string{"datar"}, recorders: 1, datar: 1},
-		{name: "all but kinesis", enabled: true, types: []string{"kafka", "pubsub", "datar"}, recorders: 3, datar: 1},
-		{name: "kafka alone", enabled: true, types: []string{"kafka"}, recorders: 1},
-		{name: "none", enabled: true},
-		{name: "datar without a database", enabled: true, types: []string{"datar"}, noDatabase: true, log: []string{"recorder datar stays off"}},
-		{name: "unknown", enabled: true, types: []string{"carrier pigeon"}, err: `recorder "carrier pigeon" is not known`},
+		{"nothing", false, 0, nil},
+		{"datar", true, 0, []string{"datar"}},
+		{"streams", false, 2, []string{"0", "1"}},
+		{"all", true, 3, []string{"datar", "0", "1", "2"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			var log strings.Builder
-			opened := 0
-			o := RecorderOptions{
-				Enabled: tc.enabled,
-				Types:   tc.types,
-				Catalog: NewCatalog(nil),
-				Kafka:   config.Kafka{Brokers: " a:1, :9092,", Topic: "t"},
-				PubSub:  config.PubSub{ProjectID: "p", TopicName: "t"},
-				Logger:  slog.New(slog.NewTextHandler(&log, nil)),
+			transports := make([]recorder.Transport, tc.streams)
+			for i := range transports {
+				transports[i] = &memory{}
 			}
-			if !tc.noDatabase {
-				o.DatarStore = func(context.Context) (datar.Store, error) { opened++; return noStore{}, nil }
+			all := streams(recorder.Framing{}, transports...)
+			if tc.datar {
+				all.datar = newDatar(t, "")
 			}
-			all, err := NewDataRecorder(t.Context(), o)
-			if tc.err != "" {
-				if err == nil || err.Error() != tc.err {
-					t.Errorf("error is %v, want %s", err, tc.err)
-				}
-				return
+			if all.Empty() != (tc.want == nil) {
+				t.Errorf("empty is %v", all.Empty())
 			}
-			if err != nil {
-				t.Fatal(err)
+			all.Start()
+			for _, r := range []*eval.Result{
+				{FlagID: 1, Timestamp: time.Now()},
+				{FlagID: 1, Timestamp: time.Now()},
+				{FlagID: 1, Timestamp: time.Now(), RecordSource: eval.SourceExposure},
+			} {
+				all.AsyncRecord(r)
 			}
-			if len(all.recorders) != tc.recorders || len(all.Stats()) != tc.recorders-tc.datar {
-				t.Errorf("%d recorders, %d of them streaming, want %d", len(all.recorders), len(all.Stats()), tc.recorders)
+			if err := errors.Join(all.Flush(t.Context()), all.Close(t.Context())); err != nil {
+				t.Error(err)
 			}
-			if opened != tc.datar || (all.Datar() != nil) != (tc.datar > 0) {
-				t.Errorf("%d stores opened, want %d", opened, tc.datar)
+			var names []string
+			for _, s := range all.Statuses() {
+				names = append(names, s.Name)
 			}
-			lines := strings.Count(log.String(), "\n")
-			if lines != len(tc.log) {
-				t.Errorf("%d log lines, want %d: %s", lines, len(tc.log), &log)
+			if diff := cmp.Diff(tc.want, names); diff != "" {
+				t.Errorf("recorders (-want +got):\n%s", diff)
 			}
-			for _, part := range tc.log {
-				if !strings.Contains(log.String(), part) {
-					t.Errorf("log lacks %q: %s", part, &log)
+			if tc.datar {
+				if got := all.datar.engine.Stats(); got.Stored != 2 {
+					t.Errorf("datar stored %d, want the evaluations without the exposure", got.Stored)
 				}
 			}
-			all.AsyncRecord(&eval.Result{FlagID: 1, Timestamp: time.Now()}) // must not fail, whatever there is
+			for _, s := range all.Stats() {
+				if s.Delivered != 3 {
+					t.Errorf("stream %s delivered %d, want 3", s.Name, s.Delivered)
+				}
+			}
 		})
 	}
 }
 
-func TestNewDataRecorderReportsAStoreThatDoesNotOpen(t *testing.T) {
+func TestSelectedRecorders(t *testing.T) {
 	t.Parallel()
-	broken := errors.New("disk is full")
-	_, err := NewDataRecorder(t.Context(), RecorderOptions{
-		Enabled:    true,
-		Types:      []string{"datar"},
-		DatarStore: func(context.Context) (datar.Store, error) { return nil, broken },
-		Catalog:    NewCatalog(nil),
-		Logger:     slog.New(slog.DiscardHandler),
-	})
-	if !errors.Is(err, broken) {
-		t.Errorf("error is %v", err)
+	for _, tc := range []struct {
+		selected SelectedRecorders
+		datar    bool
+		streams  []string
+	}{
+		{SelectedRecorders{Types: []string{"datar", "kafka"}}, false, nil},
+		{SelectedRecorders{Enabled: true}, false, nil},
+		{SelectedRecorders{Enabled: true, Types: []string{"datar"}}, true, []string{}},
+		{SelectedRecorders{Enabled: true, Types: []string{"pubsub", "datar", "kafka"}}, true, []string{"pubsub", "kafka"}},
+	} {
+		if got := tc.selected.Datar(); got != tc.datar {
+			t.Errorf("%+v: datar is %v", tc.selected, got)
+		}
+		if diff := cmp.Diff(tc.streams, tc.selected.Streams()); diff != "" {
+			t.Errorf("%+v (-want +got):\n%s", tc.selected, diff)
+		}
 	}
 }
 

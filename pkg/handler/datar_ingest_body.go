@@ -36,12 +36,12 @@ const (
 // digestKey is the key of the body's digest in the context of a request.
 type digestKey struct{}
 
-// IngestDoor goes before the API where counts are taken. It gives the operation the paths that SDKs know, reads its
+// IngestMiddleware goes before the API where counts are taken. It gives the operation the paths that SDKs know, reads its
 // bodies, which may be compressed, within their limit, and notes their digest.
 //
 // A client that sends slowly holds no more memory than what it has sent, and all of them no more than ingestMemory, until
 // the server's read timeout ends them. Who comes when that is used up is asked to come again.
-func IngestDoor(basePath string, api http.Handler) http.Handler {
+func IngestMiddleware(basePath string, api http.Handler) http.Handler {
 	operation := basePath + "/datar/evaluations"
 	var memory budget
 	memory.free.Store(ingestMemory)

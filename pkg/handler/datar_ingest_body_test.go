@@ -35,7 +35,7 @@ func (s *stalled) Read(p []byte) (int, error) {
 
 // door is where counts are taken, with an API that takes everything.
 func door() http.Handler {
-	return handler.IngestDoor("/api/v1", http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	return handler.IngestMiddleware("/api/v1", http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 	}))
 }

@@ -60,8 +60,8 @@ type Options struct {
 	InjectedContext *InjectedContext
 	// Actor names who sent a request, for createdBy and updatedBy; nil means nobody is known.
 	Actor func(*http.Request) string
-	// Vitals is what health and readiness look at.
-	Vitals Vitals
+	// HealthChecks is what health and readiness look at.
+	HealthChecks HealthChecks
 	// Logger gets what went wrong in the server, with its cause. Mandatory.
 	Logger *slog.Logger
 }
@@ -77,7 +77,7 @@ type Handler struct {
 	maxGetQueryBytes int
 	injected         *InjectedContext
 	actor            func(*http.Request) string
-	vitals           Vitals
+	healthChecks     HealthChecks
 	logger           *slog.Logger
 }
 
@@ -97,7 +97,7 @@ func New(o Options) *Handler {
 		maxGetQueryBytes: o.MaxGetQueryBytes,
 		injected:         o.InjectedContext,
 		actor:            actor,
-		vitals:           o.Vitals,
+		healthChecks:     o.HealthChecks,
 		logger:           o.Logger,
 	}
 }

@@ -15,8 +15,8 @@ import (
 // pingTimeout bounds how long a question for readiness waits for the database.
 const pingTimeout = 2 * time.Second
 
-// Vitals is what health and readiness look at. A nil function means that there is nothing to look at.
-type Vitals struct {
+// HealthChecks is what health and readiness look at. A nil function means that there is nothing to look at.
+type HealthChecks struct {
 	// LastCheck is when the source of the flags last confirmed those in memory; zero if there are none yet.
 	LastCheck func() time.Time
 	// MaxAge is how long ago that may be until it counts as a problem; 0 means any time.
@@ -29,11 +29,11 @@ type Vitals struct {
 	Stopping func() bool
 }
 
-func (v *Vitals) canEvaluate() bool { return v.LastCheck == nil || !v.LastCheck().IsZero() }
+func (c *HealthChecks) canEvaluate() bool { return c.LastCheck == nil || !c.LastCheck().IsZero() }
 
 // GetHealth says whether the server can evaluate. It does not look at the database: evaluations do not need it.
 func (h *Handler) GetHealth(healthapi.GetHealthParams) middleware.Responder {
-	if !h.vitals.canEvaluate() {
+	if !h.healthChecks.canEvaluate() {
 		return reply(http.StatusServiceUnavailable, "no flags have been loaded yet")
 	}
 	return healthapi.NewGetHealthOK().WithPayload(&models.Health{Status: "OK"})
@@ -42,26 +42,26 @@ func (h *Handler) GetHealth(healthapi.GetHealthParams) middleware.Responder {
 // GetReady says whether the server should get requests, and how its parts are. Only what keeps it from evaluating, or
 // will soon, makes it answer 503: a database that is away is away for all servers.
 func (h *Handler) GetReady(p healthapi.GetReadyParams) middleware.Responder {
-	v := &h.vitals
+	checks := &h.healthChecks
 	degraded := false
 
 	flags := int64(h.snapshots.Snapshot().Len())
 	evaluation := &models.ReadinessEvaluation{Flags: &flags}
-	if v.LastCheck != nil && v.canEvaluate() {
-		at := v.LastCheck()
+	if checks.LastCheck != nil && checks.canEvaluate() {
+		at := checks.LastCheck()
 		age := time.Since(at)
 		checkedAt, seconds := strfmt.DateTime(at.UTC()), age.Seconds()
 		evaluation.CheckedAt, evaluation.AgeSeconds = &checkedAt, &seconds
-		degraded = v.MaxAge > 0 && age > v.MaxAge
+		degraded = checks.MaxAge > 0 && age > checks.MaxAge
 	}
 
 	state := models.ReadinessDatabaseStatusNone
 	database := &models.ReadinessDatabase{Status: &state}
-	if v.Ping != nil {
+	if checks.Ping != nil {
 		ctx, cancel := context.WithTimeout(p.HTTPRequest.Context(), pingTimeout)
 		defer cancel()
 		start := time.Now()
-		if err := v.Ping(ctx); err != nil {
+		if err := checks.Ping(ctx); err != nil {
 			state, degraded = models.ReadinessDatabaseStatusUnreachable, true
 			h.logger.Warn("database does not answer the question for readiness", "error", err)
 		} else {
@@ -71,8 +71,8 @@ func (h *Handler) GetReady(p healthapi.GetReadyParams) middleware.Responder {
 	}
 
 	recorders := []*models.ReadinessRecorder{}
-	if v.Recorders != nil {
-		for _, r := range v.Recorders() {
+	if checks.Recorders != nil {
+		for _, r := range checks.Recorders() {
 			state := models.ReadinessRecorderStatusOK
 			if r.Failing {
 				state, degraded = models.ReadinessRecorderStatusFailing, true
@@ -84,9 +84,9 @@ func (h *Handler) GetReady(p healthapi.GetReadyParams) middleware.Responder {
 	status := models.ReadinessStatusOK
 	ready := true
 	switch {
-	case v.Stopping != nil && v.Stopping():
+	case checks.Stopping != nil && checks.Stopping():
 		status, ready = models.ReadinessStatusStopping, false
-	case !v.canEvaluate():
+	case !checks.canEvaluate():
 		status, ready = models.ReadinessStatusStarting, false
 	case degraded:
 		status = models.ReadinessStatusDegraded

@@ -32,25 +32,25 @@ func TestHealthAndReadiness(t *testing.T) {
 	}
 	for _, tc := range []struct {
 		name          string
-		vitals        handler.Vitals
+		healthChecks  handler.HealthChecks
 		health, ready int
 		contains      []string
 	}{
-		{"well", handler.Vitals{LastCheck: ago(time.Second), MaxAge: time.Minute, Ping: answers, Recorders: recorders(false)}, 200, 200,
+		{"well", handler.HealthChecks{LastCheck: ago(time.Second), MaxAge: time.Minute, Ping: answers, Recorders: recorders(false)}, 200, 200,
 			[]string{`"status":"OK"`, `"latencyMilliseconds":`, `"ageSeconds":1.`, `{"name":"kafka","status":"OK"}`}},
-		{"without a database", handler.Vitals{LastCheck: ago(0)}, 200, 200, []string{`"status":"OK"`, `"database":{"status":"none"}`, `"recorders":[]`}},
-		{"not loaded", handler.Vitals{LastCheck: never, Ping: answers}, 503, 503, []string{`"status":"starting"`, `"flags":0`}},
-		{"stopping", handler.Vitals{LastCheck: ago(0), Ping: answers, Stopping: yes}, 200, 503, []string{`"status":"stopping"`}},
-		{"old flags", handler.Vitals{LastCheck: ago(2 * time.Minute), MaxAge: time.Minute}, 200, 200, []string{`"status":"degraded"`, `"ageSeconds":120.`}},
-		{"database refuses", handler.Vitals{LastCheck: ago(0), Ping: refuses}, 200, 200, []string{`"status":"degraded"`, `{"status":"unreachable"}`}},
-		{"database hangs", handler.Vitals{LastCheck: ago(0), Ping: hangs}, 200, 200, []string{`"status":"degraded"`, `{"status":"unreachable"}`}},
-		{"a recorder fails", handler.Vitals{LastCheck: ago(0), Recorders: recorders(true)}, 200, 200,
+		{"without a database", handler.HealthChecks{LastCheck: ago(0)}, 200, 200, []string{`"status":"OK"`, `"database":{"status":"none"}`, `"recorders":[]`}},
+		{"not loaded", handler.HealthChecks{LastCheck: never, Ping: answers}, 503, 503, []string{`"status":"starting"`, `"flags":0`}},
+		{"stopping", handler.HealthChecks{LastCheck: ago(0), Ping: answers, Stopping: yes}, 200, 503, []string{`"status":"stopping"`}},
+		{"old flags", handler.HealthChecks{LastCheck: ago(2 * time.Minute), MaxAge: time.Minute}, 200, 200, []string{`"status":"degraded"`, `"ageSeconds":120.`}},
+		{"database refuses", handler.HealthChecks{LastCheck: ago(0), Ping: refuses}, 200, 200, []string{`"status":"degraded"`, `{"status":"unreachable"}`}},
+		{"database hangs", handler.HealthChecks{LastCheck: ago(0), Ping: hangs}, 200, 200, []string{`"status":"degraded"`, `{"status":"unreachable"}`}},
+		{"a recorder fails", handler.HealthChecks{LastCheck: ago(0), Recorders: recorders(true)}, 200, 200,
 			[]string{`"status":"degraded"`, `{"name":"kafka","status":"failing"}`, `{"name":"datar","status":"OK"}`}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			api := newAPI(t)
-			handler.New(handler.Options{Eval: eval.NewService(noFlags{}, nil, eval.Options{}), Snapshots: noFlags{}, Vitals: tc.vitals,
+			handler.New(handler.Options{Eval: eval.NewService(noFlags{}, nil, eval.Options{}), Snapshots: noFlags{}, HealthChecks: tc.healthChecks,
 				Logger: slog.New(slog.DiscardHandler)}).Register(api)
 			h := api.Serve(nil)
 			if a := call(t, h, http.MethodGet, "/health", nil); a.status != tc.health {

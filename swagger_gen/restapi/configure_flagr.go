@@ -1,4 +1,4 @@
-// This file is the only hand-written one under swagger_gen: it plugs the server's own packages in.
+// This file is the only hand-written one under swagger_gen: the wiring between the generated server and pkg/app.
 
 package restapi
 

@@ -1,0 +1,86 @@
+package app
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/config"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
+	"github.com/flagr-datar/flagr-datar/pkg/handler"
+	"github.com/flagr-datar/flagr-datar/pkg/store"
+	"github.com/flagr-datar/flagr-datar/pkg/web"
+)
+
+// newService makes the service that all evaluation endpoints use.
+func (a *App) newService(ctx context.Context, c *config.Config, observers []func(*eval.Result)) *eval.Service {
+	var recorder eval.Recorder // nil when nothing is switched on, so that no exposure counts as recorded
+	if !a.recorders.Empty() {
+		recorder = a.recorders
+	}
+	if c.Log.Evaluations && c.Log.EvaluationsPerSecond > 0 && a.logger.Enabled(ctx, slog.LevelInfo) {
+		observers = append(observers, eval.NewLog(a.logger, c.Log.EvaluationsPerSecond).Observe)
+	}
+	return eval.NewService(a.cache, recorder, eval.Options{
+		DebugEnabled:      c.Eval.DebugEnabled,
+		BatchSize:         c.Eval.BatchSize,
+		ExposureBatchSize: c.Exposure.BatchSize,
+		Observe:           observeAll(observers),
+	})
+}
+
+// observeAll calls every one of the observers; nil if there are none.
+func observeAll(observers []func(*eval.Result)) func(*eval.Result) {
+	switch len(observers) {
+	case 0:
+		return nil
+	case 1:
+		return observers[0]
+	}
+	return func(r *eval.Result) {
+		for _, observe := range observers {
+			observe(r)
+		}
+	}
+}
+
+// handlerOptions are the dependencies of the API. The database is nil if flags come from a JSON document.
+func (a *App) handlerOptions(c *config.Config, service *eval.Service, db *store.Store, d *counting) handler.Options {
+	o := handler.Options{
+		Eval:             service,
+		Snapshots:        a.cache,
+		RecorderStats:    a.recorders.Stats,
+		MaxGetQueryBytes: c.Eval.GetMaxURLBytes,
+		Actor:            web.Actor(a.edge.jwt, c.HeaderAuth, c.CookieAuth),
+		HealthChecks: handler.HealthChecks{
+			LastCheck: a.cache.LastCheck,
+			MaxAge:    max(staleAfter*c.EvalCache.RefreshInterval, time.Minute),
+			Recorders: a.recorders.Statuses,
+			Stopping:  a.stopping.Load,
+		},
+		Logger: a.logger,
+	}
+	if db != nil {
+		o.HealthChecks.Ping = db.Ping
+		if !c.Eval.OnlyMode {
+			o.Store = db
+		}
+	}
+	if c.InjectedContext.Enabled {
+		o.InjectedContext = &handler.InjectedContext{
+			Headers:        c.InjectedContext.HTTPHeaders,
+			HeaderPrefixes: c.InjectedContext.HTTPHeaderPrefixes,
+		}
+	}
+	if d.engine != nil {
+		o.Datar = d.engine
+	}
+	switch {
+	case c.Datar.IngestEnabled && d.counts != nil:
+		o.Ingester = &ingest.Ingester{Store: d.counts, Flags: handler.SnapshotFlags{Snapshots: a.cache}, Logger: a.logger}
+	case c.Datar.IngestEnabled:
+		a.logger.Warn("FLAGR_RECORDER_DATAR_INGEST_ENABLED has no effect without Datar and a database")
+	}
+	return o
+}

@@ -1,0 +1,76 @@
+package app
+
+import (
+	"context"
+	"runtime"
+
+	"github.com/flagr-datar/flagr-datar/pkg/config"
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/evalcache"
+	"github.com/flagr-datar/flagr-datar/pkg/notification"
+	"github.com/flagr-datar/flagr-datar/pkg/store"
+)
+
+// newWebhook makes the receiver's queue of changes, nil if the webhook is off.
+func (a *App) newWebhook(c config.Notification) *notification.Webhook {
+	if !c.WebhookEnabled {
+		return nil
+	}
+	w := notification.New(notification.Options{
+		URL:        c.WebhookURL,
+		Header:     c.Header(),
+		Timeout:    c.Timeout,
+		MaxRetries: c.MaxRetries,
+		RetryBase:  c.RetryBase,
+		RetryMax:   c.RetryMax,
+		Logger:     a.logger,
+	})
+	// It stops after the recorders: a receiver that hangs must not cost them the time to store their counts.
+	a.onStop("notifications", flushOnStop("webhook", webhookStopTimeout, a.logger, w.Stop))
+	return w
+}
+
+// openFlags opens where the flags come from. The store is nil if that is a JSON document.
+func (a *App) openFlags(ctx context.Context, c *config.Config) (*store.Store, evalcache.FlagSource, error) {
+	switch c.Database.Driver {
+	case config.DriverJSONFile:
+		return nil, evalcache.FromFile(c.Database.DSN), nil
+	case config.DriverJSONHTTP:
+		return nil, evalcache.FromHTTP(c.Database.DSN, nil), nil
+	}
+	var onChange func(entity.Change)
+	if a.webhook != nil {
+		onChange = a.webhook.Notify
+	}
+	db, err := store.Open(ctx, store.Options{
+		Driver:        c.Database.Driver,
+		DSN:           c.Database.DSN,
+		LogQueries:    c.Database.LogQueries,
+		RetryAttempts: c.Database.RetryAttempts,
+		RetryDelay:    c.Database.RetryDelay,
+		OnChange:      onChange,
+		ChangeDetails: a.webhook != nil && c.Notification.DetailedDiffEnabled,
+		Logger:        a.logger,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	a.onStop("database", func(context.Context) error { return db.Close() })
+	return db, evalcache.FromStore(db), nil
+}
+
+// newCache makes the cache of flags that evaluations read.
+func (a *App) newCache(c config.EvalCache, source evalcache.FlagSource) *evalcache.Cache {
+	o := evalcache.Options{
+		RefreshInterval: c.RefreshInterval,
+		RefreshTimeout:  c.RefreshTimeout,
+		Logger:          a.logger,
+	}
+	if a.ownsProcess {
+		// Otherwise the old flags, and all that reading the new ones took, stay until the heap has doubled.
+		o.Swapped = runtime.GC
+	}
+	cache := evalcache.New(source, o)
+	a.onStop("evaluation cache", cache.Stop)
+	return cache
+}

@@ -1,0 +1,192 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"github.com/flagr-datar/flagr-datar/pkg/config"
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/forward"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore"
+	"github.com/flagr-datar/flagr-datar/pkg/handler"
+	"github.com/flagr-datar/flagr-datar/pkg/recorder"
+	"github.com/flagr-datar/flagr-datar/pkg/recorder/kafka"
+	"github.com/flagr-datar/flagr-datar/pkg/recorder/kinesis"
+	"github.com/flagr-datar/flagr-datar/pkg/recorder/pubsub"
+	"github.com/flagr-datar/flagr-datar/pkg/store"
+)
+
+// counting is Datar's part of the server. All of it is nil while Datar is off.
+type counting struct {
+	engine *datar.Engine
+	// counts is where the engine stores, nil if it forwards to a central server.
+	counts  *gormstore.Store
+	forward *forward.Store
+}
+
+func selectedRecorders(c *config.Config) handler.SelectedRecorders {
+	return handler.SelectedRecorders{Enabled: c.Recorder.Enabled, Types: c.Recorder.Types}
+}
+
+// newCounting opens where Datar keeps its counts and makes the engine, if Datar is selected. Without a database, which db
+// is nil for, and without a central server, Datar stays off.
+func newCounting(ctx context.Context, c *config.Config, db *store.Store, logger *slog.Logger) (*counting, error) {
+	d := &counting{}
+	if !selectedRecorders(c).Datar() {
+		return d, nil
+	}
+	options := datar.Options{
+		FlushInterval: c.Datar.FlushInterval,
+		Journal:       journalOptions(c.Datar.JournalDir),
+		Retention:     c.Datar.Retention,
+		Logger:        logger,
+	}
+	var err error
+	switch {
+	case c.Datar.ForwardURL != "":
+		d.forward, err = forward.New(forward.Options{
+			URL: c.Datar.ForwardURL, Header: c.Datar.ForwardHeader(), Dir: options.Journal.Dir, Logger: logger,
+		})
+		options.Store, options.Catalog = d.forward, datar.StaticCatalog{}
+	case db == nil:
+		logger.Warn("recorder datar stays off: flags come from a JSON document, so there is no database to keep counts in; " +
+			"FLAGR_RECORDER_DATAR_FORWARD_URL sends them to a server that has one")
+		return d, nil
+	default:
+		d.counts, err = gormstore.New(ctx, db.DB(), gormstore.Options{})
+		options.Store, options.Catalog = d.counts, handler.NewCatalog(db)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("recorder datar: open the store of the counts: %w", err)
+	}
+	if d.engine, err = datar.New(options); err != nil {
+		return nil, fmt.Errorf("recorder datar: %w", err)
+	}
+	return d, nil
+}
+
+// recorder is nil while Datar is off.
+func (d *counting) recorder() *handler.DatarRecorder {
+	if d.engine == nil {
+		return nil
+	}
+	return handler.NewDatarRecorder(d.engine, d.forward)
+}
+
+// journalOptions makes a folder mandatory only if it was named: the default must not keep a server from starting where
+// nothing can be written.
+func journalOptions(dir string) datar.JournalOptions {
+	switch dir {
+	case config.JournalOff:
+		return datar.JournalOptions{}
+	case "":
+		return datar.JournalOptions{Dir: "."}
+	default:
+		return datar.JournalOptions{Dir: dir, Required: true}
+	}
+}
+
+// newStreams makes the selected recorders that stream to brokers. An error is about what is configured: a broker that
+// cannot be reached is not an error. With an error it returns the streams before, which must be closed like all others.
+func newStreams(ctx context.Context, c *config.Config, logger *slog.Logger) ([]*handler.StreamRecorder, error) {
+	queue := handler.QueueOptions{Records: c.Recorder.QueueRecords, Bytes: int64(c.Recorder.QueueBytes), Logger: logger}
+	var streams []*handler.StreamRecorder
+	for _, name := range selectedRecorders(c).Streams() {
+		var stream *handler.StreamRecorder
+		var err error
+		switch name {
+		case handler.RecorderKafka:
+			if c.Kafka.Encrypted && rawJSONFrames(c) {
+				logger.Warn("an encrypted payload is sent as a text, whatever FLAGR_RECORDER_FRAME_OUTPUT_MODE says", "recorder", name)
+			}
+			stream, err = handler.NewKafkaRecorder(kafkaOptions(&c.Kafka, queue))
+		case handler.RecorderKinesis:
+			stream, err = handler.NewKinesisRecorder(ctx, kinesisOptions(&c.Kinesis, queue))
+		case handler.RecorderPubSub:
+			stream, err = handler.NewPubSubRecorder(pubSubOptions(&c.PubSub, queue))
+		default:
+			err = errors.New("not known")
+		}
+		if err != nil {
+			return streams, fmt.Errorf("recorder %s: %w", name, err)
+		}
+		streams = append(streams, stream)
+	}
+	return streams, nil
+}
+
+func rawJSONFrames(c *config.Config) bool {
+	return c.Recorder.FrameOutputMode == config.FramePayloadRawJSON
+}
+
+func kafkaOptions(c *config.Kafka, queue handler.QueueOptions) handler.KafkaOptions {
+	o := handler.KafkaOptions{
+		Producer: kafka.Options{
+			Brokers:         splitBrokers(c.Brokers),
+			Topic:           c.Topic,
+			Version:         c.Version,
+			Compression:     c.CompressionCodec,
+			RequiredAcks:    c.RequiredAcks,
+			Idempotent:      c.Idempotent,
+			RetryMax:        c.RetryMax,
+			MaxOpenRequests: c.MaxOpenRequests,
+			SASLUsername:    c.SASLUsername,
+			SASLPassword:    c.SASLPassword,
+			SASLMechanism:   c.SASLMechanism,
+			KeyEnabled:      c.PartitionKeyEnabled,
+			Partitioner:     c.Partitioner,
+			Verbose:         c.Verbose,
+		},
+		CertFile:  c.CertFile,
+		KeyFile:   c.KeyFile,
+		CAFile:    c.CAFile,
+		UseTLS:    c.SimpleSSL,
+		VerifyTLS: c.VerifySSL,
+		Linger:    c.FlushFrequency,
+		Queue:     queue,
+	}
+	if c.Encrypted {
+		o.EncryptionKey = new(recorder.NewKey(c.EncryptionKey))
+	}
+	return o
+}
+
+func splitBrokers(list string) []string {
+	var brokers []string
+	for b := range strings.SplitSeq(list, ",") {
+		if b = strings.TrimSpace(b); b != "" {
+			brokers = append(brokers, b)
+		}
+	}
+	return brokers
+}
+
+func kinesisOptions(c *config.Kinesis, queue handler.QueueOptions) handler.KinesisOptions {
+	return handler.KinesisOptions{
+		Producer: kinesis.Options{
+			Stream:         c.StreamName,
+			RequestRecords: c.BatchCount,
+			RequestBytes:   c.BatchSize,
+			Verbose:        c.Verbose,
+		},
+		Linger:      c.FlushInterval,
+		Connections: c.MaxConnections,
+		Queue:       queue,
+	}
+}
+
+func pubSubOptions(c *config.PubSub, queue handler.QueueOptions) handler.PubSubOptions {
+	return handler.PubSubOptions{
+		Publisher: pubsub.Options{
+			ProjectID:      c.ProjectID,
+			Topic:          c.TopicName,
+			KeyFile:        c.KeyFile,
+			Verbose:        c.Verbose,
+			AttemptTimeout: c.VerboseCancelTimeout,
+		},
+		Queue: queue,
+	}
+}
