@@ -4,6 +4,8 @@
 // evaluation cache publishes it. Tables and columns follow GORM's default naming over these structs.
 package entity
 
+import "time"
+
 // Flag is one feature flag with its parts.
 type Flag struct {
 	Model
@@ -98,4 +100,11 @@ type User struct {
 // Tables lists one value of each table of flags, in the order of their foreign keys.
 func Tables() []any {
 	return []any{&Flag{}, &Tag{}, &Segment{}, &Variant{}, &Constraint{}, &Distribution{}, &FlagSnapshot{}, &User{}, &FlagEntityType{}}
+}
+
+// SnapshotHead is a FlagSnapshot without its content.
+type SnapshotHead struct {
+	ID, FlagID uint
+	CreatedAt  time.Time
+	UpdatedBy  string
 }

@@ -87,15 +87,14 @@ func CompleteOf(in *CompleteInput) *Complete {
 			c.Holes = append(c.Holes, Hole{later(s.FirstDrop, in.From), earlier(s.LastDrop.Add(time.Millisecond), in.To), WhyDropped})
 		}
 	}
-	gaps := serverGaps(in.Servers, in.Now)
-	for _, g := range gaps {
+	for _, g := range serverGaps(in.Servers, in.Now) {
 		if hole := (Hole{later(g.From, in.From), earlier(g.To, in.To), WhyNoServer}); hole.From.Before(hole.To) {
 			c.Holes = append(c.Holes, hole)
 		}
 	}
 	c.Holes = append(c.Holes, recordHoles(in.Records, in.From, in.To)...)
 	slices.SortStableFunc(c.Holes, func(a, b Hole) int { return a.From.Compare(b.From) })
-	c.Since = countedSince(in.Servers, gaps, in.Records)
+	c.Since = newRunning(in.Servers, in.Now).since(in.Records)
 	return c
 }
 
@@ -129,14 +128,17 @@ func droppedBy(r *datar.ServerRecord) (n int64) {
 }
 
 // serverGaps returns the times, since the first server started, in which no server was running as far as their records tell.
+// Gaps of up to five minutes are restarts: a server that was killed counted for a while after its last record, and what it
+// counted is not lost.
 func serverGaps(records []datar.ServerRecord, now time.Time) []Hole {
+	const restart = 5 * time.Minute
 	runs := slices.DeleteFunc(slices.Clone(records), func(r datar.ServerRecord) bool { return r.Kind == datar.KindApplication })
 	slices.SortFunc(runs, func(a, b datar.ServerRecord) int { return a.Start.Compare(b.Start) })
 	var gaps []Hole
 	var end time.Time
 	for i := range runs {
 		r := &runs[i]
-		if i > 0 && r.Start.After(end) {
+		if i > 0 && r.Start.Sub(end) > restart {
 			gaps = append(gaps, Hole{end, r.Start, WhyNoServer})
 		}
 		until := r.At
@@ -145,41 +147,45 @@ func serverGaps(records []datar.ServerRecord, now time.Time) []Hole {
 		}
 		end = later(end, until)
 	}
-	if len(runs) > 0 && end.Before(now) {
+	if len(runs) > 0 && now.Sub(end) > restart {
 		gaps = append(gaps, Hole{end, now, WhyNoServer})
 	}
 	return gaps
 }
 
-// countedSince returns the time since when servers were running and, if periods are given, the flag was to be counted.
-// Short gaps between two runs, such as restarts, do not count as breaks.
-func countedSince(records []datar.ServerRecord, gaps []Hole, periods []Period) time.Time {
-	const restart = 5 * time.Minute
+// running tells since when servers have been running without a gap.
+type running struct{ servers time.Time }
+
+func newRunning(records []datar.ServerRecord, now time.Time) running {
 	var since time.Time
 	for i := range records {
 		if r := &records[i]; r.Kind != datar.KindApplication && (since.IsZero() || r.Start.Before(since)) {
 			since = r.Start
 		}
 	}
-	if since.IsZero() {
-		return time.Time{}
+	for _, g := range serverGaps(records, now) {
+		since = later(since, g.To)
 	}
-	for _, g := range gaps {
-		if g.To.Sub(g.From) > restart {
-			since = later(since, g.To)
-		}
+	return running{since}
+}
+
+// since returns the time since when servers have been running and, if periods are given, the flag was to be counted. It is
+// zero if it is not counted now.
+func (r running) since(periods []Period) time.Time {
+	since := r.servers
+	if since.IsZero() {
+		return since
 	}
 	for i := len(periods) - 1; i >= 0; i-- {
 		if !periods[i].On {
 			if i == len(periods)-1 {
 				return time.Time{}
 			}
-			since = later(since, periods[i+1].From)
-			break
+			return later(since, periods[i+1].From).UTC()
 		}
-		if i == 0 {
-			since = later(since, periods[0].From)
-		}
+	}
+	if len(periods) > 0 {
+		since = later(since, periods[0].From)
 	}
 	return since.UTC()
 }

@@ -2,7 +2,6 @@ package insight
 
 import (
 	"cmp"
-	"fmt"
 	"math"
 	"slices"
 	"time"
@@ -12,12 +11,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 )
 
-const (
-	// ForecastDays is the number of days whose counts a Forecast is made from.
-	ForecastDays = 7
-	// MaxDraftSegments bounds the segments of a draft.
-	MaxDraftSegments = 500
-)
+// ForecastDays is the number of days whose counts a Forecast is made from.
+const ForecastDays = 7
 
 // Forecast tells what a draft of a flag's segments would change. Numbers of buckets are exact. Numbers of evaluations are an
 // estimate: they assume as many evaluations as in the last days, spread evenly over the buckets.
@@ -45,7 +40,6 @@ type Expected struct {
 
 // SegmentForecast is what changes in one segment.
 type SegmentForecast struct {
-	// SegmentID is 0 for a new segment.
 	SegmentID int64
 	// Unknown is true if the segment is new, or if constraints or the order of segments change before or in it, so that other
 	// entities may match it. Then the other fields are 0.
@@ -59,48 +53,46 @@ type SegmentForecast struct {
 	Now, Then []Given
 }
 
-// Draft returns the flag with other segments, as it would be after they are saved. Segments are tried in the order given.
-// The error matches entity.ErrInvalid and names what is wrong.
-func Draft(flag *entity.Flag, segments []entity.Segment) (*entity.Flag, error) {
-	if len(segments) > MaxDraftSegments {
-		return nil, entity.Invalid("draft.segments has %d segments, want at most %d", len(segments), MaxDraftSegments)
+// firstDraftID is above the ids of rows. New parts of a draft have ids from here on.
+const firstDraftID = 1 << 52
+
+// IsDraftID tells whether an id is that of a part that is not saved yet.
+func IsDraftID(id int64) bool { return id >= firstDraftID }
+
+// DraftOf returns the flag as it would be after the definition is saved. New variants, segments and constraints have ids of
+// which IsDraftID is true. The error matches entity.ErrInvalid and names what is wrong.
+func DraftOf(flag *entity.Flag, d *entity.Definition) (*entity.Flag, error) {
+	draft, problems := d.Apply(flag)
+	if err := entity.ProblemsError(problems); err != nil {
+		return nil, err
 	}
-	keys := byID(flag.Variants, func(v *entity.Variant) uint { return v.ID })
-	draft := *flag
-	draft.Segments = make([]entity.Segment, len(segments))
-	seen := map[uint]bool{}
-	for i, s := range segments {
-		name := fmt.Sprintf("draft.segments.%d", i)
-		if s.ID != 0 && seen[s.ID] {
-			return nil, entity.Invalid("%s.id is %d, which another segment of the draft has", name, s.ID)
+	next := uint(firstDraftID)
+	number := func(id *uint) {
+		if *id == 0 {
+			*id = next
+			next++
 		}
-		seen[s.ID] = true
-		if s.RolloutPercent > 100 {
-			return nil, entity.Invalid("%s.rolloutPercent is %d, want 0 to 100", name, s.RolloutPercent)
-		}
-		var sum uint
-		for j := range s.Distributions {
-			d := &s.Distributions[j]
-			if keys[d.VariantID] == nil {
-				return nil, entity.Invalid("%s.distributions.%d.variantID is %d, which is not a variant of flag %d", name, j, d.VariantID, flag.ID)
-			}
-			if d.Percent > 100 {
-				return nil, entity.Invalid("%s.distributions.%d.percent is %d, want 0 to 100", name, j, d.Percent)
-			}
-			sum += d.Percent
-		}
-		if len(s.Distributions) > 0 && sum != 100 {
-			return nil, entity.Invalid("%s.distributions add up to %d percent, want 100", name, sum)
-		}
+	}
+	draft.Variants = slices.Clone(draft.Variants)
+	byKey := map[string]uint{}
+	for i := range draft.Variants {
+		number(&draft.Variants[i].ID)
+		byKey[draft.Variants[i].Key] = draft.Variants[i].ID
+	}
+	for i := range draft.Segments {
+		s := &draft.Segments[i]
+		number(&s.ID)
+		s.Constraints, s.Distributions = slices.Clone(s.Constraints), slices.Clone(s.Distributions)
 		for j := range s.Constraints {
-			if err := eval.CheckConstraint(&s.Constraints[j]); err != nil {
-				return nil, fmt.Errorf("%s.constraints.%d: %w", name, j, err)
+			number(&s.Constraints[j].ID)
+		}
+		for j := range s.Distributions {
+			if d := &s.Distributions[j]; d.VariantID == 0 {
+				d.VariantID = byKey[d.VariantKey]
 			}
 		}
-		s.Rank = uint(i)
-		draft.Segments[i] = s
 	}
-	return &draft, nil
+	return draft, nil
 }
 
 // ForecastOf compares the flag with a draft of it. Rows are grouped at least by outcome, segment and version, and are those
@@ -113,18 +105,17 @@ func ForecastOf(flag, draft *entity.Flag, t Timeline, flags map[int64]*entity.Fl
 	perNow, perThen := map[int64]float64{}, map[int64]float64{}
 	same := true // no segment so far differs in who matches it
 	kept := map[uint]bool{}
-	for i := range draft.Segments {
-		s := &draft.Segments[i]
+	for i, s := range inOrder(draft.Segments) {
 		kept[s.ID] = true
 		forecast := SegmentForecast{SegmentID: int64(s.ID), Now: []Given{}, Then: []Given{}}
-		if same && i < len(current) && current[i].ID == s.ID && s.ID != 0 {
+		if same && i < len(current) && current[i].ID == s.ID {
 			same = sameConstraints(current[i], s)
 			forecast.Reason = "Its constraints change."
 		} else {
 			same = false
 			forecast.Reason = "The order of segments changes."
 			switch {
-			case s.ID == 0:
+			case IsDraftID(int64(s.ID)):
 				forecast.Reason = "It is new."
 			case i < len(current) && current[i].ID == s.ID:
 				forecast.Reason = "Constraints or the order of segments change before it."
@@ -165,19 +156,24 @@ func ForecastOf(flag, draft *entity.Flag, t Timeline, flags map[int64]*entity.Fl
 		}
 	}
 	f.Moved, f.Gained, f.Lost = len(moved), len(gained), len(lost)
-	f.Now, f.Then = expected(flag, perNow, perThen), expected(flag, perThen, perNow)
+	f.Now, f.Then = expected(flag, draft, perNow, perThen), expected(flag, draft, perThen, perNow)
 	return f
 }
 
 // expected lists evaluations a day by variant, also those that are 0 and not so in the other list.
-func expected(flag *entity.Flag, perDay, other map[int64]float64) []Expected {
+func expected(flag, draft *entity.Flag, perDay, other map[int64]float64) []Expected {
 	list := []Expected{}
 	add := func(id int64, key string) {
 		if perDay[id] > 0 || other[id] > 0 {
 			list = append(list, Expected{id, key, int64(math.Round(perDay[id]))})
 		}
 	}
-	variants := slices.Clone(flag.Variants)
+	variants := slices.Clone(draft.Variants)
+	for i := range flag.Variants {
+		if !slices.ContainsFunc(variants, func(v entity.Variant) bool { return v.ID == flag.Variants[i].ID }) {
+			variants = append(variants, flag.Variants[i])
+		}
+	}
 	slices.SortFunc(variants, func(a, b entity.Variant) int { return cmp.Compare(a.ID, b.ID) })
 	for i := range variants {
 		add(int64(variants[i].ID), variants[i].Key)

@@ -24,6 +24,7 @@ type Outcomes struct {
 	// Matched and HeldOut is that of the outcomes of these names.
 	Segments []SegmentOutcome
 	Asked    Asked
+	Complete *Complete
 }
 
 // OutcomeCount is the number of evaluations with one outcome.

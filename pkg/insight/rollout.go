@@ -23,6 +23,7 @@ type Rollout struct {
 	OtherVersions int
 	OtherCount    int64
 	Findings      []Finding
+	Complete      *Complete
 }
 
 // VersionRollout is one version of a flag.

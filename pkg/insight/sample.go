@@ -35,6 +35,7 @@ type Reasons struct {
 	// Examined is the size of the sample, and Of the number of all evaluations of the window that no segment matched.
 	Examined, Of int64
 	Segments     []SegmentReasons
+	Complete     *Complete
 }
 
 // SegmentReasons are the constraints of one segment.

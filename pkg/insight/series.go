@@ -19,6 +19,8 @@ const (
 	ByVariant By = "variant"
 	BySegment By = "segment"
 	ByVersion By = "version"
+	// ByTotal is that of a series of UTC days, which cannot be asked for.
+	ByTotal By = "total"
 )
 
 // ParseBy returns the division of that name; the empty name is ByOutcome.
@@ -59,7 +61,9 @@ type Series struct {
 	Buckets
 	// Comparison has as many buckets of another time, nil if none was asked for.
 	Comparison *Buckets
-	Changes    []Change
+	// Changes are those of the window, the newest first, at most 100.
+	Changes  []Change
+	Complete *Complete
 }
 
 // Buckets are a part of a Series.
@@ -182,6 +186,8 @@ type lineKey struct {
 
 func keyOf(by By, r *datar.Row, timeline Timeline) lineKey {
 	switch by {
+	case ByTotal:
+		return lineKey{}
 	case ByVariant:
 		return lineKey{variantID: r.VariantID}
 	case BySegment:

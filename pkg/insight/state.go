@@ -45,9 +45,10 @@ func StateNames() []StateName {
 }
 
 const (
-	// DefaultDays and MaxDays are those that count as lately.
+	// DefaultDays is how many days count as lately where the caller does not say.
 	DefaultDays = 30
-	MaxDays     = 365
+	// MaxDays is the most days that can count as lately.
+	MaxDays = 365
 
 	day = 24 * time.Hour
 	// settleDays is how many days a new flag counts as new, and a change as recent.
@@ -67,6 +68,8 @@ type State struct {
 	Evidence  Evidence
 	Advice    Advice
 	CanDelete CanDelete
+	// Complete is about the last days.
+	Complete *Complete
 }
 
 // Evidence is what a State was concluded from.
@@ -198,8 +201,7 @@ func StateOf(in *StateInput) *State {
 	state.Evidence.Count, state.Evidence.Last, state.Evidence.ChangedAt = s.total, in.LastAsked, in.History.AssignedAt
 	state.CanDelete = s.canDelete()
 	state.Advice = s.advice(state)
-	switch state.State {
-	case StateNeverEvaluated, StateInactive, StateLaunched:
+	if slices.Contains([]StateName{StateNeverEvaluated, StateInactive, StateLaunched}, state.State) {
 		state.Stale = !in.History.ChangedAt.After(s.start)
 	}
 	return state

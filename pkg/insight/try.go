@@ -17,7 +17,7 @@ type Tried struct {
 	Bucket int
 }
 
-// Try evaluates a flag for some entities, each with its debug log. It counts, records, observes and logs nothing. Limit, when
+// Try evaluates a flag, which can be a draft, for some entities, each with its debug log. It counts, records, observes and logs nothing. Limit, when
 // positive, is the most entities beside MaxTryEntities. The error matches entity.ErrInvalid.
 func Try(flag *entity.Flag, entities []eval.Entity, limit int, now time.Time) ([]Tried, error) {
 	most := MaxTryEntities

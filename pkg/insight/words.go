@@ -1,7 +1,6 @@
 package insight
 
 import (
-	"fmt"
 	"strconv"
 	"time"
 )
@@ -57,11 +56,3 @@ func dateText(t time.Time) string { return t.UTC().Format("2 January 2006") }
 
 // daysText writes a number of days.
 func daysText(n int) string { return counted(int64(n), "day") }
-
-// isAre is the form of "be" that goes with a number.
-func isAre(n int, noun string) string {
-	if n == 1 {
-		return fmt.Sprintf("1 %s is", noun)
-	}
-	return fmt.Sprintf("%s are", counted(int64(n), noun))
-}

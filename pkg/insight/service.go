@@ -1,0 +1,674 @@
+package insight
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
+)
+
+const (
+	// maxHeads is how many of a flag's newest snapshots are looked at.
+	maxHeads = 10_000
+	// maxNamed is how many snapshots are searched for the names of deleted parts.
+	maxNamed = 100
+	// snapshotPage is how many snapshots are read at a time.
+	snapshotPage = 20
+	// defaultWindow is the window of answers for which none was asked.
+	defaultWindow = 7 * day
+	// lastHour is the hour behind all that can be asked about: about the year 9999.
+	lastHour = datar.Hour(70_389_528)
+
+	// DefaultLimit and MaxLimit bound lists.
+	defaultLimit = 100
+	maxLimit     = 1_000
+)
+
+// Counts are the evaluations that were counted.
+type Counts interface {
+	// Refresh stores what this server has counted, so that the other methods see it. It waits for a second at most.
+	Refresh(ctx context.Context)
+	Details(ctx context.Context, q datar.DetailsQuery) ([]datar.Row, error)
+	DetailedFrom(ctx context.Context) (datar.Hour, error)
+	Unknown(ctx context.Context, q datar.UnknownQuery) ([]datar.UnknownRow, error)
+	Servers(ctx context.Context) ([]datar.ServerRecord, error)
+	Totals(ctx context.Context, q datar.TotalsQuery) ([]datar.Total, error)
+}
+
+// Flags are the flags and their snapshots. Errors match entity.ErrNotFound for a flag that is not there.
+type Flags interface {
+	// AnyFlag reads a flag with all its parts, deleted or not.
+	AnyFlag(ctx context.Context, id int64) (*entity.Flag, error)
+	// SnapshotHeads lists at most limit snapshots of a flag, the newest first.
+	SnapshotHeads(ctx context.Context, flagID int64, limit int) ([]entity.SnapshotHead, error)
+	// HeadsOfFlags lists all snapshots of some flags, in the order of their ids.
+	HeadsOfFlags(ctx context.Context, flagIDs []int64) ([]entity.SnapshotHead, error)
+	// SnapshotsByID reads snapshots in the order of their ids.
+	SnapshotsByID(ctx context.Context, ids []int64) ([]entity.FlagSnapshot, error)
+	// DeletedAmong finds the deleted flags that have one of the keys or ids.
+	DeletedAmong(ctx context.Context, keys []string, ids []int64) ([]entity.Flag, error)
+}
+
+// Options are what a Service needs.
+type Options struct {
+	// Counts is nil when Datar is off: then only Changes and Try answer.
+	Counts Counts
+	// Flags is mandatory.
+	Flags Flags
+	// Snapshots has the flags that evaluation uses. Mandatory.
+	Snapshots eval.Source
+	// Sampler is nil when nothing is explained.
+	Sampler *Sampler
+	// Refresh is the interval at which servers look for changes of flags.
+	Refresh time.Duration
+	// BatchSize, when positive, is the most entities of a Try.
+	BatchSize int
+	// Now is the clock. Mandatory.
+	Now func() time.Time
+}
+
+// Service answers questions about flags. Its errors match datar.ErrInvalidQuery and entity.ErrInvalid for bad input, with
+// the parameter and what is accepted, and entity.ErrNotFound for a flag that is not there.
+type Service struct {
+	o     Options
+	cache cache
+}
+
+// NewService returns a Service.
+func NewService(o Options) *Service { return &Service{o: o} }
+
+// Window is a range of time, widened to whole hours of UTC. Nil From is 7 days ago, nil To is now.
+type Window struct{ From, To *time.Time }
+
+// span is a Window in whole hours.
+type span struct {
+	first, last datar.Hour // last is exclusive
+	from, to    time.Time
+	now         time.Time
+}
+
+func (s *Service) span(w Window) (span, error) {
+	now := s.o.Now().UTC()
+	from, to := now.Add(-defaultWindow), now
+	if w.From != nil {
+		from = w.From.UTC()
+	}
+	if w.To != nil {
+		to = w.To.UTC()
+	}
+	if from.After(to) {
+		return span{}, invalid("from (%s) must not be after to (%s); without them the window is the last 7 days", from.Format(time.RFC3339), to.Format(time.RFC3339))
+	}
+	first, last := max(0, datar.HourOf(from)), max(0, datar.HourOf(to))
+	if w.To == nil || to.After(last.Time()) {
+		last++ // an hour that has begun is in the window
+	}
+	first, last = min(first, lastHour), min(last, lastHour)
+	return span{first: first, last: last, from: first.Time(), to: last.Time(), now: now}, nil
+}
+
+// detailed is span for answers that need details, which a window from long ago has not.
+func (s *Service) detailed(ctx context.Context, w Window) (span, error) {
+	sp, err := s.span(w)
+	if err != nil {
+		return sp, err
+	}
+	kept, err := s.o.Counts.DetailedFrom(ctx)
+	if err != nil {
+		return sp, fmt.Errorf("look up the oldest details: %w", err)
+	}
+	if sp.first < kept && sp.first < sp.last {
+		return sp, invalid("from is %s, and details are kept from %s on; want a later from, or the series, which has totals of days before",
+			sp.from.Format(time.RFC3339), kept.Time().Format(time.RFC3339))
+	}
+	return sp, nil
+}
+
+// details reads rows of a flag, or of all for flagID 0.
+func (s *Service) details(ctx context.Context, flagID int64, sp span, by datar.Parts) ([]datar.Row, error) {
+	if sp.first >= sp.last {
+		return nil, nil
+	}
+	rows, err := s.o.Counts.Details(ctx, datar.DetailsQuery{From: sp.first, To: sp.last, FlagID: flagID, GroupBy: by})
+	if err != nil {
+		return nil, fmt.Errorf("add up details: %w", err)
+	}
+	return rows, nil
+}
+
+// timeline reads when which version of a flag was the newest.
+func (s *Service) timeline(ctx context.Context, flagID int64) (Timeline, error) {
+	heads, err := s.o.Flags.SnapshotHeads(ctx, flagID, maxHeads)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]Head, len(heads))
+	for i, h := range heads {
+		list[len(heads)-1-i] = Head{int64(h.ID), h.CreatedAt}
+	}
+	return NewTimeline(list), nil
+}
+
+// states reads the flag as it was in some snapshots, by their ids. Those that cannot be read are left out.
+func (s *Service) flagsAt(ctx context.Context, ids []int64) (map[int64]*entity.Flag, error) {
+	flags := make(map[int64]*entity.Flag, len(ids))
+	for chunk := range slices.Chunk(ids, snapshotPage) {
+		rows, err := s.o.Flags.SnapshotsByID(ctx, chunk)
+		if err != nil {
+			return nil, err
+		}
+		for i := range rows {
+			if snapshot := ParseSnapshot(&rows[i]); snapshot.Flag != nil {
+				flags[snapshot.ID] = snapshot.Flag
+			}
+		}
+	}
+	return flags, nil
+}
+
+// names finds the names of all parts in the rows. Those of deleted parts come from the newest snapshot that has them.
+func (s *Service) names(ctx context.Context, flag *entity.Flag, t Timeline, rows []datar.Row) (*Names, error) {
+	names := NewNames(flag)
+	for end := len(t); end > 0 && len(t)-end < maxNamed && !names.Complete(rows); end -= snapshotPage {
+		var ids []int64
+		for _, v := range t[max(0, end-snapshotPage):end] {
+			ids = append(ids, v.SnapshotID)
+		}
+		flags, err := s.flagsAt(ctx, ids)
+		if err != nil {
+			return nil, err
+		}
+		for _, id := range slices.Backward(ids) {
+			names.Add(flags[id])
+		}
+	}
+	return names, nil
+}
+
+// complete judges a window. Records are those of the flag, empty for an answer about all flags.
+func (s *Service) complete(ctx context.Context, sp span, records []Period) (*Complete, error) {
+	servers, err := s.o.Counts.Servers(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the records of servers: %w", err)
+	}
+	return CompleteOf(&CompleteInput{From: sp.from, To: earlier(sp.to, sp.now), Now: sp.now, Servers: servers, Records: records}), nil
+}
+
+// Complete judges the counts of all flags within a window.
+func (s *Service) Complete(ctx context.Context, w Window) (*Complete, error) {
+	sp, err := s.span(w)
+	if err != nil {
+		return nil, err
+	}
+	s.o.Counts.Refresh(ctx)
+	return s.complete(ctx, sp, nil)
+}
+
+// subject is a flag with what most answers need of it.
+type subject struct {
+	flag     *entity.Flag
+	timeline Timeline
+	history  History
+	complete *Complete
+}
+
+func (s *Service) subject(ctx context.Context, flagID int64, sp span) (*subject, error) {
+	flag, err := s.o.Flags.AnyFlag(ctx, flagID)
+	if err != nil {
+		return nil, err
+	}
+	timeline, err := s.timeline(ctx, flagID)
+	if err != nil {
+		return nil, err
+	}
+	history, err := s.historyOf(ctx, flag, timeline, sp.now)
+	if err != nil {
+		return nil, err
+	}
+	s.o.Counts.Refresh(ctx)
+	complete, err := s.complete(ctx, sp, history.Records)
+	if err != nil {
+		return nil, err
+	}
+	return &subject{flag, timeline, history, complete}, nil
+}
+
+// Outcomes tells what the evaluations of a flag came to.
+func (s *Service) Outcomes(ctx context.Context, flagID int64, w Window) (*Outcomes, error) {
+	sp, err := s.detailed(ctx, w)
+	if err != nil {
+		return nil, err
+	}
+	of, err := s.subject(ctx, flagID, sp)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := s.details(ctx, flagID, sp, datar.GroupOutcome|datar.GroupVariant|datar.GroupSegment|datar.GroupAsked)
+	if err != nil {
+		return nil, err
+	}
+	names, err := s.names(ctx, of.flag, of.timeline, rows)
+	if err != nil {
+		return nil, err
+	}
+	o := OutcomesOf(of.flag, names, sp.from, sp.to, rows)
+	o.Complete = of.complete
+	return o, nil
+}
+
+// Reasons tells which constraints stopped evaluations that no segment matched, from a sample of this server.
+func (s *Service) Reasons(ctx context.Context, flagID int64, w Window) (*Reasons, error) {
+	sp, err := s.detailed(ctx, w)
+	if err != nil {
+		return nil, err
+	}
+	of, err := s.subject(ctx, flagID, sp)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := s.details(ctx, flagID, sp, datar.GroupOutcome)
+	if err != nil {
+		return nil, err
+	}
+	r := &Reasons{FlagID: flagID, From: sp.from, To: sp.to, Segments: []SegmentReasons{}}
+	if s.o.Sampler != nil {
+		r = s.o.Sampler.Reasons(flagID, of.flag, sp.first, sp.last)
+	}
+	for i := range rows {
+		if rows[i].Outcome == datar.NoMatch {
+			r.Of += rows[i].Count
+		}
+	}
+	r.Complete = of.complete
+	return r, nil
+}
+
+// SeriesQuery says what a Series shows. Empty fields are defaults.
+type SeriesQuery struct {
+	Window
+	// Bucket is hour, day or week; By is outcome, variant, segment or version; Compare is previous, week or a time in RFC 3339.
+	Bucket, Zone, By, Compare string
+}
+
+// Series is the traffic of a flag over time.
+func (s *Service) Series(ctx context.Context, flagID int64, q SeriesQuery) (*Series, error) {
+	sp, err := s.span(q.Window)
+	if err != nil {
+		return nil, err
+	}
+	zone, err := LoadZone(q.Zone)
+	if err != nil {
+		return nil, err
+	}
+	unit, err := ParseUnit(q.Bucket, sp.from, sp.to)
+	if err != nil {
+		return nil, err
+	}
+	by, err := ParseBy(q.By)
+	if err != nil {
+		return nil, err
+	}
+	c := Calendar{unit, zone}
+	window, compared, err := c.Windows(sp.first, sp.last, q.Compare)
+	if err != nil {
+		return nil, err
+	}
+	kept, err := s.o.Counts.DetailedFrom(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("look up the oldest details: %w", err)
+	}
+	utcDays := sp.first < kept || compared != nil && compared.From < kept
+	if utcDays && sp.first < sp.last {
+		if c = (Calendar{unit, time.UTC}); unit == UnitHour {
+			c.Unit = UnitDay
+		}
+		sp.first = sp.first.DayStart()
+		if sp.last != sp.last.DayStart() {
+			sp.last = (sp.last + 24).DayStart()
+		}
+		sp.from, sp.to = sp.first.Time(), sp.last.Time()
+		if window, compared, err = c.Windows(sp.first, sp.last, q.Compare); err != nil {
+			return nil, err
+		}
+	}
+	of, err := s.subject(ctx, flagID, sp)
+	if err != nil {
+		return nil, err
+	}
+	series := &Series{FlagID: flagID, Unit: c.Unit, Zone: c.Zone, By: by, UTCDays: utcDays, Complete: of.complete}
+	fill := func(w *SeriesWindow, holes []Hole) (Buckets, error) {
+		rows, err := s.seriesRows(ctx, flagID, w, by, utcDays)
+		if err != nil {
+			return Buckets{}, err
+		}
+		names, err := s.names(ctx, of.flag, of.timeline, rows)
+		if err != nil {
+			return Buckets{}, err
+		}
+		if utcDays {
+			by = ByTotal
+		}
+		return w.Fill(c.Zone, by, rows, of.timeline, names, sp.now, holes), nil
+	}
+	if series.Buckets, err = fill(&window, of.complete.Holes); err != nil {
+		return nil, err
+	}
+	if compared != nil {
+		comparedSpan := span{compared.From, compared.To, compared.From.Time(), compared.To.Time(), sp.now}
+		complete, err := s.complete(ctx, comparedSpan, of.history.Records)
+		if err != nil {
+			return nil, err
+		}
+		comparison, err := fill(compared, complete.Holes)
+		if err != nil {
+			return nil, err
+		}
+		series.Comparison = &comparison
+	}
+	if series.Changes, err = s.changesWithin(ctx, of.timeline, sp.from, sp.to); err != nil {
+		return nil, err
+	}
+	return series, nil
+}
+
+// seriesRows reads the counts of a window, by hour or, where that is enough, by day.
+func (s *Service) seriesRows(ctx context.Context, flagID int64, w *SeriesWindow, by By, utcDays bool) ([]datar.Row, error) {
+	if w.From >= w.To {
+		return nil, nil
+	}
+	if utcDays {
+		totals, err := s.o.Counts.Totals(ctx, datar.TotalsQuery{From: w.From, To: w.To, FlagID: flagID, GroupBy: datar.ByDay})
+		if err != nil {
+			return nil, fmt.Errorf("add up days: %w", err)
+		}
+		rows := make([]datar.Row, len(totals))
+		for i, t := range totals {
+			rows[i] = datar.Row{Key: datar.Key{FlagID: flagID, Hour: t.Day}, Count: t.Count, Ingested: t.Ingested, Last: t.Last}
+		}
+		return rows, nil
+	}
+	parts := by.parts() | datar.GroupHour
+	if w.IsWholeDays() {
+		parts = by.parts() | datar.GroupDay
+	}
+	return s.details(ctx, flagID, span{first: w.From, last: w.To}, parts)
+}
+
+// maxSeriesChanges is how many changes a series shows, the newest.
+const maxSeriesChanges = 100
+
+// changesWithin lists the changes of a window, the newest first.
+func (s *Service) changesWithin(ctx context.Context, t Timeline, from, to time.Time) ([]Change, error) {
+	last := t.At(to.Add(-time.Nanosecond))
+	first := last
+	for first >= 0 && !t[first].From.Before(from) && last-first < maxSeriesChanges {
+		first--
+	}
+	if last < 0 || first == last {
+		return []Change{}, nil
+	}
+	return s.changesOf(ctx, t, first+1, last+1)
+}
+
+// changesOf lists the changes that a part of a timeline made, the newest first.
+func (s *Service) changesOf(ctx context.Context, t Timeline, first, end int) ([]Change, error) {
+	changes := []Change{}
+	var before *Snapshot
+	for start := max(0, first-1); start < end; start += snapshotPage {
+		var ids []int64
+		for _, v := range t[start:min(end, start+snapshotPage)] {
+			ids = append(ids, v.SnapshotID)
+		}
+		rows, err := s.o.Flags.SnapshotsByID(ctx, ids)
+		if err != nil {
+			return nil, err
+		}
+		for i := range rows {
+			snapshot := ParseSnapshot(&rows[i])
+			if start+i >= first || i >= len(ids) {
+				changes = append(changes, ChangeBetween(before, &snapshot, s.o.Refresh))
+			}
+			before = &snapshot
+		}
+	}
+	slices.Reverse(changes)
+	return changes, nil
+}
+
+// ChangeList is a page of the changes of a flag.
+type ChangeList struct {
+	FlagID int64
+	// Total is the number of all changes, at most 10,000.
+	Total   int
+	Changes []Change
+}
+
+// Changes lists what changed a flag, deleted or not, the newest first. Nil Limit is 20; it is 1 to 100.
+func (s *Service) Changes(ctx context.Context, flagID int64, limit, offset *int64) (*ChangeList, error) {
+	const defaultChanges, maxChanges = 20, 100
+	l, o, err := page(limit, offset, defaultChanges, maxChanges)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.o.Flags.AnyFlag(ctx, flagID); err != nil {
+		return nil, err
+	}
+	t, err := s.timeline(ctx, flagID)
+	if err != nil {
+		return nil, err
+	}
+	end := max(0, len(t)-o)
+	changes, err := s.changesOf(ctx, t, max(0, end-l), end)
+	if err != nil {
+		return nil, err
+	}
+	return &ChangeList{FlagID: flagID, Total: len(t), Changes: changes}, nil
+}
+
+func page(limit, offset *int64, usual, most int) (int, int, error) {
+	l, o := int64(usual), int64(0)
+	if limit != nil {
+		l = *limit
+	}
+	if offset != nil {
+		o = *offset
+	}
+	if l < 1 || l > int64(most) {
+		return 0, 0, invalid("limit is %d, want 1 to %d", l, most)
+	}
+	const farthest = 1_000_000
+	if o < 0 || o > farthest {
+		return 0, 0, invalid("offset is %d, want 0 to %d", o, farthest)
+	}
+	return int(l), int(o), nil
+}
+
+// Rollout compares what a flag was set to give with what came of it.
+func (s *Service) Rollout(ctx context.Context, flagID int64, w Window) (*Rollout, error) {
+	sp, err := s.detailed(ctx, w)
+	if err != nil {
+		return nil, err
+	}
+	of, err := s.subject(ctx, flagID, sp)
+	if err != nil {
+		return nil, err
+	}
+	parts := datar.GroupOutcome | datar.GroupVariant | datar.GroupSegment | datar.GroupVersion | datar.GroupAsked
+	if of.timeline.Ambiguous() {
+		parts |= datar.GroupHour
+	}
+	in := &RolloutInput{FlagID: flagID, From: sp.from, To: earlier(sp.to, sp.now), Timeline: of.timeline, Refresh: s.o.Refresh}
+	if in.Rows, err = s.details(ctx, flagID, sp, parts); err != nil {
+		return nil, err
+	}
+	if first, late := UsedLate(in.Timeline, in.Refresh, in.Rows); late {
+		lateSpan := span{first: max(first, sp.first), last: sp.last}
+		if in.Hourly, err = s.details(ctx, flagID, lateSpan, datar.GroupOutcome|datar.GroupVersion|datar.GroupHour); err != nil {
+			return nil, err
+		}
+	}
+	if in.Flags, err = s.flagsAt(ctx, VersionsNeeded(in.Timeline, in.From, in.To, in.Rows)); err != nil {
+		return nil, err
+	}
+	if of.flag.DeletedAt.Valid {
+		if in.AskedDeleted, in.LastAskedDeleted, err = s.askedDeleted(ctx, of.flag, sp); err != nil {
+			return nil, err
+		}
+	}
+	r := RolloutOf(in)
+	r.Complete = of.complete
+	return r, nil
+}
+
+// maxUnknownTexts is how many texts are searched for a deleted flag.
+const maxUnknownTexts = 10_000
+
+// askedDeleted counts requests for a deleted flag by its key or id.
+func (s *Service) askedDeleted(ctx context.Context, flag *entity.Flag, sp span) (n int64, last time.Time, err error) {
+	if sp.first >= sp.last {
+		return 0, last, nil
+	}
+	rows, err := s.o.Counts.Unknown(ctx, datar.UnknownQuery{From: sp.first, To: sp.last, Limit: maxUnknownTexts})
+	if err != nil {
+		return 0, last, fmt.Errorf("read what was asked for: %w", err)
+	}
+	for _, r := range rows {
+		if r.Asked == flag.Key || r.Asked == strconv.FormatUint(uint64(flag.ID), 10) {
+			n += r.Count
+			last = later(last, milli(r.Last))
+		}
+	}
+	return n, last, nil
+}
+
+// UnknownList is a page of texts that were asked for and are not there.
+type UnknownList struct {
+	From, To time.Time
+	Unknown  []Unknown
+	Complete *Complete
+}
+
+// Unknown lists texts by which flags were asked for that do not exist, those asked for most first. Nil limit is 100; it is 1
+// to 1,000.
+func (s *Service) Unknown(ctx context.Context, w Window, limit, offset *int64) (*UnknownList, error) {
+	sp, err := s.span(w)
+	if err != nil {
+		return nil, err
+	}
+	l, o, err := page(limit, offset, defaultLimit, maxLimit)
+	if err != nil {
+		return nil, err
+	}
+	s.o.Counts.Refresh(ctx)
+	list := &UnknownList{From: sp.from, To: sp.to, Unknown: []Unknown{}}
+	if sp.first < sp.last {
+		rows, err := s.o.Counts.Unknown(ctx, datar.UnknownQuery{From: sp.first, To: sp.last, Limit: l, Offset: o})
+		if err != nil {
+			return nil, fmt.Errorf("read what was asked for: %w", err)
+		}
+		deleted, err := s.deletedAmong(ctx, rows)
+		if err != nil {
+			return nil, err
+		}
+		flags := s.o.Snapshots.Snapshot().Flags()
+		keys := make([]string, len(flags))
+		for i, f := range flags {
+			keys[i] = f.Key
+		}
+		list.Unknown = UnknownOf(rows, keys, deleted)
+	}
+	if list.Complete, err = s.complete(ctx, sp, nil); err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+// deletedAmong finds deleted flags by what was asked for, keys and ids in decimal.
+func (s *Service) deletedAmong(ctx context.Context, rows []datar.UnknownRow) (map[string]int64, error) {
+	var keys []string
+	var ids []int64
+	for _, r := range rows {
+		if r.Asked == datar.OtherUnknown {
+			continue
+		}
+		keys = append(keys, r.Asked)
+		if id, err := strconv.ParseInt(r.Asked, 10, 64); err == nil && id > 0 && strconv.FormatInt(id, 10) == r.Asked {
+			ids = append(ids, id)
+		}
+	}
+	flags, err := s.o.Flags.DeletedAmong(ctx, keys, ids)
+	if err != nil {
+		return nil, err
+	}
+	found := make(map[string]int64, 2*len(flags))
+	for i := range flags {
+		found[strconv.FormatUint(uint64(flags[i].ID), 10)] = int64(flags[i].ID)
+	}
+	for i := range flags {
+		found[flags[i].Key] = int64(flags[i].ID) // a key goes before an id
+	}
+	return found, nil
+}
+
+// Forecast tells what a draft of a flag would change. The draft leaves out what stays.
+func (s *Service) Forecast(ctx context.Context, flagID int64, draft *entity.Definition) (*Forecast, error) {
+	flag, err := s.live(ctx, flagID)
+	if err != nil {
+		return nil, err
+	}
+	changed, err := DraftOf(flag, draft)
+	if err != nil {
+		return nil, err
+	}
+	now := s.o.Now().UTC()
+	from := now.Add(-ForecastDays * day)
+	sp, err := s.span(Window{From: &from})
+	if err != nil {
+		return nil, err
+	}
+	timeline, err := s.timeline(ctx, flagID)
+	if err != nil {
+		return nil, err
+	}
+	s.o.Counts.Refresh(ctx)
+	rows, err := s.details(ctx, flagID, sp, datar.GroupOutcome|datar.GroupSegment|datar.GroupVersion)
+	if err != nil {
+		return nil, err
+	}
+	flags, err := s.flagsAt(ctx, VersionsNeeded(timeline, from, now, rows))
+	if err != nil {
+		return nil, err
+	}
+	return ForecastOf(flag, changed, timeline, flags, rows, now), nil
+}
+
+// live reads a flag that is not deleted.
+func (s *Service) live(ctx context.Context, flagID int64) (*entity.Flag, error) {
+	flag, err := s.o.Flags.AnyFlag(ctx, flagID)
+	if err != nil {
+		return nil, err
+	}
+	if flag.DeletedAt.Valid {
+		return nil, entity.NotFound("flag %d is deleted: restore it first", flagID)
+	}
+	return flag, nil
+}
+
+// Try evaluates a flag, or a draft of it unless that is nil, for some entities. Nothing is counted or recorded.
+func (s *Service) Try(ctx context.Context, flagID int64, draft *entity.Definition, entities []eval.Entity) ([]Tried, error) {
+	flag, err := s.live(ctx, flagID)
+	if err != nil {
+		return nil, err
+	}
+	if draft != nil {
+		if flag, err = DraftOf(flag, draft); err != nil {
+			return nil, err
+		}
+	}
+	return Try(flag, entities, s.o.BatchSize, s.o.Now())
+}

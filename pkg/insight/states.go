@@ -1,0 +1,506 @@
+package insight
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+)
+
+const (
+	// sparkDays is the number of counts of a spark.
+	sparkDays = 28
+	// maxHistory is how many of a flag's newest snapshots its History is made of.
+	maxHistory = 1_000
+	// everTTL is for how long it is remembered which flags were ever asked for. What was asked for since is in the counts of
+	// the last days.
+	everTTL = time.Minute
+)
+
+// cache keeps what does not change, or changes slowly.
+type cache struct {
+	mu sync.Mutex
+	// histories are by flag. Each is that of the flag's newest snapshot.
+	histories map[int64]cachedHistory
+	everAt    time.Time
+	ever      map[int64]time.Time // when flags were last asked for; zero if that is not known
+}
+
+type cachedHistory struct {
+	snapshotID int64
+	timeline   Timeline
+	history    History
+}
+
+// historyOf reads the History of a flag from its snapshots, the newest first, until it has all that matters.
+func (s *Service) historyOf(ctx context.Context, flag *entity.Flag, t Timeline, now time.Time) (History, error) {
+	id := int64(flag.ID)
+	s.cache.mu.Lock()
+	kept, ok := s.cache.histories[id]
+	s.cache.mu.Unlock()
+	if ok && len(t) > 0 && kept.snapshotID == t[len(t)-1].SnapshotID {
+		return kept.history, nil
+	}
+	oldest := now.Add(-MaxDays * day)
+	var snapshots []Snapshot // the newest first
+	first := len(t)
+	for first > 0 && len(t)-first < maxHistory {
+		page := t[max(0, first-snapshotPage):first]
+		var ids []int64
+		for _, v := range page {
+			ids = append(ids, v.SnapshotID)
+		}
+		rows, err := s.o.Flags.SnapshotsByID(ctx, ids)
+		if err != nil {
+			return History{}, err
+		}
+		for i := len(rows) - 1; i >= 0; i-- {
+			snapshots = append(snapshots, ParseSnapshot(&rows[i]))
+		}
+		if first -= len(page); page[0].From.Before(oldest) {
+			break
+		}
+	}
+	slices.Reverse(snapshots)
+	h := HistoryOf(snapshots, first == 0)
+	if h.AssignedAt.IsZero() && first > 0 {
+		h.AssignedAt = t[first].From // or before
+	}
+	if len(t) > 0 {
+		s.keepHistory(id, cachedHistory{t[len(t)-1].SnapshotID, t, h})
+	}
+	return h, nil
+}
+
+func (s *Service) keepHistory(flagID int64, h cachedHistory) {
+	const most = 20_000
+	s.cache.mu.Lock()
+	defer s.cache.mu.Unlock()
+	if s.cache.histories == nil || len(s.cache.histories) >= most {
+		s.cache.histories = map[int64]cachedHistory{}
+	}
+	s.cache.histories[flagID] = h
+}
+
+// days returns what counts as lately.
+func days(n *int64) (int, error) {
+	if n == nil {
+		return DefaultDays, nil
+	}
+	if *n < 1 || *n > MaxDays {
+		return 0, invalid("days is %d, want 1 to %d", *n, MaxDays)
+	}
+	return int(*n), nil
+}
+
+// stateParts are what the rows of states are grouped by.
+const stateParts = datar.GroupFlag | datar.GroupOutcome | datar.GroupVariant | datar.GroupSegment | datar.GroupVersion | datar.GroupAsked
+
+// State tells what a flag is doing, and whether it can be deleted. Nil lately is 30 days; it is 1 to 365.
+func (s *Service) State(ctx context.Context, flagID int64, lately *int64) (*State, error) {
+	n, err := days(lately)
+	if err != nil {
+		return nil, err
+	}
+	flag, err := s.live(ctx, flagID)
+	if err != nil {
+		return nil, err
+	}
+	sp, err := s.latelySpan(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	of, err := s.subject(ctx, flagID, sp)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := s.details(ctx, flagID, sp, stateParts)
+	if err != nil {
+		return nil, err
+	}
+	last, asked, err := s.everAsked(ctx, flagID, rows, sp)
+	if err != nil {
+		return nil, err
+	}
+	state := StateOf(&StateInput{Flag: flag, Days: n, Now: sp.now, Rows: rows, EverAsked: asked, LastAsked: last,
+		History: of.history, Timeline: of.timeline, Complete: of.complete, Refresh: s.o.Refresh})
+	state.Complete = of.complete
+	return state, nil
+}
+
+// latelySpan is the span of the last days, or of the part of it of which details are kept.
+func (s *Service) latelySpan(ctx context.Context, days int) (span, error) {
+	from := s.o.Now().Add(-time.Duration(days) * day)
+	sp, err := s.span(Window{From: &from})
+	if err != nil {
+		return sp, err
+	}
+	kept, err := s.o.Counts.DetailedFrom(ctx)
+	if err != nil {
+		return sp, fmt.Errorf("look up the oldest details: %w", err)
+	}
+	if sp.first < kept {
+		sp.first, sp.from = kept, kept.Time()
+	}
+	return sp, nil
+}
+
+// everAsked tells when a flag was last asked for. The rows are those of the last days.
+func (s *Service) everAsked(ctx context.Context, flagID int64, rows []datar.Row, sp span) (last time.Time, asked bool, err error) {
+	if last, asked = lastOf(rows); asked {
+		return last, true, nil
+	}
+	earlier, err := s.details(ctx, flagID, span{first: 0, last: sp.first}, datar.GroupFlag)
+	if err != nil {
+		return last, false, err
+	}
+	if last, asked = lastOf(earlier); asked {
+		return last, true, nil
+	}
+	totals, err := s.o.Counts.Totals(ctx, datar.TotalsQuery{From: 0, To: sp.last, FlagID: flagID, GroupBy: datar.ByFlag})
+	if err != nil {
+		return last, false, fmt.Errorf("add up all counts: %w", err)
+	}
+	for _, t := range totals {
+		asked, last = true, later(last, milli(t.Last))
+	}
+	return last, asked, nil
+}
+
+func lastOf(rows []datar.Row) (last time.Time, asked bool) {
+	for i := range rows {
+		asked, last = true, later(last, milli(rows[i].Last))
+	}
+	return last, asked
+}
+
+// StatesQuery selects flags. Empty fields do not narrow the list.
+type StatesQuery struct {
+	// States are names of states, any of which a flag must have.
+	States []string
+	Stale  *bool
+	// CanDelete is yes, no or unknown.
+	CanDelete string
+	// Q is looked for in id, key, description and tags, whatever the case. Parts separated by commas must all be found.
+	Q string
+	// Tags are values of tags, any of which a flag must have.
+	Tags    []string
+	Enabled *bool
+	// Sort is traffic, last, key or updated; empty is traffic.
+	Sort string
+	// Days are those that count as lately.
+	Days          *int64
+	Limit, Offset *int64
+}
+
+// States is a page of flags and their states.
+type States struct {
+	Days int
+	// Total is the number of flags that were selected, of which Flags is a page.
+	Total int
+	Flags []FlagState
+	// ByState has how many of all flags, selected or not, are in each state.
+	ByState  map[StateName]int
+	Complete *Complete
+}
+
+// FlagState is a flag, its state and its traffic.
+type FlagState struct {
+	*State
+	Flag *entity.Flag
+	// Total is the number of evaluations lately.
+	Total int64
+	// Findings is the number of findings about the version in use and about counts, and Contradictions that of those that
+	// are contradictions.
+	Findings, Contradictions int
+	// Spark has the evaluations of the last 28 days of UTC, the oldest first.
+	Spark []int64
+}
+
+// States lists flags that are not deleted.
+func (s *Service) States(ctx context.Context, q StatesQuery) (*States, error) {
+	n, err := days(q.Days)
+	if err != nil {
+		return nil, err
+	}
+	limit, offset, err := page(q.Limit, q.Offset, defaultLimit, maxLimit)
+	if err != nil {
+		return nil, err
+	}
+	if err := q.check(); err != nil {
+		return nil, err
+	}
+	all, complete, err := s.allStates(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	list := &States{Days: n, ByState: make(map[StateName]int, len(StateNames())), Flags: []FlagState{}, Complete: complete}
+	for _, name := range StateNames() {
+		list.ByState[name] = 0
+	}
+	var selected []FlagState
+	for i := range all {
+		list.ByState[all[i].State.State]++
+		if q.selects(&all[i]) {
+			selected = append(selected, all[i])
+		}
+	}
+	slices.SortStableFunc(selected, q.compare)
+	list.Total = len(selected)
+	selected = selected[min(offset, len(selected)):]
+	list.Flags = append(list.Flags, selected[:min(limit, len(selected))]...)
+	return list, s.sparks(ctx, list.Flags)
+}
+
+func (q *StatesQuery) check() error {
+	names := StateNames()
+	for _, state := range q.States {
+		if !slices.Contains(names, StateName(state)) {
+			return invalid("state is %q, want one of %s", cut(state), joinedNames(names))
+		}
+	}
+	if !slices.Contains([]string{"", string(AnswerYes), string(AnswerNo), string(AnswerUnknown)}, q.CanDelete) {
+		return invalid("canDelete is %q, want yes, no or unknown", cut(q.CanDelete))
+	}
+	if !slices.Contains([]string{"", "traffic", "last", "key", "updated"}, q.Sort) {
+		return invalid("sort is %q, want traffic, last, key or updated", cut(q.Sort))
+	}
+	return nil
+}
+
+func joinedNames(names []StateName) string {
+	texts := make([]string, len(names))
+	for i, n := range names {
+		texts[i] = string(n)
+	}
+	return strings.Join(texts, ", ")
+}
+
+func (q *StatesQuery) selects(f *FlagState) bool {
+	hasTag := func(t entity.Tag) bool { return slices.Contains(q.Tags, t.Value) }
+	switch {
+	case len(q.States) > 0 && !slices.Contains(q.States, string(f.State.State)):
+	case q.Stale != nil && *q.Stale != f.Stale:
+	case q.CanDelete != "" && q.CanDelete != string(f.CanDelete.Answer):
+	case q.Enabled != nil && *q.Enabled != f.Flag.Enabled:
+	case len(q.Tags) > 0 && !slices.ContainsFunc(f.Flag.Tags, hasTag):
+	default:
+		return matchesText(f.Flag, q.Q)
+	}
+	return false
+}
+
+// matchesText looks for each part of a text, separated by commas, in what names the flag.
+func matchesText(f *entity.Flag, text string) bool {
+	if text == "" {
+		return true
+	}
+	for part := range strings.SplitSeq(strings.ToLower(text), ",") {
+		part = strings.TrimSpace(part)
+		found := strings.Contains(strings.ToLower(f.Key), part) || strings.Contains(strings.ToLower(f.Description), part) ||
+			strconv.FormatUint(uint64(f.ID), 10) == strings.TrimPrefix(part, "#") ||
+			slices.ContainsFunc(f.Tags, func(t entity.Tag) bool { return strings.Contains(strings.ToLower(t.Value), part) })
+		if !found {
+			return false
+		}
+	}
+	return true
+}
+
+func (q *StatesQuery) compare(a, b FlagState) int {
+	byID := cmp.Compare(a.Flag.ID, b.Flag.ID)
+	switch q.Sort {
+	case "key":
+		return cmp.Or(cmp.Compare(strings.ToLower(a.Flag.Key), strings.ToLower(b.Flag.Key)), byID)
+	case "updated":
+		return cmp.Or(b.Flag.UpdatedAt.Compare(a.Flag.UpdatedAt), byID)
+	case "last":
+		return cmp.Or(b.Evidence.Last.Compare(a.Evidence.Last), byID)
+	default:
+		return cmp.Or(cmp.Compare(b.Total, a.Total), byID)
+	}
+}
+
+// allStates judges all flags that evaluation uses.
+func (s *Service) allStates(ctx context.Context, days int) ([]FlagState, *Complete, error) {
+	sp, err := s.latelySpan(ctx, days)
+	if err != nil {
+		return nil, nil, err
+	}
+	flags := s.o.Snapshots.Snapshot().Flags()
+	s.o.Counts.Refresh(ctx)
+	rows, err := s.details(ctx, 0, sp, stateParts)
+	if err != nil {
+		return nil, nil, err
+	}
+	histories, err := s.histories(ctx, flags, sp.now)
+	if err != nil {
+		return nil, nil, err
+	}
+	ever, err := s.ever(ctx, sp)
+	if err != nil {
+		return nil, nil, err
+	}
+	servers, err := s.o.Counts.Servers(ctx)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the records of servers: %w", err)
+	}
+	completeInput := CompleteInput{From: sp.from, To: sp.now, Now: sp.now, Servers: servers}
+	complete := CompleteOf(&completeInput)
+	alive := newRunning(servers, sp.now)
+	all := make([]FlagState, len(flags))
+	for i, f := range flags {
+		id := int64(f.ID)
+		own := rowsOf(rows, id)
+		history := histories[id]
+		last, asked := lastOf(own)
+		if !asked {
+			last, asked = ever[id]
+		}
+		ofFlag := *complete
+		ofFlag.Since = alive.since(history.history.Records)
+		state := StateOf(&StateInput{Flag: f, Days: days, Now: sp.now, Rows: own, EverAsked: asked, LastAsked: last,
+			History: history.history, Timeline: history.timeline, Complete: &ofFlag, Refresh: s.o.Refresh})
+		all[i] = FlagState{State: state, Flag: f, Total: sum(own)}
+		all[i].countFindings(own, history.timeline, sp, s.o.Refresh)
+	}
+	return all, complete, nil
+}
+
+// rowsOf returns the rows of one flag. Rows are in the order of flags.
+func rowsOf(rows []datar.Row, flagID int64) []datar.Row {
+	find := func(id int64) int {
+		at, _ := slices.BinarySearchFunc(rows, id, func(r datar.Row, id int64) int { return cmp.Compare(r.FlagID, id) })
+		return at
+	}
+	return rows[find(flagID):find(flagID+1)]
+}
+
+// countFindings applies the rules that need no flag but the version in use.
+func (f *FlagState) countFindings(rows []datar.Row, t Timeline, sp span, refresh time.Duration) {
+	id := int64(f.Flag.SnapshotID)
+	if len(t) == 0 {
+		return
+	}
+	r := RolloutOf(&RolloutInput{FlagID: int64(f.Flag.ID), From: later(t[len(t)-1].From, sp.from), To: sp.now, Timeline: t,
+		Flags: map[int64]*entity.Flag{id: f.Flag}, Rows: rows, Hourly: rows, Refresh: refresh})
+	f.Findings = len(r.Findings)
+	for i := range r.Findings {
+		if r.Findings[i].Severity == Contradiction {
+			f.Contradictions++
+		}
+	}
+}
+
+// histories reads those of all flags that have changed since they were read.
+func (s *Service) histories(ctx context.Context, flags []*entity.Flag, now time.Time) (map[int64]cachedHistory, error) {
+	s.cache.mu.Lock()
+	kept := maps.Clone(s.cache.histories)
+	s.cache.mu.Unlock()
+	histories := make(map[int64]cachedHistory, len(flags))
+	var missing []int64
+	byFlag := map[int64]*entity.Flag{}
+	for _, f := range flags {
+		if h, ok := kept[int64(f.ID)]; ok && h.snapshotID >= int64(f.SnapshotID) {
+			histories[int64(f.ID)] = h
+			continue
+		}
+		missing = append(missing, int64(f.ID))
+		byFlag[int64(f.ID)] = f
+	}
+	const flagsAtATime = 200
+	for chunk := range slices.Chunk(missing, flagsAtATime) {
+		heads, err := s.o.Flags.HeadsOfFlags(ctx, chunk)
+		if err != nil {
+			return nil, err
+		}
+		lists := map[int64][]Head{}
+		for _, h := range heads {
+			lists[int64(h.FlagID)] = append(lists[int64(h.FlagID)], Head{int64(h.ID), h.CreatedAt})
+		}
+		for _, id := range chunk {
+			list := lists[id]
+			t := NewTimeline(list[max(0, len(list)-maxHeads):])
+			h, err := s.historyOf(ctx, byFlag[id], t, now)
+			if err != nil {
+				return nil, err
+			}
+			histories[id] = cachedHistory{timeline: t, history: h}
+		}
+	}
+	return histories, nil
+}
+
+// ever tells which flags were asked for before the last days, and when last.
+func (s *Service) ever(ctx context.Context, sp span) (map[int64]time.Time, error) {
+	s.cache.mu.Lock()
+	age := sp.now.Sub(s.cache.everAt)
+	kept := s.cache.ever
+	s.cache.mu.Unlock()
+	if kept != nil && age >= 0 && age < everTTL {
+		return kept, nil
+	}
+	ever := map[int64]time.Time{}
+	totals, err := s.o.Counts.Totals(ctx, datar.TotalsQuery{From: 0, To: sp.last, GroupBy: datar.ByFlag})
+	if err != nil {
+		return nil, fmt.Errorf("add up all counts: %w", err)
+	}
+	for _, t := range totals {
+		ever[t.FlagID] = milli(t.Last)
+	}
+	rows, err := s.details(ctx, 0, span{first: 0, last: sp.last}, datar.GroupFlag)
+	if err != nil {
+		return nil, err
+	}
+	for i := range rows {
+		ever[rows[i].FlagID] = later(ever[rows[i].FlagID], milli(rows[i].Last))
+	}
+	s.cache.mu.Lock()
+	s.cache.everAt, s.cache.ever = sp.now, ever
+	s.cache.mu.Unlock()
+	return ever, nil
+}
+
+// sparks fills in the counts of the last days.
+func (s *Service) sparks(ctx context.Context, flags []FlagState) error {
+	if len(flags) == 0 {
+		return nil
+	}
+	now := s.o.Now()
+	today := datar.HourOf(now).DayStart()
+	first := today - (sparkDays-1)*24
+	places := make(map[int64]int, len(flags))
+	for i := range flags {
+		flags[i].Spark = make([]int64, sparkDays)
+		places[int64(flags[i].Flag.ID)] = i
+	}
+	rows, err := s.details(ctx, 0, span{first: max(0, first), last: datar.HourOf(now) + 1}, datar.GroupFlag|datar.GroupDay)
+	if err != nil {
+		return err
+	}
+	for i := range rows {
+		if place, ok := places[rows[i].FlagID]; ok {
+			flags[place].Spark[(rows[i].Hour-first)/24] += rows[i].Count
+		}
+	}
+	return nil
+}
+
+// Table has one row for each flag.
+func (s *States) Table() *Table {
+	t := &Table{Header: []string{"flagID", "flagKey", "description", "enabled", "tags", "state", "stale", "reason", "canDelete", "total", "lastAt", "findings", "changedAt"}}
+	for i := range s.Flags {
+		f := &s.Flags[i]
+		t.add(number(f.FlagID), f.FlagKey, f.Flag.Description, fmt.Sprint(f.Flag.Enabled), tagsText(f.Flag.Tags), string(f.State.State), fmt.Sprint(f.Stale), f.Reason,
+			string(f.CanDelete.Answer), number(f.Total), timeText(f.Evidence.Last), fmt.Sprint(f.Findings), timeText(f.Evidence.ChangedAt))
+	}
+	return t
+}

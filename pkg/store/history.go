@@ -1,0 +1,103 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"gorm.io/gorm"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+)
+
+// maxSnapshotBytes bounds the JSON of snapshots that SnapshotsByID reads at once.
+const maxSnapshotBytes = 32 << 20
+
+// AnyFlag reads a flag with all its parts, deleted or not.
+func (s *Store) AnyFlag(ctx context.Context, id int64) (*entity.Flag, error) {
+	flags := make([]entity.Flag, 1)
+	err := s.read(ctx, "a flag", func(tx *gorm.DB) error {
+		if err := tx.Unscoped().Take(&flags[0], "id = ?", id).Error; err != nil {
+			return missing(err, "unable to find flag %d in the database", id)
+		}
+		return loadParts(tx, flags)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &flags[0], nil
+}
+
+// SnapshotHeads lists the newest snapshots of a flag, deleted or not, without their contents, the newest first and at most
+// limit of them. A flag that is not there has none.
+func (s *Store) SnapshotHeads(ctx context.Context, flagID int64, limit int) ([]entity.SnapshotHead, error) {
+	heads := []entity.SnapshotHead{}
+	err := s.db.WithContext(ctx).Model(&entity.FlagSnapshot{}).Select("id", "flag_id", "created_at", "updated_by").
+		Where("flag_id = ?", flagID).Order("id DESC").Limit(limit).Scan(&heads).Error
+	if err != nil {
+		return nil, explain("read the list of snapshots", err)
+	}
+	return heads, nil
+}
+
+// HeadsOfFlags lists all snapshots of some flags as SnapshotHeads does, in the order of their ids.
+func (s *Store) HeadsOfFlags(ctx context.Context, flagIDs []int64) ([]entity.SnapshotHead, error) {
+	heads := []entity.SnapshotHead{}
+	for chunk := range slices.Chunk(flagIDs, idsPerQuery) {
+		var some []entity.SnapshotHead
+		err := s.db.WithContext(ctx).Model(&entity.FlagSnapshot{}).Select("id", "flag_id", "created_at", "updated_by").
+			Where("flag_id IN ?", chunk).Order("id").Scan(&some).Error
+		if err != nil {
+			return nil, explain("read the lists of snapshots", err)
+		}
+		heads = append(heads, some...)
+	}
+	return heads, nil
+}
+
+// SnapshotsByID reads snapshots with their contents, in the order of their ids. Ids that are not there are left out. The
+// error matches entity.ErrInvalid if they have more than 32 MiB together.
+func (s *Store) SnapshotsByID(ctx context.Context, ids []int64) ([]entity.FlagSnapshot, error) {
+	ids = slices.Clone(ids)
+	slices.Sort(ids)
+	snapshots := []entity.FlagSnapshot{}
+	var size int64
+	for chunk := range slices.Chunk(slices.Compact(ids), idsPerQuery) {
+		var bytes int64
+		err := s.db.WithContext(ctx).Model(&entity.FlagSnapshot{}).Select("COALESCE(SUM(LENGTH(flag)), 0)").Where("id IN ?", chunk).Scan(&bytes).Error
+		if err != nil {
+			return nil, explain("read the size of snapshots", err)
+		}
+		if size += bytes; size > maxSnapshotBytes {
+			return nil, entity.Invalid("%s", fmt.Sprintf("the snapshots have more than %d MiB: ask for fewer of them", maxSnapshotBytes>>20))
+		}
+		var some []entity.FlagSnapshot
+		if err := s.db.WithContext(ctx).Where("id IN ?", chunk).Order("id").Find(&some).Error; err != nil {
+			return nil, explain("read snapshots", err)
+		}
+		snapshots = append(snapshots, some...)
+	}
+	return snapshots, nil
+}
+
+// DeletedAmong finds the deleted flags that have one of the keys or ids, without parts.
+func (s *Store) DeletedAmong(ctx context.Context, keys []string, ids []int64) ([]entity.Flag, error) {
+	flags := []entity.Flag{}
+	find := func(column string, values any) error {
+		var some []entity.Flag
+		err := s.db.WithContext(ctx).Unscoped().Where("deleted_at IS NOT NULL").Where(map[string]any{column: values}).Find(&some).Error
+		flags = append(flags, some...)
+		return err
+	}
+	for chunk := range slices.Chunk(keys, idsPerQuery) {
+		if err := find("key", chunk); err != nil {
+			return nil, explain("look for deleted flags by key", err)
+		}
+	}
+	for chunk := range slices.Chunk(ids, idsPerQuery) {
+		if err := find("id", chunk); err != nil {
+			return nil, explain("look for deleted flags by id", err)
+		}
+	}
+	return flags, nil
+}
