@@ -11,8 +11,9 @@ import (
 // batches have a sequence of their own. An arena in a journal file can therefore be sent by whoever finds the file.
 //
 // A Record that was held up can still add to a slot whose arena was given up. The slot is sealed, so nothing is counted
-// there; and the memory is there as long as the Record holds the cell, since the cell refers to the arena and the
-// mapping ends when the garbage collector finds the arena unreachable.
+// there. If the arena was in a journal, the addition faults, which addMapped recovers from: the addresses stay taken, by
+// nothing, as long as the Record holds the cell, since the cell refers to the arena and they become free when the
+// garbage collector finds the arena unreachable.
 type arena struct {
 	slots []slot
 	// journal is the file that slots lies in, nil for an arena in memory.
@@ -20,7 +21,7 @@ type arena struct {
 	// missing is set when memory behind slots turned out to be gone, because the file was cut.
 	missing atomic.Bool
 
-	// Under Engine.mu:
+	// Under Engine.mu, as all methods whose names end in Locked:
 	taken int
 	// cells are those that are not retired. The slice is appended to or replaced as a whole.
 	cells []*cell
@@ -44,6 +45,14 @@ type writer struct {
 type pending struct {
 	batch    Batch
 	readings []reading // in the order of batch.Rows, of a row with stripes several
+}
+
+// evaluations is how many the batch brings.
+func (p *pending) evaluations() (n int64) {
+	for _, row := range p.batch.Rows {
+		n += row.Count
+	}
+	return n
 }
 
 // reading is a cell's count as a batch will have brought it to the store.
@@ -96,8 +105,8 @@ func isFault(cause any) bool {
 	return true
 }
 
-// take hands out a slot for the key. It returns nil if none is left.
-func (a *arena) take(key Key, ms int64) *cell {
+// takeLocked hands out a slot for the key. It returns nil if none is left.
+func (a *arena) takeLocked(key Key, ms int64) *cell {
 	if a.taken == len(a.slots) || a.missing.Load() {
 		return nil
 	}
@@ -178,10 +187,7 @@ func (a *arena) settle() (evaluations int64) {
 			r.cell.slot.stored.Store(r.count)
 		}
 	})
-	for _, row := range p.batch.Rows {
-		evaluations += row.Count
-	}
-	return evaluations
+	return p.evaluations()
 }
 
 // abort takes back the pending batch, which the store has refused as a whole. Its number will be used again.
@@ -197,8 +203,8 @@ func (a *arena) abort() {
 	}
 }
 
-// keys is the number of cells that have a place in the table. It runs under mu.
-func (a *arena) keys() (n int) {
+// keysLocked is the number of cells that have a place in the table.
+func (a *arena) keysLocked() (n int) {
 	for _, c := range a.cells {
 		if !c.isStripe {
 			n++
@@ -207,14 +213,14 @@ func (a *arena) keys() (n int) {
 	return n
 }
 
-// stripe gives a cell of the arena its stripes, if there is room. It runs under mu.
-func (a *arena) stripe(c *cell) {
+// stripeLocked gives a cell of the arena its stripes, if there is room.
+func (a *arena) stripeLocked(c *cell) {
 	if c.flags.Load()&striped != 0 || a.taken+stripes > len(a.slots)/2 {
 		return
 	}
 	var s [stripes]*cell
 	for i := range s {
-		if s[i] = a.take(c.key, c.last.Load()); s[i] == nil {
+		if s[i] = a.takeLocked(c.key, c.last.Load()); s[i] == nil {
 			return
 		}
 		s[i].isStripe = true
@@ -223,8 +229,8 @@ func (a *arena) stripe(c *cell) {
 	c.flags.Or(striped)
 }
 
-// left is the number of evaluations in the arena that are not settled. It runs under mu.
-func (a *arena) left() (evaluations int64) {
+// leftLocked is the number of evaluations in the arena that are not settled.
+func (a *arena) leftLocked() (evaluations int64) {
 	a.each(a.cells, func(c *cell) { evaluations += c.left() })
 	return evaluations
 }
@@ -232,8 +238,8 @@ func (a *arena) left() (evaluations int64) {
 // lost reports whether somebody has deleted or cut the journal.
 func (a *arena) lost() bool { return a.journal != nil && (a.missing.Load() || !a.journal.intact()) }
 
-// earliest is the time of the first evaluation in the arena's cells, far in the future if there are none.
-func (a *arena) earliest() time.Time {
+// earliestLocked is the time of the first evaluation in the arena's cells, far in the future if there are none.
+func (a *arena) earliestLocked() time.Time {
 	first := int64(maxMilli)
 	for _, c := range a.cells {
 		first = min(first, c.first.Load())
@@ -241,24 +247,23 @@ func (a *arena) earliest() time.Time {
 	return time.UnixMilli(first)
 }
 
-// retire gives up the cells of the hours before now, in a detached arena of any hour, that have nothing left to send.
-// It runs under mu.
-func (a *arena) retire(now Hour) {
+// retireLocked gives up the cells of other hours than now, in a detached arena of any hour, that have nothing left to send.
+func (a *arena) retireLocked(now Hour) {
 	if a.missing.Load() {
 		a.cells = nil // what could be read was sent
 		return
 	}
 	kept := make([]*cell, 0, len(a.cells))
 	a.each(a.cells, func(c *cell) {
-		if (!a.detached && c.key.Hour >= now) || (!c.slot.retire(c.settled) && c.left() > 0) {
+		if (!a.detached && c.key.Hour == now) || (!c.slot.retire(c.settled) && c.left() > 0) {
 			kept = append(kept, c)
 		}
 	})
 	a.cells = kept
 }
 
-// seal ends counting in the arena. It runs under mu and the flushing lock.
-func (a *arena) seal() {
+// sealLocked ends counting in the arena. It also runs under the flushing lock.
+func (a *arena) sealLocked() {
 	a.detached = true
 	a.each(a.cells, func(c *cell) {
 		c.final = c.slot.seal()

@@ -419,7 +419,7 @@ func TestInvalidEventsAreDropped(t *testing.T) {
 		"negative flag":    {FlagID: -1, Time: noon},
 		"negative variant": {FlagID: 1, VariantID: math.MinInt64, Time: noon},
 		"negative segment": {FlagID: 1, SegmentID: -1, Time: noon},
-		"no time":          {FlagID: 1, VariantID: 1, SegmentID: 1},
+		"an hour ahead":    {FlagID: 1, VariantID: 1, SegmentID: 1, Time: noon.Add(time.Hour)},
 		"before 1970":      {FlagID: 1, Time: time.Unix(-1, 0)},
 		"after 9999":       {FlagID: 1, Time: time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)},
 		// This hour differs from noon's by 2^32: it must not be taken for it.

@@ -7,18 +7,18 @@ import "slices"
 func (e *Engine) Crash() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, a := range e.arenas {
+	for _, a := range e.mu.arenas {
 		if a.journal != nil {
 			_ = a.journal.leave()
 		}
 	}
-	if e.spare != nil {
-		_ = e.spare.journal.leave()
-		e.spare = nil
+	if e.mu.spare != nil {
+		_ = e.mu.spare.journal.leave()
+		e.mu.spare = nil
 	}
-	e.closed = true
-	e.arenas = nil
-	e.keys = 0
+	e.mu.closed = true
+	e.mu.arenas = nil
+	e.mu.keys = 0
 	e.table.Store(newTable(0))
 }
 
@@ -29,7 +29,7 @@ const ArenaSlots = arenaSlots
 // had written so many readings, and, if begun, also the number of the batch.
 func (e *Engine) CrashInBegin(written int, begun bool) {
 	e.mu.Lock()
-	a := e.newest()
+	a := e.newestLocked()
 	cells := a.cells
 	e.mu.Unlock()
 	sequence := a.writer.sequence + 1
@@ -48,7 +48,7 @@ func (e *Engine) CrashInBegin(written int, begun bool) {
 // LateAdd counts in a slot of the engine as a Record does that was held up before its addition, and calls f between the
 // addition and its taking back.
 func (e *Engine) LateAdd(f func()) {
-	s := e.arenas[len(e.arenas)-1].cells[0].slot
+	s := e.mu.arenas[len(e.mu.arenas)-1].cells[0].slot
 	s.count.Add(1)
 	f()
 	s.count.Add(-1)
@@ -58,7 +58,7 @@ func (e *Engine) LateAdd(f func()) {
 // readings it had written. The number of no batch is written yet.
 func (e *Engine) CrashWhileNoting(pick func() bool) {
 	e.mu.Lock()
-	for _, a := range e.arenas {
+	for _, a := range e.mu.arenas {
 		if a.journal == nil || a.pending != nil {
 			continue
 		}
@@ -76,7 +76,7 @@ func (e *Engine) CrashWhileNoting(pick func() bool) {
 func (e *Engine) StripeAll() {
 	e.mu.Lock()
 	var cells []*cell
-	if a := e.newest(); a != nil {
+	if a := e.newestLocked(); a != nil {
 		cells = slices.Clone(a.cells)
 	}
 	e.mu.Unlock()
@@ -91,7 +91,7 @@ func (e *Engine) StripeAll() {
 func (e *Engine) Stripes() (n int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, a := range e.arenas {
+	for _, a := range e.mu.arenas {
 		for _, c := range a.cells {
 			if c.isStripe && c.counted() > 0 {
 				n++
@@ -99,4 +99,32 @@ func (e *Engine) Stripes() (n int) {
 		}
 	}
 	return n
+}
+
+// AwaitClosed returns when Close has done everything, also what it did not wait for.
+func (e *Engine) AwaitClosed() { <-e.closed }
+
+// PrepareSpare does what Start has done in the background when a journal fills up.
+func (e *Engine) PrepareSpare() { e.prepareSpare() }
+
+// Adopt does what Start has done in the background each minute.
+func (e *Engine) Adopt() { e.adopt() }
+
+// PendingInMemory is what a kill would lose.
+func (e *Engine) PendingInMemory() (evaluations int64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, a := range e.mu.arenas {
+		if a.journal == nil {
+			evaluations += a.leftLocked()
+		}
+	}
+	return evaluations
+}
+
+// UnknownTexts is how many texts of unknown flags are in memory.
+func (e *Engine) UnknownTexts() int {
+	e.unknown.mu.Lock()
+	defer e.unknown.mu.Unlock()
+	return len(e.unknown.mu.counts)
 }

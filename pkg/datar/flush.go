@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime/debug"
 	"slices"
 	"time"
 )
@@ -39,22 +40,26 @@ func (e *Engine) lockFlushing(ctx context.Context) error {
 
 func (e *Engine) unlockFlushing() { <-e.flushing }
 
-// flush runs under the flushing lock.
+// flush sends what there is. It runs under the flushing lock.
 func (e *Engine) flush(ctx context.Context) error {
 	started := e.options.Now()
 	e.marked.Store(0)
 	e.mu.Lock()
-	e.attempted = started
-	arenas := slices.Clone(e.arenas)
+	e.mu.attempted = started
+	arenas := slices.Clone(e.mu.arenas)
 	e.mu.Unlock()
+	e.reporter.begin(e.Stats())
 
 	var err error
 	lost := map[*arena]bool{}
-	for _, a := range arenas {
+	for i, a := range arenas {
 		if err == nil { // after an error the others would fail alike
-			err = e.flushArena(ctx, a)
+			err = e.flushArena(ctx, a, started, arenas[i+1:])
 		}
 		lost[a] = a.lost()
+	}
+	if err == nil {
+		err = e.report(ctx, started)
 	}
 	e.finish(started, lost, err)
 	return err
@@ -63,27 +68,42 @@ func (e *Engine) flush(ctx context.Context) error {
 // finish keeps the result of a flush, and gives up what it made superfluous.
 func (e *Engine) finish(started time.Time, lost map[*arena]bool, err error) {
 	e.mu.Lock()
-	e.abandon(lost)
+	e.abandonLocked(lost)
 	var done []*arena
+	f := &e.mu.flushes
 	switch {
 	case err == nil:
-		e.flushes.last, e.flushes.duration, e.since = started, e.options.Now().Sub(started), started
-		e.flushes.count++
-		e.flushes.total += e.flushes.duration
-		e.flushes.err = nil
-		done = e.retire(HourOf(started))
+		f.last, f.duration, e.mu.since = started, e.options.Now().Sub(started), started
+		f.count++
+		f.total += f.duration
+		f.err = nil
+		done = e.retireLocked(HourOf(started))
+		e.unknown.retire(HourOf(started))
 	case !errors.Is(err, context.Canceled): // a caller that leaves says nothing about the store
-		e.flushes.err = err
+		f.err = err
 	}
 	e.mu.Unlock()
 	for _, a := range done {
 		e.giveUp(a)
 	}
+	e.prepareSpare()
+}
+
+// isDue reports whether an arena has something to send.
+func (e *Engine) isDue(a *arena) bool {
+	if a.pending != nil {
+		return true
+	}
+	e.mu.Lock()
+	cells := a.cells
+	e.mu.Unlock()
+	return slices.ContainsFunc(cells, func(c *cell) bool { return c.flags.Load()&changed != 0 })
 }
 
 // flushArena sends what one arena has: the batch of an earlier flush as it was, and then what is there now, each cell
-// once: what more of it is counted meanwhile waits for the next flush, or this one might never end.
-func (e *Engine) flushArena(ctx context.Context, a *arena) error {
+// once: what more of it is counted meanwhile waits for the next flush, or this one might never end. The arenas after it are
+// flushed after it.
+func (e *Engine) flushArena(ctx context.Context, a *arena, started time.Time, after []*arena) error {
 	e.mu.Lock()
 	cells := a.cells
 	e.mu.Unlock()
@@ -96,6 +116,10 @@ func (e *Engine) flushArena(ctx context.Context, a *arena) error {
 			if more = a.begin(cells, sent, limit); a.pending == nil {
 				continue
 			}
+			if e.details != nil {
+				all := !more && !slices.ContainsFunc(after, e.isDue)
+				a.pending.batch.Server = e.record(started, a.pending.evaluations(), all)
+			}
 		} else {
 			more = true
 		}
@@ -105,15 +129,16 @@ func (e *Engine) flushArena(ctx context.Context, a *arena) error {
 		switch {
 		case err == nil:
 			e.settle(a, func(evaluations int64) {
-				e.stored += evaluations - refused
-				e.dropped[DropRefused].Add(refused)
+				e.mu.stored += evaluations - refused
+				e.drops.add(DropRefused, refused, started)
 			})
+			e.reportedBy(p.batch)
 			limit = min(2*limit, e.maxRows)
 		case !errors.Is(err, ErrRefused):
 			return fmt.Errorf("store %d counts: %w", rows, err)
 		case rows == 1:
 			e.logRefused(p.batch.Rows[0], err)
-			e.settle(a, func(evaluations int64) { e.dropped[DropRefused].Add(evaluations) })
+			e.settle(a, func(evaluations int64) { e.drops.add(DropRefused, evaluations, started) })
 			limit, more = min(2, e.maxRows), true // if all are refused, larger batches would be tried for each of them
 		default: // one of the rows, or more: half of them, until it is alone
 			a.abort()
@@ -129,12 +154,21 @@ func (e *Engine) flushArena(ctx context.Context, a *arena) error {
 	return nil
 }
 
-// apply has the store add a batch, and says how many of its evaluations the store left out.
+// apply has the store add a batch, and says how many of its evaluations the store left out. A store that panics has failed.
 func (e *Engine) apply(ctx context.Context, batch Batch) (refused int64, err error) {
+	defer e.recoverStore(&err)
 	if s, ok := e.options.Store.(Selective); ok {
 		return s.ApplySome(ctx, batch)
 	}
 	return 0, e.options.Store.Apply(ctx, batch)
+}
+
+// recoverStore turns a panic of the store into an error. It is deferred by whoever calls the store.
+func (e *Engine) recoverStore(err *error) {
+	if cause := recover(); cause != nil {
+		*err = fmt.Errorf("%w: %v", errPanicked, cause)
+		e.options.Logger.Error("datar: the store has panicked; what it was sent is kept", "panic", cause, "stack", string(debug.Stack()))
+	}
 }
 
 // logRefused says once of each flag, variant and segment that the store refuses it.
@@ -156,36 +190,36 @@ func (e *Engine) settle(a *arena, book func(evaluations int64)) {
 	book(a.settle())
 }
 
-// abandon ends counting in journals that somebody has touched, which lost says, so that another one is begun: also while
-// the store is away, since a kill would take what is counted in the old one. It runs under mu.
-func (e *Engine) abandon(lost map[*arena]bool) {
-	for _, a := range e.arenas {
+// abandonLocked ends counting in journals that somebody has touched, which lost says, so that another one is begun: also while
+// the store is away, since a kill would take what is counted in the old one.
+func (e *Engine) abandonLocked(lost map[*arena]bool) {
+	for _, a := range e.mu.arenas {
 		if !a.abandoned && (lost[a] || a.missing.Load()) {
 			e.options.Logger.Warn("datar: a journal was deleted or cut while in use, another one is begun; if it was cut, counts since the last flush are lost",
 				"journal", a.journal.path)
-			e.lostJournals++
+			e.mu.lostJournals++
 			a.abandoned = true
-			e.detach(a)
+			e.detachLocked(a)
 		}
 	}
 }
 
-// retire takes out the cells of past hours, and the arenas with nothing left to send, which it returns. An evaluation
-// that comes late for a past hour gets a new cell. It runs under mu and the flushing lock, after all that changed was
-// sent.
-func (e *Engine) retire(now Hour) (done []*arena) {
-	newest := e.newest()
+// retireLocked takes out the cells of other hours than the present one, and the arenas with nothing left to send, which it
+// returns. An evaluation that comes late, or early, gets a new cell. It also runs under the flushing lock, after all that
+// changed was sent.
+func (e *Engine) retireLocked(now Hour) (done []*arena) {
+	newest := e.newestLocked()
 	var arenas []*arena
 	keys := 0
-	oldest := endOfTime
-	for _, a := range e.arenas {
-		if a.detached || e.oldest < now {
-			a.retire(now)
+	oldest, latest := endOfTime, Hour(0)
+	for _, a := range e.mu.arenas {
+		if a.detached || e.mu.oldest < now || e.mu.latest > now {
+			a.retireLocked(now)
 		}
 		if !a.detached {
-			keys += a.keys()
+			keys += a.keysLocked()
 			for _, c := range a.cells {
-				oldest = min(oldest, c.key.Hour)
+				oldest, latest = min(oldest, c.key.Hour), max(latest, c.key.Hour)
 			}
 		}
 		if len(a.cells) > 0 || (a == newest && !a.detached) {
@@ -194,45 +228,12 @@ func (e *Engine) retire(now Hour) (done []*arena) {
 			done = append(done, a)
 		}
 	}
-	e.arenas, e.oldest = arenas, oldest
-	if keys < e.keys {
-		e.keys = keys
-		e.rebuildTable()
+	e.mu.arenas, e.mu.oldest, e.mu.latest = arenas, oldest, latest
+	if keys < e.mu.keys {
+		e.mu.keys = keys
+		e.rebuildTableLocked()
 	}
 	return done
-}
-
-// keepSpare makes a spare arena each time that the newest fills up, until Close.
-func (e *Engine) keepSpare() {
-	for {
-		select {
-		case <-e.stop:
-			return
-		case <-e.wantSpare:
-		}
-		if !e.lacksSpare() { // it was asked for again while it was made
-			continue
-		}
-		spare, err := createJournal(e.options.Journal.Dir, e.options.Store.Identity(), writer{id: newWriterID()}, e.arenaSlots())
-		if err != nil {
-			continue // it is tried again, and reported, when it is needed
-		}
-		e.mu.Lock()
-		unwanted := e.closed
-		if !unwanted {
-			e.spare = spare
-		}
-		e.mu.Unlock()
-		if unwanted {
-			e.giveUp(spare)
-		}
-	}
-}
-
-func (e *Engine) lacksSpare() bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.spare == nil && !e.closed
 }
 
 // giveUp ends an arena that has nothing left to send. Its identity is used again, so that the ledger of the store does
@@ -250,7 +251,7 @@ func (e *Engine) giveUp(a *arena) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.writers = append(e.writers, a.writer)
+	e.mu.writers = append(e.mu.writers, a.writer)
 }
 
 // finalFlush stores the last counts and ends counting, so that each evaluation recorded meanwhile is either stored, or
@@ -260,39 +261,40 @@ func (e *Engine) finalFlush(ctx context.Context) error {
 	defer e.unlockFlushing()
 
 	err := retry(ctx, e.flush)
+	e.stopCounting()
 	e.mu.Lock()
-	e.table.Store(newTable(0))
-	e.keys = 0
-	for _, a := range e.arenas {
-		a.seal()
+	for _, a := range e.mu.arenas {
+		a.sealLocked()
 	}
 	var done []*arena
-	if e.spare != nil {
-		done = append(done, e.spare)
-		e.spare = nil
+	if e.mu.spare != nil {
+		done = append(done, e.mu.spare)
+		e.mu.spare = nil
 	}
 	e.mu.Unlock()
 	if err == nil {
+		e.reporter.ended = true
 		err = retry(ctx, e.flush)
 	}
+	e.unknown.drop()
 
 	e.mu.Lock()
-	for _, a := range e.arenas {
-		left := a.left()
+	for _, a := range e.mu.arenas {
+		left := a.leftLocked()
 		switch {
 		case left == 0:
 			done = append(done, a)
 			continue
 		case a.journal == nil || a.lost():
-			e.dropped[DropUnsaved].Add(left)
+			e.drops.add(DropUnsaved, left, e.options.Now())
 		default:
-			e.kept += left
+			e.mu.kept += left
 		}
 		if a.journal != nil {
 			err = errors.Join(err, a.journal.leave())
 		}
 	}
-	e.arenas = nil
+	e.mu.arenas = nil
 	e.mu.Unlock()
 	for _, a := range done {
 		e.giveUp(a)
@@ -370,7 +372,7 @@ func (e *Engine) maintain(store Maintainer) {
 		cancel()
 	}()
 	for {
-		err := store.Maintain(ctx, e.options.Now(), e.options.Retention)
+		err := e.maintainOnce(ctx, store)
 		if err != nil && !failing && ctx.Err() == nil {
 			e.options.Logger.Warn("datar: the store could not be maintained; queries stay right, but may be slow", "error", err)
 		}
@@ -381,4 +383,9 @@ func (e *Engine) maintain(store Maintainer) {
 		case <-ticker.C:
 		}
 	}
+}
+
+func (e *Engine) maintainOnce(ctx context.Context, store Maintainer) (err error) {
+	defer e.recoverStore(&err)
+	return store.Maintain(ctx, e.options.Now(), e.options.Retention)
 }

@@ -172,7 +172,7 @@ func (j *journal) hasName(open fs.FileInfo) bool {
 	return err == nil && os.SameFile(open, named)
 }
 
-// remove deletes the file, if it is still ours, and gives up the lock. The memory stays.
+// remove deletes the file, if it is still ours, and leaves it.
 func (j *journal) remove() error {
 	open, err := j.file.Stat()
 	if err == nil && j.hasName(open) {
@@ -181,8 +181,11 @@ func (j *journal) remove() error {
 	return errors.Join(err, j.leave())
 }
 
-// leave gives up the lock and lets the file be, for whoever adopts it. Nothing may use the arena afterwards.
-func (j *journal) leave() error { return errors.Join(unlockFile(j.file), j.file.Close()) }
+// leave gives up the lock and the memory, and lets the file be, for whoever adopts it. Who uses the arena afterwards faults.
+func (j *journal) leave() error {
+	err := detachMapped(j.mapped)
+	return errors.Join(err, unlockFile(j.file), j.file.Close())
+}
 
 // errDamaged marks a file that cannot be a journal of ours, or not any more.
 var errDamaged = errors.New("not a valid journal")

@@ -12,6 +12,8 @@ func mapFile(*os.File, int) ([]byte, error) {
 	return nil, fmt.Errorf("journals are not available on %s", runtime.GOOS)
 }
 
+func detachMapped([]byte) error { return nil }
+
 func unmap([]byte) {}
 
 func syncMapped([]byte) error { return nil }

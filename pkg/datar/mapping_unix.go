@@ -4,12 +4,19 @@ package datar
 
 import (
 	"os"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
 func mapFile(file *os.File, size int) ([]byte, error) {
 	return unix.Mmap(int(file.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+}
+
+// detachMapped lets go of the file. Who uses the memory faults, and nothing else gets its addresses before unmap.
+func detachMapped(mapped []byte) error {
+	_, err := unix.MmapPtr(-1, 0, unsafe.Pointer(&mapped[0]), uintptr(len(mapped)), unix.PROT_NONE, unix.MAP_FIXED|unix.MAP_ANON|unix.MAP_PRIVATE)
+	return err
 }
 
 func unmap(mapped []byte) { _ = unix.Munmap(mapped) }

@@ -226,11 +226,16 @@ func (e *Engine) totals(ctx context.Context, query TotalsQuery) ([]Total, error)
 	if query.From >= query.To {
 		return nil, nil
 	}
-	totals, err := e.options.Store.Totals(ctx, query)
+	totals, err := e.storeTotals(ctx, query)
 	if err != nil {
 		return nil, fmt.Errorf("add up counts: %w", err)
 	}
 	return totals, nil
+}
+
+func (e *Engine) storeTotals(ctx context.Context, query TotalsQuery) (totals []Total, err error) {
+	defer e.recoverStore(&err)
+	return e.options.Store.Totals(ctx, query)
 }
 
 // window resolves and checks the bounds of a query, and widens them to whole hours.
@@ -282,9 +287,9 @@ func (e *Engine) refresh(ctx context.Context) {
 		return
 	}
 	e.mu.Lock()
-	age := e.options.Now().Sub(e.attempted)
+	age := e.options.Now().Sub(e.mu.attempted)
 	recent := age >= 0 && age < freshness
-	closed := e.closed
+	closed := e.mu.closed
 	e.mu.Unlock()
 	if closed || recent {
 		e.unlockFlushing()

@@ -100,6 +100,7 @@ func TestQueryWindow(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f := setup(t)
+			f.clock.set(test.at)
 			f.Record(datar.Event{FlagID: 1, VariantID: 1, SegmentID: 1, Time: test.at})
 			f.clock.set(noon.Add(20 * time.Minute))
 			if got := len(f.summary(t, datar.SummaryQuery{From: test.from, To: test.to})) == 1; got != test.want {

@@ -183,6 +183,30 @@ type Store interface {
 	Totals(ctx context.Context, query TotalsQuery) ([]Total, error)
 }
 
+// Wrapper is a Store that passes its calls on to another one, such as to measure them. The engine then finds what the other one
+// can do beyond a Store, as a DetailStore, Maintainer or Limiter, unless the wrapper can do it itself. Not so for Selective, whose
+// method would bypass the wrapper's Apply.
+type Wrapper interface {
+	// Unwrap returns the other store.
+	Unwrap() Store
+}
+
+// capability returns the store, or the first one that it wraps, that can do what T says.
+func capability[T any](store Store) (T, bool) {
+	for store != nil {
+		if t, ok := store.(T); ok {
+			return t, true
+		}
+		w, ok := store.(Wrapper)
+		if !ok {
+			break
+		}
+		store = w.Unwrap()
+	}
+	var none T
+	return none, false
+}
+
 // Maintainer is a Store that has work to do now and then, apart from batches and queries. An engine calls it once a
 // minute.
 type Maintainer interface {

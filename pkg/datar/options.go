@@ -1,0 +1,132 @@
+package datar
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"regexp"
+	"time"
+)
+
+const (
+	// DefaultFlushInterval is the flush interval of an engine whose Options leave it zero.
+	DefaultFlushInterval = time.Minute
+	// MinFlushInterval is the least Options.FlushInterval.
+	MinFlushInterval = 50 * time.Millisecond
+	// MaxFlushInterval is the greatest Options.FlushInterval.
+	MaxFlushInterval = time.Hour
+	// MinRetention is the least Options.Retention other than 0.
+	MinRetention = 48 * time.Hour
+	// DefaultMaxKeys is the key limit of an engine whose Options leave it zero. A key takes
+	// some 240 bytes, so this is about 23 MB (BenchmarkMemory).
+	DefaultMaxKeys = 100_000
+	// EarlyFlushKeys is the number of keys with new counts that starts a flush before its time.
+	EarlyFlushKeys = 10_000
+
+	// MaxAhead is how far the time of an event may be ahead of Options.Now: an event of an hour that begins later is dropped.
+	MaxAhead = 5 * time.Minute
+
+	// flushTimeout bounds one attempt of the background flush; 100,000 rows take a few seconds on a slow disk.
+	flushTimeout = time.Minute
+	// closeTimeout bounds the final flush of a Close whose context has no deadline.
+	closeTimeout = 10 * time.Second
+	// closeGrace is how long Close may take for what it has to do when its attempts to store have ended.
+	closeGrace = 100 * time.Millisecond
+	// The delay after the first failed flush, doubled with each further one.
+	firstRetry = 500 * time.Millisecond
+	lastRetry  = 30 * time.Second
+	// maintenanceInterval is the time between two calls of Maintainer.Maintain, and between two looks at the journals: for
+	// those of processes that ended, and to make one that could not be made before.
+	maintenanceInterval = time.Minute
+	// freshness is how old the newest flush may be before a query flushes first.
+	freshness = time.Second
+)
+
+// Options configure an Engine. Store and Catalog are mandatory; the zero value of the others is a good default.
+type Options struct {
+	Store   Store
+	Catalog Catalog
+	// FlushInterval is the time between two flushes, MinFlushInterval to MaxFlushInterval.
+	FlushInterval time.Duration
+	// MaxKeys bounds the keys held in memory. When 5/8 of them are in use, evaluations of new keys are counted without
+	// their version, from 6/8 on also without what Asked says, from 7/8 on also without their segment; when all are in
+	// use, they are dropped and counted as such.
+	MaxKeys int
+	// Journal keeps counts through the end of the process, however it ends. The zero value keeps them in memory only.
+	Journal JournalOptions
+	// Server names this engine among the servers of a DetailStore.
+	Server ServerOptions
+	// Retention is how long the store keeps counts in detail; of days that ended longer ago each flag's total stays.
+	// 0: for ever; otherwise at least MinRetention, and the Store must be a Maintainer.
+	Retention time.Duration
+	// Logger gets a line when flushes begin to fail and when they work again, and when counts are in memory only although
+	// a journal is wanted. Nil: slog.Default(); slog.New(slog.DiscardHandler) is for those who want no log.
+	Logger *slog.Logger
+	// Now is the clock, for tests. Nil: time.Now.
+	Now func() time.Time
+}
+
+// JournalOptions say where an engine keeps its journals: files that hold the counters themselves.
+type JournalOptions struct {
+	// Dir is a directory of a local disk. Engines and processes may share it. Empty: no journal. On start, and each
+	// minute after Start, an engine takes over the journals in it that no living process holds and that are of the same
+	// Store.Identity. No directory can be used on systems other than Linux, macOS and the BSDs.
+	Dir string
+	// Required makes New fail if Dir cannot be used. Otherwise the engine logs a warning, counts in memory, and tries
+	// again each minute.
+	Required bool
+}
+
+var identityFormat = regexp.MustCompile(`^[0-9A-Za-z-]{1,64}$`)
+
+func (o *Options) validate() error {
+	switch {
+	case o.Store == nil:
+		return errors.New("datar: Options.Store is missing")
+	case isNil(o.Store):
+		return fmt.Errorf("datar: Options.Store is a nil %T", o.Store)
+	case o.Catalog == nil:
+		return errors.New("datar: Options.Catalog is missing")
+	case isNil(o.Catalog):
+		return fmt.Errorf("datar: Options.Catalog is a nil %T", o.Catalog)
+	case o.FlushInterval != 0 && (o.FlushInterval < MinFlushInterval || o.FlushInterval > MaxFlushInterval):
+		return fmt.Errorf("datar: Options.FlushInterval is %v, want %v to %v", o.FlushInterval, MinFlushInterval, MaxFlushInterval)
+	case o.Retention != 0 && o.Retention < MinRetention:
+		return fmt.Errorf("datar: Options.Retention is %v, want 0 or at least %v", o.Retention, MinRetention)
+	case o.MaxKeys < 0:
+		return fmt.Errorf("datar: Options.MaxKeys is %d, want 1 or more", o.MaxKeys)
+	case o.Journal.Required && o.Journal.Dir == "":
+		return errors.New("datar: Options.Journal.Required is set, and Options.Journal.Dir is missing")
+	case o.Server.Kind != "" && o.Server.Kind != KindServer && o.Server.Kind != KindEdge && o.Server.Kind != KindApplication:
+		return fmt.Errorf("datar: Options.Server.Kind is %q, want %q, %q or %q", o.Server.Kind, KindServer, KindEdge, KindApplication)
+	}
+	if _, ok := capability[Maintainer](o.Store); o.Retention != 0 && !ok {
+		return fmt.Errorf("datar: Options.Retention is %v, but Options.Store, a %T, is no Maintainer and would keep everything", o.Retention, o.Store)
+	}
+	if l, ok := capability[Limiter](o.Store); ok && l.MaxRows() < 1 {
+		return fmt.Errorf("datar: MaxRows of Options.Store is %d, want 1 or more", l.MaxRows())
+	}
+	if o.Journal.Dir != "" && !identityFormat.MatchString(o.Store.Identity()) {
+		return fmt.Errorf("datar: Identity of Options.Store is %q, a journal wants 1 to 64 letters, digits and hyphens", o.Store.Identity())
+	}
+	if o.FlushInterval == 0 {
+		o.FlushInterval = DefaultFlushInterval
+	}
+	if o.MaxKeys == 0 {
+		o.MaxKeys = DefaultMaxKeys
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return nil
+}
+
+// isNil reports whether a method of v would find a nil pointer, or v is a nil function. A nil map is an empty one.
+func isNil(v any) bool {
+	r := reflect.ValueOf(v)
+	return (r.Kind() == reflect.Pointer || r.Kind() == reflect.Func) && r.IsNil()
+}

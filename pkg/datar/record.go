@@ -1,0 +1,236 @@
+package datar
+
+import (
+	"time"
+)
+
+// Event is one evaluation of a flag.
+type Event struct {
+	// FlagID is at least 1.
+	FlagID int64
+	// VariantID is 0 when no variant was assigned, SegmentID when no segment matched.
+	VariantID, SegmentID int64
+	// Time is when the evaluation happened. It decides the hour that is counted, in whatever zone it is given. Zero: now.
+	Time time.Time
+	// Outcome is what the evaluation came to. Left 0, it is Matched if there is a variant, else Unattributed. Only Matched has a
+	// variant, and HeldOut, NoMatch, NoSegments and Disabled have none. NotFound is not accepted.
+	Outcome Outcome
+	// Asked says how the flag was asked for. It is not kept of what is Unattributed, and so is Version.
+	Asked Asked
+	// Version is the id of the flag's snapshot modulo 65,536, 0 if it is not known.
+	Version uint16
+}
+
+// Record counts one evaluation. It never does I/O, never fails the caller, and allocates nothing for a key that was seen in
+// the same hour. An event that is not valid is dropped as DropInvalid.
+func (e *Engine) Record(event Event) {
+	ms := event.Time.UnixMilli()
+	key := Key{FlagID: event.FlagID, VariantID: event.VariantID, SegmentID: event.SegmentID, Hour: hourOfMilli(ms)}
+	outcome := event.Outcome
+	if outcome == Unattributed && event.VariantID != 0 {
+		outcome = Matched
+	}
+	switch {
+	case e.details == nil:
+		if !outcome.IsEvent() && outcome < NotFound {
+			return
+		}
+		if outcome >= NotFound { // which recordSlow finds invalid
+			key.Outcome = outcome
+		}
+	case outcome != Unattributed:
+		key.Outcome, key.Asked, key.Version = outcome, event.Asked, event.Version
+	}
+	var a addition
+	c := e.table.Load().get(key)
+	if c != nil {
+		a = c.add(ms)
+	}
+	switch {
+	case a == counted: // as nearly always
+		return
+	case a == 0 && event.Time.IsZero():
+		event.Time = e.options.Now()
+		e.Record(event)
+		return
+	case a == 0:
+		a = e.recordSlow(key, ms)
+	case a&busy != 0:
+		e.stripe(c)
+	}
+	if a&first != 0 && e.marked.Add(1) == EarlyFlushKeys {
+		signal(e.early)
+	}
+}
+
+// stripe spreads a busy key over several slots, if it is counted in the newest arena.
+func (e *Engine) stripe(c *cell) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if c.arena == e.newestLocked() {
+		c.arena.stripeLocked(c)
+	}
+}
+
+// signal wakes whoever waits on c, now or later. It never waits itself.
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Databases know no year after 9999. endOfTime is its last hour, as the end of a window.
+const (
+	maxMilli  = 253_402_300_799_999
+	endOfTime = Hour(maxMilli / (3600 * 1000))
+)
+
+// valid reports whether an evaluation of the key may be counted now.
+func (k Key) valid(ms int64, now time.Time) bool {
+	return k.FlagID >= 1 && k.VariantID >= 0 && k.SegmentID >= 0 && ms >= 0 && ms <= maxMilli &&
+		k.Hour <= HourOf(now.Add(MaxAhead)) && k.Outcome.fits(k.VariantID) && k.Asked < askedEnd
+}
+
+// recordSlow counts or drops an evaluation whose key has no cell, or one that has just been sealed.
+func (e *Engine) recordSlow(key Key, ms int64) addition {
+	now := e.options.Now()
+	if !key.valid(ms, now) {
+		e.drops.add(DropInvalid, 1, now)
+		return 0
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.mu.closed {
+		e.drops.add(DropClosed, 1, now)
+		return 0
+	}
+	for {
+		c := e.cellForLocked(key, ms)
+		if c == nil {
+			e.drops.add(DropCapacity, 1, now)
+			return 0
+		}
+		// Cells in the table are sealed only under mu, so this fails only if memory is gone.
+		if a := c.add(ms); a != 0 {
+			return a
+		}
+		e.detachLocked(c.arena)
+	}
+}
+
+// foldings say which part of new keys is given up when so many eighths of Options.MaxKeys are in use, so that the sum stays
+// right when room is short: first the version, then how was asked, then the segment.
+var foldings = [...]struct {
+	eighths int
+	fold    func(*Key)
+}{
+	{5, func(k *Key) { k.Version = 0 }},
+	{6, func(k *Key) { k.Asked = 0 }},
+	{7, func(k *Key) { k.SegmentID = 0 }},
+}
+
+// cellForLocked returns the cell of the key, or of the folded key when room is short, or nil.
+func (e *Engine) cellForLocked(key Key, ms int64) *cell {
+	t := e.table.Load()
+	if c := t.get(key); c != nil {
+		return c
+	}
+	for _, f := range foldings {
+		if e.mu.keys < e.options.MaxKeys-e.options.MaxKeys/8*(8-f.eighths) {
+			break
+		}
+		before := key
+		if f.fold(&key); key == before {
+			continue
+		}
+		if c := t.get(key); c != nil {
+			return c
+		}
+	}
+	if e.mu.keys >= e.options.MaxKeys {
+		return nil
+	}
+	c := e.takeSlotLocked(key, ms)
+	if e.mu.keys == 0 {
+		e.mu.oldest, e.mu.latest = key.Hour, key.Hour
+	}
+	e.mu.oldest, e.mu.latest = min(e.mu.oldest, key.Hour), max(e.mu.latest, key.Hour)
+	e.mu.keys++
+	if t.hasRoomFor(e.mu.keys) {
+		t.put(c)
+	} else {
+		e.rebuildTableLocked()
+	}
+	return c
+}
+
+// takeSlotLocked returns a new cell, of the newest arena, or of the spare one, or of one in memory until there is a journal.
+func (e *Engine) takeSlotLocked(key Key, ms int64) *cell {
+	for {
+		if a := e.newestLocked(); a != nil {
+			c := a.takeLocked(key, ms)
+			if e.needsSpareLocked() {
+				signal(e.wantSpare)
+			}
+			if c != nil {
+				return c
+			}
+		}
+		a := e.mu.spare
+		if e.mu.spare = nil; a == nil {
+			a = &arena{slots: make([]slot, e.arenaSlots()), writer: e.newWriterLocked()}
+			if e.options.Journal.Dir != "" && !e.mu.inMemory {
+				e.mu.inMemory = true
+				signal(e.wantSpare)
+			}
+		}
+		e.mu.arenas = append(e.mu.arenas, a)
+	}
+}
+
+// newestLocked returns the arena that takes new keys, nil if there is none.
+func (e *Engine) newestLocked() *arena {
+	if n := len(e.mu.arenas); n > 0 && !e.mu.arenas[n-1].detached {
+		return e.mu.arenas[n-1]
+	}
+	return nil
+}
+
+// newWriterLocked returns an identity for a new arena: one whose arena is gone, if there is one.
+func (e *Engine) newWriterLocked() writer {
+	if n := len(e.mu.writers); n > 0 {
+		w := e.mu.writers[n-1]
+		e.mu.writers = e.mu.writers[:n-1]
+		return w
+	}
+	return writer{id: newWriterID()}
+}
+
+func (e *Engine) arenaSlots() int { return min(arenaSlots, e.options.MaxKeys) }
+
+// detachLocked takes the cells of the arena out of the table. What they counted is still sent.
+func (e *Engine) detachLocked(a *arena) {
+	if a.detached {
+		return
+	}
+	a.detached = true
+	e.mu.keys -= a.keysLocked()
+	e.rebuildTableLocked()
+}
+
+// rebuildTableLocked publishes a new table of the cells of all arenas that are not detached.
+func (e *Engine) rebuildTableLocked() {
+	t := newTable(e.mu.keys)
+	for _, a := range e.mu.arenas {
+		if a.detached {
+			continue
+		}
+		for _, c := range a.cells {
+			if !c.isStripe {
+				t.put(c)
+			}
+		}
+	}
+	e.table.Store(t)
+}

@@ -1,0 +1,146 @@
+package datar
+
+import (
+	"fmt"
+	"time"
+)
+
+// Record finds a journal that is ready, or counts in memory until there is one: files are made here, in the background and
+// at the end of flushes.
+
+// keepJournals makes a spare arena each time that the newest fills up, tries each minute to make a journal that could not
+// be made before, and takes over the journals of processes that ended; until Close.
+func (e *Engine) keepJournals() {
+	ticker := time.NewTicker(maintenanceInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-e.stop:
+			return
+		case <-e.wantSpare:
+		case <-ticker.C:
+			e.adopt()
+		}
+		e.prepareSpare()
+	}
+}
+
+// needsSpareLocked reports whether a spare arena is to be made soon.
+func (e *Engine) needsSpareLocked() bool {
+	if e.options.Journal.Dir == "" || e.mu.spare != nil || e.mu.closed {
+		return false
+	}
+	newest := e.newestLocked()
+	return newest == nil || newest.journal == nil || newest.taken >= len(newest.slots)/4
+}
+
+// prepareSpare makes a spare arena if one is needed, but after a failure not before a minute has passed. Keys that were
+// counted in memory for want of it are counted in it from then on.
+func (e *Engine) prepareSpare() {
+	now := e.options.Now()
+	e.mu.Lock()
+	age := now.Sub(e.mu.spareFailed)
+	if !e.needsSpareLocked() || e.mu.makingSpare || age >= 0 && age < maintenanceInterval {
+		e.mu.Unlock()
+		return
+	}
+	e.mu.makingSpare = true
+	w := e.newWriterLocked()
+	e.mu.Unlock()
+
+	spare, err := createJournal(e.options.Journal.Dir, e.options.Store.Identity(), w, e.arenaSlots())
+	if err != nil {
+		e.noteSpareFailure(now, w, err)
+		return
+	}
+	e.mu.Lock()
+	e.mu.makingSpare = false
+	unwanted := e.mu.closed
+	if !unwanted {
+		e.mu.spare, e.mu.spareFailed = spare, time.Time{}
+		if newest := e.newestLocked(); newest != nil && newest.journal == nil {
+			e.detachLocked(newest)
+		}
+		if e.mu.inMemory {
+			e.mu.inMemory = false
+			if e.mu.warned {
+				e.options.Logger.Info("datar: there is a journal again", "directory", e.options.Journal.Dir)
+			}
+			e.mu.warned = false
+		}
+	}
+	e.mu.Unlock()
+	if unwanted {
+		e.giveUp(spare)
+	}
+}
+
+// noteSpareFailure keeps the writer for the next attempt, and says once that counts are in memory.
+func (e *Engine) noteSpareFailure(now time.Time, w writer, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.mu.makingSpare, e.mu.spareFailed = false, now
+	e.mu.writers = append(e.mu.writers, w)
+	if newest := e.newestLocked(); newest != nil && newest.journal != nil && newest.taken < len(newest.slots) {
+		return // the present journal still has room
+	}
+	e.mu.inMemory = true
+	if !e.mu.warned {
+		e.options.Logger.Warn("datar: counting in memory until a journal can be written again, a killed process will lose counts", "error", err)
+	}
+	e.mu.warned = true
+}
+
+// openJournals makes the first journal, and takes over those of processes that ended.
+func (e *Engine) openJournals() error {
+	dir := e.options.Journal.Dir
+	first, err := createJournal(dir, e.options.Store.Identity(), writer{id: newWriterID()}, e.arenaSlots())
+	if err != nil {
+		err = fmt.Errorf("datar: Options.Journal.Dir: the directory %q cannot be used for journals: %w", dir, err)
+		if e.options.Journal.Required {
+			return err
+		}
+		e.options.Logger.Warn("datar: counting in memory, a killed process will lose counts; make the directory writable or choose another",
+			"error", err)
+		e.mu.Lock()
+		e.mu.inMemory, e.mu.warned, e.mu.spareFailed = true, true, e.options.Now()
+		e.mu.Unlock()
+		return nil
+	}
+	e.mu.Lock()
+	e.mu.spare = first
+	e.mu.Unlock()
+	e.adopt()
+	return nil
+}
+
+// adopt takes over the journals of processes that ended, and has a flush send what is in them at once.
+func (e *Engine) adopt() {
+	if e.options.Journal.Dir == "" {
+		return
+	}
+	adopted, err := adoptJournals(e.options.Journal.Dir, e.options.Store.Identity(), e.details != nil, e.options.Logger)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if failed := err != nil; failed != e.mu.adoptionFails {
+		e.mu.adoptionFails = failed
+		if failed && !e.mu.warned { // else it is known that there is something with the directory
+			e.options.Logger.Error("datar: counts of processes that ended wait until their journals can be read", "error", err)
+		}
+	}
+	for _, a := range adopted {
+		left := a.leftLocked()
+		e.mu.adopted += left
+		if first := a.earliestLocked(); first.Before(e.mu.since) {
+			e.mu.since = first
+		}
+		if left > 0 {
+			e.options.Logger.Info("datar: took over the counts of a process that ended before it could store them",
+				"journal", a.journal.path, "evaluations", left)
+		}
+	}
+	if len(adopted) > 0 {
+		e.mu.arenas = append(adopted, e.mu.arenas...) // the last one takes new keys
+		signal(e.early)
+	}
+}
