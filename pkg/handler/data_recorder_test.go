@@ -2,7 +2,6 @@ package handler
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"strings"
@@ -140,20 +139,5 @@ func TestSelectedRecorders(t *testing.T) {
 		if diff := cmp.Diff(tc.streams, tc.selected.Streams()); diff != "" {
 			t.Errorf("%+v (-want +got):\n%s", tc.selected, diff)
 		}
-	}
-}
-
-func TestATimeThatIsNotKnownIsLeftOut(t *testing.T) {
-	t.Parallel()
-	encoded, err := json.Marshal(summaryModel([]datar.FlagSummary{
-		{FlagID: 1, Total: 2},
-		{FlagID: 3, Total: 1, LastEvaluatedAt: time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.FixedZone("", 3600))},
-	}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := `{"flags":[{"flagID":1,"totalEvalCount":2},{"flagID":3,"totalEvalCount":1,"lastEvaluatedAt":"2026-01-02T02:04:05.006Z"}]}`
-	if string(encoded) != want {
-		t.Errorf("summary is %s, want %s", encoded, want)
 	}
 }

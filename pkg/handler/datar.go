@@ -5,10 +5,12 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/go-openapi/runtime"
 	"github.com/go-openapi/runtime/middleware"
 	"github.com/go-openapi/strfmt"
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/datarhttp"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	datarapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/datar"
 )
@@ -31,7 +33,7 @@ func (h *Handler) GetDatarSummary(p datarapi.GetDatarSummaryParams) middleware.R
 	if err != nil {
 		return h.fail(p.HTTPRequest, err)
 	}
-	return ok(summaryModel(flags))
+	return ok(datarhttp.SummaryBody(flags))
 }
 
 // GetDatarFlagSummary shows what became of one flag's evaluations within a window.
@@ -44,7 +46,7 @@ func (h *Handler) GetDatarFlagSummary(p datarapi.GetDatarFlagSummaryParams) midd
 	if err != nil {
 		return h.fail(p.HTTPRequest, err)
 	}
-	return datarapi.NewGetDatarFlagSummaryOK().WithPayload(breakdownModel(breakdown))
+	return ok(datarhttp.FlagSummaryBody(breakdown))
 }
 
 // GetDatarStatus shows whether counting is sound.
@@ -52,7 +54,17 @@ func (h *Handler) GetDatarStatus(datarapi.GetDatarStatusParams) middleware.Respo
 	if h.datar == nil {
 		return datarOff()
 	}
-	return datarapi.NewGetDatarStatusOK().WithPayload(statusModel(h.datar.Stats()))
+	return ok(datarhttp.StatusBody(h.datar.Stats()))
+}
+
+// ok answers 200 with a body that is not one of the generated models.
+func ok(body any) middleware.Responder {
+	return middleware.ResponderFunc(func(rw http.ResponseWriter, producer runtime.Producer) {
+		rw.WriteHeader(http.StatusOK)
+		if err := producer.Produce(rw, body); err != nil {
+			panic(err) // as the generated responders do: the recovery middleware logs it
+		}
+	})
 }
 
 func datarOff() middleware.Responder {

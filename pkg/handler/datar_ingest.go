@@ -38,7 +38,7 @@ func (h *Handler) PostDatarEvaluations(p datarapi.PostDatarEvaluationsParams) mi
 	}
 	batch.Digest, _ = p.HTTPRequest.Context().Value(digestKey{}).(string)
 	for i, row := range p.Body.FlagEvaluations {
-		batch.Rows[i] = ingestRow(row)
+		batch.Rows[i] = row.Row()
 	}
 	result, err := h.ingester.Ingest(p.HTTPRequest.Context(), batch)
 	switch {
@@ -65,22 +65,6 @@ func later(message string) middleware.Responder {
 		rw.Header().Set("Retry-After", strconv.Itoa(ingestRetryAfter))
 		reply(http.StatusServiceUnavailable, message).WriteResponse(rw, producer)
 	})
-}
-
-func ingestRow(m *models.DatarEvaluation) ingest.Row {
-	if m == nil {
-		return ingest.Row{}
-	}
-	key := func(k *models.DatarEvaluationKey) string {
-		if k == nil {
-			return ""
-		}
-		return k.Key
-	}
-	return ingest.Row{
-		FlagKey: key(m.Flag), VariantKey: key(m.Variant), AllocationKey: key(m.Allocation),
-		First: m.FirstEvaluation, Last: m.LastEvaluation, Count: m.EvaluationCount,
-	}
 }
 
 func ingestModel(r ingest.Result) *models.DatarEvaluationsResult {

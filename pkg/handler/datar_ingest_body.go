@@ -198,7 +198,7 @@ func readAll(r io.Reader, memory *share) ([]byte, error) {
 
 // boundedRows are read up to the row after the last that is accepted, so that small rows do not make a small body large in
 // memory.
-type boundedRows []*models.DatarEvaluation
+type boundedRows []*ingest.Evaluation
 
 // UnmarshalJSON implements json.Unmarshaler.
 func (b *boundedRows) UnmarshalJSON(data []byte) error {
@@ -214,7 +214,7 @@ func (b *boundedRows) UnmarshalJSON(data []byte) error {
 	}
 	*b = boundedRows{}
 	for decoder.More() {
-		var row *models.DatarEvaluation
+		var row *ingest.Evaluation
 		if err := decoder.Decode(&row); err != nil {
 			return fmt.Errorf("row %d: %w", len(*b), err)
 		}
@@ -225,7 +225,7 @@ func (b *boundedRows) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-func (b *boundedRows) add(row *models.DatarEvaluation) error {
+func (b *boundedRows) add(row *ingest.Evaluation) error {
 	if len(*b) == ingest.MaxRows {
 		return ingest.ErrTooManyRows
 	}
@@ -264,7 +264,7 @@ func ndjsonConsumer() runtime.Consumer {
 			if len(bytes.TrimSpace(lines.Bytes())) == 0 {
 				continue
 			}
-			row := &models.DatarEvaluation{}
+			row := &ingest.Evaluation{}
 			if err := decodeJSON(bytes.NewReader(lines.Bytes()), row); err != nil {
 				return fmt.Errorf("line %d: %w", number, err)
 			}

@@ -1,6 +1,8 @@
 package handler
 
 import (
+	"time"
+
 	"github.com/go-openapi/runtime/middleware"
 	"github.com/go-openapi/strfmt"
 
@@ -39,4 +41,12 @@ func recorderStatusModel(s recorder.Stats) *models.RecorderStatus {
 		m.Dropped[string(reason)] = int64(n)
 	}
 	return m
+}
+
+// timeModel leaves out the zero time.
+func timeModel(t time.Time) *strfmt.DateTime {
+	if t.IsZero() {
+		return nil
+	}
+	return new(strfmt.DateTime(t.UTC()))
 }

@@ -123,7 +123,7 @@ func (e *endpoints) summary(rw http.ResponseWriter, r *http.Request, _ string) {
 		e.fail(rw, r, err)
 		return
 	}
-	reply(rw, http.StatusOK, summaryOf(flags))
+	reply(rw, http.StatusOK, SummaryBody(flags))
 }
 
 func (e *endpoints) flagSummary(rw http.ResponseWriter, r *http.Request, flagID string) {
@@ -141,11 +141,11 @@ func (e *endpoints) flagSummary(rw http.ResponseWriter, r *http.Request, flagID 
 		e.fail(rw, r, err)
 		return
 	}
-	reply(rw, http.StatusOK, breakdownOf(b))
+	reply(rw, http.StatusOK, FlagSummaryBody(b))
 }
 
 func (e *endpoints) status(rw http.ResponseWriter, _ *http.Request, _ string) {
-	reply(rw, http.StatusOK, statusOf(e.engine.Stats()))
+	reply(rw, http.StatusOK, StatusBody(e.engine.Stats()))
 }
 
 // statusClientClosedRequest is seen by nobody: the client has gone.

@@ -90,7 +90,8 @@ func timestampOf(t time.Time) *timestamp {
 	return new(timestamp(t))
 }
 
-func summaryOf(flags []datar.FlagSummary) summary {
+// SummaryBody returns the body of an answer to GET /datar/summary, for encoding/json without escaping HTML.
+func SummaryBody(flags []datar.FlagSummary) any {
 	s := summary{Flags: make([]summaryFlag, len(flags))}
 	for i, f := range flags {
 		s.Flags[i] = summaryFlag{
@@ -101,7 +102,8 @@ func summaryOf(flags []datar.FlagSummary) summary {
 	return s
 }
 
-func breakdownOf(b *datar.FlagBreakdown) breakdown {
+// FlagSummaryBody returns the body of an answer to GET /datar/flags/{flagID}/summary, for encoding/json.
+func FlagSummaryBody(b *datar.FlagBreakdown) any {
 	out := breakdown{
 		FlagID:           b.FlagID,
 		TrafficByDay:     make([]dayEntry, len(b.ByDay)),
@@ -128,7 +130,8 @@ func breakdownOf(b *datar.FlagBreakdown) breakdown {
 	return out
 }
 
-func statusOf(s datar.Stats) status {
+// StatusBody returns the body of an answer to GET /datar/status, for encoding/json without escaping HTML.
+func StatusBody(s datar.Stats) any {
 	out := status{
 		Adopted:              s.Adopted,
 		Dropped:              make(map[string]int64, len(s.Dropped)),

@@ -124,21 +124,7 @@ func (s *Store) Outcome(flagKey, variantKey string) (flagID, variantID int64, er
 
 // envelope is the body of a request.
 type envelope struct {
-	FlagEvaluations []evaluation `json:"flagEvaluations"`
-}
-
-type evaluation struct {
-	Timestamp       int64 `json:"timestamp"`
-	Flag            key   `json:"flag"`
-	Variant         *key  `json:"variant,omitempty"`
-	Allocation      *key  `json:"allocation,omitempty"`
-	FirstEvaluation int64 `json:"first_evaluation"`
-	LastEvaluation  int64 `json:"last_evaluation"`
-	EvaluationCount int64 `json:"evaluation_count"`
-}
-
-type key struct {
-	Key string `json:"key"`
+	FlagEvaluations []ingest.Evaluation `json:"flagEvaluations"`
 }
 
 // Apply implements datar.Store.
@@ -225,24 +211,24 @@ func explained(answer []byte) bool {
 // encode makes the body of a batch, and says how many rows it has: a count that is too large for one, such as that of an
 // hour in which the centre was away, is divided.
 func (s *Store) encode(batch datar.Batch) (encoded []byte, rows int, err error) {
-	e := envelope{FlagEvaluations: make([]evaluation, 0, len(batch.Rows))}
+	e := envelope{FlagEvaluations: make([]ingest.Evaluation, 0, len(batch.Rows))}
 	for _, r := range batch.Rows {
 		flag, ok := s.keys.key(r.FlagID)
 		if !ok {
 			return nil, 0, fmt.Errorf("%w: no flag has the id %d: was the file of keys beside the journals removed?", datar.ErrRefused, r.FlagID)
 		}
-		row := evaluation{
-			Timestamp: r.First, Flag: key{flag}, FirstEvaluation: r.First, LastEvaluation: r.Last,
+		row := ingest.Evaluation{
+			Timestamp: r.First, Flag: &ingest.Identifier{Key: flag}, FirstEvaluation: r.First, LastEvaluation: r.Last,
 		}
 		if r.VariantID != 0 {
 			variant, ok := s.keys.key(r.VariantID)
 			if !ok {
 				return nil, 0, fmt.Errorf("%w: no variant has the id %d", datar.ErrRefused, r.VariantID)
 			}
-			row.Variant = &key{variant}
+			row.Variant = &ingest.Identifier{Key: variant}
 		}
 		if r.SegmentID != 0 {
-			row.Allocation = &key{strconv.FormatInt(r.SegmentID, 10)}
+			row.Allocation = &ingest.Identifier{Key: strconv.FormatInt(r.SegmentID, 10)}
 		}
 		for left := r.Count; left > 0; left -= row.EvaluationCount {
 			row.EvaluationCount = min(left, ingest.MaxCount)

@@ -1,0 +1,25 @@
+package datarhttp_test
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/datarhttp"
+)
+
+func TestATimeThatIsNotKnownIsLeftOut(t *testing.T) {
+	t.Parallel()
+	encoded, err := json.Marshal(datarhttp.SummaryBody([]datar.FlagSummary{
+		{FlagID: 1, Total: 2},
+		{FlagID: 3, Total: 1, LastEvaluatedAt: time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.FixedZone("", 3600))},
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `{"flags":[{"flagID":1,"totalEvalCount":2},{"flagID":3,"totalEvalCount":1,"lastEvaluatedAt":"2026-01-02T02:04:05.006Z"}]}`
+	if string(encoded) != want {
+		t.Errorf("summary is %s, want %s", encoded, want)
+	}
+}
