@@ -4,8 +4,8 @@ package models
 
 import (
 	"context"
-	stderrors "errors"
-	"strconv"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
 
 	"github.com/go-openapi/errors"
 	"github.com/go-openapi/strfmt"
@@ -24,7 +24,7 @@ type DatarEvaluations struct {
 	Context any `json:"context,omitempty"`
 
 	// The counts.
-	FlagEvaluations []*DatarEvaluation `json:"flagEvaluations"`
+	FlagEvaluations []*ingest.Evaluation `json:"flagEvaluations"`
 }
 
 // Validate validates this datar evaluations
@@ -46,71 +46,11 @@ func (m *DatarEvaluations) validateFlagEvaluations(formats strfmt.Registry) erro
 		return nil
 	}
 
-	for i := 0; i < len(m.FlagEvaluations); i++ {
-		if typeutils.IsZero(m.FlagEvaluations[i]) { // not required
-			continue
-		}
-
-		if m.FlagEvaluations[i] != nil {
-			if err := m.FlagEvaluations[i].Validate(formats); err != nil {
-				ve := new(errors.Validation)
-				if stderrors.As(err, &ve) {
-					return ve.ValidateName("flagEvaluations" + "." + strconv.Itoa(i))
-				}
-				ce := new(errors.CompositeError)
-				if stderrors.As(err, &ce) {
-					return ce.ValidateName("flagEvaluations" + "." + strconv.Itoa(i))
-				}
-
-				return err
-			}
-		}
-
-	}
-
 	return nil
 }
 
-// ContextValidate validate this datar evaluations based on the context it is used
-func (m *DatarEvaluations) ContextValidate(ctx context.Context, formats strfmt.Registry) error {
-	var res []error
-
-	if err := m.contextValidateFlagEvaluations(ctx, formats); err != nil {
-		res = append(res, err)
-	}
-
-	if len(res) > 0 {
-		return errors.CompositeValidationError(res...)
-	}
-	return nil
-}
-
-func (m *DatarEvaluations) contextValidateFlagEvaluations(ctx context.Context, formats strfmt.Registry) error {
-
-	for i := 0; i < len(m.FlagEvaluations); i++ {
-
-		if m.FlagEvaluations[i] != nil {
-
-			if typeutils.IsZero(m.FlagEvaluations[i]) { // not required
-				continue
-			}
-
-			if err := m.FlagEvaluations[i].ContextValidate(ctx, formats); err != nil {
-				ve := new(errors.Validation)
-				if stderrors.As(err, &ve) {
-					return ve.ValidateName("flagEvaluations" + "." + strconv.Itoa(i))
-				}
-				ce := new(errors.CompositeError)
-				if stderrors.As(err, &ce) {
-					return ce.ValidateName("flagEvaluations" + "." + strconv.Itoa(i))
-				}
-
-				return err
-			}
-		}
-
-	}
-
+// ContextValidate validates this datar evaluations based on context it is used
+func (m *DatarEvaluations) ContextValidate(_ context.Context, _ strfmt.Registry) error {
 	return nil
 }
 

@@ -3301,6 +3301,16 @@ func init() {
         "variant": {
           "$ref": "#/definitions/datarEvaluationKey"
         }
+      },
+      "x-go-type": {
+        "hints": {
+          "kind": "object",
+          "noValidation": true
+        },
+        "import": {
+          "package": "github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
+        },
+        "type": "Evaluation"
       }
     },
     "datarEvaluationKey": {
@@ -8438,6 +8448,16 @@ func init() {
         "variant": {
           "$ref": "#/definitions/datarEvaluationKey"
         }
+      },
+      "x-go-type": {
+        "hints": {
+          "kind": "object",
+          "noValidation": true
+        },
+        "import": {
+          "package": "github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
+        },
+        "type": "Evaluation"
       }
     },
     "datarEvaluationKey": {
