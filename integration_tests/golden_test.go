@@ -2,8 +2,10 @@ package integration_tests
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -11,27 +13,85 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/flagr-datar/flagr-datar/integration_tests/golden"
+	"github.com/flagr-datar/flagr-datar/integration_tests/testdb"
 )
 
-// TestGoldenWalk plays a recorded walk over the API.
+// TestGoldenWalk plays the recorded walks over the API.
 func TestGoldenWalk(t *testing.T) {
-	onEachDatabase(t, func(t *testing.T, db database) {
-		s := start(t, db, db.fresh(t), environ{"FLAGR_RECORDER_ENABLED": "false"}) // as when it was recorded
-		golden.Walk(t, func(c golden.Call) (int, []byte) {
-			request, err := http.NewRequest(c.Method, s.url+c.Path, strings.NewReader(c.Body))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if c.ContentType != "" {
-				request.Header.Set("Content-Type", c.ContentType)
-			}
-			got, err := s.do(request)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return got.status, got.body
-		}, func() { awaitChanges(t, s) })
+	for name, walk := range golden.Walks() {
+		t.Run(name, func(t *testing.T) {
+			onEachDatabase(t, func(t *testing.T, db database) { playWalk(t, db, walk) })
+		})
+	}
+}
+
+func playWalk(t *testing.T, db database, walk [2]string) {
+	t.Helper()
+	s := start(t, db, db.fresh(t), environ{"FLAGR_RECORDER_ENABLED": "false"}) // as when it was recorded
+	golden.Walk(t, walk, func(c golden.Call) (int, []byte) {
+		request, err := http.NewRequest(c.Method, s.url+c.Path, strings.NewReader(c.Body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.ContentType != "" {
+			request.Header.Set("Content-Type", c.ContentType)
+		}
+		got, err := s.do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got.status, got.body
 	})
+}
+
+// TestGoldenConstraints creates the recorded constraints, of which the recorded server refused some, and evaluates the others,
+// which come in a document, on the recorded contexts.
+func TestGoldenConstraints(t *testing.T) {
+	t.Parallel()
+	constraints, contexts := golden.Constraints(t)
+	db := databaseOf(testdb.SQLite())
+	s := start(t, db, db.fresh(t), nil)
+	f := newFlag(t, s, "f")
+	created := send[object](t, s, http.MethodPost, f.path()+"/segments", object{"description": "s", "rolloutPercent": 100})
+	path := fmt.Sprintf("%s/segments/%v/constraints", f.path(), created["id"])
+	var flags []any
+	for i, c := range constraints {
+		a := s.call(t, http.MethodPost, path, object{"property": c.Constraint.Property, "operator": c.Constraint.Operator, "value": c.Constraint.Value})
+		if a.status != c.Status {
+			t.Errorf("%+v: %s, want %d", c.Constraint, a, c.Status)
+		}
+		flags = append(flags, object{
+			"ID": i + 1, "Key": fmt.Sprintf("case_%d", i), "Enabled": true, "Variants": []any{object{"Key": "on"}},
+			"Segments": []any{object{
+				"RolloutPercent": 100, "Constraints": []any{c.Constraint}, "Distributions": []any{object{"VariantKey": "on", "Percent": 100}},
+			}},
+		})
+		if c.Status != http.StatusOK {
+			flags[i].(object)["Segments"] = []any{}
+		}
+	}
+	document := filepath.Join(t.TempDir(), "flags.json")
+	if text, err := json.Marshal(object{"Flags": flags}); err != nil || os.WriteFile(document, text, 0o600) != nil {
+		t.Fatal("cannot write the document", err)
+	}
+	edge := startIn(t, t.TempDir(), quick.with(environ{"FLAGR_DB_DBDRIVER": "json_file", "FLAGR_DB_DBCONNECTIONSTR": document}))
+	entities := make([]any, len(contexts))
+	for i, context := range contexts {
+		entities[i] = object{"entityContext": context}
+	}
+	for i, c := range constraints {
+		if c.Status != http.StatusOK {
+			continue
+		}
+		type results struct{ EvaluationResults []struct{ VariantKey string } }
+		var got strings.Builder
+		for _, r := range send[results](t, edge, http.MethodPost, "/evaluation/batch", object{"entities": entities, "flagIDs": []int{i + 1}}).EvaluationResults {
+			got.WriteByte("01"[len(r.VariantKey)/len("on")])
+		}
+		if got.String() != c.Matched {
+			t.Errorf("%+v:\n got %s\nwant %s", c.Constraint, got.String(), c.Matched)
+		}
+	}
 }
 
 // TestGoldenEvaluations asks a server on a JSON document 3,000 recorded questions, and some of them again through the

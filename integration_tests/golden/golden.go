@@ -7,6 +7,8 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"regexp"
@@ -17,6 +19,7 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/flagr-datar/flagr-datar/integration_tests/testpath"
+	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
 )
 
 // Path is where a recorded file is.
@@ -56,26 +59,33 @@ func decode(text []byte, value any) error {
 // Call is a call of the walk, below the base path of the API. Without a body, ContentType is empty unless it was sent.
 type Call struct{ Method, Path, ContentType, Body string }
 
+// Walks has the names of the recorded walks over the API: those of a file of calls and one of answers.
+func Walks() map[string][2]string {
+	return map[string][2]string{
+		"chosen": {"calls.jsonl", "transcript.jsonl"},
+		"random": {"walk-calls.jsonl", "walk.jsonl"},
+	}
+}
+
 // Walk plays a recorded walk over the API on an empty database and compares each answer with the recorded one. Where the
-// recorded server answered a client's mistake with 500, any 4xx is right; of other errors only the status counts. settle
-// waits until evaluation knows the flags as they are.
-func Walk(t *testing.T, play func(Call) (status int, body []byte), settle func()) {
+// recorded server answered a client's mistake with 500, any 4xx is right; of other errors only the status counts.
+func Walk(t *testing.T, walk [2]string, play func(Call) (status int, body []byte)) {
 	t.Helper()
 	recorded := Lines[struct {
 		Answer struct {
 			Status int
 			Body   any
 		}
-	}](t, "transcript.jsonl")
+	}](t, walk[1])
 	played := 0
 	for _, line := range Lines[struct {
 		M, P, CT string
 		B        json.RawMessage
 		Raw      *string
 		Sleep    float64
-	}](t, "calls.jsonl") {
+	}](t, walk[0]) {
 		if line.Sleep > 0 {
-			settle()
+			settle(t, play)
 			continue
 		}
 		call := Call{line.M, line.P, line.CT, string(line.B)}
@@ -115,6 +125,36 @@ func Walk(t *testing.T, play func(Call) (status int, body []byte), settle func()
 	}
 }
 
+// settle waits until evaluation knows the flags as they are.
+func settle(t *testing.T, play func(Call) (status int, body []byte)) {
+	t.Helper()
+	get := func(path string, into any) {
+		t.Helper()
+		if status, body := play(Call{Method: http.MethodGet, Path: path}); status != http.StatusOK || decode(body, into) != nil {
+			t.Fatalf("GET %s: %d %s", path, status, body)
+		}
+	}
+	var flags []struct{ ID int }
+	get("/flags", &flags)
+	newest := make(map[int]int, len(flags)) // from the id of a flag to that of its newest snapshot
+	for _, flag := range flags {
+		var snapshots []struct{ ID int }
+		get(fmt.Sprintf("/flags/%d/snapshots?limit=1", flag.ID), &snapshots)
+		newest[flag.ID] = snapshots[0].ID
+	}
+	testwait.Until(t, "the evaluation cache", func() bool {
+		var export struct {
+			Flags []struct{ ID, SnapshotID int }
+		}
+		get("/export/eval_cache/json", &export)
+		used := make(map[int]int, len(export.Flags))
+		for _, flag := range export.Flags {
+			used[flag.ID] = flag.SnapshotID
+		}
+		return maps.Equal(newest, used)
+	})
+}
+
 var (
 	// maskedNames are the names of values that differ from run to run.
 	maskedNames  = []string{"updatedAt", "createdAt", "timestamp", "UpdatedAt", "CreatedAt", "DeletedAt", "lastEvaluatedAt", "msg"}
@@ -139,6 +179,9 @@ func mask(name string, value any) any {
 		masked := make([]any, len(v))
 		for i, part := range v {
 			masked[i] = mask(name, part)
+		}
+		if name == "Flags" { // in any order
+			slices.SortFunc(masked, func(a, b any) int { return cmp.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
 		}
 		return masked
 	}

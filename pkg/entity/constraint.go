@@ -1,28 +1,28 @@
 package entity
 
 import (
-	"encoding/json"
-	"fmt"
-	"slices"
+	"strconv"
 	"strings"
 	"text/scanner"
 
 	"github.com/zhouzhuojie/conditions"
 )
 
-// Limits of a constraint. The parser calls itself for each open parenthesis, and a stack that is full ends the process. It
-// also puts regex literals, properties and lists together part by part, copying what it has each time.
+// Limits of a constraint. The parser and everything that walks an expression call themselves for each level of it, and a
+// stack overflow ends the process. The parser also writes a line to standard error for each malformed token.
 const (
 	// maxPropertyBytes is the longest property.
 	maxPropertyBytes = 1 << 10
 	// maxValueBytes is the longest value: a list of 32,768 UUIDs fits.
 	maxValueBytes = 2 << 20
-	// maxParts bounds the words, numbers, strings and other characters of a value.
-	maxParts = 1 << 16
-	// maxCopies bounds the bytes of a value times its parts. The parser takes about a second for as much.
-	maxCopies = 2 << 30
-	// maxListLength is the longest list that the parser takes: 65,536 parts, of which every other one is a comma.
+	// maxListLength is the longest list that the parser takes: 65,536 tokens, of which every other one is a comma.
 	maxListLength = 1 << 15
+	// maxTokens bounds the tokens of a constraint, and leaves room for the longest list.
+	maxTokens = 4 * maxListLength
+	// maxNesting bounds the levels of parentheses, and those of the expression.
+	maxNesting = 1000
+	// maxMalformed bounds the malformed tokens that the parser is shown.
+	maxMalformed = 4
 )
 
 // operatorTokens maps the operators of the API to those of the constraint language.
@@ -41,106 +41,227 @@ var operatorTokens = map[string]string{
 	"NOTCONTAINS": "NOT CONTAINS",
 }
 
-// parserStop follows every text to be parsed, because the parser looks for the end of a regex literal beyond the end
-// of its input, for ever. Behind a complete expression the parser sees the parenthesis and stops, as it would at the
-// end; where it expects anything else, the semicolon is an error. The slashes end open regex literals: two of them,
-// because the parser reads the first one again when the literal is out of place. The line break, backquote and */ end
-// what may hide all that: a string or line comment, a raw string, a comment.
-const parserStop = "\n( ; / ; / ;\n` ( ; / ; / ;\n*/ ( ; / ; / ;"
+// Expr parses the constraint. A property with dots or brackets, such as user.tier or users[0], leads into a nested value.
+// The error matches ErrInvalid and says what to change; it covers the limits of patterns, but a pattern that is no regular
+// expression is not an error here.
+func (c *Constraint) Expr() (conditions.Expr, error) {
+	source, err := c.source()
+	if err != nil {
+		return nil, err
+	}
+	if content, ok := c.literal(); ok && !strings.ContainsAny(c.Property, "{}/'\"`") {
+		// The parser would write lines to standard error about some of these. Such a property cannot reach beyond its
+		// braces, so the string is where the parser finds the number in its place.
+		expr, err := parse("({" + c.Property + "} " + operatorTokens[c.Operator] + " 0)")
+		if err != nil {
+			return nil, err
+		}
+		expr.(*conditions.ParenExpr).Expr.(*conditions.BinaryExpr).RHS = &conditions.StringLiteral{Val: content}
+		return expr, checkExpr(expr, 0)
+	}
+	return parseChecked(source)
+}
 
-// Expr parses the constraint. A property with dots, such as user.tier, becomes a variable of just that name, which
-// stands for the member tier of the object user. The error matches ErrInvalid and tells the author of the constraint
-// what to change.
-func (c *Constraint) Expr() (expr conditions.Expr, err error) {
+// JoinedExpr parses all constraints of a segment as one text, joined by AND, if one of them does not stand for itself.
+// Otherwise the expression is nil: then each constraint can be evaluated alone.
+//
+// A value such as `"a") OR ({x} == "b"` closes the parenthesis around its constraint. The operators behind it bind to the
+// next constraint by their precedence, and what follows a complete expression is ignored.
+func JoinedExpr(constraints []Constraint) (conditions.Expr, error) {
+	joined := false
+	sources := make([]string, len(constraints))
+	for i := range constraints {
+		c := &constraints[i]
+		source, err := c.source()
+		if err != nil {
+			return nil, err
+		}
+		sources[i] = source
+		joined = joined || len(constraints) > 1 && !c.standsAlone(source)
+	}
+	if !joined {
+		return nil, nil
+	}
+	return parseChecked(strings.Join(sources, " AND "))
+}
+
+// source is the constraint as text of the constraint language.
+func (c *Constraint) source() (string, error) {
 	token, ok := operatorTokens[c.Operator]
 	if !ok {
-		return nil, Invalid("not supported operator: %s", c.Operator)
+		return "", Invalid("not supported operator: %s", c.Operator)
 	}
 	value := strings.TrimSpace(c.Value)
 	if len(c.Property) > maxPropertyBytes {
-		return nil, Invalid("property has %d bytes, more than the %d allowed", len(c.Property), maxPropertyBytes)
+		return "", Invalid("property has %d bytes, more than the %d allowed", len(c.Property), maxPropertyBytes)
 	}
 	if len(value) > maxValueBytes {
-		return nil, Invalid("value has %d bytes, more than the %d allowed", len(value), maxValueBytes)
+		return "", Invalid("value has %d bytes, more than the %d allowed", len(value), maxValueBytes)
 	}
-	if (c.Operator == "EREG" || c.Operator == "NEREG") && isQuotedWithoutSlash(value) {
-		// Inside a string literal the language rejects escapes such as \d; a regex literal passes them on.
+	if c.isPattern() {
+		// Inside a string literal, escapes are undone; a regex literal passes them on.
 		value = "/" + value[1:len(value)-1] + "/"
 	}
-	list, length := listLiteral(value)
-	switch {
-	case length > maxListLength:
-		return nil, Invalid("value is a list of %d members, more than the %d allowed", length, maxListLength)
-	case list == nil, strings.ContainsAny(c.Property, "(){}[]/'\"`"):
-		if err := checkParts(value); err != nil {
-			return nil, err
+	return "({" + c.Property + "} " + token + " " + value + ")", nil
+}
+
+// literal gives the content of a value that is exactly one string or regex literal, for most of those.
+func (c *Constraint) literal() (string, bool) {
+	value := strings.TrimSpace(c.Value)
+	if c.isPattern() || len(value) >= 2 && value[0] == '/' && value[len(value)-1] == '/' {
+		content := value[1 : len(value)-1]
+		if content == "" || content[0] == '*' || strings.ContainsAny(content, "/'\"`") { // a comment, or tokens with spaces
+			return "", false
 		}
-		return parse(c.Property, token, value)
+		return spaces.Replace(content), true
 	}
-	// A property like this cannot reach beyond its braces, so the list is where the parser finds one in its place.
-	if expr, err = parse(c.Property, token, "[0]"); err != nil {
+	return quoted(value)
+}
+
+// spaces removes what the parser skips between the parts of a regex literal.
+var spaces = strings.NewReplacer(" ", "", "\t", "", "\n", "", "\r", "")
+
+// isPattern reports whether the value is a quoted pattern that becomes a regex literal.
+func (c *Constraint) isPattern() bool {
+	s := strings.TrimSpace(c.Value)
+	return (c.Operator == "EREG" || c.Operator == "NEREG") && len(s) >= 2 && s[0] == '"' && s[len(s)-1] == '"' && !strings.Contains(s, "/")
+}
+
+// standsAlone reports whether a constraint that parses is one pair of parentheses with nothing behind it. Only a value that
+// closes the parenthesis is not.
+func (c *Constraint) standsAlone(source string) bool {
+	if strings.Count(source, ")") == 1 || c.isPattern() {
+		return true
+	}
+	expr, err := parseChecked(source + " AND (true)")
+	if err != nil {
+		return false
+	}
+	and, ok := expr.(*conditions.BinaryExpr)
+	if !ok || and.Op != conditions.AND {
+		return false
+	}
+	_, one := and.LHS.(*conditions.ParenExpr)
+	_, other := and.RHS.(*conditions.ParenExpr)
+	return one && other
+}
+
+// quoted undoes the escapes of a string literal. One with escapes that are not Go's is taken as it is. The second result is
+// false when the value is not exactly one string literal.
+func quoted(value string) (string, bool) {
+	if len(value) < 2 || value[0] != '"' || value[len(value)-1] != '"' {
+		return "", false
+	}
+	content := value[1 : len(value)-1]
+	for i := 0; i < len(content); i++ {
+		switch content[i] {
+		case '"', '\n':
+			return "", false
+		case '\\':
+			if i+1 == len(content) { // the last quote is escaped
+				return "", false
+			}
+			if content[i+1] == '"' || content[i+1] == '\\' {
+				i++
+			}
+		}
+	}
+	if undone, err := strconv.Unquote(value); err == nil {
+		return undone, true
+	}
+	return content, true
+}
+
+// parseChecked parses a text that may be anything.
+func parseChecked(source string) (conditions.Expr, error) {
+	if err := checkTokens(source); err != nil {
 		return nil, err
 	}
-	expr.(*conditions.ParenExpr).Expr.(*conditions.BinaryExpr).RHS = list
+	expr, err := parse(source)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkExpr(expr, 0); err != nil {
+		return nil, err
+	}
 	return expr, nil
 }
 
-// listLiteral reads a value that is a list of texts or of numbers and nothing else, which the parser would take a time for
-// that grows with the square of its length. It gives nil for any other value, and for one that the parser may refuse.
-func listLiteral(value string) (list conditions.Expr, length int) {
-	if !strings.HasPrefix(value, "[") {
-		return nil, 0
-	}
-	if texts := []*string{}; json.Unmarshal([]byte(value), &texts) == nil && !slices.Contains(texts, nil) && len(texts) > 0 {
-		plain := make([]string, len(texts))
-		for i, text := range texts {
-			plain[i] = *text
+// checkTokens reports, as ErrInvalid, a text that must not reach the parser.
+func checkTokens(source string) error {
+	malformed := 0
+	var s scanner.Scanner
+	s.Init(strings.NewReader(source)) // scans Go's tokens and skips comments, as the parser does
+	s.Error = func(*scanner.Scanner, string) { malformed++ }
+	tokens, nesting, list := 0, 0, 0
+	for token := s.Scan(); token != scanner.EOF; token = s.Scan() {
+		tokens++
+		list++
+		switch token {
+		case '(':
+			nesting++
+		case ')':
+			nesting--
+		case '[':
+			list = 0
+		case ']':
+			if list > 2*maxListLength {
+				return Invalid("value is a list of %d members, more than the %d allowed", list/2, maxListLength)
+			}
 		}
-		return conditions.NewSliceStringLiteral(plain), len(plain)
-	}
-	if numbers := []*float64{}; json.Unmarshal([]byte(value), &numbers) == nil && !slices.Contains(numbers, nil) && len(numbers) > 0 {
-		plain := make([]float64, len(numbers))
-		for i, number := range numbers {
-			plain[i] = *number
-		}
-		return &conditions.SliceNumberLiteral{Val: plain}, len(plain)
-	}
-	return nil, 0
-}
-
-// checkParts reports, as ErrInvalid, a value that the parser would take too long for.
-func checkParts(value string) error {
-	if len(value) < maxParts && len(value)*len(value) < maxCopies { // it cannot have more parts than bytes
-		return nil
-	}
-	s := scanner.Scanner{Mode: scanner.ScanIdents | scanner.ScanFloats | scanner.ScanStrings} // as the parser
-	s.Init(strings.NewReader(value))
-	s.Error = func(*scanner.Scanner, string) {} // for the parser to judge
-	for parts := 1; s.Scan() != scanner.EOF; parts++ {
-		if parts > maxParts || parts*len(value) > maxCopies {
-			return Invalid("value has too many parts for its length of %d bytes", len(value))
+		switch {
+		case tokens > maxTokens:
+			return Invalid("constraint has more than the %d parts allowed", maxTokens)
+		case nesting > maxNesting:
+			return Invalid("constraint has more than the %d levels of parentheses allowed", maxNesting)
+		case malformed > maxMalformed:
+			return Invalid("constraint has more than %d malformed numbers or strings", maxMalformed)
 		}
 	}
 	return nil
 }
 
-func parse(property, token, value string) (expr conditions.Expr, err error) {
+// checkExpr reports, as ErrInvalid, an expression that nests too deep, and a pattern that is too large.
+func checkExpr(expr conditions.Expr, level int) error {
+	if level > 2*maxNesting { // each operator in parentheses is two
+		return Invalid("constraint nests more than %d levels deep: it has too many operators", maxNesting)
+	}
+	switch e := expr.(type) {
+	case *conditions.ParenExpr:
+		return checkExpr(e.Expr, level+1)
+	case *conditions.BinaryExpr:
+		if err := checkExpr(e.LHS, level+1); err != nil {
+			return err
+		}
+		if pattern, ok := unwrap(e.RHS).(*conditions.StringLiteral); ok && (e.Op == conditions.EREG || e.Op == conditions.NEREG) {
+			return checkPattern(pattern.Val)
+		}
+		return checkExpr(e.RHS, level+1)
+	default:
+		return nil
+	}
+}
+
+func unwrap(expr conditions.Expr) conditions.Expr {
+	for {
+		inner, ok := expr.(*conditions.ParenExpr)
+		if !ok {
+			return expr
+		}
+		expr = inner.Expr
+	}
+}
+
+func parse(source string) (expr conditions.Expr, err error) {
 	defer func() {
 		if r := recover(); r != nil { // the parser panics on some malformed input
 			expr, err = nil, Invalid("constraint cannot be parsed: %v", r)
 		}
 	}()
-	// A dot in the property leads into a nested object, which the language writes {a}{b}.
-	property = strings.ReplaceAll(property, ".", "}{")
-	source := fmt.Sprintf("({%s} %s %s)", property, token, value)
-	expr, err = conditions.NewParser(strings.NewReader(source + parserStop)).Parse()
+	expr, err = conditions.NewParser(strings.NewReader(source)).Parse()
 	if err != nil {
 		return nil, Invalid(`property and value make no condition: %s. Note: a string, and each string of a list, must be in double quotes, such as "FR" or `+
 			`["FR", "DE"]; a pattern is a quoted Go regular expression, such as "\d+"`, err)
 	}
 	return expr, nil
-}
-
-func isQuotedWithoutSlash(s string) bool {
-	return len(s) >= 2 && s[0] == '"' && s[len(s)-1] == '"' && !strings.Contains(s, "/")
 }

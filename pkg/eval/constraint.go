@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"regexp"
-	"regexp/syntax"
 	"slices"
 	"strings"
 
@@ -14,49 +13,65 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// The conditions library parses constraints, but does not evaluate them here. Its evaluator compiles a regular expression
-// on every call, panics on operands it did not expect, and negates a value that all goroutines share when a list is
-// compared with !=. What follows gives the same answers, an error where the library panics, and false and true where
-// it answers == and != on a list from that shared value. FuzzConstraintLikeLibrary holds the two together.
+// The conditions library parses constraints, but does not evaluate them here: its evaluator builds literals for each call and
+// keeps every pattern that a context has ever brought. What follows gives the same answers, and bounds the work.
+// FuzzConstraintLikeLibrary holds the two together.
 
 // epsilon is the tolerance of the constraint language when it compares numbers.
 const epsilon = 1e-6
 
-// A pattern takes time in proportion to the text and to its own length, and one that comes with the context is compiled for each
-// evaluation. Without these bounds a client could have the server busy for seconds with one request.
+// Limits of patterns. What a match takes is in proportion to the text and to the size of the pattern, and a pattern that comes
+// with the context is compiled for each evaluation.
 const (
-	maxMatchedBytes   = 64 << 10
-	maxContextPattern = 1 << 10 // bytes, and parts with repetitions written out
+	// maxMatchWork bounds the sizes of patterns times the bytes of the texts that they are compared with, summed over one
+	// evaluation. At 60 ns each, the worst case, they take a quarter of a second.
+	maxMatchWork = 4 << 20
+	// maxContextPattern is the size of the largest pattern of a context.
+	maxContextPattern = 1 << 10
+	// maxPatterns bounds the sizes of all compiled patterns of a snapshot. An instruction takes about 50 bytes.
+	maxPatterns = 4 << 20
 )
 
 // condition is a compiled constraint.
 type condition struct {
 	root node  // nil when the constraint does not compile
-	err  error // why it never matches, if it does not compile or has a pattern that does not
-	text string
+	err  error // why it does not, or else why a part of it can never be evaluated
+	// never is set if it therefore holds for no context.
+	never bool
+	text  string
 	// name is a property of the context, if the condition says no more than that it equals a plain text, whose JSON is in
 	// json, or that it is in some relation to a number.
 	name, json string
 }
 
-// CheckConstraint reports, as entity.ErrInvalid, a constraint that can never match, because it does not parse or because
-// its pattern is no regular expression.
-func CheckConstraint(c *entity.Constraint) error { return compileConstraint(c).err }
+// CheckConstraint reports, as entity.ErrInvalid, a constraint that does not parse, or of which a part can never be evaluated:
+// a pattern that is no regular expression, or an operator that does not take the kind of value beside it. As in Flagr,
+// only the former keep a constraint from being stored.
+func CheckConstraint(c *entity.Constraint) error {
+	left := maxPatterns
+	return compileConstraint(c, &left).err
+}
 
-func compileConstraint(c *entity.Constraint) condition {
-	compiled := condition{text: fmt.Sprintf("{%s} %s %s", c.Property, c.Operator, strings.TrimSpace(c.Value))}
+func compileConstraint(c *entity.Constraint, left *int) condition {
+	source := fmt.Sprintf("{%s} %s %s", c.Property, c.Operator, strings.TrimSpace(c.Value))
 	expr, err := c.Expr()
 	if err != nil {
-		compiled.err = err
-		return compiled
+		return condition{text: source, err: err, never: true}
 	}
-	compiled.root, compiled.err = compileNode(expr)
-	if b, ok := compiled.root.(*binary); ok && b.property != nil && len(b.property.path) == 1 && b.constant != nil {
+	return compileExpr(source, expr, left)
+}
+
+// compileExpr takes from left the sizes of the patterns that it compiles.
+func compileExpr(source string, expr conditions.Expr, left *int) condition {
+	compiler := compiler{left: left}
+	compiled := condition{text: source, root: compiler.node(expr)}
+	compiled.err, compiled.never = compiler.err, compiler.err != nil && !compiler.alternatives
+	if b, ok := compiled.root.(*binary); ok && b.property != nil && len(b.property.steps) == 0 && b.constant != nil {
 		switch constant := &b.constant.value; {
 		case b.op == conditions.EQ && constant.kind == text && IsPlain(constant.text):
-			compiled.name, compiled.json = b.property.name, `"`+constant.text+`"`
+			compiled.name, compiled.json = b.property.root, `"`+constant.text+`"`
 		case constant.kind == number:
-			compiled.name = b.property.name
+			compiled.name = b.property.root
 		}
 	}
 	return compiled
@@ -94,20 +109,20 @@ func (c *condition) holdsFor(raw string) (holds, ok bool) {
 		return false, false
 	}
 	b := c.root.(*binary)
-	v := b.apply(&value{kind: number, number: f}, &b.constant.value)
+	v := b.apply(&value{kind: number, number: f}, &b.constant.value, properties{})
 	return v.truth, v.kind == boolean
 }
 
 // reason tells a person why holds could not evaluate the condition. The context must be decoded.
 func (c *condition) reason(context properties) string {
-	switch {
-	case c.err != nil:
+	if c.root == nil {
 		return c.err.Error()
-	case c.root == nil:
-		return "it cannot be used"
-	default:
-		return c.root.explain(context)
 	}
+	context.work = nil
+	if reason := c.root.explain(context); reason != "" {
+		return reason
+	}
+	return fmt.Sprintf("the sizes of the patterns of this evaluation times the lengths of the texts add up to more than %d", maxMatchWork)
 }
 
 type kind uint8
@@ -151,57 +166,102 @@ type node interface {
 	explain(context properties) string
 }
 
-func compileNode(expr conditions.Expr) (node, error) {
+// compiler turns expressions into nodes.
+type compiler struct {
+	left *int  // what the sizes of patterns may still add up to
+	err  error // the first part that can never be evaluated
+	// alternatives is set if the expression can hold although a part of it cannot be evaluated.
+	alternatives bool
+}
+
+func (c *compiler) fault(format string, args ...any) {
+	if c.err == nil {
+		c.err = entity.Invalid(format, args...)
+	}
+}
+
+func (c *compiler) node(expr conditions.Expr) node {
 	switch e := expr.(type) {
 	case *conditions.ParenExpr:
-		return compileNode(e.Expr)
+		return c.node(e.Expr)
 	case *conditions.BinaryExpr:
-		return compileBinary(e)
+		return c.binary(e)
 	case *conditions.VarRef:
-		// A dot leads into a nested object.
-		return &property{name: e.Val, path: strings.Split(e.Val, ".")}, nil
+		return &property{root: e.Val}
+	case *conditions.PathRef:
+		return &property{root: e.Root, steps: e.Steps}
 	case *conditions.BooleanLiteral:
-		return &constant{truth(e.Val)}, nil
+		return &constant{truth(e.Val)}
 	case *conditions.NumberLiteral:
-		return &constant{value{kind: number, number: e.Val}}, nil
+		return &constant{value{kind: number, number: e.Val}}
 	case *conditions.StringLiteral:
-		return &constant{value{kind: text, text: e.Val}}, nil
+		return &constant{value{kind: text, text: e.Val}}
 	case *conditions.SliceNumberLiteral:
-		return &constant{value{kind: numberList, list: &list{numbers: slices.Sorted(slices.Values(e.Val))}}}, nil
+		return &constant{value{kind: numberList, list: &list{numbers: slices.Sorted(slices.Values(e.Val))}}}
 	case *conditions.SliceStringLiteral:
 		texts := make(map[string]struct{}, len(e.Val))
 		for _, s := range e.Val {
 			texts[s] = struct{}{}
 		}
-		return &constant{value{kind: textList, list: &list{texts: texts}}}, nil
+		return &constant{value{kind: textList, list: &list{texts: texts}}}
 	default:
-		return nil, entity.Invalid("constraint has a part of unknown type %T", expr)
+		c.fault("constraint has a part of unknown type %T", expr)
+		return &constant{}
 	}
 }
 
-func compileBinary(e *conditions.BinaryExpr) (node, error) {
-	left, err := compileNode(e.LHS)
-	if left == nil {
-		return nil, err
+func (c *compiler) binary(e *conditions.BinaryExpr) node {
+	compiled := &binary{op: e.Op, left: c.node(e.LHS), right: c.node(e.RHS)}
+	compiled.property, _ = compiled.left.(*property)
+	compiled.constant, _ = compiled.right.(*constant)
+	c.alternatives = c.alternatives || e.Op == conditions.OR || e.Op == conditions.NAND || e.Op == conditions.XOR
+	switch constant := compiled.constant; {
+	case constant == nil:
+	case !takes(e.Op, constant.value.kind):
+		c.fault("operator %s does not take %s: the comparison never holds", e.Op, constant.value.kind)
+	case isMatch(e.Op):
+		compiled.pattern, compiled.size = c.pattern(constant.value.text)
 	}
-	right, rightErr := compileNode(e.RHS)
-	if right == nil {
-		return nil, rightErr
+	return compiled
+}
+
+// pattern returns nil and no size for a pattern that cannot be used.
+func (c *compiler) pattern(source string) (*regexp.Regexp, int) {
+	size, err := entity.PatternSize(source, entity.MaxPatternSize)
+	if err == nil && size > *c.left {
+		c.fault("pattern is not used: the patterns of all flags have more than %d instructions", maxPatterns)
+		return nil, 0
 	}
-	if err == nil {
-		err = rightErr
+	compiled, err := regexp.Compile(source)
+	if err != nil {
+		c.fault("pattern cannot be used, so that the comparison never holds: %s", err)
+		return nil, 0
 	}
-	compiled := &binary{op: e.Op, left: left, right: right}
-	compiled.property, _ = left.(*property)
-	compiled.constant, _ = right.(*constant)
-	if literal, ok := e.RHS.(*conditions.StringLiteral); ok && (e.Op == conditions.EREG || e.Op == conditions.NEREG) {
-		pattern, patternErr := regexp.Compile(literal.Val)
-		if patternErr != nil && err == nil {
-			err = entity.Invalid("pattern cannot be used: %s", patternErr)
-		}
-		compiled.pattern, compiled.broken = pattern, patternErr != nil
+	*c.left -= size
+	if _, literal := compiled.LiteralPrefix(); literal {
+		size = 1 // nothing to compare but a text
 	}
-	return compiled, err
+	return compiled, size
+}
+
+func isMatch(op conditions.Token) bool { return op == conditions.EREG || op == conditions.NEREG }
+
+// takes reports whether an operator can have a right side of that kind.
+func takes(op conditions.Token, right kind) bool {
+	switch op {
+	case conditions.EQ, conditions.NEQ:
+		return right == text || right == number || right == boolean
+	case conditions.LT, conditions.LTE, conditions.GT, conditions.GTE:
+		return right == number
+	case conditions.EREG, conditions.NEREG:
+		return right == text
+	case conditions.IN, conditions.NOTIN:
+		return right == textList || right == numberList
+	case conditions.CONTAINS, conditions.NOTCONTAINS:
+		return right == text || right == number
+	default:
+		return right == boolean
+	}
 }
 
 // constant is a value written in the constraint.
@@ -210,31 +270,68 @@ type constant struct{ value value }
 func (c *constant) resolve(properties) value  { return c.value }
 func (c *constant) explain(properties) string { return "" }
 
-// property is a value of the entity context.
+// property is a value of the entity context, or one that steps lead to from there.
 type property struct {
-	name string
-	path []string
+	root  string
+	steps []conditions.PathStep
 }
 
-func (p *property) lookup(context properties) (raw any, ok bool) {
-	last, values := len(p.path)-1, context.values
-	for _, name := range p.path[:last] {
-		if values, ok = values[name].(map[string]any); !ok {
+func (p *property) String() string {
+	if len(p.steps) == 0 {
+		return p.root
+	}
+	return (&conditions.PathRef{Root: p.root, Steps: p.steps}).String()
+}
+
+func (p *property) equal(other *property) bool {
+	return p.root == other.root && slices.Equal(p.steps, other.steps)
+}
+
+func (p *property) lookup(values map[string]any) (raw any, ok bool) {
+	raw, ok = values[p.root]
+	for i := range p.steps {
+		if !ok {
 			return nil, false
 		}
+		raw, ok = step(raw, &p.steps[i])
 	}
-	raw, ok = values[p.path[last]]
 	return raw, ok
+}
+
+// step takes a step into an object or a list. Negative indexes count from the end.
+func step(raw any, s *conditions.PathStep) (any, bool) {
+	if !s.IsIndex {
+		object, ok := raw.(map[string]any)
+		if !ok {
+			return nil, false
+		}
+		member, ok := object[s.Key]
+		return member, ok
+	}
+	items, ok := raw.([]any)
+	index := s.Index
+	if index < 0 {
+		index += len(items)
+	}
+	if !ok || index < 0 || index >= len(items) {
+		return nil, false
+	}
+	return items[index], true
 }
 
 func (p *property) resolve(context properties) value {
 	if context.object != nil {
 		return context.object.resolve(p)
 	}
-	raw, ok := p.lookup(context)
+	raw, ok := p.lookup(context.values)
 	if !ok {
 		return value{}
 	}
+	return valueOf(raw)
+}
+
+// valueOf takes a value of a context.
+func valueOf(raw any) value {
 	switch v := raw.(type) {
 	case string:
 		return value{kind: text, text: v}
@@ -256,27 +353,27 @@ func (p *property) resolve(context properties) value {
 }
 
 func (p *property) explain(context properties) string {
-	raw, ok := p.lookup(context)
+	raw, ok := p.lookup(context.values)
 	switch {
 	case !ok:
-		return fmt.Sprintf("entityContext has no %q", p.name)
-	case p.resolve(context).kind != invalid:
+		return fmt.Sprintf("entityContext has no %q", p)
+	case valueOf(raw).kind != invalid:
 		return ""
 	}
 	switch v := raw.(type) {
 	case nil:
-		return fmt.Sprintf("%q is null", p.name)
+		return fmt.Sprintf("%q is null", p)
 	case json.Number:
-		return fmt.Sprintf("%q is a number that cannot be represented", p.name)
+		return fmt.Sprintf("%q is a number that cannot be represented", p)
 	case map[string]any:
-		return fmt.Sprintf("%q is an object", p.name)
+		return fmt.Sprintf("%q is an object", p)
 	case []any:
 		if len(v) == 0 {
-			return fmt.Sprintf("%q is an empty list", p.name)
+			return fmt.Sprintf("%q is an empty list", p)
 		}
-		return fmt.Sprintf("%q is neither a list of strings nor a list of numbers", p.name)
+		return fmt.Sprintf("%q is neither a list of strings nor a list of numbers that can be represented", p)
 	default:
-		return fmt.Sprintf("%q has the unusable type %T", p.name, raw)
+		return fmt.Sprintf("%q has the unusable type %T", p, raw)
 	}
 }
 
@@ -291,7 +388,7 @@ func listOf(items []any) value {
 			return value{kind: textList, list: &list{items: items}}
 		}
 	case json.Number:
-		if allOf[json.Number](items) {
+		if !slices.ContainsFunc(items, isNoNumber) {
 			return value{kind: numberList, list: &list{items: items}}
 		}
 	case float64:
@@ -311,21 +408,49 @@ func allOf[T any](items []any) bool {
 	return true
 }
 
+// isNoNumber tells whether an item is anything but a json.Number that can be represented.
+func isNoNumber(item any) bool {
+	n, ok := item.(json.Number)
+	if !ok || n == "" {
+		return true
+	}
+	_, ok = parseNumber(string(n))
+	return !ok
+}
+
 // goValue takes what a Go program may put into a context, other than decoded JSON.
 func goValue(raw any) value {
 	switch v := raw.(type) {
 	case int:
 		return value{kind: number, number: float64(v)}
+	case int8:
+		return value{kind: number, number: float64(v)}
+	case int16:
+		return value{kind: number, number: float64(v)}
 	case int32:
 		return value{kind: number, number: float64(v)}
 	case int64:
+		return value{kind: number, number: float64(v)}
+	case uint:
+		return value{kind: number, number: float64(v)}
+	case uint8:
+		return value{kind: number, number: float64(v)}
+	case uint16:
+		return value{kind: number, number: float64(v)}
+	case uint32:
+		return value{kind: number, number: float64(v)}
+	case uint64:
 		return value{kind: number, number: float64(v)}
 	case float32:
 		return value{kind: number, number: float64(v)}
 	case []string:
 		return value{kind: textList, list: &list{items: boxed(v, func(s string) any { return s })}}
 	case []json.Number:
-		return value{kind: numberList, list: &list{items: boxed(v, func(n json.Number) any { return n })}}
+		items := boxed(v, func(n json.Number) any { return n })
+		if slices.ContainsFunc(items, isNoNumber) {
+			return value{}
+		}
+		return value{kind: numberList, list: &list{items: items}}
 	case []int:
 		return value{kind: numberList, list: &list{items: boxed(v, toFloat[int])}}
 	case []int32:
@@ -358,8 +483,8 @@ type binary struct {
 	// property and constant are left and right again, if they are that: most are, and so need no call to find out.
 	property *property
 	constant *constant
-	pattern  *regexp.Regexp // when the right part is a literal
-	broken   bool           // that literal is no pattern
+	pattern  *regexp.Regexp // if the right part is one
+	size     int            // of the pattern
 }
 
 func (b *binary) resolve(context properties) value {
@@ -372,18 +497,36 @@ func (b *binary) resolve(context properties) value {
 	if l.kind == invalid {
 		return value{}
 	}
+	if b.op == conditions.AND || b.op == conditions.OR {
+		return b.combineLazily(l, context)
+	}
 	if b.constant != nil {
-		return b.apply(&l, &b.constant.value)
+		return b.apply(&l, &b.constant.value, context)
 	}
 	r := b.right.resolve(context)
 	if r.kind == invalid {
 		return value{}
 	}
-	return b.apply(&l, &r)
+	return b.apply(&l, &r, context)
 }
 
-// apply takes two values that are not invalid.
-func (b *binary) apply(l, r *value) value {
+// combineLazily does not look at the right part if the left one decides.
+func (b *binary) combineLazily(l value, context properties) value {
+	if l.kind != boolean {
+		return value{}
+	}
+	if l.truth == (b.op == conditions.OR) {
+		return l
+	}
+	r := b.right.resolve(context)
+	if r.kind != boolean {
+		return value{}
+	}
+	return r
+}
+
+// apply takes two values that are not invalid, and any operator but AND and OR.
+func (b *binary) apply(l, r *value, context properties) value {
 	switch b.op {
 	case conditions.EQ:
 		return equal(l, r)
@@ -398,9 +541,9 @@ func (b *binary) apply(l, r *value) value {
 	case conditions.NOTCONTAINS:
 		return not(member(r, l))
 	case conditions.EREG:
-		return b.match(l, r)
+		return b.match(l, r, context)
 	case conditions.NEREG:
-		return not(b.match(l, r))
+		return not(b.match(l, r, context))
 	default:
 		switch {
 		case l.kind == number && r.kind == number:
@@ -430,10 +573,6 @@ func (b *binary) compare(l, r float64) value {
 
 func (b *binary) combine(l, r bool) value {
 	switch b.op {
-	case conditions.AND:
-		return truth(l && r)
-	case conditions.OR:
-		return truth(l || r)
 	case conditions.XOR:
 		return truth(l != r)
 	case conditions.NAND:
@@ -443,52 +582,40 @@ func (b *binary) combine(l, r bool) value {
 	}
 }
 
-func (b *binary) match(l, r *value) value {
-	if l.kind != text || r.kind != text || b.broken {
+func (b *binary) match(l, r *value, context properties) value {
+	if l.kind != text || r.kind != text {
 		return value{}
 	}
-	if len(l.text) > maxMatchedBytes {
-		return value{}
+	pattern, size := b.pattern, b.size
+	if b.constant == nil {
+		pattern, size = contextPattern(r.text)
 	}
-	pattern := b.pattern
-	if pattern == nil {
-		if isLongPattern(r.text) {
-			return value{}
-		}
-		var err error
-		if pattern, err = regexp.Compile(r.text); err != nil {
-			return value{}
-		}
+	if pattern == nil || !context.spend(size*(len(l.text)+1)) {
+		return value{}
 	}
 	return truth(pattern.MatchString(l.text))
 }
 
-// isLongPattern tells whether a pattern has too many parts for one that comes with a request, its repetitions written out.
-func isLongPattern(pattern string) bool {
-	if len(pattern) > maxContextPattern {
-		return true
+// contextPattern compiles a pattern of a context; nil if that is none, or too large.
+func contextPattern(source string) (*regexp.Regexp, int) {
+	size, err := entity.PatternSize(source, maxContextPattern)
+	if err != nil || size > maxContextPattern {
+		return nil, 0
 	}
-	parsed, err := syntax.Parse(pattern, syntax.Perl)
-	return err == nil && parts(parsed) > maxContextPattern
-}
-
-func parts(pattern *syntax.Regexp) int {
-	n := 1
-	if pattern.Op == syntax.OpLiteral {
-		n = len(pattern.Rune)
+	pattern, err := regexp.Compile(source)
+	if err != nil {
+		return nil, 0
 	}
-	for _, sub := range pattern.Sub {
-		n += parts(sub)
-	}
-	if pattern.Op == syntax.OpRepeat {
-		n *= max(pattern.Min, pattern.Max, 1)
-	}
-	return n
+	return pattern, size
 }
 
 func (b *binary) explain(context properties) string {
 	if reason := b.left.explain(context); reason != "" {
 		return reason
+	}
+	l := b.left.resolve(context)
+	if l.kind == boolean && (b.op == conditions.AND && !l.truth || b.op == conditions.OR && l.truth) {
+		return ""
 	}
 	if reason := b.right.explain(context); reason != "" {
 		return reason
@@ -496,18 +623,28 @@ func (b *binary) explain(context properties) string {
 	if b.resolve(context).kind != invalid {
 		return ""
 	}
-	l, r := b.left.resolve(context), b.right.resolve(context)
-	if l.kind == text && r.kind == text && (b.op == conditions.EREG || b.op == conditions.NEREG) {
-		switch {
-		case len(l.text) > maxMatchedBytes:
-			return fmt.Sprintf("a text of %d bytes is not compared with a pattern: the limit is %d", len(l.text), maxMatchedBytes)
-		case b.pattern == nil && isLongPattern(r.text):
-			return fmt.Sprintf("a pattern of %d bytes from the context is too long, or repeats too much: the limit is %d",
-				len(r.text), maxContextPattern)
-		}
-		return fmt.Sprintf("%q is not a regular expression", r.text)
+	r := b.right.resolve(context)
+	if !isMatch(b.op) || l.kind != text || r.kind != text {
+		return fmt.Sprintf("operator %s does not take %s and %s", b.op, l.kind, r.kind)
 	}
-	return fmt.Sprintf("operator %s does not take %s and %s", b.op, l.kind, r.kind)
+	return b.explainMatch(l.text, r.text)
+}
+
+func (b *binary) explainMatch(text, pattern string) string {
+	limit := entity.MaxPatternSize
+	if b.constant == nil {
+		limit = maxContextPattern
+	}
+	switch size, err := entity.PatternSize(pattern, limit); {
+	case err != nil:
+		return fmt.Sprintf("%q is not a regular expression: %s", pattern, err)
+	case size > limit:
+		return fmt.Sprintf("a pattern of %d bytes from the context is too long, or repeats too much: the limit is %d instructions", len(pattern), limit)
+	case b.constant != nil && b.pattern == nil:
+		return fmt.Sprintf("the pattern is not used, because the patterns of all flags have more than %d instructions", maxPatterns)
+	default:
+		return fmt.Sprintf("a text of %d bytes is not compared with a pattern of %d instructions: the product may be %d", len(text), size, maxMatchWork)
+	}
 }
 
 func not(v value) value {
@@ -515,12 +652,10 @@ func not(v value) value {
 	return v
 }
 
-// equal compares values of one kind. A list equals nothing.
+// equal compares values of one kind. Lists cannot be compared.
 func equal(l, r *value) value {
 	switch {
-	case l.kind == textList || l.kind == numberList:
-		return truth(false)
-	case l.kind != r.kind:
+	case l.kind != r.kind || l.kind == textList || l.kind == numberList:
 		return value{}
 	case l.kind == text:
 		return truth(l.text == r.text)
@@ -575,13 +710,13 @@ func hasNumber(sorted []float64, n float64) bool {
 	return false
 }
 
-// asFloat takes a member of a numberList. One that is too large counts as infinite.
+// asFloat takes a member of a numberList.
 func asFloat(item any) float64 {
 	if f, ok := item.(float64); ok {
 		return f
 	}
 	n, _ := item.(json.Number)
-	f, _ := n.Float64()
+	f, _ := parseNumber(string(n))
 	return f
 }
 
@@ -598,6 +733,6 @@ func nearlyEqual(a, b float64) bool {
 	case a == 0 || b == 0:
 		return difference < epsilon*math.SmallestNonzeroFloat32
 	default:
-		return difference/(math.Abs(a)+math.Abs(b)) < epsilon
+		return difference/max(math.Abs(a), math.Abs(b)) < epsilon
 	}
 }

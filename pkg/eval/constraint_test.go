@@ -8,8 +8,8 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
+	"time"
 
 	"github.com/zhouzhuojie/conditions"
 
@@ -25,8 +25,13 @@ const (
 	errors outcome = "error"
 )
 
+func compile(c *entity.Constraint) condition {
+	left := maxPatterns
+	return compileConstraint(c, &left)
+}
+
 func ours(c *entity.Constraint, context map[string]any) outcome {
-	compiled := compileConstraint(c)
+	compiled := compile(c)
 	result, ok := compiled.holds(properties{values: context})
 	return toOutcome(result, ok)
 }
@@ -42,75 +47,55 @@ func toOutcome(result, ok bool) outcome {
 	}
 }
 
-// libraryMutex keeps the library's shared value to one test at a time.
-var libraryMutex sync.Mutex
-
 // library is the answer of the conditions library, where a panic counts as an error.
-func library(t testing.TB, expr conditions.Expr, context map[string]any) outcome {
-	t.Helper()
-	args := map[string]any{}
-	for _, name := range expr.Args() {
-		// The library knows no nested objects; it gets what the path leads to.
-		p := property{name: name, path: strings.Split(name, ".")}
-		if raw, ok := p.lookup(properties{values: context}); ok {
-			args[name] = raw
+func library(expr conditions.Expr, context map[string]any) (result outcome) {
+	defer func() {
+		if recover() != nil {
+			result = errors
 		}
-	}
-	evaluate := func(expr conditions.Expr, args map[string]any) (result outcome) {
-		defer func() {
-			if recover() != nil {
-				result = errors
-			}
-		}()
-		value, err := conditions.Evaluate(expr, args)
-		return toOutcome(value, err == nil)
-	}
-	libraryMutex.Lock()
-	defer libraryMutex.Unlock()
-	// A list compared with != leaves the value it shares negated. Make it false again.
-	list := map[string]any{"l": []string{"x"}}
-	l := &conditions.VarRef{Val: "l"}
-	if evaluate(&conditions.BinaryExpr{LHS: l, Op: conditions.EQ, RHS: l}, list) == holds {
-		evaluate(&conditions.BinaryExpr{LHS: l, Op: conditions.NEQ, RHS: l}, list)
-	}
-	return evaluate(expr, args)
+	}()
+	value, err := conditions.Evaluate(expr, context)
+	return toOutcome(value, err == nil)
 }
 
-// comparisons counts the operators that may touch the library's shared value: with two of them in one expression its
-// answer is meaningless.
-func comparisons(expr conditions.Expr) int {
-	n := 0
-	conditions.WalkFunc(expr, func(node conditions.Node) {
-		if b, ok := node.(*conditions.BinaryExpr); ok && (b.Op == conditions.EQ || b.Op == conditions.NEQ) {
-			n++
-		}
-	})
-	return n
+// comparison is a constraint, as the library and as this package have it.
+type comparison struct {
+	expr     conditions.Expr
+	compiled condition
 }
 
-func compareWithLibrary(t testing.TB, c *entity.Constraint, context map[string]any) {
+// newComparison is nil for a constraint that is refused.
+func newComparison(t testing.TB, c *entity.Constraint) *comparison {
 	t.Helper()
 	expr, err := c.Expr()
-	if err != nil {
-		if CheckConstraint(c) == nil {
-			t.Fatalf("%+v does not parse, but compiles", c)
-		}
-		return
+	if compiled := compile(c); err == nil {
+		return &comparison{expr, compiled}
+	} else if compiled.err == nil || compiled.root != nil {
+		t.Fatalf("%+v does not parse, but compiles", c)
 	}
-	got := ours(c, context)
-	compiled := compileConstraint(c)
-	bounded := strings.Contains(compiled.reason(properties{values: context}), "the limit is") // the library has none
-	if want := library(t, expr, context); got != want && comparisons(expr) < 2 && !bounded {
-		t.Errorf("%s on %#v: %s, the library says %s", expr, context, got, want)
+	return nil
+}
+
+func (c *comparison) on(t testing.TB, context map[string]any) {
+	t.Helper()
+	result, ok := c.compiled.holds(properties{values: context})
+	got := toOutcome(result, ok)
+	reason := c.compiled.root.explain(properties{values: context})
+	bounded := strings.Contains(reason, "the limit is") || strings.Contains(reason, "the product may be") // the library has none
+	if want := library(c.expr, context); got != want && !bounded {
+		t.Errorf("%s on %#v: %s, the library says %s", c.expr, context, got, want)
 	}
 	if object := objectOf(context); object != nil {
-		result, ok := compiled.holds(properties{object: object})
+		result, ok := c.compiled.holds(properties{object: object})
 		if asText := toOutcome(result, ok); asText != got {
-			t.Errorf("%s on %#v: %s, as JSON text %s", expr, context, got, asText)
+			t.Errorf("%s on %#v: %s, as JSON text %s", c.expr, context, got, asText)
 		}
 	}
-	if reason := compiled.reason(properties{values: context}); (reason != "") != (got == errors) && compiled.err == nil {
-		t.Errorf("%s on %#v: outcome %s has the reason %q", expr, context, got, reason)
+	if (reason != "") != (got == errors) {
+		t.Errorf("%s on %#v: outcome %s has the reason %q", c.expr, context, got, reason)
+	}
+	if c.compiled.err != nil && got == holds && !strings.Contains(c.expr.String(), " OR ") {
+		t.Errorf("%s on %#v holds, in spite of %s", c.expr, context, c.compiled.err)
 	}
 }
 
@@ -136,12 +121,14 @@ var (
 	someValues   = []string{
 		`"a"`, `""`, `"FR"`, `"日本"`, `"^a+$"`, `"["`, `/\d+/`, `//`, `0`, `1`, `-1`, `1.5`, `1000000`, `0.0000005`, `1e400`, `12345678901234567`,
 		`true`, `FALSE`, `["a"]`, `["a", "b", "FR"]`, `["1"]`, `[1]`, `[1, 2, 2.0000001, -5]`, `[1e300, 0]`, `[true]`, `[]`, `["a", 1]`,
+		`"\u00e9"`, `"\x41"`, `"\d"`, `"a\"b"`, `"a\\\\b"`, `"a/\\d"`, `"a/\u0062"`, `"a b"`, `"a\tb"`, `["\u0061", "\n"]`, `{p.t}`, `{q[0]}`, `{p[-1]}`, `{p}{t}`, `@p`, `null`, `01`, `1e2`, `-2.25`, `.5`,
+		`"x") AND {q}`, `"a") OR {q}`, `1) NAND ({q} < 1`, `"a") AND ({p} == "a") OR ({q} == 1`,
 		`{q}`, `{p}`, `({q} == 1)`, `"a") OR ({q} == "b"`, `1) AND ({q} < 5`, `1) XOR ({q} CONTAINS "a"`, `"a") NAND ({q} =~ "["`, `{q}) AND ({p}`, `/abc`,
 	}
 	someJSON = []string{
 		`null`, `true`, `false`, `0`, `-0`, `1`, `-1`, `1.0000001`, `1.00001`, `1.5`, `1000000.5`, `0.0000004`, `1e-60`, `1e400`, `12345678901234568`, `""`, `"a"`, `"b"`,
 		`"FR"`, `"日本"`, `"1"`, `"["`, `[]`, `["a"]`, `["a", "b"]`, `["FR", 1]`, `[1, "a"]`, `[1]`, `[1, 2, 3]`, `[1e400, 2]`, `[null]`, `[[1]]`,
-		`[true, false]`, `[1, null]`, `["a", null]`, `{}`, `{"p": 1}`, `{"t": "a", "u": {"v": [1]}}`,
+		`[true, false]`, `[1, null]`, `["a", null]`, `{}`, `{"p": 1}`, `{"t": "a", "u": {"v": [1]}}`, `"a\"b"`, `"a\\b"`, `"é"`, `"A"`, `"\\d"`, `"ab"`, `"a b"`, `"a\tb"`, `"a/b"`, `[{"t": "a"}, {"t": 1}]`, `["a\"b", "\n"]`, `-2.25`, `100`,
 	}
 )
 
@@ -149,7 +136,7 @@ var (
 func goValues() []any {
 	type named string
 	return []any{
-		1, int32(2), int64(3), float32(1.5), 2.5, uint(1), []string{"a"}, []string{}, []int{1}, []int32{2}, []int64{1}, []float32{1.5}, []float64{1},
+		1, int8(1), int16(2), int32(2), int64(3), float32(1.5), 2.5, uint(1), uint8(1), uint16(1), uint32(2), uint64(1), []json.Number{}, []string{"a"}, []string{}, []int{1}, []int32{2}, []int64{1}, []float32{1.5}, []float64{1},
 		[]json.Number{"1", "x"}, []any{1.0, 2.0}, []any{1.0, "a"}, []any{1}, named("a"), []named{"a"}, json.Number("NaN"), json.Number("x"), map[string]int{"p": 1},
 	}
 }
@@ -173,23 +160,31 @@ func TestConstraintLikeLibrary(t *testing.T) {
 	for _, source := range someJSON {
 		values = append(values, decode(t, source))
 	}
-	random := rand.New(rand.NewPCG(1, 2))
-	for _, operator := range allOperators {
-		for _, value := range someValues {
-			for _, name := range []string{"p", "p.t", "p.u.v", "@p"} {
-				c := &entity.Constraint{Property: name, Operator: operator, Value: value}
-				compareWithLibrary(t, c, map[string]any{})
-				for _, p := range values {
-					compareWithLibrary(t, c, map[string]any{"p": p, "@p": p, "q": values[random.IntN(len(values))]})
+	for i, operator := range allOperators {
+		t.Run(operator, func(t *testing.T) {
+			t.Parallel()
+			random := rand.New(rand.NewPCG(1, uint64(i)))
+			for _, value := range someValues {
+				for _, name := range []string{"p", "p.t", "p.u.v", "@p", "p[0]", "p[-1].t", "p.u.v[0]", "p.0", "p-p", "p}{t", "p t"} {
+					c := newComparison(t, &entity.Constraint{Property: name, Operator: operator, Value: value})
+					if c == nil {
+						continue
+					}
+					c.on(t, map[string]any{})
+					for _, p := range values {
+						if random.IntN(10) < map[bool]int{true: 5, false: 1}[name == "p"] {
+							c.on(t, map[string]any{"p": p, "@p": p, "p-p": p, "p.t": p, "q": values[random.IntN(len(values))]})
+						}
+					}
 				}
 			}
-		}
+		})
 	}
 }
 
 func FuzzConstraintLikeLibrary(f *testing.F) {
 	for i, value := range someValues {
-		f.Add("p", uint8(i), value, fmt.Sprintf(`{"p": %s, "q": %s}`, someJSON[i], someJSON[(i*7)%len(someJSON)]))
+		f.Add("p", uint8(i), value, fmt.Sprintf(`{"p": %s, "q": %s}`, someJSON[i%len(someJSON)], someJSON[(i*7)%len(someJSON)]))
 	}
 	f.Add("p.t", uint8(0), `"a"`, `{"p": {"t": "a"}}`)
 	f.Fuzz(func(t *testing.T, name string, operator uint8, value, source string) {
@@ -199,7 +194,10 @@ func FuzzConstraintLikeLibrary(f *testing.F) {
 		if decoder.Decode(&context) != nil {
 			return
 		}
-		compareWithLibrary(t, &entity.Constraint{Property: name, Operator: allOperators[int(operator)%len(allOperators)], Value: value}, context)
+		c := newComparison(t, &entity.Constraint{Property: name, Operator: allOperators[int(operator)%len(allOperators)], Value: value})
+		if c != nil {
+			c.on(t, context)
+		}
 	})
 }
 
@@ -232,9 +230,22 @@ func TestConstraint(t *testing.T) {
 		{"member of an object", "user.tier", "EQ", `"gold"`, `{"user": {"tier": "gold"}, "user.tier": "silver"}`, holds},
 		{"dotted name at the top", "user.tier", "EQ", `"gold"`, `{"user.tier": "gold"}`, errors},
 		{"member of no object", "user.tier", "EQ", `"gold"`, `{"user": "gold"}`, errors},
-		{"list equals nothing", "p", "EQ", `"a"`, `{"p": ["a"]}`, fails},
-		{"list differs from everything", "p", "NEQ", `"a"`, `{"p": ["a"]}`, holds},
-		{"and so does it twice", "p", "NEQ", `"a") AND ({p} != "b"`, `{"p": ["a"]}`, holds},
+		{"item of a list", "users[-1].tier", "EQ", `"gold"`, `{"users": [{}, {"tier": "gold"}]}`, holds},
+		{"number after a dot", "x.0", "EQ", `1`, `{"x": [1], "x.0": 1}`, errors},
+		{"other property", "p", "EQ", `{o.p}`, `{"p": "a", "o": {"p": "a"}}`, holds},
+		{"list is not equal", "p", "EQ", `"a"`, `{"p": ["a"]}`, errors},
+		{"nor is it not equal", "p", "NEQ", `"a"`, `{"p": ["a"]}`, errors},
+		{"escaped quote", "p", "EQ", `"he said \"hey\""`, `{"p": "he said \"hey\""}`, holds},
+		{"escaped backslash", "p", "CONTAINS", `"a\\b"`, `{"p": ["a\\b"]}`, holds},
+		{"escapes of Go", "p", "EQ", `"\x41\u00e9\n\101"`, `{"p": "Aé\nA"}`, holds},
+		{"escape that is none", "p", "EQ", `"\d\""`, `{"p": "\\d\\\""}`, holds},
+		{"escape in a pattern with a slash", "p", "EREG", `"^a/\\d$"`, `{"p": "a/1"}`, holds},
+		{"escape in a pattern", "p", "EREG", `"^\d$"`, `{"p": "1"}`, holds},
+		{"space in a pattern", "p", "EREG", `"a b"`, `{"p": "ab"}`, holds},
+		{"number out of range in a list", "p", "CONTAINS", `1`, `{"p": [1, 1e400]}`, errors},
+		{"left side true", "p", "EQ", `1) OR ({q} == 2`, `{"p": 1}`, holds},
+		{"left side false", "p", "EQ", `1) AND ({q} == 2`, `{"p": 2}`, fails},
+		{"left side missing", "p", "EQ", `1) OR ({q} == 2`, `{"q": 2}`, errors},
 		{"two constraints in one", "p", "EQ", `1) OR ({q} == 2`, `{"p": 3, "q": 2}`, holds},
 		{"no expression", "p", "EQ", `FR`, `{"p": "FR"}`, errors},
 	} {
@@ -260,10 +271,13 @@ func TestPatternsAreBounded(t *testing.T) {
 		want                       outcome
 		reason                     string
 	}{
-		{"text within the bound", `"x$"`, strings.Repeat("x", maxMatchedBytes), "", holds, ""},
-		{"text beyond it", `"x$"`, strings.Repeat("x", maxMatchedBytes+1), "", errors, "a text of 65537 bytes is not compared with a pattern"},
+		{"long text", `"x$"`, strings.Repeat("x", 1<<20), "", holds, ""},
+		{"long text, literal pattern", `"yx"`, strings.Repeat("x", 1<<21) + "yx", "", holds, ""},
+		{"text times pattern", `"(x?){1000}x$"`, strings.Repeat("x", 1000), "", holds, ""},
+		{"text times pattern too large", `"(x?){1000}x$"`, strings.Repeat("x", 8<<10), "", errors, "a text of 8192 bytes is not compared with a pattern of 4003 instructions"},
 		{"pattern of the context", fromContext, "xx", "^x{2}$", holds, ""},
-		{"class of many letters in the context", fromContext, "é", `^(\pL|\PL){300}`, fails, ""},
+		{"class of many letters in the context", fromContext, "é", `^(\pL|\PL){200}`, fails, ""},
+		{"many classes in the context", fromContext, "é", strings.Repeat(`\pL`, 20), errors, "a pattern of 60 bytes from the context"},
 		{"pattern of the context that is none", fromContext, "xx", "x{2000}", errors, "is not a regular expression"},
 		{"long pattern of the context", fromContext, "xx", strings.Repeat("x", maxContextPattern+1), errors, "a pattern of 1025 bytes from the context"},
 		{"long when written out", fromContext, "xx", strings.Repeat("x{1000}", 2), errors, "a pattern of 14 bytes from the context"},
@@ -277,12 +291,135 @@ func TestPatternsAreBounded(t *testing.T) {
 				if got := ours(c, context); got != want {
 					t.Errorf("got %s, want %s", got, want)
 				}
-				compiled := compileConstraint(c)
-				reason := compiled.reason(properties{values: context})
+				compiled := compile(c)
+				reason := compiled.root.explain(properties{values: context})
 				if !strings.Contains(reason, test.reason) || (reason == "") != (test.reason == "") {
 					t.Errorf("got the reason %q, want in it %q", reason, test.reason)
 				}
 			})
+		}
+	}
+}
+
+// TestMatchWorkIsBounded has many patterns that together are too much for one evaluation.
+func TestMatchWorkIsBounded(t *testing.T) {
+	t.Parallel()
+	segments := make([]entity.Segment, 200)
+	for i := range segments {
+		segments[i] = entity.Segment{
+			Model: entity.Model{ID: uint(i + 1)}, Rank: uint(i), RolloutPercent: 100,
+			Constraints: []entity.Constraint{{Property: "p", Operator: "EREG", Value: `"^(y?){500}$"`}},
+		}
+	}
+	segments[199].Constraints[0].Value = `"^(y?){500}x$"`
+	s := Compile([]entity.Flag{{Model: entity.Model{ID: 1}, Key: "f", Enabled: true, Segments: segments}})
+	for length, want := range map[int]string{1: "match: bucket", 1000: "add up to more than 4194304"} {
+		request := Request{FlagID: 1, EntityID: "e", EntityContext: map[string]any{"p": strings.Repeat("x", length)}}
+		logs := s.Evaluate(request, time.Now(), true).SegmentLogs
+		if len(logs) != 200 || !strings.Contains(logs[0].Message, "does not hold") || !strings.Contains(logs[199].Message, want) {
+			t.Errorf("text of %d bytes: %d logs, the last %q, want in it %q", length, len(logs), logs[len(logs)-1].Message, want)
+		}
+	}
+}
+
+// TestPatternsOfAllFlags has more patterns than a snapshot keeps.
+func TestPatternsOfAllFlags(t *testing.T) {
+	t.Parallel()
+	const limit, kept, all = 10_000, 5, 10
+	flags := make([]entity.Flag, all)
+	for i := range flags {
+		flags[i] = entity.Flag{Model: entity.Model{ID: uint(i + 1)}, Key: fmt.Sprintf("f%d", i), Enabled: true, Segments: []entity.Segment{{
+			RolloutPercent: 100, Constraints: []entity.Constraint{{Property: "p", Operator: "EREG", Value: fmt.Sprintf(`"x{900}y%d"`, i)}},
+		}}}
+	}
+	s := index(compileFlags(nil, flags, limit), limit)
+	check := func(step string, want int) {
+		t.Helper()
+		problems := s.Problems()
+		if len(problems) != want || !strings.Contains(problems[0].Error(), "the patterns of all flags have more than") {
+			t.Errorf("%s: problems %q, want %d", step, problems, want)
+		}
+		if got := s.Evaluate(Request{FlagID: 1, EntityContext: map[string]any{"p": "y"}}, time.Now(), true); len(got.SegmentLogs) != 1 {
+			t.Errorf("%s: got the logs %v", step, got.SegmentLogs)
+		}
+	}
+	check("all at once", all-kept)
+	s = s.With(flags[kept:], nil)
+	check("no room yet", all-kept)
+	s = s.With(flags[kept:], []uint{2, 3})
+	check("two are gone", all-kept-2)
+	logs := s.Evaluate(Request{FlagID: all, EntityContext: map[string]any{"p": "y"}}, time.Now(), true).SegmentLogs
+	if !strings.Contains(logs[0].Message, "the pattern is not used") {
+		t.Errorf("got the explanation %q", logs[0].Message)
+	}
+}
+
+// TestCheckConstraint names what is stored, as in Flagr, but never matches.
+func TestCheckConstraint(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ operator, value, want string }{
+		{"EREG", `"["`, "pattern cannot be used"},
+		{"NEREG", `"a{2000}"`, "pattern cannot be used"},
+		{"EREG", `"a/["`, "pattern cannot be used"},
+		{"EQ", `"a") OR ({q} =~ "a/["`, "pattern cannot be used"},
+		{"LT", `"b"`, "operator < does not take a string"},
+		{"GTE", `["b"]`, "operator >= does not take a list of strings"},
+		{"EQ", `["b"]`, "operator == does not take a list of strings"},
+		{"IN", `1`, "operator IN does not take a number"},
+		{"CONTAINS", `[1]`, "operator CONTAINS does not take a list of numbers"},
+		{"EREG", `1`, "operator =~ does not take a number"},
+		{"EQ", `1) AND (2`, "operator AND does not take a number"},
+		{"EREG", `"` + strings.Repeat("x{1000}", 40) + `"`, "pattern is too large"},
+		{"EREG", `"b"`, ""},
+		{"LT", `1`, ""},
+		{"EQ", `true`, ""},
+		{"NOTIN", `["b"]`, ""},
+		{"NOTCONTAINS", `"b"`, ""},
+		{"LT", `{q}`, ""},
+		{"EREG", `{q}`, ""},
+		{"EQ", `1) OR (true`, ""},
+	} {
+		err := CheckConstraint(&entity.Constraint{Property: "p", Operator: test.operator, Value: test.value})
+		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s %.50s: got %v, want %q", test.operator, test.value, err, test.want)
+		}
+	}
+}
+
+// TestConstraintsOfSegment compares segments with the library on all constraints as one text.
+func TestConstraintsOfSegment(t *testing.T) {
+	t.Parallel()
+	values := []string{`1`, `1) OR ({q} == 1`, `1) AND ({q} == 1`, `(1)`, `1) (`, `1) XOR ({q} == 1) OR ({r} == 1`, `1) AND (true`, `1)) AND (({q} == 1`}
+	random := rand.New(rand.NewPCG(5, 6))
+	for range 2000 {
+		var constraints []entity.Constraint
+		var sources []string
+		for _, property := range []string{"p", "q", "r"}[:1+random.IntN(3)] {
+			value := values[random.IntN(len(values))]
+			constraints = append(constraints, entity.Constraint{Property: property, Operator: "EQ", Value: value})
+			sources = append(sources, fmt.Sprintf("({%s} == %s)", property, value))
+		}
+		want := fails
+		expr, err := conditions.Parse(strings.Join(sources, " AND "))
+		if slices.ContainsFunc(constraints, func(c entity.Constraint) bool { _, err := c.Expr(); return err != nil }) || err != nil {
+			expr = nil
+		}
+		left := maxPatterns
+		var problems []error
+		compiled := segment{conditions: compileConstraints(constraints, &left, func(format string, args ...any) {
+			problems = append(problems, fmt.Errorf(format, args...))
+		})}
+		if (expr == nil) != (len(problems) > 0) {
+			t.Errorf("%s: problems %v", sources, problems)
+		}
+		for i := range 8 {
+			context := map[string]any{"p": float64(i & 1), "q": float64(i >> 1 & 1), "r": float64(i >> 2)}
+			if want = fails; expr != nil && library(expr, context) == holds {
+				want = holds
+			}
+			if got := toOutcome(compiled.matches(properties{values: context}, true), true); got != want {
+				t.Errorf("%s on %v: got %s, want %s", sources, context, got, want)
+			}
 		}
 	}
 }

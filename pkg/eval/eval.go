@@ -131,6 +131,7 @@ type Result struct {
 
 	flag  *flag  // that was found, for Encoder; nil if there was none, and for exposures
 	given *share // when Matched
+	work  int    // see properties
 }
 
 // SegmentLog explains, for a person, what happened in one segment.

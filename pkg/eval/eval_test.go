@@ -745,7 +745,7 @@ func TestSnapshotLookups(t *testing.T) {
 // TestConcurrentEvaluations is for the race detector.
 func TestConcurrentEvaluations(t *testing.T) {
 	t.Parallel()
-	f := setup(t, newFlag(1, newSegment(1, 0, 100, onlyControl, entity.Constraint{Property: "l", Operator: "NEQ", Value: `"x"`})))
+	f := setup(t, newFlag(1, newSegment(1, 0, 100, onlyControl, entity.Constraint{Property: "l", Operator: "NOTCONTAINS", Value: `"x"`})))
 	service := eval.NewService(f, nil, eval.Options{DebugEnabled: true})
 	request := eval.Request{FlagID: 1, EnableDebug: true, EntityContext: map[string]any{"l": []any{"a"}}}
 	var group sync.WaitGroup

@@ -37,11 +37,13 @@ func (f *flag) decide(result *Result, debug bool, random func() int32) {
 	}
 	result.Reason = NoMatch
 	context, isObject := propertiesOf(result.Request.EntityContext)
+	context.work = &result.work
 	if debug {
 		context = context.decoded()
 	}
 	for i := range f.segments {
 		s := &f.segments[i]
+		before := result.work
 		matched := s.matches(context, isObject)
 		var given *share
 		if matched {
@@ -52,7 +54,9 @@ func (f *flag) decide(result *Result, debug bool, random func() int32) {
 			given = s.rollOut(f.bucket(result.Request.EntityID))
 		}
 		if debug {
-			result.SegmentLogs = append(result.SegmentLogs, SegmentLog{s.id, s.explain(context, isObject, f.bucket(result.Request.EntityID))})
+			again, work := context, before
+			again.work = &work
+			result.SegmentLogs = append(result.SegmentLogs, SegmentLog{s.id, s.explain(again, isObject, f.bucket(result.Request.EntityID))})
 		}
 		if given != nil {
 			result.Reason = Matched

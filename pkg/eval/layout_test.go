@@ -136,7 +136,7 @@ func TestConstraintsThatExcludeEachOther(t *testing.T) {
 		"boolean and its negation": {[]entity.Constraint{constraint("b", "EQ", `true`), constraint("b", "NEQ", `true`)}, true},
 		"pattern":                  {[]entity.Constraint{constraint("c", "EQ", `"FR"`), constraint("c", "EREG", `"^D"`)}, true},
 		"pattern that fits":        {[]entity.Constraint{constraint("c", "EQ", `"DE"`), constraint("c", "EREG", `"^D"`)}, false},
-		"a list differs from all":  {[]entity.Constraint{constraint("c", "NEQ", `"a"`), constraint("c", "CONTAINS", `"a"`)}, false},
+		"no text is a list":        {[]entity.Constraint{constraint("c", "NEQ", `"a"`), constraint("c", "CONTAINS", `"a"`)}, true},
 		"list and text":            {[]entity.Constraint{constraint("c", "EQ", `"a"`), constraint("c", "CONTAINS", `"a"`)}, true},
 		"equals a list":            {[]entity.Constraint{constraint("c", "EQ", `["a"]`)}, true},
 		"does not parse":           {[]entity.Constraint{constraint("c", "EQ", `FR`)}, true},

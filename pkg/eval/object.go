@@ -32,11 +32,11 @@ func (o *Object) decode() map[string]any {
 
 // resolve finds the value of a property.
 func (o *Object) resolve(p *property) value {
-	raw := o.find(p.path[0])
+	raw := o.find(p.root)
 	if raw == "" {
 		return value{}
 	}
-	if len(p.path) == 1 {
+	if len(p.steps) == 0 {
 		switch raw[0] {
 		case '"':
 			if strings.IndexByte(raw, '\\') < 0 {
@@ -52,7 +52,7 @@ func (o *Object) resolve(p *property) value {
 			return value{kind: number, number: f}
 		}
 	}
-	return p.resolve(properties{values: map[string]any{p.path[0]: decodeText(raw)}})
+	return p.resolve(properties{values: map[string]any{p.root: decodeText(raw)}})
 }
 
 // parseNumber reads a number of JSON, which is not empty. Its second result is false when that is beyond float64.
@@ -110,6 +110,19 @@ func decodeText(text string) any {
 type properties struct {
 	object *Object
 	values map[string]any
+	work   *int // what patterns have taken of maxMatchWork in this evaluation; nil if nobody counts
+}
+
+// spend reports whether an evaluation has so much work left, and takes it.
+func (p properties) spend(work int) bool {
+	if p.work == nil {
+		return work <= maxMatchWork
+	}
+	if work > maxMatchWork-*p.work {
+		return false
+	}
+	*p.work += work
+	return true
 }
 
 // propertiesOf takes an entityContext. Its second result is false when no constraint can match it.
@@ -127,7 +140,7 @@ func propertiesOf(context any) (properties, bool) {
 // decoded gives the form that explanations read.
 func (p properties) decoded() properties {
 	if p.object != nil {
-		return properties{values: p.object.decode()}
+		return properties{values: p.object.decode(), work: p.work}
 	}
 	return p
 }

@@ -21,7 +21,7 @@ func neverMatches(all []condition) string {
 	demands := make([]demand, 0, len(all))
 	for i := range all {
 		c := &all[i]
-		if c.err != nil {
+		if c.never {
 			return fmt.Sprintf("Constraint %s cannot be evaluated.", abridged(c.text))
 		}
 		d, ok := demandOf(c)
@@ -37,7 +37,7 @@ func neverMatches(all []condition) string {
 	for i := range demands {
 		for j := range i {
 			a, b := &demands[j], &demands[i]
-			if !slices.Equal(a.path, b.path) {
+			if !a.property.equal(b.property) {
 				continue
 			}
 			pairs++
@@ -74,7 +74,6 @@ func kindsOf(of ...kind) (set kinds) {
 // demand is what a condition that compares one property with a constant asks of the property.
 type demand struct {
 	*binary
-	path  []string
 	kinds kinds // of values for which the condition can hold
 	text  string
 }
@@ -84,13 +83,11 @@ func demandOf(c *condition) (demand, bool) {
 	if !ok || b.property == nil || b.constant == nil {
 		return demand{}, false
 	}
-	d := demand{binary: b, path: b.property.path, text: c.text}
+	d := demand{binary: b, text: c.text}
 	constant := b.constant.value.kind
 	switch b.op {
-	case conditions.EQ:
+	case conditions.EQ, conditions.NEQ:
 		d.kinds = kindsOf(constant) &^ kindsOf(textList, numberList)
-	case conditions.NEQ: // a list differs from everything
-		d.kinds = kindsOf(constant, textList, numberList)
 	case conditions.IN, conditions.NOTIN:
 		d.kinds = map[kind]kinds{textList: kindsOf(text), numberList: kindsOf(number)}[constant]
 	case conditions.CONTAINS, conditions.NOTCONTAINS:
@@ -124,7 +121,7 @@ func (d *demand) excludes(other *demand) bool {
 	case kindsOf(text), kindsOf(boolean):
 		candidates, finite := d.candidates()
 		return finite && !slices.ContainsFunc(candidates, func(v value) bool {
-			met := other.apply(&v, &other.constant.value)
+			met := other.apply(&v, &other.constant.value, properties{})
 			return met.kind == boolean && met.truth
 		})
 	default:

@@ -28,6 +28,8 @@ type Snapshot struct {
 	byID  map[int64]*flag
 	byKey map[string]*flag
 	byTag map[string][]*flag // each by id
+	// maxPatterns bounds the sizes of all patterns.
+	maxPatterns int
 }
 
 // flag is an entity.Flag prepared for evaluation.
@@ -49,6 +51,8 @@ type flag struct {
 	given []*share
 	// derived is what others made of the flag, see CompiledFlag.Derived.
 	derived atomic.Pointer[derivation]
+	// patterns is the sum of the sizes of the compiled patterns.
+	patterns int
 	// problems are what could not be used.
 	problems []error
 }
@@ -75,7 +79,7 @@ type share struct {
 // Compile prepares flags, whose parts it keeps: they must not change afterwards. It never fails: a constraint that does
 // not parse makes its segment match nobody, and is reported by Problems. Deleted flags are left out.
 func Compile(flags []entity.Flag) *Snapshot {
-	return index(compileFlags(make([]*flag, 0, len(flags)), flags))
+	return index(compileFlags(make([]*flag, 0, len(flags)), flags, maxPatterns), maxPatterns)
 }
 
 // With compiles a snapshot that differs from s: the changed flags are in it, in the place of those with the same ids if s
@@ -89,33 +93,39 @@ func (s *Snapshot) With(changed []entity.Flag, gone []uint) *Snapshot {
 	for _, id := range gone {
 		replaced[int64(id)] = true
 	}
-	flags := make([]*flag, 0, len(s.flags)+len(changed))
+	flags, patterns := make([]*flag, 0, len(s.flags)+len(changed)), s.maxPatterns
 	for _, f := range s.flags {
 		if !replaced[f.id] {
 			flags = append(flags, f)
+			patterns -= f.patterns
 		}
 	}
-	return index(compileFlags(flags, changed))
+	return index(compileFlags(flags, changed, patterns), s.maxPatterns)
 }
 
-// compileFlags appends the flags that are not deleted. Each of them is copied, so that none keeps the list.
-func compileFlags(compiled []*flag, flags []entity.Flag) []*flag {
+// compileFlags appends the flags that are not deleted. Each of them is copied, so that none keeps the list. The sizes of their
+// patterns add up to no more than the given number.
+func compileFlags(compiled []*flag, flags []entity.Flag, patterns int) []*flag {
 	for i := range flags {
 		if !flags[i].DeletedAt.Valid {
 			source := flags[i]
-			compiled = append(compiled, compileFlag(&source))
+			f := compileFlag(&source, patterns)
+			patterns -= f.patterns
+			compiled = append(compiled, f)
 		}
 	}
 	return compiled
 }
 
 // index makes a snapshot of flags, whose list it keeps.
-func index(flags []*flag) *Snapshot {
+func index(flags []*flag, maxPatterns int) *Snapshot {
 	s := &Snapshot{
 		flags: flags,
 		byID:  make(map[int64]*flag, len(flags)),
 		byKey: make(map[string]*flag, len(flags)),
 		byTag: map[string][]*flag{},
+
+		maxPatterns: maxPatterns,
 	}
 	slices.SortStableFunc(s.flags, func(a, b *flag) int { return cmp.Compare(a.id, b.id) })
 	for _, f := range s.flags {
@@ -132,7 +142,7 @@ func index(flags []*flag) *Snapshot {
 	return s
 }
 
-func compileFlag(source *entity.Flag) *flag {
+func compileFlag(source *entity.Flag, patterns int) *flag {
 	f := &flag{source: source, id: int64(source.ID), segments: make([]segment, 0, len(source.Segments))}
 	decimal := strconv.FormatInt(f.id, 10)
 	f.hash = crc32.ChecksumIEEE([]byte(decimal))
@@ -149,6 +159,7 @@ func compileFlag(source *entity.Flag) *flag {
 	for _, warning := range f.values.Warnings() {
 		f.problems = append(f.problems, fmt.Errorf("flag %d (%s): %s", source.ID, source.Key, warning))
 	}
+	left := patterns
 	f.json = string(appendFlag(nil, f.id, source.Key, int64(source.SnapshotID), f.tags))
 	variants := make(map[uint]variant, len(source.Variants))
 	for i := range source.Variants {
@@ -162,7 +173,7 @@ func compileFlag(source *entity.Flag) *flag {
 	for _, segment := range sorted(source.Segments, func(a, b *entity.Segment) int {
 		return cmp.Or(cmp.Compare(a.Rank, b.Rank), cmp.Compare(a.ID, b.ID))
 	}) {
-		f.segments = append(f.segments, f.compileSegment(segment, variants))
+		f.segments = append(f.segments, f.compileSegment(segment, variants, &left))
 	}
 	for i := range f.segments {
 		s := &f.segments[i]
@@ -172,21 +183,16 @@ func compileFlag(source *entity.Flag) *flag {
 			f.given = append(f.given, given)
 		}
 	}
+	f.patterns = patterns - left
 	return f
 }
 
-func (f *flag) compileSegment(source *entity.Segment, variants map[uint]variant) segment {
+func (f *flag) compileSegment(source *entity.Segment, variants map[uint]variant, patterns *int) segment {
 	compiled := segment{id: int64(source.ID), rolloutPercent: int(min(source.RolloutPercent, maxPercent))}
 	problem := func(format string, args ...any) {
 		f.problems = append(f.problems, fmt.Errorf("flag %d (%s), segment %d: %w", f.id, f.source.Key, source.ID, fmt.Errorf(format, args...)))
 	}
-	for i := range source.Constraints {
-		c := compileConstraint(&source.Constraints[i])
-		if c.err != nil {
-			problem("constraint %d never matches: %w", source.Constraints[i].ID, c.err)
-		}
-		compiled.conditions = append(compiled.conditions, c)
-	}
+	compiled.conditions = compileConstraints(source.Constraints, patterns, problem)
 	middle := undebugged + f.json + string(appendSource(nil, SourceEvaluation, compiled.id)) + timestampName
 	bound := 0
 	for _, d := range sorted(source.Distributions, func(a, b *entity.Distribution) int { return cmp.Compare(a.VariantID, b.VariantID) }) {
@@ -213,6 +219,36 @@ func (s *segment) uniform() bool {
 		}
 	}
 	return true
+}
+
+// compileConstraints compiles the constraints of a segment, which must all hold.
+func compileConstraints(constraints []entity.Constraint, patterns *int, problem func(format string, args ...any)) []condition {
+	joined, err := entity.JoinedExpr(constraints)
+	if joined != nil {
+		c := compileExpr("of all constraints joined by AND", joined, patterns)
+		if c.err != nil {
+			problem("%w", c.err)
+		}
+		return []condition{c}
+	}
+	conditions := make([]condition, 0, len(constraints))
+	usable := true
+	for i := range constraints {
+		c := compileConstraint(&constraints[i], patterns)
+		switch {
+		case c.root == nil:
+			problem("constraint %d never matches: %w", constraints[i].ID, c.err)
+			usable = false
+		case c.err != nil:
+			problem("constraint %d: %w", constraints[i].ID, c.err)
+		}
+		conditions = append(conditions, c)
+	}
+	if usable && err != nil {
+		problem("the constraints cannot be joined by AND, so that the segment never matches: %w", err)
+		return []condition{{text: "of all constraints joined by AND", err: err, never: true}}
+	}
+	return conditions
 }
 
 // variant is an entity.Variant with the end of the shares that give it.

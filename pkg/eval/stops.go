@@ -83,7 +83,7 @@ func (s *segment) stop(context properties, isObject bool) (int, Cause) {
 		c := &s.conditions[i]
 		switch holds, ok := c.holds(context); {
 		case ok && holds:
-		case ok || c.err != nil:
+		case ok || c.never:
 			return i, CauseFalse
 		case misses(c.root, context):
 			return i, CauseMissing
@@ -98,7 +98,7 @@ func (s *segment) stop(context properties, isObject bool) (int, Cause) {
 func misses(n node, context properties) bool {
 	switch n := n.(type) {
 	case *property:
-		raw, ok := n.lookup(context)
+		raw, ok := n.lookup(context.values)
 		return !ok || raw == nil
 	case *binary:
 		return misses(n.left, context) || misses(n.right, context)

@@ -165,7 +165,7 @@ func (p *documentParser) checkSegments(f *entity.Flag) {
 			if _, err := s.Constraints[j].Expr(); err != nil {
 				p.add(SeverityError, part, "%s", err)
 			} else if err := eval.CheckConstraint(&s.Constraints[j]); err != nil {
-				p.add(SeverityWarning, part, "never matches: %s", err)
+				p.add(SeverityWarning, part, "%s", err)
 			}
 		}
 		p.checkDistributions(f, s, part)

@@ -130,7 +130,7 @@ func TestParseDocumentFindings(t *testing.T) {
 		{"operator", segment(`"Constraints": [{"Property": "p", "Operator": "LIKE", "Value": "1"}], ` + shared), []evalcache.Finding{{failure, "a", "segment 1, constraint 1", "not supported operator: LIKE"}}},
 		{
 			"pattern", segment(`"Constraints": [{"Property": "p", "Operator": "EREG", "Value": "\"[\""}], ` + shared),
-			[]evalcache.Finding{{warning, "a", "segment 1, constraint 1", "never matches: pattern cannot be used: error parsing regexp: missing closing ]: `[`"}},
+			[]evalcache.Finding{{warning, "a", "segment 1, constraint 1", "pattern cannot be used, so that the comparison never holds: error parsing regexp: missing closing ]: `[`"}},
 		},
 		{"empty flag", `{"Key": "a"}`, []evalcache.Finding{{warning, "a", "", "has no variants"}, {warning, "a", "", "has no segments"}}},
 		{"no distributions", segment(``), []evalcache.Finding{{warning, "a", "segment 1", "has no distributions, so that nobody gets a variant"}}},

@@ -80,7 +80,7 @@ func (d *decoder) request(text string) (r eval.Request, ok bool) {
 // batch reads an evaluationBatchRequest.
 func (d *decoder) batch(text string) (r eval.BatchRequest, ok bool) {
 	d.begin(text)
-	r.FlagTagsOperator, r.PlainTexts = eval.TagsAny, true // no other texts are taken
+	r.PlainTexts = true // no other texts are taken
 	var seen names
 	ok = d.object(func(name string) bool {
 		switch name {

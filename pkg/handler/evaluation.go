@@ -138,12 +138,11 @@ func evalRequestOf(body *models.EvalContext) eval.Request {
 // batchRequestOf refuses a null entity, which the generated validation lets through.
 func batchRequestOf(body *models.EvaluationBatchRequest) (eval.BatchRequest, error) {
 	r := eval.BatchRequest{
-		Entities:         make([]eval.Entity, len(body.Entities)),
-		EnableDebug:      body.EnableDebug,
-		FlagIDs:          body.FlagIDs,
-		FlagKeys:         body.FlagKeys,
-		FlagTags:         body.FlagTags,
-		FlagTagsOperator: eval.TagsAny,
+		Entities:    make([]eval.Entity, len(body.Entities)),
+		EnableDebug: body.EnableDebug,
+		FlagIDs:     body.FlagIDs,
+		FlagKeys:    body.FlagKeys,
+		FlagTags:    body.FlagTags,
 	}
 	if body.FlagTagsOperator != nil {
 		r.FlagTagsOperator = *body.FlagTagsOperator

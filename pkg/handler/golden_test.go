@@ -13,17 +13,22 @@ import (
 
 func TestGoldenWalk(t *testing.T) {
 	t.Parallel()
-	s := setup(t, nil)
-	golden.Walk(t, func(c golden.Call) (int, []byte) {
-		r := httptest.NewRequestWithContext(t.Context(), c.Method, "/api/v1"+c.Path, strings.NewReader(c.Body))
-		if c.ContentType != "" {
-			r.Header.Set("Content-Type", c.ContentType)
-		}
-		a := send(s, r)
-		return a.status, []byte(a.raw)
-	}, func() { waitForCache(t, s) })
-	if log := s.log.String(); strings.Contains(log, "level=ERROR") {
-		t.Errorf("the walk logged errors:\n%s", log)
+	for name, walk := range golden.Walks() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := setup(t, nil)
+			golden.Walk(t, walk, func(c golden.Call) (int, []byte) {
+				r := httptest.NewRequestWithContext(t.Context(), c.Method, "/api/v1"+c.Path, strings.NewReader(c.Body))
+				if c.ContentType != "" {
+					r.Header.Set("Content-Type", c.ContentType)
+				}
+				a := send(s, r)
+				return a.status, []byte(a.raw)
+			})
+			if log := s.log.String(); strings.Contains(log, "level=ERROR") {
+				t.Errorf("the walk logged errors:\n%s", log)
+			}
+		})
 	}
 }
 

@@ -64,14 +64,14 @@ func addBooleanParts(tx *gorm.DB, flagID uint) error {
 	return insert(tx, &entity.Distribution{SegmentID: segment.ID, VariantID: variant.ID, VariantKey: variant.Key, Percent: 100})
 }
 
-// UpdateFlag changes a flag and returns it without parts and tags.
+// UpdateFlag changes a flag and returns it with all its parts.
 func (s *Store) UpdateFlag(ctx context.Context, by string, id int64, p FlagPatch) (*entity.Flag, error) {
 	columns, err := p.columns()
 	if err != nil {
 		return nil, err
 	}
-	after, err := s.mutateFlag(ctx, by, &entity.Change{Operation: entity.OperationUpdate, Component: entity.ComponentFlag}, id, func(tx *gorm.DB, flag *entity.Flag) error {
-		if p.EntityType != nil && *p.EntityType != "" {
+	return s.mutateFlag(ctx, by, &entity.Change{Operation: entity.OperationUpdate, Component: entity.ComponentFlag}, id, func(tx *gorm.DB, flag *entity.Flag) error {
+		if p.EntityType != nil {
 			if err := keepEntityType(tx, *p.EntityType); err != nil {
 				return err
 			}
@@ -83,10 +83,6 @@ func (s *Store) UpdateFlag(ctx context.Context, by string, id int64, p FlagPatch
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return withoutParts(after), nil
 }
 
 // columns checks the new values and gives them by the names of their columns.
@@ -253,7 +249,7 @@ func duplicate(err error) error {
 	return err
 }
 
-// keepEntityType remembers an entity type for the list of those that there are.
+// keepEntityType adds an entity type to the list of those that flags have used, in which an empty one counts, too.
 func keepEntityType(tx *gorm.DB, key string) error {
 	var known []entity.FlagEntityType
 	if err := tx.Unscoped().Where(map[string]any{"key": key}).Find(&known).Error; err != nil || len(known) > 0 {

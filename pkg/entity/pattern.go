@@ -1,0 +1,73 @@
+package entity
+
+import (
+	"regexp/syntax"
+	"strings"
+)
+
+// MaxPatternSize is the largest PatternSize of a pattern in a constraint. Compiled, such a pattern takes about 2 MB, and
+// several times as much while it is compiled.
+const MaxPatternSize = 1 << 15
+
+// What a character class counts in the size of a pattern, in instructions.
+const (
+	unicodeClassSize = 100  // such as \pL: some 1,300 runes
+	foldedClassSize  = 1000 // [a-\x{1e942}] under (?i) takes milliseconds to parse
+)
+
+// PatternSize estimates the instructions of a pattern's program, with its repetitions written out. Character classes count
+// for what they take to parse and to keep: 100 if a Unicode class, such as \pL, and 1,000 if one in brackets in a pattern
+// that ignores case. A match takes a time of at most the size times the length of the text. A pattern whose size is beyond
+// the limit is not always parsed; its size is then any number beyond the limit. The error is that of regexp/syntax.
+func PatternSize(pattern string, limit int) (int, error) {
+	classes := unicodeClassSize * (strings.Count(pattern, `\p`) + strings.Count(pattern, `\P`))
+	if ignoresCase(pattern) {
+		classes += foldedClassSize * strings.Count(pattern, "[")
+	}
+	if size := classes + len(pattern); size > limit {
+		return size, nil
+	}
+	parsed, err := syntax.Parse(pattern, syntax.Perl)
+	if err != nil {
+		return 0, err
+	}
+	return classes + instructions(parsed), nil
+}
+
+// ignoresCase reports whether a pattern has a group of flags with an i, such as (?i) or (?s-i:.
+func ignoresCase(pattern string) bool {
+	for rest := pattern; ; {
+		_, after, found := strings.Cut(rest, "(?")
+		if !found {
+			return false
+		}
+		flags := after[:len(after)-len(strings.TrimLeft(after, "imsU-"))]
+		if strings.Contains(flags, "i") {
+			return true
+		}
+		rest = after
+	}
+}
+
+func instructions(pattern *syntax.Regexp) int {
+	n := 1
+	if pattern.Op == syntax.OpLiteral {
+		n = len(pattern.Rune)
+	}
+	for _, sub := range pattern.Sub {
+		n += instructions(sub)
+	}
+	if pattern.Op == syntax.OpRepeat {
+		n *= max(pattern.Min, pattern.Max, 1)
+	}
+	return n
+}
+
+// checkPattern reports, as ErrInvalid, a pattern that is too large. One that is no regular expression is not an error.
+func checkPattern(pattern string) error {
+	if size, err := PatternSize(pattern, MaxPatternSize); err == nil && size > MaxPatternSize {
+		return Invalid("pattern is too large: at most %d instructions are allowed, with repetitions written out, where a Unicode class counts %d "+
+			"and a class in brackets that ignores case counts %d; a long list of texts is compared faster by IN", MaxPatternSize, unicodeClassSize, foldedClassSize)
+	}
+	return nil
+}
