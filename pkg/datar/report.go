@@ -97,11 +97,9 @@ func keptName(path, name string) string {
 // recorded before the flush started. It runs under the flushing lock.
 func (e *Engine) record(started time.Time, evaluations int64, all bool) *ServerRecord {
 	r := &e.reporter
-	record := &ServerRecord{
-		Name: r.name, Run: r.run, Kind: r.kind, Start: toMilli(r.start), At: toMilli(e.options.Now()),
-		FlushInterval: e.options.FlushInterval, LastFlush: toMilli(r.base.LastFlush), Ended: r.ended,
-		Adopted: r.base.Adopted, Dropped: map[string]int64{},
-	}
+	newest := e.newRecord(r.base)
+	record := &newest
+	record.Ended = r.ended
 	if all {
 		record.LastFlush = toMilli(started)
 	}
@@ -112,9 +110,6 @@ func (e *Engine) record(started time.Time, evaluations int64, all bool) *ServerR
 			dropped += n
 		}
 	}
-	if first := e.drops.first.Load(); first != 0 {
-		record.FirstDrop, record.LastDrop = time.UnixMilli(first).UTC(), time.UnixMilli(e.drops.last.Load()).UTC()
-	}
 	e.mu.Lock()
 	record.Stored = e.mu.stored + evaluations
 	e.mu.Unlock()
@@ -122,6 +117,19 @@ func (e *Engine) record(started time.Time, evaluations int64, all bool) *ServerR
 	// was recorded later is left to the next record, unless it is stored already.
 	record.Recorded = max(r.base.Recorded, record.Stored+dropped)
 	record.Pending = record.Recorded - record.Stored - dropped
+	return record
+}
+
+// newRecord makes a record without counts.
+func (e *Engine) newRecord(s Stats) ServerRecord {
+	r := &e.reporter
+	record := ServerRecord{
+		Name: r.name, Run: r.run, Kind: r.kind, Start: toMilli(r.start), At: toMilli(e.options.Now()),
+		FlushInterval: e.options.FlushInterval, LastFlush: toMilli(s.LastFlush), Adopted: s.Adopted, Dropped: map[string]int64{},
+	}
+	if first := e.drops.first.Load(); first != 0 {
+		record.FirstDrop, record.LastDrop = time.UnixMilli(first).UTC(), time.UnixMilli(e.drops.last.Load()).UTC()
+	}
 	return record
 }
 

@@ -1,0 +1,272 @@
+package datar_test
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+)
+
+// named starts an engine of that name on a store, with a journal unless dir is empty.
+func named(t *testing.T, store datar.Store, clock *clock, name, dir string) fixture {
+	t.Helper()
+	e, err := datar.New(datar.Options{
+		Store: store, Catalog: catalog{}, Now: clock.Now, Journal: datar.JournalOptions{Dir: dir}, Server: datar.ServerOptions{Name: name},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(e.Crash)
+	return fixture{Engine: e, clock: clock}
+}
+
+func fleet(t *testing.T, e fixture) *datar.Fleet {
+	t.Helper()
+	f, err := e.Fleet(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func TestFleetTellsWhoIsHeardSilentAndEnded(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	a := named(t, f.store, f.clock, "a", "")
+	b := named(t, f.store, f.clock, "b", "")
+	c := named(t, f.store, f.clock, "c", "")
+	for i, e := range []fixture{a, b, c} {
+		e.record(1, 1, 1, i+1)
+		e.flush(t)
+	}
+	c.record(1, 1, 1, 10)
+	if err := c.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.clock.advance(2 * time.Minute)
+	a.record(2, 0, 0, 5)
+	a.flush(t)
+	f.clock.advance(65 * time.Second)
+	a.record(1, 1, 1, 100)
+	a.flush(t) // otherwise the query does
+	got := fleet(t, a)
+	states := map[string]datar.ServerState{}
+	for _, s := range got.Servers {
+		states[s.Name] = s.State
+	}
+	want := map[string]datar.ServerState{"a": datar.StateHeard, "b": datar.StateSilent, "c": datar.StateEnded}
+	if diff := cmp.Diff(want, states); diff != "" {
+		t.Errorf("states (-want +got):\n%s", diff)
+	}
+	if got.Recorded != 1+2+3+10+5+100 || got.Stored != got.Recorded || !got.Balanced || got.Lost != 0 {
+		t.Errorf("the fleet is %+v, want 121 recorded and stored, balanced", got)
+	}
+}
+
+// An idle server writes its record at each flush interval, and not more often.
+func TestIdleServersAreHeard(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := &faultyStore{}
+		e, err := datar.New(datar.Options{Store: store, Catalog: catalog{}, Server: datar.ServerOptions{Name: "idle"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.Start()
+		for range 40 { // queries flush
+			time.Sleep(15 * time.Second)
+			if f, err := e.Fleet(t.Context()); err != nil || f.Servers[0].State != datar.StateHeard {
+				t.Fatalf("%+v, %v; want it to be heard", f, err)
+			}
+		}
+		if n := len(store.sent()); n < 9 || n > 14 {
+			t.Errorf("%d batches in 10 minutes, want about one a minute", n)
+		}
+		if err := e.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		records, err := store.Servers(t.Context())
+		if err != nil || len(records) != 1 || !records[0].Ended {
+			t.Errorf("records are %+v, %v; want one that ended", records, err)
+		}
+	})
+}
+
+// TestFleetBalances kills and restarts servers at random, some without a journal: what the records say is what the store
+// has, and what was lost is told.
+func TestFleetBalances(t *testing.T) {
+	t.Parallel()
+	const servers = 4
+	random := rand.New(rand.NewPCG(1, 9))
+	f := setup(t)
+	watcher := named(t, f.store, f.clock, "watcher", "")
+	dir := t.TempDir()
+	start := func(i int) fixture {
+		own := filepath.Join(dir, fmt.Sprint(i))
+		if err := os.MkdirAll(own, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		return named(t, f.store, f.clock, fmt.Sprint("flagr-", i), own)
+	}
+	var all [servers]fixture
+	for i := range all {
+		all[i] = start(i)
+	}
+	for range 300 {
+		f.clock.advance(time.Duration(random.IntN(20)) * time.Second)
+		i := random.IntN(servers)
+		switch random.IntN(8) {
+		case 0:
+			all[i].Crash()
+			all[i] = start(i)
+		case 1:
+			if err := all[i].Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			all[i] = start(i)
+		case 2, 3:
+			if random.IntN(3) == 0 {
+				f.store.fail(errors.New("down"), nil)
+			}
+			_ = all[i].Flush(t.Context())
+			f.store.fail(nil, nil)
+		default:
+			all[i].Record(datar.Event{FlagID: random.Int64N(3) + 1, VariantID: random.Int64N(2), Time: f.clock.Now(), Version: uint16(random.IntN(3))})
+			all[i].Record(datar.Event{FlagID: 1, Outcome: datar.Disabled, Time: f.clock.Now()})
+			all[i].Record(datar.Event{FlagID: -1, Time: f.clock.Now()})
+		}
+	}
+	for _, e := range all {
+		f.clock.advance(time.Minute)
+		e.flush(t)
+	}
+	f.clock.advance(time.Minute)
+	for _, e := range all {
+		e.flush(t)
+	}
+	got := fleet(t, watcher)
+	rows, err := f.store.Details(t.Context(), datar.DetailsQuery{To: datar.HourOf(noon) + 100})
+	if err != nil || len(rows) != 1 {
+		t.Fatal(rows, err)
+	}
+	if !got.Balanced || got.Lost != 0 || got.Pending != 0 || got.Stored != rows[0].Count {
+		t.Errorf("the fleet is %+v, want it balanced with %d stored", got, rows[0].Count)
+	}
+}
+
+func TestRunsWithoutAnEndAreLost(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	at := noon.Add(-time.Hour)
+	record := datar.ServerRecord{
+		Name: "a", Run: "1", Kind: datar.KindServer, Start: at, At: at.Add(time.Minute), FlushInterval: time.Minute,
+		Recorded: 10, Stored: 6, Pending: 4,
+	}
+	next := datar.ServerRecord{
+		Name: "a", Run: "2", Kind: datar.KindServer, Start: at.Add(10 * time.Minute), At: noon, FlushInterval: time.Minute, Recorded: 3, Adopted: 3, Stored: 3,
+	}
+	for i, r := range []datar.ServerRecord{record, next} {
+		if err := f.store.Apply(t.Context(), datar.Batch{Writer: fmt.Sprint(i), Sequence: 1, Server: &r}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := fleet(t, f)
+	if got.Balanced || got.Lost != 1 || got.Recorded != 9 || got.Pending != 0 {
+		t.Errorf("the fleet is %+v, want 1 of the 4 that were pending lost, and 9 recorded", got)
+	}
+}
+
+func TestCompleteness(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	at := func(minutes int) time.Time { return noon.Add(time.Duration(minutes) * time.Minute) }
+	run := func(name, id string, start, last int) datar.ServerRecord {
+		return datar.ServerRecord{
+			Name: name, Run: id, Kind: datar.KindServer, Start: at(start), At: at(last), LastFlush: at(last - 1), FlushInterval: time.Minute,
+			Recorded: 5, Stored: 5,
+		}
+	}
+	early := run("a", "1", -300, -200)
+	early.Ended = true
+	dropping := run("b", "1", -100, -1)
+	dropping.Recorded, dropping.Pending, dropping.Dropped = 10, 2, map[string]int64{"capacity": 3}
+	dropping.FirstDrop, dropping.LastDrop = at(-50), at(-40)
+	for i, r := range []datar.ServerRecord{early, dropping, run("c", "1", -100, -30)} {
+		if err := f.store.Apply(t.Context(), datar.Batch{Writer: fmt.Sprint(i), Sequence: 1, Server: &r}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, test := range map[string]struct {
+		from, to int
+		want     datar.Completeness
+	}{
+		"everything": {-400, 0, datar.Completeness{
+			UpTo: at(-2), Servers: 3, Silent: 1, Pending: 2, Dropped: 3,
+			Drops: []datar.Interval{{From: at(-50), To: at(-40).Add(time.Millisecond)}}, Gaps: []datar.Interval{{From: at(-200), To: at(-100)}},
+		}},
+		"a part": {-150, -45, datar.Completeness{
+			UpTo: at(-2), Servers: 3, Silent: 1, Pending: 2, Dropped: 3,
+			Drops: []datar.Interval{{From: at(-50), To: at(-45)}}, Gaps: []datar.Interval{{From: at(-150), To: at(-100)}},
+		}},
+		"the end": {-30, 0, datar.Completeness{UpTo: at(-2), Servers: 3, Silent: 1, Pending: 2}},
+	} {
+		got, err := f.Completeness(t.Context(), at(test.from), at(test.to))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(test.want, *got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+	if _, err := f.Completeness(t.Context(), at(1), at(0)); !errors.Is(err, datar.ErrInvalidQuery) {
+		t.Errorf("a window that ends before it begins: %v, want %v", err, datar.ErrInvalidQuery)
+	}
+}
+
+func TestQueriesOfDetails(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.Record(datar.Event{FlagID: 1, Outcome: datar.NoSegments, Time: noon})
+	f.RecordUnknown("nothing", noon)
+	hours := datar.DetailsQuery{From: datar.HourOf(noon), To: datar.HourOf(noon) + 1, GroupBy: datar.GroupOutcome}
+	rows, err := f.QueryDetails(t.Context(), hours)
+	if err != nil || len(rows) != 1 || rows[0].Outcome != datar.NoSegments {
+		t.Errorf("details are %+v, %v; want what was recorded just now", rows, err)
+	}
+	unknown, err := f.QueryUnknown(t.Context(), datar.UnknownQuery{From: hours.From, To: hours.To, Limit: 1})
+	if err != nil || len(unknown) != 1 || unknown[0].Asked != "nothing" {
+		t.Errorf("unknown are %+v, %v; want what was recorded just now", unknown, err)
+	}
+	both := hours
+	both.GroupBy = datar.GroupHour | datar.GroupDay
+	negative := hours
+	negative.FlagID = -1
+	plain := setup(t, func(o *datar.Options) { o.Store = struct{ datar.Store }{o.Store} })
+	for name, test := range map[string]struct {
+		err  error
+		want error
+	}{
+		"by hour and day": {func() error { _, err := f.QueryDetails(t.Context(), both); return err }(), datar.ErrInvalidQuery},
+		"a negative flag": {func() error { _, err := f.QueryDetails(t.Context(), negative); return err }(), datar.ErrInvalidQuery},
+		"no texts":        {func() error { _, err := f.QueryUnknown(t.Context(), datar.UnknownQuery{}); return err }(), datar.ErrInvalidQuery},
+		"a negative offset": {func() error {
+			_, err := f.QueryUnknown(t.Context(), datar.UnknownQuery{Limit: 1, Offset: -1})
+			return err
+		}(), datar.ErrInvalidQuery},
+		"details of a plain":   {func() error { _, err := plain.QueryDetails(t.Context(), hours); return err }(), datar.ErrNoDetails},
+		"unknown of a plain":   {func() error { _, err := plain.QueryUnknown(t.Context(), datar.UnknownQuery{Limit: 1}); return err }(), datar.ErrNoDetails},
+		"the fleet of a plain": {func() error { _, err := plain.Fleet(t.Context()); return err }(), datar.ErrNoDetails},
+	} {
+		if !errors.Is(test.err, test.want) {
+			t.Errorf("%s: %v, want %v", name, test.err, test.want)
+		}
+	}
+}
