@@ -51,15 +51,13 @@ type derivation struct{ owner, value any }
 func (c CompiledFlag) Grants() []Grant {
 	grants := make([]Grant, len(c.flag.given))
 	for i, given := range c.flag.given {
-		s := given.segment
-		grants[i] = Grant{
-			SegmentID: s.id,
-			Variant:   given.variant,
-			ByBucket:  s.byBucket,
-			Static:    s == &c.flag.segments[0] && len(s.conditions) == 0 && !s.byBucket,
-		}
+		grants[i] = given.grant()
 	}
 	return grants
+}
+
+func (s *share) grant() Grant {
+	return Grant{SegmentID: s.segment.id, Variant: s.variant, ByBucket: s.segment.byBucket, Static: s.segment.static}
 }
 
 // Grant is a variant that a segment gives.

@@ -64,6 +64,8 @@ type segment struct {
 	shares         []share
 	// byBucket is whether entities that match get different results.
 	byBucket bool
+	// static is whether all entities get the same, whatever their context.
+	static bool
 }
 
 // share is the range of buckets of one variant, from the bound of the share before it up to its own.
@@ -177,6 +179,7 @@ func compileFlag(source *entity.Flag, patterns int) *flag {
 	}
 	for i := range f.segments {
 		s := &f.segments[i]
+		s.static = i == 0 && len(s.conditions) == 0 && !s.byBucket
 		for j := range s.shares {
 			given := &s.shares[j]
 			given.segment, given.index = s, len(f.given)

@@ -19,15 +19,6 @@ const (
 	codeGeneral             = "GENERAL"
 )
 
-// Reasons of OpenFeature.
-const (
-	reasonDefault        = "DEFAULT"
-	reasonDisabled       = "DISABLED"
-	reasonStatic         = "STATIC"
-	reasonSplit          = "SPLIT"
-	reasonTargetingMatch = "TARGETING_MATCH"
-)
-
 // maxAttachmentBytes is the longest attachment that is part of the metadata.
 const maxAttachmentBytes = 4 << 10
 
@@ -65,30 +56,23 @@ func answersFor(f eval.CompiledFlag, flagSetID string) *answers {
 	w := answerWriter{flag: f.Source(), values: f.Values(), flagSetID: flagSetID}
 	a := &answers{
 		name:     `{"key":` + jsonOf(w.flag.Key) + `,`,
-		disabled: answer{text: w.given("", reasonDisabled, "", w.metadata(0, 0, ""))},
+		disabled: answer{text: w.given("", eval.OpenFeatureDisabled, "", w.metadata(0, 0, ""))},
 		keyMissing: answer{
 			failed: true,
 			text:   errorText(codeTargetingKeyMissing, "flag "+w.flag.Key+" needs a targetingKey", w.metadata(0, 0, "")),
 		},
 	}
 	if fallback := w.values.Default; fallback != nil {
-		a.nothing = w.variant(fallback, reasonDefault, 0, 0)
+		a.nothing = w.variant(fallback, eval.OpenFeatureDefault, 0, 0)
 	} else {
-		a.nothing = answer{text: w.given("", reasonDefault, "", w.metadata(0, 0, ""))}
+		a.nothing = answer{text: w.given("", eval.OpenFeatureDefault, "", w.metadata(0, 0, ""))}
 	}
 	for _, g := range f.Grants() {
 		if g.Variant == nil {
 			a.grants = append(a.grants, answer{})
 			continue
 		}
-		reason := reasonTargetingMatch
-		switch {
-		case g.ByBucket:
-			reason = reasonSplit
-		case g.Static:
-			reason = reasonStatic
-		}
-		a.grants = append(a.grants, w.variant(g.Variant, reason, g.SegmentID, int64(g.Variant.ID)))
+		a.grants = append(a.grants, w.variant(g.Variant, g.OpenFeatureReason(), g.SegmentID, int64(g.Variant.ID)))
 	}
 	return a
 }

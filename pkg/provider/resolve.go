@@ -1,0 +1,286 @@
+package provider
+
+import (
+	"context"
+	"encoding/json"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/open-feature/go-sdk/openfeature"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
+	"github.com/flagr-datar/flagr-datar/pkg/evallog"
+)
+
+// resolution is what an evaluation can end with, prepared once for each flag.
+type resolution struct {
+	value  any // bool, string, json.Number, map[string]any or []any; nil: the caller's default
+	detail openfeature.ProviderResolutionDetail
+	// key is what is counted; its flag is empty if nothing is.
+	key evallog.Key
+}
+
+// resolutions are all those of a flag.
+type resolutions struct {
+	disabled, nothing, keyMissing *resolution
+	grants                        []*resolution // by eval.Result.Grant
+}
+
+func (r *resolutions) of(result *eval.Result) *resolution {
+	switch result.Reason {
+	case eval.Matched:
+		return r.grants[result.Grant()]
+	case eval.FlagDisabled:
+		return r.disabled
+	case eval.EntityIDMissing:
+		return r.keyMissing
+	default:
+		return r.nothing
+	}
+}
+
+// maxAttachmentBytes is the longest attachment that is part of the metadata.
+const maxAttachmentBytes = 4 << 10
+
+// resolutionsOf prepares a flag. It gives what OFREP answers.
+func resolutionsOf(f eval.CompiledFlag) any {
+	source, values := f.Source(), f.Values()
+	metadata := func(extra openfeature.FlagMetadata) openfeature.FlagMetadata {
+		m := openfeature.FlagMetadata{"flagID": int64(source.ID), "dataRecordsEnabled": source.DataRecordsEnabled}
+		if source.SnapshotID != 0 {
+			m["version"] = strconv.FormatUint(uint64(source.SnapshotID), 10)
+		}
+		for name, value := range extra {
+			m[name] = value
+		}
+		return m
+	}
+	without := func(reason string) *resolution {
+		return &resolution{detail: openfeature.ProviderResolutionDetail{Reason: openfeature.Reason(reason), FlagMetadata: metadata(nil)}}
+	}
+	with := func(v *entity.Variant, reason string, extra openfeature.FlagMetadata) *resolution {
+		r := without(reason)
+		value := values.Of(v)
+		if text, ok := attachmentOf(v, value); ok {
+			if extra == nil {
+				extra = openfeature.FlagMetadata{}
+			}
+			extra["attachment"] = text
+		}
+		r.detail.FlagMetadata, r.detail.Variant = metadata(extra), v.Key
+		if value.Err != nil {
+			r.detail.ResolutionError, r.detail.Reason = openfeature.NewParseErrorResolutionError(value.Err.Error()), openfeature.ErrorReason
+			r.detail.Variant = ""
+			return r
+		}
+		r.value = decode(value.JSON)
+		return r
+	}
+	rs := &resolutions{disabled: without(eval.OpenFeatureDisabled), nothing: without(eval.OpenFeatureDefault), keyMissing: without(eval.OpenFeatureError)}
+	rs.keyMissing.detail.ResolutionError = openfeature.NewTargetingKeyMissingResolutionError("flag " + source.Key + " needs a targetingKey")
+	if values.Default != nil {
+		rs.nothing = with(values.Default, eval.OpenFeatureDefault, nil)
+	}
+	key := evallog.Key{Variant: evallog.None(), Allocation: evallog.None(), TargetingKey: evallog.None(), ErrorCode: evallog.None()}
+	if source.DataRecordsEnabled {
+		key.Flag = source.Key
+	}
+	rs.nothing.key = key
+	for _, g := range f.Grants() {
+		if g.Variant == nil {
+			rs.grants = append(rs.grants, rs.nothing)
+			continue
+		}
+		r := with(g.Variant, g.OpenFeatureReason(), openfeature.FlagMetadata{"segmentID": g.SegmentID, "variantID": int64(g.Variant.ID)})
+		r.key = key
+		r.key.Variant, r.key.Allocation = evallog.Some(g.Variant.Key), evallog.Some(strconv.FormatInt(g.SegmentID, 10))
+		rs.grants = append(rs.grants, r)
+	}
+	return rs
+}
+
+// attachmentOf is the JSON of an attachment that says more than the value.
+func attachmentOf(v *entity.Variant, value eval.Value) (string, bool) {
+	_, hasValue := v.Attachment["value"]
+	if value.Attached || len(v.Attachment) == 0 || hasValue && len(v.Attachment) == 1 {
+		return "", false
+	}
+	text := &strings.Builder{}
+	encoder := json.NewEncoder(text)
+	encoder.SetEscapeHTML(false)
+	if encoder.Encode(v.Attachment) != nil || text.Len() > maxAttachmentBytes+1 {
+		return "", false
+	}
+	return strings.TrimSuffix(text.String(), "\n"), true
+}
+
+// decode reads the JSON of a value; nil if there is none.
+func decode(text string) any {
+	decoder := json.NewDecoder(strings.NewReader(text))
+	decoder.UseNumber()
+	var value any
+	if decoder.Decode(&value) != nil {
+		return nil
+	}
+	return value
+}
+
+// evaluate finds the resolution of one evaluation.
+func (p *Provider) evaluate(ctx context.Context, flag string, flat openfeature.FlattenedContext) *resolution {
+	if p.remote != nil {
+		return p.remote.evaluate(ctx, flag, flat)
+	}
+	state := p.cache.State()
+	if state.Version == "" {
+		return failed(openfeature.NewProviderNotReadyResolutionError("no flags were loaded yet"))
+	}
+	request := eval.Request{FlagKey: flag, EntityIDRequired: true}
+	if refused := readContext(flat, &request); refused != nil {
+		return refused
+	}
+	result := state.Snapshot.Evaluate(request, time.Time{}, false)
+	f, ok := result.Flag()
+	if !ok {
+		return failed(openfeature.NewFlagNotFoundResolutionError("flag " + flag + " does not exist"))
+	}
+	return f.Derived(p, resolutionsOf).(*resolutions).of(result)
+}
+
+func failed(err openfeature.ResolutionError) *resolution {
+	return &resolution{detail: openfeature.ProviderResolutionDetail{ResolutionError: err, Reason: openfeature.ErrorReason}}
+}
+
+// readContext takes what OFREP takes from a context.
+func readContext(flat openfeature.FlattenedContext, request *eval.Request) *resolution {
+	if len(flat) == 0 {
+		return nil
+	}
+	switch id := flat[openfeature.TargetingKey].(type) {
+	case nil:
+	case string:
+		request.EntityID = id
+	default:
+		return failed(openfeature.NewInvalidContextResolutionError("targetingKey must be a text"))
+	}
+	request.EntityType, _ = flat["entityType"].(string)
+	request.EntityContext = map[string]any(flat)
+	for _, value := range flat {
+		if !isPlain(value) { // as JSON would have it, in another map: this one is the caller's
+			text, err := json.Marshal(map[string]any(flat))
+			if err != nil {
+				return failed(openfeature.NewInvalidContextResolutionError("context is not JSON: " + err.Error()))
+			}
+			request.EntityContext = decode(string(text))
+			break
+		}
+	}
+	return nil
+}
+
+// isPlain reports whether constraints read a value as they read its JSON.
+func isPlain(value any) bool {
+	switch value.(type) {
+	case nil, string, bool, int, int32, int64, float32, float64, json.Number, []string, []int, []int64, []float64:
+		return true
+	default:
+		return false
+	}
+}
+
+// resolve evaluates, converts the value, and counts.
+func resolve[T any](ctx context.Context, p *Provider, flag string, byDefault T, flat openfeature.FlattenedContext, convert func(any) (T, bool)) openfeature.GenericResolutionDetail[T] {
+	r := p.evaluate(ctx, flag, flat)
+	answer := openfeature.GenericResolutionDetail[T]{Value: byDefault, ProviderResolutionDetail: r.detail}
+	key := r.key
+	if r.value != nil {
+		value, ok := convert(r.value)
+		if ok {
+			answer.Value = value
+		} else {
+			answer.ResolutionError = openfeature.NewTypeMismatchResolutionError("the value of flag " + flag + " has another type")
+			answer.Reason = openfeature.ErrorReason
+			key.ErrorCode = evallog.Some(string(openfeature.TypeMismatchCode))
+		}
+	}
+	if p.counts != nil && key.Flag != "" {
+		if p.options.TargetingKeys != evallog.TargetingKeysOff {
+			id, _ := flat[openfeature.TargetingKey].(string)
+			key.TargetingKey = evallog.SomeOrNone(id)
+		}
+		p.counts.Record(evallog.Evaluation{Key: key})
+	}
+	return answer
+}
+
+// BooleanEvaluation implements openfeature.FeatureProvider.
+func (p *Provider) BooleanEvaluation(ctx context.Context, flag string, byDefault bool, flat openfeature.FlattenedContext) openfeature.BoolResolutionDetail {
+	return resolve(ctx, p, flag, byDefault, flat, as[bool])
+}
+
+// StringEvaluation implements openfeature.FeatureProvider.
+func (p *Provider) StringEvaluation(ctx context.Context, flag, byDefault string, flat openfeature.FlattenedContext) openfeature.StringResolutionDetail {
+	return resolve(ctx, p, flag, byDefault, flat, as[string])
+}
+
+// FloatEvaluation implements openfeature.FeatureProvider. It takes whole numbers, too.
+func (p *Provider) FloatEvaluation(ctx context.Context, flag string, byDefault float64, flat openfeature.FlattenedContext) openfeature.FloatResolutionDetail {
+	return resolve(ctx, p, flag, byDefault, flat, asFloat)
+}
+
+// IntEvaluation implements openfeature.FeatureProvider. A number with a fraction or an exponent is of another type.
+func (p *Provider) IntEvaluation(ctx context.Context, flag string, byDefault int64, flat openfeature.FlattenedContext) openfeature.IntResolutionDetail {
+	return resolve(ctx, p, flag, byDefault, flat, asInt)
+}
+
+// ObjectEvaluation implements openfeature.FeatureProvider. Objects and lists belong to the caller; numbers are float64.
+func (p *Provider) ObjectEvaluation(ctx context.Context, flag string, byDefault any, flat openfeature.FlattenedContext) openfeature.InterfaceResolutionDetail {
+	return resolve(ctx, p, flag, byDefault, flat, func(value any) (any, bool) { return copied(value), true })
+}
+
+func as[T any](value any) (T, bool) {
+	t, ok := value.(T)
+	return t, ok
+}
+
+func asFloat(value any) (float64, bool) {
+	n, ok := value.(json.Number)
+	if !ok {
+		return 0, false
+	}
+	f, err := n.Float64()
+	return f, err == nil
+}
+
+func asInt(value any) (int64, bool) {
+	n, ok := value.(json.Number)
+	if !ok {
+		return 0, false
+	}
+	i, err := n.Int64()
+	return i, err == nil
+}
+
+// copied is a value that the caller may change.
+func copied(value any) any {
+	switch x := value.(type) {
+	case json.Number:
+		f, _ := x.Float64()
+		return f
+	case map[string]any:
+		m := make(map[string]any, len(x))
+		for name, member := range x {
+			m[name] = copied(member)
+		}
+		return m
+	case []any:
+		list := make([]any, len(x))
+		for i, item := range x {
+			list[i] = copied(item)
+		}
+		return list
+	default:
+		return value
+	}
+}

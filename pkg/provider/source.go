@@ -1,0 +1,145 @@
+package provider
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/evalcache"
+)
+
+// maxDocumentBytes bounds the flags that a server sends. It is far above what thousands of flags take.
+const maxDocumentBytes = 256 << 20
+
+// source is an evalcache.FlagSource: the server, and a file while the server was never reached.
+type source struct {
+	options *Options
+	etag    string
+	content []byte // newest; nil before the first
+	version string
+	saved   string // the version in the file
+	reached atomic.Int64
+}
+
+// lastContact is when the server last answered, zero if it never did.
+func (s *source) lastContact() time.Time {
+	if ns := s.reached.Load(); ns != 0 {
+		return time.Unix(0, ns)
+	}
+	return time.Time{}
+}
+
+// Version implements evalcache.FlagSource.
+func (s *source) Version(ctx context.Context) (string, error) {
+	content, err := s.fetch(ctx)
+	switch {
+	case err == nil:
+		s.reached.Store(time.Now().UnixNano())
+	case s.content == nil && s.options.CacheFile != "":
+		saved, fileErr := os.ReadFile(s.options.CacheFile)
+		if fileErr != nil {
+			return "", errors.Join(err, fmt.Errorf("read cache file: %w", fileErr))
+		}
+		s.options.Logger.Warn("flags come from the cache file, since the server is away", "file", s.options.CacheFile, "error", err)
+		content = saved
+	default:
+		return "", err
+	}
+	if content != nil {
+		sum := sha256.Sum256(content)
+		s.content, s.version = content, hex.EncodeToString(sum[:])
+		if err != nil {
+			s.saved = s.version
+		}
+	}
+	return s.version, nil
+}
+
+// Flags implements evalcache.FlagSource.
+func (s *source) Flags(context.Context) ([]entity.Flag, error) {
+	flags, _, err := evalcache.ParseDocument(s.content)
+	if err != nil {
+		s.content, s.etag = nil, ""
+		return nil, err
+	}
+	if s.options.CacheFile != "" && s.saved != s.version {
+		if err := save(s.options.CacheFile, s.content); err != nil {
+			s.options.Logger.Error("flags were not saved", "error", err)
+		} else {
+			s.saved = s.version
+		}
+	}
+	s.content = []byte{} // only whether there was one counts from here on
+	return flags, nil
+}
+
+// fetch returns the document, or nil when it is the same as at the last fetch.
+func (s *source) fetch(ctx context.Context) ([]byte, error) {
+	request, err := newRequest(ctx, s.options, http.MethodGet, exportPath, nil)
+	if err != nil {
+		return nil, err
+	}
+	if s.etag != "" {
+		request.Header.Set("If-None-Match", s.etag)
+	}
+	response, err := s.options.Client.Do(request)
+	if err != nil {
+		return nil, fmt.Errorf("fetch flags: %w", err)
+	}
+	defer func() { _ = response.Body.Close() }() // it was read
+	switch {
+	case response.StatusCode == http.StatusNotModified && s.etag != "":
+		return nil, nil
+	case response.StatusCode != http.StatusOK:
+		return nil, fmt.Errorf("fetch flags: the server returns %s", response.Status)
+	}
+	content, err := io.ReadAll(io.LimitReader(response.Body, maxDocumentBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("fetch flags: %w", err)
+	}
+	if len(content) > maxDocumentBytes {
+		return nil, fmt.Errorf("fetch flags: the document is longer than %d bytes", maxDocumentBytes)
+	}
+	s.etag = response.Header.Get("ETag")
+	return content, nil
+}
+
+func newRequest(ctx context.Context, o *Options, method, path string, body io.Reader) (*http.Request, error) {
+	request, err := http.NewRequestWithContext(ctx, method, o.URL+path, body)
+	if err != nil {
+		return nil, err
+	}
+	for name, values := range o.Header {
+		request.Header[name] = values
+	}
+	return request, nil
+}
+
+// save replaces a file at once, so that no reader sees half of it.
+func save(path string, content []byte) error {
+	file, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(content)
+	err = errors.Join(err, file.Close())
+	if err == nil {
+		err = os.Rename(file.Name(), path)
+	}
+	if err != nil {
+		if removeErr := os.Remove(file.Name()); !errors.Is(removeErr, fs.ErrNotExist) {
+			err = errors.Join(err, removeErr)
+		}
+	}
+	return err
+}
