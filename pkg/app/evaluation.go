@@ -50,6 +50,7 @@ func (a *App) handlerOptions(c *config.Config, service *eval.Service, db *store.
 	o := handler.Options{
 		Eval:             service,
 		Snapshots:        a.cache,
+		States:           a.cache,
 		RecorderStats:    a.recorders.Stats,
 		MaxGetQueryBytes: c.Eval.GetMaxURLBytes,
 		Actor:            web.Actor(a.edge.jwt, c.HeaderAuth, c.CookieAuth),

@@ -2,6 +2,8 @@ package handler
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-openapi/runtime"
@@ -16,6 +19,7 @@ import (
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
+	"github.com/flagr-datar/flagr-datar/pkg/evalcache"
 	exportapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/export"
 )
 
@@ -32,14 +36,61 @@ type flagDocument struct {
 
 // GetExportEvalCacheJSON publishes the flags that evaluation uses, in the form that eval-only mode reads.
 func (h *Handler) GetExportEvalCacheJSON(p exportapi.GetExportEvalCacheJSONParams) middleware.Responder {
+	snapshot, tag := h.snapshots.Snapshot(), ""
+	if h.states != nil {
+		state := h.states.State()
+		snapshot, tag = state.Snapshot, exportTag(state.Version, p.HTTPRequest.URL.RawQuery)
+		if hasTag(p.HTTPRequest.Header["If-None-Match"], tag) {
+			return tagged(tag, exportapi.NewGetExportEvalCacheJSONNotModified())
+		}
+	}
 	wanted := exportFilter(p)
 	kept := []*entity.Flag{}
-	for _, f := range h.snapshots.Snapshot().Flags() {
+	for _, f := range snapshot.Flags() {
 		if wanted(f) {
 			kept = append(kept, f)
 		}
 	}
-	return exportapi.NewGetExportEvalCacheJSONOK().WithPayload(flagDocument{Flags: kept})
+	return tagged(tag, exportapi.NewGetExportEvalCacheJSONOK().WithPayload(flagDocument{Flags: kept}))
+}
+
+// States has the flags that evaluation uses, with what is known about them.
+type States interface {
+	State() *evalcache.State
+}
+
+// exportTag is the entity tag of an export: weak, since it says nothing of bytes and compression. Servers with the same
+// flags have the same.
+func exportTag(version, query string) string {
+	sum := sha256.Sum256([]byte(version + "\n" + query))
+	return `W/"` + base64.RawURLEncoding.EncodeToString(sum[:16]) + `"`
+}
+
+// hasTag reports whether the header If-None-Match has the tag. Proxies that compress add to it.
+func hasTag(values []string, tag string) bool {
+	bare := func(tag string) string {
+		return strings.TrimSuffix(strings.Trim(strings.TrimPrefix(strings.TrimSpace(tag), "W/"), `"`), "-gzip")
+	}
+	for _, value := range values {
+		for part := range strings.SplitSeq(value, ",") {
+			if bare(part) == bare(tag) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// tagged adds an entity tag to an answer, unless it is empty.
+func tagged(tag string, answer middleware.Responder) middleware.Responder {
+	if tag == "" {
+		return answer
+	}
+	return middleware.ResponderFunc(func(rw http.ResponseWriter, producer runtime.Producer) {
+		rw.Header().Set("ETag", tag)
+		rw.Header().Set("Cache-Control", "private, no-cache")
+		answer.WriteResponse(rw, producer)
+	})
 }
 
 // exportFilter decides by ids if there are any, else by keys if there are any, else by enabled and tags together.

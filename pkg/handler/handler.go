@@ -48,6 +48,8 @@ type Options struct {
 	Eval Evaluator
 	// Snapshots has the flags that evaluation uses, for their export. Mandatory.
 	Snapshots eval.Source
+	// States has the same flags with their version, for the tag of the export. Nil: the export has no tag.
+	States States
 	// Datar is nil when Datar is switched off; its operations then answer 503.
 	Datar Datar
 	// Ingester is nil when no counts from elsewhere are taken; their operation then answers 501.
@@ -71,6 +73,7 @@ type Handler struct {
 	store            Store
 	eval             Evaluator
 	snapshots        eval.Source
+	states           States
 	datar            Datar
 	ingester         Ingester
 	recorderStats    func() []recorder.Stats
@@ -91,6 +94,7 @@ func New(o Options) *Handler {
 		store:            o.Store,
 		eval:             o.Eval,
 		snapshots:        o.Snapshots,
+		states:           o.States,
 		datar:            o.Datar,
 		ingester:         o.Ingester,
 		recorderStats:    o.RecorderStats,
