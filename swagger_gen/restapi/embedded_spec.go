@@ -661,7 +661,7 @@ func init() {
     },
     "/export/eval_cache/json": {
       "get": {
-        "description": "Exports the flags in the server's memory as one JSON document, with all their parts. An\neval-only server (FLAGR_DB_DBDRIVER=json_file or json_http) takes its flags from such a\ndocument.\n\nThe filters are not combined: ` + "`" + `ids` + "`" + ` alone decides when it is given, else ` + "`" + `keys` + "`" + `, else ` + "`" + `enabled` + "`" + `\nand ` + "`" + `tags` + "`" + ` together. Without any of them all flags are exported.",
+        "description": "Exports the flags in the server's memory as one JSON document, with all their parts. An\neval-only server (FLAGR_DB_DBDRIVER=json_file or json_http) takes its flags from such a\ndocument.\n\nThe filters are not combined: ` + "`" + `ids` + "`" + ` alone decides when it is given, else ` + "`" + `keys` + "`" + `, else ` + "`" + `enabled` + "`" + `\nand ` + "`" + `tags` + "`" + ` together. Without any of them all flags are exported.\n\nThe answer has an ETag. A request with that tag in If-None-Match is answered 304 while the flags\nare the same, so that polling costs little.",
         "produces": [
           "application/json"
         ],
@@ -753,6 +753,9 @@ func init() {
                 ]
               }
             }
+          },
+          "304": {
+            "description": "The flags are those of the tag in If-None-Match. There is no body."
           },
           "default": {
             "description": "422: an id is not a whole number from 1, or ` + "`" + `tagsOperator` + "`" + ` is something else.",
@@ -5797,7 +5800,7 @@ func init() {
     },
     "/export/eval_cache/json": {
       "get": {
-        "description": "Exports the flags in the server's memory as one JSON document, with all their parts. An\neval-only server (FLAGR_DB_DBDRIVER=json_file or json_http) takes its flags from such a\ndocument.\n\nThe filters are not combined: ` + "`" + `ids` + "`" + ` alone decides when it is given, else ` + "`" + `keys` + "`" + `, else ` + "`" + `enabled` + "`" + `\nand ` + "`" + `tags` + "`" + ` together. Without any of them all flags are exported.",
+        "description": "Exports the flags in the server's memory as one JSON document, with all their parts. An\neval-only server (FLAGR_DB_DBDRIVER=json_file or json_http) takes its flags from such a\ndocument.\n\nThe filters are not combined: ` + "`" + `ids` + "`" + ` alone decides when it is given, else ` + "`" + `keys` + "`" + `, else ` + "`" + `enabled` + "`" + `\nand ` + "`" + `tags` + "`" + ` together. Without any of them all flags are exported.\n\nThe answer has an ETag. A request with that tag in If-None-Match is answered 304 while the flags\nare the same, so that polling costs little.",
         "produces": [
           "application/json"
         ],
@@ -5889,6 +5892,9 @@ func init() {
                 ]
               }
             }
+          },
+          "304": {
+            "description": "The flags are those of the tag in If-None-Match. There is no body."
           },
           "default": {
             "description": "422: an id is not a whole number from 1, or ` + "`" + `tagsOperator` + "`" + ` is something else.",

@@ -36,6 +36,9 @@ func NewGetExportEvalCacheJSON(ctx *middleware.Context, handler GetExportEvalCac
 //
 // The filters are not combined: `ids` alone decides when it is given, else `keys`, else `enabled`
 // and `tags` together. Without any of them all flags are exported.
+//
+// The answer has an ETag. A request with that tag in If-None-Match is answered 304 while the flags
+// are the same, so that polling costs little.
 type GetExportEvalCacheJSON struct {
 	Context *middleware.Context
 	Handler GetExportEvalCacheJSONHandler

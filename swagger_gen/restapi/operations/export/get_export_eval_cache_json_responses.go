@@ -48,6 +48,29 @@ func (o *GetExportEvalCacheJSONOK) WriteResponse(rw http.ResponseWriter, produce
 	}
 }
 
+// GetExportEvalCacheJSONNotModifiedCode is the HTTP code returned for type GetExportEvalCacheJSONNotModified
+const GetExportEvalCacheJSONNotModifiedCode int = 304
+
+// GetExportEvalCacheJSONNotModified The flags are those of the tag in If-None-Match. There is no body.
+//
+// swagger:response getExportEvalCacheJsonNotModified
+type GetExportEvalCacheJSONNotModified struct {
+}
+
+// NewGetExportEvalCacheJSONNotModified creates GetExportEvalCacheJSONNotModified with default headers values
+func NewGetExportEvalCacheJSONNotModified() *GetExportEvalCacheJSONNotModified {
+
+	return &GetExportEvalCacheJSONNotModified{}
+}
+
+// WriteResponse to the client
+func (o *GetExportEvalCacheJSONNotModified) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.Header().Del(runtime.HeaderContentType) // Remove Content-Type on empty responses
+
+	rw.WriteHeader(304)
+}
+
 // GetExportEvalCacheJSONDefault 422: an id is not a whole number from 1, or `tagsOperator` is something else.
 //
 // swagger:response getExportEvalCacheJsonDefault
