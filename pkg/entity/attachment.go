@@ -10,7 +10,7 @@ import (
 // large integers survive. A nil Attachment is stored and served as null, an empty one as {}.
 type Attachment map[string]any
 
-// Scan reads the JSON text of a database column; NULL and empty text give a nil Attachment.
+// Scan reads the JSON text of a database column; NULL and empty text give a nil Attachment. See Shallow.
 func (a *Attachment) Scan(value any) error {
 	var text []byte
 	switch v := value.(type) {
@@ -26,7 +26,7 @@ func (a *Attachment) Scan(value any) error {
 	if len(text) == 0 {
 		return nil
 	}
-	if err := decodeJSON(text, (*map[string]any)(a)); err != nil {
+	if err := decodeJSON(Shallow(text), (*map[string]any)(a)); err != nil {
 		return fmt.Errorf("scan attachment: %w", err)
 	}
 	return nil

@@ -118,6 +118,14 @@ func (c *Constraint) literal() (string, bool) {
 	return quoted(value)
 }
 
+// DropsSpaces reports whether the value is a pattern whose white space the parser skips, so that it matches nothing.
+func (c *Constraint) DropsSpaces() bool {
+	value := strings.TrimSpace(c.Value)
+	_, isString := quoted(value)
+	content, ok := c.literal()
+	return ok && (c.isPattern() || !isString) && len(content) < len(value)-2
+}
+
 // spaces removes what the parser skips between the parts of a regex literal.
 var spaces = strings.NewReplacer(" ", "", "\t", "", "\n", "", "\r", "")
 

@@ -224,6 +224,7 @@ func (c *definitionChecker) checkVariants(variants []VariantDefinition) map[stri
 		path := fmt.Sprintf("variants[%d]", i)
 		c.checkID(path, v.ID, ids)
 		c.try(path+".key", CheckKey(v.Key))
+		c.try(path+".attachment", v.Attachment.CheckDepth())
 		if keys[v.Key]++; keys[v.Key] == 2 {
 			c.add(path+".key", "another variant has the key %q", v.Key)
 		}

@@ -52,6 +52,19 @@ func CheckConstraint(c *entity.Constraint) error {
 	return compileConstraint(c, &left).err
 }
 
+// Warnings tells what is doubtful in a constraint that can be stored: see CheckConstraint. It also tells when white space of a
+// pattern is not a part of it.
+func Warnings(c *entity.Constraint) []string {
+	var warnings []string
+	if err := CheckConstraint(c); err != nil {
+		warnings = append(warnings, err.Error())
+	}
+	if c.DropsSpaces() {
+		warnings = append(warnings, `white space in a pattern is skipped: write \s or [[:space:]]`)
+	}
+	return warnings
+}
+
 func compileConstraint(c *entity.Constraint, left *int) condition {
 	source := fmt.Sprintf("{%s} %s %s", c.Property, c.Operator, strings.TrimSpace(c.Value))
 	expr, err := c.Expr()

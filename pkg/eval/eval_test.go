@@ -146,6 +146,9 @@ func TestLookup(t *testing.T) {
 					Request: eval.Request{FlagID: test.id, FlagKey: test.key, EntityID: "e"}, FlagID: test.id, FlagKey: test.key,
 					Reason: eval.FlagNotFound, Timestamp: noon.UTC(), Message: fmt.Sprintf("flagID %d not found or deleted", test.id),
 				}
+				if test.id == 0 && test.key != "" {
+					want.Message = fmt.Sprintf("flagKey %q not found or deleted", test.key)
+				}
 				if diff := cmp.Diff(want, got, ignoreUnexported); diff != "" {
 					t.Errorf("(-want +got):\n%s", diff)
 				}

@@ -13,7 +13,7 @@ func (f *flag) describe(result *Result) {
 	if f == nil {
 		result.Reason = FlagNotFound
 		result.FlagID, result.FlagKey = result.Request.FlagID, result.Request.FlagKey
-		result.Message = "flagID " + strconv.FormatInt(result.FlagID, 10) + " not found or deleted"
+		result.Message = notFound(&result.Request)
 		return
 	}
 	result.FlagID, result.FlagKey = f.id, f.source.Key
@@ -22,6 +22,15 @@ func (f *flag) describe(result *Result) {
 	result.flag = f
 	result.DataRecordsEnabled = f.source.DataRecordsEnabled
 	result.Reason, result.Message = f.blank, f.message
+}
+
+// notFound names the flag that was asked for as it was asked for, and no more of a long key than anybody reads.
+func notFound(r *Request) string {
+	if r.FlagID == 0 && r.FlagKey != "" {
+		const longest = 100
+		return fmt.Sprintf("flagKey %q not found or deleted", r.FlagKey[:min(len(r.FlagKey), longest)])
+	}
+	return "flagID " + strconv.FormatInt(r.FlagID, 10) + " not found or deleted"
 }
 
 // decide fills in what is given to the entity. The result must be described. Random makes up ids.

@@ -53,7 +53,7 @@ func (f Finding) String() string {
 // flag may have one key only if all of them have ids, as in an export, and then the VariantID decides.
 func ParseDocument(document []byte) ([]entity.Flag, []Finding, error) {
 	var top struct{ Flags json.RawMessage }
-	if err := json.Unmarshal(document, &top); err != nil {
+	if err := json.Unmarshal(entity.Shallow(document), &top); err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", ErrDocument, err)
 	}
 	if top.Flags == nil {
@@ -164,8 +164,10 @@ func (p *documentParser) checkSegments(f *entity.Flag) {
 			part := fmt.Sprintf("%s, constraint %d", part, j+1)
 			if _, err := s.Constraints[j].Expr(); err != nil {
 				p.add(SeverityError, part, "%s", err)
-			} else if err := eval.CheckConstraint(&s.Constraints[j]); err != nil {
-				p.add(SeverityWarning, part, "%s", err)
+				continue
+			}
+			for _, warning := range eval.Warnings(&s.Constraints[j]) {
+				p.add(SeverityWarning, part, "%s", warning)
 			}
 		}
 		p.checkDistributions(f, s, part)

@@ -6,6 +6,7 @@ import (
 	"github.com/go-openapi/runtime/middleware"
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
 	constraintapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/constraint"
 )
@@ -27,13 +28,13 @@ func (h *Handler) FindConstraints(p constraintapi.FindConstraintsParams) middlew
 	return constraintapi.NewFindConstraintsOK().WithPayload(mapAll(constraints, constraintModel))
 }
 
-// CreateConstraint adds a constraint that parses.
+// CreateConstraint adds a constraint that parses. What is doubtful in it is named in Warning headers.
 func (h *Handler) CreateConstraint(p constraintapi.CreateConstraintParams) middleware.Responder {
 	c, err := h.store.CreateConstraint(p.HTTPRequest.Context(), h.actor(p.HTTPRequest), p.FlagID, p.SegmentID, constraintOf(p.Body))
 	if err != nil {
 		return h.fail(p.HTTPRequest, err)
 	}
-	return constraintapi.NewCreateConstraintOK().WithPayload(constraintModel(c))
+	return withWarnings(constraintapi.NewCreateConstraintOK().WithPayload(constraintModel(c)), eval.Warnings(c))
 }
 
 // PutConstraint replaces a constraint by one that parses.
@@ -43,7 +44,7 @@ func (h *Handler) PutConstraint(p constraintapi.PutConstraintParams) middleware.
 	if err != nil {
 		return h.fail(p.HTTPRequest, err)
 	}
-	return constraintapi.NewPutConstraintOK().WithPayload(constraintModel(c))
+	return withWarnings(constraintapi.NewPutConstraintOK().WithPayload(constraintModel(c)), eval.Warnings(c))
 }
 
 // DeleteConstraint removes a constraint.

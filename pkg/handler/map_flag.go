@@ -1,7 +1,6 @@
 package handler
 
 import (
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -75,15 +74,15 @@ func distributionModel(d *entity.Distribution) *models.Distribution {
 func snapshotModels(snapshots []entity.FlagSnapshot) ([]*models.FlagSnapshot, error) {
 	mapped := make([]*models.FlagSnapshot, len(snapshots))
 	for i, s := range snapshots {
-		var f entity.Flag
-		if err := json.Unmarshal(s.Flag, &f); err != nil {
+		f, err := entity.DecodeFlag(s.Flag)
+		if err != nil {
 			return nil, fmt.Errorf("read the flag in snapshot %d: %w", s.ID, err)
 		}
 		mapped[i] = &models.FlagSnapshot{
 			ID:        int64(s.ID),
 			UpdatedBy: s.UpdatedBy,
 			UpdatedAt: new(s.UpdatedAt.UTC().Format(time.RFC3339)),
-			Flag:      flagModel(&f),
+			Flag:      flagModel(f),
 		}
 	}
 	return mapped, nil

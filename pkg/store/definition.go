@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -53,6 +52,9 @@ func (s *Store) ReplaceDefinition(ctx context.Context, by string, id int64, d en
 	if errors.Is(err, errUnchanged) {
 		return current, nil
 	}
+	if d.Key != nil {
+		err = s.nameOwner(ctx, err, *d.Key)
+	}
 	return after, err
 }
 
@@ -63,8 +65,8 @@ func flagAt(tx *gorm.DB, flagID, snapshotID uint) (*entity.Flag, error) {
 	if err != nil || len(snapshots) == 0 {
 		return nil, err
 	}
-	flag := &entity.Flag{}
-	if err := json.Unmarshal(snapshots[0].Flag, flag); err != nil {
+	flag, err := entity.DecodeFlag(snapshots[0].Flag)
+	if err != nil {
 		return nil, fmt.Errorf("read the flag in snapshot %d: %w", snapshotID, err)
 	}
 	flag.SnapshotID = snapshotID
@@ -98,7 +100,7 @@ func (w *definitionWriter) fields(before, after *entity.Flag) error {
 	differ(columns, "entity_type", before.EntityType, after.EntityType)
 	differ(columns, "enabled", before.Enabled, after.Enabled)
 	differ(columns, "data_records_enabled", before.DataRecordsEnabled, after.DataRecordsEnabled)
-	if _, ok := columns["entity_type"]; ok && after.EntityType != "" {
+	if _, ok := columns["entity_type"]; ok {
 		if err := keepEntityType(w.tx, after.EntityType); err != nil {
 			return err
 		}

@@ -40,7 +40,7 @@ func (s *Store) CreateFlag(ctx context.Context, by string, f NewFlag) (*entity.F
 	if err := checkDescription(f.Description); err != nil {
 		return nil, err
 	}
-	return s.mutate(ctx, by, &entity.Change{Operation: entity.OperationCreate, Component: entity.ComponentFlag}, func(tx *gorm.DB) (uint, error) {
+	created, err := s.mutate(ctx, by, &entity.Change{Operation: entity.OperationCreate, Component: entity.ComponentFlag}, func(tx *gorm.DB) (uint, error) {
 		flag := entity.Flag{Key: f.Key, Description: f.Description, CreatedBy: storable(by)}
 		if err := insertFlag(tx, &flag); err != nil {
 			return 0, fmt.Errorf("cannot create flag. %w", err)
@@ -50,6 +50,7 @@ func (s *Store) CreateFlag(ctx context.Context, by string, f NewFlag) (*entity.F
 		}
 		return flag.ID, nil
 	})
+	return created, s.nameOwner(ctx, err, f.Key)
 }
 
 func addBooleanParts(tx *gorm.DB, flagID uint) error {
@@ -70,7 +71,7 @@ func (s *Store) UpdateFlag(ctx context.Context, by string, id int64, p FlagPatch
 	if err != nil {
 		return nil, err
 	}
-	return s.mutateFlag(ctx, by, &entity.Change{Operation: entity.OperationUpdate, Component: entity.ComponentFlag}, id, func(tx *gorm.DB, flag *entity.Flag) error {
+	changed, err := s.mutateFlag(ctx, by, &entity.Change{Operation: entity.OperationUpdate, Component: entity.ComponentFlag}, id, func(tx *gorm.DB, flag *entity.Flag) error {
 		if p.EntityType != nil {
 			if err := keepEntityType(tx, *p.EntityType); err != nil {
 				return err
@@ -83,6 +84,10 @@ func (s *Store) UpdateFlag(ctx context.Context, by string, id int64, p FlagPatch
 		}
 		return nil
 	})
+	if p.Key != nil {
+		err = s.nameOwner(ctx, err, *p.Key)
+	}
+	return changed, err
 }
 
 // columns checks the new values and gives them by the names of their columns.
@@ -160,7 +165,7 @@ func (s *Store) DuplicateFlag(ctx context.Context, by string, id int64, key, des
 	if err := entity.CheckText("description", description); err != nil {
 		return nil, err
 	}
-	return s.mutate(ctx, by, &entity.Change{Operation: entity.OperationCreate, Component: entity.ComponentFlag}, func(tx *gorm.DB) (uint, error) {
+	created, err := s.mutate(ctx, by, &entity.Change{Operation: entity.OperationCreate, Component: entity.ComponentFlag}, func(tx *gorm.DB) (uint, error) {
 		locked, err := lockFlag(tx, id)
 		if err != nil {
 			return 0, err
@@ -187,6 +192,7 @@ func (s *Store) DuplicateFlag(ctx context.Context, by string, id int64, key, des
 		}
 		return flag.ID, copyParts(tx, source, flag.ID)
 	})
+	return created, s.nameOwner(ctx, err, key)
 }
 
 func copyParts(tx *gorm.DB, source *entity.Flag, flagID uint) error {
@@ -247,6 +253,29 @@ func duplicate(err error) error {
 		return entity.ErrDuplicateKey
 	}
 	return err
+}
+
+// nameOwner adds to an ErrDuplicateKey which flag has the key, and what can be done if that flag is deleted. Other errors stay
+// as they are.
+func (s *Store) nameOwner(ctx context.Context, err error, key string) error {
+	if !errors.Is(err, entity.ErrDuplicateKey) {
+		return err
+	}
+	var owners []entity.Flag
+	found := s.db.WithContext(ctx).Unscoped().Where(map[string]any{"key": key}).Limit(1).Find(&owners)
+	if found.Error != nil || len(owners) == 0 { // the error says enough
+		return err
+	}
+	owner := &owners[0]
+	same := ""
+	if owner.Key != key {
+		same = ", which is the same key for this database"
+	}
+	if owner.DeletedAt.Valid {
+		return fmt.Errorf("%w: deleted flag %d has the key %q%s; restore it by PUT /flags/%d/restore, or choose another key",
+			err, owner.ID, owner.Key, same, owner.ID)
+	}
+	return fmt.Errorf("%w: flag %d has the key %q%s", err, owner.ID, owner.Key, same)
 }
 
 // keepEntityType adds an entity type to the list of those that flags have used, in which an empty one counts, too.

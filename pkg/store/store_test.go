@@ -101,6 +101,14 @@ func fixture(t *testing.T, kind testdb.Kind) *Store {
 	return s
 }
 
+func deepAttachment(levels int) entity.Attachment {
+	a := entity.Attachment{}
+	for range levels - 1 {
+		a = entity.Attachment{"a": map[string]any(a)}
+	}
+	return a
+}
+
 // Every rule that refuses a change: the kind and text of the error, and that nothing is left of the change.
 func TestRefusals(t *testing.T) {
 	shares := func(percents ...uint) []entity.Distribution {
@@ -119,11 +127,11 @@ func TestRefusals(t *testing.T) {
 		"create: key taken": {func(ctx context.Context, s *Store) error {
 			_, err := s.CreateFlag(ctx, "bo", NewFlag{Description: "d", Key: "one"})
 			return err
-		}, entity.ErrDuplicateKey, "cannot create flag. flag key already exists"},
+		}, entity.ErrDuplicateKey, `cannot create flag. flag key already exists: flag 1 has the key "one"`},
 		"create: key taken by a template": {func(ctx context.Context, s *Store) error {
 			_, err := s.CreateFlag(ctx, "bo", NewFlag{Description: "d", Key: "two", Template: templateBoolean})
 			return err
-		}, entity.ErrDuplicateKey, "cannot create flag. flag key already exists"},
+		}, entity.ErrDuplicateKey, `cannot create flag. flag key already exists: flag 2 has the key "two"`},
 		"create: bad key": {func(ctx context.Context, s *Store) error {
 			_, err := s.CreateFlag(ctx, "bo", NewFlag{Description: "d", Key: "has space"})
 			return err
@@ -151,7 +159,7 @@ func TestRefusals(t *testing.T) {
 		"update: key taken": {func(ctx context.Context, s *Store) error {
 			_, err := s.UpdateFlag(ctx, "bo", 1, FlagPatch{Key: ptr("two")})
 			return err
-		}, entity.ErrDuplicateKey, "cannot update flag. flag key already exists"},
+		}, entity.ErrDuplicateKey, `cannot update flag. flag key already exists: flag 2 has the key "two"`},
 		"update: empty key": {func(ctx context.Context, s *Store) error {
 			_, err := s.UpdateFlag(ctx, "bo", 1, FlagPatch{Key: ptr("")})
 			return err
@@ -171,7 +179,7 @@ func TestRefusals(t *testing.T) {
 		"update: entity type of a change that fails": {func(ctx context.Context, s *Store) error {
 			_, err := s.UpdateFlag(ctx, "bo", 1, FlagPatch{EntityType: ptr("user"), Key: ptr("two")})
 			return err
-		}, entity.ErrDuplicateKey, "cannot update flag. flag key already exists"},
+		}, entity.ErrDuplicateKey, `cannot update flag. flag key already exists: flag 2 has the key "two"`},
 		"enable: no such flag": {func(ctx context.Context, s *Store) error {
 			_, err := s.SetFlagEnabled(ctx, "bo", -1, true)
 			return err
@@ -190,11 +198,24 @@ func TestRefusals(t *testing.T) {
 		"duplicate: key taken": {func(ctx context.Context, s *Store) error {
 			_, err := s.DuplicateFlag(ctx, "bo", 1, "two", "")
 			return err
-		}, entity.ErrDuplicateKey, "cannot duplicate flag. flag key already exists"},
+		}, entity.ErrDuplicateKey, `cannot duplicate flag. flag key already exists: flag 2 has the key "two"`},
 		"variant: bad key": {func(ctx context.Context, s *Store) error {
 			_, err := s.CreateVariant(ctx, "bo", 1, "a b", nil)
 			return err
 		}, entity.ErrInvalid, `key:a b should have the format ^[\w\d-/\.\:]+$`},
+		"variant: attachment too deep": {func(ctx context.Context, s *Store) error {
+			_, err := s.CreateVariant(ctx, "bo", 1, "deep", deepAttachment(101))
+			return err
+		}, entity.ErrInvalid, "attachment nests more than the 100 levels of objects and lists allowed"},
+		"variant: changed to a deep attachment": {func(ctx context.Context, s *Store) error {
+			_, err := s.UpdateVariant(ctx, "bo", 1, 1, "control", deepAttachment(101))
+			return err
+		}, entity.ErrInvalid, "attachment nests more than the 100 levels of objects and lists allowed"},
+		"constraint: large pattern": {func(ctx context.Context, s *Store) error {
+			_, err := s.CreateConstraint(ctx, "bo", 1, 1, entity.Constraint{Property: "a", Operator: "EREG", Value: `"` + strings.Repeat("x{1000}", 33) + `"`})
+			return err
+		}, entity.ErrInvalid, "pattern is too large: at most 32768 instructions are allowed, with repetitions written out, where a Unicode class counts 100 " +
+			"and a class in brackets that ignores case counts 1000; a long list of texts is compared faster by IN"},
 		"variant: no such flag": {func(ctx context.Context, s *Store) error {
 			_, err := s.CreateVariant(ctx, "bo", 99, "a", nil)
 			return err
@@ -328,8 +349,10 @@ func TestDeletedFlagIsFrozen(t *testing.T) {
 		}
 		same(t, before, dump(t, s.db))
 
-		if _, err := s.CreateFlag(ctx, "", NewFlag{Description: "d", Key: "one"}); !errors.Is(err, entity.ErrDuplicateKey) {
-			t.Errorf("the key of a deleted flag could be taken: %v", err)
+		const owner = `deleted flag 1 has the key "one"; restore it by PUT /flags/1/restore, or choose another key`
+		_, err := s.CreateFlag(ctx, "", NewFlag{Description: "d", Key: "one"})
+		if !errors.Is(err, entity.ErrDuplicateKey) || !strings.Contains(err.Error(), owner) {
+			t.Errorf("taking the key of a deleted flag: %v", err)
 		}
 		if restored := must[*entity.Flag](t)(s.RestoreFlag(ctx, "bo", 1)); restored.DeletedAt.Valid || restored.UpdatedBy != "bo" {
 			t.Errorf("restored flag is %+v", restored)
@@ -475,4 +498,47 @@ func rowsOf(t *testing.T, db *sql.DB, query string) []map[string]any {
 	}
 	ok(t, rows.Err())
 	return all
+}
+
+// TestLettersOfOtherCase has tags and keys that differ in case alone: they are two, or the second one is refused by name.
+func TestLettersOfOtherCase(t *testing.T) {
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		s := setup(t, kind)
+		ctx := t.Context()
+		must[*entity.Flag](t)(s.CreateFlag(ctx, "", NewFlag{Description: "d", Key: "Key"}))
+		must[*entity.Tag](t)(s.CreateTag(ctx, "", 1, "Web"))
+		switch tag, err := s.CreateTag(ctx, "", 1, "web"); {
+		case err == nil && tag.Value != "web":
+			t.Errorf("asked for the tag web, got %q", tag.Value)
+		case err != nil && (!errors.Is(err, entity.ErrInvalid) || !strings.Contains(err.Error(), `tag "web" exists as "Web"`)):
+			t.Errorf("tag of another case: %v", err)
+		}
+		switch flag, err := s.CreateFlag(ctx, "", NewFlag{Description: "d", Key: "key"}); {
+		case err == nil && flag.Key != "key":
+			t.Errorf("asked for the key \"key\", got %q", flag.Key)
+		case err != nil && (!errors.Is(err, entity.ErrDuplicateKey) || !strings.Contains(err.Error(), `flag 1 has the key "Key", which is the same key for this database`)):
+			t.Errorf("key of another case: %v", err)
+		}
+	})
+}
+
+// TestDeepAttachmentIsRead has one that was stored before there was a limit.
+func TestDeepAttachmentIsRead(t *testing.T) {
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		s := setup(t, kind)
+		ctx := t.Context()
+		must[*entity.Flag](t)(s.CreateFlag(ctx, "", NewFlag{Description: "d", Key: "k"}))
+		must[*entity.Variant](t)(s.CreateVariant(ctx, "", 1, "v", nil))
+		deep := strings.Repeat(`{"a":`, 5000) + "1" + strings.Repeat("}", 5000)
+		ok(t, s.db.Exec("UPDATE variants SET attachment = ? WHERE id = 1", deep).Error)
+		flag := must[*entity.Flag](t)(s.SetFlagEnabled(ctx, "", 1, true))
+		if flag = must[*entity.Flag](t)(s.Flag(ctx, 1)); len(flag.Variants[0].Attachment) != 1 {
+			t.Errorf("got %v", flag.Variants)
+		}
+		if snapshots := must[[]entity.FlagSnapshot](t)(s.Snapshots(ctx, 1, SnapshotQuery{})); len(snapshots[0].Flag) > 20_000 {
+			t.Errorf("the snapshot has %d bytes", len(snapshots[0].Flag))
+		} else if _, err := entity.DecodeFlag(snapshots[0].Flag); err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -73,6 +73,9 @@ func keepTag(tx *gorm.DB, value string) (*entity.Tag, error) {
 	if err != nil {
 		return nil, err
 	}
+	if tag.Value != value {
+		return nil, entity.Invalid("tag %q exists as %q, and this database does not tell the two apart: use the latter", value, tag.Value)
+	}
 	if tag.DeletedAt.Valid {
 		tag.DeletedAt = entity.DeletedAt{}
 		return tag, updateRow(tx.Unscoped(), &entity.Tag{}, tag.ID, map[string]any{"deleted_at": nil})

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 
 	"gorm.io/gorm"
@@ -19,7 +20,7 @@ func (s *Store) Variants(ctx context.Context, flagID int64) ([]entity.Variant, e
 
 // CreateVariant adds a variant to a flag. Without an attachment it gets an empty one.
 func (s *Store) CreateVariant(ctx context.Context, by string, flagID int64, key string, attachment entity.Attachment) (*entity.Variant, error) {
-	if err := entity.CheckKey(key); err != nil {
+	if err := cmp.Or(entity.CheckKey(key), attachment.CheckDepth()); err != nil {
 		return nil, err
 	}
 	if attachment == nil {
@@ -42,7 +43,7 @@ func (s *Store) CreateVariant(ctx context.Context, by string, flagID int64, key 
 // UpdateVariant gives a variant another key, also where distributions repeat it, and another attachment unless that is
 // nil.
 func (s *Store) UpdateVariant(ctx context.Context, by string, flagID, variantID int64, key string, attachment entity.Attachment) (*entity.Variant, error) {
-	if err := entity.CheckKey(key); err != nil {
+	if err := cmp.Or(entity.CheckKey(key), attachment.CheckDepth()); err != nil {
 		return nil, err
 	}
 	var variant *entity.Variant

@@ -1,0 +1,50 @@
+package handler_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+// TestConstraintWarnings stores what Flagr stores, and names what is doubtful in it.
+func TestConstraintWarnings(t *testing.T) {
+	t.Parallel()
+	s := setup(t, nil)
+	must(t, s, http.MethodPost, "/flags", object{"description": "d", "key": "k"})
+	must(t, s, http.MethodPost, "/flags/1/segments", object{"description": "s", "rolloutPercent": 100})
+	must(t, s, http.MethodPost, "/flags/1/segments/1/constraints", object{"property": "p", "operator": "EQ", "value": "1"})
+	for _, test := range []struct{ body, want string }{
+		{`{"property":"p","operator":"EREG","value":"\"[\""}`, `299 - "pattern cannot be used, so that the comparison never holds: error parsing regexp: missing closing ]: ` + "`[`" + `"`},
+		{`{"property":"p","operator":"LT","value":"\"é\""}`, `299 - "operator < does not take a string: the comparison never holds"`},
+		{`{"property":"p","operator":"NEREG","value":"\"a b\""}`, `299 - "white space in a pattern is skipped: write \\s or [[:space:]]"`},
+		{`{"property":"p","operator":"EREG","value":"\"a/ b\""}`, ""},
+		{`{"property":"p","operator":"LT","value":"5"}`, ""},
+	} {
+		for method, path := range map[string]string{http.MethodPost: "/flags/1/segments/1/constraints", http.MethodPut: "/flags/1/segments/1/constraints/1"} {
+			r := httptest.NewRequestWithContext(t.Context(), method, "/api/v1"+path, strings.NewReader(test.body))
+			r.Header.Set("Content-Type", "application/json")
+			w := httptest.NewRecorder()
+			s.ServeHTTP(w, r)
+			if got := w.Header().Get("Warning"); w.Code != http.StatusOK || got != test.want {
+				t.Errorf("%s %s: %d %s, warning %s, want %s", method, test.body, w.Code, w.Body, got, test.want)
+			}
+		}
+	}
+}
+
+func TestUnknownFlagIsNamed(t *testing.T) {
+	t.Parallel()
+	s := setup(t, nil)
+	for body, want := range map[string]string{
+		`{"flagKey":"chekout"}`:                           `flagKey "chekout" not found or deleted`,
+		`{"flagID":7,"flagKey":"chekout"}`:                `flagID 7 not found or deleted`,
+		`{"entityID":"e"}`:                                `flagID 0 not found or deleted`,
+		`{"flagKey":"` + strings.Repeat("k", 1000) + `"}`: `flagKey "` + strings.Repeat("k", 100) + `" not found or deleted`,
+	} {
+		log, _ := must(t, s, http.MethodPost, "/evaluation", body)["evalDebugLog"].(map[string]any)
+		if log["msg"] != want {
+			t.Errorf("%.40s: got %v, want %s", body, log["msg"], want)
+		}
+	}
+}
