@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/web"
 )
@@ -57,7 +58,7 @@ func newEdge(c *config.Config, logger *slog.Logger, access web.AccessLog, m *met
 // handler wraps the API, from the inside to the outside. Access control sees paths as the router does, without the web
 // prefix; what browsers must see on every answer, a refusal too, is further out; and what counts and logs is outermost.
 func (e *edge) handler(api http.Handler) http.Handler {
-	api = web.LimitBody(web.MaxBodyBytes, web.NameRoutes(e.basePath, api))
+	api = web.LimitBody(web.MaxBodyBytes, budget.NewMemory(web.BodyMemory), web.NameRoutes(e.basePath, api))
 	if e.gzip != nil {
 		api = e.gzip(api)
 	}
@@ -71,7 +72,7 @@ func (e *edge) handler(api http.Handler) http.Handler {
 		routes.OFREP = e.compressOFREP(e.ofrep)
 	}
 	if e.config.Web.PprofEnabled {
-		routes.Pprof = e.guard(web.Pprof())
+		routes.Pprof = e.guard(web.LimitBody(web.MaxPprofBodyBytes, nil, web.Pprof()))
 	}
 	h := routes.Handler()
 	if e.config.CORS.Enabled {

@@ -25,6 +25,7 @@ func (a *App) newService(ctx context.Context, c *config.Config, observers []func
 	return eval.NewService(a.cache, recorder, eval.Options{
 		DebugEnabled:      c.Eval.DebugEnabled,
 		BatchSize:         c.Eval.BatchSize,
+		AnswerBytes:       c.Eval.AnswerBytes,
 		ExposureBatchSize: c.Exposure.BatchSize,
 		Observe:           observeAll(observers),
 	})

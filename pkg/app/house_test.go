@@ -123,7 +123,7 @@ var rooms = map[string]struct {
 	},
 	// Pages read the store through interfaces of their own.
 	"ui": {
-		allowed:   []string{"pkg/ui", "pkg/insight", "pkg/datar", "pkg/entity", "pkg/eval", "pkg/web", "pkg/config"},
+		allowed:   []string{"pkg/ui", "pkg/budget", "pkg/insight", "pkg/datar", "pkg/entity", "pkg/eval", "pkg/web", "pkg/config"},
 		forbidden: []string{"github.com/go-openapi"},
 	},
 	// Charts take numbers and labels.

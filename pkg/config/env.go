@@ -176,6 +176,8 @@ type Eval struct {
 	OnlyMode bool `env:"FLAGR_EVAL_ONLY_MODE" envDefault:"false"`
 	// BatchSize is the most evaluations of one batch request; 0 means that of eval.Options.
 	BatchSize int `env:"FLAGR_EVAL_BATCH_SIZE" envDefault:"0" accepts:"a whole number, 0 or more"`
+	// AnswerBytes is the largest answer to a batch in bytes, 1 MiB or more.
+	AnswerBytes int `env:"FLAGR_EVAL_ANSWER_BYTES" envDefault:"67108864" accepts:"a number of bytes, 1048576 or more"`
 	// GetMaxURLBytes is the longest raw query of a GET evaluation in bytes; 0 means no limit.
 	GetMaxURLBytes int `env:"FLAGR_EVAL_GET_MAX_URL_BYTES" envDefault:"8192" accepts:"a number of bytes, 0 or more"`
 }

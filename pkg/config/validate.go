@@ -116,6 +116,7 @@ func (d *Database) validate(l *loader) {
 
 func (e *Eval) validate(l *loader) {
 	l.check("FLAGR_EVAL_BATCH_SIZE", e.BatchSize >= 0)
+	l.check("FLAGR_EVAL_ANSWER_BYTES", e.AnswerBytes >= 1<<20)
 	l.check("FLAGR_EVAL_GET_MAX_URL_BYTES", e.GetMaxURLBytes >= 0)
 }
 

@@ -609,7 +609,7 @@ func TestBatchWithoutConfiguredSizeIsBounded(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			service := setupWith(t, eval.Options{BatchSize: test.size}, tagged)
+			service := setupWith(t, eval.Options{BatchSize: test.size, AnswerBytes: 1 << 30}, tagged)
 			done, cancel := context.WithCancel(t.Context())
 			cancel() // nothing of what fits needs to be evaluated
 			err := service.EvaluateEach(done, eval.BatchRequest{Entities: make([]eval.Entity, test.entities), FlagIDs: ids, FlagTags: test.tags},

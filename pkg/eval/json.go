@@ -66,30 +66,6 @@ func (e *Encoder) Append(b []byte, r *Result) []byte {
 	return b
 }
 
-// BatchEncoder writes the answer to a batch, in the form of the API's evaluationBatchResponse. It is for one goroutine.
-type BatchEncoder struct {
-	encoder Encoder
-	answer  []byte
-	any     bool // result so far
-}
-
-// NewBatchEncoder begins an answer behind the bytes of b, whose memory it uses.
-func NewBatchEncoder(b []byte) *BatchEncoder {
-	return &BatchEncoder{answer: append(b, `{"evaluationResults":[`...)}
-}
-
-// Add appends a result, and does not keep it.
-func (e *BatchEncoder) Add(r *Result) {
-	if e.any {
-		e.answer = append(e.answer, ',')
-	}
-	e.any = true
-	e.answer = e.encoder.Append(e.answer, r)
-}
-
-// Finish ends the answer and returns it.
-func (e *BatchEncoder) Finish() []byte { return append(e.answer, `]}`...) }
-
 const (
 	timestampName = `"timestamp":"`
 	// undebugged is what stands between the request and the flag when nothing is explained.

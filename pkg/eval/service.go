@@ -28,6 +28,8 @@ type Options struct {
 	// are tags), where repeated ids and keys count once. Otherwise a batch may make 500,000 evaluations, with those of the
 	// flags that its tags select.
 	BatchSize int
+	// AnswerBytes is the largest answer to a batch in bytes, estimated before it is made; 0 means DefaultAnswerBytes.
+	AnswerBytes int
 	// ExposureBatchSize, when positive, is the most exposures that one call of Expose may report.
 	ExposureBatchSize int
 	// Observe is called for every evaluation, recorded or not, for metrics and logs. Nil: not called. It runs in the
@@ -50,6 +52,9 @@ type Service struct {
 func NewService(snapshots Source, recorder Recorder, o Options) *Service {
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.AnswerBytes <= 0 {
+		o.AnswerBytes = DefaultAnswerBytes
 	}
 	if o.Random == nil {
 		o.Random = rand.Int32
@@ -85,15 +90,16 @@ const maxBatch = 500_000
 // named by id, then for those named by key. A flag that is selected in two of these ways is answered for twice. It calls
 // use with each result as soon as it is recorded; use must not keep it, since it serves the next evaluation.
 //
-// The error matches entity.ErrInvalid if the batch is larger than Options.BatchSize allows, and nothing was evaluated
-// then. Otherwise it is that of ctx, and use may have been called.
+// The error matches entity.ErrInvalid if the batch is larger than Options.BatchSize or its answer larger than
+// Options.AnswerBytes, and nothing was evaluated then. Otherwise it is that of ctx, or ErrTooSlow, and use may have been
+// called.
 func (s *Service) EvaluateEach(ctx context.Context, batch BatchRequest, use func(*Result)) error {
 	targets, err := s.targets(&batch)
 	if err != nil {
 		return err
 	}
 	debug := s.debug(batch.EnableDebug)
-	result, now := new(Result), time.Time{}
+	result, begun, now := new(Result), time.Time{}, time.Time{}
 	made := 0
 	for e := range batch.Entities {
 		who := &batch.Entities[e]
@@ -103,6 +109,11 @@ func (s *Service) EvaluateEach(ctx context.Context, batch BatchRequest, use func
 					return err
 				}
 				now = s.options.Now().UTC()
+				if made == 0 {
+					begun = now
+				} else if now.Sub(begun) > batchTimeout {
+					return ErrTooSlow
+				}
 			}
 			made++
 			*result = targets[t].answer
@@ -158,6 +169,10 @@ func (s *Service) targets(batch *BatchRequest) ([]target, error) {
 	for _, key := range keys {
 		targets = append(targets, newTarget(snapshot.find(0, key), Request{EnableDebug: batch.EnableDebug, FlagKey: key, PlainTexts: batch.PlainTexts}))
 	}
+	if n := answerBytes(batch, targets); n > s.options.AnswerBytes {
+		return nil, entity.Invalid("batch of %d entities and %d flags: the answer would have about %d bytes, the limit is %d (FLAGR_EVAL_ANSWER_BYTES); ask for fewer at once, or send less context",
+			len(batch.Entities), len(targets), n, s.options.AnswerBytes)
+	}
 	return targets, nil
 }
 
@@ -174,8 +189,8 @@ func (s *Service) record(result *Result) {
 
 // unique returns the items without repetitions, in the order of their first appearance.
 func unique[T comparable](items []T) []T {
-	seen := make(map[T]struct{}, len(items))
-	kept := make([]T, 0, len(items))
+	seen := make(map[T]struct{}, min(len(items), 100))
+	kept := make([]T, 0, min(len(items), 100))
 	for _, item := range items {
 		if _, ok := seen[item]; !ok {
 			seen[item] = struct{}{}

@@ -53,6 +53,8 @@ type flag struct {
 	derived atomic.Pointer[derivation]
 	// patterns is the sum of the sizes of the compiled patterns.
 	patterns int
+	// answerBytes is about how much of an evalResult depends on the flag and not on the entity, at most.
+	answerBytes int
 	// problems are what could not be used.
 	problems []error
 }
@@ -176,6 +178,10 @@ func compileFlag(source *entity.Flag, patterns int) *flag {
 		return cmp.Or(cmp.Compare(a.Rank, b.Rank), cmp.Compare(a.ID, b.ID))
 	}) {
 		f.segments = append(f.segments, f.compileSegment(segment, variants, &left))
+	}
+	f.answerBytes = len(f.json) + len(source.EntityType) + len(f.message)
+	for _, v := range variants {
+		f.answerBytes = max(f.answerBytes, len(f.json)+len(source.EntityType)+len(v.end))
 	}
 	for i := range f.segments {
 		s := &f.segments[i]
@@ -343,8 +349,12 @@ func (s *Snapshot) tagged(tags []string, operator string) []*flag {
 	if len(tags) == 0 {
 		return nil
 	}
+	tags = unique(tags)
 	found := slices.Clone(s.byTag[tags[0]])
 	if operator == TagsAll {
+		if slices.ContainsFunc(tags, func(tag string) bool { return len(s.byTag[tag]) == 0 }) {
+			return nil
+		}
 		return slices.DeleteFunc(found, func(f *flag) bool {
 			return slices.ContainsFunc(tags, func(tag string) bool { return !slices.Contains(f.tags, tag) })
 		})

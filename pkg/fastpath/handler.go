@@ -8,8 +8,10 @@ package fastpath
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,8 +23,10 @@ import (
 const (
 	// maxRequestBytes is the largest body that is read here. Larger ones are rare, and would make large buffers stay.
 	maxRequestBytes = 1 << 20
-	// maxPooledBytes is the largest buffer that is kept for further requests: the answer to a batch of 2,000 fits.
-	maxPooledBytes = 1 << 20
+	// firstReadBytes is up to which length the memory for a body is made before its bytes arrive.
+	firstReadBytes = 16 << 10
+	// maxPooledBytes is the largest buffer that is kept for further requests: what is held of a batch's answer fits.
+	maxPooledBytes = eval.MaxBatchBuffer
 	// maxPooledParts is of how many entities, contexts and properties the memory is kept.
 	maxPooledParts = 1 << 14
 	// knownLengthBytes is up to which length net/http finds out the length of an answer by itself.
@@ -71,27 +75,31 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 
-	text, err := readBody(r)
-	if err != nil {
+	m := h.pool.Get().(*memory)
+	defer h.release(m)
+	var text string
+	var err error
+	if text, m.answer, err = readBody(r, m.answer); err != nil {
 		h.fallBack(rw, r, text)
 		return
 	}
-	m := h.pool.Get().(*memory)
-	defer h.release(m)
-	var ok bool
+	header := rw.Header()
+	var ok, sent bool
 	if batch {
-		ok = h.evaluateBatch(r.Context(), m, text)
+		header["Content-Type"] = contentTypeJSON // it may be sent while the batch is evaluated
+		ok, sent = h.evaluateBatch(r.Context(), rw, m, text)
 	} else {
 		ok = h.evaluate(r.Context(), m, text)
 	}
 	if !ok {
+		delete(header, "Content-Type")
 		h.fallBack(rw, r, text)
 		return
 	}
 	r.Pattern = r.URL.Path
-	rw.Header()["Content-Type"] = contentTypeJSON
-	if len(m.answer) > knownLengthBytes {
-		rw.Header().Set("Content-Length", strconv.Itoa(len(m.answer)))
+	header["Content-Type"] = contentTypeJSON
+	if len(m.answer) > knownLengthBytes && !sent {
+		header.Set("Content-Length", strconv.Itoa(len(m.answer)))
 	}
 	_, _ = rw.Write(m.answer) // fails only when the client is gone
 }
@@ -125,12 +133,35 @@ func isPlain(r *http.Request) bool {
 		(accept[0] == "*/*" || accept[0] == "application/json" || accept[0] == "application/json, text/plain, */*") // axios
 }
 
-// readBody reads the whole body. With an error it returns what it has read until then.
-func readBody(r *http.Request) (string, error) {
-	body := make([]byte, r.ContentLength)
+// readBody reads the whole body. With an error it returns what it has read until then. Memory for a long one grows as its
+// bytes arrive, since what was announced may never come: the first of them wait in scratch, which it returns.
+func readBody(r *http.Request, scratch []byte) (text string, _ []byte, err error) {
+	length := int(r.ContentLength) // at most maxRequestBytes
+	if length <= firstReadBytes {
+		body := make([]byte, length)
+		n, err := io.ReadFull(r.Body, body)
+		return textOf(body[:n]), scratch, err
+	}
+	scratch = slices.Grow(scratch[:0], firstReadBytes)
+	body := scratch[:firstReadBytes]
 	read, err := io.ReadFull(r.Body, body)
-	// Recorders keep parts of the text, so it is in memory of its own, which nobody changes from here on.
-	return unsafe.String(unsafe.SliceData(body), read), err //nolint:gosec // saves a copy of what may be a megabyte
+	for grow := 4 * firstReadBytes; err == nil && read < length; grow *= 4 {
+		body = append(make([]byte, 0, min(length, grow)), body...)
+		body = body[:cap(body)]
+		var n int
+		n, err = io.ReadFull(r.Body, body[read:])
+		read += n
+	}
+	if err != nil && read <= firstReadBytes {
+		return string(body[:read]), scratch, err
+	}
+	return textOf(body[:read]), scratch, err
+}
+
+// textOf returns the bytes as a string without copying them. Recorders keep parts of the text, so it is in memory of its
+// own, which is not changed from here on.
+func textOf(body []byte) string {
+	return unsafe.String(unsafe.SliceData(body), len(body)) //nolint:gosec // saves a copy of what may be a megabyte
 }
 
 // fallBack lets the API answer a request of whose body some was read. What comes after that, an end or an error, comes
@@ -159,15 +190,18 @@ func (h *Handler) evaluate(ctx context.Context, m *memory, text string) bool {
 	return true
 }
 
-// evaluateBatch writes the answer to a batch.
-func (h *Handler) evaluateBatch(ctx context.Context, m *memory, text string) bool {
+// evaluateBatch writes the answer to a batch. It reports whether some was sent already; the rest is in m.answer.
+func (h *Handler) evaluateBatch(ctx context.Context, rw http.ResponseWriter, m *memory, text string) (ok, sent bool) {
 	batch, ok := m.decoder.batch(text)
 	if !ok {
-		return false
+		return false, false
 	}
-	encoder := eval.NewBatchEncoder(m.answer[:0])
+	encoder := eval.NewBatchEncoder(m.answer[:0], rw)
 	err := h.evaluator.EvaluateEach(ctx, batch, encoder.Add)
-	m.answer = append(encoder.Finish(), '\n')
-	// With an error nothing was evaluated, or the client is gone; either way the generated code meets the same error at once.
-	return err == nil
+	m.answer, sent = append(encoder.Finish(), '\n'), encoder.Sent()
+	if err != nil && (sent || errors.Is(err, eval.ErrTooSlow)) {
+		panic(http.ErrAbortHandler) // cuts the connection, so that no client takes half an answer for a whole one
+	}
+	// With another error nothing was evaluated, or the client is gone; either way the generated code meets it at once.
+	return err == nil, sent
 }

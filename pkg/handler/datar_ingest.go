@@ -4,9 +4,7 @@ import (
 	"context"
 	stderrors "errors"
 	"net/http"
-	"strconv"
 
-	"github.com/go-openapi/runtime"
 	"github.com/go-openapi/runtime/middleware"
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
@@ -60,12 +58,7 @@ func (h *Handler) PostDatarEvaluations(p datarapi.PostDatarEvaluationsParams) mi
 }
 
 // later answers that the same batch can be sent again.
-func later(message string) middleware.Responder {
-	return middleware.ResponderFunc(func(rw http.ResponseWriter, producer runtime.Producer) {
-		rw.Header().Set("Retry-After", strconv.Itoa(ingestRetryAfter))
-		reply(http.StatusServiceUnavailable, message).WriteResponse(rw, producer)
-	})
-}
+func later(message string) middleware.Responder { return retryLater(ingestRetryAfter, message) }
 
 func ingestModel(r ingest.Result) *models.DatarEvaluationsResult {
 	return &models.DatarEvaluationsResult{

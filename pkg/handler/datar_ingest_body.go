@@ -16,11 +16,11 @@ import (
 	"path"
 	"reflect"
 	"strings"
-	"sync/atomic"
 	"unicode/utf8"
 
 	"github.com/go-openapi/runtime"
 
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
 	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
 )
@@ -43,8 +43,7 @@ type digestKey struct{}
 // the server's read timeout ends them. Who comes when that is used up is asked to come again.
 func IngestMiddleware(basePath string, api http.Handler) http.Handler {
 	operation := basePath + "/datar/evaluations"
-	var memory budget
-	memory.free.Store(ingestMemory)
+	memory := budget.NewMemory(ingestMemory)
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if !leadsToIngest(r.URL, operation) {
 			api.ServeHTTP(rw, r)
@@ -57,7 +56,7 @@ func IngestMiddleware(basePath string, api http.Handler) http.Handler {
 			api.ServeHTTP(rw, inner)
 			return
 		}
-		share := share{of: &memory}
+		share := share{of: memory}
 		defer share.giveBack()
 		body, status, err := readIngest(rw, r, &share)
 		if err == nil { // after the body, which a client may have to get rid of before it reads an answer
@@ -92,28 +91,24 @@ func leadsToIngest(u *url.URL, operation string) bool {
 	return false
 }
 
-// budget is memory that requests share.
-type budget struct{ free atomic.Int64 }
-
 // errNoMemory is why a body is not read to its end.
 var errNoMemory = stderrors.New("too many batches are being sent at once: nothing of this one was counted, send it again")
 
-// share is what one request has of a budget. It belongs to one goroutine.
+// share is what one request has of the memory. It belongs to one goroutine.
 type share struct {
-	of   *budget
+	of   *budget.Memory
 	took int64
 }
 
 func (s *share) take(n int64) error {
-	if s.of.free.Add(-n) < 0 {
-		s.of.free.Add(n)
+	if s.of.Take(n) != nil {
 		return errNoMemory
 	}
 	s.took += n
 	return nil
 }
 
-func (s *share) giveBack() { s.of.free.Add(s.took) }
+func (s *share) giveBack() { s.of.Release(s.took) }
 
 // checkIngest refuses bodies without anything in them, and what a sender may take for a key and is none: without one its
 // batch would count each time that it is sent.
@@ -144,8 +139,10 @@ func readIngest(rw http.ResponseWriter, r *http.Request, memory *share) (body []
 		return nil, http.StatusRequestEntityTooLarge, tooLarge
 	}
 	switch {
-	case stderrors.Is(err, errNoMemory):
-		return nil, 0, err
+	case stderrors.Is(err, errNoMemory), stderrors.Is(err, budget.ErrExhausted):
+		return nil, 0, errNoMemory
+	case stderrors.Is(err, budget.ErrTooManyValues):
+		return nil, http.StatusRequestEntityTooLarge, err
 	case err != nil: // not the batch's fault, so senders must not take it for refused
 		return nil, http.StatusRequestTimeout, stderrors.New("the request body ended early, or did not come in time: nothing was counted, send it again")
 	}

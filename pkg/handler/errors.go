@@ -5,15 +5,18 @@ import (
 	"encoding/json"
 	stderrors "errors"
 	"net/http"
+	"strconv"
 
 	"github.com/go-openapi/errors"
 	"github.com/go-openapi/runtime"
 	"github.com/go-openapi/runtime/middleware"
 
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/forward"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
 )
 
@@ -41,6 +44,10 @@ func (h *Handler) fail(r *http.Request, err error) middleware.Responder {
 		if stderrors.Is(err, s.err) {
 			return reply(s.status, err.Error())
 		}
+	}
+	if stderrors.Is(err, eval.ErrTooSlow) {
+		h.logger.Warn("a batch took too long", "error", err)
+		return reply(http.StatusServiceUnavailable, err.Error())
 	}
 	switch ended := r.Context().Err(); {
 	case stderrors.Is(ended, context.DeadlineExceeded), ended == nil && stderrors.Is(err, context.DeadlineExceeded):
@@ -73,6 +80,14 @@ func reply(status int, message string) middleware.Responder {
 	})
 }
 
+// retryLater answers 503, and asks the client to wait so many seconds.
+func retryLater(seconds int, message string) middleware.Responder {
+	return middleware.ResponderFunc(func(rw http.ResponseWriter, producer runtime.Producer) {
+		rw.Header().Set("Retry-After", strconv.Itoa(seconds))
+		reply(http.StatusServiceUnavailable, message).WriteResponse(rw, producer)
+	})
+}
+
 // serveError answers what the generated code refuses, such as a body that breaks the schema. A body that was cut off
 // because it is too large gets its own status; everything else stays as go-openapi has it.
 func serveError(rw http.ResponseWriter, r *http.Request, err error) {
@@ -80,8 +95,17 @@ func serveError(rw http.ResponseWriter, r *http.Request, err error) {
 		err = errors.New(http.StatusRequestEntityTooLarge, "the request body is larger than %d bytes", tooLarge.Limit)
 	}
 	var parse *errors.ParseError
-	if stderrors.As(err, &parse) && stderrors.Is(parse.Reason, ingest.ErrTooManyRows) {
-		err = errors.New(http.StatusRequestEntityTooLarge, "%s", ingest.ErrTooManyRows)
+	if stderrors.As(err, &parse) {
+		switch {
+		case stderrors.Is(parse.Reason, ingest.ErrTooManyRows):
+			err = errors.New(http.StatusRequestEntityTooLarge, "%s", ingest.ErrTooManyRows)
+		case stderrors.Is(parse.Reason, budget.ErrTooManyValues):
+			err = errors.New(http.StatusRequestEntityTooLarge, "%s", budget.ErrTooManyValues)
+		case stderrors.Is(parse.Reason, budget.ErrExhausted):
+			rw.Header().Set("Connection", "close") // instead of reading what is left of the body
+			retryLater(1, budget.ErrExhausted.Error()).WriteResponse(rw, nil)
+			return
+		}
 	}
 	errors.ServeError(rw, r, err)
 }

@@ -49,11 +49,7 @@ func (h *Handler) evaluate(r *http.Request, body *models.EvalContext) []byte {
 
 // PostEvaluationBatch evaluates several flags for several entities.
 func (h *Handler) PostEvaluationBatch(p evaluationapi.PostEvaluationBatchParams) middleware.Responder {
-	answer, err := h.evaluateBatch(p.HTTPRequest, p.Body, p.HTTPRequest)
-	if err != nil {
-		return h.fail(p.HTTPRequest, err)
-	}
-	return encoded(answer)
+	return h.evaluateBatch(p.HTTPRequest, p.Body, p.HTTPRequest)
 }
 
 // GetEvaluationBatch is PostEvaluationBatch with the body in the query.
@@ -62,19 +58,15 @@ func (h *Handler) GetEvaluationBatch(p evaluationapi.GetEvaluationBatchParams) m
 	if err := h.bodyOfQuery(p.HTTPRequest, p.JSON, "evaluationBatchRequest", &body); err != nil {
 		return h.fail(p.HTTPRequest, err)
 	}
-	answer, err := h.evaluateBatch(p.HTTPRequest, &body, nil)
-	if err != nil {
-		return h.fail(p.HTTPRequest, err)
-	}
-	return encoded(answer)
+	return h.evaluateBatch(p.HTTPRequest, &body, nil)
 }
 
-// evaluateBatch returns the JSON of the answer. It injects the headers of one request, which is nil for GET: it injects
-// nothing from HTTP.
-func (h *Handler) evaluateBatch(r *http.Request, body *models.EvaluationBatchRequest, headers *http.Request) ([]byte, error) {
+// evaluateBatch injects the headers of one request, which is nil for GET: it injects nothing from HTTP. A long answer is sent
+// while the batch is evaluated.
+func (h *Handler) evaluateBatch(r *http.Request, body *models.EvaluationBatchRequest, headers *http.Request) middleware.Responder {
 	request, err := batchRequestOf(body)
 	if err != nil {
-		return nil, err
+		return h.fail(r, err)
 	}
 	if h.injected != nil {
 		added := h.injected.properties(headers)
@@ -82,17 +74,22 @@ func (h *Handler) evaluateBatch(r *http.Request, body *models.EvaluationBatchReq
 			request.Entities[i].EntityContext = inject(request.Entities[i].EntityContext, added)
 		}
 	}
-	encoder := eval.NewBatchEncoder(nil)
-	if err := h.eval.EvaluateEach(r.Context(), request, encoder.Add); err != nil {
-		return nil, err
-	}
-	return encoder.Finish(), nil
+	return middleware.ResponderFunc(func(rw http.ResponseWriter, producer runtime.Producer) {
+		encoder := eval.NewBatchEncoder(nil, rw)
+		switch err := h.eval.EvaluateEach(r.Context(), request, encoder.Add); {
+		case err != nil && encoder.Sent():
+			panic(http.ErrAbortHandler) // cuts the connection, so that no client takes half an answer for a whole one
+		case err != nil:
+			h.fail(r, err).WriteResponse(rw, producer)
+		default:
+			encoded(encoder.Finish()).WriteResponse(rw, producer)
+		}
+	})
 }
 
 // encoded answers 200 with a JSON document.
 func encoded(document []byte) middleware.Responder {
 	return middleware.ResponderFunc(func(rw http.ResponseWriter, _ runtime.Producer) {
-		rw.WriteHeader(http.StatusOK)
 		_, _ = rw.Write(append(document, '\n')) // fails only when the client is gone
 	})
 }

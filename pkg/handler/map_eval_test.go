@@ -99,7 +99,7 @@ func FuzzEncoder(f *testing.F) {
 			t.Errorf("(-model +encoder):\n%s", diff)
 		}
 		batch := []*eval.Result{result, snapshot.Evaluate(eval.Request{FlagID: 2, EntityID: "e"}, time.Now(), false), result}[:1+len(tag)%3]
-		encoder := eval.NewBatchEncoder(nil)
+		encoder := eval.NewBatchEncoder(nil, nil)
 		for _, r := range batch {
 			encoder.Add(r)
 		}
@@ -111,7 +111,7 @@ func FuzzEncoder(f *testing.F) {
 
 func TestABatchOfNothingIsAnEmptyList(t *testing.T) {
 	t.Parallel()
-	if got, want := string(eval.NewBatchEncoder(nil).Finish()), produced(t, batchResponseModel(nil)); got != want {
+	if got, want := string(eval.NewBatchEncoder(nil, nil).Finish()), produced(t, batchResponseModel(nil)); got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }

@@ -16,7 +16,7 @@ import (
 // TestLimitBodyTakesNoBodyForARequest sends bodies that contain requests to a handler that reads only the beginning.
 func TestLimitBodyTakesNoBodyForARequest(t *testing.T) {
 	t.Parallel()
-	server := httptest.NewServer(web.LimitBody(1<<20, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	server := httptest.NewServer(web.LimitBody(1<<20, nil, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if _, err := io.CopyN(io.Discard, r.Body, 10); err != nil {
 			t.Error(err)
 		}

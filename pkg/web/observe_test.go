@@ -45,7 +45,7 @@ func TestObserve(t *testing.T) {
 				r.Pattern = "/api/v1/api/v1/flags/{flagID}"
 				tc.handler(rw, r)
 			})
-			h := web.Routes{Prefix: "/x", API: web.LimitBody(10, web.NameRoutes("/api/v1", api))}.Handler()
+			h := web.Routes{Prefix: "/x", API: web.LimitBody(10, nil, web.NameRoutes("/api/v1", api))}.Handler()
 			h = web.Observe([]func(*web.Exchange){observe, observe}, web.Recover(slog.New(slog.DiscardHandler), h))
 			func() {
 				defer func() {

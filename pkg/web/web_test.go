@@ -83,7 +83,7 @@ func TestLimitBody(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			handler := web.LimitBody(5, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			handler := web.LimitBody(5, nil, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 				var tooLarge *http.MaxBytesError
 				if _, err := io.ReadAll(r.Body); errors.As(err, &tooLarge) {
 					rw.WriteHeader(http.StatusTeapot)

@@ -1,0 +1,80 @@
+package budget_test
+
+import (
+	"errors"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
+)
+
+func read(memory *budget.Memory, text string) (*budget.Body, error) {
+	body := budget.NewBody(io.NopCloser(strings.NewReader(text)), memory)
+	got, err := io.ReadAll(body)
+	if err == nil && string(got) != text {
+		err = errors.New("the body was changed")
+	}
+	return body, err
+}
+
+func TestBodyTakesMemoryForBytesAndValues(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		text string
+		cost int64
+	}{
+		"a string":          {`"` + strings.Repeat("a,:[{", 200) + `"`, 3 * 1002},
+		"escaped quotes":    {`"\"[[[[\\"`, 3 * 10},
+		"values":            {`{"a":1,"b":[2,3]}`, 3*17 + 6*48},
+		"values and a text": {`["[",""]`, 3*8 + 2*48},
+		"nothing":           {``, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			memory := budget.NewMemory(test.cost)
+			body, err := read(memory, test.text)
+			if err != nil {
+				t.Fatalf("with just enough memory: %v", err)
+			}
+			if err := memory.Take(1); !errors.Is(err, budget.ErrExhausted) {
+				t.Errorf("memory is left: Take(1) = %v", err)
+			}
+			body.Release()
+			body.Release() // does nothing
+			if err := memory.Take(test.cost); err != nil {
+				t.Errorf("not all memory came back: %v", err)
+			}
+			if err := memory.Take(1); err == nil {
+				t.Error("more memory came back than was taken")
+			}
+		})
+	}
+}
+
+func TestBodyStopsWithoutMemory(t *testing.T) {
+	t.Parallel()
+	memory := budget.NewMemory(3 << 20)
+	body, err := read(memory, strings.Repeat(" ", 2<<20))
+	if !errors.Is(err, budget.ErrExhausted) {
+		t.Fatalf("got %v, want ErrExhausted", err)
+	}
+	if _, err := body.Read(make([]byte, 1)); !errors.Is(err, budget.ErrExhausted) {
+		t.Errorf("a later Read returns %v, want ErrExhausted again", err)
+	}
+	body.Release()
+	if err := memory.Take(3 << 20); err != nil {
+		t.Errorf("not all memory came back: %v", err)
+	}
+}
+
+func TestBodyRefusesTooManyValues(t *testing.T) {
+	t.Parallel()
+	memory := budget.NewMemory(1 << 30)
+	if _, err := read(memory, "["+strings.Repeat("0,", budget.MaxValues-1)+"0]"); err != nil {
+		t.Errorf("%d values: %v", budget.MaxValues, err)
+	}
+	if _, err := read(memory, "["+strings.Repeat("0,", budget.MaxValues)+"0]"); !errors.Is(err, budget.ErrTooManyValues) {
+		t.Errorf("%d values: %v, want ErrTooManyValues", budget.MaxValues+1, err)
+	}
+}

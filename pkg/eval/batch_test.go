@@ -1,0 +1,111 @@
+package eval_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
+)
+
+// taggedFlags are n flags with a tag and an attachment.
+func taggedFlags(n uint) []entity.Flag {
+	flags := make([]entity.Flag, n)
+	for i := range flags {
+		flags[i] = newFlag(uint(i+1), newSegment(uint(i+1), 0, 100, onlyControl))
+		flags[i].Tags = []entity.Tag{{Value: "web"}}
+	}
+	return flags
+}
+
+// answer writes the answer to a batch as the API does. It returns the longest that was held in memory, too.
+func answer(t *testing.T, service *eval.Service, batch eval.BatchRequest) (body []byte, held int, err error) {
+	t.Helper()
+	var sent bytes.Buffer
+	encoder := eval.NewBatchEncoder(nil, writerFunc(func(p []byte) {
+		held = max(held, cap(p))
+		sent.Write(p)
+	}))
+	err = service.EvaluateEach(t.Context(), batch, encoder.Add)
+	rest := encoder.Finish()
+	held = max(held, cap(rest))
+	sent.Write(rest)
+	return sent.Bytes(), held, err
+}
+
+type writerFunc func([]byte)
+
+func (w writerFunc) Write(p []byte) (int, error) {
+	w(p)
+	return len(p), nil
+}
+
+func TestAnswersOfBatchesAreBoundedBeforeTheyAreMade(t *testing.T) {
+	t.Parallel()
+	flags := taggedFlags(50)
+	unknown := make([]string, 200)
+	for i := range unknown {
+		unknown[i] = fmt.Sprintf("unknown-%d", i)
+	}
+	text := strings.Repeat("x", 10_000)
+	people := make([]eval.Entity, 20)
+	for i := range people {
+		people[i] = eval.Entity{EntityID: fmt.Sprint("person-", i), EntityContext: map[string]any{"a": []any{json.Number("1"), true, nil}, "b": text[:500]}}
+	}
+	for name, batch := range map[string]eval.BatchRequest{
+		"one long context, many unknown flags": {Entities: []eval.Entity{{EntityContext: map[string]any{"a": text}}}, FlagKeys: unknown},
+		"a context that is read already":       {Entities: []eval.Entity{{EntityContext: &eval.Object{JSON: `{"a":"` + text + `"}`}}}, FlagKeys: unknown},
+		"many entities, flags by tag":          {Entities: people, FlagTags: []string{"web"}},
+		"many tags that are echoed":            {Entities: people, FlagTags: append([]string{"web"}, unknown...)},
+		"a long id":                            {Entities: []eval.Entity{{EntityID: text, EntityType: text}}, FlagTags: []string{"web"}},
+		"long keys":                            {Entities: people, FlagKeys: []string{text, text + "y"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			service := setupWith(t, eval.Options{}, flags...).Service
+			body, held, err := answer(t, service, batch)
+			if err != nil || !json.Valid(body) {
+				t.Fatalf("error %v, or no JSON", err)
+			}
+			if held > eval.MaxBatchBuffer {
+				t.Errorf("%d bytes of %d were held, want at most %d", held, len(body), eval.MaxBatchBuffer)
+			}
+			enough := setupWith(t, eval.Options{AnswerBytes: len(body) * 3 / 2}, flags...).Service
+			if _, _, err := answer(t, enough, batch); err != nil {
+				t.Errorf("an answer of %d bytes is refused where %d are allowed: %v", len(body), len(body)*3/2, err)
+			}
+			little := setupWith(t, eval.Options{AnswerBytes: len(body) - 1}, flags...).Service
+			err = little.EvaluateEach(t.Context(), batch, func(*eval.Result) { t.Error("something was evaluated") })
+			if !errors.Is(err, entity.ErrInvalid) || !strings.Contains(err.Error(), "FLAGR_EVAL_ANSWER_BYTES") {
+				t.Errorf("where the answer is a byte too long: %v, want ErrInvalid that names the variable", err)
+			}
+		})
+	}
+}
+
+func TestRepeatedTagsCountOnce(t *testing.T) {
+	t.Parallel()
+	service := setupWith(t, eval.Options{}, taggedFlags(500)...).Service
+	tags := make([]string, 200_000)
+	for i := range tags {
+		tags[i] = "web"
+	}
+	for _, operator := range []string{eval.TagsAny, eval.TagsAll} {
+		batch := eval.BatchRequest{Entities: make([]eval.Entity, 1), FlagTags: tags, FlagTagsOperator: operator}
+		// With each of the tags its 500 flags would be looked up again: 800 MB, which no limit on answers sees.
+		allocated := testing.Benchmark(func(b *testing.B) {
+			for range b.N {
+				if err := service.EvaluateEach(b.Context(), batch, func(*eval.Result) {}); !errors.Is(err, entity.ErrInvalid) {
+					b.Fatal(err) // each of 500 results would repeat the tags
+				}
+			}
+		}).AllocedBytesPerOp()
+		if allocated > 200<<20 { // other tests allocate meanwhile
+			t.Errorf("%s: %d bytes", operator, allocated)
+		}
+	}
+}
