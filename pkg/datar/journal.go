@@ -328,7 +328,7 @@ func (s *slot) check(count, stored int64) error {
 	switch first, last := s.first.Load(), s.last.Load(); {
 	case key.FlagID < 1 || key.VariantID < 0 || key.SegmentID < 0:
 		return fmt.Errorf("the ids %d, %d, %d are impossible", key.FlagID, key.VariantID, key.SegmentID)
-	case !key.Outcome.fits(key.VariantID) || key.Asked >= askedEnd:
+	case !key.Outcome.Fits(key.VariantID) || key.Asked >= askedEnd:
 		return fmt.Errorf("the outcome %d of variant %d, or asked %d, is impossible", key.Outcome, key.VariantID, key.Asked)
 	case s.stored.Load() < 0 || stored > count:
 		return fmt.Errorf("%d of %d evaluations are stored", stored, count)

@@ -63,9 +63,9 @@ func (o Outcome) IsEvent() bool {
 	}
 }
 
-// fits reports whether a counter of the outcome may have the variant: only an assignment has one. What was sent in with an
-// error, or is unattributed, may have any.
-func (o Outcome) fits(variantID int64) bool {
+// Fits reports whether a counter of the outcome may have the variant, 0 being none: only an assignment has one. What was
+// sent in with an error, or is unattributed, may have any. NotFound has no counter.
+func (o Outcome) Fits(variantID int64) bool {
 	switch o {
 	case Unattributed, Error:
 		return true

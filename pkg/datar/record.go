@@ -89,7 +89,7 @@ const (
 // valid reports whether an evaluation of the key may be counted now.
 func (k Key) valid(ms int64, now time.Time) bool {
 	return k.FlagID >= 1 && k.VariantID >= 0 && k.SegmentID >= 0 && ms >= 0 && ms <= maxMilli &&
-		k.Hour <= HourOf(now.Add(MaxAhead)) && k.Outcome.fits(k.VariantID) && k.Asked < askedEnd
+		k.Hour <= HourOf(now.Add(MaxAhead)) && k.Outcome.Fits(k.VariantID) && k.Asked < askedEnd
 }
 
 // recordSlow counts or drops an evaluation whose key has no cell, or one that has just been sealed.

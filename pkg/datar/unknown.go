@@ -71,11 +71,11 @@ func (e *Engine) RecordUnknown(asked string, at time.Time) {
 	if at.IsZero() {
 		at = e.options.Now()
 	}
-	e.unknown.add(cleanAsked(asked), at.UnixMilli())
+	e.unknown.add(CleanAsked(asked), at.UnixMilli())
 }
 
-// cleanAsked returns what is counted for a text that a caller has sent.
-func cleanAsked(text string) string {
+// CleanAsked returns what is counted for a text that a caller has sent: cut to MaxAsked bytes, valid UTF-8 without zero bytes.
+func CleanAsked(text string) string {
 	if len(text) > MaxAsked {
 		end := MaxAsked
 		for end > MaxAsked-utf8.UTFMax && !utf8.RuneStart(text[end]) {

@@ -30,13 +30,18 @@ func (h *Handler) PostDatarEvaluations(p datarapi.PostDatarEvaluationsParams) mi
 	if p.Body.FlagEvaluations == nil { // under another name, counts would be lost without a word
 		return reply(http.StatusBadRequest, "flagEvaluations is missing, want an array of rows")
 	}
-	batch := ingest.Batch{Rows: make([]ingest.Row, len(p.Body.FlagEvaluations))}
+	batch := ingest.Batch{Rows: make([]ingest.Row, len(p.Body.FlagEvaluations)), Sender: p.Body.Sender}
 	if p.IdempotencyKey != nil {
 		batch.Key = *p.IdempotencyKey
 	}
 	batch.Digest, _ = p.HTTPRequest.Context().Value(digestKey{}).(string)
 	for i, row := range p.Body.FlagEvaluations {
 		batch.Rows[i] = row.Row()
+	}
+	for _, u := range p.Body.Unknown {
+		if u != nil {
+			batch.Unknown = append(batch.Unknown, *u)
+		}
 	}
 	result, err := h.ingester.Ingest(p.HTTPRequest.Context(), batch)
 	switch {

@@ -195,10 +195,12 @@ func readAll(r io.Reader, memory *share) ([]byte, error) {
 
 // boundedRows are read up to the row after the last that is accepted, so that small rows do not make a small body large in
 // memory.
-type boundedRows []*ingest.Evaluation
+type boundedRows = bounded[ingest.Evaluation]
+
+type bounded[T any] []*T
 
 // UnmarshalJSON implements json.Unmarshaler.
-func (b *boundedRows) UnmarshalJSON(data []byte) error {
+func (b *bounded[T]) UnmarshalJSON(data []byte) error {
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	*b = nil // of null, as of nothing
 	switch start, err := decoder.Token(); {
@@ -207,11 +209,11 @@ func (b *boundedRows) UnmarshalJSON(data []byte) error {
 	case start == nil:
 		return nil
 	case start != json.Delim('['):
-		return stderrors.New("flagEvaluations is not an array")
+		return stderrors.New("flagEvaluations or unknown is not an array")
 	}
-	*b = boundedRows{}
+	*b = bounded[T]{}
 	for decoder.More() {
-		var row *ingest.Evaluation
+		var row *T
 		if err := decoder.Decode(&row); err != nil {
 			return fmt.Errorf("row %d: %w", len(*b), err)
 		}
@@ -222,7 +224,7 @@ func (b *boundedRows) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-func (b *boundedRows) add(row *ingest.Evaluation) error {
+func (b *bounded[T]) add(row *T) error {
 	if len(*b) == ingest.MaxRows {
 		return ingest.ErrTooManyRows
 	}
@@ -233,7 +235,9 @@ func (b *boundedRows) add(row *ingest.Evaluation) error {
 // decodeIngest reads an envelope of counts. Its context, and all else in it that is not counted, is passed over.
 func decodeIngest(r io.Reader, batch *models.DatarEvaluations) error {
 	type envelope struct {
-		FlagEvaluations boundedRows `json:"flagEvaluations"`
+		FlagEvaluations boundedRows             `json:"flagEvaluations"`
+		Unknown         bounded[ingest.Unknown] `json:"unknown"`
+		Sender          *ingest.Sender          `json:"sender"`
 	}
 	var e envelope
 	err := decodeJSON(r, &e)
@@ -243,7 +247,7 @@ func decodeIngest(r io.Reader, batch *models.DatarEvaluations) error {
 	if err != nil {
 		return err
 	}
-	batch.FlagEvaluations = e.FlagEvaluations
+	batch.FlagEvaluations, batch.Unknown, batch.Sender = e.FlagEvaluations, e.Unknown, e.Sender
 	return nil
 }
 

@@ -67,8 +67,8 @@ type Store struct {
 }
 
 var (
-	_ datar.Store     = (*Store)(nil)
-	_ datar.Selective = (*Store)(nil)
+	_ datar.DetailStore = (*Store)(nil)
+	_ datar.Selective   = (*Store)(nil)
 )
 
 // New returns a store that sends to the URL. It makes no request, and Close has nothing to end.
@@ -112,6 +112,22 @@ func (s *Store) Totals(context.Context, datar.TotalsQuery) ([]datar.Total, error
 	return nil, ErrElsewhere
 }
 
+// Details implements datar.DetailStore. Its error is ErrElsewhere.
+func (s *Store) Details(context.Context, datar.DetailsQuery) ([]datar.Row, error) {
+	return nil, ErrElsewhere
+}
+
+// DetailedFrom implements datar.DetailStore. Its error is ErrElsewhere.
+func (s *Store) DetailedFrom(context.Context) (datar.Hour, error) { return 0, ErrElsewhere }
+
+// Unknown implements datar.DetailStore. Its error is ErrElsewhere.
+func (s *Store) Unknown(context.Context, datar.UnknownQuery) ([]datar.UnknownRow, error) {
+	return nil, ErrElsewhere
+}
+
+// Servers implements datar.DetailStore. Its error is ErrElsewhere.
+func (s *Store) Servers(context.Context) ([]datar.ServerRecord, error) { return nil, ErrElsewhere }
+
 // Outcome returns the ids under which to record an outcome: flags and variants have no other ids that stay the same
 // when a flag document changes. The segment is the flag's in the document; the centre knows whether it has it.
 func (s *Store) Outcome(flagKey, variantKey string) (flagID, variantID int64, err error) {
@@ -125,6 +141,8 @@ func (s *Store) Outcome(flagKey, variantKey string) (flagID, variantID int64, er
 // envelope is the body of a request.
 type envelope struct {
 	FlagEvaluations []ingest.Evaluation `json:"flagEvaluations"`
+	Unknown         []ingest.Unknown    `json:"unknown,omitempty"`
+	Sender          *ingest.Sender      `json:"sender,omitempty"`
 }
 
 // Apply implements datar.Store.
@@ -211,7 +229,14 @@ func explained(answer []byte) bool {
 // encode makes the body of a batch, and says how many rows it has: a count that is too large for one, such as that of an
 // hour in which the centre was away, is divided.
 func (s *Store) encode(batch datar.Batch) (encoded []byte, rows int, err error) {
-	e := envelope{FlagEvaluations: make([]ingest.Evaluation, 0, len(batch.Rows))}
+	e := envelope{FlagEvaluations: make([]ingest.Evaluation, 0, len(batch.Rows)), Sender: ingest.NewSender(batch.Server)}
+	for _, u := range batch.Unknown {
+		row := ingest.Unknown{Asked: u.Asked, First: u.First, Last: u.Last}
+		for left := u.Count; left > 0; left -= row.Count {
+			row.Count = min(left, ingest.MaxCount)
+			e.Unknown = append(e.Unknown, row)
+		}
+	}
 	for _, r := range batch.Rows {
 		flag, ok := s.keys.key(r.FlagID)
 		if !ok {
@@ -219,6 +244,9 @@ func (s *Store) encode(batch datar.Batch) (encoded []byte, rows int, err error) 
 		}
 		row := ingest.Evaluation{
 			Timestamp: r.First, Flag: &ingest.Identifier{Key: flag}, FirstEvaluation: r.First, LastEvaluation: r.Last,
+		}
+		if r.Outcome != datar.Unattributed {
+			row.Outcome, row.Version, row.Asked = r.Outcome.String(), int64(r.Version), ingest.AskedNames(r.Asked)
 		}
 		if r.VariantID != 0 {
 			variant, ok := s.keys.key(r.VariantID)

@@ -64,21 +64,16 @@ func newCentre(t *testing.T) *centre {
 			return
 		}
 		var body struct {
-			FlagEvaluations []struct {
-				Flag, Variant, Allocation struct{ Key string }
-				First                     int64 `json:"first_evaluation"`
-				Last                      int64 `json:"last_evaluation"`
-				Count                     int64 `json:"evaluation_count"`
-			}
+			FlagEvaluations []*ingest.Evaluation
+			Unknown         []ingest.Unknown
+			Sender          *ingest.Sender
 		}
 		if err := json.NewDecoder(unzipped).Decode(&body); err != nil {
 			t.Error(err)
 		}
-		batch := ingest.Batch{Key: r.Header.Get("Idempotency-Key")}
+		batch := ingest.Batch{Key: r.Header.Get("Idempotency-Key"), Unknown: body.Unknown, Sender: body.Sender}
 		for _, e := range body.FlagEvaluations {
-			batch.Rows = append(batch.Rows, ingest.Row{
-				FlagKey: e.Flag.Key, VariantKey: e.Variant.Key, AllocationKey: e.Allocation.Key, First: e.First, Last: e.Last, Count: e.Count,
-			})
+			batch.Rows = append(batch.Rows, e.Row())
 		}
 		result, err := in.Ingest(r.Context(), batch)
 		if errors.Is(err, ingest.ErrTooManyRows) {
@@ -439,5 +434,91 @@ func TestOptionsAreChecked(t *testing.T) {
 	}
 	if a.Identity() != b.Identity() {
 		t.Error("the endpoint in full has another identity")
+	}
+}
+
+// What an edge counts beyond assignments reaches the central server, once, also when answers are lost.
+func TestDetailsReachTheCentre(t *testing.T) {
+	t.Parallel()
+	c := newCentre(t)
+	store, err := forward.New(forward.Options{URL: c.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := datar.New(datar.Options{
+		Store: store, Catalog: noCatalog{}, Server: datar.ServerOptions{Name: "edge-berlin", Kind: datar.KindEdge},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkout, on, err := store.Outcome("checkout", "on")
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	want := map[datar.Key]int64{}
+	for i, event := range []datar.Event{
+		{VariantID: on, SegmentID: 10, Outcome: datar.Matched, Version: 117, Asked: datar.AskedByTag},
+		{SegmentID: 10, Outcome: datar.HeldOut, Version: 117},
+		{Outcome: datar.NoMatch, Version: 117, Asked: datar.AskedUnevaluable | datar.AskedWithoutEntityID},
+		{Outcome: datar.NoSegments},
+		{Outcome: datar.Disabled, Version: 65_535},
+		{},
+	} {
+		event.FlagID, event.Time = checkout, now
+		key := datar.Key{FlagID: 7, SegmentID: event.SegmentID, Outcome: event.Outcome, Version: event.Version, Asked: event.Asked}
+		if event.VariantID != 0 {
+			key.VariantID = 1
+		}
+		for range i + 1 {
+			e.Record(event)
+			want[key]++
+		}
+	}
+	e.RecordUnknown("chekout", now)
+	e.RecordUnknown("chekout", now)
+	c.deaf.Store(true)
+	if err := e.Flush(t.Context()); err == nil {
+		t.Fatal("a flush succeeded without an answer")
+	}
+	c.deaf.Store(false)
+	if err := e.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	hours := datar.DetailsQuery{
+		From: datar.HourOf(now) - 1, To: datar.HourOf(now) + 2,
+		GroupBy: datar.GroupFlag | datar.GroupOutcome | datar.GroupVariant | datar.GroupSegment | datar.GroupVersion | datar.GroupAsked,
+	}
+	rows, err := c.store.Details(t.Context(), hours)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[datar.Key]int64{}
+	for _, r := range rows {
+		got[r.Key] = r.Count
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("details (-want +got):\n%s", diff)
+	}
+	unknown, err := c.store.Unknown(t.Context(), datar.UnknownQuery{From: hours.From, To: hours.To, Limit: 10})
+	if err != nil || len(unknown) != 1 || unknown[0].Asked != "chekout" || unknown[0].Count != 2 {
+		t.Errorf("unknown are %+v, %v; want 2 of one text", unknown, err)
+	}
+	servers, err := c.store.Servers(t.Context())
+	if err != nil || len(servers) != 1 || servers[0].Name != "edge-berlin" || servers[0].Kind != datar.KindEdge || !servers[0].Ended || servers[0].Stored != 21 {
+		t.Errorf("servers are %+v, %v; want the edge with 21 stored", servers, err)
+	}
+	if sum := c.sum(); sum != 1+2+3+6 {
+		t.Errorf("the events have %d, want 12: what was disabled or has no segments is not among them", sum)
+	}
+	for _, query := range []func() error{
+		func() error { _, err := e.QueryDetails(t.Context(), hours); return err },
+		func() error { _, err := e.QueryUnknown(t.Context(), datar.UnknownQuery{Limit: 1}); return err },
+		func() error { _, err := e.Fleet(t.Context()); return err },
+		func() error { _, err := e.Completeness(t.Context(), now, now); return err },
+	} {
+		if err := query(); !errors.Is(err, forward.ErrElsewhere) {
+			t.Errorf("a query at the edge: %v, want %v", err, forward.ErrElsewhere)
+		}
 	}
 }

@@ -69,6 +69,8 @@ const (
 	SegmentUnknown Code = "SEGMENT_UNKNOWN"
 	BadCount       Code = "BAD_COUNT"
 	BadTime        Code = "BAD_TIME"
+	// BadOutcome: the outcome, version or asked is not known, or the outcome does not fit the variant.
+	BadOutcome Code = "BAD_OUTCOME"
 	// Refused: the store takes the batch, but never this row, such as one that breaks a constraint of its database.
 	Refused Code = "REFUSED"
 )
@@ -83,6 +85,12 @@ type Row struct {
 	// First and Last are the times of the first and the last evaluation, in Unix milliseconds.
 	First, Last int64
 	Count       int64
+	// Failed: the application's evaluation had an error.
+	Failed bool
+	// Outcome, Version and Asked are those of Evaluation.
+	Outcome string
+	Version int64
+	Asked   []string
 }
 
 // Batch is what one request carries.
@@ -93,6 +101,10 @@ type Batch struct {
 	// Digest tells bodies apart that came with the same key.
 	Digest string
 	Rows   []Row
+	// Unknown and Sender come from edge servers, whose batches have a key of writer and sequence; of others they are not
+	// looked at. What is impossible in them is left out without a word: it must not keep counts from coming in.
+	Unknown []Unknown
+	Sender  *Sender
 }
 
 // RowError is the verdict on one row that was not counted as it was sent.
@@ -156,11 +168,19 @@ type Ingester struct {
 	Now func() time.Time
 	// Logger gets a line for each batch with rows that the store refuses. Nil: no log.
 	Logger *slog.Logger
+
+	senders bounds
 }
+
+// errIncomplete is why an Ingester without its mandatory fields takes nothing.
+var errIncomplete = errors.New("ingest: Ingester.Store or Ingester.Flags is missing")
 
 // Ingest judges the rows of the batch and applies those that are good. An error matches ErrInvalid, ErrTooManyRows or
 // ErrKeyReused, or is the store's, and may then be tried again with the same key.
 func (in *Ingester) Ingest(ctx context.Context, batch Batch) (Result, error) {
+	if in.Store == nil || in.Flags == nil {
+		return Result{}, errIncomplete
+	}
 	now := time.Now()
 	if in.Now != nil {
 		now = in.Now()
@@ -174,6 +194,7 @@ func (in *Ingester) Ingest(ctx context.Context, batch Batch) (Result, error) {
 		return Result{}, err
 	}
 	j := in.judge(batch.Rows, now, age)
+	_, j.details = in.Store.(datar.DetailStore)
 	s := search{store: in.Store, checks: maxChecks}
 	for {
 		var result Result
@@ -226,7 +247,12 @@ func (in *Ingester) applyBatch(ctx context.Context, batch Batch, j *judged, writ
 			return Result{}, err
 		}
 	}
-	known, found, err := in.Store.ApplyBatch(ctx, datar.Batch{Writer: senderPrefix + writer, Sequence: sequence, Rows: j.rows()}, receipt)
+	stored := datar.Batch{Writer: senderPrefix + writer, Sequence: sequence, Rows: j.rows()}
+	if j.details {
+		stored.Unknown = in.senders.unknown(batch.Unknown, now)
+		stored.Server = in.senders.record(batch.Sender, now)
+	}
+	known, found, err := in.Store.ApplyBatch(ctx, stored, receipt)
 	switch {
 	case err != nil:
 		return Result{}, err
@@ -381,6 +407,8 @@ func writerKey(key string) (writer string, sequence int64, ok bool) {
 // judged is what is to become of the rows of a batch.
 type judged struct {
 	sent []Row
+	// details: the store keeps details; of others, what is not an event is accepted and not kept.
+	details bool
 	// keys are where the rows are counted, and verdicts what there is to say of them, with an empty code if there is
 	// nothing; both by index of the row.
 	keys     []datar.Key
@@ -437,7 +465,11 @@ func (j *judged) rows() []datar.Row {
 		sum.First, sum.Last = min(sum.First, row.First), max(sum.Last, row.Last)
 		merged[sum.Key] = sum
 	}
-	return slices.SortedFunc(maps.Values(merged), func(a, b datar.Row) int { return a.Compare(b.Key) })
+	rows := slices.SortedFunc(maps.Values(merged), func(a, b datar.Row) int { return a.Compare(b.Key) })
+	if !j.details {
+		rows = datar.EventRows(rows)
+	}
+	return rows
 }
 
 // result is the answer.
@@ -487,6 +519,9 @@ func judgeRow(row Row, now time.Time, age time.Duration, find func(key string) *
 			return refuse(VariantNotFound, "flag %q has no variant %q", shorten(row.FlagKey), shorten(row.VariantKey))
 		}
 	}
+	if err := row.addDetails(&key); err != nil {
+		return refuse(BadOutcome, "%s", err)
+	}
 	if row.AllocationKey == "" {
 		return key, RowError{}
 	}
@@ -497,6 +532,33 @@ func judgeRow(row Row, now time.Time, age time.Duration, find func(key string) *
 	}
 	key.SegmentID = segment
 	return key, RowError{}
+}
+
+// addDetails sets the outcome, version and asked of a key that has its variant.
+func (r Row) addDetails(key *datar.Key) (err error) {
+	switch {
+	case r.Outcome != "":
+		if key.Outcome, err = datar.ParseOutcome(r.Outcome); err != nil {
+			return fmt.Errorf("outcome is %q, want one of matched, held_out, no_match, no_segments, disabled, error or unattributed", shorten(r.Outcome))
+		}
+	case r.VariantKey != "":
+		key.Outcome = datar.Matched
+	case r.Failed:
+		key.Outcome = datar.Error
+	}
+	if !key.Outcome.Fits(key.VariantID) {
+		return fmt.Errorf("outcome %s does not fit variant %q: matched has one, and held_out, no_match, no_segments and disabled have none",
+			key.Outcome, shorten(r.VariantKey))
+	}
+	if r.Version < 0 {
+		return fmt.Errorf("version is %d, want the id of a snapshot, or 0 if it is not known", r.Version)
+	}
+	if key.Outcome == datar.Unattributed {
+		return nil
+	}
+	key.Version = uint16(r.Version % (1 << 16))
+	key.Asked, err = parseAsked(r.Asked)
+	return err
 }
 
 // shorten keeps messages readable, whatever a sender puts into a key.

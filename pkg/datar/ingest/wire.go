@@ -1,5 +1,13 @@
 package ingest
 
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+)
+
 // Evaluation is a row of a batch as it is sent: one item of flagEvaluations in the body of POST /datar/evaluations. Members
 // that it does not have are ignored.
 type Evaluation struct {
@@ -12,9 +20,16 @@ type Evaluation struct {
 	FirstEvaluation int64 `json:"first_evaluation,omitempty"`
 	LastEvaluation  int64 `json:"last_evaluation,omitempty"`
 	EvaluationCount int64 `json:"evaluation_count,omitempty"`
-	// RuntimeDefaultUsed and Error are read and not kept.
+	// RuntimeDefaultUsed is read and not kept, as is the message of Error.
 	RuntimeDefaultUsed bool             `json:"runtime_default_used,omitempty"`
 	Error              *EvaluationError `json:"error,omitempty"`
+	// Outcome is the name of a datar.Outcome but "not_found". Empty: "matched" if there is a variant, else "error" if there is an
+	// Error, else "unattributed".
+	Outcome string `json:"outcome,omitempty"`
+	// Version is the id of the flag's snapshot, or that modulo 65,536, 0 if it is not known.
+	Version int64 `json:"version,omitempty"`
+	// Asked has some of "byTag", "withoutEntityID" and "unevaluable".
+	Asked []string `json:"asked,omitempty"`
 }
 
 // Identifier names a flag, a variant or an allocation by its key.
@@ -35,6 +50,7 @@ func (e *Evaluation) Row() Row {
 	return Row{
 		FlagKey: e.Flag.key(), VariantKey: e.Variant.key(), AllocationKey: e.Allocation.key(),
 		First: e.FirstEvaluation, Last: e.LastEvaluation, Count: e.EvaluationCount,
+		Failed: e.Error != nil, Outcome: e.Outcome, Version: e.Version, Asked: e.Asked,
 	}
 }
 
@@ -43,4 +59,117 @@ func (i *Identifier) key() string {
 		return ""
 	}
 	return i.Key
+}
+
+// askedNames are the names of the bits of datar.Asked, the least one first.
+var askedNames = [...]string{"byTag", "withoutEntityID", "unevaluable"}
+
+// AskedNames returns the names of the bits, as they are sent.
+func AskedNames(asked datar.Asked) (names []string) {
+	for i, name := range askedNames {
+		if asked&(1<<i) != 0 {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func parseAsked(names []string) (asked datar.Asked, err error) {
+next:
+	for _, name := range names {
+		for i, known := range askedNames {
+			if name == known {
+				asked |= 1 << i
+				continue next
+			}
+		}
+		return 0, fmt.Errorf("asked has %q, want some of %s", shorten(name), strings.Join(askedNames[:], ", "))
+	}
+	return asked, nil
+}
+
+// Unknown counts requests for a flag that does not exist: one item of unknown in the body of POST /datar/evaluations.
+type Unknown struct {
+	Asked string `json:"asked"`
+	// First and Last are in Unix milliseconds, of one hour.
+	First int64 `json:"first"`
+	Last  int64 `json:"last"`
+	Count int64 `json:"count"`
+}
+
+// Sender is the record of an edge server: the member sender in the body of POST /datar/evaluations. Times and the flush
+// interval are in milliseconds, times since 1970.
+type Sender struct {
+	Name          string           `json:"name"`
+	Run           string           `json:"run"`
+	Kind          string           `json:"kind"`
+	Start         int64            `json:"start"`
+	At            int64            `json:"at"`
+	LastFlush     int64            `json:"last_flush,omitempty"`
+	FlushInterval int64            `json:"flush_interval"`
+	Ended         bool             `json:"ended,omitempty"`
+	Recorded      int64            `json:"recorded"`
+	Adopted       int64            `json:"adopted,omitempty"`
+	Stored        int64            `json:"stored"`
+	Pending       int64            `json:"pending"`
+	Dropped       map[string]int64 `json:"dropped,omitempty"`
+	FirstDrop     int64            `json:"first_drop,omitempty"`
+	LastDrop      int64            `json:"last_drop,omitempty"`
+}
+
+// NewSender returns the record as it is sent.
+func NewSender(r *datar.ServerRecord) *Sender {
+	if r == nil {
+		return nil
+	}
+	return &Sender{
+		Name: r.Name, Run: r.Run, Kind: string(r.Kind), Start: milli(r.Start), At: milli(r.At), LastFlush: milli(r.LastFlush),
+		FlushInterval: r.FlushInterval.Milliseconds(), Ended: r.Ended,
+		Recorded: r.Recorded, Adopted: r.Adopted, Stored: r.Stored, Pending: r.Pending, Dropped: r.Dropped,
+		FirstDrop: milli(r.FirstDrop), LastDrop: milli(r.LastDrop),
+	}
+}
+
+// Record returns the record as a store keeps it, nil if it is missing or impossible. A sender is never a server of this
+// database.
+func (s *Sender) Record(now time.Time) *datar.ServerRecord {
+	const latest, longest, reasons = 5 * time.Minute, 7 * 24 * time.Hour, 20
+	if s == nil || s.Name == "" || s.Run == "" || len(s.Run) > 36 || datar.CleanServerName(s.Run) != s.Run {
+		return nil
+	}
+	if s.Start <= 0 || s.At < s.Start || s.At > now.Add(latest).UnixMilli() || s.FlushInterval < 0 || s.FlushInterval > longest.Milliseconds() ||
+		min(s.Recorded, s.Adopted, s.Stored, s.Pending, s.LastFlush, s.FirstDrop, s.LastDrop) < 0 || len(s.Dropped) > reasons {
+		return nil
+	}
+	r := &datar.ServerRecord{
+		Name: datar.CleanServerName(s.Name), Run: s.Run, Kind: datar.KindEdge, Start: fromMilli(s.Start), At: fromMilli(s.At), LastFlush: fromMilli(s.LastFlush),
+		FlushInterval: time.Duration(s.FlushInterval) * time.Millisecond, Ended: s.Ended,
+		Recorded: s.Recorded, Adopted: s.Adopted, Stored: s.Stored, Pending: s.Pending, Dropped: map[string]int64{},
+		FirstDrop: fromMilli(s.FirstDrop), LastDrop: fromMilli(s.LastDrop),
+	}
+	if s.Kind == string(datar.KindApplication) {
+		r.Kind = datar.KindApplication
+	}
+	for reason, n := range s.Dropped {
+		if reason == "" || len(reason) > 20 || datar.CleanServerName(reason) != reason || n < 0 {
+			return nil
+		}
+		r.Dropped[reason] = n
+	}
+	return r
+}
+
+// milli and fromMilli keep the zero time.
+func milli(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
+
+func fromMilli(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms).UTC()
 }
