@@ -25,6 +25,13 @@ type DatarEvaluations struct {
 
 	// The counts.
 	FlagEvaluations []*ingest.Evaluation `json:"flagEvaluations"`
+
+	// sender
+	Sender *ingest.Sender `json:"sender,omitempty"`
+
+	// Requests for flags that do not exist, as edge servers count them; at most 1,000. They are taken of
+	// a batch whose `Idempotency-Key` has a writer and a sequence.
+	Unknown []*ingest.Unknown `json:"unknown"`
 }
 
 // Validate validates this datar evaluations
@@ -32,6 +39,14 @@ func (m *DatarEvaluations) Validate(formats strfmt.Registry) error {
 	var res []error
 
 	if err := m.validateFlagEvaluations(formats); err != nil {
+		res = append(res, err)
+	}
+
+	if err := m.validateSender(formats); err != nil {
+		res = append(res, err)
+	}
+
+	if err := m.validateUnknown(formats); err != nil {
 		res = append(res, err)
 	}
 
@@ -43,6 +58,22 @@ func (m *DatarEvaluations) Validate(formats strfmt.Registry) error {
 
 func (m *DatarEvaluations) validateFlagEvaluations(formats strfmt.Registry) error {
 	if typeutils.IsZero(m.FlagEvaluations) { // not required
+		return nil
+	}
+
+	return nil
+}
+
+func (m *DatarEvaluations) validateSender(formats strfmt.Registry) error {
+	if typeutils.IsZero(m.Sender) { // not required
+		return nil
+	}
+
+	return nil
+}
+
+func (m *DatarEvaluations) validateUnknown(formats strfmt.Registry) error {
+	if typeutils.IsZero(m.Unknown) { // not required
 		return nil
 	}
 

@@ -3252,14 +3252,29 @@ func init() {
       }
     },
     "datarEvaluation": {
-      "description": "The count of one outcome of a flag over some time. It is booked on the UTC hour of its last\nevaluation. A row is not counted if its flag is not known (FLAG_NOT_FOUND) or not recorded\n(RECORDING_DISABLED), the variant is not one of the flag's (VARIANT_NOT_FOUND), the count is not 1 to\n10,000,000 (BAD_COUNT), or a time is more than 24 hours ago, more than 5 minutes in the future, or\nthe first is after the last (BAD_TIME).",
+      "description": "The count of one outcome of a flag over some time. It is booked on the UTC hour of its last\nevaluation. A row is not counted if its flag is not known (FLAG_NOT_FOUND) or not recorded\n(RECORDING_DISABLED), the variant is not one of the flag's (VARIANT_NOT_FOUND), the count is not 1 to\n10,000,000 (BAD_COUNT), a time is more than 24 hours ago, more than 5 minutes in the future, or the\nfirst is after the last (BAD_TIME), or the outcome, version or asked is not valid (BAD_OUTCOME).",
       "type": "object",
       "properties": {
         "allocation": {
           "$ref": "#/definitions/datarEvaluationKey"
         },
+        "asked": {
+          "description": "How the flag was asked for.",
+          "type": "array",
+          "items": {
+            "type": "string",
+            "enum": [
+              "byTag",
+              "withoutEntityID",
+              "unevaluable"
+            ]
+          },
+          "example": [
+            "byTag"
+          ]
+        },
         "error": {
-          "description": "What went wrong, if anything did. It is not kept.",
+          "description": "What went wrong, if anything did. The message is not kept.",
           "type": "object",
           "properties": {
             "message": {
@@ -3290,6 +3305,20 @@ func init() {
           "format": "int64",
           "example": 1769000009870
         },
+        "outcome": {
+          "description": "What the evaluations came to. Left out: ` + "`" + `matched` + "`" + ` if there is a variant, else ` + "`" + `error` + "`" + ` if there is an\nerror, else ` + "`" + `unattributed` + "`" + `. Only ` + "`" + `matched` + "`" + ` has a variant; ` + "`" + `held_out` + "`" + `, ` + "`" + `no_match` + "`" + `, ` + "`" + `no_segments` + "`" + ` and\n` + "`" + `disabled` + "`" + ` have none. Any other combination is not counted (BAD_OUTCOME).",
+          "type": "string",
+          "enum": [
+            "matched",
+            "held_out",
+            "no_match",
+            "no_segments",
+            "disabled",
+            "error",
+            "unattributed"
+          ],
+          "example": "matched"
+        },
         "runtime_default_used": {
           "description": "Whether the application used its own default. It is not kept.",
           "type": "boolean",
@@ -3303,6 +3332,12 @@ func init() {
         },
         "variant": {
           "$ref": "#/definitions/datarEvaluationKey"
+        },
+        "version": {
+          "description": "The id of the flag's snapshot that was evaluated; 0 if it is not known.",
+          "type": "integer",
+          "format": "int64",
+          "example": 117
         }
       },
       "x-go-type": {
@@ -3346,6 +3381,16 @@ func init() {
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarEvaluation"
+          }
+        },
+        "sender": {
+          "$ref": "#/definitions/datarSender"
+        },
+        "unknown": {
+          "description": "Requests for flags that do not exist, as edge servers count them; at most 1,000. They are taken of\na batch whose ` + "`" + `Idempotency-Key` + "`" + ` has a writer and a sequence.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarUnknownCount"
           }
         }
       },
@@ -3503,6 +3548,7 @@ func init() {
             "SEGMENT_UNKNOWN",
             "BAD_COUNT",
             "BAD_TIME",
+            "BAD_OUTCOME",
             "REFUSED"
           ],
           "example": "FLAG_NOT_FOUND"
@@ -3537,6 +3583,113 @@ func init() {
           "format": "int64",
           "example": 23
         }
+      }
+    },
+    "datarSender": {
+      "description": "What an edge server says of itself, for the fleet. It is taken of a batch whose ` + "`" + `Idempotency-Key` + "`" + ` has\na writer and a sequence. Times and ` + "`" + `flush_interval` + "`" + ` are in milliseconds, times since 1970.",
+      "type": "object",
+      "properties": {
+        "adopted": {
+          "description": "Those of them that earlier runs had recorded.",
+          "type": "integer",
+          "format": "int64",
+          "example": 0
+        },
+        "at": {
+          "description": "When it sent this.",
+          "type": "integer",
+          "format": "int64",
+          "example": 1769000060000
+        },
+        "dropped": {
+          "description": "Those of them that were dropped, by reason.",
+          "type": "object",
+          "additionalProperties": {
+            "type": "integer",
+            "format": "int64"
+          },
+          "example": {
+            "capacity": 3
+          }
+        },
+        "ended": {
+          "description": "Whether this is its last batch.",
+          "type": "boolean",
+          "example": false
+        },
+        "first_drop": {
+          "description": "When evaluations were dropped first.",
+          "type": "integer",
+          "format": "int64",
+          "example": 1769000000500
+        },
+        "flush_interval": {
+          "description": "Its flush interval.",
+          "type": "integer",
+          "format": "int64",
+          "example": 60000
+        },
+        "kind": {
+          "description": "What it is; anything but ` + "`" + `application` + "`" + ` is an edge.",
+          "type": "string",
+          "example": "edge"
+        },
+        "last_drop": {
+          "description": "When evaluations were dropped last.",
+          "type": "integer",
+          "format": "int64",
+          "example": 1769000000900
+        },
+        "last_flush": {
+          "description": "The start of the newest flush of which everything is stored.",
+          "type": "integer",
+          "format": "int64",
+          "example": 1769000060000
+        },
+        "name": {
+          "description": "The name of the edge server, the same after a restart.",
+          "type": "string",
+          "example": "edge-berlin"
+        },
+        "pending": {
+          "description": "Those of them that wait.",
+          "type": "integer",
+          "format": "int64",
+          "example": 0
+        },
+        "recorded": {
+          "description": "Evaluations since it started.",
+          "type": "integer",
+          "format": "int64",
+          "example": 42
+        },
+        "run": {
+          "description": "A random text for each start.",
+          "type": "string",
+          "example": "0c8ab0f1-4f7e-4e0c-9b0e-0d6a6f3c2a11"
+        },
+        "start": {
+          "description": "When it started.",
+          "type": "integer",
+          "format": "int64",
+          "example": 1769000000000
+        },
+        "stored": {
+          "description": "Those of them that are stored with this batch.",
+          "type": "integer",
+          "format": "int64",
+          "example": 42
+        }
+      },
+      "x-go-type": {
+        "hints": {
+          "kind": "object",
+          "noValidation": true
+        },
+        "import": {
+          "package": "github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
+        },
+        "type": "Sender"
       }
     },
     "datarSourceEntry": {
@@ -3698,6 +3851,45 @@ func init() {
             "$ref": "#/definitions/datarSummaryFlag"
           }
         }
+      }
+    },
+    "datarUnknownCount": {
+      "description": "Requests within one hour for one flag that does not exist.",
+      "type": "object",
+      "properties": {
+        "asked": {
+          "description": "The key, id or tag that was asked for; cut at 63 bytes.",
+          "type": "string",
+          "example": "chekout-button"
+        },
+        "count": {
+          "description": "How many requests there were.",
+          "type": "integer",
+          "format": "int64",
+          "example": 3
+        },
+        "first": {
+          "description": "Time of the first request, in milliseconds since 1970.",
+          "type": "integer",
+          "format": "int64",
+          "example": 1769000000123
+        },
+        "last": {
+          "description": "Time of the last request, in milliseconds since 1970.",
+          "type": "integer",
+          "format": "int64",
+          "example": 1769000009870
+        }
+      },
+      "x-go-type": {
+        "hints": {
+          "kind": "object",
+          "noValidation": true
+        },
+        "import": {
+          "package": "github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
+        },
+        "type": "Unknown"
       }
     },
     "datarVariantEntry": {
@@ -8207,7 +8399,7 @@ func init() {
   },
   "definitions": {
     "DatarEvaluationError": {
-      "description": "What went wrong, if anything did. It is not kept.",
+      "description": "What went wrong, if anything did. The message is not kept.",
       "type": "object",
       "properties": {
         "message": {
@@ -8402,14 +8594,29 @@ func init() {
       }
     },
     "datarEvaluation": {
-      "description": "The count of one outcome of a flag over some time. It is booked on the UTC hour of its last\nevaluation. A row is not counted if its flag is not known (FLAG_NOT_FOUND) or not recorded\n(RECORDING_DISABLED), the variant is not one of the flag's (VARIANT_NOT_FOUND), the count is not 1 to\n10,000,000 (BAD_COUNT), or a time is more than 24 hours ago, more than 5 minutes in the future, or\nthe first is after the last (BAD_TIME).",
+      "description": "The count of one outcome of a flag over some time. It is booked on the UTC hour of its last\nevaluation. A row is not counted if its flag is not known (FLAG_NOT_FOUND) or not recorded\n(RECORDING_DISABLED), the variant is not one of the flag's (VARIANT_NOT_FOUND), the count is not 1 to\n10,000,000 (BAD_COUNT), a time is more than 24 hours ago, more than 5 minutes in the future, or the\nfirst is after the last (BAD_TIME), or the outcome, version or asked is not valid (BAD_OUTCOME).",
       "type": "object",
       "properties": {
         "allocation": {
           "$ref": "#/definitions/datarEvaluationKey"
         },
+        "asked": {
+          "description": "How the flag was asked for.",
+          "type": "array",
+          "items": {
+            "type": "string",
+            "enum": [
+              "byTag",
+              "withoutEntityID",
+              "unevaluable"
+            ]
+          },
+          "example": [
+            "byTag"
+          ]
+        },
         "error": {
-          "description": "What went wrong, if anything did. It is not kept.",
+          "description": "What went wrong, if anything did. The message is not kept.",
           "type": "object",
           "properties": {
             "message": {
@@ -8440,6 +8647,20 @@ func init() {
           "format": "int64",
           "example": 1769000009870
         },
+        "outcome": {
+          "description": "What the evaluations came to. Left out: ` + "`" + `matched` + "`" + ` if there is a variant, else ` + "`" + `error` + "`" + ` if there is an\nerror, else ` + "`" + `unattributed` + "`" + `. Only ` + "`" + `matched` + "`" + ` has a variant; ` + "`" + `held_out` + "`" + `, ` + "`" + `no_match` + "`" + `, ` + "`" + `no_segments` + "`" + ` and\n` + "`" + `disabled` + "`" + ` have none. Any other combination is not counted (BAD_OUTCOME).",
+          "type": "string",
+          "enum": [
+            "matched",
+            "held_out",
+            "no_match",
+            "no_segments",
+            "disabled",
+            "error",
+            "unattributed"
+          ],
+          "example": "matched"
+        },
         "runtime_default_used": {
           "description": "Whether the application used its own default. It is not kept.",
           "type": "boolean",
@@ -8453,6 +8674,12 @@ func init() {
         },
         "variant": {
           "$ref": "#/definitions/datarEvaluationKey"
+        },
+        "version": {
+          "description": "The id of the flag's snapshot that was evaluated; 0 if it is not known.",
+          "type": "integer",
+          "format": "int64",
+          "example": 117
         }
       },
       "x-go-type": {
@@ -8496,6 +8723,16 @@ func init() {
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarEvaluation"
+          }
+        },
+        "sender": {
+          "$ref": "#/definitions/datarSender"
+        },
+        "unknown": {
+          "description": "Requests for flags that do not exist, as edge servers count them; at most 1,000. They are taken of\na batch whose ` + "`" + `Idempotency-Key` + "`" + ` has a writer and a sequence.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarUnknownCount"
           }
         }
       },
@@ -8653,6 +8890,7 @@ func init() {
             "SEGMENT_UNKNOWN",
             "BAD_COUNT",
             "BAD_TIME",
+            "BAD_OUTCOME",
             "REFUSED"
           ],
           "example": "FLAG_NOT_FOUND"
@@ -8687,6 +8925,113 @@ func init() {
           "format": "int64",
           "example": 23
         }
+      }
+    },
+    "datarSender": {
+      "description": "What an edge server says of itself, for the fleet. It is taken of a batch whose ` + "`" + `Idempotency-Key` + "`" + ` has\na writer and a sequence. Times and ` + "`" + `flush_interval` + "`" + ` are in milliseconds, times since 1970.",
+      "type": "object",
+      "properties": {
+        "adopted": {
+          "description": "Those of them that earlier runs had recorded.",
+          "type": "integer",
+          "format": "int64",
+          "example": 0
+        },
+        "at": {
+          "description": "When it sent this.",
+          "type": "integer",
+          "format": "int64",
+          "example": 1769000060000
+        },
+        "dropped": {
+          "description": "Those of them that were dropped, by reason.",
+          "type": "object",
+          "additionalProperties": {
+            "type": "integer",
+            "format": "int64"
+          },
+          "example": {
+            "capacity": 3
+          }
+        },
+        "ended": {
+          "description": "Whether this is its last batch.",
+          "type": "boolean",
+          "example": false
+        },
+        "first_drop": {
+          "description": "When evaluations were dropped first.",
+          "type": "integer",
+          "format": "int64",
+          "example": 1769000000500
+        },
+        "flush_interval": {
+          "description": "Its flush interval.",
+          "type": "integer",
+          "format": "int64",
+          "example": 60000
+        },
+        "kind": {
+          "description": "What it is; anything but ` + "`" + `application` + "`" + ` is an edge.",
+          "type": "string",
+          "example": "edge"
+        },
+        "last_drop": {
+          "description": "When evaluations were dropped last.",
+          "type": "integer",
+          "format": "int64",
+          "example": 1769000000900
+        },
+        "last_flush": {
+          "description": "The start of the newest flush of which everything is stored.",
+          "type": "integer",
+          "format": "int64",
+          "example": 1769000060000
+        },
+        "name": {
+          "description": "The name of the edge server, the same after a restart.",
+          "type": "string",
+          "example": "edge-berlin"
+        },
+        "pending": {
+          "description": "Those of them that wait.",
+          "type": "integer",
+          "format": "int64",
+          "example": 0
+        },
+        "recorded": {
+          "description": "Evaluations since it started.",
+          "type": "integer",
+          "format": "int64",
+          "example": 42
+        },
+        "run": {
+          "description": "A random text for each start.",
+          "type": "string",
+          "example": "0c8ab0f1-4f7e-4e0c-9b0e-0d6a6f3c2a11"
+        },
+        "start": {
+          "description": "When it started.",
+          "type": "integer",
+          "format": "int64",
+          "example": 1769000000000
+        },
+        "stored": {
+          "description": "Those of them that are stored with this batch.",
+          "type": "integer",
+          "format": "int64",
+          "example": 42
+        }
+      },
+      "x-go-type": {
+        "hints": {
+          "kind": "object",
+          "noValidation": true
+        },
+        "import": {
+          "package": "github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
+        },
+        "type": "Sender"
       }
     },
     "datarSourceEntry": {
@@ -8848,6 +9193,45 @@ func init() {
             "$ref": "#/definitions/datarSummaryFlag"
           }
         }
+      }
+    },
+    "datarUnknownCount": {
+      "description": "Requests within one hour for one flag that does not exist.",
+      "type": "object",
+      "properties": {
+        "asked": {
+          "description": "The key, id or tag that was asked for; cut at 63 bytes.",
+          "type": "string",
+          "example": "chekout-button"
+        },
+        "count": {
+          "description": "How many requests there were.",
+          "type": "integer",
+          "format": "int64",
+          "example": 3
+        },
+        "first": {
+          "description": "Time of the first request, in milliseconds since 1970.",
+          "type": "integer",
+          "format": "int64",
+          "example": 1769000000123
+        },
+        "last": {
+          "description": "Time of the last request, in milliseconds since 1970.",
+          "type": "integer",
+          "format": "int64",
+          "example": 1769000009870
+        }
+      },
+      "x-go-type": {
+        "hints": {
+          "kind": "object",
+          "noValidation": true
+        },
+        "import": {
+          "package": "github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
+        },
+        "type": "Unknown"
       }
     },
     "datarVariantEntry": {
