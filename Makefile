@@ -9,7 +9,7 @@ PROFILE       := integration_tests/bench/server.pgo
 ROUNDS        ?= 1
 
 # Modules of their own, which ./... leaves out.
-MODULES       := integration_tests/hostserver integration_tests/mysqldialect
+MODULES       := integration_tests/hostserver integration_tests/mysqldialect integration_tests/promrules
 
 # Runs a command with database servers in its environment; those that are there already stay as they are.
 SERVERS       := $(GO) run ./integration_tests/services/run
@@ -44,6 +44,7 @@ run: build ## start on SQLite with Datar on, and print what to try
 test: ## all tests that need no server, with the race detector if there is a C compiler
 	@[ -n "$(RACE)" ] || echo "make test: no C compiler found, so the race detector is off"
 	$(TEST_ENV) $(GO) test $(RACE) -timeout 20m ./pkg/... ./swagger_gen/...
+	cd integration_tests/promrules && $(GO) test ./...
 
 test-servers: ## tests of the stores on PostgreSQL and MariaDB, which it installs and starts, and on the SQL of MySQL 8
 	FLAGR_TEST_REQUIRE_SERVERS=1 $(SERVERS) $(GO) test -count=1 -timeout 20m ./pkg/store ./pkg/datar/gormstore
@@ -76,7 +77,7 @@ swagger-check: swagger ## fail if swagger_gen/ is not what swagger.yaml generate
 
 bench: build ## what evaluations cost, beside a bare HTTP server, and Go's benchmarks: see docs/benchmarks.md
 	$(GO) run ./integration_tests/bench -server $(BINARY)
-	$(GO) test -run '^$$' -bench . -benchmem -cpu 1,2 ./pkg/datar ./pkg/eval ./pkg/evallog ./pkg/fastpath ./pkg/recorder ./pkg/handler
+	$(GO) test -run '^$$' -bench . -benchmem -cpu 1,2 ./pkg/datar ./pkg/eval ./pkg/evallog ./pkg/fastpath ./pkg/recorder ./pkg/handler ./pkg/ofrep ./pkg/provider ./pkg/metrics
 
 profile: build ## renew the profile that the compiler optimises for, on a machine with nothing else to do
 	$(GO) run ./integration_tests/bench -server $(BINARY) -refresh=false -profile $(PROFILE)

@@ -116,7 +116,7 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 	if err := meters.watch(a.cache, a.recorders, counting.engine); err != nil {
 		return nil, err
 	}
-	service := a.newService(ctx, c, meters.evaluations)
+	service := a.newService(ctx, c, meters)
 	if !c.InjectedContext.Enabled { // only the generated path injects
 		a.evaluator = service
 	}

@@ -14,7 +14,8 @@ import (
 )
 
 // newService makes the service that all evaluation endpoints use.
-func (a *App) newService(ctx context.Context, c *config.Config, observers []func(*eval.Result)) *eval.Service {
+func (a *App) newService(ctx context.Context, c *config.Config, m *meters) *eval.Service {
+	observers := m.evaluations
 	var recorder eval.Recorder // nil when nothing is switched on, so that no exposure counts as recorded
 	if !a.recorders.Empty() {
 		recorder = a.recorders
@@ -28,6 +29,7 @@ func (a *App) newService(ctx context.Context, c *config.Config, observers []func
 		AnswerBytes:       c.Eval.AnswerBytes,
 		ExposureBatchSize: c.Exposure.BatchSize,
 		Observe:           observeAll(observers),
+		Trace:             m.tracer,
 	})
 }
 

@@ -25,6 +25,7 @@ type meters struct {
 	telemetry   *metrics.OpenTelemetry // nil when it is off
 	requests    []func(*web.Exchange)
 	evaluations []func(*eval.Result)
+	tracer      eval.Tracer // nil when nothing is traced
 }
 
 // newMeters builds what the configuration asks for.
@@ -45,9 +46,10 @@ func (a *App) newMeters(ctx context.Context, c *config.Config) (*meters, error) 
 		m.requests = append(m.requests, s.ObserveRequest)
 		sinks = append(sinks, s)
 	}
-	if t := c.OpenTelemetry; t.Traces || t.Metrics {
+	logs := c.Telemetry.EvaluationEvents != config.EventsNone
+	if t := c.OpenTelemetry; t.Traces || t.Metrics || logs {
 		var err error
-		if m.telemetry, err = metrics.NewOpenTelemetry(ctx, t.Traces, t.Metrics); err != nil {
+		if m.telemetry, err = metrics.NewOpenTelemetry(ctx, t.Traces, t.Metrics, logs); err != nil {
 			return nil, fmt.Errorf("OpenTelemetry: %w", err)
 		}
 		a.onStop("OpenTelemetry", flushOnStop("OpenTelemetry", flushTimeout, a.logger, m.telemetry.Close))
@@ -58,6 +60,11 @@ func (a *App) newMeters(ctx context.Context, c *config.Config) (*meters, error) 
 		if t.Traces {
 			m.requests = append(m.requests, m.telemetry.NameRoute)
 		}
+		if t.Traces || logs {
+			if err := m.trace(c); err != nil {
+				return nil, err
+			}
+		}
 		if m.telemetry.CountsEvaluations() {
 			sinks = append(sinks, m.telemetry)
 		}
@@ -66,6 +73,34 @@ func (a *App) newMeters(ctx context.Context, c *config.Config) (*meters, error) 
 		m.evaluations = append(m.evaluations, metrics.NewEvaluations(sinks...).Observe)
 	}
 	return m, nil
+}
+
+// trace adds evaluations to traces and logs.
+func (m *meters) trace(c *config.Config) error {
+	o := metrics.TraceOptions{FlagSetID: c.OFREP.FlagSetID}
+	switch c.Telemetry.EvaluationEvents {
+	case config.EventsSampled:
+		o.Events = metrics.EventsOfSampled
+	case config.EventsAll:
+		o.Events, o.EventsPerSecond = metrics.EventsOfAll, c.Telemetry.EventsPerSecond
+	}
+	switch c.Telemetry.ContextID {
+	case config.ContextIDHashed:
+		o.ContextID = metrics.ContextIDHashed
+	case config.ContextIDClear:
+		o.ContextID = metrics.ContextIDClear
+	}
+	tracer := m.telemetry.NewTracer(o)
+	m.tracer = tracer
+	if m.prometheus == nil || o.Events == metrics.EventsOff {
+		return nil
+	}
+	return errors.Join(
+		m.prometheus.Counter("flagr_otel_events_total", "Evaluations that were sent as events with OpenTelemetry.",
+			func() uint64 { emitted, _ := tracer.Events(); return emitted }),
+		m.prometheus.Counter("flagr_otel_events_dropped_total", "Evaluations that were too many to be sent as events.",
+			func() uint64 { _, dropped := tracer.Events(); return dropped }),
+	)
 }
 
 // watch exports the statistics of the evaluation cache, the streams, and Datar's engine, which is nil while it is off.

@@ -34,6 +34,7 @@ type Config struct {
 	Statsd          Statsd
 	Sentry          Sentry
 	NewRelic        NewRelic
+	Telemetry       Telemetry
 	// OpenTelemetry has no variables of its own.
 	OpenTelemetry OpenTelemetry
 
@@ -360,6 +361,16 @@ type OFREP struct {
 	EventsSpread time.Duration `env:"FLAGR_OFREP_EVENTS_SPREAD" envDefault:"2s" accepts:"a duration from 0s to 1m, such as 2s"`
 	// FlagSetID names this set of flags in metadata and telemetry.
 	FlagSetID string `env:"FLAGR_FLAG_SET_ID"`
+}
+
+// Telemetry is what OpenTelemetry is given about single evaluations.
+type Telemetry struct {
+	// EvaluationEvents is EventsNone, EventsSampled or EventsAll.
+	EvaluationEvents string `env:"FLAGR_OTEL_EVALUATION_EVENTS" envDefault:"none" accepts:"none, sampled or all; other than none needs a receiver, such as in OTEL_EXPORTER_OTLP_ENDPOINT"`
+	// EventsPerSecond is the most events of a flag in a second with EventsAll; 0 means no limit.
+	EventsPerSecond int `env:"FLAGR_OTEL_EVALUATION_EVENTS_PER_SECOND" envDefault:"10" accepts:"a whole number, 0 or more"`
+	// ContextID is ContextIDNone, ContextIDHashed or ContextIDClear.
+	ContextID string `env:"FLAGR_OTEL_CONTEXT_ID" envDefault:"none" accepts:"none, hashed or clear"`
 }
 
 // Prometheus is the endpoint for metrics.

@@ -72,7 +72,8 @@ func Load(environ map[string]string) (*Config, error) {
 	}
 	c.normalize()
 	c.validate(l)
-	if err := errors.Join(l.err(), checkReceivers(environ)); err != nil {
+	c.Telemetry.validate(l, environ)
+	if err := errors.Join(l.err(), checkReceivers(environ, c.Telemetry.EvaluationEvents != EventsNone)); err != nil {
 		return nil, err
 	}
 	c.OpenTelemetry = openTelemetryOf(environ)

@@ -59,3 +59,45 @@ func TestAddressesOfReceiversAreChecked(t *testing.T) {
 		})
 	}
 }
+
+func TestEventsNeedAReceiver(t *testing.T) {
+	t.Parallel()
+	const variable = "FLAGR_OTEL_EVALUATION_EVENTS"
+	for name, tc := range map[string]struct {
+		environ map[string]string
+		want    string // the mode; empty if the start is refused
+	}{
+		"a receiver":                 {map[string]string{variable: "all", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, EventsAll},
+		"a receiver of logs":         {map[string]string{variable: "sampled", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://c:4318"}, EventsSampled},
+		"none":                       {map[string]string{variable: "all"}, ""},
+		"another signal":             {map[string]string{variable: "all", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://c:4318"}, ""},
+		"the exporter is off":        {map[string]string{variable: "all", "OTEL_LOGS_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, ""},
+		"a bad address":              {map[string]string{variable: "all", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "c:4318"}, ""},
+		"all of it is off":           {map[string]string{variable: "all", "OTEL_SDK_DISABLED": "true"}, EventsNone},
+		"a mode that does not exist": {map[string]string{variable: "some", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, ""},
+	} {
+		c, err := Load(tc.environ)
+		if tc.want == "" {
+			if err == nil {
+				t.Errorf("%s: not refused", name)
+			}
+			continue
+		}
+		if err != nil || c.Telemetry.EvaluationEvents != tc.want {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestAPIKeys(t *testing.T) {
+	t.Parallel()
+	keys := load(t, map[string]string{"FLAGR_OFREP_API_KEYS": "web=secret@web|checkout, jobs=other"}).OFREP.Keys()
+	if len(keys) != 2 || keys[0].Name != "web" || keys[0].Secret != "secret" || len(keys[0].Tags) != 2 || keys[1].Secret != "other" || keys[1].Tags != nil {
+		t.Errorf("%+v", keys)
+	}
+	for _, value := range []string{"secret", "=secret", "web=", "web=a=b", "web=a@", "web=a@x|", "a=b,a=c", "a=b,c=b"} {
+		if _, err := Load(map[string]string{"FLAGR_OFREP_API_KEYS": value}); err == nil || strings.Contains(err.Error(), "secret\"") {
+			t.Errorf("%s: %v", value, err)
+		}
+	}
+}

@@ -79,6 +79,14 @@ func (r *Result) Grant() int {
 	return r.given.index
 }
 
+// Granted is what was given; false if nothing was.
+func (r *Result) Granted() (_ Grant, ok bool) {
+	if r.given == nil {
+		return Grant{}, false
+	}
+	return r.given.grant(), true
+}
+
 // Flag is the flag that was found.
 func (r *Result) Flag() (_ CompiledFlag, ok bool) { return CompiledFlag{r.flag}, r.flag != nil }
 
@@ -101,8 +109,14 @@ func (s *Service) EvaluateFlags(ctx context.Context, request Request, flags []Co
 		f.flag.decide(result, false, s.options.Random)
 		if record {
 			s.record(result)
+			if s.options.Trace != nil {
+				s.options.Trace.Evaluated(ctx, result, false)
+			}
 		}
 		use(result)
+	}
+	if s.options.Trace != nil {
+		s.options.Trace.EvaluatedSeveral(ctx, len(flags))
 	}
 	return nil
 }

@@ -10,7 +10,12 @@ import (
 // Log writes evaluations to a log, at level info, and no more than a given number for each flag and second, so that a
 // busy flag neither fills the log nor slows down. Exposures are not logged.
 type Log struct {
-	logger    *slog.Logger
+	logger  *slog.Logger
+	limiter Limiter
+}
+
+// Limiter allows a number of evaluations for each flag and second.
+type Limiter struct {
 	perSecond uint64
 	flags     sync.Map // from ids of flags to *window; ids of flags that are there, so it stays small
 	unknown   window   // of everything that was asked for and is not there
@@ -20,12 +25,22 @@ type Log struct {
 
 // NewLog returns a Log of at most perSecond lines for each flag and second.
 func NewLog(logger *slog.Logger, perSecond int) *Log {
-	return &Log{logger: logger, perSecond: uint64(min(max(perSecond, 0), maxPerSecond))}
+	return &Log{logger: logger, limiter: Limiter{perSecond: boundPerSecond(perSecond)}}
+}
+
+// NewLimiter returns a Limiter of perSecond evaluations.
+func NewLimiter(perSecond int) *Limiter { return &Limiter{perSecond: boundPerSecond(perSecond)} }
+
+func boundPerSecond(n int) uint64 { return uint64(min(max(n, 0), maxPerSecond)) }
+
+// Allow reports whether an evaluation is within the limit. Flags that are not there share one limit.
+func (l *Limiter) Allow(r *Result) bool {
+	return l.windowOf(r).take(uint64(r.Timestamp.Unix()), l.perSecond)
 }
 
 // Observe logs an evaluation, unless its flag had its share of this second.
 func (l *Log) Observe(r *Result) {
-	if !l.windowOf(r).take(uint64(r.Timestamp.Unix()), l.perSecond) {
+	if !l.limiter.Allow(r) {
 		return
 	}
 	attributes := []slog.Attr{
@@ -44,7 +59,7 @@ func (l *Log) Observe(r *Result) {
 	l.logger.LogAttrs(context.Background(), slog.LevelInfo, "evaluation", attributes...)
 }
 
-func (l *Log) windowOf(r *Result) *window {
+func (l *Limiter) windowOf(r *Result) *window {
 	if r.Reason == FlagNotFound {
 		return &l.unknown
 	}

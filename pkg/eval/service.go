@@ -35,10 +35,21 @@ type Options struct {
 	// Observe is called for every evaluation, recorded or not, for metrics and logs. Nil: not called. It runs in the
 	// goroutine of the request, so it returns at once, and it keeps no more of a result than Recorder.AsyncRecord may.
 	Observe func(*Result)
+	// Trace is called for every evaluation with the context of its request, for telemetry. Nil: not called. It keeps no
+	// more than Observe.
+	Trace Tracer
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 	// Random makes up the ids of entities that have none; nil means rand.Int32.
 	Random func() int32
+}
+
+// Tracer adds evaluations to the traces of their requests. Its methods return at once.
+type Tracer interface {
+	// Evaluated is called for an evaluation. It is alone if the request asks for one flag and one entity.
+	Evaluated(ctx context.Context, r *Result, alone bool)
+	// EvaluatedSeveral is called at the end of a request that may ask for several, with their number.
+	EvaluatedSeveral(ctx context.Context, n int)
 }
 
 // Service evaluates and records. It is the only way to an evaluation, so that none is left unrecorded.
@@ -71,12 +82,15 @@ func (s *Service) Evaluate(ctx context.Context, request Request) *Result {
 
 // EvaluateInto is Evaluate for callers that have memory for a result. When it returns, nothing refers to the result, and
 // they may use it for the next one.
-func (s *Service) EvaluateInto(_ context.Context, request Request, result *Result) {
+func (s *Service) EvaluateInto(ctx context.Context, request Request, result *Result) {
 	*result = Result{Request: request, Timestamp: s.options.Now().UTC()}
 	f := s.snapshots.Snapshot().find(request.FlagID, request.FlagKey)
 	f.describe(result)
 	f.decide(result, s.debug(request.EnableDebug), s.options.Random)
 	s.record(result)
+	if s.options.Trace != nil {
+		s.options.Trace.Evaluated(ctx, result, true)
+	}
 }
 
 // clockInterval is how many results of a batch share a look at the clock and at the context.
@@ -122,8 +136,14 @@ func (s *Service) EvaluateEach(ctx context.Context, batch BatchRequest, use func
 			result.Request.EntityContext = who.EntityContext
 			targets[t].flag.decide(result, debug, s.options.Random)
 			s.record(result)
+			if s.options.Trace != nil {
+				s.options.Trace.Evaluated(ctx, result, false)
+			}
 			use(result)
 		}
+	}
+	if s.options.Trace != nil {
+		s.options.Trace.EvaluatedSeveral(ctx, made)
 	}
 	return nil
 }

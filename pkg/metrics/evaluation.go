@@ -36,6 +36,8 @@ type evaluationLabels struct {
 	flagID, variantID   string
 	flagKey, variantKey string
 	reason              string
+	// openFeature is the reason in OpenFeature's terms, in lower case.
+	openFeature string
 	// decided is whether the evaluation said something about its entity: whether it would be recorded.
 	decided bool
 }
@@ -52,6 +54,7 @@ type evaluationKey struct {
 	flagKey, variantKey string
 	flagID, variantID   int64
 	reason              eval.Reason
+	byBucket, static    bool // of what was given
 }
 
 // Evaluations counts evaluations. One that was seen before costs a lookup in a map without lock or memory, and an atomic
@@ -82,7 +85,10 @@ func (e *Evaluations) Observe(r *eval.Result) {
 		reason:     r.Reason,
 	}
 	switch r.Reason {
-	case eval.NoMatch, eval.Matched:
+	case eval.Matched:
+		given, _ := r.Granted()
+		key.byBucket, key.static = given.ByBucket, given.Static
+	case eval.NoMatch:
 	case eval.FlagNotFound: // what clients ask for is not bounded
 		key = evaluationKey{reason: r.Reason}
 	default:
@@ -101,13 +107,14 @@ func (e *Evaluations) open(key evaluationKey) (count func(), keep bool) {
 		}
 	}
 	l := evaluationLabels{
-		entityType: key.entityType,
-		flagID:     strconv.FormatInt(key.flagID, 10),
-		flagKey:    strings.ToValidUTF8(key.flagKey, "?"), // what other programs wrote into the database need not be
-		variantID:  strconv.FormatInt(key.variantID, 10),
-		variantKey: strings.ToValidUTF8(key.variantKey, "?"),
-		reason:     reasonLabel(key.reason),
-		decided:    key.reason == eval.NoMatch || key.reason == eval.Matched,
+		entityType:  key.entityType,
+		flagID:      strconv.FormatInt(key.flagID, 10),
+		flagKey:     strings.ToValidUTF8(key.flagKey, "?"), // what other programs wrote into the database need not be
+		variantID:   strconv.FormatInt(key.variantID, 10),
+		variantKey:  strings.ToValidUTF8(key.variantKey, "?"),
+		reason:      reasonLabel(key.reason),
+		openFeature: key.openFeatureReason(),
+		decided:     key.reason == eval.NoMatch || key.reason == eval.Matched,
 	}
 	if e.count >= maxEvaluationSeries {
 		return e.counter(l.overflowing()), false
@@ -148,6 +155,26 @@ func (e *Evaluations) counter(l evaluationLabels) func() {
 	}
 }
 
+// openFeatureReason is the reason as telemetry has it.
+func (k *evaluationKey) openFeatureReason() string {
+	if k.reason == eval.Matched {
+		return strings.ToLower(eval.Grant{ByBucket: k.byBucket, Static: k.static}.OpenFeatureReason())
+	}
+	return strings.ToLower((&eval.Result{Reason: k.reason}).OpenFeatureReason())
+}
+
+// errorType is the error of an evaluation as telemetry has it, empty if there was none.
+func errorType(r eval.Reason) string {
+	switch r {
+	case eval.FlagNotFound:
+		return "flag_not_found"
+	case eval.EntityIDMissing:
+		return "targeting_key_missing"
+	default:
+		return ""
+	}
+}
+
 func reasonLabel(r eval.Reason) string {
 	switch r {
 	case eval.FlagNotFound:
@@ -160,6 +187,8 @@ func reasonLabel(r eval.Reason) string {
 		return "no_match"
 	case eval.Matched:
 		return "matched"
+	case eval.EntityIDMissing:
+		return "targeting_key_missing"
 	default:
 		return "unknown"
 	}

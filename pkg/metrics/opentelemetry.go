@@ -10,9 +10,11 @@ import (
 	"go.opentelemetry.io/contrib/exporters/autoexport"
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/log"
 	"go.opentelemetry.io/otel/metric"
 	metricnoop "go.opentelemetry.io/otel/metric/noop"
 	"go.opentelemetry.io/otel/propagation"
+	sdklog "go.opentelemetry.io/otel/sdk/log"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -22,18 +24,22 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/web"
 )
 
+// scopeName is the instrumentation scope of what this server sends.
+const scopeName = "github.com/flagr-datar/flagr-datar"
+
 // OpenTelemetry sends traces and metrics of requests, and counts of evaluations. Exporters, samplers, limits and the
 // resource are configured by the standard variables, which the libraries read.
 type OpenTelemetry struct {
 	traces   trace.TracerProvider
 	meters   metric.MeterProvider
 	counter  metric.Int64Counter // of evaluations; nil without metrics
+	logs     log.Logger          // nil without logs
 	shutdown []func(context.Context) error
 }
 
-// NewOpenTelemetry makes the exporters for traces, metrics or both. Receivers that are not there are no error: the
+// NewOpenTelemetry makes the exporters for traces, metrics and logs, as asked for. Receivers that are not there are no error: the
 // exporters try again.
-func NewOpenTelemetry(ctx context.Context, traces, metrics bool) (_ *OpenTelemetry, err error) {
+func NewOpenTelemetry(ctx context.Context, traces, metrics, logs bool) (_ *OpenTelemetry, err error) {
 	o := &OpenTelemetry{traces: tracenoop.NewTracerProvider(), meters: metricnoop.NewMeterProvider()}
 	defer func() {
 		if err != nil {
@@ -63,11 +69,20 @@ func NewOpenTelemetry(ctx context.Context, traces, metrics bool) (_ *OpenTelemet
 		provider := newMeterProvider(reader, res)
 		o.meters = provider
 		o.shutdown = append(o.shutdown, provider.Shutdown)
-		o.counter, err = provider.Meter("github.com/flagr-datar/flagr-datar").Int64Counter("flagr.evaluations",
+		o.counter, err = provider.Meter(scopeName).Int64Counter("flagr.evaluations",
 			metric.WithDescription("Evaluations by flag, variant and reason."), metric.WithUnit("{evaluation}"))
 		if err != nil {
 			return nil, fmt.Errorf("counter of evaluations: %w", err)
 		}
+	}
+	if logs {
+		exporter, err := autoexport.NewLogExporter(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("exporter of logs, from OTEL_LOGS_EXPORTER and OTEL_EXPORTER_OTLP_PROTOCOL: %w", err)
+		}
+		provider := sdklog.NewLoggerProvider(sdklog.WithProcessor(sdklog.NewBatchProcessor(exporter)), sdklog.WithResource(res))
+		o.logs = provider.Logger(scopeName)
+		o.shutdown = append(o.shutdown, provider.Shutdown)
 	}
 	return o, nil
 }
@@ -116,11 +131,20 @@ func (o *OpenTelemetry) NameRoute(e *web.Exchange) {
 func (o *OpenTelemetry) CountsEvaluations() bool { return o.counter != nil }
 
 func (o *OpenTelemetry) evaluations(l evaluationLabels) (count func()) {
-	labels := metric.WithAttributeSet(attribute.NewSet(
-		attribute.String("flag.key", l.flagKey),
-		attribute.String("variant.key", l.variantKey),
-		attribute.String("reason", l.reason),
-	))
+	attributes := []attribute.KeyValue{
+		attribute.String(attrReason, l.openFeature),
+		attribute.String(attrFlagrReason, l.reason),
+	}
+	if l.flagKey != "" { // clients make up the keys of unknown flags
+		attributes = append(attributes, attribute.String(attrKey, l.flagKey))
+	}
+	if l.variantKey != "" {
+		attributes = append(attributes, attribute.String(attrVariant, l.variantKey))
+	}
+	if l.openFeature == "error" {
+		attributes = append(attributes, attribute.String(attrErrorType, l.reason))
+	}
+	labels := metric.WithAttributeSet(attribute.NewSet(attributes...))
 	ctx := context.Background()
 	options := []metric.AddOption{labels}
 	return func() { o.counter.Add(ctx, 1, options...) }

@@ -113,6 +113,7 @@ func (h *Handler) answerFlags(rw http.ResponseWriter, r *http.Request, m *memory
 	} else {
 		for _, tag := range known {
 			if tag.input == input {
+				_ = h.options.Eval.EvaluateFlags(r.Context(), *request, nil, false, nil) // traces say that nothing was evaluated
 				notModified(rw, tag)
 				return
 			}
