@@ -1,0 +1,232 @@
+package ui
+
+import (
+	"io/fs"
+	"math"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/html"
+)
+
+func read(t *testing.T, name string) string {
+	t.Helper()
+	content, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}
+
+func TestBudgets(t *testing.T) {
+	t.Parallel()
+	sizes := map[string]int{}
+	names, err := fs.Glob(staticFiles, "static/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		sizes[name[strings.LastIndex(name, "."):]] += len(read(t, name))
+	}
+	if sizes[".css"] == 0 || sizes[".css"] > 30_000 {
+		t.Errorf("%d bytes of CSS, at most 30,000", sizes[".css"])
+	}
+	if sizes[".js"] == 0 || sizes[".js"] > 40_000 {
+		t.Errorf("%d bytes of JavaScript, at most 40,000", sizes[".js"])
+	}
+}
+
+// tokens are the colors of the style sheet, by name, light and dark.
+func tokens(t *testing.T) map[string][2]string {
+	t.Helper()
+	all := map[string][2]string{}
+	css := read(t, "static/ui.css")
+	for _, m := range regexp.MustCompile(`--([a-z0-9-]+): light-dark\((#[0-9a-f]{6}), (#[0-9a-f]{6})\)`).FindAllStringSubmatch(css, -1) {
+		all[m[1]] = [2]string{m[2], m[3]}
+	}
+	for _, m := range regexp.MustCompile(`--(v[1-8]): (#[0-9a-f]{6})`).FindAllStringSubmatch(css, -1) {
+		all[m[1]] = [2]string{m[2], m[2]}
+	}
+	return all
+}
+
+// luminance and contrast are those of WCAG 2.2.
+func luminance(color string) float64 {
+	channel := func(hex string) float64 {
+		n, _ := strconv.ParseUint(hex, 16, 8)
+		c := float64(n) / 255
+		if c <= .04045 {
+			return c / 12.92
+		}
+		return math.Pow((c+.055)/1.055, 2.4)
+	}
+	return .2126*channel(color[1:3]) + .7152*channel(color[3:5]) + .0722*channel(color[5:7])
+}
+
+func contrast(a, b string) float64 {
+	x, y := luminance(a), luminance(b)
+	return (max(x, y) + .05) / (min(x, y) + .05)
+}
+
+// TestContrast computes every pair of tokens that the pages use, in both themes: 4.5 for text, 3 for what is not.
+func TestContrast(t *testing.T) {
+	t.Parallel()
+	colors := tokens(t)
+	backgrounds := []string{"surface", "raised", "hover"}
+	pairs := map[string][]string{
+		"text": slices.Concat(backgrounds, []string{"good-tint", "warn-tint", "bad-tint"}), "muted": backgrounds, "accent": backgrounds,
+		"good": append([]string{"good-tint"}, backgrounds...), "warn": append([]string{"warn-tint"}, backgrounds...), "bad": append([]string{"bad-tint"}, backgrounds...), "on-accent": {"accent"},
+	}
+	shapes := map[string][]string{"control": backgrounds}
+	for i := 1; i <= 8; i++ {
+		shapes["v"+strconv.Itoa(i)] = backgrounds
+	}
+	for least, all := range map[float64]map[string][]string{4.5: pairs, 3: shapes} {
+		for name, others := range all {
+			for _, other := range others {
+				for theme, word := range []string{"light", "dark"} {
+					a, b := colors[name][theme], colors[other][theme]
+					if a == "" || b == "" {
+						t.Fatalf("no token %s or %s", name, other)
+					}
+					if got := contrast(a, b); got < least {
+						t.Errorf("%s on %s, %s: %.2f, want %.1f", name, other, word, got, least)
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestStyleSheetNamesTokensOnly(t *testing.T) {
+	t.Parallel()
+	css := read(t, "static/ui.css")
+	rules := css[strings.Index(css, ":root[data-theme"):]
+	for _, m := range regexp.MustCompile(`#[0-9a-fA-F]{3,8}\b`).FindAllString(rules, -1) {
+		t.Errorf("color %s is written outside of the tokens", m)
+	}
+	for _, m := range regexp.MustCompile(`var\(--([a-z0-9-]+)\)`).FindAllStringSubmatch(css, -1) {
+		if !strings.Contains(css, "--"+m[1]+":") {
+			t.Errorf("token %s is not there", m[1])
+		}
+	}
+	if strings.Contains(css, "url(http") || strings.Contains(css, "@import") {
+		t.Error("the style sheet asks for another file")
+	}
+}
+
+// TestCatalogIsComplete finds every name that templates and code use, and every text that nobody uses.
+func TestCatalogIsComplete(t *testing.T) {
+	t.Parallel()
+	c, err := parseCatalog(english)
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := map[string]bool{}
+	var prefixes []string
+	collect := func(name, source string, patterns ...string) {
+		for _, pattern := range patterns {
+			for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(source, -1) {
+				key := m[1]
+				if strings.HasSuffix(key, ".") {
+					prefixes = append(prefixes, key)
+					continue
+				}
+				used[key] = true
+				if _, ok := c.texts[key]; !ok {
+					t.Errorf("%s uses %q, which the catalog does not have", name, key)
+				}
+			}
+		}
+	}
+	pageNames, _ := fs.Glob(os.DirFS("."), "pages/*.html")
+	for _, name := range pageNames {
+		collect(name, read(t, name), `\btp? "([a-z0-9._]+)"`)
+	}
+	goNames, _ := fs.Glob(os.DirFS("."), "*.go")
+	for _, name := range goNames {
+		if !strings.HasSuffix(name, "_test.go") {
+			collect(name, read(t, name), `(?:say|plain)\("([a-z0-9._]+)"`)
+		}
+	}
+	source := ""
+	for _, name := range goNames {
+		source += read(t, name)
+	}
+	for key := range c.texts {
+		mentioned := used[key] || strings.Contains(source, `"`+key+`"`) || slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(key, p) })
+		for _, ending := range []string{".title", ".text", ".none", ".part"} {
+			mentioned = mentioned || strings.HasSuffix(key, ending) && strings.Contains(source, `"`+strings.TrimSuffix(key, ending)+`"`)
+		}
+		if !mentioned {
+			t.Errorf("the text %s is not used", key)
+		}
+	}
+}
+
+// TestTemplatesHaveNoTexts keeps every word of the pages in the catalog.
+func TestTemplatesHaveNoTexts(t *testing.T) {
+	t.Parallel()
+	action := regexp.MustCompile(`(?s){{.*?}}`)
+	word := regexp.MustCompile(`[A-Za-z]{2,}`)
+	allowed := []string{"Flagr", "Ctrl", "Alt", "Esc"}
+	names, _ := fs.Glob(os.DirFS("."), "pages/*.html")
+	for _, name := range names {
+		root, err := html.Parse(strings.NewReader(action.ReplaceAllString(read(t, name), "")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var walk func(*html.Node)
+		walk = func(n *html.Node) {
+			if n.Type == html.TextNode && n.Parent.Data != "noscript" {
+				for _, found := range word.FindAllString(n.Data, -1) {
+					if !slices.Contains(allowed, found) {
+						t.Errorf("%s has the word %q", name, found)
+					}
+				}
+			}
+			for c := n.FirstChild; c != nil; c = c.NextSibling {
+				walk(c)
+			}
+		}
+		walk(root)
+	}
+}
+
+func TestCatalogEscapesArguments(t *testing.T) {
+	t.Parallel()
+	c, err := parseCatalog("a = **{n}** {n?flag|flags} of {who} in `{who}`, [see]{link} <{link}>here</> <arrow/>\n# a comment\nb = {list}\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const evil = `<i>"&`
+	want := `<b>1,234</b> flags of &lt;i&gt;&#34;&amp; in <code>&lt;i&gt;&#34;&amp;</code>, <a href="?a=&#34;">see</a> <a class="quiet" href="?a=&#34;">here</a> <span class="arr">→</span>`
+	if got := c.say("a", "n", 1234, "who", evil, "link", `?a="`); string(got) != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if got := c.plain("a", "n", 1, "who", code("x"), "link", ""); got != "1 flag of x in x, see here " {
+		t.Errorf("plain: %q", got)
+	}
+	if _, err := parseCatalog("a = 1\na = 2"); err == nil {
+		t.Error("a name that is there twice is accepted")
+	}
+	if got := c.say("missing"); got != "missing" {
+		t.Errorf("a text that is missing is %q", got)
+	}
+}
+
+func TestDiffLines(t *testing.T) {
+	t.Parallel()
+	lines := func(text string) []string { return strings.Split(text, " ") }
+	var got []string
+	for _, l := range diffLines(lines("a b c d e f g h i"), lines("a b c d x f g h i")) {
+		got = append(got, l.Kind+l.Text)
+	}
+	if want := " b, c, d,-e,+x, f, g, h, …"; strings.Join(got, ",") != want {
+		t.Errorf("%q, want %q", strings.Join(got, ","), want)
+	}
+}

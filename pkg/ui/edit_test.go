@@ -1,0 +1,377 @@
+package ui_test
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/html"
+)
+
+const targeting = "/ui/flags/1/targeting"
+
+// form is the targeting form as it is saved.
+func (f *fixture) form(t *testing.T) url.Values {
+	t.Helper()
+	return fields(t, f.ask(t, http.MethodGet, targeting, nil), "edit")
+}
+
+func (f *fixture) press(t *testing.T, form url.Values, do string) answer {
+	t.Helper()
+	form.Set("do", do)
+	return f.ask(t, http.MethodPost, targeting, form)
+}
+
+// words are the items of the review.
+func words(a answer) []string {
+	var all []string
+	each(a.root, func(n *html.Node) {
+		if class, _ := attr(n, "class"); class == "rows" {
+			for c := n.FirstChild; c != nil; c = c.NextSibling {
+				if c.Type == html.ElementNode {
+					all = append(all, strings.TrimSuffix(text(c), "Undo"))
+				}
+			}
+		}
+	})
+	return all
+}
+
+func TestOneSaveForAPage(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	form := f.form(t)
+	if a := f.press(t, form, "review"); len(words(a)) != 0 || f.writes != 0 {
+		t.Fatalf("an untouched form has changes: %q", words(a))
+	}
+	form.Set("s.0.rollout", "80")
+	form.Set("s.1.c.0.value", "true")
+	form.Set("v.0.key", "navy")
+	form.Set("tags", "web, tv")
+	review := f.press(t, form, "review")
+	want := []string{
+		"Tags: ios, web → tv, web.", "Rollout of segment 1, “Adults in France”: 50 % → 80 %.", `Constraint of segment 2, “Beta testers”: beta EQ "true" → beta EQ true.`, "Key of a variant: blue → navy.",
+	}
+	got := words(review)
+	for i := range got {
+		got[i] = strings.ReplaceAll(got[i], "\u00a0", " ")
+	}
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("review:\n%s", strings.Join(got, "\n"))
+	}
+	if !strings.Contains(review.body, "is not quoted, so only a boolean matches") {
+		t.Error("no warning of the value without quotes")
+	}
+	if f.writes != 0 {
+		t.Fatal("a review has saved something")
+	}
+	// The review's own form is what is saved.
+	hidden := fields(t, review, "")
+	hidden.Set("do", "save")
+	if a := f.ask(t, http.MethodPost, targeting, hidden); a.status != http.StatusSeeOther || a.header.Get("Location") != "targeting" {
+		t.Fatalf("save: %d %s", a.status, a.header.Get("Location"))
+	}
+	saved := f.flags[1]
+	if f.writes != 1 || saved.Segments[0].RolloutPercent != 80 || saved.Segments[1].Constraints[0].Value != "true" || saved.Variants[0].Key != "navy" || saved.UpdatedBy != "ada@example.com" {
+		t.Errorf("%d changes; saved is %+v", f.writes, saved)
+	}
+	if len(saved.Segments[0].Distributions) != 2 || saved.Notes == "" || len(saved.Variants[0].Attachment) != 1 {
+		t.Errorf("something is lost: %+v", saved)
+	}
+}
+
+func TestEveryChangeCanBeUndone(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	for name, change := range map[string]func(form url.Values){
+		"rollout":            func(form url.Values) { form.Set("s.0.rollout", "80") },
+		"switch":             func(form url.Values) { form.Del("enabled") },
+		"records":            func(form url.Values) { form.Del("records") },
+		"key":                func(form url.Values) { form.Set("key", "other") },
+		"description":        func(form url.Values) { form.Set("description", "other") },
+		"notes":              func(form url.Values) { form.Set("notes", "other") },
+		"entity type":        func(form url.Values) { form.Set("entity", "shop") },
+		"tags":               func(form url.Values) { form.Set("tags", "") },
+		"segment name":       func(form url.Values) { form.Set("s.1.description", "") },
+		"constraint":         func(form url.Values) { form.Set("s.0.c.1.value", "21") },
+		"shares":             func(form url.Values) { form.Set("s.0.d.0", "40"); form.Set("s.0.d.1", "60") },
+		"variant key":        func(form url.Values) { form.Set("v.1.key", "red") },
+		"attachment":         func(form url.Values) { form.Set("v.1.attachment", `{"a": 1}`) },
+		"order":              func(form url.Values) { form.Set("do", "down.0") },
+		"new segment":        func(form url.Values) { form.Set("do", "add-segment") },
+		"removed segment":    func(form url.Values) { form.Set("do", "remove-segment.0") },
+		"removed constraint": func(form url.Values) { form.Set("do", "remove-constraint.0.0") },
+	} {
+		form := f.form(t)
+		change(form)
+		if do := form.Get("do"); do != "" {
+			form = fields(t, f.press(t, form, do), "edit")
+		}
+		review := f.press(t, form, "review")
+		if len(words(review)) != 1 {
+			t.Errorf("%s: changes are %q", name, words(review))
+			continue
+		}
+		undone := f.press(t, fields(t, review, ""), "undo.0")
+		if len(words(undone)) != 0 || !strings.Contains(undone.body, "There is nothing to save") {
+			t.Errorf("%s: after Undo there is %q", name, words(undone))
+		}
+	}
+	if f.writes != 0 {
+		t.Errorf("%d changes were saved", f.writes)
+	}
+}
+
+func TestButtonsWorkWithoutScripts(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	form := f.form(t)
+	form.Set("description", "typed before")
+	for _, do := range []string{"add-variant", "add-segment", "add-constraint.2", "up.2", "up.1", "split.0", "remove-segment.2"} {
+		a := f.press(t, form, do)
+		form = fields(t, a, "edit")
+		if form.Get("description") != "typed before" {
+			t.Fatalf("%s: what was typed is lost", do)
+		}
+	}
+	form.Set("v.2.key", "red")
+	form.Set("s.0.description", "VIP")
+	form.Set("s.0.c.0.property", "tier")
+	form.Set("s.0.c.0.value", `"gold"`)
+	if got := []string{form.Get("s.0.d.0"), form.Get("s.0.d.1"), form.Get("s.0.d.2")}; strings.Join(got, " ") != "34 33 33" {
+		t.Errorf("split evenly: %q", got)
+	}
+	if a := f.press(t, form, "save"); a.status != http.StatusSeeOther {
+		t.Fatalf("save: %d %s", a.status, text(a.root))
+	}
+	saved := f.flags[1]
+	if len(saved.Segments) != 2 || saved.Segments[0].Description != "VIP" || saved.Segments[1].Description != "Adults in France" || len(saved.Variants) != 3 || len(saved.Segments[0].Distributions) != 3 {
+		t.Errorf("saved is %+v", saved)
+	}
+}
+
+func TestErrorsStandAtTheirFields(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		field, value string
+		at, message  string
+	}{
+		"sum":            {"s.0.d.0", "49", "f-s.0.shares", "add up to 99"},
+		"percent":        {"s.0.rollout", "101", "f-s.0.rollout", "whole number from 0 to 100"},
+		"no percent":     {"s.0.rollout", "", "f-s.0.rollout", "whole number"},
+		"value":          {"s.0.c.0.value", "FR", "f-s.0.c.0.value", "must be in double quotes"},
+		"property":       {"s.0.c.0.property", "", "f-s.0.c.0.property", "must not be empty"},
+		"variant key":    {"v.0.key", "a b", "f-v.0.key", "should have the format"},
+		"same key":       {"v.0.key", "green", "f-v.1.key", "another variant"},
+		"attachment":     {"v.0.attachment", "{\n  \"a\": 1,\n}", "f-v.0.attachment", "Line 3, column 1"},
+		"no object":      {"v.0.attachment", "[1]", "f-v.0.attachment", "JSON object"},
+		"description":    {"description", "", "f-description", "must not be empty"},
+		"key":            {"key", "a b", "f-key", "should have the format"},
+		"key of another": {"key", "dark-mode", "f-key", "has this key"},
+		"tags":           {"tags", "ok, a;b", "f-tags", "should have the format"},
+		"entity type":    {"entity", "a b", "f-entity", "should have the format"},
+	} {
+		f := setup(t)
+		form := f.form(t)
+		form.Set(test.field, test.value)
+		do := "review"
+		if name == "key of another" {
+			do = "check" // the store alone knows
+			f.err = nil
+			continue
+		}
+		a := f.press(t, form, do)
+		if !strings.Contains(a.body, `id="`+test.at+`"`) || !strings.Contains(a.body, `href="#`+test.at+`"`) || !strings.Contains(text(a.root), test.message) {
+			t.Errorf("%s: no %q with a link to %s", name, test.message, test.at)
+		}
+		if again := fields(t, a, "edit"); again.Get(test.field) != test.value {
+			t.Errorf("%s: %q was typed, and is %q", name, test.value, again.Get(test.field))
+		}
+		if saved := f.press(t, form, "save"); saved.status != http.StatusBadRequest || f.writes != 0 {
+			t.Errorf("%s: save answers %d", name, saved.status)
+		}
+	}
+}
+
+func TestTwoBrowsersEditOneFlag(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	mine, theirs := f.form(t), f.form(t)
+	theirs.Set("s.0.rollout", "70")
+	if a := f.press(t, theirs, "save"); a.status != http.StatusSeeOther {
+		t.Fatalf("theirs: %d", a.status)
+	}
+	mine.Set("s.1.rollout", "10")
+	a := f.press(t, mine, "save")
+	if a.status != http.StatusConflict || f.writes != 1 {
+		t.Fatalf("mine: %d, %d changes", a.status, f.writes)
+	}
+	page := strings.ReplaceAll(text(a.root), "\u00a0", " ")
+	for _, want := range []string{"ada changed this flag", "“Adults in France”: 50 % → 70 %", "“Beta testers”: 100 % → 10 %", "Discard mine"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("no %q in the conflict", want)
+		}
+	}
+	if again := fields(t, a, "edit"); again.Get("s.1.rollout") != "10" {
+		t.Error("what was typed is lost")
+	}
+	// The choice: mine, against theirs, which the review shows in full.
+	review := f.press(t, fields(t, a, ""), "review")
+	if got := words(review); len(got) != 2 {
+		t.Errorf("mine against theirs: %q", got)
+	}
+	hidden := fields(t, review, "")
+	if a := f.press(t, hidden, "save"); a.status != http.StatusSeeOther || f.flags[1].Segments[1].RolloutPercent != 10 {
+		t.Errorf("after the choice: %d %+v", a.status, f.flags[1].Segments)
+	}
+}
+
+func TestADeadDatabaseLosesNothingThatWasTyped(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	form := f.form(t)
+	form.Set("s.0.rollout", "80")
+	f.err = errDatabase
+	for _, do := range []string{"check", "save"} {
+		a := f.press(t, form, do)
+		if again := fields(t, a, "edit"); again.Get("s.0.rollout") != "80" {
+			t.Errorf("%s: what was typed is lost (%d)", do, a.status)
+		}
+		if strings.Contains(a.body, "postgres") {
+			t.Errorf("%s: the page shows the error of the database", do)
+		}
+		if do == "save" && (a.status != http.StatusServiceUnavailable || !strings.Contains(a.body, "nothing was saved")) {
+			t.Errorf("save: %d", a.status)
+		}
+	}
+	for _, target := range []string{"/ui/", "/ui/flags/1", targeting} {
+		if a := f.ask(t, http.MethodGet, target, nil); a.status != http.StatusOK || !strings.Contains(a.body, "checkout-button") {
+			t.Errorf("%s without a database: %d", target, a.status)
+		}
+	}
+	f.err = nil
+	if a := f.press(t, form, "save"); a.status != http.StatusSeeOther {
+		t.Errorf("later: %d", a.status)
+	}
+}
+
+func TestCreateDuplicateDeleteRestore(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	post := func(target string, v url.Values, want int, location string) answer {
+		t.Helper()
+		a := f.ask(t, http.MethodPost, target, v)
+		if a.status != want || location != "" && !strings.HasPrefix(a.header.Get("Location"), location) {
+			t.Errorf("POST %s: %d to %q, want %d to %q", target, a.status, a.header.Get("Location"), want, location)
+		}
+		return a
+	}
+	post("/ui/new", url.Values{"key": {"new-flag"}, "kind": {"boolean"}}, 303, "flags/")
+	a := post("/ui/new", url.Values{"key": {"new-flag"}, "description": {"typed"}, "kind": {"blank"}}, 400, "")
+	if !strings.Contains(a.body, `value="typed"`) || !strings.Contains(a.body, "has this key") {
+		t.Error("a refused key loses what was typed, or does not say why")
+	}
+	post("/ui/new", url.Values{"kind": {"blank"}}, 400, "")
+	post("/ui/flags/1/duplicate", url.Values{"key": {"copy"}, "description": {"d"}}, 303, "../")
+	question := f.ask(t, http.MethodGet, "/ui/flags/1/delete", nil)
+	if !strings.Contains(question.body, "2 segments, 2 variants and 2 tags go with it") || f.flags[1].DeletedAt.Valid {
+		t.Error("the question does not say what goes, or has deleted the flag")
+	}
+	post("/ui/flags/1/delete", url.Values{}, 303, "../../")
+	if !f.flags[1].DeletedAt.Valid {
+		t.Error("the flag is not deleted")
+	}
+	if a := f.ask(t, http.MethodGet, "/ui/deleted", nil); !strings.Contains(a.body, "checkout-button") {
+		t.Error("a deleted flag is not listed")
+	}
+	post("/ui/deleted/1", url.Values{}, 303, "../flags/1")
+	if f.flags[1].DeletedAt.Valid {
+		t.Error("the flag is not restored")
+	}
+}
+
+func TestSwitchesAskForTheVersionOfThePage(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	a := f.ask(t, http.MethodPost, "/ui/flags/1/enabled", url.Values{"enabled": {"false"}, "snapshot": {"1"}})
+	if a.status != http.StatusSeeOther || !f.flags[1].Enabled {
+		t.Errorf("an old page has switched the flag off: %d", a.status)
+	}
+	a = f.ask(t, http.MethodPost, "/ui/flags/1/enabled", url.Values{"enabled": {"false"}, "snapshot": {"2"}, "back": {"flags/1/history"}})
+	if a.status != http.StatusSeeOther || f.flags[1].Enabled || a.header.Get("Location") != "../../flags/1/history" {
+		t.Errorf("%d to %q, on: %t", a.status, a.header.Get("Location"), f.flags[1].Enabled)
+	}
+	f.ask(t, http.MethodPost, "/ui/flags/1/records", url.Values{"records": {"false"}, "snapshot": {fmt.Sprint(f.flags[1].SnapshotID)}})
+	if f.flags[1].DataRecordsEnabled {
+		t.Error("records are on")
+	}
+}
+
+func TestHistoryInWordsAndBack(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	form := f.form(t)
+	form.Set("s.0.rollout", "80")
+	form = fields(t, f.press(t, form, "remove-segment.1"), "edit")
+	f.press(t, form, "save")
+	page := f.ask(t, http.MethodGet, "/ui/flags/1/history?snapshot=2", nil)
+	body := strings.ReplaceAll(text(page.root), "\u00a0", " ")
+	for _, want := range []string{"Rollout of segment 1, “Adults in France”: 50 % → 80 %.", "Removed segment 2, “Beta testers”.", "Created.", `"rolloutPercent": 80`} {
+		if !strings.Contains(body, want) {
+			t.Errorf("history lacks %q", want)
+		}
+	}
+	old := f.flags[1].Segments[0].ID
+	review := f.ask(t, http.MethodPost, "/ui/flags/1/history", url.Values{"version": {"2"}})
+	if got := words(review); len(got) != 2 || f.writes != 1 {
+		t.Fatalf("putting back: %q, %d changes", got, f.writes)
+	}
+	if a := f.press(t, fields(t, review, ""), "save"); a.status != http.StatusSeeOther {
+		t.Fatalf("save: %d %s", a.status, text(a.root))
+	}
+	saved := f.flags[1]
+	if len(saved.Segments) != 2 || saved.Segments[0].ID != old || saved.Segments[0].RolloutPercent != 50 || saved.Segments[1].Description != "Beta testers" {
+		t.Errorf("put back is %+v", saved.Segments)
+	}
+}
+
+func TestTryExplainsAndCountsNothing(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	ask := func(context, do string) string {
+		a := f.ask(t, http.MethodPost, "/ui/flags/1/try", url.Values{"do": {do}, "id": {"a1234"}, "context": {context}})
+		return strings.ReplaceAll(text(a.root), "\u00a0", " ")
+	}
+	for context, want := range map[string]string{
+		`{"country":"FR","age":"19"}`: `stopped at age GTE 18, since age is "19", which is of another type`,
+		`{"country":"DE","age":19}`:   `stopped at country EQ "FR", since country is "DE"`,
+		`{"beta":"false"}`:            `stopped at country EQ "FR", since country is missing`,
+		`{"beta":"true"}`:             "a1234 gets green from segment 2",
+		`{"country":"FR","age":19}`:   "of 1,000",
+		`{`:                           "Line 1, column",
+		`[1]`:                         "JSON object",
+	} {
+		if got := ask(context, "one"); !strings.Contains(got, want) {
+			t.Errorf("%s: no %q in %s", context, want, got)
+		}
+	}
+	if got := ask(`{"country":"FR","age":19}`, "made-up"); !strings.Contains(got, "Who got what") {
+		t.Error("20 made-up ids show no split")
+	}
+	draft := f.form(t)
+	draft.Set("s.1.c.0.value", `"yes"`)
+	draft.Set("do", "draft")
+	page := f.ask(t, http.MethodPost, "/ui/flags/1/try", draft)
+	form := fields(t, page, "")
+	form.Set("context", `{"beta":"yes"}`)
+	form.Set("id", "x")
+	form.Set("do", "one")
+	if got := text(f.ask(t, http.MethodPost, "/ui/flags/1/try", form).root); !strings.Contains(got, "x gets green") || !strings.Contains(got, "1 change that is not saved") {
+		t.Errorf("the draft: %s", got)
+	}
+	if f.writes != 0 {
+		t.Error("trying has changed something")
+	}
+}

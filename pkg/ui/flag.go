@@ -1,0 +1,164 @@
+package ui
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"html/template"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+)
+
+// flagHead is the head of every page of a flag.
+type flagHead struct {
+	ID, SnapshotID         uint
+	Key, Description       string
+	KeyIsTitle             bool
+	Tags                   []string
+	Enabled, SwitchChanged bool
+	// Editing makes the switch a part of the form of the page.
+	Editing bool
+	Tabs    []flagTab
+	// Stale says that the database does not answer, and what is shown is in memory since Checked.
+	Stale   bool
+	Checked time.Time
+}
+
+type flagTab struct {
+	Path    string
+	Name    template.HTML
+	Current bool
+}
+
+var tabs = []string{"overview", "targeting", "try", "history"}
+
+func tabPath(tab string) string {
+	if tab == "overview" {
+		return ""
+	}
+	return "/" + tab
+}
+
+func (u *UI) head(f *entity.Flag, tab string) flagHead {
+	h := flagHead{
+		ID: f.ID, SnapshotID: f.SnapshotID, Key: f.Key, KeyIsTitle: true, Description: f.Description, Tags: tagValues(f), Enabled: f.Enabled,
+	}
+	if h.Key == "" {
+		h.Key = "#" + strconv.FormatUint(uint64(f.ID), 10)
+	}
+	for _, name := range tabs {
+		if name == "history" && u.o.Store == nil {
+			continue
+		}
+		h.Tabs = append(h.Tabs, flagTab{tabPath(name), u.text.say("tab." + name), name == tab})
+	}
+	return h
+}
+
+// flagPage is a page of a flag; data gets the head.
+func (u *UI) flagPage(r *http.Request, f *entity.Flag, tab string) (*page, flagHead) {
+	p := u.page(r, "flags", u.text.plain("flag.title", "key", f.Key, "tab", u.text.plain("tab."+tab)))
+	return p, u.head(f, tab)
+}
+
+func flagID(r *http.Request) (int64, error) {
+	id, err := strconv.ParseInt(r.PathValue("id"), 10, 64)
+	if err != nil || id < 1 {
+		return 0, entity.NotFound("there is no flag %q", r.PathValue("id"))
+	}
+	return id, nil
+}
+
+// flag reads the flag of a page. If the database does not answer, it is the one in memory, and stale.
+func (u *UI) flag(r *http.Request) (f *entity.Flag, stale bool, err error) {
+	id, err := flagID(r)
+	if err != nil {
+		return nil, false, err
+	}
+	inMemory := u.o.Snapshots.Snapshot().Flag(id, "")
+	if u.o.Store == nil {
+		if inMemory == nil {
+			return nil, false, entity.NotFound("there is no flag %d", id)
+		}
+		return inMemory, false, nil
+	}
+	f, err = u.o.Store.Flag(r.Context(), id)
+	if err != nil && !errors.Is(err, entity.ErrNotFound) && inMemory != nil {
+		u.o.Logger.Warn("flag is shown from memory", "flag", id, "error", err)
+		return inMemory, true, nil
+	}
+	return f, false, err
+}
+
+// saved is what follows a change: the flags in memory follow, and the next page says what was done.
+func (u *UI) saved(rw http.ResponseWriter, r *http.Request, notice, arg, location string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 3*time.Second)
+	defer cancel()
+	u.o.Refresh(ctx)
+	u.board.forget()
+	u.notify(rw, notice, arg)
+	seeOther(rw, location)
+}
+
+func (b *boardCache) forget() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.made = nil
+}
+
+// switches saves a single field of the flag, if it is still the version that the page showed.
+func (u *UI) saveField(rw http.ResponseWriter, r *http.Request, d entity.Definition, notice string) error {
+	id, err := flagID(r)
+	if err != nil {
+		return err
+	}
+	snapshot, err := strconv.ParseUint(r.PostForm.Get("snapshot"), 10, 63)
+	if err != nil {
+		return entity.Invalid("snapshot is %q, want the version of the page", r.PostForm.Get("snapshot"))
+	}
+	d.SnapshotID = uint(snapshot)
+	f, err := u.o.Store.ReplaceDefinition(r.Context(), u.o.Actor(r), id, d)
+	var conflict *entity.ConflictError
+	if errors.As(err, &conflict) {
+		u.notify(rw, "notice.changed", "")
+		seeOther(rw, "../"+strconv.FormatInt(id, 10))
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	u.saved(rw, r, notice, f.Key, "../../"+backTo(r, fmt.Sprintf("flags/%d", id)))
+	return nil
+}
+
+// backTo is the page that the form was on, below /ui/.
+func backTo(r *http.Request, usual string) string {
+	back := r.PostForm.Get("back")
+	if parsed, err := url.Parse(back); back == "" || err != nil || parsed.IsAbs() || parsed.Host != "" || !strings.HasPrefix(back, "flags/") || strings.Contains(back, "..") || strings.Contains(back, "\\") {
+		return usual
+	}
+	return back
+}
+
+// toggle switches a flag on or off.
+func (u *UI) toggle(rw http.ResponseWriter, r *http.Request) error {
+	if err := r.ParseForm(); err != nil {
+		return err
+	}
+	on := r.PostForm.Get("enabled") == "true"
+	return u.saveField(rw, r, entity.Definition{Enabled: &on}, map[bool]string{true: "notice.on", false: "notice.off"}[on])
+}
+
+// records switches the counting of a flag on or off.
+func (u *UI) records(rw http.ResponseWriter, r *http.Request) error {
+	if err := r.ParseForm(); err != nil {
+		return err
+	}
+	on := r.PostForm.Get("records") == "true"
+	return u.saveField(rw, r, entity.Definition{DataRecordsEnabled: &on}, map[bool]string{true: "notice.records", false: "notice.norecords"}[on])
+}

@@ -1,0 +1,363 @@
+package ui
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+)
+
+// maxFormParts bounds the rows of one kind that a form may have.
+const maxFormParts = 1000
+
+// form is the targeting page as it was typed, which need not be valid. It can be written as hidden fields and read back, and
+// nothing is lost by an error.
+type form struct {
+	Snapshot                            uint
+	Key, Description, Notes, EntityType string
+	Tags                                string
+	Enabled, Records                    bool
+	Variants                            []formVariant
+	Segments                            []formSegment
+}
+
+type formVariant struct {
+	ID         uint
+	Key        string
+	Attachment string
+}
+
+type formSegment struct {
+	ID          uint
+	Description string
+	Rollout     string
+	Constraints []formConstraint
+	// Shares are the percents by the place of the variant; empty gives it nothing.
+	Shares []string
+}
+
+type formConstraint struct {
+	ID                        uint
+	Property, Operator, Value string
+}
+
+// formOf is the form of a flag as it is saved.
+func formOf(f *entity.Flag) *form {
+	d := form{
+		Snapshot: f.SnapshotID, Key: f.Key, Description: f.Description, Notes: f.Notes, EntityType: f.EntityType,
+		Tags: strings.Join(tagValues(f), ", "), Enabled: f.Enabled, Records: f.DataRecordsEnabled,
+	}
+	for i := range f.Variants {
+		v := &f.Variants[i]
+		d.Variants = append(d.Variants, formVariant{v.ID, v.Key, attachmentText(v.Attachment)})
+	}
+	for i := range f.Segments {
+		s := &f.Segments[i]
+		one := formSegment{ID: s.ID, Description: s.Description, Rollout: strconv.FormatUint(uint64(s.RolloutPercent), 10), Shares: make([]string, len(f.Variants))}
+		for j := range s.Constraints {
+			c := &s.Constraints[j]
+			one.Constraints = append(one.Constraints, formConstraint{c.ID, c.Property, c.Operator, c.Value})
+		}
+		for j := range s.Distributions {
+			share := &s.Distributions[j]
+			if at := slices.IndexFunc(f.Variants, func(v entity.Variant) bool { return v.ID == share.VariantID }); at >= 0 {
+				one.Shares[at] = strconv.FormatUint(uint64(share.Percent), 10)
+			}
+		}
+		d.Segments = append(d.Segments, one)
+	}
+	return &d
+}
+
+// attachmentText is the JSON of an attachment, empty for one without members.
+func attachmentText(a entity.Attachment) string {
+	if len(a) == 0 {
+		return ""
+	}
+	var b strings.Builder
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	if err := encoder.Encode(map[string]any(a)); err != nil {
+		return ""
+	}
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+// parseForm reads what a browser sent.
+func parseForm(v url.Values) *form {
+	id := func(name string) uint {
+		n, _ := strconv.ParseUint(v.Get(name), 10, 63)
+		return uint(n)
+	}
+	d := form{
+		Snapshot: id("snapshot"), Key: strings.TrimSpace(v.Get("key")), Description: v.Get("description"), Notes: unixLines(v.Get("notes")),
+		EntityType: strings.TrimSpace(v.Get("entity")), Tags: v.Get("tags"), Enabled: v.Get("enabled") == "on", Records: v.Get("records") == "on",
+	}
+	for i := range maxFormParts {
+		at := fmt.Sprintf("v.%d.", i)
+		if !v.Has(at + "key") {
+			break
+		}
+		d.Variants = append(d.Variants, formVariant{id(at + "id"), strings.TrimSpace(v.Get(at + "key")), unixLines(v.Get(at + "attachment"))})
+	}
+	for i := range maxFormParts {
+		at := fmt.Sprintf("s.%d.", i)
+		if !v.Has(at + "rollout") {
+			break
+		}
+		s := formSegment{ID: id(at + "id"), Description: v.Get(at + "description"), Rollout: strings.TrimSpace(v.Get(at + "rollout"))}
+		for j := range maxFormParts {
+			c := fmt.Sprintf("%sc.%d.", at, j)
+			if !v.Has(c + "property") {
+				break
+			}
+			s.Constraints = append(s.Constraints, formConstraint{id(c + "id"), strings.TrimSpace(v.Get(c + "property")), v.Get(c + "operator"), strings.TrimSpace(v.Get(c + "value"))})
+		}
+		for j := range d.Variants {
+			s.Shares = append(s.Shares, strings.TrimSpace(v.Get(fmt.Sprintf("%sd.%d", at, j))))
+		}
+		d.Segments = append(d.Segments, s)
+	}
+	return &d
+}
+
+func unixLines(text string) string { return strings.ReplaceAll(text, "\r\n", "\n") }
+
+// values is the form as fields, the reverse of parseForm.
+func (d *form) values() []option {
+	var all []option
+	add := func(name, value string) { all = append(all, option{Name: name, Value: value}) }
+	number := func(name string, n uint) { add(name, strconv.FormatUint(uint64(n), 10)) }
+	number("snapshot", d.Snapshot)
+	add("key", d.Key)
+	add("description", d.Description)
+	add("notes", d.Notes)
+	add("entity", d.EntityType)
+	add("tags", d.Tags)
+	for name, on := range map[string]bool{"enabled": d.Enabled, "records": d.Records} {
+		if on {
+			add(name, "on")
+		}
+	}
+	for i, v := range d.Variants {
+		at := fmt.Sprintf("v.%d.", i)
+		number(at+"id", v.ID)
+		add(at+"key", v.Key)
+		add(at+"attachment", v.Attachment)
+	}
+	for i, s := range d.Segments {
+		at := fmt.Sprintf("s.%d.", i)
+		number(at+"id", s.ID)
+		add(at+"description", s.Description)
+		add(at+"rollout", s.Rollout)
+		for j, c := range s.Constraints {
+			to := fmt.Sprintf("%sc.%d.", at, j)
+			number(to+"id", c.ID)
+			add(to+"property", c.Property)
+			add(to+"operator", c.Operator)
+			add(to+"value", c.Value)
+		}
+		for j, share := range s.Shares {
+			add(fmt.Sprintf("%sd.%d", at, j), share)
+		}
+	}
+	return all
+}
+
+// act carries out a button that changes the form and saves nothing: "add-segment", "remove-segment.2", "up.1", "down.0",
+// "add-constraint.0", "remove-constraint.0.1", "add-variant", "remove-variant.3", "split.0", "quote.0.1".
+func (d *form) act(action string) {
+	name, rest, _ := strings.Cut(action, ".")
+	var at []int
+	for part := range strings.SplitSeq(rest, ".") {
+		if n, err := strconv.Atoi(part); err == nil && n >= 0 {
+			at = append(at, n)
+		}
+	}
+	segment := func() *formSegment {
+		if len(at) > 0 && at[0] < len(d.Segments) {
+			return &d.Segments[at[0]]
+		}
+		return nil
+	}
+	switch name {
+	case "add-segment":
+		d.addSegment()
+	case "add-variant":
+		d.Variants = append(d.Variants, formVariant{})
+		for i := range d.Segments {
+			d.Segments[i].Shares = append(d.Segments[i].Shares, "")
+		}
+	case "remove-variant":
+		d.removeVariant(at)
+	}
+	s := segment()
+	if s == nil {
+		return
+	}
+	switch name {
+	case "remove-segment":
+		d.Segments = slices.Delete(d.Segments, at[0], at[0]+1)
+	case "up":
+		if at[0] > 0 {
+			d.Segments[at[0]-1], d.Segments[at[0]] = d.Segments[at[0]], d.Segments[at[0]-1]
+		}
+	case "down":
+		if at[0]+1 < len(d.Segments) {
+			d.Segments[at[0]+1], d.Segments[at[0]] = d.Segments[at[0]], d.Segments[at[0]+1]
+		}
+	case "add-constraint":
+		s.Constraints = append(s.Constraints, formConstraint{Operator: "EQ"})
+	case "split":
+		s.split()
+	case "remove-constraint", "quote":
+		if len(at) < 2 || at[1] >= len(s.Constraints) {
+			return
+		}
+		if name == "quote" {
+			s.Constraints[at[1]].Value = strconv.Quote(s.Constraints[at[1]].Value)
+			return
+		}
+		s.Constraints = slices.Delete(s.Constraints, at[1], at[1]+1)
+	}
+}
+
+// addSegment adds a segment for everybody that splits evenly.
+func (d *form) addSegment() {
+	s := formSegment{Rollout: "100", Shares: make([]string, len(d.Variants))}
+	s.split()
+	d.Segments = append(d.Segments, s)
+}
+
+func (d *form) removeVariant(at []int) {
+	if len(at) == 0 || at[0] >= len(d.Variants) {
+		return
+	}
+	d.Variants = slices.Delete(d.Variants, at[0], at[0]+1)
+	for i := range d.Segments {
+		if s := &d.Segments[i]; at[0] < len(s.Shares) {
+			s.Shares = slices.Delete(s.Shares, at[0], at[0]+1)
+		}
+	}
+}
+
+// split gives every variant the same share, the first ones a point more if 100 does not divide.
+func (s *formSegment) split() {
+	n := len(s.Shares)
+	for i := range s.Shares {
+		share := 100 / n
+		if i < 100%n {
+			share++
+		}
+		s.Shares[i] = strconv.Itoa(share)
+	}
+}
+
+// fieldError is what is wrong with one field of the form.
+type fieldError struct{ Field, Message string }
+
+// definition turns the form into what is to be saved, with the errors of what cannot be read.
+func (d *form) definition(text *catalog) (entity.Definition, []fieldError) {
+	var errs []fieldError
+	percentOf := func(field, value string) uint {
+		if value == "" {
+			return 0
+		}
+		n, err := strconv.ParseUint(value, 10, 32)
+		if err != nil || n > 100 {
+			errs = append(errs, fieldError{field, text.plain("edit.err.percent", "x", value)})
+		}
+		return uint(n)
+	}
+	out := entity.Definition{
+		SnapshotID: d.Snapshot, Key: &d.Key, Description: &d.Description, Notes: &d.Notes, EntityType: &d.EntityType,
+		Enabled: &d.Enabled, DataRecordsEnabled: &d.Records, Tags: []string{},
+		Variants: make([]entity.VariantDefinition, len(d.Variants)), Segments: make([]entity.SegmentDefinition, len(d.Segments)),
+	}
+	for tag := range strings.SplitSeq(d.Tags, ",") {
+		if tag = strings.TrimSpace(tag); tag != "" {
+			out.Tags = append(out.Tags, tag)
+		}
+	}
+	for i, v := range d.Variants {
+		attachment, err := parseAttachment(v.Attachment, text)
+		if err != nil {
+			errs = append(errs, fieldError{fmt.Sprintf("v.%d.attachment", i), err.Error()})
+		}
+		out.Variants[i] = entity.VariantDefinition{ID: v.ID, Key: v.Key, Attachment: attachment}
+	}
+	for i, s := range d.Segments {
+		at := fmt.Sprintf("s.%d.", i)
+		if s.Rollout == "" {
+			errs = append(errs, fieldError{at + "rollout", text.plain("edit.err.percent", "x", "")})
+		}
+		one := entity.SegmentDefinition{
+			ID: s.ID, Description: s.Description, RolloutPercent: percentOf(at+"rollout", s.Rollout),
+			Constraints: make([]entity.ConstraintDefinition, len(s.Constraints)), Distributions: []entity.DistributionDefinition{},
+		}
+		for j, c := range s.Constraints {
+			one.Constraints[j] = entity.ConstraintDefinition{ID: c.ID, Property: c.Property, Operator: c.Operator, Value: c.Value}
+		}
+		for j, share := range s.Shares {
+			if share != "" && j < len(d.Variants) {
+				v := d.Variants[j]
+				one.Distributions = append(one.Distributions, entity.DistributionDefinition{VariantID: v.ID, VariantKey: v.Key, Percent: percentOf(fmt.Sprintf("%sd.%d", at, j), share)})
+			}
+		}
+		out.Segments[i] = one
+	}
+	return out, errs
+}
+
+// parseAttachment reads a JSON object; nothing is an empty one. The error names line and column.
+func parseAttachment(source string, text *catalog) (entity.Attachment, error) {
+	if strings.TrimSpace(source) == "" {
+		return entity.Attachment{}, nil
+	}
+	var a entity.Attachment
+	err := json.Unmarshal([]byte(source), &a)
+	var syntax *json.SyntaxError
+	var kind *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &syntax):
+		line, column := position(source, int(syntax.Offset))
+		return nil, errors.New(text.plain("edit.err.json", "line", line, "column", column, "why", syntax.Error()))
+	case errors.As(err, &kind), err == nil && a == nil:
+		return nil, errors.New(text.plain("edit.err.object", "example", `{"country": "FR"}`))
+	case err != nil:
+		return nil, errors.New(text.plain("edit.err.json", "line", 1, "column", 1, "why", err.Error()))
+	}
+	return a, nil
+}
+
+func position(source string, offset int) (line, column int) {
+	before := source[:max(0, min(offset, len(source))-1)]
+	line = strings.Count(before, "\n") + 1
+	return line, len([]rune(before[strings.LastIndexByte(before, '\n')+1:])) + 1
+}
+
+// fieldOf turns the path of a problem, such as segments[0].constraints[1].value, into the name of the field.
+func fieldOf(path string, d *form) string {
+	replacer := strings.NewReplacer("segments[", "s.", "constraints[", "c.", "variants[", "v.", "]", "", "rolloutPercent", "rollout", "entityType", "entity")
+	switch {
+	case strings.HasPrefix(path, "tags"):
+		return "tags"
+	case strings.Contains(path, ".distributions"):
+		segment, rest, _ := strings.Cut(path, ".distributions")
+		field := replacer.Replace(segment)
+		if !strings.HasPrefix(rest, "[") {
+			return field + ".shares"
+		}
+		place, _, _ := strings.Cut(rest[1:], "]")
+		return field + ".d." + place
+	case path == "variants" || path == "segments":
+		return path
+	}
+	return replacer.Replace(path)
+}

@@ -1,0 +1,291 @@
+package ui
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"html/template"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+)
+
+const (
+	// historyPage is how many versions a page shows.
+	historyPage = 20
+	// maxDiffLines bounds the lines of the two texts that are compared line by line.
+	maxDiffLines = 2000
+	// soughtSnapshots is how far back a form's own version is looked for.
+	soughtSnapshots = 200
+)
+
+type historyData struct {
+	Head       flagHead
+	Answer     template.HTML
+	Versions   []versionView
+	Prev, Next string
+}
+
+type versionView struct {
+	ID         uint
+	Name       string
+	At         template.HTML
+	By         string
+	Words      []template.HTML
+	Diff       []diffLine
+	Open       bool
+	Newest     bool
+	Restorable bool
+}
+
+type diffLine struct{ Kind, Text string }
+
+// history shows what each version changed, in words and as JSON.
+func (u *UI) history(rw http.ResponseWriter, r *http.Request) error {
+	f, _, err := u.flag(r)
+	if err != nil {
+		return err
+	}
+	n := pageNumber(r)
+	asked, _ := strconv.ParseUint(r.URL.Query().Get("snapshot"), 10, 63)
+	if asked > 0 && !r.URL.Query().Has("page") {
+		if n, err = u.historyPageOf(r, int64(f.ID), uint(asked)); err != nil {
+			return err
+		}
+	}
+	rows, err := u.o.Store.Snapshots(r.Context(), int64(f.ID), historyPage+1, (n-1)*historyPage)
+	if err != nil {
+		return err
+	}
+	p, head := u.flagPage(r, f, "history")
+	d := &historyData{Head: head}
+	d.Prev, d.Next = pageLinks(n, len(rows) > historyPage)
+	d.Answer = u.text.say("history.answer", "at", p.Time(f.UpdatedAt, ""), "by", shortName(f.UpdatedBy))
+	if f.UpdatedBy == "" {
+		d.Answer = u.text.say("history.answer.nobody", "at", p.Time(f.UpdatedAt, ""))
+	}
+	for i := range rows[:min(len(rows), historyPage)] {
+		row := &rows[i]
+		after := parseSnapshot(row)
+		var before *entity.Flag
+		if i+1 < len(rows) {
+			before = parseSnapshot(&rows[i+1])
+		}
+		v := versionView{
+			ID: row.ID, Name: strconv.FormatUint(uint64(row.ID), 10), At: p.Time(row.CreatedAt, ""), By: shortName(row.UpdatedBy),
+			Newest: n == 1 && i == 0, Restorable: after != nil && !after.DeletedAt.Valid, Open: uint64(row.ID) == asked,
+		}
+		v.Words = u.versionWords(before, after, i+1 == len(rows))
+		if after != nil {
+			v.Diff = diffLines(readable(before), readable(after))
+		}
+		d.Versions = append(d.Versions, v)
+	}
+	p.Data = d
+	u.render(rw, r, http.StatusOK, "history.html", p)
+	return nil
+}
+
+// historyPageOf is the page with a version, the first if it is not found.
+func (u *UI) historyPageOf(r *http.Request, flagID int64, snapshot uint) (int, error) {
+	rows, err := u.o.Store.Snapshots(r.Context(), flagID, soughtSnapshots, 0)
+	if err != nil {
+		return 1, err
+	}
+	at := slices.IndexFunc(rows, func(row entity.FlagSnapshot) bool { return row.ID == snapshot })
+	return max(0, at)/historyPage + 1, nil
+}
+
+func (u *UI) versionWords(before, after *entity.Flag, oldest bool) []template.HTML {
+	switch {
+	case after == nil:
+		return []template.HTML{u.text.say("history.unreadable")}
+	case before == nil && oldest:
+		return []template.HTML{u.text.say("history.created")}
+	case before == nil:
+		return []template.HTML{u.text.say("history.unreadable")}
+	}
+	var words []template.HTML
+	if before.DeletedAt.Valid != after.DeletedAt.Valid {
+		words = append(words, u.text.say(map[bool]string{true: "history.deleted", false: "history.restored"}[after.DeletedAt.Valid]))
+	}
+	for _, c := range u.changesBetween(before, after) {
+		words = append(words, c.Words)
+	}
+	if len(words) == 0 {
+		words = append(words, u.text.say("history.same"))
+	}
+	return words
+}
+
+// parseSnapshot is nil if the snapshot is not the JSON of a flag.
+func parseSnapshot(row *entity.FlagSnapshot) *entity.Flag {
+	f := &entity.Flag{}
+	decoder := json.NewDecoder(bytes.NewReader(row.Flag))
+	decoder.UseNumber()
+	if decoder.Decode(f) != nil {
+		return nil
+	}
+	f.SnapshotID = row.ID
+	return f
+}
+
+// snapshot reads one version of a flag, nil if it is not among the newest ones.
+func (u *UI) snapshot(r *http.Request, flagID int64, id uint) *entity.Flag {
+	rows, err := u.o.Store.Snapshots(r.Context(), flagID, soughtSnapshots, 0)
+	if err != nil {
+		return nil
+	}
+	for i := range rows {
+		if rows[i].ID == id {
+			return parseSnapshot(&rows[i])
+		}
+	}
+	return nil
+}
+
+// readable is the definition of a flag as lines of JSON.
+func readable(f *entity.Flag) []string {
+	if f == nil {
+		return nil
+	}
+	d := entity.DefinitionOf(f)
+	d.SnapshotID = 0
+	var b strings.Builder
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	if err := encoder.Encode(d); err != nil {
+		return nil
+	}
+	lines := strings.Split(strings.TrimSpace(b.String()), "\n")
+	return slices.DeleteFunc(lines, func(line string) bool { return strings.HasPrefix(line, `  "snapshotID"`) })
+}
+
+// diffLines compares lines by their longest common subsequence, and leaves out what is far from a difference.
+func diffLines(a, b []string) []diffLine {
+	if len(a) > maxDiffLines || len(b) > maxDiffLines {
+		a, b = a[:min(len(a), maxDiffLines)], b[:min(len(b), maxDiffLines)]
+	}
+	start := 0
+	for start < len(a) && start < len(b) && a[start] == b[start] {
+		start++
+	}
+	end := 0
+	for end < len(a)-start && end < len(b)-start && a[len(a)-1-end] == b[len(b)-1-end] {
+		end++
+	}
+	x, y := a[start:len(a)-end], b[start:len(b)-end]
+	lengths := make([][]uint16, len(x)+1)
+	for i := range lengths {
+		lengths[i] = make([]uint16, len(y)+1)
+	}
+	for i := len(x) - 1; i >= 0; i-- {
+		for j := len(y) - 1; j >= 0; j-- {
+			if x[i] == y[j] {
+				lengths[i][j] = lengths[i+1][j+1] + 1
+			} else {
+				lengths[i][j] = max(lengths[i+1][j], lengths[i][j+1])
+			}
+		}
+	}
+	var all []diffLine
+	for _, line := range a[:start] {
+		all = append(all, diffLine{" ", line})
+	}
+	i, j := 0, 0
+	for i < len(x) || j < len(y) {
+		switch {
+		case i < len(x) && j < len(y) && x[i] == y[j]:
+			all = append(all, diffLine{" ", x[i]})
+			i, j = i+1, j+1
+		case i < len(x) && (j == len(y) || lengths[i+1][j] >= lengths[i][j+1]):
+			all = append(all, diffLine{"-", x[i]})
+			i++
+		default:
+			all = append(all, diffLine{"+", y[j]})
+			j++
+		}
+	}
+	for _, line := range a[len(a)-end:] {
+		all = append(all, diffLine{" ", line})
+	}
+	return nearby(all)
+}
+
+// nearby keeps three lines around each difference.
+func nearby(all []diffLine) []diffLine {
+	const around = 3
+	keep := make([]bool, len(all))
+	for i, line := range all {
+		if line.Kind == " " {
+			continue
+		}
+		for j := max(0, i-around); j <= min(len(all)-1, i+around); j++ {
+			keep[j] = true
+		}
+	}
+	var kept []diffLine
+	for i, line := range all {
+		switch {
+		case keep[i]:
+			kept = append(kept, line)
+		case i > 0 && keep[i-1]:
+			kept = append(kept, diffLine{" ", "…"})
+		}
+	}
+	return kept
+}
+
+// putBack fills the form with an older version and reviews it: it is saved as a new version, if at all.
+func (u *UI) putBack(rw http.ResponseWriter, r *http.Request) error {
+	if err := r.ParseForm(); err != nil {
+		return err
+	}
+	f, stale, err := u.flag(r)
+	if err != nil {
+		return err
+	}
+	version, _ := strconv.ParseUint(r.PostForm.Get("version"), 10, 63)
+	old := u.snapshot(r, int64(f.ID), uint(version))
+	if old == nil {
+		return entity.NotFound("flag %d has no version %d", f.ID, version)
+	}
+	typed := formOf(old)
+	typed.Snapshot = f.SnapshotID
+	forgetGone(typed, f)
+	p, d := u.targetingPage(r, f, typed, stale)
+	p.Data = d
+	if len(d.Changes) == 0 {
+		p.Notice = u.text.say("history.nothing")
+	} else if len(d.Summary) == 0 {
+		u.review(r, f, typed, d)
+	}
+	p.Here = fmt.Sprintf("flags/%d/targeting", f.ID)
+	u.render(rw, r, http.StatusOK, "targeting.html", p)
+	return nil
+}
+
+// forgetGone makes parts new that the flag does not have any more.
+func forgetGone(d *form, f *entity.Flag) {
+	for i := range d.Variants {
+		if !slices.ContainsFunc(f.Variants, func(v entity.Variant) bool { return v.ID == d.Variants[i].ID }) {
+			d.Variants[i].ID = 0
+		}
+	}
+	for i := range d.Segments {
+		s := &d.Segments[i]
+		at := slices.IndexFunc(f.Segments, func(o entity.Segment) bool { return o.ID == s.ID })
+		if at < 0 {
+			s.ID = 0
+		}
+		for j := range s.Constraints {
+			if at < 0 || !slices.ContainsFunc(f.Segments[at].Constraints, func(c entity.Constraint) bool { return c.ID == s.Constraints[j].ID }) {
+				s.Constraints[j].ID = 0
+			}
+		}
+	}
+}

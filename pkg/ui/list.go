@@ -1,0 +1,492 @@
+package ui
+
+import (
+	"cmp"
+	"encoding/csv"
+	"html/template"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+)
+
+const (
+	pageSize = 100
+	// maxTagChoices bounds the tags in the filter's menu.
+	maxTagChoices = 200
+)
+
+// windows are the numbers of days to choose from.
+var windows = []int{1, 7, 30, 90}
+
+// sorts are the orders of the list; the first is the usual one.
+var sorts = []string{"changed", "key", "id", "traffic", "last"}
+
+// columns are those of the list that can be left out or added, in their order, and whether they are shown unless chosen
+// otherwise.
+var columns = []struct {
+	name  string
+	usual bool
+}{{"state", true}, {"traffic", true}, {"last", true}, {"changed", true}, {"findings", true}}
+
+// listQuery is what the address of the list says.
+type listQuery struct {
+	text, tag, on, state, sort string
+	days, page                 int
+	hidden                     []string
+}
+
+func parseListQuery(v url.Values) listQuery {
+	q := listQuery{
+		text: strings.TrimSpace(v.Get("q")), tag: v.Get("tag"), state: v.Get("state"), sort: sorts[0], days: 7, page: 1,
+	}
+	if on := v.Get("on"); on == "on" || on == "off" {
+		q.on = on
+	}
+	if slices.Contains(sorts, v.Get("sort")) {
+		q.sort = v.Get("sort")
+	}
+	if days, err := strconv.Atoi(v.Get("days")); err == nil && slices.Contains(windows, days) {
+		q.days = days
+	}
+	if n, err := strconv.Atoi(v.Get("page")); err == nil && n > 0 && n < 1e6 {
+		q.page = n
+	}
+	if v.Has("cols") {
+		for _, c := range columns {
+			if !slices.Contains(v["cols"], c.name) {
+				q.hidden = append(q.hidden, c.name)
+			}
+		}
+	}
+	return q
+}
+
+// with is the address of the list with one parameter changed; it begins with the first page again.
+func (q listQuery) with(name, value string) string {
+	v := url.Values{}
+	set := func(name, value, usual string) {
+		if value != usual {
+			v.Set(name, value)
+		}
+	}
+	set("q", q.text, "")
+	set("tag", q.tag, "")
+	set("on", q.on, "")
+	set("state", q.state, "")
+	set("sort", q.sort, sorts[0])
+	set("days", strconv.Itoa(q.days), "7")
+	if len(q.hidden) > 0 {
+		for _, c := range columns {
+			if !slices.Contains(q.hidden, c.name) {
+				v.Add("cols", c.name)
+			}
+		}
+		if len(q.hidden) == len(columns) {
+			v.Set("cols", "")
+		}
+	}
+	if value == "" {
+		v.Del(name)
+	} else {
+		v.Set(name, value)
+	}
+	if len(v) == 0 {
+		return "./"
+	}
+	return "?" + v.Encode()
+}
+
+// listed is a flag with its numbers, which are nil while Datar is off.
+type listed struct {
+	flag    *entity.Flag
+	numbers *FlagBoard
+}
+
+// Row is a line of the list.
+type row struct {
+	ID                   uint
+	Key, Description     string
+	Tags                 []string
+	MoreTags             int
+	Enabled              bool
+	State, Under         template.HTML
+	StateClass           string
+	Spark                []int64
+	HasSpark, NotCounted bool
+	Total                string
+	Zero                 bool
+	Last, Changed        template.HTML
+	LastOld              bool
+	By                   string
+	Findings             []rowFinding
+}
+
+type rowFinding struct {
+	Class string
+	Text  template.HTML
+}
+
+type stateTab struct {
+	Name    template.HTML
+	Count   int
+	Link    string
+	Current bool
+}
+
+type option struct {
+	Value, Name string
+	Selected    bool
+}
+
+type column struct {
+	Name, Title template.HTML
+	Value       string
+	Shown       bool
+	Link        string
+	Sorted      bool
+}
+
+type listData struct {
+	Answer, Under template.HTML
+	Empty         bool
+	NoMatch       template.HTML
+	AllLink       string
+	Days          int
+	Text, On      string
+	Tags, Windows []option
+	Ons           []option
+	States        []stateTab
+	Rows          []row
+	From, To, All int
+	Prev, Next    string
+	Hidden        []option
+	Columns       []column
+	Show          map[string]bool
+	Head          map[string]column
+	Datar         bool
+	First         *firstSteps
+	CSV           string
+	Deleted       bool
+}
+
+// list is the first page: all flags, their states, and what came of them.
+func (u *UI) list(rw http.ResponseWriter, r *http.Request) error {
+	q := parseListQuery(r.URL.Query())
+	all := u.o.Snapshots.Snapshot().Flags()
+	p := u.page(r, "flags", u.text.plain("list.title"))
+	d := listData{Days: q.days, Text: q.text, On: q.on, Datar: u.o.Numbers != nil, Deleted: u.o.Store != nil}
+	p.Data = &d
+	if len(all) == 0 {
+		d.Empty = true
+		d.First = u.firstSteps(r, p)
+		u.render(rw, r, http.StatusOK, "list.html", p)
+		return nil
+	}
+	board := u.boardOf(r.Context(), q.days)
+	found, byState := u.filter(all, board, q)
+	u.fillFilters(&d, all, q, byState)
+	d.Answer, d.Under = u.listAnswer(p, len(all), board, q, byState)
+	u.fillPage(&d, p, found, q)
+	if len(found) == 0 {
+		d.NoMatch = u.text.say("list.nomatch", "what", u.filterWords(q))
+		d.AllLink = "./"
+	}
+	u.render(rw, r, http.StatusOK, "list.html", p)
+	return nil
+}
+
+// filter gives the flags that the query selects, in its order, and how many there are of each state apart from the
+// query's own state.
+func (u *UI) filter(all []*entity.Flag, board *Board, q listQuery) ([]listed, map[string]int) {
+	terms := searchTerms(q.text)
+	byState := map[string]int{}
+	found := make([]listed, 0, len(all))
+	for _, f := range all {
+		if q.on != "" && f.Enabled != (q.on == "on") || q.tag != "" && !hasTag(f, q.tag) || !matches(f, terms) {
+			continue
+		}
+		one := listed{f, board.flag(f)}
+		byState[""]++
+		if one.numbers != nil {
+			byState[one.numbers.State]++
+			if one.numbers.Contradictions > 0 {
+				byState[stateContradiction]++
+			}
+			if one.numbers.Stale && one.numbers.Total == 0 {
+				byState[stateUnasked]++
+			}
+		}
+		if q.state == "" || one.numbers != nil && one.numbers.is(q.state) {
+			found = append(found, one)
+		}
+	}
+	slices.SortStableFunc(found, func(a, b listed) int { return compareListed(q.sort, a, b) })
+	return found, byState
+}
+
+func compareListed(sort string, a, b listed) int {
+	newest := func() int {
+		return cmp.Or(b.flag.UpdatedAt.Compare(a.flag.UpdatedAt), cmp.Compare(b.flag.ID, a.flag.ID))
+	}
+	switch sort {
+	case "key":
+		return strings.Compare(a.flag.Key, b.flag.Key)
+	case "id":
+		return cmp.Compare(a.flag.ID, b.flag.ID)
+	case "traffic":
+		return cmp.Or(cmp.Compare(b.numbers.total(), a.numbers.total()), newest())
+	case "last":
+		return cmp.Or(b.numbers.last().Compare(a.numbers.last()), newest())
+	default:
+		return newest()
+	}
+}
+
+// searchTerms are the words between commas, all of which must be found.
+func searchTerms(text string) []string {
+	var terms []string
+	for term := range strings.SplitSeq(text, ",") {
+		if term = strings.ToLower(strings.TrimSpace(term)); term != "" {
+			terms = append(terms, term)
+		}
+	}
+	return terms
+}
+
+// matches looks for each term in the id, the key, the description and the tags.
+func matches(f *entity.Flag, terms []string) bool {
+	for _, term := range terms {
+		id := strings.TrimPrefix(term, "#")
+		found := strconv.FormatUint(uint64(f.ID), 10) == id || containsFold(f.Key, term) || containsFold(f.Description, term) ||
+			slices.ContainsFunc(f.Tags, func(tag entity.Tag) bool { return containsFold(tag.Value, term) })
+		if !found {
+			return false
+		}
+	}
+	return true
+}
+
+// containsFold looks for a term in small letters.
+func containsFold(text, term string) bool {
+	return strings.Contains(text, term) || strings.Contains(strings.ToLower(text), term)
+}
+
+func hasTag(f *entity.Flag, value string) bool {
+	return slices.ContainsFunc(f.Tags, func(tag entity.Tag) bool { return tag.Value == value })
+}
+
+func (u *UI) fillFilters(d *listData, all []*entity.Flag, q listQuery, byState map[string]int) {
+	tags := map[string]int{}
+	for _, f := range all {
+		for _, tag := range f.Tags {
+			tags[tag.Value]++
+		}
+	}
+	values := make([]string, 0, len(tags))
+	for value := range tags {
+		values = append(values, value)
+	}
+	slices.SortFunc(values, func(a, b string) int { return cmp.Or(cmp.Compare(tags[b], tags[a]), strings.Compare(a, b)) })
+	values = values[:min(len(values), maxTagChoices)]
+	if q.tag != "" && !slices.Contains(values, q.tag) {
+		values = append(values, q.tag)
+	}
+	slices.Sort(values)
+	d.Tags = append(d.Tags, option{"", u.text.plain("list.tags.all"), q.tag == ""})
+	for _, value := range values {
+		d.Tags = append(d.Tags, option{value, value, value == q.tag})
+	}
+	for _, days := range windows {
+		name := strconv.Itoa(days)
+		d.Windows = append(d.Windows, option{name, u.text.plain("window.last", "n", days), days == q.days})
+	}
+	for _, on := range []string{"", "on", "off"} {
+		d.Ons = append(d.Ons, option{on, u.text.plain("list.on." + cmp.Or(on, "both")), on == q.on})
+	}
+	for _, state := range states {
+		if state != "" && state != q.state && byState[state] == 0 {
+			continue
+		}
+		d.States = append(d.States, stateTab{u.text.say("state." + cmp.Or(state, "all")), byState[state], q.with("state", state), state == q.state})
+	}
+	if u.o.Numbers == nil {
+		d.States = d.States[:1]
+	}
+	for _, name := range []string{"state", "sort"} {
+		if value := map[string]string{"state": q.state, "sort": q.sort}[name]; value != "" && (name != "sort" || value != sorts[0]) {
+			d.Hidden = append(d.Hidden, option{Name: name, Value: value})
+		}
+	}
+	d.Show = map[string]bool{}
+	d.Head = map[string]column{}
+	for _, c := range columns {
+		shown := !slices.Contains(q.hidden, c.name)
+		d.Show[c.name] = shown
+		d.Columns = append(d.Columns, column{Value: c.name, Title: u.text.say("column." + c.name), Shown: shown})
+	}
+	for _, name := range sorts {
+		d.Head[name] = column{Link: q.with("sort", name), Sorted: q.sort == name}
+	}
+}
+
+func (u *UI) fillPage(d *listData, p *page, found []listed, q listQuery) {
+	d.All = len(found)
+	last := max(1, (d.All+pageSize-1)/pageSize)
+	n := min(q.page, last)
+	from := (n - 1) * pageSize
+	to := min(from+pageSize, d.All)
+	d.From, d.To = from+1, to
+	if n > 1 {
+		d.Prev = q.with("page", strconv.Itoa(n-1))
+	}
+	if n < last {
+		d.Next = q.with("page", strconv.Itoa(n+1))
+	}
+	d.CSV = "flags.csv" + strings.TrimPrefix(q.with("page", ""), "./")
+	d.Rows = make([]row, 0, to-from)
+	for _, one := range found[from:to] {
+		d.Rows = append(d.Rows, u.row(p, one))
+	}
+}
+
+func (u *UI) row(p *page, one listed) row {
+	f := one.flag
+	r := row{ID: f.ID, Key: f.Key, Description: f.Description, Enabled: f.Enabled, By: shortName(f.UpdatedBy), Changed: p.Time(f.UpdatedAt, "short")}
+	if r.Key == "" {
+		r.Key = "#" + strconv.FormatUint(uint64(f.ID), 10)
+	}
+	const tagsShown = 3
+	for i, tag := range f.Tags {
+		if i == tagsShown {
+			r.MoreTags = len(f.Tags) - tagsShown
+			break
+		}
+		r.Tags = append(r.Tags, tag.Value)
+	}
+	n := one.numbers
+	if n == nil {
+		return r
+	}
+	r.State, r.StateClass = u.text.say("state."+n.State), stateClass(n.State)
+	r.Under = n.Under
+	r.NotCounted = n.State == stateNotCounted
+	r.HasSpark = !r.NotCounted
+	r.Spark = n.Spark
+	r.Total, r.Zero = number(n.Total), n.Total == 0
+	r.Last, r.LastOld = p.Ago(n.Last), p.Now.Sub(n.Last) >= time.Minute
+	for _, finding := range []struct {
+		n           int
+		name, class string
+	}{{n.Contradictions, "contradiction", "bad strong"}, {n.Warnings, "warning", "warn"}, {n.Notes, "note", "muted"}} {
+		if finding.n > 0 {
+			r.Findings = append(r.Findings, rowFinding{finding.class, u.text.say("list.finding."+finding.name, "n", finding.n)})
+		}
+	}
+	return r
+}
+
+// shortName is what is before the @ of an address.
+func shortName(by string) string {
+	name, _, _ := strings.Cut(by, "@")
+	return name
+}
+
+// listAnswer is the sentence that the page begins with.
+func (u *UI) listAnswer(p *page, all int, board *Board, q listQuery, byState map[string]int) (answer, under template.HTML) {
+	var parts []string
+	add := func(n int, name, state string) {
+		if n > 0 {
+			parts = append(parts, string(u.text.say(name, "n", n, "link", q.with("state", state))))
+		}
+	}
+	add(byState[stateGivesNothing], "list.answer.nothing", stateGivesNothing)
+	add(byState[stateContradiction], "list.answer.contradict", stateContradiction)
+	add(byState[stateUnasked], "list.answer.unasked", stateUnasked)
+	answer = u.text.say("list.answer", "n", all)
+	if len(parts) > 0 {
+		answer = u.text.say("list.answer.with", "n", all, "parts", template.HTML(strings.Join(parts, ", "))) //nolint:gosec // texts of the catalog
+	}
+	switch {
+	case u.o.Numbers == nil:
+		under = u.text.say("list.nodatar")
+	case board == nil:
+		under = u.text.say("list.nonumbers", "at", p.Time(u.o.LastCheck(), "clock"))
+	default:
+		under = u.text.say("list.under", "n", board.Total, "days", q.days, "upto", u.upTo(p, board.Complete))
+	}
+	if stale := p.Now.Sub(u.o.LastCheck()); stale > staleAfter {
+		under += " " + u.text.say("list.stale", "at", p.Time(u.o.LastCheck(), "clock"))
+	}
+	return answer, under
+}
+
+func (u *UI) filterWords(q listQuery) template.HTML {
+	var parts []string
+	add := func(name string, value any) { parts = append(parts, string(u.text.say(name, "x", value))) }
+	if q.text != "" {
+		add("list.filter.text", q.text)
+	}
+	if q.tag != "" {
+		add("list.filter.tag", q.tag)
+	}
+	if q.on != "" {
+		add("list.filter.on", u.text.plain("list.on."+q.on))
+	}
+	if q.state != "" {
+		add("list.filter.state", u.text.plain("state."+q.state))
+	}
+	return template.HTML(strings.Join(parts, ", ")) //nolint:gosec // texts of the catalog
+}
+
+// listCSV has all flags that the query selects.
+func (u *UI) listCSV(rw http.ResponseWriter, r *http.Request) error {
+	q := parseListQuery(r.URL.Query())
+	board := u.boardOf(r.Context(), q.days)
+	found, _ := u.filter(u.o.Snapshots.Snapshot().Flags(), board, q)
+	rw.Header().Set("Content-Type", "text/csv; charset=utf-8")
+	rw.Header().Set("Content-Disposition", `attachment; filename="flags.csv"`)
+	w := csv.NewWriter(rw)
+	w.UseCRLF = true
+	_ = w.Write([]string{"id", "key", "description", "tags", "enabled", "updated_at", "updated_by", "state", "evaluations", "last_asked_at", "contradictions", "warnings", "notes"})
+	for _, one := range found {
+		f, n := one.flag, one.numbers
+		record := []string{
+			strconv.FormatUint(uint64(f.ID), 10), f.Key, f.Description, strings.Join(tagValues(f), ","), strconv.FormatBool(f.Enabled),
+			f.UpdatedAt.UTC().Format(time.RFC3339), f.UpdatedBy, "", "", "", "", "", "",
+		}
+		if n != nil {
+			record[7], record[8] = n.State, strconv.FormatInt(n.Total, 10)
+			if !n.Last.IsZero() {
+				record[9] = n.Last.UTC().Format(time.RFC3339)
+			}
+			record[10], record[11], record[12] = strconv.Itoa(n.Contradictions), strconv.Itoa(n.Warnings), strconv.Itoa(n.Notes)
+		}
+		for i := range record {
+			record[i] = inert(record[i])
+		}
+		_ = w.Write(record) // fails when the client is gone, which Flush finds
+	}
+	w.Flush()
+	return nil
+}
+
+// inert keeps a spreadsheet from running a text as a formula.
+func inert(text string) string {
+	if text != "" && strings.ContainsRune("=+-@\t\r", rune(text[0])) {
+		return "'" + text
+	}
+	return text
+}
+
+func tagValues(f *entity.Flag) []string {
+	values := make([]string, len(f.Tags))
+	for i := range f.Tags {
+		values[i] = f.Tags[i].Value
+	}
+	return values
+}

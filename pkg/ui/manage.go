@@ -1,0 +1,269 @@
+package ui
+
+import (
+	"errors"
+	"fmt"
+	"html/template"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+)
+
+// firstSteps is what a server without flags shows.
+type firstSteps struct {
+	Key, Curl string
+	See       template.HTML
+}
+
+func (u *UI) firstSteps(r *http.Request, _ *page) *firstSteps {
+	key := "checkout-button"
+	scheme := "http"
+	if r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https") {
+		scheme = "https"
+	}
+	f := &firstSteps{Key: key, Curl: fmt.Sprintf("curl -X POST %s://%s%s/api/v1/evaluation \\\n  -H 'Content-Type: application/json' \\\n  -d '{\"flagKey\": \"%s\", \"entityID\": \"a1234\"}'",
+		scheme, r.Host, strings.TrimSuffix(u.o.Prefix, "/"), key)}
+	f.See = u.text.say("first.see.off")
+	if u.o.Numbers != nil {
+		f.See = u.text.say("first.see.on", "n", u.recorded())
+	}
+	return f
+}
+
+type newData struct {
+	Key, Description string
+	Error            string
+	Asked            template.HTML
+}
+
+func (u *UI) newFlag(rw http.ResponseWriter, r *http.Request) error {
+	p := u.page(r, "flags", u.text.plain("new.title"))
+	p.Data = &newData{Key: r.URL.Query().Get("key")}
+	u.render(rw, r, http.StatusOK, "new.html", p)
+	return nil
+}
+
+// createFlag makes a flag whose evaluations are recorded, since somebody who uses these pages looks for them here.
+func (u *UI) createFlag(rw http.ResponseWriter, r *http.Request) error {
+	if err := r.ParseForm(); err != nil {
+		return err
+	}
+	d := newData{Key: strings.TrimSpace(r.PostForm.Get("key")), Description: strings.TrimSpace(r.PostForm.Get("description"))}
+	if d.Description == "" {
+		d.Description = d.Key
+	}
+	boolean := r.PostForm.Get("kind") == "boolean"
+	fail := func(message string) error {
+		p := u.page(r, "flags", u.text.plain("new.title"))
+		d.Error = message
+		p.Data = &d
+		u.render(rw, r, http.StatusBadRequest, "new.html", p)
+		return nil
+	}
+	if d.Description == "" {
+		return fail(u.text.plain("new.err.empty"))
+	}
+	f, err := u.o.Store.CreateFlag(r.Context(), u.o.Actor(r), d.Key, d.Description, boolean)
+	if message, ok := u.formError(err); ok {
+		return fail(message)
+	}
+	if err != nil {
+		return err
+	}
+	u.saved(rw, r, "notice.created", f.Key, fmt.Sprintf("flags/%d/targeting", f.ID))
+	return nil
+}
+
+// formError is the text of an error that whoever filled in a form can mend.
+func (u *UI) formError(err error) (string, bool) {
+	switch {
+	case errors.Is(err, entity.ErrDuplicateKey):
+		return u.text.plain("edit.err.taken"), true
+	case errors.Is(err, entity.ErrInvalid):
+		return err.Error(), true
+	default:
+		return "", false
+	}
+}
+
+// keyHint says whether a key can be used.
+type keyHint struct {
+	Class string
+	Text  template.HTML
+}
+
+// checkKey is asked while a key is typed.
+func (u *UI) checkKey(rw http.ResponseWriter, r *http.Request) error {
+	key := r.URL.Query().Get("key")
+	d := keyHint{"good", u.text.say("new.key.free")}
+	if err := entity.CheckKey(key); err != nil {
+		d = keyHint{"bad", u.text.say("new.key.wrong")}
+	} else if f := u.o.Snapshots.Snapshot().Flag(0, key); f != nil && f.Key == key {
+		d = keyHint{"bad", u.text.say("edit.err.taken")}
+	}
+	p := u.page(r, "flags", u.text.plain("new.title"))
+	p.Data = d
+	u.render(rw, r, http.StatusOK, "key.html", p)
+	return nil
+}
+
+// shortcuts lists the keys.
+func (u *UI) shortcuts(rw http.ResponseWriter, r *http.Request) error {
+	u.render(rw, r, http.StatusOK, "keys.html", u.page(r, "", u.text.plain("keys.title")))
+	return nil
+}
+
+type duplicateData struct {
+	ID                       uint
+	OldKey, Key, Description string
+	Error                    string
+}
+
+func (u *UI) duplicateForm(rw http.ResponseWriter, r *http.Request) error {
+	f, _, err := u.flag(r)
+	if err != nil {
+		return err
+	}
+	p := u.page(r, "flags", u.text.plain("duplicate.title", "key", f.Key))
+	p.Data = &duplicateData{ID: f.ID, OldKey: f.Key, Description: f.Description}
+	u.render(rw, r, http.StatusOK, "duplicate.html", p)
+	return nil
+}
+
+func (u *UI) duplicate(rw http.ResponseWriter, r *http.Request) error {
+	if err := r.ParseForm(); err != nil {
+		return err
+	}
+	f, _, err := u.flag(r)
+	if err != nil {
+		return err
+	}
+	d := duplicateData{ID: f.ID, OldKey: f.Key, Key: strings.TrimSpace(r.PostForm.Get("key")), Description: strings.TrimSpace(r.PostForm.Get("description"))}
+	made, err := u.o.Store.DuplicateFlag(r.Context(), u.o.Actor(r), int64(f.ID), d.Key, d.Description)
+	if message, ok := u.formError(err); ok {
+		d.Error = message
+		p := u.page(r, "flags", u.text.plain("duplicate.title", "key", f.Key))
+		p.Data = &d
+		u.render(rw, r, http.StatusBadRequest, "duplicate.html", p)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	u.saved(rw, r, "notice.duplicated", made.Key, fmt.Sprintf("../%d/targeting", made.ID))
+	return nil
+}
+
+type deleteData struct {
+	ID, Snapshot uint
+	Title, Text  template.HTML
+	Checks       []checkView
+	Instead      template.HTML
+	Goes         template.HTML
+	Sure         bool
+}
+
+type checkView struct {
+	Class string
+	Word  template.HTML
+	Text  template.HTML
+}
+
+// deleteForm asks before anything is sent, and says what is known.
+func (u *UI) deleteForm(rw http.ResponseWriter, r *http.Request) error {
+	f, _, err := u.flag(r)
+	if err != nil {
+		return err
+	}
+	p := u.page(r, "flags", u.text.plain("delete.title", "key", f.Key))
+	d := &deleteData{ID: f.ID, Snapshot: f.SnapshotID, Title: u.text.say("delete.title", "key", code(f.Key)),
+		Text: u.text.say("delete.text", "seconds", seconds(u.o.RefreshInterval))}
+	d.Goes = u.text.say("delete.goes", "segments", len(f.Segments), "variants", len(f.Variants), "tags", len(f.Tags))
+	u.deletionChecks(r, p, f, d)
+	p.Data = d
+	u.render(rw, r, http.StatusOK, "delete.html", p)
+	return nil
+}
+
+func (u *UI) deleteFlag(rw http.ResponseWriter, r *http.Request) error {
+	f, _, err := u.flag(r)
+	if err != nil {
+		return err
+	}
+	if err := u.o.Store.DeleteFlag(r.Context(), u.o.Actor(r), int64(f.ID)); err != nil {
+		return err
+	}
+	u.saved(rw, r, "notice.deleted", f.Key, "../../")
+	return nil
+}
+
+type deletedData struct {
+	Answer     template.HTML
+	Rows       []deletedRow
+	Prev, Next string
+}
+
+type deletedRow struct {
+	ID               uint
+	Key, Description string
+	At, Asked        template.HTML
+	By               string
+}
+
+func (u *UI) deleted(rw http.ResponseWriter, r *http.Request) error {
+	n := pageNumber(r)
+	flags, err := u.o.Store.DeletedFlags(r.Context(), pageSize+1, (n-1)*pageSize)
+	if err != nil {
+		return err
+	}
+	p := u.page(r, "flags", u.text.plain("deleted.title"))
+	d := &deletedData{}
+	d.Prev, d.Next = pageLinks(n, len(flags) > pageSize)
+	flags = flags[:min(len(flags), pageSize)]
+	d.Answer = u.text.say("deleted.answer", "n", len(flags))
+	board := u.boardOf(r.Context(), 7)
+	for i := range flags {
+		f := &flags[i]
+		row := deletedRow{ID: f.ID, Key: f.Key, Description: f.Description, At: p.Time(f.DeletedAt.Time, ""), By: shortName(f.UpdatedBy), Asked: "–"}
+		if n := u.askedDeleted(board, f); n > 0 {
+			row.Asked = u.text.say("deleted.still", "n", n)
+		}
+		d.Rows = append(d.Rows, row)
+	}
+	p.Data = d
+	u.render(rw, r, http.StatusOK, "deleted.html", p)
+	return nil
+}
+
+func pageNumber(r *http.Request) int {
+	n, err := strconv.Atoi(r.URL.Query().Get("page"))
+	if err != nil || n < 1 || n > 1e6 {
+		return 1
+	}
+	return n
+}
+
+func pageLinks(n int, more bool) (prev, next string) {
+	if n > 1 {
+		prev = "?page=" + strconv.Itoa(n-1)
+	}
+	if more {
+		next = "?page=" + strconv.Itoa(n+1)
+	}
+	return prev, next
+}
+
+func (u *UI) restore(rw http.ResponseWriter, r *http.Request) error {
+	id, err := flagID(r)
+	if err != nil {
+		return err
+	}
+	f, err := u.o.Store.RestoreFlag(r.Context(), u.o.Actor(r), id)
+	if err != nil {
+		return err
+	}
+	u.saved(rw, r, "notice.restored", f.Key, fmt.Sprintf("../flags/%d", id))
+	return nil
+}

@@ -1,0 +1,77 @@
+package ui
+
+import (
+	"bytes"
+	"html/template"
+	"strings"
+
+	"github.com/yuin/goldmark"
+	"github.com/yuin/goldmark/ast"
+	"github.com/yuin/goldmark/extension"
+	"github.com/yuin/goldmark/parser"
+	"github.com/yuin/goldmark/renderer/html"
+	"github.com/yuin/goldmark/text"
+	"github.com/yuin/goldmark/util"
+
+	"github.com/flagr-datar/flagr-datar/pkg/ui/chart"
+)
+
+// maxNotes bounds the notes that are formatted; longer ones are shown as they are written.
+const maxNotes = 64 << 10
+
+// markdown formats notes. Raw HTML is left out, images become links to them, and links of odd schemes lose their target.
+func markdown(notes string) template.HTML {
+	if strings.TrimSpace(notes) == "" {
+		return ""
+	}
+	plain := template.HTML("<pre>" + template.HTMLEscapeString(notes) + "</pre>") //nolint:gosec // escaped
+	if len(notes) > maxNotes {
+		return plain
+	}
+	format := goldmark.New(
+		goldmark.WithExtensions(extension.Table, extension.Strikethrough, extension.Linkify),
+		goldmark.WithParserOptions(parser.WithASTTransformers(util.Prioritized(imagesToLinks{}, 100))),
+		goldmark.WithRendererOptions(html.WithHardWraps()),
+	)
+	var b bytes.Buffer
+	if err := format.Convert([]byte(notes), &b); err != nil {
+		return plain
+	}
+	return template.HTML(b.String()) //nolint:gosec // goldmark escapes, and leaves raw HTML out
+}
+
+// imagesToLinks keeps notes from loading anything, and lowers their headings below those of the page.
+type imagesToLinks struct{}
+
+// Transform implements parser.ASTTransformer.
+func (imagesToLinks) Transform(document *ast.Document, _ text.Reader, _ parser.Context) {
+	var images []*ast.Image
+	_ = ast.Walk(document, func(n ast.Node, entering bool) (ast.WalkStatus, error) {
+		switch n := n.(type) {
+		case *ast.Image:
+			if entering {
+				images = append(images, n)
+			}
+		case *ast.Heading:
+			if entering {
+				n.Level = min(6, n.Level+2)
+			}
+		}
+		return ast.WalkContinue, nil
+	})
+	for _, image := range images {
+		link := ast.NewLink()
+		link.Destination, link.Title = image.Destination, image.Title
+		if image.ChildCount() == 0 {
+			link.AppendChild(link, ast.NewString(image.Destination))
+		}
+		for child := image.FirstChild(); child != nil; {
+			next := child.NextSibling()
+			link.AppendChild(link, child)
+			child = next
+		}
+		image.Parent().ReplaceChild(image.Parent(), image, link)
+	}
+}
+
+func classOf(place int) string { return chart.Class(place) }

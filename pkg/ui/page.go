@@ -1,0 +1,247 @@
+package ui
+
+import (
+	"bytes"
+	"html/template"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+	_ "time/tzdata" // containers have no zones of their own
+
+	"github.com/flagr-datar/flagr-datar/pkg/ui/chart"
+)
+
+// Cookies of the preferences. The zone of the browser is noted by a script.
+const (
+	cookieTheme = "flagr_theme"
+	cookieZone  = "flagr_zone"
+	cookieTZ    = "flagr_tz"
+	// cookieNotice carries one line over the redirect after a form.
+	cookieNotice = "flagr_notice"
+)
+
+// page is what every template gets.
+type page struct {
+	// Title is that of the document, Nav the current entry of the header.
+	Title, Nav string
+	// Root leads to /ui/ from here, Static to the static files.
+	Root, Static string
+	// Theme is light, dark or empty for that of the system; ZoneName names the zone of times.
+	Theme    string
+	ZoneName string
+	UTC      bool
+	Actor    string
+	// Here is the path and query of the page below /ui/.
+	Here string
+	// ReadOnly says that this server changes no flags.
+	ReadOnly bool
+	// Notice is said once, after a form.
+	Notice template.HTML
+	Now    time.Time
+	Data   any
+
+	zone *time.Location
+	text *catalog
+}
+
+func (u *UI) page(r *http.Request, nav, title string) *page {
+	below := strings.TrimPrefix(r.URL.Path, "/ui/")
+	p := &page{
+		Title: title, Nav: nav, Root: "./" + strings.Repeat("../", strings.Count(below, "/")),
+		Actor: u.o.Actor(r), Here: below, ReadOnly: u.o.Store == nil, Now: u.o.Now(), zone: time.UTC, text: u.text, ZoneName: "UTC", UTC: true,
+	}
+	if r.URL.RawQuery != "" && r.Method == http.MethodGet {
+		p.Here += "?" + r.URL.RawQuery
+	}
+	p.Static = p.Root + "../static/ui/" + u.hash + "/"
+	if c, err := r.Cookie(cookieTheme); err == nil && (c.Value == "light" || c.Value == "dark") {
+		p.Theme = c.Value
+	}
+	if c, err := r.Cookie(cookieZone); err != nil || c.Value != "utc" {
+		p.UTC = false
+		p.zone, p.ZoneName = localZone(r)
+	}
+	p.Now = p.Now.In(p.zone)
+	if c, err := r.Cookie(cookieNotice); err == nil {
+		if name, arg, _ := strings.Cut(unescape(c.Value), " "); strings.HasPrefix(name, "notice.") {
+			p.Notice = u.text.say(name, "x", code(arg), "seconds", seconds(u.o.RefreshInterval))
+		}
+	}
+	return p
+}
+
+// localZone is the zone that the browser has told, else UTC.
+func localZone(r *http.Request) (*time.Location, string) {
+	c, err := r.Cookie(cookieTZ)
+	if err != nil || len(c.Value) > 64 {
+		return time.UTC, "UTC"
+	}
+	name := unescape(c.Value)
+	zone, err := time.LoadLocation(name)
+	if err != nil || name == "" || name == "Local" {
+		return time.UTC, "UTC"
+	}
+	return zone, name
+}
+
+func unescape(text string) string {
+	plain, err := url.QueryUnescape(text)
+	if err != nil {
+		return ""
+	}
+	return plain
+}
+
+func seconds(d time.Duration) int { return int(max(1, (d+time.Second-1)/time.Second)) }
+
+// notify leaves one line for the next page.
+func (u *UI) notify(rw http.ResponseWriter, name, arg string) {
+	u.setCookie(rw, cookieNotice, url.QueryEscape(name+" "+arg), 20)
+}
+
+// setCookie keeps a value for the pages for so many seconds, or removes it.
+func (u *UI) setCookie(rw http.ResponseWriter, name, value string, maxAge int) {
+	http.SetCookie(rw, &http.Cookie{Name: name, Value: value, Path: path.Join("/", u.o.Prefix, "ui") + "/", MaxAge: maxAge, HttpOnly: true, SameSite: http.SameSiteLaxMode})
+}
+
+func (u *UI) parseTemplates() (map[string]*template.Template, error) {
+	funcs := template.FuncMap{
+		"t": u.text.say, "tp": u.text.plain, "n": func(v any) string {
+			count, _ := asInt(v)
+			return number(count)
+		},
+		"swatch": chart.Swatch, "sparkline": chart.Sparkline, "setgot": chart.SetGot,
+		"join": strings.Join, "subtract": func(a, b int) int { return a - b },
+		"list": func(all ...any) []any { return all },
+	}
+	base, err := template.New("").Funcs(funcs).ParseFS(pageFiles, "pages/layout.html", "pages/parts.html")
+	if err != nil {
+		return nil, err
+	}
+	names, err := fs.Glob(pageFiles, "pages/*.html")
+	if err != nil {
+		return nil, err
+	}
+	templates := map[string]*template.Template{}
+	for _, name := range names {
+		one, err := base.Clone()
+		if err != nil {
+			return nil, err
+		}
+		if _, err := one.ParseFS(pageFiles, name); err != nil {
+			return nil, err
+		}
+		templates[path.Base(name)] = one
+	}
+	return templates, nil
+}
+
+// render writes a whole page, or none: what fails is found before the first byte goes out.
+func (u *UI) render(rw http.ResponseWriter, r *http.Request, status int, name string, p *page) {
+	var b bytes.Buffer
+	layout := "layout.html"
+	if name == "root.html" {
+		layout = name
+	}
+	if err := u.templates[name].ExecuteTemplate(&b, layout, p); err != nil {
+		u.o.Logger.Error("page failed", "path", r.URL.Path, "template", name, "error", err)
+		http.Error(rw, "the page could not be made: see the server's log", http.StatusInternalServerError)
+		return
+	}
+	if p.Notice != "" {
+		u.setCookie(rw, cookieNotice, "", -1)
+	}
+	rw.Header().Set("Content-Type", "text/html; charset=utf-8")
+	rw.WriteHeader(status)
+	_, _ = rw.Write(b.Bytes())
+}
+
+// preferences keeps the theme and the zone in cookies and leads back.
+func (u *UI) preferences(rw http.ResponseWriter, r *http.Request) error {
+	if err := r.ParseForm(); err != nil {
+		return err
+	}
+	const maxAge = 400 * 24 * 3600 // what browsers keep at most
+	switch theme := r.PostForm.Get("theme"); theme {
+	case "light", "dark":
+		u.setCookie(rw, cookieTheme, theme, maxAge)
+	case "system":
+		u.setCookie(rw, cookieTheme, "", -1)
+	}
+	switch zone := r.PostForm.Get("zone"); zone {
+	case "utc", "local":
+		u.setCookie(rw, cookieZone, zone, maxAge)
+	}
+	back := r.PostForm.Get("back")
+	if parsed, err := url.Parse(back); err != nil || parsed.IsAbs() || parsed.Host != "" || strings.HasPrefix(back, "/") || strings.Contains(back, "\\") {
+		back = ""
+	}
+	seeOther(rw, "./"+back)
+	return nil
+}
+
+// Time is a time element, in the zone of the page, with UTC in its title.
+func (p *page) Time(at time.Time, layout string) template.HTML {
+	if at.IsZero() {
+		return "–"
+	}
+	utc := at.UTC()
+	text := p.format(at, layout)
+	return template.HTML(`<time datetime="` + utc.Format(time.RFC3339) + `" title="` + utc.Format("2006-01-02 15:04:05 UTC") + `">` + //nolint:gosec // digits and words of the catalog
+		template.HTMLEscapeString(text) + `</time>`)
+}
+
+// format writes a time as: clock 10:42:10, day 30 Jan, minute 30 Jan 11:00, short the clock today and else the day.
+func (p *page) format(at time.Time, layout string) string {
+	at = at.In(p.zone)
+	today := at.Year() == p.Now.Year() && at.YearDay() == p.Now.YearDay()
+	day := strconv.Itoa(at.Day()) + "\u00a0" + p.text.plain("month."+strconv.Itoa(int(at.Month())))
+	if p.Now.Sub(at) > 300*24*time.Hour || at.Sub(p.Now) > 24*time.Hour {
+		day += "\u00a0" + strconv.Itoa(at.Year())
+	}
+	switch layout {
+	case "clock":
+		return at.Format("15:04:05")
+	case "day":
+		return day
+	case "weekday":
+		return p.text.plain("weekday."+strconv.Itoa(int(at.Weekday()))) + " " + day
+	case "short":
+		if today {
+			return at.Format("15:04")
+		}
+		return day
+	default:
+		if today {
+			return p.text.plain("time.today", "clock", at.Format("15:04"))
+		}
+		return day + " " + at.Format("15:04")
+	}
+}
+
+// Ago says how long ago something was, and after a week when.
+func (p *page) Ago(at time.Time) template.HTML {
+	if at.IsZero() {
+		return "–"
+	}
+	text := ""
+	switch d := p.Now.Sub(at); {
+	case d < time.Minute:
+		text = p.text.plain("ago.now")
+	case d < time.Hour:
+		text = p.text.plain("ago.minutes", "n", int(d/time.Minute))
+	case d < 24*time.Hour:
+		text = p.text.plain("ago.hours", "n", int(d/time.Hour))
+	case d < 7*24*time.Hour:
+		text = p.text.plain("ago.days", "n", int(d/(24*time.Hour)))
+	default:
+		return p.Time(at, "day")
+	}
+	utc := at.UTC()
+	return template.HTML(`<time datetime="` + utc.Format(time.RFC3339) + `" title="` + utc.Format("2006-01-02 15:04:05 UTC") + `">` + //nolint:gosec // as above
+		template.HTMLEscapeString(text) + `</time>`)
+}

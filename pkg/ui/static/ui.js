@@ -1,0 +1,338 @@
+// What makes the pages quicker to use. Every page works without it: the server renders whole pages, and this module asks for
+// the same pages and takes parts of them.
+
+const root = document.body.dataset.root ?? "./";
+
+/** @param {string} selector @param {ParentNode} [within] @returns {HTMLElement[]} */
+const all = (selector, within = document) => [...within.querySelectorAll(selector)];
+
+/** Sends a form as its button would, and gives the page that comes back. */
+async function submitted(form, button, signal) {
+  const body = new URLSearchParams(new FormData(form));
+  if (button?.name) body.set(button.name, button.value);
+  const response = await fetch(form.action, {
+    method: "POST", body, signal, redirect: "follow", headers: { "Content-Type": "application/x-www-form-urlencoded" },
+  });
+  return { response, page: new DOMParser().parseFromString(await response.text(), "text/html") };
+}
+
+// The zone of the browser, for the pages to come.
+function noteZone() {
+  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  if (!zone || document.cookie.includes(`flagr_tz=${encodeURIComponent(zone)}`)) return;
+  const path = new URL(root, location.href).pathname;
+  document.cookie = `flagr_tz=${encodeURIComponent(zone)}; path=${path}; max-age=34560000; samesite=lax`;
+}
+
+// Menus close on Escape, on a click elsewhere, and when another opens.
+function menus() {
+  document.addEventListener("click", (event) => {
+    for (const menu of all("details.menu[open]")) if (!menu.contains(event.target)) menu.open = false;
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    for (const menu of all("details.menu[open]")) {
+      menu.open = false;
+      menu.querySelector("summary").focus();
+    }
+  });
+}
+
+// The list filters while typing and choosing.
+function filters() {
+  const form = document.getElementById("filters");
+  if (!form) return;
+  let timer;
+  const apply = async () => {
+    const query = new URLSearchParams(new FormData(form));
+    for (const [name, value] of [...query]) if (value === "" || (name === "days" && value === "7")) query.delete(name);
+    if (all("[name=cols]", form).every((box) => box.checked)) query.delete("cols");
+    const address = `./${query.size ? `?${query}` : ""}`;
+    const response = await fetch(address);
+    const page = new DOMParser().parseFromString(await response.text(), "text/html");
+    history.replaceState(null, "", address);
+    const main = document.getElementById("main");
+    const fresh = page.getElementById("main");
+    if (!fresh?.querySelector("#filters")) return location.reload();
+    while (form.nextSibling) form.nextSibling.remove();
+    let node = fresh.querySelector("#filters").nextSibling;
+    while (node) {
+      const next = node.nextSibling;
+      main.append(node);
+      node = next;
+    }
+    for (const selector of ["h1", ".under"]) main.querySelector(selector).replaceWith(fresh.querySelector(selector));
+  };
+  form.addEventListener("input", (event) => {
+    clearTimeout(timer);
+    timer = setTimeout(apply, event.target.id === "q" ? 200 : 0);
+  });
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    clearTimeout(timer);
+    apply();
+  });
+}
+
+// Shows the part of a page that asks something as a dialog over this one.
+function ask(part, closed) {
+  const dialog = document.createElement("dialog");
+  dialog.append(part);
+  document.body.append(dialog);
+  dialog.setAttribute("aria-labelledby", part.querySelector("[id$=-title]")?.id ?? "");
+  dialog.addEventListener("click", (event) => {
+    const close = event.target.closest("[data-close]");
+    if (!close && event.target !== dialog) return;
+    event.preventDefault();
+    dialog.close();
+  });
+  dialog.addEventListener("close", () => {
+    dialog.remove();
+    closed?.();
+  });
+  dialog.showModal();
+  part.querySelector("[id$=-title]")?.focus();
+  return dialog;
+}
+
+// Links with data-dialog show their page as a dialog; nothing is sent but the question.
+function dialogs() {
+  document.addEventListener("click", async (event) => {
+    const link = event.target.closest("a[data-dialog]");
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
+    event.preventDefault();
+    const response = await fetch(link.href);
+    const page = new DOMParser().parseFromString(await response.text(), "text/html");
+    const part = page.querySelector("[data-review]");
+    if (!part) return location.assign(link.href);
+    link.closest("details")?.removeAttribute("open");
+    const form = part.querySelector("form");
+    form.action = new URL(form.getAttribute("action"), link.href).href;
+    ask(part, () => link.closest("details")?.querySelector("summary").focus());
+  });
+}
+
+// The editor. The server checks the form while it is typed, and its answer replaces hints, bars and the list of changes.
+function editor() {
+  const form = document.querySelector("form[data-edit]");
+  if (!form || form.querySelector("fieldset:disabled")) return;
+  const began = document.querySelector("[data-live=what] b") !== null;
+  let dirty = began;
+  let running;
+  let timer;
+  const savebar = form.querySelector("[data-savebar]");
+  const show = () => { savebar.hidden = !dirty; };
+  show();
+
+  const patch = (page) => {
+    for (const part of all("[data-live]", page)) {
+      const here = document.querySelector(`[data-live="${CSS.escape(part.dataset.live)}"]`);
+      if (!here || here.isEqualNode(part)) continue;
+      here.hidden = part.hidden;
+      here.replaceChildren(...part.childNodes);
+    }
+    for (const field of all("[data-field]")) {
+      const fresh = page.getElementsByName(field.name)[0];
+      if (!fresh) continue;
+      field.className = fresh.className;
+      for (const name of ["aria-invalid", "aria-describedby"]) {
+        if (fresh.hasAttribute(name)) field.setAttribute(name, fresh.getAttribute(name));
+        else field.removeAttribute(name);
+      }
+    }
+    dirty = page.querySelector("[data-live=what] b") !== null;
+    show();
+  };
+  const check = async () => {
+    running?.abort();
+    running = new AbortController();
+    try {
+      const { page } = await submitted(form, { name: "do", value: "check" }, running.signal);
+      if (page.querySelector("form[data-edit]")) patch(page);
+    } catch { /* aborted, or the server is away: the next key or Save tries again */ }
+  };
+  const changed = (event) => {
+    if (!event.target.matches("[data-field]")) return;
+    dirty = true;
+    show();
+    clearTimeout(timer);
+    timer = setTimeout(check, 250);
+  };
+  form.addEventListener("input", changed);
+  all("[data-field][form=edit]").forEach((field) => field.addEventListener("input", changed));
+
+  // Takes another state of the whole form, and puts the focus where the button leads.
+  const replace = (page, button) => {
+    const focus = focusAfter(button);
+    const fresh = page.querySelector("form[data-edit]");
+    const scroll = window.scrollY;
+    for (const id of ["segments", "variants", "settings"]) form.querySelector(`#${id}`).replaceWith(fresh.querySelector(`#${id}`));
+    patch(page);
+    window.scrollTo(0, scroll);
+    (document.querySelector(focus) ?? document.querySelector("#segments [data-field]"))?.focus();
+    announce(page);
+  };
+  const announce = (page) => {
+    document.getElementById("errors")?.remove();
+    const errors = page.getElementById("errors");
+    if (errors) form.before(errors);
+    return errors;
+  };
+  const press = async (button) => {
+    clearTimeout(timer);
+    running?.abort();
+    const { page } = await submitted(button.closest("form") ?? form, button);
+    if (!page.querySelector("form[data-edit]")) { // the server says why it cannot
+      savebar.querySelector("[data-live=what]").replaceChildren(page.querySelector("h1")?.textContent ?? "");
+      return;
+    }
+    replace(page, button);
+    const part = page.querySelector("[data-review]");
+    if (part) ask(part, () => form.querySelector(".savebar .primary")?.focus());
+    else announce(page)?.querySelector("a")?.focus();
+  };
+  // Saving is a form like any other. The other buttons change the form, and the page stays.
+  document.addEventListener("submit", (event) => {
+    const button = event.submitter;
+    if (button?.name !== "do" || !event.target.action.endsWith("/targeting")) return;
+    if (button.value === "save" || button.hasAttribute("formaction")) {
+      dirty = false;
+      return;
+    }
+    event.preventDefault();
+    for (const dialog of all("dialog[open]")) dialog.close();
+    press(button);
+  });
+  const undo = form.querySelector("[data-undo]");
+  undo?.addEventListener("click", () => { dirty = false; });
+  window.addEventListener("beforeunload", (event) => { if (dirty && document.contains(form)) event.preventDefault(); });
+
+  // A page that came with a question, such as an older version to put back, asks it.
+  const part = document.querySelector("#main > [data-review]");
+  if (part) ask(part, () => form.querySelector(".savebar .primary")?.focus());
+
+  form.addEventListener("keydown", (event) => {
+    const segment = event.target.closest("[data-segment]");
+    if (segment && event.altKey && (event.key === "ArrowUp" || event.key === "ArrowDown")) {
+      event.preventDefault();
+      segment.querySelector(`button[value^="${event.key === "ArrowUp" ? "up" : "down"}."]:not(:disabled)`)?.click();
+    }
+  });
+}
+
+/** The field to focus after a button has changed the form. */
+function focusAfter(button) {
+  const [name, ...at] = button.value.split(".");
+  switch (name) {
+    case "add-segment": return "#segments [data-segment]:nth-last-of-type(1) [data-field]";
+    case "add-variant": return "#variants .variant-row:nth-last-of-type(2) [data-field]";
+    case "add-constraint": return `[data-segment="${at[0]}"] .constraint:nth-last-of-type(2) [data-field]`;
+    case "up": return `[data-segment="${Math.max(0, at[0] - 1)}"] button[value^="up."]:not(:disabled), [data-segment="${Math.max(0, at[0] - 1)}"] button[value^="down."]`;
+    case "down": return `[data-segment="${+at[0] + 1}"] button[value^="down."]:not(:disabled), [data-segment="${+at[0] + 1}"] button[value^="up."]`;
+    case "quote": return `[name="s.${at[0]}.c.${at[1]}.value"]`;
+    case "split": return `[name="s.${at[0]}.d.0"]`;
+    default: return `[data-segment="${at[0]}"] [data-field]`;
+  }
+}
+
+// A key is checked while it is typed: its letters, and whether a flag has it.
+function keys() {
+  for (const input of all("[data-key]")) {
+    const hint = input.form.querySelector("[data-key-hint]");
+    const usual = hint.innerHTML;
+    let timer;
+    input.addEventListener("input", () => {
+      clearTimeout(timer);
+      timer = setTimeout(async () => {
+        if (!input.value.trim()) return void (hint.innerHTML = usual);
+        const response = await fetch(`${root}key?key=${encodeURIComponent(input.value.trim())}`);
+        const page = new DOMParser().parseFromString(await response.text(), "text/html");
+        const fresh = page.querySelector("[data-key-hint]");
+        if (!fresh) return;
+        hint.className = fresh.className;
+        hint.replaceChildren(...fresh.childNodes);
+      }, 200);
+    });
+  }
+}
+
+// The cursor of a chart: arrow keys move it, and it reads out the bucket.
+function charts() {
+  for (const chart of all(".chart")) {
+    const readout = chart.parentElement.querySelector(".readout");
+    const buckets = all("g.bucket", chart);
+    if (!readout || !buckets.length) continue;
+    const usual = readout.textContent;
+    let at = -1;
+    const show = (i) => {
+      buckets[at]?.querySelector(".cursor-bar").classList.remove("at");
+      at = i;
+      buckets[at]?.querySelector(".cursor-bar").classList.add("at");
+      readout.textContent = buckets[at]?.dataset.read ?? usual;
+    };
+    chart.tabIndex = 0;
+    buckets.forEach((bucket, i) => bucket.addEventListener("pointerenter", () => show(i)));
+    chart.addEventListener("pointerleave", () => show(-1));
+    chart.addEventListener("blur", () => show(-1));
+    chart.addEventListener("keydown", (event) => {
+      const step = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity }[event.key];
+      if (step === undefined) return;
+      event.preventDefault();
+      show(at < 0 && step === -1 ? buckets.length - 1 : Math.min(buckets.length - 1, Math.max(0, at + step)));
+    });
+  }
+}
+
+// Single keys, which do nothing in fields and can be switched off.
+function shortcuts() {
+  let before = "";
+  document.addEventListener("keydown", (event) => {
+    if ((event.ctrlKey || event.metaKey) && event.key === "s") {
+      const save = document.querySelector(".savebar:not([hidden]) .primary");
+      if (save) {
+        event.preventDefault();
+        save.click();
+      }
+      return;
+    }
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select, [contenteditable]")) return;
+    if (localStorage.getItem("flagr.keys") === "off" || document.querySelector("dialog[open]")) return;
+    const key = event.key;
+    const pair = before + key;
+    before = key === "g" ? "g" : "";
+    const rows = all(".flags .key");
+    const current = rows.indexOf(document.activeElement);
+    const pages = { gf: "", gu: "unknown", gs: "server" };
+    const tabs = all(".tabs.flag a");
+    if (pair in pages) location.assign(root + pages[pair]);
+    else if (key === "/" && document.getElementById("q")) document.getElementById("q").focus();
+    else if (key === "j" && rows.length) rows[Math.min(rows.length - 1, current + 1)].focus();
+    else if (key === "k" && rows.length) rows[Math.max(0, current - 1)].focus();
+    else if (/^[1-6]$/.test(key) && tabs[key - 1]) location.assign(tabs[key - 1].href);
+    else if (key === "t" && tabs.length) location.assign(tabs.find((tab) => tab.href.endsWith("/try"))?.href ?? location.href);
+    else if (key === "?") location.assign(`${root}keys`);
+    else return;
+    event.preventDefault();
+  });
+  const box = document.querySelector("[data-keys-switch]");
+  if (box) {
+    box.hidden = false;
+    const input = box.querySelector("input");
+    input.checked = localStorage.getItem("flagr.keys") !== "off";
+    input.addEventListener("change", () => localStorage.setItem("flagr.keys", input.checked ? "on" : "off"));
+  }
+}
+
+function start() {
+  all("[data-noscript]").forEach((part) => part.remove());
+  noteZone();
+  filters();
+  editor();
+  keys();
+  charts();
+}
+
+start();
+menus();
+dialogs();
+shortcuts();

@@ -1,0 +1,307 @@
+// Package ui serves the web pages: flags and what came of them, and the forms that change them. Pages are rendered by the
+// server and work without scripts; charts are SVG from package chart; scripts and styles are embedded as they are written.
+package ui
+
+import (
+	"context"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"html/template"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
+)
+
+//go:embed pages/*.html
+var pageFiles embed.FS
+
+//go:embed static
+var staticFiles embed.FS
+
+//go:embed catalog/en.txt
+var english string
+
+const (
+	// requestTimeout bounds the work of a page.
+	requestTimeout = 25 * time.Second
+	// maxFormBytes bounds a form. A definition with the longest constraint value fits.
+	maxFormBytes = 8 << 20
+
+	securityPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " +
+		"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+// Store reads and changes flags. Its errors match those of package entity where the request is at fault.
+type Store interface {
+	Flag(ctx context.Context, id int64) (*entity.Flag, error)
+	// DeletedFlags lists deleted flags, the latest deletion first.
+	DeletedFlags(ctx context.Context, limit, offset int) ([]entity.Flag, error)
+	// Snapshots lists snapshots of a flag, the newest first.
+	Snapshots(ctx context.Context, flagID int64, limit, offset int) ([]entity.FlagSnapshot, error)
+	EntityTypes(ctx context.Context) ([]string, error)
+	Tags(ctx context.Context) ([]string, error)
+	// CreateFlag makes a flag; a boolean one has the variant "on" for everybody.
+	CreateFlag(ctx context.Context, by, key, description string, boolean bool) (*entity.Flag, error)
+	DuplicateFlag(ctx context.Context, by string, id int64, key, description string) (*entity.Flag, error)
+	ReplaceDefinition(ctx context.Context, by string, id int64, d entity.Definition) (*entity.Flag, error)
+	DeleteFlag(ctx context.Context, by string, id int64) error
+	RestoreFlag(ctx context.Context, by string, id int64) (*entity.Flag, error)
+}
+
+// Setting is one variable of the configuration as the Server page shows it.
+type Setting struct {
+	Name, Value, Default string
+	// Secret hides the value; Set says that there is one.
+	Secret, Set bool
+}
+
+// Options are what the pages need.
+type Options struct {
+	// Store is nil in eval-only mode: the pages then show flags and change nothing.
+	Store Store
+	// Snapshots has the flags that evaluation uses. Mandatory.
+	Snapshots eval.Source
+	// Refresh makes Snapshots follow a change at once; nil: it follows by itself.
+	Refresh func(context.Context)
+	// LastCheck is when Snapshots was last known to be right.
+	LastCheck func() time.Time
+	// Numbers is nil while Datar is off.
+	Numbers Numbers
+	// Prefix is in front of all paths as the browser sees them; empty for none.
+	Prefix string
+	// Actor names who sent a request; nil: the names are not known.
+	Actor func(*http.Request) string
+	// Settings lists the configuration; Version is that of the server.
+	Settings []Setting
+	Version  string
+	// RefreshInterval is how long a change takes to reach the other servers at most.
+	RefreshInterval time.Duration
+	// EntityTypes are the only entity types to choose from; empty: any, and those in use are suggested.
+	EntityTypes []string
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+	// Logger gets what went wrong in the server. Mandatory.
+	Logger *slog.Logger
+}
+
+// UI serves the pages.
+type UI struct {
+	o         Options
+	text      *catalog
+	templates map[string]*template.Template
+	hash      string // of all static files, part of their path
+	handler   http.Handler
+	board     boardCache
+}
+
+// New prepares the pages. It starts nothing.
+func New(o Options) (*UI, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Actor == nil {
+		o.Actor = func(*http.Request) string { return "" }
+	}
+	if o.Refresh == nil {
+		o.Refresh = func(context.Context) {}
+	}
+	if o.LastCheck == nil {
+		o.LastCheck = o.Now
+	}
+	u := &UI{o: o}
+	var err error
+	if u.text, err = parseCatalog(english); err != nil {
+		return nil, fmt.Errorf("texts of the pages: %w", err)
+	}
+	if u.templates, err = u.parseTemplates(); err != nil {
+		return nil, fmt.Errorf("templates of the pages: %w", err)
+	}
+	if u.hash, err = hashOf(staticFiles); err != nil {
+		return nil, fmt.Errorf("static files of the pages: %w", err)
+	}
+	u.handler = u.routes()
+	return u, nil
+}
+
+// hashOf names the content of all files.
+func hashOf(files fs.FS) (string, error) {
+	sum := sha256.New()
+	err := fs.WalkDir(files, ".", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		content, err := fs.ReadFile(files, name)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(sum, "%s %d\n", name, len(content))
+		_, err = sum.Write(content)
+		return err
+	})
+	return hex.EncodeToString(sum.Sum(nil))[:12], err
+}
+
+// Handler puts the pages in front of the API: /, /ui/ and below, and the static files. Everything else is for next. Paths that
+// are not clean are for next, too, so that whoever guards paths and who serves them read them alike.
+func (u *UI) Handler(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		p := r.URL.Path
+		ours := p == "/" || p == "/ui" || strings.HasPrefix(p, "/ui/") || strings.HasPrefix(p, "/static/ui/")
+		if !ours || r.URL.RawPath != "" || path.Clean(p) != strings.TrimSuffix(p, "/") && p != "/" {
+			next.ServeHTTP(rw, r)
+			return
+		}
+		header := rw.Header()
+		header.Set("Content-Security-Policy", securityPolicy)
+		header.Set("X-Content-Type-Options", "nosniff")
+		header.Set("Referrer-Policy", "same-origin")
+		u.handler.ServeHTTP(rw, r)
+	})
+}
+
+// Routes lists the patterns of all pages, for tests.
+func Routes() []string {
+	patterns := make([]string, 0, len(pages))
+	for _, one := range pages {
+		patterns = append(patterns, one.pattern)
+	}
+	return patterns
+}
+
+// route is one page or form.
+type route struct {
+	pattern string
+	serve   func(u *UI, rw http.ResponseWriter, r *http.Request) error
+	// writes says that the page needs a store.
+	writes bool
+}
+
+var pages = []route{
+	{"GET /ui/{$}", (*UI).list, false},
+	{"GET /ui/flags.csv", (*UI).listCSV, false},
+	{"GET /ui/new", (*UI).newFlag, true},
+	{"POST /ui/new", (*UI).createFlag, true},
+	{"GET /ui/deleted", (*UI).deleted, true},
+	{"POST /ui/deleted/{id}", (*UI).restore, true},
+	{"GET /ui/server", (*UI).server, false},
+	{"GET /ui/key", (*UI).checkKey, true},
+	{"GET /ui/keys", (*UI).shortcuts, false},
+	{"POST /ui/preferences", (*UI).preferences, false},
+	{"GET /ui/flags/{id}", (*UI).overview, false},
+	{"GET /ui/flags/{id}/targeting", (*UI).targeting, false},
+	{"POST /ui/flags/{id}/targeting", (*UI).edit, true},
+	{"POST /ui/flags/{id}/enabled", (*UI).toggle, true},
+	{"POST /ui/flags/{id}/records", (*UI).records, true},
+	{"GET /ui/flags/{id}/try", (*UI).tryForm, false},
+	{"POST /ui/flags/{id}/try", (*UI).try, false},
+	{"GET /ui/flags/{id}/history", (*UI).history, true},
+	{"POST /ui/flags/{id}/history", (*UI).putBack, true},
+	{"GET /ui/flags/{id}/duplicate", (*UI).duplicateForm, true},
+	{"POST /ui/flags/{id}/duplicate", (*UI).duplicate, true},
+	{"GET /ui/flags/{id}/delete", (*UI).deleteForm, true},
+	{"POST /ui/flags/{id}/delete", (*UI).deleteFlag, true},
+}
+
+func (u *UI) routes() http.Handler {
+	mux := http.NewServeMux()
+	for _, one := range pages {
+		mux.HandleFunc(one.pattern, func(rw http.ResponseWriter, r *http.Request) {
+			ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
+			defer cancel()
+			r = r.WithContext(ctx)
+			r.Body = http.MaxBytesReader(rw, r.Body, maxFormBytes)
+			rw.Header().Set("Cache-Control", "no-store")
+			if one.writes && u.o.Store == nil {
+				u.fail(rw, r, errEvalOnly)
+				return
+			}
+			if err := one.serve(u, rw, r); err != nil {
+				u.fail(rw, r, err)
+			}
+		})
+	}
+	mux.HandleFunc("GET /{$}", u.root)
+	mux.HandleFunc("GET /ui", func(rw http.ResponseWriter, _ *http.Request) { seeOther(rw, "ui/") })
+	mux.HandleFunc("GET /static/ui/{hash}/{file...}", u.static)
+	mux.HandleFunc("/", func(rw http.ResponseWriter, r *http.Request) { u.fail(rw, r, errNoPage) })
+	return http.NewCrossOriginProtection().Handler(mux)
+}
+
+// seeOther answers a form. The location is relative, so that it holds behind any prefix.
+func seeOther(rw http.ResponseWriter, location string) {
+	rw.Header().Set("Location", location)
+	rw.WriteHeader(http.StatusSeeOther)
+}
+
+func (u *UI) static(rw http.ResponseWriter, r *http.Request) {
+	file, hash := r.PathValue("file"), r.PathValue("hash")
+	content, err := staticFiles.ReadFile("static/" + file)
+	if err != nil || hash != u.hash {
+		rw.Header().Set("Cache-Control", "no-store")
+		http.Error(rw, "no such file in this version", http.StatusNotFound)
+		return
+	}
+	types := map[string]string{".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
+	rw.Header().Set("Content-Type", types[path.Ext(file)])
+	rw.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
+	_, _ = rw.Write(content)
+}
+
+// root carries no data, since access control leaves / open by default. A script turns the old links, whose hash only the
+// browser sees, into new ones.
+func (u *UI) root(rw http.ResponseWriter, r *http.Request) {
+	base := ""
+	if asked, err := url.ParseRequestURI(r.RequestURI); err == nil && !strings.HasSuffix(asked.Path, "/") {
+		base = path.Base(asked.Path) + "/"
+	}
+	rw.Header().Set("Cache-Control", "no-cache")
+	u.render(rw, r, http.StatusOK, "root.html", &page{Root: base + "ui/", Static: base + "static/ui/" + u.hash + "/"})
+}
+
+// Errors of pages that no other package has.
+var (
+	errNoPage   = errors.New("no such page")
+	errEvalOnly = errors.New("this server changes no flags")
+)
+
+// fail shows what went wrong. What the server did wrong goes to the log, and not to the page.
+func (u *UI) fail(rw http.ResponseWriter, r *http.Request, err error) {
+	status, name := http.StatusInternalServerError, "error.internal"
+	detail := ""
+	var large *http.MaxBytesError
+	switch {
+	case errors.Is(err, errNoPage):
+		status, name = http.StatusNotFound, "error.page"
+	case errors.Is(err, entity.ErrNotFound):
+		status, name = http.StatusNotFound, "error.flag"
+	case errors.Is(err, errEvalOnly):
+		status, name = http.StatusNotImplemented, "error.evalonly"
+	case errors.As(err, &large):
+		status, name = http.StatusRequestEntityTooLarge, "error.large"
+	case errors.Is(err, entity.ErrInvalid), errors.Is(err, entity.ErrDuplicateKey):
+		status, name, detail = http.StatusBadRequest, "error.invalid", err.Error()
+	case r.Context().Err() != nil:
+		status, name = http.StatusServiceUnavailable, "error.database"
+		u.o.Logger.Warn("page was not ready in time", "path", r.URL.Path, "error", err)
+	default:
+		status, name = http.StatusServiceUnavailable, "error.database"
+		u.o.Logger.Error("page failed", "path", r.URL.Path, "error", err)
+	}
+	p := u.page(r, "", u.text.plain(name+".title"))
+	p.Data = struct {
+		Title, Text template.HTML
+		Detail      string
+		Again       bool
+	}{u.text.say(name + ".title"), u.text.say(name + ".text"), detail, status >= 500 && status != http.StatusNotImplemented}
+	u.render(rw, r, status, "error.html", p)
+}
