@@ -38,7 +38,8 @@ type Config struct {
 	// OpenTelemetry has no variables of its own.
 	OpenTelemetry OpenTelemetry
 
-	unused []Notice
+	unused   []Notice
+	settings []Setting
 }
 
 // Server is where the server listens. The generated main reads the same two variables and also has the flags --host
@@ -74,8 +75,10 @@ type Web struct {
 	GzipEnabled bool `env:"FLAGR_MIDDLEWARE_GZIP_ENABLED" envDefault:"true"`
 	// PprofEnabled serves the Go profiler under /debug/pprof.
 	PprofEnabled bool `env:"FLAGR_PPROF_ENABLED" envDefault:"true"`
-	// UIEnabled asks for a bundled web interface.
+	// UIEnabled serves the pages below /ui/.
 	UIEnabled bool `env:"FLAGR_UI_ENABLED" envDefault:"true"`
+	// UIEntityTypes are the only entity types to choose from in the pages; empty means any.
+	UIEntityTypes []string `env:"FLAGR_UI_POSSIBLE_ENTITY_TYPES"`
 }
 
 // CORS is which web pages of other origins may call the API.

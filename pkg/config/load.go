@@ -78,6 +78,7 @@ func Load(environ map[string]string) (*Config, error) {
 	}
 	c.OpenTelemetry = openTelemetryOf(environ)
 	c.unused = findUnused(environ)
+	c.settings = settingsOf(environ)
 	return &c, nil
 }
 

@@ -318,11 +318,10 @@ func TestUnused(t *testing.T) {
 			nil,
 		},
 		"what will never be used": {
-			map[string]string{"FLAGR_UI_ENABLED": "true", "FLAGR_STATSD_APM_ENABLED": "1", "FLAGR_NEWRELIC_NAME": ""},
+			map[string]string{"FLAGR_STATSD_APM_ENABLED": "1", "FLAGR_NEWRELIC_NAME": ""},
 			[]Notice{
 				{"FLAGR_NEWRELIC_NAME", otel},
 				{"FLAGR_STATSD_APM_ENABLED", otel},
-				{"FLAGR_UI_ENABLED", "no use for it: no web interface is bundled"},
 			},
 		},
 		"a misspelt variable": {

@@ -27,7 +27,6 @@ var unavailables = []unavailable{
 	{variable: "FLAGR_RECORDER_KINESIS_AGGREGATE_*", why: "no use for it: each record is sent on its own, which consumers that take aggregated ones take, too"},
 	{variable: "FLAGR_STATSD_APM_*", why: useOpenTelemetry},
 	{variable: "FLAGR_NEWRELIC_*", why: useOpenTelemetry},
-	{variable: "FLAGR_UI_ENABLED", why: "no use for it: no web interface is bundled"},
 }
 
 const useOpenTelemetry = "no use for it: traces are sent with OpenTelemetry, set OTEL_EXPORTER_OTLP_ENDPOINT"
