@@ -20,6 +20,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/handler"
 	"github.com/flagr-datar/flagr-datar/pkg/notification"
 	"github.com/flagr-datar/flagr-datar/pkg/ofrep"
+	"github.com/flagr-datar/flagr-datar/pkg/ui"
 	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations"
 )
 
@@ -51,6 +52,7 @@ type App struct {
 	cache     *evalcache.Cache
 	recorders *handler.DataRecorders
 	handler   *handler.Handler
+	pages     *ui.UI                // nil when switched off
 	ingesting bool                  // counts from elsewhere are taken
 	ofrep     *ofrep.Handler        // nil when switched off
 	evaluator fastpath.Evaluator    // nil when every evaluation takes the generated path
@@ -126,6 +128,11 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 		return nil, err
 	}
 	a.handler = handler.New(handlerOptions)
+	if c.Web.UIEnabled {
+		if a.pages, err = a.newPages(c, handlerOptions.Actor, handlerOptions.Store != nil, db, counting.engine); err != nil {
+			return nil, err
+		}
+	}
 	return a, nil
 }
 
@@ -150,6 +157,9 @@ func (a *App) Register(api *operations.FlagrAPI) {
 func (a *App) Handler(api http.Handler) http.Handler {
 	if a.ingesting {
 		api = handler.IngestMiddleware(a.edge.basePath, api)
+	}
+	if a.pages != nil {
+		api = a.pages.Handler(api)
 	}
 	if a.evaluator != nil {
 		api = fastpath.New(a.evaluator, a.edge.basePath, api)

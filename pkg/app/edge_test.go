@@ -53,7 +53,9 @@ func TestPrefixIsInFrontOfTheAPIOnly(t *testing.T) {
 			"/shop/flag/api/v1/health":         404,
 			"/shop/flagrr/api/v1/health":       404,
 			"/shop":                            404,
-			"/shop/flagr":                      404,
+			"/shop/flagr":                      200,
+			"/shop/flagr/ui/":                  200,
+			"/ui/":                             404,
 			"/":                                404,
 		} {
 			rw := request(t, h, http.MethodGet, target)

@@ -224,7 +224,7 @@ func TestChangedFlagsBesideWriters(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		const writers, changes = 4, 30
 		s := setup(t, kind)
-		must[*entity.Flag](t)(s.CreateFlag(t.Context(), "", NewFlag{Description: "d", Key: "contended", Template: templateBoolean}))
+		must[*entity.Flag](t)(s.CreateFlag(t.Context(), "", NewFlag{Description: "d", Key: "contended", Template: TemplateBoolean}))
 		must[*entity.Flag](t)(s.CreateFlag(t.Context(), "", NewFlag{Description: "d", Key: "quiet"}))
 		var group sync.WaitGroup
 		for writer := range writers {

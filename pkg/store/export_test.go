@@ -51,14 +51,14 @@ func TestExportsAreOfOneMoment(t *testing.T) {
 		ctx := t.Context()
 		const before = exportRows + 1
 		for i := range before {
-			must[*entity.Flag](t)(s.CreateFlag(ctx, "", NewFlag{Description: "d", Key: fmt.Sprint("flag-", i), Template: templateBoolean}))
+			must[*entity.Flag](t)(s.CreateFlag(ctx, "", NewFlag{Description: "d", Key: fmt.Sprint("flag-", i), Template: TemplateBoolean}))
 		}
 		var work sync.WaitGroup
 		writing, stopWriting := context.WithCancel(ctx)
 		var writer sync.WaitGroup
 		writer.Go(func() {
 			for i := 0; writing.Err() == nil; i++ {
-				if _, err := s.CreateFlag(ctx, "", NewFlag{Description: "d", Template: templateBoolean}); err != nil {
+				if _, err := s.CreateFlag(ctx, "", NewFlag{Description: "d", Template: TemplateBoolean}); err != nil {
 					t.Error(err)
 				}
 			}

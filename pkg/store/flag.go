@@ -11,8 +11,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// templateBoolean is the template of a flag that is on for everybody once it is enabled.
-const templateBoolean = "simple_boolean_flag"
+// TemplateBoolean is the template of a flag that is on for everybody once it is enabled.
+const TemplateBoolean = "simple_boolean_flag"
 
 // NewFlag describes a flag to create.
 type NewFlag struct {
@@ -34,7 +34,7 @@ type FlagPatch struct {
 
 // CreateFlag creates a flag, which is not enabled yet, and returns it with all its parts.
 func (s *Store) CreateFlag(ctx context.Context, by string, f NewFlag) (*entity.Flag, error) {
-	if f.Template != "" && f.Template != templateBoolean {
+	if f.Template != "" && f.Template != TemplateBoolean {
 		return nil, entity.Invalid("unknown value for template: %s", f.Template)
 	}
 	if err := checkDescription(f.Description); err != nil {
@@ -45,7 +45,7 @@ func (s *Store) CreateFlag(ctx context.Context, by string, f NewFlag) (*entity.F
 		if err := insertFlag(tx, &flag); err != nil {
 			return 0, fmt.Errorf("cannot create flag. %w", err)
 		}
-		if f.Template == templateBoolean {
+		if f.Template == TemplateBoolean {
 			return flag.ID, addBooleanParts(tx, flag.ID)
 		}
 		return flag.ID, nil

@@ -72,7 +72,7 @@ func TestEveryKindOfSQLiteDatabaseWorks(t *testing.T) {
 			var group sync.WaitGroup
 			for range 4 {
 				group.Go(func() {
-					if _, err := s.CreateFlag(t.Context(), "", NewFlag{Description: "d", Template: templateBoolean}); err != nil {
+					if _, err := s.CreateFlag(t.Context(), "", NewFlag{Description: "d", Template: TemplateBoolean}); err != nil {
 						t.Error(err)
 					}
 					if _, err := s.EvalFlags(t.Context()); err != nil {

@@ -27,7 +27,7 @@ func TestFlagQueries(t *testing.T) {
 			{Description: "Checkout button", Key: "checkout"},
 			{Description: "100% of_users", Key: "all"},
 			{Description: "1000 of users!", Key: "some"},
-			{Description: "removed", Key: "gone", Template: templateBoolean},
+			{Description: "removed", Key: "gone", Template: TemplateBoolean},
 		} {
 			must[*entity.Flag](t)(s.CreateFlag(ctx, "", f))
 		}

@@ -32,7 +32,7 @@ func TestEverythingAtOnceToOneFlag(t *testing.T) {
 		s := stores[0]
 		beside := kind.Open(t, dsn)
 		deadlocks := kind.Deadlocks(t, beside)
-		must[*entity.Flag](t)(s.CreateFlag(t.Context(), "", NewFlag{Description: "d", Key: "contended", Template: templateBoolean}))
+		must[*entity.Flag](t)(s.CreateFlag(t.Context(), "", NewFlag{Description: "d", Key: "contended", Template: TemplateBoolean}))
 		var group sync.WaitGroup
 		for writer := range writers {
 			group.Go(func() {

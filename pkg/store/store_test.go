@@ -129,7 +129,7 @@ func TestRefusals(t *testing.T) {
 			return err
 		}, entity.ErrDuplicateKey, `cannot create flag. flag key already exists: flag 1 has the key "one"`},
 		"create: key taken by a template": {func(ctx context.Context, s *Store) error {
-			_, err := s.CreateFlag(ctx, "bo", NewFlag{Description: "d", Key: "two", Template: templateBoolean})
+			_, err := s.CreateFlag(ctx, "bo", NewFlag{Description: "d", Key: "two", Template: TemplateBoolean})
 			return err
 		}, entity.ErrDuplicateKey, `cannot create flag. flag key already exists: flag 2 has the key "two"`},
 		"create: bad key": {func(ctx context.Context, s *Store) error {

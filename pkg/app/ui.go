@@ -1,0 +1,103 @@
+package app
+
+import (
+	"cmp"
+	"context"
+	"net/http"
+	"runtime/debug"
+	"slices"
+
+	"github.com/flagr-datar/flagr-datar/pkg/config"
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/store"
+	"github.com/flagr-datar/flagr-datar/pkg/ui"
+)
+
+// pageStore is the store as the pages see it.
+type pageStore struct{ *store.Store }
+
+// DeletedFlags implements ui.Store. All deleted flags are read, since the store lists by id.
+func (s pageStore) DeletedFlags(ctx context.Context, limit, offset int) ([]entity.Flag, error) {
+	flags, err := s.Flags(ctx, store.FlagQuery{Deleted: true})
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(flags, func(a, b entity.Flag) int {
+		return cmp.Or(b.DeletedAt.Time.Compare(a.DeletedAt.Time), cmp.Compare(b.ID, a.ID))
+	})
+	flags = flags[min(offset, len(flags)):]
+	return flags[:min(limit, len(flags))], nil
+}
+
+// Snapshots implements ui.Store.
+func (s pageStore) Snapshots(ctx context.Context, flagID int64, limit, offset int) ([]entity.FlagSnapshot, error) {
+	return s.Store.Snapshots(ctx, flagID, store.SnapshotQuery{Limit: new(int64(limit)), Offset: new(int64(offset))})
+}
+
+// Tags implements ui.Store.
+func (s pageStore) Tags(ctx context.Context) ([]string, error) {
+	tags, err := s.Store.Tags(ctx, store.TagQuery{Limit: new(int64(500))})
+	values := make([]string, len(tags))
+	for i := range tags {
+		values[i] = tags[i].Value
+	}
+	return values, err
+}
+
+// CreateFlag implements ui.Store.
+func (s pageStore) CreateFlag(ctx context.Context, by, key, description string, boolean bool) (*entity.Flag, error) {
+	flag := store.NewFlag{Key: key, Description: description}
+	if boolean {
+		flag.Template = store.TemplateBoolean
+	}
+	return s.Store.CreateFlag(ctx, by, flag)
+}
+
+// newPages makes the pages. Without a store, or when the server only evaluates, they change nothing.
+func (a *App) newPages(c *config.Config, actor func(*http.Request) string, writable bool, db *store.Store, engine *datar.Engine) (*ui.UI, error) {
+	o := ui.Options{
+		Snapshots:       a.cache,
+		Refresh:         a.cache.Look,
+		LastCheck:       a.cache.LastCheck,
+		Prefix:          c.Web.Prefix,
+		Actor:           actor,
+		Settings:        settingsOf(c),
+		Version:         version(),
+		RefreshInterval: c.EvalCache.RefreshInterval,
+		EntityTypes:     c.Web.UIEntityTypes,
+		Logger:          a.logger,
+	}
+	if writable {
+		o.Store = pageStore{db}
+	}
+	if engine != nil {
+		o.Numbers = engine
+	}
+	return ui.New(o)
+}
+
+func settingsOf(c *config.Config) []ui.Setting {
+	var settings []ui.Setting
+	for _, s := range c.Settings() {
+		settings = append(settings, ui.Setting{Name: s.Name, Value: s.Value, Default: s.Default, Secret: s.Secret, Set: s.Set})
+	}
+	return settings
+}
+
+// version is that of the module, or the commit that the server was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return s.Value[:min(12, len(s.Value))]
+		}
+	}
+	return info.Main.Version
+}

@@ -1,0 +1,111 @@
+package app_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/flagr-datar/flagr-datar/pkg/ui"
+)
+
+// secretKey is the key of a flag that must not be seen without a login.
+const secretKey = "secret-flag-of-the-tests"
+
+// TestPagesNeedTheLoginThatTheAPINeeds asks for every page and sends every form without a login.
+func TestPagesNeedTheLoginThatTheAPINeeds(t *testing.T) {
+	t.Parallel()
+	for name, kind := range map[string]struct {
+		environ map[string]string
+		login   []string
+		refused int // 0: this kind names people, and refuses nobody, neither here nor at the API
+	}{
+		"token": {map[string]string{"FLAGR_JWT_AUTH_ENABLED": "true", "FLAGR_JWT_AUTH_SECRET": secret, "FLAGR_JWT_AUTH_NO_TOKEN_STATUS_CODE": "401"}, nil, 401},
+		"token and redirect": {map[string]string{"FLAGR_JWT_AUTH_ENABLED": "true", "FLAGR_JWT_AUTH_SECRET": secret,
+			"FLAGR_JWT_AUTH_NO_TOKEN_REDIRECT_URL": "https://login.example.com/"}, nil, 307},
+		"token below a prefix": {map[string]string{"FLAGR_JWT_AUTH_ENABLED": "true", "FLAGR_JWT_AUTH_SECRET": secret, "FLAGR_JWT_AUTH_NO_TOKEN_STATUS_CODE": "401",
+			"FLAGR_WEB_PREFIX": "/shop"}, nil, 401},
+		"password": {map[string]string{"FLAGR_BASIC_AUTH_ENABLED": "true", "FLAGR_BASIC_AUTH_USERNAME": "u", "FLAGR_BASIC_AUTH_PASSWORD": "p"}, nil, 401},
+		"header":   {map[string]string{"FLAGR_HEADER_AUTH_ENABLED": "true"}, nil, 0},
+		"cookie":   {map[string]string{"FLAGR_COOKIE_AUTH_ENABLED": "true"}, nil, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			prefix := kind.environ["FLAGR_WEB_PREFIX"]
+			address := listen(t, kind.environ)
+			for _, pattern := range ui.Routes() {
+				method, target, _ := strings.Cut(pattern, " ")
+				target = prefix + strings.NewReplacer("{id}", "1", "{$}", "").Replace(target)
+				for _, path := range []string{target, strings.Replace(target, "/ui/", "/static/../ui/", 1), strings.Replace(target, "/ui/", "/static/%2e%2e/ui/", 1),
+					strings.Replace(target, "/ui/", "/static%2f..%2fui/", 1), strings.Replace(target, "/ui/", "//ui/", 1), strings.Replace(target, "/ui/", "/%75i/", 1),
+					strings.Replace(target, "/ui/", "/api/v1/health/../../../ui/", 1), strings.Replace(target, "/ui/", "/ui/./", 1)} {
+					a := raw(t, address, method, path)
+					if kind.refused != 0 && a.status != kind.refused && a.status != http.StatusNotFound {
+						t.Errorf("%s %s: %d without a login", method, path, a.status)
+					}
+					if kind.refused != 0 && (strings.Contains(string(a.body), "<main") || path == target && a.status != kind.refused) {
+						t.Errorf("%s %s: shows a page (%d)", method, path, a.status)
+					}
+				}
+			}
+			if a := raw(t, address, http.MethodGet, prefix+"/"); strings.Contains(string(a.body), secretKey) {
+				t.Error("/ has data")
+			}
+		})
+	}
+}
+
+func TestPagesCanBeSwitchedOff(t *testing.T) {
+	t.Parallel()
+	address := listen(t, map[string]string{"FLAGR_UI_ENABLED": "false"})
+	for _, target := range []string{"/", "/ui", "/ui/", "/ui/flags/1", "/static/ui/x/ui.css"} {
+		if a := raw(t, address, http.MethodGet, target); a.status != http.StatusNotFound {
+			t.Errorf("%s: %d", target, a.status)
+		}
+	}
+}
+
+// TestPagesOfAWholeServer creates, switches on and shows a flag, with the name of who did it, and behind a prefix.
+func TestPagesOfAWholeServer(t *testing.T) {
+	t.Parallel()
+	address := listen(t, map[string]string{"FLAGR_WEB_PREFIX": "/shop", "FLAGR_HEADER_AUTH_ENABLED": "true", "FLAGR_EVALCACHE_REFRESHINTERVAL": "1h"})
+	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	post := func(target, body string) *http.Response {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+address+target, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.Header.Set("X-Email", "ann@example.com")
+		response, err := client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = response.Body.Close()
+		return response
+	}
+	if r := post("/shop/ui/new", "key="+secretKey+"&kind=boolean"); r.StatusCode != http.StatusSeeOther || r.Header.Get("Location") != "flags/1/targeting" {
+		t.Fatalf("create: %d to %q", r.StatusCode, r.Header.Get("Location"))
+	}
+	if r := post("/shop/ui/flags/1/enabled", "enabled=true&snapshot=1&back=flags/1"); r.StatusCode != http.StatusSeeOther || r.Header.Get("Location") != "../../flags/1" {
+		t.Errorf("switch on: %d to %q", r.StatusCode, r.Header.Get("Location"))
+	}
+	// The flags in memory follow at once, although they are looked at every hour only.
+	for target, want := range map[string][]string{
+		"/shop/ui/":                {secretKey, ">On<", "ann"},
+		"/shop/ui/flags/1":         {secretKey, "ann@example.com"},
+		"/shop/ui/flags/1/history": {"Created.", "The flag: "},
+		"/shop":                    {`href="shop/ui/"`},
+		"/shop/":                   {`href="ui/"`},
+	} {
+		a := raw(t, address, http.MethodGet, target)
+		for _, one := range want {
+			if !strings.Contains(string(a.body), one) {
+				t.Errorf("%s lacks %q (%d)", target, one, a.status)
+			}
+		}
+	}
+	if a := raw(t, address, http.MethodPost, "/shop/api/v1/evaluation", "X-Email: x"); a.status != http.StatusOK && a.status != 422 && a.status != 400 {
+		t.Errorf("evaluation beside the pages: %d", a.status)
+	}
+}
