@@ -129,7 +129,7 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 	}
 	a.handler = handler.New(handlerOptions)
 	if c.Web.UIEnabled {
-		if a.pages, err = a.newPages(c, handlerOptions.Actor, handlerOptions.Store != nil, db, counting.engine); err != nil {
+		if a.pages, err = a.newPages(c, handlerOptions.Actor, handlerOptions.Store != nil, db, counting); err != nil {
 			return nil, err
 		}
 	}

@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"github.com/flagr-datar/flagr-datar/pkg/config"
-	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/store"
 	"github.com/flagr-datar/flagr-datar/pkg/ui"
@@ -55,7 +54,7 @@ func (s pageStore) CreateFlag(ctx context.Context, by, key, description string, 
 }
 
 // newPages makes the pages. Without a store, or when the server only evaluates, they change nothing.
-func (a *App) newPages(c *config.Config, actor func(*http.Request) string, writable bool, db *store.Store, engine *datar.Engine) (*ui.UI, error) {
+func (a *App) newPages(c *config.Config, actor func(*http.Request) string, writable bool, db *store.Store, counting *counting) (*ui.UI, error) {
 	o := ui.Options{
 		Snapshots:       a.cache,
 		Refresh:         a.cache.Look,
@@ -71,8 +70,9 @@ func (a *App) newPages(c *config.Config, actor func(*http.Request) string, writa
 	if writable {
 		o.Store = pageStore{db}
 	}
-	if engine != nil {
-		o.Numbers = engine
+	if answers := a.newAnswers(c, db, counting); answers != nil {
+		o.Numbers = answers
+		o.Books = engineCounts{counting.counts, counting.engine}
 	}
 	return ui.New(o)
 }

@@ -219,8 +219,10 @@ type FlagState struct {
 	// Total is the number of evaluations lately.
 	Total int64
 	// Findings is the number of findings about the version in use and about counts, and Contradictions that of those that
-	// are contradictions.
-	Findings, Contradictions int
+	// are contradictions, Warnings that of warnings.
+	Findings, Contradictions, Warnings int
+	// Given are the evaluations lately by variant, in the order of the variants' ids; with VariantID 0, those that got none.
+	Given []VariantOutcome
 	// Spark has the evaluations of the last 28 days of UTC, the oldest first.
 	Spark []int64
 }
@@ -370,9 +372,33 @@ func (s *Service) allStates(ctx context.Context, days int) ([]FlagState, *Comple
 		state := StateOf(&StateInput{Flag: f, Days: days, Now: sp.now, Rows: own, EverAsked: asked, LastAsked: last,
 			History: history.history, Timeline: history.timeline, Complete: &ofFlag, Refresh: s.o.Refresh})
 		all[i] = FlagState{State: state, Flag: f, Total: sum(own)}
+		all[i].Given = givenOf(f, own)
 		all[i].countFindings(own, history.timeline, sp, s.o.Refresh)
 	}
 	return all, complete, nil
+}
+
+// givenOf adds the rows of a flag up by variant.
+func givenOf(f *entity.Flag, rows []datar.Row) []VariantOutcome {
+	var given []VariantOutcome
+	for i := range rows {
+		id := rows[i].VariantID
+		at := slices.IndexFunc(given, func(g VariantOutcome) bool { return g.VariantID == id })
+		if at < 0 {
+			at = len(given)
+			given = append(given, VariantOutcome{VariantID: id})
+		}
+		given[at].Count += rows[i].Count
+	}
+	for i := range given {
+		for j := range f.Variants {
+			if int64(f.Variants[j].ID) == given[i].VariantID {
+				given[i].VariantKey = f.Variants[j].Key
+			}
+		}
+	}
+	slices.SortFunc(given, func(a, b VariantOutcome) int { return cmp.Compare(a.VariantID, b.VariantID) })
+	return given
 }
 
 // rowsOf returns the rows of one flag. Rows are in the order of flags.
@@ -394,8 +420,11 @@ func (f *FlagState) countFindings(rows []datar.Row, t Timeline, sp span, refresh
 		Flags: map[int64]*entity.Flag{id: f.Flag}, Rows: rows, Hourly: rows, Refresh: refresh})
 	f.Findings = len(r.Findings)
 	for i := range r.Findings {
-		if r.Findings[i].Severity == Contradiction {
+		switch r.Findings[i].Severity {
+		case Contradiction:
 			f.Contradictions++
+		case Warning:
+			f.Warnings++
 		}
 	}
 }

@@ -150,7 +150,7 @@ func TestCatalogIsComplete(t *testing.T) {
 	goNames, _ := fs.Glob(os.DirFS("."), "*.go")
 	for _, name := range goNames {
 		if !strings.HasSuffix(name, "_test.go") {
-			collect(name, read(t, name), `(?:say|plain)\("([a-z0-9._]+)"`)
+			collect(name, read(t, name), `(?:say|plain)\("([a-z0-9._]+)"`, `"([a-z0-9._]+\.)"`)
 		}
 	}
 	source := ""

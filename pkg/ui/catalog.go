@@ -19,6 +19,7 @@ import (
 //	<{name}>words</>    the same, underlined in the color of the text
 //	<arrow/>            an arrow
 //	<was>words</was>    what was before
+//	<warn>words</warn>  words that warn
 type catalog struct{ texts map[string]string }
 
 // parseCatalog reads lines such as "list.new = New flag". Lines that begin with # and empty ones do not count.
@@ -131,7 +132,9 @@ func markup(tag func(string), text string, args []any) string {
 		tag(`<span class="arr">→</span>`)
 	case inside == "was":
 		tag(`<span class="was">`)
-	case inside == "/was":
+	case inside == "warn":
+		tag(`<span class="warn">`)
+	case inside == "/was", inside == "/warn":
 		tag("</span>")
 	case inside == "/":
 		tag("</a>")

@@ -35,7 +35,7 @@ type flagTab struct {
 	Current bool
 }
 
-var tabs = []string{"overview", "targeting", "try", "history"}
+var tabs = []string{"overview", "targeting", "traffic", "nothing", "try", "history"}
 
 func tabPath(tab string) string {
 	if tab == "overview" {
@@ -105,13 +105,7 @@ func (u *UI) saved(rw http.ResponseWriter, r *http.Request, notice, arg, locatio
 	seeOther(rw, location)
 }
 
-func (b *boardCache) forget() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.made = nil
-}
-
-// switches saves a single field of the flag, if it is still the version that the page showed.
+// saveField saves a single field of the flag, if it is still the version that the page showed.
 func (u *UI) saveField(rw http.ResponseWriter, r *http.Request, d entity.Definition, notice string) error {
 	id, err := flagID(r)
 	if err != nil {

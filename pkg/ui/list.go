@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/insight"
 )
 
 const (
@@ -21,7 +22,7 @@ const (
 )
 
 // windows are the numbers of days to choose from.
-var windows = []int{1, 7, 30, 90}
+var windows = []int{7, latelyDays}
 
 // sorts are the orders of the list; the first is the usual one.
 var sorts = []string{"changed", "key", "id", "traffic", "last"}
@@ -104,7 +105,7 @@ func (q listQuery) with(name, value string) string {
 // listed is a flag with its numbers, which are nil while Datar is off.
 type listed struct {
 	flag    *entity.Flag
-	numbers *FlagBoard
+	numbers *insight.FlagState
 }
 
 // Row is a line of the list.
@@ -187,7 +188,7 @@ func (u *UI) list(rw http.ResponseWriter, r *http.Request) error {
 		u.render(rw, r, http.StatusOK, "list.html", p)
 		return nil
 	}
-	board := u.boardOf(r.Context(), q.days)
+	board := u.boardNow(r.Context())
 	found, byState := u.filter(all, board, q)
 	u.fillFilters(&d, all, q, byState)
 	d.Answer, d.Under = u.listAnswer(p, len(all), board, q, byState)
@@ -202,7 +203,7 @@ func (u *UI) list(rw http.ResponseWriter, r *http.Request) error {
 
 // filter gives the flags that the query selects, in its order, and how many there are of each state apart from the
 // query's own state.
-func (u *UI) filter(all []*entity.Flag, board *Board, q listQuery) ([]listed, map[string]int) {
+func (u *UI) filter(all []*entity.Flag, board *board, q listQuery) ([]listed, map[string]int) {
 	terms := searchTerms(q.text)
 	byState := map[string]int{}
 	found := make([]listed, 0, len(all))
@@ -213,35 +214,35 @@ func (u *UI) filter(all []*entity.Flag, board *Board, q listQuery) ([]listed, ma
 		one := listed{f, board.flag(f)}
 		byState[""]++
 		if one.numbers != nil {
-			byState[one.numbers.State]++
+			byState[string(one.numbers.State.State)]++
 			if one.numbers.Contradictions > 0 {
 				byState[stateContradiction]++
 			}
-			if one.numbers.Stale && one.numbers.Total == 0 {
+			if isUnasked(one.numbers) {
 				byState[stateUnasked]++
 			}
 		}
-		if q.state == "" || one.numbers != nil && one.numbers.is(q.state) {
+		if q.state == "" || one.numbers != nil && isState(one.numbers, q.state) {
 			found = append(found, one)
 		}
 	}
-	slices.SortStableFunc(found, func(a, b listed) int { return compareListed(q.sort, a, b) })
+	slices.SortStableFunc(found, func(a, b listed) int { return compareListed(q, a, b) })
 	return found, byState
 }
 
-func compareListed(sort string, a, b listed) int {
+func compareListed(q listQuery, a, b listed) int {
 	newest := func() int {
 		return cmp.Or(b.flag.UpdatedAt.Compare(a.flag.UpdatedAt), cmp.Compare(b.flag.ID, a.flag.ID))
 	}
-	switch sort {
+	switch q.sort {
 	case "key":
 		return strings.Compare(a.flag.Key, b.flag.Key)
 	case "id":
 		return cmp.Compare(a.flag.ID, b.flag.ID)
 	case "traffic":
-		return cmp.Or(cmp.Compare(b.numbers.total(), a.numbers.total()), newest())
+		return cmp.Or(cmp.Compare(total(b.numbers, q.days), total(a.numbers, q.days)), newest())
 	case "last":
-		return cmp.Or(b.numbers.last().Compare(a.numbers.last()), newest())
+		return cmp.Or(lastAsked(b.numbers).Compare(lastAsked(a.numbers)), newest())
 	default:
 		return newest()
 	}
@@ -350,11 +351,11 @@ func (u *UI) fillPage(d *listData, p *page, found []listed, q listQuery) {
 	d.CSV = "flags.csv" + strings.TrimPrefix(q.with("page", ""), "./")
 	d.Rows = make([]row, 0, to-from)
 	for _, one := range found[from:to] {
-		d.Rows = append(d.Rows, u.row(p, one))
+		d.Rows = append(d.Rows, u.row(p, one, q.days))
 	}
 }
 
-func (u *UI) row(p *page, one listed) row {
+func (u *UI) row(p *page, one listed, days int) row {
 	f := one.flag
 	r := row{ID: f.ID, Key: f.Key, Description: f.Description, Enabled: f.Enabled, By: shortName(f.UpdatedBy), Changed: p.Time(f.UpdatedAt, "short")}
 	if r.Key == "" {
@@ -372,17 +373,18 @@ func (u *UI) row(p *page, one listed) row {
 	if n == nil {
 		return r
 	}
-	r.State, r.StateClass = u.text.say("state."+n.State), stateClass(n.State)
-	r.Under = n.Under
-	r.NotCounted = n.State == stateNotCounted
+	r.State, r.StateClass = u.text.say("state."+string(n.State.State)), stateClass(n.State.State)
+	r.Under = u.under(p, n, days)
+	count := total(n, days)
+	r.NotCounted = n.State.State == insight.StateNotCounted && count == 0
 	r.HasSpark = !r.NotCounted
 	r.Spark = n.Spark
-	r.Total, r.Zero = number(n.Total), n.Total == 0
-	r.Last, r.LastOld = p.Ago(n.Last), p.Now.Sub(n.Last) >= time.Minute
+	r.Total, r.Zero = number(count), count == 0
+	r.Last, r.LastOld = p.Ago(n.Evidence.Last), p.Now.Sub(n.Evidence.Last) >= time.Minute
 	for _, finding := range []struct {
 		n           int
 		name, class string
-	}{{n.Contradictions, "contradiction", "bad strong"}, {n.Warnings, "warning", "warn"}, {n.Notes, "note", "muted"}} {
+	}{{n.Contradictions, "contradiction", "bad strong"}, {n.Warnings, "warning", "warn"}, {n.Findings - n.Contradictions - n.Warnings, "note", "muted"}} {
 		if finding.n > 0 {
 			r.Findings = append(r.Findings, rowFinding{finding.class, u.text.say("list.finding."+finding.name, "n", finding.n)})
 		}
@@ -397,14 +399,14 @@ func shortName(by string) string {
 }
 
 // listAnswer is the sentence that the page begins with.
-func (u *UI) listAnswer(p *page, all int, board *Board, q listQuery, byState map[string]int) (answer, under template.HTML) {
+func (u *UI) listAnswer(p *page, all int, board *board, q listQuery, byState map[string]int) (answer, under template.HTML) {
 	var parts []string
 	add := func(n int, name, state string) {
 		if n > 0 {
 			parts = append(parts, string(u.text.say(name, "n", n, "link", q.with("state", state))))
 		}
 	}
-	add(byState[stateGivesNothing], "list.answer.nothing", stateGivesNothing)
+	add(byState[string(insight.StateGivesNothing)], "list.answer.nothing", string(insight.StateGivesNothing))
 	add(byState[stateContradiction], "list.answer.contradict", stateContradiction)
 	add(byState[stateUnasked], "list.answer.unasked", stateUnasked)
 	answer = u.text.say("list.answer", "n", all)
@@ -417,7 +419,11 @@ func (u *UI) listAnswer(p *page, all int, board *Board, q listQuery, byState map
 	case board == nil:
 		under = u.text.say("list.nonumbers", "at", p.Time(u.o.LastCheck(), "clock"))
 	default:
-		under = u.text.say("list.under", "n", board.Total, "days", q.days, "upto", u.upTo(p, board.Complete))
+		sum := int64(0)
+		for _, n := range board.flags {
+			sum += total(n, q.days)
+		}
+		under = u.text.say("list.under", "n", sum, "days", q.days, "upto", u.upTo(p, board.states.Complete))
 	}
 	if stale := p.Now.Sub(u.o.LastCheck()); stale > staleAfter {
 		under += " " + u.text.say("list.stale", "at", p.Time(u.o.LastCheck(), "clock"))
@@ -446,7 +452,7 @@ func (u *UI) filterWords(q listQuery) template.HTML {
 // listCSV has all flags that the query selects.
 func (u *UI) listCSV(rw http.ResponseWriter, r *http.Request) error {
 	q := parseListQuery(r.URL.Query())
-	board := u.boardOf(r.Context(), q.days)
+	board := u.boardNow(r.Context())
 	found, _ := u.filter(u.o.Snapshots.Snapshot().Flags(), board, q)
 	rw.Header().Set("Content-Type", "text/csv; charset=utf-8")
 	rw.Header().Set("Content-Disposition", `attachment; filename="flags.csv"`)
@@ -460,11 +466,11 @@ func (u *UI) listCSV(rw http.ResponseWriter, r *http.Request) error {
 			f.UpdatedAt.UTC().Format(time.RFC3339), f.UpdatedBy, "", "", "", "", "", "",
 		}
 		if n != nil {
-			record[7], record[8] = n.State, strconv.FormatInt(n.Total, 10)
-			if !n.Last.IsZero() {
-				record[9] = n.Last.UTC().Format(time.RFC3339)
+			record[7], record[8] = string(n.State.State), strconv.FormatInt(total(n, q.days), 10)
+			if !n.Evidence.Last.IsZero() {
+				record[9] = n.Evidence.Last.UTC().Format(time.RFC3339)
 			}
-			record[10], record[11], record[12] = strconv.Itoa(n.Contradictions), strconv.Itoa(n.Warnings), strconv.Itoa(n.Notes)
+			record[10], record[11], record[12] = strconv.Itoa(n.Contradictions), strconv.Itoa(n.Warnings), strconv.Itoa(n.Findings-n.Contradictions-n.Warnings)
 		}
 		for i := range record {
 			record[i] = inert(record[i])

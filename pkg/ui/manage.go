@@ -19,14 +19,10 @@ type firstSteps struct {
 
 func (u *UI) firstSteps(r *http.Request, _ *page) *firstSteps {
 	key := "checkout-button"
-	scheme := "http"
-	if r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https") {
-		scheme = "https"
-	}
-	f := &firstSteps{Key: key, Curl: fmt.Sprintf("curl -X POST %s://%s%s/api/v1/evaluation \\\n  -H 'Content-Type: application/json' \\\n  -d '{\"flagKey\": \"%s\", \"entityID\": \"a1234\"}'",
-		scheme, r.Host, strings.TrimSuffix(u.o.Prefix, "/"), key)}
+	f := &firstSteps{Key: key, Curl: fmt.Sprintf("curl -X POST %s%s/api/v1/evaluation \\\n  -H 'Content-Type: application/json' \\\n  -d '{\"flagKey\": \"%s\", \"entityID\": \"a1234\"}'",
+		origin(r), strings.TrimSuffix(u.o.Prefix, "/"), key)}
 	f.See = u.text.say("first.see.off")
-	if u.o.Numbers != nil {
+	if u.o.Books != nil {
 		f.See = u.text.say("first.see.on", "n", u.recorded())
 	}
 	return f
@@ -223,11 +219,11 @@ func (u *UI) deleted(rw http.ResponseWriter, r *http.Request) error {
 	d.Prev, d.Next = pageLinks(n, len(flags) > pageSize)
 	flags = flags[:min(len(flags), pageSize)]
 	d.Answer = u.text.say("deleted.answer", "n", len(flags))
-	board := u.boardOf(r.Context(), 7)
+	asked := u.askedDeleted(r)
 	for i := range flags {
 		f := &flags[i]
 		row := deletedRow{ID: f.ID, Key: f.Key, Description: f.Description, At: p.Time(f.DeletedAt.Time, ""), By: shortName(f.UpdatedBy), Asked: "–"}
-		if n := u.askedDeleted(board, f); n > 0 {
+		if n := asked[int64(f.ID)]; n > 0 {
 			row.Asked = u.text.say("deleted.still", "n", n)
 		}
 		d.Rows = append(d.Rows, row)

@@ -12,8 +12,6 @@ import (
 	"github.com/yuin/goldmark/renderer/html"
 	"github.com/yuin/goldmark/text"
 	"github.com/yuin/goldmark/util"
-
-	"github.com/flagr-datar/flagr-datar/pkg/ui/chart"
 )
 
 // maxNotes bounds the notes that are formatted; longer ones are shown as they are written.
@@ -73,5 +71,3 @@ func (imagesToLinks) Transform(document *ast.Document, _ text.Reader, _ parser.C
 		image.Parent().ReplaceChild(image.Parent(), image, link)
 	}
 }
-
-func classOf(place int) string { return chart.Class(place) }

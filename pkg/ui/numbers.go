@@ -2,191 +2,262 @@ package ui
 
 import (
 	"context"
+	"errors"
 	"html/template"
+	"slices"
+	"strconv"
 	"sync"
 	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/insight"
 )
 
 // Numbers is what Datar knows of flags.
 type Numbers interface {
-	QuerySummary(ctx context.Context, query datar.SummaryQuery) ([]datar.FlagSummary, error)
-	QueryFlagSummaryBreakdown(ctx context.Context, flagID int64, query datar.BreakdownQuery) (*datar.FlagBreakdown, error)
-	Stats() datar.Stats
+	AllStates(ctx context.Context, lately int) (*insight.States, error)
+	State(ctx context.Context, flagID int64, lately *int64) (*insight.State, error)
+	Outcomes(ctx context.Context, flagID int64, w insight.Window) (*insight.Outcomes, error)
+	Reasons(ctx context.Context, flagID int64, w insight.Window) (*insight.Reasons, error)
+	Rollout(ctx context.Context, flagID int64, w insight.Window) (*insight.Rollout, error)
+	Series(ctx context.Context, flagID int64, q insight.SeriesQuery) (*insight.Series, error)
+	Unknown(ctx context.Context, w insight.Window, limit, offset *int64) (*insight.UnknownList, error)
+	Forecast(ctx context.Context, flagID int64, draft *entity.Definition) (*insight.Forecast, error)
 }
 
-// States of flags, in the order of the tabs. The last two are no states but selections.
+// Books are those of the servers that count.
+type Books interface {
+	// Stats are those of this server.
+	Stats() datar.Stats
+	// Servers are the records of all servers and their runs.
+	Servers(ctx context.Context) ([]datar.ServerRecord, error)
+}
+
+// Selections of the list beside the states.
 const (
-	stateNotCounted    = "not_counted"
-	stateGivesNothing  = "gives_nothing"
-	stateActive        = "active"
-	stateOffButAsked   = "off_but_asked"
-	stateInactive      = "inactive"
 	stateContradiction = "contradiction"
 	stateUnasked       = "unasked"
 )
 
+// states are those of the tabs, in their order.
 var states = []string{
-	"", stateActive, "changing", "launched", "one_sided", stateGivesNothing, stateOffButAsked, stateInactive, "never_evaluated", "new", stateNotCounted,
+	"", string(insight.StateActive), string(insight.StateChanging), string(insight.StateLaunched), string(insight.StateOneSided), string(insight.StateGivesNothing),
+	string(insight.StateOffButAsked), string(insight.StateInactive), string(insight.StateNeverEvaluated), string(insight.StateNew), string(insight.StateNotCounted),
 }
 
 // stateClass is the color of a state. Only what needs somebody is in bold type.
-func stateClass(state string) string {
+func stateClass(state insight.StateName) string {
 	switch state {
-	case stateGivesNothing:
+	case insight.StateGivesNothing:
 		return "bad strong"
-	case "one_sided", stateOffButAsked:
+	case insight.StateOneSided, insight.StateOffButAsked:
 		return "warn strong"
-	case "changing":
+	case insight.StateChanging:
 		return "accent"
-	case "launched":
+	case insight.StateLaunched:
 		return "good"
-	case stateActive:
+	case insight.StateActive:
 		return ""
 	default:
 		return "muted"
 	}
 }
 
-// boardTTL is for how long the numbers of the list are kept.
-const boardTTL = 5 * time.Second
+const (
+	// latelyDays are those that states look at.
+	latelyDays = 30
+	// boardTTL is for how long the numbers of the list are kept at least. A board that took long is kept for longer, so that
+	// making boards takes a twentieth of the time at most.
+	boardTTL  = 5 * time.Second
+	boardRest = 20
+	// staleAfter is the age of the flags in memory from which pages say how old they are.
+	staleAfter = 30 * time.Second
+)
 
-// staleAfter is the age of the flags in memory from which pages say how old they are.
-const staleAfter = 30 * time.Second
-
-// Board is what came of all flags within a number of days.
-type Board struct {
-	Total    int64
-	Complete Complete
-	Flags    map[uint]*FlagBoard
+// board is what came of all flags.
+type board struct {
+	states *insight.States
+	flags  map[uint]*insight.FlagState
 }
 
-// Complete says how far the counts of a page can be trusted.
-type Complete struct {
-	UpTo            time.Time
-	Servers, Silent int
-}
-
-// FlagBoard is what came of one flag. Under is what its state rests on.
-type FlagBoard struct {
-	State                           string
-	Under                           template.HTML
-	Total                           int64
-	Last                            time.Time
-	Spark                           []int64
-	Contradictions, Warnings, Notes int
-	Stale                           bool
-}
-
-func (b *Board) flag(f *entity.Flag) *FlagBoard {
+func (b *board) flag(f *entity.Flag) *insight.FlagState {
 	if b == nil {
 		return nil
 	}
-	return b.Flags[f.ID]
+	return b.flags[f.ID]
 }
 
-func (n *FlagBoard) is(state string) bool {
+// total is the evaluations of a flag within a number of days, -1 if it is not known.
+func total(n *insight.FlagState, days int) int64 {
+	switch {
+	case n == nil:
+		return -1
+	case days >= latelyDays:
+		return n.Total
+	}
+	sum := int64(0)
+	for _, count := range n.Spark[max(0, len(n.Spark)-days):] {
+		sum += count
+	}
+	return sum
+}
+
+func lastAsked(n *insight.FlagState) time.Time {
+	if n == nil {
+		return time.Time{}
+	}
+	return n.Evidence.Last
+}
+
+func isUnasked(n *insight.FlagState) bool {
+	return n.State.State == insight.StateNeverEvaluated || n.State.State == insight.StateInactive
+}
+
+func isState(n *insight.FlagState, state string) bool {
 	switch state {
 	case stateContradiction:
 		return n.Contradictions > 0
 	case stateUnasked:
-		return n.Stale && n.Total == 0
+		return isUnasked(n)
 	default:
-		return n.State == state
+		return string(n.State.State) == state
 	}
 }
 
-func (n *FlagBoard) total() int64 {
-	if n == nil {
-		return -1
-	}
-	return n.Total
-}
-
-func (n *FlagBoard) last() time.Time {
-	if n == nil {
-		return time.Time{}
-	}
-	return n.Last
-}
-
-// boardCache keeps the last boards, so that a busy page asks the database now and then only.
+// boardCache keeps the last board, so that a busy page asks the database now and then only.
 type boardCache struct {
-	mu   sync.Mutex
-	made map[int]madeBoard // by days
+	mu    sync.Mutex
+	until time.Time
+	board *board
 }
 
-type madeBoard struct {
-	at    time.Time
-	board *Board
+func (b *boardCache) forget() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.board = nil
 }
 
-// boardOf is nil while Datar is off, and when there are no numbers to be had.
-func (u *UI) boardOf(ctx context.Context, days int) *Board {
+// boardNow is nil while Datar is off, and when there are no numbers to be had.
+func (u *UI) boardNow(ctx context.Context) *board {
 	if u.o.Numbers == nil {
 		return nil
 	}
 	u.board.mu.Lock()
 	defer u.board.mu.Unlock()
-	now := u.o.Now()
-	if kept, ok := u.board.made[days]; ok && now.Sub(kept.at) < boardTTL && now.Sub(kept.at) >= 0 {
-		return kept.board
+	begin := u.o.Now()
+	if u.board.board != nil && begin.Before(u.board.until) {
+		return u.board.board
 	}
-	board, err := u.makeBoard(ctx, now, days)
+	all, err := u.o.Numbers.AllStates(ctx, latelyDays)
 	if err != nil {
 		u.o.Logger.Warn("numbers of the list are missing", "error", err)
 		return nil
 	}
-	if u.board.made == nil {
-		u.board.made = map[int]madeBoard{}
+	made := &board{states: all, flags: make(map[uint]*insight.FlagState, len(all.Flags))}
+	for i := range all.Flags {
+		made.flags[all.Flags[i].Flag.ID] = &all.Flags[i]
 	}
-	u.board.made[days] = madeBoard{now, board}
-	return board
-}
-
-func (u *UI) makeBoard(ctx context.Context, now time.Time, days int) (*Board, error) {
-	from := now.Add(-time.Duration(days) * 24 * time.Hour)
-	b := &Board{Flags: map[uint]*FlagBoard{}, Complete: Complete{UpTo: now, Servers: 1}}
-	counts := map[uint]*datar.FlagSummary{}
-	limit := int32(1000)
-	for offset := int32(0); ; offset += limit {
-		some, err := u.o.Numbers.QuerySummary(ctx, datar.SummaryQuery{From: &from, Limit: &limit, Offset: &offset})
-		if err != nil {
-			return nil, err
-		}
-		for i := range some {
-			counts[uint(some[i].FlagID)] = &some[i]
-			b.Total += some[i].Total
-		}
-		if len(some) < int(limit) {
-			break
-		}
-	}
-	for _, f := range u.o.Snapshots.Snapshot().Flags() {
-		one := &FlagBoard{State: stateActive}
-		if n := counts[f.ID]; n != nil {
-			one.Total, one.Last = n.Total, n.LastEvaluatedAt
-		}
-		switch {
-		case !f.DataRecordsEnabled:
-			one.State, one.Under = stateNotCounted, u.text.say("under.recordsoff")
-		case one.Total == 0:
-			one.State = stateInactive
-		case !f.Enabled:
-			one.State = stateOffButAsked
-		}
-		b.Flags[f.ID] = one
-	}
-	return b, nil
+	now := u.o.Now()
+	u.board.board, u.board.until = made, now.Add(max(boardTTL, boardRest*now.Sub(begin)))
+	return made
 }
 
 // upTo says how far counts are complete.
-func (u *UI) upTo(p *page, c Complete) template.HTML {
-	text := u.text.say("upto", "at", p.Time(c.UpTo, "clock"), "servers", c.Servers-c.Silent, "all", c.Servers)
-	if c.Silent > 0 {
-		text = u.text.say("upto.silent", "at", p.Time(c.UpTo, "clock"), "servers", c.Servers-c.Silent, "all", c.Servers, "n", c.Silent, "link", p.Root+"server")
+func (u *UI) upTo(p *page, c *insight.Complete) template.HTML {
+	if c == nil || c.Servers == 0 {
+		return u.text.say("upto.now", "at", p.Time(p.Now, "clock"))
 	}
-	return text
+	name := "upto"
+	if c.Silent > 0 {
+		name = "upto.silent"
+	}
+	return u.text.say(name, "at", p.Time(c.UpTo, "clock"), "servers", c.Servers-c.Silent, "all", c.Servers, "n", c.Silent, "link", p.Root+"server")
+}
+
+// under is what the state of a flag in the list rests on.
+func (u *UI) under(p *page, n *insight.FlagState, days int) template.HTML {
+	f := n.Flag
+	switch n.State.State {
+	case insight.StateNotCounted:
+		if !f.DataRecordsEnabled {
+			return u.text.say("under.recordsoff")
+		}
+		return u.text.say("under.since", "at", p.Time(n.Since, "day"))
+	case insight.StateNew:
+		return u.text.say("under.created", "at", p.Ago(f.CreatedAt))
+	case insight.StateNeverEvaluated:
+		return u.text.say("under.days", "n", daysSince(p.Now, f.CreatedAt))
+	case insight.StateInactive:
+		return u.text.say("under.days", "n", daysSince(p.Now, n.Evidence.Last))
+	case insight.StateOffButAsked:
+		return u.text.say("under.asked", "n", total(n, days), "days", days)
+	case insight.StateGivesNothing:
+		if allRolloutsZero(f) {
+			return u.text.say("under.rollout0", "n", len(f.Segments))
+		}
+		return u.text.say("under.nobody", "n", n.Total)
+	case insight.StateChanging:
+		return u.text.say("under.changed", "at", p.Time(n.Evidence.ChangedAt, ""))
+	case insight.StateLaunched:
+		return u.text.say("under.launched", "variant", code(n.Evidence.VariantKey))
+	case insight.StateOneSided:
+		return u.text.say("under.onesided", "variant", code(n.Evidence.VariantKey))
+	default:
+		return u.sharesUnder(n)
+	}
+}
+
+func daysSince(now, at time.Time) int {
+	if at.IsZero() {
+		return latelyDays
+	}
+	return int(now.Sub(at) / (24 * time.Hour))
+}
+
+func allRolloutsZero(f *entity.Flag) bool {
+	for i := range f.Segments {
+		if f.Segments[i].RolloutPercent != 0 {
+			return false
+		}
+	}
+	return len(f.Segments) > 0
+}
+
+// sharesUnder names the two largest shares.
+func (u *UI) sharesUnder(n *insight.FlagState) template.HTML {
+	if n.Total == 0 {
+		return ""
+	}
+	given := slices.Clone(n.Given)
+	slices.SortStableFunc(given, func(a, b insight.VariantOutcome) int { return int(min(max(b.Count-a.Count, -1), 1)) })
+	var parts []any
+	for i, g := range given[:min(2, len(given))] {
+		name := any(code(g.VariantKey))
+		if g.VariantID == 0 {
+			name = u.text.plain("nobody")
+		}
+		place := strconv.Itoa(i + 1)
+		parts = append(parts, "who"+place, name, "share"+place, percent(float64(g.Count)/float64(n.Total)))
+	}
+	if len(parts) == 4 {
+		return u.text.say("under.one", parts...)
+	}
+	return u.text.say("under.two", parts...)
+}
+
+// missing says why a page of a flag has no numbers, and what to do; empty if it has.
+func (u *UI) missing(p *page, f *entity.Flag, err error) template.HTML {
+	id := strconv.FormatUint(uint64(f.ID), 10)
+	switch {
+	case u.o.Numbers == nil:
+		return u.text.say("numbers.datar")
+	case errors.Is(err, datar.ErrInvalidQuery), errors.Is(err, entity.ErrInvalid):
+		return u.text.say("numbers.invalid", "why", err.Error())
+	case err != nil:
+		u.o.Logger.Warn("numbers of a flag are missing", "flag", id, "error", err)
+		return u.text.say("numbers.database", "at", p.Time(p.Now, "clock"))
+	default:
+		return ""
+	}
 }

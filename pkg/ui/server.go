@@ -3,11 +3,13 @@ package ui
 import (
 	"html/template"
 	"net/http"
-	"strconv"
-	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/insight"
 )
+
+// maxServers bounds the rows of the table of servers.
+const maxServers = 200
 
 type serverData struct {
 	Answer, Under    template.HTML
@@ -15,6 +17,7 @@ type serverData struct {
 	Recorded, Stored string
 	Waiting, Lost    string
 	Servers          []serverRow
+	Holes            []holeRow
 	Settings         []Setting
 	Differ, All      int
 	ShowAll          bool
@@ -34,11 +37,23 @@ type serverRow struct {
 	Journal          template.HTML
 }
 
+type holeRow struct {
+	From, To template.HTML
+	Why      template.HTML
+}
+
+// books are sums of recorded evaluations and of what became of them.
+type books struct{ recorded, stored, pending, lost int64 }
+
+func (b *books) balance() bool { return b.recorded == b.stored+b.pending+b.lost }
+
 // server shows whether the numbers are whole, and how the server is set up.
 func (u *UI) server(rw http.ResponseWriter, r *http.Request) error {
 	p := u.page(r, "server", u.text.plain("server.title"))
-	d := &serverData{Version: u.o.Version, Flags: u.o.Snapshots.Snapshot().Len(), Checked: p.Ago(u.o.LastCheck()), Interval: u.o.RefreshInterval.String(), Datar: u.o.Numbers != nil, All: len(u.o.Settings)}
-	d.ShowAll = r.URL.Query().Get("settings") == "all"
+	d := &serverData{
+		Version: u.o.Version, Flags: u.o.Snapshots.Snapshot().Len(), Checked: p.Ago(u.o.LastCheck()), Interval: u.o.RefreshInterval.String(),
+		Datar: u.o.Books != nil, All: len(u.o.Settings), ShowAll: r.URL.Query().Get("settings") == "all",
+	}
 	for _, s := range u.o.Settings {
 		differs := s.Secret && s.Set || !s.Secret && s.Value != s.Default
 		if differs {
@@ -49,7 +64,7 @@ func (u *UI) server(rw http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	if d.Datar {
-		u.books(r, p, d)
+		u.fillBooks(r, p, d)
 	} else {
 		d.Answer, d.Under = u.text.say("server.answer.off"), u.text.say("server.under.off")
 	}
@@ -58,14 +73,14 @@ func (u *UI) server(rw http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func lost(s *datar.Stats) (n int64) {
-	for _, dropped := range s.Dropped {
-		n += dropped
+func lost[K comparable](dropped map[K]int64) (n int64) {
+	for _, one := range dropped {
+		n += one
 	}
 	return n
 }
 
-func (u *UI) recorded() int64 { return u.o.Numbers.Stats().Recorded }
+func (u *UI) recorded() int64 { return u.o.Books.Stats().Recorded }
 
 func (u *UI) journalText(s *datar.Stats) template.HTML {
 	switch {
@@ -78,26 +93,60 @@ func (u *UI) journalText(s *datar.Stats) template.HTML {
 	}
 }
 
-// books fills in the sums of this server.
-func (u *UI) books(_ *http.Request, p *page, d *serverData) {
-	s := u.o.Numbers.Stats()
-	dropped := lost(&s)
-	d.Recorded, d.Stored, d.Waiting, d.Lost = number(s.Recorded), number(s.Stored), number(s.Pending), number(dropped)
-	d.LastError = s.LastError != nil
+// fillBooks shows the books of all servers, or of this one if the others' cannot be read.
+func (u *UI) fillBooks(r *http.Request, p *page, d *serverData) {
+	own := u.o.Books.Stats()
+	d.LastError = own.LastError != nil
+	records, err := u.o.Books.Servers(r.Context())
+	if err != nil {
+		u.o.Logger.Warn("books of other servers are missing", "error", err)
+	}
+	var sum books
+	silent := 0
+	runs := insight.LatestRuns(records)
+	for i := range runs[:min(len(runs), maxServers)] {
+		s := &runs[i]
+		one := books{s.Recorded, s.Stored, s.Pending, lost(s.Dropped)}
+		row := u.serverRow(p, s.Name, u.text.plain("server.kind."+string(s.Kind)), one)
+		row.Heard = p.Ago(s.At)
+		switch {
+		case s.Ended:
+			row.Heard = u.text.say("server.ended", "ago", p.Ago(s.At))
+		case insight.IsSilent(s, p.Now):
+			row.Silent = true
+			row.Heard = u.text.say("server.silent", "ago", p.Ago(s.At))
+			silent++
+		}
+		sum = books{sum.recorded + one.recorded, sum.stored + one.stored, sum.pending + one.pending, sum.lost + one.lost}
+		d.Servers = append(d.Servers, row)
+	}
+	d.Under = u.text.say("server.under.all")
+	if len(runs) == 0 {
+		sum = books{own.Recorded, own.Stored, own.Pending, lost(own.Dropped)}
+		row := u.serverRow(p, own.Writer, u.text.plain("server.this"), sum)
+		row.Heard, row.Journal = u.text.say("server.noflush"), u.journalText(&own)
+		if !own.LastFlush.IsZero() {
+			row.Heard = p.Ago(own.LastFlush)
+		}
+		d.Servers = append(d.Servers, row)
+		d.Under = u.text.say("server.under")
+	}
+	d.Recorded, d.Stored, d.Waiting, d.Lost = number(sum.recorded), number(sum.stored), number(sum.pending), number(sum.lost)
 	name := "server.answer"
-	if s.Recorded != s.Stored+s.Pending+dropped {
+	if silent > 0 {
+		name = "server.answer.silent"
+	}
+	if !sum.balance() {
 		name = "server.answer.wrong"
 	}
-	d.Answer = u.text.say(name, "lost", dropped, "n", s.Recorded)
-	d.Under = u.text.say("server.under")
-	heard := template.HTML(u.text.say("server.noflush"))
-	if !s.LastFlush.IsZero() {
-		heard = p.Ago(s.LastFlush)
+	d.Answer = u.text.say(name, "lost", sum.lost, "n", sum.recorded, "silent", silent)
+	if board := u.boardNow(r.Context()); board != nil && board.states.Complete != nil {
+		for _, hole := range board.states.Complete.Holes {
+			d.Holes = append(d.Holes, holeRow{p.Time(hole.From, ""), p.Time(hole.To, ""), u.text.say("hole." + string(hole.Why))})
+		}
 	}
-	d.Servers = append(d.Servers, serverRow{
-		Name: s.Writer, Kind: u.text.plain("server.this"), Heard: heard,
-		Recorded: d.Recorded, Stored: d.Stored, Waiting: d.Waiting, Lost: d.Lost, Journal: u.journalText(&s),
-	})
-	_ = strconv.Itoa
-	_ = time.Now
+}
+
+func (u *UI) serverRow(_ *page, name, kind string, b books) serverRow {
+	return serverRow{Name: name, Kind: kind, Recorded: number(b.recorded), Stored: number(b.stored), Waiting: number(b.pending), Lost: number(b.lost)}
 }

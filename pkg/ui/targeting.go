@@ -595,8 +595,8 @@ func (u *UI) review(r *http.Request, base *entity.Flag, typed *form, d *targetin
 	if typed.Key != base.Key {
 		review.Warnings = append(review.Warnings, u.text.say("edit.review.key", "key", code(base.Key)))
 	}
-	after, _ := u.applied(base, typed)
-	review.Forecast = u.forecast(r, base, after)
+	definition, _ := typed.definition(u.text)
+	review.Forecast = u.forecast(r, base, &definition)
 	d.Review = review
 }
 

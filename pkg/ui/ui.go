@@ -75,8 +75,10 @@ type Options struct {
 	Refresh func(context.Context)
 	// LastCheck is when Snapshots was last known to be right.
 	LastCheck func() time.Time
-	// Numbers is nil while Datar is off.
+	// Numbers is nil while Datar is off, or keeps its counts elsewhere.
 	Numbers Numbers
+	// Books are nil while Datar is off.
+	Books Books
 	// Prefix is in front of all paths as the browser sees them; empty for none.
 	Prefix string
 	// Actor names who sent a request; nil: the names are not known.
@@ -193,6 +195,7 @@ var pages = []route{
 	{"POST /ui/new", (*UI).createFlag, true},
 	{"GET /ui/deleted", (*UI).deleted, true},
 	{"POST /ui/deleted/{id}", (*UI).restore, true},
+	{"GET /ui/unknown", (*UI).unknown, false},
 	{"GET /ui/server", (*UI).server, false},
 	{"GET /ui/key", (*UI).checkKey, true},
 	{"GET /ui/keys", (*UI).shortcuts, false},
@@ -202,6 +205,9 @@ var pages = []route{
 	{"POST /ui/flags/{id}/targeting", (*UI).edit, true},
 	{"POST /ui/flags/{id}/enabled", (*UI).toggle, true},
 	{"POST /ui/flags/{id}/records", (*UI).records, true},
+	{"GET /ui/flags/{id}/traffic", (*UI).traffic, false},
+	{"GET /ui/flags/{id}/traffic.csv", (*UI).trafficCSV, false},
+	{"GET /ui/flags/{id}/nothing", (*UI).nothing, false},
 	{"GET /ui/flags/{id}/try", (*UI).tryForm, false},
 	{"POST /ui/flags/{id}/try", (*UI).try, false},
 	{"GET /ui/flags/{id}/history", (*UI).history, true},

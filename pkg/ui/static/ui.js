@@ -74,6 +74,11 @@ function filters() {
   });
 }
 
+// Choices that submit themselves.
+function choices() {
+  for (const form of all("form[data-submit]")) form.addEventListener("change", () => form.requestSubmit());
+}
+
 // Shows the part of a page that asks something as a dialog over this one.
 function ask(part, closed) {
   const dialog = document.createElement("dialog");
@@ -330,6 +335,7 @@ function start() {
   editor();
   keys();
   charts();
+  choices();
 }
 
 start();

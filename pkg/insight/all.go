@@ -1,0 +1,18 @@
+package insight
+
+import "context"
+
+// AllStates judges all flags that are not deleted, in the order of their ids. It is States without a selection and without
+// pages, for callers who select by themselves.
+func (s *Service) AllStates(ctx context.Context, lately int) (*States, error) {
+	n := int64(lately)
+	if _, err := days(&n); err != nil {
+		return nil, err
+	}
+	all, complete, err := s.allStates(ctx, lately)
+	if err != nil {
+		return nil, err
+	}
+	list := &States{Days: lately, Total: len(all), Flags: all, Complete: complete}
+	return list, s.sparks(ctx, all)
+}

@@ -1,0 +1,664 @@
+package ui
+
+import (
+	"cmp"
+	"fmt"
+	"html/template"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/insight"
+	"github.com/flagr-datar/flagr-datar/pkg/ui/chart"
+)
+
+// maxTableRows bounds the table below the chart.
+const maxTableRows = 400
+
+type chartView struct {
+	Picture template.HTML
+	Title   template.HTML
+	Legend  []legendEntry
+	Foot    template.HTML
+	Readout template.HTML
+}
+
+type legendEntry struct {
+	Class, Name, Count string
+}
+
+func seriesTotal(b *insight.Buckets) (n int64) {
+	for i := range b.Lines {
+		for _, c := range b.Lines[i].Counts {
+			n += c
+		}
+	}
+	return n
+}
+
+// drawnLine is a line of a series as the chart shows it.
+type drawnLine struct {
+	chart.Line
+	order int
+	code  bool
+}
+
+// lines are those of a series in the order of the chart: variants from below, nothing on top. More than seven variants
+// have the rest in one line.
+func (u *UI) lines(f *entity.Flag, s *insight.Series) []drawnLine {
+	var lines []drawnLine
+	for i := range s.Lines {
+		l := &s.Lines[i]
+		one := drawnLine{Line: chart.Line{Name: u.lineName(s.By, l), Class: chart.Class(i), Counts: l.Counts}, order: i, code: true}
+		switch s.By {
+		case insight.ByVariant:
+			place := variantPlace(f, l.VariantID)
+			one.Class, one.order = chart.Class(max(0, place)), max(0, place)
+			if l.VariantID == 0 {
+				one.Class, one.order, one.code = chart.None, 1<<30, false
+			} else if place < 0 {
+				one.Class, one.order = chart.Class(chart.MaxColors), 1<<29
+			}
+		case insight.ByOutcome:
+			one.code = false
+			if l.Outcome != datar.Matched {
+				one.Class = map[datar.Outcome]string{datar.HeldOut: chart.None, datar.NoMatch: chart.Class(chart.MaxColors)}[l.Outcome]
+				one.Class = cmp.Or(one.Class, chart.Class(2+int(l.Outcome)%4))
+				one.order = 1 + int(l.Outcome)
+				if l.Outcome == datar.HeldOut {
+					one.order = 1 << 30
+				}
+			} else {
+				one.Class, one.order = chart.Class(0), 0
+			}
+		default:
+			if l.SegmentID == 0 && s.By == insight.BySegment || l.SnapshotID == 0 && s.By == insight.ByVersion {
+				one.Class, one.order, one.code = chart.None, 1<<30, false
+			}
+		}
+		lines = append(lines, one)
+	}
+	slices.SortStableFunc(lines, func(a, b drawnLine) int { return cmp.Compare(a.order, b.order) })
+	return lines
+}
+
+// grouped puts the lines without a color of their own together.
+func (u *UI) grouped(lines []drawnLine) []drawnLine {
+	var kept []drawnLine
+	var rest *drawnLine
+	n := 0
+	for _, l := range lines {
+		if l.Class != chart.Class(chart.MaxColors) {
+			kept = append(kept, l)
+			continue
+		}
+		n++
+		if rest == nil {
+			first := l
+			first.Counts = slices.Clone(l.Counts)
+			rest = &first
+			continue
+		}
+		for i := range rest.Counts {
+			rest.Counts[i] += l.Counts[i]
+		}
+	}
+	if rest == nil {
+		return kept
+	}
+	if n > 1 {
+		rest.Name, rest.code = u.text.plain("traffic.others", "n", n), false
+	}
+	at := len(kept)
+	if at > 0 && kept[at-1].Class == chart.None {
+		at--
+	}
+	return slices.Insert(kept, at, *rest)
+}
+
+func (u *UI) lineName(by insight.By, l *insight.Line) string {
+	switch {
+	case by == insight.ByVariant && l.VariantID == 0:
+		return u.text.plain("nothing")
+	case by == insight.ByVariant:
+		return cmp.Or(l.Name, "#"+strconv.FormatInt(l.VariantID, 10))
+	case by == insight.BySegment && l.SegmentID == 0:
+		return u.text.plain("traffic.nosegment")
+	case by == insight.BySegment:
+		return cmp.Or(l.Name, u.text.plain("segment.number", "n", "#"+strconv.FormatInt(l.SegmentID, 10)))
+	case by == insight.ByVersion && l.SnapshotID == 0:
+		return u.text.plain("traffic.noversion")
+	case by == insight.ByVersion:
+		return strconv.FormatInt(l.SnapshotID, 10)
+	case by == insight.ByOutcome:
+		return u.text.plain("outcome." + l.Outcome.String())
+	default:
+		return u.text.plain("traffic.all")
+	}
+}
+
+// chart draws a series. Every is how many buckets share a label.
+func (u *UI) chart(p *page, f *entity.Flag, s *insight.Series, height, width, every int) *chartView {
+	lines := u.grouped(u.lines(f, s))
+	c := chart.Stacked{
+		ID: "chart", Starts: s.Starts, End: s.End, Height: height, Width: width, Count: number, HoleText: u.text.plain("chart.hole"),
+		Title: u.text.plain("chart.title"), Open: len(s.Starts) > 0 && s.End.After(p.Now),
+	}
+	view := &chartView{Readout: u.text.say("chart.readout")}
+	var words []string
+	for _, l := range lines {
+		c.Lines = append(c.Lines, l.Line)
+		sum := int64(0)
+		for _, n := range l.Counts {
+			sum += n
+		}
+		words = append(words, l.Name+" "+number(sum))
+		view.Legend = append(view.Legend, legendEntry{l.Class, l.Name, number(sum)})
+	}
+	c.Description = u.text.plain("chart.description", "from", p.format(s.Starts[0], "day"), "words", strings.Join(words, ", "))
+	view.Title = u.text.say("chart.since", "at", p.Time(s.Starts[0], "day"))
+	for i, start := range s.Starts {
+		label := ""
+		if i%every == 0 && i+every/2 < len(s.Starts)+every {
+			label = u.bucketLabel(p, s, start)
+		}
+		c.Labels = append(c.Labels, label)
+		var parts []string
+		for _, l := range lines {
+			parts = append(parts, l.Name+" "+number(l.Counts[i]))
+		}
+		c.Cursor = append(c.Cursor, u.bucketName(p, s, start)+": "+strings.Join(parts, ", "))
+	}
+	if s.Comparison != nil {
+		c.Comparison = make([]int64, len(s.Comparison.Starts))
+		for i := range s.Comparison.Lines {
+			for j, n := range s.Comparison.Lines[i].Counts {
+				c.Comparison[j] += n
+			}
+		}
+	}
+	for _, change := range slices.Backward(s.Changes) {
+		if change.Affects == insight.AffectsAssignment || change.Affects == insight.AffectsCounting {
+			id := strconv.FormatInt(change.SnapshotID, 10)
+			c.Marks = append(c.Marks, chart.Mark{At: change.At, Text: id, Link: p.Root + "flags/" + strconv.FormatUint(uint64(f.ID), 10) + "/history?snapshot=" + id + "#v" + id})
+		}
+	}
+	if s.Complete != nil {
+		for _, hole := range s.Complete.Holes {
+			c.Holes = append(c.Holes, chart.Span{From: hole.From, To: hole.To})
+		}
+	}
+	view.Foot = u.chartFoot(p, s, &c)
+	view.Picture = c.Draw()
+	return view
+}
+
+func (u *UI) chartFoot(p *page, s *insight.Series, c *chart.Stacked) template.HTML {
+	var parts []string
+	if len(c.Comparison) > 0 {
+		parts = append(parts, string(u.text.say("chart.dotted", "at", p.Time(s.Comparison.Starts[0], "day"))))
+	}
+	if s.Complete != nil && len(s.Complete.Holes) > 0 {
+		hole := s.Complete.Holes[0]
+		parts = append(parts, string(u.text.say("chart.hatched", "from", p.Time(hole.From, ""), "to", p.Time(hole.To, ""), "why", u.text.plain("hole."+string(hole.Why)))))
+	}
+	if c.Open {
+		parts = append(parts, string(u.text.say("chart.open")))
+	}
+	if s.UTCDays {
+		parts = append(parts, string(u.text.say("chart.utcdays")))
+	}
+	return template.HTML(strings.Join(parts, " ")) //nolint:gosec // texts of the catalog
+}
+
+func (u *UI) bucketLabel(p *page, s *insight.Series, start time.Time) string {
+	if s.Unit == insight.UnitHour {
+		return start.Format("15:04")
+	}
+	_ = p
+	return strconv.Itoa(start.Day()) + "\u00a0" + u.text.plain("month."+strconv.Itoa(int(start.Month())))
+}
+
+func (u *UI) bucketName(p *page, s *insight.Series, start time.Time) string {
+	zoned := *p
+	zoned.zone = s.Zone
+	if s.Unit == insight.UnitHour {
+		return zoned.format(start, "")
+	}
+	return zoned.format(start, "weekday")
+}
+
+type trafficData struct {
+	Head          flagHead
+	Answer, Under template.HTML
+	Curl, SQL     string
+	CSV           string
+	Missing       template.HTML
+	Windows       []option
+	Buckets       []option
+	Bys           []option
+	Compares      []option
+	Zones         []option
+	Chart         *chartView
+	Columns       []tableColumn
+	Total         []string
+	Rows          []tableRow
+	More          int
+}
+
+type tableColumn struct {
+	Class, Name string
+	Code        bool
+}
+
+type tableRow struct {
+	Name  string
+	Note  template.HTML
+	Cells []tableCell
+}
+
+type tableCell struct {
+	Text string
+	Zero bool
+}
+
+// trafficQuery is what the address of the page says.
+func (u *UI) trafficQuery(r *http.Request, p *page) (insight.SeriesQuery, int) {
+	v := r.URL.Query()
+	days := 30
+	if n, err := strconv.Atoi(v.Get("days")); err == nil && slices.Contains([]int{1, 7, 30, 90, 365}, n) {
+		days = n
+	}
+	q := insight.SeriesQuery{Window: lately(u.o.Now(), days), Bucket: v.Get("bucket"), By: cmp.Or(v.Get("by"), "variant"), Compare: v.Get("compare"), Zone: cmp.Or(v.Get("tz"), p.ZoneName)}
+	if q.Bucket == "" && days > 3 {
+		q.Bucket = "day"
+	}
+	if from, err := time.Parse(time.RFC3339, v.Get("from")); err == nil {
+		q.From = &from
+	}
+	if to, err := time.Parse(time.RFC3339, v.Get("to")); err == nil {
+		q.To = &to
+	}
+	return q, days
+}
+
+// traffic shows the evaluations of a flag over time.
+func (u *UI) traffic(rw http.ResponseWriter, r *http.Request) error {
+	f, stale, err := u.flag(r)
+	if err != nil {
+		return err
+	}
+	p, head := u.flagPage(r, f, "traffic")
+	head.Stale, head.Checked = stale, u.o.LastCheck()
+	d := &trafficData{Head: head, Answer: u.text.say("traffic.answer.none")}
+	q, days := u.trafficQuery(r, p)
+	u.trafficChoices(d, q, days, p)
+	if d.Missing = u.missing(p, f, nil); d.Missing == "" {
+		series, err := u.o.Numbers.Series(r.Context(), int64(f.ID), q)
+		if d.Missing = u.missing(p, f, err); err == nil {
+			u.trafficNumbers(r, p, f, d, series, q)
+		}
+	}
+	p.Data = d
+	u.render(rw, r, http.StatusOK, "traffic.html", p)
+	return nil
+}
+
+func (u *UI) trafficChoices(d *trafficData, q insight.SeriesQuery, days int, p *page) {
+	for _, n := range []int{1, 7, 30, 90, 365} {
+		d.Windows = append(d.Windows, option{strconv.Itoa(n), u.text.plain("window.last", "n", n), n == days})
+	}
+	for _, name := range []string{"hour", "day", "week"} {
+		d.Buckets = append(d.Buckets, option{name, u.text.plain("bucket." + name), name == q.Bucket})
+	}
+	for _, name := range []string{"variant", "outcome", "segment", "version"} {
+		d.Bys = append(d.Bys, option{name, u.text.plain("by." + name), name == q.By})
+	}
+	for _, name := range []string{"", "previous", "week"} {
+		d.Compares = append(d.Compares, option{name, u.text.plain("compare."+cmp.Or(name, "none"), "n", days), name == q.Compare})
+	}
+	for _, name := range slices.Compact([]string{p.ZoneName, "UTC"}) {
+		d.Zones = append(d.Zones, option{name, name, name == q.Zone})
+	}
+	if !slices.ContainsFunc(d.Zones, func(o option) bool { return o.Selected }) {
+		d.Zones = append(d.Zones, option{q.Zone, q.Zone, true})
+	}
+}
+
+func (u *UI) trafficNumbers(r *http.Request, p *page, f *entity.Flag, d *trafficData, s *insight.Series, q insight.SeriesQuery) {
+	total := seriesTotal(&s.Buckets)
+	if len(s.Starts) == 0 {
+		return
+	}
+	d.Answer = u.text.say("traffic.answer", "n", total, "at", p.Time(s.Starts[0], "day"))
+	if now, before, n := wholeBuckets(s); n > 0 && before > 0 {
+		change := float64(now-before) / float64(before)
+		name := "traffic.answer.more"
+		if change < 0 {
+			name, change = "traffic.answer.less", -change
+		}
+		d.Answer = u.text.say(name, "n", total, "at", p.Time(s.Starts[0], "day"), "buckets", n, "unit", u.text.plain("units."+string(s.Unit)), "percent", percent(change).whole())
+	}
+	d.Under = u.text.say("traffic.under", "from", p.Time(s.Starts[0], ""), "upto", u.upTo(p, s.Complete))
+	query := url.Values{"bucket": {string(s.Unit)}, "by": {q.By}, "tz": {q.Zone}, "from": {s.Starts[0].UTC().Format(time.RFC3339)}}
+	d.Curl = u.curl(r, fmt.Sprintf("/datar/flags/%d/series?%s", f.ID, query.Encode()))
+	d.SQL = fmt.Sprintf("SELECT bucket_hour, outcome, variant_id, SUM(eval_count)\nFROM datar_hourly_details\nWHERE flag_id = %d AND bucket_hour >= '%s'\nGROUP BY bucket_hour, outcome, variant_id\nORDER BY bucket_hour;", f.ID, s.Starts[0].UTC().Format("2006-01-02 15:04:05"))
+	d.CSV = "traffic.csv?" + r.URL.RawQuery
+	every := max(1, (len(s.Starts)+10)/11)
+	if len(s.Starts) == 31 || len(s.Starts) == 30 {
+		every = 3
+	}
+	d.Chart = u.chart(p, f, s, 248, 1048, every)
+	u.table(p, f, d, s)
+}
+
+// wholeBuckets compares the buckets that are whole on both sides.
+func wholeBuckets(s *insight.Series) (now, before int64, n int) {
+	if s.Comparison == nil {
+		return 0, 0, 0
+	}
+	for i := range s.Starts {
+		if i >= len(s.Whole) || i >= len(s.Comparison.Whole) || !s.Whole[i] || !s.Comparison.Whole[i] {
+			continue
+		}
+		n++
+		for j := range s.Lines {
+			now += s.Lines[j].Counts[i]
+		}
+		for j := range s.Comparison.Lines {
+			before += s.Comparison.Lines[j].Counts[i]
+		}
+	}
+	return now, before, n
+}
+
+// table has the same numbers as the chart, the newest bucket first.
+func (u *UI) table(p *page, f *entity.Flag, d *trafficData, s *insight.Series) {
+	lines := u.lines(f, s)
+	sums := make([]int64, len(lines)+1)
+	for _, l := range lines {
+		d.Columns = append(d.Columns, tableColumn{l.Class, l.Name, l.code})
+	}
+	for i := len(s.Starts) - 1; i >= 0; i-- {
+		row := tableRow{Name: u.bucketName(p, s, s.Starts[i])}
+		if i == len(s.Starts)-1 && s.End.After(p.Now) {
+			row.Note = u.text.say("traffic.until", "at", p.Time(p.Now, "clock"))
+		} else if i < len(s.Whole) && !s.Whole[i] {
+			row.Note = u.text.say("traffic.notwhole")
+		}
+		all := int64(0)
+		for j, l := range lines {
+			row.Cells = append(row.Cells, tableCell{number(l.Counts[i]), l.Counts[i] == 0})
+			sums[j] += l.Counts[i]
+			all += l.Counts[i]
+		}
+		sums[len(lines)] += all
+		row.Cells = append(row.Cells, tableCell{number(all), all == 0})
+		if len(d.Rows) < maxTableRows {
+			d.Rows = append(d.Rows, row)
+		} else {
+			d.More++
+		}
+	}
+	for _, n := range sums {
+		d.Total = append(d.Total, number(n))
+	}
+}
+
+// trafficCSV has the numbers of the page.
+func (u *UI) trafficCSV(rw http.ResponseWriter, r *http.Request) error {
+	f, _, err := u.flag(r)
+	if err != nil {
+		return err
+	}
+	if u.o.Numbers == nil {
+		return entity.NotFound("nothing is counted: Datar is off")
+	}
+	q, _ := u.trafficQuery(r, u.page(r, "flags", ""))
+	series, err := u.o.Numbers.Series(r.Context(), int64(f.ID), q)
+	if err != nil {
+		return err
+	}
+	return writeTable(rw, f.Key+"-traffic.csv", series.Table())
+}
+
+func writeTable(rw http.ResponseWriter, name string, t *insight.Table) error {
+	rw.Header().Set("Content-Type", "text/csv; charset=utf-8")
+	rw.Header().Set("Content-Disposition", `attachment; filename="`+strings.NewReplacer(`"`, "", "/", "-").Replace(name)+`"`)
+	return t.WriteCSV(rw)
+}
+
+type nothingData struct {
+	Head          flagHead
+	Answer, Under template.HTML
+	Curl, SQL     string
+	Missing       template.HTML
+	Reasons       []reasonRow
+	Sample        template.HTML
+	Stops         []stopRow
+	Context       string
+}
+
+type reasonRow struct {
+	Name  template.HTML
+	Count string
+	Share string
+	Bar   template.HTML
+	Text  template.HTML
+}
+
+type stopRow struct {
+	Constraint string
+	Segment    template.HTML
+	Count      string
+	Share      string
+	Bar        template.HTML
+	Text       template.HTML
+}
+
+// nothing says why evaluations gave no variant.
+func (u *UI) nothing(rw http.ResponseWriter, r *http.Request) error {
+	f, stale, err := u.flag(r)
+	if err != nil {
+		return err
+	}
+	p, head := u.flagPage(r, f, "nothing")
+	head.Stale, head.Checked = stale, u.o.LastCheck()
+	d := &nothingData{Head: head, Answer: u.text.say("nothing.answer.none"), Context: exampleContext(f)}
+	if d.Missing = u.missing(p, f, nil); d.Missing == "" {
+		outcomes, err := u.o.Numbers.Outcomes(r.Context(), int64(f.ID), lately(u.o.Now(), overviewDays))
+		if d.Missing = u.missing(p, f, err); err == nil {
+			u.nothingNumbers(r, p, f, d, outcomes)
+		}
+	}
+	p.Data = d
+	u.render(rw, r, http.StatusOK, "nothing.html", p)
+	return nil
+}
+
+func (u *UI) nothingNumbers(r *http.Request, p *page, f *entity.Flag, d *nothingData, o *insight.Outcomes) {
+	var without []insight.OutcomeCount
+	none := int64(0)
+	for _, one := range o.Outcomes {
+		if one.Outcome != datar.Matched && one.Count > 0 && (one.Outcome != datar.Unattributed || o.Total == one.Count) {
+			without = append(without, one)
+			none += one.Count
+		}
+	}
+	d.Under = u.text.say("nothing.under", "from", p.Time(o.From, ""), "upto", u.upTo(p, o.Complete))
+	d.Curl = u.curl(r, fmt.Sprintf("/datar/flags/%d/outcomes?from=%s", f.ID, o.From.UTC().Format(time.RFC3339)))
+	d.SQL = fmt.Sprintf("SELECT outcome, SUM(eval_count)\nFROM datar_hourly_details\nWHERE flag_id = %d AND bucket_hour >= '%s'\nGROUP BY outcome;", f.ID, o.From.UTC().Format("2006-01-02 15:04:05"))
+	switch {
+	case o.Total == 0:
+		d.Answer = u.text.say("nothing.answer.unasked")
+		return
+	case none == 0:
+		d.Answer = u.text.say("nothing.answer.all", "n", o.Total)
+		return
+	}
+	slices.SortStableFunc(without, func(a, b insight.OutcomeCount) int { return cmp.Compare(b.Count, a.Count) })
+	d.Answer = u.text.say("nothing.answer", "none", none, "n", o.Total, "percent", percent(ratio(without[0].Count, none)).whole(),
+		"why", u.text.plain("nothing.of."+without[0].Outcome.String()))
+	for _, one := range without {
+		share := ratio(one.Count, none)
+		d.Reasons = append(d.Reasons, reasonRow{
+			Name: u.text.say("nothing.reason." + one.Outcome.String()), Count: number(one.Count), Share: percent(share).String(),
+			Bar: chart.Bar("reason", chart.Part{Class: "r-false", Share: share}), Text: u.reasonText(p, f, o, one),
+		})
+	}
+	u.stops(r, f, d)
+}
+
+func (u *UI) reasonText(p *page, f *entity.Flag, o *insight.Outcomes, one insight.OutcomeCount) template.HTML {
+	link := p.Root + "flags/" + strconv.FormatUint(uint64(f.ID), 10) + "/targeting"
+	switch one.Outcome {
+	case datar.HeldOut:
+		var holders []*insight.SegmentOutcome
+		for i := range o.Segments {
+			if o.Segments[i].HeldOut > 0 {
+				holders = append(holders, &o.Segments[i])
+			}
+		}
+		if len(holders) == 1 {
+			for i := range f.Segments {
+				if s := &f.Segments[i]; int64(s.ID) == holders[0].SegmentID {
+					return u.text.say("nothing.text.heldout", "segment", segmentName(u.text, i, s.Description), "link", link, "percent", points(s.RolloutPercent))
+				}
+			}
+		}
+		return u.text.say("nothing.text.heldouts", "n", len(holders), "link", link)
+	case datar.NoMatch:
+		if one.Unevaluable > 0 {
+			return u.text.say("nothing.text.nomatch.unevaluable", "n", one.Unevaluable, "link", "#stops")
+		}
+		return u.text.say("nothing.text.nomatch", "link", "#stops")
+	case datar.Disabled:
+		return u.text.say("nothing.text.disabled", "at", p.Time(one.Last, ""))
+	case datar.NoSegments:
+		return u.text.say("nothing.text.nosegments", "link", link)
+	case datar.Error:
+		return u.text.say("nothing.text.error")
+	default:
+		return u.text.say("nothing.text.unattributed")
+	}
+}
+
+// stops fills in the first constraints that did not hold, from the sample.
+func (u *UI) stops(r *http.Request, f *entity.Flag, d *nothingData) {
+	reasons, err := u.o.Numbers.Reasons(r.Context(), int64(f.ID), lately(u.o.Now(), overviewDays))
+	if err != nil || reasons.Examined == 0 {
+		return
+	}
+	d.Sample = u.text.say("nothing.sample", "n", reasons.Examined, "of", reasons.Of)
+	for i := range reasons.Segments {
+		s := &reasons.Segments[i]
+		place := slices.IndexFunc(f.Segments, func(o entity.Segment) bool { return int64(o.ID) == s.SegmentID })
+		for j := range s.Constraints {
+			c := &s.Constraints[j]
+			if c.Stopped == 0 {
+				continue
+			}
+			property, _, _ := strings.Cut(c.Text, " ")
+			row := stopRow{Constraint: c.Text, Count: number(c.Stopped), Share: percent(ratio(c.Stopped, reasons.Examined)).String(), Segment: u.text.say("segment.lower", "n", strconv.Itoa(place+1))}
+			part := func(n int64) float64 { return ratio(n, reasons.Examined) }
+			row.Bar = chart.Bar(fmt.Sprintf("stop-%d-%d", i, j), chart.Part{Class: "r-false", Share: part(c.False)},
+				chart.Part{Class: "r-missing", Share: part(c.Missing)}, chart.Part{Class: "r-type", Share: part(c.OtherType), Stripes: true})
+			var words []string
+			add := func(n int64, name string) {
+				if n > 0 {
+					words = append(words, string(u.text.say(name, "n", n, "property", code(property))))
+				}
+			}
+			add(c.False, "nothing.stop.false")
+			add(c.Missing, "nothing.stop.missing")
+			add(c.OtherType, "nothing.stop.type")
+			row.Text = template.HTML(strings.Join(words, " ")) //nolint:gosec // texts of the catalog
+			d.Stops = append(d.Stops, row)
+		}
+	}
+}
+
+type unknownData struct {
+	Answer, Under template.HTML
+	Missing       template.HTML
+	Rows          []unknownRow
+	Prev, Next    string
+}
+
+type unknownRow struct {
+	Asked  string
+	Count  string
+	Last   template.HTML
+	Text   template.HTML
+	Create string
+}
+
+// unknown lists what applications ask for and is not there.
+func (u *UI) unknown(rw http.ResponseWriter, r *http.Request) error {
+	p := u.page(r, "unknown", u.text.plain("unknown.title"))
+	d := &unknownData{Answer: u.text.say("unknown.answer.none")}
+	p.Data = d
+	if u.o.Numbers == nil {
+		d.Missing = u.text.say("numbers.datar")
+		u.render(rw, r, http.StatusOK, "unknown.html", p)
+		return nil
+	}
+	n := pageNumber(r)
+	limit, offset := int64(pageSize+1), int64((n-1)*pageSize)
+	list, err := u.o.Numbers.Unknown(r.Context(), lately(u.o.Now(), overviewDays), &limit, &offset)
+	if err != nil {
+		u.o.Logger.Warn("unknown keys are missing", "error", err)
+		d.Missing = u.text.say("numbers.database", "at", p.Time(p.Now, "clock"))
+		u.render(rw, r, http.StatusOK, "unknown.html", p)
+		return nil
+	}
+	d.Prev, d.Next = pageLinks(n, len(list.Unknown) > pageSize)
+	rows := list.Unknown[:min(pageSize, len(list.Unknown))]
+	sum := int64(0)
+	for _, one := range rows {
+		sum += one.Count
+		row := unknownRow{Asked: one.Asked, Count: number(one.Count), Last: p.Ago(one.Last)}
+		switch {
+		case one.Asked == datar.OtherUnknown:
+			row.Text = u.text.say("unknown.other")
+		case one.DeletedFlagID != 0:
+			row.Text = u.text.say("unknown.deleted", "link", p.Root+"deleted")
+		case one.Similar != "":
+			row.Text = u.text.say("unknown.similar", "key", code(one.Similar))
+		}
+		if one.Asked != datar.OtherUnknown && one.DeletedFlagID == 0 && entity.CheckKey(one.Asked) == nil && !p.ReadOnly {
+			row.Create = p.Root + "new?key=" + url.QueryEscape(one.Asked)
+		}
+		d.Rows = append(d.Rows, row)
+	}
+	if len(rows) > 0 {
+		d.Answer = u.text.say("unknown.answer", "n", len(rows), "sum", sum)
+	}
+	d.Under = u.text.say("unknown.under", "upto", u.upTo(p, list.Complete))
+	u.render(rw, r, http.StatusOK, "unknown.html", p)
+	return nil
+}
+
+// askedDeleted is how often deleted flags were asked for in the last days, by their ids.
+func (u *UI) askedDeleted(r *http.Request) map[int64]int64 {
+	if u.o.Numbers == nil {
+		return nil
+	}
+	limit := int64(1000)
+	list, err := u.o.Numbers.Unknown(r.Context(), lately(u.o.Now(), overviewDays), &limit, nil)
+	if err != nil {
+		return nil
+	}
+	asked := map[int64]int64{}
+	for _, one := range list.Unknown {
+		if one.DeletedFlagID != 0 {
+			asked[one.DeletedFlagID] += one.Count
+		}
+	}
+	return asked
+}
