@@ -21,6 +21,10 @@ type dialect struct {
 	// tooLong names the column that a text does not fit in, if that is what the error says; nil where none has a limit
 	// that a request could reach.
 	tooLong func(error) (column string, ok bool)
+	// unfit is tooLong for a text with characters that the column cannot hold.
+	unfit func(error) (column string, ok bool)
+	// incomparable reports that a text has characters that the column it is compared with cannot hold; nil if that cannot be.
+	incomparable func(error) bool
 	// lockMigration lets one process at a time migrate. It answers 1 once the lock is had, and something else if it gave up.
 	// unlockMigration ends it where the transaction's end does not.
 	lockMigration, unlockMigration string
@@ -65,7 +69,9 @@ func dialectOf(driver string) (dialect, bool) {
 			// The default, repeatable read, locks gaps between index entries, and writers of two flags deadlock there.
 			writeTx:         &sql.TxOptions{Isolation: sql.LevelReadCommitted},
 			readTx:          &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead},
-			tooLong:         tooLongForMySQL,
+			tooLong:         func(err error) (string, bool) { return columnOf(err, dataTooLong) },
+			incomparable:    incomparableForMySQL,
+			unfit:           func(err error) (string, bool) { return columnOf(err, incorrectString) },
 			lockMigration:   "SELECT GET_LOCK('flagr_datar_migration', 60)",
 			unlockMigration: "SELECT RELEASE_LOCK('flagr_datar_migration')",
 		}, true

@@ -49,10 +49,13 @@ func (s *Store) mutate(ctx context.Context, by string, c *entity.Change, change 
 	return after, nil
 }
 
-// tooLong turns the database's answer that a text does not fit into one for the sender of the request.
+// tooLong turns the database's answer that a column cannot hold a text into one for the sender of the request.
 func (s *Store) tooLong(err error) error {
 	if err == nil || s.dialect.tooLong == nil {
 		return err
+	}
+	if column, ok := s.dialect.unfit(err); ok {
+		return entity.Invalid("%s has characters that this database cannot store, such as emoji in a column with the character set utf8mb3", column)
 	}
 	switch column, ok := s.dialect.tooLong(err); {
 	case !ok:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
@@ -50,14 +51,28 @@ func (l driverLogger) Print(v ...any) {
 	l.logger.Debug("database connection given up", "driver", "mysql", "reason", fmt.Sprint(v...))
 }
 
-// dataTooLong is the error of MySQL and MariaDB for a text that is longer than its column; it names the column.
-const dataTooLong = 1406
+// Errors of MySQL and MariaDB that name a column: for a text that is longer than it, and for one with characters that it does
+// not have, such as emoji in utf8mb3.
+const (
+	dataTooLong     = 1406
+	incorrectString = 1366
+	// The others are for comparing such texts with such a column: one text, two, or more.
+	mixedCollations1 = 1267
+	mixedCollations2 = 1270
+	mixedCollations3 = 1271
+)
 
-var columnInMessage = regexp.MustCompile(`column '([^']+)'`)
-
-func tooLongForMySQL(err error) (column string, ok bool) {
+func incomparableForMySQL(err error) bool {
 	var cause *mysql.MySQLError
-	if !errors.As(err, &cause) || cause.Number != dataTooLong {
+	return errors.As(err, &cause) && slices.Contains([]uint16{mixedCollations1, mixedCollations2, mixedCollations3}, cause.Number)
+}
+
+// columnInMessage finds 'column' and `database`.`table`.`column`.
+var columnInMessage = regexp.MustCompile("[`']([^`']+)[`'] at row")
+
+func columnOf(err error, number uint16) (column string, ok bool) {
+	var cause *mysql.MySQLError
+	if !errors.As(err, &cause) || cause.Number != number {
 		return "", false
 	}
 	match := columnInMessage.FindStringSubmatch(cause.Message)

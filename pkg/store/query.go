@@ -62,7 +62,9 @@ func (s *Store) Flags(ctx context.Context, q FlagQuery) ([]entity.Flag, error) {
 		return loadTags(tx, flags)
 	})
 	if err != nil {
-		return nil, err
+		return nil, s.unsearchable(err, append([]searched{
+			{"description", q.Description}, {"description_like", q.DescriptionLike}, {"key", q.Key},
+		}, searchedTags(q.Tags)...))
 	}
 	return flags, nil
 }
@@ -281,7 +283,7 @@ func (s *Store) Tags(ctx context.Context, q TagQuery) ([]entity.Tag, error) {
 	}
 	tags := []entity.Tag{}
 	if err := query.Order("id").Find(&tags).Error; err != nil {
-		return nil, explain("read tags", err)
+		return nil, s.unsearchable(explain("read tags", err), []searched{{"value_like", q.ValueLike}})
 	}
 	return tags, nil
 }
@@ -320,6 +322,34 @@ func page(limit, offset *int64) (func(*gorm.DB) *gorm.DB, error) {
 		}
 		return tx
 	}, nil
+}
+
+// searched is a text that a query compares with a column.
+type searched struct {
+	name string
+	text *string
+}
+
+func searchedTags(tags []string) []searched {
+	texts := make([]searched, len(tags))
+	for i := range tags {
+		texts[i] = searched{"tags", &tags[i]}
+	}
+	return texts
+}
+
+// unsearchable turns the database's answer that a text has characters beyond those of the column into one for the sender of the
+// request. Only characters beyond the basic plane of Unicode can be the reason.
+func (s *Store) unsearchable(err error, texts []searched) error {
+	if s.dialect.incomparable == nil || !s.dialect.incomparable(err) {
+		return err
+	}
+	for _, t := range texts {
+		if t.text != nil && strings.ContainsFunc(*t.text, func(r rune) bool { return r > 0xFFFF }) {
+			return entity.Invalid("%s has characters that this database cannot store, such as emoji in a column with the character set utf8mb3", t.name)
+		}
+	}
+	return err
 }
 
 // contained gives the parameters of dialect.contains.

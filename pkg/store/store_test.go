@@ -542,3 +542,38 @@ func TestDeepAttachmentIsRead(t *testing.T) {
 		}
 	})
 }
+
+// TestCharactersOfColumn has columns without room for all of Unicode, as old MySQL databases have them.
+func TestCharactersOfColumn(t *testing.T) {
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		s := setup(t, kind)
+		ctx := t.Context()
+		must[*entity.Flag](t)(s.CreateFlag(ctx, "", NewFlag{Description: "d", Key: "k"}))
+		if kind.Driver != "mysql" {
+			must[*entity.Flag](t)(s.UpdateFlag(ctx, "", 1, FlagPatch{Notes: ptr("👍")}))
+			return
+		}
+		ok(t, s.db.Exec("ALTER TABLE flags CONVERT TO CHARACTER SET utf8mb3").Error)
+		_, err := s.UpdateFlag(ctx, "", 1, FlagPatch{Notes: ptr("👍")})
+		if !errors.Is(err, entity.ErrInvalid) || !strings.HasPrefix(err.Error(), "notes has characters that this database cannot store") {
+			t.Errorf("got %v", err)
+		}
+		must[*entity.Flag](t)(s.UpdateFlag(ctx, "", 1, FlagPatch{Notes: ptr("日本")}))
+		ok(t, s.db.Exec("ALTER TABLE tags CONVERT TO CHARACTER SET utf8mb3").Error)
+		_, tagsErr := s.Tags(ctx, TagQuery{ValueLike: ptr("👍")})
+		searches := map[string]error{"value_like": tagsErr}
+		for name, query := range map[string]FlagQuery{
+			"description": {Description: ptr("👍")}, "description_like": {DescriptionLike: ptr("👍")}, "key": {Key: ptr("👍")}, "tags": {Tags: []string{"a", "👍"}},
+		} {
+			_, searches[name] = s.Flags(ctx, query)
+		}
+		for name, err := range searches {
+			if err != nil && (!errors.Is(err, entity.ErrInvalid) || !strings.HasPrefix(err.Error(), name+" has characters that this database")) {
+				t.Errorf("%s: got %v", name, err)
+			}
+		}
+		if searches["description"] == nil {
+			t.Error("a search by description found nothing wrong")
+		}
+	})
+}
