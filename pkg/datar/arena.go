@@ -154,8 +154,8 @@ func (a *arena) freeze(cells []*cell, read func(*cell) (count, stored int64)) {
 			return
 		}
 		p.readings = append(p.readings, reading{c, count})
-		row := Row{Key: c.key, Count: count - stored, First: c.first.Load(), Last: c.last.Load()}
-		if last := len(p.batch.Rows) - 1; last >= 0 && p.batch.Rows[last].Key == c.key { // stripes
+		row := Row{Key: c.key.unpack(), Count: count - stored, First: c.first.Load(), Last: c.last.Load()}
+		if last := len(p.batch.Rows) - 1; last >= 0 && p.batch.Rows[last].Key == row.Key { // stripes
 			p.batch.Rows[last].add(row)
 			return
 		}
@@ -172,7 +172,7 @@ func (a *arena) freeze(cells []*cell, read func(*cell) (count, stored int64)) {
 }
 
 func sortCells(cells []*cell) {
-	slices.SortFunc(cells, func(a, b *cell) int { return a.key.Compare(b.key) })
+	slices.SortFunc(cells, func(a, b *cell) int { return a.key.unpack().Compare(b.key.unpack()) })
 }
 
 // settle notes that the pending batch needs not be sent again, and returns the number of evaluations in it.
@@ -220,7 +220,7 @@ func (a *arena) stripeLocked(c *cell) {
 	}
 	var s [stripes]*cell
 	for i := range s {
-		if s[i] = a.takeLocked(c.key, c.last.Load()); s[i] == nil {
+		if s[i] = a.takeLocked(c.key.unpack(), c.last.Load()); s[i] == nil {
 			return
 		}
 		s[i].isStripe = true
@@ -255,7 +255,7 @@ func (a *arena) retireLocked(now Hour) {
 	}
 	kept := make([]*cell, 0, len(a.cells))
 	a.each(a.cells, func(c *cell) {
-		if (!a.detached && c.key.Hour == now) || (!c.slot.retire(c.settled) && c.left() > 0) {
+		if (!a.detached && c.key.hour() == now) || (!c.slot.retire(c.settled) && c.left() > 0) {
 			kept = append(kept, c)
 		}
 	})

@@ -219,7 +219,7 @@ func (e *Engine) retireLocked(now Hour) (done []*arena) {
 		if !a.detached {
 			keys += a.keysLocked()
 			for _, c := range a.cells {
-				oldest, latest = min(oldest, c.key.Hour), max(latest, c.key.Hour)
+				oldest, latest = min(oldest, c.key.hour()), max(latest, c.key.hour())
 			}
 		}
 		if len(a.cells) > 0 || (a == newest && !a.detached) {

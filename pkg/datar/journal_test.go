@@ -9,6 +9,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"hash/crc32"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -22,6 +23,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/flagr-datar/flagr-datar/integration_tests/testlog"
+	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
@@ -660,7 +662,12 @@ func runModel(t *testing.T, random *rand.Rand, steps int) {
 				late := time.Duration(random.IntN(3)) * 40 * time.Minute
 				event := datar.Event{
 					FlagID: random.Int64N(12), VariantID: random.Int64N(3), SegmentID: random.Int64N(4),
-					Time: h.clock.Now().Add(-late),
+					Time:    h.clock.Now().Add(-late),
+					Outcome: datar.Outcome(random.IntN(int(datar.NotFound))), // which may not fit the variant
+					Version: uint16(random.IntN(3)), Asked: datar.Asked(random.IntN(8)),
+				}
+				if random.IntN(4) == 0 {
+					event.Outcome = datar.Unattributed
 				}
 				group.Go(func() { e.Record(event) })
 			}
@@ -706,6 +713,10 @@ func runModel(t *testing.T, random *rand.Rand, steps int) {
 			} else {
 				e.Crash()
 			}
+			if random.IntN(4) == 0 {
+				action += ", journals of version 1"
+				h.makeVersion1()
+			}
 			e = newEngine()
 		default:
 			action = "stop"
@@ -726,7 +737,7 @@ func runModel(t *testing.T, random *rand.Rand, steps int) {
 			t.Fatalf("step %d: books do not balance: %+v\n%s", step, s, strings.Join(history, "\n"))
 		}
 		// The store may have the batch in flight already; all else is exact.
-		stored, dropped := h.store.sum(), droppedBefore+droppedIn(s)
+		stored, dropped := h.storedInDetail(), droppedBefore+droppedIn(s)
 		if low, high := recorded-dropped-lost-s.Pending, recorded-dropped; stored < low || stored > high {
 			t.Fatalf("step %d: recorded %d, dropped %d, pending %d, but the store has %d\n%s",
 				step, recorded, dropped, s.Pending, stored, strings.Join(history, "\n"))
@@ -734,11 +745,126 @@ func runModel(t *testing.T, random *rand.Rand, steps int) {
 	}
 	e.flush(t)
 	dropped := droppedBefore + droppedIn(e.Stats())
-	if stored := h.store.sum(); stored < recorded-dropped-lost || stored > recorded-dropped {
+	if stored := h.storedInDetail(); stored < recorded-dropped-lost || stored > recorded-dropped {
 		t.Fatalf("recorded %d, dropped %d, at most %d lost, the store has %d\n%s", recorded, dropped, lost, stored, strings.Join(history, "\n"))
 	}
 	for _, batch := range h.store.sent() {
 		checkRows(t, batch)
+	}
+}
+
+// storedInDetail is the sum of all details, of which those that are events must be the events.
+func (h *host) storedInDetail() (sum int64) {
+	h.t.Helper()
+	rows, err := h.store.Details(h.t.Context(), datar.DetailsQuery{To: datar.HourOf(noon) + 10_000, GroupBy: datar.GroupOutcome})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	var events int64
+	for _, r := range rows {
+		if r.Count < 0 {
+			h.t.Fatalf("%v has %d", r.Outcome, r.Count)
+		}
+		sum += r.Count
+		if r.Outcome.IsEvent() {
+			events += r.Count
+		}
+	}
+	if stored := h.store.sum(); stored != events {
+		h.t.Fatalf("details have %d events, the store has %d", events, stored)
+	}
+	return sum
+}
+
+// makeVersion1 turns journals that no engine holds into those of the version before: without outcome, version and asked.
+func (h *host) makeVersion1() {
+	h.t.Helper()
+	const version, checksum, slots, header, slot, details = 12, 152, 16, 4096, 64, 28
+	for _, path := range h.files("*.journal") {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		binary.LittleEndian.PutUint32(b[version:], 1)
+		binary.LittleEndian.PutUint32(b[checksum:], crc32.ChecksumIEEE(b[:checksum]))
+		for i := range int(binary.LittleEndian.Uint32(b[slots:])) {
+			clear(b[header+i*slot+details:][:4])
+		}
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			h.t.Fatal(err)
+		}
+	}
+}
+
+// A journal that the version before has left, with a batch in flight.
+func TestJournalOfVersion1IsAdopted(t *testing.T) {
+	t.Parallel()
+	for name, applied := range map[string]bool{"the batch was applied": true, "it was not": false} {
+		h := newHost(t)
+		if err := os.CopyFS(h.dir, os.DirFS("testdata/journal-v1")); err != nil {
+			t.Fatal(err)
+		}
+		if files := h.files("*.journal"); len(files) != 1 {
+			t.Fatalf("files are %q, want one", files)
+		}
+		writer := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(h.files("*.journal")[0]), "datar-memory."), ".journal")
+		inFlight := []datar.Row{
+			{Key: datar.Key{FlagID: 1, VariantID: 2, SegmentID: 3, Hour: datar.HourOf(noon)}, Count: 5, First: noon.UnixMilli(), Last: noon.UnixMilli()},
+			{Key: datar.Key{FlagID: 2, Hour: datar.HourOf(noon)}, Count: 7, First: noon.UnixMilli(), Last: noon.UnixMilli()},
+		}
+		if applied {
+			if err := h.store.Apply(t.Context(), datar.Batch{Writer: writer, Sequence: 2, Rows: inFlight}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		e := h.start()
+		if s := e.Stats(); s.Adopted != 17 {
+			t.Errorf("%s: %d adopted, want 17", name, s.Adopted)
+		}
+		e.flush(t)
+		h.wantStored(17)
+		rows, err := h.store.Details(t.Context(), datar.DetailsQuery{To: datar.HourOf(noon) + 1, GroupBy: datar.GroupFlag | datar.GroupOutcome})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range []int64{5, 8, 4} {
+			if i >= len(rows) || rows[i].Count != want || rows[i].Outcome != datar.Unattributed {
+				t.Fatalf("%s: details are %+v, want 5, 8 and 4 unattributed", name, rows)
+			}
+		}
+		if files := h.files("*.journal"); len(files) != 1 || strings.Contains(files[0], writer) {
+			t.Errorf("%s: files are %q, want only that of the new engine", name, files)
+		}
+	}
+}
+
+// A living engine takes over what a process left that ended beside it, and flushes it at once.
+func TestJournalsOfTheDeadAreAdoptedByTheLiving(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	living := h.start()
+	for range 3 {
+		dead := h.start()
+		dead.record(1, 1, 1, 5)
+		dead.Crash()
+	}
+	// Each start has taken over what the one before had left.
+	if n := len(h.files("*.journal")); n < 2 {
+		t.Fatalf("%d journals, want those of the living and of the dead", n)
+	}
+	living.Adopt()
+	if s := living.Stats(); s.Adopted != 15 {
+		t.Errorf("%d adopted, want 15", s.Adopted)
+	}
+	living.record(1, 1, 1, 1)
+	living.Start() // flushes at once
+	testwait.Until(t, "the flush", func() bool { return h.store.sum() == 15+1 })
+	living.flush(t)
+	if files := h.files("*.journal"); len(files) != 1 {
+		t.Errorf("files are %q, want only that of the living", files)
+	}
+	if err := living.Close(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 

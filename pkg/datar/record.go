@@ -25,36 +25,43 @@ type Event struct {
 // the same hour. An event that is not valid is dropped as DropInvalid.
 func (e *Engine) Record(event Event) {
 	ms := event.Time.UnixMilli()
-	key := Key{FlagID: event.FlagID, VariantID: event.VariantID, SegmentID: event.SegmentID, Hour: hourOfMilli(ms)}
 	outcome := event.Outcome
 	if outcome == Unattributed && event.VariantID != 0 {
 		outcome = Matched
 	}
+	hour := hourOfMilli(ms)
+	key := packedKey{flagID: event.FlagID, variantID: event.VariantID, segmentID: event.SegmentID, rest: packRest(hour, 0, 0, 0)}
 	switch {
-	case e.details == nil:
-		if !outcome.IsEvent() && outcome < NotFound {
-			return
+	case e.details != nil:
+		if outcome != Unattributed {
+			key.rest = packRest(hour, event.Version, outcome, event.Asked)
 		}
-		if outcome >= NotFound { // which recordSlow finds invalid
-			key.Outcome = outcome
-		}
-	case outcome != Unattributed:
-		key.Outcome, key.Asked, key.Version = outcome, event.Asked, event.Version
+	case outcome >= NotFound: // which recordSlow finds invalid
+		key.rest = packRest(hour, 0, outcome, 0)
+	case !outcome.IsEvent():
+		return
 	}
 	var a addition
 	c := e.table.Load().get(key)
 	if c != nil {
 		a = c.add(ms)
 	}
+	if a == counted { // as nearly always
+		return
+	}
+	e.recordRest(c, key, ms, event.Time.IsZero(), a)
+}
+
+// recordRest does what a Record seldom has to do, after what became of its addition to the cell.
+func (e *Engine) recordRest(c *cell, key packedKey, ms int64, timeless bool, a addition) {
 	switch {
-	case a == counted: // as nearly always
-		return
-	case a == 0 && event.Time.IsZero():
-		event.Time = e.options.Now()
-		e.Record(event)
-		return
 	case a == 0:
-		a = e.recordSlow(key, ms)
+		full := key.unpack()
+		if timeless {
+			ms = e.options.Now().UnixMilli()
+			full.Hour = hourOfMilli(ms)
+		}
+		a = e.recordSlow(full, ms)
 	case a&busy != 0:
 		e.stripe(c)
 	}
@@ -133,7 +140,7 @@ var foldings = [...]struct {
 // cellForLocked returns the cell of the key, or of the folded key when room is short, or nil.
 func (e *Engine) cellForLocked(key Key, ms int64) *cell {
 	t := e.table.Load()
-	if c := t.get(key); c != nil {
+	if c := t.get(key.pack()); c != nil {
 		return c
 	}
 	for _, f := range foldings {
@@ -144,7 +151,7 @@ func (e *Engine) cellForLocked(key Key, ms int64) *cell {
 		if f.fold(&key); key == before {
 			continue
 		}
-		if c := t.get(key); c != nil {
+		if c := t.get(key.pack()); c != nil {
 			return c
 		}
 	}

@@ -20,7 +20,7 @@ const (
 // A key that is counted by many processors at once gets stripes: cells of their own, each with a slot, so that the
 // processors do not wait for each other. To a flush they are cells like others, whose rows it adds up.
 type cell struct {
-	key  Key
+	key  packedKey
 	slot *slot
 	// first and last are those of slot. They are updated after the slot's and before the count, and a flush reads them
 	// after the count, so what is sent with a count covers every evaluation in it.
@@ -64,7 +64,7 @@ const (
 )
 
 func newCell(key Key, a *arena, index int) *cell {
-	c := &cell{key: key, slot: &a.slots[index], mapped: a.journal != nil, arena: a, index: index}
+	c := &cell{key: key.pack(), slot: &a.slots[index], mapped: a.journal != nil, arena: a, index: index}
 	c.first.Store(c.slot.first.Load())
 	c.last.Store(c.slot.last.Load())
 	return c
@@ -171,7 +171,7 @@ func newTable(cells int) *table {
 	return &table{places: make([]atomic.Pointer[cell], size)}
 }
 
-func (t *table) get(key Key) *cell {
+func (t *table) get(key packedKey) *cell {
 	mask := uint64(len(t.places) - 1)
 	for i := key.hash() & mask; ; i = (i + 1) & mask {
 		c := t.places[i].Load()
@@ -192,11 +192,35 @@ func (t *table) put(c *cell) {
 
 func (t *table) hasRoomFor(cells int) bool { return 2*cells <= len(t.places) }
 
+// packedKey is a Key in four words, which are compared and mixed faster than its seven parts.
+type packedKey struct {
+	flagID, variantID, segmentID int64
+	// rest has the hour in its upper half, and below it version, outcome and asked.
+	rest uint64
+}
+
+func packRest(hour Hour, version uint16, outcome Outcome, asked Asked) uint64 {
+	return uint64(uint32(hour))<<32 | uint64(version)<<16 | uint64(outcome)<<8 | uint64(asked)
+}
+
+func (k Key) pack() packedKey {
+	return packedKey{k.FlagID, k.VariantID, k.SegmentID, packRest(k.Hour, k.Version, k.Outcome, k.Asked)}
+}
+
+func (k packedKey) unpack() Key {
+	return Key{
+		FlagID: k.flagID, VariantID: k.variantID, SegmentID: k.segmentID,
+		Hour: k.hour(), Version: uint16(k.rest >> 16), Outcome: Outcome(k.rest >> 8), Asked: Asked(k.rest),
+	}
+}
+
+func (k packedKey) hour() Hour { return Hour(int32(k.rest >> 32)) }
+
 // hash mixes the parts with odd constants and ends with the 64-bit finaliser of MurmurHash3 (Austin Appleby, public
 // domain): ids are small and dense, so every bit of them must reach the low bits of the result.
-func (k Key) hash() uint64 {
-	h := uint64(k.FlagID)*0x9e3779b97f4a7c15 + uint64(k.VariantID)*0xc2b2ae3d27d4eb4f +
-		uint64(k.SegmentID)*0x165667b19e3779f9 + (uint64(uint32(k.Hour))<<32|uint64(k.details()))*0x27d4eb2f165667c5
+func (k packedKey) hash() uint64 {
+	h := uint64(k.flagID)*0x9e3779b97f4a7c15 + uint64(k.variantID)*0xc2b2ae3d27d4eb4f +
+		uint64(k.segmentID)*0x165667b19e3779f9 + k.rest*0x27d4eb2f165667c5
 	h ^= h >> 33
 	h *= 0xff51afd7ed558ccd
 	h ^= h >> 33
