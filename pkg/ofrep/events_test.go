@@ -138,6 +138,7 @@ func TestTheSpread(t *testing.T) {
 		const spread = 5 * time.Second
 		h := setup(t, "", time.Second, ofrep.Options{Events: ofrep.Events{Spread: spread}})
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		before := h.Stats().StreamEvents
 		var wg sync.WaitGroup
 		for range 200 {
@@ -170,7 +171,7 @@ func TestTheLimitOfStreams(t *testing.T) {
 			t.Errorf("%d %v %+v", rw.Code, rw.Header(), h.Stats())
 		}
 		checkShape(t, rw.Code, rw.Body.Bytes())
-		time.Sleep(time.Minute)
+		time.Sleep(2 * time.Minute)
 		if got := stream(h, time.Second); !strings.HasPrefix(got, "retry") {
 			t.Errorf("after the others have ended: %q", got)
 		}

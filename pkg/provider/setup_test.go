@@ -56,10 +56,35 @@ func (s *server) Flags(context.Context) ([]entity.Flag, error) {
 
 func newServer(t testing.TB, document string) *server {
 	t.Helper()
+	s, err := serve(t.Context(), document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+// exampleServer is one for an example, which has no test to fail.
+func exampleServer() *server {
+	s, err := serve(context.Background(), simple)
+	if err != nil {
+		panic(err)
+	}
+	return s
+}
+
+// Close stops everything.
+func (s *server) Close() {
+	s.ofrep.Stop()
+	s.Server.Close()
+	_ = s.cache.Stop(context.Background())
+}
+
+func serve(ctx context.Context, document string) (*server, error) {
 	s := &server{document: []byte(document), counted: map[string]int64{}, seen: map[string]bool{}, exports: map[int]int{}}
 	s.cache = evalcache.New(s, evalcache.Options{RefreshInterval: 20 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)})
-	if err := s.cache.Start(t.Context()); err != nil {
-		t.Fatal(err)
+	if err := s.cache.Start(ctx); err != nil {
+		return nil, err
 	}
 	s.ofrep = ofrep.New(ofrep.Options{Eval: eval.NewService(s.cache, nil, eval.Options{}), States: s.cache, Events: ofrep.Events{Spread: -1}})
 	s.ofrep.Start()
@@ -79,12 +104,7 @@ func newServer(t testing.TB, document string) *server {
 			mux.ServeHTTP(rw, r)
 		}
 	}))
-	t.Cleanup(func() {
-		s.ofrep.Stop()
-		s.Close()
-		_ = s.cache.Stop(context.Background())
-	})
-	return s
+	return s, nil
 }
 
 func (s *server) set(document string, away bool) {
