@@ -2,9 +2,12 @@ package gormstore_test
 
 import (
 	"context"
+	"database/sql"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -105,6 +108,224 @@ func BenchmarkQuery(b *testing.B) {
 						}
 					}
 				})
+			}
+		})
+	}
+}
+
+// Sizes of the history that BenchmarkDetails reads: 90 days of 1,000 flags, 5,076,000 details.
+var detailDays = flag.Int("bench.days", 90, "days of history for BenchmarkDetails, with 56,400 details each")
+
+// fillDetails writes the events and details of one hour: 2,350 rows of 1,000 flags, which are matched with variants 1 and 2 in
+// turn, or not, under a version that changes every tenth day.
+var fillDetails = map[string][]string{
+	"sqlite": {
+		`WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 2349)
+			INSERT INTO datar_hourly_details SELECT i % 1000 + 1, ?1, CASE i / 1000 WHEN 0 THEN 'matched' WHEN 1 THEN 'no_match' ELSE 'held_out' END,
+			CASE WHEN i < 1000 THEN (i + ?2) % 2 + 1 ELSE 0 END, CASE i / 1000 WHEN 1 THEN 0 ELSE 1 END, ?2 / 240, i % 2, i % 13 + 1, 0, ?3, ?3 FROM n`,
+		`INSERT INTO datar_hourly_events (flag_id, bucket_hour, variant_id, segment_id, eval_count, ingested_count, first_evaluated_ms, last_evaluated_ms, updated_at)
+			SELECT flag_id, bucket_hour, variant_id, segment_id, SUM(eval_count), 0, MIN(first_evaluated_ms), MAX(last_evaluated_ms), '2026-03-31 14:30:00.123456+00:00'
+			FROM datar_hourly_details WHERE bucket_hour = ?1 GROUP BY flag_id, bucket_hour, variant_id, segment_id ORDER BY flag_id, variant_id, segment_id`,
+	},
+	"postgres": {
+		`INSERT INTO datar_hourly_details SELECT i % 1000 + 1, $1::timestamptz, CASE i / 1000 WHEN 0 THEN 'matched' WHEN 1 THEN 'no_match' ELSE 'held_out' END,
+			CASE WHEN i < 1000 THEN (i + $2::int) % 2 + 1 ELSE 0 END, CASE i / 1000 WHEN 1 THEN 0 ELSE 1 END, $2::int / 240, i % 2, i % 13 + 1, 0, $3::bigint, $3::bigint
+			FROM generate_series(0, 2349) AS i`,
+		`INSERT INTO datar_hourly_events (flag_id, bucket_hour, variant_id, segment_id, eval_count, ingested_count, first_evaluated_ms, last_evaluated_ms, updated_at)
+			SELECT flag_id, bucket_hour, variant_id, segment_id, SUM(eval_count), 0, MIN(first_evaluated_ms), MAX(last_evaluated_ms), now()
+			FROM datar_hourly_details WHERE bucket_hour = $1 GROUP BY flag_id, bucket_hour, variant_id, segment_id ORDER BY flag_id, variant_id, segment_id`,
+	},
+}
+
+// benchDetails returns a store with a history of details, all rolled up that is due.
+func benchDetails(b *testing.B, db *gorm.DB) *gormstore.Store {
+	b.Helper()
+	s, err := gormstore.New(b.Context(), db, gormstore.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	pool, err := db.DB()
+	if err != nil {
+		b.Fatal(err)
+	}
+	started := time.Now()
+	for h := range *detailDays * 24 {
+		hour := benchNow.Truncate(time.Hour).Add(time.Duration(h+1-*detailDays*24) * time.Hour)
+		var at any = hour
+		if db.Name() == "sqlite" {
+			at = hour.Format("2006-01-02 15:04:05+00:00")
+		}
+		for i, statement := range fillDetails[db.Name()] {
+			values := []any{at, h, hour.UnixMilli()}
+			if i > 0 {
+				values = values[:1]
+			}
+			if _, err := pool.ExecContext(b.Context(), statement, values...); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	b.Logf("wrote %d days in %v", *detailDays, time.Since(started))
+	started = time.Now()
+	for range max(*detailDays/10, 768/50) + 3 { // each call does a bounded amount
+		if err := s.Maintain(b.Context(), benchNow, 0); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.Logf("rolled up in %v", time.Since(started))
+	if _, err := pool.ExecContext(b.Context(), "ANALYZE"); err != nil {
+		b.Fatal(err)
+	}
+	return s
+}
+
+// tableBytes returns how much disk a table takes with its indexes.
+func tableBytes(b *testing.B, db *gorm.DB, table string) (size int64) {
+	b.Helper()
+	query := "SELECT pg_total_relation_size($1::regclass)"
+	if db.Name() == "sqlite" {
+		query = "SELECT SUM(pgsize) FROM dbstat WHERE name IN (SELECT name FROM sqlite_master WHERE tbl_name = ?)"
+	}
+	pool, err := db.DB()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := pool.QueryRowContext(b.Context(), query, table).Scan(&size); err != nil {
+		b.Fatal(err)
+	}
+	return size
+}
+
+// BenchmarkDetails measures what people ask about flags, and the disk that details take in proportion to events.
+func BenchmarkDetails(b *testing.B) {
+	for _, kind := range testdb.Kinds() {
+		b.Run(kind.Name, func(b *testing.B) {
+			if kind.Driver == "mysql" {
+				b.Skip("the aims are for PostgreSQL and SQLite")
+			}
+			db := openKind(b, kind, kind.Fresh(b))
+			s := benchDetails(b, db)
+			events := tableBytes(b, db, "datar_hourly_events")
+			details, packs := tableBytes(b, db, "datar_hourly_details"), tableBytes(b, db, "datar_rollup_details")
+			b.Logf("events take %d MB, details %d MB, packs %d MB: details and packs are %.2f of the events",
+				events>>20, details>>20, packs>>20, float64(details+packs)/float64(events))
+			now := datar.HourOf(benchNow) + 1
+			const days = 24
+			for _, test := range []struct {
+				name    string
+				queries []datar.DetailsQuery
+			}{
+				{"outcomes of a flag, 90 days", []datar.DetailsQuery{{From: now - 90*days, To: now, FlagID: 500,
+					GroupBy: datar.GroupOutcome | datar.GroupVariant | datar.GroupSegment | datar.GroupAsked}}},
+				{"series of a flag by day, 90 days", []datar.DetailsQuery{{From: now - 90*days, To: now, FlagID: 500, GroupBy: datar.GroupOutcome | datar.GroupDay}}},
+				{"series of a flag by hour, 83 days", []datar.DetailsQuery{{From: now - 2000, To: now, FlagID: 500, GroupBy: datar.GroupOutcome | datar.GroupHour}}},
+				{"rollout of a flag, 90 days", []datar.DetailsQuery{{From: now - 90*days, To: now, FlagID: 500,
+					GroupBy: datar.GroupOutcome | datar.GroupVariant | datar.GroupSegment | datar.GroupVersion}}},
+				{"states of all flags, 30 days, and 28 daily counts", []datar.DetailsQuery{
+					{From: now - 30*days, To: now, GroupBy: datar.GroupFlag | datar.GroupOutcome | datar.GroupVariant | datar.GroupAsked},
+					{From: (now - 27*days).DayStart(), To: now, GroupBy: datar.GroupFlag | datar.GroupDay}}},
+			} {
+				b.Run(test.name, func(b *testing.B) {
+					for b.Loop() {
+						for _, query := range test.queries {
+							if rows, err := s.Details(b.Context(), query); err != nil || len(rows) == 0 {
+								b.Fatal(len(rows), err)
+							}
+						}
+					}
+				})
+			}
+		})
+	}
+}
+
+// BenchmarkFlushDetails stores 100,000 changed keys by one batch: with their details, and as events only.
+func BenchmarkFlushDetails(b *testing.B) {
+	const keys = 100_000
+	for _, kind := range testdb.Kinds() {
+		for _, outcome := range []datar.Outcome{datar.Unattributed, datar.Matched} {
+			b.Run(kind.Name+"/"+outcome.String(), func(b *testing.B) {
+				db := openKind(b, kind, kind.Fresh(b))
+				s, err := gormstore.New(b.Context(), db, gormstore.Options{})
+				if err != nil {
+					b.Fatal(err)
+				}
+				rows := make([]datar.Row, keys)
+				for i := range rows {
+					key := datar.Key{FlagID: int64(i/100) + 1, VariantID: int64(i%100) + 1, SegmentID: 1, Hour: datar.HourOf(benchNow), Outcome: outcome}
+					if outcome != datar.Unattributed {
+						key.Version = 7
+					}
+					rows[i] = datar.Row{Key: key, Count: 3, First: benchNow.UnixMilli(), Last: benchNow.UnixMilli() + 5}
+				}
+				sequence := int64(0)
+				for b.Loop() { // the first one inserts, the others add; in an hour most batches add
+					sequence++
+					if err := s.Apply(b.Context(), datar.Batch{Writer: "w", Sequence: sequence, Rows: rows}); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.ReportMetric(float64(b.N)*keys/b.Elapsed().Seconds(), "keys/s")
+			})
+		}
+	}
+}
+
+// BenchmarkStatementMemory sends 3,000 batches of varying size through 10 connections, and reports the memory of all of them in
+// PostgreSQL, where each text of a statement is kept.
+func BenchmarkStatementMemory(b *testing.B) {
+	const flushes, connections = 3000, 10
+	for _, kind := range testdb.Kinds() {
+		if kind.Driver != "postgres" || kind.Name == "postgres10" { // which does not show its memory
+			continue
+		}
+		b.Run(kind.Name, func(b *testing.B) {
+			db := openKind(b, kind, kind.Fresh(b))
+			pool, err := db.DB()
+			if err != nil {
+				b.Fatal(err)
+			}
+			pool.SetMaxOpenConns(connections)
+			pool.SetMaxIdleConns(connections)
+			s, err := gormstore.New(b.Context(), db, gormstore.Options{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			for b.Loop() {
+				var group sync.WaitGroup
+				for worker := range connections {
+					group.Go(func() {
+						random := rand.New(rand.NewPCG(uint64(worker), 1))
+						for i := range int64(flushes / connections) {
+							rows := randomRows(random, datar.HourOf(benchNow), 1+random.IntN(400))
+							if err := s.Apply(b.Context(), datar.Batch{Writer: fmt.Sprint(b.N, " ", worker), Sequence: i + 1, Rows: rows}); err != nil {
+								b.Error(err)
+							}
+						}
+					})
+				}
+				group.Wait()
+			}
+			var all []*sql.Conn
+			var bytes int64
+			for range connections { // held, so that each is another one
+				connection, err := pool.Conn(b.Context())
+				if err != nil {
+					b.Fatal(err)
+				}
+				all = append(all, connection)
+				var size int64
+				if err := connection.QueryRowContext(b.Context(), "SELECT SUM(total_bytes)::bigint FROM pg_backend_memory_contexts").Scan(&size); err != nil {
+					b.Fatal(err)
+				}
+				bytes += size
+			}
+			for _, connection := range all {
+				_ = connection.Close()
+			}
+			b.ReportMetric(float64(bytes)/1e6, "backend-MB")
+			if bytes > 100e6 {
+				b.Errorf("%d connections hold %d MB, want less than 100", connections, bytes/1e6)
 			}
 		})
 	}
