@@ -19,7 +19,7 @@ var addDetails = insertion{
 	columns: "flag_id, bucket_hour, outcome, variant_id, segment_id, version, asked, eval_count, ingested_count, " +
 		"first_evaluated_ms, last_evaluated_ms",
 	arrays: `SELECT flag_id, to_timestamp(seconds), outcome, variant_id, segment_id, version, asked, eval_count, ingested_count, first_ms, last_ms
-		FROM unnest(?::bigint[], ?::bigint[], ?::text[], ?::bigint[], ?::bigint[], ?::int[], ?::smallint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[])
+		FROM unnest(?::text::bigint[], ?::text::bigint[], ?::text::smallint[], ?::text::bigint[], ?::text::bigint[], ?::text::int[], ?::text::smallint[], ?::text::bigint[], ?::text::bigint[], ?::text::bigint[], ?::text::bigint[])
 		AS added(flag_id, seconds, outcome, variant_id, segment_id, version, asked, eval_count, ingested_count, first_ms, last_ms)`,
 	width: 11,
 }
@@ -34,7 +34,7 @@ func (s *Store) insertDetails(tx *gorm.DB, rows []datar.Row) error {
 	}
 	return s.insert(tx, addDetails, len(known), func(values []any, i int) []any {
 		r := known[i]
-		return append(values, r.FlagID, s.dialect.bindHour(r.Hour), r.Outcome.String(), r.VariantID, r.SegmentID, int64(r.Version), int64(r.Asked),
+		return append(values, r.FlagID, s.dialect.bindHour(r.Hour), int64(r.Outcome), r.VariantID, r.SegmentID, int64(r.Version), int64(r.Asked),
 			r.Count, r.Ingested, r.First, r.Last)
 	})
 }
@@ -85,33 +85,25 @@ func (s *Store) Details(ctx context.Context, query datar.DetailsQuery) ([]datar.
 		if window.from >= window.to {
 			return nil
 		}
+		kinds := []kind{dayDetails, hourDetails}
 		if query.GroupBy&datar.GroupHour != 0 {
-			return s.addHours(tx, &g, window, query.FlagID)
+			kinds = kinds[1:]
 		}
-		return s.addSpans(tx, &g, window, query.FlagID)
+		p, err := s.plan(tx, kinds, window)
+		if err != nil {
+			return err
+		}
+		for _, use := range p.rollups {
+			if err := s.addPacks(tx, &g, use, query.FlagID); err != nil {
+				return err
+			}
+		}
+		return s.addLive(tx, &g, p.events, query.FlagID)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("details: %w", err)
 	}
 	return g.rows(), nil
-}
-
-// addSpans adds what is in the window, for groups that do not tell hours apart.
-func (s *Store) addSpans(tx *gorm.DB, g *groups, window hourRange, flagID int64) error {
-	kinds := []kind{dayDetails, hourDetails}
-	if flagID != 0 {
-		kinds = kinds[:1] // a few hours of one flag are few rows
-	}
-	p, err := s.plan(tx, kinds, window)
-	if err != nil {
-		return err
-	}
-	for _, use := range p.rollups {
-		if err := s.addPacks(tx, g, use, flagID); err != nil {
-			return err
-		}
-	}
-	return s.addLive(tx, g, p.events, flagID)
 }
 
 // addPacks adds the chosen packs.
@@ -125,63 +117,6 @@ func (s *Store) addPacks(tx *gorm.DB, g *groups, use chosen, flagID int64) error
 			g.add(r)
 		}
 	})
-}
-
-// addHours adds what is in the window, for groups that tell hours apart.
-func (s *Store) addHours(tx *gorm.DB, g *groups, window hourRange, flagID int64) error {
-	if flagID == 0 {
-		p, err := s.plan(tx, []kind{hourDetails}, window)
-		if err != nil {
-			return err
-		}
-		for _, use := range p.rollups {
-			if err := s.addPacks(tx, g, use, 0); err != nil {
-				return err
-			}
-		}
-		return s.addLive(tx, g, p.events, 0)
-	}
-	// The details of one flag are read by the hour. Its events are needed only where the pack of the day does not say that
-	// details explain all of them.
-	p, err := s.plan(tx, []kind{dayDetails}, window)
-	if err != nil {
-		return err
-	}
-	var explained []int64
-	for _, use := range p.rollups {
-		left := map[int64]bool{}
-		if err := s.readPacks(tx, use.id, hourRange{use.starts[0], use.starts[len(use.starts)-1] + 1}, flagID, func(start int64, r datar.Row) {
-			left[start] = left[start] || r.Outcome == datar.Unattributed
-		}); err != nil {
-			return err
-		}
-		for _, start := range use.starts {
-			if !left[start] {
-				explained = append(explained, start)
-			}
-		}
-	}
-	unexplained := window.without(explained, hoursPerDay)
-	details, err := s.detailRows(tx, g.by, []hourRange{window}, flagID)
-	if err != nil {
-		return err
-	}
-	events, err := s.eventRows(tx, g.by, unexplained, flagID)
-	if err != nil {
-		return err
-	}
-	var among []datar.Row
-	for _, r := range details {
-		if slices.ContainsFunc(unexplained, func(h hourRange) bool { return int64(r.Hour) >= h.from && int64(r.Hour) < h.to }) {
-			among = append(among, r)
-		} else {
-			g.add(r)
-		}
-	}
-	for _, r := range datar.WithUnattributed(among, events, g.by) {
-		g.add(r)
-	}
-	return nil
 }
 
 // addLive adds details and events of the ranges.
@@ -246,21 +181,39 @@ func (s *Store) detailRows(tx *gorm.DB, by datar.Parts, ranges []hourRange, flag
 	columns, groupBy := selectParts(detailParts, by)
 	statement := "SELECT " + columns + ", SUM(eval_count), SUM(ingested_count), MIN(first_evaluated_ms), MAX(last_evaluated_ms) " +
 		"FROM datar_hourly_details WHERE {within} {flag}" + groupBy
-	inUTC := eventHours{condition: s.sql(hourInUTC), bindHour: s.dialect.bindHour}
-	err = s.eachRow(tx, statement, inUTC, ranges, flagID, func(scan func(...any) error) error {
+	each := func(scan func(...any) error) error {
 		var r datar.Row
-		var outcome string
-		if err := scan(&r.FlagID, &r.Hour, &outcome, &r.VariantID, &r.SegmentID, &r.Version, &r.Asked, &r.Count, &r.Ingested, &r.First, &r.Last); err != nil {
-			return err
-		}
-		if r.Outcome, err = datar.ParseOutcome(outcome); err != nil {
+		if err := scan(&r.FlagID, &r.Hour, &r.Outcome, &r.VariantID, &r.SegmentID, &r.Version, &r.Asked, &r.Count, &r.Ingested, &r.First, &r.Last); err != nil {
 			return err
 		}
 		all = append(all, r)
 		return nil
-	})
-	return all, err
+	}
+	if flagID == 0 {
+		inUTC := eventHours{condition: s.sql(hourInUTC), bindHour: s.dialect.bindHour}
+		err = s.eachRow(tx, statement, inUTC, ranges, flagID, each)
+		return all, err
+	}
+	// The primary key begins with the hour, so that a range of hours would read all flags.
+	var hours []any
+	for _, r := range ranges {
+		for h := r.from; h < r.to; h++ {
+			hours = append(hours, s.dialect.bindHour(datar.Hour(h)))
+		}
+	}
+	statement = s.ofFlag(statement, flagID)
+	for some := range slices.Chunk(hours, hoursTogether) {
+		some = padded(some)
+		condition := "bucket_hour IN (" + s.dialect.at + strings.Repeat(", "+s.dialect.at, len(some)-1) + ")"
+		if err := scanRows(tx, strings.Replace(statement, "{within}", condition, 1), append(some, flagID), each); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
 }
+
+// hoursTogether is the most hours of one flag that are read by a query.
+const hoursTogether = 128
 
 // eventRows adds up events of the ranges by those of the given parts that they have.
 func (s *Store) eventRows(tx *gorm.DB, by datar.Parts, ranges []hourRange, flagID int64) (all []datar.Row, err error) {
@@ -336,7 +289,7 @@ var addUnknown = insertion{
 	table:   unknownTable,
 	columns: "bucket_hour, asked, eval_count, first_evaluated_ms, last_evaluated_ms",
 	arrays: `SELECT to_timestamp(seconds), asked, eval_count, first_ms, last_ms
-		FROM unnest(?::bigint[], ?::text[], ?::bigint[], ?::bigint[], ?::bigint[]) AS added(seconds, asked, eval_count, first_ms, last_ms)`,
+		FROM unnest(?::text::bigint[], ?::text::text[], ?::text::bigint[], ?::text::bigint[], ?::text::bigint[]) AS added(seconds, asked, eval_count, first_ms, last_ms)`,
 	width: 5,
 }
 

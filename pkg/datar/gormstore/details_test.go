@@ -23,7 +23,7 @@ func TestDatabaseOfThePreviousVersion(t *testing.T) {
 		if err := newStore(t, db).Apply(t.Context(), datar.Batch{Writer: "w", Sequence: 1, Rows: []datar.Row{old}}); err != nil {
 			t.Fatal(err)
 		}
-		for _, table := range []string{"datar_hourly_details", "datar_unknown_hourly", "datar_servers", "datar_rollup_details"} {
+		for _, table := range []string{"datar_hourly_details", "datar_unknown_hourly", "datar_servers", "datar_rollup_details", "datar_outcomes"} {
 			execute(t, db, "DROP TABLE "+table)
 		}
 		s := newStore(t, db) // which finds the tables of the previous version

@@ -37,8 +37,8 @@ type dialect struct {
 	widen string
 	// narrow are the database's names, in lower case, for 32-bit integers.
 	narrow []string
-	// identifier and name are the types of columns whose ASCII text is compared byte by byte, and exact that of other texts.
-	identifier, name, exact string
+	// identifier is the type of columns whose ASCII text is compared byte by byte, and exact that of other texts.
+	identifier, exact string
 	// lockMigration lets one process at a time migrate. It returns 1 when it has the lock, and anything else if it gave up.
 	// unlockMigration releases it where the end of the transaction does not.
 	lockMigration, unlockMigration string
@@ -87,7 +87,6 @@ var dialects = map[string]dialect{
 		indexes:          []index{{"INDEX", "idx_datar_offset_hour", "datar_hourly_events", sqliteHour, " WHERE " + sqliteOffset}},
 		tableOptions:     " WITHOUT ROWID", // the rows are where their primary key is
 		identifier:       "varchar(64)",
-		name:             "varchar(16)",
 		exact:            "varchar(63)",
 		// There is one writer at a time, whatever it writes.
 		lockShared:    updateMeta,
@@ -107,7 +106,6 @@ var dialects = map[string]dialect{
 		widen:            "ALTER TABLE datar_hourly_events ALTER COLUMN eval_count TYPE bigint",
 		narrow:           []string{"integer", "int4"},
 		identifier:       "varchar(64)",
-		name:             `varchar(16) COLLATE "C"`,
 		exact:            `varchar(63) COLLATE "C"`,
 		// The number only has to differ from those of other programs in the same database.
 		lockMigration: "SELECT 1 FROM pg_advisory_xact_lock(7031988216)",
@@ -134,7 +132,6 @@ var dialects = map[string]dialect{
 		widen:           "ALTER TABLE datar_hourly_events MODIFY COLUMN eval_count bigint NOT NULL DEFAULT 0",
 		narrow:          []string{"int"},
 		identifier:      "varchar(64) CHARACTER SET ascii COLLATE ascii_bin",
-		name:            "varchar(16) CHARACTER SET ascii COLLATE ascii_bin",
 		exact:           "varbinary(63)", // collations ignore case, or spaces at the end
 		lockMigration:   "SELECT GET_LOCK(CONCAT('datar migration ', MD5(DATABASE())), 60)",
 		unlockMigration: "SELECT RELEASE_LOCK(CONCAT('datar migration ', MD5(DATABASE())))",

@@ -18,7 +18,8 @@ type insertion struct {
 	table table
 	// columns are all that are set, for a VALUES list.
 	columns string
-	// arrays selects the columns from one array for each of them.
+	// arrays selects the columns from one array for each of them. Arrays are bound as text, because a driver that knows the
+	// type would parse them.
 	arrays string
 	// width is the number of columns.
 	width int
@@ -27,9 +28,9 @@ type insertion struct {
 var addEvents = insertion{
 	table:   eventsTable,
 	columns: "flag_id, bucket_hour, variant_id, segment_id, eval_count, ingested_count, first_evaluated_ms, last_evaluated_ms, updated_at",
-	arrays: `SELECT flag_id, to_timestamp(seconds), variant_id, segment_id, eval_count, ingested_count, first_ms, last_ms, updated_at
-		FROM unnest(?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::timestamptz[])
-		AS added(flag_id, seconds, variant_id, segment_id, eval_count, ingested_count, first_ms, last_ms, updated_at)`,
+	arrays: `SELECT flag_id, to_timestamp(seconds), variant_id, segment_id, eval_count, ingested_count, first_ms, last_ms, to_timestamp(updated / 1e6)
+		FROM unnest(?::text::bigint[], ?::text::bigint[], ?::text::bigint[], ?::text::bigint[], ?::text::bigint[], ?::text::bigint[], ?::text::bigint[], ?::text::bigint[], ?::text::bigint[])
+		AS added(flag_id, seconds, variant_id, segment_id, eval_count, ingested_count, first_ms, last_ms, updated)`,
 	width: 9,
 }
 
@@ -43,7 +44,7 @@ var (
 			first_evaluated_ms = CASE WHEN t.first_evaluated_ms <= excluded.first_evaluated_ms THEN t.first_evaluated_ms ELSE excluded.first_evaluated_ms END,
 			last_evaluated_ms = CASE WHEN t.last_evaluated_ms >= excluded.last_evaluated_ms THEN t.last_evaluated_ms ELSE excluded.last_evaluated_ms END,
 			updated_at = excluded.updated_at`,
-		detailsTable: ` ON CONFLICT (flag_id, bucket_hour, outcome, variant_id, segment_id, version, asked) DO UPDATE SET
+		detailsTable: ` ON CONFLICT (bucket_hour, flag_id, variant_id, segment_id, outcome, version, asked) DO UPDATE SET
 			eval_count = t.eval_count + excluded.eval_count,
 			ingested_count = t.ingested_count + excluded.ingested_count,
 			first_evaluated_ms = CASE WHEN t.first_evaluated_ms <= excluded.first_evaluated_ms THEN t.first_evaluated_ms ELSE excluded.first_evaluated_ms END,
@@ -153,7 +154,7 @@ func appendElement(text []byte, value any) []byte {
 	case int64:
 		return strconv.AppendInt(text, v, 10)
 	case time.Time:
-		return v.UTC().AppendFormat(text, time.RFC3339Nano)
+		return strconv.AppendInt(text, v.UnixMicro(), 10)
 	default:
 		text = append(text, '"')
 		for _, c := range []byte(fmt.Sprint(v)) {

@@ -26,54 +26,96 @@ var perDetail = source{table: packTable}
 // packOf returns which pack of a span has the flag.
 func packOf(flagID int64) int64 { return flagID / flagsPerPack }
 
-// appendPacked appends a row of a span that begins at a time in Unix milliseconds, after one of the flag before.
-func appendPacked(pack []byte, r datar.Row, flagBefore, start int64) []byte {
-	pack = binary.AppendUvarint(pack, uint64(r.FlagID-flagBefore))
-	pack = append(pack, byte(r.Outcome), byte(r.Asked))
-	pack = binary.AppendUvarint(pack, uint64(r.Version))
-	pack = binary.AppendVarint(pack, r.VariantID)
-	pack = binary.AppendVarint(pack, r.SegmentID)
-	pack = binary.AppendVarint(pack, r.Count)
-	pack = binary.AppendVarint(pack, r.Ingested)
-	if r.First == 0 && r.Last == 0 {
-		return append(pack, 0) // not known
-	}
-	pack = append(pack, 1)
-	pack = binary.AppendVarint(pack, r.First-start)
-	return binary.AppendVarint(pack, r.Last-r.First)
-}
-
-// pack returns rows of one pack, in their order.
+// pack returns the rows of one pack, which are in the order of their keys and begin at a time in Unix milliseconds. The rows
+// of each flag have a header with their length, so that those of other flags are skipped.
 func pack(rows []datar.Row, start int64) []byte {
 	packed := []byte{packFormat}
-	before := int64(0)
-	for _, r := range rows {
-		packed = appendPacked(packed, r, before, start)
-		before = r.FlagID
+	var section []byte
+	for len(rows) > 0 {
+		flag := rows[0].FlagID
+		section = section[:0]
+		for len(rows) > 0 && rows[0].FlagID == flag {
+			section = appendRow(section, rows[0], start)
+			rows = rows[1:]
+		}
+		packed = binary.AppendUvarint(packed, uint64(flag))
+		packed = binary.AppendUvarint(packed, uint64(len(section)))
+		packed = append(packed, section...)
 	}
 	return packed
 }
 
-var errPack = errors.New("invalid pack")
-
-// unpacker reads the rows of a pack.
-type unpacker struct {
-	left  []byte
-	err   error
-	start int64
-	row   datar.Row
+func appendRow(section []byte, r datar.Row, start int64) []byte {
+	section = append(section, byte(r.Outcome), byte(r.Asked))
+	section = binary.AppendUvarint(section, uint64(r.Version))
+	section = binary.AppendVarint(section, r.VariantID)
+	section = binary.AppendVarint(section, r.SegmentID)
+	section = binary.AppendVarint(section, r.Count)
+	section = binary.AppendVarint(section, r.Ingested)
+	if r.First == 0 && r.Last == 0 {
+		return append(section, 0) // not known
+	}
+	section = append(section, 1)
+	section = binary.AppendVarint(section, r.First-start)
+	return binary.AppendVarint(section, r.Last-r.First)
 }
 
-func unpack(packed []byte, start int64) *unpacker {
+var errPack = errors.New("invalid pack")
+
+// unpack calls each with the rows of a pack: of one flag, or of all if the id is 0.
+func unpack(packed []byte, start, flagID int64, each func(datar.Row)) error {
 	if len(packed) == 0 || packed[0] != packFormat {
-		return &unpacker{err: fmt.Errorf("%w: its format is not %d", errPack, packFormat)}
+		return fmt.Errorf("%w: its format is not %d", errPack, packFormat)
 	}
-	return &unpacker{left: packed[1:], start: start}
+	u := unpacker{left: packed[1:]}
+	for len(u.left) > 0 && !u.short {
+		r := datar.Row{Key: datar.Key{FlagID: int64(u.uvarint())}}
+		length := u.uvarint()
+		if length > uint64(len(u.left)) {
+			u.short = true
+			break
+		}
+		rest := u.left[length:]
+		if flagID != 0 && flagID != r.FlagID {
+			u.left = rest
+			continue
+		}
+		u.left = u.left[:length]
+		for len(u.left) > 0 && !u.short {
+			u.row(&r, start)
+			if !u.short {
+				each(r)
+			}
+		}
+		u.left = rest
+	}
+	if u.short {
+		return fmt.Errorf("%w: it ends too early", errPack)
+	}
+	return nil
+}
+
+// unpacker reads what is left of a pack.
+type unpacker struct {
+	left  []byte
+	short bool // something was to be read beyond the end
+}
+
+func (u *unpacker) row(r *datar.Row, start int64) {
+	r.Outcome, r.Asked = datar.Outcome(u.byte()), datar.Asked(u.byte())
+	r.Version = uint16(u.uvarint())
+	r.VariantID, r.SegmentID = u.varint(), u.varint()
+	r.Count, r.Ingested = u.varint(), u.varint()
+	r.First, r.Last = 0, 0
+	if u.byte() != 0 {
+		r.First = start + u.varint()
+		r.Last = r.First + u.varint()
+	}
 }
 
 func (u *unpacker) byte() byte {
 	if len(u.left) == 0 {
-		u.err = fmt.Errorf("%w: it ends within a row", errPack)
+		u.short = true
 		return 0
 	}
 	b := u.left[0]
@@ -84,7 +126,7 @@ func (u *unpacker) byte() byte {
 func (u *unpacker) uvarint() uint64 {
 	n, size := binary.Uvarint(u.left)
 	if size <= 0 {
-		u.err = fmt.Errorf("%w: it ends within a number", errPack)
+		u.short = true
 		return 0
 	}
 	u.left = u.left[size:]
@@ -94,25 +136,6 @@ func (u *unpacker) uvarint() uint64 {
 func (u *unpacker) varint() int64 {
 	n := u.uvarint()
 	return int64(n>>1) ^ -int64(n&1)
-}
-
-// next reads the next row into u.row, and returns false at the end or at an error, which is in u.err.
-func (u *unpacker) next() bool {
-	if len(u.left) == 0 || u.err != nil {
-		return false
-	}
-	r := &u.row
-	r.FlagID += int64(u.uvarint())
-	r.Outcome, r.Asked = datar.Outcome(u.byte()), datar.Asked(u.byte())
-	r.Version = uint16(u.uvarint())
-	r.VariantID, r.SegmentID = u.varint(), u.varint()
-	r.Count, r.Ingested = u.varint(), u.varint()
-	r.First, r.Last = 0, 0
-	if u.byte() != 0 {
-		r.First = u.start + u.varint()
-		r.Last = r.First + u.varint()
-	}
-	return u.err == nil
 }
 
 // fillPacks writes the packs of a rollup.
@@ -178,15 +201,11 @@ func (s *Store) readPacks(tx *gorm.DB, kind int64, within hourRange, flagID int6
 		if err := rows.Scan(&start, &packed); err != nil {
 			return err
 		}
-		u := unpack(packed, datar.Hour(start).Time().UnixMilli())
-		for u.next() {
-			if flagID == 0 || u.row.FlagID == flagID {
-				u.row.Hour = datar.Hour(start)
-				each(start, u.row)
-			}
-		}
-		if u.err != nil {
-			return fmt.Errorf("details from %s: %w", datar.Hour(start).Time().Format("2006-01-02T15Z"), u.err)
+		if err := unpack(packed, datar.Hour(start).Time().UnixMilli(), flagID, func(r datar.Row) {
+			r.Hour = datar.Hour(start)
+			each(start, r)
+		}); err != nil {
+			return fmt.Errorf("details from %s: %w", datar.Hour(start).Time().Format("2006-01-02T15Z"), err)
 		}
 	}
 	return rows.Err()

@@ -84,7 +84,7 @@ func TestPrefixesKeepStoresApart(t *testing.T) {
 		schema := kind.Schema(t, pool)
 		tables, keys := schema.Tables(), slices.Collect(maps.Keys(schema.Keys))
 		for i, prefix := range prefixes {
-			for _, name := range []string{"hourly_events", "writers", "meta", "rollups", "rollup_totals", "rollup_outcomes", "rollup_details", "receipts", "hourly_details", "unknown_hourly", "servers"} {
+			for _, name := range []string{"hourly_events", "writers", "meta", "rollups", "rollup_totals", "rollup_outcomes", "rollup_details", "receipts", "hourly_details", "outcomes", "unknown_hourly", "servers"} {
 				if len(tables[prefix+"datar_"+name]) == 0 {
 					t.Errorf("prefix %q: no table for %s", prefix, name)
 				}

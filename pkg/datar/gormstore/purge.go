@@ -126,7 +126,7 @@ func (s *Store) markPurged(tx *gorm.DB, day int64) error {
 	if len(purged) == 1 && purged[0] {
 		return nil
 	}
-	if err := s.deleteRollups(tx, allKinds, hourRange{day, day + hoursPerDay}); err != nil {
+	if err := s.deleteRollups(tx, kindIDs(), hourRange{day, day + hoursPerDay}); err != nil {
 		return err
 	}
 	return tx.Exec(s.sql("INSERT INTO datar_rollups (span, start_hour, purged) VALUES (?, ?, ?)"), dayTotals.id, day, true).Error
@@ -136,7 +136,7 @@ var addDayTotals = insertion{
 	table:   "datar_rollup_totals",
 	columns: "span, start_hour, flag_id, eval_count, last_evaluated_ms",
 	arrays: `SELECT kind, start_hour, flag_id, eval_count, last_ms
-		FROM unnest(?::smallint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[]) AS added(kind, start_hour, flag_id, eval_count, last_ms)`,
+		FROM unnest(?::text::smallint[], ?::text::bigint[], ?::text::bigint[], ?::text::bigint[], ?::text::bigint[]) AS added(kind, start_hour, flag_id, eval_count, last_ms)`,
 	width: 5,
 }
 

@@ -31,7 +31,8 @@ const (
 	// Flagr on the same database, which does not know of rollups and flushes once an hour at the least.
 	settleTime = 2 * time.Hour
 	// Rollups that are shorter than a day make windows fast that begin or end within a day, which few do that are older.
-	hoursKept = 32 * hoursPerDay
+	// Those of details also answer series by the hour.
+	shortKept, detailsKept = 32 * hoursPerDay, 92 * hoursPerDay
 )
 
 // kind is a kind of rollup: what it adds up, and over how many hours.
@@ -41,6 +42,8 @@ type kind struct {
 	hours int64
 	// most is how many are made at once, so that Maintain ends soon, and no kind waits for all of another.
 	most int
+	// kept is for how many hours they are useful. 0: forever.
+	kept int64
 	source
 }
 
@@ -66,12 +69,12 @@ var (
 		FROM datar_rollup_outcomes WHERE span = ? AND start_hour >= ? AND start_hour < ? GROUP BY flag_id, variant_id, segment_id`}
 
 	dayTotals       = kind{id: 24, hours: hoursPerDay, most: 20, source: perFlag}
-	quarterTotals   = kind{id: 6, hours: 6, most: 50, source: perFlag}
-	hourTotals      = kind{id: 1, hours: 1, most: 100, source: perFlag}
+	quarterTotals   = kind{id: 6, hours: 6, most: 50, kept: shortKept, source: perFlag}
+	hourTotals      = kind{id: 1, hours: 1, most: 100, kept: shortKept, source: perFlag}
 	dayOutcomes     = kind{id: 124, hours: hoursPerDay, most: 10, source: perOutcome}
-	quarterOutcomes = kind{id: 106, hours: 6, most: 25, source: perOutcome}
+	quarterOutcomes = kind{id: 106, hours: 6, most: 25, kept: shortKept, source: perOutcome}
 	dayDetails      = kind{id: 224, hours: hoursPerDay, most: 10, source: perDetail}
-	hourDetails     = kind{id: 201, hours: 1, most: 50, source: perDetail}
+	hourDetails     = kind{id: 201, hours: 1, most: 100, kept: detailsKept, source: perDetail}
 
 	// kinds are all of them, in the order in which they are made: small ones first, of which larger ones are made.
 	kinds = []kind{hourTotals, quarterTotals, dayTotals, quarterOutcomes, dayOutcomes, hourDetails, dayDetails}
@@ -82,15 +85,11 @@ var (
 	rollupTables = []string{"datar_rollups", "datar_rollup_totals", "datar_rollup_outcomes", packTable}
 )
 
-func allKinds(kind) bool         { return true }
-func shorterThanDay(k kind) bool { return k.hours < hoursPerDay }
-
-// idsOf returns the ids of the kinds that keep returns true for.
-func idsOf(keep func(kind) bool) (ids []int64) {
-	for _, k := range kinds {
-		if keep(k) {
-			ids = append(ids, k.id)
-		}
+// kindIDs returns the ids of all kinds.
+func kindIDs() []int64 {
+	ids := make([]int64, len(kinds))
+	for i, k := range kinds {
+		ids[i] = k.id
 	}
 	return ids
 }
@@ -121,7 +120,7 @@ func (s *Store) invalidate(tx *gorm.DB, rows []datar.Row) error {
 	added := slices.Sorted(maps.Keys(hours))
 	var have []rollup
 	if err := tx.Raw(s.sql("SELECT span, start_hour FROM datar_rollups WHERE span IN ? AND start_hour >= ? AND start_hour <= ? AND NOT purged"),
-		idsOf(allKinds), dayOf(added[0]), added[len(added)-1]).Scan(&have).Error; err != nil {
+		kindIDs(), dayOf(added[0]), added[len(added)-1]).Scan(&have).Error; err != nil {
 		return fmt.Errorf("look for rollups: %w", err)
 	}
 	if len(have) == 0 {
@@ -195,8 +194,8 @@ func (s *Store) makeRollups(ctx context.Context, now time.Time) error {
 	}
 	for _, k := range kinds {
 		first := k.startOf(oldest)
-		if shorterThanDay(k) {
-			first = max(first, end-hoursKept)
+		if k.kept != 0 {
+			first = max(first, end-k.kept)
 		}
 		left := k.most
 		for start := k.startOf(end) - k.hours; start >= first && left > 0; start -= k.hours {
@@ -209,7 +208,7 @@ func (s *Store) makeRollups(ctx context.Context, now time.Time) error {
 			}
 		}
 	}
-	return s.dropShort(ctx, end-hoursKept)
+	return s.dropOld(ctx, end)
 }
 
 // makeRollup makes one rollup, unless another process just did, or has begun to purge the day.
@@ -276,13 +275,21 @@ func (s *Store) smallerRollups(tx *gorm.DB, k kind, span hourRange) (id int64, e
 	return 0, nil
 }
 
-// dropShort removes rollups that are shorter than a day and so old that those of days serve better.
-func (s *Store) dropShort(ctx context.Context, before int64) error {
+// dropOld removes rollups that are not useful any more at an hour.
+func (s *Store) dropOld(ctx context.Context, now int64) error {
 	err := s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
 		if err := s.lock(tx, s.dialect.lockExclusive); err != nil {
 			return err
 		}
-		return s.deleteRollups(tx, shorterThanDay, hourRange{int64(firstHour), before})
+		for _, k := range kinds {
+			if k.kept == 0 {
+				continue
+			}
+			if err := s.deleteRollups(tx, []int64{k.id}, hourRange{int64(firstHour), now - k.kept}); err != nil {
+				return err
+			}
+		}
+		return nil
 	}, s.dialect.writeTx)
 	if err != nil {
 		return fmt.Errorf("drop old rollups: %w", err)
@@ -292,9 +299,9 @@ func (s *Store) dropShort(ctx context.Context, before int64) error {
 
 // deleteRollups deletes the rollups of some kinds that start within a range, and their totals. It names the kinds, so that the
 // database finds them by the primary key.
-func (s *Store) deleteRollups(tx *gorm.DB, of func(kind) bool, within hourRange) error {
+func (s *Store) deleteRollups(tx *gorm.DB, ids []int64, within hourRange) error {
 	for _, table := range rollupTables {
-		if err := tx.Exec(s.sql("DELETE FROM "+table+" WHERE span IN ? AND start_hour >= ? AND start_hour < ?"), idsOf(of), within.from, within.to).Error; err != nil {
+		if err := tx.Exec(s.sql("DELETE FROM "+table+" WHERE span IN ? AND start_hour >= ? AND start_hour < ?"), ids, within.from, within.to).Error; err != nil {
 			return err
 		}
 	}
