@@ -28,7 +28,7 @@ var addDetails = insertion{
 func (s *Store) insertDetails(tx *gorm.DB, rows []datar.Row) error {
 	known := make([]*datar.Row, 0, len(rows))
 	for i := range rows {
-		if rows[i].Outcome != datar.Unattributed {
+		if hasDetail(rows[i]) {
 			known = append(known, &rows[i])
 		}
 	}

@@ -19,6 +19,8 @@ type dialect struct {
 	// arrays: an INSERT takes one array for each column, so that its text does not depend on the number of rows.
 	// Otherwise it has a VALUES list.
 	arrays bool
+	// staging: a batch with details goes through a temporary table.
+	staging bool
 	// alias names the row that exists, in growth, which completes each insertion: what to do with a row whose key exists.
 	alias  string
 	growth map[table]string
@@ -77,6 +79,7 @@ const (
 var dialects = map[string]dialect{
 	"sqlite": {
 		rowsPerStatement: 64,
+		staging:          true,
 		alias:            " AS t",
 		growth:           onConflict,
 		hour:             sqliteHour,

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	mathrand "math/rand/v2"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -207,23 +208,34 @@ func (s *Store) again(ctx context.Context, patience time.Duration, do func() err
 	}
 }
 
-// addRows adds the rows, and deletes the rollups that they belong to.
+// addRows adds the rows to events and details, and deletes the rollups that they belong to.
 func (s *Store) addRows(tx *gorm.DB, rows []datar.Row, now time.Time) error {
 	if len(rows) == 0 {
 		return nil
 	}
+	add := s.addToEach
+	if s.dialect.staging && slices.ContainsFunc(rows, hasDetail) {
+		add = s.addStaged
+	}
+	if err := add(tx, rows, now); err != nil {
+		return s.refusal(err)
+	}
+	return s.invalidate(tx, rows)
+}
+
+func hasDetail(r datar.Row) bool { return r.Outcome != datar.Unattributed }
+
+// addToEach adds rows to events, and those that have details to these.
+func (s *Store) addToEach(tx *gorm.DB, rows []datar.Row, now time.Time) error {
 	updated := s.dialect.bindTime(now)
 	events := datar.EventRows(rows)
 	if err := s.insert(tx, addEvents, len(events), func(values []any, i int) []any {
 		r := &events[i]
 		return append(values, r.FlagID, s.dialect.bindHour(r.Hour), r.VariantID, r.SegmentID, r.Count, r.Ingested, r.First, r.Last, updated)
 	}); err != nil {
-		return s.refusal(err)
+		return err
 	}
-	if err := s.insertDetails(tx, rows); err != nil {
-		return s.refusal(err)
-	}
-	return s.invalidate(tx, rows)
+	return s.insertDetails(tx, rows)
 }
 
 // note writes the sequence into the ledger, or reports that it is known. The ledger row stays locked until the

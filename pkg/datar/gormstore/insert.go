@@ -1,6 +1,7 @@
 package gormstore
 
 import (
+	"cmp"
 	"database/sql/driver"
 	"fmt"
 	"math/bits"
@@ -23,6 +24,8 @@ type insertion struct {
 	arrays string
 	// width is the number of columns.
 	width int
+	// rows is the most rows of one statement, as dialect.rowsPerStatement, which applies if it is 0.
+	rows int
 }
 
 var addEvents = insertion{
@@ -90,7 +93,7 @@ func (i insertion) text(d dialect, rows int) string {
 
 // insert adds n rows, of which appendRow appends the values of one.
 func (s *Store) insert(tx *gorm.DB, i insertion, n int, appendRow func(values []any, row int) []any) error {
-	most := s.dialect.rowsPerStatement
+	most := cmp.Or(i.rows, s.dialect.rowsPerStatement)
 	values := make([]any, 0, min(n, most)*i.width)
 	for done := 0; done < n; {
 		size := min(n-done, most)
@@ -115,7 +118,7 @@ func (s *Store) insert(tx *gorm.DB, i insertion, n int, appendRow func(values []
 
 // insertText returns the text of an insertion. Texts of full size are long, and rendered once.
 func (s *Store) insertText(i insertion, rows int) string {
-	if rows != s.dialect.rowsPerStatement {
+	if rows != cmp.Or(i.rows, s.dialect.rowsPerStatement) {
 		return s.sql(i.text(s.dialect, rows))
 	}
 	if text, ok := s.texts.Load(i.table); ok {
