@@ -132,6 +132,7 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 		if a.pages, err = a.newPages(c, handlerOptions.Actor, handlerOptions.Store != nil, db, counting); err != nil {
 			return nil, err
 		}
+		a.onStop("pages", a.pages.Stop)
 	}
 	return a, nil
 }

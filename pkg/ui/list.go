@@ -378,7 +378,7 @@ func (u *UI) row(p *page, one listed, days int) row {
 	count := total(n, days)
 	r.NotCounted = n.State.State == insight.StateNotCounted && count == 0
 	r.HasSpark = !r.NotCounted
-	r.Spark = n.Spark
+	r.Spark = n.Spark[:max(0, len(n.Spark)-1)] // today is not over
 	r.Total, r.Zero = number(count), count == 0
 	r.Last, r.LastOld = p.Ago(n.Evidence.Last), p.Now.Sub(n.Evidence.Last) >= time.Minute
 	for _, finding := range []struct {

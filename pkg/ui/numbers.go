@@ -1,6 +1,7 @@
 package ui
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"html/template"
@@ -127,15 +128,18 @@ func isState(n *insight.FlagState, state string) bool {
 
 // boardCache keeps the last board, so that a busy page asks the database now and then only.
 type boardCache struct {
-	mu    sync.Mutex
-	until time.Time
-	board *board
+	mu     sync.Mutex
+	until  time.Time
+	board  *board
+	making bool
+	wg     sync.WaitGroup // of what makes boards
 }
 
+// forget has the next page make a new board, while it shows the old one.
 func (b *boardCache) forget() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.board = nil
+	b.until = time.Time{}
 }
 
 // boardNow is nil while Datar is off, and when there are no numbers to be had.
@@ -144,14 +148,31 @@ func (u *UI) boardNow(ctx context.Context) *board {
 		return nil
 	}
 	u.board.mu.Lock()
-	defer u.board.mu.Unlock()
-	begin := u.o.Now()
-	if u.board.board != nil && begin.Before(u.board.until) {
-		return u.board.board
+	kept, fresh, making := u.board.board, u.o.Now().Before(u.board.until), u.board.making
+	if kept != nil && !fresh && !making {
+		u.board.making = true
+		u.board.wg.Go(func() { // goes on when the page is gone
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
+			defer cancel()
+			u.makeBoard(ctx)
+		})
 	}
+	u.board.mu.Unlock()
+	if kept != nil {
+		return kept
+	}
+	return u.makeBoard(ctx)
+}
+
+// makeBoard is nil if there are no numbers to be had; the board before then stays.
+func (u *UI) makeBoard(ctx context.Context) *board {
+	begin := u.o.Now()
 	all, err := u.o.Numbers.AllStates(ctx, latelyDays)
 	if err != nil {
 		u.o.Logger.Warn("numbers of the list are missing", "error", err)
+		u.board.mu.Lock()
+		defer u.board.mu.Unlock()
+		u.board.making = false
 		return nil
 	}
 	made := &board{states: all, flags: make(map[uint]*insight.FlagState, len(all.Flags))}
@@ -159,7 +180,9 @@ func (u *UI) boardNow(ctx context.Context) *board {
 		made.flags[all.Flags[i].Flag.ID] = &all.Flags[i]
 	}
 	now := u.o.Now()
-	u.board.board, u.board.until = made, now.Add(max(boardTTL, boardRest*now.Sub(begin)))
+	u.board.mu.Lock()
+	defer u.board.mu.Unlock()
+	u.board.board, u.board.until, u.board.making = made, now.Add(max(boardTTL, boardRest*now.Sub(begin))), false
 	return made
 }
 
@@ -230,7 +253,9 @@ func (u *UI) sharesUnder(n *insight.FlagState) template.HTML {
 		return ""
 	}
 	given := slices.Clone(n.Given)
-	slices.SortStableFunc(given, func(a, b insight.VariantOutcome) int { return int(min(max(b.Count-a.Count, -1), 1)) })
+	slices.SortStableFunc(given, func(a, b insight.VariantOutcome) int { // nobody comes last
+		return cmp.Or(cmp.Compare(boolInt(a.VariantID == 0), boolInt(b.VariantID == 0)), cmp.Compare(b.Count, a.Count))
+	})
 	var parts []any
 	for i, g := range given[:min(2, len(given))] {
 		name := any(code(g.VariantKey))
@@ -244,6 +269,13 @@ func (u *UI) sharesUnder(n *insight.FlagState) template.HTML {
 		return u.text.say("under.one", parts...)
 	}
 	return u.text.say("under.two", parts...)
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // missing says why a page of a flag has no numbers, and what to do; empty if it has.

@@ -112,6 +112,9 @@ func (u *UI) overviewNumbers(r *http.Request, p *page, f *entity.Flag, d *overvi
 // stateAnswer is the sentence that the page begins with.
 func (u *UI) stateAnswer(p *page, f *entity.Flag, state *insight.State, o *insight.Outcomes) template.HTML {
 	name := u.text.plain("state." + string(state.State))
+	if state.State == insight.StateNotCounted && o.Total > 0 {
+		name = u.text.plain("answer.counted", "at", p.format(later(state.Since, o.From), "day"))
+	}
 	if o.Total == 0 {
 		if !f.DataRecordsEnabled {
 			return u.text.say("answer.recordsoff")
@@ -147,6 +150,13 @@ func (u *UI) stateAnswer(p *page, f *entity.Flag, state *insight.State, o *insig
 		return u.text.say(key+".some", args...)
 	}
 	return u.text.say(key, args...)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // variantTotals are the variants that were given, those given most first, or in the order of the flag if there are few.

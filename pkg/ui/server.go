@@ -26,6 +26,7 @@ type serverData struct {
 	Checked          template.HTML
 	Interval         string
 	LastError        bool
+	Journal          template.HTML
 }
 
 type serverRow struct {
@@ -34,7 +35,6 @@ type serverRow struct {
 	Silent           bool
 	Recorded, Stored string
 	Waiting, Lost    string
-	Journal          template.HTML
 }
 
 type holeRow struct {
@@ -96,7 +96,7 @@ func (u *UI) journalText(s *datar.Stats) template.HTML {
 // fillBooks shows the books of all servers, or of this one if the others' cannot be read.
 func (u *UI) fillBooks(r *http.Request, p *page, d *serverData) {
 	own := u.o.Books.Stats()
-	d.LastError = own.LastError != nil
+	d.LastError, d.Journal = own.LastError != nil, u.journalText(&own)
 	records, err := u.o.Books.Servers(r.Context())
 	if err != nil {
 		u.o.Logger.Warn("books of other servers are missing", "error", err)
@@ -124,7 +124,7 @@ func (u *UI) fillBooks(r *http.Request, p *page, d *serverData) {
 	if len(runs) == 0 {
 		sum = books{own.Recorded, own.Stored, own.Pending, lost(own.Dropped)}
 		row := u.serverRow(p, own.Writer, u.text.plain("server.this"), sum)
-		row.Heard, row.Journal = u.text.say("server.noflush"), u.journalText(&own)
+		row.Heard = u.text.say("server.noflush")
 		if !own.LastFlush.IsZero() {
 			row.Heard = p.Ago(own.LastFlush)
 		}

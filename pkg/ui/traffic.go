@@ -25,7 +25,6 @@ type chartView struct {
 	Title   template.HTML
 	Legend  []legendEntry
 	Foot    template.HTML
-	Readout template.HTML
 }
 
 type legendEntry struct {
@@ -149,7 +148,7 @@ func (u *UI) chart(p *page, f *entity.Flag, s *insight.Series, height, width, ev
 		ID: "chart", Starts: s.Starts, End: s.End, Height: height, Width: width, Count: number, HoleText: u.text.plain("chart.hole"),
 		Title: u.text.plain("chart.title"), Open: len(s.Starts) > 0 && s.End.After(p.Now),
 	}
-	view := &chartView{Readout: u.text.say("chart.readout")}
+	view := &chartView{}
 	var words []string
 	for _, l := range lines {
 		c.Lines = append(c.Lines, l.Line)

@@ -135,6 +135,21 @@ func New(o Options) (*UI, error) {
 	return u, nil
 }
 
+// Stop waits for what is still asking for numbers, at most until ctx ends.
+func (u *UI) Stop(ctx context.Context) error {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		u.board.wg.Wait()
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("stop the pages: %w", ctx.Err())
+	}
+}
+
 // hashOf names the content of all files.
 func hashOf(files fs.FS) (string, error) {
 	sum := sha256.New()

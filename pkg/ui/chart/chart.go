@@ -462,9 +462,13 @@ func (c *Stacked) drawLabels(s *svg) {
 
 // drawEnds writes names and counts beside the last whole bar, at least 34 pixels apart and not below the baseline.
 func (c *Stacked) drawEnds(s *svg, y func(int64) float64) {
-	const apart, size = 34, 28
+	apart, size := 34.0, 28.0
 	if len(c.Starts) == 0 {
 		return
+	}
+	compact := len(c.Lines)*34 > c.Height+marksHeight // then there are no counts
+	if compact {
+		apart, size = max(14, min(17, float64(c.Height)/float64(len(c.Lines)))), 14
 	}
 	last := len(c.Starts) - 1
 	if c.Open && last > 0 {
@@ -483,7 +487,11 @@ func (c *Stacked) drawEnds(s *svg, y func(int64) float64) {
 		for _, n := range line.Counts {
 			total += n
 		}
-		s.add(`<rect class="%s" x="8" y="%s" width="4" height="%d"/>`, html.EscapeString(line.Class), px(top), size)
+		s.add(`<rect class="%s" x="8" y="%s" width="4" height="%s"/>`, html.EscapeString(line.Class), px(top), px(size-2))
+		if compact {
+			s.add(`<text x="18" y="%s">%s</text>`, px(top+10), html.EscapeString(clip(line.Name, 14)))
+			continue
+		}
 		s.add(`<text class="name" x="18" y="%s">%s</text><text x="18" y="%s">%s</text>`,
 			px(top+10), html.EscapeString(clip(line.Name, 13)), px(top+25), html.EscapeString(c.Count(total)))
 	}

@@ -130,6 +130,8 @@ function editor() {
   show();
 
   const patch = (page) => {
+    dirty = page.querySelector("[data-live=what] b") !== null;
+    show();
     for (const part of all("[data-live]", page)) {
       const here = document.querySelector(`[data-live="${CSS.escape(part.dataset.live)}"]`);
       if (!here || here.isEqualNode(part)) continue;
@@ -145,8 +147,6 @@ function editor() {
         else field.removeAttribute(name);
       }
     }
-    dirty = page.querySelector("[data-live=what] b") !== null;
-    show();
   };
   const check = async () => {
     running?.abort();
@@ -175,7 +175,6 @@ function editor() {
     patch(page);
     window.scrollTo(0, scroll);
     (document.querySelector(focus) ?? document.querySelector("#segments [data-field]"))?.focus();
-    announce(page);
   };
   const announce = (page) => {
     document.getElementById("errors")?.remove();

@@ -1,0 +1,310 @@
+package browser
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+)
+
+func TestList(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	s.abFlag(t)
+	for i := range 3 {
+		s.api(t, http.MethodPost, "/flags", object{"key": fmt.Sprintf("flag-%d", i), "description": fmt.Sprintf("Number %d", i), "template": "simple_boolean_flag"})
+	}
+	p := open(t, s)
+	p.visit("/ui/")
+	p.until("the columns", `["State", "Last asked", "Changed ↓", "Findings"].every((c) => [...document.querySelectorAll("th")].some((h) => h.innerText.trim() === c))`)
+	rows := `document.querySelectorAll(".flags tbody tr").length`
+	p.visit("/ui/?sort=key")
+	p.until("the order of keys", `document.querySelector(".flags .key").innerText === "checkout-button"`)
+	p.fill("q", "button, web")
+	p.until("one flag", rows+` === 1 && location.search.includes("q=button")`)
+	p.fill("q", "nothing like it")
+	p.has("No flag matches")
+	p.press("Show all flags")
+	p.fill("on", "on")
+	p.until("the flag that is on", rows+` === 1 && document.querySelector(".flags .key").innerText === "checkout-button"`)
+	// Rows open with the keyboard.
+	p.visit("/ui/?sort=key")
+	p.run(chromedp.KeyEvent("j"), chromedp.KeyEvent(kb.Enter))
+	p.until("the flag's page", `location.pathname === "/ui/flags/1"`)
+}
+
+func TestCreate(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	p := open(t, s)
+	p.visit("/")
+	p.until("the pages", `location.pathname === "/ui/"`)
+	p.has("No flags yet.")
+	p.fill("key", "a b")
+	p.has("Not a valid key")
+	p.fill("key", "first-flag")
+	p.has("Free, and a valid key.")
+	p.press("Create a boolean flag")
+	p.has("Created first-flag")
+	if d := s.definition(t, 1); len(d["variants"].([]any)) != 1 || d["key"] != "first-flag" {
+		t.Errorf("created %v", d)
+	}
+	p.visit("/ui/new")
+	p.fill("key", "first-flag")
+	p.has("has this key")
+	p.fill("key", "second")
+	p.fill("description", "Another")
+	p.press("Create with own variants")
+	p.has("No segments yet")
+}
+
+func TestSettingsOfAFlag(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	s.abFlag(t)
+	p := open(t, s)
+	p.visit("/ui/flags/1/targeting")
+	p.fill("key", "pay-button")
+	p.fill("description", "New words")
+	p.fill("notes", "Ends **soon**")
+	p.fill("entity", "user")
+	p.fill("tags", "web, tv")
+	p.value(`document.querySelector("[name=records]").click(), 1`)
+	p.value(`document.querySelector("[name=enabled]").click(), 1`)
+	p.has("7 changes not saved.")
+	p.save()
+	d := s.definition(t, 1)
+	for name, want := range map[string]any{"key": "pay-button", "description": "New words", "notes": "Ends **soon**", "entityType": "user", "enabled": false, "dataRecordsEnabled": false} {
+		if d[name] != want {
+			t.Errorf("%s is %v, want %v", name, d[name], want)
+		}
+	}
+	if tags := fmt.Sprint(d["tags"]); tags != "[web tv]" {
+		t.Errorf("tags are %s", tags)
+	}
+	p.visit("/ui/flags/1")
+	p.until("the notes", `document.querySelector(".notes strong")?.innerText === "soon"`)
+	p.value(`document.querySelector("button[role=switch]").click(), 1`)
+	p.has("Switched on.")
+	if s.definition(t, 1)["enabled"] != true {
+		t.Error("the switch has not switched the flag on")
+	}
+}
+
+func TestVariants(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	s.abFlag(t)
+	p := open(t, s)
+	p.visit("/ui/flags/1/targeting")
+	p.has("Given by segments 1, 2")
+	p.press("Add variant")
+	p.fill("v.2.key", "red")
+	p.fill("v.2.attachment", "{\"a\": 1,}")
+	p.has("Line 1, column 9")
+	p.press("Review and save")
+	p.has("Nothing was saved")
+	p.fill("v.2.attachment", `{"a": 1}`)
+	p.save()
+	variants := s.definition(t, 1)["variants"].([]any)
+	if len(variants) != 3 || fmt.Sprint(variants[2].(object)["attachment"]) != "map[a:1]" {
+		t.Fatalf("variants are %v", variants)
+	}
+	p.until("the button that removes it", `document.querySelector("button[value='remove-variant.2']")`)
+	p.value(`document.querySelector("button[value='remove-variant.2']").click(), 1`)
+	p.has("1 change not saved.")
+	p.save()
+	if n := len(s.definition(t, 1)["variants"].([]any)); n != 2 {
+		t.Errorf("%d variants", n)
+	}
+}
+
+func TestSegmentsConstraintsAndShares(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	s.abFlag(t)
+	p := open(t, s)
+	p.visit("/ui/flags/1/targeting")
+	p.fill("s.0.rollout", "80")
+	p.has("25.0 % → 40.0 %")
+	p.fill("s.1.c.0.value", "true")
+	p.has(`Did you mean "true"?`)
+	p.press("Use it")
+	p.until("the quotes", `document.querySelector("[name='s.1.c.0.value']").value === '"true"'`)
+	p.fill("s.0.c.0.value", "DE")
+	p.has("must be in double quotes")
+	p.fill("s.0.c.0.value", `"DE"`)
+	p.fill("s.0.d.0", "70")
+	p.has("add up to 120")
+	p.value(`document.querySelector("button[value='split.0']").click(), 1`)
+	p.until("an even split", `document.querySelector("[name='s.0.d.0']").value === "50"`)
+	p.press("Add segment")
+	p.fill("s.2.description", "Everybody")
+	p.value(`document.querySelector("button[value='up.2']").click(), 1`)
+	p.until("the order", `document.querySelector("[name='s.1.description']").value === "Everybody"`)
+	p.has("Nobody gets here")
+	p.press("Review and save")
+	p.has("Rollout of segment 1, “Adults in France”: 50 % → 80 %.")
+	p.has("New segment 2, “Everybody”.")
+	p.press("Save new version")
+	p.has("Servers follow within")
+	segments := s.definition(t, 1)["segments"].([]any)
+	if len(segments) != 3 || segments[1].(object)["description"] != "Everybody" || segments[0].(object)["rolloutPercent"] != 80.0 {
+		t.Errorf("segments are %v", segments)
+	}
+}
+
+func TestReviewCanBeLeftAndUndone(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	s.abFlag(t)
+	before := fmt.Sprint(s.definition(t, 1))
+	p := open(t, s)
+	p.visit("/ui/flags/1/targeting")
+	p.fill("s.0.rollout", "80")
+	p.fill("s.1.rollout", "10")
+	p.press("Review and save")
+	p.has("Save 2 changes as a new version?")
+	p.press("Keep editing")
+	p.until("the form", `!document.querySelector("dialog[open]") && document.querySelector("[name='s.1.rollout']").value === "10"`)
+	p.press("Review and save")
+	p.press("Undo")
+	p.has("Save 1 change as a new version?")
+	p.run(chromedp.KeyEvent(kb.Escape))
+	p.until("the form", `!document.querySelector("dialog[open]") && document.querySelector("[name='s.0.rollout']").value === "50"`)
+	if after := fmt.Sprint(s.definition(t, 1)); after != before {
+		t.Errorf("something was saved: %s", after)
+	}
+	p.press("Undo all")
+	p.until("no change", `document.querySelector(".savebar")?.hidden`)
+}
+
+func TestADeletionThatIsCancelledSendsNothing(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	s.abFlag(t)
+	p := open(t, s)
+	p.visit("/ui/flags/1")
+	p.press("More")
+	p.press("Delete")
+	p.has("Delete checkout-button?")
+	p.sent("POST")
+	p.press("Keep it")
+	p.until("the dialog to be gone", `!document.querySelector("dialog[open]")`)
+	p.press("More")
+	p.press("Delete")
+	p.has("go with it")
+	p.run(chromedp.KeyEvent(kb.Escape))
+	p.until("the dialog to be gone", `!document.querySelector("dialog[open]")`)
+	if n := p.sent("POST"); n != 0 {
+		t.Errorf("%d requests that change something", n)
+	}
+	if s.definition(t, 1)["key"] != "checkout-button" {
+		t.Error("the flag is gone")
+	}
+	p.press("More")
+	p.press("Delete")
+	p.press("Delete anyway")
+	p.has("Deleted checkout-button")
+	p.visit("/ui/deleted")
+	p.has("checkout-button")
+	p.value(`document.querySelector("form[action*='deleted/1'] button").click(), 1`)
+	p.has("Restored checkout-button")
+	if s.definition(t, 1)["key"] != "checkout-button" {
+		t.Error("the flag is not restored")
+	}
+}
+
+func TestTryIsNotCounted(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	s.abFlag(t)
+	p := open(t, s)
+	p.visit("/ui/flags/1/try")
+	p.fill("id", "a1234")
+	p.fill("context", `{"country":"FR","age":"19"}`)
+	p.press("Try")
+	p.until("the answer", `document.querySelector("main").innerText.includes("of another type")`)
+	p.press("Try 20 made-up ids")
+	p.has("Who got what")
+	if status := s.api(t, http.MethodGet, "/datar/status", nil); status["recorded"] != nil && status["recorded"] != 0.0 {
+		t.Errorf("trying was counted: %v", status)
+	}
+}
+
+func TestHistoryAndDuplicate(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	s.abFlag(t)
+	p := open(t, s)
+	p.visit("/#/flags/1?tab=history&snapshot=1")
+	p.until("the history", `location.pathname === "/ui/flags/1/history" && location.search === "?snapshot=1"`)
+	p.has("New segment 1, “Adults in France”.")
+	p.visit("/ui/flags/1/targeting")
+	p.fill("s.0.rollout", "80")
+	p.save()
+	p.visit("/ui/flags/1/history")
+	p.until("a button", `document.querySelector(".version form button")`)
+	p.value(`document.querySelector(".version form button").click(), 1`)
+	p.has("Rollout of segment 1, “Adults in France”: 80 % → 50 %.")
+	p.press("Save new version")
+	p.has("Servers follow within")
+	if s.definition(t, 1)["segments"].([]any)[0].(object)["rolloutPercent"] != 50.0 {
+		t.Error("the version is not put back")
+	}
+	p.visit("/ui/flags/1/duplicate")
+	p.fill("key", "copy")
+	p.press("Duplicate")
+	p.has("Duplicated as copy")
+	if d := s.definition(t, 2); d["key"] != "copy" || len(d["segments"].([]any)) != 2 {
+		t.Errorf("the copy is %v", d)
+	}
+}
+
+func TestTwoBrowsersEditOneFlag(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	s.abFlag(t)
+	mine, theirs := open(t, s), open(t, s)
+	for _, p := range []*tab{mine, theirs} {
+		p.visit("/ui/flags/1/targeting")
+	}
+	theirs.fill("s.0.rollout", "70")
+	theirs.save()
+	mine.fill("s.1.rollout", "10")
+	mine.press("Review and save")
+	mine.press("Save new version")
+	mine.has("while you were editing")
+	mine.has("“Adults in France”: 50 % → 70 %.")
+	mine.has("“Beta testers”: 100 % → 10 %.")
+	if s.definition(t, 1)["segments"].([]any)[1].(object)["rolloutPercent"] != 100.0 {
+		t.Error("mine was saved over theirs")
+	}
+	mine.press("Review mine against theirs")
+	mine.has("70 % → 50 %")
+	mine.press("Save new version")
+	mine.has("Servers follow within")
+}
+
+func TestThemes(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	s.abFlag(t)
+	p := open(t, s)
+	color := `getComputedStyle(document.documentElement).backgroundColor`
+	call(p, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: "dark"}}})
+	p.visit("/ui/")
+	if got := p.value(color); got != "rgb(18, 20, 23)" {
+		t.Errorf("dark system: %s", got)
+	}
+	p.press("System theme")
+	p.press("Light theme")
+	p.until("the light theme", color+` === "rgb(255, 255, 255)"`)
+	p.visit("/ui/server")
+	if got := p.value(color); got != "rgb(255, 255, 255)" {
+		t.Errorf("the theme is not kept: %s", got)
+	}
+}
