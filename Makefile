@@ -9,7 +9,7 @@ PROFILE       := integration_tests/bench/server.pgo
 ROUNDS        ?= 1
 
 # Modules of their own, which ./... leaves out.
-MODULES       := integration_tests/hostserver integration_tests/mysqldialect integration_tests/promrules
+MODULES       := integration_tests/hostserver integration_tests/mysqldialect integration_tests/promrules integration_tests/browser
 
 # Runs a command with database servers in its environment; those that are there already stay as they are.
 SERVERS       := $(GO) run ./integration_tests/services/run
@@ -21,7 +21,7 @@ RACE := -race
 TEST_ENV := CGO_ENABLED=1
 endif
 
-.PHONY: help build run test test-servers cross integration lint swagger swagger-check bench profile clean
+.PHONY: help build run test test-servers cross integration browser lint swagger swagger-check bench profile clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
@@ -36,7 +36,7 @@ run: export FLAGR_DB_DBCONNECTION_DEBUG ?= false
 run: export FLAGR_RECORDER_ENABLED ?= true
 run: export FLAGR_RECORDER_TYPE ?= datar
 run: build ## start on SQLite with Datar on, and print what to try
-	@printf '\nFlagr with Datar on http://%s:%s/api/v1 (documentation under /docs). Stop it with Ctrl-C.\n' "$$HOST" "$$PORT"
+	@printf '\nFlagr with Datar on http://%s:%s/, and its API below /api/v1. Stop it with Ctrl-C.\n' "$$HOST" "$$PORT"
 	@printf 'Flags and counts are kept in flagr.sqlite. Now paste this into another terminal:\n\n'
 	@sed -e '/^#/d' -e "s|localhost:18000|$$HOST:$$PORT|" docs/first-steps.sh
 	@exec $(BINARY)
@@ -58,6 +58,9 @@ cross: ## build the server for other systems and machines, and what needs none o
 
 integration: build ## black-box tests against the built binary
 	$(GO) test -count=1 -timeout 20m ./integration_tests/... -server $(abspath $(BINARY)) -rounds $(ROUNDS)
+
+browser: build ## tests of the pages in a real Chromium, if there is one
+	cd integration_tests/browser && $(GO) test -count=1 -timeout 20m -parallel 4 . -server $(abspath $(BINARY))
 
 lint: ## go vet and golangci-lint, also of the other modules
 	$(GO) vet ./...

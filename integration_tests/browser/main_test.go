@@ -27,7 +27,6 @@ import (
 // What the command line says. TestMain fills in the rest before the tests run, and nothing changes after.
 var (
 	serverBinary = flag.String("server", "", "path of the flagr-server to test; built from this checkout if empty")
-	screenshots  = flag.String("screenshots", "", "folder to write screenshots of the main pages to; nothing else is tested then")
 	chromium     string
 )
 
@@ -181,6 +180,21 @@ func (s *server) abFlag(t *testing.T) {
 func (s *server) definition(t *testing.T, id int) map[string]any {
 	t.Helper()
 	return s.api(t, http.MethodGet, fmt.Sprintf("/flags/%d/definition", id), nil)
+}
+
+// until waits until evaluation, and so the list, has a flag.
+func (s *server) until(t *testing.T, key string) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		if flags, _ := s.api(t, http.MethodGet, "/export/eval_cache/json?keys="+key, nil)["Flags"].([]any); len(flags) == 1 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s does not come into the evaluation cache", key)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
 }
 
 // tab is a page of a browser, and what it has asked for.
@@ -350,7 +364,8 @@ func (p *tab) fill(name, text string) {
 // save reviews and saves, and waits for the page that says so.
 func (p *tab) save() {
 	p.t.Helper()
+	p.value(`document.querySelector(".notice")?.remove(), 1`) // of the save before
 	p.press("Review and save")
 	p.press("Save new version")
-	p.has("Servers follow within")
+	p.has("Saved. Servers follow within")
 }

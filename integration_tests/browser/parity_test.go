@@ -17,6 +17,7 @@ func TestList(t *testing.T) {
 	for i := range 3 {
 		s.api(t, http.MethodPost, "/flags", object{"key": fmt.Sprintf("flag-%d", i), "description": fmt.Sprintf("Number %d", i), "template": "simple_boolean_flag"})
 	}
+	s.until(t, "flag-2")
 	p := open(t, s)
 	p.visit("/ui/")
 	p.until("the columns", `["State", "Last asked", "Changed ↓", "Findings"].every((c) => [...document.querySelectorAll("th")].some((h) => h.innerText.trim() === c))`)
@@ -150,7 +151,7 @@ func TestSegmentsConstraintsAndShares(t *testing.T) {
 	p.has("Rollout of segment 1, “Adults in France”: 50 % → 80 %.")
 	p.has("New segment 2, “Everybody”.")
 	p.press("Save new version")
-	p.has("Servers follow within")
+	p.has("Saved. Servers follow within")
 	segments := s.definition(t, 1)["segments"].([]any)
 	if len(segments) != 3 || segments[1].(object)["description"] != "Everybody" || segments[0].(object)["rolloutPercent"] != 80.0 {
 		t.Errorf("segments are %v", segments)
@@ -226,7 +227,7 @@ func TestTryIsNotCounted(t *testing.T) {
 	p.visit("/ui/flags/1/try")
 	p.fill("id", "a1234")
 	p.fill("context", `{"country":"FR","age":"19"}`)
-	p.press("Try")
+	p.value(`document.querySelector("button[value=one]").click(), 1`)
 	p.until("the answer", `document.querySelector("main").innerText.includes("of another type")`)
 	p.press("Try 20 made-up ids")
 	p.has("Who got what")
@@ -251,7 +252,7 @@ func TestHistoryAndDuplicate(t *testing.T) {
 	p.value(`document.querySelector(".version form button").click(), 1`)
 	p.has("Rollout of segment 1, “Adults in France”: 80 % → 50 %.")
 	p.press("Save new version")
-	p.has("Servers follow within")
+	p.has("Saved. Servers follow within")
 	if s.definition(t, 1)["segments"].([]any)[0].(object)["rolloutPercent"] != 50.0 {
 		t.Error("the version is not put back")
 	}
@@ -286,7 +287,7 @@ func TestTwoBrowsersEditOneFlag(t *testing.T) {
 	mine.press("Review mine against theirs")
 	mine.has("70 % → 50 %")
 	mine.press("Save new version")
-	mine.has("Servers follow within")
+	mine.has("Saved. Servers follow within")
 }
 
 func TestThemes(t *testing.T) {
