@@ -21,6 +21,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/notification"
 	"github.com/flagr-datar/flagr-datar/pkg/ofrep"
 	"github.com/flagr-datar/flagr-datar/pkg/ui"
+	"github.com/flagr-datar/flagr-datar/pkg/web"
 	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations"
 )
 
@@ -165,7 +166,7 @@ func (a *App) Handler(api http.Handler) http.Handler {
 	if a.evaluator != nil {
 		api = fastpath.New(a.evaluator, a.edge.basePath, api)
 	}
-	return a.edge.handler(api)
+	return &web.Server{Handler: a.edge.handler(api), ErrorLog: slog.NewLogLogger(a.logger.Handler(), slog.LevelWarn)}
 }
 
 // Start loads the flags, which must succeed, and starts what runs in the background.

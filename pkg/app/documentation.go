@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"path"
+	"strings"
 
 	"github.com/go-openapi/runtime/server-middleware/docui"
 )
@@ -16,7 +17,17 @@ const descriptionPath = "/swagger.json"
 // documentation is the page at /api/v1/docs. It names the description relative to itself, so that it finds it below any
 // prefix.
 func documentation(options ...docui.Option) func(http.Handler) http.Handler {
-	return docui.UseRedoc(append(options, docui.WithSpecURL("../.."+descriptionPath))...)
+	page := docui.UseRedoc(append(options, docui.WithSpecURL("../.."+descriptionPath))...)
+	return func(next http.Handler) http.Handler {
+		shown := page(next)
+		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			if strings.HasSuffix(r.URL.Path, "/docs") { // its viewer comes from elsewhere, so only frames are forbidden
+				rw.Header().Set("Content-Security-Policy", "frame-ancestors 'none'; base-uri 'none'")
+				rw.Header().Set("X-Frame-Options", "DENY")
+			}
+			shown.ServeHTTP(rw, r)
+		})
+	}
 }
 
 // describe makes the API's description name the paths as clients see them, below the prefix.

@@ -58,7 +58,7 @@ func newEdge(c *config.Config, logger *slog.Logger, access web.AccessLog, m *met
 // handler wraps the API, from the inside to the outside. Access control sees paths as the router does, without the web
 // prefix; what browsers must see on every answer, a refusal too, is further out; and what counts and logs is outermost.
 func (e *edge) handler(api http.Handler) http.Handler {
-	api = web.LimitBody(web.MaxBodyBytes, budget.NewMemory(web.BodyMemory), web.NameRoutes(e.basePath, api))
+	api = web.LimitBody(web.MaxBodyBytes, budget.NewMemory(web.BodyMemory), web.AnswerHead([]string{e.basePath + "/health", e.basePath + "/ready"}, web.NameRoutes(e.basePath, api)))
 	if e.gzip != nil {
 		api = e.gzip(api)
 	}
@@ -72,9 +72,11 @@ func (e *edge) handler(api http.Handler) http.Handler {
 		routes.OFREP = e.compressOFREP(e.ofrep)
 	}
 	if e.config.Web.PprofEnabled {
-		routes.Pprof = e.guard(web.LimitBody(web.MaxPprofBodyBytes, nil, web.Pprof()))
+		routes.Pprof = e.guard(web.LimitBody(web.MaxPprofBodyBytes, nil,
+			web.ProtectPage("default-src 'none'; style-src 'unsafe-inline'", web.Pprof())))
 	}
-	h := routes.Handler()
+	// SDKs in browsers send counts as text, which needs no permission.
+	h := web.Protect([]string{"/datar/evaluations", "/api/v2/flagevaluation", "/api/v2/flagevaluations"}, routes.Handler())
 	if e.config.CORS.Enabled {
 		h = web.CORS(e.config.CORS, e.config.Web.Prefix, h)
 	}

@@ -59,6 +59,7 @@ func (a *App) handlerOptions(c *config.Config, service *eval.Service, db *store.
 		Actor:            web.Actor(a.edge.jwt, c.HeaderAuth, c.CookieAuth),
 		HealthChecks: handler.HealthChecks{
 			LastCheck: a.cache.LastCheck,
+			Failing:   a.cache.Failing,
 			MaxAge:    max(staleAfter*c.EvalCache.RefreshInterval, time.Minute),
 			Recorders: a.recorders.Statuses,
 			Stopping:  a.stopping.Load,

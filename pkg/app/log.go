@@ -1,9 +1,11 @@
 package app
 
 import (
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/web"
@@ -37,9 +39,40 @@ func (a *App) openLogs(c *config.Config) (web.AccessLog, error) {
 }
 
 func newLogger(c config.Log, w io.Writer) *slog.Logger {
-	options := &slog.HandlerOptions{Level: c.SlogLevel()}
+	options := &slog.HandlerOptions{Level: c.SlogLevel(), ReplaceAttr: cutValue}
 	if c.Format == config.FormatJSON {
 		return slog.New(slog.NewJSONHandler(w, options))
 	}
 	return slog.New(slog.NewTextHandler(w, options))
+}
+
+const (
+	// maxLogValue is the longest value of a log line in bytes: paths, keys and headers are as long as a client makes them.
+	maxLogValue = 256
+	// maxLogText is the same for messages and errors.
+	maxLogText = 4 << 10
+)
+
+// cutValue shortens values of lines, and marks where. Stacks of panics stay whole: no client writes them.
+func cutValue(_ []string, a slog.Attr) slog.Attr {
+	longest, text := maxLogValue, ""
+	switch value := a.Value.Any().(type) {
+	case string:
+		text = value
+	case error:
+		text = value.Error()
+		longest = maxLogText
+	default:
+		return a
+	}
+	switch a.Key {
+	case "stack":
+		return a
+	case slog.MessageKey, "error", "reason", "problem", "panic":
+		longest = maxLogText
+	}
+	if len(text) <= longest {
+		return a
+	}
+	return slog.String(a.Key, fmt.Sprintf("%s...(%d bytes)", strings.ToValidUTF8(text[:longest], ""), len(text)))
 }

@@ -88,7 +88,7 @@ type CORS struct {
 	// AllowCredentials lets browsers send cookies and authorization headers.
 	AllowCredentials bool `env:"FLAGR_CORS_ALLOW_CREDENTIALS" envDefault:"true"`
 	// AllowedHeaders are the request headers that a page may set.
-	AllowedHeaders []string `env:"FLAGR_CORS_ALLOWED_HEADERS" envDefault:"Origin,Accept,Content-Type,X-Requested-With,Authorization,Time_Zone"`
+	AllowedHeaders []string `env:"FLAGR_CORS_ALLOWED_HEADERS" envDefault:"Origin,Accept,Content-Type,X-Requested-With,Authorization,Time_Zone,Idempotency-Key,traceparent"`
 	// AllowedMethods are the HTTP methods that a page may use.
 	AllowedMethods []string `env:"FLAGR_CORS_ALLOWED_METHODS" envDefault:"GET,POST,PUT,DELETE,PATCH"`
 	// AllowedOrigins are the origins that may call; "*" means all.
@@ -230,7 +230,7 @@ type Datar struct {
 	// JournalDir is the folder of the journals, JournalOff for none. Empty: the working directory, if it can be written.
 	JournalDir string `env:"FLAGR_RECORDER_DATAR_JOURNAL_DIR" accepts:"a folder that can be written, or off"`
 	// ForwardURL is the central server that counts are sent to instead of a database; empty for none.
-	ForwardURL string `env:"FLAGR_RECORDER_DATAR_FORWARD_URL" accepts:"an http or https URL"`
+	ForwardURL string `env:"FLAGR_RECORDER_DATAR_FORWARD_URL" secret:"true" accepts:"an http or https URL"`
 	// ForwardHeaders are headers to send along, often with a token; ForwardHeader has them one by one.
 	ForwardHeaders string `env:"FLAGR_RECORDER_DATAR_FORWARD_HEADERS" secret:"true" accepts:"headers such as Authorization: Bearer abc, X-Team: flags"`
 	// IngestEnabled takes counts that were aggregated elsewhere.

@@ -7,11 +7,15 @@ import (
 	"sync/atomic"
 )
 
+// maxLinesPerSecond is how many lines a second there are at most, of all flags: a batch of 2,000 flags may write one for each.
+const maxLinesPerSecond = 2000
+
 // Log writes evaluations to a log, at level info, and no more than a given number for each flag and second, so that a
 // busy flag neither fills the log nor slows down. Exposures are not logged.
 type Log struct {
 	logger  *slog.Logger
 	limiter Limiter
+	all     window // of all lines
 }
 
 // Limiter allows a number of evaluations for each flag and second.
@@ -40,7 +44,7 @@ func (l *Limiter) Allow(r *Result) bool {
 
 // Observe logs an evaluation, unless its flag had its share of this second.
 func (l *Log) Observe(r *Result) {
-	if !l.limiter.Allow(r) {
+	if !l.limiter.Allow(r) || !l.all.take(uint64(r.Timestamp.Unix()), maxLinesPerSecond) {
 		return
 	}
 	attributes := []slog.Attr{

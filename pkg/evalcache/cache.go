@@ -58,6 +58,7 @@ type Cache struct {
 	options Options
 	state   atomic.Pointer[State]
 	checked atomic.Pointer[time.Time] // nil: never
+	failing atomic.Bool               // the last refresh failed
 	wanted  chan struct{}             // has an element while somebody waits for a look
 
 	// These belong to Start until it returns, then to the refresh goroutine.
@@ -218,6 +219,9 @@ func (c *Cache) refreshWaited(ctx context.Context) error {
 	return err
 }
 
+// Failing reports whether the source could not be read, or not be used, when it was looked at last.
+func (c *Cache) Failing() bool { return c.failing.Load() }
+
 // LastCheck is when the source last confirmed or replaced the snapshot; zero when it never did.
 func (c *Cache) LastCheck() time.Time {
 	if at := c.checked.Load(); at != nil {
@@ -274,6 +278,7 @@ type failure struct {
 // report logs the outcome of a refresh when it differs from the one before, so that an outage, or a document that stays
 // bad, is not one line every few seconds.
 func (c *Cache) report(err error) {
+	c.failing.Store(err != nil)
 	current := failure{failed: err != nil}
 	if errors.Is(err, ErrDocument) {
 		current.version, current.reason = c.seen, err.Error()

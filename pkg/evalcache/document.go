@@ -1,6 +1,7 @@
 package evalcache
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -52,6 +53,7 @@ func (f Finding) String() string {
 // A distribution belongs to the variant that its VariantKey names; without a key, to that of its VariantID. Variants of a
 // flag may have one key only if all of them have ids, as in an export, and then the VariantID decides.
 func ParseDocument(document []byte) ([]entity.Flag, []Finding, error) {
+	document = bytes.TrimPrefix(document, []byte("\xef\xbb\xbf")) // a byte order mark
 	var top struct{ Flags json.RawMessage }
 	if err := json.Unmarshal(entity.Shallow(document), &top); err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", ErrDocument, err)

@@ -95,13 +95,27 @@ func FromFile(path string) FlagSource {
 }
 
 // FromHTTP reads the flag document at an address, a URL, which may be up to 256 MiB long. It asks for changes only, if the server
-// sends an ETag or a time of last modification. A nil client means http.DefaultClient.
+// sends an ETag or a time of last modification. A nil client means one that follows redirects
+// within the host only.
 func FromHTTP(address string, client *http.Client) FlagSource {
 	if client == nil {
-		client = http.DefaultClient
+		client = &http.Client{CheckRedirect: stayOnHost}
 	}
 	fetcher := &httpFetcher{url: address, client: client, limit: maxDocumentBytes}
 	return &documentSource{name: "flag document", fetch: fetcher.fetch}
+}
+
+// stayOnHost refuses redirects to other hosts, and from https to http: flags decide what applications do, and their address
+// may hold a token.
+func stayOnHost(next *http.Request, before []*http.Request) error {
+	first := before[0].URL
+	switch {
+	case next.URL.Host != first.Host, next.URL.Scheme != first.Scheme:
+		return fmt.Errorf("%s redirects to %s://%s: only redirects within the host are followed", first.Host, next.URL.Scheme, next.URL.Host)
+	case len(before) >= 5:
+		return errors.New("too many redirects")
+	}
+	return nil
 }
 
 type httpFetcher struct {

@@ -75,8 +75,18 @@ func IngestMiddleware(basePath string, api http.Handler) http.Handler {
 		inner = inner.WithContext(context.WithValue(r.Context(), digestKey{}, hex.EncodeToString(digest[:])))
 		inner.Body, inner.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 		inner.Header.Del("Content-Encoding")
+		if inner.URL.Path != r.URL.Path && isPlainText(r.Header) {
+			inner.Header.Set("Content-Type", ndjsonMime)
+		}
 		api.ServeHTTP(rw, inner)
 	})
+}
+
+// isPlainText reports whether a body is sent as text. SDKs in browsers do so on their own paths, with one row a line, since
+// browsers ask no permission for it.
+func isPlainText(h http.Header) bool {
+	mime, _, _ := strings.Cut(h.Get("Content-Type"), ";")
+	return strings.EqualFold(strings.TrimSpace(mime), "text/plain")
 }
 
 // leadsToIngest reports whether the path is one of counts, however it is written: the API's router cleans paths with their
@@ -259,7 +269,7 @@ func ndjsonConsumer() runtime.Consumer {
 			return fmt.Errorf("%s is not accepted here", ndjsonMime)
 		}
 		var rows boundedRows
-		lines := bufio.NewScanner(r)
+		lines := bufio.NewScanner(skipMark(r))
 		lines.Buffer(nil, ingest.MaxBytes+1)
 		for number := 1; lines.Scan(); number++ {
 			if len(bytes.TrimSpace(lines.Bytes())) == 0 {

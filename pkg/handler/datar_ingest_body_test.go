@@ -156,10 +156,7 @@ func TestTinyRowsAreNotReadBeyondTheLimit(t *testing.T) {
 		"NDJSON":  {strings.Repeat("{}\n", many), "application/x-ndjson"},
 		"later":   {`{"flagEvaluations":[` + strings.Repeat("{},", ingest.MaxRows) + `{}],"flagEvaluations":[]}`, "application/json"},
 	} {
-		want := http.StatusRequestEntityTooLarge
-		if name == "numbers" {
-			want = http.StatusBadRequest
-		}
+		const want = http.StatusRequestEntityTooLarge
 		if got := post(t, s, ingestPath, test.body, map[string]string{"Content-Type": test.mime}); got.status != want {
 			t.Errorf("%s: %d %.200s, want %d", name, got.status, got.raw, want)
 		}
@@ -202,7 +199,7 @@ func TestKeysThatAreNone(t *testing.T) {
 		}
 	}
 	for body, want := range map[string]string{
-		"": "want JSON with flagEvaluations", "[]": "array, want an object", "5": "number, want an object", `{"flagEvaluations":[5]}`: "row 0",
+		"": "want JSON with flagEvaluations", "[]": "array, want an object", "5": "number, want an object",
 	} {
 		if got := post(t, s, ingestPath, body, nil); got.status != http.StatusBadRequest || !strings.Contains(got.raw, want) {
 			t.Errorf("the body %q: %d %s, want 400 with %q", body, got.status, got.raw, want)
@@ -228,6 +225,31 @@ func TestNoPathLeadsPastTheDoor(t *testing.T) {
 		}
 		if got := post(t, s, path, `{"flagEvaluations":[]}`, key); got.status != http.StatusConflict {
 			t.Errorf("%s: the key with another body: %d %.200s, want 409", path, got.status, got.raw)
+		}
+	}
+}
+
+// TestRowsOfTheWrongTypeCostThemselves sends each with a row that is right, as JSON and as browsers send it.
+func TestRowsOfTheWrongTypeCostThemselves(t *testing.T) {
+	t.Parallel()
+	s := setup(t, ingesting)
+	good := countsRow("busy", 3)
+	good = strings.Replace(good, `"evaluation_count":3`, `"evaluation_count":3.0`, 1)
+	for _, bad := range []string{
+		`{"variant":"on"}`, `{"allocation":{"key":7}}`, `{"flag":5}`, `{"evaluation_count":"5"}`, `{"evaluation_count":1e400}`,
+		`{"evaluation_count":1.5}`, `{"first_evaluation":"now"}`, `5`, `"row"`, `[]`,
+	} {
+		for name, send := range map[string]func() answer{
+			"JSON": func() answer { return post(t, s, ingestPath, `{"flagEvaluations":[`+bad+`,`+good+`]}`, nil) },
+			"text": func() answer {
+				return post(t, s, "/api/v2/flagevaluation?ddsource=browser", "\xef\xbb\xbf"+bad+"\n"+good, map[string]string{"Content-Type": "text/plain;charset=UTF-8"})
+			},
+		} {
+			got := send()
+			if got.status != http.StatusOK || !strings.Contains(got.raw, `"code":"BAD_ROW"`) || !strings.Contains(got.raw, `"index":0`) ||
+				strings.Count(got.raw, `"index"`) > 1 && !strings.Contains(got.raw, "FLAG_NOT_FOUND") {
+				t.Errorf("%s: %s: %d %s, want BAD_ROW for row 0", name, bad, got.status, got.raw)
+			}
 		}
 	}
 }

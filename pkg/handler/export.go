@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -96,35 +95,56 @@ func tagged(tag string, answer middleware.Responder) middleware.Responder {
 // exportFilter decides by ids if there are any, else by keys if there are any, else by enabled and tags together.
 func exportFilter(p exportapi.GetExportEvalCacheJSONParams) func(*entity.Flag) bool {
 	if len(p.Ids) > 0 {
-		return func(f *entity.Flag) bool { return slices.Contains(p.Ids, int64(f.ID)) }
+		ids := setOf(p.Ids)
+		return func(f *entity.Flag) bool { return ids[int64(f.ID)] }
 	}
 	if len(p.Keys) > 0 {
-		return func(f *entity.Flag) bool { return slices.Contains(p.Keys, f.Key) }
+		keys := setOf(p.Keys)
+		return func(f *entity.Flag) bool { return keys[f.Key] }
 	}
+	tags := setOf(p.Tags)
 	all := p.TagsOperator != nil && *p.TagsOperator == eval.TagsAll
 	return func(f *entity.Flag) bool {
 		if p.Enabled != nil && f.Enabled != *p.Enabled {
 			return false
 		}
-		return hasTags(f, p.Tags, all)
+		return hasTags(f, tags, all)
 	}
 }
 
+func setOf[T comparable](items []T) map[T]bool {
+	set := make(map[T]bool, min(len(items), 100))
+	for _, item := range items {
+		set[item] = true
+	}
+	return set
+}
+
 // hasTags reports whether the flag has all, or else any, of the tags. No tags at all ask for nothing.
-func hasTags(f *entity.Flag, tags []string, all bool) bool {
-	has := func(value string) bool {
-		return slices.ContainsFunc(f.Tags, func(t entity.Tag) bool { return t.Value == value })
+func hasTags(f *entity.Flag, tags map[string]bool, all bool) bool {
+	found := map[string]bool{}
+	for _, t := range f.Tags {
+		if tags[t.Value] {
+			found[t.Value] = true
+		}
 	}
 	if all {
-		return !slices.ContainsFunc(tags, func(value string) bool { return !has(value) })
+		return len(found) == len(tags)
 	}
-	return len(tags) == 0 || slices.ContainsFunc(tags, has)
+	return len(tags) == 0 || len(found) > 0
 }
 
 // GetExportSqlite serves all flags as a SQLite file. Every request makes a file of its own, and removes it.
 func (h *Handler) GetExportSqlite(p exportapi.GetExportSqliteParams) middleware.Responder {
 	history := p.ExcludeSnapshots == nil || !*p.ExcludeSnapshots
 	return middleware.ResponderFunc(func(rw http.ResponseWriter, producer runtime.Producer) {
+		select {
+		case h.exports <- struct{}{}:
+			defer func() { <-h.exports }()
+		default:
+			retryLater(exportRetryAfter, fmt.Sprintf("%d exports are being made already: try again later", maxExports)).WriteResponse(rw, producer)
+			return
+		}
 		file, err := os.CreateTemp("", "flagr-export-*.sqlite")
 		if err != nil {
 			h.fail(p.HTTPRequest, fmt.Errorf("create a temporary file: %w", err)).WriteResponse(rw, producer)
@@ -139,18 +159,40 @@ func (h *Handler) GetExportSqlite(p exportapi.GetExportSqliteParams) middleware.
 			h.fail(p.HTTPRequest, err).WriteResponse(rw, producer)
 			return
 		}
-		// A large file takes longer over a slow line than the server gives to other answers.
-		if err := http.NewResponseController(rw).SetWriteDeadline(time.Time{}); err != nil {
-			h.logger.Debug("the time to write an export stays bounded", "error", err)
-		}
 		rw.Header().Set("Content-Type", runtime.DefaultMime)
 		rw.Header().Set("Content-Disposition", `attachment; filename="flagr.sqlite"`)
 		if stat, err := file.Stat(); err == nil {
 			rw.Header().Set("Content-Length", strconv.FormatInt(stat.Size(), 10))
 		}
-		if _, err := io.Copy(rw, file); err != nil {
+		if err := copyPatiently(rw, file); err != nil {
 			h.logger.Debug("an export was not read to its end", "error", err)
 			panic(http.ErrAbortHandler) // cuts the connection, so that nobody takes half a file for a whole one
 		}
 	})
+}
+
+const (
+	// maxExports is how many SQLite files are made and sent at once: each takes the disk of a database.
+	maxExports = 4
+	// exportRetryAfter is how many seconds a client waits for one of them.
+	exportRetryAfter = 10
+	// exportPart is what a client must have read within exportPatience, or it is cut off.
+	exportPart     = 1 << 20
+	exportPatience = 30 * time.Second
+)
+
+// copyPatiently sends a file. It may take any time, since a large file takes long over a slow line, but each part must be
+// read within exportPatience.
+func copyPatiently(rw http.ResponseWriter, file io.Reader) error {
+	control := http.NewResponseController(rw)
+	for {
+		if err := control.SetWriteDeadline(time.Now().Add(exportPatience)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+			return err
+		}
+		if _, err := io.CopyN(rw, file, exportPart); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
 }

@@ -70,6 +70,7 @@ type Options struct {
 
 // Handler answers the operations of the API.
 type Handler struct {
+	exports          chan struct{} // has an element for each SQLite file that is being made or sent
 	store            Store
 	eval             Evaluator
 	snapshots        eval.Source
@@ -91,6 +92,7 @@ func New(o Options) *Handler {
 		actor = func(*http.Request) string { return "" }
 	}
 	return &Handler{
+		exports:          make(chan struct{}, maxExports),
 		store:            o.Store,
 		eval:             o.Eval,
 		snapshots:        o.Snapshots,

@@ -19,6 +19,8 @@ const pingTimeout = 2 * time.Second
 type HealthChecks struct {
 	// LastCheck is when the source of the flags last confirmed those in memory; zero if there are none yet.
 	LastCheck func() time.Time
+	// Failing is whether the source could not be read or used when it was looked at last.
+	Failing func() bool
 	// MaxAge is how long ago that may be until it counts as a problem; 0 means any time.
 	MaxAge time.Duration
 	// Ping asks the database for a sign of life.
@@ -54,6 +56,7 @@ func (h *Handler) GetReady(p healthapi.GetReadyParams) middleware.Responder {
 		evaluation.CheckedAt, evaluation.AgeSeconds = &checkedAt, &seconds
 		degraded = checks.MaxAge > 0 && age > checks.MaxAge
 	}
+	degraded = degraded || checks.Failing != nil && checks.Failing()
 
 	state := models.ReadinessDatabaseStatusNone
 	database := &models.ReadinessDatabase{Status: &state}

@@ -9,6 +9,9 @@ import (
 	"time"
 )
 
+// headerPrefix begins the names of properties that come from headers.
+const headerPrefix = "@http_"
+
 // InjectedContext says what the server adds to the context of an evaluation. The zero value adds the time.
 type InjectedContext struct {
 	// Headers are names of request headers, HeaderPrefixes beginnings of such names, both in any case. Host is one of the
@@ -66,11 +69,12 @@ func (c *InjectedContext) wants(header string) bool {
 }
 
 func headerProperty(header string) string {
-	return "@http_" + strings.ReplaceAll(strings.ToLower(header), "-", "_")
+	return headerPrefix + strings.ReplaceAll(strings.ToLower(header), "-", "_")
 }
 
-// inject adds properties to the context of an evaluation, over those that the client sent under the same names. A
-// context that is there and no object stays as it is: no constraint can match it.
+// inject adds properties to the context of an evaluation, over those that the client sent under the same names. What the
+// client sent under names of headers is dropped: constraints on them rely on what a proxy sets. A context that is there and
+// no object stays as it is: no constraint can match it.
 func inject(context any, added map[string]any) any {
 	own, ok := context.(map[string]any)
 	switch {
@@ -79,6 +83,7 @@ func inject(context any, added map[string]any) any {
 	case own == nil:
 		own = make(map[string]any, len(added))
 	}
+	maps.DeleteFunc(own, func(name string, _ any) bool { return strings.HasPrefix(name, headerPrefix) })
 	maps.Copy(own, added)
 	return own
 }

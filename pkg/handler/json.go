@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,7 +24,7 @@ func jsonConsumer() runtime.Consumer {
 
 // decodeJSON reads exactly one JSON document; numbers of free-form values keep their text. An empty input is io.EOF.
 func decodeJSON(r io.Reader, into any) error {
-	decoder := json.NewDecoder(r)
+	decoder := json.NewDecoder(skipMark(r))
 	decoder.UseNumber()
 	if err := decoder.Decode(into); err != nil {
 		return err
@@ -36,4 +37,14 @@ func decodeJSON(r io.Reader, into any) error {
 	default:
 		return fmt.Errorf("unexpected data after the JSON document: %v", next)
 	}
+}
+
+// skipMark leaves out the byte order mark that some editors and libraries put before a text.
+func skipMark(r io.Reader) io.Reader {
+	const mark = "\xef\xbb\xbf"
+	buffered := bufio.NewReaderSize(r, 16)
+	if start, err := buffered.Peek(len(mark)); err == nil && string(start) == mark {
+		_, _ = buffered.Discard(len(mark))
+	}
+	return buffered
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 
@@ -121,7 +122,12 @@ func (o *OpenTelemetry) Wrap(next http.Handler) http.Handler {
 }
 
 // NameRoute adds the route to the request's span, which began before it was known.
+//
+// It also sets the client's address to that of the connection: the library takes what clients write into X-Forwarded-For.
 func (o *OpenTelemetry) NameRoute(e *web.Exchange) {
+	if host, _, err := net.SplitHostPort(e.Request.RemoteAddr); err == nil {
+		trace.SpanFromContext(e.Request.Context()).SetAttributes(attribute.String("client.address", host))
+	}
 	if e.Request.Pattern != "" {
 		trace.SpanFromContext(e.Request.Context()).SetAttributes(attribute.String("http.route", e.Request.Pattern))
 	}

@@ -26,6 +26,8 @@ const (
 	defaultQueueSize = 1000
 	// maxAnswerBytes is how much of an answer is read, so that its connection can be used again.
 	maxAnswerBytes = 64 << 10
+	// maxDetailBytes is the most that details of the changes that wait take, all together.
+	maxDetailBytes = 16 << 20
 )
 
 // Options say where a Webhook posts to, and how hard it tries.
@@ -54,6 +56,8 @@ type Stats struct {
 	Failed uint64
 	// Dropped changes were never posted, or not to the end: the queue was full, or the Webhook was stopped.
 	Dropped uint64
+	// Undetailed changes were taken without their states before and after, because those that wait took too much memory.
+	Undetailed uint64
 }
 
 // Webhook posts changes one after another, in the order in which it was told of them.
@@ -70,7 +74,8 @@ type Webhook struct {
 	started bool
 	stopped bool
 
-	delivered, failed, dropped atomic.Uint64
+	delivered, failed, dropped, undetailed atomic.Uint64
+	detailBytes                            atomic.Int64 // of the changes that wait, or are being posted
 }
 
 // New returns a Webhook that posts nothing until Start.
@@ -115,12 +120,23 @@ func (w *Webhook) Notify(c entity.Change) {
 		w.drop(c, "the server is stopping")
 		return
 	}
+	details := detailsOf(c)
+	if w.detailBytes.Load()+details > maxDetailBytes { // it grows under the lock only
+		total := w.undetailed.Add(1)
+		w.options.Logger.Warn("notification loses its details: too many wait", append(attributes(c), "so_far", total)...)
+		c.Before, c.After, details = nil, nil, 0
+	}
+	w.detailBytes.Add(details)
 	select {
 	case w.queue <- c:
 	default:
+		w.detailBytes.Add(-details)
 		w.drop(c, "too many notifications wait")
 	}
 }
+
+// detailsOf is how many bytes the states of a change take.
+func detailsOf(c entity.Change) int64 { return int64(cap(c.Before)) + int64(cap(c.After)) }
 
 // Stop takes no more changes and posts those that wait, until ctx ends. What is left then is dropped, and the error says
 // how many there were. Further calls wait like the first one.
@@ -150,7 +166,7 @@ func (w *Webhook) Stop(ctx context.Context) error {
 
 // Stats returns the counts so far.
 func (w *Webhook) Stats() Stats {
-	return Stats{Delivered: w.delivered.Load(), Failed: w.failed.Load(), Dropped: w.dropped.Load()}
+	return Stats{Delivered: w.delivered.Load(), Failed: w.failed.Load(), Dropped: w.dropped.Load(), Undetailed: w.undetailed.Load()}
 }
 
 func (w *Webhook) run() {
@@ -161,6 +177,7 @@ func (w *Webhook) run() {
 		if err == nil {
 			err = w.deliver(w.running, c)
 		}
+		w.detailBytes.Add(-detailsOf(c))
 		switch {
 		case err == nil:
 			w.delivered.Add(1)

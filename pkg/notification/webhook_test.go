@@ -318,7 +318,7 @@ func TestManyTellAtOnce(t *testing.T) {
 			t.Errorf("of teller %d came %v", i, own)
 		}
 	}
-	if fmt.Sprint(w.Stats()) != "{200 0 0}" {
+	if fmt.Sprint(w.Stats()) != "{200 0 0 0}" {
 		t.Errorf("stats are %+v", w.Stats())
 	}
 }

@@ -360,8 +360,11 @@ func contained(column, text string) map[string]any {
 // wanted is the list without repetitions, empty entries, and spaces around entries.
 func wanted(tags []string) []string {
 	var all []string
+	seen := map[string]struct{}{}
 	for _, tag := range tags {
-		if tag = strings.TrimSpace(tag); tag != "" && !slices.Contains(all, tag) {
+		tag = strings.TrimSpace(tag)
+		if _, ok := seen[tag]; tag != "" && !ok {
+			seen[tag] = struct{}{}
 			all = append(all, tag)
 		}
 	}

@@ -23,6 +23,9 @@ type AccessLog struct {
 	JSON  bool
 }
 
+// maxFastText is the longest text of a line that is written without the handler, which may shorten longer ones.
+const maxFastText = 256
+
 // Observer returns what logs each exchange.
 func (l AccessLog) Observer() func(*Exchange) {
 	form := textForm
@@ -39,7 +42,7 @@ func (l AccessLog) Observer() func(*Exchange) {
 		if ids := r.Header["X-Request-Id"]; len(ids) > 0 {
 			id = ids[0]
 		}
-		if l.Lines == nil || e.APIKey != "" || !isBare(r.Method) || !isBare(r.URL.Path) || !isBare(r.RemoteAddr) || id != "" && !isBare(id) {
+		if l.Lines == nil || len(r.URL.Path) > maxFastText || len(r.Method) > maxFastText || len(id) > maxFastText || e.APIKey != "" || !isBare(r.Method) || !isBare(r.URL.Path) || !isBare(r.RemoteAddr) || id != "" && !isBare(id) {
 			l.log(e, id)
 			return
 		}

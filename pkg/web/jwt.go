@@ -102,6 +102,9 @@ func (j *JWTAuth) claims(r *http.Request) (jwt.MapClaims, error) {
 	}
 	claims := jwt.MapClaims{}
 	_, err := j.parser.ParseWithClaims(text, claims, func(t *jwt.Token) (any, error) {
+		if _, ok := t.Header["crit"]; ok { // extensions that must be understood; none is
+			return nil, jwt.ErrTokenUnverifiable
+		}
 		_, asymmetric := j.key.(*rsa.PublicKey)
 		if _, isRSA := t.Method.(*jwt.SigningMethodRSA); isRSA != asymmetric {
 			return nil, jwt.ErrTokenUnverifiable
@@ -110,6 +113,9 @@ func (j *JWTAuth) claims(r *http.Request) (jwt.MapClaims, error) {
 	})
 	if err != nil {
 		return nil, err
+	}
+	if at, ok := claims["exp"].(float64); ok && at == 0 { // which the library takes for a token that does not expire
+		return nil, jwt.ErrTokenExpired
 	}
 	return claims, nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/flagr-datar/flagr-datar/pkg/app"
 	"github.com/flagr-datar/flagr-datar/pkg/config"
+	"github.com/flagr-datar/flagr-datar/pkg/web"
 	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations"
 )
 
@@ -49,4 +50,9 @@ func exitOn(err error) {
 
 func configureTLS(*tls.Config) {}
 
-func configureServer(_ *http.Server, _, _ string) {}
+// configureServer has the errors of connections logged as everything else.
+func configureServer(server *http.Server, _, _ string) {
+	if h, ok := server.Handler.(*web.Server); ok {
+		server.ErrorLog = h.ErrorLog
+	}
+}

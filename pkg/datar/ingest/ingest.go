@@ -71,6 +71,8 @@ const (
 	BadTime        Code = "BAD_TIME"
 	// BadOutcome: the outcome, version or asked is not known, or the outcome does not fit the variant.
 	BadOutcome Code = "BAD_OUTCOME"
+	// BadRow: a member of the row has the wrong type.
+	BadRow Code = "BAD_ROW"
 	// Refused: the store takes the batch, but never this row, such as one that breaks a constraint of its database.
 	Refused Code = "REFUSED"
 )
@@ -82,6 +84,8 @@ type Row struct {
 	VariantKey string
 	// AllocationKey is the id of a segment in decimal; empty if none matched.
 	AllocationKey string
+	// Wrong is why the row could not be read; such a row is refused with BadRow. Empty if it could.
+	Wrong string
 	// First and Last are the times of the first and the last evaluation, in Unix milliseconds.
 	First, Last int64
 	Count       int64
@@ -143,7 +147,7 @@ type Receipt struct {
 	Key string
 	// Digest has at most 64 characters.
 	Digest string
-	// Answer is the JSON of the Result.
+	// Answer is the JSON of the Result, compressed if it is long.
 	Answer string
 }
 
@@ -271,13 +275,17 @@ func newReceipt(batch Batch, result Result) (Receipt, error) {
 	if err != nil {
 		return Receipt{}, fmt.Errorf("keep the answer: %w", err)
 	}
-	return Receipt{Key: batch.Key, Digest: batch.Digest, Answer: string(answer)}, nil
+	return Receipt{Key: batch.Key, Digest: batch.Digest, Answer: packed(answer)}, nil
 }
 
 // repeated is the answer that was given before.
 func repeated(found *Receipt) (Result, error) {
 	var first Result
-	if err := json.Unmarshal([]byte(found.Answer), &first); err != nil {
+	answer, err := unpacked(found.Answer)
+	if err == nil {
+		err = json.Unmarshal(answer, &first)
+	}
+	if err != nil {
 		return Result{}, fmt.Errorf("read the answer that was kept: %w", err)
 	}
 	first.Duplicate = true
@@ -370,7 +378,7 @@ func check(batch Batch, now time.Time, age time.Duration) error {
 	if n := utf8.RuneCountInString(batch.Key); n > MaxKeyLength {
 		return fmt.Errorf("%w: the Idempotency-Key has %d characters, at most %d are accepted", ErrInvalid, n, MaxKeyLength)
 	}
-	if len(batch.Rows) == 0 {
+	if !slices.ContainsFunc(batch.Rows, func(r Row) bool { return r.Wrong == "" }) {
 		return nil
 	}
 	if last := newest(batch.Rows); last < now.Add(-age).UnixMilli() {
@@ -383,7 +391,9 @@ func check(batch Batch, now time.Time, age time.Duration) error {
 func newest(rows []Row) int64 {
 	last := int64(math.MinInt64)
 	for _, r := range rows {
-		last = max(last, r.Last)
+		if r.Wrong == "" {
+			last = max(last, r.Last)
+		}
 	}
 	return last
 }
@@ -493,6 +503,9 @@ func (j *judged) result() Result {
 func judgeRow(row Row, now time.Time, age time.Duration, find func(key string) *Flag) (datar.Key, RowError) {
 	refuse := func(code Code, format string, args ...any) (datar.Key, RowError) {
 		return datar.Key{}, RowError{Code: code, Message: fmt.Sprintf(format, args...)}
+	}
+	if row.Wrong != "" {
+		return refuse(BadRow, "%s", row.Wrong)
 	}
 	switch earliest, latest := now.Add(-age).UnixMilli(), now.Add(maxSkew).UnixMilli(); {
 	case row.Count < 1 || row.Count > MaxCount:

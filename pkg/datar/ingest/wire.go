@@ -1,7 +1,13 @@
 package ingest
 
 import (
+	"cmp"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"math"
+	"reflect"
+	"strconv"
 	"strings"
 	"time"
 
@@ -30,6 +36,53 @@ type Evaluation struct {
 	Version int64 `json:"version,omitempty"`
 	// Asked has some of "byTag", "withoutEntityID" and "unevaluable".
 	Asked []string `json:"asked,omitempty"`
+
+	wrong string // why the row cannot be read; empty if it can
+}
+
+// UnmarshalJSON implements json.Unmarshaler. A member of the wrong type costs the row, not the batch: Row then says what is
+// wrong. Whole numbers may be written with a fraction, as in 3.0.
+func (e *Evaluation) UnmarshalJSON(data []byte) error {
+	type plain Evaluation
+	var row struct {
+		plain
+		Timestamp       json.RawMessage `json:"timestamp"`
+		FirstEvaluation wholeNumber     `json:"first_evaluation"`
+		LastEvaluation  wholeNumber     `json:"last_evaluation"`
+		EvaluationCount wholeNumber     `json:"evaluation_count"`
+		Version         wholeNumber     `json:"version"`
+	}
+	err := json.Unmarshal(data, &row)
+	*e = Evaluation(row.plain)
+	e.FirstEvaluation, e.LastEvaluation, e.EvaluationCount = int64(row.FirstEvaluation), int64(row.LastEvaluation), int64(row.EvaluationCount)
+	e.Version = int64(row.Version)
+	if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) {
+		*e = Evaluation{wrong: fmt.Sprintf("%s is a JSON %s, want flag, variant and allocation as objects with a string key, and whole numbers",
+			cmp.Or(strings.TrimPrefix(wrong.Field, "plain."), "the row"), wrong.Value)}
+		return nil
+	}
+	return err
+}
+
+// wholeNumber is an integer that may be written with a fraction or an exponent.
+type wholeNumber int64
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (n *wholeNumber) UnmarshalJSON(data []byte) error {
+	if string(data) == "null" {
+		return nil
+	}
+	if i, err := strconv.ParseInt(string(data), 10, 64); err == nil {
+		*n = wholeNumber(i)
+		return nil
+	}
+	const exact = 1 << 53 // up to which a float64 has every whole number
+	f, err := strconv.ParseFloat(string(data), 64)
+	if err != nil || f != math.Trunc(f) || math.Abs(f) > exact {
+		return &json.UnmarshalTypeError{Value: "value " + shorten(string(data)), Type: reflect.TypeFor[int64]()}
+	}
+	*n = wholeNumber(f)
+	return nil
 }
 
 // Identifier names a flag, a variant or an allocation by its key.
@@ -46,6 +99,9 @@ type EvaluationError struct {
 func (e *Evaluation) Row() Row {
 	if e == nil {
 		return Row{}
+	}
+	if e.wrong != "" {
+		return Row{Wrong: e.wrong}
 	}
 	return Row{
 		FlagKey: e.Flag.key(), VariantKey: e.Variant.key(), AllocationKey: e.Allocation.key(),
