@@ -20,7 +20,7 @@ type DatarRowError struct {
 
 	// What is wrong.
 	// Example: FLAG_NOT_FOUND
-	// Enum: ["FLAG_NOT_FOUND","RECORDING_DISABLED","VARIANT_NOT_FOUND","SEGMENT_UNKNOWN","BAD_COUNT","BAD_TIME","BAD_OUTCOME","REFUSED"]
+	// Enum: ["FLAG_NOT_FOUND","RECORDING_DISABLED","VARIANT_NOT_FOUND","SEGMENT_UNKNOWN","BAD_COUNT","BAD_TIME","BAD_OUTCOME","BAD_ROW","REFUSED"]
 	Code string `json:"code,omitempty"`
 
 	// Which row, from 0.
@@ -50,7 +50,7 @@ var datarRowErrorTypeCodePropEnum []any
 
 func init() {
 	var res []string
-	if err := json.Unmarshal([]byte(`["FLAG_NOT_FOUND","RECORDING_DISABLED","VARIANT_NOT_FOUND","SEGMENT_UNKNOWN","BAD_COUNT","BAD_TIME","BAD_OUTCOME","REFUSED"]`), &res); err != nil {
+	if err := json.Unmarshal([]byte(`["FLAG_NOT_FOUND","RECORDING_DISABLED","VARIANT_NOT_FOUND","SEGMENT_UNKNOWN","BAD_COUNT","BAD_TIME","BAD_OUTCOME","BAD_ROW","REFUSED"]`), &res); err != nil {
 		panic(err)
 	}
 	for _, v := range res {
@@ -80,6 +80,9 @@ const (
 
 	// DatarRowErrorCodeBADOUTCOME captures enum value "BAD_OUTCOME"
 	DatarRowErrorCodeBADOUTCOME string = "BAD_OUTCOME"
+
+	// DatarRowErrorCodeBADROW captures enum value "BAD_ROW"
+	DatarRowErrorCodeBADROW string = "BAD_ROW"
 
 	// DatarRowErrorCodeREFUSED captures enum value "REFUSED"
 	DatarRowErrorCodeREFUSED string = "REFUSED"

@@ -3252,7 +3252,7 @@ func init() {
       }
     },
     "datarEvaluation": {
-      "description": "The count of one outcome of a flag over some time. It is booked on the UTC hour of its last\nevaluation. A row is not counted if its flag is not known (FLAG_NOT_FOUND) or not recorded\n(RECORDING_DISABLED), the variant is not one of the flag's (VARIANT_NOT_FOUND), the count is not 1 to\n10,000,000 (BAD_COUNT), a time is more than 24 hours ago, more than 5 minutes in the future, or the\nfirst is after the last (BAD_TIME), or the outcome, version or asked is not valid (BAD_OUTCOME).",
+      "description": "The count of one outcome of a flag over some time. It is booked on the UTC hour of its last\nevaluation. A row is not counted if its flag is not known (FLAG_NOT_FOUND) or not recorded\n(RECORDING_DISABLED), the variant is not one of the flag's (VARIANT_NOT_FOUND), the count is not 1 to\n10,000,000 (BAD_COUNT), a time is more than 24 hours ago, more than 5 minutes in the future, or the\nfirst is after the last (BAD_TIME), the outcome, version or asked is not\nvalid (BAD_OUTCOME), or a member has the wrong type (BAD_ROW).",
       "type": "object",
       "properties": {
         "allocation": {
@@ -3549,6 +3549,7 @@ func init() {
             "BAD_COUNT",
             "BAD_TIME",
             "BAD_OUTCOME",
+            "BAD_ROW",
             "REFUSED"
           ],
           "example": "FLAG_NOT_FOUND"
@@ -8594,7 +8595,7 @@ func init() {
       }
     },
     "datarEvaluation": {
-      "description": "The count of one outcome of a flag over some time. It is booked on the UTC hour of its last\nevaluation. A row is not counted if its flag is not known (FLAG_NOT_FOUND) or not recorded\n(RECORDING_DISABLED), the variant is not one of the flag's (VARIANT_NOT_FOUND), the count is not 1 to\n10,000,000 (BAD_COUNT), a time is more than 24 hours ago, more than 5 minutes in the future, or the\nfirst is after the last (BAD_TIME), or the outcome, version or asked is not valid (BAD_OUTCOME).",
+      "description": "The count of one outcome of a flag over some time. It is booked on the UTC hour of its last\nevaluation. A row is not counted if its flag is not known (FLAG_NOT_FOUND) or not recorded\n(RECORDING_DISABLED), the variant is not one of the flag's (VARIANT_NOT_FOUND), the count is not 1 to\n10,000,000 (BAD_COUNT), a time is more than 24 hours ago, more than 5 minutes in the future, or the\nfirst is after the last (BAD_TIME), the outcome, version or asked is not\nvalid (BAD_OUTCOME), or a member has the wrong type (BAD_ROW).",
       "type": "object",
       "properties": {
         "allocation": {
@@ -8891,6 +8892,7 @@ func init() {
             "BAD_COUNT",
             "BAD_TIME",
             "BAD_OUTCOME",
+            "BAD_ROW",
             "REFUSED"
           ],
           "example": "FLAG_NOT_FOUND"
