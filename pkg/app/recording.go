@@ -23,8 +23,9 @@ import (
 type counting struct {
 	engine *datar.Engine
 	// counts is where the engine stores, nil if it forwards to a central server.
-	counts  *gormstore.Store
-	forward *forward.Store
+	counts   *gormstore.Store
+	forward  *forward.Store
+	allFlags bool // also those that are not recorded
 }
 
 func selectedRecorders(c *config.Config) handler.SelectedRecorders {
@@ -34,7 +35,7 @@ func selectedRecorders(c *config.Config) handler.SelectedRecorders {
 // newCounting opens where Datar keeps its counts and makes the engine, if Datar is selected. Without a database, which db
 // is nil for, and without a central server, Datar stays off.
 func newCounting(ctx context.Context, c *config.Config, db *store.Store, logger *slog.Logger) (*counting, error) {
-	d := &counting{}
+	d := &counting{allFlags: c.Datar.Flags == config.DatarFlagsAll}
 	if !selectedRecorders(c).Datar() {
 		return d, nil
 	}
@@ -73,7 +74,7 @@ func (d *counting) recorder() *handler.DatarRecorder {
 	if d.engine == nil {
 		return nil
 	}
-	return handler.NewDatarRecorder(d.engine, d.forward)
+	return handler.NewDatarRecorder(handler.DatarOptions{Engine: d.engine, Forward: d.forward, AllFlags: d.allFlags})
 }
 
 // journalOptions makes a folder mandatory only if it was named: the default must not keep a server from starting where

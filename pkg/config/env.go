@@ -235,6 +235,8 @@ type Datar struct {
 	ForwardHeaders string `env:"FLAGR_RECORDER_DATAR_FORWARD_HEADERS" secret:"true" accepts:"headers such as Authorization: Bearer abc, X-Team: flags"`
 	// IngestEnabled takes counts that were aggregated elsewhere.
 	IngestEnabled bool `env:"FLAGR_RECORDER_DATAR_INGEST_ENABLED" envDefault:"false"`
+	// Flags says which flags Datar counts: DatarFlagsRecorded or DatarFlagsAll.
+	Flags string `env:"FLAGR_RECORDER_DATAR_FLAGS" envDefault:"recorded" accepts:"recorded (the flags whose dataRecordsEnabled is on) or all"`
 	// Retention is how long hours are kept in detail, 0 for ever.
 	Retention time.Duration `env:"FLAGR_RECORDER_DATAR_RETENTION" envDefault:"0s" accepts:"0 to keep everything, or a duration from 48h, such as 2160h; 0 with FLAGR_RECORDER_DATAR_FORWARD_URL"`
 }

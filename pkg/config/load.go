@@ -43,6 +43,12 @@ const (
 	FramePayloadRawJSON = "payload_raw_json"
 )
 
+// Values of Datar.Flags.
+const (
+	DatarFlagsRecorded = "recorded"
+	DatarFlagsAll      = "all"
+)
+
 // defaultPort is the default of PORT, which SetListenDefaults needs before anything is loaded.
 const defaultPort = "18000"
 

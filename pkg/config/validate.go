@@ -150,6 +150,7 @@ func (r *Recorder) validate(l *loader) {
 
 func (d *Datar) validate(l *loader) {
 	l.check("FLAGR_RECORDER_DATAR_FLUSH_INTERVAL", between(50*time.Millisecond, d.FlushInterval, time.Hour))
+	l.check("FLAGR_RECORDER_DATAR_FLAGS", d.Flags == DatarFlagsRecorded || d.Flags == DatarFlagsAll)
 	l.check("FLAGR_RECORDER_DATAR_FORWARD_URL", d.ForwardURL == "" || isHTTPURL(d.ForwardURL))
 	_, ok := parseHeaders(d.ForwardHeaders)
 	l.check("FLAGR_RECORDER_DATAR_FORWARD_HEADERS", ok)

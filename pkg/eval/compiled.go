@@ -103,7 +103,7 @@ func (s *Service) EvaluateFlags(ctx context.Context, request Request, flags []Co
 				return err
 			}
 		}
-		*result = Result{Request: request, Timestamp: now}
+		*result = Result{Request: request, Timestamp: now, Asked: AskedByTag}
 		result.Request.FlagKey = f.flag.source.Key
 		f.flag.describe(result)
 		f.flag.decide(result, false, s.options.Random)

@@ -64,7 +64,7 @@ type Entity struct {
 // Reason tells how an evaluation ended.
 type Reason uint8
 
-// The ways an evaluation can end. Only NoMatch and Matched say something about an entity, so only they are recorded.
+// The reasons. Only NoMatch, HeldOut and Matched are decisions about an entity.
 const (
 	// FlagNotFound means that no flag has the asked id or key.
 	FlagNotFound Reason = iota + 1
@@ -72,12 +72,27 @@ const (
 	FlagDisabled
 	// NoSegments means that the flag has nobody to decide about.
 	NoSegments
-	// NoMatch means that no segment matched, or that the rollout of the matching one gave no variant.
+	// NoMatch means that no segment matched.
 	NoMatch
+	// HeldOut means that a segment matched, and that its rollout or its distribution gave no variant.
+	HeldOut
 	// Matched means that a variant was assigned.
 	Matched
 	// EntityIDMissing means that the bucket would decide, the request has no entity id, and none may be made up.
 	EntityIDMissing
+)
+
+// Asked is a set of bits that says how a flag was asked for.
+type Asked uint8
+
+// The bits of Asked.
+const (
+	// AskedByTag: the request selected the flag by a tag, or all flags at once, and did not name it.
+	AskedByTag Asked = 1 << iota
+	// AskedWithoutEntityID: the request had no entity id, so one was made up.
+	AskedWithoutEntityID
+	// AskedUnevaluable: a constraint could not be evaluated, because a property was missing or of another type.
+	AskedUnevaluable
 )
 
 // RecordSource tells what a Result reports.
@@ -120,6 +135,10 @@ type Result struct {
 	VariantKey        string
 	VariantAttachment entity.Attachment
 	Reason            Reason
+	// HeldOutSegmentID is the segment that matched if Reason is HeldOut, else 0. Answers do not have it.
+	HeldOutSegmentID int64
+	// Asked says how the flag was asked for. Answers do not have it.
+	Asked Asked
 	// DataRecordsEnabled is the flag's switch for recording.
 	DataRecordsEnabled bool
 	// Timestamp is when the evaluation happened, in UTC.
@@ -132,6 +151,20 @@ type Result struct {
 	flag  *flag  // that was found, for Encoder; nil if there was none, and for exposures
 	given *share // when Matched
 	work  int    // see properties
+}
+
+// Recorded reports whether the result belongs into records: it is an exposure, or a decision about an entity, and its flag
+// is recorded.
+func (r *Result) Recorded() bool {
+	if !r.DataRecordsEnabled {
+		return false
+	}
+	switch r.Reason {
+	case NoMatch, HeldOut, Matched:
+		return true
+	default:
+		return r.RecordSource == SourceExposure
+	}
 }
 
 // SegmentLog explains, for a person, what happened in one segment.

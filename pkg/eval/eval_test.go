@@ -33,8 +33,14 @@ type fixture struct {
 	recorded []eval.Result
 }
 
-func (f *fixture) Snapshot() *eval.Snapshot        { return f.snapshot }
-func (f *fixture) AsyncRecord(result *eval.Result) { f.recorded = append(f.recorded, *result) }
+func (f *fixture) Snapshot() *eval.Snapshot { return f.snapshot }
+
+// AsyncRecord notes what belongs into records.
+func (f *fixture) AsyncRecord(result *eval.Result) {
+	if result.Recorded() {
+		f.recorded = append(f.recorded, *result)
+	}
+}
 
 // batchResults are copies of what a batch gives.
 func batchResults(ctx context.Context, s *eval.Service, batch eval.BatchRequest) (results []eval.Result, err error) {
@@ -279,8 +285,8 @@ func TestSegments(t *testing.T) {
 			if want := test.segment != 0; want != (got.Reason == eval.Matched) || want != (got.VariantID == 11) || want != (got.VariantKey == "control") {
 				t.Errorf("got reason %d, variant %d %q", got.Reason, got.VariantID, got.VariantKey)
 			}
-			if test.segment == 0 && got.Reason != eval.NoMatch {
-				t.Errorf("got reason %d, want NoMatch", got.Reason)
+			if test.segment == 0 && (got.Reason != eval.NoMatch && got.Reason != eval.HeldOut || (got.Reason == eval.HeldOut) != (got.HeldOutSegmentID != 0)) {
+				t.Errorf("got reason %d and segment %d, want NoMatch, or HeldOut and its segment", got.Reason, got.HeldOutSegmentID)
 			}
 			if got.Message != "" || got.SegmentLogs != nil {
 				t.Errorf("undebugged result says %q and %v", got.Message, got.SegmentLogs)
@@ -641,7 +647,7 @@ func TestProblems(t *testing.T) {
 	if got := f.snapshot.Problems(); len(got) != 3 || !errors.Is(got[0], entity.ErrInvalid) || !strings.Contains(got[0].Error(), "flag-1") {
 		t.Errorf("got %q", got)
 	}
-	if got := f.Evaluate(t.Context(), eval.Request{FlagID: 2, EntityID: "e"}); got.Reason != eval.NoMatch || got.VariantID != 0 {
+	if got := f.Evaluate(t.Context(), eval.Request{FlagID: 2, EntityID: "e"}); got.Reason != eval.HeldOut || got.VariantID != 0 {
 		t.Errorf("distribution without its variant: %+v", got)
 	}
 }

@@ -43,6 +43,7 @@ func (f *flag) decide(result *Result, debug bool, random func() int32) {
 	}
 	if result.Request.EntityID == "" && !result.Request.EntityIDRequired {
 		result.Request.EntityID = "randomly_generated_" + strconv.FormatInt(int64(random()), 10)
+		result.Asked |= AskedWithoutEntityID
 	}
 	result.Reason = NoMatch
 	context, isObject := propertiesOf(result.Request.EntityContext)
@@ -53,7 +54,10 @@ func (f *flag) decide(result *Result, debug bool, random func() int32) {
 	for i := range f.segments {
 		s := &f.segments[i]
 		before := result.work
-		matched := s.matches(context, isObject)
+		matched, unevaluable := s.matches(context, isObject)
+		if unevaluable {
+			result.Asked |= AskedUnevaluable
+		}
 		var given *share
 		if matched {
 			if s.byBucket && result.Request.EntityID == "" {
@@ -76,6 +80,9 @@ func (f *flag) decide(result *Result, debug bool, random func() int32) {
 			result.VariantAttachment = given.variant.Attachment
 		}
 		if matched {
+			if given == nil {
+				result.Reason, result.HeldOutSegmentID = HeldOut, s.id
+			}
 			return
 		}
 	}
@@ -91,20 +98,22 @@ func (f *flag) bucket(entityID string) int {
 	return int(^sum % buckets)
 }
 
-// matches tells whether all constraints hold. One that cannot be evaluated does not.
-func (s *segment) matches(context properties, isObject bool) bool {
+// matches reports whether all constraints hold. One that cannot be evaluated does not; unevaluable reports that the context
+// was the cause, and not the constraint itself.
+func (s *segment) matches(context properties, isObject bool) (matched, unevaluable bool) {
 	if len(s.conditions) == 0 {
-		return true
+		return true, false
 	}
 	if !isObject {
-		return false
+		return false, true
 	}
 	for i := range s.conditions {
-		if holds, ok := s.conditions[i].holds(context); !ok || !holds {
-			return false
+		c := &s.conditions[i]
+		if holds, ok := c.holds(context); !ok || !holds {
+			return false, !ok && c.err == nil
 		}
 	}
-	return true
+	return true, false
 }
 
 // rollOut gives the share of a bucket, or nil when the bucket gets no variant.

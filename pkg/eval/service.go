@@ -13,7 +13,7 @@ type Source interface {
 	Snapshot() *Snapshot
 }
 
-// Recorder is told of each evaluation that may be recorded.
+// Recorder gets each evaluation, also of flags that are not recorded or do not exist, and each exposure of a recorded flag.
 type Recorder interface {
 	// AsyncRecord returns at once. It must not keep the result, nor the entity context of its request: both serve later
 	// evaluations. It may keep strings, FlagTags and a context of decoded JSON, which never change.
@@ -179,9 +179,11 @@ func (s *Service) targets(batch *BatchRequest) ([]target, error) {
 	}
 	targets := make([]target, 0, len(tagged)+len(ids)+len(keys))
 	for _, f := range tagged {
-		targets = append(targets, newTarget(f, Request{
+		t := newTarget(f, Request{
 			EnableDebug: batch.EnableDebug, FlagTags: batch.FlagTags, FlagTagsOperator: batch.FlagTagsOperator, PlainTexts: batch.PlainTexts,
-		}))
+		})
+		t.answer.Asked = AskedByTag
+		targets = append(targets, t)
 	}
 	for _, id := range ids {
 		targets = append(targets, newTarget(snapshot.find(id, ""), Request{EnableDebug: batch.EnableDebug, FlagID: id, PlainTexts: batch.PlainTexts}))
@@ -202,7 +204,7 @@ func (s *Service) record(result *Result) {
 	if s.options.Observe != nil {
 		s.options.Observe(result)
 	}
-	if s.recorder != nil && result.DataRecordsEnabled && (result.Reason == NoMatch || result.Reason == Matched) {
+	if s.recorder != nil {
 		s.recorder.AsyncRecord(result)
 	}
 }

@@ -46,8 +46,7 @@ func NewUnmatched(r *Result) (Unmatched, bool) {
 	return u, true
 }
 
-// Stops lists, in the order in which segments are tried, the first constraint of each that did not hold. It is empty if
-// a segment matched and its rollout gave no variant.
+// Stops lists, in the order in which segments are tried, the first constraint of each that did not hold.
 func (u Unmatched) Stops() []Stop {
 	context, isObject := propertiesOf(u.context)
 	context = context.decoded()

@@ -3,6 +3,7 @@ package evalcache_test
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -56,6 +57,7 @@ func TestRecordedEvaluations(t *testing.T) {
 	if len(requests) != 3000 || len(answers) != 3000 {
 		t.Fatalf("have %d requests and %d answers, want 3000 each", len(requests), len(answers))
 	}
+	var undebugged []observed
 	for i, r := range requests {
 		for _, debug := range []bool{false, true} {
 			got := cache.Snapshot().Evaluate(eval.Request{
@@ -68,6 +70,50 @@ func TestRecordedEvaluations(t *testing.T) {
 			if diff != "" {
 				t.Errorf("line %d, debug %t, request %+v (-want +got):\n%s", i+1, debug, r, diff)
 			}
+			if debug {
+				reason, segmentID, unevaluable := explained(got)
+				if got.Reason != reason || got.HeldOutSegmentID != segmentID || (got.Asked&eval.AskedUnevaluable != 0) != unevaluable {
+					t.Errorf("line %d: the outcome is %d with segment %d and asked %b, the log says %d, %d, %v: %+v",
+						i+1, got.Reason, got.HeldOutSegmentID, got.Asked, reason, segmentID, unevaluable, got.SegmentLogs)
+				}
+				if without := undebugged[i]; without != (observed{got.Reason, got.HeldOutSegmentID, got.Asked}) {
+					t.Errorf("line %d: without debugging the outcome is %+v", i+1, without)
+				}
+				continue
+			}
+			undebugged = append(undebugged, observed{got.Reason, got.HeldOutSegmentID, got.Asked})
 		}
 	}
+}
+
+// observed is what is counted of a result.
+type observed struct {
+	reason  eval.Reason
+	heldOut int64
+	asked   eval.Asked
+}
+
+// explained is the outcome that a person reads from the debug log.
+func explained(r *eval.Result) (reason eval.Reason, heldOut int64, unevaluable bool) {
+	switch {
+	case strings.HasSuffix(r.Message, "not found or deleted"):
+		return eval.FlagNotFound, 0, false
+	case strings.HasSuffix(r.Message, "is not enabled"):
+		return eval.FlagDisabled, 0, false
+	case strings.HasSuffix(r.Message, "has no segments"):
+		return eval.NoSegments, 0, false
+	}
+	reason = eval.NoMatch
+	for _, log := range r.SegmentLogs {
+		switch {
+		case strings.Contains(log.Message, "cannot be evaluated"), strings.Contains(log.Message, "entityContext is not an object"):
+			unevaluable = true
+		case !strings.HasPrefix(log.Message, "match"):
+		case strings.HasSuffix(log.Message, ": no variant"):
+			reason, heldOut = eval.HeldOut, log.SegmentID
+		default:
+			reason = eval.Matched
+		}
+	}
+	return reason, heldOut, unevaluable
 }

@@ -54,6 +54,9 @@ type side struct {
 func (s *side) Snapshot() *eval.Snapshot { return s.snapshot }
 
 func (s *side) AsyncRecord(r *eval.Result) {
+	if !r.Recorded() {
+		return
+	}
 	s.recorded = append(s.recorded, fmt.Sprint(r.FlagID, r.SegmentID, r.VariantID, r.Request.EntityID, r.Timestamp))
 }
 

@@ -76,12 +76,13 @@ func NewDataRecorders(datar *DatarRecorder, streams []*StreamRecorder, rawJSON b
 // Empty reports whether there are no recorders.
 func (d *DataRecorders) Empty() bool { return d.datar == nil && len(d.streams) == 0 }
 
-// AsyncRecord gives one evaluation or exposure to each recorder, and does not keep it. Streams share one record.
+// AsyncRecord gives one evaluation or exposure to Datar and, if it belongs into records, to each stream. It does not keep it.
+// Streams share one record.
 func (d *DataRecorders) AsyncRecord(r *eval.Result) {
 	if d.datar != nil {
 		d.datar.AsyncRecord(r)
 	}
-	if len(d.streams) == 0 {
+	if len(d.streams) == 0 || !r.Recorded() {
 		return
 	}
 	record := newRecord(r, d.framing)

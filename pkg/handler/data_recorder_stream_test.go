@@ -77,8 +77,12 @@ type collector struct {
 	recorded []*eval.Result
 }
 
-func (c *collector) Snapshot() *eval.Snapshot   { return c.snapshot }
-func (c *collector) AsyncRecord(r *eval.Result) { c.recorded = append(c.recorded, new(*r)) }
+func (c *collector) Snapshot() *eval.Snapshot { return c.snapshot }
+func (c *collector) AsyncRecord(r *eval.Result) {
+	if r.Recorded() {
+		c.recorded = append(c.recorded, new(*r))
+	}
+}
 
 // kinds is how many results there are.
 const kinds = 7

@@ -3,7 +3,9 @@ package handler
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/memstore"
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/pkg/recorder"
 )
@@ -60,7 +63,7 @@ func newDatar(t testing.TB, journal string) *DatarRecorder {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return NewDatarRecorder(engine, nil)
+	return NewDatarRecorder(DatarOptions{Engine: engine})
 }
 
 func TestTheFanOutReachesEveryRecorder(t *testing.T) {
@@ -91,9 +94,11 @@ func TestTheFanOutReachesEveryRecorder(t *testing.T) {
 			}
 			all.Start()
 			for _, r := range []*eval.Result{
-				{FlagID: 1, Timestamp: time.Now()},
-				{FlagID: 1, Timestamp: time.Now()},
-				{FlagID: 1, Timestamp: time.Now(), RecordSource: eval.SourceExposure},
+				{FlagID: 1, Timestamp: time.Now(), DataRecordsEnabled: true, Reason: eval.NoMatch},
+				{FlagID: 1, Timestamp: time.Now(), DataRecordsEnabled: true, Reason: eval.Matched, VariantID: 2, SegmentID: 3},
+				{FlagID: 1, Timestamp: time.Now(), DataRecordsEnabled: true, RecordSource: eval.SourceExposure},
+				{FlagID: 1, Timestamp: time.Now(), DataRecordsEnabled: true, Reason: eval.EntityIDMissing},
+				{FlagID: 4, Timestamp: time.Now(), Reason: eval.NoMatch},
 			} {
 				all.AsyncRecord(r)
 			}
@@ -108,7 +113,7 @@ func TestTheFanOutReachesEveryRecorder(t *testing.T) {
 				t.Errorf("recorders (-want +got):\n%s", diff)
 			}
 			if tc.datar {
-				if got := all.datar.engine.Stats(); got.Stored != 2 {
+				if got := all.datar.options.Engine.Stats(); got.Stored != 2 {
 					t.Errorf("datar stored %d, want the evaluations without the exposure", got.Stored)
 				}
 			}
@@ -138,6 +143,87 @@ func TestSelectedRecorders(t *testing.T) {
 		}
 		if diff := cmp.Diff(tc.streams, tc.selected.Streams()); diff != "" {
 			t.Errorf("%+v (-want +got):\n%s", tc.selected, diff)
+		}
+	}
+}
+
+// Datar counts every outcome of recorded flags, of all flags if it is told to, and what does not exist; streams get the
+// decisions of recorded flags.
+func TestWhatIsRecorded(t *testing.T) {
+	t.Parallel()
+	off := entity.Flag{Model: entity.Model{ID: 3}, Key: "off", DataRecordsEnabled: true, SnapshotID: 70_000}
+	blank := entity.Flag{Model: entity.Model{ID: 4}, Key: "blank", Enabled: true}
+	unrecorded := *flags().Flag(2, "")
+	unrecorded.ID, unrecorded.Key, unrecorded.DataRecordsEnabled = 5, "unrecorded", false
+	for _, all := range []bool{false, true} {
+		details := &memstore.Store{}
+		engine, err := datar.New(datar.Options{Store: details, Catalog: datar.StaticCatalog{}, Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := &memory{}
+		recorders := streams(recorder.Framing{RawJSON: true}, m)
+		recorders.datar = NewDatarRecorder(DatarOptions{Engine: engine, AllFlags: all})
+		recorders.Start()
+		snapshot := flags().With([]entity.Flag{off, blank, unrecorded}, nil)
+		now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+		service := eval.NewService(&collector{snapshot: snapshot}, recorders, eval.Options{Now: func() time.Time { return now }})
+		batch := eval.BatchRequest{
+			Entities: []eval.Entity{{EntityID: "fr", EntityContext: map[string]any{"country": "FR"}}, {EntityContext: map[string]any{"country": 1.0}}},
+			FlagIDs:  []int64{1, 2, 3, 4, 5, 99}, FlagKeys: []string{"nope"}, FlagTags: []string{"web"},
+		}
+		if err := service.EvaluateEach(t.Context(), batch, func(*eval.Result) {}); err != nil {
+			t.Fatal(err)
+		}
+		service.Evaluate(t.Context(), eval.Request{EntityID: "e"}) // asks for nothing
+		if err := recorders.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		hour := datar.HourOf(now)
+		rows, err := details.Details(t.Context(), datar.DetailsQuery{
+			From: hour, To: hour + 1,
+			GroupBy: datar.GroupFlag | datar.GroupOutcome | datar.GroupVariant | datar.GroupSegment | datar.GroupVersion | datar.GroupAsked,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, r := range rows {
+			got = append(got, fmt.Sprintf("%d %s variant %d segment %d version %d asked %b: %d", r.FlagID, r.Outcome, r.VariantID, r.SegmentID, r.Version, r.Asked, r.Count))
+		}
+		want := []string{
+			"1 matched variant 5 segment 3 version 7 asked 0: 1",
+			"1 matched variant 5 segment 3 version 7 asked 1: 1",
+			"1 no_match variant 0 segment 0 version 7 asked 110: 1",
+			"1 no_match variant 0 segment 0 version 7 asked 111: 1",
+			"2 held_out variant 0 segment 9 version 8 asked 0: 1",
+			"2 held_out variant 0 segment 9 version 8 asked 10: 1",
+			"3 disabled variant 0 segment 0 version 4464 asked 0: 2",
+		}
+		if all {
+			want = append(want,
+				"4 no_segments variant 0 segment 0 version 0 asked 0: 2",
+				"5 held_out variant 0 segment 9 version 8 asked 0: 1",
+				"5 held_out variant 0 segment 9 version 8 asked 10: 1")
+		}
+		slices.Sort(got)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("all flags %v (-want +got):\n%s", all, diff)
+		}
+		unknown, err := details.Unknown(t.Context(), datar.UnknownQuery{From: hour, To: hour + 1, Limit: 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var asked []string
+		for _, u := range unknown {
+			asked = append(asked, fmt.Sprint(u.Asked, ": ", u.Count))
+		}
+		slices.Sort(asked)
+		if diff := cmp.Diff([]string{"99: 2", "nope: 2"}, asked); diff != "" {
+			t.Errorf("unknown (-want +got):\n%s", diff)
+		}
+		if got := recorders.Stats()[0].Delivered; got != 6 {
+			t.Errorf("the stream got %d records, want those of flags 1 and 2", got)
 		}
 	}
 }

@@ -77,7 +77,11 @@ func ingestModel(r ingest.Result) *models.DatarEvaluationsResult {
 }
 
 // SnapshotFlags finds the flags of counts in what the server evaluates.
-type SnapshotFlags struct{ Snapshots eval.Source }
+type SnapshotFlags struct {
+	Snapshots eval.Source
+	// All takes counts of all flags; otherwise of those whose dataRecordsEnabled is on.
+	All bool
+}
 
 // FlagByKey implements ingest.Flags.
 func (f SnapshotFlags) FlagByKey(key string) (ingest.Flag, bool) {
@@ -89,7 +93,7 @@ func (f SnapshotFlags) FlagByKey(key string) (ingest.Flag, bool) {
 	if found == nil || found.Key != key { // an id given as a key finds a flag, too, but not here
 		return ingest.Flag{}, false
 	}
-	flag := ingest.Flag{ID: int64(found.ID), RecordsEnabled: found.DataRecordsEnabled, Variants: map[string]int64{}}
+	flag := ingest.Flag{ID: int64(found.ID), RecordsEnabled: found.DataRecordsEnabled || f.All, Variants: map[string]int64{}}
 	for _, v := range found.Variants {
 		flag.Variants[v.Key] = int64(v.ID)
 	}

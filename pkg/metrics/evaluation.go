@@ -89,6 +89,8 @@ func (e *Evaluations) Observe(r *eval.Result) {
 		given, _ := r.Granted()
 		key.byBucket, key.static = given.ByBucket, given.Static
 	case eval.NoMatch:
+	case eval.HeldOut: // which series have with those that no segment matched
+		key.reason = eval.NoMatch
 	case eval.FlagNotFound: // what clients ask for is not bounded
 		key = evaluationKey{reason: r.Reason}
 	default:

@@ -69,6 +69,9 @@ type records struct {
 
 // AsyncRecord implements eval.Recorder.
 func (r *records) AsyncRecord(result *eval.Result) {
+	if !result.Recorded() {
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.keys = append(r.keys, result.FlagKey+"="+result.VariantKey)
