@@ -1,41 +1,38 @@
 package datar
 
 import (
-	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 )
 
-// DropReason says why an evaluation was not counted.
-type DropReason uint8
+// DropReason says why an evaluation was not counted. It is the name that metrics and records have.
+type DropReason string
 
 // The reasons.
 const (
 	// DropCapacity: Options.MaxKeys were in use, and folding did not help.
-	DropCapacity DropReason = iota
+	DropCapacity DropReason = "capacity"
 	// DropClosed: Record was called after Close.
-	DropClosed
+	DropClosed DropReason = "closed"
 	// DropInvalid: the event had no flag, a negative id, an outcome that does not fit its variant, or a time before 1970, or of
-	// an hour that begins more than MaxAhead from now.
-	DropInvalid
+	// an hour that begins more than MaxAhead from now. The first such event is logged.
+	DropInvalid DropReason = "invalid"
 	// DropUnsaved: Close could not reach the store before its deadline, and there was no journal to keep them in.
-	DropUnsaved
+	DropUnsaved DropReason = "unsaved"
 	// DropRefused: the store refused the row, and will refuse it for ever.
-	DropRefused
-	dropReasons
+	DropRefused DropReason = "refused"
 )
 
-// String returns the reason in lower case, as it appears in metrics.
-func (r DropReason) String() string {
-	if r >= dropReasons {
-		return fmt.Sprintf("reason %d", uint8(r))
-	}
-	return [dropReasons]string{"capacity", "closed", "invalid", "unsaved", "refused"}[r]
-}
+// dropReasons are all of them.
+var dropReasons = [...]DropReason{DropCapacity, DropClosed, DropInvalid, DropUnsaved, DropRefused}
+
+// String returns the reason's name.
+func (r DropReason) String() string { return string(r) }
 
 // drops counts what was dropped, and when that was first and last, in Unix milliseconds.
 type drops struct {
-	counts      [dropReasons]atomic.Int64
+	counts      [len(dropReasons)]atomic.Int64 // in the order of dropReasons
 	first, last atomic.Int64
 }
 
@@ -43,7 +40,7 @@ func (d *drops) add(reason DropReason, evaluations int64, now time.Time) {
 	if evaluations == 0 {
 		return
 	}
-	d.counts[reason].Add(evaluations)
+	d.counts[slices.Index(dropReasons[:], reason)].Add(evaluations)
 	d.first.CompareAndSwap(0, now.UnixMilli())
 	raise(&d.last, now.UnixMilli())
 }

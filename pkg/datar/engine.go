@@ -34,6 +34,7 @@ type Engine struct {
 	marked  atomic.Int64
 	drops   drops
 	unknown unknownCounter
+	invalid atomic.Pointer[invalidEvent]
 	// early asks the background goroutine for a flush before its time, wantSpare another one for a spare arena.
 	early, wantSpare chan struct{}
 	maxRows          int // of a batch
@@ -106,7 +107,7 @@ func New(options Options) (*Engine, error) {
 	}
 	e.mu.since = options.Now()
 	e.details, _ = capability[DetailStore](options.Store)
-	if l, ok := capability[Limiter](options.Store); ok {
+	if l, ok := capability[BatchSizer](options.Store); ok {
 		e.maxRows = min(e.maxRows, l.MaxRows())
 	}
 	e.lifetime, e.endLife = context.WithCancel(context.Background())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"reflect"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/flagr-datar/flagr-datar/integration_tests/testlog"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/memstore"
 )
@@ -669,7 +671,7 @@ func TestOptionsAreChecked(t *testing.T) {
 		"interval too long":  {func(o *datar.Options) { o.FlushInterval = time.Hour + 1 }, "FlushInterval"},
 		"negative interval":  {func(o *datar.Options) { o.FlushInterval = -1 }, "FlushInterval"},
 		"no store":           {func(o *datar.Options) { o.Store = nil }, "Store is missing"},
-		"no catalog":         {func(o *datar.Options) { o.Catalog = nil }, "Catalog is missing"},
+		"no catalog":         {func(o *datar.Options) { o.Catalog = nil }, ""},
 		"a store that is a nil pointer": {func(o *datar.Options) {
 			o.Store = (*memstore.Store)(nil)
 		}, "Options.Store is a nil *memstore.Store"},
@@ -770,16 +772,33 @@ func TestDropReasonsHaveNames(t *testing.T) {
 			t.Errorf("a new engine's reasons are %v, want %s among them", dropped, reason)
 		}
 	}
-	seen := map[string]bool{}
-	for reason := range dropped {
-		name := reason.String()
-		if name == "" || seen[name] {
-			t.Errorf("reason %d is named %q", reason, name)
-		}
-		seen[name] = true
+	if len(dropped) != 5 {
+		t.Errorf("a new engine's reasons are %v, want five", dropped)
 	}
-	if got := datar.DropReason(200).String(); got != "reason 200" {
-		t.Errorf("a reason of a later version is named %q", got)
+}
+
+// Of many invalid events the first one is logged, by the next flush.
+func TestTheFirstInvalidEventIsLogged(t *testing.T) {
+	t.Parallel()
+	log := &testlog.Buffer{}
+	f := setup(t, func(o *datar.Options) { o.Logger = slog.New(slog.NewTextHandler(log, nil)) })
+	f.Record(datar.Event{FlagID: -7, Time: noon})
+	f.Record(datar.Event{FlagID: -8, Time: noon})
+	f.flush(t)
+	f.Record(datar.Event{FlagID: -9, Time: noon})
+	f.flush(t)
+	if text := log.String(); strings.Count(text, "not valid") != 1 || !strings.Contains(text, "flag=-7") {
+		t.Errorf("the log is %s, want one line about the flag -7", text)
+	}
+}
+
+func TestWithoutACatalogFlagsHaveNoNames(t *testing.T) {
+	t.Parallel()
+	f := setup(t, func(o *datar.Options) { o.Catalog = nil })
+	f.record(1, 1, 1, 3)
+	summary, err := f.QuerySummary(t.Context(), datar.SummaryQuery{})
+	if err != nil || len(summary) != 1 || summary[0].Total != 3 || summary[0].Key != "" {
+		t.Errorf("summary is %+v, %v; want one flag without a name", summary, err)
 	}
 }
 

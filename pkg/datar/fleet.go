@@ -98,7 +98,7 @@ func (e *Engine) currentRecord() ServerRecord {
 	record.Recorded, record.Stored, record.Pending = s.Recorded, s.Stored, s.Pending
 	for reason, n := range s.Dropped {
 		if n > 0 {
-			record.Dropped[reason.String()] = n
+			record.Dropped[string(reason)] = n
 		}
 	}
 	return record

@@ -49,6 +49,7 @@ func (e *Engine) flush(ctx context.Context) error {
 	arenas := slices.Clone(e.mu.arenas)
 	e.mu.Unlock()
 	e.reporter.begin(e.Stats())
+	e.logInvalid()
 
 	var err error
 	lost := map[*arena]bool{}
@@ -157,7 +158,7 @@ func (e *Engine) flushArena(ctx context.Context, a *arena, started time.Time, af
 // apply has the store add a batch, and says how many of its evaluations the store left out. A store that panics has failed.
 func (e *Engine) apply(ctx context.Context, batch Batch) (refused int64, err error) {
 	defer e.recoverStore(&err)
-	if s, ok := e.options.Store.(Selective); ok {
+	if s, ok := e.options.Store.(PartialApplier); ok {
 		return s.ApplySome(ctx, batch)
 	}
 	return 0, e.options.Store.Apply(ctx, batch)

@@ -10,6 +10,7 @@ import (
 	"flag"
 	"fmt"
 	"hash/crc32"
+	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -424,7 +425,7 @@ func TestDirectoryThatCannotBeUsedYet(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
 	h.dir = filepath.Join(h.dir, "missing")
-	if _, err := datar.New(h.options()); err == nil || !strings.Contains(err.Error(), h.dir) {
+	if _, err := datar.New(h.options()); !errors.Is(err, datar.ErrJournal) || !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), h.dir) {
 		t.Errorf("New with a required directory: %v, want an error that names it", err)
 	}
 	options := h.options()

@@ -43,9 +43,10 @@ const (
 	freshness = time.Second
 )
 
-// Options configure an Engine. Store and Catalog are mandatory; the zero value of the others is a good default.
+// Options configure an Engine. Store is mandatory; the zero value of the others is a good default.
 type Options struct {
-	Store   Store
+	Store Store
+	// Catalog names flags in answers. Nil: they have no names.
 	Catalog Catalog
 	// FlushInterval is the time between two flushes, MinFlushInterval to MaxFlushInterval.
 	FlushInterval time.Duration
@@ -73,7 +74,7 @@ type JournalOptions struct {
 	// minute after Start, an engine takes over the journals in it that no living process holds and that are of the same
 	// Store.Identity. No directory can be used on systems other than Linux, macOS and the BSDs.
 	Dir string
-	// Required makes New fail if Dir cannot be used. Otherwise the engine logs a warning, counts in memory, and tries
+	// Required makes New fail with an error that matches ErrJournal if Dir cannot be used. Otherwise the engine logs a warning, counts in memory, and tries
 	// again each minute.
 	Required bool
 }
@@ -86,9 +87,7 @@ func (o *Options) validate() error {
 		return errors.New("datar: Options.Store is missing")
 	case isNil(o.Store):
 		return fmt.Errorf("datar: Options.Store is a nil %T", o.Store)
-	case o.Catalog == nil:
-		return errors.New("datar: Options.Catalog is missing")
-	case isNil(o.Catalog):
+	case o.Catalog != nil && isNil(o.Catalog):
 		return fmt.Errorf("datar: Options.Catalog is a nil %T", o.Catalog)
 	case o.FlushInterval != 0 && (o.FlushInterval < MinFlushInterval || o.FlushInterval > MaxFlushInterval):
 		return fmt.Errorf("datar: Options.FlushInterval is %v, want %v to %v", o.FlushInterval, MinFlushInterval, MaxFlushInterval)
@@ -104,11 +103,14 @@ func (o *Options) validate() error {
 	if _, ok := capability[Maintainer](o.Store); o.Retention != 0 && !ok {
 		return fmt.Errorf("datar: Options.Retention is %v, but Options.Store, a %T, is no Maintainer and would keep everything", o.Retention, o.Store)
 	}
-	if l, ok := capability[Limiter](o.Store); ok && l.MaxRows() < 1 {
+	if l, ok := capability[BatchSizer](o.Store); ok && l.MaxRows() < 1 {
 		return fmt.Errorf("datar: MaxRows of Options.Store is %d, want 1 or more", l.MaxRows())
 	}
 	if o.Journal.Dir != "" && !identityFormat.MatchString(o.Store.Identity()) {
 		return fmt.Errorf("datar: Identity of Options.Store is %q, a journal wants 1 to 64 letters, digits and hyphens", o.Store.Identity())
+	}
+	if o.Catalog == nil {
+		o.Catalog = StaticCatalog(nil)
 	}
 	if o.FlushInterval == 0 {
 		o.FlushInterval = DefaultFlushInterval

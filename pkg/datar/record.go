@@ -104,6 +104,7 @@ func (e *Engine) recordSlow(key Key, ms int64) addition {
 	now := e.options.Now()
 	if !key.valid(ms, now) {
 		e.drops.add(DropInvalid, 1, now)
+		e.invalid.CompareAndSwap(nil, &invalidEvent{key: key, ms: ms})
 		return 0
 	}
 	e.mu.Lock()
@@ -124,6 +125,25 @@ func (e *Engine) recordSlow(key Key, ms int64) addition {
 		}
 		e.detachLocked(c.arena)
 	}
+}
+
+// invalidEvent is the first event that was not valid. A flush logs it, since Record does no I/O.
+type invalidEvent struct {
+	key    Key
+	ms     int64
+	logged bool // under the flushing lock
+}
+
+// logInvalid runs under the flushing lock.
+func (e *Engine) logInvalid() {
+	i := e.invalid.Load()
+	if i == nil || i.logged {
+		return
+	}
+	i.logged = true
+	e.options.Logger.Warn("datar: an event is not valid and was dropped, further ones are only counted; want a flag of at least 1, no negative id, "+
+		"an outcome that fits the variant, and a time from 1970 to the next hour",
+		"flag", i.key.FlagID, "variant", i.key.VariantID, "segment", i.key.SegmentID, "outcome", i.key.Outcome, "time", time.UnixMilli(i.ms).UTC())
 }
 
 // foldings say which part of new keys is given up when so many eighths of Options.MaxKeys are in use, so that the sum stays

@@ -104,9 +104,9 @@ func (e *Engine) record(started time.Time, evaluations int64, all bool) *ServerR
 		record.LastFlush = toMilli(started)
 	}
 	var dropped int64
-	for reason := range dropReasons {
-		if n := e.drops.counts[reason].Load(); n > 0 {
-			record.Dropped[reason.String()] = n
+	for i, reason := range dropReasons {
+		if n := e.drops.counts[i].Load(); n > 0 {
+			record.Dropped[string(reason)] = n
 			dropped += n
 		}
 	}

@@ -96,7 +96,7 @@ func (e *Engine) openJournals() error {
 	dir := e.options.Journal.Dir
 	first, err := createJournal(dir, e.options.Store.Identity(), writer{id: newWriterID()}, e.arenaSlots())
 	if err != nil {
-		err = fmt.Errorf("datar: Options.Journal.Dir: the directory %q cannot be used for journals: %w", dir, err)
+		err = fmt.Errorf("datar: Options.Journal.Dir: the directory %q cannot be used for journals: %w: %w", dir, ErrJournal, err)
 		if e.options.Journal.Required {
 			return err
 		}

@@ -56,7 +56,7 @@ func (e *Engine) Stats() Stats {
 		Adopted:           e.mu.adopted,
 		Stored:            e.mu.stored,
 		Pending:           e.mu.kept,
-		Dropped:           make(map[DropReason]int64, dropReasons),
+		Dropped:           make(map[DropReason]int64, len(dropReasons)),
 		Unknown:           e.unknown.stats(),
 		Keys:              e.mu.keys,
 		FlushInterval:     e.options.FlushInterval,
@@ -77,8 +77,8 @@ func (e *Engine) Stats() Stats {
 		s.OldestPending = e.mu.since
 	}
 	s.Recorded = s.Stored + s.Pending
-	for reason := range dropReasons {
-		s.Dropped[reason] = e.drops.counts[reason].Load()
+	for i, reason := range dropReasons {
+		s.Dropped[reason] = e.drops.counts[i].Load()
 		s.Recorded += s.Dropped[reason]
 	}
 	return s

@@ -13,6 +13,8 @@ var (
 	ErrInvalidQuery = errors.New("invalid query")
 	// ErrRefused marks the error of a Store that will refuse a batch for ever because of a row in it.
 	ErrRefused = errors.New("refused by the store")
+	// ErrJournal marks an error of New: Options.Journal.Dir cannot be used for journals, and is Required.
+	ErrJournal = errors.New("no journal")
 	// ErrFlagNotFound marks a query for a flag that neither the Catalog knows nor any stored row counts.
 	ErrFlagNotFound = errors.New("flag not found")
 )
@@ -184,7 +186,7 @@ type Store interface {
 }
 
 // Wrapper is a Store that passes its calls on to another one, such as to measure them. The engine then finds what the other one
-// can do beyond a Store, as a DetailStore, Maintainer or Limiter, unless the wrapper can do it itself. Not so for Selective, whose
+// can do beyond a Store, as a DetailStore, Maintainer or BatchSizer, unless the wrapper can do it itself. Not so for PartialApplier, whose
 // method would bypass the wrapper's Apply.
 type Wrapper interface {
 	// Unwrap returns the other store.
@@ -215,14 +217,14 @@ type Maintainer interface {
 	Maintain(ctx context.Context, now time.Time, keep time.Duration) error
 }
 
-// Limiter is a Store that does not take batches of any size.
-type Limiter interface {
+// BatchSizer is a Store that does not take batches of any size.
+type BatchSizer interface {
 	// MaxRows is the most rows of a batch, at least 1.
 	MaxRows() int
 }
 
-// Selective is a Store that takes a batch without the evaluations that it refuses, so that nobody has to look for them.
-type Selective interface {
+// PartialApplier is a Store that takes a batch without the evaluations that it refuses, so that nobody has to look for them.
+type PartialApplier interface {
 	// ApplySome is Store.Apply, which the engine does not call then, and returns how many evaluations of the batch were
 	// refused and will be for ever, 0 to all of them. They count as dropped.
 	ApplySome(ctx context.Context, batch Batch) (refused int64, err error)

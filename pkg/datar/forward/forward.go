@@ -67,8 +67,8 @@ type Store struct {
 }
 
 var (
-	_ datar.DetailStore = (*Store)(nil)
-	_ datar.Selective   = (*Store)(nil)
+	_ datar.DetailStore    = (*Store)(nil)
+	_ datar.PartialApplier = (*Store)(nil)
 )
 
 // New returns a store that sends to the URL. It makes no request, and Close has nothing to end.
@@ -104,7 +104,7 @@ func New(o Options) (*Store, error) {
 // Identity implements datar.Store: journals belong to the URL.
 func (s *Store) Identity() string { return s.identity }
 
-// MaxRows implements datar.Limiter.
+// MaxRows implements datar.BatchSizer.
 func (s *Store) MaxRows() int { return ingest.MaxRows }
 
 // Totals implements datar.Store. Its error is ErrElsewhere.
@@ -151,7 +151,7 @@ func (s *Store) Apply(ctx context.Context, batch datar.Batch) error {
 	return err
 }
 
-// ApplySome implements datar.Selective: rows that the centre does not count, such as those of a flag that it does not know,
+// ApplySome implements datar.PartialApplier: rows that the centre does not count, such as those of a flag that it does not know,
 // are refused. The error matches datar.ErrRefused if the centre says that the batch can never be taken.
 func (s *Store) ApplySome(ctx context.Context, batch datar.Batch) (refused int64, err error) {
 	body, rows, err := s.encode(batch)
