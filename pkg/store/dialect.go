@@ -16,6 +16,9 @@ type dialect struct {
 	// contains is a condition on @column and @text: the one holds the other, whatever the case of letters. The functions
 	// have no wildcards, so there is nothing to escape.
 	contains string
+	// bytes is an expression for the bytes of a column of text, %s, if '=' and IN on the column itself follow a collation
+	// that ignores case, accents or trailing spaces; empty if they compare bytes.
+	bytes string
 	// writeTx and readTx are the options of the two kinds of transaction. All queries of one readTx see the same moment.
 	writeTx, readTx *sql.TxOptions
 	// tooLong names the column that a text does not fit in, if that is what the error says; nil where none has a limit
@@ -66,6 +69,7 @@ func dialectOf(driver string) (dialect, bool) {
 		return dialect{
 			open:     openMySQL,
 			contains: "locate(lower(@text), lower(@column)) > 0",
+			bytes:    "CAST(CONVERT(%s USING utf8mb4) AS BINARY)",
 			// The default, repeatable read, locks gaps between index entries, and writers of two flags deadlock there.
 			writeTx:         &sql.TxOptions{Isolation: sql.LevelReadCommitted},
 			readTx:          &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead},

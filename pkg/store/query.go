@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"gorm.io/gorm"
+	"gorm.io/gorm/clause"
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
@@ -96,25 +97,21 @@ func (s *Store) flagConditions(q FlagQuery) (func(tx *gorm.DB) *gorm.DB, error) 
 		if q.Deleted {
 			query = query.Unscoped().Where("deleted_at IS NOT NULL")
 		}
-		exact := map[string]any{}
 		if q.Enabled != nil {
-			exact["enabled"] = *q.Enabled
+			query = query.Where("enabled = ?", *q.Enabled)
 		}
 		if q.Description != nil {
-			exact["description"] = *q.Description
+			query = s.equal(query, "description", *q.Description)
 		}
 		if q.Key != nil {
-			exact["key"] = *q.Key
-		}
-		if len(exact) > 0 {
-			query = query.Where(exact)
+			query = s.equal(query, "key", *q.Key)
 		}
 		if q.DescriptionLike != nil {
 			query = query.Where(s.dialect.contains, contained("description", *q.DescriptionLike))
 		}
 		if len(tags) > 0 {
-			query = query.Where("id IN (?)", tx.Model(&entity.Tag{}).Select("flags_tags.flag_id").
-				Joins("JOIN flags_tags ON flags_tags.tag_id = tags.id").Where("tags.value IN ?", tags))
+			tagged := tx.Model(&entity.Tag{}).Select("flags_tags.flag_id").Joins("JOIN flags_tags ON flags_tags.tag_id = tags.id")
+			query = query.Where("id IN (?)", s.equal(tagged, "tags.value", tags...))
 		}
 		return query
 	}, nil
@@ -350,6 +347,16 @@ func (s *Store) unsearchable(err error, texts []searched) error {
 		}
 	}
 	return err
+}
+
+// equal narrows a query to rows whose column is one of the texts, byte by byte. The plain comparison is there for indexes.
+func (s *Store) equal(query *gorm.DB, column string, texts ...string) *gorm.DB {
+	name := clause.Column{Name: column}
+	query = query.Where("? IN ?", name, texts)
+	if s.dialect.bytes != "" {
+		query = query.Where(fmt.Sprintf(s.dialect.bytes, "?")+" IN ?", name, texts)
+	}
+	return query
 }
 
 // contained gives the parameters of dialect.contains.
