@@ -77,7 +77,7 @@ func newEngine(t *testing.T, stats datar.Stats) Engine {
 		Store: counts,
 		Catalog: catalog{
 			1: {Key: "checkout", Description: `the "new" <checkout> & more`, Enabled: true},
-			2: {Key: "dark-mode"},
+			2: {Key: "dark-mode", Deleted: true},
 			3: {Key: "search", Enabled: true},
 			4: {Key: "old", Description: "last month"},
 		},

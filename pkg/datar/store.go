@@ -235,6 +235,8 @@ type FlagInfo struct {
 	Key         string
 	Description string
 	Enabled     bool
+	// Deleted is whether the flag was deleted. A deleted flag is not enabled.
+	Deleted bool
 }
 
 // Catalog names flags. The host implements it over wherever its flags are kept.

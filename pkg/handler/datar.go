@@ -95,7 +95,8 @@ func (c catalog) Flags(ctx context.Context, ids []int64) (map[int64]datar.FlagIn
 	}
 	infos := make(map[int64]datar.FlagInfo, len(flags))
 	for _, f := range flags {
-		infos[int64(f.ID)] = datar.FlagInfo{Key: f.Key, Description: f.Description, Enabled: f.Enabled && !f.DeletedAt.Valid}
+		deleted := f.DeletedAt.Valid
+		infos[int64(f.ID)] = datar.FlagInfo{Key: f.Key, Description: f.Description, Enabled: f.Enabled && !deleted, Deleted: deleted}
 	}
 	return infos, nil
 }

@@ -42,6 +42,7 @@ func TestBodiesOfDatarAreTheGeneratedModels(t *testing.T) {
 	}{
 		{datarhttp.SummaryBody([]datar.FlagSummary{
 			{FlagID: 1, FlagInfo: datar.FlagInfo{Key: "k", Description: "d", Enabled: true}, Total: 3, LastEvaluatedAt: at},
+			{FlagID: 2, FlagInfo: datar.FlagInfo{Key: "l", Deleted: true}, Total: 1, LastEvaluatedAt: at},
 		}), &models.DatarSummaryResponse{}},
 		{datarhttp.FlagSummaryBody(&datar.FlagBreakdown{
 			FlagID: 1, Ingested: 2,

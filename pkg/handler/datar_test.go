@@ -50,6 +50,12 @@ func TestTheSummaryCountsWhatWasEvaluated(t *testing.T) {
 		t.Errorf("summary (-want +got):\n%s", diff)
 	}
 
+	must(t, s, http.MethodDelete, fmt.Sprint("/flags/", quiet), nil)
+	want[1] = object{"flagID": float64(quiet), "flagKey": "quiet", "description": "d", "deleted": true, "totalEvalCount": 1., "lastEvaluatedAt": "*"}
+	if diff := cmp.Diff(want, golden.Mask(must(t, s, http.MethodGet, "/datar/summary", nil)["flags"])); diff != "" {
+		t.Errorf("summary with a deleted flag (-want +got):\n%s", diff)
+	}
+
 	path := fmt.Sprintf("/datar/flags/%d/summary", busy)
 	breakdown := must(t, s, http.MethodGet, path, nil)
 	byDay := breakdown["trafficByDay"].([]any)

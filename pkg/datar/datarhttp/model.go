@@ -16,6 +16,7 @@ type summary struct {
 }
 
 type summaryFlag struct {
+	Deleted         bool       `json:"deleted,omitempty"`
 	Description     string     `json:"description,omitempty"`
 	Enabled         bool       `json:"enabled,omitempty"`
 	FlagID          int64      `json:"flagID,omitempty"`
@@ -95,7 +96,7 @@ func SummaryBody(flags []datar.FlagSummary) any {
 	s := summary{Flags: make([]summaryFlag, len(flags))}
 	for i, f := range flags {
 		s.Flags[i] = summaryFlag{
-			Description: f.Description, Enabled: f.Enabled, FlagID: f.FlagID, FlagKey: f.Key, TotalEvalCount: f.Total,
+			Deleted: f.Deleted, Description: f.Description, Enabled: f.Enabled, FlagID: f.FlagID, FlagKey: f.Key, TotalEvalCount: f.Total,
 			LastEvaluatedAt: timestampOf(f.LastEvaluatedAt),
 		}
 	}
