@@ -17,11 +17,15 @@ import (
 // swagger:model datarSummaryFlag
 type DatarSummaryFlag struct {
 
+	// Whether the flag was deleted. Left out (false) when it was not.
+	// Example: false
+	Deleted bool `json:"deleted,omitempty"`
+
 	// Description of the flag. Left out for a flag that is gone from the database.
 	// Example: Colour of the checkout button
 	Description string `json:"description,omitempty"`
 
-	// Whether the flag is on now. Left out (false) when it is off.
+	// Whether the flag is on now. Left out (false) when it is off or deleted.
 	// Example: true
 	Enabled bool `json:"enabled,omitempty"`
 

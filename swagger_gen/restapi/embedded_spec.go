@@ -3806,13 +3806,18 @@ func init() {
       "description": "The traffic of one flag in the asked span.",
       "type": "object",
       "properties": {
+        "deleted": {
+          "description": "Whether the flag was deleted. Left out (false) when it was not.",
+          "type": "boolean",
+          "example": false
+        },
         "description": {
           "description": "Description of the flag. Left out for a flag that is gone from the database.",
           "type": "string",
           "example": "Colour of the checkout button"
         },
         "enabled": {
-          "description": "Whether the flag is on now. Left out (false) when it is off.",
+          "description": "Whether the flag is on now. Left out (false) when it is off or deleted.",
           "type": "boolean",
           "example": true
         },
@@ -9149,13 +9154,18 @@ func init() {
       "description": "The traffic of one flag in the asked span.",
       "type": "object",
       "properties": {
+        "deleted": {
+          "description": "Whether the flag was deleted. Left out (false) when it was not.",
+          "type": "boolean",
+          "example": false
+        },
         "description": {
           "description": "Description of the flag. Left out for a flag that is gone from the database.",
           "type": "string",
           "example": "Colour of the checkout button"
         },
         "enabled": {
-          "description": "Whether the flag is on now. Left out (false) when it is off.",
+          "description": "Whether the flag is on now. Left out (false) when it is off or deleted.",
           "type": "boolean",
           "example": true
         },
