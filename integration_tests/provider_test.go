@@ -1,0 +1,74 @@
+package integration_tests
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/open-feature/go-sdk/openfeature"
+	"github.com/open-feature/go-sdk/openfeature/isolated"
+
+	"github.com/flagr-datar/flagr-datar/integration_tests/testaddress"
+	"github.com/flagr-datar/flagr-datar/pkg/provider"
+)
+
+// TestGoProvider evaluates in 64 goroutines while the server is killed and started again. The summary counts exactly the
+// calls, and a change of the flag arrives in the program.
+func TestGoProvider(t *testing.T) {
+	t.Parallel()
+	const goroutines, calls, kills = 64, 2000, 3
+	db := databases[0]
+	// The port stays the same, so that the provider finds the server again.
+	host, port, _ := strings.Cut(testaddress.Unused(t), ":")
+	s := start(t, db, db.fresh(t), taking().with(environ{"FLAGR_RECORDER_DATAR_FLUSH_INTERVAL": "100ms", "HOST": host, "PORT": port}))
+	f := newFlag(t, s, "in-process")
+	poll(t, "the export to have the flag", func() bool {
+		text := string(s.call(t, "GET", "/export/eval_cache/json?enabled=true", nil).body)
+		return strings.Contains(text, `"DataRecordsEnabled":true`)
+	})
+	p, err := provider.New(provider.Options{
+		URL: strings.TrimSuffix(s.url, "/api/v1"), PollInterval: time.Second, CountsInterval: time.Second, SpoolDir: t.TempDir(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	api := isolated.NewAPI()
+	if err := api.SetProviderAndWait(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	client := api.NewClient()
+	var callers sync.WaitGroup
+	for i := range goroutines {
+		callers.Go(func() {
+			for n := range calls {
+				user := openfeature.NewEvaluationContext(fmt.Sprint(i, "-", n), nil)
+				if value, err := client.BooleanValue(context.Background(), "in-process", false, user); err != nil || !value {
+					t.Errorf("%t, %v", value, err)
+					return
+				}
+				if n%20 == 0 {
+					time.Sleep(40 * time.Millisecond)
+				}
+			}
+		})
+	}
+	for range kills {
+		time.Sleep(700 * time.Millisecond)
+		s.kill(t)
+		s = s.again(t)
+	}
+	callers.Wait()
+	if err := api.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if books := p.Counts(); books.Pending != 0 || books.DroppedTotal() != 0 {
+		t.Errorf("%+v", books)
+	}
+	const sent = goroutines * calls
+	if total := counts(t, s, sent).total(f.ID); total != sent {
+		t.Errorf("the summary counts %d of %d calls", total, sent)
+	}
+}
