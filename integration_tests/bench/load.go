@@ -28,16 +28,20 @@ type connection struct {
 	reader *bufio.Reader
 }
 
-// newLoad opens connections and sends the request once on each, which must be answered with 200. They stay open until the
-// load is closed.
-func newLoad(target string, body []byte, connections int) (*load, error) {
+// newLoad opens connections and sends the request once on each, which must be answered with 200 or 304. They stay open until
+// the load is closed. Headers are whole lines.
+func newLoad(target string, body []byte, connections int, headers ...string) (*load, error) {
 	u, err := url.Parse(target)
 	if err != nil {
 		return nil, err
 	}
 	var request bytes.Buffer
-	fmt.Fprintf(&request, "POST %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: bench\r\nContent-Type: application/json\r\nAccept: application/json\r\nContent-Length: %d\r\n\r\n",
+	fmt.Fprintf(&request, "POST %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: bench\r\nContent-Type: application/json\r\nAccept: application/json\r\nContent-Length: %d\r\n",
 		u.RequestURI(), u.Host, len(body))
+	for _, line := range headers {
+		request.WriteString(line + "\r\n")
+	}
+	request.WriteString("\r\n")
 	request.Write(body)
 	l := &load{request: request.Bytes()}
 	for range connections {
@@ -99,7 +103,7 @@ func (c *connection) exchange(request []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if response.StatusCode != http.StatusOK {
+	if response.StatusCode != http.StatusOK && response.StatusCode != http.StatusNotModified {
 		return 0, fmt.Errorf("the answer is %s", response.Status)
 	}
 	return int(n), response.Body.Close()

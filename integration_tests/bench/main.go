@@ -38,6 +38,7 @@ type options struct {
 	batches     int
 	connections int
 	refresh     bool
+	ofrep       bool
 	profile     string
 	env         []string
 }
@@ -50,6 +51,7 @@ func main() {
 	flag.IntVar(&o.batches, "batches", 60, "batches of one server in one round")
 	flag.IntVar(&o.connections, "connections", 8, "connections, each with one request at a time")
 	flag.BoolVar(&o.refresh, "refresh", true, "measure also how evaluation fares while one of 10,000 flags changes each second")
+	flag.BoolVar(&o.ofrep, "ofrep", true, "measure also OFREP: one flag, all of 1,000, and what open event streams take")
 	flag.StringVar(&o.profile, "profile", "", "a file for a CPU profile of the server with recording on, for profile-guided optimisation")
 	flag.Func("env", "a variable for the measured server, as NAME=VALUE; may be given more than once", func(v string) error {
 		o.env = append(o.env, v)
@@ -154,10 +156,15 @@ func run(o options, out io.Writer) (err error) {
 	if err := report(out, bare, singles, batches); err != nil {
 		return err
 	}
+	running.stop()
+	if o.ofrep {
+		if err := measureOFREP(o, dir, out); err != nil {
+			return err
+		}
+	}
 	if !o.refresh {
 		return nil
 	}
-	running.stop()
 	return measureRefresh(o, dir, out)
 }
 

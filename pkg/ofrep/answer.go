@@ -156,6 +156,9 @@ func errorText(code, details, metadata string) string {
 
 // jsonOf writes a value without escaping HTML. Values that come from JSON or are strings cannot fail.
 func jsonOf(value any) string {
+	if text, ok := value.(string); ok && eval.IsPlain(text) {
+		return `"` + text + `"`
+	}
 	var b bytes.Buffer
 	encoder := json.NewEncoder(&b)
 	encoder.SetEscapeHTML(false)

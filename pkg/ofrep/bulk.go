@@ -171,8 +171,11 @@ func (h *Handler) atLeast(ctx context.Context, query url.Values) (_ *view, curre
 	wanted := query.Get(flagConfigEtag)
 	v := h.current()
 	isOther := func(v *view) bool { return wanted != "" && wanted != v.revision }
-	modified, err := strconv.ParseInt(query.Get(flagConfigLastModified), 10, 64)
-	unseen := err == nil && modified > h.options.States.LastCheck().Unix()
+	unseen := false
+	if seconds := query.Get(flagConfigLastModified); seconds != "" {
+		modified, err := strconv.ParseInt(seconds, 10, 64)
+		unseen = err == nil && modified > h.options.States.LastCheck().Unix()
+	}
 	if !isOther(v) && !unseen {
 		return v, true
 	}
