@@ -75,13 +75,15 @@ func run(m *testing.M) int {
 // server is a running server.
 type server struct {
 	url, database string
+	by            string // who makes changes
+	command       *exec.Cmd
 }
 
 // start runs a server on an empty SQLite file.
 func start(t *testing.T, environ ...string) *server {
 	t.Helper()
 	dir := t.TempDir()
-	s := &server{database: filepath.Join(dir, "flagr.sqlite")}
+	s := &server{database: filepath.Join(dir, "flagr.sqlite"), by: "ada@example.com"}
 	s.startOn(t, environ...)
 	return s
 }
@@ -107,9 +109,9 @@ func (s *server) startOn(t *testing.T, environ ...string) {
 	if err := command.Start(); err != nil {
 		t.Fatal(err)
 	}
+	s.command = command
 	t.Cleanup(func() {
-		_ = command.Process.Signal(os.Interrupt)
-		_ = command.Wait()
+		s.stop(t)
 		if t.Failed() {
 			t.Logf("server:\n%s", out)
 		}
@@ -129,6 +131,17 @@ func (s *server) startOn(t *testing.T, environ ...string) {
 	}
 }
 
+// stop ends the server and waits for it. It may be called again.
+func (s *server) stop(t *testing.T) {
+	t.Helper()
+	if s.command == nil {
+		return
+	}
+	_ = s.command.Process.Signal(os.Interrupt)
+	_ = s.command.Wait() // a server that was told to stop may exit with any code
+	s.command = nil
+}
+
 // api sends a request to the API and decodes the answer.
 func (s *server) api(t *testing.T, method, path string, body any) map[string]any {
 	t.Helper()
@@ -141,7 +154,7 @@ func (s *server) api(t *testing.T, method, path string, body any) map[string]any
 		t.Fatal(err)
 	}
 	r.Header.Set("Content-Type", "application/json")
-	r.Header.Set("X-Email", "ada@example.com")
+	r.Header.Set("X-Email", s.by)
 	response, err := http.DefaultClient.Do(r)
 	if err != nil {
 		t.Fatal(err)

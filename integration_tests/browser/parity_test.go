@@ -170,6 +170,7 @@ func TestReviewCanBeLeftAndUndone(t *testing.T) {
 	p.press("Review and save")
 	p.has("Save 2 changes as a new version?")
 	p.press("Keep editing")
+	p.until("the marks of what is changed", `document.querySelector("[name='s.0.rollout']").classList.contains("changed") && document.querySelector("[name='s.0.c.0.property']").classList.contains("code")`)
 	p.until("the form", `!document.querySelector("dialog[open]") && document.querySelector("[name='s.1.rollout']").value === "10"`)
 	p.press("Review and save")
 	p.press("Undo")

@@ -300,7 +300,7 @@ func (u *UI) setGot(p *page, f *entity.Flag, r *insight.Rollout, changed time.Ti
 		}
 		one.Came = u.text.say("setgot.matched", "n", s.Count)
 		if len(one.Constraints) > 0 {
-			one.Came = u.text.say("setgot.matchedof", "n", s.Count, "rest", left-s.Count)
+			one.Came = u.text.say("setgot.matchedof", "n", s.Count, "rest", max(0, left-s.Count))
 		}
 		left -= s.Count
 		for _, g := range s.Given {

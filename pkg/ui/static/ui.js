@@ -139,7 +139,7 @@ function editor() {
       here.replaceChildren(...part.childNodes);
     }
     for (const field of all("[data-field]")) {
-      const fresh = page.getElementsByName(field.name)[0];
+      const fresh = page.querySelector(`[data-field][name="${CSS.escape(field.name)}"]`);
       if (!fresh) continue;
       field.className = fresh.className;
       for (const name of ["aria-invalid", "aria-describedby"]) {

@@ -1,0 +1,273 @@
+package ui_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/insight"
+	"github.com/flagr-datar/flagr-datar/pkg/ui"
+)
+
+// figures are ui.Numbers and ui.Books of one flag, which was asked 160,000 times. With err they do not answer.
+type figures struct {
+	m   *memory
+	err error
+	// asked is how many boards were made.
+	boards int
+}
+
+func (f *figures) complete() *insight.Complete {
+	return &insight.Complete{
+		Since: f.m.now.AddDate(0, 0, -60), UpTo: f.m.now, Servers: 4, Silent: 1,
+		Holes: []insight.Hole{{From: f.m.now.AddDate(0, 0, -19), To: f.m.now.AddDate(0, 0, -18), Why: insight.WhyRecordsOff}},
+	}
+}
+
+func (f *figures) state(flag *entity.Flag) *insight.State {
+	return &insight.State{
+		FlagID: int64(flag.ID), FlagKey: flag.Key, State: insight.StateActive, Evidence: insight.Evidence{Count: 640_000, Last: f.m.now},
+		Advice: insight.Advice{Do: insight.DoRemoveFromCode, Text: "Make `on` the only way in the code."},
+		CanDelete: insight.CanDelete{Answer: insight.AnswerNo, Checks: []insight.Check{
+			{Check: insight.CheckCounted, OK: true, Text: "Counted without a break for 60 days."}, {Check: insight.CheckNotAsked, Text: "Asked for 640,000 times since 1 January."},
+			{Check: insight.CheckAllHeard, Text: "1 of 4 servers did not report."},
+		}},
+		Complete: f.complete(),
+	}
+}
+
+func (f *figures) AllStates(context.Context, int) (*insight.States, error) {
+	f.boards++
+	if f.err != nil {
+		return nil, f.err
+	}
+	all := &insight.States{Complete: f.complete()}
+	for _, flag := range f.m.Snapshot().Flags() {
+		one := insight.FlagState{State: f.state(flag), Flag: flag, Total: 640_000, Spark: make([]int64, 28), Findings: 3, Contradictions: 1, Warnings: 1}
+		for i := range one.Spark {
+			one.Spark[i] = int64(i)
+		}
+		for i, v := range flag.Variants {
+			one.Given = append(one.Given, insight.VariantOutcome{VariantID: int64(v.ID), VariantKey: v.Key, Count: int64(200_000 - i)})
+		}
+		if flag.Key == "dark-mode" {
+			one.State.State = insight.StateGivesNothing
+		}
+		all.Flags = append(all.Flags, one)
+	}
+	return all, nil
+}
+
+func (f *figures) State(_ context.Context, id int64, _ *int64) (*insight.State, error) {
+	return f.state(f.m.Snapshot().Flag(id, "")), f.err
+}
+
+func (f *figures) Outcomes(_ context.Context, id int64, _ insight.Window) (*insight.Outcomes, error) {
+	o := &insight.Outcomes{FlagID: id, From: f.m.now.AddDate(0, 0, -7), To: f.m.now, Total: 160_000, Complete: f.complete(), Outcomes: []insight.OutcomeCount{
+		{Outcome: datar.HeldOut, Count: 60_020}, {Outcome: datar.Matched, Count: 59_980}, {Outcome: datar.NoMatch, Count: 39_000, Unevaluable: 3_100}, {Outcome: datar.Disabled, Count: 1_000, Last: f.m.now},
+	}}
+	flag := f.m.Snapshot().Flag(id, "")
+	s := insight.SegmentOutcome{SegmentID: int64(flag.Segments[0].ID), Matched: 59_980, HeldOut: 60_020}
+	for i, n := range []int64{30_110, 29_870}[:min(2, len(flag.Variants))] {
+		s.Variants = append(s.Variants, insight.VariantOutcome{VariantID: int64(flag.Variants[i].ID), VariantKey: flag.Variants[i].Key, Count: n})
+	}
+	o.Segments = []insight.SegmentOutcome{s}
+	return o, f.err
+}
+
+func (f *figures) Reasons(_ context.Context, id int64, _ insight.Window) (*insight.Reasons, error) {
+	flag := f.m.Snapshot().Flag(id, "")
+	return &insight.Reasons{FlagID: id, Examined: 1_840, Of: 39_000, Segments: []insight.SegmentReasons{{SegmentID: int64(flag.Segments[0].ID), Constraints: []insight.ConstraintReasons{
+		{ConstraintID: 1, Text: `country EQ "FR"`, Stopped: 1_500, Missing: 930, False: 570}, {ConstraintID: 2, Text: "age GTE 18", Stopped: 340, OtherType: 290, False: 50},
+	}}}}, f.err
+}
+
+func (f *figures) Rollout(_ context.Context, id int64, _ insight.Window) (*insight.Rollout, error) {
+	flag := f.m.Snapshot().Flag(id, "")
+	v := insight.VersionRollout{SnapshotID: int64(flag.SnapshotID), From: f.m.now.AddDate(0, 0, -7), To: f.m.now, Enabled: true, Count: 160_000}
+	for i := range flag.Segments {
+		s := insight.SegmentRollout{SegmentID: int64(flag.Segments[i].ID), Description: flag.Segments[i].Description, Rank: i, RolloutPercent: 50, Count: 120_000}
+		for _, share := range flag.Segments[i].Distributions {
+			s.Given = append(s.Given, insight.Given{VariantID: int64(share.VariantID), VariantKey: share.VariantKey, Percent: 50, Buckets: 250, Set: .25, Count: 30_110, Got: .2509})
+		}
+		s.Given = append(s.Given, insight.Given{HeldOut: true, Buckets: 500, Set: .5, Count: 60_020, Got: .5002})
+		v.Segments = append(v.Segments, s)
+	}
+	return &insight.Rollout{FlagID: id, Versions: []insight.VersionRollout{v}, Complete: f.complete(), Findings: []insight.Finding{
+		{Rule: insight.RuleOldVersion, Severity: insight.Contradiction, Text: "412 evaluations used version 115 <b>."}, {Rule: insight.RuleNeverMatched, Severity: insight.Warning, Text: "None matched."},
+	}}, f.err
+}
+
+func (f *figures) Series(_ context.Context, id int64, q insight.SeriesQuery) (*insight.Series, error) {
+	if q.Bucket == "year" {
+		return nil, fmt.Errorf("%w: bucket is \"year\", want hour, day or week", datar.ErrInvalidQuery)
+	}
+	flag := f.m.Snapshot().Flag(id, "")
+	s := &insight.Series{FlagID: id, Unit: insight.UnitDay, Zone: time.UTC, By: insight.By(q.By), Complete: f.complete()}
+	fill := func(b *insight.Buckets, from time.Time) {
+		for i := range 31 {
+			b.Starts = append(b.Starts, from.AddDate(0, 0, i))
+			b.Whole = append(b.Whole, i < 30)
+		}
+		b.End = from.AddDate(0, 0, 31)
+		for i := range len(flag.Variants) + 1 {
+			line := insight.Line{Counts: make([]int64, 31)}
+			if i > 0 {
+				line.VariantID, line.Name = int64(flag.Variants[i-1].ID), flag.Variants[i-1].Key
+			}
+			for j := range line.Counts {
+				line.Counts[j] = int64(1000*i + j)
+			}
+			b.Lines = append(b.Lines, line)
+		}
+	}
+	fill(&s.Buckets, time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+	if q.Compare != "" {
+		s.Comparison = &insight.Buckets{}
+		fill(s.Comparison, time.Date(2025, 12, 1, 0, 0, 0, 0, time.UTC))
+		s.Comparison.Lines[0].Counts[3] = 9
+	}
+	s.Changes = []insight.Change{{SnapshotID: 2, At: f.m.now.AddDate(0, 0, -7), Affects: insight.AffectsAssignment}}
+	return s, f.err
+}
+
+func (f *figures) Unknown(context.Context, insight.Window, *int64, *int64) (*insight.UnknownList, error) {
+	return &insight.UnknownList{Complete: f.complete(), Unknown: []insight.Unknown{
+		{Asked: "checkout-buton", Count: 311, Last: f.m.now, Similar: "checkout-button"}, {Asked: "gone", Count: 7, DeletedFlagID: 99}, {Asked: datar.OtherUnknown, Count: 1}, {Asked: "<odd> key", Count: 1},
+	}}, f.err
+}
+
+func (f *figures) Forecast(_ context.Context, id int64, d *entity.Definition) (*insight.Forecast, error) {
+	flag := f.m.Snapshot().Flag(id, "")
+	blue := int64(flag.Variants[0].ID)
+	return &insight.Forecast{FlagID: id, Gained: 300, Now: []insight.Expected{{VariantID: blue, VariantKey: "blue", PerDay: 4301}, {PerDay: 8574}},
+		Then: []insight.Expected{{VariantID: blue, VariantKey: "blue", PerDay: 6858}, {PerDay: 3427}}, Segments: []insight.SegmentForecast{{Unknown: true}}}, f.err
+}
+
+func (f *figures) Stats() datar.Stats { return datar.Stats{Recorded: 10, Stored: 8, Pending: 2} }
+
+func (f *figures) Servers(context.Context) ([]datar.ServerRecord, error) {
+	record := func(name string, kind datar.ServerKind, at time.Time) datar.ServerRecord {
+		return datar.ServerRecord{Name: name, Run: "r", Kind: kind, Start: at.AddDate(0, 0, -60), At: at, LastFlush: at, FlushInterval: time.Minute, Recorded: 100, Stored: 98, Pending: 1, Dropped: map[string]int64{"closed": 1}}
+	}
+	return []datar.ServerRecord{record("flagr-0", datar.KindServer, f.m.now), record("edge-berlin", datar.KindEdge, f.m.now.AddDate(0, 0, -6))}, f.err
+}
+
+// counted is setup with numbers.
+func counted(t testing.TB) (*fixture, *figures) {
+	t.Helper()
+	numbers := &figures{}
+	f := setup(t, func(o *ui.Options) {
+		numbers.m = o.Store.(*memory)
+		o.Numbers, o.Books = numbers, numbers
+	})
+	return f, numbers
+}
+
+func TestPagesWithNumbersAreWellMade(t *testing.T) {
+	t.Parallel()
+	f, numbers := counted(t)
+	pages := append(everyPage(), "/ui/flags/1/traffic", "/ui/flags/1/traffic?compare=previous&by=variant&days=7", "/ui/flags/1/nothing", "/ui/unknown", "/ui/?state=gives_nothing&sort=traffic", "/ui/?sort=last&days=30")
+	for _, target := range pages {
+		checkPage(t, f, target, f.ask(t, http.MethodGet, target, nil))
+	}
+	form := f.form(t)
+	form.Set("s.0.rollout", "80")
+	checkPage(t, f, targeting, f.press(t, form, "review"))
+	numbers.err = errors.New("dial tcp: no answer of postgres://secret")
+	for _, target := range pages {
+		a := f.ask(t, http.MethodGet, target, nil)
+		if a.status != http.StatusOK || strings.Contains(a.body, "no answer of") {
+			t.Errorf("%s without numbers: %d", target, a.status)
+		}
+	}
+}
+
+func TestNumbersStandInSentencesAndTables(t *testing.T) {
+	t.Parallel()
+	f, _ := counted(t)
+	form := f.form(t)
+	form.Set("s.0.rollout", "80")
+	for target, want := range map[string][]string{
+		"/ui/": {"4 flags: 1 gives nothing, 4 contradict their settings", "Gives nothing 1", "1 contradiction", "1 warning", "1 note", "168", "3 of 4 servers, 1 silent"},
+		"/ui/flags/1": {"Active: 18.8 % of 160,000 evaluations got blue, 18.7 % green, 62.5 % got nothing.", "Contradiction412 evaluations used version 115 <b>.", "25.0 %25.1 %30,110", "since version 2", "not counted", "No: see why",
+			"120,000 matched, 40,000 did not"},
+		"/ui/flags/1/traffic?compare=previous": {"evaluations since 1 Jan; over the 30 whole days, 0 % less than before.", "Sat 31 Jan until 10:42:10", "In all", "Dotted: the time before"},
+		"/ui/flags/1/traffic?bucket=year":      {`No numbers: invalid query: bucket is "year", want hour, day or week.`},
+		"/ui/flags/1/nothing":                  {"100,020 of 160,000 evaluations gave no variant: 60 % of them were held out by a rollout.", "All by segment 1, “Adults in France”, where the rollout is 50 %.", "In 3,100 of them", "a sample: 1,840 of 39,000 looked at", "country missing 930"},
+		"/ui/unknown":                          {"4 keys are asked for and not there: 320 times in 7 days.", "Differs little from checkout-button", "Of a deleted flag", "Further keys"},
+		"/ui/server":                           {"The books balance: 2 of 200 evaluations are lost; 1 server or edge has been silent.", "Silent, heard 6 days ago", "hidden"},
+		"/ui/flags/1/delete":                   {"Delete checkout-button? It is asked 21,333 times a day.", "Not yet", "OK", "Make on the only way in the code."},
+		targeting:                              {"120,240 evaluations came here"},
+	} {
+		a := f.ask(t, http.MethodGet, target, nil)
+		body := strings.ReplaceAll(text(a.root), "\u00a0", " ")
+		for _, one := range want {
+			if !strings.Contains(body, one) {
+				t.Errorf("%s lacks %q in\n%s", target, one, body)
+			}
+		}
+	}
+	review := strings.ReplaceAll(text(f.press(t, form, "review").root), "\u00a0", " ")
+	for _, one := range []string{"blue4,3016,858+2,557", "nobody8,5743,427−5,147", "Nobody changes from one variant to another: 300 of the 1,000 buckets", "1 segment is not known beforehand"} {
+		if !strings.Contains(review, one) {
+			t.Errorf("the review lacks %q in\n%s", one, review)
+		}
+	}
+	csv := f.ask(t, http.MethodGet, "/ui/flags/1/traffic.csv", nil)
+	if csv.status != http.StatusOK || !strings.Contains(csv.header.Get("Content-Type"), "csv") || !strings.Contains(csv.body, "blue") {
+		t.Errorf("CSV: %d %.200s", csv.status, csv.body)
+	}
+}
+
+func TestNumbersOfTheListAreKept(t *testing.T) {
+	t.Parallel()
+	f, numbers := counted(t)
+	for range 5 {
+		f.ask(t, http.MethodGet, "/ui/", nil)
+	}
+	if numbers.boards != 1 {
+		t.Errorf("%d boards were made for five pages", numbers.boards)
+	}
+}
+
+// many is a fixture with 10,000 flags.
+func many(t testing.TB) *fixture {
+	t.Helper()
+	f, _ := counted(t)
+	for i := range 10_000 {
+		flag := &entity.Flag{Key: fmt.Sprintf("some-experiment-%d", i), Description: fmt.Sprintf("Experiment %d of the shop, with a description of usual length", i), UpdatedBy: "ada@example.com"}
+		flag.ID, flag.UpdatedAt, flag.Tags = uint(1000+i), f.now, []entity.Tag{{Value: "web"}, {Value: fmt.Sprintf("team-%d", i%40)}}
+		f.flags[flag.ID] = flag
+	}
+	snapshot := f.memory.Snapshot()
+	f.memory.fixed = snapshot
+	return f
+}
+
+func TestThePageOfAHundredFlagsIsSmall(t *testing.T) {
+	t.Parallel()
+	f := many(t)
+	a := f.ask(t, http.MethodGet, "/ui/", nil)
+	if n := len(a.body); n > 200_000 || strings.Count(a.body, `class="key"`) != 100 {
+		t.Errorf("%d bytes for %d flags, want at most 200,000 for 100", n, strings.Count(a.body, `class="key"`))
+	}
+}
+
+// BenchmarkList is the CPU of the first page of 10,000 flags, and of a search in them. The bound is 50 ms.
+func BenchmarkList(b *testing.B) {
+	f := many(b)
+	for name, target := range map[string]string{"first": "/ui/", "search": "/ui/?q=experiment+77,shop&sort=key"} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				f.ask(b, http.MethodGet, target, nil)
+			}
+		})
+	}
+}
