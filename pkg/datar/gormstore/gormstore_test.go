@@ -35,6 +35,13 @@ func TestStoreOnSQLite(t *testing.T) {
 	storetest.RunIngest(t, func(t *testing.T) storetest.IngestStore { return newStore(t, openSQLite(t)) })
 }
 
+func TestStoreIsOpenedAgain(t *testing.T) {
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		dsn := kind.Fresh(t)
+		storetest.RunReopen(t, func(t *testing.T) datar.Store { return newStore(t, openKind(t, kind, dsn)) })
+	})
+}
+
 // GET_LOCK of MySQL answers 0 after its time, and NULL when it fails.
 func TestTablesThatAreNotLockedAreLeftAlone(t *testing.T) {
 	t.Parallel()

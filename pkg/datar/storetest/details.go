@@ -217,7 +217,7 @@ func detailsOnce(t *testing.T, s datar.DetailStore) {
 		Server:  &record,
 	}
 	for range 2 {
-		if err := s.Apply(t.Context(), batch); err != nil {
+		if err := send(t.Context(), s, batch); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -228,7 +228,7 @@ func detailsOnce(t *testing.T, s datar.DetailStore) {
 	wantUnknown(t, s, datar.UnknownQuery{From: 0, To: hour + 1, Limit: 10}, datar.UnknownRow{Asked: "nothing", Count: 5, First: 1, Last: 2})
 	// A batch may have a record and nothing else.
 	record.At = record.At.Add(time.Minute)
-	if err := s.Apply(t.Context(), datar.Batch{Writer: "w", Sequence: 2, Server: &record}); err != nil {
+	if err := send(t.Context(), s, datar.Batch{Writer: "w", Sequence: 2, Server: &record}); err != nil {
 		t.Fatal(err)
 	}
 	if got := servers(t, s); len(got) != 1 || !got[0].At.Equal(record.At) {
@@ -245,7 +245,7 @@ func endedContextDetails(t *testing.T, s datar.DetailStore) {
 		Unknown: []datar.UnknownRow{{Asked: "nothing", Hour: hour, Count: 5, First: 1, Last: 2}},
 		Server:  &datar.ServerRecord{Name: "a", Run: "r", Kind: datar.KindServer, Start: hour.Time(), At: hour.Time()},
 	}
-	if err := s.Apply(ctx, batch); err == nil {
+	if err := send(ctx, s, batch); err == nil {
 		t.Error("Apply with an ended context succeeded")
 	}
 	if got := details(t, s, allDetails(datar.GroupOutcome)); len(got) != 0 {
@@ -280,7 +280,7 @@ func wantUnknown(t *testing.T, s datar.DetailStore, query datar.UnknownQuery, wa
 
 func applyUnknown(t *testing.T, s datar.DetailStore, writer string, sequence int64, rows ...datar.UnknownRow) {
 	t.Helper()
-	if err := s.Apply(t.Context(), datar.Batch{Writer: writer, Sequence: sequence, Unknown: rows}); err != nil {
+	if err := send(t.Context(), s, datar.Batch{Writer: writer, Sequence: sequence, Unknown: rows}); err != nil {
 		t.Fatalf("apply batch %d of %s: %v", sequence, writer, err)
 	}
 }
@@ -366,7 +366,7 @@ func serverRecords(t *testing.T, s datar.DetailStore) {
 	edge := datar.ServerRecord{Name: strings.Repeat("é", 31), Run: "1", Kind: datar.KindEdge, Start: start, At: start, FlushInterval: time.Minute}
 	for i, record := range []datar.ServerRecord{first, next, again, first, edge} { // one that comes late changes nothing
 		batch := datar.Batch{Writer: fmt.Sprint("w", i), Sequence: 1, Server: &record}
-		if err := s.Apply(t.Context(), batch); err != nil {
+		if err := send(t.Context(), s, batch); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -4,6 +4,7 @@ package storetest
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -19,6 +20,44 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/memstore"
 )
 
+// send applies a batch as an engine does: by ApplySome if the store has it, and in parts if it limits the rows of a batch. Each
+// part has a writer of its own, so that the same batch is divided alike each time. These tests send no row that may be refused.
+func send(ctx context.Context, s datar.Store, batch datar.Batch) error {
+	most := maxRows(s)
+	for part := 0; part == 0 || len(batch.Rows) > 0; part++ {
+		some := batch
+		some.Rows = batch.Rows[:min(most, len(batch.Rows))]
+		batch.Rows = batch.Rows[len(some.Rows):]
+		if part > 0 {
+			some.Writer, some.Unknown, some.Server = fmt.Sprintf("%s.%d", batch.Writer, part), nil, nil
+		}
+		if err := sendPart(ctx, s, some); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func sendPart(ctx context.Context, s datar.Store, batch datar.Batch) error {
+	partial, ok := s.(datar.Selective)
+	if !ok {
+		return s.Apply(ctx, batch)
+	}
+	refused, err := partial.ApplySome(ctx, batch)
+	if err == nil && refused != 0 {
+		return fmt.Errorf("ApplySome refused %d evaluations of a batch of which none is wrong", refused)
+	}
+	return err
+}
+
+// maxRows is the most rows that the store takes in a batch.
+func maxRows(s datar.Store) int {
+	if l, ok := s.(datar.Limiter); ok {
+		return l.MaxRows()
+	}
+	return math.MaxInt
+}
+
 // Run tests the stores that open returns: an empty one at each call, which open also closes when its test ends. Run it
 // with the race detector, too: it finds what is shared without a lock.
 func Run(t *testing.T, open func(*testing.T) datar.Store) {
@@ -32,6 +71,8 @@ func Run(t *testing.T, open func(*testing.T) datar.Store) {
 		{"a batch is applied once", batchAppliedOnce},
 		{"a batch is sent by many at once", sentByMany},
 		{"a context ends in the midst of a batch", contextEndsMidway},
+		{"ApplySome is Apply", applySome},
+		{"a batch has the rows that the store allows", allowedRows},
 		{"writers are independent", writersIndependent},
 		{"totals by each dimension", totalsByDimension},
 		{"windows are half open", windows},
@@ -77,7 +118,7 @@ func apply(t *testing.T, s datar.Store, writer string, sequence int64, rows ...d
 	t.Helper()
 	slices.SortFunc(rows, func(a, b datar.Row) int { return a.Compare(b.Key) })
 	before := slices.Clone(rows)
-	if err := s.Apply(t.Context(), datar.Batch{Writer: writer, Sequence: sequence, Rows: rows}); err != nil {
+	if err := send(t.Context(), s, datar.Batch{Writer: writer, Sequence: sequence, Rows: rows}); err != nil {
 		t.Fatalf("apply batch %d of %s: %v", sequence, writer, err)
 	}
 	if !slices.Equal(rows, before) {
@@ -115,7 +156,7 @@ func id(dimension datar.Dimension, t datar.Total) int64 {
 func applyInTheEnd(ctx context.Context, t *testing.T, s datar.Store, batch datar.Batch) bool {
 	t.Helper()
 	for {
-		err := s.Apply(ctx, batch)
+		err := send(ctx, s, batch)
 		if err == nil {
 			return true
 		}
@@ -237,7 +278,7 @@ func (f fading) Err() error {
 // contextEndsMidway ends the context of Apply at every point where the store looks at it, or at many of them. Nothing
 // of a batch may be kept then, or all of it; and sent again it counts once.
 func contextEndsMidway(t *testing.T, s datar.Store) {
-	const rows = 20
+	rows := int64(min(20, maxRows(s))) // one batch
 	for n := int64(0); n < 10_000; n += 1 + n/16 {
 		batch := datar.Batch{Writer: "w", Sequence: n + 1}
 		for v := range int64(rows) {
@@ -246,7 +287,7 @@ func contextEndsMidway(t *testing.T, s datar.Store) {
 		inner, cancel := context.WithCancel(t.Context())
 		looks := new(atomic.Int64)
 		looks.Store(n)
-		applied := s.Apply(fading{inner, cancel, looks}, batch)
+		applied := send(fading{inner, cancel, looks}, s, batch)
 		ended := inner.Err() != nil
 		cancel()
 
@@ -255,6 +296,9 @@ func contextEndsMidway(t *testing.T, s datar.Store) {
 		kept := int64(0)
 		for _, total := range totals(t, s, query) {
 			kept += total.Count
+		}
+		if errors.Is(applied, datar.ErrRefused) {
+			t.Fatalf("the context ended at look %d: got %v, but an engine drops what is refused", n+1, applied)
 		}
 		if kept != rows && (kept != 0 || applied == nil) {
 			t.Fatalf("the context ended at look %d: %d of %d rows are kept (%v)", n+1, kept, rows, applied)
@@ -274,6 +318,73 @@ func batchAppliedOnce(t *testing.T, s datar.Store) {
 	apply(t, s, "w", 2, row(1, 1, 1, hour, 4))
 	apply(t, s, "w", 1, row(1, 1, 1, hour, 3))
 	wantCounts(t, s, all(datar.ByFlag), map[int64]int64{1: 7})
+}
+
+// applySome sends batches by both methods in turn: a number is known to both.
+func applySome(t *testing.T, s datar.Store) {
+	partial, ok := s.(datar.Selective)
+	if !ok {
+		t.Skip("the store has no ApplySome")
+	}
+	for sequence := range int64(4) {
+		batch := datar.Batch{Writer: "w", Sequence: sequence + 1, Rows: []datar.Row{row(1, 1, 1, hour, 3)}}
+		methods := []func() error{
+			func() error { return s.Apply(t.Context(), batch) },
+			func() error {
+				refused, err := partial.ApplySome(t.Context(), batch)
+				if refused != 0 {
+					t.Errorf("%d evaluations of batch %d were refused", refused, batch.Sequence)
+				}
+				return err
+			},
+		}
+		for i := range methods {
+			if err := methods[(i+int(sequence))%2](); err != nil {
+				t.Fatal(err)
+			}
+		}
+		wantCounts(t, s, all(datar.ByFlag), map[int64]int64{1: 3 * (sequence + 1)})
+	}
+}
+
+// allowedRows sends a batch of as many rows as the store takes.
+func allowedRows(t *testing.T, s datar.Store) {
+	if _, ok := s.(datar.Limiter); !ok {
+		t.Skip("the store takes batches of any size")
+	}
+	most := maxRows(s)
+	if most < 1 {
+		t.Fatalf("MaxRows is %d, want 1 or more", most)
+	}
+	batch := datar.Batch{Writer: "w", Sequence: 1}
+	for v := range int64(min(most, 20_000)) {
+		batch.Rows = append(batch.Rows, row(1, v, 1, hour, 1))
+	}
+	if err := sendPart(t.Context(), s, batch); err != nil {
+		t.Fatalf("a batch of %d rows: %v", len(batch.Rows), err)
+	}
+	wantCounts(t, s, all(datar.ByFlag), map[int64]int64{1: int64(len(batch.Rows))})
+}
+
+// RunReopen tests that what a store keeps outlives it. Each call of open returns a store with the same data, which open also
+// closes when its test ends.
+func RunReopen(t *testing.T, open func(*testing.T) datar.Store) {
+	t.Helper()
+	var first string
+	for i, name := range []string{"first", "again"} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t)
+			if i == 0 {
+				first = s.Identity()
+			} else if now := s.Identity(); now != first {
+				t.Errorf("the identity was %q and is %q after the store was opened again: journals would not find it", first, now)
+			}
+			for sequence := range int64(i + 1) { // the first batch is known by then
+				apply(t, s, "w", sequence+1, row(1, 1, 1, hour, 3))
+			}
+			wantCounts(t, s, all(datar.ByFlag), map[int64]int64{1: 3 * int64(i+1)})
+		})
+	}
 }
 
 func writersIndependent(t *testing.T, s datar.Store) {
@@ -394,8 +505,8 @@ func endedContext(t *testing.T, s datar.Store) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	batch := datar.Batch{Writer: "w", Sequence: 1, Rows: []datar.Row{row(1, 1, 1, hour, 1)}}
-	if err := s.Apply(ctx, batch); err == nil {
-		t.Error("Apply with an ended context succeeded")
+	if err := send(ctx, s, batch); err == nil || errors.Is(err, datar.ErrRefused) {
+		t.Errorf("Apply with an ended context: got %v, want an error other than ErrRefused, for which an engine drops counts", err)
 	}
 	if _, err := s.Totals(ctx, all(datar.ByFlag)); err == nil {
 		t.Error("Totals with an ended context succeeded")
@@ -526,7 +637,7 @@ func maintenanceBesideWriters(t *testing.T, s datar.Store) {
 				for k := range int64(20) {
 					batch.Rows = append(batch.Rows, row(k+1, 1, 1, hour+datar.Hour(b%5), 1))
 				}
-				for s.Apply(t.Context(), batch) != nil && t.Context().Err() == nil {
+				for send(t.Context(), s, batch) != nil && t.Context().Err() == nil {
 				}
 			}
 		})

@@ -2,7 +2,10 @@ package storetest_test
 
 import (
 	"context"
+	"crypto/rand"
+	"errors"
 	"flag"
+	"fmt"
 	"maps"
 	"os"
 	"os/exec"
@@ -35,8 +38,10 @@ type broken struct {
 type mistake struct {
 	identity func() string
 	apply    func(s *broken, ctx context.Context, b datar.Batch) error
-	totals   func(query *datar.TotalsQuery, totals []datar.Total)
-	details  func(query *datar.DetailsQuery, rows []datar.Row) []datar.Row
+	// applySome: the store is a datar.Selective.
+	applySome func(s *broken, ctx context.Context, b datar.Batch) (int64, error)
+	totals    func(query *datar.TotalsQuery, totals []datar.Total)
+	details   func(query *datar.DetailsQuery, rows []datar.Row) []datar.Row
 }
 
 func (s *broken) Details(ctx context.Context, query datar.DetailsQuery) ([]datar.Row, error) {
@@ -113,6 +118,29 @@ var mistakes = map[string]struct {
 		b.Rows[0].Count++
 		return s.Store.Apply(ctx, b)
 	}}},
+	"ApplySome adds twice": {"counts add up", mistake{applySome: func(s *broken, ctx context.Context, b datar.Batch) (int64, error) {
+		return 0, errors.Join(s.Store.Apply(ctx, b), s.add(ctx, b.Rows))
+	}}},
+	"ApplySome has a ledger of its own": {"ApplySome is Apply", mistake{applySome: func(s *broken, ctx context.Context, b datar.Batch) (int64, error) {
+		b.Writer += " some"
+		return 0, s.Store.Apply(ctx, b)
+	}}},
+	"ApplySome refuses what it adds": {"counts add up", mistake{applySome: func(s *broken, ctx context.Context, b datar.Batch) (int64, error) {
+		return 1, s.Store.Apply(ctx, b)
+	}}},
+	"an ended context is a refusal": {"an ended context applies nothing", mistake{apply: func(s *broken, ctx context.Context, b datar.Batch) error {
+		if err := s.Store.Apply(ctx, b); err != nil {
+			return fmt.Errorf("%w: %w", datar.ErrRefused, err)
+		}
+		return nil
+	}}},
+	"a context that ends midway is a refusal": {"a context ends in the midst of a batch", mistake{apply: func(s *broken, ctx context.Context, b datar.Batch) error {
+		if err := s.Store.Apply(ctx, b); err != nil {
+			return fmt.Errorf("%w: %w", datar.ErrRefused, err)
+		}
+		return nil
+	}}},
+	"another identity at each open": {"reopen/again", mistake{identity: func() string { return strings.ToLower(rand.Text()) }}},
 	"no ledger": {"a batch is applied once", mistake{apply: func(s *broken, ctx context.Context, b datar.Batch) error {
 		return s.add(ctx, b.Rows)
 	}}},
@@ -256,9 +284,56 @@ func TestOneMistake(t *testing.T) {
 	if *run == "" {
 		t.Skip("TestMistakesAreFound runs this")
 	}
-	storetest.Run(t, func(*testing.T) datar.Store {
-		return &broken{mistake: mistakes[*run].mistake, applied: map[string]int64{}, second: make(chan struct{})}
-	})
+	open := func(*testing.T) datar.Store {
+		s := &broken{mistake: mistakes[*run].mistake, applied: map[string]int64{}, second: make(chan struct{})}
+		if s.applySome != nil {
+			return partial{s}
+		}
+		return s
+	}
+	storetest.Run(t, open)
+	if strings.HasPrefix(mistakes[*run].test, "reopen/") {
+		t.Run("reopen", func(t *testing.T) { storetest.RunReopen(t, open) })
+	}
+}
+
+// partial is a broken store that has ApplySome.
+type partial struct{ *broken }
+
+func (s partial) ApplySome(ctx context.Context, b datar.Batch) (int64, error) {
+	return s.applySome(s.broken, ctx, b)
+}
+
+// limited is a store that is right, and takes few rows at once.
+type limited struct {
+	memstore.Store
+	rows int
+}
+
+func (s *limited) MaxRows() int { return s.rows }
+
+func (s *limited) Apply(ctx context.Context, b datar.Batch) error {
+	if len(b.Rows) > s.rows {
+		return fmt.Errorf("%d rows, want at most %d", len(b.Rows), s.rows)
+	}
+	return s.Store.Apply(ctx, b)
+}
+
+func (s *limited) ApplySome(ctx context.Context, b datar.Batch) (int64, error) {
+	return 0, s.Apply(ctx, b)
+}
+
+// Stores with optional methods that are right pass.
+func TestLimitedStores(t *testing.T) {
+	t.Parallel()
+	for _, rows := range []int{1, 7, 1000} {
+		t.Run(fmt.Sprint(rows), func(t *testing.T) {
+			t.Parallel()
+			storetest.Run(t, func(*testing.T) datar.Store { return &limited{rows: rows} })
+		})
+	}
+	kept := &memstore.Store{}
+	storetest.RunReopen(t, func(*testing.T) datar.Store { return kept })
 }
 
 // TestMistakesAreFound runs the tests on stores that are wrong, in processes of their own, where they may fail.
@@ -271,7 +346,7 @@ func TestMistakesAreFound(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			test := strings.ReplaceAll(mistakes[name].test, " ", "_")
-			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestOneMistake$/^"+test+"$", "-mistake="+name)
+			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestOneMistake$/^"+strings.ReplaceAll(test, "/", "$/^")+"$", "-mistake="+name)
 			output, err := cmd.CombinedOutput()
 			if err == nil || !strings.Contains(string(output), "--- FAIL: TestOneMistake/"+test) {
 				t.Errorf("%q does not find it: %v\n%s", mistakes[name].test, err, output)
