@@ -86,11 +86,12 @@ var dialects = map[string]dialect{
 		at:               "?",
 		bindHour:         func(h datar.Hour) any { return h.Time().Format("2006-01-02 15:04:05+00:00") },
 		bindTime:         func(t time.Time) any { return t.UTC().Format("2006-01-02 15:04:05.999999999+00:00") },
-		offsets:          "SELECT 1 FROM datar_hourly_events WHERE " + sqliteOffset + " LIMIT 1",
-		indexes:          []index{{"INDEX", "idx_datar_offset_hour", "datar_hourly_events", sqliteHour, " WHERE " + sqliteOffset}},
-		tableOptions:     " WITHOUT ROWID", // the rows are where their primary key is
-		identifier:       "varchar(64)",
-		exact:            "varchar(63)",
+		// In the order of the index, or SQLite would read all events.
+		offsets:      "SELECT 1 FROM datar_hourly_events WHERE " + sqliteOffset + " ORDER BY " + sqliteHour + " LIMIT 1",
+		indexes:      []index{{"INDEX", "idx_datar_offset_hour", "datar_hourly_events", sqliteHour, " WHERE " + sqliteOffset}},
+		tableOptions: " WITHOUT ROWID", // the rows are where their primary key is
+		identifier:   "varchar(64)",
+		exact:        "varchar(63)",
 		// There is one writer at a time, whatever it writes.
 		lockShared:    updateMeta,
 		lockExclusive: updateMeta,

@@ -30,3 +30,6 @@ func (s *Store) RollUp(ctx context.Context, kind int, hour datar.Hour) error {
 func (s *Store) PurgeSome(ctx context.Context, day datar.Hour) error {
 	return s.purgeSome(ctx, int64(day))
 }
+
+// OffsetsQuery finds an event with an offset on SQLite.
+var OffsetsQuery = dialects["sqlite"].offsets

@@ -144,6 +144,20 @@ func documented(t *testing.T, heading string) string {
 	return string(found[1])
 }
 
+// Each query asks whether there are hours with offsets, so that must not read all events.
+func TestLookForOffsetsUsesTheIndex(t *testing.T) {
+	t.Parallel()
+	db := openSQLite(t)
+	newStore(t, db)
+	var plan []struct{ Detail string }
+	if err := db.Raw("EXPLAIN QUERY PLAN " + gormstore.OffsetsQuery).Scan(&plan).Error; err != nil {
+		t.Fatal(err)
+	}
+	if len(plan) != 1 || !strings.Contains(plan[0].Detail, "idx_datar_offset_hour") {
+		t.Errorf("the plan is %+v, want one that uses idx_datar_offset_hour", plan)
+	}
+}
+
 // Flagr on SQLite writes hours in the zone of its process. They count in the hour that they are.
 func TestHoursWithOffsetsAreInstants(t *testing.T) {
 	t.Parallel()
