@@ -21,7 +21,7 @@ RACE := -race
 TEST_ENV := CGO_ENABLED=1
 endif
 
-.PHONY: help build run test test-servers cross integration browser lint swagger swagger-check bench profile clean
+.PHONY: help build run test test-servers cross integration browser screenshots lint swagger swagger-check bench profile clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
@@ -61,6 +61,10 @@ integration: build ## black-box tests against the built binary
 
 browser: build ## tests of the pages in a real Chromium, if there is one
 	cd integration_tests/browser && $(GO) test -count=1 -timeout 20m -parallel 4 . -server $(abspath $(BINARY))
+
+screenshots: build ## write pictures of the main pages to docs/images
+	mkdir -p docs/images
+	cd integration_tests/browser && $(GO) test -count=1 -timeout 10m -run Screenshots . -server $(abspath $(BINARY)) -screenshots $(abspath docs/images)
 
 lint: ## go vet and golangci-lint, also of the other modules
 	$(GO) vet ./...
