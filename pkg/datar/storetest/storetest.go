@@ -39,7 +39,7 @@ func send(ctx context.Context, s datar.Store, batch datar.Batch) error {
 }
 
 func sendPart(ctx context.Context, s datar.Store, batch datar.Batch) error {
-	partial, ok := s.(datar.Selective)
+	partial, ok := s.(datar.PartialApplier)
 	if !ok {
 		return s.Apply(ctx, batch)
 	}
@@ -52,7 +52,7 @@ func sendPart(ctx context.Context, s datar.Store, batch datar.Batch) error {
 
 // maxRows is the most rows that the store takes in a batch.
 func maxRows(s datar.Store) int {
-	if l, ok := s.(datar.Limiter); ok {
+	if l, ok := s.(datar.BatchSizer); ok {
 		return l.MaxRows()
 	}
 	return math.MaxInt
@@ -322,7 +322,7 @@ func batchAppliedOnce(t *testing.T, s datar.Store) {
 
 // applySome sends batches by both methods in turn: a number is known to both.
 func applySome(t *testing.T, s datar.Store) {
-	partial, ok := s.(datar.Selective)
+	partial, ok := s.(datar.PartialApplier)
 	if !ok {
 		t.Skip("the store has no ApplySome")
 	}
@@ -349,7 +349,7 @@ func applySome(t *testing.T, s datar.Store) {
 
 // allowedRows sends a batch of as many rows as the store takes.
 func allowedRows(t *testing.T, s datar.Store) {
-	if _, ok := s.(datar.Limiter); !ok {
+	if _, ok := s.(datar.BatchSizer); !ok {
 		t.Skip("the store takes batches of any size")
 	}
 	most := maxRows(s)

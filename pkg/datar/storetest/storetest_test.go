@@ -38,7 +38,7 @@ type broken struct {
 type mistake struct {
 	identity func() string
 	apply    func(s *broken, ctx context.Context, b datar.Batch) error
-	// applySome: the store is a datar.Selective.
+	// applySome: the store is a datar.PartialApplier.
 	applySome func(s *broken, ctx context.Context, b datar.Batch) (int64, error)
 	totals    func(query *datar.TotalsQuery, totals []datar.Total)
 	details   func(query *datar.DetailsQuery, rows []datar.Row) []datar.Row
