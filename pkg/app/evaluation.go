@@ -79,7 +79,7 @@ func (a *App) handlerOptions(c *config.Config, service *eval.Service, db *store.
 		}
 	}
 	if d.engine != nil {
-		o.Datar = d.engine
+		o.Datar, o.Fleet = d.engine, d.engine
 	}
 	switch {
 	case c.Datar.IngestEnabled && d.counts != nil:

@@ -43,6 +43,7 @@ func newCounting(ctx context.Context, c *config.Config, db *store.Store, logger 
 		FlushInterval: c.Datar.FlushInterval,
 		Journal:       journalOptions(c.Datar.JournalDir),
 		Retention:     c.Datar.Retention,
+		Server:        datar.ServerOptions{Name: c.Datar.ServerName(), Kind: serverKind(c)},
 		Logger:        logger,
 	}
 	var err error
@@ -67,6 +68,13 @@ func newCounting(ctx context.Context, c *config.Config, db *store.Store, logger 
 		return nil, fmt.Errorf("recorder datar: %w", err)
 	}
 	return d, nil
+}
+
+func serverKind(c *config.Config) datar.ServerKind {
+	if c.Datar.ForwardURL != "" {
+		return datar.KindEdge
+	}
+	return datar.KindServer
 }
 
 // recorder is nil while Datar is off.

@@ -237,6 +237,10 @@ type Datar struct {
 	IngestEnabled bool `env:"FLAGR_RECORDER_DATAR_INGEST_ENABLED" envDefault:"false"`
 	// Flags says which flags Datar counts: DatarFlagsRecorded or DatarFlagsAll.
 	Flags string `env:"FLAGR_RECORDER_DATAR_FLAGS" envDefault:"recorded" accepts:"recorded (the flags whose dataRecordsEnabled is on) or all"`
+	// ServerNameSetting tells servers of one database apart, and stays the same after a restart; ServerName has it.
+	ServerNameSetting string `env:"FLAGR_RECORDER_DATAR_SERVER_NAME" accepts:"a name of up to 63 ASCII letters, digits, dots, underscores and hyphens"`
+	// HostName is the name of the machine or container, the default of the server's name.
+	HostName string `env:"HOSTNAME"`
 	// Retention is how long hours are kept in detail, 0 for ever.
 	Retention time.Duration `env:"FLAGR_RECORDER_DATAR_RETENTION" envDefault:"0s" accepts:"0 to keep everything, or a duration from 48h, such as 2160h; 0 with FLAGR_RECORDER_DATAR_FORWARD_URL"`
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"math"
 	"net/url"
 	"path"
@@ -148,8 +149,15 @@ func (r *Recorder) validate(l *loader) {
 	l.check("FLAGR_RECORDER_QUEUE_BYTES", r.QueueBytes >= 1)
 }
 
+var serverName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,63}$`)
+
+// ServerName is the name of this server in the statistics of all servers: the one that is set, or that of the host. It is
+// empty if neither is known.
+func (d *Datar) ServerName() string { return cmp.Or(d.ServerNameSetting, d.HostName) }
+
 func (d *Datar) validate(l *loader) {
 	l.check("FLAGR_RECORDER_DATAR_FLUSH_INTERVAL", between(50*time.Millisecond, d.FlushInterval, time.Hour))
+	l.check("FLAGR_RECORDER_DATAR_SERVER_NAME", d.ServerNameSetting == "" || serverName.MatchString(d.ServerNameSetting))
 	l.check("FLAGR_RECORDER_DATAR_FLAGS", d.Flags == DatarFlagsRecorded || d.Flags == DatarFlagsAll)
 	l.check("FLAGR_RECORDER_DATAR_FORWARD_URL", d.ForwardURL == "" || isHTTPURL(d.ForwardURL))
 	_, ok := parseHeaders(d.ForwardHeaders)

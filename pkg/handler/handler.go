@@ -52,6 +52,8 @@ type Options struct {
 	States States
 	// Datar is nil when Datar is switched off; its operations then answer 503.
 	Datar Datar
+	// Fleet is nil when Datar is switched off.
+	Fleet Fleet
 	// Ingester is nil when no counts from elsewhere are taken; their operation then answers 501.
 	Ingester Ingester
 	// RecorderStats has the books of the streaming recorders; nil means that there are none.
@@ -76,6 +78,7 @@ type Handler struct {
 	snapshots        eval.Source
 	states           States
 	datar            Datar
+	fleet            Fleet
 	ingester         Ingester
 	recorderStats    func() []recorder.Stats
 	maxGetQueryBytes int
@@ -98,6 +101,7 @@ func New(o Options) *Handler {
 		snapshots:        o.Snapshots,
 		states:           o.States,
 		datar:            o.Datar,
+		fleet:            o.Fleet,
 		ingester:         o.Ingester,
 		recorderStats:    o.RecorderStats,
 		maxGetQueryBytes: o.MaxGetQueryBytes,
@@ -132,6 +136,7 @@ func (h *Handler) Register(api *operations.FlagrAPI) {
 	api.RecorderGetRecordersStatusHandler = recorderapi.GetRecordersStatusHandlerFunc(h.GetRecordersStatus)
 
 	api.DatarPostDatarEvaluationsHandler = datarapi.PostDatarEvaluationsHandlerFunc(h.PostDatarEvaluations)
+	api.DatarGetDatarFleetHandler = datarapi.GetDatarFleetHandlerFunc(h.GetDatarFleet)
 	api.DatarGetDatarStatusHandler = datarapi.GetDatarStatusHandlerFunc(h.GetDatarStatus)
 
 	api.FlagFindFlagsHandler = flagapi.FindFlagsHandlerFunc(withStore(h, h.FindFlags))

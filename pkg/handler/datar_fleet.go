@@ -1,0 +1,67 @@
+package handler
+
+import (
+	"context"
+	stderrors "errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/go-openapi/runtime/middleware"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
+	datarapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/datar"
+)
+
+// Fleet reads the statistics of all servers. Its error matches datar.ErrNoDetails if the store does not keep them.
+type Fleet interface {
+	Fleet(ctx context.Context) (*datar.Fleet, error)
+}
+
+// GetDatarFleet shows the statistics of all servers that count into the database.
+func (h *Handler) GetDatarFleet(p datarapi.GetDatarFleetParams) middleware.Responder {
+	if h.fleet == nil {
+		return datarOff()
+	}
+	fleet, err := h.fleet.Fleet(p.HTTPRequest.Context())
+	switch {
+	case stderrors.Is(err, datar.ErrNoDetails):
+		return reply(http.StatusServiceUnavailable, "this server forwards its counts: GET /datar/fleet of the central server has them")
+	case err != nil:
+		return h.fail(p.HTTPRequest, err)
+	}
+	return datarapi.NewGetDatarFleetOK().WithPayload(fleetModel(fleet, time.Now()))
+}
+
+func fleetModel(f *datar.Fleet, now time.Time) *models.DatarFleet {
+	return &models.DatarFleet{
+		Recorded: &f.Recorded, Stored: &f.Stored, Pending: &f.Pending, Dropped: f.Dropped, Lost: f.Lost, Balanced: &f.Balanced,
+		Servers: mapAll(f.Servers, func(s *datar.FleetServer) *models.DatarFleetServer {
+			m := &models.DatarFleetServer{
+				Name: &s.Name, Kind: new(string(s.Kind)), State: new(string(s.State)),
+				Recorded: &s.Recorded, Stored: &s.Stored, Pending: &s.Pending, Dropped: s.Dropped, LastFlushAt: timeModel(s.LastFlush),
+			}
+			if s.State == datar.StateSilent {
+				m.Text = fmt.Sprintf("Not heard of for %s, and did not end: its counts may still come, up to 90 days late.", age(now.Sub(s.LastHeard)))
+			}
+			return m
+		}),
+	}
+}
+
+// age rounds a time that has passed down to days, hours, minutes or seconds.
+func age(d time.Duration) string {
+	for _, unit := range []struct {
+		length time.Duration
+		name   string
+	}{{24 * time.Hour, "day"}, {time.Hour, "hour"}, {time.Minute, "minute"}} {
+		switch n := d / unit.length; {
+		case n == 1:
+			return "1 " + unit.name
+		case n > 1:
+			return fmt.Sprintf("%d %ss", n, unit.name)
+		}
+	}
+	return fmt.Sprintf("%d seconds", d/time.Second)
+}
