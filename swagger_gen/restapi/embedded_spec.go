@@ -184,6 +184,65 @@ func init() {
         }
       }
     },
+    "/datar/fleet": {
+      "get": {
+        "description": "Shows the statistics of every server and edge server that counts into this database, as each wrote\nthem with its last flush, and of the answering server as they are now. ` + "`" + `balanced` + "`" + ` reports whether\n` + "`" + `recorded` + "`" + ` = ` + "`" + `stored` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + ` for each server, and nothing was lost.\n\nUnlike ` + "`" + `GET /datar/status` + "`" + `, the numbers go back as far as the database has them.",
+        "tags": [
+          "datar"
+        ],
+        "summary": "Show whether counting is sound on all servers",
+        "operationId": "getDatarFleet",
+        "responses": {
+          "200": {
+            "description": "The servers, in the order of their names.",
+            "schema": {
+              "$ref": "#/definitions/datarFleet"
+            },
+            "examples": {
+              "application/json": {
+                "balanced": true,
+                "dropped": {},
+                "pending": 158,
+                "recorded": 9120034,
+                "servers": [
+                  {
+                    "kind": "server",
+                    "lastFlushAt": "2026-01-31T14:04:40.000Z",
+                    "name": "flagr-0",
+                    "pending": 158,
+                    "recorded": 9120034,
+                    "state": "heard",
+                    "stored": 9119876
+                  },
+                  {
+                    "kind": "edge",
+                    "lastFlushAt": "2026-01-25T08:11:00.000Z",
+                    "name": "edge-berlin",
+                    "pending": 0,
+                    "recorded": 0,
+                    "state": "silent",
+                    "stored": 0,
+                    "text": "Not heard of for 6 days, and did not end: its counts may still come, up to 90 days late."
+                  }
+                ],
+                "stored": 9119876
+              }
+            }
+          },
+          "default": {
+            "description": "Datar is switched off, or counts are forwarded to a central server, which has the fleet (503), or\nthe server failed (500).",
+            "schema": {
+              "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "Datar is off: to switch it on, start the server with FLAGR_RECORDER_ENABLED=true"
+              }
+            }
+          }
+        }
+      }
+    },
     "/datar/status": {
       "get": {
         "description": "Shows the books of this server's Datar: how many evaluations were recorded, and where they are\nnow. At any moment ` + "`" + `recorded` + "`" + ` = ` + "`" + `stored` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + `.\n\nAll numbers are of this server, and begin with its start. Other servers on the same database\nhave their own. A 503 means that Datar is switched off.",
@@ -3507,6 +3566,145 @@ func init() {
         }
       }
     },
+    "datarFleet": {
+      "description": "The statistics of all servers that count into one database.",
+      "type": "object",
+      "required": [
+        "recorded",
+        "stored",
+        "pending",
+        "dropped",
+        "balanced",
+        "servers"
+      ],
+      "properties": {
+        "balanced": {
+          "description": "Whether the numbers of each server add up, and nothing was lost.",
+          "type": "boolean",
+          "example": true
+        },
+        "dropped": {
+          "description": "Those of them that were not counted, by reason.",
+          "type": "object",
+          "additionalProperties": {
+            "type": "integer",
+            "format": "int64"
+          },
+          "example": {}
+        },
+        "lost": {
+          "description": "Counts that were in the memory of servers when these were killed, and that no journal kept. Left\nout if there are none.",
+          "type": "integer",
+          "format": "int64",
+          "example": 12
+        },
+        "pending": {
+          "description": "Those of them that wait for the next flush.",
+          "type": "integer",
+          "format": "int64",
+          "example": 158
+        },
+        "recorded": {
+          "description": "Evaluations that were recorded.",
+          "type": "integer",
+          "format": "int64",
+          "example": 9120034
+        },
+        "servers": {
+          "description": "The servers, in the order of their names.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarFleetServer"
+          }
+        },
+        "stored": {
+          "description": "Those of them that the database has.",
+          "type": "integer",
+          "format": "int64",
+          "example": 9119876
+        }
+      }
+    },
+    "datarFleetServer": {
+      "description": "The statistics of one server, over all its runs.",
+      "type": "object",
+      "required": [
+        "name",
+        "kind",
+        "state",
+        "recorded",
+        "stored",
+        "pending"
+      ],
+      "properties": {
+        "dropped": {
+          "description": "Those of them that were not counted, by reason. Left out if there are none.",
+          "type": "object",
+          "additionalProperties": {
+            "type": "integer",
+            "format": "int64"
+          },
+          "example": {
+            "capacity": 3
+          }
+        },
+        "kind": {
+          "description": "What it is.",
+          "type": "string",
+          "enum": [
+            "server",
+            "edge",
+            "application"
+          ],
+          "example": "server"
+        },
+        "lastFlushAt": {
+          "description": "The start of its last flush after which everything was stored. Left out if there was none.",
+          "type": "string",
+          "format": "date-time",
+          "x-nullable": true,
+          "example": "2026-01-31T14:04:40.000Z"
+        },
+        "name": {
+          "description": "The server's name, which stays the same when it is started again.",
+          "type": "string",
+          "example": "flagr-0"
+        },
+        "pending": {
+          "description": "Those of them that wait for its next flush.",
+          "type": "integer",
+          "format": "int64",
+          "example": 158
+        },
+        "recorded": {
+          "description": "Evaluations that it recorded.",
+          "type": "integer",
+          "format": "int64",
+          "example": 9120034
+        },
+        "state": {
+          "description": "` + "`" + `heard` + "`" + `: it wrote its statistics within three of its flush intervals. ` + "`" + `silent` + "`" + `: it did not, and did\nnot end. ` + "`" + `ended` + "`" + `: it stored what it had and stopped.",
+          "type": "string",
+          "enum": [
+            "heard",
+            "silent",
+            "ended"
+          ],
+          "example": "heard"
+        },
+        "stored": {
+          "description": "Those of them that the database has.",
+          "type": "integer",
+          "format": "int64",
+          "example": 9119876
+        },
+        "text": {
+          "description": "What a silent server means, for people.",
+          "type": "string",
+          "example": "Not heard of for 6 days, and did not end: its counts may still come, up to 90 days late."
+        }
+      }
+    },
     "datarJournal": {
       "description": "Where counts survive the end of the process.",
       "type": "object",
@@ -5515,6 +5713,65 @@ func init() {
             "examples": {
               "application/json": {
                 "message": "flag not found: there is no flag 42"
+              }
+            }
+          }
+        }
+      }
+    },
+    "/datar/fleet": {
+      "get": {
+        "description": "Shows the statistics of every server and edge server that counts into this database, as each wrote\nthem with its last flush, and of the answering server as they are now. ` + "`" + `balanced` + "`" + ` reports whether\n` + "`" + `recorded` + "`" + ` = ` + "`" + `stored` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + ` for each server, and nothing was lost.\n\nUnlike ` + "`" + `GET /datar/status` + "`" + `, the numbers go back as far as the database has them.",
+        "tags": [
+          "datar"
+        ],
+        "summary": "Show whether counting is sound on all servers",
+        "operationId": "getDatarFleet",
+        "responses": {
+          "200": {
+            "description": "The servers, in the order of their names.",
+            "schema": {
+              "$ref": "#/definitions/datarFleet"
+            },
+            "examples": {
+              "application/json": {
+                "balanced": true,
+                "dropped": {},
+                "pending": 158,
+                "recorded": 9120034,
+                "servers": [
+                  {
+                    "kind": "server",
+                    "lastFlushAt": "2026-01-31T14:04:40.000Z",
+                    "name": "flagr-0",
+                    "pending": 158,
+                    "recorded": 9120034,
+                    "state": "heard",
+                    "stored": 9119876
+                  },
+                  {
+                    "kind": "edge",
+                    "lastFlushAt": "2026-01-25T08:11:00.000Z",
+                    "name": "edge-berlin",
+                    "pending": 0,
+                    "recorded": 0,
+                    "state": "silent",
+                    "stored": 0,
+                    "text": "Not heard of for 6 days, and did not end: its counts may still come, up to 90 days late."
+                  }
+                ],
+                "stored": 9119876
+              }
+            }
+          },
+          "default": {
+            "description": "Datar is switched off, or counts are forwarded to a central server, which has the fleet (503), or\nthe server failed (500).",
+            "schema": {
+              "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "Datar is off: to switch it on, start the server with FLAGR_RECORDER_ENABLED=true"
               }
             }
           }
@@ -8852,6 +9109,145 @@ func init() {
           "items": {
             "$ref": "#/definitions/datarVariantEntry"
           }
+        }
+      }
+    },
+    "datarFleet": {
+      "description": "The statistics of all servers that count into one database.",
+      "type": "object",
+      "required": [
+        "recorded",
+        "stored",
+        "pending",
+        "dropped",
+        "balanced",
+        "servers"
+      ],
+      "properties": {
+        "balanced": {
+          "description": "Whether the numbers of each server add up, and nothing was lost.",
+          "type": "boolean",
+          "example": true
+        },
+        "dropped": {
+          "description": "Those of them that were not counted, by reason.",
+          "type": "object",
+          "additionalProperties": {
+            "type": "integer",
+            "format": "int64"
+          },
+          "example": {}
+        },
+        "lost": {
+          "description": "Counts that were in the memory of servers when these were killed, and that no journal kept. Left\nout if there are none.",
+          "type": "integer",
+          "format": "int64",
+          "example": 12
+        },
+        "pending": {
+          "description": "Those of them that wait for the next flush.",
+          "type": "integer",
+          "format": "int64",
+          "example": 158
+        },
+        "recorded": {
+          "description": "Evaluations that were recorded.",
+          "type": "integer",
+          "format": "int64",
+          "example": 9120034
+        },
+        "servers": {
+          "description": "The servers, in the order of their names.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarFleetServer"
+          }
+        },
+        "stored": {
+          "description": "Those of them that the database has.",
+          "type": "integer",
+          "format": "int64",
+          "example": 9119876
+        }
+      }
+    },
+    "datarFleetServer": {
+      "description": "The statistics of one server, over all its runs.",
+      "type": "object",
+      "required": [
+        "name",
+        "kind",
+        "state",
+        "recorded",
+        "stored",
+        "pending"
+      ],
+      "properties": {
+        "dropped": {
+          "description": "Those of them that were not counted, by reason. Left out if there are none.",
+          "type": "object",
+          "additionalProperties": {
+            "type": "integer",
+            "format": "int64"
+          },
+          "example": {
+            "capacity": 3
+          }
+        },
+        "kind": {
+          "description": "What it is.",
+          "type": "string",
+          "enum": [
+            "server",
+            "edge",
+            "application"
+          ],
+          "example": "server"
+        },
+        "lastFlushAt": {
+          "description": "The start of its last flush after which everything was stored. Left out if there was none.",
+          "type": "string",
+          "format": "date-time",
+          "x-nullable": true,
+          "example": "2026-01-31T14:04:40.000Z"
+        },
+        "name": {
+          "description": "The server's name, which stays the same when it is started again.",
+          "type": "string",
+          "example": "flagr-0"
+        },
+        "pending": {
+          "description": "Those of them that wait for its next flush.",
+          "type": "integer",
+          "format": "int64",
+          "example": 158
+        },
+        "recorded": {
+          "description": "Evaluations that it recorded.",
+          "type": "integer",
+          "format": "int64",
+          "example": 9120034
+        },
+        "state": {
+          "description": "` + "`" + `heard` + "`" + `: it wrote its statistics within three of its flush intervals. ` + "`" + `silent` + "`" + `: it did not, and did\nnot end. ` + "`" + `ended` + "`" + `: it stored what it had and stopped.",
+          "type": "string",
+          "enum": [
+            "heard",
+            "silent",
+            "ended"
+          ],
+          "example": "heard"
+        },
+        "stored": {
+          "description": "Those of them that the database has.",
+          "type": "integer",
+          "format": "int64",
+          "example": 9119876
+        },
+        "text": {
+          "description": "What a silent server means, for people.",
+          "type": "string",
+          "example": "Not heard of for 6 days, and did not end: its counts may still come, up to 90 days late."
         }
       }
     },

@@ -166,6 +166,12 @@ func NewFlagrAPI(spec *loads.Document) *FlagrAPI {
 			return middleware.NotImplemented("operation datar.GetDatarFlagSummary has not yet been implemented")
 		}),
 
+		DatarGetDatarFleetHandler: datar.GetDatarFleetHandlerFunc(func(params datar.GetDatarFleetParams) middleware.Responder {
+			_ = params
+
+			return middleware.NotImplemented("operation datar.GetDatarFleet has not yet been implemented")
+		}),
+
 		DatarGetDatarStatusHandler: datar.GetDatarStatusHandlerFunc(func(params datar.GetDatarStatusParams) middleware.Responder {
 			_ = params
 
@@ -444,6 +450,8 @@ type FlagrAPI struct {
 	VariantFindVariantsHandler variant.FindVariantsHandler
 	// DatarGetDatarFlagSummaryHandler sets the operation handler for the get datar flag summary operation
 	DatarGetDatarFlagSummaryHandler datar.GetDatarFlagSummaryHandler
+	// DatarGetDatarFleetHandler sets the operation handler for the get datar fleet operation
+	DatarGetDatarFleetHandler datar.GetDatarFleetHandler
 	// DatarGetDatarStatusHandler sets the operation handler for the get datar status operation
 	DatarGetDatarStatusHandler datar.GetDatarStatusHandler
 	// DatarGetDatarSummaryHandler sets the operation handler for the get datar summary operation
@@ -634,6 +642,9 @@ func (o *FlagrAPI) Validate() error {
 	}
 	if o.DatarGetDatarFlagSummaryHandler == nil {
 		unregistered = append(unregistered, "datar.GetDatarFlagSummaryHandler")
+	}
+	if o.DatarGetDatarFleetHandler == nil {
+		unregistered = append(unregistered, "datar.GetDatarFleetHandler")
 	}
 	if o.DatarGetDatarStatusHandler == nil {
 		unregistered = append(unregistered, "datar.GetDatarStatusHandler")
@@ -888,6 +899,10 @@ func (o *FlagrAPI) initHandlerCache() {
 		o.handlers["GET"] = make(map[string]http.Handler)
 	}
 	o.handlers["GET"]["/datar/flags/{flagID}/summary"] = datar.NewGetDatarFlagSummary(o.context, o.DatarGetDatarFlagSummaryHandler)
+	if o.handlers["GET"] == nil {
+		o.handlers["GET"] = make(map[string]http.Handler)
+	}
+	o.handlers["GET"]["/datar/fleet"] = datar.NewGetDatarFleet(o.context, o.DatarGetDatarFleetHandler)
 	if o.handlers["GET"] == nil {
 		o.handlers["GET"] = make(map[string]http.Handler)
 	}
