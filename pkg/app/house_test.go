@@ -400,3 +400,34 @@ func isCall(c *ast.CallExpr, pkg, function string) bool {
 	selector, ok := c.Fun.(*ast.SelectorExpr)
 	return ok && isIdent(selector.X, pkg) && selector.Sel.Name == function
 }
+
+// maxFunctionLines is the most lines of a function, so that it can be read at once.
+const maxFunctionLines = 80
+
+func TestOnlyShortFunctions(t *testing.T) {
+	t.Parallel()
+	root := filepath.Join(top, "pkg")
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		files := token.NewFileSet()
+		file, err := parser.ParseFile(files, path, nil, parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		for _, declaration := range file.Decls {
+			function, ok := declaration.(*ast.FuncDecl)
+			if !ok {
+				continue
+			}
+			if lines := files.Position(function.End()).Line - files.Position(function.Pos()).Line + 1; lines > maxFunctionLines {
+				t.Errorf("%s: %s has %d lines, want at most %d", path, function.Name.Name, lines, maxFunctionLines)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

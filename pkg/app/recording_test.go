@@ -6,10 +6,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/flagr-datar/flagr-datar/pkg/config"
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/handler"
 )
 
@@ -124,6 +126,28 @@ func TestWhatIsWrongWithAStreamStopsTheStart(t *testing.T) {
 	} {
 		if _, _, err := newFor(t, tc.environ); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: error is %v", tc.name, err)
+		}
+	}
+}
+
+// config imports no other package, so the limits that it repeats are compared with those of the engine.
+func TestLimitsOfTheConfigurationAreThoseOfTheEngine(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		variable string
+		value    time.Duration
+		accepted bool
+	}{
+		{"FLAGR_RECORDER_DATAR_FLUSH_INTERVAL", datar.MinFlushInterval, true},
+		{"FLAGR_RECORDER_DATAR_FLUSH_INTERVAL", datar.MinFlushInterval - 1, false},
+		{"FLAGR_RECORDER_DATAR_FLUSH_INTERVAL", datar.MaxFlushInterval, true},
+		{"FLAGR_RECORDER_DATAR_FLUSH_INTERVAL", datar.MaxFlushInterval + 1, false},
+		{"FLAGR_RECORDER_DATAR_RETENTION", datar.MinRetention, true},
+		{"FLAGR_RECORDER_DATAR_RETENTION", datar.MinRetention - 1, false},
+	} {
+		_, err := config.Load(map[string]string{tc.variable: tc.value.String()})
+		if (err == nil) != tc.accepted {
+			t.Errorf("%s=%s: error is %v", tc.variable, tc.value, err)
 		}
 	}
 }

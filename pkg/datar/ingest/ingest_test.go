@@ -578,3 +578,10 @@ func FuzzIngest(f *testing.F) {
 		}
 	})
 }
+
+func TestTheMessageAboutTooManyRowsHasTheLimit(t *testing.T) {
+	t.Parallel()
+	if !strings.Contains(ingest.ErrTooManyRows.Error(), fmt.Sprint(" ", ingest.MaxRows, " ")) {
+		t.Errorf("%v, the limit is %d", ingest.ErrTooManyRows, ingest.MaxRows)
+	}
+}
