@@ -165,7 +165,8 @@ func writeArgument(b *strings.Builder, inside string, args []any, plain bool) {
 		b.WriteString(many)
 		return
 	}
-	text, isCode := "", false
+	var text string
+	isCode := false
 	switch v := value.(type) {
 	case template.HTML:
 		if !plain {

@@ -246,8 +246,7 @@ func many(t testing.TB) *fixture {
 		flag.ID, flag.UpdatedAt, flag.Tags = uint(1000+i), f.now, []entity.Tag{{Value: "web"}, {Value: fmt.Sprintf("team-%d", i%40)}}
 		f.flags[flag.ID] = flag
 	}
-	snapshot := f.memory.Snapshot()
-	f.memory.fixed = snapshot
+	f.fixed = f.Snapshot()
 	return f
 }
 

@@ -343,7 +343,7 @@ func position(source string, offset int) (line, column int) {
 }
 
 // fieldOf turns the path of a problem, such as segments[0].constraints[1].value, into the name of the field.
-func fieldOf(path string, d *form) string {
+func fieldOf(path string) string {
 	replacer := strings.NewReplacer("segments[", "s.", "constraints[", "c.", "variants[", "v.", "]", "", "rolloutPercent", "rollout", "entityType", "entity")
 	switch {
 	case strings.HasPrefix(path, "tags"):

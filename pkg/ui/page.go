@@ -228,7 +228,7 @@ func (p *page) Ago(at time.Time) template.HTML {
 	if at.IsZero() {
 		return "–"
 	}
-	text := ""
+	var text string
 	switch d := p.Now.Sub(at); {
 	case d < time.Minute:
 		text = p.text.plain("ago.now")

@@ -173,7 +173,7 @@ func (u *UI) applied(base *entity.Flag, typed *form) (*entity.Flag, []fieldError
 	}
 	after, problems := d.Apply(base)
 	for _, problem := range problems {
-		field := fieldOf(problem.Path, typed)
+		field := fieldOf(problem.Path)
 		if !seen[field] {
 			seen[field] = true
 			errs = append(errs, fieldError{field, problem.Message})

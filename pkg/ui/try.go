@@ -208,11 +208,11 @@ func (u *UI) tried(f *entity.Flag, layout *eval.Layout, result *eval.Result) tri
 		v.Class = chart.Class(max(0, variantPlace(f, result.VariantID)))
 		v.Attach = attachmentText(result.VariantAttachment)
 	}
-	switch result.Reason {
-	case eval.FlagDisabled:
+	if result.Reason == eval.FlagDisabled {
 		v.Answer = u.text.say("try.off")
 		return v
-	case eval.NoSegments:
+	}
+	if result.Reason == eval.NoSegments {
 		v.Answer = u.text.say("try.nosegments")
 		return v
 	}
@@ -271,7 +271,7 @@ func (u *UI) step(f *entity.Flag, stop eval.Stop, result *eval.Result) template.
 
 // valueOf is what the context has under a property with dots, as JSON.
 func valueOf(result *eval.Result, property string) string {
-	var value any = result.Request.EntityContext
+	value := result.Request.EntityContext
 	for part := range strings.SplitSeq(property, ".") {
 		object, ok := value.(map[string]any)
 		if !ok {

@@ -161,8 +161,7 @@ func hashOf(files fs.FS) (string, error) {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(sum, "%s %d\n", name, len(content))
-		_, err = sum.Write(content)
+		_, err = fmt.Fprintf(sum, "%s %d\n%s", name, len(content), content)
 		return err
 	})
 	return hex.EncodeToString(sum.Sum(nil))[:12], err
@@ -297,8 +296,8 @@ var (
 
 // fail shows what went wrong. What the server did wrong goes to the log, and not to the page.
 func (u *UI) fail(rw http.ResponseWriter, r *http.Request, err error) {
-	status, name := http.StatusInternalServerError, "error.internal"
-	detail := ""
+	var status int
+	var name, detail string
 	var large *http.MaxBytesError
 	switch {
 	case errors.Is(err, errNoPage):
