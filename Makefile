@@ -14,6 +14,9 @@ MODULES       := integration_tests/hostserver integration_tests/mysqldialect int
 # Runs a command with database servers in its environment; those that are there already stay as they are.
 SERVERS       := $(GO) run ./integration_tests/services/run
 
+# Runs go test and ends with a line that counts passed, failed and skipped tests.
+TESTSUM       := $(GO) run ./integration_tests/testsum
+
 # The race detector needs cgo, and cgo a C compiler.
 CC_FOUND := $(shell command -v $(firstword $(shell $(GO) env CC)) 2>/dev/null)
 ifneq ($(CC_FOUND),)
@@ -43,12 +46,12 @@ run: build ## start on SQLite with Datar on, and print what to try
 
 test: ## all tests that need no server, with the race detector if there is a C compiler
 	@[ -n "$(RACE)" ] || echo "make test: no C compiler found, so the race detector is off"
-	$(TEST_ENV) $(GO) test $(RACE) -timeout 20m ./pkg/... ./swagger_gen/...
-	cd integration_tests/promrules && $(GO) test ./...
+	@$(TESTSUM) $(GO) test -C integration_tests/promrules ./...
+	@$(TEST_ENV) $(TESTSUM) $(GO) test $(RACE) -timeout 20m ./pkg/... ./swagger_gen/... ./integration_tests/testsum
 
 test-servers: ## tests of the stores on PostgreSQL and MariaDB, which it installs and starts, and on the SQL of MySQL 8
-	FLAGR_TEST_REQUIRE_SERVERS=1 $(SERVERS) $(GO) test -count=1 -timeout 20m ./pkg/store ./pkg/datar/gormstore
-	cd integration_tests/mysqldialect && $(GO) test -count=1 ./...
+	FLAGR_TEST_REQUIRE_SERVERS=1 $(SERVERS) $(TESTSUM) $(GO) test -count=1 -timeout 20m ./pkg/store ./pkg/datar/gormstore
+	$(TESTSUM) $(GO) test -C integration_tests/mysqldialect -count=1 ./...
 
 cross: ## build the server for other systems and machines, and what needs none of its libraries for all of them
 	@for system in linux darwin windows; do for machine in amd64 arm64; do \
@@ -57,10 +60,10 @@ cross: ## build the server for other systems and machines, and what needs none o
 	GOOS=windows GOARCH=amd64 CGO_ENABLED=0 $(GO) build -o /dev/null ./swagger_gen/cmd/flagr-server
 
 integration: build ## black-box tests against the built binary
-	$(GO) test -count=1 -timeout 20m ./integration_tests/... -server $(abspath $(BINARY)) -rounds $(ROUNDS)
+	$(TESTSUM) $(GO) test -count=1 -timeout 20m ./integration_tests/... -server $(abspath $(BINARY)) -rounds $(ROUNDS)
 
 browser: build ## tests of the pages in a real Chromium, if there is one
-	cd integration_tests/browser && $(GO) test -count=1 -timeout 20m -parallel 4 . -server $(abspath $(BINARY))
+	$(TESTSUM) $(GO) test -C integration_tests/browser -count=1 -timeout 20m -parallel 4 . -server $(abspath $(BINARY))
 
 screenshots: build ## write pictures of the main pages to docs/images
 	mkdir -p docs/images

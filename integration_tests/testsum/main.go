@@ -1,0 +1,262 @@
+// Command testsum runs go test, prints a line for each package and the output of failed tests only, and ends with a line
+// that counts tests and their subtests:
+//
+//	go run ./integration_tests/testsum go test ./pkg/...
+//	...
+//	812 passed, 0 failed, 3 skipped
+//
+// If FLAGR_TEST_COUNTS names a file, the counts are also appended to it, and testsum without arguments prints the sum of all
+// of them. The exit code is that of go test.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// progressInterval is the time between two lines that name the packages being tested.
+const progressInterval = 20 * time.Second
+
+func main() {
+	code, err := run(os.Args[1:], os.Getenv("FLAGR_TEST_COUNTS"), os.Stdout)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "testsum:", err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
+}
+
+func run(command []string, file string, out io.Writer) (int, error) {
+	if len(command) == 0 {
+		return total(file, out)
+	}
+	if len(command) < 2 || command[1] != "test" {
+		return 2, fmt.Errorf("%q is not a go test command", command)
+	}
+	flags := 2
+	if len(command) > 4 && command[2] == "-C" { // which must stay the first flag
+		flags = 4
+	}
+	report := newReport(out)
+	code, err := execute(slices.Insert(slices.Clone(command), flags, "-json"), report)
+	if err != nil {
+		return code, err
+	}
+	if report.counts.Passed+report.counts.Failed+report.counts.Skipped == 0 && code == 0 {
+		return 1, errors.New("no test ran")
+	}
+	fmt.Fprintln(out, report.counts)
+	return code, report.counts.appendTo(file)
+}
+
+// execute runs the command and feeds what it prints to the report.
+func execute(command []string, report *report) (code int, err error) {
+	cmd := exec.Command(command[0], command[1:]...)
+	cmd.Stdin, cmd.Stderr = os.Stdin, os.Stderr
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return 1, err
+	}
+	if err := cmd.Start(); err != nil {
+		return 1, err
+	}
+	done := make(chan struct{})
+	var progress sync.WaitGroup
+	progress.Go(func() { report.progress(done) })
+	err = report.read(stdout)
+	close(done)
+	progress.Wait()
+	var failed *exec.ExitError
+	switch waited := cmd.Wait(); {
+	case errors.As(waited, &failed):
+		return max(failed.ExitCode(), 1), err
+	case waited != nil:
+		return 1, errors.Join(err, waited)
+	}
+	return 0, err
+}
+
+// counts are numbers of tests, subtests included.
+type counts struct{ Passed, Failed, Skipped int }
+
+func (c counts) String() string {
+	return fmt.Sprintf("%d passed, %d failed, %d skipped", c.Passed, c.Failed, c.Skipped)
+}
+
+func (c counts) appendTo(file string) (err error) {
+	if file == "" {
+		return nil
+	}
+	f, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return json.NewEncoder(f).Encode(c)
+}
+
+// total prints the sum of the counts in a file.
+func total(file string, out io.Writer) (int, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return 1, err
+	}
+	defer func() { _ = f.Close() }()
+	var sum counts
+	for decoder := json.NewDecoder(f); ; {
+		var c counts
+		switch err := decoder.Decode(&c); {
+		case errors.Is(err, io.EOF):
+			fmt.Fprintln(out, sum)
+			return 0, nil
+		case err != nil:
+			return 1, err
+		}
+		sum.Passed, sum.Failed, sum.Skipped = sum.Passed+c.Passed, sum.Failed+c.Failed, sum.Skipped+c.Skipped
+	}
+}
+
+// event is a line of go test -json, as go doc test2json describes it.
+type event struct {
+	Action, Package, Test, Output string
+	Elapsed                       float64
+}
+
+// report follows the events of one go test.
+type report struct {
+	mu struct {
+		sync.Mutex
+		out     io.Writer
+		running map[string]time.Time // packages, by when their tests began
+	}
+	counts counts
+	output map[string]map[string]*strings.Builder // of tests that have not ended, by package and test; "" is the package itself
+	tests  map[string]int                         // that have ended, by package
+}
+
+func newReport(out io.Writer) *report {
+	r := &report{output: map[string]map[string]*strings.Builder{}, tests: map[string]int{}}
+	r.mu.out, r.mu.running = out, map[string]time.Time{}
+	return r
+}
+
+func (r *report) read(in io.Reader) error {
+	lines := bufio.NewReader(in)
+	for {
+		line, err := lines.ReadBytes('\n')
+		if len(line) > 0 {
+			var e event
+			if json.Unmarshal(line, &e) != nil {
+				e = event{Action: "build-output", Output: string(line)}
+			}
+			r.take(e)
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (r *report) take(e event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch e.Action {
+	case "start":
+		r.mu.running[e.Package] = time.Now()
+	case "build-output":
+		fmt.Fprint(r.mu.out, e.Output)
+	case "output":
+		r.keep(e)
+	case "pass", "fail", "skip":
+		if e.Test == "" {
+			r.packageEndedLocked(e)
+		} else {
+			r.testEndedLocked(e)
+		}
+	}
+}
+
+func (r *report) keep(e event) {
+	tests := r.output[e.Package]
+	if tests == nil {
+		tests = map[string]*strings.Builder{}
+		r.output[e.Package] = tests
+	}
+	if tests[e.Test] == nil {
+		tests[e.Test] = &strings.Builder{}
+	}
+	tests[e.Test].WriteString(e.Output)
+}
+
+func (r *report) testEndedLocked(e event) {
+	r.tests[e.Package]++
+	switch e.Action {
+	case "pass":
+		r.counts.Passed++
+	case "skip":
+		r.counts.Skipped++
+	case "fail":
+		r.counts.Failed++
+		if b := r.output[e.Package][e.Test]; b != nil {
+			fmt.Fprint(r.mu.out, b)
+		}
+	}
+	delete(r.output[e.Package], e.Test)
+}
+
+func (r *report) packageEndedLocked(e event) {
+	if e.Action == "fail" { // the output of a test that never ended says why, such as a panic
+		for _, test := range slices.Sorted(maps.Keys(r.output[e.Package])) {
+			fmt.Fprint(r.mu.out, r.output[e.Package][test])
+		}
+		if r.tests[e.Package] == 0 {
+			r.counts.Failed++ // it did not build, or ended before its first test
+		}
+	}
+	word := map[string]string{"pass": "ok", "fail": "FAIL", "skip": "-"}[e.Action]
+	fmt.Fprintf(r.mu.out, "%-4s %s\t%.1fs\t%d tests\n", word, e.Package, e.Elapsed, r.tests[e.Package])
+	delete(r.output, e.Package)
+	delete(r.mu.running, e.Package)
+}
+
+// progress names the packages being tested now and then, so that a long run is seen to live.
+func (r *report) progress(done <-chan struct{}) {
+	ticker := time.NewTicker(progressInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-done:
+			return
+		case <-ticker.C:
+			r.printProgress()
+		}
+	}
+}
+
+func (r *report) printProgress() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.mu.running) == 0 {
+		fmt.Fprintln(r.mu.out, "...  compiling")
+		return
+	}
+	var names []string
+	for name, since := range r.mu.running {
+		names = append(names, fmt.Sprintf("%s (%s)", name, time.Since(since).Round(time.Second)))
+	}
+	slices.Sort(names)
+	fmt.Fprintln(r.mu.out, "...  testing", strings.Join(names, ", "))
+}
