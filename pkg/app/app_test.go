@@ -122,6 +122,29 @@ func counts(t *testing.T, database string) func() int64 {
 	}
 }
 
+// An eval-only server needs no permission to write its database.
+func TestReadOnlyDatabaseIsEvaluated(t *testing.T) {
+	t.Parallel()
+	a, database, _ := setup(t, nil)
+	send := serve(t, a)
+	send("POST", "/flags", `{"description":"d","key":"k","template":"simple_boolean_flag"}`)
+	send("PUT", "/flags/1/enabled", `{"enabled":true}`)
+	stop(t, a)
+	readOnly := map[string]string{
+		"FLAGR_DB_DBCONNECTIONSTR": "file:" + database + "?mode=ro", "FLAGR_EVAL_ONLY_MODE": "true",
+		"FLAGR_RECORDER_ENABLED": "true", "FLAGR_RECORDER_TYPE": "datar",
+	}
+	edge, _, log := setup(t, readOnly)
+	for _, want := range []string{"the database is read only", "recorder datar stays off"} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("log is %s, want %q", log, want)
+		}
+	}
+	if answer := serve(t, edge)("POST", "/evaluation", `{"flagKey":"k","entityID":"e"}`); !strings.Contains(answer, `"variantKey":"on"`) {
+		t.Error(answer)
+	}
+}
+
 func TestCountsAreStoredWhileTheServerDrainsAndWhenItStops(t *testing.T) {
 	t.Parallel()
 	a, database, _ := setup(t, map[string]string{"FLAGR_RECORDER_ENABLED": "true", "FLAGR_RECORDER_TYPE": "datar"})

@@ -48,6 +48,7 @@ func (a *App) openFlags(ctx context.Context, c *config.Config) (*store.Store, ev
 		LogQueries:    c.Database.LogQueries,
 		RetryAttempts: c.Database.RetryAttempts,
 		RetryDelay:    c.Database.RetryDelay,
+		AllowReadOnly: c.Eval.OnlyMode,
 		OnChange:      onChange,
 		ChangeDetails: a.webhook != nil && c.Notification.DetailedDiffEnabled,
 		Logger:        a.logger,

@@ -57,6 +57,10 @@ func newCounting(ctx context.Context, c *config.Config, db *store.Store, logger 
 		logger.Warn("recorder datar stays off: flags come from a JSON document, so there is no database to keep counts in; " +
 			"FLAGR_RECORDER_DATAR_FORWARD_URL sends them to a server that has one")
 		return d, nil
+	case db.ReadOnly():
+		logger.Warn("recorder datar stays off: the database is read only; " +
+			"FLAGR_RECORDER_DATAR_FORWARD_URL sends counts to a server that can write")
+		return d, nil
 	default:
 		d.counts, err = gormstore.New(ctx, db.DB(), gormstore.Options{})
 		options.Store, options.Catalog = d.counts, handler.NewCatalog(db)

@@ -31,6 +31,8 @@ type dialect struct {
 	// lockMigration lets one process at a time migrate. It answers 1 once the lock is had, and something else if it gave up.
 	// unlockMigration ends it where the transaction's end does not.
 	lockMigration, unlockMigration string
+	// probe changes nothing, and fails if the database cannot be written; empty if transactions that write fail by themselves.
+	probe string
 }
 
 // target is an opened connection string.
@@ -56,6 +58,7 @@ func dialectOf(driver string) (dialect, bool) {
 			open:     openSQLite,
 			contains: "instr(lower(@column), lower(@text)) > 0", // SQLite knows the case of ASCII letters only
 			readTx:   &sql.TxOptions{ReadOnly: true},
+			probe:    "DELETE FROM flags WHERE 1 = 0",
 		}, true
 	case "postgres":
 		return dialect{

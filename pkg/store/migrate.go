@@ -34,7 +34,7 @@ func (s *Store) migrate(ctx context.Context) error {
 				return err
 			}
 		}
-		return nil
+		return run(tx, s.dialect.probe)
 	}, s.dialect.writeTx)
 }
 

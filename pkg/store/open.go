@@ -31,6 +31,9 @@ type Options struct {
 	// RetryAttempts is how often a failed first connection is tried again, RetryDelay the pause before each.
 	RetryAttempts uint
 	RetryDelay    time.Duration
+	// AllowReadOnly opens a SQLite file that cannot be written without changing anything, in place of an error. Store.ReadOnly
+	// then reports true, and changes fail.
+	AllowReadOnly bool
 	// OnChange is told of every change of a flag right after its commit, by the goroutine that made it. It must return at
 	// once. Nil: nobody is told.
 	OnChange func(entity.Change)
@@ -48,7 +51,11 @@ type Store struct {
 	// onChange is never nil.
 	onChange      func(entity.Change)
 	changeDetails bool
+	readOnly      bool
 }
+
+// ReadOnly reports whether the database was opened without permission to write; see Options.AllowReadOnly.
+func (s *Store) ReadOnly() bool { return s.readOnly }
 
 // pool is what the store needs of its connections beside GORM: *sql.DB, or the pair of them that SQLite has.
 type pool interface {
@@ -74,17 +81,49 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if s.onChange == nil {
 		s.onChange = func(entity.Change) {}
 	}
-	if err := s.connect(ctx, target, o); err != nil {
+	err = s.connect(ctx, target, o)
+	if cause := (*unwritableError)(nil); o.AllowReadOnly && errors.As(err, &cause) {
+		err = s.reopenReadOnly(ctx, o, cause)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open the %s database: %w", o.Driver, redact(err, target.secrets)), s.pool.Close())
 	}
 	return s, nil
+}
+
+// reopenReadOnly takes the place of the connections that cannot write.
+func (s *Store) reopenReadOnly(ctx context.Context, o Options, cause *unwritableError) error {
+	readOnly, err := openSQLiteReadOnly(ctx, o.DSN)
+	if err != nil {
+		return errors.Join(cause, err)
+	}
+	if err := s.pool.Close(); err != nil {
+		return errors.Join(err, readOnly.pool.Close())
+	}
+	s.pool, s.readOnly = readOnly.pool, true
+	o.Logger.WarnContext(ctx, "the database is read only: "+cause.fact())
+	return s.use(readOnly.dialector, o)
 }
 
 func (s *Store) connect(ctx context.Context, target target, o Options) error {
 	if err := pingWithRetries(ctx, target, o); err != nil {
 		return err
 	}
-	db, err := gorm.Open(target.dialector, &gorm.Config{
+	if err := s.use(target.dialector, o); err != nil {
+		return err
+	}
+	if err := s.migrate(ctx); err != nil {
+		if cause := unwritable(target.pool, err); cause != nil {
+			return cause
+		}
+		return fmt.Errorf("create what is missing: %w", err)
+	}
+	return nil
+}
+
+// use has GORM use the connections.
+func (s *Store) use(dialector gorm.Dialector, o Options) error {
+	db, err := gorm.Open(dialector, &gorm.Config{
 		NowFunc:              func() time.Time { return time.Now().UTC() },
 		Logger:               queryLogger{logger: o.Logger, queries: o.LogQueries},
 		TranslateError:       true,
@@ -97,9 +136,6 @@ func (s *Store) connect(ctx context.Context, target target, o Options) error {
 		return err
 	}
 	s.db = db
-	if err := s.migrate(ctx); err != nil {
-		return fmt.Errorf("create what is missing: %w", err)
-	}
 	return nil
 }
 
@@ -122,6 +158,9 @@ func hideDeleted(db *gorm.DB) error {
 func pingWithRetries(ctx context.Context, target target, o Options) error {
 	for attempt := uint(0); ; attempt++ {
 		err := target.pool.PingContext(ctx)
+		if cause := unwritable(target.pool, err); cause != nil {
+			return cause // permissions do not come by waiting
+		}
 		if err == nil || ctx.Err() != nil || attempt >= o.RetryAttempts {
 			return err
 		}

@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"strings"
 
-	gosqlite "github.com/glebarez/go-sqlite"
 	"github.com/glebarez/sqlite"
 	"gorm.io/gorm"
 	"gorm.io/gorm/migrator"
@@ -21,7 +20,9 @@ const (
 	sqliteReaders = 8
 	// sqliteBusyTimeout is how long a connection waits for a lock of another process, in milliseconds.
 	sqliteBusyTimeout = 10_000
-	// sqliteCannotOpen is the error code for a file that cannot be opened or created.
+	// Error codes: a file must not be opened, cannot be written, or cannot be opened or created.
+	sqlitePermission = 3
+	sqliteReadOnly   = 8
 	sqliteCannotOpen = 14
 )
 
@@ -31,6 +32,7 @@ const (
 type sqlitePool struct {
 	writer, readers *sql.DB
 	file            string
+	readOnly        bool // the options say so
 }
 
 func openSQLite(dsn string, _ *slog.Logger) (target, error) {
@@ -44,7 +46,7 @@ func openSQLite(dsn string, _ *slog.Logger) (target, error) {
 		return target{}, err
 	}
 	writer.SetMaxOpenConns(1)
-	p := &sqlitePool{writer: writer, readers: writer, file: file}
+	p := &sqlitePool{writer: writer, readers: writer, file: file, readOnly: options.Get("mode") == "ro" || options.Get("immutable") == "1"}
 	if !memory { // a database in memory belongs to one connection
 		if p.readers, err = sql.Open(sqlite.DriverName, name); err != nil {
 			return target{}, errors.Join(err, writer.Close())
@@ -118,8 +120,7 @@ func hasPragma(pragmas []string, name string) bool {
 
 func (p *sqlitePool) PingContext(ctx context.Context) error {
 	err := p.readers.PingContext(ctx) // the writer may be at work
-	var cause *gosqlite.Error
-	if errors.As(err, &cause) && cause.Code() == sqliteCannotOpen {
+	if codeOf(err) == sqliteCannotOpen && unwritable(p, err) == nil {
 		return fmt.Errorf("cannot open or create %s: its folder must exist and be writable", p.file)
 	}
 	return err
