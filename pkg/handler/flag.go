@@ -73,7 +73,8 @@ func (h *Handler) GetFlag(p flagapi.GetFlagParams) middleware.Responder {
 	return flagapi.NewGetFlagOK().WithPayload(flagModel(f))
 }
 
-// PutFlag changes the fields that the body has. It leaves enabled alone: SetFlagEnabled is for that.
+// PutFlag changes the fields that the body has. It leaves enabled alone: SetFlagEnabled is for that. Unknown fields are named in
+// Warning headers.
 func (h *Handler) PutFlag(p flagapi.PutFlagParams) middleware.Responder {
 	f, err := h.store.UpdateFlag(p.HTTPRequest.Context(), h.actor(p.HTTPRequest), p.FlagID, store.FlagPatch{
 		Description:        p.Body.Description,
@@ -85,7 +86,7 @@ func (h *Handler) PutFlag(p flagapi.PutFlagParams) middleware.Responder {
 	if err != nil {
 		return h.fail(p.HTTPRequest, err)
 	}
-	return flagapi.NewPutFlagOK().WithPayload(flagModel(f))
+	return withWarnings(flagapi.NewPutFlagOK().WithPayload(flagModel(f)), unknownFields(p.Body, p.Body.PutFlagRequestAdditionalProperties))
 }
 
 // SetFlagEnabled switches a flag on or off.

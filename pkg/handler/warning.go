@@ -1,12 +1,51 @@
 package handler
 
 import (
+	"fmt"
+	"maps"
 	"net/http"
+	"reflect"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/go-openapi/runtime"
 	"github.com/go-openapi/runtime/middleware"
 )
+
+// Limits of what headers say about unknown fields.
+const (
+	maxUnknownFields     = 10
+	maxUnknownFieldBytes = 64
+)
+
+// unknownFields returns warnings about members of a body that its model, a pointer to a struct, has no field for. As in the
+// JSON decoder, the case of letters makes no difference.
+func unknownFields(model any, members map[string]any) []string {
+	if len(members) == 0 {
+		return nil
+	}
+	var known []string
+	for field := range reflect.TypeOf(model).Elem().Fields() {
+		if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name != "-" {
+			known = append(known, name)
+		}
+	}
+	var warnings []string
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		if slices.ContainsFunc(known, func(k string) bool { return strings.EqualFold(k, name) }) {
+			continue
+		}
+		if len(warnings) == maxUnknownFields {
+			return append(warnings, "more unknown fields are ignored")
+		}
+		if len(name) > maxUnknownFieldBytes {
+			name = strings.ToValidUTF8(name[:maxUnknownFieldBytes], "") + "..."
+		}
+		warnings = append(warnings, fmt.Sprintf("unknown field %q is ignored; the fields are %s", name, strings.Join(known, ", ")))
+	}
+	return warnings
+}
 
 // withWarnings adds a Warning header for each text to an answer.
 func withWarnings(answer middleware.Responder, warnings []string) middleware.Responder {

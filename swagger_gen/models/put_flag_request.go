@@ -4,6 +4,7 @@ package models
 
 import (
 	"context"
+	"encoding/json"
 
 	"github.com/go-openapi/errors"
 	"github.com/go-openapi/strfmt"
@@ -12,7 +13,8 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// PutFlagRequest Changes to a flag. Fields that are left out, or null, stay as they are.
+// PutFlagRequest Changes to a flag. Fields that are left out, or null, stay as they are. Unknown fields are ignored, and named in
+// a `Warning` header.
 // Example: {"dataRecordsEnabled":true,"description":"Colour of the checkout button"}
 //
 // swagger:model putFlagRequest
@@ -44,6 +46,145 @@ type PutFlagRequest struct {
 	// Free text about the flag, usually Markdown. May be empty.
 	// Example: Ends on 1 March.
 	Notes *string `json:"notes,omitempty"`
+
+	// put flag request additional properties
+	PutFlagRequestAdditionalProperties map[string]any `json:"-"`
+}
+
+// UnmarshalJSON unmarshals this object with additional properties from JSON
+func (m *PutFlagRequest) UnmarshalJSON(data []byte) error {
+	// stage 1, bind the properties
+	var stage1 struct {
+
+		// Whether evaluations of this flag are recorded.
+		// Example: true
+		DataRecordsEnabled *bool `json:"dataRecordsEnabled,omitempty"`
+
+		// What the flag is for, in words for people. It cannot be emptied.
+		// Example: Colour of the checkout button
+		// Min Length: 1
+		Description *string `json:"description,omitempty"`
+
+		// Ignored. Use `PUT /flags/{flagID}/enabled`.
+		// Example: true
+		Enabled *bool `json:"enabled,omitempty"`
+
+		// What an entity of this flag is. Empty: evaluations keep their own. The rules are those of a key:
+		// at most 63 characters out of letters and digits of ASCII, `_`, `-`, `/`, `.` and `:`.
+		// Example: user
+		EntityType *string `json:"entityType,omitempty"`
+
+		// New key of the flag. Clients that evaluate by the old one no longer find the flag. At most 63
+		// characters: letters and digits of ASCII, `_`, `-`, `/`, `.` and `:`.
+		// Example: checkout-button
+		Key *string `json:"key,omitempty"`
+
+		// Free text about the flag, usually Markdown. May be empty.
+		// Example: Ends on 1 March.
+		Notes *string `json:"notes,omitempty"`
+	}
+	if err := json.Unmarshal(data, &stage1); err != nil {
+		return err
+	}
+	var rcv PutFlagRequest
+
+	rcv.DataRecordsEnabled = stage1.DataRecordsEnabled
+	rcv.Description = stage1.Description
+	rcv.Enabled = stage1.Enabled
+	rcv.EntityType = stage1.EntityType
+	rcv.Key = stage1.Key
+	rcv.Notes = stage1.Notes
+	*m = rcv
+
+	// stage 2, remove properties and add to map
+	stage2 := make(map[string]json.RawMessage)
+	if err := json.Unmarshal(data, &stage2); err != nil {
+		return err
+	}
+
+	delete(stage2, "dataRecordsEnabled")
+	delete(stage2, "description")
+	delete(stage2, "enabled")
+	delete(stage2, "entityType")
+	delete(stage2, "key")
+	delete(stage2, "notes")
+	// stage 3, add additional properties values
+	if len(stage2) > 0 {
+		result := make(map[string]any)
+		for k, v := range stage2 {
+			var toadd any
+			if err := json.Unmarshal(v, &toadd); err != nil {
+				return err
+			}
+			result[k] = toadd
+		}
+		m.PutFlagRequestAdditionalProperties = result
+	}
+
+	return nil
+}
+
+// MarshalJSON marshals this object with additional properties into a JSON object
+func (m PutFlagRequest) MarshalJSON() ([]byte, error) {
+	var stage1 struct {
+
+		// Whether evaluations of this flag are recorded.
+		// Example: true
+		DataRecordsEnabled *bool `json:"dataRecordsEnabled,omitempty"`
+
+		// What the flag is for, in words for people. It cannot be emptied.
+		// Example: Colour of the checkout button
+		// Min Length: 1
+		Description *string `json:"description,omitempty"`
+
+		// Ignored. Use `PUT /flags/{flagID}/enabled`.
+		// Example: true
+		Enabled *bool `json:"enabled,omitempty"`
+
+		// What an entity of this flag is. Empty: evaluations keep their own. The rules are those of a key:
+		// at most 63 characters out of letters and digits of ASCII, `_`, `-`, `/`, `.` and `:`.
+		// Example: user
+		EntityType *string `json:"entityType,omitempty"`
+
+		// New key of the flag. Clients that evaluate by the old one no longer find the flag. At most 63
+		// characters: letters and digits of ASCII, `_`, `-`, `/`, `.` and `:`.
+		// Example: checkout-button
+		Key *string `json:"key,omitempty"`
+
+		// Free text about the flag, usually Markdown. May be empty.
+		// Example: Ends on 1 March.
+		Notes *string `json:"notes,omitempty"`
+	}
+
+	stage1.DataRecordsEnabled = m.DataRecordsEnabled
+	stage1.Description = m.Description
+	stage1.Enabled = m.Enabled
+	stage1.EntityType = m.EntityType
+	stage1.Key = m.Key
+	stage1.Notes = m.Notes
+
+	// make JSON object for known properties
+	props, err := json.Marshal(stage1)
+	if err != nil {
+		return nil, err
+	}
+
+	if len(m.PutFlagRequestAdditionalProperties) == 0 { // no additional properties
+		return props, nil
+	}
+
+	// make JSON object for the additional properties
+	additional, err := json.Marshal(m.PutFlagRequestAdditionalProperties)
+	if err != nil {
+		return nil, err
+	}
+
+	if len(props) < 3 { // "{}": only additional properties
+		return additional, nil
+	}
+
+	// concatenate the 2 objects
+	return jsonutils.ConcatJSON(props, additional), nil
 }
 
 // Validate validates this put flag request
