@@ -5029,7 +5029,7 @@ func init() {
       }
     },
     "putFlagRequest": {
-      "description": "Changes to a flag. Fields that are left out, or null, stay as they are.",
+      "description": "Changes to a flag. Fields that are left out, or null, stay as they are. Unknown fields are ignored, and named in\na ` + "`" + `Warning` + "`" + ` header.",
       "type": "object",
       "properties": {
         "dataRecordsEnabled": {
@@ -5070,6 +5070,7 @@ func init() {
           "example": "Ends on 1 March."
         }
       },
+      "additionalProperties": true,
       "example": {
         "dataRecordsEnabled": true,
         "description": "Colour of the checkout button"
@@ -10575,7 +10576,7 @@ func init() {
       }
     },
     "putFlagRequest": {
-      "description": "Changes to a flag. Fields that are left out, or null, stay as they are.",
+      "description": "Changes to a flag. Fields that are left out, or null, stay as they are. Unknown fields are ignored, and named in\na ` + "`" + `Warning` + "`" + ` header.",
       "type": "object",
       "properties": {
         "dataRecordsEnabled": {
@@ -10616,6 +10617,7 @@ func init() {
           "example": "Ends on 1 March."
         }
       },
+      "additionalProperties": true,
       "example": {
         "dataRecordsEnabled": true,
         "description": "Colour of the checkout button"
