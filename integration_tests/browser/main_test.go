@@ -80,15 +80,15 @@ type server struct {
 }
 
 // start runs a server on an empty SQLite file.
-func start(t *testing.T, environ ...string) *server {
+func start(t *testing.T) *server {
 	t.Helper()
 	dir := t.TempDir()
 	s := &server{database: filepath.Join(dir, "flagr.sqlite"), by: "ada@example.com"}
-	s.startOn(t, environ...)
+	s.startOn(t)
 	return s
 }
 
-func (s *server) startOn(t *testing.T, environ ...string) {
+func (s *server) startOn(t *testing.T) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -99,11 +99,11 @@ func (s *server) startOn(t *testing.T, environ ...string) {
 		t.Fatal(err)
 	}
 	command := exec.CommandContext(context.WithoutCancel(t.Context()), *serverBinary)
-	command.Env = append([]string{
+	command.Env = []string{
 		"HOST=127.0.0.1", fmt.Sprintf("PORT=%d", port), "FLAGR_DB_DBCONNECTIONSTR=" + s.database, "FLAGR_DB_DBCONNECTION_DEBUG=false", "FLAGR_RECORDER_ENABLED=true", "FLAGR_RECORDER_TYPE=datar",
 		"FLAGR_RECORDER_DATAR_JOURNAL_DIR=" + filepath.Dir(s.database), "FLAGR_RECORDER_DATAR_FLUSH_INTERVAL=1s", "FLAGR_HEADER_AUTH_ENABLED=true", "FLAGR_MIDDLEWARE_VERBOSE_LOGGER_ENABLED=false",
 		"FLAGR_EVAL_LOGGING_ENABLED=false",
-	}, environ...)
+	}
 	out := &strings.Builder{}
 	command.Stdout, command.Stderr = out, out
 	if err := command.Start(); err != nil {
@@ -340,11 +340,6 @@ func (p *tab) until(what, expression string) {
 func (p *tab) has(text string) {
 	p.t.Helper()
 	p.until(fmt.Sprintf("the text %q", text), fmt.Sprintf(`document.body.innerText.replace(/\s+/g, " ").includes(%q)`, text))
-}
-
-func (p *tab) hasNot(text string) {
-	p.t.Helper()
-	p.until(fmt.Sprintf("the text %q to be gone", text), fmt.Sprintf(`!document.body.innerText.replace(/\s+/g, " ").includes(%q)`, text))
 }
 
 func (p *tab) value(expression string) string {
