@@ -7,12 +7,10 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore"
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/pkg/insight"
 	"github.com/flagr-datar/flagr-datar/pkg/store"
 )
-
-// countsWait is how long an answer waits for what this server has counted and not stored.
-const countsWait = time.Second
 
 // engineCounts are the counts of the store, with those that the engine still has.
 type engineCounts struct {
@@ -21,26 +19,59 @@ type engineCounts struct {
 }
 
 // Refresh implements insight.Counts.
-func (c engineCounts) Refresh(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, countsWait)
-	defer cancel()
-	_ = c.engine.Flush(ctx) // an error is in the engine's statistics; the answer has what is stored
-}
+func (c engineCounts) Refresh(ctx context.Context) { c.engine.Refresh(ctx) }
 
 // Stats implements ui.Books.
 func (c engineCounts) Stats() datar.Stats { return c.engine.Stats() }
 
-// newAnswers makes the service that answers questions about flags, nil without a database or with Datar off.
-func (a *App) newAnswers(c *config.Config, db *store.Store, counting *counting) *insight.Service {
-	if db == nil || counting.counts == nil || counting.engine == nil {
-		return nil
+// answers are what answers questions about flags. All of it is nil where flags come from a JSON document, and sampler and
+// tail are nil where nothing is counted.
+type answers struct {
+	service *insight.Service
+	sampler *insight.Sampler
+	tail    *insight.Tail
+}
+
+// newAnswers makes the service of answers over the database, which is nil if flags come from a JSON document.
+func (a *App) newAnswers(c *config.Config, db *store.Store, d *counting) *answers {
+	if db == nil {
+		return &answers{}
 	}
-	return insight.NewService(insight.Options{
-		Counts:    engineCounts{counting.counts, counting.engine},
+	o := insight.Options{
 		Flags:     db,
 		Snapshots: a.cache,
 		Refresh:   c.EvalCache.RefreshInterval,
 		BatchSize: c.Eval.BatchSize,
 		Now:       time.Now,
-	})
+	}
+	all := &answers{}
+	if d.counts != nil && d.engine != nil {
+		o.Counts = engineCounts{d.counts, d.engine}
+		all.sampler = insight.NewSampler(time.Now())
+		o.Sampler = all.sampler
+		ctx, cancel := context.WithCancel(context.Background())
+		a.sampling.Go(func() { all.sampler.Run(ctx) })
+		a.onStop("sample of reasons", func(context.Context) error {
+			cancel()
+			a.sampling.Wait()
+			return nil
+		})
+		if c.Datar.TailEnabled {
+			all.tail = insight.NewTail()
+		}
+	}
+	all.service = insight.NewService(o)
+	return all
+}
+
+// observers are called for every evaluation.
+func (a *answers) observers() []func(*eval.Result) {
+	var list []func(*eval.Result)
+	if a.sampler != nil {
+		list = append(list, a.sampler.Observe)
+	}
+	if a.tail != nil {
+		list = append(list, a.tail.Observe)
+	}
+	return list
 }

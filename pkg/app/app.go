@@ -71,6 +71,7 @@ type App struct {
 	draining    context.Context
 	endDraining context.CancelFunc
 	drained     sync.WaitGroup
+	sampling    sync.WaitGroup
 }
 
 // cleanup undoes one step of New.
@@ -119,18 +120,20 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 	if err := meters.watch(a.cache, a.recorders, counting.engine); err != nil {
 		return nil, err
 	}
-	service := a.newService(ctx, c, meters)
+	answers := a.newAnswers(c, db, counting)
+	service := a.newService(ctx, c, meters, answers.observers())
 	if !c.InjectedContext.Enabled { // only the generated path injects
 		a.evaluator = service
 	}
 	handlerOptions := a.handlerOptions(c, service, db, counting)
+	handlerOptions.Answers, handlerOptions.Tail = answers.service, answers.tail
 	a.ingesting = handlerOptions.Ingester != nil
 	if err := a.addOFREP(c, service, handlerOptions.InjectedContext, meters); err != nil {
 		return nil, err
 	}
 	a.handler = handler.New(handlerOptions)
 	if c.Web.UIEnabled {
-		if a.pages, err = a.newPages(c, handlerOptions.Actor, handlerOptions.Store != nil, db, counting); err != nil {
+		if a.pages, err = a.newPages(c, handlerOptions.Actor, handlerOptions.Store != nil, db, counting, answers.service); err != nil {
 			return nil, err
 		}
 		a.onStop("pages", a.pages.Stop)

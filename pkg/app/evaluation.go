@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/config"
@@ -13,9 +14,9 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/web"
 )
 
-// newService makes the service that all evaluation endpoints use.
-func (a *App) newService(ctx context.Context, c *config.Config, m *meters) *eval.Service {
-	observers := m.evaluations
+// newService makes the service that all evaluation endpoints use. Further observers are called after those of the meters.
+func (a *App) newService(ctx context.Context, c *config.Config, m *meters, further []func(*eval.Result)) *eval.Service {
+	observers := slices.Concat(m.evaluations, further)
 	var recorder eval.Recorder // nil when nothing is switched on, so that no exposure counts as recorded
 	if !a.recorders.Empty() {
 		recorder = a.recorders

@@ -9,6 +9,7 @@ import (
 
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/insight"
 	"github.com/flagr-datar/flagr-datar/pkg/store"
 	"github.com/flagr-datar/flagr-datar/pkg/ui"
 )
@@ -54,7 +55,7 @@ func (s pageStore) CreateFlag(ctx context.Context, by, key, description string, 
 }
 
 // newPages makes the pages. Without a store, or when the server only evaluates, they change nothing.
-func (a *App) newPages(c *config.Config, actor func(*http.Request) string, writable bool, db *store.Store, counting *counting) (*ui.UI, error) {
+func (a *App) newPages(c *config.Config, actor func(*http.Request) string, writable bool, db *store.Store, counting *counting, answers *insight.Service) (*ui.UI, error) {
 	o := ui.Options{
 		Snapshots:       a.cache,
 		Refresh:         a.cache.Look,
@@ -70,7 +71,7 @@ func (a *App) newPages(c *config.Config, actor func(*http.Request) string, writa
 	if writable {
 		o.Store = pageStore{db}
 	}
-	if answers := a.newAnswers(c, db, counting); answers != nil {
+	if answers != nil && answers.HasCounts() {
 		o.Numbers = answers
 		o.Books = engineCounts{counting.counts, counting.engine}
 	}

@@ -241,6 +241,8 @@ type Datar struct {
 	ServerNameSetting string `env:"FLAGR_RECORDER_DATAR_SERVER_NAME" accepts:"a name of up to 63 ASCII letters, digits, dots, underscores and hyphens"`
 	// HostName is the name of the machine or container, the default of the server's name.
 	HostName string `env:"HOSTNAME"`
+	// TailEnabled serves single evaluations as they happen.
+	TailEnabled bool `env:"FLAGR_RECORDER_DATAR_TAIL_ENABLED" envDefault:"false"`
 	// Retention is how long hours are kept in detail, 0 for ever.
 	Retention time.Duration `env:"FLAGR_RECORDER_DATAR_RETENTION" envDefault:"0s" accepts:"0 to keep everything, or a duration from 48h, such as 2160h; 0 with FLAGR_RECORDER_DATAR_FORWARD_URL"`
 }

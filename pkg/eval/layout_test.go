@@ -228,6 +228,9 @@ func TestStopsNameTheFirstConstraintThatDidNotHold(t *testing.T) {
 			if text := strings.Join(got, " "); text != test.want {
 				t.Errorf("got %s, want %s", text, test.want)
 			}
+			if percent, ok := result.RolloutPercent(); ok != (name == "held out") || percent != 0 {
+				t.Errorf("rollout %d, %t", percent, ok)
+			}
 		})
 	}
 	off := f

@@ -62,6 +62,19 @@ func (u Unmatched) Stops() []Stop {
 	return stops
 }
 
+// RolloutPercent is the rollout of the segment that matched, 0 to 100, and false if none did.
+func (r *Result) RolloutPercent() (percent int, ok bool) {
+	if r.flag == nil {
+		return 0, false
+	}
+	for i := range r.flag.segments {
+		if s := &r.flag.segments[i]; s.id != 0 && (s.id == r.SegmentID || s.id == r.HeldOutSegmentID) {
+			return s.rolloutPercent, true
+		}
+	}
+	return 0, false
+}
+
 // constraintID is the id of the constraint that became a segment's condition at the index.
 func (f *flag) constraintID(segmentID int64, index int) int64 {
 	for i := range f.source.Segments {

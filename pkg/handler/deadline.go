@@ -15,11 +15,11 @@ const StoreTimeout = 25 * time.Second
 
 // Deadline goes between the API's router and its operations. It ends those that wait for the database longer than the
 // timeout, so that they give their connection back; they are answered with 503. It leaves out what needs no database,
-// and the export of all flags as a file, which may take long.
+// the export of all flags as a file, which may take long, and the live tail, which has no end of its own.
 func Deadline(timeout time.Duration, operations http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		route := middleware.MatchedRouteFrom(r)
-		if route == nil || route.Operation == nil || route.Operation.ID == "getExportSqlite" ||
+		if route == nil || route.Operation == nil || route.Operation.ID == "getExportSqlite" || route.Operation.ID == "getDatarFlagTail" ||
 			slices.Contains(route.Operation.Tags, "evaluation") || slices.Contains(route.Operation.Tags, "health") {
 			operations.ServeHTTP(rw, r)
 			return

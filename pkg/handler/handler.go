@@ -12,6 +12,7 @@ import (
 	"github.com/go-openapi/runtime/middleware"
 
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
+	"github.com/flagr-datar/flagr-datar/pkg/insight"
 	"github.com/flagr-datar/flagr-datar/pkg/recorder"
 	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations"
 	constraintapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/constraint"
@@ -54,6 +55,9 @@ type Options struct {
 	Datar Datar
 	// Fleet is nil when Datar is switched off.
 	Fleet Fleet
+	// Answers is nil when flags come from a JSON document. Tail is nil when the live tail is switched off.
+	Answers *insight.Service
+	Tail    *insight.Tail
 	// Ingester is nil when no counts from elsewhere are taken; their operation then answers 501.
 	Ingester Ingester
 	// RecorderStats has the books of the streaming recorders; nil means that there are none.
@@ -79,6 +83,8 @@ type Handler struct {
 	states           States
 	datar            Datar
 	fleet            Fleet
+	answers          *insight.Service
+	tail             *insight.Tail
 	ingester         Ingester
 	recorderStats    func() []recorder.Stats
 	maxGetQueryBytes int
@@ -102,6 +108,8 @@ func New(o Options) *Handler {
 		states:           o.States,
 		datar:            o.Datar,
 		fleet:            o.Fleet,
+		answers:          o.Answers,
+		tail:             o.Tail,
 		ingester:         o.Ingester,
 		recorderStats:    o.RecorderStats,
 		maxGetQueryBytes: o.MaxGetQueryBytes,
@@ -135,6 +143,7 @@ func (h *Handler) Register(api *operations.FlagrAPI) {
 	api.DatarGetDatarFlagSummaryHandler = datarapi.GetDatarFlagSummaryHandlerFunc(h.GetDatarFlagSummary)
 	api.RecorderGetRecordersStatusHandler = recorderapi.GetRecordersStatusHandlerFunc(h.GetRecordersStatus)
 
+	h.registerAnswers(api)
 	api.DatarPostDatarEvaluationsHandler = datarapi.PostDatarEvaluationsHandlerFunc(h.PostDatarEvaluations)
 	api.DatarGetDatarFleetHandler = datarapi.GetDatarFleetHandlerFunc(h.GetDatarFleet)
 	api.DatarGetDatarStatusHandler = datarapi.GetDatarStatusHandlerFunc(h.GetDatarStatus)

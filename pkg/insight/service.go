@@ -82,6 +82,9 @@ type Service struct {
 // NewService returns a Service.
 func NewService(o Options) *Service { return &Service{o: o} }
 
+// HasCounts tells whether there are counts. Without, only Changes and Try answer.
+func (s *Service) HasCounts() bool { return s.o.Counts != nil }
+
 // Window is a range of time, widened to whole hours of UTC. Nil From is 7 days ago, nil To is now.
 type Window struct{ From, To *time.Time }
 

@@ -3,6 +3,7 @@ package insight
 import (
 	"time"
 
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 )
@@ -13,6 +14,9 @@ const MaxTryEntities = 1_000
 // Tried is what one entity would get.
 type Tried struct {
 	*eval.Result
+	Outcome datar.Outcome
+	// MatchedSegmentID is the segment that matched, 0 if none did.
+	MatchedSegmentID int64
 	// Bucket is the entity's bucket, 0 to 999.
 	Bucket int
 }
@@ -35,7 +39,24 @@ func Try(flag *entity.Flag, entities []eval.Entity, limit int, now time.Time) ([
 		result := snapshot.Evaluate(eval.Request{
 			FlagID: int64(flag.ID), EntityID: e.EntityID, EntityType: e.EntityType, EntityContext: e.EntityContext, EnableDebug: true,
 		}, now, true)
-		tried[i] = Tried{result, eval.BucketOf(int64(flag.ID), result.Request.EntityID)}
+		tried[i] = Tried{Result: result, Bucket: eval.BucketOf(int64(flag.ID), result.Request.EntityID)}
+		tried[i].Outcome, tried[i].MatchedSegmentID = outcomeOf(result)
 	}
 	return tried, nil
+}
+
+// outcomeOf tells what a result came to, and which segment matched.
+func outcomeOf(r *eval.Result) (outcome datar.Outcome, segmentID int64) {
+	switch r.Reason {
+	case eval.FlagDisabled:
+		return datar.Disabled, 0
+	case eval.NoSegments:
+		return datar.NoSegments, 0
+	case eval.Matched:
+		return datar.Matched, r.SegmentID
+	case eval.HeldOut:
+		return datar.HeldOut, r.HeldOutSegmentID
+	default:
+		return datar.NoMatch, 0
+	}
 }

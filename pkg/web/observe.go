@@ -105,3 +105,6 @@ func (w *observedWriter) Write(p []byte) (int, error) {
 
 // Unwrap lets http.ResponseController find the writer's other abilities.
 func (w *observedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// Flush is for compression, which looks for the ability on the writer itself.
+func (w *observedWriter) Flush() { _ = http.NewResponseController(w.ResponseWriter).Flush() }

@@ -56,6 +56,12 @@ func (w *trackedWriter) Write(p []byte) (int, error) {
 // Unwrap lets http.ResponseController find the writer's other abilities.
 func (w *trackedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
+// Flush is for compression, which looks for the ability on the writer itself.
+func (w *trackedWriter) Flush() {
+	w.begun = true
+	_ = http.NewResponseController(w.ResponseWriter).Flush()
+}
+
 func writeError(rw http.ResponseWriter, status int, message string) {
 	rw.Header().Set("Content-Type", "application/json")
 	rw.WriteHeader(status)

@@ -56,6 +56,7 @@
 //	Produces:
 //	  - application/octet-stream
 //	  - application/json
+//	  - text/event-stream
 //
 // swagger:meta
 package restapi

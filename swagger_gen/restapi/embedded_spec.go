@@ -97,6 +97,866 @@ func init() {
         }
       }
     },
+    "/datar/flags/{flagID}/changes": {
+      "get": {
+        "description": "Compares the snapshots of a flag, deleted or not, one with the next, and says what changed,\nby whom, and whether it affects who gets what. It works with Datar off, too.",
+        "tags": [
+          "datar"
+        ],
+        "summary": "List what changed a flag",
+        "operationId": "getDatarFlagChanges",
+        "parameters": [
+          {
+            "minimum": 1,
+            "type": "integer",
+            "format": "int64",
+            "description": "Id of the flag.",
+            "name": "flagID",
+            "in": "path",
+            "required": true
+          },
+          {
+            "type": "integer",
+            "format": "int64",
+            "description": "At most this many changes, from 1 to 100. Default: 20.",
+            "name": "limit",
+            "in": "query"
+          },
+          {
+            "type": "integer",
+            "format": "int64",
+            "description": "Leave out this many changes from the start of the list. Default: 0.",
+            "name": "offset",
+            "in": "query"
+          },
+          {
+            "type": "string",
+            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table as RFC 4180 has it, with a header line. Default: ` + "`" + `json` + "`" + `.",
+            "name": "format",
+            "in": "query"
+          }
+        ],
+        "responses": {
+          "200": {
+            "description": "The changes, the newest first.",
+            "schema": {
+              "$ref": "#/definitions/datarChanges"
+            },
+            "examples": {
+              "application/json": {
+                "changes": [
+                  {
+                    "affects": "assignment",
+                    "at": "2026-03-29T13:20:05.000Z",
+                    "by": "ada@example.com",
+                    "effectiveBy": "2026-03-29T13:20:08.000Z",
+                    "parts": [
+                      {
+                        "from": "20",
+                        "segmentID": 23,
+                        "to": "80",
+                        "what": "rollout"
+                      }
+                    ],
+                    "snapshotID": 117,
+                    "text": "Rollout of segment 23: 20% to 80%"
+                  }
+                ],
+                "flagID": 42,
+                "total": 12
+              }
+            }
+          },
+          "default": {
+            "description": "400: ` + "`" + `limit` + "`" + ` or ` + "`" + `offset` + "`" + ` is out of range; the message names the parameter. 404: no such\nflag.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "unable to find flag 42 in the database"
+              }
+            }
+          }
+        }
+      }
+    },
+    "/datar/flags/{flagID}/forecast": {
+      "post": {
+        "description": "Compares the flag with a draft of it that is not saved: how many of the 1,000 buckets change\nfrom one variant to another, gain one or lose theirs. That is exact. Evaluations a day are\nan estimate from the last 7 days. Segments whose constraints change, or before which\nsomething changes, are ` + "`" + `unknown` + "`" + `: other entities may match them.",
+        "tags": [
+          "datar"
+        ],
+        "summary": "Tell what a draft would change",
+        "operationId": "postDatarFlagForecast",
+        "parameters": [
+          {
+            "minimum": 1,
+            "type": "integer",
+            "format": "int64",
+            "description": "Id of the flag.",
+            "name": "flagID",
+            "in": "path",
+            "required": true
+          },
+          {
+            "description": "The draft.",
+            "name": "body",
+            "in": "body",
+            "required": true,
+            "schema": {
+              "$ref": "#/definitions/datarForecastRequest"
+            }
+          }
+        ],
+        "responses": {
+          "200": {
+            "description": "What would change. Nothing is saved.",
+            "schema": {
+              "$ref": "#/definitions/datarForecast"
+            },
+            "examples": {
+              "application/json": {
+                "flagID": 42,
+                "gained": 300,
+                "kind": "estimate",
+                "lost": 0,
+                "moved": 0,
+                "now": [
+                  {
+                    "perDay": 4285,
+                    "variantID": 61,
+                    "variantKey": "blue"
+                  },
+                  {
+                    "perDay": 4285
+                  }
+                ],
+                "segments": [
+                  {
+                    "gained": 300,
+                    "lost": 0,
+                    "moved": 0,
+                    "now": [
+                      {
+                        "buckets": 500,
+                        "percent": 100,
+                        "set": 0.5,
+                        "variantID": 61,
+                        "variantKey": "blue"
+                      },
+                      {
+                        "buckets": 500,
+                        "heldOut": true,
+                        "set": 0.5
+                      }
+                    ],
+                    "perDay": 8570,
+                    "segmentID": 23,
+                    "then": [
+                      {
+                        "buckets": 800,
+                        "percent": 100,
+                        "set": 0.8,
+                        "variantID": 61,
+                        "variantKey": "blue"
+                      },
+                      {
+                        "buckets": 200,
+                        "heldOut": true,
+                        "set": 0.2
+                      }
+                    ]
+                  }
+                ],
+                "then": [
+                  {
+                    "perDay": 6856,
+                    "variantID": 61,
+                    "variantKey": "blue"
+                  },
+                  {
+                    "perDay": 1714
+                  }
+                ]
+              }
+            }
+          },
+          "default": {
+            "description": "400: the draft breaks a rule; the message names each field. 404: no such flag. 503:\nDatar is off.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "segments[0].distributions: the percents add up to 101, want 100"
+              }
+            }
+          }
+        }
+      }
+    },
+    "/datar/flags/{flagID}/outcomes": {
+      "get": {
+        "description": "Counts the evaluations of one flag by outcome: how many got a variant, were held out by a\nrollout, matched no segment, or came while the flag was off. Counts are exact.\n\nThe flag may be deleted. Names of deleted variants and segments come from the newest\nsnapshot that has them.",
+        "tags": [
+          "datar"
+        ],
+        "summary": "Show what the evaluations of a flag came to",
+        "operationId": "getDatarFlagOutcomes",
+        "parameters": [
+          {
+            "minimum": 1,
+            "type": "integer",
+            "format": "int64",
+            "description": "Id of the flag.",
+            "name": "flagID",
+            "in": "path",
+            "required": true
+          },
+          {
+            "type": "string",
+            "format": "date-time",
+            "description": "Start of the span, inclusive, as RFC 3339. It is widened to a whole UTC hour. Default: 7\ndays ago.",
+            "name": "from",
+            "in": "query"
+          },
+          {
+            "type": "string",
+            "format": "date-time",
+            "description": "End of the span, exclusive, as RFC 3339. It is widened to a whole UTC hour. Default:\nnow.",
+            "name": "to",
+            "in": "query"
+          },
+          {
+            "type": "string",
+            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table as RFC 4180 has it, with a header line. Default: ` + "`" + `json` + "`" + `.",
+            "name": "format",
+            "in": "query"
+          }
+        ],
+        "responses": {
+          "200": {
+            "description": "The outcomes, most frequent first.",
+            "schema": {
+              "$ref": "#/definitions/datarOutcomes"
+            },
+            "examples": {
+              "application/json": {
+                "asked": {
+                  "byName": 158000,
+                  "byTag": 2000,
+                  "withoutEntityID": 12
+                },
+                "complete": {
+                  "dropped": 0,
+                  "holes": [
+                    {
+                      "from": "2026-01-12T03:00:00.000Z",
+                      "to": "2026-01-12T04:00:00.000Z",
+                      "why": "records_off"
+                    }
+                  ],
+                  "pending": 158,
+                  "servers": 3,
+                  "silent": 0,
+                  "since": "2025-12-02T08:00:00.000Z",
+                  "upTo": "2026-01-31T14:04:40.000Z"
+                },
+                "flagID": 42,
+                "flagKey": "checkout-button",
+                "from": "2026-01-24T00:00:00.000Z",
+                "outcomes": [
+                  {
+                    "count": 60020,
+                    "firstAt": "2026-01-24T10:00:06.120Z",
+                    "lastAt": "2026-01-30T23:59:58.004Z",
+                    "outcome": "held_out"
+                  },
+                  {
+                    "count": 59980,
+                    "outcome": "matched"
+                  },
+                  {
+                    "count": 39000,
+                    "outcome": "no_match",
+                    "unevaluable": 3100
+                  },
+                  {
+                    "count": 1000,
+                    "lastAt": "2026-01-24T11:41:00.310Z",
+                    "outcome": "disabled"
+                  }
+                ],
+                "segments": [
+                  {
+                    "description": "Adults in France",
+                    "heldOut": 60020,
+                    "matched": 59980,
+                    "segmentID": 23,
+                    "variants": [
+                      {
+                        "count": 30110,
+                        "variantID": 61,
+                        "variantKey": "blue"
+                      },
+                      {
+                        "count": 29870,
+                        "variantID": 62,
+                        "variantKey": "green"
+                      }
+                    ]
+                  }
+                ],
+                "to": "2026-01-31T00:00:00.000Z",
+                "total": 160000
+              }
+            }
+          },
+          "default": {
+            "description": "400: a parameter is out of range, or details of the span are not kept any more; the\nmessage names the parameter. 404: no such flag. 422: a parameter is not a time or not a\nnumber. 503: Datar is off.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "unable to find flag 42 in the database"
+              }
+            }
+          }
+        }
+      }
+    },
+    "/datar/flags/{flagID}/reasons": {
+      "get": {
+        "description": "Of evaluations that no segment matched, counts the first constraint of each segment that did\nnot hold, and why. It is a sample: each server explains at most 5 evaluations a flag and\nsecond, and keeps the counts of 7 days in memory. The answer is that of one server, since it\nstarted. Values of contexts are never kept.",
+        "tags": [
+          "datar"
+        ],
+        "summary": "Show which constraints stopped evaluations",
+        "operationId": "getDatarFlagReasons",
+        "parameters": [
+          {
+            "minimum": 1,
+            "type": "integer",
+            "format": "int64",
+            "description": "Id of the flag.",
+            "name": "flagID",
+            "in": "path",
+            "required": true
+          },
+          {
+            "type": "string",
+            "format": "date-time",
+            "description": "Start of the span, inclusive, as RFC 3339. It is widened to a whole UTC hour. Default: 7\ndays ago.",
+            "name": "from",
+            "in": "query"
+          },
+          {
+            "type": "string",
+            "format": "date-time",
+            "description": "End of the span, exclusive, as RFC 3339. It is widened to a whole UTC hour. Default:\nnow.",
+            "name": "to",
+            "in": "query"
+          },
+          {
+            "type": "string",
+            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table as RFC 4180 has it, with a header line. Default: ` + "`" + `json` + "`" + `.",
+            "name": "format",
+            "in": "query"
+          }
+        ],
+        "responses": {
+          "200": {
+            "description": "The constraints, by segment.",
+            "schema": {
+              "$ref": "#/definitions/datarReasons"
+            },
+            "examples": {
+              "application/json": {
+                "complete": {
+                  "dropped": 0,
+                  "holes": [
+                    {
+                      "from": "2026-01-12T03:00:00.000Z",
+                      "to": "2026-01-12T04:00:00.000Z",
+                      "why": "records_off"
+                    }
+                  ],
+                  "pending": 158,
+                  "servers": 3,
+                  "silent": 0,
+                  "since": "2025-12-02T08:00:00.000Z",
+                  "upTo": "2026-01-31T14:04:40.000Z"
+                },
+                "examined": 1840,
+                "flagID": 42,
+                "from": "2026-01-24T00:00:00.000Z",
+                "kind": "sample",
+                "of": 39000,
+                "segments": [
+                  {
+                    "constraints": [
+                      {
+                        "constraintID": 31,
+                        "false": 570,
+                        "missing": 930,
+                        "otherType": 0,
+                        "stopped": 1500,
+                        "text": "country EQ \"FR\""
+                      },
+                      {
+                        "constraintID": 32,
+                        "false": 50,
+                        "missing": 0,
+                        "otherType": 290,
+                        "stopped": 340,
+                        "text": "age GTE 18"
+                      }
+                    ],
+                    "description": "Adults in France",
+                    "segmentID": 23
+                  }
+                ],
+                "to": "2026-01-31T00:00:00.000Z"
+              }
+            }
+          },
+          "default": {
+            "description": "400: a parameter is out of range, or details of the span are not kept any more; the\nmessage names the parameter. 404: no such flag. 422: a parameter is not a time or not a\nnumber. 503: Datar is off.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "unable to find flag 42 in the database"
+              }
+            }
+          }
+        }
+      }
+    },
+    "/datar/flags/{flagID}/rollout": {
+      "get": {
+        "description": "For every version of the flag that was alive or used in the span, and every segment and\nvariant of it: what the configuration gives, as the number of the 1,000 buckets, and what\nthe evaluations got. At most the 100 newest versions.\n\nA difference between ` + "`" + `set` + "`" + ` and ` + "`" + `got` + "`" + ` is never a finding: evaluations of one entity always\nget the same variant, so shares differ when some entities are evaluated more often than\nothers. A finding is a fact that no distribution of traffic explains.",
+        "tags": [
+          "datar"
+        ],
+        "summary": "Compare what is set with what came of it",
+        "operationId": "getDatarFlagRollout",
+        "parameters": [
+          {
+            "minimum": 1,
+            "type": "integer",
+            "format": "int64",
+            "description": "Id of the flag.",
+            "name": "flagID",
+            "in": "path",
+            "required": true
+          },
+          {
+            "type": "string",
+            "format": "date-time",
+            "description": "Start of the span, inclusive, as RFC 3339. It is widened to a whole UTC hour. Default: 7\ndays ago.",
+            "name": "from",
+            "in": "query"
+          },
+          {
+            "type": "string",
+            "format": "date-time",
+            "description": "End of the span, exclusive, as RFC 3339. It is widened to a whole UTC hour. Default:\nnow.",
+            "name": "to",
+            "in": "query"
+          },
+          {
+            "type": "string",
+            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table as RFC 4180 has it, with a header line. Default: ` + "`" + `json` + "`" + `.",
+            "name": "format",
+            "in": "query"
+          }
+        ],
+        "responses": {
+          "200": {
+            "description": "The versions, the oldest first, and the findings.",
+            "schema": {
+              "$ref": "#/definitions/datarRollout"
+            },
+            "examples": {
+              "application/json": {
+                "complete": {
+                  "dropped": 0,
+                  "holes": [
+                    {
+                      "from": "2026-01-12T03:00:00.000Z",
+                      "to": "2026-01-12T04:00:00.000Z",
+                      "why": "records_off"
+                    }
+                  ],
+                  "pending": 158,
+                  "servers": 3,
+                  "silent": 0,
+                  "since": "2025-12-02T08:00:00.000Z",
+                  "upTo": "2026-01-31T14:04:40.000Z"
+                },
+                "findings": [
+                  {
+                    "count": 412,
+                    "lastAt": "2026-01-24T11:41:00.000Z",
+                    "rule": "old_version",
+                    "severity": "contradiction",
+                    "snapshotID": 115,
+                    "text": "412 evaluations used version 115, in which the flag was off, up to 101 minutes after 117 replaced it."
+                  }
+                ],
+                "flagID": 42,
+                "from": "2026-01-24T00:00:00.000Z",
+                "to": "2026-01-31T00:00:00.000Z",
+                "versions": [
+                  {
+                    "count": 120000,
+                    "enabled": true,
+                    "from": "2026-01-24T10:00:05.000Z",
+                    "segments": [
+                      {
+                        "count": 120000,
+                        "description": "Adults in France",
+                        "given": [
+                          {
+                            "buckets": 250,
+                            "count": 30110,
+                            "got": 0.2509,
+                            "percent": 50,
+                            "set": 0.25,
+                            "variantID": 61,
+                            "variantKey": "blue"
+                          },
+                          {
+                            "buckets": 250,
+                            "count": 29870,
+                            "got": 0.2489,
+                            "percent": 50,
+                            "set": 0.25,
+                            "variantID": 62,
+                            "variantKey": "green"
+                          },
+                          {
+                            "buckets": 500,
+                            "count": 60020,
+                            "got": 0.5002,
+                            "heldOut": true,
+                            "set": 0.5
+                          }
+                        ],
+                        "rank": 0,
+                        "reach": "some",
+                        "rolloutPercent": 50,
+                        "segmentID": 23
+                      }
+                    ],
+                    "snapshotID": 117,
+                    "to": "2026-01-31T00:00:00.000Z",
+                    "unassigned": 0
+                  }
+                ]
+              }
+            }
+          },
+          "default": {
+            "description": "400: a parameter is out of range, or details of the span are not kept any more; the\nmessage names the parameter. 404: no such flag. 422: a parameter is not a time or not a\nnumber. 503: Datar is off.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "unable to find flag 42 in the database"
+              }
+            }
+          }
+        }
+      }
+    },
+    "/datar/flags/{flagID}/series": {
+      "get": {
+        "description": "Counts evaluations by hour, day or week of a time zone. Buckets without counts are there,\nwith 0. Counts are kept by UTC hour and never split: where a zone is not whole hours off, a\nbucket begins at the next whole UTC hour, and ` + "`" + `starts` + "`" + ` says so. Days have 23 or 25 hours\nwhere they do.\n\nFor a span of which details are not kept any more there are totals of UTC days: then\n` + "`" + `detail` + "`" + ` is ` + "`" + `utcDay` + "`" + `, and there is one line.",
+        "tags": [
+          "datar"
+        ],
+        "summary": "Show the traffic of a flag over time",
+        "operationId": "getDatarFlagSeries",
+        "parameters": [
+          {
+            "minimum": 1,
+            "type": "integer",
+            "format": "int64",
+            "description": "Id of the flag.",
+            "name": "flagID",
+            "in": "path",
+            "required": true
+          },
+          {
+            "type": "string",
+            "format": "date-time",
+            "description": "Start of the span, inclusive, as RFC 3339. It is widened to a whole UTC hour. Default: 7\ndays ago.",
+            "name": "from",
+            "in": "query"
+          },
+          {
+            "type": "string",
+            "format": "date-time",
+            "description": "End of the span, exclusive, as RFC 3339. It is widened to a whole UTC hour. Default:\nnow.",
+            "name": "to",
+            "in": "query"
+          },
+          {
+            "type": "string",
+            "description": "Length of the buckets: ` + "`" + `hour` + "`" + `, ` + "`" + `day` + "`" + ` or ` + "`" + `week` + "`" + ` (from Monday). Default: ` + "`" + `hour` + "`" + ` for spans\nof up to 3 days, else ` + "`" + `day` + "`" + `.",
+            "name": "bucket",
+            "in": "query"
+          },
+          {
+            "type": "string",
+            "description": "Time zone of the buckets: a name of the IANA database, such as ` + "`" + `Europe/Berlin` + "`" + `. Default:\n` + "`" + `UTC` + "`" + `.",
+            "name": "tz",
+            "in": "query"
+          },
+          {
+            "type": "string",
+            "description": "What the lines are: ` + "`" + `outcome` + "`" + `, ` + "`" + `variant` + "`" + `, ` + "`" + `segment` + "`" + ` or ` + "`" + `version` + "`" + `. Default: ` + "`" + `outcome` + "`" + `.",
+            "name": "by",
+            "in": "query"
+          },
+          {
+            "type": "string",
+            "description": "Adds another span of as many buckets: ` + "`" + `previous` + "`" + ` for the one before, ` + "`" + `week` + "`" + ` for a week\nbefore, or a time in RFC 3339 that lies in its first bucket.",
+            "name": "compare",
+            "in": "query"
+          },
+          {
+            "type": "string",
+            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table as RFC 4180 has it, with a header line. Default: ` + "`" + `json` + "`" + `.",
+            "name": "format",
+            "in": "query"
+          }
+        ],
+        "responses": {
+          "200": {
+            "description": "The series. At most 2,000 buckets.",
+            "schema": {
+              "$ref": "#/definitions/datarSeries"
+            },
+            "examples": {
+              "application/json": {
+                "bucket": "day",
+                "by": "outcome",
+                "changes": [
+                  {
+                    "affects": "assignment",
+                    "at": "2026-03-29T13:20:05.000Z",
+                    "by": "ada@example.com",
+                    "effectiveBy": "2026-03-29T13:20:08.000Z",
+                    "parts": [
+                      {
+                        "from": "20",
+                        "segmentID": 23,
+                        "to": "80",
+                        "what": "rollout"
+                      }
+                    ],
+                    "snapshotID": 117,
+                    "text": "Rollout of segment 23: 20% to 80%"
+                  }
+                ],
+                "comparison": {
+                  "end": "2026-03-28T00:00:00+01:00",
+                  "lines": [
+                    {
+                      "counts": [
+                        2251,
+                        2269,
+                        2280
+                      ],
+                      "outcome": "matched"
+                    },
+                    {
+                      "counts": [
+                        9012,
+                        9080,
+                        9101
+                      ],
+                      "outcome": "held_out"
+                    }
+                  ],
+                  "starts": [
+                    "2026-03-25T00:00:00+01:00",
+                    "2026-03-26T00:00:00+01:00",
+                    "2026-03-27T00:00:00+01:00"
+                  ],
+                  "whole": [
+                    true,
+                    true,
+                    true
+                  ]
+                },
+                "complete": {
+                  "dropped": 0,
+                  "holes": [
+                    {
+                      "from": "2026-01-12T03:00:00.000Z",
+                      "to": "2026-01-12T04:00:00.000Z",
+                      "why": "records_off"
+                    }
+                  ],
+                  "pending": 158,
+                  "servers": 3,
+                  "silent": 0,
+                  "since": "2025-12-02T08:00:00.000Z",
+                  "upTo": "2026-01-31T14:04:40.000Z"
+                },
+                "end": "2026-03-31T00:00:00+02:00",
+                "flagID": 42,
+                "lines": [
+                  {
+                    "counts": [
+                      2280,
+                      5630,
+                      9310
+                    ],
+                    "outcome": "matched"
+                  },
+                  {
+                    "counts": [
+                      9120,
+                      5295,
+                      2333
+                    ],
+                    "outcome": "held_out"
+                  }
+                ],
+                "starts": [
+                  "2026-03-28T00:00:00+01:00",
+                  "2026-03-29T00:00:00+01:00",
+                  "2026-03-30T00:00:00+02:00"
+                ],
+                "tz": "Europe/Berlin",
+                "whole": [
+                  true,
+                  true,
+                  false
+                ]
+              }
+            }
+          },
+          "default": {
+            "description": "400: a parameter is out of range, or details of the span are not kept any more; the\nmessage names the parameter. 404: no such flag. 422: a parameter is not a time or not a\nnumber. 503: Datar is off.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "invalid query: bucket is hour, which makes more than 2000 buckets of this window; want day or week, or a shorter window"
+              }
+            }
+          }
+        }
+      }
+    },
+    "/datar/flags/{flagID}/state": {
+      "get": {
+        "description": "Finds the first of ten states that applies, and checks what must hold before the flag is\ndeleted. Every outcome counts as asked, also while the flag is off.",
+        "tags": [
+          "datar"
+        ],
+        "summary": "Show what a flag is doing, and whether it can be deleted",
+        "operationId": "getDatarFlagState",
+        "parameters": [
+          {
+            "minimum": 1,
+            "type": "integer",
+            "format": "int64",
+            "description": "Id of the flag.",
+            "name": "flagID",
+            "in": "path",
+            "required": true
+          },
+          {
+            "type": "integer",
+            "format": "int64",
+            "description": "How many days count as lately, from 1 to 365. Default: 30.",
+            "name": "days",
+            "in": "query"
+          }
+        ],
+        "responses": {
+          "200": {
+            "description": "The state.",
+            "schema": {
+              "$ref": "#/definitions/datarFlagState"
+            },
+            "examples": {
+              "application/json": {
+                "advice": {
+                  "do": "remove_from_code",
+                  "text": "Make ` + "`" + `on` + "`" + ` the only way in the code. When the flag has not been asked for in 30 days, delete it."
+                },
+                "canDelete": {
+                  "answer": "no",
+                  "checks": [
+                    {
+                      "check": "counted",
+                      "ok": true,
+                      "text": "Counted without a break for 60 days."
+                    },
+                    {
+                      "check": "not_asked",
+                      "ok": false,
+                      "text": "Asked for 371,204 times since 3 January 2026: 362,754 by name, 8,450 by the tag web only."
+                    }
+                  ]
+                },
+                "complete": {
+                  "dropped": 0,
+                  "holes": [
+                    {
+                      "from": "2026-01-12T03:00:00.000Z",
+                      "to": "2026-01-12T04:00:00.000Z",
+                      "why": "records_off"
+                    }
+                  ],
+                  "pending": 158,
+                  "servers": 3,
+                  "silent": 0,
+                  "since": "2025-12-02T08:00:00.000Z",
+                  "upTo": "2026-01-31T14:04:40.000Z"
+                },
+                "evidence": {
+                  "changedAt": "2026-01-03T10:00:00.000Z",
+                  "count": 371204,
+                  "lastAt": "2026-01-31T14:05:09.000Z",
+                  "variantKey": "on"
+                },
+                "flagID": 51,
+                "flagKey": "new-onboarding",
+                "reason": "All 371,204 evaluations since 3 January 2026 got ` + "`" + `on` + "`" + `, and the configuration gives everybody ` + "`" + `on` + "`" + `.",
+                "since": "2026-01-03T10:00:00.000Z",
+                "stale": false,
+                "state": "launched"
+              }
+            }
+          },
+          "default": {
+            "description": "400: ` + "`" + `days` + "`" + ` is out of range. 404: no such flag, or it is deleted. 503: Datar is off.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "invalid query: days is 0, want 1 to 365"
+              }
+            }
+          }
+        }
+      }
+    },
     "/datar/flags/{flagID}/summary": {
       "get": {
         "description": "Counts the evaluations of one flag in a span of time, by variant, by segment and by day. The\nspan and its defaults are those of ` + "`" + `GET /datar/summary` + "`" + `, whole UTC hours included.\n\nThe counts by variant and those by day have the same sum, that of all evaluations. The counts by\nsegment leave out evaluations without a segment, so their sum may be lower.\n\nA flag without traffic in the span has three empty lists. A deleted flag still answers with the\ntraffic that it had.",
@@ -184,6 +1044,59 @@ func init() {
         }
       }
     },
+    "/datar/flags/{flagID}/tail": {
+      "get": {
+        "description": "Server-sent events of the evaluations that this server answers. It is off unless the server\nwas started with FLAGR_RECORDER_DATAR_TAIL_ENABLED=true, because it shows what single\nentities get. At most 20 events a second, then an event ` + "`" + `skipped` + "`" + ` with a number; 20\nlisteners, 15 minutes each. Nothing is kept, and contexts are never sent. ` + "`" + `entity` + "`" + ` is a hash\nthat changes with every connection.",
+        "produces": [
+          "text/event-stream"
+        ],
+        "tags": [
+          "datar"
+        ],
+        "summary": "Watch evaluations of a flag as they happen",
+        "operationId": "getDatarFlagTail",
+        "parameters": [
+          {
+            "minimum": 1,
+            "type": "integer",
+            "format": "int64",
+            "description": "Id of the flag.",
+            "name": "flagID",
+            "in": "path",
+            "required": true
+          }
+        ],
+        "responses": {
+          "200": {
+            "description": "Events named ` + "`" + `evaluation` + "`" + `, each with one of these as its data, until the connection\nends.",
+            "schema": {
+              "$ref": "#/definitions/datarTailEvent"
+            },
+            "examples": {
+              "application/json": {
+                "at": "2026-01-31T14:05:09.123Z",
+                "entity": "5f1c9a",
+                "outcome": "held_out",
+                "segmentID": 23,
+                "snapshotID": 117,
+                "text": "bucket 731 of 1000, rollout 50%"
+              }
+            }
+          },
+          "default": {
+            "description": "404: no such flag. 429: there are 20 listeners. 501: the tail is switched off. 503:\nDatar is off.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "the live tail is switched off: start the server with FLAGR_RECORDER_DATAR_TAIL_ENABLED=true"
+              }
+            }
+          }
+        }
+      }
+    },
     "/datar/fleet": {
       "get": {
         "description": "Shows the statistics of every server and edge server that counts into this database, as each wrote\nthem with its last flush, and of the answering server as they are now. ` + "`" + `balanced` + "`" + ` reports whether\n` + "`" + `recorded` + "`" + ` = ` + "`" + `stored` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + ` for each server, and nothing was lost.\n\nUnlike ` + "`" + `GET /datar/status` + "`" + `, the numbers go back as far as the database has them.",
@@ -237,6 +1150,184 @@ func init() {
             "examples": {
               "application/json": {
                 "message": "Datar is off: to switch it on, start the server with FLAGR_RECORDER_ENABLED=true"
+              }
+            }
+          }
+        }
+      }
+    },
+    "/datar/states": {
+      "get": {
+        "description": "Lists the flags that are not deleted with their state, traffic and findings, and counts how\nmany of all flags are in each state. Flags are those that this server evaluates: a change\nshows within the refresh interval.",
+        "tags": [
+          "datar"
+        ],
+        "summary": "List flags by what they are doing",
+        "operationId": "getDatarStates",
+        "parameters": [
+          {
+            "type": "array",
+            "items": {
+              "type": "string"
+            },
+            "collectionFormat": "csv",
+            "description": "Only flags in one of these states, separated by commas.",
+            "name": "state",
+            "in": "query"
+          },
+          {
+            "type": "boolean",
+            "description": "Only flags that are stale (true), or only those that are not (false).",
+            "name": "stale",
+            "in": "query"
+          },
+          {
+            "type": "string",
+            "description": "Only flags with this answer: ` + "`" + `yes` + "`" + `, ` + "`" + `no` + "`" + ` or ` + "`" + `unknown` + "`" + `.",
+            "name": "canDelete",
+            "in": "query"
+          },
+          {
+            "type": "string",
+            "description": "Only flags with this text in id, key, description or a tag, in upper or lower case.\nParts separated by commas must all be found.",
+            "name": "q",
+            "in": "query"
+          },
+          {
+            "type": "array",
+            "items": {
+              "type": "string"
+            },
+            "collectionFormat": "csv",
+            "description": "Only flags that carry at least one of these tag values, separated by commas.",
+            "name": "tags",
+            "in": "query"
+          },
+          {
+            "type": "boolean",
+            "description": "Only flags that are enabled (true), or only those that are disabled (false).",
+            "name": "enabled",
+            "in": "query"
+          },
+          {
+            "type": "string",
+            "description": "` + "`" + `traffic` + "`" + ` (most first), ` + "`" + `last` + "`" + ` (asked for last first), ` + "`" + `key` + "`" + ` or ` + "`" + `updated` + "`" + ` (newest\nfirst). Default: ` + "`" + `traffic` + "`" + `.",
+            "name": "sort",
+            "in": "query"
+          },
+          {
+            "type": "integer",
+            "format": "int64",
+            "description": "How many days count as lately, from 1 to 365. Default: 30.",
+            "name": "days",
+            "in": "query"
+          },
+          {
+            "type": "integer",
+            "format": "int64",
+            "description": "At most this many flags, from 1 to 1000. Default: 100.",
+            "name": "limit",
+            "in": "query"
+          },
+          {
+            "type": "integer",
+            "format": "int64",
+            "description": "Leave out this many flags from the start of the list. Default: 0.",
+            "name": "offset",
+            "in": "query"
+          },
+          {
+            "type": "string",
+            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table as RFC 4180 has it, with a header line. Default: ` + "`" + `json` + "`" + `.",
+            "name": "format",
+            "in": "query"
+          }
+        ],
+        "responses": {
+          "200": {
+            "description": "A page of the selected flags.",
+            "schema": {
+              "$ref": "#/definitions/datarStates"
+            },
+            "examples": {
+              "application/json": {
+                "byState": {
+                  "active": 61,
+                  "launched": 23
+                },
+                "complete": {
+                  "dropped": 0,
+                  "holes": [
+                    {
+                      "from": "2026-01-12T03:00:00.000Z",
+                      "to": "2026-01-12T04:00:00.000Z",
+                      "why": "records_off"
+                    }
+                  ],
+                  "pending": 158,
+                  "servers": 3,
+                  "silent": 0,
+                  "since": "2025-12-02T08:00:00.000Z",
+                  "upTo": "2026-01-31T14:04:40.000Z"
+                },
+                "days": 30,
+                "flags": [
+                  {
+                    "canDelete": "no",
+                    "description": "New onboarding",
+                    "enabled": true,
+                    "findings": 0,
+                    "flagID": 51,
+                    "flagKey": "new-onboarding",
+                    "lastAt": "2026-01-31T14:05:09.000Z",
+                    "reason": "All 371,204 evaluations since 3 January 2026 got ` + "`" + `on` + "`" + `, and the configuration gives everybody ` + "`" + `on` + "`" + `.",
+                    "spark": [
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      12600,
+                      12580,
+                      12431
+                    ],
+                    "stale": false,
+                    "state": "launched",
+                    "total": 371204
+                  }
+                ],
+                "total": 23
+              }
+            }
+          },
+          "default": {
+            "description": "400: a parameter is not one of the accepted values; the message names both. 503: Datar\nis off.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "invalid query: sort is \"name\", want traffic, last, key or updated"
               }
             }
           }
@@ -364,6 +1455,106 @@ func init() {
           },
           "default": {
             "description": "400: ` + "`" + `from` + "`" + ` is after ` + "`" + `to` + "`" + `, or ` + "`" + `limit` + "`" + ` or ` + "`" + `offset` + "`" + ` is out of range; the message names the\nparameter. 422: a parameter is not a time or not a number. 500: the counts cannot be read. 503:\nDatar is off; FLAGR_RECORDER_ENABLED=true and a FLAGR_RECORDER_TYPE containing ` + "`" + `datar` + "`" + ` switch it\non.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "invalid query: limit is 5000, want 1 to 1000"
+              }
+            }
+          }
+        }
+      }
+    },
+    "/datar/unknown": {
+      "get": {
+        "description": "Lists the keys and ids by which applications asked for flags that do not exist. Each server\nkeeps at most 1,000 texts an hour, of 63 bytes at most; the others are counted as ` + "`" + `(other)` + "`" + `.",
+        "tags": [
+          "datar"
+        ],
+        "summary": "List what was asked for and is not there",
+        "operationId": "getDatarUnknown",
+        "parameters": [
+          {
+            "type": "string",
+            "format": "date-time",
+            "description": "Start of the span, inclusive, as RFC 3339. It is widened to a whole UTC hour. Default: 7\ndays ago.",
+            "name": "from",
+            "in": "query"
+          },
+          {
+            "type": "string",
+            "format": "date-time",
+            "description": "End of the span, exclusive, as RFC 3339. It is widened to a whole UTC hour. Default:\nnow.",
+            "name": "to",
+            "in": "query"
+          },
+          {
+            "type": "integer",
+            "format": "int64",
+            "description": "At most this many texts, from 1 to 1000. Default: 100.",
+            "name": "limit",
+            "in": "query"
+          },
+          {
+            "type": "integer",
+            "format": "int64",
+            "description": "Leave out this many texts from the start of the list. Default: 0.",
+            "name": "offset",
+            "in": "query"
+          },
+          {
+            "type": "string",
+            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table as RFC 4180 has it, with a header line. Default: ` + "`" + `json` + "`" + `.",
+            "name": "format",
+            "in": "query"
+          }
+        ],
+        "responses": {
+          "200": {
+            "description": "The texts, most frequent first.",
+            "schema": {
+              "$ref": "#/definitions/datarUnknownList"
+            },
+            "examples": {
+              "application/json": {
+                "complete": {
+                  "dropped": 0,
+                  "holes": [
+                    {
+                      "from": "2026-01-12T03:00:00.000Z",
+                      "to": "2026-01-12T04:00:00.000Z",
+                      "why": "records_off"
+                    }
+                  ],
+                  "pending": 158,
+                  "servers": 3,
+                  "silent": 0,
+                  "since": "2025-12-02T08:00:00.000Z",
+                  "upTo": "2026-01-31T14:04:40.000Z"
+                },
+                "from": "2026-01-24T00:00:00.000Z",
+                "to": "2026-01-31T00:00:00.000Z",
+                "unknown": [
+                  {
+                    "asked": "chekout-button",
+                    "count": 311,
+                    "firstAt": "2026-01-24T09:00:00.000Z",
+                    "lastAt": "2026-01-31T14:05:09.000Z",
+                    "similar": "checkout-button"
+                  },
+                  {
+                    "asked": "old-banner",
+                    "count": 12,
+                    "deletedFlagID": 12
+                  }
+                ]
+              }
+            }
+          },
+          "default": {
+            "description": "400: a parameter is out of range; the message names it. 503: Datar is off.",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -2693,6 +3884,74 @@ func init() {
         }
       }
     },
+    "/flags/{flagID}/try": {
+      "post": {
+        "description": "Evaluates one flag for some entities, each with its debug log. Nothing is counted, recorded,\nobserved by metrics or logged. With a draft it evaluates segments that are not saved.\nFLAGR_EVAL_BATCH_SIZE bounds the entities as it does those of a batch. It works with Datar\noff, too.",
+        "tags": [
+          "datar"
+        ],
+        "summary": "Evaluate without counting",
+        "operationId": "postFlagTry",
+        "parameters": [
+          {
+            "minimum": 1,
+            "type": "integer",
+            "format": "int64",
+            "description": "Id of the flag.",
+            "name": "flagID",
+            "in": "path",
+            "required": true
+          },
+          {
+            "description": "The entities, and a draft.",
+            "name": "body",
+            "in": "body",
+            "required": true,
+            "schema": {
+              "$ref": "#/definitions/flagTryRequest"
+            }
+          }
+        ],
+        "responses": {
+          "200": {
+            "description": "The results, in the order of the entities.",
+            "schema": {
+              "$ref": "#/definitions/flagTryResponse"
+            },
+            "examples": {
+              "application/json": {
+                "results": [
+                  {
+                    "bucket": 731,
+                    "debug": [
+                      {
+                        "msg": "match: bucket 731 of 1000, rollout 50%, distribution [blue: 0-499, green: 500-999]: no variant",
+                        "segmentID": 23
+                      }
+                    ],
+                    "entityID": "user-1001",
+                    "flagSnapshotID": 117,
+                    "outcome": "held_out",
+                    "segmentID": 23
+                  }
+                ]
+              }
+            }
+          },
+          "default": {
+            "description": "400: there are no entities or too many, or the draft breaks a rule; the message names\neach field. 404: no such flag.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "entities has 2000 entries, want 1 to 1000"
+              }
+            }
+          }
+        }
+      }
+    },
     "/flags/{flagID}/variants": {
       "get": {
         "description": "Lists the variants of one flag in the order of their ids.",
@@ -3292,6 +4551,424 @@ func init() {
         }
       }
     },
+    "datarAdvice": {
+      "description": "What to do about a state.",
+      "type": "object",
+      "required": [
+        "do",
+        "text"
+      ],
+      "properties": {
+        "do": {
+          "description": "What to do.",
+          "type": "string",
+          "enum": [
+            "nothing",
+            "wait",
+            "count",
+            "delete",
+            "remove_from_code",
+            "check_targeting"
+          ],
+          "example": "remove_from_code"
+        },
+        "text": {
+          "description": "The same in words. The wording may change.",
+          "type": "string",
+          "example": "Make ` + "`" + `on` + "`" + ` the only way in the code. When the flag has not been asked for in 30 days, delete it."
+        }
+      }
+    },
+    "datarAsked": {
+      "description": "How a flag was asked for. ` + "`" + `byName` + "`" + ` and ` + "`" + `byTag` + "`" + ` add up to all evaluations.",
+      "type": "object",
+      "required": [
+        "byName",
+        "byTag"
+      ],
+      "properties": {
+        "byName": {
+          "description": "By its key or id.",
+          "type": "integer",
+          "format": "int64",
+          "example": 158000
+        },
+        "byTag": {
+          "description": "By a tag, which does not name the flag.",
+          "type": "integer",
+          "format": "int64",
+          "example": 2000
+        },
+        "withoutEntityID": {
+          "description": "How many of both had no entity id, and so got a random one.",
+          "type": "integer",
+          "format": "int64",
+          "example": 12
+        }
+      }
+    },
+    "datarCanDelete": {
+      "description": "Whether a flag can be deleted.",
+      "type": "object",
+      "required": [
+        "answer",
+        "checks"
+      ],
+      "properties": {
+        "answer": {
+          "description": "` + "`" + `yes` + "`" + ` if all checks are ok, ` + "`" + `no` + "`" + ` if ` + "`" + `not_asked` + "`" + ` or ` + "`" + `unchanged` + "`" + ` fails, else ` + "`" + `unknown` + "`" + `. A\nflag that is asked for by tag only is ` + "`" + `unknown` + "`" + `: tags do not name it.",
+          "type": "string",
+          "enum": [
+            "yes",
+            "no",
+            "unknown"
+          ],
+          "example": "no"
+        },
+        "checks": {
+          "description": "The checks.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarCheck"
+          }
+        }
+      }
+    },
+    "datarChange": {
+      "description": "What one snapshot of a flag changed.",
+      "type": "object",
+      "required": [
+        "snapshotID",
+        "at",
+        "effectiveBy",
+        "affects",
+        "text",
+        "parts"
+      ],
+      "properties": {
+        "affects": {
+          "description": "The strongest effect: who gets what (` + "`" + `assignment` + "`" + `), whether it is counted (` + "`" + `counting` + "`" + `),\nnames and contents (` + "`" + `naming` + "`" + `), or none (` + "`" + `nothing` + "`" + `).",
+          "type": "string",
+          "enum": [
+            "assignment",
+            "counting",
+            "naming",
+            "nothing"
+          ],
+          "example": "assignment"
+        },
+        "at": {
+          "description": "When it was saved.",
+          "type": "string",
+          "format": "date-time",
+          "example": "2026-03-29T13:20:05.000Z"
+        },
+        "by": {
+          "description": "Who saved it, if that is known.",
+          "type": "string",
+          "example": "ada@example.com"
+        },
+        "effectiveBy": {
+          "description": "When every connected server evaluates with it: ` + "`" + `at` + "`" + ` and the refresh interval.",
+          "type": "string",
+          "format": "date-time",
+          "example": "2026-03-29T13:20:08.000Z"
+        },
+        "parts": {
+          "description": "The differences, one by one.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarChangePart"
+          }
+        },
+        "snapshotID": {
+          "description": "Id of the snapshot.",
+          "type": "integer",
+          "format": "int64",
+          "example": 117
+        },
+        "text": {
+          "description": "The change in words. The wording may change.",
+          "type": "string",
+          "example": "Rollout of segment 23: 20% to 80%"
+        }
+      }
+    },
+    "datarChangePart": {
+      "description": "One difference between two snapshots.",
+      "type": "object",
+      "required": [
+        "what"
+      ],
+      "properties": {
+        "constraintID": {
+          "description": "Id of the constraint that differs.",
+          "type": "integer",
+          "format": "int64",
+          "example": 31
+        },
+        "from": {
+          "description": "The value before, cut to 200 bytes.",
+          "type": "string",
+          "example": "20"
+        },
+        "segmentID": {
+          "description": "Id of the segment that differs.",
+          "type": "integer",
+          "format": "int64",
+          "example": 23
+        },
+        "to": {
+          "description": "The value after, cut to 200 bytes.",
+          "type": "string",
+          "example": "80"
+        },
+        "variantID": {
+          "description": "Id of the variant that differs.",
+          "type": "integer",
+          "format": "int64",
+          "example": 61
+        },
+        "what": {
+          "description": "What differs.",
+          "type": "string",
+          "enum": [
+            "enabled",
+            "records",
+            "key",
+            "entityType",
+            "variantAdded",
+            "variantRemoved",
+            "variantKey",
+            "attachment",
+            "segmentAdded",
+            "segmentRemoved",
+            "segmentOrder",
+            "constraint",
+            "rollout",
+            "distribution",
+            "tags",
+            "text",
+            "deleted",
+            "restored"
+          ],
+          "example": "rollout"
+        }
+      }
+    },
+    "datarChanges": {
+      "description": "What changed a flag.",
+      "type": "object",
+      "required": [
+        "flagID",
+        "total",
+        "changes"
+      ],
+      "properties": {
+        "changes": {
+          "description": "The changes, the newest first.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarChange"
+          }
+        },
+        "flagID": {
+          "description": "Id of the flag.",
+          "type": "integer",
+          "format": "int64",
+          "example": 42
+        },
+        "total": {
+          "description": "Number of all changes, at most 10,000.",
+          "type": "integer",
+          "format": "int64",
+          "example": 12
+        }
+      }
+    },
+    "datarCheck": {
+      "description": "What must hold before a flag is deleted.",
+      "type": "object",
+      "required": [
+        "check",
+        "ok",
+        "text"
+      ],
+      "properties": {
+        "check": {
+          "description": "` + "`" + `counted` + "`" + `: without a break for the days. ` + "`" + `not_asked` + "`" + `: lately. ` + "`" + `all_heard` + "`" + `: no server is\nsilent. ` + "`" + `none_lost` + "`" + `: nothing was dropped. ` + "`" + `unchanged` + "`" + `: for 7 days.",
+          "type": "string",
+          "enum": [
+            "counted",
+            "not_asked",
+            "all_heard",
+            "none_lost",
+            "unchanged"
+          ],
+          "example": "not_asked"
+        },
+        "ok": {
+          "description": "Whether it holds.",
+          "type": "boolean",
+          "example": false
+        },
+        "text": {
+          "description": "The same in words, with the numbers. The wording may change.",
+          "type": "string",
+          "example": "Asked for 371,204 times since 3 January 2026, by name."
+        }
+      }
+    },
+    "datarComparison": {
+      "description": "As many buckets of another time.",
+      "type": "object",
+      "required": [
+        "starts",
+        "end",
+        "lines",
+        "whole"
+      ],
+      "properties": {
+        "end": {
+          "description": "Where the last bucket ends.",
+          "type": "string",
+          "example": "2026-03-22T00:00:00+01:00"
+        },
+        "lines": {
+          "description": "The lines.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarLine"
+          }
+        },
+        "starts": {
+          "description": "Where the buckets begin.",
+          "type": "array",
+          "items": {
+            "type": "string"
+          },
+          "example": [
+            "2026-03-21T00:00:00+01:00"
+          ]
+        },
+        "whole": {
+          "description": "As in the series.",
+          "type": "array",
+          "items": {
+            "type": "boolean"
+          },
+          "example": [
+            true
+          ]
+        }
+      }
+    },
+    "datarComplete": {
+      "description": "How far the counts of an answer can be trusted.",
+      "type": "object",
+      "required": [
+        "upTo",
+        "servers",
+        "silent",
+        "pending",
+        "dropped",
+        "holes"
+      ],
+      "properties": {
+        "dropped": {
+          "description": "Evaluations that servers lost in the span.",
+          "type": "integer",
+          "format": "int64",
+          "example": 0
+        },
+        "holes": {
+          "description": "Times within the span in which the flag was not counted, or not all of it.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarHole"
+          }
+        },
+        "pending": {
+          "description": "Evaluations that servers had counted and not stored when they last reported.",
+          "type": "integer",
+          "format": "int64",
+          "example": 158
+        },
+        "servers": {
+          "description": "Number of servers and edges that count.",
+          "type": "integer",
+          "format": "int64",
+          "example": 3
+        },
+        "silent": {
+          "description": "How many of them neither ended nor were heard of for three flush intervals.",
+          "type": "integer",
+          "format": "int64",
+          "example": 0
+        },
+        "since": {
+          "description": "From when on the flag was counted without a break. Left out when it is not counted now.",
+          "type": "string",
+          "format": "date-time",
+          "x-nullable": true,
+          "example": "2025-12-02T08:00:00.000Z"
+        },
+        "upTo": {
+          "description": "Every server has stored what it counted until then. What the answering server counted is\nin the answer up to the request.",
+          "type": "string",
+          "format": "date-time",
+          "example": "2026-01-31T14:04:40.000Z"
+        }
+      }
+    },
+    "datarConstraintReasons": {
+      "description": "How often a constraint was the first of its segment that did not hold: the sum of ` + "`" + `missing` + "`" + `,\n` + "`" + `otherType` + "`" + ` and ` + "`" + `false` + "`" + `.",
+      "type": "object",
+      "required": [
+        "constraintID",
+        "stopped",
+        "missing",
+        "otherType",
+        "false"
+      ],
+      "properties": {
+        "constraintID": {
+          "description": "Id of the constraint.",
+          "type": "integer",
+          "format": "int64",
+          "example": 31
+        },
+        "false": {
+          "description": "The constraint was evaluated, and did not hold.",
+          "type": "integer",
+          "format": "int64",
+          "example": 570
+        },
+        "missing": {
+          "description": "The property was missing or null.",
+          "type": "integer",
+          "format": "int64",
+          "example": 930
+        },
+        "otherType": {
+          "description": "The property was of another type.",
+          "type": "integer",
+          "format": "int64",
+          "example": 0
+        },
+        "stopped": {
+          "description": "How often.",
+          "type": "integer",
+          "format": "int64",
+          "example": 1500
+        },
+        "text": {
+          "description": "The constraint, unless it is deleted.",
+          "type": "string",
+          "example": "country EQ \"FR\""
+        }
+      }
+    },
     "datarDayEntry": {
       "description": "Evaluations of one day.",
       "type": "object",
@@ -3525,6 +5202,221 @@ func init() {
         }
       }
     },
+    "datarEvidence": {
+      "description": "What a state was concluded from.",
+      "type": "object",
+      "required": [
+        "count"
+      ],
+      "properties": {
+        "changedAt": {
+          "description": "When a change last affected who gets what.",
+          "type": "string",
+          "format": "date-time",
+          "x-nullable": true,
+          "example": "2026-01-03T10:00:00.000Z"
+        },
+        "count": {
+          "description": "Evaluations lately.",
+          "type": "integer",
+          "format": "int64",
+          "example": 371204
+        },
+        "lastAt": {
+          "description": "When the flag was asked for last, if that is known.",
+          "type": "string",
+          "format": "date-time",
+          "x-nullable": true,
+          "example": "2026-01-31T14:05:09.000Z"
+        },
+        "variantKey": {
+          "description": "The one variant of launched and one-sided flags.",
+          "type": "string",
+          "example": "on"
+        }
+      }
+    },
+    "datarExpected": {
+      "description": "Evaluations a day that get one variant.",
+      "type": "object",
+      "required": [
+        "perDay"
+      ],
+      "properties": {
+        "perDay": {
+          "description": "How many.",
+          "type": "integer",
+          "format": "int64",
+          "example": 4285
+        },
+        "variantID": {
+          "description": "Id of the variant. Left out for evaluations that get none, and for a new variant.",
+          "type": "integer",
+          "format": "int64",
+          "example": 61
+        },
+        "variantKey": {
+          "description": "Key of the variant. Left out for evaluations that get none.",
+          "type": "string",
+          "example": "blue"
+        }
+      }
+    },
+    "datarFinding": {
+      "description": "A fact about a rollout.",
+      "type": "object",
+      "required": [
+        "rule",
+        "severity",
+        "text"
+      ],
+      "properties": {
+        "atLeast": {
+          "description": "True if ` + "`" + `count` + "`" + ` is a lower bound, since counts are kept by hour.",
+          "type": "boolean",
+          "example": false
+        },
+        "count": {
+          "description": "Evaluations concerned.",
+          "type": "integer",
+          "format": "int64",
+          "example": 412
+        },
+        "lastAt": {
+          "description": "When the last of them happened.",
+          "type": "string",
+          "format": "date-time",
+          "x-nullable": true,
+          "example": "2026-01-24T11:41:00.000Z"
+        },
+        "rule": {
+          "description": "Which fact it is.",
+          "type": "string",
+          "enum": [
+            "impossible_variant",
+            "impossible_hold_out",
+            "impossible_assignment",
+            "unreachable_counted",
+            "old_version",
+            "unreachable",
+            "never_matched",
+            "one_sided",
+            "no_entity_id",
+            "unevaluable",
+            "twice",
+            "asked_deleted"
+          ],
+          "example": "old_version"
+        },
+        "segmentID": {
+          "description": "Id of the segment that it is about.",
+          "type": "integer",
+          "format": "int64",
+          "example": 23
+        },
+        "severity": {
+          "description": "A ` + "`" + `contradiction` + "`" + ` cannot be explained by any distribution of traffic.",
+          "type": "string",
+          "enum": [
+            "contradiction",
+            "warning",
+            "note"
+          ],
+          "example": "contradiction"
+        },
+        "snapshotID": {
+          "description": "Id of the version that it is about.",
+          "type": "integer",
+          "format": "int64",
+          "example": 115
+        },
+        "text": {
+          "description": "The fact in words. The wording may change.",
+          "type": "string",
+          "example": "412 evaluations used version 115 up to 101 minutes after 117 replaced it."
+        },
+        "variantID": {
+          "description": "Id of the variant that it is about.",
+          "type": "integer",
+          "format": "int64",
+          "example": 61
+        }
+      }
+    },
+    "datarFlagState": {
+      "description": "What a flag is doing, and whether it can be deleted.",
+      "type": "object",
+      "required": [
+        "flagID",
+        "flagKey",
+        "state",
+        "stale",
+        "reason",
+        "evidence",
+        "advice",
+        "canDelete",
+        "complete"
+      ],
+      "properties": {
+        "advice": {
+          "$ref": "#/definitions/datarAdvice"
+        },
+        "canDelete": {
+          "$ref": "#/definitions/datarCanDelete"
+        },
+        "complete": {
+          "$ref": "#/definitions/datarComplete"
+        },
+        "evidence": {
+          "$ref": "#/definitions/datarEvidence"
+        },
+        "flagID": {
+          "description": "Id of the flag.",
+          "type": "integer",
+          "format": "int64",
+          "example": 51
+        },
+        "flagKey": {
+          "description": "Key of the flag.",
+          "type": "string",
+          "example": "new-onboarding"
+        },
+        "reason": {
+          "description": "Why it is in this state. The wording may change.",
+          "type": "string",
+          "example": "All 371,204 evaluations since 3 January 2026 got ` + "`" + `on` + "`" + `, and the configuration gives everybody ` + "`" + `on` + "`" + `."
+        },
+        "since": {
+          "description": "When the state began, if that is known.",
+          "type": "string",
+          "format": "date-time",
+          "x-nullable": true,
+          "example": "2026-01-03T10:00:00.000Z"
+        },
+        "stale": {
+          "description": "True for flags to clean up: ` + "`" + `never_evaluated` + "`" + `, ` + "`" + `inactive` + "`" + ` or ` + "`" + `launched` + "`" + `, and not changed\nfor the days.",
+          "type": "boolean",
+          "example": false
+        },
+        "state": {
+          "description": "The first state that applies, in this order.",
+          "type": "string",
+          "enum": [
+            "not_counted",
+            "new",
+            "never_evaluated",
+            "inactive",
+            "off_but_asked",
+            "gives_nothing",
+            "changing",
+            "launched",
+            "one_sided",
+            "active"
+          ],
+          "example": "launched"
+        }
+      }
+    },
     "datarFlagSummaryResponse": {
       "description": "The traffic of one flag, seen in three ways.",
       "type": "object",
@@ -3705,6 +5597,207 @@ func init() {
         }
       }
     },
+    "datarForecast": {
+      "description": "What a draft would change.",
+      "type": "object",
+      "required": [
+        "kind",
+        "flagID",
+        "now",
+        "then",
+        "moved",
+        "gained",
+        "lost",
+        "segments"
+      ],
+      "properties": {
+        "flagID": {
+          "description": "Id of the flag.",
+          "type": "integer",
+          "format": "int64",
+          "example": 42
+        },
+        "gained": {
+          "description": "How many get a variant and had none.",
+          "type": "integer",
+          "format": "int64",
+          "example": 300
+        },
+        "kind": {
+          "description": "Always ` + "`" + `estimate` + "`" + `: evaluations a day assume that the next days are like the last 7.\nNumbers of buckets are exact.",
+          "type": "string",
+          "enum": [
+            "estimate"
+          ],
+          "example": "estimate"
+        },
+        "lost": {
+          "description": "How many lose their variant.",
+          "type": "integer",
+          "format": "int64",
+          "example": 0
+        },
+        "moved": {
+          "description": "How many of the 1,000 buckets change from one variant to another.",
+          "type": "integer",
+          "format": "int64",
+          "example": 0
+        },
+        "now": {
+          "description": "Evaluations a day by variant, of all segments that are not ` + "`" + `unknown` + "`" + `.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarExpected"
+          }
+        },
+        "removed": {
+          "description": "Ids of segments that the draft leaves out.",
+          "type": "array",
+          "items": {
+            "type": "integer",
+            "format": "int64"
+          },
+          "example": [
+            24
+          ]
+        },
+        "segments": {
+          "description": "The segments of the draft.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarSegmentForecast"
+          }
+        },
+        "then": {
+          "description": "The same after the change.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarExpected"
+          }
+        }
+      }
+    },
+    "datarForecastRequest": {
+      "description": "A draft to compare with the flag.",
+      "type": "object",
+      "required": [
+        "draft"
+      ],
+      "properties": {
+        "draft": {
+          "$ref": "#/definitions/flagDraft"
+        }
+      },
+      "example": {
+        "draft": {
+          "segments": [
+            {
+              "description": "Adults in France",
+              "distributions": [
+                {
+                  "percent": 50,
+                  "variantKey": "blue"
+                },
+                {
+                  "percent": 50,
+                  "variantKey": "green"
+                }
+              ],
+              "rolloutPercent": 80
+            }
+          ]
+        }
+      }
+    },
+    "datarGiven": {
+      "description": "What a part of the 1,000 buckets of a segment gives.",
+      "type": "object",
+      "required": [
+        "buckets",
+        "set"
+      ],
+      "properties": {
+        "buckets": {
+          "description": "How many of the 1,000 buckets.",
+          "type": "integer",
+          "format": "int64",
+          "example": 250
+        },
+        "count": {
+          "description": "Evaluations.",
+          "type": "integer",
+          "format": "int64",
+          "example": 30110
+        },
+        "got": {
+          "description": "Their share of the evaluations of the segment, 0 to 1.",
+          "type": "number",
+          "format": "double",
+          "example": 0.2509
+        },
+        "heldOut": {
+          "description": "True for the buckets that get no variant.",
+          "type": "boolean",
+          "example": false
+        },
+        "percent": {
+          "description": "Distribution of the variant.",
+          "type": "integer",
+          "format": "int64",
+          "example": 50
+        },
+        "set": {
+          "description": "The share of buckets, 0 to 1.",
+          "type": "number",
+          "format": "double",
+          "example": 0.25
+        },
+        "variantID": {
+          "description": "Id of the variant.",
+          "type": "integer",
+          "format": "int64",
+          "example": 61
+        },
+        "variantKey": {
+          "description": "Key of the variant.",
+          "type": "string",
+          "example": "blue"
+        }
+      }
+    },
+    "datarHole": {
+      "description": "A time in which a flag was not counted, or not all of it.",
+      "type": "object",
+      "required": [
+        "from",
+        "to",
+        "why"
+      ],
+      "properties": {
+        "from": {
+          "description": "Start, inclusive.",
+          "type": "string",
+          "format": "date-time",
+          "example": "2026-01-12T03:00:00.000Z"
+        },
+        "to": {
+          "description": "End, exclusive.",
+          "type": "string",
+          "format": "date-time",
+          "example": "2026-01-12T04:00:00.000Z"
+        },
+        "why": {
+          "description": "` + "`" + `records_off` + "`" + `: counting was switched off. ` + "`" + `no_server` + "`" + `: no server ran. ` + "`" + `dropped` + "`" + `: some\nevaluations were lost.",
+          "type": "string",
+          "enum": [
+            "records_off",
+            "no_server",
+            "dropped"
+          ],
+          "example": "records_off"
+        }
+      }
+    },
     "datarJournal": {
       "description": "Where counts survive the end of the process.",
       "type": "object",
@@ -3729,6 +5822,310 @@ func init() {
             "off"
           ],
           "example": "file"
+        }
+      }
+    },
+    "datarLine": {
+      "description": "One line of a series. It has an outcome, a variant, a segment or a version, as ` + "`" + `by` + "`" + ` says;\nwithout, it counts evaluations that have none or of which it is not known.",
+      "type": "object",
+      "required": [
+        "counts"
+      ],
+      "properties": {
+        "counts": {
+          "description": "One count for each bucket.",
+          "type": "array",
+          "items": {
+            "type": "integer",
+            "format": "int64"
+          },
+          "example": [
+            2280
+          ]
+        },
+        "name": {
+          "description": "Key of the variant or name of the segment.",
+          "type": "string",
+          "example": "blue"
+        },
+        "outcome": {
+          "description": "The outcome.",
+          "type": "string",
+          "enum": [
+            "matched",
+            "held_out",
+            "no_match",
+            "no_segments",
+            "disabled",
+            "error",
+            "unattributed"
+          ],
+          "example": "matched"
+        },
+        "segmentID": {
+          "description": "Id of the segment.",
+          "type": "integer",
+          "format": "int64",
+          "example": 23
+        },
+        "snapshotID": {
+          "description": "Id of the version.",
+          "type": "integer",
+          "format": "int64",
+          "example": 117
+        },
+        "variantID": {
+          "description": "Id of the variant.",
+          "type": "integer",
+          "format": "int64",
+          "example": 61
+        }
+      }
+    },
+    "datarOutcome": {
+      "description": "The evaluations with one outcome.",
+      "type": "object",
+      "required": [
+        "outcome",
+        "count"
+      ],
+      "properties": {
+        "count": {
+          "description": "How many.",
+          "type": "integer",
+          "format": "int64",
+          "example": 60020
+        },
+        "firstAt": {
+          "description": "When the first of them happened, if that is known.",
+          "type": "string",
+          "format": "date-time",
+          "x-nullable": true,
+          "example": "2026-01-24T10:00:06.120Z"
+        },
+        "lastAt": {
+          "description": "When the last of them happened, if that is known.",
+          "type": "string",
+          "format": "date-time",
+          "x-nullable": true,
+          "example": "2026-01-30T23:59:58.004Z"
+        },
+        "outcome": {
+          "description": "` + "`" + `matched` + "`" + `: a variant was assigned. ` + "`" + `held_out` + "`" + `: a segment matched, and its rollout gave no\nvariant. ` + "`" + `no_match` + "`" + `: no segment matched. ` + "`" + `no_segments` + "`" + `: the flag has none. ` + "`" + `disabled` + "`" + `: it\nwas off. ` + "`" + `error` + "`" + `: an application sent it in with an error. ` + "`" + `unattributed` + "`" + `: counted by\nanother or an older server, which does not tell.",
+          "type": "string",
+          "enum": [
+            "matched",
+            "held_out",
+            "no_match",
+            "no_segments",
+            "disabled",
+            "error",
+            "unattributed"
+          ],
+          "example": "held_out"
+        },
+        "unevaluable": {
+          "description": "In how many of them a constraint could not be evaluated, because a property was missing or\nof another type.",
+          "type": "integer",
+          "format": "int64",
+          "example": 3100
+        }
+      }
+    },
+    "datarOutcomes": {
+      "description": "What the evaluations of a flag came to.",
+      "type": "object",
+      "required": [
+        "flagID",
+        "flagKey",
+        "from",
+        "to",
+        "total",
+        "outcomes",
+        "segments",
+        "asked",
+        "complete"
+      ],
+      "properties": {
+        "asked": {
+          "$ref": "#/definitions/datarAsked"
+        },
+        "complete": {
+          "$ref": "#/definitions/datarComplete"
+        },
+        "flagID": {
+          "description": "Id of the flag.",
+          "type": "integer",
+          "format": "int64",
+          "example": 42
+        },
+        "flagKey": {
+          "description": "Key of the flag.",
+          "type": "string",
+          "example": "checkout-button"
+        },
+        "from": {
+          "description": "Start of the span, a whole UTC hour.",
+          "type": "string",
+          "format": "date-time",
+          "example": "2026-01-24T00:00:00.000Z"
+        },
+        "outcomes": {
+          "description": "The outcomes, most frequent first.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarOutcome"
+          }
+        },
+        "segments": {
+          "description": "What became of evaluations that matched a segment. Their ` + "`" + `matched` + "`" + ` and ` + "`" + `heldOut` + "`" + ` add up to\nthe outcomes of these names.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarSegmentOutcome"
+          }
+        },
+        "to": {
+          "description": "End of the span, a whole UTC hour.",
+          "type": "string",
+          "format": "date-time",
+          "example": "2026-01-31T00:00:00.000Z"
+        },
+        "total": {
+          "description": "All evaluations: the sum of ` + "`" + `outcomes` + "`" + `.",
+          "type": "integer",
+          "format": "int64",
+          "example": 160000
+        }
+      }
+    },
+    "datarReasons": {
+      "description": "Which constraints stopped evaluations that no segment matched, from a sample.",
+      "type": "object",
+      "required": [
+        "kind",
+        "flagID",
+        "from",
+        "to",
+        "examined",
+        "of",
+        "segments",
+        "complete"
+      ],
+      "properties": {
+        "complete": {
+          "$ref": "#/definitions/datarComplete"
+        },
+        "examined": {
+          "description": "Size of the sample.",
+          "type": "integer",
+          "format": "int64",
+          "example": 1840
+        },
+        "flagID": {
+          "description": "Id of the flag.",
+          "type": "integer",
+          "format": "int64",
+          "example": 42
+        },
+        "from": {
+          "description": "Start of the part of the span that the sample covers.",
+          "type": "string",
+          "format": "date-time",
+          "example": "2026-01-24T00:00:00.000Z"
+        },
+        "kind": {
+          "description": "Always ` + "`" + `sample` + "`" + `.",
+          "type": "string",
+          "enum": [
+            "sample"
+          ],
+          "example": "sample"
+        },
+        "of": {
+          "description": "How many evaluations of the span no segment matched.",
+          "type": "integer",
+          "format": "int64",
+          "example": 39000
+        },
+        "segments": {
+          "description": "The segments, in the order in which they are tried.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarSegmentReasons"
+          }
+        },
+        "to": {
+          "description": "Its end.",
+          "type": "string",
+          "format": "date-time",
+          "example": "2026-01-31T00:00:00.000Z"
+        }
+      }
+    },
+    "datarRollout": {
+      "description": "What a flag was set to give, and what came of it.",
+      "type": "object",
+      "required": [
+        "flagID",
+        "from",
+        "to",
+        "versions",
+        "findings",
+        "complete"
+      ],
+      "properties": {
+        "complete": {
+          "$ref": "#/definitions/datarComplete"
+        },
+        "findings": {
+          "description": "Facts about the rollout, contradictions first.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarFinding"
+          }
+        },
+        "flagID": {
+          "description": "Id of the flag.",
+          "type": "integer",
+          "format": "int64",
+          "example": 42
+        },
+        "from": {
+          "description": "Start of the span.",
+          "type": "string",
+          "format": "date-time",
+          "example": "2026-01-24T00:00:00.000Z"
+        },
+        "otherCount": {
+          "description": "Evaluations of these.",
+          "type": "integer",
+          "format": "int64",
+          "example": 0
+        },
+        "otherVersions": {
+          "description": "Number of further, older versions that are not shown.",
+          "type": "integer",
+          "format": "int64",
+          "example": 0
+        },
+        "to": {
+          "description": "End of the span.",
+          "type": "string",
+          "format": "date-time",
+          "example": "2026-01-31T00:00:00.000Z"
+        },
+        "unattributed": {
+          "description": "Evaluations of which the version is not known.",
+          "type": "integer",
+          "format": "int64",
+          "example": 0
+        },
+        "versions": {
+          "description": "The versions, the oldest first.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarVersion"
+          }
         }
       }
     },
@@ -3778,6 +6175,140 @@ func init() {
         },
         "segmentID": {
           "description": "Id of the segment, which may be deleted.",
+          "type": "integer",
+          "format": "int64",
+          "example": 23
+        }
+      }
+    },
+    "datarSegmentForecast": {
+      "description": "What would change in one segment.",
+      "type": "object",
+      "required": [
+        "moved",
+        "gained",
+        "lost"
+      ],
+      "properties": {
+        "gained": {
+          "description": "Buckets that get a variant and had none.",
+          "type": "integer",
+          "format": "int64",
+          "example": 300
+        },
+        "lost": {
+          "description": "Buckets that lose their variant.",
+          "type": "integer",
+          "format": "int64",
+          "example": 0
+        },
+        "moved": {
+          "description": "Buckets that change from one variant to another.",
+          "type": "integer",
+          "format": "int64",
+          "example": 0
+        },
+        "now": {
+          "description": "Buckets by variant.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarGiven"
+          }
+        },
+        "perDay": {
+          "description": "Evaluations a day that match the segment.",
+          "type": "integer",
+          "format": "int64",
+          "example": 8570
+        },
+        "reason": {
+          "description": "Why.",
+          "type": "string",
+          "example": "Its constraints change."
+        },
+        "segmentID": {
+          "description": "Id of the segment. Left out for a new one.",
+          "type": "integer",
+          "format": "int64",
+          "example": 23
+        },
+        "then": {
+          "description": "Buckets by variant after the change.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarGiven"
+          }
+        },
+        "unknown": {
+          "description": "True if other entities may match the segment than before. Then nothing is claimed of it.",
+          "type": "boolean",
+          "example": false
+        }
+      }
+    },
+    "datarSegmentOutcome": {
+      "description": "The evaluations that matched one segment.",
+      "type": "object",
+      "required": [
+        "matched",
+        "heldOut",
+        "variants"
+      ],
+      "properties": {
+        "description": {
+          "description": "Name of the segment.",
+          "type": "string",
+          "example": "Adults in France"
+        },
+        "heldOut": {
+          "description": "How many were held out by the rollout.",
+          "type": "integer",
+          "format": "int64",
+          "example": 60020
+        },
+        "matched": {
+          "description": "How many got a variant: the sum of ` + "`" + `variants` + "`" + `.",
+          "type": "integer",
+          "format": "int64",
+          "example": 59980
+        },
+        "segmentID": {
+          "description": "Id of the segment. Left out for evaluations of which it is not known.",
+          "type": "integer",
+          "format": "int64",
+          "example": 23
+        },
+        "variants": {
+          "description": "The variants, most frequent first.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarVariantOutcome"
+          }
+        }
+      }
+    },
+    "datarSegmentReasons": {
+      "description": "The constraints of one segment that stopped evaluations.",
+      "type": "object",
+      "required": [
+        "segmentID",
+        "constraints"
+      ],
+      "properties": {
+        "constraints": {
+          "description": "The constraints, most frequent first.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarConstraintReasons"
+          }
+        },
+        "description": {
+          "description": "Name of the segment.",
+          "type": "string",
+          "example": "Adults in France"
+        },
+        "segmentID": {
+          "description": "Id of the segment.",
           "type": "integer",
           "format": "int64",
           "example": 23
@@ -3891,6 +6422,110 @@ func init() {
         "type": "Sender"
       }
     },
+    "datarSeries": {
+      "description": "The traffic of a flag over time.",
+      "type": "object",
+      "required": [
+        "flagID",
+        "bucket",
+        "tz",
+        "by",
+        "starts",
+        "end",
+        "lines",
+        "whole",
+        "changes",
+        "complete"
+      ],
+      "properties": {
+        "bucket": {
+          "description": "Length of the buckets.",
+          "type": "string",
+          "enum": [
+            "hour",
+            "day",
+            "week"
+          ],
+          "example": "day"
+        },
+        "by": {
+          "description": "What the lines are.",
+          "type": "string",
+          "enum": [
+            "outcome",
+            "variant",
+            "segment",
+            "version",
+            "total"
+          ],
+          "example": "outcome"
+        },
+        "changes": {
+          "description": "Changes within the span, the newest first, at most 100.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarChange"
+          }
+        },
+        "comparison": {
+          "$ref": "#/definitions/datarComparison"
+        },
+        "complete": {
+          "$ref": "#/definitions/datarComplete"
+        },
+        "detail": {
+          "description": "` + "`" + `utcDay` + "`" + ` if the span begins before the details that are kept: then buckets are days or\nweeks of UTC, and the one line counts what ` + "`" + `GET /datar/summary` + "`" + ` does.",
+          "type": "string",
+          "enum": [
+            "utcDay"
+          ],
+          "example": "utcDay"
+        },
+        "end": {
+          "description": "Where the last bucket ends.",
+          "type": "string",
+          "example": "2026-03-29T00:00:00+01:00"
+        },
+        "flagID": {
+          "description": "Id of the flag.",
+          "type": "integer",
+          "format": "int64",
+          "example": 42
+        },
+        "lines": {
+          "description": "The lines. All of them add up to all evaluations.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarLine"
+          }
+        },
+        "starts": {
+          "description": "Where the buckets begin, with the offset of the zone.",
+          "type": "array",
+          "items": {
+            "type": "string"
+          },
+          "example": [
+            "2026-03-28T00:00:00+01:00"
+          ]
+        },
+        "tz": {
+          "description": "Time zone of the buckets.",
+          "type": "string",
+          "example": "Europe/Berlin"
+        },
+        "whole": {
+          "description": "False for a bucket that the span cuts, that is not over, or that has a hole.",
+          "type": "array",
+          "items": {
+            "type": "boolean"
+          },
+          "example": [
+            true
+          ]
+        }
+      }
+    },
     "datarSourceEntry": {
       "description": "Where evaluations were counted.",
       "type": "object",
@@ -3909,6 +6544,202 @@ func init() {
             "ingested"
           ],
           "example": "ingested"
+        }
+      }
+    },
+    "datarStateRow": {
+      "description": "A flag, its state and its traffic.",
+      "type": "object",
+      "required": [
+        "flagID",
+        "flagKey",
+        "enabled",
+        "state",
+        "stale",
+        "reason",
+        "total",
+        "findings",
+        "spark",
+        "canDelete"
+      ],
+      "properties": {
+        "canDelete": {
+          "description": "As in ` + "`" + `GET /datar/flags/{flagID}/state` + "`" + `.",
+          "type": "string",
+          "enum": [
+            "yes",
+            "no",
+            "unknown"
+          ],
+          "example": "no"
+        },
+        "contradictions": {
+          "description": "How many of them are contradictions.",
+          "type": "integer",
+          "format": "int64",
+          "example": 0
+        },
+        "description": {
+          "description": "What the flag is for.",
+          "type": "string",
+          "example": "New onboarding"
+        },
+        "enabled": {
+          "description": "Whether the flag is on.",
+          "type": "boolean",
+          "example": true
+        },
+        "findings": {
+          "description": "Number of findings about the version in use and about counts.",
+          "type": "integer",
+          "format": "int64",
+          "example": 0
+        },
+        "flagID": {
+          "description": "Id of the flag.",
+          "type": "integer",
+          "format": "int64",
+          "example": 51
+        },
+        "flagKey": {
+          "description": "Key of the flag.",
+          "type": "string",
+          "example": "new-onboarding"
+        },
+        "lastAt": {
+          "description": "When the flag was asked for last, if that is known.",
+          "type": "string",
+          "format": "date-time",
+          "x-nullable": true,
+          "example": "2026-01-31T14:05:09.000Z"
+        },
+        "reason": {
+          "description": "As there.",
+          "type": "string",
+          "example": "All 371,204 evaluations since 3 January 2026 got ` + "`" + `on` + "`" + `, and the configuration gives everybody ` + "`" + `on` + "`" + `."
+        },
+        "spark": {
+          "description": "Evaluations of the last 28 days of UTC, the oldest first.",
+          "type": "array",
+          "items": {
+            "type": "integer",
+            "format": "int64"
+          },
+          "example": [
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            12600,
+            12580,
+            12431
+          ]
+        },
+        "stale": {
+          "description": "As there.",
+          "type": "boolean",
+          "example": false
+        },
+        "state": {
+          "description": "As in ` + "`" + `GET /datar/flags/{flagID}/state` + "`" + `.",
+          "type": "string",
+          "enum": [
+            "not_counted",
+            "new",
+            "never_evaluated",
+            "inactive",
+            "off_but_asked",
+            "gives_nothing",
+            "changing",
+            "launched",
+            "one_sided",
+            "active"
+          ],
+          "example": "launched"
+        },
+        "tags": {
+          "description": "Values of its tags.",
+          "type": "array",
+          "items": {
+            "type": "string"
+          },
+          "example": [
+            "web"
+          ]
+        },
+        "total": {
+          "description": "Evaluations lately.",
+          "type": "integer",
+          "format": "int64",
+          "example": 371204
+        }
+      }
+    },
+    "datarStates": {
+      "description": "Flags by what they are doing.",
+      "type": "object",
+      "required": [
+        "days",
+        "total",
+        "byState",
+        "flags",
+        "complete"
+      ],
+      "properties": {
+        "byState": {
+          "description": "How many of all flags, selected or not, are in each state.",
+          "type": "object",
+          "additionalProperties": {
+            "type": "integer",
+            "format": "int64"
+          },
+          "example": {
+            "active": 61,
+            "launched": 23
+          }
+        },
+        "complete": {
+          "$ref": "#/definitions/datarComplete"
+        },
+        "days": {
+          "description": "How many days count as lately.",
+          "type": "integer",
+          "format": "int64",
+          "example": 30
+        },
+        "flags": {
+          "description": "The flags.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarStateRow"
+          }
+        },
+        "total": {
+          "description": "Number of the selected flags, of which ` + "`" + `flags` + "`" + ` is a page.",
+          "type": "integer",
+          "format": "int64",
+          "example": 23
         }
       }
     },
@@ -4057,6 +6888,117 @@ func init() {
         }
       }
     },
+    "datarTailEvent": {
+      "description": "One evaluation, as the live tail sends it.",
+      "type": "object",
+      "required": [
+        "at",
+        "outcome",
+        "entity",
+        "text"
+      ],
+      "properties": {
+        "at": {
+          "description": "When it happened.",
+          "type": "string",
+          "format": "date-time",
+          "example": "2026-01-31T14:05:09.123Z"
+        },
+        "entity": {
+          "description": "A hash of the entity id that changes with every connection.",
+          "type": "string",
+          "example": "5f1c9a"
+        },
+        "outcome": {
+          "description": "As in the outcomes of the flag.",
+          "type": "string",
+          "enum": [
+            "matched",
+            "held_out",
+            "no_match",
+            "no_segments",
+            "disabled",
+            "error",
+            "unattributed"
+          ],
+          "example": "held_out"
+        },
+        "segmentID": {
+          "description": "Id of the segment that matched.",
+          "type": "integer",
+          "format": "int64",
+          "example": 23
+        },
+        "snapshotID": {
+          "description": "Id of the version.",
+          "type": "integer",
+          "format": "int64",
+          "example": 117
+        },
+        "text": {
+          "description": "How it came about. The wording may change.",
+          "type": "string",
+          "example": "bucket 731 of 1000, rollout 50%"
+        },
+        "variantID": {
+          "description": "Id of the variant.",
+          "type": "integer",
+          "format": "int64",
+          "example": 61
+        },
+        "variantKey": {
+          "description": "Key of the variant.",
+          "type": "string",
+          "example": "blue"
+        }
+      }
+    },
+    "datarUnknown": {
+      "description": "A text by which a flag was asked for that does not exist.",
+      "type": "object",
+      "required": [
+        "asked",
+        "count"
+      ],
+      "properties": {
+        "asked": {
+          "description": "The text, cut to 63 bytes; ` + "`" + `(other)` + "`" + ` for what came beyond 1,000 texts a server and hour.",
+          "type": "string",
+          "example": "chekout-button"
+        },
+        "count": {
+          "description": "How often.",
+          "type": "integer",
+          "format": "int64",
+          "example": 311
+        },
+        "deletedFlagID": {
+          "description": "Id of the deleted flag that has this key or id.",
+          "type": "integer",
+          "format": "int64",
+          "example": 12
+        },
+        "firstAt": {
+          "description": "When it was asked for first.",
+          "type": "string",
+          "format": "date-time",
+          "x-nullable": true,
+          "example": "2026-01-24T09:00:00.000Z"
+        },
+        "lastAt": {
+          "description": "When it was asked for last.",
+          "type": "string",
+          "format": "date-time",
+          "x-nullable": true,
+          "example": "2026-01-31T14:05:09.000Z"
+        },
+        "similar": {
+          "description": "Key of a flag that differs in one or two letters.",
+          "type": "string",
+          "example": "checkout-button"
+        }
+      }
+    },
     "datarUnknownCount": {
       "description": "Requests within one hour for one flag that does not exist.",
       "type": "object",
@@ -4096,6 +7038,40 @@ func init() {
         "type": "Unknown"
       }
     },
+    "datarUnknownList": {
+      "description": "What was asked for and is not there.",
+      "type": "object",
+      "required": [
+        "from",
+        "to",
+        "unknown",
+        "complete"
+      ],
+      "properties": {
+        "complete": {
+          "$ref": "#/definitions/datarComplete"
+        },
+        "from": {
+          "description": "Start of the span.",
+          "type": "string",
+          "format": "date-time",
+          "example": "2026-01-24T00:00:00.000Z"
+        },
+        "to": {
+          "description": "End of the span.",
+          "type": "string",
+          "format": "date-time",
+          "example": "2026-01-31T00:00:00.000Z"
+        },
+        "unknown": {
+          "description": "The texts, most frequent first.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarUnknown"
+          }
+        }
+      }
+    },
     "datarVariantEntry": {
       "description": "Evaluations that gave one variant.",
       "type": "object",
@@ -4111,6 +7087,153 @@ func init() {
           "type": "integer",
           "format": "int64",
           "example": 61
+        }
+      }
+    },
+    "datarVariantOutcome": {
+      "description": "The evaluations that got one variant.",
+      "type": "object",
+      "required": [
+        "variantID",
+        "count"
+      ],
+      "properties": {
+        "count": {
+          "description": "How many.",
+          "type": "integer",
+          "format": "int64",
+          "example": 30110
+        },
+        "variantID": {
+          "description": "Id of the variant.",
+          "type": "integer",
+          "format": "int64",
+          "example": 61
+        },
+        "variantKey": {
+          "description": "Key of the variant, if it is known.",
+          "type": "string",
+          "example": "blue"
+        }
+      }
+    },
+    "datarVersion": {
+      "description": "One version of a flag.",
+      "type": "object",
+      "required": [
+        "snapshotID",
+        "from",
+        "to",
+        "enabled",
+        "count",
+        "unassigned",
+        "segments"
+      ],
+      "properties": {
+        "count": {
+          "description": "Evaluations that used the version.",
+          "type": "integer",
+          "format": "int64",
+          "example": 120000
+        },
+        "enabled": {
+          "description": "Whether the flag was on.",
+          "type": "boolean",
+          "example": true
+        },
+        "from": {
+          "description": "When the version became the newest, or the start of the span.",
+          "type": "string",
+          "format": "date-time",
+          "example": "2026-01-24T10:00:05.000Z"
+        },
+        "segments": {
+          "description": "The segments, in the order in which they are tried.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarVersionSegment"
+          }
+        },
+        "snapshotID": {
+          "description": "Id of the snapshot.",
+          "type": "integer",
+          "format": "int64",
+          "example": 117
+        },
+        "to": {
+          "description": "When it was replaced, or the end of the span.",
+          "type": "string",
+          "format": "date-time",
+          "example": "2026-01-31T00:00:00.000Z"
+        },
+        "unassigned": {
+          "description": "How many of them matched no segment, or had none to try.",
+          "type": "integer",
+          "format": "int64",
+          "example": 0
+        }
+      }
+    },
+    "datarVersionSegment": {
+      "description": "One segment of a version.",
+      "type": "object",
+      "required": [
+        "rank",
+        "rolloutPercent",
+        "count",
+        "given"
+      ],
+      "properties": {
+        "count": {
+          "description": "Evaluations that matched the segment: the sum of ` + "`" + `given` + "`" + `.",
+          "type": "integer",
+          "format": "int64",
+          "example": 120000
+        },
+        "description": {
+          "description": "Name of the segment.",
+          "type": "string",
+          "example": "Adults in France"
+        },
+        "given": {
+          "description": "The variants by id, and what is held out.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarGiven"
+          }
+        },
+        "rank": {
+          "description": "Place in the order in which segments are tried, from 0; -1 if the version has no such\nsegment.",
+          "type": "integer",
+          "format": "int64",
+          "example": 0
+        },
+        "reach": {
+          "description": "Who can match it: ` + "`" + `everybody` + "`" + ` without constraints, ` + "`" + `some` + "`" + `, or ` + "`" + `nobody` + "`" + `, because a segment\nbefore takes everybody or its constraints exclude each other.",
+          "type": "string",
+          "enum": [
+            "everybody",
+            "some",
+            "nobody"
+          ],
+          "example": "some"
+        },
+        "reachText": {
+          "description": "Why it reaches nobody.",
+          "type": "string",
+          "example": "Segment 22 is tried before and has no constraints, so it takes everybody."
+        },
+        "rolloutPercent": {
+          "description": "The rollout.",
+          "type": "integer",
+          "format": "int64",
+          "example": 50
+        },
+        "segmentID": {
+          "description": "Id of the segment. Left out for evaluations of which it is not known.",
+          "type": "integer",
+          "format": "int64",
+          "example": 23
         }
       }
     },
@@ -4945,6 +8068,32 @@ func init() {
         }
       }
     },
+    "flagDraft": {
+      "description": "Parts of a flag that are not saved. What is left out stays as it is. Parts keep their ids as\nin ` + "`" + `PUT /flags/{flagID}/definition` + "`" + `.",
+      "type": "object",
+      "properties": {
+        "enabled": {
+          "description": "Whether the flag is on.",
+          "type": "boolean",
+          "x-nullable": true,
+          "example": true
+        },
+        "segments": {
+          "description": "All segments, in the order of evaluation.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/flagDefinitionSegment"
+          }
+        },
+        "variants": {
+          "description": "All variants.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/flagDefinitionVariant"
+          }
+        }
+      }
+    },
     "flagSnapshot": {
       "description": "A flag as it was right after one change.",
       "type": "object",
@@ -4986,6 +8135,141 @@ func init() {
           "type": "integer",
           "format": "int64",
           "example": 117
+        }
+      }
+    },
+    "flagTryRequest": {
+      "description": "Entities to evaluate a flag for, and a draft of it.",
+      "type": "object",
+      "required": [
+        "entities"
+      ],
+      "properties": {
+        "draft": {
+          "$ref": "#/definitions/flagDraft"
+        },
+        "entities": {
+          "description": "Who asks. From 1 to 1,000.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/evaluationEntity"
+          }
+        }
+      },
+      "example": {
+        "draft": {
+          "segments": [
+            {
+              "description": "Everybody",
+              "distributions": [
+                {
+                  "percent": 50,
+                  "variantKey": "blue"
+                },
+                {
+                  "percent": 50,
+                  "variantKey": "green"
+                }
+              ],
+              "rolloutPercent": 50
+            }
+          ]
+        },
+        "entities": [
+          {
+            "entityContext": {
+              "country": "FR"
+            },
+            "entityID": "user-1001"
+          }
+        ]
+      }
+    },
+    "flagTryResponse": {
+      "description": "What each entity would get.",
+      "type": "object",
+      "required": [
+        "results"
+      ],
+      "properties": {
+        "results": {
+          "description": "The results, in the order of the entities.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/flagTryResult"
+          }
+        }
+      }
+    },
+    "flagTryResult": {
+      "description": "What one entity would get.",
+      "type": "object",
+      "required": [
+        "entityID",
+        "bucket",
+        "outcome",
+        "debug"
+      ],
+      "properties": {
+        "bucket": {
+          "description": "Its bucket, 0 to 999.",
+          "type": "integer",
+          "format": "int64",
+          "example": 731
+        },
+        "debug": {
+          "description": "One entry for each segment that was tried.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/segmentDebugLog"
+          }
+        },
+        "entityID": {
+          "description": "Id of the entity, made up if it had none.",
+          "type": "string",
+          "example": "user-1001"
+        },
+        "flagSnapshotID": {
+          "description": "Id of the snapshot that was evaluated, or that the draft was made from.",
+          "type": "integer",
+          "format": "int64",
+          "example": 117
+        },
+        "msg": {
+          "description": "Why no segment was tried.",
+          "type": "string",
+          "example": "flagID 42 is not enabled"
+        },
+        "outcome": {
+          "description": "What the evaluation came to.",
+          "type": "string",
+          "enum": [
+            "matched",
+            "held_out",
+            "no_match",
+            "no_segments",
+            "disabled",
+            "error",
+            "unattributed"
+          ],
+          "example": "held_out"
+        },
+        "segmentID": {
+          "description": "Id of the segment that matched. Left out for a new one.",
+          "type": "integer",
+          "format": "int64",
+          "example": 23
+        },
+        "variantID": {
+          "description": "Id of the variant. Left out for a new one.",
+          "type": "integer",
+          "format": "int64",
+          "example": 61
+        },
+        "variantKey": {
+          "description": "Key of the variant.",
+          "type": "string",
+          "example": "blue"
         }
       }
     },
@@ -5633,6 +8917,866 @@ func init() {
         }
       }
     },
+    "/datar/flags/{flagID}/changes": {
+      "get": {
+        "description": "Compares the snapshots of a flag, deleted or not, one with the next, and says what changed,\nby whom, and whether it affects who gets what. It works with Datar off, too.",
+        "tags": [
+          "datar"
+        ],
+        "summary": "List what changed a flag",
+        "operationId": "getDatarFlagChanges",
+        "parameters": [
+          {
+            "minimum": 1,
+            "type": "integer",
+            "format": "int64",
+            "description": "Id of the flag.",
+            "name": "flagID",
+            "in": "path",
+            "required": true
+          },
+          {
+            "type": "integer",
+            "format": "int64",
+            "description": "At most this many changes, from 1 to 100. Default: 20.",
+            "name": "limit",
+            "in": "query"
+          },
+          {
+            "type": "integer",
+            "format": "int64",
+            "description": "Leave out this many changes from the start of the list. Default: 0.",
+            "name": "offset",
+            "in": "query"
+          },
+          {
+            "type": "string",
+            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table as RFC 4180 has it, with a header line. Default: ` + "`" + `json` + "`" + `.",
+            "name": "format",
+            "in": "query"
+          }
+        ],
+        "responses": {
+          "200": {
+            "description": "The changes, the newest first.",
+            "schema": {
+              "$ref": "#/definitions/datarChanges"
+            },
+            "examples": {
+              "application/json": {
+                "changes": [
+                  {
+                    "affects": "assignment",
+                    "at": "2026-03-29T13:20:05.000Z",
+                    "by": "ada@example.com",
+                    "effectiveBy": "2026-03-29T13:20:08.000Z",
+                    "parts": [
+                      {
+                        "from": "20",
+                        "segmentID": 23,
+                        "to": "80",
+                        "what": "rollout"
+                      }
+                    ],
+                    "snapshotID": 117,
+                    "text": "Rollout of segment 23: 20% to 80%"
+                  }
+                ],
+                "flagID": 42,
+                "total": 12
+              }
+            }
+          },
+          "default": {
+            "description": "400: ` + "`" + `limit` + "`" + ` or ` + "`" + `offset` + "`" + ` is out of range; the message names the parameter. 404: no such\nflag.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "unable to find flag 42 in the database"
+              }
+            }
+          }
+        }
+      }
+    },
+    "/datar/flags/{flagID}/forecast": {
+      "post": {
+        "description": "Compares the flag with a draft of it that is not saved: how many of the 1,000 buckets change\nfrom one variant to another, gain one or lose theirs. That is exact. Evaluations a day are\nan estimate from the last 7 days. Segments whose constraints change, or before which\nsomething changes, are ` + "`" + `unknown` + "`" + `: other entities may match them.",
+        "tags": [
+          "datar"
+        ],
+        "summary": "Tell what a draft would change",
+        "operationId": "postDatarFlagForecast",
+        "parameters": [
+          {
+            "minimum": 1,
+            "type": "integer",
+            "format": "int64",
+            "description": "Id of the flag.",
+            "name": "flagID",
+            "in": "path",
+            "required": true
+          },
+          {
+            "description": "The draft.",
+            "name": "body",
+            "in": "body",
+            "required": true,
+            "schema": {
+              "$ref": "#/definitions/datarForecastRequest"
+            }
+          }
+        ],
+        "responses": {
+          "200": {
+            "description": "What would change. Nothing is saved.",
+            "schema": {
+              "$ref": "#/definitions/datarForecast"
+            },
+            "examples": {
+              "application/json": {
+                "flagID": 42,
+                "gained": 300,
+                "kind": "estimate",
+                "lost": 0,
+                "moved": 0,
+                "now": [
+                  {
+                    "perDay": 4285,
+                    "variantID": 61,
+                    "variantKey": "blue"
+                  },
+                  {
+                    "perDay": 4285
+                  }
+                ],
+                "segments": [
+                  {
+                    "gained": 300,
+                    "lost": 0,
+                    "moved": 0,
+                    "now": [
+                      {
+                        "buckets": 500,
+                        "percent": 100,
+                        "set": 0.5,
+                        "variantID": 61,
+                        "variantKey": "blue"
+                      },
+                      {
+                        "buckets": 500,
+                        "heldOut": true,
+                        "set": 0.5
+                      }
+                    ],
+                    "perDay": 8570,
+                    "segmentID": 23,
+                    "then": [
+                      {
+                        "buckets": 800,
+                        "percent": 100,
+                        "set": 0.8,
+                        "variantID": 61,
+                        "variantKey": "blue"
+                      },
+                      {
+                        "buckets": 200,
+                        "heldOut": true,
+                        "set": 0.2
+                      }
+                    ]
+                  }
+                ],
+                "then": [
+                  {
+                    "perDay": 6856,
+                    "variantID": 61,
+                    "variantKey": "blue"
+                  },
+                  {
+                    "perDay": 1714
+                  }
+                ]
+              }
+            }
+          },
+          "default": {
+            "description": "400: the draft breaks a rule; the message names each field. 404: no such flag. 503:\nDatar is off.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "segments[0].distributions: the percents add up to 101, want 100"
+              }
+            }
+          }
+        }
+      }
+    },
+    "/datar/flags/{flagID}/outcomes": {
+      "get": {
+        "description": "Counts the evaluations of one flag by outcome: how many got a variant, were held out by a\nrollout, matched no segment, or came while the flag was off. Counts are exact.\n\nThe flag may be deleted. Names of deleted variants and segments come from the newest\nsnapshot that has them.",
+        "tags": [
+          "datar"
+        ],
+        "summary": "Show what the evaluations of a flag came to",
+        "operationId": "getDatarFlagOutcomes",
+        "parameters": [
+          {
+            "minimum": 1,
+            "type": "integer",
+            "format": "int64",
+            "description": "Id of the flag.",
+            "name": "flagID",
+            "in": "path",
+            "required": true
+          },
+          {
+            "type": "string",
+            "format": "date-time",
+            "description": "Start of the span, inclusive, as RFC 3339. It is widened to a whole UTC hour. Default: 7\ndays ago.",
+            "name": "from",
+            "in": "query"
+          },
+          {
+            "type": "string",
+            "format": "date-time",
+            "description": "End of the span, exclusive, as RFC 3339. It is widened to a whole UTC hour. Default:\nnow.",
+            "name": "to",
+            "in": "query"
+          },
+          {
+            "type": "string",
+            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table as RFC 4180 has it, with a header line. Default: ` + "`" + `json` + "`" + `.",
+            "name": "format",
+            "in": "query"
+          }
+        ],
+        "responses": {
+          "200": {
+            "description": "The outcomes, most frequent first.",
+            "schema": {
+              "$ref": "#/definitions/datarOutcomes"
+            },
+            "examples": {
+              "application/json": {
+                "asked": {
+                  "byName": 158000,
+                  "byTag": 2000,
+                  "withoutEntityID": 12
+                },
+                "complete": {
+                  "dropped": 0,
+                  "holes": [
+                    {
+                      "from": "2026-01-12T03:00:00.000Z",
+                      "to": "2026-01-12T04:00:00.000Z",
+                      "why": "records_off"
+                    }
+                  ],
+                  "pending": 158,
+                  "servers": 3,
+                  "silent": 0,
+                  "since": "2025-12-02T08:00:00.000Z",
+                  "upTo": "2026-01-31T14:04:40.000Z"
+                },
+                "flagID": 42,
+                "flagKey": "checkout-button",
+                "from": "2026-01-24T00:00:00.000Z",
+                "outcomes": [
+                  {
+                    "count": 60020,
+                    "firstAt": "2026-01-24T10:00:06.120Z",
+                    "lastAt": "2026-01-30T23:59:58.004Z",
+                    "outcome": "held_out"
+                  },
+                  {
+                    "count": 59980,
+                    "outcome": "matched"
+                  },
+                  {
+                    "count": 39000,
+                    "outcome": "no_match",
+                    "unevaluable": 3100
+                  },
+                  {
+                    "count": 1000,
+                    "lastAt": "2026-01-24T11:41:00.310Z",
+                    "outcome": "disabled"
+                  }
+                ],
+                "segments": [
+                  {
+                    "description": "Adults in France",
+                    "heldOut": 60020,
+                    "matched": 59980,
+                    "segmentID": 23,
+                    "variants": [
+                      {
+                        "count": 30110,
+                        "variantID": 61,
+                        "variantKey": "blue"
+                      },
+                      {
+                        "count": 29870,
+                        "variantID": 62,
+                        "variantKey": "green"
+                      }
+                    ]
+                  }
+                ],
+                "to": "2026-01-31T00:00:00.000Z",
+                "total": 160000
+              }
+            }
+          },
+          "default": {
+            "description": "400: a parameter is out of range, or details of the span are not kept any more; the\nmessage names the parameter. 404: no such flag. 422: a parameter is not a time or not a\nnumber. 503: Datar is off.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "unable to find flag 42 in the database"
+              }
+            }
+          }
+        }
+      }
+    },
+    "/datar/flags/{flagID}/reasons": {
+      "get": {
+        "description": "Of evaluations that no segment matched, counts the first constraint of each segment that did\nnot hold, and why. It is a sample: each server explains at most 5 evaluations a flag and\nsecond, and keeps the counts of 7 days in memory. The answer is that of one server, since it\nstarted. Values of contexts are never kept.",
+        "tags": [
+          "datar"
+        ],
+        "summary": "Show which constraints stopped evaluations",
+        "operationId": "getDatarFlagReasons",
+        "parameters": [
+          {
+            "minimum": 1,
+            "type": "integer",
+            "format": "int64",
+            "description": "Id of the flag.",
+            "name": "flagID",
+            "in": "path",
+            "required": true
+          },
+          {
+            "type": "string",
+            "format": "date-time",
+            "description": "Start of the span, inclusive, as RFC 3339. It is widened to a whole UTC hour. Default: 7\ndays ago.",
+            "name": "from",
+            "in": "query"
+          },
+          {
+            "type": "string",
+            "format": "date-time",
+            "description": "End of the span, exclusive, as RFC 3339. It is widened to a whole UTC hour. Default:\nnow.",
+            "name": "to",
+            "in": "query"
+          },
+          {
+            "type": "string",
+            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table as RFC 4180 has it, with a header line. Default: ` + "`" + `json` + "`" + `.",
+            "name": "format",
+            "in": "query"
+          }
+        ],
+        "responses": {
+          "200": {
+            "description": "The constraints, by segment.",
+            "schema": {
+              "$ref": "#/definitions/datarReasons"
+            },
+            "examples": {
+              "application/json": {
+                "complete": {
+                  "dropped": 0,
+                  "holes": [
+                    {
+                      "from": "2026-01-12T03:00:00.000Z",
+                      "to": "2026-01-12T04:00:00.000Z",
+                      "why": "records_off"
+                    }
+                  ],
+                  "pending": 158,
+                  "servers": 3,
+                  "silent": 0,
+                  "since": "2025-12-02T08:00:00.000Z",
+                  "upTo": "2026-01-31T14:04:40.000Z"
+                },
+                "examined": 1840,
+                "flagID": 42,
+                "from": "2026-01-24T00:00:00.000Z",
+                "kind": "sample",
+                "of": 39000,
+                "segments": [
+                  {
+                    "constraints": [
+                      {
+                        "constraintID": 31,
+                        "false": 570,
+                        "missing": 930,
+                        "otherType": 0,
+                        "stopped": 1500,
+                        "text": "country EQ \"FR\""
+                      },
+                      {
+                        "constraintID": 32,
+                        "false": 50,
+                        "missing": 0,
+                        "otherType": 290,
+                        "stopped": 340,
+                        "text": "age GTE 18"
+                      }
+                    ],
+                    "description": "Adults in France",
+                    "segmentID": 23
+                  }
+                ],
+                "to": "2026-01-31T00:00:00.000Z"
+              }
+            }
+          },
+          "default": {
+            "description": "400: a parameter is out of range, or details of the span are not kept any more; the\nmessage names the parameter. 404: no such flag. 422: a parameter is not a time or not a\nnumber. 503: Datar is off.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "unable to find flag 42 in the database"
+              }
+            }
+          }
+        }
+      }
+    },
+    "/datar/flags/{flagID}/rollout": {
+      "get": {
+        "description": "For every version of the flag that was alive or used in the span, and every segment and\nvariant of it: what the configuration gives, as the number of the 1,000 buckets, and what\nthe evaluations got. At most the 100 newest versions.\n\nA difference between ` + "`" + `set` + "`" + ` and ` + "`" + `got` + "`" + ` is never a finding: evaluations of one entity always\nget the same variant, so shares differ when some entities are evaluated more often than\nothers. A finding is a fact that no distribution of traffic explains.",
+        "tags": [
+          "datar"
+        ],
+        "summary": "Compare what is set with what came of it",
+        "operationId": "getDatarFlagRollout",
+        "parameters": [
+          {
+            "minimum": 1,
+            "type": "integer",
+            "format": "int64",
+            "description": "Id of the flag.",
+            "name": "flagID",
+            "in": "path",
+            "required": true
+          },
+          {
+            "type": "string",
+            "format": "date-time",
+            "description": "Start of the span, inclusive, as RFC 3339. It is widened to a whole UTC hour. Default: 7\ndays ago.",
+            "name": "from",
+            "in": "query"
+          },
+          {
+            "type": "string",
+            "format": "date-time",
+            "description": "End of the span, exclusive, as RFC 3339. It is widened to a whole UTC hour. Default:\nnow.",
+            "name": "to",
+            "in": "query"
+          },
+          {
+            "type": "string",
+            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table as RFC 4180 has it, with a header line. Default: ` + "`" + `json` + "`" + `.",
+            "name": "format",
+            "in": "query"
+          }
+        ],
+        "responses": {
+          "200": {
+            "description": "The versions, the oldest first, and the findings.",
+            "schema": {
+              "$ref": "#/definitions/datarRollout"
+            },
+            "examples": {
+              "application/json": {
+                "complete": {
+                  "dropped": 0,
+                  "holes": [
+                    {
+                      "from": "2026-01-12T03:00:00.000Z",
+                      "to": "2026-01-12T04:00:00.000Z",
+                      "why": "records_off"
+                    }
+                  ],
+                  "pending": 158,
+                  "servers": 3,
+                  "silent": 0,
+                  "since": "2025-12-02T08:00:00.000Z",
+                  "upTo": "2026-01-31T14:04:40.000Z"
+                },
+                "findings": [
+                  {
+                    "count": 412,
+                    "lastAt": "2026-01-24T11:41:00.000Z",
+                    "rule": "old_version",
+                    "severity": "contradiction",
+                    "snapshotID": 115,
+                    "text": "412 evaluations used version 115, in which the flag was off, up to 101 minutes after 117 replaced it."
+                  }
+                ],
+                "flagID": 42,
+                "from": "2026-01-24T00:00:00.000Z",
+                "to": "2026-01-31T00:00:00.000Z",
+                "versions": [
+                  {
+                    "count": 120000,
+                    "enabled": true,
+                    "from": "2026-01-24T10:00:05.000Z",
+                    "segments": [
+                      {
+                        "count": 120000,
+                        "description": "Adults in France",
+                        "given": [
+                          {
+                            "buckets": 250,
+                            "count": 30110,
+                            "got": 0.2509,
+                            "percent": 50,
+                            "set": 0.25,
+                            "variantID": 61,
+                            "variantKey": "blue"
+                          },
+                          {
+                            "buckets": 250,
+                            "count": 29870,
+                            "got": 0.2489,
+                            "percent": 50,
+                            "set": 0.25,
+                            "variantID": 62,
+                            "variantKey": "green"
+                          },
+                          {
+                            "buckets": 500,
+                            "count": 60020,
+                            "got": 0.5002,
+                            "heldOut": true,
+                            "set": 0.5
+                          }
+                        ],
+                        "rank": 0,
+                        "reach": "some",
+                        "rolloutPercent": 50,
+                        "segmentID": 23
+                      }
+                    ],
+                    "snapshotID": 117,
+                    "to": "2026-01-31T00:00:00.000Z",
+                    "unassigned": 0
+                  }
+                ]
+              }
+            }
+          },
+          "default": {
+            "description": "400: a parameter is out of range, or details of the span are not kept any more; the\nmessage names the parameter. 404: no such flag. 422: a parameter is not a time or not a\nnumber. 503: Datar is off.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "unable to find flag 42 in the database"
+              }
+            }
+          }
+        }
+      }
+    },
+    "/datar/flags/{flagID}/series": {
+      "get": {
+        "description": "Counts evaluations by hour, day or week of a time zone. Buckets without counts are there,\nwith 0. Counts are kept by UTC hour and never split: where a zone is not whole hours off, a\nbucket begins at the next whole UTC hour, and ` + "`" + `starts` + "`" + ` says so. Days have 23 or 25 hours\nwhere they do.\n\nFor a span of which details are not kept any more there are totals of UTC days: then\n` + "`" + `detail` + "`" + ` is ` + "`" + `utcDay` + "`" + `, and there is one line.",
+        "tags": [
+          "datar"
+        ],
+        "summary": "Show the traffic of a flag over time",
+        "operationId": "getDatarFlagSeries",
+        "parameters": [
+          {
+            "minimum": 1,
+            "type": "integer",
+            "format": "int64",
+            "description": "Id of the flag.",
+            "name": "flagID",
+            "in": "path",
+            "required": true
+          },
+          {
+            "type": "string",
+            "format": "date-time",
+            "description": "Start of the span, inclusive, as RFC 3339. It is widened to a whole UTC hour. Default: 7\ndays ago.",
+            "name": "from",
+            "in": "query"
+          },
+          {
+            "type": "string",
+            "format": "date-time",
+            "description": "End of the span, exclusive, as RFC 3339. It is widened to a whole UTC hour. Default:\nnow.",
+            "name": "to",
+            "in": "query"
+          },
+          {
+            "type": "string",
+            "description": "Length of the buckets: ` + "`" + `hour` + "`" + `, ` + "`" + `day` + "`" + ` or ` + "`" + `week` + "`" + ` (from Monday). Default: ` + "`" + `hour` + "`" + ` for spans\nof up to 3 days, else ` + "`" + `day` + "`" + `.",
+            "name": "bucket",
+            "in": "query"
+          },
+          {
+            "type": "string",
+            "description": "Time zone of the buckets: a name of the IANA database, such as ` + "`" + `Europe/Berlin` + "`" + `. Default:\n` + "`" + `UTC` + "`" + `.",
+            "name": "tz",
+            "in": "query"
+          },
+          {
+            "type": "string",
+            "description": "What the lines are: ` + "`" + `outcome` + "`" + `, ` + "`" + `variant` + "`" + `, ` + "`" + `segment` + "`" + ` or ` + "`" + `version` + "`" + `. Default: ` + "`" + `outcome` + "`" + `.",
+            "name": "by",
+            "in": "query"
+          },
+          {
+            "type": "string",
+            "description": "Adds another span of as many buckets: ` + "`" + `previous` + "`" + ` for the one before, ` + "`" + `week` + "`" + ` for a week\nbefore, or a time in RFC 3339 that lies in its first bucket.",
+            "name": "compare",
+            "in": "query"
+          },
+          {
+            "type": "string",
+            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table as RFC 4180 has it, with a header line. Default: ` + "`" + `json` + "`" + `.",
+            "name": "format",
+            "in": "query"
+          }
+        ],
+        "responses": {
+          "200": {
+            "description": "The series. At most 2,000 buckets.",
+            "schema": {
+              "$ref": "#/definitions/datarSeries"
+            },
+            "examples": {
+              "application/json": {
+                "bucket": "day",
+                "by": "outcome",
+                "changes": [
+                  {
+                    "affects": "assignment",
+                    "at": "2026-03-29T13:20:05.000Z",
+                    "by": "ada@example.com",
+                    "effectiveBy": "2026-03-29T13:20:08.000Z",
+                    "parts": [
+                      {
+                        "from": "20",
+                        "segmentID": 23,
+                        "to": "80",
+                        "what": "rollout"
+                      }
+                    ],
+                    "snapshotID": 117,
+                    "text": "Rollout of segment 23: 20% to 80%"
+                  }
+                ],
+                "comparison": {
+                  "end": "2026-03-28T00:00:00+01:00",
+                  "lines": [
+                    {
+                      "counts": [
+                        2251,
+                        2269,
+                        2280
+                      ],
+                      "outcome": "matched"
+                    },
+                    {
+                      "counts": [
+                        9012,
+                        9080,
+                        9101
+                      ],
+                      "outcome": "held_out"
+                    }
+                  ],
+                  "starts": [
+                    "2026-03-25T00:00:00+01:00",
+                    "2026-03-26T00:00:00+01:00",
+                    "2026-03-27T00:00:00+01:00"
+                  ],
+                  "whole": [
+                    true,
+                    true,
+                    true
+                  ]
+                },
+                "complete": {
+                  "dropped": 0,
+                  "holes": [
+                    {
+                      "from": "2026-01-12T03:00:00.000Z",
+                      "to": "2026-01-12T04:00:00.000Z",
+                      "why": "records_off"
+                    }
+                  ],
+                  "pending": 158,
+                  "servers": 3,
+                  "silent": 0,
+                  "since": "2025-12-02T08:00:00.000Z",
+                  "upTo": "2026-01-31T14:04:40.000Z"
+                },
+                "end": "2026-03-31T00:00:00+02:00",
+                "flagID": 42,
+                "lines": [
+                  {
+                    "counts": [
+                      2280,
+                      5630,
+                      9310
+                    ],
+                    "outcome": "matched"
+                  },
+                  {
+                    "counts": [
+                      9120,
+                      5295,
+                      2333
+                    ],
+                    "outcome": "held_out"
+                  }
+                ],
+                "starts": [
+                  "2026-03-28T00:00:00+01:00",
+                  "2026-03-29T00:00:00+01:00",
+                  "2026-03-30T00:00:00+02:00"
+                ],
+                "tz": "Europe/Berlin",
+                "whole": [
+                  true,
+                  true,
+                  false
+                ]
+              }
+            }
+          },
+          "default": {
+            "description": "400: a parameter is out of range, or details of the span are not kept any more; the\nmessage names the parameter. 404: no such flag. 422: a parameter is not a time or not a\nnumber. 503: Datar is off.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "invalid query: bucket is hour, which makes more than 2000 buckets of this window; want day or week, or a shorter window"
+              }
+            }
+          }
+        }
+      }
+    },
+    "/datar/flags/{flagID}/state": {
+      "get": {
+        "description": "Finds the first of ten states that applies, and checks what must hold before the flag is\ndeleted. Every outcome counts as asked, also while the flag is off.",
+        "tags": [
+          "datar"
+        ],
+        "summary": "Show what a flag is doing, and whether it can be deleted",
+        "operationId": "getDatarFlagState",
+        "parameters": [
+          {
+            "minimum": 1,
+            "type": "integer",
+            "format": "int64",
+            "description": "Id of the flag.",
+            "name": "flagID",
+            "in": "path",
+            "required": true
+          },
+          {
+            "type": "integer",
+            "format": "int64",
+            "description": "How many days count as lately, from 1 to 365. Default: 30.",
+            "name": "days",
+            "in": "query"
+          }
+        ],
+        "responses": {
+          "200": {
+            "description": "The state.",
+            "schema": {
+              "$ref": "#/definitions/datarFlagState"
+            },
+            "examples": {
+              "application/json": {
+                "advice": {
+                  "do": "remove_from_code",
+                  "text": "Make ` + "`" + `on` + "`" + ` the only way in the code. When the flag has not been asked for in 30 days, delete it."
+                },
+                "canDelete": {
+                  "answer": "no",
+                  "checks": [
+                    {
+                      "check": "counted",
+                      "ok": true,
+                      "text": "Counted without a break for 60 days."
+                    },
+                    {
+                      "check": "not_asked",
+                      "ok": false,
+                      "text": "Asked for 371,204 times since 3 January 2026: 362,754 by name, 8,450 by the tag web only."
+                    }
+                  ]
+                },
+                "complete": {
+                  "dropped": 0,
+                  "holes": [
+                    {
+                      "from": "2026-01-12T03:00:00.000Z",
+                      "to": "2026-01-12T04:00:00.000Z",
+                      "why": "records_off"
+                    }
+                  ],
+                  "pending": 158,
+                  "servers": 3,
+                  "silent": 0,
+                  "since": "2025-12-02T08:00:00.000Z",
+                  "upTo": "2026-01-31T14:04:40.000Z"
+                },
+                "evidence": {
+                  "changedAt": "2026-01-03T10:00:00.000Z",
+                  "count": 371204,
+                  "lastAt": "2026-01-31T14:05:09.000Z",
+                  "variantKey": "on"
+                },
+                "flagID": 51,
+                "flagKey": "new-onboarding",
+                "reason": "All 371,204 evaluations since 3 January 2026 got ` + "`" + `on` + "`" + `, and the configuration gives everybody ` + "`" + `on` + "`" + `.",
+                "since": "2026-01-03T10:00:00.000Z",
+                "stale": false,
+                "state": "launched"
+              }
+            }
+          },
+          "default": {
+            "description": "400: ` + "`" + `days` + "`" + ` is out of range. 404: no such flag, or it is deleted. 503: Datar is off.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "invalid query: days is 0, want 1 to 365"
+              }
+            }
+          }
+        }
+      }
+    },
     "/datar/flags/{flagID}/summary": {
       "get": {
         "description": "Counts the evaluations of one flag in a span of time, by variant, by segment and by day. The\nspan and its defaults are those of ` + "`" + `GET /datar/summary` + "`" + `, whole UTC hours included.\n\nThe counts by variant and those by day have the same sum, that of all evaluations. The counts by\nsegment leave out evaluations without a segment, so their sum may be lower.\n\nA flag without traffic in the span has three empty lists. A deleted flag still answers with the\ntraffic that it had.",
@@ -5720,6 +9864,59 @@ func init() {
         }
       }
     },
+    "/datar/flags/{flagID}/tail": {
+      "get": {
+        "description": "Server-sent events of the evaluations that this server answers. It is off unless the server\nwas started with FLAGR_RECORDER_DATAR_TAIL_ENABLED=true, because it shows what single\nentities get. At most 20 events a second, then an event ` + "`" + `skipped` + "`" + ` with a number; 20\nlisteners, 15 minutes each. Nothing is kept, and contexts are never sent. ` + "`" + `entity` + "`" + ` is a hash\nthat changes with every connection.",
+        "produces": [
+          "text/event-stream"
+        ],
+        "tags": [
+          "datar"
+        ],
+        "summary": "Watch evaluations of a flag as they happen",
+        "operationId": "getDatarFlagTail",
+        "parameters": [
+          {
+            "minimum": 1,
+            "type": "integer",
+            "format": "int64",
+            "description": "Id of the flag.",
+            "name": "flagID",
+            "in": "path",
+            "required": true
+          }
+        ],
+        "responses": {
+          "200": {
+            "description": "Events named ` + "`" + `evaluation` + "`" + `, each with one of these as its data, until the connection\nends.",
+            "schema": {
+              "$ref": "#/definitions/datarTailEvent"
+            },
+            "examples": {
+              "application/json": {
+                "at": "2026-01-31T14:05:09.123Z",
+                "entity": "5f1c9a",
+                "outcome": "held_out",
+                "segmentID": 23,
+                "snapshotID": 117,
+                "text": "bucket 731 of 1000, rollout 50%"
+              }
+            }
+          },
+          "default": {
+            "description": "404: no such flag. 429: there are 20 listeners. 501: the tail is switched off. 503:\nDatar is off.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "the live tail is switched off: start the server with FLAGR_RECORDER_DATAR_TAIL_ENABLED=true"
+              }
+            }
+          }
+        }
+      }
+    },
     "/datar/fleet": {
       "get": {
         "description": "Shows the statistics of every server and edge server that counts into this database, as each wrote\nthem with its last flush, and of the answering server as they are now. ` + "`" + `balanced` + "`" + ` reports whether\n` + "`" + `recorded` + "`" + ` = ` + "`" + `stored` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + ` for each server, and nothing was lost.\n\nUnlike ` + "`" + `GET /datar/status` + "`" + `, the numbers go back as far as the database has them.",
@@ -5773,6 +9970,184 @@ func init() {
             "examples": {
               "application/json": {
                 "message": "Datar is off: to switch it on, start the server with FLAGR_RECORDER_ENABLED=true"
+              }
+            }
+          }
+        }
+      }
+    },
+    "/datar/states": {
+      "get": {
+        "description": "Lists the flags that are not deleted with their state, traffic and findings, and counts how\nmany of all flags are in each state. Flags are those that this server evaluates: a change\nshows within the refresh interval.",
+        "tags": [
+          "datar"
+        ],
+        "summary": "List flags by what they are doing",
+        "operationId": "getDatarStates",
+        "parameters": [
+          {
+            "type": "array",
+            "items": {
+              "type": "string"
+            },
+            "collectionFormat": "csv",
+            "description": "Only flags in one of these states, separated by commas.",
+            "name": "state",
+            "in": "query"
+          },
+          {
+            "type": "boolean",
+            "description": "Only flags that are stale (true), or only those that are not (false).",
+            "name": "stale",
+            "in": "query"
+          },
+          {
+            "type": "string",
+            "description": "Only flags with this answer: ` + "`" + `yes` + "`" + `, ` + "`" + `no` + "`" + ` or ` + "`" + `unknown` + "`" + `.",
+            "name": "canDelete",
+            "in": "query"
+          },
+          {
+            "type": "string",
+            "description": "Only flags with this text in id, key, description or a tag, in upper or lower case.\nParts separated by commas must all be found.",
+            "name": "q",
+            "in": "query"
+          },
+          {
+            "type": "array",
+            "items": {
+              "type": "string"
+            },
+            "collectionFormat": "csv",
+            "description": "Only flags that carry at least one of these tag values, separated by commas.",
+            "name": "tags",
+            "in": "query"
+          },
+          {
+            "type": "boolean",
+            "description": "Only flags that are enabled (true), or only those that are disabled (false).",
+            "name": "enabled",
+            "in": "query"
+          },
+          {
+            "type": "string",
+            "description": "` + "`" + `traffic` + "`" + ` (most first), ` + "`" + `last` + "`" + ` (asked for last first), ` + "`" + `key` + "`" + ` or ` + "`" + `updated` + "`" + ` (newest\nfirst). Default: ` + "`" + `traffic` + "`" + `.",
+            "name": "sort",
+            "in": "query"
+          },
+          {
+            "type": "integer",
+            "format": "int64",
+            "description": "How many days count as lately, from 1 to 365. Default: 30.",
+            "name": "days",
+            "in": "query"
+          },
+          {
+            "type": "integer",
+            "format": "int64",
+            "description": "At most this many flags, from 1 to 1000. Default: 100.",
+            "name": "limit",
+            "in": "query"
+          },
+          {
+            "type": "integer",
+            "format": "int64",
+            "description": "Leave out this many flags from the start of the list. Default: 0.",
+            "name": "offset",
+            "in": "query"
+          },
+          {
+            "type": "string",
+            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table as RFC 4180 has it, with a header line. Default: ` + "`" + `json` + "`" + `.",
+            "name": "format",
+            "in": "query"
+          }
+        ],
+        "responses": {
+          "200": {
+            "description": "A page of the selected flags.",
+            "schema": {
+              "$ref": "#/definitions/datarStates"
+            },
+            "examples": {
+              "application/json": {
+                "byState": {
+                  "active": 61,
+                  "launched": 23
+                },
+                "complete": {
+                  "dropped": 0,
+                  "holes": [
+                    {
+                      "from": "2026-01-12T03:00:00.000Z",
+                      "to": "2026-01-12T04:00:00.000Z",
+                      "why": "records_off"
+                    }
+                  ],
+                  "pending": 158,
+                  "servers": 3,
+                  "silent": 0,
+                  "since": "2025-12-02T08:00:00.000Z",
+                  "upTo": "2026-01-31T14:04:40.000Z"
+                },
+                "days": 30,
+                "flags": [
+                  {
+                    "canDelete": "no",
+                    "description": "New onboarding",
+                    "enabled": true,
+                    "findings": 0,
+                    "flagID": 51,
+                    "flagKey": "new-onboarding",
+                    "lastAt": "2026-01-31T14:05:09.000Z",
+                    "reason": "All 371,204 evaluations since 3 January 2026 got ` + "`" + `on` + "`" + `, and the configuration gives everybody ` + "`" + `on` + "`" + `.",
+                    "spark": [
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      0,
+                      12600,
+                      12580,
+                      12431
+                    ],
+                    "stale": false,
+                    "state": "launched",
+                    "total": 371204
+                  }
+                ],
+                "total": 23
+              }
+            }
+          },
+          "default": {
+            "description": "400: a parameter is not one of the accepted values; the message names both. 503: Datar\nis off.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "invalid query: sort is \"name\", want traffic, last, key or updated"
               }
             }
           }
@@ -5900,6 +10275,106 @@ func init() {
           },
           "default": {
             "description": "400: ` + "`" + `from` + "`" + ` is after ` + "`" + `to` + "`" + `, or ` + "`" + `limit` + "`" + ` or ` + "`" + `offset` + "`" + ` is out of range; the message names the\nparameter. 422: a parameter is not a time or not a number. 500: the counts cannot be read. 503:\nDatar is off; FLAGR_RECORDER_ENABLED=true and a FLAGR_RECORDER_TYPE containing ` + "`" + `datar` + "`" + ` switch it\non.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "invalid query: limit is 5000, want 1 to 1000"
+              }
+            }
+          }
+        }
+      }
+    },
+    "/datar/unknown": {
+      "get": {
+        "description": "Lists the keys and ids by which applications asked for flags that do not exist. Each server\nkeeps at most 1,000 texts an hour, of 63 bytes at most; the others are counted as ` + "`" + `(other)` + "`" + `.",
+        "tags": [
+          "datar"
+        ],
+        "summary": "List what was asked for and is not there",
+        "operationId": "getDatarUnknown",
+        "parameters": [
+          {
+            "type": "string",
+            "format": "date-time",
+            "description": "Start of the span, inclusive, as RFC 3339. It is widened to a whole UTC hour. Default: 7\ndays ago.",
+            "name": "from",
+            "in": "query"
+          },
+          {
+            "type": "string",
+            "format": "date-time",
+            "description": "End of the span, exclusive, as RFC 3339. It is widened to a whole UTC hour. Default:\nnow.",
+            "name": "to",
+            "in": "query"
+          },
+          {
+            "type": "integer",
+            "format": "int64",
+            "description": "At most this many texts, from 1 to 1000. Default: 100.",
+            "name": "limit",
+            "in": "query"
+          },
+          {
+            "type": "integer",
+            "format": "int64",
+            "description": "Leave out this many texts from the start of the list. Default: 0.",
+            "name": "offset",
+            "in": "query"
+          },
+          {
+            "type": "string",
+            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table as RFC 4180 has it, with a header line. Default: ` + "`" + `json` + "`" + `.",
+            "name": "format",
+            "in": "query"
+          }
+        ],
+        "responses": {
+          "200": {
+            "description": "The texts, most frequent first.",
+            "schema": {
+              "$ref": "#/definitions/datarUnknownList"
+            },
+            "examples": {
+              "application/json": {
+                "complete": {
+                  "dropped": 0,
+                  "holes": [
+                    {
+                      "from": "2026-01-12T03:00:00.000Z",
+                      "to": "2026-01-12T04:00:00.000Z",
+                      "why": "records_off"
+                    }
+                  ],
+                  "pending": 158,
+                  "servers": 3,
+                  "silent": 0,
+                  "since": "2025-12-02T08:00:00.000Z",
+                  "upTo": "2026-01-31T14:04:40.000Z"
+                },
+                "from": "2026-01-24T00:00:00.000Z",
+                "to": "2026-01-31T00:00:00.000Z",
+                "unknown": [
+                  {
+                    "asked": "chekout-button",
+                    "count": 311,
+                    "firstAt": "2026-01-24T09:00:00.000Z",
+                    "lastAt": "2026-01-31T14:05:09.000Z",
+                    "similar": "checkout-button"
+                  },
+                  {
+                    "asked": "old-banner",
+                    "count": 12,
+                    "deletedFlagID": 12
+                  }
+                ]
+              }
+            }
+          },
+          "default": {
+            "description": "400: a parameter is out of range; the message names it. 503: Datar is off.",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -8229,6 +12704,74 @@ func init() {
         }
       }
     },
+    "/flags/{flagID}/try": {
+      "post": {
+        "description": "Evaluates one flag for some entities, each with its debug log. Nothing is counted, recorded,\nobserved by metrics or logged. With a draft it evaluates segments that are not saved.\nFLAGR_EVAL_BATCH_SIZE bounds the entities as it does those of a batch. It works with Datar\noff, too.",
+        "tags": [
+          "datar"
+        ],
+        "summary": "Evaluate without counting",
+        "operationId": "postFlagTry",
+        "parameters": [
+          {
+            "minimum": 1,
+            "type": "integer",
+            "format": "int64",
+            "description": "Id of the flag.",
+            "name": "flagID",
+            "in": "path",
+            "required": true
+          },
+          {
+            "description": "The entities, and a draft.",
+            "name": "body",
+            "in": "body",
+            "required": true,
+            "schema": {
+              "$ref": "#/definitions/flagTryRequest"
+            }
+          }
+        ],
+        "responses": {
+          "200": {
+            "description": "The results, in the order of the entities.",
+            "schema": {
+              "$ref": "#/definitions/flagTryResponse"
+            },
+            "examples": {
+              "application/json": {
+                "results": [
+                  {
+                    "bucket": 731,
+                    "debug": [
+                      {
+                        "msg": "match: bucket 731 of 1000, rollout 50%, distribution [blue: 0-499, green: 500-999]: no variant",
+                        "segmentID": 23
+                      }
+                    ],
+                    "entityID": "user-1001",
+                    "flagSnapshotID": 117,
+                    "outcome": "held_out",
+                    "segmentID": 23
+                  }
+                ]
+              }
+            }
+          },
+          "default": {
+            "description": "400: there are no entities or too many, or the draft breaks a rule; the message names\neach field. 404: no such flag.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            },
+            "examples": {
+              "application/json": {
+                "message": "entities has 2000 entries, want 1 to 1000"
+              }
+            }
+          }
+        }
+      }
+    },
     "/flags/{flagID}/variants": {
       "get": {
         "description": "Lists the variants of one flag in the order of their ids.",
@@ -8839,6 +13382,424 @@ func init() {
         }
       }
     },
+    "datarAdvice": {
+      "description": "What to do about a state.",
+      "type": "object",
+      "required": [
+        "do",
+        "text"
+      ],
+      "properties": {
+        "do": {
+          "description": "What to do.",
+          "type": "string",
+          "enum": [
+            "nothing",
+            "wait",
+            "count",
+            "delete",
+            "remove_from_code",
+            "check_targeting"
+          ],
+          "example": "remove_from_code"
+        },
+        "text": {
+          "description": "The same in words. The wording may change.",
+          "type": "string",
+          "example": "Make ` + "`" + `on` + "`" + ` the only way in the code. When the flag has not been asked for in 30 days, delete it."
+        }
+      }
+    },
+    "datarAsked": {
+      "description": "How a flag was asked for. ` + "`" + `byName` + "`" + ` and ` + "`" + `byTag` + "`" + ` add up to all evaluations.",
+      "type": "object",
+      "required": [
+        "byName",
+        "byTag"
+      ],
+      "properties": {
+        "byName": {
+          "description": "By its key or id.",
+          "type": "integer",
+          "format": "int64",
+          "example": 158000
+        },
+        "byTag": {
+          "description": "By a tag, which does not name the flag.",
+          "type": "integer",
+          "format": "int64",
+          "example": 2000
+        },
+        "withoutEntityID": {
+          "description": "How many of both had no entity id, and so got a random one.",
+          "type": "integer",
+          "format": "int64",
+          "example": 12
+        }
+      }
+    },
+    "datarCanDelete": {
+      "description": "Whether a flag can be deleted.",
+      "type": "object",
+      "required": [
+        "answer",
+        "checks"
+      ],
+      "properties": {
+        "answer": {
+          "description": "` + "`" + `yes` + "`" + ` if all checks are ok, ` + "`" + `no` + "`" + ` if ` + "`" + `not_asked` + "`" + ` or ` + "`" + `unchanged` + "`" + ` fails, else ` + "`" + `unknown` + "`" + `. A\nflag that is asked for by tag only is ` + "`" + `unknown` + "`" + `: tags do not name it.",
+          "type": "string",
+          "enum": [
+            "yes",
+            "no",
+            "unknown"
+          ],
+          "example": "no"
+        },
+        "checks": {
+          "description": "The checks.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarCheck"
+          }
+        }
+      }
+    },
+    "datarChange": {
+      "description": "What one snapshot of a flag changed.",
+      "type": "object",
+      "required": [
+        "snapshotID",
+        "at",
+        "effectiveBy",
+        "affects",
+        "text",
+        "parts"
+      ],
+      "properties": {
+        "affects": {
+          "description": "The strongest effect: who gets what (` + "`" + `assignment` + "`" + `), whether it is counted (` + "`" + `counting` + "`" + `),\nnames and contents (` + "`" + `naming` + "`" + `), or none (` + "`" + `nothing` + "`" + `).",
+          "type": "string",
+          "enum": [
+            "assignment",
+            "counting",
+            "naming",
+            "nothing"
+          ],
+          "example": "assignment"
+        },
+        "at": {
+          "description": "When it was saved.",
+          "type": "string",
+          "format": "date-time",
+          "example": "2026-03-29T13:20:05.000Z"
+        },
+        "by": {
+          "description": "Who saved it, if that is known.",
+          "type": "string",
+          "example": "ada@example.com"
+        },
+        "effectiveBy": {
+          "description": "When every connected server evaluates with it: ` + "`" + `at` + "`" + ` and the refresh interval.",
+          "type": "string",
+          "format": "date-time",
+          "example": "2026-03-29T13:20:08.000Z"
+        },
+        "parts": {
+          "description": "The differences, one by one.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarChangePart"
+          }
+        },
+        "snapshotID": {
+          "description": "Id of the snapshot.",
+          "type": "integer",
+          "format": "int64",
+          "example": 117
+        },
+        "text": {
+          "description": "The change in words. The wording may change.",
+          "type": "string",
+          "example": "Rollout of segment 23: 20% to 80%"
+        }
+      }
+    },
+    "datarChangePart": {
+      "description": "One difference between two snapshots.",
+      "type": "object",
+      "required": [
+        "what"
+      ],
+      "properties": {
+        "constraintID": {
+          "description": "Id of the constraint that differs.",
+          "type": "integer",
+          "format": "int64",
+          "example": 31
+        },
+        "from": {
+          "description": "The value before, cut to 200 bytes.",
+          "type": "string",
+          "example": "20"
+        },
+        "segmentID": {
+          "description": "Id of the segment that differs.",
+          "type": "integer",
+          "format": "int64",
+          "example": 23
+        },
+        "to": {
+          "description": "The value after, cut to 200 bytes.",
+          "type": "string",
+          "example": "80"
+        },
+        "variantID": {
+          "description": "Id of the variant that differs.",
+          "type": "integer",
+          "format": "int64",
+          "example": 61
+        },
+        "what": {
+          "description": "What differs.",
+          "type": "string",
+          "enum": [
+            "enabled",
+            "records",
+            "key",
+            "entityType",
+            "variantAdded",
+            "variantRemoved",
+            "variantKey",
+            "attachment",
+            "segmentAdded",
+            "segmentRemoved",
+            "segmentOrder",
+            "constraint",
+            "rollout",
+            "distribution",
+            "tags",
+            "text",
+            "deleted",
+            "restored"
+          ],
+          "example": "rollout"
+        }
+      }
+    },
+    "datarChanges": {
+      "description": "What changed a flag.",
+      "type": "object",
+      "required": [
+        "flagID",
+        "total",
+        "changes"
+      ],
+      "properties": {
+        "changes": {
+          "description": "The changes, the newest first.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarChange"
+          }
+        },
+        "flagID": {
+          "description": "Id of the flag.",
+          "type": "integer",
+          "format": "int64",
+          "example": 42
+        },
+        "total": {
+          "description": "Number of all changes, at most 10,000.",
+          "type": "integer",
+          "format": "int64",
+          "example": 12
+        }
+      }
+    },
+    "datarCheck": {
+      "description": "What must hold before a flag is deleted.",
+      "type": "object",
+      "required": [
+        "check",
+        "ok",
+        "text"
+      ],
+      "properties": {
+        "check": {
+          "description": "` + "`" + `counted` + "`" + `: without a break for the days. ` + "`" + `not_asked` + "`" + `: lately. ` + "`" + `all_heard` + "`" + `: no server is\nsilent. ` + "`" + `none_lost` + "`" + `: nothing was dropped. ` + "`" + `unchanged` + "`" + `: for 7 days.",
+          "type": "string",
+          "enum": [
+            "counted",
+            "not_asked",
+            "all_heard",
+            "none_lost",
+            "unchanged"
+          ],
+          "example": "not_asked"
+        },
+        "ok": {
+          "description": "Whether it holds.",
+          "type": "boolean",
+          "example": false
+        },
+        "text": {
+          "description": "The same in words, with the numbers. The wording may change.",
+          "type": "string",
+          "example": "Asked for 371,204 times since 3 January 2026, by name."
+        }
+      }
+    },
+    "datarComparison": {
+      "description": "As many buckets of another time.",
+      "type": "object",
+      "required": [
+        "starts",
+        "end",
+        "lines",
+        "whole"
+      ],
+      "properties": {
+        "end": {
+          "description": "Where the last bucket ends.",
+          "type": "string",
+          "example": "2026-03-22T00:00:00+01:00"
+        },
+        "lines": {
+          "description": "The lines.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarLine"
+          }
+        },
+        "starts": {
+          "description": "Where the buckets begin.",
+          "type": "array",
+          "items": {
+            "type": "string"
+          },
+          "example": [
+            "2026-03-21T00:00:00+01:00"
+          ]
+        },
+        "whole": {
+          "description": "As in the series.",
+          "type": "array",
+          "items": {
+            "type": "boolean"
+          },
+          "example": [
+            true
+          ]
+        }
+      }
+    },
+    "datarComplete": {
+      "description": "How far the counts of an answer can be trusted.",
+      "type": "object",
+      "required": [
+        "upTo",
+        "servers",
+        "silent",
+        "pending",
+        "dropped",
+        "holes"
+      ],
+      "properties": {
+        "dropped": {
+          "description": "Evaluations that servers lost in the span.",
+          "type": "integer",
+          "format": "int64",
+          "example": 0
+        },
+        "holes": {
+          "description": "Times within the span in which the flag was not counted, or not all of it.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarHole"
+          }
+        },
+        "pending": {
+          "description": "Evaluations that servers had counted and not stored when they last reported.",
+          "type": "integer",
+          "format": "int64",
+          "example": 158
+        },
+        "servers": {
+          "description": "Number of servers and edges that count.",
+          "type": "integer",
+          "format": "int64",
+          "example": 3
+        },
+        "silent": {
+          "description": "How many of them neither ended nor were heard of for three flush intervals.",
+          "type": "integer",
+          "format": "int64",
+          "example": 0
+        },
+        "since": {
+          "description": "From when on the flag was counted without a break. Left out when it is not counted now.",
+          "type": "string",
+          "format": "date-time",
+          "x-nullable": true,
+          "example": "2025-12-02T08:00:00.000Z"
+        },
+        "upTo": {
+          "description": "Every server has stored what it counted until then. What the answering server counted is\nin the answer up to the request.",
+          "type": "string",
+          "format": "date-time",
+          "example": "2026-01-31T14:04:40.000Z"
+        }
+      }
+    },
+    "datarConstraintReasons": {
+      "description": "How often a constraint was the first of its segment that did not hold: the sum of ` + "`" + `missing` + "`" + `,\n` + "`" + `otherType` + "`" + ` and ` + "`" + `false` + "`" + `.",
+      "type": "object",
+      "required": [
+        "constraintID",
+        "stopped",
+        "missing",
+        "otherType",
+        "false"
+      ],
+      "properties": {
+        "constraintID": {
+          "description": "Id of the constraint.",
+          "type": "integer",
+          "format": "int64",
+          "example": 31
+        },
+        "false": {
+          "description": "The constraint was evaluated, and did not hold.",
+          "type": "integer",
+          "format": "int64",
+          "example": 570
+        },
+        "missing": {
+          "description": "The property was missing or null.",
+          "type": "integer",
+          "format": "int64",
+          "example": 930
+        },
+        "otherType": {
+          "description": "The property was of another type.",
+          "type": "integer",
+          "format": "int64",
+          "example": 0
+        },
+        "stopped": {
+          "description": "How often.",
+          "type": "integer",
+          "format": "int64",
+          "example": 1500
+        },
+        "text": {
+          "description": "The constraint, unless it is deleted.",
+          "type": "string",
+          "example": "country EQ \"FR\""
+        }
+      }
+    },
     "datarDayEntry": {
       "description": "Evaluations of one day.",
       "type": "object",
@@ -9072,6 +14033,221 @@ func init() {
         }
       }
     },
+    "datarEvidence": {
+      "description": "What a state was concluded from.",
+      "type": "object",
+      "required": [
+        "count"
+      ],
+      "properties": {
+        "changedAt": {
+          "description": "When a change last affected who gets what.",
+          "type": "string",
+          "format": "date-time",
+          "x-nullable": true,
+          "example": "2026-01-03T10:00:00.000Z"
+        },
+        "count": {
+          "description": "Evaluations lately.",
+          "type": "integer",
+          "format": "int64",
+          "example": 371204
+        },
+        "lastAt": {
+          "description": "When the flag was asked for last, if that is known.",
+          "type": "string",
+          "format": "date-time",
+          "x-nullable": true,
+          "example": "2026-01-31T14:05:09.000Z"
+        },
+        "variantKey": {
+          "description": "The one variant of launched and one-sided flags.",
+          "type": "string",
+          "example": "on"
+        }
+      }
+    },
+    "datarExpected": {
+      "description": "Evaluations a day that get one variant.",
+      "type": "object",
+      "required": [
+        "perDay"
+      ],
+      "properties": {
+        "perDay": {
+          "description": "How many.",
+          "type": "integer",
+          "format": "int64",
+          "example": 4285
+        },
+        "variantID": {
+          "description": "Id of the variant. Left out for evaluations that get none, and for a new variant.",
+          "type": "integer",
+          "format": "int64",
+          "example": 61
+        },
+        "variantKey": {
+          "description": "Key of the variant. Left out for evaluations that get none.",
+          "type": "string",
+          "example": "blue"
+        }
+      }
+    },
+    "datarFinding": {
+      "description": "A fact about a rollout.",
+      "type": "object",
+      "required": [
+        "rule",
+        "severity",
+        "text"
+      ],
+      "properties": {
+        "atLeast": {
+          "description": "True if ` + "`" + `count` + "`" + ` is a lower bound, since counts are kept by hour.",
+          "type": "boolean",
+          "example": false
+        },
+        "count": {
+          "description": "Evaluations concerned.",
+          "type": "integer",
+          "format": "int64",
+          "example": 412
+        },
+        "lastAt": {
+          "description": "When the last of them happened.",
+          "type": "string",
+          "format": "date-time",
+          "x-nullable": true,
+          "example": "2026-01-24T11:41:00.000Z"
+        },
+        "rule": {
+          "description": "Which fact it is.",
+          "type": "string",
+          "enum": [
+            "impossible_variant",
+            "impossible_hold_out",
+            "impossible_assignment",
+            "unreachable_counted",
+            "old_version",
+            "unreachable",
+            "never_matched",
+            "one_sided",
+            "no_entity_id",
+            "unevaluable",
+            "twice",
+            "asked_deleted"
+          ],
+          "example": "old_version"
+        },
+        "segmentID": {
+          "description": "Id of the segment that it is about.",
+          "type": "integer",
+          "format": "int64",
+          "example": 23
+        },
+        "severity": {
+          "description": "A ` + "`" + `contradiction` + "`" + ` cannot be explained by any distribution of traffic.",
+          "type": "string",
+          "enum": [
+            "contradiction",
+            "warning",
+            "note"
+          ],
+          "example": "contradiction"
+        },
+        "snapshotID": {
+          "description": "Id of the version that it is about.",
+          "type": "integer",
+          "format": "int64",
+          "example": 115
+        },
+        "text": {
+          "description": "The fact in words. The wording may change.",
+          "type": "string",
+          "example": "412 evaluations used version 115 up to 101 minutes after 117 replaced it."
+        },
+        "variantID": {
+          "description": "Id of the variant that it is about.",
+          "type": "integer",
+          "format": "int64",
+          "example": 61
+        }
+      }
+    },
+    "datarFlagState": {
+      "description": "What a flag is doing, and whether it can be deleted.",
+      "type": "object",
+      "required": [
+        "flagID",
+        "flagKey",
+        "state",
+        "stale",
+        "reason",
+        "evidence",
+        "advice",
+        "canDelete",
+        "complete"
+      ],
+      "properties": {
+        "advice": {
+          "$ref": "#/definitions/datarAdvice"
+        },
+        "canDelete": {
+          "$ref": "#/definitions/datarCanDelete"
+        },
+        "complete": {
+          "$ref": "#/definitions/datarComplete"
+        },
+        "evidence": {
+          "$ref": "#/definitions/datarEvidence"
+        },
+        "flagID": {
+          "description": "Id of the flag.",
+          "type": "integer",
+          "format": "int64",
+          "example": 51
+        },
+        "flagKey": {
+          "description": "Key of the flag.",
+          "type": "string",
+          "example": "new-onboarding"
+        },
+        "reason": {
+          "description": "Why it is in this state. The wording may change.",
+          "type": "string",
+          "example": "All 371,204 evaluations since 3 January 2026 got ` + "`" + `on` + "`" + `, and the configuration gives everybody ` + "`" + `on` + "`" + `."
+        },
+        "since": {
+          "description": "When the state began, if that is known.",
+          "type": "string",
+          "format": "date-time",
+          "x-nullable": true,
+          "example": "2026-01-03T10:00:00.000Z"
+        },
+        "stale": {
+          "description": "True for flags to clean up: ` + "`" + `never_evaluated` + "`" + `, ` + "`" + `inactive` + "`" + ` or ` + "`" + `launched` + "`" + `, and not changed\nfor the days.",
+          "type": "boolean",
+          "example": false
+        },
+        "state": {
+          "description": "The first state that applies, in this order.",
+          "type": "string",
+          "enum": [
+            "not_counted",
+            "new",
+            "never_evaluated",
+            "inactive",
+            "off_but_asked",
+            "gives_nothing",
+            "changing",
+            "launched",
+            "one_sided",
+            "active"
+          ],
+          "example": "launched"
+        }
+      }
+    },
     "datarFlagSummaryResponse": {
       "description": "The traffic of one flag, seen in three ways.",
       "type": "object",
@@ -9252,6 +14428,207 @@ func init() {
         }
       }
     },
+    "datarForecast": {
+      "description": "What a draft would change.",
+      "type": "object",
+      "required": [
+        "kind",
+        "flagID",
+        "now",
+        "then",
+        "moved",
+        "gained",
+        "lost",
+        "segments"
+      ],
+      "properties": {
+        "flagID": {
+          "description": "Id of the flag.",
+          "type": "integer",
+          "format": "int64",
+          "example": 42
+        },
+        "gained": {
+          "description": "How many get a variant and had none.",
+          "type": "integer",
+          "format": "int64",
+          "example": 300
+        },
+        "kind": {
+          "description": "Always ` + "`" + `estimate` + "`" + `: evaluations a day assume that the next days are like the last 7.\nNumbers of buckets are exact.",
+          "type": "string",
+          "enum": [
+            "estimate"
+          ],
+          "example": "estimate"
+        },
+        "lost": {
+          "description": "How many lose their variant.",
+          "type": "integer",
+          "format": "int64",
+          "example": 0
+        },
+        "moved": {
+          "description": "How many of the 1,000 buckets change from one variant to another.",
+          "type": "integer",
+          "format": "int64",
+          "example": 0
+        },
+        "now": {
+          "description": "Evaluations a day by variant, of all segments that are not ` + "`" + `unknown` + "`" + `.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarExpected"
+          }
+        },
+        "removed": {
+          "description": "Ids of segments that the draft leaves out.",
+          "type": "array",
+          "items": {
+            "type": "integer",
+            "format": "int64"
+          },
+          "example": [
+            24
+          ]
+        },
+        "segments": {
+          "description": "The segments of the draft.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarSegmentForecast"
+          }
+        },
+        "then": {
+          "description": "The same after the change.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarExpected"
+          }
+        }
+      }
+    },
+    "datarForecastRequest": {
+      "description": "A draft to compare with the flag.",
+      "type": "object",
+      "required": [
+        "draft"
+      ],
+      "properties": {
+        "draft": {
+          "$ref": "#/definitions/flagDraft"
+        }
+      },
+      "example": {
+        "draft": {
+          "segments": [
+            {
+              "description": "Adults in France",
+              "distributions": [
+                {
+                  "percent": 50,
+                  "variantKey": "blue"
+                },
+                {
+                  "percent": 50,
+                  "variantKey": "green"
+                }
+              ],
+              "rolloutPercent": 80
+            }
+          ]
+        }
+      }
+    },
+    "datarGiven": {
+      "description": "What a part of the 1,000 buckets of a segment gives.",
+      "type": "object",
+      "required": [
+        "buckets",
+        "set"
+      ],
+      "properties": {
+        "buckets": {
+          "description": "How many of the 1,000 buckets.",
+          "type": "integer",
+          "format": "int64",
+          "example": 250
+        },
+        "count": {
+          "description": "Evaluations.",
+          "type": "integer",
+          "format": "int64",
+          "example": 30110
+        },
+        "got": {
+          "description": "Their share of the evaluations of the segment, 0 to 1.",
+          "type": "number",
+          "format": "double",
+          "example": 0.2509
+        },
+        "heldOut": {
+          "description": "True for the buckets that get no variant.",
+          "type": "boolean",
+          "example": false
+        },
+        "percent": {
+          "description": "Distribution of the variant.",
+          "type": "integer",
+          "format": "int64",
+          "example": 50
+        },
+        "set": {
+          "description": "The share of buckets, 0 to 1.",
+          "type": "number",
+          "format": "double",
+          "example": 0.25
+        },
+        "variantID": {
+          "description": "Id of the variant.",
+          "type": "integer",
+          "format": "int64",
+          "example": 61
+        },
+        "variantKey": {
+          "description": "Key of the variant.",
+          "type": "string",
+          "example": "blue"
+        }
+      }
+    },
+    "datarHole": {
+      "description": "A time in which a flag was not counted, or not all of it.",
+      "type": "object",
+      "required": [
+        "from",
+        "to",
+        "why"
+      ],
+      "properties": {
+        "from": {
+          "description": "Start, inclusive.",
+          "type": "string",
+          "format": "date-time",
+          "example": "2026-01-12T03:00:00.000Z"
+        },
+        "to": {
+          "description": "End, exclusive.",
+          "type": "string",
+          "format": "date-time",
+          "example": "2026-01-12T04:00:00.000Z"
+        },
+        "why": {
+          "description": "` + "`" + `records_off` + "`" + `: counting was switched off. ` + "`" + `no_server` + "`" + `: no server ran. ` + "`" + `dropped` + "`" + `: some\nevaluations were lost.",
+          "type": "string",
+          "enum": [
+            "records_off",
+            "no_server",
+            "dropped"
+          ],
+          "example": "records_off"
+        }
+      }
+    },
     "datarJournal": {
       "description": "Where counts survive the end of the process.",
       "type": "object",
@@ -9276,6 +14653,310 @@ func init() {
             "off"
           ],
           "example": "file"
+        }
+      }
+    },
+    "datarLine": {
+      "description": "One line of a series. It has an outcome, a variant, a segment or a version, as ` + "`" + `by` + "`" + ` says;\nwithout, it counts evaluations that have none or of which it is not known.",
+      "type": "object",
+      "required": [
+        "counts"
+      ],
+      "properties": {
+        "counts": {
+          "description": "One count for each bucket.",
+          "type": "array",
+          "items": {
+            "type": "integer",
+            "format": "int64"
+          },
+          "example": [
+            2280
+          ]
+        },
+        "name": {
+          "description": "Key of the variant or name of the segment.",
+          "type": "string",
+          "example": "blue"
+        },
+        "outcome": {
+          "description": "The outcome.",
+          "type": "string",
+          "enum": [
+            "matched",
+            "held_out",
+            "no_match",
+            "no_segments",
+            "disabled",
+            "error",
+            "unattributed"
+          ],
+          "example": "matched"
+        },
+        "segmentID": {
+          "description": "Id of the segment.",
+          "type": "integer",
+          "format": "int64",
+          "example": 23
+        },
+        "snapshotID": {
+          "description": "Id of the version.",
+          "type": "integer",
+          "format": "int64",
+          "example": 117
+        },
+        "variantID": {
+          "description": "Id of the variant.",
+          "type": "integer",
+          "format": "int64",
+          "example": 61
+        }
+      }
+    },
+    "datarOutcome": {
+      "description": "The evaluations with one outcome.",
+      "type": "object",
+      "required": [
+        "outcome",
+        "count"
+      ],
+      "properties": {
+        "count": {
+          "description": "How many.",
+          "type": "integer",
+          "format": "int64",
+          "example": 60020
+        },
+        "firstAt": {
+          "description": "When the first of them happened, if that is known.",
+          "type": "string",
+          "format": "date-time",
+          "x-nullable": true,
+          "example": "2026-01-24T10:00:06.120Z"
+        },
+        "lastAt": {
+          "description": "When the last of them happened, if that is known.",
+          "type": "string",
+          "format": "date-time",
+          "x-nullable": true,
+          "example": "2026-01-30T23:59:58.004Z"
+        },
+        "outcome": {
+          "description": "` + "`" + `matched` + "`" + `: a variant was assigned. ` + "`" + `held_out` + "`" + `: a segment matched, and its rollout gave no\nvariant. ` + "`" + `no_match` + "`" + `: no segment matched. ` + "`" + `no_segments` + "`" + `: the flag has none. ` + "`" + `disabled` + "`" + `: it\nwas off. ` + "`" + `error` + "`" + `: an application sent it in with an error. ` + "`" + `unattributed` + "`" + `: counted by\nanother or an older server, which does not tell.",
+          "type": "string",
+          "enum": [
+            "matched",
+            "held_out",
+            "no_match",
+            "no_segments",
+            "disabled",
+            "error",
+            "unattributed"
+          ],
+          "example": "held_out"
+        },
+        "unevaluable": {
+          "description": "In how many of them a constraint could not be evaluated, because a property was missing or\nof another type.",
+          "type": "integer",
+          "format": "int64",
+          "example": 3100
+        }
+      }
+    },
+    "datarOutcomes": {
+      "description": "What the evaluations of a flag came to.",
+      "type": "object",
+      "required": [
+        "flagID",
+        "flagKey",
+        "from",
+        "to",
+        "total",
+        "outcomes",
+        "segments",
+        "asked",
+        "complete"
+      ],
+      "properties": {
+        "asked": {
+          "$ref": "#/definitions/datarAsked"
+        },
+        "complete": {
+          "$ref": "#/definitions/datarComplete"
+        },
+        "flagID": {
+          "description": "Id of the flag.",
+          "type": "integer",
+          "format": "int64",
+          "example": 42
+        },
+        "flagKey": {
+          "description": "Key of the flag.",
+          "type": "string",
+          "example": "checkout-button"
+        },
+        "from": {
+          "description": "Start of the span, a whole UTC hour.",
+          "type": "string",
+          "format": "date-time",
+          "example": "2026-01-24T00:00:00.000Z"
+        },
+        "outcomes": {
+          "description": "The outcomes, most frequent first.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarOutcome"
+          }
+        },
+        "segments": {
+          "description": "What became of evaluations that matched a segment. Their ` + "`" + `matched` + "`" + ` and ` + "`" + `heldOut` + "`" + ` add up to\nthe outcomes of these names.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarSegmentOutcome"
+          }
+        },
+        "to": {
+          "description": "End of the span, a whole UTC hour.",
+          "type": "string",
+          "format": "date-time",
+          "example": "2026-01-31T00:00:00.000Z"
+        },
+        "total": {
+          "description": "All evaluations: the sum of ` + "`" + `outcomes` + "`" + `.",
+          "type": "integer",
+          "format": "int64",
+          "example": 160000
+        }
+      }
+    },
+    "datarReasons": {
+      "description": "Which constraints stopped evaluations that no segment matched, from a sample.",
+      "type": "object",
+      "required": [
+        "kind",
+        "flagID",
+        "from",
+        "to",
+        "examined",
+        "of",
+        "segments",
+        "complete"
+      ],
+      "properties": {
+        "complete": {
+          "$ref": "#/definitions/datarComplete"
+        },
+        "examined": {
+          "description": "Size of the sample.",
+          "type": "integer",
+          "format": "int64",
+          "example": 1840
+        },
+        "flagID": {
+          "description": "Id of the flag.",
+          "type": "integer",
+          "format": "int64",
+          "example": 42
+        },
+        "from": {
+          "description": "Start of the part of the span that the sample covers.",
+          "type": "string",
+          "format": "date-time",
+          "example": "2026-01-24T00:00:00.000Z"
+        },
+        "kind": {
+          "description": "Always ` + "`" + `sample` + "`" + `.",
+          "type": "string",
+          "enum": [
+            "sample"
+          ],
+          "example": "sample"
+        },
+        "of": {
+          "description": "How many evaluations of the span no segment matched.",
+          "type": "integer",
+          "format": "int64",
+          "example": 39000
+        },
+        "segments": {
+          "description": "The segments, in the order in which they are tried.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarSegmentReasons"
+          }
+        },
+        "to": {
+          "description": "Its end.",
+          "type": "string",
+          "format": "date-time",
+          "example": "2026-01-31T00:00:00.000Z"
+        }
+      }
+    },
+    "datarRollout": {
+      "description": "What a flag was set to give, and what came of it.",
+      "type": "object",
+      "required": [
+        "flagID",
+        "from",
+        "to",
+        "versions",
+        "findings",
+        "complete"
+      ],
+      "properties": {
+        "complete": {
+          "$ref": "#/definitions/datarComplete"
+        },
+        "findings": {
+          "description": "Facts about the rollout, contradictions first.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarFinding"
+          }
+        },
+        "flagID": {
+          "description": "Id of the flag.",
+          "type": "integer",
+          "format": "int64",
+          "example": 42
+        },
+        "from": {
+          "description": "Start of the span.",
+          "type": "string",
+          "format": "date-time",
+          "example": "2026-01-24T00:00:00.000Z"
+        },
+        "otherCount": {
+          "description": "Evaluations of these.",
+          "type": "integer",
+          "format": "int64",
+          "example": 0
+        },
+        "otherVersions": {
+          "description": "Number of further, older versions that are not shown.",
+          "type": "integer",
+          "format": "int64",
+          "example": 0
+        },
+        "to": {
+          "description": "End of the span.",
+          "type": "string",
+          "format": "date-time",
+          "example": "2026-01-31T00:00:00.000Z"
+        },
+        "unattributed": {
+          "description": "Evaluations of which the version is not known.",
+          "type": "integer",
+          "format": "int64",
+          "example": 0
+        },
+        "versions": {
+          "description": "The versions, the oldest first.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarVersion"
+          }
         }
       }
     },
@@ -9325,6 +15006,140 @@ func init() {
         },
         "segmentID": {
           "description": "Id of the segment, which may be deleted.",
+          "type": "integer",
+          "format": "int64",
+          "example": 23
+        }
+      }
+    },
+    "datarSegmentForecast": {
+      "description": "What would change in one segment.",
+      "type": "object",
+      "required": [
+        "moved",
+        "gained",
+        "lost"
+      ],
+      "properties": {
+        "gained": {
+          "description": "Buckets that get a variant and had none.",
+          "type": "integer",
+          "format": "int64",
+          "example": 300
+        },
+        "lost": {
+          "description": "Buckets that lose their variant.",
+          "type": "integer",
+          "format": "int64",
+          "example": 0
+        },
+        "moved": {
+          "description": "Buckets that change from one variant to another.",
+          "type": "integer",
+          "format": "int64",
+          "example": 0
+        },
+        "now": {
+          "description": "Buckets by variant.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarGiven"
+          }
+        },
+        "perDay": {
+          "description": "Evaluations a day that match the segment.",
+          "type": "integer",
+          "format": "int64",
+          "example": 8570
+        },
+        "reason": {
+          "description": "Why.",
+          "type": "string",
+          "example": "Its constraints change."
+        },
+        "segmentID": {
+          "description": "Id of the segment. Left out for a new one.",
+          "type": "integer",
+          "format": "int64",
+          "example": 23
+        },
+        "then": {
+          "description": "Buckets by variant after the change.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarGiven"
+          }
+        },
+        "unknown": {
+          "description": "True if other entities may match the segment than before. Then nothing is claimed of it.",
+          "type": "boolean",
+          "example": false
+        }
+      }
+    },
+    "datarSegmentOutcome": {
+      "description": "The evaluations that matched one segment.",
+      "type": "object",
+      "required": [
+        "matched",
+        "heldOut",
+        "variants"
+      ],
+      "properties": {
+        "description": {
+          "description": "Name of the segment.",
+          "type": "string",
+          "example": "Adults in France"
+        },
+        "heldOut": {
+          "description": "How many were held out by the rollout.",
+          "type": "integer",
+          "format": "int64",
+          "example": 60020
+        },
+        "matched": {
+          "description": "How many got a variant: the sum of ` + "`" + `variants` + "`" + `.",
+          "type": "integer",
+          "format": "int64",
+          "example": 59980
+        },
+        "segmentID": {
+          "description": "Id of the segment. Left out for evaluations of which it is not known.",
+          "type": "integer",
+          "format": "int64",
+          "example": 23
+        },
+        "variants": {
+          "description": "The variants, most frequent first.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarVariantOutcome"
+          }
+        }
+      }
+    },
+    "datarSegmentReasons": {
+      "description": "The constraints of one segment that stopped evaluations.",
+      "type": "object",
+      "required": [
+        "segmentID",
+        "constraints"
+      ],
+      "properties": {
+        "constraints": {
+          "description": "The constraints, most frequent first.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarConstraintReasons"
+          }
+        },
+        "description": {
+          "description": "Name of the segment.",
+          "type": "string",
+          "example": "Adults in France"
+        },
+        "segmentID": {
+          "description": "Id of the segment.",
           "type": "integer",
           "format": "int64",
           "example": 23
@@ -9438,6 +15253,110 @@ func init() {
         "type": "Sender"
       }
     },
+    "datarSeries": {
+      "description": "The traffic of a flag over time.",
+      "type": "object",
+      "required": [
+        "flagID",
+        "bucket",
+        "tz",
+        "by",
+        "starts",
+        "end",
+        "lines",
+        "whole",
+        "changes",
+        "complete"
+      ],
+      "properties": {
+        "bucket": {
+          "description": "Length of the buckets.",
+          "type": "string",
+          "enum": [
+            "hour",
+            "day",
+            "week"
+          ],
+          "example": "day"
+        },
+        "by": {
+          "description": "What the lines are.",
+          "type": "string",
+          "enum": [
+            "outcome",
+            "variant",
+            "segment",
+            "version",
+            "total"
+          ],
+          "example": "outcome"
+        },
+        "changes": {
+          "description": "Changes within the span, the newest first, at most 100.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarChange"
+          }
+        },
+        "comparison": {
+          "$ref": "#/definitions/datarComparison"
+        },
+        "complete": {
+          "$ref": "#/definitions/datarComplete"
+        },
+        "detail": {
+          "description": "` + "`" + `utcDay` + "`" + ` if the span begins before the details that are kept: then buckets are days or\nweeks of UTC, and the one line counts what ` + "`" + `GET /datar/summary` + "`" + ` does.",
+          "type": "string",
+          "enum": [
+            "utcDay"
+          ],
+          "example": "utcDay"
+        },
+        "end": {
+          "description": "Where the last bucket ends.",
+          "type": "string",
+          "example": "2026-03-29T00:00:00+01:00"
+        },
+        "flagID": {
+          "description": "Id of the flag.",
+          "type": "integer",
+          "format": "int64",
+          "example": 42
+        },
+        "lines": {
+          "description": "The lines. All of them add up to all evaluations.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarLine"
+          }
+        },
+        "starts": {
+          "description": "Where the buckets begin, with the offset of the zone.",
+          "type": "array",
+          "items": {
+            "type": "string"
+          },
+          "example": [
+            "2026-03-28T00:00:00+01:00"
+          ]
+        },
+        "tz": {
+          "description": "Time zone of the buckets.",
+          "type": "string",
+          "example": "Europe/Berlin"
+        },
+        "whole": {
+          "description": "False for a bucket that the span cuts, that is not over, or that has a hole.",
+          "type": "array",
+          "items": {
+            "type": "boolean"
+          },
+          "example": [
+            true
+          ]
+        }
+      }
+    },
     "datarSourceEntry": {
       "description": "Where evaluations were counted.",
       "type": "object",
@@ -9456,6 +15375,202 @@ func init() {
             "ingested"
           ],
           "example": "ingested"
+        }
+      }
+    },
+    "datarStateRow": {
+      "description": "A flag, its state and its traffic.",
+      "type": "object",
+      "required": [
+        "flagID",
+        "flagKey",
+        "enabled",
+        "state",
+        "stale",
+        "reason",
+        "total",
+        "findings",
+        "spark",
+        "canDelete"
+      ],
+      "properties": {
+        "canDelete": {
+          "description": "As in ` + "`" + `GET /datar/flags/{flagID}/state` + "`" + `.",
+          "type": "string",
+          "enum": [
+            "yes",
+            "no",
+            "unknown"
+          ],
+          "example": "no"
+        },
+        "contradictions": {
+          "description": "How many of them are contradictions.",
+          "type": "integer",
+          "format": "int64",
+          "example": 0
+        },
+        "description": {
+          "description": "What the flag is for.",
+          "type": "string",
+          "example": "New onboarding"
+        },
+        "enabled": {
+          "description": "Whether the flag is on.",
+          "type": "boolean",
+          "example": true
+        },
+        "findings": {
+          "description": "Number of findings about the version in use and about counts.",
+          "type": "integer",
+          "format": "int64",
+          "example": 0
+        },
+        "flagID": {
+          "description": "Id of the flag.",
+          "type": "integer",
+          "format": "int64",
+          "example": 51
+        },
+        "flagKey": {
+          "description": "Key of the flag.",
+          "type": "string",
+          "example": "new-onboarding"
+        },
+        "lastAt": {
+          "description": "When the flag was asked for last, if that is known.",
+          "type": "string",
+          "format": "date-time",
+          "x-nullable": true,
+          "example": "2026-01-31T14:05:09.000Z"
+        },
+        "reason": {
+          "description": "As there.",
+          "type": "string",
+          "example": "All 371,204 evaluations since 3 January 2026 got ` + "`" + `on` + "`" + `, and the configuration gives everybody ` + "`" + `on` + "`" + `."
+        },
+        "spark": {
+          "description": "Evaluations of the last 28 days of UTC, the oldest first.",
+          "type": "array",
+          "items": {
+            "type": "integer",
+            "format": "int64"
+          },
+          "example": [
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            12600,
+            12580,
+            12431
+          ]
+        },
+        "stale": {
+          "description": "As there.",
+          "type": "boolean",
+          "example": false
+        },
+        "state": {
+          "description": "As in ` + "`" + `GET /datar/flags/{flagID}/state` + "`" + `.",
+          "type": "string",
+          "enum": [
+            "not_counted",
+            "new",
+            "never_evaluated",
+            "inactive",
+            "off_but_asked",
+            "gives_nothing",
+            "changing",
+            "launched",
+            "one_sided",
+            "active"
+          ],
+          "example": "launched"
+        },
+        "tags": {
+          "description": "Values of its tags.",
+          "type": "array",
+          "items": {
+            "type": "string"
+          },
+          "example": [
+            "web"
+          ]
+        },
+        "total": {
+          "description": "Evaluations lately.",
+          "type": "integer",
+          "format": "int64",
+          "example": 371204
+        }
+      }
+    },
+    "datarStates": {
+      "description": "Flags by what they are doing.",
+      "type": "object",
+      "required": [
+        "days",
+        "total",
+        "byState",
+        "flags",
+        "complete"
+      ],
+      "properties": {
+        "byState": {
+          "description": "How many of all flags, selected or not, are in each state.",
+          "type": "object",
+          "additionalProperties": {
+            "type": "integer",
+            "format": "int64"
+          },
+          "example": {
+            "active": 61,
+            "launched": 23
+          }
+        },
+        "complete": {
+          "$ref": "#/definitions/datarComplete"
+        },
+        "days": {
+          "description": "How many days count as lately.",
+          "type": "integer",
+          "format": "int64",
+          "example": 30
+        },
+        "flags": {
+          "description": "The flags.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarStateRow"
+          }
+        },
+        "total": {
+          "description": "Number of the selected flags, of which ` + "`" + `flags` + "`" + ` is a page.",
+          "type": "integer",
+          "format": "int64",
+          "example": 23
         }
       }
     },
@@ -9604,6 +15719,117 @@ func init() {
         }
       }
     },
+    "datarTailEvent": {
+      "description": "One evaluation, as the live tail sends it.",
+      "type": "object",
+      "required": [
+        "at",
+        "outcome",
+        "entity",
+        "text"
+      ],
+      "properties": {
+        "at": {
+          "description": "When it happened.",
+          "type": "string",
+          "format": "date-time",
+          "example": "2026-01-31T14:05:09.123Z"
+        },
+        "entity": {
+          "description": "A hash of the entity id that changes with every connection.",
+          "type": "string",
+          "example": "5f1c9a"
+        },
+        "outcome": {
+          "description": "As in the outcomes of the flag.",
+          "type": "string",
+          "enum": [
+            "matched",
+            "held_out",
+            "no_match",
+            "no_segments",
+            "disabled",
+            "error",
+            "unattributed"
+          ],
+          "example": "held_out"
+        },
+        "segmentID": {
+          "description": "Id of the segment that matched.",
+          "type": "integer",
+          "format": "int64",
+          "example": 23
+        },
+        "snapshotID": {
+          "description": "Id of the version.",
+          "type": "integer",
+          "format": "int64",
+          "example": 117
+        },
+        "text": {
+          "description": "How it came about. The wording may change.",
+          "type": "string",
+          "example": "bucket 731 of 1000, rollout 50%"
+        },
+        "variantID": {
+          "description": "Id of the variant.",
+          "type": "integer",
+          "format": "int64",
+          "example": 61
+        },
+        "variantKey": {
+          "description": "Key of the variant.",
+          "type": "string",
+          "example": "blue"
+        }
+      }
+    },
+    "datarUnknown": {
+      "description": "A text by which a flag was asked for that does not exist.",
+      "type": "object",
+      "required": [
+        "asked",
+        "count"
+      ],
+      "properties": {
+        "asked": {
+          "description": "The text, cut to 63 bytes; ` + "`" + `(other)` + "`" + ` for what came beyond 1,000 texts a server and hour.",
+          "type": "string",
+          "example": "chekout-button"
+        },
+        "count": {
+          "description": "How often.",
+          "type": "integer",
+          "format": "int64",
+          "example": 311
+        },
+        "deletedFlagID": {
+          "description": "Id of the deleted flag that has this key or id.",
+          "type": "integer",
+          "format": "int64",
+          "example": 12
+        },
+        "firstAt": {
+          "description": "When it was asked for first.",
+          "type": "string",
+          "format": "date-time",
+          "x-nullable": true,
+          "example": "2026-01-24T09:00:00.000Z"
+        },
+        "lastAt": {
+          "description": "When it was asked for last.",
+          "type": "string",
+          "format": "date-time",
+          "x-nullable": true,
+          "example": "2026-01-31T14:05:09.000Z"
+        },
+        "similar": {
+          "description": "Key of a flag that differs in one or two letters.",
+          "type": "string",
+          "example": "checkout-button"
+        }
+      }
+    },
     "datarUnknownCount": {
       "description": "Requests within one hour for one flag that does not exist.",
       "type": "object",
@@ -9643,6 +15869,40 @@ func init() {
         "type": "Unknown"
       }
     },
+    "datarUnknownList": {
+      "description": "What was asked for and is not there.",
+      "type": "object",
+      "required": [
+        "from",
+        "to",
+        "unknown",
+        "complete"
+      ],
+      "properties": {
+        "complete": {
+          "$ref": "#/definitions/datarComplete"
+        },
+        "from": {
+          "description": "Start of the span.",
+          "type": "string",
+          "format": "date-time",
+          "example": "2026-01-24T00:00:00.000Z"
+        },
+        "to": {
+          "description": "End of the span.",
+          "type": "string",
+          "format": "date-time",
+          "example": "2026-01-31T00:00:00.000Z"
+        },
+        "unknown": {
+          "description": "The texts, most frequent first.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarUnknown"
+          }
+        }
+      }
+    },
     "datarVariantEntry": {
       "description": "Evaluations that gave one variant.",
       "type": "object",
@@ -9658,6 +15918,153 @@ func init() {
           "type": "integer",
           "format": "int64",
           "example": 61
+        }
+      }
+    },
+    "datarVariantOutcome": {
+      "description": "The evaluations that got one variant.",
+      "type": "object",
+      "required": [
+        "variantID",
+        "count"
+      ],
+      "properties": {
+        "count": {
+          "description": "How many.",
+          "type": "integer",
+          "format": "int64",
+          "example": 30110
+        },
+        "variantID": {
+          "description": "Id of the variant.",
+          "type": "integer",
+          "format": "int64",
+          "example": 61
+        },
+        "variantKey": {
+          "description": "Key of the variant, if it is known.",
+          "type": "string",
+          "example": "blue"
+        }
+      }
+    },
+    "datarVersion": {
+      "description": "One version of a flag.",
+      "type": "object",
+      "required": [
+        "snapshotID",
+        "from",
+        "to",
+        "enabled",
+        "count",
+        "unassigned",
+        "segments"
+      ],
+      "properties": {
+        "count": {
+          "description": "Evaluations that used the version.",
+          "type": "integer",
+          "format": "int64",
+          "example": 120000
+        },
+        "enabled": {
+          "description": "Whether the flag was on.",
+          "type": "boolean",
+          "example": true
+        },
+        "from": {
+          "description": "When the version became the newest, or the start of the span.",
+          "type": "string",
+          "format": "date-time",
+          "example": "2026-01-24T10:00:05.000Z"
+        },
+        "segments": {
+          "description": "The segments, in the order in which they are tried.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarVersionSegment"
+          }
+        },
+        "snapshotID": {
+          "description": "Id of the snapshot.",
+          "type": "integer",
+          "format": "int64",
+          "example": 117
+        },
+        "to": {
+          "description": "When it was replaced, or the end of the span.",
+          "type": "string",
+          "format": "date-time",
+          "example": "2026-01-31T00:00:00.000Z"
+        },
+        "unassigned": {
+          "description": "How many of them matched no segment, or had none to try.",
+          "type": "integer",
+          "format": "int64",
+          "example": 0
+        }
+      }
+    },
+    "datarVersionSegment": {
+      "description": "One segment of a version.",
+      "type": "object",
+      "required": [
+        "rank",
+        "rolloutPercent",
+        "count",
+        "given"
+      ],
+      "properties": {
+        "count": {
+          "description": "Evaluations that matched the segment: the sum of ` + "`" + `given` + "`" + `.",
+          "type": "integer",
+          "format": "int64",
+          "example": 120000
+        },
+        "description": {
+          "description": "Name of the segment.",
+          "type": "string",
+          "example": "Adults in France"
+        },
+        "given": {
+          "description": "The variants by id, and what is held out.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarGiven"
+          }
+        },
+        "rank": {
+          "description": "Place in the order in which segments are tried, from 0; -1 if the version has no such\nsegment.",
+          "type": "integer",
+          "format": "int64",
+          "example": 0
+        },
+        "reach": {
+          "description": "Who can match it: ` + "`" + `everybody` + "`" + ` without constraints, ` + "`" + `some` + "`" + `, or ` + "`" + `nobody` + "`" + `, because a segment\nbefore takes everybody or its constraints exclude each other.",
+          "type": "string",
+          "enum": [
+            "everybody",
+            "some",
+            "nobody"
+          ],
+          "example": "some"
+        },
+        "reachText": {
+          "description": "Why it reaches nobody.",
+          "type": "string",
+          "example": "Segment 22 is tried before and has no constraints, so it takes everybody."
+        },
+        "rolloutPercent": {
+          "description": "The rollout.",
+          "type": "integer",
+          "format": "int64",
+          "example": 50
+        },
+        "segmentID": {
+          "description": "Id of the segment. Left out for evaluations of which it is not known.",
+          "type": "integer",
+          "format": "int64",
+          "example": 23
         }
       }
     },
@@ -10492,6 +16899,32 @@ func init() {
         }
       }
     },
+    "flagDraft": {
+      "description": "Parts of a flag that are not saved. What is left out stays as it is. Parts keep their ids as\nin ` + "`" + `PUT /flags/{flagID}/definition` + "`" + `.",
+      "type": "object",
+      "properties": {
+        "enabled": {
+          "description": "Whether the flag is on.",
+          "type": "boolean",
+          "x-nullable": true,
+          "example": true
+        },
+        "segments": {
+          "description": "All segments, in the order of evaluation.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/flagDefinitionSegment"
+          }
+        },
+        "variants": {
+          "description": "All variants.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/flagDefinitionVariant"
+          }
+        }
+      }
+    },
     "flagSnapshot": {
       "description": "A flag as it was right after one change.",
       "type": "object",
@@ -10533,6 +16966,141 @@ func init() {
           "type": "integer",
           "format": "int64",
           "example": 117
+        }
+      }
+    },
+    "flagTryRequest": {
+      "description": "Entities to evaluate a flag for, and a draft of it.",
+      "type": "object",
+      "required": [
+        "entities"
+      ],
+      "properties": {
+        "draft": {
+          "$ref": "#/definitions/flagDraft"
+        },
+        "entities": {
+          "description": "Who asks. From 1 to 1,000.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/evaluationEntity"
+          }
+        }
+      },
+      "example": {
+        "draft": {
+          "segments": [
+            {
+              "description": "Everybody",
+              "distributions": [
+                {
+                  "percent": 50,
+                  "variantKey": "blue"
+                },
+                {
+                  "percent": 50,
+                  "variantKey": "green"
+                }
+              ],
+              "rolloutPercent": 50
+            }
+          ]
+        },
+        "entities": [
+          {
+            "entityContext": {
+              "country": "FR"
+            },
+            "entityID": "user-1001"
+          }
+        ]
+      }
+    },
+    "flagTryResponse": {
+      "description": "What each entity would get.",
+      "type": "object",
+      "required": [
+        "results"
+      ],
+      "properties": {
+        "results": {
+          "description": "The results, in the order of the entities.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/flagTryResult"
+          }
+        }
+      }
+    },
+    "flagTryResult": {
+      "description": "What one entity would get.",
+      "type": "object",
+      "required": [
+        "entityID",
+        "bucket",
+        "outcome",
+        "debug"
+      ],
+      "properties": {
+        "bucket": {
+          "description": "Its bucket, 0 to 999.",
+          "type": "integer",
+          "format": "int64",
+          "example": 731
+        },
+        "debug": {
+          "description": "One entry for each segment that was tried.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/segmentDebugLog"
+          }
+        },
+        "entityID": {
+          "description": "Id of the entity, made up if it had none.",
+          "type": "string",
+          "example": "user-1001"
+        },
+        "flagSnapshotID": {
+          "description": "Id of the snapshot that was evaluated, or that the draft was made from.",
+          "type": "integer",
+          "format": "int64",
+          "example": 117
+        },
+        "msg": {
+          "description": "Why no segment was tried.",
+          "type": "string",
+          "example": "flagID 42 is not enabled"
+        },
+        "outcome": {
+          "description": "What the evaluation came to.",
+          "type": "string",
+          "enum": [
+            "matched",
+            "held_out",
+            "no_match",
+            "no_segments",
+            "disabled",
+            "error",
+            "unattributed"
+          ],
+          "example": "held_out"
+        },
+        "segmentID": {
+          "description": "Id of the segment that matched. Left out for a new one.",
+          "type": "integer",
+          "format": "int64",
+          "example": 23
+        },
+        "variantID": {
+          "description": "Id of the variant. Left out for a new one.",
+          "type": "integer",
+          "format": "int64",
+          "example": 61
+        },
+        "variantKey": {
+          "description": "Key of the variant.",
+          "type": "string",
+          "example": "blue"
         }
       }
     },

@@ -4,6 +4,7 @@ package operations
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 
@@ -51,6 +52,12 @@ func NewFlagrAPI(spec *loads.Document) *FlagrAPI {
 
 		BinProducer:  runtime.ByteStreamProducer(),
 		JSONProducer: runtime.JSONProducer(),
+		TextEventStreamProducer: runtime.ProducerFunc(func(w io.Writer, data any) error {
+			_ = w
+			_ = data
+
+			return errors.NotImplemented("textEventStream producer has not yet been implemented")
+		}),
 
 		ConstraintCreateConstraintHandler: constraint.CreateConstraintHandlerFunc(func(params constraint.CreateConstraintParams) middleware.Responder {
 			_ = params
@@ -160,16 +167,64 @@ func NewFlagrAPI(spec *loads.Document) *FlagrAPI {
 			return middleware.NotImplemented("operation variant.FindVariants has not yet been implemented")
 		}),
 
+		DatarGetDatarFlagChangesHandler: datar.GetDatarFlagChangesHandlerFunc(func(params datar.GetDatarFlagChangesParams) middleware.Responder {
+			_ = params
+
+			return middleware.NotImplemented("operation datar.GetDatarFlagChanges has not yet been implemented")
+		}),
+
+		DatarGetDatarFlagOutcomesHandler: datar.GetDatarFlagOutcomesHandlerFunc(func(params datar.GetDatarFlagOutcomesParams) middleware.Responder {
+			_ = params
+
+			return middleware.NotImplemented("operation datar.GetDatarFlagOutcomes has not yet been implemented")
+		}),
+
+		DatarGetDatarFlagReasonsHandler: datar.GetDatarFlagReasonsHandlerFunc(func(params datar.GetDatarFlagReasonsParams) middleware.Responder {
+			_ = params
+
+			return middleware.NotImplemented("operation datar.GetDatarFlagReasons has not yet been implemented")
+		}),
+
+		DatarGetDatarFlagRolloutHandler: datar.GetDatarFlagRolloutHandlerFunc(func(params datar.GetDatarFlagRolloutParams) middleware.Responder {
+			_ = params
+
+			return middleware.NotImplemented("operation datar.GetDatarFlagRollout has not yet been implemented")
+		}),
+
+		DatarGetDatarFlagSeriesHandler: datar.GetDatarFlagSeriesHandlerFunc(func(params datar.GetDatarFlagSeriesParams) middleware.Responder {
+			_ = params
+
+			return middleware.NotImplemented("operation datar.GetDatarFlagSeries has not yet been implemented")
+		}),
+
+		DatarGetDatarFlagStateHandler: datar.GetDatarFlagStateHandlerFunc(func(params datar.GetDatarFlagStateParams) middleware.Responder {
+			_ = params
+
+			return middleware.NotImplemented("operation datar.GetDatarFlagState has not yet been implemented")
+		}),
+
 		DatarGetDatarFlagSummaryHandler: datar.GetDatarFlagSummaryHandlerFunc(func(params datar.GetDatarFlagSummaryParams) middleware.Responder {
 			_ = params
 
 			return middleware.NotImplemented("operation datar.GetDatarFlagSummary has not yet been implemented")
 		}),
 
+		DatarGetDatarFlagTailHandler: datar.GetDatarFlagTailHandlerFunc(func(params datar.GetDatarFlagTailParams) middleware.Responder {
+			_ = params
+
+			return middleware.NotImplemented("operation datar.GetDatarFlagTail has not yet been implemented")
+		}),
+
 		DatarGetDatarFleetHandler: datar.GetDatarFleetHandlerFunc(func(params datar.GetDatarFleetParams) middleware.Responder {
 			_ = params
 
 			return middleware.NotImplemented("operation datar.GetDatarFleet has not yet been implemented")
+		}),
+
+		DatarGetDatarStatesHandler: datar.GetDatarStatesHandlerFunc(func(params datar.GetDatarStatesParams) middleware.Responder {
+			_ = params
+
+			return middleware.NotImplemented("operation datar.GetDatarStates has not yet been implemented")
 		}),
 
 		DatarGetDatarStatusHandler: datar.GetDatarStatusHandlerFunc(func(params datar.GetDatarStatusParams) middleware.Responder {
@@ -182,6 +237,12 @@ func NewFlagrAPI(spec *loads.Document) *FlagrAPI {
 			_ = params
 
 			return middleware.NotImplemented("operation datar.GetDatarSummary has not yet been implemented")
+		}),
+
+		DatarGetDatarUnknownHandler: datar.GetDatarUnknownHandlerFunc(func(params datar.GetDatarUnknownParams) middleware.Responder {
+			_ = params
+
+			return middleware.NotImplemented("operation datar.GetDatarUnknown has not yet been implemented")
 		}),
 
 		EvaluationGetEvaluationHandler: evaluation.GetEvaluationHandlerFunc(func(params evaluation.GetEvaluationParams) middleware.Responder {
@@ -262,6 +323,12 @@ func NewFlagrAPI(spec *loads.Document) *FlagrAPI {
 			return middleware.NotImplemented("operation datar.PostDatarEvaluations has not yet been implemented")
 		}),
 
+		DatarPostDatarFlagForecastHandler: datar.PostDatarFlagForecastHandlerFunc(func(params datar.PostDatarFlagForecastParams) middleware.Responder {
+			_ = params
+
+			return middleware.NotImplemented("operation datar.PostDatarFlagForecast has not yet been implemented")
+		}),
+
 		EvaluationPostEvaluationHandler: evaluation.PostEvaluationHandlerFunc(func(params evaluation.PostEvaluationParams) middleware.Responder {
 			_ = params
 
@@ -278,6 +345,12 @@ func NewFlagrAPI(spec *loads.Document) *FlagrAPI {
 			_ = params
 
 			return middleware.NotImplemented("operation exposure.PostExposures has not yet been implemented")
+		}),
+
+		DatarPostFlagTryHandler: datar.PostFlagTryHandlerFunc(func(params datar.PostFlagTryParams) middleware.Responder {
+			_ = params
+
+			return middleware.NotImplemented("operation datar.PostFlagTry has not yet been implemented")
 		}),
 
 		ConstraintPutConstraintHandler: constraint.PutConstraintHandlerFunc(func(params constraint.PutConstraintParams) middleware.Responder {
@@ -411,6 +484,9 @@ type FlagrAPI struct {
 	// JSONProducer registers a producer for the following mime types:
 	//   - application/json
 	JSONProducer runtime.Producer
+	// TextEventStreamProducer registers a producer for the following mime types:
+	//   - text/event-stream
+	TextEventStreamProducer runtime.Producer
 
 	// ConstraintCreateConstraintHandler sets the operation handler for the create constraint operation
 	ConstraintCreateConstraintHandler constraint.CreateConstraintHandler
@@ -448,14 +524,32 @@ type FlagrAPI struct {
 	TagFindTagsHandler tag.FindTagsHandler
 	// VariantFindVariantsHandler sets the operation handler for the find variants operation
 	VariantFindVariantsHandler variant.FindVariantsHandler
+	// DatarGetDatarFlagChangesHandler sets the operation handler for the get datar flag changes operation
+	DatarGetDatarFlagChangesHandler datar.GetDatarFlagChangesHandler
+	// DatarGetDatarFlagOutcomesHandler sets the operation handler for the get datar flag outcomes operation
+	DatarGetDatarFlagOutcomesHandler datar.GetDatarFlagOutcomesHandler
+	// DatarGetDatarFlagReasonsHandler sets the operation handler for the get datar flag reasons operation
+	DatarGetDatarFlagReasonsHandler datar.GetDatarFlagReasonsHandler
+	// DatarGetDatarFlagRolloutHandler sets the operation handler for the get datar flag rollout operation
+	DatarGetDatarFlagRolloutHandler datar.GetDatarFlagRolloutHandler
+	// DatarGetDatarFlagSeriesHandler sets the operation handler for the get datar flag series operation
+	DatarGetDatarFlagSeriesHandler datar.GetDatarFlagSeriesHandler
+	// DatarGetDatarFlagStateHandler sets the operation handler for the get datar flag state operation
+	DatarGetDatarFlagStateHandler datar.GetDatarFlagStateHandler
 	// DatarGetDatarFlagSummaryHandler sets the operation handler for the get datar flag summary operation
 	DatarGetDatarFlagSummaryHandler datar.GetDatarFlagSummaryHandler
+	// DatarGetDatarFlagTailHandler sets the operation handler for the get datar flag tail operation
+	DatarGetDatarFlagTailHandler datar.GetDatarFlagTailHandler
 	// DatarGetDatarFleetHandler sets the operation handler for the get datar fleet operation
 	DatarGetDatarFleetHandler datar.GetDatarFleetHandler
+	// DatarGetDatarStatesHandler sets the operation handler for the get datar states operation
+	DatarGetDatarStatesHandler datar.GetDatarStatesHandler
 	// DatarGetDatarStatusHandler sets the operation handler for the get datar status operation
 	DatarGetDatarStatusHandler datar.GetDatarStatusHandler
 	// DatarGetDatarSummaryHandler sets the operation handler for the get datar summary operation
 	DatarGetDatarSummaryHandler datar.GetDatarSummaryHandler
+	// DatarGetDatarUnknownHandler sets the operation handler for the get datar unknown operation
+	DatarGetDatarUnknownHandler datar.GetDatarUnknownHandler
 	// EvaluationGetEvaluationHandler sets the operation handler for the get evaluation operation
 	EvaluationGetEvaluationHandler evaluation.GetEvaluationHandler
 	// EvaluationGetEvaluationBatchHandler sets the operation handler for the get evaluation batch operation
@@ -482,12 +576,16 @@ type FlagrAPI struct {
 	RecorderGetRecordersStatusHandler recorder.GetRecordersStatusHandler
 	// DatarPostDatarEvaluationsHandler sets the operation handler for the post datar evaluations operation
 	DatarPostDatarEvaluationsHandler datar.PostDatarEvaluationsHandler
+	// DatarPostDatarFlagForecastHandler sets the operation handler for the post datar flag forecast operation
+	DatarPostDatarFlagForecastHandler datar.PostDatarFlagForecastHandler
 	// EvaluationPostEvaluationHandler sets the operation handler for the post evaluation operation
 	EvaluationPostEvaluationHandler evaluation.PostEvaluationHandler
 	// EvaluationPostEvaluationBatchHandler sets the operation handler for the post evaluation batch operation
 	EvaluationPostEvaluationBatchHandler evaluation.PostEvaluationBatchHandler
 	// ExposurePostExposuresHandler sets the operation handler for the post exposures operation
 	ExposurePostExposuresHandler exposure.PostExposuresHandler
+	// DatarPostFlagTryHandler sets the operation handler for the post flag try operation
+	DatarPostFlagTryHandler datar.PostFlagTryHandler
 	// ConstraintPutConstraintHandler sets the operation handler for the put constraint operation
 	ConstraintPutConstraintHandler constraint.PutConstraintHandler
 	// DistributionPutDistributionsHandler sets the operation handler for the put distributions operation
@@ -585,6 +683,9 @@ func (o *FlagrAPI) Validate() error {
 	if o.JSONProducer == nil {
 		unregistered = append(unregistered, "JSONProducer")
 	}
+	if o.TextEventStreamProducer == nil {
+		unregistered = append(unregistered, "TextEventStreamProducer")
+	}
 
 	if o.ConstraintCreateConstraintHandler == nil {
 		unregistered = append(unregistered, "constraint.CreateConstraintHandler")
@@ -640,17 +741,44 @@ func (o *FlagrAPI) Validate() error {
 	if o.VariantFindVariantsHandler == nil {
 		unregistered = append(unregistered, "variant.FindVariantsHandler")
 	}
+	if o.DatarGetDatarFlagChangesHandler == nil {
+		unregistered = append(unregistered, "datar.GetDatarFlagChangesHandler")
+	}
+	if o.DatarGetDatarFlagOutcomesHandler == nil {
+		unregistered = append(unregistered, "datar.GetDatarFlagOutcomesHandler")
+	}
+	if o.DatarGetDatarFlagReasonsHandler == nil {
+		unregistered = append(unregistered, "datar.GetDatarFlagReasonsHandler")
+	}
+	if o.DatarGetDatarFlagRolloutHandler == nil {
+		unregistered = append(unregistered, "datar.GetDatarFlagRolloutHandler")
+	}
+	if o.DatarGetDatarFlagSeriesHandler == nil {
+		unregistered = append(unregistered, "datar.GetDatarFlagSeriesHandler")
+	}
+	if o.DatarGetDatarFlagStateHandler == nil {
+		unregistered = append(unregistered, "datar.GetDatarFlagStateHandler")
+	}
 	if o.DatarGetDatarFlagSummaryHandler == nil {
 		unregistered = append(unregistered, "datar.GetDatarFlagSummaryHandler")
 	}
+	if o.DatarGetDatarFlagTailHandler == nil {
+		unregistered = append(unregistered, "datar.GetDatarFlagTailHandler")
+	}
 	if o.DatarGetDatarFleetHandler == nil {
 		unregistered = append(unregistered, "datar.GetDatarFleetHandler")
+	}
+	if o.DatarGetDatarStatesHandler == nil {
+		unregistered = append(unregistered, "datar.GetDatarStatesHandler")
 	}
 	if o.DatarGetDatarStatusHandler == nil {
 		unregistered = append(unregistered, "datar.GetDatarStatusHandler")
 	}
 	if o.DatarGetDatarSummaryHandler == nil {
 		unregistered = append(unregistered, "datar.GetDatarSummaryHandler")
+	}
+	if o.DatarGetDatarUnknownHandler == nil {
+		unregistered = append(unregistered, "datar.GetDatarUnknownHandler")
 	}
 	if o.EvaluationGetEvaluationHandler == nil {
 		unregistered = append(unregistered, "evaluation.GetEvaluationHandler")
@@ -691,6 +819,9 @@ func (o *FlagrAPI) Validate() error {
 	if o.DatarPostDatarEvaluationsHandler == nil {
 		unregistered = append(unregistered, "datar.PostDatarEvaluationsHandler")
 	}
+	if o.DatarPostDatarFlagForecastHandler == nil {
+		unregistered = append(unregistered, "datar.PostDatarFlagForecastHandler")
+	}
 	if o.EvaluationPostEvaluationHandler == nil {
 		unregistered = append(unregistered, "evaluation.PostEvaluationHandler")
 	}
@@ -699,6 +830,9 @@ func (o *FlagrAPI) Validate() error {
 	}
 	if o.ExposurePostExposuresHandler == nil {
 		unregistered = append(unregistered, "exposure.PostExposuresHandler")
+	}
+	if o.DatarPostFlagTryHandler == nil {
+		unregistered = append(unregistered, "datar.PostFlagTryHandler")
 	}
 	if o.ConstraintPutConstraintHandler == nil {
 		unregistered = append(unregistered, "constraint.PutConstraintHandler")
@@ -782,6 +916,8 @@ func (o *FlagrAPI) ProducersFor(mediaTypes []string) map[string]runtime.Producer
 			result["application/octet-stream"] = o.BinProducer
 		case "application/json":
 			result["application/json"] = o.JSONProducer
+		case "text/event-stream":
+			result["text/event-stream"] = o.TextEventStreamProducer
 		}
 
 		if p, ok := o.customProducers[mt]; ok {
@@ -898,11 +1034,43 @@ func (o *FlagrAPI) initHandlerCache() {
 	if o.handlers["GET"] == nil {
 		o.handlers["GET"] = make(map[string]http.Handler)
 	}
+	o.handlers["GET"]["/datar/flags/{flagID}/changes"] = datar.NewGetDatarFlagChanges(o.context, o.DatarGetDatarFlagChangesHandler)
+	if o.handlers["GET"] == nil {
+		o.handlers["GET"] = make(map[string]http.Handler)
+	}
+	o.handlers["GET"]["/datar/flags/{flagID}/outcomes"] = datar.NewGetDatarFlagOutcomes(o.context, o.DatarGetDatarFlagOutcomesHandler)
+	if o.handlers["GET"] == nil {
+		o.handlers["GET"] = make(map[string]http.Handler)
+	}
+	o.handlers["GET"]["/datar/flags/{flagID}/reasons"] = datar.NewGetDatarFlagReasons(o.context, o.DatarGetDatarFlagReasonsHandler)
+	if o.handlers["GET"] == nil {
+		o.handlers["GET"] = make(map[string]http.Handler)
+	}
+	o.handlers["GET"]["/datar/flags/{flagID}/rollout"] = datar.NewGetDatarFlagRollout(o.context, o.DatarGetDatarFlagRolloutHandler)
+	if o.handlers["GET"] == nil {
+		o.handlers["GET"] = make(map[string]http.Handler)
+	}
+	o.handlers["GET"]["/datar/flags/{flagID}/series"] = datar.NewGetDatarFlagSeries(o.context, o.DatarGetDatarFlagSeriesHandler)
+	if o.handlers["GET"] == nil {
+		o.handlers["GET"] = make(map[string]http.Handler)
+	}
+	o.handlers["GET"]["/datar/flags/{flagID}/state"] = datar.NewGetDatarFlagState(o.context, o.DatarGetDatarFlagStateHandler)
+	if o.handlers["GET"] == nil {
+		o.handlers["GET"] = make(map[string]http.Handler)
+	}
 	o.handlers["GET"]["/datar/flags/{flagID}/summary"] = datar.NewGetDatarFlagSummary(o.context, o.DatarGetDatarFlagSummaryHandler)
 	if o.handlers["GET"] == nil {
 		o.handlers["GET"] = make(map[string]http.Handler)
 	}
+	o.handlers["GET"]["/datar/flags/{flagID}/tail"] = datar.NewGetDatarFlagTail(o.context, o.DatarGetDatarFlagTailHandler)
+	if o.handlers["GET"] == nil {
+		o.handlers["GET"] = make(map[string]http.Handler)
+	}
 	o.handlers["GET"]["/datar/fleet"] = datar.NewGetDatarFleet(o.context, o.DatarGetDatarFleetHandler)
+	if o.handlers["GET"] == nil {
+		o.handlers["GET"] = make(map[string]http.Handler)
+	}
+	o.handlers["GET"]["/datar/states"] = datar.NewGetDatarStates(o.context, o.DatarGetDatarStatesHandler)
 	if o.handlers["GET"] == nil {
 		o.handlers["GET"] = make(map[string]http.Handler)
 	}
@@ -911,6 +1079,10 @@ func (o *FlagrAPI) initHandlerCache() {
 		o.handlers["GET"] = make(map[string]http.Handler)
 	}
 	o.handlers["GET"]["/datar/summary"] = datar.NewGetDatarSummary(o.context, o.DatarGetDatarSummaryHandler)
+	if o.handlers["GET"] == nil {
+		o.handlers["GET"] = make(map[string]http.Handler)
+	}
+	o.handlers["GET"]["/datar/unknown"] = datar.NewGetDatarUnknown(o.context, o.DatarGetDatarUnknownHandler)
 	if o.handlers["GET"] == nil {
 		o.handlers["GET"] = make(map[string]http.Handler)
 	}
@@ -966,6 +1138,10 @@ func (o *FlagrAPI) initHandlerCache() {
 	if o.handlers["POST"] == nil {
 		o.handlers["POST"] = make(map[string]http.Handler)
 	}
+	o.handlers["POST"]["/datar/flags/{flagID}/forecast"] = datar.NewPostDatarFlagForecast(o.context, o.DatarPostDatarFlagForecastHandler)
+	if o.handlers["POST"] == nil {
+		o.handlers["POST"] = make(map[string]http.Handler)
+	}
 	o.handlers["POST"]["/evaluation"] = evaluation.NewPostEvaluation(o.context, o.EvaluationPostEvaluationHandler)
 	if o.handlers["POST"] == nil {
 		o.handlers["POST"] = make(map[string]http.Handler)
@@ -975,6 +1151,10 @@ func (o *FlagrAPI) initHandlerCache() {
 		o.handlers["POST"] = make(map[string]http.Handler)
 	}
 	o.handlers["POST"]["/exposures"] = exposure.NewPostExposures(o.context, o.ExposurePostExposuresHandler)
+	if o.handlers["POST"] == nil {
+		o.handlers["POST"] = make(map[string]http.Handler)
+	}
+	o.handlers["POST"]["/flags/{flagID}/try"] = datar.NewPostFlagTry(o.context, o.DatarPostFlagTryHandler)
 	if o.handlers["PUT"] == nil {
 		o.handlers["PUT"] = make(map[string]http.Handler)
 	}

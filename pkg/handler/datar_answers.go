@@ -1,0 +1,213 @@
+package handler
+
+import (
+	"net/http"
+
+	"github.com/go-openapi/runtime"
+	"github.com/go-openapi/runtime/middleware"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
+	"github.com/flagr-datar/flagr-datar/pkg/insight"
+	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
+	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations"
+	datarapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/datar"
+)
+
+// registerAnswers assigns the operations that answer questions about flags.
+func (h *Handler) registerAnswers(api *operations.FlagrAPI) {
+	api.DatarGetDatarFlagOutcomesHandler = datarapi.GetDatarFlagOutcomesHandlerFunc(withCounts(h, h.GetDatarFlagOutcomes))
+	api.DatarGetDatarFlagReasonsHandler = datarapi.GetDatarFlagReasonsHandlerFunc(withCounts(h, h.GetDatarFlagReasons))
+	api.DatarGetDatarFlagSeriesHandler = datarapi.GetDatarFlagSeriesHandlerFunc(withCounts(h, h.GetDatarFlagSeries))
+	api.DatarGetDatarFlagRolloutHandler = datarapi.GetDatarFlagRolloutHandlerFunc(withCounts(h, h.GetDatarFlagRollout))
+	api.DatarGetDatarFlagStateHandler = datarapi.GetDatarFlagStateHandlerFunc(withCounts(h, h.GetDatarFlagState))
+	api.DatarGetDatarStatesHandler = datarapi.GetDatarStatesHandlerFunc(withCounts(h, h.GetDatarStates))
+	api.DatarGetDatarUnknownHandler = datarapi.GetDatarUnknownHandlerFunc(withCounts(h, h.GetDatarUnknown))
+	api.DatarPostDatarFlagForecastHandler = datarapi.PostDatarFlagForecastHandlerFunc(withCounts(h, h.PostDatarFlagForecast))
+	api.DatarGetDatarFlagTailHandler = datarapi.GetDatarFlagTailHandlerFunc(withCounts(h, h.GetDatarFlagTail))
+	api.DatarGetDatarFlagChangesHandler = datarapi.GetDatarFlagChangesHandlerFunc(withAnswers(h, h.GetDatarFlagChanges))
+	api.DatarPostFlagTryHandler = datarapi.PostFlagTryHandlerFunc(withAnswers(h, h.PostFlagTry))
+}
+
+// withAnswers keeps operations that need flags in a database from running without one.
+func withAnswers[P any](h *Handler, operation func(P) middleware.Responder) func(P) middleware.Responder {
+	if h.answers != nil {
+		return operation
+	}
+	return func(P) middleware.Responder {
+		return reply(http.StatusNotImplemented, "not implemented: this server takes its flags from a JSON document, which has no history")
+	}
+}
+
+// withCounts keeps operations that need counts from running while Datar is off.
+func withCounts[P any](h *Handler, operation func(P) middleware.Responder) func(P) middleware.Responder {
+	if h.answers != nil && h.answers.HasCounts() {
+		return operation
+	}
+	return func(P) middleware.Responder { return datarOff() }
+}
+
+// answer replies with an answer as JSON, or as a table if format asks for one.
+func (h *Handler) answer(r *http.Request, format *string, err error, body func() any, table func() *insight.Table) middleware.Responder {
+	if err != nil {
+		return h.fail(r, err)
+	}
+	switch {
+	case format == nil || *format == "" || *format == "json":
+		return ok(body())
+	case *format == "csv" && table != nil:
+		return csv(table())
+	default:
+		return reply(http.StatusBadRequest, "format is not known, want json or csv")
+	}
+}
+
+// csv answers 200 with a table.
+func csv(table *insight.Table) middleware.Responder {
+	return middleware.ResponderFunc(func(rw http.ResponseWriter, _ runtime.Producer) {
+		rw.Header().Set(runtime.HeaderContentType, "text/csv; charset=utf-8; header=present")
+		rw.Header().Set("Content-Disposition", "attachment")
+		rw.WriteHeader(http.StatusOK)
+		_ = table.WriteCSV(rw) // fails only when the client is gone
+	})
+}
+
+// checkFormat refuses a format before the work is done.
+func checkFormat(format *string) error {
+	if format != nil && *format != "" && *format != "json" && *format != "csv" {
+		return entity.Invalid("format is %q, want json or csv", shortened(*format))
+	}
+	return nil
+}
+
+// GetDatarFlagOutcomes shows what the evaluations of a flag came to.
+func (h *Handler) GetDatarFlagOutcomes(p datarapi.GetDatarFlagOutcomesParams) middleware.Responder {
+	if err := checkFormat(p.Format); err != nil {
+		return h.fail(p.HTTPRequest, err)
+	}
+	o, err := h.answers.Outcomes(p.HTTPRequest.Context(), p.FlagID, insight.Window{From: timeOf(p.From), To: timeOf(p.To)})
+	return h.answer(p.HTTPRequest, p.Format, err, func() any { return outcomesModel(o) }, func() *insight.Table { return o.Table() })
+}
+
+// GetDatarFlagReasons shows which constraints stopped evaluations.
+func (h *Handler) GetDatarFlagReasons(p datarapi.GetDatarFlagReasonsParams) middleware.Responder {
+	if err := checkFormat(p.Format); err != nil {
+		return h.fail(p.HTTPRequest, err)
+	}
+	r, err := h.answers.Reasons(p.HTTPRequest.Context(), p.FlagID, insight.Window{From: timeOf(p.From), To: timeOf(p.To)})
+	return h.answer(p.HTTPRequest, p.Format, err, func() any { return reasonsModel(r) }, func() *insight.Table { return r.Table() })
+}
+
+// GetDatarFlagSeries shows the traffic of a flag over time.
+func (h *Handler) GetDatarFlagSeries(p datarapi.GetDatarFlagSeriesParams) middleware.Responder {
+	if err := checkFormat(p.Format); err != nil {
+		return h.fail(p.HTTPRequest, err)
+	}
+	s, err := h.answers.Series(p.HTTPRequest.Context(), p.FlagID, insight.SeriesQuery{
+		Window: insight.Window{From: timeOf(p.From), To: timeOf(p.To)},
+		Bucket: textOf(p.Bucket), Zone: textOf(p.Tz), By: textOf(p.By), Compare: textOf(p.Compare),
+	})
+	return h.answer(p.HTTPRequest, p.Format, err, func() any { return seriesModel(s) }, func() *insight.Table { return s.Table() })
+}
+
+// GetDatarFlagChanges lists what changed a flag.
+func (h *Handler) GetDatarFlagChanges(p datarapi.GetDatarFlagChangesParams) middleware.Responder {
+	if err := checkFormat(p.Format); err != nil {
+		return h.fail(p.HTTPRequest, err)
+	}
+	list, err := h.answers.Changes(p.HTTPRequest.Context(), p.FlagID, p.Limit, p.Offset)
+	return h.answer(p.HTTPRequest, p.Format, err, func() any {
+		return &models.DatarChanges{FlagID: &list.FlagID, Total: new(int64(list.Total)), Changes: mapAll(list.Changes, changeModel)}
+	}, func() *insight.Table { return insight.ChangesTable(list.Changes) })
+}
+
+// GetDatarFlagRollout compares what is set with what came of it.
+func (h *Handler) GetDatarFlagRollout(p datarapi.GetDatarFlagRolloutParams) middleware.Responder {
+	if err := checkFormat(p.Format); err != nil {
+		return h.fail(p.HTTPRequest, err)
+	}
+	r, err := h.answers.Rollout(p.HTTPRequest.Context(), p.FlagID, insight.Window{From: timeOf(p.From), To: timeOf(p.To)})
+	return h.answer(p.HTTPRequest, p.Format, err, func() any { return rolloutModel(r) }, func() *insight.Table { return r.Table() })
+}
+
+// PostDatarFlagForecast tells what a draft would change.
+func (h *Handler) PostDatarFlagForecast(p datarapi.PostDatarFlagForecastParams) middleware.Responder {
+	draft, err := draftOf(p.Body.Draft)
+	if err != nil {
+		return h.fail(p.HTTPRequest, err)
+	}
+	f, err := h.answers.Forecast(p.HTTPRequest.Context(), p.FlagID, draft)
+	return h.answer(p.HTTPRequest, nil, err, func() any { return forecastModel(f) }, nil)
+}
+
+// GetDatarFlagState shows what a flag is doing, and whether it can be deleted.
+func (h *Handler) GetDatarFlagState(p datarapi.GetDatarFlagStateParams) middleware.Responder {
+	s, err := h.answers.State(p.HTTPRequest.Context(), p.FlagID, p.Days)
+	return h.answer(p.HTTPRequest, nil, err, func() any { return stateModel(s) }, nil)
+}
+
+// GetDatarStates lists flags by what they are doing.
+func (h *Handler) GetDatarStates(p datarapi.GetDatarStatesParams) middleware.Responder {
+	if err := checkFormat(p.Format); err != nil {
+		return h.fail(p.HTTPRequest, err)
+	}
+	s, err := h.answers.States(p.HTTPRequest.Context(), insight.StatesQuery{
+		States: p.State, Stale: p.Stale, CanDelete: textOf(p.CanDelete), Q: textOf(p.Q), Tags: p.Tags, Enabled: p.Enabled,
+		Sort: textOf(p.Sort), Days: p.Days, Limit: p.Limit, Offset: p.Offset,
+	})
+	return h.answer(p.HTTPRequest, p.Format, err, func() any { return statesModel(s) }, func() *insight.Table { return s.Table() })
+}
+
+// GetDatarUnknown lists what was asked for and is not there.
+func (h *Handler) GetDatarUnknown(p datarapi.GetDatarUnknownParams) middleware.Responder {
+	if err := checkFormat(p.Format); err != nil {
+		return h.fail(p.HTTPRequest, err)
+	}
+	u, err := h.answers.Unknown(p.HTTPRequest.Context(), insight.Window{From: timeOf(p.From), To: timeOf(p.To)}, p.Limit, p.Offset)
+	return h.answer(p.HTTPRequest, p.Format, err, func() any {
+		return &models.DatarUnknownList{From: timeModel(u.From), To: timeModel(u.To), Unknown: mapAll(u.Unknown, unknownModel), Complete: completeModel(u.Complete)}
+	}, func() *insight.Table { return insight.UnknownTable(u.Unknown) })
+}
+
+// PostFlagTry evaluates without counting.
+func (h *Handler) PostFlagTry(p datarapi.PostFlagTryParams) middleware.Responder {
+	entities := make([]eval.Entity, len(p.Body.Entities))
+	var added map[string]any
+	if h.injected != nil {
+		added = h.injected.properties(p.HTTPRequest)
+	}
+	for i, e := range p.Body.Entities {
+		if e == nil {
+			return h.fail(p.HTTPRequest, entity.Invalid("entities.%d in body must not be null", i))
+		}
+		entities[i] = eval.Entity{EntityID: e.EntityID, EntityType: e.EntityType, EntityContext: e.EntityContext}
+		if added != nil {
+			entities[i].EntityContext = inject(e.EntityContext, added)
+		}
+	}
+	var draft *entity.Definition
+	if p.Body.Draft != nil {
+		var err error
+		if draft, err = draftOf(p.Body.Draft); err != nil {
+			return h.fail(p.HTTPRequest, err)
+		}
+	}
+	tried, err := h.answers.Try(p.HTTPRequest.Context(), p.FlagID, draft, entities)
+	return h.answer(p.HTTPRequest, nil, err, func() any { return &models.FlagTryResponse{Results: mapAll(tried, triedModel)} }, nil)
+}
+
+// draftOf is definitionOf for the parts that a draft has.
+func draftOf(m *models.FlagDraft) (*entity.Definition, error) {
+	if m == nil {
+		return &entity.Definition{}, nil
+	}
+	d, err := definitionOf(&models.FlagDefinition{SnapshotID: new(int64(0)), Enabled: m.Enabled, Variants: m.Variants, Segments: m.Segments})
+	return &d, err
+}
+
+func textOf(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}

@@ -1,0 +1,355 @@
+package handler_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/csv"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-openapi/loads"
+	"github.com/go-openapi/spec"
+	"github.com/go-openapi/strfmt"
+	"github.com/go-openapi/validate"
+
+	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
+	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi"
+)
+
+var datarOn = map[string]string{"FLAGR_RECORDER_ENABLED": "true", "FLAGR_RECORDER_TYPE": "datar", "FLAGR_RECORDER_DATAR_TAIL_ENABLED": "true"}
+
+// abFlag creates an enabled, recorded flag with the variants blue and green, each for half of a segment with constraints.
+func abFlag(t *testing.T, s *server, key string) (flagID int) {
+	t.Helper()
+	f := must(t, s, http.MethodPost, "/flags", object{"description": "d", "key": key})
+	flagID = int(f["id"].(float64))
+	path := fmt.Sprintf("/flags/%d/definition", flagID)
+	d := must(t, s, http.MethodGet, path, nil)
+	must(t, s, http.MethodPut, path, object{
+		"snapshotID": d["snapshotID"], "enabled": true, "dataRecordsEnabled": true,
+		"variants": []object{{"key": "blue"}, {"key": "green"}},
+		"segments": []object{{
+			"description": "Adults in France", "rolloutPercent": 50,
+			"constraints":   []object{{"property": "country", "operator": "EQ", "value": `"FR"`}, {"property": "age", "operator": "GTE", "value": "18"}},
+			"distributions": []object{{"variantKey": "blue", "percent": 50}, {"variantKey": "green", "percent": 50}},
+		}},
+	})
+	testwait.Until(t, "the flag to be evaluated", func() bool {
+		exported := must(t, s, http.MethodGet, "/export/eval_cache/json?keys="+key, nil)["Flags"].([]any)
+		return len(exported) == 1 && len(exported[0].(map[string]any)["Segments"].([]any)) == 1
+	})
+	return flagID
+}
+
+func evaluate(t *testing.T, s *server, n int, context object) {
+	t.Helper()
+	for i := range n {
+		must(t, s, http.MethodPost, "/evaluation", object{"flagKey": "checkout-button", "entityID": fmt.Sprintf("e%d", i), "entityContext": context})
+	}
+}
+
+// answersOfSpec are the operations of this file, by path and method.
+func answersOfSpec(t *testing.T) (*spec.Swagger, map[string]*spec.Operation) {
+	t.Helper()
+	document, err := loads.Embedded(restapi.SwaggerJSON, restapi.FlatSwaggerJSON)
+	if err != nil {
+		t.Fatal(err)
+	}
+	expanded, err := document.Expanded()
+	if err != nil {
+		t.Fatal(err)
+	}
+	operations := map[string]*spec.Operation{}
+	for path, item := range expanded.Spec().Paths.Paths {
+		isAnswer := strings.HasPrefix(path, "/datar/flags/") && !strings.HasSuffix(path, "/summary") || path == "/datar/states" || path == "/datar/unknown" || strings.HasSuffix(path, "/try")
+		if isAnswer && item.Get != nil {
+			operations["GET "+path] = item.Get
+		}
+		if isAnswer && item.Post != nil {
+			operations["POST "+path] = item.Post
+		}
+	}
+	return expanded.Spec(), operations
+}
+
+// The examples of swagger.yaml are what the schemas describe, and so are answers to its examples of requests.
+func TestExamplesOfAnswers(t *testing.T) {
+	t.Parallel()
+	s := setup(t, datarOn)
+	flagID := abFlag(t, s, "checkout-button")
+	evaluate(t, s, 20, object{"country": "FR", "age": 30})
+	_, operations := answersOfSpec(t)
+	if len(operations) < 11 {
+		t.Fatalf("only %d operations", len(operations))
+	}
+	for name, operation := range operations {
+		if strings.HasSuffix(name, "/tail") {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			schema := operation.Responses.StatusCodeResponses[http.StatusOK].Schema
+			example := operation.Responses.StatusCodeResponses[http.StatusOK].Examples["application/json"]
+			if err := validate.AgainstSchema(schema, example, strfmt.Default); err != nil {
+				t.Errorf("example of the answer: %v", err)
+			}
+			method, path, _ := strings.Cut(name, " ")
+			var body any
+			for _, p := range operation.Parameters {
+				if p.In == "body" {
+					if body = p.Schema.Example; body == nil {
+						t.Fatal("the request has no example")
+					}
+				}
+				if p.Description == "" {
+					t.Errorf("parameter %s has no description", p.Name)
+				}
+			}
+			got := call(t, s, method, strings.ReplaceAll(path, "{flagID}", fmt.Sprint(flagID)), body)
+			if got.status != http.StatusOK {
+				t.Fatalf("%d: %s", got.status, got.raw)
+			}
+			if err := validate.AgainstSchema(schema, got.body, strfmt.Default); err != nil {
+				t.Errorf("answer: %v\n%s", err, got.raw)
+			}
+		})
+	}
+}
+
+func TestAnswersRefuseBadInputByName(t *testing.T) {
+	t.Parallel()
+	s := setup(t, datarOn)
+	id := abFlag(t, s, "checkout-button")
+	flag := fmt.Sprintf("/datar/flags/%d", id)
+	for path, want := range map[string]struct {
+		status int
+		text   string
+	}{
+		flag + "/outcomes?format=xml":                                        {400, `format is \"xml\", want json or csv`},
+		flag + "/outcomes?from=2026-02-01T00:00:00Z&to=2026-01-01T00:00:00Z": {400, "from (2026-02-01T00:00:00Z) must not be after to"},
+		flag + "/outcomes?from=yesterday":                                    {422, "from in query must be of type strfmt.DateTime"},
+		flag + "/series?bucket=month":                                        {400, "want hour, day or week"},
+		flag + "/series?tz=Mars/Olympus":                                     {400, "want a name of the IANA time zone database"},
+		flag + "/series?by=country":                                          {400, "want outcome, variant, segment or version"},
+		flag + "/series?compare=yesterday":                                   {400, "want previous, week, or a start in RFC 3339"},
+		flag + "/series?bucket=hour&from=2020-01-01T00:00:00Z":               {400, "want week, or a shorter window"},
+		flag + "/changes?limit=0":                                            {400, "limit is 0, want 1 to 100"},
+		flag + "/changes?offset=-1":                                          {400, "offset is -1, want 0 to"},
+		flag + "/state?days=366":                                             {400, "days is 366, want 1 to 365"},
+		"/datar/states?state=active,lost":                                    {400, `state is \"lost\", want one of not_counted, new`},
+		"/datar/states?canDelete=maybe":                                      {400, "want yes, no or unknown"},
+		"/datar/states?sort=name":                                            {400, "want traffic, last, key or updated"},
+		"/datar/states?limit=1001":                                           {400, "limit is 1001, want 1 to 1000"},
+		"/datar/unknown?limit=x":                                             {422, "limit in query must be of type int64"},
+		"/datar/unknown?offset=99999999":                                     {400, "offset is 99999999, want 0 to"},
+		"/datar/flags/999/outcomes":                                          {404, "unable to find flag 999"},
+		"/datar/flags/999/series":                                            {404, "unable to find flag 999"},
+		"/datar/flags/999/changes":                                           {404, "unable to find flag 999"},
+		"/datar/flags/999/rollout":                                           {404, "unable to find flag 999"},
+		"/datar/flags/999/reasons":                                           {404, "unable to find flag 999"},
+		"/datar/flags/999/state":                                             {404, "unable to find flag 999"},
+		"/datar/flags/999/tail":                                              {404, "unable to find flag 999"},
+		"/datar/flags/0/state":                                               {422, "flagID in path should be greater than or equal to 1"},
+	} {
+		got := call(t, s, http.MethodGet, path, nil)
+		if got.status != want.status || !strings.Contains(got.raw, want.text) {
+			t.Errorf("%s: %d %s, want %d %s", path, got.status, got.raw, want.status, want.text)
+		}
+	}
+	entities := make([]object, 1001)
+	for i := range entities {
+		entities[i] = object{"entityID": "e"}
+	}
+	for name, test := range map[string]struct {
+		path string
+		body any
+		want string
+	}{
+		"no entities":       {"/flags/1/try", object{"entities": []object{}}, "entities has 0 entries, want 1 to 1000"},
+		"too many entities": {"/flags/1/try", object{"entities": entities}, "entities has 1001 entries, want 1 to 1000"},
+		"a null entity":     {"/flags/1/try", object{"entities": []any{nil}}, "entities.0 in body must not be null"},
+		"bad draft":         {"/flags/1/try", object{"entities": entities[:1], "draft": object{"segments": []object{{"rolloutPercent": 50, "distributions": []object{{"variantKey": "red", "percent": 90}}}}}}, "percents add up to 90, want 100"},
+		"bad constraint":    {"/datar/flags/1/forecast", object{"draft": object{"segments": []object{{"rolloutPercent": 5, "constraints": []object{{"property": "x", "operator": "EQ", "value": "FR"}}}}}}, "segments[0].constraints[0].value"},
+		"other segment":     {"/datar/flags/1/forecast", object{"draft": object{"segments": []object{{"id": 99, "rolloutPercent": 5}}}}, "segment 99 does not belong to flag 1"},
+		"not an object":     {"/datar/flags/1/forecast", "[]", "400"},
+	} {
+		got := call(t, s, http.MethodPost, test.path, test.body)
+		if got.status != http.StatusBadRequest && got.status != http.StatusUnprocessableEntity || test.want != "400" && !strings.Contains(got.raw, test.want) {
+			t.Errorf("%s: %d %s, want %s", name, got.status, got.raw, test.want)
+		}
+	}
+}
+
+func TestAnswersWithDatarOff(t *testing.T) {
+	t.Parallel()
+	s := setup(t, nil)
+	flagID, _, _ := booleanFlag(t, s, "on-off", false)
+	_, operations := answersOfSpec(t)
+	for _, name := range slices.Sorted(maps.Keys(operations)) {
+		method, path, _ := strings.Cut(name, " ")
+		path = strings.ReplaceAll(path, "{flagID}", fmt.Sprint(flagID))
+		var body any
+		want := http.StatusServiceUnavailable
+		switch {
+		case strings.HasSuffix(path, "/try"):
+			body, want = object{"entities": []object{{"entityID": "e"}}}, http.StatusOK
+		case strings.HasSuffix(path, "/changes"):
+			want = http.StatusOK
+		case method == http.MethodPost:
+			body = object{"draft": object{}}
+		}
+		if got := call(t, s, method, path, body); got.status != want {
+			t.Errorf("%s: %d %s, want %d", name, got.status, got.raw, want)
+		}
+	}
+}
+
+// Try must leave no trace: neither counts, nor metrics, nor log lines.
+func TestTryIsNotCounted(t *testing.T) {
+	t.Parallel()
+	s := setup(t, map[string]string{
+		"FLAGR_RECORDER_ENABLED": "true", "FLAGR_RECORDER_TYPE": "datar", "FLAGR_EVAL_DEBUG_ENABLED": "false",
+		"FLAGR_EVAL_LOGGING_ENABLED": "true", "FLAGR_PROMETHEUS_ENABLED": "true", "FLAGR_EVAL_BATCH_SIZE": "3",
+	})
+	flagID := abFlag(t, s, "checkout-button")
+	before := s.log.String()
+	got := must(t, s, http.MethodPost, fmt.Sprintf("/flags/%d/try", flagID), object{
+		"entities": []object{{"entityID": "a", "entityContext": object{"country": "FR", "age": 30}}, {"entityContext": object{"country": "FR", "age": "19"}}},
+		"draft":    object{"variants": []object{{"key": "red"}}, "segments": []object{{"rolloutPercent": 100, "constraints": []object{{"property": "age", "operator": "GTE", "value": "18"}}, "distributions": []object{{"variantKey": "red", "percent": 100}}}}},
+	})
+	results := got["results"].([]any)
+	first, second := results[0].(map[string]any), results[1].(map[string]any)
+	if first["outcome"] != "matched" || first["variantKey"] != "red" || first["variantID"] != nil || second["outcome"] != "no_match" ||
+		!strings.Contains(fmt.Sprint(second["debug"]), "cannot be evaluated") || !strings.HasPrefix(second["entityID"].(string), "randomly_generated_") {
+		t.Errorf("got %v", results)
+	}
+	if a := call(t, s, http.MethodPost, fmt.Sprintf("/flags/%d/try", flagID), object{"entities": make([]object, 4)}); a.status != http.StatusBadRequest {
+		t.Errorf("more than a batch: %d %s", a.status, a.raw)
+	}
+	if status := must(t, s, http.MethodGet, "/datar/status", nil); status["recorded"] != 0.0 {
+		t.Errorf("recorded %v", status["recorded"])
+	}
+	if after := s.log.String(); strings.Contains(after[len(before):], "evaluat") && strings.Contains(after[len(before):], "checkout-button") {
+		t.Errorf("logged: %s", after[len(before):])
+	}
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil)
+	if metrics := send(s, r); metrics.status != http.StatusOK || strings.Contains(metrics.raw, `FlagID="1"`) || strings.Contains(metrics.raw, `flag_id="1"`) {
+		t.Errorf("metrics: %d", metrics.status)
+	}
+}
+
+func TestAnswersAsCSV(t *testing.T) {
+	t.Parallel()
+	s := setup(t, datarOn)
+	flagID := abFlag(t, s, "checkout-button")
+	must(t, s, http.MethodPut, fmt.Sprintf("/flags/%d", flagID), object{"description": "=HYPERLINK(\"http://x\")\n,\"quoted\""})
+	evaluate(t, s, 20, object{"country": "FR", "age": 30})
+	testwait.Until(t, "the description in the list", func() bool {
+		return strings.Contains(call(t, s, http.MethodGet, "/datar/states?format=csv", nil).raw, "HYPERLINK")
+	})
+	for _, path := range []string{"/datar/states", "/datar/unknown", "outcomes", "reasons", "series", "changes", "rollout"} {
+		if !strings.HasPrefix(path, "/") {
+			path = fmt.Sprintf("/datar/flags/%d/%s", flagID, path)
+		}
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/api/v1"+path+"?format=csv", nil)
+		rw := httptest.NewRecorder()
+		s.ServeHTTP(rw, r)
+		if rw.Code != http.StatusOK || !strings.HasPrefix(rw.Header().Get("Content-Type"), "text/csv; charset=utf-8") {
+			t.Fatalf("%s: %d %s %s", path, rw.Code, rw.Header(), rw.Body)
+		}
+		text := rw.Body.String()
+		records, err := csv.NewReader(strings.NewReader(text)).ReadAll()
+		if err != nil || len(records) < 1 || strings.Count(text, "\r\n") < len(records) {
+			t.Errorf("%s: %v: %q", path, err, text)
+		}
+		for _, record := range records {
+			for _, cell := range record {
+				if cell != "" && strings.ContainsRune("=+-@\t\r", rune(cell[0])) {
+					t.Errorf("%s: a spreadsheet would run %q", path, cell)
+				}
+			}
+		}
+		if path == "/datar/states" && records[1][2] != "'=HYPERLINK(\"http://x\")\n,\"quoted\"" {
+			t.Errorf("description is %q", records[1][2])
+		}
+	}
+}
+
+// The tail shows what single entities get, without their ids and contexts.
+func TestTail(t *testing.T) {
+	t.Parallel()
+	s := setup(t, datarOn)
+	flagID := abFlag(t, s, "checkout-button")
+	web := httptest.NewServer(s)
+	defer web.Close()
+	listen := func(ctx context.Context) *bufio.Scanner {
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("%s/api/v1/datar/flags/%d/tail", web.URL, flagID), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = response.Body.Close() })
+		if response.StatusCode != http.StatusOK || response.Header.Get("Content-Type") != "text/event-stream" {
+			t.Fatalf("%d %s", response.StatusCode, response.Header)
+		}
+		lines := bufio.NewScanner(response.Body)
+		if !lines.Scan() || !strings.HasPrefix(lines.Text(), ":") {
+			t.Fatalf("begins with %q", lines.Text())
+		}
+		return lines
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	lines, other := listen(ctx), listen(ctx)
+	for range 30 { // more than 20 in a second, unless the machine is very slow
+		for range 10 {
+			must(t, s, http.MethodPost, "/evaluation", object{"flagKey": "checkout-button", "entityID": "ada@example.com", "entityContext": object{"country": "FR", "age": 30, "secret": "hush"}})
+		}
+	}
+	read := func(lines *bufio.Scanner) (entity string, text string) {
+		skipped := false
+		for !skipped && lines.Scan() {
+			text += lines.Text() + "\n"
+			if _, after, ok := strings.Cut(lines.Text(), `"entity":"`); ok {
+				entity, _, _ = strings.Cut(after, `"`)
+			}
+			skipped = strings.HasPrefix(lines.Text(), "event: skipped")
+		}
+		return entity, text
+	}
+	first, text := read(lines)
+	second, _ := read(other)
+	if first == "" || second == "" || first == second || strings.Contains(text, "ada") || strings.Contains(text, "hush") ||
+		!strings.Contains(text, "event: evaluation\ndata: {") || !strings.Contains(text, "bucket ") || !strings.Contains(text, "event: skipped") {
+		t.Errorf("hashes %q and %q:\n%s", first, second, text)
+	}
+	cancel()
+	testwait.Until(t, "the listeners to be gone", func() bool {
+		fresh, end := context.WithTimeout(t.Context(), time.Minute)
+		defer end()
+		r, err := http.NewRequestWithContext(fresh, http.MethodGet, fmt.Sprintf("%s/api/v1/datar/flags/%d/tail", web.URL, flagID), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = response.Body.Close() }()
+		return response.StatusCode == http.StatusOK
+	})
+	off := setup(t, map[string]string{"FLAGR_RECORDER_ENABLED": "true", "FLAGR_RECORDER_TYPE": "datar"})
+	booleanFlag(t, off, "f", true)
+	if a := call(t, off, http.MethodGet, "/datar/flags/1/tail", nil); a.status != http.StatusNotImplemented || !strings.Contains(a.raw, "FLAGR_RECORDER_DATAR_TAIL_ENABLED=true") {
+		t.Errorf("switched off: %d %s", a.status, a.raw)
+	}
+}
