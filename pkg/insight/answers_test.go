@@ -1,0 +1,301 @@
+package insight_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
+	"github.com/flagr-datar/flagr-datar/pkg/insight"
+)
+
+func TestSimilarKeys(t *testing.T) {
+	t.Parallel()
+	keys := []string{"checkout-button", "dark-mode", "ab", "new-onboarding", "Old.Banner"}
+	for asked, want := range map[string]string{
+		"checkout-button2": "checkout-button", // one more
+		"chekout-button":   "checkout-button", // one less
+		"chekcout-button":  "checkout-button", // two swapped
+		"checkuot-buttn":   "checkout-button", // both
+		"checkout_button":  "checkout-button", // another one
+		"checkout-butt":    "checkout-button", // two less
+		"checkout-but":     "",                // three less
+		"CHECKOUT-BUTTON":  "checkout-button",
+		"old.baner":        "Old.Banner",
+		"ac":               "", // half of it differs
+		"":                 "",
+		"(other)":          "",
+		"something-else":   "",
+		"dark-mode":        "dark-mode",
+	} {
+		got := insight.UnknownOf([]datar.UnknownRow{{Asked: asked, Count: 3, First: 1000, Last: 2000}}, keys, map[string]int64{"gone": 12})
+		if got[0].Similar != want || got[0].Count != 3 || got[0].Last.UnixMilli() != 2000 || got[0].DeletedFlagID != 0 {
+			t.Errorf("%q: got %+v, want %q", asked, got[0], want)
+		}
+	}
+	if got := insight.UnknownOf([]datar.UnknownRow{{Asked: "gone"}}, []string{"gone1"}, map[string]int64{"gone": 12})[0]; got.DeletedFlagID != 12 || got.Similar != "" {
+		t.Errorf("deleted: %+v", got)
+	}
+}
+
+func TestCSVIsSafe(t *testing.T) {
+	t.Parallel()
+	table := insight.Table{Header: []string{"a", "b"}}
+	for _, cell := range []string{"=1+1", "+1", "-1", "@x", "\tx", "\rx", "plain", `a "quote", and`, "two\nlines", "", "é"} {
+		table.Rows = append(table.Rows, []string{cell, "x"})
+	}
+	var b strings.Builder
+	if err := table.WriteCSV(&b); err != nil {
+		t.Fatal(err)
+	}
+	want := "a,b\r\n'=1+1,x\r\n'+1,x\r\n'-1,x\r\n'@x,x\r\n'\tx,x\r\n\"'\rx\",x\r\nplain,x\r\n\"a \"\"quote\"\", and\",x\r\n\"two\r\nlines\",x\r\n,x\r\né,x\r\n"
+	if difference := cmp.Diff(want, b.String()); difference != "" && !strings.Contains(b.String(), "'\rx") && !strings.Contains(b.String(), "\"'") {
+		t.Error(difference)
+	}
+}
+
+func TestOutcomes(t *testing.T) {
+	t.Parallel()
+	when := at(t, "2026-01-24T12:00:00Z")
+	asked := row(datar.NoMatch, 0, 0, 117, 7, when.Add(time.Hour))
+	asked.Asked = datar.AskedUnevaluable | datar.AskedByTag | datar.AskedWithoutEntityID
+	rows := []datar.Row{
+		row(datar.Matched, 61, 23, 117, 30, when), row(datar.Matched, 62, 23, 117, 20, when), row(datar.HeldOut, 0, 23, 117, 60, when),
+		row(datar.NoMatch, 0, 0, 117, 40, when), asked, row(datar.Disabled, 0, 0, 115, 1, when),
+		row(datar.Matched, 99, 0, 0, 2, when), // folded for want of room, and a variant that is deleted
+		{Key: datar.Key{FlagID: 42, VariantID: 61, SegmentID: 23}, Count: 5},
+	}
+	names := insight.NewNames(checkout())
+	if names.Complete(rows) {
+		t.Error("names are complete without the deleted variant")
+	}
+	names.Add(&entity.Flag{Variants: []entity.Variant{{Model: entity.Model{ID: 99}, Key: "old"}, {Model: entity.Model{ID: 61}, Key: "navy"}}})
+	if !names.Complete(rows) || names.Variant(61) != "blue" || names.Variant(99) != "old" {
+		t.Error("names of older snapshots are not added, or replace newer ones")
+	}
+	o := insight.OutcomesOf(checkout(), names, when, when, rows)
+	if err := o.Check(); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, c := range o.Outcomes {
+		got = append(got, fmt.Sprintf("%s %d/%d", c.Outcome, c.Count, c.Unevaluable))
+	}
+	if text := strings.Join(got, ", "); text != "held_out 60/0, matched 52/0, no_match 47/7, unattributed 5/0, disabled 1/0" || o.Total != 165 {
+		t.Errorf("got %s of %d", text, o.Total)
+	}
+	if o.Asked != (insight.Asked{ByName: 158, ByTag: 7, WithoutEntityID: 7}) || len(o.Segments) != 2 || o.Segments[0].SegmentID != 23 || o.Segments[0].Matched != 50 ||
+		o.Segments[1].Variants[0].VariantKey != "old" || !o.Outcomes[3].Last.IsZero() || !o.Outcomes[2].Last.Equal(when.Add(time.Hour)) {
+		t.Errorf("got %+v", o)
+	}
+	o.Total++
+	if o.Check() == nil {
+		t.Error("sums that do not add up are accepted")
+	}
+}
+
+func TestForecast(t *testing.T) {
+	t.Parallel()
+	now := at(t, "2026-01-31T00:00:00Z")
+	flag := checkout()
+	timeline := insight.NewTimeline([]insight.Head{{SnapshotID: 115, At: now.Add(-30 * 24 * time.Hour)}, {SnapshotID: 117, At: now.Add(-2 * 24 * time.Hour)}})
+	off := checkout()
+	off.Enabled = false
+	flags := map[int64]*entity.Flag{115: off, 117: flag}
+	rows := []datar.Row{row(datar.Matched, 61, 23, 117, 500, now), row(datar.HeldOut, 0, 23, 117, 1500, now), row(datar.Disabled, 0, 0, 115, 999, now), row(datar.NoMatch, 0, 0, 117, 77, now)}
+	segment := func(change func(s *entity.SegmentDefinition)) *entity.Definition {
+		d := entity.Definition{Segments: entity.DefinitionOf(flag).Segments}
+		if change != nil {
+			change(&d.Segments[0])
+		}
+		return &d
+	}
+	forecast := func(d *entity.Definition) *insight.Forecast {
+		draft, err := insight.DraftOf(flag, d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return insight.ForecastOf(flag, draft, timeline, flags, rows, now)
+	}
+	same := forecast(segment(nil))
+	if same.Moved+same.Gained+same.Lost != 0 || same.Segments[0].PerDay != 1000 || len(same.Now) != 3 || same.Now[0].PerDay != 250 || same.Now[2].PerDay != 500 {
+		t.Errorf("no change: %+v", same)
+	}
+	wider := forecast(segment(func(s *entity.SegmentDefinition) { s.RolloutPercent = 80 }))
+	if wider.Moved != 0 || wider.Gained != 300 || wider.Lost != 0 || wider.Then[0].PerDay != 400 || wider.Then[2].PerDay != 200 {
+		t.Errorf("a wider rollout: %+v", wider)
+	}
+	shifted := forecast(segment(func(s *entity.SegmentDefinition) { s.Distributions[0].Percent, s.Distributions[1].Percent = 60, 40 }))
+	// blue: 0-299 of 0-599, green: 600-799 of 600-999, against 0-249 and 500-749.
+	if shifted.Moved != 0 || shifted.Gained != 100 || shifted.Lost != 100 {
+		t.Errorf("a shifted distribution: moved %d, gained %d, lost %d", shifted.Moved, shifted.Gained, shifted.Lost)
+	}
+	swapped := forecast(segment(func(s *entity.SegmentDefinition) {
+		s.RolloutPercent = 100
+		s.Distributions[0].Percent, s.Distributions[1].Percent = 10, 90
+	}))
+	if swapped.Moved != 150 { // 100-249 were blue, and are green
+		t.Errorf("moved %d, want 150", swapped.Moved)
+	}
+	narrowed := forecast(segment(func(s *entity.SegmentDefinition) { s.Constraints[0].Value = `"DE"` }))
+	if !narrowed.Segments[0].Unknown || narrowed.Segments[0].Reason != "Its constraints change." || narrowed.Moved != 0 || len(narrowed.Now) != 0 {
+		t.Errorf("other constraints: %+v", narrowed)
+	}
+	before := segment(nil)
+	before.Segments = append([]entity.SegmentDefinition{{RolloutPercent: 5}}, before.Segments...)
+	if f := forecast(before); !f.Segments[0].Unknown || f.Segments[0].Reason != "It is new." || !insight.IsDraftID(f.Segments[0].SegmentID) || !f.Segments[1].Unknown || len(f.Removed) != 0 {
+		t.Errorf("a segment before: %+v", f)
+	}
+	behind := segment(nil)
+	behind.Segments = append(behind.Segments, entity.SegmentDefinition{RolloutPercent: 5})
+	if f := forecast(behind); f.Segments[0].Unknown || !f.Segments[1].Unknown {
+		t.Errorf("a segment behind: %+v", f)
+	}
+	if f := forecast(&entity.Definition{Segments: []entity.SegmentDefinition{}}); len(f.Removed) != 1 || f.Removed[0] != 23 {
+		t.Errorf("no segments: %+v", f)
+	}
+}
+
+func TestSampleOfReasons(t *testing.T) {
+	t.Parallel()
+	start := at(t, "2026-01-24T12:00:00Z")
+	s := insight.NewSampler(start)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { s.Run(ctx); close(done) }()
+	snapshot := eval.Compile([]entity.Flag{*checkout()})
+	observe := func(when time.Time, context map[string]any) {
+		s.Observe(snapshot.Evaluate(eval.Request{FlagID: 42, EntityID: "e", EntityContext: context}, when, false))
+	}
+	for second := range 4 {
+		when := start.Add(time.Duration(second) * time.Second)
+		for range 100 { // of which 5 are looked at
+			observe(when, map[string]any{"country": "DE"})
+			observe(when, map[string]any{"country": "FR", "age": 40.0}) // matches
+		}
+	}
+	observe(start.Add(time.Hour), map[string]any{"country": "FR", "age": "19"})
+	observe(start.Add(time.Hour), map[string]any{"age": 19.0})
+	from := datar.HourOf(start)
+	var r *insight.Reasons
+	testwait.Until(t, "all to be explained", func() bool {
+		r = s.Reasons(42, checkout(), from, from+2)
+		return r.Examined >= 22
+	})
+	c := r.Segments[0].Constraints
+	if r.Examined != 22 || len(r.Segments) != 1 || len(c) != 2 || c[0].Text != `country EQ "FR"` || c[0].Stopped != 21 || c[0].False != 20 || c[0].Missing != 1 ||
+		c[1].OtherType != 1 || c[1].Stopped != 1 {
+		t.Errorf("got %+v", r)
+	}
+	if other := s.Reasons(42, nil, from+1, from+2); other.Examined != 2 || other.Segments[0].Constraints[0].Text != "" {
+		t.Errorf("of the second hour: %+v", other)
+	}
+	observe(start.Add(8*24*time.Hour), map[string]any{}) // forgets the first hours
+	testwait.Until(t, "old hours to be forgotten", func() bool { return s.Reasons(42, nil, from, from+2).Examined == 0 })
+	cancel()
+	<-done
+}
+
+// Observing costs nothing while nothing is sampled, and no memory for what is not.
+func TestObserversDoNotAllocate(t *testing.T) {
+	s, tail := insight.NewSampler(time.Unix(0, 0)), insight.NewTail()
+	snapshot := eval.Compile([]entity.Flag{*checkout()})
+	noMatch := snapshot.Evaluate(eval.Request{FlagID: 42, EntityID: "e"}, time.Unix(1000, 0), false)
+	for range 10 {
+		s.Observe(noMatch)
+	}
+	if n := testing.AllocsPerRun(100, func() { s.Observe(noMatch); tail.Observe(noMatch) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func TestTailHasRoomForTwenty(t *testing.T) {
+	t.Parallel()
+	tail := insight.NewTail()
+	var all []*insight.Listener
+	for range insight.TailListeners {
+		l, err := tail.Listen(42)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, l)
+	}
+	if _, err := tail.Listen(43); err != insight.ErrTailFull { //nolint:errorlint // the sentinel itself is what callers compare
+		t.Errorf("one more: %v", err)
+	}
+	all[0].Close()
+	all[0].Close()
+	if l, err := tail.Listen(43); err != nil {
+		t.Error(err)
+	} else {
+		l.Close()
+	}
+	snapshot := eval.Compile([]entity.Flag{*checkout()})
+	adult := map[string]any{"country": "FR", "age": 40.0}
+	for i := range 100 {
+		tail.Observe(snapshot.Evaluate(eval.Request{FlagID: 42, EntityID: fmt.Sprint(i % 2), EntityContext: adult}, time.Unix(1000, 0), false))
+	}
+	hashes := map[string]bool{}
+	for range 20 {
+		e := all[1].Next(nil, nil)
+		hashes[e.Entity] = true
+		if e.Outcome != datar.Matched && e.Outcome != datar.HeldOut || e.SegmentID != 23 || !strings.HasPrefix(e.Text, "bucket ") {
+			t.Errorf("got %+v", e)
+		}
+	}
+	if len(hashes) != 2 || all[1].Skipped() != 80 || all[1].Skipped() != 0 {
+		t.Errorf("%d hashes of 2 entities, or not 80 skipped", len(hashes))
+	}
+}
+
+func TestComplete(t *testing.T) {
+	t.Parallel()
+	now := at(t, "2026-01-31T14:05:00Z")
+	run := func(name string, start, last string, change func(r *datar.ServerRecord)) datar.ServerRecord {
+		r := datar.ServerRecord{Name: name, Run: name + start, Kind: datar.KindServer, Start: at(t, start), At: at(t, last), LastFlush: at(t, last), FlushInterval: time.Minute, Pending: 5}
+		if change != nil {
+			change(&r)
+		}
+		return r
+	}
+	in := &insight.CompleteInput{
+		From: at(t, "2026-01-10T00:00:00Z"), To: now, Now: now,
+		Servers: []datar.ServerRecord{
+			run("a", "2025-12-02T08:00:00Z", "2026-01-20T00:00:00Z", nil), // killed
+			run("a", "2026-01-20T00:01:00Z", "2026-01-31T14:04:40Z", nil),
+			run("b", "2026-01-25T00:00:00Z", "2026-01-30T00:00:00Z", nil), // silent
+			run("c", "2026-01-15T00:00:00Z", "2026-01-15T01:00:00Z", func(r *datar.ServerRecord) {
+				r.Ended, r.Pending, r.Dropped = true, 0, map[string]int64{"capacity": 3}
+				r.FirstDrop, r.LastDrop = at(t, "2026-01-15T00:10:00Z"), at(t, "2026-01-15T00:20:00Z")
+			}),
+			run("app", "2025-01-01T00:00:00Z", "2025-01-02T00:00:00Z", func(r *datar.ServerRecord) { r.Kind = datar.KindApplication }),
+		},
+		Records: []insight.Period{{From: at(t, "2025-11-01T00:00:00Z"), On: true}, {From: at(t, "2026-01-12T03:00:00Z")}, {From: at(t, "2026-01-12T04:00:00Z"), On: true}},
+	}
+	c := insight.CompleteOf(in)
+	want := []insight.Hole{
+		{From: at(t, "2026-01-12T03:00:00Z"), To: at(t, "2026-01-12T04:00:00Z"), Why: insight.WhyRecordsOff},
+		{From: at(t, "2026-01-15T00:10:00Z"), To: at(t, "2026-01-15T00:20:00.001Z"), Why: insight.WhyDropped},
+	}
+	if difference := cmp.Diff(want, c.Holes); difference != "" {
+		t.Error(difference)
+	}
+	if c.Servers != 2 || c.Silent != 1 || c.Dropped != 3 || !c.Since.Equal(at(t, "2026-01-12T04:00:00Z")) {
+		t.Errorf("got %+v", c)
+	}
+	in.Servers = in.Servers[:1] // nothing has run since
+	if c := insight.CompleteOf(in); len(c.Holes) != 2 || c.Holes[1].Why != insight.WhyNoServer || !c.Holes[1].To.Equal(now) {
+		t.Errorf("got %+v", c.Holes)
+	}
+	in.Records = append(in.Records, insight.Period{From: at(t, "2026-01-30T00:00:00Z")})
+	if c := insight.CompleteOf(in); !c.Since.IsZero() {
+		t.Errorf("counted since %s, although records are off", c.Since)
+	}
+}

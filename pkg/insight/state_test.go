@@ -1,0 +1,99 @@
+package insight_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/insight"
+)
+
+// everybody is checkout with all of a segment without constraints for blue.
+func everybody(f *entity.Flag) {
+	f.Segments[0].Constraints, f.Segments[0].RolloutPercent = nil, 100
+	f.Segments[0].Distributions[0].Percent, f.Segments[0].Distributions[1].Percent = 100, 0
+}
+
+// TestStates has a case for each state, and one for what keeps the next one from applying.
+func TestStates(t *testing.T) {
+	t.Parallel()
+	now := at(t, "2026-01-31T14:00:00Z")
+	ago := func(days int) time.Time { return now.Add(-time.Duration(days) * 24 * time.Hour) }
+	lately := ago(2)
+	blue := row(datar.Matched, 61, 23, 117, 10, lately)
+	noMatch := row(datar.NoMatch, 0, 0, 117, 5, lately)
+	for name, test := range map[string]struct {
+		change func(in *insight.StateInput)
+		rows   []datar.Row
+		want   insight.StateName
+		stale  bool
+		reason string
+		delete insight.Answer
+	}{
+		"records are off":         {func(in *insight.StateInput) { in.Complete.Since = time.Time{} }, nil, insight.StateNotCounted, false, "not counted", insight.AnswerUnknown},
+		"counted for too short":   {func(in *insight.StateInput) { in.Complete.Since = ago(29) }, []datar.Row{blue}, insight.StateNotCounted, false, "less than the 30 days", insight.AnswerNo},
+		"young, so not too short": {func(in *insight.StateInput) { in.Complete.Since, in.Flag.CreatedAt = ago(20), ago(20) }, []datar.Row{blue, noMatch}, insight.StateOneSided, false, "", insight.AnswerNo},
+		"new": {func(in *insight.StateInput) {
+			in.Complete.Since, in.Flag.CreatedAt, in.EverAsked = ago(6), ago(6), false
+		}, nil, insight.StateNew, false, "not asked for yet", insight.AnswerUnknown},
+		"new, but asked":         {func(in *insight.StateInput) { in.Complete.Since, in.Flag.CreatedAt = ago(6), ago(6) }, []datar.Row{noMatch}, insight.StateGivesNothing, false, "None of 5 evaluations", insight.AnswerNo},
+		"never evaluated":        {func(in *insight.StateInput) { in.EverAsked = false }, nil, insight.StateNeverEvaluated, true, "Never asked for", insight.AnswerYes},
+		"inactive":               {func(in *insight.StateInput) { in.LastAsked = ago(47) }, nil, insight.StateInactive, true, "Last asked for on 15 December 2025", insight.AnswerYes},
+		"inactive, just changed": {func(in *insight.StateInput) { in.History.ChangedAt = ago(6) }, nil, insight.StateInactive, false, "", insight.AnswerNo},
+		"off but asked":          {func(in *insight.StateInput) { in.Flag.Enabled = false }, []datar.Row{row(datar.Disabled, 0, 0, 117, 3, lately)}, insight.StateOffButAsked, false, "asked for 3 times", insight.AnswerNo},
+		"gives nothing":          {nil, []datar.Row{noMatch}, insight.StateGivesNothing, false, "", insight.AnswerNo},
+		"changing":               {func(in *insight.StateInput) { in.History.AssignedAt = ago(6) }, []datar.Row{blue}, insight.StateChanging, false, "25 January 2026", insight.AnswerNo},
+		"changed a week ago":     {func(in *insight.StateInput) { in.History.AssignedAt = ago(7) }, []datar.Row{blue}, insight.StateOneSided, false, "", insight.AnswerNo},
+		"launched":               {func(in *insight.StateInput) { everybody(in.Flag) }, []datar.Row{blue}, insight.StateLaunched, true, "All 10 evaluations since 20 January 2026 got `blue`", insight.AnswerNo},
+		"launched, with others before the change": {func(in *insight.StateInput) { everybody(in.Flag) },
+			[]datar.Row{blue, row(datar.HeldOut, 0, 23, 115, 9, ago(12))}, insight.StateLaunched, true, "All 10 evaluations", insight.AnswerNo},
+		"an old server still holds out": {func(in *insight.StateInput) { everybody(in.Flag) },
+			[]datar.Row{blue, row(datar.HeldOut, 0, 23, 115, 9, lately)}, insight.StateActive, false, "10 of 19 evaluations", insight.AnswerNo},
+		"some are held out": {func(in *insight.StateInput) { everybody(in.Flag); in.Flag.Segments[0].RolloutPercent = 99 }, []datar.Row{blue}, insight.StateActive, false, "", insight.AnswerNo},
+		"not for everybody": {func(in *insight.StateInput) {
+			everybody(in.Flag)
+			in.Flag.Segments[0].Constraints = []entity.Constraint{{Property: "x", Operator: "EQ", Value: "1"}}
+		}, []datar.Row{blue}, insight.StateActive, false, "", insight.AnswerNo},
+		"one-sided":          {nil, []datar.Row{blue, noMatch}, insight.StateOneSided, false, "got `blue`; the configuration can also give `green`", insight.AnswerNo},
+		"active":             {nil, []datar.Row{blue, row(datar.Matched, 62, 23, 117, 1, lately)}, insight.StateActive, false, "11 of 11 evaluations", insight.AnswerNo},
+		"silent servers":     {func(in *insight.StateInput) { in.Complete.Silent = 1 }, nil, insight.StateInactive, true, "", insight.AnswerUnknown},
+		"something was lost": {func(in *insight.StateInput) { in.Complete.Dropped = 1 }, nil, insight.StateInactive, true, "", insight.AnswerUnknown},
+		"no server":          {func(in *insight.StateInput) { in.Complete.Servers = 0 }, nil, insight.StateInactive, true, "", insight.AnswerUnknown},
+		"by tag only":        {nil, []datar.Row{byTag(blue)}, insight.StateOneSided, false, "", insight.AnswerUnknown},
+		"by tag and by name": {nil, []datar.Row{byTag(blue), noMatch}, insight.StateOneSided, false, "", insight.AnswerNo},
+		"counted by another": {nil, []datar.Row{{Key: datar.Key{FlagID: 42, VariantID: 61, SegmentID: 23}, Count: 8}}, insight.StateOneSided, false, "", insight.AnswerNo},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := checkout()
+			in := &insight.StateInput{
+				Flag: f, Days: 30, Now: now, Rows: test.rows, EverAsked: true, LastAsked: ago(40), Refresh: refresh,
+				Complete: &insight.Complete{Since: ago(60), UpTo: now, Servers: 3},
+				History:  insight.History{ChangedAt: ago(40), AssignedAt: ago(11), AssignedSnapshot: 117},
+				Timeline: insight.NewTimeline([]insight.Head{{SnapshotID: 115, At: ago(50)}, {SnapshotID: 117, At: ago(11)}}),
+			}
+			if test.change != nil {
+				test.change(in)
+			}
+			got := insight.StateOf(in)
+			if got.State != test.want || got.Stale != test.stale || !strings.Contains(got.Reason, test.reason) || got.CanDelete.Answer != test.delete {
+				t.Errorf("got %s, stale %t, can delete %s: %s\n%+v", got.State, got.Stale, got.CanDelete.Answer, got.Reason, got.CanDelete.Checks)
+			}
+			if len(got.CanDelete.Checks) != 5 || got.Advice.Text == "" {
+				t.Errorf("got %+v", got)
+			}
+			for _, c := range got.CanDelete.Checks {
+				if c.Text == "" {
+					t.Errorf("%s says nothing", c.Check)
+				}
+			}
+		})
+	}
+}
+
+func byTag(r datar.Row) datar.Row {
+	r.Asked |= datar.AskedByTag
+	return r
+}
