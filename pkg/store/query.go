@@ -216,7 +216,11 @@ func (s *Store) FlagsByID(ctx context.Context, ids []int64) ([]entity.Flag, erro
 	return flags, nil
 }
 
-// Snapshots lists the snapshots of a flag, deleted or not; a flag that is not there has none.
+// maxAnswerBytes is how many bytes of states Snapshots reads at most. It reads one in any case.
+const maxAnswerBytes = 8 << 20
+
+// Snapshots lists the snapshots of a flag, deleted or not; a flag that is not there has none. It ends before the states take
+// more than 8 MiB; an offset leads to the others.
 func (s *Store) Snapshots(ctx context.Context, flagID int64, q SnapshotQuery) ([]entity.FlagSnapshot, error) {
 	page, err := page(q.Limit, q.Offset)
 	if err != nil {
@@ -226,12 +230,40 @@ func (s *Store) Snapshots(ctx context.Context, flagID int64, q SnapshotQuery) ([
 	if q.Ascending {
 		order = "id"
 	}
+	var found []snapshotSize
+	err = page(s.db.WithContext(ctx).Model(&entity.FlagSnapshot{})).Select("id, COALESCE(OCTET_LENGTH(flag), 0) AS size").
+		Where("flag_id = ?", flagID).Order(order).Find(&found).Error
+	if err != nil {
+		return nil, explain("read the sizes of snapshots", err)
+	}
 	snapshots := []entity.FlagSnapshot{}
-	err = page(s.db.WithContext(ctx)).Where("flag_id = ?", flagID).Order(order).Find(&snapshots).Error
+	found = withinBytes(found, maxAnswerBytes)
+	if len(found) == 0 {
+		return snapshots, nil
+	}
+	first, last := found[0].ID, found[len(found)-1].ID
+	err = s.db.WithContext(ctx).Where("flag_id = ? AND id BETWEEN ? AND ?", flagID, min(first, last), max(first, last)).
+		Order(order).Find(&snapshots).Error
 	if err != nil {
 		return nil, explain("read snapshots", err)
 	}
 	return snapshots, nil
+}
+
+// snapshotSize is the size of a state in bytes.
+type snapshotSize struct {
+	ID   uint
+	Size int64
+}
+
+// withinBytes cuts the list before its sizes exceed limit, but not before its second element.
+func withinBytes(list []snapshotSize, limit int64) []snapshotSize {
+	for i, s := range list {
+		if limit -= s.Size; limit < 0 && i > 0 {
+			return list[:i]
+		}
+	}
+	return list
 }
 
 // FlagsVersion names the state of all flags: it changes with every change of a flag that is committed. The id of the

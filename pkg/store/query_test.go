@@ -201,3 +201,56 @@ func TestFlagsVersionShowsLateSnapshots(t *testing.T) {
 		version("and comes late")
 	})
 }
+
+func TestSnapshotsAreBoundedInBytes(t *testing.T) {
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		s := setup(t, kind)
+		ctx := t.Context()
+		flag := must[*entity.Flag](t)(s.CreateFlag(ctx, "ann", NewFlag{Description: "d"}))
+		id := int64(flag.ID)
+		first := must[[]entity.FlagSnapshot](t)(s.Snapshots(ctx, id, SnapshotQuery{}))
+		state := []byte(`{"Notes":"` + strings.Repeat("ü", 30_000) + `"}`)
+		const written = 200 // some 12 MB
+		for range written {
+			if err := s.db.Create(&entity.FlagSnapshot{FlagID: flag.ID, Flag: state}).Error; err != nil {
+				t.Fatal(err)
+			}
+		}
+		all := written + len(first)
+		for _, ascending := range []bool{false, true} {
+			seen := map[uint]bool{}
+			for len(seen) < all {
+				page := must[[]entity.FlagSnapshot](t)(s.Snapshots(ctx, id, SnapshotQuery{Offset: ptr(int64(len(seen))), Ascending: ascending}))
+				size := 0
+				for _, snapshot := range page {
+					seen[snapshot.ID], size = true, size+len(snapshot.Flag)
+				}
+				if size > maxAnswerBytes || len(page) == 0 {
+					t.Fatalf("a page has %d snapshots of %d bytes, want some of at most %d", len(page), size, maxAnswerBytes)
+				}
+			}
+		}
+	})
+}
+
+func TestOneSnapshotInAnyCase(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		sizes []int64
+		want  int
+	}{
+		"none":         {nil, 0},
+		"one too big":  {[]int64{20}, 1},
+		"two too big":  {[]int64{20, 20}, 1},
+		"to the limit": {[]int64{5, 5, 1}, 2},
+		"all":          {[]int64{5, 4}, 2},
+	} {
+		list := make([]snapshotSize, len(c.sizes))
+		for i, size := range c.sizes {
+			list[i].Size = size
+		}
+		if got := len(withinBytes(list, 10)); got != c.want {
+			t.Errorf("%s: %d are kept, want %d", name, got, c.want)
+		}
+	}
+}

@@ -49,3 +49,7 @@ func LimitBody(limit int64, memory *budget.Memory, next http.Handler) http.Handl
 		next.ServeHTTP(rw, &limited)
 	})
 }
+
+// MaxHeaderBytes is how long the request line and the headers of a request may be together, unless --max-header-size says
+// otherwise. They are in memory before anything else is known of a request, so connections times this is what a flood can take.
+const MaxHeaderBytes = 128 << 10

@@ -54,5 +54,8 @@ func configureTLS(*tls.Config) {}
 func configureServer(server *http.Server, _, _ string) {
 	if h, ok := server.Handler.(*web.Server); ok {
 		server.ErrorLog = h.ErrorLog
+		if server.MaxHeaderBytes == 1_000_000 { // the default of --max-header-size, "1MiB" as the generated server reads it
+			server.MaxHeaderBytes = web.MaxHeaderBytes
+		}
 	}
 }
