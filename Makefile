@@ -24,7 +24,7 @@ RACE := -race
 TEST_ENV := CGO_ENABLED=1
 endif
 
-.PHONY: help build run test test-servers cross integration browser screenshots lint swagger swagger-check bench profile clean
+.PHONY: help build run test test-servers cross integration browser screenshots lint swagger swagger-check bench attack vulncheck profile clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
@@ -88,6 +88,12 @@ swagger-check: swagger ## fail if swagger_gen/ is not what swagger.yaml generate
 bench: build ## what evaluations cost, beside a bare HTTP server, and Go's benchmarks: see docs/benchmarks.md
 	$(GO) run ./integration_tests/bench -server $(BINARY)
 	$(GO) test -run '^$$' -bench . -benchmem -cpu 1,2 ./pkg/datar ./pkg/eval ./pkg/evallog ./pkg/fastpath ./pkg/recorder ./pkg/handler ./pkg/ofrep ./pkg/provider ./pkg/metrics
+
+attack: build ## requests that are meant to exhaust the server: peak memory, and latency of honest requests beside them
+	$(GO) run ./integration_tests/attack/run -server $(BINARY)
+
+vulncheck: ## known vulnerabilities of what the code uses; needs the Go vulnerability database
+	$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 ./...
 
 profile: build ## renew the profile that the compiler optimises for, on a machine with nothing else to do
 	$(GO) run ./integration_tests/bench -server $(BINARY) -refresh=false -profile $(PROFILE)

@@ -1,0 +1,158 @@
+// Package attack sends requests that are meant to exhaust a server, one kind after the other, while an honest client evaluates
+// beside them. It measures the server's peak memory and the latency of the honest client. The server and all clients are on
+// this machine.
+//
+// Peak memory is read from /proc, so the package works on Linux only.
+package attack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"text/tabwriter"
+	"time"
+)
+
+// Limits that a run is judged by.
+const (
+	// MaxPeakBytes is what the server's resident memory must stay below in every case.
+	MaxPeakBytes = 400 << 20
+	// MaxP99 is the latency that 99 % of honest requests should stay below.
+	MaxP99 = 50 * time.Millisecond
+)
+
+// Options say what to attack and how long.
+type Options struct {
+	// Server is the path of the flagr-server to start.
+	Server string
+	// Dir is an empty folder for the database and the log.
+	Dir string
+	// Quick uses fewer connections and repetitions, for a test of some seconds.
+	Quick bool
+	// CaseTimeout ends a case; 0 means 30 s.
+	CaseTimeout time.Duration
+	// Only runs the case with this name; empty means all.
+	Only string
+}
+
+// Result is what one case did to the server.
+type Result struct {
+	Name string
+	// PeakBytes is the largest resident memory of the server during the case.
+	PeakBytes int64
+	// Honest requests: how many were answered with 200, how many were not, and their latencies.
+	Answered, Failed int
+	P50, P99         time.Duration
+	// Statuses counts the answers to the attack, by status; "cut" counts requests without an answer.
+	Statuses map[string]int
+	// Restarted reports that the server ended during the case.
+	Restarted bool
+	// Note has what the case measured beside memory and latency.
+	Note string
+	// Err is why the case could not be run, or what it found broken.
+	Err error
+}
+
+// Fault is why the result is not acceptable; nil if it is. Latency counts only when strict.
+func (r Result) Fault(strict bool) error {
+	switch {
+	case r.Err != nil:
+		return fmt.Errorf("%s: %w", r.Name, r.Err)
+	case r.Restarted:
+		return fmt.Errorf("%s: the server ended", r.Name)
+	case r.PeakBytes >= MaxPeakBytes:
+		return fmt.Errorf("%s: peak memory is %d MB, want below %d MB", r.Name, r.PeakBytes>>20, MaxPeakBytes>>20)
+	case r.Answered == 0:
+		return fmt.Errorf("%s: no honest request was answered", r.Name)
+	case strict && r.P99 > MaxP99:
+		return fmt.Errorf("%s: p99 of honest requests is %s, want at most %s", r.Name, r.P99, MaxP99)
+	}
+	return nil
+}
+
+// Run starts the server, runs the cases and returns their results. Its error is about the setup only: see Result.Fault for the
+// rest. Each case has a new process on the database that the cases before have left.
+func Run(ctx context.Context, o Options) (results []Result, err error) {
+	if o.CaseTimeout == 0 {
+		o.CaseTimeout = 30 * time.Second
+	}
+	if o.Server, err = filepath.Abs(o.Server); err != nil {
+		return nil, err
+	}
+	hanging, err := hang(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, hanging.Close()) }()
+	t := &target{options: o, webhook: "http://" + hanging.Addr().String() + "/"}
+	if err := t.start(ctx); err != nil {
+		return nil, err
+	}
+	defer func() { _ = t.stop() }() // a run is over, however the server ends
+	if t.honestFlag, err = t.createFlag(ctx, "honest"); err != nil {
+		return nil, err
+	}
+	for _, c := range cases() {
+		if o.Only != "" && o.Only != c.name {
+			continue
+		}
+		// What a case leaves in memory does not count for the next.
+		if err := t.restart(ctx); err != nil {
+			return results, fmt.Errorf("start the server for %q: %w", c.name, err)
+		}
+		results = append(results, t.runCase(ctx, c))
+	}
+	return results, ctx.Err()
+}
+
+// runCase runs one case beside the honest client.
+func (t *target) runCase(ctx context.Context, c attackCase) Result {
+	result := Result{Name: c.name}
+	ctx, cancel := context.WithTimeout(ctx, t.options.CaseTimeout)
+	defer cancel()
+	t.statuses.reset()
+	t.note = ""
+	t.peak.Store(0)
+	if result.Err = t.resetPeak(); result.Err != nil {
+		return result
+	}
+	beside, stop := context.WithCancel(ctx)
+	client := startHonest(beside, t)
+	result.Err = c.run(ctx, t)
+	stop()
+	result.Answered, result.Failed, result.P50, result.P99 = client.wait()
+	if t.ended() {
+		result.Restarted = true
+	} else if err := t.notePeak(); err != nil {
+		result.Err = errors.Join(result.Err, err)
+	}
+	result.PeakBytes, result.Statuses, result.Note = t.peak.Load(), t.statuses.all(), t.note
+	return result
+}
+
+// Print writes a table of results.
+func Print(out io.Writer, results []Result) error {
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "case\tpeak MB\thonest p50\tp99\tanswered\tfailed\trestarts\tstatuses\tnote")
+	for _, r := range results {
+		restarts := 0
+		if r.Restarted {
+			restarts = 1
+		}
+		fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%d\t%d\t%d\t%v\t%s\n", r.Name, r.PeakBytes>>20, r.P50.Round(10*time.Microsecond),
+			r.P99.Round(10*time.Microsecond), r.Answered, r.Failed, restarts, r.Statuses, r.Note)
+	}
+	return table.Flush()
+}
+
+// size returns the size of a file in the server's folder; 0 if it cannot be read.
+func (t *target) size(name string) int64 {
+	info, err := os.Stat(filepath.Join(t.options.Dir, name))
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}

@@ -1,0 +1,404 @@
+package attack
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	_ "github.com/glebarez/go-sqlite" // the driver "sqlite"
+)
+
+// attackCase is one kind of request that is meant to exhaust the server. Its error is about the setup, or names what is broken
+// beside memory and latency.
+type attackCase struct {
+	name string
+	run  func(ctx context.Context, t *target) error
+}
+
+func cases() []attackCase {
+	return []attackCase{
+		{"baseline", baseline},
+		{"long context, unknown flags", longContext},
+		{"repeated flag tags", repeatedTags},
+		{"100,000 tags in a query", tagsInQuery},
+		{"announced bodies", announcedBodies},
+		{"large patterns, API", patternsByAPI},
+		{"large patterns, SQL", patternsBySQL},
+		{"slow pattern", slowPattern},
+		{"nested attachment", nestedAttachment},
+		{"evaluation log", evaluationLog},
+		{"hanging webhook", hangingWebhook},
+		{"history of large states", largeHistory},
+		{"slow readers of exports", slowReaders},
+		{"refused counts", refusedCounts},
+		{"slow counts", slowCounts},
+		{"huge headers", hugeHeaders},
+	}
+}
+
+// n returns all, or few if the run is quick.
+func (t *target) n(all, few int) int {
+	if t.options.Quick {
+		return few
+	}
+	return all
+}
+
+// atOnce runs f for 0 to n-1, with that many workers, until ctx ends.
+func atOnce(ctx context.Context, n, workers int, f func(i int)) {
+	next := make(chan int)
+	var group sync.WaitGroup
+	for range workers {
+		group.Go(func() {
+			for i := range next {
+				f(i)
+			}
+		})
+	}
+	for i := range n {
+		if ctx.Err() != nil {
+			break
+		}
+		next <- i
+	}
+	close(next)
+	group.Wait()
+}
+
+// pause waits, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// baseline is the honest client alone.
+func baseline(ctx context.Context, t *target) error {
+	pause(ctx, time.Duration(t.n(3000, 500))*time.Millisecond)
+	return nil
+}
+
+// longContext asks for 1,000 unknown flags with one context of 0.6 MB, which each result would repeat.
+func longContext(ctx context.Context, t *target) error {
+	var body strings.Builder
+	fmt.Fprintf(&body, `{"entities":[{"entityID":"1","entityContext":{"a":%q}}],"flagKeys":[`, strings.Repeat("x", 600_000))
+	for i := range 1000 {
+		fmt.Fprintf(&body, `%s"unknown-%d"`, comma(i), i)
+	}
+	body.WriteString("]}")
+	atOnce(ctx, t.n(40, 8), 8, func(int) {
+		t.attack(ctx, http.MethodPost, "/evaluation/batch", []byte(body.String()))
+	})
+	return nil
+}
+
+// repeatedTags gives one tag 200,000 times.
+func repeatedTags(ctx context.Context, t *target) error {
+	tags := strings.Repeat(`"t",`, 200_000)
+	body := `{"entities":[{"entityID":"1"}],"flagTags":[` + tags + `"t"]}`
+	atOnce(ctx, t.n(40, 8), 8, func(int) {
+		t.attack(ctx, http.MethodPost, "/evaluation/batch", []byte(body))
+	})
+	return nil
+}
+
+// tagsInQuery gives 100,000 different tags to all endpoints that take tags in a query.
+func tagsInQuery(ctx context.Context, t *target) error {
+	var tags strings.Builder
+	for i := range 100_000 {
+		fmt.Fprintf(&tags, "%st%d", comma(i), i)
+	}
+	paths := []string{"/flags?tags=", "/export/eval_cache/json?tags=", "/export/eval_cache/json?keys=", "/evaluation/batch?entityId=1&flagTag="}
+	atOnce(ctx, t.n(40, 8), 8, func(i int) {
+		t.attack(ctx, http.MethodGet, paths[i%len(paths)]+tags.String(), nil)
+	})
+	return nil
+}
+
+// announcedBodies are many clients that announce 1 MB and send one byte.
+func announcedBodies(ctx context.Context, t *target) error {
+	return t.connections(ctx, t.n(3000, 300), func(i int, c net.Conn) error {
+		path := []string{"/evaluation", "/evaluation/batch"}[i%2]
+		_, err := fmt.Fprintf(c, "POST /api/v1%s HTTP/1.1\r\nHost: flagr\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n{", path)
+		return err
+	}, nil)
+}
+
+// classes is a pattern of some 21 KB that would compile to more than 100 MB.
+func classes() string { return strings.Repeat(`\pL`, 7000) }
+
+// patternsByAPI creates 30 constraints with such patterns.
+func patternsByAPI(ctx context.Context, t *target) error {
+	constraints, err := t.createSegment(ctx, "patterns-api")
+	if err != nil {
+		return err
+	}
+	body := constraintBody(classes())
+	atOnce(ctx, t.n(30, 10), 4, func(int) { t.attack(ctx, http.MethodPost, constraints, body) })
+	pause(ctx, time.Second) // a reload of the flags falls into the case
+	return nil
+}
+
+// patternsBySQL writes them into the database and starts the server again.
+func patternsBySQL(ctx context.Context, t *target) error {
+	constraints, err := t.createSegment(ctx, "patterns-sql")
+	if err != nil {
+		return err
+	}
+	for range t.n(30, 10) {
+		if t.attack(ctx, http.MethodPost, constraints, constraintBody("abc")) != http.StatusOK {
+			return errors.New("a plain pattern was not accepted")
+		}
+	}
+	if err := t.exec(ctx, "UPDATE constraints SET value = ? WHERE value = ?", `"`+classes()+`"`, `"abc"`); err != nil {
+		return err
+	}
+	if err := t.restart(ctx); err != nil {
+		return err
+	}
+	t.attack(ctx, http.MethodPost, "/evaluation", []byte(`{"flagKey":"patterns-sql","entityID":"1","entityContext":{"x":"abc"}}`))
+	return t.exec(ctx, "UPDATE constraints SET value = ? WHERE value = ?", `"abc"`, `"`+classes()+`"`)
+}
+
+// slowPattern evaluates 8 KB of text with a pattern of some 1.8 KB.
+func slowPattern(ctx context.Context, t *target) error {
+	constraints, err := t.createSegment(ctx, "slow-pattern")
+	if err != nil {
+		return err
+	}
+	for _, repeat := range []int{200, 60, 10} {
+		t.attack(ctx, http.MethodPost, constraints, constraintBody(strings.Repeat("(a?){100}", repeat)+"b"))
+	}
+	pause(ctx, time.Second) // until the flag is reloaded
+	body := fmt.Appendf(nil, `{"flagKey":"slow-pattern","entityID":"1","entityContext":{"x":%q}}`, strings.Repeat("a", 8<<10))
+	atOnce(ctx, t.n(40, 8), 4, func(int) { t.attack(ctx, http.MethodPost, "/evaluation", body) })
+	return nil
+}
+
+// nestedAttachment nests JSON 9,998 deep, by the API and by SQL, and reads it back.
+func nestedAttachment(ctx context.Context, t *target) error {
+	nested := strings.Repeat(`{"a":`, 9_998) + "1" + strings.Repeat("}", 9_998)
+	f, err := t.createFlag(ctx, "nested")
+	if err != nil {
+		return err
+	}
+	path := fmt.Sprintf("/flags/%d", f.ID)
+	if status := t.attack(ctx, http.MethodPost, path+"/variants", []byte(`{"key":"deep","attachment":`+nested+`}`)); status != http.StatusBadRequest {
+		return fmt.Errorf("an attachment nested 9,998 deep is answered %d, want 400", status)
+	}
+	if err := t.exec(ctx, "UPDATE variants SET attachment = ? WHERE flag_id = ?", nested, f.ID); err != nil {
+		return err
+	}
+	if _, err := t.call(ctx, http.MethodPut, path, map[string]any{"description": "changed"}); err != nil {
+		return err
+	}
+	pause(ctx, time.Second) // until the flag is reloaded
+	for _, read := range []string{path, path + "/snapshots", "/export/eval_cache/json"} {
+		if status := t.attack(ctx, http.MethodGet, read, nil); status != http.StatusOK {
+			return fmt.Errorf("GET %s with a nested attachment is answered %d, want 200", read, status)
+		}
+	}
+	return nil
+}
+
+// evaluationLog sends one batch whose evaluations would write 180 MB of log.
+func evaluationLog(ctx context.Context, t *target) error {
+	var body strings.Builder
+	body.WriteString(`{"entities":[`)
+	for i := range 15_000 {
+		fmt.Fprintf(&body, `%s{"entityID":"%d-%s"}`, comma(i), i, strings.Repeat("x", 800))
+	}
+	fmt.Fprintf(&body, `],"flagKeys":[%q]}`, t.honestFlag.Key)
+	before := t.size(logName)
+	t.attack(ctx, http.MethodPost, "/evaluation/batch", []byte(body.String()))
+	grown := t.size(logName) - before
+	t.note = fmt.Sprintf("%.1f MB sent, log grew by %.1f MB", megabytes(int64(body.Len())), megabytes(grown))
+	if grown > 20<<20 {
+		return fmt.Errorf("the log grew by %.1f MB, want at most 20 MB", megabytes(grown))
+	}
+	return nil
+}
+
+// hangingWebhook changes a flag with an attachment of 1 MB again and again. The receiver never answers.
+func hangingWebhook(ctx context.Context, t *target) error {
+	f, err := t.createFlag(ctx, "webhook")
+	if err != nil {
+		return err
+	}
+	path := fmt.Sprintf("/flags/%d", f.ID)
+	body := fmt.Appendf(nil, `{"key":"large","attachment":{"a":%q}}`, strings.Repeat("x", t.n(1_000_000, 300_000)))
+	t.attack(ctx, http.MethodPost, path+"/variants", body)
+	atOnce(ctx, t.n(100, 20), 2, func(i int) {
+		t.attack(ctx, http.MethodPut, path, fmt.Appendf(nil, `{"description":"change %d"}`, i))
+	})
+	return nil
+}
+
+// largeHistory reads a history of 100 states of 1 MB each, which it writes by SQL.
+func largeHistory(ctx context.Context, t *target) error {
+	f, err := t.createFlag(ctx, "history")
+	if err != nil {
+		return err
+	}
+	state := fmt.Sprintf(`{"ID":%d,"Key":"history","Notes":%q}`, f.ID, strings.Repeat("x", 1_000_000))
+	for range t.n(100, 40) {
+		if err := t.exec(ctx, "INSERT INTO flag_snapshots (created_at, updated_at, flag_id, flag) VALUES (datetime('now'), datetime('now'), ?, ?)",
+			f.ID, state); err != nil {
+			return err
+		}
+	}
+	atOnce(ctx, t.n(8, 4), 4, func(int) {
+		t.attack(ctx, http.MethodGet, fmt.Sprintf("/flags/%d/snapshots", f.ID), nil)
+	})
+	return nil
+}
+
+// slowReaders are 15 clients that read an export slowly.
+func slowReaders(ctx context.Context, t *target) error {
+	return t.connections(ctx, 15, func(_ int, c net.Conn) error {
+		_, err := io.WriteString(c, "GET /api/v1/export/sqlite HTTP/1.1\r\nHost: flagr\r\nAccept: */*\r\n\r\n")
+		return err
+	}, func(c net.Conn) {
+		part := make([]byte, 4<<10)
+		status, err := c.Read(part)
+		if err != nil || status < 12 {
+			return
+		}
+		t.statuses.add(string(part[9:12]))
+		for err == nil && ctx.Err() == nil {
+			pause(ctx, 100*time.Millisecond)
+			_, err = c.Read(part)
+		}
+	})
+}
+
+// refusedCounts sends batches of rows that are all refused, each with a key of its own, for which a receipt is kept.
+func refusedCounts(ctx context.Context, t *target) error {
+	var body strings.Builder
+	body.WriteString(`{"flagEvaluations":[`)
+	for i := range 1000 {
+		body.WriteString(comma(i) + "{}")
+	}
+	body.WriteString("]}")
+	before := t.size(databaseName) + t.size(databaseName+"-wal")
+	n := t.n(1000, 100)
+	atOnce(ctx, n, 4, func(i int) {
+		t.attack(ctx, http.MethodPost, "/datar/evaluations", []byte(body.String()), "Idempotency-Key", fmt.Sprintf("refused-%d", i))
+	})
+	t.note = fmt.Sprintf("%.1f MB sent, database grew by %.1f MB", megabytes(int64(n*body.Len())),
+		megabytes(t.size(databaseName)+t.size(databaseName+"-wal")-before))
+	return nil
+}
+
+// slowCounts are clients that announce 1 MB of counts, send 64 KB of it, and then a byte at a time.
+func slowCounts(ctx context.Context, t *target) error {
+	part := []byte(`{"flagEvaluations":[` + strings.Repeat("{},", 21_000))
+	return t.connections(ctx, t.n(1000, 100), func(_ int, c net.Conn) error {
+		_, err := fmt.Fprintf(c, "POST /api/v1/datar/evaluations HTTP/1.1\r\nHost: flagr\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n%s", part)
+		return err
+	}, nil)
+}
+
+// hugeHeaders are clients that send 1,000,000 bytes of headers without an end.
+func hugeHeaders(ctx context.Context, t *target) error {
+	line := "X-Header: " + strings.Repeat("x", 990) + "\r\n"
+	return t.connections(ctx, t.n(800, 400), func(_ int, c net.Conn) error {
+		if _, err := io.WriteString(c, "GET /api/v1/health HTTP/1.1\r\nHost: flagr\r\n"); err != nil {
+			return err
+		}
+		for range 1000 {
+			if _, err := io.WriteString(c, line); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, nil)
+}
+
+// connections opens n connections at once, sends on each, and holds them all for a while before it closes them. hold, if it is
+// not nil, runs for each meanwhile. A connection that fails counts as refused.
+func (t *target) connections(ctx context.Context, n int, send func(i int, c net.Conn) error, hold func(c net.Conn)) error {
+	const wait = 10 * time.Second
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var mu sync.Mutex
+	var open []net.Conn
+	atOnce(ctx, n, 50, func(i int) {
+		c, err := (&net.Dialer{Timeout: wait}).DialContext(ctx, "tcp", t.address)
+		if err != nil {
+			t.statuses.add("refused")
+			return
+		}
+		if err = errors.Join(c.SetDeadline(time.Now().Add(wait)), send(i, c)); err != nil {
+			t.statuses.add("refused")
+		} else {
+			t.statuses.add("held")
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		open = append(open, c)
+	})
+	var group sync.WaitGroup
+	if hold != nil {
+		for _, c := range open {
+			group.Go(func() { hold(c) })
+		}
+	}
+	pause(ctx, time.Duration(t.n(4000, 1000))*time.Millisecond)
+	var errs []error
+	for _, c := range open {
+		errs = append(errs, c.Close())
+	}
+	group.Wait()
+	return errors.Join(errs...)
+}
+
+// createSegment creates a flag with a further segment and returns the path of its constraints.
+func (t *target) createSegment(ctx context.Context, key string) (string, error) {
+	f, err := t.createFlag(ctx, key)
+	if err != nil {
+		return "", err
+	}
+	path := fmt.Sprintf("/flags/%d/segments", f.ID)
+	created, err := t.call(ctx, http.MethodPost, path, map[string]any{"description": "attacked", "rolloutPercent": 100})
+	if err != nil {
+		return "", err
+	}
+	path = fmt.Sprintf("%s/%v", path, created["id"])
+	_, err = t.call(ctx, http.MethodPut, fmt.Sprintf("/flags/%d/segments/reorder", f.ID), map[string]any{"segmentIDs": []any{created["id"]}})
+	return path + "/constraints", err
+}
+
+// constraintBody asks for a constraint that the property x matches the pattern.
+func constraintBody(pattern string) []byte {
+	return fmt.Appendf(nil, `{"property":"x","operator":"EREG","value":"\"%s\""}`, strings.ReplaceAll(pattern, `\`, `\\`))
+}
+
+// exec changes the server's database from outside.
+func (t *target) exec(ctx context.Context, statement string, arguments ...any) (err error) {
+	db, err := sql.Open("sqlite", filepath.Join(t.options.Dir, databaseName)+"?_pragma=busy_timeout(10000)")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	_, err = db.ExecContext(ctx, statement, arguments...)
+	return err
+}
+
+func comma(i int) string {
+	if i == 0 {
+		return ""
+	}
+	return ","
+}
+
+func megabytes(n int64) float64 { return float64(n) / 1e6 }

@@ -1,0 +1,369 @@
+package attack
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+const (
+	// startDeadline and stopDeadline are far beyond what a server needs, also on a busy machine.
+	startDeadline = 60 * time.Second
+	stopDeadline  = 40 * time.Second
+
+	databaseName = "flagr.sqlite"
+	logName      = "log"
+)
+
+// target is the server under attack.
+type target struct {
+	options Options
+	webhook string // URL of a receiver that never answers
+
+	cmd     *exec.Cmd
+	done    chan struct{} // closed when the process has ended
+	api     string        // up to and with /api/v1
+	address string        // host:port
+
+	honestFlag flag
+	statuses   statuses
+	peak       atomic.Int64 // bytes of resident memory since the case began, over all processes of it
+	note       string
+}
+
+// flag is a flag of the server.
+type flag struct {
+	ID  int64
+	Key string
+}
+
+var serving = regexp.MustCompile(`Serving flagr at (http://([0-9.:]+))`)
+
+// start starts the server on the database in the folder, and waits until it answers.
+func (t *target) start(ctx context.Context) error {
+	log, err := os.OpenFile(filepath.Join(t.options.Dir, logName), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = log.Close() }()    // the server has its own
+	cmd := exec.Command(t.options.Server) //nolint:noctx,gosec // stop ends it; the path is the caller's choice
+	cmd.Dir = t.options.Dir
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = []string{
+		"HOST=127.0.0.1", "PORT=0",
+		"TMPDIR=" + t.options.Dir,
+		"FLAGR_DB_DBDRIVER=sqlite3", "FLAGR_DB_DBCONNECTIONSTR=" + databaseName,
+		"FLAGR_DB_DBCONNECTION_DEBUG=false",
+		"FLAGR_EVALCACHE_REFRESHINTERVAL=200ms",
+		"FLAGR_RECORDER_ENABLED=true", "FLAGR_RECORDER_TYPE=datar",
+		"FLAGR_RECORDER_DATAR_FLUSH_INTERVAL=1s",
+		"FLAGR_RECORDER_DATAR_INGEST_ENABLED=true",
+		"FLAGR_NOTIFICATION_DETAILED_DIFF_ENABLED=true",
+		"FLAGR_NOTIFICATION_WEBHOOK_ENABLED=true", "FLAGR_NOTIFICATION_WEBHOOK_URL=" + t.webhook,
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = cmd.Wait() // that it ended is a finding, not how
+	}()
+	t.cmd, t.done = cmd, done
+	return t.poll(ctx, "the server to answer", func() bool {
+		text, err := os.ReadFile(filepath.Join(t.options.Dir, logName))
+		match := serving.FindSubmatch(text)
+		if err != nil || match == nil {
+			return false
+		}
+		t.api, t.address = string(match[1])+"/api/v1", string(match[2])
+		_, err = t.call(ctx, http.MethodGet, "/health", nil)
+		return err == nil
+	})
+}
+
+// stop ends the server, by force if it takes too long.
+func (t *target) stop() error {
+	_ = t.cmd.Process.Signal(syscall.SIGTERM) // fails only if it has ended
+	select {
+	case <-t.done:
+		return nil
+	case <-time.After(stopDeadline):
+		_ = t.cmd.Process.Kill()
+		<-t.done
+		return fmt.Errorf("the server still ran %s after SIGTERM", stopDeadline)
+	}
+}
+
+// restart kills the server and starts it again on the same database.
+func (t *target) restart(ctx context.Context) error {
+	_ = t.notePeak()         // fails only if the server has ended
+	_ = t.cmd.Process.Kill() // likewise
+	<-t.done
+	return t.start(ctx)
+}
+
+// ended reports whether the process has ended.
+func (t *target) ended() bool {
+	select {
+	case <-t.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// poll waits until done, at most startDeadline, or until the server ends.
+func (t *target) poll(ctx context.Context, what string, done func() bool) error {
+	ctx, cancel := context.WithTimeout(ctx, startDeadline)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-t.done:
+			return fmt.Errorf("the server ended while waiting for %s: see its log", what)
+		case <-ctx.Done():
+			return fmt.Errorf("wait for %s: %w", what, ctx.Err())
+		case <-tick.C:
+		}
+	}
+	return nil
+}
+
+// resetPeak makes the kernel measure the peak of resident memory anew.
+func (t *target) resetPeak() error {
+	return os.WriteFile(t.proc("clear_refs"), []byte("5"), 0o200)
+}
+
+// notePeak takes the peak of resident memory since resetPeak into account.
+func (t *target) notePeak() error {
+	status, err := os.ReadFile(t.proc("status"))
+	if err != nil {
+		return err
+	}
+	_, rest, _ := strings.Cut(string(status), "VmHWM:")
+	fields := strings.Fields(rest)
+	if len(fields) == 0 {
+		return errors.New("/proc/PID/status has no VmHWM")
+	}
+	kib, err := strconv.ParseInt(fields[0], 10, 64)
+	if err != nil {
+		return err
+	}
+	t.peak.Store(max(t.peak.Load(), kib<<10))
+	return nil
+}
+
+func (t *target) proc(name string) string {
+	return filepath.Join("/proc", strconv.Itoa(t.cmd.Process.Pid), name)
+}
+
+// call sends JSON and decodes the answer, which must be 200. It is for setups: its status is not counted.
+func (t *target) call(ctx context.Context, method, path string, body any) (map[string]any, error) {
+	encoded, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	request, err := http.NewRequestWithContext(ctx, method, t.api+path, bytes.NewReader(encoded))
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(response.Body)
+	if err := errors.Join(err, response.Body.Close()); err != nil {
+		return nil, err
+	}
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s %s: %s: %.300s", method, path, response.Status, text)
+	}
+	var decoded map[string]any
+	_ = json.Unmarshal(text, &decoded) // a list is not needed
+	return decoded, nil
+}
+
+// attack sends a request, reads the answer to its end and counts its status, which it returns; 0 without an answer.
+func (t *target) attack(ctx context.Context, method, path string, body []byte, header ...string) int {
+	request, err := http.NewRequestWithContext(ctx, method, t.api+path, bytes.NewReader(body))
+	if err != nil {
+		t.statuses.add("invalid request")
+		return 0
+	}
+	request.Header.Set("Content-Type", "application/json")
+	for i := 0; i+1 < len(header); i += 2 {
+		request.Header.Set(header[i], header[i+1])
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.statuses.add("cut")
+		return 0
+	}
+	_, err = io.Copy(io.Discard, response.Body)
+	if errors.Join(err, response.Body.Close()) != nil {
+		t.statuses.add("cut")
+		return 0
+	}
+	t.statuses.add(strconv.Itoa(response.StatusCode))
+	return response.StatusCode
+}
+
+// statuses counts answers.
+type statuses struct {
+	mu    sync.Mutex
+	count map[string]int
+}
+
+func (s *statuses) reset() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.count = map[string]int{}
+}
+
+func (s *statuses) add(status string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.count[status]++
+}
+
+func (s *statuses) all() map[string]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.count)
+}
+
+// createFlag creates an enabled flag with the variants "on" and "off" for everybody, and waits until it is evaluated.
+func (t *target) createFlag(ctx context.Context, key string) (flag, error) {
+	created, err := t.call(ctx, http.MethodPost, "/flags", map[string]any{"key": key, "description": key, "template": "simple_boolean_flag"})
+	if err != nil {
+		return flag{}, err
+	}
+	id, _ := created["id"].(float64)
+	f := flag{ID: int64(id), Key: key}
+	if _, err := t.call(ctx, http.MethodPut, fmt.Sprintf("/flags/%d", f.ID), map[string]any{"dataRecordsEnabled": true}); err != nil {
+		return f, err
+	}
+	if _, err := t.call(ctx, http.MethodPut, fmt.Sprintf("/flags/%d/enabled", f.ID), map[string]any{"enabled": true}); err != nil {
+		return f, err
+	}
+	return f, t.poll(ctx, "the flag "+key+" to be evaluated", func() bool {
+		answer, err := t.call(ctx, http.MethodPost, "/evaluation", map[string]any{"flagKey": key, "entityID": "1"})
+		variant, _ := answer["variantKey"].(string)
+		return err == nil && variant != ""
+	})
+}
+
+// honest evaluates at a steady rate: requests begin by the clock, whether or not those before have been answered.
+type honest struct {
+	group     sync.WaitGroup
+	mu        sync.Mutex
+	latencies []time.Duration
+	failed    int
+}
+
+const (
+	honestInterval = 10 * time.Millisecond
+	honestAtOnce   = 64
+)
+
+// startHonest evaluates until ctx ends.
+func startHonest(ctx context.Context, t *target) *honest {
+	h := &honest{}
+	client := &http.Client{
+		Transport: &http.Transport{MaxIdleConnsPerHost: honestAtOnce},
+		Timeout:   10 * time.Second,
+	}
+	body := fmt.Appendf(nil, `{"flagKey":%q,"entityID":"honest","entityContext":{"country":"DE"}}`, t.honestFlag.Key)
+	tick := time.NewTicker(honestInterval)
+	slots := make(chan struct{}, honestAtOnce)
+	h.group.Go(func() {
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			select {
+			case slots <- struct{}{}:
+				h.group.Go(func() {
+					h.evaluate(client, t.api, body)
+					<-slots
+				})
+			default: // so many wait already that p99 shows it
+			}
+		}
+	})
+	return h
+}
+
+// evaluate sends one request. It is not canceled with the case, so that the last ones count as well.
+func (h *honest) evaluate(client *http.Client, api string, body []byte) {
+	began := time.Now()
+	response, err := client.Post(api+"/evaluation", "application/json", bytes.NewReader(body)) //nolint:noctx // the client has a timeout
+	ok := err == nil && response.StatusCode == http.StatusOK
+	if err == nil {
+		_, readErr := io.Copy(io.Discard, response.Body)
+		ok = errors.Join(readErr, response.Body.Close()) == nil && ok
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !ok {
+		h.failed++
+		return
+	}
+	h.latencies = append(h.latencies, time.Since(began))
+}
+
+// wait returns how many requests were answered, how many failed, and percentiles of the latency.
+func (h *honest) wait() (answered, failed int, p50, p99 time.Duration) {
+	h.group.Wait()
+	n := len(h.latencies)
+	if n == 0 {
+		return 0, h.failed, 0, 0
+	}
+	slices.Sort(h.latencies)
+	return n, h.failed, h.latencies[n/2], h.latencies[n*99/100]
+}
+
+// hang listens on loopback, accepts connections and never answers.
+func hang(ctx context.Context) (net.Listener, error) {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	go func() {
+		var kept []net.Conn // a connection that is collected is closed
+		for {
+			c, err := listener.Accept()
+			if err != nil {
+				for _, c := range kept {
+					_ = c.Close()
+				}
+				return
+			}
+			kept = append(kept, c)
+		}
+	}()
+	return listener, nil
+}
