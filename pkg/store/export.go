@@ -15,6 +15,9 @@ import (
 // parameters.
 const exportRows = 200
 
+// exportBytes is how many bytes of states are written at once, about.
+const exportBytes = 1 << 20
+
 // ExportSQLite writes all flags as they are at one moment into a new SQLite file, which must be empty or not there yet,
 // and which a server can use as its database. Deleted flags and parts are in it, so that a flag can be restored from
 // it, too. Without history the snapshots of flags are left out. Whatever the error is, the file is the caller's to
@@ -55,12 +58,15 @@ func copyRows[T any](from, to *gorm.DB) (err error) {
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	to = to.Omit(clause.Associations).Session(&gorm.Session{})
-	batch := make([]T, 0, exportRows)
+	batch, size := make([]T, 0, exportRows), 0
 	write := func() error {
 		if len(batch) == 0 {
 			return nil
 		}
-		defer func() { batch = batch[:0] }()
+		defer func() {
+			clear(batch)
+			batch, size = batch[:0], 0
+		}()
 		return to.Create(&batch).Error
 	}
 	for rows.Next() {
@@ -68,7 +74,10 @@ func copyRows[T any](from, to *gorm.DB) (err error) {
 		if err := from.ScanRows(rows, &row); err != nil {
 			return err
 		}
-		if batch = append(batch, row); len(batch) == exportRows {
+		if snapshot, ok := any(&row).(*entity.FlagSnapshot); ok {
+			size += len(snapshot.Flag)
+		}
+		if batch = append(batch, row); len(batch) == exportRows || size >= exportBytes {
 			if err := write(); err != nil {
 				return err
 			}
