@@ -11,6 +11,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -55,13 +56,13 @@ func run(command []string, file string, out io.Writer) (int, error) {
 	if report.counts.Passed+report.counts.Failed+report.counts.Skipped == 0 && code == 0 {
 		return 1, errors.New("no test ran")
 	}
-	fmt.Fprintln(out, report.counts)
-	return code, report.counts.appendTo(file)
+	_, err = fmt.Fprintln(out, report.counts)
+	return code, errors.Join(err, report.counts.appendTo(file))
 }
 
 // execute runs the command and feeds what it prints to the report.
 func execute(command []string, report *report) (code int, err error) {
-	cmd := exec.Command(command[0], command[1:]...)
+	cmd := exec.CommandContext(context.Background(), command[0], command[1:]...)
 	cmd.Stdin, cmd.Stderr = os.Stdin, os.Stderr
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
@@ -117,8 +118,8 @@ func total(file string, out io.Writer) (int, error) {
 		var c counts
 		switch err := decoder.Decode(&c); {
 		case errors.Is(err, io.EOF):
-			fmt.Fprintln(out, sum)
-			return 0, nil
+			_, err = fmt.Fprintln(out, sum)
+			return 0, err
 		case err != nil:
 			return 1, err
 		}
@@ -177,7 +178,7 @@ func (r *report) take(e event) {
 	case "start":
 		r.mu.running[e.Package] = time.Now()
 	case "build-output":
-		fmt.Fprint(r.mu.out, e.Output)
+		r.printLocked(e.Output)
 	case "output":
 		r.keep(e)
 	case "pass", "fail", "skip":
@@ -188,6 +189,9 @@ func (r *report) take(e event) {
 		}
 	}
 }
+
+// printLocked ignores errors: without an output there is nowhere to report them.
+func (r *report) printLocked(text string) { _, _ = io.WriteString(r.mu.out, text) }
 
 func (r *report) keep(e event) {
 	tests := r.output[e.Package]
@@ -211,7 +215,7 @@ func (r *report) testEndedLocked(e event) {
 	case "fail":
 		r.counts.Failed++
 		if b := r.output[e.Package][e.Test]; b != nil {
-			fmt.Fprint(r.mu.out, b)
+			r.printLocked(b.String())
 		}
 	}
 	delete(r.output[e.Package], e.Test)
@@ -220,14 +224,14 @@ func (r *report) testEndedLocked(e event) {
 func (r *report) packageEndedLocked(e event) {
 	if e.Action == "fail" { // the output of a test that never ended says why, such as a panic
 		for _, test := range slices.Sorted(maps.Keys(r.output[e.Package])) {
-			fmt.Fprint(r.mu.out, r.output[e.Package][test])
+			r.printLocked(r.output[e.Package][test].String())
 		}
 		if r.tests[e.Package] == 0 {
 			r.counts.Failed++ // it did not build, or ended before its first test
 		}
 	}
 	word := map[string]string{"pass": "ok", "fail": "FAIL", "skip": "-"}[e.Action]
-	fmt.Fprintf(r.mu.out, "%-4s %s\t%.1fs\t%d tests\n", word, e.Package, e.Elapsed, r.tests[e.Package])
+	r.printLocked(fmt.Sprintf("%-4s %s\t%.1fs\t%d tests\n", word, e.Package, e.Elapsed, r.tests[e.Package]))
 	delete(r.output, e.Package)
 	delete(r.mu.running, e.Package)
 }
@@ -250,7 +254,7 @@ func (r *report) printProgress() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.mu.running) == 0 {
-		fmt.Fprintln(r.mu.out, "...  compiling")
+		r.printLocked("...  compiling\n")
 		return
 	}
 	var names []string
@@ -258,5 +262,5 @@ func (r *report) printProgress() {
 		names = append(names, fmt.Sprintf("%s (%s)", name, time.Since(since).Round(time.Second)))
 	}
 	slices.Sort(names)
-	fmt.Fprintln(r.mu.out, "...  testing", strings.Join(names, ", "))
+	r.printLocked("...  testing " + strings.Join(names, ", ") + "\n")
 }

@@ -55,7 +55,8 @@ const (
 
 // cutValue shortens values of lines, and marks where. Stacks of panics stay whole: no client writes them.
 func cutValue(_ []string, a slog.Attr) slog.Attr {
-	longest, text := maxLogValue, ""
+	longest := maxLogValue
+	var text string
 	switch value := a.Value.Any().(type) {
 	case string:
 		text = value

@@ -69,7 +69,7 @@ func TestPagesOfAWholeServer(t *testing.T) {
 	t.Parallel()
 	address := listen(t, map[string]string{"FLAGR_WEB_PREFIX": "/shop", "FLAGR_HEADER_AUTH_ENABLED": "true", "FLAGR_EVALCACHE_REFRESHINTERVAL": "1h"})
 	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	post := func(target, body string) *http.Response {
+	post := func(target, body string) (status int, location string) {
 		t.Helper()
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+address+target, strings.NewReader(body))
 		if err != nil {
@@ -82,13 +82,13 @@ func TestPagesOfAWholeServer(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = response.Body.Close()
-		return response
+		return response.StatusCode, response.Header.Get("Location")
 	}
-	if r := post("/shop/ui/new", "key="+secretKey+"&kind=boolean"); r.StatusCode != http.StatusSeeOther || r.Header.Get("Location") != "flags/1/targeting" {
-		t.Fatalf("create: %d to %q", r.StatusCode, r.Header.Get("Location"))
+	if status, to := post("/shop/ui/new", "key="+secretKey+"&kind=boolean"); status != http.StatusSeeOther || to != "flags/1/targeting" {
+		t.Fatalf("create: %d to %q", status, to)
 	}
-	if r := post("/shop/ui/flags/1/enabled", "enabled=true&snapshot=1&back=flags/1"); r.StatusCode != http.StatusSeeOther || r.Header.Get("Location") != "../../flags/1" {
-		t.Errorf("switch on: %d to %q", r.StatusCode, r.Header.Get("Location"))
+	if status, to := post("/shop/ui/flags/1/enabled", "enabled=true&snapshot=1&back=flags/1"); status != http.StatusSeeOther || to != "../../flags/1" {
+		t.Errorf("switch on: %d to %q", status, to)
 	}
 	// The flags in memory follow at once, although they are looked at every hour only.
 	for target, want := range map[string][]string{

@@ -163,7 +163,7 @@ func EventRows(rows []Row) []Row {
 		if !r.Outcome.IsEvent() {
 			continue
 		}
-		r.Key = r.Key.event()
+		r.Key = r.event()
 		if last := len(events) - 1; last >= 0 && events[last].Key == r.Key {
 			events[last].add(r)
 			continue
@@ -201,12 +201,12 @@ func WithUnattributed(details, events []Row, by Parts) []Row {
 	const ofEvents = GroupFlag | GroupVariant | GroupSegment | GroupHour | GroupDay
 	left := make([]Row, 0, len(events)+len(details))
 	for _, r := range events {
-		r.Key, r.First, r.Last = r.Key.event(), 0, 0
+		r.Key, r.First, r.Last = r.event(), 0, 0
 		left = append(left, r)
 	}
 	for _, r := range details {
 		if r.Outcome.IsEvent() {
-			left = append(left, Row{Key: r.Key.event(), Count: -r.Count, Ingested: -r.Ingested})
+			left = append(left, Row{Key: r.event(), Count: -r.Count, Ingested: -r.Ingested})
 		}
 	}
 	all := append(slices.Clone(details), GroupRows(left, by&ofEvents)...)

@@ -243,6 +243,7 @@ func newCompleteness(records []ServerRecord, self string, now, from, to time.Tim
 			c.Servers++
 		case StateHeard:
 			c.Servers++
+		case StateEnded: // all that it counted is stored
 		}
 	}
 	var running []Interval

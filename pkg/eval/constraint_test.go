@@ -399,7 +399,6 @@ func TestConstraintsOfSegment(t *testing.T) {
 			constraints = append(constraints, entity.Constraint{Property: property, Operator: "EQ", Value: value})
 			sources = append(sources, fmt.Sprintf("({%s} == %s)", property, value))
 		}
-		want := fails
 		expr, err := conditions.Parse(strings.Join(sources, " AND "))
 		if slices.ContainsFunc(constraints, func(c entity.Constraint) bool { _, err := c.Expr(); return err != nil }) || err != nil {
 			expr = nil
@@ -414,7 +413,8 @@ func TestConstraintsOfSegment(t *testing.T) {
 		}
 		for i := range 8 {
 			context := map[string]any{"p": float64(i & 1), "q": float64(i >> 1 & 1), "r": float64(i >> 2)}
-			if want = fails; expr != nil && library(expr, context) == holds {
+			want := fails
+			if expr != nil && library(expr, context) == holds {
 				want = holds
 			}
 			matched, _ := compiled.matches(properties{values: context}, true)

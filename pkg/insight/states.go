@@ -425,6 +425,7 @@ func (f *FlagState) countFindings(rows []datar.Row, t Timeline, sp span, refresh
 			f.Contradictions++
 		case Warning:
 			f.Warnings++
+		case Note: // it asks for no action
 		}
 	}
 }

@@ -90,7 +90,7 @@ func (o *Options) validate() error {
 	case o.PollInterval != 0 && o.PollInterval < time.Second:
 		return fmt.Errorf("PollInterval is %s; want at least 1s, or 0 for the default", o.PollInterval)
 	case o.Timeout < 0:
-		return fmt.Errorf("Timeout is %s; want more than 0, or 0 for the default", o.Timeout)
+		return fmt.Errorf("option Timeout is %s; want more than 0, or 0 for the default", o.Timeout)
 	case o.CountsInterval < 0:
 		return fmt.Errorf("CountsInterval is %s; want more than 0, or 0 for the default", o.CountsInterval)
 	}

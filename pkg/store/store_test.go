@@ -531,8 +531,8 @@ func TestDeepAttachmentIsRead(t *testing.T) {
 		must[*entity.Variant](t)(s.CreateVariant(ctx, "", 1, "v", nil))
 		deep := strings.Repeat(`{"a":`, 5000) + "1" + strings.Repeat("}", 5000)
 		ok(t, s.db.Exec("UPDATE variants SET attachment = ? WHERE id = 1", deep).Error)
-		flag := must[*entity.Flag](t)(s.SetFlagEnabled(ctx, "", 1, true))
-		if flag = must[*entity.Flag](t)(s.Flag(ctx, 1)); len(flag.Variants[0].Attachment) != 1 {
+		must[*entity.Flag](t)(s.SetFlagEnabled(ctx, "", 1, true))
+		if flag := must[*entity.Flag](t)(s.Flag(ctx, 1)); len(flag.Variants[0].Attachment) != 1 {
 			t.Errorf("got %v", flag.Variants)
 		}
 		if snapshots := must[[]entity.FlagSnapshot](t)(s.Snapshots(ctx, 1, SnapshotQuery{})); len(snapshots[0].Flag) > 20_000 {

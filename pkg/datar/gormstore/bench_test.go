@@ -3,6 +3,7 @@ package gormstore_test
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -432,7 +433,7 @@ func BenchmarkFlush(b *testing.B) {
 						b.Fatal(err)
 					}
 				}
-				if err := tx.Commit(); err != nil {
+				if err := errors.Join(statement.Close(), tx.Commit()); err != nil {
 					b.Fatal(err)
 				}
 			}

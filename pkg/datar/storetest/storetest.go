@@ -281,7 +281,7 @@ func contextEndsMidway(t *testing.T, s datar.Store) {
 	rows := int64(min(20, maxRows(s))) // one batch
 	for n := int64(0); n < 10_000; n += 1 + n/16 {
 		batch := datar.Batch{Writer: "w", Sequence: n + 1}
-		for v := range int64(rows) {
+		for v := range rows {
 			batch.Rows = append(batch.Rows, row(n+1, v, 1, hour, 1))
 		}
 		inner, cancel := context.WithCancel(t.Context())
