@@ -84,15 +84,15 @@ func (o *Options) validate() error {
 	target, err := url.Parse(o.URL)
 	switch {
 	case err != nil:
-		return fmt.Errorf("URL: %w", err)
+		return fmt.Errorf("Options.URL: %w", err)
 	case target.Scheme != "http" && target.Scheme != "https" || target.Host == "" || target.RawQuery != "":
-		return fmt.Errorf("URL is %q; want http://host or https://host, with a path or without", o.URL)
+		return fmt.Errorf("Options.URL is %q; want http://host or https://host, with a path or without", o.URL)
 	case o.PollInterval != 0 && o.PollInterval < time.Second:
-		return fmt.Errorf("PollInterval is %s; want at least 1s, or 0 for the default", o.PollInterval)
+		return fmt.Errorf("Options.PollInterval is %s; want at least 1s, or 0 for the default", o.PollInterval)
 	case o.Timeout < 0:
-		return fmt.Errorf("option Timeout is %s; want more than 0, or 0 for the default", o.Timeout)
+		return fmt.Errorf("Options.Timeout is %s; want more than 0, or 0 for the default", o.Timeout)
 	case o.CountsInterval < 0:
-		return fmt.Errorf("CountsInterval is %s; want more than 0, or 0 for the default", o.CountsInterval)
+		return fmt.Errorf("Options.CountsInterval is %s; want more than 0, or 0 for the default", o.CountsInterval)
 	}
 	o.URL = strings.TrimRight(o.URL, "/")
 	if o.PollInterval == 0 {

@@ -168,7 +168,7 @@ func TestOptionsThatAreWrong(t *testing.T) {
 		"Timeout":        {URL: "http://h", Timeout: -1},
 		"CountsInterval": {URL: "http://h", CountsInterval: -1},
 	} {
-		if _, err := provider.New(o); err == nil || !strings.HasPrefix(err.Error(), "flag provider: "+want) {
+		if _, err := provider.New(o); err == nil || !strings.HasPrefix(err.Error(), "flag provider: Options."+want) {
 			t.Errorf("%+v: %v", o, err)
 		}
 	}
