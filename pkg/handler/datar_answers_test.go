@@ -307,7 +307,7 @@ func TestTail(t *testing.T) {
 		}
 		return lines
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	lines, other := listen(ctx), listen(ctx)
 	for range 30 { // more than 20 in a second, unless the machine is very slow
