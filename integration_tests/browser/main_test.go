@@ -358,15 +358,21 @@ func (p *tab) press(name string) {
 	p.t.Helper()
 	find := fmt.Sprintf(`[...document.querySelectorAll("dialog[open] button, dialog[open] a")].concat(document.querySelector("dialog[open]") ? [] : [...document.querySelectorAll("button, a, summary")])
 		.find((e) => e.checkVisibility() && e.innerText.replace(/\s+/g, " ").trim() === %q)`, name)
-	p.until(fmt.Sprintf("the button %q", name), find)
+	p.until(fmt.Sprintf("the button %q", name), `document.readyState === "complete" && `+find)
 	p.value(find + ".click(), 1")
 }
 
-// fill types into the field of a name, over what is in it.
+// fill types into the field of a name, over what is in it, when the page and its scripts are loaded.
 func (p *tab) fill(name, text string) {
 	p.t.Helper()
-	p.until("the field "+name, fmt.Sprintf(`document.querySelector('[name=%q]')`, name))
-	p.value(fmt.Sprintf(`(() => { const e = document.querySelector('[name=%q]'); e.focus(); e.value = %q; e.dispatchEvent(new Event("input", {bubbles: true})); e.dispatchEvent(new Event("change", {bubbles: true})); return 1 })()`, name, text))
+	p.until("the field "+name, fmt.Sprintf(`(() => {
+		const e = document.querySelector('[name=%q]');
+		if (!e || document.readyState !== "complete") return false;
+		e.focus();
+		e.value = %q;
+		for (const type of ["input", "change"]) e.dispatchEvent(new Event(type, {bubbles: true}));
+		return true;
+	})()`, name, text))
 }
 
 // save reviews and saves, and waits for the page that says so.

@@ -29,6 +29,7 @@ func TestList(t *testing.T) {
 	p.fill("q", "nothing like it")
 	p.has("No flag matches")
 	p.press("Show all flags")
+	p.until("all flags", rows+" > 1")
 	p.fill("on", "on")
 	p.until("the flag that is on", rows+` === 1 && document.querySelector(".flags .key").innerText === "checkout-button"`)
 	// Rows open with the keyboard.
@@ -109,6 +110,9 @@ func TestVariants(t *testing.T) {
 	p.press("Review and save")
 	p.has("Nothing was saved")
 	p.fill("v.2.attachment", `{"a": 1}`)
+	p.press("Review and save")
+	p.press("Keep editing")
+	p.until("a page without the errors of before", `!document.getElementById("errors") && !document.body.innerText.includes("Line 1, column 9")`)
 	p.save()
 	variants := s.definition(t, 1)["variants"].([]any)
 	if len(variants) != 3 || fmt.Sprint(variants[2].(object)["attachment"]) != "map[a:1]" {

@@ -125,6 +125,8 @@ function editor() {
   let dirty = began;
   let running;
   let timer;
+  let edits = 0; // how often a field was changed
+  let pressed = false; // whether a button waits for its answer
   const savebar = form.querySelector("[data-savebar]");
   const show = () => { savebar.hidden = !dirty; };
   show();
@@ -159,6 +161,7 @@ function editor() {
   const changed = (event) => {
     if (!event.target.matches("[data-field]")) return;
     dirty = true;
+    edits++;
     show();
     clearTimeout(timer);
     timer = setTimeout(check, 250);
@@ -182,18 +185,29 @@ function editor() {
     if (errors) form.before(errors);
     return errors;
   };
+  // Sends the form with a button. What is typed before the answer comes would be lost with it, so the form is sent again.
+  const answer = async (button) => {
+    for (;;) {
+      clearTimeout(timer);
+      running?.abort();
+      const sent = edits;
+      const { page } = await submitted(button.closest("form") ?? form, button);
+      if (sent === edits) return page;
+    }
+  };
   const press = async (button) => {
-    clearTimeout(timer);
-    running?.abort();
-    const { page } = await submitted(button.closest("form") ?? form, button);
+    if (pressed) return;
+    pressed = true;
+    const page = await answer(button).finally(() => { pressed = false; });
     if (!page.querySelector("form[data-edit]")) { // the server says why it cannot
       savebar.querySelector("[data-live=what]").replaceChildren(page.querySelector("h1")?.textContent ?? "");
       return;
     }
     replace(page, button);
+    const errors = announce(page);
     const part = page.querySelector("[data-review]");
     if (part) ask(part, () => form.querySelector(".savebar .primary")?.focus());
-    else announce(page)?.querySelector("a")?.focus();
+    else errors?.querySelector("a")?.focus();
   };
   // Saving is a form like any other. The other buttons change the form, and the page stays.
   document.addEventListener("submit", (event) => {
