@@ -60,7 +60,7 @@ cross: ## build the server for other systems and machines, and what needs none o
 	GOOS=windows GOARCH=amd64 CGO_ENABLED=0 $(GO) build -o /dev/null ./swagger_gen/cmd/flagr-server
 
 integration: build ## black-box tests against the built binary
-	$(TESTSUM) $(GO) test -count=1 -timeout 20m ./integration_tests/... -server $(abspath $(BINARY)) -rounds $(ROUNDS)
+	$(TESTSUM) $(GO) test -count=1 -timeout 20m ./integration_tests -server $(abspath $(BINARY)) -rounds $(ROUNDS)
 
 browser: build ## tests of the pages in a real Chromium, if there is one
 	$(TESTSUM) $(GO) test -C integration_tests/browser -count=1 -timeout 20m -parallel 4 . -server $(abspath $(BINARY))

@@ -73,8 +73,9 @@ func TestPublishedClients(t *testing.T) {
 			}
 			enabled := put
 			enabled.Enabled = true
+			put.Variants, put.Segments = []string{"blue"}, []string{"the Dutch"}
 			read := enabled
-			read.Variants, read.Segments = []string{"blue"}, []string{"the Dutch"}
+			read.Variants, read.Segments = put.Variants, put.Segments
 			result := clientResult{FlagID: created.ID, FlagKey: name}
 			bert := result
 			bert.EntityID = "bert"

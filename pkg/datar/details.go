@@ -155,8 +155,8 @@ type ServerRecord struct {
 	FirstDrop, LastDrop time.Time
 }
 
-// EventRows returns what rows add to the events: the rows whose outcome IsEvent, with Outcome, Asked and Version 0, each
-// key once. The rows must be in the order of Key.Compare, and so is the result. It shares no memory with rows.
+// EventRows returns what rows add to the events: the rows whose outcome IsEvent, with Outcome, Asked and Version 0 and
+// without the segment of HeldOut, each key once, in the order of Key.Compare. It shares no memory with rows.
 func EventRows(rows []Row) []Row {
 	events := make([]Row, 0, len(rows))
 	for _, r := range rows {
@@ -164,13 +164,18 @@ func EventRows(rows []Row) []Row {
 			continue
 		}
 		r.Key = r.event()
-		if last := len(events) - 1; last >= 0 && events[last].Key == r.Key {
-			events[last].add(r)
-			continue
-		}
 		events = append(events, r)
 	}
-	return events
+	slices.SortFunc(events, func(a, b Row) int { return a.Compare(b.Key) })
+	merged := events[:0]
+	for _, r := range events {
+		if last := len(merged) - 1; last >= 0 && merged[last].Key == r.Key {
+			merged[last].add(r)
+			continue
+		}
+		merged = append(merged, r)
+	}
+	return merged
 }
 
 // GroupRows adds rows up by parts of their keys, and returns them in the order of Key.Compare. Rows with First and Last 0

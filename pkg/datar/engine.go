@@ -60,8 +60,8 @@ type Engine struct {
 		stored  int64     // evaluations that the store confirmed
 		adopted int64     // evaluations that earlier processes recorded, and left in journals
 		kept    int64     // evaluations that Close left in journals
-		// attempted is the start of the newest flush, confirmed or not.
-		attempted time.Time
+		// refreshed is the start of the newest flush that a query asked for, confirmed or not.
+		refreshed time.Time
 		flushes   flushReport
 		// inMemory: a journal is wanted, and could not be had when it was needed last. warned: that was logged.
 		inMemory, warned bool

@@ -45,7 +45,6 @@ func (e *Engine) flush(ctx context.Context) error {
 	started := e.options.Now()
 	e.marked.Store(0)
 	e.mu.Lock()
-	e.mu.attempted = started
 	arenas := slices.Clone(e.mu.arenas)
 	e.mu.Unlock()
 	e.reporter.begin(e.Stats())
@@ -63,6 +62,18 @@ func (e *Engine) flush(ctx context.Context) error {
 		err = e.report(ctx, started)
 	}
 	e.finish(started, lost, err)
+	return err
+}
+
+// flushCounts is flush for an engine that ends: a store that cannot be told so, but has all counts, is not worth waiting
+// for.
+func (e *Engine) flushCounts(ctx context.Context) error {
+	err := e.flush(ctx)
+	var untold *recordError
+	if errors.As(err, &untold) {
+		e.options.Logger.Info("datar: the store was not told that this server ends", "error", untold)
+		return nil
+	}
 	return err
 }
 
@@ -261,7 +272,7 @@ func (e *Engine) finalFlush(ctx context.Context) error {
 	e.flushing <- struct{}{} // a flush that holds it ends with the engine's lifetime
 	defer e.unlockFlushing()
 
-	err := retry(ctx, e.flush)
+	err := retry(ctx, e.flushCounts)
 	e.stopCounting()
 	e.mu.Lock()
 	for _, a := range e.mu.arenas {
@@ -275,7 +286,7 @@ func (e *Engine) finalFlush(ctx context.Context) error {
 	e.mu.Unlock()
 	if err == nil {
 		e.reporter.ended = true
-		err = retry(ctx, e.flush)
+		err = retry(ctx, e.flushCounts)
 	}
 	e.unknown.drop()
 

@@ -277,7 +277,7 @@ func page(limit, offset *int32) (int, int, error) {
 	return int(l), int(o), nil
 }
 
-// refresh flushes what was counted, unless a flush was begun within the last second, and waits for it, but no longer than
+// refresh flushes what was counted, unless a query did so within the last second, and waits for it, but no longer than
 // a second: a query is better answered with what is stored than not at all. A flush that takes longer, or fails, is
 // left to Stats.
 func (e *Engine) refresh(ctx context.Context) {
@@ -287,9 +287,13 @@ func (e *Engine) refresh(ctx context.Context) {
 		return
 	}
 	e.mu.Lock()
-	age := e.options.Now().Sub(e.mu.attempted)
+	now := e.options.Now()
+	age := now.Sub(e.mu.refreshed)
 	recent := age >= 0 && age < freshness
 	closed := e.mu.closed
+	if !closed && !recent {
+		e.mu.refreshed = now
+	}
 	e.mu.Unlock()
 	if closed || recent {
 		e.unlockFlushing()

@@ -162,6 +162,9 @@ func (e *Engine) report(ctx context.Context, started time.Time) error {
 			e.reportedBy(r.pending.batch)
 			r.limit = min(2*r.limit, unknownPerBatch)
 		case !errors.Is(err, ErrRefused):
+			if rows == 0 {
+				return &recordError{err}
+			}
 			return fmt.Errorf("store %d texts of unknown flags: %w", rows, err)
 		case rows > 1: // one of the texts, or more: half of them, until it is alone
 			r.limit = rows / 2
@@ -179,6 +182,12 @@ func (e *Engine) report(ctx context.Context, started time.Time) error {
 	}
 	return nil
 }
+
+// recordError is the reason why the store has not taken the record of this server, when nothing else had to be sent.
+type recordError struct{ err error }
+
+func (e *recordError) Error() string { return "store the record of this server: " + e.err.Error() }
+func (e *recordError) Unwrap() error { return e.err }
 
 // isRecordDue reports whether the store's record of this server is old, with some room for timers that are early.
 func (e *Engine) isRecordDue(started time.Time) bool {

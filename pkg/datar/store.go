@@ -60,8 +60,12 @@ type Key struct {
 	Asked   Asked
 }
 
-// event is the key of the events to which the key's counts are added, if its outcome IsEvent.
+// event is the key of the events to which the key's counts are added, if its outcome IsEvent. Events never had a segment
+// for what was held out.
 func (k Key) event() Key {
+	if k.Outcome == HeldOut {
+		k.SegmentID = 0
+	}
 	k.Version, k.Outcome, k.Asked = 0, 0, 0
 	return k
 }

@@ -87,8 +87,8 @@ func TestAnswersOfBatchesAreBoundedBeforeTheyAreMade(t *testing.T) {
 	}
 }
 
+// TestRepeatedTagsCountOnce measures what the process allocates, so it does not run beside others.
 func TestRepeatedTagsCountOnce(t *testing.T) {
-	t.Parallel()
 	service := setupWith(t, eval.Options{}, taggedFlags(500)...).Service
 	tags := make([]string, 200_000)
 	for i := range tags {
