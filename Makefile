@@ -47,10 +47,10 @@ run: build ## start on SQLite with Datar on, and print what to try
 test: ## all tests that need no server, with the race detector if there is a C compiler
 	@[ -n "$(RACE)" ] || echo "make test: no C compiler found, so the race detector is off"
 	@$(TESTSUM) $(GO) test -C integration_tests/promrules ./...
-	@$(TEST_ENV) $(TESTSUM) $(GO) test $(RACE) -timeout 20m ./pkg/... ./swagger_gen/... ./integration_tests/testsum
+	@$(TEST_ENV) $(TESTSUM) $(GO) test $(RACE) -timeout 40m ./pkg/... ./swagger_gen/... ./integration_tests/testsum
 
 test-servers: ## tests of the stores on PostgreSQL and MariaDB, which it installs and starts, and on the SQL of MySQL 8
-	FLAGR_TEST_REQUIRE_SERVERS=1 $(SERVERS) $(TESTSUM) $(GO) test -count=1 -timeout 20m ./pkg/store ./pkg/datar/gormstore
+	FLAGR_TEST_REQUIRE_SERVERS=1 $(SERVERS) $(TESTSUM) $(GO) test -count=1 -timeout 40m ./pkg/store ./pkg/datar/gormstore
 	$(TESTSUM) $(GO) test -C integration_tests/mysqldialect -count=1 ./...
 
 cross: ## build the server for other systems and machines, and what needs none of its libraries for all of them
@@ -60,10 +60,10 @@ cross: ## build the server for other systems and machines, and what needs none o
 	GOOS=windows GOARCH=amd64 CGO_ENABLED=0 $(GO) build -o /dev/null ./swagger_gen/cmd/flagr-server
 
 integration: build ## black-box tests against the built binary
-	$(TESTSUM) $(GO) test -count=1 -timeout 20m ./integration_tests -server $(abspath $(BINARY)) -rounds $(ROUNDS)
+	$(TESTSUM) $(GO) test -count=1 -timeout 40m ./integration_tests -server $(abspath $(BINARY)) -rounds $(ROUNDS)
 
 browser: build ## tests of the pages in a real Chromium, if there is one
-	$(TESTSUM) $(GO) test -C integration_tests/browser -count=1 -timeout 20m -parallel 4 . -server $(abspath $(BINARY))
+	$(TESTSUM) $(GO) test -C integration_tests/browser -count=1 -timeout 40m -parallel 4 . -server $(abspath $(BINARY))
 
 screenshots: build ## write pictures of the main pages to docs/images
 	mkdir -p docs/images
