@@ -136,13 +136,13 @@ func (t *target) runCase(ctx context.Context, c attackCase) Result {
 // Print writes a table of results.
 func Print(out io.Writer, results []Result) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "case\tpeak MB\thonest p50\tp99\tanswered\tfailed\trestarts\tstatuses\tnote")
+	_, _ = fmt.Fprintln(table, "case\tpeak MB\thonest p50\tp99\tanswered\tfailed\trestarts\tstatuses\tnote")
 	for _, r := range results {
 		restarts := 0
 		if r.Restarted {
 			restarts = 1
 		}
-		fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%d\t%d\t%d\t%v\t%s\n", r.Name, r.PeakBytes>>20, r.P50.Round(10*time.Microsecond),
+		_, _ = fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%d\t%d\t%d\t%v\t%s\n", r.Name, r.PeakBytes>>20, r.P50.Round(10*time.Microsecond),
 			r.P99.Round(10*time.Microsecond), r.Answered, r.Failed, restarts, r.Statuses, r.Note)
 	}
 	return table.Flush()

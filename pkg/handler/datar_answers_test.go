@@ -24,10 +24,10 @@ import (
 
 var datarOn = map[string]string{"FLAGR_RECORDER_ENABLED": "true", "FLAGR_RECORDER_TYPE": "datar", "FLAGR_RECORDER_DATAR_TAIL_ENABLED": "true"}
 
-// abFlag creates an enabled, recorded flag with the variants blue and green, each for half of a segment with constraints.
-func abFlag(t *testing.T, s *server, key string) (flagID int) {
+// abFlag creates checkout-button, an enabled, recorded flag with the variants blue and green, each for half of a segment with constraints.
+func abFlag(t *testing.T, s *server) (flagID int) {
 	t.Helper()
-	f := must(t, s, http.MethodPost, "/flags", object{"description": "d", "key": key})
+	f := must(t, s, http.MethodPost, "/flags", object{"description": "d", "key": "checkout-button"})
 	flagID = int(f["id"].(float64))
 	path := fmt.Sprintf("/flags/%d/definition", flagID)
 	d := must(t, s, http.MethodGet, path, nil)
@@ -41,7 +41,7 @@ func abFlag(t *testing.T, s *server, key string) (flagID int) {
 		}},
 	})
 	testwait.Until(t, "the flag to be evaluated", func() bool {
-		exported := must(t, s, http.MethodGet, "/export/eval_cache/json?keys="+key, nil)["Flags"].([]any)
+		exported := must(t, s, http.MethodGet, "/export/eval_cache/json?keys="+"checkout-button", nil)["Flags"].([]any)
 		return len(exported) == 1 && len(exported[0].(map[string]any)["Segments"].([]any)) == 1
 	})
 	return flagID
@@ -55,7 +55,7 @@ func evaluate(t *testing.T, s *server, n int, context object) {
 }
 
 // answersOfSpec are the operations of this file, by path and method.
-func answersOfSpec(t *testing.T) (*spec.Swagger, map[string]*spec.Operation) {
+func answersOfSpec(t *testing.T) map[string]*spec.Operation {
 	t.Helper()
 	document, err := loads.Embedded(restapi.SwaggerJSON, restapi.FlatSwaggerJSON)
 	if err != nil {
@@ -75,16 +75,16 @@ func answersOfSpec(t *testing.T) (*spec.Swagger, map[string]*spec.Operation) {
 			operations["POST "+path] = item.Post
 		}
 	}
-	return expanded.Spec(), operations
+	return operations
 }
 
 // The examples of swagger.yaml are what the schemas describe, and so are answers to its examples of requests.
 func TestExamplesOfAnswers(t *testing.T) {
 	t.Parallel()
 	s := setup(t, datarOn)
-	flagID := abFlag(t, s, "checkout-button")
+	flagID := abFlag(t, s)
 	evaluate(t, s, 20, object{"country": "FR", "age": 30})
-	_, operations := answersOfSpec(t)
+	operations := answersOfSpec(t)
 	if len(operations) < 11 {
 		t.Fatalf("only %d operations", len(operations))
 	}
@@ -125,7 +125,7 @@ func TestExamplesOfAnswers(t *testing.T) {
 func TestAnswersRefuseBadInputByName(t *testing.T) {
 	t.Parallel()
 	s := setup(t, datarOn)
-	id := abFlag(t, s, "checkout-button")
+	id := abFlag(t, s)
 	flag := fmt.Sprintf("/datar/flags/%d", id)
 	for path, want := range map[string]struct {
 		status int
@@ -190,7 +190,7 @@ func TestAnswersWithDatarOff(t *testing.T) {
 	t.Parallel()
 	s := setup(t, nil)
 	flagID, _, _ := booleanFlag(t, s, "on-off", false)
-	_, operations := answersOfSpec(t)
+	operations := answersOfSpec(t)
 	for _, name := range slices.Sorted(maps.Keys(operations)) {
 		method, path, _ := strings.Cut(name, " ")
 		path = strings.ReplaceAll(path, "{flagID}", fmt.Sprint(flagID))
@@ -217,7 +217,7 @@ func TestTryIsNotCounted(t *testing.T) {
 		"FLAGR_RECORDER_ENABLED": "true", "FLAGR_RECORDER_TYPE": "datar", "FLAGR_EVAL_DEBUG_ENABLED": "false",
 		"FLAGR_EVAL_LOGGING_ENABLED": "true", "FLAGR_PROMETHEUS_ENABLED": "true", "FLAGR_EVAL_BATCH_SIZE": "3",
 	})
-	flagID := abFlag(t, s, "checkout-button")
+	flagID := abFlag(t, s)
 	before := s.log.String()
 	got := must(t, s, http.MethodPost, fmt.Sprintf("/flags/%d/try", flagID), object{
 		"entities": []object{{"entityID": "a", "entityContext": object{"country": "FR", "age": 30}}, {"entityContext": object{"country": "FR", "age": "19"}}},
@@ -247,7 +247,7 @@ func TestTryIsNotCounted(t *testing.T) {
 func TestAnswersAsCSV(t *testing.T) {
 	t.Parallel()
 	s := setup(t, datarOn)
-	flagID := abFlag(t, s, "checkout-button")
+	flagID := abFlag(t, s)
 	must(t, s, http.MethodPut, fmt.Sprintf("/flags/%d", flagID), object{"description": "=HYPERLINK(\"http://x\")\n,\"quoted\""})
 	evaluate(t, s, 20, object{"country": "FR", "age": 30})
 	testwait.Until(t, "the description in the list", func() bool {
@@ -285,7 +285,7 @@ func TestAnswersAsCSV(t *testing.T) {
 func TestTail(t *testing.T) {
 	t.Parallel()
 	s := setup(t, datarOn)
-	flagID := abFlag(t, s, "checkout-button")
+	flagID := abFlag(t, s)
 	web := httptest.NewServer(s)
 	defer web.Close()
 	listen := func(ctx context.Context) *bufio.Scanner {

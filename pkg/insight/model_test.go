@@ -426,7 +426,7 @@ func checkSeries(t *testing.T, r *rand.Rand, w *world, s *insight.Service, flagI
 	}
 	series, err := s.Series(t.Context(), flagID, q)
 	if err == nil {
-		err = series.Buckets.Check()
+		err = series.Check()
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -42,15 +42,12 @@ func unwritable(p pool, err error) *unwritableError {
 		return nil
 	}
 	path := pathOf(files.file)
-	file, err := os.Stat(path)
-	if err != nil {
-		return nil
+	file, fileErr := os.Stat(path)
+	folder, folderErr := os.Stat(filepath.Dir(path))
+	if fileErr == nil && folderErr == nil && !file.IsDir() {
+		return &unwritableError{file: path, mode: file.Mode(), folder: folder.Mode(), readOnlyMode: files.readOnly}
 	}
-	folder, err := os.Stat(filepath.Dir(path))
-	if err != nil || file.IsDir() {
-		return nil
-	}
-	return &unwritableError{file: path, mode: file.Mode(), folder: folder.Mode(), readOnlyMode: files.readOnly}
+	return nil
 }
 
 // codeOf is the primary result code of SQLite, 0 for other errors.

@@ -424,7 +424,7 @@ func BenchmarkFlush(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				statement, err := tx.PrepareContext(b.Context(), singleUpsert[db.Name()])
+				statement, err := tx.PrepareContext(b.Context(), singleUpsert[db.Name()]) //nolint:sqlclosecheck // closed before the commit
 				if err != nil {
 					b.Fatal(err)
 				}
