@@ -41,7 +41,7 @@ func abFlag(t *testing.T, s *server) (flagID int) {
 		}},
 	})
 	testwait.Until(t, "the flag to be evaluated", func() bool {
-		exported := must(t, s, http.MethodGet, "/export/eval_cache/json?keys="+"checkout-button", nil)["Flags"].([]any)
+		exported := must(t, s, http.MethodGet, "/export/eval_cache/json?keys=checkout-button", nil)["Flags"].([]any)
 		return len(exported) == 1 && len(exported[0].(map[string]any)["Segments"].([]any)) == 1
 	})
 	return flagID

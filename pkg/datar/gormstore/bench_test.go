@@ -424,7 +424,7 @@ func BenchmarkFlush(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				statement, err := tx.PrepareContext(b.Context(), singleUpsert[db.Name()]) //nolint:sqlclosecheck // closed before the commit
+				statement, err := tx.PrepareContext(b.Context(), singleUpsert[db.Name()])
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -433,7 +433,7 @@ func BenchmarkFlush(b *testing.B) {
 						b.Fatal(err)
 					}
 				}
-				if err := errors.Join(statement.Close(), tx.Commit()); err != nil {
+				if err := errors.Join(statement.Close(), tx.Commit()); err != nil { //nolint:sqlclosecheck // the commit comes after
 					b.Fatal(err)
 				}
 			}
