@@ -15,7 +15,7 @@ import (
 
 	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
 	"github.com/flagr-datar/flagr-datar/pkg/evallog"
-	evallogof "github.com/flagr-datar/flagr-datar/pkg/evallog/openfeature"
+	"github.com/flagr-datar/flagr-datar/pkg/evallog/evallogof"
 )
 
 // An application counts what it evaluates by itself, and sends it to a server over HTTP.

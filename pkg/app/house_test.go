@@ -62,10 +62,10 @@ func TestEvallogImportsTheStandardLibraryOnly(t *testing.T) {
 			}
 		}
 	}
-	for _, dependency := range goList(t, "-deps", "./pkg/evallog/openfeature") {
+	for _, dependency := range goList(t, "-deps", "./pkg/evallog/evallogof") {
 		inModule, ok := strings.CutPrefix(dependency, module+"/")
 		if ok && !strings.HasPrefix(inModule, "pkg/evallog") {
-			t.Errorf("pkg/evallog/openfeature depends on %s", inModule)
+			t.Errorf("pkg/evallog/evallogof depends on %s", inModule)
 		}
 	}
 }
@@ -135,7 +135,7 @@ var rooms = map[string]struct {
 	},
 	// Programs embed the provider: it evaluates a snapshot that it polls, and reports with evallog.
 	"provider": {
-		allowed:   []string{"pkg/entity", "pkg/eval", "pkg/evalcache", "pkg/evallog", "pkg/evallog/openfeature", "pkg/provider"},
+		allowed:   []string{"pkg/entity", "pkg/eval", "pkg/evalcache", "pkg/evallog", "pkg/evallog/evallogof", "pkg/provider"},
 		forbidden: []string{"github.com/go-openapi", "gorm.io/driver", "github.com/glebarez"},
 	},
 	"datar/chstore": {

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"maps"
 	mathrand "math/rand/v2"
+	"reflect"
 	"strings"
 	"sync"
 	"time"
@@ -26,18 +27,18 @@ const (
 	MinFlushInterval = time.Second
 	// MaxFlushInterval is its upper bound.
 	MaxFlushInterval = time.Minute
-	// FlushKeys is the number of keys that starts a flush before its time.
-	FlushKeys = maxRows
-	// MaxKeys is the most keys that are counted in full between two flushes.
-	MaxKeys = 131_072
-	// MaxKeysPerFlag is the most keys of one flag among them.
-	MaxKeysPerFlag = 10_000
-	// MaxDegradedKeys is the most keys that are counted without their targeting key beyond those.
-	MaxDegradedKeys = 32_768
-	// MaxPending is the most flushes that wait to be delivered. It counts flushes, not rows and not Batches, of which a
-	// flush makes one for each 1,000 rows. A flush has few rows as a rule, but all keys of an hour in which nothing could
-	// be delivered: up to MaxKeys + MaxDegradedKeys, and twice as many where an hour ended in it.
-	MaxPending = 16
+	// flushKeys is the number of keys that starts a flush before its time.
+	flushKeys = maxRows
+	// maxKeys is the most keys that are counted in full between two flushes.
+	maxKeys = 131_072
+	// maxKeysPerFlag is the most keys of one flag among them.
+	maxKeysPerFlag = 10_000
+	// maxDegradedKeys is the most keys that are counted without their targeting key beyond those.
+	maxDegradedKeys = 32_768
+	// maxPending is the most flushes that wait to be delivered. It counts flushes, not rows and not Batches, of which a
+	// flush makes one for each 1,000 rows. A flush usually has few rows, but it has all keys of an hour in which nothing
+	// could be delivered: up to maxKeys + maxDegradedKeys, and twice as many where an hour ended in it.
+	maxPending = 16
 
 	// maxText bounds the length of each part of a key, in bytes, and with it the size of a row.
 	maxText = 4096
@@ -59,7 +60,7 @@ const (
 	DropCapacity DropReason = "capacity"
 	// DropClosed: it was recorded after Close had begun.
 	DropClosed DropReason = "closed"
-	// DropPending: more than MaxPending flushes waited, and it was in the oldest.
+	// DropPending: more than 16 flushes waited, and it was in the oldest.
 	DropPending DropReason = "pending_limit"
 	// DropUndelivered: Close could not deliver it in time, and there was no spool to keep it.
 	DropUndelivered DropReason = "undelivered"
@@ -88,37 +89,49 @@ const (
 // Options configure an Engine. Writer is mandatory; the zero value of the others is a good default.
 type Options struct {
 	Writer Writer
-	// FlushInterval is the longest time until a flush. Nil: DefaultFlushInterval. Zero or less is an error; what is
-	// otherwise outside MinFlushInterval and MaxFlushInterval becomes the nearer of them, with a warning in the log.
-	FlushInterval *time.Duration
+	// FlushInterval is the longest time until a flush, MinFlushInterval to MaxFlushInterval. 0: DefaultFlushInterval.
+	FlushInterval time.Duration
 	TargetingKeys TargetingKeys
 	Context       Context
 	// SpoolDir is a directory of a local disk for batches that could not be delivered. They survive the process, and
 	// the next engine with this directory delivers them. One engine at a time can use it. Empty: no spool.
 	SpoolDir string
-	// Logger gets a line when deliveries begin to fail, when they work again, and when evaluations are dropped. Nil: no
-	// log.
+	// Logger gets a line when deliveries begin to fail, when they work again, and when evaluations are dropped. Nil:
+	// slog.Default(). Use slog.New(slog.DiscardHandler) for no log.
 	Logger *slog.Logger
 }
 
-func (o Options) validate() error {
+func (o *Options) validate() error {
 	switch {
 	case o.Writer == nil:
-		return errors.New("Writer is missing")
-	case o.FlushInterval != nil && *o.FlushInterval <= 0:
-		return fmt.Errorf("FlushInterval %v: want %v to %v", *o.FlushInterval, MinFlushInterval, MaxFlushInterval)
+		return errors.New("evallog: Options.Writer is missing")
+	case isNil(o.Writer):
+		return fmt.Errorf("evallog: Options.Writer is a nil %T", o.Writer)
+	case o.FlushInterval != 0 && (o.FlushInterval < MinFlushInterval || o.FlushInterval > MaxFlushInterval):
+		return fmt.Errorf("evallog: Options.FlushInterval is %v, want %v to %v", o.FlushInterval, MinFlushInterval, MaxFlushInterval)
 	case o.TargetingKeys > TargetingKeysClear:
-		return fmt.Errorf("TargetingKeys %d is not one of the constants", o.TargetingKeys)
+		return fmt.Errorf("evallog: Options.TargetingKeys is %d, want one of the constants", o.TargetingKeys)
+	}
+	if o.FlushInterval == 0 {
+		o.FlushInterval = DefaultFlushInterval
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
 	}
 	return nil
 }
 
+// isNil reports whether a method of v would find a nil pointer, or v is a nil function.
+func isNil(v any) bool {
+	r := reflect.ValueOf(v)
+	return (r.Kind() == reflect.Pointer || r.Kind() == reflect.Func) && r.IsNil()
+}
+
 // Engine counts evaluations and sends them. Its methods are safe for concurrent use.
 type Engine struct {
-	options  Options
-	interval time.Duration
-	seed     uint64 // of the hashes
-	clock    clock
+	options Options
+	seed    uint64 // of the hashes
+	clock   clock
 
 	// mu guards what follows. Looking up, counting, the check of the size and the swap of the tables are all done while
 	// it is held, so that no count can reach a table that was taken away. Nothing else is: no I/O, no row of a batch.
@@ -128,18 +141,21 @@ type Engine struct {
 	// hourEnd is the end of the hour of UTC in which the first of them was recorded, in Unix milliseconds.
 	hourEnd int64
 	// past is what was counted in an hour that ended since the last flush, nil if none did.
-	past   *past
-	closed bool
-	books  books
+	past    *past
+	closing bool
+	books   books
+	// invalid is the first evaluation that was invalid, nil if none was.
+	invalid *invalid
 
-	// full has one place, which is taken when a table reaches FlushKeys, and emptied together with that table.
+	// full has one place, which is taken when a table reaches flushKeys, and emptied together with that table.
 	full     chan struct{}
 	requests chan chan error // of Flush
 	start    sync.Once
 	close    sync.Once
 	stop     chan struct{} // closed when Close begins
 	stopped  chan error    // result of run
-	closeErr error         // result of Close
+	closed   chan struct{} // closed when the first Close has done everything
+	closeErr error         // result of Close, written before closed is closed
 
 	// lifetime is the context of all deliveries. It ends with the deadline of Close, and with no context of a caller:
 	// a request that was cancelled was evaluated all the same.
@@ -167,34 +183,24 @@ type books struct {
 // over here, and sent after Start.
 func New(options Options) (*Engine, error) {
 	if err := options.validate(); err != nil {
-		return nil, fmt.Errorf("evaluation log: %w", err)
-	}
-	if options.Logger == nil {
-		options.Logger = slog.New(slog.DiscardHandler)
+		return nil, err
 	}
 	e := &Engine{
 		options:  options,
-		interval: DefaultFlushInterval,
 		seed:     mathrand.Uint64(),
 		books:    books{dropped: map[DropReason]int64{}},
 		full:     make(chan struct{}, 1),
 		requests: make(chan chan error),
 		stop:     make(chan struct{}),
 		stopped:  make(chan error, 1),
+		closed:   make(chan struct{}),
 		outbox:   outbox{writer: newWriterID()},
 	}
 	e.keys, e.degraded = newTable(e.seed), newTable(e.seed)
 	e.lifetime, e.end = context.WithCancel(context.Background())
-	if options.FlushInterval != nil {
-		wanted := *options.FlushInterval
-		e.interval = max(MinFlushInterval, min(wanted, MaxFlushInterval))
-		if e.interval != wanted {
-			options.Logger.Warn("evallog: flush interval out of range", "wanted", wanted, "used", e.interval)
-		}
-	}
 	if options.SpoolDir != "" {
 		if err := e.openSpool(); err != nil {
-			return nil, fmt.Errorf("evaluation log: %w", err)
+			return nil, fmt.Errorf("evallog: Options.SpoolDir: %w", err)
 		}
 	}
 	return e, nil
@@ -234,7 +240,7 @@ func (e *Engine) Record(evaluation Evaluation) {
 	if from == clockRead {
 		e.clock.wasRead(ms)
 	}
-	if number := e.keys.find(hash, &key, p); number != 0 && stated && ms >= 0 && ms < e.hourEnd && !e.closed {
+	if number := e.keys.find(hash, &key, p); number != 0 && stated && ms >= 0 && ms < e.hourEnd && !e.closing {
 		e.keys.add(number, ms, message)
 		e.books.full++
 	} else {
@@ -271,11 +277,14 @@ func (e *Engine) identify(k *Key, key *texts) (parts, bool) {
 func (e *Engine) recordSlowly(hash uint32, key *texts, p parts, stated bool, ms int64, message string) {
 	longest := max(len(key.flag), len(key.variant), len(key.allocation), len(key.targeting), len(key.errorCode))
 	switch {
-	case e.closed:
+	case e.closing:
 		e.books.dropped[DropClosed]++
 		return
 	case !stated, longest > maxText, ms < 0, ms > lastMilli:
 		e.books.dropped[DropInvalid]++
+		if e.invalid == nil {
+			e.invalid = &invalid{flag: strings.Clone(key.flag[:min(len(key.flag), maxMessage)]), stated: stated, longest: longest, ms: ms}
+		}
 		return
 	}
 	if ms >= e.hourEnd {
@@ -284,9 +293,9 @@ func (e *Engine) recordSlowly(hash uint32, key *texts, p parts, stated bool, ms 
 	number := e.keys.find(hash, key, p)
 	switch {
 	case number != 0:
-	case e.keys.keys < MaxKeys && (e.keys.keys < MaxKeysPerFlag || e.keys.keysOf(key.flag) < MaxKeysPerFlag):
+	case e.keys.keys < maxKeys && (e.keys.keys < maxKeysPerFlag || e.keys.keysOf(key.flag) < maxKeysPerFlag):
 		number = e.keys.insert(hash, key, p, ms)
-		if e.keys.keys == FlushKeys {
+		if e.keys.keys == flushKeys {
 			// One record of each table comes here, and it is in the table when that is taken.
 			select {
 			case e.full <- struct{}{}:
@@ -299,6 +308,39 @@ func (e *Engine) recordSlowly(hash uint32, key *texts, p parts, stated bool, ms 
 	}
 	e.keys.add(number, ms, message)
 	e.books.full++
+}
+
+// invalid says what was wrong with an evaluation. A flush logs it, since Record does no I/O.
+type invalid struct {
+	flag    string // at most 512 bytes of it
+	stated  bool
+	longest int // part of the key, in bytes
+	ms      int64
+	logged  bool
+}
+
+// logInvalid runs in the goroutine of run.
+func (e *Engine) logInvalid() {
+	e.mu.Lock()
+	i := e.invalid
+	if i == nil || i.logged {
+		e.mu.Unlock()
+		return
+	}
+	i.logged = true
+	e.mu.Unlock()
+	var wrong string
+	switch {
+	case i.flag == "":
+		wrong = "the flag is empty"
+	case !i.stated:
+		wrong = "a part of the key is neither None nor Some"
+	case i.longest > maxText:
+		wrong = fmt.Sprintf("a part of the key has %d bytes, want at most %d", i.longest, maxText)
+	default:
+		wrong = fmt.Sprintf("the time is %s, want the years 1970 to 9999", time.UnixMilli(i.ms).UTC())
+	}
+	e.options.Logger.Warn("evallog: an evaluation is invalid and was dropped, further ones are only counted", "flag", i.flag, "wrong", wrong)
 }
 
 // endHour begins new tables if those there are of an hour that has ended, so that its counts are not delivered as those
@@ -335,7 +377,7 @@ func (e *Engine) degrade(key *texts, p parts, ms int64, message string) {
 	hash := hashKey(e.seed, key, p)
 	number := e.degraded.find(hash, key, p)
 	if number == 0 {
-		if e.degraded.keys >= MaxDegradedKeys {
+		if e.degraded.keys >= maxDegradedKeys {
 			e.books.dropped[DropCapacity]++
 			return
 		}
@@ -358,7 +400,7 @@ type Stats struct {
 	// Pending are those of Full and Degraded that are not delivered yet. After Close they are in the spool.
 	Pending int64
 	// PendingBatches is the number of flushes, each of one or more Batches, that wait for another attempt, at most
-	// MaxPending.
+	// 16.
 	PendingBatches int
 	// Keys is the number of keys that are being counted.
 	Keys int

@@ -22,6 +22,9 @@ import (
 // newEngine returns an engine that ends with the test.
 func newEngine(t testing.TB, o evallog.Options) *evallog.Engine {
 	t.Helper()
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
 	engine, err := evallog.New(o)
 	if err != nil {
 		t.Fatal(err)
@@ -267,34 +270,80 @@ func TestTargetingKeys(t *testing.T) {
 	}
 }
 
+func TestOptionsThatAreWrongAreNamed(t *testing.T) {
+	t.Parallel()
+	for want, options := range map[string]evallog.Options{
+		"Options.Writer is missing":              {},
+		"Options.Writer is a nil *evallogtest.W": {Writer: (*evallogtest.Writer)(nil)},
+		"Options.Writer is a nil evallog_test.w": {Writer: writerFunc(nil)},
+		"Options.TargetingKeys is 9":             {Writer: &evallogtest.Writer{}, TargetingKeys: 9},
+	} {
+		if _, err := evallog.New(options); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error is %v, want one with %q", err, want)
+		}
+	}
+}
+
+// The first evaluation that is invalid is logged with what is wrong about it, and nothing that names a person.
+func TestTheFirstInvalidEvaluationIsLogged(t *testing.T) {
+	t.Parallel()
+	stated := on("flag")
+	unstated, long, old := stated, stated, stated
+	unstated.ErrorCode = evallog.Text{}
+	long.TargetingKey = evallog.Some(strings.Repeat("somebody", 1000))
+	old.Time = time.Unix(-1, 0)
+	for want, invalid := range map[string]evallog.Evaluation{
+		"the flag is empty": {},
+		"neither None nor":  unstated,
+		"has 8000 bytes":    long,
+		"1970 to 9999":      old,
+	} {
+		for _, end := range []func(*evallog.Engine) error{
+			func(e *evallog.Engine) error { return e.Flush(t.Context()) },
+			func(e *evallog.Engine) error { return e.Close(context.Background()) },
+		} {
+			var log bytes.Buffer
+			engine := newEngine(t, evallog.Options{
+				Writer: &evallogtest.Writer{}, TargetingKeys: evallog.TargetingKeysClear, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+			})
+			engine.Record(invalid)
+			engine.Record(evallog.Evaluation{})
+			if err := errors.Join(end(engine), engine.Close(context.Background())); err != nil {
+				t.Fatal(err)
+			}
+			if n := strings.Count(log.String(), "level=WARN"); n != 1 || !strings.Contains(log.String(), want) || strings.Contains(log.String(), "somebody") {
+				t.Errorf("want one warning with %q, log is:\n%s", want, &log)
+			}
+			if dropped := engine.Stats().Dropped[evallog.DropInvalid]; dropped != 2 {
+				t.Errorf("%d dropped as invalid, want 2", dropped)
+			}
+		}
+	}
+}
+
 func TestFlushInterval(t *testing.T) {
 	t.Parallel()
 	cases := map[string]struct {
-		interval *time.Duration
+		interval time.Duration
 		want     time.Duration // 0: refused
-		warns    bool
 	}{
-		"default":        {nil, 10 * time.Second, false},
-		"shortest":       {new(time.Second), time.Second, false},
-		"longest":        {new(time.Minute), time.Minute, false},
-		"too short":      {new(time.Millisecond), time.Second, true},
-		"too long":       {new(time.Hour), time.Minute, true},
-		"zero":           {new(time.Duration(0)), 0, false},
-		"negative":       {new(-time.Second), 0, false},
-		"one of its own": {new(7 * time.Second), 7 * time.Second, false},
+		"default":        {0, 10 * time.Second},
+		"shortest":       {time.Second, time.Second},
+		"longest":        {time.Minute, time.Minute},
+		"too short":      {time.Second - 1, 0},
+		"too long":       {time.Minute + 1, 0},
+		"negative":       {-time.Second, 0},
+		"one of its own": {7 * time.Second, 7 * time.Second},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				var log bytes.Buffer
 				writer := &evallogtest.Writer{}
-				engine, err := evallog.New(evallog.Options{
-					Writer: writer, FlushInterval: c.interval, Logger: slog.New(slog.NewTextHandler(&log, nil)),
-				})
+				engine, err := evallog.New(evallog.Options{Writer: writer, FlushInterval: c.interval})
 				if c.want == 0 {
-					if err == nil || !strings.Contains(err.Error(), "FlushInterval") {
-						t.Errorf("got error %v, want one that names FlushInterval", err)
+					if err == nil || !strings.Contains(err.Error(), "Options.FlushInterval") {
+						t.Errorf("got error %v, want one that names Options.FlushInterval", err)
 					}
 					return
 				}
@@ -314,9 +363,6 @@ func TestFlushInterval(t *testing.T) {
 					if n := len(writer.Attempts()); n != round+1 {
 						t.Fatalf("%d batches after the interval %v, want %d", n, c.want, round+1)
 					}
-				}
-				if warnings := strings.Count(log.String(), "level=WARN"); (warnings == 1) != c.warns || warnings > 1 {
-					t.Errorf("log has %d warnings:\n%s", warnings, &log)
 				}
 			})
 		})

@@ -2,6 +2,15 @@ package evallog
 
 import "unsafe"
 
+// The limits that tests reach.
+const (
+	FlushKeys       = flushKeys
+	MaxKeys         = maxKeys
+	MaxKeysPerFlag  = maxKeysPerFlag
+	MaxDegradedKeys = maxDegradedKeys
+	MaxPending      = maxPending
+)
+
 // IsUnlocked reports whether nobody holds the lock of the counts.
 func (e *Engine) IsUnlocked() bool {
 	if !e.mu.TryLock() {

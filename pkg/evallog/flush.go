@@ -76,36 +76,43 @@ func (e *Engine) Flush(ctx context.Context) error {
 // Close sends what is left and ends the engine. Evaluations recorded from now on are dropped. Of ctx only the deadline
 // counts: programs often close with the very context whose end told them to stop. Without a deadline it is 10 s; if it
 // has passed, 1 s. What is not delivered by then stays in the spool, or is dropped if there is none, and the reason is
-// returned. Further calls wait for the first and return its result.
+// returned. Further calls wait for the first, until their own deadline, and return its result.
 func (e *Engine) Close(ctx context.Context) error {
 	e.Start()
-	e.close.Do(func() {
-		e.deadline = time.Now().Add(closeTimeout)
-		if d, ok := ctx.Deadline(); ok {
-			e.deadline = d
-			if time.Until(d) < lastChance {
-				e.deadline = time.Now().Add(lastChance)
-			}
+	deadline := time.Now().Add(closeTimeout)
+	if d, ok := ctx.Deadline(); ok {
+		deadline = d
+		if time.Until(d) < lastChance {
+			deadline = time.Now().Add(lastChance)
 		}
-		timer := time.AfterFunc(time.Until(e.deadline), e.end)
+	}
+	e.close.Do(func() {
+		e.deadline = deadline
+		timer := time.AfterFunc(time.Until(deadline), e.end)
 		e.mu.Lock()
-		e.closed = true
+		e.closing = true
 		e.mu.Unlock()
 		close(e.stop)
-		select {
-		case e.closeErr = <-e.stopped:
-		case <-time.After(time.Until(e.deadline) + lastChance):
-			e.closeErr = errors.New("close: the Writer does not return although its context has ended")
-		}
-		timer.Stop()
-		e.end()
+		go func() {
+			defer close(e.closed)
+			e.closeErr = <-e.stopped
+			timer.Stop()
+			e.end()
+		}()
 	})
-	return e.closeErr
+	patience := time.NewTimer(time.Until(deadline) + lastChance)
+	defer patience.Stop()
+	select {
+	case <-e.closed:
+		return e.closeErr
+	case <-patience.C:
+		return fmt.Errorf("evallog: close: the Writer has not returned %v after the deadline", lastChance)
+	}
 }
 
 // run owns the ticker, every flush, and the outbox.
 func (e *Engine) run() {
-	ticker := time.NewTicker(e.interval)
+	ticker := time.NewTicker(e.options.FlushInterval)
 	defer ticker.Stop()
 	retry := time.NewTimer(0)
 	defer retry.Stop()
@@ -127,7 +134,7 @@ func (e *Engine) run() {
 			_ = e.flush(false)
 		}
 		// A flush by size has just sent what the ticker would have flushed.
-		ticker.Reset(e.interval)
+		ticker.Reset(e.options.FlushInterval)
 		if e.outbox.failures > 0 {
 			retry.Reset(time.Until(e.outbox.next))
 		} else {
@@ -140,8 +147,9 @@ func (e *Engine) run() {
 // go on adding up; but an hour that has ended is taken, so that its counts stay its own, and so is what somebody wants
 // flushed now, unless the oldest would have to be dropped for it.
 func (e *Engine) flush(now bool) error {
+	e.logInvalid()
 	failing := e.outbox.failures > 0
-	if !failing || now && len(e.outbox.waiting) < MaxPending || e.hourEnded() {
+	if !failing || now && len(e.outbox.waiting) < maxPending || e.hourEnded() {
 		e.take()
 	}
 	if next := e.outbox.next; failing && time.Now().Before(next) && (!now || next.Equal(e.outbox.asked)) {
@@ -213,7 +221,7 @@ func hashed(targetingKey Text) Text {
 // enqueue adds to the outbox. If that is full, its oldest flush is dropped.
 func (e *Engine) enqueue(f *flushed) {
 	e.outbox.waiting = append(e.outbox.waiting, f)
-	if len(e.outbox.waiting) > MaxPending {
+	if len(e.outbox.waiting) > maxPending {
 		oldest := e.outbox.waiting[0]
 		e.options.Logger.Warn("evallog: too many flushes wait, the oldest is dropped", "evaluations", oldest.evaluations())
 		for _, b := range oldest.batches {
@@ -348,7 +356,8 @@ func (e *Engine) settle(batch Batch, refused *RefusedError) {
 
 // finish takes and delivers what is left, until the deadline of Close.
 func (e *Engine) finish() error {
-	if len(e.outbox.waiting) == MaxPending {
+	e.logInvalid()
+	if len(e.outbox.waiting) == maxPending {
 		_ = e.deliver() // or else the oldest is dropped for what was counted last
 	}
 	e.take()

@@ -407,7 +407,7 @@ func TestRaceThreeASlowWriterIsNotCalledTwice(t *testing.T) {
 			time.Sleep(25 * time.Second)
 			return nil
 		})
-		engine := newEngine(t, evallog.Options{Writer: slow, FlushInterval: new(time.Second)})
+		engine := newEngine(t, evallog.Options{Writer: slow, FlushInterval: time.Second})
 		engine.Start()
 		for range 200 {
 			engine.Record(on("flag"))
@@ -602,8 +602,19 @@ func TestCloseEndsAlthoughTheWriterDoesNot(t *testing.T) {
 		if took := time.Since(begun); err == nil || took > 11*time.Second {
 			t.Errorf("Close took %v with error %v", took, err)
 		}
+		// A further call waits until its own deadline.
+		short, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		begun = time.Now()
+		err = engine.Close(short)
+		if took := time.Since(begun); err == nil || took > 3*time.Second {
+			t.Errorf("the second Close took %v with error %v", took, err)
+		}
 		checkBooks(t, engine.Stats(), 1)
 		close(release)
+		if err := engine.Close(context.Background()); err != nil {
+			t.Errorf("Close is %v when the Writer has returned, want the result of the delivery", err)
+		}
 	})
 }
 

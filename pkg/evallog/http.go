@@ -56,11 +56,11 @@ func NewHTTPWriter(options HTTPOptions) (*HTTPWriter, error) {
 	target, err := url.Parse(options.URL)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("evaluation log: URL: %w", err)
+		return nil, fmt.Errorf("evallog: HTTPOptions.URL: %w", err)
 	case target.Scheme != "http" && target.Scheme != "https" || target.Host == "":
-		return nil, fmt.Errorf("evaluation log: URL %q: want http://host/path or https://host/path", options.URL)
+		return nil, fmt.Errorf("evallog: HTTPOptions.URL is %q, want http://host/path or https://host/path", options.URL)
 	case options.MaxBytes < 0 || options.MaxBytes > MaxMaxBytes:
-		return nil, fmt.Errorf("evaluation log: MaxBytes %d: want 1 to %d, or 0 for the default", options.MaxBytes, MaxMaxBytes)
+		return nil, fmt.Errorf("evallog: HTTPOptions.MaxBytes is %d, want 1 to %d, or 0 for the default", options.MaxBytes, MaxMaxBytes)
 	case options.MaxBytes == 0:
 		options.MaxBytes = DefaultMaxBytes
 	}

@@ -67,7 +67,8 @@ type Options struct {
 
 	// DisableCounts switches the counting off. Otherwise evaluations of flags with dataRecordsEnabled are counted.
 	DisableCounts bool
-	// CountsInterval is the time between two deliveries of counts. 0 means evallog.DefaultFlushInterval.
+	// CountsInterval is the time between two deliveries of counts, evallog.MinFlushInterval to evallog.MaxFlushInterval.
+	// 0 means evallog.DefaultFlushInterval.
 	CountsInterval time.Duration
 	// SpoolDir is a directory for counts that could not be delivered. Empty: they are lost with the process.
 	SpoolDir string
@@ -91,8 +92,8 @@ func (o *Options) validate() error {
 		return fmt.Errorf("Options.PollInterval is %s; want at least 1s, or 0 for the default", o.PollInterval)
 	case o.Timeout < 0:
 		return fmt.Errorf("Options.Timeout is %s; want more than 0, or 0 for the default", o.Timeout)
-	case o.CountsInterval < 0:
-		return fmt.Errorf("Options.CountsInterval is %s; want more than 0, or 0 for the default", o.CountsInterval)
+	case o.CountsInterval != 0 && (o.CountsInterval < evallog.MinFlushInterval || o.CountsInterval > evallog.MaxFlushInterval):
+		return fmt.Errorf("Options.CountsInterval is %s; want %s to %s, or 0 for the default", o.CountsInterval, evallog.MinFlushInterval, evallog.MaxFlushInterval)
 	}
 	o.URL = strings.TrimRight(o.URL, "/")
 	if o.PollInterval == 0 {
@@ -165,9 +166,7 @@ func (p *Provider) openCounts() error {
 	}
 	options := evallog.Options{
 		Writer: writer, SpoolDir: o.SpoolDir, TargetingKeys: o.TargetingKeys, Context: o.Service, Logger: o.Logger,
-	}
-	if o.CountsInterval > 0 {
-		options.FlushInterval = &o.CountsInterval
+		FlushInterval: o.CountsInterval,
 	}
 	p.counts, err = evallog.New(options)
 	return err

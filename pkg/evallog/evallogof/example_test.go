@@ -1,4 +1,4 @@
-package openfeature_test
+package evallogof_test
 
 import (
 	"context"
@@ -17,7 +17,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/memstore"
 	"github.com/flagr-datar/flagr-datar/pkg/evallog"
 	"github.com/flagr-datar/flagr-datar/pkg/evallog/datarwriter"
-	evallogof "github.com/flagr-datar/flagr-datar/pkg/evallog/openfeature"
+	"github.com/flagr-datar/flagr-datar/pkg/evallog/evallogof"
 )
 
 // exampleFlags tells Datar of one flag, with id 1. On a server these are the flags that it evaluates.

@@ -1,9 +1,9 @@
-// Package openfeature counts the evaluations of OpenFeature clients with package evallog:
+// Package evallogof counts the evaluations of OpenFeature clients with package evallog:
 //
 //	openfeature.AddHooks(evallogof.NewHook(engine, evallogof.HookOptions{}))
 //
 // One hook at one place is enough: each counts every evaluation that passes it.
-package openfeature
+package evallogof
 
 import (
 	"context"

@@ -1,4 +1,4 @@
-package openfeature_test
+package evallogof_test
 
 import (
 	"context"
@@ -12,8 +12,8 @@ import (
 	"github.com/open-feature/go-sdk/openfeature/memprovider"
 
 	"github.com/flagr-datar/flagr-datar/pkg/evallog"
+	"github.com/flagr-datar/flagr-datar/pkg/evallog/evallogof"
 	"github.com/flagr-datar/flagr-datar/pkg/evallog/evallogtest"
-	evallogof "github.com/flagr-datar/flagr-datar/pkg/evallog/openfeature"
 )
 
 type fixture struct {
