@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
@@ -15,21 +16,23 @@ const (
 	// goPercent is Go's own setting, for servers that have more than heapRoom in use; maxPercent keeps within reason what
 	// a server without flags would get.
 	goPercent, maxPercent = 100, 1000
-	// collectorInterval is the time between two looks at the heap.
-	collectorInterval = 5 * time.Second
+	// adaptInterval is the shortest time between two changes of the setting, as each stops all goroutines for a moment.
+	adaptInterval = 10 * time.Millisecond
 )
 
-// collector adapts the garbage collector to what is in use. It does so for the whole process.
+// collector adapts the garbage collector to what is in use, after each collection: a setting that fits 10 MB in use would let the
+// heap grow to 600 MB once a few large requests use 60 MB. It does so for the whole process.
 type collector struct {
-	percent int
-	cancel  context.CancelFunc
-	done    chan struct{}
+	percent   int
+	collected chan struct{} // has an element after a collection
+	cancel    context.CancelFunc
+	done      chan struct{}
 }
 
 // startCollector begins to adapt the garbage collector, unless GOGC says that somebody else does.
 func startCollector() *collector {
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &collector{percent: goPercent, cancel: cancel, done: make(chan struct{})}
+	c := &collector{percent: goPercent, collected: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{})}
 	if own := debug.SetGCPercent(goPercent); own != goPercent {
 		debug.SetGCPercent(own)
 		close(c.done)
@@ -43,23 +46,46 @@ func startCollector() *collector {
 }
 
 func (c *collector) run(ctx context.Context) {
-	ticker := time.NewTicker(collectorInterval)
-	defer ticker.Stop()
-	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	c.watch(ctx)
 	for {
-		metrics.Read(live)
-		// Setting it stops the world for a moment: not for small differences.
-		if percent := percentFor(live[0].Value.Uint64()); percent < c.percent*9/10 || percent > c.percent*11/10 {
-			c.percent = percent
-			debug.SetGCPercent(percent)
-		}
+		c.adapt()
 		select {
 		case <-ctx.Done():
 			debug.SetGCPercent(goPercent)
 			return
-		case <-ticker.C:
+		case <-time.After(adaptInterval):
+		}
+		select {
+		case <-ctx.Done():
+		case <-c.collected:
 		}
 	}
+}
+
+// adapt changes the setting unless the difference is small.
+func (c *collector) adapt() {
+	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(live)
+	if percent := percentFor(live[0].Value.Uint64()); percent < c.percent*9/10 || percent > c.percent*11/10 {
+		c.percent = percent
+		debug.SetGCPercent(percent)
+	}
+}
+
+// cycle is garbage from the beginning, so that the next collection finds it.
+type cycle struct{ collector *collector }
+
+// watch reports each collection from now on, until ctx ends.
+func (c *collector) watch(ctx context.Context) {
+	runtime.SetFinalizer(&cycle{c}, func(*cycle) {
+		select {
+		case c.collected <- struct{}{}:
+		default: // there is one already
+		}
+		if ctx.Err() == nil {
+			c.watch(ctx)
+		}
+	})
 }
 
 // stop goes back to Go's setting.
