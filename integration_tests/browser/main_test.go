@@ -76,14 +76,15 @@ func run(m *testing.M) int {
 type server struct {
 	url, database string
 	by            string // who makes changes
+	env           []string
 	command       *exec.Cmd
 }
 
-// start runs a server on an empty SQLite file.
-func start(t *testing.T) *server {
+// start runs a server on an empty SQLite file, with more variables such as NAME=value.
+func start(t *testing.T, env ...string) *server {
 	t.Helper()
 	dir := t.TempDir()
-	s := &server{database: filepath.Join(dir, "flagr.sqlite"), by: "ada@example.com"}
+	s := &server{database: filepath.Join(dir, "flagr.sqlite"), by: "ada@example.com", env: env}
 	s.startOn(t)
 	return s
 }
@@ -104,6 +105,7 @@ func (s *server) startOn(t *testing.T) {
 		"FLAGR_RECORDER_DATAR_JOURNAL_DIR=" + filepath.Dir(s.database), "FLAGR_RECORDER_DATAR_FLUSH_INTERVAL=1s", "FLAGR_HEADER_AUTH_ENABLED=true", "FLAGR_MIDDLEWARE_VERBOSE_LOGGER_ENABLED=false",
 		"FLAGR_EVAL_LOGGING_ENABLED=false",
 	}
+	command.Env = append(command.Env, s.env...)
 	out := &strings.Builder{}
 	command.Stdout, command.Stderr = out, out
 	if err := command.Start(); err != nil {

@@ -133,7 +133,7 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 	}
 	a.handler = handler.New(handlerOptions)
 	if c.Web.UIEnabled {
-		if a.pages, err = a.newPages(c, handlerOptions.Actor, handlerOptions.Store != nil, db, counting, answers.service); err != nil {
+		if a.pages, err = a.newPages(c, handlerOptions.Actor, handlerOptions.Store != nil, db, counting, answers); err != nil {
 			return nil, err
 		}
 		a.onStop("pages", a.pages.Stop)

@@ -9,7 +9,6 @@ import (
 
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
-	"github.com/flagr-datar/flagr-datar/pkg/insight"
 	"github.com/flagr-datar/flagr-datar/pkg/store"
 	"github.com/flagr-datar/flagr-datar/pkg/ui"
 )
@@ -55,7 +54,7 @@ func (s pageStore) CreateFlag(ctx context.Context, by, key, description string, 
 }
 
 // newPages makes the pages. Without a store, or when the server only evaluates, they change nothing.
-func (a *App) newPages(c *config.Config, actor func(*http.Request) string, writable bool, db *store.Store, counting *counting, answers *insight.Service) (*ui.UI, error) {
+func (a *App) newPages(c *config.Config, actor func(*http.Request) string, writable bool, db *store.Store, counting *counting, answers *answers) (*ui.UI, error) {
 	o := ui.Options{
 		Snapshots:       a.cache,
 		Refresh:         a.cache.Look,
@@ -71,8 +70,8 @@ func (a *App) newPages(c *config.Config, actor func(*http.Request) string, writa
 	if writable {
 		o.Store = pageStore{db}
 	}
-	if answers != nil && answers.HasCounts() {
-		o.Numbers = answers
+	if answers.service != nil && answers.service.HasCounts() {
+		o.Numbers, o.Tail = answers.service, answers.tail != nil
 		o.Books = engineCounts{counting.counts, counting.engine}
 	}
 	return ui.New(o)

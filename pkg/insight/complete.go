@@ -28,6 +28,8 @@ const (
 type Hole struct {
 	From, To time.Time
 	Why      Why
+	// By is who switched records off, if that is the reason and is known.
+	By string
 }
 
 // Complete tells how far the counts of an answer can be trusted.
@@ -50,6 +52,8 @@ type Complete struct {
 type Period struct {
 	From time.Time
 	On   bool
+	// By is who switched it, empty if that is not known.
+	By string
 }
 
 // CompleteInput is what CompleteOf looks at.
@@ -84,11 +88,11 @@ func CompleteOf(in *CompleteInput) *Complete {
 		s := &in.Servers[i]
 		if n := droppedBy(s); n > 0 && s.FirstDrop.Before(in.To) && !s.LastDrop.Before(in.From) {
 			c.Dropped += n
-			c.Holes = append(c.Holes, Hole{later(s.FirstDrop, in.From), earlier(s.LastDrop.Add(time.Millisecond), in.To), WhyDropped})
+			c.Holes = append(c.Holes, Hole{later(s.FirstDrop, in.From), earlier(s.LastDrop.Add(time.Millisecond), in.To), WhyDropped, ""})
 		}
 	}
 	for _, g := range serverGaps(in.Servers, in.Now) {
-		if hole := (Hole{later(g.From, in.From), earlier(g.To, in.To), WhyNoServer}); hole.From.Before(hole.To) {
+		if hole := (Hole{later(g.From, in.From), earlier(g.To, in.To), WhyNoServer, ""}); hole.From.Before(hole.To) {
 			c.Holes = append(c.Holes, hole)
 		}
 	}
@@ -139,7 +143,7 @@ func serverGaps(records []datar.ServerRecord, now time.Time) []Hole {
 	for i := range runs {
 		r := &runs[i]
 		if i > 0 && r.Start.Sub(end) > restart {
-			gaps = append(gaps, Hole{end, r.Start, WhyNoServer})
+			gaps = append(gaps, Hole{end, r.Start, WhyNoServer, ""})
 		}
 		until := r.At
 		if !r.Ended && !IsSilent(r, now) {
@@ -148,7 +152,7 @@ func serverGaps(records []datar.ServerRecord, now time.Time) []Hole {
 		end = later(end, until)
 	}
 	if len(runs) > 0 && now.Sub(end) > restart {
-		gaps = append(gaps, Hole{end, now, WhyNoServer})
+		gaps = append(gaps, Hole{end, now, WhyNoServer, ""})
 	}
 	return gaps
 }
@@ -206,9 +210,18 @@ func recordHoles(periods []Period, from, to time.Time) []Hole {
 			holes[last].To = end
 			continue
 		}
-		holes = append(holes, Hole{start, end, WhyRecordsOff})
+		holes = append(holes, Hole{start, end, WhyRecordsOff, p.By})
 	}
 	return holes
+}
+
+// sinceFirstOn leaves out the time before the flag was counted for the first time.
+func sinceFirstOn(periods []Period) []Period {
+	first := slices.IndexFunc(periods, func(p Period) bool { return p.On })
+	if first < 0 {
+		return nil
+	}
+	return periods[first:]
 }
 
 func later(a, b time.Time) time.Time {

@@ -24,7 +24,7 @@ func HistoryOf(snapshots []Snapshot, created bool) History {
 			}
 		}
 		if s.Flag != nil {
-			h.record(s.At, isRecorded(s.Flag))
+			h.record(Period{s.At, isRecorded(s.Flag), s.By})
 		}
 	}
 	return h
@@ -33,9 +33,9 @@ func HistoryOf(snapshots []Snapshot, created bool) History {
 // isRecorded tells whether evaluations of the flag are counted.
 func isRecorded(f *entity.Flag) bool { return f.DataRecordsEnabled && !f.DeletedAt.Valid }
 
-func (h *History) record(at time.Time, on bool) {
-	if last := len(h.Records) - 1; last < 0 || h.Records[last].On != on {
-		h.Records = append(h.Records, Period{at, on})
+func (h *History) record(p Period) {
+	if last := len(h.Records) - 1; last < 0 || h.Records[last].On != p.On {
+		h.Records = append(h.Records, p)
 	}
 }
 

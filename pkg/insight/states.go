@@ -221,6 +221,9 @@ type FlagState struct {
 	// Findings is the number of findings about the version in use and about counts, and Contradictions that of those that
 	// are contradictions, Warnings that of warnings.
 	Findings, Contradictions, Warnings int
+	// Holes are the times lately in which this flag was not counted although it had been before, the oldest first. Those of
+	// all flags are in States.Complete.
+	Holes []Hole
 	// Given are the evaluations lately by variant, in the order of the variants' ids; with VariantID 0, those that got none.
 	Given []VariantOutcome
 	// Spark has the evaluations of the last 28 days of UTC, the oldest first.
@@ -373,6 +376,7 @@ func (s *Service) allStates(ctx context.Context, days int) ([]FlagState, *Comple
 			History: history.history, Timeline: history.timeline, Complete: &ofFlag, Refresh: s.o.Refresh})
 		all[i] = FlagState{State: state, Flag: f, Total: sum(own)}
 		all[i].Given = givenOf(f, own)
+		all[i].Holes = recordHoles(sinceFirstOn(history.history.Records), sp.from, sp.now)
 		all[i].countFindings(own, history.timeline, sp, s.o.Refresh)
 	}
 	return all, complete, nil

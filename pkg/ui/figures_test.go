@@ -58,6 +58,10 @@ func (f *figures) AllStates(context.Context, int) (*insight.States, error) {
 		}
 		if flag.Key == "dark-mode" {
 			one.State.State = insight.StateGivesNothing
+			one.Holes = []insight.Hole{ // of a flag whose records are off
+				{From: f.m.now.AddDate(0, 0, -9), To: f.m.now.AddDate(0, 0, -8), Why: insight.WhyRecordsOff, By: "grace@example.com"},
+				{From: f.m.now.AddDate(0, 0, -1), To: f.m.now, Why: insight.WhyRecordsOff},
+			}
 		}
 		all.Flags = append(all.Flags, one)
 	}
@@ -199,12 +203,14 @@ func TestNumbersStandInSentencesAndTables(t *testing.T) {
 		"/ui/flags/1": {"Active: 18.8 % of 160,000 evaluations got blue, 18.7 % green, 62.5 % got nothing.", "Contradiction412 evaluations used version 115 <b>.", "25.0 %25.1 %30,110", "since version 2", "not counted", "No: see why",
 			"120,000 matched, 40,000 did not"},
 		"/ui/flags/1/traffic?compare=previous": {"evaluations since 1 Jan; over the 30 whole days, 0 % less than before.", "Sat 31 Jan until 10:42:10", "In all", "Dotted: the time before"},
+		"/ui/flags/1/traffic?tail=1":           {"The live tail is off, because it shows what single entities get. To turn it on, start the server with FLAGR_RECORDER_DATAR_TAIL_ENABLED=true."},
 		"/ui/flags/1/traffic?bucket=year":      {`No numbers: invalid query: bucket is "year", want hour, day or week.`},
 		"/ui/flags/1/nothing":                  {"100,020 of 160,000 evaluations gave no variant: 60 % of them were held out by a rollout.", "All by segment 1, “Adults in France”, where the rollout is 50 %.", "In 3,100 of them", "a sample: 1,840 of 39,000 looked at", "country missing 930"},
 		"/ui/unknown":                          {"4 keys are asked for and not there: 320 times in 7 days.", "Differs little from checkout-button", "Of a deleted flag", "Further keys"},
-		"/ui/server":                           {"The books balance: 2 of 200 evaluations are lost; 1 server or edge has been silent.", "Silent, heard 6 days ago", "hidden"},
-		"/ui/flags/1/delete":                   {"Delete checkout-button? It is asked 21,333 times a day.", "Not yet", "OK", "Make on the only way in the code."},
-		targeting:                              {"120,240 evaluations came here"},
+		"/ui/server": {"The books balance: 2 of 200 evaluations are lost; 1 server or edge has been silent.", "Silent, heard 6 days ago", "hidden",
+			"dark-mode30 Jan 10:42still offrecords off", "dark-mode22 Jan 10:4223 Jan 10:42records off (grace@example.com)", "every flag12 Jan"},
+		"/ui/flags/1/delete": {"Delete checkout-button? It is asked 21,333 times a day.", "Not yet", "OK", "Make on the only way in the code."},
+		targeting:            {"120,240 evaluations came here"},
 	} {
 		a := f.ask(t, http.MethodGet, target, nil)
 		body := strings.ReplaceAll(text(a.root), "\u00a0", " ")
@@ -223,6 +229,31 @@ func TestNumbersStandInSentencesAndTables(t *testing.T) {
 	csv := f.ask(t, http.MethodGet, "/ui/flags/1/traffic.csv", nil)
 	if csv.status != http.StatusOK || !strings.Contains(csv.header.Get("Content-Type"), "csv") || !strings.Contains(csv.body, "blue") {
 		t.Errorf("CSV: %d %.200s", csv.status, csv.body)
+	}
+}
+
+// TestLiveTail: the page names the stream relative to itself, keeps its other choices, and says what to do without scripts.
+func TestLiveTail(t *testing.T) {
+	t.Parallel()
+	numbers := &figures{}
+	f := setup(t, func(o *ui.Options) {
+		numbers.m = o.Store.(*memory)
+		o.Numbers, o.Books, o.Tail = numbers, numbers, true
+	})
+	closed := f.ask(t, http.MethodGet, "/ui/flags/1/traffic?days=7", nil)
+	if strings.Contains(closed.body, "data-tail") || !strings.Contains(closed.body, `href="traffic?days=7&amp;tail=1#tail"`) {
+		t.Errorf("want a link to the tail, and no tail:\n%s", closed.body)
+	}
+	const target = "/ui/flags/1/traffic?days=7&tail=1"
+	a := f.ask(t, http.MethodGet, target, nil)
+	checkPage(t, f, target, a)
+	for _, want := range []string{
+		`data-tail="./../../../api/v1/datar/flags/1/tail"`, `data-rows="100"`, `href="traffic?days=7"`, `<input type="hidden" name="tail" value="1">`,
+		`<span data-word="held_out">held out</span>`, `<span data-word="count">{n} received, {skipped} skipped</span>`, "curl -N &#39;http://example.com/api/v1/datar/flags/1/tail&#39;",
+	} {
+		if !strings.Contains(a.body, want) {
+			t.Errorf("the page lacks %s", want)
+		}
 	}
 }
 

@@ -1,15 +1,22 @@
 package ui
 
 import (
+	"cmp"
 	"html/template"
 	"net/http"
+	"slices"
+	"strconv"
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/insight"
 )
 
-// maxServers bounds the rows of the table of servers.
-const maxServers = 200
+// maxServers and maxHoles bound the rows of the tables.
+const (
+	maxServers = 200
+	maxHoles   = 200
+)
 
 type serverData struct {
 	Answer, Under    template.HTML
@@ -18,6 +25,7 @@ type serverData struct {
 	Waiting, Lost    string
 	Servers          []serverRow
 	Holes            []holeRow
+	MoreHoles        int
 	Settings         []Setting
 	Differ, All      int
 	ShowAll          bool
@@ -37,7 +45,10 @@ type serverRow struct {
 	Waiting, Lost    string
 }
 
+// holeRow is a time in which a flag was not counted, or any flag if it has no FlagID.
 type holeRow struct {
+	FlagID   uint
+	Key      string
 	From, To template.HTML
 	Why      template.HTML
 }
@@ -140,10 +151,44 @@ func (u *UI) fillBooks(r *http.Request, p *page, d *serverData) {
 		name = "server.answer.wrong"
 	}
 	d.Answer = u.text.say(name, "lost", sum.lost, "n", sum.recorded, "silent", silent)
-	if board := u.boardNow(r.Context()); board != nil && board.states.Complete != nil {
-		for _, hole := range board.states.Complete.Holes {
-			d.Holes = append(d.Holes, holeRow{p.Time(hole.From, ""), p.Time(hole.To, ""), u.text.say("hole." + string(hole.Why))})
+	if board := u.boardNow(r.Context()); board != nil {
+		u.fillHoles(p, d, board.states)
+	}
+}
+
+// fillHoles lists the newest holes of all flags together, and of each flag.
+func (u *UI) fillHoles(p *page, d *serverData, s *insight.States) {
+	type hole struct {
+		insight.Hole
+		flag *entity.Flag
+		open bool
+	}
+	var all []hole
+	if s.Complete != nil {
+		for _, h := range s.Complete.Holes {
+			all = append(all, hole{Hole: h})
 		}
+	}
+	for i := range s.Flags {
+		one := &s.Flags[i]
+		for j, h := range one.Holes {
+			all = append(all, hole{h, one.Flag, j == len(one.Holes)-1 && !one.Flag.DataRecordsEnabled})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b hole) int { return b.From.Compare(a.From) })
+	d.MoreHoles = max(0, len(all)-maxHoles)
+	for _, h := range all[:len(all)-d.MoreHoles] {
+		row := holeRow{From: p.Time(h.From, ""), To: p.Time(h.To, ""), Why: u.text.say("hole." + string(h.Why))}
+		if h.By != "" {
+			row.Why = u.text.say("hole.by", "why", u.text.plain("hole."+string(h.Why)), "by", h.By)
+		}
+		if h.flag != nil {
+			row.FlagID, row.Key = h.flag.ID, cmp.Or(h.flag.Key, "#"+strconv.FormatUint(uint64(h.flag.ID), 10))
+		}
+		if h.open {
+			row.To = u.text.say("hole.open")
+		}
+		d.Holes = append(d.Holes, row)
 	}
 }
 

@@ -244,6 +244,8 @@ type trafficData struct {
 	Compares      []option
 	Zones         []option
 	Chart         *chartView
+	Tail          *tailData
+	TailLink      string
 	Columns       []tableColumn
 	Total         []string
 	Rows          []tableRow
@@ -294,7 +296,7 @@ func (u *UI) traffic(rw http.ResponseWriter, r *http.Request) error {
 	}
 	p, head := u.flagPage(r, f, "traffic")
 	head.Stale, head.Checked = stale, u.o.LastCheck()
-	d := &trafficData{Head: head, Answer: u.text.say("traffic.answer.none")}
+	d := &trafficData{Head: head, Answer: u.text.say("traffic.answer.none"), Tail: u.tail(r, p, f), TailLink: tailLink(r)}
 	q, days := u.trafficQuery(r, p)
 	u.trafficChoices(d, q, days, p)
 	if d.Missing = u.missing(p, f, nil); d.Missing == "" {

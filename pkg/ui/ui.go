@@ -79,6 +79,8 @@ type Options struct {
 	Numbers Numbers
 	// Books are nil while Datar is off.
 	Books Books
+	// Tail says that this server streams single evaluations at /datar/flags/{id}/tail.
+	Tail bool
 	// Prefix is in front of all paths as the browser sees them; empty for none.
 	Prefix string
 	// Actor names who sent a request; nil: the names are not known.

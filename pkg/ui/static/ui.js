@@ -301,6 +301,78 @@ function charts() {
   }
 }
 
+// The live tail: the newest evaluations, from the stream of the API. Pausing keeps the connection, since the hashes of
+// entities change with it. A hidden page closes it, because the server has few of them.
+function tail() {
+  const section = document.querySelector("[data-tail]");
+  if (!section) return;
+  const word = (name) => section.querySelector(`[data-word="${CSS.escape(name)}"]`)?.textContent ?? name;
+  const status = section.querySelector("[data-tail-status]");
+  const pause = section.querySelector("[data-tail-pause]");
+  const body = section.querySelector("tbody");
+  const most = Number(section.dataset.rows);
+  const clock = new Intl.DateTimeFormat("en", {
+    hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3, hourCycle: "h23",
+    timeZone: document.body.dataset.utc === "true" ? "UTC" : undefined,
+  });
+  let source;
+  let waiting = []; // rows that are not shown yet, the oldest first
+  let received = 0;
+  let skipped = 0;
+  let said = 0; // when the counts were announced last
+  const paused = () => pause.getAttribute("aria-pressed") === "true";
+  const say = (text) => { if (status.textContent !== text) status.textContent = text; };
+  const counts = () => say(word("count").replace("{n}", received.toLocaleString("en")).replace("{skipped}", skipped.toLocaleString("en")));
+
+  const row = (e) => {
+    const tr = document.createElement("tr");
+    const texts = [clock.format(new Date(e.at)), e.variantKey || word(e.outcome), e.segmentID ? word(`segment ${e.segmentID}`) : "–", e.text, e.snapshotID ?? "–", e.entity];
+    texts.forEach((text, i) => {
+      const td = tr.insertCell();
+      const within = (i === 1 && e.variantKey) || i === 5 ? td.appendChild(document.createElement("code")) : td;
+      within.textContent = text;
+      if (i === 1 && !e.variantKey) td.className = "muted";
+    });
+    return tr;
+  };
+  const show = () => {
+    if (paused() || document.hidden) return;
+    if (waiting.length) body.prepend(...waiting.reverse().map(row));
+    waiting = [];
+    while (body.rows.length > most) body.lastChild.remove();
+    if (received && Date.now() - said >= 5000) { // not with every row: it is read aloud
+      said = Date.now();
+      counts();
+    }
+  };
+  const open = () => {
+    say(word("connecting"));
+    source = new EventSource(section.dataset.tail);
+    source.addEventListener("open", () => { say(word("waiting")); said = 0; });
+    source.addEventListener("evaluation", (event) => {
+      received++;
+      waiting.push(JSON.parse(event.data));
+      if (waiting.length > most) waiting.shift();
+    });
+    source.addEventListener("skipped", (event) => { skipped += Number(event.data); });
+    source.addEventListener("error", () => say(word(source.readyState === EventSource.CLOSED ? "refused" : "lost")));
+  };
+  pause.addEventListener("click", () => {
+    pause.setAttribute("aria-pressed", String(!paused()));
+    if (paused()) return say(word("paused"));
+    said = 0;
+    if (received) show();
+    else say(word("waiting"));
+  });
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) source.close();
+    else if (source.readyState === EventSource.CLOSED) open();
+  });
+  section.querySelector("[data-tail-live]").hidden = false;
+  setInterval(show, 250);
+  open();
+}
+
 // Single keys, which do nothing in fields and can be switched off.
 function shortcuts() {
   let before = "";
@@ -328,6 +400,7 @@ function shortcuts() {
     else if (key === "k" && rows.length) rows[Math.max(0, current - 1)].focus();
     else if (/^[1-6]$/.test(key) && tabs[key - 1]) location.assign(tabs[key - 1].href);
     else if (key === "t" && tabs.length) location.assign(tabs.find((tab) => tab.href.endsWith("/try"))?.href ?? location.href);
+    else if (key === "p" && document.querySelector("[data-tail-pause]")) document.querySelector("[data-tail-pause]").click();
     else if (key === "?") location.assign(`${root}keys`);
     else return;
     event.preventDefault();
@@ -349,6 +422,7 @@ function start() {
   keys();
   charts();
   choices();
+  tail();
 }
 
 start();
