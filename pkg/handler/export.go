@@ -11,7 +11,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/go-openapi/runtime"
 	"github.com/go-openapi/runtime/middleware"
@@ -28,11 +27,6 @@ type ExportStore interface {
 	ExportSQLite(ctx context.Context, path string, history bool) error
 }
 
-// flagDocument is the body of the export, and what eval-only mode reads.
-type flagDocument struct {
-	Flags []*entity.Flag
-}
-
 // GetExportEvalCacheJSON publishes the flags that evaluation uses, in the form that eval-only mode reads.
 func (h *Handler) GetExportEvalCacheJSON(p exportapi.GetExportEvalCacheJSONParams) middleware.Responder {
 	snapshot, tag := h.snapshots.Snapshot(), ""
@@ -44,13 +38,27 @@ func (h *Handler) GetExportEvalCacheJSON(p exportapi.GetExportEvalCacheJSONParam
 		}
 	}
 	wanted := exportFilter(p)
-	kept := []*entity.Flag{}
-	for _, f := range snapshot.Flags() {
-		if wanted(f) {
-			kept = append(kept, f)
+	document := tagged(tag, h.abortable(func(rw http.ResponseWriter) error {
+		return writeFlagDocument(rw, p.HTTPRequest, snapshot.Flags(), wanted)
+	}))
+	return h.documents.responder(p.HTTPRequest.Context(), document)
+}
+
+// writeFlagDocument sends the flags that are wanted, in the form that eval-only mode reads.
+func writeFlagDocument(rw http.ResponseWriter, r *http.Request, flags []*entity.Flag, wanted func(*entity.Flag) bool) error {
+	out := newPatientWriter(rw, r)
+	defer out.release()
+	document := newJSONStream(out)
+	document.text(`{"Flags":[`)
+	for _, f := range flags {
+		if !wanted(f) {
+			continue
+		}
+		if err := document.element(f); err != nil {
+			return err
 		}
 	}
-	return tagged(tag, exportapi.NewGetExportEvalCacheJSONOK().WithPayload(flagDocument{Flags: kept}))
+	return document.finish("]}\n")
 }
 
 // States has the flags that evaluation uses, with what is known about them.
@@ -137,62 +145,36 @@ func hasTags(f *entity.Flag, tags map[string]bool, all bool) bool {
 // GetExportSqlite serves all flags as a SQLite file. Every request makes a file of its own, and removes it.
 func (h *Handler) GetExportSqlite(p exportapi.GetExportSqliteParams) middleware.Responder {
 	history := p.ExcludeSnapshots == nil || !*p.ExcludeSnapshots
-	return middleware.ResponderFunc(func(rw http.ResponseWriter, producer runtime.Producer) {
-		select {
-		case h.exports <- struct{}{}:
-			defer func() { <-h.exports }()
-		default:
-			retryLater(exportRetryAfter, fmt.Sprintf("%d exports are being made already: try again later", maxExports)).WriteResponse(rw, producer)
-			return
-		}
-		file, err := os.CreateTemp("", "flagr-export-*.sqlite")
-		if err != nil {
-			h.fail(p.HTTPRequest, fmt.Errorf("create a temporary file: %w", err)).WriteResponse(rw, producer)
-			return
-		}
-		defer func() {
-			if err := errors.Join(file.Close(), os.Remove(file.Name())); err != nil {
-				h.logger.Warn("a temporary file stays behind", "error", err)
-			}
-		}()
-		if err := h.store.ExportSQLite(p.HTTPRequest.Context(), file.Name(), history); err != nil {
-			h.fail(p.HTTPRequest, err).WriteResponse(rw, producer)
-			return
-		}
-		rw.Header().Set("Content-Type", runtime.DefaultMime)
-		rw.Header().Set("Content-Disposition", `attachment; filename="flagr.sqlite"`)
-		if stat, err := file.Stat(); err == nil {
-			rw.Header().Set("Content-Length", strconv.FormatInt(stat.Size(), 10))
-		}
-		if err := copyPatiently(rw, file); err != nil {
-			h.logger.Debug("an export was not read to its end", "error", err)
-			panic(http.ErrAbortHandler) // cuts the connection, so that nobody takes half a file for a whole one
-		}
+	file := middleware.ResponderFunc(func(rw http.ResponseWriter, producer runtime.Producer) {
+		h.exportSQLite(p.HTTPRequest, history, rw, producer)
 	})
+	return h.files.responder(p.HTTPRequest.Context(), file)
 }
 
-const (
-	// maxExports is how many SQLite files are made and sent at once: each takes the disk of a database.
-	maxExports = 4
-	// exportRetryAfter is how many seconds a client waits for one of them.
-	exportRetryAfter = 10
-	// exportPart is what a client must have read within exportPatience, or it is cut off.
-	exportPart     = 1 << 20
-	exportPatience = 30 * time.Second
-)
-
-// copyPatiently sends a file. It may take any time, since a large file takes long over a slow line, but each part must be
-// read within exportPatience.
-func copyPatiently(rw http.ResponseWriter, file io.Reader) error {
-	control := http.NewResponseController(rw)
-	for {
-		if err := control.SetWriteDeadline(time.Now().Add(exportPatience)); err != nil && !errors.Is(err, http.ErrNotSupported) {
-			return err
-		}
-		if _, err := io.CopyN(rw, file, exportPart); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return err
-		}
+func (h *Handler) exportSQLite(r *http.Request, history bool, rw http.ResponseWriter, producer runtime.Producer) {
+	file, err := os.CreateTemp("", "flagr-export-*.sqlite")
+	if err != nil {
+		h.fail(r, fmt.Errorf("create a temporary file: %w", err)).WriteResponse(rw, producer)
+		return
 	}
+	defer func() {
+		if err := errors.Join(file.Close(), os.Remove(file.Name())); err != nil {
+			h.logger.Warn("a temporary file stays behind", "error", err)
+		}
+	}()
+	if err := h.store.ExportSQLite(r.Context(), file.Name(), history); err != nil {
+		h.fail(r, err).WriteResponse(rw, producer)
+		return
+	}
+	rw.Header().Set("Content-Type", runtime.DefaultMime)
+	rw.Header().Set("Content-Disposition", `attachment; filename="flagr.sqlite"`)
+	if stat, err := file.Stat(); err == nil {
+		rw.Header().Set("Content-Length", strconv.FormatInt(stat.Size(), 10))
+	}
+	h.abortable(func(rw http.ResponseWriter) error {
+		out := newPatientWriter(rw, r)
+		defer out.release()
+		_, err := io.Copy(out, file)
+		return err
+	}).WriteResponse(rw, producer)
 }

@@ -31,7 +31,7 @@ func TestTheTagOfTheExport(t *testing.T) {
 		}
 	}
 	states := &fixedStates{evalcache.State{Snapshot: eval.Compile(nil), Version: "v1"}}
-	h := &Handler{states: states, snapshots: states}
+	h := New(Options{States: states, Snapshots: states})
 	for value, want := range map[string]int{"": http.StatusOK, tag: http.StatusNotModified} {
 		r := httptest.NewRequest(http.MethodGet, "/api/v1/export/eval_cache/json", nil)
 		r.Header.Set("If-None-Match", value)

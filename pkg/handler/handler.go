@@ -76,7 +76,8 @@ type Options struct {
 
 // Handler answers the operations of the API.
 type Handler struct {
-	exports          chan struct{} // has an element for each SQLite file that is being made or sent
+	files            exports // of SQLite files
+	documents        exports // of JSON documents
 	store            Store
 	eval             Evaluator
 	snapshots        eval.Source
@@ -101,7 +102,8 @@ func New(o Options) *Handler {
 		actor = func(*http.Request) string { return "" }
 	}
 	return &Handler{
-		exports:          make(chan struct{}, maxExports),
+		files:            make(exports, maxExports),
+		documents:        make(exports, maxExports),
 		store:            o.Store,
 		eval:             o.Eval,
 		snapshots:        o.Snapshots,
