@@ -42,7 +42,7 @@ type Options struct {
 	// Logger gets everything that the server has to say; nil means stderr, in the configured format and level.
 	Logger *slog.Logger
 	// OwnsProcess says that the process is there for this server alone, which may then change what there is once in a
-	// process: when the garbage collector runs, and who gets the errors of OpenTelemetry's libraries.
+	// process: when the garbage collector runs, what is returned to the system, and who gets the errors of OpenTelemetry's libraries.
 	OwnsProcess bool
 }
 
@@ -61,6 +61,7 @@ type App struct {
 
 	cleanups    []cleanup
 	ownsProcess bool
+	memoryTuned bool // the operator has set GOGC or GOMEMLIMIT
 
 	beginStop sync.Once
 	stopping  atomic.Bool
@@ -83,7 +84,7 @@ type cleanup struct {
 // New opens what the configuration names and builds the server on it. Start must be called before it serves, and Stop
 // after. On an error nothing is left open.
 func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
-	a := &App{logger: o.Logger, ownsProcess: o.OwnsProcess}
+	a := &App{logger: o.Logger, ownsProcess: o.OwnsProcess, memoryTuned: c.GoRuntime.Tuned}
 	a.draining, a.endDraining = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
@@ -182,7 +183,7 @@ func (a *App) Start(ctx context.Context) error {
 		a.ofrep.Start()
 	}
 	if a.ownsProcess {
-		a.onStop("garbage collector", startCollector().stop)
+		a.onStop("memory", startMemoryKeeper(a.memoryTuned, a.logger).stop)
 	}
 	if a.webhook != nil {
 		a.webhook.Start()

@@ -37,6 +37,8 @@ type Config struct {
 	Telemetry       Telemetry
 	// OpenTelemetry has no variables of its own.
 	OpenTelemetry OpenTelemetry
+	// GoRuntime has no variables of its own.
+	GoRuntime GoRuntime
 
 	unused   []Notice
 	settings []Setting
@@ -372,6 +374,12 @@ type OFREP struct {
 	EventsSpread time.Duration `env:"FLAGR_OFREP_EVENTS_SPREAD" envDefault:"2s" accepts:"a duration from 0s to 1m, such as 2s"`
 	// FlagSetID names this set of flags in metadata and telemetry.
 	FlagSetID string `env:"FLAGR_FLAG_SET_ID"`
+}
+
+// GoRuntime is what the operator has told Go's runtime.
+type GoRuntime struct {
+	// Tuned is true when GOGC or GOMEMLIMIT is set, to whatever value.
+	Tuned bool
 }
 
 // Telemetry is what OpenTelemetry is given about single evaluations.

@@ -83,6 +83,7 @@ func Load(environ map[string]string) (*Config, error) {
 		return nil, err
 	}
 	c.OpenTelemetry = openTelemetryOf(environ)
+	c.GoRuntime.Tuned = environ["GOGC"] != "" || environ["GOMEMLIMIT"] != ""
 	c.unused = findUnused(environ)
 	c.settings = settingsOf(environ)
 	return &c, nil
