@@ -21,7 +21,7 @@ TESTSUM       := $(GO) run ./integration_tests/testsum
 # would take most of the time.
 RACE          := -race '-gcflags=modernc.org/...=-race=false'
 
-.PHONY: help build run test race test-servers cross integration browser screenshots lint swagger swagger-check bench attack vulncheck profile clean
+.PHONY: help build run test race test-servers streams cross integration browser screenshots lint swagger swagger-check bench attack vulncheck profile clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
@@ -51,6 +51,9 @@ race: ## the tests of pkg with the race detector, which needs a C compiler
 test-servers: ## tests of the stores on PostgreSQL and MariaDB, which it installs and starts, and on the SQL of MySQL 8
 	FLAGR_TEST_REQUIRE_SERVERS=1 $(SERVERS) $(TESTSUM) $(GO) test -count=1 -timeout 40m ./pkg/store ./pkg/datar/gormstore
 	$(TESTSUM) $(GO) test -C integration_tests/mysqldialect -count=1 ./...
+
+streams: ## faults of a real Apache Kafka that take too long for every change
+	FLAGR_TEST_REQUIRE_SERVERS=1 FLAGR_TEST_STREAMS=1 integration_tests/brokers/kafka.sh $(TESTSUM) $(GO) test -count=1 -timeout 40m -run Streams -v ./pkg/recorder/kafka
 
 cross: ## build the server for other systems and machines, and what needs none of its libraries for all of them
 	@for system in linux darwin windows; do for machine in amd64 arm64; do \

@@ -20,6 +20,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/kversion"
 	"github.com/twmb/franz-go/pkg/sasl"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
@@ -57,8 +58,8 @@ const NoMaxVersion = "0.8.2.0"
 const newestMajor = 4
 
 const (
-	// slowAfter is how long brokers that cannot be reached may hold up a batch before the recorder is said to fail.
-	slowAfter = 3 * time.Second
+	// silenceLimit is how long a batch may wait without any acknowledgement before the recorder counts as failing.
+	silenceLimit = 4 * time.Second
 	// probeTimeout bounds the first look for a broker.
 	probeTimeout = 5 * time.Second
 	// clientLinger lets the client gather what one call of Send gives it record by record.
@@ -66,6 +67,10 @@ const (
 	// metadataMinAge is how soon the client may ask again who leads a partition, which it does before it sends again. Its
 	// own 5 s would be as long as a whole change of leaders.
 	metadataMinAge = 500 * time.Millisecond
+	// nameMetadata is the newest version of metadata requests whose answers have no topic IDs.
+	nameMetadata = 9
+	// idProduce is the first version of produce requests that have topic IDs.
+	idProduce = 13
 )
 
 // errUnsettled is the result of a record that the client still had when it was given up.
@@ -107,10 +112,25 @@ type Options struct {
 
 // Transport is a Kafka producer.
 type Transport struct {
-	client        atomic.Pointer[kgo.Client] // replaced by Send
+	session       atomic.Pointer[session] // replaced by Send
 	clientOptions []kgo.Opt
 	options       Options
-	links         links
+}
+
+// session is a client and what became of its connections.
+type session struct {
+	*kgo.Client
+	links links
+}
+
+func newSession(opts []kgo.Opt) (*session, error) {
+	s := &session{}
+	client, err := kgo.NewClient(append(slices.Clone(opts), kgo.WithHooks(&s.links))...)
+	if err != nil {
+		return nil, fmt.Errorf("kafka client: %w", err)
+	}
+	s.Client = client
+	return s, nil
 }
 
 // New makes a transport. It connects to nobody yet: errors are about the options.
@@ -130,7 +150,6 @@ func New(o Options) (*Transport, error) {
 		kgo.ProducerLinger(clientLinger),
 		kgo.MetadataMinAge(metadataMinAge),
 		kgo.MaxBufferedRecords(2 * BatchRecords),
-		kgo.WithHooks(&t.links),
 	}
 	versions, err := versionsOf(o.Version)
 	if err != nil {
@@ -174,12 +193,12 @@ func New(o Options) (*Transport, error) {
 	if o.Verbose {
 		opts = append(opts, kgo.WithLogger(clientLogger{o.Logger}))
 	}
-	client, err := kgo.NewClient(opts...)
+	s, err := newSession(opts)
 	if err != nil {
-		return nil, fmt.Errorf("kafka client: %w", err)
+		return nil, err
 	}
 	t.clientOptions = opts
-	t.client.Store(client)
+	t.session.Store(s)
 	return t, nil
 }
 
@@ -239,8 +258,18 @@ func versionsOf(version string) (*kversion.Versions, error) {
 	}
 	versions := kversion.FromString(version)
 	major, _, _ := strings.Cut(version, ".")
-	if n, err := strconv.Atoi(major); versions == nil && (err != nil || n < newestMajor) {
-		return nil, fmt.Errorf("version %q is not one of Kafka", version)
+	if versions == nil {
+		if n, err := strconv.Atoi(major); err != nil || n < newestMajor {
+			return nil, fmt.Errorf("version %q is not one of Kafka", version)
+		}
+		return nil, nil
+	}
+	// A client that knows a topic's ID gives up on the requests that are open when the ID changes. By name, they may arrive in
+	// the new topic, and would be sent twice.
+	if newest, ok := versions.LookupMaxKeyVersion(int16(kmsg.Produce)); ok && newest < idProduce {
+		if newest, ok := versions.LookupMaxKeyVersion(int16(kmsg.Metadata)); ok {
+			versions.SetMaxKeyVersion(int16(kmsg.Metadata), min(newest, nameMetadata))
+		}
 	}
 	return versions, nil
 }
@@ -293,22 +322,25 @@ func mechanismOf(o Options) (sasl.Mechanism, error) {
 func (t *Transport) Probe(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	if err := t.client.Load().Ping(ctx); err != nil {
-		return t.links.explain(err)
+	s := t.session.Load()
+	if err := s.Ping(ctx); err != nil {
+		return s.links.explain(err)
 	}
 	return nil
 }
 
 // Send produces a batch and waits for all acknowledgements.
 func (t *Transport) Send(ctx context.Context, batch []*recorder.Record) []error {
-	failuresBefore := t.links.failures.Load()
-	errs := t.produce(ctx, batch)
+	s := t.session.Load()
+	failuresBefore := s.links.failures.Load()
+	errs := t.produce(ctx, s, batch)
 	if errs == nil {
 		return nil
 	}
 	// A broker refuses a request as a whole if it is larger than it allows. What is small enough goes in with less.
-	recorder.Isolate(batch, errs, tooLarge, func(part []*recorder.Record) []error { return t.produce(ctx, part) })
-	reachable := t.links.failures.Load() == failuresBefore
+	recorder.Isolate(batch, errs, tooLarge, func(part []*recorder.Record) []error { return t.produce(ctx, s, part) })
+	reachable := s.links.failures.Load() == failuresBefore
+	again := false
 	for i, err := range errs {
 		switch {
 		case err == nil || recorder.DropReason(err) != "":
@@ -319,47 +351,53 @@ func (t *Transport) Send(ctx context.Context, batch []*recorder.Record) []error 
 		case reachable && answeredTooOften(err):
 			errs[i] = recorder.Drop(recorder.RetriesExhausted, err)
 		default:
-			errs[i] = t.links.explain(err)
+			errs[i] = s.links.explain(err)
+			again = true
 		}
 	}
-	if t.options.Idempotent && ctx.Err() == nil && slices.ContainsFunc(errs, notAllowed) {
+	if again && ctx.Err() == nil {
 		t.renew()
 	}
 	return errs
 }
 
-// notAllowed is the answer of older brokers to who asks for the id of an idempotent producer and lacks the right.
-func notAllowed(err error) bool { return errors.Is(err, kerr.ClusterAuthorizationFailed) }
-
-// renew replaces the client. One that was refused an id does not ask again. It holds nothing: Send has waited for all.
+// renew replaces a client that gave up on records which must be sent again. It may hold on to what brokers have renewed: the ID
+// of a topic that was created again, partitions that are gone, an ID of an idempotent producer that it was refused. It holds no
+// records, since Send has waited for all, and the sequence numbers of those that failed are lost anyway.
 func (t *Transport) renew() {
-	client, err := kgo.NewClient(t.clientOptions...)
+	s, err := newSession(t.clientOptions)
 	if err != nil {
 		return // the options were good before; the old client goes on to say what is wrong
 	}
-	t.client.Swap(client).Close()
+	t.session.Swap(s).Close()
 }
 
 func tooLarge(err error) bool {
 	return errors.Is(err, kerr.MessageTooLarge) || errors.Is(err, kerr.RecordListTooLarge)
 }
 
-// answeredTooOften tells whether the client gave up on a record because brokers kept answering with an error. A topic that
-// is missing is not meant: that can be mended, and the record was never taken by anybody.
+// answeredTooOften tells whether the client gave up on a record because brokers kept answering with an error. Missing topics and
+// leaders do not count: both come back, and the record was not taken.
 func answeredTooOften(err error) bool {
-	return errors.Is(err, kgo.ErrRecordRetries) ||
-		kerr.IsRetriable(err) && !errors.Is(err, kerr.UnknownTopicOrPartition) && !errors.Is(err, kerr.UnknownTopicID)
+	return errors.Is(err, kgo.ErrRecordRetries) || kerr.IsRetriable(err) && !misdirected(err)
+}
+
+// misdirected tells whether a broker answered that it does not have the topic, or does not lead the partition.
+func misdirected(err error) bool {
+	return slices.ContainsFunc([]error{
+		kerr.UnknownTopicOrPartition, kerr.UnknownTopicID,
+		kerr.NotLeaderForPartition, kerr.LeaderNotAvailable, kerr.FencedLeaderEpoch, kerr.UnknownLeaderEpoch,
+	}, func(e error) bool { return errors.Is(err, e) })
 }
 
 // produce gives a batch to the client and waits. It returns nil if all records were acknowledged.
-func (t *Transport) produce(ctx context.Context, batch []*recorder.Record) []error {
+func (t *Transport) produce(ctx context.Context, s *session, batch []*recorder.Record) []error {
 	var (
 		mu     sync.Mutex
 		left   = len(batch)
 		failed bool
 		done   = make(chan struct{})
 	)
-	client := t.client.Load()
 	errs := recorder.FailAll(len(batch), errUnsettled)
 	settle := func(i int, err error) {
 		mu.Lock()
@@ -386,11 +424,11 @@ func (t *Transport) produce(ctx context.Context, batch []*recorder.Record) []err
 		if t.options.KeyEnabled {
 			record.Key = []byte(r.Key())
 		}
-		client.Produce(ctx, record, func(_ *kgo.Record, err error) { settle(i, err) })
+		s.Produce(ctx, record, func(_ *kgo.Record, err error) { settle(i, err) })
 	}
-	failures := t.links.failures.Load()
-	slow := time.NewTimer(slowAfter)
-	defer slow.Stop()
+	silence := time.NewTicker(silenceLimit)
+	defer silence.Stop()
+	silent := len(batch)
 	for {
 		select {
 		case <-done:
@@ -398,12 +436,13 @@ func (t *Transport) produce(ctx context.Context, batch []*recorder.Record) []err
 				return nil
 			}
 			return errs
-		case <-slow.C:
-			// The client tries again by itself, and for an idempotent producer without end; nobody else would say so.
-			if t.links.failures.Load() != failures {
-				t.options.Health.Failed(t.links.explain(errors.New("waiting for a broker")))
-			}
-			slow.Reset(slowAfter)
+		case <-silence.C:
+			// The client tries again by itself, and for an idempotent producer without end; it does not report that.
+			mu.Lock()
+			now := left
+			mu.Unlock()
+			t.reportWait(s, now < silent)
+			silent = now
 		case <-ctx.Done():
 			mu.Lock()
 			defer mu.Unlock()
@@ -412,16 +451,37 @@ func (t *Transport) produce(ctx context.Context, batch []*recorder.Record) []err
 	}
 }
 
+// reportWait reports a batch that waits, with or without progress. A broker that enforces a quota is not an outage.
+func (t *Transport) reportWait(s *session, progress bool) {
+	switch {
+	case progress:
+		t.options.Health.Succeeded()
+	case !s.links.throttled():
+		t.options.Health.Failed(s.links.explain(fmt.Errorf("no acknowledgement for %s", silenceLimit)))
+	}
+}
+
 // Close ends the client, and with it everything that waits.
 func (t *Transport) Close() error {
-	t.client.Load().Close()
+	t.session.Load().Close()
 	return nil
 }
 
 // links counts failures of connections: while there are some, errors say nothing about records.
 type links struct {
-	failures atomic.Int64
-	last     atomic.Pointer[error]
+	failures       atomic.Int64
+	last           atomic.Pointer[error]
+	throttledUntil atomic.Int64 // Unix time in nanoseconds
+}
+
+// OnBrokerThrottle notes how long a broker has the client wait for the sake of a quota.
+func (l *links) OnBrokerThrottle(_ kgo.BrokerMetadata, interval time.Duration, _ bool) {
+	l.throttledUntil.Store(time.Now().Add(interval).UnixNano())
+}
+
+// throttled tells whether a quota has had the client wait during the last silenceLimit.
+func (l *links) throttled() bool {
+	return l.throttledUntil.Load() > time.Now().Add(-silenceLimit).UnixNano()
 }
 
 // OnBrokerConnect notes connections that were not made.
