@@ -32,8 +32,23 @@ func TestWrongDatabasePassword(t *testing.T) {
 		if strings.Contains(log, wrong) {
 			t.Errorf("the password is in the log:\n%s", log)
 		}
-		if strings.Count(log, "trying again") != 2 || !strings.Contains(log, "flagr") {
-			t.Errorf("want two attempts more, and the name of the user, in the log:\n%s", log)
+		if strings.Contains(log, "trying again") || !strings.Contains(log, "flagr") {
+			t.Errorf("want no further attempt, and the name of the user, in the log:\n%s", log)
+		}
+	})
+}
+
+// TestMissingDatabase: a server whose database does not exist says so at once.
+func TestMissingDatabase(t *testing.T) {
+	testdb.OnEachServer(t, func(t *testing.T, kind testdb.Kind) {
+		db := databaseOf(kind)
+		dsn := regexp.MustCompile(`/[^/?]+(\?|$)`).ReplaceAllString(db.fresh(t), "/no_such_database$1")
+		p := launch(t, t.TempDir(), quick.with(db.environ(dsn)).with(environ{"FLAGR_DB_DBCONNECTION_RETRY_DELAY": "1h"}))
+		if code := p.wait(t); code != 1 {
+			t.Errorf("the exit code is %d, want 1", code)
+		}
+		if log := p.log.String(); strings.Contains(log, "trying again") || strings.Count(log, "no_such_database") == 0 {
+			t.Errorf("want the name of the database, and no further attempt, in the log:\n%s", log)
 		}
 	})
 }

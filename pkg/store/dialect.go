@@ -13,6 +13,9 @@ type dialect struct {
 	// open prepares the connections that a connection string names, without using them yet. The logger gets what a driver
 	// has to say, if it has.
 	open func(dsn string, logger *slog.Logger) (target, error)
+	// refuses reports that the database has answered, and that its answer will be the same next time: a wrong password, a
+	// database that does not exist, a file that is not a database.
+	refuses func(error) bool
 	// contains is a condition on @column and @text: the one holds the other, whatever the case of letters. The functions
 	// have no wildcards, so there is nothing to escape.
 	contains string
@@ -41,6 +44,8 @@ type target struct {
 	pool      pool
 	// secrets are the parts of the connection string that must not be shown.
 	secrets []string
+	// name is what may be shown of the connection string: a file, or host and database.
+	name string
 }
 
 // Limits of the connections to a server. They do not live for ever, so that a failover is noticed. None is closed
@@ -56,6 +61,7 @@ func dialectOf(driver string) (dialect, bool) {
 	case "sqlite3":
 		return dialect{
 			open:     openSQLite,
+			refuses:  refusedBySQLite,
 			contains: "instr(lower(@column), lower(@text)) > 0", // SQLite knows the case of ASCII letters only
 			readTx:   &sql.TxOptions{ReadOnly: true},
 			probe:    "DELETE FROM flags WHERE 1 = 0",
@@ -63,6 +69,7 @@ func dialectOf(driver string) (dialect, bool) {
 	case "postgres":
 		return dialect{
 			open:     openPostgres,
+			refuses:  refusedByPostgres,
 			contains: "strpos(lower(@column), lower(@text)) > 0",
 			readTx:   &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead},
 			// The number only has to differ from those of other programs in the same database.
@@ -71,6 +78,7 @@ func dialectOf(driver string) (dialect, bool) {
 	case "mysql":
 		return dialect{
 			open:     openMySQL,
+			refuses:  refusedByMySQL,
 			contains: "locate(lower(@text), lower(@column)) > 0",
 			bytes:    "CAST(CONVERT(%s USING utf8mb4) AS BINARY)",
 			// The default, repeatable read, locks gaps between index entries, and writers of two flags deadlock there.

@@ -5,8 +5,10 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
 	"reflect"
 	"slices"
+	"strings"
 
 	"gorm.io/gorm"
 
@@ -15,8 +17,8 @@ import (
 
 // migrate creates the tables, columns and indexes that are missing. GORM's own AutoMigrate also changes the types of
 // columns, for which it rebuilds whole tables on SQLite; a database that another program wrote must stay as it is.
-func (s *Store) migrate(ctx context.Context) error {
-	return s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) (err error) {
+func (s *Store) migrate(ctx context.Context) (done migration, err error) {
+	err = s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) (err error) {
 		if err := lock(tx, s.dialect.lockMigration); err != nil {
 			return fmt.Errorf("lock the tables: %w", err)
 		}
@@ -30,12 +32,13 @@ func (s *Store) migrate(ctx context.Context) error {
 			return err
 		}
 		for _, table := range tables {
-			if err := migrateTable(tx, table); err != nil {
+			if err := done.table(tx, table); err != nil {
 				return err
 			}
 		}
 		return run(tx, s.dialect.probe)
 	}, s.dialect.writeTx)
+	return done, err
 }
 
 // errLocked is what a server ends with that has waited for its turn in vain.
@@ -74,15 +77,35 @@ func tables(tx *gorm.DB) ([]any, error) {
 	return append(entity.Tables(), reflect.New(join).Interface()), nil
 }
 
-func migrateTable(tx *gorm.DB, value any) error {
-	migrator := tx.Migrator()
-	if !migrator.HasTable(value) {
-		return migrator.CreateTable(value)
+// migration lists what was missing in a database and was created.
+type migration struct {
+	kept    int      // tables that were there
+	changes []string // such as "table tags" and "column flags.notes"
+}
+
+// log says what was changed, as a warning if the database was in use before.
+func (m migration) log(ctx context.Context, logger *slog.Logger, database string) {
+	switch {
+	case len(m.changes) == 0:
+	case m.kept == 0:
+		logger.InfoContext(ctx, "database tables created", "database", database, "tables", len(m.changes))
+	default:
+		logger.WarnContext(ctx, "database migrated", "database", database, "added", strings.Join(m.changes, ", "))
 	}
+}
+
+// table creates the table of the value, or its columns and indexes that are missing.
+func (m *migration) table(tx *gorm.DB, value any) error {
+	migrator := tx.Migrator()
 	statement := &gorm.Statement{DB: tx}
 	if err := statement.Parse(value); err != nil {
 		return err
 	}
+	if !migrator.HasTable(value) {
+		m.changes = append(m.changes, "table "+statement.Table)
+		return migrator.CreateTable(value)
+	}
+	m.kept++
 	columns, err := columns(tx, statement.Table)
 	if err != nil {
 		return err
@@ -92,6 +115,7 @@ func migrateTable(tx *gorm.DB, value any) error {
 			if err := migrator.AddColumn(value, column); err != nil {
 				return fmt.Errorf("add column %s to table %s: %w", column, statement.Table, err)
 			}
+			m.changes = append(m.changes, "column "+statement.Table+"."+column)
 		}
 	}
 	for _, index := range statement.Schema.ParseIndexes() {
@@ -99,6 +123,7 @@ func migrateTable(tx *gorm.DB, value any) error {
 			if err := migrator.CreateIndex(value, index.Name); err != nil {
 				return fmt.Errorf("create index %s on table %s: %w", index.Name, statement.Table, err)
 			}
+			m.changes = append(m.changes, "index "+index.Name)
 		}
 	}
 	return nil

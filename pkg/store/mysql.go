@@ -39,7 +39,22 @@ func openMySQL(dsn string, logger *slog.Logger) (target, error) {
 		dialector: gormmysql.New(gormmysql.Config{Conn: db, DSNConfig: config}),
 		pool:      db,
 		secrets:   secretsOf(dsn, config.Passwd, config.User, config.DBName),
+		name:      config.Addr + "/" + config.DBName,
 	}, nil
+}
+
+// Errors of MySQL and MariaDB that pass: too many connections, of all users or of this one, and a server that stops.
+const (
+	mysqlTooManyConnections  = 1040
+	mysqlServerShutdown      = 1053
+	mysqlTooManyOfThisUser   = 1203
+	mysqlUserResourceReached = 1226
+)
+
+func refusedByMySQL(err error) bool {
+	var cause *mysql.MySQLError
+	return errors.As(err, &cause) && !slices.Contains(
+		[]uint16{mysqlTooManyConnections, mysqlServerShutdown, mysqlTooManyOfThisUser, mysqlUserResourceReached}, cause.Number)
 }
 
 // driverLogger takes what the driver would otherwise write to standard error, in a form of its own: why it has given up a

@@ -57,6 +57,21 @@ type Store struct {
 // ReadOnly reports whether the database was opened without permission to write; see Options.AllowReadOnly.
 func (s *Store) ReadOnly() bool { return s.readOnly }
 
+// Name is what may be shown of a connection string: the file, or host and name of the database. It is empty for a string or
+// driver that Open does not take.
+func Name(driver, dsn string) string {
+	d, ok := dialectOf(driver)
+	if !ok {
+		return ""
+	}
+	target, err := d.open(dsn, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return ""
+	}
+	_ = target.pool.Close() // nothing was opened yet
+	return target.name
+}
+
 // pool is what the store needs of its connections beside GORM: *sql.DB, or the pair of them that SQLite has.
 type pool interface {
 	PingContext(ctx context.Context) error
@@ -86,7 +101,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		err = s.reopenReadOnly(ctx, o, cause)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open the %s database: %w", o.Driver, redact(err, target.secrets)), s.pool.Close())
+		return nil, errors.Join(fmt.Errorf("open the %s database %s: %w", o.Driver, target.name, redact(err, target.secrets)), s.pool.Close())
 	}
 	return s, nil
 }
@@ -106,18 +121,20 @@ func (s *Store) reopenReadOnly(ctx context.Context, o Options, cause *unwritable
 }
 
 func (s *Store) connect(ctx context.Context, target target, o Options) error {
-	if err := pingWithRetries(ctx, target, o); err != nil {
+	if err := s.pingWithRetries(ctx, target, o); err != nil {
 		return err
 	}
 	if err := s.use(target.dialector, o); err != nil {
 		return err
 	}
-	if err := s.migrate(ctx); err != nil {
+	changes, err := s.migrate(ctx)
+	if err != nil {
 		if cause := unwritable(target.pool, err); cause != nil {
 			return cause
 		}
 		return fmt.Errorf("create what is missing: %w", err)
 	}
+	changes.log(ctx, o.Logger, target.name)
 	return nil
 }
 
@@ -155,17 +172,24 @@ func hideDeleted(db *gorm.DB) error {
 	return nil
 }
 
-func pingWithRetries(ctx context.Context, target target, o Options) error {
-	for attempt := uint(0); ; attempt++ {
+// pingWithRetries connects. It retries only while the database does not answer: an answer that refuses the connection, such
+// as to a wrong password, is final.
+func (s *Store) pingWithRetries(ctx context.Context, target target, o Options) error {
+	start := time.Now()
+	for attempt := uint(1); ; attempt++ {
 		err := target.pool.PingContext(ctx)
 		if cause := unwritable(target.pool, err); cause != nil {
-			return cause // permissions do not come by waiting
+			return cause
 		}
-		if err == nil || ctx.Err() != nil || attempt >= o.RetryAttempts {
+		if err == nil || ctx.Err() != nil || s.dialect.refuses(err) {
 			return err
 		}
-		o.Logger.WarnContext(ctx, "database does not answer, trying again", "driver", o.Driver,
-			"attempt", attempt+1, "attempts", o.RetryAttempts, "delay", o.RetryDelay, "error", redact(err, target.secrets))
+		waited := time.Since(start).Round(time.Millisecond)
+		if attempt > o.RetryAttempts {
+			return fmt.Errorf("no answer, tried %d times in %s: %w", attempt, waited, err)
+		}
+		o.Logger.WarnContext(ctx, "database does not answer, trying again", "driver", o.Driver, "database", target.name,
+			"attempt", attempt, "attempts", o.RetryAttempts+1, "delay", o.RetryDelay, "waited", waited, "error", redact(err, target.secrets))
 		pause := time.NewTimer(o.RetryDelay)
 		select {
 		case <-pause.C:

@@ -5,9 +5,13 @@ import (
 	"database/sql"
 	"errors"
 	"log/slog"
+	"net"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/stdlib"
 	"gorm.io/driver/postgres"
@@ -26,7 +30,23 @@ func openPostgres(dsn string, _ *slog.Logger) (target, error) {
 		dialector: postgres.New(postgres.Config{Conn: db}),
 		pool:      db,
 		secrets:   secretsOf(dsn, config.Password, config.User, config.Database, config.Host),
+		name:      net.JoinHostPort(config.Host, strconv.Itoa(int(config.Port))) + "/" + config.Database,
 	}, nil
+}
+
+// Errors of PostgreSQL that pass: it starts or stops, or has no connection left.
+const (
+	pgCannotConnectNow    = "57P03"
+	pgAdminShutdown       = "57P01"
+	pgCrashShutdown       = "57P02"
+	pgTooManyConnections  = "53300"
+	pgTooManyForThisOwner = "53400"
+)
+
+func refusedByPostgres(err error) bool {
+	var cause *pgconn.PgError
+	return errors.As(err, &cause) && !slices.Contains(
+		[]string{pgCannotConnectNow, pgAdminShutdown, pgCrashShutdown, pgTooManyConnections, pgTooManyForThisOwner}, cause.Code)
 }
 
 // readTimesAsUTC makes times independent of the zone of this host: the driver would give them in its local zone.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/glebarez/sqlite"
@@ -24,6 +25,9 @@ const (
 	sqlitePermission = 3
 	sqliteReadOnly   = 8
 	sqliteCannotOpen = 14
+	// The file is damaged, or is not a database.
+	sqliteCorrupt     = 11
+	sqliteNotDatabase = 26
 )
 
 // sqlitePool sends what writes through one connection and what reads through others. SQLite lets one connection write
@@ -54,7 +58,14 @@ func openSQLite(dsn string, _ *slog.Logger) (target, error) {
 		p.readers.SetMaxOpenConns(sqliteReaders)
 		p.readers.SetMaxIdleConns(sqliteReaders)
 	}
-	return target{dialector: sqliteDialector{&sqlite.Dialector{Conn: p}}, pool: p}, nil
+	return target{dialector: sqliteDialector{&sqlite.Dialector{Conn: p}}, pool: p, name: file}, nil
+}
+
+// errNoFile is that of a file that does not exist, and cannot be created.
+var errNoFile = errors.New("cannot open or create the file: its folder must exist and be writable")
+
+func refusedBySQLite(err error) bool {
+	return errors.Is(err, errNoFile) || slices.Contains([]int{sqlitePermission, sqliteReadOnly, sqliteCannotOpen, sqliteCorrupt, sqliteNotDatabase}, codeOf(err))
 }
 
 // sqliteDialector creates primary keys as plain integers, without the AUTOINCREMENT of the driver's dialector: that is
@@ -121,7 +132,7 @@ func hasPragma(pragmas []string, name string) bool {
 func (p *sqlitePool) PingContext(ctx context.Context) error {
 	err := p.readers.PingContext(ctx) // the writer may be at work
 	if codeOf(err) == sqliteCannotOpen && unwritable(p, err) == nil {
-		return fmt.Errorf("cannot open or create %s: its folder must exist and be writable", p.file)
+		return errNoFile
 	}
 	return err
 }

@@ -14,6 +14,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	mathrand "math/rand/v2"
 	"regexp"
 	"slices"
@@ -53,6 +54,8 @@ type Options struct {
 	// underscores, of which the first is a letter. In names of indexes it comes after their idx_, as in
 	// idx_shop_datar_hourly. Stores with different prefixes share a database and nothing else.
 	TablePrefix string
+	// Logger gets a line on what New created or changed in the database; nil means none.
+	Logger *slog.Logger
 }
 
 var prefixPattern = regexp.MustCompile(`^([a-z][a-z0-9_]{0,23})?$`)
@@ -71,6 +74,7 @@ type Store struct {
 	prefix   string // of the names of tables
 	identity string
 	texts    sync.Map // of the longest insertions, by table
+	changes  migration
 }
 
 var (
@@ -109,6 +113,7 @@ func New(ctx context.Context, db *gorm.DB, options Options) (*Store, error) {
 	}); err != nil {
 		return nil, fmt.Errorf("datar store: migrate: %w", err)
 	}
+	s.changes.log(ctx, options.Logger)
 	if err := s.checkZone(db.WithContext(ctx)); err != nil {
 		return nil, fmt.Errorf("datar store: %w", err)
 	}

@@ -1,9 +1,11 @@
 package gormstore
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -190,10 +192,30 @@ func (s *Store) prepare(tx *gorm.DB) (err error) {
 	return s.forget(tx)
 }
 
+// migration lists what was missing in a database and was created, and what was changed.
+type migration struct {
+	kept    int // tables that were there
+	changes []string
+}
+
+func (m *migration) add(change string) { m.changes = append(m.changes, change) }
+
+// log says what was changed, as a warning if tables of Datar were there before.
+func (m *migration) log(ctx context.Context, logger *slog.Logger) {
+	switch {
+	case logger == nil || len(m.changes) == 0:
+	case m.kept == 0:
+		logger.InfoContext(ctx, "tables of Datar created", "tables", len(m.changes))
+	default:
+		logger.WarnContext(ctx, "tables of Datar migrated", "changes", strings.Join(m.changes, ", "))
+	}
+}
+
 // migrate creates what is missing. In a table that Flagr created it only adds columns and widens the count: Flagr works
 // with both.
 func (s *Store) migrate(db *gorm.DB) error {
 	m := db.Migrator()
+	s.changes = migration{} // of an attempt that was rolled back
 	for _, t := range []struct {
 		name, options string
 		model         any
@@ -213,8 +235,10 @@ func (s *Store) migrate(db *gorm.DB) error {
 	} {
 		name := s.sql(t.name)
 		if m.HasTable(name) {
+			s.changes.kept++
 			continue
 		}
+		s.changes.add("table " + name)
 		if err := db.Table(name).Set("gorm:table_options", t.options).Migrator().CreateTable(t.model); err != nil {
 			return err
 		}
@@ -222,6 +246,7 @@ func (s *Store) migrate(db *gorm.DB) error {
 	events := db.Table(s.sql("datar_hourly_events")).Migrator()
 	for _, column := range []string{"FirstEvaluatedMs", "LastEvaluatedMs", "IngestedCount"} {
 		if !events.HasColumn(&hourlyEvent{}, column) {
+			s.changes.add("column " + column + " of " + s.sql("datar_hourly_events"))
 			if err := events.AddColumn(&hourlyEvent{}, column); err != nil {
 				return err
 			}
@@ -272,6 +297,7 @@ func (s *Store) widenCounts(db *gorm.DB, events gorm.Migrator) error {
 		}
 		for _, narrow := range s.dialect.narrow {
 			if strings.EqualFold(column.DatabaseTypeName(), narrow) {
+				s.changes.add("eval_count widened to 64 bits")
 				return db.Exec(s.sql(s.dialect.widen)).Error
 			}
 		}

@@ -1,0 +1,76 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+
+	"github.com/jessevdk/go-flags"
+)
+
+// CommandLine has the options of the command line that the generated server does not have.
+type CommandLine struct {
+	Version    bool   `long:"version" short:"v" description:"print the version and exit"`
+	FirstSteps string `long:"first-steps" value-name:"FILE" description:"once the server listens, print this file, with its address in place of http://localhost:18000"`
+
+	// address is where the server was asked to listen for HTTP, as host:port.
+	address string
+}
+
+// ErrPrinted ends the process with exit code 0: the command line asked for a text, which was printed.
+var ErrPrinted = errors.New("the command line asked for a text only")
+
+// Parse reads the arguments into the options and, to check them, into server, a generated server that is not used
+// any further. The texts of --help and --version go to out; the error is then ErrPrinted. Arguments that are no options are an error.
+func (l *CommandLine) Parse(server any, arguments []string, out io.Writer) error {
+	parser := flags.NewNamedParser("flagr-server", flags.HelpFlag|flags.PassDoubleDash)
+	if _, err := parser.AddGroup("Options of the listeners", "", server); err != nil {
+		return fmt.Errorf("options of the listeners: %w", err)
+	}
+	if _, err := parser.AddGroup("Further options", "", l); err != nil {
+		return fmt.Errorf("further options: %w", err)
+	}
+	describeOptions(parser)
+	rest, err := parser.ParseArgs(arguments)
+	var cause *flags.Error
+	switch {
+	case errors.As(err, &cause) && cause.Type == flags.ErrHelp:
+		return printed(out, cause.Message)
+	case l.Version:
+		return printed(out, versionText())
+	case err != nil:
+		return fmt.Errorf("command line: %s; flagr-server --help lists the options", lowerFirst(err.Error()))
+	case len(rest) > 0:
+		return fmt.Errorf("command line: unexpected argument %q; want options only, which flagr-server --help lists", rest[0])
+	}
+	host, _ := parser.FindOptionByLongName("host").Value().(string)
+	port, _ := parser.FindOptionByLongName("port").Value().(int)
+	l.address = net.JoinHostPort(host, strconv.Itoa(port))
+	return nil
+}
+
+// describeOptions corrects what the generated server says about its options.
+func describeOptions(parser *flags.Parser) {
+	parser.LongDescription = "Feature flags, A/B tests and dynamic configuration over HTTP, with exact statistics of every evaluation. " +
+		"The options say where the server listens. Everything else is set with environment variables, which docs/environment.md lists."
+	for name, description := range map[string]string{
+		"scheme": "what to listen for: http, https or unix; may be repeated (default: http)",
+		"host":   "the address to listen on",
+		"port":   "the port to listen on; 0 takes a free one",
+	} {
+		parser.FindOptionByLongName(name).Description = description
+	}
+	parser.FindOptionByLongName("port").DefaultMask = "18000"
+}
+
+func printed(out io.Writer, text string) error {
+	if _, err := fmt.Fprintln(out, strings.TrimSuffix(text, "\n")); err != nil {
+		return fmt.Errorf("print: %w", err)
+	}
+	return ErrPrinted
+}
+
+func lowerFirst(text string) string { return strings.ToLower(text[:1]) + text[1:] }

@@ -1,0 +1,158 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/flagr-datar/flagr-datar/pkg/config"
+	"github.com/flagr-datar/flagr-datar/pkg/web"
+	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations"
+)
+
+// Process starts an App when its listeners are bound: a start that fails because a port is taken has not opened a database or
+// created a file. It is the http.Handler that the generated server is given before it listens.
+type Process struct {
+	config *config.Config
+	api    *operations.FlagrAPI
+	line   CommandLine
+	logger *slog.Logger
+	out    io.Writer // for what people read
+
+	start   sync.Once
+	err     error
+	handler http.Handler // once started
+}
+
+// NewProcess prepares a server for Listening. The process then belongs to it: what the log package of the standard
+// library is given is written in the configured format.
+func NewProcess(c *config.Config, api *operations.FlagrAPI, line CommandLine) *Process {
+	p := &Process{config: c, api: api, line: line, logger: newLogger(c.Log, os.Stderr), out: os.Stdout}
+	log.SetFlags(0)
+	log.SetOutput(&fatalLog{logger: p.logger, address: line.address})
+	return p
+}
+
+// ServeHTTP is for requests after Listening.
+func (p *Process) ServeHTTP(rw http.ResponseWriter, r *http.Request) { p.handler.ServeHTTP(rw, r) }
+
+// Listening is called for each listener once it is bound, and before it accepts connections. The first call starts the
+// App; address is where this listener is.
+func (p *Process) Listening(server *http.Server, scheme, address string) error {
+	p.start.Do(func() { p.err = p.run(scheme, address) })
+	if p.err != nil {
+		return p.err
+	}
+	server.Handler = p.handler
+	if h, ok := p.handler.(*web.Server); ok {
+		server.ErrorLog = h.ErrorLog
+	}
+	if server.MaxHeaderBytes == 1_000_000 { // the default of --max-header-size, "1MiB" as the generated server reads it
+		server.MaxHeaderBytes = web.MaxHeaderBytes
+	}
+	return nil
+}
+
+// run starts the App. A signal ends it, as it would end a process without a handler of signals.
+func (p *Process) run(scheme, address string) error {
+	interrupted, release := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer release()
+	ctx, cancel := context.WithCancel(context.Background()) // lives on when the server has started
+	detach := context.AfterFunc(interrupted, cancel)
+	defer detach()
+	err := p.startApp(ctx, scheme, address)
+	if err != nil && interrupted.Err() != nil {
+		return fmt.Errorf("a signal ended the start: %w", err)
+	}
+	return err
+}
+
+func (p *Process) startApp(ctx context.Context, scheme, address string) error {
+	a, err := New(ctx, p.config, Options{OwnsProcess: true})
+	if err != nil {
+		return err
+	}
+	if err := a.Start(ctx); err != nil {
+		stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), StopTimeout)
+		defer cancel()
+		if stopErr := a.Stop(stopCtx); stopErr != nil {
+			a.logger.Warn("stop after a failed start", "error", stopErr)
+		}
+		return err
+	}
+	a.Register(p.api)
+	p.api.PreServerShutdown = a.BeginStop
+	p.api.ServerShutdown = func() {
+		ctx, cancel := context.WithTimeout(context.Background(), StopTimeout)
+		defer cancel()
+		p.Exit(a.Stop(ctx))
+	}
+	p.logger, p.handler = a.logger, a.Handler(p.api.Serve(nil))
+	a.logStart(p.config, scheme+"://"+address)
+	return p.printFirstSteps(scheme, address)
+}
+
+// Exit ends the process with one line for the operator if there is an error.
+func (p *Process) Exit(err error) {
+	if err != nil {
+		p.logger.Error("server failed", "error", err)
+		os.Exit(1)
+	}
+}
+
+// defaultURL is what files for FirstSteps have in place of the server's address.
+const defaultURL = "http://localhost:18000"
+
+func (p *Process) printFirstSteps(scheme, address string) error {
+	if p.line.FirstSteps == "" {
+		return nil
+	}
+	file, err := os.ReadFile(p.line.FirstSteps)
+	if err != nil {
+		return fmt.Errorf("--first-steps: %w", err)
+	}
+	url := scheme + "://" + address
+	var text strings.Builder
+	fmt.Fprintf(&text, "\nFlagr with Datar is at %s%s/, and its API below /api/v1. Stop it with Ctrl-C.\n", url, p.config.Web.Prefix)
+	fmt.Fprintf(&text, "Flags and counts are in %s. Now paste this into another terminal:\n\n", databaseName(p.config.Database))
+	for line := range strings.Lines(strings.ReplaceAll(string(file), defaultURL, url+p.config.Web.Prefix)) {
+		if !strings.HasPrefix(line, "#") {
+			text.WriteString(line)
+		}
+	}
+	if _, err := fmt.Fprintln(p.out, text.String()); err != nil {
+		return fmt.Errorf("--first-steps: %w", err)
+	}
+	return nil
+}
+
+// fatalLog turns what the generated main writes before it exits into lines of the log.
+type fatalLog struct {
+	logger  *slog.Logger
+	address string
+}
+
+// Write logs one error.
+func (l *fatalLog) Write(p []byte) (int, error) {
+	text := strings.TrimSpace(string(p))
+	failure, listens := strings.CutPrefix(text, "listen ")
+	if !listens {
+		l.logger.Error(text)
+		return len(p), nil
+	}
+	host, port, err := net.SplitHostPort(l.address)
+	if err != nil {
+		host, port = "", l.address
+	}
+	l.logger.Error(fmt.Sprintf("cannot listen on port %s of %q; set PORT= to a free port, or stop the process that has it", port, host), "error", failure)
+	return len(p), nil
+}
