@@ -326,7 +326,7 @@ func TestUnused(t *testing.T) {
 		},
 		"a misspelt variable": {
 			map[string]string{"FLAGR_RECORDER_DATAR_FLUSHINTERVAL": "1s"},
-			[]Notice{{"FLAGR_RECORDER_DATAR_FLUSHINTERVAL", "unknown variable, see the reference for the exact names"}},
+			[]Notice{{"FLAGR_RECORDER_DATAR_FLUSHINTERVAL", "unknown variable, did you mean FLAGR_RECORDER_DATAR_FLUSH_INTERVAL?"}},
 		},
 		"links to Kubernetes services": {
 			map[string]string{

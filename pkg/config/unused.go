@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -52,6 +53,41 @@ func findUnavailable(name string) (unavailable, bool) {
 // with flagr: FLAGR_SERVICE_HOST, FLAGR_PORT_18000_TCP_ADDR, FLAGR_DB_PORT.
 var serviceLink = regexp.MustCompile(`^FLAGR_(.+_)?(SERVICE_HOST|SERVICE_PORT|PORT)(_|$)`)
 
+// unknownVariable suggests the variable whose name is closest, if it is close.
+func unknownVariable(name string, known map[string]Variable) string {
+	closest, fewest := "", len(name)/5+1 // a typo or two in names of this length
+	for _, candidate := range slices.Sorted(maps.Keys(known)) {
+		if edits := editDistance(name, candidate); edits < fewest {
+			closest, fewest = candidate, edits
+		}
+	}
+	if closest == "" {
+		return "unknown variable, docs/environment.md lists all names"
+	}
+	return "unknown variable, did you mean " + closest + "?"
+}
+
+// editDistance is the number of bytes to insert, delete or replace to turn a into b (the Levenshtein distance).
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			replace := diagonal
+			if a[i] != b[j] {
+				replace++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(replace, row[j]+1, diagonal+1)
+		}
+	}
+	return row[len(b)]
+}
+
 func findUnused(environ map[string]string) []Notice {
 	known := map[string]Variable{}
 	for _, v := range Variables() {
@@ -62,7 +98,7 @@ func findUnused(environ map[string]string) []Notice {
 		v, ok := known[name]
 		if !ok {
 			if strings.HasPrefix(name, "FLAGR_") && !serviceLink.MatchString(name) {
-				notices = append(notices, Notice{name, "unknown variable, see the reference for the exact names"})
+				notices = append(notices, Notice{name, unknownVariable(name, known)})
 			}
 			continue
 		}
