@@ -40,7 +40,7 @@ type OpenTelemetry struct {
 
 // NewOpenTelemetry makes the exporters for traces, metrics and logs, as asked for. Receivers that are not there are no error: the
 // exporters try again.
-func NewOpenTelemetry(ctx context.Context, traces, metrics, logs bool) (_ *OpenTelemetry, err error) {
+func NewOpenTelemetry(ctx context.Context, version string, traces, metrics, logs bool) (_ *OpenTelemetry, err error) {
 	o := &OpenTelemetry{traces: tracenoop.NewTracerProvider(), meters: metricnoop.NewMeterProvider()}
 	defer func() {
 		if err != nil {
@@ -48,7 +48,7 @@ func NewOpenTelemetry(ctx context.Context, traces, metrics, logs bool) (_ *OpenT
 		}
 	}()
 	// Later detectors win, so OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES do.
-	res, err := resource.New(ctx, resource.WithAttributes(attribute.String("service.name", "flagr")), resource.WithTelemetrySDK(),
+	res, err := resource.New(ctx, resource.WithAttributes(attribute.String("service.name", "flagr"), attribute.String("service.version", version)), resource.WithTelemetrySDK(),
 		resource.WithHost(), resource.WithFromEnv())
 	if err != nil {
 		return nil, fmt.Errorf("describe the service: %w", err)

@@ -3,6 +3,7 @@ package metrics
 import (
 	"log/slog"
 	"net/http"
+	"runtime"
 	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -80,6 +81,15 @@ func (p *Prometheus) Register(c prometheus.Collector) error { return p.registry.
 // Gauge adds a metric that is read when it is fetched.
 func (p *Prometheus) Gauge(name, help string, value func() float64) error {
 	return p.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
+}
+
+// BuildInfo adds flagr_build_info, whose value is always 1.
+func (p *Prometheus) BuildInfo(version string) error {
+	return p.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name:        "flagr_build_info",
+		Help:        "The version of the server and of Go. The value is 1.",
+		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
+	}, func() float64 { return 1 }))
 }
 
 func newCounterFunc(name, help string, value func() uint64) prometheus.Collector {
