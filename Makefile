@@ -26,20 +26,27 @@ RACE          := -race '-gcflags=modernc.org/...=-race=false'
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
 
-build: ## build bin/flagr-server, and bin/flagr-check for flag documents
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -pgo=$(abspath $(PROFILE)) -o $(BINARY) ./swagger_gen/cmd/flagr-server
-	CGO_ENABLED=0 $(GO) build -trimpath -o bin/flagr-check ./pkg/cmd/flagr-check
+# Both programs are built alike, so that they share compiled packages.
+BUILD := CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -pgo=$(abspath $(PROFILE))
+
+build: bin/flagr-check server ## build bin/flagr-server, and bin/flagr-check for flag documents
+
+.PHONY: server bin/flagr-check
+server:
+	$(BUILD) -o $(BINARY) ./swagger_gen/cmd/flagr-server
+
+bin/flagr-check: server
+	$(BUILD) -o bin/flagr-check ./pkg/cmd/flagr-check
 
 run: export HOST ?= localhost
 run: export PORT ?= 18000
 run: export FLAGR_DB_DBCONNECTION_DEBUG ?= false
 run: export FLAGR_RECORDER_ENABLED ?= true
 run: export FLAGR_RECORDER_TYPE ?= datar
-run: build ## start on SQLite with Datar on, and print what to try
-	@printf '\nFlagr with Datar on http://%s:%s/, and its API below /api/v1. Stop it with Ctrl-C.\n' "$$HOST" "$$PORT"
-	@printf 'Flags and counts are kept in flagr.sqlite. Now paste this into another terminal:\n\n'
-	@sed -e '/^#/d' -e "s|localhost:18000|$$HOST:$$PORT|" docs/first-steps.sh
-	@exec $(BINARY)
+run: ## start on SQLite with Datar on, and print what to try
+	@[ -x $(BINARY) ] || echo "make run: the first build compiles all dependencies, which takes some minutes; it names each package when it is done"
+	$(BUILD) $(if $(wildcard $(BINARY)),,-v) -o $(BINARY) ./swagger_gen/cmd/flagr-server
+	@exec $(BINARY) --first-steps docs/first-steps.sh
 
 test: ## all tests that need no server
 	@$(TESTSUM) $(GO) test -C integration_tests/promrules ./...

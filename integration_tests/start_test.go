@@ -1,8 +1,11 @@
 package integration_tests
 
 import (
+	"encoding/json"
 	"net/http"
+	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -67,6 +70,10 @@ func TestRecorderTypeIsAForgivingList(t *testing.T) {
 // TestWrongSettings starts servers that must refuse to: with exit code 1, and one line for the operator.
 func TestWrongSettings(t *testing.T) {
 	t.Parallel()
+	noDatabase := filepath.Join(t.TempDir(), "letter.txt")
+	if err := os.WriteFile(noDatabase, []byte(strings.Repeat("Dear reader, ", 100)), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, tc := range []struct {
 		name string
 		env  environ
@@ -98,6 +105,7 @@ func TestWrongSettings(t *testing.T) {
 		{"unknown exporter", environ{"OTEL_METRICS_EXPORTER": "carrier pigeon"}, []string{"OTEL_METRICS_EXPORTER"}},
 		{"no folder for the database", environ{"FLAGR_DB_DBCONNECTIONSTR": filepath.Join("missing", "flagr.sqlite"),
 			"FLAGR_DB_DBCONNECTION_RETRY_ATTEMPTS": "0"}, []string{filepath.Join("missing", "flagr.sqlite")}},
+		{"no database", environ{"FLAGR_DB_DBCONNECTIONSTR": noDatabase}, []string{noDatabase, "not a database"}},
 		{"no document", environ{"FLAGR_DB_DBDRIVER": "json_file", "FLAGR_DB_DBCONNECTIONSTR": "missing.json",
 			"FLAGR_RECORDER_ENABLED": "false"}, []string{"missing.json"}},
 	} {
@@ -126,15 +134,107 @@ func TestTakenPort(t *testing.T) {
 		dsn := db.fresh(t)
 		s := start(t, db, dsn, nil)
 		port := s.url[strings.LastIndex(s.url, ":")+1 : strings.LastIndex(s.url, "/api")]
-		second := launch(t, t.TempDir(), s.env.with(environ{"PORT": port}))
+		folder := t.TempDir()
+		second := launch(t, folder, s.env.with(environ{"PORT": port, "FLAGR_LOGRUS_FORMAT": "json"}))
 		if code := second.wait(t); code != 1 {
 			t.Errorf("the exit code is %d, want 1", code)
 		}
-		if log := second.log.String(); !strings.Contains(log, port) || !strings.Contains(log, "address already in use") {
-			t.Errorf("the log does not say that port %s is taken:\n%s", port, log)
+		log := second.log.String()
+		if strings.Count(log, "\n") != 1 || !json.Valid([]byte(log)) {
+			t.Errorf("want one line of JSON:\n%s", log)
+		}
+		for _, want := range []string{port, "PORT=", "address already in use"} {
+			if !strings.Contains(log, want) {
+				t.Errorf("%q is not in the log:\n%s", want, log)
+			}
+		}
+		if files, err := os.ReadDir(folder); err != nil || len(files) > 0 {
+			t.Errorf("the failed start left %v, %v", files, err)
 		}
 		get[any](t, s, "/flags")
 	})
+}
+
+// TestStartLine: one line says what was started, and one at the end says what became of the counts.
+func TestStartLine(t *testing.T) {
+	onEachDatabase(t, func(t *testing.T, db database) {
+		dsn := db.fresh(t)
+		s := start(t, db, dsn, nil)
+		j := runMainJob(t, s)
+		checkMainJob(t, s, j)
+		s.stop(t, syscall.SIGTERM)
+		log := s.log.String()
+		line := regexp.MustCompile(`(?m)^.*msg="server started".*$`).FindString(log)
+		for _, want := range []string{"version=", "address=" + strings.TrimSuffix(s.url, "/api/v1"), "database=", "flags=0",
+			"recorders=datar", `datar="on, stores every`, "journal=" + s.cmd.Dir, "access_control=none", "ui=http://"} {
+			if !strings.Contains(line, want) {
+				t.Errorf("%q is not in the line of the start:\n%s", want, log)
+			}
+		}
+		if !regexp.MustCompile(`msg="Datar stopped" recorded=(\d+) stored=\d+ pending=0 dropped=0 left=nothing`).MatchString(log) {
+			t.Errorf("no line says what was stored:\n%s", log)
+		}
+		if again := s.again(t); !regexp.MustCompile(`flags=[1-9]`).MatchString(again.log.String()) {
+			t.Errorf("the second start does not say how many flags there are:\n%s", again.log)
+		}
+	})
+}
+
+// TestFirstStepsArePrintedWithTheAddress: the lines to paste have the address that the server listens on.
+func TestFirstStepsArePrintedWithTheAddress(t *testing.T) {
+	t.Parallel()
+	script, err := filepath.Abs(filepath.Join("..", "docs", "first-steps.sh"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := startIn(t, t.TempDir(), quick, "--first-steps", script)
+	log := s.log.String()
+	if !strings.Contains(log, "FLAGR_URL=${FLAGR_URL:-"+s.url+"}") || strings.Contains(log, "localhost:18000") {
+		t.Errorf("the address %s is not in what was printed:\n%s", s.url, log)
+	}
+}
+
+// TestCommandLine: what asks for a text, and what is wrong, starts no server.
+func TestCommandLine(t *testing.T) {
+	t.Parallel()
+	for argument, want := range map[string]struct {
+		code int
+		text string
+	}{
+		"--version":    {0, "flagr-server "},
+		"-v":           {0, "flagr-server "},
+		"version":      {1, `unexpected argument "version"`},
+		"--no-such":    {1, "no-such"},
+		"--port=word":  {1, "port"},
+		"--first-stop": {1, "first-stop"},
+	} {
+		folder := t.TempDir()
+		p := launch(t, folder, quick, argument)
+		if code := p.wait(t); code != want.code || !strings.Contains(p.log.String(), want.text) {
+			t.Errorf("%s: exit code %d, want %d and %q in:\n%s", argument, code, want.code, want.text, p.log)
+		}
+		if files, err := os.ReadDir(folder); err != nil || len(files) > 0 {
+			t.Errorf("%s left %v, %v", argument, files, err)
+		}
+	}
+}
+
+// TestSignalWhileStarting ends a server that waits for its database.
+func TestSignalWhileStarting(t *testing.T) {
+	t.Parallel()
+	p := launch(t, t.TempDir(), quick.with(environ{"FLAGR_DB_DBDRIVER": "postgres",
+		"FLAGR_DB_DBCONNECTIONSTR":             "postgres://ann:pw@127.0.0.1:1/flagr?sslmode=disable",
+		"FLAGR_DB_DBCONNECTION_RETRY_ATTEMPTS": "1000", "FLAGR_DB_DBCONNECTION_RETRY_DELAY": "1m"}))
+	poll(t, "an attempt that fails", func() bool { return strings.Contains(p.log.String(), "trying again") })
+	if log := p.log.String(); !strings.Contains(log, "attempts=1001") || !strings.Contains(log, "delay=1m0s") {
+		t.Errorf("the line does not say how often and how long:\n%s", log)
+	}
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if code := p.wait(t); code != 1 || !strings.Contains(p.log.String(), "a signal ended the start") {
+		t.Errorf("the exit code is %d; the log:\n%s", code, p.log)
+	}
 }
 
 func TestHelp(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 	"github.com/go-openapi/runtime/middleware"
 
 	"github.com/flagr-datar/flagr-datar/pkg/config"
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/evalcache"
 	"github.com/flagr-datar/flagr-datar/pkg/fastpath"
 	"github.com/flagr-datar/flagr-datar/pkg/handler"
@@ -52,6 +53,7 @@ type App struct {
 	edge      *edge
 	cache     *evalcache.Cache
 	recorders *handler.DataRecorders
+	engine    *datar.Engine // nil while Datar is off
 	handler   *handler.Handler
 	pages     *ui.UI                // nil when switched off
 	ingesting bool                  // counts from elsewhere are taken
@@ -114,7 +116,8 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 	}
 	streams, err := newStreams(ctx, c, a.logger)
 	a.recorders = handler.NewDataRecorders(counting.recorder(), streams, rawJSONFrames(c))
-	a.onStop("recorders", a.recorders.Close)
+	a.engine = counting.engine
+	a.onStop("recorders", a.closeRecorders)
 	if err != nil {
 		return nil, err
 	}

@@ -34,6 +34,9 @@ func (a *App) newMeters(ctx context.Context, c *config.Config) (*meters, error) 
 	var sinks []metrics.EvaluationSink
 	if c.Prometheus.Enabled {
 		m.prometheus = metrics.NewPrometheus(c.Prometheus.IncludeLatencyHistogram, a.logger)
+		if err := m.prometheus.BuildInfo(Version); err != nil {
+			return nil, err
+		}
 		m.requests = append(m.requests, m.prometheus.ObserveRequest)
 		sinks = append(sinks, m.prometheus)
 	}
@@ -49,7 +52,7 @@ func (a *App) newMeters(ctx context.Context, c *config.Config) (*meters, error) 
 	logs := c.Telemetry.EvaluationEvents != config.EventsNone
 	if t := c.OpenTelemetry; t.Traces || t.Metrics || logs {
 		var err error
-		if m.telemetry, err = metrics.NewOpenTelemetry(ctx, t.Traces, t.Metrics, logs); err != nil {
+		if m.telemetry, err = metrics.NewOpenTelemetry(ctx, Version, t.Traces, t.Metrics, logs); err != nil {
 			return nil, fmt.Errorf("OpenTelemetry: %w", err)
 		}
 		a.onStop("OpenTelemetry", flushOnStop("OpenTelemetry", flushTimeout, a.logger, m.telemetry.Close))

@@ -62,7 +62,7 @@ func newCounting(ctx context.Context, c *config.Config, db *store.Store, logger 
 			"FLAGR_RECORDER_DATAR_FORWARD_URL sends counts to a server that can write")
 		return d, nil
 	default:
-		d.counts, err = gormstore.New(ctx, db.DB(), gormstore.Options{})
+		d.counts, err = gormstore.New(ctx, db.DB(), gormstore.Options{Logger: logger})
 		options.Store, options.Catalog = d.counts, handler.NewCatalog(db)
 	}
 	if err != nil {

@@ -3,41 +3,44 @@
 package restapi
 
 import (
-	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
 
+	"github.com/go-openapi/swag/cmdutils"
+
 	"github.com/flagr-datar/flagr-datar/pkg/app"
 	"github.com/flagr-datar/flagr-datar/pkg/config"
-	"github.com/flagr-datar/flagr-datar/pkg/web"
 	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations"
 )
 
-// configureFlags runs before the command line is parsed. It loads the configuration only to refuse a wrong one: what
-// the parser says about a wrong PORT names neither the variable nor what is accepted.
-func configureFlags(*operations.FlagrAPI) {
+// configureFlags runs before the generated main parses the command line. It parses and checks the command line and the
+// environment itself, because the generated parser ignores arguments that are no options, and its messages do not name variables.
+func configureFlags(api *operations.FlagrAPI) {
 	exitOn(config.SetListenDefaults())
-	_, err := config.Load(config.Environ())
+	line := &app.CommandLine{}
+	err := line.Parse(NewServer(nil), os.Args[1:], os.Stdout)
+	if errors.Is(err, app.ErrPrinted) {
+		os.Exit(0)
+	}
+	_, configErr := config.Load(config.Environ())
+	exitOn(configErr)
 	exitOn(err)
+	api.CommandLineOptionsGroups = []cmdutils.CommandLineOptionsGroup{{ShortDescription: "Further options", Options: line}}
 }
 
 func configureAPI(api *operations.FlagrAPI) http.Handler {
-	ctx := context.Background()
 	c, err := config.Load(config.Environ())
 	exitOn(err)
-	server, err := app.New(ctx, c, app.Options{OwnsProcess: true})
-	exitOn(err)
-	exitOn(server.Start(ctx))
-	server.Register(api)
-	api.PreServerShutdown = server.BeginStop
-	api.ServerShutdown = func() {
-		ctx, cancel := context.WithTimeout(ctx, app.StopTimeout)
-		defer cancel()
-		exitOn(server.Stop(ctx))
+	line := &app.CommandLine{}
+	for _, group := range api.CommandLineOptionsGroups {
+		if l, ok := group.Options.(*app.CommandLine); ok {
+			line = l
+		}
 	}
-	return server.Handler(api.Serve(nil))
+	return app.NewProcess(c, api, *line)
 }
 
 // exitOn ends the process with one message for the operator if there is an error.
@@ -50,12 +53,9 @@ func exitOn(err error) {
 
 func configureTLS(*tls.Config) {}
 
-// configureServer has the errors of connections logged as everything else.
-func configureServer(server *http.Server, _, _ string) {
-	if h, ok := server.Handler.(*web.Server); ok {
-		server.ErrorLog = h.ErrorLog
-		if server.MaxHeaderBytes == 1_000_000 { // the default of --max-header-size, "1MiB" as the generated server reads it
-			server.MaxHeaderBytes = web.MaxHeaderBytes
-		}
+// configureServer runs when a listener is bound: the first one starts the app.
+func configureServer(server *http.Server, scheme, address string) {
+	if p, ok := server.Handler.(*app.Process); ok {
+		p.Exit(p.Listening(server, scheme, address))
 	}
 }
