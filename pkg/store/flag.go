@@ -236,7 +236,8 @@ func copyParts(tx *gorm.DB, source *entity.Flag, flagID uint) error {
 	return nil
 }
 
-// insertFlag writes the row of a new flag, under a made-up key if it has none.
+// insertFlag writes the row of a new flag, under a made-up key if it has none. It looks for the key first: PostgreSQL and
+// MySQL would spend an id on a row that they refuse, and ids would depend on the database.
 func insertFlag(tx *gorm.DB, flag *entity.Flag) error {
 	if flag.Key == "" {
 		flag.Key = entity.GenerateKey()
@@ -244,7 +245,14 @@ func insertFlag(tx *gorm.DB, flag *entity.Flag) error {
 	if err := entity.CheckKey(flag.Key); err != nil {
 		return err
 	}
-	return duplicate(insert(tx, flag))
+	var taken int64
+	if err := tx.Unscoped().Model(flag).Where(map[string]any{"key": flag.Key}).Count(&taken).Error; err != nil {
+		return err
+	}
+	if taken > 0 {
+		return entity.ErrDuplicateKey
+	}
+	return duplicate(insert(tx, flag)) // somebody else may have created it meanwhile
 }
 
 // duplicate says which rule a row breaks whose only unique column is its key.
