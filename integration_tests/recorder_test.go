@@ -263,10 +263,11 @@ func expose(t *testing.T, s *server, f flagAnswer, from, to int) {
 	}
 }
 
-// checkFrames checks that a stream has the answers of the API, byte for byte, and that many exposures.
+// checkFrames checks that a stream has the answers of the API, byte for byte, and that many exposures. Kinesis and Pub/Sub may
+// have some more than once: what was not confirmed in time on a busy machine is sent again.
 func checkFrames(t *testing.T, stream string, frames []keyedFrame, answers map[string]string, exposures int) {
 	t.Helper()
-	if want := len(answers) + exposures; len(frames) != want {
+	if want := len(answers) + exposures; len(frames) < want || stream == "kafka" && len(frames) > want {
 		t.Errorf("%s has %d frames, want %d", stream, len(frames), want)
 	}
 	evaluated, exposed := map[string]string{}, map[string]bool{}
