@@ -1,7 +1,11 @@
 # An image with the server and nothing else: docker build -t flagr-datar . && docker run -p 18000:18000 -v flagr:/data flagr-datar
 FROM golang:1.26 AS build
 WORKDIR /src
-COPY go.mod go.sum ./
+COPY go.work go.work.sum go.mod go.sum ./
+COPY pkg/datar/go.mod pkg/datar/go.sum pkg/datar/
+COPY pkg/datar/gormstore/go.mod pkg/datar/gormstore/go.sum pkg/datar/gormstore/
+COPY pkg/evallog/go.mod pkg/evallog/go.sum pkg/evallog/
+COPY pkg/evallog/evallogof/go.mod pkg/evallog/evallogof/go.sum pkg/evallog/evallogof/
 RUN go mod download
 COPY . .
 RUN make build

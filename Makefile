@@ -8,7 +8,10 @@ PROFILE       := integration_tests/bench/server.pgo
 # How often the exactness test of integration_tests repeats its 200,000 evaluations.
 ROUNDS        ?= 1
 
-# Modules of their own, which ./... leaves out.
+# Modules of their own that other programs import. ./... leaves them out; go.work makes their folders known.
+LIBRARIES     := ./pkg/datar/... ./pkg/datar/gormstore/... ./pkg/evallog/... ./pkg/evallog/evallogof/...
+
+# Modules of their own with tests and examples. Each has a go.work of its own, which leaves it out of the one above.
 MODULES       := integration_tests/hostserver integration_tests/mysqldialect integration_tests/promrules integration_tests/browser
 
 # Runs a command with database servers in its environment; those that are there already stay as they are.
@@ -50,10 +53,10 @@ run: ## start on SQLite with Datar on, and print what to try
 
 test: ## all tests that need no server
 	@$(TESTSUM) $(GO) test -C integration_tests/promrules ./...
-	@$(TESTSUM) $(GO) test -timeout 20m ./pkg/... ./swagger_gen/... ./integration_tests/testsum
+	@$(TESTSUM) $(GO) test -timeout 20m ./pkg/... $(LIBRARIES) ./swagger_gen/... ./integration_tests/testsum ./integration_tests/datargolden
 
 race: ## the tests of pkg with the race detector, which needs a C compiler
-	@CGO_ENABLED=1 $(TESTSUM) $(GO) test $(RACE) -timeout 40m ./pkg/...
+	@CGO_ENABLED=1 $(TESTSUM) $(GO) test $(RACE) -timeout 40m ./pkg/... $(LIBRARIES)
 
 test-servers: ## tests of the stores on PostgreSQL and MariaDB, which it installs and starts, and on the SQL of MySQL 8
 	FLAGR_TEST_REQUIRE_SERVERS=1 $(SERVERS) $(TESTSUM) $(GO) test -count=1 -timeout 40m ./pkg/store ./pkg/datar/gormstore
@@ -79,8 +82,8 @@ screenshots: build ## write pictures of the main pages to docs/images
 	cd integration_tests/browser && $(GO) test -count=1 -timeout 10m -run Screenshots . -server $(abspath $(BINARY)) -screenshots $(abspath docs/images)
 
 lint: ## go vet and golangci-lint, also of the other modules
-	$(GO) vet ./...
-	$(GOLANGCI_LINT) run ./...
+	$(GO) vet ./... $(LIBRARIES)
+	$(GOLANGCI_LINT) run ./... $(LIBRARIES)
 	@for module in $(MODULES); do \
 		echo "lint: $$module"; (cd $$module && $(GO) vet ./... && $(GOLANGCI_LINT) run ./...) || exit 1; done
 
@@ -102,7 +105,7 @@ attack: build ## requests that are meant to exhaust the server: peak memory, and
 	$(GO) run ./integration_tests/attack/run -server $(BINARY)
 
 vulncheck: ## known vulnerabilities of what the code uses; needs the Go vulnerability database
-	$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 ./...
+	$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 ./... $(LIBRARIES)
 
 profile: build ## renew the profile that the compiler optimises for, on a machine with nothing else to do
 	$(GO) run ./integration_tests/bench -server $(BINARY) -refresh=false -profile $(PROFILE)

@@ -94,6 +94,10 @@ require (
 	github.com/dustin/go-humanize v1.0.1 // indirect
 	github.com/fatih/color v1.19.0 // indirect
 	github.com/felixge/httpsnoop v1.1.0 // indirect
+	github.com/flagr-datar/flagr-datar/pkg/datar v0.0.0
+	github.com/flagr-datar/flagr-datar/pkg/datar/gormstore v0.0.0
+	github.com/flagr-datar/flagr-datar/pkg/evallog v0.0.0
+	github.com/flagr-datar/flagr-datar/pkg/evallog/evallogof v0.0.0
 	github.com/fsnotify/fsnotify v1.10.1 // indirect
 	github.com/go-logr/logr v1.4.4 // indirect
 	github.com/go-logr/stdr v1.2.2 // indirect
@@ -161,7 +165,7 @@ require (
 	go.opentelemetry.io/otel/exporters/stdout/stdoutlog v0.23.0 // indirect
 	go.opentelemetry.io/otel/exporters/stdout/stdoutmetric v1.47.0 // indirect
 	go.opentelemetry.io/otel/exporters/stdout/stdouttrace v1.47.0 // indirect
-	go.opentelemetry.io/proto/otlp v1.11.1 // indirect
+	go.opentelemetry.io/proto/otlp v1.11.1
 	go.uber.org/mock v0.6.0 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
 	golang.org/x/mod v0.42.0 // indirect
@@ -173,7 +177,7 @@ require (
 	google.golang.org/genproto v0.0.0-20260715232425-e75dac1f907d // indirect
 	google.golang.org/genproto/googleapis/api v0.0.0-20260928230214-8a89bd6388cc // indirect
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20260928230214-8a89bd6388cc // indirect
-	google.golang.org/protobuf v1.36.12 // indirect
+	google.golang.org/protobuf v1.36.12
 	gopkg.in/yaml.v2 v2.4.0 // indirect
 	modernc.org/libc v1.74.1 // indirect
 	modernc.org/mathutil v1.7.1 // indirect
@@ -182,3 +186,11 @@ require (
 )
 
 tool github.com/go-swagger/go-swagger/cmd/swagger
+
+replace github.com/flagr-datar/flagr-datar/pkg/datar => ./pkg/datar
+
+replace github.com/flagr-datar/flagr-datar/pkg/datar/gormstore => ./pkg/datar/gormstore
+
+replace github.com/flagr-datar/flagr-datar/pkg/evallog => ./pkg/evallog
+
+replace github.com/flagr-datar/flagr-datar/pkg/evallog/evallogof => ./pkg/evallog/evallogof

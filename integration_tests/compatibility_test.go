@@ -13,7 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/flagr-datar/flagr-datar/integration_tests/testdb"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
 )
 
 // widened says how the one column that is changed looks afterwards: counts beyond 32 bits need room.

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/flagr-datar/flagr-datar/integration_tests/testdb"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
 )
 
 // onKinds runs a test once for each of these kinds of database, in parallel with all other tests. Kinds whose server is

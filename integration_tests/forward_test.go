@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/flagr-datar/flagr-datar/integration_tests/testdb"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
 )
 
 // badLine stands between an edge and its central server: it loses requests and answers at random until it is healed.

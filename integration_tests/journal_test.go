@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/flagr-datar/flagr-datar/integration_tests/testdb"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
 )
 
 const journalDir = "FLAGR_RECORDER_DATAR_JOURNAL_DIR"

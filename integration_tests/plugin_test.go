@@ -22,7 +22,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/flagr-datar/flagr-datar/integration_tests/testdb"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
 )
 
 // hostModule has servers of another domain that mount Datar.
@@ -422,7 +422,9 @@ func TestFifteenLinesMountDatar(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	goIn(t, target, "mod", "edit", "-replace", "github.com/flagr-datar/flagr-datar="+top)
+	for _, module := range []string{"/pkg/datar", "/pkg/datar/gormstore"} {
+		goIn(t, target, "mod", "edit", "-replace", "github.com/flagr-datar/flagr-datar"+module+"="+top+module)
+	}
 	goIn(t, target, "build", "-trimpath", "./restapi")
 }
 

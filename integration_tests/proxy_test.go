@@ -16,7 +16,7 @@ import (
 
 	"github.com/go-sql-driver/mysql"
 
-	"github.com/flagr-datar/flagr-datar/integration_tests/testdb"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
 )
 
 // proxy stands between a server and its database, and makes the faults that a network makes.

@@ -3,7 +3,6 @@ module shop.example/hostserver
 go 1.26.0
 
 require (
-	github.com/flagr-datar/flagr-datar v0.0.0
 	github.com/glebarez/sqlite v1.11.0
 	github.com/go-openapi/errors v0.22.9
 	github.com/go-openapi/loads v0.25.3
@@ -24,6 +23,8 @@ require (
 	filippo.io/edwards25519 v1.2.0 // indirect
 	github.com/docker/go-units v0.5.0 // indirect
 	github.com/dustin/go-humanize v1.0.1 // indirect
+	github.com/flagr-datar/flagr-datar/pkg/datar v0.0.0
+	github.com/flagr-datar/flagr-datar/pkg/datar/gormstore v0.0.0
 	github.com/glebarez/go-sqlite v1.23.0 // indirect
 	github.com/go-openapi/analysis v1.0.1 // indirect
 	github.com/go-openapi/jsonpointer v1.0.2 // indirect
@@ -60,4 +61,6 @@ require (
 	modernc.org/sqlite v1.55.0 // indirect
 )
 
-replace github.com/flagr-datar/flagr-datar => ../..
+replace github.com/flagr-datar/flagr-datar/pkg/datar => ../../pkg/datar
+
+replace github.com/flagr-datar/flagr-datar/pkg/datar/gormstore => ../../pkg/datar/gormstore

@@ -16,6 +16,8 @@ require (
 	github.com/dolthub/jsonpath v0.0.2-0.20240227200619-19675ab05c71 // indirect
 	github.com/dolthub/vitess v0.0.0-20250512224608-8fb9c6ea092c // indirect
 	github.com/dustin/go-humanize v1.0.1 // indirect
+	github.com/flagr-datar/flagr-datar/pkg/datar v0.0.0
+	github.com/flagr-datar/flagr-datar/pkg/datar/gormstore v0.0.0
 	github.com/glebarez/go-sqlite v1.23.0 // indirect
 	github.com/glebarez/sqlite v1.11.0 // indirect
 	github.com/go-kit/kit v0.10.0 // indirect
@@ -59,3 +61,11 @@ require (
 )
 
 replace github.com/flagr-datar/flagr-datar => ../..
+
+replace github.com/flagr-datar/flagr-datar/pkg/datar => ../../pkg/datar
+
+replace github.com/flagr-datar/flagr-datar/pkg/datar/gormstore => ../../pkg/datar/gormstore
+
+replace github.com/flagr-datar/flagr-datar/pkg/evallog => ../../pkg/evallog
+
+replace github.com/flagr-datar/flagr-datar/pkg/evallog/evallogof => ../../pkg/evallog/evallogof

@@ -238,7 +238,7 @@ func TestOnlyConfigReadsTheEnvironment(t *testing.T) {
 	t.Parallel()
 	readers := []string{"Getenv", "LookupEnv", "Environ", "ExpandEnv"}
 	for name, file := range sources(t) {
-		if strings.HasPrefix(name, "config/") {
+		if strings.HasPrefix(name, "config/") || strings.HasPrefix(name, "datar/gormstore/testdb/") { // which only tests import
 			continue
 		}
 		ast.Inspect(file, func(n ast.Node) bool {

@@ -15,7 +15,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/flagr-datar/flagr-datar/integration_tests/testlog"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/memstore"
 )
@@ -780,7 +779,7 @@ func TestDropReasonsHaveNames(t *testing.T) {
 // Of many invalid events the first one is logged, by the next flush.
 func TestTheFirstInvalidEventIsLogged(t *testing.T) {
 	t.Parallel()
-	log := &testlog.Buffer{}
+	log := &logBuffer{}
 	f := setup(t, func(o *datar.Options) { o.Logger = slog.New(slog.NewTextHandler(log, nil)) })
 	f.Record(datar.Event{FlagID: -7, Time: noon})
 	f.Record(datar.Event{FlagID: -8, Time: noon})

@@ -23,8 +23,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/flagr-datar/flagr-datar/integration_tests/testlog"
-	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
@@ -34,12 +32,12 @@ type host struct {
 	store *faultyStore
 	clock *clock
 	dir   string
-	log   *testlog.Buffer
+	log   *logBuffer
 }
 
 func newHost(t *testing.T) *host {
 	t.Helper()
-	return &host{t: t, store: &faultyStore{}, clock: newClock(noon), dir: t.TempDir(), log: &testlog.Buffer{}}
+	return &host{t: t, store: &faultyStore{}, clock: newClock(noon), dir: t.TempDir(), log: &logBuffer{}}
 }
 
 func (h *host) options() datar.Options {
@@ -859,7 +857,7 @@ func TestJournalsOfTheDeadAreAdoptedByTheLiving(t *testing.T) {
 	}
 	living.record(1, 1, 1, 1)
 	living.Start() // flushes at once
-	testwait.Until(t, "the flush", func() bool { return h.store.sum() == 15+1 })
+	until(t, "the flush", func() bool { return h.store.sum() == 15+1 })
 	living.flush(t)
 	if files := h.files("*.journal"); len(files) != 1 {
 		t.Errorf("files are %q, want only that of the living", files)

@@ -8,7 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
-	"github.com/flagr-datar/flagr-datar/integration_tests/testdb"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/flagr-datar/flagr-datar/integration_tests/testdb"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 

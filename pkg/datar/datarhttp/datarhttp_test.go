@@ -2,7 +2,6 @@ package datarhttp_test
 
 import (
 	"errors"
-	"flag"
 	"io"
 	"log/slog"
 	"net/http"
@@ -10,19 +9,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/flagr-datar/flagr-datar/integration_tests/datargolden"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/datarhttp"
 )
 
-var update = flag.Bool("update", false, "write the golden file of the answers")
-
 func discard() datarhttp.Option { return datarhttp.WithLogger(slog.New(slog.DiscardHandler)) }
-
-func TestAnswersAreThoseOfTheServer(t *testing.T) {
-	t.Parallel()
-	datargolden.Check(t, "", func(e datargolden.Engine) http.Handler { return datarhttp.Handler(e, discard()) }, *update)
-}
 
 // host answers what is not Datar's, and says which path it saw.
 func host() http.Handler {

@@ -17,9 +17,9 @@ import (
 
 	"gorm.io/gorm"
 
-	"github.com/flagr-datar/flagr-datar/integration_tests/testdb"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
 )
 
 // The size of the history that BenchmarkQuery reads: 5,040,000 rows.

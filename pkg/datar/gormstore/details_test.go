@@ -5,8 +5,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/flagr-datar/flagr-datar/integration_tests/testdb"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
 )
 
 func detailRow(key datar.Key, count int64) datar.Row {

@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/flagr-datar/flagr-datar/integration_tests/testdb"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
 )
 
 // The queries of docs/datar.md return what the store answers, on every database.
