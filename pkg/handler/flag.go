@@ -44,6 +44,7 @@ func (h *Handler) FindFlags(p flagapi.FindFlagsParams) middleware.Responder {
 		Tags:            tags,
 		Preload:         p.Preload != nil && *p.Preload,
 		Deleted:         p.Deleted != nil && *p.Deleted,
+		Brief:           true,
 	})
 	if err != nil {
 		return h.fail(p.HTTPRequest, err)

@@ -25,7 +25,7 @@ func (s *Store) ReplaceDefinition(ctx context.Context, by string, id int64, d en
 	change := &entity.Change{Operation: entity.OperationUpdate, Component: entity.ComponentFlag}
 	after, err := s.mutateFlag(ctx, by, change, id, func(tx *gorm.DB, locked *entity.Flag) error {
 		flags := []entity.Flag{*locked}
-		if err := loadParts(tx, flags); err != nil {
+		if err := loadParts(tx, flags, whole()); err != nil {
 			return err
 		}
 		current = &flags[0]

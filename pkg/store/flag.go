@@ -171,7 +171,7 @@ func (s *Store) DuplicateFlag(ctx context.Context, by string, id int64, key, des
 			return 0, err
 		}
 		sources := []entity.Flag{*locked}
-		if err := loadParts(tx, sources); err != nil {
+		if err := loadParts(tx, sources, whole()); err != nil {
 			return 0, err
 		}
 		source := &sources[0]

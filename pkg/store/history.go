@@ -20,7 +20,7 @@ func (s *Store) AnyFlag(ctx context.Context, id int64) (*entity.Flag, error) {
 		if err := tx.Unscoped().Take(&flags[0], "id = ?", id).Error; err != nil {
 			return missing(err, "unable to find flag %d in the database", id)
 		}
-		return loadParts(tx, flags)
+		return loadParts(tx, flags, whole())
 	})
 	if err != nil {
 		return nil, err

@@ -107,7 +107,7 @@ func record(tx *gorm.DB, id uint, by string) (*entity.Flag, []byte, error) {
 	if err := tx.Unscoped().Take(flag, "id = ?", id).Error; err != nil {
 		return nil, nil, fmt.Errorf("read the changed flag: %w", err)
 	}
-	if err := loadParts(tx, flags); err != nil {
+	if err := loadParts(tx, flags, whole()); err != nil {
 		return nil, nil, err
 	}
 	flag.UpdatedBy = by

@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"gorm.io/gorm"
@@ -15,24 +16,24 @@ const idsPerQuery = 500
 
 // loadParts fills in variants, segments with their parts, and tags. Soft-deleted parts are left out, also those of a
 // deleted flag, which GORM's own preloading would include.
-func loadParts(tx *gorm.DB, flags []entity.Flag) error {
-	if err := loadTags(tx, flags); err != nil {
+func loadParts(tx *gorm.DB, flags []entity.Flag, how reading) error {
+	if err := loadTags(tx, flags, how); err != nil {
 		return err
 	}
 	ids := make([]uint, len(flags))
 	for i := range flags {
 		ids[i] = flags[i].ID
 	}
-	variants, err := partsOf[entity.Variant](tx, "flag_id", ids, "id")
+	variants, err := partsOf(tx, variantColumns(), how, "flag_id", ids, "id")
 	if err != nil {
 		return fmt.Errorf("read variants: %w", err)
 	}
-	segments, err := segmentsOf(tx, ids)
+	segments, err := segmentsOf(tx, ids, how)
 	if err != nil {
 		return err
 	}
-	variantsOf := grouped(variants, func(v entity.Variant) uint { return v.FlagID })
-	segmentsOf := grouped(segments, func(s entity.Segment) uint { return s.FlagID })
+	variantsOf := grouped(variants, func(v *entity.Variant) uint { return v.FlagID })
+	segmentsOf := grouped(segments, func(s *entity.Segment) uint { return s.FlagID })
 	for i := range flags {
 		flags[i].Variants = orEmpty(variantsOf[flags[i].ID])
 		flags[i].Segments = orEmpty(segmentsOf[flags[i].ID])
@@ -40,36 +41,58 @@ func loadParts(tx *gorm.DB, flags []entity.Flag) error {
 	return nil
 }
 
-// loadTags fills in the tags; variants and segments become empty.
-func loadTags(tx *gorm.DB, flags []entity.Flag) error {
+// loadTags fills in the tags, in the order of their ids; variants and segments become empty.
+func loadTags(tx *gorm.DB, flags []entity.Flag, how reading) error {
 	byID := make(map[uint]*entity.Flag, len(flags))
 	ids := make([]uint, len(flags))
 	for i := range flags {
 		ids[i] = flags[i].ID
 		byID[ids[i]] = withoutParts(&flags[i])
 	}
+	var links []flagTag
 	for chunk := range slices.Chunk(ids, idsPerQuery) {
-		var rows []struct {
-			entity.Tag
-			OfFlag uint
-		}
-		err := tx.Model(&entity.Tag{}).Select("tags.*", "flags_tags.flag_id AS of_flag").
-			Joins("JOIN flags_tags ON flags_tags.tag_id = tags.id").
-			Where("flags_tags.flag_id IN ?", chunk).Order("tags.id").Find(&rows).Error
+		some, err := find(tx.Where("flag_id IN ?", chunk).Order("tag_id"), flagTagColumns(), how)
 		if err != nil {
-			return fmt.Errorf("read tags: %w", err)
+			return fmt.Errorf("read which flags have which tags: %w", err)
 		}
-		for _, row := range rows {
-			flag := byID[row.OfFlag]
-			flag.Tags = append(flag.Tags, row.Tag)
+		links = append(links, some...)
+	}
+	tags, err := tagsOf(tx, links, how)
+	if err != nil {
+		return fmt.Errorf("read tags: %w", err)
+	}
+	for _, link := range links {
+		if tag, ok := tags[link.TagID]; ok {
+			flag := byID[link.FlagID]
+			flag.Tags = append(flag.Tags, tag)
 		}
 	}
 	return nil
 }
 
+// tagsOf reads the tags of the links, without those that are deleted.
+func tagsOf(tx *gorm.DB, links []flagTag, how reading) (map[uint]entity.Tag, error) {
+	tags := map[uint]entity.Tag{}
+	for _, link := range links {
+		tags[link.TagID] = entity.Tag{}
+	}
+	ids := slices.Sorted(maps.Keys(tags))
+	clear(tags)
+	for chunk := range slices.Chunk(ids, idsPerQuery) {
+		some, err := find(tx.Where("id IN ?", chunk), tagColumns(), how)
+		if err != nil {
+			return nil, err
+		}
+		for i := range some {
+			tags[some[i].ID] = some[i]
+		}
+	}
+	return tags, nil
+}
+
 // segmentsOf reads the segments of flags with their parts, in the order in which they are evaluated.
-func segmentsOf(tx *gorm.DB, flagIDs []uint) ([]entity.Segment, error) {
-	segments, err := partsOf[entity.Segment](tx, "flag_id", flagIDs, "rank", "id")
+func segmentsOf(tx *gorm.DB, flagIDs []uint, how reading) ([]entity.Segment, error) {
+	segments, err := partsOf(tx, segmentColumns(), how, "flag_id", flagIDs, "rank", "id")
 	if err != nil {
 		return nil, fmt.Errorf("read segments: %w", err)
 	}
@@ -77,16 +100,16 @@ func segmentsOf(tx *gorm.DB, flagIDs []uint) ([]entity.Segment, error) {
 	for i := range segments {
 		ids[i] = segments[i].ID
 	}
-	constraints, err := partsOf[entity.Constraint](tx, "segment_id", ids, "id")
+	constraints, err := partsOf(tx, constraintColumns(), how, "segment_id", ids, "id")
 	if err != nil {
 		return nil, fmt.Errorf("read constraints: %w", err)
 	}
-	distributions, err := partsOf[entity.Distribution](tx, "segment_id", ids, "variant_id", "id")
+	distributions, err := partsOf(tx, distributionColumns(), how, "segment_id", ids, "variant_id", "id")
 	if err != nil {
 		return nil, fmt.Errorf("read distributions: %w", err)
 	}
-	constraintsOf := grouped(constraints, func(c entity.Constraint) uint { return c.SegmentID })
-	distributionsOf := grouped(distributions, func(d entity.Distribution) uint { return d.SegmentID })
+	constraintsOf := grouped(constraints, func(c *entity.Constraint) uint { return c.SegmentID })
+	distributionsOf := grouped(distributions, func(d *entity.Distribution) uint { return d.SegmentID })
 	for i := range segments {
 		segments[i].Constraints = orEmpty(constraintsOf[segments[i].ID])
 		segments[i].Distributions = orEmpty(distributionsOf[segments[i].ID])
@@ -95,7 +118,7 @@ func segmentsOf(tx *gorm.DB, flagIDs []uint) ([]entity.Segment, error) {
 }
 
 // partsOf reads the rows whose column has one of the ids; those of one id come in the given order.
-func partsOf[T any](tx *gorm.DB, column string, ids []uint, order ...string) ([]T, error) {
+func partsOf[T any](tx *gorm.DB, of columnsOf[T], how reading, column string, ids []uint, order ...string) ([]T, error) {
 	all := []T{}
 	for chunk := range slices.Chunk(ids, idsPerQuery) {
 		// SQLite takes the index on deleted_at if it can, and so reads the whole table for each chunk.
@@ -103,8 +126,8 @@ func partsOf[T any](tx *gorm.DB, column string, ids []uint, order ...string) ([]
 		for _, name := range order {
 			query = query.Order(clause.OrderByColumn{Column: clause.Column{Name: name}}) // quoted: rank is a word of MySQL
 		}
-		var some []T
-		if err := query.Find(&some).Error; err != nil {
+		some, err := find(query, of, how)
+		if err != nil {
 			return nil, err
 		}
 		all = append(all, some...)
@@ -112,10 +135,20 @@ func partsOf[T any](tx *gorm.DB, column string, ids []uint, order ...string) ([]
 	return all, nil
 }
 
-func grouped[T any](all []T, parent func(T) uint) map[uint][]T {
-	groups := make(map[uint][]T)
-	for _, one := range all {
-		groups[parent(one)] = append(groups[parent(one)], one)
+// grouped gives each parent a list of its own, with no more room than it needs: flags are kept one by one.
+func grouped[T any](all []T, parent func(*T) uint) map[uint][]T {
+	sizes := make(map[uint]int)
+	for i := range all {
+		sizes[parent(&all[i])]++
+	}
+	groups := make(map[uint][]T, len(sizes))
+	for i := range all {
+		id := parent(&all[i])
+		group := groups[id]
+		if group == nil {
+			group = make([]T, 0, sizes[id])
+		}
+		groups[id] = append(group, all[i])
 	}
 	return groups
 }

@@ -32,6 +32,8 @@ type FlagQuery struct {
 	Preload bool
 	// Deleted lists the deleted flags instead of the others.
 	Deleted bool
+	// Brief leaves out SnapshotID, and the times of rows but for UpdatedAt of flags: they are zero.
+	Brief bool
 }
 
 // TagQuery says which tags to list; see FlagQuery.
@@ -52,15 +54,19 @@ func (s *Store) Flags(ctx context.Context, q FlagQuery) ([]entity.Flag, error) {
 	if err != nil {
 		return nil, err
 	}
-	flags := []entity.Flag{}
-	err = s.read(ctx, "flags", func(tx *gorm.DB) error {
-		if err := where(tx).Order("id").Find(&flags).Error; err != nil {
+	how := whole()
+	if q.Brief {
+		how = brief()
+	}
+	var flags []entity.Flag
+	err = s.read(ctx, "flags", func(tx *gorm.DB) (err error) {
+		if flags, err = find(where(tx).Order("id"), flagColumns(), how); err != nil {
 			return err
 		}
 		if q.Preload {
-			return loadParts(tx, flags)
+			return loadParts(tx, flags, how)
 		}
-		return loadTags(tx, flags)
+		return loadTags(tx, flags, how)
 	})
 	if err != nil {
 		return nil, s.unsearchable(err, append([]searched{
@@ -124,7 +130,7 @@ func (s *Store) Flag(ctx context.Context, id int64) (*entity.Flag, error) {
 		if err := tx.Take(&flags[0], "id = ?", id).Error; err != nil {
 			return missing(err, "unable to find flag %d in the database", id)
 		}
-		return loadParts(tx, flags)
+		return loadParts(tx, flags, whole())
 	})
 	if err != nil {
 		return nil, err
@@ -155,7 +161,7 @@ func (s *Store) ChangedFlags(ctx context.Context, known []*entity.Flag) (changed
 			}
 			changed = append(changed, some...)
 		}
-		return loadParts(tx, changed)
+		return loadParts(tx, changed, whole())
 	})
 	if err != nil {
 		return nil, nil, err

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
@@ -251,6 +253,69 @@ func TestOneSnapshotInAnyCase(t *testing.T) {
 		}
 		if got := len(withinBytes(list, 10)); got != c.want {
 			t.Errorf("%s: %d are kept, want %d", name, got, c.want)
+		}
+	}
+}
+
+// TestBriefFlags compares what lists read with what evaluation reads, and NULL in every column that may have it.
+func TestBriefFlags(t *testing.T) {
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		s := setup(t, kind)
+		ctx := t.Context()
+		for _, key := range []string{"one", "two"} {
+			f := must[*entity.Flag](t)(s.CreateFlag(ctx, "ada", NewFlag{Description: "d", Key: key, Template: TemplateBoolean}))
+			must[*entity.Tag](t)(s.CreateTag(ctx, "ada", int64(f.ID), "web"))
+			must[*entity.Constraint](t)(s.CreateConstraint(ctx, "ada", int64(f.ID), int64(f.ID), entity.Constraint{Property: "a", Operator: "EQ", Value: `"b"`}))
+		}
+		compare := func(when string) {
+			t.Helper()
+			whole := must[[]entity.Flag](t)(s.Flags(ctx, FlagQuery{Preload: true}))
+			brief := must[[]entity.Flag](t)(s.Flags(ctx, FlagQuery{Preload: true, Brief: true}))
+			if len(whole) != 2 || len(whole[0].Segments) != 1 || len(whole[0].Segments[0].Distributions) != 1 || len(whole[0].Tags) != 1 {
+				t.Fatalf("%s: not all parts: %+v", when, whole)
+			}
+			for i := range whole {
+				withoutRecords(&whole[i])
+			}
+			if diff := cmp.Diff(whole, brief); diff != "" {
+				t.Errorf("%s (-whole +brief):\n%s", when, diff)
+			}
+		}
+		compare("as written")
+		for table, columns := range map[string][]string{
+			"flags":         {"created_by", "updated_by", "notes", "entity_type", "data_records_enabled", "snapshot_id", "updated_at"},
+			"variants":      {"attachment", "created_at"},
+			"segments":      {"description"},
+			"constraints":   {"updated_at"},
+			"distributions": {"bitmap", "variant_key"},
+		} {
+			for _, column := range columns {
+				ok(t, s.db.Exec(fmt.Sprintf("UPDATE %s SET %s = NULL", table, column)).Error)
+			}
+		}
+		compare("with NULL")
+	})
+}
+
+// withoutRecords removes what lists do not show.
+func withoutRecords(f *entity.Flag) {
+	bare := func(m *entity.Model) { *m = entity.Model{ID: m.ID} }
+	f.Model, f.SnapshotID = entity.Model{ID: f.ID, UpdatedAt: f.UpdatedAt}, 0
+	for i := range f.Tags {
+		bare(&f.Tags[i].Model)
+	}
+	for i := range f.Variants {
+		bare(&f.Variants[i].Model)
+	}
+	for i := range f.Segments {
+		segment := &f.Segments[i]
+		bare(&segment.Model)
+		for j := range segment.Constraints {
+			bare(&segment.Constraints[j].Model)
+		}
+		for j := range segment.Distributions {
+			bare(&segment.Distributions[j].Model)
+			segment.Distributions[j].Bitmap = ""
 		}
 	}
 }

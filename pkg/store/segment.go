@@ -15,7 +15,7 @@ import (
 func (s *Store) Segments(ctx context.Context, flagID int64) ([]entity.Segment, error) {
 	var segments []entity.Segment
 	err := s.read(ctx, "segments", func(tx *gorm.DB) (err error) {
-		segments, err = segmentsOf(tx, []uint{uint(max(flagID, 0))})
+		segments, err = segmentsOf(tx, []uint{uint(max(flagID, 0))}, whole())
 		return err
 	})
 	if err != nil {

@@ -81,7 +81,7 @@ func (s *Store) DeleteVariant(ctx context.Context, by string, flagID, variantID 
 			return err
 		}
 		change.ComponentID, change.ComponentKey = variant.ID, variant.Key
-		segments, err := segmentsOf(tx, []uint{flag.ID})
+		segments, err := segmentsOf(tx, []uint{flag.ID}, whole())
 		if err != nil {
 			return err
 		}
