@@ -3,7 +3,13 @@
 #
 #   integration_tests/brokers/kafka.sh go test ./pkg/recorder/kafka
 #
-# FLAGR_TEST_KAFKA_BOUNCE is a command that kills the broker without a warning and starts it again on its data.
+# FLAGR_TEST_KAFKA_CONTROL is a command that takes what to do with the broker:
+#
+#   bounce   kill it without a warning, and start it again on its data
+#   replace  kill it, and start a new one without data, of another cluster, under the same address
+#   freeze   stop its process where it is, until thaw
+#   thaw     let it go on
+#
 # Needs Java 17 and Maven, which downloads the broker once into FLAGR_TEST_CACHE; as root it installs them with apt. Data is
 # in a temporary folder.
 set -euo pipefail
@@ -49,10 +55,24 @@ begin() {
 	exit 1
 }
 
-if [ "${1:-}" = bounce ]; then # with the folder; only this script's own processes
-	kill -9 "$(cat "$2/pid")"
-	while kill -0 "$(cat "$2/pid")" 2>/dev/null; do sleep 0.1; done
-	begin "$2"
+kill_broker() {
+	kill -9 "$(cat "$1/pid")"
+	while kill -0 "$(cat "$1/pid")" 2>/dev/null; do sleep 0.1; done
+}
+
+format() {
+	run kafka.tools.StorageTool format -t "$(run kafka.tools.StorageTool random-uuid 2>/dev/null)" -c "$1/server.properties" >"$1/log" 2>&1 ||
+		{ cat "$1/log" >&2; exit 1; }
+}
+
+if [ "${1:-}" = control ]; then # with the folder and what to do; only with this script's own processes
+	case $3 in
+	bounce) kill_broker "$2" && begin "$2" ;;
+	replace) kill_broker "$2" && rm -rf "$2/data" && format "$2" && begin "$2" ;;
+	freeze) kill -STOP "$(cat "$2/pid")" ;;
+	thaw) kill -CONT "$(cat "$2/pid")" ;;
+	*) echo "kafka.sh: control: $3 is unknown; want bounce, replace, freeze or thaw" >&2 && exit 1 ;;
+	esac
 	exit
 fi
 
@@ -84,9 +104,8 @@ cat >"$dir/server.properties" <<-PROPERTIES
 	group.initial.rebalance.delay.ms=0
 	auto.create.topics.enable=true
 PROPERTIES
-run kafka.tools.StorageTool format -t "$(run kafka.tools.StorageTool random-uuid 2>/dev/null)" -c "$dir/server.properties" >"$dir/log" 2>&1 ||
-	{ cat "$dir/log" >&2; exit 1; }
+format "$dir"
 begin "$dir"
 export FLAGR_TEST_KAFKA=127.0.0.1:$port
-export FLAGR_TEST_KAFKA_BOUNCE="$(cd "$(dirname "$0")" && pwd)/kafka.sh bounce $dir"
+export FLAGR_TEST_KAFKA_CONTROL="$(cd "$(dirname "$0")" && pwd)/kafka.sh control $dir"
 "$@"

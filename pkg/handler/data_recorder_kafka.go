@@ -31,7 +31,7 @@ func NewKafkaRecorder(o KafkaOptions) (*StreamRecorder, error) {
 		if producer.TLS, err = kafka.NewTLS(o.CertFile, o.KeyFile, o.CAFile, o.VerifyTLS); err != nil {
 			return nil, err
 		}
-		if producer.TLS.InsecureSkipVerify {
+		if !o.VerifyTLS {
 			logger.Warn("certificates of the brokers are not checked: set FLAGR_RECORDER_KAFKA_VERIFYSSL=true")
 		}
 	}

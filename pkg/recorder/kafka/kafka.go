@@ -5,12 +5,10 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -62,11 +60,15 @@ const (
 	silenceLimit = 4 * time.Second
 	// probeTimeout bounds the first look for a broker.
 	probeTimeout = 5 * time.Second
+	// dialTimeout bounds the making of a connection.
+	dialTimeout = 10 * time.Second
 	// clientLinger lets the client gather what one call of Send gives it record by record.
 	clientLinger = 5 * time.Millisecond
 	// metadataMinAge is how soon the client may ask again who leads a partition, which it does before it sends again. Its
 	// own 5 s would be as long as a whole change of leaders.
 	metadataMinAge = 500 * time.Millisecond
+	// metadataMaxAge is how long partitions that were added, or a topic that was created again, may go unnoticed while nothing fails.
+	metadataMaxAge = 15 * time.Second
 	// nameMetadata is the newest version of metadata requests whose answers have no topic IDs.
 	nameMetadata = 9
 	// idProduce is the first version of produce requests that have topic IDs.
@@ -94,7 +96,9 @@ type Options struct {
 	// MaxOpenRequests is how many requests to one broker may be unanswered; Idempotent has its own limits.
 	MaxOpenRequests int
 	// TLS is made by NewTLS; nil means no TLS.
-	TLS *tls.Config
+	TLS *TLS
+	// Resolver looks up the addresses of brokers; nil means that of the system.
+	Resolver *net.Resolver
 	// SASLUsername signs in; "" means no SASL. SASLMechanism is one of the constants.
 	SASLUsername, SASLPassword, SASLMechanism string
 	// KeyEnabled writes the entity id as the key of the record, which decides on its partition.
@@ -149,7 +153,9 @@ func New(o Options) (*Transport, error) {
 		kgo.RecordRetries(o.RetryMax),
 		kgo.ProducerLinger(clientLinger),
 		kgo.MetadataMinAge(metadataMinAge),
+		kgo.MetadataMaxAge(metadataMaxAge),
 		kgo.MaxBufferedRecords(2 * BatchRecords),
+		kgo.Dialer(t.dial),
 	}
 	versions, err := versionsOf(o.Version)
 	if err != nil {
@@ -180,9 +186,6 @@ func New(o Options) (*Transport, error) {
 		return nil, err
 	}
 	opts = append(opts, kgo.RecordPartitioner(partitioner))
-	if o.TLS != nil {
-		opts = append(opts, kgo.DialTLSConfig(o.TLS))
-	}
 	if o.SASLUsername != "" {
 		mechanism, err := mechanismOf(o)
 		if err != nil {
@@ -202,31 +205,20 @@ func New(o Options) (*Transport, error) {
 	return t, nil
 }
 
-// NewTLS makes a configuration for TLS of PEM files. The certificate and its key come together or not at all; "" for the
-// authority means those of the system. Without verify, any certificate of a broker is taken.
-func NewTLS(certFile, keyFile, caFile string, verify bool) (*tls.Config, error) {
-	c := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: !verify}
-	if (certFile == "") != (keyFile == "") {
-		return nil, errors.New("a client certificate needs both its certificate file and its key file")
+// dial connects to a broker.
+func (t *Transport) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	dialer := &net.Dialer{Timeout: dialTimeout, Resolver: t.options.Resolver}
+	if t.options.TLS == nil {
+		return dialer.DialContext(ctx, network, address)
 	}
-	if certFile != "" {
-		certificate, err := tls.LoadX509KeyPair(certFile, keyFile)
-		if err != nil {
-			return nil, fmt.Errorf("client certificate: %w", err)
-		}
-		c.Certificates = []tls.Certificate{certificate}
+	config, stale := t.options.TLS.current()
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout) // with the handshake
+	defer cancel()
+	conn, err := (&tls.Dialer{NetDialer: dialer, Config: config}).DialContext(ctx, network, address)
+	if err != nil && stale != nil {
+		err = fmt.Errorf("%w (with the files as they were before: %w)", err, stale)
 	}
-	if caFile != "" {
-		pem, err := os.ReadFile(caFile)
-		if err != nil {
-			return nil, fmt.Errorf("certificate authority: %w", err)
-		}
-		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("certificate authority: %s has no certificate in PEM", caFile)
-		}
-	}
-	return c, nil
+	return conn, err
 }
 
 // seeds completes addresses without a host or a port.

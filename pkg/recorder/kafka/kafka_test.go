@@ -436,10 +436,11 @@ func TestTLS(t *testing.T) {
 				return
 			}
 			delivered(t, f.finish(t), 10)
-			if config.Certificates == nil {
-				config = &tls.Config{InsecureSkipVerify: true}
+			consumerConfig, _ := config.current()
+			if consumerConfig.Certificates == nil {
+				consumerConfig = &tls.Config{InsecureSkipVerify: true}
 			}
-			consume(t, c.ListenAddrs(), 10, kgo.DialTLSConfig(config))
+			consume(t, c.ListenAddrs(), 10, kgo.DialTLSConfig(consumerConfig))
 		})
 	}
 }
@@ -810,6 +811,19 @@ func realBroker(t *testing.T) string {
 	return address
 }
 
+// control does something to the real broker: kafka.sh says what there is.
+func control(t *testing.T, action string) {
+	t.Helper()
+	command := strings.Fields(os.Getenv("FLAGR_TEST_KAFKA_CONTROL"))
+	if len(command) == 0 {
+		missing(t, "FLAGR_TEST_KAFKA_CONTROL is empty: run with integration_tests/brokers/kafka.sh")
+	}
+	command = append(command, action)
+	if output, err := exec.CommandContext(context.WithoutCancel(t.Context()), command[0], command[1:]...).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", action, err, output)
+	}
+}
+
 // newTopic creates a topic of a real broker.
 func newTopic(t *testing.T, address string, partitions int32, configs map[string]string) string {
 	t.Helper()
@@ -903,10 +917,6 @@ func TestApacheKafkaRefusesOnlyTheRecordThatIsTooLarge(t *testing.T) {
 // It is not parallel, so that no other test loses its broker.
 func TestApacheKafkaIsKilledUnderLoad(t *testing.T) {
 	address := realBroker(t)
-	bounce := strings.Fields(os.Getenv("FLAGR_TEST_KAFKA_BOUNCE"))
-	if len(bounce) == 0 {
-		missing(t, "FLAGR_TEST_KAFKA_BOUNCE says no way to kill the broker: run with integration_tests/brokers/kafka.sh")
-	}
 	topic := newTopic(t, address, 3, nil)
 	f := setup(t, []string{address}, func(o *Options) { o.Topic, o.RequiredAcks, o.Idempotent = topic, -1, true })
 	const total = 40_000
@@ -919,9 +929,7 @@ func TestApacheKafkaIsKilledUnderLoad(t *testing.T) {
 	})
 	state := func() string { return fmt.Sprintf("%+v\n%s", f.Stats(), f.log) }
 	wait(t, "the first records", func() bool { return f.Stats().Delivered >= 5000 }, state)
-	if output, err := exec.CommandContext(t.Context(), bounce[0], bounce[1:]...).CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, output)
-	}
+	control(t, "bounce")
 	load.Wait()
 	wait(t, "all records", func() bool { return f.Stats().Delivered >= total }, state)
 	delivered(t, f.finish(t), total)

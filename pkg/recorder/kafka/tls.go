@@ -1,0 +1,66 @@
+package kafka
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+)
+
+// TLS is how connections are encrypted. Its files are read for each new connection, so that renewed certificates need no
+// restart.
+type TLS struct {
+	certFile, keyFile, caFile string
+	verify                    bool
+	last                      atomic.Pointer[tls.Config] // what was last read without an error
+}
+
+// NewTLS makes a TLS of PEM files, which must be readable and valid. The certificate and its key come together or not at all;
+// "" for the authority means those of the system. Without verify, any certificate of a broker is accepted.
+func NewTLS(certFile, keyFile, caFile string, verify bool) (*TLS, error) {
+	if (certFile == "") != (keyFile == "") {
+		return nil, errors.New("a client certificate needs both its certificate file and its key file")
+	}
+	t := &TLS{certFile: certFile, keyFile: keyFile, caFile: caFile, verify: verify}
+	c, err := t.read()
+	if err != nil {
+		return nil, err
+	}
+	t.last.Store(c)
+	return t, nil
+}
+
+// current reads the files. If they cannot be read, as while they are being replaced, it returns what they last contained, and
+// why.
+func (t *TLS) current() (*tls.Config, error) {
+	c, err := t.read()
+	if err != nil {
+		return t.last.Load(), err
+	}
+	t.last.Store(c)
+	return c, nil
+}
+
+func (t *TLS) read() (*tls.Config, error) {
+	c := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: !t.verify}
+	if t.certFile != "" {
+		certificate, err := tls.LoadX509KeyPair(t.certFile, t.keyFile)
+		if err != nil {
+			return nil, fmt.Errorf("client certificate: %w", err)
+		}
+		c.Certificates = []tls.Certificate{certificate}
+	}
+	if t.caFile != "" {
+		pem, err := os.ReadFile(t.caFile)
+		if err != nil {
+			return nil, fmt.Errorf("certificate authority: %w", err)
+		}
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("certificate authority: %s has no certificate in PEM", t.caFile)
+		}
+	}
+	return c, nil
+}
