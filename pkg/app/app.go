@@ -158,7 +158,8 @@ func (a *App) Register(api *operations.FlagrAPI) {
 			}
 			return operations
 		}
-		return describe(api.Context().APIHandlerWithUI(checked, documentation), a.edge.basePath, a.edge.config.Web.Prefix)
+		described := describe(api.Context().APIHandlerWithUI(checked, noPage), a.edge.basePath, a.edge.config.Web.Prefix)
+		return document(described, a.edge.basePath, a.logger)
 	}
 }
 

@@ -4,30 +4,51 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"path"
-	"strings"
+	"sync"
 
 	"github.com/go-openapi/runtime/server-middleware/docui"
+
+	"github.com/flagr-datar/flagr-datar/pkg/apidoc"
+	"github.com/flagr-datar/flagr-datar/pkg/web"
 )
 
 // descriptionPath is where the generated API serves its description.
 const descriptionPath = "/swagger.json"
 
-// documentation is the page at /api/v1/docs. It names the description relative to itself, so that it finds it below any
-// prefix.
-func documentation(options ...docui.Option) func(http.Handler) http.Handler {
-	page := docui.UseRedoc(append(options, docui.WithSpecURL("../.."+descriptionPath))...)
-	return func(next http.Handler) http.Handler {
-		shown := page(next)
-		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-			if strings.HasSuffix(r.URL.Path, "/docs") { // its viewer comes from elsewhere, so only frames are forbidden
-				rw.Header().Set("Content-Security-Policy", "frame-ancestors 'none'; base-uri 'none'")
-				rw.Header().Set("X-Frame-Options", "DENY")
-			}
-			shown.ServeHTTP(rw, r)
-		})
-	}
+// noPage keeps the generated API from serving a page of its own, which would load its viewer from another host.
+func noPage(...docui.Option) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler { return next }
+}
+
+// document serves the documentation at basePath/docs. It names the description relative to itself, so that it finds it below any prefix.
+func document(api http.Handler, basePath string, logger *slog.Logger) http.Handler {
+	render := sync.OnceValues(func() ([]byte, error) {
+		description, err := describedBy(api)
+		if err != nil {
+			return nil, err
+		}
+		return apidoc.Render(description, "../.."+descriptionPath)
+	})
+	page := web.ProtectPage(apidoc.Policy(), http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		body, err := render()
+		if err != nil {
+			logger.Error("documentation page failed", "error", err)
+			http.Error(rw, `{"message":"the documentation cannot be rendered; the log says why"}`, http.StatusInternalServerError)
+			return
+		}
+		rw.Header().Set("Content-Type", "text/html; charset=utf-8")
+		_, _ = rw.Write(body) // fails when the client has gone
+	}))
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if path.Clean(r.URL.Path) == basePath+"/docs" && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+			page.ServeHTTP(rw, r)
+			return
+		}
+		api.ServeHTTP(rw, r)
+	})
 }
 
 // describe makes the API's description name the paths as clients see them, below the prefix.
@@ -35,15 +56,24 @@ func describe(api http.Handler, basePath, prefix string) http.Handler {
 	if prefix == "" {
 		return api
 	}
-	request, err := http.NewRequestWithContext(context.Background(), http.MethodGet, descriptionPath, nil)
+	original, err := describedBy(api)
 	if err != nil {
 		return api // never: method and path are constants
 	}
-	original := &memory{header: http.Header{}}
-	api.ServeHTTP(original, request)
-	changed := bytes.Replace(original.body.Bytes(),
+	changed := bytes.Replace(original,
 		fmt.Appendf(nil, `"basePath": %q`, basePath), fmt.Appendf(nil, `"basePath": %q`, path.Join(prefix, basePath)), 1)
 	return docui.ServeSpec(changed, api, docui.WithSpecPath(descriptionPath))
+}
+
+// describedBy fetches the description that the API serves.
+func describedBy(api http.Handler) ([]byte, error) {
+	request, err := http.NewRequestWithContext(context.Background(), http.MethodGet, descriptionPath, nil)
+	if err != nil {
+		return nil, fmt.Errorf("request of the description: %w", err)
+	}
+	answer := &memory{header: http.Header{}}
+	api.ServeHTTP(answer, request)
+	return answer.body.Bytes(), nil
 }
 
 // memory is a http.ResponseWriter that keeps the body.
