@@ -69,17 +69,25 @@ func frenchResults() ofrepResults {
 	}
 }
 
-// TestPythonProvider asks with the official provider of OpenFeature for Python.
-func TestPythonProvider(t *testing.T) {
-	t.Parallel()
+// pythonOpenFeature installs the SDK and the provider of OpenFeature for Python. The interpreter that has them is at inside,
+// within dir.
+func pythonOpenFeature(t *testing.T) (inside, dir string) {
+	t.Helper()
 	python := lookUp(t, "python3")
-	inside := filepath.Join("venv", "bin", "python")
-	dir := installClient(t, filepath.Join("clients", "openfeature-python", "requirements.txt"), func(dir string) [][]string {
+	inside = filepath.Join("venv", "bin", "python")
+	dir = installClient(t, filepath.Join("clients", "openfeature-python", "requirements.txt"), func(dir string) [][]string {
 		return [][]string{
 			{python, "-m", "venv", filepath.Join(dir, "venv")},
 			{filepath.Join(dir, inside), "-m", "pip", "install", "-q", "-r", filepath.Join(dir, "requirements.txt")},
 		}
 	})
+	return inside, dir
+}
+
+// TestPythonProvider asks with the official provider of OpenFeature for Python.
+func TestPythonProvider(t *testing.T) {
+	t.Parallel()
+	inside, dir := pythonOpenFeature(t)
 	p, address, _ := ofrepServer(t, nil)
 	cmd := clientCommand(t, filepath.Join(dir, inside), filepath.Join("clients", "openfeature-python", "main.py"), address, "s3cret")
 	log := &testlog.Buffer{}

@@ -17,9 +17,15 @@ import (
 )
 
 // blocks returns the pieces of docs/plugin.md that are in a language, as in ```go.
-func blocks(t *testing.T, language string) (found []string) {
+func blocks(t *testing.T, language string) []string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join("..", "docs", "plugin.md"))
+	return blocksOf(t, "plugin.md", language)
+}
+
+// blocksOf returns the pieces of a page of docs/ that are in a language.
+func blocksOf(t *testing.T, page, language string) (found []string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", "docs", page))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,7 +33,7 @@ func blocks(t *testing.T, language string) (found []string) {
 		found = append(found, match[1])
 	}
 	if len(found) == 0 {
-		t.Fatalf("docs/plugin.md shows nothing in %s", language)
+		t.Fatalf("docs/%s shows nothing in %s", page, language)
 	}
 	return found
 }
