@@ -31,7 +31,7 @@ var (
 )
 
 // patience is how long a page may take on a busy machine.
-const patience = 30 * time.Second
+const patience = 90 * time.Second
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -75,6 +75,8 @@ func run(m *testing.M) int {
 // server is a running server.
 type server struct {
 	url, database string
+	file          string // the SQLite file, without options
+	port          int    // 0 until it is started
 	by            string // who makes changes
 	env           []string
 	command       *exec.Cmd
@@ -84,25 +86,28 @@ type server struct {
 func start(t *testing.T, env ...string) *server {
 	t.Helper()
 	dir := t.TempDir()
-	s := &server{database: filepath.Join(dir, "flagr.sqlite"), by: "ada@example.com", env: env}
+	file := filepath.Join(dir, "flagr.sqlite")
+	s := &server{database: file, file: file, by: "ada@example.com", env: env}
 	s.startOn(t)
 	return s
 }
 
 func (s *server) startOn(t *testing.T) {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := listener.Addr().(*net.TCPAddr).Port
-	if err := listener.Close(); err != nil {
-		t.Fatal(err)
+	if s.port == 0 {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.port = listener.Addr().(*net.TCPAddr).Port
+		if err := listener.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	command := exec.CommandContext(context.WithoutCancel(t.Context()), *serverBinary)
 	command.Env = []string{
-		"HOST=127.0.0.1", fmt.Sprintf("PORT=%d", port), "FLAGR_DB_DBCONNECTIONSTR=" + s.database, "FLAGR_DB_DBCONNECTION_DEBUG=false", "FLAGR_RECORDER_ENABLED=true", "FLAGR_RECORDER_TYPE=datar",
-		"FLAGR_RECORDER_DATAR_JOURNAL_DIR=" + filepath.Dir(s.database), "FLAGR_RECORDER_DATAR_FLUSH_INTERVAL=1s", "FLAGR_HEADER_AUTH_ENABLED=true", "FLAGR_MIDDLEWARE_VERBOSE_LOGGER_ENABLED=false",
+		"HOST=127.0.0.1", fmt.Sprintf("PORT=%d", s.port), "FLAGR_DB_DBCONNECTIONSTR=" + s.database, "FLAGR_DB_DBCONNECTION_DEBUG=false", "FLAGR_RECORDER_ENABLED=true", "FLAGR_RECORDER_TYPE=datar",
+		"FLAGR_RECORDER_DATAR_JOURNAL_DIR=" + filepath.Dir(s.file), "FLAGR_RECORDER_DATAR_FLUSH_INTERVAL=1s", "FLAGR_HEADER_AUTH_ENABLED=true", "FLAGR_MIDDLEWARE_VERBOSE_LOGGER_ENABLED=false",
 		"FLAGR_EVAL_LOGGING_ENABLED=false",
 	}
 	command.Env = append(command.Env, s.env...)
@@ -118,7 +123,7 @@ func (s *server) startOn(t *testing.T) {
 			t.Logf("server:\n%s", out)
 		}
 	})
-	s.url = fmt.Sprintf("http://127.0.0.1:%d", port)
+	s.url = fmt.Sprintf("http://127.0.0.1:%d", s.port)
 	deadline := time.Now().Add(patience)
 	for {
 		response, err := http.Get(s.url + "/api/v1/health")

@@ -150,7 +150,7 @@ func TestSegmentsConstraintsAndShares(t *testing.T) {
 	p.fill("s.2.description", "Everybody")
 	p.value(`document.querySelector("button[value='up.2']").click(), 1`)
 	p.until("the order", `document.querySelector("[name='s.1.description']").value === "Everybody"`)
-	p.has("Nobody gets here")
+	p.has("Unreachable: an earlier segment matches everybody")
 	p.press("Review and save")
 	p.has("Rollout of segment 1, “Adults in France”: 50 % → 80 %.")
 	p.has("New segment 2, “Everybody”.")

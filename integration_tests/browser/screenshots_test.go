@@ -124,7 +124,7 @@ func (p *tab) picture(file string) {
 // fill puts a month of counts into the database of a server that is stopped, and makes its flags older than that.
 func (s *server) fill(t *testing.T) {
 	t.Helper()
-	db, err := sql.Open("sqlite", s.database)
+	db, err := sql.Open("sqlite", s.file)
 	if err != nil {
 		t.Fatal(err)
 	}

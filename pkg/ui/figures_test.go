@@ -207,7 +207,7 @@ func TestNumbersStandInSentencesAndTables(t *testing.T) {
 		"/ui/flags/1/traffic?bucket=year":      {`No numbers: invalid query: bucket is "year", want hour, day or week.`},
 		"/ui/flags/1/nothing":                  {"100,020 of 160,000 evaluations gave no variant: 60 % of them were held out by a rollout.", "All by segment 1, “Adults in France”, where the rollout is 50 %.", "In 3,100 of them", "a sample: 1,840 of 39,000 looked at", "country missing 930"},
 		"/ui/unknown":                          {"4 keys are asked for and not there: 320 times in 7 days.", "Differs little from checkout-button", "Of a deleted flag", "Further keys"},
-		"/ui/server": {"The books balance: 2 of 200 evaluations are lost; 1 server or edge has been silent.", "Silent, heard 6 days ago", "hidden",
+		"/ui/server": {"The statistics balance: 2 of 200 evaluations are lost; 1 server or edge has been silent.", "Silent, last report 6 days ago", "hidden",
 			"dark-mode30 Jan 10:42still offrecords off", "dark-mode22 Jan 10:4223 Jan 10:42records off (grace@example.com)", "every flag12 Jan"},
 		"/ui/flags/1/delete": {"Delete checkout-button? It is asked 21,333 times a day.", "Not yet", "OK", "Make on the only way in the code."},
 		targeting:            {"120,240 evaluations came here"},
@@ -221,7 +221,7 @@ func TestNumbersStandInSentencesAndTables(t *testing.T) {
 		}
 	}
 	review := strings.ReplaceAll(text(f.press(t, form, "review").root), "\u00a0", " ")
-	for _, one := range []string{"blue4,3016,858+2,557", "nobody8,5743,427−5,147", "Nobody changes from one variant to another: 300 of the 1,000 buckets", "1 segment is not known beforehand"} {
+	for _, one := range []string{"blue4,3016,858+2,557", "nothing8,5743,427−5,147", "No bucket changes from one variant to another: 300 of the 1,000 buckets", "1 segment is not known beforehand"} {
 		if !strings.Contains(review, one) {
 			t.Errorf("the review lacks %q in\n%s", one, review)
 		}

@@ -65,7 +65,7 @@ func (u *UI) history(rw http.ResponseWriter, r *http.Request) error {
 	d.Prev, d.Next = pageLinks(n, len(rows) > historyPage)
 	d.Answer = u.text.say("history.answer", "at", p.Time(f.UpdatedAt, ""), "by", shortName(f.UpdatedBy))
 	if f.UpdatedBy == "" {
-		d.Answer = u.text.say("history.answer.nobody", "at", p.Time(f.UpdatedAt, ""))
+		d.Answer = u.text.say("history.answer.unnamed", "at", p.Time(f.UpdatedAt, ""))
 	}
 	for i := range rows[:min(len(rows), historyPage)] {
 		row := &rows[i]

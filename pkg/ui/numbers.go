@@ -219,7 +219,7 @@ func (u *UI) under(p *page, n *insight.FlagState, days int) template.HTML {
 		if allRolloutsZero(f) {
 			return u.text.say("under.rollout0", "n", len(f.Segments))
 		}
-		return u.text.say("under.nobody", "n", n.Total)
+		return u.text.say("under.nothing", "n", n.Total)
 	case insight.StateChanging:
 		return u.text.say("under.changed", "at", p.Time(n.Evidence.ChangedAt, ""))
 	case insight.StateLaunched:
@@ -253,14 +253,14 @@ func (u *UI) sharesUnder(n *insight.FlagState) template.HTML {
 		return ""
 	}
 	given := slices.Clone(n.Given)
-	slices.SortStableFunc(given, func(a, b insight.VariantOutcome) int { // nobody comes last
+	slices.SortStableFunc(given, func(a, b insight.VariantOutcome) int { // those without a variant come last
 		return cmp.Or(cmp.Compare(boolInt(a.VariantID == 0), boolInt(b.VariantID == 0)), cmp.Compare(b.Count, a.Count))
 	})
 	var parts []any
 	for i, g := range given[:min(2, len(given))] {
 		name := any(code(g.VariantKey))
 		if g.VariantID == 0 {
-			name = u.text.plain("nobody")
+			name = u.text.plain("nothing")
 		}
 		place := strconv.Itoa(i + 1)
 		parts = append(parts, "who"+place, name, "share"+place, percent(float64(g.Count)/float64(n.Total)))

@@ -138,7 +138,7 @@ func (u *UI) stateAnswer(p *page, f *entity.Flag, state *insight.State, o *insig
 	key := "answer.many"
 	switch {
 	case len(given) == 0:
-		key = "answer.nobody"
+		key = "answer.nothing"
 	case len(given) == 1 && nothing == 0:
 		key = "answer.all"
 	case len(given) <= 3:
@@ -467,7 +467,7 @@ func (u *UI) forecast(r *http.Request, f *entity.Flag, d *entity.Definition) *fo
 	}
 	name := "forecast.text"
 	if forecast.Moved == 0 {
-		name = "forecast.text.nobody"
+		name = "forecast.text.kept"
 	}
 	view.Text = u.text.say(name, "moved", forecast.Moved, "gained", forecast.Gained, "lost", forecast.Lost)
 	if unknown > 0 {

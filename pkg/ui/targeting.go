@@ -42,7 +42,7 @@ type segmentView struct {
 	First, Last   bool
 	Constraints   []constraintView
 	Shares        []shareView
-	Nobody        shareView
+	None          shareView
 	Came          template.HTML
 	Unreachable   template.HTML
 	Sum           int
@@ -71,6 +71,9 @@ type variantView struct {
 	Lines int
 	InUse template.HTML
 }
+
+// Number is the place as it is read out, from 1.
+func (v variantView) Number() int { return v.Place + 1 }
 
 type reviewData struct {
 	Changes  []reviewChange
@@ -424,7 +427,7 @@ func (u *UI) whatTheyGet(s *entity.Segment) template.HTML {
 	return template.HTML(strings.Join(parts, ", ")) //nolint:gosec // texts of the catalog
 }
 
-// cameOf is what came of a segment: evaluations that matched it, by variant, and 0 for nobody. Nil: it is not known.
+// cameOf is what came of a segment: evaluations that matched it, by variant, and 0 for those without one. Nil: it is not known.
 type cameOf map[uint]map[uint]int64
 
 func (u *UI) segmentViews(p *page, d *targetingData, base, after *entity.Flag, came cameOf) {
@@ -464,7 +467,7 @@ func (u *UI) cameWords(_ *page, id uint, came cameOf) template.HTML {
 	return u.text.say("edit.shares.came", "n", total)
 }
 
-// shareViews draws a bar for each variant and one for nobody.
+// shareViews draws a bar for each variant and one for what gets none.
 func (u *UI) shareViews(v *segmentView, f *entity.Flag, layout, saved *eval.SegmentLayout, came map[uint]int64) {
 	total := int64(0)
 	for _, n := range came {
@@ -518,7 +521,7 @@ func (u *UI) shareViews(v *segmentView, f *entity.Flag, layout, saved *eval.Segm
 	if saved != nil {
 		was = saved.HeldOut
 	}
-	v.Nobody = view("", chart.None, -1, "", 0, held, was)
+	v.None = view("", chart.None, -1, "", 0, held, was)
 }
 
 func bucketsOf(l *eval.SegmentLayout, id uint) int {

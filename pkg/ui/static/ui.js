@@ -6,12 +6,12 @@ const root = document.body.dataset.root ?? "./";
 /** @param {string} selector @param {ParentNode} [within] @returns {HTMLElement[]} */
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 
-/** Sends a form as its button would, and gives the page that comes back. */
+/** Sends a form as its button would, and gives the page that comes back, or the redirect that says that it is saved. */
 async function submitted(form, button, signal) {
   const body = new URLSearchParams(new FormData(form));
   if (button?.name) body.set(button.name, button.value);
   const response = await fetch(form.action, {
-    method: "POST", body, signal, redirect: "follow", headers: { "Content-Type": "application/x-www-form-urlencoded" },
+    method: "POST", body, signal, redirect: "manual", headers: { "Content-Type": "application/x-www-form-urlencoded" },
   });
   return { response, page: new DOMParser().parseFromString(await response.text(), "text/html") };
 }
@@ -175,6 +175,7 @@ function editor() {
     const fresh = page.querySelector("form[data-edit]");
     const scroll = window.scrollY;
     for (const id of ["segments", "variants", "settings"]) form.querySelector(`#${id}`).replaceWith(fresh.querySelector(`#${id}`));
+    form.elements.snapshot.value = fresh.elements.snapshot.value;
     patch(page);
     window.scrollTo(0, scroll);
     (document.querySelector(focus) ?? document.querySelector("#segments [data-field]"))?.focus();
@@ -191,14 +192,33 @@ function editor() {
       clearTimeout(timer);
       running?.abort();
       const sent = edits;
-      const { page } = await submitted(button.closest("form") ?? form, button);
+      const { response, page } = await submitted(button.closest("form") ?? form, button);
+      if (response.type === "opaqueredirect") return null;
       if (sent === edits) return page;
     }
+  };
+  const away = () => {
+    document.getElementById("errors")?.remove();
+    const note = document.createElement("div");
+    Object.assign(note, { id: "errors", className: "notice bad", role: "alert", textContent: form.dataset.away });
+    form.before(note);
+    note.scrollIntoView({ block: "nearest" });
   };
   const press = async (button) => {
     if (pressed) return;
     pressed = true;
-    const page = await answer(button).finally(() => { pressed = false; });
+    let page;
+    try {
+      page = await answer(button);
+    } catch { // no answer: what is typed stays
+      return away();
+    } finally {
+      pressed = false;
+    }
+    if (!page) { // saved
+      dirty = false;
+      return location.assign(form.action);
+    }
     if (!page.querySelector("form[data-edit]")) { // the server says why it cannot
       savebar.querySelector("[data-live=what]").replaceChildren(page.querySelector("h1")?.textContent ?? "");
       return;
@@ -207,13 +227,13 @@ function editor() {
     const errors = announce(page);
     const part = page.querySelector("[data-review]");
     if (part) ask(part, () => form.querySelector(".savebar .primary")?.focus());
-    else errors?.querySelector("a")?.focus();
+    else (errors?.querySelector("li a") ?? errors)?.focus();
   };
-  // Saving is a form like any other. The other buttons change the form, and the page stays.
+  // The page stays until the server has saved the form, so that nothing is lost when it does not answer.
   document.addEventListener("submit", (event) => {
     const button = event.submitter;
     if (button?.name !== "do" || !event.target.action.endsWith("/targeting")) return;
-    if (button.value === "save" || button.hasAttribute("formaction")) {
+    if (button.hasAttribute("formaction")) {
       dirty = false;
       return;
     }

@@ -1,0 +1,113 @@
+package browser
+
+import (
+	"database/sql"
+	"testing"
+	"time"
+)
+
+// freeze makes a SQLite file give no answers, to readers either, until what it returns is called. The server must have been
+// started with frozenSQLite.
+func (s *server) freeze(t *testing.T) (thaw func()) {
+	t.Helper()
+	db, err := sql.Open("sqlite", "file:"+s.file+"?_pragma=busy_timeout(10000)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	db.SetMaxOpenConns(1)
+	if _, err := db.Exec("BEGIN EXCLUSIVE"); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		t.Helper()
+		if _, err := db.Exec("ROLLBACK"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// frozenSQLite are the options of a file that freeze can lock for readers, and that answers with an error soon.
+const frozenSQLite = "?_pragma=journal_mode(DELETE)&_pragma=busy_timeout(100)"
+
+// startFreezable is start with a database that can be frozen.
+func startFreezable(t *testing.T) *server {
+	t.Helper()
+	s := &server{file: t.TempDir() + "/flagr.sqlite", by: "ada@example.com", env: []string{"FLAGR_RECORDER_ENABLED=false"}}
+	s.database = s.file + frozenSQLite
+	s.startOn(t)
+	return s
+}
+
+// TestADeadDatabaseInTheMiddleOfAnEdit: whatever is pressed while the database gives no answer, nothing that was typed is lost,
+// and saving works when it is back.
+func TestADeadDatabaseInTheMiddleOfAnEdit(t *testing.T) {
+	t.Parallel()
+	s := startFreezable(t)
+	s.abFlag(t)
+	s.until(t, "checkout-button")
+	p := open(t, s)
+	p.visit("/ui/flags/1/targeting")
+	p.fill("s.0.rollout", "80")
+	p.has("1 change not saved.")
+	thaw := s.freeze(t)
+	typed := func(when string) {
+		t.Helper()
+		for name, want := range map[string]string{"s.0.rollout": "80", "description": "Typed while it was dead"} {
+			if got := p.value(`document.querySelector("[name='` + name + `']").value`); got != want {
+				t.Errorf("%s: %s is %q, want %q", when, name, got, want)
+			}
+		}
+	}
+	p.fill("description", "Typed while it was dead")
+	p.has("2 changes not saved.") // the form is checked against the flag in memory
+	p.press("Review and save")
+	p.press("Save new version")
+	p.has("The database does not answer, so nothing was saved. What you typed is still here")
+	typed("after saving")
+	p.press("Review and save") // and once more
+	p.press("Save new version")
+	p.until("the dialog to be closed", `!document.querySelector("dialog[open]")`)
+	p.has("The database does not answer, so nothing was saved.")
+	typed("after saving again")
+	// Other pages show what is in memory. The browser asks before it leaves the form, so this is another tab.
+	other := open(t, s)
+	other.visit("/ui/flags/1")
+	other.has("The database does not answer. This is the flag as it was in memory")
+	thaw()
+	other.press("Try again")
+	other.until("the flag as it is", `!document.querySelector(".notice.warn")`)
+	p.save()
+	d := s.definition(t, 1)
+	if segments := d["segments"].([]any); d["description"] != "Typed while it was dead" || segments[0].(object)["rolloutPercent"] != 80.0 {
+		t.Errorf("saved %v", d)
+	}
+}
+
+// TestAServerThatGoesAwayInTheMiddleOfAnEdit is the same with a server that is gone, and comes back at the same address.
+func TestAServerThatGoesAwayInTheMiddleOfAnEdit(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	s.abFlag(t)
+	p := open(t, s)
+	p.visit("/ui/flags/1/targeting")
+	p.fill("s.0.rollout", "80")
+	p.has("1 change not saved.")
+	p.press("Review and save")
+	p.has("Save 1 change as a new version?")
+	s.stop(t)
+	p.press("Save new version")
+	p.has("The server does not answer, so it is not known whether anything was saved. What you typed is still here")
+	if got := p.value(`document.querySelector("[name='s.0.rollout']").value`); got != "80" {
+		t.Errorf("the rollout is %q, want what was typed", got)
+	}
+	s.startOn(t) // at the same port
+	p.save()
+	deadline := time.Now().Add(patience)
+	for s.definition(t, 1)["segments"].([]any)[0].(object)["rolloutPercent"] != 80.0 {
+		if time.Now().After(deadline) {
+			t.Fatal("not saved")
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
