@@ -18,6 +18,9 @@ import (
 // swagger:model datarFlagSummaryResponse
 type DatarFlagSummaryResponse struct {
 
+	// complete
+	Complete *DatarComplete `json:"complete,omitempty"`
+
 	// Id of the flag.
 	// Example: 42
 	FlagID int64 `json:"flagID,omitempty"`
@@ -40,6 +43,10 @@ type DatarFlagSummaryResponse struct {
 func (m *DatarFlagSummaryResponse) Validate(formats strfmt.Registry) error {
 	var res []error
 
+	if err := m.validateComplete(formats); err != nil {
+		res = append(res, err)
+	}
+
 	if err := m.validateTrafficByDay(formats); err != nil {
 		res = append(res, err)
 	}
@@ -59,6 +66,29 @@ func (m *DatarFlagSummaryResponse) Validate(formats strfmt.Registry) error {
 	if len(res) > 0 {
 		return errors.CompositeValidationError(res...)
 	}
+	return nil
+}
+
+func (m *DatarFlagSummaryResponse) validateComplete(formats strfmt.Registry) error {
+	if typeutils.IsZero(m.Complete) { // not required
+		return nil
+	}
+
+	if m.Complete != nil {
+		if err := m.Complete.Validate(formats); err != nil {
+			ve := new(errors.Validation)
+			if stderrors.As(err, &ve) {
+				return ve.ValidateName("complete")
+			}
+			ce := new(errors.CompositeError)
+			if stderrors.As(err, &ce) {
+				return ce.ValidateName("complete")
+			}
+
+			return err
+		}
+	}
+
 	return nil
 }
 
@@ -186,6 +216,10 @@ func (m *DatarFlagSummaryResponse) validateTrafficByVariant(formats strfmt.Regis
 func (m *DatarFlagSummaryResponse) ContextValidate(ctx context.Context, formats strfmt.Registry) error {
 	var res []error
 
+	if err := m.contextValidateComplete(ctx, formats); err != nil {
+		res = append(res, err)
+	}
+
 	if err := m.contextValidateTrafficByDay(ctx, formats); err != nil {
 		res = append(res, err)
 	}
@@ -205,6 +239,31 @@ func (m *DatarFlagSummaryResponse) ContextValidate(ctx context.Context, formats 
 	if len(res) > 0 {
 		return errors.CompositeValidationError(res...)
 	}
+	return nil
+}
+
+func (m *DatarFlagSummaryResponse) contextValidateComplete(ctx context.Context, formats strfmt.Registry) error {
+
+	if m.Complete != nil {
+
+		if typeutils.IsZero(m.Complete) { // not required
+			return nil
+		}
+
+		if err := m.Complete.ContextValidate(ctx, formats); err != nil {
+			ve := new(errors.Validation)
+			if stderrors.As(err, &ve) {
+				return ve.ValidateName("complete")
+			}
+			ce := new(errors.CompositeError)
+			if stderrors.As(err, &ce) {
+				return ce.ValidateName("complete")
+			}
+
+			return err
+		}
+	}
+
 	return nil
 }
 

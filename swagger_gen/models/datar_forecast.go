@@ -20,6 +20,9 @@ import (
 // swagger:model datarForecast
 type DatarForecast struct {
 
+	// complete
+	Complete *DatarComplete `json:"complete,omitempty"`
+
 	// Id of the flag.
 	// Example: 42
 	// Required: true
@@ -68,6 +71,10 @@ type DatarForecast struct {
 func (m *DatarForecast) Validate(formats strfmt.Registry) error {
 	var res []error
 
+	if err := m.validateComplete(formats); err != nil {
+		res = append(res, err)
+	}
+
 	if err := m.validateFlagID(formats); err != nil {
 		res = append(res, err)
 	}
@@ -103,6 +110,29 @@ func (m *DatarForecast) Validate(formats strfmt.Registry) error {
 	if len(res) > 0 {
 		return errors.CompositeValidationError(res...)
 	}
+	return nil
+}
+
+func (m *DatarForecast) validateComplete(formats strfmt.Registry) error {
+	if typeutils.IsZero(m.Complete) { // not required
+		return nil
+	}
+
+	if m.Complete != nil {
+		if err := m.Complete.Validate(formats); err != nil {
+			ve := new(errors.Validation)
+			if stderrors.As(err, &ve) {
+				return ve.ValidateName("complete")
+			}
+			ce := new(errors.CompositeError)
+			if stderrors.As(err, &ce) {
+				return ce.ValidateName("complete")
+			}
+
+			return err
+		}
+	}
+
 	return nil
 }
 
@@ -279,6 +309,10 @@ func (m *DatarForecast) validateThen(formats strfmt.Registry) error {
 func (m *DatarForecast) ContextValidate(ctx context.Context, formats strfmt.Registry) error {
 	var res []error
 
+	if err := m.contextValidateComplete(ctx, formats); err != nil {
+		res = append(res, err)
+	}
+
 	if err := m.contextValidateNow(ctx, formats); err != nil {
 		res = append(res, err)
 	}
@@ -294,6 +328,31 @@ func (m *DatarForecast) ContextValidate(ctx context.Context, formats strfmt.Regi
 	if len(res) > 0 {
 		return errors.CompositeValidationError(res...)
 	}
+	return nil
+}
+
+func (m *DatarForecast) contextValidateComplete(ctx context.Context, formats strfmt.Registry) error {
+
+	if m.Complete != nil {
+
+		if typeutils.IsZero(m.Complete) { // not required
+			return nil
+		}
+
+		if err := m.Complete.ContextValidate(ctx, formats); err != nil {
+			ve := new(errors.Validation)
+			if stderrors.As(err, &ve) {
+				return ve.ValidateName("complete")
+			}
+			ce := new(errors.CompositeError)
+			if stderrors.As(err, &ce) {
+				return ce.ValidateName("complete")
+			}
+
+			return err
+		}
+	}
+
 	return nil
 }
 

@@ -22,6 +22,9 @@ type DatarStatus struct {
 	// Example: 0
 	Adopted int64 `json:"adopted"`
 
+	// complete
+	Complete *DatarComplete `json:"complete,omitempty"`
+
 	// Evaluations that will not be counted, by reason: `capacity` (too many different keys),
 	// `closed` (recorded while the server ended), `invalid`, `refused` (the database refuses the
 	// row; on an edge server, the central server does not count it), `unsaved` (the server ended
@@ -78,6 +81,10 @@ type DatarStatus struct {
 func (m *DatarStatus) Validate(formats strfmt.Registry) error {
 	var res []error
 
+	if err := m.validateComplete(formats); err != nil {
+		res = append(res, err)
+	}
+
 	if err := m.validateJournal(formats); err != nil {
 		res = append(res, err)
 	}
@@ -93,6 +100,29 @@ func (m *DatarStatus) Validate(formats strfmt.Registry) error {
 	if len(res) > 0 {
 		return errors.CompositeValidationError(res...)
 	}
+	return nil
+}
+
+func (m *DatarStatus) validateComplete(formats strfmt.Registry) error {
+	if typeutils.IsZero(m.Complete) { // not required
+		return nil
+	}
+
+	if m.Complete != nil {
+		if err := m.Complete.Validate(formats); err != nil {
+			ve := new(errors.Validation)
+			if stderrors.As(err, &ve) {
+				return ve.ValidateName("complete")
+			}
+			ce := new(errors.CompositeError)
+			if stderrors.As(err, &ce) {
+				return ce.ValidateName("complete")
+			}
+
+			return err
+		}
+	}
+
 	return nil
 }
 
@@ -147,6 +177,10 @@ func (m *DatarStatus) validateOldestPendingAt(formats strfmt.Registry) error {
 func (m *DatarStatus) ContextValidate(ctx context.Context, formats strfmt.Registry) error {
 	var res []error
 
+	if err := m.contextValidateComplete(ctx, formats); err != nil {
+		res = append(res, err)
+	}
+
 	if err := m.contextValidateJournal(ctx, formats); err != nil {
 		res = append(res, err)
 	}
@@ -154,6 +188,31 @@ func (m *DatarStatus) ContextValidate(ctx context.Context, formats strfmt.Regist
 	if len(res) > 0 {
 		return errors.CompositeValidationError(res...)
 	}
+	return nil
+}
+
+func (m *DatarStatus) contextValidateComplete(ctx context.Context, formats strfmt.Registry) error {
+
+	if m.Complete != nil {
+
+		if typeutils.IsZero(m.Complete) { // not required
+			return nil
+		}
+
+		if err := m.Complete.ContextValidate(ctx, formats); err != nil {
+			ve := new(errors.Validation)
+			if stderrors.As(err, &ve) {
+				return ve.ValidateName("complete")
+			}
+			ce := new(errors.CompositeError)
+			if stderrors.As(err, &ce) {
+				return ce.ValidateName("complete")
+			}
+
+			return err
+		}
+	}
+
 	return nil
 }
 

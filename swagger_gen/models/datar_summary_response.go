@@ -18,6 +18,9 @@ import (
 // swagger:model datarSummaryResponse
 type DatarSummaryResponse struct {
 
+	// complete
+	Complete *DatarComplete `json:"complete,omitempty"`
+
 	// The flags, the one with the most evaluations first.
 	Flags []*DatarSummaryFlag `json:"flags"`
 }
@@ -26,6 +29,10 @@ type DatarSummaryResponse struct {
 func (m *DatarSummaryResponse) Validate(formats strfmt.Registry) error {
 	var res []error
 
+	if err := m.validateComplete(formats); err != nil {
+		res = append(res, err)
+	}
+
 	if err := m.validateFlags(formats); err != nil {
 		res = append(res, err)
 	}
@@ -33,6 +40,29 @@ func (m *DatarSummaryResponse) Validate(formats strfmt.Registry) error {
 	if len(res) > 0 {
 		return errors.CompositeValidationError(res...)
 	}
+	return nil
+}
+
+func (m *DatarSummaryResponse) validateComplete(formats strfmt.Registry) error {
+	if typeutils.IsZero(m.Complete) { // not required
+		return nil
+	}
+
+	if m.Complete != nil {
+		if err := m.Complete.Validate(formats); err != nil {
+			ve := new(errors.Validation)
+			if stderrors.As(err, &ve) {
+				return ve.ValidateName("complete")
+			}
+			ce := new(errors.CompositeError)
+			if stderrors.As(err, &ce) {
+				return ce.ValidateName("complete")
+			}
+
+			return err
+		}
+	}
+
 	return nil
 }
 
@@ -70,6 +100,10 @@ func (m *DatarSummaryResponse) validateFlags(formats strfmt.Registry) error {
 func (m *DatarSummaryResponse) ContextValidate(ctx context.Context, formats strfmt.Registry) error {
 	var res []error
 
+	if err := m.contextValidateComplete(ctx, formats); err != nil {
+		res = append(res, err)
+	}
+
 	if err := m.contextValidateFlags(ctx, formats); err != nil {
 		res = append(res, err)
 	}
@@ -77,6 +111,31 @@ func (m *DatarSummaryResponse) ContextValidate(ctx context.Context, formats strf
 	if len(res) > 0 {
 		return errors.CompositeValidationError(res...)
 	}
+	return nil
+}
+
+func (m *DatarSummaryResponse) contextValidateComplete(ctx context.Context, formats strfmt.Registry) error {
+
+	if m.Complete != nil {
+
+		if typeutils.IsZero(m.Complete) { // not required
+			return nil
+		}
+
+		if err := m.Complete.ContextValidate(ctx, formats); err != nil {
+			ve := new(errors.Validation)
+			if stderrors.As(err, &ve) {
+				return ve.ValidateName("complete")
+			}
+			ce := new(errors.CompositeError)
+			if stderrors.As(err, &ce) {
+				return ce.ValidateName("complete")
+			}
+
+			return err
+		}
+	}
+
 	return nil
 }
 

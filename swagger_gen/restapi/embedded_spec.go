@@ -217,6 +217,21 @@ func init() {
             },
             "examples": {
               "application/json": {
+                "complete": {
+                  "dropped": 0,
+                  "holes": [
+                    {
+                      "from": "2026-01-12T03:00:00.000Z",
+                      "to": "2026-01-12T04:00:00.000Z",
+                      "why": "records_off"
+                    }
+                  ],
+                  "pending": 158,
+                  "servers": 3,
+                  "silent": 0,
+                  "since": "2025-12-02T08:00:00.000Z",
+                  "upTo": "2026-01-31T14:04:40.000Z"
+                },
                 "flagID": 42,
                 "gained": 300,
                 "kind": "estimate",
@@ -997,6 +1012,21 @@ func init() {
             },
             "examples": {
               "application/json": {
+                "complete": {
+                  "dropped": 0,
+                  "holes": [
+                    {
+                      "from": "2026-01-12T03:00:00.000Z",
+                      "to": "2026-01-12T04:00:00.000Z",
+                      "why": "records_off"
+                    }
+                  ],
+                  "pending": 158,
+                  "servers": 3,
+                  "silent": 0,
+                  "since": "2025-12-02T08:00:00.000Z",
+                  "upTo": "2026-01-31T14:04:40.000Z"
+                },
                 "flagID": 42,
                 "trafficByDay": [
                   {
@@ -1336,7 +1366,7 @@ func init() {
     },
     "/datar/status": {
       "get": {
-        "description": "Shows the books of this server's Datar: how many evaluations were recorded, and where they are\nnow. At any moment ` + "`" + `recorded` + "`" + ` = ` + "`" + `stored` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + `.\n\nAll numbers are of this server, and begin with its start. Other servers on the same database\nhave their own. A 503 means that Datar is switched off.",
+        "description": "Shows the books of this server's Datar: how many evaluations were recorded, and where they are\nnow. At any moment ` + "`" + `recorded` + "`" + ` = ` + "`" + `stored` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + `. ` + "`" + `complete` + "`" + ` is about\nall servers and the last 7 days. It is left out if the database does not answer within a second,\nand on an edge server, which has no database.\n\nAll numbers are of this server, and begin with its start. Other servers on the same database\nhave their own. A 503 means that Datar is switched off.",
         "tags": [
           "datar"
         ],
@@ -1350,6 +1380,21 @@ func init() {
             },
             "examples": {
               "application/json": {
+                "complete": {
+                  "dropped": 0,
+                  "holes": [
+                    {
+                      "from": "2026-01-12T03:00:00.000Z",
+                      "to": "2026-01-12T04:00:00.000Z",
+                      "why": "no_server"
+                    }
+                  ],
+                  "pending": 158,
+                  "servers": 3,
+                  "silent": 0,
+                  "since": "2025-12-02T08:00:00.000Z",
+                  "upTo": "2026-01-31T14:04:40.000Z"
+                },
                 "dropped": {
                   "capacity": 0,
                   "closed": 0,
@@ -1433,6 +1478,21 @@ func init() {
             },
             "examples": {
               "application/json": {
+                "complete": {
+                  "dropped": 0,
+                  "holes": [
+                    {
+                      "from": "2026-01-12T03:00:00.000Z",
+                      "to": "2026-01-12T04:00:00.000Z",
+                      "why": "no_server"
+                    }
+                  ],
+                  "pending": 158,
+                  "servers": 3,
+                  "silent": 0,
+                  "since": "2025-12-02T08:00:00.000Z",
+                  "upTo": "2026-01-31T14:04:40.000Z"
+                },
                 "flags": [
                   {
                     "description": "Colour of the checkout button",
@@ -5421,6 +5481,9 @@ func init() {
       "description": "The traffic of one flag, seen in three ways.",
       "type": "object",
       "properties": {
+        "complete": {
+          "$ref": "#/definitions/datarComplete"
+        },
         "flagID": {
           "description": "Id of the flag.",
           "type": "integer",
@@ -5611,6 +5674,9 @@ func init() {
         "segments"
       ],
       "properties": {
+        "complete": {
+          "$ref": "#/definitions/datarComplete"
+        },
         "flagID": {
           "description": "Id of the flag.",
           "type": "integer",
@@ -6754,6 +6820,9 @@ func init() {
           "x-omitempty": false,
           "example": 0
         },
+        "complete": {
+          "$ref": "#/definitions/datarComplete"
+        },
         "dropped": {
           "description": "Evaluations that will not be counted, by reason: ` + "`" + `capacity` + "`" + ` (too many different keys),\n` + "`" + `closed` + "`" + ` (recorded while the server ended), ` + "`" + `invalid` + "`" + `, ` + "`" + `refused` + "`" + ` (the database refuses the\nrow; on an edge server, the central server does not count it), ` + "`" + `unsaved` + "`" + ` (the server ended\nwithout reaching the database, and without a journal).",
           "type": "object",
@@ -6879,6 +6948,9 @@ func init() {
       "description": "Flags with traffic.",
       "type": "object",
       "properties": {
+        "complete": {
+          "$ref": "#/definitions/datarComplete"
+        },
         "flags": {
           "description": "The flags, the one with the most evaluations first.",
           "type": "array",
@@ -9037,6 +9109,21 @@ func init() {
             },
             "examples": {
               "application/json": {
+                "complete": {
+                  "dropped": 0,
+                  "holes": [
+                    {
+                      "from": "2026-01-12T03:00:00.000Z",
+                      "to": "2026-01-12T04:00:00.000Z",
+                      "why": "records_off"
+                    }
+                  ],
+                  "pending": 158,
+                  "servers": 3,
+                  "silent": 0,
+                  "since": "2025-12-02T08:00:00.000Z",
+                  "upTo": "2026-01-31T14:04:40.000Z"
+                },
                 "flagID": 42,
                 "gained": 300,
                 "kind": "estimate",
@@ -9817,6 +9904,21 @@ func init() {
             },
             "examples": {
               "application/json": {
+                "complete": {
+                  "dropped": 0,
+                  "holes": [
+                    {
+                      "from": "2026-01-12T03:00:00.000Z",
+                      "to": "2026-01-12T04:00:00.000Z",
+                      "why": "records_off"
+                    }
+                  ],
+                  "pending": 158,
+                  "servers": 3,
+                  "silent": 0,
+                  "since": "2025-12-02T08:00:00.000Z",
+                  "upTo": "2026-01-31T14:04:40.000Z"
+                },
                 "flagID": 42,
                 "trafficByDay": [
                   {
@@ -10156,7 +10258,7 @@ func init() {
     },
     "/datar/status": {
       "get": {
-        "description": "Shows the books of this server's Datar: how many evaluations were recorded, and where they are\nnow. At any moment ` + "`" + `recorded` + "`" + ` = ` + "`" + `stored` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + `.\n\nAll numbers are of this server, and begin with its start. Other servers on the same database\nhave their own. A 503 means that Datar is switched off.",
+        "description": "Shows the books of this server's Datar: how many evaluations were recorded, and where they are\nnow. At any moment ` + "`" + `recorded` + "`" + ` = ` + "`" + `stored` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + `. ` + "`" + `complete` + "`" + ` is about\nall servers and the last 7 days. It is left out if the database does not answer within a second,\nand on an edge server, which has no database.\n\nAll numbers are of this server, and begin with its start. Other servers on the same database\nhave their own. A 503 means that Datar is switched off.",
         "tags": [
           "datar"
         ],
@@ -10170,6 +10272,21 @@ func init() {
             },
             "examples": {
               "application/json": {
+                "complete": {
+                  "dropped": 0,
+                  "holes": [
+                    {
+                      "from": "2026-01-12T03:00:00.000Z",
+                      "to": "2026-01-12T04:00:00.000Z",
+                      "why": "no_server"
+                    }
+                  ],
+                  "pending": 158,
+                  "servers": 3,
+                  "silent": 0,
+                  "since": "2025-12-02T08:00:00.000Z",
+                  "upTo": "2026-01-31T14:04:40.000Z"
+                },
                 "dropped": {
                   "capacity": 0,
                   "closed": 0,
@@ -10253,6 +10370,21 @@ func init() {
             },
             "examples": {
               "application/json": {
+                "complete": {
+                  "dropped": 0,
+                  "holes": [
+                    {
+                      "from": "2026-01-12T03:00:00.000Z",
+                      "to": "2026-01-12T04:00:00.000Z",
+                      "why": "no_server"
+                    }
+                  ],
+                  "pending": 158,
+                  "servers": 3,
+                  "silent": 0,
+                  "since": "2025-12-02T08:00:00.000Z",
+                  "upTo": "2026-01-31T14:04:40.000Z"
+                },
                 "flags": [
                   {
                     "description": "Colour of the checkout button",
@@ -14252,6 +14384,9 @@ func init() {
       "description": "The traffic of one flag, seen in three ways.",
       "type": "object",
       "properties": {
+        "complete": {
+          "$ref": "#/definitions/datarComplete"
+        },
         "flagID": {
           "description": "Id of the flag.",
           "type": "integer",
@@ -14442,6 +14577,9 @@ func init() {
         "segments"
       ],
       "properties": {
+        "complete": {
+          "$ref": "#/definitions/datarComplete"
+        },
         "flagID": {
           "description": "Id of the flag.",
           "type": "integer",
@@ -15585,6 +15723,9 @@ func init() {
           "x-omitempty": false,
           "example": 0
         },
+        "complete": {
+          "$ref": "#/definitions/datarComplete"
+        },
         "dropped": {
           "description": "Evaluations that will not be counted, by reason: ` + "`" + `capacity` + "`" + ` (too many different keys),\n` + "`" + `closed` + "`" + ` (recorded while the server ended), ` + "`" + `invalid` + "`" + `, ` + "`" + `refused` + "`" + ` (the database refuses the\nrow; on an edge server, the central server does not count it), ` + "`" + `unsaved` + "`" + ` (the server ended\nwithout reaching the database, and without a journal).",
           "type": "object",
@@ -15710,6 +15851,9 @@ func init() {
       "description": "Flags with traffic.",
       "type": "object",
       "properties": {
+        "complete": {
+          "$ref": "#/definitions/datarComplete"
+        },
         "flags": {
           "description": "The flags, the one with the most evaluations first.",
           "type": "array",

@@ -31,7 +31,9 @@ func NewGetDatarStatus(ctx *middleware.Context, handler GetDatarStatusHandler) *
 // # Show whether counting is sound
 //
 // Shows the books of this server's Datar: how many evaluations were recorded, and where they are
-// now. At any moment `recorded` = `stored` + `pending` + the sum of `dropped`.
+// now. At any moment `recorded` = `stored` + `pending` + the sum of `dropped`. `complete` is about
+// all servers and the last 7 days. It is left out if the database does not answer within a second,
+// and on an edge server, which has no database.
 //
 // All numbers are of this server, and begin with its start. Other servers on the same database
 // have their own. A 503 means that Datar is switched off.
