@@ -21,6 +21,11 @@ type engineCounts struct {
 // Refresh implements insight.Counts.
 func (c engineCounts) Refresh(ctx context.Context) { c.engine.Refresh(ctx) }
 
+// Servers implements insight.Counts and ui.Books: this server is as it is now.
+func (c engineCounts) Servers(ctx context.Context) ([]datar.ServerRecord, error) {
+	return c.engine.Servers(ctx)
+}
+
 // Stats implements ui.Books.
 func (c engineCounts) Stats() datar.Stats { return c.engine.Stats() }
 

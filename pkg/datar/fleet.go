@@ -66,7 +66,7 @@ func (e *Engine) Fleet(ctx context.Context) (*Fleet, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newFleet(records, e.options.Now()), nil
+	return FleetOf(records, e.options.Now()), nil
 }
 
 // serverRecords returns the records of the store, of this engine as it is now. They are sorted by name and start.
@@ -79,11 +79,14 @@ func (e *Engine) serverRecords(ctx context.Context) ([]ServerRecord, error) {
 		return nil, fmt.Errorf("read the records of servers: %w", err)
 	}
 	records = slices.DeleteFunc(records, func(r ServerRecord) bool { return r.Run == e.reporter.run })
-	records = append(records, e.currentRecord())
-	slices.SortFunc(records, func(a, b ServerRecord) int {
+	return sortedRecords(append(records, e.currentRecord())), nil
+}
+
+// sortedRecords returns a copy of the records, sorted by name and start.
+func sortedRecords(records []ServerRecord) []ServerRecord {
+	return slices.SortedFunc(slices.Values(records), func(a, b ServerRecord) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), a.Start.Compare(b.Start), cmp.Compare(a.Run, b.Run))
 	})
-	return records, nil
 }
 
 func (e *Engine) storeServers(ctx context.Context) (records []ServerRecord, err error) {
@@ -93,8 +96,10 @@ func (e *Engine) storeServers(ctx context.Context) (records []ServerRecord, err 
 
 // currentRecord is the record of this engine as it is now.
 func (e *Engine) currentRecord() ServerRecord {
+	at := toMilli(e.options.Now()) // before Stats, so that what is counted from now on is not part of it
 	s := e.Stats()
 	record := e.newRecord(s)
+	record.At = at
 	record.Recorded, record.Stored, record.Pending = s.Recorded, s.Stored, s.Pending
 	for reason, n := range s.Dropped {
 		if n > 0 {
@@ -104,7 +109,9 @@ func (e *Engine) currentRecord() ServerRecord {
 	return record
 }
 
-func newFleet(records []ServerRecord, now time.Time) *Fleet {
+// FleetOf adds up the records of all runs.
+func FleetOf(records []ServerRecord, now time.Time) *Fleet {
+	records = sortedRecords(records)
 	f := &Fleet{Dropped: map[string]int64{}, Servers: []FleetServer{}, Balanced: true}
 	var left, adopted int64
 	for len(records) > 0 {
@@ -140,10 +147,9 @@ func newFleetServer(runs []ServerRecord, now time.Time) (s FleetServer, unfinish
 	}
 	for i, r := range runs {
 		state := r.state(now)
-		followed := state == StateSilent && slices.ContainsFunc(runs[i+1:], func(next ServerRecord) bool { return next.Start.After(r.At) })
 		dropped := addAll(s.Dropped, r.Dropped)
 		s.Stored += r.Stored
-		if followed || state == StateEnded {
+		if state == StateEnded || r.isFollowed(runs[i+1:], now) {
 			s.Recorded += r.Stored + dropped
 			unfinished += r.Pending
 			continue
@@ -172,6 +178,23 @@ func (r ServerRecord) state(now time.Time) ServerState {
 	}
 }
 
+// isFollowed reports whether the run is silent, and another run of the same server began after its last record: that one has
+// adopted what the run left behind, or it is lost. The records after it are sorted by name and start.
+func (r ServerRecord) isFollowed(after []ServerRecord, now time.Time) bool {
+	if r.state(now) != StateSilent {
+		return false
+	}
+	for _, next := range after {
+		if next.Name != r.Name {
+			return false
+		}
+		if next.Start.After(r.At) {
+			return true
+		}
+	}
+	return false
+}
+
 // addAll adds counts to others, and returns their sum.
 func addAll(to, counts map[string]int64) (sum int64) {
 	for name, n := range counts {
@@ -181,11 +204,17 @@ func addAll(to, counts map[string]int64) (sum int64) {
 	return sum
 }
 
-// Completeness says how far the answers to queries over a window are complete. Package insight adds what follows from the
-// history of a flag: since when it was counted, and when it was not.
+// restartGap is the longest time without a server that counts as a restart: a server that was killed counted for a while
+// after its last record, and what it counted is not lost.
+const restartGap = 5 * time.Minute
+
+// Completeness says how far the answers to queries over a window are complete. It leaves out senders of KindApplication,
+// which count for themselves, except in Dropped and Drops. Package insight adds what follows from the history of a flag.
 type Completeness struct {
-	// UpTo: every server that is heard of has stored what it counted until then, this one what it counted until now unless
-	// the store is away. Of servers that are silent nothing is said.
+	// Since is from when on servers have been running without a gap. It is zero if none is running.
+	Since time.Time
+	// UpTo: every server has stored what it counted until then, this one what it counted until now unless something is
+	// pending. A server that is silent holds it back: its counts may still come.
 	UpTo time.Time
 	// Servers is how many servers are running, as far as is known, and Silent how many of them are silent.
 	Servers, Silent int
@@ -194,8 +223,8 @@ type Completeness struct {
 	// Dropped are evaluations that were dropped by runs that dropped some within the window. A run does not know how many of
 	// them were within it.
 	Dropped int64
-	// Drops are times within the window in which runs dropped evaluations, and Gaps those in which no server was running,
-	// after the first one that is remembered. Both are in ascending order.
+	// Drops are times within the window in which runs dropped evaluations, and Gaps those of more than five minutes in which
+	// no server was running, after the first one that is remembered. Both are in ascending order.
 	Drops, Gaps []Interval
 	// DetailedFrom is when the details begin that the store still has: before it there are totals of days only. It is zero if
 	// nothing was reduced to them.
@@ -205,14 +234,28 @@ type Completeness struct {
 // Interval is a half-open range of time.
 type Interval struct{ From, To time.Time }
 
-// Completeness says how far the answers to queries from one time to another are complete. The error matches ErrNoDetails if
-// the Store is not a DetailStore, and ErrInvalidQuery if from is after to.
+// Completeness says how far the answers to queries from one time to another are complete, as fresh as QuerySummary. The
+// error matches ErrNoDetails if the Store is not a DetailStore, and ErrInvalidQuery if from is after to.
 func (e *Engine) Completeness(ctx context.Context, from, to time.Time) (*Completeness, error) {
 	if from.After(to) {
 		return nil, fmt.Errorf("%w: from (%s) must not be after to (%s)", ErrInvalidQuery, from.UTC().Format(time.RFC3339), to.UTC().Format(time.RFC3339))
 	}
 	e.refresh(ctx)
-	records, err := e.serverRecords(ctx)
+	return e.completeness(ctx, from, to)
+}
+
+// QueryCompleteness is Completeness over the window of a query: nil from is 7 days ago, nil to is now, and the window is
+// widened to whole hours of UTC. It does not flush, so it is as fresh as the query before it.
+func (e *Engine) QueryCompleteness(ctx context.Context, from, to *time.Time) (*Completeness, error) {
+	first, last, err := e.window(from, to)
+	if err != nil {
+		return nil, err
+	}
+	return e.completeness(ctx, first.Time(), earliest(last.Time(), e.options.Now()))
+}
+
+func (e *Engine) completeness(ctx context.Context, from, to time.Time) (*Completeness, error) {
+	records, err := e.Servers(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -220,11 +263,23 @@ func (e *Engine) Completeness(ctx context.Context, from, to time.Time) (*Complet
 	if err != nil {
 		return nil, fmt.Errorf("read since when there are details: %w", err)
 	}
-	c := newCompleteness(records, e.reporter.run, e.options.Now(), from, to)
+	c := CompletenessOf(records, from, to, e.options.Now())
 	if detailed > 0 {
 		c.DetailedFrom = detailed.Time()
 	}
 	return c, nil
+}
+
+// Servers returns the records of the store, and that of this engine as it is now: its LastFlush is At if nothing is pending.
+// They are sorted by name and start. The error matches ErrNoDetails if the Store is not a DetailStore.
+func (e *Engine) Servers(ctx context.Context) ([]ServerRecord, error) {
+	records, err := e.serverRecords(ctx)
+	for i := range records {
+		if r := &records[i]; r.Run == e.reporter.run && r.Pending == 0 {
+			r.LastFlush = r.At
+		}
+	}
+	return records, err
 }
 
 func (e *Engine) detailedFrom(ctx context.Context) (from Hour, err error) {
@@ -232,10 +287,11 @@ func (e *Engine) detailedFrom(ctx context.Context) (from Hour, err error) {
 	return e.details.DetailedFrom(ctx)
 }
 
-// newCompleteness judges records that are sorted by name; that of the run self is of this moment.
-func newCompleteness(records []ServerRecord, self string, now, from, to time.Time) *Completeness {
+// CompletenessOf judges the records of all runs over a window.
+func CompletenessOf(records []ServerRecord, from, to, now time.Time) *Completeness {
+	records = sortedRecords(records)
 	c := &Completeness{UpTo: now}
-	for _, s := range newFleet(records, now).Servers {
+	for _, s := range FleetOf(slices.DeleteFunc(slices.Clone(records), isApplication), now).Servers {
 		c.Pending += s.Pending
 		switch s.State {
 		case StateSilent:
@@ -247,43 +303,65 @@ func newCompleteness(records []ServerRecord, self string, now, from, to time.Tim
 		}
 	}
 	var running []Interval
-	for _, r := range records {
-		upTo := r.LastFlush
-		if r.Run == self && r.Pending == 0 {
-			upTo = now
-		}
-		if r.state(now) == StateHeard && upTo.Before(c.UpTo) {
-			c.UpTo = upTo
-		}
-		// Between two records a server is running.
-		last := r.At
-		if !r.Ended && r.state(now) == StateHeard {
-			last = now
-		}
-		running = append(running, Interval{r.Start, last})
+	for i, r := range records {
 		if drops := (Interval{r.FirstDrop, r.LastDrop.Add(time.Millisecond)}); !r.FirstDrop.IsZero() && drops.To.After(from) && drops.From.Before(to) {
 			c.Dropped += addAll(map[string]int64{}, r.Dropped)
 			c.Drops = append(c.Drops, drops.within(from, to))
 		}
+		if isApplication(r) {
+			continue
+		}
+		state := r.state(now)
+		if state != StateEnded && !r.isFollowed(records[i+1:], now) {
+			c.UpTo = earliest(c.UpTo, latest(r.LastFlush, r.Start))
+		}
+		// Between two records a server is running.
+		last := r.At
+		if state == StateHeard {
+			last = latest(last, now)
+		}
+		running = append(running, Interval{r.Start, last})
 	}
 	c.Drops = join(c.Drops)
-	running = join(running)
-	for i := 1; i < len(running); i++ {
-		if gap := (Interval{running[i-1].To, running[i].From}); gap.To.After(from) && gap.From.Before(to) {
+	if running = join(running); len(running) > 0 {
+		c.Since = running[0].From
+	}
+	for i, r := range running {
+		next, last := now, i+1 == len(running)
+		if !last {
+			next = running[i+1].From
+		}
+		if next.Sub(r.To) <= restartGap {
+			continue
+		}
+		if c.Since = next; last {
+			c.Since = time.Time{}
+		}
+		if gap := (Interval{r.To, next}); gap.To.After(from) && gap.From.Before(to) {
 			c.Gaps = append(c.Gaps, gap.within(from, to))
 		}
 	}
 	return c
 }
 
+func isApplication(r ServerRecord) bool { return r.Kind == KindApplication }
+
 func (i Interval) within(from, to time.Time) Interval {
-	if i.From.Before(from) {
-		i.From = from
+	return Interval{latest(i.From, from), earliest(i.To, to)}
+}
+
+func earliest(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
 	}
-	if i.To.After(to) {
-		i.To = to
+	return a
+}
+
+func latest(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
 	}
-	return i
+	return a
 }
 
 // join sorts intervals and makes one of those that meet.

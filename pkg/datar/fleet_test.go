@@ -209,14 +209,14 @@ func TestCompleteness(t *testing.T) {
 		want     datar.Completeness
 	}{
 		"everything": {-400, 0, datar.Completeness{
-			UpTo: at(-2), Servers: 3, Silent: 1, Pending: 2, Dropped: 3,
+			Since: at(-100), UpTo: at(-31), Servers: 3, Silent: 1, Pending: 2, Dropped: 3,
 			Drops: []datar.Interval{{From: at(-50), To: at(-40).Add(time.Millisecond)}}, Gaps: []datar.Interval{{From: at(-200), To: at(-100)}},
 		}},
 		"a part": {-150, -45, datar.Completeness{
-			UpTo: at(-2), Servers: 3, Silent: 1, Pending: 2, Dropped: 3,
+			Since: at(-100), UpTo: at(-31), Servers: 3, Silent: 1, Pending: 2, Dropped: 3,
 			Drops: []datar.Interval{{From: at(-50), To: at(-45)}}, Gaps: []datar.Interval{{From: at(-150), To: at(-100)}},
 		}},
-		"the end": {-30, 0, datar.Completeness{UpTo: at(-2), Servers: 3, Silent: 1, Pending: 2}},
+		"the end": {-30, 0, datar.Completeness{Since: at(-100), UpTo: at(-31), Servers: 3, Silent: 1, Pending: 2}},
 	} {
 		got, err := f.Completeness(t.Context(), at(test.from), at(test.to))
 		if err != nil {
@@ -228,6 +228,50 @@ func TestCompleteness(t *testing.T) {
 	}
 	if _, err := f.Completeness(t.Context(), at(1), at(0)); !errors.Is(err, datar.ErrInvalidQuery) {
 		t.Errorf("a window that ends before it begins: %v, want %v", err, datar.ErrInvalidQuery)
+	}
+}
+
+// TestCompletenessOfRuns has each rule of CompletenessOf, and the nearest case to which it does not apply.
+func TestCompletenessOfRuns(t *testing.T) {
+	t.Parallel()
+	at := func(minutes int) time.Time { return noon.Add(time.Duration(minutes) * time.Minute) }
+	run := func(name string, start, last int, change ...func(*datar.ServerRecord)) datar.ServerRecord {
+		r := datar.ServerRecord{Name: name, Run: fmt.Sprint(name, start), Kind: datar.KindServer, Start: at(start), At: at(last), LastFlush: at(last), FlushInterval: time.Minute}
+		for _, c := range change {
+			c(&r)
+		}
+		return r
+	}
+	ended := func(r *datar.ServerRecord) { r.Ended = true }
+	of := func(kind datar.ServerKind) func(*datar.ServerRecord) {
+		return func(r *datar.ServerRecord) { r.Kind = kind }
+	}
+	gap := func(from, to int) []datar.Interval { return []datar.Interval{{From: at(from), To: at(to)}} }
+	for name, test := range map[string]struct {
+		records []datar.ServerRecord
+		want    datar.Completeness
+	}{
+		"no server":             {nil, datar.Completeness{UpTo: noon}},
+		"one that is heard":     {[]datar.ServerRecord{run("a", -100, -3)}, datar.Completeness{Since: at(-100), UpTo: at(-3), Servers: 1}},
+		"one that is silent":    {[]datar.ServerRecord{run("a", -100, -4)}, datar.Completeness{Since: at(-100), UpTo: at(-4), Servers: 1, Silent: 1}},
+		"silent for too long":   {[]datar.ServerRecord{run("a", -100, -6)}, datar.Completeness{UpTo: at(-6), Servers: 1, Silent: 1, Gaps: gap(-6, 0)}},
+		"one that ended":        {[]datar.ServerRecord{run("a", -100, -5, ended)}, datar.Completeness{Since: at(-100), UpTo: noon}},
+		"ended longer ago":      {[]datar.ServerRecord{run("a", -100, -6, ended)}, datar.Completeness{UpTo: noon, Gaps: gap(-6, 0)}},
+		"a killed one restarts": {[]datar.ServerRecord{run("a", -100, -50), run("a", -45, -1)}, datar.Completeness{Since: at(-100), UpTo: at(-1), Servers: 1}},
+		"a pause": {[]datar.ServerRecord{run("a", -100, -50), run("a", -44, -1)},
+			datar.Completeness{Since: at(-44), UpTo: at(-1), Servers: 1, Gaps: gap(-50, -44)}},
+		"another one meanwhile": {[]datar.ServerRecord{run("a", -100, -50), run("a", -44, -1), run("b", -60, -40, ended)},
+			datar.Completeness{Since: at(-100), UpTo: at(-1), Servers: 1}},
+		"an edge counts": {[]datar.ServerRecord{run("a", -100, -1), run("e", -50, -20, of(datar.KindEdge))},
+			datar.Completeness{Since: at(-100), UpTo: at(-20), Servers: 2, Silent: 1}},
+		"an application does not": {[]datar.ServerRecord{run("a", -100, -1), run("e", -500, -20, of(datar.KindApplication))},
+			datar.Completeness{Since: at(-100), UpTo: at(-1), Servers: 1}},
+		"it never flushed": {[]datar.ServerRecord{run("a", -100, -1, func(r *datar.ServerRecord) { r.LastFlush = time.Time{} })},
+			datar.Completeness{Since: at(-100), UpTo: at(-100), Servers: 1}},
+	} {
+		if diff := cmp.Diff(test.want, *datar.CompletenessOf(test.records, at(-1000), noon, noon)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
 	}
 }
 

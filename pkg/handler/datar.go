@@ -2,6 +2,7 @@ package handler
 
 import (
 	"context"
+	stderrors "errors"
 	"net/http"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/datarhttp"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/insight"
 	datarapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/datar"
 )
 
@@ -21,6 +23,9 @@ type Datar interface {
 	QuerySummary(ctx context.Context, q datar.SummaryQuery) ([]datar.FlagSummary, error)
 	QueryFlagSummaryBreakdown(ctx context.Context, flagID int64, q datar.BreakdownQuery) (*datar.FlagBreakdown, error)
 	Stats() datar.Stats
+	// QueryCompleteness says how far these answers are complete. Its error matches datar.ErrNoDetails if the store cannot
+	// tell, as that of an edge server.
+	QueryCompleteness(ctx context.Context, from, to *time.Time) (*datar.Completeness, error)
 }
 
 // GetDatarSummary lists the flags that were evaluated within a window.
@@ -33,7 +38,7 @@ func (h *Handler) GetDatarSummary(p datarapi.GetDatarSummaryParams) middleware.R
 	if err != nil {
 		return h.fail(p.HTTPRequest, err)
 	}
-	return ok(datarhttp.SummaryBody(flags))
+	return h.okComplete(p.HTTPRequest, datarhttp.SummaryBody(flags), 0, p.From, p.To)
 }
 
 // GetDatarFlagSummary shows what became of one flag's evaluations within a window.
@@ -46,15 +51,60 @@ func (h *Handler) GetDatarFlagSummary(p datarapi.GetDatarFlagSummaryParams) midd
 	if err != nil {
 		return h.fail(p.HTTPRequest, err)
 	}
-	return ok(datarhttp.FlagSummaryBody(breakdown))
+	return h.okComplete(p.HTTPRequest, datarhttp.FlagSummaryBody(breakdown), p.FlagID, p.From, p.To)
 }
 
 // GetDatarStatus shows whether counting is sound.
-func (h *Handler) GetDatarStatus(datarapi.GetDatarStatusParams) middleware.Responder {
+func (h *Handler) GetDatarStatus(p datarapi.GetDatarStatusParams) middleware.Responder {
 	if h.datar == nil {
 		return datarOff()
 	}
-	return ok(datarhttp.StatusBody(h.datar.Stats()))
+	body := datarhttp.StatusBody(h.datar.Stats())
+	ctx, cancel := context.WithTimeout(p.HTTPRequest.Context(), datarhttp.StatusTimeout)
+	defer cancel()
+	if c, err := h.completeness(ctx, 0, nil, nil); err == nil {
+		body = datarhttp.WithComplete(body, c)
+	}
+	return ok(body)
+}
+
+// okComplete answers 200 with a body, and with how far the counts in it are complete. flagID 0 stands for all flags.
+func (h *Handler) okComplete(r *http.Request, body any, flagID int64, from, to *strfmt.DateTime) middleware.Responder {
+	c, err := h.completeness(r.Context(), flagID, timeOf(from), timeOf(to))
+	if err != nil {
+		return h.fail(r, err)
+	}
+	return ok(datarhttp.WithComplete(body, c))
+}
+
+// completeness says how far the counts of a window are complete. It is nil without an error where the store cannot tell.
+// Only a flag whose history is in the database has times in which its records were off.
+func (h *Handler) completeness(ctx context.Context, flagID int64, from, to *time.Time) (*datarhttp.Complete, error) {
+	if flagID != 0 && h.answers != nil && h.answers.HasCounts() {
+		c, err := h.answers.CompleteOfFlag(ctx, flagID, insight.Window{From: from, To: to})
+		switch {
+		case err == nil:
+			return completeOf(c), nil
+		case !stderrors.Is(err, entity.ErrNotFound): // one that is not there any more may have counts
+			return nil, err
+		}
+	}
+	c, err := h.datar.QueryCompleteness(ctx, from, to)
+	switch {
+	case stderrors.Is(err, datar.ErrNoDetails):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	return datarhttp.CompleteOf(c), nil
+}
+
+func completeOf(c *insight.Complete) *datarhttp.Complete {
+	all := &datarhttp.Complete{Since: c.Since, UpTo: c.UpTo, Servers: c.Servers, Silent: c.Silent, Pending: c.Pending, Dropped: c.Dropped}
+	for _, hole := range c.Holes {
+		all.Holes = append(all.Holes, datarhttp.Hole{From: hole.From, To: hole.To, Why: string(hole.Why)})
+	}
+	return all
 }
 
 // ok answers 200 with a body that is not one of the generated models.

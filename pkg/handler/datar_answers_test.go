@@ -353,3 +353,42 @@ func TestTail(t *testing.T) {
 		t.Errorf("switched off: %d %s", a.status, a.raw)
 	}
 }
+
+// TestEveryAnswerIsComplete finds the member complete in each answer that has counts, and the hole of a flag whose records
+// were off.
+func TestEveryAnswerIsComplete(t *testing.T) {
+	t.Parallel()
+	s := setup(t, datarOn)
+	id := abFlag(t, s)
+	must(t, s, http.MethodPut, fmt.Sprintf("/flags/%d", id), object{"dataRecordsEnabled": false})
+	must(t, s, http.MethodPut, fmt.Sprintf("/flags/%d", id), object{"dataRecordsEnabled": true})
+	evaluate(t, s, 3, object{"country": "FR", "age": 20})
+	of := fmt.Sprintf("/datar/flags/%d", id)
+	for _, request := range []string{
+		"GET /datar/summary", "GET /datar/status", "GET " + of + "/summary", "GET " + of + "/outcomes", "GET " + of + "/reasons", "GET " + of + "/series",
+		"GET " + of + "/rollout", "GET " + of + "/state", "GET /datar/states", "GET /datar/unknown", "POST " + of + "/forecast",
+	} {
+		method, path, _ := strings.Cut(request, " ")
+		var body any
+		if method == http.MethodPost {
+			body = object{"draft": object{"segments": []object{}}}
+		}
+		answer := must(t, s, method, path, body)
+		complete, ok := answer["complete"].(map[string]any)
+		if !ok || complete["servers"] != 1.0 || complete["silent"] != 0.0 || complete["dropped"] != 0.0 {
+			t.Errorf("%s: complete is %v, want one server", request, answer["complete"])
+			continue
+		}
+		upTo, err := time.Parse(time.RFC3339, fmt.Sprint(complete["upTo"]))
+		if age := time.Since(upTo); err != nil || age > time.Minute || age < -time.Minute {
+			t.Errorf("%s: complete up to %v (%v)", request, complete["upTo"], err)
+		}
+		var why []any
+		for _, hole := range complete["holes"].([]any) {
+			why = append(why, hole.(map[string]any)["why"])
+		}
+		if ofFlag := strings.Contains(path, "/flags/"); ofFlag != slices.Contains(why, any("records_off")) {
+			t.Errorf("%s: holes are for %v; want records_off only in answers about the flag", request, why)
+		}
+	}
+}

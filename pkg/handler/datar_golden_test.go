@@ -36,10 +36,16 @@ func TestBodiesOfDatarAreTheGeneratedModels(t *testing.T) {
 	type model interface {
 		Validate(formats strfmt.Registry) error
 	}
+	complete := &datarhttp.Complete{
+		Since: at, UpTo: at, Servers: 3, Silent: 1, Pending: 2, Dropped: 4, Holes: []datarhttp.Hole{{From: at, To: at, Why: "records_off"}},
+	}
 	for _, tc := range []struct {
 		body  any
 		model model
 	}{
+		{datarhttp.WithComplete(datarhttp.SummaryBody(nil), complete), &models.DatarSummaryResponse{}},
+		{datarhttp.WithComplete(datarhttp.FlagSummaryBody(&datar.FlagBreakdown{FlagID: 1}), complete), &models.DatarFlagSummaryResponse{}},
+		{datarhttp.WithComplete(datarhttp.StatusBody(datar.Stats{Writer: "w"}), &datarhttp.Complete{UpTo: at}), &models.DatarStatus{}},
 		{datarhttp.SummaryBody([]datar.FlagSummary{
 			{FlagID: 1, FlagInfo: datar.FlagInfo{Key: "k", Description: "d", Enabled: true}, Total: 3, LastEvaluatedAt: at},
 			{FlagID: 2, FlagInfo: datar.FlagInfo{Key: "l", Deleted: true}, Total: 1, LastEvaluatedAt: at},

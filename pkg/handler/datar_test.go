@@ -1,6 +1,7 @@
 package handler_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -175,6 +176,9 @@ func TestStatusHidesWhatTheDatabaseSaid(t *testing.T) {
 	stats := datar.Stats{LastError: errors.New("password of flagr is s3cret"), InMemory: true}
 	handler.New(handler.Options{Datar: status{stats: stats}, Logger: slog.New(slog.DiscardHandler)}).Register(api)
 	got := must(t, &server{Handler: api.Serve(nil)}, http.MethodGet, "/datar/status", nil)
+	if got["complete"] != nil {
+		t.Errorf("the database does not answer, and complete is %v", got["complete"])
+	}
 	if got["lastError"] != "the database did not take the counts" || got["journal"].(map[string]any)["state"] != "memory" {
 		t.Errorf("status is %v", got)
 	}
@@ -186,3 +190,7 @@ type status struct {
 }
 
 func (s status) Stats() datar.Stats { return s.stats }
+
+func (s status) QueryCompleteness(context.Context, *time.Time, *time.Time) (*datar.Completeness, error) {
+	return nil, s.stats.LastError
+}

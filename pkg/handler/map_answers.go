@@ -154,7 +154,7 @@ func forecastModel(f *insight.Forecast) *models.DatarForecast {
 				Now: mapAll(s.Now, givenModel), Then: mapAll(s.Then, givenModel),
 			}
 		}),
-		Removed: f.Removed,
+		Removed: f.Removed, Complete: completeModel(f.Complete),
 	}
 }
 

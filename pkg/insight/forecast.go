@@ -28,6 +28,8 @@ type Forecast struct {
 	Segments []SegmentForecast
 	// Removed are the ids of segments that the draft leaves out.
 	Removed []int64
+	// Complete is about the counts of the last days.
+	Complete *Complete
 }
 
 // Expected is the number of evaluations a day that get a variant.

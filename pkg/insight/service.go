@@ -202,14 +202,25 @@ func (s *Service) complete(ctx context.Context, sp span, records []Period) (*Com
 	return CompleteOf(&CompleteInput{From: sp.from, To: earlier(sp.to, sp.now), Now: sp.now, Servers: servers, Records: records}), nil
 }
 
-// Complete judges the counts of all flags within a window.
-func (s *Service) Complete(ctx context.Context, w Window) (*Complete, error) {
+// CompleteOfFlag judges the counts of one flag within a window, without a Refresh: for an answer that was read just before.
+func (s *Service) CompleteOfFlag(ctx context.Context, flagID int64, w Window) (*Complete, error) {
 	sp, err := s.span(w)
 	if err != nil {
 		return nil, err
 	}
-	s.o.Counts.Refresh(ctx)
-	return s.complete(ctx, sp, nil)
+	flag, err := s.o.Flags.AnyFlag(ctx, flagID)
+	if err != nil {
+		return nil, err
+	}
+	timeline, err := s.timeline(ctx, flagID)
+	if err != nil {
+		return nil, err
+	}
+	history, err := s.historyOf(ctx, flag, timeline, sp.now)
+	if err != nil {
+		return nil, err
+	}
+	return s.complete(ctx, sp, history.Records)
 }
 
 // subject is a flag with what most answers need of it.
@@ -647,7 +658,15 @@ func (s *Service) Forecast(ctx context.Context, flagID int64, draft *entity.Defi
 	if err != nil {
 		return nil, err
 	}
-	return ForecastOf(flag, changed, timeline, flags, rows, now), nil
+	history, err := s.historyOf(ctx, flag, timeline, now)
+	if err != nil {
+		return nil, err
+	}
+	f := ForecastOf(flag, changed, timeline, flags, rows, now)
+	if f.Complete, err = s.complete(ctx, sp, history.Records); err != nil {
+		return nil, err
+	}
+	return f, nil
 }
 
 // live reads a flag that is not deleted.

@@ -358,9 +358,7 @@ func (s *Service) allStates(ctx context.Context, days int) ([]FlagState, *Comple
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the records of servers: %w", err)
 	}
-	completeInput := CompleteInput{From: sp.from, To: sp.now, Now: sp.now, Servers: servers}
-	complete := CompleteOf(&completeInput)
-	alive := newRunning(servers, sp.now)
+	complete := CompleteOf(&CompleteInput{From: sp.from, To: sp.now, Now: sp.now, Servers: servers})
 	all := make([]FlagState, len(flags))
 	for i, f := range flags {
 		id := int64(f.ID)
@@ -371,7 +369,7 @@ func (s *Service) allStates(ctx context.Context, days int) ([]FlagState, *Comple
 			last, asked = ever[id]
 		}
 		ofFlag := *complete
-		ofFlag.Since = alive.since(history.history.Records)
+		ofFlag.Since = since(complete.Since, history.history.Records)
 		state := StateOf(&StateInput{Flag: f, Days: days, Now: sp.now, Rows: own, EverAsked: asked, LastAsked: last,
 			History: history.history, Timeline: history.timeline, Complete: &ofFlag, Refresh: s.o.Refresh})
 		all[i] = FlagState{State: state, Flag: f, Total: sum(own)}

@@ -114,25 +114,26 @@ func (u *UI) fillBooks(r *http.Request, p *page, d *serverData) {
 	}
 	var sum books
 	silent := 0
-	runs := insight.LatestRuns(records)
-	for i := range runs[:min(len(runs), maxServers)] {
-		s := &runs[i]
+	fleet := datar.FleetOf(records, p.Now)
+	for i := range fleet.Servers[:min(len(fleet.Servers), maxServers)] {
+		s := &fleet.Servers[i]
 		one := books{s.Recorded, s.Stored, s.Pending, lost(s.Dropped)}
 		row := u.serverRow(p, s.Name, u.text.plain("server.kind."+string(s.Kind)), one)
-		row.Heard = p.Ago(s.At)
-		switch {
-		case s.Ended:
-			row.Heard = u.text.say("server.ended", "ago", p.Ago(s.At))
-		case insight.IsSilent(s, p.Now):
+		row.Heard = p.Ago(s.LastHeard)
+		switch s.State {
+		case datar.StateHeard:
+		case datar.StateEnded:
+			row.Heard = u.text.say("server.ended", "ago", p.Ago(s.LastHeard))
+		case datar.StateSilent:
 			row.Silent = true
-			row.Heard = u.text.say("server.silent", "ago", p.Ago(s.At))
+			row.Heard = u.text.say("server.silent", "ago", p.Ago(s.LastHeard))
 			silent++
 		}
 		sum = books{sum.recorded + one.recorded, sum.stored + one.stored, sum.pending + one.pending, sum.lost + one.lost}
 		d.Servers = append(d.Servers, row)
 	}
 	d.Under = u.text.say("server.under.all")
-	if len(runs) == 0 {
+	if len(fleet.Servers) == 0 {
 		sum = books{own.Recorded, own.Stored, own.Pending, lost(own.Dropped)}
 		row := u.serverRow(p, own.Writer, u.text.plain("server.this"), sum)
 		row.Heard = u.text.say("server.noflush")
@@ -147,7 +148,7 @@ func (u *UI) fillBooks(r *http.Request, p *page, d *serverData) {
 	if silent > 0 {
 		name = "server.answer.silent"
 	}
-	if !sum.balance() {
+	if !sum.balance() || fleet.Lost > 0 {
 		name = "server.answer.wrong"
 	}
 	d.Answer = u.text.say(name, "lost", sum.lost, "n", sum.recorded, "silent", silent)

@@ -30,7 +30,16 @@ type Engine interface {
 	Stats() datar.Stats
 }
 
-var _ Engine = (*datar.Engine)(nil)
+// Completer is an Engine that says how far its answers are complete. The endpoints add the member complete to their answers
+// if the engine is one, and its store keeps the records of servers. *datar.Engine is one.
+type Completer interface {
+	QueryCompleteness(ctx context.Context, from, to *time.Time) (*datar.Completeness, error)
+}
+
+var (
+	_ Engine    = (*datar.Engine)(nil)
+	_ Completer = (*datar.Engine)(nil)
+)
 
 // Option changes how the endpoints are served.
 type Option func(*endpoints)
@@ -123,7 +132,7 @@ func (e *endpoints) summary(rw http.ResponseWriter, r *http.Request, _ string) {
 		e.fail(rw, r, err)
 		return
 	}
-	reply(rw, http.StatusOK, SummaryBody(flags))
+	e.replyCompletely(rw, r, SummaryBody(flags), query.From, query.To)
 }
 
 func (e *endpoints) flagSummary(rw http.ResponseWriter, r *http.Request, flagID string) {
@@ -141,11 +150,47 @@ func (e *endpoints) flagSummary(rw http.ResponseWriter, r *http.Request, flagID 
 		e.fail(rw, r, err)
 		return
 	}
-	reply(rw, http.StatusOK, FlagSummaryBody(b))
+	e.replyCompletely(rw, r, FlagSummaryBody(b), query.From, query.To)
 }
 
-func (e *endpoints) status(rw http.ResponseWriter, _ *http.Request, _ string) {
-	reply(rw, http.StatusOK, StatusBody(e.engine.Stats()))
+func (e *endpoints) status(rw http.ResponseWriter, r *http.Request, _ string) {
+	body := StatusBody(e.engine.Stats())
+	ctx, cancel := context.WithTimeout(r.Context(), StatusTimeout)
+	defer cancel()
+	if c, err := e.complete(ctx, nil, nil); err == nil {
+		body = WithComplete(body, c)
+	}
+	reply(rw, http.StatusOK, body)
+}
+
+// StatusTimeout bounds the query for the member complete of GET /datar/status, which answers without it when the store does
+// not.
+const StatusTimeout = time.Second
+
+// complete says how far answers over a window are complete. It returns nil without an error if the engine cannot tell.
+func (e *endpoints) complete(ctx context.Context, from, to *time.Time) (*Complete, error) {
+	completer, ok := e.engine.(Completer)
+	if !ok {
+		return nil, nil
+	}
+	c, err := completer.QueryCompleteness(ctx, from, to)
+	switch {
+	case errors.Is(err, datar.ErrNoDetails):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	return CompleteOf(c), nil
+}
+
+// replyCompletely answers a query over a window.
+func (e *endpoints) replyCompletely(rw http.ResponseWriter, r *http.Request, body any, from, to *time.Time) {
+	c, err := e.complete(r.Context(), from, to)
+	if err != nil {
+		e.fail(rw, r, err)
+		return
+	}
+	reply(rw, http.StatusOK, WithComplete(body, c))
 }
 
 // statusClientClosedRequest is seen by nobody: the client has gone.

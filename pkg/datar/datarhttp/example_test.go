@@ -41,7 +41,7 @@ func ExampleMount() {
 	answer := httptest.NewRecorder()
 	server.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/api/v1/datar/summary", nil))
 	fmt.Print(answer.Body)
-	// Output: {"flags":[{"flagID":1,"flagKey":"spring-sale","totalEvalCount":1,"lastEvaluatedAt":"2026-03-31T14:30:00.000Z"}]}
+	// Output: {"complete":{"dropped":0,"holes":[],"pending":0,"servers":1,"silent":0,"since":"2026-03-31T14:30:00.000Z","upTo":"2026-03-31T14:30:00.000Z"},"flags":[{"flagID":1,"flagKey":"spring-sale","totalEvalCount":1,"lastEvaluatedAt":"2026-03-31T14:30:00.000Z"}]}
 }
 
 // A router strips the prefix itself.
@@ -54,7 +54,7 @@ func ExampleHandler() {
 	answer := httptest.NewRecorder()
 	mux.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/admin/datar/flags/1/summary", nil))
 	fmt.Print(answer.Code, " ", answer.Body)
-	// Output: 200 {"flagID":1,"trafficByDay":[{"count":1,"date":"2026-03-31"}],"trafficBySegment":[],"trafficByVariant":[{"count":1,"variantID":2}]}
+	// Output: 200 {"complete":{"dropped":0,"holes":[],"pending":0,"servers":1,"silent":0,"since":"2026-03-31T14:30:00.000Z","upTo":"2026-03-31T14:30:00.000Z"},"flagID":1,"trafficByDay":[{"count":1,"date":"2026-03-31"}],"trafficBySegment":[],"trafficByVariant":[{"count":1,"variantID":2}]}
 }
 
 // Without an engine the endpoints are there, and say so.

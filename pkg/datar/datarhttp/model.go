@@ -3,6 +3,7 @@ package datarhttp
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
@@ -12,7 +13,8 @@ import (
 // integration_tests/datargolden pins both.
 
 type summary struct {
-	Flags []summaryFlag `json:"flags"`
+	Complete *complete     `json:"complete,omitempty"`
+	Flags    []summaryFlag `json:"flags"`
 }
 
 type summaryFlag struct {
@@ -26,6 +28,7 @@ type summaryFlag struct {
 }
 
 type breakdown struct {
+	Complete         *complete      `json:"complete,omitempty"`
 	FlagID           int64          `json:"flagID,omitempty"`
 	TrafficByDay     []dayEntry     `json:"trafficByDay"`
 	TrafficBySegment []segmentEntry `json:"trafficBySegment"`
@@ -55,6 +58,7 @@ type variantEntry struct {
 
 type status struct {
 	Adopted              int64            `json:"adopted"`
+	Complete             *complete        `json:"complete,omitempty"`
 	Dropped              map[string]int64 `json:"dropped,omitempty"`
 	FlushIntervalSeconds float64          `json:"flushIntervalSeconds,omitempty"`
 	Journal              journal          `json:"journal"`
@@ -73,6 +77,82 @@ type journal struct {
 	Directory string `json:"directory,omitempty"`
 	Lost      int64  `json:"lost,omitempty"`
 	State     string `json:"state,omitempty"`
+}
+
+type complete struct {
+	Dropped int64      `json:"dropped"`
+	Holes   []hole     `json:"holes"`
+	Pending int64      `json:"pending"`
+	Servers int        `json:"servers"`
+	Silent  int        `json:"silent"`
+	Since   *timestamp `json:"since,omitempty"`
+	UpTo    timestamp  `json:"upTo"`
+}
+
+type hole struct {
+	From timestamp `json:"from"`
+	To   timestamp `json:"to"`
+	Why  string    `json:"why"`
+}
+
+// Complete is how far the counts of an answer can be trusted: a datar.Completeness, and what a host knows beside it.
+type Complete struct {
+	// Since is when counting began that has not been interrupted, zero if nothing is counted now.
+	Since time.Time
+	// UpTo, Servers, Silent, Pending and Dropped are those of datar.Completeness.
+	UpTo             time.Time
+	Servers, Silent  int
+	Pending, Dropped int64
+	// Holes are in the order of their starts.
+	Holes []Hole
+}
+
+// Hole is a half-open range of time in which not everything was counted.
+type Hole struct {
+	From, To time.Time
+	// Why is no_server, dropped or records_off.
+	Why string
+}
+
+// CompleteOf returns what an engine tells. Its holes are those in which no server ran, or evaluations were dropped.
+func CompleteOf(c *datar.Completeness) *Complete {
+	all := &Complete{Since: c.Since, UpTo: c.UpTo, Servers: c.Servers, Silent: c.Silent, Pending: c.Pending, Dropped: c.Dropped}
+	for _, d := range c.Drops {
+		all.Holes = append(all.Holes, Hole{d.From, d.To, "dropped"})
+	}
+	for _, g := range c.Gaps {
+		all.Holes = append(all.Holes, Hole{g.From, g.To, "no_server"})
+	}
+	slices.SortStableFunc(all.Holes, func(a, b Hole) int { return a.From.Compare(b.From) })
+	return all
+}
+
+// WithComplete adds the member complete to a body that SummaryBody, FlagSummaryBody or StatusBody returned. Nil adds
+// nothing, and other bodies are returned unchanged.
+func WithComplete(body any, c *Complete) any {
+	if c == nil {
+		return body
+	}
+	m := &complete{
+		Dropped: c.Dropped, Holes: make([]hole, len(c.Holes)), Pending: c.Pending, Servers: c.Servers, Silent: c.Silent,
+		Since: timestampOf(c.Since), UpTo: timestamp(c.UpTo),
+	}
+	for i, h := range c.Holes {
+		m.Holes[i] = hole{timestamp(h.From), timestamp(h.To), h.Why}
+	}
+	switch b := body.(type) {
+	case summary:
+		b.Complete = m
+		return b
+	case breakdown:
+		b.Complete = m
+		return b
+	case status:
+		b.Complete = m
+		return b
+	default:
+		return body
+	}
 }
 
 // timestamp is a time in UTC with milliseconds.
