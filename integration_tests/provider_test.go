@@ -71,4 +71,22 @@ func TestGoProvider(t *testing.T) {
 	if total := counts(t, s, sent).total(f.ID); total != sent {
 		t.Errorf("the summary counts %d of %d calls", total, sent)
 	}
+	// The program's evaluations are shown like the server's own: with outcome and version, so nothing is left to guess.
+	type outcomes struct {
+		Total    int64
+		Outcomes []struct {
+			Outcome string
+			Count   int64
+		}
+		Segments []struct{ SegmentID, Matched int64 }
+	}
+	answer := get[outcomes](t, s, fmt.Sprintf("/datar/flags/%d/outcomes", f.ID))
+	if len(answer.Outcomes) != 1 || answer.Outcomes[0].Outcome != "matched" || answer.Total != sent || len(answer.Segments) != 1 || answer.Segments[0].Matched != sent {
+		t.Errorf("outcomes are %+v, want %d matched in one segment", answer, sent)
+	}
+	type versions struct{ Lines []struct{ SnapshotID int64 } }
+	series := get[versions](t, s, fmt.Sprintf("/datar/flags/%d/series?by=version", f.ID))
+	if len(series.Lines) != 1 || series.Lines[0].SnapshotID == 0 {
+		t.Errorf("versions are %+v, want one snapshot", series.Lines)
+	}
 }

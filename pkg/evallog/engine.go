@@ -53,8 +53,8 @@ type DropReason string
 
 // The reasons of the engine itself.
 const (
-	// DropInvalid: the evaluation had no flag, left out a part of its key, had a part of more than 4,096 bytes, or a time
-	// outside the years 1970 to 9999.
+	// DropInvalid: the evaluation had no flag, left out a part of its key, had a part of more than 4,096 bytes, an outcome,
+	// version or asked that is not one, or a time outside the years 1970 to 9999.
 	DropInvalid DropReason = "invalid"
 	// DropCapacity: there were too many keys, also of those without targeting key.
 	DropCapacity DropReason = "capacity"
@@ -255,7 +255,8 @@ func (e *Engine) Record(evaluation Evaluation) {
 // identify fills in the key as it is counted. It returns false if the caller left a part of it out.
 func (e *Engine) identify(k *Key, key *texts) (parts, bool) {
 	key.flag, key.variant, key.allocation, key.errorCode = k.Flag, k.Variant.text, k.Allocation.text, k.ErrorCode.text
-	var p parts
+	key.version = k.Version
+	p := parts(k.Outcome)<<outcomeShift | parts(k.Asked)<<askedShift
 	if k.Variant.state == present {
 		p |= hasVariant
 	}

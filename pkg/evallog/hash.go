@@ -44,7 +44,7 @@ func hashKey(seed uint64, key *texts, p parts) uint32 {
 	if p&(hasTargeting|hasErrorCode) != 0 {
 		h = fold(h^mixA, hashText(seed^mixD, key.targeting)^hashText(^seed, key.errorCode))
 	}
-	return uint32(h>>32) ^ uint32(h) ^ uint32(p)<<24
+	return uint32(h>>32) ^ uint32(h) ^ uint32(uint64(p)*mixA>>32) ^ uint32(uint64(key.version)*mixB>>32)
 }
 
 func word8(s string) uint64 {

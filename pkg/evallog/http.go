@@ -85,6 +85,9 @@ type wireRow struct {
 	EvaluationCount    int64      `json:"evaluation_count"`
 	RuntimeDefaultUsed bool       `json:"runtime_default_used"`
 	Error              *wireError `json:"error,omitempty"`
+	Outcome            string     `json:"outcome,omitempty"`
+	Version            int64      `json:"version,omitempty"`
+	Asked              []string   `json:"asked,omitempty"`
 }
 
 type wireKey struct {
@@ -114,6 +117,9 @@ func wireOf(r Row) wireRow {
 		LastEvaluation:     r.Last,
 		EvaluationCount:    r.Count,
 		RuntimeDefaultUsed: r.Key.RuntimeDefaultUsed(),
+		Outcome:            r.Key.Outcome.String(),
+		Version:            r.Key.Version,
+		Asked:              r.Key.Asked.Names(),
 	}
 	// The code comes first, since it is what tells rows apart.
 	switch code, ok := r.Key.ErrorCode.Get(); {

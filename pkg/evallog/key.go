@@ -3,6 +3,7 @@ package evallog
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -67,7 +68,8 @@ func (t *Text) UnmarshalJSON(data []byte) error {
 }
 
 // Key says which evaluations are counted together. Every field is stated by the caller, with None where there is
-// nothing: a field that was forgotten makes the evaluation invalid, so that it cannot end in another one's bucket.
+// nothing: a field that was forgotten makes the evaluation invalid, so that it cannot end in another one's bucket. Only the
+// last three may be left out.
 type Key struct {
 	// Flag is the key of the flag, never empty.
 	Flag string
@@ -80,6 +82,69 @@ type Key struct {
 	TargetingKey Text
 	// ErrorCode is why the evaluation failed, one of a few codes such as FLAG_NOT_FOUND, never free text.
 	ErrorCode Text
+	// Outcome, Version and Asked are what Datar counts beside the assignment. They may be left out: 0 is not known, or nothing.
+	Outcome Outcome `json:",omitzero"`
+	// Version is the id of the flag's snapshot that the evaluation used, or that modulo 65,536.
+	Version int64 `json:",omitzero"`
+	Asked   Asked `json:",omitzero"`
+}
+
+// Outcome says what an evaluation came to. Its text is that of the wire.
+type Outcome uint8
+
+// The outcomes. A receiver that knows them refuses a row whose outcome does not fit its variant: only Matched has one.
+const (
+	// OutcomeUnknown leaves it to the receiver: with a variant it is Matched, with an error Failed, else not known.
+	OutcomeUnknown Outcome = iota
+	// Matched: a variant was assigned.
+	Matched
+	// HeldOut: a segment matched, which is the Allocation, and its rollout gave no variant.
+	HeldOut
+	// NoMatch: no segment matched.
+	NoMatch
+	// NoSegments: the flag has no segments.
+	NoSegments
+	// Disabled: the flag is off.
+	Disabled
+	// Failed: the evaluation failed, and assigned nothing.
+	Failed
+	outcomes
+)
+
+var outcomeNames = [outcomes]string{"", "matched", "held_out", "no_match", "no_segments", "disabled", "error"}
+
+// String returns the outcome's name on the wire, empty for OutcomeUnknown.
+func (o Outcome) String() string {
+	if o >= outcomes {
+		return fmt.Sprintf("outcome %d", uint8(o))
+	}
+	return outcomeNames[o]
+}
+
+// Asked is a set of bits that says how a flag was asked for.
+type Asked uint8
+
+// The bits of Asked.
+const (
+	// AskedByTag: the flag was selected by a tag, not by its name.
+	AskedByTag Asked = 1 << iota
+	// AskedWithoutEntityID: there was no targeting key.
+	AskedWithoutEntityID
+	// AskedUnevaluable: a constraint could not be evaluated, because a property was missing or of another type.
+	AskedUnevaluable
+	askedBits = iota
+)
+
+var askedNames = [askedBits]string{"byTag", "withoutEntityID", "unevaluable"}
+
+// Names returns the names of the bits on the wire.
+func (a Asked) Names() (names []string) {
+	for i, name := range askedNames {
+		if a&(1<<i) != 0 {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // RuntimeDefaultUsed reports whether the caller got its own default: because no variant was assigned, or because the
@@ -90,7 +155,8 @@ func (k Key) RuntimeDefaultUsed() bool {
 
 func (k Key) stated() bool {
 	return k.Flag != "" && k.Variant.state != unstated && k.Allocation.state != unstated &&
-		k.TargetingKey.state != unstated && k.ErrorCode.state != unstated
+		k.TargetingKey.state != unstated && k.ErrorCode.state != unstated &&
+		k.Outcome < outcomes && k.Version >= 0 && k.Asked < 1<<askedBits
 }
 
 // Evaluation is one evaluation of a flag.

@@ -1,22 +1,32 @@
 package evallog
 
-// texts are the parts of a key, empty where there is none.
+// texts are the parts of a key, empty where there is none, and the version, 0 if it is not known.
 type texts struct {
 	flag, variant, allocation, targeting, errorCode string
+
+	version int64
 }
 
-// parts says which of the optional texts are there.
-type parts uint8
+// parts says which of the optional texts are there. Above them it has the outcome and asked.
+type parts uint16
 
 const (
 	hasVariant parts = 1 << iota
 	hasAllocation
 	hasTargeting
 	hasErrorCode
+
+	outcomeShift = 4
+	askedShift   = 8
 )
 
-// bucket counts one key. Its 112 bytes fill memory without a gap: 256 of them are 28,672 bytes, a size that Go's
-// allocator has.
+func (p parts) outcome() Outcome {
+	return Outcome(p >> outcomeShift & (1<<(askedShift-outcomeShift) - 1))
+}
+func (p parts) asked() Asked { return Asked(p >> askedShift) }
+
+// bucket counts one key. Its 120 bytes fill memory without a gap: 273 of them are 32,760 bytes, and Go's allocator has the
+// size 32,768.
 type bucket struct {
 	texts
 	count int64
@@ -28,7 +38,7 @@ type bucket struct {
 	parts    parts
 }
 
-const bucketsPerChunk = 256
+const bucketsPerChunk = 273
 
 // table holds buckets by key. A map would take more than twice the memory. Its owner is Engine.mu.
 type table struct {
@@ -161,6 +171,9 @@ func (t *table) rows(rows []Row, degraded bool) []Row {
 				Allocation:   b.text(hasAllocation, b.allocation),
 				TargetingKey: b.text(hasTargeting, b.targeting),
 				ErrorCode:    b.text(hasErrorCode, b.errorCode),
+				Outcome:      b.parts.outcome(),
+				Version:      b.version,
+				Asked:        b.parts.asked(),
 			},
 			First:        b.first,
 			Last:         b.last,

@@ -26,6 +26,9 @@ import (
 type wireRow struct {
 	Flag, Variant, Allocation struct{ Key string }
 	EvaluationCount           int64 `json:"evaluation_count"`
+	Outcome                   string
+	Version                   int64
+	Asked                     []string
 }
 
 func decodeEnvelope(r *http.Request) []wireRow {
@@ -350,11 +353,54 @@ func TestExactness(t *testing.T) {
 	}
 	const each = goroutines * calls / 4
 	got, sum := s.counts()
-	if got["on=on@3"] != each || got["size=small@4"] != each || got["nobody=@"] != each || sum != 3*each {
+	if got["on=on@3"] != each || got["size=small@4"] != each || got["nobody=@7"] != each || sum != 3*each {
 		t.Errorf("counted %v, want %d each; %+v", got, each, p.Counts())
 	}
 	if books := p.Counts(); books.Full != 3*each || books.Pending != 0 || books.DroppedTotal() != 0 {
 		t.Errorf("%+v", books)
+	}
+}
+
+// TestOutcomesAreThoseOfTheServer counts what package handler counts of the same evaluations.
+func TestOutcomesAreThoseOfTheServer(t *testing.T) {
+	t.Parallel()
+	const document = `{"Flags":[
+		{"ID":1,"Key":"fr","Enabled":true,"DataRecordsEnabled":true,"SnapshotID":70000,"Variants":[{"ID":1,"Key":"on"}],
+		 "Segments":[{"ID":3,"RolloutPercent":100,"Constraints":[{"Property":"country","Operator":"EQ","Value":"\"FR\""}],"Distributions":[{"VariantKey":"on","Percent":100}]}]},
+		{"ID":2,"Key":"nobody","Enabled":true,"DataRecordsEnabled":true,"SnapshotID":8,"Variants":[{"ID":7,"Key":"x"}],"Segments":[{"ID":7,"RolloutPercent":0,"Distributions":[{"VariantKey":"x","Percent":100}]}]},
+		{"ID":3,"Key":"off","DataRecordsEnabled":true,"SnapshotID":9,"Variants":[{"ID":8,"Key":"x"}],"Segments":[{"ID":8,"RolloutPercent":100,"Distributions":[{"VariantKey":"x","Percent":100}]}]},
+		{"ID":4,"Key":"empty","Enabled":true,"DataRecordsEnabled":true,"SnapshotID":10,"Variants":[{"ID":9,"Key":"x"}]},
+		{"ID":5,"Key":"quiet","Enabled":true,"SnapshotID":11,"Variants":[{"ID":10,"Key":"x"}],"Segments":[{"ID":9,"RolloutPercent":100,"Distributions":[{"VariantKey":"x","Percent":100}]}]},
+		{"ID":6,"Key":"half","Enabled":true,"DataRecordsEnabled":true,"SnapshotID":12,"Variants":[{"ID":11,"Key":"x"},{"ID":12,"Key":"y"}],
+		 "Segments":[{"ID":10,"RolloutPercent":100,"Distributions":[{"VariantKey":"x","Percent":50},{"VariantKey":"y","Percent":50}]}]}
+	]}`
+	s := newServer(t, document)
+	p := start(t, provider.Options{URL: s.URL, IgnoreEvents: true})
+	french := flat{openfeature.TargetingKey: "alice", "country": "FR"}
+	for n, one := range []struct {
+		flag    string
+		context flat
+	}{
+		{"fr", french},
+		{"fr", flat{openfeature.TargetingKey: "alice", "country": "DE"}},
+		{"fr", flat{openfeature.TargetingKey: "alice"}}, // the constraint cannot be evaluated
+		{"nobody", french}, {"off", french}, {"empty", french}, {"quiet", french}, {"missing", french},
+		{"half", flat{}}, // refused: a split needs a targeting key
+	} {
+		for range n + 1 {
+			p.StringEvaluation(t.Context(), one.flag, "", one.context)
+		}
+	}
+	p.IntEvaluation(t.Context(), "fr", 0, french) // of another type, and the variant was assigned
+	p.Shutdown()
+	want := map[string]int64{
+		"fr matched @3 v70000 []": 2, "fr no_match @ v70000 []": 2, "fr no_match @ v70000 [unevaluable]": 3,
+		"nobody held_out @7 v8 []": 4, "off disabled @ v9 []": 5, "empty no_segments @ v10 []": 6,
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if diff := cmp.Diff(want, s.outcomes); diff != "" {
+		t.Errorf("counted (-want +got):\n%s", diff)
 	}
 }
 

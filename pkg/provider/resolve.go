@@ -18,7 +18,7 @@ import (
 type resolution struct {
 	value  any // bool, string, json.Number, map[string]any or []any; nil: the caller's default
 	detail openfeature.ProviderResolutionDetail
-	// key is what is counted; its flag is empty if nothing is.
+	// key is what is counted, without outcome and asked; its flag is empty if nothing is.
 	key evallog.Key
 }
 
@@ -26,6 +26,35 @@ type resolution struct {
 type resolutions struct {
 	disabled, nothing, keyMissing *resolution
 	grants                        []*resolution // by eval.Result.Grant
+	segments                      map[int64]evallog.Text
+}
+
+// outcome is what the server counts for the reason. A request that was refused is not counted, and has none.
+func outcome(r eval.Reason) evallog.Outcome {
+	switch r {
+	case eval.Matched:
+		return evallog.Matched
+	case eval.HeldOut:
+		return evallog.HeldOut
+	case eval.NoMatch:
+		return evallog.NoMatch
+	case eval.NoSegments:
+		return evallog.NoSegments
+	case eval.FlagDisabled:
+		return evallog.Disabled
+	default:
+		return evallog.OutcomeUnknown
+	}
+}
+
+// counted is what is counted of a result with that resolution.
+func (r *resolutions) counted(result *eval.Result, of *resolution) evallog.Key {
+	key := of.key
+	key.Asked = evallog.Asked(result.Asked)
+	if key.Outcome = outcome(result.Reason); key.Outcome == evallog.HeldOut {
+		key.Allocation = r.segments[result.HeldOutSegmentID]
+	}
+	return key
 }
 
 func (r *resolutions) of(result *eval.Result) *resolution {
@@ -83,11 +112,18 @@ func resolutionsOf(f eval.CompiledFlag) any {
 	if values.Default != nil {
 		rs.nothing = with(values.Default, eval.OpenFeatureDefault, nil)
 	}
-	key := evallog.Key{Variant: evallog.None(), Allocation: evallog.None(), TargetingKey: evallog.None(), ErrorCode: evallog.None()}
+	key := evallog.Key{
+		Variant: evallog.None(), Allocation: evallog.None(), TargetingKey: evallog.None(), ErrorCode: evallog.None(), Version: int64(source.SnapshotID),
+	}
 	if source.DataRecordsEnabled {
 		key.Flag = source.Key
 	}
-	rs.nothing.key = key
+	rs.nothing.key, rs.disabled.key = key, key
+	rs.segments = make(map[int64]evallog.Text, len(source.Segments))
+	for i := range source.Segments {
+		id := int64(source.Segments[i].ID)
+		rs.segments[id] = evallog.Some(strconv.FormatInt(id, 10))
+	}
 	for _, g := range f.Grants() {
 		if g.Variant == nil {
 			rs.grants = append(rs.grants, rs.nothing)
@@ -127,25 +163,27 @@ func decode(text string) any {
 	return value
 }
 
-// evaluate finds the resolution of one evaluation.
-func (p *Provider) evaluate(ctx context.Context, flag string, flat openfeature.FlattenedContext) *resolution {
+// evaluate finds the resolution of one evaluation, and what is counted of it: nothing if the key has no flag.
+func (p *Provider) evaluate(ctx context.Context, flag string, flat openfeature.FlattenedContext) (*resolution, evallog.Key) {
 	if p.remote != nil {
-		return p.remote.evaluate(ctx, flag, flat)
+		return p.remote.evaluate(ctx, flag, flat), evallog.Key{}
 	}
 	state := p.cache.State()
 	if state.Version == "" {
-		return failed(openfeature.NewProviderNotReadyResolutionError("no flags were loaded yet"))
+		return failed(openfeature.NewProviderNotReadyResolutionError("no flags were loaded yet")), evallog.Key{}
 	}
 	request := eval.Request{FlagKey: flag, EntityIDRequired: true}
 	if refused := readContext(flat, &request); refused != nil {
-		return refused
+		return refused, evallog.Key{}
 	}
 	result := state.Snapshot.Evaluate(request, time.Time{}, false)
 	f, ok := result.Flag()
 	if !ok {
-		return failed(openfeature.NewFlagNotFoundResolutionError("flag " + flag + " does not exist"))
+		return failed(openfeature.NewFlagNotFoundResolutionError("flag " + flag + " does not exist")), evallog.Key{}
 	}
-	return f.Derived(p, resolutionsOf).(*resolutions).of(result)
+	all := f.Derived(p, resolutionsOf).(*resolutions)
+	r := all.of(result)
+	return r, all.counted(result, r)
 }
 
 func failed(err openfeature.ResolutionError) *resolution {
@@ -191,9 +229,8 @@ func isPlain(value any) bool {
 
 // resolve evaluates, converts the value, and counts.
 func resolve[T any](ctx context.Context, p *Provider, flag string, byDefault T, flat openfeature.FlattenedContext, convert func(any) (T, bool)) openfeature.GenericResolutionDetail[T] {
-	r := p.evaluate(ctx, flag, flat)
+	r, key := p.evaluate(ctx, flag, flat)
 	answer := openfeature.GenericResolutionDetail[T]{Value: byDefault, ProviderResolutionDetail: r.detail}
-	key := r.key
 	if r.value != nil {
 		value, ok := convert(r.value)
 		if ok {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -34,6 +35,7 @@ type server struct {
 	document []byte
 	away     bool
 	counted  map[string]int64 // by flag, variant, segment
+	outcomes map[string]int64 // by flag, outcome, segment, version, asked
 	seen     map[string]bool  // idempotency keys
 	exports  map[int]int      // by status
 }
@@ -81,7 +83,7 @@ func (s *server) Close() {
 }
 
 func serve(ctx context.Context, document string) (*server, error) {
-	s := &server{document: []byte(document), counted: map[string]int64{}, seen: map[string]bool{}, exports: map[int]int{}}
+	s := &server{document: []byte(document), counted: map[string]int64{}, outcomes: map[string]int64{}, seen: map[string]bool{}, exports: map[int]int{}}
 	s.cache = evalcache.New(s, evalcache.Options{RefreshInterval: 20 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)})
 	if err := s.cache.Start(ctx); err != nil {
 		return nil, err
@@ -138,6 +140,7 @@ func (s *server) count(rw http.ResponseWriter, r *http.Request) {
 		s.seen[key] = true
 		for _, row := range rows {
 			s.counted[row.Flag.Key+"="+row.Variant.Key+"@"+row.Allocation.Key] += row.EvaluationCount
+			s.outcomes[fmt.Sprint(row.Flag.Key, " ", row.Outcome, " @", row.Allocation.Key, " v", row.Version, " ", row.Asked)] += row.EvaluationCount
 		}
 	}
 	rw.WriteHeader(http.StatusOK)

@@ -40,6 +40,10 @@ func (w *Writer) Write(ctx context.Context, batch evallog.Batch) error {
 			First:         r.First,
 			Last:          r.Last,
 			Count:         r.Count,
+			Failed:        r.Key.ErrorCode != evallog.None() || r.ErrorMessage != "",
+			Outcome:       r.Key.Outcome.String(),
+			Version:       r.Key.Version,
+			Asked:         r.Key.Asked.Names(),
 		}
 	}
 	result, err := w.ingester.Ingest(ctx, sent)

@@ -133,6 +133,57 @@ func TestCountsReachTheStore(t *testing.T) {
 	}
 }
 
+// TestOutcomesReachTheStore counts what Datar keeps beside the assignment, and what it derives where a caller says nothing.
+func TestOutcomesReachTheStore(t *testing.T) {
+	t.Parallel()
+	store := &memstore.Store{}
+	engine := setup(t, store, known())
+	none, on, ten := evallog.None(), evallog.Some("on"), evallog.Some("10")
+	record := func(variant, segment evallog.Text, change func(k *evallog.Key)) {
+		e := evaluation("checkout", variant, segment)
+		change(&e.Key)
+		engine.Record(e)
+	}
+	nothing := func(*evallog.Key) {}
+	record(on, ten, nothing)
+	record(none, none, nothing)
+	record(none, none, func(k *evallog.Key) { k.ErrorCode = evallog.Some("GENERAL") })
+	record(on, ten, func(k *evallog.Key) { k.Outcome, k.Version = evallog.Matched, 65_536+117 })
+	record(none, ten, func(k *evallog.Key) { k.Outcome, k.Version = evallog.HeldOut, 117 })
+	record(none, none, func(k *evallog.Key) {
+		k.Outcome, k.Asked = evallog.NoMatch, evallog.AskedByTag|evallog.AskedWithoutEntityID|evallog.AskedUnevaluable
+	})
+	record(none, none, func(k *evallog.Key) { k.Outcome = evallog.NoSegments })
+	record(none, none, func(k *evallog.Key) { k.Outcome, k.Version = evallog.Disabled, 118 })
+	record(none, none, func(k *evallog.Key) { k.Outcome = evallog.Failed })
+	if err := engine.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	hour := datar.HourOf(time.Now())
+	rows, err := store.Details(t.Context(), datar.DetailsQuery{From: hour - 1, To: hour + 1, FlagID: 1,
+		GroupBy: datar.GroupOutcome | datar.GroupVariant | datar.GroupSegment | datar.GroupVersion | datar.GroupAsked})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[datar.Key]int64{}
+	for _, r := range rows {
+		got[r.Key] += r.Count
+	}
+	want := map[datar.Key]int64{
+		{VariantID: 11, SegmentID: 10, Outcome: datar.Matched}: 1,
+		{}:                     1,
+		{Outcome: datar.Error}: 2,
+		{VariantID: 11, SegmentID: 10, Outcome: datar.Matched, Version: 117}:                                    1,
+		{SegmentID: 10, Outcome: datar.HeldOut, Version: 117}:                                                   1,
+		{Outcome: datar.NoMatch, Asked: datar.AskedByTag | datar.AskedWithoutEntityID | datar.AskedUnevaluable}: 1,
+		{Outcome: datar.NoSegments}:             1,
+		{Outcome: datar.Disabled, Version: 118}: 1,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("details (-want +got):\n%s\ndropped: %v", diff, engine.Stats().Dropped)
+	}
+}
+
 func TestLostAnswersCountNothingTwice(t *testing.T) {
 	t.Parallel()
 	store := &faulty{lose: 60}

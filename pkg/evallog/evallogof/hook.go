@@ -16,8 +16,12 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/evallog"
 )
 
-// DefaultAllocationKey is the metadata from which a hook takes the allocation unless it is told another.
-const DefaultAllocationKey = "segmentID"
+const (
+	// DefaultAllocationKey is the metadata from which a hook takes the allocation unless it is told another.
+	DefaultAllocationKey = "segmentID"
+	// VersionKey is the metadata that has the version of the flag: for Flagr the id of its snapshot.
+	VersionKey = "version"
+)
 
 // Recorder is what a hook feeds. *evallog.Engine is one.
 type Recorder interface {
@@ -52,7 +56,8 @@ func NewHook(recorder Recorder, options HookOptions) *Hook {
 	return hook
 }
 
-// Finally counts the evaluation.
+// Finally counts the evaluation. Its outcome is known when there is a variant, an error, or the reason DISABLED. A default
+// can have more than one cause, so its outcome is left to the receiver.
 func (h *Hook) Finally(_ context.Context, evaluated openfeature.HookContext, details openfeature.InterfaceEvaluationDetails, _ openfeature.HookHints) {
 	h.recorder.Record(evallog.Evaluation{
 		Key: evallog.Key{
@@ -61,9 +66,42 @@ func (h *Hook) Finally(_ context.Context, evaluated openfeature.HookContext, det
 			Allocation:   text(details.FlagMetadata[h.allocation]),
 			TargetingKey: evallog.SomeOrNone(evaluated.EvaluationContext().TargetingKey()),
 			ErrorCode:    evallog.SomeOrNone(string(details.ErrorCode)),
+			Outcome:      outcome(&details),
+			Version:      number(details.FlagMetadata[VersionKey]),
+			Asked:        asked(&evaluated),
 		},
 		ErrorMessage: details.ErrorMessage,
 	})
+}
+
+func outcome(details *openfeature.InterfaceEvaluationDetails) evallog.Outcome {
+	switch {
+	case details.Variant != "":
+		return evallog.Matched
+	case details.ErrorCode != "":
+		return evallog.Failed
+	case details.Reason == openfeature.DisabledReason:
+		return evallog.Disabled
+	default:
+		return evallog.OutcomeUnknown
+	}
+}
+
+func asked(evaluated *openfeature.HookContext) evallog.Asked {
+	if evaluated.EvaluationContext().TargetingKey() == "" {
+		return evallog.AskedWithoutEntityID
+	}
+	return 0
+}
+
+// number returns a version from metadata, 0 if it is none.
+func number(value any) int64 {
+	digits, _ := text(value).Get()
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return max(0, n)
 }
 
 // text returns what stands in metadata, where numbers that came through JSON are floats.

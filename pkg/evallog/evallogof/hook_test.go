@@ -79,16 +79,17 @@ func TestOutcomes(t *testing.T) {
 		key         evallog.Key // without its flag
 		message     string
 		usesDefault bool
+		outcome     evallog.Outcome
 	}{
-		"match":             {"static", nil, evallog.Key{Variant: on, Allocation: none, TargetingKey: none, ErrorCode: none}, "", false},
-		"default":           {"disabled", nil, evallog.Key{Variant: none, Allocation: none, TargetingKey: none, ErrorCode: none}, "", true},
-		"flag not found":    {"gone", nil, evallog.Key{Variant: none, Allocation: none, TargetingKey: none, ErrorCode: evallog.Some("FLAG_NOT_FOUND")}, "flag for key gone not found", true},
-		"type mismatch":     {"text", nil, evallog.Key{Variant: on, Allocation: none, TargetingKey: none, ErrorCode: evallog.Some("TYPE_MISMATCH")}, "incorrect type association", true},
-		"segment as text":   {"segmented", "10", evallog.Key{Variant: on, Allocation: evallog.Some("10"), TargetingKey: none, ErrorCode: none}, "", false},
-		"segment as number": {"segmented", int64(10), evallog.Key{Variant: on, Allocation: evallog.Some("10"), TargetingKey: none, ErrorCode: none}, "", false},
-		"segment from JSON": {"segmented", 10.0, evallog.Key{Variant: on, Allocation: evallog.Some("10"), TargetingKey: none, ErrorCode: none}, "", false},
-		"half a segment":    {"segmented", 10.5, evallog.Key{Variant: on, Allocation: none, TargetingKey: none, ErrorCode: none}, "", false},
-		"segment as a list": {"segmented", []int{10}, evallog.Key{Variant: on, Allocation: none, TargetingKey: none, ErrorCode: none}, "", false},
+		"match":             {"static", nil, evallog.Key{Variant: on, Allocation: none, TargetingKey: none, ErrorCode: none}, "", false, evallog.Matched},
+		"default":           {"disabled", nil, evallog.Key{Variant: none, Allocation: none, TargetingKey: none, ErrorCode: none}, "", true, evallog.Disabled},
+		"flag not found":    {"gone", nil, evallog.Key{Variant: none, Allocation: none, TargetingKey: none, ErrorCode: evallog.Some("FLAG_NOT_FOUND")}, "flag for key gone not found", true, evallog.Failed},
+		"type mismatch":     {"text", nil, evallog.Key{Variant: on, Allocation: none, TargetingKey: none, ErrorCode: evallog.Some("TYPE_MISMATCH")}, "incorrect type association", true, evallog.Matched},
+		"segment as text":   {"segmented", "10", evallog.Key{Variant: on, Allocation: evallog.Some("10"), TargetingKey: none, ErrorCode: none}, "", false, evallog.Matched},
+		"segment as number": {"segmented", int64(10), evallog.Key{Variant: on, Allocation: evallog.Some("10"), TargetingKey: none, ErrorCode: none}, "", false, evallog.Matched},
+		"segment from JSON": {"segmented", 10.0, evallog.Key{Variant: on, Allocation: evallog.Some("10"), TargetingKey: none, ErrorCode: none}, "", false, evallog.Matched},
+		"half a segment":    {"segmented", 10.5, evallog.Key{Variant: on, Allocation: none, TargetingKey: none, ErrorCode: none}, "", false, evallog.Matched},
+		"segment as a list": {"segmented", []int{10}, evallog.Key{Variant: on, Allocation: none, TargetingKey: none, ErrorCode: none}, "", false, evallog.Matched},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -98,7 +99,7 @@ func TestOutcomes(t *testing.T) {
 				_, _ = f.client.BooleanValue(t.Context(), c.flag, false, openfeature.NewTargetlessEvaluationContext(map[string]any{"segment": c.segment}))
 			}
 			row := f.row(t)
-			c.key.Flag = c.flag
+			c.key.Flag, c.key.Outcome, c.key.Asked = c.flag, c.outcome, evallog.AskedWithoutEntityID
 			want := evallog.Row{Key: c.key, Count: 3, First: row.First, Last: row.Last, ErrorMessage: c.message}
 			if diff := cmp.Diff(want, row, cmp.AllowUnexported(evallog.Text{})); diff != "" {
 				t.Error(diff)
@@ -179,6 +180,35 @@ func TestACancelledEvaluationIsCounted(t *testing.T) {
 	_, _ = f.client.BooleanValue(cancelled, "static", false, openfeature.EvaluationContext{})
 	if row := f.row(t); row.Count != 1 {
 		t.Errorf("%+v", row)
+	}
+}
+
+// TestVersionsAndTargetingKeys reads the version of a flag in each form that providers give it.
+func TestVersionsAndTargetingKeys(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		version any
+		key     string
+		reason  openfeature.Reason
+		want    evallog.Key
+	}{
+		"text":           {"117", "alice", openfeature.SplitReason, evallog.Key{Version: 117}},
+		"number":         {int64(117), "alice", openfeature.SplitReason, evallog.Key{Version: 117}},
+		"from JSON":      {117.0, "alice", openfeature.SplitReason, evallog.Key{Version: 117}},
+		"of another":     {"v1.17", "alice", openfeature.SplitReason, evallog.Key{}},
+		"negative":       {-1, "alice", openfeature.SplitReason, evallog.Key{}},
+		"none":           {nil, "", openfeature.DefaultReason, evallog.Key{Asked: evallog.AskedWithoutEntityID}},
+		"a disabled one": {"117", "alice", openfeature.DisabledReason, evallog.Key{Version: 117, Outcome: evallog.Disabled}},
+	} {
+		var got []evallog.Evaluation
+		hook := evallogof.NewHook(recorderFunc(func(e evallog.Evaluation) { got = append(got, e) }), evallogof.HookOptions{})
+		evaluated := openfeature.NewHookContext("flag", openfeature.Boolean, false, openfeature.ClientMetadata{}, openfeature.Metadata{}, openfeature.NewEvaluationContext(c.key, nil))
+		hook.Finally(t.Context(), evaluated, openfeature.InterfaceEvaluationDetails{EvaluationDetails: openfeature.EvaluationDetails{
+			ResolutionDetail: openfeature.ResolutionDetail{Reason: c.reason, FlagMetadata: openfeature.FlagMetadata{"version": c.version}},
+		}}, openfeature.HookHints{})
+		if len(got) != 1 || got[0].Version != c.want.Version || got[0].Outcome != c.want.Outcome || got[0].Asked != c.want.Asked {
+			t.Errorf("%s: %+v, want %+v", name, got, c.want)
+		}
 	}
 }
 
