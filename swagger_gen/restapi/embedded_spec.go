@@ -3674,7 +3674,7 @@ func init() {
           {
             "type": "integer",
             "format": "int64",
-            "description": "At most this many. Left out: all.",
+            "description": "At most this many. The list ends before the states take more than 8 MiB, with or without a limit, but has one in any case: continue with offset.",
             "name": "limit",
             "in": "query"
           },
@@ -12566,7 +12566,7 @@ func init() {
           {
             "type": "integer",
             "format": "int64",
-            "description": "At most this many. Left out: all.",
+            "description": "At most this many. The list ends before the states take more than 8 MiB, with or without a limit, but has one in any case: continue with offset.",
             "name": "limit",
             "in": "query"
           },

@@ -33,7 +33,7 @@ type GetFlagSnapshotsParams struct {
 	// Minimum: 1
 	// In: path
 	FlagID int64
-	// At most this many. Left out: all.
+	// At most this many. The list ends before the states take more than 8 MiB, with or without a limit, but has one in any case: continue with offset.
 	// In: query
 	Limit *int64
 	// Leave out this many from the start of the list. Left out: none.
