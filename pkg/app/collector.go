@@ -17,6 +17,9 @@ const (
 	goPercent, maxPercent = 100, 1000
 	// adaptInterval is the shortest time between two changes of the setting, as each stops all goroutines for a moment.
 	adaptInterval = 10 * time.Millisecond
+	// lookInterval is the longest time between two looks at the heap. A collection that begins while the last one is still being
+	// reported is not reported itself.
+	lookInterval = 5 * time.Second
 )
 
 // collector adapts the garbage collector to what is in use, after each collection: a setting that fits 10 MB in use would let the
@@ -52,6 +55,7 @@ func (c *collector) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 		case <-c.collected:
+		case <-time.After(lookInterval):
 		}
 	}
 }
