@@ -45,6 +45,9 @@ func (h *Handler) fail(r *http.Request, err error) middleware.Responder {
 			return reply(s.status, err.Error())
 		}
 	}
+	if stderrors.Is(err, budget.ErrExhausted) {
+		return retryLater(1, err.Error())
+	}
 	if stderrors.Is(err, eval.ErrTooSlow) {
 		h.logger.Warn("a batch took too long", "error", err)
 		return reply(http.StatusServiceUnavailable, err.Error())

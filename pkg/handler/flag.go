@@ -2,8 +2,10 @@ package handler
 
 import (
 	"context"
+	"net/http"
 	"strings"
 
+	"github.com/go-openapi/runtime"
 	"github.com/go-openapi/runtime/middleware"
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
@@ -14,7 +16,9 @@ import (
 
 // FlagStore reads and changes flags and lists their history.
 type FlagStore interface {
+	// Flags lists flags. FlagPages divides such a list into parts that are read one after the other.
 	Flags(ctx context.Context, q store.FlagQuery) ([]entity.Flag, error)
+	FlagPages(ctx context.Context, q store.FlagQuery) ([]store.FlagPage, error)
 	Flag(ctx context.Context, id int64) (*entity.Flag, error)
 	EntityTypes(ctx context.Context) ([]string, error)
 	Snapshots(ctx context.Context, flagID int64, q store.SnapshotQuery) ([]entity.FlagSnapshot, error)
@@ -34,7 +38,7 @@ func (h *Handler) FindFlags(p flagapi.FindFlagsParams) middleware.Responder {
 	if p.Tags != nil {
 		tags = strings.Split(*p.Tags, ",")
 	}
-	flags, err := h.store.Flags(p.HTTPRequest.Context(), store.FlagQuery{
+	return h.listFlags(p.HTTPRequest, store.FlagQuery{
 		Limit:           p.Limit,
 		Offset:          p.Offset,
 		Enabled:         p.Enabled,
@@ -46,10 +50,55 @@ func (h *Handler) FindFlags(p flagapi.FindFlagsParams) middleware.Responder {
 		Deleted:         p.Deleted != nil && *p.Deleted,
 		Brief:           true,
 	})
+}
+
+// listFlags answers with a list that it reads and sends page by page. The memory of the largest page is reserved before. A list of
+// one page shows the flags as they are at one moment, a longer one each page.
+func (h *Handler) listFlags(r *http.Request, q store.FlagQuery) middleware.Responder {
+	pages, err := h.store.FlagPages(r.Context(), q)
 	if err != nil {
-		return h.fail(p.HTTPRequest, err)
+		return h.fail(r, err)
 	}
-	return flagapi.NewFindFlagsOK().WithPayload(mapAll(flags, flagModel))
+	queries := []store.FlagQuery{q}
+	if len(pages) > 1 {
+		queries = queries[:0]
+		for _, page := range pages {
+			queries = append(queries, q.Page(page))
+		}
+	}
+	return middleware.ResponderFunc(func(rw http.ResponseWriter, producer runtime.Producer) {
+		reserved := h.reservation()
+		defer reserved.release()
+		for _, page := range pages {
+			if err := reserved.atLeast(page.Bytes); err != nil {
+				h.fail(r, err).WriteResponse(rw, producer)
+				return
+			}
+		}
+		flags, err := h.store.Flags(r.Context(), queries[0])
+		if err != nil {
+			h.fail(r, err).WriteResponse(rw, producer)
+			return
+		}
+		h.abortable(func(rw http.ResponseWriter) error {
+			list := newJSONStream(rw)
+			list.text("[")
+			for i := range queries {
+				if i > 0 {
+					if flags, err = h.store.Flags(r.Context(), queries[i]); err != nil {
+						h.logger.Warn("a list of flags ends before its end", "error", err)
+						return err
+					}
+				}
+				for j := range flags {
+					if err := list.element(flagModel(&flags[j])); err != nil {
+						return err
+					}
+				}
+			}
+			return list.finish("]\n")
+		}).WriteResponse(rw, producer)
+	})
 }
 
 // CreateFlag makes a flag, from a template if one is named.
@@ -131,19 +180,26 @@ func (h *Handler) DuplicateFlag(p flagapi.DuplicateFlagParams) middleware.Respon
 
 // GetFlagSnapshots lists the states that a flag was in.
 func (h *Handler) GetFlagSnapshots(p flagapi.GetFlagSnapshotsParams) middleware.Responder {
-	snapshots, err := h.store.Snapshots(p.HTTPRequest.Context(), p.FlagID, store.SnapshotQuery{
-		Limit:     p.Limit,
-		Offset:    p.Offset,
-		Ascending: p.Sort != nil && *p.Sort == "ASC",
+	return middleware.ResponderFunc(func(rw http.ResponseWriter, producer runtime.Producer) {
+		reserved := h.reservation()
+		defer reserved.release()
+		snapshots, err := h.store.Snapshots(p.HTTPRequest.Context(), p.FlagID, store.SnapshotQuery{
+			Limit:     p.Limit,
+			Offset:    p.Offset,
+			Ascending: p.Sort != nil && *p.Sort == "ASC",
+			Reserve:   reserved.atLeast,
+		})
+		if err != nil {
+			h.fail(p.HTTPRequest, err).WriteResponse(rw, producer)
+			return
+		}
+		payload, err := snapshotModels(snapshots)
+		if err != nil {
+			h.fail(p.HTTPRequest, err).WriteResponse(rw, producer)
+			return
+		}
+		flagapi.NewGetFlagSnapshotsOK().WithPayload(payload).WriteResponse(rw, producer)
 	})
-	if err != nil {
-		return h.fail(p.HTTPRequest, err)
-	}
-	payload, err := snapshotModels(snapshots)
-	if err != nil {
-		return h.fail(p.HTTPRequest, err)
-	}
-	return flagapi.NewGetFlagSnapshotsOK().WithPayload(payload)
 }
 
 // GetFlagSnapshotMaxID tells whether anything has changed since the last time it was asked.

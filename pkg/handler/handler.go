@@ -11,6 +11,7 @@ import (
 
 	"github.com/go-openapi/runtime/middleware"
 
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/pkg/insight"
 	"github.com/flagr-datar/flagr-datar/pkg/recorder"
@@ -76,8 +77,9 @@ type Options struct {
 
 // Handler answers the operations of the API.
 type Handler struct {
-	files            exports // of SQLite files
-	documents        exports // of JSON documents
+	files            exports        // of SQLite files
+	documents        exports        // of JSON documents
+	memory           *budget.Memory // of lists and histories
 	store            Store
 	eval             Evaluator
 	snapshots        eval.Source
@@ -104,6 +106,7 @@ func New(o Options) *Handler {
 	return &Handler{
 		files:            make(exports, maxExports),
 		documents:        make(exports, maxExports),
+		memory:           budget.NewMemory(answerMemory),
 		store:            o.Store,
 		eval:             o.Eval,
 		snapshots:        o.Snapshots,

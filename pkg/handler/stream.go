@@ -13,6 +13,8 @@ import (
 
 	"github.com/go-openapi/runtime"
 	"github.com/go-openapi/runtime/middleware"
+
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 )
 
 const (
@@ -92,6 +94,45 @@ func (w *patientWriter) deadline(t time.Time) error {
 	}
 	return nil
 }
+
+const (
+	// answerMemory is the most bytes that lists of flags and histories take, all answers together: two of the largest histories at
+	// once, or four of the largest pages of a list.
+	answerMemory = 96 << 20
+	// answerBytesPerByte is what a byte of stored JSON costs: as text of the database, decoded, and as text of the answer, in
+	// buffers that grow.
+	answerBytesPerByte = 6
+	// freeAnswerBytes is the length up to which an answer takes nothing of it.
+	freeAnswerBytes = 16 << 10
+)
+
+// reservation is what an answer takes of the memory that all answers share. It belongs to one goroutine.
+type reservation struct {
+	of    *budget.Memory
+	taken int64
+}
+
+func (h *Handler) reservation() *reservation { return &reservation{of: h.memory} }
+
+// atLeast takes what so many bytes of stored JSON cost, but for what was taken before. The error is budget.ErrExhausted. An answer
+// that costs more than all memory has takes all of it.
+func (r *reservation) atLeast(bytes int64) error {
+	if bytes <= freeAnswerBytes {
+		return nil
+	}
+	more := min(bytes*answerBytesPerByte, answerMemory) - r.taken
+	if more <= 0 {
+		return nil
+	}
+	if err := r.of.Take(more); err != nil {
+		return err
+	}
+	r.taken += more
+	return nil
+}
+
+// release gives everything back.
+func (r *reservation) release() { r.of.Release(r.taken) }
 
 // jsonStream writes a JSON document element by element. It holds one element and streamBuffer.
 type jsonStream struct {

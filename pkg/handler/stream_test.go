@@ -130,3 +130,23 @@ func TestAbandonedExportGivesItsPlaceBack(t *testing.T) {
 		t.Errorf("an export after ten that were abandoned is answered %d: %s", a.status, a.raw)
 	}
 }
+
+// TestListsOfSeveralPages has flags that are too large to be read at once.
+func TestListsOfSeveralPages(t *testing.T) {
+	t.Parallel()
+	s := setup(t, nil)
+	var want []string
+	for i := range 3 {
+		must(t, s, http.MethodPost, "/flags", object{"description": "<d>", "key": fmt.Sprint("k", i)})
+		path := fmt.Sprintf("/flags/%d", i+1)
+		must(t, s, http.MethodPost, path+"/variants", object{"key": "v", "attachment": object{"text": strings.Repeat("x", 3<<20)}})
+		want = append(want, strings.TrimSuffix(call(t, s, http.MethodGet, path, nil).raw, "\n"))
+	}
+	list := call(t, s, http.MethodGet, "/flags?preload=true", nil)
+	if list.status != http.StatusOK || list.raw != "["+strings.Join(want, ",")+"]\n" {
+		t.Errorf("the list is not that of its flags: %d, %d bytes, %.200s", list.status, len(list.raw), list.raw)
+	}
+	if none := call(t, s, http.MethodGet, "/flags?key=none", nil); none.raw != "[]\n" {
+		t.Errorf("an empty list is %q", none.raw)
+	}
+}

@@ -34,6 +34,8 @@ type FlagQuery struct {
 	Deleted bool
 	// Brief leaves out SnapshotID, and the times of rows but for UpdatedAt of flags: they are zero.
 	Brief bool
+
+	firstID, lastID uint // of a page; 0: not narrowed
 }
 
 // TagQuery says which tags to list; see FlagQuery.
@@ -46,6 +48,8 @@ type TagQuery struct {
 type SnapshotQuery struct {
 	Limit, Offset *int64
 	Ascending     bool
+	// Reserve, if not nil, is called with the bytes of the states before they are read. Snapshots returns its error.
+	Reserve func(bytes int64) error
 }
 
 // Flags lists flags with their tags in the order of their ids.
@@ -69,9 +73,7 @@ func (s *Store) Flags(ctx context.Context, q FlagQuery) ([]entity.Flag, error) {
 		return loadTags(tx, flags, how)
 	})
 	if err != nil {
-		return nil, s.unsearchable(err, append([]searched{
-			{"description", q.Description}, {"description_like", q.DescriptionLike}, {"key", q.Key},
-		}, searchedTags(q.Tags)...))
+		return nil, s.unsearchableFlags(err, q)
 	}
 	return flags, nil
 }
@@ -99,7 +101,7 @@ func (s *Store) flagConditions(q FlagQuery) (func(tx *gorm.DB) *gorm.DB, error) 
 		}
 	}
 	return func(tx *gorm.DB) *gorm.DB {
-		query := page(tx.Model(&entity.Flag{}))
+		query := q.between(page(tx.Model(&entity.Flag{})))
 		if q.Deleted {
 			query = query.Unscoped().Where("deleted_at IS NOT NULL")
 		}
@@ -236,16 +238,21 @@ func (s *Store) Snapshots(ctx context.Context, flagID int64, q SnapshotQuery) ([
 	if q.Ascending {
 		order = "id"
 	}
-	var found []snapshotSize
+	var found []rowSize
 	err = page(s.db.WithContext(ctx).Model(&entity.FlagSnapshot{})).Select("id, COALESCE(OCTET_LENGTH(flag), 0) AS size").
 		Where("flag_id = ?", flagID).Order(order).Find(&found).Error
 	if err != nil {
 		return nil, explain("read the sizes of snapshots", err)
 	}
 	snapshots := []entity.FlagSnapshot{}
-	found = withinBytes(found, maxAnswerBytes)
+	found, size := withinBytes(found, maxAnswerBytes)
 	if len(found) == 0 {
 		return snapshots, nil
+	}
+	if q.Reserve != nil {
+		if err := q.Reserve(size); err != nil {
+			return nil, err
+		}
 	}
 	first, last := found[0].ID, found[len(found)-1].ID
 	err = s.db.WithContext(ctx).Where("flag_id = ? AND id BETWEEN ? AND ?", flagID, min(first, last), max(first, last)).
@@ -256,20 +263,15 @@ func (s *Store) Snapshots(ctx context.Context, flagID int64, q SnapshotQuery) ([
 	return snapshots, nil
 }
 
-// snapshotSize is the size of a state in bytes.
-type snapshotSize struct {
-	ID   uint
-	Size int64
-}
-
-// withinBytes cuts the list before its sizes exceed limit, but not before its second element.
-func withinBytes(list []snapshotSize, limit int64) []snapshotSize {
+// withinBytes cuts the list before its sizes exceed limit, but not before its second element. It returns the sum of the sizes.
+func withinBytes(list []rowSize, limit int64) (within []rowSize, sum int64) {
 	for i, s := range list {
-		if limit -= s.Size; limit < 0 && i > 0 {
-			return list[:i]
+		if sum+s.Size > limit && i > 0 {
+			return list[:i], sum
 		}
+		sum += s.Size
 	}
-	return list
+	return list, sum
 }
 
 // FlagsVersion names the state of all flags: it changes with every change of a flag that is committed. The id of the

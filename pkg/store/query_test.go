@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -247,12 +248,16 @@ func TestOneSnapshotInAnyCase(t *testing.T) {
 		"to the limit": {[]int64{5, 5, 1}, 2},
 		"all":          {[]int64{5, 4}, 2},
 	} {
-		list := make([]snapshotSize, len(c.sizes))
+		list := make([]rowSize, len(c.sizes))
 		for i, size := range c.sizes {
 			list[i].Size = size
 		}
-		if got := len(withinBytes(list, 10)); got != c.want {
-			t.Errorf("%s: %d are kept, want %d", name, got, c.want)
+		within, sum := withinBytes(list, 10)
+		for _, row := range within {
+			sum -= row.Size
+		}
+		if len(within) != c.want || sum != 0 {
+			t.Errorf("%s: %d are kept, want %d; their sum is wrong by %d", name, len(within), c.want, sum)
 		}
 	}
 }
@@ -317,5 +322,77 @@ func withoutRecords(f *entity.Flag) {
 			bare(&segment.Distributions[j].Model)
 			segment.Distributions[j].Bitmap = ""
 		}
+	}
+}
+
+func TestPagesOfFlags(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		flags []rowSize
+		want  []FlagPage
+	}{
+		"none":       {nil, nil},
+		"one page":   {[]rowSize{{3, 10}, {5, 20}}, []FlagPage{{3, 5, 30 + 2*flagBytes}}},
+		"by bytes":   {[]rowSize{{1, maxPageBytes / 2}, {2, maxPageBytes / 2}, {3, 1}}, []FlagPage{{1, 1, maxPageBytes/2 + flagBytes}, {2, 3, maxPageBytes/2 + 1 + 2*flagBytes}}},
+		"large flag": {[]rowSize{{1, 1}, {2, 2 * maxPageBytes}, {3, 1}}, []FlagPage{{1, 1, 1 + flagBytes}, {2, 2, 2*maxPageBytes + flagBytes}, {3, 3, 1 + flagBytes}}},
+	} {
+		if got := pagesOf(c.flags); !slices.Equal(got, c.want) {
+			t.Errorf("%s: got %v, want %v", name, got, c.want)
+		}
+	}
+	many := make([]rowSize, maxPageFlags+1)
+	for i := range many {
+		many[i].ID = uint(i + 1)
+	}
+	same(t, []FlagPage{{1, maxPageFlags, maxPageFlags * flagBytes}, {maxPageFlags + 1, maxPageFlags + 1, flagBytes}}, pagesOf(many))
+}
+
+// TestPagesHaveTheFlagsOfTheList reads lists page by page. Each flag with its large text is a page of its own.
+func TestPagesHaveTheFlagsOfTheList(t *testing.T) {
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		s := setup(t, kind)
+		ctx := t.Context()
+		for i := range 5 {
+			must[*entity.Flag](t)(s.CreateFlag(ctx, "", NewFlag{Description: "d", Key: fmt.Sprint("k", i)}))
+		}
+		large := entity.Attachment{"text": strings.Repeat("x", maxPageBytes)}
+		for _, id := range []int64{2, 4} {
+			must[*entity.Tag](t)(s.CreateTag(ctx, "", id, "web"))
+			must[*entity.Variant](t)(s.CreateVariant(ctx, "", id, "v", large))
+		}
+		for name, c := range map[string]struct {
+			query FlagQuery
+			pages int
+			want  []uint
+		}{
+			"all":                {FlagQuery{}, 1, []uint{1, 2, 3, 4, 5}},
+			"with parts":         {FlagQuery{Preload: true}, 5, []uint{1, 2, 3, 4, 5}},
+			"limit and offset":   {FlagQuery{Preload: true, Limit: ptr(int64(2)), Offset: ptr(int64(1))}, 2, []uint{2, 3}},
+			"tags":               {FlagQuery{Preload: true, Tags: []string{"web"}}, 2, []uint{2, 4}},
+			"a part of the text": {FlagQuery{Preload: true, DescriptionLike: ptr("D"), Limit: ptr(int64(3))}, 3, []uint{1, 2, 3}},
+			"none":               {FlagQuery{Preload: true, Key: ptr("x")}, 0, nil},
+			"deleted":            {FlagQuery{Deleted: true}, 0, nil},
+		} {
+			pages := must[[]FlagPage](t)(s.FlagPages(ctx, c.query))
+			var got []uint
+			for _, page := range pages {
+				got = append(got, idsOf(must[[]entity.Flag](t)(s.Flags(ctx, c.query.Page(page))))...)
+			}
+			if len(pages) != c.pages || !slices.Equal(got, c.want) {
+				t.Errorf("%s: flags %v on %d pages, want %v on %d", name, got, len(pages), c.want, c.pages)
+			}
+		}
+	})
+}
+
+func TestSnapshotsReserveTheirBytes(t *testing.T) {
+	t.Parallel()
+	s := setup(t, testdb.SQLite())
+	must[*entity.Flag](t)(s.CreateFlag(t.Context(), "", NewFlag{Description: "d"}))
+	full := errors.New("full")
+	var reserved int64
+	_, err := s.Snapshots(t.Context(), 1, SnapshotQuery{Reserve: func(bytes int64) error { reserved = bytes; return full }})
+	if !errors.Is(err, full) || reserved < 100 {
+		t.Errorf("got %v after %d bytes, want the error of Reserve and the length of the state", err, reserved)
 	}
 }

@@ -1,0 +1,84 @@
+package store
+
+import (
+	"context"
+
+	"gorm.io/gorm"
+)
+
+const (
+	// maxPageFlags and maxPageBytes bound a FlagPage.
+	maxPageFlags = 2000
+	maxPageBytes = 4 << 20
+	// flagBytes is what a flag takes beside its texts and parts.
+	flagBytes = 512
+)
+
+// FlagPage is a part of a list of flags that is read at once.
+type FlagPage struct {
+	FirstID, LastID uint
+	// Bytes is about how long its flags are as JSON.
+	Bytes int64
+}
+
+// Page narrows a query to one page of its list.
+func (q FlagQuery) Page(p FlagPage) FlagQuery {
+	q.Limit, q.Offset = nil, nil
+	q.firstID, q.lastID = p.FirstID, p.LastID
+	return q
+}
+
+// FlagPages divides a list of flags, in the order of their ids, into pages of up to 2,000 flags and 4 MiB, or of one flag. It reads
+// no flags, only the lengths of their texts, and with Preload those of their newest snapshots.
+func (s *Store) FlagPages(ctx context.Context, q FlagQuery) ([]FlagPage, error) {
+	where, err := s.flagConditions(q)
+	if err != nil {
+		return nil, err
+	}
+	size := "COALESCE(OCTET_LENGTH(flags.description), 0) + COALESCE(OCTET_LENGTH(flags.notes), 0)"
+	if q.Preload {
+		size += " + COALESCE((SELECT OCTET_LENGTH(flag_snapshots.flag) FROM flag_snapshots WHERE flag_snapshots.id = flags.snapshot_id), 0)"
+	}
+	var flags []rowSize
+	if err := where(s.db.WithContext(ctx)).Select("flags.id, " + size + " AS size").Order("flags.id").Scan(&flags).Error; err != nil {
+		return nil, s.unsearchableFlags(explain("read the sizes of flags", err), q)
+	}
+	return pagesOf(flags), nil
+}
+
+func pagesOf(flags []rowSize) []FlagPage {
+	var pages []FlagPage
+	number := 0 // of flags on the last page
+	for _, f := range flags {
+		size := f.Size + flagBytes
+		if last := len(pages) - 1; last < 0 || number == maxPageFlags || pages[last].Bytes+size > maxPageBytes {
+			pages = append(pages, FlagPage{FirstID: f.ID})
+			number = 0
+		}
+		page := &pages[len(pages)-1]
+		page.LastID = f.ID
+		page.Bytes += size
+		number++
+	}
+	return pages
+}
+
+// rowSize is the size of a row in bytes.
+type rowSize struct {
+	ID   uint
+	Size int64
+}
+
+// between narrows a query to a page.
+func (q FlagQuery) between(tx *gorm.DB) *gorm.DB {
+	if q.lastID == 0 {
+		return tx
+	}
+	return tx.Where("flags.id BETWEEN ? AND ?", q.firstID, q.lastID)
+}
+
+func (s *Store) unsearchableFlags(err error, q FlagQuery) error {
+	return s.unsearchable(err, append([]searched{
+		{"description", q.Description}, {"description_like", q.DescriptionLike}, {"key", q.Key},
+	}, searchedTags(q.Tags)...))
+}
