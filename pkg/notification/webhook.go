@@ -28,6 +28,10 @@ const (
 	maxAnswerBytes = 64 << 10
 	// maxDetailBytes is the most that details of the changes that wait take, all together.
 	maxDetailBytes = 16 << 20
+	// maxEntryBytes is the most that those changes take without their details.
+	maxEntryBytes = 4 << 20
+	// entryBytes is what a change takes beside its texts.
+	entryBytes = 256
 )
 
 // Options say where a Webhook posts to, and how hard it tries.
@@ -54,7 +58,7 @@ type Stats struct {
 	Delivered uint64
 	// Failed changes were given up after an answer that is final, or after the last retry.
 	Failed uint64
-	// Dropped changes were never posted, or not to the end: the queue was full, or the Webhook was stopped.
+	// Dropped changes were never posted, or not to the end: those that wait were too many or too long, or the Webhook was stopped.
 	Dropped uint64
 	// Undetailed changes were taken without their states before and after, because those that wait took too much memory.
 	Undetailed uint64
@@ -75,7 +79,8 @@ type Webhook struct {
 	stopped bool
 
 	delivered, failed, dropped, undetailed atomic.Uint64
-	detailBytes                            atomic.Int64 // of the changes that wait, or are being posted
+	// Of the changes that wait, or are being posted. They grow under the lock only.
+	detailBytes, entryBytes atomic.Int64
 }
 
 // New returns a Webhook that posts nothing until Start.
@@ -120,19 +125,30 @@ func (w *Webhook) Notify(c entity.Change) {
 		w.drop(c, "the server is stopping")
 		return
 	}
-	details := detailsOf(c)
-	if w.detailBytes.Load()+details > maxDetailBytes { // it grows under the lock only
+	entry, details := entryOf(c), detailsOf(c)
+	if w.entryBytes.Load()+entry > maxEntryBytes {
+		w.drop(c, "the notifications that wait take too much memory")
+		return
+	}
+	if w.detailBytes.Load()+details > maxDetailBytes {
 		total := w.undetailed.Add(1)
 		w.options.Logger.Warn("notification loses its details: too many wait", append(attributes(c), "so_far", total)...)
 		c.Before, c.After, details = nil, nil, 0
 	}
+	w.entryBytes.Add(entry)
 	w.detailBytes.Add(details)
 	select {
 	case w.queue <- c:
 	default:
+		w.entryBytes.Add(-entry)
 		w.detailBytes.Add(-details)
 		w.drop(c, "too many notifications wait")
 	}
+}
+
+// entryOf is how many bytes a change takes without its states. Keys, tags and names are as long as clients make them.
+func entryOf(c entity.Change) int64 {
+	return entryBytes + int64(len(c.FlagKey)+len(c.ComponentKey)+len(c.User))
 }
 
 // detailsOf is how many bytes the states of a change take.
@@ -177,6 +193,7 @@ func (w *Webhook) run() {
 		if err == nil {
 			err = w.deliver(w.running, c)
 		}
+		w.entryBytes.Add(-entryOf(c))
 		w.detailBytes.Add(-detailsOf(c))
 		switch {
 		case err == nil:
