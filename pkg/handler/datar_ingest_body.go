@@ -111,6 +111,9 @@ type share struct {
 }
 
 func (s *share) take(n int64) error {
+	if s == nil {
+		return nil
+	}
 	if s.of.Take(n) != nil {
 		return errNoMemory
 	}
@@ -144,7 +147,11 @@ func checkIngest(h http.Header, body []byte) error {
 // readIngest reads and decompresses a body.
 func readIngest(rw http.ResponseWriter, r *http.Request, memory *share) (body []byte, status int, err error) {
 	tooLarge := fmt.Errorf("the request body is larger than %d bytes", ingest.MaxBytes)
-	body, err = readAll(http.MaxBytesReader(rw, r.Body, ingest.MaxBytes), memory)
+	sent := memory
+	if _, charged := r.Body.(*budget.Body); charged {
+		sent = nil // its bytes take from the memory of all bodies
+	}
+	body, err = readAll(http.MaxBytesReader(rw, r.Body, ingest.MaxBytes), sent)
 	if maxBytes := (*http.MaxBytesError)(nil); stderrors.As(err, &maxBytes) {
 		return nil, http.StatusRequestEntityTooLarge, tooLarge
 	}
@@ -178,7 +185,7 @@ func readIngest(rw http.ResponseWriter, r *http.Request, memory *share) (body []
 	return body, 0, nil
 }
 
-// readAll is io.ReadAll that takes memory as what it reads grows, whatever was announced.
+// readAll is io.ReadAll that takes memory as what it reads grows, whatever was announced; nil: it takes none.
 func readAll(r io.Reader, memory *share) ([]byte, error) {
 	const first = 4 << 10
 	var body []byte
