@@ -12,21 +12,24 @@ const (
 
 // CheckDepth reports, as ErrInvalid, an attachment that nests deeper than MaxJSONDepth.
 func (a Attachment) CheckDepth() error {
-	if deeper(map[string]any(a), MaxJSONDepth) {
+	if Deeper(map[string]any(a), MaxJSONDepth) {
 		return Invalid("attachment nests more than the %d levels of objects and lists allowed", MaxJSONDepth)
 	}
 	return nil
 }
 
-// deeper reports whether a decoded JSON value has more levels of objects and lists than the given number.
-func deeper(value any, levels int) bool {
+// Cut reports whether the attachment has as many levels as are read, so that deeper ones are null.
+func (a Attachment) Cut() bool { return Deeper(map[string]any(a), maxReadDepth-2) }
+
+// Deeper reports whether a decoded JSON value has more levels of objects and lists than the given number.
+func Deeper(value any, levels int) bool {
 	switch v := value.(type) {
 	case map[string]any:
 		if levels == 0 {
 			return true
 		}
 		for _, member := range v {
-			if deeper(member, levels-1) {
+			if Deeper(member, levels-1) {
 				return true
 			}
 		}
@@ -35,7 +38,7 @@ func deeper(value any, levels int) bool {
 			return true
 		}
 		for _, item := range v {
-			if deeper(item, levels-1) {
+			if Deeper(item, levels-1) {
 				return true
 			}
 		}

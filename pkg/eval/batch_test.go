@@ -104,8 +104,8 @@ func TestRepeatedTagsCountOnce(t *testing.T) {
 				}
 			}
 		}).AllocedBytesPerOp()
-		if allocated > 200<<20 { // other tests allocate meanwhile
-			t.Errorf("%s: %d bytes", operator, allocated)
+		if allocated > 1<<20 {
+			t.Errorf("%s: %d bytes, want at most 1 MiB", operator, allocated)
 		}
 	}
 }

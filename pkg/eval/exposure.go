@@ -60,6 +60,9 @@ func (s *Snapshot) expose(e *Exposure, now time.Time) (*Result, error) {
 	if e.EntityID == "" {
 		return nil, entity.Invalid("entityID is required")
 	}
+	if entity.Deeper(e.EntityContext, entity.MaxJSONDepth) {
+		return nil, entity.Invalid("entityContext nests more than the %d levels of objects and lists allowed", entity.MaxJSONDepth)
+	}
 	f, err := s.exposed(e.FlagID, e.FlagKey)
 	if err != nil {
 		return nil, err

@@ -172,6 +172,10 @@ func compileFlag(source *entity.Flag, patterns int) *flag {
 		if err != nil {
 			f.problems = append(f.problems, fmt.Errorf("flag %d (%s): attachment of variant %d: %w", source.ID, source.Key, v.ID, err))
 		}
+		if v.Attachment.Cut() {
+			f.problems = append(f.problems, fmt.Errorf("flag %d (%s): attachment of variant %d (%s) nests some 1,000 levels or more: "+
+				"what is deeper is read as null; save it with at most %d levels", source.ID, source.Key, v.ID, v.Key, entity.MaxJSONDepth))
+		}
 		variants[v.ID] = variant{v, encoded}
 	}
 	for _, segment := range sorted(source.Segments, func(a, b *entity.Segment) int {

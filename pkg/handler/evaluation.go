@@ -3,6 +3,7 @@ package handler
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -26,7 +27,7 @@ type Evaluator interface {
 
 // PostEvaluation evaluates one flag for one entity.
 func (h *Handler) PostEvaluation(p evaluationapi.PostEvaluationParams) middleware.Responder {
-	return encoded(h.evaluate(p.HTTPRequest, p.Body))
+	return h.evaluate(p.HTTPRequest, p.Body)
 }
 
 // GetEvaluation is PostEvaluation with the body in the query.
@@ -35,16 +36,18 @@ func (h *Handler) GetEvaluation(p evaluationapi.GetEvaluationParams) middleware.
 	if err := h.bodyOfQuery(p.HTTPRequest, p.JSON, "evalContext", &body); err != nil {
 		return h.fail(p.HTTPRequest, err)
 	}
-	return encoded(h.evaluate(p.HTTPRequest, &body))
+	return h.evaluate(p.HTTPRequest, &body)
 }
 
-// evaluate returns the JSON of the answer.
-func (h *Handler) evaluate(r *http.Request, body *models.EvalContext) []byte {
+func (h *Handler) evaluate(r *http.Request, body *models.EvalContext) middleware.Responder {
 	request := evalRequestOf(body)
+	if err := checkDepth("entityContext", request.EntityContext); err != nil {
+		return h.fail(r, err)
+	}
 	if h.injected != nil {
 		request.EntityContext = inject(request.EntityContext, h.injected.properties(r))
 	}
-	return h.eval.Evaluate(r.Context(), request).AppendJSON(nil)
+	return encoded(h.eval.Evaluate(r.Context(), request).AppendJSON(nil))
 }
 
 // PostEvaluationBatch evaluates several flags for several entities.
@@ -116,6 +119,14 @@ func (h *Handler) bodyOfQuery(r *http.Request, text, definition string, body int
 	return nil
 }
 
+// checkDepth refuses a context that nests deeper than JSON may be stored: recorders store it.
+func checkDepth(name string, context any) error {
+	if entity.Deeper(context, entity.MaxJSONDepth) {
+		return entity.Invalid("%s nests more than the %d levels of objects and lists allowed", name, entity.MaxJSONDepth)
+	}
+	return nil
+}
+
 func evalRequestOf(body *models.EvalContext) eval.Request {
 	r := eval.Request{
 		FlagID:        body.FlagID,
@@ -147,6 +158,9 @@ func batchRequestOf(body *models.EvaluationBatchRequest) (eval.BatchRequest, err
 	for i, e := range body.Entities {
 		if e == nil {
 			return eval.BatchRequest{}, entity.Invalid("entities.%d in body must not be null", i)
+		}
+		if err := checkDepth(fmt.Sprintf("entities.%d.entityContext", i), e.EntityContext); err != nil {
+			return eval.BatchRequest{}, err
 		}
 		r.Entities[i] = eval.Entity{EntityID: e.EntityID, EntityType: e.EntityType, EntityContext: e.EntityContext}
 	}

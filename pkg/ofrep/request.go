@@ -12,6 +12,7 @@ import (
 	"strings"
 	"unsafe"
 
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 )
 
@@ -78,6 +79,9 @@ func (m *memory) readContext(body string, decoded bool, request *eval.Request) *
 	case nil:
 		return nil
 	case map[string]any:
+		if entity.Deeper(context, entity.MaxJSONDepth) {
+			return invalidContext(fmt.Sprintf("context nests more than the %d levels of objects and lists allowed", entity.MaxJSONDepth))
+		}
 		request.EntityContext = context
 		return fromMap(context, request)
 	default:
