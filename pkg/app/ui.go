@@ -29,9 +29,19 @@ func (s pageStore) DeletedFlags(ctx context.Context, limit, offset int) ([]entit
 	return flags[:min(limit, len(flags))], nil
 }
 
-// Snapshots implements ui.Store.
+// Snapshots implements ui.Store. Those beyond what the store reads at once come without their states.
 func (s pageStore) Snapshots(ctx context.Context, flagID int64, limit, offset int) ([]entity.FlagSnapshot, error) {
-	return s.Store.Snapshots(ctx, flagID, store.SnapshotQuery{Limit: new(int64(limit)), Offset: new(int64(offset))})
+	rows, err := s.Store.Snapshots(ctx, flagID, store.SnapshotQuery{Limit: new(int64(limit)), Offset: new(int64(offset))})
+	if err != nil || len(rows) == limit {
+		return rows, err
+	}
+	heads, err := s.SnapshotHeads(ctx, flagID, offset+limit)
+	for _, head := range heads[min(offset+len(rows), len(heads)):] {
+		row := entity.FlagSnapshot{FlagID: head.FlagID, UpdatedBy: head.UpdatedBy}
+		row.ID, row.CreatedAt = head.ID, head.CreatedAt
+		rows = append(rows, row)
+	}
+	return rows, err
 }
 
 // Tags implements ui.Store.
