@@ -2,6 +2,8 @@ package ofrep
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
 	"encoding/json"
 	"math"
 	"strconv"
@@ -35,6 +37,13 @@ type answers struct {
 type answer struct {
 	text   string
 	failed bool
+	// digest stands for the key and the text in the entity tag of an answer about many flags. It is the same on all servers.
+	digest uint64
+}
+
+func (a *answer) sign(name string) {
+	sum := sha256.Sum256([]byte(name + a.text))
+	a.digest = binary.BigEndian.Uint64(sum[:])
 }
 
 // of picks the answer for a result of the flag.
@@ -73,6 +82,12 @@ func answersFor(f eval.CompiledFlag, flagSetID string) *answers {
 			continue
 		}
 		a.grants = append(a.grants, w.variant(g.Variant, g.OpenFeatureReason(), g.SegmentID, int64(g.Variant.ID)))
+	}
+	for _, one := range []*answer{&a.disabled, &a.nothing, &a.keyMissing} {
+		one.sign(a.name)
+	}
+	for i := range a.grants {
+		a.grants[i].sign(a.name)
 	}
 	return a
 }

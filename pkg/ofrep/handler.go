@@ -108,6 +108,8 @@ type memory struct {
 	reader fastpath.ContextReader
 	result eval.Result
 	answer []byte
+	// digests are those of the parts of answer, and what follows them.
+	digests []byte
 }
 
 // New returns a Handler. Start must be called for its event streams to learn of changes.
@@ -229,7 +231,7 @@ func (h *Handler) release(m *memory) {
 	m.result = eval.Result{}
 	m.reader.Forget()
 	if cap(m.answer) > maxPooledBytes {
-		m.answer = nil
+		m.answer, m.digests = nil, nil
 	}
 	h.pool.Put(m)
 }
