@@ -30,6 +30,7 @@ func NewKinesisRecorder(ctx context.Context, o KinesisOptions) (*StreamRecorder,
 	}
 	producer := o.Producer
 	producer.Logger = logger
+	producer.Renew = func(ctx context.Context) (kinesis.API, error) { return kinesis.NewClient(ctx) }
 	return newStreamRecorder(o.Queue, recorder.Options{
 		Name:         RecorderKinesis,
 		Transport:    kinesis.New(client, producer),
@@ -37,6 +38,7 @@ func NewKinesisRecorder(ctx context.Context, o KinesisOptions) (*StreamRecorder,
 		BatchRecords: cmp.Or(producer.RequestRecords, kinesis.MaxRequestRecords),
 		BatchBytes:   int64(cmp.Or(producer.RequestBytes, kinesis.MaxRequestBytes)),
 		Linger:       o.Linger,
+		Silence:      recorder.DefaultSilence,
 		Concurrency:  cmp.Or(o.Connections, kinesis.DefaultConnections),
 		Logger:       logger,
 	}), nil

@@ -34,6 +34,7 @@ func NewPubSubRecorder(o PubSubOptions) (*StreamRecorder, error) {
 		BatchRecords: pubsub.BatchRecords,
 		BatchBytes:   pubsub.BatchBytes,
 		Linger:       pubsubLinger,
+		Silence:      recorder.DefaultSilence,
 		Concurrency:  pubsub.Concurrency,
 		Logger:       logger,
 	}), nil

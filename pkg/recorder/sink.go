@@ -13,6 +13,9 @@ import (
 	"time"
 )
 
+// DefaultSilence is an Options.Silence for services that answer a request at once or not at all.
+const DefaultSilence = 5 * time.Second
+
 // The bounds of a queue by default.
 const (
 	DefaultMaxRecords = 100_000
@@ -48,6 +51,9 @@ type Options struct {
 	BatchBytes   int64
 	// Linger is how long the first record of a batch may wait for others. 0: not at all.
 	Linger time.Duration
+	// Silence is how long a Send may wait while nothing is delivered before the recorder counts as failing. 0: the transport reports
+	// that by itself.
+	Silence time.Duration
 	// Concurrency is how many calls of Send run at once, 0 means 1. With 1, records are sent in the order of recording.
 	Concurrency int
 	// Logger should name the recorder. Mandatory.
@@ -339,7 +345,7 @@ func (s *Sink) settle(n int, bytes int64, reason Reason) {
 // deliver sends a batch until each of its records is delivered or dropped.
 func (s *Sink) deliver(batch []*Record) {
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		errs := s.transport.Send(s.ctx, batch)
+		errs := s.send(batch)
 		s.report(errs) // before the books: whoever finds in them that a record is settled may ask how that went
 		left := s.enter(batch, errs)
 		if len(left) == 0 {
@@ -359,6 +365,38 @@ func (s *Sink) deliver(batch []*Record) {
 		s.retried += uint64(len(batch))
 		s.mu.Unlock()
 	}
+}
+
+// send calls Send, and reports it if it waits for too long.
+func (s *Sink) send(batch []*Record) []error {
+	if s.options.Silence <= 0 {
+		return s.transport.Send(s.ctx, batch)
+	}
+	var (
+		mu    sync.Mutex
+		ended bool
+	)
+	began := time.Now()
+	timer := time.AfterFunc(s.options.Silence, func() {
+		mu.Lock() // a Send that has ended has reported more
+		defer mu.Unlock()
+		if !ended && s.ctx.Err() == nil && !s.deliveredSince(began) {
+			s.health.Failed(fmt.Errorf("no answer for %s", s.options.Silence))
+		}
+	})
+	defer func() {
+		timer.Stop()
+		mu.Lock()
+		ended = true
+		mu.Unlock()
+	}()
+	return s.transport.Send(s.ctx, batch)
+}
+
+func (s *Sink) deliveredSince(t time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lastDelivery.After(t)
 }
 
 // report tells the health how a Send went. If none of the records was taken for reasons that lie with them, that says nothing

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -836,4 +837,81 @@ func BenchmarkAsyncRecord(b *testing.B) {
 			_ = s.Close(ctx)
 		})
 	}
+}
+
+// hanging is a broker that does not answer while it hangs.
+type hanging struct {
+	broker
+	hangs atomic.Bool
+	over  chan struct{}
+}
+
+func (h *hanging) Send(ctx context.Context, batch []*Record) []error {
+	if h.hangs.Load() {
+		select {
+		case <-h.over:
+		case <-ctx.Done():
+			return FailAll(len(batch), ctx.Err())
+		}
+	}
+	return h.broker.Send(ctx, batch)
+}
+
+func TestASilentBrokerIsFailing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := &hanging{over: make(chan struct{})}
+		h.hangs.Store(true)
+		s, _, log := setup(t, func(o *Options) { o.Transport, o.Silence = h, DefaultSilence })
+		s.Start()
+		recordMany(s, 0, 1)
+		<-time.After(DefaultSilence - time.Millisecond)
+		synctest.Wait()
+		if state := s.Stats().State; state != Unproven {
+			t.Errorf("state is %s too soon", state)
+		}
+		<-time.After(time.Millisecond)
+		synctest.Wait()
+		if stats := s.Stats(); stats.State != Failing || stats.LastError != "no answer for 5s" || stats.Pending != 1 {
+			t.Errorf("%+v", stats)
+		}
+		close(h.over)
+		synctest.Wait()
+		if stats := s.Stats(); stats.State != Working || stats.Delivered != 1 {
+			t.Errorf("%+v", stats)
+		}
+		<-time.After(time.Minute) // nothing is reported late
+		synctest.Wait()
+		if n := log.Count("\n"); n != 2 || s.Stats().State != Working {
+			t.Errorf("want two lines:\n%s", log)
+		}
+		if err := closeWithin(t, s, time.Second); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// One request that takes long is no outage while others are answered.
+func TestASlowSendBesideOthersIsNotFailing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := &hanging{over: make(chan struct{})}
+		h.hangs.Store(true)
+		s, _, log := setup(t, func(o *Options) { o.Transport, o.Silence, o.Concurrency = h, DefaultSilence, 2 })
+		s.Start()
+		recordMany(s, 0, 1)
+		synctest.Wait()
+		h.hangs.Store(false)
+		<-time.After(time.Second)
+		recordMany(s, 1, 2)
+		<-time.After(DefaultSilence)
+		synctest.Wait()
+		if stats := s.Stats(); stats.State != Working || stats.Delivered != 1 || stats.Pending != 1 || log.Count("\n") != 0 {
+			t.Errorf("%+v\n%s", stats, log)
+		}
+		close(h.over)
+		if err := closeWithin(t, s, time.Second); err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf16"
 
@@ -39,6 +41,11 @@ const requestTimeout = 30 * time.Second
 // probeTimeout bounds the question whether the stream is there.
 const probeTimeout = 5 * time.Second
 
+// credentialCodes are the answers to credentials that are over, unknown or wrong.
+var credentialCodes = []string{
+	"ExpiredTokenException", "ExpiredToken", "InvalidClientTokenId", "InvalidSignatureException", "UnrecognizedClientException",
+}
+
 // API is what the transport needs of a client.
 type API interface {
 	DescribeStreamSummary(ctx context.Context, in *kinesis.DescribeStreamSummaryInput, options ...func(*kinesis.Options)) (*kinesis.DescribeStreamSummaryOutput, error)
@@ -52,14 +59,20 @@ type Options struct {
 	RequestRecords, RequestBytes int
 	// Verbose logs each request at level info.
 	Verbose bool
+	// Renew makes a client that reads the credentials of the surroundings again. It is called when those of the present client are
+	// refused; nil keeps the client.
+	Renew func(context.Context) (API, error)
 	// Logger is mandatory.
 	Logger *slog.Logger
 }
 
 // Transport writes to a stream with PutRecords.
 type Transport struct {
-	api     API
 	options Options
+
+	mu       sync.Mutex
+	api      API
+	renewals int
 }
 
 // NewClient makes a client of what the surroundings say: the AWS_ variables, the shared configuration files, or the role
@@ -82,6 +95,29 @@ func New(api API, o Options) *Transport {
 	return &Transport{api: api, options: o}
 }
 
+// client gives the present client, and how often it was renewed.
+func (t *Transport) client() (api API, renewals int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.api, t.renewals
+}
+
+// renew replaces a client whose credentials were refused, unless another request has done so. The SDK reads keys and sessions of
+// files only once.
+func (t *Transport) renew(ctx context.Context, renewals int, refusal error) {
+	if t.options.Renew == nil || !slices.Contains(credentialCodes, codeOf(refusal)) {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.renewals != renewals {
+		return
+	}
+	if api, err := t.options.Renew(ctx); err == nil { // else the present client goes on to say what is wrong
+		t.api, t.renewals = api, t.renewals+1
+	}
+}
+
 func limit(asked, most int) int {
 	if asked <= 0 {
 		return most
@@ -95,7 +131,9 @@ func (t *Transport) Probe(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	once := func(o *kinesis.Options) { o.RetryMaxAttempts = 1 } // the sink asks again
-	out, err := t.api.DescribeStreamSummary(ctx, &kinesis.DescribeStreamSummaryInput{StreamName: &t.options.Stream}, once)
+	api, renewals := t.client()
+	out, err := api.DescribeStreamSummary(ctx, &kinesis.DescribeStreamSummaryInput{StreamName: &t.options.Stream}, once)
+	t.renew(ctx, renewals, err)
 	switch codeOf(err) {
 	case "AccessDeniedException", "LimitExceededException", "UnknownOperationException":
 		return nil
@@ -180,7 +218,9 @@ func (t *Transport) put(ctx context.Context, records []*recorder.Record) []error
 		frame, _ := r.Frame() // Send has asked before
 		entries[i] = types.PutRecordsRequestEntry{Data: frame, PartitionKey: aws.String(partitionKey(r.Key()))}
 	}
-	out, err := t.api.PutRecords(ctx, &kinesis.PutRecordsInput{StreamName: &t.options.Stream, Records: entries})
+	api, renewals := t.client()
+	out, err := api.PutRecords(ctx, &kinesis.PutRecordsInput{StreamName: &t.options.Stream, Records: entries})
+	t.renew(ctx, renewals, err)
 	if err == nil && len(out.Records) != len(entries) {
 		err = fmt.Errorf("kinesis answered for %d records of %d", len(out.Records), len(entries))
 	}

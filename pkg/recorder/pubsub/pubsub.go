@@ -39,7 +39,7 @@ const (
 	// aroundMessage is more than what a request has around the data of a message.
 	aroundMessage = 16
 
-	// attemptTimeout is how long the client itself repeats a request. Then the sink knows that something is wrong.
+	// attemptTimeout bounds one request.
 	attemptTimeout = 10 * time.Second
 
 	// probeTimeout bounds the question whether the topic is there.
@@ -69,8 +69,7 @@ type Options struct {
 
 // Transport publishes to a topic.
 type Transport struct {
-	options    Options
-	clientOpts []option.ClientOption
+	options Options
 
 	// mu protects what Probe or Send makes when one is first called: finding credentials may need a network.
 	mu     sync.Mutex
@@ -80,20 +79,27 @@ type Transport struct {
 
 // New makes a transport. It connects to nobody yet; errors are about the key file.
 func New(o Options) (*Transport, error) {
-	t := &Transport{options: o, clientOpts: []option.ClientOption{option.WithGRPCDialOption(grpc.WithConnectParams(reconnect()))}}
-	if o.KeyFile != "" {
-		key, err := os.ReadFile(o.KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("key file: %w", err)
-		}
-		var kind struct{ Type option.CredentialsType }
-		if err := json.Unmarshal(key, &kind); err != nil || kind.Type == "" {
-			return nil, fmt.Errorf("key file: %s is not JSON with a type, such as that of a service account", o.KeyFile)
-		}
-		t.clientOpts = append(t.clientOpts, option.WithAuthCredentialsJSON(kind.Type, key))
+	t := &Transport{options: o}
+	if _, err := t.credentials(); err != nil {
+		return nil, err
 	}
-	t.clientOpts = append(t.clientOpts, o.ClientOptions...)
 	return t, nil
+}
+
+// credentials reads the key file, if there is one.
+func (t *Transport) credentials() ([]option.ClientOption, error) {
+	if t.options.KeyFile == "" {
+		return nil, nil
+	}
+	key, err := os.ReadFile(t.options.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("key file: %w", err)
+	}
+	var kind struct{ Type option.CredentialsType }
+	if err := json.Unmarshal(key, &kind); err != nil || kind.Type == "" {
+		return nil, fmt.Errorf("key file: %s is not JSON with a type, such as that of a service account", t.options.KeyFile)
+	}
+	return []option.ClientOption{option.WithAuthCredentialsJSON(kind.Type, key)}, nil
 }
 
 // reconnect says how connections that were lost are made again. By default gRPC waits for up to two minutes, and while it waits
@@ -114,13 +120,33 @@ func (t *Transport) connect(ctx context.Context) (*pubsub.Client, error) {
 	if t.client != nil {
 		return t.client, nil
 	}
-	client, err := pubsub.NewClient(ctx, t.options.ProjectID, t.clientOpts...)
+	opts, err := t.credentials() // which may have been renewed
+	if err != nil {
+		return nil, err
+	}
+	opts = append(opts, option.WithGRPCDialOption(grpc.WithConnectParams(reconnect())))
+	client, err := pubsub.NewClient(ctx, t.options.ProjectID, append(opts, t.options.ClientOptions...)...)
 	if err != nil {
 		return nil, fmt.Errorf("pubsub client: %w", err)
 	}
-	client.TopicAdminClient.CallOptions.GetTopic = nil // no repetitions: they are the sink's, and would hide what is wrong
+	// No retries of the client: they are the sink's, and would hide for 10 s what is wrong.
+	client.TopicAdminClient.CallOptions.GetTopic, client.TopicAdminClient.CallOptions.Publish = nil, nil
 	t.client = client
 	return client, nil
+}
+
+// disconnect gives up a client whose credentials were refused, so that the next attempt reads the key file again. What other
+// attempts have sent with it is refused, too.
+func (t *Transport) disconnect(client *pubsub.Client, refusal error) {
+	if t.options.KeyFile == "" || status.Code(refusal) != codes.Unauthenticated {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.client == client {
+		t.client = nil
+		_ = client.Close() // it was of no use
+	}
 }
 
 // Probe asks whether the topic is there. A service that answers, but does not tell that to this account or not so often, can be
@@ -134,6 +160,7 @@ func (t *Transport) Probe(ctx context.Context) error {
 	defer cancel()
 	topic := client.Publisher(t.options.Topic).String()
 	_, err = client.TopicAdminClient.GetTopic(ctx, &pubsubpb.GetTopicRequest{Topic: topic})
+	t.disconnect(client, err)
 	if slices.Contains([]codes.Code{codes.OK, codes.PermissionDenied, codes.ResourceExhausted, codes.Unimplemented}, status.Code(err)) {
 		return nil
 	}
@@ -199,6 +226,7 @@ func (t *Transport) publish(ctx context.Context, client *pubsub.Client, records 
 		request.Messages = append(request.Messages, &pubsubpb.PubsubMessage{Data: frame})
 	}
 	response, err := client.TopicAdminClient.Publish(ctx, request)
+	t.disconnect(client, err)
 	if err == nil && len(response.MessageIds) != len(records) {
 		err = fmt.Errorf("pubsub answered for %d messages of %d", len(response.MessageIds), len(records))
 	}
