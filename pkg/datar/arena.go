@@ -18,6 +18,8 @@ type arena struct {
 	slots []slot
 	// journal is the file that slots lies in, nil for an arena in memory.
 	journal *journal
+	// counters: batches have Batch.Counters.
+	counters bool
 	// missing is set when memory behind slots turned out to be gone, because the file was cut.
 	missing atomic.Bool
 
@@ -155,6 +157,9 @@ func (a *arena) freeze(cells []*cell, read func(*cell) (count, stored int64)) {
 		}
 		p.readings = append(p.readings, reading{c, count})
 		row := Row{Key: c.key.unpack(), Count: count - stored, First: c.first.Load(), Last: c.last.Load()}
+		if a.counters {
+			p.batch.Counters = append(p.batch.Counters, Counter{Key: row.Key, Number: int64(c.index), Total: count, First: row.First, Last: row.Last})
+		}
 		if last := len(p.batch.Rows) - 1; last >= 0 && p.batch.Rows[last].Key == row.Key { // stripes
 			p.batch.Rows[last].add(row)
 			return

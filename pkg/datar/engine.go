@@ -26,7 +26,8 @@ import (
 type Engine struct {
 	options Options
 	// details is the DetailStore that Options.Store is or wraps, nil if there is none.
-	details DetailStore
+	details   DetailStore
+	abilities abilities
 
 	// table is read without a lock by every Record and replaced under mu.
 	table atomic.Pointer[table]
@@ -88,6 +89,9 @@ type Engine struct {
 	closeErr error
 }
 
+// abilities are what the store keeps beyond events.
+type abilities struct{ details, counters bool }
+
 // New returns an engine that counts at once. Start makes it flush by itself; Close ends it. With a journal, New takes
 // over what earlier processes left; it is stored by the first flush.
 func New(options Options) (*Engine, error) {
@@ -107,6 +111,8 @@ func New(options Options) (*Engine, error) {
 	}
 	e.mu.since = options.Now()
 	e.details, _ = capability[DetailStore](options.Store)
+	_, counters := capability[CounterStore](options.Store)
+	e.abilities = abilities{details: e.details != nil, counters: counters}
 	if l, ok := capability[BatchSizer](options.Store); ok {
 		e.maxRows = min(e.maxRows, l.MaxRows())
 	}

@@ -33,6 +33,25 @@ type faultyStore struct {
 	poison       map[int64]bool // flags whose rows are refused
 	applied      func()         // if set, called when a batch was applied, before Apply returns
 	failAfter    int            // if set, all batches after so many are not applied
+	// counters has the greatest total of each counter of the batches that were applied.
+	counters map[counterID]int64
+}
+
+// counterID is what identifies a counter in a CounterStore.
+type counterID struct {
+	writer string
+	number int64
+	datar.Key
+}
+
+// counted adds up the counters.
+func (s *faultyStore) counted() (sum int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, total := range s.counters {
+		sum += total
+	}
+	return sum
 }
 
 func (s *faultyStore) fail(before, after error) {
@@ -73,6 +92,15 @@ func (s *faultyStore) Apply(ctx context.Context, batch datar.Batch) error {
 	if err := s.Store.Apply(ctx, batch); err != nil {
 		return err
 	}
+	s.mu.Lock()
+	for _, c := range batch.Counters {
+		if s.counters == nil {
+			s.counters = map[counterID]int64{}
+		}
+		id := counterID{batch.Writer, c.Number, c.Key}
+		s.counters[id] = max(s.counters[id], c.Total)
+	}
+	s.mu.Unlock()
 	if s.applied != nil {
 		s.applied()
 	}

@@ -249,7 +249,7 @@ func (e *Engine) retireLocked(now Hour) (done []*arena) {
 }
 
 // giveUp ends an arena that has nothing left to send. Its identity is used again, so that the ledger of the store does
-// not grow with every hour; but not that of a journal that somebody has touched, or that could not be removed, since
+// not grow with every hour; but not with a CounterStore, which has no ledger, and not that of a journal that somebody has touched, or that could not be removed, since
 // it may come back.
 func (e *Engine) giveUp(a *arena) {
 	if a.journal != nil {
@@ -260,6 +260,9 @@ func (e *Engine) giveUp(a *arena) {
 		if a.abandoned {
 			return
 		}
+	}
+	if a.counters { // the store knows the numbers of these
+		return
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -192,7 +192,7 @@ var errDamaged = errors.New("not a valid journal")
 
 // openJournal opens a file that nobody holds and reads back what is in it. It returns nil if somebody does hold it, or
 // it is gone. The error matches errDamaged if the file is to be set aside.
-func openJournal(path, database, writer string, details bool) (_ *arena, err error) {
+func openJournal(path, database, writer string, of abilities) (_ *arena, err error) {
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -226,8 +226,9 @@ func openJournal(path, database, writer string, details bool) (_ *arena, err err
 	}
 	a.writer.id = writer
 	a.detached = true
+	a.counters = of.counters
 	var damage error
-	if !a.guard(func() { damage = a.recover(details) }) {
+	if !a.guard(func() { damage = a.recover(of.details) }) {
 		damage = errors.New("it was cut while it was read")
 	}
 	if damage != nil {
@@ -338,9 +339,9 @@ func (s *slot) check(count, stored int64) error {
 	return nil
 }
 
-// adoptJournals opens the journals of the database that no process holds, with details if its store keeps them. Files that are damaged are renamed, with a
-// message.
-func adoptJournals(dir, database string, details bool, logger *slog.Logger) ([]*arena, error) {
+// adoptJournals opens the journals of the database that no process holds, for a store of these abilities. Files that are damaged are
+// renamed, with a message.
+func adoptJournals(dir, database string, of abilities, logger *slog.Logger) ([]*arena, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("look for journals: %w", err)
@@ -353,7 +354,7 @@ func adoptJournals(dir, database string, details bool, logger *slog.Logger) ([]*
 			continue
 		}
 		path := filepath.Join(dir, entry.Name())
-		a, err := openJournal(path, database, name[2], details)
+		a, err := openJournal(path, database, name[2], of)
 		switch {
 		case errors.Is(err, errDamaged):
 			aside := setAside(path)

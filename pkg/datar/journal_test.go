@@ -618,14 +618,17 @@ func TestModel(t *testing.T) {
 	for seed := range *modelSeeds {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()
-			runModel(t, rand.New(rand.NewPCG(uint64(seed), 7)), 400)
+			runModel(t, rand.New(rand.NewPCG(uint64(seed), 7)), 400, seed%2 == 1)
 		})
 	}
 }
 
-func runModel(t *testing.T, random *rand.Rand, steps int) {
+// runModel also checks the totals of counters, if asked. A store that keeps them refuses nothing, and has no old journals.
+func runModel(t *testing.T, random *rand.Rand, steps int, counters bool) {
 	h := newHost(t)
-	h.store.poison = map[int64]bool{9: true}
+	if !counters {
+		h.store.poison = map[int64]bool{9: true}
+	}
 	maxKeys := 5 + random.IntN(200)
 	maxRows := maxKeys
 	if random.IntN(2) == 0 {
@@ -635,6 +638,9 @@ func runModel(t *testing.T, random *rand.Rand, steps int) {
 		options := h.options()
 		options.MaxKeys = maxKeys
 		options.Store = portions{h.store, maxRows}
+		if counters {
+			options.Store = counterStore{portions{h.store, maxRows}}
+		}
 		e, err := datar.New(options)
 		if err != nil {
 			t.Fatal(err)
@@ -712,7 +718,7 @@ func runModel(t *testing.T, random *rand.Rand, steps int) {
 			} else {
 				e.Crash()
 			}
-			if random.IntN(4) == 0 {
+			if random.IntN(4) == 0 && !counters {
 				action += ", journals of version 1"
 				h.makeVersion1()
 			}
@@ -737,6 +743,9 @@ func runModel(t *testing.T, random *rand.Rand, steps int) {
 		}
 		// The store may have the batch in flight already; all else is exact.
 		stored, dropped := h.storedInDetail(), droppedBefore+droppedIn(s)
+		if counted := h.store.counted(); counters && counted != stored {
+			t.Fatalf("step %d: the store has %d, and the totals of its counters are %d\n%s", step, stored, counted, strings.Join(history, "\n"))
+		}
 		if low, high := recorded-dropped-lost-s.Pending, recorded-dropped; stored < low || stored > high {
 			t.Fatalf("step %d: recorded %d, dropped %d, pending %d, but the store has %d\n%s",
 				step, recorded, dropped, s.Pending, stored, strings.Join(history, "\n"))
@@ -1025,6 +1034,11 @@ type portions struct {
 }
 
 func (p portions) MaxRows() int { return p.rows }
+
+// counterStore is a datar.CounterStore.
+type counterStore struct{ portions }
+
+func (counterStore) KeepsCounters() {}
 
 // Keys that are counted all the time must not keep a flush from what comes after them.
 func TestFlushEndsWhileKeysAreCounted(t *testing.T) {

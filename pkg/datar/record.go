@@ -206,7 +206,7 @@ func (e *Engine) takeSlotLocked(key Key, ms int64) *cell {
 		}
 		a := e.mu.spare
 		if e.mu.spare = nil; a == nil {
-			a = &arena{slots: make([]slot, e.arenaSlots()), writer: e.newWriterLocked()}
+			a = &arena{slots: make([]slot, e.arenaSlots()), writer: e.newWriterLocked(), counters: e.abilities.counters}
 			if e.options.Journal.Dir != "" && !e.mu.inMemory {
 				e.mu.inMemory = true
 				signal(e.wantSpare)

@@ -53,6 +53,7 @@ func (e *Engine) prepareSpare() {
 		e.noteSpareFailure(now, w, err)
 		return
 	}
+	spare.counters = e.abilities.counters
 	e.mu.Lock()
 	e.mu.makingSpare = false
 	unwanted := e.mu.closed
@@ -107,6 +108,7 @@ func (e *Engine) openJournals() error {
 		e.mu.Unlock()
 		return nil
 	}
+	first.counters = e.abilities.counters
 	e.mu.Lock()
 	e.mu.spare = first
 	e.mu.Unlock()
@@ -119,7 +121,7 @@ func (e *Engine) adopt() {
 	if e.options.Journal.Dir == "" {
 		return
 	}
-	adopted, err := adoptJournals(e.options.Journal.Dir, e.options.Store.Identity(), e.details != nil, e.options.Logger)
+	adopted, err := adoptJournals(e.options.Journal.Dir, e.options.Store.Identity(), e.abilities, e.options.Logger)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if failed := err != nil; failed != e.mu.adoptionFails {

@@ -130,10 +130,24 @@ type Batch struct {
 	// Rows are in the order of Key.Compare, each key once. For a DetailStore their keys have all parts; for others
 	// Outcome, Version and Asked are 0.
 	Rows []Row
+	// Counters are the counters behind Rows, one or more for each, in the same order, if the Store is a CounterStore. They are
+	// nil for other stores, and in batches that no engine has made.
+	Counters []Counter
 	// Unknown are requests for flags that do not exist, and Server is the record of the sender, nil if it sends none. Both are for
 	// a DetailStore.
 	Unknown []UnknownRow
 	Server  *ServerRecord
+}
+
+// Counter is the state of one of a writer's counters, as of a batch.
+type Counter struct {
+	Key
+	// Number tells the counters of one writer apart, 0 or more. It is never used again for another counter of the writer.
+	Number int64
+	// Total is what the counter has counted since it began. It grows from batch to batch.
+	Total int64
+	// First and Last are the times of the earliest and the latest evaluation in Total, in Unix milliseconds.
+	First, Last int64
 }
 
 // Dimension is what Store.Totals groups by.
@@ -219,6 +233,15 @@ type Maintainer interface {
 	// Maintain does a bounded amount of what is due at the time now. If keep is not 0, the store may reduce days that
 	// ended longer ago than that to one total for each flag and day.
 	Maintain(ctx context.Context, now time.Time, keep time.Duration) error
+}
+
+// CounterStore is a Store that keeps the greatest Total of each counter, by writer and Number, instead of adding rows up. The
+// engine then sets Batch.Counters, and never uses the writer of counters that have ended for others. A CounterStore must not
+// refuse rows: a later Total has what was refused.
+type CounterStore interface {
+	Store
+	// KeepsCounters is never called.
+	KeepsCounters()
 }
 
 // BatchSizer is a Store that does not take batches of any size.
