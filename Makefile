@@ -24,7 +24,7 @@ TESTSUM       := $(GO) run ./integration_tests/testsum
 # would take most of the time.
 RACE          := -race '-gcflags=modernc.org/...=-race=false'
 
-.PHONY: help build run test race test-servers streams cross integration browser screenshots lint swagger swagger-check bench attack vulncheck profile clean
+.PHONY: help build run test race test-servers test-clickhouse test-chdb streams cross integration browser screenshots lint swagger swagger-check bench attack vulncheck profile clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
@@ -64,6 +64,12 @@ test-servers: ## tests of the stores on PostgreSQL and MariaDB, which it install
 
 streams: ## faults of a real Apache Kafka that take too long for every change
 	FLAGR_TEST_REQUIRE_SERVERS=1 FLAGR_TEST_STREAMS=1 integration_tests/brokers/kafka.sh $(TESTSUM) $(GO) test -count=1 -timeout 40m -run Streams -v ./pkg/recorder/kafka
+
+test-clickhouse: ## tests of the store on ClickHouse, which it installs and starts: an old version from apt
+	FLAGR_TEST_REQUIRE_SERVERS=1 $(SERVERS) -only clickhouse $(TESTSUM) $(GO) test -count=1 -timeout 20m ./pkg/datar/chstore
+
+test-chdb: ## the same on a current engine of ClickHouse in a Python process, 530 MB to install
+	$(SERVERS) -only chdb $(TESTSUM) $(GO) test -count=1 -timeout 40m ./pkg/datar/chstore
 
 cross: ## build the server for other systems and machines, and what needs none of its libraries for all of them
 	@for system in linux darwin windows; do for machine in amd64 arm64; do \

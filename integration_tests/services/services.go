@@ -26,8 +26,11 @@ type Kind struct {
 	Name string
 	// Variable is the environment variable that carries a connection string to the tests.
 	Variable string
-	// driver is the name of the driver in database/sql.
+	// OnRequest: the server is started only if it is named.
+	OnRequest bool
+	// driver is the name of the driver in database/sql, empty if ping says whether the server answers.
 	driver string
+	ping   func(ctx context.Context, dsn string) error
 	// install returns the folder or program that prepare and command need.
 	install func(ctx context.Context) (string, error)
 	// prepare makes the data folder of a new server.
@@ -45,6 +48,8 @@ func Kinds() []Kind {
 		postgres("15", "15.18.0-beta.17"),
 		postgres("18", "18.4.0-beta.17"),
 		mariadb(),
+		clickhouse(),
+		chdb(),
 	}
 }
 
@@ -126,13 +131,17 @@ func (s *Server) Resume(ctx context.Context) error {
 
 // await waits until the server answers.
 func (s *Server) await(ctx context.Context) error {
-	db, err := sql.Open(s.Kind.driver, s.DSN)
-	if err != nil {
-		return err
+	ping := s.Kind.ping
+	if ping == nil {
+		db, err := sql.Open(s.Kind.driver, s.DSN)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = db.Close() }()
+		ping = func(ctx context.Context, _ string) error { return db.PingContext(ctx) }
 	}
-	defer func() { _ = db.Close() }()
 	for {
-		err := db.PingContext(ctx)
+		err := ping(ctx, s.DSN)
 		if err == nil {
 			return nil
 		}

@@ -4,6 +4,8 @@
 //	go run ./integration_tests/services/run go test ./pkg/store ./integration_tests
 //	go run ./integration_tests/services/run bash
 //
+// ClickHouse is started only if -only names it: clickhouse or chdb.
+//
 // A server whose variable is set already is not started: the one that the variable names is used.
 package main
 
@@ -92,6 +94,8 @@ func choose(only string) ([]services.Kind, error) {
 			}
 		}
 		kinds = slices.DeleteFunc(kinds, func(k services.Kind) bool { return !slices.Contains(names, k.Name) })
+	} else {
+		kinds = slices.DeleteFunc(kinds, func(k services.Kind) bool { return k.OnRequest })
 	}
 	return slices.DeleteFunc(kinds, func(k services.Kind) bool { return os.Getenv(k.Variable) != "" }), nil
 }
