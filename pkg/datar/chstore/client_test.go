@@ -1,0 +1,275 @@
+package chstore_test
+
+import (
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/chstore"
+)
+
+// imitation answers as ClickHouse does to what the store asks at its start, and to the rest as fail says.
+type imitation struct {
+	*httptest.Server
+	mu struct {
+		sync.Mutex
+		inserts []string // tables
+		bodies  []string
+		users   map[string]bool
+		// fail answers a request, and reports whether it did.
+		fail func(w http.ResponseWriter, statement string) bool
+	}
+	version string // of the tables; empty: there are none
+}
+
+func imitate(t *testing.T) *imitation {
+	t.Helper()
+	c := &imitation{version: "1"}
+	c.mu.users = map[string]bool{}
+	c.Server = httptest.NewServer(c)
+	t.Cleanup(c.Close)
+	return c
+}
+
+func (c *imitation) onRequest(fail func(w http.ResponseWriter, statement string) bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mu.fail = fail
+}
+
+func (c *imitation) address() string { return strings.TrimPrefix(c.URL, "http://") }
+
+func (c *imitation) insertions() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return append([]string{}, c.mu.inserts...)
+}
+
+// ServeHTTP implements http.Handler.
+func (c *imitation) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	var body io.Reader = r.Body
+	if r.Header.Get("Content-Encoding") == "gzip" {
+		body, _ = gzip.NewReader(r.Body) // which fails below if it is nil
+	}
+	text, err := io.ReadAll(body)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	statement := r.URL.Query().Get("query") + string(text)
+	c.mu.Lock()
+	fail := c.mu.fail
+	c.mu.users[r.Header.Get("X-ClickHouse-User")+":"+r.Header.Get("X-ClickHouse-Key")] = true
+	c.mu.Unlock()
+	if fail != nil && fail(w, statement) {
+		return
+	}
+	answer := `{"data":[]}`
+	switch {
+	case strings.HasPrefix(statement, "SELECT version()"):
+		answer = `{"data":[["26.9.2.1"]]}`
+	case strings.Contains(statement, "system.columns"):
+		answer = fmt.Sprintf(`{"data":[["identity","'abcdefghijklmnopqrstuvwxyz'"],["version","CAST(%s, 'UInt16')"]]}`, c.version)
+	case strings.Contains(statement, "maxIf(value"):
+		answer = `{"data":[["0","0","0","0"]]}`
+	case strings.HasPrefix(statement, "INSERT INTO"):
+		c.mu.Lock()
+		c.mu.inserts = append(c.mu.inserts, strings.Fields(statement)[2])
+		c.mu.bodies = append(c.mu.bodies, string(text))
+		c.mu.Unlock()
+		answer = ""
+	}
+	_, _ = io.WriteString(w, answer)
+}
+
+const clientPassword = "s3cr3t/word"
+
+func openHosts(t *testing.T, hosts ...string) (*chstore.Store, error) {
+	t.Helper()
+	s, err := chstore.New(t.Context(), chstore.Options{Hosts: hosts, User: "u", Password: clientPassword, Database: "datar"})
+	if err == nil {
+		t.Cleanup(s.Close)
+	}
+	return s, err
+}
+
+func batchOf(sequence int64) datar.Batch {
+	hour := datar.Hour(490_000)
+	ms := hour.Time().UnixMilli()
+	return datar.Batch{Writer: "w", Sequence: sequence, Rows: []datar.Row{{Key: datar.Key{FlagID: 1, Hour: hour}, Count: 3, First: ms, Last: ms}}}
+}
+
+func exception(code int, text string) func(http.ResponseWriter, string) bool {
+	return func(w http.ResponseWriter, statement string) bool {
+		if !strings.HasPrefix(statement, "INSERT") {
+			return false
+		}
+		w.WriteHeader(http.StatusInternalServerError)
+		_, _ = fmt.Fprintf(w, "Code: %d, e.displayText() = DB::Exception: %s", code, text)
+		return true
+	}
+}
+
+// A host that is gone, hangs up, is overloaded or read only is passed over, and its user and password go to the next one alike.
+func TestFailover(t *testing.T) {
+	t.Parallel()
+	for name, fail := range map[string]func(http.ResponseWriter, string) bool{
+		"hangs up": func(w http.ResponseWriter, _ string) bool {
+			conn, _, err := w.(http.Hijacker).Hijack()
+			if err == nil {
+				_ = conn.Close()
+			}
+			return true
+		},
+		"bad gateway": func(w http.ResponseWriter, _ string) bool { w.WriteHeader(http.StatusBadGateway); return true },
+		"read only":   exception(242, "Table is in readonly mode"),
+		"busy":        exception(202, "Too many simultaneous queries"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			first, second := imitate(t), imitate(t)
+			first.onRequest(fail)
+			s, err := openHosts(t, "127.0.0.1:1", first.address(), second.address())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for sequence := range int64(2) {
+				if err := s.Apply(t.Context(), batchOf(sequence+1)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got := second.insertions(); len(got) != 2 || got[0] != "datar_counts" {
+				t.Errorf("the second host has %q, want two inserts into datar_counts", got)
+			}
+			if second.mu.users["u:"+clientPassword] != true || len(second.mu.users) != 1 {
+				t.Errorf("users are %v", second.mu.users)
+			}
+		})
+	}
+}
+
+// Too many parts, and what else is the same everywhere, is an error at once, which the engine answers by keeping the batch.
+func TestErrorsOfClickHouse(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		fail func(http.ResponseWriter, string) bool
+		code int
+		want string
+	}{
+		"too many parts": {exception(252, "Too many parts (300)"), 252, "kept and sent again"},
+		"no database":    {exception(81, "Database datar doesn't exist"), 81, "create the database"},
+		"no space":       {exception(243, "Cannot reserve 1.00 MiB"), 243, "Cannot reserve"},
+		"not ClickHouse": {func(w http.ResponseWriter, s string) bool {
+			if !strings.HasPrefix(s, "INSERT") {
+				return false
+			}
+			http.Error(w, "<html>"+strings.Repeat("x", 10_000), http.StatusNotFound)
+			return true
+		}, 0, "status 404"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			first, second := imitate(t), imitate(t)
+			s, err := openHosts(t, first.address(), second.address())
+			if err != nil {
+				t.Fatal(err)
+			}
+			first.onRequest(test.fail)
+			err = s.Apply(t.Context(), batchOf(1))
+			var refused *chstore.Error
+			if !errors.As(err, &refused) || refused.Code != test.code || !strings.Contains(err.Error(), test.want) || len(err.Error()) > 1000 {
+				t.Errorf("got %v, want code %d and %q", err, test.code, test.want)
+			}
+			if errors.Is(err, datar.ErrRefused) {
+				t.Error("the engine would drop the rows")
+			}
+			if strings.Contains(fmt.Sprint(err), clientPassword) || strings.Contains(fmt.Sprint(err), "JSONEachRow") {
+				t.Errorf("the error has the password or the statement: %v", err)
+			}
+			if got := second.insertions(); len(got) != 0 {
+				t.Errorf("the second host was asked as well: %q", got)
+			}
+		})
+	}
+}
+
+// An answer that is cut, or fails midway with status 200, is an error and not a smaller number.
+func TestAnswersThatFailMidway(t *testing.T) {
+	t.Parallel()
+	for name, answer := range map[string]string{
+		"cut":           `{"data":[["1","0","5","0","0"],["2","0"`,
+		"old exception": "{\"data\":[[\"1\",\"0\",\"5\",\"0\",\"0\"]\nCode: 241, e.displayText() = DB::Exception: Memory limit",
+		"new exception": `{"data":[["1","0","5","0","0"]],"exception":"Code: 241. DB::Exception: Memory limit"}`,
+		"empty":         "",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := imitate(t)
+			s, err := openHosts(t, c.address())
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.onRequest(func(w http.ResponseWriter, _ string) bool { _, _ = io.WriteString(w, answer); return true })
+			if totals, err := s.Totals(t.Context(), datar.TotalsQuery{From: 0, To: 1, GroupBy: datar.ByFlag}); err == nil {
+				t.Errorf("got %+v, want an error", totals)
+			}
+		})
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	t.Parallel()
+	c := imitate(t)
+	c.version = "2"
+	if _, err := openHosts(t, c.address()); err == nil || !strings.Contains(err.Error(), "the tables are of version 2, and this server knows version 1") {
+		t.Errorf("tables of a newer version: %v", err)
+	}
+	for _, s := range c.insertions() {
+		t.Errorf("something was written to %s", s)
+	}
+	c.onRequest(func(w http.ResponseWriter, _ string) bool {
+		w.WriteHeader(http.StatusForbidden)
+		_, _ = io.WriteString(w, "Code: 516. DB::Exception: u: Authentication failed")
+		return true
+	})
+	if _, err := openHosts(t, c.address()); err == nil || !strings.Contains(err.Error(), "Authentication failed") || strings.Contains(err.Error(), clientPassword) {
+		t.Errorf("a wrong password: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err := chstore.New(ctx, chstore.Options{Hosts: []string{"127.0.0.1:1"}, Password: clientPassword, Database: "datar"})
+	if err == nil || !strings.Contains(err.Error(), "127.0.0.1:1") || strings.Contains(err.Error(), clientPassword) {
+		t.Errorf("an unreachable host: %v", err)
+	}
+}
+
+// The record of a server says what is stored, so it is written after that.
+func TestOrderOfInserts(t *testing.T) {
+	t.Parallel()
+	c := imitate(t)
+	s, err := openHosts(t, c.address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	batch := batchOf(1)
+	later := batch.Rows[0]
+	later.Hour += 24
+	batch.Rows = append(batch.Rows, later)
+	batch.Unknown = []datar.UnknownRow{{Asked: "x", Hour: later.Hour, Count: 1}}
+	batch.Server = &datar.ServerRecord{Name: "s", Run: "r"}
+	if err := s.Apply(t.Context(), batch); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := fmt.Sprint(c.insertions()), "[datar_counts datar_counts datar_unknown datar_servers]"; got != want {
+		t.Errorf("inserts went to %s, want %s", got, want)
+	}
+}

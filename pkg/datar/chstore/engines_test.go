@@ -1,0 +1,92 @@
+package chstore_test
+
+import (
+	"context"
+	"crypto/rand"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+const (
+	// requireServers is the variable that, set to 1, makes a test fail that would be skipped because a server is missing.
+	requireServers = "FLAGR_TEST_REQUIRE_SERVERS"
+	// administration is how long it may take to create or drop a database.
+	administration = time.Minute
+)
+
+// engines are those of ClickHouse that tests run on.
+var engines = []struct {
+	name, variable string
+	optional       bool // tests may be skipped, whatever FLAGR_TEST_REQUIRE_SERVERS says
+}{
+	{name: "clickhouse", variable: "FLAGR_TEST_CLICKHOUSE"},
+	{name: "chdb", variable: "FLAGR_TEST_CHDB", optional: true},
+}
+
+// onEachEngine runs a test for each engine of ClickHouse, in parallel with all others. fresh returns the connection string
+// of an empty database, which is removed when the test that it gets ends.
+func onEachEngine(t *testing.T, test func(t *testing.T, fresh func(testing.TB) string)) {
+	t.Helper()
+	t.Parallel()
+	for _, engine := range engines {
+		t.Run(engine.name, func(t *testing.T) {
+			t.Parallel()
+			server := os.Getenv(engine.variable)
+			switch {
+			case server != "":
+				test(t, func(t testing.TB) string { return freshDatabase(t, server) })
+			case os.Getenv(requireServers) == "1" && !engine.optional:
+				t.Fatalf("%s is not set, and %s=1 allows no test to be skipped", engine.variable, requireServers)
+			default:
+				t.Skipf("set %s to the connection string of a server, or run the tests with: "+
+					"go run ./integration_tests/services/run -only %s go test ...", engine.variable, engine.name)
+			}
+		})
+	}
+}
+
+func freshDatabase(t testing.TB, server string) string {
+	t.Helper()
+	u, err := url.Parse(server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := "flagr_test_" + strings.ToLower(rand.Text()[:16])
+	execute(t, server, "CREATE DATABASE "+name)
+	t.Cleanup(func() { execute(t, server, "DROP DATABASE "+name) })
+	u.Path = "/" + name
+	return u.String()
+}
+
+// execute runs a statement beside the program under test, in the database of the connection string, and returns the answer.
+func execute(t testing.TB, server, statement string) string {
+	t.Helper()
+	u, err := url.Parse(server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), administration)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+u.Host+"/?database="+strings.TrimPrefix(u.Path, "/"), strings.NewReader(statement))
+	if err != nil {
+		t.Fatal(err)
+	}
+	password, _ := u.User.Password()
+	request.Header.Set("X-ClickHouse-User", u.User.Username())
+	request.Header.Set("X-ClickHouse-Key", password)
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }() // it is read to its end
+	text, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		t.Errorf("%s: status %d, %v: %s", statement, response.StatusCode, err, text)
+	}
+	return string(text)
+}

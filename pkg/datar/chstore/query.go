@@ -1,0 +1,228 @@
+package chstore
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+)
+
+// Scalar queries for the days that Maintain has marked. They are 0 while there are none.
+const (
+	// reducedBefore is the first day that the retention has not reduced to totals.
+	reducedBefore = "(SELECT max(value) FROM datar_meta WHERE name = '" + reducedMark + "')"
+	// purgedBefore is the first day whose rows are in datar_counts; the totals of those before are in datar_days.
+	purgedBefore = "(SELECT max(value) FROM datar_meta WHERE name = '" + purgedMark + "')"
+)
+
+// rowsOnce is a subquery for rows of datar_counts, each counted once however often it was inserted.
+func rowsOnce(condition string) string {
+	return "(SELECT day, hour, flag_id, variant_id, segment_id, outcome, version, asked, " +
+		"max(n) AS c, max(ingested) AS i, min(first_ms) AS f, max(last_ms) AS l FROM datar_counts WHERE " + condition +
+		" GROUP BY day, hour, flag_id, variant_id, segment_id, outcome, version, asked, writer, counter)"
+}
+
+// inWindow is the condition for the hours from one to another one. The day names the partitions.
+func inWindow(from, to datar.Hour) string {
+	return fmt.Sprintf("day >= %d AND day <= %d AND hour >= %d AND hour < %d", dayOf(from), dayOf(to-1), from, to)
+}
+
+// ofFlag is the condition for one flag, for all of them if the ID is 0.
+func ofFlag(id int64) string {
+	if id == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" AND flag_id = %d", id)
+}
+
+// isEvent is the condition for outcomes that Totals adds up.
+func isEvent() string {
+	var events []string
+	for o := datar.Unattributed; o < datar.NotFound; o++ {
+		if o.IsEvent() {
+			events = append(events, fmt.Sprint(uint8(o)))
+		}
+	}
+	return " AND outcome IN (" + strings.Join(events, ", ") + ")"
+}
+
+// eventSegment is the segment under which an event is counted.
+func eventSegment() string { return fmt.Sprintf("if(outcome = %d, 0, segment_id)", datar.HeldOut) }
+
+// Totals implements datar.Store. Of days that the retention has reduced, the whole day counts if the window has a part of it.
+func (s *Store) Totals(ctx context.Context, q datar.TotalsQuery) ([]datar.Total, error) {
+	var a, b string
+	switch q.GroupBy {
+	case datar.ByFlag:
+		a, b = "flag_id", "toInt64(0)"
+	case datar.ByDay:
+		a, b = "toInt64(day)", "toInt64(0)"
+	case datar.ByOutcome:
+		a, b = "variant_id", eventSegment()
+	default:
+		return nil, fmt.Errorf("chstore: totals: unknown dimension %d", q.GroupBy)
+	}
+	if q.From >= q.To {
+		return nil, ctx.Err()
+	}
+	firstDay, lastDay := dayOf(q.From), dayOf(q.To-1)
+	// A server that has not heard of reduced days yet adds their rows up as before: they stay for long enough.
+	reduced := q.GroupBy == datar.ByOutcome || s.reduced.any()
+	within := inWindow(q.From, q.To)
+	if reduced {
+		within += " AND day >= " + reducedBefore
+	}
+	from := "SELECT " + a + " AS a, " + b + " AS b, c, i, l FROM " + rowsOnce(within+isEvent()+ofFlag(q.FlagID))
+	if reduced && q.GroupBy != datar.ByOutcome {
+		from += " UNION ALL SELECT " + a + " AS a, " + b + " AS b, c, i, l FROM " + rowsOnce(stillThere(firstDay, lastDay)+isEvent()+ofFlag(q.FlagID)) +
+			" UNION ALL SELECT " + a + " AS a, " + b + " AS b, c, i, l FROM " + daysOnce(firstDay, lastDay, q.FlagID)
+	}
+	rows, err := s.client.integers(ctx, "SELECT toInt64(a), toInt64(b), toInt64(sum(c)), toInt64(sum(i)), toInt64(max(l)) FROM ("+from+") GROUP BY a, b")
+	if err != nil {
+		return nil, fmt.Errorf("chstore: totals: %w", err)
+	}
+	totals := make([]datar.Total, len(rows))
+	for i, r := range rows {
+		t := datar.Total{Count: r[2], Ingested: r[3], Last: r[4]}
+		switch q.GroupBy {
+		case datar.ByFlag:
+			t.FlagID = r[0]
+		case datar.ByDay:
+			t.Day = datar.Hour(r[0] * hoursPerDay)
+		case datar.ByOutcome:
+			t.VariantID, t.SegmentID = r[0], r[1]
+		}
+		totals[i] = t
+	}
+	return totals, nil
+}
+
+// stillThere is the condition for rows of reduced days that are not purged.
+func stillThere(firstDay, lastDay int32) string {
+	return fmt.Sprintf("day >= %d AND day <= %d AND day < %s AND day >= %s", firstDay, lastDay, reducedBefore, purgedBefore)
+}
+
+// countedTwice is a subquery for those batches in datar_days that are in datar_counts as well: such a batch was sent again while its
+// first sending, from before the day was reduced, was still under way. The condition selects days.
+func countedTwice(condition string) string {
+	return "(SELECT day, writer, sequence FROM (SELECT DISTINCT day, writer, sequence FROM datar_days WHERE sequence > 0 AND " + condition + ") " +
+		"ALL INNER JOIN (SELECT day, writer, max(sequence) AS newest FROM datar_counts WHERE " + condition + " GROUP BY day, writer) USING day, writer " +
+		"WHERE sequence <= newest)"
+}
+
+// daysOnce is a subquery for totals of days. Those that a purge has made have the sequence 0, and count when the purge is
+// done.
+func daysOnce(firstDay, lastDay int32, flagID int64) string {
+	days := fmt.Sprintf("day >= %d AND day <= %d", firstDay, lastDay)
+	return "(SELECT day, flag_id, max(n) AS c, max(ingested) AS i, max(last_ms) AS l FROM datar_days WHERE " + days + ofFlag(flagID) +
+		" AND if(sequence = 0, day < " + purgedBefore + ", day < " + purgedBefore + " OR (day, writer, sequence) NOT IN " + countedTwice(days) + ")" +
+		" GROUP BY day, flag_id, writer, sequence)"
+}
+
+// part is a part of a key that Details groups by.
+type part struct {
+	by     datar.Parts
+	column string
+	set    func(k *datar.Key, value int64)
+}
+
+// parts are all of them. What is not attributed has neither version nor asked.
+func parts() []part {
+	return []part{
+		{datar.GroupFlag, "flag_id", func(k *datar.Key, v int64) { k.FlagID = v }},
+		{datar.GroupOutcome, "outcome", func(k *datar.Key, v int64) { k.Outcome = datar.Outcome(v) }},
+		{datar.GroupVariant, "variant_id", func(k *datar.Key, v int64) { k.VariantID = v }},
+		{datar.GroupSegment, "segment_id", func(k *datar.Key, v int64) { k.SegmentID = v }},
+		{datar.GroupVersion, "if(outcome = 0, 0, version)", func(k *datar.Key, v int64) { k.Version = uint16(v) }},
+		{datar.GroupAsked, "if(outcome = 0, 0, asked)", func(k *datar.Key, v int64) { k.Asked = datar.Asked(v) }},
+		{datar.GroupHour, "hour", func(k *datar.Key, v int64) { k.Hour = datar.Hour(v) }},
+		{datar.GroupDay, "day", func(k *datar.Key, v int64) { k.Hour = datar.Hour(v * hoursPerDay) }},
+	}
+}
+
+// Details implements datar.DetailStore.
+func (s *Store) Details(ctx context.Context, q datar.DetailsQuery) ([]datar.Row, error) {
+	if q.From >= q.To {
+		return nil, ctx.Err()
+	}
+	within := inWindow(q.From, q.To) + " AND day >= " + reducedBefore
+	var groups []string
+	var setters []func(*datar.Key, int64)
+	for _, p := range parts() {
+		if q.GroupBy&p.by != 0 {
+			groups = append(groups, fmt.Sprintf("toInt64(%s) AS g%d", p.column, len(groups)))
+			setters = append(setters, p.set)
+		}
+	}
+	groups = append(groups, fmt.Sprintf("toInt64(0) AS g%d", len(groups))) // there is always one
+	names := make([]string, len(groups))
+	for i := range names {
+		names[i] = fmt.Sprintf("g%d", i)
+	}
+	grouped := strings.Join(names, ", ")
+	rows, err := s.client.integers(ctx, "SELECT "+grouped+", toInt64(sum(c)), toInt64(sum(i)), toInt64(minIf(f, f != 0)), toInt64(max(l)) FROM "+
+		"(SELECT "+strings.Join(groups, ", ")+", c, i, if(outcome = 0, 0, f) AS f, if(outcome = 0, 0, l) AS l FROM "+
+		rowsOnce(within+ofFlag(q.FlagID))+") GROUP BY "+grouped)
+	if err != nil {
+		return nil, fmt.Errorf("chstore: add up details: %w", err)
+	}
+	details := make([]datar.Row, len(rows))
+	for i, values := range rows {
+		for j, set := range setters {
+			set(&details[i].Key, values[j])
+		}
+		values = values[len(groups):]
+		details[i].Count, details[i].Ingested, details[i].First, details[i].Last = values[0], values[1], values[2], values[3]
+	}
+	slices.SortFunc(details, func(a, b datar.Row) int { return a.Compare(b.Key) })
+	return details, nil
+}
+
+// DetailedFrom implements datar.DetailStore.
+func (s *Store) DetailedFrom(ctx context.Context) (datar.Hour, error) {
+	m, err := s.readMarks(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("chstore: %w", err)
+	}
+	return datar.Hour(m.reduced * hoursPerDay), nil
+}
+
+// Unknown implements datar.DetailStore.
+func (s *Store) Unknown(ctx context.Context, q datar.UnknownQuery) ([]datar.UnknownRow, error) {
+	if q.From >= q.To {
+		return nil, ctx.Err()
+	}
+	rows, err := s.client.query(ctx, fmt.Sprintf("SELECT asked, toString(sum(c)), toString(min(f)), toString(max(l)) FROM "+
+		"(SELECT asked, max(n) AS c, min(first_ms) AS f, max(last_ms) AS l FROM datar_unknown "+
+		"WHERE %s GROUP BY hour, asked, writer, sequence) "+
+		"GROUP BY asked ORDER BY sum(c) DESC, asked LIMIT %d, %d", inWindow(q.From, q.To), q.Offset, q.Limit))
+	if err != nil {
+		return nil, fmt.Errorf("chstore: requests for flags that do not exist: %w", err)
+	}
+	unknown := make([]datar.UnknownRow, len(rows))
+	for i, r := range rows {
+		unknown[i].Asked = r[0]
+		if _, err := fmt.Sscan(strings.Join(r[1:], " "), &unknown[i].Count, &unknown[i].First, &unknown[i].Last); err != nil {
+			return nil, fmt.Errorf("chstore: requests for flags that do not exist: %w", err)
+		}
+	}
+	return unknown, nil
+}
+
+// Servers implements datar.DetailStore.
+func (s *Store) Servers(ctx context.Context) ([]datar.ServerRecord, error) {
+	rows, err := s.client.query(ctx, "SELECT argMax(record, at_ms) FROM datar_servers GROUP BY name, run")
+	if err != nil {
+		return nil, fmt.Errorf("chstore: read the records of servers: %w", err)
+	}
+	records := make([]datar.ServerRecord, len(rows))
+	for i, r := range rows {
+		if err := json.Unmarshal([]byte(r[0]), &records[i]); err != nil {
+			return nil, fmt.Errorf("chstore: read the record of a server: %w", err)
+		}
+	}
+	return records, nil
+}
