@@ -163,7 +163,7 @@ func appendText(b []byte, name, s string) []byte {
 		return b
 	}
 	b = append(b, name...)
-	b = appendString(b, s)
+	b = AppendString(b, s)
 	return append(b, ',')
 }
 
@@ -183,12 +183,13 @@ func appendTexts(b []byte, name string, texts []string) []byte {
 	b = append(b, name...)
 	for i, s := range texts {
 		b = append(b, "[,"[min(i, 1)])
-		b = appendString(b, s)
+		b = AppendString(b, s)
 	}
 	return append(b, `],`...)
 }
 
-func appendString(b []byte, s string) []byte {
+// AppendString appends s as a JSON string, byte for byte as encoding/json writes it without escaping HTML.
+func AppendString(b []byte, s string) []byte {
 	if !IsPlain(s) {
 		encoded, _ := encode(s) // a string has no error
 		return append(b, encoded...)

@@ -54,7 +54,7 @@ func writeFlagDocument(rw http.ResponseWriter, r *http.Request, flags []*entity.
 		if !wanted(f) {
 			continue
 		}
-		if err := document.element(f); err != nil {
+		if err := document.element(func(b []byte) []byte { return appendFlagEntity(b, f) }); err != nil {
 			return err
 		}
 	}

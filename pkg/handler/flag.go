@@ -91,7 +91,7 @@ func (h *Handler) listFlags(r *http.Request, q store.FlagQuery) middleware.Respo
 					}
 				}
 				for j := range flags {
-					if err := list.element(flagModel(&flags[j])); err != nil {
+					if err := list.element(func(b []byte) []byte { return appendFlagModel(b, &flags[j]) }); err != nil {
 						return err
 					}
 				}

@@ -2,9 +2,7 @@ package handler
 
 import (
 	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -136,33 +134,24 @@ func (r *reservation) release() { r.of.Release(r.taken) }
 
 // jsonStream writes a JSON document element by element. It holds one element and streamBuffer.
 type jsonStream struct {
-	out     *bufio.Writer
-	buffer  bytes.Buffer
-	encoder *json.Encoder
-	any     bool // an element was written
+	out *bufio.Writer
+	any bool // an element was written
 }
 
 func newJSONStream(out io.Writer) *jsonStream {
-	s := &jsonStream{out: bufio.NewWriterSize(out, streamBuffer)}
-	s.encoder = json.NewEncoder(&s.buffer)
-	s.encoder.SetEscapeHTML(false) // like the producer of the generated API
-	return s
+	return &jsonStream{out: bufio.NewWriterSize(out, streamBuffer)}
 }
 
 // text writes a piece of the document as it is. Errors stay, and finish returns them.
 func (s *jsonStream) text(piece string) { _, _ = s.out.WriteString(piece) }
 
-// element writes an element of the list that was begun, with the comma before it.
-func (s *jsonStream) element(value any) error {
-	s.buffer.Reset()
-	if err := s.encoder.Encode(value); err != nil {
-		return fmt.Errorf("write an element as JSON: %w", err)
-	}
+// element writes an element of the list that was begun, with the comma before it. one appends it to a buffer.
+func (s *jsonStream) element(one func(b []byte) []byte) error {
 	if s.any {
 		s.text(",")
 	}
 	s.any = true
-	_, err := s.out.Write(bytes.TrimSuffix(s.buffer.Bytes(), []byte("\n")))
+	_, err := s.out.Write(one(s.out.AvailableBuffer()))
 	return err
 }
 

@@ -46,24 +46,35 @@ type common struct {
 }
 
 // find reads rows by itself: GORM needs a multiple of the time, and reads all columns.
-func find[T any](query *gorm.DB, of columnsOf[T], how reading) (all []T, err error) {
-	var row T
+func find[T any](query *gorm.DB, of columnsOf[T], how reading) ([]T, error) {
+	var kept columnsOf[T]
 	var names []string
-	var into []any
 	for _, c := range of {
-		if how.brief && c.record {
-			continue
+		if !how.brief || !c.record {
+			kept, names = append(kept, c), append(names, c.name)
 		}
-		names, into = append(names, c.name), append(into, c.into(&row, how.common))
 	}
-	rows, err := query.Model(new(T)).Select(names).Rows()
+	return scan(query.Model(new(T)).Select(names), func(row *T) []any {
+		targets := make([]any, len(kept))
+		for i, c := range kept {
+			targets[i] = c.into(row, how.common)
+		}
+		return targets
+	})
+}
+
+// scan reads the rows of a query. into gives the targets for the columns of a row, which is used for all of them.
+func scan[T any](query *gorm.DB, into func(row *T) []any) (all []T, err error) {
+	rows, err := query.Rows()
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
+	var row T
+	targets := into(&row)
 	all = []T{}
 	for rows.Next() {
-		if err := rows.Scan(into...); err != nil {
+		if err := rows.Scan(targets...); err != nil {
 			return nil, err
 		}
 		all = append(all, row)

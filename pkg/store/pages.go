@@ -39,8 +39,9 @@ func (s *Store) FlagPages(ctx context.Context, q FlagQuery) ([]FlagPage, error) 
 	if q.Preload {
 		size += " + COALESCE((SELECT OCTET_LENGTH(flag_snapshots.flag) FROM flag_snapshots WHERE flag_snapshots.id = flags.snapshot_id), 0)"
 	}
-	var flags []rowSize
-	if err := where(s.db.WithContext(ctx)).Select("flags.id, " + size + " AS size").Order("flags.id").Scan(&flags).Error; err != nil {
+	flags, err := scan[rowSize](where(s.db.WithContext(ctx)).Select("flags.id, "+size+" AS size").Order("flags.id"),
+		func(r *rowSize) []any { return []any{(*number)(&r.ID), &r.Size} })
+	if err != nil {
 		return nil, s.unsearchableFlags(explain("read the sizes of flags", err), q)
 	}
 	return pagesOf(flags), nil

@@ -1,12 +1,12 @@
 package store
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
 
 	"gorm.io/gorm"
-	"gorm.io/gorm/clause"
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
@@ -24,7 +24,7 @@ func loadParts(tx *gorm.DB, flags []entity.Flag, how reading) error {
 	for i := range flags {
 		ids[i] = flags[i].ID
 	}
-	variants, err := partsOf(tx, variantColumns(), how, "flag_id", ids, "id")
+	variants, err := partsOf(tx, variantColumns(), how, "flag_id", ids, compareVariants)
 	if err != nil {
 		return fmt.Errorf("read variants: %w", err)
 	}
@@ -92,7 +92,7 @@ func tagsOf(tx *gorm.DB, links []flagTag, how reading) (map[uint]entity.Tag, err
 
 // segmentsOf reads the segments of flags with their parts, in the order in which they are evaluated.
 func segmentsOf(tx *gorm.DB, flagIDs []uint, how reading) ([]entity.Segment, error) {
-	segments, err := partsOf(tx, segmentColumns(), how, "flag_id", flagIDs, "rank", "id")
+	segments, err := partsOf(tx, segmentColumns(), how, "flag_id", flagIDs, compareSegments)
 	if err != nil {
 		return nil, fmt.Errorf("read segments: %w", err)
 	}
@@ -100,11 +100,11 @@ func segmentsOf(tx *gorm.DB, flagIDs []uint, how reading) ([]entity.Segment, err
 	for i := range segments {
 		ids[i] = segments[i].ID
 	}
-	constraints, err := partsOf(tx, constraintColumns(), how, "segment_id", ids, "id")
+	constraints, err := partsOf(tx, constraintColumns(), how, "segment_id", ids, compareConstraints)
 	if err != nil {
 		return nil, fmt.Errorf("read constraints: %w", err)
 	}
-	distributions, err := partsOf(tx, distributionColumns(), how, "segment_id", ids, "variant_id", "id")
+	distributions, err := partsOf(tx, distributionColumns(), how, "segment_id", ids, compareDistributions)
 	if err != nil {
 		return nil, fmt.Errorf("read distributions: %w", err)
 	}
@@ -117,22 +117,38 @@ func segmentsOf(tx *gorm.DB, flagIDs []uint, how reading) ([]entity.Segment, err
 	return segments, nil
 }
 
-// partsOf reads the rows whose column has one of the ids; those of one id come in the given order.
-func partsOf[T any](tx *gorm.DB, of columnsOf[T], how reading, column string, ids []uint, order ...string) ([]T, error) {
+// partsOf reads the rows whose column has one of the ids. Rows of one id come in the order of compare, which must compare
+// that column first. They are sorted here: SQLite would need longer, and they nearly are in that order.
+func partsOf[T any](tx *gorm.DB, of columnsOf[T], how reading, column string, ids []uint, compare func(a, b *T) int) ([]T, error) {
 	all := []T{}
 	for chunk := range slices.Chunk(ids, idsPerQuery) {
 		// SQLite takes the index on deleted_at if it can, and so reads the whole table for each chunk.
 		query := tx.Unscoped().Where(map[string]any{column: chunk}).Where("COALESCE(deleted_at, NULL) IS NULL")
-		for _, name := range order {
-			query = query.Order(clause.OrderByColumn{Column: clause.Column{Name: name}}) // quoted: rank is a word of MySQL
-		}
 		some, err := find(query, of, how)
 		if err != nil {
 			return nil, err
 		}
+		slices.SortFunc(some, func(a, b T) int { return compare(&a, &b) })
 		all = append(all, some...)
 	}
 	return all, nil
+}
+
+func compareVariants(a, b *entity.Variant) int {
+	return cmp.Or(cmp.Compare(a.FlagID, b.FlagID), cmp.Compare(a.ID, b.ID))
+}
+
+// compareSegments has the order in which the segments of a flag are evaluated.
+func compareSegments(a, b *entity.Segment) int {
+	return cmp.Or(cmp.Compare(a.FlagID, b.FlagID), cmp.Compare(a.Rank, b.Rank), cmp.Compare(a.ID, b.ID))
+}
+
+func compareConstraints(a, b *entity.Constraint) int {
+	return cmp.Or(cmp.Compare(a.SegmentID, b.SegmentID), cmp.Compare(a.ID, b.ID))
+}
+
+func compareDistributions(a, b *entity.Distribution) int {
+	return cmp.Or(cmp.Compare(a.SegmentID, b.SegmentID), cmp.Compare(a.VariantID, b.VariantID), cmp.Compare(a.ID, b.ID))
 }
 
 // grouped gives each parent a list of its own, with no more room than it needs: flags are kept one by one.

@@ -1,0 +1,264 @@
+package handler
+
+import (
+	"bytes"
+	"encoding/json"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-openapi/strfmt"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
+)
+
+// What follows writes lists of flags without the generated models and without reflection. Tests compare each function byte for
+// byte with what encoding/json writes, without escaping HTML.
+
+// appendFlagModel appends a flag as flagModel has it.
+func appendFlagModel(b []byte, f *entity.Flag) []byte {
+	b = append(b, '{')
+	b = appendOptionalText(b, `"createdBy":`, f.CreatedBy)
+	b = appendBool(append(b, `"dataRecordsEnabled":`...), f.DataRecordsEnabled)
+	b = eval.AppendString(append(b, `,"description":`...), f.Description)
+	b = appendBool(append(b, `,"enabled":`...), f.Enabled)
+	b = append(b, ',')
+	b = appendOptionalText(b, `"entityType":`, f.EntityType)
+	b = appendOptionalID(b, f.ID)
+	b = appendOptionalText(b, `"key":`, f.Key)
+	b = appendOptionalText(b, `"notes":`, f.Notes)
+	b = appendList(append(b, `"segments":`...), f.Segments, appendSegmentModel)
+	b = appendList(append(b, `,"tags":`...), f.Tags, appendTagModel)
+	b = append(b, `,"updatedAt":"`...)
+	b = strfmt.NormalizeTimeForMarshal(f.UpdatedAt.UTC()).AppendFormat(b, strfmt.MarshalFormat)
+	b = append(b, `",`...)
+	b = appendOptionalText(b, `"updatedBy":`, f.UpdatedBy)
+	b = appendList(append(b, `"variants":`...), f.Variants, appendVariantModel)
+	return append(b, '}')
+}
+
+func appendSegmentModel(b []byte, s *entity.Segment) []byte {
+	b = appendList(append(b, `{"constraints":`...), s.Constraints, appendConstraintModel)
+	b = eval.AppendString(append(b, `,"description":`...), s.Description)
+	b = appendList(append(b, `,"distributions":`...), s.Distributions, appendDistributionModel)
+	b = append(b, ',')
+	b = appendOptionalID(b, s.ID)
+	b = appendNumber(append(b, `"rank":`...), s.Rank)
+	b = appendNumber(append(b, `,"rolloutPercent":`...), s.RolloutPercent)
+	return append(b, '}')
+}
+
+func appendConstraintModel(b []byte, c *entity.Constraint) []byte {
+	b = appendOptionalID(append(b, '{'), c.ID)
+	b = eval.AppendString(append(b, `"operator":`...), c.Operator)
+	b = eval.AppendString(append(b, `,"property":`...), c.Property)
+	b = eval.AppendString(append(b, `,"value":`...), c.Value)
+	return append(b, '}')
+}
+
+func appendDistributionModel(b []byte, d *entity.Distribution) []byte {
+	b = appendOptionalID(append(b, '{'), d.ID)
+	b = appendNumber(append(b, `"percent":`...), d.Percent)
+	b = appendNumber(append(b, `,"variantID":`...), d.VariantID)
+	b = eval.AppendString(append(b, `,"variantKey":`...), d.VariantKey)
+	return append(b, '}')
+}
+
+func appendTagModel(b []byte, t *entity.Tag) []byte {
+	b = appendOptionalID(append(b, '{'), t.ID)
+	b = eval.AppendString(append(b, `"value":`...), t.Value)
+	return append(b, '}')
+}
+
+func appendVariantModel(b []byte, v *entity.Variant) []byte {
+	b = appendAttachment(append(b, `{"attachment":`...), v.Attachment)
+	b = append(b, ',')
+	b = appendOptionalID(b, v.ID)
+	b = eval.AppendString(append(b, `"key":`...), v.Key)
+	return append(b, '}')
+}
+
+// appendFlagEntity appends a flag in the form of the export, which is that of the struct.
+func appendFlagEntity(b []byte, f *entity.Flag) []byte {
+	b = appendModel(b, &f.Model)
+	b = eval.AppendString(append(b, `,"Key":`...), f.Key)
+	b = eval.AppendString(append(b, `,"Description":`...), f.Description)
+	b = eval.AppendString(append(b, `,"CreatedBy":`...), f.CreatedBy)
+	b = eval.AppendString(append(b, `,"UpdatedBy":`...), f.UpdatedBy)
+	b = appendBool(append(b, `,"Enabled":`...), f.Enabled)
+	b = appendNullableList(append(b, `,"Segments":`...), f.Segments, appendSegmentEntity)
+	b = appendNullableList(append(b, `,"Variants":`...), f.Variants, appendVariantEntity)
+	b = appendNullableList(append(b, `,"Tags":`...), f.Tags, appendTagEntity)
+	b = appendNumber(append(b, `,"SnapshotID":`...), f.SnapshotID)
+	b = eval.AppendString(append(b, `,"Notes":`...), f.Notes)
+	b = appendBool(append(b, `,"DataRecordsEnabled":`...), f.DataRecordsEnabled)
+	b = eval.AppendString(append(b, `,"EntityType":`...), f.EntityType)
+	return append(b, '}')
+}
+
+func appendSegmentEntity(b []byte, s *entity.Segment) []byte {
+	b = appendModel(b, &s.Model)
+	b = appendNumber(append(b, `,"FlagID":`...), s.FlagID)
+	b = eval.AppendString(append(b, `,"Description":`...), s.Description)
+	b = appendNumber(append(b, `,"Rank":`...), s.Rank)
+	b = appendNumber(append(b, `,"RolloutPercent":`...), s.RolloutPercent)
+	b = appendNullableList(append(b, `,"Constraints":`...), s.Constraints, appendConstraintEntity)
+	b = appendNullableList(append(b, `,"Distributions":`...), s.Distributions, appendDistributionEntity)
+	return append(b, '}')
+}
+
+func appendConstraintEntity(b []byte, c *entity.Constraint) []byte {
+	b = appendModel(b, &c.Model)
+	b = appendNumber(append(b, `,"SegmentID":`...), c.SegmentID)
+	b = eval.AppendString(append(b, `,"Property":`...), c.Property)
+	b = eval.AppendString(append(b, `,"Operator":`...), c.Operator)
+	b = eval.AppendString(append(b, `,"Value":`...), c.Value)
+	return append(b, '}')
+}
+
+func appendDistributionEntity(b []byte, d *entity.Distribution) []byte {
+	b = appendModel(b, &d.Model)
+	b = appendNumber(append(b, `,"SegmentID":`...), d.SegmentID)
+	b = appendNumber(append(b, `,"VariantID":`...), d.VariantID)
+	b = eval.AppendString(append(b, `,"VariantKey":`...), d.VariantKey)
+	b = appendNumber(append(b, `,"Percent":`...), d.Percent)
+	return append(b, '}')
+}
+
+func appendVariantEntity(b []byte, v *entity.Variant) []byte {
+	b = appendModel(b, &v.Model)
+	b = appendNumber(append(b, `,"FlagID":`...), v.FlagID)
+	b = eval.AppendString(append(b, `,"Key":`...), v.Key)
+	b = appendAttachment(append(b, `,"Attachment":`...), v.Attachment)
+	return append(b, '}')
+}
+
+func appendTagEntity(b []byte, t *entity.Tag) []byte {
+	b = appendModel(b, &t.Model)
+	b = eval.AppendString(append(b, `,"Value":`...), t.Value)
+	return append(b, `,"Flags":null}`...) // never filled in
+}
+
+// appendModel appends the beginning of a row.
+func appendModel(b []byte, m *entity.Model) []byte {
+	b = appendNumber(append(b, `{"ID":`...), m.ID)
+	b = appendTime(append(b, `,"CreatedAt":`...), m.CreatedAt)
+	b = appendTime(append(b, `,"UpdatedAt":`...), m.UpdatedAt)
+	b = append(b, `,"DeletedAt":`...)
+	if !m.DeletedAt.Valid {
+		return append(b, "null"...)
+	}
+	return appendTime(b, m.DeletedAt.Time)
+}
+
+// appendTime appends null for a time that RFC 3339 has no form for, such as one after the year 9999.
+func appendTime(b []byte, t time.Time) []byte {
+	start := len(b)
+	if b, err := t.AppendText(append(b, '"')); err == nil {
+		return append(b, '"')
+	}
+	return append(b[:start], "null"...)
+}
+
+// appendAttachment appends an attachment, in which all values come from JSON.
+func appendAttachment(b []byte, a entity.Attachment) []byte {
+	if a == nil {
+		return append(b, "null"...)
+	}
+	return appendObject(b, a)
+}
+
+func appendObject(b []byte, members map[string]any) []byte {
+	b = append(b, '{')
+	for i, name := range slices.Sorted(maps.Keys(members)) {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(eval.AppendString(b, name), ':')
+		b = appendValue(b, members[name])
+	}
+	return append(b, '}')
+}
+
+func appendValue(b []byte, value any) []byte {
+	switch v := value.(type) {
+	case nil:
+		return append(b, "null"...)
+	case bool:
+		return appendBool(b, v)
+	case string:
+		return eval.AppendString(b, v)
+	case json.Number:
+		if len(v) > 0 && strings.Trim(string(v), "0123456789") == "" {
+			return append(b, v...)
+		}
+	case map[string]any:
+		if v != nil {
+			return appendObject(b, v)
+		}
+	case []any:
+		if v != nil {
+			return appendElements(b, v)
+		}
+	}
+	var other bytes.Buffer
+	encoder := json.NewEncoder(&other)
+	encoder.SetEscapeHTML(false)
+	if encoder.Encode(value) != nil { // not from JSON
+		return append(b, "null"...)
+	}
+	return append(b, bytes.TrimSuffix(other.Bytes(), []byte("\n"))...)
+}
+
+func appendElements(b []byte, elements []any) []byte {
+	b = append(b, '[')
+	for i, element := range elements {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendValue(b, element)
+	}
+	return append(b, ']')
+}
+
+// appendList appends [] for a list without elements.
+func appendList[T any](b []byte, list []T, one func([]byte, *T) []byte) []byte {
+	b = append(b, '[')
+	for i := range list {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = one(b, &list[i])
+	}
+	return append(b, ']')
+}
+
+// appendNullableList appends null for a list that is nil.
+func appendNullableList[T any](b []byte, list []T, one func([]byte, *T) []byte) []byte {
+	if list == nil {
+		return append(b, "null"...)
+	}
+	return appendList(b, list, one)
+}
+
+// appendOptionalText appends a member and a comma, or nothing if the text is empty.
+func appendOptionalText(b []byte, name, value string) []byte {
+	if value == "" {
+		return b
+	}
+	return append(eval.AppendString(append(b, name...), value), ',')
+}
+
+func appendOptionalID(b []byte, id uint) []byte {
+	if id == 0 {
+		return b
+	}
+	return append(appendNumber(append(b, `"id":`...), id), ',')
+}
+
+func appendNumber(b []byte, n uint) []byte { return strconv.AppendUint(b, uint64(n), 10) }
+
+func appendBool(b []byte, value bool) []byte { return strconv.AppendBool(b, value) }

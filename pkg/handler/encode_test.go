@@ -1,0 +1,149 @@
+package handler
+
+import (
+	"bytes"
+	"encoding/json"
+	"math/rand/v2"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+)
+
+// TestEncodersWriteWhatModelsDo fills every field of flags at random, new fields of the structs included, and compares with
+// encoding/json byte for byte.
+func TestEncodersWriteWhatModelsDo(t *testing.T) {
+	t.Parallel()
+	random := rand.New(rand.NewPCG(15, 43))
+	for n := range 500 {
+		var f entity.Flag
+		if n > 0 { // the first one is the zero value
+			fill(random, reflect.ValueOf(&f).Elem())
+		}
+		for name, encoder := range map[string]struct {
+			got  []byte
+			want any
+		}{
+			"model":  {appendFlagModel(nil, &f), flagModel(&f)},
+			"entity": {appendFlagEntity(nil, &f), &f},
+		} {
+			if want := unescaped(t, encoder.want); !bytes.Equal(encoder.got, want) {
+				t.Fatalf("%s:\n got %s\nwant %s", name, encoder.got, want)
+			}
+		}
+	}
+}
+
+func unescaped(t *testing.T, value any) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(value); err != nil {
+		t.Fatal(err)
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+}
+
+// fill sets every field to a random value, which is the zero value in some cases. A tag has no flags.
+func fill(random *rand.Rand, v reflect.Value) {
+	switch v.Interface().(type) {
+	case time.Time:
+		zone := time.FixedZone("", (random.IntN(25)-12)*3600)
+		v.Set(reflect.ValueOf(time.Unix(random.Int64N(1<<34), random.Int64N(2)*random.Int64N(1e9)).In(zone)))
+		return
+	case entity.DeletedAt:
+		deleted := entity.DeletedAt{Valid: random.IntN(2) == 0}
+		fill(random, reflect.ValueOf(&deleted.Time).Elem())
+		v.Set(reflect.ValueOf(deleted))
+		return
+	case entity.Attachment:
+		if members, ok := randomValue(random, 3).(map[string]any); ok {
+			v.Set(reflect.ValueOf(entity.Attachment(members)))
+		}
+		return
+	case []*entity.Flag:
+		return
+	}
+	switch v.Kind() {
+	case reflect.Struct:
+		for i := range v.NumField() {
+			fill(random, v.Field(i))
+		}
+	case reflect.Slice:
+		length := random.IntN(4)
+		if length == 3 {
+			return // nil
+		}
+		v.Set(reflect.MakeSlice(v.Type(), length, length))
+		for i := range length {
+			fill(random, v.Index(i))
+		}
+	case reflect.String:
+		v.SetString(randomText(random))
+	case reflect.Uint:
+		v.SetUint(random.Uint64N(1<<40) * random.Uint64N(2))
+	case reflect.Bool:
+		v.SetBool(random.IntN(2) == 0)
+	default:
+		panic("no values for " + v.Type().String())
+	}
+}
+
+func randomText(random *rand.Rand) string {
+	pieces := []string{"plain", "<b>&'", `"`, `\`, "\n", "\x00\x1f\x7f", "ä", "\u2028", "🙂", "\xff", " "}
+	text := ""
+	for range random.IntN(4) {
+		text += pieces[random.IntN(len(pieces))]
+	}
+	return text
+}
+
+// randomValue is one that comes from JSON.
+func randomValue(random *rand.Rand, depth int) any {
+	kinds := 10
+	if depth == 0 {
+		kinds = 6
+	}
+	switch random.IntN(kinds) {
+	case 0:
+		return nil
+	case 1:
+		return random.IntN(2) == 0
+	case 2:
+		return json.Number([]string{"0", "12345678901234567890", "-1", "1.50", "1e400", "-0"}[random.IntN(6)])
+	case 3, 4, 5:
+		return randomText(random)
+	case 6:
+		list := make([]any, random.IntN(4))
+		for i := range list {
+			list[i] = randomValue(random, depth-1)
+		}
+		return list
+	default:
+		members := map[string]any{}
+		for range random.IntN(4) {
+			members[randomText(random)] = randomValue(random, depth-1)
+		}
+		return members
+	}
+}
+
+func BenchmarkEncodeFlag(b *testing.B) {
+	var f entity.Flag
+	random := rand.New(rand.NewPCG(1, 2))
+	for len(f.Segments) < 2 || len(f.Variants) < 2 {
+		fill(random, reflect.ValueOf(&f).Elem())
+	}
+	for name, encode := range map[string]func(b []byte, f *entity.Flag) []byte{"model": appendFlagModel, "entity": appendFlagEntity} {
+		b.Run(name, func(b *testing.B) {
+			var buffer []byte
+			b.ReportAllocs()
+			for b.Loop() {
+				buffer = encode(buffer[:0], &f)
+			}
+			b.SetBytes(int64(len(buffer)))
+		})
+	}
+}
