@@ -189,12 +189,16 @@ func (s *Store) detailRows(tx *gorm.DB, by datar.Parts, ranges []hourRange, flag
 		all = append(all, r)
 		return nil
 	}
-	if flagID == 0 {
+	total := int64(0)
+	for _, r := range ranges {
+		total += r.to - r.from
+	}
+	if flagID == 0 || total > maxHoursOfFlag {
 		inUTC := eventHours{condition: s.sql(hourInUTC), bindHour: s.dialect.bindHour}
 		err = s.eachRow(tx, statement, inUTC, ranges, flagID, each)
 		return all, err
 	}
-	// The primary key begins with the hour, so that a range of hours would read all flags.
+	// The primary key begins with the hour, so that a range of hours reads all flags.
 	var hours []any
 	for _, r := range ranges {
 		for h := r.from; h < r.to; h++ {
@@ -212,8 +216,13 @@ func (s *Store) detailRows(tx *gorm.DB, by datar.Parts, ranges []hourRange, flag
 	return all, nil
 }
 
-// hoursTogether is the most hours of one flag that are read by a query.
-const hoursTogether = 128
+const (
+	// hoursTogether is the most hours of one flag that are read by a query.
+	hoursTogether = 128
+	// maxHoursOfFlag is the most hours of one flag that are looked up one by one. A query from the beginning of time has half a
+	// million of them, nearly all without a row, and is cheaper as a range: what is old is in the rollups.
+	maxHoursOfFlag = 366 * 24
+)
 
 // eventRows adds up events of the ranges by those of the given parts that they have.
 func (s *Store) eventRows(tx *gorm.DB, by datar.Parts, ranges []hourRange, flagID int64) (all []datar.Row, err error) {

@@ -3,7 +3,10 @@ package gormstore_test
 import (
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+
+	"gorm.io/gorm"
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
@@ -106,4 +109,37 @@ func TestPacksAreRead(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Whether a flag was ever asked for is a question about half a million hours, of which few have rows.
+func TestDetailsOfAFlagFromTheBeginning(t *testing.T) {
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		db := openKind(t, kind, kind.Fresh(t))
+		var statements atomic.Int64
+		if err := db.Callback().Row().After("gorm:row").Register("count", func(*gorm.DB) { statements.Add(1) }); err != nil {
+			t.Fatal(err)
+		}
+		s := newStore(t, db)
+		const now = datar.Hour(490_000)
+		rows := []datar.Row{
+			detailRow(datar.Key{FlagID: 1, Hour: now - 9_000, Outcome: datar.NoMatch}, 2), detailRow(datar.Key{FlagID: 1, Hour: now, Outcome: datar.NoMatch}, 3),
+			detailRow(datar.Key{FlagID: 2, Hour: now, Outcome: datar.NoMatch}, 5),
+		}
+		if err := s.Apply(t.Context(), datar.Batch{Writer: "w", Sequence: 1, Rows: rows}); err != nil {
+			t.Fatal(err)
+		}
+		for _, when := range []string{"live", "rolled up"} {
+			statements.Store(0)
+			got, err := s.Details(t.Context(), datar.DetailsQuery{To: now + 1, FlagID: 1, GroupBy: datar.GroupFlag})
+			if err != nil || len(got) != 1 || got[0].Count != 5 || got[0].Last != rows[1].Last {
+				t.Errorf("%s: got %+v (%v)", when, got, err)
+			}
+			if n := statements.Load(); n > 20 {
+				t.Errorf("%s: %d statements", when, n)
+			}
+			if err := s.Maintain(t.Context(), (now + 60).Time(), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
 }
