@@ -19,7 +19,10 @@ func openMySQL(dsn string, logger *slog.Logger) (target, error) {
 	if err != nil {
 		return target{}, invalid // the driver's own message may repeat parts of the connection string
 	}
-	// Columns of type datetime have no zone: all of them hold UTC, whatever the connection string says.
+	if err := checkZone(config.Loc); err != nil {
+		return target{}, err
+	}
+	// Columns of type datetime have no zone: all of them hold UTC.
 	config.ParseTime, config.Loc = true, time.UTC
 	if _, ok := config.Params["sql_mode"]; !ok {
 		// Servers that are not strict cut texts that are too long, and would leave half a snapshot.
@@ -41,6 +44,18 @@ func openMySQL(dsn string, logger *slog.Logger) (target, error) {
 		secrets:   secretsOf(dsn, config.Passwd, config.User, config.DBName),
 		name:      config.Addr + "/" + config.DBName,
 	}, nil
+}
+
+// checkZone refuses a zone that the driver would convert times to before they are stored: what is stored already would be read
+// with an error of its offset.
+func checkZone(zone *time.Location) error {
+	for _, month := range []time.Month{time.January, time.July} {
+		if _, offset := time.Date(2026, month, 1, 0, 0, 0, 0, zone).Zone(); offset != 0 {
+			return fmt.Errorf("loc=%s in the connection string: times are stored in UTC only; convert those that are in this zone once, "+
+				"as under \"MySQL with times of another zone\" in docs/operations.md, and remove loc", zone)
+		}
+	}
+	return nil
 }
 
 // Errors of MySQL and MariaDB that pass: too many connections, of all users or of this one, and a server that stops.

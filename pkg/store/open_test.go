@@ -409,3 +409,15 @@ func TestTimesAreUTC(t *testing.T) {
 		}
 	})
 }
+
+// TestOnlyUTCOnMySQL has zones that times would be stored in. No server is there.
+func TestOnlyUTCOnMySQL(t *testing.T) {
+	t.Parallel()
+	for zone, refused := range map[string]bool{"Europe%2FBerlin": true, "Europe%2FLondon": true, "America%2FNew_York": true, "UTC": false, "Etc%2FUTC": false} {
+		_, err := openMySQL("user:s3cret@tcp(127.0.0.1:1)/flagr?loc="+zone, slog.New(slog.DiscardHandler))
+		if (err != nil) != refused || refused && (!strings.Contains(err.Error(), "loc="+strings.ReplaceAll(zone, "%2F", "/")) ||
+			!strings.Contains(err.Error(), "docs/operations.md") || strings.Contains(err.Error(), "s3cret")) {
+			t.Errorf("%s: error %v, want one that names the zone and how to convert: %t", zone, err, refused)
+		}
+	}
+}
