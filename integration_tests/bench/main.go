@@ -137,13 +137,7 @@ func run(o options, out io.Writer) (err error) {
 	bare := &target{name: "bare server", process: bareProcess, load: bareLoad, perRequest: 1, requests: o.requests}
 	singles = slices.Insert(singles, 0, bare)
 
-	taken := make(chan error, 1)
-	if o.profile == "" {
-		taken <- nil
-	} else {
-		go func() { taken <- takeProfile(singles[2].process, o.profile) }()
-	}
-
+	taken := beginProfile(singles[2].process, o.profile)
 	if err := measure(slices.Concat(singles, batches), o.rounds); err != nil {
 		return err
 	}
@@ -166,6 +160,17 @@ func run(o options, out io.Writer) (err error) {
 		return nil
 	}
 	return measureRefresh(o, dir, out)
+}
+
+// beginProfile takes a CPU profile in the background, unless the path is empty. The channel has the result.
+func beginProfile(p *process, path string) <-chan error {
+	taken := make(chan error, 1)
+	if path == "" {
+		taken <- nil
+	} else {
+		go func() { taken <- takeProfile(p, path) }()
+	}
+	return taken
 }
 
 // warmUp is how many rounds come before those that count.

@@ -19,11 +19,15 @@ const (
 		PRIMARY KEY (flag_id, bucket_hour, variant_id, segment_id, outcome, version, asked)) WITHOUT ROWID`
 	clearStaging = "DELETE FROM temp.datar_batch"
 
-	// The outcomes are those that Outcome.IsEvent reports. Number 2 is datar.HeldOut, whose segment events do not keep.
+	// heldOut is datar.HeldOut. Nothing compiles if it is another number.
+	heldOut = "2"
+	_       = uint8(datar.HeldOut-2) + uint8(2-datar.HeldOut)
+
+	// The outcomes are those that Outcome.IsEvent reports. Events keep no segment for what was held out.
 	stagedEvents = `INSERT INTO datar_hourly_events AS t
 		(flag_id, bucket_hour, variant_id, segment_id, eval_count, ingested_count, first_evaluated_ms, last_evaluated_ms, updated_at)
-		SELECT flag_id, bucket_hour, variant_id, CASE outcome WHEN 2 THEN 0 ELSE segment_id END, SUM(eval_count), SUM(ingested_count), COALESCE(MIN(NULLIF(first_ms, 0)), 0), MAX(last_ms), ?
-		FROM temp.datar_batch WHERE outcome IN ? GROUP BY flag_id, bucket_hour, variant_id, CASE outcome WHEN 2 THEN 0 ELSE segment_id END`
+		SELECT flag_id, bucket_hour, variant_id, CASE outcome WHEN ` + heldOut + ` THEN 0 ELSE segment_id END, SUM(eval_count), SUM(ingested_count), COALESCE(MIN(NULLIF(first_ms, 0)), 0), MAX(last_ms), ?
+		FROM temp.datar_batch WHERE outcome IN ? GROUP BY flag_id, bucket_hour, variant_id, CASE outcome WHEN ` + heldOut + ` THEN 0 ELSE segment_id END`
 	stagedDetails = `INSERT INTO datar_hourly_details AS t
 		(flag_id, bucket_hour, variant_id, segment_id, outcome, version, asked, eval_count, ingested_count, first_evaluated_ms, last_evaluated_ms)
 		SELECT * FROM temp.datar_batch WHERE outcome <> 0`
