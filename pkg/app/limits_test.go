@@ -1,10 +1,13 @@
 package app_test
 
 import (
+	"database/sql"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -82,6 +85,55 @@ func TestHistoryPagesGoOnBeyondLargeVersions(t *testing.T) {
 		rw := request(t, h, http.MethodGet, "/ui/flags/1/history"+page)
 		if got := strings.Count(rw.Body.String(), `class="version"`); rw.Code != http.StatusOK || got != versions {
 			t.Errorf("page %q shows %d versions with status %d, want %d", page, got, rw.Code, versions)
+		}
+	}
+}
+
+// TestServersStartOnLargePatterns stores thirty patterns of 21 KB by SQL, which would take more than 3 GB, and starts on them.
+func TestServersStartOnLargePatterns(t *testing.T) {
+	t.Parallel()
+	a, file, _ := setup(t, nil)
+	h := started(t, a)
+	send := func(path, body string) {
+		t.Helper()
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/api/v1"+path, strings.NewReader(body))
+		r.Header.Set("Content-Type", "application/json")
+		rw := httptest.NewRecorder()
+		if h.ServeHTTP(rw, r); rw.Code != http.StatusOK {
+			t.Fatalf("%s: %d %s", path, rw.Code, rw.Body)
+		}
+	}
+	send("/flags", `{"description":"d","key":"k"}`)
+	send("/flags/1/segments", `{"description":"s","rolloutPercent":100}`)
+	for range 30 {
+		send("/flags/1/segments/1/constraints", `{"property":"x","operator":"EREG","value":"\"abc\""}`)
+	}
+	stop(t, a)
+	db, err := sql.Open("sqlite", file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.ExecContext(t.Context(), "UPDATE constraints SET value = ?", `"`+strings.Repeat(`\pL`, 7000)+`"`); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again, _, log := setup(t, map[string]string{"FLAGR_DB_DBCONNECTIONSTR": file + "?_pragma=synchronous(OFF)"})
+	h = started(t, again)
+	runtime.GC()
+	var memory runtime.MemStats
+	runtime.ReadMemStats(&memory)
+	if memory.HeapAlloc > 400<<20 { // with that of other tests
+		t.Errorf("%d MB are in use after the start", memory.HeapAlloc>>20)
+	}
+	if rw := request(t, h, http.MethodGet, "/api/v1/health"); rw.Code != http.StatusOK {
+		t.Errorf("health: %d", rw.Code)
+	}
+	stop(t, again)
+	for id := range 30 {
+		if name := fmt.Sprintf("constraint %d never matches", id+1); !strings.Contains(log.String(), name) {
+			t.Errorf("the log does not say that %s", name)
 		}
 	}
 }
