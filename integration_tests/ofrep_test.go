@@ -284,3 +284,57 @@ func TestAnEventAskedAtAnotherServer(t *testing.T) {
 		}
 	}
 }
+
+// TestOFREPWhileTheSourceIsDown takes the flags away from a server: it answers with those that it has, streams stay open, and a
+// change is heard of when the source is back.
+func TestOFREPWhileTheSourceIsDown(t *testing.T) {
+	t.Parallel()
+	p, address, file := ofrepServer(t, environ{"FLAGR_OFREP_API_KEYS": "", "FLAGR_OFREP_EVENTS_SPREAD": "0s"})
+	const one, body = "/ofrep/v1/evaluate/flags/old", `{"context":{"targetingKey":"u"}}`
+	status, before := ask(t, "POST", address+one, body)
+	if status != 200 || !strings.Contains(before, `"reason":"DISABLED"`) {
+		t.Fatalf("%d %s", status, before)
+	}
+	events, err := http.Get(address + "/ofrep/v1/events") //nolint:gosec // the test's own server
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = events.Body.Close() }()
+	heard := make(chan string, 10)
+	go func() {
+		defer close(heard)
+		for scanner := bufio.NewScanner(events.Body); scanner.Scan(); {
+			if data, ok := strings.CutPrefix(scanner.Text(), "data: "); ok {
+				heard <- data
+			}
+		}
+	}()
+	select {
+	case <-heard: // flags are new, so there is an event at once
+	case <-time.After(clientDeadline):
+		t.Fatalf("no event:\n%s", p.log)
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	poll(t, "the server to notice", func() bool {
+		return strings.Contains(p.log.String(), "flags.json") && strings.Contains(p.log.String(), "no such file")
+	})
+	for range 5 {
+		if status, answer := ask(t, "POST", address+one, body); status != 200 || answer != before {
+			t.Errorf("while the source is down: %d %s, want what it was before: %s", status, answer, before)
+		}
+	}
+	writeFile(t, file, strings.Replace(ofrepFlags, `"Enabled":false,"SnapshotID":12`, `"Enabled":true,"SnapshotID":14`, 1))
+	select {
+	case _, ok := <-heard:
+		if !ok {
+			t.Fatalf("the stream ended:\n%s", p.log)
+		}
+	case <-time.After(clientDeadline):
+		t.Fatalf("no event after the source is back:\n%s", p.log)
+	}
+	if status, answer := ask(t, "POST", address+one, body); status != 200 || !strings.Contains(answer, `"value":true,"reason":"STATIC"`) {
+		t.Errorf("after the change: %d %s", status, answer)
+	}
+}

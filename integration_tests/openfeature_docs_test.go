@@ -40,6 +40,23 @@ func runSnippet(t *testing.T, p *process, cmd *exec.Cmd) {
 	}
 }
 
+// javaOpenFeature installs the SDK and the provider of OpenFeature for Java. The jars are in lib, within dir. Where there is no Maven
+// or no JDK the test is skipped, required or not: nothing else needs them.
+func javaOpenFeature(t *testing.T) (java, dir string) {
+	t.Helper()
+	maven, err := exec.LookPath("mvn")
+	if err != nil {
+		t.Skip(err)
+	}
+	if _, err := exec.LookPath("javac"); err != nil {
+		t.Skip(err)
+	}
+	dir = installClient(t, filepath.Join("clients", "openfeature-java", "pom.xml"), func(dir string) [][]string {
+		return [][]string{{maven, "-q", "-B", "-f", filepath.Join(dir, "pom.xml"), "dependency:copy-dependencies", "-DoutputDirectory=" + filepath.Join(dir, "lib")}}
+	})
+	return lookUp(t, "java"), dir
+}
+
 // TestSnippetsOfOpenFeature runs the programs that docs/openfeature.md shows, with the official SDKs and providers.
 func TestSnippetsOfOpenFeature(t *testing.T) {
 	t.Parallel()
@@ -72,6 +89,24 @@ globalThis.EventSource = class { addEventListener() {} removeEventListener() {} 
 		main := filepath.Join(t.TempDir(), "snippet.py")
 		writeFile(t, main, snippet(t, "python", "OFREPProvider", address, "    ...", "    print('the new search')")+"\napi.shutdown()\n")
 		runSnippet(t, p, clientCommand(t, filepath.Join(dir, python), main))
+	})
+	t.Run("java", func(t *testing.T) {
+		t.Parallel()
+		java, dir := javaOpenFeature(t)
+		main := filepath.Join(t.TempDir(), "Main.java")
+		writeFile(t, main, `import dev.openfeature.contrib.providers.ofrep.OfrepProvider;
+import dev.openfeature.contrib.providers.ofrep.OfrepProviderOptions;
+import dev.openfeature.sdk.*;
+import java.util.Map;
+
+class Main {
+    public static void main(String[] args) {
+`+snippet(t, "java", "OfrepProvider", address, "// ...", `System.out.println("the new search");`)+`
+        System.exit(0);
+    }
+}
+`)
+		runSnippet(t, p, clientCommand(t, java, "-cp", filepath.Join(dir, "lib", "*"), main))
 	})
 	t.Run("go", func(t *testing.T) {
 		t.Parallel()
