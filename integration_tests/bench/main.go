@@ -39,6 +39,9 @@ type options struct {
 	connections int
 	refresh     bool
 	ofrep       bool
+	light       bool
+	evaluations bool
+	peer        string
 	profile     string
 	env         []string
 }
@@ -52,6 +55,9 @@ func main() {
 	flag.IntVar(&o.connections, "connections", 8, "connections, each with one request at a time")
 	flag.BoolVar(&o.refresh, "refresh", true, "measure also how evaluation fares while one of 10,000 flags changes each second")
 	flag.BoolVar(&o.ofrep, "ofrep", true, "measure also OFREP: one flag, all of 1,000, and what open event streams take")
+	flag.BoolVar(&o.light, "light", true, "measure also memory and lists")
+	flag.BoolVar(&o.evaluations, "evaluations", true, "measure evaluations beside the bare server")
+	flag.StringVar(&o.peer, "peer", "", "another server with Flagr's API, such as Flagr, whose memory and lists are measured, too")
 	flag.StringVar(&o.profile, "profile", "", "a file for a CPU profile of the server with recording on, for profile-guided optimisation")
 	flag.Func("env", "a variable for the measured server, as NAME=VALUE; may be given more than once", func(v string) error {
 		o.env = append(o.env, v)
@@ -83,12 +89,28 @@ type target struct {
 	micros     []float64 // CPU time per request of each round
 }
 
+// run measures what the options ask for.
 func run(o options, out io.Writer) (err error) {
 	dir, err := os.MkdirTemp("", "flagr-bench")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
+	for _, part := range []struct {
+		wanted  bool
+		measure func(o options, dir string, out io.Writer) error
+	}{{o.evaluations, measureEvaluations}, {o.light, measureLight}, {o.ofrep, measureOFREP}, {o.refresh, measureRefresh}} {
+		if part.wanted {
+			if err := part.measure(o, dir, out); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// measureEvaluations measures evaluations beside the bare server.
+func measureEvaluations(o options, dir string, out io.Writer) (err error) {
 	var running fleet
 	defer func() { running.stop() }()
 
@@ -147,19 +169,7 @@ func run(o options, out io.Writer) (err error) {
 	}
 	_, _ = fmt.Fprintf(out, "%d rounds, %d connections, %s, %d CPUs, %s/%s, %s\n\n", o.rounds, o.connections, runtime.Version(), runtime.NumCPU(),
 		runtime.GOOS, runtime.GOARCH, time.Now().UTC().Format(time.DateOnly))
-	if err := report(out, bare, singles, batches); err != nil {
-		return err
-	}
-	running.stop()
-	if o.ofrep {
-		if err := measureOFREP(o, dir, out); err != nil {
-			return err
-		}
-	}
-	if !o.refresh {
-		return nil
-	}
-	return measureRefresh(o, dir, out)
+	return report(out, bare, singles, batches)
 }
 
 // beginProfile takes a CPU profile in the background, unless the path is empty. The channel has the result.

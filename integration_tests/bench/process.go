@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -132,15 +131,21 @@ func serveBare(size int) error {
 }
 
 // resident is how much memory the process has now, in bytes.
-func (p *process) resident() (int64, error) {
+func (p *process) resident() (int64, error) { return p.status("VmRSS") }
+
+// peak is the most memory that the process has had, in bytes.
+func (p *process) peak() (int64, error) { return p.status("VmHWM") }
+
+// status reads a line of /proc/PID/status that is in kB, and returns bytes.
+func (p *process) status(name string) (int64, error) {
 	status, err := p.proc("status")
 	if err != nil {
 		return 0, err
 	}
-	_, rest, _ := strings.Cut(status, "VmRSS:")
+	_, rest, _ := strings.Cut(status, name+":")
 	fields := strings.Fields(rest)
 	if len(fields) == 0 {
-		return 0, errors.New("/proc/PID/status has no VmRSS")
+		return 0, fmt.Errorf("/proc/PID/status has no %s", name)
 	}
 	kib, err := strconv.ParseInt(fields[0], 10, 64)
 	return kib << 10, err

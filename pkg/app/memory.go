@@ -33,6 +33,7 @@ type memoryKeeper struct {
 	// These belong to run.
 	program   program
 	allocated uint64 // bytes since the start, at the look before
+	busy      bool   // at the look before
 	returned  uint64 // bytes since the start, when memory was returned
 	sample    []metrics.Sample
 }
@@ -88,16 +89,19 @@ func (k *memoryKeeper) run(ctx context.Context) {
 }
 
 func (k *memoryKeeper) look() {
-	k.program.release()
 	metrics.Read(k.sample)
 	allocated := k.sample[0].Value.Uint64()
+	busy := allocated-k.allocated >= quietBytes
+	if busy || k.busy { // otherwise hardly anything was mapped again
+		k.program.release()
+	}
 	// A collection is worth it once there may be as much to return as heapRoom.
 	started := k.returned == 0
-	if k.collector != nil && (started || allocated-k.allocated < quietBytes && allocated-k.returned > heapRoom) {
+	if k.collector != nil && (started || !busy && allocated-k.returned > heapRoom) {
 		debug.FreeOSMemory()
 		k.returned = allocated
 	}
-	k.allocated = allocated
+	k.allocated, k.busy = allocated, busy
 }
 
 // stop goes back to Go's settings.

@@ -1,0 +1,254 @@
+package main
+
+import (
+	"bytes"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+const (
+	lightFlags       = 1_500
+	lightConnections = 32
+	// lightLoad is how long evaluations run before memory is read, and lightSettle how long a server is left alone before.
+	lightLoad, lightSettle = 8 * time.Second, 8 * time.Second
+	// smallLimit is a GOMEMLIMIT with which the server must evaluate at full load.
+	smallLimit = "64MiB"
+	// exportedStates are snapshots of exportedBytes each, so that the exported file has 94 MB.
+	exportedStates, exportedBytes = 1_400, 64_000
+)
+
+// lightList is a request for a list. It is sent as often as repeat says.
+type lightList struct {
+	name, path string
+	repeat     int
+	want       float64 // milliseconds of CPU
+}
+
+var lightLists = []lightList{ //nolint:gochecknoglobals // a table that is only read
+	{"GET /flags", "/flags", 30, 14},
+	{"GET /flags?tags=, 75 flags", "/flags?tags=rare", 50, 1.5},
+	{"GET /flags?descriptionLike=", "/flags?descriptionLike=benchmark", 30, 12},
+	{"GET /flags?preload=true", "/flags?preload=true", 10, 110},
+	{"GET /export/eval_cache/json", "/export/eval_cache/json", 20, 30},
+	{"GET /flags/{id}/snapshots", "/flags/1/snapshots", 50, 1},
+	{"GET /export/sqlite, 94 MB", "/export/sqlite", 2, 3_000},
+}
+
+// figure is one line of the report: what was seen of the server, and of the other one if there is one.
+type figure struct {
+	name, unit string
+	want       float64
+	seen       []float64
+}
+
+// measureLight measures memory and lists of the server, and of the peer if one is named.
+func measureLight(o options, dir string, out io.Writer) error {
+	binaries, names := []string{o.server}, "server"
+	if o.peer != "" {
+		binaries, names = append(binaries, o.peer), "server\tpeer"
+	}
+	var figures []figure
+	for _, binary := range binaries {
+		of, err := measureOne(o, binary, dir)
+		if err != nil {
+			return fmt.Errorf("%s: %w", binary, err)
+		}
+		for i, f := range of {
+			if i == len(figures) {
+				figures = append(figures, f)
+				continue
+			}
+			figures[i].seen = append(figures[i].seen, f.seen...)
+		}
+	}
+	limited, err := measureLimited(o, dir)
+	if err != nil {
+		return fmt.Errorf("with GOMEMLIMIT=%s: %w", smallLimit, err)
+	}
+	figures = append(figures, limited)
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintf(w, "\nmemory and lists, SQLite\t%s\t\twanted\n", names)
+	for _, f := range figures {
+		_, _ = fmt.Fprintf(w, "%s", f.name)
+		for _, seen := range f.seen {
+			_, _ = fmt.Fprintf(w, "\t%.1f", seen)
+		}
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\n", strings.Repeat("\t", len(binaries)-len(f.seen)), f.unit, lightVerdict(f.seen[0], f.want))
+	}
+	return w.Flush()
+}
+
+func lightVerdict(got, want float64) string {
+	if got <= want {
+		return fmt.Sprintf("at most %g: yes", want)
+	}
+	return fmt.Sprintf("at most %g: NO", want)
+}
+
+func measureOne(o options, binary, dir string) ([]figure, error) {
+	var running fleet
+	defer func() { running.stop() }()
+	database := filepath.Join(dir, filepath.Base(binary)+"-light.sqlite")
+	env := append([]string{"FLAGR_DB_DBDRIVER=sqlite3", "FLAGR_DB_DBCONNECTIONSTR=" + database}, o.env...)
+	p, err := running.startFlagr(binary, dir, env...)
+	if err != nil {
+		return nil, err
+	}
+	var figures []figure
+	add := func(name, unit string, want, seen float64) {
+		figures = append(figures, figure{name, unit, want, []float64{seen}})
+	}
+	time.Sleep(lightSettle)
+	idle, err := p.resident()
+	if err != nil {
+		return nil, err
+	}
+	add("memory, idle, empty", "MB", 42, mega(idle))
+	if err := createFlag(p.url); err != nil {
+		return nil, err
+	}
+	loaded, peak, err := evaluate(p)
+	if err != nil {
+		return nil, err
+	}
+	add("memory after 8 s of evaluations, 32 connections", "MB", 55, mega(loaded))
+	add("the same, peak", "MB", 65, mega(peak))
+	running.stop()
+
+	if err := multiplyLight(database); err != nil {
+		return nil, err
+	}
+	if p, err = running.startFlagr(binary, dir, env...); err != nil {
+		return nil, err
+	}
+	time.Sleep(lightSettle)
+	before, err := p.cpu()
+	if err != nil {
+		return nil, err
+	}
+	time.Sleep(lightSettle)
+	after, err := p.cpu()
+	if err != nil {
+		return nil, err
+	}
+	if idle, err = p.resident(); err != nil {
+		return nil, err
+	}
+	add("memory, idle, 1,500 flags", "MB", 60, mega(idle))
+	add("CPU, idle, 1,500 flags", "ms/s", 4, milli(after-before)/lightSettle.Seconds())
+	for _, list := range lightLists {
+		spent, err := list.measure(p)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", list.name, err)
+		}
+		add(list.name, "ms CPU", list.want, milli(spent))
+	}
+	return figures, nil
+}
+
+// evaluate sends evaluations at full load and returns the memory at the end, and the most that the process has had.
+func evaluate(p *process) (loaded, peak int64, err error) {
+	l, err := newLoad(p.url+"/evaluation", singleBody(), lightConnections)
+	if err != nil {
+		return 0, 0, err
+	}
+	end := time.Now().Add(lightLoad)
+	for time.Now().Before(end) && err == nil {
+		err = l.run(2_000)
+	}
+	loaded, residentErr := p.resident()
+	peak, peakErr := p.peak()
+	return loaded, peak, errors.Join(err, residentErr, peakErr, l.close())
+}
+
+// measureLimited evaluates at full load with a small GOMEMLIMIT, and gives the most memory that the process has had.
+func measureLimited(o options, dir string) (figure, error) {
+	var running fleet
+	defer func() { running.stop() }()
+	p, err := running.startFlagr(o.server, dir, append([]string{"GOMEMLIMIT=" + smallLimit}, o.env...)...)
+	if err != nil {
+		return figure{}, err
+	}
+	if err := createFlag(p.url); err != nil {
+		return figure{}, err
+	}
+	_, peak, err := evaluate(p)
+	return figure{"peak with GOMEMLIMIT=" + smallLimit, "MB", 64, []float64{mega(peak)}}, err
+}
+
+// measure gives the median of the server's CPU time for one request.
+func (l *lightList) measure(p *process) (time.Duration, error) {
+	var spent []time.Duration
+	for range l.repeat + 1 { // the first one warms up
+		before, err := p.cpu()
+		if err != nil {
+			return 0, err
+		}
+		response, err := http.Get(p.url + l.path) //nolint:noctx // the servers are on this machine
+		if err != nil {
+			return 0, err
+		}
+		var start bytes.Buffer
+		_, err = io.CopyN(&start, response.Body, 200)
+		if errors.Is(err, io.EOF) {
+			err = nil
+		}
+		_, restErr := io.Copy(io.Discard, response.Body)
+		if err := errors.Join(err, restErr, response.Body.Close()); err != nil {
+			return 0, err
+		}
+		if response.StatusCode != http.StatusOK {
+			return 0, fmt.Errorf("the answer is %s: %s", response.Status, start.String())
+		}
+		after, err := p.cpu()
+		if err != nil {
+			return 0, err
+		}
+		spent = append(spent, after-before)
+	}
+	return median(spent[1:]), nil
+}
+
+// lightCopies run after those that copy the flag: a third segment for each, tags, and snapshots as large as those of a database that
+// has been in use for years.
+var lightCopies = []string{ //nolint:gochecknoglobals // a table that is only read
+	`INSERT INTO tags (id, created_at, updated_at, value) SELECT 1, created_at, updated_at, 'common' FROM flags WHERE id = 1`,
+	`INSERT INTO tags (id, created_at, updated_at, value) SELECT 2, created_at, updated_at, 'rare' FROM flags WHERE id = 1`,
+	`INSERT INTO flags_tags (flag_id, tag_id) SELECT id, 1 FROM flags`,
+	`INSERT INTO flags_tags (flag_id, tag_id) SELECT id, 2 FROM flags WHERE id % 20000 = 0`,
+	`INSERT INTO segments (id, created_at, updated_at, flag_id, description, rank, rollout_percent)
+	SELECT 10000000+flag_id, created_at, updated_at, flag_id, 'third', 1000, rollout_percent FROM segments WHERE flag_id >= 1000 AND id % 1000 = 1`,
+	`INSERT INTO distributions (id, created_at, updated_at, segment_id, variant_id, variant_key, percent, bitmap)
+	SELECT 10000000+id, created_at, updated_at, 10000000 + segment_id - 1, variant_id, variant_key, percent, bitmap FROM distributions WHERE segment_id >= 1000 AND segment_id % 1000 = 1`,
+}
+
+func multiplyLight(database string) (err error) {
+	db, err := sql.Open("sqlite", database)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	for _, statement := range copies {
+		if _, err := db.Exec(statement, lightFlags); err != nil { //nolint:noctx // nobody waits for it but this command
+			return fmt.Errorf("copy flags: %w", err)
+		}
+	}
+	states := fmt.Sprintf(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < %d)
+	INSERT INTO flag_snapshots (created_at, updated_at, flag_id, updated_by, flag)
+	SELECT flags.created_at, flags.updated_at, 1000, '', '{"Notes":"' || printf('%%.*c', %d, 'x') || '"}' FROM flags, n WHERE flags.id = 1`,
+		exportedStates, exportedBytes)
+	for _, statement := range append(slices.Clone(lightCopies), states) {
+		if _, err := db.Exec(statement); err != nil { //nolint:noctx // nobody waits for it but this command
+			return fmt.Errorf("add parts: %w", err)
+		}
+	}
+	return nil
+}
