@@ -16,6 +16,10 @@ import (
 // swagger:model error
 type Error struct {
 
+	// A number for programs, in answers to requests that break the schema. Left out in all others.
+	// Example: 601
+	Code int32 `json:"code,omitempty"`
+
 	// The reason, in words for people. Programs should look at the status code.
 	// Example: unable to find flag 42 in the database
 	// Required: true

@@ -39,6 +39,10 @@ type Readiness struct {
 	// Required: true
 	// Enum: ["OK","degraded","starting","stopping"]
 	Status *string `json:"status"`
+
+	// The version of the server.
+	// Example: 0.1.0
+	Version string `json:"version,omitempty"`
 }
 
 // Validate validates this readiness

@@ -47,7 +47,8 @@
 //	Host: localhost
 //	BasePath: /api/v1
 //	Version: 1.0.0
-//	License: Apache-2.0
+//	License: Apache-2.0 https://www.apache.org/licenses/LICENSE-2.0
+//	Contact: Flagr with Datar https://github.com/flagr-datar/flagr-datar
 //
 //	Consumes:
 //	  - application/json

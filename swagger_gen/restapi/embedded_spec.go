@@ -25,8 +25,13 @@ func init() {
   "info": {
     "description": "Flagr answers one question, many times a second: which variant of this flag\ndoes this user get? It serves feature flags, A/B tests and dynamic\nconfiguration from one binary and one SQL database. Datar, its built-in\nanalytics, counts those answers and shows how much traffic each flag,\nvariant and segment really gets.\n\nA first round: create a flag with ` + "`" + `POST /flags` + "`" + ` and the template\n` + "`" + `simple_boolean_flag` + "`" + `, switch it on with ` + "`" + `PUT /flags/{flagID}/enabled` + "`" + `, let\nits evaluations be recorded by setting ` + "`" + `dataRecordsEnabled` + "`" + ` with\n` + "`" + `PUT /flags/{flagID}` + "`" + `, ask for a variant with ` + "`" + `POST /evaluation` + "`" + `, and read\nthe counts with ` + "`" + `GET /datar/summary` + "`" + `. A change takes a few seconds to reach\nevaluation: the server evaluates from memory and looks for changes every\nFLAGR_EVALCACHE_REFRESHINTERVAL (3 s by default).\n\nBodies are JSON, both ways, and all paths begin with /api/v1, behind\nFLAGR_WEB_PREFIX if that is set. Ids are whole numbers from 1. Keys are at\nmost 63 characters: letters and digits of ASCII, and ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and\n` + "`" + `:` + "`" + `. Times are RFC 3339, and in UTC wherever the server writes them.\nPercentages are whole numbers from 0 to 100. In answers, an optional number,\ntext or boolean is left out when it is 0, empty or false.\n\nEvery error is a JSON object with a ` + "`" + `message` + "`" + ` for people, and one of these:\n\n- 400: the request breaks a rule, or its body is not JSON.\n- 404: nothing is there under this id or path.\n- 405: the path does not have this method.\n- 409: the flag has changed since the version that the request was made from.\n- 413: the body is too large.\n- 415: the body is not declared as application/json.\n- 422: a parameter or field is missing, of the wrong type, or outside its\n  limits. The message names it.\n- 500: the server failed. Its log says why.\n- 501: this server does not offer the operation. One in eval-only mode,\n  which takes its flags from a file or a URL, offers health, evaluation and\n  the export of the eval cache.\n- 503: Datar is switched off.\n\nThe server is configured with environment variables (FLAGR_DB_DBDRIVER,\nFLAGR_RECORDER_ENABLED and others). The options of its command line only say\nwhere and how it listens.",
     "title": "Flagr",
+    "contact": {
+      "name": "Flagr with Datar",
+      "url": "https://github.com/flagr-datar/flagr-datar"
+    },
     "license": {
-      "name": "Apache-2.0"
+      "name": "Apache-2.0",
+      "url": "https://www.apache.org/licenses/LICENSE-2.0"
     },
     "version": "1.0.0"
   },
@@ -167,6 +172,18 @@ func init() {
               }
             }
           },
+          "400": {
+            "description": "` + "`" + `limit` + "`" + ` or ` + "`" + `offset` + "`" + ` is out of range; the message names the parameter.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "404": {
+            "description": "No such flag.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "400: ` + "`" + `limit` + "`" + ` or ` + "`" + `offset` + "`" + ` is out of range; the message names the parameter. 404: no such\nflag.",
             "schema": {
@@ -295,6 +312,18 @@ func init() {
                   }
                 ]
               }
+            }
+          },
+          "400": {
+            "description": "The draft breaks a rule; the message names each field.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "404": {
+            "description": "No such flag.",
+            "schema": {
+              "$ref": "#/definitions/error"
             }
           },
           "default": {
@@ -428,6 +457,24 @@ func init() {
               }
             }
           },
+          "400": {
+            "description": "A parameter is out of range, or details of the span are not kept any more; the message names the\nparameter.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "404": {
+            "description": "No such flag.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "A parameter is not a time or not a number.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "400: a parameter is out of range, or details of the span are not kept any more; the\nmessage names the parameter. 404: no such flag. 422: a parameter is not a time or not a\nnumber. 503: Datar is off.",
             "schema": {
@@ -535,6 +582,24 @@ func init() {
                 ],
                 "to": "2026-01-31T00:00:00.000Z"
               }
+            }
+          },
+          "400": {
+            "description": "A parameter is out of range, or details of the span are not kept any more; the message names the\nparameter.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "404": {
+            "description": "No such flag.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "A parameter is not a time or not a number.",
+            "schema": {
+              "$ref": "#/definitions/error"
             }
           },
           "default": {
@@ -674,6 +739,24 @@ func init() {
                   }
                 ]
               }
+            }
+          },
+          "400": {
+            "description": "A parameter is out of range, or details of the span are not kept any more; the message names the\nparameter.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "404": {
+            "description": "No such flag.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "A parameter is not a time or not a number.",
+            "schema": {
+              "$ref": "#/definitions/error"
             }
           },
           "default": {
@@ -861,6 +944,24 @@ func init() {
               }
             }
           },
+          "400": {
+            "description": "A parameter is out of range, or details of the span are not kept any more; the message names the\nparameter.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "404": {
+            "description": "No such flag.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "A parameter is not a time or not a number.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "400: a parameter is out of range, or details of the span are not kept any more; the\nmessage names the parameter. 404: no such flag. 422: a parameter is not a time or not a\nnumber. 503: Datar is off.",
             "schema": {
@@ -956,6 +1057,18 @@ func init() {
                 "stale": false,
                 "state": "launched"
               }
+            }
+          },
+          "400": {
+            "description": "` + "`" + `days` + "`" + ` is out of range.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "404": {
+            "description": "No such flag, or it is deleted.",
+            "schema": {
+              "$ref": "#/definitions/error"
             }
           },
           "default": {
@@ -1060,6 +1173,24 @@ func init() {
               }
             }
           },
+          "400": {
+            "description": "` + "`" + `from` + "`" + ` is after ` + "`" + `to` + "`" + `.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "404": {
+            "description": "No flag has this id, and none was ever counted under it.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "The id is not a number, or ` + "`" + `from` + "`" + ` or ` + "`" + `to` + "`" + ` is not a time; the message names the parameter.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "400: ` + "`" + `from` + "`" + ` is after ` + "`" + `to` + "`" + `. 404: no flag has this id, and none was ever counted under it. 422:\nthe id is not a number, or ` + "`" + `from` + "`" + ` or ` + "`" + `to` + "`" + ` is not a time; the message names the parameter. 500:\nthe counts cannot be read. 503: Datar is off; FLAGR_RECORDER_ENABLED=true and a\nFLAGR_RECORDER_TYPE containing ` + "`" + `datar` + "`" + ` switch it on.",
             "schema": {
@@ -1111,6 +1242,18 @@ func init() {
                 "snapshotID": 117,
                 "text": "bucket 731 of 1000, rollout 50%"
               }
+            }
+          },
+          "404": {
+            "description": "No such flag.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "429": {
+            "description": "There are 20 listeners.",
+            "schema": {
+              "$ref": "#/definitions/error"
             }
           },
           "default": {
@@ -1350,6 +1493,12 @@ func init() {
               }
             }
           },
+          "400": {
+            "description": "A parameter is not one of the accepted values; the message names both.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "400: a parameter is not one of the accepted values; the message names both. 503: Datar\nis off.",
             "schema": {
@@ -1513,6 +1662,18 @@ func init() {
               }
             }
           },
+          "400": {
+            "description": "` + "`" + `from` + "`" + ` is after ` + "`" + `to` + "`" + `, or ` + "`" + `limit` + "`" + ` or ` + "`" + `offset` + "`" + ` is out of range; the message names the parameter.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "A parameter is not a time or not a number.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "400: ` + "`" + `from` + "`" + ` is after ` + "`" + `to` + "`" + `, or ` + "`" + `limit` + "`" + ` or ` + "`" + `offset` + "`" + ` is out of range; the message names the\nparameter. 422: a parameter is not a time or not a number. 500: the counts cannot be read. 503:\nDatar is off; FLAGR_RECORDER_ENABLED=true and a FLAGR_RECORDER_TYPE containing ` + "`" + `datar` + "`" + ` switch it\non.",
             "schema": {
@@ -1613,6 +1774,12 @@ func init() {
               }
             }
           },
+          "400": {
+            "description": "A parameter is out of range; the message names it.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "400: a parameter is out of range; the message names it. 503: Datar is off.",
             "schema": {
@@ -1682,6 +1849,18 @@ func init() {
               }
             }
           },
+          "400": {
+            "description": "The query string is too long, or ` + "`" + `json` + "`" + ` is not a valid evalContext.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "` + "`" + `json` + "`" + ` is missing or empty.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "400: the query string is too long, or ` + "`" + `json` + "`" + ` is not a valid evalContext. 422: ` + "`" + `json` + "`" + ` is missing\nor empty.",
             "schema": {
@@ -1749,6 +1928,18 @@ func init() {
                 "variantID": 61,
                 "variantKey": "blue"
               }
+            }
+          },
+          "400": {
+            "description": "The body is not JSON, or a field has the wrong type.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "There is no body, or a field is outside its limits. An unknown flag is not an error.",
+            "schema": {
+              "$ref": "#/definitions/error"
             }
           },
           "default": {
@@ -1853,6 +2044,18 @@ func init() {
               }
             }
           },
+          "400": {
+            "description": "The query string is too long, ` + "`" + `json` + "`" + ` is not a valid evaluationBatchRequest, or the batch is too\nlarge.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "` + "`" + `json` + "`" + ` is missing or empty.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "400: the query string is too long, ` + "`" + `json` + "`" + ` is not a valid evaluationBatchRequest, or the batch is\ntoo large. 422: ` + "`" + `json` + "`" + ` is missing or empty.",
             "schema": {
@@ -1953,6 +2156,18 @@ func init() {
                   }
                 ]
               }
+            }
+          },
+          "400": {
+            "description": "The body is not JSON, an entity is null, or the batch is larger than FLAGR_EVAL_BATCH_SIZE allows:\nentities × (ids + keys, and 1 more if there are tags). By default there is no such limit.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "` + "`" + `entities` + "`" + ` or another given list is empty, or a field is outside its limits.",
+            "schema": {
+              "$ref": "#/definitions/error"
             }
           },
           "default": {
@@ -2067,6 +2282,12 @@ func init() {
           "304": {
             "description": "The flags are those of the tag in If-None-Match. There is no body."
           },
+          "422": {
+            "description": "An id is not a whole number from 1, or ` + "`" + `tagsOperator` + "`" + ` is something else.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "422: an id is not a whole number from 1, or ` + "`" + `tagsOperator` + "`" + ` is something else.",
             "schema": {
@@ -2163,6 +2384,12 @@ func init() {
               "application/json": {
                 "message": "exposures has 101 rows, more than the 100 allowed"
               }
+            }
+          },
+          "422": {
+            "description": "The list of rows is missing or empty, or a row has no ` + "`" + `entityID` + "`" + `. Nothing is recorded.",
+            "schema": {
+              "$ref": "#/definitions/error"
             }
           },
           "default": {
@@ -2279,6 +2506,12 @@ func init() {
               ]
             }
           },
+          "422": {
+            "description": "A parameter is not of its type.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "422: a parameter is not of its type.",
             "schema": {
@@ -2330,6 +2563,18 @@ func init() {
                 "updatedBy": "ada@example.com",
                 "variants": []
               }
+            }
+          },
+          "400": {
+            "description": "The key is malformed or too long, another flag has it (a deleted one counts), or the template is\nunknown.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "The description is missing or empty.",
+            "schema": {
+              "$ref": "#/definitions/error"
             }
           },
           "default": {
@@ -2507,6 +2752,12 @@ func init() {
               }
             }
           },
+          "404": {
+            "description": "No flag has this id, or it is deleted.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "404: no flag has this id, or it is deleted.",
             "schema": {
@@ -2571,6 +2822,18 @@ func init() {
               }
             }
           },
+          "400": {
+            "description": "The key or the entity type is malformed or too long, or another flag has the key.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "404": {
+            "description": "No such flag.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "400: the key or the entity type is malformed or too long, or another flag has the key. 404: no\nsuch flag.",
             "schema": {
@@ -2605,6 +2868,12 @@ func init() {
         "responses": {
           "200": {
             "description": "Deleted. The answer has no body."
+          },
+          "404": {
+            "description": "No flag has this id, or it is deleted already.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
           },
           "default": {
             "description": "404: no flag has this id, or it is deleted already.",
@@ -2644,6 +2913,12 @@ func init() {
             "description": "The definition.",
             "schema": {
               "$ref": "#/definitions/flagDefinition"
+            }
+          },
+          "404": {
+            "description": "No such flag.",
+            "schema": {
+              "$ref": "#/definitions/error"
             }
           },
           "default": {
@@ -2691,6 +2966,18 @@ func init() {
             "description": "The whole definition after the change.",
             "schema": {
               "$ref": "#/definitions/flagDefinition"
+            }
+          },
+          "400": {
+            "description": "The definition breaks a rule; the message names each field, such as\n` + "`" + `segments[0].constraints[1].value` + "`" + `.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "404": {
+            "description": "No such flag.",
+            "schema": {
+              "$ref": "#/definitions/error"
             }
           },
           "409": {
@@ -2819,6 +3106,18 @@ func init() {
               }
             }
           },
+          "400": {
+            "description": "The key is malformed or too long, or another flag has it.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "404": {
+            "description": "No such flag.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "400: the key is malformed or too long, or another flag has it. 404: no such flag.",
             "schema": {
@@ -2885,6 +3184,18 @@ func init() {
               }
             }
           },
+          "404": {
+            "description": "No such flag.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "` + "`" + `enabled` + "`" + ` is missing.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "404: no such flag. 422: ` + "`" + `enabled` + "`" + ` is missing.",
             "schema": {
@@ -2945,6 +3256,12 @@ func init() {
                 "updatedBy": "ada@example.com",
                 "variants": []
               }
+            }
+          },
+          "404": {
+            "description": "No flag ever had this id.",
+            "schema": {
+              "$ref": "#/definitions/error"
             }
           },
           "default": {
@@ -3088,6 +3405,18 @@ func init() {
               }
             }
           },
+          "404": {
+            "description": "No such flag.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "The description is missing or empty, or ` + "`" + `rolloutPercent` + "`" + ` is missing or not from 0 to 100.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "404: no such flag. 422: the description is missing or empty, or ` + "`" + `rolloutPercent` + "`" + ` is missing or\nnot from 0 to 100.",
             "schema": {
@@ -3133,6 +3462,18 @@ func init() {
         "responses": {
           "200": {
             "description": "Done. The answer has no body."
+          },
+          "404": {
+            "description": "No such flag, or it does not have one of the segments; then nothing is changed.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "The list is missing or empty.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
           },
           "default": {
             "description": "404: no such flag, or it does not have one of the segments; then nothing is changed. 422: the\nlist is missing or empty.",
@@ -3202,6 +3543,18 @@ func init() {
               }
             }
           },
+          "404": {
+            "description": "No such flag, or it has no such segment.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "The description is missing or empty, or ` + "`" + `rolloutPercent` + "`" + ` is missing or not from 0 to 100.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "404: no such flag, or it has no such segment. 422: the description is missing or empty, or\n` + "`" + `rolloutPercent` + "`" + ` is missing or not from 0 to 100.",
             "schema": {
@@ -3245,6 +3598,12 @@ func init() {
         "responses": {
           "200": {
             "description": "Deleted. The answer has no body."
+          },
+          "404": {
+            "description": "No such flag, or it has no such segment.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
           },
           "default": {
             "description": "404: no such flag, or it has no such segment.",
@@ -3373,6 +3732,24 @@ func init() {
               }
             }
           },
+          "400": {
+            "description": "The operator is unknown, or property and value cannot be parsed; most often the double quotes of a\nstring are missing.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "404": {
+            "description": "No such flag, or it has no such segment.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "A field is missing or empty.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "400: the operator is unknown, or property and value cannot be parsed; most often the double\nquotes of a string are missing. 404: no such flag, or it has no such segment. 422: a field is\nmissing or empty.",
             "schema": {
@@ -3448,6 +3825,24 @@ func init() {
               }
             }
           },
+          "400": {
+            "description": "The operator is unknown, or property and value cannot be parsed.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "404": {
+            "description": "No such flag, segment or constraint.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "A field is missing or empty.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "400: the operator is unknown, or property and value cannot be parsed. 404: no such flag, segment\nor constraint. 422: a field is missing or empty.",
             "schema": {
@@ -3500,6 +3895,12 @@ func init() {
         "responses": {
           "200": {
             "description": "Deleted. The answer has no body."
+          },
+          "404": {
+            "description": "No such flag, segment or constraint.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
           },
           "default": {
             "description": "404: no such flag, segment or constraint.",
@@ -3637,6 +4038,24 @@ func init() {
                   "variantKey": "green"
                 }
               ]
+            }
+          },
+          "400": {
+            "description": "The percentages do not sum to 100, a variant is not one of this flag, or a ` + "`" + `variantKey` + "`" + ` is not\nthat of its ` + "`" + `variantID` + "`" + `.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "404": {
+            "description": "No such flag, or it has no such segment.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "A field is missing, or a percentage is not from 0 to 100.",
+            "schema": {
+              "$ref": "#/definitions/error"
             }
           },
           "default": {
@@ -3785,6 +4204,12 @@ func init() {
               ]
             }
           },
+          "422": {
+            "description": "` + "`" + `sort` + "`" + ` is something else, or another parameter is not of its type.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "422: ` + "`" + `sort` + "`" + ` is something else, or another parameter is not of its type.",
             "schema": {
@@ -3884,6 +4309,24 @@ func init() {
               }
             }
           },
+          "400": {
+            "description": "The value has other characters than letters and digits of ASCII, spaces, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and\n` + "`" + `:` + "`" + `, or more than 63 of them.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "404": {
+            "description": "No such flag.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "The value is missing or empty.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "400: the value has other characters than letters and digits of ASCII, spaces, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + `\nand ` + "`" + `:` + "`" + `, or more than 63 of them. 404: no such flag. 422: the value is missing or empty.",
             "schema": {
@@ -3929,6 +4372,12 @@ func init() {
         "responses": {
           "200": {
             "description": "Removed. The answer has no body."
+          },
+          "404": {
+            "description": "No such flag or tag.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
           },
           "default": {
             "description": "404: no such flag or tag.",
@@ -3996,6 +4445,18 @@ func init() {
                   }
                 ]
               }
+            }
+          },
+          "400": {
+            "description": "There are no entities or too many, or the draft breaks a rule; the message names each field.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "404": {
+            "description": "No such flag.",
+            "schema": {
+              "$ref": "#/definitions/error"
             }
           },
           "default": {
@@ -4110,6 +4571,24 @@ func init() {
               }
             }
           },
+          "400": {
+            "description": "The key is malformed or too long, or the attachment is not a JSON object.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "404": {
+            "description": "No such flag.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "The key is missing or empty.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "400: the key is malformed or too long, or the attachment is not a JSON object. 404: no such\nflag. 422: the key is missing or empty.",
             "schema": {
@@ -4177,6 +4656,24 @@ func init() {
               }
             }
           },
+          "400": {
+            "description": "The key is malformed or too long, or the attachment is not a JSON object.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "404": {
+            "description": "No such flag, or it has no such variant.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "The key is missing or empty.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "400: the key is malformed or too long, or the attachment is not a JSON object. 404: no such\nflag, or it has no such variant. 422: the key is missing or empty.",
             "schema": {
@@ -4220,6 +4717,18 @@ func init() {
         "responses": {
           "200": {
             "description": "Deleted. The answer has no body."
+          },
+          "400": {
+            "description": "A segment still gives the variant more than 0 percent; change its distributions first.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "404": {
+            "description": "No such flag, or it has no such variant.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
           },
           "default": {
             "description": "400: a segment still gives the variant more than 0 percent; change its distributions first. 404:\nno such flag, or it has no such variant.",
@@ -4427,6 +4936,12 @@ func init() {
                   "value": "team a"
                 }
               ]
+            }
+          },
+          "422": {
+            "description": "A parameter is not of its type.",
+            "schema": {
+              "$ref": "#/definitions/error"
             }
           },
           "default": {
@@ -7372,6 +7887,12 @@ func init() {
         "message"
       ],
       "properties": {
+        "code": {
+          "description": "A number for programs, in answers to requests that break the schema. Left out in all others.",
+          "type": "integer",
+          "format": "int32",
+          "example": 601
+        },
         "message": {
           "description": "The reason, in words for people. Programs should look at the status code.",
           "type": "string",
@@ -7465,7 +7986,8 @@ func init() {
           "type": "array",
           "items": {
             "$ref": "#/definitions/segmentDebugLog"
-          }
+          },
+          "x-nullable": true
         }
       }
     },
@@ -7536,6 +8058,7 @@ func init() {
         "variantAttachment": {
           "description": "Attachment of the variant, at least ` + "`" + `{}` + "`" + `. Left out when there is no variant.",
           "type": "object",
+          "x-nullable": true,
           "example": {
             "color": "#1f6feb"
           }
@@ -8534,6 +9057,11 @@ func init() {
             "stopping"
           ],
           "example": "OK"
+        },
+        "version": {
+          "description": "The version of the server.",
+          "type": "string",
+          "example": "0.1.0"
         }
       }
     },
@@ -8834,6 +9362,7 @@ func init() {
         "attachment": {
           "description": "A JSON object of any shape, served with the variant.",
           "type": "object",
+          "x-nullable": true,
           "example": {
             "color": "#1f6feb"
           }
@@ -8853,6 +9382,18 @@ func init() {
           "example": "blue"
         }
       }
+    }
+  },
+  "securityDefinitions": {
+    "basic": {
+      "description": "The user name and password of FLAGR_BASIC_AUTH_ENABLED.",
+      "type": "basic"
+    },
+    "token": {
+      "description": "A JSON web token, if FLAGR_JWT_AUTH_ENABLED is true: ` + "`" + `Bearer` + "`" + ` and the token.",
+      "type": "apiKey",
+      "name": "Authorization",
+      "in": "header"
     }
   },
   "tags": [
@@ -8917,8 +9458,13 @@ func init() {
   "info": {
     "description": "Flagr answers one question, many times a second: which variant of this flag\ndoes this user get? It serves feature flags, A/B tests and dynamic\nconfiguration from one binary and one SQL database. Datar, its built-in\nanalytics, counts those answers and shows how much traffic each flag,\nvariant and segment really gets.\n\nA first round: create a flag with ` + "`" + `POST /flags` + "`" + ` and the template\n` + "`" + `simple_boolean_flag` + "`" + `, switch it on with ` + "`" + `PUT /flags/{flagID}/enabled` + "`" + `, let\nits evaluations be recorded by setting ` + "`" + `dataRecordsEnabled` + "`" + ` with\n` + "`" + `PUT /flags/{flagID}` + "`" + `, ask for a variant with ` + "`" + `POST /evaluation` + "`" + `, and read\nthe counts with ` + "`" + `GET /datar/summary` + "`" + `. A change takes a few seconds to reach\nevaluation: the server evaluates from memory and looks for changes every\nFLAGR_EVALCACHE_REFRESHINTERVAL (3 s by default).\n\nBodies are JSON, both ways, and all paths begin with /api/v1, behind\nFLAGR_WEB_PREFIX if that is set. Ids are whole numbers from 1. Keys are at\nmost 63 characters: letters and digits of ASCII, and ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and\n` + "`" + `:` + "`" + `. Times are RFC 3339, and in UTC wherever the server writes them.\nPercentages are whole numbers from 0 to 100. In answers, an optional number,\ntext or boolean is left out when it is 0, empty or false.\n\nEvery error is a JSON object with a ` + "`" + `message` + "`" + ` for people, and one of these:\n\n- 400: the request breaks a rule, or its body is not JSON.\n- 404: nothing is there under this id or path.\n- 405: the path does not have this method.\n- 409: the flag has changed since the version that the request was made from.\n- 413: the body is too large.\n- 415: the body is not declared as application/json.\n- 422: a parameter or field is missing, of the wrong type, or outside its\n  limits. The message names it.\n- 500: the server failed. Its log says why.\n- 501: this server does not offer the operation. One in eval-only mode,\n  which takes its flags from a file or a URL, offers health, evaluation and\n  the export of the eval cache.\n- 503: Datar is switched off.\n\nThe server is configured with environment variables (FLAGR_DB_DBDRIVER,\nFLAGR_RECORDER_ENABLED and others). The options of its command line only say\nwhere and how it listens.",
     "title": "Flagr",
+    "contact": {
+      "name": "Flagr with Datar",
+      "url": "https://github.com/flagr-datar/flagr-datar"
+    },
     "license": {
-      "name": "Apache-2.0"
+      "name": "Apache-2.0",
+      "url": "https://www.apache.org/licenses/LICENSE-2.0"
     },
     "version": "1.0.0"
   },
@@ -9059,6 +9605,18 @@ func init() {
               }
             }
           },
+          "400": {
+            "description": "` + "`" + `limit` + "`" + ` or ` + "`" + `offset` + "`" + ` is out of range; the message names the parameter.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "404": {
+            "description": "No such flag.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "400: ` + "`" + `limit` + "`" + ` or ` + "`" + `offset` + "`" + ` is out of range; the message names the parameter. 404: no such\nflag.",
             "schema": {
@@ -9187,6 +9745,18 @@ func init() {
                   }
                 ]
               }
+            }
+          },
+          "400": {
+            "description": "The draft breaks a rule; the message names each field.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "404": {
+            "description": "No such flag.",
+            "schema": {
+              "$ref": "#/definitions/error"
             }
           },
           "default": {
@@ -9320,6 +9890,24 @@ func init() {
               }
             }
           },
+          "400": {
+            "description": "A parameter is out of range, or details of the span are not kept any more; the message names the\nparameter.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "404": {
+            "description": "No such flag.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "A parameter is not a time or not a number.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "400: a parameter is out of range, or details of the span are not kept any more; the\nmessage names the parameter. 404: no such flag. 422: a parameter is not a time or not a\nnumber. 503: Datar is off.",
             "schema": {
@@ -9427,6 +10015,24 @@ func init() {
                 ],
                 "to": "2026-01-31T00:00:00.000Z"
               }
+            }
+          },
+          "400": {
+            "description": "A parameter is out of range, or details of the span are not kept any more; the message names the\nparameter.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "404": {
+            "description": "No such flag.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "A parameter is not a time or not a number.",
+            "schema": {
+              "$ref": "#/definitions/error"
             }
           },
           "default": {
@@ -9566,6 +10172,24 @@ func init() {
                   }
                 ]
               }
+            }
+          },
+          "400": {
+            "description": "A parameter is out of range, or details of the span are not kept any more; the message names the\nparameter.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "404": {
+            "description": "No such flag.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "A parameter is not a time or not a number.",
+            "schema": {
+              "$ref": "#/definitions/error"
             }
           },
           "default": {
@@ -9753,6 +10377,24 @@ func init() {
               }
             }
           },
+          "400": {
+            "description": "A parameter is out of range, or details of the span are not kept any more; the message names the\nparameter.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "404": {
+            "description": "No such flag.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "A parameter is not a time or not a number.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "400: a parameter is out of range, or details of the span are not kept any more; the\nmessage names the parameter. 404: no such flag. 422: a parameter is not a time or not a\nnumber. 503: Datar is off.",
             "schema": {
@@ -9848,6 +10490,18 @@ func init() {
                 "stale": false,
                 "state": "launched"
               }
+            }
+          },
+          "400": {
+            "description": "` + "`" + `days` + "`" + ` is out of range.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "404": {
+            "description": "No such flag, or it is deleted.",
+            "schema": {
+              "$ref": "#/definitions/error"
             }
           },
           "default": {
@@ -9952,6 +10606,24 @@ func init() {
               }
             }
           },
+          "400": {
+            "description": "` + "`" + `from` + "`" + ` is after ` + "`" + `to` + "`" + `.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "404": {
+            "description": "No flag has this id, and none was ever counted under it.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "The id is not a number, or ` + "`" + `from` + "`" + ` or ` + "`" + `to` + "`" + ` is not a time; the message names the parameter.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "400: ` + "`" + `from` + "`" + ` is after ` + "`" + `to` + "`" + `. 404: no flag has this id, and none was ever counted under it. 422:\nthe id is not a number, or ` + "`" + `from` + "`" + ` or ` + "`" + `to` + "`" + ` is not a time; the message names the parameter. 500:\nthe counts cannot be read. 503: Datar is off; FLAGR_RECORDER_ENABLED=true and a\nFLAGR_RECORDER_TYPE containing ` + "`" + `datar` + "`" + ` switch it on.",
             "schema": {
@@ -10003,6 +10675,18 @@ func init() {
                 "snapshotID": 117,
                 "text": "bucket 731 of 1000, rollout 50%"
               }
+            }
+          },
+          "404": {
+            "description": "No such flag.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "429": {
+            "description": "There are 20 listeners.",
+            "schema": {
+              "$ref": "#/definitions/error"
             }
           },
           "default": {
@@ -10242,6 +10926,12 @@ func init() {
               }
             }
           },
+          "400": {
+            "description": "A parameter is not one of the accepted values; the message names both.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "400: a parameter is not one of the accepted values; the message names both. 503: Datar\nis off.",
             "schema": {
@@ -10405,6 +11095,18 @@ func init() {
               }
             }
           },
+          "400": {
+            "description": "` + "`" + `from` + "`" + ` is after ` + "`" + `to` + "`" + `, or ` + "`" + `limit` + "`" + ` or ` + "`" + `offset` + "`" + ` is out of range; the message names the parameter.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "A parameter is not a time or not a number.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "400: ` + "`" + `from` + "`" + ` is after ` + "`" + `to` + "`" + `, or ` + "`" + `limit` + "`" + ` or ` + "`" + `offset` + "`" + ` is out of range; the message names the\nparameter. 422: a parameter is not a time or not a number. 500: the counts cannot be read. 503:\nDatar is off; FLAGR_RECORDER_ENABLED=true and a FLAGR_RECORDER_TYPE containing ` + "`" + `datar` + "`" + ` switch it\non.",
             "schema": {
@@ -10505,6 +11207,12 @@ func init() {
               }
             }
           },
+          "400": {
+            "description": "A parameter is out of range; the message names it.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "400: a parameter is out of range; the message names it. 503: Datar is off.",
             "schema": {
@@ -10574,6 +11282,18 @@ func init() {
               }
             }
           },
+          "400": {
+            "description": "The query string is too long, or ` + "`" + `json` + "`" + ` is not a valid evalContext.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "` + "`" + `json` + "`" + ` is missing or empty.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "400: the query string is too long, or ` + "`" + `json` + "`" + ` is not a valid evalContext. 422: ` + "`" + `json` + "`" + ` is missing\nor empty.",
             "schema": {
@@ -10641,6 +11361,18 @@ func init() {
                 "variantID": 61,
                 "variantKey": "blue"
               }
+            }
+          },
+          "400": {
+            "description": "The body is not JSON, or a field has the wrong type.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "There is no body, or a field is outside its limits. An unknown flag is not an error.",
+            "schema": {
+              "$ref": "#/definitions/error"
             }
           },
           "default": {
@@ -10745,6 +11477,18 @@ func init() {
               }
             }
           },
+          "400": {
+            "description": "The query string is too long, ` + "`" + `json` + "`" + ` is not a valid evaluationBatchRequest, or the batch is too\nlarge.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "` + "`" + `json` + "`" + ` is missing or empty.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "400: the query string is too long, ` + "`" + `json` + "`" + ` is not a valid evaluationBatchRequest, or the batch is\ntoo large. 422: ` + "`" + `json` + "`" + ` is missing or empty.",
             "schema": {
@@ -10845,6 +11589,18 @@ func init() {
                   }
                 ]
               }
+            }
+          },
+          "400": {
+            "description": "The body is not JSON, an entity is null, or the batch is larger than FLAGR_EVAL_BATCH_SIZE allows:\nentities × (ids + keys, and 1 more if there are tags). By default there is no such limit.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "` + "`" + `entities` + "`" + ` or another given list is empty, or a field is outside its limits.",
+            "schema": {
+              "$ref": "#/definitions/error"
             }
           },
           "default": {
@@ -10959,6 +11715,12 @@ func init() {
           "304": {
             "description": "The flags are those of the tag in If-None-Match. There is no body."
           },
+          "422": {
+            "description": "An id is not a whole number from 1, or ` + "`" + `tagsOperator` + "`" + ` is something else.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "422: an id is not a whole number from 1, or ` + "`" + `tagsOperator` + "`" + ` is something else.",
             "schema": {
@@ -11055,6 +11817,12 @@ func init() {
               "application/json": {
                 "message": "exposures has 101 rows, more than the 100 allowed"
               }
+            }
+          },
+          "422": {
+            "description": "The list of rows is missing or empty, or a row has no ` + "`" + `entityID` + "`" + `. Nothing is recorded.",
+            "schema": {
+              "$ref": "#/definitions/error"
             }
           },
           "default": {
@@ -11171,6 +11939,12 @@ func init() {
               ]
             }
           },
+          "422": {
+            "description": "A parameter is not of its type.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "422: a parameter is not of its type.",
             "schema": {
@@ -11222,6 +11996,18 @@ func init() {
                 "updatedBy": "ada@example.com",
                 "variants": []
               }
+            }
+          },
+          "400": {
+            "description": "The key is malformed or too long, another flag has it (a deleted one counts), or the template is\nunknown.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "The description is missing or empty.",
+            "schema": {
+              "$ref": "#/definitions/error"
             }
           },
           "default": {
@@ -11399,6 +12185,12 @@ func init() {
               }
             }
           },
+          "404": {
+            "description": "No flag has this id, or it is deleted.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "404: no flag has this id, or it is deleted.",
             "schema": {
@@ -11463,6 +12255,18 @@ func init() {
               }
             }
           },
+          "400": {
+            "description": "The key or the entity type is malformed or too long, or another flag has the key.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "404": {
+            "description": "No such flag.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "400: the key or the entity type is malformed or too long, or another flag has the key. 404: no\nsuch flag.",
             "schema": {
@@ -11497,6 +12301,12 @@ func init() {
         "responses": {
           "200": {
             "description": "Deleted. The answer has no body."
+          },
+          "404": {
+            "description": "No flag has this id, or it is deleted already.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
           },
           "default": {
             "description": "404: no flag has this id, or it is deleted already.",
@@ -11536,6 +12346,12 @@ func init() {
             "description": "The definition.",
             "schema": {
               "$ref": "#/definitions/flagDefinition"
+            }
+          },
+          "404": {
+            "description": "No such flag.",
+            "schema": {
+              "$ref": "#/definitions/error"
             }
           },
           "default": {
@@ -11583,6 +12399,18 @@ func init() {
             "description": "The whole definition after the change.",
             "schema": {
               "$ref": "#/definitions/flagDefinition"
+            }
+          },
+          "400": {
+            "description": "The definition breaks a rule; the message names each field, such as\n` + "`" + `segments[0].constraints[1].value` + "`" + `.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "404": {
+            "description": "No such flag.",
+            "schema": {
+              "$ref": "#/definitions/error"
             }
           },
           "409": {
@@ -11711,6 +12539,18 @@ func init() {
               }
             }
           },
+          "400": {
+            "description": "The key is malformed or too long, or another flag has it.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "404": {
+            "description": "No such flag.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "400: the key is malformed or too long, or another flag has it. 404: no such flag.",
             "schema": {
@@ -11777,6 +12617,18 @@ func init() {
               }
             }
           },
+          "404": {
+            "description": "No such flag.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "` + "`" + `enabled` + "`" + ` is missing.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "404: no such flag. 422: ` + "`" + `enabled` + "`" + ` is missing.",
             "schema": {
@@ -11837,6 +12689,12 @@ func init() {
                 "updatedBy": "ada@example.com",
                 "variants": []
               }
+            }
+          },
+          "404": {
+            "description": "No flag ever had this id.",
+            "schema": {
+              "$ref": "#/definitions/error"
             }
           },
           "default": {
@@ -11980,6 +12838,18 @@ func init() {
               }
             }
           },
+          "404": {
+            "description": "No such flag.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "The description is missing or empty, or ` + "`" + `rolloutPercent` + "`" + ` is missing or not from 0 to 100.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "404: no such flag. 422: the description is missing or empty, or ` + "`" + `rolloutPercent` + "`" + ` is missing or\nnot from 0 to 100.",
             "schema": {
@@ -12025,6 +12895,18 @@ func init() {
         "responses": {
           "200": {
             "description": "Done. The answer has no body."
+          },
+          "404": {
+            "description": "No such flag, or it does not have one of the segments; then nothing is changed.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "The list is missing or empty.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
           },
           "default": {
             "description": "404: no such flag, or it does not have one of the segments; then nothing is changed. 422: the\nlist is missing or empty.",
@@ -12094,6 +12976,18 @@ func init() {
               }
             }
           },
+          "404": {
+            "description": "No such flag, or it has no such segment.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "The description is missing or empty, or ` + "`" + `rolloutPercent` + "`" + ` is missing or not from 0 to 100.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "404: no such flag, or it has no such segment. 422: the description is missing or empty, or\n` + "`" + `rolloutPercent` + "`" + ` is missing or not from 0 to 100.",
             "schema": {
@@ -12137,6 +13031,12 @@ func init() {
         "responses": {
           "200": {
             "description": "Deleted. The answer has no body."
+          },
+          "404": {
+            "description": "No such flag, or it has no such segment.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
           },
           "default": {
             "description": "404: no such flag, or it has no such segment.",
@@ -12265,6 +13165,24 @@ func init() {
               }
             }
           },
+          "400": {
+            "description": "The operator is unknown, or property and value cannot be parsed; most often the double quotes of a\nstring are missing.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "404": {
+            "description": "No such flag, or it has no such segment.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "A field is missing or empty.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "400: the operator is unknown, or property and value cannot be parsed; most often the double\nquotes of a string are missing. 404: no such flag, or it has no such segment. 422: a field is\nmissing or empty.",
             "schema": {
@@ -12340,6 +13258,24 @@ func init() {
               }
             }
           },
+          "400": {
+            "description": "The operator is unknown, or property and value cannot be parsed.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "404": {
+            "description": "No such flag, segment or constraint.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "A field is missing or empty.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "400: the operator is unknown, or property and value cannot be parsed. 404: no such flag, segment\nor constraint. 422: a field is missing or empty.",
             "schema": {
@@ -12392,6 +13328,12 @@ func init() {
         "responses": {
           "200": {
             "description": "Deleted. The answer has no body."
+          },
+          "404": {
+            "description": "No such flag, segment or constraint.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
           },
           "default": {
             "description": "404: no such flag, segment or constraint.",
@@ -12529,6 +13471,24 @@ func init() {
                   "variantKey": "green"
                 }
               ]
+            }
+          },
+          "400": {
+            "description": "The percentages do not sum to 100, a variant is not one of this flag, or a ` + "`" + `variantKey` + "`" + ` is not\nthat of its ` + "`" + `variantID` + "`" + `.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "404": {
+            "description": "No such flag, or it has no such segment.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "A field is missing, or a percentage is not from 0 to 100.",
+            "schema": {
+              "$ref": "#/definitions/error"
             }
           },
           "default": {
@@ -12677,6 +13637,12 @@ func init() {
               ]
             }
           },
+          "422": {
+            "description": "` + "`" + `sort` + "`" + ` is something else, or another parameter is not of its type.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "422: ` + "`" + `sort` + "`" + ` is something else, or another parameter is not of its type.",
             "schema": {
@@ -12776,6 +13742,24 @@ func init() {
               }
             }
           },
+          "400": {
+            "description": "The value has other characters than letters and digits of ASCII, spaces, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and\n` + "`" + `:` + "`" + `, or more than 63 of them.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "404": {
+            "description": "No such flag.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "The value is missing or empty.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "400: the value has other characters than letters and digits of ASCII, spaces, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + `\nand ` + "`" + `:` + "`" + `, or more than 63 of them. 404: no such flag. 422: the value is missing or empty.",
             "schema": {
@@ -12821,6 +13805,12 @@ func init() {
         "responses": {
           "200": {
             "description": "Removed. The answer has no body."
+          },
+          "404": {
+            "description": "No such flag or tag.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
           },
           "default": {
             "description": "404: no such flag or tag.",
@@ -12888,6 +13878,18 @@ func init() {
                   }
                 ]
               }
+            }
+          },
+          "400": {
+            "description": "There are no entities or too many, or the draft breaks a rule; the message names each field.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "404": {
+            "description": "No such flag.",
+            "schema": {
+              "$ref": "#/definitions/error"
             }
           },
           "default": {
@@ -13002,6 +14004,24 @@ func init() {
               }
             }
           },
+          "400": {
+            "description": "The key is malformed or too long, or the attachment is not a JSON object.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "404": {
+            "description": "No such flag.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "The key is missing or empty.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "400: the key is malformed or too long, or the attachment is not a JSON object. 404: no such\nflag. 422: the key is missing or empty.",
             "schema": {
@@ -13069,6 +14089,24 @@ func init() {
               }
             }
           },
+          "400": {
+            "description": "The key is malformed or too long, or the attachment is not a JSON object.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "404": {
+            "description": "No such flag, or it has no such variant.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "422": {
+            "description": "The key is missing or empty.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
           "default": {
             "description": "400: the key is malformed or too long, or the attachment is not a JSON object. 404: no such\nflag, or it has no such variant. 422: the key is missing or empty.",
             "schema": {
@@ -13112,6 +14150,18 @@ func init() {
         "responses": {
           "200": {
             "description": "Deleted. The answer has no body."
+          },
+          "400": {
+            "description": "A segment still gives the variant more than 0 percent; change its distributions first.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
+          },
+          "404": {
+            "description": "No such flag, or it has no such variant.",
+            "schema": {
+              "$ref": "#/definitions/error"
+            }
           },
           "default": {
             "description": "400: a segment still gives the variant more than 0 percent; change its distributions first. 404:\nno such flag, or it has no such variant.",
@@ -13319,6 +14369,12 @@ func init() {
                   "value": "team a"
                 }
               ]
+            }
+          },
+          "422": {
+            "description": "A parameter is not of its type.",
+            "schema": {
+              "$ref": "#/definitions/error"
             }
           },
           "default": {
@@ -16275,6 +17331,12 @@ func init() {
         "message"
       ],
       "properties": {
+        "code": {
+          "description": "A number for programs, in answers to requests that break the schema. Left out in all others.",
+          "type": "integer",
+          "format": "int32",
+          "example": 601
+        },
         "message": {
           "description": "The reason, in words for people. Programs should look at the status code.",
           "type": "string",
@@ -16368,7 +17430,8 @@ func init() {
           "type": "array",
           "items": {
             "$ref": "#/definitions/segmentDebugLog"
-          }
+          },
+          "x-nullable": true
         }
       }
     },
@@ -16439,6 +17502,7 @@ func init() {
         "variantAttachment": {
           "description": "Attachment of the variant, at least ` + "`" + `{}` + "`" + `. Left out when there is no variant.",
           "type": "object",
+          "x-nullable": true,
           "example": {
             "color": "#1f6feb"
           }
@@ -17437,6 +18501,11 @@ func init() {
             "stopping"
           ],
           "example": "OK"
+        },
+        "version": {
+          "description": "The version of the server.",
+          "type": "string",
+          "example": "0.1.0"
         }
       }
     },
@@ -17737,6 +18806,7 @@ func init() {
         "attachment": {
           "description": "A JSON object of any shape, served with the variant.",
           "type": "object",
+          "x-nullable": true,
           "example": {
             "color": "#1f6feb"
           }
@@ -17756,6 +18826,18 @@ func init() {
           "example": "blue"
         }
       }
+    }
+  },
+  "securityDefinitions": {
+    "basic": {
+      "description": "The user name and password of FLAGR_BASIC_AUTH_ENABLED.",
+      "type": "basic"
+    },
+    "token": {
+      "description": "A JSON web token, if FLAGR_JWT_AUTH_ENABLED is true: ` + "`" + `Bearer` + "`" + ` and the token.",
+      "type": "apiKey",
+      "name": "Authorization",
+      "in": "header"
     }
   },
   "tags": [

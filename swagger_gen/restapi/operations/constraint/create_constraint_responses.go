@@ -50,6 +50,130 @@ func (o *CreateConstraintOK) WriteResponse(rw http.ResponseWriter, producer runt
 	}
 }
 
+// CreateConstraintBadRequestCode is the HTTP code returned for type CreateConstraintBadRequest
+const CreateConstraintBadRequestCode int = 400
+
+// CreateConstraintBadRequest The operator is unknown, or property and value cannot be parsed; most often the double quotes of a
+// string are missing.
+//
+// swagger:response createConstraintBadRequest
+type CreateConstraintBadRequest struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewCreateConstraintBadRequest creates CreateConstraintBadRequest with default headers values
+func NewCreateConstraintBadRequest() *CreateConstraintBadRequest {
+
+	return &CreateConstraintBadRequest{}
+}
+
+// WithPayload adds the payload to the create constraint bad request response
+func (o *CreateConstraintBadRequest) WithPayload(payload *models.Error) *CreateConstraintBadRequest {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the create constraint bad request response
+func (o *CreateConstraintBadRequest) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *CreateConstraintBadRequest) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(400)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// CreateConstraintNotFoundCode is the HTTP code returned for type CreateConstraintNotFound
+const CreateConstraintNotFoundCode int = 404
+
+// CreateConstraintNotFound No such flag, or it has no such segment.
+//
+// swagger:response createConstraintNotFound
+type CreateConstraintNotFound struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewCreateConstraintNotFound creates CreateConstraintNotFound with default headers values
+func NewCreateConstraintNotFound() *CreateConstraintNotFound {
+
+	return &CreateConstraintNotFound{}
+}
+
+// WithPayload adds the payload to the create constraint not found response
+func (o *CreateConstraintNotFound) WithPayload(payload *models.Error) *CreateConstraintNotFound {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the create constraint not found response
+func (o *CreateConstraintNotFound) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *CreateConstraintNotFound) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(404)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// CreateConstraintUnprocessableEntityCode is the HTTP code returned for type CreateConstraintUnprocessableEntity
+const CreateConstraintUnprocessableEntityCode int = 422
+
+// CreateConstraintUnprocessableEntity A field is missing or empty.
+//
+// swagger:response createConstraintUnprocessableEntity
+type CreateConstraintUnprocessableEntity struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewCreateConstraintUnprocessableEntity creates CreateConstraintUnprocessableEntity with default headers values
+func NewCreateConstraintUnprocessableEntity() *CreateConstraintUnprocessableEntity {
+
+	return &CreateConstraintUnprocessableEntity{}
+}
+
+// WithPayload adds the payload to the create constraint unprocessable entity response
+func (o *CreateConstraintUnprocessableEntity) WithPayload(payload *models.Error) *CreateConstraintUnprocessableEntity {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the create constraint unprocessable entity response
+func (o *CreateConstraintUnprocessableEntity) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *CreateConstraintUnprocessableEntity) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(422)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // CreateConstraintDefault 400: the operator is unknown, or property and value cannot be parsed; most often the double
 // quotes of a string are missing. 404: no such flag, or it has no such segment. 422: a field is
 // missing or empty.

@@ -32,6 +32,47 @@ func (o *DeleteConstraintOK) WriteResponse(rw http.ResponseWriter, producer runt
 	rw.WriteHeader(200)
 }
 
+// DeleteConstraintNotFoundCode is the HTTP code returned for type DeleteConstraintNotFound
+const DeleteConstraintNotFoundCode int = 404
+
+// DeleteConstraintNotFound No such flag, segment or constraint.
+//
+// swagger:response deleteConstraintNotFound
+type DeleteConstraintNotFound struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewDeleteConstraintNotFound creates DeleteConstraintNotFound with default headers values
+func NewDeleteConstraintNotFound() *DeleteConstraintNotFound {
+
+	return &DeleteConstraintNotFound{}
+}
+
+// WithPayload adds the payload to the delete constraint not found response
+func (o *DeleteConstraintNotFound) WithPayload(payload *models.Error) *DeleteConstraintNotFound {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the delete constraint not found response
+func (o *DeleteConstraintNotFound) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *DeleteConstraintNotFound) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(404)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // DeleteConstraintDefault 404: no such flag, segment or constraint.
 //
 // swagger:response deleteConstraintDefault

@@ -50,6 +50,129 @@ func (o *PutConstraintOK) WriteResponse(rw http.ResponseWriter, producer runtime
 	}
 }
 
+// PutConstraintBadRequestCode is the HTTP code returned for type PutConstraintBadRequest
+const PutConstraintBadRequestCode int = 400
+
+// PutConstraintBadRequest The operator is unknown, or property and value cannot be parsed.
+//
+// swagger:response putConstraintBadRequest
+type PutConstraintBadRequest struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewPutConstraintBadRequest creates PutConstraintBadRequest with default headers values
+func NewPutConstraintBadRequest() *PutConstraintBadRequest {
+
+	return &PutConstraintBadRequest{}
+}
+
+// WithPayload adds the payload to the put constraint bad request response
+func (o *PutConstraintBadRequest) WithPayload(payload *models.Error) *PutConstraintBadRequest {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the put constraint bad request response
+func (o *PutConstraintBadRequest) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *PutConstraintBadRequest) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(400)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// PutConstraintNotFoundCode is the HTTP code returned for type PutConstraintNotFound
+const PutConstraintNotFoundCode int = 404
+
+// PutConstraintNotFound No such flag, segment or constraint.
+//
+// swagger:response putConstraintNotFound
+type PutConstraintNotFound struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewPutConstraintNotFound creates PutConstraintNotFound with default headers values
+func NewPutConstraintNotFound() *PutConstraintNotFound {
+
+	return &PutConstraintNotFound{}
+}
+
+// WithPayload adds the payload to the put constraint not found response
+func (o *PutConstraintNotFound) WithPayload(payload *models.Error) *PutConstraintNotFound {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the put constraint not found response
+func (o *PutConstraintNotFound) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *PutConstraintNotFound) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(404)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// PutConstraintUnprocessableEntityCode is the HTTP code returned for type PutConstraintUnprocessableEntity
+const PutConstraintUnprocessableEntityCode int = 422
+
+// PutConstraintUnprocessableEntity A field is missing or empty.
+//
+// swagger:response putConstraintUnprocessableEntity
+type PutConstraintUnprocessableEntity struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewPutConstraintUnprocessableEntity creates PutConstraintUnprocessableEntity with default headers values
+func NewPutConstraintUnprocessableEntity() *PutConstraintUnprocessableEntity {
+
+	return &PutConstraintUnprocessableEntity{}
+}
+
+// WithPayload adds the payload to the put constraint unprocessable entity response
+func (o *PutConstraintUnprocessableEntity) WithPayload(payload *models.Error) *PutConstraintUnprocessableEntity {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the put constraint unprocessable entity response
+func (o *PutConstraintUnprocessableEntity) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *PutConstraintUnprocessableEntity) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(422)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // PutConstraintDefault 400: the operator is unknown, or property and value cannot be parsed. 404: no such flag, segment
 // or constraint. 422: a field is missing or empty.
 //

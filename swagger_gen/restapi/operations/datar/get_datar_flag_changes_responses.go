@@ -50,6 +50,88 @@ func (o *GetDatarFlagChangesOK) WriteResponse(rw http.ResponseWriter, producer r
 	}
 }
 
+// GetDatarFlagChangesBadRequestCode is the HTTP code returned for type GetDatarFlagChangesBadRequest
+const GetDatarFlagChangesBadRequestCode int = 400
+
+// GetDatarFlagChangesBadRequest `limit` or `offset` is out of range; the message names the parameter.
+//
+// swagger:response getDatarFlagChangesBadRequest
+type GetDatarFlagChangesBadRequest struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewGetDatarFlagChangesBadRequest creates GetDatarFlagChangesBadRequest with default headers values
+func NewGetDatarFlagChangesBadRequest() *GetDatarFlagChangesBadRequest {
+
+	return &GetDatarFlagChangesBadRequest{}
+}
+
+// WithPayload adds the payload to the get datar flag changes bad request response
+func (o *GetDatarFlagChangesBadRequest) WithPayload(payload *models.Error) *GetDatarFlagChangesBadRequest {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the get datar flag changes bad request response
+func (o *GetDatarFlagChangesBadRequest) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *GetDatarFlagChangesBadRequest) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(400)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// GetDatarFlagChangesNotFoundCode is the HTTP code returned for type GetDatarFlagChangesNotFound
+const GetDatarFlagChangesNotFoundCode int = 404
+
+// GetDatarFlagChangesNotFound No such flag.
+//
+// swagger:response getDatarFlagChangesNotFound
+type GetDatarFlagChangesNotFound struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewGetDatarFlagChangesNotFound creates GetDatarFlagChangesNotFound with default headers values
+func NewGetDatarFlagChangesNotFound() *GetDatarFlagChangesNotFound {
+
+	return &GetDatarFlagChangesNotFound{}
+}
+
+// WithPayload adds the payload to the get datar flag changes not found response
+func (o *GetDatarFlagChangesNotFound) WithPayload(payload *models.Error) *GetDatarFlagChangesNotFound {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the get datar flag changes not found response
+func (o *GetDatarFlagChangesNotFound) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *GetDatarFlagChangesNotFound) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(404)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // GetDatarFlagChangesDefault 400: `limit` or `offset` is out of range; the message names the parameter. 404: no such
 // flag.
 //

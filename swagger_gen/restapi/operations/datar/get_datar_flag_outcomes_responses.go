@@ -50,6 +50,130 @@ func (o *GetDatarFlagOutcomesOK) WriteResponse(rw http.ResponseWriter, producer 
 	}
 }
 
+// GetDatarFlagOutcomesBadRequestCode is the HTTP code returned for type GetDatarFlagOutcomesBadRequest
+const GetDatarFlagOutcomesBadRequestCode int = 400
+
+// GetDatarFlagOutcomesBadRequest A parameter is out of range, or details of the span are not kept any more; the message names the
+// parameter.
+//
+// swagger:response getDatarFlagOutcomesBadRequest
+type GetDatarFlagOutcomesBadRequest struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewGetDatarFlagOutcomesBadRequest creates GetDatarFlagOutcomesBadRequest with default headers values
+func NewGetDatarFlagOutcomesBadRequest() *GetDatarFlagOutcomesBadRequest {
+
+	return &GetDatarFlagOutcomesBadRequest{}
+}
+
+// WithPayload adds the payload to the get datar flag outcomes bad request response
+func (o *GetDatarFlagOutcomesBadRequest) WithPayload(payload *models.Error) *GetDatarFlagOutcomesBadRequest {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the get datar flag outcomes bad request response
+func (o *GetDatarFlagOutcomesBadRequest) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *GetDatarFlagOutcomesBadRequest) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(400)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// GetDatarFlagOutcomesNotFoundCode is the HTTP code returned for type GetDatarFlagOutcomesNotFound
+const GetDatarFlagOutcomesNotFoundCode int = 404
+
+// GetDatarFlagOutcomesNotFound No such flag.
+//
+// swagger:response getDatarFlagOutcomesNotFound
+type GetDatarFlagOutcomesNotFound struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewGetDatarFlagOutcomesNotFound creates GetDatarFlagOutcomesNotFound with default headers values
+func NewGetDatarFlagOutcomesNotFound() *GetDatarFlagOutcomesNotFound {
+
+	return &GetDatarFlagOutcomesNotFound{}
+}
+
+// WithPayload adds the payload to the get datar flag outcomes not found response
+func (o *GetDatarFlagOutcomesNotFound) WithPayload(payload *models.Error) *GetDatarFlagOutcomesNotFound {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the get datar flag outcomes not found response
+func (o *GetDatarFlagOutcomesNotFound) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *GetDatarFlagOutcomesNotFound) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(404)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// GetDatarFlagOutcomesUnprocessableEntityCode is the HTTP code returned for type GetDatarFlagOutcomesUnprocessableEntity
+const GetDatarFlagOutcomesUnprocessableEntityCode int = 422
+
+// GetDatarFlagOutcomesUnprocessableEntity A parameter is not a time or not a number.
+//
+// swagger:response getDatarFlagOutcomesUnprocessableEntity
+type GetDatarFlagOutcomesUnprocessableEntity struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewGetDatarFlagOutcomesUnprocessableEntity creates GetDatarFlagOutcomesUnprocessableEntity with default headers values
+func NewGetDatarFlagOutcomesUnprocessableEntity() *GetDatarFlagOutcomesUnprocessableEntity {
+
+	return &GetDatarFlagOutcomesUnprocessableEntity{}
+}
+
+// WithPayload adds the payload to the get datar flag outcomes unprocessable entity response
+func (o *GetDatarFlagOutcomesUnprocessableEntity) WithPayload(payload *models.Error) *GetDatarFlagOutcomesUnprocessableEntity {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the get datar flag outcomes unprocessable entity response
+func (o *GetDatarFlagOutcomesUnprocessableEntity) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *GetDatarFlagOutcomesUnprocessableEntity) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(422)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // GetDatarFlagOutcomesDefault 400: a parameter is out of range, or details of the span are not kept any more; the
 // message names the parameter. 404: no such flag. 422: a parameter is not a time or not a
 // number. 503: Datar is off.

@@ -50,6 +50,130 @@ func (o *GetDatarFlagReasonsOK) WriteResponse(rw http.ResponseWriter, producer r
 	}
 }
 
+// GetDatarFlagReasonsBadRequestCode is the HTTP code returned for type GetDatarFlagReasonsBadRequest
+const GetDatarFlagReasonsBadRequestCode int = 400
+
+// GetDatarFlagReasonsBadRequest A parameter is out of range, or details of the span are not kept any more; the message names the
+// parameter.
+//
+// swagger:response getDatarFlagReasonsBadRequest
+type GetDatarFlagReasonsBadRequest struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewGetDatarFlagReasonsBadRequest creates GetDatarFlagReasonsBadRequest with default headers values
+func NewGetDatarFlagReasonsBadRequest() *GetDatarFlagReasonsBadRequest {
+
+	return &GetDatarFlagReasonsBadRequest{}
+}
+
+// WithPayload adds the payload to the get datar flag reasons bad request response
+func (o *GetDatarFlagReasonsBadRequest) WithPayload(payload *models.Error) *GetDatarFlagReasonsBadRequest {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the get datar flag reasons bad request response
+func (o *GetDatarFlagReasonsBadRequest) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *GetDatarFlagReasonsBadRequest) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(400)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// GetDatarFlagReasonsNotFoundCode is the HTTP code returned for type GetDatarFlagReasonsNotFound
+const GetDatarFlagReasonsNotFoundCode int = 404
+
+// GetDatarFlagReasonsNotFound No such flag.
+//
+// swagger:response getDatarFlagReasonsNotFound
+type GetDatarFlagReasonsNotFound struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewGetDatarFlagReasonsNotFound creates GetDatarFlagReasonsNotFound with default headers values
+func NewGetDatarFlagReasonsNotFound() *GetDatarFlagReasonsNotFound {
+
+	return &GetDatarFlagReasonsNotFound{}
+}
+
+// WithPayload adds the payload to the get datar flag reasons not found response
+func (o *GetDatarFlagReasonsNotFound) WithPayload(payload *models.Error) *GetDatarFlagReasonsNotFound {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the get datar flag reasons not found response
+func (o *GetDatarFlagReasonsNotFound) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *GetDatarFlagReasonsNotFound) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(404)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// GetDatarFlagReasonsUnprocessableEntityCode is the HTTP code returned for type GetDatarFlagReasonsUnprocessableEntity
+const GetDatarFlagReasonsUnprocessableEntityCode int = 422
+
+// GetDatarFlagReasonsUnprocessableEntity A parameter is not a time or not a number.
+//
+// swagger:response getDatarFlagReasonsUnprocessableEntity
+type GetDatarFlagReasonsUnprocessableEntity struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewGetDatarFlagReasonsUnprocessableEntity creates GetDatarFlagReasonsUnprocessableEntity with default headers values
+func NewGetDatarFlagReasonsUnprocessableEntity() *GetDatarFlagReasonsUnprocessableEntity {
+
+	return &GetDatarFlagReasonsUnprocessableEntity{}
+}
+
+// WithPayload adds the payload to the get datar flag reasons unprocessable entity response
+func (o *GetDatarFlagReasonsUnprocessableEntity) WithPayload(payload *models.Error) *GetDatarFlagReasonsUnprocessableEntity {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the get datar flag reasons unprocessable entity response
+func (o *GetDatarFlagReasonsUnprocessableEntity) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *GetDatarFlagReasonsUnprocessableEntity) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(422)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // GetDatarFlagReasonsDefault 400: a parameter is out of range, or details of the span are not kept any more; the
 // message names the parameter. 404: no such flag. 422: a parameter is not a time or not a
 // number. 503: Datar is off.

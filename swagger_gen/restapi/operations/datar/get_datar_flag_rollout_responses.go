@@ -50,6 +50,130 @@ func (o *GetDatarFlagRolloutOK) WriteResponse(rw http.ResponseWriter, producer r
 	}
 }
 
+// GetDatarFlagRolloutBadRequestCode is the HTTP code returned for type GetDatarFlagRolloutBadRequest
+const GetDatarFlagRolloutBadRequestCode int = 400
+
+// GetDatarFlagRolloutBadRequest A parameter is out of range, or details of the span are not kept any more; the message names the
+// parameter.
+//
+// swagger:response getDatarFlagRolloutBadRequest
+type GetDatarFlagRolloutBadRequest struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewGetDatarFlagRolloutBadRequest creates GetDatarFlagRolloutBadRequest with default headers values
+func NewGetDatarFlagRolloutBadRequest() *GetDatarFlagRolloutBadRequest {
+
+	return &GetDatarFlagRolloutBadRequest{}
+}
+
+// WithPayload adds the payload to the get datar flag rollout bad request response
+func (o *GetDatarFlagRolloutBadRequest) WithPayload(payload *models.Error) *GetDatarFlagRolloutBadRequest {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the get datar flag rollout bad request response
+func (o *GetDatarFlagRolloutBadRequest) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *GetDatarFlagRolloutBadRequest) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(400)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// GetDatarFlagRolloutNotFoundCode is the HTTP code returned for type GetDatarFlagRolloutNotFound
+const GetDatarFlagRolloutNotFoundCode int = 404
+
+// GetDatarFlagRolloutNotFound No such flag.
+//
+// swagger:response getDatarFlagRolloutNotFound
+type GetDatarFlagRolloutNotFound struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewGetDatarFlagRolloutNotFound creates GetDatarFlagRolloutNotFound with default headers values
+func NewGetDatarFlagRolloutNotFound() *GetDatarFlagRolloutNotFound {
+
+	return &GetDatarFlagRolloutNotFound{}
+}
+
+// WithPayload adds the payload to the get datar flag rollout not found response
+func (o *GetDatarFlagRolloutNotFound) WithPayload(payload *models.Error) *GetDatarFlagRolloutNotFound {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the get datar flag rollout not found response
+func (o *GetDatarFlagRolloutNotFound) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *GetDatarFlagRolloutNotFound) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(404)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// GetDatarFlagRolloutUnprocessableEntityCode is the HTTP code returned for type GetDatarFlagRolloutUnprocessableEntity
+const GetDatarFlagRolloutUnprocessableEntityCode int = 422
+
+// GetDatarFlagRolloutUnprocessableEntity A parameter is not a time or not a number.
+//
+// swagger:response getDatarFlagRolloutUnprocessableEntity
+type GetDatarFlagRolloutUnprocessableEntity struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewGetDatarFlagRolloutUnprocessableEntity creates GetDatarFlagRolloutUnprocessableEntity with default headers values
+func NewGetDatarFlagRolloutUnprocessableEntity() *GetDatarFlagRolloutUnprocessableEntity {
+
+	return &GetDatarFlagRolloutUnprocessableEntity{}
+}
+
+// WithPayload adds the payload to the get datar flag rollout unprocessable entity response
+func (o *GetDatarFlagRolloutUnprocessableEntity) WithPayload(payload *models.Error) *GetDatarFlagRolloutUnprocessableEntity {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the get datar flag rollout unprocessable entity response
+func (o *GetDatarFlagRolloutUnprocessableEntity) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *GetDatarFlagRolloutUnprocessableEntity) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(422)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // GetDatarFlagRolloutDefault 400: a parameter is out of range, or details of the span are not kept any more; the
 // message names the parameter. 404: no such flag. 422: a parameter is not a time or not a
 // number. 503: Datar is off.

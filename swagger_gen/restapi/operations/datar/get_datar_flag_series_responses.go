@@ -50,6 +50,130 @@ func (o *GetDatarFlagSeriesOK) WriteResponse(rw http.ResponseWriter, producer ru
 	}
 }
 
+// GetDatarFlagSeriesBadRequestCode is the HTTP code returned for type GetDatarFlagSeriesBadRequest
+const GetDatarFlagSeriesBadRequestCode int = 400
+
+// GetDatarFlagSeriesBadRequest A parameter is out of range, or details of the span are not kept any more; the message names the
+// parameter.
+//
+// swagger:response getDatarFlagSeriesBadRequest
+type GetDatarFlagSeriesBadRequest struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewGetDatarFlagSeriesBadRequest creates GetDatarFlagSeriesBadRequest with default headers values
+func NewGetDatarFlagSeriesBadRequest() *GetDatarFlagSeriesBadRequest {
+
+	return &GetDatarFlagSeriesBadRequest{}
+}
+
+// WithPayload adds the payload to the get datar flag series bad request response
+func (o *GetDatarFlagSeriesBadRequest) WithPayload(payload *models.Error) *GetDatarFlagSeriesBadRequest {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the get datar flag series bad request response
+func (o *GetDatarFlagSeriesBadRequest) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *GetDatarFlagSeriesBadRequest) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(400)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// GetDatarFlagSeriesNotFoundCode is the HTTP code returned for type GetDatarFlagSeriesNotFound
+const GetDatarFlagSeriesNotFoundCode int = 404
+
+// GetDatarFlagSeriesNotFound No such flag.
+//
+// swagger:response getDatarFlagSeriesNotFound
+type GetDatarFlagSeriesNotFound struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewGetDatarFlagSeriesNotFound creates GetDatarFlagSeriesNotFound with default headers values
+func NewGetDatarFlagSeriesNotFound() *GetDatarFlagSeriesNotFound {
+
+	return &GetDatarFlagSeriesNotFound{}
+}
+
+// WithPayload adds the payload to the get datar flag series not found response
+func (o *GetDatarFlagSeriesNotFound) WithPayload(payload *models.Error) *GetDatarFlagSeriesNotFound {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the get datar flag series not found response
+func (o *GetDatarFlagSeriesNotFound) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *GetDatarFlagSeriesNotFound) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(404)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// GetDatarFlagSeriesUnprocessableEntityCode is the HTTP code returned for type GetDatarFlagSeriesUnprocessableEntity
+const GetDatarFlagSeriesUnprocessableEntityCode int = 422
+
+// GetDatarFlagSeriesUnprocessableEntity A parameter is not a time or not a number.
+//
+// swagger:response getDatarFlagSeriesUnprocessableEntity
+type GetDatarFlagSeriesUnprocessableEntity struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewGetDatarFlagSeriesUnprocessableEntity creates GetDatarFlagSeriesUnprocessableEntity with default headers values
+func NewGetDatarFlagSeriesUnprocessableEntity() *GetDatarFlagSeriesUnprocessableEntity {
+
+	return &GetDatarFlagSeriesUnprocessableEntity{}
+}
+
+// WithPayload adds the payload to the get datar flag series unprocessable entity response
+func (o *GetDatarFlagSeriesUnprocessableEntity) WithPayload(payload *models.Error) *GetDatarFlagSeriesUnprocessableEntity {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the get datar flag series unprocessable entity response
+func (o *GetDatarFlagSeriesUnprocessableEntity) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *GetDatarFlagSeriesUnprocessableEntity) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(422)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // GetDatarFlagSeriesDefault 400: a parameter is out of range, or details of the span are not kept any more; the
 // message names the parameter. 404: no such flag. 422: a parameter is not a time or not a
 // number. 503: Datar is off.

@@ -50,6 +50,88 @@ func (o *GetDatarFlagStateOK) WriteResponse(rw http.ResponseWriter, producer run
 	}
 }
 
+// GetDatarFlagStateBadRequestCode is the HTTP code returned for type GetDatarFlagStateBadRequest
+const GetDatarFlagStateBadRequestCode int = 400
+
+// GetDatarFlagStateBadRequest `days` is out of range.
+//
+// swagger:response getDatarFlagStateBadRequest
+type GetDatarFlagStateBadRequest struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewGetDatarFlagStateBadRequest creates GetDatarFlagStateBadRequest with default headers values
+func NewGetDatarFlagStateBadRequest() *GetDatarFlagStateBadRequest {
+
+	return &GetDatarFlagStateBadRequest{}
+}
+
+// WithPayload adds the payload to the get datar flag state bad request response
+func (o *GetDatarFlagStateBadRequest) WithPayload(payload *models.Error) *GetDatarFlagStateBadRequest {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the get datar flag state bad request response
+func (o *GetDatarFlagStateBadRequest) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *GetDatarFlagStateBadRequest) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(400)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// GetDatarFlagStateNotFoundCode is the HTTP code returned for type GetDatarFlagStateNotFound
+const GetDatarFlagStateNotFoundCode int = 404
+
+// GetDatarFlagStateNotFound No such flag, or it is deleted.
+//
+// swagger:response getDatarFlagStateNotFound
+type GetDatarFlagStateNotFound struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewGetDatarFlagStateNotFound creates GetDatarFlagStateNotFound with default headers values
+func NewGetDatarFlagStateNotFound() *GetDatarFlagStateNotFound {
+
+	return &GetDatarFlagStateNotFound{}
+}
+
+// WithPayload adds the payload to the get datar flag state not found response
+func (o *GetDatarFlagStateNotFound) WithPayload(payload *models.Error) *GetDatarFlagStateNotFound {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the get datar flag state not found response
+func (o *GetDatarFlagStateNotFound) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *GetDatarFlagStateNotFound) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(404)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // GetDatarFlagStateDefault 400: `days` is out of range. 404: no such flag, or it is deleted. 503: Datar is off.
 //
 // swagger:response getDatarFlagStateDefault

@@ -50,6 +50,129 @@ func (o *GetDatarFlagSummaryOK) WriteResponse(rw http.ResponseWriter, producer r
 	}
 }
 
+// GetDatarFlagSummaryBadRequestCode is the HTTP code returned for type GetDatarFlagSummaryBadRequest
+const GetDatarFlagSummaryBadRequestCode int = 400
+
+// GetDatarFlagSummaryBadRequest `from` is after `to`.
+//
+// swagger:response getDatarFlagSummaryBadRequest
+type GetDatarFlagSummaryBadRequest struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewGetDatarFlagSummaryBadRequest creates GetDatarFlagSummaryBadRequest with default headers values
+func NewGetDatarFlagSummaryBadRequest() *GetDatarFlagSummaryBadRequest {
+
+	return &GetDatarFlagSummaryBadRequest{}
+}
+
+// WithPayload adds the payload to the get datar flag summary bad request response
+func (o *GetDatarFlagSummaryBadRequest) WithPayload(payload *models.Error) *GetDatarFlagSummaryBadRequest {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the get datar flag summary bad request response
+func (o *GetDatarFlagSummaryBadRequest) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *GetDatarFlagSummaryBadRequest) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(400)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// GetDatarFlagSummaryNotFoundCode is the HTTP code returned for type GetDatarFlagSummaryNotFound
+const GetDatarFlagSummaryNotFoundCode int = 404
+
+// GetDatarFlagSummaryNotFound No flag has this id, and none was ever counted under it.
+//
+// swagger:response getDatarFlagSummaryNotFound
+type GetDatarFlagSummaryNotFound struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewGetDatarFlagSummaryNotFound creates GetDatarFlagSummaryNotFound with default headers values
+func NewGetDatarFlagSummaryNotFound() *GetDatarFlagSummaryNotFound {
+
+	return &GetDatarFlagSummaryNotFound{}
+}
+
+// WithPayload adds the payload to the get datar flag summary not found response
+func (o *GetDatarFlagSummaryNotFound) WithPayload(payload *models.Error) *GetDatarFlagSummaryNotFound {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the get datar flag summary not found response
+func (o *GetDatarFlagSummaryNotFound) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *GetDatarFlagSummaryNotFound) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(404)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// GetDatarFlagSummaryUnprocessableEntityCode is the HTTP code returned for type GetDatarFlagSummaryUnprocessableEntity
+const GetDatarFlagSummaryUnprocessableEntityCode int = 422
+
+// GetDatarFlagSummaryUnprocessableEntity The id is not a number, or `from` or `to` is not a time; the message names the parameter.
+//
+// swagger:response getDatarFlagSummaryUnprocessableEntity
+type GetDatarFlagSummaryUnprocessableEntity struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewGetDatarFlagSummaryUnprocessableEntity creates GetDatarFlagSummaryUnprocessableEntity with default headers values
+func NewGetDatarFlagSummaryUnprocessableEntity() *GetDatarFlagSummaryUnprocessableEntity {
+
+	return &GetDatarFlagSummaryUnprocessableEntity{}
+}
+
+// WithPayload adds the payload to the get datar flag summary unprocessable entity response
+func (o *GetDatarFlagSummaryUnprocessableEntity) WithPayload(payload *models.Error) *GetDatarFlagSummaryUnprocessableEntity {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the get datar flag summary unprocessable entity response
+func (o *GetDatarFlagSummaryUnprocessableEntity) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *GetDatarFlagSummaryUnprocessableEntity) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(422)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // GetDatarFlagSummaryDefault 400: `from` is after `to`. 404: no flag has this id, and none was ever counted under it. 422:
 // the id is not a number, or `from` or `to` is not a time; the message names the parameter. 500:
 // the counts cannot be read. 503: Datar is off; FLAGR_RECORDER_ENABLED=true and a

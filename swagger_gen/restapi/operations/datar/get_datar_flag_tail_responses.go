@@ -51,6 +51,88 @@ func (o *GetDatarFlagTailOK) WriteResponse(rw http.ResponseWriter, producer runt
 	}
 }
 
+// GetDatarFlagTailNotFoundCode is the HTTP code returned for type GetDatarFlagTailNotFound
+const GetDatarFlagTailNotFoundCode int = 404
+
+// GetDatarFlagTailNotFound No such flag.
+//
+// swagger:response getDatarFlagTailNotFound
+type GetDatarFlagTailNotFound struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewGetDatarFlagTailNotFound creates GetDatarFlagTailNotFound with default headers values
+func NewGetDatarFlagTailNotFound() *GetDatarFlagTailNotFound {
+
+	return &GetDatarFlagTailNotFound{}
+}
+
+// WithPayload adds the payload to the get datar flag tail not found response
+func (o *GetDatarFlagTailNotFound) WithPayload(payload *models.Error) *GetDatarFlagTailNotFound {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the get datar flag tail not found response
+func (o *GetDatarFlagTailNotFound) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *GetDatarFlagTailNotFound) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(404)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// GetDatarFlagTailTooManyRequestsCode is the HTTP code returned for type GetDatarFlagTailTooManyRequests
+const GetDatarFlagTailTooManyRequestsCode int = 429
+
+// GetDatarFlagTailTooManyRequests There are 20 listeners.
+//
+// swagger:response getDatarFlagTailTooManyRequests
+type GetDatarFlagTailTooManyRequests struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewGetDatarFlagTailTooManyRequests creates GetDatarFlagTailTooManyRequests with default headers values
+func NewGetDatarFlagTailTooManyRequests() *GetDatarFlagTailTooManyRequests {
+
+	return &GetDatarFlagTailTooManyRequests{}
+}
+
+// WithPayload adds the payload to the get datar flag tail too many requests response
+func (o *GetDatarFlagTailTooManyRequests) WithPayload(payload *models.Error) *GetDatarFlagTailTooManyRequests {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the get datar flag tail too many requests response
+func (o *GetDatarFlagTailTooManyRequests) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *GetDatarFlagTailTooManyRequests) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(429)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // GetDatarFlagTailDefault 404: no such flag. 429: there are 20 listeners. 501: the tail is switched off. 503:
 // Datar is off.
 //

@@ -50,6 +50,47 @@ func (o *GetDatarStatesOK) WriteResponse(rw http.ResponseWriter, producer runtim
 	}
 }
 
+// GetDatarStatesBadRequestCode is the HTTP code returned for type GetDatarStatesBadRequest
+const GetDatarStatesBadRequestCode int = 400
+
+// GetDatarStatesBadRequest A parameter is not one of the accepted values; the message names both.
+//
+// swagger:response getDatarStatesBadRequest
+type GetDatarStatesBadRequest struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewGetDatarStatesBadRequest creates GetDatarStatesBadRequest with default headers values
+func NewGetDatarStatesBadRequest() *GetDatarStatesBadRequest {
+
+	return &GetDatarStatesBadRequest{}
+}
+
+// WithPayload adds the payload to the get datar states bad request response
+func (o *GetDatarStatesBadRequest) WithPayload(payload *models.Error) *GetDatarStatesBadRequest {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the get datar states bad request response
+func (o *GetDatarStatesBadRequest) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *GetDatarStatesBadRequest) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(400)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // GetDatarStatesDefault 400: a parameter is not one of the accepted values; the message names both. 503: Datar
 // is off.
 //

@@ -50,6 +50,88 @@ func (o *GetDatarSummaryOK) WriteResponse(rw http.ResponseWriter, producer runti
 	}
 }
 
+// GetDatarSummaryBadRequestCode is the HTTP code returned for type GetDatarSummaryBadRequest
+const GetDatarSummaryBadRequestCode int = 400
+
+// GetDatarSummaryBadRequest `from` is after `to`, or `limit` or `offset` is out of range; the message names the parameter.
+//
+// swagger:response getDatarSummaryBadRequest
+type GetDatarSummaryBadRequest struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewGetDatarSummaryBadRequest creates GetDatarSummaryBadRequest with default headers values
+func NewGetDatarSummaryBadRequest() *GetDatarSummaryBadRequest {
+
+	return &GetDatarSummaryBadRequest{}
+}
+
+// WithPayload adds the payload to the get datar summary bad request response
+func (o *GetDatarSummaryBadRequest) WithPayload(payload *models.Error) *GetDatarSummaryBadRequest {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the get datar summary bad request response
+func (o *GetDatarSummaryBadRequest) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *GetDatarSummaryBadRequest) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(400)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// GetDatarSummaryUnprocessableEntityCode is the HTTP code returned for type GetDatarSummaryUnprocessableEntity
+const GetDatarSummaryUnprocessableEntityCode int = 422
+
+// GetDatarSummaryUnprocessableEntity A parameter is not a time or not a number.
+//
+// swagger:response getDatarSummaryUnprocessableEntity
+type GetDatarSummaryUnprocessableEntity struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewGetDatarSummaryUnprocessableEntity creates GetDatarSummaryUnprocessableEntity with default headers values
+func NewGetDatarSummaryUnprocessableEntity() *GetDatarSummaryUnprocessableEntity {
+
+	return &GetDatarSummaryUnprocessableEntity{}
+}
+
+// WithPayload adds the payload to the get datar summary unprocessable entity response
+func (o *GetDatarSummaryUnprocessableEntity) WithPayload(payload *models.Error) *GetDatarSummaryUnprocessableEntity {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the get datar summary unprocessable entity response
+func (o *GetDatarSummaryUnprocessableEntity) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *GetDatarSummaryUnprocessableEntity) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(422)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // GetDatarSummaryDefault 400: `from` is after `to`, or `limit` or `offset` is out of range; the message names the
 // parameter. 422: a parameter is not a time or not a number. 500: the counts cannot be read. 503:
 // Datar is off; FLAGR_RECORDER_ENABLED=true and a FLAGR_RECORDER_TYPE containing `datar` switch it

@@ -50,6 +50,47 @@ func (o *GetDatarUnknownOK) WriteResponse(rw http.ResponseWriter, producer runti
 	}
 }
 
+// GetDatarUnknownBadRequestCode is the HTTP code returned for type GetDatarUnknownBadRequest
+const GetDatarUnknownBadRequestCode int = 400
+
+// GetDatarUnknownBadRequest A parameter is out of range; the message names it.
+//
+// swagger:response getDatarUnknownBadRequest
+type GetDatarUnknownBadRequest struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewGetDatarUnknownBadRequest creates GetDatarUnknownBadRequest with default headers values
+func NewGetDatarUnknownBadRequest() *GetDatarUnknownBadRequest {
+
+	return &GetDatarUnknownBadRequest{}
+}
+
+// WithPayload adds the payload to the get datar unknown bad request response
+func (o *GetDatarUnknownBadRequest) WithPayload(payload *models.Error) *GetDatarUnknownBadRequest {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the get datar unknown bad request response
+func (o *GetDatarUnknownBadRequest) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *GetDatarUnknownBadRequest) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(400)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // GetDatarUnknownDefault 400: a parameter is out of range; the message names it. 503: Datar is off.
 //
 // swagger:response getDatarUnknownDefault

@@ -50,6 +50,88 @@ func (o *PostDatarFlagForecastOK) WriteResponse(rw http.ResponseWriter, producer
 	}
 }
 
+// PostDatarFlagForecastBadRequestCode is the HTTP code returned for type PostDatarFlagForecastBadRequest
+const PostDatarFlagForecastBadRequestCode int = 400
+
+// PostDatarFlagForecastBadRequest The draft breaks a rule; the message names each field.
+//
+// swagger:response postDatarFlagForecastBadRequest
+type PostDatarFlagForecastBadRequest struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewPostDatarFlagForecastBadRequest creates PostDatarFlagForecastBadRequest with default headers values
+func NewPostDatarFlagForecastBadRequest() *PostDatarFlagForecastBadRequest {
+
+	return &PostDatarFlagForecastBadRequest{}
+}
+
+// WithPayload adds the payload to the post datar flag forecast bad request response
+func (o *PostDatarFlagForecastBadRequest) WithPayload(payload *models.Error) *PostDatarFlagForecastBadRequest {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the post datar flag forecast bad request response
+func (o *PostDatarFlagForecastBadRequest) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *PostDatarFlagForecastBadRequest) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(400)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// PostDatarFlagForecastNotFoundCode is the HTTP code returned for type PostDatarFlagForecastNotFound
+const PostDatarFlagForecastNotFoundCode int = 404
+
+// PostDatarFlagForecastNotFound No such flag.
+//
+// swagger:response postDatarFlagForecastNotFound
+type PostDatarFlagForecastNotFound struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewPostDatarFlagForecastNotFound creates PostDatarFlagForecastNotFound with default headers values
+func NewPostDatarFlagForecastNotFound() *PostDatarFlagForecastNotFound {
+
+	return &PostDatarFlagForecastNotFound{}
+}
+
+// WithPayload adds the payload to the post datar flag forecast not found response
+func (o *PostDatarFlagForecastNotFound) WithPayload(payload *models.Error) *PostDatarFlagForecastNotFound {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the post datar flag forecast not found response
+func (o *PostDatarFlagForecastNotFound) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *PostDatarFlagForecastNotFound) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(404)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // PostDatarFlagForecastDefault 400: the draft breaks a rule; the message names each field. 404: no such flag. 503:
 // Datar is off.
 //

@@ -50,6 +50,88 @@ func (o *PostFlagTryOK) WriteResponse(rw http.ResponseWriter, producer runtime.P
 	}
 }
 
+// PostFlagTryBadRequestCode is the HTTP code returned for type PostFlagTryBadRequest
+const PostFlagTryBadRequestCode int = 400
+
+// PostFlagTryBadRequest There are no entities or too many, or the draft breaks a rule; the message names each field.
+//
+// swagger:response postFlagTryBadRequest
+type PostFlagTryBadRequest struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewPostFlagTryBadRequest creates PostFlagTryBadRequest with default headers values
+func NewPostFlagTryBadRequest() *PostFlagTryBadRequest {
+
+	return &PostFlagTryBadRequest{}
+}
+
+// WithPayload adds the payload to the post flag try bad request response
+func (o *PostFlagTryBadRequest) WithPayload(payload *models.Error) *PostFlagTryBadRequest {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the post flag try bad request response
+func (o *PostFlagTryBadRequest) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *PostFlagTryBadRequest) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(400)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// PostFlagTryNotFoundCode is the HTTP code returned for type PostFlagTryNotFound
+const PostFlagTryNotFoundCode int = 404
+
+// PostFlagTryNotFound No such flag.
+//
+// swagger:response postFlagTryNotFound
+type PostFlagTryNotFound struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewPostFlagTryNotFound creates PostFlagTryNotFound with default headers values
+func NewPostFlagTryNotFound() *PostFlagTryNotFound {
+
+	return &PostFlagTryNotFound{}
+}
+
+// WithPayload adds the payload to the post flag try not found response
+func (o *PostFlagTryNotFound) WithPayload(payload *models.Error) *PostFlagTryNotFound {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the post flag try not found response
+func (o *PostFlagTryNotFound) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *PostFlagTryNotFound) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(404)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // PostFlagTryDefault 400: there are no entities or too many, or the draft breaks a rule; the message names
 // each field. 404: no such flag.
 //

@@ -53,6 +53,130 @@ func (o *PutDistributionsOK) WriteResponse(rw http.ResponseWriter, producer runt
 	}
 }
 
+// PutDistributionsBadRequestCode is the HTTP code returned for type PutDistributionsBadRequest
+const PutDistributionsBadRequestCode int = 400
+
+// PutDistributionsBadRequest The percentages do not sum to 100, a variant is not one of this flag, or a `variantKey` is not
+// that of its `variantID`.
+//
+// swagger:response putDistributionsBadRequest
+type PutDistributionsBadRequest struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewPutDistributionsBadRequest creates PutDistributionsBadRequest with default headers values
+func NewPutDistributionsBadRequest() *PutDistributionsBadRequest {
+
+	return &PutDistributionsBadRequest{}
+}
+
+// WithPayload adds the payload to the put distributions bad request response
+func (o *PutDistributionsBadRequest) WithPayload(payload *models.Error) *PutDistributionsBadRequest {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the put distributions bad request response
+func (o *PutDistributionsBadRequest) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *PutDistributionsBadRequest) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(400)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// PutDistributionsNotFoundCode is the HTTP code returned for type PutDistributionsNotFound
+const PutDistributionsNotFoundCode int = 404
+
+// PutDistributionsNotFound No such flag, or it has no such segment.
+//
+// swagger:response putDistributionsNotFound
+type PutDistributionsNotFound struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewPutDistributionsNotFound creates PutDistributionsNotFound with default headers values
+func NewPutDistributionsNotFound() *PutDistributionsNotFound {
+
+	return &PutDistributionsNotFound{}
+}
+
+// WithPayload adds the payload to the put distributions not found response
+func (o *PutDistributionsNotFound) WithPayload(payload *models.Error) *PutDistributionsNotFound {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the put distributions not found response
+func (o *PutDistributionsNotFound) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *PutDistributionsNotFound) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(404)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// PutDistributionsUnprocessableEntityCode is the HTTP code returned for type PutDistributionsUnprocessableEntity
+const PutDistributionsUnprocessableEntityCode int = 422
+
+// PutDistributionsUnprocessableEntity A field is missing, or a percentage is not from 0 to 100.
+//
+// swagger:response putDistributionsUnprocessableEntity
+type PutDistributionsUnprocessableEntity struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewPutDistributionsUnprocessableEntity creates PutDistributionsUnprocessableEntity with default headers values
+func NewPutDistributionsUnprocessableEntity() *PutDistributionsUnprocessableEntity {
+
+	return &PutDistributionsUnprocessableEntity{}
+}
+
+// WithPayload adds the payload to the put distributions unprocessable entity response
+func (o *PutDistributionsUnprocessableEntity) WithPayload(payload *models.Error) *PutDistributionsUnprocessableEntity {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the put distributions unprocessable entity response
+func (o *PutDistributionsUnprocessableEntity) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *PutDistributionsUnprocessableEntity) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(422)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // PutDistributionsDefault 400: the percentages do not sum to 100, a variant is not one of this flag, or a `variantKey` is
 // not that of its `variantID`. 404: no such flag, or it has no such segment. 422: a field is
 // missing, or a percentage is not from 0 to 100.

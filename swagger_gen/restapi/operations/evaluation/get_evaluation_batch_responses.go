@@ -50,6 +50,89 @@ func (o *GetEvaluationBatchOK) WriteResponse(rw http.ResponseWriter, producer ru
 	}
 }
 
+// GetEvaluationBatchBadRequestCode is the HTTP code returned for type GetEvaluationBatchBadRequest
+const GetEvaluationBatchBadRequestCode int = 400
+
+// GetEvaluationBatchBadRequest The query string is too long, `json` is not a valid evaluationBatchRequest, or the batch is too
+// large.
+//
+// swagger:response getEvaluationBatchBadRequest
+type GetEvaluationBatchBadRequest struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewGetEvaluationBatchBadRequest creates GetEvaluationBatchBadRequest with default headers values
+func NewGetEvaluationBatchBadRequest() *GetEvaluationBatchBadRequest {
+
+	return &GetEvaluationBatchBadRequest{}
+}
+
+// WithPayload adds the payload to the get evaluation batch bad request response
+func (o *GetEvaluationBatchBadRequest) WithPayload(payload *models.Error) *GetEvaluationBatchBadRequest {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the get evaluation batch bad request response
+func (o *GetEvaluationBatchBadRequest) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *GetEvaluationBatchBadRequest) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(400)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// GetEvaluationBatchUnprocessableEntityCode is the HTTP code returned for type GetEvaluationBatchUnprocessableEntity
+const GetEvaluationBatchUnprocessableEntityCode int = 422
+
+// GetEvaluationBatchUnprocessableEntity `json` is missing or empty.
+//
+// swagger:response getEvaluationBatchUnprocessableEntity
+type GetEvaluationBatchUnprocessableEntity struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewGetEvaluationBatchUnprocessableEntity creates GetEvaluationBatchUnprocessableEntity with default headers values
+func NewGetEvaluationBatchUnprocessableEntity() *GetEvaluationBatchUnprocessableEntity {
+
+	return &GetEvaluationBatchUnprocessableEntity{}
+}
+
+// WithPayload adds the payload to the get evaluation batch unprocessable entity response
+func (o *GetEvaluationBatchUnprocessableEntity) WithPayload(payload *models.Error) *GetEvaluationBatchUnprocessableEntity {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the get evaluation batch unprocessable entity response
+func (o *GetEvaluationBatchUnprocessableEntity) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *GetEvaluationBatchUnprocessableEntity) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(422)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // GetEvaluationBatchDefault 400: the query string is too long, `json` is not a valid evaluationBatchRequest, or the batch is
 // too large. 422: `json` is missing or empty.
 //

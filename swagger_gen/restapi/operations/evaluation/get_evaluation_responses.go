@@ -50,6 +50,88 @@ func (o *GetEvaluationOK) WriteResponse(rw http.ResponseWriter, producer runtime
 	}
 }
 
+// GetEvaluationBadRequestCode is the HTTP code returned for type GetEvaluationBadRequest
+const GetEvaluationBadRequestCode int = 400
+
+// GetEvaluationBadRequest The query string is too long, or `json` is not a valid evalContext.
+//
+// swagger:response getEvaluationBadRequest
+type GetEvaluationBadRequest struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewGetEvaluationBadRequest creates GetEvaluationBadRequest with default headers values
+func NewGetEvaluationBadRequest() *GetEvaluationBadRequest {
+
+	return &GetEvaluationBadRequest{}
+}
+
+// WithPayload adds the payload to the get evaluation bad request response
+func (o *GetEvaluationBadRequest) WithPayload(payload *models.Error) *GetEvaluationBadRequest {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the get evaluation bad request response
+func (o *GetEvaluationBadRequest) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *GetEvaluationBadRequest) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(400)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// GetEvaluationUnprocessableEntityCode is the HTTP code returned for type GetEvaluationUnprocessableEntity
+const GetEvaluationUnprocessableEntityCode int = 422
+
+// GetEvaluationUnprocessableEntity `json` is missing or empty.
+//
+// swagger:response getEvaluationUnprocessableEntity
+type GetEvaluationUnprocessableEntity struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewGetEvaluationUnprocessableEntity creates GetEvaluationUnprocessableEntity with default headers values
+func NewGetEvaluationUnprocessableEntity() *GetEvaluationUnprocessableEntity {
+
+	return &GetEvaluationUnprocessableEntity{}
+}
+
+// WithPayload adds the payload to the get evaluation unprocessable entity response
+func (o *GetEvaluationUnprocessableEntity) WithPayload(payload *models.Error) *GetEvaluationUnprocessableEntity {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the get evaluation unprocessable entity response
+func (o *GetEvaluationUnprocessableEntity) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *GetEvaluationUnprocessableEntity) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(422)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // GetEvaluationDefault 400: the query string is too long, or `json` is not a valid evalContext. 422: `json` is missing
 // or empty.
 //

@@ -50,6 +50,89 @@ func (o *PostEvaluationBatchOK) WriteResponse(rw http.ResponseWriter, producer r
 	}
 }
 
+// PostEvaluationBatchBadRequestCode is the HTTP code returned for type PostEvaluationBatchBadRequest
+const PostEvaluationBatchBadRequestCode int = 400
+
+// PostEvaluationBatchBadRequest The body is not JSON, an entity is null, or the batch is larger than FLAGR_EVAL_BATCH_SIZE allows:
+// entities × (ids + keys, and 1 more if there are tags). By default there is no such limit.
+//
+// swagger:response postEvaluationBatchBadRequest
+type PostEvaluationBatchBadRequest struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewPostEvaluationBatchBadRequest creates PostEvaluationBatchBadRequest with default headers values
+func NewPostEvaluationBatchBadRequest() *PostEvaluationBatchBadRequest {
+
+	return &PostEvaluationBatchBadRequest{}
+}
+
+// WithPayload adds the payload to the post evaluation batch bad request response
+func (o *PostEvaluationBatchBadRequest) WithPayload(payload *models.Error) *PostEvaluationBatchBadRequest {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the post evaluation batch bad request response
+func (o *PostEvaluationBatchBadRequest) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *PostEvaluationBatchBadRequest) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(400)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// PostEvaluationBatchUnprocessableEntityCode is the HTTP code returned for type PostEvaluationBatchUnprocessableEntity
+const PostEvaluationBatchUnprocessableEntityCode int = 422
+
+// PostEvaluationBatchUnprocessableEntity `entities` or another given list is empty, or a field is outside its limits.
+//
+// swagger:response postEvaluationBatchUnprocessableEntity
+type PostEvaluationBatchUnprocessableEntity struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewPostEvaluationBatchUnprocessableEntity creates PostEvaluationBatchUnprocessableEntity with default headers values
+func NewPostEvaluationBatchUnprocessableEntity() *PostEvaluationBatchUnprocessableEntity {
+
+	return &PostEvaluationBatchUnprocessableEntity{}
+}
+
+// WithPayload adds the payload to the post evaluation batch unprocessable entity response
+func (o *PostEvaluationBatchUnprocessableEntity) WithPayload(payload *models.Error) *PostEvaluationBatchUnprocessableEntity {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the post evaluation batch unprocessable entity response
+func (o *PostEvaluationBatchUnprocessableEntity) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *PostEvaluationBatchUnprocessableEntity) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(422)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // PostEvaluationBatchDefault 400: the body is not JSON, an entity is null, or the batch is larger than FLAGR_EVAL_BATCH_SIZE
 // allows: entities × (ids + keys, and 1 more if there are tags). By default there is no such
 // limit. 422: `entities` or another given list is empty, or a field is outside its limits.

@@ -50,6 +50,88 @@ func (o *PostEvaluationOK) WriteResponse(rw http.ResponseWriter, producer runtim
 	}
 }
 
+// PostEvaluationBadRequestCode is the HTTP code returned for type PostEvaluationBadRequest
+const PostEvaluationBadRequestCode int = 400
+
+// PostEvaluationBadRequest The body is not JSON, or a field has the wrong type.
+//
+// swagger:response postEvaluationBadRequest
+type PostEvaluationBadRequest struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewPostEvaluationBadRequest creates PostEvaluationBadRequest with default headers values
+func NewPostEvaluationBadRequest() *PostEvaluationBadRequest {
+
+	return &PostEvaluationBadRequest{}
+}
+
+// WithPayload adds the payload to the post evaluation bad request response
+func (o *PostEvaluationBadRequest) WithPayload(payload *models.Error) *PostEvaluationBadRequest {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the post evaluation bad request response
+func (o *PostEvaluationBadRequest) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *PostEvaluationBadRequest) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(400)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// PostEvaluationUnprocessableEntityCode is the HTTP code returned for type PostEvaluationUnprocessableEntity
+const PostEvaluationUnprocessableEntityCode int = 422
+
+// PostEvaluationUnprocessableEntity There is no body, or a field is outside its limits. An unknown flag is not an error.
+//
+// swagger:response postEvaluationUnprocessableEntity
+type PostEvaluationUnprocessableEntity struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewPostEvaluationUnprocessableEntity creates PostEvaluationUnprocessableEntity with default headers values
+func NewPostEvaluationUnprocessableEntity() *PostEvaluationUnprocessableEntity {
+
+	return &PostEvaluationUnprocessableEntity{}
+}
+
+// WithPayload adds the payload to the post evaluation unprocessable entity response
+func (o *PostEvaluationUnprocessableEntity) WithPayload(payload *models.Error) *PostEvaluationUnprocessableEntity {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the post evaluation unprocessable entity response
+func (o *PostEvaluationUnprocessableEntity) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *PostEvaluationUnprocessableEntity) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(422)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // PostEvaluationDefault 400: the body is not JSON, or a field has the wrong type. 422: there is no body, or a field is
 // outside its limits. An unknown flag is not an error.
 //

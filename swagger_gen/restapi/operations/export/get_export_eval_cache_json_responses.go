@@ -71,6 +71,47 @@ func (o *GetExportEvalCacheJSONNotModified) WriteResponse(rw http.ResponseWriter
 	rw.WriteHeader(304)
 }
 
+// GetExportEvalCacheJSONUnprocessableEntityCode is the HTTP code returned for type GetExportEvalCacheJSONUnprocessableEntity
+const GetExportEvalCacheJSONUnprocessableEntityCode int = 422
+
+// GetExportEvalCacheJSONUnprocessableEntity An id is not a whole number from 1, or `tagsOperator` is something else.
+//
+// swagger:response getExportEvalCacheJsonUnprocessableEntity
+type GetExportEvalCacheJSONUnprocessableEntity struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewGetExportEvalCacheJSONUnprocessableEntity creates GetExportEvalCacheJSONUnprocessableEntity with default headers values
+func NewGetExportEvalCacheJSONUnprocessableEntity() *GetExportEvalCacheJSONUnprocessableEntity {
+
+	return &GetExportEvalCacheJSONUnprocessableEntity{}
+}
+
+// WithPayload adds the payload to the get export eval cache Json unprocessable entity response
+func (o *GetExportEvalCacheJSONUnprocessableEntity) WithPayload(payload *models.Error) *GetExportEvalCacheJSONUnprocessableEntity {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the get export eval cache Json unprocessable entity response
+func (o *GetExportEvalCacheJSONUnprocessableEntity) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *GetExportEvalCacheJSONUnprocessableEntity) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(422)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // GetExportEvalCacheJSONDefault 422: an id is not a whole number from 1, or `tagsOperator` is something else.
 //
 // swagger:response getExportEvalCacheJsonDefault

@@ -92,6 +92,47 @@ func (o *PostExposuresBadRequest) WriteResponse(rw http.ResponseWriter, producer
 	}
 }
 
+// PostExposuresUnprocessableEntityCode is the HTTP code returned for type PostExposuresUnprocessableEntity
+const PostExposuresUnprocessableEntityCode int = 422
+
+// PostExposuresUnprocessableEntity The list of rows is missing or empty, or a row has no `entityID`. Nothing is recorded.
+//
+// swagger:response postExposuresUnprocessableEntity
+type PostExposuresUnprocessableEntity struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewPostExposuresUnprocessableEntity creates PostExposuresUnprocessableEntity with default headers values
+func NewPostExposuresUnprocessableEntity() *PostExposuresUnprocessableEntity {
+
+	return &PostExposuresUnprocessableEntity{}
+}
+
+// WithPayload adds the payload to the post exposures unprocessable entity response
+func (o *PostExposuresUnprocessableEntity) WithPayload(payload *models.Error) *PostExposuresUnprocessableEntity {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the post exposures unprocessable entity response
+func (o *PostExposuresUnprocessableEntity) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *PostExposuresUnprocessableEntity) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(422)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // PostExposuresDefault 422: the list of rows is missing or empty, or a row has no `entityID`. Nothing is recorded.
 //
 // swagger:response postExposuresDefault

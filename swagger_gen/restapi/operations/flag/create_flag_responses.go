@@ -50,6 +50,89 @@ func (o *CreateFlagOK) WriteResponse(rw http.ResponseWriter, producer runtime.Pr
 	}
 }
 
+// CreateFlagBadRequestCode is the HTTP code returned for type CreateFlagBadRequest
+const CreateFlagBadRequestCode int = 400
+
+// CreateFlagBadRequest The key is malformed or too long, another flag has it (a deleted one counts), or the template is
+// unknown.
+//
+// swagger:response createFlagBadRequest
+type CreateFlagBadRequest struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewCreateFlagBadRequest creates CreateFlagBadRequest with default headers values
+func NewCreateFlagBadRequest() *CreateFlagBadRequest {
+
+	return &CreateFlagBadRequest{}
+}
+
+// WithPayload adds the payload to the create flag bad request response
+func (o *CreateFlagBadRequest) WithPayload(payload *models.Error) *CreateFlagBadRequest {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the create flag bad request response
+func (o *CreateFlagBadRequest) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *CreateFlagBadRequest) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(400)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// CreateFlagUnprocessableEntityCode is the HTTP code returned for type CreateFlagUnprocessableEntity
+const CreateFlagUnprocessableEntityCode int = 422
+
+// CreateFlagUnprocessableEntity The description is missing or empty.
+//
+// swagger:response createFlagUnprocessableEntity
+type CreateFlagUnprocessableEntity struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewCreateFlagUnprocessableEntity creates CreateFlagUnprocessableEntity with default headers values
+func NewCreateFlagUnprocessableEntity() *CreateFlagUnprocessableEntity {
+
+	return &CreateFlagUnprocessableEntity{}
+}
+
+// WithPayload adds the payload to the create flag unprocessable entity response
+func (o *CreateFlagUnprocessableEntity) WithPayload(payload *models.Error) *CreateFlagUnprocessableEntity {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the create flag unprocessable entity response
+func (o *CreateFlagUnprocessableEntity) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *CreateFlagUnprocessableEntity) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(422)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // CreateFlagDefault 400: the key is malformed or too long, another flag has it (a deleted one counts), or the
 // template is unknown. 422: the description is missing or empty.
 //

@@ -32,6 +32,47 @@ func (o *DeleteFlagOK) WriteResponse(rw http.ResponseWriter, producer runtime.Pr
 	rw.WriteHeader(200)
 }
 
+// DeleteFlagNotFoundCode is the HTTP code returned for type DeleteFlagNotFound
+const DeleteFlagNotFoundCode int = 404
+
+// DeleteFlagNotFound No flag has this id, or it is deleted already.
+//
+// swagger:response deleteFlagNotFound
+type DeleteFlagNotFound struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewDeleteFlagNotFound creates DeleteFlagNotFound with default headers values
+func NewDeleteFlagNotFound() *DeleteFlagNotFound {
+
+	return &DeleteFlagNotFound{}
+}
+
+// WithPayload adds the payload to the delete flag not found response
+func (o *DeleteFlagNotFound) WithPayload(payload *models.Error) *DeleteFlagNotFound {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the delete flag not found response
+func (o *DeleteFlagNotFound) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *DeleteFlagNotFound) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(404)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // DeleteFlagDefault 404: no flag has this id, or it is deleted already.
 //
 // swagger:response deleteFlagDefault

@@ -50,6 +50,88 @@ func (o *DuplicateFlagOK) WriteResponse(rw http.ResponseWriter, producer runtime
 	}
 }
 
+// DuplicateFlagBadRequestCode is the HTTP code returned for type DuplicateFlagBadRequest
+const DuplicateFlagBadRequestCode int = 400
+
+// DuplicateFlagBadRequest The key is malformed or too long, or another flag has it.
+//
+// swagger:response duplicateFlagBadRequest
+type DuplicateFlagBadRequest struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewDuplicateFlagBadRequest creates DuplicateFlagBadRequest with default headers values
+func NewDuplicateFlagBadRequest() *DuplicateFlagBadRequest {
+
+	return &DuplicateFlagBadRequest{}
+}
+
+// WithPayload adds the payload to the duplicate flag bad request response
+func (o *DuplicateFlagBadRequest) WithPayload(payload *models.Error) *DuplicateFlagBadRequest {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the duplicate flag bad request response
+func (o *DuplicateFlagBadRequest) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *DuplicateFlagBadRequest) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(400)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// DuplicateFlagNotFoundCode is the HTTP code returned for type DuplicateFlagNotFound
+const DuplicateFlagNotFoundCode int = 404
+
+// DuplicateFlagNotFound No such flag.
+//
+// swagger:response duplicateFlagNotFound
+type DuplicateFlagNotFound struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewDuplicateFlagNotFound creates DuplicateFlagNotFound with default headers values
+func NewDuplicateFlagNotFound() *DuplicateFlagNotFound {
+
+	return &DuplicateFlagNotFound{}
+}
+
+// WithPayload adds the payload to the duplicate flag not found response
+func (o *DuplicateFlagNotFound) WithPayload(payload *models.Error) *DuplicateFlagNotFound {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the duplicate flag not found response
+func (o *DuplicateFlagNotFound) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *DuplicateFlagNotFound) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(404)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // DuplicateFlagDefault 400: the key is malformed or too long, or another flag has it. 404: no such flag.
 //
 // swagger:response duplicateFlagDefault

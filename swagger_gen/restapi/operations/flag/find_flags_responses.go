@@ -53,6 +53,47 @@ func (o *FindFlagsOK) WriteResponse(rw http.ResponseWriter, producer runtime.Pro
 	}
 }
 
+// FindFlagsUnprocessableEntityCode is the HTTP code returned for type FindFlagsUnprocessableEntity
+const FindFlagsUnprocessableEntityCode int = 422
+
+// FindFlagsUnprocessableEntity A parameter is not of its type.
+//
+// swagger:response findFlagsUnprocessableEntity
+type FindFlagsUnprocessableEntity struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewFindFlagsUnprocessableEntity creates FindFlagsUnprocessableEntity with default headers values
+func NewFindFlagsUnprocessableEntity() *FindFlagsUnprocessableEntity {
+
+	return &FindFlagsUnprocessableEntity{}
+}
+
+// WithPayload adds the payload to the find flags unprocessable entity response
+func (o *FindFlagsUnprocessableEntity) WithPayload(payload *models.Error) *FindFlagsUnprocessableEntity {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the find flags unprocessable entity response
+func (o *FindFlagsUnprocessableEntity) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *FindFlagsUnprocessableEntity) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(422)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // FindFlagsDefault 422: a parameter is not of its type.
 //
 // swagger:response findFlagsDefault

@@ -50,6 +50,47 @@ func (o *GetFlagDefinitionOK) WriteResponse(rw http.ResponseWriter, producer run
 	}
 }
 
+// GetFlagDefinitionNotFoundCode is the HTTP code returned for type GetFlagDefinitionNotFound
+const GetFlagDefinitionNotFoundCode int = 404
+
+// GetFlagDefinitionNotFound No such flag.
+//
+// swagger:response getFlagDefinitionNotFound
+type GetFlagDefinitionNotFound struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewGetFlagDefinitionNotFound creates GetFlagDefinitionNotFound with default headers values
+func NewGetFlagDefinitionNotFound() *GetFlagDefinitionNotFound {
+
+	return &GetFlagDefinitionNotFound{}
+}
+
+// WithPayload adds the payload to the get flag definition not found response
+func (o *GetFlagDefinitionNotFound) WithPayload(payload *models.Error) *GetFlagDefinitionNotFound {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the get flag definition not found response
+func (o *GetFlagDefinitionNotFound) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *GetFlagDefinitionNotFound) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(404)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // GetFlagDefinitionDefault 404: no such flag.
 //
 // swagger:response getFlagDefinitionDefault

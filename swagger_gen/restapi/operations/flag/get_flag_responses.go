@@ -50,6 +50,47 @@ func (o *GetFlagOK) WriteResponse(rw http.ResponseWriter, producer runtime.Produ
 	}
 }
 
+// GetFlagNotFoundCode is the HTTP code returned for type GetFlagNotFound
+const GetFlagNotFoundCode int = 404
+
+// GetFlagNotFound No flag has this id, or it is deleted.
+//
+// swagger:response getFlagNotFound
+type GetFlagNotFound struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewGetFlagNotFound creates GetFlagNotFound with default headers values
+func NewGetFlagNotFound() *GetFlagNotFound {
+
+	return &GetFlagNotFound{}
+}
+
+// WithPayload adds the payload to the get flag not found response
+func (o *GetFlagNotFound) WithPayload(payload *models.Error) *GetFlagNotFound {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the get flag not found response
+func (o *GetFlagNotFound) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *GetFlagNotFound) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(404)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // GetFlagDefault 404: no flag has this id, or it is deleted.
 //
 // swagger:response getFlagDefault

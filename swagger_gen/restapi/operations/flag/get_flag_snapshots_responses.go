@@ -53,6 +53,47 @@ func (o *GetFlagSnapshotsOK) WriteResponse(rw http.ResponseWriter, producer runt
 	}
 }
 
+// GetFlagSnapshotsUnprocessableEntityCode is the HTTP code returned for type GetFlagSnapshotsUnprocessableEntity
+const GetFlagSnapshotsUnprocessableEntityCode int = 422
+
+// GetFlagSnapshotsUnprocessableEntity `sort` is something else, or another parameter is not of its type.
+//
+// swagger:response getFlagSnapshotsUnprocessableEntity
+type GetFlagSnapshotsUnprocessableEntity struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewGetFlagSnapshotsUnprocessableEntity creates GetFlagSnapshotsUnprocessableEntity with default headers values
+func NewGetFlagSnapshotsUnprocessableEntity() *GetFlagSnapshotsUnprocessableEntity {
+
+	return &GetFlagSnapshotsUnprocessableEntity{}
+}
+
+// WithPayload adds the payload to the get flag snapshots unprocessable entity response
+func (o *GetFlagSnapshotsUnprocessableEntity) WithPayload(payload *models.Error) *GetFlagSnapshotsUnprocessableEntity {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the get flag snapshots unprocessable entity response
+func (o *GetFlagSnapshotsUnprocessableEntity) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *GetFlagSnapshotsUnprocessableEntity) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(422)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // GetFlagSnapshotsDefault 422: `sort` is something else, or another parameter is not of its type.
 //
 // swagger:response getFlagSnapshotsDefault

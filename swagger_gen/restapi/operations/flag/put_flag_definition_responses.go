@@ -50,6 +50,89 @@ func (o *PutFlagDefinitionOK) WriteResponse(rw http.ResponseWriter, producer run
 	}
 }
 
+// PutFlagDefinitionBadRequestCode is the HTTP code returned for type PutFlagDefinitionBadRequest
+const PutFlagDefinitionBadRequestCode int = 400
+
+// PutFlagDefinitionBadRequest The definition breaks a rule; the message names each field, such as
+// `segments[0].constraints[1].value`.
+//
+// swagger:response putFlagDefinitionBadRequest
+type PutFlagDefinitionBadRequest struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewPutFlagDefinitionBadRequest creates PutFlagDefinitionBadRequest with default headers values
+func NewPutFlagDefinitionBadRequest() *PutFlagDefinitionBadRequest {
+
+	return &PutFlagDefinitionBadRequest{}
+}
+
+// WithPayload adds the payload to the put flag definition bad request response
+func (o *PutFlagDefinitionBadRequest) WithPayload(payload *models.Error) *PutFlagDefinitionBadRequest {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the put flag definition bad request response
+func (o *PutFlagDefinitionBadRequest) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *PutFlagDefinitionBadRequest) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(400)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// PutFlagDefinitionNotFoundCode is the HTTP code returned for type PutFlagDefinitionNotFound
+const PutFlagDefinitionNotFoundCode int = 404
+
+// PutFlagDefinitionNotFound No such flag.
+//
+// swagger:response putFlagDefinitionNotFound
+type PutFlagDefinitionNotFound struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewPutFlagDefinitionNotFound creates PutFlagDefinitionNotFound with default headers values
+func NewPutFlagDefinitionNotFound() *PutFlagDefinitionNotFound {
+
+	return &PutFlagDefinitionNotFound{}
+}
+
+// WithPayload adds the payload to the put flag definition not found response
+func (o *PutFlagDefinitionNotFound) WithPayload(payload *models.Error) *PutFlagDefinitionNotFound {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the put flag definition not found response
+func (o *PutFlagDefinitionNotFound) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *PutFlagDefinitionNotFound) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(404)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // PutFlagDefinitionConflictCode is the HTTP code returned for type PutFlagDefinitionConflict
 const PutFlagDefinitionConflictCode int = 409
 

@@ -51,6 +51,88 @@ func (o *PutFlagOK) WriteResponse(rw http.ResponseWriter, producer runtime.Produ
 	}
 }
 
+// PutFlagBadRequestCode is the HTTP code returned for type PutFlagBadRequest
+const PutFlagBadRequestCode int = 400
+
+// PutFlagBadRequest The key or the entity type is malformed or too long, or another flag has the key.
+//
+// swagger:response putFlagBadRequest
+type PutFlagBadRequest struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewPutFlagBadRequest creates PutFlagBadRequest with default headers values
+func NewPutFlagBadRequest() *PutFlagBadRequest {
+
+	return &PutFlagBadRequest{}
+}
+
+// WithPayload adds the payload to the put flag bad request response
+func (o *PutFlagBadRequest) WithPayload(payload *models.Error) *PutFlagBadRequest {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the put flag bad request response
+func (o *PutFlagBadRequest) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *PutFlagBadRequest) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(400)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// PutFlagNotFoundCode is the HTTP code returned for type PutFlagNotFound
+const PutFlagNotFoundCode int = 404
+
+// PutFlagNotFound No such flag.
+//
+// swagger:response putFlagNotFound
+type PutFlagNotFound struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewPutFlagNotFound creates PutFlagNotFound with default headers values
+func NewPutFlagNotFound() *PutFlagNotFound {
+
+	return &PutFlagNotFound{}
+}
+
+// WithPayload adds the payload to the put flag not found response
+func (o *PutFlagNotFound) WithPayload(payload *models.Error) *PutFlagNotFound {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the put flag not found response
+func (o *PutFlagNotFound) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *PutFlagNotFound) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(404)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // PutFlagDefault 400: the key or the entity type is malformed or too long, or another flag has the key. 404: no
 // such flag.
 //

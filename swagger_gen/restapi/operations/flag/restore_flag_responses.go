@@ -50,6 +50,47 @@ func (o *RestoreFlagOK) WriteResponse(rw http.ResponseWriter, producer runtime.P
 	}
 }
 
+// RestoreFlagNotFoundCode is the HTTP code returned for type RestoreFlagNotFound
+const RestoreFlagNotFoundCode int = 404
+
+// RestoreFlagNotFound No flag ever had this id.
+//
+// swagger:response restoreFlagNotFound
+type RestoreFlagNotFound struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewRestoreFlagNotFound creates RestoreFlagNotFound with default headers values
+func NewRestoreFlagNotFound() *RestoreFlagNotFound {
+
+	return &RestoreFlagNotFound{}
+}
+
+// WithPayload adds the payload to the restore flag not found response
+func (o *RestoreFlagNotFound) WithPayload(payload *models.Error) *RestoreFlagNotFound {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the restore flag not found response
+func (o *RestoreFlagNotFound) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *RestoreFlagNotFound) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(404)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // RestoreFlagDefault 404: no flag ever had this id.
 //
 // swagger:response restoreFlagDefault

@@ -50,6 +50,88 @@ func (o *SetFlagEnabledOK) WriteResponse(rw http.ResponseWriter, producer runtim
 	}
 }
 
+// SetFlagEnabledNotFoundCode is the HTTP code returned for type SetFlagEnabledNotFound
+const SetFlagEnabledNotFoundCode int = 404
+
+// SetFlagEnabledNotFound No such flag.
+//
+// swagger:response setFlagEnabledNotFound
+type SetFlagEnabledNotFound struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewSetFlagEnabledNotFound creates SetFlagEnabledNotFound with default headers values
+func NewSetFlagEnabledNotFound() *SetFlagEnabledNotFound {
+
+	return &SetFlagEnabledNotFound{}
+}
+
+// WithPayload adds the payload to the set flag enabled not found response
+func (o *SetFlagEnabledNotFound) WithPayload(payload *models.Error) *SetFlagEnabledNotFound {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the set flag enabled not found response
+func (o *SetFlagEnabledNotFound) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *SetFlagEnabledNotFound) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(404)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// SetFlagEnabledUnprocessableEntityCode is the HTTP code returned for type SetFlagEnabledUnprocessableEntity
+const SetFlagEnabledUnprocessableEntityCode int = 422
+
+// SetFlagEnabledUnprocessableEntity `enabled` is missing.
+//
+// swagger:response setFlagEnabledUnprocessableEntity
+type SetFlagEnabledUnprocessableEntity struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewSetFlagEnabledUnprocessableEntity creates SetFlagEnabledUnprocessableEntity with default headers values
+func NewSetFlagEnabledUnprocessableEntity() *SetFlagEnabledUnprocessableEntity {
+
+	return &SetFlagEnabledUnprocessableEntity{}
+}
+
+// WithPayload adds the payload to the set flag enabled unprocessable entity response
+func (o *SetFlagEnabledUnprocessableEntity) WithPayload(payload *models.Error) *SetFlagEnabledUnprocessableEntity {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the set flag enabled unprocessable entity response
+func (o *SetFlagEnabledUnprocessableEntity) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *SetFlagEnabledUnprocessableEntity) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(422)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // SetFlagEnabledDefault 404: no such flag. 422: `enabled` is missing.
 //
 // swagger:response setFlagEnabledDefault

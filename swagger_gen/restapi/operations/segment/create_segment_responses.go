@@ -50,6 +50,88 @@ func (o *CreateSegmentOK) WriteResponse(rw http.ResponseWriter, producer runtime
 	}
 }
 
+// CreateSegmentNotFoundCode is the HTTP code returned for type CreateSegmentNotFound
+const CreateSegmentNotFoundCode int = 404
+
+// CreateSegmentNotFound No such flag.
+//
+// swagger:response createSegmentNotFound
+type CreateSegmentNotFound struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewCreateSegmentNotFound creates CreateSegmentNotFound with default headers values
+func NewCreateSegmentNotFound() *CreateSegmentNotFound {
+
+	return &CreateSegmentNotFound{}
+}
+
+// WithPayload adds the payload to the create segment not found response
+func (o *CreateSegmentNotFound) WithPayload(payload *models.Error) *CreateSegmentNotFound {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the create segment not found response
+func (o *CreateSegmentNotFound) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *CreateSegmentNotFound) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(404)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// CreateSegmentUnprocessableEntityCode is the HTTP code returned for type CreateSegmentUnprocessableEntity
+const CreateSegmentUnprocessableEntityCode int = 422
+
+// CreateSegmentUnprocessableEntity The description is missing or empty, or `rolloutPercent` is missing or not from 0 to 100.
+//
+// swagger:response createSegmentUnprocessableEntity
+type CreateSegmentUnprocessableEntity struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewCreateSegmentUnprocessableEntity creates CreateSegmentUnprocessableEntity with default headers values
+func NewCreateSegmentUnprocessableEntity() *CreateSegmentUnprocessableEntity {
+
+	return &CreateSegmentUnprocessableEntity{}
+}
+
+// WithPayload adds the payload to the create segment unprocessable entity response
+func (o *CreateSegmentUnprocessableEntity) WithPayload(payload *models.Error) *CreateSegmentUnprocessableEntity {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the create segment unprocessable entity response
+func (o *CreateSegmentUnprocessableEntity) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *CreateSegmentUnprocessableEntity) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(422)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // CreateSegmentDefault 404: no such flag. 422: the description is missing or empty, or `rolloutPercent` is missing or
 // not from 0 to 100.
 //

@@ -32,6 +32,47 @@ func (o *DeleteSegmentOK) WriteResponse(rw http.ResponseWriter, producer runtime
 	rw.WriteHeader(200)
 }
 
+// DeleteSegmentNotFoundCode is the HTTP code returned for type DeleteSegmentNotFound
+const DeleteSegmentNotFoundCode int = 404
+
+// DeleteSegmentNotFound No such flag, or it has no such segment.
+//
+// swagger:response deleteSegmentNotFound
+type DeleteSegmentNotFound struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewDeleteSegmentNotFound creates DeleteSegmentNotFound with default headers values
+func NewDeleteSegmentNotFound() *DeleteSegmentNotFound {
+
+	return &DeleteSegmentNotFound{}
+}
+
+// WithPayload adds the payload to the delete segment not found response
+func (o *DeleteSegmentNotFound) WithPayload(payload *models.Error) *DeleteSegmentNotFound {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the delete segment not found response
+func (o *DeleteSegmentNotFound) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *DeleteSegmentNotFound) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(404)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // DeleteSegmentDefault 404: no such flag, or it has no such segment.
 //
 // swagger:response deleteSegmentDefault

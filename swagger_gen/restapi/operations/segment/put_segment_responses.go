@@ -50,6 +50,88 @@ func (o *PutSegmentOK) WriteResponse(rw http.ResponseWriter, producer runtime.Pr
 	}
 }
 
+// PutSegmentNotFoundCode is the HTTP code returned for type PutSegmentNotFound
+const PutSegmentNotFoundCode int = 404
+
+// PutSegmentNotFound No such flag, or it has no such segment.
+//
+// swagger:response putSegmentNotFound
+type PutSegmentNotFound struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewPutSegmentNotFound creates PutSegmentNotFound with default headers values
+func NewPutSegmentNotFound() *PutSegmentNotFound {
+
+	return &PutSegmentNotFound{}
+}
+
+// WithPayload adds the payload to the put segment not found response
+func (o *PutSegmentNotFound) WithPayload(payload *models.Error) *PutSegmentNotFound {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the put segment not found response
+func (o *PutSegmentNotFound) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *PutSegmentNotFound) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(404)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// PutSegmentUnprocessableEntityCode is the HTTP code returned for type PutSegmentUnprocessableEntity
+const PutSegmentUnprocessableEntityCode int = 422
+
+// PutSegmentUnprocessableEntity The description is missing or empty, or `rolloutPercent` is missing or not from 0 to 100.
+//
+// swagger:response putSegmentUnprocessableEntity
+type PutSegmentUnprocessableEntity struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewPutSegmentUnprocessableEntity creates PutSegmentUnprocessableEntity with default headers values
+func NewPutSegmentUnprocessableEntity() *PutSegmentUnprocessableEntity {
+
+	return &PutSegmentUnprocessableEntity{}
+}
+
+// WithPayload adds the payload to the put segment unprocessable entity response
+func (o *PutSegmentUnprocessableEntity) WithPayload(payload *models.Error) *PutSegmentUnprocessableEntity {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the put segment unprocessable entity response
+func (o *PutSegmentUnprocessableEntity) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *PutSegmentUnprocessableEntity) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(422)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // PutSegmentDefault 404: no such flag, or it has no such segment. 422: the description is missing or empty, or
 // `rolloutPercent` is missing or not from 0 to 100.
 //

@@ -32,6 +32,88 @@ func (o *PutSegmentsReorderOK) WriteResponse(rw http.ResponseWriter, producer ru
 	rw.WriteHeader(200)
 }
 
+// PutSegmentsReorderNotFoundCode is the HTTP code returned for type PutSegmentsReorderNotFound
+const PutSegmentsReorderNotFoundCode int = 404
+
+// PutSegmentsReorderNotFound No such flag, or it does not have one of the segments; then nothing is changed.
+//
+// swagger:response putSegmentsReorderNotFound
+type PutSegmentsReorderNotFound struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewPutSegmentsReorderNotFound creates PutSegmentsReorderNotFound with default headers values
+func NewPutSegmentsReorderNotFound() *PutSegmentsReorderNotFound {
+
+	return &PutSegmentsReorderNotFound{}
+}
+
+// WithPayload adds the payload to the put segments reorder not found response
+func (o *PutSegmentsReorderNotFound) WithPayload(payload *models.Error) *PutSegmentsReorderNotFound {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the put segments reorder not found response
+func (o *PutSegmentsReorderNotFound) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *PutSegmentsReorderNotFound) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(404)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// PutSegmentsReorderUnprocessableEntityCode is the HTTP code returned for type PutSegmentsReorderUnprocessableEntity
+const PutSegmentsReorderUnprocessableEntityCode int = 422
+
+// PutSegmentsReorderUnprocessableEntity The list is missing or empty.
+//
+// swagger:response putSegmentsReorderUnprocessableEntity
+type PutSegmentsReorderUnprocessableEntity struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewPutSegmentsReorderUnprocessableEntity creates PutSegmentsReorderUnprocessableEntity with default headers values
+func NewPutSegmentsReorderUnprocessableEntity() *PutSegmentsReorderUnprocessableEntity {
+
+	return &PutSegmentsReorderUnprocessableEntity{}
+}
+
+// WithPayload adds the payload to the put segments reorder unprocessable entity response
+func (o *PutSegmentsReorderUnprocessableEntity) WithPayload(payload *models.Error) *PutSegmentsReorderUnprocessableEntity {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the put segments reorder unprocessable entity response
+func (o *PutSegmentsReorderUnprocessableEntity) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *PutSegmentsReorderUnprocessableEntity) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(422)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // PutSegmentsReorderDefault 404: no such flag, or it does not have one of the segments; then nothing is changed. 422: the
 // list is missing or empty.
 //

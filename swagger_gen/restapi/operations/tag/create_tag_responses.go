@@ -50,6 +50,130 @@ func (o *CreateTagOK) WriteResponse(rw http.ResponseWriter, producer runtime.Pro
 	}
 }
 
+// CreateTagBadRequestCode is the HTTP code returned for type CreateTagBadRequest
+const CreateTagBadRequestCode int = 400
+
+// CreateTagBadRequest The value has other characters than letters and digits of ASCII, spaces, `_`, `-`, `/`, `.` and
+// `:`, or more than 63 of them.
+//
+// swagger:response createTagBadRequest
+type CreateTagBadRequest struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewCreateTagBadRequest creates CreateTagBadRequest with default headers values
+func NewCreateTagBadRequest() *CreateTagBadRequest {
+
+	return &CreateTagBadRequest{}
+}
+
+// WithPayload adds the payload to the create tag bad request response
+func (o *CreateTagBadRequest) WithPayload(payload *models.Error) *CreateTagBadRequest {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the create tag bad request response
+func (o *CreateTagBadRequest) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *CreateTagBadRequest) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(400)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// CreateTagNotFoundCode is the HTTP code returned for type CreateTagNotFound
+const CreateTagNotFoundCode int = 404
+
+// CreateTagNotFound No such flag.
+//
+// swagger:response createTagNotFound
+type CreateTagNotFound struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewCreateTagNotFound creates CreateTagNotFound with default headers values
+func NewCreateTagNotFound() *CreateTagNotFound {
+
+	return &CreateTagNotFound{}
+}
+
+// WithPayload adds the payload to the create tag not found response
+func (o *CreateTagNotFound) WithPayload(payload *models.Error) *CreateTagNotFound {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the create tag not found response
+func (o *CreateTagNotFound) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *CreateTagNotFound) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(404)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// CreateTagUnprocessableEntityCode is the HTTP code returned for type CreateTagUnprocessableEntity
+const CreateTagUnprocessableEntityCode int = 422
+
+// CreateTagUnprocessableEntity The value is missing or empty.
+//
+// swagger:response createTagUnprocessableEntity
+type CreateTagUnprocessableEntity struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewCreateTagUnprocessableEntity creates CreateTagUnprocessableEntity with default headers values
+func NewCreateTagUnprocessableEntity() *CreateTagUnprocessableEntity {
+
+	return &CreateTagUnprocessableEntity{}
+}
+
+// WithPayload adds the payload to the create tag unprocessable entity response
+func (o *CreateTagUnprocessableEntity) WithPayload(payload *models.Error) *CreateTagUnprocessableEntity {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the create tag unprocessable entity response
+func (o *CreateTagUnprocessableEntity) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *CreateTagUnprocessableEntity) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(422)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // CreateTagDefault 400: the value has other characters than letters and digits of ASCII, spaces, `_`, `-`, `/`, `.`
 // and `:`, or more than 63 of them. 404: no such flag. 422: the value is missing or empty.
 //

@@ -32,6 +32,47 @@ func (o *DeleteTagOK) WriteResponse(rw http.ResponseWriter, producer runtime.Pro
 	rw.WriteHeader(200)
 }
 
+// DeleteTagNotFoundCode is the HTTP code returned for type DeleteTagNotFound
+const DeleteTagNotFoundCode int = 404
+
+// DeleteTagNotFound No such flag or tag.
+//
+// swagger:response deleteTagNotFound
+type DeleteTagNotFound struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewDeleteTagNotFound creates DeleteTagNotFound with default headers values
+func NewDeleteTagNotFound() *DeleteTagNotFound {
+
+	return &DeleteTagNotFound{}
+}
+
+// WithPayload adds the payload to the delete tag not found response
+func (o *DeleteTagNotFound) WithPayload(payload *models.Error) *DeleteTagNotFound {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the delete tag not found response
+func (o *DeleteTagNotFound) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *DeleteTagNotFound) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(404)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // DeleteTagDefault 404: no such flag or tag.
 //
 // swagger:response deleteTagDefault

@@ -53,6 +53,47 @@ func (o *FindAllTagsOK) WriteResponse(rw http.ResponseWriter, producer runtime.P
 	}
 }
 
+// FindAllTagsUnprocessableEntityCode is the HTTP code returned for type FindAllTagsUnprocessableEntity
+const FindAllTagsUnprocessableEntityCode int = 422
+
+// FindAllTagsUnprocessableEntity A parameter is not of its type.
+//
+// swagger:response findAllTagsUnprocessableEntity
+type FindAllTagsUnprocessableEntity struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewFindAllTagsUnprocessableEntity creates FindAllTagsUnprocessableEntity with default headers values
+func NewFindAllTagsUnprocessableEntity() *FindAllTagsUnprocessableEntity {
+
+	return &FindAllTagsUnprocessableEntity{}
+}
+
+// WithPayload adds the payload to the find all tags unprocessable entity response
+func (o *FindAllTagsUnprocessableEntity) WithPayload(payload *models.Error) *FindAllTagsUnprocessableEntity {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the find all tags unprocessable entity response
+func (o *FindAllTagsUnprocessableEntity) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *FindAllTagsUnprocessableEntity) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(422)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // FindAllTagsDefault 422: a parameter is not of its type.
 //
 // swagger:response findAllTagsDefault

@@ -50,6 +50,129 @@ func (o *CreateVariantOK) WriteResponse(rw http.ResponseWriter, producer runtime
 	}
 }
 
+// CreateVariantBadRequestCode is the HTTP code returned for type CreateVariantBadRequest
+const CreateVariantBadRequestCode int = 400
+
+// CreateVariantBadRequest The key is malformed or too long, or the attachment is not a JSON object.
+//
+// swagger:response createVariantBadRequest
+type CreateVariantBadRequest struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewCreateVariantBadRequest creates CreateVariantBadRequest with default headers values
+func NewCreateVariantBadRequest() *CreateVariantBadRequest {
+
+	return &CreateVariantBadRequest{}
+}
+
+// WithPayload adds the payload to the create variant bad request response
+func (o *CreateVariantBadRequest) WithPayload(payload *models.Error) *CreateVariantBadRequest {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the create variant bad request response
+func (o *CreateVariantBadRequest) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *CreateVariantBadRequest) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(400)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// CreateVariantNotFoundCode is the HTTP code returned for type CreateVariantNotFound
+const CreateVariantNotFoundCode int = 404
+
+// CreateVariantNotFound No such flag.
+//
+// swagger:response createVariantNotFound
+type CreateVariantNotFound struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewCreateVariantNotFound creates CreateVariantNotFound with default headers values
+func NewCreateVariantNotFound() *CreateVariantNotFound {
+
+	return &CreateVariantNotFound{}
+}
+
+// WithPayload adds the payload to the create variant not found response
+func (o *CreateVariantNotFound) WithPayload(payload *models.Error) *CreateVariantNotFound {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the create variant not found response
+func (o *CreateVariantNotFound) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *CreateVariantNotFound) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(404)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// CreateVariantUnprocessableEntityCode is the HTTP code returned for type CreateVariantUnprocessableEntity
+const CreateVariantUnprocessableEntityCode int = 422
+
+// CreateVariantUnprocessableEntity The key is missing or empty.
+//
+// swagger:response createVariantUnprocessableEntity
+type CreateVariantUnprocessableEntity struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewCreateVariantUnprocessableEntity creates CreateVariantUnprocessableEntity with default headers values
+func NewCreateVariantUnprocessableEntity() *CreateVariantUnprocessableEntity {
+
+	return &CreateVariantUnprocessableEntity{}
+}
+
+// WithPayload adds the payload to the create variant unprocessable entity response
+func (o *CreateVariantUnprocessableEntity) WithPayload(payload *models.Error) *CreateVariantUnprocessableEntity {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the create variant unprocessable entity response
+func (o *CreateVariantUnprocessableEntity) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *CreateVariantUnprocessableEntity) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(422)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // CreateVariantDefault 400: the key is malformed or too long, or the attachment is not a JSON object. 404: no such
 // flag. 422: the key is missing or empty.
 //

@@ -32,6 +32,88 @@ func (o *DeleteVariantOK) WriteResponse(rw http.ResponseWriter, producer runtime
 	rw.WriteHeader(200)
 }
 
+// DeleteVariantBadRequestCode is the HTTP code returned for type DeleteVariantBadRequest
+const DeleteVariantBadRequestCode int = 400
+
+// DeleteVariantBadRequest A segment still gives the variant more than 0 percent; change its distributions first.
+//
+// swagger:response deleteVariantBadRequest
+type DeleteVariantBadRequest struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewDeleteVariantBadRequest creates DeleteVariantBadRequest with default headers values
+func NewDeleteVariantBadRequest() *DeleteVariantBadRequest {
+
+	return &DeleteVariantBadRequest{}
+}
+
+// WithPayload adds the payload to the delete variant bad request response
+func (o *DeleteVariantBadRequest) WithPayload(payload *models.Error) *DeleteVariantBadRequest {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the delete variant bad request response
+func (o *DeleteVariantBadRequest) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *DeleteVariantBadRequest) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(400)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// DeleteVariantNotFoundCode is the HTTP code returned for type DeleteVariantNotFound
+const DeleteVariantNotFoundCode int = 404
+
+// DeleteVariantNotFound No such flag, or it has no such variant.
+//
+// swagger:response deleteVariantNotFound
+type DeleteVariantNotFound struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewDeleteVariantNotFound creates DeleteVariantNotFound with default headers values
+func NewDeleteVariantNotFound() *DeleteVariantNotFound {
+
+	return &DeleteVariantNotFound{}
+}
+
+// WithPayload adds the payload to the delete variant not found response
+func (o *DeleteVariantNotFound) WithPayload(payload *models.Error) *DeleteVariantNotFound {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the delete variant not found response
+func (o *DeleteVariantNotFound) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *DeleteVariantNotFound) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(404)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // DeleteVariantDefault 400: a segment still gives the variant more than 0 percent; change its distributions first. 404:
 // no such flag, or it has no such variant.
 //

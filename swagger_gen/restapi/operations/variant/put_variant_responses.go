@@ -50,6 +50,129 @@ func (o *PutVariantOK) WriteResponse(rw http.ResponseWriter, producer runtime.Pr
 	}
 }
 
+// PutVariantBadRequestCode is the HTTP code returned for type PutVariantBadRequest
+const PutVariantBadRequestCode int = 400
+
+// PutVariantBadRequest The key is malformed or too long, or the attachment is not a JSON object.
+//
+// swagger:response putVariantBadRequest
+type PutVariantBadRequest struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewPutVariantBadRequest creates PutVariantBadRequest with default headers values
+func NewPutVariantBadRequest() *PutVariantBadRequest {
+
+	return &PutVariantBadRequest{}
+}
+
+// WithPayload adds the payload to the put variant bad request response
+func (o *PutVariantBadRequest) WithPayload(payload *models.Error) *PutVariantBadRequest {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the put variant bad request response
+func (o *PutVariantBadRequest) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *PutVariantBadRequest) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(400)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// PutVariantNotFoundCode is the HTTP code returned for type PutVariantNotFound
+const PutVariantNotFoundCode int = 404
+
+// PutVariantNotFound No such flag, or it has no such variant.
+//
+// swagger:response putVariantNotFound
+type PutVariantNotFound struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewPutVariantNotFound creates PutVariantNotFound with default headers values
+func NewPutVariantNotFound() *PutVariantNotFound {
+
+	return &PutVariantNotFound{}
+}
+
+// WithPayload adds the payload to the put variant not found response
+func (o *PutVariantNotFound) WithPayload(payload *models.Error) *PutVariantNotFound {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the put variant not found response
+func (o *PutVariantNotFound) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *PutVariantNotFound) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(404)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
+// PutVariantUnprocessableEntityCode is the HTTP code returned for type PutVariantUnprocessableEntity
+const PutVariantUnprocessableEntityCode int = 422
+
+// PutVariantUnprocessableEntity The key is missing or empty.
+//
+// swagger:response putVariantUnprocessableEntity
+type PutVariantUnprocessableEntity struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewPutVariantUnprocessableEntity creates PutVariantUnprocessableEntity with default headers values
+func NewPutVariantUnprocessableEntity() *PutVariantUnprocessableEntity {
+
+	return &PutVariantUnprocessableEntity{}
+}
+
+// WithPayload adds the payload to the put variant unprocessable entity response
+func (o *PutVariantUnprocessableEntity) WithPayload(payload *models.Error) *PutVariantUnprocessableEntity {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the put variant unprocessable entity response
+func (o *PutVariantUnprocessableEntity) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *PutVariantUnprocessableEntity) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(422)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // PutVariantDefault 400: the key is malformed or too long, or the attachment is not a JSON object. 404: no such
 // flag, or it has no such variant. 422: the key is missing or empty.
 //
