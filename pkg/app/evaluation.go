@@ -64,6 +64,7 @@ func (a *App) handlerOptions(c *config.Config, service *eval.Service, db *store.
 			MaxAge:    max(staleAfter*c.EvalCache.RefreshInterval, time.Minute),
 			Recorders: a.recorders.Statuses,
 			Stopping:  a.stopping.Load,
+			Version:   Version,
 		},
 		Logger: a.logger,
 	}

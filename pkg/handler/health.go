@@ -27,6 +27,8 @@ type HealthChecks struct {
 	Ping func(ctx context.Context) error
 	// Recorders tells how the recorders are.
 	Recorders func() []RecorderStatus
+	// Version is the version of the server.
+	Version string
 	// Stopping is whether the server has begun to stop.
 	Stopping func() bool
 }
@@ -94,7 +96,7 @@ func (h *Handler) GetReady(p healthapi.GetReadyParams) middleware.Responder {
 	case degraded:
 		status = models.ReadinessStatusDegraded
 	}
-	body := &models.Readiness{Status: &status, Evaluation: evaluation, Database: database, Recorders: recorders}
+	body := &models.Readiness{Status: &status, Evaluation: evaluation, Database: database, Recorders: recorders, Version: checks.Version}
 	if !ready {
 		return healthapi.NewGetReadyServiceUnavailable().WithPayload(body)
 	}
