@@ -24,7 +24,7 @@ TESTSUM       := $(GO) run ./integration_tests/testsum
 # would take most of the time.
 RACE          := -race '-gcflags=modernc.org/...=-race=false'
 
-.PHONY: help build run test race test-servers test-clickhouse test-chdb streams cross integration browser screenshots lint swagger swagger-check bench attack vulncheck profile clean
+.PHONY: help build run test race test-servers test-clickhouse test-chdb streams cross integration browser screenshots lint swagger swagger-check bench benchstat attack vulncheck profile clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
@@ -106,6 +106,18 @@ swagger-check: swagger ## fail if swagger_gen/ is not what swagger.yaml generate
 bench: build ## what evaluations cost, beside a bare HTTP server, and Go's benchmarks: see docs/benchmarks.md
 	$(GO) run ./integration_tests/bench -server $(BINARY)
 	$(GO) test -run '^$$' -bench . -benchmem -cpu 1,2 ./pkg/datar ./pkg/eval ./pkg/evallog ./pkg/fastpath ./pkg/recorder ./pkg/handler ./pkg/ofrep ./pkg/provider ./pkg/metrics
+
+# What benchstat compares: BENCH in PACKAGES, at the commit BASE and as the files are now.
+BASE          ?= main
+PACKAGES      ?= ./pkg/datar ./pkg/eval ./pkg/fastpath
+BENCH         ?= .
+
+benchstat: ## compare Go's benchmarks with those of another commit: make benchstat BASE=main PACKAGES=./pkg/datar
+	@rm -rf bin/base && mkdir -p bin && git worktree prune && git worktree add -q --detach bin/base $(BASE)
+	@trap 'git worktree remove --force bin/base' EXIT; \
+		(cd bin/base && $(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count 6 $(PACKAGES)) > bin/base.txt && \
+		$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count 6 $(PACKAGES) > bin/new.txt && \
+		$(GO) run golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da bin/base.txt bin/new.txt
 
 attack: build ## requests that are meant to exhaust the server: peak memory, and latency of honest requests beside them
 	$(GO) run ./integration_tests/attack/run -server $(BINARY)
