@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -57,11 +58,27 @@ func demos() []demo {
 		{"kuchikomi-sort", "口コミの並び順を「参考になった順」に変更する", "yuki", []string{"ios", "android"}, true, true, 570, []string{"helpful", "newest"}, []object{segment("", 100, nil, "helpful", 50, "newest", 50)}},
 		{"checkout-express-payment-eu-rollout-2026", "Wallet buttons above the cart in the EU", "mei", []string{"web", "eu"}, true, true, 2_400, []string{"on"}, []object{segment("EU", 20, nil, "on", 100)}},
 	}
-	for i := range 21 {
+	var twelve []string
+	var shares []any
+	for i := range 12 {
+		twelve = append(twelve, fmt.Sprintf("design-%c", 'a'+i))
+		shares = append(shares, twelve[i], 8+(12-i)/12*4)
+	}
+	var countries []object
+	for i := range 30 {
+		countries = append(countries, segment(fmt.Sprintf("Country %d", i+1), 100, []object{{"property": "country", "operator": "EQ", "value": fmt.Sprintf("%q", fmt.Sprint("C", i+1))}}, "on", 100))
+	}
+	hard := []demo{
+		{"landing-page", "Twelve designs of the landing page", "yuki", []string{"web"}, true, true, 4_000, twelve, []object{segment("", 100, nil, shares...)}},
+		{"delivery-by-country", "One segment for each country", "omar", nil, true, true, 300, []string{"on"}, countries},
+		{"session-cache", "Cache sessions beside the database", "omar", []string{"api"}, true, true, 1_000_000, []string{"on", "off"}, []object{segment("", 100, nil, "on", 99, "off", 1)}},
+		{"rtl-checkout", "زر الدفع باللغة العربية (جديد)", "mei", []string{"ios"}, true, true, 90, []string{"left"}, []object{segment("مستخدمون في مصر", 50, fr[:1], "left", 100)}},
+	}
+	for i := range 113 {
 		all = append([]demo{{fmt.Sprintf("experiment-%d", i), fmt.Sprintf("Experiment %d of the shop", i), "grace", []string{"web"}, i%5 != 0, true, float64(i%7) * 60, []string{"control", "treatment"},
 			[]object{segment("", 100, nil, "control", 50, "treatment", 50)}}}, all...)
 	}
-	return all
+	return append(hard, all...)
 }
 
 // TestScreenshots writes pictures of the main pages, in both themes, over a month of made-up counts.
@@ -74,7 +91,7 @@ func TestScreenshots(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := start(t)
+	s := start(t, "FLAGR_RECORDER_DATAR_TAIL_ENABLED=true")
 	checkout := 0
 	for i, d := range demos() {
 		s.by = d.by + "@example.com"
@@ -171,9 +188,13 @@ func (s *server) fill(t *testing.T) {
 		if !d.recorded {
 			continue
 		}
-		for back := range 30 * 24 {
+		step := 1 // the experiments have fewer rows, so that filling the database is quick
+		if strings.HasPrefix(d.key, "experiment-") {
+			step = 8
+		}
+		for back := 0; back < 30*24; back += step {
 			at := now.Truncate(time.Hour).Add(-time.Duration(back) * time.Hour)
-			n := int64(d.perHour * (1 + .6*math.Sin(float64(at.Hour()-8)/12*math.Pi)) * (1 - .3*float64(int(at.Weekday())/6)))
+			n := int64(float64(step) * d.perHour * (1 + .6*math.Sin(float64(at.Hour()-8)/12*math.Pi)) * (1 - .3*float64(int(at.Weekday())/6)))
 			s.fillHour(t, exec, number, &d, id, version, at, n)
 		}
 	}
@@ -203,7 +224,10 @@ func (s *server) fillHour(t *testing.T, exec func(string, ...any), number func(s
 		segment := number("SELECT id FROM segments WHERE flag_id = ? ORDER BY rank, id LIMIT 1 OFFSET ?", id, i)
 		came := n
 		if len(one["constraints"].([]object)) > 0 {
-			came = n * 3 / 4 * int64(1-i)
+			came = n / int64(len(d.segments)+1-i)
+			if len(d.segments) <= 2 {
+				came = n * 3 / 4 * int64(1-i)
+			}
 		}
 		rest := came
 		for _, share := range one["distributions"].([]object) {
