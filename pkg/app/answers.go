@@ -6,7 +6,6 @@ import (
 
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
-	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/pkg/insight"
 	"github.com/flagr-datar/flagr-datar/pkg/store"
@@ -14,7 +13,7 @@ import (
 
 // engineCounts are the counts of the store, with those that the engine still has.
 type engineCounts struct {
-	*gormstore.Store
+	countStore
 	engine *datar.Engine
 }
 

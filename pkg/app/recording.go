@@ -9,8 +9,10 @@ import (
 
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/chstore"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/forward"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
 	"github.com/flagr-datar/flagr-datar/pkg/handler"
 	"github.com/flagr-datar/flagr-datar/pkg/recorder"
 	"github.com/flagr-datar/flagr-datar/pkg/recorder/kafka"
@@ -19,11 +21,17 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/store"
 )
 
+// countStore is where counts are kept: the database of the flags, or ClickHouse.
+type countStore interface {
+	datar.DetailStore
+	ingest.Store
+}
+
 // counting is Datar's part of the server. All of it is nil while Datar is off.
 type counting struct {
 	engine *datar.Engine
 	// counts is where the engine stores, nil if it forwards to a central server.
-	counts   *gormstore.Store
+	counts   countStore
 	forward  *forward.Store
 	allFlags bool // also those that are not recorded
 }
@@ -57,9 +65,12 @@ func newCounting(ctx context.Context, c *config.Config, db *store.Store, logger 
 		logger.Warn("recorder datar stays off: flags come from a JSON document, so there is no database to keep counts in; " +
 			"FLAGR_RECORDER_DATAR_FORWARD_URL sends them to a server that has one")
 		return d, nil
+	case c.Datar.Store != "":
+		d.counts, err = openClickHouse(ctx, c.Datar.Store)
+		options.Store, options.Catalog = d.counts, handler.NewCatalog(db)
 	case db.ReadOnly():
 		logger.Warn("recorder datar stays off: the database is read only; " +
-			"FLAGR_RECORDER_DATAR_FORWARD_URL sends counts to a server that can write")
+			"FLAGR_RECORDER_DATAR_FORWARD_URL sends counts to a server that can write, and FLAGR_RECORDER_DATAR_STORE keeps them elsewhere")
 		return d, nil
 	default:
 		d.counts, err = gormstore.New(ctx, db.DB(), gormstore.Options{Logger: logger})
@@ -72,6 +83,19 @@ func newCounting(ctx context.Context, c *config.Config, db *store.Store, logger 
 		return nil, fmt.Errorf("recorder datar: %w", err)
 	}
 	return d, nil
+}
+
+// openClickHouse opens the store that FLAGR_RECORDER_DATAR_STORE names.
+func openClickHouse(ctx context.Context, address string) (countStore, error) {
+	options, err := chstore.ParseURL(address)
+	if err != nil {
+		return nil, fmt.Errorf("FLAGR_RECORDER_DATAR_STORE: %w", err)
+	}
+	s, err := chstore.New(ctx, options)
+	if err != nil {
+		return nil, err // and not an interface that is a nil pointer
+	}
+	return s, nil
 }
 
 func serverKind(c *config.Config) datar.ServerKind {

@@ -225,12 +225,14 @@ type Recorder struct {
 	QueueBytes   int `env:"FLAGR_RECORDER_QUEUE_BYTES" envDefault:"67108864" accepts:"a number of bytes, 1 or more"`
 }
 
-// Datar is the recorder that counts evaluations in the server's own database.
+// Datar is the recorder that counts evaluations in the server's own database, or in ClickHouse.
 type Datar struct {
 	// FlushInterval is the time between two writes of the counts, 50 ms to 1 h.
 	FlushInterval time.Duration `env:"FLAGR_RECORDER_DATAR_FLUSH_INTERVAL" envDefault:"60s" accepts:"a duration from 50ms to 1h, such as 60s"`
 	// JournalDir is the folder of the journals, JournalOff for none. Empty: the working directory, if it can be written.
 	JournalDir string `env:"FLAGR_RECORDER_DATAR_JOURNAL_DIR" accepts:"a folder that can be written, or off"`
+	// Store is where counts are kept, empty for the database of the flags. It has a password.
+	Store string `env:"FLAGR_RECORDER_DATAR_STORE" secret:"true" accepts:"a clickhouse:// or clickhouses:// URL; not with FLAGR_RECORDER_DATAR_FORWARD_URL"`
 	// ForwardURL is the central server that counts are sent to instead of a database; empty for none.
 	ForwardURL string `env:"FLAGR_RECORDER_DATAR_FORWARD_URL" secret:"true" accepts:"an http or https URL"`
 	// ForwardHeaders are headers to send along, often with a token; ForwardHeader has them one by one.

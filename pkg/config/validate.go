@@ -155,10 +155,17 @@ var serverName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,63}$`)
 // empty if neither is known.
 func (d *Datar) ServerName() string { return cmp.Or(d.ServerNameSetting, d.HostName) }
 
+// isClickHouseURL reports whether a text begins as the connection string of a ClickHouse. Its parts are checked by who connects.
+func isClickHouseURL(text string) bool {
+	scheme, rest, ok := strings.Cut(text, "://")
+	return ok && rest != "" && (scheme == "clickhouse" || scheme == "clickhouses")
+}
+
 func (d *Datar) validate(l *loader) {
 	l.check("FLAGR_RECORDER_DATAR_FLUSH_INTERVAL", between(50*time.Millisecond, d.FlushInterval, time.Hour))
 	l.check("FLAGR_RECORDER_DATAR_SERVER_NAME", d.ServerNameSetting == "" || serverName.MatchString(d.ServerNameSetting))
 	l.check("FLAGR_RECORDER_DATAR_FLAGS", d.Flags == DatarFlagsRecorded || d.Flags == DatarFlagsAll)
+	l.check("FLAGR_RECORDER_DATAR_STORE", d.Store == "" || isClickHouseURL(d.Store) && d.ForwardURL == "")
 	l.check("FLAGR_RECORDER_DATAR_FORWARD_URL", d.ForwardURL == "" || isHTTPURL(d.ForwardURL))
 	_, ok := parseHeaders(d.ForwardHeaders)
 	l.check("FLAGR_RECORDER_DATAR_FORWARD_HEADERS", ok)

@@ -1,0 +1,112 @@
+package integration_tests
+
+import (
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/integration_tests/services"
+)
+
+const datarStore = "FLAGR_RECORDER_DATAR_STORE"
+
+// ownClickHouse starts a ClickHouse that only this test uses.
+func ownClickHouse(t *testing.T) *services.Server {
+	t.Helper()
+	if os.Getenv("FLAGR_TEST_CLICKHOUSE") == "" {
+		t.Skip("FLAGR_TEST_CLICKHOUSE is not set: make test-clickhouse runs these tests")
+	}
+	kinds := services.Kinds()
+	own, err := services.Start(t.Context(), kinds[slices.IndexFunc(kinds, func(k services.Kind) bool { return k.Name == "clickhouse" })])
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := own.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return own
+}
+
+// TestClickHouseAnswersAlike does the main job with counts in ClickHouse, of which the database of the flags gets none.
+func TestClickHouseAnswersAlike(t *testing.T) {
+	db, dsn := onSQLite(t)
+	own := ownClickHouse(t)
+	s := start(t, db, dsn, environ{datarStore: own.DSN})
+	j := runMainJob(t, s)
+	checkMainJob(t, s, j)
+	s.stop(t, syscall.SIGTERM)
+	if strings.Contains(s.log.String(), "flagr-test-password") {
+		t.Errorf("the log has the password:\n%s", s.log)
+	}
+	next := s.again(t)
+	checkMainJob(t, next, j)
+	if tables := db.open(t, dsn); tables != nil {
+		var n int
+		if err := tables.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM sqlite_master WHERE name LIKE 'datar%'").Scan(&n); err != nil || n != 0 {
+			t.Errorf("the database of the flags has %d tables of Datar, %v; want none", n, err)
+		}
+	}
+}
+
+// TestClickHouseUnderKills kills the server and ClickHouse in turn, under load. Each evaluation that was answered is counted once.
+func TestClickHouseUnderKills(t *testing.T) {
+	db, dsn := onSQLite(t)
+	own := ownClickHouse(t)
+	s := startRough(t, t.TempDir(), quick.with(db.environ(dsn)).with(counting("100ms")).with(environ{datarStore: own.DSN}))
+	flags := splitFlags(t, s)
+	l := load{pace: 20 * time.Millisecond}
+	for range 3 {
+		l.begin(s, flags, endless)
+		until := l.acknowledged.Load() + 3_000
+		poll(t, "load before a kill", func() bool { return l.acknowledged.Load() > until })
+		if err := own.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		until = l.acknowledged.Load() + 3_000
+		poll(t, "load while ClickHouse is away", func() bool { return l.acknowledged.Load() > until })
+		poll(t, "readiness to tell", func() bool {
+			a := s.call(t, http.MethodGet, "/ready", nil)
+			return strings.Contains(string(a.body), `"failing"`) && books(t, s).LastError != ""
+		})
+		s.kill(t)
+		l.end()
+		l.ending.Store(false)
+		resume(t, own)
+		dir, env := s.cmd.Dir, s.env
+		s = startRough(t, dir, env)
+	}
+	l.begin(s, flags, endless)
+	until := l.acknowledged.Load() + 3_000
+	poll(t, "load at the end", func() bool { return l.acknowledged.Load() > until })
+	l.end()
+	settle(t, s)
+	l.check(t, get[summary](t, s, "/datar/summary?limit=1000").sum())
+}
+
+// TestClickHouseStart starts servers that cannot count.
+func TestClickHouseStart(t *testing.T) {
+	db, dsn := onSQLite(t)
+	own := ownClickHouse(t)
+	for name, test := range map[string]struct{ address, want string }{
+		"no such database": {strings.TrimSuffix(own.DSN, "/default") + "/nowhere", "create the database"},
+		"wrong password":   {strings.Replace(own.DSN, "flagr-test-password", "other-s3cret", 1), "Wrong password"},
+		"malformed":        {"clickhouse://u:other-s3cret@h:1/a-b", "FLAGR_RECORDER_DATAR_STORE"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := launch(t, t.TempDir(), quick.with(db.environ(dsn)).with(environ{datarStore: test.address}))
+			if code := p.wait(t); code == 0 {
+				t.Error("the server ended with code 0, want another one")
+			}
+			if log := p.log.String(); !strings.Contains(log, test.want) || strings.Contains(log, "other-s3cret") || strings.Contains(log, "flagr-test-password") {
+				t.Errorf("the log has no %q, or a password:\n%s", test.want, log)
+			}
+		})
+	}
+}
