@@ -313,6 +313,30 @@ func TestPartitionsAreThoseOfSarama(t *testing.T) {
 	}
 }
 
+// The file has what sarama 1.61.1 says of 1,000 entity IDs: each with its partition of 3, 12 and 50.
+func TestPartitionsOfManyEntitiesAreThoseOfSarama(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("testdata/partitions.tsv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
+	if len(lines) != 1000 {
+		t.Fatalf("%d lines", len(lines))
+	}
+	for _, line := range lines {
+		fields := strings.Split(line, "\t")
+		id, want := fields[0], fields[1:]
+		var got []string
+		for _, n := range []int{3, 12, 50} {
+			got = append(got, strconv.Itoa(fnv1aPartition([]byte(id), n)))
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%q goes to %v, want %v", id, got, want)
+		}
+	}
+}
+
 func TestRecordsLandOnThePartitionOfTheirKey(t *testing.T) {
 	t.Parallel()
 	c := cluster(t, kfake.SeedTopics(12, topic))
