@@ -31,6 +31,11 @@ func (q FlagQuery) Page(p FlagPage) FlagQuery {
 // FlagPages divides a list of flags, in the order of their ids, into pages of up to 2,000 flags and 4 MiB, or of one flag. It reads
 // no flags, only the lengths of their texts, and with Preload those of their newest snapshots.
 func (s *Store) FlagPages(ctx context.Context, q FlagQuery) ([]FlagPage, error) {
+	sizes, err := s.flagSizes(ctx, q)
+	return pagesOf(sizes, maxPageBytes), err
+}
+
+func (s *Store) flagSizes(ctx context.Context, q FlagQuery) ([]rowSize, error) {
 	where, err := s.flagConditions(q)
 	if err != nil {
 		return nil, err
@@ -44,15 +49,15 @@ func (s *Store) FlagPages(ctx context.Context, q FlagQuery) ([]FlagPage, error) 
 	if err != nil {
 		return nil, s.unsearchableFlags(explain("read the sizes of flags", err), q)
 	}
-	return pagesOf(flags), nil
+	return flags, nil
 }
 
-func pagesOf(flags []rowSize) []FlagPage {
+func pagesOf(flags []rowSize, most int64) []FlagPage {
 	var pages []FlagPage
 	number := 0 // of flags on the last page
 	for _, f := range flags {
 		size := f.Size + flagBytes
-		if last := len(pages) - 1; last < 0 || number == maxPageFlags || pages[last].Bytes+size > maxPageBytes {
+		if last := len(pages) - 1; last < 0 || number == maxPageFlags || pages[last].Bytes+size > most {
 			pages = append(pages, FlagPage{FirstID: f.ID})
 			number = 0
 		}
