@@ -405,7 +405,7 @@ func TestConstraintsOfSegment(t *testing.T) {
 		}
 		left := maxPatterns
 		var problems []error
-		compiled := segment{conditions: compileConstraints(constraints, &left, func(format string, args ...any) {
+		compiled := segment{conditions: compileConstraints(constraints, &left, knownConditions{}, func(format string, args ...any) {
 			problems = append(problems, fmt.Errorf(format, args...))
 		})}
 		if (expr == nil) != (len(problems) > 0) {

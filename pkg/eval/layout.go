@@ -58,7 +58,7 @@ const (
 // LayoutOf compiles the flag and tells what its segments give. It looks at the segments alone: a flag that is off or
 // deleted has the layout that it has when it is on.
 func LayoutOf(source *entity.Flag) *Layout {
-	compiled := compileFlag(source, maxPatterns)
+	compiled := compileFlag(source, maxPatterns, nil)
 	layout := &Layout{FlagID: compiled.id, Segments: make([]SegmentLayout, len(compiled.segments))}
 	var taken int64 // the segment that takes everybody who gets as far
 	for i := range compiled.segments {

@@ -110,10 +110,11 @@ func (s *Snapshot) With(changed []entity.Flag, gone []uint) *Snapshot {
 // compileFlags appends the flags that are not deleted. Each of them is copied, so that none keeps the list. The sizes of their
 // patterns add up to no more than the given number.
 func compileFlags(compiled []*flag, flags []entity.Flag, patterns int) []*flag {
+	known := knownConditions{}
 	for i := range flags {
 		if !flags[i].DeletedAt.Valid {
 			source := flags[i]
-			f := compileFlag(&source, patterns)
+			f := compileFlag(&source, patterns, known)
 			patterns -= f.patterns
 			compiled = append(compiled, f)
 		}
@@ -146,7 +147,26 @@ func index(flags []*flag, maxPatterns int) *Snapshot {
 	return s
 }
 
-func compileFlag(source *entity.Flag, patterns int) *flag {
+// knownConditions are compiled constraints without patterns. Equal constraints share one. A nil map shares nothing.
+type knownConditions map[conditionSource]condition
+
+type conditionSource struct{ property, operator, value string }
+
+// compile is compileConstraint for a constraint that may be known.
+func (k knownConditions) compile(c *entity.Constraint, patterns *int) condition {
+	source := conditionSource{c.Property, c.Operator, c.Value}
+	if known, ok := k[source]; ok {
+		return known
+	}
+	before := *patterns
+	compiled := compileConstraint(c, patterns)
+	if k != nil && *patterns == before { // patterns of each constraint count, so they are not shared
+		k[source] = compiled
+	}
+	return compiled
+}
+
+func compileFlag(source *entity.Flag, patterns int, known knownConditions) *flag {
 	f := &flag{source: source, id: int64(source.ID), segments: make([]segment, 0, len(source.Segments))}
 	decimal := strconv.FormatInt(f.id, 10)
 	f.hash = crc32.ChecksumIEEE([]byte(decimal))
@@ -181,7 +201,7 @@ func compileFlag(source *entity.Flag, patterns int) *flag {
 	for _, segment := range sorted(source.Segments, func(a, b *entity.Segment) int {
 		return cmp.Or(cmp.Compare(a.Rank, b.Rank), cmp.Compare(a.ID, b.ID))
 	}) {
-		f.segments = append(f.segments, f.compileSegment(segment, variants, &left))
+		f.segments = append(f.segments, f.compileSegment(segment, variants, &left, known))
 	}
 	f.answerBytes = len(f.json) + len(source.EntityType) + len(f.message)
 	for _, v := range variants {
@@ -200,12 +220,12 @@ func compileFlag(source *entity.Flag, patterns int) *flag {
 	return f
 }
 
-func (f *flag) compileSegment(source *entity.Segment, variants map[uint]variant, patterns *int) segment {
+func (f *flag) compileSegment(source *entity.Segment, variants map[uint]variant, patterns *int, known knownConditions) segment {
 	compiled := segment{id: int64(source.ID), rolloutPercent: int(min(source.RolloutPercent, maxPercent))}
 	problem := func(format string, args ...any) {
 		f.problems = append(f.problems, fmt.Errorf("flag %d (%s), segment %d: %w", f.id, f.source.Key, source.ID, fmt.Errorf(format, args...)))
 	}
-	compiled.conditions = compileConstraints(source.Constraints, patterns, problem)
+	compiled.conditions = compileConstraints(source.Constraints, patterns, known, problem)
 	middle := undebugged + f.json + string(appendSource(nil, SourceEvaluation, compiled.id)) + timestampName
 	bound := 0
 	for _, d := range sorted(source.Distributions, func(a, b *entity.Distribution) int { return cmp.Compare(a.VariantID, b.VariantID) }) {
@@ -235,7 +255,7 @@ func (s *segment) uniform() bool {
 }
 
 // compileConstraints compiles the constraints of a segment, which must all hold.
-func compileConstraints(constraints []entity.Constraint, patterns *int, problem func(format string, args ...any)) []condition {
+func compileConstraints(constraints []entity.Constraint, patterns *int, known knownConditions, problem func(format string, args ...any)) []condition {
 	joined, err := entity.JoinedExpr(constraints)
 	if joined != nil {
 		c := compileExpr("of all constraints joined by AND", joined, patterns)
@@ -247,7 +267,7 @@ func compileConstraints(constraints []entity.Constraint, patterns *int, problem 
 	conditions := make([]condition, 0, len(constraints))
 	usable := true
 	for i := range constraints {
-		c := compileConstraint(&constraints[i], patterns)
+		c := known.compile(&constraints[i], patterns)
 		switch {
 		case c.root == nil:
 			problem("constraint %d never matches: %w", constraints[i].ID, c.err)
