@@ -33,33 +33,10 @@ func TestFirstSteps(t *testing.T) {
 	env["PORT"] = "0" // the usual one may be taken
 	s := startIn(t, t.TempDir(), env)
 
-	script, err := filepath.Abs(filepath.Join("..", "docs", "first-steps.sh"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	steps := exec.Command("sh", script)
-	steps.Env = append(os.Environ(), "FLAGR_URL="+s.url)
-	steps.Dir = t.TempDir()
-	output, err := steps.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, output)
-	}
-
 	// It prints ten evaluations and both answers of Datar, one after the other.
-	var answers []json.RawMessage
-	for decoder := json.NewDecoder(strings.NewReader(string(output))); ; {
-		var a json.RawMessage
-		err := decoder.Decode(&a)
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			t.Fatalf("%v in\n%s", err, output)
-		}
-		answers = append(answers, a)
-	}
+	answers := runScript(t, s, "first-steps.sh")
 	if len(answers) != 12 {
-		t.Fatalf("got %d answers, want 12:\n%s", len(answers), output)
+		t.Fatalf("got %d answers, want 12:\n%s", len(answers), answers)
 	}
 	for _, a := range answers[:10] {
 		var e evaluation
@@ -74,5 +51,57 @@ func TestFirstSteps(t *testing.T) {
 	decode(t, answers[11], &one)
 	if all.sum() != 10 || len(one.TrafficByVariant) != 1 || one.TrafficByVariant[0].Count != 10 {
 		t.Errorf("Datar does not count the ten evaluations: %s %s", answers[10], answers[11])
+	}
+}
+
+// TestABTest runs docs/ab-test.sh.
+func TestABTest(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Skip("the A/B test needs curl:", err)
+	}
+	answers := runScript(t, startIn(t, t.TempDir(), quick), "ab-test.sh")
+	if len(answers) != 2 {
+		t.Fatalf("got %d answers, want 2:\n%s", len(answers), answers)
+	}
+	var b breakdown
+	decode(t, answers[0], &b)
+	var total int64
+	for _, v := range b.TrafficByVariant {
+		total += v.Count
+		if v.Count < 60 || v.Count > 140 {
+			t.Errorf("variant %d has %d of 200 evaluations, want about 100", v.VariantID, v.Count)
+		}
+	}
+	if total != 200 || len(b.TrafficByVariant) != 2 {
+		t.Errorf("Datar does not count 200 evaluations of two variants: %s", answers[0])
+	}
+}
+
+// runScript runs a script of docs against a server, and returns the JSON values that it prints.
+func runScript(t *testing.T, s *server, name string) []json.RawMessage {
+	t.Helper()
+	script, err := filepath.Abs(filepath.Join("..", "docs", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	steps := exec.Command("sh", script)
+	steps.Env = append(os.Environ(), "FLAGR_URL="+s.url)
+	steps.Dir = t.TempDir()
+	output, err := steps.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, output)
+	}
+	var answers []json.RawMessage
+	for decoder := json.NewDecoder(strings.NewReader(string(output))); ; {
+		var a json.RawMessage
+		err := decoder.Decode(&a)
+		if errors.Is(err, io.EOF) {
+			return answers
+		}
+		if err != nil {
+			t.Fatalf("%v in\n%s", err, output)
+		}
+		answers = append(answers, a)
 	}
 }
