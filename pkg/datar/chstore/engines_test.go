@@ -76,6 +76,7 @@ func execute(t testing.TB, server, statement string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	request.Close = true // old versions close connections that are idle for 3 s
 	password, _ := u.User.Password()
 	request.Header.Set("X-ClickHouse-User", u.User.Username())
 	request.Header.Set("X-ClickHouse-Key", password)
