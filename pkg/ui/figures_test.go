@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -299,5 +300,17 @@ func BenchmarkList(b *testing.B) {
 				f.ask(b, http.MethodGet, target, nil)
 			}
 		})
+	}
+}
+
+// TestTheWorkOfAPageIsThatOfItsRows: 10,000 flags are searched with a few allocations for each, and only the rows of the page are
+// made. It is not parallel, since AllocsPerRun counts what all goroutines allocate.
+func TestTheWorkOfAPageIsThatOfItsRows(t *testing.T) {
+	f := many(t)
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/ui/?q=experiment", nil)
+	serve := func() { f.ServeHTTP(httptest.NewRecorder(), r) }
+	serve() // makes the board
+	if n := testing.AllocsPerRun(3, serve); n > 60_000 {
+		t.Errorf("%.0f allocations for a page of 100 flags of 10,000", n)
 	}
 }
