@@ -114,7 +114,8 @@ func TestCountsAreExact(t *testing.T) {
 	onEachDatabase(t, func(t *testing.T, db database) {
 		heavy.Lock()
 		defer heavy.Unlock()
-		s := start(t, db, db.fresh(t), environ{"FLAGR_RECORDER_DATAR_FLUSH_INTERVAL": "50ms"})
+		dsn := db.fresh(t)
+		s := start(t, db, dsn, environ{"FLAGR_RECORDER_DATAR_FLUSH_INTERVAL": "50ms"})
 		flags := splitFlags(t, s)
 		var acknowledged int64
 		for round := 1; round <= *rounds; round++ {
@@ -149,6 +150,7 @@ func TestCountsAreExact(t *testing.T) {
 		}
 
 		s.stop(t, syscall.SIGTERM)
+		checkDetails(t, db.open(t, dsn))
 		s = s.again(t)
 		if got := counts(t, s, acknowledged).sum(); got != acknowledged {
 			t.Errorf("after a restart: %d evaluations counted, %d acknowledged", got, acknowledged)

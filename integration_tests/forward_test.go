@@ -112,7 +112,7 @@ func TestEdge(t *testing.T) {
 		poll(t, "the edge to have sent everything", func() bool { return books(t, edge).Pending == 0 })
 		edge.stop(t, syscall.SIGTERM)
 		centre.stop(t, syscall.SIGTERM)
-		l.check(t, stored(t, db, dsn))
+		l.check(t, storedTwice(t, db, dsn))
 		t.Logf("%d requests and %d answers were lost", line.lostRequests.Load(), line.lostAnswers.Load())
 		if line.lostRequests.Load() == 0 || line.lostAnswers.Load() == 0 {
 			t.Error("nothing was lost, so this shows nothing")

@@ -145,7 +145,7 @@ func TestJournalCutWithoutPendingCounts(t *testing.T) {
 	l.clients.Wait()
 	settle(t, s)
 	s.stop(t, syscall.SIGTERM)
-	l.checkAnswered(t, stored(t, db, dsn))
+	l.checkAnswered(t, storedTwice(t, db, dsn))
 }
 
 // smallDisk mounts a file system in memory, of this size, and returns where. Without the right to do so it skips the test.
@@ -285,7 +285,7 @@ func TestWorkingFolderThatCannotBeUsed(t *testing.T) {
 				t.Errorf("the journal is %+v, want memory", now.Journal)
 			}
 			s.stop(t, syscall.SIGTERM)
-			l.checkAnswered(t, stored(t, db, dsn))
+			l.checkAnswered(t, storedTwice(t, db, dsn))
 			if n := strings.Count(s.log.String(), "level=WARN"); n != 1 || !strings.Contains(s.log.String(), "counting in memory, a killed process will lose counts") {
 				t.Errorf("%d warnings, want one that counts are in memory:\n%s", n, s.log)
 			}
@@ -319,7 +319,7 @@ func TestDiskThatFillsUp(t *testing.T) {
 		t.Errorf("%d warnings, want 2:\n%s", n, s.log)
 	}
 	s.stop(t, syscall.SIGTERM)
-	l.checkAnswered(t, stored(t, db, dsn))
+	l.checkAnswered(t, storedTwice(t, db, dsn))
 }
 
 // TestServersShareAJournalFolder kills two servers of one database in one folder, and starts one. Meanwhile a server of
@@ -375,7 +375,7 @@ func TestServersShareAJournalFolder(t *testing.T) {
 	}
 	settle(t, s)
 	s.stop(t, syscall.SIGTERM)
-	l.checkAnswered(t, stored(t, db, dsn))
+	l.checkAnswered(t, storedTwice(t, db, dsn))
 	if files := journals(t, dir); len(files) != 0 {
 		t.Errorf("there are still %q", files)
 	}

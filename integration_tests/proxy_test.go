@@ -233,7 +233,7 @@ func TestLostAnswers(t *testing.T) {
 		settle(t, s)
 		s.stop(t, syscall.SIGTERM)
 		t.Logf("%d answers to commits, %d commits and %d connections were lost", p.lostAnswers.Load(), p.lostCommits.Load(), p.cuts.Load())
-		l.checkAnswered(t, stored(t, db, dsn))
+		l.checkAnswered(t, storedTwice(t, db, dsn))
 	})
 }
 
@@ -259,7 +259,7 @@ func TestKilledAfterLostAnswer(t *testing.T) {
 		}
 		settle(t, s)
 		s.stop(t, syscall.SIGTERM)
-		l.check(t, stored(t, db, dsn))
+		l.check(t, storedTwice(t, db, dsn))
 	})
 }
 
@@ -371,7 +371,7 @@ func TestStopWhileTheDatabaseIsAway(t *testing.T) {
 				}
 				settle(t, s)
 				s.stop(t, syscall.SIGTERM)
-				l.check(t, stored(t, db, dsn))
+				l.check(t, storedTwice(t, db, dsn))
 			})
 		})
 	}

@@ -110,7 +110,7 @@ func TestDatabaseOutage(t *testing.T) {
 		l.end()
 		settle(t, s)
 		s.stop(t, syscall.SIGTERM)
-		l.checkAnswered(t, stored(t, db, dsn))
+		l.checkAnswered(t, storedTwice(t, db, dsn))
 	})
 }
 
@@ -168,7 +168,9 @@ func TestReplicasShareKeys(t *testing.T) {
 		var servers [replicas]*server
 		for i := range servers {
 			interval := time.Duration(50+i*50/(replicas-1)) * time.Millisecond
-			servers[i] = start(t, db, dsn, counting(interval.String()).with(environ{"FLAGR_EVALCACHE_REFRESHINTERVAL": "1s"}))
+			servers[i] = start(t, db, dsn, counting(interval.String()).with(environ{
+				"FLAGR_EVALCACHE_REFRESHINTERVAL": "1s", "FLAGR_RECORDER_DATAR_SERVER_NAME": fmt.Sprint("replica-", i),
+			}))
 		}
 		flags := wideFlags(t, servers[0], sharedFlags, sharedVariants, sharedSegments)
 		for _, s := range servers {
@@ -182,7 +184,7 @@ func TestReplicasShareKeys(t *testing.T) {
 		}
 		var took []float64 // of flushes, in seconds and in their order
 		var last [replicas]time.Time
-		tick := time.NewTicker(5 * time.Millisecond)
+		tick := time.NewTicker(20 * time.Millisecond) // each look is a query
 		defer tick.Stop()
 		for time.Since(begin) < *fleet {
 			<-tick.C
@@ -224,6 +226,10 @@ func TestReplicasShareKeys(t *testing.T) {
 		l.end()
 		for _, s := range servers {
 			settle(t, s)
+		}
+		checkFleet(t, servers[replicas-1], totalOf(t, beside))
+		checkDetails(t, beside)
+		for _, s := range servers {
 			s.stop(t, syscall.SIGTERM)
 			if files := journals(t, s.cmd.Dir); len(files) != 0 {
 				t.Errorf("after a clean stop there are still %q", files)
@@ -238,6 +244,37 @@ func TestReplicasShareKeys(t *testing.T) {
 			t.Errorf("the database's log tells of deadlocks:\n%s", log)
 		}
 	})
+}
+
+// checkFleet waits until all replicas have reported that nothing is pending, and then expects that their statistics balance,
+// over their kills.
+func checkFleet(t *testing.T, s *server, total int64) {
+	t.Helper()
+	type fleet struct {
+		Recorded, Stored, Pending, Lost int64
+		Dropped                         map[string]int64
+		Balanced                        bool
+		Servers                         []struct {
+			Name, State               string
+			Recorded, Stored, Pending int64
+		}
+	}
+	var f fleet
+	poll(t, "the fleet to have nothing pending", func() bool {
+		f = get[fleet](t, s, "/datar/fleet")
+		return f.Pending == 0
+	})
+	names := map[string]bool{}
+	for _, one := range f.Servers {
+		names[one.Name] = true
+		if one.State != "heard" || one.Recorded != one.Stored {
+			t.Errorf("a server of the fleet is %+v, want it heard, and all stored", one)
+		}
+	}
+	// A batch that was applied just before a kill is in the statistics of the killed run and of that which adopted it.
+	if !f.Balanced || f.Lost != 0 || len(f.Dropped) != 0 || len(names) != replicas || f.Recorded != f.Stored || f.Stored < total {
+		t.Errorf("the fleet is %+v, want it balanced, %d replicas, and at least the %d evaluations of the database", f, replicas, total)
+	}
 }
 
 func totalOf(t *testing.T, db *sql.DB) int64 {
