@@ -24,20 +24,25 @@ type Event struct {
 // Record counts one evaluation. It never does I/O, never fails the caller, and allocates nothing for a key that was seen in
 // the same hour. An event that is not valid is dropped as DropInvalid.
 func (e *Engine) Record(event Event) {
-	ms := event.Time.UnixMilli()
-	outcome := event.Outcome
-	if outcome == Unattributed && event.VariantID != 0 {
+	// An Event and the receiver take more registers than a call has, so they would go over the stack. This is inlined into
+	// callers, and what it calls takes fewer.
+	e.count(event.FlagID, event.VariantID, event.SegmentID, event.Time, event.Outcome, uint32(event.Version)<<16|uint32(event.Asked))
+}
+
+// count is Record, with version and asked in the bits that they have in packedKey.
+func (e *Engine) count(flagID, variantID, segmentID int64, at time.Time, outcome Outcome, parts uint32) {
+	ms := at.UnixMilli()
+	if outcome == Unattributed && variantID != 0 {
 		outcome = Matched
 	}
-	hour := hourOfMilli(ms)
-	key := packedKey{flagID: event.FlagID, variantID: event.VariantID, segmentID: event.SegmentID, rest: packRest(hour, 0, 0, 0)}
+	key := packedKey{flagID: flagID, variantID: variantID, segmentID: segmentID, rest: packRest(hourOfMilli(ms), 0, 0, 0)}
 	switch {
 	case e.details != nil:
 		if outcome != Unattributed {
-			key.rest = packRest(hour, event.Version, outcome, event.Asked)
+			key.rest |= uint64(parts) | uint64(outcome)<<8
 		}
 	case outcome >= NotFound: // which recordSlow finds invalid
-		key.rest = packRest(hour, 0, outcome, 0)
+		key.rest |= uint64(outcome) << 8
 	case !outcome.IsEvent():
 		return
 	}
@@ -49,7 +54,7 @@ func (e *Engine) Record(event Event) {
 	if a == counted { // as nearly always
 		return
 	}
-	e.recordRest(c, key, ms, event.Time.IsZero(), a)
+	e.recordRest(c, key, ms, at.IsZero(), a)
 }
 
 // recordRest does what a Record seldom has to do, after what became of its addition to the cell.

@@ -1,6 +1,7 @@
 package datar
 
 import (
+	"math/bits"
 	"runtime/debug"
 	"sync/atomic"
 	"unsafe"
@@ -216,15 +217,10 @@ func (k packedKey) unpack() Key {
 
 func (k packedKey) hour() Hour { return Hour(int32(k.rest >> 32)) }
 
-// hash mixes the parts with odd constants and ends with the 64-bit finaliser of MurmurHash3 (Austin Appleby, public
-// domain): ids are small and dense, so every bit of them must reach the low bits of the result.
+// hash mixes the parts with odd constants, and folds the 128 bits of a product, as the hash functions of the wyhash family do
+// (Wang Yi, public domain): ids are small and dense, so every bit of them must reach the low bits of the result.
 func (k packedKey) hash() uint64 {
-	h := uint64(k.flagID)*0x9e3779b97f4a7c15 + uint64(k.variantID)*0xc2b2ae3d27d4eb4f +
-		uint64(k.segmentID)*0x165667b19e3779f9 + k.rest*0x27d4eb2f165667c5
-	h ^= h >> 33
-	h *= 0xff51afd7ed558ccd
-	h ^= h >> 33
-	h *= 0xc4ceb9fe1a85ec53
-	h ^= h >> 33
-	return h
+	high, low := bits.Mul64(uint64(k.flagID)*0x9e3779b97f4a7c15+uint64(k.variantID)*0xc2b2ae3d27d4eb4f+
+		uint64(k.segmentID)*0x165667b19e3779f9+k.rest*0x27d4eb2f165667c5, 0xff51afd7ed558ccd)
+	return high ^ low
 }
