@@ -651,6 +651,7 @@ func runModel(t *testing.T, random *rand.Rand, steps int, counters bool) {
 	e := newEngine()
 	var recorded, droppedBefore int64 // by all engines; dropped by those that are gone
 	var lost int64                    // at most, by kills, of what was in memory because a journal was not ready
+	var unknown unknownBooks
 	var history []string
 	for step := range steps {
 		var action string
@@ -678,6 +679,10 @@ func runModel(t *testing.T, random *rand.Rand, steps int, counters bool) {
 			}
 			group.Wait()
 			recorded += int64(n)
+			for range random.IntN(5) {
+				e.RecordUnknown(fmt.Sprint("\x00text ", random.IntN(4)), h.clock.Now())
+				unknown.recorded++
+			}
 			if random.IntN(4) != 0 {
 				e.PrepareSpare()
 			}
@@ -711,6 +716,7 @@ func runModel(t *testing.T, random *rand.Rand, steps int, counters bool) {
 				h.store.failAfter = 0
 			}
 			droppedBefore += droppedIn(e.Stats())
+			unknown.end(e.Stats().Unknown)
 			lost += e.PendingInMemory()
 			if random.IntN(2) == 0 {
 				action = "kill while a batch is noted"
@@ -734,6 +740,7 @@ func runModel(t *testing.T, random *rand.Rand, steps int, counters bool) {
 			e.AwaitClosed()
 			h.store.fail(nil, nil)
 			droppedBefore += droppedIn(e.Stats())
+			unknown.end(e.Stats().Unknown)
 			e = newEngine()
 		}
 		history = append(history, action)
@@ -741,6 +748,7 @@ func runModel(t *testing.T, random *rand.Rand, steps int, counters bool) {
 		if s.Recorded != s.Stored+s.Pending+droppedIn(s) || s.Pending < 0 || s.Keys > maxKeys {
 			t.Fatalf("step %d: books do not balance: %+v\n%s", step, s, strings.Join(history, "\n"))
 		}
+		unknown.check(h, s.Unknown)
 		// The store may have the batch in flight already; all else is exact.
 		stored, dropped := h.storedInDetail(), droppedBefore+droppedIn(s)
 		if counted := h.store.counted(); counters && counted != stored {
@@ -756,8 +764,43 @@ func runModel(t *testing.T, random *rand.Rand, steps int, counters bool) {
 	if stored := h.storedInDetail(); stored < recorded-dropped-lost || stored > recorded-dropped {
 		t.Fatalf("recorded %d, dropped %d, at most %d lost, the store has %d\n%s", recorded, dropped, lost, stored, strings.Join(history, "\n"))
 	}
+	if s := e.Stats().Unknown; s.Pending != 0 {
+		t.Errorf("after a flush %d unknown are pending", s.Pending)
+	}
 	for _, batch := range h.store.sent() {
 		checkRows(t, batch)
+	}
+}
+
+// unknownBooks count requests for flags that do not exist, of all engines of a model.
+type unknownBooks struct {
+	recorded int64
+	// gone is what engines that ended had dropped, or had only in memory.
+	gone int64
+}
+
+func (b *unknownBooks) end(s datar.UnknownStats) { b.gone += s.Dropped + s.Pending }
+
+// check compares the statistics of the running engine with the store. A batch that an engine gave up may be in it, because its
+// answer was lost.
+func (b *unknownBooks) check(h *host, s datar.UnknownStats) {
+	h.t.Helper()
+	if s.Recorded != s.Stored+s.Pending+s.Dropped || s.Pending < 0 {
+		h.t.Fatalf("statistics of unknown do not balance: %+v", s)
+	}
+	rows, err := h.store.Unknown(h.t.Context(), datar.UnknownQuery{To: datar.HourOf(noon) + 10_000, Limit: 100})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	var stored int64
+	for _, r := range rows {
+		stored += r.Count
+		if strings.Contains(r.Asked, "\x00") {
+			h.t.Fatalf("the store has the text %q", r.Asked)
+		}
+	}
+	if low := b.recorded - b.gone - s.Pending - s.Dropped; stored < low || stored > b.recorded {
+		h.t.Fatalf("%d unknown were recorded, %d are gone, %+v, and the store has %d", b.recorded, b.gone, s, stored)
 	}
 }
 

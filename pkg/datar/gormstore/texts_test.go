@@ -1,13 +1,16 @@
 package gormstore_test
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"gorm.io/gorm"
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
@@ -91,4 +94,53 @@ func randomRows(random *rand.Rand, now datar.Hour, n int) []datar.Row {
 	}
 	slices.SortFunc(rows, func(a, b datar.Row) int { return a.Compare(b.Key) })
 	return slices.CompactFunc(rows, func(a, b datar.Row) bool { return a.Key == b.Key })
+}
+
+// TestTextsOfCallersSpoilNoBatch has an engine count texts that databases have no place for, in the same flush as evaluations:
+// zero bytes and bytes that are not UTF-8. All of it is stored.
+func TestTextsOfCallersSpoilNoBatch(t *testing.T) {
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		s := newStore(t, openKind(t, kind, kind.Fresh(t)))
+		e, err := datar.New(datar.Options{Store: s})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = e.Close(context.Background()) }()
+		now := time.Now()
+		texts := map[string]string{ // as it is asked for, and as it is kept
+			"a\x00b":                   "a?b",
+			"\x00":                     "?",
+			"\xff\xfe":                 "?",
+			"caf\xe9":                  "caf?",
+			"\xed\xa0\x80 surrogate":   "? surrogate",
+			"\xc0\x80 overlong":        "? overlong",
+			strings.Repeat("é", 40):    strings.Repeat("é", datar.MaxAsked/2),
+			"\U0010ffff 4 bytes":       "\U0010ffff 4 bytes",
+			"'); DROP TABLE flags; --": "'); DROP TABLE flags; --",
+		}
+		want := map[string]int64{}
+		for asked, kept := range texts {
+			e.RecordUnknown(asked, now)
+			e.Record(datar.Event{FlagID: 1, Outcome: datar.NoMatch, Time: now})
+			want[kept]++
+		}
+		if err := e.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if stats := e.Stats(); stats.Stored != int64(len(texts)) || stats.Unknown.Stored != int64(len(texts)) || stats.Pending != 0 || stats.Unknown.Pending != 0 {
+			t.Errorf("statistics are %+v, want %d stored of both", stats, len(texts))
+		}
+		hour := datar.HourOf(now)
+		rows, err := s.Unknown(t.Context(), datar.UnknownQuery{From: hour, To: hour + 1, Limit: 100})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]int64{}
+		for _, r := range rows {
+			got[r.Asked] = r.Count
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("texts (-want +got):\n%s", diff)
+		}
+	})
 }
