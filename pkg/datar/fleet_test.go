@@ -100,6 +100,35 @@ func TestIdleServersAreHeard(t *testing.T) {
 	})
 }
 
+// TestFleetHasWhatAnAdoptingRunStored kills a server twice: with a batch in its journal, and just after the next run has sent
+// that batch.
+func TestFleetHasWhatAnAdoptingRunStored(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	dir := t.TempDir()
+	start := func() fixture { return named(t, f.store, f.clock, "flagr-0", dir) }
+	e := start()
+	e.Record(datar.Event{FlagID: 1, VariantID: 1, Time: f.clock.Now()})
+	f.store.fail(errors.New("down"), nil)
+	_ = e.Flush(t.Context())
+	f.store.fail(nil, nil)
+	e.Crash()
+
+	e = start()
+	e.Record(datar.Event{FlagID: 2, VariantID: 1, Time: f.clock.Now()})
+	f.store.failAfter = len(f.store.sent()) + 1
+	_ = e.Flush(t.Context())
+	f.store.failAfter = 0
+	e.Crash()
+
+	f.clock.advance(time.Hour)
+	e = start()
+	e.flush(t)
+	if got := fleet(t, e); got.Stored != 2 || got.Recorded != 2 || !got.Balanced || f.store.sum() != 2 {
+		t.Errorf("the fleet is %+v, and the store has %d; want 2 stored", got, f.store.sum())
+	}
+}
+
 // TestFleetBalances kills and restarts servers at random, some without a journal: what the records say is what the store
 // has, and what was lost is told.
 func TestFleetBalances(t *testing.T) {

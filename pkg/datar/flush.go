@@ -134,6 +134,11 @@ func (e *Engine) flushArena(ctx context.Context, a *arena, started time.Time, af
 			}
 		} else {
 			more = true
+			if e.details != nil && a.pending.batch.Server == nil {
+				// It was adopted, and a journal has no records. If this process is killed before another batch, the statistics
+				// have what this one stored.
+				a.pending.batch.Server = e.record(started, a.pending.evaluations(), false)
+			}
 		}
 		refused, err := e.apply(ctx, a.pending.batch)
 		p := a.pending
