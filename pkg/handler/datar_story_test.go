@@ -1,16 +1,22 @@
 package handler_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/flagr-datar/flagr-datar/integration_tests/testpath"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/memstore"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
@@ -191,6 +197,55 @@ func (s *story) want(path, member string, want any) {
 	}
 }
 
+// isDocumented compares an answer with the one that docs/answers.md shows for the request and its jq filter: some members of
+// the answer, or one member, or the first item of one. With -update it writes the document.
+func (s *story) isDocumented(path, filter string) {
+	s.t.Helper()
+	answer := must(s.t, s, http.MethodGet, path, nil)
+	var shown any
+	if members, many := strings.CutPrefix(filter, "{"); many {
+		part := map[string]any{}
+		for member := range strings.SplitSeq(strings.TrimSuffix(members, "}"), ", ") {
+			part[member] = answer[member]
+		}
+		shown = part
+	} else {
+		member, _, first := strings.Cut(strings.TrimPrefix(filter, "."), "[0]")
+		if shown = answer[member]; first {
+			shown = shown.([]any)[0]
+		}
+	}
+	file := testpath.InRepository("docs", "answers.md")
+	document, err := os.ReadFile(file)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	head := "\ncurl 'localhost:18000/api/v1" + path + "' | jq '" + filter + "'\n```\n\n```json\n"
+	before, after, ok := strings.Cut(string(document), head)
+	block, rest, closed := strings.Cut(after, "\n```\n")
+	if !ok || !closed {
+		s.t.Errorf("docs/answers.md has no answer below %q", head)
+		return
+	}
+	if *updateDocs {
+		var text bytes.Buffer
+		encoder := json.NewEncoder(&text)
+		encoder.SetEscapeHTML(false)
+		encoder.SetIndent("", "  ")
+		if err := encoder.Encode(shown); err != nil {
+			s.t.Fatal(err)
+		}
+		document = []byte(before + head + strings.TrimSpace(text.String()) + "\n```\n" + rest)
+		if err := os.WriteFile(file, document, 0o600); err != nil {
+			s.t.Fatal(err)
+		}
+		return
+	}
+	if diff := cmp.Diff(decoded(s.t, []byte(block)), shown); diff != "" {
+		s.t.Errorf("docs/answers.md shows another answer to %s; if it is meant: go test ./pkg/handler -run Story -update (-document +answer):\n%s", path, diff)
+	}
+}
+
 // rules are the rules of the findings.
 func (s *story) rules(from time.Time) string {
 	s.t.Helper()
@@ -209,6 +264,8 @@ func (s *story) outcomes() map[string]int64 {
 	}
 	return counts
 }
+
+var updateDocs = flag.Bool("update", false, "write the answers that docs/answers.md shows")
 
 const hour, aDay = time.Hour, 24 * time.Hour
 
@@ -270,6 +327,8 @@ func TestStoryOfAFlag(t *testing.T) {
 	s.want("rollout", "findings.0.snapshotID", int64(off.SnapshotID))
 	s.want("rollout", "findings.0.count", 412)
 	s.want("rollout", "versions.1.segments.0.given.0.count", twenty+held)
+	s.isDocumented("/datar/flags/7/rollout", ".findings")
+	s.isDocumented("/datar/flags/7/changes", ".changes[0]")
 
 	// An application sends a wrong type, another one people from elsewhere.
 	s.wait(hour)
@@ -282,6 +341,8 @@ func TestStoryOfAFlag(t *testing.T) {
 	for end := time.Now().Add(time.Minute); s.get("reasons", "examined") != 10.0 && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)
 	}
+	s.isDocumented("/datar/flags/7/outcomes", "{total, outcomes, segments, asked, complete}")
+	s.isDocumented("/datar/flags/7/reasons", "{kind, examined, of, segments}")
 	s.want("reasons", "of", 100)
 	s.want("reasons", "segments.0.constraints.0.stopped", 5)
 	s.want("reasons", "segments.0.constraints.1.otherType", 5)
@@ -294,6 +355,7 @@ func TestStoryOfAFlag(t *testing.T) {
 	ms := s.now.UnixMilli()
 	s.apply(datar.Batch{Unknown: []datar.UnknownRow{{Asked: "chekout-button", Hour: datar.HourOf(s.now), Count: 311, First: ms, Last: ms}}})
 	unknown := must(t, s, http.MethodGet, "/datar/unknown", nil)["unknown"].([]any)[0].(map[string]any)
+	s.isDocumented("/datar/unknown", ".unknown")
 	if unknown["count"] != 311.0 || unknown["similar"] != "checkout-button" {
 		t.Errorf("unknown: %v", unknown)
 	}
@@ -307,6 +369,7 @@ func TestStoryOfAFlag(t *testing.T) {
 	}
 	s.want("state?days=20", "state", "launched")
 	s.want("state?days=20", "evidence.variantKey", "blue")
+	s.isDocumented("/datar/flags/7/state?days=20", "{state, stale, reason, evidence, advice, canDelete}")
 	s.want("state?days=20", "advice.do", "remove_from_code")
 	s.want("state?days=20", "canDelete.answer", "no")
 	s.want("outcomes", "total", 800) // the window of 7 days is widened to whole hours

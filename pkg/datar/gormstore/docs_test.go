@@ -1,6 +1,7 @@
 package gormstore_test
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -33,7 +34,7 @@ func TestDocumentedQueries(t *testing.T) {
 				key.VariantID = random.Int64N(3) + 1
 			}
 			if key.Outcome != datar.Unattributed {
-				key.Asked = datar.Asked(random.IntN(8))
+				key.Asked, key.Version = datar.Asked(random.IntN(8)), uint16(random.IntN(2))*40_000
 			}
 			rows[key] = detailRow(key, random.Int64N(9)+1)
 			asked := fmt.Sprint("key-", random.IntN(5))
@@ -126,5 +127,35 @@ func TestDocumentedQueries(t *testing.T) {
 			want = append(want, fmt.Sprintf("%s %d", r.Asked, r.Count))
 		}
 		check("Flags that do not exist", want)
+		want = nil
+		given := slices.DeleteFunc(details(datar.GroupVersion|datar.GroupVariant|datar.GroupSegment|datar.GroupOutcome), func(r datar.Row) bool {
+			return r.Outcome != datar.Matched && r.Outcome != datar.HeldOut
+		})
+		slices.SortFunc(given, func(a, b datar.Row) int {
+			return cmp.Or(cmp.Compare(a.Version, b.Version), cmp.Compare(a.VariantID, b.VariantID), cmp.Compare(a.SegmentID, b.SegmentID))
+		})
+		for _, r := range given {
+			want = append(want, fmt.Sprint(r.Version, r.VariantID, r.SegmentID, r.Count))
+		}
+		check("Versions of a flag", want)
+
+		want = nil
+		for i := range int64(3) {
+			record := datar.ServerRecord{
+				Name: fmt.Sprint("server-", i), Run: fmt.Sprint("run-", i), Kind: datar.KindServer, Start: to.Time(), At: to.Time(), FlushInterval: time.Minute,
+				Recorded: 10 + i, Stored: 7 + i, Pending: 3,
+			}
+			if err := s.Apply(t.Context(), datar.Batch{Writer: record.Run, Sequence: 1, Server: &record}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		servers, err := s.Servers(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range datar.FleetOf(servers, to.Time()).Servers {
+			want = append(want, fmt.Sprint(r.Name, " ", r.Recorded, r.Stored, r.Pending))
+		}
+		check("Servers", want)
 	})
 }
