@@ -86,9 +86,9 @@ func chdb() Kind {
 	return Kind{
 		Name:      "chdb",
 		Variable:  "FLAGR_TEST_CHDB",
-		OnRequest: true,
-		ping:      pingClickHouse,
-		end:       syscall.SIGTERM,
+		OnRequest: true, anyAccount: true,
+		ping: pingClickHouse,
+		end:  syscall.SIGTERM,
 		install: func(ctx context.Context) (string, error) {
 			chdbLock.Lock()
 			defer chdbLock.Unlock()

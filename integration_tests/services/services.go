@@ -28,6 +28,8 @@ type Kind struct {
 	Variable string
 	// OnRequest: the server is started only if it is named.
 	OnRequest bool
+	// anyAccount: the server also runs as root, whose Python other accounts may not be allowed to use.
+	anyAccount bool
 	// driver is the name of the driver in database/sql, empty if ping says whether the server answers.
 	driver string
 	ping   func(ctx context.Context, dsn string) error
@@ -85,6 +87,9 @@ func Start(ctx context.Context, kind Kind) (s *Server, err error) {
 	as, err := unprivileged()
 	if err != nil {
 		return nil, err
+	}
+	if kind.anyAccount {
+		as = account{}
 	}
 	dir, err := os.MkdirTemp("", "flagr-test-"+kind.Name+"-")
 	if err != nil {

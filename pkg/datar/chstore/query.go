@@ -108,8 +108,8 @@ func stillThere(firstDay, lastDay int32) string {
 // countedTwice is a subquery for those batches in datar_days that are in datar_counts as well: such a batch was sent again while its
 // first sending, from before the day was reduced, was still under way. The condition selects days.
 func countedTwice(condition string) string {
-	return "(SELECT day, writer, sequence FROM (SELECT DISTINCT day, writer, sequence FROM datar_days WHERE sequence > 0 AND " + condition + ") " +
-		"ALL INNER JOIN (SELECT day, writer, max(sequence) AS newest FROM datar_counts WHERE " + condition + " GROUP BY day, writer) USING day, writer " +
+	return "(SELECT day, writer, sequence FROM (SELECT DISTINCT day, writer, sequence FROM datar_days WHERE sequence > 0 AND " + condition + ") AS late " +
+		"ALL INNER JOIN (SELECT day, writer, max(sequence) AS newest FROM datar_counts WHERE " + condition + " GROUP BY day, writer) AS written USING day, writer " +
 		"WHERE sequence <= newest)"
 }
 
