@@ -3,6 +3,7 @@ FROM golang:1.26 AS build
 WORKDIR /src
 COPY go.work go.work.sum go.mod go.sum ./
 COPY pkg/datar/go.mod pkg/datar/go.sum pkg/datar/
+COPY pkg/datar/datarprom/go.mod pkg/datar/datarprom/go.sum pkg/datar/datarprom/
 COPY pkg/datar/gormstore/go.mod pkg/datar/gormstore/go.sum pkg/datar/gormstore/
 COPY pkg/evallog/go.mod pkg/evallog/go.sum pkg/evallog/
 COPY pkg/evallog/evallogof/go.mod pkg/evallog/evallogof/go.sum pkg/evallog/evallogof/

@@ -9,7 +9,7 @@ PROFILE       := integration_tests/bench/server.pgo
 ROUNDS        ?= 1
 
 # Modules of their own that other programs import. ./... leaves them out; go.work makes their folders known.
-LIBRARIES     := ./pkg/datar/... ./pkg/datar/gormstore/... ./pkg/evallog/... ./pkg/evallog/evallogof/...
+LIBRARIES     := ./pkg/datar/... ./pkg/datar/datarprom/... ./pkg/datar/gormstore/... ./pkg/evallog/... ./pkg/evallog/evallogof/...
 
 # Modules of their own with tests and examples. Each has a go.work of its own, which leaves it out of the one above.
 MODULES       := integration_tests/hostserver integration_tests/mysqldialect integration_tests/promrules integration_tests/browser

@@ -95,6 +95,7 @@ require (
 	github.com/fatih/color v1.19.0 // indirect
 	github.com/felixge/httpsnoop v1.1.0 // indirect
 	github.com/flagr-datar/flagr-datar/pkg/datar v0.0.0
+	github.com/flagr-datar/flagr-datar/pkg/datar/datarprom v0.0.0
 	github.com/flagr-datar/flagr-datar/pkg/datar/gormstore v0.0.0
 	github.com/flagr-datar/flagr-datar/pkg/evallog v0.0.0
 	github.com/flagr-datar/flagr-datar/pkg/evallog/evallogof v0.0.0
@@ -194,3 +195,5 @@ replace github.com/flagr-datar/flagr-datar/pkg/datar/gormstore => ./pkg/datar/go
 replace github.com/flagr-datar/flagr-datar/pkg/evallog => ./pkg/evallog
 
 replace github.com/flagr-datar/flagr-datar/pkg/evallog/evallogof => ./pkg/evallog/evallogof
+
+replace github.com/flagr-datar/flagr-datar/pkg/datar/datarprom => ./pkg/datar/datarprom

@@ -10,7 +10,7 @@ import (
 )
 
 // libraries are the modules that other programs import, by their folders.
-var libraries = []string{"pkg/datar", "pkg/datar/gormstore", "pkg/evallog", "pkg/evallog/evallogof"}
+var libraries = []string{"pkg/datar", "pkg/datar/datarprom", "pkg/datar/gormstore", "pkg/evallog", "pkg/evallog/evallogof"}
 
 // mostModuleLines is the most lines of a host's go.mod that may come or change.
 const mostModuleLines = 3

@@ -69,3 +69,5 @@ replace github.com/flagr-datar/flagr-datar/pkg/datar/gormstore => ../../pkg/data
 replace github.com/flagr-datar/flagr-datar/pkg/evallog => ../../pkg/evallog
 
 replace github.com/flagr-datar/flagr-datar/pkg/evallog/evallogof => ../../pkg/evallog/evallogof
+
+replace github.com/flagr-datar/flagr-datar/pkg/datar/datarprom => ../../pkg/datar/datarprom

@@ -22,6 +22,9 @@ func (e *Engine) Crash() {
 	e.table.Store(newTable(0))
 }
 
+// EarlyFlushKeys is the number of keys with new counts that starts a flush before its time.
+const EarlyFlushKeys = earlyFlushKeys
+
 // ArenaSlots is the number of keys that one journal takes.
 const ArenaSlots = arenaSlots
 

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"os"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -321,4 +324,105 @@ func FuzzRecordUnknown(f *testing.F) {
 			}
 		}
 	})
+}
+
+// An event with a Count is so many evaluations, wherever it ends: stored, dropped, or in stripes.
+func TestAnEventMayStandForMany(t *testing.T) {
+	t.Parallel()
+	f := setup(t, func(o *datar.Options) { o.MaxKeys = 16 })
+	event := datar.Event{FlagID: 1, VariantID: 1, Time: noon}
+	for _, n := range []int64{0, 1, 41, 1 << 20, 1_000_000_000} {
+		event.Count = n
+		f.Record(event)
+	}
+	want := int64(1 + 1 + 41 + 1<<20 + 1_000_000_000)
+	f.StripeAll()
+	event.Count = 7
+	f.Record(event)
+	want += 7
+	f.flush(t)
+	if got := f.store.sum(); got != want {
+		t.Errorf("%d stored, want %d", got, want)
+	}
+	for _, n := range []int64{-1, 1_000_000_001} {
+		event.Count = n
+		f.Record(event)
+	}
+	if s := f.Stats(); s.Dropped[datar.DropInvalid] != 2 || s.Stored != want || s.Recorded != want+2 {
+		t.Errorf("%+v, want 2 dropped as invalid", s)
+	}
+	if err := f.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	event.Count = 30
+	f.Record(event)
+	if s := f.Stats(); s.Dropped[datar.DropClosed] != 30 || s.Recorded != want+32 {
+		t.Errorf("%+v, want 30 dropped after Close", s)
+	}
+}
+
+// Close gives up the files that the counters were in, rather than leave them to the garbage collector.
+func TestCloseUnmapsItsJournals(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	mapped := func() bool {
+		text, err := os.ReadFile("/proc/self/maps")
+		if err != nil {
+			t.Skip("the system does not list what is mapped")
+		}
+		return strings.Contains(string(text), dir)
+	}
+	var engines []*datar.Engine // reachable, so that no cleanup runs
+	for _, store := range []*faultyStore{{}, {}} {
+		e, err := datar.New(datar.Options{Store: store, Journal: datar.JournalOptions{Dir: dir}, Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		engines = append(engines, e)
+		for i := range int64(datar.ArenaSlots + 1) { // more than one journal
+			e.Record(datar.Event{FlagID: i + 1})
+		}
+	}
+	if !mapped() {
+		t.Fatal("no journal is mapped while the engines count")
+	}
+	engines[1].Start()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := errors.Join(engines[0].Close(ctx), engines[1].Close(ctx)); err != nil {
+		t.Fatal(err)
+	}
+	if mapped() {
+		t.Error("journals are mapped after Close")
+	}
+	runtime.KeepAlive(engines)
+}
+
+// An engine edits flags when all that was counted is stored, and names what it cannot do.
+func TestFlagsAreDeletedAndMerged(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.record(1, 1, 1, 3)
+	f.record(2, 1, 1, 4)
+	f.record(3, 1, 1, 5)
+	if err := f.MergeFlag(t.Context(), 1, 2); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.DeleteFlag(t.Context(), 3); err != nil {
+		t.Fatal(err)
+	}
+	summary, err := f.QuerySummary(t.Context(), datar.SummaryQuery{})
+	if err != nil || len(summary) != 1 || summary[0].FlagID != 2 || summary[0].Total != 7 {
+		t.Errorf("the summary is %+v, %v; want 7 of flag 2", summary, err)
+	}
+	if err := f.MergeFlag(t.Context(), 2, 2); !errors.Is(err, datar.ErrInvalidQuery) {
+		t.Errorf("merging a flag into itself: %v", err)
+	}
+	if err := f.DeleteFlag(t.Context(), 0); !errors.Is(err, datar.ErrInvalidQuery) {
+		t.Errorf("deleting flag 0: %v", err)
+	}
+	plain := setup(t, func(o *datar.Options) { o.Store = oddStore{rows: 1} })
+	if err := plain.DeleteFlag(t.Context(), 1); !errors.Is(err, datar.ErrNoEditing) {
+		t.Errorf("deleting from a store that cannot: %v", err)
+	}
 }

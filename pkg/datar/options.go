@@ -21,8 +21,8 @@ const (
 	// DefaultMaxKeys is the key limit of an engine whose Options leave it zero. A key takes
 	// some 240 bytes, so this is about 23 MB (BenchmarkMemory).
 	DefaultMaxKeys = 100_000
-	// EarlyFlushKeys is the number of keys with new counts that starts a flush before its time.
-	EarlyFlushKeys = 10_000
+	// earlyFlushKeys is the number of keys with new counts that starts a flush before its time.
+	earlyFlushKeys = 10_000
 
 	// MaxAhead is how far the time of an event may be ahead of Options.Now: an event of an hour that begins later is dropped.
 	MaxAhead = 5 * time.Minute

@@ -54,11 +54,15 @@ type FlagBreakdown struct {
 // VariantCount is the number of evaluations that assigned a variant.
 type VariantCount struct {
 	VariantID, Count int64
+	// Name is that of the Catalog, empty if it has none.
+	Name string
 }
 
 // SegmentCount is the number of evaluations that matched a segment.
 type SegmentCount struct {
 	SegmentID, Count int64
+	// Name is that of the Catalog, empty if it has none.
+	Name string
 }
 
 // DayCount is the number of evaluations of one day.
@@ -127,8 +131,13 @@ func (e *Engine) QueryFlagSummaryBreakdown(ctx context.Context, flagID int64, qu
 	if err != nil {
 		return nil, err
 	}
-	if len(outcomes) == 0 && len(days) == 0 {
-		if err := e.checkFlag(ctx, flagID); err != nil {
+	flags, err := e.options.Catalog.Flags(ctx, []int64{flagID})
+	if err != nil {
+		return nil, fmt.Errorf("look up flag %d: %w", flagID, err)
+	}
+	info, known := flags[flagID]
+	if !known && len(outcomes) == 0 && len(days) == 0 {
+		if err := e.checkCounted(ctx, flagID); err != nil {
 			return nil, err
 		}
 	}
@@ -139,13 +148,13 @@ func (e *Engine) QueryFlagSummaryBreakdown(ctx context.Context, flagID int64, qu
 	variants := descending(outcomes, func(t Total) int64 { return t.VariantID })
 	b.ByVariant = make([]VariantCount, len(variants))
 	for i, c := range variants {
-		b.ByVariant[i] = VariantCount{c.id, c.count}
+		b.ByVariant[i] = VariantCount{c.id, c.count, info.Variants[c.id]}
 	}
 	outcomes = slices.DeleteFunc(outcomes, func(t Total) bool { return t.SegmentID == 0 })
 	segments := descending(outcomes, func(t Total) int64 { return t.SegmentID })
 	b.BySegment = make([]SegmentCount, len(segments))
 	for i, c := range segments {
-		b.BySegment[i] = SegmentCount{c.id, c.count}
+		b.BySegment[i] = SegmentCount{c.id, c.count, info.Segments[c.id]}
 	}
 	slices.SortFunc(days, func(a, b Total) int { return cmp.Compare(a.Day, b.Day) })
 	for i, t := range days {
@@ -184,15 +193,8 @@ func sum(totals []Total) (n int64) {
 	return n
 }
 
-// checkFlag returns ErrFlagNotFound if the Catalog does not know the flag, and it was never counted.
-func (e *Engine) checkFlag(ctx context.Context, flagID int64) error {
-	flags, err := e.options.Catalog.Flags(ctx, []int64{flagID})
-	if err != nil {
-		return fmt.Errorf("look up flag %d: %w", flagID, err)
-	}
-	if _, ok := flags[flagID]; ok {
-		return nil
-	}
+// checkCounted returns ErrFlagNotFound if a flag that the Catalog does not know was never counted.
+func (e *Engine) checkCounted(ctx context.Context, flagID int64) error {
 	ever, err := e.totals(ctx, TotalsQuery{From: 0, To: endOfTime, FlagID: flagID, GroupBy: ByFlag})
 	if err != nil {
 		return err

@@ -388,3 +388,22 @@ func TestACallerThatLeavesIsNoFailure(t *testing.T) {
 		t.Errorf("LastError is %v, though the store has not failed", err)
 	}
 }
+
+// A breakdown has the names that the catalog has, and an empty one for each id that it does not name.
+func TestBreakdownNamesVariantsAndSegments(t *testing.T) {
+	t.Parallel()
+	names := datar.StaticCatalog{1: {Key: "k", Variants: map[int64]string{1: "on"}, Segments: map[int64]string{5: "staff"}}}
+	f := setup(t, func(o *datar.Options) { o.Catalog = names })
+	f.record(1, 1, 5, 3)
+	f.record(1, 2, 6, 2)
+	b, err := f.QueryFlagSummaryBreakdown(t.Context(), 1, datar.BreakdownQuery{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []datar.VariantCount{{VariantID: 1, Count: 3, Name: "on"}, {VariantID: 2, Count: 2}}; !reflect.DeepEqual(b.ByVariant, want) {
+		t.Errorf("variants are %+v, want %+v", b.ByVariant, want)
+	}
+	if want := []datar.SegmentCount{{SegmentID: 5, Count: 3, Name: "staff"}, {SegmentID: 6, Count: 2}}; !reflect.DeepEqual(b.BySegment, want) {
+		t.Errorf("segments are %+v, want %+v", b.BySegment, want)
+	}
+}

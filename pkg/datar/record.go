@@ -4,7 +4,10 @@ import (
 	"time"
 )
 
-// Event is one evaluation of a flag.
+// maxEventCount is the greatest Event.Count.
+const maxEventCount = 1_000_000_000
+
+// Event is one evaluation of a flag, or several alike.
 type Event struct {
 	// FlagID is at least 1.
 	FlagID int64
@@ -19,19 +22,24 @@ type Event struct {
 	Asked Asked
 	// Version is the id of the flag's snapshot modulo 65,536, 0 if it is not known.
 	Version uint16
+	// Count is how many evaluations there were, all at Time: 0 to 1,000,000,000. 0 means 1.
+	Count int64
 }
 
-// Record counts one evaluation. It never does I/O, never fails the caller, and allocates nothing for a key that was seen in
+// Record counts an event. It never does I/O, never fails the caller, and allocates nothing for a key that was seen in
 // the same hour. An event that is not valid is dropped as DropInvalid.
 func (e *Engine) Record(event Event) {
 	// An Event and the receiver take more registers than a call has, so they would go over the stack. This is inlined into
 	// callers, and what it calls takes fewer.
-	e.count(event.FlagID, event.VariantID, event.SegmentID, event.Time, event.Outcome, uint32(event.Version)<<16|uint32(event.Asked))
+	e.count(event.FlagID, event.VariantID, event.SegmentID, event.Time, event.Outcome, uint32(event.Version)<<16|uint32(event.Asked), event.Count)
 }
 
 // count is Record, with version and asked in the bits that they have in packedKey.
-func (e *Engine) count(flagID, variantID, segmentID int64, at time.Time, outcome Outcome, parts uint32) {
+func (e *Engine) count(flagID, variantID, segmentID int64, at time.Time, outcome Outcome, parts uint32, n int64) {
 	ms := at.UnixMilli()
+	if n == 0 {
+		n = 1
+	}
 	if outcome == Unattributed && variantID != 0 {
 		outcome = Matched
 	}
@@ -48,17 +56,17 @@ func (e *Engine) count(flagID, variantID, segmentID int64, at time.Time, outcome
 	}
 	var a addition
 	c := e.table.Load().get(key)
-	if c != nil {
-		a = c.add(ms)
+	if c != nil && n > 0 && n <= maxEventCount {
+		a = c.add(ms, n)
 	}
 	if a == counted { // as nearly always
 		return
 	}
-	e.recordRest(c, key, ms, at.IsZero(), a)
+	e.recordRest(c, key, ms, n, at.IsZero(), a)
 }
 
 // recordRest does what a Record seldom has to do, after what became of its addition to the cell.
-func (e *Engine) recordRest(c *cell, key packedKey, ms int64, timeless bool, a addition) {
+func (e *Engine) recordRest(c *cell, key packedKey, ms, n int64, timeless bool, a addition) {
 	switch {
 	case a == 0:
 		full := key.unpack()
@@ -66,11 +74,11 @@ func (e *Engine) recordRest(c *cell, key packedKey, ms int64, timeless bool, a a
 			ms = e.options.Now().UnixMilli()
 			full.Hour = hourOfMilli(ms)
 		}
-		a = e.recordSlow(full, ms)
+		a = e.recordSlow(full, ms, n)
 	case a&busy != 0:
 		e.stripe(c)
 	}
-	if a&first != 0 && e.marked.Add(1) == EarlyFlushKeys {
+	if a&first != 0 && e.marked.Add(1) == earlyFlushKeys {
 		signal(e.early)
 	}
 }
@@ -104,28 +112,31 @@ func (k Key) valid(ms int64, now time.Time) bool {
 		k.Hour <= HourOf(now.Add(MaxAhead)) && k.Outcome.Fits(k.VariantID) && k.Asked < askedEnd
 }
 
-// recordSlow counts or drops an evaluation whose key has no cell, or one that has just been sealed.
-func (e *Engine) recordSlow(key Key, ms int64) addition {
+// recordSlow counts or drops evaluations whose key has no cell, or one that has just been sealed, or whose number is invalid.
+func (e *Engine) recordSlow(key Key, ms, n int64) addition {
 	now := e.options.Now()
-	if !key.valid(ms, now) {
-		e.drops.add(DropInvalid, 1, now)
-		e.invalid.CompareAndSwap(nil, &invalidEvent{key: key, ms: ms})
+	if inRange := n > 0 && n <= maxEventCount; !inRange || !key.valid(ms, now) {
+		e.invalid.CompareAndSwap(nil, &invalidEvent{key: key, ms: ms, count: n})
+		if !inRange {
+			n = 1
+		}
+		e.drops.add(DropInvalid, n, now)
 		return 0
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.mu.closed {
-		e.drops.add(DropClosed, 1, now)
+		e.drops.add(DropClosed, n, now)
 		return 0
 	}
 	for {
 		c := e.cellForLocked(key, ms)
 		if c == nil {
-			e.drops.add(DropCapacity, 1, now)
+			e.drops.add(DropCapacity, n, now)
 			return 0
 		}
 		// Cells in the table are sealed only under mu, so this fails only if memory is gone.
-		if a := c.add(ms); a != 0 {
+		if a := c.add(ms, n); a != 0 {
 			return a
 		}
 		e.detachLocked(c.arena)
@@ -136,6 +147,7 @@ func (e *Engine) recordSlow(key Key, ms int64) addition {
 type invalidEvent struct {
 	key    Key
 	ms     int64
+	count  int64
 	logged bool // under the flushing lock
 }
 
@@ -147,8 +159,8 @@ func (e *Engine) logInvalid() {
 	}
 	i.logged = true
 	e.options.Logger.Warn("datar: an event is not valid and was dropped, further ones are only counted; want a flag of at least 1, no negative id, "+
-		"an outcome that fits the variant, and a time from 1970 to the next hour",
-		"flag", i.key.FlagID, "variant", i.key.VariantID, "segment", i.key.SegmentID, "outcome", i.key.Outcome, "time", time.UnixMilli(i.ms).UTC())
+		"an outcome that fits the variant, a time from 1970 to the next hour, and a count of 0 to 1,000,000,000",
+		"flag", i.key.FlagID, "variant", i.key.VariantID, "segment", i.key.SegmentID, "outcome", i.key.Outcome, "time", time.UnixMilli(i.ms).UTC(), "count", i.count)
 }
 
 // foldings say which part of new keys is given up when so many eighths of Options.MaxKeys are in use, so that the sum stays

@@ -54,15 +54,15 @@ func (s *slot) key() Key {
 	}
 }
 
-// add counts one evaluation and returns the count. It returns 0 if the slot was sealed before, and the evaluation must be
+// add counts n evaluations and returns the count. It returns 0 if the slot was sealed before, and the evaluations must be
 // counted elsewhere.
-func (s *slot) add() int64 {
-	n := s.count.Add(1)
-	if n < 0 {
-		s.count.Add(-1) // what is in a journal stays right, but for this moment
+func (s *slot) add(n int64) int64 {
+	count := s.count.Add(n)
+	if count < 0 {
+		s.count.Add(-n) // what is in a journal stays right, but for this moment
 		return 0
 	}
-	return n
+	return count
 }
 
 // cover widens the time from first to last so that it has ms in it.

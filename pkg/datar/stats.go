@@ -13,7 +13,7 @@ type flushReport struct {
 
 // Stats is the state of an engine. Recorded = Stored + Pending + the sum of Dropped, always.
 type Stats struct {
-	// Recorded is the number of calls of Record that have returned, and Adopted.
+	// Recorded is the number of evaluations that calls of Record which have returned were about, and Adopted.
 	Recorded int64
 	// Adopted are evaluations that earlier processes recorded, and that this engine found in their journals.
 	Adopted int64

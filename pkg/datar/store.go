@@ -264,6 +264,8 @@ type FlagInfo struct {
 	Enabled     bool
 	// Deleted is whether the flag was deleted. A deleted flag is not enabled.
 	Deleted bool
+	// Variants and Segments are names by id, of which any may be missing. QueryFlagSummaryBreakdown returns them.
+	Variants, Segments map[int64]string
 }
 
 // Catalog names flags. The host implements it over wherever its flags are kept.

@@ -40,7 +40,7 @@ type cell struct {
 	final  int64
 	// stripes are set before the flag striped, and then never again.
 	stripes *[stripes]*cell
-	// lap is the time of the last evaluation that made the count a multiple of busyCounts, in Unix milliseconds.
+	// lap is the time of the last evaluation at which the count reached a multiple of busyCounts, in Unix milliseconds.
 	lap atomic.Int64
 	_   [8]byte // up to a size that the allocator aligns to cache lines
 }
@@ -71,32 +71,32 @@ func newCell(key Key, a *arena, index int) *cell {
 	return c
 }
 
-// add counts one evaluation, in the cell or one of its stripes.
-func (c *cell) add(ms int64) addition {
+// add counts n evaluations, in the cell or one of its stripes.
+func (c *cell) add(ms, n int64) addition {
 	if c.flags.Load()&striped != 0 {
-		if o := c.stripes[stripeOfGoroutine()].addHere(ms); o != 0 {
+		if o := c.stripes[stripeOfGoroutine()].addHere(ms, n); o != 0 {
 			return o
 		}
 		// It is sealed, as happens when its hour is over and all of it is stored.
 	}
-	return c.addHere(ms)
+	return c.addHere(ms, n)
 }
 
-func (c *cell) addHere(ms int64) addition {
-	var n int64
+func (c *cell) addHere(ms, n int64) addition {
+	var count int64
 	if c.mapped {
-		n = c.addMapped(ms)
+		count = c.addMapped(ms, n)
 	} else {
-		n = c.addToSlot(ms)
+		count = c.addToSlot(ms, n)
 	}
-	if n == 0 {
+	if count == 0 {
 		return 0
 	}
 	o := counted
 	if c.flags.Load()&changed == 0 && c.flags.Or(changed)&changed == 0 {
 		o |= first
 	}
-	if n%busyCounts == 0 && c.isBusy(ms) {
+	if count%busyCounts < n && c.isBusy(ms) { // it is a multiple now, or has passed one
 		o |= busy
 	}
 	return o
@@ -107,25 +107,25 @@ func (c *cell) isBusy(ms int64) bool {
 	return before != 0 && ms-before < busyTime && !c.isStripe && c.flags.Load()&striped == 0
 }
 
-func (c *cell) addToSlot(ms int64) int64 {
+func (c *cell) addToSlot(ms, n int64) int64 {
 	if ms < c.first.Load() || ms > c.last.Load() {
 		c.slot.cover(ms)
 		lower(&c.first, ms)
 		raise(&c.last, ms)
 	}
-	return c.slot.add()
+	return c.slot.add(n)
 }
 
 // addMapped is addToSlot for a slot in a file, which faults if the file was cut.
-func (c *cell) addMapped(ms int64) (n int64) {
+func (c *cell) addMapped(ms, n int64) (count int64) {
 	before := debug.SetPanicOnFault(true)
 	defer func() {
 		debug.SetPanicOnFault(before)
-		if n == 0 && isFault(recover()) {
+		if count == 0 && isFault(recover()) {
 			c.arena.missing.Store(true)
 		}
 	}()
-	return c.addToSlot(ms)
+	return c.addToSlot(ms, n)
 }
 
 // stripeOfGoroutine spreads goroutines over stripes by where their stacks are. It need not be even, nor stay the same.

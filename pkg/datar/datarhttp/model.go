@@ -9,8 +9,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
-// The bodies of answers. Names, order and what is left out are those of the swagger definitions; the golden file in
-// integration_tests/datargolden pins both.
+// The bodies of answers. Names, order and what is left out are those of the swagger definitions, and the golden file in
+// integration_tests/datargolden pins both. segmentName and variantName are additions, for catalogs that have names.
 
 type summary struct {
 	Complete *complete     `json:"complete,omitempty"`
@@ -42,8 +42,9 @@ type dayEntry struct {
 }
 
 type segmentEntry struct {
-	Count     int64 `json:"count,omitempty"`
-	SegmentID int64 `json:"segmentID,omitempty"`
+	Count       int64  `json:"count,omitempty"`
+	SegmentID   int64  `json:"segmentID,omitempty"`
+	SegmentName string `json:"segmentName,omitempty"`
 }
 
 type sourceEntry struct {
@@ -52,8 +53,9 @@ type sourceEntry struct {
 }
 
 type variantEntry struct {
-	Count     int64 `json:"count,omitempty"`
-	VariantID int64 `json:"variantID,omitempty"`
+	Count       int64  `json:"count,omitempty"`
+	VariantID   int64  `json:"variantID,omitempty"`
+	VariantName string `json:"variantName,omitempty"`
 }
 
 type status struct {
@@ -195,11 +197,11 @@ func FlagSummaryBody(b *datar.FlagBreakdown) any {
 		out.TrafficByDay[i] = dayEntry{Date: c.Day.Format(time.DateOnly), Count: c.Count}
 	}
 	for i, c := range b.BySegment {
-		out.TrafficBySegment[i] = segmentEntry{SegmentID: c.SegmentID, Count: c.Count}
+		out.TrafficBySegment[i] = segmentEntry{SegmentID: c.SegmentID, Count: c.Count, SegmentName: c.Name}
 	}
 	all := int64(0)
 	for i, c := range b.ByVariant {
-		out.TrafficByVariant[i] = variantEntry{VariantID: c.VariantID, Count: c.Count}
+		out.TrafficByVariant[i] = variantEntry{VariantID: c.VariantID, Count: c.Count, VariantName: c.Name}
 		all += c.Count
 	}
 	if b.Ingested > 0 { // otherwise there is nothing to tell apart

@@ -23,3 +23,20 @@ func TestATimeThatIsNotKnownIsLeftOut(t *testing.T) {
 		t.Errorf("summary is %s, want %s", encoded, want)
 	}
 }
+
+func TestNamesOfVariantsAndSegmentsAreShown(t *testing.T) {
+	t.Parallel()
+	encoded, err := json.Marshal(datarhttp.FlagSummaryBody(&datar.FlagBreakdown{
+		FlagID:    1,
+		ByVariant: []datar.VariantCount{{VariantID: 2, Count: 3, Name: "on"}, {VariantID: 4, Count: 1}},
+		BySegment: []datar.SegmentCount{{SegmentID: 5, Count: 3, Name: "staff"}},
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `{"flagID":1,"trafficByDay":[],"trafficBySegment":[{"count":3,"segmentID":5,"segmentName":"staff"}],` +
+		`"trafficByVariant":[{"count":3,"variantID":2,"variantName":"on"},{"count":1,"variantID":4}]}`
+	if string(encoded) != want {
+		t.Errorf("breakdown is %s, want %s", encoded, want)
+	}
+}

@@ -86,6 +86,8 @@ func Run(t *testing.T, open func(*testing.T) datar.Store) {
 		{"maintenance changes no totals", maintenance},
 		{"maintenance beside writers", maintenanceBesideWriters},
 		{"retention keeps the days", retention},
+		{"flags are deleted and merged", editsFlags},
+		{"flags are deleted and merged after retention", editsFlagsOfPurgedDays},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
