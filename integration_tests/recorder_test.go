@@ -1,6 +1,7 @@
 package integration_tests
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -225,7 +226,9 @@ func evaluateMany(t *testing.T, s *server, f flagAnswer, from, to int) map[strin
 	add := func(raw json.RawMessage) {
 		var answer struct{ EvalContext struct{ EntityID string } }
 		decode(t, raw, &answer)
-		answers[answer.EvalContext.EntityID] = string(raw)
+		var escaped bytes.Buffer
+		json.HTMLEscape(&escaped, raw) // as in frames
+		answers[answer.EvalContext.EntityID] = escaped.String()
 	}
 	for i := from; i < to; i += batch + single {
 		var entities []object

@@ -1,9 +1,11 @@
 package handler
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
@@ -78,9 +80,20 @@ type payload struct {
 	context eval.Object // of the result's request, if it has one in this form; without its members
 }
 
-// MarshalPayload gives the JSON that an evaluation over HTTP has in its answer.
+// MarshalPayload gives the JSON of an evaluation as encoding/json writes it by default, and Flagr's frames have it: unlike in
+// answers over HTTP, <, > and & are escaped.
 func (p *payload) MarshalPayload() ([]byte, error) {
-	return p.result.AppendJSON(make([]byte, 0, payloadBytes)), nil
+	return escapeHTML(p.result.AppendJSON(make([]byte, 0, payloadBytes))), nil
+}
+
+// escapeHTML escapes <, > and &, which JSON has in strings only.
+func escapeHTML(text []byte) []byte {
+	if !bytes.ContainsAny(text, "<>&") {
+		return text
+	}
+	var escaped bytes.Buffer
+	json.HTMLEscape(&escaped, text)
+	return escaped.Bytes()
 }
 
 // payloadBytes is room for the JSON of most results.
@@ -111,13 +124,23 @@ func tagsSize(tags []string) int {
 	return size
 }
 
+// escapes is how much longer escapeHTML, and the text in which a payload is nested, make a string. Of short ones it does not
+// matter.
+func escapes(s string) int {
+	const short, longer = 512, len(`\\u003c`) - 1
+	if len(s) <= short {
+		return 0
+	}
+	return longer * (strings.Count(s, "<") + strings.Count(s, ">") + strings.Count(s, "&"))
+}
+
 // valueSize estimates what decoded JSON takes: two words for each value, some more for strings, maps and lists.
 func valueSize(value any) int {
 	switch v := value.(type) {
 	case *eval.Object:
-		return 64 + 2*len(v.JSON)
+		return 64 + 2*len(v.JSON) + escapes(v.JSON)
 	case string:
-		return 32 + len(v)
+		return 32 + len(v) + escapes(v)
 	case json.Number:
 		return 32 + len(v)
 	case []any:
