@@ -36,35 +36,42 @@ func TestFourExportsAtOnce(t *testing.T) {
 	for _, path := range []string{"/export/eval_cache/json", "/export/sqlite?exclude_snapshots=true"} {
 		t.Run(path, func(t *testing.T) {
 			t.Parallel()
-			held := make([]*http.Response, 4)
+			held := make([]download, 4)
 			var group sync.WaitGroup
 			for i := range held {
 				group.Go(func() { held[i] = get(t, web.URL+"/api/v1"+path) })
 			}
 			group.Wait()
-			for i, response := range held {
-				if response.StatusCode != http.StatusOK {
-					t.Fatalf("export %d of 4 is answered %s", i+1, response.Status)
+			for i, d := range held {
+				if d.status != http.StatusOK {
+					t.Fatalf("export %d of 4 is answered %d", i+1, d.status)
 				}
 			}
 			fifth := get(t, web.URL+"/api/v1"+path)
-			text, _ := io.ReadAll(fifth.Body)
-			if fifth.StatusCode != http.StatusServiceUnavailable || fifth.Header.Get("Retry-After") != "10" || fifth.Header.Get("ETag") != "" {
-				t.Errorf("the fifth export is answered %s, Retry-After %q, ETag %q: %.200s", fifth.Status,
-					fifth.Header.Get("Retry-After"), fifth.Header.Get("ETag"), text)
+			text, _ := io.ReadAll(fifth.body)
+			if fifth.status != http.StatusServiceUnavailable || fifth.header.Get("Retry-After") != "10" || fifth.header.Get("ETag") != "" {
+				t.Errorf("the fifth export is answered %d, Retry-After %q, ETag %q: %.200s", fifth.status,
+					fifth.header.Get("Retry-After"), fifth.header.Get("ETag"), text)
 			}
-			if err := held[0].Body.Close(); err != nil {
+			if err := held[0].body.Close(); err != nil {
 				t.Error(err)
 			}
 			testwait.Until(t, "a place after a client has left", func() bool {
-				return get(t, web.URL+"/api/v1"+path).StatusCode == http.StatusOK
+				return get(t, web.URL+"/api/v1"+path).status == http.StatusOK
 			})
 		})
 	}
 }
 
+// download is an answer whose body has not been read.
+type download struct {
+	status int
+	header http.Header
+	body   io.ReadCloser
+}
+
 // get sends a request on a connection of its own. The body is closed at the end of the test.
-func get(t *testing.T, url string) *http.Response {
+func get(t *testing.T, url string) download {
 	t.Helper()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true}}
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
@@ -76,7 +83,7 @@ func get(t *testing.T, url string) *http.Response {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = response.Body.Close() })
-	return response
+	return download{response.StatusCode, response.Header, response.Body}
 }
 
 // TestExportsOutliveTheWriteTimeout reads exports more slowly than the server's timeout allows, but without a pause, and uses the
@@ -109,6 +116,7 @@ func TestExportsOutliveTheWriteTimeout(t *testing.T) {
 				}
 				<-time.After(pause) // the client's own: it reads nothing meanwhile
 				n, err := io.Copy(io.Discard, response.Body)
+				_ = response.Body.Close() // it has been read
 				if err != nil || n < 8<<20 {
 					t.Errorf("export %d ends after %d bytes: %v", i+1, n, err)
 				}

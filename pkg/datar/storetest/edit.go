@@ -1,7 +1,6 @@
 package storetest
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -71,7 +70,7 @@ func editsFlagsKeeping(t *testing.T, s datar.Store, keep time.Duration) {
 		}
 		same := func(when string) {
 			t.Helper()
-			t.Log(fmt.Sprintf("after edit %d, %s", i, when))
+			t.Logf("after edit %d, %s", i, when)
 			for _, by := range []datar.Dimension{datar.ByFlag, datar.ByDay} {
 				sameTotals(t, s, reference, datar.TotalsQuery{From: day, To: day + 4*24, GroupBy: by})
 				sameTotals(t, s, reference, datar.TotalsQuery{From: day, To: day + 4*24, FlagID: 32, GroupBy: by})

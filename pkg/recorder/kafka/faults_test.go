@@ -95,9 +95,9 @@ func (ft fault) strike(t *testing.T, f *fixture) int {
 }
 
 // arrived checks that all of n records are in a topic, in order and once if that is promised.
-func arrived(t *testing.T, brokers []string, topic string, n int, promised bool, opts ...kgo.Opt) {
+func arrived(t *testing.T, brokers []string, topic string, n int, promised bool) {
 	t.Helper()
-	got := numbersOf(t, consume(t, brokers, n, append(opts, kgo.ConsumeTopics(topic))...), promised)
+	got := numbersOf(t, consume(t, brokers, n, kgo.ConsumeTopics(topic)), promised)
 	unique := slices.Compact(slices.Clone(got))
 	if len(unique) != n || promised && len(got) != n {
 		t.Errorf("%d records arrived, %d different ones; want %d", len(got), len(unique), n)
@@ -422,13 +422,13 @@ func frozen(t *testing.T, lasts time.Duration, change func(*Options), promised b
 
 func TestApacheKafkaIsFrozen(t *testing.T) { frozen(t, 0, idempotent, true) }
 
-func TestStreamsApacheKafkaIsFrozenFor15Seconds(t *testing.T) {
+func TestStreamsBrokerIsFrozenFor15Seconds(t *testing.T) {
 	lengthy(t)
 	frozen(t, 15*time.Second-silenceLimit, idempotent, true)
 	frozen(t, 15*time.Second-silenceLimit, func(o *Options) { o.RequiredAcks = 1 }, false)
 }
 
-func TestStreamsApacheKafkaIsFrozenFor70Seconds(t *testing.T) {
+func TestStreamsBrokerIsFrozenFor70Seconds(t *testing.T) {
 	lengthy(t)
 	frozen(t, 70*time.Second-silenceLimit, idempotent, true)
 	frozen(t, 70*time.Second-silenceLimit, func(o *Options) { o.RequiredAcks = 1 }, false)

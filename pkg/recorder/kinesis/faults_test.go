@@ -53,7 +53,9 @@ func (s *shard) count() (different, all int) {
 // answer takes the records for which fails gives no error code.
 func (s *shard) answer(rw http.ResponseWriter, in request, fails func(i int) string) {
 	type result struct {
-		SequenceNumber, ShardId, ErrorCode, ErrorMessage string `json:",omitempty"`
+		SequenceNumber, ErrorCode, ErrorMessage string `json:",omitempty"`
+
+		ShardID string `json:"ShardId,omitempty"`
 	}
 	var out struct {
 		FailedRecordCount int
@@ -66,7 +68,7 @@ func (s *shard) answer(rw http.ResponseWriter, in request, fails func(i int) str
 			continue
 		}
 		s.take(r.Data)
-		out.Records = append(out.Records, result{SequenceNumber: "1", ShardId: "s"})
+		out.Records = append(out.Records, result{SequenceNumber: "1", ShardID: "s"})
 	}
 	_ = json.NewEncoder(rw).Encode(out)
 }
