@@ -23,6 +23,7 @@ TESTSUM       := $(GO) run ./integration_tests/testsum
 # The race detector, without the packages that are SQLite translated to Go: they touch memory of their own only, and
 # would take most of the time.
 RACE          := -race '-gcflags=modernc.org/...=-race=false'
+RACE_PACKAGES ?= ./pkg/... $(LIBRARIES)
 
 .PHONY: help build run test race test-servers test-clickhouse test-chdb streams cross integration browser screenshots lint swagger swagger-check bench benchstat attack vulncheck profile clean
 
@@ -56,7 +57,7 @@ test: ## all tests that need no server
 	@$(TESTSUM) $(GO) test -timeout 20m ./pkg/... $(LIBRARIES) ./swagger_gen/... ./integration_tests/testsum ./integration_tests/datargolden
 
 race: ## the tests of pkg with the race detector, which needs a C compiler
-	@CGO_ENABLED=1 $(TESTSUM) $(GO) test $(RACE) -timeout 40m ./pkg/... $(LIBRARIES)
+	@CGO_ENABLED=1 $(TESTSUM) $(GO) test $(RACE) -timeout 40m $(RACE_PACKAGES)
 
 test-servers: ## tests of the stores on PostgreSQL and MariaDB, which it installs and starts, and on the SQL of MySQL 8
 	FLAGR_TEST_REQUIRE_SERVERS=1 $(SERVERS) $(TESTSUM) $(GO) test -count=1 -timeout 40m ./pkg/store ./pkg/datar/gormstore
