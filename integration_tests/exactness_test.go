@@ -363,7 +363,11 @@ func TestRestart(t *testing.T) {
 						"/flags?preload=true", "/flags/1", "/flags/2", "/flags/1/snapshots", "/flags/snapshots/max_id",
 						"/export/eval_cache/json", "/datar/summary", "/datar/flags/1/summary",
 					} {
-						all[path] = get[any](t, s, path)
+						answer := get[any](t, s, path)
+						if counts, ok := answer.(object); ok {
+							delete(counts, "complete") // says until when they are whole, which goes on
+						}
+						all[path] = answer
 					}
 					return all
 				}
