@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"database/sql"
 	"errors"
 	"fmt"
 	"io"
@@ -230,25 +229,11 @@ var lightCopies = []string{ //nolint:gochecknoglobals // a table that is only re
 	SELECT 10000000+id, created_at, updated_at, 10000000 + segment_id - 1, variant_id, variant_key, percent, bitmap FROM distributions WHERE segment_id >= 1000 AND segment_id % 1000 = 1`,
 }
 
-func multiplyLight(database string) (err error) {
-	db, err := sql.Open("sqlite", database)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	for _, statement := range copies {
-		if _, err := db.Exec(statement, lightFlags); err != nil { //nolint:noctx // nobody waits for it but this command
-			return fmt.Errorf("copy flags: %w", err)
-		}
-	}
+// multiplyLight makes lightFlags flags with the parts of lightCopies, and snapshots for the export.
+func multiplyLight(database string) error {
 	states := fmt.Sprintf(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < %d)
 	INSERT INTO flag_snapshots (created_at, updated_at, flag_id, updated_by, flag)
 	SELECT flags.created_at, flags.updated_at, 1000, '', '{"Notes":"' || printf('%%.*c', %d, 'x') || '"}' FROM flags, n WHERE flags.id = 1`,
 		exportedStates, exportedBytes)
-	for _, statement := range append(slices.Clone(lightCopies), states) {
-		if _, err := db.Exec(statement); err != nil { //nolint:noctx // nobody waits for it but this command
-			return fmt.Errorf("add parts: %w", err)
-		}
-	}
-	return nil
+	return multiply(database, lightFlags, append(slices.Clone(lightCopies), states)...)
 }

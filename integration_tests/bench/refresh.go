@@ -26,7 +26,7 @@ const (
 	wantSlower = 2.0
 )
 
-// copies are the statements that make manyFlags copies of the flag with the id 1.
+// copies are the statements that multiply runs, each with the number of flags.
 var copies = []string{
 	`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < ?)
 	INSERT INTO flags (id, created_at, updated_at, key, description, enabled, snapshot_id, notes, data_records_enabled, entity_type)
@@ -61,7 +61,7 @@ func measureRefresh(o options, dir string, out io.Writer) (err error) {
 		return err
 	}
 	running.stop()
-	if err := multiply(database); err != nil {
+	if err := multiply(database, manyFlags); err != nil {
 		return err
 	}
 	if p, err = running.startFlagr(o.server, dir, env...); err != nil {
@@ -112,15 +112,21 @@ func measureRefresh(o options, dir string, out io.Writer) (err error) {
 	return err
 }
 
-func multiply(database string) (err error) {
+// multiply copies the flag with the ID 1 of a database until there are that many, and runs more statements.
+func multiply(database string, flags int, more ...string) (err error) {
 	db, err := sql.Open("sqlite", database)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	for _, statement := range copies {
-		if _, err := db.Exec(statement, manyFlags); err != nil { //nolint:noctx // nobody waits for it but this command
+		if _, err := db.Exec(statement, flags); err != nil { //nolint:noctx // only this command waits for it
 			return fmt.Errorf("copy flags: %w", err)
+		}
+	}
+	for _, statement := range more {
+		if _, err := db.Exec(statement); err != nil { //nolint:noctx // as above
+			return fmt.Errorf("add parts: %w", err)
 		}
 	}
 	return nil
