@@ -3,13 +3,13 @@ package integration_tests
 import (
 	"net/http"
 	"os"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/flagr-datar/flagr-datar/integration_tests/services"
+	"github.com/flagr-datar/flagr-datar/integration_tests/services/servicestest"
 )
 
 const datarStore = "FLAGR_RECORDER_DATAR_STORE"
@@ -20,17 +20,7 @@ func ownClickHouse(t *testing.T) *services.Server {
 	if os.Getenv("FLAGR_TEST_CLICKHOUSE") == "" {
 		t.Skip("FLAGR_TEST_CLICKHOUSE is not set: make test-clickhouse runs these tests")
 	}
-	kinds := services.Kinds()
-	own, err := services.Start(t.Context(), kinds[slices.IndexFunc(kinds, func(k services.Kind) bool { return k.Name == "clickhouse" })])
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := own.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return own
+	return servicestest.Own(t, "clickhouse")
 }
 
 // TestClickHouseAnswersAlike does the main job with counts in ClickHouse, of which the database of the flags gets none.

@@ -14,6 +14,7 @@ import (
 	"github.com/go-sql-driver/mysql"
 
 	"github.com/flagr-datar/flagr-datar/integration_tests/services"
+	"github.com/flagr-datar/flagr-datar/integration_tests/services/servicestest"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
 )
 
@@ -25,16 +26,7 @@ func ownServer(t *testing.T, kind testdb.Kind) (*services.Server, string) {
 	if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" {
 		t.Skip("database servers of a test's own are started on Linux on amd64 only")
 	}
-	of := slices.IndexFunc(services.Kinds(), func(k services.Kind) bool { return k.Name == kind.Name })
-	own, err := services.Start(t.Context(), services.Kinds()[of])
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := own.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	own := servicestest.Own(t, kind.Name)
 	if kind.Driver != "mysql" {
 		return own, own.DSN
 	}

@@ -2,11 +2,10 @@ package services_test
 
 import (
 	"os"
-	"slices"
 	"testing"
 	"time"
 
-	"github.com/flagr-datar/flagr-datar/integration_tests/services"
+	"github.com/flagr-datar/flagr-datar/integration_tests/services/servicestest"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/chstore"
 )
@@ -17,16 +16,7 @@ func TestClickHouseIsKilled(t *testing.T) {
 	if os.Getenv("FLAGR_TEST_CLICKHOUSE") == "" {
 		t.Skip("FLAGR_TEST_CLICKHOUSE is not set: see integration_tests/README.md")
 	}
-	kinds := services.Kinds()
-	own, err := services.Start(t.Context(), kinds[slices.IndexFunc(kinds, func(k services.Kind) bool { return k.Name == "clickhouse" })])
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := own.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	own := servicestest.Own(t, "clickhouse")
 	options, err := chstore.ParseURL(own.DSN)
 	if err != nil {
 		t.Fatal(err)
