@@ -80,6 +80,25 @@ type server struct {
 	by            string // who makes changes
 	env           []string
 	command       *exec.Cmd
+	out           *output
+}
+
+// output is what a server prints. It may be read while the server runs.
+type output struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(b)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
 }
 
 // start runs a server on an empty SQLite file, with more variables such as NAME=value.
@@ -111,7 +130,8 @@ func (s *server) startOn(t *testing.T) {
 		"FLAGR_EVAL_LOGGING_ENABLED=false",
 	}
 	command.Env = append(command.Env, s.env...)
-	out := &strings.Builder{}
+	out := &output{}
+	s.out = out
 	command.Stdout, command.Stderr = out, out
 	if err := command.Start(); err != nil {
 		t.Fatal(err)
@@ -360,13 +380,24 @@ func (p *tab) value(expression string) string {
 	return fmt.Sprint(v)
 }
 
-// press clicks the visible button, link or summary with a name.
+// press clicks the visible button, link or summary with a name, as soon as there is one. Where it leads to another page that
+// has the same names, use follow.
 func (p *tab) press(name string) {
 	p.t.Helper()
 	find := fmt.Sprintf(`[...document.querySelectorAll("dialog[open] button, dialog[open] a")].concat(document.querySelector("dialog[open]") ? [] : [...document.querySelectorAll("button, a, summary")])
 		.find((e) => e.checkVisibility() && e.innerText.replace(/\s+/g, " ").trim() === %q)`, name)
-	p.until(fmt.Sprintf("the button %q", name), `document.readyState === "complete" && `+find)
-	p.value(find + ".click(), 1")
+	p.until(fmt.Sprintf("the button %q", name), `(() => {
+		const e = document.readyState === "complete" && `+find+`;
+		e?.click?.();
+		return e;
+	})()`)
+}
+
+// follow presses a link and waits for the page at the path that it leads to.
+func (p *tab) follow(link, path string) {
+	p.t.Helper()
+	p.press(link)
+	p.until("the page "+path, fmt.Sprintf(`location.pathname === %q && document.readyState === "complete"`, path))
 }
 
 // fill types into the field of a name, over what is in it, when the page and its scripts are loaded.

@@ -30,7 +30,7 @@ type tryData struct {
 	Entity, Context string
 	Many            string
 	Error           string
-	Draft           bool
+	Draft, Off      bool
 	DraftWords      template.HTML
 	Hidden          []option
 	Results         []triedView
@@ -153,6 +153,7 @@ func (u *UI) tryAll(r *http.Request, d *tryData, f *entity.Flag) error {
 	}
 	live := *f
 	live.DeletedAt = entity.DeletedAt{}
+	d.Off, live.Enabled = !live.Enabled, true // what it will do is worth knowing before it is switched on
 	snapshot := eval.Compile([]entity.Flag{live})
 	layout := eval.LayoutOf(&live)
 	counts := map[int64]int{}
@@ -207,10 +208,6 @@ func (u *UI) tried(f *entity.Flag, layout *eval.Layout, result *eval.Result) tri
 	if result.VariantID != 0 {
 		v.Class = chart.Class(max(0, variantPlace(f, result.VariantID)))
 		v.Attach = attachmentText(result.VariantAttachment)
-	}
-	if result.Reason == eval.FlagDisabled {
-		v.Answer = u.text.say("try.off")
-		return v
 	}
 	if result.Reason == eval.NoSegments {
 		v.Answer = u.text.say("try.nosegments")

@@ -16,6 +16,16 @@ async function submitted(form, button, signal) {
   return { response, page: new DOMParser().parseFromString(await response.text(), "text/html") };
 }
 
+/** The page at an address; null if it was aborted, or the server does not answer: the next key or click tries again. */
+async function got(address, signal) {
+  try {
+    const response = await fetch(address, { signal });
+    return new DOMParser().parseFromString(await response.text(), "text/html");
+  } catch {
+    return null;
+  }
+}
+
 // The zone of the browser, for the pages to come.
 function noteZone() {
   const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
@@ -43,13 +53,16 @@ function filters() {
   const form = document.getElementById("filters");
   if (!form) return;
   let timer;
+  let running;
   const apply = async () => {
+    running?.abort(); // of two answers the newer one counts, whichever comes first
+    running = new AbortController();
     const query = new URLSearchParams(new FormData(form));
     for (const [name, value] of [...query]) if (value === "" || (name === "days" && value === "7")) query.delete(name);
     if (all("[name=cols]", form).every((box) => box.checked)) query.delete("cols");
     const address = `./${query.size ? `?${query}` : ""}`;
-    const response = await fetch(address);
-    const page = new DOMParser().parseFromString(await response.text(), "text/html");
+    const page = await got(address, running.signal);
+    if (!page) return;
     history.replaceState(null, "", address);
     const main = document.getElementById("main");
     const fresh = page.getElementById("main");
@@ -106,9 +119,7 @@ function dialogs() {
     const link = event.target.closest("a[data-dialog]");
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
     event.preventDefault();
-    const response = await fetch(link.href);
-    const page = new DOMParser().parseFromString(await response.text(), "text/html");
-    const part = page.querySelector("[data-review]");
+    const part = (await got(link.href))?.querySelector("[data-review]");
     if (!part) return location.assign(link.href);
     link.closest("details")?.removeAttribute("open");
     const form = part.querySelector("form");
@@ -126,7 +137,8 @@ function editor() {
   let running;
   let timer;
   let edits = 0; // how often a field was changed
-  let pressed = false; // whether a button waits for its answer
+  const main = document.getElementById("main");
+  const asked = []; // buttons that wait for their answers; the first of them is with the server
   const savebar = form.querySelector("[data-savebar]");
   const show = () => { savebar.hidden = !dirty; };
   show();
@@ -192,7 +204,7 @@ function editor() {
       clearTimeout(timer);
       running?.abort();
       const sent = edits;
-      const { response, page } = await submitted(button.closest("form") ?? form, button);
+      const { response, page } = await submitted(button.form, button);
       if (response.type === "opaqueredirect") return null;
       if (sent === edits) return page;
     }
@@ -201,33 +213,55 @@ function editor() {
     document.getElementById("errors")?.remove();
     const note = document.createElement("div");
     Object.assign(note, { id: "errors", className: "notice bad", role: "alert", textContent: form.dataset.away });
+    note.tabIndex = -1;
     form.before(note);
-    note.scrollIntoView({ block: "nearest" });
+    note.focus();
   };
-  const press = async (button) => {
-    if (pressed) return;
-    pressed = true;
+  // Carries out a button. It is false if the buttons that wait behind it must not be carried out any more.
+  const carryOut = async (button) => {
     let page;
     try {
       page = await answer(button);
     } catch { // no answer: what is typed stays
-      return away();
-    } finally {
-      pressed = false;
+      main.inert = false;
+      away();
+      return false;
     }
     if (!page) { // saved
       dirty = false;
-      return location.assign(form.action);
+      location.assign(form.action);
+      return false;
     }
     if (!page.querySelector("form[data-edit]")) { // the server says why it cannot
+      main.inert = false;
       savebar.querySelector("[data-live=what]").replaceChildren(page.querySelector("h1")?.textContent ?? "");
-      return;
+      return false;
     }
+    if (!changesParts(button.value)) main.inert = false;
     replace(page, button);
     const errors = announce(page);
     const part = page.querySelector("[data-review]");
     if (part) ask(part, () => form.querySelector(".savebar .primary")?.focus());
     else (errors?.querySelector("li a") ?? errors)?.focus();
+    return true;
+  };
+  // Buttons that are pressed before an answer comes wait for their turn. Behind a review or a save the page takes no input: what is
+  // typed then would be in neither the answer nor the database.
+  const press = async (pressed) => {
+    if (main.inert) return;
+    asked.push({ name: pressed.name, value: pressed.value, form: pressed.closest("form") ?? form });
+    main.inert = !changesParts(pressed.value);
+    if (asked.length > 1) return;
+    while (asked.length) {
+      const button = asked[0];
+      const goOn = await carryOut(button);
+      const waiting = asked.splice(0).slice(1);
+      if (!goOn) return;
+      for (const next of waiting) {
+        next.value = follow(button.value, next.value);
+        if (next.value) asked.push(next);
+      }
+    }
   };
   // The page stays until the server has saved the form, so that nothing is lost when it does not answer.
   document.addEventListener("submit", (event) => {
@@ -258,6 +292,35 @@ function editor() {
   });
 }
 
+/** Whether a button changes the parts of the form, and nothing is asked or saved. */
+const changesParts = (value) => /^(add|remove|up|down|split|quote)\b/.test(value);
+
+/**
+ * What a button says that was pressed before another one was carried out: places of segments, constraints and variants may have
+ * changed. It is null if the part that it is about is gone.
+ */
+function follow(carriedOut, value) {
+  const [did, ...from] = carriedOut.split(".");
+  const [name, ...to] = value.split(".");
+  const ofVariants = name === "remove-variant";
+  let level = -1; // which of the places is in the list that has changed
+  if (did === "remove-variant") level = ofVariants ? 0 : -1;
+  else if (did === "remove-constraint") level = to.length > 1 && to[0] === from[0] ? 1 : -1;
+  else if (["remove-segment", "up", "down"].includes(did)) level = ofVariants || !to.length ? -1 : 0;
+  if (level < 0) return value;
+  const place = Number(to[level]);
+  const at = Number(from.at(-1));
+  if (did.startsWith("remove")) {
+    if (place === at) return null;
+    if (place > at) to[level] = place - 1;
+  } else {
+    const other = did === "up" ? at - 1 : at + 1;
+    if (place === at) to[level] = other;
+    else if (place === other) to[level] = at;
+  }
+  return [name, ...to].join(".");
+}
+
 /** The field to focus after a button has changed the form. */
 function focusAfter(button) {
   const [name, ...at] = button.value.split(".");
@@ -283,9 +346,7 @@ function keys() {
       clearTimeout(timer);
       timer = setTimeout(async () => {
         if (!input.value.trim()) return void (hint.innerHTML = usual);
-        const response = await fetch(`${root}key?key=${encodeURIComponent(input.value.trim())}`);
-        const page = new DOMParser().parseFromString(await response.text(), "text/html");
-        const fresh = page.querySelector("[data-key-hint]");
+        const fresh = (await got(`${root}key?key=${encodeURIComponent(input.value.trim())}`))?.querySelector("[data-key-hint]");
         if (!fresh) return;
         hint.className = fresh.className;
         hint.replaceChildren(...fresh.childNodes);
