@@ -65,7 +65,8 @@ type Options struct {
 	// Timeout have no effect.
 	Remote bool
 
-	// DisableCounts switches the counting off. Otherwise evaluations of flags with dataRecordsEnabled are counted.
+	// DisableCounts switches the counting off. Otherwise evaluations of flags with dataRecordsEnabled are counted, and those of keys
+	// that no flag has.
 	DisableCounts bool
 	// CountsInterval is the time between two deliveries of counts, evallog.MinFlushInterval to evallog.MaxFlushInterval.
 	// 0 means evallog.DefaultFlushInterval.
@@ -118,6 +119,7 @@ type Provider struct {
 	cache   *evalcache.Cache // nil if the server evaluates
 	remote  *remote          // nil if the provider evaluates
 	counts  *evallog.Engine  // nil if nothing is counted
+	unknown unknownKeys
 	events  chan openfeature.Event
 
 	// running ends with Shutdown, and with it all goroutines.
@@ -181,7 +183,8 @@ func (p *Provider) Hooks() []openfeature.Hook { return nil }
 // EventChannel has the provider's events. While the SDK does not read, events beyond a few are dropped.
 func (p *Provider) EventChannel() <-chan openfeature.Event { return p.events }
 
-// Counts is the state of the counting; zero if nothing is counted.
+// Counts is the state of the counting; zero if nothing is counted. What the server counts under a key without a flag is in
+// Dropped as FLAG_NOT_FOUND, since no flag has it.
 func (p *Provider) Counts() evallog.Stats {
 	if p.counts == nil {
 		return evallog.Stats{}

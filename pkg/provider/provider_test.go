@@ -29,6 +29,7 @@ type wireRow struct {
 	Outcome                   string
 	Version                   int64
 	Asked                     []string
+	Error                     struct{ Message string }
 }
 
 func decodeEnvelope(r *http.Request) []wireRow {
@@ -395,12 +396,30 @@ func TestOutcomesAreThoseOfTheServer(t *testing.T) {
 	p.Shutdown()
 	want := map[string]int64{
 		"fr matched @3 v70000 []": 2, "fr no_match @ v70000 []": 2, "fr no_match @ v70000 [unevaluable]": 3,
-		"nobody held_out @7 v8 []": 4, "off disabled @ v9 []": 5, "empty no_segments @ v10 []": 6,
+		"nobody held_out @7 v8 []": 4, "off disabled @ v9 []": 5, "empty no_segments @ v10 []": 6, "missing FLAG_NOT_FOUND @ v0 []": 8,
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if diff := cmp.Diff(want, s.outcomes); diff != "" {
 		t.Errorf("counted (-want +got):\n%s", diff)
+	}
+}
+
+// TestManyKeysWithoutAFlag: keys that a program makes up take no more than their bound, and all of them are counted.
+func TestManyKeysWithoutAFlag(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, simple)
+	p := start(t, provider.Options{URL: s.URL, IgnoreEvents: true})
+	for i := range 1200 {
+		p.BooleanEvaluation(t.Context(), fmt.Sprint("made-up-", i), false, nil)
+	}
+	p.BooleanEvaluation(t.Context(), strings.Repeat("é", 100), false, nil)
+	p.BooleanEvaluation(t.Context(), "", false, nil)
+	p.BooleanEvaluation(t.Context(), "made-up-0", false, nil)
+	p.Shutdown()
+	all, sum := s.counts()
+	if sum != 1202 || len(all) != 1001 || all["made-up-0=@"] != 2 || all["(other)=@"] != 201 {
+		t.Errorf("%d counted under %d keys, %d of made-up-0, %d of others", sum, len(all), all["made-up-0=@"], all["(other)=@"])
 	}
 }
 

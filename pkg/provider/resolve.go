@@ -179,7 +179,7 @@ func (p *Provider) evaluate(ctx context.Context, flag string, flat openfeature.F
 	result := state.Snapshot.Evaluate(request, time.Time{}, false)
 	f, ok := result.Flag()
 	if !ok {
-		return failed(openfeature.NewFlagNotFoundResolutionError("flag " + flag + " does not exist")), evallog.Key{}
+		return failed(openfeature.NewFlagNotFoundResolutionError("flag " + flag + " does not exist")), p.unknown.counted(flag, time.Now())
 	}
 	all := f.Derived(p, resolutionsOf).(*resolutions)
 	r := all.of(result)

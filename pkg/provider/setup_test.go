@@ -1,6 +1,7 @@
 package provider_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -140,7 +141,7 @@ func (s *server) count(rw http.ResponseWriter, r *http.Request) {
 		s.seen[key] = true
 		for _, row := range rows {
 			s.counted[row.Flag.Key+"="+row.Variant.Key+"@"+row.Allocation.Key] += row.EvaluationCount
-			s.outcomes[fmt.Sprint(row.Flag.Key, " ", row.Outcome, " @", row.Allocation.Key, " v", row.Version, " ", row.Asked)] += row.EvaluationCount
+			s.outcomes[fmt.Sprint(row.Flag.Key, " ", cmp.Or(row.Outcome, row.Error.Message), " @", row.Allocation.Key, " v", row.Version, " ", row.Asked)] += row.EvaluationCount
 		}
 	}
 	rw.WriteHeader(http.StatusOK)

@@ -63,7 +63,7 @@ func (b *bounds) unknown(sent []Unknown, now time.Time) (rows []datar.UnknownRow
 		hour  datar.Hour
 	}
 	at := map[place]int{}
-	for _, u := range sent[:min(len(sent), MaxUnknown)] {
+	for _, u := range sent {
 		if u.Count < 1 || u.Count > MaxCount || u.First > u.Last || u.First < now.Add(-maxWriterAge).UnixMilli() || u.Last > now.Add(maxSkew).UnixMilli() {
 			continue
 		}

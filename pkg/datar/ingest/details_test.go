@@ -158,3 +158,28 @@ func TestSendersAreBounded(t *testing.T) {
 		t.Errorf("%d texts, %v; want 1,000 and 6,500 others", len(unknown), err)
 	}
 }
+
+// Rows about flags that do not exist count as requests for them, once however often the batch comes.
+func TestRowsOfFlagsThatDoNotExist(t *testing.T) {
+	t.Parallel()
+	in, store := setup(t)
+	gone, empty, bad := good(), good(), good()
+	gone.FlagKey, empty.FlagKey, bad.FlagKey, bad.Count = "gone", "", "bad", 0
+	same := gone
+	same.VariantKey, same.Count = "", 2
+	batch := ingest.Batch{Key: writer + "1:1", Rows: []ingest.Row{gone, same, empty, bad, good()}, Unknown: []ingest.Unknown{{Asked: "edge", First: at(0), Last: at(0), Count: 3}}}
+	for range 2 {
+		result, err := in.Ingest(t.Context(), batch)
+		if err != nil || result.AcceptedRows != 1 || len(result.Errors) != 4 || result.Errors[0].Code != ingest.FlagNotFound {
+			t.Errorf("%+v, %v; want one row accepted, and what is wrong with the others", result, err)
+		}
+	}
+	unknown, err := store.Unknown(t.Context(), datar.UnknownQuery{To: math.MaxInt32, Limit: 10})
+	got := map[string]int64{}
+	for _, u := range unknown {
+		got[u.Asked] = u.Count
+	}
+	if diff := cmp.Diff(map[string]int64{"gone": 7, "edge": 3}, got); err != nil || diff != "" {
+		t.Errorf("unknown (-want +got), %v:\n%s", err, diff)
+	}
+}

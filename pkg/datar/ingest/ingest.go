@@ -62,6 +62,7 @@ type Code string
 
 // The codes.
 const (
+	// FlagNotFound: the row counts as requests for a flag that does not exist, if the batch has a key of writer and sequence.
 	FlagNotFound      Code = "FLAG_NOT_FOUND"
 	RecordingDisabled Code = "RECORDING_DISABLED"
 	VariantNotFound   Code = "VARIANT_NOT_FOUND"
@@ -253,7 +254,7 @@ func (in *Ingester) applyBatch(ctx context.Context, batch Batch, j *judged, writ
 	}
 	stored := datar.Batch{Writer: senderPrefix + writer, Sequence: sequence, Rows: j.rows()}
 	if j.details {
-		stored.Unknown = in.senders.unknown(batch.Unknown, now)
+		stored.Unknown = in.senders.unknown(append(j.unknown(), batch.Unknown[:min(len(batch.Unknown), MaxUnknown)]...), now)
 		stored.Server = in.senders.record(batch.Sender, now)
 	}
 	known, found, err := in.Store.ApplyBatch(ctx, stored, receipt)
@@ -480,6 +481,17 @@ func (j *judged) rows() []datar.Row {
 		rows = datar.EventRows(rows)
 	}
 	return rows
+}
+
+// unknown are requests for flags that do not exist, as rows have them: an application has asked, so it counts as if it had asked
+// this server.
+func (j *judged) unknown() (all []Unknown) {
+	for i, row := range j.sent {
+		if j.verdicts[i].Code == FlagNotFound && row.FlagKey != "" {
+			all = append(all, Unknown{Asked: row.FlagKey, First: row.First, Last: row.Last, Count: row.Count})
+		}
+	}
+	return all
 }
 
 // result is the answer.
