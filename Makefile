@@ -108,6 +108,7 @@ swagger-check: swagger ## fail if swagger_gen/ is not what swagger.yaml generate
 bench: build ## what evaluations cost, beside a bare HTTP server, and Go's benchmarks: see docs/benchmarks.md
 	$(GO) run ./integration_tests/bench -server $(BINARY)
 	$(GO) test -run '^$$' -bench . -benchmem -cpu 1,2 ./pkg/datar ./pkg/eval ./pkg/evallog ./pkg/fastpath ./pkg/recorder ./pkg/handler ./pkg/ofrep ./pkg/provider ./pkg/metrics
+	$(SERVERS) -only postgres15 $(GO) test -run '^$$' -bench 'EngineFlush|StatementMemory|Tenants' -timeout 30m ./pkg/datar/gormstore
 
 # What benchstat compares: BENCH in PACKAGES, at the commit BASE and as the files are now.
 BASE          ?= main

@@ -5,15 +5,19 @@ import (
 	"errors"
 	"go/format"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/flagr-datar/flagr-datar/integration_tests/testaddress"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
 )
 
 // blocks returns the pieces of docs/plugin.md that are in a language, as in ```go.
@@ -77,65 +81,22 @@ func TestPluginProgramOfTheDocs(t *testing.T) {
 	goIn(t, dir, "vet", "-trimpath", ".")
 	goIn(t, dir, "build", "-trimpath", "-o", "shop", ".")
 
-	// The program takes a fixed address, so one is chosen that is free now.
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := listener.Addr().String()
-	if err := listener.Close(); err != nil {
-		t.Fatal(err)
-	}
-	client := newClient()
-	var p *process
-	run := func() {
-		p = launchBinary(t, filepath.Join(dir, "shop"), dir, environ{"ADDR": address})
-		poll(t, "the program to answer", func() bool {
-			select {
-			case <-p.done:
-				t.Fatalf("the program ended:\n%s", p.log)
-			default:
-			}
-			response, err := client.Get("http://" + address + "/api/datar/status")
-			return err == nil && response.Body.Close() == nil && response.StatusCode == http.StatusOK
-		})
-	}
+	p := newDocsProgram(t, filepath.Join(dir, "shop"), dir, environ{})
 	expect := func(want int64) {
 		t.Helper()
-		response, err := client.Get("http://" + address + "/api/datar/summary")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = response.Body.Close() }()
-		var all summary
-		if err := json.NewDecoder(response.Body).Decode(&all); err != nil {
-			t.Fatal(err)
-		}
+		all := p.summary(t, "/api/datar/summary")
 		if len(all.Flags) != 1 || all.Flags[0].FlagKey != "greeting" || all.sum() != want {
 			t.Errorf("the summary is %+v, want %d of the greeting", all, want)
 		}
 	}
 
-	ask := func(path string) string {
-		t.Helper()
-		response, err := client.Get("http://" + address + path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		body, err := io.ReadAll(response.Body)
-		if err := errors.Join(err, response.Body.Close()); err != nil || response.StatusCode != http.StatusOK {
-			t.Fatal(response.Status, err)
-		}
-		return string(body)
-	}
-
-	run()
+	p.run(t)
 	for _, command := range commands(t, "curl ") {
 		path, ok := strings.CutPrefix(command[1], "localhost:8080")
 		if !ok {
 			t.Fatalf("%q asks another server", command)
 		}
-		answer := ask(path)
+		answer := p.ask(t, path)
 		// After # is a part of what the newcomer sees.
 		shown := regexp.MustCompile(regexp.QuoteMeta(command[1]) + ` +# \{\.\.\.(.*)\.\.\.`).FindStringSubmatch(strings.Join(blocks(t, "sh"), ""))
 		if shown != nil && !strings.Contains(answer, shown[1]) {
@@ -144,14 +105,178 @@ func TestPluginProgramOfTheDocs(t *testing.T) {
 	}
 	expect(1)
 	for range 10 {
-		ask("/hello")
+		p.ask(t, "/hello")
 	}
+	p.kill(t)
+	p.run(t)
+	expect(11)
+}
+
+// docsProgram is a server that docs/plugin.md shows, at an address of its own.
+type docsProgram struct {
+	*process
+	binary, dir string
+	env         environ
+	client      *http.Client
+}
+
+// newDocsProgram prepares a program that keeps its files in dir.
+func newDocsProgram(t *testing.T, binary, dir string, env environ) *docsProgram {
+	t.Helper()
+	return &docsProgram{binary: binary, dir: dir, env: env.with(environ{"ADDR": testaddress.Unused(t)}), client: newClient()}
+}
+
+// run starts the program, and returns when it answers.
+func (p *docsProgram) run(t *testing.T) {
+	t.Helper()
+	p.process = launchBinary(t, p.binary, p.dir, p.env)
+	poll(t, "the program to answer", func() bool {
+		select {
+		case <-p.done:
+			t.Fatalf("the program ended:\n%s", p.log)
+		default:
+		}
+		response, err := p.client.Get("http://" + p.env["ADDR"] + "/")
+		return err == nil && response.Body.Close() == nil
+	})
+}
+
+// ask returns what the program answers with status 200.
+func (p *docsProgram) ask(t *testing.T, path string) string {
+	t.Helper()
+	response, err := p.client.Get("http://" + p.env["ADDR"] + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(response.Body)
+	if err := errors.Join(err, response.Body.Close()); err != nil || response.StatusCode != http.StatusOK {
+		t.Fatal(path, response.Status, err)
+	}
+	return string(body)
+}
+
+func (p *docsProgram) summary(t *testing.T, path string) (all summary) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(p.ask(t, path)), &all); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// kill ends the program without a warning, and stop asks it to end.
+func (p *docsProgram) kill(t *testing.T) {
+	t.Helper()
 	if err := p.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	<-p.done
-	run()
-	expect(11)
+}
+
+func (p *docsProgram) stop(t *testing.T) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if code := p.wait(t); code != 0 {
+		t.Errorf("the exit code is %d:\n%s", code, p.log)
+	}
+}
+
+// TestPluginFilesOfTheDocs checks that docs/plugin.md shows programs of the module of hosts as they are built and tested.
+func TestPluginFilesOfTheDocs(t *testing.T) {
+	t.Parallel()
+	shown := blocks(t, "go")
+	for _, file := range []string{"tenants/main.go", "ownstore/store.go", "ownstore/main.go", "ownstore/store_test.go"} {
+		if text := read(t, filepath.Join(hostModule, file)); !slices.Contains(shown, text) {
+			t.Errorf("docs/plugin.md does not show %s/%s as it is", hostModule, file)
+		}
+	}
+}
+
+// TestTenantsOfTheDocs runs the program with chi and several tenants: their counts are apart, also after kills, and when
+// nothing is left but the database.
+func TestTenantsOfTheDocs(t *testing.T) {
+	t.Parallel()
+	binary := buildHost(t, "./tenants")
+	for _, kind := range testdb.Kinds() {
+		if kind.Name != "sqlite" && kind.Name != "postgres15" {
+			continue
+		}
+		t.Run(kind.Name, func(t *testing.T) {
+			t.Parallel()
+			env := environ{"TENANTS": "red,green,blue"}
+			if kind.Driver == "postgres" {
+				env["DATABASE_URL"] = kind.Fresh(t)
+			}
+			p := newDocsProgram(t, binary, t.TempDir(), env)
+			asked := map[string]int64{}
+			ask := func(tenant string, times int) {
+				for range times {
+					p.ask(t, "/"+tenant+"/checkout")
+				}
+				asked[tenant] += int64(times)
+			}
+			expect := func(when string) {
+				t.Helper()
+				for tenant, want := range asked {
+					if all := p.summary(t, "/"+tenant+"/datar/summary"); all.sum() != want || want > 0 && all.Flags[0].FlagKey != "checkout" {
+						t.Errorf("%s: %s has %+v, want %d of checkout", when, tenant, all, want)
+					}
+				}
+			}
+			p.run(t)
+			ask("red", 20)
+			ask("green", 1)
+			ask("blue", 0)
+			expect("at first")
+			ask("red", 3)
+			p.kill(t)
+			p.run(t)
+			expect("after a kill")
+			if one := p.ask(t, "/red/datar/flags/1/summary"); !strings.Contains(one, "one page") && !strings.Contains(one, "three steps") {
+				t.Errorf("variants have no names: %s", one)
+			}
+			response, err := p.client.Get("http://" + p.env["ADDR"] + "/black/datar/summary")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := response.Body.Close(); err != nil || response.StatusCode != http.StatusNotFound {
+				t.Errorf("the summary of an unknown tenant: %s, %v", response.Status, err)
+			}
+			ask("green", 7)
+			p.stop(t)
+			if kind.Driver == "postgres" { // the file of SQLite is in the folder
+				p.dir = t.TempDir() // without the journals
+			}
+			p.run(t)
+			expect("after a stop")
+		})
+	}
+}
+
+// TestOwnStoreOfTheDocs runs the program with a Store of its own, and the tests that its Store must pass.
+func TestOwnStoreOfTheDocs(t *testing.T) {
+	t.Parallel()
+	p := newDocsProgram(t, buildHost(t, "./ownstore"), t.TempDir(), environ{})
+	asked := int64(0)
+	for _, end := range []func(*testing.T){p.kill, p.stop} {
+		p.run(t)
+		for range 20 {
+			p.ask(t, "/hello")
+		}
+		asked += 20
+		if got := p.summary(t, "/api/datar/summary").sum(); got != asked {
+			t.Errorf("%d are counted, want %d", got, asked)
+		}
+		p.ask(t, "/hello")
+		asked++
+		end(t)
+	}
+	p.run(t)
+	if got := p.summary(t, "/api/datar/summary").sum(); got != asked {
+		t.Errorf("%d are counted after a kill and a stop, want %d", got, asked)
+	}
+	goIn(t, hostModule, "test", "-trimpath", "./ownstore")
 }
 
 // TestPluginLinesOfTheDocs checks that the lines for go-swagger servers are those of the host that the tests run, all of

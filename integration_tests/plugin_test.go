@@ -67,12 +67,18 @@ func (b bearer) RoundTrip(r *http.Request) (*http.Response, error) {
 	return b.next.RoundTrip(r)
 }
 
-// buildHosts builds both hosts, and returns where they are, by the name of what they are made with.
+// buildHosts builds both shops, and returns where they are, by the name of what they are made with.
 func buildHosts(t *testing.T) map[string]string {
 	t.Helper()
-	bin := t.TempDir()
-	goIn(t, hostModule, "build", "-trimpath", "-o", bin+string(filepath.Separator), "./cmd/shop-server", "./plain")
-	return map[string]string{"go-swagger": filepath.Join(bin, "shop-server"), "net/http": filepath.Join(bin, "plain")}
+	return map[string]string{"go-swagger": buildHost(t, "./cmd/shop-server"), "net/http": buildHost(t, "./plain")}
+}
+
+// buildHost builds a program of the module of hosts, and returns its path.
+func buildHost(t *testing.T, folder string) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), filepath.Base(folder))
+	goIn(t, hostModule, "build", "-trimpath", "-o", binary, folder)
+	return binary
 }
 
 // onEachHost runs a test with each host on SQLite and PostgreSQL, in parallel. env has what the host needs.

@@ -3,7 +3,9 @@ module shop.example/hostserver
 go 1.26.0
 
 require (
+	github.com/glebarez/go-sqlite v1.23.0
 	github.com/glebarez/sqlite v1.11.0
+	github.com/go-chi/chi/v5 v5.5.0
 	github.com/go-openapi/errors v0.22.9
 	github.com/go-openapi/loads v0.25.3
 	github.com/go-openapi/runtime v0.33.4
@@ -25,7 +27,6 @@ require (
 	github.com/dustin/go-humanize v1.0.1 // indirect
 	github.com/flagr-datar/flagr-datar/pkg/datar v0.0.0
 	github.com/flagr-datar/flagr-datar/pkg/datar/gormstore v0.0.0
-	github.com/glebarez/go-sqlite v1.23.0 // indirect
 	github.com/go-openapi/analysis v1.0.1 // indirect
 	github.com/go-openapi/jsonpointer v1.0.2 // indirect
 	github.com/go-openapi/jsonreference v1.0.3 // indirect

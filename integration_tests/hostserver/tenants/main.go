@@ -1,0 +1,145 @@
+// Command tenants is a server with chi that counts for several tenants: each has an engine, and tables of its own in the
+// database that they share.
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"maps"
+	"net/http"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/glebarez/sqlite"
+	"github.com/go-chi/chi/v5"
+	"gorm.io/driver/postgres"
+	"gorm.io/gorm"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/datarhttp"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore"
+)
+
+// tenants are those of this server, by name.
+type tenants map[string]tenant
+
+type tenant struct {
+	engine *datar.Engine
+	counts http.Handler // of the engine, below the tenant's path
+}
+
+// open opens a tenant, whose name is fit for the names of its tables: small letters and digits.
+func open(ctx context.Context, db *gorm.DB, name string) (tenant, error) {
+	store, err := gormstore.New(ctx, db, gormstore.Options{TablePrefix: name + "_"})
+	if err != nil {
+		return tenant{}, fmt.Errorf("tenant %q: %w", name, err)
+	}
+	engine, err := datar.New(datar.Options{
+		Store:   store,
+		Catalog: datar.StaticCatalog{1: {Key: "checkout", Enabled: true, Variants: map[int64]string{1: "one page", 2: "three steps"}}},
+		Journal: datar.JournalOptions{Dir: "."}, // shared: a journal has the identity of its store
+	})
+	if err != nil {
+		return tenant{}, fmt.Errorf("tenant %q: %w", name, err)
+	}
+	engine.Start()
+	return tenant{engine: engine, counts: datarhttp.Mount(nil, "/"+name, engine)}, nil
+}
+
+// router has the paths of all tenants. Access control belongs into it, by tenant, as middleware of the route.
+func (all tenants) router() http.Handler {
+	router := chi.NewRouter()
+	router.Route("/{tenant}", func(r chi.Router) {
+		r.Use(all.known)
+		r.Get("/checkout", func(rw http.ResponseWriter, r *http.Request) {
+			variant := time.Now().UnixNano()%2 + 1 // your decision
+			all[chi.URLParam(r, "tenant")].engine.Record(datar.Event{FlagID: 1, VariantID: variant})
+			_, _ = fmt.Fprintln(rw, variant) // fails only when the client is gone
+		})
+		r.Get("/datar/*", func(rw http.ResponseWriter, r *http.Request) {
+			all[chi.URLParam(r, "tenant")].counts.ServeHTTP(rw, r)
+		})
+	})
+	return router
+}
+
+// known answers 404 to requests for tenants that there are not.
+func (all tenants) known(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if _, ok := all[chi.URLParam(r, "tenant")]; !ok {
+			http.Error(rw, "no such tenant", http.StatusNotFound)
+			return
+		}
+		next.ServeHTTP(rw, r)
+	})
+}
+
+// close stores what is left of all tenants at once, so that they share one deadline.
+func (all tenants) close(ctx context.Context) error {
+	names := slices.Sorted(maps.Keys(all))
+	failed := make([]error, len(names))
+	var group sync.WaitGroup
+	for i, name := range names {
+		group.Go(func() { failed[i] = all[name].engine.Close(ctx) })
+	}
+	group.Wait()
+	return errors.Join(failed...)
+}
+
+func openDatabase() (*gorm.DB, error) {
+	dialector := sqlite.Open("tenants.sqlite?_pragma=journal_mode(WAL)&_pragma=busy_timeout(10000)")
+	if url := os.Getenv("DATABASE_URL"); url != "" {
+		dialector = postgres.Open(url)
+	}
+	db, err := gorm.Open(dialector, &gorm.Config{})
+	if err != nil {
+		return nil, err
+	}
+	pool, err := db.DB()
+	if err != nil {
+		return nil, err
+	}
+	pool.SetMaxOpenConns(10) // for all tenants together: an engine takes one while it flushes, and one for a query
+	return db, nil
+}
+
+func run() error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	db, err := openDatabase()
+	if err != nil {
+		return err
+	}
+	all := tenants{}
+	for name := range strings.SplitSeq(cmp.Or(os.Getenv("TENANTS"), "red,blue"), ",") {
+		if all[name], err = open(ctx, db, name); err != nil {
+			return err
+		}
+	}
+	server := &http.Server{Addr: cmp.Or(os.Getenv("ADDR"), "localhost:8080"), Handler: all.router(), ReadHeaderTimeout: time.Minute}
+	failed := make(chan error, 1)
+	go func() { failed <- server.ListenAndServe() }()
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	// Requests first: what they record comes before the last flush.
+	drain, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	return errors.Join(server.Shutdown(drain), all.close(context.Background())) // Close has a deadline of its own
+}
+
+func main() {
+	if err := run(); err != nil {
+		log.Fatal(err)
+	}
+}
