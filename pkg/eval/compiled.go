@@ -94,6 +94,12 @@ func (r *Result) Flag() (_ CompiledFlag, ok bool) { return CompiledFlag{r.flag},
 // use gets each result, and must not keep it. Unless record is set, the evaluations are neither recorded nor observed.
 // The error is that of ctx; use may have got some results by then.
 func (s *Service) EvaluateFlags(ctx context.Context, request Request, flags []CompiledFlag, record bool, use func(*Result)) error {
+	if len(flags) == 0 {
+		if s.options.Trace != nil {
+			s.options.Trace.EvaluatedSeveral(ctx, 0)
+		}
+		return nil
+	}
 	request.FlagID = 0
 	now := s.options.Now().UTC()
 	result := &Result{}

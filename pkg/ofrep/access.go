@@ -65,12 +65,15 @@ func newGate(a Access) gate {
 	return g
 }
 
+// isOpen reports whether nothing needs a login.
+func (g *gate) isOpen() bool { return len(g.access.Keys) == 0 && g.access.Login == nil }
+
 // streamsClosed reports whether event streams need a login.
 func (g *gate) streamsClosed(r *http.Request) bool {
 	if len(g.access.Keys) > 0 {
 		return true
 	}
-	if g.access.Login == nil {
+	if g.isOpen() {
 		return false
 	}
 	anonymous := *r
@@ -81,7 +84,7 @@ func (g *gate) streamsClosed(r *http.Request) bool {
 
 // admit checks a request. The scope is that of the API key, if one was used; by ticket, the query has it.
 func (g *gate) admit(rw http.ResponseWriter, r *http.Request, tickets bool) (tags []string, byTicket bool, refused *problem) {
-	if len(g.access.Keys) == 0 && g.access.Login == nil {
+	if g.isOpen() {
 		return nil, false, nil
 	}
 	if key := g.key(r); key != nil {

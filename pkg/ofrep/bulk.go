@@ -25,8 +25,9 @@ const (
 
 	// maxLookWait is how long an answer waits until another server's change is here, too.
 	maxLookWait = time.Second
-	// tagBytes is how much of a checksum is in an entity tag.
-	tagBytes = 16
+	// tagBytes is how much of a checksum is in an entity tag, which takes tagLength characters.
+	tagBytes  = 16
+	tagLength = (tagBytes*8 + 5) / 6
 )
 
 // view is a state of the flags as answers need it.
@@ -73,7 +74,10 @@ func (h *Handler) serveFlags(rw http.ResponseWriter, r *http.Request) {
 		h.writeProblem(rw, nil, refused)
 		return
 	}
-	query := r.URL.Query()
+	var query url.Values
+	if r.URL.RawQuery != "" {
+		query = r.URL.Query()
+	}
 	s, refused := scopeOf(query)
 	s.within = tags
 	var body string
@@ -107,12 +111,12 @@ func (h *Handler) answerFlags(rw http.ResponseWriter, r *http.Request, m *memory
 	if !current {
 		known = nil
 	}
-	input := h.inputTag(v, b, end)
+	input := h.inputTag(m, v, b, end)
 	if h.options.Inject != nil { // the time is an input, too
 		request.EntityContext = h.options.Inject(request.EntityContext, r)
 	} else {
 		for _, tag := range known {
-			if tag.input == input {
+			if string(input[:]) == tag.input {
 				_ = h.options.Eval.EvaluateFlags(r.Context(), *request, nil, false, nil) // traces say that nothing was evaluated
 				notModified(rw, tag)
 				return
@@ -124,7 +128,7 @@ func (h *Handler) answerFlags(rw http.ResponseWriter, r *http.Request, m *memory
 	if err := h.writeFlags(r.Context(), m, request, flags, end); err != nil {
 		return // the client is gone
 	}
-	tag := entityTag{answer: tagOf(m.digests), input: input}
+	tag := entityTag{answer: tagOf(m.digests), input: string(input[:])}
 	for _, k := range known {
 		if k.answer == tag.answer {
 			notModified(rw, tag)
@@ -157,6 +161,13 @@ func (h *Handler) writeFlags(ctx context.Context, m *memory, request *eval.Reque
 
 // bulkEnd is what follows the list of flags, which does not depend on the context.
 func (h *Handler) bulkEnd(r *http.Request, b *bulk) string {
+	if len(b.query) == 0 && r.Header["Origin"] == nil && h.gate.isOpen() { // most servers ask for no more
+		return h.plainEnd()
+	}
+	return h.endOf(r, b)
+}
+
+func (h *Handler) endOf(r *http.Request, b *bulk) string {
 	if b.query.Get(flagsOnly) == "true" {
 		return "}"
 	}
@@ -197,7 +208,7 @@ type entityTag struct{ answer, input string }
 func (t entityTag) set(rw http.ResponseWriter) {
 	header := rw.Header()
 	header["Etag"] = []string{`W/"` + t.answer + "." + t.input + `"`}
-	header["Cache-Control"] = []string{"private, no-cache"}
+	header["Cache-Control"] = privateNoCache
 }
 
 func notModified(rw http.ResponseWriter, t entityTag) {
@@ -223,26 +234,36 @@ func entityTags(values []string) []entityTag {
 }
 
 func isTag(text string) bool {
-	if len(text) != base64.RawURLEncoding.EncodedLen(tagBytes) {
+	if len(text) != tagLength {
 		return false
 	}
-	_, err := base64.RawURLEncoding.DecodeString(text)
-	return err == nil
+	for i := range len(text) {
+		if c := text[i]; (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' {
+			return false
+		}
+	}
+	return true
 }
 
 func tagOf(text []byte) string {
+	tag := encodedTag(text)
+	return string(tag[:])
+}
+
+// encodedTag is the beginning of a checksum, in base64url.
+func encodedTag(text []byte) (tag [tagLength]byte) {
 	sum := sha256.Sum256(text)
-	return base64.RawURLEncoding.EncodeToString(sum[:tagBytes])
+	base64.RawURLEncoding.Encode(tag[:], sum[:tagBytes])
+	return tag
 }
 
 // inputTag is the checksum of all that an answer is made from.
-func (h *Handler) inputTag(v *view, b *bulk, end string) string {
-	hash := sha256.New()
-	for _, part := range []string{h.options.Version, v.revision, b.scope.query(), b.body, end} {
-		var length [8]byte
-		binary.BigEndian.PutUint64(length[:], uint64(len(part)))
-		hash.Write(length[:])
-		hash.Write([]byte(part))
+func (h *Handler) inputTag(m *memory, v *view, b *bulk, end string) [tagLength]byte {
+	parts := m.digests[:0]
+	for _, part := range [...]string{h.options.Version, v.revision, b.scope.query(), b.body, end} {
+		parts = binary.BigEndian.AppendUint64(parts, uint64(len(part)))
+		parts = append(parts, part...)
 	}
-	return base64.RawURLEncoding.EncodeToString(hash.Sum(nil)[:tagBytes])
+	m.digests = parts
+	return encodedTag(parts)
 }

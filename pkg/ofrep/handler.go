@@ -36,8 +36,11 @@ const (
 	knownLengthBytes = 2048
 )
 
-// contentTypeJSON is shared by all answers. Setting a header replaces the slice and does not change it.
-var contentTypeJSON = []string{"application/json"}
+// Values of headers that are shared by all answers. Setting a header replaces the slice and does not change it.
+var (
+	contentTypeJSON = []string{"application/json"}
+	privateNoCache  = []string{"private, no-cache"}
+)
 
 // Evaluator decides and records.
 type Evaluator interface {
@@ -83,6 +86,8 @@ type Handler struct {
 	counts  counts
 	// unknown is the metadata where no flag is known.
 	unknown string
+	// plainEnd is endOf a request that needs no login and names neither a scope nor an origin.
+	plainEnd func() string
 }
 
 // counts are those of Stats.
@@ -120,6 +125,7 @@ func New(o Options) *Handler {
 	if o.FlagSetID != "" {
 		h.unknown = `{"flagSetId":` + jsonOf(o.FlagSetID) + `}`
 	}
+	h.plainEnd = sync.OnceValue(func() string { return h.endOf(&http.Request{}, &bulk{}) })
 	h.pool.New = func() any { return new(memory) }
 	h.hub = newHub(h)
 	return h
@@ -230,7 +236,7 @@ func (h *Handler) deriveAnswers(f eval.CompiledFlag) any { return answersFor(f, 
 func (h *Handler) release(m *memory) {
 	m.result = eval.Result{}
 	m.reader.Forget()
-	if cap(m.answer) > maxPooledBytes {
+	if cap(m.answer) > maxPooledBytes || cap(m.digests) > maxPooledBytes {
 		m.answer, m.digests = nil, nil
 	}
 	h.pool.Put(m)

@@ -28,9 +28,8 @@ type problem struct {
 
 // readBody reads the whole body into memory of its own, since results may keep parts of it.
 func readBody(rw http.ResponseWriter, r *http.Request) (string, *problem) {
-	tooLarge := &problem{http.StatusRequestEntityTooLarge, codeGeneral, fmt.Sprintf("the request body is larger than %d bytes", maxBodyBytes)}
 	if r.ContentLength > maxBodyBytes {
-		return "", tooLarge
+		return "", tooLarge()
 	}
 	var body []byte
 	var err error
@@ -41,12 +40,16 @@ func readBody(rw http.ResponseWriter, r *http.Request) (string, *problem) {
 		body, err = io.ReadAll(http.MaxBytesReader(rw, r.Body, maxBodyBytes))
 	}
 	if large := (*http.MaxBytesError)(nil); errors.As(err, &large) {
-		return "", tooLarge
+		return "", tooLarge()
 	}
 	if err != nil {
 		return "", &problem{http.StatusBadRequest, codeParseError, "the request body is incomplete"}
 	}
 	return unsafe.String(unsafe.SliceData(body), len(body)), nil //nolint:gosec // nobody has the bytes any more
+}
+
+func tooLarge() *problem {
+	return &problem{http.StatusRequestEntityTooLarge, codeGeneral, fmt.Sprintf("the request body is larger than %d bytes", maxBodyBytes)}
 }
 
 // readContext reads a body into request. Forms that reader does not take are read by encoding/json. With decoded set, the
@@ -151,6 +154,9 @@ type scope struct {
 
 // scopeOf reads the selection from a query. The error is nil unless it is too long or the operator is unknown.
 func scopeOf(query url.Values) (scope, *problem) {
+	if len(query) == 0 {
+		return scope{}, nil
+	}
 	s := scope{tags: listOf(query[flagTags]), keys: listOf(query[flagKeys]), within: listOf(query[keyTags]), operator: query.Get(flagTagsOperator)}
 	if s.operator != "" && s.operator != eval.TagsAny && s.operator != eval.TagsAll {
 		return scope{}, &problem{http.StatusBadRequest, codeGeneral, fmt.Sprintf("%s is %q; want %s or %s", flagTagsOperator, s.operator, eval.TagsAny, eval.TagsAll)}
@@ -185,6 +191,9 @@ func (s *scope) everything() bool { return len(s.tags) == 0 && len(s.keys) == 0 
 
 // query writes the scope as parameters, always in the same order.
 func (s *scope) query() string {
+	if s.everything() {
+		return ""
+	}
 	var b strings.Builder
 	add := func(name string, values ...string) {
 		if len(values) == 0 {
