@@ -14,6 +14,8 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -58,7 +60,7 @@ func main() {
 	flag.BoolVar(&o.light, "light", true, "measure also memory and lists")
 	flag.BoolVar(&o.evaluations, "evaluations", true, "measure evaluations beside the bare server")
 	flag.StringVar(&o.peer, "peer", "", "another server with Flagr's API, such as Flagr, whose memory and lists are measured, too")
-	flag.StringVar(&o.profile, "profile", "", "a file for a CPU profile of the server with recording on, for profile-guided optimisation")
+	flag.StringVar(&o.profile, "profile", "", "a file for a CPU profile of what is measured of evaluations with recording on and of OFREP, for profile-guided optimisation")
 	flag.Func("env", "a variable for the measured server, as NAME=VALUE; may be given more than once", func(v string) error {
 		o.env = append(o.env, v)
 		return nil
@@ -106,7 +108,7 @@ func run(o options, out io.Writer) (err error) {
 			}
 		}
 	}
-	return nil
+	return mergeProfiles(o.profile, dir)
 }
 
 // measureEvaluations measures evaluations beside the bare server.
@@ -159,7 +161,7 @@ func measureEvaluations(o options, dir string, out io.Writer) (err error) {
 	bare := &target{name: "bare server", process: bareProcess, load: bareLoad, perRequest: 1, requests: o.requests}
 	singles = slices.Insert(singles, 0, bare)
 
-	taken := beginProfile(singles[2].process, o.profile)
+	taken := beginProfile(singles[2].process, o.profilePart(dir, "evaluations"), evaluationSeconds)
 	if err := measure(slices.Concat(singles, batches), o.rounds); err != nil {
 		return err
 	}
@@ -172,13 +174,37 @@ func measureEvaluations(o options, dir string, out io.Writer) (err error) {
 	return report(out, bare, singles, batches)
 }
 
+// profilePart is where the profile of a part of the measurements goes, empty if none is wanted.
+func (o *options) profilePart(dir, name string) string {
+	if o.profile == "" {
+		return ""
+	}
+	return filepath.Join(dir, name+profileExtension)
+}
+
+// mergeProfiles makes one profile of those in dir, unless the path is empty.
+func mergeProfiles(path, dir string) error {
+	if path == "" {
+		return nil
+	}
+	parts, err := filepath.Glob(filepath.Join(dir, "*"+profileExtension))
+	if err != nil || len(parts) == 0 {
+		return fmt.Errorf("nothing was profiled: %w", errors.Join(err, errors.ErrUnsupported))
+	}
+	command := exec.Command("go", append([]string{"tool", "pprof", "-proto", "-output", path}, parts...)...) //nolint:noctx,gosec // it ends by itself
+	if output, err := command.CombinedOutput(); err != nil {
+		return fmt.Errorf("merge the profiles: %w: %s", err, output)
+	}
+	return nil
+}
+
 // beginProfile takes a CPU profile in the background, unless the path is empty. The channel has the result.
-func beginProfile(p *process, path string) <-chan error {
+func beginProfile(p *process, path string, seconds int) <-chan error {
 	taken := make(chan error, 1)
 	if path == "" {
 		taken <- nil
 	} else {
-		go func() { taken <- takeProfile(p, path) }()
+		go func() { taken <- takeProfile(p, path, seconds) }()
 	}
 	return taken
 }
@@ -186,13 +212,17 @@ func beginProfile(p *process, path string) <-chan error {
 // warmUp is how many rounds come before those that count.
 const warmUp = 20
 
-// profileSeconds fit into the rounds that are the default.
-const profileSeconds = 40
+// How long profiles take, which fits into the rounds that are the default. Evaluations share the machine with more servers.
+const (
+	evaluationSeconds = 40
+	ofrepSeconds      = 15
+	profileExtension  = ".pprof"
+)
 
 // takeProfile writes a CPU profile of the process into a file.
-func takeProfile(p *process, path string) error {
-	url := fmt.Sprintf("%s/debug/pprof/profile?seconds=%d", strings.TrimSuffix(p.url, "/api/v1"), profileSeconds)
-	response, err := http.Get(url) //nolint:noctx // the server answers after profileSeconds, or ends
+func takeProfile(p *process, path string, seconds int) error {
+	url := fmt.Sprintf("%s/debug/pprof/profile?seconds=%d", strings.TrimSuffix(p.url, "/api/v1"), seconds)
+	response, err := http.Get(url) //nolint:noctx // the server answers after these seconds, or ends
 	if err != nil {
 		return err
 	}

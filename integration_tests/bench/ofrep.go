@@ -78,8 +78,12 @@ func measureOFREP(o options, dir string, out io.Writer) (err error) {
 	if bare.load, err = newLoad(bare.process.url, []byte(ofrepContext), o.connections); err != nil {
 		return err
 	}
+	taken := beginProfile(p, o.profilePart(dir, "ofrep"), ofrepSeconds)
 	if err := measure(targets, o.rounds); err != nil {
 		return err
+	}
+	if err := <-taken; err != nil {
+		return fmt.Errorf("take the profile: %w", err)
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	_, _ = fmt.Fprintln(w, "\nOFREP\tCPU µs/request\tratio to bare\tCPU µs/flag, if bare took 17.6\twanted\t")
