@@ -89,7 +89,7 @@ func JoinedExpr(constraints []Constraint) (conditions.Expr, error) {
 func (c *Constraint) source() (string, error) {
 	token, ok := operatorTokens[c.Operator]
 	if !ok {
-		return "", Invalid("not supported operator: %s", c.Operator)
+		return "", Invalid("operator %q is not accepted; want one of %s", c.Operator, strings.Join(Operators(), ", "))
 	}
 	value := strings.TrimSpace(c.Value)
 	if len(c.Property) > maxPropertyBytes {

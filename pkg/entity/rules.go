@@ -34,14 +34,15 @@ const (
 	generatedKeyAlphabet = "123456789abcdefghijkmnopqrstuvwxyz"
 )
 
-const (
-	keyFormat      = `^[\w\d-/\.\:]+$`
-	tagValueFormat = `^[ \w\d-/\.\:]+$`
+var (
+	keyPattern      = regexp.MustCompile(`^[\w\d-/\.\:]+$`)
+	tagValuePattern = regexp.MustCompile(`^[ \w\d-/\.\:]+$`)
 )
 
-var (
-	keyPattern      = regexp.MustCompile(keyFormat)
-	tagValuePattern = regexp.MustCompile(tagValueFormat)
+// What the patterns accept, in words.
+const (
+	keyFormat      = "one or more ASCII letters, digits and _ - / . :"
+	tagValueFormat = "one or more ASCII letters, digits, spaces and _ - / . :"
 )
 
 // kindError is a message for the sender of a request that matches one of the sentinels above.
@@ -84,10 +85,10 @@ func CheckTagValue(value string) error { return check("value", value, tagValuePa
 
 func check(name, s string, pattern *regexp.Regexp, format string) error {
 	if len(s) > MaxKeyLength {
-		return Invalid("%s:%s cannot be longer than %d", name, s, MaxKeyLength)
+		return Invalid("%s %q has %d bytes, more than the %d allowed", name, s, len(s), MaxKeyLength)
 	}
 	if !pattern.MatchString(s) {
-		return Invalid("%s:%s should have the format %s", name, s, format)
+		return Invalid("%s %q is not accepted; want %s", name, s, format)
 	}
 	return nil
 }

@@ -127,7 +127,7 @@ func TestParseDocumentFindings(t *testing.T) {
 				{failure, "a", "segment 1, distribution 3", "variant key is missing"},
 			},
 		},
-		{"operator", segment(`"Constraints": [{"Property": "p", "Operator": "LIKE", "Value": "1"}], ` + shared), []evalcache.Finding{{failure, "a", "segment 1, constraint 1", "not supported operator: LIKE"}}},
+		{"operator", segment(`"Constraints": [{"Property": "p", "Operator": "LIKE", "Value": "1"}], ` + shared), []evalcache.Finding{{failure, "a", "segment 1, constraint 1", `operator "LIKE" is not accepted; want one of EQ, NEQ, LT, LTE, GT, GTE, EREG, NEREG, IN, NOTIN, CONTAINS, NOTCONTAINS`}}},
 		{
 			"pattern", segment(`"Constraints": [{"Property": "p", "Operator": "EREG", "Value": "\"[\""}], ` + shared),
 			[]evalcache.Finding{{warning, "a", "segment 1, constraint 1", "pattern cannot be used, so that the comparison never holds: error parsing regexp: missing closing ]: `[`"}},

@@ -178,7 +178,7 @@ func (h *Handler) PostFlagTry(p datarapi.PostFlagTryParams) middleware.Responder
 	}
 	for i, e := range p.Body.Entities {
 		if e == nil {
-			return h.fail(p.HTTPRequest, entity.Invalid("entities.%d in body must not be null", i))
+			return h.fail(p.HTTPRequest, entity.Invalid("entities.%d must not be null", i))
 		}
 		entities[i] = eval.Entity{EntityID: e.EntityID, EntityType: e.EntityType, EntityContext: e.EntityContext}
 		if added != nil {

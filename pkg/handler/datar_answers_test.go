@@ -133,7 +133,7 @@ func TestAnswersRefuseBadInputByName(t *testing.T) {
 	}{
 		flag + "/outcomes?format=xml":                                        {400, `format is \"xml\", want json or csv`},
 		flag + "/outcomes?from=2026-02-01T00:00:00Z&to=2026-01-01T00:00:00Z": {400, "from (2026-02-01T00:00:00Z) must not be after to"},
-		flag + "/outcomes?from=yesterday":                                    {422, "from in query must be of type strfmt.DateTime"},
+		flag + "/outcomes?from=yesterday":                                    {422, "is not accepted; want a time such as 2026-01-31T18:00:00Z"},
 		flag + "/series?bucket=month":                                        {400, "want hour, day or week"},
 		flag + "/series?tz=Mars/Olympus":                                     {400, "want a name of the IANA time zone database"},
 		flag + "/series?by=country":                                          {400, "want outcome, variant, segment or version"},
@@ -146,7 +146,7 @@ func TestAnswersRefuseBadInputByName(t *testing.T) {
 		"/datar/states?canDelete=maybe":                                      {400, "want yes, no or unknown"},
 		"/datar/states?sort=name":                                            {400, "want traffic, last, key or updated"},
 		"/datar/states?limit=1001":                                           {400, "limit is 1001, want 1 to 1000"},
-		"/datar/unknown?limit=x":                                             {422, "limit in query must be of type int64"},
+		"/datar/unknown?limit=x":                                             {422, "is not accepted; want an integer of 64 bits"},
 		"/datar/unknown?offset=99999999":                                     {400, "offset is 99999999, want 0 to"},
 		"/datar/flags/999/outcomes":                                          {404, "unable to find flag 999"},
 		"/datar/flags/999/series":                                            {404, "unable to find flag 999"},
@@ -155,7 +155,7 @@ func TestAnswersRefuseBadInputByName(t *testing.T) {
 		"/datar/flags/999/reasons":                                           {404, "unable to find flag 999"},
 		"/datar/flags/999/state":                                             {404, "unable to find flag 999"},
 		"/datar/flags/999/tail":                                              {404, "unable to find flag 999"},
-		"/datar/flags/0/state":                                               {422, "flagID in path should be greater than or equal to 1"},
+		"/datar/flags/0/state":                                               {422, "flagID in path must be at least 1, not 0"},
 	} {
 		got := call(t, s, http.MethodGet, path, nil)
 		if got.status != want.status || !strings.Contains(got.raw, want.text) {
@@ -173,7 +173,7 @@ func TestAnswersRefuseBadInputByName(t *testing.T) {
 	}{
 		"no entities":       {"/flags/1/try", object{"entities": []object{}}, "entities has 0 entries, want 1 to 1000"},
 		"too many entities": {"/flags/1/try", object{"entities": entities}, "entities has 1001 entries, want 1 to 1000"},
-		"a null entity":     {"/flags/1/try", object{"entities": []any{nil}}, "entities.0 in body must not be null"},
+		"a null entity":     {"/flags/1/try", object{"entities": []any{nil}}, "entities.0 must not be null"},
 		"bad draft":         {"/flags/1/try", object{"entities": entities[:1], "draft": object{"segments": []object{{"rolloutPercent": 50, "distributions": []object{{"variantKey": "red", "percent": 90}}}}}}, "percents add up to 90, want 100"},
 		"bad constraint":    {"/datar/flags/1/forecast", object{"draft": object{"segments": []object{{"rolloutPercent": 5, "constraints": []object{{"property": "x", "operator": "EQ", "value": "FR"}}}}}}, "segments[0].constraints[0].value"},
 		"other segment":     {"/datar/flags/1/forecast", object{"draft": object{"segments": []object{{"id": 99, "rolloutPercent": 5}}}}, "segment 99 does not belong to flag 1"},

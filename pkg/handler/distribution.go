@@ -43,7 +43,7 @@ func distributionsOf(body []*models.Distribution) ([]entity.Distribution, error)
 	rows := make([]entity.Distribution, len(body))
 	for i, d := range body {
 		if d == nil {
-			return nil, entity.Invalid("distributions.%d in body must not be null", i)
+			return nil, entity.Invalid("distributions.%d must not be null", i)
 		}
 		rows[i] = entity.Distribution{VariantID: uint(*d.VariantID), VariantKey: *d.VariantKey, Percent: uint(*d.Percent)}
 	}

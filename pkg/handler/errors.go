@@ -92,7 +92,7 @@ func retryLater(seconds int, message string) middleware.Responder {
 }
 
 // serveError answers what the generated code refuses, such as a body that breaks the schema. A body that was cut off
-// because it is too large gets its own status; everything else stays as go-openapi has it.
+// because it is too large gets its own status; everything else keeps go-openapi's status and code, with a message for people.
 func serveError(rw http.ResponseWriter, r *http.Request, err error) {
 	if tooLarge := bodyTooLarge(err); tooLarge != nil {
 		err = errors.New(http.StatusRequestEntityTooLarge, "the request body is larger than %d bytes", tooLarge.Limit)
@@ -110,7 +110,7 @@ func serveError(rw http.ResponseWriter, r *http.Request, err error) {
 			return
 		}
 	}
-	errors.ServeError(rw, r, err)
+	errors.ServeError(rw, r, plain(err))
 }
 
 func bodyTooLarge(err error) *http.MaxBytesError {

@@ -2,9 +2,7 @@ package handler
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 
@@ -106,15 +104,11 @@ func (h *Handler) bodyOfQuery(r *http.Request, text, definition string, body int
 		return entity.Invalid("the query has %d bytes, more than the %d allowed (FLAGR_EVAL_GET_MAX_URL_BYTES); use POST instead",
 			length, h.maxGetQueryBytes)
 	}
-	err := decodeJSON(strings.NewReader(text), body)
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		err = errors.New("unexpected end of the JSON document")
+	if err := decodeJSON(strings.NewReader(text), body); err != nil {
+		return entity.Invalid("json is not valid %s: %s", definition, jsonMessage("the text", err))
 	}
-	if err == nil {
-		err = body.Validate(strfmt.Default)
-	}
-	if err != nil {
-		return entity.Invalid("json is not valid %s: %s", definition, err)
+	if err := body.Validate(strfmt.Default); err != nil {
+		return entity.Invalid("json is not valid %s: %s", definition, plain(err))
 	}
 	return nil
 }
@@ -157,7 +151,7 @@ func batchRequestOf(body *models.EvaluationBatchRequest) (eval.BatchRequest, err
 	}
 	for i, e := range body.Entities {
 		if e == nil {
-			return eval.BatchRequest{}, entity.Invalid("entities.%d in body must not be null", i)
+			return eval.BatchRequest{}, entity.Invalid("entities.%d must not be null", i)
 		}
 		if err := checkDepth(fmt.Sprintf("entities.%d.entityContext", i), e.EntityContext); err != nil {
 			return eval.BatchRequest{}, err

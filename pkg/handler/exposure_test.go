@@ -48,8 +48,8 @@ func TestExposures(t *testing.T) {
 		{"empty body", "", 422, "body"},
 		{"not JSON", "{", 400, "body"},
 		{"no rows", object{"exposures": []any{}}, 422, "at least 1"},
-		{"no list", object{}, 422, "exposures in body is required"},
-		{"no entity", object{"exposures": []any{object{"flagID": 1}}}, 422, "exposures.0.entityID in body is required"},
+		{"no list", object{}, 422, "exposures is required"},
+		{"no entity", object{"exposures": []any{object{"flagID": 1}}}, 422, "exposures.0.entityID is required"},
 		{"no such time", object{"exposures": []any{object{"flagID": 1, "entityID": "e", "timestamp": "yesterday"}}}, 400, "yesterday"},
 		{"a text for an id", object{"exposures": []any{object{"flagID": "x", "entityID": "e"}}}, 400, "flagID"},
 	} {

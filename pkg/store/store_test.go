@@ -135,7 +135,7 @@ func TestRefusals(t *testing.T) {
 		"create: bad key": {func(ctx context.Context, s *Store) error {
 			_, err := s.CreateFlag(ctx, "bo", NewFlag{Description: "d", Key: "has space"})
 			return err
-		}, entity.ErrInvalid, `cannot create flag. key:has space should have the format ^[\w\d-/\.\:]+$`},
+		}, entity.ErrInvalid, `cannot create flag. key "has space" is not accepted; want one or more ASCII letters, digits and _ - / . :`},
 		"create: no description": {func(ctx context.Context, s *Store) error {
 			_, err := s.CreateFlag(ctx, "bo", NewFlag{})
 			return err
@@ -163,7 +163,7 @@ func TestRefusals(t *testing.T) {
 		"update: empty key": {func(ctx context.Context, s *Store) error {
 			_, err := s.UpdateFlag(ctx, "bo", 1, FlagPatch{Key: ptr("")})
 			return err
-		}, entity.ErrInvalid, `cannot update flag. key: should have the format ^[\w\d-/\.\:]+$`},
+		}, entity.ErrInvalid, `cannot update flag. key "" is not accepted; want one or more ASCII letters, digits and _ - / . :`},
 		"update: empty description": {func(ctx context.Context, s *Store) error {
 			_, err := s.UpdateFlag(ctx, "bo", 1, FlagPatch{Description: ptr("")})
 			return err
@@ -175,7 +175,7 @@ func TestRefusals(t *testing.T) {
 		"update: bad entity type": {func(ctx context.Context, s *Store) error {
 			_, err := s.UpdateFlag(ctx, "bo", 1, FlagPatch{EntityType: ptr("bad type!")})
 			return err
-		}, entity.ErrInvalid, `invalid entityType. key:bad type! should have the format ^[\w\d-/\.\:]+$`},
+		}, entity.ErrInvalid, `invalid entityType. key "bad type!" is not accepted; want one or more ASCII letters, digits and _ - / . :`},
 		"update: entity type of a change that fails": {func(ctx context.Context, s *Store) error {
 			_, err := s.UpdateFlag(ctx, "bo", 1, FlagPatch{EntityType: ptr("user"), Key: ptr("two")})
 			return err
@@ -202,7 +202,7 @@ func TestRefusals(t *testing.T) {
 		"variant: bad key": {func(ctx context.Context, s *Store) error {
 			_, err := s.CreateVariant(ctx, "bo", 1, "a b", nil)
 			return err
-		}, entity.ErrInvalid, `key:a b should have the format ^[\w\d-/\.\:]+$`},
+		}, entity.ErrInvalid, `key "a b" is not accepted; want one or more ASCII letters, digits and _ - / . :`},
 		"variant: attachment too deep": {func(ctx context.Context, s *Store) error {
 			_, err := s.CreateVariant(ctx, "bo", 1, "deep", deepAttachment(101))
 			return err
@@ -253,7 +253,7 @@ func TestRefusals(t *testing.T) {
 		"constraint: unknown operator": {func(ctx context.Context, s *Store) error {
 			_, err := s.CreateConstraint(ctx, "bo", 1, 1, entity.Constraint{Property: "a", Operator: "LIKE", Value: "1"})
 			return err
-		}, entity.ErrInvalid, "not supported operator: LIKE"},
+		}, entity.ErrInvalid, `operator "LIKE" is not accepted; want one of EQ, NEQ, LT, LTE, GT, GTE, EREG, NEREG, IN, NOTIN, CONTAINS, NOTCONTAINS`},
 		"constraint: no value": {func(ctx context.Context, s *Store) error {
 			_, err := s.UpdateConstraint(ctx, "bo", 1, 1, 1, entity.Constraint{Property: "a", Operator: "EQ"})
 			return err
@@ -296,7 +296,7 @@ func TestRefusals(t *testing.T) {
 		"tag: bad value": {func(ctx context.Context, s *Store) error {
 			_, err := s.CreateTag(ctx, "bo", 1, "bad!")
 			return err
-		}, entity.ErrInvalid, `value:bad! should have the format ^[ \w\d-/\.\:]+$`},
+		}, entity.ErrInvalid, `value "bad!" is not accepted; want one or more ASCII letters, digits, spaces and _ - / . :`},
 		"tag: no such flag": {func(ctx context.Context, s *Store) error {
 			_, err := s.CreateTag(ctx, "bo", 99, "web")
 			return err

@@ -163,14 +163,14 @@ func TestErrorsStandAtTheirFields(t *testing.T) {
 		"no percent":  {"s.0.rollout", "", "f-s.0.rollout", "whole number"},
 		"value":       {"s.0.c.0.value", "FR", "f-s.0.c.0.value", "must be in double quotes"},
 		"property":    {"s.0.c.0.property", "", "f-s.0.c.0.property", "must not be empty"},
-		"variant key": {"v.0.key", "a b", "f-v.0.key", "should have the format"},
+		"variant key": {"v.0.key", "a b", "f-v.0.key", "is not accepted; want one or more ASCII letters"},
 		"same key":    {"v.0.key", "green", "f-v.1.key", "another variant"},
 		"attachment":  {"v.0.attachment", "{\n  \"a\": 1,\n}", "f-v.0.attachment", "Line 3, column 1"},
 		"no object":   {"v.0.attachment", "[1]", "f-v.0.attachment", "JSON object"},
 		"description": {"description", "", "f-description", "must not be empty"},
-		"key":         {"key", "a b", "f-key", "should have the format"},
-		"tags":        {"tags", "ok, a;b", "f-tags", "should have the format"},
-		"entity type": {"entity", "a b", "f-entity", "should have the format"},
+		"key":         {"key", "a b", "f-key", "is not accepted; want one or more ASCII letters"},
+		"tags":        {"tags", "ok, a;b", "f-tags", "is not accepted; want one or more ASCII letters"},
+		"entity type": {"entity", "a b", "f-entity", "is not accepted; want one or more ASCII letters"},
 	} {
 		f := setup(t)
 		form := f.form(t)

@@ -1515,7 +1515,7 @@ func init() {
     },
     "/datar/status": {
       "get": {
-        "description": "Shows the books of this server's Datar: how many evaluations were recorded, and where they are\nnow. At any moment ` + "`" + `recorded` + "`" + ` = ` + "`" + `stored` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + `. ` + "`" + `complete` + "`" + ` is about\nall servers and the last 7 days. It is left out if the database does not answer within a second,\nand on an edge server, which has no database.\n\nAll numbers are of this server, and begin with its start. Other servers on the same database\nhave their own. A 503 means that Datar is switched off.",
+        "description": "Returns the statistics of this server's Datar: how many evaluations were recorded, and where they are\nnow. At any moment ` + "`" + `recorded` + "`" + ` = ` + "`" + `stored` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + `. ` + "`" + `complete` + "`" + ` is about\nall servers and the last 7 days. It is left out if the database does not answer within a second,\nand on an edge server, which has no database.\n\nAll numbers are of this server, and begin with its start. Other servers on the same database\nhave their own. A 503 means that Datar is switched off.",
         "tags": [
           "datar"
         ],
@@ -1949,7 +1949,7 @@ func init() {
             },
             "examples": {
               "application/json": {
-                "message": "flagID in body should be greater than or equal to 1"
+                "message": "flagID must be at least 1, not -1"
               }
             }
           }
@@ -2177,7 +2177,7 @@ func init() {
             },
             "examples": {
               "application/json": {
-                "message": "entities in body should have at least 1 items"
+                "message": "entities must have at least 1 item"
               }
             }
           }
@@ -2295,7 +2295,7 @@ func init() {
             },
             "examples": {
               "application/json": {
-                "message": "ids.0 in query must be of type int64"
+                "message": "ids.0 in query: \"one\" is not accepted; want an integer of 64 bits"
               }
             }
           }
@@ -2399,7 +2399,7 @@ func init() {
             },
             "examples": {
               "application/json": {
-                "message": "exposures.0.entityID in body is required"
+                "message": "exposures.0.entityID is required"
               }
             }
           }
@@ -2519,7 +2519,7 @@ func init() {
             },
             "examples": {
               "application/json": {
-                "message": "limit in query must be of type int64: \"ten\""
+                "message": "limit in query: \"ten\" is not accepted; want an integer of 64 bits"
               }
             }
           }
@@ -3424,7 +3424,7 @@ func init() {
             },
             "examples": {
               "application/json": {
-                "message": "rolloutPercent in body should be less than or equal to 100"
+                "message": "rolloutPercent must be at most 100, not 101"
               }
             }
           }
@@ -3482,7 +3482,7 @@ func init() {
             },
             "examples": {
               "application/json": {
-                "message": "segmentIDs in body should have at least 1 items"
+                "message": "segmentIDs must have at least 1 item"
               }
             }
           }
@@ -3562,7 +3562,7 @@ func init() {
             },
             "examples": {
               "application/json": {
-                "message": "rolloutPercent in body is required"
+                "message": "rolloutPercent is required"
               }
             }
           }
@@ -3757,7 +3757,7 @@ func init() {
             },
             "examples": {
               "application/json": {
-                "message": "not supported operator: LIKE"
+                "message": "operator \"LIKE\" is not accepted; want one of EQ, NEQ, LT, LTE, GT, GTE, EREG, NEREG, IN, NOTIN, CONTAINS, NOTCONTAINS"
               }
             }
           }
@@ -4217,7 +4217,7 @@ func init() {
             },
             "examples": {
               "application/json": {
-                "message": "sort in query should be one of [ASC DESC]"
+                "message": "sort in query: \"UP\" is not accepted; want one of ASC, DESC"
               }
             }
           }
@@ -4334,7 +4334,7 @@ func init() {
             },
             "examples": {
               "application/json": {
-                "message": "value:on sale! should have the format ^[ \\w\\d-/\\.\\:]+$"
+                "message": "value \"on sale!\" is not accepted; want one or more ASCII letters, digits, spaces and _ - / . :"
               }
             }
           }
@@ -4596,7 +4596,7 @@ func init() {
             },
             "examples": {
               "application/json": {
-                "message": "key:light blue should have the format ^[\\w\\d-/\\.\\:]+$"
+                "message": "key \"light blue\" is not accepted; want one or more ASCII letters, digits and _ - / . :"
               }
             }
           }
@@ -4845,7 +4845,7 @@ func init() {
     },
     "/recorders/status": {
       "get": {
-        "description": "Shows the books of each streaming recorder that is switched on: ` + "`" + `kafka` + "`" + `, ` + "`" + `kinesis` + "`" + ` and ` + "`" + `pubsub` + "`" + `.\nAt any moment ` + "`" + `recorded` + "`" + ` = ` + "`" + `delivered` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + `. Datar has a status of\nits own, ` + "`" + `GET /datar/status` + "`" + `.\n\nAll numbers are of this server, and begin with its start. The list is empty if no streaming\nrecorder is switched on.",
+        "description": "Returns the statistics of each streaming recorder that is switched on: ` + "`" + `kafka` + "`" + `, ` + "`" + `kinesis` + "`" + ` and ` + "`" + `pubsub` + "`" + `.\nAt any moment ` + "`" + `recorded` + "`" + ` = ` + "`" + `delivered` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + `. Datar has a status of\nits own, ` + "`" + `GET /datar/status` + "`" + `.\n\nAll numbers are of this server, and begin with its start. The list is empty if no streaming\nrecorder is switched on.",
         "tags": [
           "recorder"
         ],
@@ -4951,7 +4951,7 @@ func init() {
             },
             "examples": {
               "application/json": {
-                "message": "limit in query must be of type int64: \"ten\""
+                "message": "limit in query: \"ten\" is not accepted; want an integer of 64 bits"
               }
             }
           }
@@ -10948,7 +10948,7 @@ func init() {
     },
     "/datar/status": {
       "get": {
-        "description": "Shows the books of this server's Datar: how many evaluations were recorded, and where they are\nnow. At any moment ` + "`" + `recorded` + "`" + ` = ` + "`" + `stored` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + `. ` + "`" + `complete` + "`" + ` is about\nall servers and the last 7 days. It is left out if the database does not answer within a second,\nand on an edge server, which has no database.\n\nAll numbers are of this server, and begin with its start. Other servers on the same database\nhave their own. A 503 means that Datar is switched off.",
+        "description": "Returns the statistics of this server's Datar: how many evaluations were recorded, and where they are\nnow. At any moment ` + "`" + `recorded` + "`" + ` = ` + "`" + `stored` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + `. ` + "`" + `complete` + "`" + ` is about\nall servers and the last 7 days. It is left out if the database does not answer within a second,\nand on an edge server, which has no database.\n\nAll numbers are of this server, and begin with its start. Other servers on the same database\nhave their own. A 503 means that Datar is switched off.",
         "tags": [
           "datar"
         ],
@@ -11382,7 +11382,7 @@ func init() {
             },
             "examples": {
               "application/json": {
-                "message": "flagID in body should be greater than or equal to 1"
+                "message": "flagID must be at least 1, not -1"
               }
             }
           }
@@ -11610,7 +11610,7 @@ func init() {
             },
             "examples": {
               "application/json": {
-                "message": "entities in body should have at least 1 items"
+                "message": "entities must have at least 1 item"
               }
             }
           }
@@ -11728,7 +11728,7 @@ func init() {
             },
             "examples": {
               "application/json": {
-                "message": "ids.0 in query must be of type int64"
+                "message": "ids.0 in query: \"one\" is not accepted; want an integer of 64 bits"
               }
             }
           }
@@ -11832,7 +11832,7 @@ func init() {
             },
             "examples": {
               "application/json": {
-                "message": "exposures.0.entityID in body is required"
+                "message": "exposures.0.entityID is required"
               }
             }
           }
@@ -11952,7 +11952,7 @@ func init() {
             },
             "examples": {
               "application/json": {
-                "message": "limit in query must be of type int64: \"ten\""
+                "message": "limit in query: \"ten\" is not accepted; want an integer of 64 bits"
               }
             }
           }
@@ -12857,7 +12857,7 @@ func init() {
             },
             "examples": {
               "application/json": {
-                "message": "rolloutPercent in body should be less than or equal to 100"
+                "message": "rolloutPercent must be at most 100, not 101"
               }
             }
           }
@@ -12915,7 +12915,7 @@ func init() {
             },
             "examples": {
               "application/json": {
-                "message": "segmentIDs in body should have at least 1 items"
+                "message": "segmentIDs must have at least 1 item"
               }
             }
           }
@@ -12995,7 +12995,7 @@ func init() {
             },
             "examples": {
               "application/json": {
-                "message": "rolloutPercent in body is required"
+                "message": "rolloutPercent is required"
               }
             }
           }
@@ -13190,7 +13190,7 @@ func init() {
             },
             "examples": {
               "application/json": {
-                "message": "not supported operator: LIKE"
+                "message": "operator \"LIKE\" is not accepted; want one of EQ, NEQ, LT, LTE, GT, GTE, EREG, NEREG, IN, NOTIN, CONTAINS, NOTCONTAINS"
               }
             }
           }
@@ -13650,7 +13650,7 @@ func init() {
             },
             "examples": {
               "application/json": {
-                "message": "sort in query should be one of [ASC DESC]"
+                "message": "sort in query: \"UP\" is not accepted; want one of ASC, DESC"
               }
             }
           }
@@ -13767,7 +13767,7 @@ func init() {
             },
             "examples": {
               "application/json": {
-                "message": "value:on sale! should have the format ^[ \\w\\d-/\\.\\:]+$"
+                "message": "value \"on sale!\" is not accepted; want one or more ASCII letters, digits, spaces and _ - / . :"
               }
             }
           }
@@ -14029,7 +14029,7 @@ func init() {
             },
             "examples": {
               "application/json": {
-                "message": "key:light blue should have the format ^[\\w\\d-/\\.\\:]+$"
+                "message": "key \"light blue\" is not accepted; want one or more ASCII letters, digits and _ - / . :"
               }
             }
           }
@@ -14278,7 +14278,7 @@ func init() {
     },
     "/recorders/status": {
       "get": {
-        "description": "Shows the books of each streaming recorder that is switched on: ` + "`" + `kafka` + "`" + `, ` + "`" + `kinesis` + "`" + ` and ` + "`" + `pubsub` + "`" + `.\nAt any moment ` + "`" + `recorded` + "`" + ` = ` + "`" + `delivered` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + `. Datar has a status of\nits own, ` + "`" + `GET /datar/status` + "`" + `.\n\nAll numbers are of this server, and begin with its start. The list is empty if no streaming\nrecorder is switched on.",
+        "description": "Returns the statistics of each streaming recorder that is switched on: ` + "`" + `kafka` + "`" + `, ` + "`" + `kinesis` + "`" + ` and ` + "`" + `pubsub` + "`" + `.\nAt any moment ` + "`" + `recorded` + "`" + ` = ` + "`" + `delivered` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + `. Datar has a status of\nits own, ` + "`" + `GET /datar/status` + "`" + `.\n\nAll numbers are of this server, and begin with its start. The list is empty if no streaming\nrecorder is switched on.",
         "tags": [
           "recorder"
         ],
@@ -14384,7 +14384,7 @@ func init() {
             },
             "examples": {
               "application/json": {
-                "message": "limit in query must be of type int64: \"ten\""
+                "message": "limit in query: \"ten\" is not accepted; want an integer of 64 bits"
               }
             }
           }

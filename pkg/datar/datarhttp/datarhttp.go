@@ -139,7 +139,7 @@ func (e *endpoints) flagSummary(rw http.ResponseWriter, r *http.Request, flagID 
 	p := parameters{values: r.URL.Query()}
 	id, err := strconv.ParseInt(flagID, 10, 64)
 	if err != nil {
-		p.wrong("flagID", "path", "int64", flagID)
+		p.wrong("flagID", "path", "an integer of 64 bits", flagID)
 	}
 	query := datar.BreakdownQuery{From: p.time("from"), To: p.time("to")}
 	if p.refused(rw) {
@@ -242,10 +242,19 @@ type parameters struct {
 	problem string
 }
 
-func (p *parameters) wrong(name, in, kind, value string) {
+func (p *parameters) wrong(name, in, want, value string) {
 	if p.problem == "" {
-		p.problem = fmt.Sprintf("%s in %s must be of type %s: %q", name, in, kind, value)
+		p.problem = fmt.Sprintf("%s in %s: %q is not accepted; want %s", name, in, shortened(value), want)
 	}
+}
+
+// shortened keeps a message readable, whatever a client sent.
+func shortened(value string) string {
+	const longest = 100
+	if len(value) > longest {
+		return value[:longest] + "..."
+	}
+	return value
 }
 
 // last returns the last of the parameter's values; an empty one counts as none.
@@ -273,7 +282,7 @@ func (p *parameters) time(name string) *time.Time {
 			return &t
 		}
 	}
-	p.wrong(name, "query", "strfmt.DateTime", text)
+	p.wrong(name, "query", "a time such as 2026-01-31T18:00:00Z", text)
 	return nil
 }
 
@@ -284,7 +293,7 @@ func (p *parameters) int32(name string) *int32 {
 	}
 	n, err := strconv.ParseInt(text, 10, 32)
 	if err != nil {
-		p.wrong(name, "query", "int32", text)
+		p.wrong(name, "query", "an integer of 32 bits", text)
 		return nil
 	}
 	return new(int32(n))

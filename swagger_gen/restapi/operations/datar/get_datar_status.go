@@ -30,7 +30,7 @@ func NewGetDatarStatus(ctx *middleware.Context, handler GetDatarStatusHandler) *
 //
 // # Show whether counting is sound
 //
-// Shows the books of this server's Datar: how many evaluations were recorded, and where they are
+// Returns the statistics of this server's Datar: how many evaluations were recorded, and where they are
 // now. At any moment `recorded` = `stored` + `pending` + the sum of `dropped`. `complete` is about
 // all servers and the last 7 days. It is left out if the database does not answer within a second,
 // and on an edge server, which has no database.

@@ -30,7 +30,7 @@ func NewGetRecordersStatus(ctx *middleware.Context, handler GetRecordersStatusHa
 //
 // # Show whether streaming works
 //
-// Shows the books of each streaming recorder that is switched on: `kafka`, `kinesis` and `pubsub`.
+// Returns the statistics of each streaming recorder that is switched on: `kafka`, `kinesis` and `pubsub`.
 // At any moment `recorded` = `delivered` + `pending` + the sum of `dropped`. Datar has a status of
 // its own, `GET /datar/status`.
 //

@@ -1,0 +1,166 @@
+package handler
+
+import (
+	"encoding/json"
+	stderrors "errors"
+	"fmt"
+	"io"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/go-openapi/errors"
+)
+
+// plain returns err with the status and code that go-openapi gives it, and a message that names the field as the client
+// wrote it, the value, and what is accepted.
+func plain(err error) error {
+	var composite *errors.CompositeError
+	for stderrors.As(err, &composite) {
+		if len(composite.Errors) == 0 {
+			return err
+		}
+		err = composite.Errors[0] // go-openapi answers with the first one, too
+		composite = nil
+	}
+	var validation *errors.Validation
+	if stderrors.As(err, &validation) && validation.Code() >= errors.InvalidTypeCode { // below: a media type
+		return errors.New(validation.Code(), "%s", validationMessage(validation))
+	}
+	var parse *errors.ParseError
+	if stderrors.As(err, &parse) && parse.In == "body" {
+		return errors.New(parse.Code(), "%s", jsonMessage("the request body", parse.Reason))
+	}
+	return err
+}
+
+// validationMessage describes a parameter or field that breaks the schema.
+func validationMessage(v *errors.Validation) string {
+	rule := strings.TrimPrefix(v.Error(), v.Name+" in "+v.In)
+	where := field(v.Name, v.In)
+	switch v.Code() {
+	case errors.RequiredFailCode:
+		return where + " is required"
+	case errors.EnumFailCode:
+		accepted := make([]string, len(v.Values))
+		for i, value := range v.Values {
+			accepted[i] = fmt.Sprint(value)
+		}
+		return where + ": " + valueOf(v.Value) + "is not accepted; want one of " + strings.Join(accepted, ", ")
+	case errors.InvalidTypeCode:
+		_, kind, _ := strings.Cut(rule, "must be of type ")
+		kind, _, _ = strings.Cut(kind, ",")
+		kind, _, _ = strings.Cut(kind, ":")
+		if noun := nounOf[kind]; noun != "" {
+			return where + ": " + valueOf(v.Value) + "is not accepted; want " + noun
+		}
+	}
+	rule = plainRules.Replace(rule)
+	switch value := strings.TrimSpace(valueOf(v.Value)); v.Code() {
+	case errors.MaxFailCode, errors.MinFailCode, errors.MultipleOfFailCode, errors.PatternFailCode:
+		if value != "" {
+			rule += ", not " + value
+		}
+	}
+	return where + rule
+}
+
+// field names what a client sent: a field of the body as it stands there, everything else with its place.
+func field(name, in string) string {
+	switch {
+	case in != "body" && in != "":
+		return name + " in " + in
+	case name == "" || name == "body":
+		return "the request body"
+	}
+	return strings.TrimPrefix(name, "body.")
+}
+
+// valueOf quotes a text, and shows a number or a boolean. Everything else is empty.
+func valueOf(value any) string {
+	switch v := reflect.ValueOf(value); v.Kind() {
+	case reflect.String:
+		return fmt.Sprintf("%q ", shortened(v.String()))
+	case reflect.Bool, reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64, reflect.Uint, reflect.Uint8,
+		reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Float32, reflect.Float64:
+		return fmt.Sprintf("%v ", value)
+	}
+	return ""
+}
+
+// nounOf has the names that go-openapi gives to types.
+var nounOf = map[string]string{
+	"int64": "an integer of 64 bits", "int32": "an integer of 32 bits", "integer": "an integer", "float64": "a number", "number": "a number",
+	"bool": "true or false", "boolean": "true or false", "string": "a string", "array": "an array", "object": "an object",
+	"strfmt.DateTime": "a time such as 2026-01-31T18:00:00Z", "date-time": "a time such as 2026-01-31T18:00:00Z",
+}
+
+var plainRules = strings.NewReplacer(
+	"should be at least 1 chars long", "must have at least 1 character",
+	"should be at least", "must have at least",
+	"should be at most", "must have at most",
+	" chars long", " characters",
+	"should be greater than or equal to", "must be at least",
+	"should be less than or equal to", "must be at most",
+	"should be greater than", "must be greater than",
+	"should be less than", "must be less than",
+	"should be a multiple of", "must be a multiple of",
+	"should have at least 1 items", "must have at least 1 item",
+	"should have", "must have",
+	"should match", "must match",
+	"shouldn't contain duplicates", "must not contain duplicates",
+	"is a forbidden property", "is not a field here",
+)
+
+// jsonMessage describes a text that is not JSON, or not JSON of the shape that is wanted.
+func jsonMessage(what string, err error) string {
+	var mismatch *json.UnmarshalTypeError
+	switch {
+	case stderrors.As(err, &mismatch):
+		if mismatch.Field != "" {
+			what = mismatch.Field
+		}
+		return what + " is " + received(mismatch.Value) + "; want " + wanted(mismatch.Type)
+	case stderrors.Is(err, io.EOF):
+		return what + " is empty; want JSON"
+	case stderrors.Is(err, io.ErrUnexpectedEOF), err.Error() == "unexpected end of JSON input":
+		return what + " ends in the middle of its JSON"
+	}
+	return what + " is not valid JSON: " + shortened(err.Error())
+}
+
+// received names a value as encoding/json does: a kind, for some numbers with the number.
+func received(value string) string {
+	kind, number, _ := strings.Cut(value, " ")
+	switch {
+	case number != "":
+		return shortened(number)
+	case kind == "bool":
+		return "a boolean"
+	case kind == "array" || kind == "object":
+		return "an " + kind
+	}
+	return "a " + kind
+}
+
+func wanted(t reflect.Type) string {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if t.ConvertibleTo(reflect.TypeFor[time.Time]()) {
+		return nounOf["date-time"]
+	}
+	switch t.Kind() {
+	case reflect.String:
+		return "a string"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Float32, reflect.Float64:
+		return "a number"
+	case reflect.Slice, reflect.Array:
+		return "an array"
+	case reflect.Struct, reflect.Map:
+		return "an object"
+	}
+	return fmt.Sprintf("an integer of %d bits", t.Bits())
+}
