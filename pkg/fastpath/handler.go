@@ -3,7 +3,7 @@
 // It stands in front of the generated API and takes a request only if it is plain: POST, JSON, every name known, every
 // value of the right kind, nothing repeated. Everything else, and so everything that is wrong, goes on to the generated
 // code as if nothing had happened. What is taken is answered byte for byte as the generated code would: tests send the
-// same requests both ways. Evaluation and recording are those of eval.Service, as for every other way in.
+// same requests both ways. Evaluation and recording are those of eval.Service, as for every other endpoint.
 package fastpath
 
 import (

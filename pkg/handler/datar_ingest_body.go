@@ -90,7 +90,7 @@ func isPlainText(h http.Header) bool {
 }
 
 // leadsToIngest reports whether the path is one of counts, however it is written: the API's router cleans paths with their
-// escapes still in them, and must not get past the door to the operation.
+// escapes still in them, and must not reach the operation.
 func leadsToIngest(u *url.URL, operation string) bool {
 	for _, p := range []string{path.Clean(u.Path), path.Clean(u.EscapedPath())} {
 		switch p {

@@ -96,7 +96,7 @@ func TestVariantsOfOneKeyAreExported(t *testing.T) {
 	}
 }
 
-// With a database the mode only closes doors.
+// With a database the mode only disables endpoints.
 func TestEvalOnlyModeOnADatabase(t *testing.T) {
 	t.Parallel()
 	s := setup(t, map[string]string{"FLAGR_EVAL_ONLY_MODE": "true"})

@@ -61,7 +61,7 @@ type Options struct {
 	Tail    *insight.Tail
 	// Ingester is nil when no counts from elsewhere are taken; their operation then answers 501.
 	Ingester Ingester
-	// RecorderStats has the books of the streaming recorders; nil means that there are none.
+	// RecorderStats returns the statistics of the streaming recorders; nil means that there are none.
 	RecorderStats func() []recorder.Stats
 	// MaxGetQueryBytes is the longest raw query of a GET evaluation; 0 means no limit.
 	MaxGetQueryBytes int

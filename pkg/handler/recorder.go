@@ -11,7 +11,7 @@ import (
 	recorderapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/recorder"
 )
 
-// GetRecordersStatus shows the books of the streaming recorders.
+// GetRecordersStatus returns the statistics of the streaming recorders.
 func (h *Handler) GetRecordersStatus(recorderapi.GetRecordersStatusParams) middleware.Responder {
 	m := &models.RecordersStatus{Recorders: []*models.RecorderStatus{}}
 	if h.recorderStats != nil {

@@ -20,7 +20,7 @@ const (
 	maxExports = 4
 	// exportWait is how long an export waits for one of the others to end. Edge servers ask for the flags at the same time.
 	exportWait = 2 * time.Second
-	// exportRetryAfter is how many seconds a client that waited in vain waits before it tries again.
+	// exportRetryAfter is how many seconds a client waits before it retries an export that was refused.
 	exportRetryAfter = 10
 	// exportPart is what a client must have read within exportPatience, or it is cut off.
 	exportPart     = 1 << 20

@@ -6,7 +6,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/recorder"
 )
 
-// recorderCollector shows the books of the streaming recorders, read when Prometheus asks.
+// recorderCollector collects the statistics of the streaming recorders, read when Prometheus asks.
 type recorderCollector struct {
 	stats func() []recorder.Stats
 

@@ -41,7 +41,7 @@ func (s *Store) migrate(ctx context.Context) (done migration, err error) {
 	return done, err
 }
 
-// errLocked is what a server ends with that has waited for its turn in vain.
+// errLocked reports a timeout while waiting for the migration lock.
 var errLocked = errors.New("another server is changing the tables and has not ended in time: start again when it has")
 
 // lock runs the statement that waits until no other server migrates; an empty one is nothing to do.

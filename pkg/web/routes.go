@@ -29,7 +29,7 @@ type Routes struct {
 	Pprof http.Handler
 }
 
-// Handler puts the routes together. Paths that are nobody's answer 404. A request for the API is copied only if there
+// Handler puts the routes together. Unmatched paths return 404. A request for the API is copied only if there
 // is a prefix.
 func (o Routes) Handler() http.Handler {
 	api := o.API
