@@ -43,7 +43,7 @@ func (s *Store) SnapshotHeads(ctx context.Context, flagID int64, limit int) ([]e
 // HeadsOfFlags lists all snapshots of some flags as SnapshotHeads does, in the order of their ids.
 func (s *Store) HeadsOfFlags(ctx context.Context, flagIDs []int64) ([]entity.SnapshotHead, error) {
 	heads := []entity.SnapshotHead{}
-	for chunk := range slices.Chunk(flagIDs, idsPerQuery) {
+	for chunk := range inChunks(flagIDs) {
 		var some []entity.SnapshotHead
 		err := s.db.WithContext(ctx).Model(&entity.FlagSnapshot{}).Select("id", "flag_id", "created_at", "updated_by").
 			Where("flag_id IN ?", chunk).Order("id").Scan(&some).Error
@@ -62,7 +62,7 @@ func (s *Store) SnapshotsByID(ctx context.Context, ids []int64) ([]entity.FlagSn
 	slices.Sort(ids)
 	snapshots := []entity.FlagSnapshot{}
 	var size int64
-	for chunk := range slices.Chunk(slices.Compact(ids), idsPerQuery) {
+	for chunk := range inChunks(slices.Compact(ids)) {
 		var bytes int64
 		err := s.db.WithContext(ctx).Model(&entity.FlagSnapshot{}).Select("COALESCE(SUM(LENGTH(flag)), 0)").Where("id IN ?", chunk).Scan(&bytes).Error
 		if err != nil {
@@ -89,12 +89,12 @@ func (s *Store) DeletedAmong(ctx context.Context, keys []string, ids []int64) ([
 		flags = append(flags, some...)
 		return err
 	}
-	for chunk := range slices.Chunk(keys, idsPerQuery) {
+	for chunk := range inChunks(keys) {
 		if err := find("key", chunk); err != nil {
 			return nil, explain("look for deleted flags by key", err)
 		}
 	}
-	for chunk := range slices.Chunk(ids, idsPerQuery) {
+	for chunk := range inChunks(ids) {
 		if err := find("id", chunk); err != nil {
 			return nil, explain("look for deleted flags by id", err)
 		}

@@ -11,9 +11,6 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// idsPerQuery keeps lists of ids below the number of parameters that every database takes: older SQLite has 999.
-const idsPerQuery = 500
-
 // loadParts fills in variants, segments with their parts, and tags. Soft-deleted parts are left out, also those of a
 // deleted flag, which GORM's own preloading would include.
 func loadParts(tx *gorm.DB, flags []entity.Flag, how reading) error {
@@ -50,7 +47,7 @@ func loadTags(tx *gorm.DB, flags []entity.Flag, how reading) error {
 		byID[ids[i]] = withoutParts(&flags[i])
 	}
 	var links []flagTag
-	for chunk := range slices.Chunk(ids, idsPerQuery) {
+	for chunk := range inChunks(ids) {
 		some, err := find(tx.Where("flag_id IN ?", chunk).Order("tag_id"), flagTagColumns(), how)
 		if err != nil {
 			return fmt.Errorf("read which flags have which tags: %w", err)
@@ -78,7 +75,7 @@ func tagsOf(tx *gorm.DB, links []flagTag, how reading) (map[uint]entity.Tag, err
 	}
 	ids := slices.Sorted(maps.Keys(tags))
 	clear(tags)
-	for chunk := range slices.Chunk(ids, idsPerQuery) {
+	for chunk := range inChunks(ids) {
 		some, err := find(tx.Where("id IN ?", chunk), tagColumns(), how)
 		if err != nil {
 			return nil, err
@@ -121,7 +118,7 @@ func segmentsOf(tx *gorm.DB, flagIDs []uint, how reading) ([]entity.Segment, err
 // that column first. They are sorted here: SQLite would need longer, and they nearly are in that order.
 func partsOf[T any](tx *gorm.DB, of columnsOf[T], how reading, column string, ids []uint, compare func(a, b *T) int) ([]T, error) {
 	all := []T{}
-	for chunk := range slices.Chunk(ids, idsPerQuery) {
+	for chunk := range inChunks(ids) {
 		// SQLite takes the index on deleted_at if it can, and so reads the whole table for each chunk.
 		query := tx.Unscoped().Where(map[string]any{column: chunk}).Where("COALESCE(deleted_at, NULL) IS NULL")
 		some, err := find(query, of, how)

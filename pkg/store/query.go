@@ -156,7 +156,7 @@ func (s *Store) ChangedFlags(ctx context.Context, known []*entity.Flag) (changed
 		if err != nil {
 			return err
 		}
-		for chunk := range slices.Chunk(ids, idsPerQuery) {
+		for chunk := range inChunks(ids) {
 			var some []entity.Flag
 			if err := tx.Find(&some, "id IN ?", chunk).Error; err != nil {
 				return err
@@ -209,7 +209,7 @@ func (s *Store) FlagsByID(ctx context.Context, ids []int64) ([]entity.Flag, erro
 	slices.Sort(ids)
 	flags := []entity.Flag{}
 	err := s.read(ctx, "flags by id", func(tx *gorm.DB) error {
-		for chunk := range slices.Chunk(slices.Compact(ids), idsPerQuery) {
+		for chunk := range inChunks(slices.Compact(ids)) {
 			var some []entity.Flag
 			if err := tx.Unscoped().Find(&some, "id IN ?", chunk).Error; err != nil {
 				return err
@@ -392,6 +392,7 @@ func (s *Store) unsearchable(err error, texts []searched) error {
 // equal narrows a query to rows whose column is one of the texts, byte by byte. The plain comparison is there for indexes.
 func (s *Store) equal(query *gorm.DB, column string, texts ...string) *gorm.DB {
 	name := clause.Column{Name: column}
+	texts = padded(texts)
 	query = query.Where("? IN ?", name, texts)
 	if s.dialect.bytes != "" {
 		query = query.Where(fmt.Sprintf(s.dialect.bytes, "?")+" IN ?", name, texts)
