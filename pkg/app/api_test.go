@@ -1,4 +1,4 @@
-package datar_test
+package app_test
 
 import (
 	"bytes"
@@ -13,6 +13,7 @@ import (
 	"go/types"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -22,67 +23,77 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-var updateAPI = flag.Bool("update", false, "write api.txt")
+var updateAPI = flag.Bool("update", false, "write the files api.txt")
 
-const stabilityADR = "../../docs/adr/0014-stable-packages.md"
+const stabilityADR = "docs/adr/0014-stable-packages.md"
 
-// unpublished are the folders whose packages are for our own server, as the ADR says. All others are published.
-var unpublished = []string{"forward", "chstore", "gormstore/testdb"}
+// libraries are the folders whose packages other programs import, each with an api.txt, and the packages below them that are for
+// our own server, as the ADR says.
+var libraries = map[string][]string{
+	"pkg/datar":   {"forward", "chstore", "gormstore/testdb"},
+	"pkg/evallog": nil,
+}
 
-// TestExportedNamesChangeKnowingly compares what the published packages export with api.txt. Whoever changes it on
-// purpose runs the test with -update, and commits the file; docs/adr/0014-stable-packages.md says which changes are
-// allowed.
+// TestExportedNamesChangeKnowingly compares what the packages export with api.txt. Whoever changes it on purpose runs
+// the test with -update, and commits the file; docs/adr/0014-stable-packages.md says which changes are allowed.
 func TestExportedNamesChangeKnowingly(t *testing.T) {
 	t.Parallel()
-	var listing strings.Builder
-	for _, folder := range published(t) {
-		fmt.Fprintf(&listing, "package %s\n\n%s\n", filepath.ToSlash(filepath.Join("pkg/datar", folder)), strings.Join(exported(t, folder), "\n"))
-	}
-	if *updateAPI {
-		if err := os.WriteFile("api.txt", []byte(listing.String()), 0o600); err != nil {
+	for library := range libraries {
+		var listing strings.Builder
+		for _, folder := range published(t, library) {
+			fmt.Fprintf(&listing, "package %s\n\n%s\n", path.Join(library, folder), strings.Join(exported(t, filepath.Join(top, library, folder)), "\n"))
+		}
+		file := filepath.Join(top, library, "api.txt")
+		if *updateAPI {
+			if err := os.WriteFile(file, []byte(listing.String()), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		want, err := os.ReadFile(file)
+		if err != nil {
 			t.Fatal(err)
 		}
-		return
-	}
-	want, err := os.ReadFile("api.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(listing.String(), "\n")); diff != "" {
-		t.Errorf("the exported names differ from pkg/datar/api.txt; if that is meant: go test ./pkg/datar -run TestExported -update (-want +got):\n%s", diff)
+		if diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(listing.String(), "\n")); diff != "" {
+			t.Errorf("the exported names differ from %s/api.txt; if that is meant: go test ./pkg/app -run TestExported -update (-want +got):\n%s", library, diff)
+		}
 	}
 }
 
 // TestEachPackageIsPublishedOrNot keeps the ADR complete.
 func TestEachPackageIsPublishedOrNot(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile(stabilityADR)
+	text, err := os.ReadFile(filepath.Join(top, stabilityADR))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, folder := range append(published(t), unpublished...) {
-		name := filepath.Base(folder)
-		if folder == "." {
-			name = "datar"
-		}
-		if !strings.Contains(string(text), "`"+name+"`") {
-			t.Errorf("%s does not say whether %s is published", stabilityADR, name)
+	for library, unpublished := range libraries {
+		for _, folder := range append(published(t, library), unpublished...) {
+			if name := path.Base(path.Join(library, folder)); !strings.Contains(string(text), "`"+name+"`") {
+				t.Errorf("%s does not say whether %s is published", stabilityADR, name)
+			}
 		}
 	}
 }
 
-// published finds the packages below this folder, itself among them, that other programs may import.
-func published(t *testing.T) (folders []string) {
+// published finds the packages of a library that other programs may import, by their folders below it.
+func published(t *testing.T, library string) (folders []string) {
 	t.Helper()
-	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
+	root := filepath.Join(top, library)
+	err := filepath.WalkDir(root, func(folder string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.IsDir() {
 			return err
 		}
-		if entry.Name() == "testdata" || entry.Name() == "internal" || slices.Contains(unpublished, filepath.ToSlash(path)) {
+		below, err := filepath.Rel(root, folder)
+		if err != nil {
+			return err
+		}
+		below = filepath.ToSlash(below)
+		if entry.Name() == "testdata" || entry.Name() == "internal" || slices.Contains(libraries[library], below) {
 			return fs.SkipDir
 		}
-		if len(sources(t, path)) > 0 {
-			folders = append(folders, path)
+		if len(goFiles(t, folder)) > 0 {
+			folders = append(folders, below)
 		}
 		return nil
 	})
@@ -92,8 +103,8 @@ func published(t *testing.T) (folders []string) {
 	return folders
 }
 
-// sources are the files of a package without its tests, for whatever system.
-func sources(t *testing.T, folder string) []string {
+// goFiles are the files of a package without its tests, for whatever system.
+func goFiles(t *testing.T, folder string) []string {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(folder, "*.go"))
 	if err != nil {
@@ -108,7 +119,7 @@ func exported(t *testing.T, folder string) []string {
 	t.Helper()
 	set := token.NewFileSet()
 	var files []*ast.File
-	for _, name := range sources(t, folder) {
+	for _, name := range goFiles(t, folder) {
 		file, err := parser.ParseFile(set, name, nil, parser.SkipObjectResolution) // without comments
 		if err != nil {
 			t.Fatal(err)

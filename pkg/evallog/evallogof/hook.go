@@ -8,6 +8,7 @@ package evallogof
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"math"
 	"strconv"
 
@@ -47,14 +48,24 @@ type Hook struct {
 
 var _ openfeature.Hook = (*Hook)(nil)
 
-// NewHook returns a hook that counts with the recorder.
+// NewHook returns a hook that counts with the recorder. If that is nil, also as a nil *evallog.Engine, the hook counts
+// nothing and NewHook logs a warning to slog.Default(): a program whose engine could not be made still evaluates its flags.
 func NewHook(recorder Recorder, options HookOptions) *Hook {
+	if engine, ok := recorder.(*evallog.Engine); recorder == nil || ok && engine == nil {
+		slog.Warn("evallogof: the recorder is nil, so evaluations are not counted")
+		recorder = nothing{}
+	}
 	hook := &Hook{recorder: recorder, allocation: options.AllocationKey}
 	if hook.allocation == "" {
 		hook.allocation = DefaultAllocationKey
 	}
 	return hook
 }
+
+// nothing is a Recorder that counts nothing.
+type nothing struct{}
+
+func (nothing) Record(evallog.Evaluation) {}
 
 // Finally counts the evaluation. Its outcome is known when there is a variant, an error, or the reason DISABLED. A default
 // can have more than one cause, so its outcome is left to the receiver.

@@ -224,6 +224,23 @@ func TestAnotherNameForTheAllocation(t *testing.T) {
 	}
 }
 
+// Without an engine evaluations have their values all the same.
+func TestAHookWithoutARecorderCountsNothing(t *testing.T) {
+	t.Parallel()
+	var missing *evallog.Engine
+	for name, recorder := range map[string]evallogof.Recorder{"nil": nil, "a nil engine": missing} {
+		f := setup(t)
+		value, err := f.client.BooleanValue(t.Context(), "static", false, openfeature.EvaluationContext{},
+			openfeature.WithHooks(evallogof.NewHook(recorder, evallogof.HookOptions{})))
+		if err != nil || !value {
+			t.Errorf("%s: the flag is %v, %v; want true", name, value, err)
+		}
+		if row := f.row(t); row.Count != 1 {
+			t.Errorf("%s: another hook has %+v, want one evaluation", name, row)
+		}
+	}
+}
+
 type recorderFunc func(evallog.Evaluation)
 
 func (f recorderFunc) Record(e evallog.Evaluation) { f(e) }
