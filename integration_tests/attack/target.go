@@ -3,7 +3,6 @@ package attack
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +20,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/flagr-datar/flagr-datar/integration_tests/apicall"
 )
 
 const (
@@ -176,31 +177,9 @@ func (t *target) proc(name string) string {
 	return filepath.Join("/proc", strconv.Itoa(t.cmd.Process.Pid), name)
 }
 
-// call sends JSON and decodes the answer, which must be 200. It is for setups: its status is not counted.
+// call calls the API with JSON, below its base path. It is for setups: its status is not counted.
 func (t *target) call(ctx context.Context, method, path string, body any) (map[string]any, error) {
-	encoded, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	request, err := http.NewRequestWithContext(ctx, method, t.api+path, bytes.NewReader(encoded))
-	if err != nil {
-		return nil, err
-	}
-	request.Header.Set("Content-Type", "application/json")
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return nil, err
-	}
-	text, err := io.ReadAll(response.Body)
-	if err := errors.Join(err, response.Body.Close()); err != nil {
-		return nil, err
-	}
-	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s %s: %s: %.300s", method, path, response.Status, text)
-	}
-	var decoded map[string]any
-	_ = json.Unmarshal(text, &decoded) // a list is not needed
-	return decoded, nil
+	return apicall.JSON(ctx, method, t.api+path, body)
 }
 
 // attack sends a request, reads the answer to its end and counts its status, which it returns; 0 without an answer.

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+
+	"github.com/flagr-datar/flagr-datar/integration_tests/apicall"
 )
 
 // load sends one request again and again. It does less for it than an http.Client, because it shares the machine with the
@@ -179,29 +182,7 @@ func batchBody(n int) []byte {
 	return b.Bytes()
 }
 
-// send sends JSON and returns the answer, which must be 200, if it is an object.
+// send calls the API of a server on this machine with JSON.
 func send(target, method string, body any) (object, error) {
-	encoded, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	request, err := http.NewRequest(method, target, bytes.NewReader(encoded)) //nolint:noctx // the servers are on this machine
-	if err != nil {
-		return nil, err
-	}
-	request.Header.Set("Content-Type", "application/json")
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return nil, err
-	}
-	text, err := io.ReadAll(response.Body)
-	if err := errors.Join(err, response.Body.Close()); err != nil {
-		return nil, err
-	}
-	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s %s: %s: %s", method, target, response.Status, text)
-	}
-	var decoded object
-	_ = json.Unmarshal(text, &decoded) // lists are of no interest here
-	return decoded, nil
+	return apicall.JSON(context.Background(), method, target, body)
 }

@@ -36,10 +36,6 @@ type Engine struct {
 // Stats returns the fixed books.
 func (e Engine) Stats() datar.Stats { return e.stats }
 
-type catalog map[int64]datar.FlagInfo
-
-func (c catalog) Flags(context.Context, []int64) (map[int64]datar.FlagInfo, error) { return c, nil }
-
 // store is one that cannot read the counts of one flag.
 type store struct{ memstore.Store }
 
@@ -75,7 +71,7 @@ func newEngine(t *testing.T, stats datar.Stats) Engine {
 	}
 	engine, err := datar.New(datar.Options{
 		Store: counts,
-		Catalog: catalog{
+		Catalog: datar.StaticCatalog{
 			1: {Key: "checkout", Description: `the "new" <checkout> & more`, Enabled: true},
 			2: {Key: "dark-mode", Deleted: true},
 			3: {Key: "search", Enabled: true},

@@ -53,7 +53,7 @@ func benchmarkCounting(b *testing.B, record func(datar.Event)) {
 func BenchmarkRecord(b *testing.B) {
 	for _, journal := range []bool{false, true} {
 		b.Run(map[bool]string{false: "journal=off", true: "journal=on"}[journal], func(b *testing.B) {
-			options := datar.Options{Store: &memstore.Store{}, Catalog: catalog{}}
+			options := datar.Options{Store: &memstore.Store{}}
 			if journal {
 				options.Journal = datar.JournalOptions{Dir: b.TempDir(), Required: true}
 			}
@@ -89,7 +89,7 @@ func BenchmarkMemory(b *testing.B) {
 	var perKey float64
 	for b.Loop() {
 		before := heap()
-		engine, err := datar.New(datar.Options{Store: &memstore.Store{}, Catalog: catalog{}})
+		engine, err := datar.New(datar.Options{Store: &memstore.Store{}})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -125,19 +125,6 @@ func (s *faultyStore) sum() int64 {
 	return sum
 }
 
-// catalog names the flags that are in it.
-type catalog map[int64]datar.FlagInfo
-
-func (c catalog) Flags(_ context.Context, ids []int64) (map[int64]datar.FlagInfo, error) {
-	found := map[int64]datar.FlagInfo{}
-	for _, id := range ids {
-		if info, ok := c[id]; ok {
-			found[id] = info
-		}
-	}
-	return found, nil
-}
-
 // clock is a time that tests move.
 type clock struct{ now atomic.Int64 }
 
@@ -160,7 +147,7 @@ type fixture struct {
 func setup(t *testing.T, change ...func(*datar.Options)) fixture {
 	t.Helper()
 	f := fixture{store: &faultyStore{}, clock: newClock(noon)}
-	options := datar.Options{Store: f.store, Catalog: catalog{}, Now: f.clock.Now}
+	options := datar.Options{Store: f.store, Now: f.clock.Now}
 	for _, c := range change {
 		c(&options)
 	}
@@ -676,7 +663,7 @@ func (s oddStore) MaxRows() int     { return s.rows }
 func (s oddStore) Identity() string { return s.identity }
 
 // pointed is a Catalog with a pointer.
-type pointed struct{ catalog }
+type pointed struct{ datar.StaticCatalog }
 
 // asked is a Catalog that is a function.
 type asked func(ctx context.Context, ids []int64) (map[int64]datar.FlagInfo, error)
@@ -708,7 +695,7 @@ func TestOptionsAreChecked(t *testing.T) {
 		"a catalog that is a nil function": {func(o *datar.Options) {
 			o.Catalog = asked(nil)
 		}, "Options.Catalog is a nil datar_test.asked"},
-		"a catalog that is a nil map":         {func(o *datar.Options) { o.Catalog = catalog(nil) }, ""},
+		"a catalog that is a nil map":         {func(o *datar.Options) { o.Catalog = datar.StaticCatalog(nil) }, ""},
 		"retention of a store that maintains": {func(o *datar.Options) { o.Store, o.Retention = &maintained{}, datar.MinRetention }, ""},
 		"retention of one that does not": {func(o *datar.Options) {
 			o.Retention = datar.MinRetention
@@ -730,7 +717,7 @@ func TestOptionsAreChecked(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			options := datar.Options{Store: &memstore.Store{}, Catalog: catalog{}}
+			options := datar.Options{Store: &memstore.Store{}}
 			test.change(&options)
 			_, err := datar.New(options)
 			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
@@ -830,7 +817,7 @@ func TestWithoutACatalogFlagsHaveNoNames(t *testing.T) {
 }
 
 func ExampleEngine() {
-	engine, err := datar.New(datar.Options{Store: &memstore.Store{}, Catalog: catalog{7: {Key: "checkout"}}})
+	engine, err := datar.New(datar.Options{Store: &memstore.Store{}, Catalog: datar.StaticCatalog{7: {Key: "checkout"}}})
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -177,7 +177,7 @@ func TestAWrapperHidesNothing(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	if _, err := datar.New(datar.Options{Catalog: catalog{}, Store: wrapped{oddStore{rows: 0}}}); err == nil {
+	if _, err := datar.New(datar.Options{Store: wrapped{oddStore{rows: 0}}}); err == nil {
 		t.Error("the limit of a wrapped store is not looked at")
 	}
 }

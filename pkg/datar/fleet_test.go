@@ -19,7 +19,7 @@ import (
 func named(t *testing.T, store datar.Store, clock *clock, name, dir string) fixture {
 	t.Helper()
 	e, err := datar.New(datar.Options{
-		Store: store, Catalog: catalog{}, Now: clock.Now, Journal: datar.JournalOptions{Dir: dir}, Server: datar.ServerOptions{Name: name},
+		Store: store, Now: clock.Now, Journal: datar.JournalOptions{Dir: dir}, Server: datar.ServerOptions{Name: name},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -76,7 +76,7 @@ func TestIdleServersAreHeard(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := &faultyStore{}
-		e, err := datar.New(datar.Options{Store: store, Catalog: catalog{}, Server: datar.ServerOptions{Name: "idle"}})
+		e, err := datar.New(datar.Options{Store: store, Server: datar.ServerOptions{Name: "idle"}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -42,7 +42,7 @@ func newHost(t *testing.T) *host {
 
 func (h *host) options() datar.Options {
 	return datar.Options{
-		Store: h.store, Catalog: catalog{}, Now: h.clock.Now,
+		Store: h.store, Now: h.clock.Now,
 		Journal: datar.JournalOptions{Dir: h.dir, Required: true},
 		Logger:  slog.New(slog.NewTextHandler(h.log, nil)),
 		Server:  datar.ServerOptions{Name: "host"}, // without a file for it

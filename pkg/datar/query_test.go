@@ -28,7 +28,7 @@ func (f fixture) summary(t *testing.T, query datar.SummaryQuery) []datar.FlagSum
 func TestQuerySummary(t *testing.T) {
 	t.Parallel()
 	info := datar.FlagInfo{Key: "checkout", Description: "new checkout", Enabled: true}
-	f := setup(t, func(o *datar.Options) { o.Catalog = catalog{2: info} })
+	f := setup(t, func(o *datar.Options) { o.Catalog = datar.StaticCatalog{2: info} })
 	if got := f.summary(t, datar.SummaryQuery{}); got == nil || len(got) != 0 {
 		t.Errorf("summary without traffic is %#v, want an empty list", got)
 	}
@@ -148,7 +148,7 @@ func TestQueriesRefuseBadArguments(t *testing.T) {
 
 func TestQueryFlagSummaryBreakdown(t *testing.T) {
 	t.Parallel()
-	f := setup(t, func(o *datar.Options) { o.Catalog = catalog{1: {}, 5: {}} })
+	f := setup(t, func(o *datar.Options) { o.Catalog = datar.StaticCatalog{1: {}, 5: {}} })
 	f.clock.set(noon.Add(-36 * time.Hour)) // midnight
 	f.record(1, 10, 100, 2)
 	f.clock.set(noon)

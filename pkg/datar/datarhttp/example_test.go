@@ -13,15 +13,11 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/memstore"
 )
 
-type names map[int64]datar.FlagInfo
-
-func (n names) Flags(context.Context, []int64) (map[int64]datar.FlagInfo, error) { return n, nil }
-
 // newEngine returns an engine that has counted one event.
 func newEngine() *datar.Engine {
 	now := time.Date(2026, 3, 31, 14, 30, 0, 0, time.UTC)
 	engine, err := datar.New(datar.Options{
-		Store: &memstore.Store{}, Catalog: names{1: {Key: "spring-sale"}}, Now: func() time.Time { return now },
+		Store: &memstore.Store{}, Catalog: datar.StaticCatalog{1: {Key: "spring-sale"}}, Now: func() time.Time { return now },
 	})
 	if err != nil {
 		log.Fatal(err)

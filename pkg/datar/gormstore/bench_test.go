@@ -1,7 +1,6 @@
 package gormstore_test
 
 import (
-	"context"
 	"database/sql"
 	"errors"
 	"flag"
@@ -374,11 +373,6 @@ func BenchmarkStatementMemory(b *testing.B) {
 	}
 }
 
-// noCatalog is for engines that answer no queries.
-type noCatalog struct{}
-
-func (noCatalog) Flags(context.Context, []int64) (map[int64]datar.FlagInfo, error) { return nil, nil }
-
 // BenchmarkFlush stores 100,000 changed keys: by one flush of an engine, and by one upsert for each row in one transaction,
 // the plain way. Extra memory is the highest that the heap grew to while it flushed.
 func BenchmarkFlush(b *testing.B) {
@@ -390,7 +384,7 @@ func BenchmarkFlush(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			e, err := datar.New(datar.Options{Store: s, Catalog: noCatalog{}, MaxKeys: 2 * keys})
+			e, err := datar.New(datar.Options{Store: s, MaxKeys: 2 * keys})
 			if err != nil {
 				b.Fatal(err)
 			}

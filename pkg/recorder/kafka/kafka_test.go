@@ -36,6 +36,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/integration_tests/testaddress"
 	"github.com/flagr-datar/flagr-datar/integration_tests/testlog"
 	"github.com/flagr-datar/flagr-datar/pkg/recorder"
+	"github.com/flagr-datar/flagr-datar/pkg/recorder/recordertest"
 )
 
 const topic = "flagr-records"
@@ -83,7 +84,7 @@ func setup(t *testing.T, brokers []string, change func(*Options)) *fixture {
 		t.Fatal(err)
 	}
 	f := &fixture{log: log, framing: &recorder.Framing{Sealed: o.Sealed, NoPlain: o.Sealed, Key: recorder.NewKey("secret")}}
-	f.Sink = recorder.NewSink(recorder.Options{
+	f.Sink = recordertest.Sink(t, recorder.Options{
 		Name:         "kafka",
 		Transport:    transport,
 		Health:       o.Health,
@@ -93,11 +94,6 @@ func setup(t *testing.T, brokers []string, change func(*Options)) *fixture {
 		Logger:       logger,
 	})
 	f.Start()
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		_ = f.Close(ctx) // tests that care have closed it
-	})
 	return f
 }
 
@@ -105,13 +101,6 @@ func setup(t *testing.T, brokers []string, change func(*Options)) *fixture {
 type number int
 
 func (n number) MarshalPayload() ([]byte, error) { return json.Marshal(map[string]int{"n": int(n)}) }
-
-// text is a payload of a given length.
-type text int
-
-func (n text) MarshalPayload() ([]byte, error) {
-	return json.Marshal(map[string]string{"text": strings.Repeat("x", int(n))})
-}
 
 func entity(i int) string { return "entity" + strconv.Itoa(i%20) }
 
@@ -204,14 +193,6 @@ func numbersOf(t *testing.T, records []*kgo.Record, inOrder bool) []int {
 	return all
 }
 
-func upTo(n int) []int {
-	all := make([]int, n)
-	for i := range all {
-		all[i] = i
-	}
-	return all
-}
-
 func TestEveryKindOfDeliveryArrives(t *testing.T) {
 	t.Parallel()
 	cases := map[string]func(*Options){
@@ -241,7 +222,7 @@ func TestEveryKindOfDeliveryArrives(t *testing.T) {
 			f.record(0, 1000)
 			delivered(t, f.finish(t), 1000)
 			records := consume(t, c.ListenAddrs(), 1000)
-			if diff := gocmp.Diff(upTo(1000), numbers(t, records)); diff != "" {
+			if diff := gocmp.Diff(recordertest.UpTo(1000), numbers(t, records)); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 			for _, r := range records {
@@ -277,7 +258,7 @@ func TestCompressionIsThatOfTheCode(t *testing.T) {
 		f := setup(t, c.ListenAddrs(), func(o *Options) { o.Compression = code })
 		for i := range 200 {
 			// The client leaves as it is what does not get smaller, so each must be worth it alone.
-			f.AsyncRecord(recorder.NewRecord(entity(i), 1200, f.framing, text(1000)))
+			f.AsyncRecord(recorder.NewRecord(entity(i), 1200, f.framing, recordertest.Text(1000)))
 		}
 		delivered(t, f.finish(t), 200)
 		if len(seen) != 1 || !seen[int16(code)] {
@@ -582,7 +563,7 @@ func TestATopicThatIsMissingAtFirst(t *testing.T) {
 		t.Fatal(err)
 	}
 	delivered(t, f.finish(t), 50)
-	if diff := gocmp.Diff(upTo(50), numbers(t, consume(t, c.ListenAddrs(), 50))); diff != "" {
+	if diff := gocmp.Diff(recordertest.UpTo(50), numbers(t, consume(t, c.ListenAddrs(), 50))); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
@@ -608,7 +589,7 @@ func TestOnlyTheRecordsThatAreTooLargeAreDropped(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		name  string
-		large text
+		large recordertest.Text
 		opts  []kfake.Opt
 	}{
 		{"for the client", 2 << 20, []kfake.Opt{messages("20000000")}},
@@ -627,7 +608,7 @@ func TestOnlyTheRecordsThatAreTooLargeAreDropped(t *testing.T) {
 			}
 			// What a broker refused goes in again after what it took of the same batch, so there is no order to check. With several
 			// open requests, what was behind it may go in twice.
-			if diff := gocmp.Diff(upTo(600), slices.Compact(numbersOf(t, consume(t, c.ListenAddrs(), 600), false))); diff != "" {
+			if diff := gocmp.Diff(recordertest.UpTo(600), slices.Compact(numbersOf(t, consume(t, c.ListenAddrs(), 600), false))); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
@@ -714,7 +695,7 @@ func TestOrderWhenARequestIsSentAgain(t *testing.T) {
 			if !tc.inOrder {
 				got = slices.Compact(got)
 			}
-			if diff := gocmp.Diff(upTo(total), got); diff != "" {
+			if diff := gocmp.Diff(recordertest.UpTo(total), got); diff != "" {
 				t.Errorf("(-want +got):\n%.3000s", diff)
 			}
 		})
@@ -734,7 +715,7 @@ func TestABrokerThatIsDownAtStart(t *testing.T) {
 	f.record(0, 100)
 	c := cluster(t, at(address))
 	delivered(t, f.finish(t), 100)
-	if diff := gocmp.Diff(upTo(100), numbers(t, consume(t, c.ListenAddrs(), 100))); diff != "" {
+	if diff := gocmp.Diff(recordertest.UpTo(100), numbers(t, consume(t, c.ListenAddrs(), 100))); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	if n := strings.Count(f.log.String(), "\n"); n != 3 {
@@ -775,7 +756,7 @@ func TestABrokerThatIsRestartedUnderLoad(t *testing.T) {
 			// Without idempotence, what was taken but not answered comes again.
 			got := numbersOf(t, consume(t, c.ListenAddrs(), total), idempotent)
 			if idempotent {
-				if diff := gocmp.Diff(upTo(total), got); diff != "" {
+				if diff := gocmp.Diff(recordertest.UpTo(total), got); diff != "" {
 					t.Errorf("(-want +got):\n%s", diff)
 				}
 			} else if got = slices.Compact(got); len(got) != total {
@@ -902,7 +883,7 @@ func TestApacheKafkaTakesEveryKindOfDelivery(t *testing.T) {
 			f.record(200, 1000)
 			delivered(t, f.finish(t), 800)
 			records := consume(t, []string{address}, 1000, kgo.ConsumeTopics(topic))
-			if diff := gocmp.Diff(upTo(1000), numbers(t, records)); diff != "" {
+			if diff := gocmp.Diff(recordertest.UpTo(1000), numbers(t, records)); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 			for _, r := range records {
@@ -928,14 +909,14 @@ func TestApacheKafkaRefusesOnlyTheRecordThatIsTooLarge(t *testing.T) {
 	topic := newTopic(t, address, 1, map[string]string{"max.message.bytes": "20000"})
 	f := setup(t, []string{address}, func(o *Options) { o.Topic = topic })
 	f.record(0, 300)
-	f.AsyncRecord(recorder.NewRecord("large", 50_000, f.framing, text(50_000)))
+	f.AsyncRecord(recorder.NewRecord("large", 50_000, f.framing, recordertest.Text(50_000)))
 	f.record(300, 600)
 	stats := f.finish(t)
 	if stats.Delivered != 600 || stats.Dropped[recorder.TooLarge] != 1 || len(stats.Dropped) != 1 {
 		t.Errorf("%+v", stats)
 	}
 	// As above, there is no order to check, and some may be there twice.
-	if diff := gocmp.Diff(upTo(600), slices.Compact(numbersOf(t, consume(t, []string{address}, 600, kgo.ConsumeTopics(topic)), false))); diff != "" {
+	if diff := gocmp.Diff(recordertest.UpTo(600), slices.Compact(numbersOf(t, consume(t, []string{address}, 600, kgo.ConsumeTopics(topic)), false))); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
@@ -959,7 +940,7 @@ func TestApacheKafkaIsKilledUnderLoad(t *testing.T) {
 	load.Wait()
 	wait(t, "all records", func() bool { return f.Stats().Delivered >= total }, state)
 	delivered(t, f.finish(t), total)
-	if diff := gocmp.Diff(upTo(total), numbers(t, consume(t, []string{address}, total, kgo.ConsumeTopics(topic)))); diff != "" {
+	if diff := gocmp.Diff(recordertest.UpTo(total), numbers(t, consume(t, []string{address}, total, kgo.ConsumeTopics(topic)))); diff != "" {
 		t.Errorf("(-want +got):\n%.3000s", diff)
 	}
 }
@@ -984,7 +965,7 @@ func TestAnIdempotentProducerThatIsNotAllowedAtFirst(t *testing.T) {
 	awaitTrouble(t, f, "CLUSTER_AUTHORIZATION_FAILED")
 	allowed.Store(true)
 	delivered(t, f.finish(t), 100)
-	if diff := gocmp.Diff(upTo(100), numbers(t, consume(t, c.ListenAddrs(), 100))); diff != "" {
+	if diff := gocmp.Diff(recordertest.UpTo(100), numbers(t, consume(t, c.ListenAddrs(), 100))); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

@@ -27,6 +27,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/integration_tests/testlog"
 	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
 	"github.com/flagr-datar/flagr-datar/pkg/recorder"
+	"github.com/flagr-datar/flagr-datar/pkg/recorder/recordertest"
 )
 
 // active is a stream that is there.
@@ -95,7 +96,7 @@ func setup(t *testing.T, api API, change func(*Options)) *recorder.Sink {
 	if change != nil {
 		change(&o)
 	}
-	s := recorder.NewSink(recorder.Options{
+	return recordertest.Sink(t, recorder.Options{
 		Name:         "kinesis",
 		Transport:    New(api, o),
 		Health:       recorder.NewHealth(o.Logger),
@@ -104,23 +105,10 @@ func setup(t *testing.T, api API, change func(*Options)) *recorder.Sink {
 		Concurrency:  4,
 		Logger:       o.Logger,
 	})
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		_ = s.Close(ctx) // tests that care have closed it
-	})
-	return s
-}
-
-// text is a payload of a given length.
-type text int
-
-func (n text) MarshalPayload() ([]byte, error) {
-	return json.Marshal(map[string]string{"text": strings.Repeat("x", int(n))})
 }
 
 func record(key string, length int) *recorder.Record {
-	return recorder.NewRecord(key, length, &recorder.Framing{}, text(length))
+	return recorder.NewRecord(key, length, &recorder.Framing{}, recordertest.Text(length))
 }
 
 func finish(t *testing.T, s *recorder.Sink) recorder.Stats {

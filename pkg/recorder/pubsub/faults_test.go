@@ -17,6 +17,7 @@ import (
 
 	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
 	"github.com/flagr-datar/flagr-datar/pkg/recorder"
+	"github.com/flagr-datar/flagr-datar/pkg/recorder/recordertest"
 )
 
 // refusals answers requests to publish with an error, while one is set.
@@ -59,7 +60,7 @@ func TestFaultsThatPass(t *testing.T) {
 			r := &refusals{}
 			s := server(t, pstest.ServerReactorOption{FuncName: "Publish", Reactor: r})
 			f := setup(t, s, nil)
-			want := f.record(upTo(100)...)
+			want := f.record(recordertest.UpTo(100)...)
 			if err := f.Flush(t.Context()); err != nil {
 				t.Fatal(err)
 			}

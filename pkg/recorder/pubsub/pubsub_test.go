@@ -2,7 +2,6 @@ package pubsub
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -29,6 +28,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/integration_tests/testlog"
 	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
 	"github.com/flagr-datar/flagr-datar/pkg/recorder"
+	"github.com/flagr-datar/flagr-datar/pkg/recorder/recordertest"
 )
 
 const topicName = "projects/p/topics/flagr-records"
@@ -77,7 +77,7 @@ func setupAt(t *testing.T, address string, change func(*Options)) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.Sink = recorder.NewSink(recorder.Options{
+	f.Sink = recordertest.Sink(t, recorder.Options{
 		Name:         "pubsub",
 		Transport:    transport,
 		Health:       recorder.NewHealth(logger),
@@ -87,11 +87,6 @@ func setupAt(t *testing.T, address string, change func(*Options)) *fixture {
 		Logger:       slog.New(slog.DiscardHandler),
 	})
 	f.Start()
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		_ = f.Close(ctx) // tests that care have closed it
-	})
 	return f
 }
 
@@ -104,16 +99,9 @@ func clientOptions(address string) []option.ClientOption {
 	}
 }
 
-// text is a payload of a given length.
-type text int
-
-func (n text) MarshalPayload() ([]byte, error) {
-	return json.Marshal(map[string]string{"text": strings.Repeat("x", int(n))})
-}
-
 func (f *fixture) record(lengths ...int) (frames []string) {
 	for _, n := range lengths {
-		r := recorder.NewRecord("entity", n, &recorder.Framing{}, text(n))
+		r := recorder.NewRecord("entity", n, &recorder.Framing{}, recordertest.Text(n))
 		f.AsyncRecord(r)
 		frame, _ := r.Frame()
 		frames = append(frames, string(frame))
@@ -141,19 +129,11 @@ func published(s *pstest.Server) []string {
 	return data
 }
 
-func upTo(n int) []int {
-	lengths := make([]int, n)
-	for i := range lengths {
-		lengths[i] = i
-	}
-	return lengths
-}
-
 func TestMessagesAreTheFrames(t *testing.T) {
 	t.Parallel()
 	s := server(t)
 	f := setup(t, s, nil)
-	want := f.record(upTo(2500)...)
+	want := f.record(recordertest.UpTo(2500)...)
 	if stats := f.finish(t); stats.Delivered != 2500 || len(stats.Dropped) != 0 {
 		t.Errorf("%+v", stats)
 	}
@@ -225,15 +205,15 @@ func (s schema) React(request any) (handled bool, answer any, err error) {
 
 func TestOnlyTheMessageThatIsRefusedIsDropped(t *testing.T) {
 	t.Parallel()
-	frame, err := recorder.NewRecord("", 0, &recorder.Framing{}, text(5000)).Frame()
+	frame, err := recorder.NewRecord("", 0, &recorder.Framing{}, recordertest.Text(5000)).Frame()
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := server(t, pstest.ServerReactorOption{FuncName: "Publish", Reactor: schema{string(frame)}})
 	f := setup(t, s, nil)
-	want := f.record(upTo(300)...)
+	want := f.record(recordertest.UpTo(300)...)
 	f.record(5000)
-	want = append(want, f.record(upTo(300)...)...)
+	want = append(want, f.record(recordertest.UpTo(300)...)...)
 	slices.Sort(want)
 	if stats := f.finish(t); stats.Delivered != 600 || stats.Dropped[recorder.Rejected] != 1 || stats.Retried != 0 {
 		t.Errorf("%+v", stats)
@@ -248,7 +228,7 @@ func TestRequestsKeepTheLimit(t *testing.T) {
 	s := server(t)
 	f := setup(t, s, nil)
 	for range 6 { // what is estimated fits one batch, what is sent does not fit one request
-		f.AsyncRecord(recorder.NewRecord("entity", 1, &recorder.Framing{}, text(4_000_000)))
+		f.AsyncRecord(recorder.NewRecord("entity", 1, &recorder.Framing{}, recordertest.Text(4_000_000)))
 	}
 	if stats := f.finish(t); stats.Delivered != 6 || len(stats.Dropped) != 0 || stats.Retried != 0 {
 		t.Errorf("%+v", stats)
@@ -426,7 +406,7 @@ func TestEmulator(t *testing.T) {
 	if _, err := client.SubscriptionAdminClient.CreateSubscription(t.Context(), &pubsubpb.Subscription{Name: subscription, Topic: topic}); err != nil {
 		t.Fatal(err)
 	}
-	want := f.record(upTo(1000)...)
+	want := f.record(recordertest.UpTo(1000)...)
 	f.record(10_000_000)
 	if stats := f.finish(t); stats.Delivered != 1000 || stats.Dropped[recorder.TooLarge] != 1 {
 		t.Errorf("%+v", stats)
