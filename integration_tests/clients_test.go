@@ -145,17 +145,24 @@ func javascriptClient(t *testing.T) *exec.Cmd {
 // pythonClient installs flagr and returns the command that runs the program.
 func pythonClient(t *testing.T) *exec.Cmd {
 	t.Helper()
+	python := pythonTools(t, filepath.Join("clients", "python", "requirements.txt"))
+	cmd := clientCommand(t, python, filepath.Join("clients", "python", "main.py"))
+	cmd.Env = append(os.Environ(), "PYTHONIOENCODING=utf-8")
+	return cmd
+}
+
+// pythonTools installs what a list of requirements names and returns the Python that has it.
+func pythonTools(t *testing.T, requirements string) string {
+	t.Helper()
 	python := lookUp(t, "python3")
 	inside := filepath.Join("venv", "bin", "python")
-	dir := installClient(t, filepath.Join("clients", "python", "requirements.txt"), func(dir string) [][]string {
+	dir := installClient(t, requirements, func(dir string) [][]string {
 		return [][]string{
 			{python, "-m", "venv", filepath.Join(dir, "venv")},
 			{filepath.Join(dir, inside), "-m", "pip", "install", "-q", "-r", filepath.Join(dir, "requirements.txt")},
 		}
 	})
-	cmd := clientCommand(t, filepath.Join(dir, inside), filepath.Join("clients", "python", "main.py"))
-	cmd.Env = append(os.Environ(), "PYTHONIOENCODING=utf-8")
-	return cmd
+	return filepath.Join(dir, inside)
 }
 
 func clientCommand(t *testing.T, name string, args ...string) *exec.Cmd {

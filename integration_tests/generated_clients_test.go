@@ -26,8 +26,9 @@ type generatedOutput struct {
 // with it.
 func TestGeneratedClients(t *testing.T) {
 	t.Parallel()
+	nodeTools(t) // once, before both clients need them
 	for name, prepare := range map[string]func(t *testing.T, description, work string) *exec.Cmd{
-		"typescript": generatedTypeScript,
+		"typescript": generatedTypeScript, "python": generatedPython,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -78,6 +79,16 @@ func generatedTypeScript(t *testing.T, description, work string) *exec.Cmd {
 	runIn(t, work, filepath.Join(tools, "swagger-typescript-api"), "generate", "--silent", "-p", description, "-o", work, "-n", "api.ts")
 	runIn(t, work, filepath.Join(tools, "tsc"), "--strict", "--target", "es2022", "--module", "nodenext", "--lib", "es2022,dom", "main.ts")
 	return clientCommand(t, node, filepath.Join(work, "main.js"))
+}
+
+// generatedPython generates a client from the description in OpenAPI 3, which is what its generator reads.
+func generatedPython(t *testing.T, description, work string) *exec.Cmd {
+	t.Helper()
+	tools, python := nodeTools(t), pythonTools(t, filepath.Join("clients", "generated-python", "requirements.txt"))
+	copyFile(t, filepath.Join("clients", "generated-python", "main.py"), filepath.Join(work, "main.py"))
+	runIn(t, work, filepath.Join(tools, "swagger2openapi"), description, "-o", "openapi.json")
+	runIn(t, work, python, "-m", "openapi_python_client", "generate", "--path", "openapi.json", "--meta", "none", "--output-path", "client")
+	return clientCommand(t, python, filepath.Join(work, "main.py"))
 }
 
 func copyFile(t *testing.T, from, to string) {

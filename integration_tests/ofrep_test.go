@@ -69,27 +69,18 @@ func frenchResults() ofrepResults {
 	}
 }
 
-// pythonOpenFeature installs the SDK and the provider of OpenFeature for Python. The interpreter that has them is at inside,
-// within dir.
-func pythonOpenFeature(t *testing.T) (inside, dir string) {
+// pythonOpenFeature installs the SDK and the provider of OpenFeature for Python, and returns the Python that has them.
+func pythonOpenFeature(t *testing.T) string {
 	t.Helper()
-	python := lookUp(t, "python3")
-	inside = filepath.Join("venv", "bin", "python")
-	dir = installClient(t, filepath.Join("clients", "openfeature-python", "requirements.txt"), func(dir string) [][]string {
-		return [][]string{
-			{python, "-m", "venv", filepath.Join(dir, "venv")},
-			{filepath.Join(dir, inside), "-m", "pip", "install", "-q", "-r", filepath.Join(dir, "requirements.txt")},
-		}
-	})
-	return inside, dir
+	return pythonTools(t, filepath.Join("clients", "openfeature-python", "requirements.txt"))
 }
 
 // TestPythonProvider asks with the official provider of OpenFeature for Python.
 func TestPythonProvider(t *testing.T) {
 	t.Parallel()
-	inside, dir := pythonOpenFeature(t)
+	python := pythonOpenFeature(t)
 	p, address, _ := ofrepServer(t, nil)
-	cmd := clientCommand(t, filepath.Join(dir, inside), filepath.Join("clients", "openfeature-python", "main.py"), address, "s3cret")
+	cmd := clientCommand(t, python, filepath.Join("clients", "openfeature-python", "main.py"), address, "s3cret")
 	log := &testlog.Buffer{}
 	cmd.Stderr = log
 	out, err := cmd.Output()

@@ -85,10 +85,10 @@ globalThis.EventSource = class { addEventListener() {} removeEventListener() {} 
 	})
 	t.Run("python", func(t *testing.T) {
 		t.Parallel()
-		python, dir := pythonOpenFeature(t)
+		python := pythonOpenFeature(t)
 		main := filepath.Join(t.TempDir(), "snippet.py")
 		writeFile(t, main, snippet(t, "python", "OFREPProvider", address, "    ...", "    print('the new search')")+"\napi.shutdown()\n")
-		runSnippet(t, p, clientCommand(t, filepath.Join(dir, python), main))
+		runSnippet(t, p, clientCommand(t, python, main))
 	})
 	t.Run("java", func(t *testing.T) {
 		t.Parallel()
