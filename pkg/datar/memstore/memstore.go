@@ -65,14 +65,14 @@ func (s *Store) ApplyBatch(ctx context.Context, batch datar.Batch, receipt inges
 	}
 	s.applied[batch.Writer] = batch.Sequence
 	if receipt.Answer != "" {
-		s.keep(receipt)
+		s.keepLocked(receipt)
 	}
-	s.add(batch.Rows)
+	s.addLocked(batch.Rows)
 	for _, u := range batch.Unknown {
-		s.addUnknown(u)
+		s.addUnknownLocked(u)
 	}
 	if batch.Server != nil {
-		s.noteServer(*batch.Server)
+		s.noteServerLocked(*batch.Server)
 	}
 	return false, nil, nil
 }
@@ -91,22 +91,20 @@ func (s *Store) ApplyReceipt(ctx context.Context, rows []datar.Row, receipt inge
 		return &found, nil
 	}
 	if receipt.Key != "" {
-		s.keep(receipt)
+		s.keepLocked(receipt)
 	}
-	s.add(rows)
+	s.addLocked(rows)
 	return nil, nil
 }
 
-// keep runs under mu.
-func (s *Store) keep(receipt ingest.Receipt) {
+func (s *Store) keepLocked(receipt ingest.Receipt) {
 	if s.receipts == nil {
 		s.receipts = map[string]ingest.Receipt{}
 	}
 	s.receipts[receipt.Key] = receipt
 }
 
-// add runs under mu.
-func (s *Store) add(rows []datar.Row) {
+func (s *Store) addLocked(rows []datar.Row) {
 	if s.rows == nil {
 		s.rows, s.details = map[datar.Key]datar.Row{}, map[datar.Key]datar.Row{}
 	}
@@ -132,8 +130,7 @@ func addTo(rows map[datar.Key]datar.Row, add datar.Row) {
 	rows[add.Key] = row
 }
 
-// addUnknown runs under mu.
-func (s *Store) addUnknown(add datar.UnknownRow) {
+func (s *Store) addUnknownLocked(add datar.UnknownRow) {
 	if s.unknown == nil {
 		s.unknown = map[request]datar.UnknownRow{}
 	}
@@ -148,8 +145,7 @@ func (s *Store) addUnknown(add datar.UnknownRow) {
 	s.unknown[key] = row
 }
 
-// noteServer runs under mu.
-func (s *Store) noteServer(record datar.ServerRecord) {
+func (s *Store) noteServerLocked(record datar.ServerRecord) {
 	if s.servers == nil {
 		s.servers = map[run]datar.ServerRecord{}
 	}
