@@ -381,6 +381,31 @@ func TestServersShareAJournalFolder(t *testing.T) {
 	}
 }
 
+// TestRunsShorterThanTheFlushInterval kills servers before their first flush, one after the other. Each stores at once what the
+// one before has left, so journals do not pile up.
+func TestRunsShorterThanTheFlushInterval(t *testing.T) {
+	const runs = 3
+	db, dsn := onSQLite(t)
+	dir := t.TempDir()
+	s := startIn(t, dir, quick.with(db.environ(dsn)).with(counting("1h")))
+	f := newFlag(t, s, "short")
+	awaitChanges(t, s)
+	for run := range runs + 1 {
+		poll(t, "what the run before has left to be stored", func() bool {
+			return stored(t, db, dsn) == int64(run) && len(journals(t, dir)) == 1
+		})
+		if run < runs {
+			evaluate(t, s, f, "u", nil)
+			s.kill(t)
+			s = s.again(t)
+		}
+	}
+	s.stop(t, syscall.SIGTERM)
+	if n := stored(t, db, dsn); n != runs {
+		t.Errorf("%d evaluations are stored, want %d", n, runs)
+	}
+}
+
 // contents reads the journals in a folder.
 func contents(t *testing.T, dir string) map[string][]byte {
 	t.Helper()
