@@ -193,7 +193,7 @@ func TestOpenTelemetry(t *testing.T) {
 	})
 }
 
-// TestReceiversThatAreAway sends reports, traces and metrics to ports that nobody listens on.
+// TestReceiversThatAreAway sends reports, traces and metrics to ports that nothing listens on.
 func TestReceiversThatAreAway(t *testing.T) {
 	t.Parallel()
 	nobody := httptest.NewServer(http.NotFoundHandler())

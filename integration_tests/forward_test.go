@@ -33,7 +33,7 @@ func newBadLine(t *testing.T) *badLine {
 	l := &badLine{}
 	proxy := &httputil.ReverseProxy{
 		Rewrite:  func(r *httputil.ProxyRequest) { r.SetURL(l.to.Load()) },
-		ErrorLog: log.New(io.Discard, "", 0), // a centre that is away is part of the test
+		ErrorLog: log.New(io.Discard, "", 0), // a central server that is away is part of the test
 	}
 	l.Server = httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		fate := rand.IntN(4)
@@ -44,7 +44,7 @@ func newBadLine(t *testing.T) *badLine {
 		case 0:
 			l.lostRequests.Add(1)
 			panic(http.ErrAbortHandler)
-		case 1: // the centre takes the counts, and the edge does not hear of it
+		case 1: // the central server takes the counts, and the edge does not hear of it
 			answer := httptest.NewRecorder()
 			proxy.ServeHTTP(answer, r)
 			l.lostAnswers.Add(1)
@@ -143,7 +143,7 @@ func TestEdgeHasNoNumbers(t *testing.T) {
 	}
 }
 
-// TestEdgeShowsWhatTheCentreDoesNotCount switches recording off at the centre: the edge's books say so, and its metrics.
+// TestEdgeShowsWhatTheCentreDoesNotCount switches recording off at the central server: the edge's books say so, and its metrics.
 func TestEdgeShowsWhatTheCentreDoesNotCount(t *testing.T) {
 	t.Parallel()
 	db := databases[0]

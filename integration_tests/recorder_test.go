@@ -200,7 +200,7 @@ type recorderStatus struct {
 	Dropped                               map[string]int64
 }
 
-// recorders gives the status of each streaming recorder by name, and checks that the books are kept.
+// recorders gives the status of each streaming recorder by name, and checks that the statistics are kept.
 func recorders(t *testing.T, s *server) map[string]recorderStatus {
 	t.Helper()
 	byName := map[string]recorderStatus{}

@@ -161,7 +161,7 @@ func poll(what string, done func() bool) error {
 	deadline := time.Now().Add(startDeadline)
 	for !done() {
 		if time.Now().After(deadline) {
-			return fmt.Errorf("waited in vain for %s", what)
+			return fmt.Errorf("timed out waiting for %s", what)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}

@@ -113,7 +113,7 @@ func dropped(capacity, refused int64) map[datar.DropReason]int64 {
 	}
 }
 
-// requests are played with the books "busy".
+// requests are played with the statistics "busy".
 var requests = []string{
 	"GET /datar/summary",
 	"GET /datar/summary?limit=2",

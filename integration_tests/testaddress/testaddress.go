@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// Unused gives a host:port of this machine where nobody listens. Where all of 127.0.0.0/8 is this machine, as on Linux, the host
+// Unused gives a host:port of this machine where nothing listens. Where all of 127.0.0.0/8 is this machine, as on Linux, the host
 // is one of millions, so that nobody else comes to listen there; elsewhere it is 127.0.0.1. The port is below those that systems
 // give to who asks for any.
 func Unused(t testing.TB) string {

@@ -1,5 +1,5 @@
 // Package datar counts flag evaluations by flag, variant, segment and UTC hour, adds the counts to a Store, and answers
-// queries over them. It knows nothing of HTTP, of SQL or of the server around it.
+// queries over them. It is independent of HTTP, SQL and the server around it.
 //
 // Counting is exact: every evaluation given to Record ends up in the store, or waits in memory as pending, or is
 // counted as dropped under a named reason. Stats shows the three at any moment.
@@ -25,7 +25,7 @@ import (
 // Engine counts evaluations. Its methods are safe for concurrent use.
 type Engine struct {
 	options Options
-	// details is the DetailStore that Options.Store is or wraps, nil if there is none.
+	// details is the DetailStore that Options.Store is or wraps, or nil.
 	details   DetailStore
 	abilities abilities
 

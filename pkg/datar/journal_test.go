@@ -612,7 +612,7 @@ func TestLateRecordsAndTheGarbageCollector(t *testing.T) {
 
 var modelSeeds = flag.Int("model.seeds", 12, "how many random histories TestModel goes through")
 
-// TestModel does at random what can happen to an engine, and checks the books after every step.
+// TestModel does at random what can happen to an engine, and checks the statistics after every step.
 func TestModel(t *testing.T) {
 	t.Parallel()
 	for seed := range *modelSeeds {

@@ -20,7 +20,7 @@ type Event struct {
 	Outcome Outcome
 	// Asked says how the flag was asked for. It is not kept of what is Unattributed, and so is Version.
 	Asked Asked
-	// Version is the id of the flag's snapshot modulo 65,536, 0 if it is not known.
+	// Version is the id of the flag's snapshot modulo 65,536, or 0.
 	Version uint16
 	// Count is how many evaluations there were, all at Time: 0 to 1,000,000,000. 0 means 1.
 	Count int64
@@ -233,7 +233,7 @@ func (e *Engine) takeSlotLocked(key Key, ms int64) *cell {
 	}
 }
 
-// newestLocked returns the arena that takes new keys, nil if there is none.
+// newestLocked returns the arena that takes new keys, or nil.
 func (e *Engine) newestLocked() *arena {
 	if n := len(e.mu.arenas); n > 0 && !e.mu.arenas[n-1].detached {
 		return e.mu.arenas[n-1]

@@ -53,7 +53,7 @@ type Key struct {
 	// SegmentID is 0 for evaluations that matched no segment.
 	SegmentID int64
 	Hour      Hour
-	// Version is the id of the flag's snapshot modulo 65,536, 0 if it is not known. Version, Outcome and Asked are details,
+	// Version is the id of the flag's snapshot modulo 65,536, or 0. Version, Outcome and Asked are details,
 	// which a DetailStore keeps; of other stores they are 0.
 	Version uint16
 	Outcome Outcome

@@ -127,7 +127,7 @@ func (e *Engine) run() {
 		case result := <-e.requests:
 			result <- e.flush(true)
 		case <-ticker.C:
-			_ = e.flush(false) // it is in the books and in the log
+			_ = e.flush(false) // it is in the statistics and in the log
 		case <-e.full:
 			_ = e.flush(false)
 		case <-retry.C:
@@ -336,7 +336,7 @@ func (e *Engine) settle(batch Batch, refused *RefusedError) {
 	dropped := map[int]bool{}
 	for _, r := range refused.Rows {
 		if r.Index < 0 || r.Index >= len(batch.Rows) || dropped[r.Index] {
-			continue // a Writer that cannot count must not spoil the books
+			continue // a Writer that cannot count must not spoil the statistics
 		}
 		dropped[r.Index] = true
 		row := batch.Rows[r.Index]

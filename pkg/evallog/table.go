@@ -1,6 +1,6 @@
 package evallog
 
-// texts are the parts of a key, empty where there is none, and the version, 0 if it is not known.
+// texts are the parts of a key, empty where there is none, and the version, or 0.
 type texts struct {
 	flag, variant, allocation, targeting, errorCode string
 
@@ -62,7 +62,7 @@ func (t *table) at(number uint32) *bucket {
 	return &t.chunks[(number-1)/bucketsPerChunk][(number-1)%bucketsPerChunk]
 }
 
-// find returns the number of the key's bucket, 0 if there is none.
+// find returns the number of the key's bucket, or 0.
 func (t *table) find(hash uint32, key *texts, p parts) uint32 {
 	mask := uint32(len(t.index) - 1)
 	for i := hash & mask; ; i = (i + 1) & mask {
@@ -105,7 +105,7 @@ func (t *table) insert(hash uint32, key *texts, p parts, ms int64) uint32 {
 
 func (t *table) flagHash(flag string) uint32 { return uint32(hashText(t.seed, flag)) }
 
-// firstOf returns the number of the flag's first bucket, 0 if there is none.
+// firstOf returns the number of the flag's first bucket, or 0.
 func (t *table) firstOf(flag string) uint32 {
 	mask := uint32(len(t.flags) - 1)
 	for i := t.flagHash(flag) & mask; ; i = (i + 1) & mask {

@@ -103,7 +103,7 @@ func benchPubSub(b *testing.B) string {
 	return s.Addr
 }
 
-// deadAddress is one where nobody listens.
+// deadAddress is one where nothing listens.
 func deadAddress(b *testing.B) string {
 	b.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

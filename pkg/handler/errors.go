@@ -35,7 +35,7 @@ var statuses = []struct {
 	{forward.ErrElsewhere, http.StatusNotImplemented},
 }
 
-// statusClientClosedRequest is seen by nobody: the client has gone.
+// statusClientClosedRequest never reaches a client: the client has gone.
 const statusClientClosedRequest = 499
 
 // fail answers a request that could not be served.

@@ -234,7 +234,7 @@ func (f *finder) oldVersionText(v Version, next int64, found *Finding) string {
 		prefix, evaluations(found.Count), v.SnapshotID, which, spanText(found.Last.Sub(v.To)), next)
 }
 
-// newest is the newest version of the rollout, nil if there is none. Warnings about settings are about this one.
+// newest is the newest version of the rollout, or nil. Warnings about settings are about this one.
 func newest(r *Rollout) *VersionRollout {
 	if len(r.Versions) == 0 {
 		return nil

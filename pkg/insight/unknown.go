@@ -15,9 +15,9 @@ type Unknown struct {
 	Asked       string
 	Count       int64
 	First, Last time.Time
-	// DeletedFlagID is the id of the deleted flag that has this key or id, 0 if there is none.
+	// DeletedFlagID is the id of the deleted flag that has this key or id, or 0.
 	DeletedFlagID int64
-	// Similar is the key of a flag that differs in one or two letters, empty if there is none.
+	// Similar is the key of a flag that differs in one or two letters, or an empty string.
 	Similar string
 }
 

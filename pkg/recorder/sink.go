@@ -146,7 +146,7 @@ func NewSink(o Options) *Sink {
 	return s
 }
 
-// AsyncRecord takes a record, or drops and counts it. It does no I/O, waits for nobody, and may be called by many
+// AsyncRecord takes a record, or drops and counts it. It does no I/O, never blocks, and may be called by many
 // goroutines at once.
 func (s *Sink) AsyncRecord(r *Record) {
 	size := int64(r.size)
@@ -346,7 +346,7 @@ func (s *Sink) settle(n int, bytes int64, reason Reason) {
 func (s *Sink) deliver(batch []*Record) {
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		errs := s.send(batch)
-		s.report(errs) // before the books: whoever finds in them that a record is settled may ask how that went
+		s.report(errs) // before the statistics: whoever finds in them that a record is settled may ask how that went
 		left := s.enter(batch, errs)
 		if len(left) == 0 {
 			return
@@ -417,7 +417,7 @@ func (s *Sink) report(errs []error) {
 	}
 }
 
-// enter writes the results of a Send into the books. It returns what must be sent again, in the same order.
+// enter writes the results of a Send into the statistics. It returns what must be sent again, in the same order.
 func (s *Sink) enter(batch []*Record, errs []error) (left []*Record) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -284,7 +284,7 @@ func (s *Store) FlagsVersion(ctx context.Context) (string, error) {
 	return fmt.Sprintf("%d/%d/%d", newest.Highest, newest.Lowest, newest.Number), explain("read the version of the flags", err)
 }
 
-// MaxSnapshotID is the id of the newest snapshot, 0 when there is none.
+// MaxSnapshotID is the id of the newest snapshot, or 0.
 func (s *Store) MaxSnapshotID(ctx context.Context) (int64, error) {
 	var id int64
 	err := s.db.WithContext(ctx).Table("flag_snapshots").Select("COALESCE(MAX(id), 0)").Scan(&id).Error

@@ -104,7 +104,7 @@ func (u *UI) journalText(s *datar.Stats) template.HTML {
 	}
 }
 
-// fillBooks shows the books of all servers, or of this one if the others' cannot be read.
+// fillBooks shows the statistics of all servers, or of this one if the others' cannot be read.
 func (u *UI) fillBooks(r *http.Request, p *page, d *serverData) {
 	own := u.o.Books.Stats()
 	d.LastError, d.Journal = own.LastError != nil, u.journalText(&own)

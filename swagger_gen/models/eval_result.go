@@ -63,11 +63,11 @@ type EvalResult struct {
 	// Example: {"color":"#1f6feb"}
 	VariantAttachment any `json:"variantAttachment,omitempty"`
 
-	// Id of the variant. Left out when there is none.
+	// Id of the variant. Left out if it does not exist.
 	// Example: 61
 	VariantID int64 `json:"variantID,omitempty"`
 
-	// Key of the variant. Left out when there is none.
+	// Key of the variant. Left out if it does not exist.
 	// Example: blue
 	VariantKey string `json:"variantKey,omitempty"`
 }

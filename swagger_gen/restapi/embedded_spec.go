@@ -6384,7 +6384,7 @@ func init() {
       "type": "object",
       "properties": {
         "directory": {
-          "description": "The folder of the journals. Left out when there is none.",
+          "description": "The folder of the journals. Left out if it does not exist.",
           "type": "string",
           "example": "/var/lib/flagr"
         },
@@ -8064,13 +8064,13 @@ func init() {
           }
         },
         "variantID": {
-          "description": "Id of the variant. Left out when there is none.",
+          "description": "Id of the variant. Left out if it does not exist.",
           "type": "integer",
           "format": "int64",
           "example": 61
         },
         "variantKey": {
-          "description": "Key of the variant. Left out when there is none.",
+          "description": "Key of the variant. Left out if it does not exist.",
           "type": "string",
           "example": "blue"
         }
@@ -8726,7 +8726,7 @@ func init() {
       "type": "object",
       "properties": {
         "maxID": {
-          "description": "The highest id of all snapshots. Left out while there is none.",
+          "description": "The highest id of all snapshots. Left out until the first one exists.",
           "type": "integer",
           "format": "int64",
           "example": 117
@@ -15828,7 +15828,7 @@ func init() {
       "type": "object",
       "properties": {
         "directory": {
-          "description": "The folder of the journals. Left out when there is none.",
+          "description": "The folder of the journals. Left out if it does not exist.",
           "type": "string",
           "example": "/var/lib/flagr"
         },
@@ -17508,13 +17508,13 @@ func init() {
           }
         },
         "variantID": {
-          "description": "Id of the variant. Left out when there is none.",
+          "description": "Id of the variant. Left out if it does not exist.",
           "type": "integer",
           "format": "int64",
           "example": 61
         },
         "variantKey": {
-          "description": "Key of the variant. Left out when there is none.",
+          "description": "Key of the variant. Left out if it does not exist.",
           "type": "string",
           "example": "blue"
         }
@@ -18170,7 +18170,7 @@ func init() {
       "type": "object",
       "properties": {
         "maxID": {
-          "description": "The highest id of all snapshots. Left out while there is none.",
+          "description": "The highest id of all snapshots. Left out until the first one exists.",
           "type": "integer",
           "format": "int64",
           "example": 117

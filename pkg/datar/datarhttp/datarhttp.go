@@ -193,7 +193,7 @@ func (e *endpoints) replyCompletely(rw http.ResponseWriter, r *http.Request, bod
 	reply(rw, http.StatusOK, WithComplete(body, c))
 }
 
-// statusClientClosedRequest is seen by nobody: the client has gone.
+// statusClientClosedRequest never reaches a client: the client has gone.
 const statusClientClosedRequest = 499
 
 // fail answers a query that could not be served.

@@ -1,5 +1,5 @@
 // Package forward lets an engine of Datar without a database send its batches to a central server, which takes them at
-// POST /datar/evaluations. A batch keeps the identity that the engine gave it, so the centre counts it once, whatever
+// POST /datar/evaluations. A batch keeps the identity that the engine gave it, so the central server counts it once, whatever
 // happens to requests, answers and processes on both sides.
 //
 // It is part of the eval-only server, and may change in any version.
@@ -49,7 +49,7 @@ type Options struct {
 	Dir string
 	// Client sends the requests; nil means one of its own, which follows no redirections.
 	Client *http.Client
-	// Logger gets a line for each reason for which the centre does not count rows. Nil: no log.
+	// Logger gets a line for each reason for which the central server does not count rows. Nil: no log.
 	Logger *slog.Logger
 }
 
@@ -63,7 +63,7 @@ type Store struct {
 	keys     *keys
 
 	mu       sync.Mutex
-	reported map[ingest.Code]bool // what the log has why the centre does not count rows as they were sent
+	reported map[ingest.Code]bool // what the log has why the central server does not count rows as they were sent
 }
 
 var (
@@ -129,7 +129,7 @@ func (s *Store) Unknown(context.Context, datar.UnknownQuery) ([]datar.UnknownRow
 func (s *Store) Servers(context.Context) ([]datar.ServerRecord, error) { return nil, ErrElsewhere }
 
 // Outcome returns the ids under which to record an outcome: flags and variants have no other ids that stay the same
-// when a flag document changes. The segment is the flag's in the document; the centre knows whether it has it.
+// when a flag document changes. The segment is the flag's in the document; the central server knows whether it has it.
 func (s *Store) Outcome(flagKey, variantKey string) (flagID, variantID int64, err error) {
 	flagID, err = s.keys.id(flagKey)
 	if err == nil && variantKey != "" {
@@ -151,8 +151,8 @@ func (s *Store) Apply(ctx context.Context, batch datar.Batch) error {
 	return err
 }
 
-// ApplySome implements datar.PartialApplier: rows that the centre does not count, such as those of a flag that it does not know,
-// are refused. The error matches datar.ErrRefused if the centre says that the batch can never be taken.
+// ApplySome implements datar.PartialApplier: rows that the central server does not count, such as those of a flag that it does not know,
+// are refused. The error matches datar.ErrRefused if the central server says that the batch can never be taken.
 func (s *Store) ApplySome(ctx context.Context, batch datar.Batch) (refused int64, err error) {
 	body, rows, err := s.encode(batch)
 	if err != nil {
@@ -227,7 +227,7 @@ func explained(answer []byte) bool {
 }
 
 // encode makes the body of a batch, and says how many rows it has: a count that is too large for one, such as that of an
-// hour in which the centre was away, is divided.
+// hour in which the central server was away, is divided.
 func (s *Store) encode(batch datar.Batch) (encoded []byte, rows int, err error) {
 	e := envelope{FlagEvaluations: make([]ingest.Evaluation, 0, len(batch.Rows)), Sender: ingest.NewSender(batch.Server)}
 	for _, u := range batch.Unknown {

@@ -104,7 +104,7 @@ func (c *centre) sum() (sum int64) {
 
 type noCatalog struct{ datar.Catalog }
 
-// edge starts an engine that forwards to the centre, as a process in the folder would.
+// edge starts an engine that forwards to the central server, as a process in the folder would.
 func edge(t *testing.T, url, dir string) (*datar.Engine, *forward.Store) {
 	t.Helper()
 	store, err := forward.New(forward.Options{URL: url, Dir: dir, Header: http.Header{"Authorization": {"Bearer token"}}})
@@ -217,7 +217,7 @@ func TestNothingIsLostOrCountedTwice(t *testing.T) {
 	}
 }
 
-// The centre takes a batch and its answer is lost; then it is away for ten hours, in which the edge is killed now and then.
+// The central server takes a batch and its answer is lost; then it is away for ten hours, in which the edge is killed now and then.
 // Each count must be on its hour afterwards, once.
 func TestHoursWithoutTheCentre(t *testing.T) {
 	t.Parallel()
@@ -289,7 +289,7 @@ func TestAnswersThatAreNoCentres(t *testing.T) {
 	}
 }
 
-// A batch that the centre will never take is given up, for which its own word is needed.
+// A batch that the central server will never take is given up, for which its own word is needed.
 func TestBatchesThatAreMalformed(t *testing.T) {
 	t.Parallel()
 	for answer, refused := range map[string]bool{
@@ -336,7 +336,7 @@ func TestLargeFlushesAreSplit(t *testing.T) {
 	}
 }
 
-// The centre takes no row of more than 10,000,000, and a busy flag reaches that while the centre is away.
+// The central server takes no row of more than 10,000,000, and a busy flag reaches that while the central server is away.
 func TestLargeCountsAreDivided(t *testing.T) {
 	t.Parallel()
 	c := newCentre(t)

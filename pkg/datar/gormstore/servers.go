@@ -14,7 +14,7 @@ import (
 // serverLifetime is how long the record of a run is kept after its last batch.
 const serverLifetime = writerLifetime
 
-// serverRun is the record of one run of a server. Times are in Unix milliseconds, 0 if there is none.
+// serverRun is the record of one run of a server. Times are in Unix milliseconds, or 0.
 type serverRun struct {
 	Name            exactText  `gorm:"column:name;primaryKey"`
 	Run             identifier `gorm:"column:run;primaryKey"`

@@ -156,7 +156,7 @@ type Receipt struct {
 // nothing is. An error of any method matches datar.ErrRefused if the store refuses one of the rows, and always will.
 type Store interface {
 	// ApplyBatch is datar.Store.Apply, and keeps the receipt in the same transaction if it has an answer. If the batch was
-	// known before, it changes nothing, and returns the receipt that was kept then, nil if there is none.
+	// known before, it changes nothing, and returns the receipt that was kept then, or nil.
 	ApplyBatch(ctx context.Context, batch datar.Batch, receipt Receipt) (known bool, found *Receipt, err error)
 	// ApplyReceipt adds the rows and keeps the receipt in one transaction. If there is one with the same key, it
 	// changes nothing and returns that one. A receipt without a key is not kept.

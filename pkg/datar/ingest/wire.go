@@ -32,7 +32,7 @@ type Evaluation struct {
 	// Outcome is the name of a datar.Outcome but "not_found". Empty: "matched" if there is a variant, else "error" if there is an
 	// Error, else "unattributed".
 	Outcome string `json:"outcome,omitempty"`
-	// Version is the id of the flag's snapshot, or that modulo 65,536, 0 if it is not known.
+	// Version is the id of the flag's snapshot, or that modulo 65,536, or 0.
 	Version int64 `json:"version,omitempty"`
 	// Asked has some of "byTag", "withoutEntityID" and "unevaluable".
 	Asked []string `json:"asked,omitempty"`

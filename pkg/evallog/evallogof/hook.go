@@ -105,7 +105,7 @@ func asked(evaluated *openfeature.HookContext) evallog.Asked {
 	return 0
 }
 
-// number returns a version from metadata, 0 if it is none.
+// number returns a version from metadata, or 0.
 func number(value any) int64 {
 	digits, _ := text(value).Get()
 	n, err := strconv.ParseInt(digits, 10, 64)

@@ -139,7 +139,7 @@ func newSession(opts []kgo.Opt) (*session, error) {
 	return s, nil
 }
 
-// New makes a transport. It connects to nobody yet: errors are about the options.
+// New makes a transport. It connects to no server yet: errors are about the options.
 func New(o Options) (*Transport, error) {
 	o.Silence = cmp.Or(o.Silence, defaultSilence)
 	t := &Transport{options: o}

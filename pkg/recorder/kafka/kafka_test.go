@@ -490,7 +490,7 @@ func wait(t *testing.T, what string, done func() bool, state func() string) {
 	for !done() {
 		select {
 		case <-deadline:
-			t.Fatalf("waited in vain for %s: %s", what, state())
+			t.Fatalf("timed out waiting for %s: %s", what, state())
 		case <-tick.C:
 		}
 	}

@@ -76,7 +76,7 @@ type Transport struct {
 }
 
 // NewClient makes a client of what the surroundings say: the AWS_ variables, the shared configuration files, or the role
-// of the machine. It needs a region and connects to nobody yet.
+// of the machine. It needs a region and connects to no server yet.
 func NewClient(ctx context.Context) (*kinesis.Client, error) {
 	c, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithRetryMaxAttempts(attemptsPerRequest))
 	if err != nil {

@@ -77,7 +77,7 @@ type Transport struct {
 	closed bool
 }
 
-// New makes a transport. It connects to nobody yet; errors are about the key file.
+// New makes a transport. It connects to no server yet; errors are about the key file.
 func New(o Options) (*Transport, error) {
 	t := &Transport{options: o}
 	if _, err := t.credentials(); err != nil {
@@ -152,7 +152,7 @@ func (t *Transport) disconnect(client *pubsub.Client, refusal error) {
 // Probe asks whether the topic is there. A service that answers, but does not tell that to this account or not so often, can be
 // reached.
 func (t *Transport) Probe(ctx context.Context) error {
-	client, err := t.connect(ctx) // which dials nobody; what it makes may hold on to ctx, for later tokens
+	client, err := t.connect(ctx) // which does not dial; what it makes may hold on to ctx, for later tokens
 	if err != nil {
 		return err
 	}
