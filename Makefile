@@ -134,7 +134,7 @@ vulncheck: ## known vulnerabilities of what the code uses; needs the Go vulnerab
 		"Run it where it can, or set VULNDB to the file:// URL of a copy" >&2;; esac; exit $$status
 
 profile: build ## renew the profile that the compiler optimises for, on a machine with nothing else to do
-	$(GO) run ./integration_tests/bench -server $(BINARY) -refresh=false -light=false -profile $(PROFILE)
+	$(GO) run ./integration_tests/bench -server $(BINARY) -refresh=false -light=false -pages=false -profile $(PROFILE)
 
 clean: ## remove what was built
 	rm -rf bin

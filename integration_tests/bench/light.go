@@ -235,5 +235,5 @@ func multiplyLight(database string) error {
 	INSERT INTO flag_snapshots (created_at, updated_at, flag_id, updated_by, flag)
 	SELECT flags.created_at, flags.updated_at, 1000, '', '{"Notes":"' || printf('%%.*c', %d, 'x') || '"}' FROM flags, n WHERE flags.id = 1`,
 		exportedStates, exportedBytes)
-	return multiply(database, lightFlags, append(slices.Clone(lightCopies), states)...)
+	return multiply("sqlite", database, lightFlags, append(slices.Clone(lightCopies), states)...)
 }

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"text/tabwriter"
 	"time"
@@ -61,7 +63,7 @@ func measureRefresh(o options, dir string, out io.Writer) (err error) {
 		return err
 	}
 	running.stop()
-	if err := multiply(database, manyFlags); err != nil {
+	if err := multiply("sqlite", database, manyFlags); err != nil {
 		return err
 	}
 	if p, err = running.startFlagr(o.server, dir, env...); err != nil {
@@ -113,14 +115,14 @@ func measureRefresh(o options, dir string, out io.Writer) (err error) {
 }
 
 // multiply copies the flag with the ID 1 of a database until there are that many, and runs more statements.
-func multiply(database string, flags int, more ...string) (err error) {
-	db, err := sql.Open("sqlite", database)
+func multiply(driver, database string, flags int, more ...string) (err error) {
+	db, err := sql.Open(driver, database)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	for _, statement := range copies {
-		if _, err := db.Exec(statement, flags); err != nil { //nolint:noctx // only this command waits for it
+		if _, err := db.Exec(strings.Replace(statement, "?", strconv.Itoa(flags), 1)); err != nil { //nolint:noctx // only this command waits for it
 			return fmt.Errorf("copy flags: %w", err)
 		}
 	}

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver pgx
+)
+
+const (
+	wantPageMilli = 50
+	wantPageKB    = 200
+	pageRepeats   = 30
+	// countedPerBatch is how many flags one batch evaluates, so that each has counts.
+	countedPerBatch = 1_000
+)
+
+// pages are parts of the list of flags.
+var pages = []struct{ name, path string }{ //nolint:gochecknoglobals // a table that is only read
+	{"first page of 100 flags", "/ui/"},
+	{"the last page", "/ui/?page=100"},
+	{"search for a key and words", "/ui/?q=copy-77,benchmark&sort=key"},
+	{"most evaluations first", "/ui/?sort=traffic"},
+}
+
+// pageDatabase is one that the server keeps its flags and counts in.
+type pageDatabase struct {
+	name, driver, sqlDriver, dsn string
+}
+
+// measurePages measures what pages of the list cost the server, with 10,000 flags that all have counts.
+func measurePages(o options, dir string, out io.Writer) (err error) {
+	databases := []pageDatabase{{"SQLite", "sqlite3", "sqlite", filepath.Join(dir, "pages.sqlite")}}
+	if o.postgres != "" {
+		dsn, drop, err := freshPostgres(o.postgres)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, drop()) }()
+		databases = append(databases, pageDatabase{"PostgreSQL", "postgres", "pgx", dsn})
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintf(w, "\npages, %d flags\tdatabase\tms CPU\twanted\tkB\twanted\n", manyFlags)
+	for _, d := range databases {
+		if err := measurePagesOf(o, dir, d, w); err != nil {
+			return fmt.Errorf("%s: %w", d.name, err)
+		}
+	}
+	return w.Flush()
+}
+
+func measurePagesOf(o options, dir string, d pageDatabase, w io.Writer) error {
+	var running fleet
+	defer func() { running.stop() }()
+	env := append([]string{"FLAGR_DB_DBDRIVER=" + d.driver, "FLAGR_DB_DBCONNECTIONSTR=" + d.dsn, "FLAGR_RECORDER_DATAR_FLUSH_INTERVAL=1s"}, o.env...)
+	p, err := running.startFlagr(o.server, dir, env...)
+	if err != nil {
+		return err
+	}
+	if err := createFlag(p.url); err != nil {
+		return err
+	}
+	running.stop()
+	if err := multiply(d.sqlDriver, d.dsn, manyFlags); err != nil {
+		return err
+	}
+	if p, err = running.startFlagr(o.server, dir, env...); err != nil {
+		return err
+	}
+	if err := countAll(p); err != nil {
+		return err
+	}
+	site := &process{cmd: p.cmd, url: strings.TrimSuffix(p.url, "/api/v1")}
+	err = poll("the numbers of the list", func() bool {
+		body, err := fetch(site.url + "/ui/?state=never_evaluated")
+		return err == nil && !bytes.Contains(body, []byte(`class="key"`))
+	})
+	if err != nil {
+		return err
+	}
+	for _, page := range pages {
+		list := lightList{path: page.path, repeat: pageRepeats}
+		spent, err := list.measure(site)
+		if err != nil {
+			return fmt.Errorf("%s: %w", page.path, err)
+		}
+		body, err := fetch(site.url + page.path)
+		if err != nil {
+			return err
+		}
+		kb := float64(len(body)) / 1_000
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%.1f\t%s\t%.0f\t%s\n", page.name, d.name, milli(spent), lightVerdict(milli(spent), wantPageMilli), kb, lightVerdict(kb, wantPageKB))
+	}
+	return nil
+}
+
+// countAll has every flag evaluated.
+func countAll(p *process) error {
+	for from := 1; from <= manyFlags; from += countedPerBatch {
+		keys := make([]string, countedPerBatch)
+		for i := range keys {
+			keys[i] = fmt.Sprintf("copy-%d", from+i)
+		}
+		entities := []object{{"entityID": "a", "entityContext": object{"country": "DE", "age": 42}}, {"entityID": "b", "entityContext": object{"country": "FR", "age": 12}}}
+		if _, err := send(p.url+"/evaluation/batch", http.MethodPost, object{"flagKeys": keys, "entities": entities}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func fetch(target string) ([]byte, error) {
+	response, err := http.Get(target) //nolint:noctx,gosec // the servers are on this machine
+	if err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(response.Body)
+	return body, errors.Join(err, response.Body.Close())
+}
+
+// freshPostgres makes a database on the server of a DSN. drop removes it, with the connections of servers that end.
+func freshPostgres(dsn string) (fresh string, drop func() error, err error) {
+	address, err := url.Parse(dsn)
+	if err != nil {
+		return "", nil, err
+	}
+	db, err := sql.Open("pgx", dsn)
+	if err != nil {
+		return "", nil, err
+	}
+	name := fmt.Sprintf("flagr_bench_%d", time.Now().UnixNano())
+	if _, err := db.ExecContext(context.Background(), "CREATE DATABASE "+name); err != nil {
+		return "", nil, errors.Join(err, db.Close())
+	}
+	address.Path = "/" + name
+	return address.String(), func() error {
+		_, err := db.ExecContext(context.Background(), "DROP DATABASE "+name)
+		return errors.Join(err, db.Close())
+	}, nil
+}
