@@ -105,7 +105,9 @@ func (f *figures) Rollout(_ context.Context, id int64, _ insight.Window) (*insig
 		v.Segments = append(v.Segments, s)
 	}
 	return &insight.Rollout{FlagID: id, Versions: []insight.VersionRollout{v}, Complete: f.complete(), Findings: []insight.Finding{
-		{Rule: insight.RuleOldVersion, Severity: insight.Contradiction, Text: "412 evaluations used version 115 <b>."}, {Rule: insight.RuleNeverMatched, Severity: insight.Warning, Text: "None matched."},
+		{Rule: insight.RuleOldVersion, Severity: insight.Contradiction, Text: "412 evaluations used version 115 <b>."}, {
+			Rule: insight.RuleNeverMatched, Severity: insight.Warning, SegmentID: int64(flag.Segments[0].ID), Text: fmt.Sprintf("1,000 evaluations got as far as segment %d, and none matched.", flag.Segments[0].ID),
+		},
 	}}, f.err
 }
 
@@ -202,7 +204,7 @@ func TestNumbersStandInSentencesAndTables(t *testing.T) {
 	for target, want := range map[string][]string{
 		"/ui/": {"4 flags: 1 gives nothing, 4 contradict their settings", "Gives nothing 1", "1 contradiction", "1 warning", "1 note", "168", "3 of 4 servers, 1 silent"},
 		"/ui/flags/1": {"Active: 18.8 % of 160,000 evaluations got blue, 18.7 % green, 62.5 % got nothing.", "Contradiction412 evaluations used version 115 <b>.", "25.0 %25.1 %30,110", "since version 2", "not counted", "No: see why",
-			"120,000 matched, 40,000 did not"},
+			"got as far as segment 1, “Adults in France”, and none", "120,000 matched, 40,000 did not"},
 		"/ui/flags/1/traffic?compare=previous": {"evaluations since 1 Jan; over the 30 whole days, 0 % less than before.", "Sat 31 Jan until 10:42:10", "In all", "Dotted: the time before"},
 		"/ui/flags/1/traffic?tail=1":           {"The live tail is off, because it shows what single entities get. To turn it on, start the server with FLAGR_RECORDER_DATAR_TAIL_ENABLED=true."},
 		"/ui/flags/1/traffic?bucket=year":      {`No numbers: invalid query: bucket is "year", want hour, day or week.`},

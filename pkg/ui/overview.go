@@ -193,7 +193,7 @@ func (u *UI) findings(p *page, f *entity.Flag, all []insight.Finding) []findingV
 	base := p.Root + "flags/" + strconv.FormatUint(uint64(f.ID), 10)
 	var views []findingView
 	for _, one := range all[:min(most, len(all))] {
-		v := findingView{Class: classes[one.Severity], Word: u.text.say("finding." + string(one.Severity)), Text: one.Text}
+		v := findingView{Class: classes[one.Severity], Word: u.text.say("finding." + string(one.Severity)), Text: u.named(f, one)}
 		switch one.Rule {
 		case insight.RuleNeverMatched, insight.RuleUnevaluable:
 			v.Link, v.LinkWord = base+"/nothing", u.text.say("finding.why")
@@ -205,6 +205,20 @@ func (u *UI) findings(p *page, f *entity.Flag, all []insight.Finding) []findingV
 		views = append(views, v)
 	}
 	return views
+}
+
+// named is the text of a finding, with the place and the name of its segment where the API has the id, which no page shows.
+func (u *UI) named(f *entity.Flag, one insight.Finding) string {
+	place := slices.IndexFunc(f.Segments, func(s entity.Segment) bool { return one.SegmentID != 0 && int64(s.ID) == one.SegmentID })
+	if place < 0 {
+		return one.Text
+	}
+	id := strconv.FormatInt(one.SegmentID, 10)
+	name := u.text.plain("segment.lower", "n", strconv.Itoa(place+1))
+	if description := f.Segments[place].Description; description != "" {
+		name = u.text.plain("segment.named", "n", strconv.Itoa(place+1), "name", clip(description))
+	}
+	return strings.NewReplacer("segment "+id, name, "Segment "+id, strings.ToUpper(name[:1])+name[1:]).Replace(one.Text)
 }
 
 // setGotView is the table of what was set and what came of it.
