@@ -369,6 +369,11 @@ func (p *tab) has(text string) {
 	p.until(fmt.Sprintf("the text %q", text), fmt.Sprintf(`document.body.innerText.replace(/\s+/g, " ").includes(%q)`, text))
 }
 
+// reloadUntil is an expression for until that loads the page again as long as it lacks a text, since counts take a second.
+func reloadUntil(text string) string {
+	return fmt.Sprintf(`document.readyState === "complete" && (document.body.innerText.includes(%q) || (location.reload(), false))`, text)
+}
+
 func (p *tab) value(expression string) string {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.ctx, patience)

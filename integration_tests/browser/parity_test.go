@@ -10,6 +10,20 @@ import (
 	"github.com/chromedp/chromedp/kb"
 )
 
+// Each row of the table of what Flagr's pages can do is a test:
+//
+//	list, its columns, order and filters; search; rows that open       TestList
+//	deleted flags, restore; the question before a deletion              TestADeletionThatIsCancelledSendsNothing
+//	create, with the key checked while it is typed                      TestCreate
+//	a flag's settings, notes, tags, entity types, the switch            TestSettingsOfAFlag, TestFixedEntityTypes
+//	variants and attachments                                            TestVariants
+//	segments, constraints and shares                                    TestSegmentsConstraintsAndShares
+//	one save, with a review that can be left and undone                 TestReviewCanBeLeftAndUndone, TestTwoBrowsersEditOneFlag
+//	trying, in place of the debug console                               TestTryIsNotCounted, TestTryADraft
+//	history, links to versions, duplicates                              TestHistoryAndDuplicate
+//	documentation, and where each number comes from                     TestDocumentation, TestNumbersHaveTheirSource
+//	no foreign style sheet, and a dark theme                            open, for every test; TestThemes
+
 func TestList(t *testing.T) {
 	t.Parallel()
 	s := start(t)
@@ -26,7 +40,20 @@ func TestList(t *testing.T) {
 	p.until("the order of keys", `document.querySelector(".flags .key").innerText === "checkout-button"`)
 	p.fill("q", "button, web")
 	p.until("one flag", rows+` === 1 && location.search.includes("q=button")`)
-	p.fill("q", "nothing like it")
+	for _, text := range []string{"flag-1", "Number 1", "3"} { // key, description, id
+		p.fill("q", text)
+		p.until("one flag for "+text, rows+` === 1 && document.querySelector(".flags .key").innerText === "flag-1"`)
+	}
+	p.press("Columns")
+	p.value(`document.querySelector("[name=cols][value=changed]").click(), 1`)
+	p.until("a list without a column", `location.search.includes("cols=state") && ![...document.querySelectorAll("th")].some((h) => h.innerText.startsWith("Changed"))`)
+	p.value(`document.querySelector("[name=cols][value=changed]").click(), 1`)
+	p.until("the column", `[...document.querySelectorAll("th")].some((h) => h.innerText.startsWith("Changed"))`)
+	s.api(t, http.MethodPost, "/evaluation", object{"flagKey": "nothing like it", "entityID": "x"})
+	p.visit("/ui/?q=like+it")
+	p.until("what was asked for in vain", reloadUntil("Asked for by applications, and not there:"))
+	p.has("nothing like it Applications asked for it 1 time in 7 days.")
+	p.fill("q", "nothing like that")
 	p.has("No flag matches")
 	p.press("Show all flags")
 	p.until("all flags", rows+" > 1")
@@ -51,16 +78,41 @@ func TestCreate(t *testing.T) {
 	p.has("Free, and a valid key.")
 	p.press("Create a boolean flag")
 	p.has("Created first-flag")
-	if d := s.definition(t, 1); len(d["variants"].([]any)) != 1 || d["key"] != "first-flag" {
+	if d := s.definition(t, 1); len(d["variants"].([]any)) != 1 || d["key"] != "first-flag" || d["dataRecordsEnabled"] != true {
 		t.Errorf("created %v", d)
 	}
+	for range 3 {
+		s.api(t, http.MethodPost, "/evaluation", object{"flagKey": "second", "entityID": "x"})
+	}
+	p.visit("/ui/new?key=second")
+	p.until("how often it was asked for", reloadUntil("asked for it 3 times in 7 days"))
 	p.visit("/ui/new")
 	p.fill("key", "first-flag")
 	p.has("has this key")
 	p.fill("key", "second")
+	p.has("asked for it 3 times in 7 days")
 	p.fill("description", "Another")
 	p.press("Create with own variants")
 	p.has("No segments yet")
+}
+
+// TestWithoutCounts: where Datar is off, pages say how to switch it on, and flags are created without records.
+func TestWithoutCounts(t *testing.T) {
+	t.Parallel()
+	s := start(t, "FLAGR_RECORDER_ENABLED=false")
+	p := open(t, s)
+	p.visit("/ui/")
+	p.fill("key", "first-flag")
+	p.press("Create a boolean flag")
+	p.has("Created first-flag")
+	if d := s.definition(t, 1); d["dataRecordsEnabled"] != false {
+		t.Errorf("created %v", d)
+	}
+	for _, path := range []string{"/ui/", "/ui/flags/1", "/ui/flags/1/traffic", "/ui/flags/1/nothing", "/ui/unknown", "/ui/server"} {
+		p.visit(path)
+		p.has("FLAGR_RECORDER_ENABLED=true")
+		p.has("FLAGR_RECORDER_TYPE=datar")
+	}
 }
 
 func TestSettingsOfAFlag(t *testing.T) {
@@ -72,7 +124,10 @@ func TestSettingsOfAFlag(t *testing.T) {
 	p.fill("key", "pay-button")
 	p.fill("description", "New words")
 	p.fill("notes", "Ends **soon**")
+	p.until("the preview of the notes", `document.querySelector("[data-live=notes] strong")?.innerText === "soon"`)
 	p.fill("entity", "user")
+	p.fill("tags", "web, ")
+	p.until("proposals behind the first tag", `[...document.getElementById("f-tags").list.options].some((o) => o.value === "web, ios")`)
 	p.fill("tags", "web, tv")
 	p.value(`document.querySelector("[name=records]").click(), 1`)
 	p.value(`document.querySelector("[name=enabled]").click(), 1`)
@@ -146,6 +201,8 @@ func TestSegmentsConstraintsAndShares(t *testing.T) {
 	p.has("add up to 120")
 	p.value(`document.querySelector("button[value='split.0']").click(), 1`)
 	p.until("an even split", `document.querySelector("[name='s.0.d.0']").value === "50"`)
+	p.fill("s.0.d.0", "100")
+	p.fill("s.0.d.1", "0")
 	p.press("Add segment")
 	p.fill("s.2.description", "Everybody")
 	p.value(`document.querySelector("button[value='up.2']").click(), 1`)
@@ -159,6 +216,9 @@ func TestSegmentsConstraintsAndShares(t *testing.T) {
 	segments := s.definition(t, 1)["segments"].([]any)
 	if len(segments) != 3 || segments[1].(object)["description"] != "Everybody" || segments[0].(object)["rolloutPercent"] != 80.0 {
 		t.Errorf("segments are %v", segments)
+	}
+	if shares := segments[0].(object)["distributions"].([]any); len(shares) != 2 || shares[1].(object)["percent"] != 0.0 {
+		t.Errorf("shares are %v, want one of 0 %%, too", shares)
 	}
 }
 
@@ -221,6 +281,58 @@ func TestADeletionThatIsCancelledSendsNothing(t *testing.T) {
 	p.has("Restored checkout-button")
 	if s.definition(t, 1)["key"] != "checkout-button" {
 		t.Error("the flag is not restored")
+	}
+}
+
+// TestTryADraft tries what is not saved, from the form.
+func TestTryADraft(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	s.abFlag(t)
+	p := open(t, s)
+	p.visit("/ui/flags/1/targeting")
+	p.fill("s.0.rollout", "0")
+	p.has("1 change not saved.")
+	p.press("Try it")
+	p.has("With 1 change that is not saved.")
+	p.fill("id", "ada")
+	p.fill("context", `{"country":"FR","age":19}`)
+	p.value(`document.querySelector("button[value=one]").click(), 1`)
+	p.has("is outside the rollout of 0 %")
+	if s.definition(t, 1)["segments"].([]any)[0].(object)["rolloutPercent"] != 50.0 {
+		t.Error("trying has saved the draft")
+	}
+}
+
+// TestNumbersHaveTheirSource opens the command and the statement behind the numbers of the pages that have some.
+func TestNumbersHaveTheirSource(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	s.abFlag(t)
+	s.until(t, "checkout-button")
+	s.evaluate(t, 3)
+	p := open(t, s)
+	for _, path := range []string{"/ui/flags/1", "/ui/flags/1/traffic", "/ui/flags/1/nothing"} {
+		p.visit(path)
+		p.press("curl")
+		p.has("curl '" + s.url + "/api/v1/datar/flags/1/")
+		p.press("SQL")
+		p.has("FROM datar_hourly_details")
+	}
+}
+
+func TestFixedEntityTypes(t *testing.T) {
+	t.Parallel()
+	s := start(t, "FLAGR_UI_POSSIBLE_ENTITY_TYPES=user,shop")
+	s.abFlag(t)
+	p := open(t, s)
+	p.visit("/ui/flags/1/targeting")
+	p.until("the two types, and none", `[...document.querySelectorAll("[name=entity] option")].map((o) => o.value).join() === ",user,shop"`)
+	p.fill("entity", "shop")
+	p.has("1 change not saved.")
+	p.save()
+	if got := s.definition(t, 1)["entityType"]; got != "shop" {
+		t.Errorf("the entity type is %v", got)
 	}
 }
 

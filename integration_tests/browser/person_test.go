@@ -34,9 +34,8 @@ func TestAPersonsPath(t *testing.T) {
 			p.createAnABFlag()
 			p.tryIt()
 			p.follow("Overview", "/ui/flags/1")
-			p.has("Not counted: records are off.") // a button stands beside it
-			p.press("Switch records on")
-			p.has("Records are on")
+			p.has("no evaluations yet")
+			p.has("curl -X POST " + s.url + "/api/v1/evaluation") // which asks for it
 			p.value(`document.querySelector("button[role=switch]").click(), 1`)
 			p.has("Switched on.")
 			s.until(t, "pay-button")

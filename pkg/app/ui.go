@@ -14,7 +14,11 @@ import (
 )
 
 // pageStore is the store as the pages see it.
-type pageStore struct{ *store.Store }
+type pageStore struct {
+	*store.Store
+	// counts: flags that are created are recorded, since who makes one on the pages looks there for what came of it.
+	counts bool
+}
 
 // DeletedFlags implements ui.Store. All deleted flags are read, since the store lists by id.
 func (s pageStore) DeletedFlags(ctx context.Context, limit, offset int) ([]entity.Flag, error) {
@@ -56,7 +60,7 @@ func (s pageStore) Tags(ctx context.Context) ([]string, error) {
 
 // CreateFlag implements ui.Store.
 func (s pageStore) CreateFlag(ctx context.Context, by, key, description string, boolean bool) (*entity.Flag, error) {
-	flag := store.NewFlag{Key: key, Description: description}
+	flag := store.NewFlag{Key: key, Description: description, DataRecordsEnabled: s.counts}
 	if boolean {
 		flag.Template = store.TemplateBoolean
 	}
@@ -78,7 +82,7 @@ func (a *App) newPages(c *config.Config, actor func(*http.Request) string, writa
 		Logger:          a.logger,
 	}
 	if writable {
-		o.Store = pageStore{db}
+		o.Store = pageStore{db, answers.service != nil && answers.service.HasCounts()}
 	}
 	if answers.service != nil && answers.service.HasCounts() {
 		o.Numbers, o.Tail = answers.service, answers.tail != nil

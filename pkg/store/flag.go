@@ -22,6 +22,8 @@ type NewFlag struct {
 	Key string
 	// Template is empty or simple_boolean_flag, which adds a variant "on" and a segment that gives it to all.
 	Template string
+	// DataRecordsEnabled has evaluations of the flag recorded.
+	DataRecordsEnabled bool
 }
 
 // FlagPatch says what to change of a flag; nil fields stay as they are.
@@ -41,7 +43,7 @@ func (s *Store) CreateFlag(ctx context.Context, by string, f NewFlag) (*entity.F
 		return nil, err
 	}
 	created, err := s.mutate(ctx, by, &entity.Change{Operation: entity.OperationCreate, Component: entity.ComponentFlag}, func(tx *gorm.DB) (uint, error) {
-		flag := entity.Flag{Key: f.Key, Description: f.Description, CreatedBy: storable(by)}
+		flag := entity.Flag{Key: f.Key, Description: f.Description, CreatedBy: storable(by), DataRecordsEnabled: f.DataRecordsEnabled}
 		if err := insertFlag(tx, &flag); err != nil {
 			return 0, fmt.Errorf("cannot create flag. %w", err)
 		}

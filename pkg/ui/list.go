@@ -156,6 +156,7 @@ type listData struct {
 	Answer, Under template.HTML
 	Empty         bool
 	NoMatch       template.HTML
+	AskedFor      []unknownRow
 	AllLink       string
 	Days          int
 	Text, On      string
@@ -196,6 +197,9 @@ func (u *UI) list(rw http.ResponseWriter, r *http.Request) error {
 	if len(found) == 0 {
 		d.NoMatch = u.text.say("list.nomatch", "what", u.filterWords(q))
 		d.AllLink = "./"
+		if q.text != "" {
+			d.AskedFor = u.askedLike(r, p, q.text)
+		}
 	}
 	u.render(rw, r, http.StatusOK, "list.html", p)
 	return nil

@@ -19,13 +19,18 @@ type firstSteps struct {
 
 func (u *UI) firstSteps(r *http.Request, _ *page) *firstSteps {
 	key := "checkout-button"
-	f := &firstSteps{Key: key, Curl: fmt.Sprintf("curl -X POST %s%s/api/v1/evaluation \\\n  -H 'Content-Type: application/json' \\\n  -d '{\"flagKey\": \"%s\", \"entityID\": \"a1234\"}'",
-		origin(r), strings.TrimSuffix(u.o.Prefix, "/"), key)}
+	f := &firstSteps{Key: key, Curl: u.askCurl(r, key)}
 	f.See = u.text.say("first.see.off")
 	if u.o.Books != nil {
 		f.See = u.text.say("first.see.on", "n", u.recorded())
 	}
 	return f
+}
+
+// askCurl is the command that asks for a flag.
+func (u *UI) askCurl(r *http.Request, key string) string {
+	return fmt.Sprintf("curl -X POST %s%s/api/v1/evaluation \\\n  -H 'Content-Type: application/json' \\\n  -d '{\"flagKey\": \"%s\", \"entityID\": \"a1234\"}'",
+		origin(r), strings.TrimSuffix(u.o.Prefix, "/"), key)
 }
 
 type newData struct {
@@ -36,12 +41,16 @@ type newData struct {
 
 func (u *UI) newFlag(rw http.ResponseWriter, r *http.Request) error {
 	p := u.page(r, "flags", u.text.plain("new.title"))
-	p.Data = &newData{Key: r.URL.Query().Get("key")}
+	d := &newData{Key: r.URL.Query().Get("key")}
+	if d.Key != "" {
+		d.Asked = u.askedTimes(r, d.Key)
+	}
+	p.Data = d
 	u.render(rw, r, http.StatusOK, "new.html", p)
 	return nil
 }
 
-// createFlag makes a flag whose evaluations are recorded, since somebody who uses these pages looks for them here.
+// createFlag makes a flag that is off.
 func (u *UI) createFlag(rw http.ResponseWriter, r *http.Request) error {
 	if err := r.ParseForm(); err != nil {
 		return err
@@ -86,18 +95,20 @@ func (u *UI) formError(err error) (string, bool) {
 
 // keyHint says whether a key can be used.
 type keyHint struct {
-	Class string
-	Text  template.HTML
+	Class       string
+	Text, Asked template.HTML
 }
 
 // checkKey is asked while a key is typed.
 func (u *UI) checkKey(rw http.ResponseWriter, r *http.Request) error {
 	key := r.URL.Query().Get("key")
-	d := keyHint{"good", u.text.say("new.key.free")}
+	d := keyHint{Class: "good", Text: u.text.say("new.key.free")}
 	if err := entity.CheckKey(key); err != nil {
-		d = keyHint{"bad", u.text.say("new.key.wrong")}
+		d = keyHint{Class: "bad", Text: u.text.say("new.key.wrong")}
 	} else if f := u.o.Snapshots.Snapshot().Flag(0, key); f != nil && f.Key == key {
-		d = keyHint{"bad", u.text.say("edit.err.taken")}
+		d = keyHint{Class: "bad", Text: u.text.say("edit.err.taken")}
+	} else {
+		d.Asked = u.askedTimes(r, key)
 	}
 	p := u.page(r, "flags", u.text.plain("new.title"))
 	p.Data = d

@@ -25,6 +25,7 @@ type overviewData struct {
 	Head          flagHead
 	Answer, Under template.HTML
 	Curl, SQL     string
+	Ask           string // the command that asks for the flag, if nothing has
 	Missing       template.HTML
 	RecordsOff    bool
 	Findings      []findingView
@@ -88,6 +89,9 @@ func (u *UI) overviewNumbers(r *http.Request, p *page, f *entity.Flag, d *overvi
 		return state, err
 	}
 	d.Answer = u.stateAnswer(p, f, state, outcomes)
+	if outcomes.Total == 0 && state.Evidence.Last.IsZero() && f.DataRecordsEnabled {
+		d.Ask = u.askCurl(r, f.Key)
+	}
 	d.Under = u.text.say("overview.under", "from", p.Time(outcomes.From, ""), "upto", u.upTo(p, outcomes.Complete))
 	d.Curl = u.curl(r, fmt.Sprintf("/datar/flags/%d/outcomes?from=%s", id, outcomes.From.UTC().Format(time.RFC3339)))
 	d.SQL = fmt.Sprintf("SELECT outcome, variant_id, SUM(eval_count)\nFROM datar_hourly_details\nWHERE flag_id = %d AND bucket_hour >= '%s'\nGROUP BY outcome, variant_id;", id, outcomes.From.UTC().Format("2006-01-02 15:04:05"))

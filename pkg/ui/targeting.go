@@ -33,7 +33,7 @@ type targetingData struct {
 	TagChoices    []string
 	Review        *reviewData
 	Conflict      *conflictData
-	SavedRaw      []option
+	Notes         template.HTML // as they will be shown
 }
 
 type segmentView struct {
@@ -273,6 +273,7 @@ func (u *UI) targetingPage(r *http.Request, base *entity.Flag, typed *form, stal
 	for _, e := range errs {
 		d.Errors[e.Field] = e.Message
 	}
+	d.Notes = markdown(typed.Notes)
 	u.markChanged(d, base)
 	if u.o.Store != nil && !stale {
 		u.suggestions(r, d)

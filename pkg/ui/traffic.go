@@ -645,8 +645,8 @@ func (u *UI) unknown(rw http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// askedDeleted is how often deleted flags were asked for in the last days, by their ids.
-func (u *UI) askedDeleted(r *http.Request) map[int64]int64 {
+// askedInVain are the keys that applications asked for in the last days and no flag has; none if that is not known.
+func (u *UI) askedInVain(r *http.Request) []insight.Unknown {
 	if u.o.Numbers == nil {
 		return nil
 	}
@@ -655,8 +655,41 @@ func (u *UI) askedDeleted(r *http.Request) map[int64]int64 {
 	if err != nil {
 		return nil
 	}
+	return list.Unknown
+}
+
+// askedTimes says how often applications asked for a key in the last days, empty if they did not.
+func (u *UI) askedTimes(r *http.Request, key string) template.HTML {
+	for _, one := range u.askedInVain(r) {
+		if one.Asked == key {
+			return u.text.say("new.asked", "n", one.Count)
+		}
+	}
+	return ""
+}
+
+// askedLike are the keys without a flag that have a text in them, most frequent first.
+func (u *UI) askedLike(r *http.Request, p *page, text string) (rows []unknownRow) {
+	const most = 5
+	for _, one := range u.askedInVain(r) {
+		if one.Asked == datar.OtherUnknown || !strings.Contains(strings.ToLower(one.Asked), strings.ToLower(text)) {
+			continue
+		}
+		row := unknownRow{Asked: one.Asked, Text: u.text.say("new.asked", "n", one.Count)}
+		if one.DeletedFlagID == 0 && entity.CheckKey(one.Asked) == nil && !p.ReadOnly {
+			row.Create = p.Root + "new?key=" + url.QueryEscape(one.Asked)
+		}
+		if rows = append(rows, row); len(rows) == most {
+			break
+		}
+	}
+	return rows
+}
+
+// askedDeleted is how often deleted flags were asked for in the last days, by their ids.
+func (u *UI) askedDeleted(r *http.Request) map[int64]int64 {
 	asked := map[int64]int64{}
-	for _, one := range list.Unknown {
+	for _, one := range u.askedInVain(r) {
 		if one.DeletedFlagID != 0 {
 			asked[one.DeletedFlagID] += one.Count
 		}

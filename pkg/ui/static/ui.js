@@ -336,6 +336,19 @@ function focusAfter(button) {
   }
 }
 
+// Tags are proposed one by one: those before the last comma stay.
+function tags() {
+  document.addEventListener("input", (event) => {
+    const field = event.target;
+    if (!field.matches("[data-tags]")) return;
+    const before = field.value.replace(/[^,]*$/, "");
+    for (const option of field.list.options) {
+      option.dataset.tag ??= option.value;
+      option.value = before ? `${before} ${option.dataset.tag}` : option.dataset.tag;
+    }
+  });
+}
+
 // A key is checked while it is typed: its letters, and whether a flag has it.
 function keys() {
   for (const input of all("[data-key]")) {
@@ -501,6 +514,7 @@ function start() {
   filters();
   editor();
   keys();
+  tags();
   charts();
   choices();
   tail();
