@@ -63,8 +63,11 @@ test-servers: ## tests of the stores on PostgreSQL and MariaDB, which it install
 	FLAGR_TEST_REQUIRE_SERVERS=1 $(SERVERS) $(TESTSUM) $(GO) test -count=1 -timeout 40m ./pkg/store ./pkg/datar/gormstore
 	$(TESTSUM) $(GO) test -C integration_tests/mysqldialect -count=1 ./...
 
-streams: ## faults of a real Apache Kafka that take too long for every change
-	FLAGR_TEST_REQUIRE_SERVERS=1 FLAGR_TEST_STREAMS=1 integration_tests/brokers/kafka.sh $(TESTSUM) $(GO) test -count=1 -timeout 40m -run Streams -v ./pkg/recorder/kafka
+streams: export FLAGR_TEST_REQUIRE_SERVERS = 1
+streams: export FLAGR_TEST_STREAMS = 1
+streams: ## faults of a real Apache Kafka that take too long for every change, of one broker and of three
+	integration_tests/brokers/kafka.sh $(TESTSUM) $(GO) test -count=1 -timeout 40m -run Streams -v ./pkg/recorder/kafka
+	FLAGR_TEST_KAFKA_NODES=3 integration_tests/brokers/kafka.sh $(TESTSUM) $(GO) test -count=1 -timeout 40m -run Cluster -v ./pkg/recorder/kafka
 
 test-clickhouse: build ## tests with counts in ClickHouse, which it installs and starts: an old version from apt
 	FLAGR_TEST_REQUIRE_SERVERS=1 $(SERVERS) -only clickhouse $(TESTSUM) $(GO) test -count=1 -timeout 20m ./pkg/datar/chstore ./integration_tests/services

@@ -3,10 +3,15 @@
 #
 #   integration_tests/brokers/kafka.sh go test ./pkg/recorder/kafka
 #
-# FLAGR_TEST_KAFKA_CONTROL is a command that takes what to do with the broker:
+# FLAGR_TEST_KAFKA_NODES=3 starts so many brokers, of which the first is also the controller, and sets FLAGR_TEST_KAFKA_CLUSTER to
+# all their addresses, separated by commas.
 #
-#   bounce   kill it without a warning, and start it again on its data
-#   replace  kill it, and start a new one without data, of another cluster, under the same address
+# FLAGR_TEST_KAFKA_CONTROL is a command that takes what to do with a broker, and the number of the broker, 1 without:
+#
+#   kill     kill it without a warning
+#   begin    start it on its data
+#   bounce   kill and begin
+#   replace  kill it, and start a new one without data under the same address: the first one with a new cluster, others in the old one
 #   freeze   stop its process where it is, until thaw
 #   thaw     let it go on
 #
@@ -15,6 +20,9 @@
 set -euo pipefail
 
 version=${FLAGR_TEST_KAFKA_VERSION:-4.1.0}
+nodes=${FLAGR_TEST_KAFKA_NODES:-1}
+heap=512m
+if [ "$nodes" -gt 1 ]; then heap=256m; fi
 cache=${FLAGR_TEST_CACHE:-${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/flagr-test}
 libs=$cache/kafka-$version
 
@@ -37,13 +45,16 @@ install() {
 	touch "$libs/.complete"
 }
 
-run() { java -Xmx512m -Dlog4j2.level=WARN -cp "$libs/*" "$@"; }
+run() { java -Xmx256m -Dlog4j2.level=WARN -cp "$libs/*" "$@"; }
 
-# begin starts the broker of the folder $1 and waits until it listens.
-begin() {
-	java -Xmx512m -cp "$libs/*" kafka.Kafka "$1/server.properties" >>"$1/log" 2>&1 &
+# launch starts the broker of the folder $1, and await waits until it listens.
+launch() {
+	java "-Xmx$heap" -cp "$libs/*" kafka.Kafka "$1/server.properties" >>"$1/log" 2>&1 &
 	echo $! >"$1/pid"
 	disown # a killed broker is no news
+}
+
+await() {
 	local port
 	port=$(cat "$1/port")
 	for _ in $(seq 1800); do
@@ -60,25 +71,35 @@ kill_broker() {
 	while kill -0 "$(cat "$1/pid")" 2>/dev/null; do sleep 0.1; done
 }
 
+# format prepares the folder $1 for the cluster with the ID $2.
 format() {
-	run kafka.tools.StorageTool format -t "$(run kafka.tools.StorageTool random-uuid 2>/dev/null)" -c "$1/server.properties" >"$1/log" 2>&1 ||
-		{ cat "$1/log" >&2; exit 1; }
+	run kafka.tools.StorageTool format -t "$2" -c "$1/server.properties" >"$1/log" 2>&1 || { cat "$1/log" >&2; exit 1; }
 }
 
-if [ "${1:-}" = control ]; then # with the folder and what to do; only with this script's own processes
+new_id() { run kafka.tools.StorageTool random-uuid 2>/dev/null; }
+
+if [ "${1:-}" = control ]; then # with the folder, what to do, and the broker; only with this script's own processes
+	node=${4:-1}
+	broker=$2/$node
 	case $3 in
-	bounce) kill_broker "$2" && begin "$2" ;;
-	replace) kill_broker "$2" && rm -rf "$2/data" && format "$2" && begin "$2" ;;
-	freeze) kill -STOP "$(cat "$2/pid")" ;;
-	thaw) kill -CONT "$(cat "$2/pid")" ;;
-	*) echo "kafka.sh: control: $3 is unknown; want bounce, replace, freeze or thaw" >&2 && exit 1 ;;
+	kill) kill_broker "$broker" ;;
+	begin) launch "$broker" && await "$broker" ;;
+	bounce) kill_broker "$broker" && launch "$broker" && await "$broker" ;;
+	replace)
+		kill_broker "$broker" && rm -rf "$broker/data"
+		if [ "$node" = 1 ]; then new_id >"$2/cluster"; fi
+		format "$broker" "$(cat "$2/cluster")" && launch "$broker" && await "$broker"
+		;;
+	freeze) kill -STOP "$(cat "$broker/pid")" ;;
+	thaw) kill -CONT "$(cat "$broker/pid")" ;;
+	*) echo "kafka.sh: control: $3 is unknown; want kill, begin, bounce, replace, freeze or thaw" >&2 && exit 1 ;;
 	esac
 	exit
 fi
 
 install
 dir=$(mktemp -d)
-trap 'kill -9 "$(cat "$dir/pid")" 2>/dev/null || true; rm -rf "$dir"' EXIT
+trap 'for pid in "$dir"/*/pid; do kill -9 "$(cat "$pid")" 2>/dev/null || true; done; rm -rf "$dir"' EXIT
 # Below the ports that systems give out by themselves.
 free_port() {
 	while :; do
@@ -86,26 +107,37 @@ free_port() {
 		(exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port"; return; }
 	done
 }
-port=$(free_port)
 controller=$(free_port)
-echo "$port" >"$dir/port"
-cat >"$dir/server.properties" <<-PROPERTIES
-	process.roles=broker,controller
-	node.id=1
-	controller.quorum.voters=1@127.0.0.1:$controller
-	listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller
-	advertised.listeners=PLAINTEXT://127.0.0.1:$port
-	controller.listener.names=CONTROLLER
-	log.dirs=$dir/data
-	num.partitions=3
-	offsets.topic.replication.factor=1
-	transaction.state.log.replication.factor=1
-	transaction.state.log.min.isr=1
-	group.initial.rebalance.delay.ms=0
-	auto.create.topics.enable=true
-PROPERTIES
-format "$dir"
-begin "$dir"
-export FLAGR_TEST_KAFKA=127.0.0.1:$port
+new_id >"$dir/cluster"
+addresses=
+for node in $(seq "$nodes"); do
+	broker=$dir/$node
+	mkdir "$broker"
+	port=$(free_port)
+	echo "$port" >"$broker/port"
+	addresses=$addresses${addresses:+,}127.0.0.1:$port
+	roles=broker listeners=PLAINTEXT://127.0.0.1:$port
+	if [ "$node" = 1 ]; then roles=broker,controller listeners=$listeners,CONTROLLER://127.0.0.1:$controller; fi
+	cat >"$broker/server.properties" <<-PROPERTIES
+		process.roles=$roles
+		node.id=$node
+		controller.quorum.voters=1@127.0.0.1:$controller
+		listeners=$listeners
+		advertised.listeners=PLAINTEXT://127.0.0.1:$port
+		controller.listener.names=CONTROLLER
+		log.dirs=$broker/data
+		num.partitions=3
+		offsets.topic.replication.factor=1
+		transaction.state.log.replication.factor=1
+		transaction.state.log.min.isr=1
+		group.initial.rebalance.delay.ms=0
+		auto.create.topics.enable=true
+	PROPERTIES
+	format "$broker" "$(cat "$dir/cluster")"
+	launch "$broker"
+done
+for node in $(seq "$nodes"); do await "$dir/$node"; done
+export FLAGR_TEST_KAFKA=127.0.0.1:$(cat "$dir/1/port")
+if [ "$nodes" -gt 1 ]; then export FLAGR_TEST_KAFKA_CLUSTER=$addresses; fi
 export FLAGR_TEST_KAFKA_CONTROL="$(cd "$(dirname "$0")" && pwd)/kafka.sh control $dir"
 "$@"

@@ -818,14 +818,14 @@ func realBroker(t *testing.T) string {
 	return address
 }
 
-// control does something to the real broker: kafka.sh says what there is.
-func control(t *testing.T, action string) {
+// control does something to a real broker, the first one unless a number follows: kafka.sh says what there is.
+func control(t *testing.T, action ...string) {
 	t.Helper()
 	command := strings.Fields(os.Getenv("FLAGR_TEST_KAFKA_CONTROL"))
 	if len(command) == 0 {
 		missing(t, "FLAGR_TEST_KAFKA_CONTROL is empty: run with integration_tests/brokers/kafka.sh")
 	}
-	command = append(command, action)
+	command = append(command, action...)
 	if output, err := exec.CommandContext(context.WithoutCancel(t.Context()), command[0], command[1:]...).CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", action, err, output)
 	}
