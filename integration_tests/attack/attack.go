@@ -46,6 +46,9 @@ type Result struct {
 	// Honest requests: how many were answered with 200, how many were not, and their latencies.
 	Answered, Failed int
 	P50, P99         time.Duration
+	// ServerCPU and ClientCPU are the processor times of the server and of all clients during the case. They share the machine: where
+	// clients take more, the latency says little about the server.
+	ServerCPU, ClientCPU time.Duration
 	// Statuses counts the answers to the attack, by status; "cut" counts requests without an answer.
 	Statuses map[string]int
 	// Restarted reports that the server ended during the case.
@@ -116,6 +119,8 @@ func (t *target) runCase(ctx context.Context, c attackCase) Result {
 	t.statuses.reset()
 	t.note = ""
 	t.peak.Store(0)
+	t.serverCPU = 0
+	clientsBefore := ownCPU()
 	if result.Err = t.resetPeak(); result.Err != nil {
 		return result
 	}
@@ -129,6 +134,7 @@ func (t *target) runCase(ctx context.Context, c attackCase) Result {
 	} else if err := t.notePeak(); err != nil {
 		result.Err = errors.Join(result.Err, err)
 	}
+	result.ServerCPU, result.ClientCPU = t.serverCPU, ownCPU()-clientsBefore
 	result.PeakBytes, result.Statuses, result.Note = t.peak.Load(), t.statuses.all(), t.note
 	return result
 }
@@ -136,14 +142,14 @@ func (t *target) runCase(ctx context.Context, c attackCase) Result {
 // Print writes a table of results.
 func Print(out io.Writer, results []Result) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(table, "case\tpeak MB\thonest p50\tp99\tanswered\tfailed\trestarts\tstatuses\tnote")
+	_, _ = fmt.Fprintln(table, "case\tpeak MB\thonest p50\tp99\tserver CPU\tclients' CPU\tanswered\tfailed\trestarts\tstatuses\tnote")
 	for _, r := range results {
 		restarts := 0
 		if r.Restarted {
 			restarts = 1
 		}
-		_, _ = fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%d\t%d\t%d\t%v\t%s\n", r.Name, r.PeakBytes>>20, r.P50.Round(10*time.Microsecond),
-			r.P99.Round(10*time.Microsecond), r.Answered, r.Failed, restarts, r.Statuses, r.Note)
+		_, _ = fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%v\t%s\n", r.Name, r.PeakBytes>>20, r.P50.Round(10*time.Microsecond),
+			r.P99.Round(10*time.Microsecond), r.ServerCPU.Round(10*time.Millisecond), r.ClientCPU.Round(10*time.Millisecond), r.Answered, r.Failed, restarts, r.Statuses, r.Note)
 	}
 	return table.Flush()
 }

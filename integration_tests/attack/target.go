@@ -47,6 +47,9 @@ type target struct {
 	statuses   statuses
 	peak       atomic.Int64 // bytes of resident memory since the case began, over all processes of it
 	note       string
+
+	serverCPU  time.Duration // since the case began, over all processes of it
+	countedCPU time.Duration // of the present process, in serverCPU or before the case
 }
 
 // flag is a flag of the server.
@@ -87,7 +90,7 @@ func (t *target) start(ctx context.Context) error {
 		defer close(done)
 		_ = cmd.Wait() // that it ended is a finding, not how
 	}()
-	t.cmd, t.done = cmd, done
+	t.cmd, t.done, t.countedCPU = cmd, done, 0
 	return t.poll(ctx, "the server to answer", func() bool {
 		text, err := os.ReadFile(filepath.Join(t.options.Dir, logName))
 		match := serving.FindSubmatch(text)
@@ -149,13 +152,49 @@ func (t *target) poll(ctx context.Context, what string, done func() bool) error 
 	return nil
 }
 
-// resetPeak makes the kernel measure the peak of resident memory anew.
+// resetPeak makes the kernel measure the peak of resident memory anew, and leaves out the processor time so far.
 func (t *target) resetPeak() error {
+	cpu, err := t.cpu()
+	if err != nil {
+		return err
+	}
+	t.countedCPU = cpu
 	return os.WriteFile(t.proc("clear_refs"), []byte("5"), 0o200)
 }
 
-// notePeak takes the peak of resident memory since resetPeak into account.
+// cpu is the processor time of the present process.
+func (t *target) cpu() (time.Duration, error) {
+	const tick = 10 * time.Millisecond // Linux tells programs of a hundred in a second
+	stat, err := os.ReadFile(t.proc("stat"))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(stat), ") ") // the name of the program is before it
+	fields := strings.Fields(rest)
+	if len(fields) < 13 {
+		return 0, errors.New("/proc/PID/stat has too few fields")
+	}
+	user, userErr := strconv.ParseInt(fields[11], 10, 64)
+	system, systemErr := strconv.ParseInt(fields[12], 10, 64)
+	return time.Duration(user+system) * tick, errors.Join(userErr, systemErr)
+}
+
+// ownCPU is the processor time of this process, which has all clients.
+func ownCPU() time.Duration {
+	var usage syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &usage) != nil {
+		return 0
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
+
+// notePeak takes the peak of resident memory and the processor time since resetPeak into account.
 func (t *target) notePeak() error {
+	cpu, err := t.cpu()
+	if err != nil {
+		return err
+	}
+	t.serverCPU, t.countedCPU = t.serverCPU+cpu-t.countedCPU, cpu
 	status, err := os.ReadFile(t.proc("status"))
 	if err != nil {
 		return err
