@@ -3,6 +3,8 @@ package insight_test
 import (
 	"context"
 	"fmt"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -213,6 +215,38 @@ func TestObserversDoNotAllocate(t *testing.T) {
 	}
 	if n := testing.AllocsPerRun(100, func() { s.Observe(noMatch); tail.Observe(noMatch) }); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// What waits for a listener is small, however long the entity ids are, and equal ids have equal hashes. The test is not parallel, since
+// it measures the memory of the process.
+func TestTailKeepsNoLongEntities(t *testing.T) {
+	tail := insight.NewTail()
+	l, err := tail.Listen(42)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	snapshot := eval.Compile([]entity.Flag{*checkout()})
+	const length, events = 4 << 20, 10
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for i := range events {
+		id := strings.Repeat(strconv.Itoa(i%2), length)
+		tail.Observe(snapshot.Evaluate(eval.Request{FlagID: 42, EntityID: id}, time.Unix(1000, 0), false))
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if after.HeapAlloc > before.HeapAlloc+events*length/2 {
+		t.Errorf("the heap grew from %d to %d bytes", before.HeapAlloc, after.HeapAlloc)
+	}
+	hashes := map[string]bool{}
+	for range events {
+		hashes[l.Next(nil, nil).Entity] = true
+	}
+	if len(hashes) != 2 {
+		t.Errorf("%d hashes of 2 entities", len(hashes))
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +25,8 @@ const (
 	tailPerSecond = 20
 	// tailQueue is how many events wait for a listener that is slow.
 	tailQueue = 64
+	// maxTailEntity is the longest entity id that waits as it is.
+	maxTailEntity = 256
 )
 
 // ErrTailFull tells that there are TailListeners already.
@@ -50,7 +53,7 @@ type Listener struct {
 	skipped atomic.Int64
 }
 
-// rawEvent is what is taken of a result by the goroutine of the request. Strings never change, so they can be kept for a moment.
+// rawEvent is what is taken of a result by the goroutine of the request.
 type rawEvent struct {
 	TailEvent
 	flagID         int64
@@ -114,7 +117,7 @@ func (t *Tail) Observe(r *eval.Result) {
 	if len(listeners) == 0 {
 		return
 	}
-	event := rawEvent{flagID: r.FlagID, entityID: r.Request.EntityID, TailEvent: TailEvent{
+	event := rawEvent{flagID: r.FlagID, entityID: waitingEntity(r.Request.EntityID), TailEvent: TailEvent{
 		At: r.Timestamp, VariantID: r.VariantID, VariantKey: r.VariantKey, SnapshotID: r.FlagSnapshotID}}
 	event.Outcome, event.SegmentID = outcomeOf(r)
 	event.rolloutPercent, _ = r.RolloutPercent()
@@ -129,6 +132,16 @@ func (t *Tail) Observe(r *eval.Result) {
 			l.skipped.Add(1)
 		}
 	}
+}
+
+// waitingEntity copies an entity id, which may be a part of the body of a request, for an event that waits. A long one becomes its
+// hash: events are bounded in bytes, and equal ids stay equal.
+func waitingEntity(id string) string {
+	if len(id) <= maxTailEntity {
+		return strings.Clone(id)
+	}
+	sum := sha256.Sum256([]byte(id))
+	return string(sum[:])
 }
 
 // take counts one more event of a second, unless there were enough.
