@@ -14,6 +14,7 @@ import (
 
 	"github.com/go-openapi/runtime/middleware"
 
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/evalcache"
@@ -55,6 +56,7 @@ type App struct {
 	recorders *handler.DataRecorders
 	engine    *datar.Engine // nil while Datar is off
 	handler   *handler.Handler
+	memory    *budget.Memory        // of lists and histories
 	pages     *ui.UI                // nil when switched off
 	ingesting bool                  // counts from elsewhere are taken
 	ofrep     *ofrep.Handler        // nil when switched off
@@ -86,7 +88,7 @@ type cleanup struct {
 // New opens what the configuration names and builds the server on it. Start must be called before it serves, and Stop
 // after. On an error nothing is left open.
 func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
-	a := &App{logger: o.Logger, ownsProcess: o.OwnsProcess, memoryTuned: c.GoRuntime.Tuned}
+	a := &App{logger: o.Logger, memory: budget.NewMemory(handler.AnswerMemory), ownsProcess: o.OwnsProcess, memoryTuned: c.GoRuntime.Tuned}
 	a.draining, a.endDraining = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
@@ -152,7 +154,7 @@ func (a *App) Register(api *operations.FlagrAPI) {
 	a.edge.basePath = api.Context().BasePath()
 	api.Middleware = func(builder middleware.Builder) http.Handler {
 		checked := func(operations http.Handler) http.Handler {
-			operations = handler.CheckSwitches(handler.Deadline(handler.StoreTimeout, operations))
+			operations = handler.CheckSwitches(handler.Deadline(handler.StoreTimeout, a.memory, operations))
 			if builder != nil {
 				operations = builder(operations)
 			}

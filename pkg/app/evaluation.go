@@ -66,6 +66,7 @@ func (a *App) handlerOptions(c *config.Config, service *eval.Service, db *store.
 			Stopping:  a.stopping.Load,
 			Version:   Version,
 		},
+		Memory: a.memory,
 		Logger: a.logger,
 	}
 	if db != nil {

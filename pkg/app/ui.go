@@ -79,6 +79,7 @@ func (a *App) newPages(c *config.Config, actor func(*http.Request) string, writa
 		Version:         version(),
 		RefreshInterval: c.EvalCache.RefreshInterval,
 		EntityTypes:     c.Web.UIEntityTypes,
+		Memory:          a.memory,
 		Logger:          a.logger,
 	}
 	if writable {

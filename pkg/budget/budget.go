@@ -1,9 +1,12 @@
-// Package budget bounds the memory that request bodies take while they are read and decoded, all requests together.
+// Package budget bounds the memory that requests take, all of them together: their bodies while they are read and decoded, and
+// what is read from the database for them.
 package budget
 
 import (
+	"context"
 	"errors"
 	"io"
+	"sync"
 	"sync/atomic"
 )
 
@@ -27,11 +30,14 @@ var (
 )
 
 // Memory is a number of bytes that requests share. Its methods may be called by several goroutines at once.
-type Memory struct{ free atomic.Int64 }
+type Memory struct {
+	free  atomic.Int64
+	total int64
+}
 
 // NewMemory returns a Memory of so many bytes.
 func NewMemory(bytes int64) *Memory {
-	m := &Memory{}
+	m := &Memory{total: bytes}
 	m.free.Store(bytes)
 	return m
 }
@@ -47,6 +53,47 @@ func (m *Memory) Take(n int64) error {
 
 // Release gives n bytes back.
 func (m *Memory) Release(n int64) { m.free.Add(n) }
+
+// shareKey is the key of a *share in a context.
+type shareKey struct{}
+
+// share is what one request takes of a Memory.
+type share struct {
+	memory *Memory
+	mu     sync.Mutex
+	taken  int64
+}
+
+// Share returns the context of a request that takes from the memory with AtLeast, and what gives all of it back.
+func (m *Memory) Share(ctx context.Context) (_ context.Context, release func()) {
+	s := &share{memory: m}
+	return context.WithValue(ctx, shareKey{}, s), func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		m.Release(s.taken)
+		s.taken = 0
+	}
+}
+
+// AtLeast takes n bytes for the request of a context, but for what it has taken before. A request that needs more than the whole
+// memory takes all of it. The error is ErrExhausted. Without Share, which work in the background does not use, it takes nothing.
+func AtLeast(ctx context.Context, n int64) error {
+	s, ok := ctx.Value(shareKey{}).(*share)
+	if !ok {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	more := min(n, s.memory.total) - s.taken
+	if more <= 0 {
+		return nil
+	}
+	if err := s.memory.Take(more); err != nil {
+		return err
+	}
+	s.taken += more
+	return nil
+}
 
 // Body is a request body that takes memory as its bytes arrive, whatever length was announced: for the bytes, and for the
 // JSON values in them. It belongs to one goroutine.

@@ -1,6 +1,7 @@
 package budget_test
 
 import (
+	"context"
 	"errors"
 	"io"
 	"strings"
@@ -76,5 +77,43 @@ func TestBodyRefusesTooManyValues(t *testing.T) {
 	}
 	if _, err := read(memory, "["+strings.Repeat("0,", budget.MaxValues)+"0]"); !errors.Is(err, budget.ErrTooManyValues) {
 		t.Errorf("%d values: %v, want ErrTooManyValues", budget.MaxValues+1, err)
+	}
+}
+
+func TestAShareIsTakenAndGivenBack(t *testing.T) {
+	t.Parallel()
+	memory := budget.NewMemory(100)
+	if err := budget.AtLeast(t.Context(), 1000); err != nil {
+		t.Errorf("work in the background: %v", err)
+	}
+	first, releaseFirst := memory.Share(t.Context())
+	second, releaseSecond := memory.Share(t.Context())
+	for _, step := range []struct {
+		name string
+		ctx  context.Context
+		n    int64
+		want error
+	}{
+		{"the first request", first, 60, nil},
+		{"less than it has", first, 50, nil},
+		{"the second request, too much", second, 50, budget.ErrExhausted},
+		{"the second request", second, 40, nil},
+		{"the first request, more", first, 61, budget.ErrExhausted},
+	} {
+		if err := budget.AtLeast(step.ctx, step.n); !errors.Is(err, step.want) {
+			t.Errorf("%s: %v, want %v", step.name, err, step.want)
+		}
+	}
+	releaseSecond()
+	releaseSecond() // does nothing
+	if err := budget.AtLeast(first, 1000); err != nil {
+		t.Errorf("a request that is alone and needs more than all: %v", err)
+	}
+	releaseFirst()
+	if err := memory.Take(100); err != nil {
+		t.Errorf("not all memory came back: %v", err)
+	}
+	if err := memory.Take(1); err == nil {
+		t.Error("more memory came back than was taken")
 	}
 }

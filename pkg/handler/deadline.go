@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/go-openapi/runtime/middleware"
+
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 )
 
 // StoreTimeout is how long an operation waits for a database that does not answer. The generated server cuts connections
@@ -14,9 +16,10 @@ import (
 const StoreTimeout = 25 * time.Second
 
 // Deadline goes between the API's router and its operations. It ends those that wait for the database longer than the
-// timeout, so that they give their connection back; they are answered with 503. It leaves out what needs no database,
-// the export of all flags as a file, which may take long, and the live tail, which has no end of its own.
-func Deadline(timeout time.Duration, operations http.Handler) http.Handler {
+// timeout, so that they give their connection back; they are answered with 503. States of flags that they read take memory,
+// which all of them share: see AnswerMemory. Deadline leaves out what needs no database, the export of all flags as a file, which
+// may take long, and the live tail, which has no end of its own.
+func Deadline(timeout time.Duration, memory *budget.Memory, operations http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		route := middleware.MatchedRouteFrom(r)
 		if route == nil || route.Operation == nil || route.Operation.ID == "getExportSqlite" || route.Operation.ID == "getDatarFlagTail" ||
@@ -26,6 +29,8 @@ func Deadline(timeout time.Duration, operations http.Handler) http.Handler {
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), timeout)
 		defer cancel()
+		ctx, release := memory.Share(ctx)
+		defer release()
 		operations.ServeHTTP(rw, r.WithContext(ctx))
 	})
 }

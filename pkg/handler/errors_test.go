@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/flagr-datar/flagr-datar/integration_tests/testlog"
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/handler"
@@ -122,7 +123,9 @@ func TestADatabaseThatDoesNotAnswerIsNotAwaitedForEver(t *testing.T) {
 	log := &testlog.Buffer{}
 	api := newAPI(t)
 	handler.New(handler.Options{Store: stuck{}, Logger: slog.New(slog.NewTextHandler(log, nil))}).Register(api)
-	bounded := api.Serve(func(next http.Handler) http.Handler { return handler.Deadline(time.Millisecond, next) })
+	bounded := api.Serve(func(next http.Handler) http.Handler {
+		return handler.Deadline(time.Millisecond, budget.NewMemory(handler.AnswerMemory), next)
+	})
 	got := call(t, bounded, http.MethodGet, "/flags/1", nil)
 	if got.status != http.StatusServiceUnavailable || !strings.Contains(got.raw, "did not answer in time") {
 		t.Errorf("answer is %d %s", got.status, got.raw)

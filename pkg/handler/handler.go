@@ -6,6 +6,7 @@
 package handler
 
 import (
+	"cmp"
 	"log/slog"
 	"net/http"
 
@@ -71,6 +72,8 @@ type Options struct {
 	Actor func(*http.Request) string
 	// HealthChecks is what health and readiness look at.
 	HealthChecks HealthChecks
+	// Memory is what lists of flags and histories take together. Nil: AnswerMemory for this Handler alone.
+	Memory *budget.Memory
 	// Logger gets what went wrong in the server, with its cause. Mandatory.
 	Logger *slog.Logger
 }
@@ -106,7 +109,7 @@ func New(o Options) *Handler {
 	return &Handler{
 		files:            make(exports, maxExports),
 		documents:        make(exports, maxExports),
-		memory:           budget.NewMemory(answerMemory),
+		memory:           cmp.Or(o.Memory, budget.NewMemory(AnswerMemory)),
 		store:            o.Store,
 		eval:             o.Eval,
 		snapshots:        o.Snapshots,

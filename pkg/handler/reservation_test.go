@@ -47,7 +47,7 @@ func TestAnswersShareMemory(t *testing.T) {
 		t.Error("another one beside it got memory")
 	}
 	largest.release()
-	if err := h.memory.Take(answerMemory); err != nil {
+	if err := h.memory.Take(AnswerMemory); err != nil {
 		t.Errorf("not all memory came back: %v", err)
 	}
 }

@@ -93,10 +93,11 @@ func (w *patientWriter) deadline(t time.Time) error {
 	return nil
 }
 
+// AnswerMemory is the most bytes that lists of flags and histories take, all answers together: two of the largest histories at
+// once, or four of the largest pages of a list.
+const AnswerMemory = 96 << 20
+
 const (
-	// answerMemory is the most bytes that lists of flags and histories take, all answers together: two of the largest histories at
-	// once, or four of the largest pages of a list.
-	answerMemory = 96 << 20
 	// answerBytesPerByte is what a byte of stored JSON costs: as text of the database, decoded, and as text of the answer, in
 	// buffers that grow.
 	answerBytesPerByte = 6
@@ -118,7 +119,7 @@ func (r *reservation) atLeast(bytes int64) error {
 	if bytes <= freeAnswerBytes {
 		return nil
 	}
-	more := min(bytes*answerBytesPerByte, answerMemory) - r.taken
+	more := min(bytes*answerBytesPerByte, AnswerMemory) - r.taken
 	if more <= 0 {
 		return nil
 	}

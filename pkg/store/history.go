@@ -7,11 +7,27 @@ import (
 
 	"gorm.io/gorm"
 
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// maxSnapshotBytes bounds the JSON of snapshots that SnapshotsByID reads at once.
-const maxSnapshotBytes = 32 << 20
+const (
+	// maxSnapshotBytes bounds the JSON of snapshots that SnapshotsByID reads at once.
+	maxSnapshotBytes = 32 << 20
+	// bytesPerStateByte is what a byte of a snapshot's JSON costs: as text of the database, decoded, and in what is made of it, in
+	// buffers that grow.
+	bytesPerStateByte = 6
+	// freeStateBytes is the length up to which snapshots take nothing of the memory that requests share.
+	freeStateBytes = 16 << 10
+)
+
+// reserveStates takes memory for the JSON of snapshots that a request reads. The error is budget.ErrExhausted.
+func reserveStates(ctx context.Context, bytes int64) error {
+	if bytes <= freeStateBytes {
+		return nil
+	}
+	return budget.AtLeast(ctx, bytes*bytesPerStateByte)
+}
 
 // AnyFlag reads a flag with all its parts, deleted or not.
 func (s *Store) AnyFlag(ctx context.Context, id int64) (*entity.Flag, error) {
@@ -56,7 +72,8 @@ func (s *Store) HeadsOfFlags(ctx context.Context, flagIDs []int64) ([]entity.Sna
 }
 
 // SnapshotsByID reads snapshots with their contents, in the order of their ids. Ids that are not there are left out. The
-// error matches entity.ErrInvalid if they have more than 32 MiB together.
+// error matches entity.ErrInvalid if they have more than 32 MiB together, and budget.ErrExhausted if other requests use the memory
+// that the context shares with them.
 func (s *Store) SnapshotsByID(ctx context.Context, ids []int64) ([]entity.FlagSnapshot, error) {
 	ids = slices.Clone(ids)
 	slices.Sort(ids)
@@ -70,6 +87,9 @@ func (s *Store) SnapshotsByID(ctx context.Context, ids []int64) ([]entity.FlagSn
 		}
 		if size += bytes; size > maxSnapshotBytes {
 			return nil, entity.Invalid("%s", fmt.Sprintf("the snapshots have more than %d MiB: ask for fewer of them", maxSnapshotBytes>>20))
+		}
+		if err := reserveStates(ctx, size); err != nil {
+			return nil, err
 		}
 		var some []entity.FlagSnapshot
 		if err := s.db.WithContext(ctx).Where("id IN ?", chunk).Order("id").Find(&some).Error; err != nil {

@@ -48,7 +48,8 @@ type TagQuery struct {
 type SnapshotQuery struct {
 	Limit, Offset *int64
 	Ascending     bool
-	// Reserve, if not nil, is called with the bytes of the states before they are read. Snapshots returns its error.
+	// Reserve is called with the bytes of the states before they are read. Snapshots returns its error. Nil: they take memory that
+	// the context shares with other requests, if any.
 	Reserve func(bytes int64) error
 }
 
@@ -249,10 +250,12 @@ func (s *Store) Snapshots(ctx context.Context, flagID int64, q SnapshotQuery) ([
 	if len(found) == 0 {
 		return snapshots, nil
 	}
-	if q.Reserve != nil {
-		if err := q.Reserve(size); err != nil {
-			return nil, err
-		}
+	reserve := q.Reserve
+	if reserve == nil {
+		reserve = func(bytes int64) error { return reserveStates(ctx, bytes) }
+	}
+	if err := reserve(size); err != nil {
+		return nil, err
 	}
 	first, last := found[0].ID, found[len(found)-1].ID
 	err = s.db.WithContext(ctx).Where("flag_id = ? AND id BETWEEN ? AND ?", flagID, min(first, last), max(first, last)).

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
@@ -400,5 +402,35 @@ func TestSnapshotsReserveTheirBytes(t *testing.T) {
 	_, err := s.Snapshots(t.Context(), 1, SnapshotQuery{Reserve: func(bytes int64) error { reserved = bytes; return full }})
 	if !errors.Is(err, full) || reserved < 100 {
 		t.Errorf("got %v after %d bytes, want the error of Reserve and the length of the state", err, reserved)
+	}
+}
+
+// States that are read for a request take memory that all requests share; those that are read in the background do not.
+func TestStatesTakeSharedMemory(t *testing.T) {
+	t.Parallel()
+	s := setup(t, testdb.SQLite())
+	must[*entity.Flag](t)(s.CreateFlag(t.Context(), "", NewFlag{Description: strings.Repeat("x", 2*freeStateBytes)}))
+	memory := budget.NewMemory(1 << 20)
+	other, releaseOther := memory.Share(t.Context())
+	ok(t, budget.AtLeast(other, 1<<20))
+	ctx, release := memory.Share(t.Context())
+	defer release()
+	reads := map[string]func(ctx context.Context) ([]entity.FlagSnapshot, error){
+		"by id": func(ctx context.Context) ([]entity.FlagSnapshot, error) { return s.SnapshotsByID(ctx, []int64{1}) },
+		"list":  func(ctx context.Context) ([]entity.FlagSnapshot, error) { return s.Snapshots(ctx, 1, SnapshotQuery{}) },
+	}
+	for name, read := range reads {
+		if _, err := read(ctx); !errors.Is(err, budget.ErrExhausted) {
+			t.Errorf("%s, beside a request that has all memory: %v", name, err)
+		}
+		if rows, err := read(t.Context()); err != nil || len(rows) != 1 {
+			t.Errorf("%s, in the background: %d rows, %v", name, len(rows), err)
+		}
+	}
+	releaseOther()
+	for name, read := range reads {
+		if rows, err := read(ctx); err != nil || len(rows) != 1 {
+			t.Errorf("%s, with memory: %d rows, %v", name, len(rows), err)
+		}
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/net/html"
+
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 )
 
 const targeting = "/ui/flags/1/targeting"
@@ -243,6 +245,10 @@ func TestADeadDatabaseLosesNothingThatWasTyped(t *testing.T) {
 		if a := f.ask(t, http.MethodGet, target, nil); a.status != http.StatusOK || !strings.Contains(a.body, "checkout-button") {
 			t.Errorf("%s without a database: %d", target, a.status)
 		}
+	}
+	f.err = budget.ErrExhausted
+	if a := f.ask(t, http.MethodGet, "/ui/flags/1/history", nil); a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") != "1" || !strings.Contains(a.body, "The server is busy") {
+		t.Errorf("without memory: %d, Retry-After %q", a.status, a.header.Get("Retry-After"))
 	}
 	f.err = nil
 	if a := f.press(t, form, "save"); a.status != http.StatusSeeOther {

@@ -18,7 +18,7 @@ const (
 	historyPage = 20
 	// maxDiffLines bounds the lines of the two texts that are compared line by line.
 	maxDiffLines = 2000
-	// soughtSnapshots is how far back a form's own version is looked for.
+	// soughtSnapshots is how far back the page of a version is looked for.
 	soughtSnapshots = 200
 )
 
@@ -91,11 +91,11 @@ func (u *UI) history(rw http.ResponseWriter, r *http.Request) error {
 
 // historyPageOf is the page with a version, the first if it is not found.
 func (u *UI) historyPageOf(r *http.Request, flagID int64, snapshot uint) (int, error) {
-	rows, err := u.o.Store.Snapshots(r.Context(), flagID, soughtSnapshots, 0)
+	heads, err := u.o.Store.SnapshotHeads(r.Context(), flagID, soughtSnapshots)
 	if err != nil {
 		return 1, err
 	}
-	at := slices.IndexFunc(rows, func(row entity.FlagSnapshot) bool { return row.ID == snapshot })
+	at := slices.IndexFunc(heads, func(head entity.SnapshotHead) bool { return head.ID == snapshot })
 	return max(0, at)/historyPage + 1, nil
 }
 
@@ -133,18 +133,13 @@ func parseSnapshot(row *entity.FlagSnapshot) *entity.Flag {
 	return f
 }
 
-// snapshot reads one version of a flag, nil if it is not among the newest ones.
+// snapshot reads one version of a flag, nil if the flag has no such version or it cannot be read.
 func (u *UI) snapshot(r *http.Request, flagID int64, id uint) *entity.Flag {
-	rows, err := u.o.Store.Snapshots(r.Context(), flagID, soughtSnapshots, 0)
-	if err != nil {
+	rows, err := u.o.Store.SnapshotsByID(r.Context(), []int64{int64(id)})
+	if err != nil || len(rows) != 1 || int64(rows[0].FlagID) != flagID {
 		return nil
 	}
-	for i := range rows {
-		if rows[i].ID == id {
-			return parseSnapshot(&rows[i])
-		}
-	}
-	return nil
+	return parseSnapshot(&rows[0])
 }
 
 // readable is the definition of a flag as lines of JSON.

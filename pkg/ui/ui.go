@@ -18,6 +18,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 )
@@ -48,6 +49,10 @@ type Store interface {
 	DeletedFlags(ctx context.Context, limit, offset int) ([]entity.Flag, error)
 	// Snapshots lists snapshots of a flag, the newest first.
 	Snapshots(ctx context.Context, flagID int64, limit, offset int) ([]entity.FlagSnapshot, error)
+	// SnapshotHeads lists them without their states.
+	SnapshotHeads(ctx context.Context, flagID int64, limit int) ([]entity.SnapshotHead, error)
+	// SnapshotsByID reads snapshots, those that are there.
+	SnapshotsByID(ctx context.Context, ids []int64) ([]entity.FlagSnapshot, error)
 	EntityTypes(ctx context.Context) ([]string, error)
 	Tags(ctx context.Context) ([]string, error)
 	// CreateFlag makes a flag; a boolean one has the variant "on" for everybody.
@@ -94,6 +99,8 @@ type Options struct {
 	EntityTypes []string
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
+	// Memory is what the states of flags take that pages read, all pages together. Nil: no limit.
+	Memory *budget.Memory
 	// Logger gets what went wrong in the server. Mandatory.
 	Logger *slog.Logger
 }
@@ -240,6 +247,11 @@ func (u *UI) routes() http.Handler {
 		mux.HandleFunc(one.pattern, func(rw http.ResponseWriter, r *http.Request) {
 			ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
 			defer cancel()
+			if u.o.Memory != nil {
+				shared, release := u.o.Memory.Share(ctx)
+				defer release()
+				ctx = shared
+			}
 			r = r.WithContext(ctx)
 			r.Body = http.MaxBytesReader(rw, r.Body, maxFormBytes)
 			rw.Header().Set("Cache-Control", "no-store")
@@ -312,6 +324,9 @@ func (u *UI) fail(rw http.ResponseWriter, r *http.Request, err error) {
 		status, name = http.StatusRequestEntityTooLarge, "error.large"
 	case errors.Is(err, entity.ErrInvalid), errors.Is(err, entity.ErrDuplicateKey):
 		status, name, detail = http.StatusBadRequest, "error.invalid", err.Error()
+	case errors.Is(err, budget.ErrExhausted):
+		status, name = http.StatusServiceUnavailable, "error.busy"
+		rw.Header().Set("Retry-After", "1")
 	case r.Context().Err() != nil:
 		status, name = http.StatusServiceUnavailable, "error.database"
 		u.o.Logger.Warn("page was not ready in time", "path", r.URL.Path, "error", err)

@@ -116,6 +116,29 @@ func (m *memory) Snapshots(_ context.Context, flagID int64, limit, offset int) (
 	return all[:min(limit, len(all))], nil
 }
 
+func (m *memory) SnapshotHeads(ctx context.Context, flagID int64, limit int) ([]entity.SnapshotHead, error) {
+	rows, err := m.Snapshots(ctx, flagID, limit, 0)
+	heads := make([]entity.SnapshotHead, len(rows))
+	for i, row := range rows {
+		heads[i] = entity.SnapshotHead{ID: row.ID, FlagID: row.FlagID, CreatedAt: row.CreatedAt, UpdatedBy: row.UpdatedBy}
+	}
+	return heads, err
+}
+
+func (m *memory) SnapshotsByID(_ context.Context, ids []int64) ([]entity.FlagSnapshot, error) {
+	defer m.mu.Unlock()
+	if err := m.begin(); err != nil {
+		return nil, err
+	}
+	var found []entity.FlagSnapshot
+	for _, s := range m.snapshots {
+		if slices.Contains(ids, int64(s.ID)) {
+			found = append(found, s)
+		}
+	}
+	return found, nil
+}
+
 func (m *memory) EntityTypes(context.Context) ([]string, error) { return []string{"user", "shop"}, nil }
 func (m *memory) Tags(context.Context) ([]string, error)        { return []string{"web", "ios"}, nil }
 
