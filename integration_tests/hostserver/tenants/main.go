@@ -54,7 +54,7 @@ func open(ctx context.Context, db *gorm.DB, name string) (tenant, error) {
 	return tenant{engine: engine, counts: datarhttp.Mount(nil, "/"+name, engine)}, nil
 }
 
-// router has the paths of all tenants. Access control belongs into it, by tenant, as middleware of the route.
+// router has the paths of all tenants. Access control by tenant is another middleware of the route.
 func (all tenants) router() http.Handler {
 	router := chi.NewRouter()
 	router.Route("/{tenant}", func(r chi.Router) {
@@ -71,7 +71,7 @@ func (all tenants) router() http.Handler {
 	return router
 }
 
-// known answers 404 to requests for tenants that there are not.
+// known answers 404 to requests for unknown tenants.
 func (all tenants) known(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if _, ok := all[chi.URLParam(r, "tenant")]; !ok {
@@ -82,7 +82,7 @@ func (all tenants) known(next http.Handler) http.Handler {
 	})
 }
 
-// close stores what is left of all tenants at once, so that they share one deadline.
+// close stores what is left of all tenants at once, so that none waits for another one.
 func (all tenants) close(ctx context.Context) error {
 	names := slices.Sorted(maps.Keys(all))
 	failed := make([]error, len(names))

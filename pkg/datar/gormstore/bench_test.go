@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"runtime"
@@ -29,6 +30,9 @@ const (
 
 var benchHours = flag.Int("bench.hours", 720, "hours of history for BenchmarkQuery, with 7,000 rows each")
 
+// noLog keeps the results of benchmarks apart from what New creates.
+var noLog = slog.New(slog.DiscardHandler)
+
 // benchNow is the time of the queries, in the middle of a day.
 var benchNow = time.Date(2026, 3, 31, 14, 30, 0, 0, time.UTC)
 
@@ -45,7 +49,7 @@ var fill = map[string]string{
 
 func benchHistory(b *testing.B, db *gorm.DB) *gormstore.Store {
 	b.Helper()
-	s, err := gormstore.New(b.Context(), db, gormstore.Options{})
+	s, err := gormstore.New(b.Context(), db, gormstore.Options{Logger: noLog})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -145,7 +149,7 @@ var fillDetails = map[string][]string{
 // benchDetails returns a store with a history of details, all rolled up that is due.
 func benchDetails(b *testing.B, db *gorm.DB) *gormstore.Store {
 	b.Helper()
-	s, err := gormstore.New(b.Context(), db, gormstore.Options{})
+	s, err := gormstore.New(b.Context(), db, gormstore.Options{Logger: noLog})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -282,7 +286,7 @@ func BenchmarkFlushDetails(b *testing.B) {
 		for _, outcome := range []datar.Outcome{datar.Unattributed, datar.Matched} {
 			b.Run(kind.Name+"/"+outcome.String(), func(b *testing.B) {
 				db := openKind(b, kind, kind.Fresh(b))
-				s, err := gormstore.New(b.Context(), db, gormstore.Options{})
+				s, err := gormstore.New(b.Context(), db, gormstore.Options{Logger: noLog})
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -329,7 +333,7 @@ func BenchmarkStatementMemory(b *testing.B) {
 			}
 			pool.SetMaxOpenConns(connections)
 			pool.SetMaxIdleConns(connections)
-			s, err := gormstore.New(b.Context(), db, gormstore.Options{})
+			s, err := gormstore.New(b.Context(), db, gormstore.Options{Logger: noLog})
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -380,7 +384,7 @@ func BenchmarkFlush(b *testing.B) {
 	for _, kind := range testdb.Kinds() {
 		b.Run(kind.Name+"/engine", func(b *testing.B) {
 			db := openKind(b, kind, kind.Fresh(b))
-			s, err := gormstore.New(b.Context(), db, gormstore.Options{})
+			s, err := gormstore.New(b.Context(), db, gormstore.Options{Logger: noLog})
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -406,7 +410,7 @@ func BenchmarkFlush(b *testing.B) {
 		})
 		b.Run(kind.Name+"/single rows", func(b *testing.B) {
 			db := openKind(b, kind, kind.Fresh(b))
-			if _, err := gormstore.New(b.Context(), db, gormstore.Options{}); err != nil {
+			if _, err := gormstore.New(b.Context(), db, gormstore.Options{Logger: noLog}); err != nil {
 				b.Fatal(err)
 			}
 			pool, err := db.DB()

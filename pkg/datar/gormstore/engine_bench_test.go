@@ -24,7 +24,7 @@ func BenchmarkEngineFlush(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	store, err := gormstore.New(context.Background(), db, gormstore.Options{})
+	store, err := gormstore.New(context.Background(), db, gormstore.Options{Logger: noLog})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -91,7 +91,7 @@ func BenchmarkTenants(b *testing.B) {
 func startTenants(b *testing.B, db *gorm.DB, dir string, n int) (all []*datar.Engine) {
 	b.Helper()
 	for i := range n {
-		store, err := gormstore.New(b.Context(), db, gormstore.Options{TablePrefix: fmt.Sprintf("tenant%d_", i)})
+		store, err := gormstore.New(b.Context(), db, gormstore.Options{TablePrefix: fmt.Sprintf("tenant%d_", i), Logger: noLog})
 		if err != nil {
 			b.Fatal(err)
 		}

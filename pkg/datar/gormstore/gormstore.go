@@ -10,6 +10,7 @@
 package gormstore
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -54,7 +55,7 @@ type Options struct {
 	// underscores, of which the first is a letter. In names of indexes it comes after their idx_, as in
 	// idx_shop_datar_hourly. Stores with different prefixes share a database and nothing else.
 	TablePrefix string
-	// Logger gets a line on what New created or changed in the database; nil means none.
+	// Logger gets a line on what New created or changed in the database. Nil: slog.Default().
 	Logger *slog.Logger
 }
 
@@ -113,7 +114,7 @@ func New(ctx context.Context, db *gorm.DB, options Options) (*Store, error) {
 	}); err != nil {
 		return nil, fmt.Errorf("datar store: migrate: %w", err)
 	}
-	s.changes.log(ctx, options.Logger)
+	s.changes.log(ctx, cmp.Or(options.Logger, slog.Default()))
 	if err := s.checkZone(db.WithContext(ctx)); err != nil {
 		return nil, fmt.Errorf("datar store: %w", err)
 	}

@@ -203,7 +203,7 @@ func (m *migration) add(change string) { m.changes = append(m.changes, change) }
 // log says what was changed, as a warning if tables of Datar were there before.
 func (m *migration) log(ctx context.Context, logger *slog.Logger) {
 	switch {
-	case logger == nil || len(m.changes) == 0:
+	case len(m.changes) == 0:
 	case m.kept == 0:
 		logger.InfoContext(ctx, "tables of Datar created", "tables", len(m.changes))
 	default:

@@ -171,7 +171,7 @@ type Ingester struct {
 	Flags Flags
 	// Now is the clock. Nil: time.Now.
 	Now func() time.Time
-	// Logger gets a line for each batch with rows that the store refuses. Nil: no log.
+	// Logger gets a line for each batch with rows that the store refuses. Nil: slog.Default().
 	Logger *slog.Logger
 
 	senders bounds
@@ -358,8 +358,9 @@ func (in *Ingester) refuse(j *judged, refused map[datar.Key]error) {
 			first = err
 		}
 	}
-	if in.Logger == nil {
-		return
+	logger := in.Logger
+	if logger == nil {
+		logger = slog.Default()
 	}
 	untried := 0
 	for _, err := range refused {
@@ -367,7 +368,7 @@ func (in *Ingester) refuse(j *judged, refused map[datar.Key]error) {
 			untried++
 		}
 	}
-	in.Logger.Error("the database refuses counts that were sent in; the others of the batch are stored",
+	logger.Error("the database refuses counts that were sent in; the others of the batch are stored",
 		"counters", len(refused), "of_them_not_tried", untried, "error", first)
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
@@ -23,7 +24,8 @@ var _ evallog.Writer = (*Writer)(nil)
 
 // New returns a writer into the store for the flags that are known.
 func New(store ingest.Store, flags ingest.Flags) *Writer {
-	return &Writer{ingester: ingest.Ingester{Store: store, Flags: flags}}
+	quiet := slog.New(slog.DiscardHandler) // the evaluation log says what was refused
+	return &Writer{ingester: ingest.Ingester{Store: store, Flags: flags, Logger: quiet}}
 }
 
 // Write implements evallog.Writer.
