@@ -392,9 +392,15 @@ func (s *Snapshot) tagged(tags []string, operator string) []*flag {
 
 // Evaluate answers a request as of now. Nothing is recorded. With debug it fills SegmentLogs, which is slow.
 func (s *Snapshot) Evaluate(request Request, now time.Time, debug bool) *Result {
-	result := &Result{Request: request, Timestamp: now.UTC()}
+	result := &Result{}
+	s.EvaluateInto(request, now, debug, result)
+	return result
+}
+
+// EvaluateInto is Evaluate with memory of the caller. Whatever result had is overwritten.
+func (s *Snapshot) EvaluateInto(request Request, now time.Time, debug bool, result *Result) {
+	*result = Result{Request: request, Timestamp: now.UTC()}
 	f := s.find(request.FlagID, request.FlagKey)
 	f.describe(result)
 	f.decide(result, debug, rand.Int32)
-	return result
 }

@@ -21,6 +21,7 @@ import (
 
 	"github.com/open-feature/go-sdk/openfeature"
 
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/pkg/evalcache"
 	"github.com/flagr-datar/flagr-datar/pkg/evallog"
 )
@@ -120,6 +121,7 @@ type Provider struct {
 	remote  *remote          // nil if the provider evaluates
 	counts  *evallog.Engine  // nil if nothing is counted
 	unknown unknownKeys
+	results sync.Pool // of *eval.Result
 	events  chan openfeature.Event
 
 	// running ends with Shutdown, and with it all goroutines.
@@ -145,6 +147,7 @@ func New(o Options) (*Provider, error) {
 		return nil, fmt.Errorf("flag provider: %w", err)
 	}
 	p := &Provider{options: o, events: make(chan openfeature.Event, eventCapacity)}
+	p.results.New = func() any { return new(eval.Result) }
 	p.running, p.end = context.WithCancel(context.Background())
 	if o.Remote {
 		p.remote = &remote{options: &p.options}

@@ -176,7 +176,12 @@ func (p *Provider) evaluate(ctx context.Context, flag string, flat openfeature.F
 	if refused := readContext(flat, &request); refused != nil {
 		return refused, evallog.Key{}
 	}
-	result := state.Snapshot.Evaluate(request, time.Time{}, false)
+	result := p.results.Get().(*eval.Result)
+	defer func() {
+		*result = eval.Result{} // nothing of the caller stays behind
+		p.results.Put(result)
+	}()
+	state.Snapshot.EvaluateInto(request, time.Time{}, false, result)
 	f, ok := result.Flag()
 	if !ok {
 		return failed(openfeature.NewFlagNotFoundResolutionError("flag " + flag + " does not exist")), p.unknown.counted(flag, time.Now())
