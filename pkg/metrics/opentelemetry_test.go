@@ -7,11 +7,44 @@ import (
 	"strings"
 	"testing"
 
+	metricnoop "go.opentelemetry.io/otel/metric/noop"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	"go.opentelemetry.io/otel/sdk/resource"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
+
+	"github.com/flagr-datar/flagr-datar/pkg/web"
 )
+
+// What clients write into X-Forwarded-For does not become the address of a trace, as docs/operations.md says.
+func TestTheClientAddressIsThatOfTheConnection(t *testing.T) {
+	t.Parallel()
+	spans := tracetest.NewSpanRecorder()
+	o := &OpenTelemetry{traces: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)), meters: metricnoop.NewMeterProvider()}
+	handler := o.Wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { o.NameRoute(&web.Exchange{Request: r}) }))
+	r := httptest.NewRequest(http.MethodGet, "/api/v1/health", nil)
+	r.RemoteAddr = "192.0.2.7:1234"
+	r.Header.Set("X-Forwarded-For", "203.0.113.9")
+	handler.ServeHTTP(httptest.NewRecorder(), r)
+	ended := spans.Ended()
+	if len(ended) != 1 {
+		t.Fatalf("%d spans", len(ended))
+	}
+	found := false
+	for _, a := range ended[0].Attributes() {
+		if a.Key != "client.address" {
+			continue
+		}
+		if found = true; a.Value.AsString() != "192.0.2.7" {
+			t.Errorf("client.address is %s", a.Value.AsString())
+		}
+	}
+	if !found {
+		t.Error("no client.address")
+	}
+}
 
 // Clients choose the header Host and the method, which must not become series.
 func TestClientsCannotMakeSeriesOfOpenTelemetry(t *testing.T) {

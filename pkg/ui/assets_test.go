@@ -1,6 +1,7 @@
 package ui
 
 import (
+	"fmt"
 	"io/fs"
 	"math"
 	"os"
@@ -222,11 +223,43 @@ func TestCatalogEscapesArguments(t *testing.T) {
 func TestDiffLines(t *testing.T) {
 	t.Parallel()
 	lines := func(text string) []string { return strings.Split(text, " ") }
-	var got []string
-	for _, l := range diffLines(lines("a b c d e f g h i"), lines("a b c d x f g h i")) {
-		got = append(got, l.Kind+l.Text)
+	for _, tc := range []struct {
+		name        string
+		a, b        string
+		pairs, left int
+		want        string
+	}{
+		{"one line", "a b c d e f g h i", "a b c d x f g h i", 10, 9, " b, c, d,-e,+x, f, g, h, …"},
+		{"a line between two others", "1 a b c 2", "3 a x c 4", 25, 0, "-1,+3, a,-b,+x, c,-2,+4"},
+		{"more pairs than are left", "0 1 a b c 2", "0 3 a x c 4", 24, 24, " 0,-1,-a,-b,-c,-2,+3,+a,+x,+c,+4"},
+	} {
+		var got []string
+		pairs := tc.pairs
+		for _, l := range diffLines(lines(tc.a), lines(tc.b), &pairs) {
+			got = append(got, l.Kind+l.Text)
+		}
+		if strings.Join(got, ",") != tc.want || pairs != tc.left {
+			t.Errorf("%s: %q with %d pairs left, want %q and %d", tc.name, strings.Join(got, ","), pairs, tc.want, tc.left)
+		}
 	}
-	if want := " b, c, d,-e,+x, f, g, h, …"; strings.Join(got, ",") != want {
-		t.Errorf("%q, want %q", strings.Join(got, ","), want)
+}
+
+// A page of versions whose lines all differ compares no more pairs than it may, however many versions there are.
+func TestDiffsOfAPageAreBoundedTogether(t *testing.T) {
+	t.Parallel()
+	versions := make([][]string, historyPage+1)
+	for v := range versions {
+		for i := range maxDiffLines + 10 {
+			versions[v] = append(versions[v], fmt.Sprintf("%s %d %d", strings.Repeat("x", 100), v, i))
+		}
+	}
+	pairs := maxDiffPairs
+	for i := range historyPage {
+		if got := diffLines(versions[i], versions[i+1], &pairs); len(got) != 2*maxDiffLines || pairs < 0 {
+			t.Fatalf("version %d: %d lines, %d pairs left", i, len(got), pairs)
+		}
+	}
+	if pairs != 0 {
+		t.Errorf("%d pairs are left", pairs)
 	}
 }

@@ -16,8 +16,10 @@ import (
 const (
 	// historyPage is how many versions a page shows.
 	historyPage = 20
-	// maxDiffLines bounds the lines of the two texts that are compared line by line.
+	// maxDiffLines bounds the lines of the two texts that are compared line by line, and maxDiffPairs the pairs of lines that are
+	// compared for all versions of a page: some 10 ms.
 	maxDiffLines = 2000
+	maxDiffPairs = 4_000_000
 	// soughtSnapshots is how far back the page of a version is looked for.
 	soughtSnapshots = 200
 )
@@ -67,7 +69,11 @@ func (u *UI) history(rw http.ResponseWriter, r *http.Request) error {
 	if f.UpdatedBy == "" {
 		d.Answer = u.text.say("history.answer.unnamed", "at", p.Time(f.UpdatedAt, ""))
 	}
+	pairs := maxDiffPairs
 	for i := range rows[:min(len(rows), historyPage)] {
+		if err := r.Context().Err(); err != nil {
+			return fmt.Errorf("compare versions: %w", err)
+		}
 		row := &rows[i]
 		after := parseSnapshot(row)
 		var before *entity.Flag
@@ -80,7 +86,7 @@ func (u *UI) history(rw http.ResponseWriter, r *http.Request) error {
 		}
 		v.Words = u.versionWords(before, after, i+1 == len(rows))
 		if after != nil {
-			v.Diff = diffLines(readable(before), readable(after))
+			v.Diff = diffLines(readable(before), readable(after), &pairs)
 		}
 		d.Versions = append(d.Versions, v)
 	}
@@ -160,8 +166,9 @@ func readable(f *entity.Flag) []string {
 	return slices.DeleteFunc(lines, func(line string) bool { return strings.HasPrefix(line, `  "snapshotID"`) })
 }
 
-// diffLines compares lines by their longest common subsequence, and leaves out what is far from a difference.
-func diffLines(a, b []string) []diffLine {
+// diffLines compares lines by their longest common subsequence, and leaves out what is far from a difference. It takes the pairs that it
+// compares from those that are left. If they are too few, all lines between the first and the last difference have changed.
+func diffLines(a, b []string, pairs *int) []diffLine {
 	if len(a) > maxDiffLines || len(b) > maxDiffLines {
 		a, b = a[:min(len(a), maxDiffLines)], b[:min(len(b), maxDiffLines)]
 	}
@@ -174,27 +181,60 @@ func diffLines(a, b []string) []diffLine {
 		end++
 	}
 	x, y := a[start:len(a)-end], b[start:len(b)-end]
+	var all []diffLine
+	for _, line := range a[:start] {
+		all = append(all, diffLine{" ", line})
+	}
+	if len(x)*len(y) > *pairs {
+		for _, line := range x {
+			all = append(all, diffLine{"-", line})
+		}
+		for _, line := range y {
+			all = append(all, diffLine{"+", line})
+		}
+	} else {
+		*pairs -= len(x) * len(y)
+		all = appendCommon(all, x, y)
+	}
+	for _, line := range a[len(a)-end:] {
+		all = append(all, diffLine{" ", line})
+	}
+	return nearby(all)
+}
+
+// appendCommon compares lines by their longest common subsequence.
+func appendCommon(all []diffLine, x, y []string) []diffLine {
+	numbers := map[string]int{} // equal lines have equal numbers, which are compared sooner than long lines
+	number := func(lines []string) []int {
+		numbered := make([]int, len(lines))
+		for i, line := range lines {
+			n, ok := numbers[line]
+			if !ok {
+				n = len(numbers)
+				numbers[line] = n
+			}
+			numbered[i] = n
+		}
+		return numbered
+	}
+	p, q := number(x), number(y)
 	lengths := make([][]uint16, len(x)+1)
 	for i := range lengths {
 		lengths[i] = make([]uint16, len(y)+1)
 	}
 	for i := len(x) - 1; i >= 0; i-- {
 		for j := len(y) - 1; j >= 0; j-- {
-			if x[i] == y[j] {
+			if p[i] == q[j] {
 				lengths[i][j] = lengths[i+1][j+1] + 1
 			} else {
 				lengths[i][j] = max(lengths[i+1][j], lengths[i][j+1])
 			}
 		}
 	}
-	var all []diffLine
-	for _, line := range a[:start] {
-		all = append(all, diffLine{" ", line})
-	}
 	i, j := 0, 0
 	for i < len(x) || j < len(y) {
 		switch {
-		case i < len(x) && j < len(y) && x[i] == y[j]:
+		case i < len(x) && j < len(y) && p[i] == q[j]:
 			all = append(all, diffLine{" ", x[i]})
 			i, j = i+1, j+1
 		case i < len(x) && (j == len(y) || lengths[i+1][j] >= lengths[i][j+1]):
@@ -205,10 +245,7 @@ func diffLines(a, b []string) []diffLine {
 			j++
 		}
 	}
-	for _, line := range a[len(a)-end:] {
-		all = append(all, diffLine{" ", line})
-	}
-	return nearby(all)
+	return all
 }
 
 // nearby keeps three lines around each difference.
