@@ -2,6 +2,7 @@ package insight_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"strconv"
@@ -215,6 +216,29 @@ func TestObserversDoNotAllocate(t *testing.T) {
 	}
 	if n := testing.AllocsPerRun(100, func() { s.Observe(noMatch); tail.Observe(noMatch) }); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// endsAfter is the context of a request whose client leaves when it has been looked at so many times.
+type endsAfter struct {
+	context.Context
+	looks int
+}
+
+func (c *endsAfter) Err() error {
+	if c.looks--; c.looks < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+// Patterns of a draft may take a third of a second for each of 1,000 entities, so a Try ends with its request.
+func TestTryEndsWithItsRequest(t *testing.T) {
+	t.Parallel()
+	ctx := &endsAfter{t.Context(), 10}
+	_, err := insight.Try(ctx, checkout(), make([]eval.Entity, insight.MaxTryEntities), 0, time.Unix(1000, 0))
+	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "entity 11 of 1000") {
+		t.Errorf("the error is %v, want that of the client that left after 10 entities", err)
 	}
 }
 

@@ -692,5 +692,5 @@ func (s *Service) Try(ctx context.Context, flagID int64, draft *entity.Definitio
 			return nil, err
 		}
 	}
-	return Try(flag, entities, s.o.BatchSize, s.o.Now())
+	return Try(ctx, flag, entities, s.o.BatchSize, s.o.Now())
 }
