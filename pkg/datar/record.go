@@ -55,14 +55,14 @@ func (e *Engine) count(flagID, variantID, segmentID int64, at time.Time, outcome
 		return
 	}
 	var a addition
-	c := e.table.Load().get(key)
-	if c != nil && n > 0 && n <= maxEventCount {
-		a = c.add(ms, n)
+	f := e.table.Load().get(key)
+	if f.cell != nil && n > 0 && n <= maxEventCount {
+		a = f.add(ms, n)
 	}
 	if a == counted { // as nearly always
 		return
 	}
-	e.recordRest(c, key, ms, n, at.IsZero(), a)
+	e.recordRest(f.cell, key, ms, n, at.IsZero(), a)
 }
 
 // recordRest does what a Record seldom has to do, after what became of its addition to the cell.
@@ -136,7 +136,7 @@ func (e *Engine) recordSlow(key Key, ms, n int64) addition {
 			return 0
 		}
 		// Cells in the table are sealed only under mu, so this fails only if memory is gone.
-		if a := c.add(ms, n); a != 0 {
+		if a := (found{c, c.slot}).add(ms, n); a != 0 {
 			return a
 		}
 		e.detachLocked(c.arena)
@@ -177,7 +177,7 @@ var foldings = [...]struct {
 // cellForLocked returns the cell of the key, or of the folded key when room is short, or nil.
 func (e *Engine) cellForLocked(key Key, ms int64) *cell {
 	t := e.table.Load()
-	if c := t.get(key.pack()); c != nil {
+	if c := t.get(key.pack()).cell; c != nil {
 		return c
 	}
 	for _, f := range foldings {
@@ -188,7 +188,7 @@ func (e *Engine) cellForLocked(key Key, ms int64) *cell {
 		if f.fold(&key); key == before {
 			continue
 		}
-		if c := t.get(key.pack()); c != nil {
+		if c := t.get(key.pack()).cell; c != nil {
 			return c
 		}
 	}
@@ -201,7 +201,7 @@ func (e *Engine) cellForLocked(key Key, ms int64) *cell {
 	}
 	e.mu.oldest, e.mu.latest = min(e.mu.oldest, key.Hour), max(e.mu.latest, key.Hour)
 	e.mu.keys++
-	if t.hasRoomFor(e.mu.keys) {
+	if t.hasRoom() {
 		t.put(c)
 	} else {
 		e.rebuildTableLocked()

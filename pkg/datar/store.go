@@ -35,6 +35,9 @@ func HourOf(t time.Time) Hour { return hourOfMilli(t.UnixMilli()) }
 
 func hourOfMilli(ms int64) Hour {
 	const milliPerHour = int64(time.Hour / time.Millisecond)
+	if 0 <= ms && ms <= maxMilli { // as nearly always
+		return Hour(uint64(ms) / uint64(milliPerHour))
+	}
 	hour := ms / milliPerHour
 	if ms%milliPerHour < 0 { // Go divides towards zero
 		hour--

@@ -72,22 +72,24 @@ func newCell(key Key, a *arena, index int) *cell {
 }
 
 // add counts n evaluations, in the cell or one of its stripes.
-func (c *cell) add(ms, n int64) addition {
-	if c.flags.Load()&striped != 0 {
-		if o := c.stripes[stripeOfGoroutine()].addHere(ms, n); o != 0 {
+func (f found) add(ms, n int64) addition {
+	if f.cell.flags.Load()&striped != 0 {
+		c := f.cell.stripes[stripeOfGoroutine()]
+		if o := c.addTo(c.slot, ms, n); o != 0 {
 			return o
 		}
 		// It is sealed, as happens when its hour is over and all of it is stored.
 	}
-	return c.addHere(ms, n)
+	return f.cell.addTo(f.slot, ms, n)
 }
 
-func (c *cell) addHere(ms, n int64) addition {
+// addTo counts in the slot of the cell, whose address the caller may have sooner than the cell.
+func (c *cell) addTo(s *slot, ms, n int64) addition {
 	var count int64
 	if c.mapped {
-		count = c.addMapped(ms, n)
+		count = c.addMapped(s, ms, n)
 	} else {
-		count = c.addToSlot(ms, n)
+		count = c.addUnmapped(s, ms, n)
 	}
 	if count == 0 {
 		return 0
@@ -107,17 +109,20 @@ func (c *cell) isBusy(ms int64) bool {
 	return before != 0 && ms-before < busyTime && !c.isStripe && c.flags.Load()&striped == 0
 }
 
-func (c *cell) addToSlot(ms, n int64) int64 {
+func (c *cell) addUnmapped(s *slot, ms, n int64) int64 {
+	if s.count.Load() < 0 { // Sealed. A processor begins with this load before it has the cell, which it does not with an addition.
+		return 0
+	}
 	if ms < c.first.Load() || ms > c.last.Load() {
-		c.slot.cover(ms)
+		s.cover(ms)
 		lower(&c.first, ms)
 		raise(&c.last, ms)
 	}
-	return c.slot.add(n)
+	return s.add(n)
 }
 
-// addMapped is addToSlot for a slot in a file, which faults if the file was cut.
-func (c *cell) addMapped(ms, n int64) (count int64) {
+// addMapped is addUnmapped for a slot in a file, which faults if the file was cut.
+func (c *cell) addMapped(s *slot, ms, n int64) (count int64) {
 	before := debug.SetPanicOnFault(true)
 	defer func() {
 		debug.SetPanicOnFault(before)
@@ -125,7 +130,7 @@ func (c *cell) addMapped(ms, n int64) (count int64) {
 			c.arena.missing.Store(true)
 		}
 	}()
-	return c.addToSlot(ms, n)
+	return c.addUnmapped(s, ms, n)
 }
 
 // stripeOfGoroutine spreads goroutines over stripes by where their stacks are. It need not be even, nor stay the same.
@@ -159,8 +164,21 @@ func (c *cell) left() int64 {
 
 // table finds cells by key: open addressing with linear probing. Readers take no lock. Writers, who hold Engine.mu,
 // put cells into empty places only; to take cells out or to grow they publish a new table.
+//
+// With many keys a Record waits for memory most of the time. So places are small, and stay in the caches of a processor. A found
+// cell comes with its slot, so that both are fetched at the same time and not one after the other.
 type table struct {
-	places []atomic.Pointer[cell] // a power of two, at most half of it filled
+	// places is a power of two, at most half of it filled. A place has the number of a found plus 1 in as many of its low bits
+	// as an index of places has, and above them bits of the key's hash, which spare a look at most other keys. 0 is empty.
+	places []atomic.Uint32
+	found  []found
+	used   int // of found, under Engine.mu
+}
+
+// found is what Record needs of a key. It does not change once it has a place.
+type found struct {
+	cell *cell
+	slot *slot
 }
 
 func newTable(cells int) *table {
@@ -169,29 +187,40 @@ func newTable(cells int) *table {
 	for size < 4*cells {
 		size *= 2
 	}
-	return &table{places: make([]atomic.Pointer[cell], size)}
+	return &table{places: make([]atomic.Uint32, size), found: make([]found, size/2)}
 }
 
-func (t *table) get(key packedKey) *cell {
-	mask := uint64(len(t.places) - 1)
-	for i := key.hash() & mask; ; i = (i + 1) & mask {
-		c := t.places[i].Load()
-		if c == nil || c.key == key {
-			return c
+// get returns a found without a cell if the key has none.
+func (t *table) get(key packedKey) found {
+	mask, hash := uint64(len(t.places)-1), key.hash()
+	tag := uint32(hash>>32) &^ uint32(mask)
+	for i := hash & mask; ; i = (i + 1) & mask {
+		place := t.places[i].Load()
+		if place == 0 {
+			return found{}
+		}
+		if place&^uint32(mask) != tag {
+			continue
+		}
+		if f := t.found[uint64(place)&mask-1]; f.cell.key == key {
+			return f
 		}
 	}
 }
 
+// put needs hasRoom.
 func (t *table) put(c *cell) {
-	mask := uint64(len(t.places) - 1)
-	i := c.key.hash() & mask
-	for t.places[i].Load() != nil {
+	mask, hash := uint64(len(t.places)-1), c.key.hash()
+	i := hash & mask
+	for t.places[i].Load() != 0 {
 		i = (i + 1) & mask
 	}
-	t.places[i].Store(c)
+	t.found[t.used] = found{c, c.slot}
+	t.used++
+	t.places[i].Store(uint32(hash>>32)&^uint32(mask) | uint32(t.used))
 }
 
-func (t *table) hasRoomFor(cells int) bool { return 2*cells <= len(t.places) }
+func (t *table) hasRoom() bool { return t.used < len(t.found) }
 
 // packedKey is a Key in four words, which are compared and mixed faster than its seven parts.
 type packedKey struct {
