@@ -25,7 +25,7 @@ TESTSUM       := $(GO) run ./integration_tests/testsum
 RACE          := -race '-gcflags=modernc.org/...=-race=false'
 RACE_PACKAGES ?= ./pkg/... $(LIBRARIES)
 
-.PHONY: help build run test race test-servers test-clickhouse test-chdb streams cross integration browser screenshots lint swagger swagger-check bench benchstat attack vulncheck profile clean
+.PHONY: help build run test race test-servers test-clickhouse test-chdb streams cross integration browser screenshots lint swagger swagger-check bench bench-answers benchstat attack vulncheck profile clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
@@ -59,8 +59,9 @@ test: ## all tests that need no server
 race: ## the tests of pkg with the race detector, which needs a C compiler
 	@CGO_ENABLED=1 $(TESTSUM) $(GO) test $(RACE) -timeout 40m $(RACE_PACKAGES)
 
-test-servers: ## tests of the stores on PostgreSQL and MariaDB, which it installs and starts, and on the SQL of MySQL 8
+test-servers: ## tests of the stores and of answers on PostgreSQL and MariaDB, which it installs and starts, and on the SQL of MySQL 8
 	FLAGR_TEST_REQUIRE_SERVERS=1 $(SERVERS) $(TESTSUM) $(GO) test -count=1 -timeout 40m ./pkg/store ./pkg/datar/gormstore
+	FLAGR_TEST_REQUIRE_SERVERS=1 $(SERVERS) $(TESTSUM) $(GO) test -count=1 -timeout 40m -run 'EachDatabase|ADefinition' ./pkg/handler ./pkg/insight
 	$(TESTSUM) $(GO) test -C integration_tests/mysqldialect -count=1 ./...
 
 streams: export FLAGR_TEST_REQUIRE_SERVERS = 1
@@ -112,6 +113,9 @@ bench: build ## what evaluations cost, beside a bare HTTP server, and Go's bench
 	$(GO) run ./integration_tests/bench -server $(BINARY)
 	$(GO) test -run '^$$' -bench . -benchmem -cpu 1,2 ./pkg/datar ./pkg/eval ./pkg/evallog ./pkg/fastpath ./pkg/recorder ./pkg/handler ./pkg/ofrep ./pkg/provider ./pkg/metrics
 	$(SERVERS) -only postgres15 $(GO) test -run '^$$' -bench 'EngineFlush|StatementMemory|Tenants' -timeout 30m ./pkg/datar/gormstore
+
+bench-answers: ## what answers about 5,076,000 details of 1,000 flags cost, and flushes of them, on SQLite and PostgreSQL 15: half an hour
+	$(SERVERS) -only postgres15 $(GO) test -timeout 2h -run '^$$' -bench 'Answers|Details' -benchtime 20x ./pkg/insight ./pkg/datar/gormstore
 
 # What benchstat compares: BENCH in PACKAGES, at the commit BASE and as the files are now.
 BASE          ?= main

@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
@@ -46,12 +45,12 @@ func (a *App) newAnswers(c *config.Config, db *store.Store, d *counting) *answer
 		Snapshots: a.cache,
 		Refresh:   c.EvalCache.RefreshInterval,
 		BatchSize: c.Eval.BatchSize,
-		Now:       time.Now,
+		Now:       a.now,
 	}
 	all := &answers{}
 	if d.counts != nil && d.engine != nil {
 		o.Counts = engineCounts{d.counts, d.engine}
-		all.sampler = insight.NewSampler(time.Now())
+		all.sampler = insight.NewSampler(a.now())
 		o.Sampler = all.sampler
 		ctx, cancel := context.WithCancel(context.Background())
 		a.sampling.Go(func() { all.sampler.Run(ctx) })

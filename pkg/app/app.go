@@ -46,11 +46,14 @@ type Options struct {
 	// OwnsProcess says that the process is there for this server alone, which may then change what there is once in a
 	// process: when the garbage collector runs, what is returned to the system, and who gets the errors of OpenTelemetry's libraries.
 	OwnsProcess bool
+	// Now is the clock of flags, evaluations, counts and answers, for tests. Nil: time.Now.
+	Now func() time.Time
 }
 
 // App is the whole server but for its listeners.
 type App struct {
 	logger    *slog.Logger
+	now       func() time.Time
 	edge      *edge
 	cache     *evalcache.Cache
 	recorders *handler.DataRecorders
@@ -88,7 +91,12 @@ type cleanup struct {
 // New opens what the configuration names and builds the server on it. Start must be called before it serves, and Stop
 // after. On an error nothing is left open.
 func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
-	a := &App{logger: o.Logger, memory: budget.NewMemory(handler.AnswerMemory), ownsProcess: o.OwnsProcess, memoryTuned: c.GoRuntime.Tuned}
+	a := &App{
+		logger: o.Logger, now: o.Now, memory: budget.NewMemory(handler.AnswerMemory), ownsProcess: o.OwnsProcess, memoryTuned: c.GoRuntime.Tuned,
+	}
+	if a.now == nil {
+		a.now = time.Now
+	}
 	a.draining, a.endDraining = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
@@ -112,7 +120,7 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 		return nil, err
 	}
 	a.cache = a.newCache(c.EvalCache, source)
-	counting, err := newCounting(ctx, c, db, a.logger)
+	counting, err := newCounting(ctx, c, db, a.logger, a.now)
 	if err != nil {
 		return nil, err
 	}

@@ -31,6 +31,7 @@ func (a *App) newService(ctx context.Context, c *config.Config, m *meters, furth
 		ExposureBatchSize: c.Exposure.BatchSize,
 		Observe:           observeAll(observers),
 		Trace:             m.tracer,
+		Now:               a.now,
 	})
 }
 

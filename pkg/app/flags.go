@@ -52,6 +52,7 @@ func (a *App) openFlags(ctx context.Context, c *config.Config) (*store.Store, ev
 		OnChange:      onChange,
 		ChangeDetails: a.webhook != nil && c.Notification.DetailedDiffEnabled,
 		Logger:        a.logger,
+		Now:           a.now,
 	})
 	if err != nil {
 		return nil, nil, err

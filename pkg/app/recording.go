@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
@@ -42,7 +43,7 @@ func selectedRecorders(c *config.Config) handler.SelectedRecorders {
 
 // newCounting opens where Datar keeps its counts and makes the engine, if Datar is selected. Without a database, which db
 // is nil for, and without a central server, Datar stays off.
-func newCounting(ctx context.Context, c *config.Config, db *store.Store, logger *slog.Logger) (*counting, error) {
+func newCounting(ctx context.Context, c *config.Config, db *store.Store, logger *slog.Logger, now func() time.Time) (*counting, error) {
 	d := &counting{allFlags: c.Datar.Flags == config.DatarFlagsAll}
 	if !selectedRecorders(c).Datar() {
 		return d, nil
@@ -53,6 +54,7 @@ func newCounting(ctx context.Context, c *config.Config, db *store.Store, logger 
 		Retention:     c.Datar.Retention,
 		Server:        datar.ServerOptions{Name: c.Datar.ServerName(), Kind: serverKind(c)},
 		Logger:        logger,
+		Now:           now,
 	}
 	var err error
 	switch {

@@ -34,6 +34,12 @@ type server struct {
 // setup starts a server on an empty SQLite file, with further environment variables as given.
 func setup(t testing.TB, environ map[string]string) *server {
 	t.Helper()
+	return setupAt(t, environ, nil)
+}
+
+// setupAt is setup with a clock; nil is that of the system.
+func setupAt(t testing.TB, environ map[string]string, now func() time.Time) *server {
+	t.Helper()
 	merged := map[string]string{
 		"FLAGR_DB_DBCONNECTIONSTR":         filepath.Join(t.TempDir(), "flagr.sqlite") + "?_pragma=synchronous(OFF)", // a busy disk may take minutes
 		"FLAGR_RECORDER_DATAR_JOURNAL_DIR": t.TempDir(),
@@ -45,7 +51,7 @@ func setup(t testing.TB, environ map[string]string) *server {
 		t.Fatal(err)
 	}
 	log := &testlog.Buffer{}
-	a, err := app.New(t.Context(), c, app.Options{Logger: slog.New(slog.NewTextHandler(log, nil))})
+	a, err := app.New(t.Context(), c, app.Options{Logger: slog.New(slog.NewTextHandler(log, nil)), Now: now})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -41,6 +41,8 @@ type Options struct {
 	ChangeDetails bool
 	// Logger gets the messages of the store; nil means none.
 	Logger *slog.Logger
+	// Now is the clock of what is saved, in any zone. Nil: time.Now.
+	Now func() time.Time
 }
 
 // Store reads and writes flags. It is safe for concurrent use.
@@ -140,8 +142,12 @@ func (s *Store) connect(ctx context.Context, target target, o Options) error {
 
 // use has GORM use the connections.
 func (s *Store) use(dialector gorm.Dialector, o Options) error {
+	now := o.Now
+	if now == nil {
+		now = time.Now
+	}
 	db, err := gorm.Open(dialector, &gorm.Config{
-		NowFunc:              func() time.Time { return time.Now().UTC() },
+		NowFunc:              func() time.Time { return now().UTC() },
 		Logger:               queryLogger{logger: o.Logger, queries: o.LogQueries},
 		TranslateError:       true,
 		DisableAutomaticPing: true,
