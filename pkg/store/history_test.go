@@ -1,0 +1,114 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+)
+
+// The history of a flag is read whether the flag is deleted or not, the newest snapshots first.
+func TestHistoryOfFlags(t *testing.T) {
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		s, ctx := setup(t, kind), t.Context()
+		var ids []int64
+		for _, key := range []string{"first", "second"} {
+			f, err := s.CreateFlag(ctx, "ada", NewFlag{Key: key, Description: "d"})
+			ok(t, err)
+			ids = append(ids, int64(f.ID))
+		}
+		for _, on := range []bool{true, false, true} {
+			_, err := s.SetFlagEnabled(ctx, "bob", ids[0], on)
+			ok(t, err)
+		}
+		ok(t, s.DeleteFlag(ctx, "eve", ids[0]))
+
+		heads, err := s.SnapshotHeads(ctx, ids[0], 100)
+		ok(t, err)
+		var by []string
+		for i, h := range heads {
+			by = append(by, h.UpdatedBy)
+			if int64(h.FlagID) != ids[0] || i > 0 && (h.ID >= heads[i-1].ID || h.CreatedAt.After(heads[i-1].CreatedAt)) || time.Since(h.CreatedAt) > time.Hour {
+				t.Errorf("head %d is %+v, after %+v", i, h, heads[max(0, i-1)])
+			}
+		}
+		if want := []string{"eve", "bob", "bob", "bob", "ada"}; !slices.Equal(by, want) {
+			t.Errorf("snapshots are by %q, want %q", by, want)
+		}
+		some, err := s.SnapshotHeads(ctx, ids[0], 2)
+		ok(t, err)
+		if !slices.Equal(some, heads[:2]) {
+			t.Errorf("the newest two are %+v, want %+v", some, heads[:2])
+		}
+		if none, err := s.SnapshotHeads(ctx, 999, 2); err != nil || len(none) != 0 {
+			t.Errorf("a flag that is not there: %+v, %v", none, err)
+		}
+
+		all, err := s.HeadsOfFlags(ctx, append(slices.Clone(ids), 999))
+		ok(t, err)
+		if len(all) != 6 || !slices.IsSortedFunc(all, func(a, b entity.SnapshotHead) int { return int(a.ID) - int(b.ID) }) {
+			t.Errorf("heads of both flags are %+v", all)
+		}
+		if none, err := s.HeadsOfFlags(ctx, nil); err != nil || len(none) != 0 {
+			t.Errorf("heads of no flags: %+v, %v", none, err)
+		}
+
+		oldest, newest := heads[4].ID, heads[0].ID
+		snapshots, err := s.SnapshotsByID(ctx, []int64{int64(newest), 999_999, int64(oldest), int64(newest)})
+		ok(t, err)
+		if len(snapshots) != 2 || snapshots[0].ID != oldest || snapshots[1].ID != newest || !strings.Contains(string(snapshots[0].Flag), `"first"`) {
+			t.Errorf("snapshots by id: %+v", snapshots)
+		}
+
+		f, err := s.AnyFlag(ctx, ids[0])
+		ok(t, err)
+		if !f.DeletedAt.Valid || f.Key != "first" || f.SnapshotID != newest {
+			t.Errorf("the deleted flag is %+v", f)
+		}
+		if _, err := s.AnyFlag(ctx, 999); !errors.Is(err, entity.ErrNotFound) || !strings.Contains(err.Error(), "999") {
+			t.Errorf("a flag that is not there: %v", err)
+		}
+
+		// By key and by id, and those that are not deleted are not among them. More than one statement takes.
+		keys, others := []string{"second", "first"}, slices.Clone(ids)
+		for i := range int64(2 * idsPerQuery) {
+			keys, others = append(keys, fmt.Sprint("no-", i)), append(others, 1_000+i)
+		}
+		for what, found := range map[string]func() ([]entity.Flag, error){
+			"key": func() ([]entity.Flag, error) { return s.DeletedAmong(ctx, keys, nil) },
+			"id":  func() ([]entity.Flag, error) { return s.DeletedAmong(ctx, nil, others) },
+		} {
+			if deleted, err := found(); err != nil || len(deleted) != 1 || int64(deleted[0].ID) != ids[0] {
+				t.Errorf("deleted flags by %s: %+v, %v", what, deleted, err)
+			}
+		}
+		if both, err := s.DeletedAmong(ctx, []string{"first"}, ids[:1]); err != nil || len(both) != 2 {
+			t.Errorf("found by key and by id: %+v, %v", both, err)
+		}
+	})
+}
+
+// What is read at once is bounded before it is read.
+func TestSnapshotsThatAreTooLarge(t *testing.T) {
+	t.Parallel()
+	s, ctx := setup(t, testdb.SQLite()), t.Context()
+	content := `{"Notes":"` + strings.Repeat("x", 1_000_000) + `"}`
+	var snapshots []entity.FlagSnapshot
+	var ids []int64
+	for i := range maxSnapshotBytes/len(content) + 1 {
+		ids = append(ids, int64(i+1))
+		snapshots = append(snapshots, entity.FlagSnapshot{Model: entity.Model{ID: uint(i + 1)}, FlagID: 1, Flag: []byte(content)})
+	}
+	ok(t, s.db.CreateInBatches(snapshots, 5).Error)
+	if few, err := s.SnapshotsByID(ctx, ids[1:]); err != nil || len(few) != len(ids)-1 {
+		t.Errorf("%d of %d snapshots: %v", len(few), len(ids)-1, err)
+	}
+	if _, err := s.SnapshotsByID(ctx, ids); !errors.Is(err, entity.ErrInvalid) || !strings.Contains(err.Error(), "more than 32 MiB") {
+		t.Errorf("one more: %v", err)
+	}
+}
