@@ -9,10 +9,10 @@ func (s *Service) AllStates(ctx context.Context, lately int) (*States, error) {
 	if _, err := days(&n); err != nil {
 		return nil, err
 	}
-	all, complete, err := s.allStates(ctx, lately)
+	all, recent, complete, err := s.allStates(ctx, lately)
 	if err != nil {
 		return nil, err
 	}
 	list := &States{Days: lately, Total: len(all), Flags: all, Complete: complete}
-	return list, s.sparks(ctx, all)
+	return list, s.sparks(ctx, all, recent)
 }

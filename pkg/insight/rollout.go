@@ -76,6 +76,8 @@ type RolloutInput struct {
 	Timeline Timeline
 	// Flags are the flag's states by the ids of their snapshots, at least those that VersionsNeeded names.
 	Flags map[int64]*entity.Flag
+	// Layouts are those of Flags that are known already; of the others, they are computed.
+	Layouts map[int64]*eval.Layout
 	// Rows are those of the window, grouped at least by outcome, variant, segment, version and asked, and by hour if the
 	// timeline is ambiguous.
 	Rows []datar.Row
@@ -162,7 +164,11 @@ func versionRollout(in *RolloutInput, v Version, rows []datar.Row) VersionRollou
 	flag := in.Flags[v.SnapshotID]
 	if flag != nil {
 		r.Enabled = flag.Enabled && !flag.DeletedAt.Valid
-		r.Segments = segmentRollouts(flag)
+		layout := in.Layouts[v.SnapshotID]
+		if layout == nil {
+			layout = eval.LayoutOf(flag)
+		}
+		r.Segments = segmentRollouts(flag, layout)
 	}
 	for i := range rows {
 		row := &rows[i]
@@ -188,8 +194,7 @@ func versionRollout(in *RolloutInput, v Version, rows []datar.Row) VersionRollou
 }
 
 // segmentRollouts is what the segments of a flag are set to give.
-func segmentRollouts(flag *entity.Flag) []SegmentRollout {
-	layout := eval.LayoutOf(flag)
+func segmentRollouts(flag *entity.Flag, layout *eval.Layout) []SegmentRollout {
 	descriptions := byID(flag.Segments, func(s *entity.Segment) uint { return s.ID })
 	segments := make([]SegmentRollout, len(layout.Segments))
 	for i := range layout.Segments {

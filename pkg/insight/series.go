@@ -172,11 +172,9 @@ func (w *SeriesWindow) bucket(h datar.Hour) int {
 	return i
 }
 
-// IsWholeDays tells whether every bucket consists of whole days of UTC, and the window cuts none of them, so that counts by
-// day are enough.
-func (w *SeriesWindow) IsWholeDays() bool {
-	return w.From == w.From.DayStart() && w.To == w.To.DayStart() && isWholeDays(w.Buckets)
-}
+// IsWholeDays tells whether every bucket consists of whole days of UTC, so that counts by day are enough. The window may cut the
+// first and the last of these days: their counts are then those of the hours within the window.
+func (w *SeriesWindow) IsWholeDays() bool { return isWholeDays(w.Buckets) }
 
 // lineKey is what tells lines apart.
 type lineKey struct {

@@ -152,6 +152,8 @@ type History struct {
 // StateInput is what StateOf looks at.
 type StateInput struct {
 	Flag *entity.Flag
+	// Layout is that of Flag if it is known already. Nil: it is computed.
+	Layout *eval.Layout
 	// Days are those that count as lately, before Now.
 	Days int
 	Now  time.Time
@@ -183,7 +185,10 @@ type stater struct {
 
 // StateOf finds the first state that applies.
 func StateOf(in *StateInput) *State {
-	s := &stater{StateInput: in, lately: time.Duration(in.Days) * day, assigned: map[int64]int64{}, layout: eval.LayoutOf(in.Flag)}
+	s := &stater{StateInput: in, lately: time.Duration(in.Days) * day, assigned: map[int64]int64{}, layout: in.Layout}
+	if s.layout == nil {
+		s.layout = eval.LayoutOf(in.Flag)
+	}
 	s.start = in.Now.Add(-s.lately)
 	for i := range in.Rows {
 		r := &in.Rows[i]

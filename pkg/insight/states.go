@@ -13,6 +13,7 @@ import (
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
 )
 
 const (
@@ -30,14 +31,44 @@ type cache struct {
 	mu sync.Mutex
 	// histories are by flag. Each is that of the flag's newest snapshot.
 	histories map[int64]cachedHistory
-	everAt    time.Time
-	ever      map[int64]time.Time // when flags were last asked for; zero if that is not known
+	// layouts are by flag, without the variants of their buckets, which take 8 KB for each segment.
+	layouts map[int64]cachedLayout
+	everAt  time.Time
+	ever    map[int64]time.Time // when flags were last asked for; zero if that is not known
 }
 
 type cachedHistory struct {
 	snapshotID int64
 	timeline   Timeline
 	history    History
+}
+
+// cachedLayout is the layout of a flag that evaluation uses. A flag that has changed is another value.
+type cachedLayout struct {
+	flag   *entity.Flag
+	layout *eval.Layout
+}
+
+// layoutsOf returns the layouts of all flags that evaluation uses, and forgets those of others.
+func (s *Service) layoutsOf(flags []*entity.Flag) map[int64]cachedLayout {
+	s.cache.mu.Lock()
+	kept := s.cache.layouts
+	s.cache.mu.Unlock()
+	layouts := make(map[int64]cachedLayout, len(flags))
+	for _, f := range flags {
+		l := kept[int64(f.ID)]
+		if l.flag != f {
+			l = cachedLayout{f, eval.LayoutOf(f)}
+			for i := range l.layout.Segments {
+				l.layout.Segments[i].ByBucket = nil
+			}
+		}
+		layouts[int64(f.ID)] = l
+	}
+	s.cache.mu.Lock()
+	s.cache.layouts = layouts
+	s.cache.mu.Unlock()
+	return layouts
 }
 
 // historyOf reads the History of a flag from its snapshots, the newest first, until it has all that matters.
@@ -243,7 +274,7 @@ func (s *Service) States(ctx context.Context, q StatesQuery) (*States, error) {
 	if err := q.check(); err != nil {
 		return nil, err
 	}
-	all, complete, err := s.allStates(ctx, n)
+	all, recent, complete, err := s.allStates(ctx, n)
 	if err != nil {
 		return nil, err
 	}
@@ -262,7 +293,7 @@ func (s *Service) States(ctx context.Context, q StatesQuery) (*States, error) {
 	list.Total = len(selected)
 	selected = selected[min(offset, len(selected)):]
 	list.Flags = append(list.Flags, selected[:min(limit, len(selected))]...)
-	return list, s.sparks(ctx, list.Flags)
+	return list, s.sparks(ctx, list.Flags, recent)
 }
 
 func (q *StatesQuery) check() error {
@@ -334,30 +365,80 @@ func (q *StatesQuery) compare(a, b FlagState) int {
 	}
 }
 
-// allStates judges all flags that evaluation uses.
-func (s *Service) allStates(ctx context.Context, days int) ([]FlagState, *Complete, error) {
-	sp, err := s.latelySpan(ctx, days)
+// recentDays are counts by day from the start of yesterday on.
+type recentDays struct {
+	start datar.Hour
+	rows  []datar.Row
+}
+
+// stateRows reads the counts of the last days. What comes after the start of yesterday is not in rollups yet, and takes most
+// of the time; so it is read once, by day, also for sparks, if the last days reach that far back.
+func (s *Service) stateRows(ctx context.Context, sp span) ([]datar.Row, *recentDays, error) {
+	start := datar.HourOf(sp.now).DayStart() - 24
+	if sp.first > start || sp.last <= start {
+		rows, err := s.details(ctx, 0, sp, stateParts)
+		return rows, nil, err
+	}
+	rows, err := s.details(ctx, 0, span{first: sp.first, last: start}, stateParts)
 	if err != nil {
 		return nil, nil, err
+	}
+	recent, err := s.details(ctx, 0, span{first: start, last: sp.last}, stateParts|datar.GroupDay)
+	if err != nil {
+		return nil, nil, err
+	}
+	return addRows(rows, recent), &recentDays{start, recent}, nil
+}
+
+// addRows adds rows up whatever their hours, in the order of their keys.
+func addRows(lists ...[]datar.Row) []datar.Row {
+	rows := slices.Concat(lists...)
+	for i := range rows {
+		rows[i].Hour = 0
+	}
+	slices.SortFunc(rows, func(a, b datar.Row) int { return a.Compare(b.Key) })
+	sums := rows[:0]
+	for _, r := range rows {
+		if len(sums) == 0 || sums[len(sums)-1].Key != r.Key {
+			sums = append(sums, r)
+			continue
+		}
+		sum := &sums[len(sums)-1]
+		sum.Count += r.Count
+		sum.Ingested += r.Ingested
+		if sum.First == 0 || r.First != 0 && r.First < sum.First {
+			sum.First = r.First
+		}
+		sum.Last = max(sum.Last, r.Last)
+	}
+	return sums
+}
+
+// allStates judges all flags that evaluation uses. What sparks needs of what it read is nil if that is not enough.
+func (s *Service) allStates(ctx context.Context, days int) ([]FlagState, *recentDays, *Complete, error) {
+	sp, err := s.latelySpan(ctx, days)
+	if err != nil {
+		return nil, nil, nil, err
 	}
 	flags := s.o.Snapshots.Snapshot().Flags()
 	s.o.Counts.Refresh(ctx)
-	rows, err := s.details(ctx, 0, sp, stateParts)
+	rows, recent, err := s.stateRows(ctx, sp)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	histories, err := s.histories(ctx, flags, sp.now)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	ever, err := s.ever(ctx, sp)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	servers, err := s.o.Counts.Servers(ctx)
 	if err != nil {
-		return nil, nil, fmt.Errorf("read the records of servers: %w", err)
+		return nil, nil, nil, fmt.Errorf("read the records of servers: %w", err)
 	}
+	layouts := s.layoutsOf(flags)
 	complete := CompleteOf(&CompleteInput{From: sp.from, To: sp.now, Now: sp.now, Servers: servers})
 	all := make([]FlagState, len(flags))
 	for i, f := range flags {
@@ -370,14 +451,14 @@ func (s *Service) allStates(ctx context.Context, days int) ([]FlagState, *Comple
 		}
 		ofFlag := *complete
 		ofFlag.Since = since(complete.Since, history.history.Records)
-		state := StateOf(&StateInput{Flag: f, Days: days, Now: sp.now, Rows: own, EverAsked: asked, LastAsked: last,
+		state := StateOf(&StateInput{Flag: f, Layout: layouts[id].layout, Days: days, Now: sp.now, Rows: own, EverAsked: asked, LastAsked: last,
 			History: history.history, Timeline: history.timeline, Complete: &ofFlag, Refresh: s.o.Refresh})
 		all[i] = FlagState{State: state, Flag: f, Total: sum(own)}
 		all[i].Given = givenOf(f, own)
 		all[i].Holes = recordHoles(sinceFirstOn(history.history.Records), sp.from, sp.now)
-		all[i].countFindings(own, history.timeline, sp, s.o.Refresh)
+		all[i].countFindings(own, layouts[id].layout, history.timeline, sp, s.o.Refresh)
 	}
-	return all, complete, nil
+	return all, recent, complete, nil
 }
 
 // givenOf adds the rows of a flag up by variant.
@@ -413,13 +494,13 @@ func rowsOf(rows []datar.Row, flagID int64) []datar.Row {
 }
 
 // countFindings applies the rules that need no flag but the version in use.
-func (f *FlagState) countFindings(rows []datar.Row, t Timeline, sp span, refresh time.Duration) {
+func (f *FlagState) countFindings(rows []datar.Row, layout *eval.Layout, t Timeline, sp span, refresh time.Duration) {
 	id := int64(f.Flag.SnapshotID)
 	if len(t) == 0 {
 		return
 	}
 	r := RolloutOf(&RolloutInput{FlagID: int64(f.Flag.ID), From: later(t[len(t)-1].From, sp.from), To: sp.now, Timeline: t,
-		Flags: map[int64]*entity.Flag{id: f.Flag}, Rows: rows, Hourly: rows, Refresh: refresh})
+		Flags: map[int64]*entity.Flag{id: f.Flag}, Layouts: map[int64]*eval.Layout{id: layout}, Rows: rows, Hourly: rows, Refresh: refresh})
 	f.Findings = len(r.Findings)
 	for i := range r.Findings {
 		switch r.Findings[i].Severity {
@@ -501,8 +582,8 @@ func (s *Service) ever(ctx context.Context, sp span) (map[int64]time.Time, error
 	return ever, nil
 }
 
-// sparks fills in the counts of the last days.
-func (s *Service) sparks(ctx context.Context, flags []FlagState) error {
+// sparks fills in the counts of the last days. Those of recent, unless it is nil, need not be read again.
+func (s *Service) sparks(ctx context.Context, flags []FlagState, recent *recentDays) error {
 	if len(flags) == 0 {
 		return nil
 	}
@@ -514,9 +595,16 @@ func (s *Service) sparks(ctx context.Context, flags []FlagState) error {
 		flags[i].Spark = make([]int64, sparkDays)
 		places[int64(flags[i].Flag.ID)] = i
 	}
-	rows, err := s.details(ctx, 0, span{first: max(0, first), last: datar.HourOf(now) + 1}, datar.GroupFlag|datar.GroupDay)
+	end := datar.HourOf(now) + 1
+	if recent != nil {
+		end = recent.start
+	}
+	rows, err := s.details(ctx, 0, span{first: max(0, first), last: end}, datar.GroupFlag|datar.GroupDay)
 	if err != nil {
 		return err
+	}
+	if recent != nil {
+		rows = append(rows, recent.rows...)
 	}
 	for i := range rows {
 		if place, ok := places[rows[i].FlagID]; ok {

@@ -7,10 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"os"
 	"runtime"
-	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -123,57 +120,15 @@ func BenchmarkQuery(b *testing.B) {
 // Sizes of the history that BenchmarkDetails reads: 90 days of 1,000 flags, 5,076,000 details.
 var detailDays = flag.Int("bench.days", 90, "days of history for BenchmarkDetails, with 56,400 details each")
 
-// fillDetails writes the events and details of one hour: 2,350 rows of 1,000 flags, which are matched with variants 1 and 2 in
-// turn, or not, under a version that changes every tenth day.
-var fillDetails = map[string][]string{
-	"sqlite": {
-		`WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 2349)
-			INSERT INTO datar_hourly_details (flag_id, bucket_hour, outcome, variant_id, segment_id, version, asked, eval_count, ingested_count, first_evaluated_ms, last_evaluated_ms)
-			SELECT i % 1000 + 1, ?1, CASE i / 1000 WHEN 0 THEN 1 WHEN 1 THEN 3 ELSE 2 END,
-			CASE WHEN i < 1000 THEN (i + ?2) % 2 + 1 ELSE 0 END, CASE i / 1000 WHEN 1 THEN 0 ELSE 1 END, ?2 / 240, i % 2, i % 13 + 1, 0, ?3, ?3 FROM n`,
-		`INSERT INTO datar_hourly_events (flag_id, bucket_hour, variant_id, segment_id, eval_count, ingested_count, first_evaluated_ms, last_evaluated_ms, updated_at)
-			SELECT flag_id, bucket_hour, variant_id, segment_id, SUM(eval_count), 0, MIN(first_evaluated_ms), MAX(last_evaluated_ms), '2026-03-31 14:30:00.123456+00:00'
-			FROM datar_hourly_details WHERE bucket_hour = ?1 GROUP BY flag_id, bucket_hour, variant_id, segment_id ORDER BY flag_id, variant_id, segment_id`,
-	},
-	"postgres": {
-		`INSERT INTO datar_hourly_details (flag_id, bucket_hour, outcome, variant_id, segment_id, version, asked, eval_count, ingested_count, first_evaluated_ms, last_evaluated_ms)
-			SELECT i % 1000 + 1, $1::timestamptz, CASE i / 1000 WHEN 0 THEN 1 WHEN 1 THEN 3 ELSE 2 END,
-			CASE WHEN i < 1000 THEN (i + $2::int) % 2 + 1 ELSE 0 END, CASE i / 1000 WHEN 1 THEN 0 ELSE 1 END, $2::int / 240, i % 2, i % 13 + 1, 0, $3::bigint, $3::bigint
-			FROM generate_series(0, 2349) AS i`,
-		`INSERT INTO datar_hourly_events (flag_id, bucket_hour, variant_id, segment_id, eval_count, ingested_count, first_evaluated_ms, last_evaluated_ms, updated_at)
-			SELECT flag_id, bucket_hour, variant_id, segment_id, SUM(eval_count), 0, MIN(first_evaluated_ms), MAX(last_evaluated_ms), now()
-			FROM datar_hourly_details WHERE bucket_hour = $1 GROUP BY flag_id, bucket_hour, variant_id, segment_id ORDER BY flag_id, variant_id, segment_id`,
-	},
-}
-
 // benchDetails returns a store with a history of details, all rolled up that is due.
-func benchDetails(b *testing.B, db *gorm.DB) *gormstore.Store {
+func benchDetails(b *testing.B, kind testdb.Kind, db *gorm.DB, pool *sql.DB) *gormstore.Store {
 	b.Helper()
 	s, err := gormstore.New(b.Context(), db, gormstore.Options{Logger: noLog})
 	if err != nil {
 		b.Fatal(err)
 	}
-	pool, err := db.DB()
-	if err != nil {
-		b.Fatal(err)
-	}
 	started := time.Now()
-	for h := range *detailDays * 24 {
-		hour := benchNow.Truncate(time.Hour).Add(time.Duration(h+1-*detailDays*24) * time.Hour)
-		var at any = hour
-		if db.Name() == "sqlite" {
-			at = hour.Format("2006-01-02 15:04:05+00:00")
-		}
-		for i, statement := range fillDetails[db.Name()] {
-			values := []any{at, h, hour.UnixMilli()}
-			if i > 0 {
-				values = values[:1]
-			}
-			if _, err := pool.ExecContext(b.Context(), statement, values...); err != nil {
-				b.Fatal(err)
-			}
-		}
-	}
+	kind.FillHistory(b, pool, *detailDays, benchNow)
 	b.Logf("wrote %d days in %v", *detailDays, time.Since(started))
 	started = time.Now()
 	for range max(*detailDays/10, 768/50) + 3 { // each call does a bounded amount
@@ -213,7 +168,12 @@ func BenchmarkDetails(b *testing.B) {
 				b.Skip("the aims are for PostgreSQL and SQLite")
 			}
 			db := openKind(b, kind, kind.Fresh(b))
-			s := benchDetails(b, db)
+			pool, err := db.DB()
+			if err != nil {
+				b.Fatal(err)
+			}
+			pool.SetMaxOpenConns(1) // whose CPU time is known
+			s := benchDetails(b, kind, db, pool)
 			events := tableBytes(b, db, "datar_hourly_events")
 			details, packs := tableBytes(b, db, "datar_hourly_details"), tableBytes(b, db, "datar_rollup_details")
 			b.Logf("events take %d MB, details %d MB, packs %d MB: details and packs are %.2f of the events",
@@ -235,6 +195,7 @@ func BenchmarkDetails(b *testing.B) {
 					{From: (now - 27*days).DayStart(), To: now, GroupBy: datar.GroupFlag | datar.GroupDay}}},
 			} {
 				b.Run(test.name, func(b *testing.B) {
+					before := kind.CPUTime(b, pool)
 					for b.Loop() {
 						for _, query := range test.queries {
 							if rows, err := s.Details(b.Context(), query); err != nil || len(rows) == 0 {
@@ -242,41 +203,11 @@ func BenchmarkDetails(b *testing.B) {
 							}
 						}
 					}
+					b.ReportMetric(float64((kind.CPUTime(b, pool)-before).Milliseconds())/float64(b.N), "cpu-ms/op")
 				})
 			}
 		})
 	}
-}
-
-// cpuTime returns the CPU time of this process, and on Linux that of the PostgreSQL server process behind its connection: the
-// time that a flush takes, without that of other programs.
-func cpuTime(b *testing.B, db *gorm.DB) time.Duration {
-	b.Helper()
-	const ticksPerSecond = 100 // of /proc on Linux
-	processes := []string{"self"}
-	if db.Name() == "postgres" {
-		var pid string
-		if err := db.Raw("SELECT pg_backend_pid()").Scan(&pid).Error; err != nil {
-			b.Fatal(err)
-		}
-		processes = append(processes, pid)
-	}
-	var sum time.Duration
-	for _, process := range processes {
-		text, err := os.ReadFile("/proc/" + process + "/stat")
-		if err != nil {
-			b.Skipf("the CPU time of processes is read from /proc: %v", err)
-		}
-		_, fields, _ := strings.Cut(string(text), ") ") // after the name, which may have spaces
-		for _, field := range strings.Fields(fields)[11:13] {
-			ticks, err := strconv.ParseInt(field, 10, 64)
-			if err != nil {
-				b.Fatal(err)
-			}
-			sum += time.Duration(ticks) * time.Second / ticksPerSecond
-		}
-	}
-	return sum
 }
 
 // BenchmarkFlushDetails stores 100,000 changed keys by one batch: with their details, and as events only.
@@ -303,7 +234,7 @@ func BenchmarkFlushDetails(b *testing.B) {
 					b.Fatal(err)
 				}
 				pool.SetMaxOpenConns(1) // whose CPU time is known
-				before := cpuTime(b, db)
+				before := kind.CPUTime(b, pool)
 				sequence := int64(0)
 				for b.Loop() { // the first one inserts, the others add; in an hour most batches add
 					sequence++
@@ -311,7 +242,7 @@ func BenchmarkFlushDetails(b *testing.B) {
 						b.Fatal(err)
 					}
 				}
-				b.ReportMetric(float64((cpuTime(b, db)-before).Milliseconds())/float64(b.N), "cpu-ms/op")
+				b.ReportMetric(float64((kind.CPUTime(b, pool)-before).Milliseconds())/float64(b.N), "cpu-ms/op")
 			})
 		}
 	}

@@ -1,0 +1,109 @@
+package testdb
+
+import (
+	"database/sql"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// The history that FillHistory writes.
+const (
+	// HistoryFlags is the number of flags: their ids are 1 to HistoryFlags, the ids of the variants of flag n are 2n-1 and 2n, and
+	// that of its segment is n.
+	HistoryFlags = 1000
+	// HistoryVersionHours is for how long a flag has one version. In hour h of the history, the version of flag n is
+	// n + HistoryFlags*(h/HistoryVersionHours).
+	HistoryVersionHours = 240
+	// HistoryRows is the number of details of an hour.
+	HistoryRows = 2350
+)
+
+// fillHistory writes the details and events of one hour: each flag is matched, with its variants in turn, and has no match, and some
+// are held out.
+var fillHistory = map[string][]string{
+	"sqlite3": {
+		`WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 2349)
+			INSERT INTO datar_hourly_details (flag_id, bucket_hour, outcome, variant_id, segment_id, version, asked, eval_count, ingested_count, first_evaluated_ms, last_evaluated_ms)
+			SELECT i % 1000 + 1, ?1, CASE i / 1000 WHEN 0 THEN 1 WHEN 1 THEN 3 ELSE 2 END,
+			CASE WHEN i < 1000 THEN 2 * i + 1 + (i + ?2) % 2 ELSE 0 END, CASE i / 1000 WHEN 1 THEN 0 ELSE i % 1000 + 1 END,
+			i % 1000 + 1 + 1000 * (?2 / 240), i % 2, i % 13 + 1, 0, ?3, ?3 FROM n`,
+		`INSERT INTO datar_hourly_events (flag_id, bucket_hour, variant_id, segment_id, eval_count, ingested_count, first_evaluated_ms, last_evaluated_ms, updated_at)
+			SELECT flag_id, bucket_hour, variant_id, segment_id, SUM(eval_count), 0, MIN(first_evaluated_ms), MAX(last_evaluated_ms), '2026-03-31 14:30:00.123456+00:00'
+			FROM datar_hourly_details WHERE bucket_hour = ?1 GROUP BY flag_id, bucket_hour, variant_id, segment_id ORDER BY flag_id, variant_id, segment_id`,
+	},
+	"postgres": {
+		`INSERT INTO datar_hourly_details (flag_id, bucket_hour, outcome, variant_id, segment_id, version, asked, eval_count, ingested_count, first_evaluated_ms, last_evaluated_ms)
+			SELECT i % 1000 + 1, $1::timestamptz, CASE i / 1000 WHEN 0 THEN 1 WHEN 1 THEN 3 ELSE 2 END,
+			CASE WHEN i < 1000 THEN 2 * i + 1 + (i + $2::int) % 2 ELSE 0 END, CASE i / 1000 WHEN 1 THEN 0 ELSE i % 1000 + 1 END,
+			i % 1000 + 1 + 1000 * ($2::int / 240), i % 2, i % 13 + 1, 0, $3::bigint, $3::bigint
+			FROM generate_series(0, 2349) AS i`,
+		`INSERT INTO datar_hourly_events (flag_id, bucket_hour, variant_id, segment_id, eval_count, ingested_count, first_evaluated_ms, last_evaluated_ms, updated_at)
+			SELECT flag_id, bucket_hour, variant_id, segment_id, SUM(eval_count), 0, MIN(first_evaluated_ms), MAX(last_evaluated_ms), now()
+			FROM datar_hourly_details WHERE bucket_hour = $1 GROUP BY flag_id, bucket_hour, variant_id, segment_id ORDER BY flag_id, variant_id, segment_id`,
+	},
+}
+
+// FillHistory writes details and events for benchmarks, 56,400 details for each day, into SQLite or PostgreSQL, into tables
+// that are there. The last hour is that of end.
+func (k Kind) FillHistory(b testing.TB, db *sql.DB, days int, end time.Time) {
+	b.Helper()
+	for first := 0; first < days*24; first += 24 {
+		tx, err := db.BeginTx(b.Context(), nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for h := first; h < first+24; h++ {
+			hour := end.UTC().Truncate(time.Hour).Add(time.Duration(h+1-days*24) * time.Hour)
+			var at any = hour
+			if k.Driver == "sqlite3" {
+				at = hour.Format("2006-01-02 15:04:05+00:00")
+			}
+			for i, statement := range fillHistory[k.Driver] {
+				values := []any{at, h, hour.UnixMilli()}
+				if i > 0 {
+					values = values[:1]
+				}
+				if _, err := tx.ExecContext(b.Context(), statement, values...); err != nil {
+					b.Fatal(err)
+				}
+			}
+		}
+		if err := tx.Commit(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// CPUTime returns the CPU time of this process and, for PostgreSQL on Linux, of the server process behind the only connection
+// that db may have: the time that work takes, without that of other programs. It skips the benchmark on other systems.
+func (k Kind) CPUTime(b testing.TB, db *sql.DB) time.Duration {
+	b.Helper()
+	const ticksPerSecond = 100 // of /proc on Linux
+	processes := []string{"self"}
+	if k.Driver == "postgres" {
+		var pid string
+		if err := db.QueryRowContext(b.Context(), "SELECT pg_backend_pid()").Scan(&pid); err != nil {
+			b.Fatal(err)
+		}
+		processes = append(processes, pid)
+	}
+	var sum time.Duration
+	for _, process := range processes {
+		text, err := os.ReadFile("/proc/" + process + "/stat")
+		if err != nil {
+			b.Skipf("the CPU time of processes is read from /proc: %v", err)
+		}
+		_, fields, _ := strings.Cut(string(text), ") ") // after the name, which may have spaces
+		for _, field := range strings.Fields(fields)[11:13] {
+			ticks, err := strconv.ParseInt(field, 10, 64)
+			if err != nil {
+				b.Fatal(err)
+			}
+			sum += time.Duration(ticks) * time.Second / ticksPerSecond
+		}
+	}
+	return sum
+}
