@@ -32,7 +32,7 @@ func BenchmarkRecordRatio(b *testing.B) {
 		for _, c := range countingCases {
 			for _, goroutines := range []int{1, 2} {
 				b.Run(fmt.Sprintf("journal=%s/%s/goroutines=%d", journal, c.name, goroutines), func(b *testing.B) {
-					options := datar.Options{Store: &memstore.Store{}, Catalog: catalog{}}
+					options := datar.Options{Store: &memstore.Store{}}
 					if journal == "on" {
 						options.Journal = datar.JournalOptions{Dir: b.TempDir(), Required: true}
 					}
