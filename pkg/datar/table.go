@@ -187,7 +187,7 @@ func newTable(cells int) *table {
 	for size < 4*cells {
 		size *= 2
 	}
-	return &table{places: make([]atomic.Uint32, size), found: make([]found, size/2)}
+	return &table{places: make([]atomic.Uint32, size), found: make([]found, max(smallest/2, 2*cells))}
 }
 
 // get returns a found without a cell if the key has none.

@@ -106,17 +106,38 @@ func (s *Store) Details(ctx context.Context, query datar.DetailsQuery) ([]datar.
 	return g.rows(), nil
 }
 
-// addPacks adds the chosen packs.
+// packsApart is for how many hours without a chosen pack packs are read that are not chosen, in place of another query.
+const packsApart = 24
+
+// runsOf splits ascending starts of packs where more than packsApart hours between two of them have none, each of these hours long.
+func runsOf(starts []int64, hours int64) (runs [][]int64) {
+	first := 0
+	for i := 1; i <= len(starts); i++ {
+		if i == len(starts) || starts[i]-starts[i-1] > hours+packsApart {
+			runs = append(runs, starts[first:i])
+			first = i
+		}
+	}
+	return runs
+}
+
+// addPacks adds the chosen packs. Often they are days, and hours at both ends of the window with all those days between them.
 func (s *Store) addPacks(tx *gorm.DB, g *groups, use chosen, flagID int64) error {
 	starts := make(map[int64]bool, len(use.starts))
 	for _, start := range use.starts {
 		starts[start] = true
 	}
-	return s.readPacks(tx, use.id, hourRange{use.starts[0], use.starts[len(use.starts)-1] + 1}, flagID, func(start int64, r datar.Row) {
-		if starts[start] {
-			g.add(r)
+	for _, run := range runsOf(use.starts, use.hours) {
+		err := s.readPacks(tx, use.id, hourRange{run[0], run[len(run)-1] + 1}, flagID, func(start int64, r datar.Row) {
+			if starts[start] {
+				g.add(r)
+			}
+		})
+		if err != nil {
+			return err
 		}
-	})
+	}
+	return nil
 }
 
 // addLive adds details and events of the ranges.

@@ -1,6 +1,7 @@
 package gormstore_test
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -9,6 +10,7 @@ import (
 	"gorm.io/gorm"
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
 )
 
@@ -142,4 +144,26 @@ func TestDetailsOfAFlagFromTheBeginning(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Hours at both ends of a window are read without those between them, and a few missing ones do not make further queries.
+func TestRunsOfPacks(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name   string
+		starts []int64
+		hours  int64
+		want   [][]int64
+	}{
+		{"none", nil, 1, nil},
+		{"one", []int64{7}, 1, [][]int64{{7}}},
+		{"both ends of 30 days", []int64{14, 15, 16, 720, 721}, 1, [][]int64{{14, 15, 16}, {720, 721}}},
+		{"a day is missing", []int64{0, 1, 26}, 1, [][]int64{{0, 1, 26}}},
+		{"an hour more is missing", []int64{0, 1, 27}, 1, [][]int64{{0, 1}, {27}}},
+		{"days", []int64{0, 24, 72, 144}, 24, [][]int64{{0, 24, 72}, {144}}},
+	} {
+		if got := gormstore.RunsOf(test.starts, test.hours); !reflect.DeepEqual(got, test.want) {
+			t.Errorf("%s: got %v, want %v", test.name, got, test.want)
+		}
+	}
 }

@@ -33,3 +33,6 @@ func (s *Store) PurgeSome(ctx context.Context, day datar.Hour) error {
 
 // OffsetsQuery finds an event with an offset on SQLite.
 var OffsetsQuery = dialects["sqlite"].offsets
+
+// RunsOf is how addPacks splits what it reads.
+func RunsOf(starts []int64, hours int64) [][]int64 { return runsOf(starts, hours) }
