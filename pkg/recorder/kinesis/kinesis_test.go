@@ -641,7 +641,10 @@ func createStream(t *testing.T, c *kinesis.Client, name string, shards int32) {
 // awaitStream waits until a stream is active.
 func awaitStream(t *testing.T, c *kinesis.Client, name string) {
 	t.Helper()
-	if err := kinesis.NewStreamExistsWaiter(c).Wait(t.Context(), &kinesis.DescribeStreamInput{StreamName: &name}, time.Minute); err != nil {
+	waiter := kinesis.NewStreamExistsWaiter(c, func(o *kinesis.StreamExistsWaiterOptions) {
+		o.MinDelay, o.MaxDelay = 100*time.Millisecond, time.Second // 10 s and more are for the real service
+	})
+	if err := waiter.Wait(t.Context(), &kinesis.DescribeStreamInput{StreamName: &name}, time.Minute); err != nil {
 		t.Fatal(err)
 	}
 }
