@@ -84,8 +84,9 @@ func valueOf(value any) string {
 	case reflect.Bool, reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64, reflect.Uint, reflect.Uint8,
 		reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Float32, reflect.Float64:
 		return fmt.Sprintf("%v ", value)
+	default:
+		return ""
 	}
-	return ""
 }
 
 // nounOf has the names that go-openapi gives to types.
@@ -161,6 +162,7 @@ func wanted(t reflect.Type) string {
 		return "an array"
 	case reflect.Struct, reflect.Map:
 		return "an object"
+	default:
+		return fmt.Sprintf("an integer of %d bits", t.Bits())
 	}
-	return fmt.Sprintf("an integer of %d bits", t.Bits())
 }
