@@ -38,16 +38,15 @@ func (s *fleetStory) server(name, refresh string) *server {
 	}, s.now)
 }
 
-// change sends a request that changes the flag, and waits until the main server evaluates what it made.
-func (s *fleetStory) change(method, path string, body any) map[string]any {
+// change puts what changes the flag, and waits until the main server evaluates what it made.
+func (s *fleetStory) change(path string, body any) {
 	s.t.Helper()
-	answer := must(s.t, s.main, method, path, body)
+	must(s.t, s.main, http.MethodPut, path, body)
 	newest := must(s.t, s.main, http.MethodGet, "/flags/snapshots/max_id", nil)["maxID"]
 	testwait.Until(s.t, "the main server to evaluate the change", func() bool {
 		flags := must(s.t, s.main, http.MethodGet, "/export/eval_cache/json", nil)["Flags"].([]any)
 		return len(flags) == 1 && flags[0].(map[string]any)["SnapshotID"] == newest
 	})
-	return answer
 }
 
 // evaluate asks a server for n entities, and returns how many of them got a variant.
@@ -154,7 +153,7 @@ func (s *fleetStory) create() {
 	must(s.t, s.main, http.MethodPost, part+"/constraints", object{"property": "country", "operator": "EQ", "value": `"FR"`})
 	must(s.t, s.main, http.MethodPost, part+"/constraints", object{"property": "age", "operator": "GTE", "value": "18"})
 	must(s.t, s.main, http.MethodPut, part+"/distributions", object{"distributions": []object{{"variantID": s.blue, "variantKey": "blue", "percent": 100}}})
-	s.change(http.MethodPut, s.flag, object{"dataRecordsEnabled": true})
+	s.change(s.flag, object{"dataRecordsEnabled": true})
 	s.wait(hour)
 	s.want(s.state(), map[string]any{"state": "new", "canDelete.answer": "no"})
 	s.want(s.outcomes(), map[string]any{"total": nil})
@@ -167,7 +166,7 @@ func (s *fleetStory) create() {
 
 func (s *fleetStory) rollOut() {
 	french := object{"country": "FR", "age": 30}
-	s.change(http.MethodPut, s.flag+"/enabled", object{"enabled": true})
+	s.change(s.flag+"/enabled", object{"enabled": true})
 	s.held = s.server("held", "1h") // has the flag as it is now, until the end
 	s.wait(hour)
 	twenty := s.evaluate(s.main, 500, french)
@@ -175,7 +174,7 @@ func (s *fleetStory) rollOut() {
 	s.want(s.outcomes(), map[string]any{"total": 510, "segments.0.matched": twenty, "segments.0.heldOut": 500 - twenty})
 	s.want(s.rollout(), map[string]any{"versions.1.segments.0.given.0.buckets": 200, "versions.1.segments.0.given.0.count": twenty, "findings": nil})
 
-	s.change(http.MethodPut, fmt.Sprint(s.flag, "/segments/", s.segment), object{"description": "Adults in France", "rolloutPercent": 80})
+	s.change(fmt.Sprint(s.flag, "/segments/", s.segment), object{"description": "Adults in France", "rolloutPercent": 80})
 	s.want("/datar"+s.flag+"/changes", map[string]any{
 		"changes.0.text": fmt.Sprintf("Rollout of segment %d: 20%% to 80%%", s.segment), "changes.0.affects": "assignment",
 	})
@@ -229,7 +228,7 @@ func (s *fleetStory) launch() {
 	definition := must(s.t, s.main, http.MethodGet, s.flag+"/definition", nil)
 	segment := value(definition, "segments.0").(map[string]any)
 	segment["rolloutPercent"], segment["constraints"] = 100, []any{}
-	s.change(http.MethodPut, s.flag+"/definition", definition)
+	s.change(s.flag+"/definition", definition)
 	for range 9 {
 		s.wait(aDay)
 		s.evaluate(s.main, 20, object{"country": "DE"})
