@@ -76,17 +76,18 @@ func field(name, in string) string {
 	return strings.TrimPrefix(name, "body.")
 }
 
-// valueOf quotes a text, and shows a number or a boolean. Everything else is empty.
+// valueOf quotes a string, and shows a number or a boolean. Everything else is empty.
 func valueOf(value any) string {
-	switch v := reflect.ValueOf(value); v.Kind() {
-	case reflect.String:
-		return fmt.Sprintf("%q ", shortened(v.String()))
-	case reflect.Bool, reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64, reflect.Uint, reflect.Uint8,
-		reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Float32, reflect.Float64:
-		return fmt.Sprintf("%v ", value)
-	default:
-		return ""
+	switch v := value.(type) {
+	case string:
+		return fmt.Sprintf("%q ", shortened(v))
+	case bool, int, int32, int64, uint32, uint64, float32, float64, json.Number:
+		return fmt.Sprintf("%v ", v)
 	}
+	if v := reflect.ValueOf(value); v.Kind() == reflect.String {
+		return fmt.Sprintf("%q ", shortened(v.String()))
+	}
+	return ""
 }
 
 // nounOf has the names that go-openapi gives to types.
@@ -151,7 +152,7 @@ func wanted(t reflect.Type) string {
 	if t.ConvertibleTo(reflect.TypeFor[time.Time]()) {
 		return nounOf["date-time"]
 	}
-	switch t.Kind() {
+	switch t.Kind() { //nolint:exhaustive // the rest are integers
 	case reflect.String:
 		return "a string"
 	case reflect.Bool:
@@ -160,7 +161,7 @@ func wanted(t reflect.Type) string {
 		return "a number"
 	case reflect.Slice, reflect.Array:
 		return "an array"
-	case reflect.Struct, reflect.Map:
+	case reflect.Struct, reflect.Map, reflect.Interface:
 		return "an object"
 	default:
 		return fmt.Sprintf("an integer of %d bits", t.Bits())
