@@ -152,7 +152,7 @@ func wanted(t reflect.Type) string {
 	if t.ConvertibleTo(reflect.TypeFor[time.Time]()) {
 		return nounOf["date-time"]
 	}
-	switch t.Kind() { //nolint:exhaustive // the rest are integers
+	switch t.Kind() {
 	case reflect.String:
 		return "a string"
 	case reflect.Bool:
