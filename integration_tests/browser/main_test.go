@@ -345,13 +345,14 @@ func (p *tab) visit(path string) {
 	p.run(chromedp.Navigate(p.server.url + path))
 }
 
-// until waits until an expression of JavaScript is true. Pages may be loaded meanwhile.
+// until waits until an expression of JavaScript is true of a page that is loaded completely. A form that is sent before lacks the
+// fields that have not arrived.
 func (p *tab) until(what, expression string) {
 	p.t.Helper()
 	deadline := time.Now().Add(patience)
 	for {
 		ctx, cancel := context.WithTimeout(p.ctx, patience)
-		ok, err := chromedp.Run(ctx, chromedp.Evaluate[bool]("(() => { try { return Boolean("+expression+") } catch { return false } })()"))
+		ok, err := chromedp.Run(ctx, chromedp.Evaluate[bool]("(() => { try { return document.readyState === 'complete' && Boolean("+expression+") } catch { return false } })()"))
 		cancel()
 		if ok && err == nil {
 			return
