@@ -22,6 +22,8 @@ func jsonConsumer() runtime.Consumer {
 	})
 }
 
+var errMoreJSON = errors.New("unexpected data after the JSON document")
+
 // decodeJSON reads exactly one JSON document; numbers of free-form values keep their text. An empty input is io.EOF.
 func decodeJSON(r io.Reader, into any) error {
 	decoder := json.NewDecoder(skipMark(r))
@@ -33,9 +35,9 @@ func decodeJSON(r io.Reader, into any) error {
 	case errors.Is(err, io.EOF):
 		return nil
 	case err != nil:
-		return fmt.Errorf("unexpected data after the JSON document: %w", err)
+		return fmt.Errorf("%w: %w", errMoreJSON, err)
 	default:
-		return fmt.Errorf("unexpected data after the JSON document: %v", next)
+		return fmt.Errorf("%w: %v", errMoreJSON, next)
 	}
 }
 

@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"cmp"
 	"encoding/json"
 	stderrors "errors"
 	"fmt"
@@ -114,21 +115,28 @@ var plainRules = strings.NewReplacer(
 	"is a forbidden property", "is not a field here",
 )
 
-// jsonMessage describes a text that is not JSON, or not JSON of the shape that is wanted.
+// jsonMessage describes a text that is not JSON, or not JSON of the shape that is wanted. It keeps what wraps the decoder's error, such
+// as the number of a line.
 func jsonMessage(what string, err error) string {
+	within := func(cause error) string { return strings.TrimSuffix(err.Error(), cause.Error()) }
+	or := func(place string) string { return cmp.Or(strings.TrimSuffix(place, ": "), what) }
 	var mismatch *json.UnmarshalTypeError
 	switch {
 	case stderrors.As(err, &mismatch):
-		if mismatch.Field != "" {
-			what = mismatch.Field
+		place := within(mismatch)
+		if mismatch.Field == "" {
+			return or(place) + " is " + received(mismatch.Value) + "; want " + wanted(mismatch.Type)
 		}
-		return what + " is " + received(mismatch.Value) + "; want " + wanted(mismatch.Type)
+		return place + mismatch.Field + " is " + received(mismatch.Value) + "; want " + wanted(mismatch.Type)
 	case stderrors.Is(err, io.EOF):
-		return what + " is empty; want JSON"
-	case stderrors.Is(err, io.ErrUnexpectedEOF), err.Error() == "unexpected end of JSON input":
-		return what + " ends in the middle of its JSON"
+		return or(within(io.EOF)) + " is empty; want JSON"
+	case stderrors.Is(err, io.ErrUnexpectedEOF):
+		return or(within(io.ErrUnexpectedEOF)) + " ends in the middle of its JSON"
 	}
-	return what + " is not valid JSON: " + shortened(err.Error())
+	if syntax := (*json.SyntaxError)(nil); stderrors.As(err, &syntax) || stderrors.Is(err, errMoreJSON) {
+		return what + " is not valid JSON: " + shortened(err.Error())
+	}
+	return what + ": " + shortened(err.Error())
 }
 
 // received names a value as encoding/json does: a kind, for some numbers with the number.

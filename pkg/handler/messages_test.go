@@ -54,3 +54,23 @@ func TestMessagesForPeople(t *testing.T) {
 		})
 	}
 }
+
+// Rows of counts are named by their lines.
+func TestMessagesNameLines(t *testing.T) {
+	t.Parallel()
+	s := setup(t, ingesting)
+	row := countsRow("busy", 1)
+	for body, want := range map[string]string{
+		row + "\n" + row[:20]:       "line 2 ends in the middle of its JSON",
+		row + "\n" + `{"flag":{},}`: "the request body is not valid JSON: line 2: invalid character '}'",
+	} {
+		got := post(t, s, ingestPath, body, map[string]string{"Content-Type": "application/x-ndjson"})
+		answer, _ := got.body.(map[string]any)
+		if message, _ := answer["message"].(string); got.status != http.StatusBadRequest || !strings.HasPrefix(message, want) {
+			t.Errorf("%q: answer is %d %s, want 400 %q", body, got.status, got.raw, want)
+		}
+	}
+	if got := post(t, s, ingestPath, "[]", nil); !strings.Contains(got.raw, "the request body: it is of the type array, want an object with flagEvaluations") {
+		t.Errorf("a list: %s", got.raw)
+	}
+}
