@@ -87,14 +87,7 @@ func TestADeadDatabaseInTheMiddleOfAnEdit(t *testing.T) {
 // TestAServerThatGoesAwayInTheMiddleOfAnEdit is the same with a server that is gone, and comes back at the same address.
 func TestAServerThatGoesAwayInTheMiddleOfAnEdit(t *testing.T) {
 	t.Parallel()
-	s := start(t)
-	s.abFlag(t)
-	p := open(t, s)
-	p.visit("/ui/flags/1/targeting")
-	p.fill("s.0.rollout", "80")
-	p.has("1 change not saved.")
-	p.press("Review and save")
-	p.has("Save 1 change as a new version?")
+	s, p := reviewRollout(t)
 	s.stop(t)
 	p.press("Save new version")
 	p.has("The server does not answer, so it is not known whether anything was saved. What you typed is still here")

@@ -427,3 +427,17 @@ func (p *tab) save() {
 	p.press("Save new version")
 	p.has("Saved. Servers follow within")
 }
+
+// reviewRollout raises the rollout of the A/B flag's first segment to 80 percent and leaves the review open.
+func reviewRollout(t *testing.T) (*server, *tab) {
+	t.Helper()
+	s := start(t)
+	s.abFlag(t)
+	p := open(t, s)
+	p.visit("/ui/flags/1/targeting")
+	p.fill("s.0.rollout", "80")
+	p.has("1 change not saved.")
+	p.press("Review and save")
+	p.has("Save 1 change as a new version?")
+	return s, p
+}

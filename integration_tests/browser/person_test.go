@@ -152,14 +152,7 @@ func TestClicksBeforeTheAnswer(t *testing.T) {
 // TestNothingCanBeTypedBehindASave: until the answer is there the page takes no input, which would be in neither.
 func TestNothingCanBeTypedBehindASave(t *testing.T) {
 	t.Parallel()
-	s := start(t)
-	s.abFlag(t)
-	p := open(t, s)
-	p.visit("/ui/flags/1/targeting")
-	p.fill("s.0.rollout", "80")
-	p.has("1 change not saved.")
-	p.press("Review and save")
-	p.has("Save 1 change as a new version?")
+	_, p := reviewRollout(t)
 	p.hold()
 	p.press("Save new version")
 	p.until("a page that takes no input", `document.getElementById("main").inert`)
