@@ -22,7 +22,6 @@ func plain(err error) error {
 			return err
 		}
 		err = composite.Errors[0] // go-openapi answers with the first one, too
-		composite = nil
 	}
 	var validation *errors.Validation
 	if stderrors.As(err, &validation) && validation.Code() >= errors.InvalidTypeCode { // below: a media type
@@ -47,23 +46,30 @@ func validationMessage(v *errors.Validation) string {
 		for i, value := range v.Values {
 			accepted[i] = fmt.Sprint(value)
 		}
-		return where + ": " + valueOf(v.Value) + "is not accepted; want one of " + strings.Join(accepted, ", ")
+		return notAccepted(where, v.Value, "one of "+strings.Join(accepted, ", "))
 	case errors.InvalidTypeCode:
 		_, kind, _ := strings.Cut(rule, "must be of type ")
 		kind, _, _ = strings.Cut(kind, ",")
 		kind, _, _ = strings.Cut(kind, ":")
 		if noun := nounOf[kind]; noun != "" {
-			return where + ": " + valueOf(v.Value) + "is not accepted; want " + noun
+			return notAccepted(where, v.Value, noun)
 		}
 	}
 	rule = plainRules.Replace(rule)
-	switch value := strings.TrimSpace(valueOf(v.Value)); v.Code() {
+	switch value := valueOf(v.Value); v.Code() {
 	case errors.MaxFailCode, errors.MinFailCode, errors.MultipleOfFailCode, errors.PatternFailCode:
 		if value != "" {
 			rule += ", not " + value
 		}
 	}
 	return where + rule
+}
+
+func notAccepted(where string, value any, want string) string {
+	if shown := valueOf(value); shown != "" {
+		where += ": " + shown
+	}
+	return where + " is not accepted; want " + want
 }
 
 // field names what a client sent: a field of the body as it stands there, everything else with its place.
@@ -81,12 +87,12 @@ func field(name, in string) string {
 func valueOf(value any) string {
 	switch v := value.(type) {
 	case string:
-		return fmt.Sprintf("%q ", shortened(v))
+		return fmt.Sprintf("%q", shortened(v))
 	case bool, int, int32, int64, uint32, uint64, float32, float64, json.Number:
-		return fmt.Sprintf("%v ", v)
+		return fmt.Sprintf("%v", v)
 	}
 	if v := reflect.ValueOf(value); v.Kind() == reflect.String {
-		return fmt.Sprintf("%q ", shortened(v.String()))
+		return fmt.Sprintf("%q", shortened(v.String()))
 	}
 	return ""
 }
