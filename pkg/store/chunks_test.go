@@ -2,10 +2,7 @@ package store
 
 import (
 	"fmt"
-	"sync"
 	"testing"
-
-	"gorm.io/gorm"
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
@@ -25,15 +22,7 @@ func TestListsHaveFewLengths(t *testing.T) {
 			ok(t, s.DB().Create(&entity.Segment{FlagID: flag.ID, Description: "all"}).Error)
 			known, ids, keys = append(known, flag), append(ids, int64(flag.ID)), append(keys, flag.Key)
 		}
-		var mu sync.Mutex
-		texts := map[string]bool{}
-		note := func(statement *gorm.DB) {
-			mu.Lock()
-			defer mu.Unlock()
-			texts[statement.Statement.SQL.String()] = true
-		}
-		ok(t, s.DB().Callback().Query().After("gorm:query").Register("note", note))
-		ok(t, s.DB().Callback().Row().After("gorm:row").Register("note", note))
+		texts := testdb.CountTexts(t, s.DB())
 
 		read := func(n int) {
 			t.Helper()
@@ -54,12 +43,12 @@ func TestListsHaveFewLengths(t *testing.T) {
 		for _, n := range []int{1, 2, 4, 8, 16, 32, flags} {
 			read(n)
 		}
-		some := len(texts)
+		some := texts()
 		for n := range flags {
 			read(n + 1)
 		}
-		if len(texts) > some {
-			t.Errorf("%d texts for lists of all lengths, want the %d of seven lengths", len(texts), some)
+		if n := texts(); n > some {
+			t.Errorf("%d texts for lists of all lengths, want the %d of seven lengths", n, some)
 		}
 	})
 }

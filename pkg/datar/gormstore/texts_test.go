@@ -6,12 +6,10 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"gorm.io/gorm"
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
@@ -23,22 +21,7 @@ import (
 func TestStatementsHaveFewTexts(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		db := openKind(t, kind, kind.Fresh(t))
-		var mu sync.Mutex
-		texts := map[string]bool{}
-		note := func(statement *gorm.DB) {
-			mu.Lock()
-			defer mu.Unlock()
-			texts[statement.Statement.SQL.String()] = true
-		}
-		for _, register := range []error{
-			db.Callback().Raw().After("gorm:raw").Register("note", note),
-			db.Callback().Query().After("gorm:query").Register("note", note),
-			db.Callback().Row().After("gorm:row").Register("note", note),
-		} {
-			if register != nil {
-				t.Fatal(register)
-			}
-		}
+		texts := testdb.CountTexts(t, db)
 		s := newStore(t, db)
 		random := rand.New(rand.NewPCG(1, 2))
 		now := datar.Hour(490_000)
@@ -75,10 +58,10 @@ func TestStatementsHaveFewTexts(t *testing.T) {
 			}
 		}
 		work(20)
-		some := len(texts)
+		some := texts()
 		work(60)
-		if most := some*13/10 + 20; len(texts) > most || len(texts) > 250 {
-			t.Errorf("%d texts after 20 turns, %d after 80, want at most %d and 250", some, len(texts), most)
+		if n, most := texts(), some*13/10+20; n > most || n > 250 {
+			t.Errorf("%d texts after 20 turns, %d after 80, want at most %d and 250", some, n, most)
 		}
 	})
 }
