@@ -1,6 +1,6 @@
 package evallog
 
-// texts are the parts of a key, empty where there is none, and the version, or 0.
+// texts are the parts of a key, which may be empty, and the version, or 0.
 type texts struct {
 	flag, variant, allocation, targeting, errorCode string
 
