@@ -6,11 +6,13 @@
 //	812 passed, 0 failed, 3 skipped
 //
 // If FLAGR_TEST_COUNTS names a file, the counts are also appended to it, and testsum without arguments prints the sum of all
-// of them. The exit code is that of go test.
+// of them. If FLAGR_TEST_RERUN is a number and at most so many tests failed, they run once more by themselves, and a line names
+// each that passed then. The exit code is that of the last go test.
 package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,7 +21,9 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -29,7 +33,8 @@ import (
 const progressInterval = 20 * time.Second
 
 func main() {
-	code, err := run(os.Args[1:], os.Getenv("FLAGR_TEST_COUNTS"), os.Stdout)
+	rerun, _ := strconv.Atoi(os.Getenv("FLAGR_TEST_RERUN"))
+	code, err := run(os.Args[1:], os.Getenv("FLAGR_TEST_COUNTS"), rerun, os.Stdout)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "testsum:", err)
 		code = max(code, 1)
@@ -37,7 +42,7 @@ func main() {
 	os.Exit(code)
 }
 
-func run(command []string, file string, out io.Writer) (int, error) {
+func run(command []string, file string, rerun int, out io.Writer) (int, error) {
 	if len(command) == 0 {
 		return total(file, out)
 	}
@@ -48,16 +53,45 @@ func run(command []string, file string, out io.Writer) (int, error) {
 	if len(command) > 4 && command[2] == "-C" { // which must stay the first flag
 		flags = 4
 	}
+	command = slices.Insert(slices.Clone(command), flags, "-json")
 	report := newReport(out)
-	code, err := execute(slices.Insert(slices.Clone(command), flags, "-json"), report)
+	code, err := execute(command, report)
+	if failed := report.failed(); code != 0 && err == nil && len(failed) <= rerun && !report.cutShort {
+		code, err = again(command, failed, report, out)
+	}
 	if err != nil {
 		return code, err
 	}
-	if report.counts.Passed+report.counts.Failed+report.counts.Skipped == 0 && code == 0 {
+	sum := report.sum()
+	if sum == (counts{}) && code == 0 {
 		return 1, errors.New("no test ran")
 	}
-	_, err = fmt.Fprintln(out, report.counts)
-	return code, errors.Join(err, report.counts.appendTo(file))
+	_, err = fmt.Fprintln(out, sum)
+	return code, errors.Join(err, sum.appendTo(file))
+}
+
+// again runs the tests that failed once more, and replaces their counts in the report.
+func again(command []string, failed []testID, report *report, out io.Writer) (int, error) {
+	var names []string
+	for _, id := range failed {
+		names = append(names, regexp.QuoteMeta(id.test))
+	}
+	pattern := "^(" + strings.Join(names, "|") + ")$"
+	_, _ = fmt.Fprintln(out, "...  once more:", pattern)
+	second := newReport(out)
+	code, err := execute(append(command, "-run", pattern), second)
+	if err != nil {
+		return code, err
+	}
+	for _, id := range failed {
+		report.counts[id] = second.counts[id]
+		if c := second.counts[id]; c.Failed == 0 && c.Passed > 0 {
+			_, _ = fmt.Fprintf(out, "%s %s failed at first, and passed when it ran again\n", id.pkg, id.test)
+		} else {
+			code = max(code, 1) // also if it did not run
+		}
+	}
+	return code, nil
 }
 
 // execute runs the command and feeds what it prints to the report.
@@ -94,6 +128,10 @@ func (c counts) String() string {
 	return fmt.Sprintf("%d passed, %d failed, %d skipped", c.Passed, c.Failed, c.Skipped)
 }
 
+func (c counts) add(d counts) counts {
+	return counts{c.Passed + d.Passed, c.Failed + d.Failed, c.Skipped + d.Skipped}
+}
+
 func (c counts) appendTo(file string) (err error) {
 	if file == "" {
 		return nil
@@ -123,7 +161,7 @@ func total(file string, out io.Writer) (int, error) {
 		case err != nil:
 			return 1, err
 		}
-		sum.Passed, sum.Failed, sum.Skipped = sum.Passed+c.Passed, sum.Failed+c.Failed, sum.Skipped+c.Skipped
+		sum = sum.add(c)
 	}
 }
 
@@ -140,13 +178,50 @@ type report struct {
 		out     io.Writer
 		running map[string]time.Time // packages, by when their tests began
 	}
-	counts counts
-	output map[string]map[string]*strings.Builder // of tests that have not ended, by package and test; "" is the package itself
-	tests  map[string]int                         // that have ended, by package
+	output   map[string]map[string]*strings.Builder // of tests that have not ended, by package and test; "" is the package itself
+	counts   map[testID]counts
+	cutShort bool // a package failed before all of its tests had run
+}
+
+// testID names a test that is not a subtest. Its counts have its subtests.
+type testID struct{ pkg, test string }
+
+func idOf(e event) testID {
+	test, _, _ := strings.Cut(e.Test, "/")
+	return testID{e.Package, test}
+}
+
+// sum returns the counts of all packages.
+func (r *report) sum() (sum counts) {
+	for _, c := range r.counts {
+		sum = sum.add(c)
+	}
+	return sum
+}
+
+// failed returns the tests that failed, sorted.
+func (r *report) failed() (failed []testID) {
+	for id, c := range r.counts {
+		if c.Failed > 0 {
+			failed = append(failed, id)
+		}
+	}
+	slices.SortFunc(failed, func(a, b testID) int { return cmp.Or(cmp.Compare(a.pkg, b.pkg), cmp.Compare(a.test, b.test)) })
+	return failed
+}
+
+// of returns the number of tests of a package.
+func (r *report) of(pkg string) (tests int) {
+	for id, c := range r.counts {
+		if id.pkg == pkg {
+			tests += c.Passed + c.Failed + c.Skipped
+		}
+	}
+	return tests
 }
 
 func newReport(out io.Writer) *report {
-	r := &report{output: map[string]map[string]*strings.Builder{}, tests: map[string]int{}}
+	r := &report{output: map[string]map[string]*strings.Builder{}, counts: map[testID]counts{}}
 	r.mu.out, r.mu.running = out, map[string]time.Time{}
 	return r
 }
@@ -206,32 +281,38 @@ func (r *report) keep(e event) {
 }
 
 func (r *report) testEndedLocked(e event) {
-	r.tests[e.Package]++
+	var one counts
 	switch e.Action {
 	case "pass":
-		r.counts.Passed++
+		one.Passed = 1
 	case "skip":
-		r.counts.Skipped++
+		one.Skipped = 1
 	case "fail":
-		r.counts.Failed++
+		one.Failed = 1
 		if b := r.output[e.Package][e.Test]; b != nil {
 			r.printLocked(b.String())
 		}
 	}
+	r.counts[idOf(e)] = r.counts[idOf(e)].add(one)
 	delete(r.output[e.Package], e.Test)
 }
 
 func (r *report) packageEndedLocked(e event) {
+	tests := r.of(e.Package)
 	if e.Action == "fail" { // the output of a test that never ended says why, such as a panic
 		for _, test := range slices.Sorted(maps.Keys(r.output[e.Package])) {
 			r.printLocked(r.output[e.Package][test].String())
 		}
-		if r.tests[e.Package] == 0 {
-			r.counts.Failed++ // it did not build, or ended before its first test
+		if tests == 0 {
+			r.counts[idOf(e)] = counts{Failed: 1} // it did not build, or ended before its first test
+		}
+		// A test binary prints this line itself when all of its tests have run.
+		if last := r.output[e.Package][""]; last == nil || !strings.Contains("\n"+last.String(), "\nFAIL\n") {
+			r.cutShort = true
 		}
 	}
 	word := map[string]string{"pass": "ok", "fail": "FAIL", "skip": "-"}[e.Action]
-	r.printLocked(fmt.Sprintf("%-4s %s\t%.1fs\t%d tests\n", word, e.Package, e.Elapsed, r.tests[e.Package]))
+	r.printLocked(fmt.Sprintf("%-4s %s\t%.1fs\t%d tests\n", word, e.Package, e.Elapsed, tests))
 	delete(r.output, e.Package)
 	delete(r.mu.running, e.Package)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -26,8 +27,8 @@ func TestFailuresAreShownAndAllIsCounted(t *testing.T) {
 	if err := r.read(strings.NewReader(events)); err != nil {
 		t.Fatal(err)
 	}
-	if want := (counts{Passed: 1, Failed: 2, Skipped: 1}); r.counts != want {
-		t.Errorf("counted %v, want %v", r.counts, want)
+	if want := (counts{Passed: 1, Failed: 2, Skipped: 1}); r.sum() != want {
+		t.Errorf("counted %v, want %v", r.sum(), want)
 	}
 	want := "loud\npanic: oh\nFAIL a\t1.5s\t3 tests\nb.go:1: broken\nFAIL b\t0.0s\t0 tests\n"
 	if out.String() != want {
@@ -44,7 +45,7 @@ func TestTotalAddsUp(t *testing.T) {
 		}
 	}
 	var out bytes.Buffer
-	if code, err := run(nil, file, &out); code != 0 || err != nil {
+	if code, err := run(nil, file, 0, &out); code != 0 || err != nil {
 		t.Fatal(code, err)
 	}
 	if want := "11 passed, 22 failed, 33 skipped\n"; out.String() != want {
@@ -54,7 +55,61 @@ func TestTotalAddsUp(t *testing.T) {
 
 func TestOtherCommandsAreRefused(t *testing.T) {
 	t.Parallel()
-	if code, err := run([]string{"go", "vet"}, "", &bytes.Buffer{}); code != 2 || err == nil {
+	if code, err := run([]string{"go", "vet"}, "", 0, &bytes.Buffer{}); code != 2 || err == nil {
 		t.Errorf("code %d, error %v", code, err)
+	}
+}
+
+// Tests of a module of its own, the first of which fails unless a file is there, which it writes.
+const flaky = `package flaky
+
+import (
+	"os"
+	"testing"
+)
+
+func TestFlaky(t *testing.T) {
+	t.Run("good", func(*testing.T) {})
+	t.Run("bad", func(t *testing.T) {
+		if _, err := os.Stat("mark"); err != nil {
+			_ = os.WriteFile("mark", nil, 0o600)
+			t.Error("too early")
+		}
+	})
+}
+
+func TestGood(*testing.T) {}
+`
+
+func TestFailedTestsRunOnceMore(t *testing.T) {
+	t.Parallel()
+	const always = "func TestAlways(t *testing.T) { t.Error(1) }"
+	for name, test := range map[string]struct {
+		more  string
+		rerun int
+		code  int
+		want  string
+	}{
+		"passes then":   {"", 1, 0, "flaky TestFlaky failed at first, and passed when it ran again\n4 passed, 0 failed, 0 skipped\n"},
+		"not asked for": {"", 0, 1, "2 passed, 2 failed, 0 skipped\n"},
+		"too many":      {always, 1, 1, "2 passed, 3 failed, 0 skipped\n"},
+		"fails again":   {always, 2, 1, "flaky TestFlaky failed at first, and passed when it ran again\n4 passed, 1 failed, 0 skipped\n"},
+		// What was to run after the panic did not, so that no second run of some tests makes up for it.
+		"panics": {"func TestPanic(*testing.T) { panic(1) }\nfunc TestLater(*testing.T) {}", 9, 1, "2 passed, 3 failed, 0 skipped\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			for file, text := range map[string]string{"go.mod": "module flaky\n\ngo 1.25\n", "flaky_test.go": flaky + test.more} {
+				if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var out bytes.Buffer
+			code, err := run([]string{"go", "test", "-C", dir, "-count=1", "-run", ".", "."}, "", test.rerun, &out)
+			if err != nil || code != test.code || !strings.HasSuffix(out.String(), test.want) {
+				t.Errorf("code %d, error %v, want %d and %q:\n%s", code, err, test.code, test.want, &out)
+			}
+		})
 	}
 }
