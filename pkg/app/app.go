@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -60,6 +61,7 @@ type App struct {
 	engine    *datar.Engine // nil while Datar is off
 	handler   *handler.Handler
 	memory    *budget.Memory        // of lists and histories
+	turns     budget.Turns          // of large bodies
 	pages     *ui.UI                // nil when switched off
 	ingesting bool                  // counts from elsewhere are taken
 	ofrep     *ofrep.Handler        // nil when switched off
@@ -92,7 +94,8 @@ type cleanup struct {
 // after. On an error nothing is left open.
 func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 	a := &App{
-		logger: o.Logger, now: o.Now, memory: budget.NewMemory(handler.AnswerMemory), ownsProcess: o.OwnsProcess, memoryTuned: c.GoRuntime.Tuned,
+		logger: o.Logger, now: o.Now, memory: budget.NewMemory(handler.AnswerMemory),
+		turns: budget.NewTurns(runtime.GOMAXPROCS(0)), ownsProcess: o.OwnsProcess, memoryTuned: c.GoRuntime.Tuned,
 	}
 	if a.now == nil {
 		a.now = time.Now
@@ -182,7 +185,7 @@ func (a *App) Handler(api http.Handler) http.Handler {
 		api = a.pages.Handler(api)
 	}
 	if a.evaluator != nil {
-		api = fastpath.New(a.evaluator, a.edge.basePath, api)
+		api = fastpath.New(a.evaluator, a.edge.basePath, a.turns, api)
 	}
 	return &web.Server{Handler: a.edge.handler(api), ErrorLog: slog.NewLogLogger(a.logger.Handler(), slog.LevelWarn)}
 }

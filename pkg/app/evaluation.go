@@ -68,6 +68,7 @@ func (a *App) handlerOptions(c *config.Config, service *eval.Service, db *store.
 			Version:   Version,
 		},
 		Memory: a.memory,
+		Turns:  a.turns,
 		Logger: a.logger,
 	}
 	if db != nil {

@@ -132,7 +132,7 @@ var rooms = map[string]struct {
 	"ui/chart": {allowed: []string{"pkg/ui/chart"}, forbidden: []string{"net/http", "gorm.io", "github.com/go-openapi"}},
 	// OFREP waits for newer flags, which evalcache has, and reads contexts as the fast path does.
 	"ofrep": {
-		allowed:   []string{"pkg/entity", "pkg/eval", "pkg/evalcache", "pkg/fastpath"},
+		allowed:   []string{"pkg/budget", "pkg/entity", "pkg/eval", "pkg/evalcache", "pkg/fastpath"},
 		forbidden: []string{"github.com/go-openapi", "gorm.io"},
 	},
 	// Programs embed the provider: it evaluates a snapshot that it polls, and reports with evallog.

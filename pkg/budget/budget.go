@@ -13,9 +13,9 @@ import (
 const (
 	// MaxValues is the most JSON values of one body: a batch of 10,000 entities with 50 properties each has half as many.
 	MaxValues = 1_000_000
-	// bytesPerByte is what a byte of a body costs: once in the buffer that grows, once in the buffer it is copied from,
-	// and once in the strings that are decoded from it.
-	bytesPerByte = 3
+	// bytesPerByte is what a byte of a body costs: once where it was read, once in the buffer of the decoder that grows, once in
+	// the buffer that this one is copied from, and once in the strings that are decoded from it.
+	bytesPerByte = 4
 	// bytesPerValue is what a decoded JSON value takes beyond its text: an interface, a number's or string's header, and
 	// its part of a map or slice that has room to grow.
 	bytesPerValue = 48

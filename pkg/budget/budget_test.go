@@ -25,10 +25,10 @@ func TestBodyTakesMemoryForBytesAndValues(t *testing.T) {
 		text string
 		cost int64
 	}{
-		"a string":          {`"` + strings.Repeat("a,:[{", 200) + `"`, 3 * 1002},
-		"escaped quotes":    {`"\"[[[[\\"`, 3 * 10},
-		"values":            {`{"a":1,"b":[2,3]}`, 3*17 + 6*48},
-		"values and a text": {`["[",""]`, 3*8 + 2*48},
+		"a string":          {`"` + strings.Repeat("a,:[{", 200) + `"`, 4 * 1002},
+		"escaped quotes":    {`"\"[[[[\\"`, 4 * 10},
+		"values":            {`{"a":1,"b":[2,3]}`, 4*17 + 6*48},
+		"values and a text": {`["[",""]`, 4*8 + 2*48},
 		"nothing":           {``, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -55,7 +55,7 @@ func TestBodyTakesMemoryForBytesAndValues(t *testing.T) {
 
 func TestBodyStopsWithoutMemory(t *testing.T) {
 	t.Parallel()
-	memory := budget.NewMemory(3 << 20)
+	memory := budget.NewMemory(4 << 20)
 	body, err := read(memory, strings.Repeat(" ", 2<<20))
 	if !errors.Is(err, budget.ErrExhausted) {
 		t.Fatalf("got %v, want ErrExhausted", err)
@@ -64,7 +64,7 @@ func TestBodyStopsWithoutMemory(t *testing.T) {
 		t.Errorf("a later Read returns %v, want ErrExhausted again", err)
 	}
 	body.Release()
-	if err := memory.Take(3 << 20); err != nil {
+	if err := memory.Take(4 << 20); err != nil {
 		t.Errorf("not all memory came back: %v", err)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"unsafe"
 
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 )
 
@@ -46,6 +47,7 @@ type Evaluator interface {
 // Handler answers POST /evaluation and POST /evaluation/batch where it can, and leaves all else to the API.
 type Handler struct {
 	evaluator Evaluator
+	turns     budget.Turns
 	api       http.Handler
 
 	evaluationPath, batchPath string
@@ -59,9 +61,10 @@ type memory struct {
 	answer  []byte
 }
 
-// New returns a Handler in front of the generated API, whose paths begin with basePath, such as /api/v1.
-func New(evaluator Evaluator, basePath string, api http.Handler) *Handler {
-	h := &Handler{evaluator: evaluator, api: api, evaluationPath: basePath + "/evaluation"}
+// New returns a Handler in front of the generated API, whose paths begin with basePath, such as /api/v1. Large bodies are
+// worked at in turn.
+func New(evaluator Evaluator, basePath string, turns budget.Turns, api http.Handler) *Handler {
+	h := &Handler{evaluator: evaluator, turns: turns, api: api, evaluationPath: basePath + "/evaluation"}
 	h.batchPath = h.evaluationPath + "/batch"
 	h.pool.New = func() any { return new(memory) }
 	return h
@@ -83,14 +86,24 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		h.fallBack(rw, r, text)
 		return
 	}
+	turn, err := h.turn(r.Context(), text)
+	if err != nil {
+		return // the client is gone
+	}
+	defer turn.end()
 	header := rw.Header()
 	var ok, sent bool
 	if batch {
 		header["Content-Type"] = contentTypeJSON // it may be sent while the batch is evaluated
-		ok, sent = h.evaluateBatch(r.Context(), rw, m, text)
+		out := io.Writer(rw)
+		if turn != nil {
+			out = &inTurn{rw, turn}
+		}
+		ok, sent = h.evaluateBatch(r.Context(), out, m, text)
 	} else {
 		ok = h.evaluate(r.Context(), m, text)
 	}
+	turn.end()
 	if !ok {
 		delete(header, "Content-Type")
 		h.fallBack(rw, r, text)
@@ -102,6 +115,39 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		header.Set("Content-Length", strconv.Itoa(len(m.answer)))
 	}
 	_, _ = rw.Write(m.answer) // fails only when the client is gone
+}
+
+// turn is the turn of a request with a large body; nil: it needs none. It belongs to one goroutine.
+type turn struct{ of budget.Turns }
+
+// turn waits for the turn that a text needs. The error is that of ctx.
+func (h *Handler) turn(ctx context.Context, text string) (*turn, error) {
+	if len(text) <= budget.LargeBytes {
+		return nil, nil
+	}
+	if err := h.turns.Take(ctx); err != nil {
+		return nil, err
+	}
+	return &turn{h.turns}, nil
+}
+
+// end ends the turn, the first time that it is called.
+func (t *turn) end() {
+	if t != nil {
+		t.of.Release()
+		t.of = nil
+	}
+}
+
+// inTurn ends a turn before it writes, since a client may read slowly.
+type inTurn struct {
+	io.Writer
+	turn *turn
+}
+
+func (w *inTurn) Write(p []byte) (int, error) {
+	w.turn.end()
+	return w.Writer.Write(p)
 }
 
 // release keeps memory for further requests. Nothing in it refers to this request any more.
@@ -191,12 +237,12 @@ func (h *Handler) evaluate(ctx context.Context, m *memory, text string) bool {
 }
 
 // evaluateBatch writes the answer to a batch. It reports whether some was sent already; the rest is in m.answer.
-func (h *Handler) evaluateBatch(ctx context.Context, rw http.ResponseWriter, m *memory, text string) (ok, sent bool) {
+func (h *Handler) evaluateBatch(ctx context.Context, out io.Writer, m *memory, text string) (ok, sent bool) {
 	batch, ok := m.decoder.batch(text)
 	if !ok {
 		return false, false
 	}
-	encoder := eval.NewBatchEncoder(m.answer[:0], rw)
+	encoder := eval.NewBatchEncoder(m.answer[:0], out)
 	err := h.evaluator.EvaluateEach(ctx, batch, encoder.Add)
 	m.answer, sent = append(encoder.Finish(), '\n'), encoder.Sent()
 	if err != nil && (sent || errors.Is(err, eval.ErrTooSlow)) {

@@ -3,6 +3,7 @@ package fastpath_test
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,11 +17,13 @@ import (
 	"sync"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
 	"time"
 
 	"github.com/go-openapi/loads"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/pkg/evalcache"
@@ -83,7 +86,7 @@ func setup(t testing.TB, flags []entity.Flag) *fixture {
 			generated.ServeHTTP(rw, r)
 		})
 		if s == &f.fast {
-			s.Handler = fastpath.New(service, "/api/v1", s.Handler)
+			s.Handler = fastpath.New(service, "/api/v1", nil, s.Handler)
 		}
 	}
 	return f
@@ -426,7 +429,7 @@ func TestKeptStringsStayAsTheyWere(t *testing.T) {
 	flag.DataRecordsEnabled = true
 	var k keeper
 	api := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { t.Errorf("%s is not plain", r.URL) })
-	h := fastpath.New(eval.NewService(&side{snapshot: eval.Compile([]entity.Flag{flag})}, &k, eval.Options{}), "/api/v1", api)
+	h := fastpath.New(eval.NewService(&side{snapshot: eval.Compile([]entity.Flag{flag})}, &k, eval.Options{}), "/api/v1", nil, api)
 	const clients, requests = 4, 25
 	var group sync.WaitGroup
 	for client := range clients {
@@ -467,5 +470,84 @@ func FuzzLikeGenerated(f *testing.F) {
 			path += "/batch"
 		}
 		fixture.post(t, path, body)
+	})
+}
+
+// slowReader is a client that reads nothing until it may.
+type slowReader struct {
+	http.ResponseWriter
+	may     <-chan struct{}
+	waiting chan<- struct{}
+}
+
+func (s slowReader) Write(p []byte) (int, error) {
+	s.waiting <- struct{}{}
+	<-s.may
+	return s.ResponseWriter.Write(p)
+}
+
+// Large requests are worked at in turn. Small ones need none, a client that reads slowly has none, and one that leaves waits no longer.
+func TestLargeRequestsTakeTurns(t *testing.T) {
+	t.Parallel()
+	api := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { t.Errorf("%s is not plain", r.URL) })
+	flag := benchmarkFlag()
+	service := eval.NewService(&side{snapshot: eval.Compile([]entity.Flag{flag})}, nil, eval.Options{})
+	small := `{"flagKey":"bench","entityID":"e"}`
+	large := `{"flagKey":"bench","entityID":"e","entityContext":{"text":"` + strings.Repeat("x", budget.LargeBytes) + `"}}`
+	// Its answer is sent in parts.
+	batch := `{"flagKeys":["bench"],"entities":[` + strings.Repeat(`{"entityID":"`+strings.Repeat("e", 1000)+`"},`, 900) + `{"entityID":"e"}]}`
+	synctest.Test(t, func(t *testing.T) {
+		turns := budget.NewTurns(1)
+		h := fastpath.New(service, "/api/v1", turns, api)
+		send := func(ctx context.Context, rw http.ResponseWriter, path, body string) <-chan struct{} {
+			done := make(chan struct{})
+			r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/api/v1"+path, strings.NewReader(body))
+			r.Header.Set("Content-Type", "application/json")
+			go func() {
+				defer close(done)
+				h.ServeHTTP(rw, r)
+			}()
+			synctest.Wait()
+			return done
+		}
+		ended := func(done <-chan struct{}) bool {
+			synctest.Wait()
+			select {
+			case <-done:
+				return true
+			default:
+				return false
+			}
+		}
+
+		may, waiting := make(chan struct{}), make(chan struct{}, 100)
+		var slow []<-chan struct{}
+		for _, request := range [][2]string{{"/evaluation", large}, {"/evaluation/batch", batch}} {
+			slow = append(slow, send(t.Context(), slowReader{httptest.NewRecorder(), may, waiting}, request[0], request[1]))
+			<-waiting // both at once
+		}
+		if err := turns.Take(t.Context()); err != nil { // as another large request
+			t.Fatal(err)
+		}
+		if !ended(send(t.Context(), httptest.NewRecorder(), "/evaluation", small)) {
+			t.Error("a small request waits for large ones")
+		}
+		leaving, leave := context.WithCancel(t.Context())
+		left := send(leaving, httptest.NewRecorder(), "/evaluation", large)
+		rw := httptest.NewRecorder()
+		last := send(t.Context(), rw, "/evaluation", large)
+		if ended(left) || ended(last) {
+			t.Error("a large request does not wait")
+		}
+		if leave(); !ended(left) {
+			t.Error("a request waits though its client has left")
+		}
+		if turns.Release(); !ended(last) || rw.Code != http.StatusOK || !strings.Contains(rw.Body.String(), `"flagKey":"bench"`) {
+			t.Errorf("the last request: ended %t, %d %.200s", ended(last), rw.Code, rw.Body)
+		}
+		close(may)
+		for _, done := range slow {
+			<-done
+		}
 	})
 }

@@ -273,8 +273,8 @@ func decodeIngest(r io.Reader, batch *models.DatarEvaluations) error {
 }
 
 // ndjsonConsumer reads rows of counts, one a line, into a batch. Empty lines are passed over.
-func ndjsonConsumer() runtime.Consumer {
-	return runtime.ConsumerFunc(func(r io.Reader, into any) error {
+func ndjsonConsumer(turns budget.Turns) runtime.Consumer {
+	return inTurn(turns, func(r io.Reader, into any) error {
 		batch, ok := into.(*models.DatarEvaluations)
 		if !ok {
 			return fmt.Errorf("%s is not accepted here", ndjsonMime)

@@ -92,7 +92,7 @@ func TestSlowSendersShareMemory(t *testing.T) {
 func TestBodiesOfCountsAreChargedOnce(t *testing.T) {
 	t.Parallel()
 	const senders = 80
-	h := web.LimitBody(web.MaxBodyBytes, budget.NewMemory(senders*3*ingest.MaxBytes), door())
+	h := web.LimitBody(web.MaxBodyBytes, budget.NewMemory(senders*4*ingest.MaxBytes), door())
 	cut := make(chan struct{})
 	var ready, done sync.WaitGroup
 	ready.Add(senders)

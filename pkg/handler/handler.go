@@ -74,6 +74,8 @@ type Options struct {
 	HealthChecks HealthChecks
 	// Memory is what lists of flags and histories take together. Nil: AnswerMemory for this Handler alone.
 	Memory *budget.Memory
+	// Turns are for decoding large bodies. Nil: all at once.
+	Turns budget.Turns
 	// Logger gets what went wrong in the server, with its cause. Mandatory.
 	Logger *slog.Logger
 }
@@ -83,6 +85,7 @@ type Handler struct {
 	files            exports        // of SQLite files
 	documents        exports        // of JSON documents
 	memory           *budget.Memory // of lists and histories
+	turns            budget.Turns   // of large bodies
 	store            Store
 	eval             Evaluator
 	snapshots        eval.Source
@@ -110,6 +113,7 @@ func New(o Options) *Handler {
 		files:            make(exports, maxExports),
 		documents:        make(exports, maxExports),
 		memory:           cmp.Or(o.Memory, budget.NewMemory(AnswerMemory)),
+		turns:            o.Turns,
 		store:            o.Store,
 		eval:             o.Eval,
 		snapshots:        o.Snapshots,
@@ -130,8 +134,8 @@ func New(o Options) *Handler {
 
 // Register assigns every operation of the API, and the reading and writing of bodies.
 func (h *Handler) Register(api *operations.FlagrAPI) {
-	api.JSONConsumer = jsonConsumer()
-	api.RegisterConsumer(ndjsonMime, ndjsonConsumer())
+	api.JSONConsumer = jsonConsumer(h.turns)
+	api.RegisterConsumer(ndjsonMime, ndjsonConsumer(h.turns))
 	api.ServeError = serveError
 
 	api.HealthGetHealthHandler = healthapi.GetHealthHandlerFunc(h.GetHealth)

@@ -2,6 +2,8 @@ package handler
 
 import (
 	"bufio"
+	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,18 +11,43 @@ import (
 
 	"github.com/go-openapi/runtime"
 
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
 )
 
 // jsonConsumer reads request bodies. Unlike go-openapi's own it refuses a body that goes on after its JSON document.
-func jsonConsumer() runtime.Consumer {
-	return runtime.ConsumerFunc(func(r io.Reader, into any) error {
+func jsonConsumer(turns budget.Turns) runtime.Consumer {
+	return inTurn(turns, func(r io.Reader, into any) error {
 		if batch, ok := into.(*models.DatarEvaluations); ok {
 			return decodeIngest(r, batch)
 		}
 		return decodeJSON(r, into)
 	})
 }
+
+// inTurn has large bodies decoded in turn. They are read before, since a client may send slowly.
+func inTurn(turns budget.Turns, decode runtime.ConsumerFunc) runtime.Consumer {
+	return runtime.ConsumerFunc(func(r io.Reader, into any) error {
+		body, err := io.ReadAll(r)
+		if len(body) > budget.LargeBytes {
+			// No more bodies wait than there is memory for, so that the wait is short.
+			if err := turns.Take(context.Background()); err != nil {
+				return err
+			}
+			defer turns.Release()
+		}
+		r = bytes.NewReader(body)
+		if err != nil {
+			r = io.MultiReader(r, brokenOff{err})
+		}
+		return decode(r, into)
+	})
+}
+
+// brokenOff is what is left of a body after an error.
+type brokenOff struct{ err error }
+
+func (b brokenOff) Read([]byte) (int, error) { return 0, b.err }
 
 var errMoreJSON = errors.New("unexpected data after the JSON document")
 

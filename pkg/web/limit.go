@@ -14,9 +14,7 @@ const (
 	MaxPprofBodyBytes = 64 << 10
 	// BodyMemory is the most bytes that the bodies of all requests in flight take, decoded, as package budget counts them. It
 	// is enough for two of the largest at once, or for a thousand of 20 KB.
-	BodyMemory = 128 << 20
-	// freeBodyBytes is the length up to which a body takes nothing from the memory that requests share.
-	freeBodyBytes = 16 << 10
+	BodyMemory = 160 << 20
 )
 
 // LimitBody refuses a body that is larger than limit bytes: with 413 when the client says so before, else by failing
@@ -29,7 +27,7 @@ func LimitBody(limit int64, memory *budget.Memory, next http.Handler) http.Handl
 			return
 		}
 		// net/http gives no more of a body than it was announced with.
-		if r.ContentLength >= 0 && (r.ContentLength <= freeBodyBytes || memory == nil) {
+		if r.ContentLength >= 0 && (r.ContentLength <= budget.LargeBytes || memory == nil) {
 			next.ServeHTTP(rw, r)
 			return
 		}

@@ -1,0 +1,60 @@
+package budget_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
+)
+
+func TestTurnsAreGivenInOrder(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		turns := budget.NewTurns(2)
+		for range 2 {
+			if err := turns.Take(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var got []int
+		for i := range 3 {
+			go func() {
+				if err := turns.Take(t.Context()); err != nil {
+					t.Error(err)
+				}
+				got = append(got, i) // the next one gets its turn only when this one's is over
+			}()
+			synctest.Wait()
+		}
+		if len(got) != 0 {
+			t.Errorf("%v have a turn beside the two that may", got)
+		}
+		left, leave := context.WithCancel(t.Context())
+		leave()
+		if err := turns.Take(left); !errors.Is(err, context.Canceled) {
+			t.Errorf("who has left gets %v", err)
+		}
+		for n := range 3 {
+			turns.Release()
+			synctest.Wait()
+			if len(got) != n+1 || got[n] != n {
+				t.Errorf("after %d turns that ended %v have one", n+1, got)
+			}
+		}
+		turns.Release()
+		turns.Release()
+	})
+}
+
+func TestWithoutTurnsAllWorkAtOnce(t *testing.T) {
+	t.Parallel()
+	var turns budget.Turns
+	for range 100 {
+		if err := turns.Take(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	turns.Release()
+}

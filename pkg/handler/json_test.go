@@ -1,0 +1,62 @@
+package handler
+
+import (
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"testing/synctest"
+
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
+)
+
+// Large bodies are decoded in turn, and have been read by then.
+func TestLargeBodiesTakeTurns(t *testing.T) {
+	t.Parallel()
+	large := `{"text":"` + strings.Repeat("x", budget.LargeBytes) + `"}`
+	synctest.Test(t, func(t *testing.T) {
+		turns := budget.NewTurns(1)
+		consumer := jsonConsumer(turns)
+		decode := func(r io.Reader) (result <-chan error) {
+			done := make(chan error, 1)
+			go func() {
+				var into map[string]any
+				done <- consumer.Consume(r, &into)
+			}()
+			synctest.Wait()
+			return done
+		}
+		arriving, sent := io.Pipe()
+		slow := decode(arriving)
+		if err := turns.Take(t.Context()); err != nil { // so a body on its way has no turn
+			t.Fatal(err)
+		}
+		if got := decode(strings.NewReader(`{"text":"x"}`)); len(got) != 1 || <-got != nil {
+			t.Error("a small body waits")
+		}
+		if _, err := io.WriteString(sent, large); err != nil {
+			t.Fatal(err)
+		}
+		_ = sent.Close()
+		if synctest.Wait(); len(slow) != 0 {
+			t.Error("a large body does not wait")
+		}
+		turns.Release()
+		if err := <-slow; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestABodyThatBreaksOffIsItsError(t *testing.T) {
+	t.Parallel()
+	broken := errors.New("broken")
+	for name, body := range map[string]string{"nothing": "", "some": `{"a":`, "large": `{"a":"` + strings.Repeat("x", budget.LargeBytes)} {
+		var into map[string]any
+		err := jsonConsumer(nil).Consume(io.MultiReader(strings.NewReader(body), iotest.ErrReader(broken)), &into)
+		if !errors.Is(err, broken) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
