@@ -23,6 +23,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/integration_tests/testaddress"
 	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
 	"github.com/flagr-datar/flagr-datar/pkg/recorder"
+	"github.com/flagr-datar/flagr-datar/pkg/recorder/recordertest"
 )
 
 // fault is trouble of a broker that passes, under load.
@@ -46,7 +47,8 @@ func (ft fault) strike(t *testing.T, f *fixture) int {
 	began := time.Now()
 	l := f.load(t, 0, ft.floods)
 	wait(t, "the first records", func() bool { return f.Stats().Delivered >= 1000 }, state)
-	before := time.Now()
+	var times recordertest.Fault
+	times.Begin()
 	ft.begin(t)
 	if ft.unnoticed {
 		more := f.Stats().Delivered + 2000
@@ -54,21 +56,21 @@ func (ft fault) strike(t *testing.T, f *fixture) int {
 	} else {
 		wait(t, "the outage to be noticed", func() bool { return f.Stats().State == recorder.Failing }, state)
 	}
-	noticed := time.Since(before)
+	times.Noticed()
 	if ft.lasts > 0 {
 		<-time.After(ft.lasts)
 	}
 	ft.end(t)
-	ended := time.Now()
+	times.End()
 	more := f.Stats().Delivered + 1000
 	wait(t, "the end of the outage to be noticed", func() bool {
 		s := f.Stats()
 		return s.State == recorder.Working && s.Delivered >= more
 	}, state)
-	working := time.Since(ended)
+	times.Working()
 	total := l.stop()
 	wait(t, "all records", func() bool { return f.Stats().Pending == 0 }, state)
-	recovered := time.Since(ended)
+	times.Log(t, f.Stats())
 	s := f.finish(t)
 	var dropped uint64
 	for reason, n := range s.Dropped {
@@ -87,8 +89,6 @@ func (ft fault) strike(t *testing.T, f *fixture) int {
 	if n := f.log.Count("cannot deliver, and keeps trying"); n < least || n > most || f.log.Count("delivers again") != n {
 		t.Errorf("want %d to %d lines for beginnings, and as many for ends:\n%s", least, most, f.log)
 	}
-	t.Logf("noticed after %s, working after %s, all delivered after %s: recorded %d, delivered %d, dropped %v, retried %d",
-		noticed.Round(time.Millisecond), working.Round(time.Millisecond), recovered.Round(time.Millisecond), s.Recorded, s.Delivered, s.Dropped, s.Retried)
 	return total
 }
 

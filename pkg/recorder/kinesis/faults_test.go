@@ -22,6 +22,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/integration_tests/testlog"
 	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
 	"github.com/flagr-datar/flagr-datar/pkg/recorder"
+	"github.com/flagr-datar/flagr-datar/pkg/recorder/recordertest"
 )
 
 // shard counts what arrives at a server that speaks the protocol of Kinesis, by data.
@@ -174,6 +175,8 @@ func TestFaultsThatPass(t *testing.T) {
 			var n atomic.Int64
 			stop := load(t, sink, &n)
 			testwait.Until(t, "the first records", func() bool { return sink.Stats().Delivered >= 100 })
+			var times recordertest.Fault
+			times.Begin()
 			trouble.Store(true)
 			if tc.unnoticed {
 				more := sink.Stats().Delivered + 200
@@ -184,14 +187,18 @@ func TestFaultsThatPass(t *testing.T) {
 					return stats.State == recorder.Failing && strings.Contains(stats.LastError, tc.want)
 				})
 			}
+			times.Noticed()
 			trouble.Store(false)
+			times.End()
 			more := sink.Stats().Delivered + 100
 			testwait.Until(t, "the end of the outage to be noticed", func() bool {
 				stats := sink.Stats()
 				return stats.State == recorder.Working && stats.Delivered >= more
 			})
+			times.Working()
 			stop()
 			testwait.Until(t, "all records", func() bool { return sink.Stats().Pending == 0 })
+			times.Log(t, sink.Stats())
 			finish(t, sink)
 			stats := sink.Stats()
 			if stats.Delivered != uint64(n.Load()) || stats.Recorded != stats.Delivered || len(stats.Dropped) != 0 {

@@ -64,6 +64,8 @@ func TestFaultsThatPass(t *testing.T) {
 			if err := f.Flush(t.Context()); err != nil {
 				t.Fatal(err)
 			}
+			var times recordertest.Fault
+			times.Begin()
 			tc.begin(t, s, r)
 			for i := range 100 {
 				want = append(want, f.record(100+i)...)
@@ -72,8 +74,13 @@ func TestFaultsThatPass(t *testing.T) {
 				stats := f.Stats()
 				return stats.State == recorder.Failing && strings.Contains(stats.LastError, tc.want) && stats.Pending == 100
 			})
+			times.Noticed()
 			tc.end(t, s, r)
+			times.End()
+			testwait.Until(t, "the end of the outage to be noticed", func() bool { return f.Stats().State == recorder.Working })
+			times.Working()
 			testwait.Until(t, "all records", func() bool { return f.Stats().Pending == 0 })
+			times.Log(t, f.Stats())
 			if stats := f.finish(t); stats.State != recorder.Working || stats.Delivered != 200 || len(stats.Dropped) != 0 {
 				t.Errorf("%+v", stats)
 			}

@@ -31,6 +31,23 @@ func (n Text) MarshalPayload() ([]byte, error) {
 	return json.Marshal(map[string]string{"text": strings.Repeat("x", int(n))})
 }
 
+// Fault notes when what happened during a fault.
+type Fault struct{ began, noticed, ended, working time.Time }
+
+// Begin, Noticed, End and Working note the time: of the beginning, of when it was noticed, of the end, and of when that was noticed.
+func (f *Fault) Begin()   { f.began = time.Now() }
+func (f *Fault) Noticed() { f.noticed = time.Now() }
+func (f *Fault) End()     { f.ended = time.Now() }
+func (f *Fault) Working() { f.working = time.Now() }
+
+// Log logs a row of the table in docs/recorders.md, once all is delivered.
+func (f *Fault) Log(t testing.TB, s recorder.Stats) {
+	t.Helper()
+	t.Logf("noticed after %s, working after %s, all delivered after %s: recorded %d, delivered %d, dropped %v, retried %d",
+		f.noticed.Sub(f.began).Round(time.Millisecond), f.working.Sub(f.ended).Round(time.Millisecond),
+		time.Since(f.ended).Round(time.Millisecond), s.Recorded, s.Delivered, s.Dropped, s.Retried)
+}
+
 // UpTo returns the numbers from 0 to n-1.
 func UpTo(n int) []int {
 	all := make([]int, n)
