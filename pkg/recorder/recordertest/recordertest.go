@@ -34,10 +34,16 @@ func (n Text) MarshalPayload() ([]byte, error) {
 // Fault notes when what happened during a fault.
 type Fault struct{ began, noticed, ended, working time.Time }
 
-// Begin, Noticed, End and Working note the time: of the beginning, of when it was noticed, of the end, and of when that was noticed.
-func (f *Fault) Begin()   { f.began = time.Now() }
+// Begin notes the time of the beginning.
+func (f *Fault) Begin() { f.began = time.Now() }
+
+// Noticed notes when it was noticed.
 func (f *Fault) Noticed() { f.noticed = time.Now() }
-func (f *Fault) End()     { f.ended = time.Now() }
+
+// End notes the time of the end.
+func (f *Fault) End() { f.ended = time.Now() }
+
+// Working notes when the end was noticed.
 func (f *Fault) Working() { f.working = time.Now() }
 
 // Log logs a row of the table in docs/recorders.md, once all is delivered.
