@@ -84,6 +84,33 @@ func TestOneSaveForAPage(t *testing.T) {
 	}
 }
 
+// A form that is sent while its page still arrives lacks what comes later: that is no wish to remove it.
+func TestAFormOfHalfAPageChangesNothing(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	for _, path := range []string{targeting, "/ui/flags/1/try"} {
+		for _, do := range []string{"review", "save", "add-segment", "draft"} {
+			if path != targeting && do != "draft" {
+				continue
+			}
+			form := f.form(t)
+			for name := range form {
+				if strings.HasPrefix(name, "s.1.") || strings.HasPrefix(name, "v.") || name == "whole" {
+					form.Del(name)
+				}
+			}
+			form.Set("do", do)
+			a := f.ask(t, http.MethodPost, path, form)
+			if a.status != http.StatusSeeOther || a.header.Get("Location") != "targeting" || !strings.Contains(a.header.Get("Set-Cookie"), "notice.partial") {
+				t.Errorf("%s, %s: %d %v", path, do, a.status, a.header)
+			}
+		}
+	}
+	if f.writes != 0 {
+		t.Errorf("%d changes were saved", f.writes)
+	}
+}
+
 func TestEveryChangeCanBeUndone(t *testing.T) {
 	t.Parallel()
 	f := setup(t)

@@ -12,8 +12,13 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// maxFormParts bounds the rows of one kind that a form may have.
-const maxFormParts = 1000
+const (
+	// maxFormParts bounds the rows of one kind that a form may have.
+	maxFormParts = 1000
+	// wholeField is the last field of a form. A form that was sent while its page still arrived lacks it, and perhaps others:
+	// segments that are not in it are not removed ones.
+	wholeField = "whole"
+)
 
 // form is the targeting page as it was typed, which need not be valid. It can be written as hidden fields and read back, and
 // nothing is lost by an error.
@@ -167,6 +172,7 @@ func (d *form) values() []option {
 			add(fmt.Sprintf("%sd.%d", at, j), share)
 		}
 	}
+	add(wholeField, "1")
 	return all
 }
 

@@ -120,6 +120,11 @@ func (u *UI) edit(rw http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if !r.PostForm.Has(wholeField) {
+		u.notify(rw, "notice.partial", "")
+		seeOther(rw, "targeting")
+		return nil
+	}
 	typed := parseForm(r.PostForm)
 	action := cmp.Or(r.PostForm.Get("do"), "review")
 	base := u.baseOf(r, f, typed.Snapshot)

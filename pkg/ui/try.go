@@ -102,6 +102,12 @@ func (u *UI) try(rw http.ResponseWriter, r *http.Request) error {
 	if err := r.ParseForm(); err != nil {
 		return err
 	}
+	draft := r.PostForm.Has("draft") || r.PostForm.Get("do") == "draft"
+	if draft && !r.PostForm.Has(wholeField) {
+		u.notify(rw, "notice.partial", "")
+		seeOther(rw, "targeting")
+		return nil
+	}
 	f, stale, err := u.flag(r)
 	if err != nil {
 		return err
@@ -111,7 +117,7 @@ func (u *UI) try(rw http.ResponseWriter, r *http.Request) error {
 	d := &tryData{Head: head, Entity: strings.TrimSpace(r.PostForm.Get("id")), Context: r.PostForm.Get("context"), Many: r.PostForm.Get("many"), Answer: u.text.say("try.answer")}
 	p.Data = d
 	tried := f
-	if r.PostForm.Has("draft") || r.PostForm.Get("do") == "draft" {
+	if draft {
 		typed := parseForm(r.PostForm)
 		after, errs := u.applied(f, typed)
 		d.Draft, d.Hidden = true, typed.values()
