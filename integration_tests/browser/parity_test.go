@@ -1,8 +1,11 @@
 package browser
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/chromedp/cdproto/emulation"
@@ -22,6 +25,7 @@ import (
 //	trying, in place of the debug console                               TestTryIsNotCounted, TestTryADraft
 //	history, links to versions, duplicates                              TestHistoryAndDuplicate
 //	documentation, and where each number comes from                     TestDocumentation, TestNumbersHaveTheirSource
+//	flags from a document, without a database                           TestEvalOnly
 //	no foreign style sheet, and a dark theme                            open, for every test; TestThemes
 
 func TestList(t *testing.T) {
@@ -113,6 +117,38 @@ func TestWithoutCounts(t *testing.T) {
 		p.has("FLAGR_RECORDER_ENABLED=true")
 		p.has("FLAGR_RECORDER_TYPE=datar")
 	}
+}
+
+// TestEvalOnly: flags from a document are shown and tried, and there is no form that changes them.
+func TestEvalOnly(t *testing.T) {
+	t.Parallel()
+	source := start(t)
+	source.abFlag(t)
+	source.until(t, "checkout-button")
+	document, err := json.Marshal(source.api(t, http.MethodGet, "/export/eval_cache/json", nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "flags.json")
+	if err := os.WriteFile(file, document, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := start(t, "FLAGR_DB_DBDRIVER=json_file", "FLAGR_DB_DBCONNECTIONSTR="+file, "FLAGR_RECORDER_ENABLED=false")
+	p := open(t, s)
+	for path, text := range map[string]string{
+		"/ui/": "checkout-button", "/ui/flags/1": "Beta testers get green", "/ui/flags/1/targeting": "checkout-button", "/ui/flags/1/try": "checkout-button", "/ui/server": "FLAGR_DB_DBDRIVER",
+	} {
+		p.visit(path)
+		p.has(text)
+		if n := p.value(`[...document.querySelectorAll("form[method=post]")].filter((f) => !f.action.endsWith("/try") && !f.action.endsWith("/preferences") && f.querySelector("button:enabled")).length`); n != "0" {
+			t.Errorf("%s: %s forms that change something", path, n)
+		}
+	}
+	p.visit("/ui/flags/1/try")
+	p.fill("id", "a1234")
+	p.fill("context", `{"country":"FR","age":19}`)
+	p.value(`document.querySelector("button[value=one]").click()`)
+	p.has("segment 1")
 }
 
 func TestSettingsOfAFlag(t *testing.T) {
