@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -232,6 +233,35 @@ func TestNumbersStandInSentencesAndTables(t *testing.T) {
 	csv := f.ask(t, http.MethodGet, "/ui/flags/1/traffic.csv", nil)
 	if csv.status != http.StatusOK || !strings.Contains(csv.header.Get("Content-Type"), "csv") || !strings.Contains(csv.body, "blue") {
 		t.Errorf("CSV: %d %.200s", csv.status, csv.body)
+	}
+}
+
+// TestTheListWaitsForNewNumbers: of an hour ago, or without what was just created here, are none to show if new ones are soon there.
+func TestTheListWaitsForNewNumbers(t *testing.T) {
+	t.Parallel()
+	f, numbers := counted(t)
+	cells := func() int { // with a state
+		return strings.Count(f.ask(t, http.MethodGet, "/ui/", nil).body, ">Active<")
+	}
+	before := cells()
+	if _, err := f.memory.CreateFlag(t.Context(), "", "by-the-api", "", true); err != nil {
+		t.Fatal(err)
+	}
+	if n := cells(); n != before || numbers.boards != 1 {
+		t.Errorf("within seconds the list has %d states and %d boards, want %d and 1", n, numbers.boards, before)
+	}
+	f.memory.now = f.memory.now.Add(time.Hour)
+	if n := cells(); n != before+1 || numbers.boards != 2 {
+		t.Errorf("an hour later the list has %d states and %d boards, want %d and 2", n, numbers.boards, before+1)
+	}
+	f.ask(t, http.MethodPost, "/ui/new", url.Values{"key": {"on-the-page"}, "kind": {"boolean"}})
+	if n := cells(); n != before+2 || numbers.boards != 3 {
+		t.Errorf("after a flag was created the list has %d states and %d boards, want %d and 3", n, numbers.boards, before+2)
+	}
+	numbers.err = errors.New("down")
+	f.memory.now = f.memory.now.Add(time.Hour)
+	if n := cells(); n != before+2 {
+		t.Errorf("without new numbers the list has %d states, want %d as before", n, before+2)
 	}
 }
 

@@ -72,6 +72,10 @@ const (
 	// making boards takes a twentieth of the time at most.
 	boardTTL  = 5 * time.Second
 	boardRest = 20
+	// boardAge is up to which age an old board is shown while a new one is made. A page waits for a new one in place of an older
+	// one, and of one that lacks a change that was made on these pages, if the last one took boardWait at most.
+	boardAge  = 30 * time.Second
+	boardWait = time.Second
 	// staleAfter is the age of the flags in memory from which pages say how old they are.
 	staleAfter = 30 * time.Second
 )
@@ -129,17 +133,19 @@ func isState(n *insight.FlagState, state string) bool {
 // boardCache keeps the last board, so that a busy page asks the database now and then only.
 type boardCache struct {
 	mu     sync.Mutex
-	until  time.Time
 	board  *board
+	until  time.Time     // when the next one is to be made
+	waitAt time.Time     // from when on a page waits for that
+	took   time.Duration // to make the last one; boardWait and more if it failed
 	making bool
 	wg     sync.WaitGroup // of what makes boards
 }
 
-// forget has the next page make a new board, while it shows the old one.
+// forget has the next page make a new board.
 func (b *boardCache) forget() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.until = time.Time{}
+	b.until, b.waitAt = time.Time{}, time.Time{}
 }
 
 // boardNow is nil while Datar is off, and when there are no numbers to be had.
@@ -148,8 +154,11 @@ func (u *UI) boardNow(ctx context.Context) *board {
 		return nil
 	}
 	u.board.mu.Lock()
-	kept, fresh, making := u.board.board, u.o.Now().Before(u.board.until), u.board.making
-	if kept != nil && !fresh && !making {
+	now := u.o.Now()
+	kept := u.board.board
+	make := kept != nil && !u.board.making && !now.Before(u.board.until)
+	wait := make && u.board.took < boardWait && !now.Before(u.board.waitAt)
+	if make && !wait {
 		u.board.making = true
 		u.board.wg.Go(func() { // goes on when the page is gone
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
@@ -158,10 +167,10 @@ func (u *UI) boardNow(ctx context.Context) *board {
 		})
 	}
 	u.board.mu.Unlock()
-	if kept != nil {
+	if kept != nil && !wait {
 		return kept
 	}
-	return u.makeBoard(ctx)
+	return cmp.Or(u.makeBoard(ctx), kept)
 }
 
 // makeBoard is nil if there are no numbers to be had; the board before then stays.
@@ -172,7 +181,7 @@ func (u *UI) makeBoard(ctx context.Context) *board {
 		u.o.Logger.Warn("numbers of the list are missing", "error", err)
 		u.board.mu.Lock()
 		defer u.board.mu.Unlock()
-		u.board.making = false
+		u.board.making, u.board.took = false, boardWait
 		return nil
 	}
 	made := &board{states: all, flags: make(map[uint]*insight.FlagState, len(all.Flags))}
@@ -182,7 +191,8 @@ func (u *UI) makeBoard(ctx context.Context) *board {
 	now := u.o.Now()
 	u.board.mu.Lock()
 	defer u.board.mu.Unlock()
-	u.board.board, u.board.until, u.board.making = made, now.Add(max(boardTTL, boardRest*now.Sub(begin))), false
+	u.board.board, u.board.making, u.board.took = made, false, now.Sub(begin)
+	u.board.until, u.board.waitAt = now.Add(max(boardTTL, boardRest*u.board.took)), now.Add(boardAge)
 	return made
 }
 
