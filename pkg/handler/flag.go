@@ -16,9 +16,9 @@ import (
 
 // FlagStore reads and changes flags and lists their history.
 type FlagStore interface {
-	// Flags lists flags. FlagPages divides such a list into parts that are read one after the other.
+	// Flags lists flags. FlagsOrPages divides such a list into parts that are read one after the other, unless it is short.
 	Flags(ctx context.Context, q store.FlagQuery) ([]entity.Flag, error)
-	FlagPages(ctx context.Context, q store.FlagQuery) ([]store.FlagPage, error)
+	FlagsOrPages(ctx context.Context, q store.FlagQuery, reserve func(bytes int64) error) ([]entity.Flag, []store.FlagPage, error)
 	Flag(ctx context.Context, id int64) (*entity.Flag, error)
 	EntityTypes(ctx context.Context) ([]string, error)
 	Snapshots(ctx context.Context, flagID int64, q store.SnapshotQuery) ([]entity.FlagSnapshot, error)
@@ -52,30 +52,24 @@ func (h *Handler) FindFlags(p flagapi.FindFlagsParams) middleware.Responder {
 	})
 }
 
-// listFlags answers with a list that it reads and sends page by page. The memory of the largest page is reserved before. A list of
-// one page shows the flags as they are at one moment, a longer one each page.
+// listFlags answers with a list. One of several pages is read and sent page by page; the memory of the largest page is reserved before.
+// A list of one page shows the flags as they are at one moment, a longer one each page.
 func (h *Handler) listFlags(r *http.Request, q store.FlagQuery) middleware.Responder {
-	pages, err := h.store.FlagPages(r.Context(), q)
-	if err != nil {
-		return h.fail(r, err)
-	}
-	queries := []store.FlagQuery{q}
-	if len(pages) > 1 {
-		queries = queries[:0]
-		for _, page := range pages {
-			queries = append(queries, q.Page(page))
-		}
-	}
 	return middleware.ResponderFunc(func(rw http.ResponseWriter, producer runtime.Producer) {
 		reserved := h.reservation()
 		defer reserved.release()
-		for _, page := range pages {
-			if err := reserved.atLeast(page.Bytes); err != nil {
-				h.fail(r, err).WriteResponse(rw, producer)
-				return
-			}
+		flags, pages, err := h.store.FlagsOrPages(r.Context(), q, reserved.atLeast)
+		for i := 0; i < len(pages) && err == nil; i++ {
+			err = reserved.atLeast(pages[i].Bytes)
 		}
-		flags, err := h.store.Flags(r.Context(), queries[0])
+		next := func() (err error) {
+			flags, err = h.store.Flags(r.Context(), q.Page(pages[0]))
+			pages = pages[1:]
+			return err
+		}
+		if err == nil && len(pages) > 0 {
+			err = next()
+		}
 		if err != nil {
 			h.fail(r, err).WriteResponse(rw, producer)
 			return
@@ -83,20 +77,20 @@ func (h *Handler) listFlags(r *http.Request, q store.FlagQuery) middleware.Respo
 		h.abortable(func(rw http.ResponseWriter) error {
 			list := newJSONStream(rw)
 			list.text("[")
-			for i := range queries {
-				if i > 0 {
-					if flags, err = h.store.Flags(r.Context(), queries[i]); err != nil {
-						h.logger.Warn("a list of flags ends before its end", "error", err)
+			for {
+				for i := range flags {
+					if err := list.element(func(b []byte) []byte { return appendFlagModel(b, &flags[i]) }); err != nil {
 						return err
 					}
 				}
-				for j := range flags {
-					if err := list.element(func(b []byte) []byte { return appendFlagModel(b, &flags[j]) }); err != nil {
-						return err
-					}
+				if len(pages) == 0 {
+					return list.finish("]\n")
+				}
+				if err := next(); err != nil {
+					h.logger.Warn("a list of flags ends before its end", "error", err)
+					return err
 				}
 			}
-			return list.finish("]\n")
 		}).WriteResponse(rw, producer)
 	})
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"database/sql"
 	"errors"
+	"slices"
 	"time"
 
 	"gorm.io/gorm"
@@ -16,7 +17,9 @@ type columnsOf[T any] []column[T]
 type column[T any] struct {
 	name string
 	// into is where the value goes. It takes NULL as the zero value, as GORM does.
-	into func(row *T, common *common) sql.Scanner
+	into func(row *T, how *reading) sql.Scanner
+	// text is set for texts and times: see textReader.
+	text bool
 	// record is set for what is kept about a row but shown in no list: when it was created, changed and deleted.
 	record bool
 }
@@ -25,46 +28,57 @@ type column[T any] struct {
 type reading struct {
 	// brief leaves out columns that are records.
 	brief bool
-	// common has what rows have in common.
-	common *common
+	// texts and attachments are values that rows have in common, by their texts. They are never changed in place. Without texts each row
+	// has its own.
+	texts       map[string]string
+	attachments map[string]entity.Attachment
+	// owners are those whose parts are read, nil for all. Other rows are skipped.
+	owners map[uint]struct{}
+	skip   bool // the row that is being read
+	// each is called after each row that is not skipped. Its error ends the list. Nil: nothing is called.
+	each func() error
 }
 
 // whole reads all columns, of rows that are kept: equal texts share memory.
 func whole() reading {
-	return reading{common: &common{texts: map[string]string{}, attachments: map[string]entity.Attachment{}}}
+	return reading{texts: map[string]string{}, attachments: map[string]entity.Attachment{}}
 }
 
 // brief reads what lists show, of rows that are not kept.
 func brief() reading {
-	return reading{brief: true, common: &common{attachments: map[string]entity.Attachment{}}}
+	return reading{brief: true, attachments: map[string]entity.Attachment{}}
 }
 
-// common has values that rows have in common, by their texts. They are never changed in place.
-type common struct {
-	texts       map[string]string // nil if texts are not shared
-	attachments map[string]entity.Attachment
+// textReader is a dialector whose driver reads texts and times faster as an expression than as a column.
+type textReader interface {
+	readText(column string) string
 }
 
 // find reads rows by itself: GORM needs a multiple of the time, and reads all columns.
 func find[T any](query *gorm.DB, of columnsOf[T], how reading) ([]T, error) {
-	var kept columnsOf[T]
-	var names []string
+	kept, names := make(columnsOf[T], 0, len(of)), make([]string, 0, len(of))
+	reader, reads := query.Dialector.(textReader)
 	for _, c := range of {
-		if !how.brief || !c.record {
-			kept, names = append(kept, c), append(names, c.name)
+		if how.brief && c.record {
+			continue
+		}
+		kept, names = append(kept, c), append(names, c.name)
+		if reads && c.text {
+			names[len(names)-1] = reader.readText(c.name)
 		}
 	}
-	return scan(query.Model(new(T)).Select(names), func(row *T) []any {
+	into := func(row *T) []any {
 		targets := make([]any, len(kept))
 		for i, c := range kept {
-			targets[i] = c.into(row, how.common)
+			targets[i] = c.into(row, &how)
 		}
 		return targets
-	})
+	}
+	return scan(query.Model(new(T)).Select(names), into, &how)
 }
 
 // scan reads the rows of a query. into gives the targets for the columns of a row, which is used for all of them.
-func scan[T any](query *gorm.DB, into func(row *T) []any) (all []T, err error) {
+func scan[T any](query *gorm.DB, into func(row *T) []any, how *reading) (all []T, err error) {
 	rows, err := query.Rows()
 	if err != nil {
 		return nil, err
@@ -77,6 +91,17 @@ func scan[T any](query *gorm.DB, into func(row *T) []any) (all []T, err error) {
 		if err := rows.Scan(targets...); err != nil {
 			return nil, err
 		}
+		if how.skip {
+			continue
+		}
+		if how.each != nil {
+			if err := how.each(); err != nil {
+				return nil, err
+			}
+		}
+		if len(all) == cap(all) {
+			all = slices.Grow(all, max(len(all), 16)) // append would copy large lists many times
+		}
 		all = append(all, row)
 	}
 	return all, rows.Err()
@@ -85,29 +110,34 @@ func scan[T any](query *gorm.DB, into func(row *T) []any) (all []T, err error) {
 // modelColumns are those of entity.Model.
 func modelColumns[T any](model func(*T) *entity.Model) columnsOf[T] {
 	return columnsOf[T]{
-		{name: "id", into: func(row *T, _ *common) sql.Scanner { return (*number)(&model(row).ID) }},
-		{name: "created_at", into: func(row *T, _ *common) sql.Scanner { return (*moment)(&model(row).CreatedAt) }, record: true},
-		{name: "updated_at", into: func(row *T, _ *common) sql.Scanner { return (*moment)(&model(row).UpdatedAt) }, record: true},
-		{name: "deleted_at", into: func(row *T, _ *common) sql.Scanner { return &model(row).DeletedAt }, record: true},
+		{name: "id", into: func(row *T, _ *reading) sql.Scanner { return (*number)(&model(row).ID) }},
+		{name: "created_at", into: func(row *T, _ *reading) sql.Scanner { return (*moment)(&model(row).CreatedAt) }, text: true, record: true},
+		{name: "updated_at", into: func(row *T, _ *reading) sql.Scanner { return (*moment)(&model(row).UpdatedAt) }, text: true, record: true},
+		{name: "deleted_at", into: func(row *T, _ *reading) sql.Scanner { return (*deletion)(&model(row).DeletedAt) }, text: true, record: true},
 	}
 }
 
 func numberColumn[T any](name string, field func(*T) *uint) column[T] {
-	return column[T]{name: name, into: func(row *T, _ *common) sql.Scanner { return (*number)(field(row)) }}
+	return column[T]{name: name, into: func(row *T, _ *reading) sql.Scanner { return (*number)(field(row)) }}
+}
+
+// ownerColumn is the number of what a row belongs to. It comes before columns that rows have in common.
+func ownerColumn[T any](name string, field func(*T) *uint) column[T] {
+	return column[T]{name: name, into: func(row *T, how *reading) sql.Scanner { return &ownerID{into: field(row), how: how} }}
 }
 
 func switchColumn[T any](name string, field func(*T) *bool) column[T] {
-	return column[T]{name: name, into: func(row *T, _ *common) sql.Scanner { return (*truth)(field(row)) }}
+	return column[T]{name: name, into: func(row *T, _ *reading) sql.Scanner { return (*truth)(field(row)) }}
 }
 
 // textColumn is for texts that differ from row to row.
 func textColumn[T any](name string, field func(*T) *string) column[T] {
-	return column[T]{name: name, into: func(row *T, _ *common) sql.Scanner { return &text{into: field(row)} }}
+	return column[T]{name: name, into: func(row *T, how *reading) sql.Scanner { return &text{field(row), how, nil} }, text: true}
 }
 
 // commonColumn is for texts that rows have in common.
 func commonColumn[T any](name string, field func(*T) *string) column[T] {
-	return column[T]{name: name, into: func(row *T, s *common) sql.Scanner { return &text{into: field(row), known: s.texts} }}
+	return column[T]{name: name, into: func(row *T, how *reading) sql.Scanner { return &text{field(row), how, how.texts} }, text: true}
 }
 
 func flagColumns() columnsOf[entity.Flag] {
@@ -140,23 +170,23 @@ func tagColumns() columnsOf[entity.Tag] {
 
 func flagTagColumns() columnsOf[flagTag] {
 	return columnsOf[flagTag]{
-		numberColumn("flag_id", func(t *flagTag) *uint { return &t.FlagID }),
+		ownerColumn("flag_id", func(t *flagTag) *uint { return &t.FlagID }),
 		numberColumn("tag_id", func(t *flagTag) *uint { return &t.TagID }),
 	}
 }
 
 func variantColumns() columnsOf[entity.Variant] {
 	return append(modelColumns(func(v *entity.Variant) *entity.Model { return &v.Model }),
-		numberColumn("flag_id", func(v *entity.Variant) *uint { return &v.FlagID }),
+		ownerColumn("flag_id", func(v *entity.Variant) *uint { return &v.FlagID }),
 		commonColumn("key", func(v *entity.Variant) *string { return &v.Key }),
-		column[entity.Variant]{name: "attachment", into: func(v *entity.Variant, s *common) sql.Scanner {
-			return &attachment{into: &v.Attachment, known: s.attachments}
-		}})
+		column[entity.Variant]{name: "attachment", into: func(v *entity.Variant, how *reading) sql.Scanner {
+			return &attachment{into: &v.Attachment, how: how}
+		}, text: true})
 }
 
 func segmentColumns() columnsOf[entity.Segment] {
 	return append(modelColumns(func(s *entity.Segment) *entity.Model { return &s.Model }),
-		numberColumn("flag_id", func(s *entity.Segment) *uint { return &s.FlagID }),
+		ownerColumn("flag_id", func(s *entity.Segment) *uint { return &s.FlagID }),
 		commonColumn("description", func(s *entity.Segment) *string { return &s.Description }),
 		numberColumn("rank", func(s *entity.Segment) *uint { return &s.Rank }),
 		numberColumn("rollout_percent", func(s *entity.Segment) *uint { return &s.RolloutPercent }))
@@ -164,7 +194,7 @@ func segmentColumns() columnsOf[entity.Segment] {
 
 func constraintColumns() columnsOf[entity.Constraint] {
 	return append(modelColumns(func(c *entity.Constraint) *entity.Model { return &c.Model }),
-		numberColumn("segment_id", func(c *entity.Constraint) *uint { return &c.SegmentID }),
+		ownerColumn("segment_id", func(c *entity.Constraint) *uint { return &c.SegmentID }),
 		commonColumn("property", func(c *entity.Constraint) *string { return &c.Property }),
 		commonColumn("operator", func(c *entity.Constraint) *string { return &c.Operator }),
 		commonColumn("value", func(c *entity.Constraint) *string { return &c.Value }))
@@ -174,7 +204,7 @@ func distributionColumns() columnsOf[entity.Distribution] {
 	bitmap := commonColumn("bitmap", func(d *entity.Distribution) *string { return &d.Bitmap })
 	bitmap.record = true
 	return append(modelColumns(func(d *entity.Distribution) *entity.Model { return &d.Model }),
-		numberColumn("segment_id", func(d *entity.Distribution) *uint { return &d.SegmentID }),
+		ownerColumn("segment_id", func(d *entity.Distribution) *uint { return &d.SegmentID }),
 		numberColumn("variant_id", func(d *entity.Distribution) *uint { return &d.VariantID }),
 		commonColumn("variant_key", func(d *entity.Distribution) *string { return &d.VariantKey }),
 		numberColumn("percent", func(d *entity.Distribution) *uint { return &d.Percent }), bitmap)
@@ -192,6 +222,22 @@ func (n *number) Scan(value any) error {
 	var other sql.Null[uint]
 	err := other.Scan(value)
 	*n = number(other.V)
+	return err
+}
+
+// ownerID scans the number of what a row belongs to.
+type ownerID struct {
+	into *uint
+	how  *reading
+}
+
+// Scan implements sql.Scanner.
+func (o *ownerID) Scan(value any) error {
+	err := (*number)(o.into).Scan(value)
+	if o.how.owners != nil {
+		_, wanted := o.how.owners[*o.into]
+		o.how.skip = !wanted
+	}
 	return err
 }
 
@@ -219,9 +265,14 @@ type moment time.Time
 
 // Scan implements sql.Scanner.
 func (m *moment) Scan(value any) error {
-	if v, ok := value.(time.Time); ok {
+	switch v := value.(type) {
+	case time.Time:
 		*m = moment(v)
 		return nil
+	case string:
+		t, err := parseTime(v)
+		*m = moment(t)
+		return err
 	}
 	var other sql.NullTime
 	err := other.Scan(value)
@@ -229,14 +280,27 @@ func (m *moment) Scan(value any) error {
 	return err
 }
 
+// deletion scans a time that may be NULL.
+type deletion entity.DeletedAt
+
+// Scan implements sql.Scanner.
+func (d *deletion) Scan(value any) error {
+	d.Valid = value != nil
+	return (*moment)(&d.Time).Scan(value)
+}
+
 // text scans a text. Equal ones share memory if known is not nil.
 type text struct {
 	into  *string
+	how   *reading
 	known map[string]string
 }
 
 // Scan implements sql.Scanner.
 func (t *text) Scan(value any) error {
+	if t.how.skip {
+		return nil
+	}
 	var s string
 	switch v := value.(type) {
 	case string:
@@ -267,12 +331,15 @@ func (t *text) Scan(value any) error {
 
 // attachment scans the JSON of an attachment. Equal ones share memory.
 type attachment struct {
-	into  *entity.Attachment
-	known map[string]entity.Attachment
+	into *entity.Attachment
+	how  *reading
 }
 
 // Scan implements sql.Scanner.
 func (a *attachment) Scan(value any) error {
+	if a.how.skip {
+		return nil
+	}
 	var s string
 	switch v := value.(type) {
 	case string:
@@ -282,13 +349,13 @@ func (a *attachment) Scan(value any) error {
 	default:
 		return a.into.Scan(value)
 	}
-	if known, ok := a.known[s]; ok {
+	if known, ok := a.how.attachments[s]; ok {
 		*a.into = known
 		return nil
 	}
 	if err := a.into.Scan(s); err != nil {
 		return err
 	}
-	a.known[s] = *a.into
+	a.how.attachments[s] = *a.into
 	return nil
 }

@@ -34,7 +34,7 @@ func (s *Store) ReplaceDistributions(ctx context.Context, by string, flagID, seg
 			return err
 		}
 		change.ComponentID = segment.ID
-		variants, err := partsOf(tx, variantColumns(), whole(), "flag_id", []uint{flag.ID}, compareVariants)
+		variants, err := partsOf(tx, variantColumns(), whole(), ofFlag, []uint{flag.ID}, compareVariants)
 		if err != nil {
 			return err
 		}

@@ -2,8 +2,11 @@ package store
 
 import (
 	"context"
+	"errors"
 
 	"gorm.io/gorm"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
 const (
@@ -28,24 +31,44 @@ func (q FlagQuery) Page(p FlagPage) FlagQuery {
 	return q
 }
 
-// FlagPages divides a list of flags, in the order of their ids, into pages of up to 2,000 flags and 4 MiB, or of one flag. It reads
-// no flags, only the lengths of their texts, and with Preload those of their newest snapshots.
-func (s *Store) FlagPages(ctx context.Context, q FlagQuery) ([]FlagPage, error) {
+// FlagsOrPages lists flags, as Flags does, if they fit into one page: up to 2,000 flags and 4 MiB, or one flag. Otherwise it returns
+// the pages of the list and no flags. reserve is called with the bytes of what was read so far, while it grows. FlagsOrPages returns its
+// error.
+func (s *Store) FlagsOrPages(ctx context.Context, q FlagQuery, reserve func(bytes int64) error) ([]entity.Flag, []FlagPage, error) {
+	errPages := errors.New("the list has several pages")
+	page := FlagPage{}
+	number := 0
+	flags, err := s.flags(ctx, q, func(bytes int64) error {
+		page.Bytes += bytes + flagBytes
+		if number++; number > maxPageFlags || number > 1 && page.Bytes > maxPageBytes {
+			return errPages
+		}
+		return reserve(page.Bytes)
+	})
+	if !errors.Is(err, errPages) {
+		return flags, nil, err
+	}
 	sizes, err := s.flagSizes(ctx, q)
-	return pagesOf(sizes, maxPageBytes), err
+	return nil, pagesOf(sizes, maxPageBytes), err
 }
 
+// size is an expression for about how long a flag of the list is as JSON: that of its texts, and with Preload that of its newest snapshot.
+func (q FlagQuery) size() string {
+	size := "COALESCE(OCTET_LENGTH(flags.description), 0) + COALESCE(OCTET_LENGTH(flags.notes), 0)"
+	if q.Preload {
+		size += " + COALESCE((SELECT OCTET_LENGTH(flag_snapshots.flag) FROM flag_snapshots WHERE flag_snapshots.id = flags.snapshot_id), 0)"
+	}
+	return size + " AS size"
+}
+
+// flagSizes reads no flags, only how long they are.
 func (s *Store) flagSizes(ctx context.Context, q FlagQuery) ([]rowSize, error) {
 	where, err := s.flagConditions(q)
 	if err != nil {
 		return nil, err
 	}
-	size := "COALESCE(OCTET_LENGTH(flags.description), 0) + COALESCE(OCTET_LENGTH(flags.notes), 0)"
-	if q.Preload {
-		size += " + COALESCE((SELECT OCTET_LENGTH(flag_snapshots.flag) FROM flag_snapshots WHERE flag_snapshots.id = flags.snapshot_id), 0)"
-	}
-	flags, err := scan[rowSize](where(s.db.WithContext(ctx)).Select("flags.id, "+size+" AS size").Order("flags.id"),
-		func(r *rowSize) []any { return []any{(*number)(&r.ID), &r.Size} })
+	flags, err := scan(where(s.db.WithContext(ctx)).Select("flags.id, "+q.size()).Order("flags.id"),
+		func(r *rowSize) []any { return []any{(*number)(&r.ID), &r.Size} }, &reading{})
 	if err != nil {
 		return nil, s.unsearchableFlags(explain("read the sizes of flags", err), q)
 	}

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sort"
 
 	"gorm.io/gorm"
+	"gorm.io/gorm/clause"
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
@@ -17,11 +19,8 @@ func loadParts(tx *gorm.DB, flags []entity.Flag, how reading) error {
 	if err := loadTags(tx, flags, how); err != nil {
 		return err
 	}
-	ids := make([]uint, len(flags))
-	for i := range flags {
-		ids[i] = flags[i].ID
-	}
-	variants, err := partsOf(tx, variantColumns(), how, "flag_id", ids, compareVariants)
+	ids := idsOfFlags(flags)
+	variants, err := partsOf(tx, variantColumns(), how, ofFlag, ids, compareVariants)
 	if err != nil {
 		return fmt.Errorf("read variants: %w", err)
 	}
@@ -29,31 +28,33 @@ func loadParts(tx *gorm.DB, flags []entity.Flag, how reading) error {
 	if err != nil {
 		return err
 	}
-	variantsOf := grouped(variants, func(v *entity.Variant) uint { return v.FlagID })
-	segmentsOf := grouped(segments, func(s *entity.Segment) uint { return s.FlagID })
 	for i := range flags {
-		flags[i].Variants = orEmpty(variantsOf[flags[i].ID])
-		flags[i].Segments = orEmpty(segmentsOf[flags[i].ID])
+		id := flags[i].ID
+		flags[i].Variants = groupOf(variants, id, func(v *entity.Variant) uint { return v.FlagID }, how)
+		flags[i].Segments = groupOf(segments, id, func(s *entity.Segment) uint { return s.FlagID }, how)
 	}
 	return nil
+}
+
+func idsOfFlags(flags []entity.Flag) []uint {
+	ids := make([]uint, len(flags))
+	for i := range flags {
+		ids[i] = flags[i].ID
+	}
+	return ids
 }
 
 // loadTags fills in the tags, in the order of their ids; variants and segments become empty.
 func loadTags(tx *gorm.DB, flags []entity.Flag, how reading) error {
 	byID := make(map[uint]*entity.Flag, len(flags))
-	ids := make([]uint, len(flags))
 	for i := range flags {
-		ids[i] = flags[i].ID
-		byID[ids[i]] = withoutParts(&flags[i])
+		byID[flags[i].ID] = withoutParts(&flags[i])
 	}
-	var links []flagTag
-	for chunk := range inChunks(ids) {
-		some, err := find(tx.Where("flag_id IN ?", chunk).Order("tag_id"), flagTagColumns(), how)
-		if err != nil {
-			return fmt.Errorf("read which flags have which tags: %w", err)
-		}
-		links = append(links, some...)
+	links, err := parts(tx, flagTagColumns(), how, ofFlag, idsOfFlags(flags))
+	if err != nil {
+		return fmt.Errorf("read which flags have which tags: %w", err)
 	}
+	slices.SortFunc(links, func(a, b flagTag) int { return cmp.Compare(a.TagID, b.TagID) })
 	tags, err := tagsOf(tx, links, how)
 	if err != nil {
 		return fmt.Errorf("read tags: %w", err)
@@ -87,9 +88,9 @@ func tagsOf(tx *gorm.DB, links []flagTag, how reading) (map[uint]entity.Tag, err
 	return tags, nil
 }
 
-// segmentsOf reads the segments of flags with their parts, in the order in which they are evaluated.
+// segmentsOf reads the segments of flags with their parts, in the order of compareSegments.
 func segmentsOf(tx *gorm.DB, flagIDs []uint, how reading) ([]entity.Segment, error) {
-	segments, err := partsOf(tx, segmentColumns(), how, "flag_id", flagIDs, compareSegments)
+	segments, err := partsOf(tx, segmentColumns(), how, ofFlag, flagIDs, compareSegments)
 	if err != nil {
 		return nil, fmt.Errorf("read segments: %w", err)
 	}
@@ -97,79 +98,110 @@ func segmentsOf(tx *gorm.DB, flagIDs []uint, how reading) ([]entity.Segment, err
 	for i := range segments {
 		ids[i] = segments[i].ID
 	}
-	constraints, err := partsOf(tx, constraintColumns(), how, "segment_id", ids, compareConstraints)
+	constraints, err := partsOf(tx, constraintColumns(), how, ofSegment, ids, compareConstraints)
 	if err != nil {
 		return nil, fmt.Errorf("read constraints: %w", err)
 	}
-	distributions, err := partsOf(tx, distributionColumns(), how, "segment_id", ids, compareDistributions)
+	distributions, err := partsOf(tx, distributionColumns(), how, ofSegment, ids, compareDistributions)
 	if err != nil {
 		return nil, fmt.Errorf("read distributions: %w", err)
 	}
-	constraintsOf := grouped(constraints, func(c *entity.Constraint) uint { return c.SegmentID })
-	distributionsOf := grouped(distributions, func(d *entity.Distribution) uint { return d.SegmentID })
 	for i := range segments {
-		segments[i].Constraints = orEmpty(constraintsOf[segments[i].ID])
-		segments[i].Distributions = orEmpty(distributionsOf[segments[i].ID])
+		id := segments[i].ID
+		segments[i].Constraints = groupOf(constraints, id, func(c *entity.Constraint) uint { return c.SegmentID }, how)
+		segments[i].Distributions = groupOf(distributions, id, func(d *entity.Distribution) uint { return d.SegmentID }, how)
 	}
 	return segments, nil
 }
 
-// partsOf reads the rows whose column has one of the ids. Rows of one id come in the order of compare, which must compare
-// that column first. They are sorted here: SQLite would need longer, and they nearly are in that order.
-func partsOf[T any](tx *gorm.DB, of columnsOf[T], how reading, column string, ids []uint, compare func(a, b *T) int) ([]T, error) {
-	all := []T{}
-	for chunk := range inChunks(ids) {
-		// SQLite takes the index on deleted_at if it can, and so reads the whole table for each chunk.
-		query := tx.Unscoped().Where(map[string]any{column: chunk}).Where("COALESCE(deleted_at, NULL) IS NULL")
-		some, err := find(query, of, how)
+// owner is what parts belong to. Their column of that name has its id.
+type owner string
+
+const (
+	ofFlag    owner = "flag"
+	ofSegment owner = "segment"
+)
+
+// parts reads the rows that belong to some owners. More owners than fit into one list are asked for by the range of their ids, if they
+// are at least half of those in it: databases need a multiple of the time for lists. The parts of the others are skipped.
+func parts[T any](tx *gorm.DB, of columnsOf[T], how reading, o owner, ids []uint) ([]T, error) {
+	column := clause.Column{Name: string(o) + "_id"}
+	if len(ids) > idsPerQuery {
+		first, last := slices.Min(ids), slices.Max(ids)
+		dense, err := o.dense(tx, first, last, len(ids))
 		if err != nil {
 			return nil, err
 		}
-		slices.SortFunc(some, func(a, b T) int { return compare(&a, &b) })
+		if dense {
+			how.owners = setOf(ids)
+			return find(tx.Where("? BETWEEN ? AND ?", column, first, last), of, how)
+		}
+	}
+	all := []T{}
+	for chunk := range inChunks(ids) {
+		some, err := find(tx.Where("? IN ?", column, chunk), of, how)
+		if err != nil {
+			return nil, err
+		}
 		all = append(all, some...)
 	}
 	return all, nil
 }
 
-func compareVariants(a, b *entity.Variant) int {
+// dense reports whether the range has at most twice as many owners as are wanted.
+func (o owner) dense(tx *gorm.DB, first, last uint, wanted int) (bool, error) {
+	db := tx.Session(&gorm.Session{NewDB: true})
+	within := db.Table(string(o)+"s").Select("id").Where("id BETWEEN ? AND ?", first, last).Limit(2*wanted + 1)
+	var found int
+	err := db.Table("(?) AS found", within).Select("COUNT(*)").Scan(&found).Error
+	return found <= 2*wanted, err
+}
+
+func setOf(ids []uint) map[uint]struct{} {
+	set := make(map[uint]struct{}, len(ids))
+	for _, id := range ids {
+		set[id] = struct{}{}
+	}
+	return set
+}
+
+// partsOf reads the parts of some owners in the order of compare, which must compare owners first. They are sorted here: SQLite would
+// need longer, and they nearly are in that order.
+func partsOf[T any](tx *gorm.DB, of columnsOf[T], how reading, o owner, ids []uint, compare func(a, b T) int) ([]T, error) {
+	// SQLite takes the index on deleted_at if it can, and so reads the whole table for each list of ids.
+	there := tx.Unscoped().Where("COALESCE(deleted_at, NULL) IS NULL").Session(&gorm.Session{})
+	all, err := parts(there, of, how, o, ids)
+	slices.SortFunc(all, compare)
+	return all, err
+}
+
+func compareVariants(a, b entity.Variant) int {
 	return cmp.Or(cmp.Compare(a.FlagID, b.FlagID), cmp.Compare(a.ID, b.ID))
 }
 
 // compareSegments has the order in which the segments of a flag are evaluated.
-func compareSegments(a, b *entity.Segment) int {
+func compareSegments(a, b entity.Segment) int {
 	return cmp.Or(cmp.Compare(a.FlagID, b.FlagID), cmp.Compare(a.Rank, b.Rank), cmp.Compare(a.ID, b.ID))
 }
 
-func compareConstraints(a, b *entity.Constraint) int {
+func compareConstraints(a, b entity.Constraint) int {
 	return cmp.Or(cmp.Compare(a.SegmentID, b.SegmentID), cmp.Compare(a.ID, b.ID))
 }
 
-func compareDistributions(a, b *entity.Distribution) int {
+func compareDistributions(a, b entity.Distribution) int {
 	return cmp.Or(cmp.Compare(a.SegmentID, b.SegmentID), cmp.Compare(a.VariantID, b.VariantID), cmp.Compare(a.ID, b.ID))
 }
 
-// grouped gives each parent a list of its own, with no more room than it needs: flags are kept one by one.
-func grouped[T any](all []T, parent func(*T) uint) map[uint][]T {
-	sizes := make(map[uint]int)
-	for i := range all {
-		sizes[parent(&all[i])]++
+// groupOf gives the parts of one owner, which all has one after the other, in the order of owners. Without any it is an empty list, so
+// that it becomes [] in JSON. Flags that are kept are kept one by one, so each gets a list of its own, with no more room than it needs.
+func groupOf[T any](all []T, id uint, ownerOf func(*T) uint, how reading) []T {
+	start := sort.Search(len(all), func(i int) bool { return ownerOf(&all[i]) >= id })
+	end := start
+	for end < len(all) && ownerOf(&all[end]) == id {
+		end++
 	}
-	groups := make(map[uint][]T, len(sizes))
-	for i := range all {
-		id := parent(&all[i])
-		group := groups[id]
-		if group == nil {
-			group = make([]T, 0, sizes[id])
-		}
-		groups[id] = append(group, all[i])
+	if how.brief {
+		return all[start:end:end]
 	}
-	return groups
-}
-
-// orEmpty makes nothing an empty list, so that it becomes [] in JSON.
-func orEmpty[T any](all []T) []T {
-	if all == nil {
-		return []T{}
-	}
-	return all
+	return append(make([]T, 0, end-start), all[start:end]...)
 }

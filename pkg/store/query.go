@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"math"
@@ -55,6 +56,11 @@ type SnapshotQuery struct {
 
 // Flags lists flags with their tags in the order of their ids.
 func (s *Store) Flags(ctx context.Context, q FlagQuery) ([]entity.Flag, error) {
+	return s.flags(ctx, q, nil)
+}
+
+// flags calls sized, if it is not nil, with the size of each flag, before parts are read.
+func (s *Store) flags(ctx context.Context, q FlagQuery, sized func(bytes int64) error) ([]entity.Flag, error) {
 	where, err := s.flagConditions(q)
 	if err != nil {
 		return nil, err
@@ -63,9 +69,15 @@ func (s *Store) Flags(ctx context.Context, q FlagQuery) ([]entity.Flag, error) {
 	if q.Brief {
 		how = brief()
 	}
+	columns, rows := flagColumns(), how
+	if sized != nil {
+		var size number
+		columns = append(columns, column[entity.Flag]{name: q.size(), into: func(*entity.Flag, *reading) sql.Scanner { return &size }})
+		rows.each = func() error { return sized(int64(size)) }
+	}
 	var flags []entity.Flag
 	err = s.read(ctx, "flags", func(tx *gorm.DB) (err error) {
-		if flags, err = find(where(tx).Order("id"), flagColumns(), how); err != nil {
+		if flags, err = find(where(tx).Order("id"), columns, rows); err != nil {
 			return err
 		}
 		if q.Preload {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -324,6 +325,96 @@ func withoutRecords(f *entity.Flag) {
 			bare(&segment.Distributions[j].Model)
 			segment.Distributions[j].Bitmap = ""
 		}
+	}
+}
+
+// TestLongLists compares lists of more flags than one list of ids takes with the same flags read by shorter lists: of most flags, whose
+// parts are read by the range of their ids, and of some.
+func TestLongLists(t *testing.T) {
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		s := setup(t, kind)
+		ctx := t.Context()
+		const number = 3*idsPerQuery + 90
+		var flags []entity.Flag
+		var segments []entity.Segment
+		for i := range uint(number) {
+			flags = append(flags, entity.Flag{
+				Key: fmt.Sprint("k", i), Enabled: i%3 == 0,
+				Variants: []entity.Variant{{Key: "v", Attachment: entity.Attachment{"of": fmt.Sprint(i)}}},
+			})
+			segments = append(segments, entity.Segment{
+				FlagID: number - i, Description: fmt.Sprint("s", i),
+				Constraints:   []entity.Constraint{{Property: "p", Operator: "EQ", Value: fmt.Sprint(i)}},
+				Distributions: []entity.Distribution{{VariantID: i + 1, VariantKey: "v", Percent: 100}},
+			})
+		}
+		ok(t, s.db.CreateInBatches(flags, idsPerQuery).Error)
+		ok(t, s.db.CreateInBatches(segments, idsPerQuery).Error)
+		ok(t, s.db.Delete(&entity.Flag{}, "id % 50 = 0").Error)
+		ok(t, s.db.Exec("INSERT INTO tags (id, value) VALUES (1, 'web')").Error)
+		ok(t, s.db.Exec("INSERT INTO flags_tags (flag_id, tag_id) SELECT id, 1 FROM flags").Error)
+
+		for _, query := range []FlagQuery{{Enabled: ptr(false)}, {Enabled: ptr(true)}, {Enabled: ptr(true), Brief: true}, {Brief: true}, {}} {
+			query.Preload = true
+			long, pages, err := s.FlagsOrPages(ctx, query, func(int64) error { return nil })
+			ok(t, err)
+			var short []entity.Flag
+			for first := uint(1); first <= number; first += idsPerQuery {
+				page := FlagPage{FirstID: first, LastID: first + idsPerQuery - 1}
+				short = append(short, must[[]entity.Flag](t)(s.Flags(ctx, query.Page(page)))...)
+			}
+			if len(long) <= idsPerQuery || len(pages) != 0 {
+				t.Errorf("%d flags and %d pages", len(long), len(pages))
+			}
+			if diff := cmp.Diff(short, long); diff != "" {
+				t.Errorf("(-short +long):\n%.2000s", diff)
+			}
+			for i := range long {
+				f := &long[i]
+				if len(f.Tags) != 1 || len(f.Variants) != 1 || len(f.Segments) != 1 || len(f.Segments[0].Constraints) != 1 || len(f.Segments[0].Distributions) != 1 {
+					t.Fatalf("not all parts: %+v", f)
+				}
+			}
+		}
+	})
+}
+
+// A list whose memory is refused reads no more than it has reserved, and a list of several pages has no flags.
+func TestListsReserveTheirBytes(t *testing.T) {
+	t.Parallel()
+	s := setup(t, testdb.SQLite())
+	for i := range 3 {
+		must[*entity.Flag](t)(s.CreateFlag(t.Context(), "", NewFlag{Key: fmt.Sprint("k", i), Description: strings.Repeat("x", maxPageBytes/2)}))
+	}
+	full := errors.New("full")
+	var reserved int64
+	flags, pages, err := s.FlagsOrPages(t.Context(), FlagQuery{}, func(bytes int64) error { reserved = bytes; return full })
+	if !errors.Is(err, full) || reserved < maxPageBytes/2 || reserved > maxPageBytes || flags != nil || pages != nil {
+		t.Errorf("got %d flags, %d pages and %v after %d bytes, want the error for the first flag", len(flags), len(pages), err, reserved)
+	}
+	flags, pages, err = s.FlagsOrPages(t.Context(), FlagQuery{}, func(int64) error { return nil })
+	if err != nil || flags != nil || len(pages) != 3 {
+		t.Errorf("got %d flags, %d pages and %v, want a page for each flag", len(flags), len(pages), err)
+	}
+}
+
+// Times in SQLite files have the layouts of several programs.
+func TestTimesOfSQLite(t *testing.T) {
+	t.Parallel()
+	want := time.Date(2026, 11, 28, 9, 8, 7, 120_000_000, time.UTC)
+	for _, text := range []string{
+		"2026-11-28 09:08:07.12+00:00", "2026-11-28 11:08:07.12+02:00", "2026-11-28T09:08:07.12Z", "2026-11-28T09:08:07.12+00:00", "2026-11-28 09:08:07.12",
+		"2026-11-28 09:08:07.12 +0000 UTC", "2026-11-28 09:08:07.12 +0000 UTC m=+0.5",
+	} {
+		if got, err := parseTime(text); err != nil || !got.Equal(want) {
+			t.Errorf("%s is %v, %v", text, got, err)
+		}
+	}
+	if got, err := parseTime("2026-11-28"); err != nil || !got.Equal(want.Truncate(24*time.Hour)) {
+		t.Errorf("a day is %v, %v", got, err)
+	}
+	if _, err := parseTime("yesterday"); err == nil {
+		t.Error("a word is a time")
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/glebarez/sqlite"
 	"gorm.io/gorm"
@@ -83,6 +84,32 @@ func (d sqliteDialector) Migrator(db *gorm.DB) gorm.Migrator {
 	return sqlite.Migrator{Migrator: migrator.Migrator{
 		Config: migrator.Config{DB: db, Dialector: d, CreateIndexAfterCreateTable: true},
 	}}
+}
+
+// readText has the driver read a text as it is. For a column it looks up the declared type of each text, and tries many layouts on
+// times.
+func (sqliteDialector) readText(column string) string { return "CAST(`" + column + "` AS TEXT)" }
+
+// sqliteTime is the layout of times that this server and its driver write.
+const sqliteTime = "2006-01-02 15:04:05.999999999-07:00"
+
+// parseTime reads a time of a SQLite file, in one of the layouts that the driver reads. Times without a zone are in UTC.
+func parseTime(text string) (time.Time, error) {
+	if t, err := time.Parse(sqliteTime, text); err == nil {
+		return t, nil
+	}
+	if before, _, ok := strings.Cut(text, "m="); ok { // a monotonic clock, from time.Time.String
+		text = strings.TrimSpace(before)
+	}
+	for _, layout := range []string{
+		"2006-01-02 15:04:05.999999999 -0700 MST", sqliteTime, "2006-01-02T15:04:05.999999999-07:00", "2006-01-02 15:04:05.999999999",
+		"2006-01-02T15:04:05.999999999", "2006-01-02 15:04", "2006-01-02T15:04", "2006-01-02",
+	} {
+		if t, err := time.Parse(layout, strings.TrimSuffix(text, "Z")); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("%q is not a time", text)
 }
 
 // parseSQLite takes a connection string apart and adds the options that it leaves open.
