@@ -244,13 +244,13 @@ func TestTheListWaitsForNewNumbers(t *testing.T) {
 		return strings.Count(f.ask(t, http.MethodGet, "/ui/", nil).body, ">Active<")
 	}
 	before := cells()
-	if _, err := f.memory.CreateFlag(t.Context(), "", "by-the-api", "", true); err != nil {
+	if _, err := f.CreateFlag(t.Context(), "", "by-the-api", "", true); err != nil {
 		t.Fatal(err)
 	}
 	if n := cells(); n != before || numbers.boards != 1 {
 		t.Errorf("within seconds the list has %d states and %d boards, want %d and 1", n, numbers.boards, before)
 	}
-	f.memory.now = f.memory.now.Add(time.Hour)
+	f.now = f.now.Add(time.Hour)
 	if n := cells(); n != before+1 || numbers.boards != 2 {
 		t.Errorf("an hour later the list has %d states and %d boards, want %d and 2", n, numbers.boards, before+1)
 	}
@@ -259,7 +259,7 @@ func TestTheListWaitsForNewNumbers(t *testing.T) {
 		t.Errorf("after a flag was created the list has %d states and %d boards, want %d and 3", n, numbers.boards, before+2)
 	}
 	numbers.err = errors.New("down")
-	f.memory.now = f.memory.now.Add(time.Hour)
+	f.now = f.now.Add(time.Hour)
 	if n := cells(); n != before+2 {
 		t.Errorf("without new numbers the list has %d states, want %d as before", n, before+2)
 	}

@@ -156,9 +156,9 @@ func (u *UI) boardNow(ctx context.Context) *board {
 	u.board.mu.Lock()
 	now := u.o.Now()
 	kept := u.board.board
-	make := kept != nil && !u.board.making && !now.Before(u.board.until)
-	wait := make && u.board.took < boardWait && !now.Before(u.board.waitAt)
-	if make && !wait {
+	due := kept != nil && !u.board.making && !now.Before(u.board.until)
+	wait := due && u.board.took < boardWait && !now.Before(u.board.waitAt)
+	if due && !wait {
 		u.board.making = true
 		u.board.wg.Go(func() { // goes on when the page is gone
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
