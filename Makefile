@@ -25,7 +25,7 @@ TESTSUM       := $(GO) run ./integration_tests/testsum
 RACE          := -race '-gcflags=modernc.org/...=-race=false'
 RACE_PACKAGES ?= ./pkg/... $(LIBRARIES)
 
-.PHONY: help build run test race test-servers test-clickhouse test-chdb streams cross integration browser screenshots lint swagger swagger-check bench bench-answers benchstat attack vulncheck profile clean
+.PHONY: help build run test race test-servers test-clickhouse test-chdb streams cross integration browser screenshots lint swagger swagger-check bench bench-answers bench-clickhouse benchstat attack vulncheck profile clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
@@ -116,6 +116,10 @@ bench: build ## what evaluations cost, beside a bare HTTP server, and Go's bench
 
 bench-answers: ## what answers about 5,076,000 details of 1,000 flags cost, and flushes of them, on SQLite and PostgreSQL 15: half an hour
 	$(SERVERS) -only postgres15 $(GO) test -timeout 2h -run '^$$' -bench 'Answers|Details' -benchtime 20x ./pkg/insight ./pkg/datar/gormstore
+
+FLUSHES ?= 10
+bench-clickhouse: ## inserts into ClickHouse, and answers about 30 days of which each counter was written FLUSHES times: a quarter of an hour for 60
+	FLAGR_BENCH_FLUSHES=$(FLUSHES) $(SERVERS) -only clickhouse $(GO) test -timeout 2h -run '^$$' -bench . -benchtime 10x -v ./pkg/datar/chstore
 
 # What benchstat compares: BENCH in PACKAGES, at the commit BASE and as the files are now.
 BASE          ?= main

@@ -1,11 +1,15 @@
 package chstore_test
 
 import (
+	"cmp"
 	"fmt"
 	"os"
+	"strconv"
 	"testing"
+	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/chstore"
 )
 
 // benchmarkServer returns an empty database of the server that the environment names.
@@ -41,34 +45,64 @@ func BenchmarkApply(b *testing.B) {
 	b.ReportMetric(float64(b.N)*keys/b.Elapsed().Seconds(), "rows/s")
 }
 
-// BenchmarkMonth answers from 30 days of 10 servers with 240 counters each: 1.7 million counters, which are 104 million written rows
-// at a flush interval of 60 s. They are generated as they are after merges.
+// BenchmarkMonth answers from 30 days of 10 servers with 240 counters each hour: 1.7 million counters. FLAGR_BENCH_FLUSHES says how often each is
+// written, 1 unless it is set; 60, as at a flush interval of a minute, are 104 million rows.
 func BenchmarkMonth(b *testing.B) {
 	const servers, keys, days = 10, 240, 30
-	address := benchmarkServer(b)
-	s := open(b, address)
-	first := int32(firstHour / 24)
-	for day := range int32(days) {
-		execute(b, address, fmt.Sprintf("INSERT INTO datar_counts (day, hour, flag_id, variant_id, segment_id, outcome, version, writer, counter, sequence, n, first_ms, last_ms) "+
-			"SELECT %[1]d, %[1]d * 24 + intDiv(number, %[2]d), 1 + number %% 24, 1 + intDiv(number, 24) %% 10, 1, 1, 7, "+
-			"toUUID(concat('6ba7b810-9dad-41d1-80b4-00c04fd430', toString(10 + intDiv(number, %[3]d) %% %[4]d))), number %% %[3]d, 1, 1 + rand() %% 10000, 1, 2 FROM numbers(%[5]d)",
-			first+day, servers*keys, keys, servers, 24*servers*keys))
+	flushes, err := strconv.Atoi(cmp.Or(os.Getenv("FLAGR_BENCH_FLUSHES"), "1"))
+	if err != nil || flushes < 1 || flushes > 60 {
+		b.Fatalf("FLAGR_BENCH_FLUSHES is %q, want a number from 1 to 60", os.Getenv("FLAGR_BENCH_FLUSHES"))
 	}
-	window := datar.TotalsQuery{From: firstHour, To: firstHour + days*24, GroupBy: datar.ByFlag}
-	b.Run("all flags", func(b *testing.B) {
-		for b.Loop() {
-			if totals, err := s.Totals(b.Context(), window); err != nil || len(totals) != 24 {
-				b.Fatal(len(totals), err)
-			}
+	address := benchmarkServer(b)
+	s, rows := open(b, address), open(b, address)
+	rows.WithoutRollups()
+	begin := time.Now()
+	for hour := range datar.Hour(days * 24) {
+		for flush := 0; flush < flushes; flush += flushesPerInsert {
+			execute(b, address, fmt.Sprintf("INSERT INTO datar_counts (day, hour, flag_id, variant_id, segment_id, outcome, version, writer, counter, sequence, n, first_ms, last_ms) "+
+				"SELECT %d, %d, 1 + number %% 24, 1 + intDiv(number, 24) %% 10, 1, 1, 7, "+
+				"toUUID(concat('6ba7b810-9dad-41d1-80b4-00c04fd430', toString(10 + intDiv(number, %[3]d) %% %[4]d))), number %% %[3]d, 1, 1 + %[5]d + intDiv(number, %[6]d), 1, 2 FROM numbers(%[7]d)",
+				int32(firstHour+hour)/24, firstHour+hour, keys, servers, flush, servers*keys, servers*keys*min(flushesPerInsert, flushes-flush)))
 		}
-	})
-	b.Run("one flag", func(b *testing.B) {
-		window.FlagID, window.GroupBy = 3, datar.ByOutcome
-		for b.Loop() {
-			if totals, err := s.Totals(b.Context(), window); err != nil || len(totals) != 10 {
-				b.Fatal(len(totals), err)
-			}
+	}
+	written := float64(days * 24 * servers * keys * flushes)
+	b.Logf("%.1f million rows written, %.0f a second", written/1e6, written/time.Since(begin).Seconds())
+	begin = time.Now()
+	s.BuildAtOnce()
+	for range days * 4 { // some more than are needed
+		if err := s.Maintain(b.Context(), (firstHour + days*24 - 1).Time(), 0); err != nil {
+			b.Fatal(err)
 		}
-	})
-	b.Log("rows and bytes on disk: ", execute(b, address, "SELECT sum(rows), sum(bytes_on_disk) FROM system.parts WHERE active AND table = 'datar_counts' AND database = currentDatabase()"))
+	}
+	if rolled, err := s.Rolled(b.Context(), firstHour, firstHour+days*24); err != nil || rolled != days*4-1 {
+		b.Fatalf("%d partitions are rolled up, %v; want all but the last, which is not over", rolled, err)
+	}
+	b.Logf("rolled up in %s", time.Since(begin).Round(time.Second))
+	for _, store := range []struct {
+		name string
+		*chstore.Store
+	}{{"rollups", s}, {"rows", rows}} {
+		window := datar.TotalsQuery{From: firstHour, To: firstHour + days*24, GroupBy: datar.ByFlag}
+		b.Run(store.name+"/all flags", func(b *testing.B) {
+			for b.Loop() {
+				if totals, err := store.Totals(b.Context(), window); err != nil || len(totals) != 24 {
+					b.Fatal(len(totals), err)
+				}
+			}
+		})
+		b.Run(store.name+"/one flag", func(b *testing.B) {
+			window.FlagID, window.GroupBy = 3, datar.ByOutcome
+			for b.Loop() {
+				if totals, err := store.Totals(b.Context(), window); err != nil || len(totals) != 10 {
+					b.Fatal(len(totals), err)
+				}
+			}
+		})
+	}
+	for _, table := range []string{"datar_counts", "datar_rollups"} {
+		b.Logf("%s: rows and bytes on disk: %s", table, execute(b, address, "SELECT sum(rows), sum(bytes_on_disk) FROM system.parts WHERE active AND table = '"+table+"' AND database = currentDatabase()"))
+	}
 }
+
+// flushesPerInsert are the flushes of all servers that one statement makes, to save time.
+const flushesPerInsert = 10

@@ -2,9 +2,9 @@
 //
 // ClickHouse has no transactions, so a batch is exact by what its rows are: the totals of counters, of which the greatest wins, or
 // what a batch adds under its own number. A batch that is sent again, to another replica or after a later one, changes nothing. The
-// part of a batch that belongs to one day is one insert into one partition, which ClickHouse applies as a whole.
+// part of a batch that belongs to one quarter of a day is one insert into one partition, which ClickHouse applies as a whole.
 //
-// The tables are datar_counts with the rows of all batches, datar_days with the totals of days that the retention has reduced, datar_unknown
+// The tables are datar_counts with the rows of all batches, datar_rollups and datar_builds with sums of them, datar_days with the totals of days that the retention has reduced, datar_unknown
 // with requests for flags that do not exist, datar_servers with the statistics of the servers that write, datar_receipts with the
 // answers to counts that were sent in, datar_batches with the batches of senders, and datar_meta with the identity of the
 // database. No other table is read or written, except ClickHouse's own system tables.
@@ -40,6 +40,7 @@ type Store struct {
 	identity string
 	senders  locks // by receipt or writer
 	reduced  reducedDays
+	builds   builder
 	// purgeGrace is how long the rows of a reduced day are kept, and dropGrace how long after that nobody reads them.
 	purgeGrace, dropGrace time.Duration
 }
@@ -57,7 +58,7 @@ func New(ctx context.Context, o Options) (*Store, error) {
 	if err := o.validate(); err != nil {
 		return nil, fmt.Errorf("chstore: %w", err)
 	}
-	s := &Store{client: newClient(o), purgeGrace: 24 * time.Hour, dropGrace: 10 * time.Minute}
+	s := &Store{client: newClient(o), purgeGrace: 24 * time.Hour, dropGrace: 10 * time.Minute, builds: builder{every: buildEvery, quiet: buildQuiet}}
 	begin := time.Now()
 	for {
 		err := s.prepare(ctx)
@@ -115,7 +116,7 @@ func dayOf(h datar.Hour) int32 { return int32(h.DayStart() / hoursPerDay) }
 // KeepsCounters implements datar.CounterStore.
 func (s *Store) KeepsCounters() {}
 
-// Apply implements datar.Store. It refuses no rows. After an error some days of the batch may be stored; sent again, the batch
+// Apply implements datar.Store. It refuses no rows. After an error some hours of the batch may be stored; sent again, the batch
 // counts once.
 func (s *Store) Apply(ctx context.Context, batch datar.Batch) error {
 	if err := s.add(ctx, source{writerID(batch.Writer), batch.Sequence}, batch); err != nil {
@@ -138,7 +139,7 @@ func (s *Store) add(ctx context.Context, from source, batch datar.Batch) error {
 	return nil
 }
 
-// addRows inserts the rows of each day by themselves: one insert into one partition is applied as a whole.
+// addRows inserts the rows of each partition by themselves: one insert into one partition is applied as a whole.
 func (s *Store) addRows(ctx context.Context, from source, batch datar.Batch) error {
 	if len(batch.Rows) == 0 {
 		return nil
@@ -147,18 +148,21 @@ func (s *Store) addRows(ctx context.Context, from source, batch datar.Batch) err
 	if err != nil {
 		return err
 	}
-	days := map[int32][]datar.Row{}
+	spans, late := map[int64]bool{}, map[int32][]datar.Row{}
 	for _, r := range batch.Rows {
-		day := dayOf(r.Hour)
-		days[day] = append(days[day], r)
-	}
-	for _, day := range slices.Sorted(maps.Keys(days)) {
-		if int64(day) < reduced {
-			err = s.addLate(ctx, from, day, days[day])
+		if day := dayOf(r.Hour); int64(day) < reduced {
+			late[day] = append(late[day], r)
 		} else {
-			err = s.client.insert(ctx, "datar_counts", countColumns, from.countsOf(day, batch))
+			spans[spanOf(r.Hour)] = true
 		}
-		if err != nil {
+	}
+	for _, day := range slices.Sorted(maps.Keys(late)) {
+		if err := s.addLate(ctx, from, day, late[day]); err != nil {
+			return err
+		}
+	}
+	for _, span := range slices.Sorted(maps.Keys(spans)) {
+		if err := s.client.insert(ctx, "datar_counts", countColumns, from.countsOf(span, reduced, batch)); err != nil {
 			return err
 		}
 	}
@@ -167,19 +171,20 @@ func (s *Store) addRows(ctx context.Context, from source, batch datar.Batch) err
 
 const countColumns = "day, hour, flag_id, variant_id, segment_id, outcome, version, asked, writer, counter, sequence, n, ingested, first_ms, last_ms"
 
-// countsOf returns the rows of datar_counts for what a batch has of a day: the totals of its counters, if it has any, else what
-// it adds.
-func (f source) countsOf(day int32, batch datar.Batch) (b []byte) {
+// countsOf returns the rows of datar_counts for what a batch has of a partition, without days that are reduced: the totals of its counters, if
+// it has any, else what it adds.
+func (f source) countsOf(span, reduced int64, batch datar.Batch) (b []byte) {
+	wanted := func(h datar.Hour) bool { return spanOf(h) == span && int64(dayOf(h)) >= reduced }
 	if batch.Counters != nil {
 		for _, c := range batch.Counters {
-			if dayOf(c.Hour) == day {
+			if wanted(c.Hour) {
 				b = f.appendCount(b, c.Number, datar.Row{Key: c.Key, Count: c.Total, First: c.First, Last: c.Last})
 			}
 		}
 		return b
 	}
 	for _, r := range batch.Rows {
-		if dayOf(r.Hour) == day {
+		if wanted(r.Hour) {
 			b = f.appendCount(b, f.sequence, r)
 		}
 	}
@@ -248,15 +253,25 @@ func (s *Store) addUnknown(ctx context.Context, from source, rows []datar.Unknow
 
 // addServer inserts the record of a server, of which the newest counts.
 func (s *Store) addServer(ctx context.Context, r *datar.ServerRecord) error {
+	b, err := appendServer(nil, r)
+	if err != nil {
+		return err
+	}
+	return s.client.insert(ctx, "datar_servers", serverColumns, b)
+}
+
+const serverColumns = "name, run, at_ms, record"
+
+func appendServer(b []byte, r *datar.ServerRecord) ([]byte, error) {
 	record, err := json.Marshal(r)
 	if err != nil {
-		return fmt.Errorf("encode the record of server %q: %w", r.Name, err)
+		return nil, fmt.Errorf("encode the record of server %q: %w", r.Name, err)
 	}
-	b := appendText([]byte{'{'}, "name", r.Name)
+	b = appendText(append(b, '{'), "name", r.Name)
 	b = appendText(append(b, ','), "run", r.Run)
 	b = appendNumber(append(b, ','), "at_ms", max(0, r.At.UnixMilli()))
 	b = appendText(append(b, ','), "record", string(record))
-	return s.client.insert(ctx, "datar_servers", "name, run, at_ms, record", append(b, "}\n"...))
+	return append(b, "}\n"...), nil
 }
 
 // reducedDays remembers the first day that the retention has not reduced.

@@ -24,7 +24,11 @@ func open(t testing.TB, address string) *chstore.Store {
 
 func TestStore(t *testing.T) {
 	onEachEngine(t, func(t *testing.T, fresh func(testing.TB) string) {
-		storetest.Run(t, func(t *testing.T) datar.Store { return open(t, fresh(t)) })
+		storetest.Run(t, func(t *testing.T) datar.Store {
+			s := open(t, fresh(t))
+			s.BuildAtOnce()
+			return s
+		})
 		storetest.RunIngest(t, func(t *testing.T) storetest.IngestStore { return open(t, fresh(t)) })
 		address := fresh(t)
 		storetest.RunReopen(t, func(t *testing.T) datar.Store { return open(t, address) })

@@ -152,6 +152,12 @@ func (c *client) exec(ctx context.Context, statement string) error {
 	return err
 }
 
+// execOnce runs a statement that must not run twice, on the current host, and waits longer than for others.
+func (c *client) execOnce(ctx context.Context, statement string, timeout time.Duration) error {
+	_, err := c.once(ctx, c.options.Hosts[c.current.Load()], timeout, "", []byte(statement), false)
+	return err
+}
+
 // insert adds rows, one JSON object per line. A body that was cut on the way fails as a whole, because it is compressed.
 func (c *client) insert(ctx context.Context, table, columns string, rows []byte) error {
 	var packed bytes.Buffer
@@ -168,7 +174,7 @@ func (c *client) insert(ctx context.Context, table, columns string, rows []byte)
 	return err
 }
 
-// do sends a request to the current host, and to the others if that does not work. Each statement has the same effect if it
+// do sends a request to the current host, and to the others if that does not work. The statement must have the same effect if it
 // is run more than once.
 func (c *client) do(ctx context.Context, statement string, body []byte, packed bool) (answer []byte, host string, err error) {
 	count := len(c.options.Hosts)

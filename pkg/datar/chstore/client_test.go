@@ -33,7 +33,7 @@ type imitation struct {
 
 func imitate(t *testing.T) *imitation {
 	t.Helper()
-	c := &imitation{version: "1"}
+	c := &imitation{version: "2"}
 	c.mu.users = map[string]bool{}
 	c.Server = httptest.NewServer(c)
 	t.Cleanup(c.Close)
@@ -229,9 +229,14 @@ func TestAnswersThatFailMidway(t *testing.T) {
 func TestNewRefuses(t *testing.T) {
 	t.Parallel()
 	c := imitate(t)
-	c.version = "2"
-	if _, err := openHosts(t, c.address()); err == nil || !strings.Contains(err.Error(), "the tables are of version 2, and this server knows version 1") {
-		t.Errorf("tables of a newer version: %v", err)
+	for version, want := range map[string]string{
+		"3": "the tables are of version 3, and this server knows version 2",
+		"1": "the tables are of version 1, which this server does not use any more",
+	} {
+		c.version = version
+		if _, err := openHosts(t, c.address()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("tables of version %s: %v", version, err)
+		}
 	}
 	for _, s := range c.insertions() {
 		t.Errorf("something was written to %s", s)

@@ -16,7 +16,7 @@ const (
 	// requireServers is the variable that, set to 1, makes a test fail that would be skipped because a server is missing.
 	requireServers = "FLAGR_TEST_REQUIRE_SERVERS"
 	// administration is how long it may take to create or drop a database.
-	administration = time.Minute
+	administration = 5 * time.Minute
 )
 
 // engines are those of ClickHouse that tests run on.

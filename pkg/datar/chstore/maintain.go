@@ -87,6 +87,9 @@ func (s *Store) maintain(ctx context.Context, now time.Time, keep time.Duration)
 	if err := s.purge(ctx); err != nil {
 		return err
 	}
+	if err := s.rollUp(ctx, now); err != nil {
+		return err
+	}
 	day := func(age time.Duration) int64 { return int64(dayOf(datar.HourOf(now.Add(-age)))) }
 	for _, old := range []struct {
 		table  string
@@ -110,7 +113,7 @@ func (s *Store) reduce(ctx context.Context, before int64) error {
 	if err != nil || m.reduced >= before {
 		return err
 	}
-	rows, err := s.client.integers(ctx, fmt.Sprintf("SELECT toInt64(count()) FROM (SELECT 1 FROM datar_counts WHERE day < %d LIMIT 1)", before))
+	rows, err := s.client.integers(ctx, fmt.Sprintf("SELECT toInt64(count()) FROM (SELECT 1 FROM datar_counts WHERE hour < %d LIMIT 1)", before*hoursPerDay))
 	if err != nil {
 		return fmt.Errorf("look for days to reduce: %w", err)
 	}
@@ -130,11 +133,14 @@ func (s *Store) purge(ctx context.Context) error {
 	if err != nil || m.reduced == 0 {
 		return err
 	}
-	if err := s.dropBefore(ctx, s.localName("datar_counts"), m.unread); err != nil {
+	if err := s.dropBefore(ctx, s.localName("datar_counts"), m.unread*spansPerDay); err != nil {
+		return err
+	}
+	if err := s.dropRollups(ctx, m.unread); err != nil {
 		return err
 	}
 	for range maxPurges {
-		rows, err := s.client.integers(ctx, fmt.Sprintf("SELECT toInt64(min(day)), toInt64(count()) FROM datar_counts WHERE day < %d AND day >= %d", m.settled, m.purged))
+		rows, err := s.client.integers(ctx, fmt.Sprintf("SELECT toInt64(min(day)), toInt64(count()) FROM datar_counts WHERE hour < %d AND hour >= %d", m.settled*hoursPerDay, m.purged*hoursPerDay))
 		if err != nil {
 			return fmt.Errorf("look for days to purge: %w", err)
 		}
@@ -151,16 +157,17 @@ func (s *Store) purge(ctx context.Context) error {
 
 // purgeDay writes the totals of a day. Both inserts write the same rows each time.
 func (s *Store) purgeDay(ctx context.Context, day int64) error {
-	of := fmt.Sprintf("day = %d", day)
-	if err := s.client.exec(ctx, "INSERT INTO datar_batches (day, writer, sequence) SELECT day, writer, max(sequence) FROM datar_counts WHERE "+of+" GROUP BY day, writer"); err != nil {
+	first := datar.Hour(day * hoursPerDay)
+	written, of := inWindow(first, first+hoursPerDay), fmt.Sprintf("day = %d", day)
+	if err := s.client.exec(ctx, "INSERT INTO datar_batches (day, writer, sequence) SELECT day, writer, max(sequence) FROM datar_counts WHERE "+written+" GROUP BY day, writer"); err != nil {
 		return err
 	}
 	// What is counted twice is taken off here, since its rows in datar_days stay.
 	if err := s.client.exec(ctx, "INSERT INTO datar_days (day, flag_id, writer, sequence, n, ingested, last_ms) "+
 		"SELECT day, flag_id, toUUID('00000000-0000-0000-0000-000000000000'), 0, toUInt64(sum(c)), toUInt64(sum(i)), max(l) FROM ("+
-		"SELECT day, flag_id, toInt64(c) AS c, toInt64(i) AS i, l FROM "+rowsOnce(of+isEvent())+
+		"SELECT day, flag_id, toInt64(c) AS c, toInt64(i) AS i, l FROM "+rowsOnce(written+isEvent())+
 		" UNION ALL SELECT day, flag_id, -toInt64(max(n)) AS c, -toInt64(max(ingested)) AS i, toInt64(0) AS l FROM datar_days WHERE "+of+
-		" AND (day, writer, sequence) IN "+countedTwice(of)+" GROUP BY day, flag_id, writer, sequence) GROUP BY day, flag_id"); err != nil {
+		" AND (day, writer, sequence) IN "+countedTwice(int32(day), int32(day), "")+" GROUP BY day, flag_id, writer, sequence) GROUP BY day, flag_id"); err != nil {
 		return err
 	}
 	return s.mark(ctx, purgedMark, day+1)
@@ -168,9 +175,10 @@ func (s *Store) purgeDay(ctx context.Context, day int64) error {
 
 // addLate adds rows of a reduced day to its totals, unless they were counted before the day was reduced.
 func (s *Store) addLate(ctx context.Context, from source, day int32, rows []datar.Row) error {
+	first := datar.Hour(day) * hoursPerDay
 	known, err := s.client.integers(ctx, fmt.Sprintf("SELECT toInt64(max(s)) FROM "+
-		"(SELECT max(sequence) AS s FROM datar_counts WHERE day = %[1]d AND writer = toUUID('%[2]s') "+
-		"UNION ALL SELECT max(sequence) AS s FROM datar_batches WHERE day = %[1]d AND writer = toUUID('%[2]s'))", day, from.writer))
+		"(SELECT max(sequence) AS s FROM datar_counts WHERE %[3]s AND writer = toUUID('%[2]s') "+
+		"UNION ALL SELECT max(sequence) AS s FROM datar_batches WHERE day = %[1]d AND writer = toUUID('%[2]s'))", day, from.writer, inWindow(first, first+hoursPerDay)))
 	if err != nil {
 		return fmt.Errorf("look for a batch of a reduced day: %w", err)
 	}
@@ -178,7 +186,7 @@ func (s *Store) addLate(ctx context.Context, from source, day int32, rows []data
 		return nil
 	}
 	for i := range rows {
-		rows[i].Hour = datar.Hour(day) * hoursPerDay
+		rows[i].Hour = first
 	}
 	var b []byte
 	for _, r := range datar.GroupRows(datar.EventRows(rows), datar.GroupFlag) {

@@ -10,12 +10,18 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
-// Scalar queries for the days that Maintain has marked. They are 0 while there are none.
+// Scalar queries for the days that Maintain has marked, and for their first hours. They are 0 while there are none. ClickHouse
+// evaluates them before it selects partitions.
 const (
-	// reducedBefore is the first day that the retention has not reduced to totals.
-	reducedBefore = "(SELECT max(value) FROM datar_meta WHERE name = '" + reducedMark + "')"
+	// reducedHour is the first hour that the retention has not reduced to totals.
+	reducedHour = "(SELECT max(value) * 24 FROM datar_meta WHERE name = '" + reducedMark + "')"
 	// purgedBefore is the first day whose rows are in datar_counts; the totals of those before are in datar_days.
 	purgedBefore = "(SELECT max(value) FROM datar_meta WHERE name = '" + purgedMark + "')"
+	purgedHour   = "(SELECT max(value) * 24 FROM datar_meta WHERE name = '" + purgedMark + "')"
+	// detailed and stillThere are conditions for rows that the retention has not reduced, and for those of reduced days that are
+	// not purged.
+	detailed   = " AND hour >= " + reducedHour
+	stillThere = " AND hour < " + reducedHour + " AND hour >= " + purgedHour
 )
 
 // rowsOnce is a subquery for rows of datar_counts, each counted once however often it was inserted.
@@ -25,7 +31,7 @@ func rowsOnce(condition string) string {
 		" GROUP BY day, hour, flag_id, variant_id, segment_id, outcome, version, asked, writer, counter)"
 }
 
-// inWindow is the condition for the hours from one to another one. The day names the partitions.
+// inWindow is the condition for the hours from one to another one. Hours and days name the partitions.
 func inWindow(from, to datar.Hour) string {
 	return fmt.Sprintf("day >= %d AND day <= %d AND hour >= %d AND hour < %d", dayOf(from), dayOf(to-1), from, to)
 }
@@ -71,13 +77,19 @@ func (s *Store) Totals(ctx context.Context, q datar.TotalsQuery) ([]datar.Total,
 	firstDay, lastDay := dayOf(q.From), dayOf(q.To-1)
 	// A server that has not heard of reduced days yet adds their rows up as before: they stay for long enough.
 	reduced := q.GroupBy == datar.ByOutcome || s.reduced.any()
-	within := inWindow(q.From, q.To)
-	if reduced {
-		within += " AND day >= " + reducedBefore
+	rollups, err := s.rolledUp(ctx, q.From.DayStart(), datar.Hour(lastDay+1)*hoursPerDay)
+	if err != nil {
+		return nil, fmt.Errorf("chstore: totals: %w", err)
 	}
-	from := "SELECT " + a + " AS a, " + b + " AS b, c, i, l FROM " + rowsOnce(within+isEvent()+ofFlag(q.FlagID))
+	condition := isEvent() + ofFlag(q.FlagID)
+	newer := condition
+	if reduced {
+		newer += detailed
+	}
+	from := "SELECT " + a + " AS a, " + b + " AS b, c, i, l FROM " + rollups.rows(q.From, q.To, newer)
 	if reduced && q.GroupBy != datar.ByOutcome {
-		from += " UNION ALL SELECT " + a + " AS a, " + b + " AS b, c, i, l FROM " + rowsOnce(stillThere(firstDay, lastDay)+isEvent()+ofFlag(q.FlagID)) +
+		from += " UNION ALL SELECT " + a + " AS a, " + b + " AS b, c, i, l FROM " +
+			rollups.rows(q.From.DayStart(), datar.Hour(lastDay+1)*hoursPerDay, stillThere+condition) +
 			" UNION ALL SELECT " + a + " AS a, " + b + " AS b, c, i, l FROM " + daysOnce(firstDay, lastDay, q.FlagID)
 	}
 	rows, err := s.client.integers(ctx, "SELECT toInt64(a), toInt64(b), toInt64(sum(c)), toInt64(sum(i)), toInt64(max(l)) FROM ("+from+") GROUP BY a, b")
@@ -100,17 +112,12 @@ func (s *Store) Totals(ctx context.Context, q datar.TotalsQuery) ([]datar.Total,
 	return totals, nil
 }
 
-// stillThere is the condition for rows of reduced days that are not purged.
-func stillThere(firstDay, lastDay int32) string {
-	return fmt.Sprintf("day >= %d AND day <= %d AND day < %s AND day >= %s", firstDay, lastDay, reducedBefore, purgedBefore)
-}
-
 // countedTwice is a subquery for those batches in datar_days that are in datar_counts as well: such a batch was sent again while its
-// first sending, from before the day was reduced, was still under way. The condition selects days.
-func countedTwice(condition string) string {
-	return "(SELECT day, writer, sequence FROM (SELECT DISTINCT day, writer, sequence FROM datar_days WHERE sequence > 0 AND " + condition + ") AS late " +
-		"ALL INNER JOIN (SELECT day, writer, max(sequence) AS newest FROM datar_counts WHERE " + condition + " GROUP BY day, writer) AS written USING day, writer " +
-		"WHERE sequence <= newest)"
+// first sending, from before the day was reduced, was still under way. The condition is about rows of datar_counts.
+func countedTwice(firstDay, lastDay int32, condition string) string {
+	return fmt.Sprintf("(SELECT day, writer, sequence FROM (SELECT DISTINCT day, writer, sequence FROM datar_days WHERE sequence > 0 AND day >= %d AND day <= %d) AS late "+
+		"ALL INNER JOIN (SELECT day, writer, max(sequence) AS newest FROM datar_counts WHERE %s GROUP BY day, writer) AS written USING day, writer "+
+		"WHERE sequence <= newest)", firstDay, lastDay, inWindow(datar.Hour(firstDay)*hoursPerDay, datar.Hour(lastDay+1)*hoursPerDay)+condition)
 }
 
 // daysOnce is a subquery for totals of days. Those that a purge has made have the sequence 0, and count when the purge is
@@ -118,7 +125,7 @@ func countedTwice(condition string) string {
 func daysOnce(firstDay, lastDay int32, flagID int64) string {
 	days := fmt.Sprintf("day >= %d AND day <= %d", firstDay, lastDay)
 	return "(SELECT day, flag_id, max(n) AS c, max(ingested) AS i, max(last_ms) AS l FROM datar_days WHERE " + days + ofFlag(flagID) +
-		" AND if(sequence = 0, day < " + purgedBefore + ", day < " + purgedBefore + " OR (day, writer, sequence) NOT IN " + countedTwice(days) + ")" +
+		" AND if(sequence = 0, day < " + purgedBefore + ", day < " + purgedBefore + " OR (day, writer, sequence) NOT IN " + countedTwice(firstDay, lastDay, stillThere) + ")" +
 		" GROUP BY day, flag_id, writer, sequence)"
 }
 
@@ -148,7 +155,10 @@ func (s *Store) Details(ctx context.Context, q datar.DetailsQuery) ([]datar.Row,
 	if q.From >= q.To {
 		return nil, ctx.Err()
 	}
-	within := inWindow(q.From, q.To) + " AND day >= " + reducedBefore
+	rollups, err := s.rolledUp(ctx, q.From, q.To)
+	if err != nil {
+		return nil, fmt.Errorf("chstore: add up details: %w", err)
+	}
 	var groups []string
 	var setters []func(*datar.Key, int64)
 	for _, p := range parts() {
@@ -165,7 +175,7 @@ func (s *Store) Details(ctx context.Context, q datar.DetailsQuery) ([]datar.Row,
 	grouped := strings.Join(names, ", ")
 	rows, err := s.client.integers(ctx, "SELECT "+grouped+", toInt64(sum(c)), toInt64(sum(i)), toInt64(minIf(f, f != 0)), toInt64(max(l)) FROM "+
 		"(SELECT "+strings.Join(groups, ", ")+", c, i, if(outcome = 0, 0, f) AS f, if(outcome = 0, 0, l) AS l FROM "+
-		rowsOnce(within+ofFlag(q.FlagID))+") GROUP BY "+grouped)
+		rollups.rows(q.From, q.To, ofFlag(q.FlagID)+detailed)+") GROUP BY "+grouped)
 	if err != nil {
 		return nil, fmt.Errorf("chstore: add up details: %w", err)
 	}

@@ -49,9 +49,14 @@ func (s *Store) isNoted(ctx context.Context, from source) (bool, error) {
 }
 
 func (s *Store) note(ctx context.Context, from source) error {
-	b := appendNumber([]byte{'{'}, "day", today())
-	b = from.appendTo(append(b, ','))
-	return s.client.insert(ctx, "datar_batches", "day, writer, sequence", append(b, "}\n"...))
+	return s.client.insert(ctx, "datar_batches", noteColumns, appendNote(nil, from))
+}
+
+const noteColumns = "day, writer, sequence"
+
+func appendNote(b []byte, from source) []byte {
+	b = appendNumber(append(b, '{'), "day", today())
+	return append(from.appendTo(append(b, ',')), "}\n"...)
 }
 
 // today is the day by this server's clock. It decides about partitions only, which are dropped long after.
@@ -106,8 +111,17 @@ func keyHash(key string) string {
 
 // keepReceipt writes down the body that a key stands for, and the answer when it is done.
 func (s *Store) keepReceipt(ctx context.Context, r ingest.Receipt, done bool) error {
-	b := appendNumber([]byte{'{'}, "day", today())
-	b = appendText(append(b, ','), "key_hash", keyHash(r.Key))
+	if err := s.client.insert(ctx, "datar_receipts", receiptColumns, appendReceipt(nil, keyHash(r.Key), r, done)); err != nil {
+		return fmt.Errorf("chstore: keep a receipt: %w", err)
+	}
+	return nil
+}
+
+const receiptColumns = "day, key_hash, digest, done, answer"
+
+func appendReceipt(b []byte, hash string, r ingest.Receipt, done bool) []byte {
+	b = appendNumber(append(b, '{'), "day", today())
+	b = appendText(append(b, ','), "key_hash", hash)
 	b = appendText(append(b, ','), "digest", r.Digest)
 	if done {
 		b = appendNumber(append(b, ','), "done", 1)
@@ -116,10 +130,7 @@ func (s *Store) keepReceipt(ctx context.Context, r ingest.Receipt, done bool) er
 		b = appendNumber(append(b, ','), "done", 0)
 		b = appendText(append(b, ','), "answer", "")
 	}
-	if err := s.client.insert(ctx, "datar_receipts", "day, key_hash, digest, done, answer", append(b, "}\n"...)); err != nil {
-		return fmt.Errorf("chstore: keep a receipt: %w", err)
-	}
-	return nil
+	return append(b, "}\n"...)
 }
 
 // receipt returns the digests of the bodies that came with a key, and the receipt of the one that is done, if there is one.

@@ -10,7 +10,7 @@ import (
 )
 
 // schemaVersion is that of the tables that this package creates and reads. A database with a newer one is refused.
-const schemaVersion = 1
+const schemaVersion = 2
 
 // table is a table of the store. Its columns and engine are written for a single server; on a cluster the engine is
 // replicated.
@@ -20,18 +20,33 @@ type table struct {
 	engine, arguments, layout string
 	// sharded: on a cluster each shard has a part of the rows. Other tables are whole on every host.
 	sharded bool
+	// single: the table is not used on a cluster.
+	single bool
 }
 
 // A row of datar_counts is the total of one counter of one writer, or what one batch adds: then its counter is the number of the
 // batch. Rows are identified by their whole sorting key, and of rows with one identity the greatest n wins, in queries at once and on
-// disk when parts are merged. So a row that comes again, or late, changes nothing.
+// disk when parts are merged. So a row that comes again, or late, changes nothing. A partition has the hours of a quarter of a day.
 var tables = []table{
 	{
 		name: "datar_counts", sharded: true,
 		columns: "day Int32, hour Int32, flag_id Int64, variant_id Int64, segment_id Int64, outcome UInt8, version UInt16, asked UInt8, " +
 			"writer UUID, counter UInt64, sequence UInt64, n UInt64, ingested UInt64, first_ms Int64, last_ms Int64",
 		engine: "ReplacingMergeTree", arguments: "n",
-		layout: "PARTITION BY day ORDER BY (flag_id, hour, variant_id, segment_id, outcome, version, asked, writer, counter)",
+		layout: fmt.Sprintf("PARTITION BY intDiv(hour, %d) ORDER BY (flag_id, hour, variant_id, segment_id, outcome, version, asked, writer, counter)", hoursPerSpan),
+	},
+	{
+		name: rollupsTable, single: true,
+		columns: "build Int64, day Int32, hour Int32, flag_id Int64, variant_id Int64, segment_id Int64, outcome UInt8, version UInt16, asked UInt8, " +
+			"n UInt64, ingested UInt64, first_ms Int64, last_ms Int64",
+		engine: "MergeTree",
+		layout: fmt.Sprintf("PARTITION BY intDiv(day, %d) ORDER BY (flag_id, hour)", daysPerRollupPart),
+	},
+	{
+		name: buildsTable, single: true,
+		columns: "span Int32, block Int64, build Int64, at DateTime DEFAULT now()",
+		engine:  "MergeTree",
+		layout:  fmt.Sprintf("PARTITION BY intDiv(span, %d) ORDER BY (span, block, build)", daysPerRollupPart*spansPerDay),
 	},
 	{
 		name:    "datar_days",
@@ -90,6 +105,9 @@ func (s *Store) engineOf(t table) string {
 // create returns the statements that create a table that does not exist.
 func (s *Store) create(t table) []string {
 	cluster := s.client.options.Cluster
+	if cluster != "" && t.single {
+		return nil
+	}
 	on := ""
 	if cluster != "" {
 		on = " ON CLUSTER " + cluster
@@ -133,7 +151,10 @@ func (s *Store) prepare(ctx context.Context) error {
 			return fmt.Errorf("%s was created, and is not there", metaTable)
 		}
 	}
-	return s.createTables(ctx, tables...)
+	if err := s.createTables(ctx, tables...); err != nil {
+		return err
+	}
+	return s.detectRollups(ctx)
 }
 
 func (s *Store) createTables(ctx context.Context, tables ...table) error {
@@ -198,6 +219,8 @@ func (s *Store) readMeta(ctx context.Context) (found bool, err error) {
 	switch {
 	case s.identity == "" || err != nil:
 		return false, fmt.Errorf("%s.%s is not a table of this store: identity is %q and version %q", s.client.options.Database, metaTable, rows[0][1], rows[1][1])
+	case version < schemaVersion:
+		return false, fmt.Errorf("the tables are of version %d, which this server does not use any more: name another database, and see docs/clickhouse.md for how to copy the counts", version)
 	case version > schemaVersion:
 		return false, fmt.Errorf("the tables are of version %d, and this server knows version %d: use a newer server, or another database", version, schemaVersion)
 	}

@@ -1,0 +1,222 @@
+package chstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+)
+
+// A rollup has the rows of a partition of datar_counts without writers and counters, each counted once. It is the result of one build, and is
+// read only while the partition has the number of the newest block that it had before the build: every insert gives a partition a greater
+// number, and merges keep it. So a row that comes late makes the rollup unread at once, and a later build replaces it.
+const (
+	rollupsTable = "datar_rollups"
+	buildsTable  = "datar_builds"
+	buildMark    = "build"
+
+	// hoursPerSpan is the length of a partition of datar_counts.
+	hoursPerSpan = 6
+	spansPerDay  = hoursPerDay / hoursPerSpan
+	// maxBuilds is the most rollups that one call of Maintain builds.
+	maxBuilds = 4
+	// buildEvery is how often a store looks for partitions to roll up, and for how long one that builds keeps others from it.
+	buildEvery = 5 * time.Minute
+	// buildQuiet is how long a partition must be over and without inserts: far longer than flushes are late, and than an operating
+	// system needs to write files to disk. A block that is lost when power fails would give its number to another one.
+	buildQuiet = 15 * time.Minute
+	// buildTimeout bounds a statement of a build.
+	buildTimeout = 10 * time.Minute
+	// wholeRows is the most rows that are rolled up by one statement, for 1 GB of memory at most.
+	wholeRows = 2_000_000
+)
+
+// builder is what a store knows about rollups.
+type builder struct {
+	// usable: the numbers of blocks grow with each insert. It is set before the first concurrent use.
+	usable bool
+	every  time.Duration
+	quiet  time.Duration
+
+	mu     sync.Mutex
+	looked time.Time // when this store last looked for partitions to roll up
+}
+
+// spanOf is the number of the partition of datar_counts in which an hour lies.
+func spanOf(h datar.Hour) int64 { return int64(h) / hoursPerSpan }
+
+// detectRollups finds out whether datar_counts has the engine whose numbers of blocks are known to grow with each insert. Those of replicated
+// tables are given out before the insert is visible.
+func (s *Store) detectRollups(ctx context.Context) error {
+	if s.client.options.Cluster != "" {
+		return nil
+	}
+	rows, err := s.client.query(ctx, fmt.Sprintf("SELECT engine FROM system.tables WHERE database = '%s' AND name = 'datar_counts'", s.client.options.Database))
+	if err != nil {
+		return fmt.Errorf("read the engine of datar_counts: %w", err)
+	}
+	s.builds.usable = len(rows) == 1 && rows[0][0] == "ReplacingMergeTree"
+	return nil
+}
+
+// newestBlocks is a subquery for the number of the newest block of each partition.
+func (s *Store) newestBlocks() string {
+	return fmt.Sprintf("(SELECT toInt32(partition) AS span, toInt64(max(max_block_number)) AS block FROM system.parts "+
+		"WHERE database = '%s' AND table = 'datar_counts' AND active GROUP BY partition)", s.client.options.Database)
+}
+
+// rolled are the builds to read instead of rows, by the number of the partition.
+type rolled map[int64]int64
+
+// rolledUp returns the rollups that have all rows of their partitions at this moment.
+func (s *Store) rolledUp(ctx context.Context, from, to datar.Hour) (rolled, error) {
+	if !s.builds.usable {
+		return nil, nil
+	}
+	rows, err := s.client.integers(ctx, fmt.Sprintf("SELECT toInt64(span), toInt64(max(build)) FROM %s WHERE span >= %d AND span <= %d AND (span, block) IN "+
+		"(SELECT span, block FROM %s) GROUP BY span", buildsTable, spanOf(from), spanOf(to-1), s.newestBlocks()))
+	if err != nil {
+		return nil, fmt.Errorf("look for rollups: %w", err)
+	}
+	r := make(rolled, len(rows))
+	for _, row := range rows {
+		r[row[0]] = row[1]
+	}
+	return r, nil
+}
+
+// rows is a subquery for the rows of some hours that meet a condition, each counted once: those of rollups, and those of datar_counts in
+// partitions that have no rollup.
+func (r rolled) rows(from, to datar.Hour, condition string) string {
+	if len(r) == 0 {
+		return rowsOnce(inWindow(from, to) + condition)
+	}
+	builds := make([]string, 0, len(r))
+	for _, span := range slices.Sorted(maps.Keys(r)) {
+		builds = append(builds, fmt.Sprint(r[span]))
+	}
+	parts := []string{"SELECT day, hour, flag_id, variant_id, segment_id, outcome, version, asked, n AS c, ingested AS i, first_ms AS f, last_ms AS l FROM " +
+		rollupsTable + " WHERE " + inWindow(from, to) + condition + " AND build IN (" + strings.Join(builds, ", ") + ")"}
+	if rest := r.rest(from, to); len(rest) > 0 {
+		parts = append(parts, "SELECT day, hour, flag_id, variant_id, segment_id, outcome, version, asked, c, i, f, l FROM "+
+			rowsOnce(inWindow(from, to)+" AND ("+strings.Join(rest, " OR ")+")"+condition))
+	}
+	return "(" + strings.Join(parts, " UNION ALL ") + ")"
+}
+
+// rest are conditions for the hours of a window that have no rollup, one for each stretch of them.
+func (r rolled) rest(from, to datar.Hour) []string {
+	spans := slices.DeleteFunc(slices.Sorted(maps.Keys(r)), func(span int64) bool { return span < spanOf(from) || span > spanOf(to-1) })
+	var stretches []string
+	begin := int64(from)
+	for _, span := range spans {
+		if end := span * hoursPerSpan; begin < end {
+			stretches = append(stretches, fmt.Sprintf("hour >= %d AND hour < %d", begin, end))
+		}
+		begin = (span + 1) * hoursPerSpan
+	}
+	if begin < int64(to) {
+		stretches = append(stretches, fmt.Sprintf("hour >= %d AND hour < %d", begin, to))
+	}
+	return stretches
+}
+
+// rollUp builds rollups of partitions that are over and have none, if no other server does.
+func (s *Store) rollUp(ctx context.Context, now time.Time) error {
+	if !s.builds.usable || !s.builds.due() {
+		return nil
+	}
+	patience := ""
+	if s.builds.every > 0 { // a partition that gets late rows all the time is built again after a tenth of its age
+		patience = fmt.Sprintf("AND span NOT IN (SELECT span FROM %s GROUP BY span HAVING toInt64(toUInt32(now()) - toUInt32(max(at))) * 10 < %d - (span + 1) * %d) ",
+			buildsTable, now.Unix(), hoursPerSpan*3600)
+	}
+	rows, err := s.client.integers(ctx, fmt.Sprintf("SELECT toInt64(span), block, size FROM (SELECT toInt32(partition) AS span, toInt64(max(max_block_number)) AS block, toInt64(sum(rows)) AS size, "+
+		"toInt64(toUInt32(now()) - toUInt32(max(modification_time))) AS quiet FROM system.parts WHERE database = '%s' AND table = 'datar_counts' AND active GROUP BY partition) "+
+		"WHERE span > 0 AND span < %d AND quiet >= %d AND (span, block) NOT IN (SELECT span, block FROM %s) %sORDER BY span DESC LIMIT %d",
+		s.client.options.Database, spanOf(datar.HourOf(now.Add(-s.builds.quiet))), int64(s.builds.quiet/time.Second), buildsTable, patience, maxBuilds))
+	if err != nil {
+		return fmt.Errorf("look for partitions to roll up: %w", err)
+	}
+	if len(rows) == 0 {
+		return nil
+	}
+	if ok, err := s.claimBuild(ctx); !ok || err != nil {
+		return err
+	}
+	for _, row := range rows {
+		if err := s.build(ctx, row[0], row[1], row[2]); err != nil {
+			return fmt.Errorf("roll up the hours from %s on: %w", datar.Hour(row[0]*hoursPerSpan).Time().Format(time.RFC3339), err)
+		}
+	}
+	return nil
+}
+
+// due reports whether it is time to look for partitions again.
+func (b *builder) due() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if time.Since(b.looked) < b.every {
+		return false
+	}
+	b.looked = time.Now()
+	return true
+}
+
+// claimBuild reports whether this server builds now. Two servers that build the same rollup do not harm each other.
+func (s *Store) claimBuild(ctx context.Context) (bool, error) {
+	recent := fmt.Sprintf("FROM datar_meta WHERE name = '%s' AND at + %d > now()", buildMark, int64(s.builds.every/time.Second))
+	others, err := s.client.integers(ctx, "SELECT toInt64(count()) "+recent)
+	if err != nil || others[0][0] > 0 {
+		return false, err
+	}
+	mine := rand.Int64()
+	if err := s.mark(ctx, buildMark, mine); err != nil {
+		return false, err
+	}
+	first, err := s.client.integers(ctx, "SELECT toInt64(min(value)), toInt64(count()) "+recent)
+	return err == nil && (first[0][1] == 0 || first[0][0] == mine), err
+}
+
+// build rolls up a partition whose newest block is given. Rows are read under the number of the build, which is random, and only after the build
+// is noted. So a statement that failed, or may have, is not repeated under its number.
+func (s *Store) build(ctx context.Context, span, block, size int64) error {
+	build := rand.Int64()
+	step := int64(hoursPerSpan)
+	if size > wholeRows {
+		step = 1
+	}
+	for hour := span * hoursPerSpan; hour < (span+1)*hoursPerSpan; hour += step {
+		statement := fmt.Sprintf("INSERT INTO %s (build, day, hour, flag_id, variant_id, segment_id, outcome, version, asked, n, ingested, first_ms, last_ms) "+
+			"SELECT toInt64(%d), day, hour, flag_id, variant_id, segment_id, outcome, version, asked, toUInt64(sum(c)), toUInt64(sum(i)), minIf(f, f != 0), max(l) FROM %s "+
+			"GROUP BY day, hour, flag_id, variant_id, segment_id, outcome, version, asked",
+			rollupsTable, build, rowsOnce(inWindow(datar.Hour(hour), datar.Hour(hour+step))))
+		if err := s.client.execOnce(ctx, statement, buildTimeout); err != nil {
+			return err
+		}
+	}
+	b := appendNumber([]byte{'{'}, "span", span)
+	b = appendNumber(append(b, ','), "block", block)
+	b = appendNumber(append(b, ','), "build", build)
+	return s.client.insert(ctx, buildsTable, "span, block, build", append(b, "}\n"...))
+}
+
+// dropRollups drops rollups of months that are not read any more.
+func (s *Store) dropRollups(ctx context.Context, beforeDay int64) error {
+	if !s.builds.usable {
+		return nil
+	}
+	return errors.Join(
+		s.dropBefore(ctx, rollupsTable, beforeDay/daysPerRollupPart),
+		s.dropBefore(ctx, buildsTable, beforeDay/daysPerRollupPart))
+}
+
+// daysPerRollupPart is the length of a partition of the rollups.
+const daysPerRollupPart = 30
