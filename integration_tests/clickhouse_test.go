@@ -1,6 +1,7 @@
 package integration_tests
 
 import (
+	"errors"
 	"net/http"
 	"os"
 	"strings"
@@ -8,8 +9,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/flagr-datar/flagr-datar/integration_tests/services"
 	"github.com/flagr-datar/flagr-datar/integration_tests/services/servicestest"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
 )
 
 const datarStore = "FLAGR_RECORDER_DATAR_STORE"
@@ -97,6 +101,58 @@ func TestClickHouseStart(t *testing.T) {
 			if log := p.log.String(); !strings.Contains(log, test.want) || strings.Contains(log, "other-s3cret") || strings.Contains(log, "flagr-test-password") {
 				t.Errorf("the log has no %q, or a password:\n%s", test.want, log)
 			}
+		})
+	}
+}
+
+// moveEnd is how a move ends whose sums are equal.
+const moveEnd = "the sums of each flag and day are equal"
+
+// TestClickHouseMove copies counts from SQL while a server counts there, is killed, and completes when the server has stopped. A server
+// on ClickHouse then answers as the one before.
+func TestClickHouseMove(t *testing.T) {
+	t.Parallel()
+	for _, kind := range testdb.Kinds() {
+		if kind.Name != "sqlite" && kind.Name != "postgres15" {
+			continue
+		}
+		t.Run(kind.Name, func(t *testing.T) {
+			t.Parallel()
+			if kind.Name != "sqlite" && os.Getenv("FLAGR_TEST_POSTGRES15") == "" {
+				t.Skip("FLAGR_TEST_POSTGRES15 is not set: make test-clickhouse runs this test")
+			}
+			db := databaseOf(kind)
+			dsn := db.fresh(t)
+			own := ownClickHouse(t)
+			s := startRough(t, t.TempDir(), quick.with(db.environ(dsn)).with(counting("100ms")))
+			flags := splitFlags(t, s)
+			env := s.env.with(environ{datarStore: own.DSN})
+			l := load{pace: 20 * time.Millisecond}
+			l.begin(s, flags, endless)
+			poll(t, "some counts", func() bool { return l.acknowledged.Load() > 3_000 })
+			killed := launch(t, t.TempDir(), env, "--move-counts")
+			poll(t, "the move to begin", func() bool { return killed.log.String() != "" || killed.ended() })
+			if err := killed.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+				t.Fatal(err)
+			}
+			<-killed.done
+			beside := launch(t, t.TempDir(), env, "--move-counts")
+			if code := beside.wait(t); (code == 0) != strings.Contains(beside.log.String(), moveEnd) {
+				t.Errorf("a move beside a server ended with code %d:\n%s", code, beside.log)
+			}
+			l.end()
+			settle(t, s)
+			want := get[summary](t, s, "/datar/summary")
+			s.stop(t, syscall.SIGTERM)
+			last := launch(t, t.TempDir(), env, "--move-counts")
+			if code := last.wait(t); code != 0 || !strings.Contains(last.log.String(), moveEnd) || strings.Contains(last.log.String(), "flagr-test-password") {
+				t.Fatalf("the last move ended with code %d, or its log has the password:\n%s", code, last.log)
+			}
+			next := startRough(t, s.cmd.Dir, env)
+			if diff := cmp.Diff(want, get[summary](t, next, "/datar/summary")); diff != "" {
+				t.Errorf("summary after the move (-want +got):\n%s", diff)
+			}
+			l.check(t, get[summary](t, next, "/datar/summary?limit=1000").sum())
 		})
 	}
 }

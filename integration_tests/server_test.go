@@ -79,6 +79,16 @@ func launchBinary(t *testing.T, binary, dir string, env environ, args ...string)
 	return p
 }
 
+// ended reports whether the process has ended.
+func (p *process) ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // wait waits for the end of the process and returns its exit code.
 func (p *process) wait(t *testing.T) int {
 	t.Helper()

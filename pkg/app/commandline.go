@@ -15,6 +15,7 @@ import (
 type CommandLine struct {
 	Version    bool   `long:"version" short:"v" description:"print the version and exit"`
 	FirstSteps string `long:"first-steps" value-name:"FILE" description:"once the server listens, print this file, with its address in place of http://localhost:18000"`
+	MoveCounts bool   `long:"move-counts" description:"copy Datar's counts from the database of the flags to the store that FLAGR_RECORDER_DATAR_STORE names, compare them, and exit"`
 
 	// address is where the server was asked to listen for HTTP, as host:port.
 	address string

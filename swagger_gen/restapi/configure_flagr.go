@@ -3,6 +3,7 @@
 package restapi
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -25,9 +26,13 @@ func configureFlags(api *operations.FlagrAPI) {
 	if errors.Is(err, app.ErrPrinted) {
 		os.Exit(0)
 	}
-	_, configErr := config.Load(config.Environ())
+	c, configErr := config.Load(config.Environ())
 	exitOn(configErr)
 	exitOn(err)
+	if line.MoveCounts {
+		exitOn(app.MoveCounts(context.Background(), c))
+		os.Exit(0)
+	}
 	api.CommandLineOptionsGroups = []cmdutils.CommandLineOptionsGroup{{ShortDescription: "Further options", Options: line}}
 }
 
