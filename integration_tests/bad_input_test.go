@@ -157,9 +157,7 @@ func checkBadCase(t *testing.T, s *server, c badCase) {
 	case c.body != nil:
 		request.Header.Set("Content-Type", "application/json")
 	}
-	for name, values := range c.header {
-		request.Header[name] = values
-	}
+	maps.Copy(request.Header, c.header)
 	if len(text) > 16<<20 {
 		request.Header.Set("Expect", "100-continue") // so that the refusal arrives before the body is sent
 	}
@@ -434,9 +432,7 @@ func badValues(of schema) []badValue {
 
 func with(body object, name string, value any) object {
 	changed := object{}
-	for k, v := range body {
-		changed[k] = v
-	}
+	maps.Copy(changed, body)
 	changed[name] = value
 	return changed
 }

@@ -2,6 +2,7 @@ package integration_tests
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"regexp"
@@ -27,9 +28,7 @@ func TestSmallMemory(t *testing.T) {
 		clients.Go(func() {
 			for i := range evaluations / connections {
 				own := object{"entityID": fmt.Sprintf("user-%d-%d", c, i)}
-				for name, value := range body {
-					own[name] = value
-				}
+				maps.Copy(own, body)
 				if a, err := s.try(http.MethodPost, "/evaluation", own); err != nil || a.status != http.StatusOK {
 					t.Errorf("evaluation of flag %s: %s, %v", f.path(), a, err)
 					return

@@ -205,7 +205,7 @@ func nextLine(t *testing.T, lines <-chan string, log *testlog.Buffer, p *process
 func TestStopEndsEventStreams(t *testing.T) {
 	t.Parallel()
 	p, address, _ := ofrepServer(t, environ{"FLAGR_OFREP_API_KEYS": ""})
-	response, err := http.Get(address + "/ofrep/v1/events") //nolint:gosec // the test's own server
+	response, err := http.Get(address + "/ofrep/v1/events") // the test's own server
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -240,7 +240,7 @@ func TestAnEventAskedAtAnotherServer(t *testing.T) {
 		_, answer := ask(t, "POST", origin+all, body)
 		return strings.Contains(answer, `"key":"twin","value":true`)
 	})
-	events, err := http.Get(origin + "/ofrep/v1/events") //nolint:gosec // the test's own server
+	events, err := http.Get(origin + "/ofrep/v1/events") // the test's own server
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -285,7 +285,7 @@ func TestOFREPWhileTheSourceIsDown(t *testing.T) {
 	if status != 200 || !strings.Contains(before, `"reason":"DISABLED"`) {
 		t.Fatalf("%d %s", status, before)
 	}
-	events, err := http.Get(address + "/ofrep/v1/events") //nolint:gosec // the test's own server
+	events, err := http.Get(address + "/ofrep/v1/events") // the test's own server
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -327,9 +328,7 @@ func TestAllRecordersAtOnce(t *testing.T) {
 
 		answers := evaluateMany(t, s, f, 0, evaluations/2)
 		expose(t, s, f, 0, exposures)
-		for id, answer := range evaluateMany(t, s, f, evaluations/2, evaluations) {
-			answers[id] = answer
-		}
+		maps.Copy(answers, evaluateMany(t, s, f, evaluations/2, evaluations))
 		for _, name := range []string{"kafka", "kinesis", "pubsub"} {
 			poll(t, name+" to have everything", func() bool { return recorders(t, s)[name].Delivered == evaluations+exposures })
 			if r := recorders(t, s)[name]; r.State != "working" || r.Pending != 0 || len(r.Dropped) != 0 {
@@ -387,9 +386,7 @@ func TestKafkaStopsHalfWay(t *testing.T) {
 	answers := map[string]string{}
 	evaluateSlowly := func(from, to int) {
 		for i := from; i < to; i += 1000 {
-			for id, answer := range evaluateMany(t, s, f, i, i+1000) {
-				answers[id] = answer
-			}
+			maps.Copy(answers, evaluateMany(t, s, f, i, i+1000))
 			poll(t, "the working streams to follow", func() bool {
 				now := recorders(t, s)
 				return now["kinesis"].Pending == 0 && now["pubsub"].Pending == 0 && (i >= half || now["kafka"].Pending == 0)

@@ -195,7 +195,7 @@ func mergeProfiles(path, dir string) error {
 	if err != nil || len(parts) == 0 {
 		return fmt.Errorf("nothing was profiled: %w", errors.Join(err, errors.ErrUnsupported))
 	}
-	command := exec.Command("go", append([]string{"tool", "pprof", "-proto", "-output", path}, parts...)...) //nolint:noctx,gosec // it ends by itself
+	command := exec.Command("go", append([]string{"tool", "pprof", "-proto", "-output", path}, parts...)...) //nolint:noctx // it ends by itself
 	if output, err := command.CombinedOutput(); err != nil {
 		return fmt.Errorf("merge the profiles: %w: %s", err, output)
 	}
@@ -238,7 +238,7 @@ func takeProfile(p *process, path string, seconds int) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(path, profile, 0o644) //nolint:gosec // for whoever has the repository
+	return os.WriteFile(path, profile, 0o644) // for whoever has the repository
 }
 
 // measure takes the figures of all rounds. Servers take turns in an order that is another one each time, so that nobody

@@ -121,7 +121,7 @@ func serveBare(size int) error {
 	}
 	fmt.Printf("http://%s/\n", listener.Addr())
 	answer := bytes.Repeat([]byte{'x'}, size)
-	return http.Serve(listener, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { //nolint:gosec // only this command is its client
+	return http.Serve(listener, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { // only this command is its client
 		if _, err := io.Copy(io.Discard, r.Body); err != nil {
 			return
 		}

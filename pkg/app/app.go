@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -229,9 +230,9 @@ func (a *App) Stop(ctx context.Context) error {
 		a.endDraining()
 		a.drained.Wait()
 		var errs []error
-		for i := len(a.cleanups) - 1; i >= 0; i-- {
-			if err := a.cleanups[i].run(ctx); err != nil {
-				errs = append(errs, fmt.Errorf("stop %s: %w", a.cleanups[i].name, err))
+		for _, v := range slices.Backward(a.cleanups) {
+			if err := v.run(ctx); err != nil {
+				errs = append(errs, fmt.Errorf("stop %s: %w", v.name, err))
 			}
 		}
 		a.stopErr = errors.Join(errs...)

@@ -1,8 +1,8 @@
 package app_test
 
 import (
-	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -46,15 +46,13 @@ func BenchmarkEdge(b *testing.B) {
 		b.Run(bc.name, func(b *testing.B) {
 			environ := map[string]string{"FLAGR_DB_DBCONNECTIONSTR": filepath.Join(b.TempDir(), "flagr.sqlite")}
 			for _, more := range []map[string]string{off, bc.environ} {
-				for name, value := range more {
-					environ[name] = value
-				}
+				maps.Copy(environ, more)
 			}
 			c, err := config.Load(environ)
 			if err != nil {
 				b.Fatal(err)
 			}
-			a, err := app.New(b.Context(), c, app.Options{Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+			a, err := app.New(b.Context(), c, app.Options{Logger: slog.New(slog.DiscardHandler)})
 			if err != nil {
 				b.Fatal(err)
 			}

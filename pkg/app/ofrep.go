@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"runtime/debug"
+	"strings"
 
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
@@ -61,13 +62,14 @@ func buildVersion() string {
 	if !ok {
 		return ""
 	}
-	version := info.Main.Version + " " + info.GoVersion
+	var version strings.Builder
+	version.WriteString(info.Main.Version + " " + info.GoVersion)
 	for _, s := range info.Settings {
 		if s.Key == "vcs.revision" {
-			version += " " + s.Value
+			version.WriteString(" " + s.Value)
 		}
 	}
-	return version
+	return version.String()
 }
 
 // login checks what guard demands. With open, paths that are open to everybody count.

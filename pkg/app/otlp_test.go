@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -120,9 +121,7 @@ func TestTelemetryOfEvaluations(t *testing.T) {
 			"FLAGR_DB_DBDRIVER": "json_file", "FLAGR_DB_DBCONNECTIONSTR": file, "FLAGR_OTEL_EVALUATION_EVENTS": mode,
 			"FLAGR_FLAG_SET_ID": "shop/prod",
 		}
-		for name, value := range more {
-			environ[name] = value
-		}
+		maps.Copy(environ, more)
 		for name, value := range environ {
 			if strings.HasPrefix(name, "OTEL_") {
 				t.Setenv(name, value)

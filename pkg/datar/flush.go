@@ -69,8 +69,7 @@ func (e *Engine) flush(ctx context.Context) error {
 // for.
 func (e *Engine) flushCounts(ctx context.Context) error {
 	err := e.flush(ctx)
-	var untold *recordError
-	if errors.As(err, &untold) {
+	if untold, ok := errors.AsType[*recordError](err); ok {
 		e.options.Logger.Info("datar: the store was not told that this server ends", "error", untold)
 		return nil
 	}

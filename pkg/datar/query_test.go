@@ -14,7 +14,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/memstore"
 )
 
-func ptr[T any](v T) *T { return &v }
+//go:fix inline
+func ptr[T any](v T) *T { return new(v) }
 
 func (f fixture) summary(t *testing.T, query datar.SummaryQuery) []datar.FlagSummary {
 	t.Helper()
@@ -60,7 +61,7 @@ func TestQuerySummary(t *testing.T) {
 		"past the end":   {10, 3, []datar.FlagSummary{}},
 		"largest offset": {10, math.MaxInt32, []datar.FlagSummary{}},
 	} {
-		got := f.summary(t, datar.SummaryQuery{Limit: ptr(test.limit), Offset: ptr(test.offset)})
+		got := f.summary(t, datar.SummaryQuery{Limit: new(test.limit), Offset: new(test.offset)})
 		if !reflect.DeepEqual(got, test.want) {
 			t.Errorf("%s: %+v, want %+v", name, got, test.want)
 		}
@@ -80,22 +81,22 @@ func TestQueryWindow(t *testing.T) {
 		"next hour":                   {nil, nil, noon.Add(time.Hour), false},
 		"start of the default window": {nil, nil, noon.Add(-7 * day), true},
 		"before the default window":   {nil, nil, noon.Add(-7*day - 1), false},
-		"from is widened":             {ptr(noon.Add(-time.Minute)), nil, noon.Add(-59 * time.Minute), true},
-		"from is inclusive":           {ptr(noon), nil, noon, true},
+		"from is widened":             {new(noon.Add(-time.Minute)), nil, noon.Add(-59 * time.Minute), true},
+		"from is inclusive":           {new(noon), nil, noon, true},
 		"from excludes what is before": {
-			ptr(noon), nil, noon.Add(-1), false,
+			new(noon), nil, noon.Add(-1), false,
 		},
-		"to is exclusive": {nil, ptr(noon), noon, false},
-		"to is widened":   {nil, ptr(noon.Add(1)), noon.Add(50 * time.Minute), true},
+		"to is exclusive": {nil, new(noon), noon, false},
+		"to is widened":   {nil, new(noon.Add(1)), noon.Add(50 * time.Minute), true},
 		"another zone": {
-			ptr(noon.In(time.FixedZone("", 5*3600+1800))), ptr(noon.Add(time.Hour).In(time.FixedZone("", -9*3600-1800))), noon.Add(time.Minute), true,
+			new(noon.In(time.FixedZone("", 5*3600+1800))), new(noon.Add(time.Hour).In(time.FixedZone("", -9*3600-1800))), noon.Add(time.Minute), true,
 		},
-		"one instant within an hour": {ptr(noon.Add(time.Minute)), ptr(noon.Add(time.Minute)), noon, true},
-		"one instant on the hour":    {ptr(noon), ptr(noon), noon, false},
+		"one instant within an hour": {new(noon.Add(time.Minute)), new(noon.Add(time.Minute)), noon, true},
+		"one instant on the hour":    {new(noon), new(noon), noon, false},
 		"all of time": {
-			ptr(time.Time{}), ptr(time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)), noon, true,
+			new(time.Time{}), new(time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)), noon, true,
 		},
-		"beyond all of time": {ptr(time.Date(-5000, 1, 1, 0, 0, 0, 0, time.UTC)), ptr(time.Date(20000, 1, 1, 0, 0, 0, 0, time.UTC)), noon, true},
+		"beyond all of time": {new(time.Date(-5000, 1, 1, 0, 0, 0, 0, time.UTC)), new(time.Date(20000, 1, 1, 0, 0, 0, 0, time.UTC)), noon, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -124,9 +125,9 @@ func TestQueriesRefuseBadArguments(t *testing.T) {
 		query datar.SummaryQuery
 		names string
 	}{
-		"from after to":      {datar.SummaryQuery{From: ptr(noon.Add(1)), To: ptr(noon)}, "from"},
-		"from in the future": {datar.SummaryQuery{From: ptr(noon.Add(time.Hour))}, "from"},
-		"to long ago":        {datar.SummaryQuery{To: ptr(noon.Add(-8 * 24 * time.Hour))}, "to"},
+		"from after to":      {datar.SummaryQuery{From: new(noon.Add(1)), To: new(noon)}, "from"},
+		"from in the future": {datar.SummaryQuery{From: new(noon.Add(time.Hour))}, "from"},
+		"to long ago":        {datar.SummaryQuery{To: new(noon.Add(-8 * 24 * time.Hour))}, "to"},
 		"limit 0":            {datar.SummaryQuery{Limit: ptr[int32](0)}, "limit"},
 		"limit negative":     {datar.SummaryQuery{Limit: ptr[int32](math.MinInt32)}, "limit"},
 		"limit too large":    {datar.SummaryQuery{Limit: ptr[int32](1001)}, "limit"},
@@ -178,7 +179,7 @@ func TestQueryFlagSummaryBreakdown(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(got, empty(5)) {
 		t.Errorf("a flag without traffic: %+v, %v; want empty lists", got, err)
 	}
-	future := datar.BreakdownQuery{From: ptr(noon.Add(-24 * 300 * time.Hour)), To: ptr(noon.Add(-24 * 200 * time.Hour))}
+	future := datar.BreakdownQuery{From: new(noon.Add(-24 * 300 * time.Hour)), To: new(noon.Add(-24 * 200 * time.Hour))}
 	got, err = f.QueryFlagSummaryBreakdown(t.Context(), 2, future)
 	if err != nil || !reflect.DeepEqual(got, empty(2)) {
 		t.Errorf("a flag that is gone, outside of its traffic: %+v, %v; want empty lists", got, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -49,9 +50,7 @@ func (s *documentServer) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	if tracked.Code == http.StatusNotModified {
 		s.unchanged++
 	}
-	for name, values := range tracked.Header() {
-		rw.Header()[name] = values
-	}
+	maps.Copy(rw.Header(), tracked.Header())
 	rw.WriteHeader(tracked.Code)
 	_, _ = rw.Write(tracked.Body.Bytes())
 }

@@ -307,10 +307,9 @@ func (e *Engine) failed(err error) {
 		delay = min(firstRetry<<e.outbox.failures, lastRetry)
 	}
 	delay -= rand.N(delay / 4) // so that those who failed together do not come back together
-	var retry *RetryError
 	e.outbox.failures++
 	e.outbox.next = time.Now().Add(delay)
-	if errors.As(err, &retry) {
+	if retry, ok := errors.AsType[*RetryError](err); ok {
 		e.outbox.asked = time.Now().Add(min(retry.After, maxRetryAfter))
 		if e.outbox.asked.After(e.outbox.next) {
 			e.outbox.next = e.outbox.asked

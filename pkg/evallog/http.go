@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -218,9 +219,7 @@ func (w *HTTPWriter) post(ctx context.Context, e envelope, key string) ([]Refuse
 	if err != nil {
 		return nil, err
 	}
-	for name, values := range w.options.Header {
-		request.Header[name] = values
-	}
+	maps.Copy(request.Header, w.options.Header)
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("Content-Encoding", "gzip")
 	request.Header.Set("Idempotency-Key", key)

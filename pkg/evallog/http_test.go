@@ -214,14 +214,13 @@ func TestStatuses(t *testing.T) {
 			})
 			err := newHTTPWriter(t, evallog.HTTPOptions{URL: r.URL}).Write(t.Context(), batchOf("a", "b"))
 			var refusal *evallog.RefusedError
-			var retry *evallog.RetryError
 			switch {
 			case slices.Contains(taken, status):
 				if err != nil {
 					t.Error(err)
 				}
 			case slices.Contains(retried, status):
-				if !errors.As(err, &retry) {
+				if _, ok := errors.AsType[*evallog.RetryError](err); !ok {
 					t.Errorf("got %v", err)
 				}
 			default:

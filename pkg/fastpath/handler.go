@@ -207,7 +207,7 @@ func readBody(r *http.Request, scratch []byte) (text string, _ []byte, err error
 // textOf returns the bytes as a string without copying them. Recorders keep parts of the text, so it is in memory of its
 // own, which is not changed from here on.
 func textOf(body []byte) string {
-	return unsafe.String(unsafe.SliceData(body), len(body)) //nolint:gosec // saves a copy of what may be a megabyte
+	return unsafe.String(unsafe.SliceData(body), len(body)) // saves a copy of what may be a megabyte
 }
 
 // fallBack lets the API answer a request of whose body some was read. What comes after that, an end or an error, comes

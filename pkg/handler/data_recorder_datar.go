@@ -39,7 +39,7 @@ func (d *DatarRecorder) AsyncRecord(r *eval.Result) {
 	}
 	event := datar.Event{
 		FlagID: r.FlagID, VariantID: r.VariantID, SegmentID: r.SegmentID, Time: r.Timestamp,
-		Asked: datar.Asked(r.Asked), Version: uint16(r.FlagSnapshotID), //nolint:gosec // its meaning is the id modulo 65,536
+		Asked: datar.Asked(r.Asked), Version: uint16(r.FlagSnapshotID), // its meaning is the id modulo 65,536
 	}
 	switch r.Reason {
 	case eval.Matched:

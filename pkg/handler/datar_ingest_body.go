@@ -232,8 +232,7 @@ func (b *bounded[T]) UnmarshalJSON(data []byte) error {
 	for decoder.More() {
 		var row *T
 		if err := decoder.Decode(&row); err != nil {
-			var wrong *json.UnmarshalTypeError
-			if stderrors.As(err, &wrong) { // flagEvaluations read such rows themselves
+			if wrong, ok := stderrors.AsType[*json.UnmarshalTypeError](err); ok { // flagEvaluations read such rows themselves
 				return fmt.Errorf("unknown: row %d: %q is a JSON %s, want rows that are objects", len(*b), wrong.Field, wrong.Value)
 			}
 			return fmt.Errorf("row %d: %w", len(*b), err)

@@ -2,6 +2,7 @@ package handler_test
 
 import (
 	"fmt"
+	"maps"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -60,9 +61,7 @@ func FuzzCountsFromElsewhere(f *testing.F) {
 
 	path := filepath.Join(f.TempDir(), "flagr.sqlite")
 	environ := map[string]string{"FLAGR_DB_DBCONNECTIONSTR": path}
-	for name, value := range ingesting {
-		environ[name] = value
-	}
+	maps.Copy(environ, ingesting)
 	s := setup(f, environ)
 	booleanFlag(f, s, "busy", true)
 	db, err := gorm.Open(sqlite.Open(path), &gorm.Config{})

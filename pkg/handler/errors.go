@@ -97,8 +97,7 @@ func serveError(rw http.ResponseWriter, r *http.Request, err error) {
 	if tooLarge := bodyTooLarge(err); tooLarge != nil {
 		err = errors.New(http.StatusRequestEntityTooLarge, "the request body is larger than %d bytes", tooLarge.Limit)
 	}
-	var parse *errors.ParseError
-	if stderrors.As(err, &parse) {
+	if parse, ok := stderrors.AsType[*errors.ParseError](err); ok {
 		switch {
 		case stderrors.Is(parse.Reason, ingest.ErrTooManyRows):
 			err = errors.New(http.StatusRequestEntityTooLarge, "%s", ingest.ErrTooManyRows)

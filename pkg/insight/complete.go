@@ -86,8 +86,8 @@ func since(running time.Time, periods []Period) time.Time {
 	if running.IsZero() {
 		return running
 	}
-	for i := len(periods) - 1; i >= 0; i-- {
-		if !periods[i].On {
+	for i, period := range slices.Backward(periods) {
+		if !period.On {
 			if i == len(periods)-1 {
 				return time.Time{}
 			}

@@ -65,8 +65,8 @@ func (t Timeline) Index(snapshotID int64) int {
 
 // At returns the place of the version that was the newest at a time, -1 for times before the first one.
 func (t Timeline) At(at time.Time) int {
-	for i := len(t) - 1; i >= 0; i-- {
-		if !t[i].From.After(at) {
+	for i, v := range slices.Backward(t) {
+		if !v.From.After(at) {
 			return i
 		}
 	}
@@ -79,8 +79,8 @@ func (t Timeline) At(at time.Time) int {
 // for at least 65,536 changes on the server.
 func (t Timeline) Resolve(version uint16, last time.Time) int {
 	latest := last.Add(clockSkew)
-	for i := len(t) - 1; i >= 0; i-- {
-		if uint16(t[i].SnapshotID%versionModulus) == version && !t[i].From.After(latest) {
+	for i, v := range slices.Backward(t) {
+		if uint16(v.SnapshotID%versionModulus) == version && !v.From.After(latest) {
 			return i
 		}
 	}

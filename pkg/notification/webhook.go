@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -259,9 +260,7 @@ func (w *Webhook) post(ctx context.Context, body []byte) (again bool, err error)
 	}
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("User-Agent", "flagr-datar")
-	for name, values := range w.options.Header {
-		request.Header[name] = values
-	}
+	maps.Copy(request.Header, w.options.Header)
 	if host := w.options.Header.Get("Host"); host != "" {
 		request.Host = host
 	}

@@ -213,7 +213,7 @@ func TestAnEventOfAnotherServer(t *testing.T) {
 // revision is what events of a server name.
 func revision(f *fixture) string {
 	v := ""
-	for _, line := range strings.Split(stream(f, time.Millisecond), "\n") {
+	for line := range strings.SplitSeq(stream(f, time.Millisecond), "\n") {
 		if id, ok := strings.CutPrefix(line, "id: "); ok {
 			v = id
 		}

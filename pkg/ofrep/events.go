@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"reflect"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -159,13 +160,10 @@ func (b *hub) tell(changed []eval.CompiledFlag) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for s := range b.mu.streams {
-		for _, f := range changed {
-			if s.scope.has(f) {
-				select {
-				case s.changed <- struct{}{}:
-				default: // it has not yet sent the last one, which stands for both
-				}
-				break
+		if slices.ContainsFunc(changed, s.scope.has) {
+			select {
+			case s.changed <- struct{}{}:
+			default: // it has not yet sent the last one, which stands for both
 			}
 		}
 	}

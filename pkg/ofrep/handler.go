@@ -269,5 +269,5 @@ func writeBody(rw http.ResponseWriter, status int, body []byte) {
 	if status != http.StatusOK {
 		rw.WriteHeader(status)
 	}
-	_, _ = rw.Write(body) // fails only when the client is gone
+	_, _ = rw.Write(body) //nolint:gosec // JSON; the write fails only when the client is gone
 }

@@ -3,6 +3,7 @@ package ofrep_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -271,9 +272,7 @@ func TestGoldenEvaluations(t *testing.T) {
 		if request.EntityType != "" {
 			context["entityType"] = request.EntityType
 		}
-		for name, value := range request.EntityContext {
-			context[name] = value
-		}
+		maps.Copy(context, request.EntityContext)
 		body, err := json.Marshal(map[string]any{"context": context})
 		if err != nil {
 			t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -102,9 +103,7 @@ func TestLikeOFREP(t *testing.T) {
 					EntityContext                 map[string]any
 				}](t, "requests.jsonl") {
 					context := flat{"targetingKey": request.EntityID}
-					for property, value := range request.EntityContext {
-						context[property] = value
-					}
+					maps.Copy(context, request.EntityContext)
 					if request.EntityType != "" {
 						context["entityType"] = request.EntityType
 					}
@@ -204,12 +203,7 @@ func collect(t *testing.T, p *provider.Provider) *events {
 func (e *events) has(event string) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, have := range e.all {
-		if have == event {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(e.all, event)
 }
 
 // TestTheServerGoesAndComes has a change that the event stream brings, an outage, and a change after it.

@@ -3,6 +3,7 @@ package provider
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -81,9 +82,7 @@ func resolutionsOf(f eval.CompiledFlag) any {
 		if source.SnapshotID != 0 {
 			m["version"] = strconv.FormatUint(uint64(source.SnapshotID), 10)
 		}
-		for name, value := range extra {
-			m[name] = value
-		}
+		maps.Copy(m, extra)
 		return m
 	}
 	without := func(reason string) *resolution {

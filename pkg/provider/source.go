@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -119,9 +120,7 @@ func newRequest(ctx context.Context, o *Options, method, path string, body io.Re
 	if err != nil {
 		return nil, err
 	}
-	for name, values := range o.Header {
-		request.Header[name] = values
-	}
+	maps.Copy(request.Header, o.Header)
 	return request, nil
 }
 

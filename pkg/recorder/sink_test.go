@@ -578,7 +578,7 @@ func TestTheStateIsKnownBeforeTheRecordsAreSettled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var s *Sink
 		var atReport []Stats
-		handler := interrupted{slog.NewTextHandler(io.Discard, nil), func(message string) {
+		handler := interrupted{slog.NewTextHandler(io.Discard, nil), func(message string) { //nolint:sloglint // slog.DiscardHandler is handed nothing
 			if strings.Contains(message, "deliver") {
 				atReport = append(atReport, s.Stats())
 			}

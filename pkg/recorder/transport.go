@@ -67,8 +67,7 @@ func Drop(reason Reason, err error) error { return &dropError{reason, err} }
 
 // DropReason gives the reason of an error made by Drop, and "" for others.
 func DropReason(err error) Reason {
-	var d *dropError
-	if errors.As(err, &d) {
+	if d, ok := errors.AsType[*dropError](err); ok {
 		return d.reason
 	}
 	return ""

@@ -32,7 +32,7 @@ func TestEveryChangeIsTold(t *testing.T) {
 		s, changes := watched(t, kind, false)
 		ctx := t.Context()
 		must[*entity.Flag](t)(s.CreateFlag(ctx, "ann", NewFlag{Description: "d", Key: "first"}))
-		must[*entity.Flag](t)(s.UpdateFlag(ctx, "bob", 1, FlagPatch{Key: ptr("one")}))
+		must[*entity.Flag](t)(s.UpdateFlag(ctx, "bob", 1, FlagPatch{Key: new("one")}))
 		must[*entity.Flag](t)(s.SetFlagEnabled(ctx, "ann", 1, true))
 		must[*entity.Variant](t)(s.CreateVariant(ctx, "ann", 1, "on", nil))
 		must[*entity.Variant](t)(s.UpdateVariant(ctx, "ann", 1, 1, "off", nil))
@@ -99,7 +99,7 @@ func TestDetailsAreTheSnapshots(t *testing.T) {
 		s, changes := watched(t, kind, true)
 		ctx := t.Context()
 		must[*entity.Flag](t)(s.CreateFlag(ctx, "", NewFlag{Description: "d", Key: "k"}))
-		must[*entity.Flag](t)(s.UpdateFlag(ctx, "", 1, FlagPatch{Description: ptr("changed")}))
+		must[*entity.Flag](t)(s.UpdateFlag(ctx, "", 1, FlagPatch{Description: new("changed")}))
 		snapshots := must[[]entity.FlagSnapshot](t)(s.Snapshots(ctx, 1, SnapshotQuery{Ascending: true}))
 		created, updated := (*changes)[0], (*changes)[1]
 		if created.Before != nil || string(created.After) != string(snapshots[0].Flag) {

@@ -52,7 +52,7 @@ func TestADefinitionIsOneSnapshotAndKeepsIDs(t *testing.T) {
 		d.Segments[1].Constraints = d.Segments[1].Constraints[1:]
 		d.Segments[0].Distributions = []entity.DistributionDefinition{{VariantKey: "green", Percent: 30}, {VariantKey: "red", Percent: 70}}
 		d.Tags = []string{"ios", "tv"}
-		d.Description = ptr("other")
+		d.Description = new("other")
 		after := must[*entity.Flag](t)(s.ReplaceDefinition(ctx, "bob", int64(before.ID), d))
 		if n := len(*changes); n != 3 || (*changes)[2].User != "bob" {
 			t.Errorf("%d changes were told, the last by %q", n, (*changes)[n-1].User)
@@ -93,11 +93,11 @@ func TestADefinitionChangesOnlyWhatItNames(t *testing.T) {
 		s, _ := watched(t, kind, false)
 		before := defined(t, s)
 		after := must[*entity.Flag](t)(s.ReplaceDefinition(t.Context(), "ann", int64(before.ID), entity.Definition{
-			SnapshotID: before.SnapshotID, Enabled: ptr(true),
+			SnapshotID: before.SnapshotID, Enabled: new(true),
 			Segments: []entity.SegmentDefinition{{ID: before.Segments[0].ID, Description: "France", RolloutPercent: 80}, {ID: before.Segments[1].ID, Description: "rest", RolloutPercent: 100}},
 		}))
 		want := entity.DefinitionOf(before)
-		want.SnapshotID, want.Enabled, want.Segments[0].RolloutPercent = after.SnapshotID, ptr(true), 80
+		want.SnapshotID, want.Enabled, want.Segments[0].RolloutPercent = after.SnapshotID, new(true), 80
 		if diff := cmp.Diff(want, entity.DefinitionOf(after)); diff != "" {
 			t.Errorf("more or less has changed:\n%s", diff)
 		}
@@ -127,10 +127,10 @@ func TestADefinitionThatBreaksARuleSavesNothing(t *testing.T) {
 			"two variants of one key": {func(d *entity.Definition) { d.Variants[0].Key = "green" }, `another variant has the key "green"`},
 			"unknown variant":         {func(d *entity.Definition) { d.Variants = d.Variants[:1] }, "does not belong to flag"},
 			"variant in use":          {func(d *entity.Definition) { d.Variants, d.Segments = d.Variants[:1], nil }, `variant "green" cannot be removed`},
-			"description":             {func(d *entity.Definition) { d.Description = ptr("") }, "description: must not be empty"},
+			"description":             {func(d *entity.Definition) { d.Description = new("") }, "description: must not be empty"},
 			"tag":                     {func(d *entity.Definition) { d.Tags = []string{"a,b"} }, "tags[0]"},
-			"text":                    {func(d *entity.Definition) { d.Notes = ptr("a\x00") }, "notes"},
-			"key of another flag":     {func(d *entity.Definition) { d.Key = ptr("taken"); d.Description = ptr("other") }, "flag key already exists"},
+			"text":                    {func(d *entity.Definition) { d.Notes = new("a\x00") }, "notes"},
+			"key of another flag":     {func(d *entity.Definition) { d.Key = new("taken"); d.Description = new("other") }, "flag key already exists"},
 		} {
 			d := entity.DefinitionOf(before)
 			test.change(&d)

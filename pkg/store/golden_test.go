@@ -89,12 +89,12 @@ func play(t *testing.T, s *Store) {
 	flag(s.CreateFlag(ctx, "", NewFlag{Description: "second", Key: "second-flag"}))
 	flag(s.CreateFlag(ctx, "", NewFlag{Description: "just fits", Key: "yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy"}))
 	flag(s.UpdateFlag(ctx, "", 1, FlagPatch{
-		Description: ptr("first, edited"), Notes: ptr("**n**"), DataRecordsEnabled: ptr(true), EntityType: ptr("user"),
+		Description: new("first, edited"), Notes: new("**n**"), DataRecordsEnabled: new(true), EntityType: new("user"),
 	}))
 	flag(s.UpdateFlag(ctx, "", 1, FlagPatch{}))
-	_, err := s.UpdateFlag(ctx, "", 1, FlagPatch{Key: ptr("second-flag")})
+	_, err := s.UpdateFlag(ctx, "", 1, FlagPatch{Key: new("second-flag")})
 	refused(err, entity.ErrDuplicateKey)
-	flag(s.UpdateFlag(ctx, "", 1, FlagPatch{Key: ptr("first-flag")}))
+	flag(s.UpdateFlag(ctx, "", 1, FlagPatch{Key: new("first-flag")}))
 	flag(s.UpdateFlag(ctx, "", 1, FlagPatch{}))
 	variant(s.CreateVariant(ctx, "", 1, "control", nil))
 	variant(s.CreateVariant(ctx, "", 1, "treatment", entity.Attachment{"color": "red", "n": 1}))
@@ -268,7 +268,7 @@ func TestMissingColumnsAndIndexesAreAdded(t *testing.T) {
 		ok(t, err)
 	}
 	s := openFile(t, path)
-	flag := must[*entity.Flag](t)(s.UpdateFlag(t.Context(), "", 7, FlagPatch{Notes: ptr("n")}))
+	flag := must[*entity.Flag](t)(s.UpdateFlag(t.Context(), "", 7, FlagPatch{Notes: new("n")}))
 	if flag.Key != "old" || flag.Notes != "n" || flag.EntityType != "" {
 		t.Errorf("flag is %+v", flag)
 	}

@@ -116,7 +116,7 @@ func TestManyWriters(t *testing.T) {
 				s := stores[writer%len(stores)]
 				for i := range changes {
 					flag := int64(writer%flags + 1)
-					if _, err := s.UpdateFlag(t.Context(), fmt.Sprint(writer), flag, FlagPatch{Notes: ptr(fmt.Sprint(writer, i))}); err != nil {
+					if _, err := s.UpdateFlag(t.Context(), fmt.Sprint(writer), flag, FlagPatch{Notes: new(fmt.Sprint(writer, i))}); err != nil {
 						t.Errorf("writer %d, change %d: %v", writer, i, err)
 					}
 					if i%10 != 0 {
@@ -133,7 +133,7 @@ func TestManyWriters(t *testing.T) {
 			t.Errorf("%d snapshots", newest)
 		}
 		for _, flag := range must[[]entity.Flag](t)(stores[1].Flags(t.Context(), FlagQuery{})) {
-			newest := must[[]entity.FlagSnapshot](t)(stores[1].Snapshots(t.Context(), int64(flag.ID), SnapshotQuery{Limit: ptr(int64(1))}))
+			newest := must[[]entity.FlagSnapshot](t)(stores[1].Snapshots(t.Context(), int64(flag.ID), SnapshotQuery{Limit: new(int64(1))}))
 			if newest[0].ID != flag.SnapshotID || newest[0].UpdatedBy != flag.UpdatedBy {
 				t.Errorf("flag %d names snapshot %d of %q, the newest is %d of %q", flag.ID, flag.SnapshotID, flag.UpdatedBy, newest[0].ID, newest[0].UpdatedBy)
 			}
@@ -156,7 +156,7 @@ func TestSameThingsAtOnce(t *testing.T) {
 				if _, err := s.CreateTag(t.Context(), "", int64(i+1), "web"); err != nil {
 					t.Error(err)
 				}
-				if _, err := s.UpdateFlag(t.Context(), "", int64(i+1), FlagPatch{EntityType: ptr("user")}); err != nil {
+				if _, err := s.UpdateFlag(t.Context(), "", int64(i+1), FlagPatch{EntityType: new("user")}); err != nil {
 					t.Error(err)
 				}
 				_, err := s.CreateFlag(t.Context(), "", NewFlag{Description: "d", Key: "wanted"})

@@ -50,24 +50,24 @@ func TestFlagQueries(t *testing.T) {
 			want  []uint
 		}{
 			"all":                          {FlagQuery{}, []uint{1, 2, 3}},
-			"enabled":                      {FlagQuery{Enabled: ptr(true)}, []uint{2}},
-			"not enabled":                  {FlagQuery{Enabled: ptr(false)}, []uint{1, 3}},
-			"key":                          {FlagQuery{Key: ptr("all")}, []uint{2}},
-			"key of a deleted flag":        {FlagQuery{Key: ptr("gone")}, []uint{}},
-			"description":                  {FlagQuery{Description: ptr("Checkout button")}, []uint{1}},
-			"description, part":            {FlagQuery{Description: ptr("Checkout")}, []uint{}},
-			"like, other case":             {FlagQuery{DescriptionLike: ptr("cHECK")}, []uint{1}},
-			"like, percent":                {FlagQuery{DescriptionLike: ptr("100%")}, []uint{2}},
-			"like, underscore":             {FlagQuery{DescriptionLike: ptr("of_u")}, []uint{2}},
-			"like, usual escapes":          {FlagQuery{DescriptionLike: ptr(`s!`)}, []uint{3}},
-			"like, backslash":              {FlagQuery{DescriptionLike: ptr(`\`)}, []uint{}},
-			"like, quote":                  {FlagQuery{DescriptionLike: ptr(`' OR ''='`)}, []uint{}},
-			"like, empty":                  {FlagQuery{DescriptionLike: ptr("")}, []uint{1, 2, 3}},
-			"like, very long":              {FlagQuery{DescriptionLike: ptr(strings.Repeat("x", 100_000))}, []uint{}},
-			"key, other case":              {FlagQuery{Key: ptr("ALL")}, []uint{}},
-			"key, trailing space":          {FlagQuery{Key: ptr("all ")}, []uint{}},
-			"description, other case":      {FlagQuery{Description: ptr("checkout button")}, []uint{}},
-			"description, accent":          {FlagQuery{Description: ptr("Checkout b\u00fctton")}, []uint{}},
+			"enabled":                      {FlagQuery{Enabled: new(true)}, []uint{2}},
+			"not enabled":                  {FlagQuery{Enabled: new(false)}, []uint{1, 3}},
+			"key":                          {FlagQuery{Key: new("all")}, []uint{2}},
+			"key of a deleted flag":        {FlagQuery{Key: new("gone")}, []uint{}},
+			"description":                  {FlagQuery{Description: new("Checkout button")}, []uint{1}},
+			"description, part":            {FlagQuery{Description: new("Checkout")}, []uint{}},
+			"like, other case":             {FlagQuery{DescriptionLike: new("cHECK")}, []uint{1}},
+			"like, percent":                {FlagQuery{DescriptionLike: new("100%")}, []uint{2}},
+			"like, underscore":             {FlagQuery{DescriptionLike: new("of_u")}, []uint{2}},
+			"like, usual escapes":          {FlagQuery{DescriptionLike: new(`s!`)}, []uint{3}},
+			"like, backslash":              {FlagQuery{DescriptionLike: new(`\`)}, []uint{}},
+			"like, quote":                  {FlagQuery{DescriptionLike: new(`' OR ''='`)}, []uint{}},
+			"like, empty":                  {FlagQuery{DescriptionLike: new("")}, []uint{1, 2, 3}},
+			"like, very long":              {FlagQuery{DescriptionLike: new(strings.Repeat("x", 100_000))}, []uint{}},
+			"key, other case":              {FlagQuery{Key: new("ALL")}, []uint{}},
+			"key, trailing space":          {FlagQuery{Key: new("all ")}, []uint{}},
+			"description, other case":      {FlagQuery{Description: new("checkout button")}, []uint{}},
+			"description, accent":          {FlagQuery{Description: new("Checkout b\u00fctton")}, []uint{}},
 			"tags, other case":             {FlagQuery{Tags: []string{"WEB"}}, []uint{}},
 			"tags, one in another case":    {FlagQuery{Tags: []string{"Web", "ios"}}, []uint{3}},
 			"tags, any of them":            {FlagQuery{Tags: []string{" web ", "nope", ""}}, []uint{1, 2}},
@@ -76,13 +76,13 @@ func TestFlagQueries(t *testing.T) {
 			"tags, none":                   {FlagQuery{Tags: []string{" ", ""}}, []uint{1, 2, 3}},
 			"deleted":                      {FlagQuery{Deleted: true}, []uint{4}},
 			"deleted, by tag":              {FlagQuery{Deleted: true, Tags: []string{"web"}}, []uint{4}},
-			"limit":                        {FlagQuery{Limit: ptr(int64(2))}, []uint{1, 2}},
-			"limit 0":                      {FlagQuery{Limit: ptr(int64(0))}, []uint{}},
-			"limit beyond all":             {FlagQuery{Limit: ptr(int64(math.MaxInt64)), Offset: ptr(int64(1))}, []uint{2, 3}},
-			"offset":                       {FlagQuery{Offset: ptr(int64(2))}, []uint{3}},
-			"offset 0":                     {FlagQuery{Offset: ptr(int64(0))}, []uint{1, 2, 3}},
+			"limit":                        {FlagQuery{Limit: new(int64(2))}, []uint{1, 2}},
+			"limit 0":                      {FlagQuery{Limit: new(int64(0))}, []uint{}},
+			"limit beyond all":             {FlagQuery{Limit: ptr(int64(math.MaxInt64)), Offset: new(int64(1))}, []uint{2, 3}},
+			"offset":                       {FlagQuery{Offset: new(int64(2))}, []uint{3}},
+			"offset 0":                     {FlagQuery{Offset: new(int64(0))}, []uint{1, 2, 3}},
 			"offset beyond all":            {FlagQuery{Offset: ptr(int64(math.MaxInt64))}, []uint{}},
-			"limit and offset of a filter": {FlagQuery{Enabled: ptr(false), Limit: ptr(int64(1)), Offset: ptr(int64(1))}, []uint{3}},
+			"limit and offset of a filter": {FlagQuery{Enabled: new(false), Limit: new(int64(1)), Offset: new(int64(1))}, []uint{3}},
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
@@ -116,15 +116,15 @@ func TestBadQueries(t *testing.T) {
 			many[i] = fmt.Sprint("t", i)
 		}
 		for message, err := range map[string]error{
-			"limit: -1 must not be negative":                      flags(FlagQuery{Limit: ptr(int64(-1))}),
-			"offset: -2 must not be negative":                     flags(FlagQuery{Offset: ptr(int64(-2))}),
-			"limit: -3 must not be negative":                      tags(TagQuery{Limit: ptr(int64(-3))}),
-			"offset: -4 must not be negative":                     snapshots(SnapshotQuery{Offset: ptr(int64(-4))}),
-			"key must not contain the NUL character":              flags(FlagQuery{Key: ptr("\x00")}),
-			"description is not valid UTF-8":                      flags(FlagQuery{Description: ptr("\xff")}),
-			"description_like must not contain the NUL character": flags(FlagQuery{DescriptionLike: ptr("\x00")}),
+			"limit: -1 must not be negative":                      flags(FlagQuery{Limit: new(int64(-1))}),
+			"offset: -2 must not be negative":                     flags(FlagQuery{Offset: new(int64(-2))}),
+			"limit: -3 must not be negative":                      tags(TagQuery{Limit: new(int64(-3))}),
+			"offset: -4 must not be negative":                     snapshots(SnapshotQuery{Offset: new(int64(-4))}),
+			"key must not contain the NUL character":              flags(FlagQuery{Key: new("\x00")}),
+			"description is not valid UTF-8":                      flags(FlagQuery{Description: new("\xff")}),
+			"description_like must not contain the NUL character": flags(FlagQuery{DescriptionLike: new("\x00")}),
 			"tags is not valid UTF-8":                             flags(FlagQuery{Tags: []string{"\xff"}}),
-			"value_like is not valid UTF-8":                       tags(TagQuery{ValueLike: ptr("\xff")}),
+			"value_like is not valid UTF-8":                       tags(TagQuery{ValueLike: new("\xff")}),
 			"tags: at most 500 of them can be asked for at once":  flags(FlagQuery{Tags: many}),
 		} {
 			if !errors.Is(err, entity.ErrInvalid) || err.Error() != message {
@@ -149,9 +149,9 @@ func TestTagAndSnapshotQueries(t *testing.T) {
 			}
 			return all
 		}
-		same(t, []string{"team a", "Team_b"}, values(must[[]entity.Tag](t)(s.Tags(ctx, TagQuery{ValueLike: ptr("TEAM")}))))
-		same(t, []string{"Team_b"}, values(must[[]entity.Tag](t)(s.Tags(ctx, TagQuery{ValueLike: ptr("_")}))))
-		same(t, []string{"team a"}, values(must[[]entity.Tag](t)(s.Tags(ctx, TagQuery{Limit: ptr(int64(1)), Offset: ptr(int64(1))}))))
+		same(t, []string{"team a", "Team_b"}, values(must[[]entity.Tag](t)(s.Tags(ctx, TagQuery{ValueLike: new("TEAM")}))))
+		same(t, []string{"Team_b"}, values(must[[]entity.Tag](t)(s.Tags(ctx, TagQuery{ValueLike: new("_")}))))
+		same(t, []string{"team a"}, values(must[[]entity.Tag](t)(s.Tags(ctx, TagQuery{Limit: new(int64(1)), Offset: new(int64(1))}))))
 		ok(t, s.DeleteTag(ctx, "bo", 1, 1))
 		same(t, []string{"team a", "Team_b"}, values(must[[]entity.Tag](t)(s.FlagTags(ctx, 1))))
 
@@ -166,8 +166,8 @@ func TestTagAndSnapshotQueries(t *testing.T) {
 			return all
 		}
 		same(t, []uint{5, 4, 3, 2, 1}, ids(SnapshotQuery{}))
-		same(t, []uint{2, 3}, ids(SnapshotQuery{Ascending: true, Limit: ptr(int64(2)), Offset: ptr(int64(1))}))
-		same(t, []uint{1}, ids(SnapshotQuery{Offset: ptr(int64(4))}))
+		same(t, []uint{2, 3}, ids(SnapshotQuery{Ascending: true, Limit: new(int64(2)), Offset: new(int64(1))}))
+		same(t, []uint{1}, ids(SnapshotQuery{Offset: new(int64(4))}))
 	})
 }
 
@@ -226,7 +226,7 @@ func TestSnapshotsAreBoundedInBytes(t *testing.T) {
 		for _, ascending := range []bool{false, true} {
 			seen := map[uint]bool{}
 			for len(seen) < all {
-				page := must[[]entity.FlagSnapshot](t)(s.Snapshots(ctx, id, SnapshotQuery{Offset: ptr(int64(len(seen))), Ascending: ascending}))
+				page := must[[]entity.FlagSnapshot](t)(s.Snapshots(ctx, id, SnapshotQuery{Offset: new(int64(len(seen))), Ascending: ascending}))
 				size := 0
 				for _, snapshot := range page {
 					seen[snapshot.ID], size = true, size+len(snapshot.Flag)
@@ -354,7 +354,7 @@ func TestLongLists(t *testing.T) {
 		ok(t, s.db.Exec("INSERT INTO tags (id, value) VALUES (1, 'web')").Error)
 		ok(t, s.db.Exec("INSERT INTO flags_tags (flag_id, tag_id) SELECT id, 1 FROM flags").Error)
 
-		for _, query := range []FlagQuery{{Enabled: ptr(false)}, {Enabled: ptr(true)}, {Enabled: ptr(true), Brief: true}, {Brief: true}, {}} {
+		for _, query := range []FlagQuery{{Enabled: new(false)}, {Enabled: new(true)}, {Enabled: new(true), Brief: true}, {Brief: true}, {}} {
 			query.Preload = true
 			long, pages, err := s.FlagsOrPages(ctx, query, func(int64) error { return nil })
 			ok(t, err)
@@ -460,10 +460,10 @@ func TestPagesHaveTheFlagsOfTheList(t *testing.T) {
 		}{
 			"all":                {FlagQuery{}, []uint{1, 2, 3, 4, 5}},
 			"with parts":         {FlagQuery{Preload: true}, []uint{1, 2, 3, 4, 5}},
-			"limit and offset":   {FlagQuery{Preload: true, Limit: ptr(int64(2)), Offset: ptr(int64(1))}, []uint{2, 3}},
+			"limit and offset":   {FlagQuery{Preload: true, Limit: new(int64(2)), Offset: new(int64(1))}, []uint{2, 3}},
 			"tags":               {FlagQuery{Preload: true, Tags: []string{"web"}}, []uint{2, 4}},
-			"a part of the text": {FlagQuery{Preload: true, DescriptionLike: ptr("D"), Limit: ptr(int64(3))}, []uint{1, 2, 3}},
-			"none":               {FlagQuery{Preload: true, Key: ptr("x")}, nil},
+			"a part of the text": {FlagQuery{Preload: true, DescriptionLike: new("D"), Limit: new(int64(3))}, []uint{1, 2, 3}},
+			"none":               {FlagQuery{Preload: true, Key: new("x")}, nil},
 			"deleted":            {FlagQuery{Deleted: true}, nil},
 		} {
 			sizes := must[[]rowSize](t)(s.flagSizes(ctx, c.query))

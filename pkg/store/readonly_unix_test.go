@@ -44,7 +44,7 @@ func TestReadOnlySQLiteFile(t *testing.T) {
 			fill(t, file+"?_pragma=journal_mode("+c.journal+")")
 			ok(t, os.Chmod(file, c.file))
 			ok(t, os.Chmod(folder, c.folder))
-			t.Cleanup(func() { _ = os.Chmod(folder, 0o755) }) //nolint:gosec // so that it can be removed
+			t.Cleanup(func() { _ = os.Chmod(folder, 0o755) }) // so that it can be removed
 			checkReadOnly(t, file, fmt.Sprintf("its permissions are %s, those of its folder %s, and the user ID of the server is %d",
 				c.file, os.ModeDir|c.folder, os.Geteuid()))
 		})
@@ -97,17 +97,17 @@ func checkReadOnly(t *testing.T, dsn, why string) {
 func runAsNobody(t *testing.T) {
 	t.Helper()
 	folder := t.TempDir()
-	ok(t, os.Chmod(filepath.Dir(folder), 0o755)) //nolint:gosec // what is in it must be read by another user
+	ok(t, os.Chmod(filepath.Dir(folder), 0o755)) // what is in it must be read by another user
 	binary := filepath.Join(folder, "test")
 	source, err := os.Open(os.Args[0])
 	ok(t, err)
-	program, err := os.OpenFile(binary, os.O_CREATE|os.O_WRONLY, 0o755) //nolint:gosec // the same
+	program, err := os.OpenFile(binary, os.O_CREATE|os.O_WRONLY, 0o755) // the same
 	ok(t, err)
 	_, err = io.Copy(program, source)
 	ok(t, err)
 	ok(t, program.Close())
 	ok(t, source.Close())
-	cmd := exec.CommandContext(t.Context(), binary, "-test.v", "-test.run", "^"+t.Name()+"$") //nolint:gosec // this program
+	cmd := exec.CommandContext(t.Context(), binary, "-test.v", "-test.run", "^"+t.Name()+"$") // this program
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	output, err := cmd.CombinedOutput()

@@ -135,7 +135,7 @@ func checkFlag(t *testing.T, s *Store, id int64) {
 			t.Errorf("segment %d gives away %d percent", segment.ID, sum)
 		}
 	}
-	newest := must[[]entity.FlagSnapshot](t)(s.Snapshots(t.Context(), id, SnapshotQuery{Limit: ptr(int64(1))}))[0]
+	newest := must[[]entity.FlagSnapshot](t)(s.Snapshots(t.Context(), id, SnapshotQuery{Limit: new(int64(1))}))[0]
 	if newest.ID != flag.SnapshotID || newest.UpdatedBy != flag.UpdatedBy {
 		t.Errorf("the flag names snapshot %d of %q, the newest is %d of %q", flag.SnapshotID, flag.UpdatedBy, newest.ID, newest.UpdatedBy)
 	}

@@ -77,7 +77,8 @@ func ok(t *testing.T, err error) {
 	}
 }
 
-func ptr[T any](v T) *T { return &v }
+//go:fix inline
+func ptr[T any](v T) *T { return new(v) }
 
 // fixture is flag 1 with variants 1 (control) and 2 (treatment), segments 1 and 2, constraint 1 in segment 1, and both
 // variants at 50 percent in segment 1; and flag 2 with variant 3 and segment 3.
@@ -157,27 +158,27 @@ func TestRefusals(t *testing.T) {
 			return err
 		}, entity.ErrNotFound, "unable to find flag 99 in the database"},
 		"update: key taken": {func(ctx context.Context, s *Store) error {
-			_, err := s.UpdateFlag(ctx, "bo", 1, FlagPatch{Key: ptr("two")})
+			_, err := s.UpdateFlag(ctx, "bo", 1, FlagPatch{Key: new("two")})
 			return err
 		}, entity.ErrDuplicateKey, `cannot update flag. flag key already exists: flag 2 has the key "two"`},
 		"update: empty key": {func(ctx context.Context, s *Store) error {
-			_, err := s.UpdateFlag(ctx, "bo", 1, FlagPatch{Key: ptr("")})
+			_, err := s.UpdateFlag(ctx, "bo", 1, FlagPatch{Key: new("")})
 			return err
 		}, entity.ErrInvalid, `cannot update flag. key "" is not accepted; want one or more ASCII letters, digits and _ - / . :`},
 		"update: empty description": {func(ctx context.Context, s *Store) error {
-			_, err := s.UpdateFlag(ctx, "bo", 1, FlagPatch{Description: ptr("")})
+			_, err := s.UpdateFlag(ctx, "bo", 1, FlagPatch{Description: new("")})
 			return err
 		}, entity.ErrInvalid, "description must not be empty"},
 		"update: bad notes": {func(ctx context.Context, s *Store) error {
-			_, err := s.UpdateFlag(ctx, "bo", 1, FlagPatch{Notes: ptr("\x00")})
+			_, err := s.UpdateFlag(ctx, "bo", 1, FlagPatch{Notes: new("\x00")})
 			return err
 		}, entity.ErrInvalid, "notes must not contain the NUL character"},
 		"update: bad entity type": {func(ctx context.Context, s *Store) error {
-			_, err := s.UpdateFlag(ctx, "bo", 1, FlagPatch{EntityType: ptr("bad type!")})
+			_, err := s.UpdateFlag(ctx, "bo", 1, FlagPatch{EntityType: new("bad type!")})
 			return err
 		}, entity.ErrInvalid, `invalid entityType. key "bad type!" is not accepted; want one or more ASCII letters, digits and _ - / . :`},
 		"update: entity type of a change that fails": {func(ctx context.Context, s *Store) error {
-			_, err := s.UpdateFlag(ctx, "bo", 1, FlagPatch{EntityType: ptr("user"), Key: ptr("two")})
+			_, err := s.UpdateFlag(ctx, "bo", 1, FlagPatch{EntityType: new("user"), Key: new("two")})
 			return err
 		}, entity.ErrDuplicateKey, `cannot update flag. flag key already exists: flag 2 has the key "two"`},
 		"enable: no such flag": {func(ctx context.Context, s *Store) error {
@@ -550,20 +551,20 @@ func TestCharactersOfColumn(t *testing.T) {
 		ctx := t.Context()
 		must[*entity.Flag](t)(s.CreateFlag(ctx, "", NewFlag{Description: "d", Key: "k"}))
 		if kind.Driver != "mysql" {
-			must[*entity.Flag](t)(s.UpdateFlag(ctx, "", 1, FlagPatch{Notes: ptr("👍")}))
+			must[*entity.Flag](t)(s.UpdateFlag(ctx, "", 1, FlagPatch{Notes: new("👍")}))
 			return
 		}
 		ok(t, s.db.Exec("ALTER TABLE flags CONVERT TO CHARACTER SET utf8mb3").Error)
-		_, err := s.UpdateFlag(ctx, "", 1, FlagPatch{Notes: ptr("👍")})
+		_, err := s.UpdateFlag(ctx, "", 1, FlagPatch{Notes: new("👍")})
 		if !errors.Is(err, entity.ErrInvalid) || !strings.HasPrefix(err.Error(), "notes has characters that this database cannot store") {
 			t.Errorf("got %v", err)
 		}
-		must[*entity.Flag](t)(s.UpdateFlag(ctx, "", 1, FlagPatch{Notes: ptr("日本")}))
+		must[*entity.Flag](t)(s.UpdateFlag(ctx, "", 1, FlagPatch{Notes: new("日本")}))
 		ok(t, s.db.Exec("ALTER TABLE tags CONVERT TO CHARACTER SET utf8mb3").Error)
-		_, tagsErr := s.Tags(ctx, TagQuery{ValueLike: ptr("👍")})
+		_, tagsErr := s.Tags(ctx, TagQuery{ValueLike: new("👍")})
 		searches := map[string]error{"value_like": tagsErr}
 		for name, query := range map[string]FlagQuery{
-			"description": {Description: ptr("👍")}, "description_like": {DescriptionLike: ptr("👍")}, "key": {Key: ptr("👍")}, "tags": {Tags: []string{"a", "👍"}},
+			"description": {Description: new("👍")}, "description_like": {DescriptionLike: new("👍")}, "key": {Key: new("👍")}, "tags": {Tags: []string{"a", "👍"}},
 		} {
 			_, searches[name] = s.Flags(ctx, query)
 		}

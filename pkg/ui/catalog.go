@@ -53,7 +53,7 @@ type percent float64
 func (c *catalog) say(name string, args ...any) template.HTML {
 	text, ok := c.texts[name]
 	if !ok {
-		return template.HTML(template.HTMLEscapeString(name))
+		return template.HTML(template.HTMLEscapeString(name)) //nolint:gosec // escaped
 	}
 	var b strings.Builder
 	c.write(&b, text, args, false)

@@ -117,8 +117,7 @@ func (u *UI) saveField(rw http.ResponseWriter, r *http.Request, d entity.Definit
 	}
 	d.SnapshotID = uint(snapshot)
 	f, err := u.o.Store.ReplaceDefinition(r.Context(), u.o.Actor(r), id, d)
-	var conflict *entity.ConflictError
-	if errors.As(err, &conflict) {
+	if _, ok := errors.AsType[*entity.ConflictError](err); ok {
 		u.notify(rw, "notice.changed", "")
 		seeOther(rw, "../"+strconv.FormatInt(id, 10))
 		return nil

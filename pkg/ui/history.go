@@ -222,7 +222,7 @@ func appendCommon(all []diffLine, x, y []string) []diffLine {
 	for i := range lengths {
 		lengths[i] = make([]uint16, len(y)+1)
 	}
-	for i := len(x) - 1; i >= 0; i-- {
+	for i := range slices.Backward(x) {
 		for j := len(y) - 1; j >= 0; j-- {
 			if p[i] == q[j] {
 				lengths[i][j] = lengths[i+1][j+1] + 1

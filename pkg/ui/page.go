@@ -105,6 +105,7 @@ func (u *UI) notify(rw http.ResponseWriter, name, arg string) {
 
 // setCookie keeps a value for the pages for so many seconds, or removes it.
 func (u *UI) setCookie(rw http.ResponseWriter, name, value string, maxAge int) {
+	//nolint:gosec // no secret, and the server does not know whether a proxy speaks TLS
 	http.SetCookie(rw, &http.Cookie{Name: name, Value: value, Path: path.Join("/", u.o.Prefix, "ui") + "/", MaxAge: maxAge, HttpOnly: true, SameSite: http.SameSiteLaxMode})
 }
 

@@ -385,8 +385,8 @@ func (u *UI) table(p *page, f *entity.Flag, d *trafficData, s *insight.Series) {
 	for _, l := range lines {
 		d.Columns = append(d.Columns, tableColumn{l.Class, l.Name, l.code})
 	}
-	for i := len(s.Starts) - 1; i >= 0; i-- {
-		row := tableRow{Name: u.bucketName(p, s, s.Starts[i])}
+	for i, v := range slices.Backward(s.Starts) {
+		row := tableRow{Name: u.bucketName(p, s, v)}
 		if i == len(s.Starts)-1 && s.End.After(p.Now) {
 			row.Note = u.text.say("traffic.until", "at", p.Time(p.Now, "clock"))
 		} else if i < len(s.Whole) && !s.Whole[i] {

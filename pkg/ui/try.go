@@ -190,8 +190,7 @@ func parseContext(text string, words *catalog) (any, error) {
 			err = errors.New("something follows the object")
 		}
 	}
-	var syntax *json.SyntaxError
-	if errors.As(err, &syntax) {
+	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
 		line, column := position(text, int(syntax.Offset))
 		return nil, errors.New(words.plain("edit.err.json", "line", line, "column", column, "why", syntax.Error()))
 	}

@@ -288,7 +288,7 @@ func (u *UI) static(rw http.ResponseWriter, r *http.Request) {
 	types := map[string]string{".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 	rw.Header().Set("Content-Type", types[path.Ext(file)])
 	rw.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
-	_, _ = rw.Write(content)
+	_, _ = rw.Write(content) //nolint:gosec // a file of the binary
 }
 
 // root carries no data, since access control leaves / open by default. A script turns the old links, whose hash only the

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -209,9 +210,7 @@ func (c *client) once(ctx context.Context, host string, timeout time.Duration, s
 		address.Scheme = "https"
 	}
 	parameters := url.Values{}
-	for name, value := range c.settings {
-		parameters[name] = value
-	}
+	maps.Copy(parameters, c.settings)
 	if statement != "" {
 		parameters.Set("query", statement)
 	}

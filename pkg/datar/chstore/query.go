@@ -47,7 +47,7 @@ func ofFlag(id int64) string {
 // isEvent is the condition for outcomes that Totals adds up.
 func isEvent() string {
 	var events []string
-	for o := datar.Unattributed; o < datar.NotFound; o++ {
+	for o := range datar.NotFound {
 		if o.IsEvent() {
 			events = append(events, fmt.Sprint(uint8(o)))
 		}

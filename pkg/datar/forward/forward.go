@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -188,9 +189,7 @@ func (s *Store) send(ctx context.Context, batch datar.Batch, body []byte) (resul
 	if err != nil {
 		return result, fmt.Errorf("forward counts: %w", err)
 	}
-	for name, values := range s.header {
-		request.Header[name] = values
-	}
+	maps.Copy(request.Header, s.header)
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("Content-Encoding", "gzip")
 	request.Header.Set("Idempotency-Key", batch.Writer+":"+strconv.FormatInt(batch.Sequence, 10))

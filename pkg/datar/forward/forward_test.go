@@ -425,7 +425,7 @@ func TestOptionsAreChecked(t *testing.T) {
 			t.Errorf("URL %q is accepted", bad)
 		}
 	}
-	a, err := forward.New(forward.Options{URL: "https://user:secret@centre.example/flagr/", Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	a, err := forward.New(forward.Options{URL: "https://user:secret@centre.example/flagr/", Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

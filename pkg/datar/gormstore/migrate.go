@@ -252,7 +252,7 @@ func (s *Store) migrate(db *gorm.DB) error {
 			}
 		}
 	}
-	for _, i := range append(indexes[:len(indexes):len(indexes)], s.dialect.indexes...) {
+	for _, i := range append(slices.Clip(indexes), s.dialect.indexes...) {
 		if m.HasIndex(s.sql(i.table), s.sql(i.name)) {
 			continue
 		}

@@ -112,7 +112,7 @@ func detailsByPart(t *testing.T, s datar.DetailStore) {
 func onlySomeAreEvents(t *testing.T, s datar.DetailStore) {
 	var rows []datar.Row
 	var events int64
-	for outcome := datar.Unattributed; outcome < datar.NotFound; outcome++ {
+	for outcome := range datar.NotFound {
 		key := datar.Key{FlagID: 1, Hour: hour, Outcome: outcome}
 		if outcome == datar.Matched {
 			key.VariantID = 1

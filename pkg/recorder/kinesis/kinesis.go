@@ -262,8 +262,7 @@ type answer interface {
 
 // codeOf gives the code of an answer, "" for other errors and for none.
 func codeOf(err error) string {
-	var a answer
-	if errors.As(err, &a) {
+	if a, ok := errors.AsType[answer](err); ok {
 		return a.ErrorCode()
 	}
 	return ""
