@@ -25,7 +25,7 @@ TESTSUM       := $(GO) run ./integration_tests/testsum
 RACE          := -race '-gcflags=modernc.org/...=-race=false'
 RACE_PACKAGES ?= ./pkg/... $(LIBRARIES)
 
-.PHONY: help build run test race test-servers test-clickhouse test-chdb streams cross integration browser screenshots lint swagger swagger-check bench bench-answers bench-clickhouse benchstat attack vulncheck profile clean
+.PHONY: help build run test race test-servers test-clickhouse test-chdb streams cross integration browser screenshots lint swagger swagger-check bench bench-answers bench-clickhouse bench-scaling benchstat attack vulncheck profile clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
@@ -120,6 +120,9 @@ bench-answers: ## what answers about 5,076,000 details of 1,000 flags cost, and 
 FLUSHES ?= 10
 bench-clickhouse: ## inserts into ClickHouse, and answers about 30 days of which each counter was written FLUSHES times: a quarter of an hour for 60
 	FLAGR_BENCH_FLUSHES=$(FLUSHES) $(SERVERS) -only clickhouse $(GO) test -timeout 2h -run '^$$' -bench . -benchtime 10x -v ./pkg/datar/chstore
+
+bench-scaling: ## what a flush costs PostgreSQL, MariaDB and ClickHouse: the constants of docs/scaling.md
+	$(GO) test -timeout 1h -run '^$$' -bench Servers -benchtime 10x ./integration_tests/services
 
 # What benchstat compares: BENCH in PACKAGES, at the commit BASE and as the files are now.
 BASE          ?= main

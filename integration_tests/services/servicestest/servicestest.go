@@ -9,7 +9,7 @@ import (
 )
 
 // Own starts a server of the kind with a name and stops it at the end of the test.
-func Own(t *testing.T, name string) *services.Server {
+func Own(t testing.TB, name string) *services.Server {
 	t.Helper()
 	kinds := services.Kinds()
 	of := slices.IndexFunc(kinds, func(k services.Kind) bool { return k.Name == name })

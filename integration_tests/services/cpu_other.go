@@ -1,0 +1,13 @@
+//go:build !linux
+
+package services
+
+import (
+	"errors"
+	"time"
+)
+
+// CPUTime is known on Linux only.
+func (*Server) CPUTime() (time.Duration, error) {
+	return 0, errors.New("the CPU time of servers is known on Linux only")
+}
