@@ -3,8 +3,6 @@ package app
 import (
 	"context"
 	"net/http"
-	"runtime/debug"
-	"strings"
 
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
@@ -34,7 +32,7 @@ func newOFREP(c *config.Config, service *eval.Service, cache *evalcache.Cache, i
 	o := ofrep.Options{
 		Eval:       service,
 		States:     cache,
-		Version:    buildVersion(),
+		Version:    versionText(),
 		FlagSetID:  c.OFREP.FlagSetID,
 		Prefix:     web.CleanPrefix(c.Web.Prefix),
 		RecordBulk: c.OFREP.BulkRecord,
@@ -54,22 +52,6 @@ func newOFREP(c *config.Config, service *eval.Service, cache *evalcache.Cache, i
 		o.Inject = injected.Inject
 	}
 	return ofrep.New(o)
-}
-
-// buildVersion names the build, as far as the binary knows it.
-func buildVersion() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return ""
-	}
-	var version strings.Builder
-	version.WriteString(info.Main.Version + " " + info.GoVersion)
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			version.WriteString(" " + s.Value)
-		}
-	}
-	return version.String()
 }
 
 // login checks what guard demands. With open, paths that are open to everybody count.

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"net/http"
-	"runtime/debug"
 	"slices"
 
 	"github.com/flagr-datar/flagr-datar/pkg/config"
@@ -76,7 +75,7 @@ func (a *App) newPages(c *config.Config, actor func(*http.Request) string, writa
 		Prefix:          c.Web.Prefix,
 		Actor:           actor,
 		Settings:        settingsOf(c),
-		Version:         version(),
+		Version:         Version,
 		RefreshInterval: c.EvalCache.RefreshInterval,
 		EntityTypes:     c.Web.UIEntityTypes,
 		Memory:          a.memory,
@@ -88,6 +87,7 @@ func (a *App) newPages(c *config.Config, actor func(*http.Request) string, writa
 	if answers.service != nil && answers.service.HasCounts() {
 		o.Numbers, o.Tail = answers.service, answers.tail != nil
 		o.Books = engineCounts{counting.counts, counting.engine}
+		o.SQL = c.Datar.Store == ""
 	}
 	return ui.New(o)
 }
@@ -98,21 +98,4 @@ func settingsOf(c *config.Config) []ui.Setting {
 		settings = append(settings, ui.Setting{Name: s.Name, Value: s.Value, Default: s.Default, Secret: s.Secret, Set: s.Set})
 	}
 	return settings
-}
-
-// version is that of the module, or the commit that the server was built from.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return ""
-	}
-	if v := info.Main.Version; v != "" && v != "(devel)" {
-		return v
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			return s.Value[:min(12, len(s.Value))]
-		}
-	}
-	return info.Main.Version
 }

@@ -9,12 +9,8 @@ import (
 	"strings"
 )
 
-const (
-	// maxDefinitionParts is the most variants, segments, constraints and distributions of one definition, together.
-	maxDefinitionParts = 10_000
-	// maxDefinitionTags is the most tags of one definition.
-	maxDefinitionTags = 500
-)
+// maxDefinitionParts is the most variants, segments, constraints, distributions and tags of one definition, together.
+const maxDefinitionParts = 10_000
 
 // Definition is a flag with all its parts as one value, to be saved at once. A nil field leaves what the flag has as it
 // is. A list that is not nil replaces the flag's list: parts with an id are kept and changed, parts without one are
@@ -154,7 +150,7 @@ func segmentDefinition(s *Segment) SegmentDefinition {
 func (d *Definition) Problems() []Problem {
 	var c definitionChecker
 	if d.parts() > maxDefinitionParts {
-		c.add("segments", "more than %d variants, segments, constraints and distributions in all", maxDefinitionParts)
+		c.add("segments", "more than %d variants, segments, constraints, distributions and tags in all", maxDefinitionParts)
 		return c.problems
 	}
 	c.checkFields(d)
@@ -170,7 +166,7 @@ func (d *Definition) Problems() []Problem {
 }
 
 func (d *Definition) parts() int {
-	n := len(d.Variants) + len(d.Segments)
+	n := len(d.Variants) + len(d.Segments) + len(d.Tags)
 	for i := range d.Segments {
 		n += len(d.Segments[i].Constraints) + len(d.Segments[i].Distributions)
 	}
@@ -204,10 +200,6 @@ func (c *definitionChecker) checkFields(d *Definition) {
 	}
 	if d.EntityType != nil && *d.EntityType != "" {
 		c.try("entityType", CheckKey(*d.EntityType))
-	}
-	if len(d.Tags) > maxDefinitionTags {
-		c.add("tags", "%d tags, want at most %d", len(d.Tags), maxDefinitionTags)
-		return
 	}
 	for i, tag := range d.Tags {
 		c.try(fmt.Sprintf("tags[%d]", i), CheckTagValue(tag))

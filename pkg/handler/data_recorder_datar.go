@@ -7,6 +7,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/forward"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
+	"github.com/flagr-datar/flagr-datar/pkg/insight"
 )
 
 // DatarOptions configure the recorder datar.
@@ -37,23 +38,13 @@ func (d *DatarRecorder) AsyncRecord(r *eval.Result) {
 	case !r.DataRecordsEnabled && !d.options.AllFlags:
 		return
 	}
-	event := datar.Event{
-		FlagID: r.FlagID, VariantID: r.VariantID, SegmentID: r.SegmentID, Time: r.Timestamp,
-		Asked: datar.Asked(r.Asked), Version: uint16(r.FlagSnapshotID), // its meaning is the id modulo 65,536
-	}
-	switch r.Reason {
-	case eval.Matched:
-		event.Outcome = datar.Matched
-	case eval.HeldOut:
-		event.Outcome, event.SegmentID = datar.HeldOut, r.HeldOutSegmentID
-	case eval.NoMatch:
-		event.Outcome = datar.NoMatch
-	case eval.NoSegments:
-		event.Outcome = datar.NoSegments
-	case eval.FlagDisabled:
-		event.Outcome = datar.Disabled
-	default: // nothing was decided, since the request was refused
+	outcome, segmentID, ok := insight.OutcomeOf(r)
+	if !ok {
 		return
+	}
+	event := datar.Event{
+		FlagID: r.FlagID, VariantID: r.VariantID, SegmentID: segmentID, Time: r.Timestamp, Outcome: outcome,
+		Asked: datar.Asked(r.Asked), Version: uint16(r.FlagSnapshotID), // its meaning is the id modulo 65,536
 	}
 	if d.options.Forward != nil {
 		var err error

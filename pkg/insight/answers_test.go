@@ -274,6 +274,27 @@ func TestTailKeepsNoLongEntities(t *testing.T) {
 	}
 }
 
+// A request that was refused has no outcome: the tail leaves it out, as the counts do.
+func TestRefusedRequestsHaveNoOutcome(t *testing.T) {
+	t.Parallel()
+	tail := insight.NewTail()
+	l, err := tail.Listen(42)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	for _, reason := range []eval.Reason{eval.FlagNotFound, eval.EntityIDMissing, eval.HeldOut} {
+		r := &eval.Result{FlagID: 42, Reason: reason, HeldOutSegmentID: 7, RecordSource: eval.SourceEvaluation, Timestamp: time.Unix(1000, 0)}
+		if _, _, ok := insight.OutcomeOf(r); ok != (reason == eval.HeldOut) {
+			t.Errorf("reason %d has an outcome: %t", reason, ok)
+		}
+		tail.Observe(r)
+	}
+	if e := l.Next(nil, nil); e.Outcome != datar.HeldOut || e.SegmentID != 7 {
+		t.Errorf("the first event is %+v, want the one that was held out", e)
+	}
+}
+
 func TestTailHasRoomForTwenty(t *testing.T) {
 	t.Parallel()
 	tail := insight.NewTail()

@@ -108,7 +108,11 @@ func (l *Listener) Close() {
 // Observe hands an evaluation to those who listen to its flag. It never waits: what a listener does not get is counted as
 // skipped.
 func (t *Tail) Observe(r *eval.Result) {
-	if t.listeners.Load() == 0 || r.Reason == eval.FlagNotFound || r.RecordSource != eval.SourceEvaluation {
+	if t.listeners.Load() == 0 || r.RecordSource != eval.SourceEvaluation {
+		return
+	}
+	outcome, segmentID, ok := OutcomeOf(r)
+	if !ok {
 		return
 	}
 	t.mu.RLock()
@@ -118,8 +122,7 @@ func (t *Tail) Observe(r *eval.Result) {
 		return
 	}
 	event := rawEvent{flagID: r.FlagID, entityID: waitingEntity(r.Request.EntityID), TailEvent: TailEvent{
-		At: r.Timestamp, VariantID: r.VariantID, VariantKey: r.VariantKey, SnapshotID: r.FlagSnapshotID}}
-	event.Outcome, event.SegmentID = outcomeOf(r)
+		At: r.Timestamp, Outcome: outcome, SegmentID: segmentID, VariantID: r.VariantID, VariantKey: r.VariantKey, SnapshotID: r.FlagSnapshotID}}
 	event.rolloutPercent, _ = r.RolloutPercent()
 	for l := range listeners {
 		if !l.take(r.Timestamp.Unix()) {

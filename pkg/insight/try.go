@@ -46,23 +46,26 @@ func Try(ctx context.Context, flag *entity.Flag, entities []eval.Entity, limit i
 			FlagID: int64(flag.ID), EntityID: e.EntityID, EntityType: e.EntityType, EntityContext: e.EntityContext, EnableDebug: true,
 		}, now, true)
 		tried[i] = Tried{Result: result, Bucket: eval.BucketOf(int64(flag.ID), result.Request.EntityID)}
-		tried[i].Outcome, tried[i].MatchedSegmentID = outcomeOf(result)
+		tried[i].Outcome, tried[i].MatchedSegmentID, _ = OutcomeOf(result)
 	}
 	return tried, nil
 }
 
-// outcomeOf tells what a result came to, and which segment matched.
-func outcomeOf(r *eval.Result) (outcome datar.Outcome, segmentID int64) {
+// OutcomeOf returns what an evaluation came to, and the segment that matched. It is false for a request without an outcome: one
+// that was refused, or whose flag does not exist.
+func OutcomeOf(r *eval.Result) (outcome datar.Outcome, segmentID int64, ok bool) {
 	switch r.Reason {
 	case eval.FlagDisabled:
-		return datar.Disabled, 0
+		return datar.Disabled, 0, true
 	case eval.NoSegments:
-		return datar.NoSegments, 0
+		return datar.NoSegments, 0, true
 	case eval.Matched:
-		return datar.Matched, r.SegmentID
+		return datar.Matched, r.SegmentID, true
 	case eval.HeldOut:
-		return datar.HeldOut, r.HeldOutSegmentID
+		return datar.HeldOut, r.HeldOutSegmentID, true
+	case eval.NoMatch:
+		return datar.NoMatch, 0, true
 	default:
-		return datar.NoMatch, 0
+		return 0, 0, false
 	}
 }

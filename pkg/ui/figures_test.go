@@ -236,6 +236,23 @@ func TestNumbersStandInSentencesAndTables(t *testing.T) {
 	}
 }
 
+// The SQL of numbers is shown where it gives them: tables of ClickHouse have other names.
+func TestSQLIsShownWhereCountsAreInTheDatabase(t *testing.T) {
+	t.Parallel()
+	for _, sql := range []bool{true, false} {
+		numbers := &figures{}
+		f := setup(t, func(o *ui.Options) {
+			numbers.m = o.Store.(*memory)
+			o.Numbers, o.Books, o.SQL = numbers, numbers, sql
+		})
+		for _, target := range []string{"/ui/flags/1", "/ui/flags/1/traffic", "/ui/flags/1/nothing"} {
+			if a := f.ask(t, http.MethodGet, target, nil); strings.Contains(a.body, "FROM datar_hourly_details") != sql {
+				t.Errorf("%s with SQL %t: has the statement %t", target, sql, !sql)
+			}
+		}
+	}
+}
+
 // TestTheListWaitsForNewNumbers: of an hour ago, or without what was just created here, are none to show if new ones are soon there.
 func TestTheListWaitsForNewNumbers(t *testing.T) {
 	t.Parallel()

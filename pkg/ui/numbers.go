@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"html/template"
 	"slices"
 	"strconv"
@@ -206,6 +207,15 @@ func (u *UI) upTo(p *page, c *insight.Complete) template.HTML {
 		name = "upto.silent"
 	}
 	return u.text.say(name, "at", p.Time(c.UpTo, "clock"), "servers", c.Servers-c.Silent, "all", c.Servers, "n", c.Silent, "link", p.Root+"server")
+}
+
+// sql is the statement that sums a flag's counts by columns, empty if they are not in the database of the flags.
+func (u *UI) sql(columns string, f *entity.Flag, from time.Time) string {
+	if !u.o.SQL {
+		return ""
+	}
+	return fmt.Sprintf("SELECT %s, SUM(eval_count)\nFROM datar_hourly_details\nWHERE flag_id = %d AND bucket_hour >= '%s'\nGROUP BY %s\nORDER BY %s;",
+		columns, f.ID, from.UTC().Format(time.DateTime), columns, columns)
 }
 
 // under is what the state of a flag in the list rests on.

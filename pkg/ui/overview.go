@@ -94,7 +94,7 @@ func (u *UI) overviewNumbers(r *http.Request, p *page, f *entity.Flag, d *overvi
 	}
 	d.Under = u.text.say("overview.under", "from", p.Time(outcomes.From, ""), "upto", u.upTo(p, outcomes.Complete))
 	d.Curl = u.curl(r, fmt.Sprintf("/datar/flags/%d/outcomes?from=%s", id, outcomes.From.UTC().Format(time.RFC3339)))
-	d.SQL = fmt.Sprintf("SELECT outcome, variant_id, SUM(eval_count)\nFROM datar_hourly_details\nWHERE flag_id = %d AND bucket_hour >= '%s'\nGROUP BY outcome, variant_id;", id, outcomes.From.UTC().Format("2006-01-02 15:04:05"))
+	d.SQL = u.sql("outcome, variant_id", f, outcomes.From)
 	rollout, err := u.o.Numbers.Rollout(r.Context(), id, lately(now, overviewDays))
 	if err != nil {
 		return state, err

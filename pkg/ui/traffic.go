@@ -348,7 +348,7 @@ func (u *UI) trafficNumbers(r *http.Request, p *page, f *entity.Flag, d *traffic
 	d.Under = u.text.say("traffic.under", "from", p.Time(s.Starts[0], ""), "upto", u.upTo(p, s.Complete))
 	query := url.Values{"bucket": {string(s.Unit)}, "by": {q.By}, "tz": {q.Zone}, "from": {s.Starts[0].UTC().Format(time.RFC3339)}}
 	d.Curl = u.curl(r, fmt.Sprintf("/datar/flags/%d/series?%s", f.ID, query.Encode()))
-	d.SQL = fmt.Sprintf("SELECT bucket_hour, outcome, variant_id, SUM(eval_count)\nFROM datar_hourly_details\nWHERE flag_id = %d AND bucket_hour >= '%s'\nGROUP BY bucket_hour, outcome, variant_id\nORDER BY bucket_hour;", f.ID, s.Starts[0].UTC().Format("2006-01-02 15:04:05"))
+	d.SQL = u.sql("bucket_hour, outcome, variant_id", f, s.Starts[0])
 	d.CSV = "traffic.csv?" + r.URL.RawQuery
 	every := max(1, (len(s.Starts)+10)/11)
 	if len(s.Starts) == 31 || len(s.Starts) == 30 {
@@ -493,7 +493,7 @@ func (u *UI) nothingNumbers(r *http.Request, p *page, f *entity.Flag, d *nothing
 	}
 	d.Under = u.text.say("nothing.under", "from", p.Time(o.From, ""), "upto", u.upTo(p, o.Complete))
 	d.Curl = u.curl(r, fmt.Sprintf("/datar/flags/%d/outcomes?from=%s", f.ID, o.From.UTC().Format(time.RFC3339)))
-	d.SQL = fmt.Sprintf("SELECT outcome, SUM(eval_count)\nFROM datar_hourly_details\nWHERE flag_id = %d AND bucket_hour >= '%s'\nGROUP BY outcome;", f.ID, o.From.UTC().Format("2006-01-02 15:04:05"))
+	d.SQL = u.sql("outcome", f, o.From)
 	switch {
 	case o.Total == 0:
 		d.Answer = u.text.say("nothing.answer.unasked")
