@@ -50,6 +50,9 @@ func (a *App) newAnswers(c *config.Config, db *store.Store, d *counting) *answer
 	all := &answers{}
 	if d.counts != nil && d.engine != nil {
 		o.Counts = engineCounts{d.counts, d.engine}
+		if d.allFlags {
+			o.CountsAll = a.now() // what was counted before is not known: another setting may have been in force
+		}
 		all.sampler = insight.NewSampler(a.now())
 		o.Sampler = all.sampler
 		ctx, cancel := context.WithCancel(context.Background())

@@ -87,7 +87,7 @@ func (a *App) newPages(c *config.Config, actor func(*http.Request) string, writa
 	if answers.service != nil && answers.service.HasCounts() {
 		o.Numbers, o.Tail = answers.service, answers.tail != nil
 		o.Books = engineCounts{counting.counts, counting.engine}
-		o.SQL = c.Datar.Store == ""
+		o.SQL, o.CountsAll = c.Datar.Store == "", counting.allFlags
 	}
 	return ui.New(o)
 }

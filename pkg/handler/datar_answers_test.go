@@ -122,6 +122,23 @@ func TestExamplesOfAnswers(t *testing.T) {
 	}
 }
 
+// Where all flags are counted, answers know of those whose records are off.
+func TestAnswersAboutFlagsThatAreCountedAnyway(t *testing.T) {
+	t.Parallel()
+	for setting, want := range map[string]string{"recorded": "not_counted", "all": "changing"} {
+		environ := maps.Clone(datarOn)
+		environ["FLAGR_RECORDER_DATAR_FLAGS"] = setting
+		s := setup(t, environ)
+		id, _, _ := booleanFlag(t, s, "quiet", false)
+		must(t, s, http.MethodPost, "/evaluation", object{"flagKey": "quiet", "entityID": "e"})
+		state := must(t, s, http.MethodGet, fmt.Sprintf("/datar/flags/%d/state", id), nil)
+		holes, _ := state["complete"].(map[string]any)["holes"].([]any)
+		if off := len(holes) > 0; state["state"] != want || off != (setting == "recorded") {
+			t.Errorf("%s: the state is %v, want %s; holes %v", setting, state["state"], want, holes)
+		}
+	}
+}
+
 func TestAnswersRefuseBadInputByName(t *testing.T) {
 	t.Parallel()
 	s := setup(t, datarOn)

@@ -109,6 +109,35 @@ func TestLongValuesAreCut(t *testing.T) {
 	}
 }
 
+// Where all flags are counted, one whose records are off is counted from when that began, until it is deleted.
+func TestHistoryWhereAllFlagsAreCounted(t *testing.T) {
+	t.Parallel()
+	one := func(when string, on, deleted bool) insight.Snapshot {
+		f := checkout()
+		f.DataRecordsEnabled = on
+		if deleted {
+			f.DeletedAt.Time, f.DeletedAt.Valid = at(t, when), true
+		}
+		return insight.Snapshot{At: at(t, when), Flag: f}
+	}
+	snapshots := []insight.Snapshot{
+		one("2026-01-01T00:00:00Z", false, false), one("2026-01-02T00:00:00Z", true, false), one("2026-01-03T00:00:00Z", false, false),
+		one("2026-01-05T00:00:00Z", false, false), one("2026-01-06T00:00:00Z", false, true),
+	}
+	on := func(when string) insight.Period { return insight.Period{From: at(t, when), On: true} }
+	off := func(when string) insight.Period { return insight.Period{From: at(t, when)} }
+	for all, want := range map[string][]insight.Period{
+		"2025-12-01T00:00:00Z": {on("2026-01-01T00:00:00Z"), off("2026-01-06T00:00:00Z")},
+		"2026-01-02T12:00:00Z": {off("2026-01-01T00:00:00Z"), on("2026-01-02T00:00:00Z"), off("2026-01-06T00:00:00Z")},
+		"2026-01-04T00:00:00Z": {off("2026-01-01T00:00:00Z"), on("2026-01-02T00:00:00Z"), off("2026-01-03T00:00:00Z"), on("2026-01-04T00:00:00Z"), off("2026-01-06T00:00:00Z")},
+		"2026-01-07T00:00:00Z": {off("2026-01-01T00:00:00Z"), on("2026-01-02T00:00:00Z"), off("2026-01-03T00:00:00Z")},
+	} {
+		if difference := cmp.Diff(want, insight.HistoryOf(snapshots, true, at(t, all)).Records); difference != "" {
+			t.Errorf("from %s (-want +got):\n%s", all, difference)
+		}
+	}
+}
+
 func TestHistory(t *testing.T) {
 	t.Parallel()
 	var snapshots []insight.Snapshot
@@ -124,13 +153,13 @@ func TestHistory(t *testing.T) {
 	step(2, "2026-01-02T00:00:00Z", func(f *entity.Flag) { f.DataRecordsEnabled = true })
 	step(3, "2026-01-03T00:00:00Z", func(f *entity.Flag) { f.Segments[0].RolloutPercent = 80 })
 	step(4, "2026-01-04T00:00:00Z", func(f *entity.Flag) { f.Description = "d" })
-	got := insight.HistoryOf(snapshots, true)
+	got := insight.HistoryOf(snapshots, true, time.Time{})
 	want := insight.History{ChangedAt: at(t, "2026-01-04T00:00:00Z"), AssignedAt: at(t, "2026-01-03T00:00:00Z"), AssignedSnapshot: 3,
 		Records: []insight.Period{{From: at(t, "2026-01-01T00:00:00Z")}, {From: at(t, "2026-01-02T00:00:00Z"), On: true}}}
 	if difference := cmp.Diff(want, got); difference != "" {
 		t.Error(difference)
 	}
-	if got := insight.HistoryOf(snapshots[3:], false); !got.AssignedAt.IsZero() {
+	if got := insight.HistoryOf(snapshots[3:], false, time.Time{}); !got.AssignedAt.IsZero() {
 		t.Errorf("a part of the history: %+v", got)
 	}
 }

@@ -3,13 +3,12 @@ package insight
 import (
 	"slices"
 	"time"
-
-	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
 // HistoryOf reads the snapshots of a flag, the oldest first. With created, the first of them is the one that created the flag;
-// otherwise older ones were left out, and the first one stands for them.
-func HistoryOf(snapshots []Snapshot, created bool) History {
+// otherwise older ones were left out, and the first one stands for them. From all on, flags are counted whether their records are
+// on or not; zero: never.
+func HistoryOf(snapshots []Snapshot, created bool, all time.Time) History {
 	var h History
 	for i := range snapshots {
 		s := &snapshots[i]
@@ -24,14 +23,16 @@ func HistoryOf(snapshots []Snapshot, created bool) History {
 			}
 		}
 		if s.Flag != nil {
-			h.record(Period{s.At, isRecorded(s.Flag), s.By})
+			deleted := s.Flag.DeletedAt.Valid
+			anyway := !deleted && !all.IsZero()
+			h.record(Period{s.At, !deleted && s.Flag.DataRecordsEnabled || anyway && !s.At.Before(all), s.By})
+			if anyway && s.At.Before(all) && (i+1 == len(snapshots) || all.Before(snapshots[i+1].At)) {
+				h.record(Period{From: all, On: true})
+			}
 		}
 	}
 	return h
 }
-
-// isRecorded tells whether evaluations of the flag are counted.
-func isRecorded(f *entity.Flag) bool { return f.DataRecordsEnabled && !f.DeletedAt.Valid }
 
 func (h *History) record(p Period) {
 	if last := len(h.Records) - 1; last < 0 || h.Records[last].On != p.On {

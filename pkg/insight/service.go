@@ -64,6 +64,8 @@ type Options struct {
 	Snapshots eval.Source
 	// Sampler is nil when nothing is explained.
 	Sampler *Sampler
+	// CountsAll is from when on flags are counted whether their records are on or not. Zero: only flags whose records are on are.
+	CountsAll time.Time
 	// Refresh is the interval at which servers look for changes of flags.
 	Refresh time.Duration
 	// BatchSize, when positive, is the most entities of a Try.

@@ -101,7 +101,7 @@ func (s *Service) historyOf(ctx context.Context, flag *entity.Flag, t Timeline, 
 		}
 	}
 	slices.Reverse(snapshots)
-	h := HistoryOf(snapshots, first == 0)
+	h := HistoryOf(snapshots, first == 0, s.o.CountsAll)
 	if h.AssignedAt.IsZero() && first > 0 {
 		h.AssignedAt = t[first].From // or before
 	}

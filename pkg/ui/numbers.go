@@ -209,6 +209,9 @@ func (u *UI) upTo(p *page, c *insight.Complete) template.HTML {
 	return u.text.say(name, "at", p.Time(c.UpTo, "clock"), "servers", c.Servers-c.Silent, "all", c.Servers, "n", c.Silent, "link", p.Root+"server")
 }
 
+// counts tells whether evaluations of the flag are counted.
+func (u *UI) counts(f *entity.Flag) bool { return f.DataRecordsEnabled || u.o.CountsAll }
+
 // sql is the statement that sums a flag's counts by columns, empty if they are not in the database of the flags.
 func (u *UI) sql(columns string, f *entity.Flag, from time.Time) string {
 	if !u.o.SQL {
@@ -223,7 +226,7 @@ func (u *UI) under(p *page, n *insight.FlagState, days int) template.HTML {
 	f := n.Flag
 	switch n.State.State {
 	case insight.StateNotCounted:
-		if !f.DataRecordsEnabled {
+		if !u.counts(f) {
 			return u.text.say("under.recordsoff")
 		}
 		return u.text.say("under.since", "at", p.Time(n.Since, "day"))

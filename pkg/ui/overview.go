@@ -71,7 +71,7 @@ func (u *UI) overview(rw http.ResponseWriter, r *http.Request) error {
 			d.Missing = u.missing(p, f, err)
 		}
 	}
-	d.RecordsOff = !f.DataRecordsEnabled && u.o.Numbers != nil && !p.ReadOnly
+	d.RecordsOff = !u.counts(f) && u.o.Numbers != nil && !p.ReadOnly
 	u.about(p, f, d, state)
 	p.Data = d
 	u.render(rw, r, http.StatusOK, "overview.html", p)
@@ -89,7 +89,7 @@ func (u *UI) overviewNumbers(r *http.Request, p *page, f *entity.Flag, d *overvi
 		return state, err
 	}
 	d.Answer = u.stateAnswer(p, f, state, outcomes)
-	if outcomes.Total == 0 && state.Evidence.Last.IsZero() && f.DataRecordsEnabled {
+	if outcomes.Total == 0 && state.Evidence.Last.IsZero() && u.counts(f) {
 		d.Ask = u.askCurl(r, f.Key)
 	}
 	d.Under = u.text.say("overview.under", "from", p.Time(outcomes.From, ""), "upto", u.upTo(p, outcomes.Complete))
@@ -120,7 +120,7 @@ func (u *UI) stateAnswer(p *page, f *entity.Flag, state *insight.State, o *insig
 		name = u.text.plain("answer.counted", "at", p.format(later(state.Since, o.From), "day"))
 	}
 	if o.Total == 0 {
-		if !f.DataRecordsEnabled {
+		if !u.counts(f) {
 			return u.text.say("answer.recordsoff")
 		}
 		if state.Evidence.Last.IsZero() {

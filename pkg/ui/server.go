@@ -173,7 +173,7 @@ func (u *UI) fillHoles(p *page, d *serverData, s *insight.States) {
 	for i := range s.Flags {
 		one := &s.Flags[i]
 		for j, h := range one.Holes {
-			all = append(all, hole{h, one.Flag, j == len(one.Holes)-1 && !one.Flag.DataRecordsEnabled})
+			all = append(all, hole{h, one.Flag, j == len(one.Holes)-1 && !u.counts(one.Flag)})
 		}
 	}
 	slices.SortStableFunc(all, func(a, b hole) int { return b.From.Compare(a.From) })

@@ -90,6 +90,8 @@ type Options struct {
 	Prefix string
 	// Actor names who sent a request; nil: the names are not known.
 	Actor func(*http.Request) string
+	// CountsAll tells that flags are counted whether their records are on or not.
+	CountsAll bool
 	// SQL tells that counts are in tables of the flags' database, so that pages show the SQL of their numbers.
 	SQL bool
 	// Settings lists the configuration; Version is that of the server.
