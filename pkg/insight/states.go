@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -282,10 +281,11 @@ func (s *Service) States(ctx context.Context, q StatesQuery) (*States, error) {
 	for _, name := range StateNames() {
 		list.ByState[name] = 0
 	}
+	search := NewSearch(q.Q)
 	var selected []FlagState
 	for i := range all {
 		list.ByState[all[i].State.State]++
-		if q.selects(&all[i]) {
+		if q.selects(&all[i], search) {
 			selected = append(selected, all[i])
 		}
 	}
@@ -320,7 +320,7 @@ func joinedNames(names []StateName) string {
 	return strings.Join(texts, ", ")
 }
 
-func (q *StatesQuery) selects(f *FlagState) bool {
+func (q *StatesQuery) selects(f *FlagState, search Search) bool {
 	hasTag := func(t entity.Tag) bool { return slices.Contains(q.Tags, t.Value) }
 	switch {
 	case len(q.States) > 0 && !slices.Contains(q.States, string(f.State.State)):
@@ -329,26 +329,9 @@ func (q *StatesQuery) selects(f *FlagState) bool {
 	case q.Enabled != nil && *q.Enabled != f.Flag.Enabled:
 	case len(q.Tags) > 0 && !slices.ContainsFunc(f.Flag.Tags, hasTag):
 	default:
-		return matchesText(f.Flag, q.Q)
+		return search.Matches(f.Flag)
 	}
 	return false
-}
-
-// matchesText looks for each part of a text, separated by commas, in what names the flag.
-func matchesText(f *entity.Flag, text string) bool {
-	if text == "" {
-		return true
-	}
-	for part := range strings.SplitSeq(strings.ToLower(text), ",") {
-		part = strings.TrimSpace(part)
-		found := strings.Contains(strings.ToLower(f.Key), part) || strings.Contains(strings.ToLower(f.Description), part) ||
-			strconv.FormatUint(uint64(f.ID), 10) == strings.TrimPrefix(part, "#") ||
-			slices.ContainsFunc(f.Tags, func(t entity.Tag) bool { return strings.Contains(strings.ToLower(t.Value), part) })
-		if !found {
-			return false
-		}
-	}
-	return true
 }
 
 func (q *StatesQuery) compare(a, b FlagState) int {

@@ -208,11 +208,11 @@ func (u *UI) list(rw http.ResponseWriter, r *http.Request) error {
 // filter gives the flags that the query selects, in its order, and how many there are of each state apart from the
 // query's own state.
 func (u *UI) filter(all []*entity.Flag, board *board, q listQuery) ([]listed, map[string]int) {
-	terms := searchTerms(q.text)
+	search := insight.NewSearch(q.text)
 	byState := map[string]int{}
 	found := make([]listed, 0, len(all))
 	for _, f := range all {
-		if q.on != "" && f.Enabled != (q.on == "on") || q.tag != "" && !hasTag(f, q.tag) || !matches(f, terms) {
+		if q.on != "" && f.Enabled != (q.on == "on") || q.tag != "" && !hasTag(f, q.tag) || !search.Matches(f) {
 			continue
 		}
 		one := listed{f, board.flag(f)}
@@ -240,7 +240,7 @@ func compareListed(q listQuery, a, b listed) int {
 	}
 	switch q.sort {
 	case "key":
-		return strings.Compare(a.flag.Key, b.flag.Key)
+		return cmp.Or(strings.Compare(strings.ToLower(a.flag.Key), strings.ToLower(b.flag.Key)), cmp.Compare(a.flag.ID, b.flag.ID))
 	case "id":
 		return cmp.Compare(a.flag.ID, b.flag.ID)
 	case "traffic":
@@ -250,35 +250,6 @@ func compareListed(q listQuery, a, b listed) int {
 	default:
 		return newest()
 	}
-}
-
-// searchTerms are the words between commas, all of which must be found.
-func searchTerms(text string) []string {
-	var terms []string
-	for term := range strings.SplitSeq(text, ",") {
-		if term = strings.ToLower(strings.TrimSpace(term)); term != "" {
-			terms = append(terms, term)
-		}
-	}
-	return terms
-}
-
-// matches looks for each term in the id, the key, the description and the tags.
-func matches(f *entity.Flag, terms []string) bool {
-	for _, term := range terms {
-		id := strings.TrimPrefix(term, "#")
-		found := strconv.FormatUint(uint64(f.ID), 10) == id || containsFold(f.Key, term) || containsFold(f.Description, term) ||
-			slices.ContainsFunc(f.Tags, func(tag entity.Tag) bool { return containsFold(tag.Value, term) })
-		if !found {
-			return false
-		}
-	}
-	return true
-}
-
-// containsFold looks for a term in small letters.
-func containsFold(text, term string) bool {
-	return strings.Contains(text, term) || strings.Contains(strings.ToLower(text), term)
 }
 
 func hasTag(f *entity.Flag, value string) bool {
