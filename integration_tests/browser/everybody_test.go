@@ -49,7 +49,7 @@ func TestWithoutJavaScript(t *testing.T) {
 		t.Errorf("segments are %v", segments)
 	}
 	p.visit("/ui/flags/1/delete")
-	see(".dialog", "go with it")
+	see(".dialog", "are deleted with it")
 	click(".dialog .danger")
 	see(".notice", "Deleted")
 	s.api(t, http.MethodPost, "/flags", object{"key": "another", "description": "Another"})

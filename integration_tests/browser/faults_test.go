@@ -63,7 +63,7 @@ func TestADeadDatabaseInTheMiddleOfAnEdit(t *testing.T) {
 	p.has("2 changes not saved.") // the form is checked against the flag in memory
 	p.press("Review and save")
 	p.press("Save new version")
-	p.has("The database does not answer, so nothing was saved. What you typed is still here")
+	p.has("The database does not answer, so nothing was saved. Your input is still here")
 	typed("after saving")
 	p.press("Review and save") // and once more
 	p.press("Save new version")
@@ -73,7 +73,7 @@ func TestADeadDatabaseInTheMiddleOfAnEdit(t *testing.T) {
 	// Other pages show what is in memory. The browser asks before it leaves the form, so this is another tab.
 	other := open(t, s)
 	other.visit("/ui/flags/1")
-	other.has("The database does not answer. This is the flag as it was in memory")
+	other.has("The database does not answer. This is the flag as of")
 	thaw()
 	other.press("Try again")
 	other.until("the flag as it is", `!document.querySelector(".notice.warn")`)
@@ -90,7 +90,7 @@ func TestAServerThatGoesAwayInTheMiddleOfAnEdit(t *testing.T) {
 	s, p := reviewRollout(t)
 	s.stop(t)
 	p.press("Save new version")
-	p.has("The server does not answer, so it is not known whether anything was saved. What you typed is still here")
+	p.has("The server does not answer, so it is unknown whether anything was saved. Your input is still here")
 	if got := p.value(`document.querySelector("[name='s.0.rollout']").value`); got != "80" {
 		t.Errorf("the rollout is %q, want what was typed", got)
 	}

@@ -55,7 +55,7 @@ func TestList(t *testing.T) {
 	p.until("the column", `[...document.querySelectorAll("th")].some((h) => h.innerText.startsWith("Changed"))`)
 	s.api(t, http.MethodPost, "/evaluation", object{"flagKey": "nothing like it", "entityID": "x"})
 	p.visit("/ui/?q=like+it")
-	p.until("what was asked for in vain", reloadUntil("Asked for by applications, and not there:"))
+	p.until("keys that do not exist", reloadUntil("Applications ask for keys that do not exist:"))
 	p.has("nothing like it Applications asked for it 1 time in 7 days.")
 	p.fill("q", "nothing like that")
 	p.has("No flag matches")
@@ -96,7 +96,7 @@ func TestCreate(t *testing.T) {
 	p.fill("key", "second")
 	p.has("asked for it 3 times in 7 days")
 	p.fill("description", "Another")
-	p.press("Create with own variants")
+	p.press("Create with your own variants")
 	p.has("No segments yet")
 }
 
@@ -298,7 +298,7 @@ func TestADeletionThatIsCancelledSendsNothing(t *testing.T) {
 	p.until("the dialog to be gone", `!document.querySelector("dialog[open]")`)
 	p.press("More")
 	p.press("Delete")
-	p.has("go with it")
+	p.has("are deleted with it")
 	p.run(chromedp.KeyEvent(kb.Escape))
 	p.until("the dialog to be gone", `!document.querySelector("dialog[open]")`)
 	if n := p.sent("POST"); n != 0 {
@@ -330,7 +330,7 @@ func TestTryADraft(t *testing.T) {
 	p.fill("s.0.rollout", "0")
 	p.has("1 change not saved.")
 	p.press("Try it")
-	p.has("With 1 change that is not saved.")
+	p.has("With 1 unsaved change.")
 	p.fill("id", "ada")
 	p.fill("context", `{"country":"FR","age":19}`)
 	p.value(`document.querySelector("button[value=one]").click(), 1`)
@@ -382,7 +382,7 @@ func TestTryIsNotCounted(t *testing.T) {
 	p.fill("context", `{"country":"FR","age":"19"}`)
 	p.value(`document.querySelector("button[value=one]").click(), 1`)
 	p.until("the answer", `document.querySelector("main").innerText.includes("of another type")`)
-	p.press("Try 20 made-up ids")
+	p.press("Try 20 random IDs")
 	p.has("Who got what")
 	if status := s.api(t, http.MethodGet, "/datar/status", nil); status["recorded"] != nil && status["recorded"] != 0.0 {
 		t.Errorf("trying was counted: %v", status)

@@ -62,7 +62,7 @@ func (p *tab) createAnABFlag() {
 	p.t.Helper()
 	p.has("No flags yet.")
 	p.fill("key", "pay-button")
-	p.press("Create with own variants")
+	p.press("Create with your own variants")
 	p.has("No segments yet")
 	for i, key := range []string{"blue", "green"} {
 		p.press("Add variant")
@@ -91,7 +91,7 @@ func (p *tab) tryIt() {
 		p.fill("context", one.context)
 		p.value(`document.querySelector("button[value=one]").click(), 1`)
 		p.has(one.says)
-		p.has("The flag is off, so it gives no variant now.")
+		p.has("The flag is off, so it assigns no variant now.")
 	}
 }
 

@@ -302,7 +302,7 @@ func TestCreateDuplicateDeleteRestore(t *testing.T) {
 	post("/ui/new", url.Values{"kind": {"blank"}}, 400, "")
 	post("/ui/flags/1/duplicate", url.Values{"key": {"copy"}, "description": {"d"}}, 303, "../")
 	question := f.ask(t, http.MethodGet, "/ui/flags/1/delete", nil)
-	if !strings.Contains(question.body, "2 segments, 2 variants and 2 tags go with it") || f.flags[1].DeletedAt.Valid {
+	if !strings.Contains(question.body, "2 segments, 2 variants and 2 tags are deleted with it") || f.flags[1].DeletedAt.Valid {
 		t.Error("the question does not say what goes, or has deleted the flag")
 	}
 	post("/ui/flags/1/delete", url.Values{}, 303, "../../")
@@ -371,9 +371,9 @@ func TestTryExplainsAndCountsNothing(t *testing.T) {
 		return strings.ReplaceAll(text(a.root), "\u00a0", " ")
 	}
 	for context, want := range map[string]string{
-		`{"country":"FR","age":"19"}`: `stopped at age GTE 18, since age is "19", which is of another type`,
-		`{"country":"DE","age":19}`:   `stopped at country EQ "FR", since country is "DE"`,
-		`{"beta":"false"}`:            `stopped at country EQ "FR", since country is missing`,
+		`{"country":"FR","age":"19"}`: `stopped at age GTE 18, because age is "19", which is of another type`,
+		`{"country":"DE","age":19}`:   `stopped at country EQ "FR", because country is "DE"`,
+		`{"beta":"false"}`:            `stopped at country EQ "FR", because country is missing`,
 		`{"beta":"true"}`:             "a1234 gets green from segment 2",
 		`{"country":"FR","age":19}`:   "of 1,000",
 		`{`:                           "Line 1, column",
@@ -384,7 +384,7 @@ func TestTryExplainsAndCountsNothing(t *testing.T) {
 		}
 	}
 	if got := ask(`{"country":"FR","age":19}`, "made-up"); !strings.Contains(got, "Who got what") {
-		t.Error("20 made-up ids show no split")
+		t.Error("20 random IDs show no split")
 	}
 	draft := f.form(t)
 	draft.Set("s.1.c.0.value", `"yes"`)
@@ -394,7 +394,7 @@ func TestTryExplainsAndCountsNothing(t *testing.T) {
 	form.Set("context", `{"beta":"yes"}`)
 	form.Set("id", "x")
 	form.Set("do", "one")
-	if got := text(f.ask(t, http.MethodPost, "/ui/flags/1/try", form).root); !strings.Contains(got, "x gets green") || !strings.Contains(got, "1 change that is not saved") {
+	if got := text(f.ask(t, http.MethodPost, "/ui/flags/1/try", form).root); !strings.Contains(got, "x gets green") || !strings.Contains(got, "1 unsaved change") {
 		t.Errorf("the draft: %s", got)
 	}
 	if f.writes != 0 {

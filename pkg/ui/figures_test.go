@@ -206,15 +206,15 @@ func TestNumbersStandInSentencesAndTables(t *testing.T) {
 		"/ui/": {"4 flags: 1 gives nothing, 4 contradict their settings", "Gives nothing 1", "1 contradiction", "1 warning", "1 note", "168", "3 of 4 servers, 1 silent"},
 		"/ui/flags/1": {"Active: 18.8 % of 160,000 evaluations got blue, 18.7 % green, 62.5 % got nothing.", "Contradiction412 evaluations used version 115 <b>.", "25.0 %25.1 %30,110", "since version 2", "not counted", "No: see why",
 			"got as far as segment 1, “Adults in France”, and none", "120,000 matched, 40,000 did not"},
-		"/ui/flags/1/traffic?compare=previous": {"evaluations since 1 Jan; over the 30 whole days, 0 % less than before.", "Sat 31 Jan until 10:42:10", "In all", "Dotted: the time before"},
-		"/ui/flags/1/traffic?tail=1":           {"The live tail is off, because it shows what single entities get. To turn it on, start the server with FLAGR_RECORDER_DATAR_TAIL_ENABLED=true."},
+		"/ui/flags/1/traffic?compare=previous": {"evaluations since 1 Jan; over the 30 whole days, 0 % less than before.", "Sat 31 Jan until 10:42:10", "Total", "Dotted: the time before"},
+		"/ui/flags/1/traffic?tail=1":           {"The live tail is off, because it shows what individual entities get. To turn it on, start the server with FLAGR_RECORDER_DATAR_TAIL_ENABLED=true."},
 		"/ui/flags/1/traffic?bucket=year":      {`No numbers: invalid query: bucket is "year", want hour, day or week.`},
-		"/ui/flags/1/nothing":                  {"100,020 of 160,000 evaluations gave no variant: 60 % of them were held out by a rollout.", "All by segment 1, “Adults in France”, where the rollout is 50 %.", "In 3,100 of them", "a sample: 1,840 of 39,000 looked at", "country missing 930"},
-		"/ui/unknown":                          {"4 keys are asked for and not there: 320 times in 7 days.", "Differs little from checkout-button", "Of a deleted flag", "Further keys"},
+		"/ui/flags/1/nothing":                  {"100,020 of 160,000 evaluations gave no variant: 60 % of them were held out by a rollout.", "All by segment 1, “Adults in France”, where the rollout is 50 %.", "3,100 of them had a property", "a sample: 1,840 of 39,000 looked at", "country missing 930"},
+		"/ui/unknown":                          {"4 keys do not exist, but applications asked for them 320 times in 7 days.", "Similar to checkout-button", "Of a deleted flag", "Other keys"},
 		"/ui/server": {"The statistics balance: 2 of 200 evaluations are lost; 1 server or edge has been silent.", "Silent, last report 6 days ago", "hidden",
 			"dark-mode30 Jan 10:42still offrecords off", "dark-mode22 Jan 10:4223 Jan 10:42records off (grace@example.com)", "every flag12 Jan"},
-		"/ui/flags/1/delete": {"Delete checkout-button? It is asked 21,333 times a day.", "Not yet", "OK", "Make on the only way in the code."},
-		targeting:            {"120,240 evaluations came here"},
+		"/ui/flags/1/delete": {"Delete checkout-button? Applications ask for it 21,333 times a day.", "Not yet", "OK", "Make on the only way in the code."},
+		targeting:            {"120,240 evaluations reached this segment"},
 	} {
 		a := f.ask(t, http.MethodGet, target, nil)
 		body := strings.ReplaceAll(text(a.root), "\u00a0", " ")
@@ -225,7 +225,7 @@ func TestNumbersStandInSentencesAndTables(t *testing.T) {
 		}
 	}
 	review := strings.ReplaceAll(text(f.press(t, form, "review").root), "\u00a0", " ")
-	for _, one := range []string{"blue4,3016,858+2,557", "nothing8,5743,427−5,147", "No bucket changes from one variant to another: 300 of the 1,000 buckets", "1 segment is not known beforehand"} {
+	for _, one := range []string{"blue4,3016,858+2,557", "nothing8,5743,427−5,147", "No bucket changes from one variant to another. 300 of the 1,000 buckets", "1 segment cannot be forecast"} {
 		if !strings.Contains(review, one) {
 			t.Errorf("the review lacks %q in\n%s", one, review)
 		}

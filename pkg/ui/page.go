@@ -37,7 +37,7 @@ type page struct {
 	Actor    string
 	// Here is the path and query of the page below /ui/.
 	Here string
-	// ReadOnly says that this server changes no flags.
+	// ReadOnly says that this server is read-only.
 	ReadOnly bool
 	// Notice is said once, after a form.
 	Notice template.HTML
@@ -150,7 +150,7 @@ func (u *UI) render(rw http.ResponseWriter, r *http.Request, status int, name st
 	}
 	if err := u.templates[name].ExecuteTemplate(&b, layout, p); err != nil {
 		u.o.Logger.Error("page failed", "path", r.URL.Path, "template", name, "error", err)
-		http.Error(rw, "the page could not be made: see the server's log", http.StatusInternalServerError)
+		http.Error(rw, "the page could not be rendered: see the server's log", http.StatusInternalServerError)
 		return
 	}
 	if p.Notice != "" {

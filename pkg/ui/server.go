@@ -110,7 +110,7 @@ func (u *UI) fillBooks(r *http.Request, p *page, d *serverData) {
 	d.LastError, d.Journal = own.LastError != nil, u.journalText(&own)
 	records, err := u.o.Books.Servers(r.Context())
 	if err != nil {
-		u.o.Logger.Warn("books of other servers are missing", "error", err)
+		u.o.Logger.Warn("statistics of other servers are missing", "error", err)
 	}
 	var sum books
 	silent := 0

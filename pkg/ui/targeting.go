@@ -609,7 +609,7 @@ func (u *UI) review(r *http.Request, base *entity.Flag, typed *form, d *targetin
 	d.Review = review
 }
 
-// save writes the form, unless the flag has changed meanwhile.
+// save writes the form, unless the flag was changed by another request.
 func (u *UI) save(rw http.ResponseWriter, r *http.Request, f *entity.Flag, typed *form) error {
 	base := u.baseOf(r, f, typed.Snapshot)
 	definition, errs := typed.definition(u.text)

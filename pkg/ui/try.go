@@ -187,7 +187,7 @@ func parseContext(text string, words *catalog) (any, error) {
 	err := decoder.Decode(&context)
 	if err == nil {
 		if _, extra := decoder.Token(); extra != io.EOF {
-			err = errors.New("something follows the object")
+			err = errors.New("data after the JSON object")
 		}
 	}
 	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {

@@ -309,7 +309,7 @@ func (u *UI) root(rw http.ResponseWriter, r *http.Request) {
 // Errors of pages that no other package has.
 var (
 	errNoPage   = errors.New("no such page")
-	errEvalOnly = errors.New("this server changes no flags")
+	errEvalOnly = errors.New("this server is read-only")
 )
 
 // fail shows what went wrong. What the server did wrong goes to the log, and not to the page.
