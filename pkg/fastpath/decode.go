@@ -10,39 +10,40 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 )
 
-// decoder reads the two kinds of request. All of them is plain, or nothing is: the methods report false when they meet
-// something that the generated code would refuse, or that it would treat in a way they do not know. A request is there until
-// the decoder reads the next one.
+// decoder reads the two kinds of request. Either every field is plain, or the methods return false: when they find
+// something that the generated code would reject, or would treat differently. A request is valid until the decoder
+// reads the next one.
 type decoder struct {
 	scanner
 	entities []eval.Entity
-	// objects and members are where contexts go: in blocks for many of them, which are never moved.
+	// objects and members store contexts, in blocks that are never moved.
 	objects []eval.Object
 	members []eval.Member
-	// contexts and properties are how many of them are in the blocks before.
+	// contexts and properties count those in earlier blocks.
 	contexts, properties int
 }
 
-// begin takes a text, and the memory of the request before.
+// begin starts a new text and reuses the memory of the previous request.
 func (d *decoder) begin(text string) {
 	*d = decoder{scanner: scanner{text: text}, entities: d.entities[:0], objects: d.objects[:0], members: d.members[:0]}
 	d.skipSpace()
 }
 
-// forget leaves nothing of the request but empty memory, for at most so many parts of a kind.
+// forget removes all references to the request and keeps empty memory for at most the given number of parts of each
+// kind.
 func (d *decoder) forget(most int) {
 	if max(cap(d.entities), cap(d.objects), cap(d.members)) > most {
 		*d = decoder{}
 		return
 	}
-	// Behind the length everything is empty since the last time.
+	// Memory beyond the length is already empty.
 	clear(d.entities)
 	clear(d.objects)
 	clear(d.members)
 	d.text = ""
 }
 
-// expected guesses how many there will be at the end of the text, if there are n so far.
+// expected estimates the number at the end of the text, if there are n so far.
 func (d *decoder) expected(n int) int {
 	return n + n*(len(d.text)-d.at)/d.at*9/8 + 2
 }
@@ -50,7 +51,7 @@ func (d *decoder) expected(n int) int {
 // request reads an evalContext.
 func (d *decoder) request(text string) (r eval.Request, ok bool) {
 	d.begin(text)
-	r.PlainTexts = true // no other texts are taken
+	r.PlainTexts = true // other strings are not accepted
 	var seen names
 	ok = d.object(func(name string) bool {
 		switch name {
@@ -80,7 +81,7 @@ func (d *decoder) request(text string) (r eval.Request, ok bool) {
 // batch reads an evaluationBatchRequest.
 func (d *decoder) batch(text string) (r eval.BatchRequest, ok bool) {
 	d.begin(text)
-	r.PlainTexts = true // no other texts are taken
+	r.PlainTexts = true // other strings are not accepted
 	var seen names
 	ok = d.object(func(name string) bool {
 		switch name {
@@ -129,10 +130,10 @@ func (d *decoder) entity(e *eval.Entity) bool {
 	})
 }
 
-// names are those that an object had already, one bit for each.
+// names are the names that an object already had, one bit for each.
 type names uint8
 
-// first reports whether the name was not there before.
+// first reports whether the name is new.
 func (n *names) first(bit uint) bool {
 	before := *n
 	*n |= 1 << bit
@@ -144,7 +145,7 @@ func (d *decoder) plainText(into *string) (ok bool) {
 	return ok
 }
 
-// texts reads a list of strings. Neither it nor they may be empty: in a batch that is an error.
+// texts reads a list of strings. An empty list or an empty string is an error in a batch, so it returns false.
 func (d *decoder) texts(into *[]string) bool {
 	ok := d.list(func() bool {
 		text, ok := d.plainString()
@@ -166,7 +167,7 @@ func (d *decoder) truth(into *bool) bool {
 	return d.word("true") || d.word("false")
 }
 
-// id reads the id of a flag, which is at least 1.
+// id reads a flag's ID, which is at least 1.
 func (d *decoder) id(into *int64) bool {
 	start, n := d.at, int64(0)
 	for d.at < len(d.text) && d.text[d.at]-'0' <= 9 {
@@ -180,7 +181,7 @@ func (d *decoder) id(into *int64) bool {
 	return n > 0 && d.text[start] != '0'
 }
 
-// ids reads a list of ids, which must not be empty.
+// ids reads a list of IDs, which must not be empty.
 func (d *decoder) ids(into *[]int64) bool {
 	ok := d.list(func() bool {
 		*into = append(*into, 0)
@@ -189,13 +190,13 @@ func (d *decoder) ids(into *[]int64) bool {
 	return ok && len(*into) > 0
 }
 
-// context reads an entityContext that is an object, or null.
+// context reads an entityContext that is an object or null.
 func (d *decoder) context(into *any) bool {
 	if d.word("null") {
 		return true
 	}
 	start, spaces := d.at, d.spaces
-	canonical := true // so far: as encoding/json writes it
+	canonical := true // so far, equal to the output of encoding/json
 	from := len(d.members)
 	ok := d.object(func(name string) bool {
 		raw, plain, ok := d.value(1)
@@ -232,7 +233,7 @@ func (d *decoder) context(into *any) bool {
 	return true
 }
 
-// addMember adds to the members from the given one on, and returns where they begin now.
+// addMember adds to the members that begin at the given index, and returns their new start.
 func (d *decoder) addMember(from int, m eval.Member) int {
 	if len(d.members) == cap(d.members) {
 		begun := d.members[from:]
@@ -244,7 +245,7 @@ func (d *decoder) addMember(from int, m eval.Member) int {
 	return from
 }
 
-// joined writes an object of members that are sorted, unless two have the same name.
+// joined writes an object with sorted members, and returns false if two have the same name.
 func joined(members []eval.Member) (string, bool) {
 	size := len(`{}`)
 	for i := range members {
@@ -269,7 +270,8 @@ func joined(members []eval.Member) (string, bool) {
 	return b.String(), true
 }
 
-// rewritten has encoding/json read a value and write it again, as the generated code does. It may be no JSON after all.
+// rewritten decodes and encodes a value with encoding/json, as the generated code does. The value may be invalid
+// JSON.
 func rewritten(raw string) (string, bool) {
 	reader := json.NewDecoder(strings.NewReader(raw))
 	reader.UseNumber()

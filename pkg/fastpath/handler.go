@@ -1,9 +1,9 @@
-// Package fastpath answers plain evaluations without the generated code, at a fraction of its cost.
+// Package fastpath handles plain evaluation requests without the generated code, at a fraction of its cost.
 //
-// It stands in front of the generated API and takes a request only if it is plain: POST, JSON, every name known, every
-// value of the right kind, nothing repeated. Everything else, and so everything that is wrong, goes on to the generated
-// code as if nothing had happened. What is taken is answered byte for byte as the generated code would: tests send the
-// same requests both ways. Evaluation and recording are those of eval.Service, as for every other endpoint.
+// It is in front of the generated API and handles a request only if it is plain: POST, JSON, every name known,
+// every value of the right type, nothing repeated. All other requests, including all invalid ones, go to the
+// generated code unchanged. Responses are the same bytes as the generated code's: tests send the same requests to
+// both. Evaluation and recording use eval.Service, as all other endpoints do.
 package fastpath
 
 import (
@@ -22,29 +22,31 @@ import (
 )
 
 const (
-	// maxRequestBytes is the largest body that is read here. Larger ones are rare, and would make large buffers stay.
+	// maxRequestBytes is the largest body that is handled here. Larger ones are rare, and would keep large buffers
+	// in memory.
 	maxRequestBytes = 1 << 20
-	// firstReadBytes is up to which length the memory for a body is made before its bytes arrive.
+	// firstReadBytes is the maximum length for which the memory of a body is allocated before its bytes arrive.
 	firstReadBytes = 16 << 10
-	// maxPooledBytes is the largest buffer that is kept for further requests: what is held of a batch's answer fits.
+	// maxPooledBytes is the largest buffer that is reused. It is enough for the buffered part of a batch's
+	// response.
 	maxPooledBytes = eval.MaxBatchBuffer
-	// maxPooledParts is of how many entities, contexts and properties the memory is kept.
+	// maxPooledParts is the number of entities, contexts and properties whose memory is reused.
 	maxPooledParts = 1 << 14
-	// knownLengthBytes is up to which length net/http finds out the length of an answer by itself.
+	// knownLengthBytes is the length up to which net/http computes the length of a response itself.
 	knownLengthBytes = 2048
 )
 
-// contentTypeJSON is shared by all answers. Nobody changes it: whoever sets a header sets another slice, and appending to
-// this one copies it.
+// contentTypeJSON is shared by all responses. It is never changed: setting a header replaces the slice, and
+// appending copies it.
 var contentTypeJSON = []string{"application/json"}
 
-// Evaluator decides and records.
+// Evaluator evaluates and records.
 type Evaluator interface {
 	EvaluateInto(ctx context.Context, r eval.Request, result *eval.Result)
 	EvaluateEach(ctx context.Context, r eval.BatchRequest, use func(*eval.Result)) error
 }
 
-// Handler answers POST /evaluation and POST /evaluation/batch where it can, and leaves all else to the API.
+// Handler handles POST /evaluation and POST /evaluation/batch if it can, and passes all other requests to the API.
 type Handler struct {
 	evaluator Evaluator
 	turns     budget.Turns
@@ -54,15 +56,15 @@ type Handler struct {
 	pool                      sync.Pool // of *memory
 }
 
-// memory is what a request needs while it is answered.
+// memory is the memory that a request needs.
 type memory struct {
 	decoder decoder
 	result  eval.Result
 	answer  []byte
 }
 
-// New returns a Handler in front of the generated API, whose paths begin with basePath, such as /api/v1. Large bodies are
-// worked at in turn.
+// New returns a Handler in front of the generated API, whose paths begin with basePath, such as /api/v1. Requests
+// with large bodies wait for a turn.
 func New(evaluator Evaluator, basePath string, turns budget.Turns, api http.Handler) *Handler {
 	h := &Handler{evaluator: evaluator, turns: turns, api: api, evaluationPath: basePath + "/evaluation"}
 	h.batchPath = h.evaluationPath + "/batch"
@@ -70,7 +72,7 @@ func New(evaluator Evaluator, basePath string, turns budget.Turns, api http.Hand
 	return h
 }
 
-// ServeHTTP answers, or lets the API answer.
+// ServeHTTP handles the request, or passes it to the API.
 func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	batch := r.URL.Path == h.batchPath
 	if !batch && r.URL.Path != h.evaluationPath || !isPlain(r) {
@@ -88,13 +90,13 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}
 	turn, err := h.turn(r.Context(), text)
 	if err != nil {
-		return // the client is gone
+		return // the client disconnected
 	}
 	defer turn.end()
 	header := rw.Header()
 	var ok, sent bool
 	if batch {
-		header["Content-Type"] = contentTypeJSON // it may be sent while the batch is evaluated
+		header["Content-Type"] = contentTypeJSON // the response may be sent while the batch is evaluated
 		out := io.Writer(rw)
 		if turn != nil {
 			out = &inTurn{rw, turn}
@@ -114,13 +116,13 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	if len(m.answer) > knownLengthBytes && !sent {
 		header.Set("Content-Length", strconv.Itoa(len(m.answer)))
 	}
-	_, _ = rw.Write(m.answer) // fails only when the client is gone
+	_, _ = rw.Write(m.answer) // fails only if the client disconnected
 }
 
-// turn is the turn of a request with a large body; nil: it needs none. It belongs to one goroutine.
+// turn is the turn of a request with a large body, or nil if it needs none. It is for one goroutine.
 type turn struct{ of budget.Turns }
 
-// turn waits for the turn that a text needs. The error is that of ctx.
+// turn waits for the turn of a text. The error is the error of ctx.
 func (h *Handler) turn(ctx context.Context, text string) (*turn, error) {
 	if len(text) <= budget.LargeBytes {
 		return nil, nil
@@ -131,7 +133,7 @@ func (h *Handler) turn(ctx context.Context, text string) (*turn, error) {
 	return &turn{h.turns}, nil
 }
 
-// end ends the turn, the first time that it is called.
+// end ends the turn at its first call.
 func (t *turn) end() {
 	if t != nil {
 		t.of.Release()
@@ -139,7 +141,7 @@ func (t *turn) end() {
 	}
 }
 
-// inTurn ends a turn before it writes, since a client may read slowly.
+// inTurn ends the turn before it writes, because a client may read slowly.
 type inTurn struct {
 	io.Writer
 	turn *turn
@@ -150,7 +152,7 @@ func (w *inTurn) Write(p []byte) (int, error) {
 	return w.Writer.Write(p)
 }
 
-// release keeps memory for further requests. Nothing in it refers to this request any more.
+// release returns memory for reuse. It drops all references to the request.
 func (h *Handler) release(m *memory) {
 	m.result = eval.Result{}
 	m.decoder.forget(maxPooledParts)
@@ -160,7 +162,7 @@ func (h *Handler) release(m *memory) {
 	h.pool.Put(m)
 }
 
-// isPlain reports whether a request's line and headers are those of usual clients.
+// isPlain reports whether the request line and headers are those of common clients.
 func isPlain(r *http.Request) bool {
 	if r.Method != http.MethodPost || r.URL.RawPath != "" || r.ContentLength <= 0 || r.ContentLength > maxRequestBytes {
 		return false
@@ -179,8 +181,8 @@ func isPlain(r *http.Request) bool {
 		(accept[0] == "*/*" || accept[0] == "application/json" || accept[0] == "application/json, text/plain, */*") // axios
 }
 
-// readBody reads the whole body. With an error it returns what it has read until then. Memory for a long one grows as its
-// bytes arrive, since what was announced may never come: the first of them wait in scratch, which it returns.
+// readBody reads the whole body. On an error it returns the bytes that it has read. The memory of a long body grows
+// as its bytes arrive, because announced bytes may never arrive. The first bytes go to scratch, which it returns.
 func readBody(r *http.Request, scratch []byte) (text string, _ []byte, err error) {
 	length := int(r.ContentLength) // at most maxRequestBytes
 	if length <= firstReadBytes {
@@ -204,18 +206,18 @@ func readBody(r *http.Request, scratch []byte) (text string, _ []byte, err error
 	return textOf(body[:read]), scratch, err
 }
 
-// textOf returns the bytes as a string without copying them. Recorders keep parts of the text, so it is in memory of its
-// own, which is not changed from here on.
+// textOf returns the bytes as a string without copying them. Recorders keep parts of the string, so the bytes have
+// their own memory, which must not change afterward.
 func textOf(body []byte) string {
-	return unsafe.String(unsafe.SliceData(body), len(body)) // saves a copy of what may be a megabyte
+	return unsafe.String(unsafe.SliceData(body), len(body)) // saves a copy of up to a megabyte
 }
 
-// fallBack lets the API answer a request of whose body some was read. What comes after that, an end or an error, comes
-// again when the body is read again.
+// fallBack passes a request to the API after part of its body was read. The rest of the body, or its error, is read
+// again from the body.
 func (h *Handler) fallBack(rw http.ResponseWriter, r *http.Request, read string) {
 	again := *r
 	again.Body = &replay{Reader: io.MultiReader(strings.NewReader(read), r.Body), Closer: r.Body}
-	defer func() { r.Pattern = again.Pattern }() // for those outside, who know only r
+	defer func() { r.Pattern = again.Pattern }() // for middleware that only has r
 	h.api.ServeHTTP(rw, &again)
 }
 
@@ -225,7 +227,7 @@ type replay struct {
 	io.Closer
 }
 
-// evaluate writes the answer to a request of one evaluation. It returns false when that is not plain.
+// evaluate writes the response to a single evaluation. It returns false if the request is not plain.
 func (h *Handler) evaluate(ctx context.Context, m *memory, text string) bool {
 	request, ok := m.decoder.request(text)
 	if !ok {
@@ -236,7 +238,8 @@ func (h *Handler) evaluate(ctx context.Context, m *memory, text string) bool {
 	return true
 }
 
-// evaluateBatch writes the answer to a batch. It reports whether some was sent already; the rest is in m.answer.
+// evaluateBatch writes the response to a batch. It reports whether some of it is already sent; the rest is in
+// m.answer.
 func (h *Handler) evaluateBatch(ctx context.Context, out io.Writer, m *memory, text string) (ok, sent bool) {
 	batch, ok := m.decoder.batch(text)
 	if !ok {
@@ -246,8 +249,9 @@ func (h *Handler) evaluateBatch(ctx context.Context, out io.Writer, m *memory, t
 	err := h.evaluator.EvaluateEach(ctx, batch, encoder.Add)
 	m.answer, sent = append(encoder.Finish(), '\n'), encoder.Sent()
 	if err != nil && (sent || errors.Is(err, eval.ErrTooSlow)) {
-		panic(http.ErrAbortHandler) // cuts the connection, so that no client takes half an answer for a whole one
+		panic(http.ErrAbortHandler) // closes the connection, so that no client takes half a response for a complete one
 	}
-	// With another error nothing was evaluated, or the client is gone; either way the generated code meets it at once.
+	// After any other error nothing was evaluated, or the client disconnected. The generated code gets the same
+	// error at once.
 	return err == nil, sent
 }

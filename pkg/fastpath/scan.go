@@ -6,18 +6,18 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 )
 
-// maxDepth is how deep lists and objects of a context may be nested here.
+// maxDepth limits the nesting of lists and objects of a context here.
 const maxDepth = 16
 
-// scanner reads a JSON text. Its methods report false, and leave the scanner useless, when what they look for is not
-// there or not plain. What they return is part of the text.
+// scanner reads a JSON text. Its methods return false, and leave the scanner unusable, if the expected token is
+// missing or not plain. Their results are part of the text.
 type scanner struct {
 	text   string
 	at     int
-	spaces int // characters of white space so far
+	spaces int // white space characters so far
 }
 
-// skipSpace goes on to the next character that is no white space. Between most there is none.
+// skipSpace advances to the next character that is not white space. Usually that is the current one.
 func (s *scanner) skipSpace() {
 	if s.at < len(s.text) && s.text[s.at] <= ' ' {
 		s.skipSpaces()
@@ -36,13 +36,13 @@ func (s *scanner) skipSpaces() {
 	}
 }
 
-// end reports whether nothing is left.
+// end reports whether the text is at its end.
 func (s *scanner) end() bool {
 	s.skipSpace()
 	return s.at == len(s.text)
 }
 
-// peek returns the next character without taking it, 0 at the end.
+// peek returns the next character without consuming it, or 0 at the end.
 func (s *scanner) peek() byte {
 	if s.at < len(s.text) {
 		return s.text[s.at]
@@ -50,7 +50,7 @@ func (s *scanner) peek() byte {
 	return 0
 }
 
-// take takes the next character if it is c.
+// take consumes the next character if it is c.
 func (s *scanner) take(c byte) bool {
 	if s.at < len(s.text) && s.text[s.at] == c {
 		s.at++
@@ -59,7 +59,7 @@ func (s *scanner) take(c byte) bool {
 	return false
 }
 
-// word takes the next characters if they are these.
+// word consumes the next characters if they are equal to the word.
 func (s *scanner) word(w string) bool {
 	if !strings.HasPrefix(s.text[s.at:], w) {
 		return false
@@ -68,8 +68,8 @@ func (s *scanner) word(w string) bool {
 	return true
 }
 
-// object reads an object. For each name it calls member, which reads the value; names come as they stand, and possibly
-// more than once.
+// object reads an object. It calls member for each name, and member reads the value. Names are not decoded, and may
+// be repeated.
 func (s *scanner) object(member func(name string) bool) bool {
 	if !s.take('{') {
 		return false
@@ -91,9 +91,9 @@ func (s *scanner) object(member func(name string) bool) bool {
 	}
 }
 
-// name reads the name of a member and the colon, with the space around them.
+// name reads the name of a member and the colon, including white space.
 func (s *scanner) name() (string, bool) {
-	if rest := s.text[s.at:]; rest != "" && rest[0] == '"' { // nearly always, and so is what follows
+	if rest := s.text[s.at:]; rest != "" && rest[0] == '"' { // nearly always, also in the next step
 		end := 1 + eval.PlainASCII(rest[1:])
 		if end+2 < len(rest) && rest[end] == '"' && rest[end+1] == ':' && rest[end+2] > ' ' {
 			s.at += end + 2
@@ -108,7 +108,7 @@ func (s *scanner) name() (string, bool) {
 	return name, ok
 }
 
-// list reads a list. For each item it calls item, which reads it.
+// list reads a list. It calls item for each item, and item reads it.
 func (s *scanner) list(item func() bool) bool {
 	if !s.take('[') {
 		return false
@@ -130,7 +130,7 @@ func (s *scanner) list(item func() bool) bool {
 	}
 }
 
-// plainString reads a string whose JSON is the string itself between quotes.
+// plainString reads a string whose JSON is the string itself in quotes.
 func (s *scanner) plainString() (string, bool) {
 	raw, plain, ok := s.string()
 	if !plain || !ok {
@@ -139,21 +139,21 @@ func (s *scanner) plainString() (string, bool) {
 	return raw[1 : len(raw)-1], true
 }
 
-// string reads a string. It returns it as it stands, and whether what is between the quotes is plain.
+// string reads a string. It returns the JSON, and whether the part in quotes is plain.
 func (s *scanner) string() (raw string, plain, ok bool) {
 	rest := s.text[s.at:]
 	if rest == "" || rest[0] != '"' {
 		return "", false, false
 	}
 	end := 1 + eval.PlainASCII(rest[1:])
-	if end < len(rest) && rest[end] == '"' { // as nearly always
+	if end < len(rest) && rest[end] == '"' { // nearly always
 		s.at += end + 1
 		return rest[:end+1], true, true
 	}
 	return s.oddString(rest, end)
 }
 
-// oddString reads a string that rest begins with, whose characters before end are plain.
+// oddString reads a string at the beginning of rest whose characters before end are plain.
 func (s *scanner) oddString(rest string, end int) (raw string, plain, ok bool) {
 	for i := end; i < len(rest); i++ {
 		switch c := rest[i]; {
@@ -161,7 +161,7 @@ func (s *scanner) oddString(rest string, end int) (raw string, plain, ok bool) {
 			s.at += i + 1
 			return rest[:i+1], eval.IsPlain(rest[1:i]), true
 		case c == '\\':
-			i++ // what it escapes may be a quote
+			i++ // the escaped character may be a quote
 		case c < ' ':
 			return "", false, false
 		}
@@ -169,7 +169,7 @@ func (s *scanner) oddString(rest string, end int) (raw string, plain, ok bool) {
 	return "", false, false
 }
 
-// number reads a number as JSON has it.
+// number reads a JSON number.
 func (s *scanner) number() (string, bool) {
 	start := s.at
 	s.take('-')
@@ -190,7 +190,7 @@ func (s *scanner) number() (string, bool) {
 	return s.text[start:s.at], true
 }
 
-// digits takes one digit or more.
+// digits reads one or more digits.
 func (s *scanner) digits() bool {
 	start := s.at
 	for s.at < len(s.text) && s.text[s.at]-'0' <= 9 {
@@ -199,8 +199,8 @@ func (s *scanner) digits() bool {
 	return s.at > start
 }
 
-// value reads any value. It returns it as it stands, and whether encoding/json would write it just so. Where it would
-// not, only encoding/json can tell whether it is JSON at all.
+// value reads any value. It returns the JSON, and whether encoding/json would write the same bytes. If not, only
+// encoding/json can check whether it is valid JSON.
 func (s *scanner) value(depth int) (raw string, canonical, ok bool) {
 	start := s.at
 	switch s.peek() {

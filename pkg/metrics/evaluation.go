@@ -1,6 +1,5 @@
-// Package metrics shows operators what the server does: it counts requests and evaluations for Prometheus, StatsD and
-// OpenTelemetry, and logs evaluations. Every instrument belongs to a value that the composition root makes; there is no
-// default registry.
+// Package metrics counts requests and evaluations for Prometheus, StatsD and OpenTelemetry, and logs evaluations.
+// Every instrument belongs to a value that package app constructs; there is no default registry.
 package metrics
 
 import (
@@ -12,25 +11,26 @@ import (
 )
 
 const (
-	// maxEvaluationSeries bounds the series of each metric of evaluations. 1,000 flags with 3 variants and 2 entity
-	// types, and each flag's evaluations without a variant, have 8,000.
+	// maxEvaluationSeries limits the series of each evaluation metric. 1,000 flags with 3 variants and 2 entity
+	// types, with their evaluations without a variant, have 8,000.
 	maxEvaluationSeries = 10_000
-	// maxEntityTypes bounds the values of a label that clients choose.
+	// maxEntityTypes limits the values of a label that clients choose.
 	maxEntityTypes = 100
-	// maxLabelBytes is the longest entity type that becomes a label. Those that a flag prescribes have at most 63 bytes.
+	// maxLabelBytes is the maximum length of an entity type that becomes a label. Entity types of flags have at
+	// most 63 bytes.
 	maxLabelBytes = 64
-	// overflow is the label of what is beyond the bounds. No key of a flag can be spelt like this.
+	// overflow is the label beyond the limits. It is not a valid flag key.
 	overflow = "(other)"
 )
 
 // EvaluationSink counts evaluations somewhere.
 type EvaluationSink interface {
-	// evaluations returns what counts one evaluation with these labels. It is called once for each combination that is
-	// within the bounds, and again and again beyond them; one call at a time.
+	// evaluations returns a function that counts one evaluation with these labels. It is called once for each
+	// combination within the limits, and repeatedly beyond them; one call at a time.
 	evaluations(l evaluationLabels) (count func())
 }
 
-// evaluationLabels tell evaluations apart.
+// evaluationLabels identify a series.
 type evaluationLabels struct {
 	entityType          string
 	flagID, variantID   string
@@ -38,11 +38,11 @@ type evaluationLabels struct {
 	reason              string
 	// openFeature is the reason in OpenFeature's terms, in lower case.
 	openFeature string
-	// decided is whether the evaluation said something about its entity: whether it would be recorded.
+	// decided reports whether the evaluation made a decision about its entity, and would be recorded.
 	decided bool
 }
 
-// overflowing labels what is beyond the bounds.
+// overflowing has the labels beyond the limits.
 func (l evaluationLabels) overflowing() evaluationLabels {
 	l.entityType, l.flagID, l.flagKey, l.variantID, l.variantKey = overflow, "0", overflow, "0", overflow
 	return l
@@ -54,22 +54,22 @@ type evaluationKey struct {
 	flagKey, variantKey string
 	flagID, variantID   int64
 	reason              eval.Reason
-	byBucket, static    bool // of what was given
+	byBucket, static    bool // of the grant
 }
 
-// Evaluations counts evaluations. One that was seen before costs a lookup in a map without lock or memory, and an atomic
+// Evaluations counts evaluations. A known combination costs a map lookup without lock or allocation, and an atomic
 // addition for each metric.
 type Evaluations struct {
 	sinks  []EvaluationSink
 	series series[evaluationKey, func()]
 
-	// The lock of series guards what follows.
+	// The fields below are protected by the lock of series.
 	entityTypes map[string]struct{}
-	beyond      map[evaluationKey]func() // of entity types that are beyond the bounds
-	count       int                      // of keys in series and in beyond
+	beyond      map[evaluationKey]func() // of entity types beyond the limits
+	count       int                      // of keys in series and beyond
 }
 
-// NewEvaluations counts in all the sinks.
+// NewEvaluations returns an Evaluations that counts in all sinks.
 func NewEvaluations(sinks ...EvaluationSink) *Evaluations {
 	return &Evaluations{sinks: sinks, entityTypes: map[string]struct{}{}, beyond: map[evaluationKey]func(){}}
 }
@@ -89,9 +89,9 @@ func (e *Evaluations) Observe(r *eval.Result) {
 		given, _ := r.Granted()
 		key.byBucket, key.static = given.ByBucket, given.Static
 	case eval.NoMatch:
-	case eval.HeldOut: // which series have with those that no segment matched
+	case eval.HeldOut: // the series include evaluations that no segment matched
 		key.reason = eval.NoMatch
-	case eval.FlagNotFound: // what clients ask for is not bounded
+	case eval.FlagNotFound: // the keys that clients request are unbounded
 		key = evaluationKey{reason: r.Reason}
 	default:
 		key.entityType = ""
@@ -99,9 +99,9 @@ func (e *Evaluations) Observe(r *eval.Result) {
 	e.series.get(key, func() (func(), bool) { return e.open(key) })()
 }
 
-// open makes what counts for a key, or finds what counts beyond the bounds, which is not kept under this key.
+// open returns the function that counts a key, or the function beyond the limits, which is not kept under this key.
 func (e *Evaluations) open(key evaluationKey) (count func(), keep bool) {
-	key.entityType = strings.Clone(key.entityType) // it may be a part of a whole request
+	key.entityType = strings.Clone(key.entityType) // it may be part of a whole request
 	if keep = e.admit(key.entityType); !keep {
 		key.entityType = overflow
 		if count, ok := e.beyond[key]; ok {
@@ -111,7 +111,7 @@ func (e *Evaluations) open(key evaluationKey) (count func(), keep bool) {
 	l := evaluationLabels{
 		entityType:  key.entityType,
 		flagID:      strconv.FormatInt(key.flagID, 10),
-		flagKey:     strings.ToValidUTF8(key.flagKey, "?"), // what other programs wrote into the database need not be
+		flagKey:     strings.ToValidUTF8(key.flagKey, "?"), // rows that other programs wrote may be invalid
 		variantID:   strconv.FormatInt(key.variantID, 10),
 		variantKey:  strings.ToValidUTF8(key.variantKey, "?"),
 		reason:      reasonLabel(key.reason),
@@ -129,7 +129,7 @@ func (e *Evaluations) open(key evaluationKey) (count func(), keep bool) {
 	return count, keep
 }
 
-// admit says whether an entity type may be a label.
+// admit reports whether an entity type may be a label.
 func (e *Evaluations) admit(entityType string) bool {
 	if _, ok := e.entityTypes[entityType]; ok {
 		return true
@@ -157,7 +157,7 @@ func (e *Evaluations) counter(l evaluationLabels) func() {
 	}
 }
 
-// openFeatureReason is the reason as telemetry has it.
+// openFeatureReason returns the reason for telemetry.
 func (k *evaluationKey) openFeatureReason() string {
 	if k.reason == eval.Matched {
 		return strings.ToLower(eval.Grant{ByBucket: k.byBucket, Static: k.static}.OpenFeatureReason())
@@ -165,7 +165,7 @@ func (k *evaluationKey) openFeatureReason() string {
 	return strings.ToLower((&eval.Result{Reason: k.reason}).OpenFeatureReason())
 }
 
-// errorType is the error of an evaluation as telemetry has it, empty if there was none.
+// errorType returns the error type for telemetry, or an empty string if there was no error.
 func errorType(r eval.Reason) string {
 	switch r {
 	case eval.FlagNotFound:

@@ -6,13 +6,13 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/ofrep"
 )
 
-// ofrepCollector shows what OFREP serves beside single flags, read when Prometheus asks.
+// ofrepCollector collects statistics of OFREP beyond single flags, at each scrape.
 type ofrepCollector struct {
 	stats                           func() ofrep.Stats
 	flags, streams, events, refused *prometheus.Desc
 }
 
-// NewOFREP returns a collector of the series of OFREP. stats is called each time that they are collected.
+// NewOFREP returns a collector of OFREP's series. It calls stats for each scrape.
 func NewOFREP(stats func() ofrep.Stats) prometheus.Collector {
 	describe := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("flagr_ofrep_"+name, help, labels, nil)

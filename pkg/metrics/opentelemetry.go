@@ -25,11 +25,11 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/web"
 )
 
-// scopeName is the instrumentation scope of what this server sends.
+// scopeName is the instrumentation scope of this server.
 const scopeName = "github.com/flagr-datar/flagr-datar"
 
-// OpenTelemetry sends traces and metrics of requests, and counts of evaluations. Exporters, samplers, limits and the
-// resource are configured by the standard variables, which the libraries read.
+// OpenTelemetry exports traces and metrics of requests, and counts of evaluations. The libraries read the standard
+// variables for exporters, samplers, limits and the resource.
 type OpenTelemetry struct {
 	traces   trace.TracerProvider
 	meters   metric.MeterProvider
@@ -38,8 +38,8 @@ type OpenTelemetry struct {
 	shutdown []func(context.Context) error
 }
 
-// NewOpenTelemetry makes the exporters for traces, metrics and logs, as asked for. Receivers that are not there are no error: the
-// exporters try again.
+// NewOpenTelemetry creates the exporters for traces, metrics and logs, as configured. Unreachable receivers are not
+// an error: the exporters retry.
 func NewOpenTelemetry(ctx context.Context, version string, traces, metrics, logs bool) (_ *OpenTelemetry, err error) {
 	o := &OpenTelemetry{traces: tracenoop.NewTracerProvider(), meters: metricnoop.NewMeterProvider()}
 	defer func() {
@@ -47,7 +47,7 @@ func NewOpenTelemetry(ctx context.Context, version string, traces, metrics, logs
 			err = errors.Join(err, o.Close(ctx))
 		}
 	}()
-	// Later detectors win, so OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES do.
+	// Later detectors override earlier ones, so OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES have priority.
 	res, err := resource.New(ctx, resource.WithAttributes(attribute.String("service.name", "flagr"), attribute.String("service.version", version)), resource.WithTelemetrySDK(),
 		resource.WithHost(), resource.WithFromEnv())
 	if err != nil {
@@ -88,18 +88,18 @@ func NewOpenTelemetry(ctx context.Context, version string, traces, metrics, logs
 	return o, nil
 }
 
-// newMeterProvider leaves out the attributes that clients choose by their header Host: each value would be a series, and
-// the library keeps a bounded number of them.
+// newMeterProvider drops the attributes that clients set with the Host header: each value would be a series, and
+// the library limits their number.
 func newMeterProvider(reader sdkmetric.Reader, res *resource.Resource) *sdkmetric.MeterProvider {
 	return sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader), sdkmetric.WithResource(res),
-		sdkmetric.WithCardinalityLimit(maxEvaluationSeries+1), // one is for what is beyond it
+		sdkmetric.WithCardinalityLimit(maxEvaluationSeries+1), // one is for series beyond the limit
 		sdkmetric.WithView(sdkmetric.NewView(
 			sdkmetric.Instrument{Name: "http.server.*"},
 			sdkmetric.Stream{AttributeFilter: attribute.NewDenyKeysFilter("server.address", "server.port")},
 		)))
 }
 
-// Close sends what is left.
+// Close sends the remaining data.
 func (o *OpenTelemetry) Close(ctx context.Context) error {
 	var errs []error
 	for _, shutdown := range o.shutdown {
@@ -108,7 +108,8 @@ func (o *OpenTelemetry) Close(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Wrap traces and measures each request, which costs it some 20 µs when it is sampled. A trace that a client began is carried on.
+// Wrap traces and measures each request, which costs about 20 µs if the request is sampled. It continues the trace
+// of a client.
 func (o *OpenTelemetry) Wrap(next http.Handler) http.Handler {
 	return otelhttp.NewMiddleware("flagr",
 		otelhttp.WithTracerProvider(o.traces),
@@ -121,9 +122,10 @@ func (o *OpenTelemetry) Wrap(next http.Handler) http.Handler {
 	)(next)
 }
 
-// NameRoute adds the route to the request's span, which began before it was known.
+// NameRoute adds the route to the request's span, which starts before the route is known.
 //
-// It also sets the client's address to that of the connection: the library takes what clients write into X-Forwarded-For.
+// It also sets the client's address to the address of the connection, because the library uses X-Forwarded-For,
+// which clients can set.
 func (o *OpenTelemetry) NameRoute(e *web.Exchange) {
 	if host, _, err := net.SplitHostPort(e.Request.RemoteAddr); err == nil {
 		trace.SpanFromContext(e.Request.Context()).SetAttributes(attribute.String("client.address", host))
@@ -141,7 +143,7 @@ func (o *OpenTelemetry) evaluations(l evaluationLabels) (count func()) {
 		attribute.String(attrReason, l.openFeature),
 		attribute.String(attrFlagrReason, l.reason),
 	}
-	if l.flagKey != "" { // clients make up the keys of unknown flags
+	if l.flagKey != "" { // clients choose the keys of unknown flags
 		attributes = append(attributes, attribute.String(attrKey, l.flagKey))
 	}
 	if l.variantKey != "" {

@@ -13,7 +13,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/web"
 )
 
-// eventStreamRoute is the route whose requests last as long as their clients like. They are in no histogram of durations.
+// eventStreamRoute is the route of requests whose duration clients choose. Histograms of durations omit them.
 const eventStreamRoute = "/ofrep/v1/events"
 
 // latencyBuckets are seconds. An evaluation takes less than the first; a change waits for the database.
@@ -21,20 +21,20 @@ func latencyBuckets() []float64 {
 	return []float64{0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10}
 }
 
-// Prometheus holds the metrics that a Prometheus server fetches.
+// Prometheus has the metrics for a Prometheus server.
 type Prometheus struct {
 	registry *prometheus.Registry
 	logger   *slog.Logger
 
 	requests  *prometheus.CounterVec
-	latencies []*prometheus.HistogramVec // none unless they are asked for
+	latencies []*prometheus.HistogramVec // none unless turned on
 	exchanges series[exchangeKey, *exchangeSeries]
 
 	results, decisions *prometheus.CounterVec
 }
 
-// NewPrometheus makes the metrics. With latencies there are histograms of how long requests take, which are 17 series for
-// each route and status.
+// NewPrometheus creates the metrics. With latencies, it creates histograms of request durations, which have 17
+// series for each route and status.
 func NewPrometheus(latencies bool, logger *slog.Logger) *Prometheus {
 	requestLabels := []string{"status", "path", "method"}
 	p := &Prometheus{
@@ -75,10 +75,10 @@ func NewPrometheus(latencies bool, logger *slog.Logger) *Prometheus {
 	return p
 }
 
-// Register adds metrics of other parts of the server. It fails when a name is taken.
+// Register adds metrics of other parts of the server. It fails if a name is already used.
 func (p *Prometheus) Register(c prometheus.Collector) error { return p.registry.Register(c) }
 
-// Gauge adds a metric that is read when it is fetched.
+// Gauge adds a metric that is read at each scrape.
 func (p *Prometheus) Gauge(name, help string, value func() float64) error {
 	return p.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
 }
@@ -121,7 +121,7 @@ func (p *Prometheus) evaluations(l evaluationLabels) (count func()) {
 	}
 }
 
-// exchangeKey has bounded values only: routes are those of the API, and the server chooses the status.
+// exchangeKey has only bounded values: routes are routes of the API, and the server chooses the status.
 type exchangeKey struct {
 	route, method string
 	status        int
@@ -133,7 +133,7 @@ type exchangeSeries struct {
 	latencies []prometheus.Observer
 }
 
-// ObserveRequest counts a request, and notes how long it took.
+// ObserveRequest counts a request and records its duration.
 func (p *Prometheus) ObserveRequest(e *web.Exchange) {
 	key := exchangeKeyOf(e)
 	s := p.exchanges.get(key, func() (*exchangeSeries, bool) {

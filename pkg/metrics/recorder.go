@@ -6,14 +6,14 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/recorder"
 )
 
-// recorderCollector collects the statistics of the streaming recorders, read when Prometheus asks.
+// recorderCollector collects the statistics of the streaming recorders at each scrape.
 type recorderCollector struct {
 	stats func() []recorder.Stats
 
 	recorded, delivered, dropped, retried, pending, pendingBytes, failing, lastDelivery *prometheus.Desc
 }
 
-// NewRecorders returns a collector of the series of streaming recorders. stats is called each time that they are collected.
+// NewRecorders returns a collector of the streaming recorders' series. It calls stats for each scrape.
 func NewRecorders(stats func() []recorder.Stats) prometheus.Collector {
 	describe := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("flagr_recorder_"+name, help, append([]string{"recorder"}, labels...), nil)
@@ -52,7 +52,7 @@ func (c *recorderCollector) Collect(out chan<- prometheus.Metric) {
 		counter(c.recorded, s.Recorded)
 		counter(c.delivered, s.Delivered)
 		counter(c.retried, s.Retried)
-		for _, reason := range recorder.Reasons() { // with those that are 0, so that an alert sees their first step
+		for _, reason := range recorder.Reasons() { // including those that are 0, so that an alert sees the first increase
 			counter(c.dropped, s.Dropped[reason], string(reason))
 		}
 		gauge(c.pending, float64(s.Pending))

@@ -6,18 +6,18 @@ import (
 	"sync/atomic"
 )
 
-// series finds a value by a comparable key. Reading what is known takes no lock and no memory, which sync.Map cannot do
-// for keys that are structs. It only grows; whoever uses it bounds the keys.
+// series maps comparable keys to values. Reading a known value takes no lock and does not allocate, which sync.Map
+// cannot do for struct keys. It only grows; its users limit the keys.
 type series[K comparable, V any] struct {
-	known atomic.Pointer[map[K]V] // never changed once it is here
+	known atomic.Pointer[map[K]V] // never changed after it is stored
 
-	mu     sync.Mutex // guards what follows
-	all    map[K]V    // what is known, and what is not there yet
-	misses int        // lookups that had to come here since known was replaced
+	mu     sync.Mutex // protects the fields below
+	all    map[K]V    // known values, and those not in known yet
+	misses int        // lookups in all since known was replaced
 }
 
-// get returns the value of the key. If there is none it calls create, one call at a time, and keeps the value if create
-// says so.
+// get returns the value of the key. If there is none it calls create, one call at a time, and keeps the value if
+// create returns true.
 func (s *series[K, V]) get(key K, create func() (value V, keep bool)) V {
 	if known := s.known.Load(); known != nil {
 		if value, ok := (*known)[key]; ok {
@@ -37,7 +37,7 @@ func (s *series[K, V]) get(key K, create func() (value V, keep bool)) V {
 		}
 		s.all[key] = value
 	}
-	// A copy costs as much as there are keys, so it must have spared as many lookups: n new keys cost O(n) altogether.
+	// A copy costs as much as there are keys, so it is made after that many misses: n new keys cost O(n) in total.
 	if s.misses++; s.misses >= len(s.all) {
 		known := maps.Clone(s.all)
 		s.known.Store(&known)

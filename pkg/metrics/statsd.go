@@ -13,22 +13,22 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/web"
 )
 
-// Statsd sends metrics to a StatsD or Datadog agent, over UDP. Counts are added up in memory, and sent every two
-// seconds; nothing ever waits for the agent.
+// Statsd sends metrics to a StatsD or Datadog agent over UDP. Counts are added up in memory and sent every two
+// seconds. Nothing waits for the agent.
 type Statsd struct {
 	client    *statsd.Client
 	exchanges series[exchangeKey, []string]
 }
 
-// NewStatsd makes a client. A host whose name cannot be resolved is logged and tried again later; whether an agent listens is
-// not known.
+// NewStatsd creates a client. If the host name cannot be resolved, this is logged and retried later. Whether an
+// agent listens is unknown.
 func NewStatsd(ctx context.Context, host, port, prefix string, logger *slog.Logger) (*Statsd, error) {
 	to := &agent{address: net.JoinHostPort(host, port), logger: logger}
 	to.dial(ctx)
 	client, err := statsd.NewWithWriter(to,
 		statsd.WithNamespace(prefix),
 		statsd.WithoutTelemetry(),
-		statsd.WithoutOriginDetection()) // which not every agent understands
+		statsd.WithoutOriginDetection()) // some agents do not support it
 	if err != nil {
 		return nil, fmt.Errorf("statsd: %w", err)
 	}
@@ -36,18 +36,18 @@ func NewStatsd(ctx context.Context, host, port, prefix string, logger *slog.Logg
 }
 
 const (
-	// agentRetryInterval is the time between two looks for a host that could not be resolved.
+	// agentRetryInterval is the time between two attempts to resolve the host.
 	agentRetryInterval = 30 * time.Second
-	// agentDialTimeout bounds such a look.
+	// agentDialTimeout limits such an attempt.
 	agentDialTimeout = 5 * time.Second
 )
 
-// agent is where metrics are sent to. The client writes to it from one goroutine.
+// agent is the connection to the agent. The client writes to it from one goroutine.
 type agent struct {
 	address string
 	logger  *slog.Logger
 
-	conn   net.Conn  // nil until the address was resolved
+	conn   net.Conn  // nil until the address is resolved
 	dialed time.Time // the last attempt
 }
 
@@ -65,7 +65,7 @@ func (a *agent) dial(ctx context.Context) {
 	}
 }
 
-// Write sends a packet, or loses it while there is no address to send it to.
+// Write sends a packet, or drops it while the address is not resolved.
 func (a *agent) Write(packet []byte) (int, error) {
 	if a.conn == nil && time.Since(a.dialed) >= agentRetryInterval {
 		a.dial(context.Background())
@@ -76,7 +76,7 @@ func (a *agent) Write(packet []byte) (int, error) {
 	return a.conn.Write(packet)
 }
 
-// Close gives the socket back.
+// Close closes the socket.
 func (a *agent) Close() error {
 	if a.conn == nil {
 		return nil
@@ -84,7 +84,7 @@ func (a *agent) Close() error {
 	return a.conn.Close()
 }
 
-// Close sends what is left.
+// Close sends the remaining metrics.
 func (s *Statsd) Close(context.Context) error { return s.client.Close() }
 
 func (s *Statsd) evaluations(l evaluationLabels) (count func()) {
@@ -95,7 +95,7 @@ func (s *Statsd) evaluations(l evaluationLabels) (count func()) {
 	return func() { _ = s.client.Incr("evaluation", tags, 1) } // fails only after Close
 }
 
-// ObserveRequest counts a request and sends how long it took.
+// ObserveRequest counts a request and sends its duration.
 func (s *Statsd) ObserveRequest(e *web.Exchange) {
 	key := exchangeKeyOf(e)
 	tags := s.exchanges.get(key, func() ([]string, bool) {
@@ -105,7 +105,7 @@ func (s *Statsd) ObserveRequest(e *web.Exchange) {
 	_ = s.client.Timing("http.requests.duration", e.Duration, tags, 1)
 }
 
-// tag replaces what has a meaning in the protocol. Entity types are chosen by clients.
+// tag replaces characters with a meaning in the protocol, because clients choose entity types.
 func tag(value string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == '|' || r == ',' || r == '#' {

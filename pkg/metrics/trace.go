@@ -34,39 +34,39 @@ const (
 	attrCount       = "flagr.evaluation.count"
 )
 
-// EventMode says which evaluations are sent as events.
+// EventMode is which evaluations are sent as events.
 type EventMode uint8
 
 // The modes.
 const (
 	// EventsOff sends none.
 	EventsOff EventMode = iota
-	// EventsOfSampled sends those of requests whose span is sampled.
+	// EventsOfSampled sends those of requests with a sampled span.
 	EventsOfSampled
-	// EventsOfAll sends all within a limit.
+	// EventsOfAll sends all up to a limit.
 	EventsOfAll
 )
 
-// ContextIDMode says how events name an entity.
+// ContextIDMode is how events identify an entity.
 type ContextIDMode uint8
 
 // The modes.
 const (
-	// ContextIDLeftOut does not name it.
+	// ContextIDLeftOut omits it.
 	ContextIDLeftOut ContextIDMode = iota
-	// ContextIDHashed has sha256_ and the hexadecimal digits of the hash.
+	// ContextIDHashed sends sha256_ and the hexadecimal digits of the hash.
 	ContextIDHashed
-	// ContextIDClear has the ID.
+	// ContextIDClear sends the ID.
 	ContextIDClear
 )
 
 // TraceOptions configure a Tracer.
 type TraceOptions struct {
 	Events EventMode
-	// EventsPerSecond bounds the events of a flag with EventsOfAll; 0 means no limit.
+	// EventsPerSecond limits the events of a flag with EventsOfAll; 0 means no limit.
 	EventsPerSecond int
 	ContextID       ContextIDMode
-	// FlagSetID names the set of flags; empty leaves it out.
+	// FlagSetID is the name of the set of flags; empty omits it.
 	FlagSetID string
 }
 
@@ -80,7 +80,7 @@ type Tracer struct {
 
 var _ eval.Tracer = (*Tracer)(nil)
 
-// NewTracer returns a Tracer that sends events to what NewOpenTelemetry made for logs.
+// NewTracer returns a Tracer that sends events to the log exporter of NewOpenTelemetry.
 func (o *OpenTelemetry) NewTracer(options TraceOptions) *Tracer {
 	t := &Tracer{logs: o.logs, options: options}
 	if options.EventsPerSecond > 0 {
@@ -89,7 +89,7 @@ func (o *OpenTelemetry) NewTracer(options TraceOptions) *Tracer {
 	return t
 }
 
-// Events counts the events that were sent, and those that were too many.
+// Events returns the number of events sent, and of events beyond the limit.
 func (t *Tracer) Events() (emitted, dropped uint64) { return t.emitted.Load(), t.dropped.Load() }
 
 // Evaluated implements eval.Tracer.
@@ -121,7 +121,7 @@ func (t *Tracer) EvaluatedSeveral(ctx context.Context, n int) {
 	}
 }
 
-// spanAttributes are what a request for one flag is about.
+// spanAttributes returns the attributes of a request for one flag.
 func spanAttributes(r *eval.Result) []attribute.KeyValue {
 	attributes := make([]attribute.KeyValue, 0, 5)
 	attributes = append(attributes, attribute.String(attrKey, keyOf(r)), attribute.String(attrReason, reasonOf(r)))
@@ -137,7 +137,7 @@ func spanAttributes(r *eval.Result) []attribute.KeyValue {
 	return attributes
 }
 
-// keyOf is the flag's key; of an unknown flag, what was asked for.
+// keyOf returns the flag's key, or the requested key if the flag is unknown.
 func keyOf(r *eval.Result) string {
 	if r.FlagKey == "" && r.FlagID != 0 {
 		return strconv.FormatInt(r.FlagID, 10)
@@ -147,7 +147,7 @@ func keyOf(r *eval.Result) string {
 
 func reasonOf(r *eval.Result) string { return strings.ToLower(r.OpenFeatureReason()) }
 
-// emit sends one event. It does not wait: a full queue drops its oldest.
+// emit sends one event. It does not block: a full queue drops its oldest record.
 func (t *Tracer) emit(ctx context.Context, r *eval.Result) {
 	var record log.Record
 	record.SetEventName(eventName)
@@ -196,7 +196,7 @@ func (t *Tracer) contextID(id string) string {
 	}
 }
 
-// Counter adds a metric that is read when it is fetched, and only grows.
+// Counter adds a metric that is read at each scrape, and only grows.
 func (p *Prometheus) Counter(name, help string, value func() uint64) error {
 	return p.Register(newCounterFunc(name, help, value))
 }
