@@ -286,7 +286,7 @@ func TestWorkingFolderThatCannotBeUsed(t *testing.T) {
 			}
 			s.stop(t, syscall.SIGTERM)
 			l.checkAnswered(t, storedTwice(t, db, dsn))
-			if n := strings.Count(s.log.String(), "level=WARN"); n != 1 || !strings.Contains(s.log.String(), "counting in memory, a killed process will lose counts") {
+			if n := strings.Count(s.log.String(), "level=WARN"); n != 1 || !strings.Contains(s.log.String(), "counting in memory; a killed process loses counts") {
 				t.Errorf("%d warnings, want one that counts are in memory:\n%s", n, s.log)
 			}
 		})

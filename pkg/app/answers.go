@@ -10,7 +10,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/store"
 )
 
-// engineCounts are the counts of the store, with those that the engine still has.
+// engineCounts are the counts of the store plus those that the engine has not stored yet.
 type engineCounts struct {
 	countStore
 	engine *datar.Engine
@@ -19,7 +19,7 @@ type engineCounts struct {
 // Refresh implements insight.Counts.
 func (c engineCounts) Refresh(ctx context.Context) { c.engine.Refresh(ctx) }
 
-// Servers implements insight.Counts and ui.Books: this server is as it is now.
+// Servers implements insight.Counts and ui.Books. It includes the current state of this server.
 func (c engineCounts) Servers(ctx context.Context) ([]datar.ServerRecord, error) {
 	return c.engine.Servers(ctx)
 }
@@ -27,15 +27,15 @@ func (c engineCounts) Servers(ctx context.Context) ([]datar.ServerRecord, error)
 // Stats implements ui.Books.
 func (c engineCounts) Stats() datar.Stats { return c.engine.Stats() }
 
-// answers are what answers questions about flags. All of it is nil where flags come from a JSON document, and sampler and
-// tail are nil where nothing is counted.
+// answers has the services that answer questions about flags. All fields are nil if flags come from a JSON
+// document. sampler and tail are nil if nothing is counted.
 type answers struct {
 	service *insight.Service
 	sampler *insight.Sampler
 	tail    *insight.Tail
 }
 
-// newAnswers makes the service of answers over the database, which is nil if flags come from a JSON document.
+// newAnswers creates the services. The database is nil if flags come from a JSON document.
 func (a *App) newAnswers(c *config.Config, db *store.Store, d *counting) *answers {
 	if db == nil {
 		return &answers{}

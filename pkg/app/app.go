@@ -1,5 +1,5 @@
-// Package app puts the server together: it builds everything from the configuration, starts it, and takes it down in the
-// reverse order.
+// Package app assembles the server: it constructs all components from the configuration, starts them, and stops
+// them in reverse order.
 package app
 
 import (
@@ -30,29 +30,30 @@ import (
 )
 
 const (
-	// StopTimeout is a good deadline for Stop. It is below the 30 s that Kubernetes gives a container, of which the
-	// generated server's --graceful-timeout takes up to 15 s before.
+	// StopTimeout is a suitable deadline for Stop. Kubernetes gives a container 30 s, of which the generated
+	// server's --graceful-timeout takes up to 15 s first.
 	StopTimeout = 10 * time.Second
 
-	// drainFlushInterval is the longest time that a count waits for the store once the server is stopping.
+	// drainFlushInterval is the maximum time until a count is flushed while the server is stopping.
 	drainFlushInterval = 100 * time.Millisecond
 
-	// staleAfter is how many refreshes of the flags may fail until readiness says so.
+	// staleAfter is the number of failed refreshes of the flags after which readiness reports them.
 	staleAfter = 10
 )
 
-// Options change what the configuration does not.
+// Options override parts of the configuration.
 type Options struct {
-	// Logger gets everything that the server has to say; nil means stderr, in the configured format and level.
+	// Logger receives all log records; nil means stderr, in the configured format and level.
 	Logger *slog.Logger
-	// OwnsProcess says that the process is there for this server alone, which may then change what there is once in a
-	// process: when the garbage collector runs, what is returned to the system, and who gets the errors of OpenTelemetry's libraries.
+	// OwnsProcess means that the process runs only this server. The server may then change settings of the process:
+	// when the garbage collector runs, what memory is returned to the system, and which handler gets the errors of
+	// OpenTelemetry's libraries.
 	OwnsProcess bool
 	// Now is the clock of flags, evaluations, counts and answers, for tests. Nil: time.Now.
 	Now func() time.Time
 }
 
-// App is the whole server but for its listeners.
+// App is the whole server except its listeners.
 type App struct {
 	logger    *slog.Logger
 	now       func() time.Time
@@ -63,22 +64,22 @@ type App struct {
 	handler   *handler.Handler
 	memory    *budget.Memory        // of lists and histories
 	turns     budget.Turns          // of large bodies
-	pages     *ui.UI                // nil when switched off
-	ingesting bool                  // counts from elsewhere are taken
-	ofrep     *ofrep.Handler        // nil when switched off
-	evaluator fastpath.Evaluator    // nil when every evaluation takes the generated path
-	webhook   *notification.Webhook // nil when switched off
+	pages     *ui.UI                // nil if turned off
+	ingesting bool                  // counts from other servers and applications are accepted
+	ofrep     *ofrep.Handler        // nil if turned off
+	evaluator fastpath.Evaluator    // nil if every evaluation takes the generated path
+	webhook   *notification.Webhook // nil if turned off
 
 	cleanups    []cleanup
 	ownsProcess bool
-	memoryTuned bool // the operator has set GOGC or GOMEMLIMIT
+	memoryTuned bool // the operator set GOGC or GOMEMLIMIT
 
 	beginStop sync.Once
 	stopping  atomic.Bool
 	stop      sync.Once
 	stopErr   error // the result of Stop
 
-	// draining is the context of the flushes between BeginStop and Stop, which ends them with endDraining.
+	// draining is the context of the flushes between BeginStop and Stop. Stop cancels it with endDraining.
 	draining    context.Context
 	endDraining context.CancelFunc
 	drained     sync.WaitGroup
@@ -91,8 +92,8 @@ type cleanup struct {
 	run  func(ctx context.Context) error
 }
 
-// New opens what the configuration names and builds the server on it. Start must be called before it serves, and Stop
-// after. On an error nothing is left open.
+// New constructs the server and opens what the configuration names. Call Start before it serves, and Stop
+// afterward. On an error nothing stays open.
 func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 	a := &App{
 		logger: o.Logger, now: o.Now, memory: budget.NewMemory(handler.AnswerMemory),
@@ -177,7 +178,7 @@ func (a *App) Register(api *operations.FlagrAPI) {
 	}
 }
 
-// Handler wraps the generated API's handler in what happens to every request.
+// Handler wraps the generated API's handler in the middleware.
 func (a *App) Handler(api http.Handler) http.Handler {
 	if a.ingesting {
 		api = handler.IngestMiddleware(a.edge.basePath, api)
@@ -191,7 +192,7 @@ func (a *App) Handler(api http.Handler) http.Handler {
 	return &web.Server{Handler: a.edge.handler(api), ErrorLog: slog.NewLogLogger(a.logger.Handler(), slog.LevelWarn)}
 }
 
-// Start loads the flags, which must succeed, and starts what runs in the background.
+// Start loads the flags, which must succeed, and starts background work.
 func (a *App) Start(ctx context.Context) error {
 	if err := a.cache.Start(ctx); err != nil {
 		return err
@@ -209,22 +210,22 @@ func (a *App) Start(ctx context.Context) error {
 	return nil
 }
 
-// BeginStop is to be called when the server begins to stop, while requests are still served. From then on recorders
-// are flushed again and again: the generated server calls Stop only if all requests end in time, and a count must not
+// BeginStop must be called when the server begins to stop, while requests are still served. From then on recorders
+// are flushed repeatedly. The generated server calls Stop only if all requests end in time, and counts must not
 // depend on that.
 func (a *App) BeginStop() {
 	a.beginStop.Do(func() {
 		a.stopping.Store(true)
-		if a.ofrep != nil { // its streams would keep the server from draining
+		if a.ofrep != nil { // its streams would prevent the server from draining
 			a.ofrep.Stop()
 		}
 		a.drained.Go(func() { a.recorders.Drain(a.draining, drainFlushInterval) })
 	})
 }
 
-// Stop takes everything down in the reverse order of New: recorders deliver what they still have, then the cache and
-// the database are closed. All of it happens, and the errors are joined; ctx bounds the waiting. Further calls return
-// the first one's result.
+// Stop stops all components in the reverse order of New. Recorders deliver their remaining records, then the cache
+// and the database are closed. An error does not skip later steps; the errors are joined. ctx limits the waiting.
+// Further calls return the result of the first one.
 func (a *App) Stop(ctx context.Context) error {
 	a.stop.Do(func() {
 		a.endDraining()

@@ -9,21 +9,22 @@ import (
 )
 
 const (
-	// heapRoom is what the heap may grow by, at least, before the garbage collector runs. A server with a few flags has 8 MB in
-	// use, and an evaluation allocates 3 KB: every 5,000 evaluations are worth a collection.
+	// heapRoom is the minimum growth of the heap before the garbage collector runs. A server with a few flags uses
+	// 8 MB, and an evaluation allocates 3 KB, so a collection runs every 5,000 evaluations.
 	heapRoom = 14 << 20
-	// goPercent is Go's own setting, for servers that have more than heapRoom in use; maxPercent keeps within reason what
-	// a server without flags would get.
+	// goPercent is Go's default, for servers that use more than heapRoom. maxPercent limits the setting of a server
+	// without flags.
 	goPercent, maxPercent = 100, 1000
-	// adaptInterval is the shortest time between two changes of the setting, as each stops all goroutines for a moment.
+	// adaptInterval is the minimum time between two changes of the setting, because each one stops all goroutines
+	// for a moment.
 	adaptInterval = 10 * time.Millisecond
-	// lookInterval is the longest time between two looks at the heap. A collection that begins while the last one is still being
-	// reported is not reported itself.
+	// lookInterval is the maximum time between two checks of the heap. A collection is not reported if it begins
+	// while the previous one is still being reported.
 	lookInterval = 5 * time.Second
 )
 
-// collector adapts the garbage collector to what is in use, after each collection: a setting that fits 10 MB in use would let the
-// heap grow to 600 MB once a few large requests use 60 MB. It does so for the whole process.
+// collector adapts the garbage collector to the memory in use after each collection. A setting that fits 10 MB in
+// use would let the heap grow to 600 MB once a few large requests use 60 MB. It affects the whole process.
 type collector struct {
 	percent   int
 	collected chan struct{} // has an element after a collection
@@ -31,7 +32,7 @@ type collector struct {
 	done      chan struct{}
 }
 
-// startCollector begins to adapt the garbage collector.
+// startCollector starts to adapt the garbage collector.
 func startCollector() *collector {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &collector{percent: goPercent, collected: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{})}
@@ -70,10 +71,10 @@ func (c *collector) adapt() {
 	}
 }
 
-// cycle is garbage from the beginning, so that the next collection finds it.
+// cycle is garbage from the start, so that the next collection finds it.
 type cycle struct{ collector *collector }
 
-// watch reports each collection from now on, until ctx ends.
+// watch reports each collection until ctx ends.
 func (c *collector) watch(ctx context.Context) {
 	runtime.SetFinalizer(&cycle{c}, func(*cycle) {
 		select {
@@ -86,13 +87,13 @@ func (c *collector) watch(ctx context.Context) {
 	})
 }
 
-// stop goes back to Go's setting.
+// stop restores Go's default.
 func (c *collector) stop() {
 	c.cancel()
 	<-c.done
 }
 
-// percentFor gives the setting that lets a heap of this size, as the last collection left it, grow by heapRoom.
+// percentFor returns the setting that lets a heap of this size, as measured after a collection, grow by heapRoom.
 func percentFor(live uint64) int {
 	return int(min(max(goPercent*heapRoom/max(live, 1), goPercent), maxPercent))
 }

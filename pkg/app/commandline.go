@@ -11,21 +11,22 @@ import (
 	"github.com/jessevdk/go-flags"
 )
 
-// CommandLine has the options of the command line that the generated server does not have.
+// CommandLine has the command-line options that the generated server does not have.
 type CommandLine struct {
 	Version    bool   `long:"version" short:"v" description:"print the version and exit"`
 	FirstSteps string `long:"first-steps" value-name:"FILE" description:"once the server listens, print this file, with its address in place of http://localhost:18000"`
 	MoveCounts bool   `long:"move-counts" description:"copy Datar's counts from the database of the flags to the store that FLAGR_RECORDER_DATAR_STORE names, compare them, and exit"`
 
-	// address is where the server was asked to listen for HTTP, as host:port.
+	// address is the HTTP address to listen on, as host:port.
 	address string
 }
 
-// ErrPrinted ends the process with exit code 0: the command line asked for a text, which was printed.
-var ErrPrinted = errors.New("the command line asked for a text only")
+// ErrPrinted ends the process with exit code 0, after --help or --version printed its text.
+var ErrPrinted = errors.New("the command line only printed a text")
 
-// Parse reads the arguments into the options and, to check them, into server, a generated server that is not used
-// any further. The texts of --help and --version go to out; the error is then ErrPrinted. Arguments that are no options are an error.
+// Parse parses the arguments into the options and, to check them, into server, a generated server that is not used
+// afterward. The texts of --help and --version are written to out, and the error is then ErrPrinted. Positional
+// arguments are an error.
 func (l *CommandLine) Parse(server any, arguments []string, out io.Writer) error {
 	parser := flags.NewNamedParser("flagr-server", flags.HelpFlag|flags.PassDoubleDash)
 	if _, err := parser.AddGroup("Options of the listeners", "", server); err != nil {
@@ -53,7 +54,7 @@ func (l *CommandLine) Parse(server any, arguments []string, out io.Writer) error
 	return nil
 }
 
-// describeOptions corrects what the generated server says about its options.
+// describeOptions corrects the generated server's descriptions of its options.
 func describeOptions(parser *flags.Parser) {
 	parser.LongDescription = "Feature flags, A/B tests and dynamic configuration over HTTP, with exact statistics of every evaluation. " +
 		"The options say where the server listens. Everything else is set with environment variables, which docs/environment.md lists."

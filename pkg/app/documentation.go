@@ -18,12 +18,13 @@ import (
 // descriptionPath is where the generated API serves its description.
 const descriptionPath = "/swagger.json"
 
-// noPage keeps the generated API from serving a page of its own, which would load its viewer from another host.
+// noPage prevents the generated API from serving its own page, which would load its viewer from another host.
 func noPage(...docui.Option) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler { return next }
 }
 
-// document serves the documentation at basePath/docs. It names the description relative to itself, so that it finds it below any prefix.
+// document serves the documentation at basePath/docs. It links to the description with a relative path, so it works
+// below any prefix.
 func document(api http.Handler, basePath string, logger *slog.Logger) http.Handler {
 	render := sync.OnceValues(func() ([]byte, error) {
 		description, err := describedBy(api)
@@ -36,11 +37,11 @@ func document(api http.Handler, basePath string, logger *slog.Logger) http.Handl
 		body, err := render()
 		if err != nil {
 			logger.Error("documentation page failed", "error", err)
-			http.Error(rw, `{"message":"the documentation cannot be rendered; the log says why"}`, http.StatusInternalServerError)
+			http.Error(rw, `{"message":"the documentation cannot be rendered; see the log"}`, http.StatusInternalServerError)
 			return
 		}
 		rw.Header().Set("Content-Type", "text/html; charset=utf-8")
-		_, _ = rw.Write(body) // fails when the client has gone
+		_, _ = rw.Write(body) // fails if the client disconnected
 	}))
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if path.Clean(r.URL.Path) == basePath+"/docs" && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
@@ -51,7 +52,7 @@ func document(api http.Handler, basePath string, logger *slog.Logger) http.Handl
 	})
 }
 
-// describe makes the API's description name the paths as clients see them, below the prefix.
+// describe adds the prefix to the paths in the API's description, as clients see them.
 func describe(api http.Handler, basePath, prefix string) http.Handler {
 	if prefix == "" {
 		return api
@@ -65,7 +66,7 @@ func describe(api http.Handler, basePath, prefix string) http.Handler {
 	return docui.ServeSpec(changed, api, docui.WithSpecPath(descriptionPath))
 }
 
-// describedBy fetches the description that the API serves.
+// describedBy returns the description that the API serves.
 func describedBy(api http.Handler) ([]byte, error) {
 	request, err := http.NewRequestWithContext(context.Background(), http.MethodGet, descriptionPath, nil)
 	if err != nil {
@@ -76,7 +77,7 @@ func describedBy(api http.Handler) ([]byte, error) {
 	return answer.body.Bytes(), nil
 }
 
-// memory is a http.ResponseWriter that keeps the body.
+// memory is an http.ResponseWriter that keeps the body.
 type memory struct {
 	header http.Header
 	body   bytes.Buffer

@@ -11,7 +11,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/web"
 )
 
-// edge is what stands between the listener and the API. What is switched off is nil, and costs a request nothing.
+// edge is the middleware between the listener and the API. Parts that are turned off are nil and cost nothing.
 type edge struct {
 	config *config.Config
 	logger *slog.Logger
@@ -26,7 +26,7 @@ type edge struct {
 	basePath  string // of the API
 }
 
-// newEdge builds what the configuration asks for. Errors name the variable.
+// newEdge constructs the middleware of the configuration. Errors name the variable.
 func newEdge(c *config.Config, logger *slog.Logger, access web.AccessLog, m *meters) (*edge, error) {
 	e := &edge{config: c, logger: logger, observers: slices.Clone(m.requests)}
 	var err error
@@ -55,8 +55,9 @@ func newEdge(c *config.Config, logger *slog.Logger, access web.AccessLog, m *met
 	return e, nil
 }
 
-// handler wraps the API, from the inside to the outside. Access control sees paths as the router does, without the web
-// prefix; what browsers must see on every answer, a refusal too, is further out; and what counts and logs is outermost.
+// handler wraps the API, from the inside to the outside. Access control sees paths as the router does, without the
+// web prefix. Headers that browsers must see on every response, including rejections, are further out. Metrics and
+// logs are outermost.
 func (e *edge) handler(api http.Handler) http.Handler {
 	api = web.LimitBody(web.MaxBodyBytes, budget.NewMemory(web.BodyMemory), web.AnswerHead([]string{e.basePath + "/health", e.basePath + "/ready"}, web.NameRoutes(e.basePath, api)))
 	if e.gzip != nil {
@@ -75,7 +76,7 @@ func (e *edge) handler(api http.Handler) http.Handler {
 		routes.Pprof = e.guard(web.LimitBody(web.MaxPprofBodyBytes, nil,
 			web.ProtectPage("default-src 'none'; style-src 'unsafe-inline'", web.Pprof())))
 	}
-	// SDKs in browsers send counts as text, which needs no permission.
+	// SDKs in browsers send counts as text, which needs no preflight request.
 	h := web.Protect([]string{"/datar/evaluations", "/api/v2/flagevaluation", "/api/v2/flagevaluations"}, routes.Handler())
 	if e.config.CORS.Enabled {
 		h = web.CORS(e.config.CORS, e.config.Web.Prefix, h)
@@ -87,7 +88,7 @@ func (e *edge) handler(api http.Handler) http.Handler {
 	return h
 }
 
-// guard demands what access control demands: the token and the password, if both are switched on.
+// guard requires the token and the password, if they are turned on.
 func (e *edge) guard(h http.Handler) http.Handler {
 	if e.basic != nil {
 		h = e.basic.Wrap(h)

@@ -14,10 +14,11 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/web"
 )
 
-// newService makes the service that all evaluation endpoints use. Further observers are called after those of the meters.
+// newService creates the service that all evaluation endpoints use. Further observers are called after the
+// observers of the meters.
 func (a *App) newService(ctx context.Context, c *config.Config, m *meters, further []func(*eval.Result)) *eval.Service {
 	observers := slices.Concat(m.evaluations, further)
-	var recorder eval.Recorder // nil when nothing is switched on, so that no exposure counts as recorded
+	var recorder eval.Recorder // nil if no recorder is on, so that no exposure counts as recorded
 	if !a.recorders.Empty() {
 		recorder = a.recorders
 	}
@@ -35,7 +36,7 @@ func (a *App) newService(ctx context.Context, c *config.Config, m *meters, furth
 	})
 }
 
-// observeAll calls every one of the observers; nil if there are none.
+// observeAll returns an observer that calls all observers, or nil if there are none.
 func observeAll(observers []func(*eval.Result)) func(*eval.Result) {
 	switch len(observers) {
 	case 0:
@@ -50,7 +51,7 @@ func observeAll(observers []func(*eval.Result)) func(*eval.Result) {
 	}
 }
 
-// handlerOptions are the dependencies of the API. The database is nil if flags come from a JSON document.
+// handlerOptions returns the dependencies of the API. The database is nil if flags come from a JSON document.
 func (a *App) handlerOptions(c *config.Config, service *eval.Service, db *store.Store, d *counting) handler.Options {
 	o := handler.Options{
 		Eval:             service,

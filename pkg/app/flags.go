@@ -11,7 +11,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/store"
 )
 
-// newWebhook makes the receiver's queue of changes, nil if the webhook is off.
+// newWebhook creates the queue of changes, or returns nil if the webhook is off.
 func (a *App) newWebhook(c config.Notification) *notification.Webhook {
 	if !c.WebhookEnabled {
 		return nil
@@ -25,12 +25,13 @@ func (a *App) newWebhook(c config.Notification) *notification.Webhook {
 		RetryMax:   c.RetryMax,
 		Logger:     a.logger,
 	})
-	// It stops after the recorders: a receiver that hangs must not cost them the time to store their counts.
+	// It stops after the recorders, so that a hanging receiver does not take the time that they need to store their
+	// counts.
 	a.onStop("notifications", flushOnStop("webhook", webhookStopTimeout, a.logger, w.Stop))
 	return w
 }
 
-// openFlags opens where the flags come from. The store is nil if that is a JSON document.
+// openFlags opens the source of the flags. The store is nil if the source is a JSON document.
 func (a *App) openFlags(ctx context.Context, c *config.Config) (*store.Store, evalcache.FlagSource, error) {
 	switch c.Database.Driver {
 	case config.DriverJSONFile:
@@ -61,7 +62,7 @@ func (a *App) openFlags(ctx context.Context, c *config.Config) (*store.Store, ev
 	return db, evalcache.FromStore(db), nil
 }
 
-// newCache makes the cache of flags that evaluations read.
+// newCache creates the cache of flags for evaluations.
 func (a *App) newCache(c config.EvalCache, source evalcache.FlagSource) *evalcache.Cache {
 	o := evalcache.Options{
 		RefreshInterval: c.RefreshInterval,
@@ -69,7 +70,7 @@ func (a *App) newCache(c config.EvalCache, source evalcache.FlagSource) *evalcac
 		Logger:          a.logger,
 	}
 	if a.ownsProcess {
-		// Otherwise the old flags, and all that reading the new ones took, stay until the heap has doubled.
+		// Otherwise the old flags, and the memory for reading the new ones, stay until the heap has doubled.
 		o.Swapped = runtime.GC
 	}
 	cache := evalcache.New(source, o)

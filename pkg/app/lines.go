@@ -8,25 +8,25 @@ import (
 )
 
 const (
-	// lineDelay is how long a line of the access log waits at most for others.
+	// lineDelay is the maximum time that a line of the access log waits for others.
 	lineDelay = 100 * time.Millisecond
-	// lineBytes is how much waits at most.
+	// lineBytes is the maximum number of waiting bytes.
 	lineBytes = 64 << 10
 )
 
-// lineBuffer writes lines together, because a write costs as much as all else about a line of the access log. What is
-// lost when the process dies is what came in the last lineDelay; so it is not for lines that tell of trouble.
+// lineBuffer writes lines in batches, because a write costs as much as the rest of an access log line. If the
+// process is killed, the lines of the last lineDelay are lost, so it is not for warnings and errors.
 type lineBuffer struct {
 	out io.Writer
 
-	mu      sync.Mutex // guards what follows, and out
+	mu      sync.Mutex // protects the fields below, and out
 	waiting []byte
-	timer   *time.Timer // runs while something waits; nil at first
+	timer   *time.Timer // runs while lines wait; nil at first
 }
 
 func newLineBuffer(out io.Writer) *lineBuffer { return &lineBuffer{out: out} }
 
-// Write takes whole lines. It never fails: nobody could do anything about an access log that cannot be written.
+// Write accepts whole lines. It never returns an error, because callers cannot handle a failing access log.
 func (b *lineBuffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -57,7 +57,7 @@ func (b *lineBuffer) write() {
 	}
 }
 
-// stop writes what still waits. Lines that come later are written, too, after lineDelay.
+// stop writes the waiting lines. Later lines are also written, after lineDelay.
 func (b *lineBuffer) stop(context.Context) error {
 	b.flush()
 	return nil

@@ -11,7 +11,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/web"
 )
 
-// openLogs makes the log, unless New was given one, and that of accesses.
+// openLogs opens the access log, and the log unless New was given one.
 func (a *App) openLogs(c *config.Config) (web.AccessLog, error) {
 	given := a.logger != nil
 	if !given {
@@ -47,13 +47,15 @@ func newLogger(c config.Log, w io.Writer) *slog.Logger {
 }
 
 const (
-	// maxLogValue is the longest value of a log line in bytes: paths, keys and headers are as long as a client makes them.
+	// maxLogValue is the maximum length of a value in a log line, in bytes. Clients control the length of paths,
+	// keys and headers.
 	maxLogValue = 256
 	// maxLogText is the same for messages and errors.
 	maxLogText = 4 << 10
 )
 
-// cutValue shortens values of lines, and marks where. Stacks of panics stay whole: no client writes them.
+// cutValue truncates values of log lines and marks the cut. Stacks of panics stay whole, because clients do not
+// control them.
 func cutValue(_ []string, a slog.Attr) slog.Attr {
 	longest := maxLogValue
 	var text string

@@ -12,34 +12,34 @@ import (
 )
 
 const (
-	// keeperInterval is the time between two looks at the memory.
+	// keeperInterval is the time between two checks of the memory.
 	keeperInterval = 5 * time.Second
-	// quietBytes is what a server may allocate between two looks and count as idle. Health checks and refreshes of the
-	// flags stay below it.
+	// quietBytes is the maximum number of bytes that an idle server allocates between two checks. Health checks and
+	// refreshes of the flags allocate less.
 	quietBytes = 2 << 20
-	// programBytes is what a container needs beside the memory of Go's runtime: the pages of the executable that are in use, and
-	// buffers of sockets.
+	// programBytes is the memory that a container needs in addition to the Go runtime: the used pages of the
+	// executable, and the buffers of sockets.
 	programBytes = 16 << 20
 )
 
-// memoryKeeper keeps the process small. It adapts the garbage collector to what is in use, returns memory to the system when
-// the server becomes idle, and unmaps the pages of the executable that only the start needed. It does so for the
-// whole process.
+// memoryKeeper keeps the process small. It adapts the garbage collector to the memory in use, returns memory to the
+// system when the server becomes idle, and unmaps pages of the executable that only the start needed. It affects
+// the whole process.
 type memoryKeeper struct {
-	collector *collector // nil when GOGC or GOMEMLIMIT is set
+	collector *collector // nil if GOGC or GOMEMLIMIT is set
 	cancel    context.CancelFunc
 	done      chan struct{}
 
-	// These belong to run.
+	// These fields are only used by run.
 	program   program
-	allocated uint64 // bytes since the start, at the look before
-	busy      bool   // at the look before
-	returned  uint64 // bytes since the start, when memory was returned
+	allocated uint64 // bytes since the start, at the previous check
+	busy      bool   // at the previous check
+	returned  uint64 // bytes since the start, when memory was last returned
 	sample    []metrics.Sample
 }
 
-// startMemoryKeeper begins to keep the process small. If the operator has tuned the collector, which GOGC or
-// GOMEMLIMIT does, it is left alone.
+// startMemoryKeeper starts to keep the process small. If the operator set GOGC or GOMEMLIMIT, the collector is not
+// changed.
 func startMemoryKeeper(tuned bool, logger *slog.Logger) *memoryKeeper {
 	ctx, cancel := context.WithCancel(context.Background())
 	k := &memoryKeeper{cancel: cancel, done: make(chan struct{}), sample: []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}}
@@ -58,7 +58,7 @@ func startMemoryKeeper(tuned bool, logger *slog.Logger) *memoryKeeper {
 	return k
 }
 
-// respectContainer sets Go's memory limit below that of the cgroup, if there is one.
+// respectContainer sets Go's memory limit below the limit of the cgroup, if there is one.
 func respectContainer(logger *slog.Logger) {
 	container, err := memlimit.FromCgroup()
 	if err != nil || container == 0 || container >= math.MaxInt64 {
@@ -69,13 +69,14 @@ func respectContainer(logger *slog.Logger) {
 	logger.Info("memory limit of the container is respected", "container_bytes", container, "go_bytes", limit)
 }
 
-// limitFor is Go's memory limit in a container of so many bytes: a tenth is left for what Go does not count.
+// limitFor returns Go's memory limit in a container with the given limit in bytes. It reserves a tenth for memory
+// that Go does not count.
 func limitFor(container int64) int64 {
 	return max(container/2, container-container/10-programBytes)
 }
 
 func (k *memoryKeeper) run(ctx context.Context) {
-	timer := time.NewTimer(time.Second) // the server is up by then
+	timer := time.NewTimer(time.Second) // the server is running by then
 	defer timer.Stop()
 	for {
 		select {
@@ -95,7 +96,7 @@ func (k *memoryKeeper) look() {
 	if busy || k.busy { // otherwise hardly anything was mapped again
 		k.program.release()
 	}
-	// A collection is worth it once there may be as much to return as heapRoom.
+	// A collection is worthwhile if it may return as much as heapRoom.
 	started := k.returned == 0
 	if k.collector != nil && (started || !busy && allocated-k.returned > heapRoom) {
 		debug.FreeOSMemory()
@@ -104,7 +105,7 @@ func (k *memoryKeeper) look() {
 	k.allocated, k.busy = allocated, busy
 }
 
-// stop goes back to Go's settings.
+// stop restores Go's defaults.
 func (k *memoryKeeper) stop(context.Context) error {
 	k.cancel()
 	<-k.done

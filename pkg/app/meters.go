@@ -19,16 +19,16 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/web"
 )
 
-// meters are what watches requests and evaluations. What is switched off is not there.
+// meters observe requests and evaluations. Fields of meters that are turned off are nil.
 type meters struct {
-	prometheus  *metrics.Prometheus    // nil when it is off
-	telemetry   *metrics.OpenTelemetry // nil when it is off
+	prometheus  *metrics.Prometheus    // nil if off
+	telemetry   *metrics.OpenTelemetry // nil if off
 	requests    []func(*web.Exchange)
 	evaluations []func(*eval.Result)
-	tracer      eval.Tracer // nil when nothing is traced
+	tracer      eval.Tracer // nil if tracing is off
 }
 
-// newMeters builds what the configuration asks for.
+// newMeters constructs the meters of the configuration.
 func (a *App) newMeters(ctx context.Context, c *config.Config) (*meters, error) {
 	m := &meters{}
 	var sinks []metrics.EvaluationSink
@@ -57,7 +57,7 @@ func (a *App) newMeters(ctx context.Context, c *config.Config) (*meters, error) 
 		}
 		a.onStop("OpenTelemetry", flushOnStop("OpenTelemetry", flushTimeout, a.logger, m.telemetry.Close))
 		if a.ownsProcess {
-			// By default the libraries write lines of a form of their own.
+			// By default the libraries write log lines in their own format.
 			otel.SetErrorHandler(&telemetryLog{logger: a.logger})
 		}
 		if t.Traces {
@@ -106,7 +106,8 @@ func (m *meters) trace(c *config.Config) error {
 	)
 }
 
-// watch exports the statistics of the evaluation cache, the streams, and Datar's engine, which is nil while it is off.
+// watch exports the statistics of the evaluation cache, the streams and Datar's engine, which is nil if Datar is
+// off.
 func (m *meters) watch(cache *evalcache.Cache, recorders *handler.DataRecorders, engine *datar.Engine) error {
 	if m.prometheus == nil {
 		return nil
@@ -129,21 +130,22 @@ func (m *meters) watchOFREP(h *ofrep.Handler) error {
 	return m.prometheus.Register(metrics.NewOFREP(h.Stats))
 }
 
-// flushTimeout bounds how long the end of the server waits for a receiver of reports.
+// flushTimeout limits how long the server waits for a receiver of reports when it stops.
 const (
 	flushTimeout = 2 * time.Second
-	// webhookStopTimeout is longer: a change that is lost is lost, while other reports are followed by more.
+	// webhookStopTimeout is longer, because a lost change is not repeated, while metrics are followed by newer
+	// ones.
 	webhookStopTimeout = 5 * time.Second
 )
 
-// flushOnStop is a step of Stop that sends what is left to a receiver of reports, metrics or notifications. If the receiver
-// does not take them, that is logged and is not an error of the server.
+// flushOnStop is a step of Stop that sends the remaining reports, metrics or notifications to a receiver. If the
+// receiver does not accept them, this is logged and is not an error of the server.
 func flushOnStop(receiver string, timeout time.Duration, logger *slog.Logger, send func(context.Context) error) func(context.Context) error {
 	return func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
 		if err := send(ctx); err != nil {
-			logger.Warn("last reports were not sent", "to", receiver, "error", err)
+			logger.Warn("the last reports were not sent", "to", receiver, "error", err)
 		}
 		return nil
 	}

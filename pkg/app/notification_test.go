@@ -75,7 +75,7 @@ func TestALostNotificationIsNoFailureOfTheServer(t *testing.T) {
 	})
 	serve(t, a)("POST", "/flags", `{"description":"d","key":"k"}`)
 	stop(t, a) // the server has a bound for this
-	for _, want := range []string{"notification is dropped", "last reports were not sent", "1 notifications were not delivered"} {
+	for _, want := range []string{"notification is dropped", "the last reports were not sent", "1 notifications were not delivered"} {
 		if !strings.Contains(log.String(), want) {
 			t.Errorf("the log lacks %q:\n%s", want, log)
 		}

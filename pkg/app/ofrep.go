@@ -12,7 +12,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/web"
 )
 
-// addOFREP makes the handler of OFREP, if it is switched on.
+// addOFREP creates the OFREP handler if it is turned on.
 func (a *App) addOFREP(c *config.Config, service *eval.Service, injected *handler.InjectedContext, m *meters) error {
 	if !c.OFREP.Enabled {
 		return nil
@@ -23,7 +23,7 @@ func (a *App) addOFREP(c *config.Config, service *eval.Service, injected *handle
 	return m.watchOFREP(a.ofrep)
 }
 
-// newOFREP builds the handler of OFREP.
+// newOFREP creates the OFREP handler.
 func newOFREP(c *config.Config, service *eval.Service, cache *evalcache.Cache, injected *handler.InjectedContext, e *edge) *ofrep.Handler {
 	spread := c.OFREP.EventsSpread
 	if spread == 0 {
@@ -54,7 +54,7 @@ func newOFREP(c *config.Config, service *eval.Service, cache *evalcache.Cache, i
 	return ofrep.New(o)
 }
 
-// login checks what guard demands. With open, paths that are open to everybody count.
+// login performs the checks of guard. With open, open paths pass.
 func (e *edge) login(r *http.Request, open bool) (challenge string, ok bool) {
 	if e.jwt != nil {
 		if challenge, ok = e.jwt.Check(r, open); !ok {
@@ -67,7 +67,7 @@ func (e *edge) login(r *http.Request, open bool) (challenge string, ok bool) {
 	return "", true
 }
 
-// compressOFREP compresses answers, but no event streams.
+// compressOFREP compresses responses, except event streams.
 func (e *edge) compressOFREP(h http.Handler) http.Handler {
 	if e.gzip == nil {
 		return h

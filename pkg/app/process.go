@@ -19,22 +19,22 @@ import (
 	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations"
 )
 
-// Process starts an App when its listeners are bound: a start that fails because a port is taken has not opened a database or
-// created a file. It is the http.Handler that the generated server is given before it listens.
+// Process starts an App once its listeners are bound. So if a port is taken, no database is opened and no file is
+// created. It is the http.Handler that the generated server gets before it listens.
 type Process struct {
 	config *config.Config
 	api    *operations.FlagrAPI
 	line   CommandLine
 	logger *slog.Logger
-	out    io.Writer // for what people read
+	out    io.Writer // for text output
 
 	start   sync.Once
 	err     error
 	handler http.Handler // once started
 }
 
-// NewProcess prepares a server for Listening. The process then belongs to it: what the log package of the standard
-// library is given is written in the configured format.
+// NewProcess prepares a server for Listening. It takes over the process: output of the standard log package is
+// written in the configured format.
 func NewProcess(c *config.Config, api *operations.FlagrAPI, line CommandLine) *Process {
 	p := &Process{config: c, api: api, line: line, logger: newLogger(c.Log, os.Stderr), out: os.Stdout}
 	log.SetFlags(0)
@@ -42,11 +42,11 @@ func NewProcess(c *config.Config, api *operations.FlagrAPI, line CommandLine) *P
 	return p
 }
 
-// ServeHTTP is for requests after Listening.
+// ServeHTTP must only be called after Listening.
 func (p *Process) ServeHTTP(rw http.ResponseWriter, r *http.Request) { p.handler.ServeHTTP(rw, r) }
 
-// Listening is called for each listener once it is bound, and before it accepts connections. The first call starts the
-// App; address is where this listener is.
+// Listening is called for each listener after it is bound and before it accepts connections. The first call starts
+// the App. address is the address of the listener.
 func (p *Process) Listening(server *http.Server, scheme, address string) error {
 	p.start.Do(func() { p.err = p.run(scheme, address) })
 	if p.err != nil {
@@ -62,11 +62,11 @@ func (p *Process) Listening(server *http.Server, scheme, address string) error {
 	return nil
 }
 
-// run starts the App. A signal ends it, as it would end a process without a handler of signals.
+// run starts the App. A signal aborts the start, as it would end a process without a signal handler.
 func (p *Process) run(scheme, address string) error {
 	interrupted, release := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer release()
-	ctx, cancel := context.WithCancel(context.Background()) // lives on when the server has started
+	ctx, cancel := context.WithCancel(context.Background()) // stays valid after the start
 	detach := context.AfterFunc(interrupted, cancel)
 	defer detach()
 	err := p.startApp(ctx, scheme, address)
@@ -101,7 +101,7 @@ func (p *Process) startApp(ctx context.Context, scheme, address string) error {
 	return p.printFirstSteps(scheme, address)
 }
 
-// Exit ends the process with one line for the operator if there is an error.
+// Exit ends the process, and prints one line if there is an error.
 func (p *Process) Exit(err error) {
 	if err != nil {
 		p.logger.Error("server failed", "error", err)
@@ -109,7 +109,7 @@ func (p *Process) Exit(err error) {
 	}
 }
 
-// defaultURL is what files for FirstSteps have in place of the server's address.
+// defaultURL is replaced by the server's address in files for FirstSteps.
 const defaultURL = "http://localhost:18000"
 
 func (p *Process) printFirstSteps(scheme, address string) error {
@@ -135,7 +135,7 @@ func (p *Process) printFirstSteps(scheme, address string) error {
 	return nil
 }
 
-// fatalLog turns what the generated main writes before it exits into lines of the log.
+// fatalLog converts the generated main's output before it exits to log lines.
 type fatalLog struct {
 	logger  *slog.Logger
 	address string

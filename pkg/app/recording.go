@@ -22,27 +22,27 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/store"
 )
 
-// countStore is where counts are kept: the database of the flags, or ClickHouse.
+// countStore is the store of the counts: the database of the flags, or ClickHouse.
 type countStore interface {
 	datar.DetailStore
 	ingest.Store
 }
 
-// counting is Datar's part of the server. All of it is nil while Datar is off.
+// counting is Datar's part of the server. All fields are nil if Datar is off.
 type counting struct {
 	engine *datar.Engine
-	// counts is where the engine stores, nil if it forwards to a central server.
+	// counts is the engine's store, or nil if it forwards to a central server.
 	counts   countStore
 	forward  *forward.Store
-	allFlags bool // also those that are not recorded
+	allFlags bool // including flags that are not recorded
 }
 
 func selectedRecorders(c *config.Config) handler.SelectedRecorders {
 	return handler.SelectedRecorders{Enabled: c.Recorder.Enabled, Types: c.Recorder.Types}
 }
 
-// newCounting opens where Datar keeps its counts and makes the engine, if Datar is selected. Without a database, which db
-// is nil for, and without a central server, Datar stays off.
+// newCounting opens the store and creates the engine, if Datar is selected. If there is no database, so that db is
+// nil, and no central server, Datar stays off.
 func newCounting(ctx context.Context, c *config.Config, db *store.Store, logger *slog.Logger, now func() time.Time) (*counting, error) {
 	d := &counting{allFlags: c.Datar.Flags == config.DatarFlagsAll}
 	if !selectedRecorders(c).Datar() {
@@ -87,7 +87,7 @@ func newCounting(ctx context.Context, c *config.Config, db *store.Store, logger 
 	return d, nil
 }
 
-// openClickHouse opens the store that FLAGR_RECORDER_DATAR_STORE names.
+// openClickHouse opens the store of FLAGR_RECORDER_DATAR_STORE.
 func openClickHouse(ctx context.Context, address string) (countStore, error) {
 	options, err := chstore.ParseURL(address)
 	if err != nil {
@@ -95,7 +95,7 @@ func openClickHouse(ctx context.Context, address string) (countStore, error) {
 	}
 	s, err := chstore.New(ctx, options)
 	if err != nil {
-		return nil, err // and not an interface that is a nil pointer
+		return nil, err // not an interface with a nil pointer
 	}
 	return s, nil
 }
@@ -107,7 +107,7 @@ func serverKind(c *config.Config) datar.ServerKind {
 	return datar.KindServer
 }
 
-// recorder is nil while Datar is off.
+// recorder is nil if Datar is off.
 func (d *counting) recorder() *handler.DatarRecorder {
 	if d.engine == nil {
 		return nil
@@ -115,8 +115,8 @@ func (d *counting) recorder() *handler.DatarRecorder {
 	return handler.NewDatarRecorder(handler.DatarOptions{Engine: d.engine, Forward: d.forward, AllFlags: d.allFlags})
 }
 
-// journalOptions makes a folder mandatory only if it was named: the default must not keep a server from starting where
-// nothing can be written.
+// journalOptions makes a folder mandatory only if it is configured: the default must not prevent a start where no
+// file can be written.
 func journalOptions(dir string) datar.JournalOptions {
 	switch dir {
 	case config.JournalOff:
@@ -128,8 +128,8 @@ func journalOptions(dir string) datar.JournalOptions {
 	}
 }
 
-// newStreams makes the selected recorders that stream to brokers. An error is about what is configured: a broker that
-// cannot be reached is not an error. With an error it returns the streams before, which must be closed like all others.
+// newStreams creates the selected streaming recorders. An error is about the configuration; an unreachable broker
+// is not an error. With an error it also returns the streams created before, which must be closed.
 func newStreams(ctx context.Context, c *config.Config, logger *slog.Logger) ([]*handler.StreamRecorder, error) {
 	queue := handler.QueueOptions{Records: c.Recorder.QueueRecords, Bytes: int64(c.Recorder.QueueBytes), Logger: logger}
 	var streams []*handler.StreamRecorder
@@ -139,7 +139,7 @@ func newStreams(ctx context.Context, c *config.Config, logger *slog.Logger) ([]*
 		switch name {
 		case handler.RecorderKafka:
 			if c.Kafka.Encrypted && rawJSONFrames(c) {
-				logger.Warn("an encrypted payload is sent as a text, whatever FLAGR_RECORDER_FRAME_OUTPUT_MODE says", "recorder", name)
+				logger.Warn("an encrypted payload is sent as a string, regardless of FLAGR_RECORDER_FRAME_OUTPUT_MODE", "recorder", name)
 			}
 			stream, err = handler.NewKafkaRecorder(kafkaOptions(&c.Kafka, queue))
 		case handler.RecorderKinesis:

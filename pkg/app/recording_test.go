@@ -52,7 +52,7 @@ func TestWhichRecordersAreConstructed(t *testing.T) {
 				"FLAGR_RECORDER_TYPE": "kafka", "FLAGR_RECORDER_KAFKA_SIMPLE_SSL": "true", "FLAGR_RECORDER_KAFKA_ENCRYPTED": "true",
 				"FLAGR_RECORDER_KAFKA_ENCRYPTION_KEY": "k", "FLAGR_RECORDER_FRAME_OUTPUT_MODE": "payload_raw_json",
 			},
-			log: []string{"an encrypted payload is sent as a text", "certificates of the brokers are not checked"},
+			log: []string{"an encrypted payload is sent as a string", "certificates of the brokers are not checked"},
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

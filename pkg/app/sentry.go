@@ -11,23 +11,23 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 )
 
-// sentryHandler sends log records of level error to Sentry, beside the handler that writes them. Panics and requests that
-// failed by the server's fault are such records.
+// sentryHandler sends log records of level error to Sentry, in addition to the handler that writes them. These
+// include panics and internal errors of requests.
 type sentryHandler struct {
 	slog.Handler
 	hub   *sentry.Hub
 	attrs []slog.Attr // from With, outside of groups
 }
 
-// newSentry makes a client of its own, and returns a logger that reports to it. Nothing waits for Sentry but flush.
+// newSentry creates a client, and returns a logger that reports to it. Only flush waits for Sentry.
 func newSentry(c config.Sentry, logger *slog.Logger) (_ *slog.Logger, flush func(context.Context) error, err error) {
 	client, err := sentry.NewClient(sentry.ClientOptions{Dsn: c.DSN, Environment: c.Environment})
 	if err != nil {
-		return nil, nil, errors.New("FLAGR_SENTRY_DSN: want the address that Sentry shows for the project") // the error repeats it, key and all
+		return nil, nil, errors.New("FLAGR_SENTRY_DSN: want the address that Sentry shows for the project") // the library's error has the DSN with its key
 	}
 	flush = func(ctx context.Context) error {
 		if !client.FlushWithContext(ctx) {
-			return errors.New("not all of them in time")
+			return errors.New("not all were sent in time")
 		}
 		return nil
 	}
@@ -71,12 +71,12 @@ func (h *sentryHandler) report(r slog.Record) {
 	h.hub.CaptureEvent(event)
 }
 
-// WithAttrs keeps the attributes for reports, too.
+// WithAttrs also adds the attributes to reports.
 func (h *sentryHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	return &sentryHandler{Handler: h.Handler.WithAttrs(attrs), hub: h.hub, attrs: append(slices.Clip(h.attrs), attrs...)}
 }
 
-// WithGroup groups what is written; reports stay flat.
+// WithGroup groups the written attributes; reports stay flat.
 func (h *sentryHandler) WithGroup(name string) slog.Handler {
 	return &sentryHandler{Handler: h.Handler.WithGroup(name), hub: h.hub, attrs: h.attrs}
 }

@@ -12,10 +12,12 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/store"
 )
 
-// minSecretBytes is the least length of a secret of HS256 that is as strong as its hash, in bytes (RFC 7518, section 3.2).
+// minSecretBytes is the minimum length of an HS256 secret that is as strong as its hash, in bytes (RFC 7518,
+// section 3.2).
 const minSecretBytes = 32
 
-// logStart writes one line on what was started, with its address, and a warning for each setting that is likely a mistake.
+// logStart logs one line about the started server and its address, and a warning for each setting that is likely a
+// mistake.
 func (a *App) logStart(c *config.Config, address string) {
 	recorders := "off"
 	if c.Recorder.Enabled && len(c.Recorder.Types) > 0 {
@@ -52,7 +54,7 @@ func (a *App) datarState(c *config.Config) (state, journal string) {
 	return "on, stores every " + c.Datar.FlushInterval.String(), journal
 }
 
-// databaseName names where flags are kept, without credentials.
+// databaseName returns the source of the flags without credentials.
 func databaseName(d config.Database) string {
 	switch d.Driver {
 	case config.DriverJSONFile:
@@ -64,7 +66,7 @@ func databaseName(d config.Database) string {
 	}
 }
 
-// withoutCredentials leaves scheme, host and path of a URL.
+// withoutCredentials keeps scheme, host and path of a URL.
 func withoutCredentials(address string) string {
 	u, err := url.Parse(address)
 	if err != nil {
@@ -92,7 +94,7 @@ func accessControl(c *config.Config) string {
 	return strings.Join(parts, ",")
 }
 
-// doubtful lists settings that are valid, and seldom meant.
+// doubtful returns settings that are valid, but rarely intended.
 func doubtful(c *config.Config) []string {
 	var warnings []string
 	recorderType := slices.ContainsFunc(c.Settings(), func(s config.Setting) bool { return s.Name == "FLAGR_RECORDER_TYPE" && s.Set })
@@ -112,7 +114,7 @@ func doubtful(c *config.Config) []string {
 	return warnings
 }
 
-// closeRecorders delivers what recorders still have, and logs what became of Datar's counts.
+// closeRecorders delivers the remaining records, and logs the result for Datar's counts.
 func (a *App) closeRecorders(ctx context.Context) error {
 	err := a.recorders.Close(ctx)
 	if a.engine == nil {

@@ -8,18 +8,18 @@ import (
 )
 
 const (
-	// telemetrySilence is how long a problem of OpenTelemetry must not have come up to be news again. Exporters try at least
-	// once a minute by default.
+	// telemetrySilence is how long a problem of OpenTelemetry must be absent before it is logged again. By default,
+	// exporters retry at least once a minute.
 	telemetrySilence = 10 * time.Minute
-	// telemetryProblems is how many problems are remembered.
+	// telemetryProblems is the maximum number of remembered problems.
 	telemetryProblems = 100
 )
 
-// digits differ between errors about the same, such as those of local ports.
+// digits differ between errors with the same cause, such as in local ports.
 var digits = regexp.MustCompile(`\d+`)
 
-// telemetryLog logs what OpenTelemetry's libraries report, which is an error for each export while a collector is away: a
-// problem is one line until it has been gone for a while.
+// telemetryLog logs the errors of OpenTelemetry's libraries, which report one for each export while a collector is
+// unavailable. A problem is logged once, until it has been absent for a while.
 type telemetryLog struct {
 	logger *slog.Logger
 
@@ -27,7 +27,7 @@ type telemetryLog struct {
 	last map[string]time.Time // by the text of the problem, without digits
 }
 
-// Handle is for any goroutine.
+// Handle is safe for concurrent use.
 func (l *telemetryLog) Handle(err error) {
 	text := digits.ReplaceAllString(err.Error(), "#")
 	now := time.Now()
@@ -39,6 +39,6 @@ func (l *telemetryLog) Handle(err error) {
 	l.last[text] = now
 	l.mu.Unlock()
 	if !known || now.Sub(last) >= telemetrySilence {
-		l.logger.Warn("OpenTelemetry has a problem", "error", err)
+		l.logger.Warn("OpenTelemetry reported an error", "error", err)
 	}
 }

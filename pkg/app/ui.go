@@ -12,14 +12,15 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/ui"
 )
 
-// pageStore is the store as the pages see it.
+// pageStore adapts the store to the pages.
 type pageStore struct {
 	*store.Store
-	// counts: flags that are created are recorded, since who makes one on the pages looks there for what came of it.
+	// counts: new flags are recorded, because users who create a flag on the pages expect to see its evaluations
+	// there.
 	counts bool
 }
 
-// DeletedFlags implements ui.Store. All deleted flags are read, since the store lists by id.
+// DeletedFlags implements ui.Store. It reads all deleted flags, because the store lists by ID.
 func (s pageStore) DeletedFlags(ctx context.Context, limit, offset int) ([]entity.Flag, error) {
 	flags, err := s.Flags(ctx, store.FlagQuery{Deleted: true})
 	if err != nil {
@@ -32,7 +33,7 @@ func (s pageStore) DeletedFlags(ctx context.Context, limit, offset int) ([]entit
 	return flags[:min(limit, len(flags))], nil
 }
 
-// Snapshots implements ui.Store. Those beyond what the store reads at once come without their states.
+// Snapshots implements ui.Store. Snapshots beyond what the store reads at once have no states.
 func (s pageStore) Snapshots(ctx context.Context, flagID int64, limit, offset int) ([]entity.FlagSnapshot, error) {
 	rows, err := s.Store.Snapshots(ctx, flagID, store.SnapshotQuery{Limit: new(int64(limit)), Offset: new(int64(offset))})
 	if err != nil || len(rows) == limit {
@@ -66,7 +67,7 @@ func (s pageStore) CreateFlag(ctx context.Context, by, key, description string, 
 	return s.Store.CreateFlag(ctx, by, flag)
 }
 
-// newPages makes the pages. Without a store, or when the server only evaluates, they change nothing.
+// newPages creates the pages. They are read-only if there is no store, or if the server only evaluates.
 func (a *App) newPages(c *config.Config, actor func(*http.Request) string, writable bool, db *store.Store, counting *counting, answers *answers) (*ui.UI, error) {
 	o := ui.Options{
 		Snapshots:       a.cache,

@@ -6,10 +6,10 @@ import (
 	"runtime/debug"
 )
 
-// Version is the version of the server. CHANGELOG.md describes it, which a test checks.
+// Version is the version of the server. A test checks that CHANGELOG.md describes it.
 const Version = "0.1.0"
 
-// versionText is what --version prints: the version, the revision if the build recorded one, and the platform.
+// versionText is the output of --version: the version, the revision if the build recorded one, and the platform.
 func versionText() string {
 	revision := ""
 	if info, ok := debug.ReadBuildInfo(); ok {

@@ -1,5 +1,5 @@
-// Package budget bounds the memory that requests take, all of them together: their bodies while they are read and decoded, and
-// what is read from the database for them.
+// Package budget limits the memory that all requests use together: for their bodies while they are read and
+// decoded, and for what is read from the database for them.
 package budget
 
 import (
@@ -11,38 +11,39 @@ import (
 )
 
 const (
-	// MaxValues is the most JSON values of one body: a batch of 10,000 entities with 50 properties each has half as many.
+	// MaxValues is the maximum number of JSON values of a body. A batch of 10,000 entities with 50 properties each
+	// has half as many.
 	MaxValues = 1_000_000
-	// bytesPerByte is what a byte of a body costs: once where it was read, once in the buffer of the decoder that grows, once in
-	// the buffer that this one is copied from, and once in the strings that are decoded from it.
+	// bytesPerByte is the cost of a byte of a body: once where it is read, once in the decoder's growing buffer,
+	// once in the buffer that it is copied from, and once in the decoded strings.
 	bytesPerByte = 4
-	// bytesPerValue is what a decoded JSON value takes beyond its text: an interface, a number's or string's header, and
-	// its part of a map or slice that has room to grow.
+	// bytesPerValue is the cost of a decoded JSON value in addition to its text: an interface, the header of a
+	// number or string, and its share of a map or slice with spare capacity.
 	bytesPerValue = 48
 )
 
-// Errors of Body.Read. They stay: each further Read returns the same one.
+// Errors of Body.Read. They are permanent: each further Read returns the same error.
 var (
 	// ErrExhausted means that other requests use the memory. The same request may succeed later.
-	ErrExhausted = errors.New("too many large requests are being served at once: send this one again")
+	ErrExhausted = errors.New("too many large requests at the same time: retry later")
 	// ErrTooManyValues means that the body has more than MaxValues JSON values.
 	ErrTooManyValues = errors.New("the request body has more than 1000000 JSON values")
 )
 
-// Memory is a number of bytes that requests share. Its methods may be called by several goroutines at once.
+// Memory is a number of bytes that requests share. It is safe for concurrent use.
 type Memory struct {
 	free  atomic.Int64
 	total int64
 }
 
-// NewMemory returns a Memory of so many bytes.
+// NewMemory returns a Memory of the given size.
 func NewMemory(bytes int64) *Memory {
 	m := &Memory{total: bytes}
 	m.free.Store(bytes)
 	return m
 }
 
-// Take takes n bytes, or returns ErrExhausted and takes nothing. Each successful Take needs a Release.
+// Take takes n bytes, or returns ErrExhausted and takes none. Each successful Take requires a Release.
 func (m *Memory) Take(n int64) error {
 	if m.free.Add(-n) < 0 {
 		m.free.Add(n)
@@ -51,20 +52,20 @@ func (m *Memory) Take(n int64) error {
 	return nil
 }
 
-// Release gives n bytes back.
+// Release returns n bytes.
 func (m *Memory) Release(n int64) { m.free.Add(n) }
 
 // shareKey is the key of a *share in a context.
 type shareKey struct{}
 
-// share is what one request takes of a Memory.
+// share is the part of a Memory that one request uses.
 type share struct {
 	memory *Memory
 	mu     sync.Mutex
 	taken  int64
 }
 
-// Share returns the context of a request that takes from the memory with AtLeast, and what gives all of it back.
+// Share returns the context of a request that takes memory with AtLeast, and a function that returns all of it.
 func (m *Memory) Share(ctx context.Context) (_ context.Context, release func()) {
 	s := &share{memory: m}
 	return context.WithValue(ctx, shareKey{}, s), func() {
@@ -75,8 +76,9 @@ func (m *Memory) Share(ctx context.Context) (_ context.Context, release func()) 
 	}
 }
 
-// AtLeast takes n bytes for the request of a context, but for what it has taken before. A request that needs more than the whole
-// memory takes all of it. The error is ErrExhausted. Without Share, which work in the background does not use, it takes nothing.
+// AtLeast raises the memory of the context's request to n bytes. A request that needs more than the whole Memory
+// takes all of it. The error is ErrExhausted. If the context is not from Share, as in background work, AtLeast
+// takes nothing.
 func AtLeast(ctx context.Context, n int64) error {
 	s, ok := ctx.Value(shareKey{}).(*share)
 	if !ok {
@@ -95,8 +97,8 @@ func AtLeast(ctx context.Context, n int64) error {
 	return nil
 }
 
-// Body is a request body that takes memory as its bytes arrive, whatever length was announced: for the bytes, and for the
-// JSON values in them. It belongs to one goroutine.
+// Body is a request body that takes memory as its bytes arrive, regardless of its announced length: for the bytes,
+// and for the JSON values in them. It is for one goroutine.
 type Body struct {
 	io.ReadCloser
 	memory *Memory
@@ -108,12 +110,12 @@ type Body struct {
 	err      error
 }
 
-// NewBody returns a Body that reads from body. Release must be called when the request has been served.
+// NewBody returns a Body that reads from body. Call Release when the request is done.
 func NewBody(body io.ReadCloser, memory *Memory) *Body {
 	return &Body{ReadCloser: body, memory: memory}
 }
 
-// Read implements io.Reader. Its errors are those of the body, ErrExhausted and ErrTooManyValues.
+// Read implements io.Reader. Its errors are those of the underlying body, ErrExhausted and ErrTooManyValues.
 func (b *Body) Read(p []byte) (int, error) {
 	if b.err != nil {
 		return 0, b.err
@@ -132,14 +134,14 @@ func (b *Body) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Release gives back what the body took. Nothing of it may be in use any more.
+// Release returns the body's memory. The body must no longer be in use.
 func (b *Body) Release() {
 	b.memory.Release(b.taken)
 	b.taken = 0
 }
 
-// count returns how many values begin in the text: one after each comma, colon and bracket outside of strings. Empty lists
-// and objects count twice, which is about what they take.
+// count returns how many values begin in the text: one after each comma, colon and bracket outside of strings.
+// Empty lists and objects count twice, which is about their cost.
 func (b *Body) count(text []byte) int {
 	values := 0
 	for _, c := range text {

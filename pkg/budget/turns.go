@@ -2,20 +2,20 @@ package budget
 
 import "context"
 
-// LargeBytes is the length up to which a request body is small: it takes nothing from a Memory, and needs no turn.
+// LargeBytes is the maximum length of a small request body, which takes no Memory and needs no turn.
 const LargeBytes = 16 << 10
 
-// Turns are for work that only needs a processor, such as decoding a large body. More of it at once than there are processors
-// gets nothing done sooner, but each small request then waits until all of it has run for a while. Turns are given in the order
-// in which they are asked for. A nil Turns gives them to all at once.
+// Turns schedules CPU-bound work, such as decoding a large body. Running more of it than there are processors
+// finishes nothing sooner, but delays each small request. Turns are granted in the order of the calls. A nil Turns
+// grants all turns at once.
 //
-// Nothing that waits for a client or a database belongs into a turn.
+// Do not wait for a client or a database during a turn.
 type Turns chan struct{}
 
-// NewTurns returns Turns for n at once.
+// NewTurns returns a Turns that grants n turns at a time.
 func NewTurns(n int) Turns { return make(Turns, n) }
 
-// Take waits for a turn, or until ctx ends and returns its error. Each successful Take needs a Release.
+// Take waits for a turn, or until ctx ends and returns its error. Each successful Take requires a Release.
 func (t Turns) Take(ctx context.Context) error {
 	if t == nil {
 		return nil

@@ -9,18 +9,18 @@ import (
 
 // Header are the headers of WebhookHeaders.
 func (n *Notification) Header() http.Header {
-	header, _ := parseHeaders(n.WebhookHeaders) // validate has refused what does not parse
+	header, _ := parseHeaders(n.WebhookHeaders) // validate has rejected invalid ones
 	return header
 }
 
 // ForwardHeader are the headers of ForwardHeaders.
 func (d Datar) ForwardHeader() http.Header {
-	header, _ := parseHeaders(d.ForwardHeaders) // validate has refused what does not parse
+	header, _ := parseHeaders(d.ForwardHeaders) // validate has rejected invalid ones
 	return header
 }
 
-// parseHeaders reads `Name: value, Name: value`. A comma that no name and colon follow belongs to the value, as in
-// `Accept: text/html, text/plain`. A name that comes more than once has all of its values.
+// parseHeaders parses `Name: value, Name: value`. A comma without a following name and colon is part of the value,
+// as in `Accept: text/html, text/plain`. A repeated name has all of its values.
 func parseHeaders(text string) (header http.Header, ok bool) {
 	header = http.Header{}
 	var name string // of the last header

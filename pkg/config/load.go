@@ -49,15 +49,14 @@ const (
 	DatarFlagsAll      = "all"
 )
 
-// defaultPort is the default of PORT, which SetListenDefaults needs before anything is loaded.
+// defaultPort is the default of PORT, which SetListenDefaults needs before the configuration is loaded.
 const defaultPort = "18000"
 
-// Load reads the configuration from environ, usually the result of Environ. A variable that is missing has its default;
-// one that is set to nothing is false, 0, an empty text or an empty list. Entries of lists lose the white space around
-// them.
+// Load reads the configuration from environ, usually the result of Environ. A missing variable has its default. An
+// empty one is false, 0, an empty string or an empty list. White space around entries of lists is removed.
 //
-// The error has one line for each wrong variable, in the order of Variables: name, value, and what is accepted. The
-// values of secrets are left out. The addresses among the variables of OpenTelemetry come last.
+// The error has one line for each invalid variable, in the order of Variables: name, value, and what is accepted.
+// It omits the values of secrets. The URLs in variables of OpenTelemetry come last.
 func Load(environ map[string]string) (*Config, error) {
 	l := &loader{
 		variables: map[string]Variable{},
@@ -93,7 +92,7 @@ func Load(environ map[string]string) (*Config, error) {
 func Environ() map[string]string {
 	environ := map[string]string{}
 	for _, entry := range os.Environ() {
-		// Windows keeps current folders in entries such as "=C:=C:\dir"; a variable has a name.
+		// Windows stores current folders in entries such as "=C:=C:\dir", which have no name.
 		if name, value, ok := strings.Cut(entry, "="); ok && name != "" {
 			environ[name] = value
 		}
@@ -101,9 +100,9 @@ func Environ() map[string]string {
 	return environ
 }
 
-// SetListenDefaults puts the default of PORT into the process environment when PORT is unset or empty. The generated
-// main reads HOST and PORT itself and would otherwise listen on a random port. Its own default of HOST is the right one.
-// Call it before the generated main parses its flags; its flag --port still wins.
+// SetListenDefaults sets PORT to its default in the process environment if PORT is unset or empty. Otherwise the
+// generated main, which reads HOST and PORT itself, would listen on a random port. Its own default of HOST is
+// correct. Call it before the generated main parses its flags; its flag --port still has priority.
 func SetListenDefaults() error {
 	if os.Getenv("PORT") != "" {
 		return nil
@@ -114,8 +113,8 @@ func SetListenDefaults() error {
 	return nil
 }
 
-// SlogLevel is the level to give to a slog handler. Its logger has no levels above error and none below debug, so panic
-// and fatal count as error, and trace lies one step (4) under debug.
+// SlogLevel returns the level for a slog handler. slog has no levels above error and none below debug, so panic and
+// fatal become error, and trace is one step (4) below debug.
 func (g *Log) SlogLevel() slog.Level {
 	switch g.Level {
 	case "panic", "fatal", "error":
@@ -131,15 +130,15 @@ func (g *Log) SlogLevel() slog.Level {
 	}
 }
 
-// loader holds what Load knows about each variable while it works, by name.
+// loader has the state of Load for each variable, by name.
 type loader struct {
 	variables map[string]Variable
 	values    map[string]string // text, as set or by default
 	problems  map[string]string // the first problem, a whole line
-	current   string            // the variable whose text is being parsed
+	current   string            // the variable that is being parsed
 }
 
-// onSet learns which variable the next call of a parser is for: errors of the env package do not say.
+// onSet records the variable of the next parser call, because errors of the env package do not name it.
 func (l *loader) onSet(name string, value any, _ bool) {
 	if _, ok := l.variables[name]; !ok {
 		return // the struct of a concern, which has no variable of its own
@@ -148,8 +147,9 @@ func (l *loader) onSet(name string, value any, _ bool) {
 	l.values[name], _ = value.(string)
 }
 
-// parsers has one parser for each type of variable but string. They report what is wrong to the loader and go on, so
-// that all wrong variables are found. The env package's own parsers stop at 32 bits, too few for one of the defaults.
+// parsers has one parser for each type of variable except string. They report errors to the loader and continue, so
+// that all invalid variables are found. The env package's own parsers are limited to 32 bits, too few for one of
+// the defaults.
 func (l *loader) parsers() map[reflect.Type]env.ParserFunc {
 	return map[reflect.Type]env.ParserFunc{
 		reflect.TypeFor[bool](): parser(l, strconv.ParseBool),
@@ -189,14 +189,14 @@ func splitList(text string, keepEmpty bool) []string {
 	return list
 }
 
-// check reports the variable as wrong unless ok.
+// check reports the variable as invalid unless ok.
 func (l *loader) check(name string, ok bool) {
 	if !ok {
 		l.refuse(name, "want "+l.variables[name].Accepts)
 	}
 }
 
-// refuse reports the variable as wrong; only the first report of a variable counts.
+// refuse reports the variable as invalid. Only the first report of a variable counts.
 func (l *loader) refuse(name, why string) {
 	if _, ok := l.problems[name]; ok {
 		return
@@ -208,7 +208,7 @@ func (l *loader) refuse(name, why string) {
 	l.problems[name] = subject + ": " + why
 }
 
-// quote keeps a message on one line of reasonable length, whatever the value is.
+// quote limits a value to one line of reasonable length.
 func quote(value string) string {
 	const longest = 100
 	if len(value) > longest {

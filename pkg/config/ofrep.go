@@ -9,17 +9,17 @@ import (
 // APIKey is a secret for OFREP.
 type APIKey struct {
 	Name, Secret string
-	// Tags are those of the flags that the key sees; empty: all flags.
+	// Tags are the tags of the flags that the key can read; empty means all flags.
 	Tags []string
 }
 
-// Keys are the entries of APIKeys.
+// Keys returns the entries of APIKeys.
 func (o *OFREP) Keys() []APIKey {
-	keys, _ := parseAPIKeys(o.APIKeys) // validate has refused what does not parse
+	keys, _ := parseAPIKeys(o.APIKeys) // validate has rejected invalid ones
 	return keys
 }
 
-// parseAPIKeys reads entries such as web=secret@web|checkout. Names and secrets must not come twice.
+// parseAPIKeys parses entries such as web=secret@web|checkout. Names and secrets must be unique.
 func parseAPIKeys(entries []string) (keys []APIKey, ok bool) {
 	for _, entry := range entries {
 		name, rest, found := strings.Cut(entry, "=")

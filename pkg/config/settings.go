@@ -2,17 +2,17 @@ package config
 
 import "slices"
 
-// Setting is a variable and what it is set to, to be shown to operators.
+// Setting is a variable and its value, for display to operators.
 type Setting struct {
 	Name, Default string
 	// Value is empty for a secret.
 	Value  string
 	Secret bool
-	// Set says that the variable has a value of its own.
+	// Set reports whether the variable is set.
 	Set bool
 }
 
-// Settings lists every variable in the order of Variables, without the values of secrets.
+// Settings returns every variable in the order of Variables, without the values of secrets.
 func (c *Config) Settings() []Setting { return slices.Clone(c.settings) }
 
 func settingsOf(environ map[string]string) []Setting {

@@ -9,19 +9,19 @@ import (
 	"strings"
 )
 
-// Notice is about a variable that is set but does nothing.
+// Notice is about a variable that is set but has no effect.
 type Notice struct {
 	Variable, Explanation string
 }
 
 // unavailable is one row of unavailables.
 type unavailable struct {
-	variable string // a name, or the beginning of names with a "*" behind it
+	variable string // a name, or a prefix followed by "*"
 	why      string
 }
 
-// unavailables lists what the server accepts and does not act upon. The first row that fits a variable counts. A test
-// compares docs/environment.md with them.
+// unavailables lists variables that the server accepts but ignores. The first matching row is used. A test compares
+// docs/environment.md with them.
 var unavailables = []unavailable{
 	{variable: "FLAGR_JWT_AUTH_USER_PROPERTY", why: "no use for it: the name that it gives shows nowhere"},
 	{variable: "FLAGR_RECORDER_KINESIS_BACKLOG_COUNT", why: "no use for it: the queue's size is FLAGR_RECORDER_QUEUE_RECORDS"},
@@ -32,9 +32,9 @@ var unavailables = []unavailable{
 
 const useOpenTelemetry = "no use for it: traces are sent with OpenTelemetry, set OTEL_EXPORTER_OTLP_ENDPOINT"
 
-// Unused lists the variables that were set and do nothing in this version, sorted by name, each with the reason: what
-// there is no use for, and names starting with FLAGR_ that the server does not know. A switch set to false is left out:
-// it gets what it asks for.
+// Unused returns the variables that are set but have no effect in this version, sorted by name, each with the
+// reason. They are variables without a use here, and unknown names that start with FLAGR_. A switch that is set to
+// false is omitted, because that is what it gets.
 func (c *Config) Unused() []Notice {
 	return slices.Clone(c.unused)
 }
@@ -49,13 +49,13 @@ func findUnavailable(name string) (unavailable, bool) {
 	return unavailable{}, false
 }
 
-// serviceLink matches the variables that Kubernetes sets in every container for a service, here one whose name starts
-// with flagr: FLAGR_SERVICE_HOST, FLAGR_PORT_18000_TCP_ADDR, FLAGR_DB_PORT.
+// serviceLink matches the variables that Kubernetes sets in every container for a service whose name starts with
+// flagr: FLAGR_SERVICE_HOST, FLAGR_PORT_18000_TCP_ADDR, FLAGR_DB_PORT.
 var serviceLink = regexp.MustCompile(`^FLAGR_(.+_)?(SERVICE_HOST|SERVICE_PORT|PORT)(_|$)`)
 
-// unknownVariable suggests the variable whose name is closest, if it is close.
+// unknownVariable suggests the variable with the closest name, if it is close.
 func unknownVariable(name string, known map[string]Variable) string {
-	closest, fewest := "", len(name)/5+1 // a typo or two in names of this length
+	closest, fewest := "", len(name)/5+1 // one or two typos in names of this length
 	for _, candidate := range slices.Sorted(maps.Keys(known)) {
 		if edits := editDistance(name, candidate); edits < fewest {
 			closest, fewest = candidate, edits

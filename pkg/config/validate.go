@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// apiRoots are the paths that have everything of the API at or below them. Flagr's users may have their metrics beside them, such
-// as at /api/v1/metrics.
+// apiRoots are the paths that contain the whole API. Users of Flagr may have their metrics next to them, such as at
+// /api/v1/metrics.
 var apiRoots = []string{
 	"/api/v1/datar", "/api/v1/docs", "/api/v1/evaluation", "/api/v1/export", "/api/v1/exposures", "/api/v1/flags", "/api/v1/health",
 	"/api/v1/ready", "/api/v1/recorders", "/api/v1/tags", "/api/v2/flagevaluation", "/api/v2/flagevaluations", "/ofrep", "/swagger.json",
@@ -21,13 +21,13 @@ var apiRoots = []string{
 
 var (
 	kafkaVersion = regexp.MustCompile(`^\d+\.\d+\.\d+(\.\d+)?$`)
-	// Brokers refuse requests with other names, and would do so for ever.
+	// Brokers always reject requests with other names.
 	kafkaTopic    = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,249}$`)
 	kinesisStream = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,128}$`)
 	pubSubTopic   = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9._~+%-]{2,254}$`)
 )
 
-// normalize brings values that may be written in several ways into one form.
+// normalize converts values with several spellings to one form.
 func (c *Config) normalize() {
 	c.Log.Level = strings.ToLower(c.Log.Level)
 	c.Log.Format = strings.ToLower(c.Log.Format)
@@ -43,8 +43,9 @@ func (c *Config) normalize() {
 	c.Recorder.Types = types
 }
 
-// validate reports every wrong value to l. Values are judged even where their feature is off, so that switching it on is
-// no gamble; only what a feature needs and may lack while off, an empty text above all, is judged when it is on.
+// validate reports every invalid value to l. Values are also checked while their feature is off, so that turning it
+// on does not fail. Only a missing value that a feature requires, such as an empty string, is checked while the
+// feature is on.
 func (c *Config) validate(l *loader) {
 	c.Server.validate(l)
 	c.Log.validate(l)
@@ -103,10 +104,10 @@ func (b *BasicAuth) validate(l *loader) {
 func (d *Database) validate(l *loader) {
 	switch d.Driver {
 	case DriverSQLite, DriverMySQL, DriverJSONFile:
-		// SQLite would take an empty name for a temporary database that is gone with the process.
+		// SQLite would use an empty name for a temporary database that is deleted with the process.
 		l.check("FLAGR_DB_DBCONNECTIONSTR", strings.TrimSpace(d.DSN) != "")
 	case DriverPostgres:
-		// An empty connection string is a good one: PGHOST and its kin then say where to connect.
+		// An empty connection string is valid: PGHOST and related variables are then used.
 	case DriverJSONHTTP:
 		l.check("FLAGR_DB_DBCONNECTIONSTR", isHTTPURL(d.DSN))
 	default:
@@ -130,7 +131,7 @@ func (e *Exposure) validate(l *loader) {
 	l.check("FLAGR_EXPOSURE_BATCH_SIZE", e.BatchSize >= 0)
 }
 
-// builds tells whether the recorder of this type is asked for and recording is on.
+// builds reports whether the recorder of this type is selected and recording is on.
 func (r *Recorder) builds(recorder string) bool {
 	return r.Enabled && slices.Contains(r.Types, recorder)
 }
@@ -151,11 +152,12 @@ func (r *Recorder) validate(l *loader) {
 
 var serverName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,63}$`)
 
-// ServerName is the name of this server in the statistics of all servers: the one that is set, or that of the host. It is
-// empty if neither is known.
+// ServerName is the name of this server in the statistics of all servers: the configured one, or the name of the
+// host. It is empty if neither is known.
 func (d *Datar) ServerName() string { return cmp.Or(d.ServerNameSetting, d.HostName) }
 
-// isClickHouseURL reports whether a text begins as the connection string of a ClickHouse. Its parts are checked by who connects.
+// isClickHouseURL reports whether a string begins like the connection string of a ClickHouse server. Its parts are
+// checked when it is opened.
 func isClickHouseURL(text string) bool {
 	scheme, rest, ok := strings.Cut(text, "://")
 	return ok && rest != "" && (scheme == "clickhouse" || scheme == "clickhouses")
@@ -224,11 +226,11 @@ func (n *Notification) validate(l *loader) {
 func (p *Prometheus) validate(l *loader, w *Web) {
 	l.check("FLAGR_PROMETHEUS_PATH", strings.HasPrefix(p.Path, "/") || p.Path == "" && !p.Enabled)
 	if p.Enabled && hidesAPI(p.Path, w.Prefix) {
-		l.refuse("FLAGR_PROMETHEUS_PATH", "the API is there, want another path, such as /metrics")
+		l.refuse("FLAGR_PROMETHEUS_PATH", "the API uses this path, want another one, such as /metrics")
 	}
 }
 
-// hidesAPI reports whether something of the API, or the profiler, would be out of reach behind the path.
+// hidesAPI reports whether the path would hide a part of the API or the profiler.
 func hidesAPI(metrics, prefix string) bool {
 	metrics = path.Clean(metrics)
 	for _, root := range apiRoots {
@@ -246,7 +248,7 @@ func (s *Statsd) validate(l *loader) {
 }
 
 func (s *Sentry) validate(l *loader) {
-	// Sentry's own variable SENTRY_DSN may stand in for an empty one.
+	// An empty one may be replaced by Sentry's own variable SENTRY_DSN.
 	l.check("FLAGR_SENTRY_DSN", s.DSN == "" || isHTTPURL(s.DSN) || !s.Enabled)
 }
 

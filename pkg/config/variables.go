@@ -6,20 +6,20 @@ import "reflect"
 type Variable struct {
 	// Name is the variable's exact name.
 	Name string
-	// Type is the Go type of its value: string, bool, int, int8, uint, time.Duration, or []string, which is written
+	// Type is the Go type of its value: string, bool, int, int8, uint, time.Duration, or []string, which is
 	// comma-separated.
 	Type string
-	// Default is the text used when the variable is not set.
+	// Default is the value if the variable is not set.
 	Default string
-	// Accepts says in words which values are taken.
+	// Accepts describes the accepted values.
 	Accepts string
-	// Secret values appear in no message.
+	// Secret values are not printed in any message.
 	Secret bool
 
 	keepEmpty bool
 }
 
-// Variables lists every variable that Load reads, in the order of Config's fields.
+// Variables returns every variable that Load reads, in the order of Config's fields.
 func Variables() []Variable {
 	return variablesOf(reflect.TypeFor[Config]())
 }
@@ -59,6 +59,6 @@ func anyOf(t reflect.Type) string {
 	case reflect.Slice:
 		return "a comma-separated list"
 	default:
-		return "any text"
+		return "any string"
 	}
 }

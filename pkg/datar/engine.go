@@ -192,7 +192,7 @@ func (e *Engine) Close(ctx context.Context) error {
 	case <-time.After(closeGrace):
 	}
 	e.stopCounting()
-	return fmt.Errorf("datar: close: %w before the store has returned: its answer decides on what is pending", context.Cause(ctx))
+	return fmt.Errorf("datar: close: %w before the store returned: its result decides whether pending counts are stored", context.Cause(ctx))
 }
 
 // stopCounting makes each later Record drop its evaluation.

@@ -699,7 +699,7 @@ func TestOptionsAreChecked(t *testing.T) {
 		"retention of a store that maintains": {func(o *datar.Options) { o.Store, o.Retention = &maintained{}, datar.MinRetention }, ""},
 		"retention of one that does not": {func(o *datar.Options) {
 			o.Retention = datar.MinRetention
-		}, "Options.Retention is 48h0m0s, but Options.Store, a *memstore.Store, is no Maintainer"},
+		}, "Options.Retention is 48h0m0s, but Options.Store, a *memstore.Store, is not a Maintainer"},
 		"retention too short": {func(o *datar.Options) { o.Retention = time.Hour }, "Retention is 1h"},
 		"negative retention":  {func(o *datar.Options) { o.Retention = -1 }, "Retention"},
 		"journal nowhere":     {func(o *datar.Options) { o.Journal.Required = true }, "Journal.Dir is missing"},

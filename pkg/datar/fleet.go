@@ -261,7 +261,7 @@ func (e *Engine) completeness(ctx context.Context, from, to time.Time) (*Complet
 	}
 	detailed, err := e.detailedFrom(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("read since when there are details: %w", err)
+		return nil, fmt.Errorf("read the start of the details: %w", err)
 	}
 	c := CompletenessOf(records, from, to, e.options.Now())
 	if detailed > 0 {

@@ -70,7 +70,7 @@ func (e *Engine) flush(ctx context.Context) error {
 func (e *Engine) flushCounts(ctx context.Context) error {
 	err := e.flush(ctx)
 	if untold, ok := errors.AsType[*recordError](err); ok {
-		e.options.Logger.Info("datar: the store was not told that this server ends", "error", untold)
+		e.options.Logger.Info("datar: the end of this server was not recorded in the store", "error", untold)
 		return nil
 	}
 	return err
@@ -183,7 +183,7 @@ func (e *Engine) apply(ctx context.Context, batch Batch) (refused int64, err err
 func (e *Engine) recoverStore(err *error) {
 	if cause := recover(); cause != nil {
 		*err = fmt.Errorf("%w: %v", errPanicked, cause)
-		e.options.Logger.Error("datar: the store has panicked; what it was sent is kept", "panic", cause, "stack", string(debug.Stack()))
+		e.options.Logger.Error("datar: the store panicked; the batch is kept", "panic", cause, "stack", string(debug.Stack()))
 	}
 }
 
@@ -194,7 +194,7 @@ func (e *Engine) logRefused(row Row, err error) {
 	key.Hour = 0
 	if len(e.refused) < most && !e.refused[key] {
 		e.refused[key] = true
-		e.options.Logger.Error("datar: the store refuses a count, it is dropped; later ones of the same flag, variant and segment are not logged",
+		e.options.Logger.Error("datar: the store refused a count, which is dropped; further ones of the same flag, variant and segment are not logged",
 			"flag", key.FlagID, "variant", key.VariantID, "segment", key.SegmentID, "hour", row.Hour.Time(), "evaluations", row.Count, "error", err)
 	}
 }
@@ -211,7 +211,7 @@ func (e *Engine) settle(a *arena, book func(evaluations int64)) {
 func (e *Engine) abandonLocked(lost map[*arena]bool) {
 	for _, a := range e.mu.arenas {
 		if !a.abandoned && (lost[a] || a.missing.Load()) {
-			e.options.Logger.Warn("datar: a journal was deleted or cut while in use, another one is begun; if it was cut, counts since the last flush are lost",
+			e.options.Logger.Warn("datar: a journal was deleted or truncated while in use, a new one is created; if it was truncated, counts since the last flush are lost",
 				"journal", a.journal.path)
 			e.mu.lostJournals++
 			a.abandoned = true
@@ -258,7 +258,7 @@ func (e *Engine) retireLocked(now Hour) (done []*arena) {
 func (e *Engine) giveUp(a *arena) {
 	if a.journal != nil {
 		if err := a.journal.remove(); err != nil {
-			e.options.Logger.Warn("datar: a journal that is stored cannot be removed; it does no harm", "journal", a.journal.path, "error", err)
+			e.options.Logger.Warn("datar: a journal whose counts are stored cannot be removed; it is harmless", "journal", a.journal.path, "error", err)
 			return
 		}
 		if a.abandoned {
@@ -356,7 +356,7 @@ func (e *Engine) run() {
 			e.options.Logger.Info("datar: flushing works again", "failed_attempts", failures)
 			failures = 0
 		case err != nil && failures == 0:
-			e.options.Logger.Error("datar: flush failed, the counts are kept and sent again", "error", err)
+			e.options.Logger.Error("datar: flush failed, the counts are kept and retried", "error", err)
 			failures++
 		case err != nil:
 			failures++
@@ -393,7 +393,7 @@ func (e *Engine) maintain(store Maintainer) {
 	for {
 		err := e.maintainOnce(ctx, store)
 		if err != nil && !failing && ctx.Err() == nil {
-			e.options.Logger.Warn("datar: the store could not be maintained; queries stay right, but may be slow", "error", err)
+			e.options.Logger.Warn("datar: maintenance of the store failed; queries stay correct, but may be slow", "error", err)
 		}
 		failing = err != nil
 		select {

@@ -229,7 +229,7 @@ func openJournal(path, database, writer string, of abilities) (_ *arena, err err
 	a.counters = of.counters
 	var damage error
 	if !a.guard(func() { damage = a.recover(of.details) }) {
-		damage = errors.New("it was cut while it was read")
+		damage = errors.New("it was truncated while being read")
 	}
 	if damage != nil {
 		return nil, fmt.Errorf("%w: %w", errDamaged, damage)
@@ -252,13 +252,13 @@ func checkHeader(file *os.File, size int64, database, writer string) (slots int,
 	case string(h.magic[:]) != journalMagic:
 		return 0, fmt.Errorf("%w: it does not begin with %q", errDamaged, journalMagic)
 	case h.order != 1:
-		return 0, fmt.Errorf("%w: it was written by a machine with another order of bytes", errDamaged)
+		return 0, fmt.Errorf("%w: it was written by a machine with another byte order", errDamaged)
 	case h.version < oldestJournalVersion || h.version > journalVersion:
-		return 0, fmt.Errorf("%w: its format is version %d, this server knows %d to %d", errDamaged, h.version, oldestJournalVersion, journalVersion)
+		return 0, fmt.Errorf("%w: its format is version %d, this server supports %d to %d", errDamaged, h.version, oldestJournalVersion, journalVersion)
 	case h.checksum != h.sum():
 		return 0, fmt.Errorf("%w: the checksum of its header is wrong", errDamaged)
 	case h.slotSize != slotSize || h.slots == 0 || h.slots > 1<<20 || journalSize(int(h.slots)) != size:
-		return 0, fmt.Errorf("%w: it has %d bytes, which do not fit its header", errDamaged, size)
+		return 0, fmt.Errorf("%w: it has %d bytes, which does not match its header", errDamaged, size)
 	case text(h.database) != database:
 		return 0, fmt.Errorf("%w: it belongs to the database %q", errDamaged, text(h.database))
 	case text(h.writer) != writer:
@@ -328,13 +328,13 @@ func (s *slot) check(count, stored int64) error {
 	key := s.key()
 	switch first, last := s.first.Load(), s.last.Load(); {
 	case key.FlagID < 1 || key.VariantID < 0 || key.SegmentID < 0:
-		return fmt.Errorf("the ids %d, %d, %d are impossible", key.FlagID, key.VariantID, key.SegmentID)
+		return fmt.Errorf("the IDs %d, %d, %d are invalid", key.FlagID, key.VariantID, key.SegmentID)
 	case !key.Outcome.Fits(key.VariantID) || key.Asked >= askedEnd:
-		return fmt.Errorf("the outcome %d of variant %d, or asked %d, is impossible", key.Outcome, key.VariantID, key.Asked)
+		return fmt.Errorf("the outcome %d of variant %d, or asked %d, is invalid", key.Outcome, key.VariantID, key.Asked)
 	case s.stored.Load() < 0 || stored > count:
 		return fmt.Errorf("%d of %d evaluations are stored", stored, count)
 	case first > last || hourOfMilli(first) != key.Hour || hourOfMilli(last) != key.Hour:
-		return fmt.Errorf("evaluations from %d to %d are not of the hour %d", first, last, key.Hour)
+		return fmt.Errorf("evaluations from %d to %d are not in the hour %d", first, last, key.Hour)
 	}
 	return nil
 }
@@ -358,9 +358,9 @@ func adoptJournals(dir, database string, of abilities, logger *slog.Logger) ([]*
 		switch {
 		case errors.Is(err, errDamaged):
 			aside := setAside(path)
-			logger.Error("datar: a journal is damaged, its counts are not used; it was set aside", "journal", path, "now", aside, "error", err)
+			logger.Error("datar: a journal is damaged, its counts are not used; it was renamed", "journal", path, "now", aside, "error", err)
 		case err != nil:
-			logger.Error("datar: a journal cannot be opened, its counts wait for the next start", "journal", path, "error", err)
+			logger.Error("datar: a journal cannot be opened, its counts are stored after the next start", "journal", path, "error", err)
 		case a != nil:
 			adopted = append(adopted, a)
 		}

@@ -250,13 +250,13 @@ func TestDamagedJournalsAreSetAside(t *testing.T) {
 	}{
 		"empty":            {func([]byte) []byte { return nil }, "0 bytes"},
 		"cut":              {func(b []byte) []byte { return b[:5000] }, "5000 bytes"},
-		"longer":           {func(b []byte) []byte { return append(b, 0) }, "do not fit"},
+		"longer":           {func(b []byte) []byte { return append(b, 0) }, "does not match"},
 		"something else":   {func(b []byte) []byte { return bytes.Repeat([]byte("text "), 2000) }, "does not begin"},
 		"newer format":     {func(b []byte) []byte { b[12] = 3; return b }, "version 3"},
-		"other byte order": {func(b []byte) []byte { b[8], b[11] = b[11], b[8]; return b }, "order of bytes"},
+		"other byte order": {func(b []byte) []byte { b[8], b[11] = b[11], b[8]; return b }, "another byte order"},
 		"header changed":   {func(b []byte) []byte { b[90] ^= 1; return b }, "checksum"},
-		"negative flag":    {put(slots, 1<<63), "impossible"},
-		"negative variant": {put(slots+8, 1<<63), "impossible"},
+		"negative flag":    {put(slots, 1<<63), "are invalid"},
+		"negative variant": {put(slots+8, 1<<63), "are invalid"},
 		"stored too much":  {put(slots+40, 1000), "1000 of 10"},
 		"stored negative":  {put(slots+40, 1<<63), "stored"},
 		"another hour":     {put(slots+48, uint64(noon.UnixMilli()-7200_000)), "hour"},
@@ -514,7 +514,7 @@ func TestRefusedRowsAreIsolated(t *testing.T) {
 	if got := e.Stats().Dropped[datar.DropRefused]; got != 6 {
 		t.Errorf("%d refused, want 6", got)
 	}
-	if n := strings.Count(h.log.String(), "refuses"); n != 3 {
+	if n := strings.Count(h.log.String(), "the store refused a count"); n != 3 {
 		t.Errorf("%d lines about refused rows, want 3: %s", n, h.log)
 	}
 	e.record(13, 1, 1, 1)

@@ -101,13 +101,13 @@ func (o *Options) validate() error {
 		return fmt.Errorf("datar: Options.Server.Kind is %q, want %q, %q or %q", o.Server.Kind, KindServer, KindEdge, KindApplication)
 	}
 	if _, ok := capability[Maintainer](o.Store); o.Retention != 0 && !ok {
-		return fmt.Errorf("datar: Options.Retention is %v, but Options.Store, a %T, is no Maintainer and would keep everything", o.Retention, o.Store)
+		return fmt.Errorf("datar: Options.Retention is %v, but Options.Store, a %T, is not a Maintainer and would keep all counts", o.Retention, o.Store)
 	}
 	if l, ok := capability[BatchSizer](o.Store); ok && l.MaxRows() < 1 {
 		return fmt.Errorf("datar: MaxRows of Options.Store is %d, want 1 or more", l.MaxRows())
 	}
 	if o.Journal.Dir != "" && !identityFormat.MatchString(o.Store.Identity()) {
-		return fmt.Errorf("datar: Identity of Options.Store is %q, a journal wants 1 to 64 letters, digits and hyphens", o.Store.Identity())
+		return fmt.Errorf("datar: Identity of Options.Store is %q, want 1 to 64 letters, digits and hyphens", o.Store.Identity())
 	}
 	if o.Catalog == nil {
 		o.Catalog = StaticCatalog(nil)

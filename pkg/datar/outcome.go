@@ -47,7 +47,7 @@ func (o Outcome) String() string {
 func ParseOutcome(name string) (Outcome, error) {
 	i := slices.Index(outcomeNames[:], name)
 	if i < 0 {
-		return 0, fmt.Errorf("outcome %q is not known, want one of %s", name, strings.Join(outcomeNames[:], ", "))
+		return 0, fmt.Errorf("outcome %q is unknown, want one of %s", name, strings.Join(outcomeNames[:], ", "))
 	}
 	return Outcome(i), nil
 }

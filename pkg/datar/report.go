@@ -165,7 +165,7 @@ func (e *Engine) report(ctx context.Context, started time.Time) error {
 			if rows == 0 {
 				return &recordError{err}
 			}
-			return fmt.Errorf("store %d texts of unknown flags: %w", rows, err)
+			return fmt.Errorf("store %d keys of unknown flags: %w", rows, err)
 		case rows > 1: // one of the texts, or more: half of them, until it is alone
 			r.limit = rows / 2
 			r.sequence--
@@ -174,7 +174,7 @@ func (e *Engine) report(ctx context.Context, started time.Time) error {
 			r.sequence--
 		default:
 			if !r.refused {
-				e.options.Logger.Error("datar: the store refuses the record of this server", "error", err)
+				e.options.Logger.Error("datar: the store refused the record of this server", "error", err)
 			}
 			r.refused, r.told, r.reported, r.sequence = true, true, started, r.sequence-1
 		}

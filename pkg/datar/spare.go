@@ -65,7 +65,7 @@ func (e *Engine) prepareSpare() {
 		if e.mu.inMemory {
 			e.mu.inMemory = false
 			if e.mu.warned {
-				e.options.Logger.Info("datar: there is a journal again", "directory", e.options.Journal.Dir)
+				e.options.Logger.Info("datar: a journal can be written again", "directory", e.options.Journal.Dir)
 			}
 			e.mu.warned = false
 		}
@@ -87,7 +87,7 @@ func (e *Engine) noteSpareFailure(now time.Time, w writer, err error) {
 	}
 	e.mu.inMemory = true
 	if !e.mu.warned {
-		e.options.Logger.Warn("datar: counting in memory until a journal can be written again, a killed process will lose counts", "error", err)
+		e.options.Logger.Warn("datar: counting in memory until a journal can be written again; a killed process loses counts", "error", err)
 	}
 	e.mu.warned = true
 }
@@ -101,7 +101,7 @@ func (e *Engine) openJournals() error {
 		if e.options.Journal.Required {
 			return err
 		}
-		e.options.Logger.Warn("datar: counting in memory, a killed process will lose counts; make the directory writable or choose another",
+		e.options.Logger.Warn("datar: counting in memory; a killed process loses counts; make the directory writable or choose another",
 			"error", err)
 		e.mu.Lock()
 		e.mu.inMemory, e.mu.warned, e.mu.spareFailed = true, true, e.options.Now()
@@ -127,7 +127,7 @@ func (e *Engine) adopt() {
 	if failed := err != nil; failed != e.mu.adoptionFails {
 		e.mu.adoptionFails = failed
 		if failed && !e.mu.warned { // else it is known that there is something with the directory
-			e.options.Logger.Error("datar: counts of processes that ended wait until their journals can be read", "error", err)
+			e.options.Logger.Error("datar: counts of ended processes wait until their journals can be read", "error", err)
 		}
 	}
 	for _, a := range adopted {
@@ -137,7 +137,7 @@ func (e *Engine) adopt() {
 			e.mu.since = first
 		}
 		if left > 0 {
-			e.options.Logger.Info("datar: took over the counts of a process that ended before it could store them",
+			e.options.Logger.Info("datar: adopted the counts of a process that ended before it stored them",
 				"journal", a.journal.path, "evaluations", left)
 		}
 	}

@@ -67,7 +67,7 @@ func instructions(pattern *syntax.Regexp) int {
 func checkPattern(pattern string) error {
 	if size, err := PatternSize(pattern, MaxPatternSize); err == nil && size > MaxPatternSize {
 		return Invalid("pattern is too large: at most %d instructions are allowed, with repetitions written out, where a Unicode class counts %d "+
-			"and a class in brackets that ignores case counts %d; a long list of texts is compared faster by IN", MaxPatternSize, unicodeClassSize, foldedClassSize)
+			"and a class in brackets that ignores case counts %d; IN compares a long list of strings faster", MaxPatternSize, unicodeClassSize, foldedClassSize)
 	}
 	return nil
 }

@@ -21,7 +21,7 @@ var (
 	// ErrDuplicateKey marks a flag key that another flag has, be it deleted or not.
 	ErrDuplicateKey = errors.New("flag key already exists")
 	// ErrConflict marks a change that was made from a version of the flag that is not the newest any more.
-	ErrConflict = errors.New("flag has changed meanwhile")
+	ErrConflict = errors.New("flag was changed by another request")
 )
 
 const (

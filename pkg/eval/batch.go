@@ -7,15 +7,16 @@ import (
 )
 
 const (
-	// DefaultAnswerBytes is the largest answer to a batch where Options.AnswerBytes is 0.
+	// DefaultAnswerBytes is the maximum response to a batch if Options.AnswerBytes is 0.
 	DefaultAnswerBytes = 64 << 20
-	// batchTimeout is how long a batch may be evaluated: the server cuts connections after 30 s.
+	// batchTimeout limits the evaluation of a batch: the server closes connections after 30 s.
 	batchTimeout = 25 * time.Second
-	// partBytes is how much of the answer to a batch is held in memory before it is sent.
+	// partBytes is how much of the response to a batch is kept in memory before it is sent.
 	partBytes = 256 << 10
-	// MaxBatchBuffer is the most that a BatchEncoder with an output holds, unless one result is larger.
+	// MaxBatchBuffer is the maximum that a BatchEncoder with an output keeps, unless one result is larger.
 	MaxBatchBuffer = partBytes + 64<<10
-	// fixedResultBytes is about what every evalResult takes, beside its texts: names of members, the time, numbers.
+	// fixedResultBytes is the approximate size of an evalResult without its strings: names of members, the time,
+	// numbers.
 	fixedResultBytes = 240
 )
 
@@ -28,8 +29,8 @@ func (tooSlow) Error() string {
 	return "the batch was not evaluated within 25 s: ask for fewer entities or flags"
 }
 
-// BatchEncoder writes the answer to a batch, in the form of the API's evaluationBatchResponse. A long answer is sent in
-// parts, so that it takes no more memory than a part. It is for one goroutine.
+// BatchEncoder writes the response to a batch, in the format of the API's evaluationBatchResponse. It sends a long
+// response in parts, so that it uses no more memory than a part. It is for one goroutine.
 type BatchEncoder struct {
 	encoder Encoder
 	answer  []byte
@@ -38,13 +39,14 @@ type BatchEncoder struct {
 	sent    bool // a part
 }
 
-// NewBatchEncoder begins an answer behind the bytes of b, whose memory it uses. Parts go to out; nil: all of it stays in
-// memory. Errors of out are passed over: the context of a client that is gone ends its batch.
+// NewBatchEncoder begins a response after the bytes of b, and uses the memory of b. It writes parts to out; if out
+// is nil, the whole response stays in memory. It ignores errors of out: the context of a client that disconnects
+// ends its batch.
 func NewBatchEncoder(b []byte, out io.Writer) *BatchEncoder {
 	return &BatchEncoder{answer: append(b, `{"evaluationResults":[`...), out: out}
 }
 
-// Add appends a result, and does not keep it.
+// Add appends a result. It does not keep a reference to it.
 func (e *BatchEncoder) Add(r *Result) {
 	if e.any {
 		e.answer = append(e.answer, ',')
@@ -61,10 +63,11 @@ func (e *BatchEncoder) Add(r *Result) {
 // Sent reports whether a part was sent.
 func (e *BatchEncoder) Sent() bool { return e.sent }
 
-// Finish ends the answer and returns what was not sent of it.
+// Finish ends the response and returns the part that is not sent yet.
 func (e *BatchEncoder) Finish() []byte { return append(e.answer, `]}`...) }
 
-// answerBytes is about how long the answer to a batch will be, from above but for characters that JSON escapes.
+// answerBytes estimates the length of the response to a batch. It is an upper bound except for characters that JSON
+// escapes.
 func answerBytes(batch *BatchRequest, targets []target) int {
 	perEntity := 0
 	for i := range targets {
@@ -78,7 +81,7 @@ func answerBytes(batch *BatchRequest, targets []target) int {
 	return total
 }
 
-// bytes is about how much an answer says of the flag, whatever the entity.
+// bytes estimates the length of the part of a response that depends only on the flag.
 func (t *target) bytes() int {
 	n := fixedResultBytes + len(t.answer.Request.FlagKey) + textsBytes(t.answer.Request.FlagTags) + len(t.answer.Message)
 	if t.flag != nil {
@@ -95,7 +98,7 @@ func textsBytes(texts []string) int {
 	return n
 }
 
-// jsonBytes is about how long a value is as JSON.
+// jsonBytes estimates the length of a value as JSON.
 func jsonBytes(value any) int {
 	switch v := value.(type) {
 	case *Object:

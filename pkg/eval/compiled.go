@@ -6,11 +6,11 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// CompiledFlag is a flag of a snapshot. Snapshots share those that have not changed, so it may be the key of what is derived
-// from a flag. The zero value is no flag.
+// CompiledFlag is a flag of a snapshot. Snapshots share unchanged flags, so it can be a key for data derived from a
+// flag. The zero value is not a flag.
 type CompiledFlag struct{ flag *flag }
 
-// Compiled returns all flags in the order of their ids.
+// Compiled returns all flags, sorted by ID.
 func (s *Snapshot) Compiled() []CompiledFlag {
 	flags := make([]CompiledFlag, len(s.flags))
 	for i, f := range s.flags {
@@ -19,23 +19,24 @@ func (s *Snapshot) Compiled() []CompiledFlag {
 	return flags
 }
 
-// Find returns the flag with the given key, or else the one whose id is the key in decimal.
+// Find returns the flag with the given key, or else the flag whose ID is the key in decimal.
 func (s *Snapshot) Find(key string) (_ CompiledFlag, ok bool) {
 	f := s.find(0, key)
 	return CompiledFlag{f}, f != nil
 }
 
-// Source is the flag itself, to be read only.
+// Source returns the flag itself, which must not be changed.
 func (c CompiledFlag) Source() *entity.Flag { return c.flag.source }
 
-// Values is what the flag's variants mean in OpenFeature.
+// Values returns the values of the flag's variants in OpenFeature.
 func (c CompiledFlag) Values() *Values { return c.flag.values }
 
-// Tags are the flag's tags, to be read only.
+// Tags returns the flag's tags, which must not be changed.
 func (c CompiledFlag) Tags() []string { return c.flag.tags }
 
-// Derived returns what derive makes of the flag, and keeps it as long as the flag lives, so that it is made about once. It
-// serves one owner; with several, each call may derive anew. The owner must be comparable.
+// Derived returns what derive returns for the flag, and keeps it as long as the flag exists, so that derive is
+// called about once. It is for one owner; with several owners, each call may derive again. The owner must be
+// comparable.
 func (c CompiledFlag) Derived(owner any, derive func(CompiledFlag) any) any {
 	if d := c.flag.derived.Load(); d != nil && d.owner == owner {
 		return d.value
@@ -47,7 +48,7 @@ func (c CompiledFlag) Derived(owner any, derive func(CompiledFlag) any) any {
 
 type derivation struct{ owner, value any }
 
-// Grants lists what the flag can give. Result.Grant is an index into it.
+// Grants returns the variants that the flag can assign. Result.Grant is an index into it.
 func (c CompiledFlag) Grants() []Grant {
 	grants := make([]Grant, len(c.flag.given))
 	for i, given := range c.flag.given {
@@ -60,18 +61,19 @@ func (s *share) grant() Grant {
 	return Grant{SegmentID: s.segment.id, Variant: s.variant, ByBucket: s.segment.byBucket, Static: s.segment.static}
 }
 
-// Grant is a variant that a segment gives.
+// Grant is a variant that a segment assigns.
 type Grant struct {
 	SegmentID int64
-	// Variant is nil for a distribution whose variant does not exist. No Result has such a grant.
+	// Variant is nil if the distribution's variant does not exist. No Result has such a grant.
 	Variant *entity.Variant
-	// ByBucket is whether the entity's bucket decided about it: another entity may get something else from the segment.
+	// ByBucket reports whether the entity's bucket selected the variant, so that another entity may get another
+	// result.
 	ByBucket bool
-	// Static is whether every entity gets the variant, whatever its context.
+	// Static reports whether every entity gets the variant, regardless of its context.
 	Static bool
 }
 
-// Grant is the index of what was given in CompiledFlag.Grants, -1 if nothing was.
+// Grant is the index of the assigned variant in CompiledFlag.Grants, or -1 if none was assigned.
 func (r *Result) Grant() int {
 	if r.given == nil {
 		return -1
@@ -79,7 +81,7 @@ func (r *Result) Grant() int {
 	return r.given.index
 }
 
-// Granted is what was given; false if nothing was.
+// Granted returns the assigned grant, or false if none was assigned.
 func (r *Result) Granted() (_ Grant, ok bool) {
 	if r.given == nil {
 		return Grant{}, false
@@ -90,9 +92,9 @@ func (r *Result) Granted() (_ Grant, ok bool) {
 // Flag is the flag that was found.
 func (r *Result) Flag() (_ CompiledFlag, ok bool) { return CompiledFlag{r.flag}, r.flag != nil }
 
-// EvaluateFlags evaluates flags of one snapshot for one entity, in their order. The request's names of flags are not read.
-// use gets each result, and must not keep it. Unless record is set, the evaluations are neither recorded nor observed.
-// The error is that of ctx; use may have got some results by then.
+// EvaluateFlags evaluates flags of one snapshot for one entity, in their order. It ignores the flag names of the
+// request. It calls use with each result; use must not keep the result. Unless record is set, the evaluations are
+// neither recorded nor observed. The error is the error of ctx; use may already have been called.
 func (s *Service) EvaluateFlags(ctx context.Context, request Request, flags []CompiledFlag, record bool, use func(*Result)) error {
 	if len(flags) == 0 {
 		if s.options.Trace != nil {

@@ -13,47 +13,47 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// The conditions library parses constraints, but does not evaluate them here: its evaluator builds literals for each call and
-// keeps every pattern that a context has ever brought. What follows gives the same answers, and bounds the work.
-// FuzzConstraintLikeLibrary holds the two together.
+// The conditions library parses constraints, but does not evaluate them here: its evaluator allocates literals for
+// each call and keeps every pattern that a context has ever had. This code returns the same results with limited
+// work. FuzzConstraintLikeLibrary compares the two.
 
 // epsilon is the tolerance of the constraint language when it compares numbers.
 const epsilon = 1e-6
 
-// Limits of patterns. What a match takes is in proportion to the text and to the size of the pattern, and a pattern that comes
-// with the context is compiled for each evaluation.
+// Limits of patterns. The cost of a match is proportional to the length of the string and the size of the pattern.
+// A pattern from the context is compiled for each evaluation.
 const (
-	// maxMatchWork bounds the sizes of patterns times the bytes of the texts that they are compared with, summed over one
-	// evaluation. At 60 ns each, the worst case, they take a quarter of a second.
+	// maxMatchWork limits the pattern sizes times the bytes of the strings that they are matched with, summed over
+	// one evaluation. At 60 ns each, the worst case, this is a quarter of a second.
 	maxMatchWork = 4 << 20
-	// maxContextPattern is the size of the largest pattern of a context.
+	// maxContextPattern is the maximum size of a pattern from a context.
 	maxContextPattern = 1 << 10
-	// maxPatterns bounds the sizes of all compiled patterns of a snapshot. An instruction takes about 50 bytes.
+	// maxPatterns limits the sizes of all compiled patterns of a snapshot. An instruction takes about 50 bytes.
 	maxPatterns = 4 << 20
 )
 
 // condition is a compiled constraint.
 type condition struct {
-	root node  // nil when the constraint does not compile
-	err  error // why it does not, or else why a part of it can never be evaluated
-	// never is set if it therefore holds for no context.
+	root node  // nil if the constraint does not compile
+	err  error // the reason, or the reason why a part can never be evaluated
+	// never is set if it therefore does not hold for any context.
 	never bool
 	text  string
-	// name is a property of the context, if the condition says no more than that it equals a plain text, whose JSON is in
-	// json, or that it is in some relation to a number.
+	// name is a property of the context, if the condition only compares it with a plain string for equality, whose
+	// JSON is in json, or with a number.
 	name, json string
 }
 
-// CheckConstraint reports, as entity.ErrInvalid, a constraint that does not parse, or of which a part can never be evaluated:
-// a pattern that is no regular expression, or an operator that does not take the kind of value beside it. As in Flagr,
-// only the former keep a constraint from being stored.
+// CheckConstraint reports, as entity.ErrInvalid, a constraint that does not parse, or a part of which can never be
+// evaluated: a pattern that is not a regular expression, or an operator that does not accept the type of its
+// operand. As in Flagr, only constraints that do not parse are rejected when they are stored.
 func CheckConstraint(c *entity.Constraint) error {
 	left := maxPatterns
 	return compileConstraint(c, &left).err
 }
 
-// Warnings tells what is doubtful in a constraint that can be stored: see CheckConstraint. It also tells when white space of a
-// pattern is not a part of it.
+// Warnings reports what is doubtful in a constraint that can be stored: see CheckConstraint. It also reports white
+// space around a pattern that is not part of the pattern.
 func Warnings(c *entity.Constraint) []string {
 	var warnings []string
 	if err := CheckConstraint(c); err != nil {
@@ -74,7 +74,7 @@ func compileConstraint(c *entity.Constraint, left *int) condition {
 	return compileExpr(source, expr, left)
 }
 
-// compileExpr takes from left the sizes of the patterns that it compiles.
+// compileExpr subtracts the sizes of the patterns that it compiles from left.
 func compileExpr(source string, expr conditions.Expr, left *int) condition {
 	compiler := compiler{left: left}
 	compiled := condition{text: source, root: compiler.node(expr)}
@@ -90,7 +90,7 @@ func compileExpr(source string, expr conditions.Expr, left *int) condition {
 	return compiled
 }
 
-// holds tells whether the condition is true. Its second result is false when the condition cannot be evaluated.
+// holds reports whether the condition is true. Its second result is false if the condition cannot be evaluated.
 func (c *condition) holds(context properties) (holds, ok bool) {
 	if c.root == nil {
 		return false, false
@@ -104,11 +104,11 @@ func (c *condition) holds(context properties) (holds, ok bool) {
 	return v.truth, v.kind == boolean
 }
 
-// holdsFor is holds for the JSON of the one property that the condition is about. It knows plain texts and positive
-// numbers, which most are; of others its second result is false.
+// holdsFor is holds for the JSON of the only property in the condition. It supports plain strings and positive
+// numbers, which most values are; for others its second result is false.
 func (c *condition) holdsFor(raw string) (holds, ok bool) {
 	switch {
-	case raw == "": // there is no such property
+	case raw == "": // the property does not exist
 		return false, false
 	case raw == c.json:
 		return true, true
@@ -126,7 +126,7 @@ func (c *condition) holdsFor(raw string) (holds, ok bool) {
 	return v.truth, v.kind == boolean
 }
 
-// reason tells a person why holds could not evaluate the condition. The context must be decoded.
+// reason explains why holds could not evaluate the condition. The context must be decoded.
 func (c *condition) reason(context properties) string {
 	if c.root == nil {
 		return c.err.Error()
@@ -135,12 +135,13 @@ func (c *condition) reason(context properties) string {
 	if reason := c.root.explain(context); reason != "" {
 		return reason
 	}
-	return fmt.Sprintf("the sizes of the patterns of this evaluation times the lengths of the texts add up to more than %d", maxMatchWork)
+	return fmt.Sprintf("the pattern sizes of this evaluation times the string lengths exceed %d", maxMatchWork)
 }
 
 type kind uint8
 
-// The kinds of value in the constraint language. A value that cannot be used is invalid, and so is all that depends on it.
+// The kinds of values in the constraint language. An unusable value is invalid, and so is everything that depends
+// on it.
 const (
 	invalid kind = iota
 	boolean
@@ -159,11 +160,11 @@ type value struct {
 	truth  bool
 	number float64
 	text   string
-	list   *list // if a numberList or a textList
+	list   *list // for a numberList or a textList
 }
 
-// list is one of the context, which has items: float64 or json.Number if a numberList, string if a textList. Or it is one
-// written in a constraint, which may be long.
+// list is either from the context and has items: float64 or json.Number for a numberList, string for a textList. Or
+// it is from a constraint, and may be long.
 type list struct {
 	items   []any
 	texts   map[string]struct{}
@@ -175,13 +176,14 @@ func truth(b bool) value { return value{kind: boolean, truth: b} }
 // node is a part of a compiled constraint. Nodes never change.
 type node interface {
 	resolve(context properties) value
-	// explain tells why resolve gave an invalid value; it is empty when resolve did not. The context must be decoded.
+	// explain returns why resolve returned an invalid value, or an empty string if it did not. The context must be
+	// decoded.
 	explain(context properties) string
 }
 
-// compiler turns expressions into nodes.
+// compiler converts expressions to nodes.
 type compiler struct {
-	left *int  // what the sizes of patterns may still add up to
+	left *int  // remaining limit for the sizes of patterns
 	err  error // the first part that can never be evaluated
 	// alternatives is set if the expression can hold although a part of it cannot be evaluated.
 	alternatives bool
@@ -238,7 +240,7 @@ func (c *compiler) binary(e *conditions.BinaryExpr) node {
 	return compiled
 }
 
-// pattern returns nil and no size for a pattern that cannot be used.
+// pattern returns nil and size 0 for an unusable pattern.
 func (c *compiler) pattern(source string) (*regexp.Regexp, int) {
 	size, err := entity.PatternSize(source, entity.MaxPatternSize)
 	if err == nil && size > *c.left {
@@ -252,14 +254,14 @@ func (c *compiler) pattern(source string) (*regexp.Regexp, int) {
 	}
 	*c.left -= size
 	if _, literal := compiled.LiteralPrefix(); literal {
-		size = 1 // nothing to compare but a text
+		size = 1 // compares only a string
 	}
 	return compiled, size
 }
 
 func isMatch(op conditions.Token) bool { return op == conditions.EREG || op == conditions.NEREG }
 
-// takes reports whether an operator can have a right side of that kind.
+// takes reports whether an operator accepts a right operand of that kind.
 func takes(op conditions.Token, right kind) bool {
 	switch op {
 	case conditions.EQ, conditions.NEQ:
@@ -277,13 +279,13 @@ func takes(op conditions.Token, right kind) bool {
 	}
 }
 
-// constant is a value written in the constraint.
+// constant is a value in the constraint.
 type constant struct{ value value }
 
 func (c *constant) resolve(properties) value  { return c.value }
 func (c *constant) explain(properties) string { return "" }
 
-// property is a value of the entity context, or one that steps lead to from there.
+// property is a value of the entity context, or a value below it that steps lead to.
 type property struct {
 	root  string
 	steps []conditions.PathStep
@@ -311,7 +313,7 @@ func (p *property) lookup(values map[string]any) (raw any, ok bool) {
 	return raw, ok
 }
 
-// step takes a step into an object or a list. Negative indexes count from the end.
+// step resolves one step into an object or a list. Negative indexes count from the end.
 func step(raw any, s *conditions.PathStep) (any, bool) {
 	if !s.IsIndex {
 		object, ok := raw.(map[string]any)
@@ -343,7 +345,7 @@ func (p *property) resolve(context properties) value {
 	return valueOf(raw)
 }
 
-// valueOf takes a value of a context.
+// valueOf converts a value of a context.
 func valueOf(raw any) value {
 	switch v := raw.(type) {
 	case string:
@@ -390,7 +392,7 @@ func (p *property) explain(context properties) string {
 	}
 }
 
-// listOf takes a decoded JSON array. An empty one is invalid, because it could be of either kind.
+// listOf converts a decoded JSON array. An empty array is invalid, because it could be of either kind.
 func listOf(items []any) value {
 	if len(items) == 0 {
 		return value{}
@@ -421,7 +423,7 @@ func allOf[T any](items []any) bool {
 	return true
 }
 
-// isNoNumber tells whether an item is anything but a json.Number that can be represented.
+// isNoNumber reports whether an item is not a json.Number that can be represented.
 func isNoNumber(item any) bool {
 	n, ok := item.(json.Number)
 	if !ok || n == "" {
@@ -431,7 +433,7 @@ func isNoNumber(item any) bool {
 	return !ok
 }
 
-// goValue takes what a Go program may put into a context, other than decoded JSON.
+// goValue converts values that a Go program may put into a context, other than decoded JSON.
 func goValue(raw any) value {
 	switch v := raw.(type) {
 	case int:
@@ -489,14 +491,14 @@ func boxed[T any](items []T, box func(T) any) []any {
 
 func toFloat[T int | int32 | int64 | float32 | float64](n T) any { return float64(n) }
 
-// binary is an operator between two parts.
+// binary is an operator with two operands.
 type binary struct {
 	op          conditions.Token
 	left, right node
-	// property and constant are left and right again, if they are that: most are, and so need no call to find out.
+	// property and constant are left and right again if they have these types, which saves a call in most cases.
 	property *property
 	constant *constant
-	pattern  *regexp.Regexp // if the right part is one
+	pattern  *regexp.Regexp // if the right operand is a pattern
 	size     int            // of the pattern
 }
 
@@ -523,7 +525,7 @@ func (b *binary) resolve(context properties) value {
 	return b.apply(&l, &r, context)
 }
 
-// combineLazily does not look at the right part if the left one decides.
+// combineLazily does not evaluate the right operand if the left one decides.
 func (b *binary) combineLazily(l value, context properties) value {
 	if l.kind != boolean {
 		return value{}
@@ -538,7 +540,7 @@ func (b *binary) combineLazily(l value, context properties) value {
 	return r
 }
 
-// apply takes two values that are not invalid, and any operator but AND and OR.
+// apply evaluates any operator except AND and OR for two valid values.
 func (b *binary) apply(l, r *value, context properties) value {
 	switch b.op {
 	case conditions.EQ:
@@ -609,7 +611,7 @@ func (b *binary) match(l, r *value, context properties) value {
 	return truth(pattern.MatchString(l.text))
 }
 
-// contextPattern compiles a pattern of a context; nil if that is none, or too large.
+// contextPattern compiles a pattern from a context; it returns nil if the pattern is invalid or too large.
 func contextPattern(source string) (*regexp.Regexp, int) {
 	size, err := entity.PatternSize(source, maxContextPattern)
 	if err != nil || size > maxContextPattern {
@@ -656,7 +658,7 @@ func (b *binary) explainMatch(text, pattern string) string {
 	case b.constant != nil && b.pattern == nil:
 		return fmt.Sprintf("the pattern is not used, because the patterns of all flags have more than %d instructions", maxPatterns)
 	default:
-		return fmt.Sprintf("a text of %d bytes is not compared with a pattern of %d instructions: the product may be %d", len(text), size, maxMatchWork)
+		return fmt.Sprintf("a string of %d bytes is not matched with a pattern of %d instructions: the product must be at most %d", len(text), size, maxMatchWork)
 	}
 }
 
@@ -679,7 +681,7 @@ func equal(l, r *value) value {
 	}
 }
 
-// member tells whether item is in list.
+// member reports whether item is in list.
 func member(item, list *value) value {
 	switch {
 	case item.kind == text && list.kind == textList:
@@ -708,8 +710,8 @@ func member(item, list *value) value {
 	}
 }
 
-// hasNumber looks for a number nearly equal to n. It looks at all those within twice the tolerance, so that the rounding
-// of the window's ends cannot hide one.
+// hasNumber reports whether a number is nearly equal to n. It checks all numbers within twice the tolerance, so
+// that rounding at the ends of this range cannot hide one.
 func hasNumber(sorted []float64, n float64) bool {
 	start, _ := slices.BinarySearch(sorted, n-2*epsilon)
 	for _, other := range sorted[start:] {
@@ -723,7 +725,7 @@ func hasNumber(sorted []float64, n float64) bool {
 	return false
 }
 
-// asFloat takes a member of a numberList.
+// asFloat converts an element of a numberList.
 func asFloat(item any) float64 {
 	if f, ok := item.(float64); ok {
 		return f
@@ -733,8 +735,8 @@ func asFloat(item any) float64 {
 	return f
 }
 
-// nearlyEqual allows for a small absolute difference that is also small in relation to the numbers. Next to zero hardly
-// anything is nearly equal.
+// nearlyEqual allows for a small absolute difference that is also small relative to the numbers. Near zero, hardly
+// any numbers are nearly equal.
 func nearlyEqual(a, b float64) bool {
 	if a == b {
 		return true

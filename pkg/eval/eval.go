@@ -1,5 +1,5 @@
-// Package eval decides which variant an entity gets. Compile turns flags into an immutable Snapshot, Snapshot.Evaluate
-// answers from it without locks or I/O, and Service adds the recording of what was decided.
+// Package eval decides which variant an entity gets. Compile turns flags into an immutable Snapshot,
+// Snapshot.Evaluate evaluates without locks or I/O, and Service also records evaluations.
 package eval
 
 import (
@@ -10,103 +10,105 @@ import (
 
 // Operators of a request for flags by tags. An empty operator means TagsAny.
 const (
-	// TagsAny selects the flags that carry at least one of the tags.
+	// TagsAny selects the flags that have at least one of the tags.
 	TagsAny = "ANY"
-	// TagsAll selects the flags that carry every one of the tags.
+	// TagsAll selects the flags that have all of the tags.
 	TagsAll = "ALL"
 )
 
-// Request asks for the variant of one flag for one entity.
+// Request is a request for the variant of one flag for one entity.
 type Request struct {
-	// FlagID is looked up first; 0 asks by FlagKey alone.
+	// FlagID is looked up first; if it is 0, only FlagKey is used.
 	FlagID int64
-	// FlagKey is a flag's key or, when no flag has that key, its id in decimal.
+	// FlagKey is a flag's key or, if no flag has that key, its ID in decimal.
 	FlagKey string
-	// EntityID decides the bucket. When it is empty, an id is made up, unless EntityIDRequired is set.
+	// EntityID determines the bucket. If it is empty, a random ID is used, unless EntityIDRequired is set.
 	EntityID string
-	// EntityIDRequired forbids making up an id. Without an id the result is EntityIDMissing if the bucket would decide.
+	// EntityIDRequired forbids random IDs. Without an ID, the result is EntityIDMissing if the bucket would decide.
 	EntityIDRequired bool
 
 	EntityType string
-	// EntityContext is decoded JSON with json.Number for numbers, or an *Object. Only that and a map[string]any can match
-	// constraints. A map and what is in it must never change: recorders keep it. An *Object may change after the evaluation,
-	// its strings may not.
+	// EntityContext is decoded JSON with json.Number for numbers, or an *Object. Only an *Object and a
+	// map[string]any can match constraints. A map and its contents must never change, because recorders keep it. An
+	// *Object may change after the evaluation, but its strings may not.
 	EntityContext any
-	// EnableDebug asks for Result.SegmentLogs.
+	// EnableDebug requests Result.SegmentLogs.
 	EnableDebug bool
-	// FlagTags and FlagTagsOperator do not select a flag here; they are echoed.
+	// FlagTags and FlagTagsOperator do not select a flag here; they are only copied to the result.
 	FlagTags         []string
 	FlagTagsOperator string
-	// PlainTexts promises that all texts of the request stand in JSON as they are, as IsPlain says. It saves looking again.
+	// PlainTexts promises that JSON does not escape any string of the request, as IsPlain reports. It saves another
+	// check.
 	PlainTexts bool
 }
 
-// BatchRequest asks for every named flag, for every entity.
+// BatchRequest is a request for every named flag and every entity.
 type BatchRequest struct {
 	Entities    []Entity
 	EnableDebug bool
-	// FlagIDs and FlagKeys name flags; repeated ones count once.
+	// FlagIDs and FlagKeys name flags; repeated names count once.
 	FlagIDs  []int64
 	FlagKeys []string
 	// FlagTags selects flags by their tags, according to FlagTagsOperator (TagsAny when empty).
 	FlagTags         []string
 	FlagTagsOperator string
-	// PlainTexts is that of Request, for the texts of the batch and of its entities.
+	// PlainTexts is like Request.PlainTexts, for the strings of the batch and of its entities.
 	PlainTexts bool
 }
 
-// Entity is one of the entities of a BatchRequest; its fields are those of Request.
+// Entity is an entity of a BatchRequest; its fields are like those of Request.
 type Entity struct {
 	EntityID, EntityType string
 	EntityContext        any
 }
 
-// Reason tells how an evaluation ended.
+// Reason is how an evaluation ended.
 type Reason uint8
 
 // The reasons. Only NoMatch, HeldOut and Matched are decisions about an entity.
 const (
-	// FlagNotFound means that no flag has the asked id or key.
+	// FlagNotFound means that no flag has the requested ID or key.
 	FlagNotFound Reason = iota + 1
-	// FlagDisabled means that the flag is switched off.
+	// FlagDisabled means that the flag is off.
 	FlagDisabled
-	// NoSegments means that the flag has nobody to decide about.
+	// NoSegments means that the flag has no segments.
 	NoSegments
 	// NoMatch means that no segment matched.
 	NoMatch
-	// HeldOut means that a segment matched, and that its rollout or its distribution gave no variant.
+	// HeldOut means that a segment matched, but its rollout or its distribution assigned no variant.
 	HeldOut
 	// Matched means that a variant was assigned.
 	Matched
-	// EntityIDMissing means that the bucket would decide, the request has no entity id, and none may be made up.
+	// EntityIDMissing means that the bucket would decide, but the request has no entity ID and random IDs are
+	// forbidden.
 	EntityIDMissing
 )
 
-// Asked is a set of bits that says how a flag was asked for.
+// Asked is a set of bits about how a flag was asked for.
 type Asked uint8
 
 // The bits of Asked.
 const (
-	// AskedByTag: the request selected the flag by a tag, or all flags at once, and did not name it.
+	// AskedByTag: the request selected the flag by a tag, or all flags, and did not name it.
 	AskedByTag Asked = 1 << iota
-	// AskedWithoutEntityID: the request had no entity id, so one was made up.
+	// AskedWithoutEntityID: the request had no entity ID, so a random one was used.
 	AskedWithoutEntityID
 	// AskedUnevaluable: a constraint could not be evaluated, because a property was missing or of another type.
 	AskedUnevaluable
 )
 
-// RecordSource tells what a Result reports.
+// RecordSource is the kind of event that a Result reports.
 type RecordSource uint8
 
 // The sources of records.
 const (
-	// SourceEvaluation is a decision of this server.
+	// SourceEvaluation is an evaluation by this server.
 	SourceEvaluation RecordSource = iota
-	// SourceExposure is a client's word that an entity was shown a variant.
+	// SourceExposure is a client's report that an entity was shown a variant.
 	SourceExposure
 )
 
-// String is the source as records name it: evaluation or exposure.
+// String returns the source's name in records: evaluation or exposure.
 func (s RecordSource) String() string {
 	if s == SourceExposure {
 		return "exposure"
@@ -114,46 +116,46 @@ func (s RecordSource) String() string {
 	return "evaluation"
 }
 
-// Result is the answer to a Request. It belongs to the caller of Service; recorders and observers see it during a call
-// and copy what they need.
+// Result is the result of a Request. It belongs to the caller of Service. Recorders and observers may use it only
+// during a call, and copy what they need.
 type Result struct {
-	// RecordSource is SourceEvaluation for every answer to a Request. An exposure is recorded as a Result, too: it has
-	// neither a Reason, for nothing was decided, nor a segment and an attachment.
+	// RecordSource is SourceEvaluation for the result of a Request. An exposure is also recorded as a Result,
+	// without a Reason, a segment and an attachment.
 	RecordSource RecordSource
-	// Request is the request as used: with the made-up entity id and the flag's entity type.
+	// Request is the evaluated request, with the random entity ID and the flag's entity type.
 	Request Request
-	// FlagID, FlagKey, FlagSnapshotID and FlagTags are those of the flag that was found. When there is none, FlagID and
-	// FlagKey repeat what was asked for. FlagTags belongs to the snapshot: read it only.
+	// FlagID, FlagKey, FlagSnapshotID and FlagTags describe the flag. If no flag was found, FlagID and FlagKey are
+	// those of the request. FlagTags belongs to the snapshot and must not be changed.
 	FlagID         int64
 	FlagKey        string
 	FlagSnapshotID int64
 	FlagTags       []string
-	// SegmentID, VariantID, VariantKey and VariantAttachment are set only when Reason is Matched; but an exposure that
-	// names a variant has its VariantID and VariantKey. VariantAttachment belongs to the snapshot: read it only.
+	// SegmentID, VariantID, VariantKey and VariantAttachment are set only if Reason is Matched. An exposure of a
+	// variant has VariantID and VariantKey. VariantAttachment belongs to the snapshot and must not be changed.
 	SegmentID         int64
 	VariantID         int64
 	VariantKey        string
 	VariantAttachment entity.Attachment
 	Reason            Reason
-	// HeldOutSegmentID is the segment that matched if Reason is HeldOut, else 0. Answers do not have it.
+	// HeldOutSegmentID is the segment that matched if Reason is HeldOut, else 0. It is not part of responses.
 	HeldOutSegmentID int64
-	// Asked says how the flag was asked for. Answers do not have it.
+	// Asked is how the flag was asked for. It is not part of responses.
 	Asked Asked
-	// DataRecordsEnabled is the flag's switch for recording.
+	// DataRecordsEnabled reports whether the flag is recorded.
 	DataRecordsEnabled bool
-	// Timestamp is when the evaluation happened, in UTC.
+	// Timestamp is the time of the evaluation, in UTC.
 	Timestamp time.Time
-	// Message explains a result that has no variant because of the flag itself; else it is empty.
+	// Message explains why the flag itself gives no variant; otherwise it is empty.
 	Message string
-	// SegmentLogs has one entry for each segment that was tried. It is nil unless debugging.
+	// SegmentLogs has one entry for each segment that was tried. It is nil without debugging.
 	SegmentLogs []SegmentLog
 
-	flag  *flag  // that was found, for Encoder; nil if there was none, and for exposures
-	given *share // when Matched
+	flag  *flag  // for Encoder; nil if no flag was found, and for exposures
+	given *share // if Matched
 	work  int    // see properties
 }
 
-// Recorded reports whether the result belongs into records: it is an exposure, or a decision about an entity, and its flag
+// Recorded reports whether recorders use the result: it is an exposure, or a decision about an entity, and its flag
 // is recorded.
 func (r *Result) Recorded() bool {
 	if !r.DataRecordsEnabled {
@@ -167,7 +169,7 @@ func (r *Result) Recorded() bool {
 	}
 }
 
-// SegmentLog explains, for a person, what happened in one segment.
+// SegmentLog explains what happened in one segment.
 type SegmentLog struct {
 	SegmentID int64
 	Message   string

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// describe fills in what every answer says of the flag, which is nil when none was found. The result must have its Request, but
-// for what names the entity.
+// describe sets the fields that depend on the flag, which is nil if none was found. The result must have its
+// Request, except the fields of the entity.
 func (f *flag) describe(result *Result) {
 	if f == nil {
 		result.Reason = FlagNotFound
@@ -24,7 +24,7 @@ func (f *flag) describe(result *Result) {
 	result.Reason, result.Message = f.blank, f.message
 }
 
-// notFound names the flag that was asked for as it was asked for, and no more of a long key than anybody reads.
+// notFound names the requested flag as in the request, and shortens a long key.
 func notFound(r *Request) string {
 	if r.FlagID == 0 && r.FlagKey != "" {
 		const longest = 100
@@ -33,7 +33,7 @@ func notFound(r *Request) string {
 	return "flagID " + strconv.FormatInt(r.FlagID, 10) + " not found or deleted"
 }
 
-// decide fills in what is given to the entity. The result must be described. Random makes up ids.
+// decide sets what the entity gets. The result must be described. random generates IDs.
 func (f *flag) decide(result *Result, debug bool, random func() int32) {
 	if result.Reason != 0 { // the same for every entity
 		return
@@ -88,8 +88,8 @@ func (f *flag) decide(result *Result, debug bool, random func() int32) {
 	}
 }
 
-// bucket gives an entity its place from 0 to 999. It continues the checksum byte by byte, because crc32.Update would
-// need the string copied to the heap.
+// bucket returns the entity's bucket from 0 to 999. It continues the checksum byte by byte, because crc32.Update
+// would copy the string to the heap.
 func (f *flag) bucket(entityID string) int {
 	sum := ^f.hash
 	for i := range len(entityID) {
@@ -98,8 +98,8 @@ func (f *flag) bucket(entityID string) int {
 	return int(^sum % buckets)
 }
 
-// matches reports whether all constraints hold. One that cannot be evaluated does not; unevaluable reports that the context
-// was the cause, and not the constraint itself.
+// matches reports whether all constraints hold. A constraint that cannot be evaluated does not hold; unevaluable
+// reports that the context was the cause, not the constraint itself.
 func (s *segment) matches(context properties, isObject bool) (matched, unevaluable bool) {
 	if len(s.conditions) == 0 {
 		return true, false
@@ -116,7 +116,7 @@ func (s *segment) matches(context properties, isObject bool) (matched, unevaluab
 	return true, false
 }
 
-// rollOut gives the share of a bucket, or nil when the bucket gets no variant.
+// rollOut returns the share of a bucket, or nil if the bucket gets no variant.
 func (s *segment) rollOut(bucket int) *share {
 	if s.rolloutPercent == 0 {
 		return nil
@@ -128,7 +128,8 @@ func (s *segment) rollOut(bucket int) *share {
 			lower = given.bound
 			continue
 		}
-		// The rollout takes the first buckets of each variant, so that raising it moves nobody from one to another.
+		// The rollout takes the first buckets of each variant, so that raising it moves no entity to another
+		// variant.
 		width := given.bound - lower - 1
 		if given.variant == nil || s.rolloutPercent < 100 && 100*(bucket-lower) > width*s.rolloutPercent {
 			return nil
@@ -138,7 +139,7 @@ func (s *segment) rollOut(bucket int) *share {
 	return nil
 }
 
-// explain tells a person what happened to an entity in the segment.
+// explain describes what happened to an entity in the segment.
 func (s *segment) explain(context properties, isObject bool, bucket int) string {
 	if len(s.conditions) > 0 && !isObject {
 		return "no match: the segment has constraints, and entityContext is not an object"

@@ -9,23 +9,25 @@ import (
 
 // Exposure is a client's report that an entity was shown a flag, or one of its variants.
 type Exposure struct {
-	// FlagID and FlagKey name the flag, by one or by both. A key may also be the id in decimal, as in a Request.
+	// FlagID and FlagKey name the flag; one of them is enough. A key may also be the ID in decimal, as in a
+	// Request.
 	FlagID  int64
 	FlagKey string
-	// VariantID and VariantKey name a variant of the flag, by one or by both; 0 and "" leave it open.
+	// VariantID and VariantKey name a variant of the flag; one of them is enough. If both are empty, the exposure
+	// has no variant.
 	VariantID  int64
 	VariantKey string
 	// EntityID must not be empty.
 	EntityID, EntityType string
-	// EntityContext is kept as it is, and must not change any more.
+	// EntityContext is kept without a copy, and must not change.
 	EntityContext any
-	// FlagSnapshotID is the state of the flag that was shown; 0 means the current one.
+	// FlagSnapshotID is the version of the flag that was shown; 0 means the current one.
 	FlagSnapshotID int64
 	// Timestamp is when it was shown; the zero time means now.
 	Timestamp time.Time
 }
 
-// ExposureError says why one exposure was refused.
+// ExposureError describes why one exposure was rejected.
 type ExposureError struct {
 	// Index is the place of the exposure in the request, from 0.
 	Index int
@@ -33,9 +35,9 @@ type ExposureError struct {
 	Err error
 }
 
-// Expose records exposures of flags, disabled ones included, that have their records switched on, and returns how many
-// those were. An exposure that is wrong is reported and does not keep the others from being recorded. The error matches
-// entity.ErrInvalid when there are more exposures than Options.ExposureBatchSize; nothing is recorded then.
+// Expose records exposures of flags that have data records enabled, including disabled flags, and returns how many
+// it recorded. An invalid exposure is reported and does not prevent the others from being recorded. The error
+// matches entity.ErrInvalid if there are more exposures than Options.ExposureBatchSize; nothing is recorded then.
 func (s *Service) Expose(_ context.Context, exposures []Exposure) (recorded int, refused []ExposureError, err error) {
 	if limit := s.options.ExposureBatchSize; limit > 0 && len(exposures) > limit {
 		return 0, nil, entity.Invalid("exposures has %d rows, more than the %d allowed (FLAGR_EXPOSURE_BATCH_SIZE)", len(exposures), limit)
@@ -55,7 +57,7 @@ func (s *Service) Expose(_ context.Context, exposures []Exposure) (recorded int,
 	return recorded, refused, nil
 }
 
-// expose checks an exposure and makes the result that is recorded for it.
+// expose checks an exposure and returns the result to record.
 func (s *Snapshot) expose(e *Exposure, now time.Time) (*Result, error) {
 	if e.EntityID == "" {
 		return nil, entity.Invalid("entityID is required")
@@ -102,7 +104,7 @@ func (s *Snapshot) expose(e *Exposure, now time.Time) (*Result, error) {
 	return result, nil
 }
 
-// exposed finds the flag of an exposure.
+// exposed returns the flag of an exposure.
 func (s *Snapshot) exposed(id int64, key string) (*flag, error) {
 	if id == 0 && key == "" {
 		return nil, entity.Invalid("flagID or flagKey is required")
@@ -126,7 +128,7 @@ func (s *Snapshot) exposed(id int64, key string) (*flag, error) {
 	}
 }
 
-// exposedVariant finds the variant of an exposure; nil if it names none.
+// exposedVariant returns the variant of an exposure, or nil if it names none.
 func exposedVariant(f *entity.Flag, id int64, key string) (*entity.Variant, error) {
 	var byID, byKey *entity.Variant
 	for i := range f.Variants {

@@ -16,17 +16,17 @@ func (r *Result) AppendJSON(b []byte) []byte {
 	return e.Append(b, r)
 }
 
-// Encoder writes results as JSON. One that is used for several of them writes the time of each second once. The zero value
-// is ready; it is for one goroutine.
+// Encoder writes results as JSON. If it is reused, it formats the time of each second once. The zero value is ready
+// to use, by one goroutine.
 type Encoder struct {
 	second    int64 // since 1970, of timestamp
 	timestamp [64]byte
 	length    int // of timestamp
 }
 
-// Append appends a result in the form of the API's evalResult, byte for byte as encoding/json writes the generated model
-// without escaping HTML. What depends on the flag alone was written when the flag was compiled. An EntityContext that is
-// no JSON at all is written as null. An exposure is written in the same form.
+// Append appends a result in the format of the API's evalResult, with the same bytes as encoding/json writes for
+// the generated model without escaping HTML. The parts that depend only on the flag were written when the flag was
+// compiled. An EntityContext that is not valid JSON is written as null. An exposure has the same format.
 func (e *Encoder) Append(b []byte, r *Result) []byte {
 	if r.DataRecordsEnabled {
 		b = append(b, `{"dataRecordsEnabled":true,"evalContext":{`...)
@@ -34,7 +34,7 @@ func (e *Encoder) Append(b []byte, r *Result) []byte {
 		b = append(b, `{"evalContext":{`...)
 	}
 	b = r.Request.appendMembers(b)
-	if r.given != nil && len(r.SegmentLogs) == 0 { // as nearly always
+	if r.given != nil && len(r.SegmentLogs) == 0 { // nearly always
 		b = append(b, r.given.middle...)
 		b = e.appendTime(b, r.Timestamp)
 		return append(b, r.given.end...)
@@ -68,11 +68,11 @@ func (e *Encoder) Append(b []byte, r *Result) []byte {
 
 const (
 	timestampName = `"timestamp":"`
-	// undebugged is what stands between the request and the flag when nothing is explained.
+	// undebugged is the part between the request and the flag without debugging.
 	undebugged = `},"evalDebugLog":{"segmentDebugLogs":null},`
 )
 
-// appendTime appends a time as RFC 3339 has it, to the second.
+// appendTime appends a time in RFC 3339, to the second.
 func (e *Encoder) appendTime(b []byte, t time.Time) []byte {
 	if second := t.Unix(); e.length == 0 || second != e.second {
 		// 20 characters, and a few more after the year 9999.
@@ -147,7 +147,8 @@ func appendSource(b []byte, source RecordSource, segmentID int64) []byte {
 	return appendNumber(b, `"segmentID":`, segmentID)
 }
 
-// The next four append a member and a comma, or nothing if the value is empty. The name comes with quotes and colon.
+// The next four functions append a member and a comma, or nothing if the value is empty. The name includes quotes
+// and colon.
 
 func appendNumber(b []byte, name string, n int64) []byte {
 	if n == 0 {
@@ -167,7 +168,7 @@ func appendText(b []byte, name, s string) []byte {
 	return append(b, ',')
 }
 
-// appendPlainText is for texts that IsPlain.
+// appendPlainText requires a string for which IsPlain is true.
 func appendPlainText(b []byte, name, s string) []byte {
 	if s == "" {
 		return b
@@ -188,10 +189,10 @@ func appendTexts(b []byte, name string, texts []string) []byte {
 	return append(b, `],`...)
 }
 
-// AppendString appends s as a JSON string, byte for byte as encoding/json writes it without escaping HTML.
+// AppendString appends s as a JSON string, with the same bytes as encoding/json without escaping HTML.
 func AppendString(b []byte, s string) []byte {
 	if !IsPlain(s) {
-		encoded, _ := encode(s) // a string has no error
+		encoded, _ := encode(s) // encoding a string cannot fail
 		return append(b, encoded...)
 	}
 	b = append(b, '"')
@@ -199,8 +200,8 @@ func AppendString(b []byte, s string) []byte {
 	return append(b, '"')
 }
 
-// IsPlain reports whether a string stands in JSON as it is. It must be valid UTF-8 without control characters, quotes and
-// backslashes, and without the separators of lines and paragraphs, which encoding/json escapes for JavaScript.
+// IsPlain reports whether a string is the same in JSON. It must be valid UTF-8 without control characters, quotes
+// and backslashes, and without line and paragraph separators, which encoding/json escapes for JavaScript.
 func IsPlain(s string) bool {
 	plain := PlainASCII(s)
 	if plain == len(s) {
@@ -214,8 +215,8 @@ func IsPlain(s string) bool {
 	return utf8.ValidString(s[plain:]) && !strings.ContainsAny(s[plain:], "\u2028\u2029")
 }
 
-// PlainASCII gives the length of the beginning of s up to the first character that is not ASCII, a control character, a
-// quote or a backslash. It looks at eight characters at a time.
+// PlainASCII returns the length of the prefix of s before the first character that is not ASCII, a control
+// character, a quote or a backslash. It checks eight characters at a time.
 func PlainASCII(s string) int {
 	const ones, tops = 0x0101010101010101, 0x8080808080808080
 	rest := s

@@ -11,26 +11,26 @@ import (
 // Buckets is the number of buckets over which a flag spreads its entities.
 const Buckets = buckets
 
-// Layout is what the compiled segments of a flag give, bucket by bucket.
+// Layout is what the compiled segments of a flag assign, bucket by bucket.
 type Layout struct {
 	FlagID int64
-	// Segments are in the order in which they are tried.
+	// Segments are in evaluation order.
 	Segments []SegmentLayout
 }
 
-// SegmentLayout is what one segment gives to the entities that match its constraints.
+// SegmentLayout is what one segment assigns to the entities that match its constraints.
 type SegmentLayout struct {
 	SegmentID int64
 	// RolloutPercent is 0 to 100.
 	RolloutPercent int
-	// Reach tells which entities can get as far as the segment and match it; ReachText explains ReachNobody.
+	// Reach is which entities can reach the segment and match it; ReachText explains ReachNobody.
 	Reach     Reach
 	ReachText string
-	// Given has the variants of the segment's distributions, in the order of their ids, each variant once.
+	// Given has the variants of the segment's distributions, sorted by ID, each variant once.
 	Given []VariantLayout
-	// HeldOut is the number of buckets that get no variant. With those of Given it adds up to Buckets.
+	// HeldOut is the number of buckets without a variant. Given and HeldOut add up to Buckets.
 	HeldOut int
-	// ByBucket has the id of the variant of each bucket, 0 for a bucket that is held out.
+	// ByBucket has the ID of the variant of each bucket, or 0 for a bucket that is held out.
 	ByBucket []int64
 }
 
@@ -42,25 +42,25 @@ type VariantLayout struct {
 	Percent, Buckets int
 }
 
-// Reach is how much of a flag's audience a segment can take.
+// Reach is which part of a flag's entities a segment can match.
 type Reach string
 
 // The reaches of a segment.
 const (
-	// ReachEverybody takes every entity that gets as far: the segment has no constraints.
+	// ReachEverybody matches every entity that reaches it: the segment has no constraints.
 	ReachEverybody Reach = "everybody"
-	// ReachSome takes the entities that match the constraints.
+	// ReachSome matches the entities that match the constraints.
 	ReachSome Reach = "some"
-	// ReachNobody takes no entity at all.
+	// ReachNobody matches no entity.
 	ReachNobody Reach = "nobody"
 )
 
-// LayoutOf compiles the flag and tells what its segments give. It looks at the segments alone: a flag that is off or
-// deleted has the layout that it has when it is on.
+// LayoutOf compiles the flag and returns what its segments assign. It considers only the segments: a flag that is
+// off or deleted has the same layout as when it is on.
 func LayoutOf(source *entity.Flag) *Layout {
 	compiled := compileFlag(source, maxPatterns, nil)
 	layout := &Layout{FlagID: compiled.id, Segments: make([]SegmentLayout, len(compiled.segments))}
-	var taken int64 // the segment that takes everybody who gets as far
+	var taken int64 // the segment that matches every entity that reaches it
 	for i := range compiled.segments {
 		s := &compiled.segments[i]
 		layout.Segments[i] = s.layout()

@@ -7,11 +7,11 @@ import (
 	"sync/atomic"
 )
 
-// maxLinesPerSecond is how many lines a second there are at most, of all flags: a batch of 2,000 flags may write one for each.
+// maxLinesPerSecond limits the lines per second over all flags: a batch of 2,000 flags may write one line for each.
 const maxLinesPerSecond = 2000
 
-// Log writes evaluations to a log, at level info, and no more than a given number for each flag and second, so that a
-// busy flag neither fills the log nor slows down. Exposures are not logged.
+// Log logs evaluations at level info, up to a limit for each flag and second, so that a busy flag neither fills the
+// log nor slows down. Exposures are not logged.
 type Log struct {
 	logger  *slog.Logger
 	limiter Limiter
@@ -21,8 +21,8 @@ type Log struct {
 // Limiter allows a number of evaluations for each flag and second.
 type Limiter struct {
 	perSecond uint64
-	flags     sync.Map // from ids of flags to *window; ids of flags that are there, so it stays small
-	unknown   window   // of everything that was asked for and is not there
+	flags     sync.Map // by ID of existing flags, so it stays small
+	unknown   window   // for all unknown flags
 	// recent has the windows of some flags at their id modulo its length, because it is faster than flags.
 	recent [256]atomic.Pointer[window]
 }
@@ -37,12 +37,12 @@ func NewLimiter(perSecond int) *Limiter { return &Limiter{perSecond: boundPerSec
 
 func boundPerSecond(n int) uint64 { return uint64(min(max(n, 0), maxPerSecond)) }
 
-// Allow reports whether an evaluation is within the limit. Flags that are not there share one limit.
+// Allow reports whether an evaluation is within the limit. Unknown flags share one limit.
 func (l *Limiter) Allow(r *Result) bool {
 	return l.windowOf(r).take(uint64(r.Timestamp.Unix()), l.perSecond)
 }
 
-// Observe logs an evaluation, unless its flag had its share of this second.
+// Observe logs an evaluation, unless its flag has reached the limit of this second.
 func (l *Log) Observe(r *Result) {
 	if !l.limiter.Allow(r) || !l.all.take(uint64(r.Timestamp.Unix()), maxLinesPerSecond) {
 		return
@@ -76,7 +76,7 @@ func (l *Limiter) windowOf(r *Result) *window {
 		found, _ = l.flags.LoadOrStore(r.FlagID, &window{flagID: r.FlagID})
 	}
 	w := found.(*window)
-	recent.CompareAndSwap(nil, w) // the first one stays, so that two busy flags do not take turns
+	recent.CompareAndSwap(nil, w) // the first one stays, so that two busy flags do not alternate
 	return w
 }
 
@@ -91,10 +91,11 @@ const (
 	maxPerSecond = 1<<windowBits - 2
 )
 
-// take counts one more in the given second, and reports whether that is within the limit. What is beyond it only reads,
-// so that goroutines do not fight for the memory. A second that is over takes nothing away from the current one.
+// take counts an event in the given second, and reports whether it is within the limit. Events beyond the limit
+// only read, so that goroutines do not contend for the memory. A past second does not change the count of the
+// current one.
 func (w *window) take(second, limit uint64) bool {
-	second <<= windowBits // the upper half is enough to tell seconds apart
+	second <<= windowBits // the upper half distinguishes seconds
 	for {
 		state := w.state.Load()
 		current, count := state>>windowBits<<windowBits, state&(1<<windowBits-1)

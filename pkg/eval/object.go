@@ -6,31 +6,31 @@ import (
 	"strings"
 )
 
-// Object is an entityContext whose values are still JSON text. Against a map[string]any it saves the decoding of values
-// that no constraint looks at, and the encoding for the answer. It changes no more than other contexts.
+// Object is an entityContext whose values are still JSON text. Compared with a map[string]any, it saves decoding
+// the values that no constraint uses, and encoding them for the response. It must not change, like other contexts.
 type Object struct {
-	// JSON is the whole object as encoding/json writes a map without escaping HTML: names sorted, no white space.
+	// JSON is the whole object as encoding/json writes a map without escaping HTML: sorted names, no white space.
 	JSON string
-	// Members are those of the object, sorted by name, no name twice.
+	// Members are the members of the object, sorted by name, without repetition.
 	Members []Member
 }
 
-// Member is a name and the JSON text of its value, which is part of Object.JSON.
+// Member is a name and the JSON of its value, which is part of Object.JSON.
 type Member struct{ Name, Value string }
 
-// MarshalJSON gives Object.JSON.
+// MarshalJSON returns Object.JSON.
 func (o *Object) MarshalJSON() ([]byte, error) { return []byte(o.JSON), nil }
 
-// Get returns the JSON text of a member's value, empty if there is no such member.
+// Get returns the JSON of a member's value, or an empty string if the member does not exist.
 func (o *Object) Get(name string) string { return o.find(name) }
 
-// decode gives the object as a map[string]any.
+// decode returns the object as a map[string]any.
 func (o *Object) decode() map[string]any {
 	values, _ := decodeText(o.JSON).(map[string]any)
 	return values
 }
 
-// resolve finds the value of a property.
+// resolve returns the value of a property.
 func (o *Object) resolve(p *property) value {
 	raw := o.find(p.root)
 	if raw == "" {
@@ -55,9 +55,9 @@ func (o *Object) resolve(p *property) value {
 	return p.resolve(properties{values: map[string]any{p.root: decodeText(raw)}})
 }
 
-// parseNumber reads a number of JSON, which is not empty. Its second result is false when that is beyond float64.
+// parseNumber parses a JSON number, which is not empty. Its second result is false if the number is beyond float64.
 func parseNumber(raw string) (float64, bool) {
-	const exact = 15 // digits; float64 has all whole numbers of so many
+	const exact = 15 // digits; float64 has all whole numbers with this many
 	if len(raw) <= exact {
 		n := 0
 		for i := 0; ; i++ {
@@ -75,8 +75,8 @@ func parseNumber(raw string) (float64, bool) {
 	return f, err == nil
 }
 
-// find returns the text of a member's value, or nothing. Contexts are small, so that looking at each name is fast enough
-// for them; larger ones are halved.
+// find returns the JSON of a member's value, or an empty string. Contexts are small, so a linear search is fast
+// enough; larger ones use binary search.
 func (o *Object) find(name string) string {
 	members := o.Members
 	for len(members) > 8 {
@@ -95,7 +95,7 @@ func (o *Object) find(name string) string {
 	return ""
 }
 
-// decodeText decodes JSON; nil if it is none.
+// decodeText decodes JSON, and returns nil if it is invalid.
 func decodeText(text string) any {
 	decoder := json.NewDecoder(strings.NewReader(text))
 	decoder.UseNumber()
@@ -106,14 +106,14 @@ func decodeText(text string) any {
 	return decoded
 }
 
-// properties are an entityContext that constraints can look at, in one of its forms.
+// properties is an entityContext that constraints can read, in one of its forms.
 type properties struct {
 	object *Object
 	values map[string]any
-	work   *int // what patterns have taken of maxMatchWork in this evaluation; nil if nobody counts
+	work   *int // used part of maxMatchWork in this evaluation; nil if it is not counted
 }
 
-// spend reports whether an evaluation has so much work left, and takes it.
+// spend reports whether an evaluation may do this much more work, and counts it.
 func (p properties) spend(work int) bool {
 	if p.work == nil {
 		return work <= maxMatchWork
@@ -125,7 +125,7 @@ func (p properties) spend(work int) bool {
 	return true
 }
 
-// propertiesOf takes an entityContext. Its second result is false when no constraint can match it.
+// propertiesOf converts an entityContext. Its second result is false if no constraint can match it.
 func propertiesOf(context any) (properties, bool) {
 	switch c := context.(type) {
 	case *Object:
@@ -137,7 +137,7 @@ func propertiesOf(context any) (properties, bool) {
 	}
 }
 
-// decoded gives the form that explanations read.
+// decoded returns the form that explanations use.
 func (p properties) decoded() properties {
 	if p.object != nil {
 		return properties{values: p.object.decode(), work: p.work}

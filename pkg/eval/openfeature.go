@@ -10,7 +10,7 @@ const (
 	OpenFeatureError          = "ERROR"
 )
 
-// OpenFeatureReason says in OpenFeature's terms why the grant is given.
+// OpenFeatureReason returns OpenFeature's reason for the grant.
 func (g Grant) OpenFeatureReason() string {
 	switch {
 	case g.ByBucket:
@@ -22,7 +22,7 @@ func (g Grant) OpenFeatureReason() string {
 	}
 }
 
-// OpenFeatureReason says in OpenFeature's terms how the evaluation ended.
+// OpenFeatureReason returns OpenFeature's reason for the result.
 func (r *Result) OpenFeatureReason() string {
 	switch r.Reason {
 	case Matched:

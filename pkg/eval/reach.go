@@ -8,15 +8,15 @@ import (
 	"github.com/zhouzhuojie/conditions"
 )
 
-// maxComparedPairs bounds the pairs of constraints, and maxComparedValues the values of their lists, that neverMatches
-// looks at. Beyond them a segment counts as reachable.
+// maxComparedPairs limits the pairs of constraints, and maxComparedValues the values of their lists, that
+// neverMatches compares. Beyond them a segment counts as reachable.
 const (
 	maxComparedPairs  = 2_000
 	maxComparedValues = 100_000
 )
 
-// neverMatches explains why no entity can match all of the conditions. It is empty if one can, or if that cannot be told
-// from looking at the conditions in pairs.
+// neverMatches explains why no entity can match all conditions. It is empty if an entity can, or if comparing pairs
+// of conditions does not show it.
 func neverMatches(all []condition) string {
 	demands := make([]demand, 0, len(all))
 	for i := range all {
@@ -71,7 +71,7 @@ func kindsOf(of ...kind) (set kinds) {
 	return set
 }
 
-// demand is what a condition that compares one property with a constant asks of the property.
+// demand is what a condition that compares one property with a constant requires of the property.
 type demand struct {
 	*binary
 	kinds kinds // of values for which the condition can hold
@@ -102,7 +102,7 @@ func demandOf(c *condition) (demand, bool) {
 	return d, true
 }
 
-// size is how many values excludes looks at.
+// size is the number of values that excludes compares.
 func (d *demand) size() int {
 	if l := d.constant.value.list; l != nil {
 		return 1 + len(l.texts) + len(l.numbers)
@@ -110,7 +110,8 @@ func (d *demand) size() int {
 	return 1
 }
 
-// excludes tells whether no value meets both demands. It can miss that, but is never wrong when it is true.
+// excludes reports whether no value meets both demands. It may return false although no value does, but true is
+// always correct.
 func (d *demand) excludes(other *demand) bool {
 	both := d.kinds & other.kinds
 	switch both {
@@ -129,7 +130,7 @@ func (d *demand) excludes(other *demand) bool {
 	}
 }
 
-// candidates lists the only texts or booleans that meet the demand, if they can be listed.
+// candidates returns the only strings or booleans that meet the demand, if they can be listed.
 func (d *demand) candidates() (list []value, finite bool) {
 	constant := d.constant.value
 	switch {
@@ -146,14 +147,14 @@ func (d *demand) candidates() (list []value, finite bool) {
 	return nil, false
 }
 
-// interval is a range of numbers. Its ends are in it unless it is open.
+// interval is a range of numbers. It includes its ends unless it is open.
 type interval struct {
 	low, high float64
 	open      bool
 }
 
-// intervals are the numbers that can meet the demand, in ascending order. Numbers that are nearly equal to the constant
-// count as equal, so the intervals are a little wider than they look.
+// intervals returns the numbers that can meet the demand, in ascending order. Numbers that are nearly equal to the
+// constant count as equal, so the intervals are slightly wider.
 func (d *demand) intervals() []interval {
 	const tolerance = 2 * epsilon
 	constant := d.constant.value
@@ -180,7 +181,7 @@ func (d *demand) intervals() []interval {
 	}
 }
 
-// disjoint tells whether no number lies in an interval of each of two ascending lists.
+// disjoint reports whether no number is in an interval of each of two ascending lists.
 func disjoint(a, b []interval) bool {
 	for len(a) > 0 && len(b) > 0 {
 		switch {

@@ -8,51 +8,54 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// Source has the current snapshot, which is never nil.
+// Source provides the current snapshot, which is never nil.
 type Source interface {
 	Snapshot() *Snapshot
 }
 
-// Recorder gets each evaluation, also of flags that are not recorded or do not exist, and each exposure of a recorded flag.
+// Recorder receives each evaluation, including those of unrecorded and unknown flags, and each exposure of a
+// recorded flag.
 type Recorder interface {
-	// AsyncRecord returns at once. It must not keep the result, nor the entity context of its request: both serve later
-	// evaluations. It may keep strings, FlagTags and a context of decoded JSON, which never change.
+	// AsyncRecord returns at once. It must not keep the result or the entity context of its request, because both
+	// are reused. It may keep strings, FlagTags and a context of decoded JSON, which never change.
 	AsyncRecord(*Result)
 }
 
 // Options tune a Service. The zero value allows no debugging.
 type Options struct {
-	// DebugEnabled lets requests ask for SegmentLogs.
+	// DebugEnabled allows requests for SegmentLogs.
 	DebugEnabled bool
-	// BatchSize, when positive, is the most evaluations that one batch may ask for: entities × (ids + keys + 1 if there
-	// are tags), where repeated ids and keys count once. Otherwise a batch may make 500,000 evaluations, with those of the
-	// flags that its tags select.
+	// BatchSize, if positive, is the maximum number of evaluations that a batch may request: entities × (IDs + keys
+	// + 1 if there are tags), where repeated IDs and keys count once. Otherwise a batch may make 500,000
+	// evaluations, including those of the flags that its tags select.
 	BatchSize int
-	// AnswerBytes is the largest answer to a batch in bytes, estimated before it is made; 0 means DefaultAnswerBytes.
+	// AnswerBytes is the maximum response to a batch in bytes, estimated before evaluation; 0 means
+	// DefaultAnswerBytes.
 	AnswerBytes int
-	// ExposureBatchSize, when positive, is the most exposures that one call of Expose may report.
+	// ExposureBatchSize, if positive, is the maximum number of exposures of one call of Expose.
 	ExposureBatchSize int
-	// Observe is called for every evaluation, recorded or not, for metrics and logs. Nil: not called. It runs in the
-	// goroutine of the request, so it returns at once, and it keeps no more of a result than Recorder.AsyncRecord may.
+	// Observe is called for every evaluation, recorded or not, for metrics and logs. It may be nil. It runs in the
+	// goroutine of the request, so it must return at once, and it may keep only what Recorder.AsyncRecord may keep.
 	Observe func(*Result)
-	// Trace is called for every evaluation with the context of its request, for telemetry. Nil: not called. It keeps no
-	// more than Observe.
+	// Trace is called for every evaluation with the context of its request, for telemetry. It may be nil. It may
+	// keep only what Observe may keep.
 	Trace Tracer
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
-	// Random makes up the ids of entities that have none; nil means rand.Int32.
+	// Random generates the IDs of entities without one; nil means rand.Int32.
 	Random func() int32
 }
 
-// Tracer adds evaluations to the traces of their requests. Its methods return at once.
+// Tracer adds evaluations to the traces of their requests. Its methods must return at once.
 type Tracer interface {
-	// Evaluated is called for an evaluation. It is alone if the request asks for one flag and one entity.
+	// Evaluated is called for an evaluation. It is alone if the request is for one flag and one entity.
 	Evaluated(ctx context.Context, r *Result, alone bool)
-	// EvaluatedSeveral is called at the end of a request that may ask for several, with their number.
+	// EvaluatedSeveral is called at the end of a request that may evaluate several flags, with the number of
+	// evaluations.
 	EvaluatedSeveral(ctx context.Context, n int)
 }
 
-// Service evaluates and records. It is the only way to an evaluation, so that none is left unrecorded.
+// Service evaluates and records. All evaluations use it, so no entry point can skip recording.
 type Service struct {
 	snapshots Source
 	recorder  Recorder
@@ -73,15 +76,15 @@ func NewService(snapshots Source, recorder Recorder, o Options) *Service {
 	return &Service{snapshots: snapshots, recorder: recorder, options: o}
 }
 
-// Evaluate answers one request.
+// Evaluate evaluates one request.
 func (s *Service) Evaluate(ctx context.Context, request Request) *Result {
 	result := &Result{}
 	s.EvaluateInto(ctx, request, result)
 	return result
 }
 
-// EvaluateInto is Evaluate for callers that have memory for a result. When it returns, nothing refers to the result, and
-// they may use it for the next one.
+// EvaluateInto is Evaluate for callers that reuse a result. After it returns, nothing refers to the result, so the
+// caller may use it for the next request.
 func (s *Service) EvaluateInto(ctx context.Context, request Request, result *Result) {
 	*result = Result{Request: request, Timestamp: s.options.Now().UTC()}
 	f := s.snapshots.Snapshot().find(request.FlagID, request.FlagKey)
@@ -93,20 +96,21 @@ func (s *Service) EvaluateInto(ctx context.Context, request Request, result *Res
 	}
 }
 
-// clockInterval is how many results of a batch share a look at the clock and at the context.
+// clockInterval is the number of results of a batch between two checks of the clock and the context.
 const clockInterval = 16
 
-// maxBatch is how many evaluations a batch makes where nothing is configured. An answer has some 500 bytes for each:
+// maxBatch is the maximum number of evaluations of a batch by default. A response has about 500 bytes for each:
 // several hundred megabytes in all.
 const maxBatch = 500_000
 
-// EvaluateEach answers, for each entity in turn, for the flags selected by tags in the order of their ids, then for those
-// named by id, then for those named by key. A flag that is selected in two of these ways is answered for twice. It calls
-// use with each result as soon as it is recorded; use must not keep it, since it serves the next evaluation.
+// EvaluateEach evaluates, for each entity in turn, the flags selected by tags in the order of their IDs, then the
+// flags named by ID, then the flags named by key. A flag that is selected in two of these ways is evaluated twice.
+// It calls use with each result as soon as it is recorded; use must not keep the result, because the next
+// evaluation reuses it.
 //
-// The error matches entity.ErrInvalid if the batch is larger than Options.BatchSize or its answer larger than
-// Options.AnswerBytes, and nothing was evaluated then. Otherwise it is that of ctx, or ErrTooSlow, and use may have been
-// called.
+// The error matches entity.ErrInvalid if the batch is larger than Options.BatchSize or its response larger than
+// Options.AnswerBytes, and nothing was evaluated then. Otherwise it is the error of ctx, or ErrTooSlow, and use may
+// have been called.
 func (s *Service) EvaluateEach(ctx context.Context, batch BatchRequest, use func(*Result)) error {
 	targets, err := s.targets(&batch)
 	if err != nil {
@@ -148,8 +152,8 @@ func (s *Service) EvaluateEach(ctx context.Context, batch BatchRequest, use func
 	return nil
 }
 
-// target is one of the flags that a batch asks for, nil if there is no such flag, and the answer for an entity about which
-// nothing is known.
+// target is a flag of a batch, or nil if it does not exist, and the part of the result that does not depend on the
+// entity.
 type target struct {
 	flag   *flag
 	answer Result

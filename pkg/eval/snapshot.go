@@ -14,21 +14,21 @@ import (
 )
 
 const (
-	// buckets is how finely entities are spread; one percent of a distribution is ten of them.
+	// buckets is the number of parts over which entities are spread; one percent of a distribution is ten of them.
 	buckets           = 1000
 	bucketsPerPercent = buckets / 100
-	// maxPercent bounds what a damaged row can put into the arithmetic. It is far beyond the 100 that are allowed.
+	// maxPercent limits what a damaged row can add to the arithmetic. It is far beyond the allowed 100.
 	maxPercent = 1_000_000
 )
 
-// Snapshot is the state of all flags at one time, prepared for evaluation. It never changes, so any number of
-// goroutines may use it.
+// Snapshot is the state of all flags at one time, prepared for evaluation. It is immutable and safe for concurrent
+// use.
 type Snapshot struct {
 	flags []*flag // by id
 	byID  map[int64]*flag
 	byKey map[string]*flag
 	byTag map[string][]*flag // each by id
-	// maxPatterns bounds the sizes of all patterns.
+	// maxPatterns limits the sizes of all patterns.
 	maxPatterns int
 }
 
@@ -37,25 +37,25 @@ type flag struct {
 	source *entity.Flag
 	id     int64
 	tags   []string
-	// hash is the checksum of the decimal id, to be continued with the entity id.
+	// hash is the checksum of the decimal ID, to be continued with the entity ID.
 	hash     uint32
 	segments []segment
-	// blank and message are set when the flag gives every entity the same blank result.
+	// blank and message are set if the flag gives every entity the same result without a variant.
 	blank   Reason
 	message string
-	// json are the members of an evalResult that name the flag, each with a comma behind it.
+	// json has the members of an evalResult that describe the flag, each followed by a comma.
 	json string
-	// values is what variants mean in OpenFeature.
+	// values are the values of the variants in OpenFeature.
 	values *Values
 	// given has the shares of all segments, in the order of their indexes.
 	given []*share
-	// derived is what others made of the flag, see CompiledFlag.Derived.
+	// derived is the result of CompiledFlag.Derived.
 	derived atomic.Pointer[derivation]
 	// patterns is the sum of the sizes of the compiled patterns.
 	patterns int
-	// answerBytes is about how much of an evalResult depends on the flag and not on the entity, at most.
+	// answerBytes is the approximate maximum length of the part of an evalResult that depends only on the flag.
 	answerBytes int
-	// problems are what could not be used.
+	// problems are the parts of the flag that could not be used.
 	problems []error
 }
 
@@ -64,31 +64,32 @@ type segment struct {
 	rolloutPercent int
 	conditions     []condition
 	shares         []share
-	// byBucket is whether entities that match get different results.
+	// byBucket reports whether entities that match get different results.
 	byBucket bool
-	// static is whether all entities get the same, whatever their context.
+	// static reports whether all entities get the same result, regardless of their context.
 	static bool
 }
 
-// share is the range of buckets of one variant, from the bound of the share before it up to its own.
+// share is the range of buckets of one variant, from the bound of the previous share to its own.
 type share struct {
 	bound   int // exclusive
 	variant *entity.Variant
-	// middle and end are most of an evalResult: all between the request and the time, and all behind the time.
+	// middle and end are most of an evalResult: everything between the request and the time, and everything after
+	// the time.
 	middle, end string
 	segment     *segment
 	index       int // in flag.given
 }
 
-// Compile prepares flags, whose parts it keeps: they must not change afterwards. It never fails: a constraint that does
-// not parse makes its segment match nobody, and is reported by Problems. Deleted flags are left out.
+// Compile prepares flags for evaluation and keeps their parts, which must not change afterward. It never fails: if
+// a constraint does not parse, its segment matches no entity, and Problems reports it. Deleted flags are omitted.
 func Compile(flags []entity.Flag) *Snapshot {
 	return index(compileFlags(make([]*flag, 0, len(flags)), flags, maxPatterns), maxPatterns)
 }
 
-// With compiles a snapshot that differs from s: the changed flags are in it, in the place of those with the same ids if s
-// has them, and flags whose ids are gone are not. All others are shared with s, so that only the changed ones take time
-// and memory, but for a few pointers.
+// With returns a snapshot with the changed flags, in place of those with the same IDs in s if there are any, and
+// without the flags whose IDs are gone. It shares all other flags with s, so that only changed flags take time and
+// memory, except for a few pointers.
 func (s *Snapshot) With(changed []entity.Flag, gone []uint) *Snapshot {
 	replaced := make(map[int64]bool, len(changed)+len(gone))
 	for i := range changed {
@@ -107,8 +108,8 @@ func (s *Snapshot) With(changed []entity.Flag, gone []uint) *Snapshot {
 	return index(compileFlags(flags, changed, patterns), s.maxPatterns)
 }
 
-// compileFlags appends the flags that are not deleted. Each of them is copied, so that none keeps the list. The sizes of their
-// patterns add up to no more than the given number.
+// compileFlags appends the flags that are not deleted. Each flag is copied, so that none keeps the list in memory.
+// The sizes of their patterns add up to at most the given number.
 func compileFlags(compiled []*flag, flags []entity.Flag, patterns int) []*flag {
 	known := knownConditions{}
 	for i := range flags {
@@ -122,7 +123,7 @@ func compileFlags(compiled []*flag, flags []entity.Flag, patterns int) []*flag {
 	return compiled
 }
 
-// index makes a snapshot of flags, whose list it keeps.
+// index returns a snapshot of flags, and keeps the list.
 func index(flags []*flag, maxPatterns int) *Snapshot {
 	s := &Snapshot{
 		flags: flags,
@@ -152,7 +153,7 @@ type knownConditions map[conditionSource]condition
 
 type conditionSource struct{ property, operator, value string }
 
-// compile is compileConstraint for a constraint that may be known.
+// compile is compileConstraint for a constraint that may already be compiled.
 func (k knownConditions) compile(c *entity.Constraint, patterns *int) condition {
 	source := conditionSource{c.Property, c.Operator, c.Value}
 	if known, ok := k[source]; ok {
@@ -160,7 +161,7 @@ func (k knownConditions) compile(c *entity.Constraint, patterns *int) condition 
 	}
 	before := *patterns
 	compiled := compileConstraint(c, patterns)
-	if k != nil && *patterns == before { // patterns of each constraint count, so they are not shared
+	if k != nil && *patterns == before { // the patterns of each constraint count, so they are not shared
 		k[source] = compiled
 	}
 	return compiled
@@ -240,14 +241,14 @@ func (f *flag) compileSegment(source *entity.Segment, variants map[uint]variant,
 	return compiled
 }
 
-// uniform reports whether all buckets get the same.
+// uniform reports whether all buckets get the same result.
 func (s *segment) uniform() bool {
 	if s.rolloutPercent == 0 || len(s.shares) == 0 {
 		return true
 	}
 	lower := 0
 	for i := range s.shares {
-		if bound := s.shares[i].bound; bound > lower { // the first one that has buckets must have all of them
+		if bound := s.shares[i].bound; bound > lower { // the first share with buckets must have all of them
 			return s.rolloutPercent >= 100 && bound >= buckets || bound >= buckets && s.shares[i].variant == nil
 		}
 	}
@@ -284,13 +285,13 @@ func compileConstraints(constraints []entity.Constraint, patterns *int, known kn
 	return conditions
 }
 
-// variant is an entity.Variant with the end of the shares that give it.
+// variant is an entity.Variant with the end of an evalResult.
 type variant struct {
 	*entity.Variant
 	end string
 }
 
-// variantEnd is what an evalResult ends with, behind the time. An attachment that cannot be encoded is null.
+// variantEnd is the end of an evalResult, after the time. An attachment that cannot be encoded is null.
 func variantEnd(v *entity.Variant) (string, error) {
 	attachment, err := encode(v.Attachment)
 	if err != nil {
@@ -304,7 +305,7 @@ func variantEnd(v *entity.Variant) (string, error) {
 	return string(b), err
 }
 
-// sorted returns pointers to the items of s in order, leaving s as it is.
+// sorted returns sorted pointers to the items of s, and does not change s.
 func sorted[T any](s []T, compare func(a, b *T) int) []*T {
 	pointers := make([]*T, len(s))
 	for i := range s {
@@ -314,7 +315,7 @@ func sorted[T any](s []T, compare func(a, b *T) int) []*T {
 	return pointers
 }
 
-// Problems tells what Compile could not use, for the log.
+// Problems reports what Compile could not use, for the log.
 func (s *Snapshot) Problems() []error {
 	var problems []error
 	for _, f := range s.flags {
@@ -323,10 +324,10 @@ func (s *Snapshot) Problems() []error {
 	return problems
 }
 
-// Len is how many flags there are.
+// Len returns the number of flags.
 func (s *Snapshot) Len() int { return len(s.flags) }
 
-// Flags returns all flags in the order of their ids, to be read only.
+// Flags returns all flags sorted by ID. They must not be changed.
 func (s *Snapshot) Flags() []*entity.Flag { return sources(s.flags) }
 
 func sources(flags []*flag) []*entity.Flag {
@@ -337,8 +338,8 @@ func sources(flags []*flag) []*entity.Flag {
 	return sources
 }
 
-// Flag returns the flag with the given id, or else the one with the given key, or else the one whose id is the key in
-// decimal, or else nil. It is to be read only.
+// Flag returns the flag with the given ID, or else the flag with the given key, or else the flag whose ID is the
+// key in decimal, or else nil. It must not be changed.
 func (s *Snapshot) Flag(id int64, key string) *entity.Flag {
 	if f := s.find(id, key); f != nil {
 		return f.source
@@ -368,7 +369,7 @@ func (s *Snapshot) find(id int64, key string) *flag {
 	return s.byID[id]
 }
 
-// tagged returns the flags that carry any or all of the tags (see TagsAny and TagsAll), in the order of their ids.
+// tagged returns the flags that have any or all of the tags (see TagsAny and TagsAll), sorted by ID.
 func (s *Snapshot) tagged(tags []string, operator string) []*flag {
 	if len(tags) == 0 {
 		return nil
@@ -390,14 +391,15 @@ func (s *Snapshot) tagged(tags []string, operator string) []*flag {
 	return slices.Compact(found)
 }
 
-// Evaluate answers a request as of now. Nothing is recorded. With debug it fills SegmentLogs, which is slow.
+// Evaluate evaluates a request at the current time, without recording. With debug it sets SegmentLogs, which is
+// slow.
 func (s *Snapshot) Evaluate(request Request, now time.Time, debug bool) *Result {
 	result := &Result{}
 	s.EvaluateInto(request, now, debug, result)
 	return result
 }
 
-// EvaluateInto is Evaluate with memory of the caller. Whatever result had is overwritten.
+// EvaluateInto is Evaluate with the caller's memory. It overwrites result.
 func (s *Snapshot) EvaluateInto(request Request, now time.Time, debug bool, result *Result) {
 	*result = Result{Request: request, Timestamp: now.UTC()}
 	f := s.find(request.FlagID, request.FlagKey)

@@ -2,19 +2,19 @@ package eval
 
 import "strings"
 
-// maxSampledContext is the longest context, in bytes of JSON, that Unmatched copies.
+// maxSampledContext is the maximum length, in bytes of JSON, of a context that Unmatched copies.
 const maxSampledContext = 64 << 10
 
-// Cause tells why a constraint did not let an entity through.
+// Cause is why a constraint did not match an entity.
 type Cause uint8
 
 // The causes.
 const (
 	// CauseFalse: the constraint was evaluated and does not hold, or it cannot hold for any context.
 	CauseFalse Cause = iota
-	// CauseMissing: a property that the constraint needs is missing or null, or there is no context at all.
+	// CauseMissing: a property of the constraint is missing or null, or there is no context.
 	CauseMissing
-	// CauseOtherType: a property is there, but of a type that the constraint cannot be evaluated with.
+	// CauseOtherType: a property has a type that the constraint cannot be evaluated with.
 	CauseOtherType
 )
 
@@ -24,14 +24,14 @@ type Stop struct {
 	Cause                   Cause
 }
 
-// Unmatched is an evaluation that no segment matched, to be explained later by another goroutine.
+// Unmatched is an evaluation that no segment matched, for a later explanation in another goroutine.
 type Unmatched struct {
 	flag    *flag
 	context any
 }
 
-// NewUnmatched copies what Stops needs out of a result, which may serve another evaluation afterwards. Its second result
-// is false if a segment matched, if no segment was tried, or if the context is too large to be copied.
+// NewUnmatched copies what Stops needs from a result, which may be reused afterward. Its second result is false if
+// a segment matched, if no segment was tried, or if the context is too large to copy.
 func NewUnmatched(r *Result) (Unmatched, bool) {
 	if r.flag == nil || r.flag.blank != 0 || r.Reason != NoMatch {
 		return Unmatched{}, false
@@ -41,12 +41,12 @@ func NewUnmatched(r *Result) (Unmatched, bool) {
 		if len(object.JSON) > maxSampledContext {
 			return Unmatched{}, false
 		}
-		u.context = &Object{JSON: strings.Clone(object.JSON)} // without members: decoded gives the values
+		u.context = &Object{JSON: strings.Clone(object.JSON)} // without members, because decoded returns the values
 	}
 	return u, true
 }
 
-// Stops lists, in the order in which segments are tried, the first constraint of each that did not hold.
+// Stops returns the first constraint of each segment that did not hold, in evaluation order.
 func (u Unmatched) Stops() []Stop {
 	context, isObject := propertiesOf(u.context)
 	context = context.decoded()
@@ -62,7 +62,7 @@ func (u Unmatched) Stops() []Stop {
 	return stops
 }
 
-// RolloutPercent is the rollout of the segment that matched, 0 to 100, and false if none did.
+// RolloutPercent returns the rollout of the segment that matched, 0 to 100, or false if none did.
 func (r *Result) RolloutPercent() (percent int, ok bool) {
 	if r.flag == nil {
 		return 0, false
@@ -75,7 +75,7 @@ func (r *Result) RolloutPercent() (percent int, ok bool) {
 	return 0, false
 }
 
-// constraintID is the id of the constraint that became a segment's condition at the index.
+// constraintID returns the ID of the constraint of a segment's condition.
 func (f *flag) constraintID(segmentID int64, index int) int64 {
 	for i := range f.source.Segments {
 		if s := &f.source.Segments[i]; int64(s.ID) == segmentID {
@@ -85,8 +85,8 @@ func (f *flag) constraintID(segmentID int64, index int) int64 {
 	return 0
 }
 
-// stop returns the index of the first condition that does not hold, the number of conditions if all do. The context must
-// be decoded.
+// stop returns the index of the first condition that does not hold, or the number of conditions if all hold. The
+// context must be decoded.
 func (s *segment) stop(context properties, isObject bool) (int, Cause) {
 	for i := range s.conditions {
 		if !isObject {
@@ -106,7 +106,7 @@ func (s *segment) stop(context properties, isObject bool) (int, Cause) {
 	return len(s.conditions), CauseFalse
 }
 
-// misses tells whether a property that the node needs is not there, or is null.
+// misses reports whether a property of the node is missing or null.
 func misses(n node, context properties) bool {
 	switch n := n.(type) {
 	case *property:

@@ -24,7 +24,7 @@ const (
 	ValueObject
 )
 
-// String is the type as a tag names it, such as boolean; mixed for ValueMixed.
+// String returns the type's name in tags, such as boolean, or mixed for ValueMixed.
 func (t ValueType) String() string {
 	return [...]string{"mixed", "boolean", "string", "integer", "float", "object"}[t]
 }
@@ -35,25 +35,25 @@ const (
 	valueMember      = "value" // of an attachment
 )
 
-// valueRule says where the value of a variant comes from.
+// valueRule is where the value of a variant comes from.
 type valueRule uint8
 
 const (
 	valueIsKey valueRule = iota
 	valueIsAttachment
-	valueIsMember  // of the attachment, as it is
+	valueIsMember  // of the attachment, unchanged
 	valueIsSwitch  // of the variant's key: on, off, true, false
-	valueIsTagged  // the attachment's member or the key, read as the type of a tag
+	valueIsTagged  // the attachment's member or the key, parsed as the type of a tag
 	valueTypeCount = int(ValueObject) + 1
 )
 
-// Values says what the variants of one flag mean in OpenFeature. The first rule that fits all variants counts: a type that a
-// tag such as ofrep:boolean names; the member value of attachments; booleans for variants named on, off, true or false
-// without attachments; the attachments; the keys.
+// Values has the values of a flag's variants in OpenFeature. The first rule that fits all variants is used: a type
+// from a tag such as ofrep:boolean; the member value of attachments; booleans for variants named on, off, true or
+// false without attachments; the attachments; the keys.
 type Values struct {
-	// Type is that of every variant's value.
+	// Type is the type of every variant's value.
 	Type ValueType
-	// Default is the variant whose value the flag has where no variant is assigned; nil if there is none. The tag
+	// Default is the variant whose value is used if no variant is assigned, or nil if there is none. The tag
 	// ofrep:default:KEY names it.
 	Default *entity.Variant
 
@@ -62,17 +62,17 @@ type Values struct {
 	warnings []string
 }
 
-// Value is what one variant means.
+// Value is the value of one variant.
 type Value struct {
-	// JSON is the text of the value; empty if the variant has none, or one that does not fit the flag's type.
+	// JSON is the JSON of the value, or empty if the variant has no value, or one of another type than the flag.
 	JSON string
-	// Attached is whether the value is the variant's whole attachment.
+	// Attached reports whether the value is the variant's whole attachment.
 	Attached bool
-	// Err says why the variant cannot be read as the type that a tag demands.
+	// Err is why the variant cannot be parsed as the type of a tag.
 	Err error
 }
 
-// ValuesOf finds the rule for a flag's values.
+// ValuesOf returns the values of a flag's variants.
 func ValuesOf(f *entity.Flag) *Values {
 	v := &Values{}
 	tagged := v.readTags(f)
@@ -94,7 +94,8 @@ func ValuesOf(f *entity.Flag) *Values {
 	return v
 }
 
-// Warnings lists what is doubtful: two tags for the type, tags that name no type or no variant, values of different types.
+// Warnings reports what is doubtful: two tags for the type, tags that name no type or no variant, values of
+// different types.
 func (v *Values) Warnings() []string { return v.warnings }
 
 // readTags reports whether a tag names the type.
@@ -112,7 +113,7 @@ func (v *Values) readTags(f *entity.Flag) (tagged bool) {
 			case at < 0:
 				v.warn("tag %s names no variant of the flag", tag)
 			case v.Default != nil:
-				v.warn("tag %s has no effect beside tag %s", tag, defaultTag)
+				v.warn("tag %s has no effect together with tag %s", tag, defaultTag)
 			default:
 				v.Default, defaultTag = &f.Variants[at], tag
 			}
@@ -123,7 +124,7 @@ func (v *Values) readTags(f *entity.Flag) (tagged bool) {
 		case !ok:
 			v.warn("tag %s names no type; want boolean, string, integer, float or object", tag)
 		case tagged:
-			v.warn("tag %s has no effect beside tag %s", tag, typeTag)
+			v.warn("tag %s has no effect together with tag %s", tag, typeTag)
 		default:
 			v.Type, typeTag, tagged = t, tag, true
 		}
@@ -160,7 +161,7 @@ func (v *Values) warn(format string, args ...any) {
 	v.warnings = append(v.warnings, fmt.Sprintf(format, args...))
 }
 
-// typeOfMembers finds the type that all values of attachments have.
+// typeOfMembers returns the type of all values of attachments.
 func (v *Values) typeOfMembers(variants []entity.Variant) {
 	var found []ValueType
 	for i := range variants {
@@ -191,7 +192,8 @@ func (v *Values) typeOfMembers(variants []entity.Variant) {
 	}
 }
 
-// typeOfJSON is the type of a decoded value. Lists are objects: OpenFeature calls whatever has a structure so.
+// typeOfJSON returns the type of a decoded value. Lists are objects, because OpenFeature calls every structure an
+// object.
 func typeOfJSON(value any) ValueType {
 	switch x := value.(type) {
 	case bool:
@@ -217,7 +219,7 @@ func hasValueMember(x entity.Variant) bool {
 	return ok
 }
 
-// switchOf reads the key of a variant as a boolean.
+// switchOf parses the key of a variant as a boolean.
 func switchOf(key string) (on, ok bool) {
 	switch strings.ToLower(key) {
 	case "on", "true":
@@ -229,7 +231,7 @@ func switchOf(key string) (on, ok bool) {
 	}
 }
 
-// Of gives the value of a variant of the flag.
+// Of returns the value of a variant of the flag.
 func (v *Values) Of(variant *entity.Variant) Value {
 	switch v.rule {
 	case valueIsAttachment:
@@ -257,7 +259,7 @@ func (v *Values) Of(variant *entity.Variant) Value {
 	}
 }
 
-// tagged reads the attachment's member, or else the key, as the type that a tag demands.
+// tagged parses the attachment's member, or else the key, as the type of a tag.
 func (v *Values) tagged(variant *entity.Variant) Value {
 	value := variant.Attachment[valueMember]
 	if value == nil {
@@ -269,7 +271,7 @@ func (v *Values) tagged(variant *entity.Variant) Value {
 	return Value{Err: fmt.Errorf("variant %s is not of type %s, which the tag %s%s demands", variant.Key, v.Type, valueTagPrefix, v.Type)}
 }
 
-// readAs gives the JSON of a value as a boolean, an integer or a float; numbers keep their text.
+// readAs returns the JSON of a value as a boolean, an integer or a float; numbers keep their notation.
 func readAs(t ValueType, value any) (text string, ok bool) {
 	if t == ValueBoolean {
 		switch x := value.(type) {
@@ -290,7 +292,7 @@ func readAs(t ValueType, value any) (text string, ok bool) {
 		text = jsonText(value)
 	}
 	var number json.Number
-	if json.Unmarshal([]byte(text), &number) != nil || number.String() != text { // also takes quoted numbers
+	if json.Unmarshal([]byte(text), &number) != nil || number.String() != text { // also accepts quoted numbers
 		return "", false
 	}
 	whole := !strings.ContainsAny(text, ".eE")
@@ -304,7 +306,7 @@ func readAs(t ValueType, value any) (text string, ok bool) {
 	return text, true
 }
 
-// jsonText is the JSON of a value that came from JSON, without escapes for HTML.
+// jsonText returns the JSON of a value that was decoded from JSON, without HTML escapes.
 func jsonText(value any) string {
 	text, err := encode(value)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package evalcache keeps a snapshot of all flags in memory and up to date, so that an evaluation never waits for where
-// the flags come from.
+// Package evalcache keeps an up-to-date snapshot of all flags in memory, so that an evaluation never waits for the
+// source of the flags.
 package evalcache
 
 import (
@@ -17,11 +17,11 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 )
 
-// FlagSource is where flags come from. One goroutine at a time calls it.
+// FlagSource reads flags. It is called by one goroutine at a time.
 type FlagSource interface {
-	// Version names the current state cheaply; equal versions mean equal flags.
+	// Version returns the current version cheaply; equal versions mean equal flags.
 	Version(ctx context.Context) (string, error)
-	// Flags reads all flags, in a state at least as new as the last Version. The caller may keep them.
+	// Flags reads all flags, in a version at least as new as the last Version. The caller may keep them.
 	Flags(ctx context.Context) ([]entity.Flag, error)
 }
 
@@ -29,68 +29,68 @@ const (
 	defaultRefreshInterval = 3 * time.Second
 	defaultRefreshTimeout  = 59 * time.Second
 
-	// recheckedFlags is how many flags are read again with each reload, although nothing says that they have changed: what
-	// somebody wrote into the database by hand shows in turn, and no reload reads everything.
+	// recheckedFlags is the number of flags that are read again with each reload, although they have not changed.
+	// So manual changes in the database are found in turn, and no reload reads all flags.
 	recheckedFlags = 20
-	// rechecksAll is up to how many flags all of them are.
+	// rechecksAll is the maximum number of flags for which all flags are read again.
 	rechecksAll = 100
 
-	// minLookInterval is the shortest time between two looks at the source that callers of Look ask for.
+	// minLookInterval is the minimum time between two checks of the source that Look triggers.
 	minLookInterval = 250 * time.Millisecond
 )
 
-// Options tune a Cache.
+// Options configure a Cache.
 type Options struct {
-	// RefreshInterval is the time between two looks at the source; 0 means 3 seconds.
+	// RefreshInterval is the time between two checks of the source; 0 means 3 seconds.
 	RefreshInterval time.Duration
-	// RefreshTimeout bounds each look, the load included; 0 means 59 seconds.
+	// RefreshTimeout limits each check, including the load; 0 means 59 seconds.
 	RefreshTimeout time.Duration
-	// Logger takes what goes wrong in a reload; nil means slog.Default.
+	// Logger receives failures of reloads; nil means slog.Default.
 	Logger *slog.Logger
-	// Swapped is called after all flags were loaded, when nothing here refers to the old snapshot any more; nil means nothing
-	// is. The next refresh waits for it. It is not called when only some flags were loaded.
+	// Swapped is called after all flags were loaded and the cache no longer refers to the old snapshot; it may be
+	// nil. The next refresh waits for it. It is not called if only some flags were loaded.
 	Swapped func()
 }
 
-// Cache holds the newest snapshot of a source.
+// Cache has the newest snapshot of a source.
 type Cache struct {
 	source  FlagSource
 	options Options
 	state   atomic.Pointer[State]
 	checked atomic.Pointer[time.Time] // nil: never
 	failing atomic.Bool               // the last refresh failed
-	wanted  chan struct{}             // has an element while somebody waits for a look
+	wanted  chan struct{}             // has an element while a call of Look waits
 
-	// These belong to Start until it returns, then to the refresh goroutine.
+	// These fields are used by Start until it returns, then by the refresh goroutine.
 	version  string
-	loaded   bool                // all flags, once
-	recheck  uint                // the id of the last flag that was read again
-	seen     string              // the newest version that the source named, loaded or not
-	failure  failure             // of the last refresh; the zero value if nothing went wrong
+	loaded   bool                // all flags, at least once
+	recheck  uint                // the ID of the last flag that was read again
+	seen     string              // the newest version of the source, loaded or not
+	failure  failure             // of the last refresh; the zero value if it succeeded
 	problems map[string]struct{} // of the snapshot, already logged
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // protects the fields below
 	stopped bool
 	cancel  context.CancelFunc
-	done    chan struct{} // closed when nothing started is running any more; nil when nothing was started
-	looked  chan struct{} // closed when the next refresh has ended; nil while nobody waits for it
+	done    chan struct{} // closed when no goroutine is running; nil if none was started
+	looked  chan struct{} // closed when the next refresh has ended; nil if no call waits for it
 }
 
-// State is a snapshot and what is known about it.
+// State is a snapshot and its version.
 type State struct {
 	// Snapshot is never nil.
 	Snapshot *eval.Snapshot
-	// Version is what the source called these flags; empty before the first load.
+	// Version is the source's version of these flags; empty before the first load.
 	Version string
-	// Since is when the snapshot was loaded.
+	// Since is the time at which the snapshot was loaded.
 	Since time.Time
 	// Replaced is closed when there is a newer state.
 	Replaced <-chan struct{}
 
-	replaced chan struct{} // the same
+	replaced chan struct{} // the same channel
 }
 
-// New returns a Cache that holds no flags until Start.
+// New returns a Cache without flags; call Start to load them.
 func New(source FlagSource, o Options) *Cache {
 	if o.RefreshInterval <= 0 {
 		o.RefreshInterval = defaultRefreshInterval
@@ -106,8 +106,8 @@ func New(source FlagSource, o Options) *Cache {
 	return c
 }
 
-// Start loads the flags and returns an error when that fails; it may then be tried again. Afterwards it keeps the flags
-// up to date until Stop. The context bounds the first load only. A cache cannot be started twice, nor after Stop.
+// Start loads the flags and returns an error if that fails; the caller may then retry. Afterward it keeps the flags
+// up to date until Stop. The context limits only the first load. A cache cannot be started twice, nor after Stop.
 func (c *Cache) Start(ctx context.Context) error {
 	running, done, err := c.begin(ctx)
 	if err != nil {
@@ -115,11 +115,11 @@ func (c *Cache) Start(ctx context.Context) error {
 	}
 	loading, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(running, cancel)() // Stop ends a first load, too
+	defer context.AfterFunc(running, cancel)() // Stop also ends the first load
 
 	err = c.refresh(loading)
 	if err == nil && running.Err() != nil {
-		err = errors.New("stopped meanwhile")
+		err = errors.New("stopped during the load")
 	}
 	if err != nil {
 		c.mu.Lock()
@@ -143,15 +143,15 @@ func (c *Cache) begin(ctx context.Context) (running context.Context, done chan s
 	case c.stopped:
 		return nil, nil, errors.New("evaluation cache was stopped")
 	case c.done != nil:
-		return nil, nil, errors.New("evaluation cache was started already")
+		return nil, nil, errors.New("evaluation cache is already started")
 	}
 	running, c.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	c.done = make(chan struct{})
 	return running, c.done, nil
 }
 
-// Stop ends the refreshing and waits for it, at most until ctx ends, whose error it then returns. The snapshot stays.
-// Stop may be called more than once, and before Start.
+// Stop ends the refreshes and waits for them, until ctx ends and its error is returned. The snapshot stays. Stop
+// may be called more than once, and before Start.
 func (c *Cache) Stop(ctx context.Context) error {
 	c.mu.Lock()
 	c.stopped = true
@@ -177,8 +177,9 @@ func (c *Cache) Snapshot() *eval.Snapshot { return c.state.Load().Snapshot }
 // State returns the newest snapshot with its version.
 func (c *Cache) State() *State { return c.state.Load() }
 
-// Look has the source looked at before its time, and waits until that has happened or ctx ends. Calls that wait at the same
-// time share one look, and there are at most four of them in a second. It returns at once when the cache is not running.
+// Look triggers an early check of the source, and waits until it is done or ctx ends. Calls that wait at the same
+// time share one check, and there are at most four checks per second. It returns at once if the cache is not
+// running.
 func (c *Cache) Look(ctx context.Context) {
 	c.mu.Lock()
 	if c.stopped || c.done == nil {
@@ -202,9 +203,9 @@ func (c *Cache) Look(ctx context.Context) {
 	}
 }
 
-// refreshWaited is refresh, of which those learn who wait in Look.
+// refreshWaited is refresh, and notifies the waiting calls of Look.
 func (c *Cache) refreshWaited(ctx context.Context) error {
-	select { // who comes after this gets a look of its own
+	select { // later calls trigger another check
 	case <-c.wanted:
 	default:
 	}
@@ -219,10 +220,10 @@ func (c *Cache) refreshWaited(ctx context.Context) error {
 	return err
 }
 
-// Failing reports whether the source could not be read, or not be used, when it was looked at last.
+// Failing reports whether the last check could not read or use the source.
 func (c *Cache) Failing() bool { return c.failing.Load() }
 
-// LastCheck is when the source last confirmed or replaced the snapshot; zero when it never did.
+// LastCheck is when the source last confirmed or replaced the snapshot; zero if it never did.
 func (c *Cache) LastCheck() time.Time {
 	if at := c.checked.Load(); at != nil {
 		return *at
@@ -233,7 +234,7 @@ func (c *Cache) LastCheck() time.Time {
 func (c *Cache) run(ctx context.Context) {
 	ticker := time.NewTicker(c.options.RefreshInterval)
 	defer ticker.Stop()
-	var last time.Time // look that was wanted
+	var last time.Time // check triggered by Look
 	for {
 		select {
 		case <-ctx.Done():
@@ -253,7 +254,7 @@ func (c *Cache) run(ctx context.Context) {
 	}
 }
 
-// pause waits, and reports whether ctx still goes on.
+// pause waits, and reports whether ctx is still active.
 func pause(ctx context.Context, d time.Duration) bool {
 	if d <= 0 {
 		return ctx.Err() == nil
@@ -268,15 +269,15 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// failure tells refreshes that went wrong from one another. All those that could not reach the source are one: the text of
-// their errors may differ each time, by the number of a local port for instance. A bad document is one for each version.
+// failure distinguishes failed refreshes. All failures to reach the source count as one, because their error
+// strings may differ each time, for example by a local port. An invalid document is one failure for each version.
 type failure struct {
 	failed          bool
-	version, reason string // of a bad document
+	version, reason string // of an invalid document
 }
 
-// report logs the outcome of a refresh when it differs from the one before, so that an outage, or a document that stays
-// bad, is not one line every few seconds.
+// report logs the outcome of a refresh if it differs from the previous one, so that an outage, or a document that
+// stays invalid, is not logged every few seconds.
 func (c *Cache) report(err error) {
 	c.failing.Store(err != nil)
 	current := failure{failed: err != nil}
@@ -289,7 +290,7 @@ func (c *Cache) report(err error) {
 	c.failure = current
 	switch {
 	case err != nil:
-		c.options.Logger.Error("flags were not reloaded, evaluation goes on with those loaded before",
+		c.options.Logger.Error("flags were not reloaded, evaluation continues with the previous flags",
 			"error", err, "last_check", c.LastCheck())
 	default:
 		c.options.Logger.Info("flags can be loaded again")
@@ -300,8 +301,8 @@ func (c *Cache) report(err error) {
 func (c *Cache) refresh(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, c.options.RefreshTimeout)
 	defer cancel()
-	// Reading the version before the flags can only make the next refresh load once more; the other way round, a change
-	// in between would go unnoticed.
+	// Reading the version before the flags can only cause an extra load. In the other order, a change between the
+	// two reads would be missed.
 	version, err := c.source.Version(ctx)
 	if err != nil {
 		return err
@@ -318,7 +319,7 @@ func (c *Cache) refresh(ctx context.Context) error {
 	return nil
 }
 
-// load replaces the snapshot. Where the source can tell what has changed, the flags that have not stay as they are.
+// load replaces the snapshot. If the source can report what has changed, unchanged flags are kept.
 func (c *Cache) load(ctx context.Context, version string) error {
 	source, ok := c.source.(interface {
 		changes(ctx context.Context, known []*entity.Flag) (changed []entity.Flag, gone []uint, err error)
@@ -348,8 +349,8 @@ func (c *Cache) load(ctx context.Context, version string) error {
 	return nil
 }
 
-// forget leaves out some of the flags, which are in the order of their ids: those after an id, or the first ones if there
-// are none after it. To whoever compares the others with the source, they are new.
+// forget omits some of the flags, which are sorted by ID: those after the given ID, or the first ones if there are
+// none after it. A comparison with the source then treats them as new.
 func forget(flags []*entity.Flag, after uint) (known []*entity.Flag, forgotten []uint) {
 	if len(flags) <= rechecksAll {
 		for _, f := range flags {
@@ -381,7 +382,7 @@ func (c *Cache) publish(snapshot *eval.Snapshot, version string) {
 	}
 }
 
-// warn logs the problems that the snapshot before did not have, and what the source has to say of the flags.
+// warn logs the problems that the previous snapshot did not have, and the source's warnings about the flags.
 func (c *Cache) warn(problems []error) {
 	if source, ok := c.source.(interface{ warnings() []Finding }); ok {
 		for _, finding := range source.warnings() {

@@ -13,31 +13,32 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 )
 
-// ErrDocument marks a flag document that cannot be used as it is.
+// ErrDocument marks an invalid flag document.
 var ErrDocument = errors.New("flag document cannot be used")
 
-// Severity says what a Finding does to a document.
+// Severity is the effect of a Finding.
 type Severity string
 
 // The severities.
 const (
-	// SeverityError blocks the document.
+	// SeverityError makes the document invalid.
 	SeverityError Severity = "error"
 	// SeverityWarning does not.
 	SeverityWarning Severity = "warning"
 )
 
-// Finding is something wrong or doubtful in a flag document.
+// Finding is a problem in a flag document.
 type Finding struct {
 	Severity Severity
-	// Flag names the flag by its key, or by its place in the document when it has none.
+	// Flag is the key of the flag, or its place in the document if it has no key.
 	Flag string
-	// Part names the part of the flag, such as `segment 2, constraint 1`; empty for the flag itself. Places count from 1.
+	// Part is the part of the flag, such as `segment 2, constraint 1`; empty for the flag itself. Places count from
+	// 1.
 	Part    string
 	Message string
 }
 
-// String is the finding in one line.
+// String returns the finding in one line.
 func (f Finding) String() string {
 	if f.Part == "" {
 		return fmt.Sprintf("flag %s: %s", f.Flag, f.Message)
@@ -45,13 +46,13 @@ func (f Finding) String() string {
 	return fmt.Sprintf("flag %s, %s: %s", f.Flag, f.Part, f.Message)
 }
 
-// ParseDocument reads a JSON flag document, `{"Flags": [...]}`. It returns the flags with all ids and references filled
-// in, and everything worth mentioning about the document. The error, which matches ErrDocument, is not nil when the
-// text is no such document or when a finding is an error; it names all of those.
+// ParseDocument parses a JSON flag document, `{"Flags": [...]}`. It returns the flags with all IDs and references
+// set, and all findings about the document. The error, which matches ErrDocument, is not nil if the text is not
+// such a document or if a finding is an error; it lists all errors.
 //
-// Ids that are absent or 0 are given in the order of the document, from 1 upwards, leaving out those that are taken.
-// A distribution belongs to the variant that its VariantKey names; without a key, to that of its VariantID. Variants of a
-// flag may have one key only if all of them have ids, as in an export, and then the VariantID decides.
+// IDs that are missing or 0 are assigned in the order of the document, from 1 upward, without those in use. A
+// distribution belongs to the variant that its VariantKey names; without a key, to the variant of its VariantID.
+// Variants of a flag may share a key only if all of them have IDs, as in an export; VariantID then decides.
 func ParseDocument(document []byte) ([]entity.Flag, []Finding, error) {
 	document = bytes.TrimPrefix(document, []byte("\xef\xbb\xbf")) // a byte order mark
 	var top struct{ Flags json.RawMessage }
@@ -112,7 +113,7 @@ func (p *documentParser) check(flags []entity.Flag) {
 	}
 }
 
-// checkID reports an id that is too large or taken by an earlier place.
+// checkID reports an ID that is too large or already used.
 func (p *documentParser) checkID(part string, id uint, place int, taken map[uint]int) {
 	if id == 0 {
 		return
@@ -178,7 +179,7 @@ func (p *documentParser) checkSegments(f *entity.Flag) {
 
 func (p *documentParser) checkDistributions(f *entity.Flag, s *entity.Segment, part string) {
 	if len(s.Distributions) == 0 {
-		p.add(SeverityWarning, part, "has no distributions, so that nobody gets a variant")
+		p.add(SeverityWarning, part, "has no distributions, so no entity gets a variant")
 		return
 	}
 	sum, tooMuch := uint(0), false
@@ -207,8 +208,8 @@ func (p *documentParser) checkDistributions(f *entity.Flag, s *entity.Segment, p
 	}
 }
 
-// variantOf finds the variant of a distribution; nil if the flag has none such. Of several with its key it is the one with
-// its id, or else the first.
+// variantOf returns the variant of a distribution, or nil if the flag does not have it. Of several variants with
+// its key, it returns the one with its ID, or else the first.
 func variantOf(f *entity.Flag, d *entity.Distribution) *entity.Variant {
 	var first *entity.Variant
 	for i := range f.Variants {
@@ -228,7 +229,7 @@ func sharesKey(f *entity.Flag, v *entity.Variant) bool {
 	return slices.ContainsFunc(f.Variants, func(other entity.Variant) bool { return other.Key == v.Key && other.ID != v.ID })
 }
 
-// fillIDs gives ids to everything without one, and makes the parts refer to what they belong to.
+// fillIDs assigns missing IDs, and sets the references of parts.
 func fillIDs(flags []entity.Flag) {
 	var flagIDs, variantIDs, segmentIDs, constraintIDs, distributionIDs, tagIDs counter
 	tags := map[string]uint{}
@@ -265,7 +266,7 @@ func fillIDs(flags []entity.Flag) {
 		for j := range f.Tags {
 			tag := &f.Tags[j]
 			if tag.ID == 0 {
-				tag.ID = tags[tag.Value] // flags share a tag of one value
+				tag.ID = tags[tag.Value] // flags share the tags with the same value
 			}
 			tagIDs.fill(&tag.ID)
 			tags[tag.Value] = tag.ID
@@ -289,7 +290,7 @@ func fillIDs(flags []entity.Flag) {
 	}
 }
 
-// counter gives ids that are not taken.
+// counter assigns unused IDs.
 type counter struct {
 	taken map[uint]struct{}
 	last  uint

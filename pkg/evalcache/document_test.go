@@ -133,7 +133,7 @@ func TestParseDocumentFindings(t *testing.T) {
 			[]evalcache.Finding{{warning, "a", "segment 1, constraint 1", "pattern cannot be used, so that the comparison never holds: error parsing regexp: missing closing ]: `[`"}},
 		},
 		{"empty flag", `{"Key": "a"}`, []evalcache.Finding{{warning, "a", "", "has no variants"}, {warning, "a", "", "has no segments"}}},
-		{"no distributions", segment(``), []evalcache.Finding{{warning, "a", "segment 1", "has no distributions, so that nobody gets a variant"}}},
+		{"no distributions", segment(``), []evalcache.Finding{{warning, "a", "segment 1", "has no distributions, so no entity gets a variant"}}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

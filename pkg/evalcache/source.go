@@ -14,10 +14,10 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// maxDocumentBytes bounds a document that comes over HTTP. It is far above what thousands of flags take.
+// maxDocumentBytes limits a document over HTTP. It is far above the size of thousands of flags.
 const maxDocumentBytes = 256 << 20
 
-// Store is what a source needs of the database. Its errors say what could not be read.
+// Store is the part of the database that a source uses. Its errors describe what could not be read.
 type Store interface {
 	FlagsVersion(ctx context.Context) (string, error)
 	EvalFlags(ctx context.Context) ([]entity.Flag, error)
@@ -44,7 +44,7 @@ func (s storeSource) changes(ctx context.Context, known []*entity.Flag) (changed
 // documentSource reads flags from a document. Its version is a hash of the content.
 type documentSource struct {
 	name string
-	// fetch returns the document, or nil when it is the same as at the last fetch.
+	// fetch returns the document, or nil if it is unchanged since the last fetch.
 	fetch func(context.Context) ([]byte, error)
 
 	content  []byte // of the version
@@ -85,7 +85,7 @@ func FromFile(path string) FlagSource {
 	return &documentSource{name: path, fetch: func(context.Context) ([]byte, error) {
 		content, err := os.ReadFile(path)
 		if pathErr := (*os.PathError)(nil); errors.As(err, &pathErr) {
-			err = pathErr.Err // the path is said already
+			err = pathErr.Err // the path is already in the error
 		}
 		if content == nil {
 			content = []byte{}
@@ -94,8 +94,8 @@ func FromFile(path string) FlagSource {
 	}}
 }
 
-// FromHTTP reads the flag document at an address, a URL, which may be up to 256 MiB long. It asks for changes only, if the server
-// sends an ETag or a time of last modification. A nil client means one that follows redirects
+// FromHTTP reads the flag document at a URL, up to 256 MiB. If the server sends an ETag or a time of last
+// modification, it downloads the document only after a change. A nil client means a client that follows redirects
 // within the host only.
 func FromHTTP(address string, client *http.Client) FlagSource {
 	if client == nil {
@@ -105,8 +105,8 @@ func FromHTTP(address string, client *http.Client) FlagSource {
 	return &documentSource{name: "flag document", fetch: fetcher.fetch}
 }
 
-// stayOnHost refuses redirects to other hosts, and from https to http: flags decide what applications do, and their address
-// may hold a token.
+// stayOnHost rejects redirects to other hosts, and from https to http, because flags control applications, and the
+// URL may contain a token.
 func stayOnHost(next *http.Request, before []*http.Request) error {
 	first := before[0].URL
 	switch {
@@ -122,7 +122,7 @@ type httpFetcher struct {
 	url    string
 	client *http.Client
 	limit  int64
-	// etag and modified are those of the last document.
+	// etag and modified are from the last document.
 	etag, modified string
 }
 
@@ -142,7 +142,7 @@ func (f *httpFetcher) fetch(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, withoutURL(err)
 	}
-	defer func() { _ = response.Body.Close() }() // nothing is left to be lost
+	defer func() { _ = response.Body.Close() }() // the body is already read
 	conditional := f.etag != "" || f.modified != ""
 	switch {
 	case response.StatusCode == http.StatusNotModified && conditional:
@@ -161,7 +161,7 @@ func (f *httpFetcher) fetch(ctx context.Context) ([]byte, error) {
 	return content, nil
 }
 
-// withoutURL keeps the password or token that a URL may hold out of the log.
+// withoutURL removes the URL from the error, because it may contain a password or a token.
 func withoutURL(err error) error {
 	if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {
 		return wrapped.Err

@@ -6,35 +6,35 @@ import (
 	"time"
 )
 
-// Row is what a batch says of one key.
+// Row is the count of one key in a batch.
 type Row struct {
-	// Key has its targeting key as it may leave the process: hashed, in clear text, or None.
+	// Key has its targeting key as it may leave the process: hashed, unchanged, or None.
 	Key Key
-	// Count is how often the flag was evaluated, 1 to 10,000,000. What is beyond is in further rows with the same Key.
+	// Count is the number of evaluations, 1 to 10,000,000. More evaluations are in further rows with the same Key.
 	Count int64
 	// First and Last are the times of the earliest and the latest evaluation, in Unix milliseconds.
 	First, Last int64
-	// ErrorMessage is the last one, empty if there was none.
+	// ErrorMessage is the last error message; empty if there was none.
 	ErrorMessage string
 	// Degraded marks evaluations that were counted without their targeting key because there were too many keys. A
-	// batch may have a row with the same Key that is not degraded.
+	// batch may also have a row with the same Key that is not degraded.
 	Degraded bool
 }
 
-// Context tells where evaluations happened. It is the same for all rows of a batch. All of it is optional.
+// Context describes where evaluations happened. It is the same for all rows of a batch. All fields are optional.
 type Context struct {
 	Service string `json:"service,omitempty"`
 	Version string `json:"version,omitempty"`
 	Env     string `json:"env,omitempty"`
 }
 
-// Batch is what a Writer is given. It never changes: a batch that is tried again, also by a later process, has the same
-// rows and the same identity, so that the receiver can tell that it has it.
+// Batch is what a Writer delivers. It never changes: a retried batch, also one retried by a later process, has the
+// same rows and the same identity, so that the receiver can recognize it.
 type Batch struct {
 	// Writer is a UUID in lower case, new for each Engine.
 	Writer string
-	// Sequence counts the batches of one Writer up from 1. Batches are written in this order, and none before those
-	// before it were delivered or given up.
+	// Sequence counts the batches of one Writer from 1. A batch is written after all batches before it were
+	// delivered or dropped.
 	Sequence int64
 	Context  Context
 	// Rows are 1 to 1,000.
@@ -42,18 +42,18 @@ type Batch struct {
 }
 
 const (
-	// maxRows is the most rows of a batch, which is also what Datar's endpoint takes at once.
+	// maxRows is the maximum number of rows of a batch, which is also the limit of Datar's endpoint.
 	maxRows = 1000
-	// partsPerBatch is enough for every way of halving maxRows rows until each is alone.
+	// partsPerBatch is enough to halve maxRows rows until each part has one row.
 	partsPerBatch = 2048
 )
 
-// PartSequence numbers the parts of a batch, 0 to 2047, for a Writer that has to send it in several: the numbers of all
-// parts of a batch are above those of the batch before it and below those of the one after it. Parts must be sent in
-// order, and be the same whenever the batch is.
+// PartSequence numbers the parts of a batch, 0 to 2047, for a Writer that must send it in parts. The numbers of a
+// batch's parts are above those of the previous batch and below those of the next one. Parts must be sent in order,
+// and be the same at each retry.
 func (b Batch) PartSequence(part int) int64 { return b.Sequence*partsPerBatch + int64(part) }
 
-// Evaluations is the sum of the rows' counts.
+// Evaluations returns the sum of the rows' counts.
 func (b Batch) Evaluations() int64 {
 	var sum int64
 	for _, r := range b.Rows {
@@ -62,30 +62,30 @@ func (b Batch) Evaluations() int64 {
 	return sum
 }
 
-// Writer brings batches to where they are stored. It must be safe for concurrent use, and leave the batch as it is.
+// Writer delivers batches. It must be safe for concurrent use, and must not change the batch.
 type Writer interface {
-	// Write returns nil when the batch is delivered. A *RefusedError says that it is done with, but that rows of it
-	// will never be taken. After any other error the same batch is written again: after a delay, which a *RetryError can
-	// make longer. Write returns soon after ctx has ended.
+	// Write returns nil if the batch is delivered. A *RefusedError means that the batch is done, but some of its
+	// rows will never be accepted. After any other error the same batch is retried after a delay, which a
+	// *RetryError can extend. Write must return soon after ctx ends.
 	Write(ctx context.Context, batch Batch) error
 }
 
-// RefusedRow is a row that a Writer could not deliver, and never will.
+// RefusedRow is a row that a Writer cannot deliver.
 type RefusedRow struct {
-	// Index is that of the row in Batch.Rows.
+	// Index is the row's index in Batch.Rows.
 	Index int
-	// Reason becomes the reason in Stats.Dropped. There should be few.
+	// Reason is the reason in Stats.Dropped. Use few different reasons.
 	Reason DropReason
 }
 
-// RefusedError says that rows of a batch are lost. Those that it does not list were delivered.
+// RefusedError means that rows of a batch are lost. All other rows were delivered.
 type RefusedError struct {
 	Rows []RefusedRow
 	// Err is the cause, for the log; it may be nil.
 	Err error
 }
 
-// RefuseAll is the error for a batch of which no row will ever be taken.
+// RefuseAll returns the error for a batch none of whose rows will ever be accepted.
 func RefuseAll(batch Batch, reason DropReason, err error) *RefusedError {
 	rows := make([]RefusedRow, len(batch.Rows))
 	for i := range rows {
@@ -94,7 +94,7 @@ func RefuseAll(batch Batch, reason DropReason, err error) *RefusedError {
 	return &RefusedError{Rows: rows, Err: err}
 }
 
-// Error names the number of rows, the first reason and the cause.
+// Error returns the number of rows, the first reason and the cause.
 func (e *RefusedError) Error() string {
 	if len(e.Rows) == 0 {
 		return "no rows refused"
@@ -109,14 +109,15 @@ func (e *RefusedError) Error() string {
 // Unwrap returns Err.
 func (e *RefusedError) Unwrap() error { return e.Err }
 
-// RetryError says that a batch is to be tried again, not before some time has passed.
+// RetryError means that a batch must be retried, after a minimum delay.
 type RetryError struct {
-	// After is that time. Less than the usual delay changes nothing; more than an hour is taken as an hour.
+	// After is the minimum delay. It has no effect if it is shorter than the usual delay, and is limited to an
+	// hour.
 	After time.Duration
 	Err   error
 }
 
-// Error is that of Err.
+// Error returns the error string of Err.
 func (e *RetryError) Error() string { return e.Err.Error() }
 
 // Unwrap returns Err.

@@ -5,28 +5,30 @@ import (
 	"time"
 )
 
-// clock is the wall clock in Unix milliseconds. Reading it takes longer than counting. So when it was read denseReads
-// times in one millisecond, a reading is shared for the next one: whoever records then pays for a load from memory.
+// clock is the wall clock in Unix milliseconds. Reading it takes longer than counting. So if it is read denseReads
+// times in one millisecond, the reading is shared for the next millisecond, and recording then only loads it from
+// memory.
 //
-// The price is that an evaluation may be dated up to a millisecond too early, which is the unit of what is sent, and as
-// much more as the runtime is late with a timer. A process that is stopped between reading its clock and counting dates
-// no better. The first evaluation of a key always reads the clock, so a key that comes once is dated exactly. Nothing is
-// derived from an older reading: a step of the wall clock shows at once, or in the next millisecond.
+// As a result, an evaluation may be dated up to a millisecond too early, which is the unit of what is sent, plus
+// the delay of the runtime's timer. A process that is suspended between reading its clock and counting has the same
+// error. The first evaluation of a key always reads the clock, so a key that occurs once is dated exactly. An older
+// reading is never used: a step of the wall clock shows at once, or in the next millisecond.
 //
-// A clock that is shared all the time would have to tick in programs that evaluate nothing.
+// A clock that is always shared would have to tick in idle programs.
 type clock struct {
-	shared atomic.Int64 // 0: the clock is to be read
+	shared atomic.Int64 // 0: read the clock
 
-	// What follows is guarded by Engine.mu.
+	// The fields below are protected by Engine.mu.
 	millisecond int64 // of the last reading
 	reads       int   // in that millisecond
 	expiry      *time.Timer
 }
 
-// denseReads is so large that the timer, which takes a microsecond or two, is small beside as many readings.
+// denseReads is large, so that the timer, which takes a microsecond or two, is cheap compared with that many
+// readings.
 const denseReads = 64
 
-// source says where a time comes from.
+// source is the source of a time.
 type source uint8
 
 const (
@@ -35,7 +37,7 @@ const (
 	clockShared
 )
 
-// now returns the time. If the source is clockRead, wasRead is to be called.
+// now returns the time. If the source is clockRead, call wasRead.
 func (c *clock) now() (int64, source) {
 	if ms := c.shared.Load(); ms != 0 {
 		return ms, clockShared
@@ -43,7 +45,7 @@ func (c *clock) now() (int64, source) {
 	return time.Now().UnixMilli(), clockRead
 }
 
-// wasRead counts readings, and begins to share one when they are dense. It runs under Engine.mu.
+// wasRead counts readings, and starts to share a reading if they are dense. It requires Engine.mu.
 func (c *clock) wasRead(ms int64) {
 	if ms != c.millisecond {
 		c.millisecond, c.reads = ms, 0

@@ -1,8 +1,8 @@
-// Package evallog counts flag evaluations in the process where they happen, and sends the counts home in batches. It is
-// made to be embedded in any program, and depends on the standard library only.
+// Package evallog counts flag evaluations in the process where they happen, and sends the counts to a server in
+// batches. It can be embedded in any program, and depends only on the standard library.
 //
-// Every evaluation given to Record is delivered once, or waits as pending, or is counted as dropped under a named
-// reason. Stats shows all of that at any moment.
+// Every evaluation given to Record is delivered once, or is pending, or is counted as dropped with a reason. Stats
+// returns these numbers at any moment.
 package evallog
 
 import (
@@ -21,83 +21,85 @@ import (
 )
 
 const (
-	// DefaultFlushInterval is the flush interval of an engine whose Options leave it out.
+	// DefaultFlushInterval is the default of Options.FlushInterval.
 	DefaultFlushInterval = 10 * time.Second
 	// MinFlushInterval is the lower bound of Options.FlushInterval.
 	MinFlushInterval = time.Second
-	// MaxFlushInterval is its upper bound.
+	// MaxFlushInterval is the upper bound of Options.FlushInterval.
 	MaxFlushInterval = time.Minute
-	// flushKeys is the number of keys that starts a flush before its time.
+	// flushKeys is the number of keys that triggers an early flush.
 	flushKeys = maxRows
-	// maxKeys is the most keys that are counted in full between two flushes.
+	// maxKeys is the maximum number of keys that are counted in full between two flushes.
 	maxKeys = 131_072
-	// maxKeysPerFlag is the most keys of one flag among them.
+	// maxKeysPerFlag is the maximum number of keys of one flag among them.
 	maxKeysPerFlag = 10_000
-	// maxDegradedKeys is the most keys that are counted without their targeting key beyond those.
+	// maxDegradedKeys is the maximum number of further keys that are counted without their targeting key.
 	maxDegradedKeys = 32_768
-	// maxPending is the most flushes that wait to be delivered. It counts flushes, not rows and not Batches, of which a
-	// flush makes one for each 1,000 rows. A flush usually has few rows, but it has all keys of an hour in which nothing
-	// could be delivered: up to maxKeys + maxDegradedKeys, and twice as many where an hour ended in it.
+	// maxPending is the maximum number of undelivered flushes. It counts flushes, not rows and not Batches, of
+	// which a flush has one for each 1,000 rows. A flush usually has few rows, but during an outage it has all keys
+	// of an hour: up to maxKeys + maxDegradedKeys, and twice as many if an hour ended in it.
 	maxPending = 16
 
-	// maxText bounds the length of each part of a key, in bytes, and with it the size of a row.
+	// maxText limits the length of each part of a key, in bytes, and so the size of a row.
 	maxText = 4096
-	// maxMessage is where error messages are cut, in bytes.
+	// maxMessage is the length to which error messages are cut, in bytes.
 	maxMessage = 512
-	// maxReasons bounds the reasons that receivers can bring into Stats.Dropped.
+	// maxReasons limits the reasons that receivers can add to Stats.Dropped.
 	maxReasons = 64
 )
 
-// DropReason says why an evaluation will not be delivered. Writers add their own, such as http_400.
+// DropReason is why an evaluation will not be delivered. Writers add their own reasons, such as http_400.
 type DropReason string
 
 // The reasons of the engine itself.
 const (
-	// DropInvalid: the evaluation had no flag, left out a part of its key, had a part of more than 4,096 bytes, an outcome,
-	// version or asked that is not one, or a time outside the years 1970 to 9999.
+	// DropInvalid: the evaluation had no flag, a missing part of its key, a part of more than 4,096 bytes, an
+	// invalid outcome, version or asked, or a time outside the years 1970 to 9999.
 	DropInvalid DropReason = "invalid"
-	// DropCapacity: there were too many keys, also of those without targeting key.
+	// DropCapacity: there were too many keys, even without targeting keys.
 	DropCapacity DropReason = "capacity"
-	// DropClosed: it was recorded after Close had begun.
+	// DropClosed: the evaluation was recorded after Close had begun.
 	DropClosed DropReason = "closed"
-	// DropPending: more than 16 flushes waited, and it was in the oldest.
+	// DropPending: more than 16 flushes were waiting, and the evaluation was in the oldest one.
 	DropPending DropReason = "pending_limit"
-	// DropUndelivered: Close could not deliver it in time, and there was no spool to keep it.
+	// DropUndelivered: Close could not deliver the evaluation in time, and there was no spool.
 	DropUndelivered DropReason = "undelivered"
 	// DropPanic: the Writer panicked.
 	DropPanic DropReason = "panic"
-	// DropOther stands for further reasons of Writers when there are too many of them.
+	// DropOther replaces further reasons of Writers if there are too many.
 	DropOther DropReason = "other"
 )
 
 // ErrClosed is the error of Flush after Close.
 var ErrClosed = errors.New("evaluation log is closed")
 
-// TargetingKeys says what becomes of targeting keys.
+// TargetingKeys is how targeting keys are sent.
 type TargetingKeys uint8
 
-// What can become of them.
+// The values of TargetingKeys.
 const (
-	// TargetingKeysOff leaves them out of everything. It is the default: they are personal data, and each makes a key.
+	// TargetingKeysOff omits them. It is the default, because they are personal data, and each one adds a key.
 	TargetingKeysOff TargetingKeys = iota
-	// TargetingKeysHashed sends sha256_ and the 64 hexadecimal digits of the hash. The text itself stays in memory.
+	// TargetingKeysHashed sends sha256_ and the 64 hexadecimal digits of the hash. The string itself stays in
+	// memory.
 	TargetingKeysHashed
-	// TargetingKeysClear sends them as they are.
+	// TargetingKeysClear sends them unchanged.
 	TargetingKeysClear
 )
 
-// Options configure an Engine. Writer is mandatory; the zero value of the others is a good default.
+// Options configure an Engine. Writer is required; the zero value of the others is a good default.
 type Options struct {
 	Writer Writer
-	// FlushInterval is the longest time until a flush, MinFlushInterval to MaxFlushInterval. 0: DefaultFlushInterval.
+	// FlushInterval is the maximum time until a flush, MinFlushInterval to MaxFlushInterval. 0 means
+	// DefaultFlushInterval.
 	FlushInterval time.Duration
 	TargetingKeys TargetingKeys
 	Context       Context
-	// SpoolDir is a directory of a local disk for batches that could not be delivered. They survive the process, and
-	// the next engine with this directory delivers them. One engine at a time can use it. Empty: no spool.
+	// SpoolDir is a directory on a local disk for undelivered batches. They survive the process, and the next
+	// engine with this directory delivers them. One engine at a time can use it. Empty means no spool.
 	SpoolDir string
-	// Logger gets a line when deliveries begin to fail, when they work again, and when evaluations are dropped. Nil:
-	// slog.Default(). Use slog.New(slog.DiscardHandler) for no log.
+	// Logger receives a line when deliveries start to fail, when they work again, and when evaluations are dropped.
+	// Nil means slog.Default(). To turn logging off, use slog.New(slog.DiscardHandler).
 	Logger *slog.Logger
 }
 
@@ -121,7 +123,7 @@ func (o *Options) validate() error {
 	return nil
 }
 
-// isNil reports whether a method of v would find a nil pointer, or v is a nil function.
+// isNil reports whether v has a nil pointer or is a nil function.
 func isNil(v any) bool {
 	r := reflect.ValueOf(v)
 	return (r.Kind() == reflect.Pointer || r.Kind() == reflect.Func) && r.IsNil()
@@ -133,32 +135,33 @@ type Engine struct {
 	seed    uint64 // of the hashes
 	clock   clock
 
-	// mu guards what follows. Looking up, counting, the check of the size and the swap of the tables are all done while
-	// it is held, so that no count can reach a table that was taken away. Nothing else is: no I/O, no row of a batch.
+	// mu protects the fields below. Lookup, counting, the check of the size and the swap of the tables all require
+	// it, so that no count can reach a table that was already taken. Nothing else runs under it: no I/O and no
+	// encoding.
 	mu sync.Mutex
-	// keys are counted in full, degraded without their targeting key.
+	// keys counts evaluations in full, degraded counts them without their targeting key.
 	keys, degraded *table
-	// hourEnd is the end of the hour of UTC in which the first of them was recorded, in Unix milliseconds.
+	// hourEnd is the end of the UTC hour in which the first of them was recorded, in Unix milliseconds.
 	hourEnd int64
-	// past is what was counted in an hour that ended since the last flush, nil if none did.
+	// past has the counts of an hour that ended since the last flush, or is nil.
 	past    *past
 	closing bool
 	books   books
-	// invalid is the first evaluation that was invalid, nil if none was.
+	// invalid is the first invalid evaluation, or nil.
 	invalid *invalid
 
-	// full has one place, which is taken when a table reaches flushKeys, and emptied together with that table.
+	// full has an element from the time at which a table reaches flushKeys until that table is taken.
 	full     chan struct{}
 	requests chan chan error // of Flush
 	start    sync.Once
 	close    sync.Once
 	stop     chan struct{} // closed when Close begins
 	stopped  chan error    // result of run
-	closed   chan struct{} // closed when the first Close has done everything
+	closed   chan struct{} // closed when the first Close is done
 	closeErr error         // result of Close, written before closed is closed
 
-	// lifetime is the context of all deliveries. It ends with the deadline of Close, and with no context of a caller:
-	// a request that was cancelled was evaluated all the same.
+	// lifetime is the context of all deliveries. It ends at the deadline of Close. It does not depend on the
+	// context of a caller, because an evaluation counts even if its request was canceled.
 	lifetime context.Context
 	end      context.CancelFunc
 	deadline time.Time // of Close, written before stop is closed
@@ -169,7 +172,7 @@ type Engine struct {
 // past has the tables of an hour that has ended.
 type past struct{ keys, degraded *table }
 
-// books count evaluations. Full and degraded ones move to dropped if they are lost later.
+// books has the statistics. Full and degraded evaluations move to dropped if they are lost later.
 type books struct {
 	full, degraded, adopted int64
 	delivered               int64 // of full and degraded
@@ -179,8 +182,8 @@ type books struct {
 	lastError               error
 }
 
-// New returns an engine that counts at once. Start makes it send by itself; Close ends it. What a spool holds is taken
-// over here, and sent after Start.
+// New returns an engine that counts at once. Start starts to send; Close ends the engine. New reads the batches in
+// the spool, which are sent after Start.
 func New(options Options) (*Engine, error) {
 	if err := options.validate(); err != nil {
 		return nil, err
@@ -218,8 +221,8 @@ func newWriterID() string {
 // lastMilli is the end of the year 9999.
 const lastMilli = 253_402_300_799_999
 
-// Record counts one evaluation. It never blocks on I/O, never fails the caller, and allocates nothing for a key that
-// was seen since the last flush. The strings of a new key are kept until the next flush.
+// Record counts one evaluation. It never blocks on I/O, never returns an error, and does not allocate for a key
+// that was seen since the last flush. It keeps the strings of a new key until the next flush.
 func (e *Engine) Record(evaluation Evaluation) {
 	var ms int64
 	var from source
@@ -245,14 +248,14 @@ func (e *Engine) Record(evaluation Evaluation) {
 		e.books.full++
 	} else {
 		if from == clockShared {
-			ms = time.Now().UnixMilli() // so that a key that comes once is dated exactly
+			ms = time.Now().UnixMilli() // so that a key that occurs once is dated exactly
 		}
 		e.recordSlowly(hash, &key, p, stated, ms, message)
 	}
 	e.mu.Unlock()
 }
 
-// identify fills in the key as it is counted. It returns false if the caller left a part of it out.
+// identify sets the key as it is counted. It returns false if a part of the key is missing.
 func (e *Engine) identify(k *Key, key *texts) (parts, bool) {
 	key.flag, key.variant, key.allocation, key.errorCode = k.Flag, k.Variant.text, k.Allocation.text, k.ErrorCode.text
 	key.version = k.Version
@@ -273,8 +276,8 @@ func (e *Engine) identify(k *Key, key *texts) (parts, bool) {
 	return p, k.stated()
 }
 
-// recordSlowly counts an evaluation whose key has no bucket, or after the end of the hour, or which is not to be
-// counted. It runs under mu.
+// recordSlowly counts an evaluation whose key has no bucket, or after the end of the hour, or which must not be
+// counted. It requires mu.
 func (e *Engine) recordSlowly(hash uint32, key *texts, p parts, stated bool, ms int64, message string) {
 	longest := max(len(key.flag), len(key.variant), len(key.allocation), len(key.targeting), len(key.errorCode))
 	switch {
@@ -297,7 +300,7 @@ func (e *Engine) recordSlowly(hash uint32, key *texts, p parts, stated bool, ms 
 	case e.keys.keys < maxKeys && (e.keys.keys < maxKeysPerFlag || e.keys.keysOf(key.flag) < maxKeysPerFlag):
 		number = e.keys.insert(hash, key, p, ms)
 		if e.keys.keys == flushKeys {
-			// One record of each table comes here, and it is in the table when that is taken.
+			// One call for each table gets here, and its evaluation is in the table when the table is taken.
 			select {
 			case e.full <- struct{}{}:
 			default:
@@ -311,11 +314,11 @@ func (e *Engine) recordSlowly(hash uint32, key *texts, p parts, stated bool, ms 
 	e.books.full++
 }
 
-// invalid says what was wrong with an evaluation. A flush logs it, since Record does no I/O.
+// invalid describes an invalid evaluation. A flush logs it, because Record does no I/O.
 type invalid struct {
-	flag    string // at most 512 bytes of it
+	flag    string // the first 512 bytes
 	stated  bool
-	longest int // part of the key, in bytes
+	longest int // length of the longest part of the key, in bytes
 	ms      int64
 	logged  bool
 }
@@ -344,9 +347,10 @@ func (e *Engine) logInvalid() {
 	e.options.Logger.Warn("evallog: an evaluation is invalid and was dropped, further ones are only counted", "flag", i.flag, "wrong", wrong)
 }
 
-// endHour begins new tables if those there are of an hour that has ended, so that its counts are not delivered as those
-// of the next: a row is booked on the hour of its last evaluation. That matters while deliveries fail, and tables are
-// old. A clock of the caller that is ahead ends no hour, and neither does a second hour before a flush. It runs under mu.
+// endHour begins new tables if the current ones are of an hour that has ended. Otherwise these counts would be
+// delivered in the next hour, because a row belongs to the hour of its last evaluation. This matters while
+// deliveries fail and tables are old. A caller's clock that is ahead does not end an hour, and neither does a
+// second hour before a flush. It requires mu.
 func (e *Engine) endHour() {
 	now := time.Now()
 	if now.UnixMilli() < e.hourEnd {
@@ -362,7 +366,7 @@ func (e *Engine) endHour() {
 	e.hourEnd = now.Truncate(time.Hour).Add(time.Hour).UnixMilli()
 }
 
-// cut shortens a message, between two characters, to a copy that does not hold the whole of it in memory.
+// cut shortens a message between two characters to a copy that does not keep the whole message in memory.
 func cut(message string) string {
 	end := maxMessage
 	for end > maxMessage-utf8.UTFMax && !utf8.RuneStart(message[end]) {
@@ -371,7 +375,7 @@ func cut(message string) string {
 	return strings.Clone(message[:end])
 }
 
-// degrade counts an evaluation for whose key there is no room. It runs under mu.
+// degrade counts an evaluation without its targeting key, because there is no room for its key. It requires mu.
 func (e *Engine) degrade(key *texts, p parts, ms int64, message string) {
 	key.targeting = ""
 	p &^= hasTargeting
@@ -388,30 +392,30 @@ func (e *Engine) degrade(key *texts, p parts, ms int64, message string) {
 	e.books.degraded++
 }
 
-// Stats is the state of an engine. Full + Degraded + the sum of Dropped is the number of calls of Record that have
-// returned, and Adopted, always.
+// Stats is the state of an engine. Full + Degraded + the sum of Dropped is always the number of returned calls of
+// Record plus Adopted.
 type Stats struct {
-	// Full are evaluations that were counted under their whole key, Degraded those without their targeting key because
-	// there were too many keys. Both are delivered or pending.
+	// Full counts evaluations with their whole key. Degraded counts evaluations without their targeting key,
+	// because there were too many keys. Both are delivered or pending.
 	Full, Degraded int64
-	// Dropped are evaluations that will not be delivered.
+	// Dropped counts evaluations that will not be delivered.
 	Dropped map[DropReason]int64
-	// Adopted are evaluations that earlier processes left in the spool.
+	// Adopted counts evaluations that earlier processes left in the spool.
 	Adopted int64
-	// Pending are those of Full and Degraded that are not delivered yet. After Close they are in the spool.
+	// Pending counts evaluations of Full and Degraded that are not delivered yet. After Close they are in the
+	// spool.
 	Pending int64
-	// PendingBatches is the number of flushes, each of one or more Batches, that wait for another attempt, at most
-	// 16.
+	// PendingBatches is the number of flushes, each of one or more Batches, that wait for a retry, at most 16.
 	PendingBatches int
-	// Keys is the number of keys that are being counted.
+	// Keys is the number of keys in the tables.
 	Keys int
-	// LastFlush is the end of the last flush that delivered everything. Zero: none.
+	// LastFlush is the end of the last flush that delivered everything; zero if there was none.
 	LastFlush time.Time
-	// LastError is the reason why the last delivery failed, nil if it succeeded.
+	// LastError is the error of the last delivery, or nil if it succeeded.
 	LastError error
 }
 
-// DroppedTotal is the sum of Dropped.
+// DroppedTotal returns the sum of Dropped.
 func (s Stats) DroppedTotal() int64 {
 	var sum int64
 	for _, n := range s.Dropped {
@@ -420,7 +424,7 @@ func (s Stats) DroppedTotal() int64 {
 	return sum
 }
 
-// Stats returns the present state. It may be called at any time, also while the Writer hangs.
+// Stats returns the current state. It may be called at any time, even while the Writer hangs.
 func (e *Engine) Stats() Stats {
 	e.mu.Lock()
 	defer e.mu.Unlock()

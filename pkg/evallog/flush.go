@@ -12,22 +12,23 @@ import (
 )
 
 const (
-	// writeTimeout bounds one call of Writer.Write.
+	// writeTimeout limits one call of Writer.Write.
 	writeTimeout = 30 * time.Second
-	// closeTimeout bounds a Close whose context has no deadline, and lastChance one whose deadline has passed.
+	// closeTimeout limits a Close whose context has no deadline, and lastChance limits one whose deadline has
+	// passed.
 	closeTimeout = 10 * time.Second
 	lastChance   = time.Second
-	// The delay after the first failed attempt, doubled with each further one.
+	// The delay after the first failed attempt, doubled after each further one.
 	firstRetry = 500 * time.Millisecond
 	lastRetry  = time.Minute
-	// maxRetryAfter is the most that a receiver can ask for.
+	// maxRetryAfter is the maximum delay that a receiver can request.
 	maxRetryAfter = time.Hour
 )
 
-// flushed is what one flush took out of the tables, and what is left of it to be delivered.
+// flushed is what one flush took from the tables, and the part of it that is not delivered.
 type flushed struct {
 	batches []Batch
-	file    string // in the spool, empty if it is not there
+	file    string // in the spool; empty if it is not there
 }
 
 func (f *flushed) evaluations() int64 {
@@ -38,23 +39,23 @@ func (f *flushed) evaluations() int64 {
 	return sum
 }
 
-// outbox is what was flushed and not delivered, oldest first.
+// outbox has the undelivered flushes, oldest first.
 type outbox struct {
 	writer   string
 	sequence int64 // of the newest batch
 	waiting  []*flushed
-	failures int       // attempts since the last that succeeded
-	next     time.Time // not before that is the next attempt
-	asked    time.Time // when the receiver wants it; if that is next, Flush waits for it, too
+	failures int       // since the last success
+	next     time.Time // time of the next attempt
+	asked    time.Time // time requested by the receiver; if it equals next, Flush also waits for it
 	spool    *spool    // nil if there is none
 }
 
-// Start begins to send in the background. Further calls do nothing.
+// Start starts to send in the background. Further calls do nothing.
 func (e *Engine) Start() { e.start.Do(func() { go e.run() }) }
 
-// Flush sends what was recorded before the call, and tries again what is pending, and starts the engine if nobody did. It
-// returns nil when all of it is delivered or dropped; on an error everything is kept and sent again later. The end of
-// ctx ends the waiting, not the flush. The error is ErrClosed after Close.
+// Flush sends the evaluations recorded before the call, and retries pending batches. It starts the engine if
+// necessary. It returns nil if everything is delivered or dropped. On an error, everything is kept and retried
+// later. When ctx ends, Flush returns, but the flush continues. The error is ErrClosed after Close.
 func (e *Engine) Flush(ctx context.Context) error {
 	e.Start()
 	result := make(chan error, 1)
@@ -73,10 +74,11 @@ func (e *Engine) Flush(ctx context.Context) error {
 	}
 }
 
-// Close sends what is left and ends the engine. Evaluations recorded from now on are dropped. Of ctx only the deadline
-// counts: programs often close with the very context whose end told them to stop. Without a deadline it is 10 s; if it
-// has passed, 1 s. What is not delivered by then stays in the spool, or is dropped if there is none, and the reason is
-// returned. Further calls wait for the first, until their own deadline, and return its result.
+// Close sends the remaining evaluations and ends the engine. Evaluations recorded afterward are dropped. Only the
+// deadline of ctx is used, because programs often close with a context that has already ended. Without a deadline,
+// Close takes up to 10 s; if the deadline has passed, 1 s. Undelivered evaluations stay in the spool, or are
+// dropped if there is none, and Close returns the reason. Further calls wait for the first one, until their own
+// deadline, and return its result.
 func (e *Engine) Close(ctx context.Context) error {
 	e.Start()
 	deadline := time.Now().Add(closeTimeout)
@@ -116,7 +118,7 @@ func (e *Engine) run() {
 	defer ticker.Stop()
 	retry := time.NewTimer(0)
 	defer retry.Stop()
-	if len(e.outbox.waiting) == 0 { // nothing was in the spool
+	if len(e.outbox.waiting) == 0 { // the spool was empty
 		retry.Stop()
 	}
 	for {
@@ -127,7 +129,7 @@ func (e *Engine) run() {
 		case result := <-e.requests:
 			result <- e.flush(true)
 		case <-ticker.C:
-			_ = e.flush(false) // it is in the statistics and in the log
+			_ = e.flush(false) // the error is in the statistics and in the log
 		case <-e.full:
 			_ = e.flush(false)
 		case <-retry.C:
@@ -143,9 +145,9 @@ func (e *Engine) run() {
 	}
 }
 
-// flush takes what was counted and delivers it. While deliveries fail it leaves counts where they are, since there they
-// go on adding up; but an hour that has ended is taken, so that its counts stay its own, and so is what somebody wants
-// flushed now, unless the oldest would have to be dropped for it.
+// flush takes the counts and delivers them. While deliveries fail, counts stay in the tables, where they add up.
+// Two cases are excepted: an hour that has ended is taken, so that its counts stay separate, and so are the counts
+// for a call of Flush, unless the oldest flush would have to be dropped.
 func (e *Engine) flush(now bool) error {
 	e.logInvalid()
 	failing := e.outbox.failures > 0
@@ -160,26 +162,26 @@ func (e *Engine) flush(now bool) error {
 	return e.deliver()
 }
 
-// hourEnded reports whether there are counts of an hour of UTC that is over.
+// hourEnded reports whether there are counts of a UTC hour that is over.
 func (e *Engine) hourEnded() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.past != nil || e.keys.keys > 0 && time.Now().UnixMilli() >= e.hourEnd
 }
 
-// take makes batches of what was counted, at the end of the outbox.
+// take converts the counts to batches, at the end of the outbox.
 func (e *Engine) take() {
 	e.mu.Lock()
 	all := []past{{e.keys, e.degraded}}
 	if e.past != nil {
 		all = []past{*e.past, all[0]}
 	}
-	if e.keys.keys > 0 { // or there are none in degraded either
+	if e.keys.keys > 0 { // otherwise degraded is also empty
 		e.keys, e.degraded = newTable(e.seed), newTable(e.seed)
 	}
 	e.past, e.hourEnd = nil, 0
 	select {
-	case <-e.full: // it was about these tables
+	case <-e.full: // it was for these tables
 	default:
 	}
 	e.mu.Unlock()
@@ -218,7 +220,7 @@ func hashed(targetingKey Text) Text {
 	return Some("sha256_" + hex.EncodeToString(sum[:]))
 }
 
-// enqueue adds to the outbox. If that is full, its oldest flush is dropped.
+// enqueue adds to the outbox. If the outbox is full, its oldest flush is dropped.
 func (e *Engine) enqueue(f *flushed) {
 	e.outbox.waiting = append(e.outbox.waiting, f)
 	if len(e.outbox.waiting) > maxPending {
@@ -235,11 +237,11 @@ func (e *Engine) enqueue(f *flushed) {
 	}
 }
 
-// shift takes the oldest flush out of the outbox.
+// shift removes the oldest flush from the outbox.
 func (e *Engine) shift() {
 	if file := e.outbox.waiting[0].file; file != "" {
 		if err := e.outbox.spool.remove(file); err != nil {
-			e.options.Logger.Warn("evallog: a batch that is delivered stays in the spool; it does no harm", "error", err)
+			e.options.Logger.Warn("evallog: a delivered batch cannot be removed from the spool; it is harmless", "error", err)
 		}
 	}
 	e.outbox.waiting[0] = nil
@@ -284,8 +286,8 @@ func (e *Engine) deliver() error {
 	return nil
 }
 
-// write tries to deliver one batch. A panic of the Writer is that batch's end, not the program's, and not that of the
-// batches behind it.
+// write tries to deliver one batch. A panic of the Writer drops this batch, but does not end the program and does
+// not affect later batches.
 func (e *Engine) write(batch Batch) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -300,13 +302,13 @@ func (e *Engine) write(batch Batch) (err error) {
 	return e.options.Writer.Write(ctx, batch)
 }
 
-// failed keeps the outbox for a later attempt.
+// failed keeps the outbox for a retry.
 func (e *Engine) failed(err error) {
 	delay := lastRetry
 	if e.outbox.failures < 10 {
 		delay = min(firstRetry<<e.outbox.failures, lastRetry)
 	}
-	delay -= rand.N(delay / 4) // so that those who failed together do not come back together
+	delay -= rand.N(delay / 4) // so that processes that failed at the same time do not retry at the same time
 	e.outbox.failures++
 	e.outbox.next = time.Now().Add(delay)
 	if retry, ok := errors.AsType[*RetryError](err); ok {
@@ -316,7 +318,7 @@ func (e *Engine) failed(err error) {
 		}
 	}
 	if e.outbox.failures == 1 {
-		e.options.Logger.Warn("evallog: delivery failed, the counts are kept and sent again", "error", err)
+		e.options.Logger.Warn("evallog: delivery failed, the counts are kept and retried", "error", err)
 	}
 	e.mu.Lock()
 	e.books.lastError = err
@@ -324,7 +326,7 @@ func (e *Engine) failed(err error) {
 	e.save()
 }
 
-// settle books a batch that is done with.
+// settle updates the statistics for a batch that is done.
 func (e *Engine) settle(batch Batch, refused *RefusedError) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -335,7 +337,7 @@ func (e *Engine) settle(batch Batch, refused *RefusedError) {
 	dropped := map[int]bool{}
 	for _, r := range refused.Rows {
 		if r.Index < 0 || r.Index >= len(batch.Rows) || dropped[r.Index] {
-			continue // a Writer that cannot count must not spoil the statistics
+			continue // an invalid index must not corrupt the statistics
 		}
 		dropped[r.Index] = true
 		row := batch.Rows[r.Index]
@@ -353,11 +355,11 @@ func (e *Engine) settle(batch Batch, refused *RefusedError) {
 	}
 }
 
-// finish takes and delivers what is left, until the deadline of Close.
+// finish takes and delivers the remaining counts, until the deadline of Close.
 func (e *Engine) finish() error {
 	e.logInvalid()
 	if len(e.outbox.waiting) == maxPending {
-		_ = e.deliver() // or else the oldest is dropped for what was counted last
+		_ = e.deliver() // otherwise the oldest flush would be dropped for the newest counts
 	}
 	e.take()
 	err := e.deliver()

@@ -16,35 +16,36 @@ import (
 )
 
 const (
-	// DefaultMaxBytes is the most bytes of an envelope before compression, which is what Datar's endpoint takes.
+	// DefaultMaxBytes is the default maximum size of an envelope before compression, which is the limit of Datar's
+	// endpoint.
 	DefaultMaxBytes = 1 << 20
-	// MaxMaxBytes is the greatest HTTPOptions.MaxBytes: envelopes stay below 5 MiB.
+	// MaxMaxBytes is the maximum of HTTPOptions.MaxBytes: envelopes stay below 5 MiB.
 	MaxMaxBytes = 5<<20 - 1
-	// maxAnswer is how much of an answer is read; 1,000 refused rows take less, whatever is in their keys.
+	// maxAnswer is how much of a response is read; 1,000 refused rows take less, regardless of their keys.
 	maxAnswer = 4 << 20
 )
 
-// HTTPOptions configure an HTTPWriter. URL is mandatory.
+// HTTPOptions configure an HTTPWriter. URL is required.
 type HTTPOptions struct {
-	// URL is where envelopes are posted, such as https://flagr.example.com/api/v1/datar/evaluations.
+	// URL is the URL to post envelopes to, such as https://flagr.example.com/api/v1/datar/evaluations.
 	URL string
 	// Header is sent with every request, such as Authorization.
 	Header http.Header
-	// Client sends the requests. Redirections are not followed, whatever it says. Nil: one like http.DefaultClient.
+	// Client sends the requests. Redirects are never followed. Nil means a client like http.DefaultClient.
 	Client *http.Client
-	// MaxBytes is the most bytes of one envelope before compression: 1 to MaxMaxBytes. 0: DefaultMaxBytes. Keep it as
-	// it is while batches wait in a spool.
+	// MaxBytes is the maximum size of one envelope before compression: 1 to MaxMaxBytes. 0 means DefaultMaxBytes.
+	// Do not change it while batches are in a spool.
 	MaxBytes int
 }
 
-// HTTPWriter posts batches as JSON envelopes, compressed with gzip, to Datar's endpoint or to another one that takes
+// HTTPWriter posts batches as JSON envelopes, compressed with gzip, to Datar's endpoint or another one that accepts
 // them. A batch that is too large for one envelope is sent as several complete ones.
 //
-// Each envelope has an Idempotency-Key, of the batch's writer and a number. It is the same whenever the envelope is sent
-// again, and numbers of one writer grow, so a receiver needs to remember only the greatest.
+// Each envelope has an Idempotency-Key of the batch's writer and a number. It is the same at each retry, and the
+// numbers of a writer grow, so a receiver only needs to store the greatest.
 //
-// Network errors and the statuses 408, 429 and 5xx are tried again. Other statuses refuse the envelope, with a reason
-// such as http_400. The codes of rows that the receiver refused become their reasons.
+// Network errors and the statuses 408, 429 and 5xx are retried. After other statuses the envelope is dropped, with
+// a reason such as http_400. The codes of refused rows become their reasons.
 type HTTPWriter struct {
 	options HTTPOptions
 	client  *http.Client
@@ -52,7 +53,7 @@ type HTTPWriter struct {
 
 var _ Writer = (*HTTPWriter)(nil)
 
-// NewHTTPWriter checks the options.
+// NewHTTPWriter returns an HTTPWriter after checking the options.
 func NewHTTPWriter(options HTTPOptions) (*HTTPWriter, error) {
 	target, err := url.Parse(options.URL)
 	switch {
@@ -69,7 +70,7 @@ func NewHTTPWriter(options HTTPOptions) (*HTTPWriter, error) {
 	if options.Client != nil {
 		client = *options.Client
 	}
-	// What is behind a redirection may answer 200 to anything, and the counts would be gone.
+	// The target of a redirect may return 200 to any request, and the counts would be lost.
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return &HTTPWriter{options: options, client: &client}, nil
 }
@@ -122,7 +123,7 @@ func wireOf(r Row) wireRow {
 		Version:            r.Key.Version,
 		Asked:              r.Key.Asked.Names(),
 	}
-	// The code comes first, since it is what tells rows apart.
+	// The code comes first, because it distinguishes rows.
 	switch code, ok := r.Key.ErrorCode.Get(); {
 	case ok && r.ErrorMessage != "":
 		w.Error = &wireError{code + ": " + r.ErrorMessage}
@@ -134,13 +135,13 @@ func wireOf(r Row) wireRow {
 	return w
 }
 
-// envelope is a body, and which rows of the batch are in it.
+// envelope is a body and the rows of the batch in it.
 type envelope struct {
 	body []byte
 	rows []int
 }
 
-// envelopes divides a batch. Rows that are too large even alone are left out, and returned.
+// envelopes divides a batch. It omits and returns rows that are too large for an envelope of their own.
 func (w *HTTPWriter) envelopes(batch Batch) (all []envelope, tooLarge []RefusedRow, err error) {
 	context, err := json.Marshal(batch.Context)
 	if err != nil {
@@ -193,7 +194,7 @@ func (w *HTTPWriter) Write(ctx context.Context, batch Batch) error {
 	for part, e := range envelopes {
 		refused, err := w.post(ctx, e, fmt.Sprintf("%s:%d", batch.Writer, batch.PartSequence(part)))
 		if err != nil && len(refused) == 0 {
-			return err // those that were sent are sent again, and the receiver knows them
+			return err // envelopes that were sent are sent again, and the receiver recognizes them
 		}
 		cause = errors.Join(cause, err)
 		lost = append(lost, refused...)
@@ -204,8 +205,8 @@ func (w *HTTPWriter) Write(ctx context.Context, batch Batch) error {
 	return nil
 }
 
-// post sends one envelope. It returns the rows that are lost, with the cause if all are; or none and an error, if the
-// envelope is to be sent again.
+// post sends one envelope. It returns the lost rows, with the cause if all are lost; or no rows and an error if the
+// envelope must be retried.
 func (w *HTTPWriter) post(ctx context.Context, e envelope, key string) ([]RefusedRow, error) {
 	var body bytes.Buffer
 	compressor := gzip.NewWriter(&body)
@@ -227,7 +228,7 @@ func (w *HTTPWriter) post(ctx context.Context, e envelope, key string) ([]Refuse
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = response.Body.Close() }() // it was read
+	defer func() { _ = response.Body.Close() }() // already read
 	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
 	switch status := response.StatusCode; {
 	case status == http.StatusRequestTimeout, status == http.StatusTooManyRequests, status >= 500:
@@ -239,12 +240,12 @@ func (w *HTTPWriter) post(ctx context.Context, e envelope, key string) ([]Refuse
 		}
 		return refused, fmt.Errorf("HTTP status %d: %.200q", status, answer)
 	case err != nil:
-		return nil, fmt.Errorf("read the answer: %w", err)
+		return nil, fmt.Errorf("read the response: %w", err)
 	}
 	return refusedRows(answer, e.rows), nil
 }
 
-// refusedRows reads the verdicts of an answer, if it has any.
+// refusedRows parses the refused rows of a response, if it has any.
 func refusedRows(answer []byte, rows []int) []RefusedRow {
 	var verdicts struct {
 		Errors []struct {
@@ -253,11 +254,11 @@ func refusedRows(answer []byte, rows []int) []RefusedRow {
 		} `json:"errors"`
 	}
 	if json.Unmarshal(answer, &verdicts) != nil {
-		return nil // another receiver, which accepts and says something of its own
+		return nil // another receiver with another response
 	}
 	var refused []RefusedRow
 	for _, v := range verdicts.Errors {
-		// A segment that is not known costs a row its segment, and nothing else.
+		// A row with an unknown segment is counted without the segment.
 		if v.Index >= 0 && v.Index < len(rows) && v.Code != "SEGMENT_UNKNOWN" {
 			refused = append(refused, RefusedRow{Index: rows[v.Index], Reason: DropReason(v.Code)})
 		}
@@ -265,7 +266,7 @@ func refusedRows(answer []byte, rows []int) []RefusedRow {
 	return refused
 }
 
-// retryAfter reads the header's two forms: seconds, and a date. It returns 0 for anything else.
+// retryAfter parses the two forms of the header, seconds and a date. It returns 0 for anything else.
 func retryAfter(value string, now time.Time) time.Duration {
 	if seconds, err := strconv.ParseInt(value, 10, 64); err == nil {
 		return time.Duration(max(0, min(seconds, int64(maxRetryAfter/time.Second)))) * time.Second

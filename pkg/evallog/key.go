@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Text is a text that may be absent. The zero value is neither: it says that somebody forgot to decide, and an
-// evaluation with it is not counted. None and Some("") are different values.
+// Text is an optional string. The zero value is invalid: it means that the caller did not set it, and an evaluation
+// with it is not counted. None and Some("") are different values.
 type Text struct {
 	text  string
 	state textState
@@ -22,13 +22,13 @@ const (
 	present
 )
 
-// None is the absent text.
+// None returns an absent string.
 func None() Text { return Text{state: absent} }
 
-// Some is a text that is there. It may be empty.
+// Some returns a present string. It may be empty.
 func Some(text string) Text { return Text{text: text, state: present} }
 
-// SomeOrNone is Some(text), or None if the text is empty: for sources that cannot tell the two apart.
+// SomeOrNone returns Some(text), or None if the string is empty, for sources that do not distinguish the two.
 func SomeOrNone(text string) Text {
 	if text == "" {
 		return None()
@@ -36,13 +36,13 @@ func SomeOrNone(text string) Text {
 	return Some(text)
 }
 
-// Get returns the text, and whether it is there.
+// Get returns the string, and whether it is present.
 func (t Text) Get() (string, bool) { return t.text, t.state == present }
 
-// String returns the text, empty if it is absent.
+// String returns the string, or an empty string if it is absent.
 func (t Text) String() string { return t.text }
 
-// MarshalJSON writes a string, or null for None. A text that was never stated is an error.
+// MarshalJSON returns a string, or null for None. The zero value is an error.
 func (t Text) MarshalJSON() ([]byte, error) {
 	switch t.state {
 	case present:
@@ -50,11 +50,11 @@ func (t Text) MarshalJSON() ([]byte, error) {
 	case absent:
 		return []byte("null"), nil
 	default:
-		return nil, errors.New("the text is neither None nor Some")
+		return nil, errors.New("a part of the key is neither None nor Some")
 	}
 }
 
-// UnmarshalJSON reads what MarshalJSON wrote.
+// UnmarshalJSON parses the output of MarshalJSON.
 func (t *Text) UnmarshalJSON(data []byte) error {
 	var text *string
 	if err := json.Unmarshal(data, &text); err != nil {
@@ -67,38 +67,40 @@ func (t *Text) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// Key says which evaluations are counted together. Every field is stated by the caller, with None where there is
-// nothing: a field that was forgotten makes the evaluation invalid, so that it cannot end in another one's bucket. Only the
-// last three may be left out.
+// Key determines which evaluations are counted together. Set every field, with None if it does not apply. A missing
+// field makes the evaluation invalid, so that it is not added to another key's count. Only the last three fields
+// are optional.
 type Key struct {
 	// Flag is the key of the flag, never empty.
 	Flag string
-	// Variant is the key of the variant that was assigned.
+	// Variant is the key of the assigned variant.
 	Variant Text
-	// Allocation is what assigned it: for Flagr the id of the segment, in decimal.
+	// Allocation is what assigned the variant: for Flagr the ID of the segment, in decimal.
 	Allocation Text
-	// TargetingKey is whom the flag was evaluated for. It is personal data, and left out unless Options.TargetingKeys
-	// says otherwise. An empty one is the same as none.
+	// TargetingKey is the entity that the flag was evaluated for. It is personal data, and omitted unless
+	// Options.TargetingKeys is set. An empty one is equal to None.
 	TargetingKey Text
 	// ErrorCode is why the evaluation failed, one of a few codes such as FLAG_NOT_FOUND, never free text.
 	ErrorCode Text
-	// Outcome, Version and Asked are what Datar counts beside the assignment. They may be left out: 0 is not known, or nothing.
+	// Outcome, Version and Asked are counted by Datar in addition to the assignment. They are optional: 0 means
+	// unknown, or none.
 	Outcome Outcome `json:",omitzero"`
-	// Version is the id of the flag's snapshot that the evaluation used, or that modulo 65,536.
+	// Version is the ID of the flag's snapshot that the evaluation used, or this ID modulo 65,536.
 	Version int64 `json:",omitzero"`
 	Asked   Asked `json:",omitzero"`
 }
 
-// Outcome says what an evaluation came to. Its text is that of the wire.
+// Outcome is the result of an evaluation. Its string is the name on the wire.
 type Outcome uint8
 
-// The outcomes. A receiver that knows them refuses a row whose outcome does not fit its variant: only Matched has one.
+// The outcomes. A receiver that supports them refuses a row whose outcome does not match its variant: only Matched
+// has one.
 const (
-	// OutcomeUnknown leaves it to the receiver: with a variant it is Matched, with an error Failed, else not known.
+	// OutcomeUnknown lets the receiver decide: with a variant it is Matched, with an error Failed, else unknown.
 	OutcomeUnknown Outcome = iota
 	// Matched: a variant was assigned.
 	Matched
-	// HeldOut: a segment matched, which is the Allocation, and its rollout gave no variant.
+	// HeldOut: a segment matched, which is the Allocation, and its rollout assigned no variant.
 	HeldOut
 	// NoMatch: no segment matched.
 	NoMatch
@@ -106,7 +108,7 @@ const (
 	NoSegments
 	// Disabled: the flag is off.
 	Disabled
-	// Failed: the evaluation failed, and assigned nothing.
+	// Failed: the evaluation failed and assigned no variant.
 	Failed
 	outcomes
 )
@@ -121,7 +123,7 @@ func (o Outcome) String() string {
 	return outcomeNames[o]
 }
 
-// Asked is a set of bits that says how a flag was asked for.
+// Asked is a set of bits about how a flag was asked for.
 type Asked uint8
 
 // The bits of Asked.
@@ -147,8 +149,8 @@ func (a Asked) Names() (names []string) {
 	return names
 }
 
-// RuntimeDefaultUsed reports whether the caller got its own default: because no variant was assigned, or because the
-// one that was could not be delivered, such as one of another type.
+// RuntimeDefaultUsed reports whether the caller got its own default, because no variant was assigned, or because
+// its value could not be returned, for example because of its type.
 func (k Key) RuntimeDefaultUsed() bool {
 	return k.Variant.state != present || k.ErrorCode.state == present
 }
@@ -162,8 +164,8 @@ func (k Key) stated() bool {
 // Evaluation is one evaluation of a flag.
 type Evaluation struct {
 	Key
-	// Time is when it happened. Zero: now.
+	// Time is the time of the evaluation; zero means now.
 	Time time.Time
-	// ErrorMessage is what the error said, in free text. Of all messages of a key the last is kept, cut to 512 bytes.
+	// ErrorMessage is the error message, in free text. The last message of a key is kept, cut to 512 bytes.
 	ErrorMessage string
 }

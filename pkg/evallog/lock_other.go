@@ -4,5 +4,5 @@ package evallog
 
 import "os"
 
-// lockFile does nothing: the standard library has no locks here. Two engines must not share a spool.
+// lockFile does nothing, because the standard library has no file locks here. Two engines must not share a spool.
 func lockFile(*os.File) error { return nil }

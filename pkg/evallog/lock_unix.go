@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// lockFile takes the lock that this process holds until it closes the file, or ends. It fails if another one has it.
+// lockFile locks the file until this process closes it or ends. It fails if another process has locked it.
 func lockFile(file *os.File) error {
 	return syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 }

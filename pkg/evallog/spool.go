@@ -12,8 +12,8 @@ import (
 	"strings"
 )
 
-// A spool is a directory with one file for each flush that could not be delivered. A file has its name only when it is
-// complete. The file spool.lock is locked as long as an engine uses the directory.
+// A spool is a directory with one file for each undelivered flush. A file gets its name only when it is complete.
+// The file spool.lock is locked while an engine uses the directory.
 type spool struct {
 	dir    string
 	lock   *os.File
@@ -31,7 +31,7 @@ type spoolFile struct {
 
 const spoolVersion = 1
 
-// openSpool makes the directory if it is missing, locks it, and takes what is in it into the outbox.
+// openSpool creates the directory if it is missing, locks it, and reads its flushes into the outbox.
 func (e *Engine) openSpool() error {
 	dir := e.options.SpoolDir
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -70,7 +70,7 @@ func (e *Engine) openSpool() error {
 }
 
 // read returns the flushes in the directory: those of one writer in the order of their sequence, the writers in the
-// order of their earliest evaluation. Files that cannot be used are set aside.
+// order of their earliest evaluation. It renames unusable files.
 func (s *spool) read(e *Engine) ([]*flushed, error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
@@ -80,7 +80,7 @@ func (s *spool) read(e *Engine) ([]*flushed, error) {
 	earliest := map[string]int64{} // by writer
 	for _, entry := range entries {
 		if name, unfinished := strings.CutSuffix(entry.Name(), ".new"); unfinished && spoolName.MatchString(name) {
-			_ = os.Remove(filepath.Join(s.dir, entry.Name())) // half written by a process that ended there
+			_ = os.Remove(filepath.Join(s.dir, entry.Name())) // incomplete, from a process that ended while writing
 		}
 		if !spoolName.MatchString(entry.Name()) {
 			continue
@@ -88,9 +88,9 @@ func (s *spool) read(e *Engine) ([]*flushed, error) {
 		path := filepath.Join(s.dir, entry.Name())
 		batches, err := readSpoolFile(path)
 		if err != nil {
-			e.options.Logger.Error("evallog: a file of the spool is damaged, it is set aside", "file", path, "error", err)
+			e.options.Logger.Error("evallog: a file of the spool is damaged and was renamed", "file", path, "error", err)
 			if err := os.Rename(path, path+".damaged"); err != nil {
-				return nil, fmt.Errorf("set a damaged file aside: %w", err)
+				return nil, fmt.Errorf("rename a damaged file: %w", err)
 			}
 			continue
 		}
@@ -132,7 +132,7 @@ func readSpoolFile(path string) ([]Batch, error) {
 	return file.Batches, nil
 }
 
-// save puts into the spool what waits and is not there.
+// save writes waiting flushes that are not in the spool yet.
 func (e *Engine) save() {
 	s := e.outbox.spool
 	if s == nil {
@@ -166,7 +166,7 @@ func (s *spool) write(f *flushed) (path string, err error) {
 	}
 	defer func() {
 		if err != nil {
-			_ = os.Remove(path + ".new") // the first error is the one that matters
+			_ = os.Remove(path + ".new") // the first error is returned
 		}
 	}()
 	_, err = file.Write(data)

@@ -7,7 +7,7 @@ type texts struct {
 	version int64
 }
 
-// parts says which of the optional texts are there. Above them it has the outcome and asked.
+// parts has a bit for each optional string that is present, and above them the outcome and asked.
 type parts uint16
 
 const (
@@ -25,12 +25,12 @@ func (p parts) outcome() Outcome {
 }
 func (p parts) asked() Asked { return Asked(p >> askedShift) }
 
-// bucket counts one key. Its 120 bytes fill memory without a gap: 273 of them are 32,760 bytes, and Go's allocator has the
-// size 32,768.
+// bucket counts one key. It has 120 bytes, so that memory is filled without a gap: 273 of them are 32,760 bytes,
+// and Go's allocator has the size class 32,768.
 type bucket struct {
 	texts
 	count int64
-	// first and last are Unix milliseconds, minimum and maximum: threads arrive out of order.
+	// first and last are Unix milliseconds, minimum and maximum, because goroutines arrive out of order.
 	first, last int64
 	hash        uint32
 	// flagKeys is the number of keys with the same flag, in the first bucket of that flag only.
@@ -40,13 +40,13 @@ type bucket struct {
 
 const bucketsPerChunk = 273
 
-// table holds buckets by key. A map would take more than twice the memory. Its owner is Engine.mu.
+// table stores buckets by key. A map would take more than twice the memory. It requires Engine.mu.
 type table struct {
 	seed   uint64
 	chunks []*[bucketsPerChunk]bucket
 	keys   int
-	// index and flags are hash tables with linear probing of numbers of buckets, from 1, 0 for a free place: index of
-	// all of them by key, flags of the first of each flag.
+	// index and flags are hash tables with linear probing. They have numbers of buckets, from 1, or 0 for a free
+	// place. index has all buckets by key, flags has the first bucket of each flag.
 	index, flags []uint32
 	distinct     int // flags in use
 	// messages are the last error messages, by number of the bucket.
@@ -76,7 +76,7 @@ func (t *table) find(hash uint32, key *texts, p parts) uint32 {
 	}
 }
 
-// insert makes a bucket for a key that has none.
+// insert adds a bucket for a new key.
 func (t *table) insert(hash uint32, key *texts, p parts, ms int64) uint32 {
 	if t.keys%bucketsPerChunk == 0 {
 		t.chunks = append(t.chunks, new([bucketsPerChunk]bucket))
@@ -115,7 +115,7 @@ func (t *table) firstOf(flag string) uint32 {
 	}
 }
 
-// keysOf is the number of keys with that flag.
+// keysOf returns the number of keys of that flag.
 func (t *table) keysOf(flag string) int {
 	if first := t.firstOf(flag); first != 0 {
 		return int(t.at(first).flagKeys)
@@ -123,7 +123,7 @@ func (t *table) keysOf(flag string) int {
 	return 0
 }
 
-// place puts the number into a table that has room for it.
+// place adds the number to a table that has room for it.
 func place(index []uint32, hash, number uint32) {
 	mask := uint32(len(index) - 1)
 	i := hash & mask
@@ -157,10 +157,10 @@ func (t *table) add(number uint32, ms int64, message string) {
 	b.first, b.last = min(b.first, ms), max(b.last, ms)
 }
 
-// maxCount is the most evaluations of a row, since Datar's endpoint takes no more in one.
+// maxCount is the maximum number of evaluations of a row, which is the limit of Datar's endpoint.
 const maxCount = 10_000_000
 
-// rows are the table's contents in the order in which the keys came.
+// rows returns the contents of the table in the order of the keys' first evaluations.
 func (t *table) rows(rows []Row, degraded bool) []Row {
 	for number := uint32(1); number <= uint32(t.keys); number++ {
 		b := t.at(number)

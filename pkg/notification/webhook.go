@@ -1,4 +1,4 @@
-// Package notification tells other systems of changes of flags, by posting each to a URL.
+// Package notification notifies other systems about changes of flags, by posting each change to a URL.
 package notification
 
 import (
@@ -23,64 +23,65 @@ import (
 )
 
 const (
-	// defaultQueueSize is how many changes may wait. People make changes, so it takes a long outage or a script to fill it.
+	// defaultQueueSize is the maximum number of queued changes. People make changes, so only a long outage or a
+	// script fills it.
 	defaultQueueSize = 1000
-	// maxAnswerBytes is how much of an answer is read, so that its connection can be used again.
+	// maxAnswerBytes is how much of a response is read, so that its connection can be reused.
 	maxAnswerBytes = 64 << 10
-	// maxDetailBytes is the most that details of the changes that wait take, all together.
+	// maxDetailBytes limits the details of all queued changes together.
 	maxDetailBytes = 16 << 20
-	// maxEntryBytes is the most that those changes take without their details.
+	// maxEntryBytes limits all queued changes together, without their details.
 	maxEntryBytes = 4 << 20
-	// entryBytes is what a change takes beside its texts.
+	// entryBytes is the size of a change without its strings.
 	entryBytes = 256
 )
 
-// Options say where a Webhook posts to, and how hard it tries.
+// Options configure a Webhook.
 type Options struct {
-	// URL may hold a token, so no log line or error repeats it.
+	// URL may contain a token, so it is not in any log line or error.
 	URL string
-	// Header is sent along, and kept secret as well.
+	// Header is sent with each request. It is not logged either.
 	Header http.Header
-	// Timeout bounds one call.
+	// Timeout limits one request.
 	Timeout time.Duration
-	// MaxRetries is how often a failed call is repeated. The pause before is RetryBase at first, doubles each time up to
-	// RetryMax, and is shortened by up to half of it at random.
+	// MaxRetries is the maximum number of retries of a failed request. The first delay is RetryBase. It doubles
+	// each time, up to RetryMax, and is shortened at random by up to half.
 	MaxRetries          int
 	RetryBase, RetryMax time.Duration
-	// QueueSize is how many changes may wait; 0 means 1000. Those beyond are dropped.
+	// QueueSize is the maximum number of queued changes; 0 means 1000. Further changes are dropped.
 	QueueSize int
-	// Logger gets what could not be delivered; nil means none.
+	// Logger receives delivery failures; nil means no logging.
 	Logger *slog.Logger
 }
 
-// Stats counts changes since the Webhook was made. Those that wait or are being posted are in none of them.
+// Stats counts changes since the Webhook was created. It does not include queued changes.
 type Stats struct {
 	// Delivered changes were confirmed with a 2xx status.
 	Delivered uint64
-	// Failed changes were given up after an answer that is final, or after the last retry.
+	// Failed changes were dropped after a final status, or after the last retry.
 	Failed uint64
-	// Dropped changes were never posted, or not to the end: those that wait were too many or too long, or the Webhook was stopped.
+	// Dropped changes were not posted completely, because the queue was full or the Webhook was stopped.
 	Dropped uint64
-	// Undetailed changes were taken without their states before and after, because those that wait took too much memory.
+	// Undetailed changes were queued without their states before and after, because the queue used too much memory.
 	Undetailed uint64
 }
 
-// Webhook posts changes one after another, in the order in which it was told of them.
+// Webhook posts changes one after another, in the order of Notify.
 type Webhook struct {
 	options Options
 	client  *http.Client
 	queue   chan entity.Change
 	done    chan struct{} // closed when the queue is closed and empty
 
-	running context.Context // of the calls
+	running context.Context // of the requests
 	cancel  context.CancelFunc
 
-	mu      sync.Mutex // guards what follows, and the closing of queue
+	mu      sync.Mutex // protects the fields below, and the closing of queue
 	started bool
 	stopped bool
 
 	delivered, failed, dropped, undetailed atomic.Uint64
-	// Of the changes that wait, or are being posted. They grow under the lock only.
+	// These count queued changes. They grow only under the lock.
 	detailBytes, entryBytes atomic.Int64
 }
 
@@ -96,7 +97,7 @@ func New(o Options) *Webhook {
 		options: o,
 		client: &http.Client{
 			Timeout: o.Timeout,
-			// Following would turn the POST into a GET, and send the headers to another host.
+			// Following a redirect would turn the POST into a GET, and send the headers to another host.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		queue: make(chan entity.Change, o.QueueSize),
@@ -106,7 +107,7 @@ func New(o Options) *Webhook {
 	return w
 }
 
-// Start begins to post in the background. Further calls, and those after Stop, do nothing.
+// Start starts to post in the background. Further calls, and calls after Stop, do nothing.
 func (w *Webhook) Start() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -117,8 +118,8 @@ func (w *Webhook) Start() {
 	go w.run()
 }
 
-// Notify takes one change to post. It returns at once: when too many changes wait, or after Stop, the change is
-// dropped, counted and logged.
+// Notify queues a change. It returns at once. If the queue is full, or after Stop, the change is dropped, counted
+// and logged.
 func (w *Webhook) Notify(c entity.Change) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -133,7 +134,7 @@ func (w *Webhook) Notify(c entity.Change) {
 	}
 	if w.detailBytes.Load()+details > maxDetailBytes {
 		total := w.undetailed.Add(1)
-		w.options.Logger.Warn("notification loses its details: too many wait", append(attributes(c), "so_far", total)...)
+		w.options.Logger.Warn("notification is sent without details: too many are queued", append(attributes(c), "so_far", total)...)
 		c.Before, c.After, details = nil, nil, 0
 	}
 	w.entryBytes.Add(entry)
@@ -147,16 +148,16 @@ func (w *Webhook) Notify(c entity.Change) {
 	}
 }
 
-// entryOf is how many bytes a change takes without its states. Keys, tags and names are as long as clients make them.
+// entryOf is the size of a change without its states, in bytes. Clients control the length of keys, tags and names.
 func entryOf(c entity.Change) int64 {
 	return entryBytes + int64(len(c.FlagKey)+len(c.ComponentKey)+len(c.User))
 }
 
-// detailsOf is how many bytes the states of a change take.
+// detailsOf is the size of the states of a change, in bytes.
 func detailsOf(c entity.Change) int64 { return int64(cap(c.Before)) + int64(cap(c.After)) }
 
-// Stop takes no more changes and posts those that wait, until ctx ends. What is left then is dropped, and the error says
-// how many there were. Further calls wait like the first one.
+// Stop accepts no more changes, and posts the queued ones until ctx ends. The remaining changes are dropped, and
+// the error has their number. Further calls also wait.
 func (w *Webhook) Stop(ctx context.Context) error {
 	before := w.dropped.Load()
 	w.mu.Lock()
@@ -165,7 +166,7 @@ func (w *Webhook) Stop(ctx context.Context) error {
 		close(w.queue)
 		if !w.started {
 			w.cancel()
-			go w.run() // counts what waits
+			go w.run() // drops the queued changes
 		}
 	}
 	w.mu.Unlock()
@@ -173,7 +174,7 @@ func (w *Webhook) Stop(ctx context.Context) error {
 	case <-w.done:
 	case <-ctx.Done():
 		w.cancel()
-		<-w.done // soon: nothing is posted any more
+		<-w.done // returns soon, because nothing is posted anymore
 	}
 	if dropped := w.dropped.Load() - before; dropped > 0 {
 		return fmt.Errorf("%d notifications were not delivered", dropped)
@@ -181,7 +182,7 @@ func (w *Webhook) Stop(ctx context.Context) error {
 	return nil
 }
 
-// Stats returns the counts so far.
+// Stats returns the current counts.
 func (w *Webhook) Stats() Stats {
 	return Stats{Delivered: w.delivered.Load(), Failed: w.failed.Load(), Dropped: w.dropped.Load(), Undetailed: w.undetailed.Load()}
 }
@@ -217,7 +218,7 @@ func attributes(c entity.Change) []any {
 	return []any{"operation", c.Operation, "component_type", c.Component, "component_id", c.ComponentID, "flag_id", c.FlagID}
 }
 
-// deliver posts a change until it is confirmed, refused for good, tried often enough, or until ctx ends.
+// deliver posts a change until it is confirmed or rejected, until the last retry fails, or until ctx ends.
 func (w *Webhook) deliver(ctx context.Context, c entity.Change) error {
 	body, err := encode(c)
 	if err != nil {
@@ -238,7 +239,7 @@ func (w *Webhook) deliver(ctx context.Context, c entity.Change) error {
 	}
 }
 
-// backoff is the pause after the given attempt, counted from 0.
+// backoff is the delay after the given attempt, counted from 0.
 func (w *Webhook) backoff(attempt int) time.Duration {
 	pause := w.options.RetryBase
 	for range attempt {
@@ -252,7 +253,7 @@ func (w *Webhook) backoff(attempt int) time.Duration {
 	return pause - rand.N(pause/2+1)
 }
 
-// post makes one call, and tells whether another one may help if it fails.
+// post sends one request. If it fails, post reports whether a retry may succeed.
 func (w *Webhook) post(ctx context.Context, body []byte) (again bool, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, w.options.URL, bytes.NewReader(body))
 	if err != nil {
@@ -268,19 +269,19 @@ func (w *Webhook) post(ctx context.Context, body []byte) (again bool, err error)
 	if err != nil {
 		return true, withoutURL(err)
 	}
-	defer func() { _ = response.Body.Close() }() // nothing is left to be lost
+	defer func() { _ = response.Body.Close() }() // the body is already read
 	_, _ = io.CopyN(io.Discard, response.Body, maxAnswerBytes)
 	switch status := response.StatusCode; {
 	case status >= 200 && status < 300:
 		return false, nil
 	case status >= 300 && status < 400:
-		return false, fmt.Errorf("the webhook answers %s: redirects are not followed", response.Status)
+		return false, fmt.Errorf("the webhook returned %s: redirects are not followed", response.Status)
 	default:
-		return status >= 500 || status == http.StatusTooManyRequests, fmt.Errorf("the webhook answers %s", response.Status)
+		return status >= 500 || status == http.StatusTooManyRequests, fmt.Errorf("the webhook returned %s", response.Status)
 	}
 }
 
-// withoutURL keeps the token that a URL may hold out of the log.
+// withoutURL removes the URL from the error, because it may contain a token.
 func withoutURL(err error) error {
 	if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {
 		return wrapped.Err
@@ -288,7 +289,7 @@ func withoutURL(err error) error {
 	return err
 }
 
-// message is the body of a call.
+// message is the body of a request.
 type message struct {
 	Operation     entity.Operation `json:"operation"`
 	FlagID        uint             `json:"flag_id"`
@@ -335,7 +336,7 @@ func unified(before, after []byte) string {
 	return string(text)
 }
 
-// indented puts each member on a line of its own. A text that is no JSON stays as it is.
+// indented writes each member on its own line. Invalid JSON is unchanged.
 func indented(text []byte) []byte {
 	if len(text) == 0 {
 		return nil

@@ -11,24 +11,24 @@ import (
 	"time"
 )
 
-// Access says who may use OFREP. The zero value lets everybody in.
+// Access configures who may use OFREP. The zero value admits all requests.
 type Access struct {
-	// Keys are secrets for these paths only. With keys, each request needs one of them or another login.
+	// Keys are secrets for these paths only. If there are keys, each request needs one of them or another login.
 	Keys []APIKey
-	// Login checks the server's own access control; nil if there is none. With open, paths that are open to everybody count. The
-	// challenge is for the header WWW-Authenticate.
+	// Login checks the server's own access control; it may be nil. With open, open paths pass. The challenge is the
+	// value of the header WWW-Authenticate.
 	Login func(r *http.Request, open bool) (challenge string, ok bool)
-	// Secrets are what the key of tickets is derived from, beside the secrets of Keys. Servers with the same secrets accept each
+	// Secrets, with the secrets of Keys, derive the key of tickets. Servers with the same secrets accept each
 	// other's tickets.
 	Secrets []string
-	// KeyUsed is told which key let a request in; nil tells nobody.
+	// KeyUsed is called with the name of the key of a request; it may be nil.
 	KeyUsed func(rw http.ResponseWriter, name string)
 }
 
 // APIKey is a secret for OFREP.
 type APIKey struct {
 	Name, Secret string
-	// Tags is the scope: flags with one of them are there for the key. Empty: all flags are.
+	// Tags is the scope: the key can read flags with one of these tags. Empty means all flags.
 	Tags []string
 }
 
@@ -40,7 +40,7 @@ const (
 	ticketPurpose = "flagr ofrep stream ticket"
 )
 
-// gate is Access, prepared.
+// gate is a prepared Access.
 type gate struct {
 	access    Access
 	sums      [][sha256.Size]byte // of the secrets
@@ -51,7 +51,7 @@ func newGate(a Access) gate {
 	g := gate{access: a}
 	derive := hmac.New(sha256.New, []byte(ticketPurpose))
 	add := func(secret string) {
-		sum := sha256.Sum256([]byte(secret)) // of one length, so that two secrets are not another two
+		sum := sha256.Sum256([]byte(secret)) // all of one length, so that two secrets cannot be split in another place
 		derive.Write(sum[:])
 	}
 	for _, secret := range a.Secrets {
@@ -65,7 +65,7 @@ func newGate(a Access) gate {
 	return g
 }
 
-// isOpen reports whether nothing needs a login.
+// isOpen reports whether no request needs a login.
 func (g *gate) isOpen() bool { return len(g.access.Keys) == 0 && g.access.Login == nil }
 
 // streamsClosed reports whether event streams need a login.
@@ -82,7 +82,7 @@ func (g *gate) streamsClosed(r *http.Request) bool {
 	return !open
 }
 
-// admit checks a request. The scope is that of the API key, if one was used; by ticket, the query has it.
+// admit checks a request. The scope is the scope of the API key, if one was used; with a ticket, the query has it.
 func (g *gate) admit(rw http.ResponseWriter, r *http.Request, tickets bool) (tags []string, byTicket bool, refused *problem) {
 	if g.isOpen() {
 		return nil, false, nil
@@ -113,7 +113,7 @@ func (g *gate) admit(rw http.ResponseWriter, r *http.Request, tickets bool) (tag
 	return nil, false, &problem{http.StatusUnauthorized, codeGeneral, "a valid login is needed"}
 }
 
-// key finds the API key of a request. All keys are compared, in constant time.
+// key returns the API key of a request. It compares all keys, in constant time.
 func (g *gate) key(r *http.Request) *APIKey {
 	if len(g.access.Keys) == 0 {
 		return nil
@@ -136,7 +136,7 @@ func (g *gate) key(r *http.Request) *APIKey {
 	return found
 }
 
-// ticket lets streams in whose clients cannot send headers. It is good on the day of now, in UTC, and on the next.
+// ticket admits streams of clients that cannot send headers. It is valid on the UTC day of now and on the next day.
 func (g *gate) ticket(now time.Time) string {
 	day := now.UTC().Format(ticketDay)
 	mac := hmac.New(sha256.New, g.ticketKey)
@@ -152,7 +152,7 @@ func (g *gate) validTicket(ticket string, now time.Time) bool {
 	return hmac.Equal([]byte(ticket), []byte(today)) || hmac.Equal([]byte(ticket), []byte(yesterday))
 }
 
-// streamQuery is the query of the stream's address: the scope, and a ticket where a login is needed.
+// streamQuery returns the query of the stream's URL: the scope, and a ticket if a login is needed.
 func (g *gate) streamQuery(r *http.Request, s *scope) string {
 	query := s.query()
 	if !g.streamsClosed(r) {

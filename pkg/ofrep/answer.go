@@ -21,10 +21,10 @@ const (
 	codeGeneral             = "GENERAL"
 )
 
-// maxAttachmentBytes is the longest attachment that is part of the metadata.
+// maxAttachmentBytes is the maximum length of an attachment in the metadata.
 const maxAttachmentBytes = 4 << 10
 
-// answers are all that can be said of one flag, each from behind the flag's key to the closing brace.
+// answers are all possible responses about one flag, each from after the flag's key to the closing brace.
 type answers struct {
 	name       string // the opening brace and the key
 	disabled   answer
@@ -33,11 +33,12 @@ type answers struct {
 	grants     []answer // by eval.Result.Grant
 }
 
-// answer is the text of one answer; an error if failed.
+// answer is the text of one response; it is an error if failed.
 type answer struct {
 	text   string
 	failed bool
-	// digest stands for the key and the text in the entity tag of an answer about many flags. It is the same on all servers.
+	// digest represents the key and the text in the entity tag of a response about many flags. It is the same on
+	// all servers.
 	digest uint64
 }
 
@@ -46,7 +47,7 @@ func (a *answer) sign(name string) {
 	a.digest = binary.BigEndian.Uint64(sum[:])
 }
 
-// of picks the answer for a result of the flag.
+// of returns the answer for a result of the flag.
 func (a *answers) of(r *eval.Result) *answer {
 	switch r.Reason {
 	case eval.Matched:
@@ -60,7 +61,7 @@ func (a *answers) of(r *eval.Result) *answer {
 	}
 }
 
-// answersFor writes the answers of a flag.
+// answersFor prepares the answers of a flag.
 func answersFor(f eval.CompiledFlag, flagSetID string) *answers {
 	w := answerWriter{flag: f.Source(), values: f.Values(), flagSetID: flagSetID}
 	a := &answers{
@@ -92,14 +93,14 @@ func answersFor(f eval.CompiledFlag, flagSetID string) *answers {
 	return a
 }
 
-// answerWriter writes answers about one flag.
+// answerWriter writes the answers of one flag.
 type answerWriter struct {
 	flag      *entity.Flag
 	values    *eval.Values
 	flagSetID string
 }
 
-// variant writes the answer that gives a variant. Without ids the evaluation did not assign it.
+// variant writes the answer with a variant. Without IDs, the evaluation did not assign the variant.
 func (w *answerWriter) variant(v *entity.Variant, reason string, segmentID, variantID int64) answer {
 	value := w.values.Of(v)
 	attachment := ""
@@ -122,7 +123,7 @@ func hasMoreThanValue(a entity.Attachment) bool {
 	return false
 }
 
-// given writes an answer without the key. Without a value the provider gives the application its own default.
+// given writes an answer without the key. Without a value, the provider returns the application's default.
 func (w *answerWriter) given(value, reason, variant, metadata string) string {
 	text := ""
 	if value != "" {
@@ -131,8 +132,8 @@ func (w *answerWriter) given(value, reason, variant, metadata string) string {
 	return text + `"reason":"` + reason + `","variant":` + jsonOf(variant) + `,"metadata":` + metadata + `}`
 }
 
-// metadata writes what is known about the flag and what was given. It has strings, booleans and 32-bit integers only,
-// since some providers read no other types.
+// metadata writes the metadata of the flag and the assigned variant. It has only strings, booleans and 32-bit
+// integers, because some providers do not support other types.
 func (w *answerWriter) metadata(segmentID, variantID int64, attachment string) string {
 	b := appendInt([]byte(`{"flagID":`), int64(w.flag.ID))
 	if w.flag.SnapshotID != 0 {
@@ -156,7 +157,7 @@ func (w *answerWriter) metadata(segmentID, variantID int64, attachment string) s
 	return string(append(b, '}'))
 }
 
-// appendInt appends a number, as a string if it takes more than 32 bits.
+// appendInt appends a number, or a string if the number needs more than 32 bits.
 func appendInt(b []byte, n int64) []byte {
 	if n > math.MaxInt32 || n < -math.MaxInt32 {
 		return append(strconv.AppendInt(append(b, '"'), n, 10), '"')
@@ -164,12 +165,12 @@ func appendInt(b []byte, n int64) []byte {
 	return strconv.AppendInt(b, n, 10)
 }
 
-// errorText writes an error, without the key.
+// errorText writes an error without the key.
 func errorText(code, details, metadata string) string {
 	return `"errorCode":"` + code + `","errorDetails":` + jsonOf(details) + `,"metadata":` + metadata + `}`
 }
 
-// jsonOf writes a value without escaping HTML. Values that come from JSON or are strings cannot fail.
+// jsonOf encodes a value without escaping HTML. Values that come from JSON or are strings cannot fail.
 func jsonOf(value any) string {
 	if text, ok := value.(string); ok && eval.IsPlain(text) {
 		return `"` + text + `"`

@@ -23,14 +23,14 @@ const (
 	flagConfigEtag         = "flagConfigEtag"
 	flagConfigLastModified = "flagConfigLastModified"
 
-	// maxLookWait is how long an answer waits until another server's change is here, too.
+	// maxLookWait is the maximum time that a request waits for a change made on another server.
 	maxLookWait = time.Second
-	// tagBytes is how much of a checksum is in an entity tag, which takes tagLength characters.
+	// tagBytes is how many bytes of a checksum are in an entity tag, which has tagLength characters.
 	tagBytes  = 16
 	tagLength = (tagBytes*8 + 5) / 6
 )
 
-// view is a state of the flags as answers need it.
+// view is a state of the flags, prepared for responses.
 type view struct {
 	state    *evalcache.State
 	revision string
@@ -50,7 +50,7 @@ func (h *Handler) current() *view {
 	return v
 }
 
-// in lists the flags that are in scope, by key.
+// in returns the flags in scope, sorted by key.
 func (v *view) in(s *scope) []eval.CompiledFlag {
 	if s.everything() {
 		return v.flags
@@ -64,7 +64,7 @@ func (v *view) in(s *scope) []eval.CompiledFlag {
 	return flags
 }
 
-// serveFlags answers for all flags in scope.
+// serveFlags handles a request for all flags in scope.
 func (h *Handler) serveFlags(rw http.ResponseWriter, r *http.Request) {
 	if !h.allow(rw, r, nil, http.MethodPost) {
 		return
@@ -112,12 +112,12 @@ func (h *Handler) answerFlags(rw http.ResponseWriter, r *http.Request, m *memory
 		known = nil
 	}
 	input := h.inputTag(m, v, b, end)
-	if h.options.Inject != nil { // the time is an input, too
+	if h.options.Inject != nil { // the time also affects the response
 		request.EntityContext = h.options.Inject(request.EntityContext, r)
 	} else {
 		for _, tag := range known {
 			if string(input[:]) == tag.input {
-				_ = h.options.Eval.EvaluateFlags(r.Context(), *request, nil, false, nil) // traces say that nothing was evaluated
+				_ = h.options.Eval.EvaluateFlags(r.Context(), *request, nil, false, nil) // for traces: nothing was evaluated
 				notModified(rw, tag)
 				return
 			}
@@ -126,7 +126,7 @@ func (h *Handler) answerFlags(rw http.ResponseWriter, r *http.Request, m *memory
 	flags := v.in(&b.scope)
 	h.counts.bulkFlags.Add(uint64(len(flags)))
 	if err := h.writeFlags(r.Context(), m, request, flags, end); err != nil {
-		return // the client is gone
+		return // the client disconnected
 	}
 	tag := entityTag{answer: tagOf(m.digests), input: string(input[:])}
 	for _, k := range known {
@@ -139,8 +139,9 @@ func (h *Handler) answerFlags(rw http.ResponseWriter, r *http.Request, m *memory
 	writeBody(rw, http.StatusOK, m.answer)
 }
 
-// writeFlags evaluates flags, and writes the whole answer. What follows the list of flags is given. The digests of the parts stand
-// for the answer in its entity tag: a checksum of the text took a third of the time of the request.
+// writeFlags evaluates flags and writes the whole response. The part after the list of flags is given. The entity
+// tag is computed from the digests of the parts, because a checksum of the text took a third of the time of the
+// request.
 func (h *Handler) writeFlags(ctx context.Context, m *memory, request *eval.Request, flags []eval.CompiledFlag, end string) error {
 	b := append(m.answer[:0], `{"flags":[`...)
 	digests := m.digests[:0]
@@ -159,9 +160,9 @@ func (h *Handler) writeFlags(ctx context.Context, m *memory, request *eval.Reque
 	return err
 }
 
-// bulkEnd is what follows the list of flags, which does not depend on the context.
+// bulkEnd returns the part after the list of flags, which does not depend on the context.
 func (h *Handler) bulkEnd(r *http.Request, b *bulk) string {
-	if len(b.query) == 0 && r.Header["Origin"] == nil && h.gate.isOpen() { // most servers ask for no more
+	if len(b.query) == 0 && r.Header["Origin"] == nil && h.gate.isOpen() { // most servers
 		return h.plainEnd()
 	}
 	return h.endOf(r, b)
@@ -181,7 +182,7 @@ func (h *Handler) endOf(r *http.Request, b *bulk) string {
 	return end + "}"
 }
 
-// atLeast returns flags that are as new as the change that the query tells of, if they can be had at once. It is false if
+// atLeast returns flags that include the change named in the query, if they are available at once, and false if
 // they are older.
 func (h *Handler) atLeast(ctx context.Context, query url.Values) (_ *view, current bool) {
 	wanted := query.Get(flagConfigEtag)
@@ -202,7 +203,7 @@ func (h *Handler) atLeast(ctx context.Context, query url.Values) (_ *view, curre
 	return v, !isOther(v)
 }
 
-// entityTag is the version of an answer: a checksum of it, and one of all that it was made from.
+// entityTag is the version of a response: its checksum, and the checksum of its inputs.
 type entityTag struct{ answer, input string }
 
 func (t entityTag) set(rw http.ResponseWriter) {
@@ -216,7 +217,7 @@ func notModified(rw http.ResponseWriter, t entityTag) {
 	rw.WriteHeader(http.StatusNotModified)
 }
 
-// entityTags reads If-None-Match. Tags that cannot be ours are left out.
+// entityTags parses If-None-Match. It omits tags that this server cannot have sent.
 func entityTags(values []string) []entityTag {
 	var tags []entityTag
 	for _, value := range values {
@@ -250,14 +251,14 @@ func tagOf(text []byte) string {
 	return string(tag[:])
 }
 
-// encodedTag is the beginning of a checksum, in base64url.
+// encodedTag returns the beginning of a checksum, in base64url.
 func encodedTag(text []byte) (tag [tagLength]byte) {
 	sum := sha256.Sum256(text)
 	base64.RawURLEncoding.Encode(tag[:], sum[:tagBytes])
 	return tag
 }
 
-// inputTag is the checksum of all that an answer is made from.
+// inputTag returns the checksum of all inputs of a response.
 func (h *Handler) inputTag(m *memory, v *view, b *bulk, end string) [tagLength]byte {
 	parts := m.digests[:0]
 	for _, part := range [...]string{h.options.Version, v.revision, b.scope.query(), b.body, end} {

@@ -21,27 +21,27 @@ const (
 
 	// changesWindow is how long changes are collected into one event.
 	changesWindow = time.Second
-	// recentRevision is how old flags may be that a new stream hears of at once, if its client does not say which it knows: it
-	// may have fetched older ones.
+	// recentRevision is the age up to which a new stream gets an event for the flags at once, if its client does
+	// not send the version that it has. The client may have fetched older flags.
 	recentRevision = 30 * time.Second
-	// commentInterval is below the time after which proxies cut silent connections.
+	// commentInterval is shorter than the time after which proxies close idle connections.
 	commentInterval = 25 * time.Second
 	// streamWriteTimeout ends a stream whose client does not read.
 	streamWriteTimeout = 10 * time.Second
-	// inactivityDelay is after how many seconds in the background a client may close its stream.
+	// inactivityDelay is the number of seconds in the background after which a client may close its stream.
 	inactivityDelay = 120
 	retryAfter      = 10 // seconds
 )
 
-// Events configure event streams.
+// Events configures event streams.
 type Events struct {
-	// Disabled switches them off.
+	// Disabled turns event streams off.
 	Disabled bool
-	// URL is the public address of the stream; empty: the path of this server.
+	// URL is the public URL of the stream; empty means the path of this server.
 	URL string
-	// Max is how many streams may be open; 0 means 1,000.
+	// Max is the maximum number of open streams; 0 means 1,000.
 	Max int
-	// Spread is the time over which an event goes out; 0 means 2 s, negative none.
+	// Spread is the time over which an event is sent; 0 means 2 s, and a negative value means at once.
 	Spread time.Duration
 }
 
@@ -54,7 +54,7 @@ func (e *Events) setDefaults() {
 	}
 }
 
-// announcement is the entry of a stream in an answer with all flags.
+// announcement is the description of a stream in a response with all flags.
 func (h *Handler) announcement(r *http.Request, s *scope) string {
 	query := h.gate.streamQuery(r, s)
 	delay := `,"inactivityDelaySec":` + strconv.Itoa(inactivityDelay) + `}`
@@ -83,7 +83,7 @@ func withQuery(address, query string) string {
 	return u.String()
 }
 
-// hub tells streams of changes.
+// hub notifies streams of changes.
 type hub struct {
 	handler *Handler
 
@@ -130,7 +130,7 @@ func (b *hub) stop() {
 	b.done.Wait()
 }
 
-// run compares the flags after each change with those before.
+// run compares the flags before and after each change.
 func (b *hub) run() {
 	before := b.handler.current()
 	for {
@@ -152,7 +152,7 @@ func (b *hub) run() {
 	}
 }
 
-// tell wakes the streams that have one of the flags in scope.
+// tell notifies the streams that have one of the flags in scope.
 func (b *hub) tell(changed []eval.CompiledFlag) {
 	if len(changed) == 0 {
 		return
@@ -163,13 +163,13 @@ func (b *hub) tell(changed []eval.CompiledFlag) {
 		if slices.ContainsFunc(changed, s.scope.has) {
 			select {
 			case s.changed <- struct{}{}:
-			default: // it has not yet sent the last one, which stands for both
+			default: // the previous event is not sent yet, and includes this change
 			}
 		}
 	}
 }
 
-// changedFlags lists flags that are new, gone or changed, those both before and after it.
+// changedFlags returns new, removed and changed flags; changed ones in both states.
 func changedFlags(before, after *eval.Snapshot) []eval.CompiledFlag {
 	old := map[uint]eval.CompiledFlag{}
 	for _, f := range before.Compiled() {
@@ -193,7 +193,7 @@ func changedFlags(before, after *eval.Snapshot) []eval.CompiledFlag {
 	return changed
 }
 
-// sameFlag reports whether nothing has changed. Flags from documents need not have snapshots.
+// sameFlag reports whether nothing has changed. Flags from documents may have no snapshots.
 func sameFlag(a, b eval.CompiledFlag) bool {
 	if a == b {
 		return true
@@ -204,7 +204,7 @@ func sameFlag(a, b eval.CompiledFlag) bool {
 	return reflect.DeepEqual(a.Source(), b.Source())
 }
 
-// open adds a stream, unless there are too many or the server stops.
+// open adds a stream, unless there are too many or the server is stopping.
 func (b *hub) open(s scope) *stream {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -224,7 +224,7 @@ func (b *hub) close(s *stream) {
 	b.handler.counts.streams.Add(-1)
 }
 
-// serveEvents keeps an event stream until the client or the server ends it.
+// serveEvents serves an event stream until the client or the server ends it.
 func (h *Handler) serveEvents(rw http.ResponseWriter, r *http.Request) {
 	if !h.allow(rw, r, nil, http.MethodGet) {
 		return
@@ -256,11 +256,11 @@ func (h *Handler) serveEvents(rw http.ResponseWriter, r *http.Request) {
 	header.Set("Cache-Control", "no-cache, no-transform")
 	header.Set("X-Accel-Buffering", "no")
 	w := streamWriter{rw: rw, control: http.NewResponseController(rw)}
-	_ = w.control.SetReadDeadline(time.Time{}) // the server's own would end the request; not all writers have one
+	_ = w.control.SetReadDeadline(time.Time{}) // the server's own deadline would end the request; some writers do not support deadlines
 	h.stream(r, opened, &w)
 }
 
-// stream writes until something ends it.
+// stream writes until the stream ends.
 func (h *Handler) stream(r *http.Request, s *stream, w *streamWriter) {
 	v := h.current()
 	if !w.write("retry: 5000\nid: " + v.revision + "\n\n") {
@@ -274,7 +274,7 @@ func (h *Handler) stream(r *http.Request, s *stream, w *streamWriter) {
 	}
 	comment := time.NewTicker(commentInterval)
 	defer comment.Stop()
-	var due <-chan time.Time // nil while there is no event to send
+	var due <-chan time.Time // nil while no event is due
 	for {
 		select {
 		case <-r.Context().Done():
@@ -298,7 +298,7 @@ func (h *Handler) stream(r *http.Request, s *stream, w *streamWriter) {
 	}
 }
 
-// delay is when within the spread a stream gets an event.
+// delay returns when within the spread a stream gets an event.
 func (h *Handler) delay() time.Duration {
 	if h.options.Events.Spread <= 0 {
 		return 0
@@ -306,7 +306,7 @@ func (h *Handler) delay() time.Duration {
 	return rand.N(h.options.Events.Spread)
 }
 
-// sendEvent says which flags are the newest.
+// sendEvent sends the version of the newest flags.
 func (h *Handler) sendEvent(w *streamWriter) bool {
 	v := h.current()
 	h.counts.events.Add(1)
@@ -314,15 +314,15 @@ func (h *Handler) sendEvent(w *streamWriter) bool {
 		v.revision, v.revision, v.state.Since.Unix()))
 }
 
-// streamWriter writes at once, and bounds how long the client may take.
+// streamWriter writes without buffering, and limits how long the client may take.
 type streamWriter struct {
 	rw      http.ResponseWriter
 	control *http.ResponseController
 }
 
-// write reports whether the stream goes on.
+// write reports whether the stream is still open.
 func (w *streamWriter) write(text string) bool {
-	_ = w.control.SetWriteDeadline(time.Now().Add(streamWriteTimeout)) // not all writers have one
+	_ = w.control.SetWriteDeadline(time.Now().Add(streamWriteTimeout)) // some writers do not support deadlines
 	if _, err := w.rw.Write([]byte(text)); err != nil {
 		return false
 	}

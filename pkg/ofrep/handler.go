@@ -1,5 +1,6 @@
-// Package ofrep serves the OpenFeature Remote Evaluation Protocol, so that applications ask this server through the
-// OpenFeature SDK of their language and a generic provider. It evaluates with eval.Service, as all other endpoints do.
+// Package ofrep serves the OpenFeature Remote Evaluation Protocol, so that applications can use this server through
+// the OpenFeature SDK of their language and a generic provider. It evaluates with eval.Service, like all other
+// endpoints.
 package ofrep
 
 import (
@@ -18,7 +19,7 @@ import (
 )
 
 const (
-	// Root is what all paths of OFREP begin with.
+	// Root is the prefix of all paths of OFREP.
 	Root = "/ofrep/"
 	// EventsPath is the path of event streams.
 	EventsPath = "/ofrep/v1/events"
@@ -30,47 +31,47 @@ const (
 )
 
 const (
-	// maxPooledBytes is the largest answer whose memory is kept: that of some 4,000 flags.
+	// maxPooledBytes is the largest response whose memory is reused: a response with about 4,000 flags.
 	maxPooledBytes = 1 << 20
-	// knownLengthBytes is up to which length net/http finds out the length of an answer by itself.
+	// knownLengthBytes is the length up to which net/http computes the length of a response itself.
 	knownLengthBytes = 2048
 )
 
-// Values of headers that are shared by all answers. Setting a header replaces the slice and does not change it.
+// Header values that all responses share. Setting a header replaces the slice and does not change it.
 var (
 	contentTypeJSON = []string{"application/json"}
 	privateNoCache  = []string{"private, no-cache"}
 )
 
-// Evaluator decides and records.
+// Evaluator evaluates and records.
 type Evaluator interface {
 	EvaluateInto(ctx context.Context, r eval.Request, result *eval.Result)
 	EvaluateFlags(ctx context.Context, r eval.Request, flags []eval.CompiledFlag, record bool, use func(*eval.Result)) error
 }
 
-// States has the flags.
+// States provides the flags.
 type States interface {
 	// State returns the newest flags; it is never nil.
 	State() *evalcache.State
-	// Look has the source of the flags looked at, and waits for that until ctx ends.
+	// Look checks the source of the flags, and waits for the check until ctx ends.
 	Look(ctx context.Context)
-	// LastCheck is when the source was last looked at.
+	// LastCheck is the time of the last check of the source.
 	LastCheck() time.Time
 }
 
-// Options configure a Handler. Eval and States are mandatory.
+// Options configure a Handler. Eval and States are required.
 type Options struct {
 	Eval   Evaluator
 	States States
-	// Version is the server's version. Answers of another version have other entity tags.
+	// Version is the server's version. Responses of another version have other entity tags.
 	Version string
-	// FlagSetID names the set of flags in metadata; empty leaves it out.
+	// FlagSetID is the name of the set of flags in metadata; empty omits it.
 	FlagSetID string
-	// Prefix is in front of all paths as clients see them. Requests come without it.
+	// Prefix is the prefix of all paths as clients see them. Requests arrive without it.
 	Prefix string
-	// RecordBulk has evaluations of all flags recorded and observed.
+	// RecordBulk records and observes evaluations of requests for all flags.
 	RecordBulk bool
-	// Inject adds properties to the context of an evaluation, which is nil or a map; nil adds nothing.
+	// Inject adds properties to the context of an evaluation, which is nil or a map; it may be nil.
 	Inject func(context any, r *http.Request) any
 	Access Access
 	Events Events
@@ -84,13 +85,13 @@ type Handler struct {
 	view    atomic.Pointer[view]
 	hub     *hub
 	counts  counts
-	// unknown is the metadata where no flag is known.
+	// unknown is the metadata if the flag is unknown.
 	unknown string
-	// plainEnd is endOf a request that needs no login and names neither a scope nor an origin.
+	// plainEnd is endOf for a request that needs no login and has neither a scope nor an origin.
 	plainEnd func() string
 }
 
-// counts are those of Stats.
+// counts are the counters of Stats.
 type counts struct {
 	bulkFlags, events, refusedLimit, refusedTicket atomic.Uint64
 	streams                                        atomic.Int64
@@ -98,26 +99,26 @@ type counts struct {
 
 // Stats are counts since the start.
 type Stats struct {
-	// BulkFlags is how many flags were evaluated for answers with all flags.
+	// BulkFlags is the number of flags evaluated for requests for all flags.
 	BulkFlags uint64
-	// Streams is how many event streams are open.
+	// Streams is the number of open event streams.
 	Streams int64
-	// StreamEvents is how many events were sent, one for each stream.
+	// StreamEvents is the number of events sent, one for each stream.
 	StreamEvents uint64
-	// RefusedByLimit and RefusedByTicket count streams that were turned away.
+	// RefusedByLimit and RefusedByTicket count rejected streams.
 	RefusedByLimit, RefusedByTicket uint64
 }
 
-// memory is what a request needs while it is answered.
+// memory is the memory that a request needs.
 type memory struct {
 	reader fastpath.ContextReader
 	result eval.Result
 	answer []byte
-	// digests are those of the parts of answer, and what follows them.
+	// digests are the digests of the parts of answer and of the part after them.
 	digests []byte
 }
 
-// New returns a Handler. Start must be called for its event streams to learn of changes.
+// New returns a Handler. Call Start for its event streams to be notified of changes.
 func New(o Options) *Handler {
 	h := &Handler{options: o, gate: newGate(o.Access)}
 	h.options.Events.setDefaults()
@@ -131,13 +132,13 @@ func New(o Options) *Handler {
 	return h
 }
 
-// Start begins to watch for changes of flags.
+// Start starts to watch for changes of flags.
 func (h *Handler) Start() { h.hub.start() }
 
-// Stop ends all event streams, and refuses further ones. It may be called more than once, and before Start.
+// Stop ends all event streams, and rejects new ones. It may be called more than once, and before Start.
 func (h *Handler) Stop() { h.hub.stop() }
 
-// Stats returns the counts.
+// Stats returns the counters.
 func (h *Handler) Stats() Stats {
 	return Stats{
 		BulkFlags: h.counts.bulkFlags.Load(), Streams: h.counts.streams.Load(), StreamEvents: h.counts.events.Load(),
@@ -163,7 +164,7 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// flagKeyOf is the key in the path of one flag: all that follows, unescaped once. Nothing of it is cleaned.
+// flagKeyOf returns the key in the path of one flag: the rest of the path, unescaped once and not cleaned.
 func flagKeyOf(u *url.URL) (key string, ok bool) {
 	if u.RawPath == "" {
 		return strings.CutPrefix(u.Path, flagPrefix)
@@ -176,7 +177,7 @@ func flagKeyOf(u *url.URL) (key string, ok bool) {
 	return key, err == nil
 }
 
-// serveFlag answers for one flag.
+// serveFlag handles a request for one flag.
 func (h *Handler) serveFlag(rw http.ResponseWriter, r *http.Request, key string) {
 	if !h.allow(rw, r, &key, http.MethodPost) {
 		return
@@ -201,7 +202,7 @@ func (h *Handler) serveFlag(rw http.ResponseWriter, r *http.Request, key string)
 	if h.options.Inject != nil {
 		request.EntityContext = h.options.Inject(request.EntityContext, r)
 	}
-	if len(tags) > 0 { // what is out of scope is not evaluated
+	if len(tags) > 0 { // a flag out of scope is not evaluated
 		if f, ok := h.options.States.State().Snapshot.Find(key); ok && !within(f, tags) {
 			h.writeProblem(rw, &key, unknownFlag(key))
 			return
@@ -232,7 +233,7 @@ func (h *Handler) answersOf(f eval.CompiledFlag) *answers {
 
 func (h *Handler) deriveAnswers(f eval.CompiledFlag) any { return answersFor(f, h.options.FlagSetID) }
 
-// release keeps memory for further requests. Nothing in it refers to this request any more.
+// release returns memory for reuse. It drops all references to the request.
 func (h *Handler) release(m *memory) {
 	m.result = eval.Result{}
 	m.reader.Forget()
@@ -242,7 +243,7 @@ func (h *Handler) release(m *memory) {
 	h.pool.Put(m)
 }
 
-// allow refuses all methods but one.
+// allow rejects all methods but one.
 func (h *Handler) allow(rw http.ResponseWriter, r *http.Request, key *string, method string) bool {
 	if r.Method == method {
 		return true
@@ -252,7 +253,7 @@ func (h *Handler) allow(rw http.ResponseWriter, r *http.Request, key *string, me
 	return false
 }
 
-// writeProblem answers with an error, about the flag with the given key unless that is nil.
+// writeProblem responds with an error, about the flag with the given key unless that is nil.
 func (h *Handler) writeProblem(rw http.ResponseWriter, key *string, p *problem) {
 	b := []byte{'{'}
 	if key != nil {
@@ -269,5 +270,5 @@ func writeBody(rw http.ResponseWriter, status int, body []byte) {
 	if status != http.StatusOK {
 		rw.WriteHeader(status)
 	}
-	_, _ = rw.Write(body) //nolint:gosec // JSON; the write fails only when the client is gone
+	_, _ = rw.Write(body) //nolint:gosec // JSON; the write fails only if the client disconnected
 }

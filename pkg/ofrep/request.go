@@ -16,17 +16,17 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 )
 
-// maxBodyBytes is the largest request body. It holds the context of one entity.
+// maxBodyBytes is the largest request body. It has the context of one entity.
 const maxBodyBytes = 1 << 20
 
-// problem is why a request, or all of an answer, failed.
+// problem is the reason why a request, or the whole response, failed.
 type problem struct {
 	status  int
 	code    string
 	details string
 }
 
-// readBody reads the whole body into memory of its own, since results may keep parts of it.
+// readBody reads the whole body into its own memory, because results may keep parts of it.
 func readBody(rw http.ResponseWriter, r *http.Request) (string, *problem) {
 	if r.ContentLength > maxBodyBytes {
 		return "", tooLarge()
@@ -45,15 +45,15 @@ func readBody(rw http.ResponseWriter, r *http.Request) (string, *problem) {
 	if err != nil {
 		return "", &problem{http.StatusBadRequest, codeParseError, "the request body is incomplete"}
 	}
-	return unsafe.String(unsafe.SliceData(body), len(body)), nil // nobody has the bytes any more
+	return unsafe.String(unsafe.SliceData(body), len(body)), nil // nothing else refers to the bytes
 }
 
 func tooLarge() *problem {
 	return &problem{http.StatusRequestEntityTooLarge, codeGeneral, fmt.Sprintf("the request body is larger than %d bytes", maxBodyBytes)}
 }
 
-// readContext reads a body into request. Forms that reader does not take are read by encoding/json. With decoded set, the
-// context is a map that properties can be added to.
+// readContext parses a body into request. If reader does not accept the form, encoding/json parses it. With
+// decoded, the context is a map, so that properties can be added.
 func (m *memory) readContext(body string, decoded bool, request *eval.Request) *problem {
 	request.EntityIDRequired = true
 	if !decoded {
@@ -99,7 +99,7 @@ func invalidContext(details string) *problem {
 const (
 	targetingKey      = "targetingKey"
 	entityType        = "entityType"
-	badTargetingKey   = "targetingKey must be a text"
+	badTargetingKey   = "targetingKey must be a string"
 	flagTags          = "flagTags"
 	flagTagsOperator  = "flagTagsOperator"
 	flagKeys          = "flagKeys"
@@ -118,7 +118,7 @@ func fromObject(object *eval.Object, request *eval.Request) *problem {
 	return nil
 }
 
-// textOf decodes the JSON of a string; false if it is none.
+// textOf decodes a JSON string; it returns false if the JSON is not a string.
 func textOf(raw string) (string, bool) {
 	if raw == "" || raw[0] != '"' {
 		return "", false
@@ -143,16 +143,17 @@ func fromMap(context map[string]any, request *eval.Request) *problem {
 	return nil
 }
 
-// scope is which flags a request is about.
+// scope is the set of flags of a request.
 type scope struct {
-	tags     []string // empty, with keys empty: all
+	tags     []string // if tags and keys are empty: all flags
 	operator string
-	keys     []string // of flags, or their ids
+	keys     []string // of flags, or their IDs
 	named    map[string]bool
-	within   []string // the tags of the API key; empty: all
+	within   []string // the tags of the API key; empty means all flags
 }
 
-// scopeOf reads the selection from a query. The error is nil unless it is too long or the operator is unknown.
+// scopeOf parses the selection from a query. The error is not nil if the query is too long or the operator is
+// unknown.
 func scopeOf(query url.Values) (scope, *problem) {
 	if len(query) == 0 {
 		return scope{}, nil
@@ -171,7 +172,7 @@ func scopeOf(query url.Values) (scope, *problem) {
 	return s, nil
 }
 
-// listOf reads a parameter that comes several times, or once with commas.
+// listOf parses a parameter that is repeated or comma-separated.
 func listOf(values []string) []string {
 	var list []string
 	seen := map[string]bool{}
@@ -189,7 +190,7 @@ func listOf(values []string) []string {
 // everything reports whether all flags are in scope.
 func (s *scope) everything() bool { return len(s.tags) == 0 && len(s.keys) == 0 && len(s.within) == 0 }
 
-// query writes the scope as parameters, always in the same order.
+// query encodes the scope as parameters, always in the same order.
 func (s *scope) query() string {
 	if s.everything() {
 		return ""
@@ -235,7 +236,7 @@ func (s *scope) hasTags(tags []string) bool {
 	return slices.ContainsFunc(s.tags, isThere)
 }
 
-// within reports whether a flag has one of the tags; all flags are within no tags.
+// within reports whether a flag has one of the tags; without tags, every flag is within.
 func within(f eval.CompiledFlag, tags []string) bool {
 	return len(tags) == 0 || slices.ContainsFunc(tags, func(tag string) bool { return slices.Contains(f.Tags(), tag) })
 }

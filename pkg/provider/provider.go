@@ -1,11 +1,11 @@
-// Package provider is an OpenFeature provider for Go programs. It evaluates flags in the program's own process, on a
-// snapshot that it keeps up to date, and counts evaluations so that the server shows them like its own.
+// Package provider is an OpenFeature provider for Go programs. It evaluates flags in the program's own process, on
+// a snapshot that it keeps up to date, and counts evaluations so that the server shows them like its own.
 //
 //	p, err := provider.New(provider.Options{URL: "https://flagr.example.com"})
 //	...
 //	err = openfeature.SetProviderAndWait(p)
 //
-// No evaluation waits for the network, unless Options.Remote has the server evaluate.
+// No evaluation waits for the network, unless Options.Remote is set.
 package provider
 
 import (
@@ -27,16 +27,16 @@ import (
 )
 
 const (
-	// DefaultPollInterval is the poll interval of Options that leave it out.
+	// DefaultPollInterval is the default of Options.PollInterval.
 	DefaultPollInterval = 10 * time.Second
-	// DefaultTimeout bounds a request of Options that leave it out.
+	// DefaultTimeout is the default of Options.Timeout.
 	DefaultTimeout = 10 * time.Second
 
-	// stalePolls is how many polls may fail until the provider is stale.
+	// stalePolls is the number of failed polls after which the provider is stale.
 	stalePolls = 3
-	// shutdownTimeout bounds Shutdown without a context.
+	// shutdownTimeout limits Shutdown without a context.
 	shutdownTimeout = 10 * time.Second
-	// eventCapacity is how many events wait for the SDK. Further ones are dropped.
+	// eventCapacity is the maximum number of events queued for the SDK. Further events are dropped.
 	eventCapacity = 16
 
 	exportPath  = "/api/v1/export/eval_cache/json"
@@ -46,40 +46,42 @@ const (
 	serviceName = "Flagr"
 )
 
-// Options configure a Provider. URL is mandatory; the zero value of the others is a good default.
+// Options configure a Provider. URL is required; the zero value of the others is a good default.
 type Options struct {
-	// URL is the address of the server, with its web prefix and without /api/v1, such as https://flagr.example.com.
+	// URL is the URL of the server, with its web prefix and without /api/v1, such as https://flagr.example.com.
 	URL string
 	// Header is sent with each request, such as Authorization.
 	Header http.Header
 	// Client sends the requests; nil means one like http.DefaultClient.
 	Client *http.Client
-	// Timeout bounds each request, but for the event stream. 0 means DefaultTimeout.
+	// Timeout limits each request, except the event stream. 0 means DefaultTimeout.
 	Timeout time.Duration
-	// PollInterval is the time between two looks for changed flags, at least 1 second. 0 means DefaultPollInterval.
+	// PollInterval is the time between two checks for changed flags, at least 1 second. 0 means
+	// DefaultPollInterval.
 	PollInterval time.Duration
-	// IgnoreEvents leaves changes to polling. Otherwise the server's event stream makes them prompt.
+	// IgnoreEvents relies on polling alone. Otherwise the server's event stream reports changes promptly.
 	IgnoreEvents bool
-	// CacheFile is where the newest flags are kept, so that the program starts while the server is away. Empty: nowhere.
+	// CacheFile stores the newest flags, so that the program can start while the server is unavailable. Empty means
+	// no file.
 	CacheFile string
-	// Remote has the server evaluate, for each evaluation anew. It counts then, and the options above but URL, Header, Client and
-	// Timeout have no effect.
+	// Remote makes the server evaluate each evaluation and count it. Only URL, Header, Client and Timeout of the
+	// options above then have an effect.
 	Remote bool
 
-	// DisableCounts switches the counting off. Otherwise evaluations of flags with dataRecordsEnabled are counted, and those of keys
-	// that no flag has.
+	// DisableCounts turns counting off. Otherwise evaluations of flags with dataRecordsEnabled are counted, and
+	// those of unknown keys.
 	DisableCounts bool
 	// CountsInterval is the time between two deliveries of counts, evallog.MinFlushInterval to evallog.MaxFlushInterval.
 	// 0 means evallog.DefaultFlushInterval.
 	CountsInterval time.Duration
-	// SpoolDir is a directory for counts that could not be delivered. Empty: they are lost with the process.
+	// SpoolDir is a directory for undelivered counts. If it is empty, they are lost with the process.
 	SpoolDir string
-	// TargetingKeys says what becomes of targeting keys in counts.
+	// TargetingKeys is how targeting keys appear in counts.
 	TargetingKeys evallog.TargetingKeys
-	// Service names the program in counts.
+	// Service is the name of the program in counts.
 	Service evallog.Context
 
-	// Logger takes what goes wrong; nil means nothing is logged.
+	// Logger receives failures; nil means no logging.
 	Logger *slog.Logger
 }
 
@@ -119,12 +121,12 @@ type Provider struct {
 	source  *source
 	cache   *evalcache.Cache // nil if the server evaluates
 	remote  *remote          // nil if the provider evaluates
-	counts  *evallog.Engine  // nil if nothing is counted
+	counts  *evallog.Engine  // nil if counting is off
 	unknown unknownKeys
 	results sync.Pool // of *eval.Result
 	events  chan openfeature.Event
 
-	// running ends with Shutdown, and with it all goroutines.
+	// running ends at Shutdown, and ends all goroutines.
 	running context.Context
 	end     context.CancelFunc
 	done    sync.WaitGroup
@@ -141,7 +143,7 @@ var (
 	_ openfeature.EventHandler             = (*Provider)(nil)
 )
 
-// New checks the options. The SDK starts the provider, and ends it.
+// New returns a Provider after checking the options. The SDK starts it and shuts it down.
 func New(o Options) (*Provider, error) {
 	if err := o.validate(); err != nil {
 		return nil, fmt.Errorf("flag provider: %w", err)
@@ -177,17 +179,18 @@ func (p *Provider) openCounts() error {
 	return err
 }
 
-// Metadata names the provider.
+// Metadata returns the name of the provider.
 func (p *Provider) Metadata() openfeature.Metadata { return openfeature.Metadata{Name: serviceName} }
 
-// Hooks are none: the provider counts by itself.
+// Hooks returns no hooks: the provider counts by itself.
 func (p *Provider) Hooks() []openfeature.Hook { return nil }
 
-// EventChannel has the provider's events. While the SDK does not read, events beyond a few are dropped.
+// EventChannel returns the channel of the provider's events. If the SDK does not read them, events beyond a few are
+// dropped.
 func (p *Provider) EventChannel() <-chan openfeature.Event { return p.events }
 
-// Counts is the state of the counting; zero if nothing is counted. What the server counts under a key without a flag is in
-// Dropped as FLAG_NOT_FOUND, since no flag has it.
+// Counts returns the statistics of counting, or zero if counting is off. Evaluations of unknown keys are in Dropped
+// as FLAG_NOT_FOUND, because no flag has the key.
 func (p *Provider) Counts() evallog.Stats {
 	if p.counts == nil {
 		return evallog.Stats{}
@@ -195,19 +198,19 @@ func (p *Provider) Counts() evallog.Stats {
 	return p.counts.Stats()
 }
 
-// Init is InitWithContext without a bound beside Options.Timeout.
+// Init is InitWithContext limited only by Options.Timeout.
 func (p *Provider) Init(c openfeature.EvaluationContext) error {
 	return p.InitWithContext(context.Background(), c)
 }
 
-// InitWithContext loads the flags, from the server or else from Options.CacheFile. With an error the provider goes on trying,
-// and sends the event PROVIDER_READY when it has flags.
+// InitWithContext loads the flags, from the server or else from Options.CacheFile. After an error the provider
+// keeps retrying, and sends the event PROVIDER_READY when it has flags.
 func (p *Provider) InitWithContext(ctx context.Context, _ openfeature.EvaluationContext) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
 	case p.mu.stopped:
-		return errors.New("flag provider: shut down already")
+		return errors.New("flag provider: already shut down")
 	case p.mu.started:
 		return nil
 	case p.options.Remote:
@@ -229,17 +232,17 @@ func (p *Provider) InitWithContext(ctx context.Context, _ openfeature.Evaluation
 	return nil
 }
 
-// Shutdown is ShutdownWithContext with 10 seconds.
+// Shutdown is ShutdownWithContext with a timeout of 10 seconds.
 func (p *Provider) Shutdown() {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
 	if err := p.ShutdownWithContext(ctx); err != nil {
-		p.options.Logger.Error("flag provider was not shut down in order", "error", err)
+		p.options.Logger.Error("flag provider did not shut down cleanly", "error", err)
 	}
 }
 
-// ShutdownWithContext ends the provider. Counts are delivered, or left in the spool, until ctx ends. It may be called more
-// than once.
+// ShutdownWithContext ends the provider. It delivers counts, or leaves them in the spool, until ctx ends. It may be
+// called more than once.
 func (p *Provider) ShutdownWithContext(ctx context.Context) error {
 	p.mu.Lock()
 	p.mu.stopped = true

@@ -15,17 +15,17 @@ import (
 	"github.com/open-feature/go-sdk/openfeature"
 )
 
-// maxAnswerBytes bounds the answer about one flag.
+// maxAnswerBytes limits the response about one flag.
 const maxAnswerBytes = 4 << 20
 
-// remote asks the server by OFREP.
+// remote evaluates on the server with OFREP.
 type remote struct {
 	options *Options
-	// silent is until when the server does not want to be asked, in Unix nanoseconds.
+	// silent is the time until which the server requested no requests, in Unix nanoseconds.
 	silent atomic.Int64
 }
 
-// remoteAnswer is what the server says about a flag, a success or an error.
+// remoteAnswer is the server's response about a flag, a success or an error.
 type remoteAnswer struct {
 	Value        json.RawMessage
 	Reason       string
@@ -37,7 +37,7 @@ type remoteAnswer struct {
 
 func (r *remote) evaluate(ctx context.Context, flag string, flat openfeature.FlattenedContext) *resolution {
 	if time.Now().UnixNano() < r.silent.Load() {
-		return failed(openfeature.NewGeneralResolutionError("the server asked for a pause"))
+		return failed(openfeature.NewGeneralResolutionError("the server requested a pause"))
 	}
 	body, err := json.Marshal(map[string]any{"context": map[string]any(flat)})
 	if err != nil {
@@ -70,7 +70,7 @@ func (r *remote) ask(ctx context.Context, flag string, body []byte) (*remoteAnsw
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = response.Body.Close() }() // it was read
+	defer func() { _ = response.Body.Close() }() // already read
 	text, err := io.ReadAll(io.LimitReader(response.Body, maxAnswerBytes))
 	if err != nil {
 		return nil, err
@@ -88,12 +88,12 @@ func (r *remote) ask(ctx context.Context, flag string, body []byte) (*remoteAnsw
 		return nil, fmt.Errorf("the server returns %s", response.Status)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the answer: %w", err)
+		return nil, fmt.Errorf("read the response: %w", err)
 	}
 	return answer, nil
 }
 
-// metadataOf has whole numbers as int64.
+// metadataOf converts whole numbers to int64.
 func metadataOf(members map[string]any) openfeature.FlagMetadata {
 	metadata := make(openfeature.FlagMetadata, len(members))
 	for name, value := range members {

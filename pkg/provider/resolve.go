@@ -15,22 +15,23 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/evallog"
 )
 
-// resolution is what an evaluation can end with, prepared once for each flag.
+// resolution is a possible result of an evaluation, prepared once for each flag.
 type resolution struct {
 	value  any // bool, string, json.Number, map[string]any or []any; nil: the caller's default
 	detail openfeature.ProviderResolutionDetail
-	// key is what is counted, without outcome and asked; its flag is empty if nothing is.
+	// key is what is counted, without outcome and asked; its flag is empty if nothing is counted.
 	key evallog.Key
 }
 
-// resolutions are all those of a flag.
+// resolutions are all resolutions of a flag.
 type resolutions struct {
 	disabled, nothing, keyMissing *resolution
 	grants                        []*resolution // by eval.Result.Grant
 	segments                      map[int64]evallog.Text
 }
 
-// outcome is what the server counts for the reason. A request that was refused is not counted, and has none.
+// outcome is the outcome that the server counts for the reason. A rejected request is not counted and has no
+// outcome.
 func outcome(r eval.Reason) evallog.Outcome {
 	switch r {
 	case eval.Matched:
@@ -48,7 +49,7 @@ func outcome(r eval.Reason) evallog.Outcome {
 	}
 }
 
-// counted is what is counted of a result with that resolution.
+// counted returns what is counted for a result with this resolution.
 func (r *resolutions) counted(result *eval.Result, of *resolution) evallog.Key {
 	key := of.key
 	key.Asked = evallog.Asked(result.Asked)
@@ -71,10 +72,10 @@ func (r *resolutions) of(result *eval.Result) *resolution {
 	}
 }
 
-// maxAttachmentBytes is the longest attachment that is part of the metadata.
+// maxAttachmentBytes is the maximum length of an attachment in the metadata.
 const maxAttachmentBytes = 4 << 10
 
-// resolutionsOf prepares a flag. It gives what OFREP answers.
+// resolutionsOf prepares a flag. Its resolutions are equal to OFREP's responses.
 func resolutionsOf(f eval.CompiledFlag) any {
 	source, values := f.Source(), f.Values()
 	metadata := func(extra openfeature.FlagMetadata) openfeature.FlagMetadata {
@@ -136,7 +137,7 @@ func resolutionsOf(f eval.CompiledFlag) any {
 	return rs
 }
 
-// attachmentOf is the JSON of an attachment that says more than the value.
+// attachmentOf returns the JSON of an attachment that contains more than the value.
 func attachmentOf(v *entity.Variant, value eval.Value) (string, bool) {
 	_, hasValue := v.Attachment["value"]
 	if value.Attached || len(v.Attachment) == 0 || hasValue && len(v.Attachment) == 1 {
@@ -151,7 +152,7 @@ func attachmentOf(v *entity.Variant, value eval.Value) (string, bool) {
 	return strings.TrimSuffix(text.String(), "\n"), true
 }
 
-// decode reads the JSON of a value; nil if there is none.
+// decode decodes the JSON of a value; it returns nil if there is none.
 func decode(text string) any {
 	decoder := json.NewDecoder(strings.NewReader(text))
 	decoder.UseNumber()
@@ -162,7 +163,8 @@ func decode(text string) any {
 	return value
 }
 
-// evaluate finds the resolution of one evaluation, and what is counted of it: nothing if the key has no flag.
+// evaluate returns the resolution of one evaluation, and what is counted for it, which is nothing for an unknown
+// key.
 func (p *Provider) evaluate(ctx context.Context, flag string, flat openfeature.FlattenedContext) (*resolution, evallog.Key) {
 	if p.remote != nil {
 		return p.remote.evaluate(ctx, flag, flat), evallog.Key{}
@@ -177,7 +179,7 @@ func (p *Provider) evaluate(ctx context.Context, flag string, flat openfeature.F
 	}
 	result := p.results.Get().(*eval.Result)
 	defer func() {
-		*result = eval.Result{} // nothing of the caller stays behind
+		*result = eval.Result{} // drops references to the caller's values
 		p.results.Put(result)
 	}()
 	state.Snapshot.EvaluateInto(request, time.Time{}, false, result)
@@ -194,7 +196,7 @@ func failed(err openfeature.ResolutionError) *resolution {
 	return &resolution{detail: openfeature.ProviderResolutionDetail{ResolutionError: err, Reason: openfeature.ErrorReason}}
 }
 
-// readContext takes what OFREP takes from a context.
+// readContext uses the parts of a context that OFREP uses.
 func readContext(flat openfeature.FlattenedContext, request *eval.Request) *resolution {
 	if len(flat) == 0 {
 		return nil
@@ -204,12 +206,12 @@ func readContext(flat openfeature.FlattenedContext, request *eval.Request) *reso
 	case string:
 		request.EntityID = id
 	default:
-		return failed(openfeature.NewInvalidContextResolutionError("targetingKey must be a text"))
+		return failed(openfeature.NewInvalidContextResolutionError("targetingKey must be a string"))
 	}
 	request.EntityType, _ = flat["entityType"].(string)
 	request.EntityContext = map[string]any(flat)
 	for _, value := range flat {
-		if !isPlain(value) { // as JSON would have it, in another map: this one is the caller's
+		if !isPlain(value) { // converted as in JSON, in another map, because this one belongs to the caller
 			text, err := json.Marshal(map[string]any(flat))
 			if err != nil {
 				return failed(openfeature.NewInvalidContextResolutionError("context is not JSON: " + err.Error()))
@@ -221,7 +223,7 @@ func readContext(flat openfeature.FlattenedContext, request *eval.Request) *reso
 	return nil
 }
 
-// isPlain reports whether constraints read a value as they read its JSON.
+// isPlain reports whether constraints treat a value like its JSON.
 func isPlain(value any) bool {
 	switch value.(type) {
 	case nil, string, bool, int, int32, int64, float32, float64, json.Number, []string, []int, []int64, []float64:
@@ -265,12 +267,12 @@ func (p *Provider) StringEvaluation(ctx context.Context, flag, byDefault string,
 	return resolve(ctx, p, flag, byDefault, flat, as[string])
 }
 
-// FloatEvaluation implements openfeature.FeatureProvider. It takes whole numbers, too.
+// FloatEvaluation implements openfeature.FeatureProvider. It accepts whole numbers.
 func (p *Provider) FloatEvaluation(ctx context.Context, flag string, byDefault float64, flat openfeature.FlattenedContext) openfeature.FloatResolutionDetail {
 	return resolve(ctx, p, flag, byDefault, flat, asFloat)
 }
 
-// IntEvaluation implements openfeature.FeatureProvider. A number with a fraction or an exponent is of another type.
+// IntEvaluation implements openfeature.FeatureProvider. A number with a fraction or an exponent has another type.
 func (p *Provider) IntEvaluation(ctx context.Context, flag string, byDefault int64, flat openfeature.FlattenedContext) openfeature.IntResolutionDetail {
 	return resolve(ctx, p, flag, byDefault, flat, asInt)
 }
@@ -303,7 +305,7 @@ func asInt(value any) (int64, bool) {
 	return i, err == nil
 }
 
-// copied is a value that the caller may change.
+// copied returns a value that the caller may change.
 func copied(value any) any {
 	switch x := value.(type) {
 	case json.Number:

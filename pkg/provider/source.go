@@ -19,10 +19,10 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/evalcache"
 )
 
-// maxDocumentBytes bounds the flags that a server sends. It is far above what thousands of flags take.
+// maxDocumentBytes limits the flags that a server sends. It is far above the size of thousands of flags.
 const maxDocumentBytes = 256 << 20
 
-// source is an evalcache.FlagSource: the server, and a file while the server was never reached.
+// source is an evalcache.FlagSource: the server, or a file until the server is reached for the first time.
 type source struct {
 	options *Options
 	etag    string
@@ -32,7 +32,7 @@ type source struct {
 	reached atomic.Int64
 }
 
-// lastContact is when the server last answered, zero if it never did.
+// lastContact is the time of the last response of the server; zero if there was none.
 func (s *source) lastContact() time.Time {
 	if ns := s.reached.Load(); ns != 0 {
 		return time.Unix(0, ns)
@@ -51,7 +51,7 @@ func (s *source) Version(ctx context.Context) (string, error) {
 		if fileErr != nil {
 			return "", errors.Join(err, fmt.Errorf("read cache file: %w", fileErr))
 		}
-		s.options.Logger.Warn("flags come from the cache file, since the server is away", "file", s.options.CacheFile, "error", err)
+		s.options.Logger.Warn("flags come from the cache file, because the server is unavailable", "file", s.options.CacheFile, "error", err)
 		content = saved
 	default:
 		return "", err
@@ -80,11 +80,11 @@ func (s *source) Flags(context.Context) ([]entity.Flag, error) {
 			s.saved = s.version
 		}
 	}
-	s.content = []byte{} // only whether there was one counts from here on
+	s.content = []byte{} // from here on, only whether it is nil matters
 	return flags, nil
 }
 
-// fetch returns the document, or nil when it is the same as at the last fetch.
+// fetch returns the document, or nil if it is unchanged since the last fetch.
 func (s *source) fetch(ctx context.Context) ([]byte, error) {
 	request, err := newRequest(ctx, s.options, http.MethodGet, exportPath, nil)
 	if err != nil {
@@ -97,7 +97,7 @@ func (s *source) fetch(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fetch flags: %w", err)
 	}
-	defer func() { _ = response.Body.Close() }() // it was read
+	defer func() { _ = response.Body.Close() }() // already read
 	switch {
 	case response.StatusCode == http.StatusNotModified && s.etag != "":
 		return nil, nil
@@ -124,7 +124,7 @@ func newRequest(ctx context.Context, o *Options, method, path string, body io.Re
 	return request, nil
 }
 
-// save replaces a file at once, so that no reader sees half of it.
+// save replaces a file atomically, so that no reader sees half of it.
 func save(path string, content []byte) error {
 	file, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
 	if err != nil {

@@ -11,16 +11,16 @@ import (
 )
 
 const (
-	// unknownPerHour bounds the keys without a flag that are counted by themselves, as the server does, so that a program that
-	// makes up keys has the memory of that many.
+	// unknownPerHour limits the unknown keys that are counted separately, like the server's limit, so that a
+	// program that generates keys uses limited memory.
 	unknownPerHour = 1000
-	// maxUnknownBytes is how much of such a key the server keeps.
+	// maxUnknownBytes is how much of an unknown key the server keeps.
 	maxUnknownBytes = 63
-	// otherUnknown is what the server counts the others under.
+	// otherUnknown is the key under which the server counts all others.
 	otherUnknown = "(other)"
 )
 
-// unknownKeys are the keys without a flag that were asked for within an hour.
+// unknownKeys are the unknown keys of the current hour.
 type unknownKeys struct {
 	mu struct {
 		sync.Mutex
@@ -29,7 +29,7 @@ type unknownKeys struct {
 	}
 }
 
-// counted is what is counted of an evaluation of a key without a flag: nothing of an empty one.
+// counted returns what is counted for an evaluation of an unknown key, which is nothing for an empty key.
 func (u *unknownKeys) counted(flag string, now time.Time) evallog.Key {
 	if flag == "" {
 		return evallog.Key{}
@@ -43,7 +43,7 @@ func (u *unknownKeys) counted(flag string, now time.Time) evallog.Key {
 	}
 }
 
-// within is the key, or otherUnknown if there are too many in this hour.
+// within returns the key, or otherUnknown if there are too many in this hour.
 func (u *unknownKeys) within(flag string, hour int64) string {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -17,16 +17,17 @@ import (
 )
 
 const (
-	// reconnectDelay is the pause before a stream that has ended is opened again, and refusedDelay that after a refusal.
+	// reconnectDelay is the delay before a stream that ended is reopened; refusedDelay is the delay after a
+	// rejection.
 	reconnectDelay = 5 * time.Second
 	refusedDelay   = time.Minute
-	// streamSilence is how long a stream may say nothing. The server writes every 25 s.
+	// streamSilence is the maximum time without data on a stream. The server writes every 25 s.
 	streamSilence = 90 * time.Second
-	// maxEventBytes bounds a line of a stream.
+	// maxEventBytes limits a line of a stream.
 	maxEventBytes = 64 << 10
 )
 
-// emit gives an event to the SDK, unless that does not read.
+// emit sends an event to the SDK, unless the SDK does not read.
 func (p *Provider) emit(kind openfeature.EventType, message string, changed []string) {
 	event := openfeature.Event{
 		ProviderName: serviceName, EventType: kind,
@@ -39,7 +40,7 @@ func (p *Provider) emit(kind openfeature.EventType, message string, changed []st
 	}
 }
 
-// watch tells the SDK of changes and of the server's absence, until the provider is shut down.
+// watch notifies the SDK of changes and of server outages, until the provider is shut down.
 func (p *Provider) watch(started bool) {
 	if !started && !p.startLater() {
 		return
@@ -70,7 +71,7 @@ func (p *Provider) watch(started bool) {
 	}
 }
 
-// startLater tries until the cache has flags. It is false if the provider was shut down before.
+// startLater retries until the cache has flags. It returns false if the provider is shut down first.
 func (p *Provider) startLater() bool {
 	for p.pause(p.options.PollInterval) {
 		ctx, cancel := context.WithTimeout(p.running, p.options.Timeout)
@@ -84,13 +85,13 @@ func (p *Provider) startLater() bool {
 	return false
 }
 
-// isStale reports whether the server has been away for several polls, or was never there.
+// isStale reports whether the server has been unavailable for several polls, or was never reached.
 func (p *Provider) isStale() bool {
 	last := p.source.lastContact()
 	return last.IsZero() || time.Since(last) > stalePolls*p.options.PollInterval
 }
 
-// pause waits for about d. It is false if the provider is shut down.
+// pause waits for about d. It returns false if the provider is shut down.
 func (p *Provider) pause(d time.Duration) bool {
 	timer := time.NewTimer(d/2 + rand.N(d/2+1))
 	defer timer.Stop()
@@ -102,7 +103,7 @@ func (p *Provider) pause(d time.Duration) bool {
 	}
 }
 
-// changedKeys lists flags that are new, gone or changed.
+// changedKeys returns the keys of new, removed and changed flags.
 func changedKeys(before, after *eval.Snapshot) []string {
 	old := map[string]*entity.Flag{}
 	for _, f := range before.Flags() {
@@ -123,7 +124,7 @@ func changedKeys(before, after *eval.Snapshot) []string {
 	return changed
 }
 
-// follow has the cache look at the server whenever its event stream says so.
+// follow checks the server whenever its event stream reports a change.
 func (p *Provider) follow() {
 	last := ""
 	delay := time.Millisecond
@@ -137,7 +138,7 @@ func (p *Provider) follow() {
 	}
 }
 
-// readStream reads one stream to its end. last is the id of the newest event.
+// readStream reads one stream to its end. last is the ID of the newest event.
 func (p *Provider) readStream(last *string) (refused bool, err error) {
 	ctx, cancel := context.WithCancel(p.running)
 	defer cancel()
@@ -151,7 +152,7 @@ func (p *Provider) readStream(last *string) (refused bool, err error) {
 		request.Header.Set("Last-Event-ID", *last)
 	}
 	client := *p.options.Client
-	client.Timeout = 0 // a stream lasts
+	client.Timeout = 0 // a stream has no timeout
 	response, err := client.Do(request)
 	if err != nil {
 		return false, err

@@ -6,54 +6,55 @@ import (
 	"time"
 )
 
-// State says how a recorder gets on with its broker.
+// State is the state of a recorder's connection to its broker.
 type State string
 
 // The states of a recorder.
 const (
-	// Unproven: neither a Probe nor an attempt to deliver has ended yet, so nothing is known.
+	// Unproven: no Probe and no delivery attempt has ended yet.
 	Unproven State = "unproven"
-	// Working: the last attempt succeeded, or a Probe did and nothing was attempted since.
+	// Working: the last attempt succeeded, or a Probe did and there was no attempt since.
 	Working State = "working"
-	// Failing: the last attempt, or a Probe before the first one, failed. Records wait, and attempts go on.
+	// Failing: the last attempt, or a Probe before the first attempt, failed. Records wait, and the recorder
+	// retries.
 	Failing State = "failing"
 )
 
-// outageLogInterval is the least time between two log lines about beginnings of outages: a broker that comes and goes must
-// not fill the log.
+// outageLogInterval is the minimum time between two log lines about beginnings of outages, so that an unstable
+// broker does not fill the log.
 const outageLogInterval = time.Minute
 
-// Health keeps the state of one recorder and logs when it changes, so that an outage costs two lines, however long it
-// lasts and however often is tried. Sink and Transport report to it.
+// Health has the state of one recorder and logs its changes, so that an outage costs two log lines, regardless of
+// its duration and the number of retries. Sink and Transport report to it.
 type Health struct {
 	logger *slog.Logger
 
-	// reporting is held while one report is taken and logged, so that the lines are in the order of the reports.
+	// reporting is held while a report is processed and logged, so that log lines are in the order of the reports.
 	reporting sync.Mutex
 
-	// mu is never held during logging: whoever asks for the state does not wait for that.
+	// mu is never held during logging, so that reading the state does not wait for it.
 	mu          sync.Mutex
-	attempted   bool // an attempt to deliver was reported
+	attempted   bool // a delivery attempt was reported
 	state       State
 	since       time.Time // of state
 	lastErrorAt time.Time
 	lastError   string
-	announced   bool      // the present outage is in the log
-	announcedAt time.Time // when the last one was
+	announced   bool      // the current outage is logged
+	announcedAt time.Time // time of the last log line about an outage
 }
 
-// NewHealth makes the Health of a recorder. The logger should name it.
+// NewHealth returns the Health of a recorder. The logger should have the recorder's name.
 func NewHealth(logger *slog.Logger) *Health {
 	return &Health{logger: logger, state: Unproven, since: time.Now()}
 }
 
-// Failed reports an attempt to deliver that failed.
+// Failed reports a failed delivery attempt.
 func (h *Health) Failed(err error) { h.report(err, true) }
 
-// Succeeded reports an attempt to deliver that succeeded.
+// Succeeded reports a successful delivery attempt.
 func (h *Health) Succeeded() { h.report(nil, true) }
 
-// probed reports what a Probe has found. It gives way to attempts to deliver, which show more.
+// probed reports the result of a Probe. Delivery attempts have priority, because they show more.
 func (h *Health) probed(err error) { h.report(err, false) }
 
 func (h *Health) report(err error, attempt bool) {
@@ -89,7 +90,7 @@ func (h *Health) report(err error, attempt bool) {
 	}
 }
 
-// fail needs mu. It returns whether the outage is news for the log.
+// fail requires mu. It reports whether the outage must be logged.
 func (h *Health) fail(err error) bool {
 	now := time.Now()
 	if h.state != Failing {
@@ -103,7 +104,7 @@ func (h *Health) fail(err error) bool {
 	return true
 }
 
-// proven tells whether a Probe could add nothing to what is known.
+// proven reports whether a Probe is no longer useful.
 func (h *Health) proven() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -1,6 +1,6 @@
 package recorder
 
-// queue is a ring of records that grows by doubling. Its owner bounds it.
+// queue is a ring of records that grows by doubling. Its owner limits it.
 type queue struct {
 	ring        []*Record
 	first, size int
@@ -19,7 +19,7 @@ func (q *queue) push(r *Record) {
 	q.size++
 }
 
-// peek and pop need a queue that is not empty.
+// peek and pop require a queue that is not empty.
 func (q *queue) peek() *Record { return q.ring[q.first] }
 
 func (q *queue) pop() *Record {

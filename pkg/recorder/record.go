@@ -1,8 +1,8 @@
-// Package recorder streams records of evaluations and exposures out of the process: Record is one of them, in the frame
-// that consumers read, and Sink is a bounded queue in front of a Transport, which speaks to one kind of broker.
+// Package recorder streams records of evaluations and exposures out of the process. Record is one of them, in the
+// frame that consumers read. Sink is a bounded queue in front of a Transport, which supports one kind of broker.
 //
-// Whatever a broker does, the caller of Sink.AsyncRecord never waits for it. What cannot be kept or delivered is dropped
-// and counted by reason, so that at any moment recorded = delivered + pending + dropped.
+// The caller of Sink.AsyncRecord never waits for a broker. Records that cannot be kept or delivered are dropped and
+// counted by reason, so that at any moment recorded = delivered + pending + dropped.
 package recorder
 
 import (
@@ -17,32 +17,33 @@ import (
 // KeySize is the length of an encryption key in bytes.
 const KeySize = 32
 
-// nonceSize is what secretbox asks for.
+// nonceSize is the size that secretbox requires.
 const nonceSize = 24
 
-// Framing says how payloads are wrapped. It belongs to all recorders together, so that each frame is built once.
+// Framing is the format of frames. All recorders share it, so that each frame is built once.
 type Framing struct {
-	// RawJSON nests the payload as a JSON object in Frame; otherwise it is nested as text.
+	// RawJSON nests the payload as a JSON object in Frame; otherwise it is a string.
 	RawJSON bool
 	// Key encrypts the payload in SealedFrame.
 	Key [KeySize]byte
-	// NoPlain and Sealed say which frames will be asked for: Frame unless NoPlain, SealedFrame only if Sealed.
+	// NoPlain and Sealed select the frames to build: Frame unless NoPlain, SealedFrame only if Sealed.
 	NoPlain, Sealed bool
 }
 
-// NewKey makes a key of a text: shorter ones are filled up with zero bytes, of longer ones the first KeySize bytes count.
+// NewKey converts a string to a key: a shorter string is padded with zero bytes, and a longer one is cut to KeySize
+// bytes.
 func NewKey(text string) (key [KeySize]byte) {
 	copy(key[:], text)
 	return key
 }
 
-// Payload gives the JSON that a record is about. It is called at most once, in a goroutine of a Sink.
+// Payload returns the JSON of a record. It is called at most once, in a goroutine of a Sink.
 type Payload interface {
 	MarshalPayload() ([]byte, error)
 }
 
-// Record is one evaluation or exposure on its way to one sink or several, which share it. Its frames are built when the
-// first sink asks for one, outside the request, and then kept until the last sink has let go of the record.
+// Record is one evaluation or exposure, shared by one or more sinks. Its frames are built when the first sink calls
+// for one, outside the request, and kept until the last sink has released the record.
 type Record struct {
 	key     string
 	size    int
@@ -54,25 +55,26 @@ type Record struct {
 	err           error
 }
 
-// NewRecord makes a record. The key, an entity id, decides on the partition. Size is about how many bytes of memory the
-// record keeps alive, from which queues learn when they are full. The framing must not change any more.
+// NewRecord returns a Record. The key, an entity ID, selects the partition. Size is the approximate memory in bytes
+// that the record keeps alive, which counts toward the limit of queues. The framing must not change afterward.
 func NewRecord(key string, size int, framing *Framing, payload Payload) *Record {
 	return &Record{key: key, size: size, framing: framing, payload: payload}
 }
 
-// Key is what the record is partitioned by.
+// Key returns the partition key of the record.
 func (r *Record) Key() string { return r.key }
 
-// Frame gives {"payload":"...","encrypted":false}, or {"payload":{...}} if the framing says so. Do not change it. The
-// error is permanent: the payload cannot be turned into JSON.
+// Frame returns {"payload":"...","encrypted":false}, or {"payload":{...}} with Framing.RawJSON. Do not change it.
+// The error is permanent: the payload cannot be encoded as JSON.
 func (r *Record) Frame() ([]byte, error) {
 	r.once.Do(r.build)
 	return r.plain, r.err
 }
 
-// SealedFrame gives {"payload":"...","encrypted":true}: the payload encrypted and authenticated by NaCl's secretbox under
-// Framing.Key, with the nonce of 24 bytes in front of it, in base64. Whatever the framing says, the payload is a text: an
-// encrypted one cannot be a JSON object. Do not change the frame. The errors are those of Frame.
+// SealedFrame returns {"payload":"...","encrypted":true}: the payload encrypted and authenticated by NaCl's
+// secretbox under Framing.Key, with the nonce of 24 bytes in front of it, in base64. The payload is always a
+// string, because an encrypted one cannot be a JSON object. Do not change the frame. The errors are the errors of
+// Frame.
 func (r *Record) SealedFrame() ([]byte, error) {
 	r.once.Do(r.build)
 	return r.sealed, r.err
@@ -109,7 +111,7 @@ func plainFrame(payload []byte, rawJSON bool) []byte {
 	return append(frame, textEnd...)
 }
 
-// appendEscaped appends JSON text as the inside of a JSON string. Compact JSON has no control characters, so that only
+// appendEscaped appends JSON as the contents of a JSON string. Compact JSON has no control characters, so only
 // quotes and backslashes need a backslash.
 func appendEscaped(dst, json []byte) []byte {
 	start := 0
@@ -126,7 +128,7 @@ func appendEscaped(dst, json []byte) []byte {
 func sealedFrame(payload []byte, key *[KeySize]byte) []byte {
 	const start, end = `{"payload":"`, `","encrypted":true}`
 	var nonce [nonceSize]byte
-	_, _ = rand.Read(nonce[:]) // never fails: it ends the process instead
+	_, _ = rand.Read(nonce[:]) // never returns an error: it ends the process instead
 	sealed := make([]byte, nonceSize, nonceSize+len(payload)+secretbox.Overhead)
 	copy(sealed, nonce[:])
 	sealed = secretbox.Seal(sealed, payload, &nonce, key)

@@ -13,73 +13,77 @@ import (
 	"time"
 )
 
-// DefaultSilence is an Options.Silence for services that answer a request at once or not at all.
+// DefaultSilence is a value of Options.Silence for services that respond to a request at once or not at all.
 const DefaultSilence = 5 * time.Second
 
-// The bounds of a queue by default.
+// The default limits of a queue.
 const (
 	DefaultMaxRecords = 100_000
 	DefaultMaxBytes   = 64 << 20
 )
 
 const (
-	// Pauses between attempts double from the first to the longest. The longest is also how long a recorder may take to
-	// notice that its broker is back.
+	// Delays between attempts double from the first to the longest. The longest is also the maximum time until a
+	// recorder notices that its broker is available again.
 	firstPause, longestPause = 100 * time.Millisecond, 5 * time.Second
 
-	// dropLogInterval is the least time between two log lines about records that were dropped.
+	// dropLogInterval is the minimum time between two log lines about dropped records.
 	dropLogInterval = time.Minute
 
-	// abandonGrace is how long Close waits for a Send whose context it has ended, for the transport to close if its own
-	// context ends before that, and then again for the Send. What takes longer is left alone; records of a Send stay pending.
+	// abandonGrace is how long Close waits for a Send whose context it has canceled, for the transport to close if
+	// its own context ends before that, and then again for the Send. If it takes longer, Close returns; the records
+	// of that Send stay pending.
 	abandonGrace = time.Second
 )
 
-// Options describe a Sink.
+// Options configure a Sink.
 type Options struct {
-	// Name is the recorder's name, such as kafka. Mandatory.
+	// Name is the recorder's name, such as kafka. Required.
 	Name string
-	// Transport is closed by the sink. Mandatory.
+	// Transport is closed by the sink. Required.
 	Transport Transport
-	// Health is shared with the transport. Mandatory.
+	// Health is shared with the transport. Required.
 	Health *Health
-	// MaxRecords and MaxBytes bound what the sink holds, waiting and being sent together. 0: the defaults.
+	// MaxRecords and MaxBytes limit the records of the sink, including those in flight. 0 means the defaults.
 	MaxRecords int
 	MaxBytes   int64
-	// BatchRecords and BatchBytes bound one call of Send; a single record may exceed the bytes. Both must be positive.
+	// BatchRecords and BatchBytes limit one call of Send; a single record may exceed the bytes. Both must be
+	// positive.
 	BatchRecords int
 	BatchBytes   int64
-	// Linger is how long the first record of a batch may wait for others. 0: not at all.
+	// Linger is how long the first record of a batch may wait for others. 0 means that it does not wait.
 	Linger time.Duration
-	// Silence is how long a Send may wait while nothing is delivered before the recorder counts as failing. 0: the transport reports
-	// that by itself.
+	// Silence is how long a Send may wait without a delivery before the recorder is failing. 0 means that the
+	// transport reports this itself.
 	Silence time.Duration
-	// Concurrency is how many calls of Send run at once, 0 means 1. With 1, records are sent in the order of recording.
+	// Concurrency is the maximum number of concurrent calls of Send; 0 means 1. With 1, records are sent in the
+	// order of recording.
 	Concurrency int
-	// Logger should name the recorder. Mandatory.
+	// Logger should have the recorder's name. Required.
 	Logger *slog.Logger
 }
 
-// Stats says what has become of the records of one recorder. Recorded is always Delivered + Pending + all of Dropped.
+// Stats has the statistics of one recorder. Recorded is always Delivered + Pending + all of Dropped.
 type Stats struct {
 	Name string
-	// State is how the last attempt went, and Since when the first such one of a row was.
+	// State is the result of the last attempt, and Since is the time of the first attempt in a row with this
+	// result.
 	State State
 	Since time.Time
-	// LastError and LastErrorAt are about the last attempt that failed; empty and zero if none did.
+	// LastError and LastErrorAt are from the last failed attempt; empty and zero if there was none.
 	LastError   string
 	LastErrorAt time.Time
 	// Recorded counts all calls of AsyncRecord, Delivered the records that the broker has confirmed.
 	Recorded, Delivered uint64
-	// Pending records wait or are being sent; they take about PendingBytes.
+	// Pending counts records that wait or are in flight; they take about PendingBytes.
 	Pending      int
 	PendingBytes int64
-	// Dropped counts the records that were given up, by reason. A reason is missing as long as it is 0.
+	// Dropped counts dropped records by reason. It omits reasons with 0.
 	Dropped map[Reason]uint64
-	// Retried counts records that were sent again by the sink, once for each time. Clients of brokers also repeat requests
-	// themselves; those are not in it.
+	// Retried counts records that the sink sent again, once for each retry. It does not include retries by the
+	// clients of brokers.
 	Retried uint64
-	// LastDelivery is when the broker last confirmed something; zero if it never did.
+	// LastDelivery is the time of the last confirmation by the broker; zero if there was none.
 	LastDelivery time.Time
 }
 
@@ -91,37 +95,37 @@ type Sink struct {
 	options   Options
 	logger    *slog.Logger
 
-	ctx   context.Context // of the calls of Send; ends when Close gives up
+	ctx   context.Context // of the calls of Send; ends when Close stops waiting
 	abort context.CancelFunc
-	wake  chan struct{} // tells the collector to look again
+	wake  chan struct{} // wakes the collector
 	slots chan struct{} // one entry for each running Send
 	done  chan struct{} // closed when the collector and all calls of Send have ended
 
 	startOnce, closeOnce sync.Once
 	closeErr             error
 
-	// mu is held for some nanoseconds only, never during I/O or logging.
+	// mu is held only for some nanoseconds, never during I/O or logging.
 	mu           sync.Mutex
 	started      bool
 	closed       bool
 	queue        queue
 	queuedBytes  int64
-	pending      int // queued and being sent
+	pending      int // queued and in flight
 	pendingBytes int64
 	recorded     uint64
-	taken        uint64 // of recorded, what came into the queue
+	taken        uint64 // part of recorded that was queued
 	delivered    uint64
 	retried      uint64
 	dropped      map[Reason]uint64
 	droppedTotal uint64
 	lastDelivery time.Time
 	lastDropLog  time.Time
-	flushing     int           // running calls of Flush and Close: no lingering
-	progress     chan struct{} // closed and replaced when records are settled, if somebody waits
-	waiting      int           // who waits for progress
+	flushing     int           // running calls of Flush and Close, which disable lingering
+	progress     chan struct{} // closed and replaced when records are settled, if a call waits
+	waiting      int           // number of calls that wait for progress
 }
 
-// NewSink makes a sink. Nothing is sent before Start, but records are taken.
+// NewSink returns a Sink. It accepts records, but sends nothing before Start.
 func NewSink(o Options) *Sink {
 	if o.MaxRecords == 0 {
 		o.MaxRecords = DefaultMaxRecords
@@ -146,8 +150,8 @@ func NewSink(o Options) *Sink {
 	return s
 }
 
-// AsyncRecord takes a record, or drops and counts it. It does no I/O, never blocks, and may be called by many
-// goroutines at once.
+// AsyncRecord queues a record, or drops and counts it. It does no I/O, never blocks, and is safe for concurrent
+// use.
 func (s *Sink) AsyncRecord(r *Record) {
 	size := int64(r.size)
 	s.mu.Lock()
@@ -171,7 +175,7 @@ func (s *Sink) AsyncRecord(r *Record) {
 	s.pendingBytes += size
 	s.queuedBytes += size
 	s.queue.push(r)
-	// The collector looks by itself when the linger time is over, so it is told only when there is something new to know.
+	// The collector wakes by itself when the linger time is over, so it is only woken for other reasons.
 	tell := s.queue.len() == 1 || s.batchIsFull()
 	s.mu.Unlock()
 	if tell {
@@ -179,13 +183,13 @@ func (s *Sink) AsyncRecord(r *Record) {
 	}
 }
 
-// batchIsFull needs mu.
+// batchIsFull requires mu.
 func (s *Sink) batchIsFull() bool {
 	return s.queue.len() >= s.options.BatchRecords || s.queuedBytes >= s.options.BatchBytes
 }
 
-// drop needs mu. It logs the first drop, and then one in dropLogInterval, from another goroutine. It looks at the clock
-// only now and then, since a full queue drops as fast as the server evaluates.
+// drop requires mu. It logs the first drop, and then one per dropLogInterval, in another goroutine. It reads the
+// clock only occasionally, because a full queue drops as fast as the server evaluates.
 func (s *Sink) drop(reason Reason, n uint64) {
 	const clockEvery = 1024 // drops
 	before := s.droppedTotal
@@ -207,7 +211,7 @@ func (s *Sink) nudge() {
 	}
 }
 
-// Start begins to send.
+// Start starts to send.
 func (s *Sink) Start() {
 	s.startOnce.Do(func() {
 		s.mu.Lock()
@@ -217,7 +221,7 @@ func (s *Sink) Start() {
 	})
 }
 
-// run is the collector: it forms batches, and has them sent.
+// run is the collector: it builds batches and sends them.
 func (s *Sink) run() {
 	defer close(s.done)
 	var sends sync.WaitGroup
@@ -226,7 +230,7 @@ func (s *Sink) run() {
 		sends.Go(func() { s.probe(p) })
 	}
 	for {
-		// The slot comes first: as long as none is free, the next batch grows.
+		// Wait for the slot first: while none is free, the next batch grows.
 		select {
 		case s.slots <- struct{}{}:
 		case <-s.ctx.Done():
@@ -242,8 +246,8 @@ func (s *Sink) run() {
 	}
 }
 
-// probe says in the log and in the status whether the broker can be reached, before the first record does. It ends when
-// the broker was reached, or when an attempt to deliver has shown how things are; those go on by themselves.
+// probe logs and reports whether the broker can be reached, before the first record shows it. It ends when the
+// broker was reached, or when a delivery attempt has shown its state.
 func (s *Sink) probe(p Prober) {
 	for pause := firstPause; !s.health.proven(); pause = min(2*pause, longestPause) {
 		err := p.Probe(s.ctx)
@@ -257,8 +261,8 @@ func (s *Sink) probe(p Prober) {
 	}
 }
 
-// sleep waits for a pause with jitter, which keeps many servers from coming back in the same moment, or until the sink
-// is given up.
+// sleep waits for a delay with jitter, so that many servers do not retry at the same moment, or until Close stops
+// waiting.
 func (s *Sink) sleep(pause time.Duration) {
 	timer := time.NewTimer(pause/2 + rand.N(pause/2+1))
 	defer timer.Stop()
@@ -268,7 +272,7 @@ func (s *Sink) sleep(pause time.Duration) {
 	}
 }
 
-// collect waits for a batch. It returns nil when the sink is closed and empty, or given up.
+// collect waits for a batch. It returns nil if the sink is closed and empty, or Close stops waiting.
 func (s *Sink) collect() []*Record {
 	var linger <-chan time.Time
 	waited := s.options.Linger <= 0
@@ -307,7 +311,7 @@ func (s *Sink) collect() []*Record {
 	}
 }
 
-// pop needs mu. It takes the oldest records, at least one.
+// pop requires mu. It removes the oldest records, at least one.
 func (s *Sink) pop() []*Record {
 	batch := make([]*Record, 0, min(s.queue.len(), s.options.BatchRecords))
 	var bytes int64
@@ -323,7 +327,7 @@ func (s *Sink) pop() []*Record {
 	return batch
 }
 
-// settle needs mu. It lets go of records that are delivered, if reason is empty, or dropped.
+// settle requires mu. It releases records that are delivered, if reason is empty, or dropped.
 func (s *Sink) settle(n int, bytes int64, reason Reason) {
 	if n == 0 {
 		return
@@ -346,13 +350,13 @@ func (s *Sink) settle(n int, bytes int64, reason Reason) {
 func (s *Sink) deliver(batch []*Record) {
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		errs := s.send(batch)
-		s.report(errs) // before the statistics: whoever finds in them that a record is settled may ask how that went
+		s.report(errs) // before the statistics, so that a caller that finds a record settled can read the state
 		left := s.enter(batch, errs)
 		if len(left) == 0 {
 			return
 		}
 		if len(left) < len(batch) {
-			pause = firstPause // it makes progress
+			pause = firstPause // there is progress
 		}
 		batch = left
 		s.sleep(pause)
@@ -367,7 +371,7 @@ func (s *Sink) deliver(batch []*Record) {
 	}
 }
 
-// send calls Send, and reports it if it waits for too long.
+// send calls Send, and reports if it waits too long.
 func (s *Sink) send(batch []*Record) []error {
 	if s.options.Silence <= 0 {
 		return s.transport.Send(s.ctx, batch)
@@ -378,10 +382,10 @@ func (s *Sink) send(batch []*Record) []error {
 	)
 	began := time.Now()
 	timer := time.AfterFunc(s.options.Silence, func() {
-		mu.Lock() // a Send that has ended has reported more
+		mu.Lock() // a Send that has returned has reported its result
 		defer mu.Unlock()
 		if !ended && s.ctx.Err() == nil && !s.deliveredSince(began) {
-			s.health.Failed(fmt.Errorf("no answer for %s", s.options.Silence))
+			s.health.Failed(fmt.Errorf("no response for %s", s.options.Silence))
 		}
 	})
 	defer func() {
@@ -399,15 +403,15 @@ func (s *Sink) deliveredSince(t time.Time) bool {
 	return s.lastDelivery.After(t)
 }
 
-// report tells the health how a Send went. If none of the records was taken for reasons that lie with them, that says nothing
-// about the broker.
+// report passes the result of a Send to the health. If every record was dropped because of its contents, the result
+// does not depend on the broker.
 func (s *Sink) report(errs []error) {
 	if errs == nil || slices.Contains(errs, nil) {
 		s.health.Succeeded()
 		return
 	}
 	if s.ctx.Err() != nil {
-		return // the end of the sink is no outage
+		return // the end of the sink is not an outage
 	}
 	for _, err := range errs {
 		if reason := DropReason(err); reason == "" || reason == RetriesExhausted {
@@ -417,7 +421,7 @@ func (s *Sink) report(errs []error) {
 	}
 }
 
-// enter writes the results of a Send into the statistics. It returns what must be sent again, in the same order.
+// enter adds the results of a Send to the statistics. It returns the records to send again, in the same order.
 func (s *Sink) enter(batch []*Record, errs []error) (left []*Record) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -451,8 +455,8 @@ func sizeOf(batch []*Record) int64 {
 	return bytes
 }
 
-// Flush sends without lingering and waits until as many records of the queue are settled as it had taken when Flush was
-// called, or until ctx ends. Then it returns why not; the records stay.
+// Flush sends without lingering, and waits until all records queued before the call are settled, or until ctx ends.
+// It then returns an error, and the records stay.
 func (s *Sink) Flush(ctx context.Context) error {
 	s.mu.Lock()
 	target := s.taken
@@ -460,7 +464,7 @@ func (s *Sink) Flush(ctx context.Context) error {
 	return s.await(ctx, func() bool { return s.taken-uint64(s.pending) >= target })
 }
 
-// await waits until done, which is called under mu, or ctx ends. Meanwhile nothing lingers.
+// await waits until done, which is called under mu, or until ctx ends. Lingering is off meanwhile.
 func (s *Sink) await(ctx context.Context, done func() bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -485,7 +489,7 @@ func (s *Sink) await(ctx context.Context, done func() bool) error {
 	return nil
 }
 
-// trouble is why records wait, nil if nothing is known to be wrong.
+// trouble returns why records wait, or nil if no problem is known.
 func (s *Sink) trouble() error {
 	var stats Stats
 	s.health.fill(&stats)
@@ -495,8 +499,8 @@ func (s *Sink) trouble() error {
 	return errors.New(stats.LastError)
 }
 
-// Close takes no more records, delivers what is left until ctx ends, drops and counts the rest, and closes the transport.
-// The error says how many were left. Further calls return the first one's result.
+// Close accepts no more records, delivers the remaining ones until ctx ends, drops and counts the rest, and closes
+// the transport. The error has the number of dropped records. Further calls return the result of the first one.
 func (s *Sink) Close(ctx context.Context) error {
 	s.closeOnce.Do(func() { s.closeErr = s.close(ctx) })
 	return s.closeErr
@@ -512,7 +516,7 @@ func (s *Sink) close(ctx context.Context) error {
 		err = s.await(ctx, func() bool { return s.pending == 0 })
 	}
 	s.abort()
-	s.startOnce.Do(func() { // never started: nothing runs, and what was taken is dropped here
+	s.startOnce.Do(func() { // never started: nothing is running, and queued records are dropped here
 		s.collect()
 		close(s.done)
 	})
@@ -522,7 +526,7 @@ func (s *Sink) close(ctx context.Context) error {
 	select {
 	case closeErr := <-closed:
 		err = errors.Join(err, closeErr)
-		s.awaitDone() // closing the transport ends what the context did not
+		s.awaitDone() // closing the transport ends a Send that ignores its context
 	case <-bothOver(ctx, abandonGrace):
 		err = errors.Join(err, errors.New("the connection to the broker does not close"))
 	}
@@ -531,7 +535,7 @@ func (s *Sink) close(ctx context.Context) error {
 	return err
 }
 
-// bothOver returns a channel that is closed when ctx has ended and, counted from now, d has passed.
+// bothOver returns a channel that is closed when ctx has ended and d has passed from now.
 func bothOver(ctx context.Context, d time.Duration) <-chan struct{} {
 	over := make(chan struct{})
 	time.AfterFunc(d, func() {
@@ -549,7 +553,7 @@ func (s *Sink) awaitDone() {
 	}
 }
 
-// Stats gives the counts of one moment.
+// Stats returns a consistent snapshot.
 func (s *Sink) Stats() Stats {
 	s.mu.Lock()
 	stats := Stats{

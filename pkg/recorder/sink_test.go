@@ -872,7 +872,7 @@ func TestASilentBrokerIsFailing(t *testing.T) {
 		}
 		<-time.After(time.Millisecond)
 		synctest.Wait()
-		if stats := s.Stats(); stats.State != Failing || stats.LastError != "no answer for 5s" || stats.Pending != 1 {
+		if stats := s.Stats(); stats.State != Failing || stats.LastError != "no response for 5s" || stats.Pending != 1 {
 			t.Errorf("%+v", stats)
 		}
 		close(h.over)

@@ -7,53 +7,53 @@ import (
 	"slices"
 )
 
-// Transport speaks to one kind of broker. A Sink calls it.
+// Transport supports one kind of broker. A Sink calls it.
 type Transport interface {
-	// Send delivers a batch, which is never empty, and waits for the answer. It returns nil if everything was delivered,
-	// else one entry for each record, nil for a delivered one. A record with an error made by Drop is given up; any other
-	// error means that the record may be sent again, and will be. When ctx ends, Send returns soon. Send may be called by
-	// as many goroutines at once as Options.Concurrency says.
+	// Send delivers a batch, which is never empty, and waits for the response. It returns nil if everything was
+	// delivered, else one entry for each record, which is nil for a delivered one. A record with an error from Drop
+	// is dropped; a record with any other error is sent again. Send must return soon after ctx ends. It may be
+	// called concurrently, up to Options.Concurrency.
 	Send(ctx context.Context, batch []*Record) []error
-	// Close gives up what the transport holds. It is called once, when no Send runs any more, even after a Send that was
-	// not left in time.
+	// Close releases the transport's resources. It is called once, when no Send is running, or after a Send that
+	// did not return in time.
 	Close() error
 }
 
-// Prober is a Transport that can tell whether its broker can be reached before there is anything to send.
+// Prober is a Transport that can check whether its broker is reachable before there is anything to send.
 type Prober interface {
-	// Probe returns why nothing could be delivered now, nil if nothing speaks against it. It needs no more rights than Send:
-	// a broker that refuses to tell is one that can be reached. It sets itself a deadline, and returns soon when ctx ends.
-	// It may run beside Send.
+	// Probe returns why nothing could be delivered now, or nil if no problem is known. It requires no more
+	// permissions than Send: a broker that denies the request is reachable. It has its own timeout, and returns
+	// soon after ctx ends. It may run concurrently with Send.
 	Probe(ctx context.Context) error
 }
 
-// Reason says why a record was dropped.
+// Reason is why a record was dropped.
 type Reason string
 
-// The reasons for a drop. There are no others, so they can be labels of a metric.
+// The reasons. There are no others, so they can be labels of a metric.
 const (
-	// QueueFull: as many records or bytes as the queue may hold were waiting.
+	// QueueFull: the queue had reached its limit of records or bytes.
 	QueueFull Reason = "queue_full"
-	// Closed: the record came after Close.
+	// Closed: the record was recorded after Close.
 	Closed Reason = "closed"
-	// TooLarge: no queue, or no broker, takes a record of this size.
+	// TooLarge: no queue, or no broker, accepts a record of this size.
 	TooLarge Reason = "too_large"
-	// Rejected: the broker refuses this record, and would always do so.
+	// Rejected: the broker always rejects this record.
 	Rejected Reason = "rejected"
-	// RetriesExhausted: the broker answered with errors for as many times as may be tried.
+	// RetriesExhausted: the broker returned errors until the maximum number of retries.
 	RetriesExhausted Reason = "retries_exhausted"
-	// Undelivered: Close had to end before the record was confirmed. It may have arrived all the same.
+	// Undelivered: Close ended before the record was confirmed. It may have arrived.
 	Undelivered Reason = "undelivered"
-	// Unencodable: the record cannot be turned into JSON.
+	// Unencodable: the record cannot be encoded as JSON.
 	Unencodable Reason = "unencodable"
 )
 
-// Reasons lists all reasons.
+// Reasons returns all reasons.
 func Reasons() []Reason {
 	return []Reason{QueueFull, Closed, TooLarge, Rejected, RetriesExhausted, Undelivered, Unencodable}
 }
 
-// dropError is what Drop makes.
+// dropError is an error from Drop.
 type dropError struct {
 	reason Reason
 	err    error
@@ -62,10 +62,10 @@ type dropError struct {
 func (e *dropError) Error() string { return fmt.Sprintf("dropped (%s): %v", e.reason, e.err) }
 func (e *dropError) Unwrap() error { return e.err }
 
-// Drop makes an error that says to a Sink that a record must not be sent again.
+// Drop returns an error that makes a Sink drop a record.
 func Drop(reason Reason, err error) error { return &dropError{reason, err} }
 
-// DropReason gives the reason of an error made by Drop, and "" for others.
+// DropReason returns the reason of an error from Drop, or "" for other errors.
 func DropReason(err error) Reason {
 	if d, ok := errors.AsType[*dropError](err); ok {
 		return d.reason
@@ -73,7 +73,7 @@ func DropReason(err error) Reason {
 	return ""
 }
 
-// FailAll is the result of a Send that failed as a whole.
+// FailAll returns the result of a Send that failed as a whole.
 func FailAll(n int, err error) []error {
 	errs := make([]error, n)
 	for i := range errs {
@@ -82,9 +82,9 @@ func FailAll(n int, err error) []error {
 	return errs
 }
 
-// Isolate finds the records for whose sake a broker refused whole requests. It sends those of a batch that were refused again
-// in halves, in the same order, until each is taken or refused alone, and writes what came of them into errs, which has the
-// results so far.
+// Isolate finds the records that make a broker reject whole requests. It sends the rejected records of a batch
+// again in halves, in the same order, until each half is accepted or has one record. It writes the results to errs,
+// which has the results so far.
 func Isolate(batch []*Record, errs []error, refused func(error) bool, send func([]*Record) []error) {
 	var indices []int
 	for i, err := range errs {

@@ -9,24 +9,25 @@ import (
 	"time"
 )
 
-// AccessLog is a log of exchanges at level info. Neither queries nor headers are logged, as they may hold data of people and
+// AccessLog logs exchanges at level info. It does not log queries or headers, which may have personal data and
 // credentials.
 type AccessLog struct {
-	// Logger takes the lines. Mandatory.
+	// Logger receives the lines. Required.
 	Logger *slog.Logger
 	// Exclude lists paths that are not logged.
 	Exclude []string
-	// Lines is where Logger's handler writes to, if that is a plain slog.JSONHandler (with JSON) or slog.TextHandler: then
-	// most lines are written to it without the handler, in the same form at a quarter of the cost. It must take calls from
-	// several goroutines at once. Nil: all lines take the way through Logger.
+	// Lines is the writer of Logger's handler if that handler is a plain slog.JSONHandler (with JSON) or
+	// slog.TextHandler. Most lines are then written to it without the handler, in the same format at a quarter of
+	// the cost. It must support concurrent calls. If nil, all lines go through Logger.
 	Lines io.Writer
 	JSON  bool
 }
 
-// maxFastText is the longest text of a line that is written without the handler, which may shorten longer ones.
+// maxFastText is the longest string in a line that is written without the handler, which may shorten longer
+// strings.
 const maxFastText = 256
 
-// Observer returns what logs each exchange.
+// Observer returns an Observer that logs each exchange.
 func (l AccessLog) Observer() func(*Exchange) {
 	form := textForm
 	if l.JSON {
@@ -48,12 +49,12 @@ func (l AccessLog) Observer() func(*Exchange) {
 		}
 		buffer := buffers.Get().(*[]byte)
 		*buffer = form.append((*buffer)[:0], e, id)
-		_, _ = l.Lines.Write(*buffer) // as slog itself, which has nobody to tell
+		_, _ = l.Lines.Write(*buffer) // as in slog, errors are ignored
 		buffers.Put(buffer)
 	}
 }
 
-// log gives a line to the logger.
+// log passes a line to the logger.
 func (l AccessLog) log(e *Exchange, id string) {
 	r := e.Request
 	attrs := make([]slog.Attr, 0, 9)
@@ -69,22 +70,22 @@ func (l AccessLog) log(e *Exchange, id string) {
 	if e.Aborted {
 		attrs = append(attrs, slog.Bool("aborted", true))
 	}
-	// Without the place in the source, which nobody wants to know and which logger.LogAttrs would look up.
+	// The source position is omitted, because it is not needed and logger.LogAttrs would look it up.
 	record := slog.NewRecord(e.Start.Add(e.Duration), slog.LevelInfo, "request", 0)
 	record.AddAttrs(attrs...)
-	_ = l.Logger.Handler().Handle(r.Context(), record) // as slog itself
+	_ = l.Logger.Handler().Handle(r.Context(), record) // as in slog
 }
 
-// lineForm is what stands before each value of a line, and at its end.
+// lineForm has the text before each value of a line, and at its end.
 type lineForm struct {
 	time, method, path, status, bytes, took, remote, id, aborted, end string
-	// quote stands behind a text.
+	// quote follows a string.
 	quote string
-	// nanoseconds is whether times and durations are given to the nanosecond, and durations as a number.
+	// nanoseconds reports whether times and durations have nanoseconds, and durations are numbers.
 	nanoseconds bool
 }
 
-// These are the forms of slog's two handlers.
+// These are the formats of slog's two handlers.
 var (
 	textForm = lineForm{
 		time: "time=", method: " level=INFO msg=request method=", path: " path=", status: " status=", bytes: " bytes=",
@@ -96,7 +97,7 @@ var (
 	}
 )
 
-// append appends the line of an exchange whose texts are bare.
+// append appends the line of an exchange whose strings need no quoting.
 func (form *lineForm) append(b []byte, e *Exchange, id string) []byte {
 	b = append(b, form.time...)
 	b = form.appendTime(b, e.Start.Add(e.Duration))
@@ -120,19 +121,19 @@ func (form *lineForm) append(b []byte, e *Exchange, id string) []byte {
 	return append(b, form.end...)
 }
 
-// appendTime appends a time as RFC 3339, otherwise with three digits of milliseconds.
+// appendTime appends a time in RFC 3339, with nanoseconds or with three digits of milliseconds.
 func (form *lineForm) appendTime(b []byte, t time.Time) []byte {
 	if form.nanoseconds {
 		return t.AppendFormat(b, time.RFC3339Nano)
 	}
-	// A layout of one's own would take three times as long as this one.
+	// A custom layout would take three times as long.
 	seconds := len(b) + len("2006-01-02T15:04:05")
 	b = t.AppendFormat(b, time.RFC3339)
 	millis := t.Nanosecond() / int(time.Millisecond)
 	return slices.Insert(b, seconds, '.', '0'+byte(millis/100), '0'+byte(millis/10%10), '0'+byte(millis%10))
 }
 
-// isBare reports whether a text stands in both forms as it is.
+// isBare reports whether a string is unchanged in both formats.
 func isBare(s string) bool {
 	for i := range len(s) {
 		if c := s[i]; c <= ' ' || c > '~' || c == '"' || c == '=' || c == '\\' {

@@ -11,12 +11,12 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 )
 
-// maxActorBytes bounds what a request can put into createdBy and updatedBy. An address of e-mail has at most 254.
+// maxActorBytes limits what a request can store in createdBy and updatedBy. An email address has at most 254 bytes.
 const maxActorBytes = 254
 
-// Actor makes the function that names who sent a request, for createdBy and updatedBy. The first of these that is
-// switched on counts: the token of access control (nil: off), the header, the cookie. The latter two are believed as
-// they are; a proxy in front of the server must vouch for them.
+// Actor returns a function that returns the user who sent a request, for createdBy and updatedBy. The first of
+// these that is turned on is used: the token of access control (nil: off), the header, the cookie. The header and
+// the cookie are not verified; a proxy in front of the server must set them.
 func Actor(access *JWTAuth, header config.HeaderAuth, cookie config.CookieAuth) func(*http.Request) string {
 	switch {
 	case access != nil:
@@ -44,8 +44,8 @@ func Actor(access *JWTAuth, header config.HeaderAuth, cookie config.CookieAuth) 
 	}
 }
 
-// actorName makes a name fit for any database and any page: valid UTF-8, nothing unprintable, no longer than
-// maxActorBytes.
+// actorName makes a name valid for any database and any page: valid UTF-8, without unprintable characters, at most
+// maxActorBytes long.
 func actorName(name string) string {
 	name = strings.TrimSpace(strings.Map(func(r rune) rune {
 		if r == utf8.RuneError || !unicode.IsPrint(r) {

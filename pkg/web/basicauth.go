@@ -9,7 +9,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 )
 
-// BasicAuth lets requests pass that carry the one user name and password, and those to open paths.
+// BasicAuth admits requests with the one user name and password, and requests for open paths.
 type BasicAuth struct {
 	open               openPaths
 	username, password [sha256.Size]byte
@@ -17,7 +17,7 @@ type BasicAuth struct {
 
 const basicChallenge = `Basic realm="flagr", charset="UTF-8"`
 
-// NewBasicAuth prepares the comparison. Entries of the lists of open paths may have the web prefix in front of them.
+// NewBasicAuth returns a BasicAuth. Entries of the lists of open paths may begin with the web prefix.
 func NewBasicAuth(o config.BasicAuth, webPrefix string, logger *slog.Logger) *BasicAuth {
 	b := &BasicAuth{
 		open:     newOpenPaths(o.WhitelistPaths, o.ExactWhitelistPaths, webPrefix),
@@ -25,12 +25,12 @@ func NewBasicAuth(o config.BasicAuth, webPrefix string, logger *slog.Logger) *Ba
 		password: sha256.Sum256([]byte(o.Password)),
 	}
 	if b.open.everything() {
-		logger.Warn("an entry of FLAGR_BASIC_AUTH_WHITELIST_PATHS opens every path: nobody needs a password")
+		logger.Warn("an entry of FLAGR_BASIC_AUTH_WHITELIST_PATHS opens every path: no request needs a password")
 	}
 	return b
 }
 
-// Wrap guards next. The path that it sees must be the one that next routes by.
+// Wrap protects next. It must see the same path that next uses for routing.
 func (b *BasicAuth) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if !b.open.contain(r.URL) && !b.knows(r) {
@@ -42,13 +42,13 @@ func (b *BasicAuth) Wrap(next http.Handler) http.Handler {
 	})
 }
 
-// Check reports whether a request carries the user name and the password or, with open, is for an open path. The challenge
-// is what a refusal has in its header WWW-Authenticate.
+// Check reports whether a request has the user name and the password or, with open, is for an open path. The
+// challenge is the value of WWW-Authenticate in a rejection.
 func (b *BasicAuth) Check(r *http.Request, open bool) (challenge string, ok bool) {
 	return basicChallenge, open && b.open.contain(r.URL) || b.knows(r)
 }
 
-// knows compares checksums, and always both, so that the time it takes tells neither a length nor which one was right.
+// knows compares checksums, and always both, so that its duration does not reveal a length or which one was right.
 func (b *BasicAuth) knows(r *http.Request) bool {
 	username, password, ok := r.BasicAuth()
 	u, p := sha256.Sum256([]byte(username)), sha256.Sum256([]byte(password))

@@ -6,13 +6,13 @@ import (
 	"github.com/klauspost/compress/gzhttp"
 )
 
-// minGzipBytes is the shortest body that is compressed. Most single evaluations are shorter: they fit into one packet
-// either way, so that compressing them would only cost time.
+// minGzipBytes is the shortest body to compress. Most single evaluations are shorter. They fit into one packet
+// anyway, so compressing them would only cost time.
 const minGzipBytes = 1400
 
-// NewGzip makes a middleware that compresses answers of at least 1,400 bytes for clients that accept it. Shorter ones
-// pay for a look at the request's header and a copy of the body; for clients that say nothing of compression nothing is done
-// but to name the header that answers vary with.
+// NewGzip returns a middleware that compresses responses of at least 1,400 bytes for clients that accept gzip.
+// Shorter responses cost a check of the request's header and a copy of the body. For other clients, it only sets
+// the Vary header.
 func NewGzip() (func(http.Handler) http.Handler, error) {
 	wrap, err := gzhttp.NewWrapper(gzhttp.MinSize(minGzipBytes), gzhttp.EnableZstd(false))
 	if err != nil {

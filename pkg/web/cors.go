@@ -10,11 +10,11 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 )
 
-// CORS answers preflight requests and adds the headers that let web pages of other origins read answers. Requests that
-// name no origin pay for a header.
+// CORS answers preflight requests and adds the headers that let web pages of other origins read responses. Requests
+// without an origin cost one header.
 //
-// Requests for OFREP may always have the headers that its clients send, and their pages may read those that they need: a
-// browser that gets an entity tag and cannot send it gets one answer, and no second.
+// OFREP requests may always have the headers that OFREP clients send, and their pages may read the headers that
+// they need. Without this, a browser could get an entity tag but could not send it.
 func CORS(o config.CORS, prefix string, next http.Handler) http.Handler {
 	api := newCORS(o, next)
 	o.AllowedHeaders = append(slices.Clone(o.AllowedHeaders), "Content-Type", "Authorization", "X-API-Key", "If-None-Match",
@@ -40,7 +40,7 @@ func newCORS(o config.CORS, next http.Handler) http.Handler {
 		AllowCredentials: o.AllowCredentials,
 		MaxAge:           o.MaxAge,
 	}
-	if len(o.AllowedOrigins) == 0 { // the library would take it for all origins
+	if len(o.AllowedOrigins) == 0 { // the library would treat it as all origins
 		options.AllowOriginFunc = func(string) bool { return false }
 	}
 	return cors.New(options).Handler(next)

@@ -13,7 +13,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 )
 
-// JWTAuth lets requests pass that carry a valid token, and those to open paths.
+// JWTAuth admits requests with a valid token, and requests for open paths.
 type JWTAuth struct {
 	options config.JWTAuth
 	open    openPaths
@@ -22,21 +22,21 @@ type JWTAuth struct {
 	logger  *slog.Logger
 }
 
-// NewJWTAuth checks the key. Entries of the lists of open paths may have the web prefix in front of them.
+// NewJWTAuth checks the key. Entries of the lists of open paths may begin with the web prefix.
 func NewJWTAuth(o config.JWTAuth, webPrefix string, logger *slog.Logger) (*JWTAuth, error) {
 	j := &JWTAuth{
 		options: o,
 		open:    newOpenPaths(o.WhitelistPaths, o.ExactWhitelistPaths, webPrefix),
-		// The one method that is accepted belongs to the key, not to the token: a token that names another one, or none,
-		// is refused before its signature is looked at.
+		// The accepted method depends on the key, not on the token. A token with another method, or none, is
+		// rejected before its signature is checked.
 		parser: jwt.NewParser(jwt.WithValidMethods([]string{o.SigningMethod})),
 		logger: logger,
 	}
 	if j.open.everything() {
-		logger.Warn("an entry of FLAGR_JWT_AUTH_WHITELIST_PATHS opens every path: nobody needs a token")
+		logger.Warn("an entry of FLAGR_JWT_AUTH_WHITELIST_PATHS opens every path: no request needs a token")
 	}
 	if o.SigningMethod == jwt.SigningMethodRS256.Alg() {
-		// Environment files that know no line breaks have \n in their place.
+		// Environment files without line breaks have \n instead.
 		pem := strings.ReplaceAll(o.Secret, `\n`, "\n")
 		key, err := jwt.ParseRSAPublicKeyFromPEM([]byte(pem))
 		if err != nil {
@@ -46,7 +46,7 @@ func NewJWTAuth(o config.JWTAuth, webPrefix string, logger *slog.Logger) (*JWTAu
 		return j, nil
 	}
 	if strings.HasPrefix(strings.TrimSpace(o.Secret), "-----BEGIN ") {
-		// Who has the public key, which is no secret, could sign tokens with it.
+		// The public key is not secret, and anyone who has it could sign tokens with it.
 		return nil, fmt.Errorf("FLAGR_JWT_AUTH_SECRET: a key in PEM cannot be the shared secret of %s; for a public key set FLAGR_JWT_AUTH_SIGNING_METHOD=RS256",
 			o.SigningMethod)
 	}
@@ -54,7 +54,7 @@ func NewJWTAuth(o config.JWTAuth, webPrefix string, logger *slog.Logger) (*JWTAu
 	return j, nil
 }
 
-// Wrap guards next. The path that it sees must be the one that next routes by.
+// Wrap protects next. It must see the same path that next uses for routing.
 func (j *JWTAuth) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if !j.open.contain(r.URL) {
@@ -67,8 +67,8 @@ func (j *JWTAuth) Wrap(next http.Handler) http.Handler {
 	})
 }
 
-// Check reports whether a request carries a valid token or, with open, is for an open path. The challenge is what a refusal
-// has in its header WWW-Authenticate.
+// Check reports whether a request has a valid token or, with open, is for an open path. The challenge is the value
+// of WWW-Authenticate in a rejection.
 func (j *JWTAuth) Check(r *http.Request, open bool) (challenge string, ok bool) {
 	if open && j.open.contain(r.URL) {
 		return "", true
@@ -77,8 +77,8 @@ func (j *JWTAuth) Check(r *http.Request, open bool) (challenge string, ok bool) 
 	return challengeFor(err), err == nil
 }
 
-// User names who sent the request: the claim of a valid token, or nothing. It checks the token again, which only
-// requests that change something pay for.
+// User returns the user who sent the request: the claim of a valid token, or an empty string. It verifies the token
+// again, which only requests that change something pay for.
 func (j *JWTAuth) User(r *http.Request) string {
 	claims, err := j.claims(r)
 	if err != nil {
@@ -89,7 +89,7 @@ func (j *JWTAuth) User(r *http.Request) string {
 
 var errNoToken = errors.New("no token")
 
-// claims are those of the request's token; the error is errNoToken if there is none.
+// claims returns the claims of the request's token. The error is errNoToken if the request has no token.
 func (j *JWTAuth) claims(r *http.Request) (jwt.MapClaims, error) {
 	text := bearer(r)
 	if text == "" {
@@ -102,7 +102,7 @@ func (j *JWTAuth) claims(r *http.Request) (jwt.MapClaims, error) {
 	}
 	claims := jwt.MapClaims{}
 	_, err := j.parser.ParseWithClaims(text, claims, func(t *jwt.Token) (any, error) {
-		if _, ok := t.Header["crit"]; ok { // extensions that must be understood; none is
+		if _, ok := t.Header["crit"]; ok { // required extensions, which are not supported
 			return nil, jwt.ErrTokenUnverifiable
 		}
 		_, asymmetric := j.key.(*rsa.PublicKey)
@@ -114,13 +114,13 @@ func (j *JWTAuth) claims(r *http.Request) (jwt.MapClaims, error) {
 	if err != nil {
 		return nil, err
 	}
-	if at, ok := claims["exp"].(float64); ok && at == 0 { // which the library takes for a token that does not expire
+	if at, ok := claims["exp"].(float64); ok && at == 0 { // the library treats it as a token that does not expire
 		return nil, jwt.ErrTokenExpired
 	}
 	return claims, nil
 }
 
-// bearer is the token of the Authorization header, empty if there is none of this scheme.
+// bearer returns the token of the Authorization header, or an empty string if the header has another scheme.
 func bearer(r *http.Request) string {
 	scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !ok || !strings.EqualFold(scheme, "Bearer") {
@@ -129,8 +129,8 @@ func bearer(r *http.Request) string {
 	return strings.TrimSpace(token)
 }
 
-// refuse answers a request without a valid token, always in the same way: what is wrong with the token is in the log
-// only, if it is asked for.
+// refuse responds to a request without a valid token. The response is always the same. The reason is only logged,
+// if the log is on.
 func (j *JWTAuth) refuse(rw http.ResponseWriter, r *http.Request, err error) {
 	if j.options.Debug {
 		j.logger.Info("request refused", "method", r.Method, "path", r.URL.Path, "reason", err)

@@ -8,32 +8,32 @@ import (
 )
 
 const (
-	// MaxBodyBytes is the largest request body. A batch of 10,000 entities with a 1 KB context each fits.
+	// MaxBodyBytes is the largest request body. A batch of 10,000 entities with 1 KB of context each is smaller.
 	MaxBodyBytes = 16 << 20
-	// MaxPprofBodyBytes is the largest body of a request for the profiler: a list of addresses to name.
+	// MaxPprofBodyBytes is the largest body of a request to the profiler, which is a list of addresses to resolve.
 	MaxPprofBodyBytes = 64 << 10
-	// BodyMemory is the most bytes that the bodies of all requests in flight take, decoded, as package budget counts them. It
-	// is enough for two of the largest at once, or for a thousand of 20 KB.
+	// BodyMemory limits the bytes that the decoded bodies of all requests in flight use, as package budget counts
+	// them. It is enough for two of the largest bodies, or for a thousand of 20 KB.
 	BodyMemory = 160 << 20
 )
 
-// LimitBody refuses a body that is larger than limit bytes: with 413 when the client says so before, else by failing
-// the read with a *http.MaxBytesError. Bodies of more than 16 KiB, or of unknown length, are budget.Bodies, and take from
-// the memory; nil: they do not.
+// LimitBody rejects a body larger than limit bytes: with 413 if the client announces the length, otherwise by
+// failing the read with a *http.MaxBytesError. Bodies of more than 16 KiB, or of unknown length, become
+// budget.Bodies and use the memory, unless it is nil.
 func LimitBody(limit int64, memory *budget.Memory, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.ContentLength > limit {
 			writeError(rw, http.StatusRequestEntityTooLarge, fmt.Sprintf("the request body is larger than %d bytes", limit))
 			return
 		}
-		// net/http gives no more of a body than it was announced with.
+		// net/http returns no more of a body than its announced length.
 		if r.ContentLength >= 0 && (r.ContentLength <= budget.LargeBytes || memory == nil) {
 			next.ServeHTTP(rw, r)
 			return
 		}
-		// A copy, since net/http must find its own body in its own request: when a handler closes the body before it has
-		// read all of it, that is how the connection gets closed, too. Else the rest of the body would be taken for the
-		// next request.
+		// A copy is needed, because net/http must find its own body in its own request. If a handler closes the
+		// body before it has read all of it, net/http then closes the connection. Otherwise it would read the rest
+		// of the body as the next request.
 		limited := *r
 		if r.ContentLength < 0 {
 			limited.Body = http.MaxBytesReader(rw, r.Body, limit)
@@ -48,6 +48,7 @@ func LimitBody(limit int64, memory *budget.Memory, next http.Handler) http.Handl
 	})
 }
 
-// MaxHeaderBytes is how long the request line and the headers of a request may be together, unless --max-header-size says
-// otherwise. They are in memory before anything else is known of a request, so connections times this is what a flood can take.
+// MaxHeaderBytes limits the request line and the headers of a request together, unless --max-header-size is set.
+// They are in memory before anything else about a request is known, so a flood can use connections times this
+// limit.
 const MaxHeaderBytes = 128 << 10

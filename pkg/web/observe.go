@@ -6,30 +6,31 @@ import (
 	"time"
 )
 
-// Exchange is a request and what became of it, for those who count or log requests.
+// Exchange is a request and its outcome, for metrics and logs.
 type Exchange struct {
-	// Request is the request as it arrived. Its URL's path still has the web prefix. Its Pattern is the template of the
-	// route that answered, such as /api/v1/flags/{flagID}, without the prefix; empty when there is none.
+	// Request is the request as it arrived. The path of its URL still has the web prefix. Its Pattern is the
+	// template of the route that handled it, such as /api/v1/flags/{flagID}, without the prefix; empty if no route
+	// did.
 	Request *http.Request
-	// Start is when the request reached the server's handlers, with the clock's reading for Duration.
+	// Start is the time at which the request reached the server's handlers, with the monotonic clock for Duration.
 	Start time.Time
-	// Status is that of the answer, 200 when the handler sent none.
+	// Status is the status of the response, or 200 if the handler set none.
 	Status int
-	// Bytes is the length of the body that was sent, as it went out.
+	// Bytes is the length of the body that was sent, after compression.
 	Bytes int64
-	// Duration is how long the handler took.
+	// Duration is the time that the handler took.
 	Duration time.Duration
-	// APIKey is the name of the key that let the request in; empty if there was none.
+	// APIKey is the name of the API key of the request, or empty.
 	APIKey string
-	// Aborted is whether the connection was cut instead of finishing the answer.
+	// Aborted reports whether the connection was closed before the response was complete.
 	Aborted bool
 }
 
-// Observe tells each observer about each exchange, after the answer was written. It costs one small allocation and two
-// looks at the clock; without observers it is next itself.
+// Observe calls each observer for each exchange, after the response is written. It costs one small allocation and
+// two clock reads. Without observers it returns next.
 //
-// What lies between Observe and the router must pass on the very request it got, or copy the Pattern of its own
-// request back, or routes have no names here.
+// Middleware between Observe and the router must pass on the same request, or copy the Pattern of its own request
+// back. Otherwise routes have no names here.
 func Observe(observers []func(*Exchange), next http.Handler) http.Handler {
 	if len(observers) == 0 {
 		return next
@@ -51,8 +52,8 @@ func Observe(observers []func(*Exchange), next http.Handler) http.Handler {
 	})
 }
 
-// NoteAPIKey puts the name of the key that let a request in into its Exchange. The writer is that of the request, however it
-// is wrapped.
+// NoteAPIKey stores the name of a request's API key in its Exchange. The writer is the request's writer, wrapped or
+// not.
 func NoteAPIKey(rw http.ResponseWriter, name string) {
 	for {
 		if o, ok := rw.(*observedWriter); ok {
@@ -67,8 +68,8 @@ func NoteAPIKey(rw http.ResponseWriter, name string) {
 	}
 }
 
-// NameRoutes goes around the generated API. The API's router names a route by its template in the request's Pattern, but
-// with the base path twice; this takes one away.
+// NameRoutes wraps the generated API. The API's router sets the request's Pattern to a route's template, but with
+// the base path twice. NameRoutes removes one.
 func NameRoutes(basePath string, api http.Handler) http.Handler {
 	twice := basePath + basePath + "/"
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -81,14 +82,14 @@ func NameRoutes(basePath string, api http.Handler) http.Handler {
 	})
 }
 
-// observedWriter notes status and length.
+// observedWriter records status and length.
 type observedWriter struct {
 	http.ResponseWriter
 	exchange Exchange
 }
 
 func (w *observedWriter) WriteHeader(status int) {
-	if w.exchange.Status == 0 && status >= http.StatusOK { // 1xx come before the answer
+	if w.exchange.Status == 0 && status >= http.StatusOK { // 1xx precede the response
 		w.exchange.Status = status
 	}
 	w.ResponseWriter.WriteHeader(status)
@@ -103,8 +104,8 @@ func (w *observedWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Unwrap lets http.ResponseController find the writer's other abilities.
+// Unwrap lets http.ResponseController find the writer's optional methods.
 func (w *observedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// Flush is for compression, which looks for the ability on the writer itself.
+// Flush is for compression, which looks for the method on the writer itself.
 func (w *observedWriter) Flush() { _ = http.NewResponseController(w.ResponseWriter).Flush() }

@@ -9,17 +9,16 @@ import (
 
 // openPaths are the paths that need no login.
 //
-// A path can be written in many ways, and what follows here does not read all of them alike: the generated router
-// cleans the path with its escapes still in it, the pages of the documentation clean the decoded one, and the profiler is
-// found by the decoded one as it came.
-// A request is open only if it is open in both readings; so a path that some part of the server takes for a closed one
-// needs a login, however it is written.
+// A path has several spellings, and the handlers behind this check do not decode all of them alike. The generated
+// router cleans the path with its escapes, the documentation pages clean the decoded path, and the profiler uses
+// the decoded path unchanged. So a request is open only if it is open in both readings. A path that some handler
+// treats as a closed one needs a login, however it is written.
 type openPaths struct {
 	decoded, escaped pathList
 }
 
-// newOpenPaths makes the list out of path prefixes, compared as texts, and whole paths. Each may be written with the
-// web prefix in front or without.
+// newOpenPaths builds the list from path prefixes, which are compared as strings, and exact paths. Each may begin
+// with the web prefix or not.
 func newOpenPaths(prefixes, exact []string, webPrefix string) openPaths {
 	var o openPaths
 	add := func(entries []string, decoded, escaped *[]string) {
@@ -40,7 +39,7 @@ func newOpenPaths(prefixes, exact []string, webPrefix string) openPaths {
 	return o
 }
 
-// contain reports whether the URL's path is open. The web prefix must be gone from it.
+// contain reports whether the URL's path is open. The web prefix must already be removed.
 func (o *openPaths) contain(u *url.URL) bool {
 	if !o.decoded.contains(cleanPath(u.Path)) {
 		return false
@@ -49,7 +48,7 @@ func (o *openPaths) contain(u *url.URL) bool {
 	return escaped == u.Path || o.escaped.contains(cleanPath(escaped))
 }
 
-// everything reports whether one of the entries opens every path.
+// everything reports whether an entry opens every path.
 func (o *openPaths) everything() bool { return slices.Contains(o.decoded.prefixes, "/") }
 
 type pathList struct{ prefixes, exact []string }
@@ -63,7 +62,7 @@ func (l *pathList) contains(cleaned string) bool {
 	return slices.Contains(l.exact, cleaned)
 }
 
-// cleanPath resolves dots and repeated slashes, and leaves the empty path alone.
+// cleanPath resolves dots and repeated slashes, but keeps the empty path.
 func cleanPath(p string) string {
 	if p == "" {
 		return ""
@@ -71,7 +70,8 @@ func cleanPath(p string) string {
 	return path.Clean(p)
 }
 
-// cleanEntry is cleanPath for an entry of a list, where a slash at the end has a meaning: only what lies below.
+// cleanEntry is cleanPath for an entry of a list. It keeps a trailing slash, which means that only paths below are
+// open.
 func cleanEntry(entry string) string {
 	cleaned := cleanPath(entry)
 	if strings.HasSuffix(entry, "/") && cleaned != "/" {

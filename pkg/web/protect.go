@@ -9,12 +9,12 @@ import (
 	"strings"
 )
 
-// noSniff is shared by all answers; see http.Header.
+// noSniff is shared by all responses; see http.Header.
 var noSniff = []string{"nosniff"}
 
-// Protect keeps browsers from misusing the server. No answer is taken for another type than its own. A POST that a page of
-// another origin makes needs a type that browsers ask permission for, such as JSON: forms and plain texts they send without,
-// and with the cookies of whoever looks at the page. The paths in except take other types.
+// Protect prevents browsers from misusing the server. Browsers do not guess another type for a response. A POST
+// from a page of another origin must have a type that requires a preflight request, such as JSON, because browsers
+// send forms and plain text without one, and with the user's cookies. The paths in except accept other types.
 func Protect(except []string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		rw.Header()["X-Content-Type-Options"] = noSniff
@@ -36,7 +36,7 @@ func has(suffixes []string, p string) bool {
 	return false
 }
 
-// fromElsewhere reports whether the page that makes a request is of another origin.
+// fromElsewhere reports whether the page that sends a request is of another origin.
 func fromElsewhere(r *http.Request) bool {
 	origin, err := url.Parse(r.Header.Get("Origin"))
 	return err != nil || origin.Host != r.Host
@@ -47,7 +47,7 @@ func isJSON(contentType string) bool {
 	return err == nil && (kind == "application/json" || kind == "application/x-ndjson")
 }
 
-// ProtectPage adds the policies of a page: nothing shows it in a frame, and it loads what sources allow.
+// ProtectPage adds the policies of a page: it cannot be shown in a frame, and it loads only what sources allow.
 func ProtectPage(sources string, next http.Handler) http.Handler {
 	policy := []string{sources + "; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"}
 	deny := []string{"DENY"}
@@ -58,7 +58,7 @@ func ProtectPage(sources string, next http.Handler) http.Handler {
 	})
 }
 
-// AnswerHead answers HEAD on the paths as GET: monitors ask like this. net/http leaves out the body.
+// AnswerHead handles HEAD on the paths as GET, because monitors use it. net/http omits the body.
 func AnswerHead(paths []string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodHead || !has(paths, r.URL.Path) {
@@ -72,9 +72,9 @@ func AnswerHead(paths []string, next http.Handler) http.Handler {
 	})
 }
 
-// Server is a handler that tells the net/http server that runs it where its own errors go.
+// Server is a handler that also sets where the net/http server logs its own errors.
 type Server struct {
 	http.Handler
-	// ErrorLog gets what goes wrong with connections.
+	// ErrorLog receives errors of connections.
 	ErrorLog *log.Logger
 }

@@ -1,5 +1,5 @@
-// Package web holds what stands between the listener and the generated API: everything that is done to a request
-// whatever its operation.
+// Package web is the middleware between the listener and the generated API. It applies to requests of every
+// operation.
 package web
 
 import (
@@ -10,10 +10,10 @@ import (
 	"runtime/debug"
 )
 
-// Recover answers a request whose handler panicked with 500, and logs the panic with its stack; the cause stays in the
-// log. Where the answer had begun, the connection is cut instead, so that no client takes half an answer for a whole
-// one. The same happens, without a log line, when a handler aborts on purpose with http.ErrAbortHandler, and when it
-// could not write because the client is gone. Errors of Go's runtime are logged in any case.
+// Recover responds with 500 if a handler panics, and logs the panic with its stack. The response does not have the
+// cause. If the response has begun, Recover closes the connection instead, so that no client takes half a response
+// for a complete one. It does the same, without logging, when a handler aborts with http.ErrAbortHandler, and when
+// a handler panics because it could not write to a client that disconnected. Runtime errors are always logged.
 func Recover(logger *slog.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		tracked := &trackedWriter{ResponseWriter: rw}
@@ -37,7 +37,7 @@ func Recover(logger *slog.Logger, next http.Handler) http.Handler {
 	})
 }
 
-// trackedWriter knows whether the answer has begun.
+// trackedWriter records whether the response has begun.
 type trackedWriter struct {
 	http.ResponseWriter
 	begun bool
@@ -53,10 +53,10 @@ func (w *trackedWriter) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(p)
 }
 
-// Unwrap lets http.ResponseController find the writer's other abilities.
+// Unwrap lets http.ResponseController find the writer's optional methods.
 func (w *trackedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// Flush is for compression, which looks for the ability on the writer itself.
+// Flush is for compression, which looks for the method on the writer itself.
 func (w *trackedWriter) Flush() {
 	w.begun = true
 	_ = http.NewResponseController(w.ResponseWriter).Flush()
@@ -65,5 +65,5 @@ func (w *trackedWriter) Flush() {
 func writeError(rw http.ResponseWriter, status int, message string) {
 	rw.Header().Set("Content-Type", "application/json")
 	rw.WriteHeader(status)
-	_ = json.NewEncoder(rw).Encode(map[string]string{"message": message}) // fails only when the client is gone
+	_ = json.NewEncoder(rw).Encode(map[string]string{"message": message}) // fails only if the client disconnected
 }

@@ -8,29 +8,29 @@ import (
 	"strings"
 )
 
-// pprofPath is where the profiler is, whatever the web prefix.
+// pprofPath is the path of the profiler, regardless of the web prefix.
 const pprofPath = "/debug/pprof"
 
-// ofrepRoot is what the paths of OFREP begin with.
+// ofrepRoot is the prefix of OFREP's paths.
 const ofrepRoot = "/ofrep/"
 
-// Routes says which handler has which paths.
+// Routes assigns paths to handlers.
 type Routes struct {
-	// Prefix is in front of every path of API, and taken off before API sees a request. Empty: nothing is in front.
+	// Prefix is the prefix of every path of API. It is removed before API sees a request. It may be empty.
 	Prefix string
-	// API is everything that swagger.yaml describes. Mandatory.
+	// API serves everything that swagger.yaml describes. Required.
 	API http.Handler
-	// OFREP is served at /ofrep and below, behind Prefix as the API; nil: those paths are the API's.
+	// OFREP serves /ofrep and below, behind Prefix like the API. If nil, API serves these paths.
 	OFREP http.Handler
-	// Metrics is served at MetricsPath, which has no prefix; nil: not served.
+	// Metrics serves MetricsPath, which has no prefix. If nil, metrics are not served.
 	Metrics     http.Handler
 	MetricsPath string
-	// Pprof is served at /debug/pprof and below, which has no prefix; nil: not served.
+	// Pprof serves /debug/pprof and below, which has no prefix. If nil, the profiler is not served.
 	Pprof http.Handler
 }
 
-// Handler puts the routes together. Unmatched paths return 404. A request for the API is copied only if there
-// is a prefix.
+// Handler returns the router. Unmatched paths return 404. A request for the API is copied only if there is a
+// prefix.
 func (o Routes) Handler() http.Handler {
 	api := o.API
 	if o.OFREP != nil {
@@ -62,7 +62,7 @@ func (o Routes) Handler() http.Handler {
 	})
 }
 
-// CleanPrefix gives a web prefix as requests have it: it is empty, or begins with a slash and does not end with one.
+// CleanPrefix normalizes a web prefix: it is empty, or begins with a slash and does not end with one.
 func CleanPrefix(prefix string) string {
 	if prefix == "" {
 		return ""
@@ -73,8 +73,8 @@ func CleanPrefix(prefix string) string {
 	return prefix
 }
 
-// stripPrefix is http.StripPrefix for whole segments, with the API's own 404. The rest of a path is passed on exactly
-// as it was written, so that who guards it and who routes it see the same.
+// stripPrefix is http.StripPrefix for whole segments, with the API's own 404. The rest of the path is passed on
+// unchanged, so that access control and routing see the same path.
 func stripPrefix(prefix string, next http.Handler) http.Handler {
 	escapedPrefix := (&url.URL{Path: prefix}).EscapedPath()
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -91,7 +91,7 @@ func stripPrefix(prefix string, next http.Handler) http.Handler {
 		u := *r.URL
 		u.Path, u.RawPath = rest, rawRest
 		stripped.URL = &u
-		defer func() { r.Pattern = stripped.Pattern }() // for Observe, also when next panics
+		defer func() { r.Pattern = stripped.Pattern }() // for Observe, also if next panics
 		next.ServeHTTP(rw, &stripped)
 	})
 }

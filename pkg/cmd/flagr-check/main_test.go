@@ -60,7 +60,7 @@ func TestTheBuiltCommand(t *testing.T) {
 		{"valid standard input", []string{"-"}, good, 0, is("valid: 1 flag, 0 warnings\n"), is("")},
 		{"no flags at all", []string{"-"}, `{"Flags":[]}`, 0, is("valid: 0 flags, 0 warnings\n"), is("")},
 		{"warnings", []string{"-"}, warned, 0, is("warning: flag bare: has no variants\nwarning: flag bare: has no segments\n" +
-			"warning: flag half, segment 1: has no distributions, so that nobody gets a variant\nvalid: 2 flags, 3 warnings\n"), is("")},
+			"warning: flag half, segment 1: has no distributions, so no entity gets a variant\nvalid: 2 flags, 3 warnings\n"), is("")},
 		{"errors", []string{file("wrong.json", wrong)}, "", 1, all(
 			"error: flag #1: key is missing\n", "error: flag #1, variant 2: key \"v\"", "error: flag #1, variant 3: key is missing\n",
 			"segment 1: rollout percent is 101", "segment 1, constraint 1: ", `no variant with key "w"`, "sum to 99, not 100",

@@ -29,7 +29,7 @@ import (
 )
 
 // ErrElsewhere is the error of all queries: the counts are at the central server.
-var ErrElsewhere = errors.New("this server forwards its counts: ask the central server")
+var ErrElsewhere = errors.New("this server forwards its counts: query the central server")
 
 const (
 	// endpoint is appended to a URL that does not end in it.
@@ -174,7 +174,7 @@ func (s *Store) ApplySome(ctx context.Context, batch datar.Batch) (refused int64
 	}
 	refused -= result.AcceptedCount
 	if judged != rows || result.AcceptedCount < 0 || refused < 0 {
-		return 0, fmt.Errorf("forward counts: the answer judges %d rows of %d and leaves out %d evaluations: it is not that of a central server",
+		return 0, fmt.Errorf("forward counts: the response covers %d rows of %d and omits %d evaluations: it is not from a central server",
 			judged, rows, refused)
 	}
 	s.report(result.Errors)
@@ -200,18 +200,18 @@ func (s *Store) send(ctx context.Context, batch datar.Batch, body []byte) (resul
 	defer func() { _ = response.Body.Close() }()
 	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswerBytes))
 	if err != nil {
-		return result, fmt.Errorf("forward counts: read the answer: %w", err)
+		return result, fmt.Errorf("forward counts: read the response: %w", err)
 	}
 	switch status := response.StatusCode; {
 	case status == http.StatusOK:
 	case status == http.StatusRequestEntityTooLarge,
 		(status == http.StatusBadRequest || status == http.StatusUnprocessableEntity) && explained(answer):
-		return result, fmt.Errorf("%w: the central server answered %s: %.200s", datar.ErrRefused, response.Status, answer)
+		return result, fmt.Errorf("%w: the central server returned %s: %.200s", datar.ErrRefused, response.Status, answer)
 	default:
-		return result, fmt.Errorf("forward counts: the central server answered %s: %.200s", response.Status, answer)
+		return result, fmt.Errorf("forward counts: the central server returned %s: %.200s", response.Status, answer)
 	}
 	if err := json.Unmarshal(answer, &result); err != nil {
-		return result, fmt.Errorf("forward counts: the answer is not that of a central server: %w", err)
+		return result, fmt.Errorf("forward counts: the response is not from a central server: %w", err)
 	}
 	return result, nil
 }
@@ -239,7 +239,7 @@ func (s *Store) encode(batch datar.Batch) (encoded []byte, rows int, err error) 
 	for _, r := range batch.Rows {
 		flag, ok := s.keys.key(r.FlagID)
 		if !ok {
-			return nil, 0, fmt.Errorf("%w: no flag has the id %d: was the file of keys beside the journals removed?", datar.ErrRefused, r.FlagID)
+			return nil, 0, fmt.Errorf("%w: no flag has the ID %d: was the file of keys next to the journals removed?", datar.ErrRefused, r.FlagID)
 		}
 		row := ingest.Evaluation{
 			Timestamp: r.First, Flag: &ingest.Identifier{Key: flag}, FirstEvaluation: r.First, LastEvaluation: r.Last,
@@ -250,7 +250,7 @@ func (s *Store) encode(batch datar.Batch) (encoded []byte, rows int, err error) 
 		if r.VariantID != 0 {
 			variant, ok := s.keys.key(r.VariantID)
 			if !ok {
-				return nil, 0, fmt.Errorf("%w: no variant has the id %d", datar.ErrRefused, r.VariantID)
+				return nil, 0, fmt.Errorf("%w: no variant has the ID %d", datar.ErrRefused, r.VariantID)
 			}
 			row.Variant = &ingest.Identifier{Key: variant}
 		}
@@ -280,7 +280,7 @@ func (s *Store) report(verdicts []ingest.RowError) {
 	for _, v := range verdicts {
 		if !s.reported[v.Code] {
 			s.reported[v.Code] = true
-			s.logger.Warn("the central server does not count some evaluations as they are; further ones of this kind are not logged",
+			s.logger.Warn("the central server rejected or changed some evaluations; further ones of this kind are not logged",
 				"code", v.Code, "message", v.Message)
 		}
 	}

@@ -274,7 +274,7 @@ func (in *Ingester) applyBatch(ctx context.Context, batch Batch, j *judged, writ
 func newReceipt(batch Batch, result Result) (Receipt, error) {
 	answer, err := json.Marshal(result)
 	if err != nil {
-		return Receipt{}, fmt.Errorf("keep the answer: %w", err)
+		return Receipt{}, fmt.Errorf("store the receipt: %w", err)
 	}
 	return Receipt{Key: batch.Key, Digest: batch.Digest, Answer: packed(answer)}, nil
 }
@@ -287,14 +287,14 @@ func repeated(found *Receipt) (Result, error) {
 		err = json.Unmarshal(answer, &first)
 	}
 	if err != nil {
-		return Result{}, fmt.Errorf("read the answer that was kept: %w", err)
+		return Result{}, fmt.Errorf("read the receipt: %w", err)
 	}
 	first.Duplicate = true
 	return first, nil
 }
 
 // errUntried is why a row is left out that the store may take.
-var errUntried = errors.New("too many rows are refused to try each by itself")
+var errUntried = errors.New("too many rows are refused to try each one separately")
 
 // search looks for the rows of a batch that the store refuses. It is bounded: a batch that needed more time than its
 // request has would fail, come again, and fail for ever. What it has not tried by then is left out as if it were refused.
@@ -368,7 +368,7 @@ func (in *Ingester) refuse(j *judged, refused map[datar.Key]error) {
 			untried++
 		}
 	}
-	logger.Error("the database refuses counts that were sent in; the others of the batch are stored",
+	logger.Error("the database refused reported counts; the other counts of the batch are stored",
 		"counters", len(refused), "of_them_not_tried", untried, "error", first)
 }
 
@@ -573,11 +573,11 @@ func (r Row) addDetails(key *datar.Key) (err error) {
 		key.Outcome = datar.Error
 	}
 	if !key.Outcome.Fits(key.VariantID) {
-		return fmt.Errorf("outcome %s does not fit variant %q: matched has one, and held_out, no_match, no_segments and disabled have none",
+		return fmt.Errorf("outcome %s does not match variant %q: matched requires a variant; held_out, no_match, no_segments and disabled do not allow one",
 			key.Outcome, shorten(r.VariantKey))
 	}
 	if r.Version < 0 {
-		return fmt.Errorf("version is %d, want the id of a snapshot, or 0 if it is not known", r.Version)
+		return fmt.Errorf("version is %d, want the ID of a snapshot, or 0 if unknown", r.Version)
 	}
 	if key.Outcome == datar.Unattributed {
 		return nil

@@ -1,5 +1,5 @@
-// Package datarwriter delivers evaluation logs to a store of Datar in the same process, with the same verdicts on rows
-// as the HTTP endpoint. The queries of a datar.Engine over that store count what was delivered.
+// Package datarwriter delivers evaluation logs to a Datar store in the same process, with the same checks of rows
+// as the HTTP endpoint. The queries of a datar.Engine over that store count the delivered evaluations.
 package datarwriter
 
 import (
@@ -13,18 +13,18 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/evallog"
 )
 
-// Writer is an evallog.Writer over a store of Datar. Each batch is applied once, since the store keeps a ledger of
-// writers and their sequences. Rows that are refused are dropped for the reasons of package ingest, such as
-// FLAG_NOT_FOUND, or REFUSED if the database itself does not take them.
+// Writer is an evallog.Writer over a Datar store. Each batch is applied once, because the store keeps the last
+// sequence number of each writer. Refused rows are dropped with the reasons of package ingest, such as
+// FLAG_NOT_FOUND, or REFUSED if the database itself rejects them.
 type Writer struct {
 	ingester ingest.Ingester
 }
 
 var _ evallog.Writer = (*Writer)(nil)
 
-// New returns a writer into the store for the flags that are known.
+// New returns a Writer to the store, for the known flags.
 func New(store ingest.Store, flags ingest.Flags) *Writer {
-	quiet := slog.New(slog.DiscardHandler) // the evaluation log says what was refused
+	quiet := slog.New(slog.DiscardHandler) // the evaluation log reports refused rows
 	return &Writer{ingester: ingest.Ingester{Store: store, Flags: flags, Logger: quiet}}
 }
 
@@ -52,14 +52,14 @@ func (w *Writer) Write(ctx context.Context, batch evallog.Batch) error {
 	switch {
 	case errors.Is(err, ingest.ErrInvalid), errors.Is(err, ingest.ErrTooManyRows):
 		return evallog.RefuseAll(batch, "invalid_batch", err)
-	case errors.Is(err, datar.ErrRefused): // and no row of it is to blame
+	case errors.Is(err, datar.ErrRefused): // not because of a single row
 		return evallog.RefuseAll(batch, evallog.DropReason(ingest.Refused), err)
 	case err != nil:
 		return fmt.Errorf("store %d rows: %w", len(batch.Rows), err)
 	}
 	var refused evallog.RefusedError
 	for _, e := range result.Errors {
-		if e.Code == ingest.SegmentUnknown { // which is counted, without the segment
+		if e.Code == ingest.SegmentUnknown { // counted without the segment
 			continue
 		}
 		refused.Rows = append(refused.Rows, evallog.RefusedRow{Index: e.Index, Reason: evallog.DropReason(e.Code)})

@@ -2,7 +2,7 @@
 //
 //	openfeature.AddHooks(evallogof.NewHook(engine, evallogof.HookOptions{}))
 //
-// One hook at one place is enough: each counts every evaluation that passes it.
+// One hook is enough: each hook counts every evaluation that it sees.
 package evallogof
 
 import (
@@ -18,28 +18,27 @@ import (
 )
 
 const (
-	// DefaultAllocationKey is the metadata from which a hook takes the allocation unless it is told another.
+	// DefaultAllocationKey is the default of HookOptions.AllocationKey.
 	DefaultAllocationKey = "segmentID"
-	// VersionKey is the metadata that has the version of the flag: for Flagr the id of its snapshot.
+	// VersionKey is the metadata entry with the version of the flag: for Flagr the ID of its snapshot.
 	VersionKey = "version"
 )
 
-// Recorder is what a hook feeds. *evallog.Engine is one.
+// Recorder receives the evaluations. *evallog.Engine implements it.
 type Recorder interface {
 	Record(evaluation evallog.Evaluation)
 }
 
 // HookOptions configure a Hook. The zero value is a good default.
 type HookOptions struct {
-	// AllocationKey names the entry of the flag metadata that says what assigned the variant, a text or a whole
-	// number: for Flagr the id of the segment. Empty: DefaultAllocationKey.
+	// AllocationKey is the entry of the flag metadata that identifies what assigned the variant, a string or a
+	// whole number: for Flagr the ID of the segment. Empty means DefaultAllocationKey.
 	AllocationKey string
 }
 
-// Hook counts evaluations in the finally stage, where it sees matches, defaults and errors, also those for which the
-// provider was not asked because it was not ready. The context of an evaluation does not matter: one that was cancelled
-// was evaluated all the same. The only evaluations that it misses are of keys that are not UTF-8, for which the SDK calls
-// no hooks.
+// Hook counts evaluations in the finally stage, where it sees matches, defaults and errors, including evaluations
+// before the provider is ready. It ignores the context of an evaluation, because an evaluation counts even if it
+// was canceled. It only misses evaluations of keys that are not valid UTF-8, for which the SDK calls no hooks.
 type Hook struct {
 	openfeature.UnimplementedHook
 	recorder   Recorder
@@ -48,8 +47,9 @@ type Hook struct {
 
 var _ openfeature.Hook = (*Hook)(nil)
 
-// NewHook returns a hook that counts with the recorder. If that is nil, also as a nil *evallog.Engine, the hook counts
-// nothing and NewHook logs a warning to slog.Default(): a program whose engine could not be made still evaluates its flags.
+// NewHook returns a hook that counts with the recorder. If the recorder is nil, or a nil *evallog.Engine, the hook
+// counts nothing and NewHook logs a warning to slog.Default(): a program without an engine can still evaluate its
+// flags.
 func NewHook(recorder Recorder, options HookOptions) *Hook {
 	if engine, ok := recorder.(*evallog.Engine); recorder == nil || ok && engine == nil {
 		slog.Warn("evallogof: the recorder is nil, so evaluations are not counted")
@@ -67,8 +67,8 @@ type nothing struct{}
 
 func (nothing) Record(evallog.Evaluation) {}
 
-// Finally counts the evaluation. Its outcome is known when there is a variant, an error, or the reason DISABLED. A default
-// can have more than one cause, so its outcome is left to the receiver.
+// Finally counts the evaluation. Its outcome is known if there is a variant, an error, or the reason DISABLED. A
+// default has several possible causes, so the receiver determines its outcome.
 func (h *Hook) Finally(_ context.Context, evaluated openfeature.HookContext, details openfeature.InterfaceEvaluationDetails, _ openfeature.HookHints) {
 	h.recorder.Record(evallog.Evaluation{
 		Key: evallog.Key{
@@ -115,7 +115,7 @@ func number(value any) int64 {
 	return max(0, n)
 }
 
-// text returns what stands in metadata, where numbers that came through JSON are floats.
+// text returns the string of a metadata value. Numbers from JSON are floats.
 func text(value any) evallog.Text {
 	switch v := value.(type) {
 	case string:

@@ -11,8 +11,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/evallog"
 )
 
-// Writer keeps the batches that it is given. The zero value takes everything at once. Its methods are safe for
-// concurrent use, also while an engine writes.
+// Writer keeps the batches that it receives. The zero value accepts all of them at once. Its methods are safe for
+// concurrent use, even while an engine writes.
 type Writer struct {
 	mu        sync.Mutex
 	delay     time.Duration
@@ -23,15 +23,16 @@ type Writer struct {
 
 var _ evallog.Writer = (*Writer)(nil)
 
-// Delay makes each call of Write take so long, or until its context ends, which is an error.
+// Delay makes each call of Write take this long, or until its context ends, which is an error.
 func (w *Writer) Delay(d time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.delay = d
 }
 
-// Fail makes Write return what the function returns. Its arguments are the number of the attempt, from 1 over all
-// batches, and the batch. A batch with an error is not delivered, unless the error is, or wraps, a *evallog.RefusedError. Nil ends
+// Fail makes Write return the result of the function. Its arguments are the number of the attempt, from 1 over all
+// batches, and the batch. A batch with an error is not delivered, unless the error is, or wraps, a
+// *evallog.RefusedError. Nil removes the function.
 // that.
 func (w *Writer) Fail(fail func(attempt int, batch evallog.Batch) error) {
 	w.mu.Lock()
@@ -83,21 +84,21 @@ func (w *Writer) Write(ctx context.Context, batch evallog.Batch) error {
 	return err
 }
 
-// Attempts are the batches of all calls of Write so far, also of those that failed.
+// Attempts returns the batches of all calls of Write so far, including failed ones.
 func (w *Writer) Attempts() []evallog.Batch {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.attempts)
 }
 
-// Delivered are the batches that were taken, without the rows that were refused.
+// Delivered returns the accepted batches, without refused rows.
 func (w *Writer) Delivered() []evallog.Batch {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.delivered)
 }
 
-// Counts adds up what was delivered.
+// Counts adds up the delivered batches.
 func (w *Writer) Counts() map[evallog.Key]int64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -110,7 +111,7 @@ func (w *Writer) Counts() map[evallog.Key]int64 {
 	return counts
 }
 
-// Total is the number of evaluations that were delivered.
+// Total returns the number of delivered evaluations.
 func (w *Writer) Total() int64 {
 	var total int64
 	for _, n := range w.Counts() {

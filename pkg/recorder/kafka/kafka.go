@@ -27,7 +27,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/recorder"
 )
 
-// The bounds of one call of Send.
+// The limits of one call of Send.
 const (
 	BatchRecords = 10_000
 	BatchBytes   = 8 << 20
@@ -42,76 +42,78 @@ const (
 
 // Names of partitioners.
 const (
-	// FNV1a puts an entity where sarama's hash partitioner does, which Flagr uses.
+	// FNV1a selects the same partitions as sarama's hash partitioner, which Flagr uses.
 	FNV1a = "fnv1a"
-	// Murmur2 puts an entity where Kafka's own clients in Java do.
+	// Murmur2 selects the same partitions as Kafka's Java clients.
 	Murmur2 = "murmur2"
 )
 
-// NoMaxVersion is the version that sets no limit: the client speaks the newest protocol that the brokers know. It is the
-// default of the variable for the version, and nobody has such a broker any more.
+// NoMaxVersion is the version without a limit: the client uses the newest protocol that the brokers support. It is
+// the default of the version variable, because such old brokers are no longer in use.
 const NoMaxVersion = "0.8.2.0"
 
 // newestMajor is the first part of the newest version of Kafka.
 const newestMajor = 4
 
 const (
-	// defaultSilence is an Options.Silence.
+	// defaultSilence is the default of Options.Silence.
 	defaultSilence = 4 * time.Second
-	// probeTimeout bounds the first look for a broker.
+	// probeTimeout limits the first check of a broker.
 	probeTimeout = 5 * time.Second
-	// dialTimeout bounds the making of a connection.
+	// dialTimeout limits opening a connection.
 	dialTimeout = 10 * time.Second
-	// clientLinger lets the client gather what one call of Send gives it record by record.
+	// clientLinger lets the client batch the records that one call of Send passes one by one.
 	clientLinger = 5 * time.Millisecond
-	// metadataMinAge is how soon the client may ask again who leads a partition, which it does before it sends again. Its
-	// own 5 s would be as long as a whole change of leaders.
+	// metadataMinAge is the minimum time between two requests for the leaders of partitions, which the client makes
+	// before a retry. The client's default of 5 s would be as long as a complete change of leaders.
 	metadataMinAge = 500 * time.Millisecond
-	// metadataMaxAge is how long partitions that were added, or a topic that was created again, may go unnoticed while nothing fails.
+	// metadataMaxAge is the maximum time until added partitions, or a recreated topic, are noticed while nothing
+	// fails.
 	metadataMaxAge = 15 * time.Second
-	// nameMetadata is the newest version of metadata requests whose answers have no topic IDs.
+	// nameMetadata is the newest version of metadata requests without topic IDs in their responses.
 	nameMetadata = 9
-	// idProduce is the first version of produce requests that have topic IDs.
+	// idProduce is the first version of produce requests with topic IDs.
 	idProduce = 13
 )
 
-// errUnsettled is the result of a record that the client still had when it was given up.
+// errUnsettled is the result of a record that the client still had when it was closed.
 var errUnsettled = errors.New("not acknowledged yet")
 
-// Options describe the brokers and how to write to them.
+// Options configure the connection to the brokers and the writes.
 type Options struct {
-	// Brokers are addresses host:port to connect to first; without a host it is this machine.
+	// Brokers are the initial addresses as host:port; without a host, this machine.
 	Brokers []string
 	Topic   string
-	// Version is the newest protocol version to use, such as 2.8.0; "" or NoMaxVersion: the newest.
+	// Version is the newest protocol version to use, such as 2.8.0; "" or NoMaxVersion means the newest.
 	Version string
 	// Compression is 0 none, 1 gzip, 2 snappy, 3 lz4 or 4 zstd.
 	Compression int8
-	// RequiredAcks is who must confirm a record: 0 nobody, 1 the leader, -1 all replicas in sync. Idempotent needs -1.
+	// RequiredAcks is which replicas must confirm a record: 0 none, 1 the leader, -1 all in sync. Idempotent
+	// requires -1.
 	RequiredAcks int
 	Idempotent   bool
-	// RetryMax is how often a record is sent again when a broker has answered with an error that may pass. While no broker
-	// can be reached, attempts go on.
+	// RetryMax is the maximum number of retries of a record after retriable error responses. While no broker can be
+	// reached, retries continue.
 	RetryMax int
-	// MaxOpenRequests is how many requests to one broker may be unanswered; Idempotent has its own limits.
+	// MaxOpenRequests is the maximum number of requests in flight to one broker; Idempotent has its own limits.
 	MaxOpenRequests int
-	// TLS is made by NewTLS; nil means no TLS.
+	// TLS is from NewTLS; nil means no TLS.
 	TLS *TLS
-	// Resolver looks up the addresses of brokers; nil means that of the system.
+	// Resolver resolves the addresses of brokers; nil means the system's resolver.
 	Resolver *net.Resolver
-	// SASLUsername signs in; "" means no SASL. SASLMechanism is one of the constants.
+	// SASLUsername is the user name; "" means no SASL. SASLMechanism is one of the constants.
 	SASLUsername, SASLPassword, SASLMechanism string
-	// KeyEnabled writes the entity id as the key of the record, which decides on its partition.
+	// KeyEnabled sets the entity ID as the key of the record, which selects its partition.
 	KeyEnabled bool
 	// Partitioner is FNV1a or Murmur2, "" means FNV1a.
 	Partitioner string
 	// Sealed sends encrypted frames.
 	Sealed bool
-	// Silence is how long a batch may wait without any acknowledgement before the recorder counts as failing. 0: 4 s.
+	// Silence is how long a batch may wait without any acknowledgment before the recorder is failing. 0 means 4 s.
 	Silence time.Duration
-	// Verbose passes what the client logs to Logger, at level debug.
+	// Verbose logs the client's messages to Logger, at level debug.
 	Verbose bool
-	// Health and Logger are mandatory.
+	// Health and Logger are required.
 	Health *recorder.Health
 	Logger *slog.Logger
 }
@@ -123,7 +125,7 @@ type Transport struct {
 	options       Options
 }
 
-// session is a client and what became of its connections.
+// session is a client and the state of its connections.
 type session struct {
 	*kgo.Client
 	links links
@@ -139,7 +141,7 @@ func newSession(opts []kgo.Opt) (*session, error) {
 	return s, nil
 }
 
-// New makes a transport. It connects to no server yet: errors are about the options.
+// New returns a Transport. It does not connect yet: errors are about the options.
 func New(o Options) (*Transport, error) {
 	o.Silence = cmp.Or(o.Silence, defaultSilence)
 	t := &Transport{options: o}
@@ -151,7 +153,7 @@ func New(o Options) (*Transport, error) {
 		kgo.ClientID("flagr"),
 		kgo.SeedBrokers(brokers...),
 		kgo.DefaultProduceTopic(o.Topic),
-		// A broker that creates missing topics is asked to.
+		// Ask brokers that create missing topics to create it.
 		kgo.AllowAutoTopicCreation(),
 		kgo.RecordRetries(o.RetryMax),
 		kgo.ProducerLinger(clientLinger),
@@ -208,18 +210,18 @@ func New(o Options) (*Transport, error) {
 	return t, nil
 }
 
-// dial connects to a broker.
+// dial opens a connection to a broker.
 func (t *Transport) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	dialer := &net.Dialer{Timeout: dialTimeout, Resolver: t.options.Resolver}
 	if t.options.TLS == nil {
 		return dialer.DialContext(ctx, network, address)
 	}
 	config, stale := t.options.TLS.current()
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout) // with the handshake
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout) // including the handshake
 	defer cancel()
 	conn, err := (&tls.Dialer{NetDialer: dialer, Config: config}).DialContext(ctx, network, address)
 	if err != nil && stale != nil {
-		err = fmt.Errorf("%w (with the files as they were before: %w)", err, stale)
+		err = fmt.Errorf("%w (with the previous contents of the files: %w)", err, stale)
 	}
 	return conn, err
 }
@@ -246,7 +248,7 @@ func seeds(brokers []string) ([]string, error) {
 	return completed, nil
 }
 
-// versionsOf gives the newest requests to use; nil means no limit, as for a version that is too new to be known here.
+// versionsOf returns the newest requests to use; nil means no limit, as for a version that is newer than this code.
 func versionsOf(version string) (*kversion.Versions, error) {
 	if version == "" || version == NoMaxVersion {
 		return nil, nil
@@ -259,7 +261,7 @@ func versionsOf(version string) (*kversion.Versions, error) {
 		}
 		return nil, nil
 	}
-	// A client that knows a topic's ID gives up on the requests that are open when the ID changes. By name, they may arrive in
+	// If a topic's ID changes, a client that uses IDs fails the requests in flight. Requests by name may arrive in
 	// the new topic, and would be sent twice.
 	if newest, ok := versions.LookupMaxKeyVersion(int16(kmsg.Produce)); ok && newest < idProduce {
 		if newest, ok := versions.LookupMaxKeyVersion(int16(kmsg.Metadata)); ok {
@@ -313,7 +315,7 @@ func mechanismOf(o Options) (sasl.Mechanism, error) {
 	}
 }
 
-// Probe asks any broker for a sign of life.
+// Probe sends a request to any broker.
 func (t *Transport) Probe(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
@@ -324,7 +326,7 @@ func (t *Transport) Probe(ctx context.Context) error {
 	return nil
 }
 
-// Send produces a batch and waits for all acknowledgements.
+// Send produces a batch and waits for all acknowledgments.
 func (t *Transport) Send(ctx context.Context, batch []*recorder.Record) []error {
 	s := t.session.Load()
 	failuresBefore := s.links.failures.Load()
@@ -332,7 +334,7 @@ func (t *Transport) Send(ctx context.Context, batch []*recorder.Record) []error 
 	if errs == nil {
 		return nil
 	}
-	// A broker refuses a request as a whole if it is larger than it allows. What is small enough goes in with less.
+	// A broker rejects a request as a whole if it is too large. Smaller requests with the same records succeed.
 	recorder.Isolate(batch, errs, tooLarge, func(part []*recorder.Record) []error { return t.produce(ctx, s, part) })
 	reachable := s.links.failures.Load() == failuresBefore
 	again := false
@@ -356,13 +358,13 @@ func (t *Transport) Send(ctx context.Context, batch []*recorder.Record) []error 
 	return errs
 }
 
-// renew replaces a client that gave up on records which must be sent again. It may hold on to what brokers have renewed: the ID
-// of a topic that was created again, partitions that are gone, an ID of an idempotent producer that it was refused. It holds no
-// records, since Send has waited for all, and the sequence numbers of those that failed are lost anyway.
+// renew replaces a client after it failed records that must be sent again. The client may keep state that brokers
+// have replaced: the ID of a topic that was recreated, removed partitions, a rejected producer ID. It has no
+// records, because Send has waited for all of them, and the sequence numbers of failed records are lost anyway.
 func (t *Transport) renew() {
 	s, err := newSession(t.clientOptions)
 	if err != nil {
-		return // the options were good before; the old client goes on to say what is wrong
+		return // the options were valid before; the old client reports the error
 	}
 	t.session.Swap(s).Close()
 }
@@ -371,13 +373,13 @@ func tooLarge(err error) bool {
 	return errors.Is(err, kerr.MessageTooLarge) || errors.Is(err, kerr.RecordListTooLarge)
 }
 
-// answeredTooOften tells whether the client gave up on a record because brokers kept answering with an error. Missing topics and
-// leaders do not count: both come back, and the record was not taken.
+// answeredTooOften reports whether the client failed a record because brokers kept returning errors. Missing topics
+// and leaders do not count: both can return, and the record was not accepted.
 func answeredTooOften(err error) bool {
 	return errors.Is(err, kgo.ErrRecordRetries) || kerr.IsRetriable(err) && !misdirected(err)
 }
 
-// misdirected tells whether a broker answered that it does not have the topic, or does not lead the partition.
+// misdirected reports whether a broker does not have the topic, or does not lead the partition.
 func misdirected(err error) bool {
 	return slices.ContainsFunc([]error{
 		kerr.UnknownTopicOrPartition, kerr.UnknownTopicID,
@@ -385,7 +387,7 @@ func misdirected(err error) bool {
 	}, func(e error) bool { return errors.Is(err, e) })
 }
 
-// produce gives a batch to the client and waits. It returns nil if all records were acknowledged.
+// produce passes a batch to the client and waits. It returns nil if all records were acknowledged.
 func (t *Transport) produce(ctx context.Context, s *session, batch []*recorder.Record) []error {
 	var (
 		mu     sync.Mutex
@@ -432,7 +434,7 @@ func (t *Transport) produce(ctx context.Context, s *session, batch []*recorder.R
 			}
 			return errs
 		case <-silence.C:
-			// The client tries again by itself, and for an idempotent producer without end; it does not report that.
+			// The client retries by itself, without limit for an idempotent producer, and does not report it.
 			mu.Lock()
 			now := left
 			mu.Unlock()
@@ -441,7 +443,7 @@ func (t *Transport) produce(ctx context.Context, s *session, batch []*recorder.R
 		case <-ctx.Done():
 			mu.Lock()
 			defer mu.Unlock()
-			return slices.Clone(errs) // the client may go on to settle
+			return slices.Clone(errs) // the client may still settle records
 		}
 	}
 }
@@ -456,30 +458,30 @@ func (t *Transport) reportWait(s *session, progress bool) {
 	}
 }
 
-// Close ends the client, and with it everything that waits.
+// Close closes the client and fails all waiting records.
 func (t *Transport) Close() error {
 	t.session.Load().Close()
 	return nil
 }
 
-// links counts failures of connections: while there are some, errors say nothing about records.
+// links counts failed connections. While there are any, errors do not depend on records.
 type links struct {
 	failures       atomic.Int64
 	last           atomic.Pointer[error]
 	throttledUntil atomic.Int64 // Unix time in nanoseconds
 }
 
-// OnBrokerThrottle notes how long a broker has the client wait for the sake of a quota.
+// OnBrokerThrottle records how long a broker delays the client because of a quota.
 func (l *links) OnBrokerThrottle(_ kgo.BrokerMetadata, interval time.Duration, _ bool) {
 	l.throttledUntil.Store(time.Now().Add(interval).UnixNano())
 }
 
-// throttled tells whether a quota has had the client wait during the last d.
+// throttled reports whether a quota delayed the client during the last d.
 func (l *links) throttled(d time.Duration) bool {
 	return l.throttledUntil.Load() > time.Now().Add(-d).UnixNano()
 }
 
-// OnBrokerConnect notes connections that were not made.
+// OnBrokerConnect records failed connections.
 func (l *links) OnBrokerConnect(_ kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
 	if err == nil {
 		l.last.Store(nil)
@@ -489,10 +491,10 @@ func (l *links) OnBrokerConnect(_ kgo.BrokerMetadata, _ time.Duration, _ net.Con
 	l.last.Store(&err)
 }
 
-// OnBrokerDisconnect notes connections that ended.
+// OnBrokerDisconnect records connections that ended.
 func (l *links) OnBrokerDisconnect(kgo.BrokerMetadata, net.Conn) { l.failures.Add(1) }
 
-// explain adds why the last connection failed, which the client's own errors leave out.
+// explain adds the error of the last connection, which the client's own errors omit.
 func (l *links) explain(err error) error {
 	if last := l.last.Load(); last != nil && !errors.Is(err, *last) {
 		return fmt.Errorf("%w: %w", err, *last)
@@ -500,7 +502,7 @@ func (l *links) explain(err error) error {
 	return err
 }
 
-// clientLogger passes on what the client says. All of it is detail: what operators need to know is in the health.
+// clientLogger logs the client's messages at level debug. The health has what operators need.
 type clientLogger struct{ logger *slog.Logger }
 
 func (clientLogger) Level() kgo.LogLevel { return kgo.LogLevelInfo }

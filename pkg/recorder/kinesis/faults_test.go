@@ -138,7 +138,7 @@ func TestFaultsThatPass(t *testing.T) {
 			},
 		},
 		{
-			name: "no answers", want: "no answer for 5s", twice: true,
+			name: "no answers", want: "no response for 5s", twice: true,
 			answer: func(_ *shard, rw http.ResponseWriter, _ request) {
 				if conn, _, err := rw.(http.Hijacker).Hijack(); err == nil {
 					time.AfterFunc(8*time.Second, func() { _ = conn.Close() })

@@ -20,7 +20,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/recorder"
 )
 
-// What PutRecords takes, as AWS documents it. Bytes are those of data and partition key together.
+// The limits of PutRecords, as AWS documents them. Bytes include data and partition key.
 const (
 	MaxRequestRecords = 500
 	MaxRequestBytes   = 5 << 20
@@ -28,41 +28,43 @@ const (
 	maxKeyCharacters  = 256
 )
 
-// DefaultConnections is how many requests may run at once.
+// DefaultConnections is the default maximum number of concurrent requests.
 const DefaultConnections = 24
 
-// attemptsPerRequest is how often the SDK itself tries a request. Pauses between longer rows of attempts are the sink's.
+// attemptsPerRequest is how often the SDK itself tries a request. The sink makes further retries after longer
+// delays.
 const attemptsPerRequest = 3
 
-// requestTimeout bounds a request with the SDK's own attempts. A service that takes a request and never answers would hold a
-// connection until the system gives up on it, which takes a quarter of an hour.
+// requestTimeout limits a request including the SDK's own retries. Without it, a service that accepts a request and
+// never responds would block a connection until the operating system closes it, which takes a quarter of an hour.
 const requestTimeout = 30 * time.Second
 
-// probeTimeout bounds the question whether the stream is there.
+// probeTimeout limits the check of the stream.
 const probeTimeout = 5 * time.Second
 
-// credentialCodes are the answers to credentials that are over, unknown or wrong.
+// credentialCodes are the error codes for expired, unknown and wrong credentials.
 var credentialCodes = []string{
 	"ExpiredTokenException", "ExpiredToken", "InvalidClientTokenId", "InvalidSignatureException", "UnrecognizedClientException",
 }
 
-// API is what the transport needs of a client.
+// API is the part of the client that the transport uses.
 type API interface {
 	DescribeStreamSummary(ctx context.Context, in *kinesis.DescribeStreamSummaryInput, options ...func(*kinesis.Options)) (*kinesis.DescribeStreamSummaryOutput, error)
 	PutRecords(ctx context.Context, in *kinesis.PutRecordsInput, options ...func(*kinesis.Options)) (*kinesis.PutRecordsOutput, error)
 }
 
-// Options describe the stream.
+// Options configure the stream.
 type Options struct {
 	Stream string
-	// RequestRecords and RequestBytes bound one request. 0, and more than the service takes, mean what the service takes.
+	// RequestRecords and RequestBytes limit one request. 0, and values above the service's limits, mean the
+	// service's limits.
 	RequestRecords, RequestBytes int
 	// Verbose logs each request at level info.
 	Verbose bool
-	// Renew makes a client that reads the credentials of the surroundings again. It is called when those of the present client are
-	// refused; nil keeps the client.
+	// Renew returns a client that reads the credentials of the environment again. It is called if the current
+	// client's credentials are rejected; nil keeps the client.
 	Renew func(context.Context) (API, error)
-	// Logger is mandatory.
+	// Logger is required.
 	Logger *slog.Logger
 }
 
@@ -75,8 +77,8 @@ type Transport struct {
 	renewals int
 }
 
-// NewClient makes a client of what the surroundings say: the AWS_ variables, the shared configuration files, or the role
-// of the machine. It needs a region and connects to no server yet.
+// NewClient returns a client with the configuration of the environment: the AWS_ variables, the shared
+// configuration files, or the role of the machine. It requires a region and does not connect yet.
 func NewClient(ctx context.Context) (*kinesis.Client, error) {
 	c, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithRetryMaxAttempts(attemptsPerRequest))
 	if err != nil {
@@ -88,22 +90,22 @@ func NewClient(ctx context.Context) (*kinesis.Client, error) {
 	return kinesis.NewFromConfig(c), nil
 }
 
-// New makes a transport.
+// New returns a Transport.
 func New(api API, o Options) *Transport {
 	o.RequestRecords = limit(o.RequestRecords, MaxRequestRecords)
 	o.RequestBytes = limit(o.RequestBytes, MaxRequestBytes)
 	return &Transport{api: api, options: o}
 }
 
-// client gives the present client, and how often it was renewed.
+// client returns the current client, and how often it was renewed.
 func (t *Transport) client() (api API, renewals int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.api, t.renewals
 }
 
-// renew replaces a client whose credentials were refused, unless another request has done so. The SDK reads keys and sessions of
-// files only once.
+// renew replaces a client with rejected credentials, unless another request has already done so. The SDK reads keys
+// and sessions from files only once.
 func (t *Transport) renew(ctx context.Context, renewals int, refusal error) {
 	if t.options.Renew == nil || !slices.Contains(credentialCodes, codeOf(refusal)) {
 		return
@@ -113,7 +115,7 @@ func (t *Transport) renew(ctx context.Context, renewals int, refusal error) {
 	if t.renewals != renewals {
 		return
 	}
-	if api, err := t.options.Renew(ctx); err == nil { // else the present client goes on to say what is wrong
+	if api, err := t.options.Renew(ctx); err == nil { // otherwise the current client reports the error
 		t.api, t.renewals = api, t.renewals+1
 	}
 }
@@ -125,12 +127,12 @@ func limit(asked, most int) int {
 	return min(asked, most)
 }
 
-// Probe asks whether the stream is there and takes records. A service that answers, but does not tell that to this role or
-// not so often, can be reached.
+// Probe checks whether the stream exists and accepts records. A service that denies or throttles this request is
+// reachable.
 func (t *Transport) Probe(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	once := func(o *kinesis.Options) { o.RetryMaxAttempts = 1 } // the sink asks again
+	once := func(o *kinesis.Options) { o.RetryMaxAttempts = 1 } // the sink retries
 	api, renewals := t.client()
 	out, err := api.DescribeStreamSummary(ctx, &kinesis.DescribeStreamSummaryInput{StreamName: &t.options.Stream}, once)
 	t.renew(ctx, renewals, err)
@@ -145,13 +147,13 @@ func (t *Transport) Probe(ctx context.Context) error {
 		return nil
 	}
 	if status := out.StreamDescriptionSummary.StreamStatus; status == types.StreamStatusCreating || status == types.StreamStatusDeleting {
-		return fmt.Errorf("stream %s takes no records: it is %s", t.options.Stream, strings.ToLower(string(status)))
+		return fmt.Errorf("stream %s does not accept records: it is %s", t.options.Stream, strings.ToLower(string(status)))
 	}
 	return nil
 }
 
-// Send puts a batch in as many requests as the limits ask for, one after the other. One that Kinesis refuses for the sake of
-// some of its records is sent again in smaller ones.
+// Send puts a batch in as many requests as the limits require, one after the other. If Kinesis rejects a request
+// because of some records, Send sends smaller requests.
 func (t *Transport) Send(ctx context.Context, batch []*recorder.Record) []error {
 	errs := make([]error, len(batch))
 	var request []*recorder.Record
@@ -177,7 +179,7 @@ func (t *Transport) Send(ctx context.Context, batch []*recorder.Record) []error 
 		}
 		size := len(frame) + len(partitionKey(r.Key()))
 		if size > MaxRecordBytes {
-			errs[i] = recorder.Drop(recorder.TooLarge, fmt.Errorf("record of %d bytes: Kinesis takes %d", size, MaxRecordBytes))
+			errs[i] = recorder.Drop(recorder.TooLarge, fmt.Errorf("record of %d bytes, want at most %d", size, MaxRecordBytes))
 			continue
 		}
 		if len(request) == t.options.RequestRecords || len(request) > 0 && bytes+size > t.options.RequestBytes {
@@ -191,8 +193,8 @@ func (t *Transport) Send(ctx context.Context, batch []*recorder.Record) []error 
 	return errs
 }
 
-// partitionKey cuts what Kinesis does not take: it wants 1 to 256 characters. Those outside of the basic plane of Unicode, such
-// as emoji, count as two: servers that imitate Kinesis do so, and a key that is cut too early harms nobody.
+// partitionKey cuts a key to the accepted length of 1 to 256 characters. Characters outside of Unicode's basic
+// plane, such as emoji, count as two, as in servers that imitate Kinesis. Cutting a key too early is harmless.
 func partitionKey(key string) string {
 	if key == "" {
 		return "-"
@@ -215,14 +217,14 @@ func (t *Transport) put(ctx context.Context, records []*recorder.Record) []error
 	defer cancel()
 	entries := make([]types.PutRecordsRequestEntry, len(records))
 	for i, r := range records {
-		frame, _ := r.Frame() // Send has asked before
+		frame, _ := r.Frame() // Send has already checked it
 		entries[i] = types.PutRecordsRequestEntry{Data: frame, PartitionKey: aws.String(partitionKey(r.Key()))}
 	}
 	api, renewals := t.client()
 	out, err := api.PutRecords(ctx, &kinesis.PutRecordsInput{StreamName: &t.options.Stream, Records: entries})
 	t.renew(ctx, renewals, err)
 	if err == nil && len(out.Records) != len(entries) {
-		err = fmt.Errorf("kinesis answered for %d records of %d", len(out.Records), len(entries))
+		err = fmt.Errorf("kinesis returned results for %d records of %d", len(out.Records), len(entries))
 	}
 	if err != nil {
 		return recorder.FailAll(len(records), err)
@@ -241,8 +243,8 @@ func (t *Transport) put(ctx context.Context, records []*recorder.Record) []error
 	return errs
 }
 
-// refused tells an error about what is in a request, which will not pass, from trouble that may. Kinesis says what does not
-// keep to the form of a request: the name of the stream is no fault of a record, and can be mended.
+// refused distinguishes permanent errors, about the contents of a request, from temporary ones. Kinesis reports
+// fields with an invalid format. The name of the stream is not the fault of a record, and can be corrected.
 func refused(err error) bool {
 	switch codeOf(err) {
 	case "InvalidArgumentException":
@@ -253,14 +255,14 @@ func refused(err error) bool {
 	return false
 }
 
-// answer is an error that the service has answered with.
+// answer is an error response of the service.
 type answer interface {
 	error
 	ErrorCode() string
 	ErrorMessage() string
 }
 
-// codeOf gives the code of an answer, "" for other errors and for none.
+// codeOf returns the code of an error response, or "" for other errors and nil.
 func codeOf(err error) string {
 	if a, ok := errors.AsType[answer](err); ok {
 		return a.ErrorCode()
@@ -268,8 +270,8 @@ func codeOf(err error) string {
 	return ""
 }
 
-// withoutRequest leaves out what the service repeats of a request in the further lines of its answer: the headers of one with
-// a bad signature have a session token among them.
+// withoutRequest drops further lines of an error response, which repeat parts of the request: after an invalid
+// signature, they include the headers with a session token.
 func withoutRequest(err error) error {
 	var a answer
 	if !errors.As(err, &a) {
@@ -281,5 +283,5 @@ func withoutRequest(err error) error {
 	return err
 }
 
-// Close does nothing: a client has nothing to close.
+// Close does nothing, because the client has nothing to close.
 func (t *Transport) Close() error { return nil }

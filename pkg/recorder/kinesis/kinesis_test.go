@@ -511,8 +511,8 @@ func TestProbe(t *testing.T) {
 	}{
 		{name: "active", status: 200, body: summary("ACTIVE")},
 		{name: "resharding", status: 200, body: summary("UPDATING")},
-		{name: "too new", status: 200, body: summary("CREATING"), want: "stream flagr-records takes no records: it is creating"},
-		{name: "going", status: 200, body: summary("DELETING"), want: "stream flagr-records takes no records: it is deleting"},
+		{name: "too new", status: 200, body: summary("CREATING"), want: "stream flagr-records does not accept records: it is creating"},
+		{name: "going", status: 200, body: summary("DELETING"), want: "stream flagr-records does not accept records: it is deleting"},
 		{name: "nothing told", status: 200, body: "{}"},
 		{name: "missing", status: 400, body: failure("ResourceNotFoundException", "Stream flagr-records under account 1 not found."), want: "stream flagr-records: "},
 		{name: "role may not ask", status: 400, body: failure("AccessDeniedException", "User: u is not authorized to perform: kinesis:DescribeStreamSummary")},

@@ -23,47 +23,48 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/recorder"
 )
 
-// The bounds of one call of Send.
+// The limits of one call of Send.
 const (
 	BatchRecords = 1000
 	BatchBytes   = 5 << 20
 )
 
-// Concurrency is how many calls of Send may run at once. Pub/Sub promises no order anyway.
+// Concurrency is the maximum number of concurrent calls of Send. Pub/Sub does not guarantee an order anyway.
 const Concurrency = 4
 
 const (
-	// maxMessageBytes is what Pub/Sub takes as a request, less some bytes for what is around the data.
+	// maxMessageBytes is Pub/Sub's limit of a request, less the overhead of a message.
 	maxMessageBytes = 10_000_000 - 1024
 
-	// aroundMessage is more than what a request has around the data of a message.
+	// aroundMessage is more than the overhead of a message in a request.
 	aroundMessage = 16
 
-	// attemptTimeout bounds one request.
+	// attemptTimeout limits one request.
 	attemptTimeout = 10 * time.Second
 
-	// probeTimeout bounds the question whether the topic is there.
+	// probeTimeout limits the check of the topic.
 	probeTimeout = 5 * time.Second
 
-	// connectTimeout bounds the making of a connection, as it does by default.
+	// connectTimeout limits opening a connection, like the default.
 	connectTimeout = 20 * time.Second
 
-	// longestReconnectPause is that of the sink.
+	// longestReconnectPause is the same as the sink's.
 	longestReconnectPause = 5 * time.Second
 )
 
-// Options describe the topic.
+// Options configure the topic.
 type Options struct {
 	ProjectID, Topic string
-	// KeyFile is the JSON of a service account, or of another kind of credentials; "" means those of the surroundings.
+	// KeyFile is the JSON of a service account, or of other credentials; "" means the default credentials of the
+	// environment.
 	KeyFile string
-	// Verbose logs each message's id, and gives up a request after AttemptTimeout.
+	// Verbose logs each message's ID, and aborts a request after AttemptTimeout.
 	Verbose bool
-	// AttemptTimeout bounds the wait for the answer to a request if Verbose; 0, and more than 10 seconds: 10 seconds.
+	// AttemptTimeout limits the wait for a response if Verbose; 0, and more than 10 seconds, mean 10 seconds.
 	AttemptTimeout time.Duration
-	// ClientOptions are given to the client after all others, for tests.
+	// ClientOptions are appended to the client's options, for tests.
 	ClientOptions []option.ClientOption
-	// Logger is mandatory.
+	// Logger is required.
 	Logger *slog.Logger
 }
 
@@ -120,7 +121,7 @@ func (t *Transport) connect(ctx context.Context) (*pubsub.Client, error) {
 	if t.client != nil {
 		return t.client, nil
 	}
-	opts, err := t.credentials() // which may have been renewed
+	opts, err := t.credentials() // they may have been renewed
 	if err != nil {
 		return nil, err
 	}
@@ -129,14 +130,14 @@ func (t *Transport) connect(ctx context.Context) (*pubsub.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pubsub client: %w", err)
 	}
-	// No retries of the client: they are the sink's, and would hide for 10 s what is wrong.
+	// The client does not retry: the sink does, and the client's retries would hide an error for 10 s.
 	client.TopicAdminClient.CallOptions.GetTopic, client.TopicAdminClient.CallOptions.Publish = nil, nil
 	t.client = client
 	return client, nil
 }
 
-// disconnect gives up a client whose credentials were refused, so that the next attempt reads the key file again. What other
-// attempts have sent with it is refused, too.
+// disconnect closes a client with rejected credentials, so that the next attempt reads the key file again. Other
+// requests of this client are also rejected.
 func (t *Transport) disconnect(client *pubsub.Client, refusal error) {
 	if t.options.KeyFile == "" || status.Code(refusal) != codes.Unauthenticated {
 		return
@@ -145,14 +146,13 @@ func (t *Transport) disconnect(client *pubsub.Client, refusal error) {
 	defer t.mu.Unlock()
 	if t.client == client {
 		t.client = nil
-		_ = client.Close() // it was of no use
+		_ = client.Close() // the client cannot be used anymore
 	}
 }
 
-// Probe asks whether the topic is there. A service that answers, but does not tell that to this account or not so often, can be
-// reached.
+// Probe checks whether the topic exists. A service that denies or throttles this request is reachable.
 func (t *Transport) Probe(ctx context.Context) error {
-	client, err := t.connect(ctx) // which does not dial; what it makes may hold on to ctx, for later tokens
+	client, err := t.connect(ctx) // does not dial; the client may use ctx for later tokens
 	if err != nil {
 		return err
 	}
@@ -167,8 +167,8 @@ func (t *Transport) Probe(ctx context.Context) error {
 	return fmt.Errorf("topic %s: %w", topic, err)
 }
 
-// Send publishes a batch, in as many requests as the limits ask for, and waits for the ids of its messages. It leaves the
-// client's own gathering of messages aside: with it, one message that is refused would be in a request with those of other
+// Send publishes a batch, in as many requests as the limits require, and waits for the IDs of its messages. It does
+// not use the client's own batching, which would put a rejected message into a request with messages of other
 // batches.
 func (t *Transport) Send(ctx context.Context, batch []*recorder.Record) []error {
 	client, err := t.connect(ctx)
@@ -182,7 +182,7 @@ func (t *Transport) Send(ctx context.Context, batch []*recorder.Record) []error 
 	publish := func() {
 		results := t.publish(ctx, client, request)
 		recorder.Isolate(request, results, refused, func(part []*recorder.Record) []error { return t.publish(ctx, client, part) })
-		for n, err := range results { // none if all were taken
+		for n, err := range results { // nil if all were accepted
 			if refused(err) {
 				err = recorder.Drop(recorder.Rejected, err)
 			}
@@ -197,7 +197,7 @@ func (t *Transport) Send(ctx context.Context, batch []*recorder.Record) []error 
 			continue
 		}
 		if size := len(frame); size > maxMessageBytes {
-			errs[i] = recorder.Drop(recorder.TooLarge, fmt.Errorf("message of %d bytes: Pub/Sub takes %d", size, maxMessageBytes))
+			errs[i] = recorder.Drop(recorder.TooLarge, fmt.Errorf("message of %d bytes, want at most %d", size, maxMessageBytes))
 			continue
 		}
 		size := len(frame) + aroundMessage
@@ -212,7 +212,7 @@ func (t *Transport) Send(ctx context.Context, batch []*recorder.Record) []error 
 	return errs
 }
 
-// publish sends one request. It returns nil if Pub/Sub took it.
+// publish sends one request. It returns nil if Pub/Sub accepted it.
 func (t *Transport) publish(ctx context.Context, client *pubsub.Client, records []*recorder.Record) []error {
 	timeout := attemptTimeout
 	if t.options.Verbose && t.options.AttemptTimeout > 0 {
@@ -222,13 +222,13 @@ func (t *Transport) publish(ctx context.Context, client *pubsub.Client, records 
 	defer cancel()
 	request := &pubsubpb.PublishRequest{Topic: client.Publisher(t.options.Topic).String()}
 	for _, r := range records {
-		frame, _ := r.Frame() // Send has asked before
+		frame, _ := r.Frame() // Send has already checked it
 		request.Messages = append(request.Messages, &pubsubpb.PubsubMessage{Data: frame})
 	}
 	response, err := client.TopicAdminClient.Publish(ctx, request)
 	t.disconnect(client, err)
 	if err == nil && len(response.MessageIds) != len(records) {
-		err = fmt.Errorf("pubsub answered for %d messages of %d", len(response.MessageIds), len(records))
+		err = fmt.Errorf("pubsub returned results for %d messages of %d", len(response.MessageIds), len(records))
 	}
 	if err != nil {
 		if t.options.Verbose {
@@ -244,10 +244,10 @@ func (t *Transport) publish(ctx context.Context, client *pubsub.Client, records 
 	return nil
 }
 
-// refused tells an error about what is in a request, which will not pass, from trouble that may.
+// refused distinguishes permanent errors, about the contents of a request, from temporary ones.
 func refused(err error) bool { return status.Code(err) == codes.InvalidArgument }
 
-// Close ends the client. What it still holds is given up.
+// Close closes the client. Its remaining messages are dropped.
 func (t *Transport) Close() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()

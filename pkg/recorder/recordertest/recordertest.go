@@ -1,4 +1,4 @@
-// Package recordertest has what the tests of all transports share.
+// Package recordertest has helpers for the tests of all transports.
 package recordertest
 
 import (
@@ -11,7 +11,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/recorder"
 )
 
-// Sink returns a sink that is closed when the test ends, within a second: tests that need more of Close have called it.
+// Sink returns a sink that is closed when the test ends, within a second. A test that needs a longer Close must
+// call it.
 func Sink(t testing.TB, o recorder.Options) *recorder.Sink {
 	t.Helper()
 	s := recorder.NewSink(o)
@@ -23,7 +24,7 @@ func Sink(t testing.TB, o recorder.Options) *recorder.Sink {
 	return s
 }
 
-// Text is a payload with a text of that length.
+// Text is a payload with a string of that length.
 type Text int
 
 // MarshalPayload implements recorder.Payload.
@@ -31,22 +32,22 @@ func (n Text) MarshalPayload() ([]byte, error) {
 	return json.Marshal(map[string]string{"text": strings.Repeat("x", int(n))})
 }
 
-// Fault notes when what happened during a fault.
+// Fault records times during a fault.
 type Fault struct{ began, noticed, ended, working time.Time }
 
-// Begin notes the time of the beginning.
+// Begin records the beginning.
 func (f *Fault) Begin() { f.began = time.Now() }
 
-// Noticed notes when it was noticed.
+// Noticed records when the fault was noticed.
 func (f *Fault) Noticed() { f.noticed = time.Now() }
 
-// End notes the time of the end.
+// End records the end.
 func (f *Fault) End() { f.ended = time.Now() }
 
-// Working notes when the end was noticed.
+// Working records when the end was noticed.
 func (f *Fault) Working() { f.working = time.Now() }
 
-// Log logs a row of the table in docs/recorders.md, once all is delivered.
+// Log logs a row of the table in docs/recorders.md, once all records are delivered.
 func (f *Fault) Log(t testing.TB, s recorder.Stats) {
 	t.Helper()
 	t.Logf("noticed after %s, working after %s, all delivered after %s: recorded %d, delivered %d, dropped %v, retried %d",
