@@ -7,49 +7,49 @@ import (
 	"time"
 )
 
-// arena is a fixed number of slots that are taken one after the other and never reused, and one writer of the store: its
-// batches have a sequence of their own. An arena in a journal file can therefore be sent by whoever finds the file.
+// arena is a fixed number of slots that are taken one after the other and never reused. It is one writer of the
+// store: its batches have their own sequence. So any process that finds the journal file of an arena can send it.
 //
-// A Record that was held up can still add to a slot whose arena was given up. The slot is sealed, so nothing is counted
-// there. If the arena was in a journal, the addition faults, which addMapped recovers from: the addresses stay taken, by
-// nothing, as long as the Record holds the cell, since the cell refers to the arena and they become free when the
+// A delayed Record can still add to a slot of an arena that was given up. The slot is sealed, so nothing is counted
+// there. If the arena was in a journal, the addition faults, and addMapped recovers. The addresses stay reserved as
+// long as the Record holds the cell, because the cell refers to the arena, and the addresses are freed when the
 // garbage collector finds the arena unreachable.
 type arena struct {
 	slots []slot
-	// journal is the file that slots lies in, nil for an arena in memory.
+	// journal is the file of slots, or nil for an arena in memory.
 	journal *journal
-	// counters: batches have Batch.Counters.
+	// counters reports whether batches have Batch.Counters.
 	counters bool
-	// missing is set when memory behind slots turned out to be gone, because the file was cut.
+	// missing is set when memory of slots is gone, because the file was truncated.
 	missing atomic.Bool
 
-	// Under Engine.mu, as all methods whose names end in Locked:
+	// The fields below are protected by Engine.mu, like all methods whose names end in Locked:
 	taken int
-	// cells are those that are not retired. The slice is appended to or replaced as a whole.
+	// cells are the cells that are not retired. The slice is appended to or replaced as a whole.
 	cells []*cell
-	// detached: the cells are in no table any more; they are sent, and then the arena is given up.
+	// detached: the cells are no longer in a table; they are sent, and then the arena is given up.
 	detached bool
-	// abandoned: the journal was found to be deleted or cut while in use.
+	// abandoned: the journal was deleted or truncated while in use.
 	abandoned bool
 
-	// Of whoever holds the flushing lock:
+	// The fields below are protected by the flushing lock:
 	writer  writer
 	pending *pending
 }
 
-// writer is an identity under which batches are stored, and the sequence of the newest.
+// writer is an identity under which batches are stored, and the sequence of the newest batch.
 type writer struct {
 	id       string
 	sequence int64
 }
 
-// pending is a batch, and the readings that it brings to the store.
+// pending is a batch, and the readings that its rows are computed from.
 type pending struct {
 	batch    Batch
-	readings []reading // in the order of batch.Rows, of a row with stripes several
+	readings []reading // in the order of batch.Rows; a row of a key with stripes has several
 }
 
-// evaluations is how many the batch brings.
+// evaluations is the number of evaluations in the batch.
 func (p *pending) evaluations() (n int64) {
 	for _, row := range p.batch.Rows {
 		n += row.Count
@@ -57,14 +57,14 @@ func (p *pending) evaluations() (n int64) {
 	return n
 }
 
-// reading is a cell's count as a batch will have brought it to the store.
+// reading is the count of a cell once the batch is stored.
 type reading struct {
 	cell  *cell
 	count int64
 }
 
-// guard runs f on the arena's slots. Reading mapped memory whose file was cut faults; then guard notes that memory is
-// missing, and reports false.
+// guard runs f on the arena's slots. If the file of mapped memory was truncated, reading it faults; guard then sets
+// missing and returns false.
 func (a *arena) guard(f func()) (ok bool) {
 	if a.journal == nil {
 		f()
@@ -82,7 +82,7 @@ func (a *arena) guard(f func()) (ok bool) {
 	return true
 }
 
-// each runs f on each of the cells whose memory is not missing.
+// each runs f on each cell whose memory is not missing.
 func (a *arena) each(cells []*cell, f func(*cell)) {
 	for len(cells) > 0 {
 		next := 0
@@ -96,7 +96,7 @@ func (a *arena) each(cells []*cell, f func(*cell)) {
 	}
 }
 
-// isFault tells a memory fault from other panics, which it lets go on.
+// isFault reports whether a panic is a memory fault. It panics again with any other value.
 func isFault(cause any) bool {
 	if cause == nil {
 		return false
@@ -107,7 +107,7 @@ func isFault(cause any) bool {
 	return true
 }
 
-// takeLocked hands out a slot for the key. It returns nil if none is left.
+// takeLocked returns a slot for the key, or nil if none is left.
 func (a *arena) takeLocked(key Key, ms int64) *cell {
 	if a.taken == len(a.slots) || a.missing.Load() {
 		return nil
@@ -122,8 +122,8 @@ func (a *arena) takeLocked(key Key, ms int64) *cell {
 	return c
 }
 
-// begin makes the next batch, of those cells that changed and are not in except; of the first limit of them in their
-// order, and reports whether there are more. If nothing is to be sent, pending stays nil.
+// begin builds the next batch, from the first limit changed cells that are not in except, and reports whether there
+// are more. If there is nothing to send, pending stays nil.
 func (a *arena) begin(cells []*cell, except map[*cell]bool, limit int) (more bool) {
 	var due []*cell
 	for _, c := range cells {
@@ -135,19 +135,19 @@ func (a *arena) begin(cells []*cell, except map[*cell]bool, limit int) (more boo
 	if len(due) > limit {
 		due, more = due[:limit], true
 	}
-	// Before the counts are read: whoever counts later finds the flag gone and sets it again.
+	// Before the counts are read: a later Record finds the flag cleared and sets it again.
 	for _, c := range due {
 		c.flags.And(^uint32(changed))
 	}
 	a.freeze(due, func(c *cell) (count, stored int64) {
-		stored = c.base() // before the count, which a cut makes less, and never more
+		stored = c.base() // before the count, which truncation can only decrease
 		return c.counted(), stored
 	})
 	return more
 }
 
-// freeze makes the next batch, of what the sorted cells have beyond what is stored; read tells both for one cell. If
-// nothing is to be sent, pending stays nil.
+// freeze builds the next batch from the difference of count and stored for the sorted cells; read returns both for
+// a cell. If there is nothing to send, pending stays nil.
 func (a *arena) freeze(cells []*cell, read func(*cell) (count, stored int64)) {
 	p := &pending{batch: Batch{Writer: a.writer.id, Sequence: a.writer.sequence + 1}}
 	a.each(cells, func(c *cell) {
@@ -180,14 +180,14 @@ func sortCells(cells []*cell) {
 	slices.SortFunc(cells, func(a, b *cell) int { return a.key.unpack().Compare(b.key.unpack()) })
 }
 
-// settle notes that the pending batch needs not be sent again, and returns the number of evaluations in it.
+// settle marks the pending batch as done, and returns the number of evaluations in it.
 func (a *arena) settle() (evaluations int64) {
 	p := a.pending
 	a.pending = nil
 	for _, r := range p.readings {
 		r.cell.settled = r.count
 	}
-	a.guard(func() { // a cut journal is given up, so it does not matter how far this comes
+	a.guard(func() { // a truncated journal is given up, so it does not matter how far this gets
 		for _, r := range p.readings {
 			r.cell.slot.stored.Store(r.count)
 		}
@@ -195,7 +195,7 @@ func (a *arena) settle() (evaluations int64) {
 	return p.evaluations()
 }
 
-// abort takes back the pending batch, which the store has refused as a whole. Its number will be used again.
+// abort takes back the pending batch, which the store refused as a whole. Its number is used again.
 func (a *arena) abort() {
 	p := a.pending
 	a.pending = nil
@@ -208,7 +208,7 @@ func (a *arena) abort() {
 	}
 }
 
-// keysLocked is the number of cells that have a place in the table.
+// keysLocked returns the number of cells in the table.
 func (a *arena) keysLocked() (n int) {
 	for _, c := range a.cells {
 		if !c.isStripe {
@@ -218,7 +218,7 @@ func (a *arena) keysLocked() (n int) {
 	return n
 }
 
-// stripeLocked gives a cell of the arena its stripes, if there is room.
+// stripeLocked adds stripes to a cell of the arena, if there is room.
 func (a *arena) stripeLocked(c *cell) {
 	if c.flags.Load()&striped != 0 || a.taken+stripes > len(a.slots)/2 {
 		return
@@ -234,16 +234,17 @@ func (a *arena) stripeLocked(c *cell) {
 	c.flags.Or(striped)
 }
 
-// leftLocked is the number of evaluations in the arena that are not settled.
+// leftLocked returns the number of evaluations in the arena that are not settled.
 func (a *arena) leftLocked() (evaluations int64) {
 	a.each(a.cells, func(c *cell) { evaluations += c.left() })
 	return evaluations
 }
 
-// lost reports whether somebody has deleted or cut the journal.
+// lost reports whether the journal was deleted or truncated.
 func (a *arena) lost() bool { return a.journal != nil && (a.missing.Load() || !a.journal.intact()) }
 
-// earliestLocked is the time of the first evaluation in the arena's cells, far in the future if there are none.
+// earliestLocked returns the time of the first evaluation in the arena's cells, or a time far in the future if
+// there are none.
 func (a *arena) earliestLocked() time.Time {
 	first := int64(maxMilli)
 	for _, c := range a.cells {
@@ -252,10 +253,11 @@ func (a *arena) earliestLocked() time.Time {
 	return time.UnixMilli(first)
 }
 
-// retireLocked gives up the cells of other hours than now, in a detached arena of any hour, that have nothing left to send.
+// retireLocked removes the cells of other hours than now, or of any hour in a detached arena, that have nothing
+// left to send.
 func (a *arena) retireLocked(now Hour) {
 	if a.missing.Load() {
-		a.cells = nil // what could be read was sent
+		a.cells = nil // everything that could be read was sent
 		return
 	}
 	kept := make([]*cell, 0, len(a.cells))
@@ -267,7 +269,7 @@ func (a *arena) retireLocked(now Hour) {
 	a.cells = kept
 }
 
-// sealLocked ends counting in the arena. It also runs under the flushing lock.
+// sealLocked ends counting in the arena. It requires the flushing lock, too.
 func (a *arena) sealLocked() {
 	a.detached = true
 	a.each(a.cells, func(c *cell) {

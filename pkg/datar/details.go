@@ -6,41 +6,40 @@ import (
 	"time"
 )
 
-// DetailStore is a Store that also keeps the outcome, asked and version of counts, requests for flags that do not exist, and
-// the records of servers. An engine finds this interface by a type assertion; of a store without it, it keeps what is an
-// event, as Outcome.IsEvent says, with the other parts 0.
+// DetailStore is a Store that also keeps the outcome, asked and version of counts, requests for flags that do not
+// exist, and the records of servers. An engine finds this interface with a type assertion. In a Store without it,
+// the engine keeps only events, as defined by Outcome.IsEvent, with the other parts 0.
 //
-// Apply of a DetailStore writes all of a batch in the transaction of its rows, under its number:
-//   - The events, which Totals adds up, get EventRows(batch.Rows).
-//   - The details get the rows whose outcome is not Unattributed, under their whole key.
-//   - Each of batch.Unknown is added to the count of its text and hour.
-//   - batch.Server replaces the record of the same Name and Run, unless that is newer by its At.
+// Apply of a DetailStore writes all parts of a batch in the transaction of its rows, under its number. The events,
+// which Totals adds up, get EventRows(batch.Rows). The details get the rows whose outcome is not Unattributed,
+// under their whole key. Each of batch.Unknown is added to the count of its key and hour. batch.Server replaces the
+// record of the same Name and Run, unless that record is newer by its At.
 //
-// So for each flag, hour, variant and segment, events are never less than the details whose outcome IsEvent. What they are
-// more was counted by Flagr, by an older version or without an outcome: Details answers it as Unattributed.
+// So for each flag, hour, variant and segment, the events are at least the details whose outcome IsEvent. The rest
+// was counted by Flagr, by an older version or without an outcome: Details returns it as Unattributed.
 type DetailStore interface {
 	Store
-	// Details adds up details by the parts that the query groups by, and events that no detail explains, whose outcome
-	// is Unattributed and whose Version and Asked are 0. In a row the other parts of the key are 0. With GroupHour its Hour is
-	// the hour, with GroupDay the first hour of the day of UTC, else 0. First and Last are the minimum and the
-	// maximum of what was added up, 0 where they are not known, as of unattributed counts. Rows are in the order of
-	// Key.Compare, without those whose count is 0. The whole answer is of one moment.
+	// Details adds up details by the parts of the query's GroupBy, and events that have no details, whose outcome
+	// is Unattributed and whose Version and Asked are 0. In a row the other parts of the key are 0. With GroupHour
+	// its Hour is the hour, with GroupDay the first hour of the UTC day, else 0. First and Last are the minimum and
+	// the maximum of the added rows, or 0 if unknown, as for unattributed counts. Rows are in the order of
+	// Key.Compare, without rows whose count is 0. The result is a consistent snapshot.
 	Details(ctx context.Context, query DetailsQuery) ([]Row, error)
-	// DetailedFrom returns the first hour that Details knows: of the days before, Maintainer.Maintain has left totals
-	// only, which Totals adds up by ByFlag and ByDay. It is 0 if nothing was reduced.
+	// DetailedFrom returns the first hour of Details. Of earlier days, Maintainer.Maintain has kept only totals,
+	// which Totals adds up by ByFlag and ByDay. It is 0 if nothing was reduced.
 	DetailedFrom(ctx context.Context) (Hour, error)
-	// Unknown adds up requests for flags that do not exist, by text, with Hour 0: those with most requests first, equal
-	// ones by text.
+	// Unknown adds up requests for flags that do not exist, by key, with Hour 0: highest count first, and equal
+	// counts by key.
 	Unknown(ctx context.Context, query UnknownQuery) ([]UnknownRow, error)
-	// Servers returns the records that were written, in no particular order. A store may forget those whose At is more
-	// than 91 days ago.
+	// Servers returns the written records, in any order. A store may delete records whose At is more than 91 days
+	// ago.
 	Servers(ctx context.Context) ([]ServerRecord, error)
 }
 
 // Parts is a set of bits: the parts of a key that Details groups by.
 type Parts uint8
 
-// The bits of Parts. Of GroupHour and GroupDay at most one is set.
+// The bits of Parts. GroupHour and GroupDay exclude each other.
 const (
 	GroupFlag Parts = 1 << iota
 	GroupOutcome
@@ -52,7 +51,7 @@ const (
 	GroupDay
 )
 
-// Of returns the key of the group in which k lies: k without the other parts.
+// Of returns the key of the group of k: k without the other parts.
 func (p Parts) Of(k Key) Key {
 	var group Key
 	if p&GroupFlag != 0 {
@@ -82,33 +81,33 @@ func (p Parts) Of(k Key) Key {
 	return group
 }
 
-// DetailsQuery selects what DetailStore.Details adds up.
+// DetailsQuery is the query of DetailStore.Details.
 type DetailsQuery struct {
 	// From is the first hour and To the hour after the last.
 	From, To Hour
-	// FlagID selects one flag; 0 selects all of them.
+	// FlagID selects one flag; 0 selects all flags.
 	FlagID  int64
 	GroupBy Parts
 }
 
-// UnknownQuery selects what DetailStore.Unknown adds up.
+// UnknownQuery is the query of DetailStore.Unknown.
 type UnknownQuery struct {
 	// From is the first hour and To the hour after the last.
 	From, To Hour
-	// Limit is the most texts that are returned, at least 1, after the first Offset of them.
+	// Limit is the maximum number of keys to return, at least 1, after the first Offset keys.
 	Limit, Offset int
 }
 
 const (
-	// MaxAsked is the most bytes of UnknownRow.Asked.
+	// MaxAsked is the maximum length of UnknownRow.Asked, in bytes.
 	MaxAsked = 63
-	// OtherUnknown is the UnknownRow.Asked of what was asked for beyond the texts that a server keeps of an hour.
+	// OtherUnknown is the UnknownRow.Asked of requests beyond the keys that a server keeps for an hour.
 	OtherUnknown = "(other)"
 )
 
 // UnknownRow counts requests for a flag that does not exist.
 type UnknownRow struct {
-	// Asked is the key, id or tag that was asked for, valid UTF-8 of at most MaxAsked bytes.
+	// Asked is the requested key, ID or tag, valid UTF-8 of at most MaxAsked bytes.
 	Asked string
 	Hour  Hour
 	// Count is at least 1.
@@ -117,7 +116,7 @@ type UnknownRow struct {
 	First, Last int64
 }
 
-// ServerKind says what wrote a ServerRecord.
+// ServerKind is the kind of the writer of a ServerRecord.
 type ServerKind string
 
 // The kinds.
@@ -126,36 +125,36 @@ const (
 	KindServer ServerKind = "server"
 	// KindEdge forwards its counts to a server.
 	KindEdge ServerKind = "edge"
-	// KindApplication aggregates counts of its own and sends them in.
+	// KindApplication aggregates its own counts and reports them.
 	KindApplication ServerKind = "application"
 )
 
-// ServerRecord is the statistics of one run of a server, edge or application, as of its newest batch: Recorded = Stored + Pending
-// + the sum of Dropped, with this batch stored. Times are UTC to the millisecond.
+// ServerRecord has the statistics of one run of a server, edge or application, as of its newest batch: Recorded =
+// Stored + Pending + the sum of Dropped, with this batch stored. Times are UTC to the millisecond.
 type ServerRecord struct {
-	// Name tells servers apart, and stays the same when one starts again: 1 to 63 bytes of valid UTF-8.
+	// Name identifies the server, and stays the same after a restart: 1 to 63 bytes of valid UTF-8.
 	Name string
-	// Run tells starts of one server apart, and is random: at most 36 letters, digits and hyphens.
+	// Run identifies a start of the server, and is random: at most 36 letters, digits and hyphens.
 	Run  string
 	Kind ServerKind
-	// Start is when the run began, and At when it wrote this record.
+	// Start is the start of the run, and At is the time of this record.
 	Start, At time.Time
-	// LastFlush is the start of the newest flush of which everything is stored, with this batch: what was recorded before it
-	// is not pending. It is zero if there was none.
+	// LastFlush is the start of the newest flush that is completely stored, including this batch: nothing recorded
+	// before it is pending. It is zero if there was none.
 	LastFlush     time.Time
 	FlushInterval time.Duration
 	// Ended: this is the last record of the run, which flushed what it had.
 	Ended bool
-	// Recorded, Stored and Pending are as in Stats, since Start. Adopted is the part of Recorded that earlier runs had
-	// recorded and not stored.
+	// Recorded, Stored and Pending are as in Stats, since Start. Adopted is the part of Recorded that earlier runs
+	// had recorded but not stored.
 	Recorded, Adopted, Stored, Pending int64
-	// Dropped is by the names of drop reasons, without those that are 0. FirstDrop and LastDrop are when evaluations were
-	// dropped first and last, zero if none were.
+	// Dropped has the counts by drop reason, without reasons with 0. FirstDrop and LastDrop are the first and the
+	// last time of a drop, or zero if there was none.
 	Dropped             map[string]int64
 	FirstDrop, LastDrop time.Time
 }
 
-// EventRows returns what rows add to the events: the rows whose outcome IsEvent, with Outcome, Asked and Version 0 and
+// EventRows returns the events of rows: the rows whose outcome IsEvent, with Outcome, Asked and Version 0 and
 // without the segment of HeldOut, each key once, in the order of Key.Compare. It shares no memory with rows.
 func EventRows(rows []Row) []Row {
 	events := make([]Row, 0, len(rows))
@@ -178,8 +177,8 @@ func EventRows(rows []Row) []Row {
 	return merged
 }
 
-// GroupRows adds rows up by parts of their keys, and returns them in the order of Key.Compare. Rows with First and Last 0
-// leave those of others as they are.
+// GroupRows adds up rows by parts of their keys, and returns them in the order of Key.Compare. Rows with First and
+// Last 0 do not affect First and Last of the sum.
 func GroupRows(rows []Row, by Parts) []Row {
 	groups := make([]Row, len(rows))
 	for i, r := range rows {
@@ -199,9 +198,9 @@ func GroupRows(rows []Row, by Parts) []Row {
 	return groups[:n]
 }
 
-// WithUnattributed makes an answer of DetailStore.Details out of what a store adds up easily: details, at least by all parts
-// that the query groups by and by GroupOutcome, and events, by those parts of flag, variant, segment and hour or day that
-// the query groups by, both of the same moment.
+// WithUnattributed computes the result of DetailStore.Details from sums that a store computes easily: details, by
+// at least all parts of the query's GroupBy and by GroupOutcome, and events, by those parts of flag, variant,
+// segment and hour or day that are in GroupBy. Both must be from the same snapshot.
 func WithUnattributed(details, events []Row, by Parts) []Row {
 	const ofEvents = GroupFlag | GroupVariant | GroupSegment | GroupHour | GroupDay
 	left := make([]Row, 0, len(events)+len(details))

@@ -6,30 +6,29 @@ import (
 	"fmt"
 )
 
-// ErrNoEditing marks a call of DeleteFlag or MergeFlag on an engine whose Store is not a FlagEditor.
+// ErrNoEditing is the error of DeleteFlag and MergeFlag on an engine whose Store is not a FlagEditor.
 var ErrNoEditing = errors.New("the store does not edit counts of flags")
 
-// FlagEditor is a Store that can delete and move the counts of a flag, with everything that is derived from them. Each
-// call happens as a whole or, if it returns an error, not at all.
+// FlagEditor is a Store that can delete and move the counts of a flag, with all derived data. Each call is atomic.
 type FlagEditor interface {
 	Store
 	// DeleteFlag deletes all counts of a flag.
 	DeleteFlag(ctx context.Context, flagID int64) error
-	// MergeFlag adds all counts of a flag to those of another one, and deletes the former. Variants and segments keep
-	// their ids. Times that are not known become the start of the hour.
+	// MergeFlag adds all counts of a flag to those of another flag, and deletes the former. Variants and segments
+	// keep their IDs. Unknown times become the start of the hour.
 	MergeFlag(ctx context.Context, from, to int64) error
 }
 
-// DeleteFlag flushes what was counted, and then deletes all counts of a flag from the store. What is recorded later, or
-// is still pending in other engines, is counted anew: stop recording the flag first. The error matches ErrNoEditing if
-// the Store is not a FlagEditor, and ErrInvalidQuery if the id is less than 1.
+// DeleteFlag flushes, and then deletes all counts of a flag from the store. Evaluations that are recorded later, or
+// are still pending in other engines, are counted again: stop recording the flag first. The error matches
+// ErrNoEditing if the Store is not a FlagEditor, and ErrInvalidQuery if the ID is less than 1.
 func (e *Engine) DeleteFlag(ctx context.Context, flagID int64) error {
 	return e.edit(ctx, []int64{flagID}, func(s FlagEditor) error { return s.DeleteFlag(ctx, flagID) })
 }
 
-// MergeFlag flushes what was counted, and then adds all counts of a flag to those of another one, as FlagEditor says.
-// What is recorded later, or is still pending in other engines, is counted for the former flag. Errors are those of
-// DeleteFlag; the two flags must differ.
+// MergeFlag flushes, and then adds all counts of a flag to those of another flag; see FlagEditor. Evaluations that
+// are recorded later, or are still pending in other engines, are counted for the former flag. Errors are the errors
+// of DeleteFlag; the two flags must differ.
 func (e *Engine) MergeFlag(ctx context.Context, from, to int64) error {
 	if from == to {
 		return fmt.Errorf("%w: flag %d cannot be merged into itself", ErrInvalidQuery, from)
@@ -37,7 +36,7 @@ func (e *Engine) MergeFlag(ctx context.Context, from, to int64) error {
 	return e.edit(ctx, []int64{from, to}, func(s FlagEditor) error { return s.MergeFlag(ctx, from, to) })
 }
 
-// edit runs a change of the store when all that was counted is stored, and while nothing is flushed.
+// edit runs a change of the store when all counts are stored, and while no flush is running.
 func (e *Engine) edit(ctx context.Context, flags []int64, change func(FlagEditor) error) error {
 	for _, id := range flags {
 		if id < 1 {

@@ -1,15 +1,15 @@
-// Package datar counts flag evaluations by flag, variant, segment and UTC hour, adds the counts to a Store, and answers
-// queries over them. It is independent of HTTP, SQL and the server around it.
+// Package datar counts flag evaluations by flag, variant, segment and UTC hour, adds the counts to a Store, and
+// answers queries over them. It is independent of HTTP, SQL and the server around it.
 //
-// Counting is exact: every evaluation given to Record ends up in the store, or waits in memory as pending, or is
-// counted as dropped under a named reason. Stats shows the three at any moment.
+// Counting is exact: every evaluation given to Record is in the store, or pending in memory, or counted as dropped
+// with a reason. Stats returns these numbers at any moment.
 //
 // # Terms
 //
-// A slot is the counter of one key, a cell is where Record finds it, and the stripes of a busy key are further slots, over
-// which goroutines spread. An arena is a fixed number of slots with an identity of its own, its writer, under which its
-// batches are numbered. A journal is a file whose mapped memory holds an arena. The ledger is what a Store keeps of
-// writers: the number of the newest batch that it has of each.
+// A slot is the counter of one key. A cell is where Record finds it. The stripes of a busy key are further slots,
+// over which goroutines are spread. An arena is a fixed number of slots with its own identity, its writer, under
+// which its batches are numbered. A journal is a file whose mapped memory holds an arena. The ledger is the part of
+// a Store that has the number of the newest stored batch of each writer.
 package datar
 
 import (
@@ -25,63 +25,64 @@ import (
 // Engine counts evaluations. Its methods are safe for concurrent use.
 type Engine struct {
 	options Options
-	// details is the DetailStore that Options.Store is or wraps, or nil.
+	// details is the DetailStore that Options.Store implements or wraps, or nil.
 	details   DetailStore
 	abilities abilities
 
-	// table is read without a lock by every Record and replaced under mu.
+	// table is read without a lock by every Record, and replaced under mu.
 	table atomic.Pointer[table]
-	// marked is about the number of slots with counts that no flush has read.
+	// marked is the approximate number of slots with counts that no flush has read.
 	marked  atomic.Int64
 	drops   drops
 	unknown unknownCounter
 	invalid atomic.Pointer[invalidEvent]
-	// early asks the background goroutine for a flush before its time, wantSpare another one for a spare arena.
+	// early wakes the background goroutine for an early flush, wantSpare another one for a spare arena.
 	early, wantSpare chan struct{}
 	maxRows          int // of a batch
 
-	// mu guards its fields, the writing side of table, and what arenas and cells say is under it.
+	// mu protects its fields, writes to table, and the fields of arenas and cells that are documented as such.
 	mu struct {
 		sync.Mutex
-		// arenas are those that still have something to send, or may get it. The last one takes new keys unless it is
+		// arenas are those that have something to send, or may get it. The last one takes new keys unless it is
 		// detached.
 		arenas []*arena
-		// spare is an empty arena in a journal for when the newest is full.
+		// spare is an empty arena in a journal, for use when the newest one is full.
 		spare *arena
-		// makingSpare: a spare is being made. spareFailed is when that failed, zero if it has not.
+		// makingSpare: a spare is being created. spareFailed is the time of the last failure, or zero.
 		makingSpare bool
 		spareFailed time.Time
-		// keys is the number of cells in table, oldest and latest are the least and the greatest hour in it.
+		// keys is the number of cells in table; oldest and latest are the first and the last hour in it.
 		keys           int
 		oldest, latest Hour
-		// writers are identities whose arenas are gone. New arenas take them, so that the store's ledger stays short.
+		// writers are identities of arenas that are gone. New arenas reuse them, so that the store's ledger stays
+		// short.
 		writers []writer
 		closed  bool
-		since   time.Time // when the first evaluation was recorded that no flush may have stored, before any flush
+		since   time.Time // time of the first evaluation that no flush may have stored, before any flush
 		stored  int64     // evaluations that the store confirmed
 		adopted int64     // evaluations that earlier processes recorded, and left in journals
 		kept    int64     // evaluations that Close left in journals
-		// refreshed is the start of the newest flush that a query asked for, confirmed or not.
+		// refreshed is the start of the newest flush for a query, confirmed or not.
 		refreshed time.Time
 		flushes   flushReport
-		// inMemory: a journal is wanted, and could not be had when it was needed last. warned: that was logged.
+		// inMemory: a journal is on, but could not be created when it was last needed. warned: this was logged.
 		inMemory, warned bool
 		// adoptionFails: the directory of journals could not be read.
 		adoptionFails bool
-		// lostJournals counts the journals that were cut or deleted while in use.
+		// lostJournals counts the journals that were truncated or deleted while in use.
 		lostJournals int
 	}
 
-	// flushing is a lock that waiting can give up. Whoever has put a token into it may send batches, and owns refused and
-	// reporter.
+	// flushing is a lock whose waiters can give up. The goroutine that has put a token into it may send batches,
+	// and owns refused and reporter.
 	flushing chan struct{}
-	refused  map[Key]bool // what was logged as refused, without hours
+	refused  map[Key]bool // keys without hours that were logged as refused
 	reporter reporter
 
 	start   sync.Once
 	stop    chan struct{} // closed by Close to end the background goroutines
 	stopped chan struct{} // closed when they have ended, or will never start
-	// lifetime ends all flushes but the final one when Close runs out of time.
+	// lifetime cancels all flushes except the final one when the time of Close is up.
 	lifetime context.Context
 	endLife  context.CancelFunc
 	closing  sync.Once
@@ -89,11 +90,11 @@ type Engine struct {
 	closeErr error
 }
 
-// abilities are what the store keeps beyond events.
+// abilities are what the store keeps in addition to events.
 type abilities struct{ details, counters bool }
 
-// New returns an engine that counts at once. Start makes it flush by itself; Close ends it. With a journal, New takes
-// over what earlier processes left; it is stored by the first flush.
+// New returns an engine that counts at once. Start starts regular flushes; Close ends the engine. With a journal,
+// New adopts the journals of earlier processes; the first flush stores them.
 func New(options Options) (*Engine, error) {
 	if err := options.validate(); err != nil {
 		return nil, err
@@ -129,7 +130,7 @@ func New(options Options) (*Engine, error) {
 	return e, nil
 }
 
-// newWriterID makes a random (version 4) UUID.
+// newWriterID returns a random (version 4) UUID.
 func newWriterID() string {
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // documented never to fail
@@ -138,7 +139,7 @@ func newWriterID() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", id[:4], id[4:6], id[6:8], id[8:10], id[10:])
 }
 
-// Start begins to flush in the background, and to have the store maintained. Further calls do nothing.
+// Start starts to flush in the background, and to maintain the store. Further calls do nothing.
 func (e *Engine) Start() {
 	e.start.Do(func() {
 		var background sync.WaitGroup
@@ -156,11 +157,11 @@ func (e *Engine) Start() {
 	})
 }
 
-// Close flushes what is left and ends the engine. Evaluations recorded later are counted as dropped. The final flush is
-// tried until ctx ends, or 10 s if it has no deadline. What the store has not confirmed by then stays in the journal for
-// the next start, or is counted as dropped if there is none; and the reason is returned. Close returns by then also if
-// the store does not: what it was sent stays pending until it returns. Further calls wait for the first, until their own
-// context ends, and return its result.
+// Close flushes the remaining counts and ends the engine. Evaluations recorded later are counted as dropped. The
+// final flush is retried until ctx ends, or for 10 s if it has no deadline. Counts that the store has not confirmed
+// by then stay in the journal for the next start, or are counted as dropped if there is none, and Close returns the
+// reason. Close returns by then even if the store does not: its batch stays pending until it returns. Further calls
+// wait for the first one, until their own context ends, and return its result.
 func (e *Engine) Close(ctx context.Context) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
@@ -170,7 +171,7 @@ func (e *Engine) Close(ctx context.Context) error {
 	e.closing.Do(func() {
 		e.start.Do(func() { close(e.stopped) }) // never started, and now it cannot be
 		close(e.stop)
-		// The store gets less time, so that there is some left for what comes after it.
+		// The store gets less time, so that there is time for the remaining steps.
 		deadline, _ := ctx.Deadline()
 		left := time.Until(deadline)
 		storing, cancel := context.WithTimeout(ctx, left-min(left/10, closeGrace))
@@ -185,7 +186,7 @@ func (e *Engine) Close(ctx context.Context) error {
 		return e.closeErr
 	case <-ctx.Done():
 	}
-	// If the caller has cancelled it, a store that heeds its context returns now, too.
+	// If the caller has canceled ctx, a store that honors its context also returns now.
 	select {
 	case <-e.closed:
 		return e.closeErr
@@ -216,5 +217,5 @@ func (e *Engine) close(ctx context.Context) error {
 	return e.finalFlush(ctx)
 }
 
-// errPanicked marks a store that has panicked.
+// errPanicked is the error of a store that panicked.
 var errPanicked = errors.New("the store has panicked")

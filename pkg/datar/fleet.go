@@ -9,57 +9,60 @@ import (
 	"time"
 )
 
-// ErrNoDetails marks a query that only a DetailStore answers.
+// ErrNoDetails is the error of a query that requires a DetailStore.
 var ErrNoDetails = errors.New("the store keeps no details")
 
-// silentAfter is how many flush intervals a server may be quiet before it counts as silent.
+// silentAfter is the number of flush intervals without a report after which a server is silent.
 const silentAfter = 3
 
-// ServerState says what is known of a server.
+// ServerState is the state of a server.
 type ServerState string
 
 // The states.
 const (
 	// StateHeard: the server wrote its record within three of its flush intervals.
 	StateHeard ServerState = "heard"
-	// StateSilent: it neither ended nor wrote its record for longer than that. Its counts may still come.
+	// StateSilent: the server has not ended, but has not written its record for longer than that. Its counts may
+	// still arrive.
 	StateSilent ServerState = "silent"
-	// StateEnded: it has stored what it counted, and ended.
+	// StateEnded: the server has stored its counts and ended.
 	StateEnded ServerState = "ended"
 )
 
-// FleetServer is a server with its runs added up.
+// FleetServer is a server with the sums of its runs.
 type FleetServer struct {
 	Name  string
 	Kind  ServerKind
 	State ServerState
-	// Start is when the newest run began. LastHeard is when it wrote its newest record, and LastFlush is that of the record.
+	// Start is the start of the newest run. LastHeard is the time of its newest record, and LastFlush is from that
+	// record.
 	Start, LastHeard, LastFlush time.Time
-	// Recorded, Stored, Pending and Dropped are the sums over the runs that the store remembers. Of a run that was followed by
-	// another one without having ended, nothing is pending any more: either another run has adopted it, or it is lost. A batch
-	// whose answer was lost just before a kill is in Stored of both runs, that which sent it and that which adopted it.
+	// Recorded, Stored, Pending and Dropped are the sums over the runs in the store. If another run followed a run
+	// that has not ended, the earlier one has nothing pending: another run has adopted it, or it is lost. If the
+	// confirmation of a batch was lost just before a kill, the batch is in Stored of both runs, the one that sent
+	// it and the one that adopted it.
 	Recorded, Stored, Pending int64
 	Dropped                   map[string]int64
-	// Runs is how many runs there were.
+	// Runs is the number of runs.
 	Runs int
 }
 
-// Fleet is what the servers that write to one store say of themselves.
+// Fleet has the statistics of all servers that write to one store.
 type Fleet struct {
 	// Recorded, Stored, Pending and Dropped are the sums of the servers.
 	Recorded, Stored, Pending int64
 	Dropped                   map[string]int64
-	// Lost is what was pending in runs that were followed by another one without having ended, and that no run has adopted:
-	// counts in memory of a process that was killed.
+	// Lost is the number of evaluations that were pending in runs that were followed by another one without having
+	// ended, and that no run has adopted: counts in the memory of a killed process.
 	Lost int64
 	// Balanced: Recorded = Stored + Pending + the sum of Dropped for each server, and Lost is 0.
 	Balanced bool
-	// Servers are in the order of their names.
+	// Servers are sorted by name.
 	Servers []FleetServer
 }
 
-// Fleet returns what the servers that write to the store say of themselves, this one as it is now. The error matches
-// ErrNoDetails if the Store is not a DetailStore.
+// Fleet returns the statistics of the servers that write to the store, with the current state of this one. The
+// error matches ErrNoDetails if the Store is not a DetailStore.
 func (e *Engine) Fleet(ctx context.Context) (*Fleet, error) {
 	e.refresh(ctx)
 	records, err := e.serverRecords(ctx)
@@ -69,7 +72,7 @@ func (e *Engine) Fleet(ctx context.Context) (*Fleet, error) {
 	return FleetOf(records, e.options.Now()), nil
 }
 
-// serverRecords returns the records of the store, of this engine as it is now. They are sorted by name and start.
+// serverRecords returns the records of the store, with the current record of this engine, sorted by name and start.
 func (e *Engine) serverRecords(ctx context.Context) ([]ServerRecord, error) {
 	if e.details == nil {
 		return nil, ErrNoDetails
@@ -94,9 +97,9 @@ func (e *Engine) storeServers(ctx context.Context) (records []ServerRecord, err 
 	return e.details.Servers(ctx)
 }
 
-// currentRecord is the record of this engine as it is now.
+// currentRecord returns the current record of this engine.
 func (e *Engine) currentRecord() ServerRecord {
-	at := toMilli(e.options.Now()) // before Stats, so that what is counted from now on is not part of it
+	at := toMilli(e.options.Now()) // before Stats, so that later evaluations are not part of it
 	s := e.Stats()
 	record := e.newRecord(s)
 	record.At = at
@@ -137,8 +140,8 @@ func FleetOf(records []ServerRecord, now time.Time) *Fleet {
 	return f
 }
 
-// newFleetServer adds up the runs of one server, and says how much was pending in those that did not end before another one
-// began.
+// newFleetServer adds up the runs of one server, and returns how much was pending in those that did not end before
+// another one began.
 func newFleetServer(runs []ServerRecord, now time.Time) (s FleetServer, unfinished int64) {
 	newest := runs[len(runs)-1]
 	s = FleetServer{
@@ -166,7 +169,7 @@ func newFleetServer(runs []ServerRecord, now time.Time) (s FleetServer, unfinish
 	return s, unfinished
 }
 
-// state tells what is known of a run by itself.
+// state returns the state of a single run.
 func (r ServerRecord) state(now time.Time) ServerState {
 	switch {
 	case r.Ended:
@@ -178,8 +181,8 @@ func (r ServerRecord) state(now time.Time) ServerState {
 	}
 }
 
-// isFollowed reports whether the run is silent, and another run of the same server began after its last record: that one has
-// adopted what the run left behind, or it is lost. The records after it are sorted by name and start.
+// isFollowed reports whether the run is silent, and another run of the same server began after its last record:
+// that run has adopted what this one left, or it is lost. The records after it are sorted by name and start.
 func (r ServerRecord) isFollowed(after []ServerRecord, now time.Time) bool {
 	if r.state(now) != StateSilent {
 		return false
@@ -204,38 +207,41 @@ func addAll(to, counts map[string]int64) (sum int64) {
 	return sum
 }
 
-// restartGap is the longest time without a server that counts as a restart: a server that was killed counted for a while
-// after its last record, and what it counted is not lost.
+// restartGap is the maximum time without a server that counts as a restart. A killed server counted for a while
+// after its last record, and these counts are not lost.
 const restartGap = 5 * time.Minute
 
-// Completeness says how far the answers to queries over a window are complete. It leaves out senders of KindApplication,
-// which count for themselves, except in Dropped and Drops. Package insight adds what follows from the history of a flag.
+// Completeness describes how complete the results of queries over a window are. It omits senders of
+// KindApplication, which count for themselves, except in Dropped and Drops. Package insight adds what follows from
+// the history of a flag.
 type Completeness struct {
-	// Since is from when on servers have been running without a gap. It is zero if none is running.
+	// Since is the start of the time during which servers have been running without a gap. It is zero if none is
+	// running.
 	Since time.Time
-	// UpTo: every server has stored what it counted until then, this one what it counted until now unless something is
-	// pending. A server that is silent holds it back: its counts may still come.
+	// UpTo is the time up to which every server has stored its counts, and this one all counts until now unless
+	// something is pending. A silent server holds it back, because its counts may still arrive.
 	UpTo time.Time
-	// Servers is how many servers are running, as far as is known, and Silent how many of them are silent.
+	// Servers is the number of servers that are running, as far as known, and Silent how many of them are silent.
 	Servers, Silent int
-	// Pending are evaluations that servers have counted and not stored yet.
+	// Pending is the number of evaluations that servers have counted but not stored.
 	Pending int64
-	// Dropped are evaluations that were dropped by runs that dropped some within the window. A run does not know how many of
-	// them were within it.
+	// Dropped is the number of evaluations dropped by runs that dropped some within the window. A run does not
+	// record how many of them were within it.
 	Dropped int64
-	// Drops are times within the window in which runs dropped evaluations, and Gaps those of more than five minutes in which
-	// no server was running, after the first one that is remembered. Both are in ascending order.
+	// Drops are times within the window in which runs dropped evaluations. Gaps are times of more than five minutes
+	// without a running server, after the first server in the store. Both are in ascending order.
 	Drops, Gaps []Interval
-	// DetailedFrom is when the details begin that the store still has: before it there are totals of days only. It is zero if
-	// nothing was reduced to them.
+	// DetailedFrom is the start of the details in the store: before it there are only totals of days. It is zero if
+	// nothing was reduced.
 	DetailedFrom time.Time
 }
 
 // Interval is a half-open range of time.
 type Interval struct{ From, To time.Time }
 
-// Completeness says how far the answers to queries from one time to another are complete, as fresh as QuerySummary. The
-// error matches ErrNoDetails if the Store is not a DetailStore, and ErrInvalidQuery if from is after to.
+// Completeness describes how complete the results of queries from one time to another are, as fresh as
+// QuerySummary. The error matches ErrNoDetails if the Store is not a DetailStore, and ErrInvalidQuery if from is
+// after to.
 func (e *Engine) Completeness(ctx context.Context, from, to time.Time) (*Completeness, error) {
 	if from.After(to) {
 		return nil, fmt.Errorf("%w: from (%s) must not be after to (%s)", ErrInvalidQuery, from.UTC().Format(time.RFC3339), to.UTC().Format(time.RFC3339))
@@ -244,8 +250,8 @@ func (e *Engine) Completeness(ctx context.Context, from, to time.Time) (*Complet
 	return e.completeness(ctx, from, to)
 }
 
-// QueryCompleteness is Completeness over the window of a query: nil from is 7 days ago, nil to is now, and the window is
-// widened to whole hours of UTC. It does not flush, so it is as fresh as the query before it.
+// QueryCompleteness is Completeness over the window of a query: nil from is 7 days ago, nil to is now, and the
+// window is widened to whole UTC hours. It does not flush, so it is as fresh as the query before it.
 func (e *Engine) QueryCompleteness(ctx context.Context, from, to *time.Time) (*Completeness, error) {
 	first, last, err := e.window(from, to)
 	if err != nil {
@@ -270,8 +276,8 @@ func (e *Engine) completeness(ctx context.Context, from, to time.Time) (*Complet
 	return c, nil
 }
 
-// Servers returns the records of the store, and that of this engine as it is now: its LastFlush is At if nothing is pending.
-// They are sorted by name and start. The error matches ErrNoDetails if the Store is not a DetailStore.
+// Servers returns the records of the store, and the current record of this engine: its LastFlush is At if nothing
+// is pending. They are sorted by name and start. The error matches ErrNoDetails if the Store is not a DetailStore.
 func (e *Engine) Servers(ctx context.Context) ([]ServerRecord, error) {
 	records, err := e.serverRecords(ctx)
 	for i := range records {
@@ -287,7 +293,7 @@ func (e *Engine) detailedFrom(ctx context.Context) (from Hour, err error) {
 	return e.details.DetailedFrom(ctx)
 }
 
-// CompletenessOf judges the records of all runs over a window.
+// CompletenessOf computes the Completeness of a window from the records of all runs.
 func CompletenessOf(records []ServerRecord, from, to, now time.Time) *Completeness {
 	records = sortedRecords(records)
 	c := &Completeness{UpTo: now}
@@ -299,7 +305,7 @@ func CompletenessOf(records []ServerRecord, from, to, now time.Time) *Completene
 			c.Servers++
 		case StateHeard:
 			c.Servers++
-		case StateEnded: // all that it counted is stored
+		case StateEnded: // all of its counts are stored
 		}
 	}
 	var running []Interval
@@ -315,7 +321,7 @@ func CompletenessOf(records []ServerRecord, from, to, now time.Time) *Completene
 		if state != StateEnded && !r.isFollowed(records[i+1:], now) {
 			c.UpTo = earliest(c.UpTo, latest(r.LastFlush, r.Start))
 		}
-		// Between two records a server is running.
+		// Between two records the server was running.
 		last := r.At
 		if state == StateHeard {
 			last = latest(last, now)
@@ -364,7 +370,7 @@ func latest(a, b time.Time) time.Time {
 	return a
 }
 
-// join sorts intervals and makes one of those that meet.
+// join sorts intervals and merges those that meet.
 func join(intervals []Interval) (joined []Interval) {
 	slices.SortFunc(intervals, func(a, b Interval) int { return a.From.Compare(b.From) })
 	for _, i := range intervals {
@@ -379,8 +385,8 @@ func join(intervals []Interval) (joined []Interval) {
 	return joined
 }
 
-// QueryDetails adds up details as DetailStore.Details does, as fresh as QuerySummary. The error matches ErrNoDetails if the
-// Store is not a DetailStore, and ErrInvalidQuery if an argument is out of range.
+// QueryDetails adds up details like DetailStore.Details, as fresh as QuerySummary. The error matches ErrNoDetails
+// if the Store is not a DetailStore, and ErrInvalidQuery if an argument is out of range.
 func (e *Engine) QueryDetails(ctx context.Context, query DetailsQuery) (rows []Row, err error) {
 	switch {
 	case e.details == nil:
@@ -400,8 +406,9 @@ func (e *Engine) QueryDetails(ctx context.Context, query DetailsQuery) (rows []R
 	return rows, nil
 }
 
-// QueryUnknown adds up requests for flags that do not exist, as DetailStore.Unknown does, as fresh as QuerySummary. The error
-// matches ErrNoDetails if the Store is not a DetailStore, and ErrInvalidQuery if an argument is out of range.
+// QueryUnknown adds up requests for flags that do not exist, like DetailStore.Unknown, as fresh as QuerySummary.
+// The error matches ErrNoDetails if the Store is not a DetailStore, and ErrInvalidQuery if an argument is out of
+// range.
 func (e *Engine) QueryUnknown(ctx context.Context, query UnknownQuery) (rows []UnknownRow, err error) {
 	switch {
 	case e.details == nil:

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// Flush sends what was recorded before the call to the store. It returns nil when all of it is stored; on an error
-// everything is kept for the next flush: a batch that was sent and not confirmed is sent again exactly as it was.
+// Flush sends the evaluations recorded before the call to the store. It returns nil if all of them are stored. On
+// an error everything is kept for the next flush: a batch that was sent and not confirmed is sent again unchanged.
 func (e *Engine) Flush(ctx context.Context) error {
 	if err := e.lockFlushing(ctx); err != nil {
 		return err
@@ -22,7 +22,7 @@ func (e *Engine) Flush(ctx context.Context) error {
 	return e.flush(ctx)
 }
 
-// untilClosed returns a context that also ends when Close runs out of time.
+// untilClosed returns a context that also ends when the time of Close is up.
 func (e *Engine) untilClosed(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(e.lifetime, cancel)
@@ -40,7 +40,7 @@ func (e *Engine) lockFlushing(ctx context.Context) error {
 
 func (e *Engine) unlockFlushing() { <-e.flushing }
 
-// flush sends what there is. It runs under the flushing lock.
+// flush sends all counts. It requires the flushing lock.
 func (e *Engine) flush(ctx context.Context) error {
 	started := e.options.Now()
 	e.marked.Store(0)
@@ -53,7 +53,7 @@ func (e *Engine) flush(ctx context.Context) error {
 	var err error
 	lost := map[*arena]bool{}
 	for i, a := range arenas {
-		if err == nil { // after an error the others would fail alike
+		if err == nil { // after an error the others would also fail
 			err = e.flushArena(ctx, a, started, arenas[i+1:])
 		}
 		lost[a] = a.lost()
@@ -65,8 +65,8 @@ func (e *Engine) flush(ctx context.Context) error {
 	return err
 }
 
-// flushCounts is flush for an engine that ends: a store that cannot be told so, but has all counts, is not worth waiting
-// for.
+// flushCounts is flush for an engine that ends. If the store has all counts but not the end of the engine, it does
+// not wait for the store.
 func (e *Engine) flushCounts(ctx context.Context) error {
 	err := e.flush(ctx)
 	if untold, ok := errors.AsType[*recordError](err); ok {
@@ -76,7 +76,7 @@ func (e *Engine) flushCounts(ctx context.Context) error {
 	return err
 }
 
-// finish keeps the result of a flush, and gives up what it made superfluous.
+// finish records the result of a flush, and gives up what is no longer needed.
 func (e *Engine) finish(started time.Time, lost map[*arena]bool, err error) {
 	e.mu.Lock()
 	e.abandonLocked(lost)
@@ -90,7 +90,7 @@ func (e *Engine) finish(started time.Time, lost map[*arena]bool, err error) {
 		f.err = nil
 		done = e.retireLocked(HourOf(started))
 		e.unknown.retire(HourOf(started))
-	case !errors.Is(err, context.Canceled): // a caller that leaves says nothing about the store
+	case !errors.Is(err, context.Canceled): // a caller that stops waiting does not show a failure of the store
 		f.err = err
 	}
 	e.mu.Unlock()
@@ -111,16 +111,16 @@ func (e *Engine) isDue(a *arena) bool {
 	return slices.ContainsFunc(cells, func(c *cell) bool { return c.flags.Load()&changed != 0 })
 }
 
-// flushArena sends what one arena has: the batch of an earlier flush as it was, and then what is there now, each cell
-// once: what more of it is counted meanwhile waits for the next flush, or this one might never end. The arenas after it are
-// flushed after it.
+// flushArena sends the counts of one arena: the batch of an earlier flush unchanged, and then the current counts,
+// each cell once. Later counts wait for the next flush, because otherwise this one might never end. Later arenas
+// are flushed afterward.
 func (e *Engine) flushArena(ctx context.Context, a *arena, started time.Time, after []*arena) error {
 	e.mu.Lock()
 	cells := a.cells
 	e.mu.Unlock()
 	sent := map[*cell]bool{}
 	limit := e.maxRows
-	begun := false // the pending batch, by this flush
+	begun := false // this flush began the pending batch
 	for more := true; more || a.pending != nil; {
 		if a.pending == nil {
 			begun = true
@@ -134,8 +134,8 @@ func (e *Engine) flushArena(ctx context.Context, a *arena, started time.Time, af
 		} else {
 			more = true
 			if e.details != nil && a.pending.batch.Server == nil {
-				// It was adopted, and a journal has no records. If this process is killed before another batch, the statistics
-				// have what this one stored.
+				// It was adopted, and a journal has no records. If this process is killed before the next batch,
+				// the statistics include what this one stored.
 				a.pending.batch.Server = e.record(started, a.pending.evaluations(), false)
 			}
 		}
@@ -155,8 +155,8 @@ func (e *Engine) flushArena(ctx context.Context, a *arena, started time.Time, af
 		case rows == 1:
 			e.logRefused(p.batch.Rows[0], err)
 			e.settle(a, func(evaluations int64) { e.drops.add(DropRefused, evaluations, started) })
-			limit, more = min(2, e.maxRows), true // if all are refused, larger batches would be tried for each of them
-		default: // one of the rows, or more: half of them, until it is alone
+			limit, more = min(2, e.maxRows), true // if all rows are refused, larger batches would be tried for each of them
+		default: // one or more rows: try half of them, until one is left
 			a.abort()
 			limit, more = rows/2, true
 			continue
@@ -170,7 +170,8 @@ func (e *Engine) flushArena(ctx context.Context, a *arena, started time.Time, af
 	return nil
 }
 
-// apply has the store add a batch, and says how many of its evaluations the store left out. A store that panics has failed.
+// apply calls the store to add a batch, and returns how many of its evaluations the store omitted. A panic of the
+// store is an error.
 func (e *Engine) apply(ctx context.Context, batch Batch) (refused int64, err error) {
 	defer e.recoverStore(&err)
 	if s, ok := e.options.Store.(PartialApplier); ok {
@@ -179,7 +180,7 @@ func (e *Engine) apply(ctx context.Context, batch Batch) (refused int64, err err
 	return 0, e.options.Store.Apply(ctx, batch)
 }
 
-// recoverStore turns a panic of the store into an error. It is deferred by whoever calls the store.
+// recoverStore converts a panic of the store to an error. Callers of the store defer it.
 func (e *Engine) recoverStore(err *error) {
 	if cause := recover(); cause != nil {
 		*err = fmt.Errorf("%w: %v", errPanicked, cause)
@@ -187,7 +188,7 @@ func (e *Engine) recoverStore(err *error) {
 	}
 }
 
-// logRefused says once of each flag, variant and segment that the store refuses it.
+// logRefused logs once for each flag, variant and segment that the store refuses it.
 func (e *Engine) logRefused(row Row, err error) {
 	const most = 1000
 	key := row.Key
@@ -199,15 +200,15 @@ func (e *Engine) logRefused(row Row, err error) {
 	}
 }
 
-// settle ends the pending batch of the arena, and books its evaluations.
+// settle marks the pending batch of the arena as done, and updates the statistics.
 func (e *Engine) settle(a *arena, book func(evaluations int64)) {
-	e.mu.Lock() // Stats must not see one without the other
+	e.mu.Lock() // Stats must be consistent
 	defer e.mu.Unlock()
 	book(a.settle())
 }
 
-// abandonLocked ends counting in journals that somebody has touched, which lost says, so that another one is begun: also while
-// the store is away, since a kill would take what is counted in the old one.
+// abandonLocked ends counting in journals that were changed from outside, as lost reports, so that a new one is
+// created. It also does so while the store is unavailable, because a kill would lose the counts of the old one.
 func (e *Engine) abandonLocked(lost map[*arena]bool) {
 	for _, a := range e.mu.arenas {
 		if !a.abandoned && (lost[a] || a.missing.Load()) {
@@ -220,9 +221,9 @@ func (e *Engine) abandonLocked(lost map[*arena]bool) {
 	}
 }
 
-// retireLocked takes out the cells of other hours than the present one, and the arenas with nothing left to send, which it
-// returns. An evaluation that comes late, or early, gets a new cell. It also runs under the flushing lock, after all that
-// changed was sent.
+// retireLocked removes the cells of other hours than the current one, and removes and returns the arenas with
+// nothing left to send. A late or early evaluation gets a new cell. It requires the flushing lock, too, after all
+// changes were sent.
 func (e *Engine) retireLocked(now Hour) (done []*arena) {
 	newest := e.newestLocked()
 	var arenas []*arena
@@ -252,9 +253,9 @@ func (e *Engine) retireLocked(now Hour) (done []*arena) {
 	return done
 }
 
-// giveUp ends an arena that has nothing left to send. Its identity is used again, so that the ledger of the store does
-// not grow with every hour; but not with a CounterStore, which has no ledger, and not that of a journal that somebody has touched, or that could not be removed, since
-// it may come back.
+// giveUp ends an arena that has nothing left to send. Its identity is reused, so that the ledger of the store does
+// not grow with every hour. It is not reused with a CounterStore, which has no ledger, or if the journal was
+// changed from outside or cannot be removed, because it may come back.
 func (e *Engine) giveUp(a *arena) {
 	if a.journal != nil {
 		if err := a.journal.remove(); err != nil {
@@ -265,7 +266,7 @@ func (e *Engine) giveUp(a *arena) {
 			return
 		}
 	}
-	if a.counters { // the store knows the numbers of these
+	if a.counters { // the store has the numbers of these
 		return
 	}
 	e.mu.Lock()
@@ -273,7 +274,7 @@ func (e *Engine) giveUp(a *arena) {
 	e.mu.writers = append(e.mu.writers, a.writer)
 }
 
-// finalFlush stores the last counts and ends counting, so that each evaluation recorded meanwhile is either stored, or
+// finalFlush stores the last counts and ends counting, so that each evaluation recorded meanwhile is stored, or
 // kept in the journal, or dropped and counted.
 func (e *Engine) finalFlush(ctx context.Context) error {
 	e.flushing <- struct{}{} // a flush that holds it ends with the engine's lifetime
@@ -369,8 +370,8 @@ func (e *Engine) run() {
 	}
 }
 
-// retryDelay doubles from firstRetry to lastRetry, and takes a random half off, so that replicas do not come back
-// all at once.
+// retryDelay doubles from firstRetry to lastRetry, and is shortened at random by up to half, so that servers do not
+// retry at the same moment.
 func retryDelay(failures int) time.Duration {
 	delay := lastRetry
 	if doublings := failures - 1; doublings < 10 {
@@ -379,7 +380,7 @@ func retryDelay(failures int) time.Duration {
 	return delay/2 + rand.N(delay/2)
 }
 
-// maintain has the store maintained until Close.
+// maintain maintains the store until Close.
 func (e *Engine) maintain(store Maintainer) {
 	ticker := time.NewTicker(maintenanceInterval)
 	defer ticker.Stop()
@@ -387,7 +388,7 @@ func (e *Engine) maintain(store Maintainer) {
 	ctx, cancel := context.WithCancel(e.lifetime)
 	defer cancel()
 	go func() {
-		<-e.stop // what is half done is done by the next process
+		<-e.stop // the next process completes unfinished work
 		cancel()
 	}()
 	for {

@@ -16,39 +16,39 @@ import (
 	"unsafe"
 )
 
-// A journal is a file whose mapped memory holds the slots of one arena. Counting changes the file, and costs what it
-// costs in memory; when the process is killed, the kernel still has the pages. There is no journal to be written, and
-// none to be replayed: the counters themselves are read back.
+// A journal is a file whose mapped memory holds the slots of one arena. Counting changes the file, and costs as
+// much as in memory. When the process is killed, the kernel still has the pages. Nothing is written as a log or
+// replayed: the counters themselves are read back.
 //
-// The file begins with a header of one page. The slots follow, then three arrays with a number for each slot: what it
-// will have brought to the store once a batch is stored. Batch n has the array n modulo 3. Together with the number of
-// the newest batch they describe the batch in flight, so that whoever finds the file can send exactly it again: the
-// store leaves it alone if it has it. The array before tells what the batch before has stored, since its confirmation,
-// the field stored of its slots, reaches the disk no sooner than the next batch does. And the third one may be half
-// written, by a process that was killed before it had noted the number of its next batch.
+// The file begins with a header of one page. The slots follow, and then three arrays with a number for each slot:
+// the total stored count once a batch is stored. Batch n uses the array n modulo 3. With the number of the newest
+// batch, the arrays describe the batch in flight, so that a process that finds the file can send exactly the same
+// batch again; the store ignores it if it has it. The array before has the counts stored by the previous batch,
+// because its confirmation, the field stored of its slots, reaches the disk no earlier than the next batch. The
+// third array may be half written, by a process that was killed before it saved the number of its next batch.
 const (
 	journalMagic = "datarjnl"
-	// journalVersion is what is written. Files of version 1 differ only in that four bytes of a slot, which have version,
-	// outcome and asked since, are 0; they are adopted as they are.
+	// journalVersion is the version that is written. Files of version 1 differ only in that four bytes of a slot,
+	// which now have version, outcome and asked, are 0; they are adopted unchanged.
 	journalVersion       = 2
 	oldestJournalVersion = 1
 	headerSize           = 4096
 	// arenaSlots times the 88 bytes of a slot and its readings are 352 pages. A batch is at most one arena.
 	arenaSlots = 16_384
-	// readings is how many arrays of readings there are.
+	// readings is the number of arrays of readings.
 	readings = 3
 )
 
-// journalHeader is overlaid on the first page. All but begun is written once.
+// journalHeader is the layout of the first page. All fields except begun are written once.
 type journalHeader struct {
 	magic    [8]byte
-	order    uint32 // 1, to recognise a file of a machine with the other order of bytes
+	order    uint32 // 1, to recognize a file of a machine with another byte order
 	version  uint32
 	slots    uint32
 	slotSize uint32
-	// database and writer are texts of at most 64 bytes, padded with zeros.
+	// database and writer are strings of at most 64 bytes, padded with zeros.
 	database, writer [64]byte
-	checksum         uint32 // CRC-32 (IEEE) of what is before
+	checksum         uint32 // CRC-32 (IEEE) of the bytes before
 	_                uint32
 	begun            atomic.Int64 // sequence of the newest batch
 }
@@ -68,7 +68,7 @@ type journal struct {
 
 func journalSize(slots int) int64 { return headerSize + int64(slots)*(slotSize+readings*8) }
 
-// unfinishedSuffix ends the name of a journal that is being created.
+// unfinishedSuffix is the suffix of a journal that is being created.
 const unfinishedSuffix = ".new"
 
 // journalName matches the names of journals. The first group is the database, the second the writer.
@@ -78,11 +78,11 @@ func journalPath(dir, database, writer string) string {
 	return filepath.Join(dir, "datar-"+database+"."+writer+".journal")
 }
 
-// createJournal makes a file for a new arena. The file has its name only when it is complete and locked.
+// createJournal creates a file for a new arena. The file gets its name only when it is complete and locked.
 func createJournal(dir, database string, w writer, slots int) (_ *arena, err error) {
 	path := journalPath(dir, database, w.id)
 	file, err := os.OpenFile(path+unfinishedSuffix, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, fs.ErrExist) { // left by a process that was killed right here: nobody else has this writer
+	if errors.Is(err, fs.ErrExist) { // left by a process that was killed at this point: no other process has this writer
 		file, err = os.OpenFile(path+unfinishedSuffix, os.O_RDWR|os.O_TRUNC, 0o600)
 	}
 	if err != nil {
@@ -94,7 +94,8 @@ func createJournal(dir, database string, w writer, slots int) (_ *arena, err err
 			_ = os.Remove(path + unfinishedSuffix)
 		}
 	}()
-	// All of the file is written before it is mapped: a full disk shows here, and not as a fault in a running server.
+	// Write the whole file before mapping it, so that a full disk is an error here and not a fault in a running
+	// server.
 	zeros := make([]byte, 64<<10)
 	for left := journalSize(slots); left > 0; left -= int64(len(zeros)) {
 		if _, err := file.Write(zeros[:min(left, int64(len(zeros)))]); err != nil {
@@ -122,7 +123,7 @@ func createJournal(dir, database string, w writer, slots int) (_ *arena, err err
 	return a, nil
 }
 
-// mapJournal overlays an arena on the file.
+// mapJournal maps an arena to the file.
 func mapJournal(file *os.File, path string, slots int) (*arena, error) {
 	mapped, err := mapFile(file, int(journalSize(slots)))
 	if err != nil {
@@ -141,8 +142,8 @@ func mapJournal(file *os.File, path string, slots int) (*arena, error) {
 	return a, nil
 }
 
-// begin writes the batch in flight into the file, and the file to the disk. Failing to reach the disk is no reason not
-// to go on: the file is as good as before for everything but a loss of power.
+// begin writes the batch in flight to the file, and syncs the file. It continues if the sync fails: the file then
+// only misses protection against a power failure.
 func (j *journal) begin(p *pending) {
 	sent := j.sent[p.batch.Sequence%readings]
 	for _, r := range p.readings {
@@ -152,7 +153,7 @@ func (j *journal) begin(p *pending) {
 	_ = syncMapped(j.mapped)
 }
 
-// abort takes the batch in flight out of the file. Its number stays the newest, until the next batch takes it.
+// abort removes the batch in flight from the file. Its number stays the newest, until the next batch uses it.
 func (j *journal) abort(p *pending) {
 	sent := j.sent[p.batch.Sequence%readings]
 	for _, r := range p.readings {
@@ -160,19 +161,19 @@ func (j *journal) abort(p *pending) {
 	}
 }
 
-// intact reports whether the file is still there under its name, in full length.
+// intact reports whether the file still exists under its name, in full length.
 func (j *journal) intact() bool {
 	open, err := j.file.Stat()
 	return err == nil && open.Size() == int64(len(j.mapped)) && j.hasName(open)
 }
 
-// hasName reports whether the file's name still leads to it.
+// hasName reports whether the file's name still refers to it.
 func (j *journal) hasName(open fs.FileInfo) bool {
 	named, err := os.Stat(j.path)
 	return err == nil && os.SameFile(open, named)
 }
 
-// remove deletes the file, if it is still ours, and leaves it.
+// remove deletes the file, if it is still ours, and closes it.
 func (j *journal) remove() error {
 	open, err := j.file.Stat()
 	if err == nil && j.hasName(open) {
@@ -181,17 +182,17 @@ func (j *journal) remove() error {
 	return errors.Join(err, j.leave())
 }
 
-// leave gives up the lock and the memory, and lets the file be, for whoever adopts it. Who uses the arena afterwards faults.
+// leave releases the lock and the memory, and keeps the file for adoption. Later uses of the arena fault.
 func (j *journal) leave() error {
 	err := detachMapped(j.mapped)
 	return errors.Join(err, unlockFile(j.file), j.file.Close())
 }
 
-// errDamaged marks a file that cannot be a journal of ours, or not any more.
+// errDamaged marks a file that is not a valid journal, or no longer valid.
 var errDamaged = errors.New("not a valid journal")
 
-// openJournal opens a file that nobody holds and reads back what is in it. It returns nil if somebody does hold it, or
-// it is gone. The error matches errDamaged if the file is to be set aside.
+// openJournal opens a file that no process holds and reads back its contents. It returns nil if a process holds it,
+// or if it is gone. The error matches errDamaged if the file must be renamed.
 func openJournal(path, database, writer string, of abilities) (_ *arena, err error) {
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -214,7 +215,7 @@ func openJournal(path, database, writer string, of abilities) (_ *arena, err err
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
 	if named, err := os.Stat(path); err != nil || !os.SameFile(info, named) {
-		return nil, nil // somebody sent and removed it just before we had the lock
+		return nil, nil // another process sent and removed it just before this one got the lock
 	}
 	slots, err := checkHeader(file, info.Size(), database, writer)
 	if err != nil {
@@ -238,7 +239,7 @@ func openJournal(path, database, writer string, of abilities) (_ *arena, err err
 	return a, nil
 }
 
-// checkHeader returns the number of slots of a file that is what its name says.
+// checkHeader checks the header against the file's name, and returns the number of slots.
 func checkHeader(file *os.File, size int64, database, writer string) (slots int, err error) {
 	var page [headerSize]byte
 	if size < headerSize {
@@ -275,8 +276,8 @@ func text(padded [64]byte) string {
 	return string(padded[:n])
 }
 
-// recover takes up what the process before left: the batch that was in flight becomes pending again, exactly as it was,
-// and what was counted after it is marked as changed. Without details only events are taken up, with their keys.
+// recover restores the state of the previous process. The batch in flight becomes pending again, unchanged, and
+// later counts are marked as changed. Without details, only events are restored, with their keys.
 func (a *arena) recover(details bool) error {
 	begun := a.journal.header.begun.Load()
 	if begun < 0 {
@@ -289,10 +290,10 @@ func (a *arena) recover(details bool) error {
 		if s.flagID.Load() == 0 {
 			continue
 		}
-		// The next batch may be of other slots than the one that was half written.
+		// The next batch may have other slots than the half-written one.
 		next[i].Store(0)
-		// After a loss of power the disk may not have the confirmation of the batch before the one in flight; and of
-		// the one in flight it may have the reading but not yet the count: then it was never sent.
+		// After a power failure, the disk may not have the confirmation of the batch before the one in flight. It
+		// may have the reading of the batch in flight but not yet the count: then the batch was never sent.
 		stored, count := max(s.stored.Load(), before[i].Load()), s.counted()
 		if err := s.check(count, stored); err != nil {
 			return fmt.Errorf("slot %d: %w", i, err)
@@ -319,11 +320,11 @@ func (a *arena) recover(details bool) error {
 	sortCells(a.cells)
 	a.writer.sequence = begun - 1
 	a.freeze(a.cells, func(c *cell) (int64, int64) { return inFlight[c.index].Load(), c.settled })
-	a.writer.sequence = begun // also if nothing was in flight
+	a.writer.sequence = begun // even if nothing was in flight
 	return nil
 }
 
-// check reports what cannot have been written by this package: then the file was torn.
+// check reports values that this package cannot have written, which means that the file is torn.
 func (s *slot) check(count, stored int64) error {
 	key := s.key()
 	switch first, last := s.first.Load(), s.last.Load(); {
@@ -339,8 +340,8 @@ func (s *slot) check(count, stored int64) error {
 	return nil
 }
 
-// adoptJournals opens the journals of the database that no process holds, for a store of these abilities. Files that are damaged are
-// renamed, with a message.
+// adoptJournals opens the journals of the database that no process holds, for a store with these abilities. It
+// renames and logs damaged files.
 func adoptJournals(dir, database string, of abilities, logger *slog.Logger) ([]*arena, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -368,19 +369,19 @@ func adoptJournals(dir, database string, of abilities, logger *slog.Logger) ([]*
 	return adopted, nil
 }
 
-// removeUnfinished removes a file of a process that was killed while it created a journal. There is nothing in it yet.
+// removeUnfinished removes a file of a process that was killed while it created a journal. The file is empty.
 func removeUnfinished(dir, database string, entry fs.DirEntry) {
 	name, unfinished := strings.CutSuffix(entry.Name(), unfinishedSuffix)
 	if match := journalName.FindStringSubmatch(name); !unfinished || match == nil || match[1] != database {
 		return
 	}
-	const creating = time.Minute // far longer than it takes
+	const creating = time.Minute // far longer than creation takes
 	if info, err := entry.Info(); err == nil && time.Since(info.ModTime()) > creating {
 		_ = os.Remove(filepath.Join(dir, entry.Name()))
 	}
 }
 
-// setAside gives the file a name that is not looked for, and returns it.
+// setAside renames the file, so that it is not found as a journal, and returns the new name.
 func setAside(path string) string {
 	for i := 1; ; i++ {
 		aside := fmt.Sprintf("%s.damaged-%d", path, i)

@@ -10,72 +10,73 @@ import (
 )
 
 const (
-	// DefaultFlushInterval is the flush interval of an engine whose Options leave it zero.
+	// DefaultFlushInterval is the default of Options.FlushInterval.
 	DefaultFlushInterval = time.Minute
-	// MinFlushInterval is the least Options.FlushInterval.
+	// MinFlushInterval is the minimum of Options.FlushInterval.
 	MinFlushInterval = 50 * time.Millisecond
-	// MaxFlushInterval is the greatest Options.FlushInterval.
+	// MaxFlushInterval is the maximum of Options.FlushInterval.
 	MaxFlushInterval = time.Hour
-	// MinRetention is the least Options.Retention other than 0.
+	// MinRetention is the minimum of Options.Retention other than 0.
 	MinRetention = 48 * time.Hour
-	// DefaultMaxKeys is the key limit of an engine whose Options leave it zero. A key takes
-	// some 240 bytes, so this is about 23 MB (BenchmarkMemory).
+	// DefaultMaxKeys is the default of Options.MaxKeys. A key takes about 240 bytes, so this is about 23 MB
+	// (BenchmarkMemory).
 	DefaultMaxKeys = 100_000
-	// earlyFlushKeys is the number of keys with new counts that starts a flush before its time.
+	// earlyFlushKeys is the number of keys with new counts that triggers an early flush.
 	earlyFlushKeys = 10_000
 
 	// MaxAhead is how far the time of an event may be ahead of Options.Now: an event of an hour that begins later is dropped.
 	MaxAhead = 5 * time.Minute
 
-	// flushTimeout bounds one attempt of the background flush; 100,000 rows take a few seconds on a slow disk.
+	// flushTimeout limits one attempt of the background flush; 100,000 rows take a few seconds on a slow disk.
 	flushTimeout = time.Minute
-	// closeTimeout bounds the final flush of a Close whose context has no deadline.
+	// closeTimeout limits the final flush of a Close whose context has no deadline.
 	closeTimeout = 10 * time.Second
-	// closeGrace is how long Close may take for what it has to do when its attempts to store have ended.
+	// closeGrace is how long Close may take after its attempts to store have ended.
 	closeGrace = 100 * time.Millisecond
-	// The delay after the first failed flush, doubled with each further one.
+	// The delay after the first failed flush, doubled after each further one.
 	firstRetry = 500 * time.Millisecond
 	lastRetry  = 30 * time.Second
-	// maintenanceInterval is the time between two calls of Maintainer.Maintain, and between two looks at the journals: for
-	// those of processes that ended, and to make one that could not be made before.
+	// maintenanceInterval is the time between two calls of Maintainer.Maintain, and between two checks of the
+	// journals: for journals of ended processes, and to create one that could not be created before.
 	maintenanceInterval = time.Minute
-	// freshness is how old the newest flush may be before a query flushes first.
+	// freshness is the age of the newest flush above which a query flushes first.
 	freshness = time.Second
 )
 
-// Options configure an Engine. Store is mandatory; the zero value of the others is a good default.
+// Options configure an Engine. Store is required; the zero value of the others is a good default.
 type Options struct {
 	Store Store
-	// Catalog names flags in answers. Nil: they have no names.
+	// Catalog names flags in results. If it is nil, flags have no names.
 	Catalog Catalog
 	// FlushInterval is the time between two flushes, MinFlushInterval to MaxFlushInterval.
 	FlushInterval time.Duration
-	// MaxKeys bounds the keys held in memory. When 5/8 of them are in use, evaluations of new keys are counted without
-	// their version, from 6/8 on also without what Asked says, from 7/8 on also without their segment; when all are in
-	// use, they are dropped and counted as such.
+	// MaxKeys limits the keys in memory. When 5/8 of them are in use, evaluations of new keys are counted without
+	// their version, from 6/8 on also without Asked, from 7/8 on also without their segment. When all are in use,
+	// evaluations of new keys are dropped and counted as such.
 	MaxKeys int
-	// Journal keeps counts through the end of the process, however it ends. The zero value keeps them in memory only.
+	// Journal keeps counts when the process ends in any way. The zero value keeps them in memory only.
 	Journal JournalOptions
 	// Server names this engine among the servers of a DetailStore.
 	Server ServerOptions
-	// Retention is how long the store keeps counts in detail; of days that ended longer ago each flag's total stays.
-	// 0: for ever; otherwise at least MinRetention, and the Store must be a Maintainer.
+	// Retention is how long the store keeps counts in detail; for earlier days it keeps each flag's total. 0 means
+	// forever; otherwise it is at least MinRetention, and the Store must be a Maintainer.
 	Retention time.Duration
-	// Logger gets a line when flushes begin to fail and when they work again, and when counts are in memory only although
-	// a journal is wanted. Nil: slog.Default(); slog.New(slog.DiscardHandler) is for those who want no log.
+	// Logger receives a line when flushes start to fail and when they work again, and when counts are in memory
+	// only although a journal is on. Nil means slog.Default(). To turn logging off, use
+	// slog.New(slog.DiscardHandler).
 	Logger *slog.Logger
-	// Now is the clock, for tests. Nil: time.Now.
+	// Now is the clock, for tests. Nil means time.Now.
 	Now func() time.Time
 }
 
-// JournalOptions say where an engine keeps its journals: files that hold the counters themselves.
+// JournalOptions configure an engine's journals: files that hold the counters themselves.
 type JournalOptions struct {
-	// Dir is a directory of a local disk. Engines and processes may share it. Empty: no journal. On start, and each
-	// minute after Start, an engine takes over the journals in it that no living process holds and that are of the same
-	// Store.Identity. No directory can be used on systems other than Linux, macOS and the BSDs.
+	// Dir is a directory on a local disk. Engines and processes can share it. Empty means no journal. At startup,
+	// and each minute after Start, an engine adopts the journals in it that no living process holds and that have
+	// the same Store.Identity. Journals work only on Linux, macOS and the BSDs.
 	Dir string
-	// Required makes New fail with an error that matches ErrJournal if Dir cannot be used. Otherwise the engine logs a warning, counts in memory, and tries
-	// again each minute.
+	// Required makes New fail with an error that matches ErrJournal if Dir cannot be used. Otherwise the engine
+	// logs a warning, counts in memory, and retries each minute.
 	Required bool
 }
 
@@ -127,7 +128,7 @@ func (o *Options) validate() error {
 	return nil
 }
 
-// isNil reports whether a method of v would find a nil pointer, or v is a nil function. A nil map is an empty one.
+// isNil reports whether v has a nil pointer or is a nil function. A nil map is an empty one.
 func isNil(v any) bool {
 	r := reflect.ValueOf(v)
 	return (r.Kind() == reflect.Pointer || r.Kind() == reflect.Func) && r.IsNil()

@@ -6,17 +6,17 @@ import (
 	"strings"
 )
 
-// Outcome says what an evaluation came to. Its names are those of the API.
+// Outcome is the result of an evaluation. Its names are those of the API.
 type Outcome uint8
 
-// The outcomes. Their values are part of the journal's format and of what stores keep.
+// The outcomes. Their values are part of the journal's format and of stored data.
 const (
-	// Unattributed counts evaluations of which nothing but the assignment is known: those that Flagr or an older version
-	// counted, and those of a host that set no outcome and assigned no variant.
+	// Unattributed is for evaluations of which only the assignment is known: evaluations counted by Flagr or an
+	// older version, and events of a host that set no outcome and assigned no variant.
 	Unattributed Outcome = iota
 	// Matched: a variant was assigned.
 	Matched
-	// HeldOut: a segment matched, and its rollout gave no variant.
+	// HeldOut: a segment matched, and its rollout assigned no variant.
 	HeldOut
 	// NoMatch: no segment matched.
 	NoMatch
@@ -24,9 +24,9 @@ const (
 	NoSegments
 	// Disabled: the flag is off.
 	Disabled
-	// Error: an application sent in that its evaluation failed.
+	// Error: an application reported that its evaluation failed.
 	Error
-	// NotFound: the flag does not exist, so no counter of a flag has this outcome: UnknownRow counts what was asked for.
+	// NotFound: the flag does not exist. No counter of a flag has this outcome; UnknownRow counts these requests.
 	NotFound
 	outcomes
 )
@@ -43,7 +43,7 @@ func (o Outcome) String() string {
 	return outcomeNames[o]
 }
 
-// ParseOutcome returns the outcome of that name.
+// ParseOutcome returns the outcome with that name.
 func ParseOutcome(name string) (Outcome, error) {
 	i := slices.Index(outcomeNames[:], name)
 	if i < 0 {
@@ -52,8 +52,7 @@ func ParseOutcome(name string) (Outcome, error) {
 	return Outcome(i), nil
 }
 
-// IsEvent reports whether evaluations of the outcome are part of what Store.Totals adds up, as all of them were before
-// there were outcomes. The others are details only.
+// IsEvent reports whether Store.Totals includes evaluations with the outcome. Other outcomes are in details only.
 func (o Outcome) IsEvent() bool {
 	switch o {
 	case Unattributed, Matched, HeldOut, NoMatch, Error:
@@ -63,8 +62,8 @@ func (o Outcome) IsEvent() bool {
 	}
 }
 
-// Fits reports whether a counter of the outcome may have the variant, 0 being none: only an assignment has one. What was
-// sent in with an error, or is unattributed, may have any. NotFound has no counter.
+// Fits reports whether a counter with the outcome may have the variant, where 0 means none: only an assignment has
+// one. Reported errors and unattributed counts may have any. NotFound has no counter.
 func (o Outcome) Fits(variantID int64) bool {
 	switch o {
 	case Unattributed, Error:
@@ -78,10 +77,10 @@ func (o Outcome) Fits(variantID int64) bool {
 	}
 }
 
-// Asked is a set of bits that says how a flag was asked for.
+// Asked is a set of bits about how a flag was asked for.
 type Asked uint8
 
-// The bits of Asked. Their values are part of the journal's format and of what stores keep.
+// The bits of Asked. Their values are part of the journal's format and of stored data.
 const (
 	// AskedByTag: the caller named a tag, not the flag.
 	AskedByTag Asked = 1 << iota

@@ -14,26 +14,26 @@ const (
 	maxLimit      = 1000
 )
 
-// SummaryQuery selects what QuerySummary returns. The zero value selects the 100 busiest flags of the last 7 days.
+// SummaryQuery is the query of QuerySummary. The zero value selects the 100 busiest flags of the last 7 days.
 type SummaryQuery struct {
-	// From is the start of the window, inclusive; nil: 7 days ago. To is its end, exclusive; nil: now. Both are widened
-	// to whole hours of UTC.
+	// From is the start of the window, inclusive; nil means 7 days ago. To is its end, exclusive; nil means now.
+	// Both are widened to whole UTC hours.
 	From, To *time.Time
-	// Limit is 1 to 1000; nil: 100. Offset is 0 or more; nil: 0.
+	// Limit is 1 to 1000; nil means 100. Offset is 0 or more; nil means 0.
 	Limit, Offset *int32
 }
 
 // FlagSummary is the traffic of one flag within a window.
 type FlagSummary struct {
 	FlagID int64
-	// FlagInfo is zero if the Catalog does not know the flag any more.
+	// FlagInfo is zero if the Catalog no longer has the flag.
 	FlagInfo
 	Total int64
-	// LastEvaluatedAt is the time of the last evaluation, UTC, to the millisecond. Zero: not known.
+	// LastEvaluatedAt is the time of the last evaluation, UTC, to the millisecond. Zero means unknown.
 	LastEvaluatedAt time.Time
 }
 
-// BreakdownQuery selects the window of QueryFlagSummaryBreakdown, as in SummaryQuery.
+// BreakdownQuery is the window of QueryFlagSummaryBreakdown, as in SummaryQuery.
 type BreakdownQuery struct {
 	From, To *time.Time
 }
@@ -41,40 +41,40 @@ type BreakdownQuery struct {
 // FlagBreakdown is the traffic of one flag within a window, by three dimensions.
 type FlagBreakdown struct {
 	FlagID int64
-	// ByVariant is in descending order of counts. VariantID 0 stands for evaluations that assigned no variant.
+	// ByVariant is in descending order of counts. VariantID 0 stands for evaluations without a variant.
 	ByVariant []VariantCount
-	// BySegment is in descending order of counts. Evaluations that matched no segment are not in it.
+	// BySegment is in descending order of counts. It omits evaluations that matched no segment.
 	BySegment []SegmentCount
-	// Ingested is how many of all were counted elsewhere and sent in, as far as that is known.
+	// Ingested is how many of them were counted elsewhere and reported, as far as known.
 	Ingested int64
-	// ByDay has the days of UTC that have counts, in ascending order.
+	// ByDay has the UTC days with counts, in ascending order.
 	ByDay []DayCount
 }
 
 // VariantCount is the number of evaluations that assigned a variant.
 type VariantCount struct {
 	VariantID, Count int64
-	// Name is that of the Catalog, empty if it has none.
+	// Name is from the Catalog; empty if it has none.
 	Name string
 }
 
 // SegmentCount is the number of evaluations that matched a segment.
 type SegmentCount struct {
 	SegmentID, Count int64
-	// Name is that of the Catalog, empty if it has none.
+	// Name is from the Catalog; empty if it has none.
 	Name string
 }
 
 // DayCount is the number of evaluations of one day.
 type DayCount struct {
-	// Day is midnight UTC, when the day begins.
+	// Day is the start of the day, midnight UTC.
 	Day   time.Time
 	Count int64
 }
 
-// QuerySummary returns the flags with traffic in the window, those with most of it first, equal ones by id. What this
-// engine has counted is flushed first, at most once a second, so the answer is that fresh. The error matches
-// ErrInvalidQuery if an argument is out of range.
+// QuerySummary returns the flags with traffic in the window, busiest first, and flags with equal counts by ID. It
+// flushes the engine's counts first, at most once a second. The error matches ErrInvalidQuery if an argument is out
+// of range.
 func (e *Engine) QuerySummary(ctx context.Context, query SummaryQuery) ([]FlagSummary, error) {
 	from, to, err := e.window(query.From, query.To)
 	if err != nil {
@@ -116,8 +116,8 @@ func (e *Engine) QuerySummary(ctx context.Context, query SummaryQuery) ([]FlagSu
 	return summaries, nil
 }
 
-// QueryFlagSummaryBreakdown returns the traffic of one flag, as fresh as QuerySummary does. The error matches
-// ErrInvalidQuery if an argument is out of range, and ErrFlagNotFound if there is no such flag and never were counts of it.
+// QueryFlagSummaryBreakdown returns the traffic of one flag, as fresh as QuerySummary. The error matches
+// ErrInvalidQuery if an argument is out of range, and ErrFlagNotFound if the flag does not exist and has no counts.
 func (e *Engine) QueryFlagSummaryBreakdown(ctx context.Context, flagID int64, query BreakdownQuery) (*FlagBreakdown, error) {
 	from, to, err := e.window(query.From, query.To)
 	if err != nil {
@@ -163,8 +163,9 @@ func (e *Engine) QueryFlagSummaryBreakdown(ctx context.Context, flagID int64, qu
 	return b, nil
 }
 
-// outcomesAndDays reads the totals by outcome and by day, which are two queries. Other engines write meanwhile, so it reads
-// them in turns until nothing came in between two of them. If something always does, the sums differ by that.
+// outcomesAndDays reads the totals by outcome and by day with two queries. Because other engines write
+// concurrently, it alternates the queries until nothing changed between two of them. If something always changes,
+// the sums differ by that.
 func (e *Engine) outcomesAndDays(ctx context.Context, query TotalsQuery) (outcomes, days []Total, err error) {
 	byOutcome, byDay := query, query
 	byOutcome.GroupBy, byDay.GroupBy = ByOutcome, ByDay
@@ -185,7 +186,7 @@ func (e *Engine) outcomesAndDays(ctx context.Context, query TotalsQuery) (outcom
 	return outcomes, days, err
 }
 
-// sum adds totals up. Counts only grow, so that equal sums of one window are of the same evaluations.
+// sum adds up totals. Counts only grow, so equal sums of one window include the same evaluations.
 func sum(totals []Total) (n int64) {
 	for _, t := range totals {
 		n += t.Count
@@ -193,7 +194,7 @@ func sum(totals []Total) (n int64) {
 	return n
 }
 
-// checkCounted returns ErrFlagNotFound if a flag that the Catalog does not know was never counted.
+// checkCounted returns ErrFlagNotFound if a flag that is not in the Catalog was never counted.
 func (e *Engine) checkCounted(ctx context.Context, flagID int64) error {
 	ever, err := e.totals(ctx, TotalsQuery{From: 0, To: endOfTime, FlagID: flagID, GroupBy: ByFlag})
 	if err != nil {
@@ -205,10 +206,10 @@ func (e *Engine) checkCounted(ctx context.Context, flagID int64) error {
 	return nil
 }
 
-// count is the sum of what has an id in common.
+// count is a sum for an ID.
 type count struct{ id, count int64 }
 
-// descending adds totals up by an id, and sorts by descending count and then by id.
+// descending adds up totals by an ID, and sorts by descending count and then by ID.
 func descending(totals []Total, id func(Total) int64) []count {
 	sums := map[int64]int64{}
 	for _, t := range totals {
@@ -279,9 +280,8 @@ func page(limit, offset *int32) (int, int, error) {
 	return int(l), int(o), nil
 }
 
-// refresh flushes what was counted, unless a query did so within the last second, and waits for it, but no longer than
-// a second: a query is better answered with what is stored than not at all. A flush that takes longer, or fails, is
-// left to Stats.
+// refresh flushes the counts, unless a query did so within the last second, and waits for at most a second: a query
+// then returns what is stored. Stats shows flushes that take longer or fail.
 func (e *Engine) refresh(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, freshness)
 	defer cancel()
@@ -302,7 +302,7 @@ func (e *Engine) refresh(ctx context.Context) {
 		return
 	}
 	done := make(chan struct{})
-	go func() { // goes on when the query does not wait any more
+	go func() { // continues if the query stops waiting
 		defer close(done)
 		defer e.unlockFlushing()
 		flushing, cancel := context.WithTimeout(e.lifetime, flushTimeout)

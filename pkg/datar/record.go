@@ -4,37 +4,38 @@ import (
 	"time"
 )
 
-// maxEventCount is the greatest Event.Count.
+// maxEventCount is the maximum of Event.Count.
 const maxEventCount = 1_000_000_000
 
-// Event is one evaluation of a flag, or several alike.
+// Event is one evaluation of a flag, or several equal ones.
 type Event struct {
 	// FlagID is at least 1.
 	FlagID int64
-	// VariantID is 0 when no variant was assigned, SegmentID when no segment matched.
+	// VariantID is 0 if no variant was assigned, and SegmentID if no segment matched.
 	VariantID, SegmentID int64
-	// Time is when the evaluation happened. It decides the hour that is counted, in whatever zone it is given. Zero: now.
+	// Time is the time of the evaluation, in any time zone. It determines the hour. Zero means now.
 	Time time.Time
-	// Outcome is what the evaluation came to. Left 0, it is Matched if there is a variant, else Unattributed. Only Matched has a
-	// variant, and HeldOut, NoMatch, NoSegments and Disabled have none. NotFound is not accepted.
+	// Outcome is the result of the evaluation. If it is 0, it is Matched if there is a variant, else Unattributed.
+	// Only Matched has a variant, and HeldOut, NoMatch, NoSegments and Disabled do not allow one. NotFound is
+	// invalid.
 	Outcome Outcome
-	// Asked says how the flag was asked for. It is not kept of what is Unattributed, and so is Version.
+	// Asked is how the flag was asked for. Asked and Version are not kept for Unattributed evaluations.
 	Asked Asked
-	// Version is the id of the flag's snapshot modulo 65,536, or 0.
+	// Version is the ID of the flag's snapshot modulo 65,536, or 0.
 	Version uint16
-	// Count is how many evaluations there were, all at Time: 0 to 1,000,000,000. 0 means 1.
+	// Count is the number of evaluations, all at Time: 0 to 1,000,000,000. 0 means 1.
 	Count int64
 }
 
-// Record counts an event. It never does I/O, never fails the caller, and allocates nothing for a key that was seen in
-// the same hour. An event that is not valid is dropped as DropInvalid.
+// Record counts an event. It never does I/O, never returns an error, and does not allocate for a key that was seen
+// in the same hour. An invalid event is dropped as DropInvalid.
 func (e *Engine) Record(event Event) {
-	// An Event and the receiver take more registers than a call has, so they would go over the stack. This is inlined into
-	// callers, and what it calls takes fewer.
+	// An Event and the receiver need more registers than a call has, so they would go over the stack. This function
+	// is inlined into callers, and the functions that it calls need fewer.
 	e.count(event.FlagID, event.VariantID, event.SegmentID, event.Time, event.Outcome, uint32(event.Version)<<16|uint32(event.Asked), event.Count)
 }
 
-// count is Record, with version and asked in the bits that they have in packedKey.
+// count is Record, with version and asked as the bits of packedKey.
 func (e *Engine) count(flagID, variantID, segmentID int64, at time.Time, outcome Outcome, parts uint32, n int64) {
 	ms := at.UnixMilli()
 	if n == 0 {
@@ -49,7 +50,7 @@ func (e *Engine) count(flagID, variantID, segmentID int64, at time.Time, outcome
 		if outcome != Unattributed {
 			key.rest |= uint64(parts) | uint64(outcome)<<8
 		}
-	case outcome >= NotFound: // which recordSlow finds invalid
+	case outcome >= NotFound: // invalid in recordSlow
 		key.rest |= uint64(outcome) << 8
 	case !outcome.IsEvent():
 		return
@@ -59,13 +60,13 @@ func (e *Engine) count(flagID, variantID, segmentID int64, at time.Time, outcome
 	if f.cell != nil && n > 0 && n <= maxEventCount {
 		a = f.add(ms, n)
 	}
-	if a == counted { // as nearly always
+	if a == counted { // nearly always
 		return
 	}
 	e.recordRest(f.cell, key, ms, n, at.IsZero(), a)
 }
 
-// recordRest does what a Record seldom has to do, after what became of its addition to the cell.
+// recordRest does the rare parts of a Record, depending on the result of its addition to the cell.
 func (e *Engine) recordRest(c *cell, key packedKey, ms, n int64, timeless bool, a addition) {
 	switch {
 	case a == 0:
@@ -92,7 +93,7 @@ func (e *Engine) stripe(c *cell) {
 	}
 }
 
-// signal wakes whoever waits on c, now or later. It never waits itself.
+// signal wakes the goroutine that waits on c, now or later. It never blocks.
 func signal(c chan<- struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -100,7 +101,7 @@ func signal(c chan<- struct{}) {
 	}
 }
 
-// Databases know no year after 9999. endOfTime is its last hour, as the end of a window.
+// Databases support no year after 9999. endOfTime is its last hour, as the end of a window.
 const (
 	maxMilli  = 253_402_300_799_999
 	endOfTime = Hour(maxMilli / (3600 * 1000))
@@ -112,7 +113,8 @@ func (k Key) valid(ms int64, now time.Time) bool {
 		k.Hour <= HourOf(now.Add(MaxAhead)) && k.Outcome.Fits(k.VariantID) && k.Asked < askedEnd
 }
 
-// recordSlow counts or drops evaluations whose key has no cell, or one that has just been sealed, or whose number is invalid.
+// recordSlow counts or drops evaluations whose key has no cell, or one that has just been sealed, or whose count is
+// invalid.
 func (e *Engine) recordSlow(key Key, ms, n int64) addition {
 	now := e.options.Now()
 	if inRange := n > 0 && n <= maxEventCount; !inRange || !key.valid(ms, now) {
@@ -143,15 +145,15 @@ func (e *Engine) recordSlow(key Key, ms, n int64) addition {
 	}
 }
 
-// invalidEvent is the first event that was not valid. A flush logs it, since Record does no I/O.
+// invalidEvent is the first invalid event. A flush logs it, because Record does no I/O.
 type invalidEvent struct {
 	key    Key
 	ms     int64
 	count  int64
-	logged bool // under the flushing lock
+	logged bool // protected by the flushing lock
 }
 
-// logInvalid runs under the flushing lock.
+// logInvalid requires the flushing lock.
 func (e *Engine) logInvalid() {
 	i := e.invalid.Load()
 	if i == nil || i.logged {
@@ -163,8 +165,8 @@ func (e *Engine) logInvalid() {
 		"flag", i.key.FlagID, "variant", i.key.VariantID, "segment", i.key.SegmentID, "outcome", i.key.Outcome, "time", time.UnixMilli(i.ms).UTC(), "count", i.count)
 }
 
-// foldings say which part of new keys is given up when so many eighths of Options.MaxKeys are in use, so that the sum stays
-// right when room is short: first the version, then how was asked, then the segment.
+// foldings define which part of new keys is dropped when so many eighths of Options.MaxKeys are in use, so that
+// sums stay correct: first the version, then asked, then the segment.
 var foldings = [...]struct {
 	eighths int
 	fold    func(*Key)
@@ -174,7 +176,7 @@ var foldings = [...]struct {
 	{7, func(k *Key) { k.SegmentID = 0 }},
 }
 
-// cellForLocked returns the cell of the key, or of the folded key when room is short, or nil.
+// cellForLocked returns the cell of the key, or of the folded key when keys run short, or nil.
 func (e *Engine) cellForLocked(key Key, ms int64) *cell {
 	t := e.table.Load()
 	if c := t.get(key.pack()).cell; c != nil {
@@ -209,7 +211,8 @@ func (e *Engine) cellForLocked(key Key, ms int64) *cell {
 	return c
 }
 
-// takeSlotLocked returns a new cell, of the newest arena, or of the spare one, or of one in memory until there is a journal.
+// takeSlotLocked returns a new cell: of the newest arena, or of the spare one, or of one in memory until there is a
+// journal.
 func (e *Engine) takeSlotLocked(key Key, ms int64) *cell {
 	for {
 		if a := e.newestLocked(); a != nil {
@@ -241,7 +244,7 @@ func (e *Engine) newestLocked() *arena {
 	return nil
 }
 
-// newWriterLocked returns an identity for a new arena: one whose arena is gone, if there is one.
+// newWriterLocked returns an identity for a new arena, which is reused if possible.
 func (e *Engine) newWriterLocked() writer {
 	if n := len(e.mu.writers); n > 0 {
 		w := e.mu.writers[n-1]
@@ -253,7 +256,7 @@ func (e *Engine) newWriterLocked() writer {
 
 func (e *Engine) arenaSlots() int { return min(arenaSlots, e.options.MaxKeys) }
 
-// detachLocked takes the cells of the arena out of the table. What they counted is still sent.
+// detachLocked removes the cells of the arena from the table. Their counts are still sent.
 func (e *Engine) detachLocked(a *arena) {
 	if a.detached {
 		return
@@ -263,7 +266,7 @@ func (e *Engine) detachLocked(a *arena) {
 	e.rebuildTableLocked()
 }
 
-// rebuildTableLocked publishes a new table of the cells of all arenas that are not detached.
+// rebuildTableLocked publishes a new table with the cells of all arenas that are not detached.
 func (e *Engine) rebuildTableLocked() {
 	t := newTable(e.mu.keys)
 	for _, a := range e.mu.arenas {

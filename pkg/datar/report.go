@@ -11,20 +11,20 @@ import (
 	"time"
 )
 
-// ServerOptions say how an engine's statistics are found among those of others that write to the same DetailStore.
+// ServerOptions identify an engine among the servers that write to the same DetailStore.
 type ServerOptions struct {
-	// Name tells servers apart, such as the host's name, and stays the same when this one starts again. Characters other
-	// than ASCII letters, digits, '.', '_' and '-' become '-', and it is cut at 63 bytes. Empty: a random one,
-	// which is kept in Journal.Dir if there is one.
+	// Name is the server's name, such as the name of the host, and stays the same after a restart. Characters other
+	// than ASCII letters, digits, '.', '_' and '-' become '-', and it is cut to 63 bytes. If it is empty, a random
+	// name is used and stored in Journal.Dir if there is one.
 	Name string
-	// Kind is KindServer if it is empty.
+	// Kind is KindServer if empty.
 	Kind ServerKind
 }
 
-// maxServerName is the most bytes of ServerRecord.Name.
+// maxServerName is the maximum length of ServerRecord.Name, in bytes.
 const maxServerName = 63
 
-// CleanServerName returns the name as a ServerRecord may have it.
+// CleanServerName converts a name to a valid ServerRecord.Name.
 func CleanServerName(name string) string {
 	name = strings.Map(func(r rune) rune {
 		switch {
@@ -36,8 +36,8 @@ func CleanServerName(name string) string {
 	return name[:min(len(name), maxServerName)]
 }
 
-// reporter writes the record of a server into the store, with the batches of arenas; and batches of its own, with what
-// no arena has. Their writer is the run. It belongs to whoever holds the flushing lock.
+// reporter writes the record of a server to the store, with the batches of arenas. It also writes its own batches,
+// with data that is in no arena. Their writer is the run. It requires the flushing lock.
 type reporter struct {
 	name     string
 	kind     ServerKind
@@ -45,26 +45,26 @@ type reporter struct {
 	start    time.Time
 	sequence int64
 	pending  *report
-	// limit is the most unknown texts of the next batch.
+	// limit is the maximum number of unknown keys in the next batch.
 	limit int
-	// reported is when the newest record was made that the store has.
+	// reported is the time of the newest record in the store.
 	reported time.Time
-	// ended: records say that they are the last one from now on; told: the store has one that does.
+	// ended: records are marked as the last one from now on; told: the store has such a record.
 	ended, told bool
 	refused     bool // it was logged that the store refuses a record
-	// base are the statistics at the start of the running flush.
+	// base has the statistics at the start of the running flush.
 	base Stats
 }
 
 func (r *reporter) begin(base Stats) { r.base = base }
 
-// report is a batch, and the readings that it brings to the store.
+// report is a batch, and the readings that it is computed from.
 type report struct {
 	batch    Batch
 	readings []unknownReading
 }
 
-// newReporter is for an engine that starts now.
+// newReporter returns the reporter of an engine that starts now.
 func newReporter(o Options) reporter {
 	r := reporter{name: CleanServerName(o.Server.Name), kind: o.Server.Kind, run: newWriterID(), start: o.Now(), limit: unknownPerBatch}
 	if r.kind == "" {
@@ -79,8 +79,8 @@ func newReporter(o Options) reporter {
 	return r
 }
 
-// keptName returns the name that is in a file, or the given one, which it writes into the file if there is none. A file that
-// cannot be used is not an error: then the next start has another name.
+// keptName returns the name in a file. If the file does not exist, it writes the given name to it. An unusable file
+// is not an error: the next start then has another name.
 func keptName(path, name string) string {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -93,8 +93,8 @@ func keptName(path, name string) string {
 	return name
 }
 
-// record makes the record of a batch that stores so many evaluations. With all, nothing is left to send of what was
-// recorded before the flush started. It runs under the flushing lock.
+// record returns the record of a batch that stores this many evaluations. With all, nothing recorded before the
+// flush started is left to send. It requires the flushing lock.
 func (e *Engine) record(started time.Time, evaluations int64, all bool) *ServerRecord {
 	r := &e.reporter
 	newest := e.newRecord(r.base)
@@ -113,14 +113,15 @@ func (e *Engine) record(started time.Time, evaluations int64, all bool) *ServerR
 	e.mu.Lock()
 	record.Stored = e.mu.stored + evaluations
 	e.mu.Unlock()
-	// To add up what is pending takes long. It is what was recorded when the flush started and became of nothing since; what
-	// was recorded later is left to the next record, unless it is stored already.
+	// Adding up the pending evaluations takes long. They are those that were recorded when the flush started and
+	// are neither stored nor dropped since. Later evaluations are in the next record, unless they are already
+	// stored.
 	record.Recorded = max(r.base.Recorded, record.Stored+dropped)
 	record.Pending = record.Recorded - record.Stored - dropped
 	return record
 }
 
-// newRecord makes a record without counts.
+// newRecord returns a record without counts.
 func (e *Engine) newRecord(s Stats) ServerRecord {
 	r := &e.reporter
 	record := ServerRecord{
@@ -133,7 +134,7 @@ func (e *Engine) newRecord(s Stats) ServerRecord {
 	return record
 }
 
-// toMilli is the time as a ServerRecord has it.
+// toMilli truncates the time to the precision of a ServerRecord.
 func toMilli(t time.Time) time.Time {
 	if t.IsZero() {
 		return t
@@ -141,8 +142,8 @@ func toMilli(t time.Time) time.Time {
 	return time.UnixMilli(t.UnixMilli()).UTC()
 }
 
-// report sends what no arena has: unknown texts, and the record of the server if no batch has brought it for a while, so
-// that others know that it lives. It runs under the flushing lock.
+// report sends data that is in no arena: unknown keys, and the server's record if no batch had it for a while, so
+// that others know that the server is running. It requires the flushing lock.
 func (e *Engine) report(ctx context.Context, started time.Time) error {
 	r := &e.reporter
 	for e.details != nil && (r.pending != nil || e.unknown.isPending() || e.isRecordDue(started)) {
@@ -166,7 +167,7 @@ func (e *Engine) report(ctx context.Context, started time.Time) error {
 				return &recordError{err}
 			}
 			return fmt.Errorf("store %d keys of unknown flags: %w", rows, err)
-		case rows > 1: // one of the texts, or more: half of them, until it is alone
+		case rows > 1: // one or more of the keys: try half of them, until one is left
 			r.limit = rows / 2
 			r.sequence--
 		case rows == 1:
@@ -183,13 +184,13 @@ func (e *Engine) report(ctx context.Context, started time.Time) error {
 	return nil
 }
 
-// recordError is the reason why the store has not taken the record of this server, when nothing else had to be sent.
+// recordError is why the store did not accept the record of this server, if nothing else had to be sent.
 type recordError struct{ err error }
 
 func (e *recordError) Error() string { return "store the record of this server: " + e.err.Error() }
 func (e *recordError) Unwrap() error { return e.err }
 
-// isRecordDue reports whether the store's record of this server is old, with some room for timers that are early.
+// isRecordDue reports whether the store's record of this server is old, with some tolerance for early timers.
 func (e *Engine) isRecordDue(started time.Time) bool {
 	if e.reporter.ended {
 		return !e.reporter.told
@@ -197,7 +198,7 @@ func (e *Engine) isRecordDue(started time.Time) bool {
 	return started.Sub(e.reporter.reported) >= e.options.FlushInterval*3/4
 }
 
-// reportedBy takes note that the store has a batch.
+// reportedBy records that the store has a batch.
 func (e *Engine) reportedBy(b Batch) {
 	if b.Server != nil {
 		e.reporter.reported, e.reporter.told = b.Server.At, b.Server.Ended

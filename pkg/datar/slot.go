@@ -6,15 +6,16 @@ import (
 	"unsafe"
 )
 
-// sealedBit marks a slot that takes no more counts. As the sign bit it shows in the result of the very addition that
-// came too late.
+// sealedBit marks a slot that accepts no more counts. As the sign bit, it shows in the result of the addition that
+// was too late.
 const sealedBit = math.MinInt64
 
-// slot counts the evaluations of one key. It fills one cache line, so that neighbours do not slow each other down. It
-// lies in memory or in a mapped journal file, where it is read back after the process was killed: its layout is a
-// file format.
+// slot counts the evaluations of one key. It fills one cache line, so that neighbors do not slow each other down.
+// It is in memory or in a mapped journal file, from which it is read back after a kill, so its layout is a file
+// format.
 type slot struct {
-	// flagID is 0 as long as the slot is free. It is written last of the key, and then never again.
+	// flagID is 0 while the slot is free. It is the last part of the key that is written, and never changes
+	// afterward.
 	flagID               atomic.Int64
 	variantID, segmentID int64
 	hour                 Hour
@@ -22,9 +23,9 @@ type slot struct {
 	version uint16
 	outcome Outcome
 	asked   Asked
-	// count only grows: nothing is taken back while the hour lives, so nothing can fall between reading and resetting.
+	// count only grows, so no evaluation can be lost between a read and a reset.
 	count atomic.Int64
-	// stored is how much of count the store has. Only the flush writes it.
+	// stored is how much of count is in the store. Only a flush writes it.
 	stored atomic.Int64
 	// first and last are Unix milliseconds. They are updated before count, so they cover every evaluation in it.
 	first, last atomic.Int64
@@ -32,13 +33,13 @@ type slot struct {
 
 const slotSize = 64
 
-// Both differences are constants that fit an array's length only if slotSize is right.
+// Both differences are constants that fit an array's length only if slotSize is correct.
 var (
 	_ [slotSize - unsafe.Sizeof(slot{})]byte
 	_ [unsafe.Sizeof(slot{}) - slotSize]byte
 )
 
-// take makes a free slot that of the key. The caller owns the slot until it publishes it.
+// take assigns a free slot to the key. The caller owns the slot until it is published.
 func (s *slot) take(key Key, ms int64) {
 	s.variantID, s.segmentID, s.hour = key.VariantID, key.SegmentID, key.Hour
 	s.version, s.outcome, s.asked = key.Version, key.Outcome, key.Asked
@@ -54,18 +55,18 @@ func (s *slot) key() Key {
 	}
 }
 
-// add counts n evaluations and returns the count. It returns 0 if the slot was sealed before, and the evaluations must be
-// counted elsewhere.
+// add counts n evaluations and returns the count. It returns 0 if the slot was sealed before; the evaluations must
+// then be counted elsewhere.
 func (s *slot) add(n int64) int64 {
 	count := s.count.Add(n)
 	if count < 0 {
-		s.count.Add(-n) // what is in a journal stays right, but for this moment
+		s.count.Add(-n) // the count in a journal is wrong only for this moment
 		return 0
 	}
 	return count
 }
 
-// cover widens the time from first to last so that it has ms in it.
+// cover widens the time from first to last to include ms.
 func (s *slot) cover(ms int64) {
 	lower(&s.first, ms)
 	raise(&s.last, ms)
@@ -81,10 +82,10 @@ func raise(v *atomic.Int64, to int64) {
 	}
 }
 
-// counted is the count, of a sealed slot as well.
+// counted returns the count, also of a sealed slot.
 func (s *slot) counted() int64 { return s.count.Load() &^ sealedBit }
 
-// retire seals the slot if everything in it is stored. After that no count can reach it.
+// retire seals the slot if all of its counts are stored. Then no count can be added.
 func (s *slot) retire(stored int64) bool {
 	return s.count.CompareAndSwap(stored, stored|sealedBit)
 }

@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// Record finds a journal that is ready, or counts in memory until there is one: files are made here, in the background and
-// at the end of flushes.
+// Record uses an existing journal, or counts in memory until there is one. Files are created here, in the
+// background and at the end of flushes.
 
-// keepJournals makes a spare arena each time that the newest fills up, tries each minute to make a journal that could not
-// be made before, and takes over the journals of processes that ended; until Close.
+// keepJournals creates a spare arena each time the newest one fills up, retries each minute to create a journal
+// after a failure, and adopts the journals of ended processes, until Close.
 func (e *Engine) keepJournals() {
 	ticker := time.NewTicker(maintenanceInterval)
 	defer ticker.Stop()
@@ -25,7 +25,7 @@ func (e *Engine) keepJournals() {
 	}
 }
 
-// needsSpareLocked reports whether a spare arena is to be made soon.
+// needsSpareLocked reports whether a spare arena is needed soon.
 func (e *Engine) needsSpareLocked() bool {
 	if e.options.Journal.Dir == "" || e.mu.spare != nil || e.mu.closed {
 		return false
@@ -34,8 +34,8 @@ func (e *Engine) needsSpareLocked() bool {
 	return newest == nil || newest.journal == nil || newest.taken >= len(newest.slots)/4
 }
 
-// prepareSpare makes a spare arena if one is needed, but after a failure not before a minute has passed. Keys that were
-// counted in memory for want of it are counted in it from then on.
+// prepareSpare creates a spare arena if one is needed, at most once a minute after a failure. Keys that were
+// counted in memory for lack of it are then counted in it.
 func (e *Engine) prepareSpare() {
 	now := e.options.Now()
 	e.mu.Lock()
@@ -76,14 +76,14 @@ func (e *Engine) prepareSpare() {
 	}
 }
 
-// noteSpareFailure keeps the writer for the next attempt, and says once that counts are in memory.
+// noteSpareFailure keeps the writer for the next attempt, and logs once that counts are in memory.
 func (e *Engine) noteSpareFailure(now time.Time, w writer, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.mu.makingSpare, e.mu.spareFailed = false, now
 	e.mu.writers = append(e.mu.writers, w)
 	if newest := e.newestLocked(); newest != nil && newest.journal != nil && newest.taken < len(newest.slots) {
-		return // the present journal still has room
+		return // the current journal still has room
 	}
 	e.mu.inMemory = true
 	if !e.mu.warned {
@@ -92,7 +92,7 @@ func (e *Engine) noteSpareFailure(now time.Time, w writer, err error) {
 	e.mu.warned = true
 }
 
-// openJournals makes the first journal, and takes over those of processes that ended.
+// openJournals creates the first journal, and adopts those of ended processes.
 func (e *Engine) openJournals() error {
 	dir := e.options.Journal.Dir
 	first, err := createJournal(dir, e.options.Store.Identity(), writer{id: newWriterID()}, e.arenaSlots())
@@ -116,7 +116,7 @@ func (e *Engine) openJournals() error {
 	return nil
 }
 
-// adopt takes over the journals of processes that ended, and has a flush send what is in them at once.
+// adopt adopts the journals of ended processes, and triggers a flush of their counts.
 func (e *Engine) adopt() {
 	if e.options.Journal.Dir == "" {
 		return
@@ -126,7 +126,7 @@ func (e *Engine) adopt() {
 	defer e.mu.Unlock()
 	if failed := err != nil; failed != e.mu.adoptionFails {
 		e.mu.adoptionFails = failed
-		if failed && !e.mu.warned { // else it is known that there is something with the directory
+		if failed && !e.mu.warned { // otherwise the problem of the directory is already logged
 			e.options.Logger.Error("datar: counts of ended processes wait until their journals can be read", "error", err)
 		}
 	}

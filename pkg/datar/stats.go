@@ -2,7 +2,7 @@ package datar
 
 import "time"
 
-// flushReport is what Stats says about flushes.
+// flushReport has the flush statistics of Stats.
 type flushReport struct {
 	last     time.Time
 	duration time.Duration
@@ -13,42 +13,45 @@ type flushReport struct {
 
 // Stats is the state of an engine. Recorded = Stored + Pending + the sum of Dropped, always.
 type Stats struct {
-	// Recorded is the number of evaluations that calls of Record which have returned were about, and Adopted.
+	// Recorded is the number of evaluations of all returned calls of Record, plus Adopted.
 	Recorded int64
-	// Adopted are evaluations that earlier processes recorded, and that this engine found in their journals.
+	// Adopted is the number of evaluations that earlier processes recorded, and that this engine found in their
+	// journals.
 	Adopted int64
-	// Stored are evaluations that the store has confirmed, Pending those that wait for it.
+	// Stored counts evaluations that the store has confirmed, and Pending those that are not stored yet.
 	Stored, Pending int64
-	// Dropped are evaluations that were not counted. Of an engine it has all reasons, also those with 0.
+	// Dropped counts evaluations that were not counted. An engine's Dropped has all reasons, including those with
+	// 0.
 	Dropped map[DropReason]int64
-	// Unknown is about requests for flags that do not exist, which are not in the numbers before.
+	// Unknown counts requests for flags that do not exist, which are not in the other numbers.
 	Unknown UnknownStats
-	// Keys is the number of keys that are being counted.
+	// Keys is the number of keys in memory.
 	Keys int
 	// Writer is the newest identity under which this engine's batches are stored.
 	Writer string
-	// FlushInterval is that of the Options.
+	// FlushInterval is Options.FlushInterval, or its default.
 	FlushInterval time.Duration
-	// Journal is the directory of the journals, empty if counts are in memory only.
+	// Journal is the directory of the journals; empty if counts are in memory only.
 	Journal string
-	// InMemory is true if a journal is wanted, but could not be written when it was needed last.
+	// InMemory is true if a journal is on, but could not be written when it was last needed.
 	InMemory bool
-	// LostJournals is the number of journals that were cut or deleted while they were in use. Of a journal that was
-	// cut, counts since the last flush are lost, and missing in Recorded.
+	// LostJournals is the number of journals that were truncated or deleted while in use. If a journal was
+	// truncated, counts since the last flush are lost, and missing in Recorded.
 	LostJournals int
-	// OldestPending is a time before which nothing is pending; zero if nothing is pending at all.
+	// OldestPending is a time before which nothing is pending; zero if nothing is pending.
 	OldestPending time.Time
-	// LastFlush is the start of the last flush that the store confirmed, and LastFlushDuration the time it took. Zero: none.
+	// LastFlush is the start of the last flush that the store confirmed, and LastFlushDuration its duration. Zero
+	// means none.
 	LastFlush         time.Time
 	LastFlushDuration time.Duration
-	// Flushes is the number of flushes that the store confirmed, and FlushDuration the time they took together.
+	// Flushes is the number of flushes that the store confirmed, and FlushDuration the sum of their durations.
 	Flushes       int64
 	FlushDuration time.Duration
-	// LastError is the reason of the last flush attempt's failure, nil if it succeeded.
+	// LastError is the error of the last flush attempt, or nil if it succeeded.
 	LastError error
 }
 
-// Stats returns the present state. It may be called at any time, also while the store hangs.
+// Stats returns the current state. It may be called at any time, even while the store hangs.
 func (e *Engine) Stats() Stats {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -8,41 +8,41 @@ import (
 )
 
 const (
-	// stripes is how many further slots a busy key gets.
+	// stripes is the number of further slots of a busy key.
 	stripes = 32
-	// A key is busy when busyCounts of its evaluations, a power of two, happened within busyTime milliseconds.
+	// A key is busy if busyCounts of its evaluations, a power of two, happened within busyTime milliseconds.
 	busyCounts = 1 << 16
 	busyTime   = 1000
 )
 
-// cell says where a key is counted. Record reads the first six fields, which share a cache line and seldom change;
-// of the slot, whose line every count takes from the other processors, it touches nothing but the count.
+// cell is the place where a key is counted. Record reads the first six fields, which share a cache line and rarely
+// change. Of the slot, whose cache line moves between processors with every count, it only uses the count.
 //
-// A key that is counted by many processors at once gets stripes: cells of their own, each with a slot, so that the
-// processors do not wait for each other. To a flush they are cells like others, whose rows it adds up.
+// A key that many processors count at the same time gets stripes: cells of its own, each with a slot, so that the
+// processors do not wait for each other. A flush treats them like other cells and adds up their rows.
 type cell struct {
 	key  packedKey
 	slot *slot
-	// first and last are those of slot. They are updated after the slot's and before the count, and a flush reads them
-	// after the count, so what is sent with a count covers every evaluation in it.
+	// first and last are copies of the slot's. They are updated after the slot's and before the count, and a flush
+	// reads them after the count. So they cover every evaluation in a count that is sent.
 	first, last atomic.Int64
 	flags       atomic.Uint32
-	mapped      bool   // slot lies in a journal
-	isStripe    bool   // of another cell, and so not in the table
+	mapped      bool   // slot is in a journal
+	isStripe    bool   // of another cell, and not in the table
 	arena       *arena // keeps the memory of slot
 	index       int    // of slot within arena
-	// settled is what is in slot.stored, where no cut of a file reaches it. It is written under the flushing lock and
-	// mu, and read under either.
+	// settled is a copy of slot.stored that truncation of a file cannot change. Writing it requires the flushing
+	// lock and mu, and reading it requires one of them.
 	settled int64
-	// sealed: nothing is counted in slot any more, and final is what was. The slot itself may show more for a moment,
-	// until a Record that came too late has taken its addition back. Both are kept like settled.
+	// sealed: slot accepts no more counts, and final is the last count. The slot itself may briefly have a greater
+	// count, until a late Record has taken back its addition. Both are protected like settled.
 	sealed bool
 	final  int64
-	// stripes are set before the flag striped, and then never again.
+	// stripes are set before the flag striped, and never change afterward.
 	stripes *[stripes]*cell
 	// lap is the time of the last evaluation at which the count reached a multiple of busyCounts, in Unix milliseconds.
 	lap atomic.Int64
-	_   [8]byte // up to a size that the allocator aligns to cache lines
+	_   [8]byte // padding to a size that the allocator aligns to cache lines
 }
 
 // The flags of a cell.
@@ -52,13 +52,13 @@ const (
 	striped
 )
 
-// addition is what became of counting an evaluation; 0 if it must be counted elsewhere, because the slot was sealed before, or
-// its memory is gone.
+// addition is the result of counting an evaluation. It is 0 if the evaluation must be counted elsewhere, because
+// the slot was sealed before, or because its memory is gone.
 type addition uint8
 
 const (
 	counted addition = 1 << iota
-	// first: it is the first one since a flush read the slot.
+	// first: the first count since a flush read the slot.
 	first
 	// busy: the key should have stripes.
 	busy
@@ -78,12 +78,12 @@ func (f found) add(ms, n int64) addition {
 		if o := c.addTo(c.slot, ms, n); o != 0 {
 			return o
 		}
-		// It is sealed, as happens when its hour is over and all of it is stored.
+		// It is sealed, because its hour is over and all counts are stored.
 	}
 	return f.cell.addTo(f.slot, ms, n)
 }
 
-// addTo counts in the slot of the cell, whose address the caller may have sooner than the cell.
+// addTo counts in the slot of the cell. The caller may have the slot's address earlier than the cell.
 func (c *cell) addTo(s *slot, ms, n int64) addition {
 	var count int64
 	if c.mapped {
@@ -110,7 +110,7 @@ func (c *cell) isBusy(ms int64) bool {
 }
 
 func (c *cell) addUnmapped(s *slot, ms, n int64) int64 {
-	if s.count.Load() < 0 { // Sealed. A processor begins with this load before it has the cell, which it does not with an addition.
+	if s.count.Load() < 0 { // Sealed. The processor starts this load before it has the cell, unlike an addition.
 		return 0
 	}
 	if ms < c.first.Load() || ms > c.last.Load() {
@@ -121,7 +121,7 @@ func (c *cell) addUnmapped(s *slot, ms, n int64) int64 {
 	return s.add(n)
 }
 
-// addMapped is addUnmapped for a slot in a file, which faults if the file was cut.
+// addMapped is addUnmapped for a slot in a file, which faults if the file was truncated.
 func (c *cell) addMapped(s *slot, ms, n int64) (count int64) {
 	before := debug.SetPanicOnFault(true)
 	defer func() {
@@ -133,14 +133,15 @@ func (c *cell) addMapped(s *slot, ms, n int64) (count int64) {
 	return c.addUnmapped(s, ms, n)
 }
 
-// stripeOfGoroutine spreads goroutines over stripes by where their stacks are. It need not be even, nor stay the same.
+// stripeOfGoroutine spreads goroutines over stripes by the addresses of their stacks. The spread need not be even
+// or stable.
 func stripeOfGoroutine() int {
 	var here byte
 	at := uintptr(unsafe.Pointer(&here))
-	return int((at>>11 ^ at>>16 ^ at>>21) % stripes) // stacks begin with 2 KiB, and double
+	return int((at>>11 ^ at>>16 ^ at>>21) % stripes) // stacks start with 2 KiB, and double
 }
 
-// counted is how much was counted in the cell.
+// counted returns the count of the cell.
 func (c *cell) counted() int64 {
 	if c.sealed {
 		return c.final
@@ -148,34 +149,37 @@ func (c *cell) counted() int64 {
 	return c.slot.counted()
 }
 
-// base is the part of the slot's count that is settled.
+// base returns the settled part of the slot's count.
 func (c *cell) base() int64 {
-	if c.slot.flagID.Load() == 0 { // the file was cut before it, and what came after the cut is counted from 0
+	if c.slot.flagID.Load() == 0 { // the file was truncated before the slot, and later counts start at 0
 		return c.slot.stored.Load()
 	}
 	return c.settled
 }
 
-// left is the number of evaluations that are not settled. It is never negative, although the count may be cut away.
+// left returns the number of evaluations that are not settled. It is never negative, even if truncation reset the
+// count.
 func (c *cell) left() int64 {
 	base := c.base() // before the count, which is never less
 	return max(0, c.counted()-base)
 }
 
-// table finds cells by key: open addressing with linear probing. Readers take no lock. Writers, who hold Engine.mu,
-// put cells into empty places only; to take cells out or to grow they publish a new table.
+// table maps keys to cells, with open addressing and linear probing. Readers take no lock. Writers, who hold
+// Engine.mu, put cells only into empty places; to remove cells or to grow, they publish a new table.
 //
-// With many keys a Record waits for memory most of the time. So places are small, and stay in the caches of a processor. A found
-// cell comes with its slot, so that both are fetched at the same time and not one after the other.
+// With many keys, a Record waits for memory most of the time. So places are small, and stay in the caches of a
+// processor. A found has a cell and its slot, so that both are fetched at the same time and not one after the
+// other.
 type table struct {
-	// places is a power of two, at most half of it filled. A place has the number of a found plus 1 in as many of its low bits
-	// as an index of places has, and above them bits of the key's hash, which spare a look at most other keys. 0 is empty.
+	// places has a power of two as its length, and is at most half full. A place has the index of a found plus 1 in
+	// as many low bits as an index of places has. Its other bits are from the key's hash, which saves a comparison
+	// with most other keys. 0 is empty.
 	places []atomic.Uint32
 	found  []found
-	used   int // of found, under Engine.mu
+	used   int // of found; protected by Engine.mu
 }
 
-// found is what Record needs of a key. It does not change once it has a place.
+// found has what Record needs for a key. It does not change once it has a place.
 type found struct {
 	cell *cell
 	slot *slot
@@ -208,7 +212,7 @@ func (t *table) get(key packedKey) found {
 	}
 }
 
-// put needs hasRoom.
+// put requires hasRoom.
 func (t *table) put(c *cell) {
 	mask, hash := uint64(len(t.places)-1), c.key.hash()
 	i := hash & mask
@@ -222,7 +226,7 @@ func (t *table) put(c *cell) {
 
 func (t *table) hasRoom() bool { return t.used < len(t.found) }
 
-// packedKey is a Key in four words, which are compared and mixed faster than its seven parts.
+// packedKey is a Key in four words, which are faster to compare and hash than its seven parts.
 type packedKey struct {
 	flagID, variantID, segmentID int64
 	// rest has the hour in its upper half, and below it version, outcome and asked.
@@ -246,8 +250,9 @@ func (k packedKey) unpack() Key {
 
 func (k packedKey) hour() Hour { return Hour(int32(k.rest >> 32)) }
 
-// hash mixes the parts with odd constants, and folds the 128 bits of a product, as the hash functions of the wyhash family do
-// (Wang Yi, public domain): ids are small and dense, so every bit of them must reach the low bits of the result.
+// hash multiplies the parts with odd constants, and folds the 128 bits of a product, like the hash functions of the
+// wyhash family (Wang Yi, public domain). IDs are small and dense, so every bit of them must affect the low bits of
+// the result.
 func (k packedKey) hash() uint64 {
 	high, low := bits.Mul64(uint64(k.flagID)*0x9e3779b97f4a7c15+uint64(k.variantID)*0xc2b2ae3d27d4eb4f+
 		uint64(k.segmentID)*0x165667b19e3779f9+k.rest*0x27d4eb2f165667c5, 0xff51afd7ed558ccd)

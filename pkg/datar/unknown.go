@@ -10,33 +10,33 @@ import (
 )
 
 const (
-	// unknownPerHour is how many texts of one hour are counted by themselves.
+	// unknownPerHour is the number of keys of one hour that are counted separately.
 	unknownPerHour = 1000
-	// maxUnknown bounds the texts of all hours that are in memory, as when the store is away for long. A text takes some
-	// 200 bytes, so this is about 2 MB. As many hours again may have an OtherUnknown.
+	// maxUnknown limits the keys of all hours in memory, for example during a long outage of the store. A key takes
+	// about 200 bytes, so this is about 2 MB. As many hours may also have an OtherUnknown.
 	maxUnknown = 10_000
-	// unknownPerBatch is the most rows of a batch.
+	// unknownPerBatch is the maximum number of rows of a batch.
 	unknownPerBatch = 1000
 )
 
-// UnknownStats is what became of requests for flags that do not exist. Recorded = Stored + Pending + Dropped, always.
+// UnknownStats counts requests for flags that do not exist. Recorded = Stored + Pending + Dropped, always.
 type UnknownStats struct {
 	// Recorded is the number of calls of RecordUnknown that have returned.
 	Recorded int64
-	// Stored are those that the store has confirmed, and Pending those that wait for it, in memory: a process that is
-	// killed loses them, also with a journal.
+	// Stored counts requests that the store has confirmed, and Pending those that are not stored yet. Pending
+	// requests are in memory: a killed process loses them, even with a journal.
 	Stored, Pending int64
-	// Dropped are those that were not counted: after Close, with an impossible time, of too many hours at once, refused
-	// by the store, or not stored by Close.
+	// Dropped counts requests that were not counted: after Close, with an invalid time, of too many hours at once,
+	// refused by the store, or not stored by Close.
 	Dropped int64
 }
 
-// unknownCounter counts requests for flags that do not exist, of a bounded number of texts.
+// unknownCounter counts requests for flags that do not exist, with a limited number of keys.
 type unknownCounter struct {
 	mu struct {
 		sync.Mutex
 		counts map[unknownKey]*unknownCount
-		// texts is how many of counts each hour has, without OtherUnknown, and all is their sum.
+		// texts is the number of counts of each hour, without OtherUnknown, and all is their sum.
 		texts  map[Hour]int
 		all    int
 		stats  UnknownStats // without Pending
@@ -52,18 +52,19 @@ type unknownKey struct {
 type unknownCount struct {
 	count, sent int64
 	first, last int64
-	refused     bool // the store refuses the text
+	refused     bool // the store refuses the key
 }
 
-// unknownReading is a count as a batch will have brought it to the store.
+// unknownReading is a count once the batch is stored.
 type unknownReading struct {
 	key   unknownKey
 	count int64
 }
 
-// RecordUnknown counts a request for a flag that does not exist, under the key, id or tag that was asked for. Of an hour,
-// 1,000 texts are counted by themselves, and the others together as OtherUnknown; a text is cut to MaxAsked bytes and made
-// valid UTF-8 without zero bytes. A zero time is now. It does no I/O, and nothing at all if the Store is not a DetailStore.
+// RecordUnknown counts a request for a flag that does not exist, under the requested key, ID or tag. 1,000 keys of
+// an hour are counted separately, and all others together as OtherUnknown. A key is cut to MaxAsked bytes and
+// converted to valid UTF-8 without zero bytes. A zero time means now. It does no I/O, and does nothing if the Store
+// is not a DetailStore.
 func (e *Engine) RecordUnknown(asked string, at time.Time) {
 	if e.details == nil {
 		return
@@ -74,7 +75,8 @@ func (e *Engine) RecordUnknown(asked string, at time.Time) {
 	e.unknown.add(CleanAsked(asked), at.UnixMilli())
 }
 
-// CleanAsked returns what is counted for a text that a caller has sent: cut to MaxAsked bytes, valid UTF-8 without zero bytes.
+// CleanAsked returns the key that is counted for a string from a caller: cut to MaxAsked bytes, valid UTF-8 without
+// zero bytes.
 func CleanAsked(text string) string {
 	if len(text) > MaxAsked {
 		end := MaxAsked
@@ -84,7 +86,7 @@ func CleanAsked(text string) string {
 		text = text[:end]
 	}
 	text = strings.ToValidUTF8(text, "?")
-	return strings.ReplaceAll(text, "\x00", "?") // which PostgreSQL has no place for
+	return strings.ReplaceAll(text, "\x00", "?") // PostgreSQL cannot store it
 }
 
 func (u *unknownCounter) add(asked string, ms int64) {
@@ -107,7 +109,7 @@ func (u *unknownCounter) add(asked string, ms int64) {
 	c.first, c.last = min(c.first, ms), max(c.last, ms)
 }
 
-// countForLocked returns the count of the key, or of OtherUnknown when room is short, or nil.
+// countForLocked returns the count of the key, or of OtherUnknown when keys run short, or nil.
 func (u *unknownCounter) countForLocked(key unknownKey) *unknownCount {
 	if c := u.mu.counts[key]; c != nil && !c.refused {
 		return c
@@ -122,7 +124,7 @@ func (u *unknownCounter) countForLocked(key unknownKey) *unknownCount {
 	}
 	switch {
 	case key.asked != OtherUnknown:
-		// The key of the map keeps its text alive, which must not be a part of a large request.
+		// The map's key keeps its string in memory, so it must not be part of a large request.
 		key.asked = strings.Clone(key.asked)
 		u.mu.texts[key.hour]++
 		u.mu.all++
@@ -134,7 +136,7 @@ func (u *unknownCounter) countForLocked(key unknownKey) *unknownCount {
 	return c
 }
 
-// begin returns what the next batch brings, at most limit rows, in the order of hours and texts.
+// begin returns the rows of the next batch, at most limit, sorted by hour and key.
 func (u *unknownCounter) begin(limit int) (rows []UnknownRow, readings []unknownReading) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -155,7 +157,7 @@ func (u *unknownCounter) begin(limit int) (rows []UnknownRow, readings []unknown
 	return rows, readings
 }
 
-// settle notes that the readings are stored.
+// settle marks the readings as stored.
 func (u *unknownCounter) settle(readings []unknownReading) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -166,8 +168,8 @@ func (u *unknownCounter) settle(readings []unknownReading) {
 	}
 }
 
-// refuse takes note that the store refuses the text of a reading: it is counted as OtherUnknown, which is dropped if it is
-// refused as well.
+// refuse records that the store refuses the key of a reading. It is then counted as OtherUnknown, which is dropped
+// if it is also refused.
 func (u *unknownCounter) refuse(r unknownReading) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -190,7 +192,7 @@ func (u *unknownCounter) refuse(r unknownReading) {
 	other.first, other.last = min(other.first, c.first), max(other.last, c.last)
 }
 
-// retire gives up the counts outside of the hour that are stored.
+// retire removes stored counts of other hours.
 func (u *unknownCounter) retire(now Hour) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -209,7 +211,7 @@ func (u *unknownCounter) retire(now Hour) {
 	}
 }
 
-// isPending reports whether something waits for the store.
+// isPending reports whether a count is not stored yet.
 func (u *unknownCounter) isPending() bool { return u.stats().Pending > 0 }
 
 func (u *unknownCounter) stats() UnknownStats {
@@ -227,7 +229,7 @@ func (u *unknownCounter) close() {
 	u.mu.closed = true
 }
 
-// drop counts what waits for the store as dropped, after close.
+// drop counts everything that is not stored as dropped, after close.
 func (u *unknownCounter) drop() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
