@@ -25,7 +25,7 @@ TESTSUM       := $(GO) run ./integration_tests/testsum
 RACE          := -race '-gcflags=modernc.org/...=-race=false'
 RACE_PACKAGES ?= ./pkg/... $(LIBRARIES)
 
-.PHONY: help build run test race test-servers test-clickhouse test-chdb streams cross integration browser screenshots lint swagger swagger-check bench bench-answers bench-clickhouse bench-scaling benchstat attack vulncheck profile clean
+.PHONY: help build run test race test-servers test-clickhouse test-chdb test-clickhouse-cluster streams cross integration browser screenshots lint swagger swagger-check bench bench-answers bench-clickhouse bench-scaling benchstat attack vulncheck profile clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
@@ -76,6 +76,9 @@ test-clickhouse: build ## tests with counts in ClickHouse, which it installs and
 
 test-chdb: ## the same on a current engine of ClickHouse in a Python process, 530 MB to install
 	$(SERVERS) -only chdb $(TESTSUM) $(GO) test -count=1 -timeout 40m ./pkg/datar/chstore
+
+test-clickhouse-cluster: ## the same on a cluster of two shards with two replicas each, which it installs and starts
+	integration_tests/services/clickhousecluster/run.sh $(GO) test -count=1 -timeout 40m -run '/^cluster$$' ./pkg/datar/chstore
 
 cross: ## build the server for other systems and machines, and what needs none of its libraries for all of them
 	@for system in linux darwin windows; do for machine in amd64 arm64; do \

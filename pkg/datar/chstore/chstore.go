@@ -58,7 +58,11 @@ func New(ctx context.Context, o Options) (*Store, error) {
 	if err := o.validate(); err != nil {
 		return nil, fmt.Errorf("chstore: %w", err)
 	}
-	s := &Store{client: newClient(o), purgeGrace: 24 * time.Hour, dropGrace: 10 * time.Minute, builds: builder{every: buildEvery, quiet: buildQuiet}}
+	return connect(ctx, newClient(o))
+}
+
+func connect(ctx context.Context, c *client) (*Store, error) {
+	s := &Store{client: c, purgeGrace: 24 * time.Hour, dropGrace: 10 * time.Minute, builds: builder{every: buildEvery, quiet: buildQuiet}}
 	begin := time.Now()
 	for {
 		err := s.prepare(ctx)

@@ -106,7 +106,10 @@ func newClient(o Options) *client {
 			},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		settings: url.Values{"database": {o.Database}, "output_format_json_quote_64bit_integers": {"1"}},
+		settings: url.Values{
+			"database": {o.Database}, "output_format_json_quote_64bit_integers": {"1"},
+			"max_query_size": {"16777216"}, // a window of years names the rollup of each quarter of a day
+		},
 	}
 }
 

@@ -3,9 +3,11 @@ package chstore_test
 import (
 	"compress/gzip"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -254,6 +256,44 @@ func TestNewRefuses(t *testing.T) {
 	_, err := chstore.New(ctx, chstore.Options{Hosts: []string{"127.0.0.1:1"}, Password: clientPassword, Database: "datar"})
 	if err == nil || !strings.Contains(err.Error(), "127.0.0.1:1") || strings.Contains(err.Error(), clientPassword) {
 		t.Errorf("an unreachable host: %v", err)
+	}
+}
+
+// A connection with TLS is used if the certificate is verified. Else nothing is sent.
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	c := imitate(t)
+	secure := httptest.NewUnstartedServer(c)
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0) // handshakes fail on purpose
+	secure.StartTLS()
+	t.Cleanup(secure.Close)
+	options, err := chstore.ParseURL("clickhouses://u:" + strings.ReplaceAll(clientPassword, "/", "%2F") + "@" + strings.TrimPrefix(secure.URL, "https://") + "/datar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := chstore.New(t.Context(), options); err == nil || !strings.Contains(err.Error(), "certificate") || strings.Contains(err.Error(), clientPassword) {
+		t.Errorf("a certificate of an unknown authority: %v", err)
+	}
+	if len(c.mu.users) != 0 {
+		t.Error("something was sent to a server that was not verified")
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(secure.Certificate())
+	s, err := chstore.NewTrusting(t.Context(), options, roots)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	if err := s.Apply(t.Context(), batchOf(1)); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.insertions(); len(got) != 1 || !c.mu.users["u:"+clientPassword] {
+		t.Errorf("inserts went to %q, and users are %v", got, c.mu.users)
+	}
+	plain := options
+	plain.TLS = false
+	if _, err := chstore.New(t.Context(), plain); err == nil {
+		t.Error("plain HTTP works on a port of HTTPS")
 	}
 }
 

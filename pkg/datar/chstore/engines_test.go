@@ -26,6 +26,7 @@ var engines = []struct {
 }{
 	{name: "clickhouse", variable: "FLAGR_TEST_CLICKHOUSE"},
 	{name: "chdb", variable: "FLAGR_TEST_CHDB", optional: true},
+	{name: "cluster", variable: "FLAGR_TEST_CLICKHOUSE_CLUSTER", optional: true},
 }
 
 // onEachEngine runs a test for each engine of ClickHouse, in parallel with all others. fresh returns the connection string
@@ -50,15 +51,28 @@ func onEachEngine(t *testing.T, test func(t *testing.T, fresh func(testing.TB) s
 	}
 }
 
-func freshDatabase(t testing.TB, server string) string {
+// parse reads a connection string, of several hosts the first one.
+func parse(t testing.TB, server string) *url.URL {
 	t.Helper()
-	u, err := url.Parse(server)
+	before, after, _ := strings.Cut(server, "@")
+	hosts, path, _ := strings.Cut(after, "/")
+	host, _, _ := strings.Cut(hosts, ",")
+	u, err := url.Parse(before + "@" + host + "/" + path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	name := "flagr_test_" + strings.ToLower(rand.Text()[:16])
-	execute(t, server, "CREATE DATABASE "+name)
-	t.Cleanup(func() { execute(t, server, "DROP DATABASE "+name) })
+	return u
+}
+
+func freshDatabase(t testing.TB, server string) string {
+	t.Helper()
+	u := parse(t, server)
+	name, on := "flagr_test_"+strings.ToLower(rand.Text()[:16]), ""
+	if cluster := u.Query().Get("cluster"); cluster != "" {
+		on = " ON CLUSTER " + cluster
+	}
+	execute(t, server, "CREATE DATABASE "+name+on)
+	t.Cleanup(func() { execute(t, server, "DROP DATABASE "+name+on) })
 	u.Path = "/" + name
 	return u.String()
 }
@@ -66,10 +80,7 @@ func freshDatabase(t testing.TB, server string) string {
 // execute runs a statement beside the program under test, in the database of the connection string, and returns the answer.
 func execute(t testing.TB, server, statement string) string {
 	t.Helper()
-	u, err := url.Parse(server)
-	if err != nil {
-		t.Fatal(err)
-	}
+	u := parse(t, server)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), administration)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+u.Host+"/?database="+strings.TrimPrefix(u.Path, "/"), strings.NewReader(statement))

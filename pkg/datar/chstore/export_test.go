@@ -2,6 +2,9 @@ package chstore
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"net/http"
 	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
@@ -32,3 +35,10 @@ func (s *Store) Rolled(ctx context.Context, from, to datar.Hour) (int, error) {
 
 // KeyHash is the hash of a sender's key.
 func KeyHash(key string) string { return keyHash(key) }
+
+// NewTrusting is New with the roots that certificates are verified against.
+func NewTrusting(ctx context.Context, o Options, roots *x509.CertPool) (*Store, error) {
+	c := newClient(o)
+	c.http.Transport.(*http.Transport).TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	return connect(ctx, c)
+}

@@ -87,9 +87,6 @@ func (s *Store) maintain(ctx context.Context, now time.Time, keep time.Duration)
 	if err := s.purge(ctx); err != nil {
 		return err
 	}
-	if err := s.rollUp(ctx, now); err != nil {
-		return err
-	}
 	day := func(age time.Duration) int64 { return int64(dayOf(datar.HourOf(now.Add(-age)))) }
 	for _, old := range []struct {
 		table  string
@@ -104,7 +101,7 @@ func (s *Store) maintain(ctx context.Context, now time.Time, keep time.Duration)
 			return err
 		}
 	}
-	return nil
+	return s.rollUp(ctx, now)
 }
 
 // reduce marks the days before a day as reduced, if there are any.

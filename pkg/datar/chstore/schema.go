@@ -119,7 +119,7 @@ func (s *Store) create(t table) []string {
 	statements := []string{fmt.Sprintf("CREATE TABLE IF NOT EXISTS %s.%s%s (%s) ENGINE = %s %s",
 		s.client.options.Database, local, on, t.columns, s.engineOf(t), t.layout)}
 	if local != t.name {
-		statements = append(statements, fmt.Sprintf("CREATE TABLE IF NOT EXISTS %s.%s%s (%s) ENGINE = Distributed(%s, %s, %s, cityHash64(writer))",
+		statements = append(statements, fmt.Sprintf("CREATE TABLE IF NOT EXISTS %s.%s%s (%s) ENGINE = Distributed(%s, %s, %s, cityHash64(toString(writer)))",
 			s.client.options.Database, t.name, on, t.columns, cluster, s.client.options.Database, local))
 	}
 	return statements
