@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"gorm.io/gorm"
 	"gorm.io/gorm/clause"
@@ -21,7 +22,7 @@ const exportBytes = 1 << 20
 // ExportSQLite writes all flags as they are at one moment into a new SQLite file, which must be empty or not there yet,
 // and which a server can use as its database. Deleted flags and parts are in it, so that a flag can be restored from
 // it, too. Without history the snapshots of flags are left out. Whatever the error is, the file is the caller's to
-// remove.
+// remove. From a SQLite file, SQLite copies the rows by itself.
 func (s *Store) ExportSQLite(ctx context.Context, path string, history bool) error {
 	// Nobody else has the file, and after a crash it is worth nothing: no journal, and no waiting for the disk.
 	const options = "?_pragma=journal_mode(OFF)&_pragma=synchronous(OFF)"
@@ -29,18 +30,18 @@ func (s *Store) ExportSQLite(ctx context.Context, path string, history bool) err
 	if err != nil {
 		return fmt.Errorf("create the exported file: %w", err)
 	}
+	tables := exportedTables(history)
+	if source, ok := s.pool.(*sqlitePool); ok && source.attaches() && !s.readOnly {
+		statements, err := insertions(s.db, tables)
+		if err := errors.Join(err, file.Close()); err != nil {
+			return err
+		}
+		return explain("export to a file", source.fill(ctx, path, statements))
+	}
 	err = s.read(ctx, "the rows to export", func(from *gorm.DB) error {
 		return file.db.WithContext(ctx).Transaction(func(to *gorm.DB) error {
-			copies := []func(from, to *gorm.DB) error{
-				copyRows[entity.Flag], copyRows[entity.Tag], copyRows[flagTag], copyRows[entity.Segment],
-				copyRows[entity.Variant], copyRows[entity.Constraint], copyRows[entity.Distribution],
-				copyRows[entity.FlagEntityType],
-			}
-			if history {
-				copies = append(copies, copyRows[entity.FlagSnapshot])
-			}
-			for _, run := range copies {
-				if err := run(from, to); err != nil {
+			for _, t := range tables {
+				if err := t.copy(from, to); err != nil {
 					return err
 				}
 			}
@@ -48,6 +49,42 @@ func (s *Store) ExportSQLite(ctx context.Context, path string, history bool) err
 		})
 	})
 	return errors.Join(err, file.Close())
+}
+
+// exportedTable is a table of the exported file.
+type exportedTable struct {
+	model any
+	copy  func(from, to *gorm.DB) error
+}
+
+func exportedTables(history bool) []exportedTable {
+	tables := []exportedTable{
+		exported[entity.Flag](), exported[entity.Tag](), exported[flagTag](), exported[entity.Segment](), exported[entity.Variant](),
+		exported[entity.Constraint](), exported[entity.Distribution](), exported[entity.FlagEntityType](),
+	}
+	if history {
+		tables = append(tables, exported[entity.FlagSnapshot]())
+	}
+	return tables
+}
+
+func exported[T any]() exportedTable { return exportedTable{new(T), copyRows[T]} }
+
+// attached is the name of the exported file in the statements that fill it.
+const attached = "exported"
+
+// insertions are statements that copy all rows of tables to the attached file.
+func insertions(db *gorm.DB, tables []exportedTable) ([]string, error) {
+	statements := make([]string, len(tables))
+	for i, t := range tables {
+		table := &gorm.Statement{DB: db}
+		if err := table.Parse(t.model); err != nil {
+			return nil, err
+		}
+		columns := "`" + strings.Join(table.Schema.DBNames, "`, `") + "`"
+		statements[i] = fmt.Sprintf("INSERT INTO %s.%s (%s) SELECT %s FROM main.%s", attached, table.Schema.Table, columns, columns, table.Schema.Table)
+	}
+	return statements, nil
 }
 
 // copyRows writes the rows of one table as they are, deleted ones included.

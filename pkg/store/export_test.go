@@ -44,6 +44,19 @@ func TestExportedFileHasEveryRow(t *testing.T) {
 	}
 }
 
+// A database in memory has no connection that could attach a file.
+func TestExportFromMemory(t *testing.T) {
+	t.Parallel()
+	s := openFile(t, ":memory:")
+	created := must[*entity.Flag](t)(s.CreateFlag(t.Context(), "ada", NewFlag{Description: "d", Template: TemplateBoolean}))
+	path := filepath.Join(t.TempDir(), "export.sqlite")
+	ok(t, s.ExportSQLite(t.Context(), path, true))
+	same(t, dump(t, s.db), dump(t, rawDB{openRaw(t, path)}))
+	if flag := must[*entity.Flag](t)(s.Flag(t.Context(), int64(created.ID))); len(flag.Variants) != 1 {
+		t.Errorf("after the export: %+v", flag)
+	}
+}
+
 // Every row is written in the end, however many there are, and whoever writes and exports meanwhile.
 func TestExportsAreOfOneMoment(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {

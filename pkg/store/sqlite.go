@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -170,6 +171,30 @@ func (p *sqlitePool) Close() error {
 		err = errors.Join(err, p.readers.Close())
 	}
 	return err
+}
+
+// attaches reports whether a connection can write to another file beside its own: not if the options say read only, and a database in
+// memory has no connection to spare.
+func (p *sqlitePool) attaches() bool { return p.readers != p.writer && !p.readOnly }
+
+// fill runs statements, which read this file as it is at one moment and write to the file at path, named as attached says.
+func (p *sqlitePool) fill(ctx context.Context, path string, statements []string) (err error) {
+	connection, err := p.readers.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	// Closing the connection detaches the file, whatever state it is in.
+	defer func() { _ = connection.Raw(func(any) error { return driver.ErrBadConn }) }()
+	if _, err := connection.ExecContext(ctx, "ATTACH DATABASE ? AS "+attached, path); err != nil {
+		return err
+	}
+	before := []string{"PRAGMA " + attached + ".journal_mode = OFF", "PRAGMA " + attached + ".synchronous = OFF", "BEGIN"}
+	for _, statement := range slices.Concat(before, statements, []string{"COMMIT"}) {
+		if _, err := connection.ExecContext(ctx, statement); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // BeginTx starts a transaction; one that is not read-only waits until it may write.
