@@ -3,6 +3,7 @@ package handler
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -38,6 +39,34 @@ func appendFlagModel(b []byte, f *entity.Flag) []byte {
 	b = appendOptionalText(b, `"updatedBy":`, f.UpdatedBy)
 	b = appendList(append(b, `"variants":`...), f.Variants, appendVariantModel)
 	return append(b, '}')
+}
+
+// appendSnapshots appends a history. It fails on a snapshot whose stored flag cannot be read.
+func appendSnapshots(b []byte, snapshots []entity.FlagSnapshot) ([]byte, error) {
+	b = append(b, '[')
+	for i := range snapshots {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		f, err := entity.DecodeFlag(snapshots[i].Flag)
+		if err != nil {
+			return nil, fmt.Errorf("read the flag in snapshot %d: %w", snapshots[i].ID, err)
+		}
+		b = appendSnapshot(b, &snapshots[i], f)
+	}
+	return append(b, ']'), nil
+}
+
+func appendSnapshot(b []byte, s *entity.FlagSnapshot, f *entity.Flag) []byte {
+	b = appendFlagModel(append(b, `{"flag":`...), f)
+	b = append(b, ',')
+	b = appendOptionalID(b, s.ID)
+	b = s.UpdatedAt.UTC().AppendFormat(append(b, `"updatedAt":"`...), time.RFC3339)
+	if s.UpdatedBy != "" {
+		b = eval.AppendString(append(b, `","updatedBy":`...), s.UpdatedBy)
+		return append(b, '}')
+	}
+	return append(b, `"}`...)
 }
 
 func appendSegmentModel(b []byte, s *entity.Segment) []byte {

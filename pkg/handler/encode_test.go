@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
 )
 
 // TestEncodersWriteWhatModelsDo fills every field of flags at random, new fields of the structs included, and compares with
@@ -27,6 +28,9 @@ func TestEncodersWriteWhatModelsDo(t *testing.T) {
 		}{
 			"model":  {appendFlagModel(nil, &f), flagModel(&f)},
 			"entity": {appendFlagEntity(nil, &f), &f},
+			"snapshot": {appendSnapshot(nil, &entity.FlagSnapshot{Model: f.Model, UpdatedBy: f.UpdatedBy}, &f), &models.FlagSnapshot{
+				ID: int64(f.ID), UpdatedBy: f.UpdatedBy, UpdatedAt: new(f.UpdatedAt.UTC().Format(time.RFC3339)), Flag: flagModel(&f),
+			}},
 		} {
 			if want := unescaped(t, encoder.want); !bytes.Equal(encoder.got, want) {
 				t.Fatalf("%s:\n got %s\nwant %s", name, encoder.got, want)

@@ -187,12 +187,15 @@ func (h *Handler) GetFlagSnapshots(p flagapi.GetFlagSnapshotsParams) middleware.
 			h.fail(p.HTTPRequest, err).WriteResponse(rw, producer)
 			return
 		}
-		payload, err := snapshotModels(snapshots)
+		body, err := appendSnapshots(nil, snapshots)
 		if err != nil {
 			h.fail(p.HTTPRequest, err).WriteResponse(rw, producer)
 			return
 		}
-		flagapi.NewGetFlagSnapshotsOK().WithPayload(payload).WriteResponse(rw, producer)
+		h.abortable(func(rw http.ResponseWriter) error {
+			_, err := rw.Write(append(body, '\n'))
+			return err
+		}).WriteResponse(rw, producer)
 	})
 }
 

@@ -1,9 +1,6 @@
 package handler
 
 import (
-	"fmt"
-	"time"
-
 	"github.com/go-openapi/strfmt"
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
@@ -68,24 +65,6 @@ func distributionModel(d *entity.Distribution) *models.Distribution {
 		VariantID:  new(int64(d.VariantID)),
 		VariantKey: &d.VariantKey,
 	}
-}
-
-// snapshotModels fails on a snapshot whose stored flag cannot be read.
-func snapshotModels(snapshots []entity.FlagSnapshot) ([]*models.FlagSnapshot, error) {
-	mapped := make([]*models.FlagSnapshot, len(snapshots))
-	for i, s := range snapshots {
-		f, err := entity.DecodeFlag(s.Flag)
-		if err != nil {
-			return nil, fmt.Errorf("read the flag in snapshot %d: %w", s.ID, err)
-		}
-		mapped[i] = &models.FlagSnapshot{
-			ID:        int64(s.ID),
-			UpdatedBy: s.UpdatedBy,
-			UpdatedAt: new(s.UpdatedAt.UTC().Format(time.RFC3339)),
-			Flag:      flagModel(f),
-		}
-	}
-	return mapped, nil
 }
 
 // attachmentOf takes the free-form value of a request. Absent and null are the same and give nil.

@@ -210,6 +210,13 @@ func distributionColumns() columnsOf[entity.Distribution] {
 		numberColumn("percent", func(d *entity.Distribution) *uint { return &d.Percent }), bitmap)
 }
 
+func snapshotColumns() columnsOf[entity.FlagSnapshot] {
+	return append(modelColumns(func(s *entity.FlagSnapshot) *entity.Model { return &s.Model }),
+		numberColumn("flag_id", func(s *entity.FlagSnapshot) *uint { return &s.FlagID }),
+		commonColumn("updated_by", func(s *entity.FlagSnapshot) *string { return &s.UpdatedBy }),
+		column[entity.FlagSnapshot]{name: "flag", into: func(s *entity.FlagSnapshot, _ *reading) sql.Scanner { return (*state)(&s.Flag) }})
+}
+
 // number scans a whole number that is not negative.
 type number uint
 
@@ -327,6 +334,17 @@ func (t *text) Scan(value any) error {
 	}
 	*t.into = s
 	return nil
+}
+
+// state scans the JSON of a flag, which each row has for itself.
+type state []byte
+
+// Scan implements sql.Scanner.
+func (s *state) Scan(value any) error {
+	var other sql.Null[[]byte] // copies
+	err := other.Scan(value)
+	*s = other.V
+	return err
 }
 
 // attachment scans the JSON of an attachment. Equal ones share memory.

@@ -67,8 +67,7 @@ func (s *Store) flagSizes(ctx context.Context, q FlagQuery) ([]rowSize, error) {
 	if err != nil {
 		return nil, err
 	}
-	flags, err := scan(where(s.db.WithContext(ctx)).Select("flags.id, "+q.size()).Order("flags.id"),
-		func(r *rowSize) []any { return []any{(*number)(&r.ID), &r.Size} }, &reading{})
+	flags, err := scan(where(s.db.WithContext(ctx)).Select("flags.id, "+q.size()).Order("flags.id"), rowSizeTargets, &reading{})
 	if err != nil {
 		return nil, s.unsearchableFlags(explain("read the sizes of flags", err), q)
 	}
@@ -97,6 +96,8 @@ type rowSize struct {
 	ID   uint
 	Size int64
 }
+
+func rowSizeTargets(r *rowSize) []any { return []any{(*number)(&r.ID), &r.Size} }
 
 // between narrows a query to a page.
 func (q FlagQuery) between(tx *gorm.DB) *gorm.DB {

@@ -251,16 +251,14 @@ func (s *Store) Snapshots(ctx context.Context, flagID int64, q SnapshotQuery) ([
 	if q.Ascending {
 		order = "id"
 	}
-	var found []rowSize
-	err = page(s.db.WithContext(ctx).Model(&entity.FlagSnapshot{})).Select("id, COALESCE(OCTET_LENGTH(flag), 0) AS size").
-		Where("flag_id = ?", flagID).Order(order).Find(&found).Error
+	found, err := scan(page(s.db.WithContext(ctx).Model(&entity.FlagSnapshot{})).Select("id, COALESCE(OCTET_LENGTH(flag), 0) AS size").
+		Where("flag_id = ?", flagID).Order(order), rowSizeTargets, &reading{})
 	if err != nil {
 		return nil, explain("read the sizes of snapshots", err)
 	}
-	snapshots := []entity.FlagSnapshot{}
 	found, size := withinBytes(found, maxAnswerBytes)
 	if len(found) == 0 {
-		return snapshots, nil
+		return []entity.FlagSnapshot{}, nil
 	}
 	reserve := q.Reserve
 	if reserve == nil {
@@ -270,8 +268,8 @@ func (s *Store) Snapshots(ctx context.Context, flagID int64, q SnapshotQuery) ([
 		return nil, err
 	}
 	first, last := found[0].ID, found[len(found)-1].ID
-	err = s.db.WithContext(ctx).Where("flag_id = ? AND id BETWEEN ? AND ?", flagID, min(first, last), max(first, last)).
-		Order(order).Find(&snapshots).Error
+	within := s.db.WithContext(ctx).Where("flag_id = ? AND id BETWEEN ? AND ?", flagID, min(first, last), max(first, last))
+	snapshots, err := find(within.Order(order), snapshotColumns(), whole())
 	if err != nil {
 		return nil, explain("read snapshots", err)
 	}
