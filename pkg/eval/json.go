@@ -191,28 +191,42 @@ func appendTexts(b []byte, name string, texts []string) []byte {
 
 // AppendString appends s as a JSON string, with the same bytes as encoding/json without escaping HTML.
 func AppendString(b []byte, s string) []byte {
-	if !IsPlain(s) {
-		encoded, _ := encode(s) // encoding a string cannot fail
-		return append(b, encoded...)
-	}
+	start := len(b)
 	b = append(b, '"')
-	b = append(b, s...)
-	return append(b, '"')
+	for rest := s; ; {
+		plain := plainLength(rest)
+		b = append(b, rest[:plain]...)
+		if plain == len(rest) {
+			return append(b, '"')
+		}
+		c := rest[plain]
+		if c != '"' && c != '\\' { // rare
+			encoded, _ := encode(s) // encoding a string cannot fail
+			return append(b[:start], encoded...)
+		}
+		b = append(b, '\\', c)
+		rest = rest[plain+1:]
+	}
 }
 
 // IsPlain reports whether a string is the same in JSON. It must be valid UTF-8 without control characters, quotes
 // and backslashes, and without line and paragraph separators, which encoding/json escapes for JavaScript.
-func IsPlain(s string) bool {
+func IsPlain(s string) bool { return plainLength(s) == len(s) }
+
+// plainLength gives the length of a beginning of s that IsPlain. A quote, a backslash or what IsPlain excludes comes after it.
+func plainLength(s string) int {
 	plain := PlainASCII(s)
-	if plain == len(s) {
-		return true
+	if plain == len(s) || s[plain] < utf8.RuneSelf {
+		return plain
 	}
-	for i := plain; i < len(s); i++ {
-		if c := s[i]; c < ' ' || c == '"' || c == '\\' {
-			return false
-		}
+	end := plain
+	for end < len(s) && s[end] >= ' ' && s[end] != '"' && s[end] != '\\' {
+		end++
 	}
-	return utf8.ValidString(s[plain:]) && !strings.ContainsAny(s[plain:], "\u2028\u2029")
+	if text := s[plain:end]; !utf8.ValidString(text) || strings.ContainsAny(text, "\u2028\u2029") {
+		return plain
+	}
+	return end
 }
 
 // PlainASCII returns the length of the prefix of s before the first character that is not ASCII, a control

@@ -36,6 +36,26 @@ func TestPlainASCII(t *testing.T) {
 	}
 }
 
+// TestAppendString puts texts together from pieces that JSON writes as they are, with a backslash, and in other ways.
+func TestAppendString(t *testing.T) {
+	t.Parallel()
+	pieces := []string{"plain", `"`, `\`, "ä", "東京", "🙂", "\xff", "\xc3", "\n", "\x00", "\x7f", "\u2028", "\u2029", "<&>", ""}
+	for _, first := range pieces {
+		for _, second := range pieces {
+			for _, third := range pieces {
+				s := first + second + third
+				want, err := encode(s)
+				if got := string(AppendString([]byte("x"), s)); err != nil || got != "x"+string(want) {
+					t.Errorf("%q is %s, want %s, %v", s, got, want, err)
+				}
+				if IsPlain(s) != (string(want) == `"`+s+`"`) {
+					t.Errorf("IsPlain(%q) is %t", s, IsPlain(s))
+				}
+			}
+		}
+	}
+}
+
 func TestParseNumber(t *testing.T) {
 	t.Parallel()
 	for _, raw := range []string{
