@@ -122,18 +122,21 @@ const (
 	ofSegment owner = "segment"
 )
 
-// parts reads the rows that belong to some owners. More owners than fit into one list are asked for by the range of their ids, if they
-// are at least half of those in it: databases need a multiple of the time for lists. The parts of the others are skipped.
+// parts reads the rows that belong to some owners. Databases need a multiple of the time for lists of ids, so more owners than fit into
+// one list are asked for by the range of their ids, or not at all, if at least half of those that are read then are wanted. The parts of
+// the others are skipped.
 func parts[T any](tx *gorm.DB, of columnsOf[T], how reading, o owner, ids []uint) ([]T, error) {
 	column := clause.Column{Name: string(o) + "_id"}
-	if len(ids) > idsPerQuery {
-		first, last := slices.Min(ids), slices.Max(ids)
-		dense, err := o.dense(tx, first, last, len(ids))
+	if most := 2 * len(ids); len(ids) > idsPerQuery {
+		few, err := o.fewerThan(tx, most+1)
 		if err != nil {
 			return nil, err
 		}
-		if dense {
-			how.owners = setOf(ids)
+		how.owners = setOf(ids)
+		if few {
+			return find(tx, of, how)
+		}
+		if first, last := slices.Min(ids), slices.Max(ids); last-first < uint(most) {
 			return find(tx.Where("? BETWEEN ? AND ?", column, first, last), of, how)
 		}
 	}
@@ -148,13 +151,12 @@ func parts[T any](tx *gorm.DB, of columnsOf[T], how reading, o owner, ids []uint
 	return all, nil
 }
 
-// dense reports whether the range has at most twice as many owners as are wanted.
-func (o owner) dense(tx *gorm.DB, first, last uint, wanted int) (bool, error) {
+// fewerThan reports whether there are fewer owners, deleted ones included.
+func (o owner) fewerThan(tx *gorm.DB, number int) (bool, error) {
 	db := tx.Session(&gorm.Session{NewDB: true})
-	within := db.Table(string(o)+"s").Select("id").Where("id BETWEEN ? AND ?", first, last).Limit(2*wanted + 1)
 	var found int
-	err := db.Table("(?) AS found", within).Select("COUNT(*)").Scan(&found).Error
-	return found <= 2*wanted, err
+	err := db.Table("(?) AS found", db.Table(string(o)+"s").Select("id").Limit(number)).Select("COUNT(*)").Scan(&found).Error
+	return found < number, err
 }
 
 func setOf(ids []uint) map[uint]struct{} {

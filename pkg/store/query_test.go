@@ -329,7 +329,7 @@ func withoutRecords(f *entity.Flag) {
 }
 
 // TestLongLists compares lists of more flags than one list of ids takes with the same flags read by shorter lists: of most flags, whose
-// parts are read by the range of their ids, and of some.
+// parts are read with those of all others, of a range of them, and of some all over the ids.
 func TestLongLists(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		s := setup(t, kind)
@@ -354,7 +354,10 @@ func TestLongLists(t *testing.T) {
 		ok(t, s.db.Exec("INSERT INTO tags (id, value) VALUES (1, 'web')").Error)
 		ok(t, s.db.Exec("INSERT INTO flags_tags (flag_id, tag_id) SELECT id, 1 FROM flags").Error)
 
-		for _, query := range []FlagQuery{{Enabled: new(false)}, {Enabled: new(true)}, {Enabled: new(true), Brief: true}, {Brief: true}, {}} {
+		some := int64(idsPerQuery + 10)
+		for _, query := range []FlagQuery{
+			{}, {Brief: true}, {Enabled: new(false)}, {Enabled: new(true)}, {Enabled: new(true), Brief: true}, {Limit: &some}, {Limit: &some, Brief: true},
+		} {
 			query.Preload = true
 			long, pages, err := s.FlagsOrPages(ctx, query, func(int64) error { return nil })
 			ok(t, err)
@@ -362,6 +365,9 @@ func TestLongLists(t *testing.T) {
 			for first := uint(1); first <= number; first += idsPerQuery {
 				page := FlagPage{FirstID: first, LastID: first + idsPerQuery - 1}
 				short = append(short, must[[]entity.Flag](t)(s.Flags(ctx, query.Page(page)))...)
+			}
+			if query.Limit != nil {
+				short = short[:some]
 			}
 			if len(long) <= idsPerQuery || len(pages) != 0 {
 				t.Errorf("%d flags and %d pages", len(long), len(pages))
