@@ -96,7 +96,7 @@ const sqliteTime = "2006-01-02 15:04:05.999999999-07:00"
 
 // parseTime reads a time of a SQLite file, in one of the layouts that the driver reads. Times without a zone are in UTC.
 func parseTime(text string) (time.Time, error) {
-	if t, err := time.Parse(sqliteTime, text); err == nil {
+	if t, err := time.ParseInLocation(sqliteTime, text, time.UTC); err == nil {
 		return t, nil
 	}
 	if before, _, ok := strings.Cut(text, "m="); ok { // a monotonic clock, from time.Time.String
@@ -106,7 +106,7 @@ func parseTime(text string) (time.Time, error) {
 		"2006-01-02 15:04:05.999999999 -0700 MST", sqliteTime, "2006-01-02T15:04:05.999999999-07:00", "2006-01-02 15:04:05.999999999",
 		"2006-01-02T15:04:05.999999999", "2006-01-02 15:04", "2006-01-02T15:04", "2006-01-02",
 	} {
-		if t, err := time.Parse(layout, strings.TrimSuffix(text, "Z")); err == nil {
+		if t, err := time.ParseInLocation(layout, strings.TrimSuffix(text, "Z"), time.UTC); err == nil {
 			return t, nil
 		}
 	}
