@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// catalog has all texts of the pages in one language, by their names. A text may contain:
+// catalog has all texts of the pages in one language, by name. A text may contain:
 //
 //	{name}              the argument of that name
 //	{name?one|many}     one of two words, by the argument, which is a number
@@ -22,7 +22,7 @@ import (
 //	<warn>words</warn>  words that warn
 type catalog struct{ texts map[string]string }
 
-// parseCatalog reads lines such as "list.new = New flag". Lines that begin with # and empty ones do not count.
+// parseCatalog parses lines such as "list.new = New flag". It ignores empty lines and lines that begin with #.
 func parseCatalog(source string) (*catalog, error) {
 	c := &catalog{texts: map[string]string{}}
 	lines := bufio.NewScanner(strings.NewReader(source))
@@ -43,13 +43,13 @@ func parseCatalog(source string) (*catalog, error) {
 	return c, lines.Err()
 }
 
-// code is a text that is shown in code type.
+// code is a string in code type.
 type code string
 
-// percent is a share, 0 to 1, that is shown as 25.0 %.
+// percent is a share, 0 to 1, formatted as 25.0 %.
 type percent float64
 
-// say gives a text with its markup, and with arguments, which come in pairs of name and value.
+// say returns a text with its markup and arguments, which are pairs of name and value.
 func (c *catalog) say(name string, args ...any) template.HTML {
 	text, ok := c.texts[name]
 	if !ok {
@@ -60,7 +60,7 @@ func (c *catalog) say(name string, args ...any) template.HTML {
 	return template.HTML(b.String()) //nolint:gosec // write escapes what is not of the catalog
 }
 
-// plain gives a text without markup, for titles and attributes.
+// plain returns a text without markup, for titles and attributes.
 func (c *catalog) plain(name string, args ...any) string {
 	text, ok := c.texts[name]
 	if !ok {
@@ -124,7 +124,7 @@ func (c *catalog) write(b *strings.Builder, text string, args []any, plain bool)
 	}
 }
 
-// markup writes the element that the text begins with, and gives the rest.
+// markup writes the element at the beginning of the text, and returns the rest.
 func markup(tag func(string), text string, args []any) string {
 	inside, rest, _ := strings.Cut(text[1:], ">")
 	switch {
@@ -210,7 +210,7 @@ func asInt(value any) (int64, bool) {
 	}
 }
 
-// number writes a number with separators of thousands.
+// number writes a number with thousands separators.
 func number(n int64) string {
 	digits := strconv.FormatInt(n, 10)
 	sign := ""

@@ -13,20 +13,20 @@ import (
 // change is one difference between two states of a flag, in words.
 type change struct {
 	Words template.HTML
-	// Field is the form's field, or the path of the part, to which the change belongs.
+	// Field is the form's field, or the path of the part, of the change.
 	Field string
-	// undo takes the change back in a form, nil if it cannot be.
+	// undo reverts the change in a form; nil if it cannot be reverted.
 	undo func(*form)
 }
 
-// differ collects the changes from one state to another. In after, new parts have the id 0, or an id that before does not
+// differ collects the changes between two states. In after, new parts have the ID 0, or an ID that before does not
 // have.
 type flagDiff struct {
 	text    *catalog
 	changes []change
 }
 
-// changesBetween tells what differs, in the order of the page.
+// changesBetween returns the differences, in the order of the page.
 func (u *UI) changesBetween(before, after *entity.Flag) []change {
 	d := flagDiff{text: u.text}
 	d.fields(before, after)
@@ -82,7 +82,7 @@ func (d *flagDiff) orNone(text string) any {
 	return code(text)
 }
 
-// clip keeps long texts readable in a sentence.
+// clip shortens long strings in a sentence.
 func clip(text string) string {
 	const longest = 80
 	if r := []rune(text); len(r) > longest {
@@ -133,7 +133,7 @@ func (d *flagDiff) segments(a, b *entity.Flag) {
 	}
 }
 
-// undoRemoved puts the segment of a flag at a place back into a form.
+// undoRemoved restores the segment of a flag in a form.
 func undoRemoved(a *entity.Flag, place int) func(*form) {
 	return func(f *form) {
 		saved := formOf(a)
@@ -149,7 +149,7 @@ func undoRemoved(a *entity.Flag, place int) func(*form) {
 	}
 }
 
-// sortLike puts the segments of a form into the order that a flag has; new ones stay last.
+// sortLike sorts the segments of a form like those of a flag; new ones stay last.
 func sortLike(f *form, a *entity.Flag) {
 	place := func(id uint) int {
 		if at := slices.IndexFunc(a.Segments, func(s entity.Segment) bool { return s.ID == id }); at >= 0 && id != 0 {
@@ -223,7 +223,7 @@ func (d *flagDiff) constraints(at string, name template.HTML, a, b *entity.Segme
 	}
 }
 
-// shareWords lists who gets what, in the order of the variants.
+// shareWords lists the shares in the order of the variants.
 func shareWords(s *entity.Segment) string {
 	var words []string
 	for _, share := range s.Distributions {

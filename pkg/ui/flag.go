@@ -21,10 +21,10 @@ type flagHead struct {
 	KeyIsTitle             bool
 	Tags                   []string
 	Enabled, SwitchChanged bool
-	// Editing makes the switch a part of the form of the page.
+	// Editing makes the switch part of the page's form.
 	Editing bool
 	Tabs    []flagTab
-	// Stale says that the database does not answer, and what is shown is in memory since Checked.
+	// Stale reports that the database does not answer, and that the page shows the flag from memory as of Checked.
 	Stale   bool
 	Checked time.Time
 }
@@ -60,7 +60,7 @@ func (u *UI) head(f *entity.Flag, tab string) flagHead {
 	return h
 }
 
-// flagPage is a page of a flag; data gets the head.
+// flagPage is a page of a flag; data returns the page's data for the head.
 func (u *UI) flagPage(r *http.Request, f *entity.Flag, tab string) (*page, flagHead) {
 	p := u.page(r, "flags", u.text.plain("flag.title", "key", f.Key, "tab", u.text.plain("tab."+tab)))
 	return p, u.head(f, tab)
@@ -74,7 +74,7 @@ func flagID(r *http.Request) (int64, error) {
 	return id, nil
 }
 
-// flag reads the flag of a page. If the database does not answer, it is the one in memory, and stale.
+// flag returns the flag of a page. If the database does not answer, it returns the flag from memory and sets stale.
 func (u *UI) flag(r *http.Request) (f *entity.Flag, stale bool, err error) {
 	id, err := flagID(r)
 	if err != nil {
@@ -95,7 +95,7 @@ func (u *UI) flag(r *http.Request) (f *entity.Flag, stale bool, err error) {
 	return f, false, err
 }
 
-// saved is what follows a change: the flags in memory follow, and the next page says what was done.
+// saved completes a change: it refreshes the flags in memory, and sets the notice of the next page.
 func (u *UI) saved(rw http.ResponseWriter, r *http.Request, notice, arg, location string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 3*time.Second)
 	defer cancel()
@@ -105,7 +105,7 @@ func (u *UI) saved(rw http.ResponseWriter, r *http.Request, notice, arg, locatio
 	seeOther(rw, location)
 }
 
-// saveField saves a single field of the flag, if it is still the version that the page showed.
+// saveField saves a single field of the flag, if the flag is still the version that the page showed.
 func (u *UI) saveField(rw http.ResponseWriter, r *http.Request, d entity.Definition, notice string) error {
 	id, err := flagID(r)
 	if err != nil {
@@ -129,7 +129,7 @@ func (u *UI) saveField(rw http.ResponseWriter, r *http.Request, d entity.Definit
 	return nil
 }
 
-// backTo is the page that the form was on, below /ui/.
+// backTo returns the page of the form, below /ui/.
 func backTo(r *http.Request, usual string) string {
 	back := r.PostForm.Get("back")
 	if parsed, err := url.Parse(back); back == "" || err != nil || parsed.IsAbs() || parsed.Host != "" || !strings.HasPrefix(back, "flags/") || strings.Contains(back, "..") || strings.Contains(back, "\\") {
@@ -147,7 +147,7 @@ func (u *UI) toggle(rw http.ResponseWriter, r *http.Request) error {
 	return u.saveField(rw, r, entity.Definition{Enabled: &on}, map[bool]string{true: "notice.on", false: "notice.off"}[on])
 }
 
-// records switches the counting of a flag on or off.
+// records turns the data records of a flag on or off.
 func (u *UI) records(rw http.ResponseWriter, r *http.Request) error {
 	if err := r.ParseForm(); err != nil {
 		return err

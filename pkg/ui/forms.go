@@ -13,15 +13,15 @@ import (
 )
 
 const (
-	// maxFormParts bounds the rows of one kind that a form may have.
+	// maxFormParts limits the rows of one kind in a form.
 	maxFormParts = 1000
-	// wholeField is the last field of a form. A form that was sent while its page still arrived lacks it, and perhaps others:
-	// segments that are not in it are not removed ones.
+	// wholeField is the last field of a form. It is missing in a form that was sent before its page was completely
+	// loaded. Missing segments of such a form were not removed by the user.
 	wholeField = "whole"
 )
 
-// form is the targeting page as it was typed, which need not be valid. It can be written as hidden fields and read back, and
-// nothing is lost by an error.
+// form is the targeting page as the user filled it in, valid or not. It can be written as hidden fields and parsed
+// again, so that an error loses no input.
 type form struct {
 	Snapshot                            uint
 	Key, Description, Notes, EntityType string
@@ -42,7 +42,7 @@ type formSegment struct {
 	Description string
 	Rollout     string
 	Constraints []formConstraint
-	// Shares are the percents by the place of the variant; empty gives it nothing.
+	// Shares are the percentages by the index of the variant; empty means that the variant gets nothing.
 	Shares []string
 }
 
@@ -51,7 +51,7 @@ type formConstraint struct {
 	Property, Operator, Value string
 }
 
-// formOf is the form of a flag as it is saved.
+// formOf returns the form of a saved flag.
 func formOf(f *entity.Flag) *form {
 	d := form{
 		Snapshot: f.SnapshotID, Key: f.Key, Description: f.Description, Notes: f.Notes, EntityType: f.EntityType,
@@ -79,7 +79,7 @@ func formOf(f *entity.Flag) *form {
 	return &d
 }
 
-// attachmentText is the JSON of an attachment, empty for one without members.
+// attachmentText returns the JSON of an attachment, or an empty string if it has no members.
 func attachmentText(a entity.Attachment) string {
 	if len(a) == 0 {
 		return ""
@@ -94,7 +94,7 @@ func attachmentText(a entity.Attachment) string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// parseForm reads what a browser sent.
+// parseForm parses a form from a browser.
 func parseForm(v url.Values) *form {
 	id := func(name string) uint {
 		n, _ := strconv.ParseUint(v.Get(name), 10, 63)
@@ -134,7 +134,7 @@ func parseForm(v url.Values) *form {
 
 func unixLines(text string) string { return strings.ReplaceAll(text, "\r\n", "\n") }
 
-// values is the form as fields, the reverse of parseForm.
+// values returns the form as fields, the reverse of parseForm.
 func (d *form) values() []option {
 	var all []option
 	add := func(name, value string) { all = append(all, option{Name: name, Value: value}) }
@@ -176,8 +176,8 @@ func (d *form) values() []option {
 	return all
 }
 
-// act carries out a button that changes the form and saves nothing: "add-segment", "remove-segment.2", "up.1", "down.0",
-// "add-constraint.0", "remove-constraint.0.1", "add-variant", "remove-variant.3", "split.0", "quote.0.1".
+// act performs a button that changes the form and saves nothing: "add-segment", "remove-segment.2", "up.1",
+// "down.0", "add-constraint.0", "remove-constraint.0.1", "add-variant", "remove-variant.3", "split.0", "quote.0.1".
 func (d *form) act(action string) {
 	name, rest, _ := strings.Cut(action, ".")
 	var at []int
@@ -234,7 +234,7 @@ func (d *form) act(action string) {
 	}
 }
 
-// addSegment adds a segment for everybody that splits evenly.
+// addSegment adds a segment that matches every entity and splits evenly.
 func (d *form) addSegment() {
 	s := formSegment{Rollout: "100", Shares: make([]string, len(d.Variants))}
 	s.split()
@@ -253,7 +253,7 @@ func (d *form) removeVariant(at []int) {
 	}
 }
 
-// split gives every variant the same share, the first ones a point more if 100 does not divide.
+// split gives every variant the same share. If 100 is not divisible, the first ones get one point more.
 func (s *formSegment) split() {
 	n := len(s.Shares)
 	for i := range s.Shares {
@@ -265,10 +265,10 @@ func (s *formSegment) split() {
 	}
 }
 
-// fieldError is what is wrong with one field of the form.
+// fieldError is the error of one field of the form.
 type fieldError struct{ Field, Message string }
 
-// definition turns the form into what is to be saved, with the errors of what cannot be read.
+// definition converts the form to a definition to save, and returns the errors of invalid fields.
 func (d *form) definition(text *catalog) (entity.Definition, []fieldError) {
 	var errs []fieldError
 	percentOf := func(field, value string) uint {
@@ -321,7 +321,7 @@ func (d *form) definition(text *catalog) (entity.Definition, []fieldError) {
 	return out, errs
 }
 
-// parseAttachment reads a JSON object; nothing is an empty one. The error names line and column.
+// parseAttachment parses a JSON object; an empty string is an empty object. The error has line and column.
 func parseAttachment(source string, text *catalog) (entity.Attachment, error) {
 	if strings.TrimSpace(source) == "" {
 		return entity.Attachment{}, nil
@@ -348,7 +348,7 @@ func position(source string, offset int) (line, column int) {
 	return line, len([]rune(before[strings.LastIndexByte(before, '\n')+1:])) + 1
 }
 
-// fieldOf turns the path of a problem, such as segments[0].constraints[1].value, into the name of the field.
+// fieldOf converts the path of a problem, such as segments[0].constraints[1].value, to the name of the field.
 func fieldOf(path string) string {
 	replacer := strings.NewReplacer("segments[", "s.", "constraints[", "c.", "variants[", "v.", "]", "", "rolloutPercent", "rollout", "entityType", "entity")
 	switch {

@@ -14,13 +14,13 @@ import (
 )
 
 const (
-	// historyPage is how many versions a page shows.
+	// historyPage is the number of versions on a page.
 	historyPage = 20
-	// maxDiffLines bounds the lines of the two texts that are compared line by line, and maxDiffPairs the pairs of lines that are
-	// compared for all versions of a page: some 10 ms.
+	// maxDiffLines limits the lines of two texts that are compared line by line, and maxDiffPairs the pairs of
+	// lines that are compared for all versions of a page: about 10 ms.
 	maxDiffLines = 2000
 	maxDiffPairs = 4_000_000
-	// soughtSnapshots is how far back the page of a version is looked for.
+	// soughtSnapshots is how far back a version's page is searched.
 	soughtSnapshots = 200
 )
 
@@ -95,7 +95,7 @@ func (u *UI) history(rw http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// historyPageOf is the page with a version, the first if it is not found.
+// historyPageOf returns the page with a version, or the first page if it is not found.
 func (u *UI) historyPageOf(r *http.Request, flagID int64, snapshot uint) (int, error) {
 	heads, err := u.o.Store.SnapshotHeads(r.Context(), flagID, soughtSnapshots)
 	if err != nil {
@@ -127,7 +127,7 @@ func (u *UI) versionWords(before, after *entity.Flag, oldest bool) []template.HT
 	return words
 }
 
-// parseSnapshot is nil if the snapshot is not the JSON of a flag.
+// parseSnapshot returns nil if the snapshot is not the JSON of a flag.
 func parseSnapshot(row *entity.FlagSnapshot) *entity.Flag {
 	f := &entity.Flag{}
 	decoder := json.NewDecoder(bytes.NewReader(row.Flag))
@@ -139,7 +139,7 @@ func parseSnapshot(row *entity.FlagSnapshot) *entity.Flag {
 	return f
 }
 
-// snapshot reads one version of a flag, nil if the flag has no such version or it cannot be read.
+// snapshot returns one version of a flag, or nil if it does not exist or cannot be read.
 func (u *UI) snapshot(r *http.Request, flagID int64, id uint) *entity.Flag {
 	rows, err := u.o.Store.SnapshotsByID(r.Context(), []int64{int64(id)})
 	if err != nil || len(rows) != 1 || int64(rows[0].FlagID) != flagID {
@@ -148,7 +148,7 @@ func (u *UI) snapshot(r *http.Request, flagID int64, id uint) *entity.Flag {
 	return parseSnapshot(&rows[0])
 }
 
-// readable is the definition of a flag as lines of JSON.
+// readable returns the definition of a flag as lines of JSON.
 func readable(f *entity.Flag) []string {
 	if f == nil {
 		return nil
@@ -166,8 +166,9 @@ func readable(f *entity.Flag) []string {
 	return slices.DeleteFunc(lines, func(line string) bool { return strings.HasPrefix(line, `  "snapshotID"`) })
 }
 
-// diffLines compares lines by their longest common subsequence, and leaves out what is far from a difference. It takes the pairs that it
-// compares from those that are left. If they are too few, all lines between the first and the last difference have changed.
+// diffLines compares lines by their longest common subsequence, and omits lines far from a difference. It subtracts
+// the pairs that it compares from the remaining number. If that is too small, all lines between the first and the
+// last difference count as changed.
 func diffLines(a, b []string, pairs *int) []diffLine {
 	if len(a) > maxDiffLines || len(b) > maxDiffLines {
 		a, b = a[:min(len(a), maxDiffLines)], b[:min(len(b), maxDiffLines)]
@@ -204,7 +205,7 @@ func diffLines(a, b []string, pairs *int) []diffLine {
 
 // appendCommon compares lines by their longest common subsequence.
 func appendCommon(all []diffLine, x, y []string) []diffLine {
-	numbers := map[string]int{} // equal lines have equal numbers, which are compared sooner than long lines
+	numbers := map[string]int{} // equal lines have equal numbers, which are faster to compare than long lines
 	number := func(lines []string) []int {
 		numbered := make([]int, len(lines))
 		for i, line := range lines {
@@ -272,7 +273,7 @@ func nearby(all []diffLine) []diffLine {
 	return kept
 }
 
-// putBack fills the form with an older version and reviews it: it is saved as a new version, if at all.
+// putBack fills the form with an older version and opens the review. Saving it creates a new version.
 func (u *UI) putBack(rw http.ResponseWriter, r *http.Request) error {
 	if err := r.ParseForm(); err != nil {
 		return err
@@ -301,7 +302,7 @@ func (u *UI) putBack(rw http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// forgetGone makes parts new that the flag does not have any more.
+// forgetGone marks parts that the flag no longer has as new.
 func forgetGone(d *form, f *entity.Flag) {
 	for i := range d.Variants {
 		if !slices.ContainsFunc(f.Variants, func(v entity.Variant) bool { return v.ID == d.Variants[i].ID }) {

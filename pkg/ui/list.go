@@ -17,24 +17,23 @@ import (
 
 const (
 	pageSize = 100
-	// maxTagChoices bounds the tags in the filter's menu.
+	// maxTagChoices limits the tags in the filter's menu.
 	maxTagChoices = 200
 )
 
 // windows are the numbers of days to choose from.
 var windows = []int{7, latelyDays}
 
-// sorts are the orders of the list; the first is the usual one.
+// sorts are the sort orders of the list; the first is the default.
 var sorts = []string{"changed", "key", "id", "traffic", "last"}
 
-// columns are those of the list that can be left out or added, in their order, and whether they are shown unless chosen
-// otherwise.
+// columns are the optional columns of the list, in order, and whether they are shown by default.
 var columns = []struct {
 	name  string
 	usual bool
 }{{"state", true}, {"traffic", true}, {"last", true}, {"changed", true}, {"findings", true}}
 
-// listQuery is what the address of the list says.
+// listQuery is the query of the list's URL.
 type listQuery struct {
 	text, tag, on, state, sort string
 	days, page                 int
@@ -67,7 +66,7 @@ func parseListQuery(v url.Values) listQuery {
 	return q
 }
 
-// with is the address of the list with one parameter changed; it begins with the first page again.
+// with returns the URL of the list with one parameter changed, on the first page.
 func (q listQuery) with(name, value string) string {
 	v := url.Values{}
 	set := func(name, value, usual string) {
@@ -102,7 +101,7 @@ func (q listQuery) with(name, value string) string {
 	return "?" + v.Encode()
 }
 
-// listed is a flag with its numbers, which are nil while Datar is off.
+// listed is a flag with its numbers, which are nil if Datar is off.
 type listed struct {
 	flag    *entity.Flag
 	numbers *insight.FlagState
@@ -176,7 +175,7 @@ type listData struct {
 	Deleted       bool
 }
 
-// list is the first page: all flags, their states, and what came of them.
+// list is the first page: all flags with their states and evaluations.
 func (u *UI) list(rw http.ResponseWriter, r *http.Request) error {
 	q := parseListQuery(r.URL.Query())
 	all := u.o.Snapshots.Snapshot().Flags()
@@ -205,8 +204,8 @@ func (u *UI) list(rw http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// filter gives the flags that the query selects, in its order, and how many there are of each state apart from the
-// query's own state.
+// filter returns the flags that match the query, sorted, and the number of flags in each state, regardless of the
+// query's state.
 func (u *UI) filter(all []*entity.Flag, board *board, q listQuery) ([]listed, map[string]int) {
 	search := insight.NewSearch(q.text)
 	byState := map[string]int{}
@@ -367,13 +366,13 @@ func (u *UI) row(p *page, one listed, days int) row {
 	return r
 }
 
-// shortName is what is before the @ of an address.
+// shortName returns the part before the @ of an email address.
 func shortName(by string) string {
 	name, _, _ := strings.Cut(by, "@")
 	return name
 }
 
-// listAnswer is the sentence that the page begins with.
+// listAnswer is the first sentence of the page.
 func (u *UI) listAnswer(p *page, all int, board *board, q listQuery, byState map[string]int) (answer, under template.HTML) {
 	var parts []string
 	add := func(n int, name, state string) {
@@ -424,7 +423,7 @@ func (u *UI) filterWords(q listQuery) template.HTML {
 	return template.HTML(strings.Join(parts, ", ")) //nolint:gosec // texts of the catalog
 }
 
-// listCSV has all flags that the query selects.
+// listCSV writes all flags that match the query as CSV.
 func (u *UI) listCSV(rw http.ResponseWriter, r *http.Request) error {
 	q := parseListQuery(r.URL.Query())
 	board := u.boardNow(r.Context())
@@ -450,13 +449,13 @@ func (u *UI) listCSV(rw http.ResponseWriter, r *http.Request) error {
 		for i := range record {
 			record[i] = inert(record[i])
 		}
-		_ = w.Write(record) // fails when the client is gone, which Flush finds
+		_ = w.Write(record) // fails if the client disconnected, which Flush returns
 	}
 	w.Flush()
 	return nil
 }
 
-// inert keeps a spreadsheet from running a text as a formula.
+// inert prevents a spreadsheet from running a string as a formula.
 func inert(text string) string {
 	if text != "" && strings.ContainsRune("=+-@\t\r", rune(text[0])) {
 		return "'" + text

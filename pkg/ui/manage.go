@@ -11,7 +11,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// firstSteps is what a server without flags shows.
+// firstSteps is the page of a server without flags.
 type firstSteps struct {
 	Key, Curl string
 	See       template.HTML
@@ -27,7 +27,7 @@ func (u *UI) firstSteps(r *http.Request, _ *page) *firstSteps {
 	return f
 }
 
-// askCurl is the command that asks for a flag.
+// askCurl returns the command that evaluates a flag.
 func (u *UI) askCurl(r *http.Request, key string) string {
 	return fmt.Sprintf("curl -X POST %s%s/api/v1/evaluation \\\n  -H 'Content-Type: application/json' \\\n  -d '{\"flagKey\": \"%s\", \"entityID\": \"a1234\"}'",
 		origin(r), strings.TrimSuffix(u.o.Prefix, "/"), key)
@@ -50,7 +50,7 @@ func (u *UI) newFlag(rw http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// createFlag makes a flag that is off.
+// createFlag creates a flag that is off.
 func (u *UI) createFlag(rw http.ResponseWriter, r *http.Request) error {
 	if err := r.ParseForm(); err != nil {
 		return err
@@ -81,7 +81,7 @@ func (u *UI) createFlag(rw http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// formError is the text of an error that whoever filled in a form can mend.
+// formError returns the message of an error that the user can correct.
 func (u *UI) formError(err error) (string, bool) {
 	switch {
 	case errors.Is(err, entity.ErrDuplicateKey):
@@ -93,13 +93,13 @@ func (u *UI) formError(err error) (string, bool) {
 	}
 }
 
-// keyHint says whether a key can be used.
+// keyHint reports whether a key can be used.
 type keyHint struct {
 	Class       string
 	Text, Asked template.HTML
 }
 
-// checkKey is asked while a key is typed.
+// checkKey is called while a user types a key.
 func (u *UI) checkKey(rw http.ResponseWriter, r *http.Request) error {
 	key := r.URL.Query().Get("key")
 	d := keyHint{Class: "good", Text: u.text.say("new.key.free")}
@@ -116,7 +116,7 @@ func (u *UI) checkKey(rw http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// shortcuts lists the keys.
+// shortcuts lists the keyboard shortcuts.
 func (u *UI) shortcuts(rw http.ResponseWriter, r *http.Request) error {
 	u.render(rw, r, http.StatusOK, "keys.html", u.page(r, "", u.text.plain("keys.title")))
 	return nil
@@ -178,7 +178,7 @@ type checkView struct {
 	Text  template.HTML
 }
 
-// deleteForm asks before anything is sent, and says what is known.
+// deleteForm asks for confirmation before a deletion, and shows the checks.
 func (u *UI) deleteForm(rw http.ResponseWriter, r *http.Request) error {
 	f, _, err := u.flag(r)
 	if err != nil {

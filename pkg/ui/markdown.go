@@ -14,10 +14,11 @@ import (
 	"github.com/yuin/goldmark/util"
 )
 
-// maxNotes bounds the notes that are formatted; longer ones are shown as they are written.
+// maxNotes limits the notes that are formatted; longer ones are shown as plain text.
 const maxNotes = 64 << 10
 
-// markdown formats notes. Raw HTML is left out, images become links to them, and links of odd schemes lose their target.
+// markdown formats notes. It omits raw HTML, converts images to links, and removes the target of links with unusual
+// schemes.
 func markdown(notes string) template.HTML {
 	if strings.TrimSpace(notes) == "" {
 		return ""
@@ -38,7 +39,7 @@ func markdown(notes string) template.HTML {
 	return template.HTML(b.String()) //nolint:gosec // goldmark escapes, and leaves raw HTML out
 }
 
-// imagesToLinks keeps notes from loading anything, and lowers their headings below those of the page.
+// imagesToLinks prevents notes from loading anything, and puts their headings below those of the page.
 type imagesToLinks struct{}
 
 // Transform implements parser.ASTTransformer.

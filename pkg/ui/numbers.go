@@ -16,7 +16,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/insight"
 )
 
-// Numbers is what Datar knows of flags.
+// Numbers provides Datar's results for flags.
 type Numbers interface {
 	AllStates(ctx context.Context, lately int) (*insight.States, error)
 	State(ctx context.Context, flagID int64, lately *int64) (*insight.State, error)
@@ -28,27 +28,27 @@ type Numbers interface {
 	Forecast(ctx context.Context, flagID int64, draft *entity.Definition) (*insight.Forecast, error)
 }
 
-// Books are those of the servers that count.
+// Books provides the statistics of the servers that count.
 type Books interface {
-	// Stats are those of this server.
+	// Stats returns the statistics of this server.
 	Stats() datar.Stats
-	// Servers are the records of all servers and their runs.
+	// Servers returns the records of all servers and their runs.
 	Servers(ctx context.Context) ([]datar.ServerRecord, error)
 }
 
-// Selections of the list beside the states.
+// Selections of the list in addition to the states.
 const (
 	stateContradiction = "contradiction"
 	stateUnasked       = "unasked"
 )
 
-// states are those of the tabs, in their order.
+// states are the states of the tabs, in order.
 var states = []string{
 	"", string(insight.StateActive), string(insight.StateChanging), string(insight.StateLaunched), string(insight.StateOneSided), string(insight.StateGivesNothing),
 	string(insight.StateOffButAsked), string(insight.StateInactive), string(insight.StateNeverEvaluated), string(insight.StateNew), string(insight.StateNotCounted),
 }
 
-// stateClass is the color of a state. Only what needs somebody is in bold type.
+// stateClass returns the color of a state. Only states that need attention are bold.
 func stateClass(state insight.StateName) string {
 	switch state {
 	case insight.StateGivesNothing:
@@ -67,21 +67,22 @@ func stateClass(state insight.StateName) string {
 }
 
 const (
-	// latelyDays are those that states look at.
+	// latelyDays is the period of the states.
 	latelyDays = 30
-	// boardTTL is for how long the numbers of the list are kept at least. A board that took long is kept for longer, so that
-	// making boards takes a twentieth of the time at most.
+	// boardTTL is the minimum time that the numbers of the list are kept. A board that took long is kept longer, so
+	// that creating boards takes at most a twentieth of the time.
 	boardTTL  = 5 * time.Second
 	boardRest = 20
-	// boardAge is up to which age an old board is shown while a new one is made. A page waits for a new one in place of an older
-	// one, and of one that lacks a change that was made on these pages, if the last one took boardWait at most.
+	// boardAge is the maximum age of an old board that is shown while a new one is created. If a board is older, or
+	// lacks a change that was made on these pages, a page waits for a new one if the last one took at most
+	// boardWait.
 	boardAge  = 30 * time.Second
 	boardWait = time.Second
-	// staleAfter is the age of the flags in memory from which pages say how old they are.
+	// staleAfter is the age of the flags in memory above which pages show it.
 	staleAfter = 30 * time.Second
 )
 
-// board is what came of all flags.
+// board has the numbers of all flags.
 type board struct {
 	states *insight.States
 	flags  map[uint]*insight.FlagState
@@ -94,7 +95,7 @@ func (b *board) flag(f *entity.Flag) *insight.FlagState {
 	return b.flags[f.ID]
 }
 
-// total is the evaluations of a flag within a number of days, -1 if it is not known.
+// total returns the evaluations of a flag within a number of days, or -1 if unknown.
 func total(n *insight.FlagState, days int) int64 {
 	switch {
 	case n == nil:
@@ -131,25 +132,25 @@ func isState(n *insight.FlagState, state string) bool {
 	}
 }
 
-// boardCache keeps the last board, so that a busy page asks the database now and then only.
+// boardCache keeps the last board, so that a busy page queries the database only occasionally.
 type boardCache struct {
 	mu     sync.Mutex
 	board  *board
-	until  time.Time     // when the next one is to be made
-	waitAt time.Time     // from when on a page waits for that
-	took   time.Duration // to make the last one; boardWait and more if it failed
+	until  time.Time     // when the next one is created
+	waitAt time.Time     // when a page starts to wait for it
+	took   time.Duration // duration of the last creation; boardWait or more if it failed
 	making bool
-	wg     sync.WaitGroup // of what makes boards
+	wg     sync.WaitGroup // of the creation of boards
 }
 
-// forget has the next page make a new board.
+// forget makes the next page create a new board.
 func (b *boardCache) forget() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.until, b.waitAt = time.Time{}, time.Time{}
 }
 
-// boardNow is nil while Datar is off, and when there are no numbers to be had.
+// boardNow returns nil if Datar is off, or if there are no numbers.
 func (u *UI) boardNow(ctx context.Context) *board {
 	if u.o.Numbers == nil {
 		return nil
@@ -161,7 +162,7 @@ func (u *UI) boardNow(ctx context.Context) *board {
 	wait := due && u.board.took < boardWait && !now.Before(u.board.waitAt)
 	if due && !wait {
 		u.board.making = true
-		u.board.wg.Go(func() { // goes on when the page is gone
+		u.board.wg.Go(func() { // continues if the page is closed
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
 			defer cancel()
 			u.makeBoard(ctx)
@@ -174,7 +175,7 @@ func (u *UI) boardNow(ctx context.Context) *board {
 	return cmp.Or(u.makeBoard(ctx), kept)
 }
 
-// makeBoard is nil if there are no numbers to be had; the board before then stays.
+// makeBoard returns nil if there are no numbers; the previous board then stays.
 func (u *UI) makeBoard(ctx context.Context) *board {
 	begin := u.o.Now()
 	all, err := u.o.Numbers.AllStates(ctx, latelyDays)
@@ -197,7 +198,7 @@ func (u *UI) makeBoard(ctx context.Context) *board {
 	return made
 }
 
-// upTo says how far counts are complete.
+// upTo describes how complete the counts are.
 func (u *UI) upTo(p *page, c *insight.Complete) template.HTML {
 	if c == nil || c.Servers == 0 {
 		return u.text.say("upto.now", "at", p.Time(p.Now, "clock"))
@@ -209,10 +210,11 @@ func (u *UI) upTo(p *page, c *insight.Complete) template.HTML {
 	return u.text.say(name, "at", p.Time(c.UpTo, "clock"), "servers", c.Servers-c.Silent, "all", c.Servers, "n", c.Silent, "link", p.Root+"server")
 }
 
-// counts tells whether evaluations of the flag are counted.
+// counts reports whether evaluations of the flag are counted.
 func (u *UI) counts(f *entity.Flag) bool { return f.DataRecordsEnabled || u.o.CountsAll }
 
-// sql is the statement that sums a flag's counts by columns, empty if they are not in the database of the flags.
+// sql returns the statement that sums a flag's counts by columns, or an empty string if the counts are in another
+// database.
 func (u *UI) sql(columns string, f *entity.Flag, from time.Time) string {
 	if !u.o.SQL {
 		return ""
@@ -221,7 +223,7 @@ func (u *UI) sql(columns string, f *entity.Flag, from time.Time) string {
 		columns, f.ID, from.UTC().Format(time.DateTime), columns, columns)
 }
 
-// under is what the state of a flag in the list rests on.
+// under returns the reason for the state of a flag in the list.
 func (u *UI) under(p *page, n *insight.FlagState, days int) template.HTML {
 	f := n.Flag
 	switch n.State.State {
@@ -270,7 +272,7 @@ func allRolloutsZero(f *entity.Flag) bool {
 	return len(f.Segments) > 0
 }
 
-// sharesUnder names the two largest shares.
+// sharesUnder returns the two largest shares.
 func (u *UI) sharesUnder(n *insight.FlagState) template.HTML {
 	if n.Total == 0 {
 		return ""
@@ -301,7 +303,7 @@ func boolInt(b bool) int {
 	return 0
 }
 
-// missing says why a page of a flag has no numbers, and what to do; empty if it has.
+// missing explains why a page of a flag has no numbers, and what to do; it is empty if the page has numbers.
 func (u *UI) missing(p *page, f *entity.Flag, err error) template.HTML {
 	id := strconv.FormatUint(uint64(f.ID), 10)
 	switch {

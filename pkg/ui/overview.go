@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	// overviewDays are those of the sentence and of set and got, chartDays those of the chart.
+	// overviewDays is the period of the sentence and of the shares, chartDays the period of the chart.
 	overviewDays = 7
 	chartDays    = 30
 )
@@ -25,7 +25,7 @@ type overviewData struct {
 	Head          flagHead
 	Answer, Under template.HTML
 	Curl, SQL     string
-	Ask           string // the command that asks for the flag, if nothing has
+	Ask           string // the command that evaluates the flag, if there was no evaluation
 	Missing       template.HTML
 	RecordsOff    bool
 	Findings      []findingView
@@ -53,7 +53,7 @@ func lately(now time.Time, days int) insight.Window {
 	return insight.Window{From: &from}
 }
 
-// overview is the first page of a flag: what came of it, and what it is.
+// overview is the first page of a flag: its results and its settings.
 func (u *UI) overview(rw http.ResponseWriter, r *http.Request) error {
 	f, stale, err := u.flag(r)
 	if err != nil {
@@ -113,7 +113,7 @@ func (u *UI) overviewNumbers(r *http.Request, p *page, f *entity.Flag, d *overvi
 	return state, nil
 }
 
-// stateAnswer is the sentence that the page begins with.
+// stateAnswer is the first sentence of the page.
 func (u *UI) stateAnswer(p *page, f *entity.Flag, state *insight.State, o *insight.Outcomes) template.HTML {
 	name := u.text.plain("state." + string(state.State))
 	if state.State == insight.StateNotCounted && o.Total > 0 {
@@ -163,7 +163,7 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// variantTotals are the variants that were given, those given most first, or in the order of the flag if there are few.
+// variantTotals returns the assigned variants, highest count first, or in the order of the flag if there are few.
 func variantTotals(f *entity.Flag, o *insight.Outcomes) []insight.VariantOutcome {
 	sums := map[int64]*insight.VariantOutcome{}
 	for _, s := range o.Segments {
@@ -211,7 +211,8 @@ func (u *UI) findings(p *page, f *entity.Flag, all []insight.Finding) []findingV
 	return views
 }
 
-// named is the text of a finding, with the place and the name of its segment where the API has the id, which no page shows.
+// named returns the text of a finding, with the place and the name of its segment instead of the ID, which no page
+// shows.
 func (u *UI) named(f *entity.Flag, one insight.Finding) string {
 	place := slices.IndexFunc(f.Segments, func(s entity.Segment) bool { return one.SegmentID != 0 && int64(s.ID) == one.SegmentID })
 	if place < 0 {
@@ -225,7 +226,7 @@ func (u *UI) named(f *entity.Flag, one insight.Finding) string {
 	return strings.NewReplacer("segment "+id, name, "Segment "+id, strings.ToUpper(name[:1])+name[1:]).Replace(one.Text)
 }
 
-// setGotView is the table of what was set and what came of it.
+// setGotView is the table of configured and actual shares.
 type setGotView struct {
 	Since    template.HTML
 	Segments []setGotSegment
@@ -250,7 +251,7 @@ type setGotRow struct {
 	Zero       bool
 }
 
-// sinceChange adds up the versions since the last change of who gets what.
+// sinceChange adds up the versions since the last change of the assignment.
 func sinceChange(r *insight.Rollout, changed time.Time) *insight.VersionRollout {
 	last := r.Versions[len(r.Versions)-1]
 	last.Segments = slices.Clone(last.Segments)
@@ -353,10 +354,10 @@ func ratio(n, of int64) float64 {
 	return float64(n) / float64(of)
 }
 
-// points1 writes the end of a scale: 25 %, 12.5 %.
+// points1 formats the end of a scale: 25 %, 12.5 %.
 func points1(share float64) string { return strconv.FormatFloat(share*100, 'f', -1, 64) + "\u00a0%" }
 
-// about is the rail.
+// about is the sidebar.
 func (u *UI) about(p *page, f *entity.Flag, d *overviewData, state *insight.State) {
 	add := func(name string, value template.HTML) {
 		d.About = append(d.About, aboutRow{u.text.say("about." + name), value})
@@ -390,7 +391,7 @@ func (u *UI) about(p *page, f *entity.Flag, d *overviewData, state *insight.Stat
 	}
 }
 
-// curl is the command that fetches the same numbers.
+// curl returns the command that fetches the same numbers.
 func (u *UI) curl(r *http.Request, path string) string {
 	return fmt.Sprintf("curl '%s%s/api/v1%s'", origin(r), strings.TrimSuffix(u.o.Prefix, "/"), path)
 }
@@ -403,7 +404,7 @@ func origin(r *http.Request) string {
 	return scheme + "://" + r.Host
 }
 
-// came is what came of each segment in the last days, for the bars of Targeting.
+// came returns the results of each segment in the last days, for the bars of Targeting.
 func (u *UI) came(r *http.Request, f *entity.Flag) cameOf {
 	if u.o.Numbers == nil {
 		return nil
@@ -436,7 +437,7 @@ type forecastView struct {
 
 type forecastRow struct{ Class, Key, Now, Then, Difference string }
 
-// forecast is nil without numbers, and when nothing of the segments changes.
+// forecast returns nil without numbers, and if the segments do not change.
 func (u *UI) forecast(r *http.Request, f *entity.Flag, d *entity.Definition) *forecastView {
 	if u.o.Numbers == nil {
 		return nil
@@ -511,7 +512,7 @@ func signed(n int64) string {
 	return number(n)
 }
 
-// deletionChecks fills in what is known about the use of a flag: what speaks against deleting it comes first.
+// deletionChecks sets the checks of a deletion; failed checks come first.
 func (u *UI) deletionChecks(r *http.Request, _ *page, f *entity.Flag, d *deleteData) {
 	if u.o.Numbers == nil {
 		return
@@ -546,7 +547,7 @@ func (u *UI) deletionChecks(r *http.Request, _ *page, f *entity.Flag, d *deleteD
 	}
 }
 
-// ticked shows what is between backquotes in code type.
+// ticked shows text between backquotes in code type.
 func ticked(text string) template.HTML {
 	var b strings.Builder
 	for i, part := range strings.Split(text, "`") {

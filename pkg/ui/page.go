@@ -15,31 +15,31 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/ui/chart"
 )
 
-// Cookies of the preferences. The zone of the browser is noted by a script.
+// Cookies of the preferences. A script sets the zone of the browser.
 const (
 	cookieTheme = "flagr_theme"
 	cookieZone  = "flagr_zone"
 	cookieTZ    = "flagr_tz"
-	// cookieNotice carries one line over the redirect after a form.
+	// cookieNotice has one line for the page after a form's redirect.
 	cookieNotice = "flagr_notice"
 )
 
-// page is what every template gets.
+// page is the data of every template.
 type page struct {
-	// Title is that of the document, Nav the current entry of the header.
+	// Title is the title of the document, Nav the current entry of the header.
 	Title, Nav string
-	// Root leads to /ui/ from here, Static to the static files.
+	// Root is the path to /ui/ from here, Static the path to the static files.
 	Root, Static string
-	// Theme is light, dark or empty for that of the system; ZoneName names the zone of times.
+	// Theme is light, dark or empty for the system's theme; ZoneName is the zone of times.
 	Theme    string
 	ZoneName string
 	UTC      bool
 	Actor    string
 	// Here is the path and query of the page below /ui/.
 	Here string
-	// ReadOnly says that this server is read-only.
+	// ReadOnly reports whether this server is read-only.
 	ReadOnly bool
-	// Notice is said once, after a form.
+	// Notice is shown once, after a form.
 	Notice template.HTML
 	Now    time.Time
 	Data   any
@@ -74,7 +74,7 @@ func (u *UI) page(r *http.Request, nav, title string) *page {
 	return p
 }
 
-// localZone is the zone that the browser has told, else UTC.
+// localZone returns the zone of the browser, or UTC if it is unknown.
 func localZone(r *http.Request) (*time.Location, string) {
 	c, err := r.Cookie(cookieTZ)
 	if err != nil || len(c.Value) > 64 {
@@ -98,12 +98,12 @@ func unescape(text string) string {
 
 func seconds(d time.Duration) int { return int(max(1, (d+time.Second-1)/time.Second)) }
 
-// notify leaves one line for the next page.
+// notify sets the notice of the next page.
 func (u *UI) notify(rw http.ResponseWriter, name, arg string) {
 	u.setCookie(rw, cookieNotice, url.QueryEscape(name+" "+arg), 20)
 }
 
-// setCookie keeps a value for the pages for so many seconds, or removes it.
+// setCookie sets a cookie of the pages for the given number of seconds, or removes it.
 func (u *UI) setCookie(rw http.ResponseWriter, name, value string, maxAge int) {
 	//nolint:gosec // no secret, and the server does not know whether a proxy speaks TLS
 	http.SetCookie(rw, &http.Cookie{Name: name, Value: value, Path: path.Join("/", u.o.Prefix, "ui") + "/", MaxAge: maxAge, HttpOnly: true, SameSite: http.SameSiteLaxMode})
@@ -141,7 +141,7 @@ func (u *UI) parseTemplates() (map[string]*template.Template, error) {
 	return templates, nil
 }
 
-// render writes a whole page, or none: what fails is found before the first byte goes out.
+// render writes a complete page or an error: errors are found before the first byte is sent.
 func (u *UI) render(rw http.ResponseWriter, r *http.Request, status int, name string, p *page) {
 	var b bytes.Buffer
 	layout := "layout.html"
@@ -161,12 +161,12 @@ func (u *UI) render(rw http.ResponseWriter, r *http.Request, status int, name st
 	_, _ = rw.Write(b.Bytes())
 }
 
-// preferences keeps the theme and the zone in cookies and leads back.
+// preferences stores the theme and the zone in cookies and redirects back.
 func (u *UI) preferences(rw http.ResponseWriter, r *http.Request) error {
 	if err := r.ParseForm(); err != nil {
 		return err
 	}
-	const maxAge = 400 * 24 * 3600 // what browsers keep at most
+	const maxAge = 400 * 24 * 3600 // the maximum of browsers
 	switch theme := r.PostForm.Get("theme"); theme {
 	case "light", "dark":
 		u.setCookie(rw, cookieTheme, theme, maxAge)
@@ -185,7 +185,7 @@ func (u *UI) preferences(rw http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// Time is a time element, in the zone of the page, with UTC in its title.
+// Time returns a time element in the zone of the page, with UTC in its title.
 func (p *page) Time(at time.Time, layout string) template.HTML {
 	if at.IsZero() {
 		return "–"
@@ -196,7 +196,8 @@ func (p *page) Time(at time.Time, layout string) template.HTML {
 		template.HTMLEscapeString(text) + `</time>`)
 }
 
-// format writes a time as: clock 10:42:10, day 30 Jan, minute 30 Jan 11:00, short the clock today and else the day.
+// format formats a time as: clock 10:42:10, day 30 Jan, minute 30 Jan 11:00, short the clock today and else the
+// day.
 func (p *page) format(at time.Time, layout string) string {
 	at = at.In(p.zone)
 	today := at.Year() == p.Now.Year() && at.YearDay() == p.Now.YearDay()
@@ -224,7 +225,7 @@ func (p *page) format(at time.Time, layout string) string {
 	}
 }
 
-// Ago says how long ago something was, and after a week when.
+// Ago returns how long ago a time was, or the time after a week.
 func (p *page) Ago(at time.Time) template.HTML {
 	if at.IsZero() {
 		return "–"

@@ -12,7 +12,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/insight"
 )
 
-// maxServers and maxHoles bound the rows of the tables.
+// maxServers and maxHoles limit the rows of the tables.
 const (
 	maxServers = 200
 	maxHoles   = 200
@@ -45,7 +45,7 @@ type serverRow struct {
 	Waiting, Lost    string
 }
 
-// holeRow is a time in which a flag was not counted, or any flag if it has no FlagID.
+// holeRow is a time in which a flag was not counted, or all flags if it has no FlagID.
 type holeRow struct {
 	FlagID   uint
 	Key      string
@@ -53,12 +53,12 @@ type holeRow struct {
 	Why      template.HTML
 }
 
-// books are sums of recorded evaluations and of what became of them.
+// books are sums of the statistics.
 type books struct{ recorded, stored, pending, lost int64 }
 
 func (b *books) balance() bool { return b.recorded == b.stored+b.pending+b.lost }
 
-// server shows whether the numbers are whole, and how the server is set up.
+// server shows whether all evaluations are accounted for, and the configuration of the server.
 func (u *UI) server(rw http.ResponseWriter, r *http.Request) error {
 	p := u.page(r, "server", u.text.plain("server.title"))
 	d := &serverData{
@@ -104,7 +104,7 @@ func (u *UI) journalText(s *datar.Stats) template.HTML {
 	}
 }
 
-// fillBooks shows the statistics of all servers, or of this one if the others' cannot be read.
+// fillBooks shows the statistics of all servers, or of this one if the others cannot be read.
 func (u *UI) fillBooks(r *http.Request, p *page, d *serverData) {
 	own := u.o.Books.Stats()
 	d.LastError, d.Journal = own.LastError != nil, u.journalText(&own)
@@ -157,7 +157,7 @@ func (u *UI) fillBooks(r *http.Request, p *page, d *serverData) {
 	}
 }
 
-// fillHoles lists the newest holes of all flags together, and of each flag.
+// fillHoles lists the newest holes of all flags, and of each flag.
 func (u *UI) fillHoles(p *page, d *serverData, s *insight.States) {
 	type hole struct {
 		insight.Hole

@@ -10,25 +10,25 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// maxTailRows bounds the rows that the browser keeps of a live tail.
+// maxTailRows limits the rows that the browser keeps of a live tail.
 const maxTailRows = 100
 
 // tailData is the section of the Traffic page that lists evaluations as they happen.
 type tailData struct {
-	// Enabled says that this server serves the stream at Source, relative to the page.
+	// Enabled reports whether this server serves the stream at Source, relative to the page.
 	Enabled bool
 	Source  string
 	Rows    int
-	// Words are the texts of the rows: those of outcomes by the names of the API, those of segments by "segment " and the id.
+	// Words are the texts of the rows: outcomes by their API names, and segments by "segment " and the ID.
 	Words []tailWord
 	Curl  string
-	// Close leads to the page without the section.
+	// Close is the link to the page without the section.
 	Close string
 }
 
 type tailWord struct{ Name, Text string }
 
-// tail is nil unless the address asks for the section.
+// tail returns nil unless the URL has the section.
 func (u *UI) tail(r *http.Request, p *page, f *entity.Flag) *tailData {
 	query := r.URL.Query()
 	if !query.Has("tail") {
@@ -49,7 +49,7 @@ func (u *UI) tail(r *http.Request, p *page, f *entity.Flag) *tailData {
 	return d
 }
 
-// tailLink leads to the page with the section.
+// tailLink is the link to the page with the section.
 func tailLink(r *http.Request) string {
 	query := r.URL.Query()
 	query.Set("tail", "1")

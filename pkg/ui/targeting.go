@@ -15,7 +15,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/ui/chart"
 )
 
-// targetingData is the form of a flag, its changes, and what is wrong with it.
+// targetingData is the form of a flag, its changes and its errors.
 type targetingData struct {
 	Head          flagHead
 	Answer, Under template.HTML
@@ -33,7 +33,7 @@ type targetingData struct {
 	TagChoices    []string
 	Review        *reviewData
 	Conflict      *conflictData
-	Notes         template.HTML // as they will be shown
+	Notes         template.HTML // as they are displayed
 }
 
 type segmentView struct {
@@ -72,7 +72,7 @@ type variantView struct {
 	InUse template.HTML
 }
 
-// Number is the place as it is read out, from 1.
+// Number is the displayed place, from 1.
 func (v variantView) Number() int { return v.Place + 1 }
 
 type reviewData struct {
@@ -99,7 +99,7 @@ type conflictData struct {
 	Action       string
 }
 
-// targeting shows the form with what is saved.
+// targeting shows the form of the saved flag.
 func (u *UI) targeting(rw http.ResponseWriter, r *http.Request) error {
 	f, stale, err := u.flag(r)
 	if err != nil {
@@ -111,7 +111,7 @@ func (u *UI) targeting(rw http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// edit takes the form. Its buttons change the form, review it, or save it; nothing but "save" is saved.
+// edit handles the form. Its buttons change the form, review it, or save it; only "save" saves.
 func (u *UI) edit(rw http.ResponseWriter, r *http.Request) error {
 	if err := r.ParseForm(); err != nil {
 		return err
@@ -150,7 +150,7 @@ func (u *UI) edit(rw http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// baseOf is the version that the form was made from, if it can be found, else the one that there is.
+// baseOf returns the version that the form was created from, or else the current one.
 func (u *UI) baseOf(r *http.Request, f *entity.Flag, snapshot uint) *entity.Flag {
 	if snapshot == f.SnapshotID || u.o.Store == nil {
 		return f
@@ -172,7 +172,7 @@ func (u *UI) undo(base *entity.Flag, typed *form, place string) {
 	}
 }
 
-// applied is what the flag becomes by a form, with what is wrong by the names of the fields.
+// applied returns the flag with the changes of a form, and the errors by field name.
 func (u *UI) applied(base *entity.Flag, typed *form) (*entity.Flag, []fieldError) {
 	d, errs := typed.definition(u.text)
 	seen := map[string]bool{}
@@ -193,7 +193,7 @@ func (u *UI) applied(base *entity.Flag, typed *form) (*entity.Flag, []fieldError
 	return after, errs
 }
 
-// typedFlag is the flag of a definition that breaks rules, to be compared and shown only.
+// typedFlag returns the flag of an invalid definition, only for comparison and display.
 func typedFlag(base *entity.Flag, d entity.Definition) *entity.Flag {
 	f := *base
 	f.Key, f.Description, f.Notes, f.EntityType = *d.Key, *d.Description, *d.Notes, *d.EntityType
@@ -229,7 +229,7 @@ func typedFlag(base *entity.Flag, d entity.Definition) *entity.Flag {
 	return &f
 }
 
-// withIDs numbers new parts below all real ids' reach, so that a layout can tell them apart.
+// withIDs numbers new parts, without conflicts with real IDs, so that a layout can distinguish them.
 func withIDs(f *entity.Flag) *entity.Flag {
 	const unreal = 1 << 40
 	g := *f
@@ -290,7 +290,7 @@ func (u *UI) targetingPage(r *http.Request, base *entity.Flag, typed *form, stal
 	return p, d
 }
 
-// suggestions are tags and entity types in use. A page works without them.
+// suggestions returns tags and entity types in use. A page works without them.
 func (u *UI) suggestions(r *http.Request, d *targetingData) {
 	const most = 500
 	tags, err := u.o.Store.Tags(r.Context())
@@ -305,13 +305,13 @@ func (u *UI) suggestions(r *http.Request, d *targetingData) {
 	}
 }
 
-// markChanged compares the form with that of the saved flag, field by field.
+// markChanged compares the form with the form of the saved flag, field by field.
 func (u *UI) markChanged(d *targetingData, base *entity.Flag) {
 	saved := map[string]string{}
 	for _, field := range formOf(base).values() {
 		saved[field.Name] = field.Value
 	}
-	reorder := map[string]string{} // names of the saved form by those of the typed one
+	reorder := map[string]string{} // names in the saved form by names in the submitted one
 	savedSegments := formOf(base).Segments
 	for i, s := range d.Form.Segments {
 		if at := slices.IndexFunc(savedSegments, func(o formSegment) bool { return o.ID == s.ID && s.ID != 0 }); at >= 0 {
@@ -347,7 +347,7 @@ func (u *UI) saveWords(changes []change) template.HTML {
 	return u.text.say("edit.changes", "n", len(changes), "words", template.HTML(strings.Join(words, " "))) //nolint:gosec // texts of the catalog
 }
 
-// who says in words who gets what.
+// who describes in words who gets what.
 func (u *UI) who(f *entity.Flag) template.HTML {
 	if len(f.Segments) == 0 {
 		return u.text.say("who.nosegments")
@@ -433,7 +433,8 @@ func (u *UI) whatTheyGet(s *entity.Segment) template.HTML {
 	return template.HTML(strings.Join(parts, ", ")) //nolint:gosec // texts of the catalog
 }
 
-// cameOf is what came of a segment: evaluations that matched it, by variant, and 0 for those without one. Nil: it is not known.
+// cameOf has the results of a segment: evaluations that matched it, by variant, and 0 for those without one. It is
+// nil if unknown.
 type cameOf map[uint]map[uint]int64
 
 func (u *UI) segmentViews(p *page, d *targetingData, base, after *entity.Flag, came cameOf) {
@@ -473,7 +474,7 @@ func (u *UI) cameWords(_ *page, id uint, came cameOf) template.HTML {
 	return u.text.say("edit.shares.came", "n", total)
 }
 
-// shareViews draws a bar for each variant and one for what gets none.
+// shareViews draws a bar for each variant and one for the rest.
 func (u *UI) shareViews(v *segmentView, f *entity.Flag, layout, saved *eval.SegmentLayout, came map[uint]int64) {
 	total := int64(0)
 	for _, n := range came {
@@ -542,7 +543,7 @@ func bucketsOf(l *eval.SegmentLayout, id uint) int {
 	return 0
 }
 
-// constraintView warns of values that are valid and seldom meant.
+// constraintView adds warnings about values that are valid but rarely intended.
 func (u *UI) constraintView(place int, c formConstraint, problem string) constraintView {
 	v := constraintView{Place: place, C: c}
 	switch value := c.Value; {
@@ -581,7 +582,7 @@ func (u *UI) variantViews(d *targetingData) {
 	}
 }
 
-// review shows what would be saved, in words.
+// review shows the changes to save, in words.
 func (u *UI) review(r *http.Request, base *entity.Flag, typed *form, d *targetingData) {
 	review := &reviewData{Hidden: typed.values(), Seconds: seconds(u.o.RefreshInterval), Action: "targeting"}
 	for i, c := range d.Changes {
@@ -645,7 +646,7 @@ func (u *UI) save(rw http.ResponseWriter, r *http.Request, f *entity.Flag, typed
 		if len(d.Summary) == 0 {
 			d.Summary = append(d.Summary, fieldError{"", err.Error()})
 		}
-	case err != nil: // nothing that was typed is lost
+	case err != nil: // no input is lost
 		status = http.StatusServiceUnavailable
 		u.o.Logger.Error("definition was not saved", "flag", f.ID, "error", err)
 		d.Summary = append(d.Summary, fieldError{"", u.text.plain("edit.err.database")})

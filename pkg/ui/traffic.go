@@ -17,7 +17,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/ui/chart"
 )
 
-// maxTableRows bounds the table below the chart.
+// maxTableRows limits the table below the chart.
 const maxTableRows = 400
 
 type chartView struct {
@@ -40,15 +40,15 @@ func seriesTotal(b *insight.Buckets) (n int64) {
 	return n
 }
 
-// drawnLine is a line of a series as the chart shows it.
+// drawnLine is a line of a series in the chart.
 type drawnLine struct {
 	chart.Line
 	order int
 	code  bool
 }
 
-// lines are those of a series in the order of the chart: variants from below, nothing on top. More than seven variants
-// have the rest in one line.
+// lines returns the lines of a series in the order of the chart: variants from the bottom, nothing on top. Beyond
+// seven variants, the rest is one line.
 func (u *UI) lines(f *entity.Flag, s *insight.Series) []drawnLine {
 	var lines []drawnLine
 	for i := range s.Lines {
@@ -86,7 +86,7 @@ func (u *UI) lines(f *entity.Flag, s *insight.Series) []drawnLine {
 	return lines
 }
 
-// grouped puts the lines without a color of their own together.
+// grouped combines the lines without their own color.
 func (u *UI) grouped(lines []drawnLine) []drawnLine {
 	var kept []drawnLine
 	var rest *drawnLine
@@ -141,7 +141,7 @@ func (u *UI) lineName(by insight.By, l *insight.Line) string {
 	}
 }
 
-// chart draws a series. Every is how many buckets share a label.
+// chart draws a series. every is the number of buckets that share a label.
 func (u *UI) chart(p *page, f *entity.Flag, s *insight.Series, height, width, every int) *chartView {
 	lines := u.grouped(u.lines(f, s))
 	c := chart.Stacked{
@@ -268,7 +268,7 @@ type tableCell struct {
 	Zero bool
 }
 
-// trafficQuery is what the address of the page says.
+// trafficQuery is the query of the page's URL.
 func (u *UI) trafficQuery(r *http.Request, p *page) (insight.SeriesQuery, int) {
 	v := r.URL.Query()
 	days := 30
@@ -378,7 +378,7 @@ func wholeBuckets(s *insight.Series) (now, before int64, n int) {
 	return now, before, n
 }
 
-// table has the same numbers as the chart, the newest bucket first.
+// table has the numbers of the chart, newest bucket first.
 func (u *UI) table(p *page, f *entity.Flag, d *trafficData, s *insight.Series) {
 	lines := u.lines(f, s)
 	sums := make([]int64, len(lines)+1)
@@ -411,7 +411,7 @@ func (u *UI) table(p *page, f *entity.Flag, d *trafficData, s *insight.Series) {
 	}
 }
 
-// trafficCSV has the numbers of the page.
+// trafficCSV writes the numbers of the page as CSV.
 func (u *UI) trafficCSV(rw http.ResponseWriter, r *http.Request) error {
 	f, _, err := u.flag(r)
 	if err != nil {
@@ -462,7 +462,7 @@ type stopRow struct {
 	Text       template.HTML
 }
 
-// nothing says why evaluations gave no variant.
+// nothing explains why evaluations gave no variant.
 func (u *UI) nothing(rw http.ResponseWriter, r *http.Request) error {
 	f, stale, err := u.flag(r)
 	if err != nil {
@@ -549,7 +549,7 @@ func (u *UI) reasonText(p *page, f *entity.Flag, o *insight.Outcomes, one insigh
 	}
 }
 
-// stops fills in the first constraints that did not hold, from the sample.
+// stops sets the first constraints that did not hold, from the sample.
 func (u *UI) stops(r *http.Request, f *entity.Flag, d *nothingData) {
 	reasons, err := u.o.Numbers.Reasons(r.Context(), int64(f.ID), lately(u.o.Now(), overviewDays))
 	if err != nil || reasons.Examined == 0 {
@@ -599,7 +599,7 @@ type unknownRow struct {
 	Create string
 }
 
-// unknown lists what applications ask for and is not there.
+// unknown lists the keys that applications ask for but no flag has.
 func (u *UI) unknown(rw http.ResponseWriter, r *http.Request) error {
 	p := u.page(r, "unknown", u.text.plain("unknown.title"))
 	d := &unknownData{Answer: u.text.say("unknown.answer.none")}
@@ -645,7 +645,7 @@ func (u *UI) unknown(rw http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// askedInVain are the keys that applications asked for in the last days and no flag has; none if that is not known.
+// askedInVain returns the unknown keys of the last days, or none if they cannot be read.
 func (u *UI) askedInVain(r *http.Request) []insight.Unknown {
 	if u.o.Numbers == nil {
 		return nil
@@ -658,7 +658,7 @@ func (u *UI) askedInVain(r *http.Request) []insight.Unknown {
 	return list.Unknown
 }
 
-// askedTimes says how often applications asked for a key in the last days, empty if they did not.
+// askedTimes describes how often applications asked for a key in the last days; empty if they did not.
 func (u *UI) askedTimes(r *http.Request, key string) template.HTML {
 	for _, one := range u.askedInVain(r) {
 		if one.Asked == key {
@@ -668,7 +668,7 @@ func (u *UI) askedTimes(r *http.Request, key string) template.HTML {
 	return ""
 }
 
-// askedLike are the keys without a flag that have a text in them, most frequent first.
+// askedLike returns the unknown keys that contain a string, most frequent first.
 func (u *UI) askedLike(r *http.Request, p *page, text string) (rows []unknownRow) {
 	const most = 5
 	for _, one := range u.askedInVain(r) {
@@ -686,7 +686,7 @@ func (u *UI) askedLike(r *http.Request, p *page, text string) (rows []unknownRow
 	return rows
 }
 
-// askedDeleted is how often deleted flags were asked for in the last days, by their ids.
+// askedDeleted returns how often applications asked for deleted flags in the last days, by ID.
 func (u *UI) askedDeleted(r *http.Request) map[int64]int64 {
 	asked := map[int64]int64{}
 	for _, one := range u.askedInVain(r) {

@@ -18,9 +18,9 @@ import (
 )
 
 const (
-	// maxTried is the most entities of one try.
+	// maxTried is the maximum number of entities of one try.
 	maxTried = 1000
-	// triedInFull is how many of them are explained.
+	// triedInFull is the number of entities that are explained.
 	triedInFull = 20
 	madeUp      = 20
 )
@@ -55,7 +55,7 @@ type splitView struct {
 	Bar        template.HTML
 }
 
-// tryForm asks for an entity.
+// tryForm is the form for an entity.
 func (u *UI) tryForm(rw http.ResponseWriter, r *http.Request) error {
 	f, stale, err := u.flag(r)
 	if err != nil {
@@ -69,7 +69,7 @@ func (u *UI) tryForm(rw http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// exampleContext has the properties that the constraints ask for, with values that make the first of them hold.
+// exampleContext has the properties of the constraints, with values that make the first constraints hold.
 func exampleContext(f *entity.Flag) string {
 	context := map[string]any{}
 	for i := range f.Segments {
@@ -159,7 +159,7 @@ func (u *UI) tryAll(r *http.Request, d *tryData, f *entity.Flag) error {
 	}
 	live := *f
 	live.DeletedAt = entity.DeletedAt{}
-	d.Off, live.Enabled = !live.Enabled, true // what it will do is worth knowing before it is switched on
+	d.Off, live.Enabled = !live.Enabled, true // the result once it is on is useful before it is turned on
 	snapshot := eval.Compile([]entity.Flag{live})
 	layout := eval.LayoutOf(&live)
 	counts := map[int64]int{}
@@ -176,7 +176,7 @@ func (u *UI) tryAll(r *http.Request, d *tryData, f *entity.Flag) error {
 	return nil
 }
 
-// parseContext reads a JSON object; nothing is an empty one.
+// parseContext parses a JSON object; an empty string is an empty object.
 func parseContext(text string, words *catalog) (any, error) {
 	if strings.TrimSpace(text) == "" {
 		return map[string]any{}, nil
@@ -239,7 +239,7 @@ func (u *UI) tried(f *entity.Flag, layout *eval.Layout, result *eval.Result) tri
 	return v
 }
 
-// stopsOf says where the segments stopped that did not match.
+// stopsOf returns where the segments that did not match stopped.
 func stopsOf(f *entity.Flag, result *eval.Result, place int) []eval.Stop {
 	for _, n := range []int{place + 1, place} { // all that were tried, or all but the last, which matched
 		before := *f
@@ -254,7 +254,7 @@ func stopsOf(f *entity.Flag, result *eval.Result, place int) []eval.Stop {
 	return nil
 }
 
-// step says why a segment did not match.
+// step explains why a segment did not match.
 func (u *UI) step(f *entity.Flag, stop eval.Stop, result *eval.Result) template.HTML {
 	for place := range f.Segments {
 		s := &f.Segments[place]
@@ -271,7 +271,7 @@ func (u *UI) step(f *entity.Flag, stop eval.Stop, result *eval.Result) template.
 	return ""
 }
 
-// valueOf is what the context has under a property with dots, as JSON.
+// valueOf returns the value of a dotted property in the context, as JSON.
 func valueOf(result *eval.Result, property string) string {
 	value := result.Request.EntityContext
 	for part := range strings.SplitSeq(property, ".") {

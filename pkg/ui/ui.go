@@ -1,5 +1,5 @@
-// Package ui serves the web pages: flags and what came of them, and the forms that change them. Pages are rendered by the
-// server and work without scripts; charts are SVG from package chart; scripts and styles are embedded as they are written.
+// Package ui serves the web pages: flags, their evaluations, and the forms that change them. The server renders the
+// pages, which work without scripts. Charts are SVG from package chart. Scripts and styles are embedded unchanged.
 package ui
 
 import (
@@ -33,16 +33,16 @@ var staticFiles embed.FS
 var english string
 
 const (
-	// requestTimeout bounds the work of a page.
+	// requestTimeout limits the work of a page.
 	requestTimeout = 25 * time.Second
-	// maxFormBytes bounds a form. A definition with the longest constraint value fits.
+	// maxFormBytes limits a form. A definition with the longest constraint value is smaller.
 	maxFormBytes = 8 << 20
 
 	securityPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " +
 		"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 
-// Store reads and changes flags. Its errors match those of package entity where the request is at fault.
+// Store reads and changes flags. Its errors match those of package entity if the request is invalid.
 type Store interface {
 	Flag(ctx context.Context, id int64) (*entity.Flag, error)
 	// DeletedFlags lists deleted flags, the latest deletion first.
@@ -51,11 +51,11 @@ type Store interface {
 	Snapshots(ctx context.Context, flagID int64, limit, offset int) ([]entity.FlagSnapshot, error)
 	// SnapshotHeads lists them without their states.
 	SnapshotHeads(ctx context.Context, flagID int64, limit int) ([]entity.SnapshotHead, error)
-	// SnapshotsByID reads snapshots, those that are there.
+	// SnapshotsByID reads the existing ones of the snapshots.
 	SnapshotsByID(ctx context.Context, ids []int64) ([]entity.FlagSnapshot, error)
 	EntityTypes(ctx context.Context) ([]string, error)
 	Tags(ctx context.Context) ([]string, error)
-	// CreateFlag makes a flag; a boolean one has the variant "on" for everybody.
+	// CreateFlag creates a flag; a boolean flag has the variant "on" for every entity.
 	CreateFlag(ctx context.Context, by, key, description string, boolean bool) (*entity.Flag, error)
 	DuplicateFlag(ctx context.Context, by string, id int64, key, description string) (*entity.Flag, error)
 	ReplaceDefinition(ctx context.Context, by string, id int64, d entity.Definition) (*entity.Flag, error)
@@ -63,49 +63,50 @@ type Store interface {
 	RestoreFlag(ctx context.Context, by string, id int64) (*entity.Flag, error)
 }
 
-// Setting is one variable of the configuration as the Server page shows it.
+// Setting is a variable of the configuration on the Server page.
 type Setting struct {
 	Name, Value, Default string
-	// Secret hides the value; Set says that there is one.
+	// Secret hides the value; Set reports whether it is set.
 	Secret, Set bool
 }
 
-// Options are what the pages need.
+// Options configure the pages.
 type Options struct {
-	// Store is nil in eval-only mode: the pages then show flags and change nothing.
+	// Store is nil in eval-only mode, in which the pages are read-only.
 	Store Store
-	// Snapshots has the flags that evaluation uses. Mandatory.
+	// Snapshots has the flags that evaluation uses. Required.
 	Snapshots eval.Source
-	// Refresh makes Snapshots follow a change at once; nil: it follows by itself.
+	// Refresh makes Snapshots include a change at once. If it is nil, Snapshots follows by itself.
 	Refresh func(context.Context)
-	// LastCheck is when Snapshots was last known to be right.
+	// LastCheck is when Snapshots was last known to be current.
 	LastCheck func() time.Time
-	// Numbers is nil while Datar is off, or keeps its counts elsewhere.
+	// Numbers is nil if Datar is off, or stores its counts elsewhere.
 	Numbers Numbers
-	// Books are nil while Datar is off.
+	// Books is nil if Datar is off.
 	Books Books
-	// Tail says that this server streams single evaluations at /datar/flags/{id}/tail.
+	// Tail reports whether this server streams individual evaluations at /datar/flags/{id}/tail.
 	Tail bool
-	// Prefix is in front of all paths as the browser sees them; empty for none.
+	// Prefix is the prefix of all paths as the browser sees them; it may be empty.
 	Prefix string
-	// Actor names who sent a request; nil: the names are not known.
+	// Actor returns the user who sent a request; nil if users are unknown.
 	Actor func(*http.Request) string
-	// CountsAll tells that flags are counted whether their records are on or not.
+	// CountsAll reports whether flags are counted regardless of their data records.
 	CountsAll bool
-	// SQL tells that counts are in tables of the flags' database, so that pages show the SQL of their numbers.
+	// SQL reports whether counts are in tables of the flags' database, so that pages show the SQL of their numbers.
 	SQL bool
-	// Settings lists the configuration; Version is that of the server.
+	// Settings lists the configuration; Version is the version of the server.
 	Settings []Setting
 	Version  string
-	// RefreshInterval is how long a change takes to reach the other servers at most.
+	// RefreshInterval is the maximum time until other servers use a change.
 	RefreshInterval time.Duration
-	// EntityTypes are the only entity types to choose from; empty: any, and those in use are suggested.
+	// EntityTypes are the only entity types to choose from. If it is empty, any can be typed, and those in use are
+	// suggested.
 	EntityTypes []string
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
-	// Memory is what the states of flags take that pages read, all pages together. Nil: no limit.
+	// Memory limits the memory of flag states that all pages read. Nil means no limit.
 	Memory *budget.Memory
-	// Logger gets what went wrong in the server. Mandatory.
+	// Logger receives errors of the server. Required.
 	Logger *slog.Logger
 }
 
@@ -119,7 +120,7 @@ type UI struct {
 	board     boardCache
 }
 
-// New prepares the pages. It starts nothing.
+// New constructs the pages. It starts nothing.
 func New(o Options) (*UI, error) {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -148,7 +149,7 @@ func New(o Options) (*UI, error) {
 	return u, nil
 }
 
-// Stop waits for what is still asking for numbers, at most until ctx ends.
+// Stop waits for running queries, until ctx ends.
 func (u *UI) Stop(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() {
@@ -163,7 +164,7 @@ func (u *UI) Stop(ctx context.Context) error {
 	}
 }
 
-// hashOf names the content of all files.
+// hashOf returns a hash of the content of all files.
 func hashOf(files fs.FS) (string, error) {
 	sum := sha256.New()
 	err := fs.WalkDir(files, ".", func(name string, entry fs.DirEntry, err error) error {
@@ -180,8 +181,8 @@ func hashOf(files fs.FS) (string, error) {
 	return hex.EncodeToString(sum.Sum(nil))[:12], err
 }
 
-// Handler puts the pages in front of the API: /, /ui/ and below, and the static files. Everything else is for next. Paths that
-// are not clean are for next, too, so that whoever guards paths and who serves them read them alike.
+// Handler serves the pages in front of the API: /, /ui/ and below, and the static files. All other requests go to
+// next. Paths that are not clean also go to next, so that access control and routing see the same path.
 func (u *UI) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		p := r.URL.Path
@@ -198,7 +199,7 @@ func (u *UI) Handler(next http.Handler) http.Handler {
 	})
 }
 
-// Routes lists the patterns of all pages, for tests.
+// Routes returns the patterns of all pages, for tests.
 func Routes() []string {
 	patterns := make([]string, 0, len(pages))
 	for _, one := range pages {
@@ -211,7 +212,7 @@ func Routes() []string {
 type route struct {
 	pattern string
 	serve   func(u *UI, rw http.ResponseWriter, r *http.Request) error
-	// writes says that the page needs a store.
+	// writes reports whether the page needs a store.
 	writes bool
 }
 
@@ -275,7 +276,7 @@ func (u *UI) routes() http.Handler {
 	return http.NewCrossOriginProtection().Handler(mux)
 }
 
-// seeOther answers a form. The location is relative, so that it holds behind any prefix.
+// seeOther responds to a form. The location is relative, so that it works behind any prefix.
 func seeOther(rw http.ResponseWriter, location string) {
 	rw.Header().Set("Location", location)
 	rw.WriteHeader(http.StatusSeeOther)
@@ -295,8 +296,8 @@ func (u *UI) static(rw http.ResponseWriter, r *http.Request) {
 	_, _ = rw.Write(content) //nolint:gosec // a file of the binary
 }
 
-// root carries no data, since access control leaves / open by default. A script turns the old links, whose hash only the
-// browser sees, into new ones.
+// root has no data, because access control leaves / open by default. A script converts old links, whose hash only
+// the browser sees, to new ones.
 func (u *UI) root(rw http.ResponseWriter, r *http.Request) {
 	base := ""
 	if asked, err := url.ParseRequestURI(r.RequestURI); err == nil && !strings.HasSuffix(asked.Path, "/") {
@@ -312,7 +313,7 @@ var (
 	errEvalOnly = errors.New("this server is read-only")
 )
 
-// fail shows what went wrong. What the server did wrong goes to the log, and not to the page.
+// fail shows an error. Internal errors are logged and not shown on the page.
 func (u *UI) fail(rw http.ResponseWriter, r *http.Request, err error) {
 	var status int
 	var name, detail string

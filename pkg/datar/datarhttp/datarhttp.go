@@ -4,8 +4,8 @@
 //	GET /datar/flags/{flagID}/summary   one flag by variant, segment and day; parameters from, to
 //	GET /datar/status                   the engine's own books
 //
-// It needs the standard library only, so it fits into any server that speaks net/http. Handler is for a router, Mount
-// for a server that has one handler for everything, such as a go-swagger server. Neither asks who calls: put them
+// It needs only the standard library, so it works with any net/http server. Handler is for a router, and Mount for
+// a server that has one handler for all requests, such as a go-swagger server. Neither checks who calls: put them
 // behind the access control of the host.
 package datarhttp
 
@@ -23,15 +23,15 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
-// Engine is what the endpoints ask. *datar.Engine is one.
+// Engine provides the data of the endpoints. *datar.Engine implements it.
 type Engine interface {
 	QuerySummary(ctx context.Context, query datar.SummaryQuery) ([]datar.FlagSummary, error)
 	QueryFlagSummaryBreakdown(ctx context.Context, flagID int64, query datar.BreakdownQuery) (*datar.FlagBreakdown, error)
 	Stats() datar.Stats
 }
 
-// Completer is an Engine that says how far its answers are complete. The endpoints add the member complete to their answers
-// if the engine is one, and its store keeps the records of servers. *datar.Engine is one.
+// Completer is an Engine that reports how complete its results are. The endpoints add the member complete to their
+// responses if the engine implements it and its store keeps the records of servers. *datar.Engine implements it.
 type Completer interface {
 	QueryCompleteness(ctx context.Context, from, to *time.Time) (*datar.Completeness, error)
 }
@@ -44,23 +44,24 @@ var (
 // Option changes how the endpoints are served.
 type Option func(*endpoints)
 
-// WithLogger names the log for queries that failed: clients only see that one did. Without it, or with nil, it is
+// WithLogger sets the log for failed queries, whose errors clients do not see. Without it, or with nil, it is
 // slog.Default().
 func WithLogger(logger *slog.Logger) Option {
 	return func(e *endpoints) { e.logger = logger }
 }
 
-// Handler serves the three endpoints at the paths above, and 404 at all others. With a nil engine they answer 503, so a
-// host can mount them whether it counts or not.
+// Handler serves the three endpoints at the paths above, and 404 at all others. With a nil engine they return 503,
+// so a host can mount them whether it counts or not.
 func Handler(engine Engine, options ...Option) http.Handler {
 	return Mount(http.HandlerFunc(pathNotFound), "", engine, options...)
 }
 
-// Mount serves the three endpoints below a prefix such as /api/v1, and gives all other requests to next, unchanged. An
-// empty prefix or "/" puts them at the root; a slash at the end, or a missing one at the beginning, makes no difference.
+// Mount serves the three endpoints below a prefix such as /api/v1, and passes all other requests to next,
+// unchanged. An empty prefix or "/" serves them at the root. A trailing slash, or a missing leading one, makes no
+// difference.
 //
-// It plugs into setupGlobalMiddleware of a go-swagger server, inside of the server's access control, with its basePath
-// as the prefix:
+// Call it in setupGlobalMiddleware of a go-swagger server, inside the server's access control, with its basePath as
+// the prefix:
 //
 //	func setupGlobalMiddleware(handler http.Handler) http.Handler {
 //		return authenticate(datarhttp.Mount(handler, "/api/v1", engine))
@@ -163,11 +164,12 @@ func (e *endpoints) status(rw http.ResponseWriter, r *http.Request, _ string) {
 	reply(rw, http.StatusOK, body)
 }
 
-// StatusTimeout bounds the query for the member complete of GET /datar/status, which answers without it when the store does
-// not.
+// StatusTimeout limits the query for the member complete of GET /datar/status, which is omitted if the store does
+// not answer in time.
 const StatusTimeout = time.Second
 
-// complete says how far answers over a window are complete. It returns nil without an error if the engine cannot tell.
+// complete returns how complete the results of a window are. It returns nil without an error if the engine is not a
+// Completer.
 func (e *endpoints) complete(ctx context.Context, from, to *time.Time) (*Complete, error) {
 	completer, ok := e.engine.(Completer)
 	if !ok {
@@ -183,7 +185,7 @@ func (e *endpoints) complete(ctx context.Context, from, to *time.Time) (*Complet
 	return CompleteOf(c), nil
 }
 
-// replyCompletely answers a query over a window.
+// replyCompletely responds to a query over a window.
 func (e *endpoints) replyCompletely(rw http.ResponseWriter, r *http.Request, body any, from, to *time.Time) {
 	c, err := e.complete(r.Context(), from, to)
 	if err != nil {
@@ -193,10 +195,10 @@ func (e *endpoints) replyCompletely(rw http.ResponseWriter, r *http.Request, bod
 	reply(rw, http.StatusOK, WithComplete(body, c))
 }
 
-// statusClientClosedRequest never reaches a client: the client has gone.
+// statusClientClosedRequest never reaches a client, because the client has disconnected.
 const statusClientClosedRequest = 499
 
-// fail answers a query that could not be served.
+// fail responds to a query that failed.
 func (e *endpoints) fail(rw http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case errors.Is(err, datar.ErrInvalidQuery):
@@ -211,13 +213,13 @@ func (e *endpoints) fail(rw http.ResponseWriter, r *http.Request, err error) {
 	}
 }
 
-// problem is the body of an answer that is no success. Code is 0 unless the request itself was refused.
+// problem is the body of an error response. Code is 0 unless the request itself was rejected.
 type problem struct {
 	Code    int    `json:"code,omitempty"`
 	Message string `json:"message"`
 }
 
-// codeInvalidType is what go-openapi calls a parameter that is not of its type.
+// codeInvalidType is go-openapi's code of a parameter with another type.
 const codeInvalidType = 601
 
 func pathNotFound(rw http.ResponseWriter, r *http.Request) {
@@ -233,10 +235,10 @@ func reply(rw http.ResponseWriter, status int, body any) {
 	rw.WriteHeader(status)
 	encoder := json.NewEncoder(rw)
 	encoder.SetEscapeHTML(false)
-	_ = encoder.Encode(body) // fails only when the client is gone
+	_ = encoder.Encode(body) // fails only if the client disconnected
 }
 
-// parameters reads the query of a request, and keeps the first thing that is wrong with it.
+// parameters parses the query of a request, and keeps its first error.
 type parameters struct {
 	values  map[string][]string
 	problem string
@@ -248,7 +250,7 @@ func (p *parameters) wrong(name, in, want, value string) {
 	}
 }
 
-// shortened keeps a message readable, whatever a client sent.
+// shortened keeps a message readable, regardless of the client's input.
 func shortened(value string) string {
 	const longest = 100
 	if len(value) > longest {
@@ -257,7 +259,7 @@ func shortened(value string) string {
 	return value
 }
 
-// last returns the last of the parameter's values; an empty one counts as none.
+// last returns the last of the parameter's values; an empty value counts as missing.
 func (p *parameters) last(name string) string {
 	if v := p.values[name]; len(v) > 0 {
 		return v[len(v)-1]
@@ -265,8 +267,8 @@ func (p *parameters) last(name string) string {
 	return ""
 }
 
-// layouts are the times that the swagger operations accept; those without a zone are UTC. Parsing takes fractions of a
-// second where the layout has none.
+// layouts are the time formats that the swagger operations accept; those without a zone are UTC. Parsing accepts
+// fractions of a second even if the layout has none.
 var layouts = [...]string{
 	time.RFC3339, "2006-01-02T15:04:05.000Z0700", "2006-01-02T15:04:05.000000Z0700",
 	"2006-01-02T15:04:05", "2006-01-02T15:04Z", "2006-01-02T15:04", time.DateTime, time.DateOnly,
@@ -299,7 +301,7 @@ func (p *parameters) int32(name string) *int32 {
 	return new(int32(n))
 }
 
-// refused answers the request if a parameter is wrong, and reports whether it did.
+// refused responds with an error if a parameter is invalid, and reports whether it did.
 func (p *parameters) refused(rw http.ResponseWriter) bool {
 	if p.problem == "" {
 		return false

@@ -9,8 +9,9 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
-// The bodies of answers. Names, order and what is left out are those of the swagger definitions, and the golden file in
-// integration_tests/datargolden pins both. segmentName and variantName are additions, for catalogs that have names.
+// The bodies of responses. Names, order and omitted members are those of the swagger definitions, and the golden
+// file in integration_tests/datargolden fixes both. segmentName and variantName are additions, for catalogs with
+// names.
 
 type summary struct {
 	Complete *complete     `json:"complete,omitempty"`
@@ -97,9 +98,10 @@ type hole struct {
 	Why  string    `json:"why"`
 }
 
-// Complete is how far the counts of an answer can be trusted: a datar.Completeness, and what a host knows beside it.
+// Complete is how complete the counts of a response are: a datar.Completeness, and additional information of a
+// host.
 type Complete struct {
-	// Since is when counting began that has not been interrupted, zero if nothing is counted now.
+	// Since is the start of uninterrupted counting, or zero if nothing is counted now.
 	Since time.Time
 	// UpTo, Servers, Silent, Pending and Dropped are those of datar.Completeness.
 	UpTo             time.Time
@@ -109,14 +111,14 @@ type Complete struct {
 	Holes []Hole
 }
 
-// Hole is a half-open range of time in which not everything was counted.
+// Hole is a half-open range of time in which some evaluations were not counted.
 type Hole struct {
 	From, To time.Time
 	// Why is no_server, dropped or records_off.
 	Why string
 }
 
-// CompleteOf returns what an engine tells. Its holes are those in which no server ran, or evaluations were dropped.
+// CompleteOf converts an engine's Completeness. Its holes are times without a server, or with dropped evaluations.
 func CompleteOf(c *datar.Completeness) *Complete {
 	all := &Complete{Since: c.Since, UpTo: c.UpTo, Servers: c.Servers, Silent: c.Silent, Pending: c.Pending, Dropped: c.Dropped}
 	for _, d := range c.Drops {
@@ -129,8 +131,8 @@ func CompleteOf(c *datar.Completeness) *Complete {
 	return all
 }
 
-// WithComplete adds the member complete to a body that SummaryBody, FlagSummaryBody or StatusBody returned. Nil adds
-// nothing, and other bodies are returned unchanged.
+// WithComplete adds the member complete to a body of SummaryBody, FlagSummaryBody or StatusBody. Nil adds nothing,
+// and other bodies are returned unchanged.
 func WithComplete(body any, c *Complete) any {
 	if c == nil {
 		return body
@@ -165,7 +167,7 @@ func (t timestamp) MarshalText() ([]byte, error) {
 	return time.Time(t).UTC().AppendFormat(nil, "2006-01-02T15:04:05.000Z07:00"), nil
 }
 
-// timestampOf leaves out the zero time.
+// timestampOf omits the zero time.
 func timestampOf(t time.Time) *timestamp {
 	if t.IsZero() {
 		return nil
@@ -173,7 +175,7 @@ func timestampOf(t time.Time) *timestamp {
 	return new(timestamp(t))
 }
 
-// SummaryBody returns the body of an answer to GET /datar/summary, for encoding/json without escaping HTML.
+// SummaryBody returns the body of the response to GET /datar/summary, for encoding/json without escaping HTML.
 func SummaryBody(flags []datar.FlagSummary) any {
 	s := summary{Flags: make([]summaryFlag, len(flags))}
 	for i, f := range flags {
@@ -185,7 +187,7 @@ func SummaryBody(flags []datar.FlagSummary) any {
 	return s
 }
 
-// FlagSummaryBody returns the body of an answer to GET /datar/flags/{flagID}/summary, for encoding/json.
+// FlagSummaryBody returns the body of the response to GET /datar/flags/{flagID}/summary, for encoding/json.
 func FlagSummaryBody(b *datar.FlagBreakdown) any {
 	out := breakdown{
 		FlagID:           b.FlagID,
@@ -204,7 +206,7 @@ func FlagSummaryBody(b *datar.FlagBreakdown) any {
 		out.TrafficByVariant[i] = variantEntry{VariantID: c.VariantID, Count: c.Count, VariantName: c.Name}
 		all += c.Count
 	}
-	if b.Ingested > 0 { // otherwise there is nothing to tell apart
+	if b.Ingested > 0 { // otherwise there is only one source
 		if here := all - b.Ingested; here > 0 {
 			out.TrafficBySource = append(out.TrafficBySource, sourceEntry{Source: "server", Count: here})
 		}
@@ -213,7 +215,7 @@ func FlagSummaryBody(b *datar.FlagBreakdown) any {
 	return out
 }
 
-// StatusBody returns the body of an answer to GET /datar/status, for encoding/json without escaping HTML.
+// StatusBody returns the body of the response to GET /datar/status, for encoding/json without escaping HTML.
 func StatusBody(s datar.Stats) any {
 	out := status{
 		Adopted:              s.Adopted,
@@ -241,7 +243,7 @@ func StatusBody(s datar.Stats) any {
 	switch {
 	case errors.Is(s.LastError, context.DeadlineExceeded):
 		out.LastError = "the database did not answer in time"
-	case s.LastError != nil: // its text is not for clients
+	case s.LastError != nil: // clients do not get the error string
 		out.LastError = "the database did not take the counts"
 	}
 	return out

@@ -1,5 +1,5 @@
-// Package datarprom shows the statistics of a datar.Engine as series of Prometheus. It is a module of its own, so that a
-// program that uses another library for metrics does not require Prometheus.
+// Package datarprom exports the statistics of a datar.Engine as Prometheus series. It is a separate module, so that
+// a program with another metrics library does not require Prometheus.
 package datarprom
 
 import (
@@ -8,21 +8,22 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
-// Engine is what a collector reads. *datar.Engine is one.
+// Engine provides the statistics. *datar.Engine implements it.
 type Engine interface {
 	Stats() datar.Stats
 }
 
-// collector reads the statistics when Prometheus asks.
+// collector reads the statistics at each scrape.
 type collector struct {
 	engine Engine
 
 	recorded, stored, dropped, pending, keys, flushes, lastFlush, oldestPending, lostJournals, inMemory *prometheus.Desc
 }
 
-// NewCollector returns a collector of an engine's series, whose names begin with datar_. Each series has the labels, which
-// tell several engines of one process apart, such as by tenant; nil for none. A series has no label for flags or other
-// parts of a key: those are unbounded, and the engine's queries return them exactly.
+// NewCollector returns a collector of an engine's series, whose names begin with datar_. Each series has the
+// labels, which distinguish several engines of one process, for example by tenant; they may be nil. A series has no
+// label for flags or other parts of a key, because those are unbounded, and the engine's queries return exact
+// counts.
 func NewCollector(engine Engine, labels prometheus.Labels) prometheus.Collector {
 	describe := func(name, help string, variable ...string) *prometheus.Desc {
 		return prometheus.NewDesc("datar_"+name, help, variable, labels)

@@ -1,6 +1,6 @@
-// Package forward lets an engine of Datar without a database send its batches to a central server, which takes them at
-// POST /datar/evaluations. A batch keeps the identity that the engine gave it, so the central server counts it once, whatever
-// happens to requests, answers and processes on both sides.
+// Package forward lets a Datar engine without a database send its batches to POST /datar/evaluations of a central
+// server. A batch keeps the writer and number of the engine, so the central server counts it once, even if
+// requests, responses or processes fail on both sides.
 //
 // It is part of the eval-only server, and may change in any version.
 package forward
@@ -28,33 +28,35 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
 )
 
-// ErrElsewhere is the error of all queries: the counts are at the central server.
+// ErrElsewhere is the error of all queries: the counts are on the central server.
 var ErrElsewhere = errors.New("this server forwards its counts: query the central server")
 
 const (
 	// endpoint is appended to a URL that does not end in it.
 	endpoint = "/api/v1/datar/evaluations"
-	// requestTimeout bounds one request.
+	// requestTimeout limits one request.
 	requestTimeout = 30 * time.Second
-	// maxAnswerBytes bounds what is read of an answer: MaxRows verdicts take less, whatever is in their keys.
+	// maxAnswerBytes limits what is read of a response: results for MaxRows rows take less, regardless of their
+	// keys.
 	maxAnswerBytes = 4 << 20
 )
 
-// Options configure a Store. URL is mandatory.
+// Options configure a Store. URL is required.
 type Options struct {
-	// URL is that of the central server, such as https://flagr.example.com, or of its endpoint.
+	// URL is the URL of the central server, such as https://flagr.example.com, or of its endpoint.
 	URL string
 	// Header is sent with each request, such as an Authorization. It is never logged.
 	Header http.Header
-	// Dir is where the keys of flags and variants are kept beside the journals. Empty: in memory only, as the counts.
+	// Dir is the folder of the file with the keys of flags and variants, next to the journals. Empty means in
+	// memory only, like the counts.
 	Dir string
-	// Client sends the requests; nil means one of its own, which follows no redirections.
+	// Client sends the requests; nil means a client that follows no redirects.
 	Client *http.Client
-	// Logger gets a line for each reason for which the central server does not count rows. Nil: no log.
+	// Logger receives a line for each reason for which the central server does not count rows. Nil means no log.
 	Logger *slog.Logger
 }
 
-// Store is a datar.Store that is somewhere else.
+// Store is a datar.Store on another server.
 type Store struct {
 	url      string
 	identity string
@@ -64,7 +66,7 @@ type Store struct {
 	keys     *keys
 
 	mu       sync.Mutex
-	reported map[ingest.Code]bool // what the log has why the central server does not count rows as they were sent
+	reported map[ingest.Code]bool // reasons that are logged
 }
 
 var (
@@ -72,7 +74,7 @@ var (
 	_ datar.PartialApplier = (*Store)(nil)
 )
 
-// New returns a store that sends to the URL. It makes no request, and Close has nothing to end.
+// New returns a store that sends to the URL. It makes no request, and needs no Close.
 func New(o Options) (*Store, error) {
 	u, err := url.Parse(o.URL)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
@@ -129,8 +131,9 @@ func (s *Store) Unknown(context.Context, datar.UnknownQuery) ([]datar.UnknownRow
 // Servers implements datar.DetailStore. Its error is ErrElsewhere.
 func (s *Store) Servers(context.Context) ([]datar.ServerRecord, error) { return nil, ErrElsewhere }
 
-// Outcome returns the ids under which to record an outcome: flags and variants have no other ids that stay the same
-// when a flag document changes. The segment is the flag's in the document; the central server knows whether it has it.
+// Outcome returns the IDs under which to record an outcome, because flags and variants have no other IDs that stay
+// the same when a flag document changes. The segment is the flag's segment in the document; the central server
+// checks whether it exists.
 func (s *Store) Outcome(flagKey, variantKey string) (flagID, variantID int64, err error) {
 	flagID, err = s.keys.id(flagKey)
 	if err == nil && variantKey != "" {
@@ -152,8 +155,8 @@ func (s *Store) Apply(ctx context.Context, batch datar.Batch) error {
 	return err
 }
 
-// ApplySome implements datar.PartialApplier: rows that the central server does not count, such as those of a flag that it does not know,
-// are refused. The error matches datar.ErrRefused if the central server says that the batch can never be taken.
+// ApplySome implements datar.PartialApplier. Rows that the central server does not count, such as those of an
+// unknown flag, are refused. The error matches datar.ErrRefused if the central server can never accept the batch.
 func (s *Store) ApplySome(ctx context.Context, batch datar.Batch) (refused int64, err error) {
 	body, rows, err := s.encode(batch)
 	if err != nil {
@@ -165,7 +168,7 @@ func (s *Store) ApplySome(ctx context.Context, batch datar.Batch) (refused int64
 	}
 	judged := result.AcceptedRows
 	for _, e := range result.Errors {
-		if e.Code != ingest.SegmentUnknown { // such a row is among the accepted ones
+		if e.Code != ingest.SegmentUnknown { // such a row is one of the accepted ones
 			judged++
 		}
 	}
@@ -181,7 +184,7 @@ func (s *Store) ApplySome(ctx context.Context, batch datar.Batch) (refused int64
 	return refused, nil
 }
 
-// send makes the request.
+// send sends the request.
 func (s *Store) send(ctx context.Context, batch datar.Batch, body []byte) (result ingest.Result, err error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
@@ -216,8 +219,8 @@ func (s *Store) send(ctx context.Context, batch datar.Batch, body []byte) (resul
 	return result, nil
 }
 
-// explained reports whether an answer is the error of a central server. Who answers 400 otherwise, such as a port that wants
-// TLS, must not make counts disappear.
+// explained reports whether a response is an error of a central server. Another 400, for example from a port that
+// requires TLS, must not drop counts.
 func explained(answer []byte) bool {
 	var body struct {
 		Message string `json:"message"`
@@ -225,8 +228,8 @@ func explained(answer []byte) bool {
 	return json.Unmarshal(answer, &body) == nil && body.Message != ""
 }
 
-// encode makes the body of a batch, and says how many rows it has: a count that is too large for one, such as that of an
-// hour in which the central server was away, is divided.
+// encode returns the body of a batch, and its number of rows. A count that is too large for one row, such as that
+// of an hour during an outage of the central server, is divided.
 func (s *Store) encode(batch datar.Batch) (encoded []byte, rows int, err error) {
 	e := envelope{FlagEvaluations: make([]ingest.Evaluation, 0, len(batch.Rows)), Sender: ingest.NewSender(batch.Server)}
 	for _, u := range batch.Unknown {
@@ -273,7 +276,7 @@ func (s *Store) encode(batch datar.Batch) (encoded []byte, rows int, err error) 
 	return body.Bytes(), len(e.FlagEvaluations), nil
 }
 
-// report logs each reason when it comes up first.
+// report logs each reason once.
 func (s *Store) report(verdicts []ingest.RowError) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -15,14 +15,14 @@ import (
 	"sync"
 )
 
-// keys gives keys ids that are the same in every process, today and tomorrow, and finds them again: an id is made of
-// the key's hash, and a file beside the journals has the key of each id. The file only grows, by one line for each key
-// that was ever recorded. Processes may share it.
+// keys assigns IDs to keys that are the same in every process, at any time, and finds the keys of IDs. An ID is
+// computed from the key's hash, and a file next to the journals has the key of each ID. The file only grows, by one
+// line for each key that was ever recorded. Processes can share it.
 type keys struct {
-	path string     // empty: in memory only
+	path string     // empty means in memory only
 	ids  sync.Map   // int64 by string
 	keys sync.Map   // string by int64
-	mu   sync.Mutex // of the file
+	mu   sync.Mutex // protects the file
 }
 
 func openKeys(dir, identity string) (*keys, error) {
@@ -36,14 +36,14 @@ func openKeys(dir, identity string) (*keys, error) {
 	return k, k.load()
 }
 
-// hash makes an id of at least 1. With 100,000 keys the chance that two have the same is about one in a
+// hash returns an ID of at least 1. With 100,000 keys, the probability that two have the same ID is about one in a
 // billion.
 func hash(key string) int64 {
 	sum := sha256.Sum256([]byte(key))
 	return int64(binary.BigEndian.Uint64(sum[:])>>1) | 1
 }
 
-// id returns the id of a key. When it returns, the file has the key.
+// id returns the ID of a key. When it returns, the file has the key.
 func (k *keys) id(key string) (int64, error) {
 	if id, ok := k.ids.Load(key); ok {
 		return id.(int64), nil
@@ -61,7 +61,7 @@ func (k *keys) id(key string) (int64, error) {
 	return k.learn(key), nil
 }
 
-// key returns the key of an id. One that another process has just recorded is found in the file.
+// key returns the key of an ID. If another process has just recorded it, it is read from the file.
 func (k *keys) key(id int64) (string, bool) {
 	if key, ok := k.keys.Load(id); ok {
 		return key.(string), true
@@ -78,7 +78,8 @@ func (k *keys) key(id int64) (string, bool) {
 	return key.(string), true
 }
 
-// learn notes a key in memory, and returns its id. Who finds the id finds the key.
+// learn stores a key in memory, and returns its ID. The key is stored before the ID, so that the key of every known
+// ID can be found.
 func (k *keys) learn(key string) int64 {
 	id := hash(key)
 	k.keys.Store(id, key)
@@ -86,7 +87,7 @@ func (k *keys) learn(key string) int64 {
 	return id
 }
 
-// load reads the file. Lines that are torn, as after a loss of power, are passed over. It runs under mu.
+// load reads the file. It skips torn lines, for example after a power failure. It requires mu.
 func (k *keys) load() error {
 	file, err := os.Open(k.path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -111,8 +112,8 @@ func (k *keys) load() error {
 	}
 }
 
-// appendLine adds a line to a file, in one write, which the kernel does not mix with those of other processes. A line
-// that was torn before it is ended first.
+// appendLine appends a line to a file with one write, which the kernel does not mix with writes of other processes.
+// It first ends a torn line.
 func appendLine(path, line string) (err error) {
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {

@@ -8,13 +8,13 @@ import (
 )
 
 const (
-	// MaxUnknown is the most unknown texts of a batch.
+	// MaxUnknown is the maximum number of unknown keys of a batch.
 	MaxUnknown = 1000
-	// perHour bounds the names of runs, and the unknown texts, that senders can add to the store within an hour.
+	// perHour limits the names of runs, and the unknown keys, that senders can add to the store within an hour.
 	perHour = 1000
 )
 
-// bounds keeps senders from growing tables by making up names.
+// bounds prevents senders from growing tables with generated names.
 type bounds struct {
 	mu struct {
 		sync.Mutex
@@ -38,7 +38,7 @@ func (b *bounds) beginLocked(now time.Time) {
 	}
 }
 
-// record returns what a store keeps of a sender, nil for nothing.
+// record returns the part of a sender's record that a store keeps, or nil.
 func (b *bounds) record(s *Sender, now time.Time) *datar.ServerRecord {
 	r := s.Record(now)
 	if r == nil {
@@ -53,7 +53,7 @@ func (b *bounds) record(s *Sender, now time.Time) *datar.ServerRecord {
 	return r
 }
 
-// unknown returns what a store keeps of unknown texts, each text and hour once.
+// unknown returns the unknown keys that a store keeps, each key and hour once.
 func (b *bounds) unknown(sent []Unknown, now time.Time) (rows []datar.UnknownRow) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -1,5 +1,5 @@
-// Package ingest takes counts that were aggregated elsewhere, in applications and edge servers, into a store of Datar.
-// It judges each row by itself, and applies a batch once, however often it is sent.
+// Package ingest adds counts that were aggregated elsewhere, in applications and edge servers, to a Datar store. It
+// checks each row separately, and applies a batch once, even if it is sent repeatedly.
 package ingest
 
 import (
@@ -20,44 +20,45 @@ import (
 )
 
 const (
-	// MaxRows is the most rows of a batch.
+	// MaxRows is the maximum number of rows of a batch.
 	MaxRows = 1000
-	// MaxBytes is the most bytes of a batch's body, after decompression.
+	// MaxBytes is the maximum size of a batch's body, after decompression.
 	MaxBytes = 1 << 20
-	// MaxCount is the largest count of a row.
+	// MaxCount is the maximum count of a row.
 	MaxCount = 10_000_000
-	// MaxKeyLength is the longest idempotency key, in characters.
+	// MaxKeyLength is the maximum length of an idempotency key, in characters.
 	MaxKeyLength = 200
 
-	// maxSkew is how far the clock of a sender may be ahead.
+	// maxSkew is how far a sender's clock may be ahead.
 	maxSkew = 5 * time.Minute
-	// maxAge is the age of the oldest row that is taken. It is less than ReceiptLifetime by so much that no replay can
-	// come after its receipt is gone.
+	// maxAge is the maximum age of a row. It is so much shorter than ReceiptLifetime that no batch can be repeated
+	// after its receipt is deleted.
 	maxAge = 24 * time.Hour
-	// ReceiptLifetime is how long the answer to a batch is kept.
+	// ReceiptLifetime is how long the response to a batch is kept.
 	ReceiptLifetime = 48 * time.Hour
-	// maxWriterAge is the age of the oldest row of a batch with a key of writer and sequence. Stores keep the ledger of
-	// writers for longer.
+	// maxWriterAge is the maximum age of a row in a batch with a key of writer and sequence. Stores keep the ledger
+	// of writers longer.
 	maxWriterAge = 90 * 24 * time.Hour
-	// maxChecks is the most transactions in which the rows of a batch that the store refuses are looked for. They find
-	// 40 of 1,000 rows wherever they are, and 200 side by side.
+	// maxChecks is the maximum number of transactions to search for refused rows of a batch. They find 40 of 1,000
+	// rows at any positions, and 200 adjacent ones.
 	maxChecks = 500
-	// senderPrefix keeps senders apart from the server's own engine in the ledger of writers: whoever sent a high number
-	// under the engine's UUID, which /datar/status shows, would make the store take the engine's next batches for known.
+	// senderPrefix separates senders from the server's own engine in the ledger of writers. Otherwise a high
+	// sequence number under the engine's UUID, which /datar/status shows, would make the store ignore the engine's
+	// next batches.
 	senderPrefix = "sent-in:"
 )
 
 // Errors of Ingester.Ingest and of stores.
 var (
-	// ErrInvalid marks a batch that is refused as a whole; the text names what is wrong.
+	// ErrInvalid is the error of a batch that is rejected as a whole; its string has the reason.
 	ErrInvalid = errors.New("invalid batch")
-	// ErrTooManyRows marks a batch of more than MaxRows rows.
+	// ErrTooManyRows is the error of a batch with more than MaxRows rows.
 	ErrTooManyRows = errors.New("a batch has at most 1000 rows")
-	// ErrKeyReused marks an idempotency key that came before with another body.
+	// ErrKeyReused is the error of an idempotency key that was used before with another body.
 	ErrKeyReused = errors.New("this Idempotency-Key was used for another body")
 )
 
-// Code says why a row was not counted as it was sent.
+// Code is why a row was not counted as it was sent.
 type Code string
 
 // The codes.
@@ -70,79 +71,81 @@ const (
 	SegmentUnknown Code = "SEGMENT_UNKNOWN"
 	BadCount       Code = "BAD_COUNT"
 	BadTime        Code = "BAD_TIME"
-	// BadOutcome: the outcome, version or asked is not known, or the outcome does not fit the variant.
+	// BadOutcome: the outcome, version or asked is unknown, or the outcome does not match the variant.
 	BadOutcome Code = "BAD_OUTCOME"
 	// BadRow: a member of the row has the wrong type.
 	BadRow Code = "BAD_ROW"
-	// Refused: the store takes the batch, but never this row, such as one that breaks a constraint of its database.
+	// Refused: the store accepts the batch, but never this row, for example because of a constraint of its
+	// database.
 	Refused Code = "REFUSED"
 )
 
-// Row is the count of one outcome over some time, as an application saw it.
+// Row is the count of one outcome over some time, as an application counted it.
 type Row struct {
 	FlagKey string
 	// VariantKey is empty if no variant was assigned.
 	VariantKey string
-	// AllocationKey is the id of a segment in decimal; empty if none matched.
+	// AllocationKey is the ID of a segment in decimal; empty if none matched.
 	AllocationKey string
-	// Wrong is why the row could not be read; such a row is refused with BadRow. Empty if it could.
+	// Wrong is why the row could not be parsed; such a row is rejected with BadRow. It is empty for a valid row.
 	Wrong string
 	// First and Last are the times of the first and the last evaluation, in Unix milliseconds.
 	First, Last int64
 	Count       int64
 	// Failed: the application's evaluation had an error.
 	Failed bool
-	// Outcome, Version and Asked are those of Evaluation.
+	// Outcome, Version and Asked are as in Evaluation.
 	Outcome string
 	Version int64
 	Asked   []string
 }
 
-// Batch is what one request carries.
+// Batch is the content of one request.
 type Batch struct {
-	// Key identifies the batch, empty if the sender gave none: then it is applied each time that it is sent. A key of the
-	// form <writer UUID>:<sequence> is checked against the ledger of writers.
+	// Key identifies the batch. If it is empty, the batch is applied each time it is sent. A key of the form
+	// <writer UUID>:<sequence> is checked against the ledger of writers.
 	Key string
-	// Digest tells bodies apart that came with the same key.
+	// Digest distinguishes bodies with the same key.
 	Digest string
 	Rows   []Row
-	// Unknown and Sender come from edge servers, whose batches have a key of writer and sequence; of others they are not
-	// looked at. What is impossible in them is left out without a word: it must not keep counts from coming in.
+	// Unknown and Sender are from edge servers, whose batches have a key of writer and sequence; in other batches
+	// they are ignored. Invalid values in them are omitted without an error, so that they do not prevent counts
+	// from being stored.
 	Unknown []Unknown
 	Sender  *Sender
 }
 
-// RowError is the verdict on one row that was not counted as it was sent.
+// RowError describes a row that was not counted as it was sent.
 type RowError struct {
 	Index   int    `json:"index"`
 	Code    Code   `json:"code"`
 	Message string `json:"message"`
 }
 
-// Result is the answer to a batch.
+// Result is the response to a batch.
 type Result struct {
-	// Duplicate: the batch had been applied before, and this is the answer it got then.
+	// Duplicate: the batch had been applied before, and this is its first response.
 	Duplicate     bool       `json:"duplicate"`
 	AcceptedRows  int        `json:"acceptedRows"`
 	AcceptedCount int64      `json:"acceptedCount"`
 	Errors        []RowError `json:"errors"`
 }
 
-// Flag is what a row's flag must be known by.
+// Flag has the data of a flag that a row needs.
 type Flag struct {
 	ID             int64
 	RecordsEnabled bool
-	// Variants are ids by key.
+	// Variants are IDs by key.
 	Variants map[string]int64
 	Segments []int64
 }
 
-// Flags finds flags. The host implements it over wherever its flags are kept.
+// Flags finds flags. The host implements it for its own flags.
 type Flags interface {
 	FlagByKey(key string) (Flag, bool)
 }
 
-// Receipt is kept by a store beside the counts of a batch, for ReceiptLifetime at least.
+// Receipt is stored with the counts of a batch, for at least ReceiptLifetime.
 type Receipt struct {
 	// Key has at most MaxKeyLength characters.
 	Key string
@@ -152,36 +155,36 @@ type Receipt struct {
 	Answer string
 }
 
-// Store is where batches are applied. ApplyBatch and ApplyReceipt return only when the counts are stored; on an error
-// nothing is. An error of any method matches datar.ErrRefused if the store refuses one of the rows, and always will.
+// Store applies batches. ApplyBatch and ApplyReceipt return only when the counts are stored; on an error nothing is
+// stored. An error of any method matches datar.ErrRefused if the store refuses one of the rows, and always will.
 type Store interface {
-	// ApplyBatch is datar.Store.Apply, and keeps the receipt in the same transaction if it has an answer. If the batch was
-	// known before, it changes nothing, and returns the receipt that was kept then, or nil.
+	// ApplyBatch is datar.Store.Apply, and stores the receipt in the same transaction if it has an answer. If the
+	// batch was applied before, it changes nothing, and returns the receipt stored then, or nil.
 	ApplyBatch(ctx context.Context, batch datar.Batch, receipt Receipt) (known bool, found *Receipt, err error)
-	// ApplyReceipt adds the rows and keeps the receipt in one transaction. If there is one with the same key, it
-	// changes nothing and returns that one. A receipt without a key is not kept.
+	// ApplyReceipt adds the rows and stores the receipt in one transaction. If a receipt has the same key, it
+	// changes nothing and returns that receipt. A receipt without a key is not stored.
 	ApplyReceipt(ctx context.Context, rows []datar.Row, receipt Receipt) (found *Receipt, err error)
-	// Check returns the error that adding the rows would have, and changes nothing.
+	// Check returns the error that adding the rows would return, and changes nothing.
 	Check(ctx context.Context, rows []datar.Row) error
 }
 
-// Ingester takes batches. Store and Flags are mandatory.
+// Ingester accepts batches. Store and Flags are required.
 type Ingester struct {
 	Store Store
 	Flags Flags
-	// Now is the clock. Nil: time.Now.
+	// Now is the clock. Nil means time.Now.
 	Now func() time.Time
-	// Logger gets a line for each batch with rows that the store refuses. Nil: slog.Default().
+	// Logger receives a line for each batch with rows that the store refuses. Nil means slog.Default().
 	Logger *slog.Logger
 
 	senders bounds
 }
 
-// errIncomplete is why an Ingester without its mandatory fields takes nothing.
+// errIncomplete is the error of an Ingester without its required fields.
 var errIncomplete = errors.New("ingest: Ingester.Store or Ingester.Flags is missing")
 
-// Ingest judges the rows of the batch and applies those that are good. An error matches ErrInvalid, ErrTooManyRows or
-// ErrKeyReused, or is the store's, and may then be tried again with the same key.
+// Ingest checks the rows of the batch and applies the valid ones. An error matches ErrInvalid, ErrTooManyRows or
+// ErrKeyReused, or is the store's error; the batch may then be retried with the same key.
 func (in *Ingester) Ingest(ctx context.Context, batch Batch) (Result, error) {
 	if in.Store == nil || in.Flags == nil {
 		return Result{}, errIncomplete
@@ -216,13 +219,13 @@ func (in *Ingester) Ingest(ctx context.Context, batch Batch) (Result, error) {
 			return Result{}, err
 		}
 		if len(s.refused) == 0 {
-			return Result{}, err // none of the rows is to blame
+			return Result{}, err // not because of a single row
 		}
 		in.refuse(j, s.refused)
 	}
 }
 
-// applyReceipt applies a batch whose answer is kept under its key.
+// applyReceipt applies a batch whose response is stored under its key.
 func (in *Ingester) applyReceipt(ctx context.Context, batch Batch, j *judged) (Result, error) {
 	result := j.result()
 	receipt, err := newReceipt(batch, result)
@@ -241,8 +244,9 @@ func (in *Ingester) applyReceipt(ctx context.Context, batch Batch, j *judged) (R
 	return repeated(found)
 }
 
-// applyBatch applies a batch that the ledger of writers knows by its number. Its answer is kept if not all of its rows were
-// counted: judged again, they may look different, since flags change, time goes on, and another server may answer.
+// applyBatch applies a batch that the ledger of writers identifies by its number. Its response is stored if not all
+// of its rows were counted, because another check may give other results: flags change, time passes, and another
+// server may respond.
 func (in *Ingester) applyBatch(ctx context.Context, batch Batch, j *judged, writer string, sequence int64, now time.Time) (Result, error) {
 	result := j.result()
 	receipt := Receipt{Key: batch.Key}
@@ -264,7 +268,7 @@ func (in *Ingester) applyBatch(ctx context.Context, batch Batch, j *judged, writ
 	case found != nil:
 		return repeated(found)
 	case known && newest(batch.Rows) >= now.Add(-maxAge).UnixMilli():
-		j.acceptAll() // a receipt could not be too old to be there
+		j.acceptAll() // a receipt would not be too old to exist
 		result = j.result()
 	}
 	result.Duplicate = known
@@ -279,7 +283,7 @@ func newReceipt(batch Batch, result Result) (Receipt, error) {
 	return Receipt{Key: batch.Key, Digest: batch.Digest, Answer: packed(answer)}, nil
 }
 
-// repeated is the answer that was given before.
+// repeated returns the stored response.
 func repeated(found *Receipt) (Result, error) {
 	var first Result
 	answer, err := unpacked(found.Answer)
@@ -293,20 +297,21 @@ func repeated(found *Receipt) (Result, error) {
 	return first, nil
 }
 
-// errUntried is why a row is left out that the store may take.
+// errUntried is why a row is omitted that the store might accept.
 var errUntried = errors.New("too many rows are refused to try each one separately")
 
-// search looks for the rows of a batch that the store refuses. It is bounded: a batch that needed more time than its
-// request has would fail, come again, and fail for ever. What it has not tried by then is left out as if it were refused.
+// search finds the rows of a batch that the store refuses. It is limited, because a batch that needed more time
+// than its request has would fail, be retried, and fail forever. Rows that are not tried in time are omitted as if
+// they were refused.
 type search struct {
 	store  Store
-	checks int       // that are left, of all runs
-	until  time.Time // when the time for it is up; zero: never
-	// refused are the rows that the newest run has found, and why: an error of the store, or errUntried.
+	checks int       // remaining checks of all runs
+	until  time.Time // end of the time for it; zero means no limit
+	// refused has the rows that the newest run has found, and their errors: an error of the store, or errUntried.
 	refused map[datar.Key]error
 }
 
-// run searches the rows. Half of the time that ctx has left is for that, the rest for applying the others.
+// run searches the rows. It uses half of the time that ctx has left; the rest is for applying the other rows.
 func (s *search) run(ctx context.Context, rows []datar.Row) error {
 	if deadline, ok := ctx.Deadline(); ok && s.until.IsZero() {
 		s.until = time.Now().Add(time.Until(deadline) / 2)
@@ -315,7 +320,7 @@ func (s *search) run(ctx context.Context, rows []datar.Row) error {
 	return s.in(ctx, rows)
 }
 
-// in halves the rows until those are alone that are refused. One of n is found with about 2·log2(n) checks.
+// in halves the rows until each refused row is alone. Finding one of n takes about 2·log2(n) checks.
 func (s *search) in(ctx context.Context, rows []datar.Row) error {
 	if len(rows) == 0 {
 		return nil
@@ -342,7 +347,7 @@ func (s *search) in(ctx context.Context, rows []datar.Row) error {
 	return s.in(ctx, rows[half:])
 }
 
-// refuse takes back what was said of rows that the store refuses.
+// refuse changes the results of rows that the store refuses.
 func (in *Ingester) refuse(j *judged, refused map[datar.Key]error) {
 	var first error
 	for i, key := range j.keys {
@@ -372,7 +377,7 @@ func (in *Ingester) refuse(j *judged, refused map[datar.Key]error) {
 		"counters", len(refused), "of_them_not_tried", untried, "error", first)
 }
 
-// check refuses what concerns the batch as a whole.
+// check rejects errors of the batch as a whole.
 func check(batch Batch, now time.Time, age time.Duration) error {
 	if len(batch.Rows) > MaxRows {
 		return ErrTooManyRows
@@ -389,7 +394,7 @@ func check(batch Batch, now time.Time, age time.Duration) error {
 	return nil
 }
 
-// newest is the time of the last evaluation in any of the rows, in Unix milliseconds.
+// newest returns the time of the last evaluation in any of the rows, in Unix milliseconds.
 func newest(rows []Row) int64 {
 	last := int64(math.MinInt64)
 	for _, r := range rows {
@@ -400,7 +405,7 @@ func newest(rows []Row) int64 {
 	return last
 }
 
-// writerKey takes a key of the form <UUID>:<sequence> apart.
+// writerKey parses a key of the form <UUID>:<sequence>.
 func writerKey(key string) (writer string, sequence int64, ok bool) {
 	writer, number, found := strings.Cut(key, ":")
 	if !found || len(writer) != 36 {
@@ -416,13 +421,13 @@ func writerKey(key string) (writer string, sequence int64, ok bool) {
 	return writer, sequence, err == nil && sequence > 0
 }
 
-// judged is what is to become of the rows of a batch.
+// judged has the results of the rows of a batch.
 type judged struct {
 	sent []Row
-	// details: the store keeps details; of others, what is not an event is accepted and not kept.
+	// details: the store keeps details; other stores accept evaluations that are not events, but do not keep them.
 	details bool
-	// keys are where the rows are counted, and verdicts what there is to say of them, with an empty code if there is
-	// nothing; both by index of the row.
+	// keys are the keys to count the rows under. verdicts are the results of the rows, with an empty code for a
+	// valid row. Both are by index of the row.
 	keys     []datar.Key
 	verdicts []RowError
 }
@@ -452,7 +457,7 @@ func (j *judged) counted(i int) bool {
 	return code == "" || code == SegmentUnknown
 }
 
-// acceptAll says of all rows that they are counted, if ever they could be.
+// acceptAll marks all rows as counted that can be counted.
 func (j *judged) acceptAll() {
 	for i := range j.verdicts {
 		if !j.counted(i) && j.verdicts[i].Code != BadCount {
@@ -461,7 +466,7 @@ func (j *judged) acceptAll() {
 	}
 }
 
-// rows are those of a store, in order, each key once.
+// rows returns the rows for a store, sorted, each key once.
 func (j *judged) rows() []datar.Row {
 	merged := map[datar.Key]datar.Row{}
 	for i, row := range j.sent {
@@ -484,8 +489,8 @@ func (j *judged) rows() []datar.Row {
 	return rows
 }
 
-// unknown are requests for flags that do not exist, as rows have them: an application has asked, so it counts as if it had asked
-// this server.
+// unknown returns requests for flags that do not exist, from rows: an application has asked for the flag, so it
+// counts like a request to this server.
 func (j *judged) unknown() (all []Unknown) {
 	for i, row := range j.sent {
 		if j.verdicts[i].Code == FlagNotFound && row.FlagKey != "" {
@@ -495,7 +500,7 @@ func (j *judged) unknown() (all []Unknown) {
 	return all
 }
 
-// result is the answer.
+// result returns the response.
 func (j *judged) result() Result {
 	result := Result{Errors: []RowError{}}
 	for i, verdict := range j.verdicts {
@@ -511,8 +516,8 @@ func (j *judged) result() Result {
 	return result
 }
 
-// judgeRow returns the key to count the row on. The verdict's code is empty if there is nothing to say. find returns nil
-// for a flag that is not known.
+// judgeRow returns the key to count the row under. The verdict's code is empty for a valid row. find returns nil
+// for an unknown flag.
 func judgeRow(row Row, now time.Time, age time.Duration, find func(key string) *Flag) (datar.Key, RowError) {
 	refuse := func(code Code, format string, args ...any) (datar.Key, RowError) {
 		return datar.Key{}, RowError{Code: code, Message: fmt.Sprintf(format, args...)}
@@ -537,7 +542,7 @@ func judgeRow(row Row, now time.Time, age time.Duration, find func(key string) *
 	if !flag.RecordsEnabled {
 		return refuse(RecordingDisabled, "flag %q is not recorded: dataRecordsEnabled is off", shorten(row.FlagKey))
 	}
-	// A row that spans the border of an hour is booked where it ended.
+	// A row that spans two hours is counted in the hour in which it ends.
 	key := datar.Key{FlagID: flag.ID, Hour: datar.HourOf(time.UnixMilli(row.Last))}
 	if row.VariantKey != "" {
 		var ok bool
@@ -560,7 +565,7 @@ func judgeRow(row Row, now time.Time, age time.Duration, find func(key string) *
 	return key, RowError{}
 }
 
-// addDetails sets the outcome, version and asked of a key that has its variant.
+// addDetails sets the outcome, version and asked of a key with its variant.
 func (r Row) addDetails(key *datar.Key) (err error) {
 	switch {
 	case r.Outcome != "":
@@ -587,7 +592,7 @@ func (r Row) addDetails(key *datar.Key) (err error) {
 	return err
 }
 
-// shorten keeps messages readable, whatever a sender puts into a key.
+// shorten keeps messages readable, regardless of a sender's keys.
 func shorten(s string) string {
 	const longest = 100
 	if len(s) <= longest {

@@ -10,16 +10,16 @@ import (
 )
 
 const (
-	// packedFrom is the length from which an answer is kept compressed: a thousand verdicts on rows of three bytes each
-	// would take a hundred times what was sent.
+	// packedFrom is the length from which a response is stored compressed: a thousand results for rows of three
+	// bytes each would take a hundred times the size of the request.
 	packedFrom = 1 << 10
-	// packedPrefix marks a compressed answer. JSON does not begin like this.
+	// packedPrefix marks a compressed response. JSON does not begin with it.
 	packedPrefix = "gzip:"
-	// maxAnswer bounds what is decompressed. MaxRows verdicts are shorter.
+	// maxAnswer limits decompression. MaxRows results are shorter.
 	maxAnswer = 4 << 20
 )
 
-// packed returns an answer as it is kept in a receipt: as text, and short.
+// packed returns a response in the form of a receipt, as a short string.
 func packed(answer []byte) string {
 	if len(answer) < packedFrom {
 		return string(answer)
@@ -31,7 +31,7 @@ func packed(answer []byte) string {
 	return packedPrefix + base64.StdEncoding.EncodeToString(b.Bytes())
 }
 
-// unpacked is the answer of a receipt.
+// unpacked returns the response of a receipt.
 func unpacked(kept string) ([]byte, error) {
 	text, ok := strings.CutPrefix(kept, packedPrefix)
 	if !ok {

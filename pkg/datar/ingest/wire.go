@@ -14,8 +14,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
-// Evaluation is a row of a batch as it is sent: one item of flagEvaluations in the body of POST /datar/evaluations. Members
-// that it does not have are ignored.
+// Evaluation is a row of a batch on the wire: one item of flagEvaluations in the body of POST /datar/evaluations.
+// Other members are ignored.
 type Evaluation struct {
 	// Timestamp is the same as FirstEvaluation. It is not used.
 	Timestamp  int64       `json:"timestamp,omitempty"`
@@ -26,22 +26,22 @@ type Evaluation struct {
 	FirstEvaluation int64 `json:"first_evaluation,omitempty"`
 	LastEvaluation  int64 `json:"last_evaluation,omitempty"`
 	EvaluationCount int64 `json:"evaluation_count,omitempty"`
-	// RuntimeDefaultUsed is read and not kept, as is the message of Error.
+	// RuntimeDefaultUsed is parsed but not stored, and so is the message of Error.
 	RuntimeDefaultUsed bool             `json:"runtime_default_used,omitempty"`
 	Error              *EvaluationError `json:"error,omitempty"`
-	// Outcome is the name of a datar.Outcome but "not_found". Empty: "matched" if there is a variant, else "error" if there is an
-	// Error, else "unattributed".
+	// Outcome is the name of a datar.Outcome except "not_found". Empty means "matched" if there is a variant, else
+	// "error" if there is an Error, else "unattributed".
 	Outcome string `json:"outcome,omitempty"`
-	// Version is the id of the flag's snapshot, or that modulo 65,536, or 0.
+	// Version is the ID of the flag's snapshot, or this ID modulo 65,536, or 0.
 	Version int64 `json:"version,omitempty"`
-	// Asked has some of "byTag", "withoutEntityID" and "unevaluable".
+	// Asked has any of "byTag", "withoutEntityID" and "unevaluable".
 	Asked []string `json:"asked,omitempty"`
 
-	wrong string // why the row cannot be read; empty if it can
+	wrong string // why the row cannot be parsed; empty for a valid row
 }
 
-// UnmarshalJSON implements json.Unmarshaler. A member of the wrong type costs the row, not the batch: Row then says what is
-// wrong. Whole numbers may be written with a fraction, as in 3.0.
+// UnmarshalJSON implements json.Unmarshaler. A member of the wrong type affects only the row, not the batch: Row
+// then has the reason. Whole numbers may be written with a fraction, as in 3.0.
 func (e *Evaluation) UnmarshalJSON(data []byte) error {
 	type plain Evaluation
 	var row struct {
@@ -76,7 +76,7 @@ func (n *wholeNumber) UnmarshalJSON(data []byte) error {
 		*n = wholeNumber(i)
 		return nil
 	}
-	const exact = 1 << 53 // up to which a float64 has every whole number
+	const exact = 1 << 53 // float64 has every whole number up to this one
 	f, err := strconv.ParseFloat(string(data), 64)
 	if err != nil || f != math.Trunc(f) || math.Abs(f) > exact {
 		return &json.UnmarshalTypeError{Value: "value " + shorten(string(data)), Type: reflect.TypeFor[int64]()}
@@ -90,12 +90,12 @@ type Identifier struct {
 	Key string `json:"key,omitempty"`
 }
 
-// EvaluationError says what went wrong in the application.
+// EvaluationError is an error in the application.
 type EvaluationError struct {
 	Message string `json:"message,omitempty"`
 }
 
-// Row returns what is counted of the row; nil, as a null in the array, gives one that is refused for its flag.
+// Row converts the row. For nil, which is a null in the array, it returns a row without a flag, which is rejected.
 func (e *Evaluation) Row() Row {
 	if e == nil {
 		return Row{}
@@ -120,7 +120,7 @@ func (i *Identifier) key() string {
 // askedNames are the names of the bits of datar.Asked, the least one first.
 var askedNames = [...]string{"byTag", "withoutEntityID", "unevaluable"}
 
-// AskedNames returns the names of the bits, as they are sent.
+// AskedNames returns the names of the bits on the wire.
 func AskedNames(asked datar.Asked) (names []string) {
 	for i, name := range askedNames {
 		if asked&(1<<i) != 0 {
@@ -153,8 +153,8 @@ type Unknown struct {
 	Count int64 `json:"count"`
 }
 
-// Sender is the record of an edge server: the member sender in the body of POST /datar/evaluations. Times and the flush
-// interval are in milliseconds, times since 1970.
+// Sender is the record of an edge server on the wire: the member sender in the body of POST /datar/evaluations.
+// Times and the flush interval are in milliseconds, times since 1970.
 type Sender struct {
 	Name          string           `json:"name"`
 	Run           string           `json:"run"`
@@ -173,7 +173,7 @@ type Sender struct {
 	LastDrop      int64            `json:"last_drop,omitempty"`
 }
 
-// NewSender returns the record as it is sent.
+// NewSender converts a record for the wire.
 func NewSender(r *datar.ServerRecord) *Sender {
 	if r == nil {
 		return nil
@@ -186,7 +186,7 @@ func NewSender(r *datar.ServerRecord) *Sender {
 	}
 }
 
-// Record returns the record as a store keeps it, nil if it is missing or impossible. A sender is never a server of this
+// Record returns the record for a store, or nil if it is missing or invalid. A sender is never a server of this
 // database.
 func (s *Sender) Record(now time.Time) *datar.ServerRecord {
 	const latest, longest, reasons = 5 * time.Minute, 7 * 24 * time.Hour, 20

@@ -1,5 +1,5 @@
-// Package memstore keeps counts in memory: for tests, for examples, and as the smallest Store to read before
-// writing one.
+// Package memstore keeps counts in memory: for tests, for examples, and as the simplest Store to read before
+// writing another one.
 package memstore
 
 import (
@@ -13,7 +13,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
 )
 
-// Store is a datar.Store whose counts end with the process. The zero value is ready to use.
+// Store is a datar.Store whose counts are lost when the process ends. The zero value is ready to use.
 type Store struct {
 	mu       sync.Mutex
 	rows     map[datar.Key]datar.Row // events
@@ -24,7 +24,7 @@ type Store struct {
 	receipts map[string]ingest.Receipt
 }
 
-// request is one text that was asked for within an hour.
+// request is one key that was asked for within an hour.
 type request struct {
 	asked string
 	hour  datar.Hour
@@ -38,7 +38,7 @@ var (
 	_ ingest.Store      = (*Store)(nil)
 )
 
-// Identity implements datar.Store. Stores in memory have none to tell apart: with them journals make no sense.
+// Identity implements datar.Store. All stores in memory have the same identity: journals are useless with them.
 func (s *Store) Identity() string { return "memory" }
 
 // Apply implements datar.Store.

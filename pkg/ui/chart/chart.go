@@ -13,10 +13,10 @@ import (
 	"time"
 )
 
-// MaxColors is how many variants have a color of their own; the eighth color is that of all others.
+// MaxColors is the number of variants with their own color; all others share the eighth color.
 const MaxColors = 7
 
-// Class is the class of the color of the variant at a place, which counts from 0.
+// Class returns the class of the color of the variant at an index from 0.
 func Class(place int) string { return "v" + strconv.Itoa(min(place, MaxColors)+1) }
 
 // None is the class of the color of "nothing".
@@ -75,19 +75,20 @@ func Sparkline(values []int64) template.HTML {
 	return s.html()
 }
 
-// Share is one bar of what was set and what came of it. Shares are 0 to 1.
+// Share is a bar of a configured and an actual share. Shares are 0 to 1.
 type Share struct {
 	Class    string
 	Set, Got float64
 	// Scale is the share at the right end: 1, .5 or .25.
 	Scale float64
-	// NoSet and NoGot leave the outline or the fill out.
+	// NoSet and NoGot omit the outline or the fill.
 	NoSet, NoGot bool
-	// Changed draws the outline as one of what is not saved yet.
+	// Changed draws the outline as an unsaved one.
 	Changed bool
 }
 
-// SetGot draws a bar: the fill is what came, the outline what is set, the line below it the whole scale.
+// SetGot draws a bar: the fill is the actual share, the outline the configured share, and the line below it the
+// whole scale.
 func SetGot(b Share) template.HTML {
 	scale := b.Scale
 	if scale <= 0 {
@@ -113,7 +114,7 @@ func SetGot(b Share) template.HTML {
 	return s.html()
 }
 
-// Scale is the end of the scale for bars of which the largest share is the given one: .25, .5 or 1.
+// Scale returns the end of the scale for bars with the given largest share: .25, .5 or 1.
 func Scale(largest float64) float64 {
 	switch {
 	case largest <= .25:
@@ -128,13 +129,13 @@ func Scale(largest float64) float64 {
 // Part is one piece of a plain bar.
 type Part struct {
 	Class string
-	// Share is of the whole width, 0 to 1.
+	// Share is relative to the whole width, 0 to 1.
 	Share float64
 	// Stripes draws the part in stripes.
 	Stripes bool
 }
 
-// Bar draws pieces side by side, 8 pixels high. The id must be unique in the page if a part has stripes.
+// Bar draws parts side by side, 8 pixels high. If a part has stripes, the ID must be unique in the page.
 func Bar(id string, parts ...Part) template.HTML {
 	var s svg
 	s.add(`<svg width="100%%" height="8" aria-hidden="true">`)
@@ -156,7 +157,8 @@ func Bar(id string, parts ...Part) template.HTML {
 	return s.html()
 }
 
-// BucketMap draws the 1,000 buckets of a segment as runs of one class each, and marks one bucket; -1 marks none.
+// BucketMap draws the 1,000 buckets of a segment as runs of one class each, and marks one bucket, or none if it is
+// -1.
 func BucketMap(classes []string, mark int) template.HTML {
 	var s svg
 	n := float64(max(len(classes), 1))
@@ -186,7 +188,7 @@ type Line struct {
 type Mark struct {
 	At   time.Time
 	Text string
-	// Link is where a click leads.
+	// Link is the target of a click.
 	Link string
 }
 
@@ -197,24 +199,25 @@ type Span struct{ From, To time.Time }
 type Stacked struct {
 	// ID is unique in the page.
 	ID string
-	// Title says what is shown; Description is the same in a sentence with numbers.
+	// Title is the title of the chart; Description is the same in a sentence with numbers.
 	Title, Description string
 	// Starts are the starts of the buckets, End the end of the last one.
 	Starts []time.Time
 	End    time.Time
-	// Lines are from below; the one of class None is drawn on top with a cap.
+	// Lines are from bottom to top; the one of class None is on top with a cap.
 	Lines []Line
-	// Open says that the last bucket is not over.
+	// Open reports whether the last bucket is not over.
 	Open bool
-	// Comparison is the total of each bucket of another time; nil for none.
+	// Comparison has the totals of the buckets of another time, or nil.
 	Comparison []int64
 	Marks      []Mark
 	Holes      []Span
-	// HoleText is written above a hole.
+	// HoleText is the text above a hole.
 	HoleText string
-	// Labels are the texts below the bars, empty for none; Cursor the texts that a bar reads out.
+	// Labels are the texts below the bars, or empty; Cursor has the texts for each bar.
 	Labels, Cursor []string
-	// Height is that of the bars in pixels, Width the usual one of the plot, by which labels keep apart.
+	// Height is the height of the bars in pixels. Width is the usual width of the plot, which determines the
+	// distance of labels.
 	Height, Width int
 	// Count formats a number.
 	Count func(int64) string
@@ -224,7 +227,8 @@ const (
 	marksHeight = 25 // above the bars
 	datesHeight = 24 // below them
 	barShare    = .76
-	// markApart is the pixels below which two marks are one; holeText about the width of the text above a hole.
+	// markApart is the distance in pixels below which two marks are combined; holeText is the approximate width of
+	// the text above a hole.
 	markApart, holeWidth = 48, 64
 )
 
@@ -263,7 +267,7 @@ func (c *Stacked) sum(bucket int) (n int64) {
 	return n
 }
 
-// step is the distance of the three lines: 1, 2, 2.5 or 5 times a power of ten.
+// step is the distance of the three grid lines: 1, 2, 2.5 or 5 times a power of ten.
 func (c *Stacked) step() int64 {
 	highest := int64(1)
 	for i := range c.Starts {
@@ -340,7 +344,7 @@ func (c *Stacked) drawBars(s *svg, y func(int64) float64) {
 	}
 }
 
-// drawComparison draws steps, since a line between two buckets would be of no bucket.
+// drawComparison draws steps, because a line between two buckets would belong to neither.
 func (c *Stacked) drawComparison(s *svg, y func(int64) float64) {
 	n := float64(max(len(c.Starts), 1))
 	for i, count := range c.Comparison {
@@ -355,7 +359,7 @@ func (c *Stacked) drawComparison(s *svg, y func(int64) float64) {
 	}
 }
 
-// share is where a time lies along the plot, 0 to 1. Buckets may be of different length, as days are.
+// share returns the position of a time along the plot, 0 to 1. Buckets may differ in length, as days do.
 func (c *Stacked) share(at time.Time) float64 {
 	n := len(c.Starts)
 	for i := range n {
@@ -460,7 +464,7 @@ func (c *Stacked) drawLabels(s *svg) {
 	}
 }
 
-// drawEnds writes names and counts beside the last whole bar, at least 34 pixels apart and not below the baseline.
+// drawEnds writes names and counts next to the last whole bar, at least 34 pixels apart and not below the baseline.
 func (c *Stacked) drawEnds(s *svg, y func(int64) float64) {
 	apart, size := 34.0, 28.0
 	if len(c.Starts) == 0 {
