@@ -6,11 +6,11 @@ import (
 	"fmt"
 )
 
-// Attachment is the free-form JSON object that a variant carries to its clients. Numbers keep their text, so that
-// large integers survive. A nil Attachment is stored and served as null, an empty one as {}.
+// Attachment is the free-form JSON object of a variant, which clients receive. Numbers keep their notation, so that
+// large integers are exact. A nil Attachment is stored and served as null, an empty one as {}.
 type Attachment map[string]any
 
-// Scan reads the JSON text of a database column; NULL and empty text give a nil Attachment. See Shallow.
+// Scan decodes the JSON of a database column; NULL and an empty string give a nil Attachment. See Shallow.
 func (a *Attachment) Scan(value any) error {
 	var text []byte
 	switch v := value.(type) {
@@ -32,7 +32,7 @@ func (a *Attachment) Scan(value any) error {
 	return nil
 }
 
-// Value gives the JSON text to store.
+// Value returns the JSON to store.
 func (a Attachment) Value() (driver.Value, error) {
 	text, err := json.Marshal(map[string]any(a))
 	if err != nil {

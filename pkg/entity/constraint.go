@@ -8,20 +8,20 @@ import (
 	"github.com/zhouzhuojie/conditions"
 )
 
-// Limits of a constraint. The parser and everything that walks an expression call themselves for each level of it, and a
+// Limits of a constraint. The parser, and all functions that walk an expression, recurse for each level, and a
 // stack overflow ends the process. The parser also writes a line to standard error for each malformed token.
 const (
-	// maxPropertyBytes is the longest property.
+	// maxPropertyBytes is the maximum length of a property.
 	maxPropertyBytes = 1 << 10
-	// maxValueBytes is the longest value: a list of 32,768 UUIDs fits.
+	// maxValueBytes is the maximum length of a value: a list of 32,768 UUIDs is shorter.
 	maxValueBytes = 2 << 20
-	// maxListLength is the longest list that the parser takes: 65,536 tokens, of which every other one is a comma.
+	// maxListLength is the maximum length of a list for the parser: 65,536 tokens, half of which are commas.
 	maxListLength = 1 << 15
-	// maxTokens bounds the tokens of a constraint, and leaves room for the longest list.
+	// maxTokens limits the tokens of a constraint, and allows the longest list.
 	maxTokens = 4 * maxListLength
-	// maxNesting bounds the levels of parentheses, and those of the expression.
+	// maxNesting limits the levels of parentheses and of the expression.
 	maxNesting = 1000
-	// maxMalformed bounds the malformed tokens that the parser is shown.
+	// maxMalformed limits the malformed tokens that are passed to the parser.
 	maxMalformed = 4
 )
 
@@ -41,17 +41,17 @@ var operatorTokens = map[string]string{
 	"NOTCONTAINS": "NOT CONTAINS",
 }
 
-// Expr parses the constraint. A property with dots or brackets, such as user.tier or users[0], leads into a nested value.
-// The error matches ErrInvalid and says what to change; it covers the limits of patterns, but a pattern that is no regular
-// expression is not an error here.
+// Expr parses the constraint. A property with dots or brackets, such as user.tier or users[0], refers to a nested
+// value. The error matches ErrInvalid and describes what to change. It includes the limits of patterns, but not an
+// invalid regular expression.
 func (c *Constraint) Expr() (conditions.Expr, error) {
 	source, err := c.source()
 	if err != nil {
 		return nil, err
 	}
 	if content, ok := c.literal(); ok && !strings.ContainsAny(c.Property, "{}/'\"`") {
-		// The parser would write lines to standard error about some of these. Such a property cannot reach beyond its
-		// braces, so the string is where the parser finds the number in its place.
+		// The parser would write lines to standard error about some of these. Such a property cannot extend beyond
+		// its braces, so the string is in the place where the parser finds the number.
 		expr, err := parse("({" + c.Property + "} " + operatorTokens[c.Operator] + " 0)")
 		if err != nil {
 			return nil, err
@@ -62,11 +62,11 @@ func (c *Constraint) Expr() (conditions.Expr, error) {
 	return parseChecked(source)
 }
 
-// JoinedExpr parses all constraints of a segment as one text, joined by AND, if one of them does not stand for itself.
-// Otherwise the expression is nil: then each constraint can be evaluated alone.
+// JoinedExpr parses all constraints of a segment as one string, joined by AND, if one of them is not independent.
+// Otherwise it returns nil, and each constraint can be evaluated separately.
 //
-// A value such as `"a") OR ({x} == "b"` closes the parenthesis around its constraint. The operators behind it bind to the
-// next constraint by their precedence, and what follows a complete expression is ignored.
+// A value such as `"a") OR ({x} == "b"` closes the parenthesis around its constraint. The operators after it bind
+// to the next constraint by their precedence, and everything after a complete expression is ignored.
 func JoinedExpr(constraints []Constraint) (conditions.Expr, error) {
 	joined := false
 	sources := make([]string, len(constraints))
@@ -85,7 +85,7 @@ func JoinedExpr(constraints []Constraint) (conditions.Expr, error) {
 	return parseChecked(strings.Join(sources, " AND "))
 }
 
-// source is the constraint as text of the constraint language.
+// source returns the constraint in the constraint language.
 func (c *Constraint) source() (string, error) {
 	token, ok := operatorTokens[c.Operator]
 	if !ok {
@@ -99,13 +99,13 @@ func (c *Constraint) source() (string, error) {
 		return "", Invalid("value has %d bytes, more than the %d allowed", len(value), maxValueBytes)
 	}
 	if c.isPattern() {
-		// Inside a string literal, escapes are undone; a regex literal passes them on.
+		// In a string literal, escapes are decoded; a regex literal keeps them.
 		value = "/" + value[1:len(value)-1] + "/"
 	}
 	return "({" + c.Property + "} " + token + " " + value + ")", nil
 }
 
-// literal gives the content of a value that is exactly one string or regex literal, for most of those.
+// literal returns the content of a value that is exactly one string or regex literal, for most such values.
 func (c *Constraint) literal() (string, bool) {
 	value := strings.TrimSpace(c.Value)
 	if c.isPattern() || len(value) >= 2 && value[0] == '/' && value[len(value)-1] == '/' {
@@ -118,7 +118,8 @@ func (c *Constraint) literal() (string, bool) {
 	return quoted(value)
 }
 
-// DropsSpaces reports whether the value is a pattern whose white space the parser skips, so that it matches nothing.
+// DropsSpaces reports whether the value is a pattern with white space that the parser skips, so that it does not
+// match.
 func (c *Constraint) DropsSpaces() bool {
 	value := strings.TrimSpace(c.Value)
 	_, isString := quoted(value)
@@ -126,7 +127,7 @@ func (c *Constraint) DropsSpaces() bool {
 	return ok && (c.isPattern() || !isString) && len(content) < len(value)-2
 }
 
-// spaces removes what the parser skips between the parts of a regex literal.
+// spaces removes the white space that the parser skips between the parts of a regex literal.
 var spaces = strings.NewReplacer(" ", "", "\t", "", "\n", "", "\r", "")
 
 // isPattern reports whether the value is a quoted pattern that becomes a regex literal.
@@ -135,8 +136,8 @@ func (c *Constraint) isPattern() bool {
 	return (c.Operator == "EREG" || c.Operator == "NEREG") && len(s) >= 2 && s[0] == '"' && s[len(s)-1] == '"' && !strings.Contains(s, "/")
 }
 
-// standsAlone reports whether a constraint that parses is one pair of parentheses with nothing behind it. Only a value that
-// closes the parenthesis is not.
+// standsAlone reports whether a valid constraint is one pair of parentheses with nothing after it. This is false
+// only if a value closes the parenthesis.
 func (c *Constraint) standsAlone(source string) bool {
 	if strings.Count(source, ")") == 1 || c.isPattern() {
 		return true
@@ -154,8 +155,8 @@ func (c *Constraint) standsAlone(source string) bool {
 	return one && other
 }
 
-// quoted undoes the escapes of a string literal. One with escapes that are not Go's is taken as it is. The second result is
-// false when the value is not exactly one string literal.
+// quoted decodes the escapes of a string literal. A literal with escapes that are not Go's is unchanged. The second
+// result is false if the value is not exactly one string literal.
 func quoted(value string) (string, bool) {
 	if len(value) < 2 || value[0] != '"' || value[len(value)-1] != '"' {
 		return "", false
@@ -180,7 +181,7 @@ func quoted(value string) (string, bool) {
 	return content, true
 }
 
-// parseChecked parses a text that may be anything.
+// parseChecked parses any string.
 func parseChecked(source string) (conditions.Expr, error) {
 	if err := checkTokens(source); err != nil {
 		return nil, err
@@ -195,7 +196,7 @@ func parseChecked(source string) (conditions.Expr, error) {
 	return expr, nil
 }
 
-// checkTokens reports, as ErrInvalid, a text that must not reach the parser.
+// checkTokens reports, as ErrInvalid, a string that must not be passed to the parser.
 func checkTokens(source string) error {
 	malformed := 0
 	var s scanner.Scanner
@@ -229,7 +230,7 @@ func checkTokens(source string) error {
 	return nil
 }
 
-// checkExpr reports, as ErrInvalid, an expression that nests too deep, and a pattern that is too large.
+// checkExpr reports, as ErrInvalid, an expression that is nested too deeply, and a pattern that is too large.
 func checkExpr(expr conditions.Expr, level int) error {
 	if level > 2*maxNesting { // each operator in parentheses is two
 		return Invalid("constraint nests more than %d levels deep: it has too many operators", maxNesting)

@@ -9,12 +9,13 @@ import (
 	"strings"
 )
 
-// maxDefinitionParts is the most variants, segments, constraints, distributions and tags of one definition, together.
+// maxDefinitionParts is the maximum number of variants, segments, constraints, distributions and tags of one
+// definition, together.
 const maxDefinitionParts = 10_000
 
-// Definition is a flag with all its parts as one value, to be saved at once. A nil field leaves what the flag has as it
-// is. A list that is not nil replaces the flag's list: parts with an id are kept and changed, parts without one are
-// new, and parts of the flag that the list does not name are removed.
+// Definition is a flag with all its parts as one value, which is saved in one step. A nil field does not change the
+// flag. A list that is not nil replaces the flag's list: parts with an ID are changed, parts without an ID are new,
+// and other parts of the flag are removed.
 type Definition struct {
 	// SnapshotID is the id of the snapshot that the definition was made from.
 	SnapshotID         uint    `json:"snapshotID"`
@@ -36,11 +37,11 @@ type VariantDefinition struct {
 	// ID is 0 for a new variant.
 	ID  uint   `json:"id,omitempty"`
 	Key string `json:"key"`
-	// Attachment is nil to keep what the variant has; a new variant then gets an empty one.
+	// Attachment is nil to keep the variant's attachment; a new variant then gets an empty one.
 	Attachment Attachment `json:"attachment,omitempty"`
 }
 
-// SegmentDefinition is a segment of a Definition. Its lists follow the rule of the Definition's.
+// SegmentDefinition is a segment of a Definition. Its lists follow the rules of a Definition's lists.
 type SegmentDefinition struct {
 	// ID is 0 for a new segment.
 	ID             uint                     `json:"id,omitempty"`
@@ -61,7 +62,7 @@ type ConstraintDefinition struct {
 
 // DistributionDefinition is the share of one variant in a SegmentDefinition.
 type DistributionDefinition struct {
-	// VariantID names the variant; 0 leaves that to VariantKey, the key that the variant has in the definition.
+	// VariantID names the variant; if it is 0, VariantKey is the variant's key in the definition.
 	VariantID  uint   `json:"variantID,omitempty"`
 	VariantKey string `json:"variantKey,omitempty"`
 	Percent    uint   `json:"percent"`
@@ -69,15 +70,15 @@ type DistributionDefinition struct {
 
 // Problem is one rule that a Definition breaks.
 type Problem struct {
-	// Path leads to the field, such as "segments[0].constraints[1].value". Places count from 0.
+	// Path is the path of the field, such as "segments[0].constraints[1].value". Places count from 0.
 	Path    string
 	Message string
 }
 
-// String is the problem in one line.
+// String returns the problem in one line.
 func (p Problem) String() string { return p.Path + ": " + p.Message }
 
-// ProblemsError returns nil without problems, else an error with all of them that matches ErrInvalid.
+// ProblemsError returns nil if there are no problems, else an error with all of them that matches ErrInvalid.
 func ProblemsError(problems []Problem) error {
 	if len(problems) == 0 {
 		return nil
@@ -92,11 +93,11 @@ func ProblemsError(problems []Problem) error {
 // ConflictError says that a flag has changed since the snapshot that a Definition was made from. It matches
 // ErrConflict.
 type ConflictError struct {
-	// Current is the flag as it is, with all its parts.
+	// Current is the current flag with all its parts.
 	Current *Flag
-	// Base is the flag as it was in the snapshot that the definition names; nil if the flag has no such snapshot.
+	// Base is the flag in the snapshot that the definition names; nil if the flag has no such snapshot.
 	Base *Flag
-	// Named is the id of that snapshot.
+	// Named is the ID of that snapshot.
 	Named uint
 }
 
@@ -104,7 +105,7 @@ func (e *ConflictError) Error() string {
 	return fmt.Sprintf("flag %d has changed since snapshot %d: it is at snapshot %d now, and nothing was saved", e.Current.ID, e.Named, e.Current.SnapshotID)
 }
 
-// Unwrap gives ErrConflict.
+// Unwrap returns ErrConflict.
 func (e *ConflictError) Unwrap() error { return ErrConflict }
 
 // DefinitionOf returns the whole definition of a flag. The flag must have its parts.
@@ -146,7 +147,7 @@ func segmentDefinition(s *Segment) SegmentDefinition {
 	return d
 }
 
-// Problems lists the rules that the definition breaks by itself, whatever flag it is for.
+// Problems returns the rules that the definition breaks, regardless of the flag.
 func (d *Definition) Problems() []Problem {
 	var c definitionChecker
 	if d.parts() > maxDefinitionParts {
@@ -206,7 +207,7 @@ func (c *definitionChecker) checkFields(d *Definition) {
 	}
 }
 
-// checkVariants returns how many variants have a key; nil if the definition has no list of them.
+// checkVariants returns the number of variants with each key, or nil if the definition has no list of variants.
 func (c *definitionChecker) checkVariants(variants []VariantDefinition) map[string]int {
 	if variants == nil {
 		return nil
@@ -234,7 +235,7 @@ func (c *definitionChecker) checkID(path string, id uint, seen map[uint]bool) {
 	seen[id] = true
 }
 
-// checkSegment is given the keys of the definition's variants, nil if those of the flag stay.
+// checkSegment gets the keys of the definition's variants, or nil if the flag's variants stay.
 func (c *definitionChecker) checkSegment(path string, s *SegmentDefinition, keys map[string]int) {
 	c.try(path+".description", CheckText("description", s.Description))
 	if s.RolloutPercent > 100 {
@@ -299,8 +300,8 @@ func Operators() []string {
 	return []string{"EQ", "NEQ", "LT", "LTE", "GT", "GTE", "EREG", "NEREG", "IN", "NOTIN", "CONTAINS", "NOTCONTAINS"}
 }
 
-// Apply returns what a flag with all its parts becomes. New parts have the id 0; a distribution of a new variant names it by
-// key. With problems the result is of no use. The flag stays as it is.
+// Apply returns the changed flag for a flag with all its parts. New parts have the ID 0; a distribution of a new
+// variant names it by key. If there are problems, the result is not usable. The flag itself is not changed.
 func (d *Definition) Apply(f *Flag) (*Flag, []Problem) {
 	c := definitionChecker{d.Problems()}
 	after := *f
@@ -439,7 +440,7 @@ func boolInt(b bool) int {
 	return 0
 }
 
-// applyShares leaves the check of the variants to settleShares.
+// applyShares does not check the variants; settleShares does.
 func applyShares(s *Segment, definitions []DistributionDefinition) []Distribution {
 	shares := make([]Distribution, len(definitions))
 	for i, d := range definitions {
@@ -459,8 +460,9 @@ func applyShares(s *Segment, definitions []DistributionDefinition) []Distributio
 	return shares
 }
 
-// settleShares ties the shares of a segment to the variants of the flag, by id or by key. Shares that the definition does
-// not name are kept: those of removed variants go if they give nothing, else they are a problem.
+// settleShares assigns the shares of a segment to the variants of the flag, by ID or by key. Shares that the
+// definition does not name are kept. Shares of removed variants are removed if they are 0, and otherwise they are a
+// problem.
 func (c *definitionChecker) settleShares(path string, f *Flag, s *Segment, kept bool) {
 	shares := slices.Clone(s.Distributions)
 	settled := shares[:0]

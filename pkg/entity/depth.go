@@ -3,10 +3,10 @@ package entity
 import "encoding/json"
 
 const (
-	// MaxJSONDepth is how many levels of objects and lists the JSON of an attachment may have to be stored.
+	// MaxJSONDepth is the maximum number of levels of objects and lists in an attachment.
 	MaxJSONDepth = 100
-	// maxReadDepth is how many levels are read of JSON that was stored without that limit. Decoders refuse 10,000 levels, and
-	// what is read here is written again as a part of other documents.
+	// maxReadDepth is the number of levels that are read of JSON that was stored without that limit. Decoders
+	// reject 10,000 levels, and JSON that is read here is written again as part of other documents.
 	maxReadDepth = 1000
 )
 
@@ -18,7 +18,7 @@ func (a Attachment) CheckDepth() error {
 	return nil
 }
 
-// Cut reports whether the attachment has as many levels as are read, so that deeper ones are null.
+// Cut reports whether the attachment has the maximum number of levels that are read, so that deeper ones are null.
 func (a Attachment) Cut() bool { return Deeper(map[string]any(a), maxReadDepth-2) }
 
 // Deeper reports whether a decoded JSON value has more levels of objects and lists than the given number.
@@ -46,7 +46,7 @@ func Deeper(value any, levels int) bool {
 	return false
 }
 
-// DecodeFlag reads the JSON of a flag, such as that of a snapshot. What nests more than 1,000 levels deep is read as null.
+// DecodeFlag decodes the JSON of a flag, for example of a snapshot. Values below 1,000 levels are null.
 func DecodeFlag(text []byte) (*Flag, error) {
 	flag := &Flag{}
 	if err := json.Unmarshal(Shallow(text), flag); err != nil {
@@ -55,10 +55,10 @@ func DecodeFlag(text []byte) (*Flag, error) {
 	return flag, nil
 }
 
-// Shallow returns a JSON text in which each object and list below the first 1,000 levels is null. It returns the text itself
+// Shallow returns JSON in which each object and list below the first 1,000 levels is null. It returns the same JSON
 // if there is none.
 func Shallow(text []byte) []byte {
-	var shallow []byte // nil as long as nothing was left out
+	var shallow []byte // nil until a value is omitted
 	kept, level := 0, 0
 	for i := 0; i < len(text); i++ {
 		switch text[i] {
@@ -78,7 +78,7 @@ func Shallow(text []byte) []byte {
 			}
 		}
 	}
-	if shallow == nil || level > maxReadDepth { // the latter is no JSON
+	if shallow == nil || level > maxReadDepth { // the latter is not valid JSON
 		return text
 	}
 	return append(shallow, text[kept:]...)

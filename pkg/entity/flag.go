@@ -1,4 +1,4 @@
-// Package entity holds the database rows of flags and their parts, and the rules that every row must keep.
+// Package entity has the database rows of flags and their parts, and the rules for all rows.
 //
 // Field names are part of two wire formats: flag snapshots are stored as the JSON of a Flag, and the export of the
 // evaluation cache publishes it. Tables and columns follow GORM's default naming over these structs.
@@ -20,7 +20,7 @@ type Flag struct {
 	// SnapshotID is the id of the flag's newest FlagSnapshot, 0 before the first one.
 	SnapshotID uint
 	Notes      string `gorm:"type:text"`
-	// DataRecordsEnabled lets evaluations of this flag leave the process through the recorders.
+	// DataRecordsEnabled makes recorders record evaluations of this flag.
 	DataRecordsEnabled bool
 	// EntityType, when not empty, replaces the entity type of every evaluation request.
 	EntityType string
@@ -34,7 +34,8 @@ type Variant struct {
 	Attachment Attachment `gorm:"type:text"`
 }
 
-// Segment is an ordered slice of a flag's audience: constraints say who is in, distributions who gets what.
+// Segment is a part of a flag's audience: constraints define who is in it, and distributions which variants it
+// gets.
 type Segment struct {
 	Model
 	FlagID      uint   `gorm:"index:idx_segment_flagid"`
@@ -64,7 +65,7 @@ type Distribution struct {
 	VariantKey string
 	// Percent is 0 to 100; the distributions of one segment sum to 100.
 	Percent uint
-	// Bitmap is kept for databases that carry the column; it is not used.
+	// Bitmap exists for databases that have the column; it is not used.
 	Bitmap string `gorm:"type:text" json:"-"`
 }
 
@@ -72,7 +73,7 @@ type Distribution struct {
 type Tag struct {
 	Model
 	Value string `gorm:"type:varchar(64);uniqueIndex:idx_tag_value"`
-	// Flags is never filled in; in JSON it is null.
+	// Flags is never set; in JSON it is null.
 	Flags []*Flag `gorm:"many2many:flags_tags;"`
 }
 
@@ -91,7 +92,7 @@ type FlagEntityType struct {
 	Key string `gorm:"type:varchar(64);uniqueIndex:flag_entity_type_key"`
 }
 
-// User is kept for databases that carry the table; this server writes none.
+// User exists for databases that have the table; this server writes no rows.
 type User struct {
 	Model
 	Email string `gorm:"type:text"`

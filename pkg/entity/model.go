@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Model is what every row has. Names, types and tags are those of GORM's model, which is not used itself: programs
-// that evaluate flags in process import this package, and need no database library.
+// Model has the fields of every row. Names, types and tags are the same as in GORM's model, which is not used:
+// programs that evaluate flags in process import this package without a database library.
 type Model struct {
 	ID        uint `gorm:"primarykey"`
 	CreatedAt time.Time
@@ -16,17 +16,17 @@ type Model struct {
 	DeletedAt DeletedAt `gorm:"index"`
 }
 
-// DeletedAt is when a row was deleted; it is not Valid while the row is there. In JSON it is a time or null. Package
-// store leaves deleted rows out of queries.
+// DeletedAt is the time of a deletion; it is not Valid if the row is not deleted. In JSON it is a time or null.
+// Package store excludes deleted rows from queries.
 type DeletedAt sql.NullTime
 
 // Scan reads a database column.
 func (d *DeletedAt) Scan(value any) error { return (*sql.NullTime)(d).Scan(value) }
 
-// Value gives what to store.
+// Value returns the value to store.
 func (d DeletedAt) Value() (driver.Value, error) { return sql.NullTime(d).Value() }
 
-// MarshalJSON gives the time or null.
+// MarshalJSON returns the time or null.
 func (d DeletedAt) MarshalJSON() ([]byte, error) {
 	if !d.Valid {
 		return []byte("null"), nil
@@ -34,7 +34,7 @@ func (d DeletedAt) MarshalJSON() ([]byte, error) {
 	return json.Marshal(d.Time)
 }
 
-// UnmarshalJSON reads a time or null.
+// UnmarshalJSON parses a time or null.
 func (d *DeletedAt) UnmarshalJSON(text []byte) error {
 	*d = DeletedAt{}
 	if string(text) == "null" {

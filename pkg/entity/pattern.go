@@ -5,20 +5,21 @@ import (
 	"strings"
 )
 
-// MaxPatternSize is the largest PatternSize of a pattern in a constraint. Compiled, such a pattern takes about 2 MB, and
-// several times as much while it is compiled.
+// MaxPatternSize is the maximum PatternSize of a pattern in a constraint. Such a pattern takes about 2 MB when
+// compiled, and several times as much during compilation.
 const MaxPatternSize = 1 << 15
 
-// What a character class counts in the size of a pattern, in instructions.
+// The size of a character class in a pattern, in instructions.
 const (
 	unicodeClassSize = 100  // such as \pL: some 1,300 runes
 	foldedClassSize  = 1000 // [a-\x{1e942}] under (?i) takes milliseconds to parse
 )
 
-// PatternSize estimates the instructions of a pattern's program, with its repetitions written out. Character classes count
-// for what they take to parse and to keep: 100 if a Unicode class, such as \pL, and 1,000 if one in brackets in a pattern
-// that ignores case. A match takes a time of at most the size times the length of the text. A pattern whose size is beyond
-// the limit is not always parsed; its size is then any number beyond the limit. The error is that of regexp/syntax.
+// PatternSize estimates the instructions of a pattern's program, with its repetitions expanded. Character classes
+// count by their cost to parse and store: 100 for a Unicode class, such as \pL, and 1,000 for a class in brackets
+// in a pattern that ignores case. A match takes time proportional to at most the size times the length of the
+// string. A pattern beyond the limit may not be parsed; its size is then any number beyond the limit. The error is
+// from regexp/syntax.
 func PatternSize(pattern string, limit int) (int, error) {
 	classes := unicodeClassSize * (strings.Count(pattern, `\p`) + strings.Count(pattern, `\P`))
 	if ignoresCase(pattern) {
@@ -34,7 +35,7 @@ func PatternSize(pattern string, limit int) (int, error) {
 	return classes + instructions(parsed), nil
 }
 
-// ignoresCase reports whether a pattern has a group of flags with an i, such as (?i) or (?s-i:.
+// ignoresCase reports whether a pattern has a group with the flag i, such as (?i) or (?s-i:.
 func ignoresCase(pattern string) bool {
 	for rest := pattern; ; {
 		_, after, found := strings.Cut(rest, "(?")
@@ -63,7 +64,7 @@ func instructions(pattern *syntax.Regexp) int {
 	return n
 }
 
-// checkPattern reports, as ErrInvalid, a pattern that is too large. One that is no regular expression is not an error.
+// checkPattern reports, as ErrInvalid, a pattern that is too large. An invalid regular expression is not an error.
 func checkPattern(pattern string) error {
 	if size, err := PatternSize(pattern, MaxPatternSize); err == nil && size > MaxPatternSize {
 		return Invalid("pattern is too large: at most %d instructions are allowed, with repetitions written out, where a Unicode class counts %d "+

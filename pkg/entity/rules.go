@@ -11,23 +11,23 @@ import (
 	"unicode/utf8"
 )
 
-// Errors that rows and the operations on them can have. Callers match them with errors.Is; the text around them is
-// written for the person who sent the request.
+// Errors of rows and operations. Callers match them with errors.Is; their strings are written for the sender of the
+// request.
 var (
 	// ErrInvalid marks input that breaks a rule of this package.
 	ErrInvalid = errors.New("invalid input")
-	// ErrNotFound marks a row that is not there, or is not part of the flag it was looked for in.
+	// ErrNotFound means that a row does not exist, or is not part of the given flag.
 	ErrNotFound = errors.New("record not found")
-	// ErrDuplicateKey marks a flag key that another flag has, be it deleted or not.
+	// ErrDuplicateKey means that another flag, deleted or not, has the key.
 	ErrDuplicateKey = errors.New("flag key already exists")
-	// ErrConflict marks a change that was made from a version of the flag that is not the newest any more.
+	// ErrConflict means that a change was based on a version of the flag that is no longer the newest.
 	ErrConflict = errors.New("flag was changed by another request")
 )
 
 const (
-	// MaxKeyLength is the longest key in bytes; the column holds one more.
+	// MaxKeyLength is the maximum length of a key in bytes; the column holds one more.
 	MaxKeyLength = 63
-	// DefaultSegmentRank puts a new segment behind those that were reordered.
+	// DefaultSegmentRank puts a new segment after reordered ones.
 	DefaultSegmentRank = 999
 
 	generatedKeyLength   = 16
@@ -54,11 +54,10 @@ type kindError struct {
 func (e *kindError) Error() string { return e.message }
 func (e *kindError) Unwrap() error { return e.kind }
 
-// maxMessageEnd is how much is left of each end of a long message.
+// maxMessageEnd is how much is kept of each end of a long message.
 const maxMessageEnd = 500
 
-// shortened is a message without its middle if it is long, because most messages repeat what they are about, and that may
-// be a megabyte.
+// shortened removes the middle of a long message. Most messages repeat their input, which may be a megabyte.
 func shortened(message string) string {
 	if len(message) <= 2*maxMessageEnd {
 		return message
@@ -93,8 +92,8 @@ func check(name, s string, pattern *regexp.Regexp, format string) error {
 	return nil
 }
 
-// CheckText reports, as ErrInvalid, text that not every database can store: PostgreSQL takes neither NUL characters nor
-// bytes that are not UTF-8. The name is that of the field.
+// CheckText reports, as ErrInvalid, a string that not every database can store: PostgreSQL accepts neither NUL
+// characters nor invalid UTF-8. The name is the name of the field.
 func CheckText(name, text string) error {
 	if !utf8.ValidString(text) {
 		return Invalid("%s is not valid UTF-8", name)
@@ -105,8 +104,8 @@ func CheckText(name, text string) error {
 	return nil
 }
 
-// GenerateKey makes a random key for a flag that was created without one: a 'k' and 16 characters that are hard to
-// mistake for one another.
+// GenerateKey returns a random key for a flag that was created without one: a 'k' and 16 characters that are hard
+// to confuse.
 func GenerateKey() string {
 	key := make([]byte, 0, 1+generatedKeyLength)
 	key = append(key, 'k')
