@@ -1278,6 +1278,14 @@ func init() {
         ],
         "summary": "Show whether counting is sound on all servers",
         "operationId": "getDatarFleet",
+        "parameters": [
+          {
+            "type": "string",
+            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table as RFC 4180 has it, with a header line. Default: ` + "`" + `json` + "`" + `.",
+            "name": "format",
+            "in": "query"
+          }
+        ],
         "responses": {
           "200": {
             "description": "The servers, in the order of their names.",
@@ -1313,6 +1321,12 @@ func init() {
                 ],
                 "stored": 9119876
               }
+            }
+          },
+          "400": {
+            "description": "` + "`" + `format` + "`" + ` is not known; the message says what is accepted.",
+            "schema": {
+              "$ref": "#/definitions/error"
             }
           },
           "default": {
@@ -1617,6 +1631,12 @@ func init() {
             "description": "Leave out this many flags from the start of the ranking, from 0. Default: 0.",
             "name": "offset",
             "in": "query"
+          },
+          {
+            "type": "string",
+            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table as RFC 4180 has it, with a header line. Default: ` + "`" + `json` + "`" + `.",
+            "name": "format",
+            "in": "query"
           }
         ],
         "responses": {
@@ -1663,7 +1683,7 @@ func init() {
             }
           },
           "400": {
-            "description": "` + "`" + `from` + "`" + ` is after ` + "`" + `to` + "`" + `, or ` + "`" + `limit` + "`" + ` or ` + "`" + `offset` + "`" + ` is out of range; the message names the parameter.",
+            "description": "` + "`" + `from` + "`" + ` is after ` + "`" + `to` + "`" + `, ` + "`" + `limit` + "`" + ` or ` + "`" + `offset` + "`" + ` is out of range, or ` + "`" + `format` + "`" + ` is not known; the\nmessage names the parameter.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -10711,6 +10731,14 @@ func init() {
         ],
         "summary": "Show whether counting is sound on all servers",
         "operationId": "getDatarFleet",
+        "parameters": [
+          {
+            "type": "string",
+            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table as RFC 4180 has it, with a header line. Default: ` + "`" + `json` + "`" + `.",
+            "name": "format",
+            "in": "query"
+          }
+        ],
         "responses": {
           "200": {
             "description": "The servers, in the order of their names.",
@@ -10746,6 +10774,12 @@ func init() {
                 ],
                 "stored": 9119876
               }
+            }
+          },
+          "400": {
+            "description": "` + "`" + `format` + "`" + ` is not known; the message says what is accepted.",
+            "schema": {
+              "$ref": "#/definitions/error"
             }
           },
           "default": {
@@ -11050,6 +11084,12 @@ func init() {
             "description": "Leave out this many flags from the start of the ranking, from 0. Default: 0.",
             "name": "offset",
             "in": "query"
+          },
+          {
+            "type": "string",
+            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table as RFC 4180 has it, with a header line. Default: ` + "`" + `json` + "`" + `.",
+            "name": "format",
+            "in": "query"
           }
         ],
         "responses": {
@@ -11096,7 +11136,7 @@ func init() {
             }
           },
           "400": {
-            "description": "` + "`" + `from` + "`" + ` is after ` + "`" + `to` + "`" + `, or ` + "`" + `limit` + "`" + ` or ` + "`" + `offset` + "`" + ` is out of range; the message names the parameter.",
+            "description": "` + "`" + `from` + "`" + ` is after ` + "`" + `to` + "`" + `, ` + "`" + `limit` + "`" + ` or ` + "`" + `offset` + "`" + ` is out of range, or ` + "`" + `format` + "`" + ` is not known; the\nmessage names the parameter.",
             "schema": {
               "$ref": "#/definitions/error"
             }

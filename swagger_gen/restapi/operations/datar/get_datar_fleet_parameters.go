@@ -6,7 +6,9 @@ import (
 	"net/http"
 
 	"github.com/go-openapi/errors"
+	"github.com/go-openapi/runtime"
 	"github.com/go-openapi/runtime/middleware"
+	"github.com/go-openapi/strfmt"
 )
 
 // NewGetDatarFleetParams creates a new GetDatarFleetParams object
@@ -24,6 +26,9 @@ func NewGetDatarFleetParams() GetDatarFleetParams {
 type GetDatarFleetParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
+	// `json`, or `csv` for a table as RFC 4180 has it, with a header line. Default: `json`.
+	// In: query
+	Format *string
 }
 
 // BindRequest both binds and validates a request, it assumes that complex things implement a Validatable(strfmt.Registry) error interface
@@ -34,9 +39,32 @@ func (o *GetDatarFleetParams) BindRequest(r *http.Request, route *middleware.Mat
 	var res []error
 
 	o.HTTPRequest = r
+	qs := runtime.Values(r.URL.Query())
 
+	qFormat, qhkFormat, _ := qs.GetOK("format")
+	if err := o.bindFormat(qFormat, qhkFormat, route.Formats); err != nil {
+		res = append(res, err)
+	}
 	if len(res) > 0 {
 		return errors.CompositeValidationError(res...)
 	}
+	return nil
+}
+
+// bindFormat binds and validates parameter Format from query.
+func (o *GetDatarFleetParams) bindFormat(rawData []string, hasKey bool, formats strfmt.Registry) error {
+	var raw string
+	if len(rawData) > 0 {
+		raw = rawData[len(rawData)-1]
+	}
+
+	// Required: false
+	// AllowEmptyValue: false
+
+	if raw == "" { // empty values pass all other validations
+		return nil
+	}
+	o.Format = &raw
+
 	return nil
 }

@@ -50,6 +50,47 @@ func (o *GetDatarFleetOK) WriteResponse(rw http.ResponseWriter, producer runtime
 	}
 }
 
+// GetDatarFleetBadRequestCode is the HTTP code returned for type GetDatarFleetBadRequest
+const GetDatarFleetBadRequestCode int = 400
+
+// GetDatarFleetBadRequest `format` is not known; the message says what is accepted.
+//
+// swagger:response getDatarFleetBadRequest
+type GetDatarFleetBadRequest struct {
+
+	// In: Body
+	Payload *models.Error `json:"body,omitempty"`
+}
+
+// NewGetDatarFleetBadRequest creates GetDatarFleetBadRequest with default headers values
+func NewGetDatarFleetBadRequest() *GetDatarFleetBadRequest {
+
+	return &GetDatarFleetBadRequest{}
+}
+
+// WithPayload adds the payload to the get datar fleet bad request response
+func (o *GetDatarFleetBadRequest) WithPayload(payload *models.Error) *GetDatarFleetBadRequest {
+	o.Payload = payload
+	return o
+}
+
+// SetPayload sets the payload to the get datar fleet bad request response
+func (o *GetDatarFleetBadRequest) SetPayload(payload *models.Error) {
+	o.Payload = payload
+}
+
+// WriteResponse to the client
+func (o *GetDatarFleetBadRequest) WriteResponse(rw http.ResponseWriter, producer runtime.Producer) {
+
+	rw.WriteHeader(400)
+	if o.Payload != nil {
+		payload := o.Payload
+		if err := producer.Produce(rw, payload); err != nil {
+			panic(err) // let the recovery middleware deal with this
+		}
+	}
+}
+
 // GetDatarFleetDefault Datar is switched off, or counts are forwarded to a central server, which has the fleet (503), or
 // the server failed (500).
 //

@@ -10,7 +10,11 @@ import (
 
 // GetDatarFleetURL generates an URL for the get datar fleet operation
 type GetDatarFleetURL struct {
+	Format *string
+
 	_basePath string
+	// avoid unkeyed usage
+	_ struct{}
 }
 
 // WithBasePath sets the base path for this url builder, only required when it's different from the
@@ -39,6 +43,18 @@ func (o *GetDatarFleetURL) Build() (*url.URL, error) {
 		_basePath = "/api/v1"
 	}
 	_result.Path = golangswaggerpaths.Join(_basePath, _path)
+
+	qs := make(url.Values)
+
+	var formatQ string
+	if o.Format != nil {
+		formatQ = *o.Format
+	}
+	if formatQ != "" {
+		qs.Set("format", formatQ)
+	}
+
+	_result.RawQuery = qs.Encode()
 
 	return &_result, nil
 }

@@ -28,6 +28,9 @@ func NewGetDatarSummaryParams() GetDatarSummaryParams {
 type GetDatarSummaryParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
+	// `json`, or `csv` for a table as RFC 4180 has it, with a header line. Default: `json`.
+	// In: query
+	Format *string
 	// Start of the span, inclusive, as RFC 3339: `2026-01-24T00:00:00Z`. The `+` of a zone such as
 	// +01:00 is written `%2B` in a URL. Default: 7 days ago.
 	// In: query
@@ -53,6 +56,11 @@ func (o *GetDatarSummaryParams) BindRequest(r *http.Request, route *middleware.M
 	o.HTTPRequest = r
 	qs := runtime.Values(r.URL.Query())
 
+	qFormat, qhkFormat, _ := qs.GetOK("format")
+	if err := o.bindFormat(qFormat, qhkFormat, route.Formats); err != nil {
+		res = append(res, err)
+	}
+
 	qFrom, qhkFrom, _ := qs.GetOK("from")
 	if err := o.bindFrom(qFrom, qhkFrom, route.Formats); err != nil {
 		res = append(res, err)
@@ -75,6 +83,24 @@ func (o *GetDatarSummaryParams) BindRequest(r *http.Request, route *middleware.M
 	if len(res) > 0 {
 		return errors.CompositeValidationError(res...)
 	}
+	return nil
+}
+
+// bindFormat binds and validates parameter Format from query.
+func (o *GetDatarSummaryParams) bindFormat(rawData []string, hasKey bool, formats strfmt.Registry) error {
+	var raw string
+	if len(rawData) > 0 {
+		raw = rawData[len(rawData)-1]
+	}
+
+	// Required: false
+	// AllowEmptyValue: false
+
+	if raw == "" { // empty values pass all other validations
+		return nil
+	}
+	o.Format = &raw
+
 	return nil
 }
 

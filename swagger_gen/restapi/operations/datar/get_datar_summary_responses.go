@@ -53,7 +53,8 @@ func (o *GetDatarSummaryOK) WriteResponse(rw http.ResponseWriter, producer runti
 // GetDatarSummaryBadRequestCode is the HTTP code returned for type GetDatarSummaryBadRequest
 const GetDatarSummaryBadRequestCode int = 400
 
-// GetDatarSummaryBadRequest `from` is after `to`, or `limit` or `offset` is out of range; the message names the parameter.
+// GetDatarSummaryBadRequest `from` is after `to`, `limit` or `offset` is out of range, or `format` is not known; the
+// message names the parameter.
 //
 // swagger:response getDatarSummaryBadRequest
 type GetDatarSummaryBadRequest struct {

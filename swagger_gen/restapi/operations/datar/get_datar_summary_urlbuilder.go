@@ -13,6 +13,7 @@ import (
 
 // GetDatarSummaryURL generates an URL for the get datar summary operation
 type GetDatarSummaryURL struct {
+	Format *string
 	From   *strfmt.DateTime
 	Limit  *int32
 	Offset *int32
@@ -51,6 +52,14 @@ func (o *GetDatarSummaryURL) Build() (*url.URL, error) {
 	_result.Path = golangswaggerpaths.Join(_basePath, _path)
 
 	qs := make(url.Values)
+
+	var formatQ string
+	if o.Format != nil {
+		formatQ = *o.Format
+	}
+	if formatQ != "" {
+		qs.Set("format", formatQ)
+	}
 
 	var fromQ string
 	if o.From != nil {
