@@ -33,10 +33,16 @@ func (h *Handler) GetDatarSummary(p datarapi.GetDatarSummaryParams) middleware.R
 	if h.datar == nil {
 		return datarOff()
 	}
+	if err := checkFormat(p.Format); err != nil {
+		return h.fail(p.HTTPRequest, err)
+	}
 	flags, err := h.datar.QuerySummary(p.HTTPRequest.Context(),
 		datar.SummaryQuery{From: timeOf(p.From), To: timeOf(p.To), Limit: p.Limit, Offset: p.Offset})
 	if err != nil {
 		return h.fail(p.HTTPRequest, err)
+	}
+	if isCSV(p.Format) {
+		return csv(insight.SummaryTable(flags))
 	}
 	return h.okComplete(p.HTTPRequest, datarhttp.SummaryBody(flags), 0, p.From, p.To)
 }

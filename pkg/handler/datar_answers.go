@@ -53,9 +53,9 @@ func (h *Handler) answer(r *http.Request, format *string, err error, body func()
 		return h.fail(r, err)
 	}
 	switch {
-	case format == nil || *format == "" || *format == "json":
+	case textOf(format) == "" || *format == "json":
 		return ok(body())
-	case *format == "csv" && table != nil:
+	case isCSV(format) && table != nil:
 		return csv(table())
 	default:
 		return reply(http.StatusBadRequest, "format is not known, want json or csv")
@@ -71,6 +71,9 @@ func csv(table *insight.Table) middleware.Responder {
 		_ = table.WriteCSV(rw) // fails only when the client is gone
 	})
 }
+
+// isCSV tells whether a format that checkFormat accepts asks for a table.
+func isCSV(format *string) bool { return textOf(format) == "csv" }
 
 // checkFormat refuses a format before the work is done.
 func checkFormat(format *string) error {

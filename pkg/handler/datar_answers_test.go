@@ -270,7 +270,7 @@ func TestAnswersAsCSV(t *testing.T) {
 	testwait.Until(t, "the description in the list", func() bool {
 		return strings.Contains(call(t, s, http.MethodGet, "/datar/states?format=csv", nil).raw, "HYPERLINK")
 	})
-	for _, path := range []string{"/datar/states", "/datar/unknown", "outcomes", "reasons", "series", "changes", "rollout"} {
+	for _, path := range []string{"/datar/states", "/datar/unknown", "/datar/summary", "/datar/fleet", "outcomes", "reasons", "series", "changes", "rollout"} {
 		if !strings.HasPrefix(path, "/") {
 			path = fmt.Sprintf("/datar/flags/%d/%s", flagID, path)
 		}
@@ -292,7 +292,7 @@ func TestAnswersAsCSV(t *testing.T) {
 				}
 			}
 		}
-		if path == "/datar/states" && records[1][2] != "'=HYPERLINK(\"http://x\")\n,\"quoted\"" {
+		if (path == "/datar/states" || path == "/datar/summary") && records[1][2] != "'=HYPERLINK(\"http://x\")\n,\"quoted\"" {
 			t.Errorf("description is %q", records[1][2])
 		}
 	}

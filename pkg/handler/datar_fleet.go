@@ -10,6 +10,7 @@ import (
 	"github.com/go-openapi/runtime/middleware"
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/insight"
 	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
 	datarapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/datar"
 )
@@ -24,6 +25,9 @@ func (h *Handler) GetDatarFleet(p datarapi.GetDatarFleetParams) middleware.Respo
 	if h.fleet == nil {
 		return datarOff()
 	}
+	if err := checkFormat(p.Format); err != nil {
+		return h.fail(p.HTTPRequest, err)
+	}
 	fleet, err := h.fleet.Fleet(p.HTTPRequest.Context())
 	switch {
 	case stderrors.Is(err, datar.ErrNoDetails):
@@ -31,23 +35,32 @@ func (h *Handler) GetDatarFleet(p datarapi.GetDatarFleetParams) middleware.Respo
 	case err != nil:
 		return h.fail(p.HTTPRequest, err)
 	}
-	return datarapi.NewGetDatarFleetOK().WithPayload(fleetModel(fleet, time.Now()))
+	now := time.Now()
+	if isCSV(p.Format) {
+		return csv(insight.FleetTable(fleet, func(s *datar.FleetServer) string { return silentText(s, now) }))
+	}
+	return datarapi.NewGetDatarFleetOK().WithPayload(fleetModel(fleet, now))
 }
 
 func fleetModel(f *datar.Fleet, now time.Time) *models.DatarFleet {
 	return &models.DatarFleet{
 		Recorded: &f.Recorded, Stored: &f.Stored, Pending: &f.Pending, Dropped: f.Dropped, Lost: f.Lost, Balanced: &f.Balanced,
 		Servers: mapAll(f.Servers, func(s *datar.FleetServer) *models.DatarFleetServer {
-			m := &models.DatarFleetServer{
+			return &models.DatarFleetServer{
 				Name: &s.Name, Kind: new(string(s.Kind)), State: new(string(s.State)),
 				Recorded: &s.Recorded, Stored: &s.Stored, Pending: &s.Pending, Dropped: s.Dropped, LastFlushAt: timeModel(s.LastFlush),
+				Text: silentText(s, now),
 			}
-			if s.State == datar.StateSilent {
-				m.Text = fmt.Sprintf("Not heard of for %s, and did not end: its counts may still come, up to 90 days late.", age(now.Sub(s.LastHeard)))
-			}
-			return m
 		}),
 	}
+}
+
+// silentText says since when a server is silent, and is empty for any other.
+func silentText(s *datar.FleetServer, now time.Time) string {
+	if s.State != datar.StateSilent {
+		return ""
+	}
+	return fmt.Sprintf("Not heard of for %s, and did not end: its counts may still come, up to 90 days late.", age(now.Sub(s.LastHeard)))
 }
 
 // age rounds a time that has passed down to days, hours, minutes or seconds.

@@ -2,8 +2,11 @@ package insight
 
 import (
 	"encoding/csv"
+	"fmt"
 	"io"
 	"strings"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
 // Table is a list in the form of a CSV file.
@@ -40,4 +43,28 @@ func safeCell(s string) string {
 		return "'" + s
 	}
 	return s
+}
+
+// SummaryTable has one row for each flag that was evaluated.
+func SummaryTable(flags []datar.FlagSummary) *Table {
+	t := &Table{Header: []string{"flagID", "flagKey", "description", "enabled", "deleted", "totalEvalCount", "lastEvaluatedAt"}}
+	for i := range flags {
+		f := &flags[i]
+		t.add(number(f.FlagID), f.Key, f.Description, fmt.Sprint(f.Enabled), fmt.Sprint(f.Deleted), number(f.Total), timeText(f.LastEvaluatedAt))
+	}
+	return t
+}
+
+// FleetTable has one row for each server, with the sum of what it dropped. Text is what is said about a server.
+func FleetTable(fleet *datar.Fleet, text func(*datar.FleetServer) string) *Table {
+	t := &Table{Header: []string{"name", "kind", "state", "lastFlushAt", "recorded", "stored", "pending", "dropped", "text"}}
+	for i := range fleet.Servers {
+		s := &fleet.Servers[i]
+		var dropped int64
+		for _, n := range s.Dropped {
+			dropped += n
+		}
+		t.add(s.Name, string(s.Kind), string(s.State), timeText(s.LastFlush), number(s.Recorded), number(s.Stored), number(s.Pending), number(dropped), text(s))
+	}
+	return t
 }
