@@ -198,6 +198,31 @@ func GroupRows(rows []Row, by Parts) []Row {
 	return groups[:n]
 }
 
+// MergeRows adds up two results of DetailStore.Details with the same GroupBy. Rows whose count is 0 are left out. The
+// result shares no memory with a and b.
+func MergeRows(a, b []Row) []Row {
+	all := make([]Row, 0, len(a)+len(b))
+	for len(a) > 0 && len(b) > 0 {
+		order := a[0].Compare(b[0].Key)
+		switch {
+		case order < 0:
+			all = append(all, a[0])
+			a = a[1:]
+		case order > 0:
+			all = append(all, b[0])
+			b = b[1:]
+		default:
+			sum := a[0]
+			sum.add(b[0])
+			if sum.Count != 0 {
+				all = append(all, sum)
+			}
+			a, b = a[1:], b[1:]
+		}
+	}
+	return append(append(all, a...), b...)
+}
+
 // WithUnattributed computes the result of DetailStore.Details from sums that a store computes easily: details, by
 // at least all parts of the query's GroupBy and by GroupOutcome, and events, by those parts of flag, variant,
 // segment and hour or day that are in GroupBy. Both must be from the same snapshot.

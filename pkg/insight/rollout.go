@@ -146,6 +146,21 @@ func RolloutOf(in *RolloutInput) *Rollout {
 	return r
 }
 
+// newestFindings is the findings of a rollout that looks at the newest version only, and at counts of all of them.
+func newestFindings(in *RolloutInput) []Finding {
+	r := &Rollout{}
+	if last := len(in.Timeline) - 1; last >= 0 && in.Timeline[last].From.Before(in.To) {
+		rows := make([]datar.Row, 0, len(in.Rows))
+		for i := range in.Rows {
+			if in.Timeline.resolveRow(&in.Rows[i]) == last {
+				rows = append(rows, in.Rows[i])
+			}
+		}
+		r.Versions = []VersionRollout{versionRollout(in, in.Timeline[last], rows)}
+	}
+	return findings(in, r)
+}
+
 func sum(rows []datar.Row) (n int64) {
 	for i := range rows {
 		n += rows[i].Count

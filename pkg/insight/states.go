@@ -282,17 +282,19 @@ func (s *Service) States(ctx context.Context, q StatesQuery) (*States, error) {
 		list.ByState[name] = 0
 	}
 	search := NewSearch(q.Q)
-	var selected []FlagState
+	var selected []*FlagState
 	for i := range all {
 		list.ByState[all[i].State.State]++
 		if q.selects(&all[i], search) {
-			selected = append(selected, all[i])
+			selected = append(selected, &all[i])
 		}
 	}
 	slices.SortStableFunc(selected, q.compare)
 	list.Total = len(selected)
 	selected = selected[min(offset, len(selected)):]
-	list.Flags = append(list.Flags, selected[:min(limit, len(selected))]...)
+	for _, f := range selected[:min(limit, len(selected))] {
+		list.Flags = append(list.Flags, *f)
+	}
 	return list, s.sparks(ctx, list.Flags, recent)
 }
 
@@ -334,7 +336,7 @@ func (q *StatesQuery) selects(f *FlagState, search Search) bool {
 	return false
 }
 
-func (q *StatesQuery) compare(a, b FlagState) int {
+func (q *StatesQuery) compare(a, b *FlagState) int {
 	byID := cmp.Compare(a.Flag.ID, b.Flag.ID)
 	switch q.Sort {
 	case "key":
@@ -348,16 +350,16 @@ func (q *StatesQuery) compare(a, b FlagState) int {
 	}
 }
 
-// recentDays are counts by day from the start of yesterday on.
-type recentDays struct {
+// today are the counts since the last midnight of UTC.
+type today struct {
 	start datar.Hour
 	rows  []datar.Row
 }
 
-// stateRows reads the counts of the last days. What comes after the start of yesterday is not in rollups yet, and takes most
-// of the time; so it is read once, by day, also for sparks, if the last days reach that far back.
-func (s *Service) stateRows(ctx context.Context, sp span) ([]datar.Row, *recentDays, error) {
-	start := datar.HourOf(sp.now).DayStart() - 24
+// stateRows reads the counts of the last days. Those of today change with every flush, so they are read apart from those before,
+// and once, also for sparks, if the last days begin before today.
+func (s *Service) stateRows(ctx context.Context, sp span) ([]datar.Row, *today, error) {
+	start := datar.HourOf(sp.now).DayStart()
 	if sp.first > start || sp.last <= start {
 		rows, err := s.details(ctx, 0, sp, stateParts)
 		return rows, nil, err
@@ -366,39 +368,15 @@ func (s *Service) stateRows(ctx context.Context, sp span) ([]datar.Row, *recentD
 	if err != nil {
 		return nil, nil, err
 	}
-	recent, err := s.details(ctx, 0, span{first: start, last: sp.last}, stateParts|datar.GroupDay)
+	recent, err := s.details(ctx, 0, span{first: start, last: sp.last}, stateParts)
 	if err != nil {
 		return nil, nil, err
 	}
-	return addRows(rows, recent), &recentDays{start, recent}, nil
-}
-
-// addRows adds rows up whatever their hours, in the order of their keys.
-func addRows(lists ...[]datar.Row) []datar.Row {
-	rows := slices.Concat(lists...)
-	for i := range rows {
-		rows[i].Hour = 0
-	}
-	slices.SortFunc(rows, func(a, b datar.Row) int { return a.Compare(b.Key) })
-	sums := rows[:0]
-	for _, r := range rows {
-		if len(sums) == 0 || sums[len(sums)-1].Key != r.Key {
-			sums = append(sums, r)
-			continue
-		}
-		sum := &sums[len(sums)-1]
-		sum.Count += r.Count
-		sum.Ingested += r.Ingested
-		if sum.First == 0 || r.First != 0 && r.First < sum.First {
-			sum.First = r.First
-		}
-		sum.Last = max(sum.Last, r.Last)
-	}
-	return sums
+	return datar.MergeRows(rows, recent), &today{start, recent}, nil
 }
 
 // allStates judges all flags that evaluation uses. What sparks needs of what it read is nil if that is not enough.
-func (s *Service) allStates(ctx context.Context, days int) ([]FlagState, *recentDays, *Complete, error) {
+func (s *Service) allStates(ctx context.Context, days int) ([]FlagState, *today, *Complete, error) {
 	sp, err := s.latelySpan(ctx, days)
 	if err != nil {
 		return nil, nil, nil, err
@@ -482,11 +460,11 @@ func (f *FlagState) countFindings(rows []datar.Row, layout *eval.Layout, t Timel
 	if len(t) == 0 {
 		return
 	}
-	r := RolloutOf(&RolloutInput{FlagID: int64(f.Flag.ID), From: later(t[len(t)-1].From, sp.from), To: sp.now, Timeline: t,
+	found := newestFindings(&RolloutInput{FlagID: int64(f.Flag.ID), From: later(t[len(t)-1].From, sp.from), To: sp.now, Timeline: t,
 		Flags: map[int64]*entity.Flag{id: f.Flag}, Layouts: map[int64]*eval.Layout{id: layout}, Rows: rows, Hourly: rows, Refresh: refresh})
-	f.Findings = len(r.Findings)
-	for i := range r.Findings {
-		switch r.Findings[i].Severity {
+	f.Findings = len(found)
+	for i := range found {
+		switch found[i].Severity {
 		case Contradiction:
 			f.Contradictions++
 		case Warning:
@@ -565,33 +543,29 @@ func (s *Service) ever(ctx context.Context, sp span) (map[int64]time.Time, error
 	return ever, nil
 }
 
-// sparks fills in the counts of the last days. Those of recent, unless it is nil, need not be read again.
-func (s *Service) sparks(ctx context.Context, flags []FlagState, recent *recentDays) error {
+// sparks fills in the counts of the last days. Those of today are in recent, unless that is nil.
+func (s *Service) sparks(ctx context.Context, flags []FlagState, recent *today) error {
 	if len(flags) == 0 {
 		return nil
 	}
 	now := s.o.Now()
-	today := datar.HourOf(now).DayStart()
-	first := today - (sparkDays-1)*24
-	places := make(map[int64]int, len(flags))
-	for i := range flags {
-		flags[i].Spark = make([]int64, sparkDays)
-		places[int64(flags[i].Flag.ID)] = i
-	}
-	end := datar.HourOf(now) + 1
+	last, end := datar.HourOf(now).DayStart(), datar.HourOf(now)+1
 	if recent != nil {
-		end = recent.start
+		last, end = recent.start, recent.start
 	}
+	first := last - (sparkDays-1)*24
 	rows, err := s.details(ctx, 0, span{first: max(0, first), last: end}, datar.GroupFlag|datar.GroupDay)
 	if err != nil {
 		return err
 	}
-	if recent != nil {
-		rows = append(rows, recent.rows...)
-	}
-	for i := range rows {
-		if place, ok := places[rows[i].FlagID]; ok {
-			flags[place].Spark[(rows[i].Hour-first)/24] += rows[i].Count
+	for i := range flags {
+		f := &flags[i]
+		f.Spark = make([]int64, sparkDays)
+		for _, r := range rowsOf(rows, int64(f.Flag.ID)) {
+			f.Spark[(r.Hour-first)/24] += r.Count
+		}
+		if recent != nil {
+			f.Spark[sparkDays-1] += sum(rowsOf(recent.rows, int64(f.Flag.ID)))
 		}
 	}
 	return nil

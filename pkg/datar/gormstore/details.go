@@ -41,41 +41,44 @@ func (s *Store) insertDetails(tx *gorm.DB, rows []datar.Row) error {
 
 // groups adds rows up by parts of their keys.
 type groups struct {
-	by   datar.Parts
-	sums map[datar.Key]datar.Row
+	by     datar.Parts
+	places map[datar.Key]int // in sums
+	sums   []datar.Row
 }
 
 func (g *groups) add(r datar.Row) {
-	if g.sums == nil {
-		g.sums = map[datar.Key]datar.Row{}
-	}
 	r.Key = g.by.Of(r.Key)
-	if sum, ok := g.sums[r.Key]; ok {
-		r.Count += sum.Count
-		r.Ingested += sum.Ingested
-		if r.First == 0 || sum.First != 0 && sum.First < r.First {
-			r.First = sum.First
-		}
-		r.Last = max(r.Last, sum.Last)
+	if place, ok := g.places[r.Key]; ok {
+		addRow(&g.sums[place], &r)
+		return
 	}
-	g.sums[r.Key] = r
+	if g.places == nil {
+		g.places = map[datar.Key]int{}
+	}
+	g.places[r.Key] = len(g.sums)
+	g.sums = append(g.sums, r)
 }
 
-// rows returns the sums in the order of their keys.
-func (g *groups) rows() []datar.Row {
-	rows := make([]datar.Row, 0, len(g.sums))
-	for _, r := range g.sums {
-		if r.Count != 0 {
-			rows = append(rows, r)
-		}
+// addRow adds a row to another one with the same key.
+func addRow(sum, r *datar.Row) {
+	sum.Count += r.Count
+	sum.Ingested += r.Ingested
+	if sum.First == 0 || r.First != 0 && r.First < sum.First {
+		sum.First = r.First
 	}
+	sum.Last = max(sum.Last, r.Last)
+}
+
+// rows returns the sums in the order of their keys. Nothing can be added any more.
+func (g *groups) rows() []datar.Row {
+	rows := slices.DeleteFunc(g.sums, func(r datar.Row) bool { return r.Count == 0 })
 	slices.SortFunc(rows, func(a, b datar.Row) int { return a.Compare(b.Key) })
 	return rows
 }
 
 // Details implements datar.DetailStore.
 func (s *Store) Details(ctx context.Context, query datar.DetailsQuery) ([]datar.Row, error) {
-	g := groups{by: query.GroupBy}
+	var rows []datar.Row
 	err := s.atOneMoment(ctx, func(tx *gorm.DB) error {
 		first, err := s.detailedFrom(tx)
 		if err != nil {
@@ -93,17 +96,24 @@ func (s *Store) Details(ctx context.Context, query datar.DetailsQuery) ([]datar.
 		if err != nil {
 			return err
 		}
+		if query.FlagID == 0 {
+			rows, err = s.detailsOfAll(tx, p, query.GroupBy)
+			return err
+		}
+		g := groups{by: query.GroupBy}
 		for _, use := range p.rollups {
 			if err := s.addPacks(tx, &g, use, query.FlagID); err != nil {
 				return err
 			}
 		}
-		return s.addLive(tx, &g, p.events, query.FlagID)
+		err = s.addLive(tx, &g, p.events, query.FlagID)
+		rows = g.rows()
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("details: %w", err)
 	}
-	return g.rows(), nil
+	return rows, nil
 }
 
 // packsApart is for how many hours without a chosen pack packs are read that are not chosen, in place of another query.
@@ -123,6 +133,9 @@ func runsOf(starts []int64, hours int64) (runs [][]int64) {
 
 // addPacks adds the chosen packs. Often they are days, and hours at both ends of the window with all those days between them.
 func (s *Store) addPacks(tx *gorm.DB, g *groups, use chosen, flagID int64) error {
+	if flagID != 0 {
+		return s.readPacksOfFlag(tx, use.id, use.starts, flagID, func(_ int64, r datar.Row) { g.add(r) })
+	}
 	starts := make(map[int64]bool, len(use.starts))
 	for _, start := range use.starts {
 		starts[start] = true
@@ -210,11 +223,7 @@ func (s *Store) detailRows(tx *gorm.DB, by datar.Parts, ranges []hourRange, flag
 		all = append(all, r)
 		return nil
 	}
-	total := int64(0)
-	for _, r := range ranges {
-		total += r.to - r.from
-	}
-	if flagID == 0 || total > maxHoursOfFlag {
+	if flagID == 0 || hoursOf(ranges) > maxHoursOfFlag {
 		inUTC := eventHours{condition: s.sql(hourInUTC), bindHour: s.dialect.bindHour}
 		err = s.eachRow(tx, statement, inUTC, ranges, flagID, each)
 		return all, err

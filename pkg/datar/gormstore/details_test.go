@@ -106,7 +106,7 @@ func TestPacksAreRead(t *testing.T) {
 				t.Errorf("got %+v (%v) from packs, want %+v", got, err, want)
 			}
 			execute(t, db, "UPDATE datar_rollup_details SET details = substr(details, 1, length(details) - 3)")
-			if got, err := s.Details(t.Context(), query); err == nil || !strings.Contains(err.Error(), "invalid pack") {
+			if got, err := newStore(t, db).Details(t.Context(), query); err == nil || !strings.Contains(err.Error(), "invalid pack") {
 				t.Errorf("got %+v, %v from packs that were cut, want an error", got, err)
 			}
 		})

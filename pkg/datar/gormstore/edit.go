@@ -63,6 +63,9 @@ func (s *Store) edit(ctx context.Context, change func(tx *gorm.DB) error) error 
 			if err := s.lock(tx, s.dialect.lockExclusive); err != nil {
 				return err
 			}
+			if err := tx.Exec(s.sql("UPDATE datar_meta SET value = ? WHERE name = ?"), newIdentity(), editedName).Error; err != nil {
+				return err
+			}
 			return change(tx)
 		}, s.dialect.writeTx)
 	})
@@ -135,7 +138,7 @@ func (s *Store) rowsOfFlag(tx *gorm.DB, flagID int64) ([]datar.Row, error) {
 	rows := datar.WithUnattributed(details.rows(), events.rows(), by)
 	for i := range rows {
 		if r := &rows[i]; r.Outcome == datar.Unattributed {
-			event := events.sums[r.Key]
+			event := events.sums[events.places[r.Key]]
 			r.First, r.Last = event.First, event.Last
 			if r.First == 0 {
 				r.First = r.Hour.Time().UnixMilli()

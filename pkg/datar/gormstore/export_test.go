@@ -2,6 +2,7 @@ package gormstore
 
 import (
 	"context"
+	"time"
 
 	"gorm.io/gorm"
 
@@ -36,3 +37,16 @@ var OffsetsQuery = dialects["sqlite"].offsets
 
 // RunsOf is how addPacks splits what it reads.
 func RunsOf(starts []int64, hours int64) [][]int64 { return runsOf(starts, hours) }
+
+// MaxKeptSums is the most sums of packs that are kept.
+const MaxKeptSums = maxKeptSums
+
+// KeptSums is how many sums of packs are kept.
+func (s *Store) KeptSums() int {
+	s.kept.mu.Lock()
+	defer s.kept.mu.Unlock()
+	return len(s.kept.sums)
+}
+
+// DropUnused drops what is kept and was last used before a time.
+func (s *Store) DropUnused(before time.Time) { s.kept.dropUnused(before) }

@@ -76,6 +76,7 @@ type Store struct {
 	identity string
 	texts    sync.Map // of the longest insertions, by table
 	changes  migration
+	kept     kept
 }
 
 var (

@@ -13,6 +13,14 @@ import (
 // hourRange is a half-open range of hours.
 type hourRange struct{ from, to int64 }
 
+// hoursOf returns how many hours ranges have.
+func hoursOf(ranges []hourRange) (hours int64) {
+	for _, r := range ranges {
+		hours += r.to - r.from
+	}
+	return hours
+}
+
 // without returns what is left of the range without pieces of a size, given by their starts in ascending order. Each piece
 // lies within the range or outside of it.
 func (r hourRange) without(starts []int64, size int64) []hourRange {

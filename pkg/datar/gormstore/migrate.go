@@ -61,6 +61,9 @@ type rollup struct {
 	StartHour int64 `gorm:"column:start_hour;primaryKey;autoIncrement:false"`
 	// Purged: the span's hourly events were moved into the rollup.
 	Purged bool `gorm:"column:purged;not null;default:false"`
+	// Made is a random number that was drawn when the rollup was made; another one for the same span has another. It is 0 if an
+	// older version made it.
+	Made int64 `gorm:"column:made;not null;default:0"`
 }
 
 // rollupTotal is the total of one flag over a span.
@@ -189,6 +192,9 @@ func (s *Store) prepare(tx *gorm.DB) (err error) {
 	if _, err := s.metaValue(tx, lockName, ""); err != nil {
 		return err
 	}
+	if _, err := s.metaValue(tx, editedName, ""); err != nil {
+		return err
+	}
 	return s.forget(tx)
 }
 
@@ -240,6 +246,13 @@ func (s *Store) migrate(db *gorm.DB) error {
 		}
 		s.changes.add("table " + name)
 		if err := db.Table(name).Set("gorm:table_options", t.options).Migrator().CreateTable(t.model); err != nil {
+			return err
+		}
+	}
+	rollups := db.Table(s.sql("datar_rollups")).Migrator()
+	if !rollups.HasColumn(&rollup{}, "Made") {
+		s.changes.add("column made of " + s.sql("datar_rollups"))
+		if err := rollups.AddColumn(&rollup{}, "Made"); err != nil {
 			return err
 		}
 	}

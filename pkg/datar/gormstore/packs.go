@@ -1,9 +1,11 @@
 package gormstore
 
 import (
+	"database/sql"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"gorm.io/gorm"
 
@@ -185,19 +187,35 @@ func (s *Store) detailsOf(tx *gorm.DB, k kind, span hourRange) ([]datar.Row, err
 // readPacks calls each with the rows of packs of a kind that start within the range, and that start: of one flag, or of all
 // if the id is 0. The hour of a row is that start.
 func (s *Store) readPacks(tx *gorm.DB, kind int64, within hourRange, flagID int64, each func(start int64, r datar.Row)) error {
-	statement, values := "SELECT start_hour, details FROM datar_rollup_details WHERE span = ? AND start_hour >= ? AND start_hour < ?", []any{kind, within.from, within.to}
+	condition, values := "start_hour >= ? AND start_hour < ?", []any{kind, within.from, within.to}
 	if flagID != 0 {
-		statement += " AND pack = ?"
+		condition += " AND pack = ?"
 		values = append(values, packOf(flagID))
 	}
-	rows, err := tx.Raw(s.sql(statement), values...).Rows()
+	return s.eachPack(tx, condition, values, flagID, each)
+}
+
+// readPacksOfFlag is readPacks for one flag and given starts. It looks packs up one by one: the flag is last in their primary key,
+// so a range would read the packs of all flags.
+func (s *Store) readPacksOfFlag(tx *gorm.DB, kind int64, starts []int64, flagID int64, each func(start int64, r datar.Row)) error {
+	for some := range slices.Chunk(starts, hoursTogether) {
+		if err := s.eachPack(tx, "start_hour IN ? AND pack = ?", []any{kind, padded(some), packOf(flagID)}, flagID, each); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eachPack calls each with the rows of those packs of a kind, the first of the values, that meet the condition.
+func (s *Store) eachPack(tx *gorm.DB, condition string, values []any, flagID int64, each func(start int64, r datar.Row)) error {
+	rows, err := tx.Raw(s.sql("SELECT start_hour, details FROM datar_rollup_details WHERE span = ? AND "+condition), values...).Rows()
 	if err != nil {
 		return err
 	}
 	defer func() { _ = rows.Close() }() // rows.Err reports what went wrong
 	for rows.Next() {
 		var start int64
-		var packed []byte
+		var packed sql.RawBytes // of the driver's memory, which unpack reads and does not keep
 		if err := rows.Scan(&start, &packed); err != nil {
 			return err
 		}

@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
+	mathrand "math/rand/v2"
 	"slices"
 	"time"
 
@@ -152,6 +154,7 @@ func (s *Store) invalidate(tx *gorm.DB, rows []datar.Row) error {
 // Maintain implements datar.Maintainer. It makes the rollups that are due, and reduces days before keep to their rollups; a
 // call does a bounded amount of it, of each kind the newest first. It may run in several processes at once.
 func (s *Store) Maintain(ctx context.Context, now time.Time, keep time.Duration) error {
+	s.kept.dropUnused(time.Now().Add(-keptUnused))
 	if err := s.forgetReceipts(ctx, now); err != nil {
 		return err
 	}
@@ -211,6 +214,9 @@ func (s *Store) makeRollups(ctx context.Context, now time.Time) error {
 	return s.dropOld(ctx, end)
 }
 
+// drawNumber returns the number of a rollup.
+func drawNumber() int64 { return mathrand.Int64N(math.MaxInt64) + 1 }
+
 // makeRollup makes one rollup, unless another process just did, or has begun to purge the day.
 func (s *Store) makeRollup(ctx context.Context, k kind, start int64) error {
 	err := s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
@@ -228,7 +234,7 @@ func (s *Store) makeRollup(ctx context.Context, k kind, start int64) error {
 		if err := s.fillRollup(tx, k, start); err != nil {
 			return err
 		}
-		return tx.Exec(s.sql("INSERT INTO datar_rollups (span, start_hour, purged) VALUES (?, ?, ?)"), k.id, start, false).Error
+		return tx.Exec(s.sql("INSERT INTO datar_rollups (span, start_hour, purged, made) VALUES (?, ?, ?, ?)"), k.id, start, false, drawNumber()).Error
 	}, s.dialect.writeTx)
 	if err != nil {
 		return fmt.Errorf("roll up %d h from %s into %s: %w", k.hours, datar.Hour(start).Time().Format(time.RFC3339), k.table, err)

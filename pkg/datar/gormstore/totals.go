@@ -26,6 +26,12 @@ type plan struct {
 type chosen struct {
 	kind
 	starts []int64
+	made   []int64 // the number of each, 0 if it has none
+}
+
+// equal tells whether two choices are of the same rollups, which have numbers.
+func (c chosen) equal(other chosen) bool {
+	return c.id == other.id && slices.Equal(c.starts, other.starts) && slices.Equal(c.made, other.made)
 }
 
 // plan reads which rollups exist, and chooses those that lie within the window: of the first kind, of the second where
@@ -53,7 +59,7 @@ func (s *Store) plan(tx *gorm.DB, kinds []kind, window hourRange) (plan, error) 
 		for _, r := range found {
 			inside := slices.ContainsFunc(p.events, func(gap hourRange) bool { return r.StartHour >= gap.from && r.StartHour+k.hours <= gap.to })
 			if inside || r.Purged {
-				use.starts = append(use.starts, r.StartHour)
+				use.starts, use.made = append(use.starts, r.StartHour), append(use.made, r.Made)
 			}
 			if inside && !r.Purged {
 				whole = append(whole, r.StartHour)
@@ -74,7 +80,7 @@ func (s *Store) plan(tx *gorm.DB, kinds []kind, window hourRange) (plan, error) 
 // rollups returns the rollups of a kind that start within the range, in their order.
 func (s *Store) rollups(tx *gorm.DB, k kind, within hourRange) ([]rollup, error) {
 	var found []rollup
-	if err := tx.Raw(s.sql("SELECT start_hour, purged FROM datar_rollups WHERE span = ? AND start_hour >= ? AND start_hour < ? ORDER BY start_hour"),
+	if err := tx.Raw(s.sql("SELECT start_hour, purged, made FROM datar_rollups WHERE span = ? AND start_hour >= ? AND start_hour < ? ORDER BY start_hour"),
 		k.id, within.from, within.to).Scan(&found).Error; err != nil {
 		return nil, fmt.Errorf("read rollups: %w", err)
 	}

@@ -1,0 +1,275 @@
+package gormstore
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"gorm.io/gorm"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+)
+
+// Details of all flags are added up again and again for lists of flags, and most of them are as they were. So a store keeps what it
+// has read, and reads with each query whether that is still right:
+//
+//   - The sum of packs, by the numbers that were drawn when their rollups were made. The query that looks for rollups reads them.
+//   - The rows of an hour without a rollup, by the sums of the counts of its details and of its events. Counts only grow, so equal
+//     sums are the same rows.
+//
+// Only a FlagEditor takes counts away. It changes a value in datar_meta, and nothing is kept beyond that.
+
+const (
+	// maxKeptRows bounds the memory of what is kept: 72 bytes for each row. With 1,000 flags a list of their states has some 50,000.
+	maxKeptRows = 200_000
+	// maxKeptSums and maxKeptHours bound the time to look for what is kept. Some three hours have no rollups yet.
+	maxKeptSums, maxKeptHours = 16, 8
+	// keptUnused is for how long something is kept that no query asks for.
+	keptUnused = 15 * time.Minute
+
+	// editedName is the row of datar_meta that each edit changes.
+	editedName = "edited"
+)
+
+// kept is what a store has read.
+type kept struct {
+	mu     sync.Mutex
+	edited string // the value of editedName at the time
+	// sums and hours are those that were used last first.
+	sums  []packSum
+	hours []liveHour
+}
+
+// packSum is the sum of rollups by parts of keys, in the order of keys.
+type packSum struct {
+	of   chosen
+	by   datar.Parts
+	rows []datar.Row // shared with queries, which do not change them
+	used time.Time
+}
+
+// liveHour has the details of an hour, and what of its events they do not explain.
+type liveHour struct {
+	hour datar.Hour
+	sums hourSums
+	rows []datar.Row // shared as well
+	used time.Time
+}
+
+// hourSums are the sums of the counts of an hour.
+type hourSums struct{ details, events int64 }
+
+// since drops everything if there was an edit. The lock must be held.
+func (k *kept) since(edited string) {
+	if k.edited != edited {
+		k.edited, k.sums, k.hours = edited, nil, nil
+	}
+}
+
+// findSum returns the sum of rollups if it is kept.
+func (k *kept) findSum(edited string, of chosen, by datar.Parts) ([]datar.Row, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.since(edited)
+	i := slices.IndexFunc(k.sums, func(s packSum) bool { return s.by == by && s.of.equal(of) })
+	if i < 0 {
+		return nil, false
+	}
+	toFront(k.sums, i)
+	k.sums[0].used = time.Now()
+	return k.sums[0].rows, true
+}
+
+// keepSum keeps a sum of rollups that have numbers.
+func (k *kept) keepSum(edited string, of chosen, by datar.Parts, rows []datar.Row) {
+	if slices.Contains(of.made, 0) {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.since(edited)
+	k.sums = bounded(slices.Insert(k.sums, 0, packSum{of, by, rows, time.Now()}), maxKeptSums, func(s *packSum) int { return len(s.rows) })
+}
+
+// findHour returns the rows of an hour if they are kept and have these sums.
+func (k *kept) findHour(edited string, hour datar.Hour, sums hourSums) ([]datar.Row, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.since(edited)
+	i := slices.IndexFunc(k.hours, func(h liveHour) bool { return h.hour == hour && h.sums == sums })
+	if i < 0 {
+		return nil, false
+	}
+	toFront(k.hours, i)
+	k.hours[0].used = time.Now()
+	return k.hours[0].rows, true
+}
+
+// keepHour keeps the rows of an hour in place of those that it had before.
+func (k *kept) keepHour(edited string, h liveHour) {
+	h.used = time.Now()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.since(edited)
+	k.hours = slices.DeleteFunc(k.hours, func(other liveHour) bool { return other.hour == h.hour })
+	k.hours = bounded(slices.Insert(k.hours, 0, h), maxKeptHours, func(h *liveHour) int { return len(h.rows) })
+}
+
+// dropUnused drops what was last used before a time.
+func (k *kept) dropUnused(before time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.sums = slices.DeleteFunc(k.sums, func(s packSum) bool { return s.used.Before(before) })
+	k.hours = slices.DeleteFunc(k.hours, func(h liveHour) bool { return h.used.Before(before) })
+}
+
+// toFront moves an element to the front of a list.
+func toFront[E any](list []E, i int) {
+	found := list[i]
+	copy(list[1:i+1], list[:i])
+	list[0] = found
+}
+
+// bounded cuts a list after so many elements, and before their rows are more than maxKeptRows.
+func bounded[E any](list []E, most int, rows func(*E) int) []E {
+	total := 0
+	for i := range list {
+		if total += rows(&list[i]); i == most || total > maxKeptRows {
+			return slices.Delete(list, i, len(list))
+		}
+	}
+	return list
+}
+
+// edited returns what changes with each edit.
+func (s *Store) edited(tx *gorm.DB) (string, error) {
+	var values []string
+	err := tx.Raw(s.sql("SELECT value FROM datar_meta WHERE name = ?"), editedName).Scan(&values).Error
+	return strings.Join(values, ""), err
+}
+
+// detailsOfAll adds up the details of all flags where the plan says.
+func (s *Store) detailsOfAll(tx *gorm.DB, p plan, by datar.Parts) ([]datar.Row, error) {
+	edited, err := s.edited(tx)
+	if err != nil {
+		return nil, err
+	}
+	live := groups{by: by}
+	if hoursOf(p.events) > maxKeptHours {
+		err = s.addLive(tx, &live, p.events, 0)
+	} else {
+		err = s.addHours(tx, edited, &live, p.events)
+	}
+	if err != nil {
+		return nil, err
+	}
+	rows := live.rows()
+	for _, use := range p.rollups {
+		sum, err := s.sumOfPacks(tx, edited, use, by)
+		if err != nil {
+			return nil, err
+		}
+		rows = datar.MergeRows(rows, sum)
+	}
+	return rows, nil
+}
+
+// sumOfPacks adds up the chosen packs of all flags, unless their sum is kept. The rows are shared.
+func (s *Store) sumOfPacks(tx *gorm.DB, edited string, use chosen, by datar.Parts) ([]datar.Row, error) {
+	if rows, ok := s.kept.findSum(edited, use, by); ok {
+		return rows, nil
+	}
+	g := groups{by: by}
+	if err := s.addPacks(tx, &g, use, 0); err != nil {
+		return nil, err
+	}
+	rows := g.rows()
+	s.kept.keepSum(edited, use, by, rows)
+	return rows, nil
+}
+
+// addHours adds the details and events of a few hours of all flags.
+func (s *Store) addHours(tx *gorm.DB, edited string, g *groups, ranges []hourRange) error {
+	if len(ranges) == 0 {
+		return nil
+	}
+	within, err := s.eventHours(tx)
+	if err != nil {
+		return err
+	}
+	for _, r := range ranges {
+		for hour := r.from; hour < r.to; hour++ {
+			rows, err := s.rowsOfHour(tx, edited, within, datar.Hour(hour))
+			if err != nil {
+				return err
+			}
+			for i := range rows {
+				g.add(rows[i])
+			}
+		}
+	}
+	return nil
+}
+
+// rowsOfHour returns the details of an hour, and what of its events they do not explain. The rows are shared.
+func (s *Store) rowsOfHour(tx *gorm.DB, edited string, within eventHours, hour datar.Hour) ([]datar.Row, error) {
+	sums, err := s.sumsOfHour(tx, within, hour)
+	if err != nil {
+		return nil, err
+	}
+	if rows, ok := s.kept.findHour(edited, hour, sums); ok {
+		return rows, nil
+	}
+	h := liveHour{hour: hour, sums: sums}
+	alone := []hourRange{{int64(hour), int64(hour) + 1}}
+	if h.rows, err = s.detailsOfHour(tx, hour); err != nil {
+		return nil, err
+	}
+	if countEvents(h.rows) != sums.events { // no event is less than its details, so otherwise they explain each of them
+		events, err := s.eventRows(tx, allParts, alone, 0)
+		if err != nil {
+			return nil, err
+		}
+		h.rows = datar.WithUnattributed(h.rows, events, allParts)
+	}
+	for i := range h.rows {
+		h.rows[i].Hour = hour // which unattributed ones have not
+	}
+	s.kept.keepHour(edited, h)
+	return h.rows, nil
+}
+
+// countEvents adds up the counts of details whose outcome is an event.
+func countEvents(details []datar.Row) (n int64) {
+	for i := range details {
+		if details[i].Outcome.IsEvent() {
+			n += details[i].Count
+		}
+	}
+	return n
+}
+
+// detailsOfHour reads the details of an hour. It does not have the database group them, which takes longer than to read them.
+func (s *Store) detailsOfHour(tx *gorm.DB, hour datar.Hour) (rows []datar.Row, err error) {
+	err = scanRows(tx, s.sql(`SELECT flag_id, outcome, variant_id, segment_id, version, asked, eval_count, ingested_count, first_evaluated_ms, last_evaluated_ms
+		FROM datar_hourly_details WHERE bucket_hour = {at}`), []any{s.dialect.bindHour(hour)}, func(scan func(...any) error) error {
+		var r datar.Row
+		err := scan(&r.FlagID, &r.Outcome, &r.VariantID, &r.SegmentID, &r.Version, &r.Asked, &r.Count, &r.Ingested, &r.First, &r.Last)
+		rows = append(rows, r)
+		return err
+	})
+	return rows, err
+}
+
+// sumsOfHour adds up the counts of an hour.
+func (s *Store) sumsOfHour(tx *gorm.DB, within eventHours, hour datar.Hour) (sums hourSums, err error) {
+	alone := hourRange{int64(hour), int64(hour) + 1}
+	inUTC := eventHours{condition: s.sql(hourInUTC), bindHour: s.dialect.bindHour}
+	details := inUTC.in(s.sql("SELECT COALESCE(SUM(eval_count), 0) FROM datar_hourly_details WHERE {within}"))
+	if err := tx.Raw(details, inUTC.bind(alone)...).Row().Scan(&sums.details); err != nil {
+		return sums, err
+	}
+	events := within.in(s.sql("SELECT COALESCE(SUM(eval_count), 0) FROM datar_hourly_events WHERE {within}"))
+	return sums, tx.Raw(events, within.bind(alone)...).Row().Scan(&sums.events)
+}
