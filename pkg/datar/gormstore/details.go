@@ -88,11 +88,7 @@ func (s *Store) Details(ctx context.Context, query datar.DetailsQuery) ([]datar.
 		if window.from >= window.to {
 			return nil
 		}
-		kinds := []kind{dayDetails, hourDetails}
-		if query.GroupBy&datar.GroupHour != 0 {
-			kinds = kinds[1:]
-		}
-		p, err := s.plan(tx, kinds, window)
+		p, err := s.plan(tx, kindsOfDetails(query), window)
 		if err != nil {
 			return err
 		}
@@ -116,6 +112,18 @@ func (s *Store) Details(ctx context.Context, query datar.DetailsQuery) ([]datar.
 	return rows, nil
 }
 
+// kindsOfDetails are the rollups that a query uses, in the order of preference.
+func kindsOfDetails(query datar.DetailsQuery) []kind {
+	kinds := []kind{dayDetails, hourDetails}
+	if query.FlagID != 0 {
+		kinds = []kind{dayDetails, dayHours, hourDetails}
+	}
+	if query.GroupBy&datar.GroupHour != 0 {
+		kinds = kinds[1:]
+	}
+	return kinds
+}
+
 // packsApart is for how many hours without a chosen pack packs are read that are not chosen, in place of another query.
 const packsApart = 24
 
@@ -134,14 +142,18 @@ func runsOf(starts []int64, hours int64) (runs [][]int64) {
 // addPacks adds the chosen packs. Often they are days, and hours at both ends of the window with all those days between them.
 func (s *Store) addPacks(tx *gorm.DB, g *groups, use chosen, flagID int64) error {
 	if flagID != 0 {
-		return s.readPacksOfFlag(tx, use.id, use.starts, flagID, func(_ int64, r datar.Row) { g.add(r) })
+		return s.readPacksOfFlag(tx, use.kind, use.starts, flagID, func(r datar.Row) {
+			if !use.byHour || contain(use.within, r.Hour) {
+				g.add(r)
+			}
+		})
 	}
 	starts := make(map[int64]bool, len(use.starts))
 	for _, start := range use.starts {
 		starts[start] = true
 	}
 	for _, run := range runsOf(use.starts, use.hours) {
-		err := s.readPacks(tx, use.id, hourRange{run[0], run[len(run)-1] + 1}, flagID, func(start int64, r datar.Row) {
+		err := s.readPacks(tx, use.id, hourRange{run[0], run[len(run)-1] + 1}, func(start int64, r datar.Row) {
 			if starts[start] {
 				g.add(r)
 			}

@@ -79,6 +79,8 @@ func TestPacksAreRead(t *testing.T) {
 		{"days of one flag", day, day + 24, 33, datar.GroupDay | datar.GroupOutcome},
 		{"hours of all flags", day + 3, day + 5, 0, datar.GroupFlag},
 		{"all flags by hour", day + 3, day + 5, 0, datar.GroupHour},
+		{"one flag by hour", day, day + 24, 33, datar.GroupHour | datar.GroupOutcome},
+		{"hours of one flag", day + 3, day + 5, 33, datar.GroupOutcome},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

@@ -83,18 +83,29 @@ func (s *Store) removeFlag(tx *gorm.DB, flagID int64) error {
 
 // removeFromPacks writes the packs that may have the flag again, without it.
 func (s *Store) removeFromPacks(tx *gorm.DB, flagID int64) error {
-	var packs []struct {
-		Span, StartHour int64
-		Details         []byte
+	for _, k := range kinds {
+		if k.table != packTable {
+			continue
+		}
+		if err := s.removeFromKind(tx, k, flagID); err != nil {
+			return err
+		}
 	}
-	if err := tx.Raw(s.sql("SELECT span, start_hour, details FROM datar_rollup_details WHERE pack = ?"), packOf(flagID)).Scan(&packs).Error; err != nil {
+	return nil
+}
+
+func (s *Store) removeFromKind(tx *gorm.DB, k kind, flagID int64) error {
+	var packs []struct {
+		StartHour int64
+		Details   []byte
+	}
+	if err := tx.Raw(s.sql("SELECT start_hour, details FROM datar_rollup_details WHERE span = ? AND pack = ?"), k.id, k.packOf(flagID)).Scan(&packs).Error; err != nil {
 		return err
 	}
 	for _, p := range packs {
-		start := datar.Hour(p.StartHour).Time().UnixMilli()
 		var others []datar.Row
 		found := false
-		if err := unpack(p.Details, start, 0, func(r datar.Row) {
+		if err := unpack(p.Details, p.StartHour, 0, func(r datar.Row) {
 			if found = found || r.FlagID == flagID; r.FlagID != flagID {
 				others = append(others, r)
 			}
@@ -105,7 +116,7 @@ func (s *Store) removeFromPacks(tx *gorm.DB, flagID int64) error {
 			continue
 		}
 		if err := tx.Exec(s.sql("UPDATE datar_rollup_details SET details = ? WHERE span = ? AND start_hour = ? AND pack = ?"),
-			pack(others, start), p.Span, p.StartHour, packOf(flagID)).Error; err != nil {
+			k.pack(others, p.StartHour), k.id, p.StartHour, k.packOf(flagID)).Error; err != nil {
 			return err
 		}
 	}

@@ -2,6 +2,7 @@ package gormstore
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"gorm.io/gorm"
@@ -21,6 +22,9 @@ func OnTables(db *gorm.DB) *Store { return &Store{db: db, dialect: dialects[db.N
 
 // Kinds is how many kinds of rollups there are, beginning with hours.
 var Kinds = len(kinds)
+
+// DayDetails is the kind of the details of days.
+var DayDetails = slices.IndexFunc(kinds, func(k kind) bool { return k.id == dayDetails.id })
 
 // RollUp makes the rollup of a kind that the hour is in, as a replica does that looked for what is to be done some time ago.
 func (s *Store) RollUp(ctx context.Context, kind int, hour datar.Hour) error {

@@ -21,13 +21,17 @@ func hoursOf(ranges []hourRange) (hours int64) {
 	return hours
 }
 
-// without returns what is left of the range without pieces of a size, given by their starts in ascending order. Each piece
-// lies within the range or outside of it.
+// contain tells whether an hour lies in one of the ranges.
+func contain(ranges []hourRange, hour datar.Hour) bool {
+	return slices.ContainsFunc(ranges, func(r hourRange) bool { return int64(hour) >= r.from && int64(hour) < r.to })
+}
+
+// without returns what is left of the range without pieces of a size, given by their starts in ascending order.
 func (r hourRange) without(starts []int64, size int64) []hourRange {
 	var left []hourRange
 	next := r.from
 	for _, start := range starts {
-		if start < r.from || start >= r.to {
+		if start+size <= r.from || start >= r.to {
 			continue
 		}
 		if start > next {

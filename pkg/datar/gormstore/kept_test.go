@@ -29,20 +29,23 @@ func TestDetailsOfAllFlags(t *testing.T) {
 			s := processes[at]
 			var err error
 			done := "asked"
-			switch random.IntN(7) {
+			switch random.IntN(8) {
 			case 0:
 				now += datar.Hour(random.IntN(9))
 			case 1, 2:
 				done = "maintained"
 				err = s.Maintain(t.Context(), now.Time(), 0)
 			case 3:
-				flag := random.Int64N(40) + 1
+				flag := randomFlag(random)
 				done = fmt.Sprint("deleted flag ", flag)
 				err = s.DeleteFlag(t.Context(), flag)
 				added = slices.DeleteFunc(added, func(r datar.Row) bool { return r.FlagID == flag })
 			case 4:
-				from, to := random.Int64N(40)+1, random.Int64N(40)+41
+				from, to := randomFlag(random), randomFlag(random)
 				done = fmt.Sprint("merged flag ", from, " into ", to)
+				if from == to {
+					continue
+				}
 				err = s.MergeFlag(t.Context(), from, to)
 				for i := range added {
 					if added[i].FlagID == from {
@@ -74,10 +77,13 @@ func TestDetailsOfAllFlags(t *testing.T) {
 	})
 }
 
+// randomFlag is one of some flags, in several packs.
+func randomFlag(random *rand.Rand) int64 { return []int64{1, 2, 3, 31, 32, 40}[random.IntN(6)] }
+
 func randomDetails(random *rand.Rand, now datar.Hour) []datar.Row {
 	keys := map[datar.Key]bool{}
 	for range 1 + random.IntN(40) {
-		key := datar.Key{FlagID: random.Int64N(40) + 1, Hour: now - datar.Hour(random.IntN(4)), Version: uint16(random.IntN(2)), Asked: datar.Asked(random.IntN(2))}
+		key := datar.Key{FlagID: randomFlag(random), Hour: now - datar.Hour(random.IntN(4)), Version: uint16(random.IntN(2)), Asked: datar.Asked(random.IntN(2))}
 		if random.IntN(2) == 0 {
 			key.Hour -= datar.Hour(random.IntN(5 * 24))
 		}
@@ -103,8 +109,13 @@ func randomDetails(random *rand.Rand, now datar.Hour) []datar.Row {
 // randomQuery often asks what was asked before.
 func randomQuery(random *rand.Rand, now datar.Hour) datar.DetailsQuery {
 	parts := []datar.Parts{datar.GroupFlag, datar.GroupFlag | datar.GroupDay, datar.GroupFlag | datar.GroupVersion | datar.GroupAsked, datar.GroupHour}
-	return datar.DetailsQuery{From: (now - datar.Hour(24*random.IntN(5))).DayStart() + datar.Hour(random.IntN(2)), To: now + 1,
-		FlagID: max(0, random.Int64N(8)-4), GroupBy: parts[random.IntN(len(parts))] | datar.GroupOutcome}
+	query := datar.DetailsQuery{From: (now - datar.Hour(24*random.IntN(5))).DayStart() + datar.Hour(random.IntN(2)), To: now + 1,
+		FlagID: randomFlag(random) * random.Int64N(2), GroupBy: parts[random.IntN(len(parts))] | datar.GroupOutcome}
+	if query.FlagID != 0 && random.IntN(2) == 0 { // hours are read of days that the window cuts
+		query.From += datar.Hour(random.IntN(24))
+		query.To = query.From + datar.Hour(random.IntN(60))
+	}
+	return query
 }
 
 // detailsOfRows is the answer of a store that has these rows.
@@ -119,6 +130,108 @@ func detailsOfRows(rows []datar.Row, query datar.DetailsQuery) []datar.Row {
 		}
 	}
 	return datar.GroupRows(inside, query.GroupBy)
+}
+
+// The hours of a day are read for one flag in place of its packs, until the day that they were made with is gone: a previous version
+// does not know of them, deletes only days, and makes days without numbers.
+func TestHoursOfADay(t *testing.T) {
+	t.Parallel()
+	db := openSQLite(t)
+	s := newStore(t, db)
+	day := datar.Hour(490_000).DayStart()
+	sequence := int64(0)
+	apply := func(hour datar.Hour, count int64) {
+		t.Helper()
+		sequence++
+		rows := []datar.Row{detailRow(datar.Key{FlagID: 7, Hour: hour, Outcome: datar.NoMatch}, count)}
+		if err := s.Apply(t.Context(), datar.Batch{Writer: "w", Sequence: sequence, Rows: rows}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	maintain := func() {
+		t.Helper()
+		for range 2 { // the hours need the day
+			if err := s.Maintain(t.Context(), (day + 60).Time(), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	wantCounts := func(when string, want ...int64) {
+		t.Helper()
+		got, err := s.Details(t.Context(), datar.DetailsQuery{From: day + 2, To: day + 24, FlagID: 7, GroupBy: datar.GroupHour})
+		if err != nil || len(got) != len(want) {
+			t.Fatalf("%s: got %+v (%v), want %v", when, got, err, want)
+		}
+		for i, r := range got {
+			if r.Count != want[i] || r.First != r.Hour.Time().UnixMilli() || r.Last != r.First+1 {
+				t.Errorf("%s: hour %d of the day is %+v, want a count of %d", when, r.Hour-day, r, want[i])
+			}
+		}
+	}
+	for _, hour := range []datar.Hour{1, 2, 23, 24} {
+		apply(day+hour, int64(hour))
+	}
+	maintain()
+	execute(t, db, "UPDATE datar_rollup_details SET details = '' WHERE span = 201 AND start_hour % 24 <> 0")
+	wantCounts("without packs of hours", 2, 23)
+
+	apply(day+3, 5)
+	wantCountsOfDay := func(want int) {
+		t.Helper()
+		var found int
+		if err := db.Raw("SELECT COUNT(*) FROM datar_rollups WHERE span = 225 AND start_hour = ?", day).Scan(&found).Error; err != nil || found != want {
+			t.Fatalf("%d rollups of the hours of the day (%v), want %d", found, err, want)
+		}
+	}
+	wantCountsOfDay(0)
+	execute(t, db, "DELETE FROM datar_rollups WHERE span = 201")
+	maintain()
+	wantCountsOfDay(1)
+	wantCounts("after a count that came late", 2, 5, 23)
+
+	var made int64
+	if err := db.Raw("SELECT made FROM datar_rollups WHERE span = 225 AND start_hour = ?", day).Scan(&made).Error; err != nil {
+		t.Fatal(err)
+	}
+	apply(day+4, 6)
+	if err := s.RollUp(t.Context(), gormstore.DayDetails, day); err != nil {
+		t.Fatal(err)
+	}
+	execute(t, db, fmt.Sprintf("INSERT INTO datar_rollups (span, start_hour, made, purged) VALUES (225, %d, %d, false)", day, made),
+		fmt.Sprint("UPDATE datar_rollups SET made = 0 WHERE span = 224 AND start_hour = ", day))
+	wantCounts("after a count that the previous version added", 2, 5, 6, 23)
+	maintain()
+	execute(t, db, "UPDATE datar_rollup_details SET details = '' WHERE span = 201 AND start_hour % 24 <> 0")
+	wantCounts("made again", 2, 5, 6, 23)
+}
+
+// A previous version kept packs of SQLite in the tree of their primary key. They are the same ones afterwards.
+func TestPacksGetRowIDs(t *testing.T) {
+	t.Parallel()
+	db := openSQLite(t)
+	s := newStore(t, db)
+	day := datar.Hour(490_000).DayStart()
+	rows := []datar.Row{detailRow(datar.Key{FlagID: 1, Hour: day, Outcome: datar.NoMatch}, 5), detailRow(datar.Key{FlagID: 99, Hour: day + 7, Outcome: datar.NoMatch}, 6)}
+	if err := s.Apply(t.Context(), datar.Batch{Writer: "w", Sequence: 1, Rows: rows}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Maintain(t.Context(), (day + 60).Time(), 0); err != nil {
+		t.Fatal(err)
+	}
+	execute(t, db,
+		"CREATE TABLE packs (span smallint, start_hour integer, pack integer, details blob NOT NULL, PRIMARY KEY (span, start_hour, pack)) WITHOUT ROWID",
+		"INSERT INTO packs SELECT span, start_hour, pack, details FROM datar_rollup_details", "DROP TABLE datar_rollup_details",
+		"ALTER TABLE packs RENAME TO datar_rollup_details", "DELETE FROM datar_hourly_details", "DELETE FROM datar_hourly_events")
+	for range 2 {
+		got, err := newStore(t, db).Details(t.Context(), datar.DetailsQuery{From: day, To: day + 24, GroupBy: datar.GroupFlag})
+		if err != nil || len(got) != 2 || got[0].Count != 5 || got[1].Count != 6 {
+			t.Errorf("got %+v (%v), want counts of 5 and 6", got, err)
+		}
+	}
+	var packs int64
+	if err := db.Raw("SELECT COUNT(rowid) FROM datar_rollup_details").Scan(&packs).Error; err != nil || packs == 0 {
+		t.Errorf("%d packs with row ids (%v)", packs, err)
+	}
 }
 
 // A sum that is kept saves reading the packs until one of them is made anew, and no longer than others ask for it.

@@ -232,7 +232,7 @@ func (s *Store) migrate(db *gorm.DB) error {
 		{"datar_rollup_totals", s.dialect.tableOptions, &rollupTotal{}},
 		{"datar_rollup_outcomes", s.dialect.tableOptions, &rollupOutcome{}},
 		{"datar_receipts", s.dialect.tableOptions, &receipt{}},
-		{"datar_rollup_details", s.dialect.tableOptions, &rollupPack{}},
+		{"datar_rollup_details", "", &rollupPack{}}, // its values are too long to be in the tree of the primary key
 		{"datar_hourly_details", s.dialect.tableOptions, &hourlyDetail{}},
 		{"datar_outcomes", s.dialect.tableOptions, &outcomeName{}},
 		{"datar_unknown_hourly", s.dialect.tableOptions, &hourlyUnknown{}},
@@ -248,6 +248,9 @@ func (s *Store) migrate(db *gorm.DB) error {
 		if err := db.Table(name).Set("gorm:table_options", t.options).Migrator().CreateTable(t.model); err != nil {
 			return err
 		}
+	}
+	if err := s.rebuildPacks(db); err != nil {
+		return fmt.Errorf("rebuild %s: %w", s.sql(packTable), err)
 	}
 	rollups := db.Table(s.sql("datar_rollups")).Migrator()
 	if !rollups.HasColumn(&rollup{}, "Made") {
@@ -277,6 +280,38 @@ func (s *Store) migrate(db *gorm.DB) error {
 		return err
 	}
 	return s.widenCounts(db, events)
+}
+
+// rebuildPacks copies the packs of SQLite into a table with row ids, if a previous version created it without. With its rows in the tree
+// of the primary key, SQLite found a pack through eight levels, and read other packs on each. It takes some seconds for 100 MB.
+func (s *Store) rebuildPacks(db *gorm.DB) error {
+	if s.dialect.tableOptions == "" {
+		return nil
+	}
+	table := s.sql(packTable)
+	var created string
+	if err := db.Raw("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?", table).Row().Scan(&created); err != nil {
+		return err
+	}
+	if !strings.HasSuffix(strings.TrimSpace(created), strings.TrimSpace(s.dialect.tableOptions)) {
+		return nil
+	}
+	s.changes.add("table " + table + " with row ids")
+	if err := db.Exec("ALTER TABLE " + table + " RENAME TO " + table + "_before").Error; err != nil {
+		return err
+	}
+	if err := db.Table(table).Migrator().CreateTable(&rollupPack{}); err != nil {
+		return err
+	}
+	for _, statement := range []string{
+		"INSERT INTO " + table + " (span, start_hour, pack, details) SELECT span, start_hour, pack, details FROM " + table + "_before",
+		"DROP TABLE " + table + "_before",
+	} {
+		if err := db.Exec(statement).Error; err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // nameOutcomes writes the names of outcomes that are not there yet.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"gorm.io/gorm"
 
@@ -18,26 +19,51 @@ import (
 
 const (
 	packTable = "datar_rollup_details"
-	// flagsPerPack is a compromise: a query for one flag decodes the others of its packs, too.
-	flagsPerPack = 32
-	packFormat   = 1
+	// The numbers of flags in a pack are compromises: a query for one flag reads the others of its packs, too. A pack with hours
+	// has ten times as much of each flag, and only queries for one flag read it.
+	flagsPerPack, flagsPerHours = 32, 4
+
+	// Formats are the first byte of a pack. With formatHours each row begins with its hour within the span, by which times are
+	// shortened, too.
+	formatSums, formatHours = 1, 2
 )
 
 var perDetail = source{table: packTable}
 
 // packOf returns which pack of a span has the flag.
-func packOf(flagID int64) int64 { return flagID / flagsPerPack }
+func (k kind) packOf(flagID int64) int64 {
+	if k.byHour {
+		return flagID / flagsPerHours
+	}
+	return flagID / flagsPerPack
+}
 
-// pack returns the rows of one pack, which are in the order of their keys and begin at a time in Unix milliseconds. The rows
+// parts are what the rows of packs are grouped by.
+func (k kind) parts() datar.Parts {
+	if k.byHour {
+		return allParts | datar.GroupHour
+	}
+	return allParts
+}
+
+// pack returns the rows of one pack of a span that begins with an hour. They are in the order of their keys. The rows
 // of each flag have a header with their length, so that those of other flags are skipped.
-func pack(rows []datar.Row, start int64) []byte {
-	packed := []byte{packFormat}
+func (k kind) pack(rows []datar.Row, start int64) []byte {
+	packed := []byte{formatSums}
+	if k.byHour {
+		packed[0] = formatHours
+	}
 	var section []byte
 	for len(rows) > 0 {
 		flag := rows[0].FlagID
 		section = section[:0]
 		for len(rows) > 0 && rows[0].FlagID == flag {
-			section = appendRow(section, rows[0], start)
+			hour := datar.Hour(start)
+			if k.byHour {
+				hour = rows[0].Hour
+				section = append(section, byte(int64(hour)-start))
+			}
+			section = appendRow(section, rows[0], hour.Time().UnixMilli())
 			rows = rows[1:]
 		}
 		packed = binary.AppendUvarint(packed, uint64(flag))
@@ -64,11 +90,14 @@ func appendRow(section []byte, r datar.Row, start int64) []byte {
 
 var errPack = errors.New("invalid pack")
 
-// unpack calls each with the rows of a pack: of one flag, or of all if the id is 0.
+// unpack calls each with the rows of a pack of a span that begins with an hour: of one flag, or of all if the id is 0. The hour of a
+// row is its own if the pack has that, else the start.
 func unpack(packed []byte, start, flagID int64, each func(datar.Row)) error {
-	if len(packed) == 0 || packed[0] != packFormat {
-		return fmt.Errorf("%w: its format is not %d", errPack, packFormat)
+	if len(packed) == 0 || packed[0] != formatSums && packed[0] != formatHours {
+		return fmt.Errorf("%w: its format is not %d or %d", errPack, formatSums, formatHours)
 	}
+	byHour := packed[0] == formatHours
+	begin := datar.Hour(start).Time().UnixMilli()
 	u := unpacker{left: packed[1:]}
 	for len(u.left) > 0 && !u.short {
 		r := datar.Row{Key: datar.Key{FlagID: int64(u.uvarint())}}
@@ -84,7 +113,11 @@ func unpack(packed []byte, start, flagID int64, each func(datar.Row)) error {
 		}
 		u.left = u.left[:length]
 		for len(u.left) > 0 && !u.short {
-			u.row(&r, start)
+			r.Hour = datar.Hour(start)
+			if byHour {
+				r.Hour += datar.Hour(u.byte())
+			}
+			u.row(&r, begin+int64(r.Hour-datar.Hour(start))*hourMs)
 			if !u.short {
 				each(r)
 			}
@@ -96,6 +129,8 @@ func unpack(packed []byte, start, flagID int64, each func(datar.Row)) error {
 	}
 	return nil
 }
+
+const hourMs = int64(time.Hour / time.Millisecond)
 
 // unpacker reads what is left of a pack.
 type unpacker struct {
@@ -151,13 +186,12 @@ func (s *Store) fillPacks(tx *gorm.DB, k kind, span hourRange) error {
 		rows   []byte
 	}
 	var packs []packed
-	start := datar.Hour(span.from).Time().UnixMilli()
 	for from := 0; from < len(rows); {
-		number, to := packOf(rows[from].FlagID), from+1
-		for to < len(rows) && packOf(rows[to].FlagID) == number {
+		number, to := k.packOf(rows[from].FlagID), from+1
+		for to < len(rows) && k.packOf(rows[to].FlagID) == number {
 			to++
 		}
-		packs = append(packs, packed{number, pack(rows[from:to], start)})
+		packs = append(packs, packed{number, k.pack(rows[from:to], span.from)})
 		from = to
 	}
 	for _, p := range packs {
@@ -171,35 +205,29 @@ func (s *Store) fillPacks(tx *gorm.DB, k kind, span hourRange) error {
 // detailsOf returns what the packs of a span have, in the order of their keys: the sums of the packs of shorter spans if they
 // are all there, else those of the details and events.
 func (s *Store) detailsOf(tx *gorm.DB, k kind, span hourRange) ([]datar.Row, error) {
-	g := groups{by: allParts}
+	g := groups{by: k.parts()}
 	smaller, err := s.smallerRollups(tx, k, span)
 	if err != nil {
 		return nil, err
 	}
 	if smaller != 0 {
-		err = s.readPacks(tx, smaller, span, 0, func(_ int64, r datar.Row) { g.add(r) })
+		err = s.readPacks(tx, smaller, span, func(_ int64, r datar.Row) { g.add(r) })
 	} else {
 		err = s.addLive(tx, &g, []hourRange{span}, 0)
 	}
 	return g.rows(), err
 }
 
-// readPacks calls each with the rows of packs of a kind that start within the range, and that start: of one flag, or of all
-// if the id is 0. The hour of a row is that start.
-func (s *Store) readPacks(tx *gorm.DB, kind int64, within hourRange, flagID int64, each func(start int64, r datar.Row)) error {
-	condition, values := "start_hour >= ? AND start_hour < ?", []any{kind, within.from, within.to}
-	if flagID != 0 {
-		condition += " AND pack = ?"
-		values = append(values, packOf(flagID))
-	}
-	return s.eachPack(tx, condition, values, flagID, each)
+// readPacks calls each with the rows of all flags of packs of a kind that start within the range, and that start.
+func (s *Store) readPacks(tx *gorm.DB, kind int64, within hourRange, each func(start int64, r datar.Row)) error {
+	return s.eachPack(tx, "start_hour >= ? AND start_hour < ?", []any{kind, within.from, within.to}, 0, each)
 }
 
-// readPacksOfFlag is readPacks for one flag and given starts. It looks packs up one by one: the flag is last in their primary key,
+// readPacksOfFlag calls each with the rows of one flag of the packs with given starts. It looks packs up one by one: the flag is last in their primary key,
 // so a range would read the packs of all flags.
-func (s *Store) readPacksOfFlag(tx *gorm.DB, kind int64, starts []int64, flagID int64, each func(start int64, r datar.Row)) error {
+func (s *Store) readPacksOfFlag(tx *gorm.DB, k kind, starts []int64, flagID int64, each func(datar.Row)) error {
 	for some := range slices.Chunk(starts, hoursTogether) {
-		if err := s.eachPack(tx, "start_hour IN ? AND pack = ?", []any{kind, padded(some), packOf(flagID)}, flagID, each); err != nil {
+		if err := s.eachPack(tx, "start_hour IN ? AND pack = ?", []any{k.id, padded(some), k.packOf(flagID)}, flagID, func(_ int64, r datar.Row) { each(r) }); err != nil {
 			return err
 		}
 	}
@@ -219,10 +247,7 @@ func (s *Store) eachPack(tx *gorm.DB, condition string, values []any, flagID int
 		if err := rows.Scan(&start, &packed); err != nil {
 			return err
 		}
-		if err := unpack(packed, datar.Hour(start).Time().UnixMilli(), flagID, func(r datar.Row) {
-			r.Hour = datar.Hour(start)
-			each(start, r)
-		}); err != nil {
+		if err := unpack(packed, start, flagID, func(r datar.Row) { each(start, r) }); err != nil {
 			return fmt.Errorf("details from %s: %w", datar.Hour(start).Time().Format("2006-01-02T15Z"), err)
 		}
 	}

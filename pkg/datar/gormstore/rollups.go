@@ -46,6 +46,8 @@ type kind struct {
 	most int
 	// kept is for how many hours they are useful. 0: forever.
 	kept int64
+	// byHour: its rows have their hours.
+	byHour bool
 	source
 }
 
@@ -77,9 +79,12 @@ var (
 	quarterOutcomes = kind{id: 106, hours: 6, most: 25, kept: shortKept, source: perOutcome}
 	dayDetails      = kind{id: 224, hours: hoursPerDay, most: 10, source: perDetail}
 	hourDetails     = kind{id: 201, hours: 1, most: 100, kept: detailsKept, source: perDetail}
+	// dayHours are the hours of a day. They have the number of the dayDetails of that day, and count only as long as these exist: a
+	// version that does not know of them deletes only those.
+	dayHours = kind{id: 225, hours: hoursPerDay, most: 10, kept: detailsKept, byHour: true, source: perDetail}
 
 	// kinds are all of them, in the order in which they are made: small ones first, of which larger ones are made.
-	kinds = []kind{hourTotals, quarterTotals, dayTotals, quarterOutcomes, dayOutcomes, hourDetails, dayDetails}
+	kinds = []kind{hourTotals, quarterTotals, dayTotals, quarterOutcomes, dayOutcomes, hourDetails, dayDetails, dayHours}
 	// ofFlags and ofOutcomes are those that queries use, the larger ones first.
 	ofFlags, ofOutcomes = []kind{dayTotals, quarterTotals, hourTotals}, []kind{dayOutcomes, quarterOutcomes}
 
@@ -184,13 +189,13 @@ func (s *Store) makeRollups(ctx context.Context, now time.Time) error {
 		return err
 	}
 	end := int64(datar.HourOf(now.Add(-settleTime))) // the hour that is not over for long enough
-	var have []rollup
-	if err := db.Raw(s.sql("SELECT span, start_hour, purged FROM datar_rollups")).Scan(&have).Error; err != nil {
+	var all []rollup
+	if err := db.Raw(s.sql("SELECT span, start_hour, purged, made FROM datar_rollups")).Scan(&all).Error; err != nil {
 		return fmt.Errorf("read rollups: %w", err)
 	}
-	done, purged := map[rollup]bool{}, map[int64]bool{}
-	for _, r := range have {
-		done[rollup{Kind: r.Kind, StartHour: r.StartHour}] = true
+	have, purged := numbers{}, map[int64]bool{}
+	for _, r := range all {
+		have[rollup{Kind: r.Kind, StartHour: r.StartHour}] = r.Made
 		if r.Purged {
 			purged[r.StartHour] = true
 		}
@@ -202,7 +207,7 @@ func (s *Store) makeRollups(ctx context.Context, now time.Time) error {
 		}
 		left := k.most
 		for start := k.startOf(end) - k.hours; start >= first && left > 0; start -= k.hours {
-			if done[rollup{Kind: int16(k.id), StartHour: start}] || purged[dayOf(start)] {
+			if purged[dayOf(start)] || have.isDone(k, start, end) {
 				continue
 			}
 			left--
@@ -214,6 +219,23 @@ func (s *Store) makeRollups(ctx context.Context, now time.Time) error {
 	return s.dropOld(ctx, end)
 }
 
+// numbers are those of rollups, by kind and start. One that an older version made has the number 0.
+type numbers map[rollup]int64
+
+// isDone tells at an hour whether there is nothing to make. Days of which the hours are kept need a number.
+func (n numbers) isDone(k kind, start, now int64) bool {
+	number, found := n[rollup{Kind: int16(k.id), StartHour: start}]
+	switch k.id {
+	case dayDetails.id:
+		return found && (number != 0 || start < now-detailsKept)
+	case dayHours.id:
+		day := n[rollup{Kind: int16(dayDetails.id), StartHour: start}]
+		return day == 0 || number == day // without a day they have to wait for it
+	default:
+		return found
+	}
+}
+
 // drawNumber returns the number of a rollup.
 func drawNumber() int64 { return mathrand.Int64N(math.MaxInt64) + 1 }
 
@@ -223,23 +245,47 @@ func (s *Store) makeRollup(ctx context.Context, k kind, start int64) error {
 		if err := s.lock(tx, s.dialect.lockExclusive); err != nil {
 			return err
 		}
-		var found int64
-		if err := tx.Raw(s.sql("SELECT COUNT(*) FROM datar_rollups WHERE (span = ? AND start_hour = ?) OR (span = ? AND start_hour = ? AND purged)"),
-			k.id, start, dayTotals.id, dayOf(start)).Scan(&found).Error; err != nil || found > 0 {
+		number, due, err := s.numberOf(tx, k, start)
+		if !due || err != nil {
 			return err
 		}
-		if err := tx.Exec(s.sql("DELETE FROM "+k.table+" WHERE span = ? AND start_hour = ?"), k.id, start).Error; err != nil {
-			return err
+		for _, table := range []string{"datar_rollups", k.table} {
+			if err := tx.Exec(s.sql("DELETE FROM "+table+" WHERE span = ? AND start_hour = ?"), k.id, start).Error; err != nil {
+				return err
+			}
 		}
 		if err := s.fillRollup(tx, k, start); err != nil {
 			return err
 		}
-		return tx.Exec(s.sql("INSERT INTO datar_rollups (span, start_hour, purged, made) VALUES (?, ?, ?, ?)"), k.id, start, false, drawNumber()).Error
+		return tx.Exec(s.sql("INSERT INTO datar_rollups (span, start_hour, purged, made) VALUES (?, ?, ?, ?)"), k.id, start, false, number).Error
 	}, s.dialect.writeTx)
 	if err != nil {
 		return fmt.Errorf("roll up %d h from %s into %s: %w", k.hours, datar.Hour(start).Time().Format(time.RFC3339), k.table, err)
 	}
 	return nil
+}
+
+// numberOf returns the number for a rollup, and false if it is there, cannot be made yet, or must not be made any more.
+func (s *Store) numberOf(tx *gorm.DB, k kind, start int64) (number int64, due bool, err error) {
+	var found []rollup
+	if err := tx.Raw(s.sql("SELECT span, start_hour, purged, made FROM datar_rollups WHERE (span IN ? AND start_hour = ?) OR (span = ? AND start_hour = ?)"),
+		[]int64{k.id, dayDetails.id}, start, dayTotals.id, dayOf(start)).Scan(&found).Error; err != nil {
+		return 0, false, err
+	}
+	have := numbers{}
+	for _, r := range found {
+		if r.Purged {
+			return 0, false, nil
+		}
+		have[rollup{Kind: r.Kind, StartHour: r.StartHour}] = r.Made
+	}
+	if have.isDone(k, start, start) {
+		return 0, false, nil
+	}
+	if k.id == dayHours.id {
+		return have[rollup{Kind: int16(dayDetails.id), StartHour: start}], true, nil
+	}
+	return drawNumber(), true, nil
 }
 
 // fillRollup writes the totals of a rollup: the sums of smaller ones if they are all there, else those of the events.

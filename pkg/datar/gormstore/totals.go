@@ -26,7 +26,8 @@ type plan struct {
 type chosen struct {
 	kind
 	starts []int64
-	made   []int64 // the number of each, 0 if it has none
+	made   []int64     // the number of each, 0 if it has none
+	within []hourRange // for a kind by hour: the hours to use of them
 }
 
 // equal tells whether two choices are of the same rollups, which have numbers.
@@ -35,13 +36,13 @@ func (c chosen) equal(other chosen) bool {
 }
 
 // plan reads which rollups exist, and chooses those that lie within the window: of the first kind, of the second where
-// there is none of the first, and so on. Purged days, which are nowhere else, count as soon as they overlap with it.
+// there is none of the first, and so on. Those by hour need only overlap with it. Purged days, which are nowhere else, count as soon as they overlap with it.
 func (s *Store) plan(tx *gorm.DB, kinds []kind, window hourRange) (plan, error) {
 	p := plan{events: []hourRange{window}}
 	for _, k := range kinds {
 		within := p.events
 		switch {
-		case k.id == dayTotals.id:
+		case k.id == dayTotals.id, k.byHour:
 			within = []hourRange{{window.from - k.hours + 1, window.to}}
 		case len(within) > rangesApart:
 			within = []hourRange{window}
@@ -54,10 +55,15 @@ func (s *Store) plan(tx *gorm.DB, kinds []kind, window hourRange) (plan, error) 
 			}
 			found = append(found, some...)
 		}
-		use := chosen{kind: k}
+		use := chosen{kind: k, within: p.events}
 		var whole []int64
 		for _, r := range found {
-			inside := slices.ContainsFunc(p.events, func(gap hourRange) bool { return r.StartHour >= gap.from && r.StartHour+k.hours <= gap.to })
+			inside := slices.ContainsFunc(p.events, func(gap hourRange) bool {
+				if k.byHour {
+					return r.StartHour < gap.to && r.StartHour+k.hours > gap.from
+				}
+				return r.StartHour >= gap.from && r.StartHour+k.hours <= gap.to
+			})
 			if inside || r.Purged {
 				use.starts, use.made = append(use.starts, r.StartHour), append(use.made, r.Made)
 			}
@@ -77,11 +83,19 @@ func (s *Store) plan(tx *gorm.DB, kinds []kind, window hourRange) (plan, error) 
 	return p, nil
 }
 
+// currentHours finds the rollups of dayHours whose day exists with their number.
+const currentHours = `SELECT start_hour, purged, made FROM datar_rollups WHERE span = ? AND start_hour >= ? AND start_hour < ?
+	AND EXISTS (SELECT 1 FROM datar_rollups AS d WHERE d.span = ? AND d.start_hour = datar_rollups.start_hour AND d.made = datar_rollups.made)
+	ORDER BY start_hour`
+
 // rollups returns the rollups of a kind that start within the range, in their order.
 func (s *Store) rollups(tx *gorm.DB, k kind, within hourRange) ([]rollup, error) {
 	var found []rollup
-	if err := tx.Raw(s.sql("SELECT start_hour, purged, made FROM datar_rollups WHERE span = ? AND start_hour >= ? AND start_hour < ? ORDER BY start_hour"),
-		k.id, within.from, within.to).Scan(&found).Error; err != nil {
+	statement, values := "SELECT start_hour, purged, made FROM datar_rollups WHERE span = ? AND start_hour >= ? AND start_hour < ? ORDER BY start_hour", []any{k.id, within.from, within.to}
+	if k.id == dayHours.id {
+		statement, values = currentHours, []any{k.id, within.from, within.to, dayDetails.id}
+	}
+	if err := tx.Raw(s.sql(statement), values...).Scan(&found).Error; err != nil {
 		return nil, fmt.Errorf("read rollups: %w", err)
 	}
 	return found, nil
