@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -198,31 +199,33 @@ func (s *story) want(path, member string, want any) {
 }
 
 // isDocumented compares an answer with the one that docs/answers.md shows for the request and its jq filter: some members of
-// the answer, or one member, or the first item of one. With -update it writes the document.
+// the answer, or one member, or an item of one. With -update it writes the document.
 func (s *story) isDocumented(path, filter string) {
 	s.t.Helper()
-	answer := must(s.t, s, http.MethodGet, path, nil)
-	var shown any
-	if members, many := strings.CutPrefix(filter, "{"); many {
-		part := map[string]any{}
-		for member := range strings.SplitSeq(strings.TrimSuffix(members, "}"), ", ") {
-			part[member] = answer[member]
-		}
-		shown = part
-	} else {
-		member, _, first := strings.Cut(strings.TrimPrefix(filter, "."), "[0]")
-		if shown = answer[member]; first {
-			shown = shown.([]any)[0]
-		}
+	s.compareDocumented("\ncurl 'localhost:18000/api/v1"+path+"'", must(s.t, s, http.MethodGet, path, nil), filter)
+}
+
+// isDocumentedPost is isDocumented for a request with a body.
+func (s *story) isDocumentedPost(path, body, filter string) {
+	s.t.Helper()
+	s.compareDocumented("\ncurl -X POST 'localhost:18000/api/v1"+path+"' -H 'Content-Type: application/json' \\\n  -d '"+body+"'",
+		must(s.t, s, http.MethodPost, path, body), filter)
+}
+
+func (s *story) compareDocumented(command string, answer map[string]any, filter string) {
+	s.t.Helper()
+	var shown any = answer
+	for part := range strings.SplitSeq(filter, " | ") {
+		shown = s.filtered(shown.(map[string]any), part)
 	}
 	file := testpath.InRepository("docs", "answers.md")
 	document, err := os.ReadFile(file)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	head := "\ncurl 'localhost:18000/api/v1" + path + "' | jq '" + filter + "'\n```\n\n```json\n"
+	head := command + " | jq '" + filter + "'\n```\n\n```json\n"
 	before, after, ok := strings.Cut(string(document), head)
-	block, rest, closed := strings.Cut(after, "\n```\n")
+	block, rest, closed := strings.Cut("\n"+after, "\n```\n")
 	if !ok || !closed {
 		s.t.Errorf("docs/answers.md has no answer below %q", head)
 		return
@@ -242,8 +245,29 @@ func (s *story) isDocumented(path, filter string) {
 		return
 	}
 	if diff := cmp.Diff(decoded(s.t, []byte(block)), shown); diff != "" {
-		s.t.Errorf("docs/answers.md shows another answer to %s; if it is meant: go test ./pkg/handler -run Story -update (-document +answer):\n%s", path, diff)
+		s.t.Errorf("docs/answers.md shows another answer to %s; if it is meant: go test ./pkg/handler -run Story -update (-document +answer):\n%s", command, diff)
 	}
+}
+
+// filtered does what jq does with one of its filters: some members of an object, or one member, or an item of one.
+func (s *story) filtered(in map[string]any, filter string) any {
+	s.t.Helper()
+	if members, many := strings.CutPrefix(filter, "{"); many {
+		part := map[string]any{}
+		for member := range strings.SplitSeq(strings.TrimSuffix(members, "}"), ", ") {
+			part[member] = in[member]
+		}
+		return part
+	}
+	member, item, isItem := strings.Cut(strings.TrimSuffix(strings.TrimPrefix(filter, "."), "]"), "[")
+	if !isItem {
+		return in[member]
+	}
+	i, err := strconv.Atoi(item)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return in[member].([]any)[i]
 }
 
 // rules are the rules of the findings.
@@ -305,6 +329,7 @@ func TestStoryOfAFlag(t *testing.T) {
 
 	// Rolled out to 80 percent: nobody moves from one variant to another.
 	segment := object{"id": 23, "rolloutPercent": 80, "description": "Adults in France"}
+	s.isDocumentedPost("/datar/flags/7/forecast", `{"draft": {"segments": [{"id": 23, "rolloutPercent": 80, "description": "Adults in France"}]}}`, "{moved, gained, lost, now, then}")
 	forecast := must(t, s, http.MethodPost, "/datar/flags/7/forecast", object{"draft": object{"segments": []object{segment}}})
 	if forecast["moved"] != 0.0 || forecast["gained"] != 600.0 || forecast["lost"] != 0.0 {
 		t.Errorf("forecast: %v", forecast)
@@ -320,6 +345,8 @@ func TestStoryOfAFlag(t *testing.T) {
 	if rules := s.rules(eighty); rules != "" {
 		t.Errorf("findings of a healthy rollout: %s", rules)
 	}
+
+	s.isDocumented("/datar/flags/7/rollout", ".versions[2]")
 
 	// One server is held on the old version.
 	held := s.evaluate(off, 412, french)
@@ -346,6 +373,7 @@ func TestStoryOfAFlag(t *testing.T) {
 	s.want("reasons", "of", 100)
 	s.want("reasons", "segments.0.constraints.0.stopped", 5)
 	s.want("reasons", "segments.0.constraints.1.otherType", 5)
+	s.isDocumentedPost("/flags/7/try", `{"entities": [{"entityID": "a1234", "entityContext": {"country": "FR", "age": "19"}}]}`, ".results[0]")
 	tried := must(t, s, http.MethodPost, "/flags/7/try", object{"entities": []object{{"entityID": "a", "entityContext": object{"country": "FR", "age": "30"}}}})
 	if first := tried["results"].([]any)[0].(map[string]any); first["outcome"] != "no_match" || !strings.Contains(fmt.Sprint(first["debug"]), "cannot be evaluated") {
 		t.Errorf("try: %v", first)
@@ -370,6 +398,7 @@ func TestStoryOfAFlag(t *testing.T) {
 	s.want("state?days=20", "state", "launched")
 	s.want("state?days=20", "evidence.variantKey", "blue")
 	s.isDocumented("/datar/flags/7/state?days=20", "{state, stale, reason, evidence, advice, canDelete}")
+	s.isDocumented("/datar/flags/7/series?bucket=day&tz=Europe/Berlin&by=variant", "{starts, lines, whole}")
 	s.want("state?days=20", "advice.do", "remove_from_code")
 	s.want("state?days=20", "canDelete.answer", "no")
 	s.want("outcomes", "total", 800) // the window of 7 days is widened to whole hours
@@ -382,6 +411,7 @@ func TestStoryOfAFlag(t *testing.T) {
 	s.want("state", "stale", true)
 	s.want("state", "canDelete.answer", "yes")
 	s.want("state", "advice.do", "delete")
+	s.isDocumented("/datar/states?stale=true&sort=updated", ".flags[0] | {flagID, flagKey, state, stale, reason, canDelete, total, lastAt}")
 	s.want("outcomes", "total", 0)
 
 	// Deleted, and asked for nevertheless.
