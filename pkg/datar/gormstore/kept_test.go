@@ -24,7 +24,7 @@ func TestDetailsOfAllFlags(t *testing.T) {
 		var added []datar.Row
 		var history []string
 		sequences := []int64{0, 0}
-		for range 40 {
+		for range 25 {
 			at := random.IntN(len(processes))
 			s := processes[at]
 			var err error
@@ -85,7 +85,7 @@ func randomDetails(random *rand.Rand, now datar.Hour) []datar.Row {
 	for range 1 + random.IntN(40) {
 		key := datar.Key{FlagID: randomFlag(random), Hour: now - datar.Hour(random.IntN(4)), Version: uint16(random.IntN(2)), Asked: datar.Asked(random.IntN(2))}
 		if random.IntN(2) == 0 {
-			key.Hour -= datar.Hour(random.IntN(5 * 24))
+			key.Hour -= datar.Hour(random.IntN(2 * 24))
 		}
 		switch key.Outcome = datar.Outcome(random.IntN(5)); key.Outcome {
 		case datar.Unattributed: // as Flagr counts
@@ -109,7 +109,7 @@ func randomDetails(random *rand.Rand, now datar.Hour) []datar.Row {
 // randomQuery often asks what was asked before.
 func randomQuery(random *rand.Rand, now datar.Hour) datar.DetailsQuery {
 	parts := []datar.Parts{datar.GroupFlag, datar.GroupFlag | datar.GroupDay, datar.GroupFlag | datar.GroupVersion | datar.GroupAsked, datar.GroupHour}
-	query := datar.DetailsQuery{From: (now - datar.Hour(24*random.IntN(5))).DayStart() + datar.Hour(random.IntN(2)), To: now + 1,
+	query := datar.DetailsQuery{From: (now - datar.Hour(24*random.IntN(3))).DayStart() + datar.Hour(random.IntN(2)), To: now + 1,
 		FlagID: randomFlag(random) * random.Int64N(2), GroupBy: parts[random.IntN(len(parts))] | datar.GroupOutcome}
 	if query.FlagID != 0 && random.IntN(2) == 0 { // hours are read of days that the window cuts
 		query.From += datar.Hour(random.IntN(24))
