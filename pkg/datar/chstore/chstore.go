@@ -62,7 +62,7 @@ func New(ctx context.Context, o Options) (*Store, error) {
 }
 
 func connect(ctx context.Context, c *client) (*Store, error) {
-	s := &Store{client: c, purgeGrace: 24 * time.Hour, dropGrace: 10 * time.Minute, builds: builder{every: buildEvery, quiet: buildQuiet}}
+	s := &Store{client: c, purgeGrace: 24 * time.Hour, dropGrace: 10 * time.Minute, builds: builder{every: buildEvery, quiet: buildQuiet, most: maxBuilds}}
 	begin := time.Now()
 	for {
 		err := s.prepare(ctx)

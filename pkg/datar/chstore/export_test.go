@@ -21,8 +21,8 @@ func (s *Store) SetBuilds(every, quiet time.Duration) {
 	s.builds.every, s.builds.quiet, s.builds.looked = every, quiet, time.Time{}
 }
 
-// BuildAtOnce has each call of Maintain build rollups of what is over.
-func (s *Store) BuildAtOnce() { s.builds.every, s.builds.quiet = 0, 0 }
+// BuildAtOnce has each call of Maintain build a rollup of what is over.
+func (s *Store) BuildAtOnce() { s.builds.every, s.builds.quiet, s.builds.most = 0, 0, 1 }
 
 // WithoutRollups reads rows only.
 func (s *Store) WithoutRollups() { s.builds.usable = false }

@@ -44,6 +44,7 @@ type builder struct {
 	usable bool
 	every  time.Duration
 	quiet  time.Duration
+	most   int // builds of one call of Maintain
 
 	mu     sync.Mutex
 	looked time.Time // when this store last looked for partitions to roll up
@@ -141,7 +142,7 @@ func (s *Store) rollUp(ctx context.Context, now time.Time) error {
 	rows, err := s.client.integers(ctx, fmt.Sprintf("SELECT toInt64(span), block, size FROM (SELECT toInt32(partition) AS span, toInt64(max(max_block_number)) AS block, toInt64(sum(rows)) AS size, "+
 		"toInt64(toUInt32(now()) - toUInt32(max(modification_time))) AS quiet FROM system.parts WHERE database = '%s' AND table = 'datar_counts' AND active GROUP BY partition) "+
 		"WHERE span > 0 AND span < %d AND quiet >= %d AND (span, block) NOT IN (SELECT span, block FROM %s) %sORDER BY span DESC LIMIT %d",
-		s.client.options.Database, spanOf(datar.HourOf(now.Add(-s.builds.quiet))), int64(s.builds.quiet/time.Second), buildsTable, patience, maxBuilds))
+		s.client.options.Database, spanOf(datar.HourOf(now.Add(-s.builds.quiet))), int64(s.builds.quiet/time.Second), buildsTable, patience, s.builds.most))
 	if err != nil {
 		return fmt.Errorf("look for partitions to roll up: %w", err)
 	}

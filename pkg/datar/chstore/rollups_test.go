@@ -16,7 +16,7 @@ const rollupDays = 1
 // rollUp builds rollups of all that was over at the end of the last of rollupDays.
 func rollUp(t testing.TB, s *chstore.Store) {
 	t.Helper()
-	for range 2 {
+	for range rollupDays * 4 {
 		if err := s.Maintain(t.Context(), (firstHour + rollupDays*24 + 1).Time(), 0); err != nil {
 			t.Fatal(err)
 		}
