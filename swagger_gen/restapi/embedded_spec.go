@@ -1710,7 +1710,7 @@ func init() {
     },
     "/datar/unknown": {
       "get": {
-        "description": "Lists the keys and ids by which applications asked for flags that do not exist. Each server\nkeeps at most 1,000 texts an hour, of 63 bytes at most; the others are counted as ` + "`" + `(other)` + "`" + `.",
+        "description": "Lists the keys and ids by which applications asked for flags that do not exist. Each server\nkeeps at most 1,000 texts an hour, of 63 bytes at most; the others are counted as ` + "`" + `(other)` + "`" + `.\nRows of ` + "`" + `POST /datar/evaluations` + "`" + ` that are refused as ` + "`" + `FLAG_NOT_FOUND` + "`" + ` are among them.",
         "tags": [
           "datar"
         ],
@@ -11163,7 +11163,7 @@ func init() {
     },
     "/datar/unknown": {
       "get": {
-        "description": "Lists the keys and ids by which applications asked for flags that do not exist. Each server\nkeeps at most 1,000 texts an hour, of 63 bytes at most; the others are counted as ` + "`" + `(other)` + "`" + `.",
+        "description": "Lists the keys and ids by which applications asked for flags that do not exist. Each server\nkeeps at most 1,000 texts an hour, of 63 bytes at most; the others are counted as ` + "`" + `(other)` + "`" + `.\nRows of ` + "`" + `POST /datar/evaluations` + "`" + ` that are refused as ` + "`" + `FLAG_NOT_FOUND` + "`" + ` are among them.",
         "tags": [
           "datar"
         ],
