@@ -113,7 +113,7 @@ func TestDashboard(t *testing.T) {
 func TestQueriesOfTheDocumentation(t *testing.T) {
 	t.Parallel()
 	source, queries := known(t), 0
-	for _, line := range strings.Split(read(t, "docs/telemetry.md"), "\n") {
+	for line := range strings.SplitSeq(read(t, "docs/telemetry.md"), "\n") {
 		cells := strings.Split(strings.Trim(line, "| "), " | ")
 		if len(cells) == 2 && strings.HasSuffix(cells[0], "?") {
 			check(t, source, strings.Trim(cells[1], "`"))

@@ -14,9 +14,6 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/memstore"
 )
 
-//go:fix inline
-func ptr[T any](v T) *T { return new(v) }
-
 func (f fixture) summary(t *testing.T, query datar.SummaryQuery) []datar.FlagSummary {
 	t.Helper()
 	got, err := f.QuerySummary(t.Context(), query)
@@ -128,10 +125,10 @@ func TestQueriesRefuseBadArguments(t *testing.T) {
 		"from after to":      {datar.SummaryQuery{From: new(noon.Add(1)), To: new(noon)}, "from"},
 		"from in the future": {datar.SummaryQuery{From: new(noon.Add(time.Hour))}, "from"},
 		"to long ago":        {datar.SummaryQuery{To: new(noon.Add(-8 * 24 * time.Hour))}, "to"},
-		"limit 0":            {datar.SummaryQuery{Limit: ptr[int32](0)}, "limit"},
-		"limit negative":     {datar.SummaryQuery{Limit: ptr[int32](math.MinInt32)}, "limit"},
-		"limit too large":    {datar.SummaryQuery{Limit: ptr[int32](1001)}, "limit"},
-		"offset negative":    {datar.SummaryQuery{Offset: ptr[int32](-1)}, "offset"},
+		"limit 0":            {datar.SummaryQuery{Limit: new(int32(0))}, "limit"},
+		"limit negative":     {datar.SummaryQuery{Limit: new(int32(math.MinInt32))}, "limit"},
+		"limit too large":    {datar.SummaryQuery{Limit: new(int32(1001))}, "limit"},
+		"offset negative":    {datar.SummaryQuery{Offset: new(int32(-1))}, "offset"},
 	} {
 		_, err := f.QuerySummary(t.Context(), test.query)
 		if !errors.Is(err, datar.ErrInvalidQuery) || !strings.Contains(err.Error(), test.names) {

@@ -78,10 +78,10 @@ func TestFlagQueries(t *testing.T) {
 			"deleted, by tag":              {FlagQuery{Deleted: true, Tags: []string{"web"}}, []uint{4}},
 			"limit":                        {FlagQuery{Limit: new(int64(2))}, []uint{1, 2}},
 			"limit 0":                      {FlagQuery{Limit: new(int64(0))}, []uint{}},
-			"limit beyond all":             {FlagQuery{Limit: ptr(int64(math.MaxInt64)), Offset: new(int64(1))}, []uint{2, 3}},
+			"limit beyond all":             {FlagQuery{Limit: new(int64(math.MaxInt64)), Offset: new(int64(1))}, []uint{2, 3}},
 			"offset":                       {FlagQuery{Offset: new(int64(2))}, []uint{3}},
 			"offset 0":                     {FlagQuery{Offset: new(int64(0))}, []uint{1, 2, 3}},
-			"offset beyond all":            {FlagQuery{Offset: ptr(int64(math.MaxInt64))}, []uint{}},
+			"offset beyond all":            {FlagQuery{Offset: new(int64(math.MaxInt64))}, []uint{}},
 			"limit and offset of a filter": {FlagQuery{Enabled: new(false), Limit: new(int64(1)), Offset: new(int64(1))}, []uint{3}},
 		} {
 			t.Run(name, func(t *testing.T) {

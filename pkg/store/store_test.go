@@ -77,9 +77,6 @@ func ok(t *testing.T, err error) {
 	}
 }
 
-//go:fix inline
-func ptr[T any](v T) *T { return new(v) }
-
 // fixture is flag 1 with variants 1 (control) and 2 (treatment), segments 1 and 2, constraint 1 in segment 1, and both
 // variants at 50 percent in segment 1; and flag 2 with variant 3 and segment 3.
 func fixture(t *testing.T, kind testdb.Kind) *Store {
