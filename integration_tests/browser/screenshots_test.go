@@ -133,7 +133,7 @@ func (p *tab) picture(file string) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	if err := os.WriteFile(file, image, 0o644); err != nil { //nolint:gosec // a picture for everybody
+	if err := os.WriteFile(file, image, 0o644); err != nil { // a picture for everybody
 		p.t.Fatal(err)
 	}
 }

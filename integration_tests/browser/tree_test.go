@@ -116,7 +116,7 @@ func TestTheAccessibilityTree(t *testing.T) {
 	add("review")
 	got := b.String()
 	if *update {
-		if err := os.WriteFile(goldenTree, []byte(got), 0o644); err != nil { //nolint:gosec // a golden file
+		if err := os.WriteFile(goldenTree, []byte(got), 0o644); err != nil { // a golden file
 			t.Fatal(err)
 		}
 		return
