@@ -28,7 +28,8 @@ func (h *Handler) FindConstraints(p constraintapi.FindConstraintsParams) middlew
 	return constraintapi.NewFindConstraintsOK().WithPayload(mapAll(constraints, constraintModel))
 }
 
-// CreateConstraint adds a constraint that parses. What is doubtful in it is named in Warning headers.
+// CreateConstraint adds a constraint. It rejects one that does not parse, and names anything
+// doubtful in Warning headers.
 func (h *Handler) CreateConstraint(p constraintapi.CreateConstraintParams) middleware.Responder {
 	c, err := h.store.CreateConstraint(p.HTTPRequest.Context(), h.actor(p.HTTPRequest), p.FlagID, p.SegmentID, constraintOf(p.Body))
 	if err != nil {
@@ -37,7 +38,7 @@ func (h *Handler) CreateConstraint(p constraintapi.CreateConstraintParams) middl
 	return withWarnings(constraintapi.NewCreateConstraintOK().WithPayload(constraintModel(c)), eval.Warnings(c))
 }
 
-// PutConstraint replaces a constraint by one that parses.
+// PutConstraint replaces a constraint. It rejects one that does not parse.
 func (h *Handler) PutConstraint(p constraintapi.PutConstraintParams) middleware.Responder {
 	c, err := h.store.UpdateConstraint(p.HTTPRequest.Context(), h.actor(p.HTTPRequest), p.FlagID, p.SegmentID, p.ConstraintID,
 		constraintOf(p.Body))

@@ -12,7 +12,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/recorder"
 )
 
-// The recorders, by the names that RecorderType and answers have.
+// The names of the recorders in RecorderType and in responses.
 const (
 	RecorderDatar   = "datar"
 	RecorderKafka   = "kafka"
@@ -20,14 +20,14 @@ const (
 	RecorderPubSub  = "pubsub"
 )
 
-// SelectedRecorders are the recorders that RecorderEnabled and RecorderType select: none while RecorderEnabled is off,
-// which is the kill switch of all recording.
+// SelectedRecorders are the recorders that RecorderEnabled and RecorderType select. RecorderEnabled
+// is the kill switch of all recording: while it is off, the selection is empty.
 type SelectedRecorders struct {
 	Enabled bool
 	Types   []string
 }
 
-// Streams are the selected recorders that stream to a broker, in the order of RecorderType.
+// Streams returns the selected recorders that stream to a broker, in the order of RecorderType.
 func (s SelectedRecorders) Streams() []string {
 	if !s.Enabled {
 		return nil
@@ -38,29 +38,31 @@ func (s SelectedRecorders) Streams() []string {
 // Datar reports whether the recorder datar is selected.
 func (s SelectedRecorders) Datar() bool { return s.Enabled && slices.Contains(s.Types, RecorderDatar) }
 
-// DataRecorder takes evaluations out of the process. What it takes is the business of the fan-out.
+// DataRecorder delivers evaluations to a destination outside the process. DataRecorders passes them
+// to it.
 type DataRecorder interface {
-	// Name is one of the names of recorders.
+	// Name returns the recorder's name, one of the constants above.
 	Name() string
 	// Failing reports whether the last attempt to deliver failed.
 	Failing() bool
-	// Start begins to deliver in the background.
+	// Start starts the delivery in the background.
 	Start()
-	// Flush delivers what was recorded so far, or keeps it and returns why that failed.
+	// Flush delivers what was recorded so far. If that fails, it keeps the data and returns the
+	// error.
 	Flush(ctx context.Context) error
-	// Close delivers what is left until ctx ends, and ends the recorder.
+	// Close delivers what is left until ctx ends, and then stops the recorder.
 	Close(ctx context.Context) error
 }
 
-// DataRecorders is the fan-out: it gives each evaluation to Datar and to all streams.
+// DataRecorders passes each evaluation to Datar and to all streams.
 type DataRecorders struct {
 	datar   *DatarRecorder // nil when off
 	streams []*StreamRecorder
 	framing *recorder.Framing
 }
 
-// NewDataRecorders makes the fan-out to Datar, which may be nil, and to streams. With rawJSON, the plain frames of streams
-// nest results as JSON objects and not as strings.
+// NewDataRecorders returns DataRecorders over datar, which may be nil, and streams. With rawJSON,
+// the plain frames of streams nest results as JSON objects instead of strings.
 func NewDataRecorders(datar *DatarRecorder, streams []*StreamRecorder, rawJSON bool) *DataRecorders {
 	framing := &recorder.Framing{RawJSON: rawJSON, NoPlain: true}
 	for _, s := range streams {
@@ -76,8 +78,8 @@ func NewDataRecorders(datar *DatarRecorder, streams []*StreamRecorder, rawJSON b
 // Empty reports whether there are no recorders.
 func (d *DataRecorders) Empty() bool { return d.datar == nil && len(d.streams) == 0 }
 
-// AsyncRecord gives one evaluation or exposure to Datar and, if it belongs into records, to each stream. It does not keep it.
-// Streams share one record.
+// AsyncRecord passes one evaluation or exposure to Datar and, if it belongs in records, to each
+// stream. It does not retain r. All streams share one record.
 func (d *DataRecorders) AsyncRecord(r *eval.Result) {
 	if d.datar != nil {
 		d.datar.AsyncRecord(r)
@@ -91,7 +93,7 @@ func (d *DataRecorders) AsyncRecord(r *eval.Result) {
 	}
 }
 
-// all lists the recorders.
+// all returns the recorders, Datar first.
 func (d *DataRecorders) all() []DataRecorder {
 	var all []DataRecorder
 	if d.datar != nil {
@@ -106,7 +108,7 @@ func (d *DataRecorders) all() []DataRecorder {
 // RecorderStatus is the state of one recorder.
 type RecorderStatus struct {
 	Name string
-	// Failing is whether its last attempt to deliver failed.
+	// Failing is true if the recorder's last attempt to deliver failed.
 	Failing bool
 }
 
@@ -119,7 +121,7 @@ func (d *DataRecorders) Statuses() []RecorderStatus {
 	return statuses
 }
 
-// Stats returns the statistics of each stream. Datar has a status of its own.
+// Stats returns the statistics of each stream. Datar reports its statistics separately.
 func (d *DataRecorders) Stats() []recorder.Stats {
 	var stats []recorder.Stats
 	for _, s := range d.streams {
@@ -135,14 +137,15 @@ func (d *DataRecorders) Start() {
 	}
 }
 
-// Drain flushes each recorder repeatedly, with a pause in between, until ctx ends. One that hangs takes no time from the
-// others. Recorders log their failures themselves.
+// Drain flushes each recorder repeatedly, with a pause between rounds, until ctx ends. The
+// recorders run in parallel, so one that hangs does not delay the others. Recorders log their own
+// failures.
 func (d *DataRecorders) Drain(ctx context.Context, pause time.Duration) {
 	_ = together(d.all(), func(r DataRecorder) error {
 		ticker := time.NewTicker(pause)
 		defer ticker.Stop()
 		for {
-			_ = r.Flush(ctx) // the next round tries again
+			_ = r.Flush(ctx) // the next round retries
 			select {
 			case <-ctx.Done():
 				return nil
@@ -152,18 +155,19 @@ func (d *DataRecorders) Drain(ctx context.Context, pause time.Duration) {
 	})
 }
 
-// Flush flushes all recorders at once and returns all their errors.
+// Flush flushes all recorders in parallel and joins their errors.
 func (d *DataRecorders) Flush(ctx context.Context) error {
 	return together(d.all(), func(r DataRecorder) error { return r.Flush(ctx) })
 }
 
-// Close closes all recorders at once, within ctx, and returns all their errors. One that hangs takes no time from the
-// others.
+// Close closes all recorders in parallel, within ctx, and joins their errors. One that hangs does
+// not delay the others.
 func (d *DataRecorders) Close(ctx context.Context) error {
 	return together(d.all(), func(r DataRecorder) error { return r.Close(ctx) })
 }
 
-// together does the same with each recorder at once, waits for all, and joins the errors, each with the recorder's name.
+// together calls do for all recorders in parallel and waits for them. It joins the errors, each
+// with its recorder's name.
 func together(recorders []DataRecorder, do func(DataRecorder) error) error {
 	errs := make([]error, len(recorders))
 	var wg sync.WaitGroup

@@ -10,24 +10,26 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/insight"
 )
 
-// DatarOptions configure the recorder datar.
+// DatarOptions configures the datar recorder.
 type DatarOptions struct {
 	// Engine is mandatory.
 	Engine *datar.Engine
-	// Forward is the engine's store if that forwards counts to a central server, which knows flags and variants by their
-	// keys; otherwise nil.
+	// Forward is set if the engine's store forwards counts to a central server, which identifies
+	// flags and variants by their keys. Otherwise it is nil.
 	Forward *forward.Store
-	// AllFlags counts evaluations of all flags; otherwise those of flags whose dataRecordsEnabled is on.
+	// AllFlags counts the evaluations of all flags. Otherwise only flags with dataRecordsEnabled
+	// are counted.
 	AllFlags bool
 }
 
 // DatarRecorder counts evaluations in Datar's engine.
 type DatarRecorder struct{ options DatarOptions }
 
-// NewDatarRecorder makes a recorder over an engine.
+// NewDatarRecorder returns a recorder that counts in o.Engine.
 func NewDatarRecorder(o DatarOptions) *DatarRecorder { return &DatarRecorder{o} }
 
-// AsyncRecord counts one evaluation in memory, with its outcome. Exposures are not counted: they report evaluations that were.
+// AsyncRecord counts one evaluation with its outcome, in memory. It ignores exposures, because each
+// of them reports an evaluation that was counted already.
 func (d *DatarRecorder) AsyncRecord(r *eval.Result) {
 	switch {
 	case r.RecordSource != eval.SourceEvaluation:
@@ -44,22 +46,22 @@ func (d *DatarRecorder) AsyncRecord(r *eval.Result) {
 	}
 	event := datar.Event{
 		FlagID: r.FlagID, VariantID: r.VariantID, SegmentID: segmentID, Time: r.Timestamp, Outcome: outcome,
-		Asked: datar.Asked(r.Asked), Version: uint16(r.FlagSnapshotID), // its meaning is the id modulo 65,536
+		Asked: datar.Asked(r.Asked), Version: uint16(r.FlagSnapshotID), // the count keeps the snapshot ID modulo 65,536
 	}
 	if d.options.Forward != nil {
 		var err error
 		if event.FlagID, event.VariantID, err = d.options.Forward.Outcome(r.FlagKey, r.VariantKey); err != nil {
-			event.FlagID = 0 // the engine counts it as dropped: without its key the count cannot be sent
+			event.FlagID = 0 // the engine counts it as dropped, because a count without a flag key cannot be sent
 		}
 	}
 	d.options.Engine.Record(event)
 }
 
-// recordUnknown counts what was asked for and is not there.
+// recordUnknown counts a request for a flag that does not exist.
 func (d *DatarRecorder) recordUnknown(r *eval.Result) {
 	asked := r.Request.FlagKey
 	if asked == "" {
-		if r.Request.FlagID == 0 { // nothing was asked for
+		if r.Request.FlagID == 0 { // the request names no flag
 			return
 		}
 		asked = strconv.FormatInt(r.Request.FlagID, 10)
@@ -67,17 +69,17 @@ func (d *DatarRecorder) recordUnknown(r *eval.Result) {
 	d.options.Engine.RecordUnknown(asked, r.Timestamp)
 }
 
-// Name is RecorderDatar.
+// Name returns RecorderDatar.
 func (d *DatarRecorder) Name() string { return RecorderDatar }
 
-// Failing reports whether the last flush failed. Its counts wait for the next one.
+// Failing reports whether the last flush failed. The engine keeps those counts for the next flush.
 func (d *DatarRecorder) Failing() bool { return d.options.Engine.Stats().LastError != nil }
 
-// Start begins to flush in the background.
+// Start starts flushing in the background.
 func (d *DatarRecorder) Start() { d.options.Engine.Start() }
 
-// Flush stores what was counted so far.
+// Flush stores the counts so far.
 func (d *DatarRecorder) Flush(ctx context.Context) error { return d.options.Engine.Flush(ctx) }
 
-// Close stores what is left and ends the engine.
+// Close stores the remaining counts and stops the engine.
 func (d *DatarRecorder) Close(ctx context.Context) error { return d.options.Engine.Close(ctx) }

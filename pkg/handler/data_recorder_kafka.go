@@ -7,22 +7,23 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/recorder/kafka"
 )
 
-// KafkaOptions configure the recorder kafka.
+// KafkaOptions configures the kafka recorder.
 type KafkaOptions struct {
 	// Producer configures the client. NewKafkaRecorder sets Sealed, Health and Logger.
 	Producer kafka.Options
-	// CertFile, KeyFile and CAFile are PEM files; TLS is used if one of them is named, or with UseTLS.
+	// CertFile, KeyFile and CAFile are paths of PEM files. TLS is used if one of them is set, or
+	// with UseTLS.
 	CertFile, KeyFile, CAFile string
 	UseTLS, VerifyTLS         bool
-	// EncryptionKey encrypts payloads; nil sends them plain.
+	// EncryptionKey encrypts payloads. Nil sends them unencrypted.
 	EncryptionKey *[recorder.KeySize]byte
-	// Linger is how long records are gathered before they are sent.
+	// Linger is how long records are collected before they are sent.
 	Linger time.Duration
 	Queue  QueueOptions
 }
 
-// NewKafkaRecorder makes a recorder that writes to a Kafka topic. It connects to no broker before Start: an error is about
-// the options.
+// NewKafkaRecorder returns a recorder that writes to a Kafka topic. It does not connect before
+// Start, so an error is always about the options.
 func NewKafkaRecorder(o KafkaOptions) (*StreamRecorder, error) {
 	logger := o.Queue.Logger.With("recorder", RecorderKafka)
 	producer := o.Producer

@@ -9,19 +9,19 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/recorder/kinesis"
 )
 
-// KinesisOptions configure the recorder kinesis.
+// KinesisOptions configures the kinesis recorder.
 type KinesisOptions struct {
 	// Producer configures requests. NewKinesisRecorder sets Logger.
 	Producer kinesis.Options
-	// Linger is how long records are gathered before they are sent.
+	// Linger is how long records are collected before they are sent.
 	Linger time.Duration
-	// Connections is how many requests run at once; 0 means kinesis.DefaultConnections.
+	// Connections is the number of parallel requests. 0 means kinesis.DefaultConnections.
 	Connections int
 	Queue       QueueOptions
 }
 
-// NewKinesisRecorder makes a recorder that writes to an Amazon Kinesis stream. It connects to nothing before Start: an
-// error is about the options or the AWS configuration.
+// NewKinesisRecorder returns a recorder that writes to an Amazon Kinesis stream. It does not
+// connect before Start, so an error is always about the options or the AWS configuration.
 func NewKinesisRecorder(ctx context.Context, o KinesisOptions) (*StreamRecorder, error) {
 	logger := o.Queue.Logger.With("recorder", RecorderKinesis)
 	client, err := kinesis.NewClient(ctx)

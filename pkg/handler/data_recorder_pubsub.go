@@ -7,18 +7,19 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/recorder/pubsub"
 )
 
-// pubsubLinger is how long messages are gathered before they are published; no variable sets it.
+// pubsubLinger is how long messages are collected before they are published. It is not
+// configurable.
 const pubsubLinger = 10 * time.Millisecond
 
-// PubSubOptions configure the recorder pubsub.
+// PubSubOptions configures the pubsub recorder.
 type PubSubOptions struct {
 	// Publisher configures the client. NewPubSubRecorder sets Logger.
 	Publisher pubsub.Options
 	Queue     QueueOptions
 }
 
-// NewPubSubRecorder makes a recorder that publishes to a Google Cloud Pub/Sub topic. It connects to nothing before Start:
-// an error is about the options.
+// NewPubSubRecorder returns a recorder that publishes to a Google Cloud Pub/Sub topic. It does not
+// connect before Start, so an error is always about the options.
 func NewPubSubRecorder(o PubSubOptions) (*StreamRecorder, error) {
 	logger := o.Queue.Logger.With("recorder", RecorderPubSub)
 	publisher := o.Publisher

@@ -12,12 +12,13 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/recorder"
 )
 
-// closeMargin is the most that Close keeps back of its time. A sink needs some of it to let go of what it is sending.
+// closeMargin is the most time that Close reserves for the sink to stop sending after the flush.
 const closeMargin = 2 * time.Second
 
-// QueueOptions are what the streams have in common.
+// QueueOptions are the options that all streams share.
 type QueueOptions struct {
-	// Records and Bytes bound what a stream holds in memory until it is delivered; 0 means the defaults of package recorder.
+	// Records and Bytes bound what a stream holds in memory until it is delivered. 0 means the
+	// defaults of package recorder.
 	Records int
 	Bytes   int64
 	// Logger is mandatory.
@@ -28,7 +29,7 @@ type QueueOptions struct {
 type StreamRecorder struct {
 	name          string
 	sink          *recorder.Sink
-	encryptionKey *[recorder.KeySize]byte // nil: the broker gets plain frames
+	encryptionKey *[recorder.KeySize]byte // nil sends plain frames
 }
 
 func newStreamRecorder(queue QueueOptions, o recorder.Options) *StreamRecorder {
@@ -36,17 +37,17 @@ func newStreamRecorder(queue QueueOptions, o recorder.Options) *StreamRecorder {
 	return &StreamRecorder{name: o.Name, sink: recorder.NewSink(o)}
 }
 
-// Name is that of the broker's recorder.
+// Name returns the name of the broker's recorder.
 func (s *StreamRecorder) Name() string { return s.name }
 
-// Start begins to send.
+// Start starts sending.
 func (s *StreamRecorder) Start() { s.sink.Start() }
 
 // Flush sends what was recorded so far.
 func (s *StreamRecorder) Flush(ctx context.Context) error { return s.sink.Flush(ctx) }
 
-// Close sends what is left until shortly before ctx ends, and counts the rest as dropped. What is kept back is for what
-// else must be closed.
+// Close sends the remaining records until shortly before ctx ends, and counts the rest as dropped.
+// The time that it reserves is for the other components that must be closed.
 func (s *StreamRecorder) Close(ctx context.Context) error {
 	if deadline, ok := ctx.Deadline(); ok {
 		var cancel context.CancelFunc
@@ -59,15 +60,15 @@ func (s *StreamRecorder) Close(ctx context.Context) error {
 // Failing reports whether the last attempt to deliver failed.
 func (s *StreamRecorder) Failing() bool { return s.sink.Stats().State == recorder.Failing }
 
-// Stats returns the statistics of its records.
+// Stats returns the statistics of the stream's records.
 func (s *StreamRecorder) Stats() recorder.Stats { return s.sink.Stats() }
 
-// newRecord makes the record of a result, which it copies. Nothing is encoded yet: the goroutine of the request must not
-// wait for that.
+// newRecord copies a result into a record. It does not encode anything, so that the request's
+// goroutine does not wait for the encoding.
 func newRecord(r *eval.Result, framing *recorder.Framing) *recorder.Record {
 	size := recordSize(r)
 	p := &payload{result: *r}
-	if context, ok := r.Request.EntityContext.(*eval.Object); ok { // whose memory is that of the request
+	if context, ok := r.Request.EntityContext.(*eval.Object); ok { // its memory belongs to the request
 		p.context.JSON = context.JSON
 		p.result.Request.EntityContext = &p.context
 	}
@@ -77,16 +78,16 @@ func newRecord(r *eval.Result, framing *recorder.Framing) *recorder.Record {
 // payload is a copy of a result.
 type payload struct {
 	result  eval.Result
-	context eval.Object // of the result's request, if it has one in this form; without its members
+	context eval.Object // of the result's request, if it has an Object; without its members
 }
 
-// MarshalPayload gives the JSON of an evaluation as encoding/json writes it by default, and Flagr's frames have it: unlike in
-// answers over HTTP, <, > and & are escaped.
+// MarshalPayload returns the JSON of an evaluation as encoding/json writes it by default: unlike in
+// HTTP responses, <, > and & are escaped. Flagr's frames use the same form.
 func (p *payload) MarshalPayload() ([]byte, error) {
 	return escapeHTML(p.result.AppendJSON(make([]byte, 0, payloadBytes))), nil
 }
 
-// escapeHTML escapes <, > and &, which JSON has in strings only.
+// escapeHTML escapes <, > and &. JSON contains them only in strings.
 func escapeHTML(text []byte) []byte {
 	if !bytes.ContainsAny(text, "<>&") {
 		return text
@@ -96,14 +97,15 @@ func escapeHTML(text []byte) []byte {
 	return escaped.Bytes()
 }
 
-// payloadBytes is room for the JSON of most results.
+// payloadBytes is a buffer size that fits the JSON of most results.
 const payloadBytes = 1024
 
-// recordBytes is what a record takes without what differs from one to another: the structures before it is encoded, or
-// the names in its JSON after.
+// recordBytes is the fixed size of a record: its structures before encoding, or the names in its
+// JSON afterward.
 const recordBytes = 900
 
-// recordSize estimates the memory that a record takes, before or after it is encoded, whichever is more.
+// recordSize estimates the memory that a record takes before or after encoding, whichever is
+// larger.
 func recordSize(r *eval.Result) int {
 	size := recordBytes + 2*(len(r.Request.EntityID)+len(r.Request.EntityType)) + 3*len(r.FlagKey) + len(r.VariantKey) +
 		valueSize(r.Request.EntityContext) + tagsSize(r.FlagTags) + tagsSize(r.Request.FlagTags)
@@ -124,8 +126,8 @@ func tagsSize(tags []string) int {
 	return size
 }
 
-// escapes is how much longer escapeHTML, and the text in which a payload is nested, make a string. Of short ones it does not
-// matter.
+// escapes returns how many bytes a string gains from escapeHTML and from nesting a payload in a
+// string. It returns 0 for short strings.
 func escapes(s string) int {
 	const short, longer = 512, len(`\\u003c`) - 1
 	if len(s) <= short {
@@ -134,7 +136,8 @@ func escapes(s string) int {
 	return longer * (strings.Count(s, "<") + strings.Count(s, ">") + strings.Count(s, "&"))
 }
 
-// valueSize estimates what decoded JSON takes: two words for each value, some more for strings, maps and lists.
+// valueSize estimates the memory of decoded JSON: two words per value, plus an overhead for
+// strings, maps and lists.
 func valueSize(value any) int {
 	switch v := value.(type) {
 	case *eval.Object:

@@ -17,14 +17,14 @@ import (
 	datarapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/datar"
 )
 
-// Datar answers what the counts of evaluations say. Its errors match datar.ErrInvalidQuery and datar.ErrFlagNotFound
-// where the request is at fault.
+// Datar reads the counts of evaluations. Its errors match datar.ErrInvalidQuery and
+// datar.ErrFlagNotFound if the request is at fault.
 type Datar interface {
 	QuerySummary(ctx context.Context, q datar.SummaryQuery) ([]datar.FlagSummary, error)
 	QueryFlagSummaryBreakdown(ctx context.Context, flagID int64, q datar.BreakdownQuery) (*datar.FlagBreakdown, error)
 	Stats() datar.Stats
-	// QueryCompleteness says how far these answers are complete. Its error matches datar.ErrNoDetails if the store cannot
-	// tell, as that of an edge server.
+	// QueryCompleteness returns how complete the counts of a window are. Its error matches
+	// datar.ErrNoDetails if the store cannot tell, for example on an edge server.
 	QueryCompleteness(ctx context.Context, from, to *time.Time) (*datar.Completeness, error)
 }
 
@@ -47,7 +47,7 @@ func (h *Handler) GetDatarSummary(p datarapi.GetDatarSummaryParams) middleware.R
 	return h.okComplete(p.HTTPRequest, datarhttp.SummaryBody(flags), 0, p.From, p.To)
 }
 
-// GetDatarFlagSummary shows what became of one flag's evaluations within a window.
+// GetDatarFlagSummary returns the results of one flag's evaluations within a window.
 func (h *Handler) GetDatarFlagSummary(p datarapi.GetDatarFlagSummaryParams) middleware.Responder {
 	if h.datar == nil {
 		return datarOff()
@@ -60,7 +60,7 @@ func (h *Handler) GetDatarFlagSummary(p datarapi.GetDatarFlagSummaryParams) midd
 	return h.okComplete(p.HTTPRequest, datarhttp.FlagSummaryBody(breakdown), p.FlagID, p.From, p.To)
 }
 
-// GetDatarStatus shows whether counting is sound.
+// GetDatarStatus returns whether counting works.
 func (h *Handler) GetDatarStatus(p datarapi.GetDatarStatusParams) middleware.Responder {
 	if h.datar == nil {
 		return datarOff()
@@ -74,7 +74,8 @@ func (h *Handler) GetDatarStatus(p datarapi.GetDatarStatusParams) middleware.Res
 	return ok(body)
 }
 
-// okComplete answers 200 with a body, and with how far the counts in it are complete. flagID 0 stands for all flags.
+// okComplete responds with 200, a body, and how complete the counts in the body are. flagID 0
+// stands for all flags.
 func (h *Handler) okComplete(r *http.Request, body any, flagID int64, from, to *strfmt.DateTime) middleware.Responder {
 	c, err := h.completeness(r.Context(), flagID, timeOf(from), timeOf(to))
 	if err != nil {
@@ -83,15 +84,16 @@ func (h *Handler) okComplete(r *http.Request, body any, flagID int64, from, to *
 	return ok(datarhttp.WithComplete(body, c))
 }
 
-// completeness says how far the counts of a window are complete. It is nil without an error where the store cannot tell.
-// Only a flag whose history is in the database has times in which its records were off.
+// completeness returns how complete the counts of a window are, or nil and no error if the store
+// cannot tell. Times when a flag's records were off are available only if its history is in the
+// database.
 func (h *Handler) completeness(ctx context.Context, flagID int64, from, to *time.Time) (*datarhttp.Complete, error) {
 	if flagID != 0 && h.answers != nil && h.answers.HasCounts() {
 		c, err := h.answers.CompleteOfFlag(ctx, flagID, insight.Window{From: from, To: to})
 		switch {
 		case err == nil:
 			return completeOf(c), nil
-		case !stderrors.Is(err, entity.ErrNotFound): // one that is not there any more may have counts
+		case !stderrors.Is(err, entity.ErrNotFound): // a flag that no longer exists may have counts
 			return nil, err
 		}
 	}
@@ -113,12 +115,12 @@ func completeOf(c *insight.Complete) *datarhttp.Complete {
 	return all
 }
 
-// ok answers 200 with a body that is not one of the generated models.
+// ok responds with 200 and a body that is not a generated model.
 func ok(body any) middleware.Responder {
 	return middleware.ResponderFunc(func(rw http.ResponseWriter, producer runtime.Producer) {
 		rw.WriteHeader(http.StatusOK)
 		if err := producer.Produce(rw, body); err != nil {
-			panic(err) // as the generated responders do: the recovery middleware logs it
+			panic(err) // the generated responders panic, too; the recovery middleware logs it
 		}
 	})
 }
@@ -133,15 +135,15 @@ func timeOf(t *strfmt.DateTime) *time.Time {
 	return (*time.Time)(t)
 }
 
-// FlagFinder finds flags by id, deleted ones included.
+// FlagFinder finds flags by ID, including deleted ones.
 type FlagFinder interface {
 	FlagsByID(ctx context.Context, ids []int64) ([]entity.Flag, error)
 }
 
-// catalog names flags for Datar.
+// catalog provides the names of flags to Datar.
 type catalog struct{ flags FlagFinder }
 
-// NewCatalog returns the names of flags, deleted ones included, for summaries.
+// NewCatalog returns a catalog that names flags in summaries, including deleted ones.
 func NewCatalog(flags FlagFinder) datar.Catalog { return catalog{flags} }
 
 func (c catalog) Flags(ctx context.Context, ids []int64) (map[int64]datar.FlagInfo, error) {

@@ -14,7 +14,7 @@ import (
 	datarapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/datar"
 )
 
-// registerAnswers assigns the operations that answer questions about flags.
+// registerAnswers registers the operations of flag analytics.
 func (h *Handler) registerAnswers(api *operations.FlagrAPI) {
 	api.DatarGetDatarFlagOutcomesHandler = datarapi.GetDatarFlagOutcomesHandlerFunc(withCounts(h, h.GetDatarFlagOutcomes))
 	api.DatarGetDatarFlagReasonsHandler = datarapi.GetDatarFlagReasonsHandlerFunc(withCounts(h, h.GetDatarFlagReasons))
@@ -29,7 +29,8 @@ func (h *Handler) registerAnswers(api *operations.FlagrAPI) {
 	api.DatarPostFlagTryHandler = datarapi.PostFlagTryHandlerFunc(withAnswers(h, h.PostFlagTry))
 }
 
-// withAnswers keeps operations that need flags in a database from running without one.
+// withAnswers responds with an error to operations that need flags from a database if there is no
+// database.
 func withAnswers[P any](h *Handler, operation func(P) middleware.Responder) func(P) middleware.Responder {
 	if h.answers != nil {
 		return operation
@@ -39,7 +40,7 @@ func withAnswers[P any](h *Handler, operation func(P) middleware.Responder) func
 	}
 }
 
-// withCounts keeps operations that need counts from running while Datar is off.
+// withCounts responds with an error to operations that need counts while Datar is off.
 func withCounts[P any](h *Handler, operation func(P) middleware.Responder) func(P) middleware.Responder {
 	if h.answers != nil && h.answers.HasCounts() {
 		return operation
@@ -47,7 +48,7 @@ func withCounts[P any](h *Handler, operation func(P) middleware.Responder) func(
 	return func(P) middleware.Responder { return datarOff() }
 }
 
-// answer replies with an answer as JSON, or as a table if format asks for one.
+// answer responds with JSON, or with CSV if format selects it.
 func (h *Handler) answer(r *http.Request, format *string, err error, body func() any, table func() *insight.Table) middleware.Responder {
 	if err != nil {
 		return h.fail(r, err)
@@ -62,20 +63,20 @@ func (h *Handler) answer(r *http.Request, format *string, err error, body func()
 	}
 }
 
-// csv answers 200 with a table.
+// csv responds with 200 and a table.
 func csv(table *insight.Table) middleware.Responder {
 	return middleware.ResponderFunc(func(rw http.ResponseWriter, _ runtime.Producer) {
 		rw.Header().Set(runtime.HeaderContentType, "text/csv; charset=utf-8; header=present")
 		rw.Header().Set("Content-Disposition", "attachment")
 		rw.WriteHeader(http.StatusOK)
-		_ = table.WriteCSV(rw) // fails only when the client is gone
+		_ = table.WriteCSV(rw) // fails only if the client has disconnected
 	})
 }
 
-// isCSV tells whether a format that checkFormat accepts asks for a table.
+// isCSV reports whether format selects CSV. format must have passed checkFormat.
 func isCSV(format *string) bool { return textOf(format) == "csv" }
 
-// checkFormat refuses a format before the work is done.
+// checkFormat rejects an unsupported format before any work is done.
 func checkFormat(format *string) error {
 	if format != nil && *format != "" && *format != "json" && *format != "csv" {
 		return entity.Invalid("format is %q, want json or csv", shortened(*format))
@@ -83,7 +84,7 @@ func checkFormat(format *string) error {
 	return nil
 }
 
-// GetDatarFlagOutcomes shows what the evaluations of a flag came to.
+// GetDatarFlagOutcomes returns the outcomes of a flag's evaluations.
 func (h *Handler) GetDatarFlagOutcomes(p datarapi.GetDatarFlagOutcomesParams) middleware.Responder {
 	if err := checkFormat(p.Format); err != nil {
 		return h.fail(p.HTTPRequest, err)
@@ -92,7 +93,7 @@ func (h *Handler) GetDatarFlagOutcomes(p datarapi.GetDatarFlagOutcomesParams) mi
 	return h.answer(p.HTTPRequest, p.Format, err, func() any { return outcomesModel(o) }, func() *insight.Table { return o.Table() })
 }
 
-// GetDatarFlagReasons shows which constraints stopped evaluations.
+// GetDatarFlagReasons returns the constraints that stopped evaluations.
 func (h *Handler) GetDatarFlagReasons(p datarapi.GetDatarFlagReasonsParams) middleware.Responder {
 	if err := checkFormat(p.Format); err != nil {
 		return h.fail(p.HTTPRequest, err)
@@ -101,7 +102,7 @@ func (h *Handler) GetDatarFlagReasons(p datarapi.GetDatarFlagReasonsParams) midd
 	return h.answer(p.HTTPRequest, p.Format, err, func() any { return reasonsModel(r) }, func() *insight.Table { return r.Table() })
 }
 
-// GetDatarFlagSeries shows the traffic of a flag over time.
+// GetDatarFlagSeries returns the traffic of a flag over time.
 func (h *Handler) GetDatarFlagSeries(p datarapi.GetDatarFlagSeriesParams) middleware.Responder {
 	if err := checkFormat(p.Format); err != nil {
 		return h.fail(p.HTTPRequest, err)
@@ -113,7 +114,7 @@ func (h *Handler) GetDatarFlagSeries(p datarapi.GetDatarFlagSeriesParams) middle
 	return h.answer(p.HTTPRequest, p.Format, err, func() any { return seriesModel(s) }, func() *insight.Table { return s.Table() })
 }
 
-// GetDatarFlagChanges lists what changed a flag.
+// GetDatarFlagChanges lists the changes of a flag.
 func (h *Handler) GetDatarFlagChanges(p datarapi.GetDatarFlagChangesParams) middleware.Responder {
 	if err := checkFormat(p.Format); err != nil {
 		return h.fail(p.HTTPRequest, err)
@@ -124,7 +125,7 @@ func (h *Handler) GetDatarFlagChanges(p datarapi.GetDatarFlagChangesParams) midd
 	}, func() *insight.Table { return insight.ChangesTable(list.Changes) })
 }
 
-// GetDatarFlagRollout compares what is set with what came of it.
+// GetDatarFlagRollout compares the configured rollout with the measured one.
 func (h *Handler) GetDatarFlagRollout(p datarapi.GetDatarFlagRolloutParams) middleware.Responder {
 	if err := checkFormat(p.Format); err != nil {
 		return h.fail(p.HTTPRequest, err)
@@ -133,7 +134,7 @@ func (h *Handler) GetDatarFlagRollout(p datarapi.GetDatarFlagRolloutParams) midd
 	return h.answer(p.HTTPRequest, p.Format, err, func() any { return rolloutModel(r) }, func() *insight.Table { return r.Table() })
 }
 
-// PostDatarFlagForecast tells what a draft would change.
+// PostDatarFlagForecast forecasts the effect of a draft.
 func (h *Handler) PostDatarFlagForecast(p datarapi.PostDatarFlagForecastParams) middleware.Responder {
 	draft, err := draftOf(p.Body.Draft)
 	if err != nil {
@@ -143,13 +144,13 @@ func (h *Handler) PostDatarFlagForecast(p datarapi.PostDatarFlagForecastParams) 
 	return h.answer(p.HTTPRequest, nil, err, func() any { return forecastModel(f) }, nil)
 }
 
-// GetDatarFlagState shows what a flag is doing, and whether it can be deleted.
+// GetDatarFlagState returns the state of a flag and whether it can be deleted.
 func (h *Handler) GetDatarFlagState(p datarapi.GetDatarFlagStateParams) middleware.Responder {
 	s, err := h.answers.State(p.HTTPRequest.Context(), p.FlagID, p.Days)
 	return h.answer(p.HTTPRequest, nil, err, func() any { return stateModel(s) }, nil)
 }
 
-// GetDatarStates lists flags by what they are doing.
+// GetDatarStates lists flags by their states.
 func (h *Handler) GetDatarStates(p datarapi.GetDatarStatesParams) middleware.Responder {
 	if err := checkFormat(p.Format); err != nil {
 		return h.fail(p.HTTPRequest, err)
@@ -161,7 +162,7 @@ func (h *Handler) GetDatarStates(p datarapi.GetDatarStatesParams) middleware.Res
 	return h.answer(p.HTTPRequest, p.Format, err, func() any { return statesModel(s) }, func() *insight.Table { return s.Table() })
 }
 
-// GetDatarUnknown lists what was asked for and is not there.
+// GetDatarUnknown lists requested flags that do not exist.
 func (h *Handler) GetDatarUnknown(p datarapi.GetDatarUnknownParams) middleware.Responder {
 	if err := checkFormat(p.Format); err != nil {
 		return h.fail(p.HTTPRequest, err)
@@ -199,7 +200,7 @@ func (h *Handler) PostFlagTry(p datarapi.PostFlagTryParams) middleware.Responder
 	return h.answer(p.HTTPRequest, nil, err, func() any { return &models.FlagTryResponse{Results: mapAll(tried, triedModel)} }, nil)
 }
 
-// draftOf is definitionOf for the parts that a draft has.
+// draftOf converts the parts of a draft as definitionOf converts those of a definition.
 func draftOf(m *models.FlagDraft) (*entity.Definition, error) {
 	if m == nil {
 		return &entity.Definition{}, nil

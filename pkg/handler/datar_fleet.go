@@ -15,12 +15,13 @@ import (
 	datarapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/datar"
 )
 
-// Fleet reads the statistics of all servers. Its error matches datar.ErrNoDetails if the store does not keep them.
+// Fleet reads the statistics of all servers. Its error matches datar.ErrNoDetails if the store does
+// not keep them.
 type Fleet interface {
 	Fleet(ctx context.Context) (*datar.Fleet, error)
 }
 
-// GetDatarFleet shows the statistics of all servers that count into the database.
+// GetDatarFleet returns the statistics of all servers that count into the database.
 func (h *Handler) GetDatarFleet(p datarapi.GetDatarFleetParams) middleware.Responder {
 	if h.fleet == nil {
 		return datarOff()
@@ -55,7 +56,8 @@ func fleetModel(f *datar.Fleet, now time.Time) *models.DatarFleet {
 	}
 }
 
-// silentText says since when a server is silent, and is empty for any other.
+// silentText describes how long a server has been silent. It returns "" if the server is not
+// silent.
 func silentText(s *datar.FleetServer, now time.Time) string {
 	if s.State != datar.StateSilent {
 		return ""
@@ -63,7 +65,7 @@ func silentText(s *datar.FleetServer, now time.Time) string {
 	return fmt.Sprintf("Not heard of for %s, and did not end: its counts may still come, up to 90 days late.", age(now.Sub(s.LastHeard)))
 }
 
-// age rounds a time that has passed down to days, hours, minutes or seconds.
+// age formats an elapsed time in whole days, hours, minutes or seconds, rounded down.
 func age(d time.Duration) string {
 	for _, unit := range []struct {
 		length time.Duration

@@ -14,20 +14,22 @@ import (
 	datarapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/datar"
 )
 
-// ingestRetryAfter is how many seconds a sender is asked to wait when the database or memory is not there.
+// ingestRetryAfter is the Retry-After value in seconds that a sender gets while the database or
+// memory is unavailable.
 const ingestRetryAfter = 10
 
-// Ingester takes batches of counts. Its errors match those of package ingest where the request is at fault.
+// Ingester applies batches of counts. Its errors match those of package ingest if the request is at
+// fault.
 type Ingester interface {
 	Ingest(ctx context.Context, batch ingest.Batch) (ingest.Result, error)
 }
 
-// PostDatarEvaluations takes counts that were aggregated elsewhere.
+// PostDatarEvaluations accepts counts that were aggregated elsewhere.
 func (h *Handler) PostDatarEvaluations(p datarapi.PostDatarEvaluationsParams) middleware.Responder {
 	if h.ingester == nil {
 		return reply(http.StatusNotImplemented, "counts from elsewhere are not taken: start the server with Datar on, and with FLAGR_RECORDER_DATAR_INGEST_ENABLED=true")
 	}
-	if p.Body.FlagEvaluations == nil { // under another name, counts would be lost without a word
+	if p.Body.FlagEvaluations == nil { // a misspelled field would lose counts silently
 		return reply(http.StatusBadRequest, "flagEvaluations is missing, want an array of rows")
 	}
 	batch := ingest.Batch{Rows: make([]ingest.Row, len(p.Body.FlagEvaluations)), Sender: p.Body.Sender}
@@ -62,7 +64,7 @@ func (h *Handler) PostDatarEvaluations(p datarapi.PostDatarEvaluationsParams) mi
 	}
 }
 
-// later answers that the same batch can be sent again.
+// later responds that the client can send the same batch again.
 func later(message string) middleware.Responder { return retryLater(ingestRetryAfter, message) }
 
 func ingestModel(r ingest.Result) *models.DatarEvaluationsResult {
@@ -76,10 +78,10 @@ func ingestModel(r ingest.Result) *models.DatarEvaluationsResult {
 	}
 }
 
-// SnapshotFlags finds the flags of counts in what the server evaluates.
+// SnapshotFlags finds the flags of counts among those that the server evaluates.
 type SnapshotFlags struct {
 	Snapshots eval.Source
-	// All takes counts of all flags; otherwise of those whose dataRecordsEnabled is on.
+	// All accepts counts of all flags. Otherwise only flags with dataRecordsEnabled are accepted.
 	All bool
 }
 
@@ -90,7 +92,7 @@ func (f SnapshotFlags) FlagByKey(key string) (ingest.Flag, bool) {
 		return ingest.Flag{}, false
 	}
 	found := snapshot.Flag(0, key)
-	if found == nil || found.Key != key { // an id given as a key finds a flag, too, but not here
+	if found == nil || found.Key != key { // an ID in place of the key is rejected here
 		return ingest.Flag{}, false
 	}
 	flag := ingest.Flag{ID: int64(found.ID), RecordsEnabled: found.DataRecordsEnabled || f.All, Variants: map[string]int64{}}

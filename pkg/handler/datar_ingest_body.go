@@ -26,21 +26,23 @@ import (
 )
 
 const (
-	// ndjsonMime is the type of a body with one row of counts a line.
+	// ndjsonMime is the media type of a body with one row of counts per line.
 	ndjsonMime = "application/x-ndjson"
-	// ingestMemory is the most bytes of all batches together that are being read or applied: enough for 64 of the largest
-	// at once, or a thousand common ones.
+	// ingestMemory bounds the bytes of all batches that are being read or applied. It fits 64 of
+	// the largest batches, or a thousand typical ones.
 	ingestMemory = 64 << 20
 )
 
-// digestKey is the key of the body's digest in the context of a request.
+// digestKey is the context key of the body's digest.
 type digestKey struct{}
 
-// IngestMiddleware goes before the API where counts are taken. It gives the operation the paths that SDKs know, reads its
-// bodies, which may be compressed, within their limit, and notes their digest.
+// IngestMiddleware wraps the API for requests that send counts. It routes the paths that SDKs use
+// to the operation, reads and decompresses the body within its limit, and stores the body's digest
+// in the context.
 //
-// A client that sends slowly holds no more memory than what it has sent, and all of them no more than ingestMemory, until
-// the server's read timeout ends them. Who comes when that is used up is asked to come again.
+// A client that sends slowly holds only the memory of what it has sent. All clients together hold
+// at most ingestMemory, until the server's read timeout ends their requests. While the memory is
+// used up, further clients are told to retry.
 func IngestMiddleware(basePath string, api http.Handler) http.Handler {
 	operation := basePath + "/datar/evaluations"
 	memory := budget.NewMemory(ingestMemory)
@@ -51,7 +53,7 @@ func IngestMiddleware(basePath string, api http.Handler) http.Handler {
 		}
 		inner := r.Clone(r.Context())
 		inner.URL.Path, inner.URL.RawPath = operation, ""
-		defer func() { r.Pattern = inner.Pattern }() // for what counts requests by their routes
+		defer func() { r.Pattern = inner.Pattern }() // for metrics, which count requests by route
 		if r.Method != http.MethodPost {
 			api.ServeHTTP(rw, inner)
 			return
@@ -59,12 +61,12 @@ func IngestMiddleware(basePath string, api http.Handler) http.Handler {
 		share := share{of: memory}
 		defer share.giveBack()
 		body, status, err := readIngest(rw, r, &share)
-		if err == nil { // after the body, which a client may have to get rid of before it reads an answer
+		if err == nil { // after the body: a client may have to send all of it before it reads a response
 			status, err = http.StatusBadRequest, checkIngest(r.Header, body)
 		}
 		switch {
 		case stderrors.Is(err, errNoMemory):
-			rw.Header().Set("Connection", "close") // instead of reading what is left of the body
+			rw.Header().Set("Connection", "close") // so that the rest of the body is not read
 			later(err.Error()).WriteResponse(rw, nil)
 			return
 		case err != nil:
@@ -82,15 +84,16 @@ func IngestMiddleware(basePath string, api http.Handler) http.Handler {
 	})
 }
 
-// isPlainText reports whether a body is sent as text. SDKs in browsers do so on their own paths, with one row a line, since
-// browsers ask no permission for it.
+// isPlainText reports whether a body is sent as text. SDKs in browsers do so on their own paths,
+// with one row per line, because browsers send text without a preflight request.
 func isPlainText(h http.Header) bool {
 	mime, _, _ := strings.Cut(h.Get("Content-Type"), ";")
 	return strings.EqualFold(strings.TrimSpace(mime), "text/plain")
 }
 
-// leadsToIngest reports whether the path is one of counts, however it is written: the API's router cleans paths with their
-// escapes still in them, and must not reach the operation.
+// leadsToIngest reports whether a path leads to the operation, in whatever form it is written. The
+// API's router cleans escaped paths, so the escaped form is checked, too. Otherwise a request could
+// bypass this middleware.
 func leadsToIngest(u *url.URL, operation string) bool {
 	for _, p := range []string{path.Clean(u.Path), path.Clean(u.EscapedPath())} {
 		switch p {
@@ -101,10 +104,10 @@ func leadsToIngest(u *url.URL, operation string) bool {
 	return false
 }
 
-// errNoMemory is why a body is not read to its end.
+// errNoMemory is the error of a body that was not read to its end.
 var errNoMemory = stderrors.New("too many batches are being sent at once: nothing of this one was counted, send it again")
 
-// share is what one request has of the memory. It belongs to one goroutine.
+// share is the part of the memory that one request holds. It belongs to one goroutine.
 type share struct {
 	of   *budget.Memory
 	took int64
@@ -123,8 +126,8 @@ func (s *share) take(n int64) error {
 
 func (s *share) giveBack() { s.of.Release(s.took) }
 
-// checkIngest refuses bodies without anything in them, and what a sender may take for a key and is none: without one its
-// batch would count each time that it is sent.
+// checkIngest rejects an empty body and an invalid idempotency key. A batch without a valid key
+// would count each time that it is sent.
 func checkIngest(h http.Header, body []byte) error {
 	const name = "Idempotency-Key"
 	keys := h.Values(name)
@@ -160,7 +163,7 @@ func readIngest(rw http.ResponseWriter, r *http.Request, memory *share) (body []
 		return nil, 0, errNoMemory
 	case stderrors.Is(err, budget.ErrTooManyValues):
 		return nil, http.StatusRequestEntityTooLarge, err
-	case err != nil: // not the batch's fault, so senders must not take it for refused
+	case err != nil: // not the batch's fault, so senders must not treat it as rejected
 		return nil, http.StatusRequestTimeout, stderrors.New("the request body ended early, or did not come in time: nothing was counted, send it again")
 	}
 	switch encoding := strings.ToLower(r.Header.Get("Content-Encoding")); encoding {
@@ -185,13 +188,14 @@ func readIngest(rw http.ResponseWriter, r *http.Request, memory *share) (body []
 	return body, 0, nil
 }
 
-// readAll is io.ReadAll that takes memory as what it reads grows, whatever was announced; nil: it takes none.
+// readAll reads like io.ReadAll, and reserves memory as the data grows, whatever length was
+// announced. A nil memory reserves nothing.
 func readAll(r io.Reader, memory *share) ([]byte, error) {
 	const first = 4 << 10
 	var body []byte
 	for {
 		if len(body) == cap(body) {
-			more := max(first, cap(body)) // the old half is garbage at once
+			more := max(first, cap(body)) // the old buffer can be collected at once
 			if err := memory.take(int64(more)); err != nil {
 				return nil, err
 			}
@@ -210,8 +214,8 @@ func readAll(r io.Reader, memory *share) ([]byte, error) {
 	}
 }
 
-// boundedRows are read up to the row after the last that is accepted, so that small rows do not make a small body large in
-// memory.
+// boundedRows is decoded up to the first row beyond the limit, so that a small body with many small
+// rows does not take much memory.
 type boundedRows = bounded[ingest.Evaluation]
 
 type bounded[T any] []*T
@@ -219,7 +223,7 @@ type bounded[T any] []*T
 // UnmarshalJSON implements json.Unmarshaler.
 func (b *bounded[T]) UnmarshalJSON(data []byte) error {
 	decoder := json.NewDecoder(bytes.NewReader(data))
-	*b = nil // of null, as of nothing
+	*b = nil // for null, as for a missing list
 	switch start, err := decoder.Token(); {
 	case err != nil:
 		return err
@@ -232,7 +236,7 @@ func (b *bounded[T]) UnmarshalJSON(data []byte) error {
 	for decoder.More() {
 		var row *T
 		if err := decoder.Decode(&row); err != nil {
-			if wrong, ok := stderrors.AsType[*json.UnmarshalTypeError](err); ok { // flagEvaluations read such rows themselves
+			if wrong, ok := stderrors.AsType[*json.UnmarshalTypeError](err); ok { // flagEvaluations rows decode themselves
 				return fmt.Errorf("unknown: row %d: %q is a JSON %s, want rows that are objects", len(*b), wrong.Field, wrong.Value)
 			}
 			return fmt.Errorf("row %d: %w", len(*b), err)
@@ -252,7 +256,8 @@ func (b *bounded[T]) add(row *T) error {
 	return nil
 }
 
-// decodeIngest reads an envelope of counts. Its context, and all else in it that is not counted, is passed over.
+// decodeIngest reads an envelope of counts. It skips the context and all other fields that are not
+// counted.
 func decodeIngest(r io.Reader, batch *models.DatarEvaluations) error {
 	type envelope struct {
 		FlagEvaluations boundedRows             `json:"flagEvaluations"`
@@ -271,7 +276,7 @@ func decodeIngest(r io.Reader, batch *models.DatarEvaluations) error {
 	return nil
 }
 
-// ndjsonConsumer reads rows of counts, one a line, into a batch. Empty lines are passed over.
+// ndjsonConsumer reads rows of counts, one per line, into a batch. It skips empty lines.
 func ndjsonConsumer(turns budget.Turns) runtime.Consumer {
 	return inTurn(turns, func(r io.Reader, into any) error {
 		batch, ok := into.(*models.DatarEvaluations)

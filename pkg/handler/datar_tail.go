@@ -15,11 +15,12 @@ import (
 )
 
 const (
-	// tailTick is how often a listener is told what it did not get, and that the connection is alive.
+	// tailTick is the interval at which a listener learns how many events it missed and that the
+	// connection is alive.
 	tailTick = time.Second
-	// tailWriteTimeout ends the connection of a client that does not read.
+	// tailWriteTimeout closes the connection of a client that does not read.
 	tailWriteTimeout = 10 * time.Second
-	// tailPingTicks is how many ticks without events go by between two comments.
+	// tailPingTicks is the number of ticks without events between two comments.
 	tailPingTicks = 15
 )
 
@@ -45,13 +46,14 @@ func (h *Handler) GetDatarFlagTail(p datarapi.GetDatarFlagTailParams) middleware
 	})
 }
 
-// sendTail writes events until the client or the server ends the connection, or time is up.
+// sendTail writes events until the client disconnects, the server stops, or the time limit is
+// reached.
 func (h *Handler) sendTail(rw http.ResponseWriter, r *http.Request, listener *insight.Listener) {
 	rw.Header().Set(runtime.HeaderContentType, "text/event-stream")
 	rw.Header().Set("Cache-Control", "no-store")
 	rw.Header().Set("X-Accel-Buffering", "no")
 	control := http.NewResponseController(rw)
-	_ = control.SetReadDeadline(time.Time{}) // the server's own would end the request; not all writers have one
+	_ = control.SetReadDeadline(time.Time{}) // it would end the request; not all writers have one
 	write := func(text string) bool {
 		_ = control.SetWriteDeadline(time.Now().Add(tailWriteTimeout))
 		if _, err := rw.Write([]byte(text)); err != nil {
@@ -96,7 +98,7 @@ func (h *Handler) sendTail(rw http.ResponseWriter, r *http.Request, listener *in
 	}
 }
 
-// stopping tells whether the server is about to end, and waits for its connections.
+// stopping reports whether the server is stopping and waits for its connections.
 func (h *Handler) stopping() bool {
 	return h.healthChecks.Stopping != nil && h.healthChecks.Stopping()
 }

@@ -11,14 +11,16 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/budget"
 )
 
-// StoreTimeout is how long an operation waits for a database that does not answer. The generated server cuts connections
-// after 30 s, by default, and the client should know why before.
+// StoreTimeout is how long an operation waits for a database that does not respond. The generated
+// server closes connections after 30 s by default. The client must get the reason before that.
 const StoreTimeout = 25 * time.Second
 
-// Deadline goes between the API's router and its operations. It ends those that wait for the database longer than the
-// timeout, so that they give their connection back; they are answered with 503. States of flags that they read take memory,
-// which all of them share: see AnswerMemory. Deadline leaves out what needs no database, the export of all flags as a file, which
-// may take long, and the live tail, which has no end of its own.
+// Deadline wraps the operations behind the API's router. An operation that waits for the database
+// longer than timeout ends with 503 and returns its connection to the pool. The states of flags
+// that operations read take memory from a shared budget, see AnswerMemory.
+//
+// Deadline does not apply to operations that need no database, to the export of all flags as a
+// file, which may take long, and to the live tail, which has its own time limit.
 func Deadline(timeout time.Duration, memory *budget.Memory, operations http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		route := middleware.MatchedRouteFrom(r)

@@ -67,7 +67,8 @@ func definitionModel(f *entity.Flag) *models.FlagDefinition {
 	}
 }
 
-// definitionOf tells a list that is left out, which is nil, from an empty one.
+// definitionOf converts a definition. A list that is left out becomes nil; an empty list stays
+// empty.
 func definitionOf(m *models.FlagDefinition) (entity.Definition, error) {
 	d := entity.Definition{
 		SnapshotID: uint(*m.SnapshotID), Key: m.Key, Description: m.Description, Notes: m.Notes, EntityType: m.EntityType,
@@ -104,7 +105,8 @@ func distributionDefinition(_ string, d *models.FlagDefinitionDistribution) (ent
 	return entity.DistributionDefinition{VariantID: optionalID(d.VariantID), VariantKey: d.VariantKey, Percent: uint(*d.Percent)}, nil
 }
 
-// eachPart converts a list whose members the generated code has checked, unless they are null.
+// eachPart converts a list. The generated code has validated the members, except that they may be
+// null.
 func eachPart[M, D any](path string, list []*M, convert func(path string, m *M) (D, error)) ([]D, error) {
 	if list == nil {
 		return nil, nil

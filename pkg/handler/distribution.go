@@ -25,7 +25,7 @@ func (h *Handler) FindDistributions(p distributionapi.FindDistributionsParams) m
 	return distributionapi.NewFindDistributionsOK().WithPayload(mapAll(distributions, distributionModel))
 }
 
-// PutDistributions replaces the distributions of a segment as a whole.
+// PutDistributions replaces all distributions of a segment.
 func (h *Handler) PutDistributions(p distributionapi.PutDistributionsParams) middleware.Responder {
 	wanted, err := distributionsOf(p.Body.Distributions)
 	if err != nil {
@@ -38,7 +38,7 @@ func (h *Handler) PutDistributions(p distributionapi.PutDistributionsParams) mid
 	return distributionapi.NewPutDistributionsOK().WithPayload(mapAll(stored, distributionModel))
 }
 
-// distributionsOf refuses a null in the list, which the generated validation lets through.
+// distributionsOf rejects a null in the list, which the generated validation allows.
 func distributionsOf(body []*models.Distribution) ([]entity.Distribution, error) {
 	rows := make([]entity.Distribution, len(body))
 	for i, d := range body {

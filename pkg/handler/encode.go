@@ -16,10 +16,11 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 )
 
-// What follows writes lists of flags without the generated models and without reflection. Tests compare each function byte for
-// byte with what encoding/json writes, without escaping HTML.
+// The functions below write lists of flags without the generated models and without reflection.
+// Tests compare the output of each function byte for byte with that of encoding/json without HTML
+// escaping.
 
-// appendFlagModel appends a flag as flagModel has it.
+// appendFlagModel appends a flag in the form of flagModel.
 func appendFlagModel(b []byte, f *entity.Flag) []byte {
 	b = append(b, '{')
 	b = appendOptionalText(b, `"createdBy":`, f.CreatedBy)
@@ -41,7 +42,8 @@ func appendFlagModel(b []byte, f *entity.Flag) []byte {
 	return append(b, '}')
 }
 
-// appendSnapshots appends a history. It fails on a snapshot whose stored flag cannot be read.
+// appendSnapshots appends a history. It returns an error if the stored flag of a snapshot is
+// invalid.
 func appendSnapshots(b []byte, snapshots []entity.FlagSnapshot) ([]byte, error) {
 	b = append(b, '[')
 	for i := range snapshots {
@@ -168,10 +170,10 @@ func appendVariantEntity(b []byte, v *entity.Variant) []byte {
 func appendTagEntity(b []byte, t *entity.Tag) []byte {
 	b = appendModel(b, &t.Model)
 	b = eval.AppendString(append(b, `,"Value":`...), t.Value)
-	return append(b, `,"Flags":null}`...) // never filled in
+	return append(b, `,"Flags":null}`...) // never set
 }
 
-// appendModel appends the beginning of a row.
+// appendModel appends the first fields of a row.
 func appendModel(b []byte, m *entity.Model) []byte {
 	b = appendNumber(append(b, `{"ID":`...), m.ID)
 	b = appendTime(append(b, `,"CreatedAt":`...), m.CreatedAt)
@@ -183,7 +185,8 @@ func appendModel(b []byte, m *entity.Model) []byte {
 	return appendTime(b, m.DeletedAt.Time)
 }
 
-// appendTime appends null for a time that RFC 3339 has no form for, such as one after the year 9999.
+// appendTime appends a time, or null if RFC 3339 cannot represent it, for example after the year
+// 9999.
 func appendTime(b []byte, t time.Time) []byte {
 	start := len(b)
 	if b, err := t.AppendText(append(b, '"')); err == nil {
@@ -192,7 +195,7 @@ func appendTime(b []byte, t time.Time) []byte {
 	return append(b[:start], "null"...)
 }
 
-// appendAttachment appends an attachment, in which all values come from JSON.
+// appendAttachment appends an attachment. All its values must come from JSON.
 func appendAttachment(b []byte, a entity.Attachment) []byte {
 	if a == nil {
 		return append(b, "null"...)
@@ -236,7 +239,7 @@ func appendValue(b []byte, value any) []byte {
 	var other bytes.Buffer
 	encoder := json.NewEncoder(&other)
 	encoder.SetEscapeHTML(false)
-	if encoder.Encode(value) != nil { // not from JSON
+	if encoder.Encode(value) != nil { // a value that did not come from JSON
 		return append(b, "null"...)
 	}
 	return append(b, bytes.TrimSuffix(other.Bytes(), []byte("\n"))...)
@@ -253,7 +256,7 @@ func appendElements(b []byte, elements []any) []byte {
 	return append(b, ']')
 }
 
-// appendList appends [] for a list without elements.
+// appendList appends a list. A list without elements becomes [], even if it is nil.
 func appendList[T any](b []byte, list []T, one func([]byte, *T) []byte) []byte {
 	b = append(b, '[')
 	for i := range list {
@@ -265,7 +268,7 @@ func appendList[T any](b []byte, list []T, one func([]byte, *T) []byte) []byte {
 	return append(b, ']')
 }
 
-// appendNullableList appends null for a list that is nil.
+// appendNullableList appends a list. A nil list becomes null.
 func appendNullableList[T any](b []byte, list []T, one func([]byte, *T) []byte) []byte {
 	if list == nil {
 		return append(b, "null"...)
@@ -273,7 +276,7 @@ func appendNullableList[T any](b []byte, list []T, one func([]byte, *T) []byte) 
 	return appendList(b, list, one)
 }
 
-// appendOptionalText appends a member and a comma, or nothing if the text is empty.
+// appendOptionalText appends a member and a comma, or nothing if value is empty.
 func appendOptionalText(b []byte, name, value string) []byte {
 	if value == "" {
 		return b

@@ -20,8 +20,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
 )
 
-// statuses says which errors are the client's and how they are answered. Their text reaches the client; every other
-// error is the server's, answered with 500, and its text reaches the log only.
+// statuses maps the errors that the client caused to responses, which contain the error's text.
+// Every other error is answered with 500, and its text goes to the log only.
 var statuses = []struct {
 	err    error
 	status int
@@ -35,10 +35,11 @@ var statuses = []struct {
 	{forward.ErrElsewhere, http.StatusNotImplemented},
 }
 
-// statusClientClosedRequest never reaches a client: the client has gone.
+// statusClientClosedRequest is for logs and metrics. No client receives it, because the client has
+// disconnected.
 const statusClientClosedRequest = 499
 
-// fail answers a request that could not be served.
+// fail responds to a request with the status of err.
 func (h *Handler) fail(r *http.Request, err error) middleware.Responder {
 	for _, s := range statuses {
 		if stderrors.Is(err, s.err) {
@@ -71,19 +72,19 @@ func operationID(r *http.Request) string {
 	return ""
 }
 
-// reply answers with a status and a message for the person behind the client. It is JSON whatever the operation
-// produces when it succeeds.
+// reply responds with a status and a message for the user of the client. The body is JSON, whatever
+// the operation produces on success.
 func reply(status int, message string) middleware.Responder {
 	return middleware.ResponderFunc(func(rw http.ResponseWriter, _ runtime.Producer) {
 		rw.Header().Set(runtime.HeaderContentType, runtime.JSONMime)
 		rw.WriteHeader(status)
 		encoder := json.NewEncoder(rw)
 		encoder.SetEscapeHTML(false)
-		_ = encoder.Encode(&models.Error{Message: &message}) // fails only when the client is gone
+		_ = encoder.Encode(&models.Error{Message: &message}) // fails only if the client has disconnected
 	})
 }
 
-// retryLater answers 503, and asks the client to wait so many seconds.
+// retryLater responds with 503 and a Retry-After header in seconds.
 func retryLater(seconds int, message string) middleware.Responder {
 	return middleware.ResponderFunc(func(rw http.ResponseWriter, producer runtime.Producer) {
 		rw.Header().Set("Retry-After", strconv.Itoa(seconds))
@@ -91,8 +92,9 @@ func retryLater(seconds int, message string) middleware.Responder {
 	})
 }
 
-// serveError answers what the generated code refuses, such as a body that breaks the schema. A body that was cut off
-// because it is too large gets its own status; everything else keeps go-openapi's status and code, with a message for people.
+// serveError responds to requests that the generated code rejects, such as a body that breaks the
+// schema. A body that was cut off because it is too large gets its own status. All other errors
+// keep go-openapi's status and code and get a readable message.
 func serveError(rw http.ResponseWriter, r *http.Request, err error) {
 	if tooLarge := bodyTooLarge(err); tooLarge != nil {
 		err = errors.New(http.StatusRequestEntityTooLarge, "the request body is larger than %d bytes", tooLarge.Limit)
@@ -104,7 +106,7 @@ func serveError(rw http.ResponseWriter, r *http.Request, err error) {
 		case stderrors.Is(parse.Reason, budget.ErrTooManyValues):
 			err = errors.New(http.StatusRequestEntityTooLarge, "%s", budget.ErrTooManyValues)
 		case stderrors.Is(parse.Reason, budget.ErrExhausted):
-			rw.Header().Set("Connection", "close") // instead of reading what is left of the body
+			rw.Header().Set("Connection", "close") // so that the rest of the body is not read
 			retryLater(1, budget.ErrExhausted.Error()).WriteResponse(rw, nil)
 			return
 		}

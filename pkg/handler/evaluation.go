@@ -16,7 +16,8 @@ import (
 	evaluationapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/evaluation"
 )
 
-// Evaluator decides and records. All evaluation operations use it, so that none can skip recording.
+// Evaluator evaluates and records. All evaluation operations use it, so that no operation can skip
+// recording.
 type Evaluator interface {
 	Evaluate(ctx context.Context, r eval.Request) *eval.Result
 	EvaluateEach(ctx context.Context, r eval.BatchRequest, use func(*eval.Result)) error
@@ -62,8 +63,8 @@ func (h *Handler) GetEvaluationBatch(p evaluationapi.GetEvaluationBatchParams) m
 	return h.evaluateBatch(p.HTTPRequest, &body, nil)
 }
 
-// evaluateBatch injects the headers of one request, which is nil for GET: it injects nothing from HTTP. A long answer is sent
-// while the batch is evaluated.
+// evaluateBatch evaluates a batch and sends a long response while it evaluates. headers is the
+// request whose HTTP headers are injected. For GET it is nil, and no headers are injected.
 func (h *Handler) evaluateBatch(r *http.Request, body *models.EvaluationBatchRequest, headers *http.Request) middleware.Responder {
 	request, err := batchRequestOf(body)
 	if err != nil {
@@ -79,7 +80,7 @@ func (h *Handler) evaluateBatch(r *http.Request, body *models.EvaluationBatchReq
 		encoder := eval.NewBatchEncoder(nil, rw)
 		switch err := h.eval.EvaluateEach(r.Context(), request, encoder.Add); {
 		case err != nil && encoder.Sent():
-			panic(http.ErrAbortHandler) // cuts the connection, so that no client takes half an answer for a whole one
+			panic(http.ErrAbortHandler) // so that no client takes half a response for a whole one
 		case err != nil:
 			h.fail(r, err).WriteResponse(rw, producer)
 		default:
@@ -88,15 +89,15 @@ func (h *Handler) evaluateBatch(r *http.Request, body *models.EvaluationBatchReq
 	})
 }
 
-// encoded answers 200 with a JSON document.
+// encoded responds with 200 and a JSON document.
 func encoded(document []byte) middleware.Responder {
 	return middleware.ResponderFunc(func(rw http.ResponseWriter, _ runtime.Producer) {
-		_, _ = rw.Write(append(document, '\n')) // fails only when the client is gone
+		_, _ = rw.Write(append(document, '\n')) // fails only if the client has disconnected
 	})
 }
 
-// bodyOfQuery reads into body what POST would have in its body, under the same schema. The errors match
-// entity.ErrInvalid and name the definition.
+// bodyOfQuery decodes a query parameter into body, under the schema of the POST body. Its errors
+// match entity.ErrInvalid and name the definition.
 func (h *Handler) bodyOfQuery(r *http.Request, text, definition string, body interface {
 	Validate(formats strfmt.Registry) error
 }) error {
@@ -113,7 +114,7 @@ func (h *Handler) bodyOfQuery(r *http.Request, text, definition string, body int
 	return nil
 }
 
-// checkDepth refuses a context that nests deeper than JSON may be stored: recorders store it.
+// checkDepth rejects a context that nests deeper than stored JSON may, because recorders store it.
 func checkDepth(name string, context any) error {
 	if entity.Deeper(context, entity.MaxJSONDepth) {
 		return entity.Invalid("%s nests more than the %d levels of objects and lists allowed", name, entity.MaxJSONDepth)
@@ -137,7 +138,7 @@ func evalRequestOf(body *models.EvalContext) eval.Request {
 	return r
 }
 
-// batchRequestOf refuses a null entity, which the generated validation lets through.
+// batchRequestOf rejects a null entity, which the generated validation allows.
 func batchRequestOf(body *models.EvaluationBatchRequest) (eval.BatchRequest, error) {
 	r := eval.BatchRequest{
 		Entities:    make([]eval.Entity, len(body.Entities)),

@@ -23,11 +23,13 @@ import (
 
 // ExportStore writes all flags to a file.
 type ExportStore interface {
-	// ExportSQLite writes a SQLite file to path, where an empty file may be. Without history it has no snapshots.
+	// ExportSQLite writes a SQLite file to path. An empty file may exist there. Without history the
+	// file has no snapshots.
 	ExportSQLite(ctx context.Context, path string, history bool) error
 }
 
-// GetExportEvalCacheJSON publishes the flags that evaluation uses, in the form that eval-only mode reads.
+// GetExportEvalCacheJSON returns the flags that evaluation uses, in the form that eval-only mode
+// reads.
 func (h *Handler) GetExportEvalCacheJSON(p exportapi.GetExportEvalCacheJSONParams) middleware.Responder {
 	snapshot, tag := h.snapshots.Snapshot(), ""
 	if h.states != nil {
@@ -44,7 +46,7 @@ func (h *Handler) GetExportEvalCacheJSON(p exportapi.GetExportEvalCacheJSONParam
 	return h.documents.responder(p.HTTPRequest.Context(), document)
 }
 
-// writeFlagDocument sends the flags that are wanted, in the form that eval-only mode reads.
+// writeFlagDocument sends the flags that wanted selects, in the form that eval-only mode reads.
 func writeFlagDocument(rw http.ResponseWriter, r *http.Request, flags []*entity.Flag, wanted func(*entity.Flag) bool) error {
 	out := newPatientWriter(rw, r)
 	defer out.release()
@@ -61,19 +63,20 @@ func writeFlagDocument(rw http.ResponseWriter, r *http.Request, flags []*entity.
 	return document.finish("]}\n")
 }
 
-// States has the flags that evaluation uses, with what is known about them.
+// States returns the flags that evaluation uses, with their version.
 type States interface {
 	State() *evalcache.State
 }
 
-// exportTag is the entity tag of an export: weak, since it says nothing of bytes and compression. Servers with the same
-// flags have the same.
+// exportTag returns the entity tag of an export. It is weak, because it does not identify bytes or
+// compression. Servers with the same flags return the same tag.
 func exportTag(version, query string) string {
 	sum := sha256.Sum256([]byte(version + "\n" + query))
 	return `W/"` + base64.RawURLEncoding.EncodeToString(sum[:16]) + `"`
 }
 
-// hasTag reports whether the header If-None-Match has the tag. Proxies that compress add to it.
+// hasTag reports whether the If-None-Match header contains the tag. Proxies that compress append to
+// the tag.
 func hasTag(values []string, tag string) bool {
 	bare := func(tag string) string {
 		return strings.TrimSuffix(strings.Trim(strings.TrimPrefix(strings.TrimSpace(tag), "W/"), `"`), "-gzip")
@@ -88,7 +91,7 @@ func hasTag(values []string, tag string) bool {
 	return false
 }
 
-// tagged adds an entity tag to an answer, unless it is empty.
+// tagged adds an entity tag to a response. It adds nothing if tag is empty.
 func tagged(tag string, answer middleware.Responder) middleware.Responder {
 	if tag == "" {
 		return answer
@@ -100,7 +103,8 @@ func tagged(tag string, answer middleware.Responder) middleware.Responder {
 	})
 }
 
-// exportFilter decides by ids if there are any, else by keys if there are any, else by enabled and tags together.
+// exportFilter selects by IDs if there are any, otherwise by keys if there are any, otherwise by
+// enabled and tags together.
 func exportFilter(p exportapi.GetExportEvalCacheJSONParams) func(*entity.Flag) bool {
 	if len(p.Ids) > 0 {
 		ids := setOf(p.Ids)
@@ -128,7 +132,8 @@ func setOf[T comparable](items []T) map[T]bool {
 	return set
 }
 
-// hasTags reports whether the flag has all, or else any, of the tags. No tags at all ask for nothing.
+// hasTags reports whether the flag has all of the tags, or any of them. An empty set of tags
+// matches every flag.
 func hasTags(f *entity.Flag, tags map[string]bool, all bool) bool {
 	found := map[string]bool{}
 	for _, t := range f.Tags {
@@ -142,7 +147,8 @@ func hasTags(f *entity.Flag, tags map[string]bool, all bool) bool {
 	return len(tags) == 0 || len(found) > 0
 }
 
-// GetExportSqlite serves all flags as a SQLite file. Every request makes a file of its own, and removes it.
+// GetExportSqlite sends all flags as a SQLite file. Every request creates its own file and removes
+// it.
 func (h *Handler) GetExportSqlite(p exportapi.GetExportSqliteParams) middleware.Responder {
 	history := p.ExcludeSnapshots == nil || !*p.ExcludeSnapshots
 	file := middleware.ResponderFunc(func(rw http.ResponseWriter, producer runtime.Producer) {

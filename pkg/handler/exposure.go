@@ -11,12 +11,13 @@ import (
 	exposureapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/exposure"
 )
 
-// Exposer records exposures. It is the same service as the Evaluator, so that both are recorded the same way.
+// Exposer records exposures. It is the same service as the Evaluator, so that both record in the
+// same way.
 type Exposer interface {
 	Expose(ctx context.Context, exposures []eval.Exposure) (recorded int, refused []eval.ExposureError, err error)
 }
 
-// PostExposures records what entities were shown.
+// PostExposures records which variants entities were shown.
 func (h *Handler) PostExposures(p exposureapi.PostExposuresParams) middleware.Responder {
 	exposures := make([]eval.Exposure, len(p.Body.Exposures))
 	for i, row := range p.Body.Exposures {
@@ -37,7 +38,8 @@ func (h *Handler) PostExposures(p exposureapi.PostExposuresParams) middleware.Re
 	return exposureapi.NewPostExposuresOK().WithPayload(response)
 }
 
-// exposureOf takes a null row, which the generated validation lets through, for one without any field.
+// exposureOf converts a row. It treats a null row, which the generated validation allows, as a row
+// without fields.
 func exposureOf(row *models.Exposure) eval.Exposure {
 	if row == nil {
 		return eval.Exposure{}
@@ -54,7 +56,7 @@ func exposureOf(row *models.Exposure) eval.Exposure {
 	if row.EntityID != nil {
 		e.EntityID = *row.EntityID
 	}
-	// An empty text is parsed as the beginning of Unix time, which nobody means.
+	// An empty string is parsed as the beginning of Unix time, which no client sends on purpose.
 	if t := time.Time(row.Timestamp); t.Unix() != 0 {
 		e.Timestamp = t
 	}

@@ -16,7 +16,8 @@ import (
 
 // FlagStore reads and changes flags and lists their history.
 type FlagStore interface {
-	// Flags lists flags. FlagsOrPages divides such a list into parts that are read one after the other, unless it is short.
+	// Flags lists flags. FlagsOrPages splits a long list into pages that are read one after the
+	// other.
 	Flags(ctx context.Context, q store.FlagQuery) ([]entity.Flag, error)
 	FlagsOrPages(ctx context.Context, q store.FlagQuery, reserve func(bytes int64) error) ([]entity.Flag, []store.FlagPage, error)
 	Flag(ctx context.Context, id int64) (*entity.Flag, error)
@@ -52,8 +53,9 @@ func (h *Handler) FindFlags(p flagapi.FindFlagsParams) middleware.Responder {
 	})
 }
 
-// listFlags answers with a list. One of several pages is read and sent page by page; the memory of the largest page is reserved before.
-// A list of one page shows the flags as they are at one moment, a longer one each page.
+// listFlags responds with a list. It reads and sends a list of several pages page by page, and
+// reserves the memory of the largest page before. A list of one page shows the flags at one moment.
+// In a longer list, this holds for each page.
 func (h *Handler) listFlags(r *http.Request, q store.FlagQuery) middleware.Responder {
 	return middleware.ResponderFunc(func(rw http.ResponseWriter, producer runtime.Producer) {
 		reserved := h.reservation()
@@ -95,7 +97,7 @@ func (h *Handler) listFlags(r *http.Request, q store.FlagQuery) middleware.Respo
 	})
 }
 
-// CreateFlag makes a flag, from a template if one is named.
+// CreateFlag creates a flag, from a template if one is named.
 func (h *Handler) CreateFlag(p flagapi.CreateFlagParams) middleware.Responder {
 	f, err := h.store.CreateFlag(p.HTTPRequest.Context(), h.actor(p.HTTPRequest), store.NewFlag{
 		Description: *p.Body.Description,
@@ -108,7 +110,7 @@ func (h *Handler) CreateFlag(p flagapi.CreateFlagParams) middleware.Responder {
 	return flagapi.NewCreateFlagOK().WithPayload(flagModel(f))
 }
 
-// GetFlag shows one flag with all its parts.
+// GetFlag returns one flag with all its parts.
 func (h *Handler) GetFlag(p flagapi.GetFlagParams) middleware.Responder {
 	f, err := h.store.Flag(p.HTTPRequest.Context(), p.FlagID)
 	if err != nil {
@@ -117,8 +119,8 @@ func (h *Handler) GetFlag(p flagapi.GetFlagParams) middleware.Responder {
 	return flagapi.NewGetFlagOK().WithPayload(flagModel(f))
 }
 
-// PutFlag changes the fields that the body has. It leaves enabled alone: SetFlagEnabled is for that. Unknown fields are named in
-// Warning headers.
+// PutFlag changes the fields that the body contains. It does not change enabled: see
+// SetFlagEnabled. It names unknown fields in Warning headers.
 func (h *Handler) PutFlag(p flagapi.PutFlagParams) middleware.Responder {
 	f, err := h.store.UpdateFlag(p.HTTPRequest.Context(), h.actor(p.HTTPRequest), p.FlagID, store.FlagPatch{
 		Description:        p.Body.Description,
@@ -133,7 +135,7 @@ func (h *Handler) PutFlag(p flagapi.PutFlagParams) middleware.Responder {
 	return withWarnings(flagapi.NewPutFlagOK().WithPayload(flagModel(f)), unknownFields(p.Body, p.Body.PutFlagRequestAdditionalProperties))
 }
 
-// SetFlagEnabled switches a flag on or off.
+// SetFlagEnabled enables or disables a flag.
 func (h *Handler) SetFlagEnabled(p flagapi.SetFlagEnabledParams) middleware.Responder {
 	f, err := h.store.SetFlagEnabled(p.HTTPRequest.Context(), h.actor(p.HTTPRequest), p.FlagID, *p.Body.Enabled)
 	if err != nil {
@@ -142,7 +144,7 @@ func (h *Handler) SetFlagEnabled(p flagapi.SetFlagEnabledParams) middleware.Resp
 	return flagapi.NewSetFlagEnabledOK().WithPayload(flagModel(f))
 }
 
-// DeleteFlag deletes a flag in a way that RestoreFlag undoes.
+// DeleteFlag deletes a flag. RestoreFlag can undo it.
 func (h *Handler) DeleteFlag(p flagapi.DeleteFlagParams) middleware.Responder {
 	if err := h.store.DeleteFlag(p.HTTPRequest.Context(), h.actor(p.HTTPRequest), p.FlagID); err != nil {
 		return h.fail(p.HTTPRequest, err)
@@ -150,7 +152,7 @@ func (h *Handler) DeleteFlag(p flagapi.DeleteFlagParams) middleware.Responder {
 	return flagapi.NewDeleteFlagOK()
 }
 
-// RestoreFlag brings a deleted flag back.
+// RestoreFlag restores a deleted flag.
 func (h *Handler) RestoreFlag(p flagapi.RestoreFlagParams) middleware.Responder {
 	f, err := h.store.RestoreFlag(p.HTTPRequest.Context(), h.actor(p.HTTPRequest), p.FlagID)
 	if err != nil {
@@ -159,7 +161,7 @@ func (h *Handler) RestoreFlag(p flagapi.RestoreFlagParams) middleware.Responder 
 	return flagapi.NewRestoreFlagOK().WithPayload(flagModel(f))
 }
 
-// DuplicateFlag copies a flag; the body, and each field of it, is optional.
+// DuplicateFlag copies a flag. The body and each field of it are optional.
 func (h *Handler) DuplicateFlag(p flagapi.DuplicateFlagParams) middleware.Responder {
 	var wish models.DuplicateFlagRequest
 	if p.Body != nil {
@@ -172,7 +174,7 @@ func (h *Handler) DuplicateFlag(p flagapi.DuplicateFlagParams) middleware.Respon
 	return flagapi.NewDuplicateFlagOK().WithPayload(flagModel(f))
 }
 
-// GetFlagSnapshots lists the states that a flag was in.
+// GetFlagSnapshots lists the snapshots of a flag.
 func (h *Handler) GetFlagSnapshots(p flagapi.GetFlagSnapshotsParams) middleware.Responder {
 	return middleware.ResponderFunc(func(rw http.ResponseWriter, producer runtime.Producer) {
 		reserved := h.reservation()
@@ -199,7 +201,7 @@ func (h *Handler) GetFlagSnapshots(p flagapi.GetFlagSnapshotsParams) middleware.
 	})
 }
 
-// GetFlagSnapshotMaxID tells whether anything has changed since the last time it was asked.
+// GetFlagSnapshotMaxID returns the highest snapshot ID, by which a client notices changes.
 func (h *Handler) GetFlagSnapshotMaxID(p flagapi.GetFlagSnapshotMaxIDParams) middleware.Responder {
 	id, err := h.store.MaxSnapshotID(p.HTTPRequest.Context())
 	if err != nil {

@@ -1,8 +1,10 @@
-// Package handler is the face of the server towards HTTP: it takes what the generated code has bound and validated,
-// calls one method of the store, of the evaluation service or of Datar, and turns the answer into a generated model.
+// Package handler implements the operations of the HTTP API. Each handler takes parameters that the
+// generated code has bound and validated, calls one method of the store, of the evaluation service
+// or of Datar, and maps the result to a generated model.
 //
-// Rules of flags, evaluation and counting live in those packages. What lives here is the mapping in both directions,
-// one table from errors to statuses, and the fan-out of evaluations to the configured recorders.
+// The rules of flags, evaluation and counting are in those packages. This package contains the
+// mapping in both directions, one table from errors to statuses, and the distribution of
+// evaluations to the configured recorders.
 package handler
 
 import (
@@ -31,8 +33,8 @@ import (
 	variantapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/variant"
 )
 
-// Store is what the handlers need to read and change flags. Its errors match entity.ErrInvalid, entity.ErrNotFound or
-// entity.ErrDuplicateKey where the request is at fault; their text is sent to the client.
+// Store reads and changes flags. Its errors match entity.ErrInvalid, entity.ErrNotFound or
+// entity.ErrDuplicateKey if the request is at fault. Their text is sent to the client.
 type Store interface {
 	FlagStore
 	VariantStore
@@ -45,42 +47,47 @@ type Store interface {
 
 // Options are the dependencies of the handlers.
 type Options struct {
-	// Store is nil in eval-only mode; all operations on flags then answer 501.
+	// Store is nil in eval-only mode. All operations on flags then return 501.
 	Store Store
 	// Eval is mandatory.
 	Eval Evaluator
-	// Snapshots has the flags that evaluation uses, for their export. Mandatory.
+	// Snapshots provides the flags that evaluation uses, for their export. Mandatory.
 	Snapshots eval.Source
-	// States has the same flags with their version, for the tag of the export. Nil: the export has no tag.
+	// States provides the same flags with their version, for the entity tag of the export. If it is
+	// nil, the export has no tag.
 	States States
-	// Datar is nil when Datar is switched off; its operations then answer 503.
+	// Datar is nil when Datar is off. Its operations then return 503.
 	Datar Datar
-	// Fleet is nil when Datar is switched off.
+	// Fleet is nil when Datar is off.
 	Fleet Fleet
-	// Answers is nil when flags come from a JSON document. Tail is nil when the live tail is switched off.
+	// Answers is nil when flags come from a JSON document. Tail is nil when the live tail is off.
 	Answers *insight.Service
 	Tail    *insight.Tail
-	// Ingester is nil when no counts from elsewhere are taken; their operation then answers 501.
+	// Ingester is nil when the server does not accept counts from elsewhere. The operation then
+	// returns 501.
 	Ingester Ingester
-	// RecorderStats returns the statistics of the streaming recorders; nil means that there are none.
+	// RecorderStats returns the statistics of the streaming recorders. Nil means that there are no
+	// such recorders.
 	RecorderStats func() []recorder.Stats
-	// MaxGetQueryBytes is the longest raw query of a GET evaluation; 0 means no limit.
+	// MaxGetQueryBytes is the longest raw query of a GET evaluation. 0 means no limit.
 	MaxGetQueryBytes int
-	// InjectedContext is what the server adds to the context of evaluations; nil means nothing.
+	// InjectedContext is what the server adds to the context of evaluations. Nil adds nothing.
 	InjectedContext *InjectedContext
-	// Actor names who sent a request, for createdBy and updatedBy; nil means nobody is known.
+	// Actor returns who sent a request, for createdBy and updatedBy. Nil means that all requests
+	// are anonymous.
 	Actor func(*http.Request) string
-	// HealthChecks is what health and readiness look at.
+	// HealthChecks are the inputs of health and readiness.
 	HealthChecks HealthChecks
-	// Memory is what lists of flags and histories take together. Nil: AnswerMemory for this Handler alone.
+	// Memory bounds the memory of lists of flags and histories. Nil means AnswerMemory for this
+	// Handler alone.
 	Memory *budget.Memory
-	// Turns are for decoding large bodies. Nil: all at once.
+	// Turns limits how many large bodies are decoded in parallel. Nil means no limit.
 	Turns budget.Turns
-	// Logger gets what went wrong in the server, with its cause. Mandatory.
+	// Logger logs server errors with their cause. Mandatory.
 	Logger *slog.Logger
 }
 
-// Handler answers the operations of the API.
+// Handler implements the operations of the API.
 type Handler struct {
 	files            exports        // of SQLite files
 	documents        exports        // of JSON documents
@@ -103,7 +110,7 @@ type Handler struct {
 	logger           *slog.Logger
 }
 
-// New makes the handlers.
+// New returns a Handler.
 func New(o Options) *Handler {
 	actor := o.Actor
 	if actor == nil {
@@ -132,7 +139,7 @@ func New(o Options) *Handler {
 	}
 }
 
-// Register assigns every operation of the API, and the reading and writing of bodies.
+// Register registers every operation of the API and its consumers and producers.
 func (h *Handler) Register(api *operations.FlagrAPI) {
 	api.JSONConsumer = jsonConsumer(h.turns)
 	api.RegisterConsumer(ndjsonMime, ndjsonConsumer(h.turns))
@@ -199,7 +206,7 @@ func (h *Handler) Register(api *operations.FlagrAPI) {
 	api.DistributionPutDistributionsHandler = distributionapi.PutDistributionsHandlerFunc(withStore(h, h.PutDistributions))
 }
 
-// withStore keeps operations that need a database from running without one.
+// withStore responds with an error to operations that need a database if there is no database.
 func withStore[P any](h *Handler, operation func(P) middleware.Responder) func(P) middleware.Responder {
 	if h.store != nil {
 		return operation

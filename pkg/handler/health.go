@@ -12,30 +12,32 @@ import (
 	healthapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/health"
 )
 
-// pingTimeout bounds how long a question for readiness waits for the database.
+// pingTimeout is how long a readiness request waits for the database.
 const pingTimeout = 2 * time.Second
 
-// HealthChecks is what health and readiness look at. A nil function means that there is nothing to look at.
+// HealthChecks are the inputs of health and readiness. A nil function skips its check.
 type HealthChecks struct {
-	// LastCheck is when the source of the flags last confirmed those in memory; zero if there are none yet.
+	// LastCheck returns when the source of the flags last confirmed those in memory. It is zero
+	// before the first load.
 	LastCheck func() time.Time
-	// Failing is whether the source could not be read or used when it was looked at last.
+	// Failing reports whether the last attempt to read or use the source failed.
 	Failing func() bool
-	// MaxAge is how long ago that may be until it counts as a problem; 0 means any time.
+	// MaxAge is the age of LastCheck that counts as a problem. 0 means no limit.
 	MaxAge time.Duration
-	// Ping asks the database for a sign of life.
+	// Ping checks the database.
 	Ping func(ctx context.Context) error
-	// Recorders tells how the recorders are.
+	// Recorders returns the state of the recorders.
 	Recorders func() []RecorderStatus
 	// Version is the version of the server.
 	Version string
-	// Stopping is whether the server has begun to stop.
+	// Stopping reports whether the server has begun to stop.
 	Stopping func() bool
 }
 
 func (c *HealthChecks) canEvaluate() bool { return c.LastCheck == nil || !c.LastCheck().IsZero() }
 
-// GetHealth says whether the server can evaluate. It does not look at the database: evaluations do not need it.
+// GetHealth returns whether the server can evaluate. It does not check the database, because
+// evaluations do not need it.
 func (h *Handler) GetHealth(healthapi.GetHealthParams) middleware.Responder {
 	if !h.healthChecks.canEvaluate() {
 		return reply(http.StatusServiceUnavailable, "no flags have been loaded yet")
@@ -43,8 +45,9 @@ func (h *Handler) GetHealth(healthapi.GetHealthParams) middleware.Responder {
 	return healthapi.NewGetHealthOK().WithPayload(&models.Health{Status: "OK"})
 }
 
-// GetReady says whether the server should get requests, and how its parts are. Only what keeps it from evaluating, or
-// will soon, makes it answer 503: a database that is away is away for all servers.
+// GetReady returns whether the server should get requests, and the state of its parts. It returns
+// 503 only if the server cannot evaluate or soon will not be able to. A database failure alone does
+// not, because it affects all servers alike.
 func (h *Handler) GetReady(p healthapi.GetReadyParams) middleware.Responder {
 	checks := &h.healthChecks
 	degraded := false

@@ -9,19 +9,20 @@ import (
 	"time"
 )
 
-// headerPrefix begins the names of properties that come from headers.
+// headerPrefix is the prefix of properties that come from headers.
 const headerPrefix = "@http_"
 
-// InjectedContext says what the server adds to the context of an evaluation. The zero value adds the time.
+// InjectedContext configures what the server adds to the context of an evaluation. The zero value
+// adds the time.
 type InjectedContext struct {
-	// Headers are names of request headers, HeaderPrefixes beginnings of such names, both in any case. Host is one of the
-	// headers.
+	// Headers are names of request headers. HeaderPrefixes are prefixes of such names. Both ignore
+	// case. Host is one of the headers.
 	Headers, HeaderPrefixes []string
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
 
-// properties are what a request adds: the time, and unless r is nil the headers.
+// properties returns what a request adds: the time and, unless r is nil, the headers.
 func (c *InjectedContext) properties(r *http.Request) map[string]any {
 	now := time.Now
 	if c.Now != nil {
@@ -43,13 +44,14 @@ func (c *InjectedContext) properties(r *http.Request) map[string]any {
 			added[headerProperty(name)] = strings.Join(values, ", ")
 		}
 	}
-	if r.Host != "" && c.wants("Host") { // net/http takes it out of the headers
+	if r.Host != "" && c.wants("Host") { // net/http removes it from the headers
 		added[headerProperty("Host")] = r.Host
 	}
 	return added
 }
 
-// Inject adds what a request adds to the context of its evaluation. The context must not be used elsewhere.
+// Inject returns context with the properties of the request. It may change context, which must not
+// be used elsewhere.
 func (c *InjectedContext) Inject(context any, r *http.Request) any {
 	return inject(context, c.properties(r))
 }
@@ -72,9 +74,10 @@ func headerProperty(header string) string {
 	return headerPrefix + strings.ReplaceAll(strings.ToLower(header), "-", "_")
 }
 
-// inject adds properties to the context of an evaluation, over those that the client sent under the same names. What the
-// client sent under names of headers is dropped: constraints on them rely on what a proxy sets. A context that is there and
-// no object stays as it is: no constraint can match it.
+// inject adds properties to the context of an evaluation. They replace properties of the same names
+// that the client sent. It removes header properties that the client sent, because constraints on
+// them rely on what a proxy sets. A context that is neither null nor an object is unchanged:
+// constraints cannot match it.
 func inject(context any, added map[string]any) any {
 	own, ok := context.(map[string]any)
 	switch {

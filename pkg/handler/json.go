@@ -15,7 +15,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
 )
 
-// jsonConsumer reads request bodies. Unlike go-openapi's own it refuses a body that goes on after its JSON document.
+// jsonConsumer reads request bodies. Unlike go-openapi's consumer, it rejects data after the JSON
+// document.
 func jsonConsumer(turns budget.Turns) runtime.Consumer {
 	return inTurn(turns, func(r io.Reader, into any) error {
 		if batch, ok := into.(*models.DatarEvaluations); ok {
@@ -25,12 +26,13 @@ func jsonConsumer(turns budget.Turns) runtime.Consumer {
 	})
 }
 
-// inTurn has large bodies decoded in turn. They are read before, since a client may send slowly.
+// inTurn limits how many large bodies are decoded in parallel. It reads a body before it waits,
+// because a client may send slowly.
 func inTurn(turns budget.Turns, decode runtime.ConsumerFunc) runtime.Consumer {
 	return runtime.ConsumerFunc(func(r io.Reader, into any) error {
 		body, err := io.ReadAll(r)
 		if len(body) > budget.LargeBytes {
-			// No more bodies wait than there is memory for, so that the wait is short.
+			// Memory bounds the number of waiting bodies, so the wait is short.
 			if err := turns.Take(context.Background()); err != nil {
 				return err
 			}
@@ -44,14 +46,15 @@ func inTurn(turns budget.Turns, decode runtime.ConsumerFunc) runtime.Consumer {
 	})
 }
 
-// brokenOff is what is left of a body after an error.
+// brokenOff is the rest of a body after a read error.
 type brokenOff struct{ err error }
 
 func (b brokenOff) Read([]byte) (int, error) { return 0, b.err }
 
 var errMoreJSON = errors.New("unexpected data after the JSON document")
 
-// decodeJSON reads exactly one JSON document; numbers of free-form values keep their text. An empty input is io.EOF.
+// decodeJSON reads exactly one JSON document. Numbers in free-form values keep their text. The
+// error of an empty input is io.EOF.
 func decodeJSON(r io.Reader, into any) error {
 	decoder := json.NewDecoder(skipMark(r))
 	decoder.UseNumber()
@@ -68,7 +71,7 @@ func decodeJSON(r io.Reader, into any) error {
 	}
 }
 
-// skipMark leaves out the byte order mark that some editors and libraries put before a text.
+// skipMark skips the byte order mark that some editors and libraries write at the start of a text.
 func skipMark(r io.Reader) io.Reader {
 	const mark = "\xef\xbb\xbf"
 	buffered := bufio.NewReaderSize(r, 16)

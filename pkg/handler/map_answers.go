@@ -70,7 +70,7 @@ func seriesModel(s *insight.Series) *models.DatarSeries {
 	return m
 }
 
-// timesModel keeps the offset of the zone, which generated times do not.
+// timesModel keeps the offset of the time zone, unlike the generated times.
 func timesModel(times []time.Time) []string {
 	texts := make([]string, len(times))
 	for i, t := range times {

@@ -7,7 +7,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
 )
 
-// mapAll maps a list; clients get [] and never null.
+// mapAll maps a list. A nil list becomes [], so that clients never get null.
 func mapAll[E, M any](rows []E, toModel func(*E) *M) []*M {
 	mapped := make([]*M, len(rows))
 	for i := range rows {
@@ -38,7 +38,7 @@ func tagModel(t *entity.Tag) *models.Tag {
 	return &models.Tag{ID: int64(t.ID), Value: &t.Value}
 }
 
-// variantModel serves an attachment that the database does not have as null.
+// variantModel maps a variant. An attachment that the database does not have becomes null.
 func variantModel(v *entity.Variant) *models.Variant {
 	return &models.Variant{ID: int64(v.ID), Key: &v.Key, Attachment: v.Attachment}
 }
@@ -67,7 +67,7 @@ func distributionModel(d *entity.Distribution) *models.Distribution {
 	}
 }
 
-// attachmentOf takes the free-form value of a request. Absent and null are the same and give nil.
+// attachmentOf converts the free-form value of a request. An absent value and null both give nil.
 func attachmentOf(value any) (entity.Attachment, error) {
 	switch v := value.(type) {
 	case nil:

@@ -13,18 +13,18 @@ import (
 	"github.com/go-openapi/errors"
 )
 
-// plain returns err with the status and code that go-openapi gives it, and a message that names the field as the client
-// wrote it, the value, and what is accepted.
+// plain returns err with the status and code that go-openapi gives it, and with a message that
+// contains the field as the client wrote it, the value, and what is accepted.
 func plain(err error) error {
 	var composite *errors.CompositeError
 	for stderrors.As(err, &composite) {
 		if len(composite.Errors) == 0 {
 			return err
 		}
-		err = composite.Errors[0] // go-openapi answers with the first one, too
+		err = composite.Errors[0] // go-openapi also responds with the first one
 	}
 	var validation *errors.Validation
-	if stderrors.As(err, &validation) && validation.Code() >= errors.InvalidTypeCode { // below: a media type
+	if stderrors.As(err, &validation) && validation.Code() >= errors.InvalidTypeCode { // lower codes are about media types
 		return errors.New(validation.Code(), "%s", validationMessage(validation))
 	}
 	var parse *errors.ParseError
@@ -72,7 +72,7 @@ func notAccepted(where string, value any, want string) string {
 	return where + " is not accepted; want " + want
 }
 
-// field names what a client sent: a field of the body as it stands there, everything else with its place.
+// field names what a client sent: a body field by its path, everything else with its location.
 func field(name, in string) string {
 	switch {
 	case in != "body" && in != "":
@@ -83,7 +83,7 @@ func field(name, in string) string {
 	return strings.TrimPrefix(name, "body.")
 }
 
-// valueOf quotes a string, and shows a number or a boolean. Everything else is empty.
+// valueOf quotes a string and formats a number or a boolean. It returns "" for all other values.
 func valueOf(value any) string {
 	switch v := value.(type) {
 	case string:
@@ -97,7 +97,7 @@ func valueOf(value any) string {
 	return ""
 }
 
-// nounOf has the names that go-openapi gives to types.
+// nounOf maps go-openapi's names of types to those in messages.
 var nounOf = map[string]string{
 	"int64": "an integer of 64 bits", "int32": "an integer of 32 bits", "integer": "an integer", "float64": "a number", "number": "a number",
 	"bool": "true or false", "boolean": "true or false", "string": "a string", "array": "an array", "object": "an object",
@@ -121,8 +121,8 @@ var plainRules = strings.NewReplacer(
 	"is a forbidden property", "is not a field here",
 )
 
-// jsonMessage describes a text that is not JSON, or not JSON of the shape that is wanted. It keeps what wraps the decoder's error, such
-// as the number of a line.
+// jsonMessage describes a text that is not JSON, or JSON of another shape than expected. It keeps
+// the text that wraps the decoder's error, such as a line number.
 func jsonMessage(what string, err error) string {
 	within := func(cause error) string { return strings.TrimSuffix(err.Error(), cause.Error()) }
 	or := func(place string) string { return cmp.Or(strings.TrimSuffix(place, ": "), what) }
@@ -145,7 +145,8 @@ func jsonMessage(what string, err error) string {
 	return what + ": " + shortened(err.Error())
 }
 
-// received names a value as encoding/json does: a kind, for some numbers with the number.
+// received describes a value as encoding/json does: by its kind and, for some numbers, by the
+// number.
 func received(value string) string {
 	kind, number, _ := strings.Cut(value, " ")
 	switch {

@@ -22,7 +22,8 @@ func (h *Handler) GetRecordersStatus(recorderapi.GetRecordersStatusParams) middl
 	return recorderapi.NewGetRecordersStatusOK().WithPayload(m)
 }
 
-// recorderStatusModel leaves out the text of the last error, which is for the log.
+// recorderStatusModel maps statistics. It leaves out the text of the last error, which goes to the
+// log only.
 func recorderStatusModel(s recorder.Stats) *models.RecorderStatus {
 	m := &models.RecorderStatus{
 		Name:           s.Name,
@@ -43,7 +44,7 @@ func recorderStatusModel(s recorder.Stats) *models.RecorderStatus {
 	return m
 }
 
-// timeModel leaves out the zero time.
+// timeModel maps the zero time to nil.
 func timeModel(t time.Time) *strfmt.DateTime {
 	if t.IsZero() {
 		return nil

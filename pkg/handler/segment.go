@@ -18,7 +18,7 @@ type SegmentStore interface {
 	ReorderSegments(ctx context.Context, by string, flagID int64, ids []int64) error
 }
 
-// FindSegments lists the segments of a flag in the order in which evaluation tries them.
+// FindSegments lists the segments of a flag in evaluation order.
 func (h *Handler) FindSegments(p segmentapi.FindSegmentsParams) middleware.Responder {
 	segments, err := h.store.Segments(p.HTTPRequest.Context(), p.FlagID)
 	if err != nil {
@@ -27,7 +27,7 @@ func (h *Handler) FindSegments(p segmentapi.FindSegmentsParams) middleware.Respo
 	return segmentapi.NewFindSegmentsOK().WithPayload(mapAll(segments, segmentModel))
 }
 
-// CreateSegment adds a segment behind the others.
+// CreateSegment appends a segment to those of a flag.
 func (h *Handler) CreateSegment(p segmentapi.CreateSegmentParams) middleware.Responder {
 	s, err := h.store.CreateSegment(p.HTTPRequest.Context(), h.actor(p.HTTPRequest), p.FlagID,
 		*p.Body.Description, uint(*p.Body.RolloutPercent))
@@ -47,7 +47,7 @@ func (h *Handler) PutSegment(p segmentapi.PutSegmentParams) middleware.Responder
 	return segmentapi.NewPutSegmentOK().WithPayload(segmentModel(s))
 }
 
-// PutSegmentsReorder puts segments in the order given.
+// PutSegmentsReorder sets the order of segments.
 func (h *Handler) PutSegmentsReorder(p segmentapi.PutSegmentsReorderParams) middleware.Responder {
 	err := h.store.ReorderSegments(p.HTTPRequest.Context(), h.actor(p.HTTPRequest), p.FlagID, p.Body.SegmentIDs)
 	if err != nil {

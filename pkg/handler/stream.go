@@ -16,23 +16,27 @@ import (
 )
 
 const (
-	// maxExports is how many exports of a kind are served at once. A SQLite file takes the disk of a database.
+	// maxExports is the number of exports of a kind that run in parallel. A SQLite file takes as
+	// much disk as the database.
 	maxExports = 4
-	// exportWait is how long an export waits for one of the others to end. Edge servers ask for the flags at the same time.
+	// exportWait is how long an export waits for another one to end. Edge servers request the flags
+	// at the same time.
 	exportWait = 2 * time.Second
-	// exportRetryAfter is how many seconds a client waits before it retries an export that was refused.
+	// exportRetryAfter is the Retry-After value, in seconds, of a rejected export.
 	exportRetryAfter = 10
-	// exportPart is what a client must have read within exportPatience, or it is cut off.
+	// exportPart is the number of bytes that a client must read within exportPatience. Otherwise
+	// the connection is closed.
 	exportPart     = 1 << 20
 	exportPatience = 30 * time.Second
-	// streamBuffer is how many bytes of a streamed answer are sent at once.
+	// streamBuffer is the number of bytes of a streamed response that are sent at once.
 	streamBuffer = 64 << 10
 )
 
-// exports bounds how many exports are served at once: it has an element for each.
+// exports bounds the exports that run in parallel. It holds one element per running export.
 type exports chan struct{}
 
-// responder gives the answer when it is its turn, and 503 if that takes longer than exportWait.
+// responder sends answer when an export may run. It responds with 503 if that takes longer than
+// exportWait.
 func (e exports) responder(ctx context.Context, answer middleware.Responder) middleware.Responder {
 	return middleware.ResponderFunc(func(rw http.ResponseWriter, producer runtime.Producer) {
 		patience := time.NewTimer(exportWait)
@@ -49,13 +53,14 @@ func (e exports) responder(ctx context.Context, answer middleware.Responder) mid
 	})
 }
 
-// patientWriter writes an answer that may take any time, since much data takes long over a slow line. But each part of 1 MiB
-// must be read within exportPatience. Release must be called at the end.
+// patientWriter writes a response that may take any time, because a large response takes long over
+// a slow connection. The client must read each part of 1 MiB within exportPatience. Call release at
+// the end.
 type patientWriter struct {
 	http.ResponseWriter
 	control *http.ResponseController
 	left    int           // bytes until the deadline is renewed
-	timeout time.Duration // of the server; 0 or less: none
+	timeout time.Duration // the server's write timeout; 0 or less means no timeout
 }
 
 func newPatientWriter(rw http.ResponseWriter, r *http.Request) *patientWriter {
@@ -66,7 +71,7 @@ func newPatientWriter(rw http.ResponseWriter, r *http.Request) *patientWriter {
 	return w
 }
 
-// Write implements io.Writer. It splits nothing: callers write much less than a part at once.
+// Write implements io.Writer. It does not split p: callers write much less than a part at once.
 func (w *patientWriter) Write(p []byte) (int, error) {
 	if w.left <= 0 {
 		if err := w.deadline(time.Now().Add(exportPatience)); err != nil {
@@ -79,10 +84,11 @@ func (w *patientWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// release takes the deadline away, unless the server sets one for each request: it would hold for the next one on the connection.
+// release removes the deadline, unless the server sets one for each request. Otherwise it would
+// apply to the next request on the connection.
 func (w *patientWriter) release() {
 	if w.timeout <= 0 {
-		_ = w.deadline(time.Time{}) // fails only when the connection is gone
+		_ = w.deadline(time.Time{}) // fails only if the connection is closed
 	}
 }
 
@@ -93,19 +99,20 @@ func (w *patientWriter) deadline(t time.Time) error {
 	return nil
 }
 
-// AnswerMemory is the most bytes that lists of flags and histories take, all answers together: two of the largest histories at
-// once, or four of the largest pages of a list.
+// AnswerMemory bounds the bytes that all responses with lists of flags and histories take together.
+// It fits two of the largest histories, or four of the largest pages of a list.
 const AnswerMemory = 96 << 20
 
 const (
-	// answerBytesPerByte is what a byte of stored JSON costs: as text of the database, decoded, and as text of the answer, in
-	// buffers that grow.
+	// answerBytesPerByte is the memory that one byte of stored JSON takes: as text from the
+	// database, decoded, and as text of the response, in buffers that grow.
 	answerBytesPerByte = 6
-	// freeAnswerBytes is the length up to which an answer takes nothing of it.
+	// freeAnswerBytes is the length up to which a response reserves nothing.
 	freeAnswerBytes = 16 << 10
 )
 
-// reservation is what an answer takes of the memory that all answers share. It belongs to one goroutine.
+// reservation is the part of the shared memory that one response holds. It belongs to one
+// goroutine.
 type reservation struct {
 	of    *budget.Memory
 	taken int64
@@ -113,8 +120,8 @@ type reservation struct {
 
 func (h *Handler) reservation() *reservation { return &reservation{of: h.memory} }
 
-// atLeast takes what so many bytes of stored JSON cost, but for what was taken before. The error is budget.ErrExhausted. An answer
-// that costs more than all memory has takes all of it.
+// atLeast extends the reservation to the cost of that many bytes of stored JSON. The error is
+// budget.ErrExhausted. A response that costs more than all memory reserves all of it.
 func (r *reservation) atLeast(bytes int64) error {
 	if bytes <= freeAnswerBytes {
 		return nil
@@ -130,10 +137,11 @@ func (r *reservation) atLeast(bytes int64) error {
 	return nil
 }
 
-// release gives everything back.
+// release returns the memory.
 func (r *reservation) release() { r.of.Release(r.taken) }
 
-// jsonStream writes a JSON document element by element. It holds one element and streamBuffer.
+// jsonStream writes a JSON document element by element. It buffers one element and streamBuffer
+// bytes.
 type jsonStream struct {
 	out *bufio.Writer
 	any bool // an element was written
@@ -143,10 +151,11 @@ func newJSONStream(out io.Writer) *jsonStream {
 	return &jsonStream{out: bufio.NewWriterSize(out, streamBuffer)}
 }
 
-// text writes a piece of the document as it is. Errors stay, and finish returns them.
+// text writes a piece of the document unchanged. finish returns its error.
 func (s *jsonStream) text(piece string) { _, _ = s.out.WriteString(piece) }
 
-// element writes an element of the list that was begun, with the comma before it. one appends it to a buffer.
+// element writes an element of the current list, with a comma before it unless it is the first. one
+// appends it to a buffer.
 func (s *jsonStream) element(one func(b []byte) []byte) error {
 	if s.any {
 		s.text(",")
@@ -156,14 +165,14 @@ func (s *jsonStream) element(one func(b []byte) []byte) error {
 	return err
 }
 
-// finish writes the last piece and what is still buffered.
+// finish writes the last piece and flushes the buffer.
 func (s *jsonStream) finish(piece string) error {
 	s.text(piece)
 	return s.out.Flush()
 }
 
-// abortable answers with a document that write sends piece by piece. If that fails, the connection is cut, so that no client takes
-// half of it for the whole.
+// abortable responds with a document that write sends piece by piece. If write fails, the
+// connection is closed, so that no client takes half a document for a whole one.
 func (h *Handler) abortable(write func(rw http.ResponseWriter) error) middleware.Responder {
 	return middleware.ResponderFunc(func(rw http.ResponseWriter, _ runtime.Producer) {
 		if err := write(rw); err != nil {

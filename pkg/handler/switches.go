@@ -9,14 +9,15 @@ import (
 	"github.com/go-openapi/runtime/middleware"
 )
 
-// switchWords are what the generated code takes for true, and the counterparts. It takes everything else for false.
+// switchWords are the strings that the generated code takes for true, and their opposites. The
+// generated code takes every other string for false.
 var switchWords = []string{
 	"true", "1", "yes", "ok", "y", "on", "selected", "checked", "t", "enabled",
 	"false", "0", "no", "n", "off", "unselected", "unchecked", "f", "disabled",
 }
 
-// CheckSwitches goes between the API's router and its operations, and refuses words that are neither true nor false where
-// the query has a boolean: a list with ?enabled=maybe would else be that of the disabled flags.
+// CheckSwitches wraps the operations behind the API's router. It rejects booleans in the query that
+// are neither true nor false. Otherwise a list with ?enabled=maybe would return the disabled flags.
 func CheckSwitches(operations http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if route := middleware.MatchedRouteFrom(r); route != nil && r.URL.RawQuery != "" {
@@ -26,7 +27,7 @@ func CheckSwitches(operations http.Handler) http.Handler {
 				if parameter.In != "query" || parameter.Type != "boolean" || len(values) == 0 {
 					continue
 				}
-				value := values[len(values)-1] // as the generated code does
+				value := values[len(values)-1] // as in the generated code
 				if value != "" && !slices.Contains(switchWords, strings.ToLower(value)) {
 					reply(http.StatusBadRequest, fmt.Sprintf("%s in query must be true or false: %q", parameter.Name, shortened(value))).WriteResponse(rw, nil)
 					return
@@ -37,7 +38,7 @@ func CheckSwitches(operations http.Handler) http.Handler {
 	})
 }
 
-// shortened keeps a message readable, whatever a client sent.
+// shortened limits the length of a client's value in a message.
 func shortened(value string) string {
 	const longest = 100
 	if len(value) > longest {

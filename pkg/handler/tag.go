@@ -37,7 +37,7 @@ func (h *Handler) FindTags(p tagapi.FindTagsParams) middleware.Responder {
 	return tagapi.NewFindTagsOK().WithPayload(mapAll(tags, tagModel))
 }
 
-// CreateTag puts a tag on a flag.
+// CreateTag adds a tag to a flag.
 func (h *Handler) CreateTag(p tagapi.CreateTagParams) middleware.Responder {
 	t, err := h.store.CreateTag(p.HTTPRequest.Context(), h.actor(p.HTTPRequest), p.FlagID, *p.Body.Value)
 	if err != nil {
@@ -46,7 +46,7 @@ func (h *Handler) CreateTag(p tagapi.CreateTagParams) middleware.Responder {
 	return tagapi.NewCreateTagOK().WithPayload(tagModel(t))
 }
 
-// DeleteTag takes a tag off a flag.
+// DeleteTag removes a tag from a flag.
 func (h *Handler) DeleteTag(p tagapi.DeleteTagParams) middleware.Responder {
 	if err := h.store.DeleteTag(p.HTTPRequest.Context(), h.actor(p.HTTPRequest), p.FlagID, p.TagID); err != nil {
 		return h.fail(p.HTTPRequest, err)

@@ -12,9 +12,9 @@ import (
 // VariantStore reads and changes the variants of flags.
 type VariantStore interface {
 	Variants(ctx context.Context, flagID int64) ([]entity.Variant, error)
-	// CreateVariant stores an empty attachment when the given one is nil.
+	// CreateVariant stores an empty attachment if attachment is nil.
 	CreateVariant(ctx context.Context, by string, flagID int64, key string, attachment entity.Attachment) (*entity.Variant, error)
-	// UpdateVariant keeps the attachment when the given one is nil.
+	// UpdateVariant keeps the attachment if attachment is nil.
 	UpdateVariant(ctx context.Context, by string, flagID, variantID int64, key string, attachment entity.Attachment) (*entity.Variant, error)
 	DeleteVariant(ctx context.Context, by string, flagID, variantID int64) error
 }
@@ -28,7 +28,7 @@ func (h *Handler) FindVariants(p variantapi.FindVariantsParams) middleware.Respo
 	return variantapi.NewFindVariantsOK().WithPayload(mapAll(variants, variantModel))
 }
 
-// CreateVariant adds a variant; without an attachment it gets an empty one.
+// CreateVariant adds a variant. Without an attachment, the variant gets an empty one.
 func (h *Handler) CreateVariant(p variantapi.CreateVariantParams) middleware.Responder {
 	attachment, err := attachmentOf(p.Body.Attachment)
 	if err != nil {
@@ -41,7 +41,7 @@ func (h *Handler) CreateVariant(p variantapi.CreateVariantParams) middleware.Res
 	return variantapi.NewCreateVariantOK().WithPayload(variantModel(v))
 }
 
-// PutVariant changes a variant; without an attachment it keeps the one it has.
+// PutVariant changes a variant. Without an attachment, the variant keeps its own.
 func (h *Handler) PutVariant(p variantapi.PutVariantParams) middleware.Responder {
 	attachment, err := attachmentOf(p.Body.Attachment)
 	if err != nil {
@@ -54,7 +54,8 @@ func (h *Handler) PutVariant(p variantapi.PutVariantParams) middleware.Responder
 	return variantapi.NewPutVariantOK().WithPayload(variantModel(v))
 }
 
-// DeleteVariant removes a variant that no distribution gives to anybody.
+// DeleteVariant removes a variant. It fails while a distribution gives the variant more than 0
+// percent.
 func (h *Handler) DeleteVariant(p variantapi.DeleteVariantParams) middleware.Responder {
 	if err := h.store.DeleteVariant(p.HTTPRequest.Context(), h.actor(p.HTTPRequest), p.FlagID, p.VariantID); err != nil {
 		return h.fail(p.HTTPRequest, err)

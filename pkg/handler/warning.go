@@ -13,14 +13,14 @@ import (
 	"github.com/go-openapi/runtime/middleware"
 )
 
-// Limits of what headers say about unknown fields.
+// Limits of the warnings about unknown fields.
 const (
 	maxUnknownFields     = 10
 	maxUnknownFieldBytes = 64
 )
 
-// unknownFields returns warnings about members of a body that its model, a pointer to a struct, has no field for. As in the
-// JSON decoder, the case of letters makes no difference.
+// unknownFields returns warnings about members of a body without a field in its model, which is a
+// pointer to a struct. As in the JSON decoder, names are case-insensitive.
 func unknownFields(model any, members map[string]any) []string {
 	if len(members) == 0 {
 		return nil
@@ -47,7 +47,7 @@ func unknownFields(model any, members map[string]any) []string {
 	return warnings
 }
 
-// withWarnings adds a Warning header for each text to an answer.
+// withWarnings adds a Warning header to a response for each text.
 func withWarnings(answer middleware.Responder, warnings []string) middleware.Responder {
 	if len(warnings) == 0 {
 		return answer
