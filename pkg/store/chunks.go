@@ -6,10 +6,11 @@ import (
 	"slices"
 )
 
-// idsPerQuery keeps lists of ids below the number of parameters that every database takes: older SQLite has 999.
+// idsPerQuery keeps lists of IDs below the parameter limit of every database. Older SQLite versions
+// accept 999.
 const idsPerQuery = 500
 
-// inChunks yields the values in lists for conditions with IN, of at most idsPerQuery each.
+// inChunks yields values in lists of at most idsPerQuery each, for conditions with IN.
 func inChunks[T any](values []T) iter.Seq[[]T] {
 	return func(yield func([]T) bool) {
 		for chunk := range slices.Chunk(values, idsPerQuery) {
@@ -20,8 +21,9 @@ func inChunks[T any](values []T) iter.Seq[[]T] {
 	}
 }
 
-// padded repeats the last of at most idsPerQuery values until there are idsPerQuery or a power of two: drivers and databases keep
-// each text of a statement for each connection, so there must be few.
+// padded repeats the last of at most idsPerQuery values until their number is idsPerQuery or a
+// power of two. Drivers and databases cache each statement text per connection, so the number of
+// different texts must be small.
 func padded[T any](values []T) []T {
 	if len(values) == 0 {
 		return values

@@ -11,50 +11,52 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// columnsOf are what a query reads of each row of a table.
+// columnsOf are the columns that a query reads from each row of a table.
 type columnsOf[T any] []column[T]
 
 type column[T any] struct {
 	name string
-	// into is where the value goes. It takes NULL as the zero value, as GORM does.
+	// into returns the target of the value. It accepts NULL as the zero value, as GORM does.
 	into func(row *T, how *reading) sql.Scanner
-	// text is set for texts and times: see textReader.
+	// text is set for strings and times: see textReader.
 	text bool
-	// record is set for what is kept about a row but shown in no list: when it was created, changed and deleted.
+	// record is set for columns that no list shows: when a row was created, changed and deleted.
 	record bool
 }
 
-// reading says how rows are read.
+// reading configures how rows are read.
 type reading struct {
-	// brief leaves out columns that are records.
+	// brief skips the columns that are records.
 	brief bool
-	// texts and attachments are values that rows have in common, by their texts. They are never changed in place. Without texts each row
-	// has its own.
+	// texts and attachments hold values that rows share, by their text. Values are never changed in
+	// place. If texts is nil, each row gets its own copy.
 	texts       map[string]string
 	attachments map[string]entity.Attachment
-	// owners are those whose parts are read, nil for all. Other rows are skipped.
+	// owners are the owners whose parts are read, nil for all. Rows of other owners are skipped.
 	owners map[uint]struct{}
-	skip   bool // the row that is being read
-	// each is called after each row that is not skipped. Its error ends the list. Nil: nothing is called.
+	skip   bool // whether to skip the current row
+	// each is called after each row that is not skipped. Its error ends the list. Nil calls
+	// nothing.
 	each func() error
 }
 
-// whole reads all columns, of rows that are kept: equal texts share memory.
+// whole reads all columns, for rows that are kept in memory: equal strings share memory.
 func whole() reading {
 	return reading{texts: map[string]string{}, attachments: map[string]entity.Attachment{}}
 }
 
-// brief reads what lists show, of rows that are not kept.
+// brief reads the columns that lists show, for rows that are not kept in memory.
 func brief() reading {
 	return reading{brief: true, attachments: map[string]entity.Attachment{}}
 }
 
-// textReader is a dialector whose driver reads texts and times faster as an expression than as a column.
+// textReader is a dialector whose driver reads strings and times faster from an expression than
+// from a column.
 type textReader interface {
 	readText(column string) string
 }
 
-// find reads rows by itself: GORM needs a multiple of the time, and reads all columns.
+// find reads rows without GORM, which takes several times as long and reads all columns.
 func find[T any](query *gorm.DB, of columnsOf[T], how reading) ([]T, error) {
 	kept, names := make(columnsOf[T], 0, len(of)), make([]string, 0, len(of))
 	reader, reads := query.Dialector.(textReader)
@@ -77,7 +79,8 @@ func find[T any](query *gorm.DB, of columnsOf[T], how reading) ([]T, error) {
 	return scan(query.Model(new(T)).Select(names), into, &how)
 }
 
-// scan reads the rows of a query. into gives the targets for the columns of a row, which is used for all of them.
+// scan reads the rows of a query. into returns the scan targets for a row, one per column. They are
+// reused for all rows.
 func scan[T any](query *gorm.DB, into func(row *T) []any, how *reading) (all []T, err error) {
 	rows, err := query.Rows()
 	if err != nil {
@@ -107,7 +110,7 @@ func scan[T any](query *gorm.DB, into func(row *T) []any, how *reading) (all []T
 	return all, rows.Err()
 }
 
-// modelColumns are those of entity.Model.
+// modelColumns returns the columns of entity.Model.
 func modelColumns[T any](model func(*T) *entity.Model) columnsOf[T] {
 	return columnsOf[T]{
 		{name: "id", into: func(row *T, _ *reading) sql.Scanner { return (*number)(&model(row).ID) }},
@@ -121,7 +124,8 @@ func numberColumn[T any](name string, field func(*T) *uint) column[T] {
 	return column[T]{name: name, into: func(row *T, _ *reading) sql.Scanner { return (*number)(field(row)) }}
 }
 
-// ownerColumn is the number of what a row belongs to. It comes before columns that rows have in common.
+// ownerColumn returns the column with the owner's ID. It comes before columns whose values rows
+// share.
 func ownerColumn[T any](name string, field func(*T) *uint) column[T] {
 	return column[T]{name: name, into: func(row *T, how *reading) sql.Scanner { return &ownerID{into: field(row), how: how} }}
 }
@@ -130,12 +134,12 @@ func switchColumn[T any](name string, field func(*T) *bool) column[T] {
 	return column[T]{name: name, into: func(row *T, _ *reading) sql.Scanner { return (*truth)(field(row)) }}
 }
 
-// textColumn is for texts that differ from row to row.
+// textColumn returns a column for strings that differ from row to row.
 func textColumn[T any](name string, field func(*T) *string) column[T] {
 	return column[T]{name: name, into: func(row *T, how *reading) sql.Scanner { return &text{field(row), how, nil} }, text: true}
 }
 
-// commonColumn is for texts that rows have in common.
+// commonColumn returns a column for strings that rows share.
 func commonColumn[T any](name string, field func(*T) *string) column[T] {
 	return column[T]{name: name, into: func(row *T, how *reading) sql.Scanner { return &text{field(row), how, how.texts} }, text: true}
 }
@@ -217,7 +221,7 @@ func snapshotColumns() columnsOf[entity.FlagSnapshot] {
 		column[entity.FlagSnapshot]{name: "flag", into: func(s *entity.FlagSnapshot, _ *reading) sql.Scanner { return (*state)(&s.Flag) }})
 }
 
-// number scans a whole number that is not negative.
+// number scans a non-negative integer.
 type number uint
 
 // Scan implements sql.Scanner.
@@ -232,7 +236,7 @@ func (n *number) Scan(value any) error {
 	return err
 }
 
-// ownerID scans the number of what a row belongs to.
+// ownerID scans the ID of a row's owner.
 type ownerID struct {
 	into *uint
 	how  *reading
@@ -248,7 +252,7 @@ func (o *ownerID) Scan(value any) error {
 	return err
 }
 
-// truth scans a boolean, for which databases have several types.
+// truth scans a boolean. Databases return it in several types.
 type truth bool
 
 // Scan implements sql.Scanner.
@@ -296,7 +300,7 @@ func (d *deletion) Scan(value any) error {
 	return (*moment)(&d.Time).Scan(value)
 }
 
-// text scans a text. Equal ones share memory if known is not nil.
+// text scans a string. Equal strings share memory if known is not nil.
 type text struct {
 	into  *string
 	how   *reading
@@ -336,7 +340,7 @@ func (t *text) Scan(value any) error {
 	return nil
 }
 
-// state scans the JSON of a flag, which each row has for itself.
+// state scans the JSON of a flag. Rows do not share it.
 type state []byte
 
 // Scan implements sql.Scanner.
@@ -347,7 +351,7 @@ func (s *state) Scan(value any) error {
 	return err
 }
 
-// attachment scans the JSON of an attachment. Equal ones share memory.
+// attachment scans the JSON of an attachment. Equal attachments share memory.
 type attachment struct {
 	into *entity.Attachment
 	how  *reading

@@ -8,8 +8,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// Constraints lists the constraints of a segment in the order of their ids; a segment that the flag does not have has
-// none.
+// Constraints lists the constraints of a segment in the order of their IDs. The list is empty if
+// the flag does not have the segment.
 func (s *Store) Constraints(ctx context.Context, flagID, segmentID int64) ([]entity.Constraint, error) {
 	constraints := []entity.Constraint{}
 	err := s.db.WithContext(ctx).Where("segment_id IN (?)", s.ownSegment(flagID, segmentID)).Order("id").Find(&constraints).Error
@@ -19,7 +19,7 @@ func (s *Store) Constraints(ctx context.Context, flagID, segmentID int64) ([]ent
 	return constraints, nil
 }
 
-// CreateConstraint adds a constraint, of which property, operator and value count, to a segment.
+// CreateConstraint adds a constraint to a segment. Of c, it uses property, operator and value.
 func (s *Store) CreateConstraint(ctx context.Context, by string, flagID, segmentID int64, c entity.Constraint) (*entity.Constraint, error) {
 	if err := checkConstraint(c); err != nil {
 		return nil, err
@@ -90,7 +90,7 @@ func constraintOf(tx *gorm.DB, flagID, segmentID, constraintID int64) (*entity.C
 	return constraint, nil
 }
 
-// ownSegment selects the id of the segment if it is the flag's.
+// ownSegment selects the ID of the segment if the segment belongs to the flag.
 func (s *Store) ownSegment(flagID, segmentID int64) *gorm.DB {
 	return s.db.Model(&entity.Segment{}).Select("id").Where("id = ? AND flag_id = ?", segmentID, flagID)
 }

@@ -13,10 +13,12 @@ import (
 // errUnchanged ends the transaction of a definition that changes nothing.
 var errUnchanged = errors.New("nothing changes")
 
-// ReplaceDefinition makes a flag what the definition says, in one transaction with one snapshot, and returns it with all
-// its parts. Parts keep their ids. A definition that changes nothing writes no snapshot. The error is an
-// *entity.ConflictError if the flag has changed since the definition's snapshot, and matches entity.ErrInvalid if the
-// definition breaks a rule; nothing is saved then.
+// ReplaceDefinition replaces the definition of a flag in one transaction with one snapshot, and
+// returns the flag with all its parts. Parts keep their IDs. A definition that changes nothing
+// writes no snapshot.
+//
+// The error is an *entity.ConflictError if the flag has changed since the definition's snapshot. It
+// matches entity.ErrInvalid if the definition breaks a rule. In both cases nothing is saved.
 func (s *Store) ReplaceDefinition(ctx context.Context, by string, id int64, d entity.Definition) (*entity.Flag, error) {
 	if err := entity.ProblemsError(d.Problems()); err != nil {
 		return nil, err
@@ -58,7 +60,8 @@ func (s *Store) ReplaceDefinition(ctx context.Context, by string, id int64, d en
 	return after, err
 }
 
-// flagAt reads a flag as it was in one of its snapshots, nil if there is no such snapshot.
+// flagAt reads a flag as it was in one of its snapshots. It returns nil if that snapshot does not
+// exist.
 func flagAt(tx *gorm.DB, flagID, snapshotID uint) (*entity.Flag, error) {
 	var snapshots []entity.FlagSnapshot
 	err := tx.Where("flag_id = ? AND id = ?", flagID, snapshotID).Find(&snapshots).Error
@@ -130,7 +133,7 @@ func create[T any](w *definitionWriter, row *T) error {
 	return insert(w.tx, row)
 }
 
-// remove deletes the rows of before whose ids are not among those of after.
+// remove deletes the rows of before whose IDs are missing from after.
 func remove[T any](w *definitionWriter, before, after []T, id func(*T) uint) error {
 	kept := make(map[uint]bool, len(after))
 	for i := range after {
@@ -176,7 +179,8 @@ func (w *definitionWriter) tags(before, after *entity.Flag) error {
 	return nil
 }
 
-// variants gives new ones their ids in after, and puts these into the distributions that name them by key.
+// variants writes variants. It sets the IDs of new variants in after, and in the distributions that
+// name them by key.
 func (w *definitionWriter) variants(before, after *entity.Flag) error {
 	known := byID(before.Variants, variantID)
 	created := map[string]uint{}

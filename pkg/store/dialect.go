@@ -8,48 +8,54 @@ import (
 	"gorm.io/gorm"
 )
 
-// dialect is what differs between the databases.
+// dialect describes how a database differs from the others.
 type dialect struct {
-	// open prepares the connections that a connection string names, without using them yet. The logger gets what a driver
-	// has to say, if it has.
+	// open prepares the connections for a connection string, without opening them yet. The logger
+	// gets the driver's messages, if the driver has any.
 	open func(dsn string, logger *slog.Logger) (target, error)
-	// refuses reports that the database has answered, and that its answer will be the same next time: a wrong password, a
-	// database that does not exist, a file that is not a database.
+	// refuses reports whether an error is a final answer of the database, such as a wrong password,
+	// a database that does not exist, or a file that is not a database.
 	refuses func(error) bool
-	// contains is a condition on @column and @text: the one holds the other, whatever the case of letters. The functions
-	// have no wildcards, so there is nothing to escape.
+	// contains is a condition on @column and @text: the column contains the text, ignoring case.
+	// The functions have no wildcards, so the text needs no escaping.
 	contains string
-	// bytes is an expression for the bytes of a column of text, %s, if '=' and IN on the column itself follow a collation
-	// that ignores case, accents or trailing spaces; empty if they compare bytes.
+	// bytes is an expression for the bytes of a text column, %s. It is set if '=' and IN on the
+	// column itself use a collation that ignores case, accents or trailing spaces. It is empty if
+	// they compare bytes.
 	bytes string
-	// writeTx and readTx are the options of the two kinds of transaction. All queries of one readTx see the same moment.
+	// writeTx and readTx are the options of the two kinds of transaction. All queries of one readTx
+	// see the same moment.
 	writeTx, readTx *sql.TxOptions
-	// tooLong names the column that a text does not fit in, if that is what the error says; nil where none has a limit
-	// that a request could reach.
+	// tooLong returns the column that a text does not fit in, if the error is about that. It is nil
+	// for a database without column limits that a request could reach.
 	tooLong func(error) (column string, ok bool)
-	// unfit is tooLong for a text with characters that the column cannot hold.
+	// unfit is like tooLong for a text with characters that the column cannot hold.
 	unfit func(error) (column string, ok bool)
-	// incomparable reports that a text has characters that the column it is compared with cannot hold; nil if that cannot be.
+	// incomparable reports whether an error is about a text with characters that the compared
+	// column cannot hold. It is nil for a database without such errors.
 	incomparable func(error) bool
-	// lockMigration lets one process at a time migrate. It answers 1 once the lock is had, and something else if it gave up.
-	// unlockMigration ends it where the transaction's end does not.
+	// lockMigration lets one process at a time migrate. It returns 1 when the lock is held, and
+	// another value if it timed out. unlockMigration releases the lock if the end of the
+	// transaction does not release it.
 	lockMigration, unlockMigration string
-	// probe changes nothing, and fails if the database cannot be written; empty if transactions that write fail by themselves.
+	// probe changes nothing, and fails if the database is not writable. It is empty if write
+	// transactions fail by themselves.
 	probe string
 }
 
-// target is an opened connection string.
+// target is a parsed connection string with its connections.
 type target struct {
 	dialector gorm.Dialector
 	pool      pool
 	// secrets are the parts of the connection string that must not be shown.
 	secrets []string
-	// name is what may be shown of the connection string: a file, or host and database.
+	// name is the part of the connection string that may be shown: a file, or host and database.
 	name string
 }
 
-// Limits of the connections to a server. They do not live for ever, so that a failover is noticed. None is closed
-// between two bursts, since opening one costs more than most queries; those that nobody needs go after a while.
+// Limits of the connections to a server. Their lifetime is limited, so that a failover is noticed.
+// The idle limit equals the open limit, so that no connection is closed between two bursts: opening
+// one costs more than most queries. Unused connections are closed after serverConnectionIdle.
 const (
 	serverConnections    = 32
 	serverConnectionIdle = 5 * time.Minute
@@ -62,7 +68,7 @@ func dialectOf(driver string) (dialect, bool) {
 		return dialect{
 			open:     openSQLite,
 			refuses:  refusedBySQLite,
-			contains: "instr(lower(@column), lower(@text)) > 0", // SQLite knows the case of ASCII letters only
+			contains: "instr(lower(@column), lower(@text)) > 0", // SQLite ignores the case of ASCII letters only
 			readTx:   &sql.TxOptions{ReadOnly: true},
 			probe:    "DELETE FROM flags WHERE 1 = 0",
 		}, true
@@ -72,7 +78,8 @@ func dialectOf(driver string) (dialect, bool) {
 			refuses:  refusedByPostgres,
 			contains: "strpos(lower(@column), lower(@text)) > 0",
 			readTx:   &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead},
-			// The number only has to differ from those of other programs in the same database.
+			// The number must differ from those of other programs in the same database. It has no
+			// other meaning.
 			lockMigration: "SELECT 1 FROM pg_advisory_xact_lock(7031988215)",
 		}, true
 	case "mysql":
@@ -81,7 +88,8 @@ func dialectOf(driver string) (dialect, bool) {
 			refuses:  refusedByMySQL,
 			contains: "locate(lower(@text), lower(@column)) > 0",
 			bytes:    "CAST(CONVERT(%s USING utf8mb4) AS BINARY)",
-			// The default, repeatable read, locks gaps between index entries, and writers of two flags deadlock there.
+			// The default, repeatable read, locks gaps between index entries. Writers of two flags
+			// would deadlock there.
 			writeTx:         &sql.TxOptions{Isolation: sql.LevelReadCommitted},
 			readTx:          &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead},
 			tooLong:         func(err error) (string, bool) { return columnOf(err, dataTooLong) },

@@ -8,8 +8,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// Distributions lists the distributions of a segment in the order of their variants' ids; a segment that the flag does
-// not have has none.
+// Distributions lists the distributions of a segment in the order of their variants' IDs. The list
+// is empty if the flag does not have the segment.
 func (s *Store) Distributions(ctx context.Context, flagID, segmentID int64) ([]entity.Distribution, error) {
 	distributions := []entity.Distribution{}
 	err := s.db.WithContext(ctx).Where("segment_id IN (?)", s.ownSegment(flagID, segmentID)).
@@ -20,8 +20,9 @@ func (s *Store) Distributions(ctx context.Context, flagID, segmentID int64) ([]e
 	return distributions, nil
 }
 
-// ReplaceDistributions gives a segment other distributions, of which variant id, variant key and percent count, and
-// returns them in the given order. The percents must sum to 100.
+// ReplaceDistributions replaces the distributions of a segment and returns the new ones in the
+// given order. Of each distribution, it uses variant ID, variant key and percent. The percents must
+// sum to 100.
 func (s *Store) ReplaceDistributions(ctx context.Context, by string, flagID, segmentID int64, distributions []entity.Distribution) ([]entity.Distribution, error) {
 	if err := checkPercents(distributions); err != nil {
 		return nil, err

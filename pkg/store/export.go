@@ -12,19 +12,21 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// exportRows is how many rows are written at once. With about ten columns each they stay well below SQLite's 32,766
-// parameters.
+// exportRows is the number of rows that one statement writes. At about ten columns each, they stay
+// well below SQLite's limit of 32,766 parameters.
 const exportRows = 200
 
-// exportBytes is how many bytes of states are written at once, about.
+// exportBytes is the approximate number of bytes of states that one statement writes.
 const exportBytes = 1 << 20
 
-// ExportSQLite writes all flags as they are at one moment into a new SQLite file, which must be empty or not there yet,
-// and which a server can use as its database. Deleted flags and parts are in it, so that a flag can be restored from
-// it, too. Without history the snapshots of flags are left out. Whatever the error is, the file is the caller's to
-// remove. From a SQLite file, SQLite copies the rows by itself.
+// ExportSQLite writes all flags, as they are at one moment, into a SQLite file that a server can
+// use as its database. The file must be empty or not exist. It also contains deleted flags and
+// parts, so that a flag can be restored from it. Without history, it does not contain the snapshots
+// of flags. After an error, the caller must remove the file. If the source is a SQLite file, SQLite
+// copies the rows.
 func (s *Store) ExportSQLite(ctx context.Context, path string, history bool) error {
-	// Nobody else has the file, and after a crash it is worth nothing: no journal, and no waiting for the disk.
+	// No other process uses the file, and it is useless after a crash. So it needs no journal and
+	// no sync.
 	const options = "?_pragma=journal_mode(OFF)&_pragma=synchronous(OFF)"
 	file, err := Open(ctx, Options{Driver: "sqlite3", DSN: path + options})
 	if err != nil {
@@ -73,7 +75,7 @@ func exported[T any]() exportedTable { return exportedTable{new(T), copyRows[T]}
 // attached is the name of the exported file in the statements that fill it.
 const attached = "exported"
 
-// insertions are statements that copy all rows of tables to the attached file.
+// insertions returns statements that copy all rows of tables to the attached file.
 func insertions(db *gorm.DB, tables []exportedTable) ([]string, error) {
 	statements := make([]string, len(tables))
 	for i, t := range tables {
@@ -87,7 +89,7 @@ func insertions(db *gorm.DB, tables []exportedTable) ([]string, error) {
 	return statements, nil
 }
 
-// copyRows writes the rows of one table as they are, deleted ones included.
+// copyRows copies all rows of one table unchanged, including deleted ones.
 func copyRows[T any](from, to *gorm.DB) (err error) {
 	rows, err := from.Unscoped().Model(new(T)).Rows()
 	if err != nil {

@@ -11,30 +11,31 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// TemplateBoolean is the template of a flag that is on for everybody once it is enabled.
+// TemplateBoolean is the template of a flag that, once enabled, is on for all entities.
 const TemplateBoolean = "simple_boolean_flag"
 
 // NewFlag describes a flag to create.
 type NewFlag struct {
 	// Description must not be empty.
 	Description string
-	// Key is made up when it is empty.
+	// Key is generated if it is empty.
 	Key string
-	// Template is empty or simple_boolean_flag, which adds a variant "on" and a segment that gives it to all.
+	// Template is empty or simple_boolean_flag, which adds a variant "on" and a segment that
+	// assigns it to all entities.
 	Template string
-	// DataRecordsEnabled has evaluations of the flag recorded.
+	// DataRecordsEnabled turns on recording of the flag's evaluations.
 	DataRecordsEnabled bool
 }
 
-// FlagPatch says what to change of a flag; nil fields stay as they are.
+// FlagPatch lists changes of a flag. Nil fields stay unchanged.
 type FlagPatch struct {
 	Description, Key, Notes *string
-	// EntityType may be empty: then evaluations keep the entity type that they come with.
+	// EntityType may be empty. Evaluations then keep the entity type of their request.
 	EntityType         *string
 	DataRecordsEnabled *bool
 }
 
-// CreateFlag creates a flag, which is not enabled yet, and returns it with all its parts.
+// CreateFlag creates a disabled flag and returns it with all its parts.
 func (s *Store) CreateFlag(ctx context.Context, by string, f NewFlag) (*entity.Flag, error) {
 	if f.Template != "" && f.Template != TemplateBoolean {
 		return nil, entity.Invalid("unknown value for template: %s", f.Template)
@@ -79,7 +80,7 @@ func (s *Store) UpdateFlag(ctx context.Context, by string, id int64, p FlagPatch
 				return err
 			}
 		}
-		// The time of the change is noted even when no column changes.
+		// The time of the change is set even if no column changes.
 		columns["updated_at"] = tx.NowFunc()
 		if err := duplicate(updateRow(tx, &entity.Flag{}, flag.ID, columns)); err != nil {
 			return fmt.Errorf("cannot update flag. %w", err)
@@ -92,7 +93,7 @@ func (s *Store) UpdateFlag(ctx context.Context, by string, id int64, p FlagPatch
 	return changed, err
 }
 
-// columns checks the new values and gives them by the names of their columns.
+// columns validates the new values and returns them by column name.
 func (p FlagPatch) columns() (map[string]any, error) {
 	columns := map[string]any{}
 	if p.Description != nil {
@@ -125,7 +126,7 @@ func (p FlagPatch) columns() (map[string]any, error) {
 	return columns, nil
 }
 
-// SetFlagEnabled switches a flag on or off and returns it without parts and tags.
+// SetFlagEnabled enables or disables a flag and returns it without parts and tags.
 func (s *Store) SetFlagEnabled(ctx context.Context, by string, id int64, enabled bool) (*entity.Flag, error) {
 	after, err := s.mutateFlag(ctx, by, &entity.Change{Operation: entity.OperationUpdate, Component: entity.ComponentFlag}, id, func(tx *gorm.DB, flag *entity.Flag) error {
 		return updateRow(tx, &entity.Flag{}, flag.ID, map[string]any{"enabled": enabled})
@@ -136,7 +137,7 @@ func (s *Store) SetFlagEnabled(ctx context.Context, by string, id int64, enabled
 	return withoutParts(after), nil
 }
 
-// DeleteFlag hides a flag. Its key stays taken, and RestoreFlag brings it back.
+// DeleteFlag marks a flag as deleted. Its key stays taken. RestoreFlag undoes the deletion.
 func (s *Store) DeleteFlag(ctx context.Context, by string, id int64) error {
 	_, err := s.mutateFlag(ctx, by, &entity.Change{Operation: entity.OperationDelete, Component: entity.ComponentFlag}, id, func(tx *gorm.DB, flag *entity.Flag) error {
 		return tx.Delete(&entity.Flag{}, flag.ID).Error
@@ -144,7 +145,7 @@ func (s *Store) DeleteFlag(ctx context.Context, by string, id int64) error {
 	return err
 }
 
-// RestoreFlag brings a deleted flag back, with all that it had, and returns it with its tags only.
+// RestoreFlag restores a deleted flag with all its parts, and returns it with its tags only.
 func (s *Store) RestoreFlag(ctx context.Context, by string, id int64) (*entity.Flag, error) {
 	after, err := s.mutate(ctx, by, &entity.Change{Operation: entity.OperationRestore, Component: entity.ComponentFlag}, func(tx *gorm.DB) (uint, error) {
 		flag, err := lockFlag(tx.Unscoped(), id)
@@ -161,8 +162,9 @@ func (s *Store) RestoreFlag(ctx context.Context, by string, id int64) (*entity.F
 	return after, nil
 }
 
-// DuplicateFlag creates a flag that works as the given one does, and returns it with all its parts. An empty key is
-// made up, an empty description becomes that of the given flag with a note.
+// DuplicateFlag creates a flag that evaluates like the given one, and returns it with all its
+// parts. An empty key is generated. An empty description becomes that of the given flag with a
+// note.
 func (s *Store) DuplicateFlag(ctx context.Context, by string, id int64, key, description string) (*entity.Flag, error) {
 	if err := entity.CheckText("description", description); err != nil {
 		return nil, err
@@ -198,7 +200,7 @@ func (s *Store) DuplicateFlag(ctx context.Context, by string, id int64, key, des
 }
 
 func copyParts(tx *gorm.DB, source *entity.Flag, flagID uint) error {
-	copies := make(map[uint]uint, len(source.Variants)) // from the ids of variants to those of their copies
+	copies := make(map[uint]uint, len(source.Variants)) // from the IDs of variants to those of their copies
 	for _, v := range source.Variants {
 		variant := entity.Variant{FlagID: flagID, Key: v.Key, Attachment: v.Attachment}
 		if err := insert(tx, &variant); err != nil {
@@ -238,8 +240,9 @@ func copyParts(tx *gorm.DB, source *entity.Flag, flagID uint) error {
 	return nil
 }
 
-// insertFlag writes the row of a new flag, under a made-up key if it has none. It looks for the key first: PostgreSQL and
-// MySQL would spend an id on a row that they refuse, and ids would depend on the database.
+// insertFlag inserts a new flag, with a generated key if it has none. It checks first whether the
+// key is taken: PostgreSQL and MySQL use up an ID for a rejected row, so IDs would depend on the
+// database.
 func insertFlag(tx *gorm.DB, flag *entity.Flag) error {
 	if flag.Key == "" {
 		flag.Key = entity.GenerateKey()
@@ -254,10 +257,11 @@ func insertFlag(tx *gorm.DB, flag *entity.Flag) error {
 	if taken > 0 {
 		return entity.ErrDuplicateKey
 	}
-	return duplicate(insert(tx, flag)) // somebody else may have created it meanwhile
+	return duplicate(insert(tx, flag)) // another request may have created it meanwhile
 }
 
-// duplicate says which rule a row breaks whose only unique column is its key.
+// duplicate maps a unique violation to entity.ErrDuplicateKey. Use it for tables whose only unique
+// column is the key.
 func duplicate(err error) error {
 	if errors.Is(err, gorm.ErrDuplicatedKey) {
 		return entity.ErrDuplicateKey
@@ -265,15 +269,15 @@ func duplicate(err error) error {
 	return err
 }
 
-// nameOwner adds to an ErrDuplicateKey which flag has the key, and what can be done if that flag is deleted. Other errors stay
-// as they are.
+// nameOwner adds to an ErrDuplicateKey which flag has the key and, if that flag is deleted, what
+// the client can do. It returns all other errors unchanged.
 func (s *Store) nameOwner(ctx context.Context, err error, key string) error {
 	if !errors.Is(err, entity.ErrDuplicateKey) {
 		return err
 	}
 	var owners []entity.Flag
 	found := s.db.WithContext(ctx).Unscoped().Where(map[string]any{"key": key}).Limit(1).Find(&owners)
-	if found.Error != nil || len(owners) == 0 { // the error says enough
+	if found.Error != nil || len(owners) == 0 { // err is enough
 		return err
 	}
 	owner := &owners[0]
@@ -288,13 +292,14 @@ func (s *Store) nameOwner(ctx context.Context, err error, key string) error {
 	return fmt.Errorf("%w: flag %d has the key %q%s", err, owner.ID, owner.Key, same)
 }
 
-// keepEntityType adds an entity type to the list of those that flags have used, in which an empty one counts, too.
+// keepEntityType adds an entity type to the list of those that flags have used. The empty entity
+// type is one of them.
 func keepEntityType(tx *gorm.DB, key string) error {
 	var known []entity.FlagEntityType
 	if err := tx.Unscoped().Where(map[string]any{"key": key}).Find(&known).Error; err != nil || len(known) > 0 {
 		return err
 	}
-	// Somebody else may be doing the same at this moment.
+	// Another request may insert the same key at this moment.
 	return tx.Clauses(clause.OnConflict{DoNothing: true}).Create(&entity.FlagEntityType{Key: key}).Error
 }
 
@@ -305,12 +310,12 @@ func checkDescription(description string) error {
 	return entity.CheckText("description", description)
 }
 
-// insert writes one row and nothing that hangs on it.
+// insert inserts one row without its associations.
 func insert[T any](tx *gorm.DB, row *T) error {
 	return tx.Omit(clause.Associations).Create(row).Error
 }
 
-// updateRow changes columns of one row, and the time of its last change.
+// updateRow changes columns of one row and the time of its last change.
 func updateRow(tx *gorm.DB, table any, id uint, columns map[string]any) error {
 	return tx.Model(table).Where("id = ?", id).Updates(columns).Error
 }

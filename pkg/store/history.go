@@ -12,16 +12,17 @@ import (
 )
 
 const (
-	// maxSnapshotBytes bounds the JSON of snapshots that SnapshotsByID reads at once.
+	// maxSnapshotBytes bounds the JSON of the snapshots that SnapshotsByID reads at once.
 	maxSnapshotBytes = 32 << 20
-	// bytesPerStateByte is what a byte of a snapshot's JSON costs: as text of the database, decoded, and in what is made of it, in
-	// buffers that grow.
+	// bytesPerStateByte is the memory that one byte of a snapshot's JSON takes: as text from the
+	// database, decoded, and in the result, in buffers that grow.
 	bytesPerStateByte = 6
-	// freeStateBytes is the length up to which snapshots take nothing of the memory that requests share.
+	// freeStateBytes is the length up to which snapshots reserve no shared memory.
 	freeStateBytes = 16 << 10
 )
 
-// reserveStates takes memory for the JSON of snapshots that a request reads. The error is budget.ErrExhausted.
+// reserveStates reserves shared memory for the JSON of snapshots that a request reads. The error is
+// budget.ErrExhausted.
 func reserveStates(ctx context.Context, bytes int64) error {
 	if bytes <= freeStateBytes {
 		return nil
@@ -29,7 +30,7 @@ func reserveStates(ctx context.Context, bytes int64) error {
 	return budget.AtLeast(ctx, bytes*bytesPerStateByte)
 }
 
-// AnyFlag reads a flag with all its parts, deleted or not.
+// AnyFlag reads a flag with all its parts, even if it is deleted.
 func (s *Store) AnyFlag(ctx context.Context, id int64) (*entity.Flag, error) {
 	flags := make([]entity.Flag, 1)
 	err := s.read(ctx, "a flag", func(tx *gorm.DB) error {
@@ -44,8 +45,8 @@ func (s *Store) AnyFlag(ctx context.Context, id int64) (*entity.Flag, error) {
 	return &flags[0], nil
 }
 
-// SnapshotHeads lists the newest snapshots of a flag, deleted or not, without their contents, the newest first and at most
-// limit of them. A flag that is not there has none.
+// SnapshotHeads lists at most limit snapshots of a flag without their contents, newest first. The
+// flag may be deleted. The list is empty if the flag does not exist.
 func (s *Store) SnapshotHeads(ctx context.Context, flagID int64, limit int) ([]entity.SnapshotHead, error) {
 	heads := []entity.SnapshotHead{}
 	err := s.db.WithContext(ctx).Model(&entity.FlagSnapshot{}).Select("id", "flag_id", "created_at", "updated_by").
@@ -56,7 +57,7 @@ func (s *Store) SnapshotHeads(ctx context.Context, flagID int64, limit int) ([]e
 	return heads, nil
 }
 
-// HeadsOfFlags lists all snapshots of some flags as SnapshotHeads does, in the order of their ids.
+// HeadsOfFlags lists all snapshots of some flags without their contents, in the order of their IDs.
 func (s *Store) HeadsOfFlags(ctx context.Context, flagIDs []int64) ([]entity.SnapshotHead, error) {
 	heads := []entity.SnapshotHead{}
 	for chunk := range inChunks(flagIDs) {
@@ -71,9 +72,10 @@ func (s *Store) HeadsOfFlags(ctx context.Context, flagIDs []int64) ([]entity.Sna
 	return heads, nil
 }
 
-// SnapshotsByID reads snapshots with their contents, in the order of their ids. Ids that are not there are left out. The
-// error matches entity.ErrInvalid if they have more than 32 MiB together, and budget.ErrExhausted if other requests use the memory
-// that the context shares with them.
+// SnapshotsByID reads snapshots with their contents, in the order of their IDs. It skips IDs that
+// do not exist. The error matches entity.ErrInvalid if the contents exceed 32 MiB together. It
+// matches budget.ErrExhausted if other requests use up the memory that the context shares with
+// them.
 func (s *Store) SnapshotsByID(ctx context.Context, ids []int64) ([]entity.FlagSnapshot, error) {
 	ids = slices.Clone(ids)
 	slices.Sort(ids)
@@ -100,7 +102,7 @@ func (s *Store) SnapshotsByID(ctx context.Context, ids []int64) ([]entity.FlagSn
 	return snapshots, nil
 }
 
-// DeletedAmong finds the deleted flags that have one of the keys or ids, without parts.
+// DeletedAmong returns the deleted flags that have one of the keys or IDs, without parts.
 func (s *Store) DeletedAmong(ctx context.Context, keys []string, ids []int64) ([]entity.Flag, error) {
 	flags := []entity.Flag{}
 	find := func(column string, values any) error {

@@ -15,8 +15,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// queryLogger is GORM's view of the logger. It only reports statements: errors are returned, and logged by who handles
-// them. Parameters never appear, because they are other people's data.
+// queryLogger adapts the logger to GORM. It only logs statements. Errors are returned, and the code
+// that handles them logs them. Parameters are never logged, because they are users' data.
 type queryLogger struct {
 	logger  *slog.Logger
 	queries bool
@@ -40,12 +40,13 @@ func (l queryLogger) Trace(ctx context.Context, begin time.Time, statement func(
 	l.logger.DebugContext(ctx, "query", "sql", text, "rows", rows, "duration", time.Since(begin), "failed", err != nil)
 }
 
-// ParamsFilter leaves the parameters out.
+// ParamsFilter removes the parameters.
 func (l queryLogger) ParamsFilter(_ context.Context, sql string, _ ...any) (string, []any) {
 	return sql, nil
 }
 
-// redactedError shows the message of its cause without secrets. It does not unwrap, so that nobody shows the cause.
+// redactedError has the message of its cause without secrets. It does not unwrap, so that the cause
+// is never shown.
 type redactedError struct {
 	message string
 	cause   error
@@ -54,8 +55,9 @@ type redactedError struct {
 func (e *redactedError) Error() string        { return e.message }
 func (e *redactedError) Is(target error) bool { return errors.Is(e.cause, target) }
 
-// secretsOf gives what must not be shown of a connection string. A password that is also the name of the user, of the database
-// or of the host is only hidden where it stands as a password: messages without those names help nobody.
+// secretsOf returns the parts of a connection string that must not be shown. If the password equals
+// the name of the user, the database or the host, only its occurrence as a password is hidden:
+// messages without those names would not help.
 func secretsOf(dsn, password string, names ...string) []string {
 	if password == "" || !slices.Contains(names, password) {
 		return []string{dsn, password}
@@ -73,7 +75,8 @@ func redact(err error, secrets []string) error {
 	return &redactedError{message: message, cause: err}
 }
 
-// explain says what failed. What the sender of a request did wrong is said in full by the error already.
+// explain adds the failed operation to an error. It returns errors that the client caused
+// unchanged, because they are complete.
 func explain(what string, err error) error {
 	for _, own := range []error{nil, entity.ErrInvalid, entity.ErrNotFound, entity.ErrDuplicateKey} {
 		if errors.Is(err, own) {

@@ -15,8 +15,9 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// migrate creates the tables, columns and indexes that are missing. GORM's own AutoMigrate also changes the types of
-// columns, for which it rebuilds whole tables on SQLite; a database that another program wrote must stay as it is.
+// migrate creates missing tables, columns and indexes. GORM's own AutoMigrate also changes column
+// types, and rebuilds whole tables on SQLite for that. But a database that another program wrote
+// must stay unchanged.
 func (s *Store) migrate(ctx context.Context) (done migration, err error) {
 	err = s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) (err error) {
 		if err := lock(tx, s.dialect.lockMigration); err != nil {
@@ -44,7 +45,8 @@ func (s *Store) migrate(ctx context.Context) (done migration, err error) {
 // errLocked reports a timeout while waiting for the migration lock.
 var errLocked = errors.New("another server is changing the tables and has not ended in time: start again when it has")
 
-// lock runs the statement that waits until no other server migrates; an empty one is nothing to do.
+// lock runs the statement that waits until no other server migrates. An empty statement does
+// nothing.
 func lock(tx *gorm.DB, statement string) error {
 	if statement == "" {
 		return nil
@@ -59,7 +61,7 @@ func lock(tx *gorm.DB, statement string) error {
 	return nil
 }
 
-// run executes a statement whose rows do not matter; an empty one is nothing to do.
+// run executes a statement and ignores its rows. An empty statement does nothing.
 func run(tx *gorm.DB, statement string) error {
 	if statement == "" {
 		return nil
@@ -67,7 +69,7 @@ func run(tx *gorm.DB, statement string) error {
 	return tx.Exec(statement).Error
 }
 
-// tables gives a value of each table, those that others refer to first.
+// tables returns a value of each table, in the order in which tables refer to each other.
 func tables(tx *gorm.DB) ([]any, error) {
 	statement := &gorm.Statement{DB: tx}
 	if err := statement.Parse(&entity.Tag{}); err != nil {
@@ -77,13 +79,13 @@ func tables(tx *gorm.DB) ([]any, error) {
 	return append(entity.Tables(), reflect.New(join).Interface()), nil
 }
 
-// migration lists what was missing in a database and was created.
+// migration lists the parts of a database that were missing and that were created.
 type migration struct {
-	kept    int      // tables that were there
+	kept    int      // tables that existed
 	changes []string // such as "table tags" and "column flags.notes"
 }
 
-// log says what was changed, as a warning if the database was in use before.
+// log logs the changes, as a warning if the database was in use before.
 func (m migration) log(ctx context.Context, logger *slog.Logger, database string) {
 	switch {
 	case len(m.changes) == 0:
@@ -94,7 +96,7 @@ func (m migration) log(ctx context.Context, logger *slog.Logger, database string
 	}
 }
 
-// table creates the table of the value, or its columns and indexes that are missing.
+// table creates the table of the value, or its missing columns and indexes.
 func (m *migration) table(tx *gorm.DB, value any) error {
 	migrator := tx.Migrator()
 	statement := &gorm.Statement{DB: tx}

@@ -13,12 +13,14 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// snapshotColumn is the column of flag_snapshots that holds a whole flag, and has a name that no other column has.
+// snapshotColumn is the column of flag_snapshots that holds a whole flag. No other column has this
+// name.
 const snapshotColumn = "flag"
 
-// mutate is the one way to change a flag: in a single transaction, change does its work and names the flag, which is
-// then recorded as a new snapshot. The result is the flag with all its parts, as it is after the commit. Who wants to
-// know of changes then gets c, in which the caller says what changes; the rest is filled in here.
+// mutate is the only function that changes flags. In a single transaction, it calls change, which
+// makes the change and returns the ID of the flag, and then writes the flag as a new snapshot. It
+// returns the flag with all its parts, as it is after the commit. Then it passes c to onChange. The
+// caller sets what changes in c, and mutate fills in the rest.
 func (s *Store) mutate(ctx context.Context, by string, c *entity.Change, change func(tx *gorm.DB) (flagID uint, err error)) (*entity.Flag, error) {
 	by = storable(by)
 	var after *entity.Flag
@@ -49,7 +51,7 @@ func (s *Store) mutate(ctx context.Context, by string, c *entity.Change, change 
 	return after, nil
 }
 
-// tooLong turns the database's answer that a column cannot hold a text into one for the sender of the request.
+// tooLong maps a database error about a text that a column cannot hold to an error for the client.
 func (s *Store) tooLong(err error) error {
 	if err == nil || s.dialect.tooLong == nil {
 		return err
@@ -67,8 +69,8 @@ func (s *Store) tooLong(err error) error {
 	}
 }
 
-// mutateFlag is mutate for a flag that is there and not deleted. Its row is locked before change sees it, so changes of
-// one flag follow one another.
+// mutateFlag is mutate for an existing flag that is not deleted. It locks the flag's row before it
+// calls change, so that changes of one flag run one after another.
 func (s *Store) mutateFlag(ctx context.Context, by string, c *entity.Change, id int64, change func(tx *gorm.DB, flag *entity.Flag) error) (*entity.Flag, error) {
 	return s.mutate(ctx, by, c, func(tx *gorm.DB) (uint, error) {
 		flag, err := lockFlag(tx, id)
@@ -79,7 +81,7 @@ func (s *Store) mutateFlag(ctx context.Context, by string, c *entity.Change, id 
 	})
 }
 
-// lockFlag reads the flag's row and keeps others from changing it. Deleted flags are seen through tx.Unscoped() only.
+// lockFlag reads and locks the flag's row. It finds deleted flags only through tx.Unscoped().
 func lockFlag(tx *gorm.DB, id int64) (*entity.Flag, error) {
 	flag := &entity.Flag{}
 	err := tx.Clauses(clause.Locking{Strength: clause.LockingStrengthUpdate}).Take(flag, "id = ?", id).Error
@@ -89,7 +91,7 @@ func lockFlag(tx *gorm.DB, id int64) (*entity.Flag, error) {
 	return flag, nil
 }
 
-// lastSnapshot is the JSON of the flag's newest snapshot, nil if it has none.
+// lastSnapshot returns the JSON of the flag's newest snapshot, or nil if the flag has no snapshot.
 func lastSnapshot(tx *gorm.DB, flagID uint) ([]byte, error) {
 	var snapshots []entity.FlagSnapshot
 	err := tx.Where("flag_id = ?", flagID).Order("id DESC").Limit(1).Find(&snapshots).Error
@@ -99,8 +101,8 @@ func lastSnapshot(tx *gorm.DB, flagID uint) ([]byte, error) {
 	return snapshots[0].Flag, nil
 }
 
-// record writes the flag with all its parts as a snapshot, whose JSON it returns, too, and points the flag to it. The
-// snapshot itself still names the one before it.
+// record writes the flag with all its parts as a snapshot, whose JSON it also returns, and sets it
+// in the flag's row. The flag in the snapshot still refers to the previous snapshot.
 func record(tx *gorm.DB, id uint, by string) (*entity.Flag, []byte, error) {
 	flags := make([]entity.Flag, 1)
 	flag := &flags[0]
@@ -129,7 +131,7 @@ func record(tx *gorm.DB, id uint, by string) (*entity.Flag, []byte, error) {
 	return flag, text, nil
 }
 
-// missing turns GORM's answer that there is no such row into one for the sender of the request.
+// missing maps GORM's error for a missing row to an error for the client.
 func missing(err error, format string, args ...any) error {
 	if errors.Is(err, gorm.ErrRecordNotFound) {
 		return entity.NotFound(format, args...)
@@ -137,12 +139,13 @@ func missing(err error, format string, args ...any) error {
 	return err
 }
 
-// storable makes a name that came with a request fit for every database. Who has an odd name may still change flags.
+// storable makes a user name from a request fit for every database, so that a user with an unusual
+// name can still change flags.
 func storable(name string) string {
 	return strings.ToValidUTF8(strings.ReplaceAll(name, "\x00", ""), "\uFFFD")
 }
 
-// withoutParts is the flag's own row, as some answers show it.
+// withoutParts returns the flag's own row, as some responses show it.
 func withoutParts(flag *entity.Flag) *entity.Flag {
 	flag.Segments, flag.Variants, flag.Tags = []entity.Segment{}, []entity.Variant{}, []entity.Tag{}
 	return flag

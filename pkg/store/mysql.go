@@ -22,10 +22,10 @@ func openMySQL(dsn string, logger *slog.Logger) (target, error) {
 	if err := checkZone(config.Loc); err != nil {
 		return target{}, err
 	}
-	// Columns of type datetime have no zone: all of them hold UTC.
+	// Columns of type datetime have no time zone. All of them hold UTC.
 	config.ParseTime, config.Loc = true, time.UTC
 	if _, ok := config.Params["sql_mode"]; !ok {
-		// Servers that are not strict cut texts that are too long, and would leave half a snapshot.
+		// A server that is not strict truncates long texts, and would store half a snapshot.
 		if config.Params == nil {
 			config.Params = map[string]string{}
 		}
@@ -46,8 +46,8 @@ func openMySQL(dsn string, logger *slog.Logger) (target, error) {
 	}, nil
 }
 
-// checkZone refuses a zone that the driver would convert times to before they are stored: what is stored already would be read
-// with an error of its offset.
+// checkZone rejects a time zone to which the driver would convert times before it stores them.
+// Times that are already stored would be wrong by its offset when they are read.
 func checkZone(zone *time.Location) error {
 	for _, month := range []time.Month{time.January, time.July} {
 		if _, offset := time.Date(2026, month, 1, 0, 0, 0, 0, zone).Zone(); offset != 0 {
@@ -58,7 +58,8 @@ func checkZone(zone *time.Location) error {
 	return nil
 }
 
-// Errors of MySQL and MariaDB that pass: too many connections, of all users or of this one, and a server that stops.
+// Temporary errors of MySQL and MariaDB: too many connections, of all users or of this one, and a
+// server that stops.
 const (
 	mysqlTooManyConnections  = 1040
 	mysqlServerShutdown      = 1053
@@ -72,8 +73,8 @@ func refusedByMySQL(err error) bool {
 		[]uint16{mysqlTooManyConnections, mysqlServerShutdown, mysqlTooManyOfThisUser, mysqlUserResourceReached}, cause.Number)
 }
 
-// driverLogger takes what the driver would otherwise write to standard error, in a form of its own: why it has given up a
-// connection. Who needed that connection gets an error, too.
+// driverLogger logs the driver's messages about closed connections, which would otherwise go to
+// standard error in another format. The query on such a connection also returns an error.
 type driverLogger struct{ logger *slog.Logger }
 
 // Print logs one message.
@@ -81,12 +82,13 @@ func (l driverLogger) Print(v ...any) {
 	l.logger.Debug("database connection given up", "driver", "mysql", "reason", fmt.Sprint(v...))
 }
 
-// Errors of MySQL and MariaDB that name a column: for a text that is longer than it, and for one with characters that it does
-// not have, such as emoji in utf8mb3.
+// Errors of MySQL and MariaDB that name a column: for a text that is too long for it, and for one
+// with characters that it cannot hold, such as emoji in utf8mb3.
 const (
 	dataTooLong     = 1406
 	incorrectString = 1366
-	// The others are for comparing such texts with such a column: one text, two, or more.
+	// The other errors occur when such texts are compared with such a column: one text, two, or
+	// more.
 	mixedCollations1 = 1267
 	mixedCollations2 = 1270
 	mixedCollations3 = 1271
@@ -97,7 +99,7 @@ func incomparableForMySQL(err error) bool {
 	return errors.As(err, &cause) && slices.Contains([]uint16{mixedCollations1, mixedCollations2, mixedCollations3}, cause.Number)
 }
 
-// columnInMessage finds 'column' and `database`.`table`.`column`.
+// columnInMessage matches 'column' and `database`.`table`.`column`.
 var columnInMessage = regexp.MustCompile("[`']([^`']+)[`'] at row")
 
 func columnOf(err error, number uint16) (column string, ok bool) {

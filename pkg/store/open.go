@@ -1,9 +1,9 @@
 // Package store keeps flags and their parts in a SQL database.
 //
-// Every change is one transaction: it locks the flag's row, changes what was asked, writes the flag as it now is into
-// flag_snapshots, and notes that snapshot and the author in the flag's row. Errors match entity.ErrInvalid,
-// entity.ErrNotFound or entity.ErrDuplicateKey where the request is at fault; all others come from the database.
-// Times are stored and returned in UTC.
+// Every change is one transaction. It locks the flag's row, makes the change, writes the resulting
+// flag into flag_snapshots, and stores that snapshot's ID and the author in the flag's row. Errors
+// match entity.ErrInvalid, entity.ErrNotFound or entity.ErrDuplicateKey if the request is at fault.
+// All other errors come from the database. Times are stored and returned in UTC.
 package store
 
 import (
@@ -19,29 +19,31 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// Options says which database to open and how.
+// Options configures which database Open opens and how.
 type Options struct {
 	// Driver is sqlite3, postgres or mysql.
 	Driver string
-	// DSN is the driver's connection string. It may hold a password, so no log line or error repeats it. For sqlite3 it
-	// is a path, a file: URI or :memory:, with the options of the driver after a '?'.
+	// DSN is the driver's connection string. It may contain a password, so no log line or error
+	// repeats it. For sqlite3, it is a path, a file: URI or :memory:, with the driver's options
+	// after a '?'.
 	DSN string
 	// LogQueries logs every statement, without its parameters, at debug level.
 	LogQueries bool
-	// RetryAttempts is how often a failed first connection is tried again, RetryDelay the pause before each.
+	// RetryAttempts is the number of retries of a failed first connection. RetryDelay is the pause
+	// before each retry.
 	RetryAttempts uint
 	RetryDelay    time.Duration
-	// AllowReadOnly opens a SQLite file that cannot be written without changing anything, in place of an error. Store.ReadOnly
-	// then reports true, and changes fail.
+	// AllowReadOnly opens a SQLite file that is not writable, without changing it, instead of
+	// returning an error. Store.ReadOnly then returns true, and changes fail.
 	AllowReadOnly bool
-	// OnChange is told of every change of a flag right after its commit, by the goroutine that made it. It must return at
-	// once. Nil: nobody is told.
+	// OnChange is called for every change of a flag right after its commit, by the goroutine that
+	// made the change. It must return immediately. Nil calls nothing.
 	OnChange func(entity.Change)
-	// ChangeDetails has changes carry the snapshots before and after.
+	// ChangeDetails adds the snapshots before and after to changes.
 	ChangeDetails bool
-	// Logger gets the messages of the store; nil means none.
+	// Logger logs the messages of the store. Nil logs nothing.
 	Logger *slog.Logger
-	// Now is the clock of what is saved, in any zone. Nil: time.Now.
+	// Now is the clock for saved times, in any time zone. Nil means time.Now.
 	Now func() time.Time
 }
 
@@ -56,11 +58,12 @@ type Store struct {
 	readOnly      bool
 }
 
-// ReadOnly reports whether the database was opened without permission to write; see Options.AllowReadOnly.
+// ReadOnly reports whether the database was opened without permission to write. See
+// Options.AllowReadOnly.
 func (s *Store) ReadOnly() bool { return s.readOnly }
 
-// Name is what may be shown of a connection string: the file, or host and name of the database. It is empty for a string or
-// driver that Open does not take.
+// Name returns the part of a connection string that may be shown: the file, or host and name of the
+// database. It returns "" if Open would reject the string or the driver.
 func Name(driver, dsn string) string {
 	d, ok := dialectOf(driver)
 	if !ok {
@@ -70,18 +73,19 @@ func Name(driver, dsn string) string {
 	if err != nil {
 		return ""
 	}
-	_ = target.pool.Close() // nothing was opened yet
+	_ = target.pool.Close() // no connection was opened yet
 	return target.name
 }
 
-// pool is what the store needs of its connections beside GORM: *sql.DB, or the pair of them that SQLite has.
+// pool is what the store needs from its connections in addition to GORM. It is a *sql.DB, or the
+// pair of them for SQLite.
 type pool interface {
 	PingContext(ctx context.Context) error
 	io.Closer
 }
 
-// Open connects to the database, trying again as Options says, and creates the tables, columns and indexes that are
-// missing. It changes nothing that is there already.
+// Open connects to the database, with the retries of Options, and creates missing tables, columns
+// and indexes. It does not change existing ones.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -108,7 +112,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	return s, nil
 }
 
-// reopenReadOnly takes the place of the connections that cannot write.
+// reopenReadOnly replaces the connections, which cannot write, with read-only ones.
 func (s *Store) reopenReadOnly(ctx context.Context, o Options, cause *unwritableError) error {
 	readOnly, err := openSQLiteReadOnly(ctx, o.DSN)
 	if err != nil {
@@ -140,7 +144,7 @@ func (s *Store) connect(ctx context.Context, target target, o Options) error {
 	return nil
 }
 
-// use has GORM use the connections.
+// use sets up GORM over the connections.
 func (s *Store) use(dialector gorm.Dialector, o Options) error {
 	now := o.Now
 	if now == nil {
@@ -162,8 +166,8 @@ func (s *Store) use(dialector gorm.Dialector, o Options) error {
 	return nil
 }
 
-// hideDeleted has GORM treat entity.DeletedAt like its own type of that name: queries leave out deleted rows, and deleting a
-// row marks it, unless they are unscoped.
+// hideDeleted makes GORM treat entity.DeletedAt like its own type of that name: unless they are
+// unscoped, queries skip deleted rows, and deleting a row marks it.
 func hideDeleted(db *gorm.DB) error {
 	for _, table := range entity.Tables() {
 		statement := &gorm.Statement{DB: db}
@@ -178,8 +182,8 @@ func hideDeleted(db *gorm.DB) error {
 	return nil
 }
 
-// pingWithRetries connects. It retries only while the database does not answer: an answer that refuses the connection, such
-// as to a wrong password, is final.
+// pingWithRetries connects. It retries only while the database does not respond. A rejected
+// connection, for example because of a wrong password, is final.
 func (s *Store) pingWithRetries(ctx context.Context, target target, o Options) error {
 	start := time.Now()
 	for attempt := uint(1); ; attempt++ {
@@ -206,17 +210,17 @@ func (s *Store) pingWithRetries(ctx context.Context, target target, o Options) e
 	}
 }
 
-// DB gives the database for tables that are not the store's own. On SQLite its transactions wait for each other, and
-// for those of the store, unless they are read-only.
+// DB returns the database for tables that do not belong to the store. On SQLite, its transactions
+// wait for each other and for those of the store, unless they are read-only.
 func (s *Store) DB() *gorm.DB { return s.db }
 
-// Ping reports whether the database answers.
+// Ping reports whether the database responds.
 func (s *Store) Ping(ctx context.Context) error { return s.pool.PingContext(ctx) }
 
-// Close releases the connections. A SQLite file that was in memory is gone after it.
+// Close closes the connections. It discards an in-memory SQLite database.
 func (s *Store) Close() error { return s.pool.Close() }
 
-// read runs queries that must agree with each other: they see the database as it was at one moment.
+// read runs queries in one read transaction, so that all of them see the database at one moment.
 func (s *Store) read(ctx context.Context, what string, queries func(tx *gorm.DB) error) error {
 	return explain("read "+what, s.db.WithContext(ctx).Transaction(queries, s.dialect.readTx))
 }

@@ -13,14 +13,14 @@ const (
 	// maxPageFlags and maxPageBytes bound a FlagPage.
 	maxPageFlags = 2000
 	maxPageBytes = 4 << 20
-	// flagBytes is what a flag takes beside its texts and parts.
+	// flagBytes is the size of a flag without its texts and parts.
 	flagBytes = 512
 )
 
 // FlagPage is a part of a list of flags that is read at once.
 type FlagPage struct {
 	FirstID, LastID uint
-	// Bytes is about how long its flags are as JSON.
+	// Bytes is the approximate length of its flags as JSON.
 	Bytes int64
 }
 
@@ -31,9 +31,9 @@ func (q FlagQuery) Page(p FlagPage) FlagQuery {
 	return q
 }
 
-// FlagsOrPages lists flags, as Flags does, if they fit into one page: up to 2,000 flags and 4 MiB, or one flag. Otherwise it returns
-// the pages of the list and no flags. reserve is called with the bytes of what was read so far, while it grows. FlagsOrPages returns its
-// error.
+// FlagsOrPages lists flags, as Flags does, if they fit on one page: up to 2,000 flags and 4 MiB, or
+// one flag. Otherwise it returns the pages of the list and no flags. While it reads, it calls
+// reserve with the number of bytes read so far, and returns its error.
 func (s *Store) FlagsOrPages(ctx context.Context, q FlagQuery, reserve func(bytes int64) error) ([]entity.Flag, []FlagPage, error) {
 	errPages := errors.New("the list has several pages")
 	page := FlagPage{}
@@ -52,7 +52,8 @@ func (s *Store) FlagsOrPages(ctx context.Context, q FlagQuery, reserve func(byte
 	return nil, pagesOf(sizes, maxPageBytes), err
 }
 
-// size is an expression for about how long a flag of the list is as JSON: that of its texts, and with Preload that of its newest snapshot.
+// size returns an expression for the approximate length of a flag of the list as JSON: the length
+// of its texts and, with Preload, of its newest snapshot.
 func (q FlagQuery) size() string {
 	size := "COALESCE(OCTET_LENGTH(flags.description), 0) + COALESCE(OCTET_LENGTH(flags.notes), 0)"
 	if q.Preload {
@@ -61,7 +62,7 @@ func (q FlagQuery) size() string {
 	return size + " AS size"
 }
 
-// flagSizes reads no flags, only how long they are.
+// flagSizes reads the sizes of flags without reading the flags.
 func (s *Store) flagSizes(ctx context.Context, q FlagQuery) ([]rowSize, error) {
 	where, err := s.flagConditions(q)
 	if err != nil {

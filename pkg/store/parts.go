@@ -13,8 +13,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// loadParts fills in variants, segments with their parts, and tags. Soft-deleted parts are left out, also those of a
-// deleted flag, which GORM's own preloading would include.
+// loadParts sets variants, segments with their parts, and tags. It skips soft-deleted parts, even
+// those of a deleted flag, which GORM's own preloading would include.
 func loadParts(tx *gorm.DB, flags []entity.Flag, how reading) error {
 	if err := loadTags(tx, flags, how); err != nil {
 		return err
@@ -44,7 +44,7 @@ func idsOfFlags(flags []entity.Flag) []uint {
 	return ids
 }
 
-// loadTags fills in the tags, in the order of their ids; variants and segments become empty.
+// loadTags sets the tags, in the order of their IDs. Variants and segments become empty.
 func loadTags(tx *gorm.DB, flags []entity.Flag, how reading) error {
 	byID := make(map[uint]*entity.Flag, len(flags))
 	for i := range flags {
@@ -68,7 +68,7 @@ func loadTags(tx *gorm.DB, flags []entity.Flag, how reading) error {
 	return nil
 }
 
-// tagsOf reads the tags of the links, without those that are deleted.
+// tagsOf reads the tags of the links, without the deleted ones.
 func tagsOf(tx *gorm.DB, links []flagTag, how reading) (map[uint]entity.Tag, error) {
 	tags := map[uint]entity.Tag{}
 	for _, link := range links {
@@ -114,7 +114,8 @@ func segmentsOf(tx *gorm.DB, flagIDs []uint, how reading) ([]entity.Segment, err
 	return segments, nil
 }
 
-// owner is what parts belong to. Their column of that name has its id.
+// owner is the table that parts belong to. The column owner + "_id" of the parts has the owner's
+// ID.
 type owner string
 
 const (
@@ -122,9 +123,10 @@ const (
 	ofSegment owner = "segment"
 )
 
-// parts reads the rows that belong to some owners. Databases need a multiple of the time for lists of ids, so more owners than fit into
-// one list are asked for by the range of their ids, or not at all, if at least half of those that are read then are wanted. The parts of
-// the others are skipped.
+// parts reads the rows that belong to some owners. Lists of IDs take databases several times as
+// long as other conditions. So if the owners do not fit into one list and are at least half of the
+// rows that are read then, parts reads a range of IDs, or all rows, and skips the parts of other
+// owners.
 func parts[T any](tx *gorm.DB, of columnsOf[T], how reading, o owner, ids []uint) ([]T, error) {
 	column := clause.Column{Name: string(o) + "_id"}
 	if most := 2 * len(ids); len(ids) > idsPerQuery {
@@ -151,7 +153,7 @@ func parts[T any](tx *gorm.DB, of columnsOf[T], how reading, o owner, ids []uint
 	return all, nil
 }
 
-// fewerThan reports whether there are fewer owners, deleted ones included.
+// fewerThan reports whether the number of owners, including deleted ones, is below number.
 func (o owner) fewerThan(tx *gorm.DB, number int) (bool, error) {
 	db := tx.Session(&gorm.Session{NewDB: true})
 	var found int
@@ -167,10 +169,11 @@ func setOf(ids []uint) map[uint]struct{} {
 	return set
 }
 
-// partsOf reads the parts of some owners in the order of compare, which must compare owners first. They are sorted here: SQLite would
-// need longer, and they nearly are in that order.
+// partsOf reads the parts of some owners in the order of compare, which must compare owners first.
+// It sorts them itself: SQLite would take longer, and the parts are almost in that order.
 func partsOf[T any](tx *gorm.DB, of columnsOf[T], how reading, o owner, ids []uint, compare func(a, b T) int) ([]T, error) {
-	// SQLite takes the index on deleted_at if it can, and so reads the whole table for each list of ids.
+	// SQLite uses the index on deleted_at if it can, and would then read the whole table for each
+	// list of IDs.
 	there := tx.Unscoped().Where("COALESCE(deleted_at, NULL) IS NULL").Session(&gorm.Session{})
 	all, err := parts(there, of, how, o, ids)
 	slices.SortFunc(all, compare)
@@ -181,7 +184,7 @@ func compareVariants(a, b entity.Variant) int {
 	return cmp.Or(cmp.Compare(a.FlagID, b.FlagID), cmp.Compare(a.ID, b.ID))
 }
 
-// compareSegments has the order in which the segments of a flag are evaluated.
+// compareSegments orders the segments of a flag as they are evaluated.
 func compareSegments(a, b entity.Segment) int {
 	return cmp.Or(cmp.Compare(a.FlagID, b.FlagID), cmp.Compare(a.Rank, b.Rank), cmp.Compare(a.ID, b.ID))
 }
@@ -194,8 +197,10 @@ func compareDistributions(a, b entity.Distribution) int {
 	return cmp.Or(cmp.Compare(a.SegmentID, b.SegmentID), cmp.Compare(a.VariantID, b.VariantID), cmp.Compare(a.ID, b.ID))
 }
 
-// groupOf gives the parts of one owner, which all has one after the other, in the order of owners. Without any it is an empty list, so
-// that it becomes [] in JSON. Flags that are kept are kept one by one, so each gets a list of its own, with no more room than it needs.
+// groupOf returns the parts of one owner. all contains the parts of owners one after the other, in
+// the order of owners. If the owner has no parts, the list is empty but not nil, so that it becomes
+// [] in JSON. Flags that are kept in memory are kept one by one, so each gets its own list without
+// spare capacity.
 func groupOf[T any](all []T, id uint, ownerOf func(*T) uint, how reading) []T {
 	start := sort.Search(len(all), func(i int) bool { return ownerOf(&all[i]) >= id })
 	end := start

@@ -34,7 +34,7 @@ func openPostgres(dsn string, _ *slog.Logger) (target, error) {
 	}, nil
 }
 
-// Errors of PostgreSQL that pass: it starts or stops, or has no connection left.
+// Temporary errors of PostgreSQL: it starts or stops, or has no connection left.
 const (
 	pgCannotConnectNow    = "57P03"
 	pgAdminShutdown       = "57P01"
@@ -49,7 +49,8 @@ func refusedByPostgres(err error) bool {
 		[]string{pgCannotConnectNow, pgAdminShutdown, pgCrashShutdown, pgTooManyConnections, pgTooManyForThisOwner}, cause.Code)
 }
 
-// readTimesAsUTC makes times independent of the zone of this host: the driver would give them in its local zone.
+// readTimesAsUTC makes times independent of the host's time zone. By default, the driver returns
+// them in local time.
 func readTimesAsUTC(_ context.Context, connection *pgx.Conn) error {
 	connection.TypeMap().RegisterType(&pgtype.Type{
 		Name:  "timestamptz",

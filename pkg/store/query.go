@@ -15,42 +15,43 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// maxTagFilter bounds the tags that one query asks for, to stay within what databases take as parameters.
+// maxTagFilter bounds the tags of one query, to stay within the databases' parameter limits.
 const maxTagFilter = 500
 
-// FlagQuery says which flags to list. Fields that are nil or empty do not narrow the list.
+// FlagQuery selects the flags of a list. Nil or empty fields do not narrow the list.
 type FlagQuery struct {
-	// Limit is the largest number of flags, Offset how many to leave out before them; neither may be negative. Without
-	// Limit there is no bound, and with 0 there are no flags.
+	// Limit is the maximum number of flags. Offset is the number of flags to skip before them.
+	// Neither may be negative. A nil Limit means no limit, and 0 returns no flags.
 	Limit, Offset *int64
 	Enabled       *bool
-	// Description and Key match exactly, DescriptionLike anywhere in the description and whatever the case of letters,
-	// of which SQLite knows those of ASCII.
+	// Description and Key match exactly. DescriptionLike matches anywhere in the description and
+	// ignores case. SQLite ignores the case of ASCII letters only.
 	Description, DescriptionLike, Key *string
-	// Tags match flags that have any of them. Spaces around them and empty ones do not matter.
+	// Tags selects flags that have any of them. Surrounding spaces and empty tags are ignored.
 	Tags []string
 	// Preload adds variants, and segments with their parts.
 	Preload bool
 	// Deleted lists the deleted flags instead of the others.
 	Deleted bool
-	// Brief leaves out SnapshotID, and the times of rows but for UpdatedAt of flags: they are zero.
+	// Brief leaves SnapshotID and the times of rows zero, except UpdatedAt of flags.
 	Brief bool
 
-	firstID, lastID uint // of a page; 0: not narrowed
+	firstID, lastID uint // of a page; 0 means not narrowed
 }
 
-// TagQuery says which tags to list; see FlagQuery.
+// TagQuery selects the tags of a list. See FlagQuery.
 type TagQuery struct {
 	Limit, Offset *int64
 	ValueLike     *string
 }
 
-// SnapshotQuery says which snapshots to list, the newest first unless Ascending; see FlagQuery.
+// SnapshotQuery selects the snapshots of a list, newest first unless Ascending. See FlagQuery.
 type SnapshotQuery struct {
 	Limit, Offset *int64
 	Ascending     bool
-	// Reserve is called with the bytes of the states before they are read. Snapshots returns its error. Nil: they take memory that
-	// the context shares with other requests, if any.
+	// Reserve is called with the bytes of the states before they are read. Snapshots returns its
+	// error. If it is nil, the states take memory that the context shares with other requests, if
+	// the context has any.
 	Reserve func(bytes int64) error
 }
 
@@ -59,7 +60,7 @@ func (s *Store) Flags(ctx context.Context, q FlagQuery) ([]entity.Flag, error) {
 	return s.flags(ctx, q, nil)
 }
 
-// flags calls sized, if it is not nil, with the size of each flag, before parts are read.
+// flags calls sized, if it is not nil, with the size of each flag before it reads the parts.
 func (s *Store) flags(ctx context.Context, q FlagQuery, sized func(bytes int64) error) ([]entity.Flag, error) {
 	where, err := s.flagConditions(q)
 	if err != nil {
@@ -158,10 +159,13 @@ func (s *Store) EvalFlags(ctx context.Context) ([]entity.Flag, error) {
 	return s.Flags(ctx, FlagQuery{Preload: true})
 }
 
-// ChangedFlags compares known flags, in the order of their ids, with those of the database. It returns those that are new
-// or have changed, with all their parts, and the ids of the known ones that are gone. Of all other flags it reads nothing
-// but two numbers: every change of a flag, or of a part of it, points the flag's row to a new snapshot in the same
-// transaction. What was changed by hand, without a snapshot, shows in EvalFlags only.
+// ChangedFlags compares known flags, in the order of their IDs, with those of the database. It
+// returns the flags that are new or have changed, with all their parts, and the IDs of the known
+// flags that no longer exist.
+//
+// Of all other flags it reads only two numbers: every change of a flag, or of a part of it, sets a
+// new snapshot in the flag's row in the same transaction. Only EvalFlags notices a manual change
+// without a snapshot.
 func (s *Store) ChangedFlags(ctx context.Context, known []*entity.Flag) (changed []entity.Flag, gone []uint, err error) {
 	err = s.read(ctx, "changed flags", func(tx *gorm.DB) error {
 		var ids []uint
@@ -184,8 +188,8 @@ func (s *Store) ChangedFlags(ctx context.Context, known []*entity.Flag) (changed
 	return changed, gone, nil
 }
 
-// compareFlags gives the ids of the flags that are not among the known ones as they are now, and of the known ones that
-// are gone. It scans rows by itself, because GORM would take three times as long.
+// compareFlags returns the IDs of the flags that are new or have changed, and of the known flags
+// that no longer exist. It scans rows without GORM, which would take three times as long.
 func compareFlags(tx *gorm.DB, known []*entity.Flag) (changed, gone []uint, err error) {
 	rows, err := tx.Model(&entity.Flag{}).Select("id, COALESCE(snapshot_id, 0)").Order("id").Rows()
 	if err != nil {
@@ -215,8 +219,8 @@ func compareFlags(tx *gorm.DB, known []*entity.Flag) (changed, gone []uint, err 
 	return changed, gone, rows.Err()
 }
 
-// FlagsByID reads the flags that have one of the ids, deleted ones included, without parts and in no particular order.
-// Ids that no flag has are left out.
+// FlagsByID reads the flags that have one of the IDs, including deleted ones, without parts and in
+// no particular order. It skips IDs that do not exist.
 func (s *Store) FlagsByID(ctx context.Context, ids []int64) ([]entity.Flag, error) {
 	ids = slices.Clone(ids)
 	slices.Sort(ids)
@@ -237,11 +241,11 @@ func (s *Store) FlagsByID(ctx context.Context, ids []int64) ([]entity.Flag, erro
 	return flags, nil
 }
 
-// maxAnswerBytes is how many bytes of states Snapshots reads at most. It reads one in any case.
+// maxAnswerBytes bounds the bytes of states that Snapshots reads. It always reads at least one.
 const maxAnswerBytes = 8 << 20
 
-// Snapshots lists the snapshots of a flag, deleted or not; a flag that is not there has none. It ends before the states take
-// more than 8 MiB; an offset leads to the others.
+// Snapshots lists the snapshots of a flag, which may be deleted. The list is empty if the flag does
+// not exist. It ends before the states exceed 8 MiB. Use an offset to read the rest.
 func (s *Store) Snapshots(ctx context.Context, flagID int64, q SnapshotQuery) ([]entity.FlagSnapshot, error) {
 	page, err := page(q.Limit, q.Offset)
 	if err != nil {
@@ -276,7 +280,8 @@ func (s *Store) Snapshots(ctx context.Context, flagID int64, q SnapshotQuery) ([
 	return snapshots, nil
 }
 
-// withinBytes cuts the list before its sizes exceed limit, but not before its second element. It returns the sum of the sizes.
+// withinBytes truncates the list before the sum of its sizes exceeds limit, but keeps at least one
+// element. It returns the sum of the remaining sizes.
 func withinBytes(list []rowSize, limit int64) (within []rowSize, sum int64) {
 	for i, s := range list {
 		if sum+s.Size > limit && i > 0 {
@@ -287,9 +292,11 @@ func withinBytes(list []rowSize, limit int64) (within []rowSize, sum int64) {
 	return list, sum
 }
 
-// FlagsVersion names the state of all flags: it changes with every change of a flag that is committed. The id of the
-// newest snapshot alone would not, since on PostgreSQL and MySQL a snapshot can be committed after one with a higher id.
-// A late one shows in the number of the newest snapshots, or pushes the oldest of them out. It reads an index only.
+// FlagsVersion returns a version of all flags that changes with every committed change of a flag.
+//
+// The ID of the newest snapshot is not enough, because PostgreSQL and MySQL can commit a snapshot
+// after one with a higher ID. A late snapshot changes the number of the newest snapshots, or the ID
+// of the oldest among them. FlagsVersion reads only an index.
 func (s *Store) FlagsVersion(ctx context.Context) (string, error) {
 	var newest struct{ Highest, Lowest, Number int64 }
 	err := s.db.WithContext(ctx).Raw("SELECT COALESCE(MAX(id), 0) AS highest, COALESCE(MIN(id), 0) AS lowest, COUNT(*) AS number " +
@@ -297,14 +304,14 @@ func (s *Store) FlagsVersion(ctx context.Context) (string, error) {
 	return fmt.Sprintf("%d/%d/%d", newest.Highest, newest.Lowest, newest.Number), explain("read the version of the flags", err)
 }
 
-// MaxSnapshotID is the id of the newest snapshot, or 0.
+// MaxSnapshotID returns the ID of the newest snapshot, or 0.
 func (s *Store) MaxSnapshotID(ctx context.Context) (int64, error) {
 	var id int64
 	err := s.db.WithContext(ctx).Table("flag_snapshots").Select("COALESCE(MAX(id), 0)").Scan(&id).Error
 	return id, explain("read the newest snapshot's id", err)
 }
 
-// EntityTypes lists the entity types that flags have, or had, in alphabetical order.
+// EntityTypes lists the current and former entity types of flags, in alphabetical order.
 func (s *Store) EntityTypes(ctx context.Context) ([]string, error) {
 	var types []entity.FlagEntityType
 	if err := s.db.WithContext(ctx).Find(&types).Error; err != nil {
@@ -338,7 +345,7 @@ func (s *Store) Tags(ctx context.Context, q TagQuery) ([]entity.Tag, error) {
 	return tags, nil
 }
 
-// FlagTags lists the tags of a flag; one that is not there has none.
+// FlagTags lists the tags of a flag. The list is empty if the flag does not exist.
 func (s *Store) FlagTags(ctx context.Context, flagID int64) ([]entity.Tag, error) {
 	tags := []entity.Tag{}
 	err := s.db.WithContext(ctx).Where("id IN (?)", s.db.Table("flags_tags").Select("tag_id").Where("flag_id = ?", flagID)).
@@ -349,7 +356,7 @@ func (s *Store) FlagTags(ctx context.Context, flagID int64) ([]entity.Tag, error
 	return tags, nil
 }
 
-// page checks a limit and an offset and applies them.
+// page validates a limit and an offset and applies them.
 func page(limit, offset *int64) (func(*gorm.DB) *gorm.DB, error) {
 	const unbounded = math.MaxInt / 2 // the sum of two must not overflow in the database
 	for _, parameter := range []struct {
@@ -367,7 +374,7 @@ func page(limit, offset *int64) (func(*gorm.DB) *gorm.DB, error) {
 		if offset != nil && *offset > 0 {
 			tx = tx.Offset(int(min(*offset, unbounded)))
 			if limit == nil {
-				tx = tx.Limit(unbounded) // MySQL knows no offset without a limit
+				tx = tx.Limit(unbounded) // MySQL has no offset without a limit
 			}
 		}
 		return tx
@@ -388,8 +395,8 @@ func searchedTags(tags []string) []searched {
 	return texts
 }
 
-// unsearchable turns the database's answer that a text has characters beyond those of the column into one for the sender of the
-// request. Only characters beyond the basic plane of Unicode can be the reason.
+// unsearchable maps a database error about a text with characters that the column cannot hold to an
+// error for the client. Only characters beyond the basic plane of Unicode can cause it.
 func (s *Store) unsearchable(err error, texts []searched) error {
 	if s.dialect.incomparable == nil || !s.dialect.incomparable(err) {
 		return err
@@ -402,7 +409,8 @@ func (s *Store) unsearchable(err error, texts []searched) error {
 	return err
 }
 
-// equal narrows a query to rows whose column is one of the texts, byte by byte. The plain comparison is there for indexes.
+// equal narrows a query to rows whose column equals one of the texts byte by byte. The plain
+// comparison allows the use of indexes.
 func (s *Store) equal(query *gorm.DB, column string, texts ...string) *gorm.DB {
 	name := clause.Column{Name: column}
 	texts = padded(texts)
@@ -413,7 +421,7 @@ func (s *Store) equal(query *gorm.DB, column string, texts ...string) *gorm.DB {
 	return query
 }
 
-// contained gives the parameters of dialect.contains.
+// contained returns the parameters of dialect.contains.
 func contained(column, text string) map[string]any {
 	return map[string]any{"column": gorm.Expr(column), "text": text}
 }

@@ -16,11 +16,11 @@ import (
 	"github.com/glebarez/sqlite"
 )
 
-// unwritableError is that of a SQLite file that exists and cannot be written.
+// unwritableError reports a SQLite file that exists but is not writable.
 type unwritableError struct {
 	file         string
 	mode, folder fs.FileMode
-	readOnlyMode bool // the connection string says so
+	readOnlyMode bool // the connection string opens it read-only
 }
 
 func (e *unwritableError) Error() string {
@@ -35,7 +35,8 @@ func (e *unwritableError) fact() string {
 		e.file, e.mode, e.folder, os.Geteuid())
 }
 
-// unwritable returns nil for all other errors and pools.
+// unwritable returns an unwritableError for a write error of a SQLite file, and nil for all other
+// errors and pools.
 func unwritable(p pool, err error) *unwritableError {
 	files, ok := p.(*sqlitePool)
 	if !ok || !slices.Contains([]int{sqlitePermission, sqliteReadOnly, sqliteCannotOpen}, codeOf(err)) {
@@ -50,7 +51,7 @@ func unwritable(p pool, err error) *unwritableError {
 	return nil
 }
 
-// codeOf is the primary result code of SQLite, 0 for other errors.
+// codeOf returns the primary result code of SQLite, or 0 for other errors.
 func codeOf(err error) int {
 	var cause *gosqlite.Error
 	if !errors.As(err, &cause) {
@@ -59,7 +60,7 @@ func codeOf(err error) int {
 	return cause.Code() & 0xFF
 }
 
-// pathOf is the path of a file that is named by its path or a file: URI.
+// pathOf returns the path of a file that is given by its path or a file: URI.
 func pathOf(file string) string {
 	name, isURI := strings.CutPrefix(file, "file:")
 	if !isURI {
@@ -68,14 +69,15 @@ func pathOf(file string) string {
 	if path, err := url.PathUnescape(name); err == nil {
 		name = path
 	}
-	if rest, ok := strings.CutPrefix(name, "//"); ok { // an authority: none, or localhost
+	if rest, ok := strings.CutPrefix(name, "//"); ok { // an authority: empty, or localhost
 		name = strings.TrimPrefix(rest, "localhost")
 	}
 	return name
 }
 
-// openSQLiteReadOnly opens an existing file for readers alone. In WAL mode even they need files beside it. Where these cannot
-// be created, no other process writes the file, and it is read as one that never changes.
+// openSQLiteReadOnly opens an existing file for reading only. In WAL mode, even readers need files
+// beside it. If these cannot be created, no other process writes the file, so it is opened as
+// immutable.
 func openSQLiteReadOnly(ctx context.Context, dsn string) (target, error) {
 	file, options, _, err := parseSQLite(dsn)
 	if err != nil {
@@ -105,7 +107,7 @@ func openReaders(ctx context.Context, path string, options url.Values) (target, 
 	}
 	readers.SetMaxOpenConns(sqliteReaders)
 	readers.SetMaxIdleConns(sqliteReaders)
-	// A file that cannot be read fails at the first query, not before.
+	// A file that cannot be read does not fail before the first query.
 	if _, err := readers.ExecContext(ctx, "SELECT COUNT(*) FROM sqlite_master"); err != nil {
 		return target{}, errors.Join(fmt.Errorf("open %s read only: %w", path, err), readers.Close())
 	}

@@ -10,8 +10,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// Segments lists the segments of a flag with their parts, in the order in which they are evaluated; a flag that is not
-// there has none.
+// Segments lists the segments of a flag with their parts, in evaluation order. The list is empty if
+// the flag does not exist.
 func (s *Store) Segments(ctx context.Context, flagID int64) ([]entity.Segment, error) {
 	var segments []entity.Segment
 	err := s.read(ctx, "segments", func(tx *gorm.DB) (err error) {
@@ -24,7 +24,7 @@ func (s *Store) Segments(ctx context.Context, flagID int64) ([]entity.Segment, e
 	return segments, nil
 }
 
-// CreateSegment adds a segment behind those that were reordered. The rollout is 0 to 100 percent.
+// CreateSegment appends a segment after those that were reordered. The rollout is 0 to 100 percent.
 func (s *Store) CreateSegment(ctx context.Context, by string, flagID int64, description string, rolloutPercent uint) (*entity.Segment, error) {
 	if err := checkSegment(description, rolloutPercent); err != nil {
 		return nil, err
@@ -79,8 +79,8 @@ func (s *Store) DeleteSegment(ctx context.Context, by string, flagID, segmentID 
 	return err
 }
 
-// ReorderSegments gives segments of a flag the ranks 0, 1, 2 and so on, in the order of their ids in the list. Segments
-// that are not in the list keep their rank.
+// ReorderSegments gives segments of a flag the ranks 0, 1, 2 and so on, in the order of ids.
+// Segments that are not in ids keep their rank.
 func (s *Store) ReorderSegments(ctx context.Context, by string, flagID int64, ids []int64) error {
 	if len(ids) == 0 {
 		return entity.Invalid("segmentIDs must not be empty")

@@ -19,9 +19,10 @@ import (
 )
 
 const (
-	// sqliteReaders bounds the connections that read a file at the same time.
+	// sqliteReaders bounds the connections that read a file in parallel.
 	sqliteReaders = 8
-	// sqliteBusyTimeout is how long a connection waits for a lock of another process, in milliseconds.
+	// sqliteBusyTimeout is how long a connection waits for a lock of another process, in
+	// milliseconds.
 	sqliteBusyTimeout = 10_000
 	// Error codes: a file must not be opened, cannot be written, or cannot be opened or created.
 	sqlitePermission = 3
@@ -32,13 +33,13 @@ const (
 	sqliteNotDatabase = 26
 )
 
-// sqlitePool sends what writes through one connection and what reads through others. SQLite lets one connection write
-// at a time and makes the others poll for their turn, where some may starve; a queue in front of it is fair. Readers
-// do not wait for the writer, because the file is in WAL mode.
+// sqlitePool sends writes through one connection and reads through others. SQLite lets one
+// connection write at a time. Other writers poll, and some may starve. A queue in front of one
+// connection is fair. Readers do not wait for the writer, because the file is in WAL mode.
 type sqlitePool struct {
 	writer, readers *sql.DB
 	file            string
-	readOnly        bool // the options say so
+	readOnly        bool // the options open it read-only
 }
 
 func openSQLite(dsn string, _ *slog.Logger) (target, error) {
@@ -53,7 +54,7 @@ func openSQLite(dsn string, _ *slog.Logger) (target, error) {
 	}
 	writer.SetMaxOpenConns(1)
 	p := &sqlitePool{writer: writer, readers: writer, file: file, readOnly: options.Get("mode") == "ro" || options.Get("immutable") == "1"}
-	if !memory { // a database in memory belongs to one connection
+	if !memory { // an in-memory database belongs to one connection
 		if p.readers, err = sql.Open(sqlite.DriverName, name); err != nil {
 			return target{}, errors.Join(err, writer.Close())
 		}
@@ -63,15 +64,16 @@ func openSQLite(dsn string, _ *slog.Logger) (target, error) {
 	return target{dialector: sqliteDialector{&sqlite.Dialector{Conn: p}}, pool: p, name: file}, nil
 }
 
-// errNoFile is that of a file that does not exist, and cannot be created.
+// errNoFile reports a file that does not exist and cannot be created.
 var errNoFile = errors.New("cannot open or create the file: its folder must exist and be writable")
 
 func refusedBySQLite(err error) bool {
 	return errors.Is(err, errNoFile) || slices.Contains([]int{sqlitePermission, sqliteReadOnly, sqliteCannotOpen, sqliteCorrupt, sqliteNotDatabase}, codeOf(err))
 }
 
-// sqliteDialector creates primary keys as plain integers, without the AUTOINCREMENT of the driver's dialector: that is
-// how these tables have always looked, and no row is ever removed whose id could be given out again.
+// sqliteDialector creates primary keys as plain integers, without the AUTOINCREMENT of the driver's
+// dialector. Existing databases have the same columns. IDs are not reused, because no row with an
+// ID is ever removed.
 type sqliteDialector struct{ *sqlite.Dialector }
 
 func (d sqliteDialector) DataTypeOf(field *schema.Field) string {
@@ -87,14 +89,15 @@ func (d sqliteDialector) Migrator(db *gorm.DB) gorm.Migrator {
 	}}
 }
 
-// readText has the driver read a text as it is. For a column it looks up the declared type of each text, and tries many layouts on
-// times.
+// readText makes the driver read a text unchanged. For a column, the driver looks up the declared
+// type of each text, and tries many layouts for times.
 func (sqliteDialector) readText(column string) string { return "CAST(`" + column + "` AS TEXT)" }
 
 // sqliteTime is the layout of times that this server and its driver write.
 const sqliteTime = "2006-01-02 15:04:05.999999999-07:00"
 
-// parseTime reads a time of a SQLite file, in one of the layouts that the driver reads. Times without a zone are in UTC.
+// parseTime parses a time of a SQLite file, in one of the layouts that the driver reads. Times
+// without a time zone are in UTC.
 func parseTime(text string) (time.Time, error) {
 	if t, err := time.ParseInLocation(sqliteTime, text, time.UTC); err == nil {
 		return t, nil
@@ -113,7 +116,7 @@ func parseTime(text string) (time.Time, error) {
 	return time.Time{}, fmt.Errorf("%q is not a time", text)
 }
 
-// parseSQLite takes a connection string apart and adds the options that it leaves open.
+// parseSQLite parses a connection string and adds defaults for the options that it does not set.
 func parseSQLite(dsn string) (file string, options url.Values, memory bool, err error) {
 	file, query, _ := strings.Cut(dsn, "?")
 	if file == "" {
@@ -124,19 +127,20 @@ func parseSQLite(dsn string) (file string, options url.Values, memory bool, err 
 		return "", nil, false, fmt.Errorf("the options after '?' in the connection string are not valid: %w", err)
 	}
 	if options.Get("_time_format") == "sqlite" {
-		options.Del("_time_format") // the driver's default anyway, and given, the driver overlooks _txlock
+		options.Del("_time_format") // it is the driver's default, and if it is set, the driver ignores _txlock
 	}
 	if !options.Has("_txlock") {
-		// A transaction that begins by reading could not wait for the lock when it comes to write.
+		// A transaction that begins with a read could not wait for the lock before its first write.
 		options.Set("_txlock", "immediate")
 	}
 	pragmas := options["_pragma"]
 	options.Del("_pragma")
 	for _, pragma := range []struct{ name, value string }{
-		// Waiting comes first: changing the journal mode needs a lock.
+		// Waiting comes first, because changing the journal mode needs a lock.
 		{"busy_timeout", fmt.Sprint(sqliteBusyTimeout)},
 		{"journal_mode", "WAL"},
-		// In KiB. The counts of one flag over a month lie on some 800 pages of 4 KiB, more than fit in the usual 2,000 KiB.
+		// In KiB. The counts of one flag over a month take some 800 pages of 4 KiB, more than fit
+		// in the default of 2,000 KiB.
 		{"cache_size", "-8192"},
 	} {
 		if !hasPragma(pragmas, pragma.name) {
@@ -158,7 +162,7 @@ func hasPragma(pragmas []string, name string) bool {
 }
 
 func (p *sqlitePool) PingContext(ctx context.Context) error {
-	err := p.readers.PingContext(ctx) // the writer may be at work
+	err := p.readers.PingContext(ctx) // the writer may be busy
 	if codeOf(err) == sqliteCannotOpen && unwritable(p, err) == nil {
 		return errNoFile
 	}
@@ -173,17 +177,19 @@ func (p *sqlitePool) Close() error {
 	return err
 }
 
-// attaches reports whether a connection can write to another file beside its own: not if the options say read only, and a database in
-// memory has no connection to spare.
+// attaches reports whether a connection can write to another attached file. It cannot if the
+// options open the database read-only, or if the database is in memory and so has no spare
+// connection.
 func (p *sqlitePool) attaches() bool { return p.readers != p.writer && !p.readOnly }
 
-// fill runs statements, which read this file as it is at one moment and write to the file at path, named as attached says.
+// fill runs statements that read this file, as it is at one moment, and write to the file at path,
+// which they refer to as attached.
 func (p *sqlitePool) fill(ctx context.Context, path string, statements []string) (err error) {
 	connection, err := p.readers.Conn(ctx)
 	if err != nil {
 		return err
 	}
-	// Closing the connection detaches the file, whatever state it is in.
+	// Closing the connection detaches the file in any case.
 	defer func() { _ = connection.Raw(func(any) error { return driver.ErrBadConn }) }()
 	if _, err := connection.ExecContext(ctx, "ATTACH DATABASE ? AS "+attached, path); err != nil {
 		return err
@@ -197,7 +203,7 @@ func (p *sqlitePool) fill(ctx context.Context, path string, statements []string)
 	return nil
 }
 
-// BeginTx starts a transaction; one that is not read-only waits until it may write.
+// BeginTx starts a transaction. Unless it is read-only, it waits for the write connection.
 func (p *sqlitePool) BeginTx(ctx context.Context, options *sql.TxOptions) (*sql.Tx, error) {
 	if options != nil && options.ReadOnly {
 		return p.readers.BeginTx(ctx, options)
@@ -205,7 +211,7 @@ func (p *sqlitePool) BeginTx(ctx context.Context, options *sql.TxOptions) (*sql.
 	return p.writer.BeginTx(ctx, options)
 }
 
-// ExecContext runs a statement that gives no rows.
+// ExecContext runs a statement that returns no rows.
 func (p *sqlitePool) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
 	return p.writer.ExecContext(ctx, query, args...)
 }
@@ -220,12 +226,12 @@ func (p *sqlitePool) QueryContext(ctx context.Context, query string, args ...any
 	return p.readers.QueryContext(ctx, query, args...)
 }
 
-// QueryRowContext runs a query of one row.
+// QueryRowContext runs a query that returns one row.
 func (p *sqlitePool) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
 	return p.readers.QueryRowContext(ctx, query, args...)
 }
 
-// GetDBConn gives the connection that may write.
+// GetDBConn returns the connection that may write.
 func (p *sqlitePool) GetDBConn() (*sql.DB, error) { return p.writer, nil }
 
 var (

@@ -10,7 +10,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// flagTag is one row of the table that ties tags to flags.
+// flagTag is one row of the join table of tags and flags.
 type flagTag struct {
 	TagID  uint `gorm:"primaryKey;autoIncrement:false"`
 	FlagID uint `gorm:"primaryKey;autoIncrement:false"`
@@ -18,7 +18,7 @@ type flagTag struct {
 
 func (flagTag) TableName() string { return "flags_tags" }
 
-// CreateTag gives a flag a tag, which it may have already.
+// CreateTag adds a tag to a flag, which may already have it.
 func (s *Store) CreateTag(ctx context.Context, by string, flagID int64, value string) (*entity.Tag, error) {
 	if err := entity.CheckTagValue(value); err != nil {
 		return nil, err
@@ -38,7 +38,7 @@ func (s *Store) CreateTag(ctx context.Context, by string, flagID int64, value st
 	return tag, nil
 }
 
-// DeleteTag takes a tag from a flag. The tag itself stays for others.
+// DeleteTag removes a tag from a flag. The tag itself stays for other flags.
 func (s *Store) DeleteTag(ctx context.Context, by string, flagID, tagID int64) error {
 	change := &entity.Change{Operation: entity.OperationDelete, Component: entity.ComponentTag}
 	_, err := s.mutateFlag(ctx, by, change, flagID, func(tx *gorm.DB, flag *entity.Flag) error {
@@ -57,12 +57,12 @@ func (s *Store) DeleteTag(ctx context.Context, by string, flagID, tagID int64) e
 	return err
 }
 
-// keepTag finds the tag with a value or creates it.
+// keepTag returns the tag with a value. It creates the tag if it does not exist.
 func keepTag(tx *gorm.DB, value string) (*entity.Tag, error) {
 	tag := &entity.Tag{}
 	err := tx.Unscoped().Take(tag, "value = ?", value).Error
 	if errors.Is(err, gorm.ErrRecordNotFound) {
-		// Somebody else may create it at this moment. Then theirs is the one, and a locking query sees it.
+		// Another request may create it at this moment. A locking query then sees that row.
 		err = tx.Clauses(clause.OnConflict{DoNothing: true}).Omit(clause.Associations).Create(&entity.Tag{Value: value}).Error
 		if err != nil {
 			return nil, err
@@ -83,7 +83,8 @@ func keepTag(tx *gorm.DB, value string) (*entity.Tag, error) {
 	return tag, nil
 }
 
-// attach ties a tag to a flag whose row the transaction has locked, so nobody else can do the same.
+// attach adds a tag to a flag. The transaction has locked the flag's row, so no other request adds
+// the same tag.
 func attach(tx *gorm.DB, flagID, tagID uint) error {
 	var ties int64
 	if err := tx.Model(&flagTag{}).Where("flag_id = ? AND tag_id = ?", flagID, tagID).Count(&ties).Error; err != nil || ties > 0 {

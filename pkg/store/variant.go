@@ -9,7 +9,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// Variants lists the variants of a flag in the order of their ids; a flag that is not there has none.
+// Variants lists the variants of a flag in the order of their IDs. The list is empty if the flag
+// does not exist.
 func (s *Store) Variants(ctx context.Context, flagID int64) ([]entity.Variant, error) {
 	variants := []entity.Variant{}
 	if err := s.db.WithContext(ctx).Where("flag_id = ?", flagID).Order("id").Find(&variants).Error; err != nil {
@@ -18,7 +19,7 @@ func (s *Store) Variants(ctx context.Context, flagID int64) ([]entity.Variant, e
 	return variants, nil
 }
 
-// CreateVariant adds a variant to a flag. Without an attachment it gets an empty one.
+// CreateVariant adds a variant to a flag. If attachment is nil, the variant gets an empty one.
 func (s *Store) CreateVariant(ctx context.Context, by string, flagID int64, key string, attachment entity.Attachment) (*entity.Variant, error) {
 	if err := cmp.Or(entity.CheckKey(key), attachment.CheckDepth()); err != nil {
 		return nil, err
@@ -40,8 +41,8 @@ func (s *Store) CreateVariant(ctx context.Context, by string, flagID int64, key 
 	return variant, nil
 }
 
-// UpdateVariant gives a variant another key, also where distributions repeat it, and another attachment unless that is
-// nil.
+// UpdateVariant changes the key of a variant, also in the distributions that repeat it. It changes
+// the attachment unless that is nil.
 func (s *Store) UpdateVariant(ctx context.Context, by string, flagID, variantID int64, key string, attachment entity.Attachment) (*entity.Variant, error) {
 	if err := cmp.Or(entity.CheckKey(key), attachment.CheckDepth()); err != nil {
 		return nil, err
@@ -71,8 +72,8 @@ func (s *Store) UpdateVariant(ctx context.Context, by string, flagID, variantID 
 	return variant, nil
 }
 
-// DeleteVariant removes a variant and the distributions that give it nothing. While a segment of the flag gives it
-// more, it is refused as entity.ErrInvalid.
+// DeleteVariant removes a variant and its distributions with 0 percent. While a segment of the flag
+// gives the variant more, the error matches entity.ErrInvalid.
 func (s *Store) DeleteVariant(ctx context.Context, by string, flagID, variantID int64) error {
 	change := &entity.Change{Operation: entity.OperationDelete, Component: entity.ComponentVariant}
 	_, err := s.mutateFlag(ctx, by, change, flagID, func(tx *gorm.DB, flag *entity.Flag) error {
