@@ -2,8 +2,8 @@ package insight
 
 import "context"
 
-// AllStates judges all flags that are not deleted, in the order of their ids. It is States without a selection and without
-// pages, for callers who select by themselves.
+// AllStates returns the states of all flags that are not deleted, in the order of their IDs. Unlike
+// States, it has no selection and no pages.
 func (s *Service) AllStates(ctx context.Context, lately int) (*States, error) {
 	n := int64(lately)
 	if _, err := days(&n); err != nil {

@@ -3,25 +3,26 @@ package insight
 import (
 	"strings"
 	"time"
-	_ "time/tzdata" // zones must be known where the system has no database of them
+	_ "time/tzdata" // for systems without a time zone database
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
-// MaxBuckets is the most buckets of a series.
+// MaxBuckets is the maximum number of buckets of a series.
 const MaxBuckets = 2_000
 
 // Unit is the length of the buckets of a series.
 type Unit string
 
-// The units. Days begin at midnight and weeks on Monday, in the zone of the series.
+// The units. Days begin at midnight and weeks on Monday, in the time zone of the series.
 const (
 	UnitHour Unit = "hour"
 	UnitDay  Unit = "day"
 	UnitWeek Unit = "week"
 )
 
-// ParseUnit returns the unit of that name. The empty name is UnitHour for windows of up to 3 days, else UnitDay.
+// ParseUnit returns the unit with that name. The empty name is UnitHour for windows of up to 3
+// days, and UnitDay for longer ones.
 func ParseUnit(name string, from, to time.Time) (Unit, error) {
 	const longestOfHours = 72 * time.Hour
 	switch u := Unit(name); u {
@@ -46,20 +47,21 @@ func LoadZone(name string) (*time.Location, error) {
 	return zone, nil
 }
 
-// Bucket is a range of whole hours of UTC that belong to one hour, day or week of a zone.
+// Bucket is a range of whole UTC hours that belong to one hour, day or week of a time zone.
 type Bucket struct {
 	// Start is the first hour and End the hour after the last.
 	Start, End datar.Hour
 }
 
-// Calendar divides time into the buckets of a zone. Counts are kept by hours of UTC, and nothing is split: an hour belongs to the
-// day or week in which it begins. Where a zone is not whole hours off, a day begins with the first hour of UTC that begins in it.
+// Calendar divides time into the buckets of a time zone. Counts are kept by UTC hour, and no count
+// is split: an hour belongs to the day or week in which it begins. If the time zone's offset is not
+// a whole number of hours, a day begins with the first UTC hour that begins in it.
 type Calendar struct {
 	Unit Unit
 	Zone *time.Location
 }
 
-// number identifies the bucket in which an hour begins. It grows with time.
+// number identifies the bucket in which an hour begins. It increases with time.
 func (c Calendar) number(h datar.Hour) int64 {
 	if c.Unit == UnitHour {
 		return int64(h)
@@ -74,7 +76,8 @@ func (c Calendar) number(h datar.Hour) int64 {
 	return (days + mondayBefore1970 + 100_000*daysPerWeek) / daysPerWeek
 }
 
-// longest is a number of hours in which no bucket begins twice, but for changes of a zone.
+// shortest returns a number of hours in which no bucket begins twice, unless the offset of the time
+// zone changes.
 func (c Calendar) shortest() datar.Hour {
 	switch c.Unit {
 	case UnitDay:
@@ -89,7 +92,7 @@ func (c Calendar) shortest() datar.Hour {
 // next returns the first hour after h that begins another bucket. The hour h must be the first one of its bucket.
 func (c Calendar) next(h datar.Hour) datar.Hour {
 	number := c.number(h)
-	// The bucket may be shorter than expected, where a zone leaves out part of a day or week.
+	// The bucket may be shorter than expected if the time zone skips part of a day or week.
 	step := c.shortest()
 	for step > 1 && c.number(h+step) != number {
 		step /= 2
@@ -101,7 +104,7 @@ func (c Calendar) next(h datar.Hour) datar.Hour {
 	return h
 }
 
-// start returns the first hour of the bucket in which h lies.
+// start returns the first hour of the bucket that contains h.
 func (c Calendar) start(h datar.Hour) datar.Hour {
 	number := c.number(h)
 	for h > 0 && c.number(h-1) >= number {
@@ -110,10 +113,11 @@ func (c Calendar) start(h datar.Hour) datar.Hour {
 	return h
 }
 
-// Buckets returns those that overlap the hours from, inclusive, to, exclusive. The first and the last can reach beyond the
-// window. Its error matches datar.ErrInvalidQuery if they are more than MaxBuckets.
+// Buckets returns the buckets that overlap the hours from, inclusive, to, exclusive. The first and
+// the last bucket can extend beyond the window. The error matches datar.ErrInvalidQuery if there
+// are more than MaxBuckets.
 func (c Calendar) Buckets(from, to datar.Hour) ([]Bucket, error) {
-	if n := int64(to-from) / (int64(c.shortest()) * 2); n > MaxBuckets { // do not count what is far too long
+	if n := int64(to-from) / (int64(c.shortest()) * 2); n > MaxBuckets { // reject much longer windows without counting
 		return nil, c.tooMany(from, to)
 	}
 	var buckets []Bucket
@@ -140,7 +144,7 @@ func (c Calendar) tooMany(from, to datar.Hour) error {
 	}
 }
 
-// count returns n buckets, the first of which is the one in which h lies.
+// count returns n buckets. The first one contains h.
 func (c Calendar) count(h datar.Hour, n int) []Bucket {
 	buckets := make([]Bucket, 0, n)
 	for h = c.start(h); len(buckets) < n; {
@@ -151,7 +155,8 @@ func (c Calendar) count(h datar.Hour, n int) []Bucket {
 	return buckets
 }
 
-// before returns the first hour of the bucket that is n buckets before the one that begins with h.
+// before returns the first hour of the bucket that is n buckets before the bucket that begins with
+// h.
 func (c Calendar) before(h datar.Hour, n int) datar.Hour {
 	for range n {
 		if h <= 0 {
@@ -162,7 +167,7 @@ func (c Calendar) before(h datar.Hour, n int) datar.Hour {
 	return max(h, 0)
 }
 
-// isWholeDays tells whether every bucket consists of whole days of UTC.
+// isWholeDays reports whether every bucket consists of whole UTC days.
 func isWholeDays(buckets []Bucket) bool {
 	for _, b := range buckets {
 		if b.Start != b.Start.DayStart() || b.End != b.End.DayStart() {

@@ -13,7 +13,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// What names the kind of a Part of a Change.
+// What is the kind of a Part of a Change.
 type What string
 
 // The kinds of parts.
@@ -43,13 +43,14 @@ type Affects string
 
 // The effects, the strongest first.
 const (
-	// AffectsAssignment: entities can get another variant than before, or none.
+	// AffectsAssignment: entities can get another variant than before, or no variant.
 	AffectsAssignment Affects = "assignment"
-	// AffectsCounting: the flag begins or ceases to be counted.
+	// AffectsCounting: counting of the flag starts or stops.
 	AffectsCounting Affects = "counting"
-	// AffectsNaming: parts have other names or contents, and everybody keeps the same part.
+	// AffectsNaming: names or contents of parts change, but the assignment of entities stays the
+	// same.
 	AffectsNaming Affects = "naming"
-	// AffectsNothing: evaluations and their counts are as before.
+	// AffectsNothing: neither evaluations nor their counts change.
 	AffectsNothing Affects = "nothing"
 )
 
@@ -70,21 +71,24 @@ func (w What) affects() Affects {
 // Part is one difference between two snapshots of a flag.
 type Part struct {
 	What What
-	// SegmentID, VariantID and ConstraintID name what differs, where it is one of them.
+	// SegmentID, VariantID and ConstraintID identify the part that differs. They are 0 if they do
+	// not apply.
 	SegmentID, VariantID, ConstraintID int64
-	// From and To are the values before and after, cut to 200 bytes. One that was not there is empty.
+	// From and To are the values before and after, truncated to 200 bytes. A missing value is
+	// empty.
 	From, To string
-	// Text says the same to a person.
+	// Text describes the difference for users.
 	Text string
 }
 
 // Change is what one snapshot of a flag changed.
 type Change struct {
 	SnapshotID int64
-	// At is when the change was committed, and By who made it, empty if that is not known.
+	// At is when the change was committed. By is the author, empty if unknown.
 	At time.Time
 	By string
-	// EffectiveBy is when every connected server evaluates with the change: At and the refresh interval.
+	// EffectiveBy is when all connected servers evaluate with the change: At plus the refresh
+	// interval.
 	EffectiveBy time.Time
 	Affects     Affects
 	Text        string
@@ -96,11 +100,11 @@ type Snapshot struct {
 	ID int64
 	At time.Time
 	By string
-	// Flag is nil if the snapshot cannot be read.
+	// Flag is nil if the stored flag is invalid.
 	Flag *entity.Flag
 }
 
-// ParseSnapshot decodes a row. The Flag of one that is not JSON of a flag is nil.
+// ParseSnapshot decodes a row. Flag is nil if the row does not contain the JSON of a flag.
 func ParseSnapshot(row *entity.FlagSnapshot) Snapshot {
 	s := Snapshot{ID: int64(row.ID), At: row.CreatedAt.UTC(), By: row.UpdatedBy}
 	decoder := json.NewDecoder(bytes.NewReader(row.Flag))
@@ -108,13 +112,13 @@ func ParseSnapshot(row *entity.FlagSnapshot) Snapshot {
 	flag := &entity.Flag{}
 	if decoder.Decode(flag) == nil {
 		s.Flag = flag
-		s.Flag.SnapshotID = row.ID // inside, it is the one before
+		s.Flag.SnapshotID = row.ID // the JSON contains the ID of the previous snapshot
 	}
 	return s
 }
 
-// ChangeBetween tells what changed from one snapshot of a flag to the next. A nil before stands for the time before the
-// flag was created. Refresh is the interval at which servers look for changes.
+// ChangeBetween returns what changed between two consecutive snapshots of a flag. A nil before
+// means that after created the flag. refresh is the interval at which servers check for changes.
 func ChangeBetween(before, after *Snapshot, refresh time.Duration) Change {
 	c := Change{SnapshotID: after.ID, At: after.At, By: after.By, EffectiveBy: after.At.Add(refresh), Affects: AffectsNothing, Parts: []Part{}}
 	created := before == nil
@@ -144,7 +148,7 @@ func ChangeBetween(before, after *Snapshot, refresh time.Duration) Change {
 	return c
 }
 
-// joined puts the words of parts together: the first few, and the number of the others.
+// joined joins the first few texts, and adds the number of the others.
 func joined(texts []string) string {
 	const most = 5
 	switch {
@@ -161,7 +165,8 @@ func (a Affects) rank() int {
 	return slices.Index([]Affects{AffectsAssignment, AffectsCounting, AffectsNaming, AffectsNothing}, a)
 }
 
-// differences lists what differs between two states of a flag, in the order of the What constants.
+// differences lists the differences between two states of a flag, in the order of the What
+// constants.
 func differences(a, b *entity.Flag) []Part {
 	var parts []Part
 	add := func(p Part) {
@@ -296,7 +301,7 @@ func byID[T any](items []T, id func(*T) uint) map[uint]*T {
 	return m
 }
 
-// inOrder lists segments as they are tried.
+// inOrder returns segments in evaluation order.
 func inOrder(segments []entity.Segment) []*entity.Segment {
 	pointers := make([]*entity.Segment, len(segments))
 	for i := range segments {
@@ -308,7 +313,7 @@ func inOrder(segments []entity.Segment) []*entity.Segment {
 	return pointers
 }
 
-// order lists the ids of those segments of the flag that are also in the other one.
+// order lists the IDs of those segments of the flag that are also in other.
 func order(f *entity.Flag, other map[uint]*entity.Segment) string {
 	var ids []string
 	for _, s := range inOrder(f.Segments) {
@@ -319,13 +324,13 @@ func order(f *entity.Flag, other map[uint]*entity.Segment) string {
 	return strings.Join(ids, ", ")
 }
 
-// share is the part of a segment that one variant gets.
+// share is the share of a segment that one variant gets.
 type share struct {
 	variantID uint
 	percent   uint
 }
 
-// shares are the distributions that give something, in the order of variants.
+// shares returns the distributions with a percentage above 0, in the order of variants.
 func shares(s *entity.Segment) []share {
 	var list []share
 	for _, d := range s.Distributions {
@@ -368,7 +373,7 @@ func segmentText(s *entity.Segment, f *entity.Flag) string {
 	return fmt.Sprintf("%s, rollout %d%%, %s", who, s.RolloutPercent, orNone(cut(distributionText(s, f))))
 }
 
-// ConstraintText writes a constraint as people read it, such as `country EQ "FR"`. It is empty for nil.
+// ConstraintText formats a constraint for users, such as `country EQ "FR"`. It returns "" for nil.
 func ConstraintText(c *entity.Constraint) string {
 	if c == nil {
 		return ""
@@ -385,7 +390,7 @@ func tagsText(tags []entity.Tag) string {
 	return strings.Join(values, ", ")
 }
 
-// attachmentText is empty for an attachment without members, be it null or {}.
+// attachmentText returns "" for an attachment without members, whether it is null or {}.
 func attachmentText(a entity.Attachment) string {
 	if len(a) == 0 {
 		return ""
@@ -411,7 +416,7 @@ func orNone(s string) string {
 	return s
 }
 
-// cut shortens a text to 200 bytes, at a whole character.
+// cut truncates a text to 200 bytes, at a character boundary.
 func cut(s string) string {
 	const longest = 200
 	if len(s) <= longest {

@@ -7,12 +7,12 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
-// Why tells the reason for a Hole.
+// Why is the reason for a Hole.
 type Why string
 
 // The reasons.
 const (
-	// WhyRecordsOff: the flag was not counted, as its snapshots tell.
+	// WhyRecordsOff: the flag's records were off, according to its snapshots.
 	WhyRecordsOff Why = "records_off"
 	// WhyNoServer: no server counted.
 	WhyNoServer Why = "no_server"
@@ -20,50 +20,52 @@ const (
 	WhyDropped Why = "dropped"
 )
 
-// Hole is a time in which a flag was not counted, or not all of it.
+// Hole is a period in which a flag was not counted, or not completely.
 type Hole struct {
 	From, To time.Time
 	Why      Why
-	// By is who switched records off, if that is the reason and is known.
+	// By is the user who turned records off, if that is the reason and the user is known.
 	By string
 }
 
-// Complete tells how far the counts of an answer can be trusted.
+// Complete describes how complete the counts of a response are.
 type Complete struct {
-	// Since is from when on the flag was counted without a break, zero if it is not counted now.
+	// Since is the time since which the flag has been counted without a gap. It is zero if the flag
+	// is not counted now.
 	Since time.Time
-	// UpTo: every server has stored what it counted until then.
+	// UpTo is the time up to which all servers have stored their counts.
 	UpTo time.Time
-	// Servers is the number of servers and edges that count, and Silent the part of them that neither ended nor were heard
-	// of for three flush intervals.
+	// Servers is the number of servers and edges that count. Silent is the number of those that
+	// have neither ended nor reported for three flush intervals.
 	Servers, Silent int
-	// Pending is the number of evaluations that servers had counted and not stored when they last reported, Dropped that of
-	// those that they lost in the window, where that is known by server only.
+	// Pending is the number of evaluations that servers had counted but not stored at their last
+	// report. Dropped is the number of those that they lost in the window, if the loss is known
+	// only per server.
 	Pending, Dropped int64
-	// Holes are those of the window, in the order of their times.
+	// Holes are the holes of the window, in chronological order.
 	Holes []Hole
 }
 
-// Period is a time in which something was on or off.
+// Period is a period in which something was on or off.
 type Period struct {
 	From time.Time
 	On   bool
-	// By is who switched it, empty if that is not known.
+	// By is the user who switched it, empty if unknown.
 	By string
 }
 
-// CompleteInput is what CompleteOf looks at.
+// CompleteInput is the input of CompleteOf.
 type CompleteInput struct {
 	From, To, Now time.Time
-	// Servers are the records of all runs, as the store has them.
+	// Servers are the records of all runs, as stored.
 	Servers []datar.ServerRecord
-	// Records are the times in which the flag was to be counted, the oldest first, each until the next one begins. An answer about
-	// many flags has none.
+	// Records are the periods in which counting of the flag was on or off, oldest first. Each lasts
+	// until the next one begins. They are empty for a response about many flags.
 	Records []Period
 }
 
-// CompleteOf judges the counts of a window: what follows from the records of servers, as package datar tells, and what
-// follows from the history of a flag.
+// CompleteOf computes the completeness of the counts of a window from the records of servers, as
+// package datar does, and from the history of a flag.
 func CompleteOf(in *CompleteInput) *Complete {
 	s := datar.CompletenessOf(in.Servers, in.From, in.To, in.Now)
 	c := &Complete{
@@ -80,8 +82,9 @@ func CompleteOf(in *CompleteInput) *Complete {
 	return c
 }
 
-// since returns the time since when servers have been running, as running says, and, if periods are given, the flag was to be
-// counted. It is zero if it is not counted now.
+// since returns the time since which servers have been running and, if there are periods, the flag
+// has been counted. running is the first of these two times. The result is zero if the flag is not
+// counted now.
 func since(running time.Time, periods []Period) time.Time {
 	if running.IsZero() {
 		return running
@@ -100,7 +103,7 @@ func since(running time.Time, periods []Period) time.Time {
 	return running.UTC()
 }
 
-// recordHoles returns the times within a window in which the flag was not to be counted.
+// recordHoles returns the periods within a window in which counting of the flag was off.
 func recordHoles(periods []Period, from, to time.Time) []Hole {
 	holes := []Hole{}
 	for i, p := range periods {
@@ -121,7 +124,7 @@ func recordHoles(periods []Period, from, to time.Time) []Hole {
 	return holes
 }
 
-// sinceFirstOn leaves out the time before the flag was counted for the first time.
+// sinceFirstOn skips the time before the flag was counted for the first time.
 func sinceFirstOn(periods []Period) []Period {
 	first := slices.IndexFunc(periods, func(p Period) bool { return p.On })
 	if first < 0 {

@@ -9,14 +9,14 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
-// Table is a list in the form of a CSV file.
+// Table is a list that can be written as CSV.
 type Table struct {
 	Header []string
 	Rows   [][]string
 }
 
-// WriteCSV writes the table as RFC 4180 has it, in UTF-8, with a header line and lines that end in CR LF. A text that a
-// spreadsheet would run as a formula gets a ' in front.
+// WriteCSV writes the table as RFC 4180 CSV in UTF-8, with a header line and CR LF line endings. It
+// prefixes a ' to a text that a spreadsheet would run as a formula.
 func (t *Table) WriteCSV(w io.Writer) error {
 	out := csv.NewWriter(w)
 	out.UseCRLF = true
@@ -37,7 +37,7 @@ func (t *Table) WriteCSV(w io.Writer) error {
 	return out.Error()
 }
 
-// safeCell puts a ' in front of a text that begins like a formula.
+// safeCell prefixes a ' to a text that begins like a formula.
 func safeCell(s string) string {
 	if s != "" && strings.IndexByte("=+-@\t\r", s[0]) >= 0 {
 		return "'" + s
@@ -55,7 +55,8 @@ func SummaryTable(flags []datar.FlagSummary) *Table {
 	return t
 }
 
-// FleetTable has one row for each server, with the sum of what it dropped. Text is what is said about a server.
+// FleetTable has one row for each server, with the sum of its dropped evaluations. text returns the
+// description of a server.
 func FleetTable(fleet *datar.Fleet, text func(*datar.FleetServer) string) *Table {
 	t := &Table{Header: []string{"name", "kind", "state", "lastFlushAt", "recorded", "stored", "pending", "dropped", "text"}}
 	for i := range fleet.Servers {

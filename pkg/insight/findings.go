@@ -10,41 +10,45 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 )
 
-// Rule names the kind of a Finding.
+// Rule is the kind of a Finding.
 type Rule string
 
-// The rules. A difference between the shares that are set and those that came is never a finding.
+// The rules. A difference between the configured shares and the measured ones is never a finding.
 const (
-	// RuleImpossibleVariant: under a version, a variant without buckets in a segment has counts.
+	// RuleImpossibleVariant: a variant has counts under a version in which a segment gives it no
+	// buckets.
 	RuleImpossibleVariant Rule = "impossible_variant"
-	// RuleImpossibleHoldOut: all buckets of a segment give variants, and evaluations were held out.
+	// RuleImpossibleHoldOut: evaluations were held out, but all buckets of the segment give
+	// variants.
 	RuleImpossibleHoldOut Rule = "impossible_hold_out"
-	// RuleImpossibleAssignment: the flag was off, or the rollout 0, and evaluations got a variant.
+	// RuleImpossibleAssignment: evaluations got a variant, but the flag was off or the rollout was
+	// 0.
 	RuleImpossibleAssignment Rule = "impossible_assignment"
-	// RuleUnreachableCounted: a segment that can match no entity has counts.
+	// RuleUnreachableCounted: a segment that cannot match any entity has counts.
 	RuleUnreachableCounted Rule = "unreachable_counted"
-	// RuleOldVersion: a version was used later than its replacement, the refresh interval and a minute.
+	// RuleOldVersion: a version was used after its replacement plus the refresh interval plus a
+	// minute.
 	RuleOldVersion Rule = "old_version"
-	// RuleUnreachable: a segment can match no entity.
+	// RuleUnreachable: a segment cannot match any entity.
 	RuleUnreachable Rule = "unreachable"
-	// RuleNeverMatched: 1,000 evaluations got as far as a segment, and none matched it.
+	// RuleNeverMatched: 1,000 evaluations reached a segment, and no evaluation matched it.
 	RuleNeverMatched Rule = "never_matched"
-	// RuleOneSided: every assignment was the same variant, and others have buckets.
+	// RuleOneSided: all assignments were the same variant, but other variants have buckets.
 	RuleOneSided Rule = "one_sided"
-	// RuleNoEntityID: evaluations had no entity id.
+	// RuleNoEntityID: evaluations had no entity ID.
 	RuleNoEntityID Rule = "no_entity_id"
 	// RuleUnevaluable: a constraint could not be evaluated.
 	RuleUnevaluable Rule = "unevaluable"
-	// RuleTwice: the flag is counted by servers, and sent in as well.
+	// RuleTwice: servers count the flag, and clients also send its counts.
 	RuleTwice Rule = "twice"
-	// RuleAskedDeleted: the flag is deleted and asked for.
+	// RuleAskedDeleted: the flag is deleted but still requested.
 	RuleAskedDeleted Rule = "asked_deleted"
 )
 
-// Severity tells how much a Finding claims.
+// Severity is the strength of a Finding.
 type Severity string
 
-// The severities. A contradiction cannot be explained by any distribution of traffic.
+// The severities. No distribution of traffic can explain a contradiction.
 const (
 	Contradiction Severity = "contradiction"
 	Warning       Severity = "warning"
@@ -53,19 +57,21 @@ const (
 
 func (s Severity) rank() int { return slices.Index([]Severity{Contradiction, Warning, Note}, s) }
 
-// neverMatchedAfter is how many evaluations must get as far as a segment until RuleNeverMatched applies.
+// neverMatchedAfter is the number of evaluations that must reach a segment before RuleNeverMatched
+// applies.
 const neverMatchedAfter = 1_000
 
 // Finding is a fact about a rollout.
 type Finding struct {
 	Rule     Rule
 	Severity Severity
-	// SnapshotID, SegmentID and VariantID name what it is about; 0 where they do not apply.
+	// SnapshotID, SegmentID and VariantID identify the subject. They are 0 if they do not apply.
 	SnapshotID, SegmentID, VariantID int64
-	// Count is the number of evaluations concerned. With AtLeast it is a lower bound, since counts are kept by hour.
+	// Count is the number of affected evaluations. With AtLeast it is a lower bound, because counts
+	// are kept by hour.
 	Count   int64
 	AtLeast bool
-	// Last is the time of the last of these evaluations, zero if it is not known.
+	// Last is the time of the last of these evaluations, zero if unknown.
 	Last time.Time
 	Text string
 }
@@ -78,7 +84,7 @@ type finder struct {
 
 func (f *finder) add(found Finding) { f.list = append(f.list, found) }
 
-// findings applies all rules. They are ordered by severity, then by rule and version.
+// findings applies all rules. It orders the findings by severity, then by rule and version.
 func findings(in *RolloutInput, r *Rollout) []Finding {
 	f := &finder{in: in, list: []Finding{}}
 	for i := range r.Versions {
@@ -97,7 +103,7 @@ func findings(in *RolloutInput, r *Rollout) []Finding {
 	return f.list
 }
 
-// contradictions compares the counts of one version with what the version can give.
+// contradictions compares the counts of one version with the possible results of the version.
 func (f *finder) contradictions(v *VersionRollout) {
 	flag := f.in.Flags[v.SnapshotID]
 	if flag == nil {
@@ -150,8 +156,9 @@ func (f *finder) contradiction(v *VersionRollout, s *SegmentRollout, rule Rule, 
 	f.add(found)
 }
 
-// Deadline returns the latest time at which a connected server can use the version, and false for the newest one. It is the
-// replacement, the refresh interval and a minute for clocks that differ.
+// Deadline returns the latest time at which a connected server can use the version. This is the
+// time of the replacement plus the refresh interval plus a minute for clock skew. It returns false
+// for the newest version.
 func (v Version) Deadline(refresh time.Duration) (time.Time, bool) {
 	if v.To.IsZero() {
 		return time.Time{}, false
@@ -159,8 +166,8 @@ func (v Version) Deadline(refresh time.Duration) (time.Time, bool) {
 	return v.To.Add(refresh + clockSkew), true
 }
 
-// UsedLate returns the first hour in which rows have counts of a version beyond its Deadline, and false if there are none.
-// Rows are grouped at least by version.
+// UsedLate returns the first hour in which a version was counted after its Deadline, and false if
+// there is no such hour. Rows are grouped at least by version.
 func UsedLate(t Timeline, refresh time.Duration, rows []datar.Row) (first datar.Hour, late bool) {
 	for i := range rows {
 		r := &rows[i]
@@ -179,7 +186,7 @@ func UsedLate(t Timeline, refresh time.Duration, rows []datar.Row) (first datar.
 	return first, late
 }
 
-// oldVersions finds versions that were used after their deadline.
+// oldVersions reports versions that were used after their deadline.
 func (f *finder) oldVersions() {
 	late := map[int]*Finding{}
 	for i := range f.in.Hourly {
@@ -203,7 +210,7 @@ func (f *finder) oldVersions() {
 		}
 		if time.UnixMilli(r.First).After(deadline) {
 			found.Count += r.Count
-		} else { // the hour is one in which some were in time; the last one was not
+		} else { // some evaluations of this hour were in time, but not the last one
 			found.Count++
 			found.AtLeast = found.AtLeast || r.Count > 1
 		}
@@ -234,7 +241,7 @@ func (f *finder) oldVersionText(v Version, next int64, found *Finding) string {
 		prefix, evaluations(found.Count), v.SnapshotID, which, spanText(found.Last.Sub(v.To)), next)
 }
 
-// newest is the newest version of the rollout, or nil. Warnings about settings are about this one.
+// newest returns the newest version of the rollout, or nil. Warnings about settings refer to it.
 func newest(r *Rollout) *VersionRollout {
 	if len(r.Versions) == 0 {
 		return nil
@@ -255,8 +262,8 @@ func (f *finder) unreachable(r *Rollout) {
 	}
 }
 
-// neverMatched finds segments of the newest version that no evaluation matched, though many got as far: those that later
-// segments matched, and those that none matched.
+// neverMatched reports segments of the newest version that no evaluation matched although many
+// reached them. Evaluations reach a segment if they match a later segment or no segment.
 func (f *finder) neverMatched(r *Rollout) {
 	v := newest(r)
 	if v == nil || !v.Enabled {
@@ -282,7 +289,7 @@ func (f *finder) neverMatched(r *Rollout) {
 	}
 }
 
-// oneSided applies to the newest version.
+// oneSided applies RuleOneSided to the newest version.
 func (f *finder) oneSided(r *Rollout) {
 	v := newest(r)
 	if v == nil || !v.Enabled {
@@ -320,7 +327,7 @@ func (f *finder) oneSided(r *Rollout) {
 	}
 }
 
-// ofRows applies the rules that look at counts alone.
+// ofRows applies the rules that need only counts.
 func (f *finder) ofRows() {
 	noEntity := Finding{Rule: RuleNoEntityID, Severity: Warning}
 	unevaluable := Finding{Rule: RuleUnevaluable, Severity: Warning}
@@ -367,5 +374,5 @@ func variantText(g *Given) string {
 	return fmt.Sprintf("variant %d", g.VariantID)
 }
 
-// isOn tells whether a version of a flag can give a variant.
+// isOn reports whether a version of a flag can give a variant.
 func isOn(flag *entity.Flag) bool { return flag != nil && flag.Enabled && !flag.DeletedAt.Valid }

@@ -11,58 +11,61 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 )
 
-// ForecastDays is the number of days whose counts a Forecast is made from.
+// ForecastDays is the number of days of counts on which a Forecast is based.
 const ForecastDays = 7
 
-// Forecast tells what a draft of a flag's segments would change. Numbers of buckets are exact. Numbers of evaluations are an
-// estimate: they assume as many evaluations as in the last days, spread evenly over the buckets.
+// Forecast describes the effect of a draft of a flag's segments. Numbers of buckets are exact.
+// Numbers of evaluations are an estimate. It assumes as many evaluations as in the last days,
+// evenly distributed over the buckets.
 type Forecast struct {
 	FlagID int64
-	// Now and Then are the evaluations a day by variant, and those that get none, of all segments that are known. They have
-	// the same sum but for rounding.
+	// Now and Then are the evaluations per day by variant, and those without a variant, of all
+	// segments that are not Unknown. Their sums are equal except for rounding.
 	Now, Then []Expected
-	// Moved is the number of the 1,000 buckets whose entities change from one variant to another, Gained from none to one, and
-	// Lost from one to none, in at least one of the segments that are known.
+	// Moved is the number of the 1,000 buckets whose entities change from one variant to another,
+	// in at least one of the segments that are not Unknown. Gained is the number that change from
+	// no variant to a variant, and Lost from a variant to no variant.
 	Moved, Gained, Lost int
-	// Segments are those of the draft, in order.
+	// Segments are the segments of the draft, in order.
 	Segments []SegmentForecast
-	// Removed are the ids of segments that the draft leaves out.
+	// Removed are the IDs of segments that the draft leaves out.
 	Removed []int64
-	// Complete is about the counts of the last days.
+	// Complete is the completeness of the counts of the last days.
 	Complete *Complete
 }
 
-// Expected is the number of evaluations a day that get a variant.
+// Expected is the number of evaluations per day that get a variant.
 type Expected struct {
-	// VariantID is 0 for evaluations that get none.
+	// VariantID is 0 for evaluations without a variant.
 	VariantID  int64
 	VariantKey string
 	PerDay     int64
 }
 
-// SegmentForecast is what changes in one segment.
+// SegmentForecast describes the changes of one segment.
 type SegmentForecast struct {
 	SegmentID int64
-	// Unknown is true if the segment is new, or if constraints or the order of segments change before or in it, so that other
-	// entities may match it. Then the other fields are 0.
+	// Unknown is true if other entities may match the segment: it is new, or constraints or the
+	// order of segments change before or in it. Then the other fields are 0.
 	Unknown bool
 	// Reason explains Unknown.
 	Reason string
-	// PerDay is the number of evaluations a day that match the segment.
+	// PerDay is the number of evaluations per day that match the segment.
 	PerDay              int64
 	Moved, Gained, Lost int
-	// Now and Then are the numbers of buckets by variant, with VariantID 0 for none.
+	// Now and Then are the numbers of buckets by variant. VariantID 0 means no variant.
 	Now, Then []Given
 }
 
-// firstDraftID is above the ids of rows. New parts of a draft have ids from here on.
+// firstDraftID is higher than the ID of any row. New parts of a draft get IDs from here on.
 const firstDraftID = 1 << 52
 
-// IsDraftID tells whether an id is that of a part that is not saved yet.
+// IsDraftID reports whether an ID belongs to a part that is not saved yet.
 func IsDraftID(id int64) bool { return id >= firstDraftID }
 
-// DraftOf returns the flag as it would be after the definition is saved. New variants, segments and constraints have ids of
-// which IsDraftID is true. The error matches entity.ErrInvalid and names what is wrong.
+// DraftOf returns the flag as it would be after the definition is saved. IsDraftID is true for the
+// IDs of new variants, segments and constraints. The error matches entity.ErrInvalid and names what
+// is wrong.
 func DraftOf(flag *entity.Flag, d *entity.Definition) (*entity.Flag, error) {
 	draft, problems := d.Apply(flag)
 	if err := entity.ProblemsError(problems); err != nil {
@@ -97,15 +100,15 @@ func DraftOf(flag *entity.Flag, d *entity.Definition) (*entity.Flag, error) {
 	return draft, nil
 }
 
-// ForecastOf compares the flag with a draft of it. Rows are grouped at least by outcome, segment and version, and are those
-// of the days before now; flags has the versions that they used.
+// ForecastOf compares the flag with a draft of it. rows are the counts of the days before now,
+// grouped at least by outcome, segment and version. flags contains the versions in rows.
 func ForecastOf(flag, draft *entity.Flag, t Timeline, flags map[int64]*entity.Flag, rows []datar.Row, now time.Time) *Forecast {
 	f := &Forecast{FlagID: int64(flag.ID), Segments: []SegmentForecast{}, Removed: []int64{}}
 	layoutNow, layoutThen := eval.LayoutOf(flag), eval.LayoutOf(draft)
 	current := inOrder(flag.Segments)
 	moved, gained, lost := map[int]bool{}, map[int]bool{}, map[int]bool{}
 	perNow, perThen := map[int64]float64{}, map[int64]float64{}
-	same := true // no segment so far differs in who matches it
+	same := true // all segments so far match the same entities as before
 	kept := map[uint]bool{}
 	for i, s := range inOrder(draft.Segments) {
 		kept[s.ID] = true
@@ -162,7 +165,8 @@ func ForecastOf(flag, draft *entity.Flag, t Timeline, flags map[int64]*entity.Fl
 	return f
 }
 
-// expected lists evaluations a day by variant, also those that are 0 and not so in the other list.
+// expected lists the evaluations per day by variant. It includes a variant with 0 if other has more
+// than 0.
 func expected(flag, draft *entity.Flag, perDay, other map[int64]float64) []Expected {
 	list := []Expected{}
 	add := func(id int64, key string) {
@@ -184,8 +188,8 @@ func expected(flag, draft *entity.Flag, perDay, other map[int64]float64) []Expec
 	return list
 }
 
-// perDay estimates the evaluations a day that match the last of some segments, from the time in which the flag was on and
-// had these segments first, with the same constraints.
+// perDay estimates the evaluations per day that match the last of some segments. It uses the time
+// in which the flag was on and began with these segments, with the same constraints.
 func perDay(segments []*entity.Segment, t Timeline, flags map[int64]*entity.Flag, rows []datar.Row, now time.Time) float64 {
 	last := segments[len(segments)-1]
 	from := now.Add(-ForecastDays * 24 * time.Hour)
@@ -211,14 +215,14 @@ func perDay(segments []*entity.Segment, t Timeline, flags map[int64]*entity.Flag
 			n += r.Count
 		}
 	}
-	const shortest = time.Hour // of less, nothing is said of a day
+	const shortest = time.Hour // less time is not enough for an estimate
 	if alive < shortest {
 		alive = shortest
 	}
 	return float64(n) / (alive.Hours() / 24)
 }
 
-// beginsWith tells whether the flag tries these segments first, with the same constraints.
+// beginsWith reports whether the flag begins with these segments, with the same constraints.
 func beginsWith(flag *entity.Flag, segments []*entity.Segment) bool {
 	others := inOrder(flag.Segments)
 	if len(others) < len(segments) {
@@ -232,7 +236,7 @@ func beginsWith(flag *entity.Flag, segments []*entity.Segment) bool {
 	return true
 }
 
-// sameConstraints tells whether two segments have the same constraints, in any order.
+// sameConstraints reports whether two segments have the same constraints, in any order.
 func sameConstraints(a, b *entity.Segment) bool {
 	texts := func(s *entity.Segment) []string {
 		list := make([]string, len(s.Constraints))

@@ -5,9 +5,10 @@ import (
 	"time"
 )
 
-// HistoryOf reads the snapshots of a flag, the oldest first. With created, the first of them is the one that created the flag;
-// otherwise older ones were left out, and the first one stands for them. From all on, flags are counted whether their records are
-// on or not; zero: never.
+// HistoryOf computes the history of a flag from its snapshots, oldest first. With created, the
+// first snapshot created the flag. Otherwise older snapshots were left out, and the first one
+// stands for them. all is the time from which flags are counted even if their records are off. Zero
+// means never.
 func HistoryOf(snapshots []Snapshot, created bool, all time.Time) History {
 	var h History
 	for i := range snapshots {
@@ -40,8 +41,8 @@ func (h *History) record(p Period) {
 	}
 }
 
-// Changes lists what the snapshots of a flag changed, the newest first. Snapshots are in the order of their ids; before is the one
-// before the first of them, nil if that created the flag.
+// Changes lists the changes that snapshots of a flag made, newest first. Snapshots are in the order
+// of their IDs. before is the snapshot before the first one, nil if the first one created the flag.
 func Changes(before *Snapshot, snapshots []Snapshot, refresh time.Duration) []Change {
 	changes := make([]Change, len(snapshots))
 	for i := range snapshots {
@@ -52,7 +53,7 @@ func Changes(before *Snapshot, snapshots []Snapshot, refresh time.Duration) []Ch
 	return changes
 }
 
-// ChangesTable has one row for each part of each change, and one for a change without parts.
+// ChangesTable has one row for each part of each change, and one row for a change without parts.
 func ChangesTable(changes []Change) *Table {
 	t := &Table{Header: []string{"snapshotID", "at", "by", "effectiveBy", "affects", "text", "what", "segmentID", "variantID", "constraintID", "from", "to"}}
 	for i := range changes {

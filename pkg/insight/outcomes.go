@@ -11,17 +11,17 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// Outcomes tells what the evaluations of one flag came to within a window.
+// Outcomes are the outcomes of the evaluations of one flag within a window.
 type Outcomes struct {
 	FlagID   int64
 	FlagKey  string
 	From, To time.Time
-	// Total is the sum of Outcomes, and of ByName and ByTag.
+	// Total is the sum of Outcomes. It is also the sum of ByName and ByTag.
 	Total int64
 	// Outcomes are in descending order of counts.
 	Outcomes []OutcomeCount
-	// Segments are in the order in which they are tried; those that are gone are behind the others. The sum of their
-	// Matched and HeldOut is that of the outcomes of these names.
+	// Segments are in evaluation order, followed by deleted ones. The sums of their Matched and
+	// HeldOut equal the counts of these outcomes.
 	Segments []SegmentOutcome
 	Asked    Asked
 	Complete *Complete
@@ -33,18 +33,18 @@ type OutcomeCount struct {
 	Count   int64
 	// Unevaluable is the part of Count in which a constraint could not be evaluated.
 	Unevaluable int64
-	// First and Last are the times of the earliest and the latest evaluation, zero if they are not known.
+	// First and Last are the times of the earliest and the latest evaluation, zero if unknown.
 	First, Last time.Time
 }
 
-// SegmentOutcome is what became of the evaluations that matched one segment.
+// SegmentOutcome is the outcome of the evaluations that matched one segment.
 type SegmentOutcome struct {
-	// SegmentID is 0 for evaluations of which the segment is not known.
+	// SegmentID is 0 for evaluations with an unknown segment.
 	SegmentID   int64
 	Description string
 	Matched     int64
 	HeldOut     int64
-	// Variants are in descending order of counts, which add up to Matched.
+	// Variants are in descending order of counts. Their sum is Matched.
 	Variants []VariantOutcome
 }
 
@@ -55,10 +55,11 @@ type VariantOutcome struct {
 	Count      int64
 }
 
-// Asked tells how a flag was asked for. ByName and ByTag add up to all evaluations.
+// Asked counts how the flag was requested. The sum of ByName and ByTag is the number of all
+// evaluations.
 type Asked struct {
 	ByName, ByTag int64
-	// WithoutEntityID is the part of both that had no entity id.
+	// WithoutEntityID is the number of evaluations without an entity ID, among both.
 	WithoutEntityID int64
 }
 
@@ -73,7 +74,7 @@ func (a *Asked) add(r *datar.Row) {
 	}
 }
 
-// Names are those of a flag's parts, current and deleted.
+// Names maps IDs of a flag's parts, current and deleted, to their names.
 type Names struct {
 	variants map[int64]string
 	segments map[int64]segmentName
@@ -81,17 +82,17 @@ type Names struct {
 
 type segmentName struct {
 	description string
-	place       int // in the order of segments; those of older snapshots come after those of newer ones
+	place       int // in the order of segments; segments of older snapshots come after those of newer ones
 }
 
-// NewNames takes the names of the flag's parts. A nil flag has none.
+// NewNames returns the names of the flag's parts. They are empty if the flag is nil.
 func NewNames(f *entity.Flag) *Names {
 	n := &Names{variants: map[int64]string{}, segments: map[int64]segmentName{}}
 	n.Add(f)
 	return n
 }
 
-// Add takes the names of the parts of an older state of the flag that are not known yet.
+// Add adds missing names of parts from an older state of the flag.
 func (n *Names) Add(f *entity.Flag) {
 	if f == nil {
 		return
@@ -109,7 +110,7 @@ func (n *Names) Add(f *entity.Flag) {
 	}
 }
 
-// Complete tells whether every variant and segment of the rows has a name.
+// Complete reports whether every variant and segment of the rows has a name.
 func (n *Names) Complete(rows []datar.Row) bool {
 	for i := range rows {
 		r := &rows[i]
@@ -123,10 +124,10 @@ func (n *Names) Complete(rows []datar.Row) bool {
 	return true
 }
 
-// Variant returns the key of a variant, empty if it is not known.
+// Variant returns the key of a variant, or "" if it is unknown.
 func (n *Names) Variant(id int64) string { return n.variants[id] }
 
-// compareSegments orders segments as they are tried, then those that are not known by their ids.
+// compareSegments orders segments in evaluation order, followed by unknown segments by their IDs.
 func (n *Names) compareSegments(a, b int64) int {
 	place := func(id int64) int {
 		if s, ok := n.segments[id]; ok {
@@ -137,7 +138,8 @@ func (n *Names) compareSegments(a, b int64) int {
 	return cmp.Or(cmp.Compare(place(a), place(b)), cmp.Compare(a, b))
 }
 
-// OutcomesOf adds up rows of one flag, which are grouped at least by outcome, variant, segment and asked.
+// OutcomesOf adds up rows of one flag, which are grouped at least by outcome, variant, segment and
+// asked.
 func OutcomesOf(flag *entity.Flag, names *Names, from, to time.Time, rows []datar.Row) *Outcomes {
 	o := &Outcomes{FlagID: int64(flag.ID), FlagKey: flag.Key, From: from, To: to, Outcomes: []OutcomeCount{}, Segments: []SegmentOutcome{}}
 	outcomes := map[datar.Outcome]*OutcomeCount{}
@@ -207,7 +209,7 @@ func (c *OutcomeCount) lastMilli() int64 {
 	return c.Last.UnixMilli()
 }
 
-// Check returns an error if the sums of the answer do not add up.
+// Check returns an error if the sums of the outcomes do not match.
 func (o *Outcomes) Check() error {
 	var total, assigned, bySegment int64
 	for _, c := range o.Outcomes {
@@ -240,7 +242,7 @@ func (o *Outcomes) Check() error {
 	return nil
 }
 
-// Table lists the outcomes, those with segments by segment and variant.
+// Table lists the outcomes. It lists outcomes with segments by segment and variant.
 func (o *Outcomes) Table() *Table {
 	t := &Table{Header: []string{"outcome", "segmentID", "segmentDescription", "variantID", "variantKey", "count", "unevaluable", "firstAt", "lastAt"}}
 	for _, c := range o.Outcomes {
@@ -263,7 +265,7 @@ func (t *Table) add(cells ...string) { t.Rows = append(t.Rows, cells) }
 
 func number(n int64) string { return strconv.FormatInt(n, 10) }
 
-// id is empty for 0, which stands for none.
+// id formats an ID. It returns "" for 0, which stands for no ID.
 func id(n int64) string {
 	if n == 0 {
 		return ""

@@ -10,16 +10,16 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 )
 
-// Rollout compares what a flag was set to give with what its evaluations got.
+// Rollout compares the configuration of a flag with the results of its evaluations.
 type Rollout struct {
 	FlagID   int64
 	From, To time.Time
-	// Versions are those that were alive in the window, or were used in it, the oldest first.
+	// Versions are the versions that were current or used in the window, oldest first.
 	Versions []VersionRollout
-	// Unattributed is the number of evaluations within the window of which the version is not known.
+	// Unattributed is the number of evaluations within the window with an unknown version.
 	Unattributed int64
-	// OtherVersions is the number of further versions and OtherCount that of their evaluations, if there are more versions than
-	// are shown: then these are the newest.
+	// OtherVersions is the number of older versions that are left out if there are too many, and
+	// OtherCount is the number of their evaluations.
 	OtherVersions int
 	OtherCount    int64
 	Findings      []Finding
@@ -29,72 +29,81 @@ type Rollout struct {
 // VersionRollout is one version of a flag.
 type VersionRollout struct {
 	SnapshotID int64
-	// From and To are the time in which the version was alive, cut to the window if it overlaps it.
+	// From and To limit the time in which the version was current, within the window if it overlaps
+	// the window.
 	From, To time.Time
-	// Enabled is false if the version was off, or deleted: then no entity gets a variant.
+	// Enabled is false if the flag was off or deleted in this version. Then no entity gets a
+	// variant.
 	Enabled bool
-	// Count is the number of evaluations that used the version, whatever their outcome; Unassigned is the part of it that
-	// no segment matched, or for which there was none to try.
+	// Count is the number of evaluations that used the version, whatever their outcome. Unassigned
+	// is the number of those that matched no segment, or for which there was no segment.
 	Count, Unassigned int64
 	Segments          []SegmentRollout
 }
 
 // SegmentRollout is one segment of a version.
 type SegmentRollout struct {
-	// SegmentID is 0 for evaluations of which the segment is not known.
+	// SegmentID is 0 for evaluations with an unknown segment.
 	SegmentID   int64
 	Description string
-	// Rank is the segment's place in the order in which segments are tried, from 0; -1 if it is not part of the version.
+	// Rank is the segment's position in the evaluation order, from 0. It is -1 if the segment is
+	// not part of the version.
 	Rank           int
 	RolloutPercent int
 	Reach          eval.Reach
 	ReachText      string
-	// Count is the number of evaluations that matched the segment. The counts of Given add up to it.
+	// Count is the number of evaluations that matched the segment. It is the sum of the counts of
+	// Given.
 	Count int64
 	Given []Given
 }
 
-// Given is what a part of a segment's buckets gives: a variant, or nothing.
+// Given is the result of a part of a segment's buckets: a variant, or no variant.
 type Given struct {
-	// VariantID is 0 for what is held out.
+	// VariantID is 0 for held-out entities.
 	VariantID  int64
 	VariantKey string
 	HeldOut    bool
-	// Percent is the variant's distribution. Buckets is the number of the segment's 1,000 buckets, and Set the share, 0 to 1.
+	// Percent is the variant's distribution. Buckets is the number of its buckets among the
+	// segment's 1,000, and Set is its configured share, 0 to 1.
 	Percent, Buckets int
 	Set              float64
-	// Count is the number of evaluations and Got their share of the segment's Count, 0 if that is 0. Evaluations are not
-	// independent, so Set and Got differ when some entities are evaluated more often than others.
+	// Count is the number of evaluations. Got is their share of the segment's Count, 0 if that is
+	// 0. Evaluations are not independent, so Set and Got differ if some entities are evaluated more
+	// often than others.
 	Count int64
 	Got   float64
 }
 
-// RolloutInput is what RolloutOf looks at.
+// RolloutInput is the input of RolloutOf.
 type RolloutInput struct {
 	FlagID   int64
 	From, To time.Time
 	Timeline Timeline
-	// Flags are the flag's states by the ids of their snapshots, at least those that VersionsNeeded names.
+	// Flags maps snapshot IDs to states of the flag. It contains at least those that VersionsNeeded
+	// returns.
 	Flags map[int64]*entity.Flag
-	// Layouts are those of Flags that are known already; of the others, they are computed.
+	// Layouts are known layouts of Flags. Missing ones are computed.
 	Layouts map[int64]*eval.Layout
-	// Rows are those of the window, grouped at least by outcome, variant, segment, version and asked, and by hour if the
-	// timeline is ambiguous.
+	// Rows are the counts of the window, grouped at least by outcome, variant, segment, version and
+	// asked, and by hour if the timeline is ambiguous.
 	Rows []datar.Row
-	// Hourly are rows of the window grouped by outcome, version and hour. Only versions that NeedsHours names are looked at.
+	// Hourly are counts of the window, grouped by outcome, version and hour. Only versions that
+	// NeedsHours returns are used.
 	Hourly []datar.Row
-	// Refresh is the interval at which servers look for changes of flags.
+	// Refresh is the interval at which servers check for changes of flags.
 	Refresh time.Duration
-	// AskedDeleted counts requests for the flag since it was deleted, and LastAskedDeleted is the time of the newest.
+	// AskedDeleted is the number of requests for the flag since its deletion. LastAskedDeleted is
+	// the time of the last one.
 	AskedDeleted     int64
 	LastAskedDeleted time.Time
 }
 
-// MaxVersions is the most versions that a Rollout shows.
+// MaxVersions is the maximum number of versions in a Rollout.
 const MaxVersions = 100
 
-// VersionsNeeded lists the snapshots of the versions that were alive in the window or that were used in it, the oldest
-// first, and no more than the newest MaxVersions of them.
+// VersionsNeeded lists the snapshots of the versions that were current or used in the window,
+// oldest first. It returns at most the newest MaxVersions of them.
 func VersionsNeeded(t Timeline, from, to time.Time, rows []datar.Row) []int64 {
 	needed := map[int]bool{}
 	for i := range rows {
@@ -146,7 +155,8 @@ func RolloutOf(in *RolloutInput) *Rollout {
 	return r
 }
 
-// newestFindings is the findings of a rollout that looks at the newest version only, and at counts of all of them.
+// newestFindings returns the findings about the newest version and about the counts of all
+// versions.
 func newestFindings(in *RolloutInput) []Finding {
 	r := &Rollout{}
 	if last := len(in.Timeline) - 1; last >= 0 && in.Timeline[last].From.Before(in.To) {
@@ -208,7 +218,7 @@ func versionRollout(in *RolloutInput, v Version, rows []datar.Row) VersionRollou
 	return r
 }
 
-// segmentRollouts is what the segments of a flag are set to give.
+// segmentRollouts returns the configuration of a flag's segments.
 func segmentRollouts(flag *entity.Flag, layout *eval.Layout) []SegmentRollout {
 	descriptions := byID(flag.Segments, func(s *entity.Segment) uint { return s.ID })
 	segments := make([]SegmentRollout, len(layout.Segments))
@@ -220,7 +230,7 @@ func segmentRollouts(flag *entity.Flag, layout *eval.Layout) []SegmentRollout {
 	return segments
 }
 
-// givenBy lists the variants of a segment, and then what is held out.
+// givenBy lists the variants of a segment, followed by the held-out part.
 func givenBy(l *eval.SegmentLayout) []Given {
 	given := make([]Given, 0, len(l.Given)+1)
 	for _, g := range l.Given {
@@ -231,7 +241,7 @@ func givenBy(l *eval.SegmentLayout) []Given {
 
 func shareOf(buckets int) float64 { return float64(buckets) / eval.Buckets }
 
-// segment returns the segment with that id, which it adds if the version has none.
+// segment returns the segment with that ID. It adds the segment if the version does not have it.
 func (r *VersionRollout) segment(id int64) *SegmentRollout {
 	i := slices.IndexFunc(r.Segments, func(s SegmentRollout) bool { return s.SegmentID == id })
 	if i < 0 {
@@ -245,11 +255,12 @@ func (r *VersionRollout) segment(id int64) *SegmentRollout {
 	return &r.Segments[i]
 }
 
-// given returns the part of the segment that gives a variant, which it adds if there is none. Variant 0 is what is held out.
+// given returns the part of the segment that gives a variant. It adds the part if it is missing.
+// Variant 0 is the held-out part.
 func (s *SegmentRollout) given(variantID int64, flag *entity.Flag) *Given {
 	i := slices.IndexFunc(s.Given, func(g Given) bool { return g.VariantID == variantID })
 	if i < 0 {
-		i = len(s.Given) - 1 // before what is held out
+		i = len(s.Given) - 1 // before the held-out part
 		g := Given{VariantID: variantID}
 		if flag != nil {
 			for j := range flag.Variants {
@@ -263,7 +274,7 @@ func (s *SegmentRollout) given(variantID int64, flag *entity.Flag) *Given {
 	return &s.Given[i]
 }
 
-// Count is the number of all evaluations of the window.
+// Count returns the number of all evaluations of the window.
 func (r *Rollout) Count() int64 {
 	n := r.Unattributed + r.OtherCount
 	for i := range r.Versions {
@@ -272,7 +283,7 @@ func (r *Rollout) Count() int64 {
 	return n
 }
 
-// Check returns an error if the sums of the answer do not add up.
+// Check returns an error if the sums of the rollout do not match.
 func (r *Rollout) Check() error {
 	for i := range r.Versions {
 		v := &r.Versions[i]

@@ -14,25 +14,27 @@ import (
 )
 
 const (
-	// samplesPerSecond is how many evaluations of one flag are explained in a second.
+	// samplesPerSecond is the maximum number of evaluations per flag that are explained per second.
 	samplesPerSecond = 5
-	// sampleRates is the number of counters of rates, a power of two.
+	// sampleRates is the number of rate counters, a power of two.
 	sampleRates = 1 << 12
-	// sampleEntries bounds the counters of constraints, of some 100 bytes each. When they are used up, the oldest hours are
-	// forgotten.
+	// sampleEntries bounds the counters of constraints, which take about 100 bytes each. When the
+	// limit is reached, the oldest hours are dropped.
 	sampleEntries = 100_000
-	// sampleQueue is how many evaluations wait to be explained. What comes when it is full is not explained.
+	// sampleQueue is the number of evaluations that can wait for their explanation. While the queue
+	// is full, further evaluations are not explained.
 	sampleQueue = 256
 	// sampleHours is how long the sample is kept.
 	sampleHours = 7 * 24
 )
 
-// Reasons tells which constraints stopped evaluations that no segment matched, from a sample.
+// Reasons counts, from a sample, which constraints stopped evaluations that matched no segment.
 type Reasons struct {
 	FlagID int64
-	// From and To are the part of the window that the sample covers, in whole hours.
+	// From and To limit the part of the window that the sample covers, in whole hours.
 	From, To time.Time
-	// Examined is the size of the sample, and Of the number of all evaluations of the window that no segment matched.
+	// Examined is the size of the sample. Of is the number of all evaluations of the window that
+	// matched no segment.
 	Examined, Of int64
 	Segments     []SegmentReasons
 	Complete     *Complete
@@ -45,25 +47,27 @@ type SegmentReasons struct {
 	Constraints []ConstraintReasons
 }
 
-// ConstraintReasons counts evaluations for which the constraint was the first of its segment that did not hold. Stopped is the
-// sum of Missing, OtherType and False.
+// ConstraintReasons counts the evaluations in which this constraint was the first of its segment
+// that did not hold. Stopped is the sum of Missing, OtherType and False.
 type ConstraintReasons struct {
 	ConstraintID int64
-	// Text is the constraint, such as `country EQ "FR"`, empty if it is not known any more.
+	// Text is the constraint, such as `country EQ "FR"`. It is empty if the constraint no longer
+	// exists.
 	Text                               string
 	Stopped, Missing, OtherType, False int64
 }
 
-// Sampler explains some of the evaluations that no segment matched. Observe is called by requests; Run explains in a
-// goroutine of its own. Values of contexts are never kept.
+// Sampler explains some of the evaluations that matched no segment. Requests call Observe. Run
+// explains in its own goroutine. Sampler never keeps values of contexts.
 type Sampler struct {
 	queue chan sampled
-	// rates are a second since 1970 and how many evaluations were taken in it, by the low bits of flag ids.
+	// rates are counters that the low bits of flag IDs select. Each has a second since 1970 and the
+	// number of evaluations sampled in it.
 	rates    [sampleRates]atomic.Uint64
 	mu       sync.Mutex // guards the fields below
 	examined map[flagHour]int64
 	stops    map[stopKey]int64
-	since    datar.Hour // what was examined before was forgotten
+	since    datar.Hour // hours before it were dropped
 }
 
 type sampled struct {
@@ -82,13 +86,15 @@ type stopKey struct {
 	eval.Stop
 }
 
-// NewSampler returns a Sampler whose sample begins at a time. Nothing is explained until Run is called.
+// NewSampler returns a Sampler whose sample begins at start. It explains nothing until Run is
+// called.
 func NewSampler(start time.Time) *Sampler {
 	return &Sampler{queue: make(chan sampled, sampleQueue), examined: map[flagHour]int64{}, stops: map[stopKey]int64{}, since: datar.HourOf(start)}
 }
 
-// Observe takes an evaluation into the sample if no segment matched it, and if fewer than 5 of its flag were taken in the
-// same second. It never waits, and keeps nothing of the result but copies. It allocates only for what it takes.
+// Observe adds an evaluation to the sample if it matched no segment, and if fewer than 5
+// evaluations of its flag were sampled in the same second. It never blocks, and does not retain r.
+// It allocates only for sampled evaluations.
 func (s *Sampler) Observe(r *eval.Result) {
 	if r.Reason != eval.NoMatch || r.RecordSource != eval.SourceEvaluation || !s.take(r.FlagID, r.Timestamp.Unix()) {
 		return
@@ -101,7 +107,8 @@ func (s *Sampler) Observe(r *eval.Result) {
 	}
 }
 
-// take counts one more of a flag in a second, unless there were enough. Flags whose ids are 4,096 apart share their rate.
+// take increments the count of a flag in a second, unless the limit is reached. Flags whose IDs
+// differ by a multiple of 4,096 share a counter.
 func (s *Sampler) take(flagID, second int64) bool {
 	const countBits = 8
 	slot := &s.rates[flagID&(sampleRates-1)]
@@ -120,7 +127,7 @@ func (s *Sampler) take(flagID, second int64) bool {
 	}
 }
 
-// Run explains what Observe took until the context ends.
+// Run explains the evaluations that Observe sampled, until the context ends.
 func (s *Sampler) Run(ctx context.Context) {
 	for {
 		select {
@@ -156,7 +163,7 @@ func (s *Sampler) explain(taken sampled) {
 	}
 }
 
-// oldest runs under mu.
+// oldest returns the first hour of the sample. The caller must hold mu.
 func (s *Sampler) oldest() datar.Hour {
 	first := true
 	var oldest datar.Hour
@@ -168,7 +175,7 @@ func (s *Sampler) oldest() datar.Hour {
 	return oldest
 }
 
-// forget drops what was examined before an hour. It runs under mu.
+// forget drops the hours before an hour. The caller must hold mu.
 func (s *Sampler) forget(before datar.Hour) {
 	if before <= s.since {
 		return
@@ -186,7 +193,8 @@ func (s *Sampler) forget(before datar.Hour) {
 	}
 }
 
-// Reasons answers for one flag and a window. Of is left to the caller. Flag names the constraints; it may be nil.
+// Reasons returns the reasons for one flag and a window. The caller sets Of. flag provides the
+// constraints and may be nil.
 func (s *Sampler) Reasons(flagID int64, flag *entity.Flag, from, to datar.Hour) *Reasons {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -8,11 +8,12 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// Search selects flags by terms, all of which must match. A term matches a flag's id, with or without a #, and parts of its key,
-// its description and its tags, in any case. The zero value selects every flag.
+// Search selects flags that match all of its terms. A term matches a flag's ID, with or without a
+// #, and substrings of its key, description and tags. It ignores case. The zero value selects every
+// flag.
 type Search struct{ terms []string }
 
-// NewSearch reads terms separated by commas.
+// NewSearch parses comma-separated terms.
 func NewSearch(text string) Search {
 	var s Search
 	for term := range strings.SplitSeq(text, ",") {
@@ -35,7 +36,7 @@ func (s Search) Matches(f *entity.Flag) bool {
 	return true
 }
 
-// containsFold looks for a lower-case term.
+// containsFold reports whether text contains a lowercase term, ignoring case.
 func containsFold(text, term string) bool {
 	return strings.Contains(text, term) || strings.Contains(strings.ToLower(text), term)
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
-// By is what divides a series into lines.
+// By is the division of a series into lines.
 type By string
 
 // The divisions.
@@ -19,11 +19,11 @@ const (
 	ByVariant By = "variant"
 	BySegment By = "segment"
 	ByVersion By = "version"
-	// ByTotal is that of a series of UTC days, which cannot be asked for.
+	// ByTotal is the division of a series of UTC days. Requests cannot select it.
 	ByTotal By = "total"
 )
 
-// ParseBy returns the division of that name; the empty name is ByOutcome.
+// ParseBy returns the division with that name. The empty name is ByOutcome.
 func ParseBy(name string) (By, error) {
 	switch b := By(name); b {
 	case ByOutcome, ByVariant, BySegment, ByVersion:
@@ -35,7 +35,7 @@ func ParseBy(name string) (By, error) {
 	}
 }
 
-// parts are what counts are grouped by for the lines.
+// parts returns what counts are grouped by for the lines.
 func (b By) parts() datar.Parts {
 	switch b {
 	case ByVariant:
@@ -55,30 +55,34 @@ type Series struct {
 	Unit   Unit
 	Zone   *time.Location
 	By     By
-	// UTCDays is true for a window that begins before the details that are kept: then the buckets are days or weeks of
-	// UTC, and there is one line, of all assignments and of evaluations that assigned nothing.
+	// UTCDays is true if the window begins before the oldest details. Then the buckets are UTC days
+	// or weeks, and there is one line with all assignments and all evaluations without an
+	// assignment.
 	UTCDays bool
 	Buckets
-	// Comparison has as many buckets of another time, nil if none was asked for.
+	// Comparison has the same number of buckets at another time. It is nil if the request has no
+	// comparison.
 	Comparison *Buckets
-	// Changes are those of the window, the newest first, at most 100.
+	// Changes are the changes of the window, newest first, at most 100.
 	Changes  []Change
 	Complete *Complete
 }
 
 // Buckets are a part of a Series.
 type Buckets struct {
-	// Starts are the beginnings of the buckets, in the zone, and End is that of the last one.
+	// Starts are the start times of the buckets, in the time zone of the series. End is the end of
+	// the last bucket.
 	Starts []time.Time
 	End    time.Time
-	// Lines have one count for each bucket. The counts of all lines add up to all evaluations.
+	// Lines have one count for each bucket. The sum of all lines is the number of all evaluations.
 	Lines []Line
-	// Whole is false for a bucket that the window cuts, that is not over, or in which some evaluations were not counted.
+	// Whole is false for a bucket that the window truncates, that has not ended, or in which some
+	// evaluations were not counted.
 	Whole []bool
 }
 
-// Line is one part of a series. Depending on By it has an outcome, a variant, a segment or a version, of which 0 means
-// none or not known.
+// Line is one line of a series. Depending on By, it has an outcome, a variant, a segment or a
+// version. 0 means none or unknown.
 type Line struct {
 	Outcome    datar.Outcome
 	VariantID  int64
@@ -96,15 +100,15 @@ func (l *Line) total() (n int64) {
 	return n
 }
 
-// SeriesWindow is a range of hours and the buckets into which it falls.
+// SeriesWindow is a range of hours with the buckets that contain it.
 type SeriesWindow struct {
 	From, To datar.Hour // To is exclusive
 	Buckets  []Bucket
 }
 
-// Windows returns the buckets of a series and, unless compare is empty, of its comparison. Compare is "previous" for as
-// many buckets before, "week" for the same time a week before, or a time in RFC 3339 that lies in the first bucket. The
-// error matches datar.ErrInvalidQuery.
+// Windows returns the buckets of a series and, unless compare is empty, of its comparison. compare
+// is "previous" for the same number of buckets before, "week" for the same time a week before, or
+// an RFC 3339 time in the first bucket. The error matches datar.ErrInvalidQuery.
 func (c Calendar) Windows(from, to datar.Hour, compare string) (SeriesWindow, *SeriesWindow, error) {
 	buckets, err := c.Buckets(from, to)
 	if err != nil {
@@ -133,8 +137,9 @@ func (c Calendar) Windows(from, to datar.Hour, compare string) (SeriesWindow, *S
 	return w, &SeriesWindow{other[0].Start, other[len(other)-1].End, other}, nil
 }
 
-// Fill adds rows up. They are grouped by what By asks for, and by hour, or by day where IsWholeDays says so. Now is the time of
-// the answer, in the zone's buckets that are not over; holes are times in which some evaluations were not counted.
+// Fill adds up rows. They are grouped by what by selects, and by hour, or by day if IsWholeDays
+// returns true. now decides which buckets have not ended. holes are periods in which some
+// evaluations were not counted.
 func (w *SeriesWindow) Fill(zone *time.Location, by By, rows []datar.Row, timeline Timeline, names *Names, now time.Time, holes []Hole) Buckets {
 	b := Buckets{Starts: make([]time.Time, len(w.Buckets)), Whole: make([]bool, len(w.Buckets)), Lines: []Line{}}
 	for i, bucket := range w.Buckets {
@@ -143,7 +148,7 @@ func (w *SeriesWindow) Fill(zone *time.Location, by By, rows []datar.Row, timeli
 		b.Whole[i] = bucket.Start >= w.From && bucket.End <= w.To && !end.After(now) &&
 			!slices.ContainsFunc(holes, func(h Hole) bool { return h.From.Before(end) && h.To.After(start) })
 	}
-	lines := map[lineKey]int{} // their places in b.Lines
+	lines := map[lineKey]int{} // their indexes in b.Lines
 	for i := range rows {
 		r := &rows[i]
 		at := w.bucket(r.Hour)
@@ -163,7 +168,7 @@ func (w *SeriesWindow) Fill(zone *time.Location, by By, rows []datar.Row, timeli
 	return b
 }
 
-// bucket returns the place of the bucket in which an hour lies, -1 if it lies in none.
+// bucket returns the index of the bucket that contains an hour, or -1.
 func (w *SeriesWindow) bucket(h datar.Hour) int {
 	i := sort.Search(len(w.Buckets), func(i int) bool { return w.Buckets[i].End > h })
 	if i == len(w.Buckets) || w.Buckets[i].Start > h {
@@ -172,11 +177,12 @@ func (w *SeriesWindow) bucket(h datar.Hour) int {
 	return i
 }
 
-// IsWholeDays tells whether every bucket consists of whole days of UTC, so that counts by day are enough. The window may cut the
-// first and the last of these days: their counts are then those of the hours within the window.
+// IsWholeDays reports whether every bucket consists of whole UTC days, so that counts by day are
+// enough. The window may truncate the first and the last of these days. Their counts then cover
+// only the hours within the window.
 func (w *SeriesWindow) IsWholeDays() bool { return isWholeDays(w.Buckets) }
 
-// lineKey is what tells lines apart.
+// lineKey identifies a line.
 type lineKey struct {
 	outcome                          datar.Outcome
 	variantID, segmentID, snapshotID int64
@@ -217,12 +223,12 @@ func compareLines(by By, names *Names, a, b *Line) int {
 		return names.compareSegments(a.SegmentID, b.SegmentID)
 	case ByVersion:
 		return cmp.Compare(a.SnapshotID, b.SnapshotID)
-	default: // colors are given by place, so the order must not depend on counts
+	default: // colors are assigned by index, so the order must not depend on counts
 		return cmp.Or(cmp.Compare(a.Outcome, b.Outcome), cmp.Compare(a.VariantID, b.VariantID))
 	}
 }
 
-// Check returns an error if a line has not as many counts as there are buckets.
+// Check returns an error if a line does not have one count for each bucket.
 func (b *Buckets) Check() error {
 	if len(b.Starts) != len(b.Whole) {
 		return fmt.Errorf("%d starts and %d marks of whole buckets", len(b.Starts), len(b.Whole))
@@ -240,7 +246,7 @@ func (b *Buckets) Check() error {
 	return nil
 }
 
-// Total adds up all lines.
+// Total returns the sum of all lines.
 func (b *Buckets) Total() (n int64) {
 	for i := range b.Lines {
 		n += b.Lines[i].total()

@@ -13,25 +13,26 @@ import (
 )
 
 const (
-	// maxHeads is how many of a flag's newest snapshots are looked at.
+	// maxHeads is the maximum number of a flag's newest snapshots that are read.
 	maxHeads = 10_000
-	// maxNamed is how many snapshots are searched for the names of deleted parts.
+	// maxNamed is the maximum number of snapshots that are searched for the names of deleted parts.
 	maxNamed = 100
-	// snapshotPage is how many snapshots are read at a time.
+	// snapshotPage is the number of snapshots that are read at a time.
 	snapshotPage = 20
-	// defaultWindow is the window of answers for which none was asked.
+	// defaultWindow is the window of requests without a window.
 	defaultWindow = 7 * day
-	// lastHour is the hour behind all that can be asked about: about the year 9999.
+	// lastHour is the limit of accepted hours, about the year 9999.
 	lastHour = datar.Hour(70_389_528)
 
-	// DefaultLimit and MaxLimit bound lists.
+	// defaultLimit and maxLimit bound lists.
 	defaultLimit = 100
 	maxLimit     = 1_000
 )
 
-// Counts are the evaluations that were counted.
+// Counts reads the counts of evaluations.
 type Counts interface {
-	// Refresh stores what this server has counted, so that the other methods see it. It waits for a second at most.
+	// Refresh stores the counts of this server, so that the other methods see them. It waits at
+	// most a second.
 	Refresh(ctx context.Context)
 	Details(ctx context.Context, q datar.DetailsQuery) ([]datar.Row, error)
 	DetailedFrom(ctx context.Context) (datar.Hour, error)
@@ -40,42 +41,45 @@ type Counts interface {
 	Totals(ctx context.Context, q datar.TotalsQuery) ([]datar.Total, error)
 }
 
-// Flags are the flags and their snapshots. Errors match entity.ErrNotFound for a flag that is not there.
+// Flags reads flags and their snapshots. Errors match entity.ErrNotFound for a flag that does not
+// exist.
 type Flags interface {
-	// AnyFlag reads a flag with all its parts, deleted or not.
+	// AnyFlag reads a flag with all its parts, even if it is deleted.
 	AnyFlag(ctx context.Context, id int64) (*entity.Flag, error)
-	// SnapshotHeads lists at most limit snapshots of a flag, the newest first.
+	// SnapshotHeads lists at most limit snapshots of a flag, newest first.
 	SnapshotHeads(ctx context.Context, flagID int64, limit int) ([]entity.SnapshotHead, error)
-	// HeadsOfFlags lists all snapshots of some flags, in the order of their ids.
+	// HeadsOfFlags lists all snapshots of some flags, in the order of their IDs.
 	HeadsOfFlags(ctx context.Context, flagIDs []int64) ([]entity.SnapshotHead, error)
-	// SnapshotsByID reads snapshots in the order of their ids.
+	// SnapshotsByID reads snapshots in the order of their IDs.
 	SnapshotsByID(ctx context.Context, ids []int64) ([]entity.FlagSnapshot, error)
-	// DeletedAmong finds the deleted flags that have one of the keys or ids.
+	// DeletedAmong returns the deleted flags that have one of the keys or IDs.
 	DeletedAmong(ctx context.Context, keys []string, ids []int64) ([]entity.Flag, error)
 }
 
-// Options are what a Service needs.
+// Options are the dependencies and settings of a Service.
 type Options struct {
-	// Counts is nil when Datar is off: then only Changes and Try answer.
+	// Counts is nil when Datar is off. Then only Changes and Try work.
 	Counts Counts
 	// Flags is mandatory.
 	Flags Flags
-	// Snapshots has the flags that evaluation uses. Mandatory.
+	// Snapshots provides the flags that evaluation uses. Mandatory.
 	Snapshots eval.Source
-	// Sampler is nil when nothing is explained.
+	// Sampler is nil if no evaluations are sampled.
 	Sampler *Sampler
-	// CountsAll is from when on flags are counted whether their records are on or not. Zero: only flags whose records are on are.
+	// CountsAll is the time from which flags are counted even if their records are off. Zero means
+	// that only flags with records on are counted.
 	CountsAll time.Time
-	// Refresh is the interval at which servers look for changes of flags.
+	// Refresh is the interval at which servers check for changes of flags.
 	Refresh time.Duration
-	// BatchSize, when positive, is the most entities of a Try.
+	// BatchSize, if positive, is the maximum number of entities of a Try.
 	BatchSize int
 	// Now is the clock. Mandatory.
 	Now func() time.Time
 }
 
-// Service answers questions about flags. Its errors match datar.ErrInvalidQuery and entity.ErrInvalid for bad input, with
-// the parameter and what is accepted, and entity.ErrNotFound for a flag that is not there.
+// Service answers questions about flags. Its errors match datar.ErrInvalidQuery and
+// entity.ErrInvalid for bad input, and name the parameter and what is accepted. They match
+// entity.ErrNotFound for a flag that does not exist.
 type Service struct {
 	o     Options
 	cache cache
@@ -84,10 +88,11 @@ type Service struct {
 // NewService returns a Service.
 func NewService(o Options) *Service { return &Service{o: o} }
 
-// HasCounts tells whether there are counts. Without, only Changes and Try answer.
+// HasCounts reports whether there are counts. Without counts, only Changes and Try work.
 func (s *Service) HasCounts() bool { return s.o.Counts != nil }
 
-// Window is a range of time, widened to whole hours of UTC. Nil From is 7 days ago, nil To is now.
+// Window is a time range, extended to whole UTC hours. A nil From means 7 days ago, and a nil To
+// means now.
 type Window struct{ From, To *time.Time }
 
 // span is a Window in whole hours.
@@ -111,13 +116,13 @@ func (s *Service) span(w Window) (span, error) {
 	}
 	first, last := max(0, datar.HourOf(from)), max(0, datar.HourOf(to))
 	if w.To == nil || to.After(last.Time()) {
-		last++ // an hour that has begun is in the window
+		last++ // the window includes the current hour
 	}
 	first, last = min(first, lastHour), min(last, lastHour)
 	return span{first: first, last: last, from: first.Time(), to: last.Time(), now: now}, nil
 }
 
-// detailed is span for answers that need details, which a window from long ago has not.
+// detailed returns the span of a request that needs details. Old windows have no details.
 func (s *Service) detailed(ctx context.Context, w Window) (span, error) {
 	sp, err := s.span(w)
 	if err != nil {
@@ -134,7 +139,7 @@ func (s *Service) detailed(ctx context.Context, w Window) (span, error) {
 	return sp, nil
 }
 
-// details reads rows of a flag, or of all for flagID 0.
+// details reads rows of a flag, or of all flags if flagID is 0.
 func (s *Service) details(ctx context.Context, flagID int64, sp span, by datar.Parts) ([]datar.Row, error) {
 	if sp.first >= sp.last {
 		return nil, nil
@@ -146,7 +151,7 @@ func (s *Service) details(ctx context.Context, flagID int64, sp span, by datar.P
 	return rows, nil
 }
 
-// timeline reads when which version of a flag was the newest.
+// timeline reads the versions of a flag and when each was the newest.
 func (s *Service) timeline(ctx context.Context, flagID int64) (Timeline, error) {
 	heads, err := s.o.Flags.SnapshotHeads(ctx, flagID, maxHeads)
 	if err != nil {
@@ -159,7 +164,7 @@ func (s *Service) timeline(ctx context.Context, flagID int64) (Timeline, error) 
 	return NewTimeline(list), nil
 }
 
-// states reads the flag as it was in some snapshots, by their ids. Those that cannot be read are left out.
+// flagsAt reads the flag as it was in some snapshots, by their IDs. It skips invalid snapshots.
 func (s *Service) flagsAt(ctx context.Context, ids []int64) (map[int64]*entity.Flag, error) {
 	flags := make(map[int64]*entity.Flag, len(ids))
 	for chunk := range slices.Chunk(ids, snapshotPage) {
@@ -176,7 +181,8 @@ func (s *Service) flagsAt(ctx context.Context, ids []int64) (map[int64]*entity.F
 	return flags, nil
 }
 
-// names finds the names of all parts in the rows. Those of deleted parts come from the newest snapshot that has them.
+// names returns the names of all parts in the rows. Names of deleted parts come from the newest
+// snapshot that contains them.
 func (s *Service) names(ctx context.Context, flag *entity.Flag, t Timeline, rows []datar.Row) (*Names, error) {
 	names := NewNames(flag)
 	for end := len(t); end > 0 && len(t)-end < maxNamed && !names.Complete(rows); end -= snapshotPage {
@@ -195,7 +201,8 @@ func (s *Service) names(ctx context.Context, flag *entity.Flag, t Timeline, rows
 	return names, nil
 }
 
-// complete judges a window. Records are those of the flag, empty for an answer about all flags.
+// complete returns the completeness of a window. records are those of the flag, or empty for a
+// response about all flags.
 func (s *Service) complete(ctx context.Context, sp span, records []Period) (*Complete, error) {
 	servers, err := s.o.Counts.Servers(ctx)
 	if err != nil {
@@ -204,7 +211,8 @@ func (s *Service) complete(ctx context.Context, sp span, records []Period) (*Com
 	return CompleteOf(&CompleteInput{From: sp.from, To: earlier(sp.to, sp.now), Now: sp.now, Servers: servers, Records: records}), nil
 }
 
-// CompleteOfFlag judges the counts of one flag within a window, without a Refresh: for an answer that was read just before.
+// CompleteOfFlag returns the completeness of the counts of one flag within a window. It does not
+// call Refresh, because the counts were read just before.
 func (s *Service) CompleteOfFlag(ctx context.Context, flagID int64, w Window) (*Complete, error) {
 	sp, err := s.span(w)
 	if err != nil {
@@ -225,7 +233,7 @@ func (s *Service) CompleteOfFlag(ctx context.Context, flagID int64, w Window) (*
 	return s.complete(ctx, sp, history.Records)
 }
 
-// subject is a flag with what most answers need of it.
+// subject is a flag with the data that most methods need.
 type subject struct {
 	flag     *entity.Flag
 	timeline Timeline
@@ -254,7 +262,7 @@ func (s *Service) subject(ctx context.Context, flagID int64, sp span) (*subject,
 	return &subject{flag, timeline, history, complete}, nil
 }
 
-// Outcomes tells what the evaluations of a flag came to.
+// Outcomes returns the outcomes of a flag's evaluations.
 func (s *Service) Outcomes(ctx context.Context, flagID int64, w Window) (*Outcomes, error) {
 	sp, err := s.detailed(ctx, w)
 	if err != nil {
@@ -277,7 +285,8 @@ func (s *Service) Outcomes(ctx context.Context, flagID int64, w Window) (*Outcom
 	return o, nil
 }
 
-// Reasons tells which constraints stopped evaluations that no segment matched, from a sample of this server.
+// Reasons returns which constraints stopped evaluations that matched no segment, from a sample of
+// this server.
 func (s *Service) Reasons(ctx context.Context, flagID int64, w Window) (*Reasons, error) {
 	sp, err := s.detailed(ctx, w)
 	if err != nil {
@@ -304,14 +313,15 @@ func (s *Service) Reasons(ctx context.Context, flagID int64, w Window) (*Reasons
 	return r, nil
 }
 
-// SeriesQuery says what a Series shows. Empty fields are defaults.
+// SeriesQuery selects what a Series shows. Empty fields select defaults.
 type SeriesQuery struct {
 	Window
-	// Bucket is hour, day or week; By is outcome, variant, segment or version; Compare is previous, week or a time in RFC 3339.
+	// Bucket is hour, day or week. By is outcome, variant, segment or version. Compare is previous,
+	// week or an RFC 3339 time.
 	Bucket, Zone, By, Compare string
 }
 
-// Series is the traffic of a flag over time.
+// Series returns the traffic of a flag over time.
 func (s *Service) Series(ctx context.Context, flagID int64, q SeriesQuery) (*Series, error) {
 	sp, err := s.span(q.Window)
 	if err != nil {
@@ -392,7 +402,7 @@ func (s *Service) Series(ctx context.Context, flagID int64, q SeriesQuery) (*Ser
 	return series, nil
 }
 
-// seriesRows reads the counts of a window, by hour or, where that is enough, by day.
+// seriesRows reads the counts of a window, by day if that is enough, otherwise by hour.
 func (s *Service) seriesRows(ctx context.Context, flagID int64, w *SeriesWindow, by By, utcDays bool) ([]datar.Row, error) {
 	if w.From >= w.To {
 		return nil, nil
@@ -415,10 +425,10 @@ func (s *Service) seriesRows(ctx context.Context, flagID int64, w *SeriesWindow,
 	return s.details(ctx, flagID, span{first: w.From, last: w.To}, parts)
 }
 
-// maxSeriesChanges is how many changes a series shows, the newest.
+// maxSeriesChanges is the maximum number of changes in a series. It contains the newest ones.
 const maxSeriesChanges = 100
 
-// changesWithin lists the changes of a window, the newest first.
+// changesWithin lists the changes of a window, newest first.
 func (s *Service) changesWithin(ctx context.Context, t Timeline, from, to time.Time) ([]Change, error) {
 	last := t.At(to.Add(-time.Nanosecond))
 	first := last
@@ -431,7 +441,7 @@ func (s *Service) changesWithin(ctx context.Context, t Timeline, from, to time.T
 	return s.changesOf(ctx, t, first+1, last+1)
 }
 
-// changesOf lists the changes that a part of a timeline made, the newest first.
+// changesOf lists the changes of a part of a timeline, newest first.
 func (s *Service) changesOf(ctx context.Context, t Timeline, first, end int) ([]Change, error) {
 	changes := []Change{}
 	var before *Snapshot
@@ -464,7 +474,8 @@ type ChangeList struct {
 	Changes []Change
 }
 
-// Changes lists what changed a flag, deleted or not, the newest first. Nil Limit is 20; it is 1 to 100.
+// Changes lists the changes of a flag, newest first. The flag may be deleted. limit is 1 to 100;
+// nil means 20.
 func (s *Service) Changes(ctx context.Context, flagID int64, limit, offset *int64) (*ChangeList, error) {
 	const defaultChanges, maxChanges = 20, 100
 	l, o, err := page(limit, offset, defaultChanges, maxChanges)
@@ -504,7 +515,7 @@ func page(limit, offset *int64, usual, most int) (int, int, error) {
 	return int(l), int(o), nil
 }
 
-// Rollout compares what a flag was set to give with what came of it.
+// Rollout compares the configuration of a flag with the results of its evaluations.
 func (s *Service) Rollout(ctx context.Context, flagID int64, w Window) (*Rollout, error) {
 	sp, err := s.detailed(ctx, w)
 	if err != nil {
@@ -541,10 +552,10 @@ func (s *Service) Rollout(ctx context.Context, flagID int64, w Window) (*Rollout
 	return r, nil
 }
 
-// maxUnknownTexts is how many texts are searched for a deleted flag.
+// maxUnknownTexts is the maximum number of texts that are searched for a deleted flag.
 const maxUnknownTexts = 10_000
 
-// askedDeleted counts requests for a deleted flag by its key or id.
+// askedDeleted counts requests for a deleted flag by its key or ID.
 func (s *Service) askedDeleted(ctx context.Context, flag *entity.Flag, sp span) (n int64, last time.Time, err error) {
 	if sp.first >= sp.last {
 		return 0, last, nil
@@ -562,15 +573,15 @@ func (s *Service) askedDeleted(ctx context.Context, flag *entity.Flag, sp span) 
 	return n, last, nil
 }
 
-// UnknownList is a page of texts that were asked for and are not there.
+// UnknownList is a page of requested keys and IDs that do not exist.
 type UnknownList struct {
 	From, To time.Time
 	Unknown  []Unknown
 	Complete *Complete
 }
 
-// Unknown lists texts by which flags were asked for that do not exist, those asked for most first. Nil limit is 100; it is 1
-// to 1,000.
+// Unknown lists requested keys and IDs of flags that do not exist, most requested first. limit is 1
+// to 1,000; nil means 100.
 func (s *Service) Unknown(ctx context.Context, w Window, limit, offset *int64) (*UnknownList, error) {
 	sp, err := s.span(w)
 	if err != nil {
@@ -604,7 +615,8 @@ func (s *Service) Unknown(ctx context.Context, w Window, limit, offset *int64) (
 	return list, nil
 }
 
-// deletedAmong finds deleted flags by what was asked for, keys and ids in decimal.
+// deletedAmong returns the IDs of deleted flags by the requested text: their key, or their ID in
+// decimal.
 func (s *Service) deletedAmong(ctx context.Context, rows []datar.UnknownRow) (map[string]int64, error) {
 	var keys []string
 	var ids []int64
@@ -626,12 +638,12 @@ func (s *Service) deletedAmong(ctx context.Context, rows []datar.UnknownRow) (ma
 		found[strconv.FormatUint(uint64(flags[i].ID), 10)] = int64(flags[i].ID)
 	}
 	for i := range flags {
-		found[flags[i].Key] = int64(flags[i].ID) // a key goes before an id
+		found[flags[i].Key] = int64(flags[i].ID) // a key takes precedence over an ID
 	}
 	return found, nil
 }
 
-// Forecast tells what a draft of a flag would change. The draft leaves out what stays.
+// Forecast returns the effect of a draft of a flag. The draft leaves out unchanged parts.
 func (s *Service) Forecast(ctx context.Context, flagID int64, draft *entity.Definition) (*Forecast, error) {
 	flag, err := s.live(ctx, flagID)
 	if err != nil {
@@ -683,7 +695,8 @@ func (s *Service) live(ctx context.Context, flagID int64) (*entity.Flag, error) 
 	return flag, nil
 }
 
-// Try evaluates a flag, or a draft of it unless that is nil, for some entities. Nothing is counted or recorded.
+// Try evaluates a flag for some entities, or a draft of it unless draft is nil. It does not count
+// or record anything.
 func (s *Service) Try(ctx context.Context, flagID int64, draft *entity.Definition, entities []eval.Entity) ([]Tried, error) {
 	flag, err := s.live(ctx, flagID)
 	if err != nil {

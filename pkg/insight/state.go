@@ -11,83 +11,87 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 )
 
-// StateName names what a flag is doing.
+// StateName is the name of a flag's state.
 type StateName string
 
-// The states. The first one that applies is the flag's.
+// The states. A flag has the first state that applies.
 const (
-	// StateNotCounted: the flag is not counted now, or for less than the days, and it is older than that. Nothing is claimed.
+	// StateNotCounted: the flag is not counted now, or has been counted for less than the
+	// configured days although it is older. No other state can be concluded.
 	StateNotCounted StateName = "not_counted"
-	// StateNew: created less than 7 days ago, and never asked for.
+	// StateNew: created less than 7 days ago and never requested.
 	StateNew StateName = "new"
-	// StateNeverEvaluated: counted for the days or more, and never asked for.
+	// StateNeverEvaluated: counted for at least the configured days and never requested.
 	StateNeverEvaluated StateName = "never_evaluated"
-	// StateInactive: asked for earlier, not lately.
+	// StateInactive: requested earlier, but not lately.
 	StateInactive StateName = "inactive"
-	// StateOffButAsked: switched off, and asked for lately.
+	// StateOffButAsked: off, but requested lately.
 	StateOffButAsked StateName = "off_but_asked"
-	// StateGivesNothing: on, asked for lately, and no evaluation got a variant.
+	// StateGivesNothing: on and requested lately, but no evaluation got a variant.
 	StateGivesNothing StateName = "gives_nothing"
 	// StateChanging: a change in the last 7 days affects the assignment.
 	StateChanging StateName = "changing"
-	// StateLaunched: on, the configuration gives everybody one variant, and every evaluation lately got it.
+	// StateLaunched: on, the configuration gives all entities the same variant, and all evaluations
+	// lately got it.
 	StateLaunched StateName = "launched"
-	// StateOneSided: on, every assignment lately was the same variant, and the configuration can give others.
+	// StateOneSided: on, all assignments lately were the same variant, but the configuration can
+	// give others.
 	StateOneSided StateName = "one_sided"
-	// StateActive is everything else.
+	// StateActive applies if no other state applies.
 	StateActive StateName = "active"
 )
 
-// StateNames lists all states in the order in which they are tried.
+// StateNames returns all states in the order in which they are checked.
 func StateNames() []StateName {
 	return []StateName{StateNotCounted, StateNew, StateNeverEvaluated, StateInactive, StateOffButAsked, StateGivesNothing,
 		StateChanging, StateLaunched, StateOneSided, StateActive}
 }
 
 const (
-	// DefaultDays is how many days count as lately where the caller does not say.
+	// DefaultDays is the default number of days that count as lately.
 	DefaultDays = 30
-	// MaxDays is the most days that can count as lately.
+	// MaxDays is the maximum number of days that can count as lately.
 	MaxDays = 365
 
 	day = 24 * time.Hour
-	// settleDays is how many days a new flag counts as new, and a change as recent.
+	// settleDays is the number of days in which a flag counts as new, and a change as recent.
 	settleDays = 7
 )
 
-// State tells what a flag is doing and whether it can be deleted.
+// State describes a flag's state and whether the flag can be deleted.
 type State struct {
 	FlagID  int64
 	FlagKey string
 	State   StateName
-	// Stale flags are those to clean up: never evaluated, inactive or launched, and not changed for the days.
+	// Stale is true for flags to clean up: never evaluated, inactive or launched, and unchanged for
+	// the configured days.
 	Stale bool
-	// Since is when the state began, zero if that is not known.
+	// Since is when the state began, zero if unknown.
 	Since     time.Time
 	Reason    string
 	Evidence  Evidence
 	Advice    Advice
 	CanDelete CanDelete
-	// Complete is about the last days.
+	// Complete is the completeness of the last days.
 	Complete *Complete
 }
 
-// Evidence is what a State was concluded from.
+// Evidence is the data from which a State was concluded.
 type Evidence struct {
-	// Count is the number of all evaluations lately, and Last the time of the newest ever, zero if there is none or it is
-	// not known.
+	// Count is the number of all evaluations lately. Last is the time of the last evaluation ever,
+	// zero if there is none or it is unknown.
 	Count int64
 	Last  time.Time
-	// VariantKey is that of the one variant of launched and one-sided flags.
+	// VariantKey is the key of the only variant of launched and one-sided flags.
 	VariantKey string
 	// ChangedAt is when a change last affected the assignment.
 	ChangedAt time.Time
 }
 
-// Do names what to do about a State.
+// Do is a recommended action for a State.
 type Do string
 
-// The advice.
+// The actions.
 const (
 	DoNothing        Do = "nothing"
 	DoWait           Do = "wait"
@@ -97,19 +101,19 @@ const (
 	DoCheckTargeting Do = "check_targeting"
 )
 
-// Advice is what to do about a State.
+// Advice recommends what to do about a State.
 type Advice struct {
 	Do   Do
 	Text string
 }
 
-// CanDelete tells whether a flag can be deleted.
+// CanDelete describes whether a flag can be deleted.
 type CanDelete struct {
 	Answer Answer
 	Checks []Check
 }
 
-// Answer is that of CanDelete.
+// Answer is the answer of CanDelete.
 type Answer string
 
 // The answers.
@@ -119,7 +123,7 @@ const (
 	AnswerUnknown Answer = "unknown"
 )
 
-// CheckName names a Check.
+// CheckName is the name of a Check.
 type CheckName string
 
 // The checks.
@@ -131,47 +135,49 @@ const (
 	CheckUnchanged CheckName = "unchanged"
 )
 
-// Check is one condition of deleting a flag.
+// Check is one condition for the deletion of a flag.
 type Check struct {
 	Check CheckName
 	OK    bool
 	Text  string
 }
 
-// History is what a State needs of a flag's snapshots.
+// History is the part of a flag's history that a State needs.
 type History struct {
-	// ChangedAt is when the flag was changed last.
+	// ChangedAt is the time of the flag's last change.
 	ChangedAt time.Time
-	// AssignedAt is when a change last affected the assignment, and AssignedSnapshot the snapshot of that change.
+	// AssignedAt is when a change last affected the assignment. AssignedSnapshot is the snapshot of
+	// that change.
 	AssignedAt       time.Time
 	AssignedSnapshot int64
-	// Records are the times in which the flag was to be counted, the oldest first.
+	// Records are the periods in which counting of the flag was on or off, oldest first.
 	Records []Period
 }
 
-// StateInput is what StateOf looks at.
+// StateInput is the input of StateOf.
 type StateInput struct {
 	Flag *entity.Flag
-	// Layout is that of Flag if it is known already. Nil: it is computed.
+	// Layout is the known layout of Flag. If it is nil, it is computed.
 	Layout *eval.Layout
-	// Days are those that count as lately, before Now.
+	// Days is the number of days before Now that count as lately.
 	Days int
 	Now  time.Time
-	// Rows are those of the last days, grouped at least by outcome, variant, version and asked.
+	// Rows are the counts of the last days, grouped at least by outcome, variant, version and
+	// asked.
 	Rows []datar.Row
-	// EverAsked tells whether the flag was ever asked for as far as counts are kept, and LastAsked is the newest such time,
-	// zero if it is not known.
+	// EverAsked is true if the flag was ever requested, as far as counts are kept. LastAsked is the
+	// last such time, zero if unknown.
 	EverAsked bool
 	LastAsked time.Time
 	History   History
 	Timeline  Timeline
-	// Complete is about the last days and this flag.
+	// Complete is the completeness of this flag's counts of the last days.
 	Complete *Complete
-	// Refresh is the interval at which servers look for changes of flags.
+	// Refresh is the interval at which servers check for changes of flags.
 	Refresh time.Duration
 }
 
-// stater is a StateInput with what several rules look at.
+// stater is a StateInput with values that several rules use.
 type stater struct {
 	*StateInput
 	start      time.Time
@@ -183,7 +189,7 @@ type stater struct {
 	countedFor time.Duration
 }
 
-// StateOf finds the first state that applies.
+// StateOf returns the first state that applies.
 func StateOf(in *StateInput) *State {
 	s := &stater{StateInput: in, lately: time.Duration(in.Days) * day, assigned: map[int64]int64{}, layout: in.Layout}
 	if s.layout == nil {
@@ -253,7 +259,7 @@ func (s *stater) state() *State {
 	return &State{State: StateActive, Reason: fmt.Sprintf("%s of %s since %s got a variant.", grouped(assigned), evaluations(s.total), dateText(s.begin()))}
 }
 
-// begin is when the last days begin, or the flag if it is younger.
+// begin returns when the last days began, or when the flag was created if that is later.
 func (s *stater) begin() time.Time { return later(s.start, s.Flag.CreatedAt) }
 
 func (s *stater) recordsOffSince() time.Time {
@@ -270,7 +276,8 @@ func (s *stater) inactiveReason() string {
 	return fmt.Sprintf("Last asked for on %s, and not in the last %s.", dateText(s.LastAsked), daysText(s.Days))
 }
 
-// onlyVariant returns the variant that the configuration gives everybody, nil if it gives several or none, or not to everybody.
+// onlyVariant returns the variant that the configuration gives all entities. It returns nil if
+// there are several variants or no variant, or if some entities get no variant.
 func (s *stater) onlyVariant() *eval.VariantLayout {
 	var only *eval.VariantLayout
 	everybody := false
@@ -300,7 +307,7 @@ func (s *stater) onlyVariant() *eval.VariantLayout {
 	return only
 }
 
-// launched looks at what was evaluated since the last change that affects the assignment.
+// launched checks the evaluations since the last change that affects the assignment.
 func (s *stater) launched() *State {
 	only := s.onlyVariant()
 	if !s.Flag.Enabled || only == nil {
@@ -313,10 +320,10 @@ func (s *stater) launched() *State {
 		r := &s.Rows[i]
 		gotIt := r.VariantID == only.VariantID && (r.Outcome == datar.Matched || r.Outcome == datar.Unattributed)
 		if r.Outcome == datar.Unattributed && gotIt && s.History.AssignedAt.After(s.start) {
-			continue // before or after the change: either is as well
+			continue // it may be from before or after the change
 		}
 		if at := s.Timeline.resolveRow(r); at < changed && r.Outcome != datar.Unattributed && !time.UnixMilli(r.Last).After(deadline) {
-			continue // it was evaluated before the change
+			continue // evaluated before the change
 		}
 		if !gotIt {
 			return nil
@@ -358,7 +365,7 @@ func (s *stater) oneSided() *State {
 			evaluations(count), dateText(s.begin()), key, cut(strings.Join(others, "`, `")))}
 }
 
-// canDelete checks what must hold before a flag can be deleted.
+// canDelete checks the conditions for the deletion of a flag.
 func (s *stater) canDelete() CanDelete {
 	byTagOnly := s.total > 0 && s.asked.ByName == 0
 	checks := []Check{s.checkCounted(), s.checkNotAsked(), s.checkAllHeard(), s.checkNoneLost(), s.checkUnchanged()}

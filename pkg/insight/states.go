@@ -16,24 +16,26 @@ import (
 )
 
 const (
-	// sparkDays is the number of counts of a spark.
+	// sparkDays is the number of counts in a sparkline.
 	sparkDays = 28
-	// maxHistory is how many of a flag's newest snapshots its History is made of.
+	// maxHistory is the maximum number of a flag's newest snapshots from which its History is
+	// computed.
 	maxHistory = 1_000
-	// everTTL is for how long it is remembered which flags were ever asked for. What was asked for since is in the counts of
-	// the last days.
+	// everTTL is how long the times of the last requests for flags are cached. Later requests are
+	// in the counts of the last days.
 	everTTL = time.Minute
 )
 
-// cache keeps what does not change, or changes slowly.
+// cache keeps values that do not change, or change slowly.
 type cache struct {
 	mu sync.Mutex
-	// histories are by flag. Each is that of the flag's newest snapshot.
+	// histories maps flags to the History as of their newest snapshot.
 	histories map[int64]cachedHistory
-	// layouts are by flag, without the variants of their buckets, which take 8 KB for each segment.
+	// layouts maps flags to their layouts, without the variants of their buckets, which take 8 KB
+	// per segment.
 	layouts map[int64]cachedLayout
 	everAt  time.Time
-	ever    map[int64]time.Time // when flags were last asked for; zero if that is not known
+	ever    map[int64]time.Time // when flags were last requested; zero if unknown
 }
 
 type cachedHistory struct {
@@ -42,13 +44,14 @@ type cachedHistory struct {
 	history    History
 }
 
-// cachedLayout is the layout of a flag that evaluation uses. A flag that has changed is another value.
+// cachedLayout is the layout of a flag that evaluation uses. A changed flag is another value.
 type cachedLayout struct {
 	flag   *entity.Flag
 	layout *eval.Layout
 }
 
-// layoutsOf returns the layouts of all flags that evaluation uses, and forgets those of others.
+// layoutsOf returns the layouts of all flags that evaluation uses, and removes those of other flags
+// from the cache.
 func (s *Service) layoutsOf(flags []*entity.Flag) map[int64]cachedLayout {
 	s.cache.mu.Lock()
 	kept := s.cache.layouts
@@ -70,7 +73,8 @@ func (s *Service) layoutsOf(flags []*entity.Flag) map[int64]cachedLayout {
 	return layouts
 }
 
-// historyOf reads the History of a flag from its snapshots, the newest first, until it has all that matters.
+// historyOf computes the History of a flag. It reads snapshots, newest first, until it has
+// everything that the History needs.
 func (s *Service) historyOf(ctx context.Context, flag *entity.Flag, t Timeline, now time.Time) (History, error) {
 	id := int64(flag.ID)
 	s.cache.mu.Lock()
@@ -80,7 +84,7 @@ func (s *Service) historyOf(ctx context.Context, flag *entity.Flag, t Timeline, 
 		return kept.history, nil
 	}
 	oldest := now.Add(-MaxDays * day)
-	var snapshots []Snapshot // the newest first
+	var snapshots []Snapshot // newest first
 	first := len(t)
 	for first > 0 && len(t)-first < maxHistory {
 		page := t[max(0, first-snapshotPage):first]
@@ -120,7 +124,7 @@ func (s *Service) keepHistory(flagID int64, h cachedHistory) {
 	s.cache.histories[flagID] = h
 }
 
-// days returns what counts as lately.
+// days returns the number of days that count as lately.
 func days(n *int64) (int, error) {
 	if n == nil {
 		return DefaultDays, nil
@@ -134,7 +138,8 @@ func days(n *int64) (int, error) {
 // stateParts are what the rows of states are grouped by.
 const stateParts = datar.GroupFlag | datar.GroupOutcome | datar.GroupVariant | datar.GroupSegment | datar.GroupVersion | datar.GroupAsked
 
-// State tells what a flag is doing, and whether it can be deleted. Nil lately is 30 days; it is 1 to 365.
+// State returns a flag's state and whether the flag can be deleted. lately is 1 to 365 days; nil
+// means 30.
 func (s *Service) State(ctx context.Context, flagID int64, lately *int64) (*State, error) {
 	n, err := days(lately)
 	if err != nil {
@@ -166,7 +171,7 @@ func (s *Service) State(ctx context.Context, flagID int64, lately *int64) (*Stat
 	return state, nil
 }
 
-// latelySpan is the span of the last days, or of the part of it of which details are kept.
+// latelySpan returns the span of the last days, or the part of it with details.
 func (s *Service) latelySpan(ctx context.Context, days int) (span, error) {
 	from := s.o.Now().Add(-time.Duration(days) * day)
 	sp, err := s.span(Window{From: &from})
@@ -183,7 +188,7 @@ func (s *Service) latelySpan(ctx context.Context, days int) (span, error) {
 	return sp, nil
 }
 
-// everAsked tells when a flag was last asked for. The rows are those of the last days.
+// everAsked returns when a flag was last requested. rows are the counts of the last days.
 func (s *Service) everAsked(ctx context.Context, flagID int64, rows []datar.Row, sp span) (last time.Time, asked bool, err error) {
 	if last, asked = lastOf(rows); asked {
 		return last, true, nil
@@ -214,19 +219,20 @@ func lastOf(rows []datar.Row) (last time.Time, asked bool) {
 
 // StatesQuery selects flags. Empty fields do not narrow the list.
 type StatesQuery struct {
-	// States are names of states, any of which a flag must have.
+	// States are names of states. A flag must be in one of them.
 	States []string
 	Stale  *bool
 	// CanDelete is yes, no or unknown.
 	CanDelete string
-	// Q is looked for in id, key, description and tags, whatever the case. Parts separated by commas must all be found.
+	// Q is searched in ID, key, description and tags, ignoring case. A flag must match all
+	// comma-separated terms.
 	Q string
-	// Tags are values of tags, any of which a flag must have.
+	// Tags are values of tags. A flag must have one of them.
 	Tags    []string
 	Enabled *bool
-	// Sort is traffic, last, key or updated; empty is traffic.
+	// Sort is traffic, last, key or updated. Empty means traffic.
 	Sort string
-	// Days are those that count as lately.
+	// Days is the number of days that count as lately.
 	Days          *int64
 	Limit, Offset *int64
 }
@@ -234,29 +240,30 @@ type StatesQuery struct {
 // States is a page of flags and their states.
 type States struct {
 	Days int
-	// Total is the number of flags that were selected, of which Flags is a page.
+	// Total is the number of selected flags. Flags is a page of them.
 	Total int
 	Flags []FlagState
-	// ByState has how many of all flags, selected or not, are in each state.
+	// ByState maps each state to the number of flags in it, selected or not.
 	ByState  map[StateName]int
 	Complete *Complete
 }
 
-// FlagState is a flag, its state and its traffic.
+// FlagState is a flag with its state and traffic.
 type FlagState struct {
 	*State
 	Flag *entity.Flag
 	// Total is the number of evaluations lately.
 	Total int64
-	// Findings is the number of findings about the version in use and about counts, and Contradictions that of those that
-	// are contradictions, Warnings that of warnings.
+	// Findings is the number of findings about the current version and about counts. Contradictions
+	// and Warnings are the numbers of findings with these severities.
 	Findings, Contradictions, Warnings int
-	// Holes are the times lately in which this flag was not counted although it had been before, the oldest first. Those of
-	// all flags are in States.Complete.
+	// Holes are the periods lately in which this flag was not counted although it had been counted
+	// before, oldest first. Holes of all flags are in States.Complete.
 	Holes []Hole
-	// Given are the evaluations lately by variant, in the order of the variants' ids; with VariantID 0, those that got none.
+	// Given are the evaluations lately by variant, in the order of the variants' IDs. VariantID 0
+	// stands for evaluations without a variant.
 	Given []VariantOutcome
-	// Spark has the evaluations of the last 28 days of UTC, the oldest first.
+	// Spark contains the evaluations of each of the last 28 UTC days, oldest first.
 	Spark []int64
 }
 
@@ -350,14 +357,15 @@ func (q *StatesQuery) compare(a, b *FlagState) int {
 	}
 }
 
-// today are the counts since the last midnight of UTC.
+// today contains the counts since the last midnight UTC.
 type today struct {
 	start datar.Hour
 	rows  []datar.Row
 }
 
-// stateRows reads the counts of the last days. Those of today change with every flush, so they are read apart from those before,
-// and once, also for sparks, if the last days begin before today.
+// stateRows reads the counts of the last days. The counts of today change with every flush, so they
+// are read separately. If the last days begin before today, the counts of today are read once and
+// reused for sparklines.
 func (s *Service) stateRows(ctx context.Context, sp span) ([]datar.Row, *today, error) {
 	start := datar.HourOf(sp.now).DayStart()
 	if sp.first > start || sp.last <= start {
@@ -375,7 +383,8 @@ func (s *Service) stateRows(ctx context.Context, sp span) ([]datar.Row, *today, 
 	return datar.MergeRows(rows, recent), &today{start, recent}, nil
 }
 
-// allStates judges all flags that evaluation uses. What sparks needs of what it read is nil if that is not enough.
+// allStates returns the states of all flags that evaluation uses. It also returns the counts of
+// today for sparks, or nil if they are not enough.
 func (s *Service) allStates(ctx context.Context, days int) ([]FlagState, *today, *Complete, error) {
 	sp, err := s.latelySpan(ctx, days)
 	if err != nil {
@@ -422,7 +431,7 @@ func (s *Service) allStates(ctx context.Context, days int) ([]FlagState, *today,
 	return all, recent, complete, nil
 }
 
-// givenOf adds the rows of a flag up by variant.
+// givenOf adds up the rows of a flag by variant.
 func givenOf(f *entity.Flag, rows []datar.Row) []VariantOutcome {
 	var given []VariantOutcome
 	for i := range rows {
@@ -445,7 +454,7 @@ func givenOf(f *entity.Flag, rows []datar.Row) []VariantOutcome {
 	return given
 }
 
-// rowsOf returns the rows of one flag. Rows are in the order of flags.
+// rowsOf returns the rows of one flag. rows are in the order of flags.
 func rowsOf(rows []datar.Row, flagID int64) []datar.Row {
 	find := func(id int64) int {
 		at, _ := slices.BinarySearchFunc(rows, id, func(r datar.Row, id int64) int { return cmp.Compare(r.FlagID, id) })
@@ -454,7 +463,7 @@ func rowsOf(rows []datar.Row, flagID int64) []datar.Row {
 	return rows[find(flagID):find(flagID+1)]
 }
 
-// countFindings applies the rules that need no flag but the version in use.
+// countFindings applies the rules that need only the current version of the flag.
 func (f *FlagState) countFindings(rows []datar.Row, layout *eval.Layout, t Timeline, sp span, refresh time.Duration) {
 	id := int64(f.Flag.SnapshotID)
 	if len(t) == 0 {
@@ -469,12 +478,13 @@ func (f *FlagState) countFindings(rows []datar.Row, layout *eval.Layout, t Timel
 			f.Contradictions++
 		case Warning:
 			f.Warnings++
-		case Note: // it asks for no action
+		case Note: // needs no action
 		}
 	}
 }
 
-// histories reads those of all flags that have changed since they were read.
+// histories returns the histories of all flags. It computes those of flags that have changed since
+// the last call.
 func (s *Service) histories(ctx context.Context, flags []*entity.Flag, now time.Time) (map[int64]cachedHistory, error) {
 	s.cache.mu.Lock()
 	kept := maps.Clone(s.cache.histories)
@@ -513,7 +523,7 @@ func (s *Service) histories(ctx context.Context, flags []*entity.Flag, now time.
 	return histories, nil
 }
 
-// ever tells which flags were asked for before the last days, and when last.
+// ever returns which flags were requested before the last days, and when last.
 func (s *Service) ever(ctx context.Context, sp span) (map[int64]time.Time, error) {
 	s.cache.mu.Lock()
 	age := sp.now.Sub(s.cache.everAt)
@@ -543,7 +553,7 @@ func (s *Service) ever(ctx context.Context, sp span) (map[int64]time.Time, error
 	return ever, nil
 }
 
-// sparks fills in the counts of the last days. Those of today are in recent, unless that is nil.
+// sparks sets the counts of the last days. The counts of today are in recent, unless it is nil.
 func (s *Service) sparks(ctx context.Context, flags []FlagState, recent *today) error {
 	if len(flags) == 0 {
 		return nil

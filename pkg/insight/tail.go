@@ -17,24 +17,24 @@ import (
 )
 
 const (
-	// TailListeners is how many may listen to a Tail at once, and TailDuration for how long.
+	// TailListeners is the maximum number of listeners of a Tail.
 	TailListeners = 20
-	// TailDuration is for how long one listens.
+	// TailDuration is the maximum time of a listener.
 	TailDuration = 15 * time.Minute
-	// tailPerSecond is how many events a listener gets in a second.
+	// tailPerSecond is the maximum number of events that a listener gets per second.
 	tailPerSecond = 20
-	// tailQueue is how many events wait for a listener that is slow.
+	// tailQueue is the number of events that wait for a slow listener.
 	tailQueue = 64
-	// maxTailEntity is the longest entity id that waits as it is.
+	// maxTailEntity is the length in bytes above which a waiting entity ID is hashed.
 	maxTailEntity = 256
 )
 
-// ErrTailFull tells that there are TailListeners already.
+// ErrTailFull is returned if there are TailListeners already.
 var ErrTailFull = errors.New("the live tail has as many listeners as it can have: try again later")
 
-// Tail hands the evaluations of this server to listeners. It keeps nothing.
+// Tail sends the evaluations of this server to listeners. It does not store them.
 type Tail struct {
-	listeners atomic.Int32 // so that Observe costs next to nothing while there are none
+	listeners atomic.Int32 // makes Observe cheap while there are no listeners
 	mu        sync.RWMutex
 	byFlag    map[int64]map[*Listener]struct{}
 }
@@ -42,18 +42,18 @@ type Tail struct {
 // NewTail returns a Tail without listeners.
 func NewTail() *Tail { return &Tail{byFlag: map[int64]map[*Listener]struct{}{}} }
 
-// Listener gets the evaluations of one flag.
+// Listener receives the evaluations of one flag.
 type Listener struct {
 	tail   *Tail
 	flagID int64
-	key    []byte // of the hashes of entities
+	key    []byte // for hashes of entity IDs
 	events chan rawEvent
-	// rate is a second since 1970 and the number of events in it.
+	// rate contains a second since 1970 and the number of events in it.
 	rate    atomic.Uint64
 	skipped atomic.Int64
 }
 
-// rawEvent is what is taken of a result by the goroutine of the request.
+// rawEvent is the part of a result that the request's goroutine copies.
 type rawEvent struct {
 	TailEvent
 	flagID         int64
@@ -65,16 +65,17 @@ type rawEvent struct {
 type TailEvent struct {
 	At      time.Time
 	Outcome datar.Outcome
-	// SegmentID is that of the segment that matched, if one did.
+	// SegmentID is the ID of the segment that matched, or 0.
 	SegmentID, VariantID int64
 	VariantKey           string
 	SnapshotID           int64
-	// Entity is a hash of the entity id, under a key that each Listener has for itself.
+	// Entity is a hash of the entity ID. Each Listener uses its own key.
 	Entity string
 	Text   string
 }
 
-// Listen begins to hand over evaluations of a flag. The caller must Close the Listener. The error is ErrTailFull.
+// Listen starts to send evaluations of a flag to the returned Listener. The caller must call Close.
+// The error is ErrTailFull.
 func (t *Tail) Listen(flagID int64) (*Listener, error) {
 	l := &Listener{tail: t, flagID: flagID, key: make([]byte, sha256.Size), events: make(chan rawEvent, tailQueue)}
 	_, _ = rand.Read(l.key) // documented never to fail
@@ -91,7 +92,7 @@ func (t *Tail) Listen(flagID int64) (*Listener, error) {
 	return l, nil
 }
 
-// Close ends the Listener. It can be called again.
+// Close stops the Listener. It can be called more than once.
 func (l *Listener) Close() {
 	l.tail.mu.Lock()
 	defer l.tail.mu.Unlock()
@@ -105,8 +106,8 @@ func (l *Listener) Close() {
 	l.tail.listeners.Add(-1)
 }
 
-// Observe hands an evaluation to those who listen to its flag. It never waits: what a listener does not get is counted as
-// skipped.
+// Observe sends an evaluation to the listeners of its flag. It never blocks. Events that a listener
+// misses are counted as skipped.
 func (t *Tail) Observe(r *eval.Result) {
 	if t.listeners.Load() == 0 || r.RecordSource != eval.SourceEvaluation {
 		return
@@ -137,8 +138,8 @@ func (t *Tail) Observe(r *eval.Result) {
 	}
 }
 
-// waitingEntity copies an entity id, which may be a part of the body of a request, for an event that waits. A long one becomes its
-// hash: events are bounded in bytes, and equal ids stay equal.
+// waitingEntity copies an entity ID, which may be part of a request body, for a waiting event. It
+// replaces a long ID by its hash, so that events are bounded in size and equal IDs stay equal.
 func waitingEntity(id string) string {
 	if len(id) <= maxTailEntity {
 		return strings.Clone(id)
@@ -147,7 +148,7 @@ func waitingEntity(id string) string {
 	return string(sum[:])
 }
 
-// take counts one more event of a second, unless there were enough.
+// take increments the number of events in a second, unless the limit is reached.
 func (l *Listener) take(second int64) bool {
 	const countBits = 8
 	for {
@@ -165,7 +166,8 @@ func (l *Listener) take(second int64) bool {
 	}
 }
 
-// Next waits for an event until one of the channels is ready. It is nil when that was not an event.
+// Next waits for an event until one of the channels is ready. It returns nil if a channel was ready
+// first.
 func (l *Listener) Next(stop <-chan struct{}, tick <-chan time.Time) *TailEvent {
 	select {
 	case <-stop:
@@ -177,7 +179,7 @@ func (l *Listener) Next(stop <-chan struct{}, tick <-chan time.Time) *TailEvent 
 	}
 }
 
-// Skipped returns how many events were left out since it was called last.
+// Skipped returns the number of skipped events since its last call.
 func (l *Listener) Skipped() int64 { return l.skipped.Swap(0) }
 
 func (l *Listener) event(raw *rawEvent) *TailEvent {
@@ -196,7 +198,7 @@ func (l *Listener) event(raw *rawEvent) *TailEvent {
 	return &e
 }
 
-// hash hides an entity id. Of one connection, equal ids have equal hashes.
+// hash hides an entity ID. On one connection, equal IDs have equal hashes.
 func (l *Listener) hash(entityID string) string {
 	const shown = 3 // bytes
 	mac := hmac.New(sha256.New, l.key)

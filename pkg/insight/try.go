@@ -10,22 +10,25 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 )
 
-// MaxTryEntities is the most entities of one Try.
+// MaxTryEntities is the maximum number of entities of one Try.
 const MaxTryEntities = 1_000
 
-// Tried is what one entity would get.
+// Tried is the result of one entity.
 type Tried struct {
 	*eval.Result
 	Outcome datar.Outcome
-	// MatchedSegmentID is the segment that matched, 0 if none did.
+	// MatchedSegmentID is the segment that matched, or 0.
 	MatchedSegmentID int64
 	// Bucket is the entity's bucket, 0 to 999.
 	Bucket int
 }
 
-// Try evaluates a flag, which can be a draft, for some entities, each with its debug log. It counts, records, observes and logs nothing. Limit, when
-// positive, is the most entities beside MaxTryEntities. The error matches entity.ErrInvalid, or is that of ctx, which is looked at before each
-// entity: a draft may have patterns that take a third of a second.
+// Try evaluates a flag, which can be a draft, for some entities, each with its debug log. It does
+// not count, record, observe or log anything. limit, if positive, bounds the number of entities in
+// addition to MaxTryEntities.
+//
+// The error matches entity.ErrInvalid, or is the error of ctx. Try checks ctx before each entity,
+// because a draft may contain patterns that take a third of a second.
 func Try(ctx context.Context, flag *entity.Flag, entities []eval.Entity, limit int, now time.Time) ([]Tried, error) {
 	most := MaxTryEntities
 	if limit > 0 {
@@ -51,8 +54,8 @@ func Try(ctx context.Context, flag *entity.Flag, entities []eval.Entity, limit i
 	return tried, nil
 }
 
-// OutcomeOf returns what an evaluation came to, and the segment that matched. It is false for a request without an outcome: one
-// that was refused, or whose flag does not exist.
+// OutcomeOf returns the outcome of an evaluation and the segment that matched. It returns false for
+// a request without an outcome: one that was rejected, or whose flag does not exist.
 func OutcomeOf(r *eval.Result) (outcome datar.Outcome, segmentID int64, ok bool) {
 	switch r.Reason {
 	case eval.FlagDisabled:

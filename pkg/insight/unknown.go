@@ -9,20 +9,21 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
-// Unknown is a text by which a flag was asked for that does not exist.
+// Unknown is a requested key or ID of a flag that does not exist.
 type Unknown struct {
-	// Asked is the text, cut to 63 bytes, or "(other)" for all texts beyond those that a server keeps of an hour.
+	// Asked is the requested text, truncated to 63 bytes, or "(other)" for all texts beyond those
+	// that a server keeps per hour.
 	Asked       string
 	Count       int64
 	First, Last time.Time
-	// DeletedFlagID is the id of the deleted flag that has this key or id, or 0.
+	// DeletedFlagID is the ID of the deleted flag that has this key or ID, or 0.
 	DeletedFlagID int64
-	// Similar is the key of a flag that differs in one or two letters, or an empty string.
+	// Similar is the key of a flag that differs in one or two letters, or "".
 	Similar string
 }
 
-// UnknownOf describes what was asked for. Keys are those of all flags that exist, and deleted has the ids of deleted flags by
-// their keys and by their ids in decimal.
+// UnknownOf describes requested texts. keys are those of all flags that exist. deleted maps the
+// keys of deleted flags, and their IDs in decimal, to their IDs.
 func UnknownOf(rows []datar.UnknownRow, keys []string, deleted map[string]int64) []Unknown {
 	index := newKeyIndex(keys)
 	list := make([]Unknown, len(rows))
@@ -35,7 +36,7 @@ func UnknownOf(rows []datar.UnknownRow, keys []string, deleted map[string]int64)
 	return list
 }
 
-// milli is zero for 0.
+// milli converts milliseconds since 1970. It returns the zero time for 0.
 func milli(ms int64) time.Time {
 	if ms == 0 {
 		return time.Time{}
@@ -52,15 +53,15 @@ func UnknownTable(list []Unknown) *Table {
 	return t
 }
 
-// maxDistance is in how many letters similar keys differ.
+// maxDistance is the maximum number of letters in which similar keys differ.
 const maxDistance = 2
 
 // keyIndex finds similar keys.
 type keyIndex struct {
 	keys  []string
 	lower []string
-	// letters are the sets of characters of the keys, to rule out most of them at once: texts that differ in one or two
-	// letters differ in at most four characters.
+	// letters are the sets of characters of the keys. They rule out most keys quickly: texts that
+	// differ in one or two letters differ in at most four characters.
 	letters []uint64
 }
 
@@ -74,7 +75,7 @@ func newKeyIndex(keys []string) *keyIndex {
 	return x
 }
 
-// lettersOf is a set of characters. Several can share a bit.
+// lettersOf returns a set of characters. Several characters can share a bit.
 func lettersOf(s string) (set uint64) {
 	for i := range len(s) {
 		set |= 1 << (s[i] % 64)
@@ -82,8 +83,8 @@ func lettersOf(s string) (set uint64) {
 	return set
 }
 
-// similar returns the key that differs least, in at most two letters and in less than half of them. Upper and lower case do
-// not matter.
+// similar returns the key that differs least, in at most two letters and in less than half of them.
+// It ignores case.
 func (x *keyIndex) similar(asked string) string {
 	asked = strings.ToLower(asked)
 	letters := lettersOf(asked)
@@ -99,8 +100,8 @@ func (x *keyIndex) similar(asked string) string {
 	return found
 }
 
-// distance is the least number of letters to insert, delete, replace or swap with the next one that makes b of a (optimal string
-// alignment). It works on bytes, since keys are ASCII.
+// distance returns the minimum number of letters to insert, delete, replace or swap with the next
+// one to turn a into b (optimal string alignment). It works on bytes, because keys are ASCII.
 func distance(a, b string) int {
 	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range last {

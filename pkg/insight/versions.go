@@ -8,30 +8,33 @@ import (
 )
 
 const (
-	// Versions are counted modulo versionModulus, because a counter has 16 bits for them.
+	// versionModulus is the modulus of counted versions, because a counter has 16 bits for a
+	// version.
 	versionModulus = 1 << 16
-	// clockSkew is how much the clocks of servers and of the database may differ.
+	// clockSkew is the accepted difference between the clocks of servers and of the database.
 	clockSkew = time.Minute
 )
 
 // Version is a snapshot of a flag and the time in which it was the newest one.
 type Version struct {
 	SnapshotID int64
-	// From is when the snapshot was committed, To when the next one was. To is zero for the newest.
+	// From is when the snapshot was committed. To is when the next one was committed, zero for the
+	// newest.
 	From, To time.Time
 }
 
-// Timeline is a list of versions of one flag, the oldest first, each From the To of the one before.
+// Timeline is a list of versions of one flag, oldest first. Each From is the To of the previous
+// version.
 type Timeline []Version
 
-// Head is what a Timeline needs of a snapshot.
+// Head is the part of a snapshot that a Timeline needs.
 type Head struct {
 	SnapshotID int64
 	At         time.Time
 }
 
-// NewTimeline makes a timeline of snapshots in the order of their ids. Clocks of servers differ a little, so a snapshot can
-// seem older than the one before; it then begins when that one does.
+// NewTimeline returns a timeline of snapshots, which are in the order of their IDs. Because of
+// clock skew, a snapshot can seem older than the previous one. It then begins at the same time.
 func NewTimeline(heads []Head) Timeline {
 	t := make(Timeline, len(heads))
 	for i, h := range heads {
@@ -47,7 +50,8 @@ func NewTimeline(heads []Head) Timeline {
 	return t
 }
 
-// Alive returns the versions that were the newest at some time within a window. Versions without duration are left out.
+// Alive returns the versions that were current at some time within a window, except those without
+// duration.
 func (t Timeline) Alive(from, to time.Time) Timeline {
 	var alive Timeline
 	for _, v := range t {
@@ -58,12 +62,13 @@ func (t Timeline) Alive(from, to time.Time) Timeline {
 	return alive
 }
 
-// Index returns the place of a snapshot in the timeline, -1 if it is not there.
+// Index returns the index of a snapshot in the timeline, or -1.
 func (t Timeline) Index(snapshotID int64) int {
 	return slices.IndexFunc(t, func(v Version) bool { return v.SnapshotID == snapshotID })
 }
 
-// At returns the place of the version that was the newest at a time, -1 for times before the first one.
+// At returns the index of the version that was current at a time, or -1 for times before the first
+// version.
 func (t Timeline) At(at time.Time) int {
 	for i, v := range slices.Backward(t) {
 		if !v.From.After(at) {
@@ -73,10 +78,11 @@ func (t Timeline) At(at time.Time) int {
 	return -1
 }
 
-// Resolve finds the version that a count belongs to: the newest snapshot with that id modulo 65,536 that was committed
-// before the count's last evaluation, or up to a minute after it, for clocks differ. It returns its place, or -1 if there is
-// none. An old version resolves to itself for as long as no later snapshot of the same flag has the same number, that is
-// for at least 65,536 changes on the server.
+// Resolve returns the index of the version that a count belongs to, or -1. This is the newest
+// snapshot with that ID modulo 65,536 that was committed before the count's last evaluation, or up
+// to a minute after it because of clock skew. The result for an old version is correct until a
+// later snapshot of the same flag has the same number. That takes at least 65,536 changes on the
+// server.
 func (t Timeline) Resolve(version uint16, last time.Time) int {
 	latest := last.Add(clockSkew)
 	for i, v := range slices.Backward(t) {
@@ -87,8 +93,8 @@ func (t Timeline) Resolve(version uint16, last time.Time) int {
 	return -1
 }
 
-// Ambiguous tells whether two of the snapshots have the same number modulo 65,536. Then counts must be grouped by hour
-// before they are resolved.
+// Ambiguous reports whether two of the snapshots have the same number modulo 65,536. Then counts
+// must be grouped by hour before they are resolved.
 func (t Timeline) Ambiguous() bool {
 	seen := make(map[uint16]bool, len(t))
 	for _, v := range t {
@@ -101,7 +107,8 @@ func (t Timeline) Ambiguous() bool {
 	return false
 }
 
-// resolveRow resolves the version of a row. Rows without times are taken to be of the end of their hour.
+// resolveRow resolves the version of a row. A row without times is resolved as of the end of its
+// hour.
 func (t Timeline) resolveRow(r *datar.Row) int {
 	if r.Outcome == datar.Unattributed {
 		return -1

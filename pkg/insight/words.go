@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// grouped writes a number with commas between groups of three digits.
+// grouped formats a number with commas between groups of three digits.
 func grouped(n int64) string {
 	s := strconv.FormatInt(n, 10)
 	start := 0
@@ -20,7 +20,7 @@ func grouped(n int64) string {
 
 func evaluations(n int64) string { return counted(n, "evaluation") }
 
-// counted writes a number and a noun, which gets an s unless the number is 1.
+// counted formats a number and a noun, which gets an s unless the number is 1.
 func counted(n int64, noun string) string {
 	if n == 1 {
 		return "1 " + noun
@@ -28,7 +28,7 @@ func counted(n int64, noun string) string {
 	return grouped(n) + " " + noun + "s"
 }
 
-// times is "once" or such as "3 times".
+// times returns "once", or text such as "3 times".
 func times(n int64) string {
 	if n == 1 {
 		return "once"
@@ -36,7 +36,7 @@ func times(n int64) string {
 	return grouped(n) + " times"
 }
 
-// spanText writes a duration in the unit that fits.
+// spanText formats a duration in the unit that fits.
 func spanText(d time.Duration) string {
 	const day = 24 * time.Hour
 	switch {
@@ -51,8 +51,8 @@ func spanText(d time.Duration) string {
 	}
 }
 
-// dateText writes a date as sentences have it, such as 3 January 2026.
+// dateText formats a date for a sentence, such as 3 January 2026.
 func dateText(t time.Time) string { return t.UTC().Format("2 January 2006") }
 
-// daysText writes a number of days.
+// daysText formats a number of days.
 func daysText(n int) string { return counted(int64(n), "day") }
