@@ -24,7 +24,7 @@ var addDetails = insertion{
 	width: 11,
 }
 
-// insertDetails adds the rows whose outcome is known.
+// insertDetails inserts the rows with a known outcome.
 func (s *Store) insertDetails(tx *gorm.DB, rows []datar.Row) error {
 	known := make([]*datar.Row, 0, len(rows))
 	for i := range rows {
@@ -39,10 +39,10 @@ func (s *Store) insertDetails(tx *gorm.DB, rows []datar.Row) error {
 	})
 }
 
-// groups adds rows up by parts of their keys.
+// groups adds up rows by parts of their keys.
 type groups struct {
 	by     datar.Parts
-	places map[datar.Key]int // in sums
+	places map[datar.Key]int // indexes in sums
 	sums   []datar.Row
 }
 
@@ -59,7 +59,7 @@ func (g *groups) add(r datar.Row) {
 	g.sums = append(g.sums, r)
 }
 
-// addRow adds a row to another one with the same key.
+// addRow adds a row to another row with the same key.
 func addRow(sum, r *datar.Row) {
 	sum.Count += r.Count
 	sum.Ingested += r.Ingested
@@ -69,7 +69,7 @@ func addRow(sum, r *datar.Row) {
 	sum.Last = max(sum.Last, r.Last)
 }
 
-// rows returns the sums in the order of their keys. Nothing can be added any more.
+// rows returns the sums in the order of their keys. Do not call add after it.
 func (g *groups) rows() []datar.Row {
 	rows := slices.DeleteFunc(g.sums, func(r datar.Row) bool { return r.Count == 0 })
 	slices.SortFunc(rows, func(a, b datar.Row) int { return a.Compare(b.Key) })
@@ -112,7 +112,7 @@ func (s *Store) Details(ctx context.Context, query datar.DetailsQuery) ([]datar.
 	return rows, nil
 }
 
-// kindsOfDetails are the rollups that a query uses, in the order of preference.
+// kindsOfDetails returns the rollups that a query uses, in the order of preference.
 func kindsOfDetails(query datar.DetailsQuery) []kind {
 	kinds := []kind{dayDetails, hourDetails}
 	if query.FlagID != 0 {
@@ -124,10 +124,12 @@ func kindsOfDetails(query datar.DetailsQuery) []kind {
 	return kinds
 }
 
-// packsApart is for how many hours without a chosen pack packs are read that are not chosen, in place of another query.
+// packsApart is the maximum gap, in hours, between two chosen packs that one query reads. It also
+// reads the other packs in the gap, which is cheaper than another query.
 const packsApart = 24
 
-// runsOf splits ascending starts of packs where more than packsApart hours between two of them have none, each of these hours long.
+// runsOf splits the ascending starts of packs, which span that many hours each, at gaps of more
+// than packsApart hours.
 func runsOf(starts []int64, hours int64) (runs [][]int64) {
 	first := 0
 	for i := 1; i <= len(starts); i++ {
@@ -139,7 +141,8 @@ func runsOf(starts []int64, hours int64) (runs [][]int64) {
 	return runs
 }
 
-// addPacks adds the chosen packs. Often they are days, and hours at both ends of the window with all those days between them.
+// addPacks adds the chosen packs. They are often days, plus hours at both ends of the window with
+// all those days between them.
 func (s *Store) addPacks(tx *gorm.DB, g *groups, use chosen, flagID int64) error {
 	if flagID != 0 {
 		return s.readPacksOfFlag(tx, use.kind, use.starts, flagID, func(r datar.Row) {
@@ -181,7 +184,7 @@ func (s *Store) addLive(tx *gorm.DB, g *groups, ranges []hourRange, flagID int64
 	return nil
 }
 
-// part is a column of a key: what to select, and what to group by.
+// part is a column of a key: its expressions in SELECT and in GROUP BY.
 type part struct {
 	bits              datar.Parts
 	selected, grouped string
@@ -206,7 +209,8 @@ var (
 	}
 )
 
-// selectParts renders the columns of a key, 0 where the query does not group by them, and the GROUP BY.
+// selectParts returns the columns of a key and the GROUP BY. A column that the query does not group
+// by is 0.
 func selectParts(parts []part, by datar.Parts) (columns, groupBy string) {
 	var selected, grouped []string
 	for _, p := range parts {
@@ -240,7 +244,7 @@ func (s *Store) detailRows(tx *gorm.DB, by datar.Parts, ranges []hourRange, flag
 		err = s.eachRow(tx, statement, inUTC, ranges, flagID, each)
 		return all, err
 	}
-	// The primary key begins with the hour, so that a range of hours reads all flags.
+	// The primary key begins with the hour, so a range of hours would read all flags.
 	var hours []any
 	for _, r := range ranges {
 		for h := r.from; h < r.to; h++ {
@@ -259,14 +263,15 @@ func (s *Store) detailRows(tx *gorm.DB, by datar.Parts, ranges []hourRange, flag
 }
 
 const (
-	// hoursTogether is the most hours of one flag that are read by a query.
+	// hoursTogether is the maximum number of hours of one flag that one query reads.
 	hoursTogether = 128
-	// maxHoursOfFlag is the most hours of one flag that are looked up one by one. A query from the beginning of time has half a
-	// million of them, nearly all without a row, and is cheaper as a range: what is old is in the rollups.
+	// maxHoursOfFlag is the maximum number of hours of one flag that are looked up one by one. A
+	// query without a start has half a million hours, nearly all without a row. A range is cheaper
+	// then: older counts are in the rollups.
 	maxHoursOfFlag = 366 * 24
 )
 
-// eventRows adds up events of the ranges by those of the given parts that they have.
+// eventRows adds up events of the ranges by the given parts, except those that events do not have.
 func (s *Store) eventRows(tx *gorm.DB, by datar.Parts, ranges []hourRange, flagID int64) (all []datar.Row, err error) {
 	if len(ranges) == 0 {
 		return nil, nil
@@ -288,7 +293,8 @@ func (s *Store) eventRows(tx *gorm.DB, by datar.Parts, ranges []hourRange, flagI
 	return all, err
 }
 
-// eachRow runs a query for ranges of hours and one flag, or all of them, and calls each for every row.
+// eachRow runs a query for ranges of hours and for one flag or all flags, and calls each for every
+// row.
 func (s *Store) eachRow(tx *gorm.DB, statement string, within eventHours, ranges []hourRange, flagID int64, each func(scan func(...any) error) error) error {
 	statement = s.ofFlag(statement, flagID)
 	for _, some := range together(ranges, flagID) {
@@ -308,7 +314,7 @@ func scanRows(tx *gorm.DB, statement string, values []any, each func(scan func(.
 	if err != nil {
 		return err
 	}
-	defer func() { _ = rows.Close() }() // rows.Err reports what went wrong
+	defer func() { _ = rows.Close() }() // rows.Err reports errors
 	for rows.Next() {
 		if err := each(rows.Scan); err != nil {
 			return err
@@ -326,7 +332,8 @@ func (s *Store) DetailedFrom(ctx context.Context) (datar.Hour, error) {
 	return datar.Hour(hour), nil
 }
 
-// detailedFrom returns the first hour after the last day that is purged, or being purged; 0 if there is no such day.
+// detailedFrom returns the first hour after the last day that is purged or being purged. It returns
+// 0 if there is no such day.
 func (s *Store) detailedFrom(tx *gorm.DB) (int64, error) {
 	var days []int64
 	err := tx.Raw(s.sql("SELECT start_hour FROM datar_rollups WHERE span = ? AND purged ORDER BY start_hour DESC LIMIT 1"), dayTotals.id).Scan(&days).Error
@@ -344,7 +351,8 @@ var addUnknown = insertion{
 	width: 5,
 }
 
-// insertUnknown adds requests for flags that do not exist, in one order, as all writers do.
+// insertUnknown inserts requests for flags that do not exist. Like all writers, it inserts in key
+// order.
 func (s *Store) insertUnknown(tx *gorm.DB, unknown []datar.UnknownRow) error {
 	rows := slices.SortedFunc(slices.Values(unknown), func(a, b datar.UnknownRow) int {
 		return cmp.Or(cmp.Compare(a.Hour, b.Hour), cmp.Compare(a.Asked, b.Asked))

@@ -12,55 +12,65 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
-// dialect holds the differences between the databases.
+// dialect describes how a database differs from the others.
 type dialect struct {
-	// rowsPerStatement is the most rows of one INSERT, a power of two unless arrays is set (BenchmarkFlush).
+	// rowsPerStatement is the maximum number of rows of one INSERT. It is a power of two unless
+	// arrays is set (see BenchmarkFlush).
 	rowsPerStatement int
-	// arrays: an INSERT takes one array for each column, so that its text does not depend on the number of rows.
-	// Otherwise it has a VALUES list.
+	// arrays is true if an INSERT takes one array for each column, so that its text does not depend
+	// on the number of rows. Otherwise it has a VALUES list.
 	arrays bool
-	// staging: a batch with details goes through a temporary table.
+	// staging is true if a batch with details is written through a temporary table.
 	staging bool
-	// alias names the row that exists, in growth, which completes each insertion: what to do with a row whose key exists.
+	// alias is the name of the existing row in growth. growth completes each INSERT: it defines how
+	// an existing row with the same key changes.
 	alias  string
 	growth map[table]string
-	// hour is the expression for the hour of a bucket_hour, and at the one for a bound hour, which bindHour makes.
+	// hour is the expression for the hour of a bucket_hour. at is the expression for the hour of a
+	// parameter from bindHour.
 	hour, at string
 	bindHour func(datar.Hour) any
-	// bindTime makes the parameter for a column of times.
+	// bindTime returns the parameter for a time column.
 	bindTime func(time.Time) any
-	// sentTime returns, as text, what a time that the driver binds becomes in a column. Empty: an instant, in any zone.
+	// sentTime is a query for the text that a column contains after the driver binds a time. It is
+	// empty if the column contains an instant, in any time zone.
 	sentTime string
-	// offsets finds an event whose bucket_hour is not in UTC. Empty: every bucket_hour is an instant, or is in UTC.
+	// offsets is a query for an event with a bucket_hour that is not in UTC. It is empty if every
+	// bucket_hour is an instant or is in UTC.
 	offsets string
-	// indexes are needed beside those of all databases.
+	// indexes are needed in addition to those of all databases.
 	indexes []index
-	// widen makes the column of counts 64 bits wide where Flagr created it with 32. Empty: it always has 64.
+	// widen makes the count column, which Flagr may have created with 32 bits, 64 bits wide. It is
+	// empty if the column always has 64 bits.
 	widen string
-	// narrow are the database's names, in lower case, for 32-bit integers.
+	// narrow contains the database's names for 32-bit integers, in lower case.
 	narrow []string
-	// identifier is the type of columns whose ASCII text is compared byte by byte, and exact that of other texts.
+	// identifier is the type of columns with ASCII text that is compared byte by byte. exact is the
+	// type for other text.
 	identifier, exact string
-	// lockMigration lets one process at a time migrate. It returns 1 when it has the lock, and anything else if it gave up.
-	// unlockMigration releases it where the end of the transaction does not.
+	// lockMigration lets one process at a time migrate. It returns 1 when the lock is held, and
+	// another value if it timed out. unlockMigration releases the lock if the end of the
+	// transaction does not release it.
 	lockMigration, unlockMigration string
-	// writeTx are the options of transactions that write. After waiting for a lock, they see what others have committed.
+	// writeTx are the options of write transactions. After waiting for a lock, they must see what
+	// others have committed.
 	writeTx *sql.TxOptions
 	// lockShared and lockExclusive lock the row of datar_meta with the given name.
 	lockShared, lockExclusive string
-	// oneMoment is the isolation level in which all statements of a transaction see one state.
+	// oneMoment is the isolation level in which all statements of a transaction see the same state.
 	oneMoment sql.IsolationLevel
-	// tableOptions end the statements that create tables, except that of the events.
+	// tableOptions are appended to the statements that create tables, except the events table.
 	tableOptions string
-	// refused recognizes errors that a row causes, and will cause each time.
+	// refused reports whether a row caused an error, and will cause it again.
 	refused func(error) bool
-	// checkDeferred checks the constraints that are otherwise checked at the commit. Empty: there are none.
+	// checkDeferred checks the constraints that are otherwise checked at the commit. It is empty if
+	// there are no such constraints.
 	checkDeferred string
-	// rolledBack recognizes errors after which the transaction is gone and can be retried at once.
+	// rolledBack reports whether the transaction was rolled back and can be retried immediately.
 	rolledBack func(error) bool
 }
 
-// table names a table that batches add to.
+// table is the name of a table to which batches add rows.
 type table string
 
 const (
@@ -86,10 +96,10 @@ var dialects = map[string]dialect{
 		at:               "?",
 		bindHour:         func(h datar.Hour) any { return h.Time().Format("2006-01-02 15:04:05+00:00") },
 		bindTime:         func(t time.Time) any { return t.UTC().Format("2006-01-02 15:04:05.999999999+00:00") },
-		// In the order of the index, or SQLite would read all events.
+		// In index order. Otherwise SQLite would read all events.
 		offsets:      "SELECT 1 FROM datar_hourly_events WHERE " + sqliteOffset + " ORDER BY " + sqliteHour + " LIMIT 1",
 		indexes:      []index{{"INDEX", "idx_datar_offset_hour", "datar_hourly_events", sqliteHour, " WHERE " + sqliteOffset}},
-		tableOptions: " WITHOUT ROWID", // the rows are where their primary key is
+		tableOptions: " WITHOUT ROWID", // rows are stored in the tree of their primary key
 		identifier:   "varchar(64)",
 		exact:        "varchar(63)",
 		// There is one writer at a time, whatever it writes.
@@ -111,14 +121,16 @@ var dialects = map[string]dialect{
 		narrow:           []string{"integer", "int4"},
 		identifier:       "varchar(64)",
 		exact:            `varchar(63) COLLATE "C"`,
-		// The number only has to differ from those of other programs in the same database.
+		// The number must differ from those of other programs in the same database. It has no other
+		// meaning.
 		lockMigration: "SELECT 1 FROM pg_advisory_xact_lock(7031988216)",
 		writeTx:       &sql.TxOptions{Isolation: sql.LevelReadCommitted},
 		lockShared:    selectMeta + " FOR SHARE",
 		lockExclusive: selectMeta + " FOR UPDATE",
 		oneMoment:     sql.LevelRepeatableRead,
-		// Data exceptions, constraint violations, and what a trigger raises. Not a key that exists already (23505): counts are
-		// added to that, so it is an id, from a sequence that was not restored together with the table.
+		// Data exceptions, constraint violations, and errors that a trigger raises. An existing key
+		// (23505) is not included: INSERT adds to existing counts, so this error is about an ID
+		// from a sequence that was not restored together with the table.
 		refused:       sqlState("22", "23000", "23001", "23502", "23503", "23514", "23P01", "P0001"),
 		checkDeferred: "SET CONSTRAINTS ALL IMMEDIATE",
 		// Serialization failure, deadlock, lock not available.
@@ -129,7 +141,7 @@ var dialects = map[string]dialect{
 		growth:           onDuplicate,
 		hour:             "TIMESTAMPDIFF(HOUR, '1970-01-01 00:00:00', bucket_hour)",
 		at:               "?",
-		// As text, so that the zone of the connection string (loc) does not shift it.
+		// As text, so that the time zone of the connection string (loc) does not shift it.
 		bindHour:        func(h datar.Hour) any { return h.Time().Format("2006-01-02 15:04:05") },
 		bindTime:        func(t time.Time) any { return t.UTC().Format("2006-01-02 15:04:05.999999") },
 		sentTime:        "SELECT CAST(? AS CHAR)",
@@ -140,20 +152,23 @@ var dialects = map[string]dialect{
 		lockMigration:   "SELECT GET_LOCK(CONCAT('datar migration ', MD5(DATABASE())), 60)",
 		unlockMigration: "SELECT RELEASE_LOCK(CONCAT('datar migration ', MD5(DATABASE())))",
 		writeTx:         &sql.TxOptions{Isolation: sql.LevelReadCommitted},
-		// InnoDB also locks gaps of the unique index, in which writers deadlock although they add in one order.
+		// InnoDB also locks gaps of the unique index. Writers deadlock there although they insert
+		// in key order.
 		lockShared:    selectMeta + " FOR UPDATE",
 		lockExclusive: selectMeta + " FOR UPDATE",
 		oneMoment:     sql.LevelRepeatableRead,
-		// Values out of range or not convertible, constraints of MySQL and MariaDB, and what a trigger signals.
+		// Values that are out of range or not convertible, constraints of MySQL and MariaDB, and
+		// errors that a trigger signals.
 		refused: mysqlNumber(1048, 1216, 1264, 1265, 1292, 1366, 1406, 1452, 1644, 1690, 3819, 4025),
-		// Lock wait timeout, deadlock. The former rolls back a statement only, so the transaction ends with the error.
+		// Lock wait timeout, deadlock. The timeout rolls back only a statement, so the transaction
+		// ends with the error.
 		rolledBack: mysqlNumber(1205, 1213),
 	},
 }
 
 const (
-	// SQLite keeps times as text, with the offset of the zone in which they were bound: Flagr binds the hour in that of
-	// its process, so one hour may have several texts.
+	// SQLite stores times as text, with the offset of the time zone in which they were bound. Flagr
+	// binds the hour in the time zone of its process, so the same hour can have several texts.
 	sqliteHour   = "CAST(strftime('%s', bucket_hour) AS INTEGER) / 3600"
 	sqliteOffset = "substr(bucket_hour, -6) <> '+00:00'"
 )

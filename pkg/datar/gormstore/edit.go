@@ -13,8 +13,8 @@ import (
 
 var _ datar.FlagEditor = (*Store)(nil)
 
-// DeleteFlag implements datar.FlagEditor. It also deletes the flag from rollups, and from the totals that retention has
-// left. It is one transaction, for which flushes wait.
+// DeleteFlag implements datar.FlagEditor. It also deletes the flag from rollups, and from the
+// totals that remain after retention. It runs in one transaction, for which flushes wait.
 func (s *Store) DeleteFlag(ctx context.Context, flagID int64) error {
 	if err := s.edit(ctx, func(tx *gorm.DB) error { return s.removeFlag(tx, flagID) }); err != nil {
 		return fmt.Errorf("delete flag %d: %w", flagID, err)
@@ -22,8 +22,8 @@ func (s *Store) DeleteFlag(ctx context.Context, flagID int64) error {
 	return nil
 }
 
-// MergeFlag implements datar.FlagEditor, as DeleteFlag does. It holds all rows of the former flag in memory, 100 to 200
-// bytes each.
+// MergeFlag implements datar.FlagEditor, in one transaction like DeleteFlag. It holds all rows of
+// the flag from in memory, at 100 to 200 bytes each.
 func (s *Store) MergeFlag(ctx context.Context, from, to int64) error {
 	err := s.edit(ctx, func(tx *gorm.DB) error {
 		rows, err := s.rowsOfFlag(tx, from)
@@ -56,7 +56,7 @@ func (s *Store) MergeFlag(ctx context.Context, from, to int64) error {
 	return nil
 }
 
-// edit runs a transaction that nothing adds events or makes rollups beside.
+// edit runs a transaction during which no other transaction adds events or makes rollups.
 func (s *Store) edit(ctx context.Context, change func(tx *gorm.DB) error) error {
 	return s.again(ctx, 0, func() error {
 		return s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
@@ -71,7 +71,8 @@ func (s *Store) edit(ctx context.Context, change func(tx *gorm.DB) error) error 
 	})
 }
 
-// removeFlag deletes a flag from all tables. A rollup from which it is missing is right: there are no counts of it.
+// removeFlag deletes a flag from all tables. The rollups stay correct, because the flag no longer
+// has counts.
 func (s *Store) removeFlag(tx *gorm.DB, flagID int64) error {
 	for _, table := range []string{"datar_hourly_events", "datar_hourly_details", "datar_rollup_totals", "datar_rollup_outcomes"} {
 		if err := tx.Exec(s.sql("DELETE FROM "+table+" WHERE flag_id = ?"), flagID).Error; err != nil {
@@ -81,7 +82,7 @@ func (s *Store) removeFlag(tx *gorm.DB, flagID int64) error {
 	return s.removeFromPacks(tx, flagID)
 }
 
-// removeFromPacks writes the packs that may have the flag again, without it.
+// removeFromPacks rewrites the packs that may contain the flag, without it.
 func (s *Store) removeFromPacks(tx *gorm.DB, flagID int64) error {
 	for _, k := range kinds {
 		if k.table != packTable {
@@ -123,8 +124,8 @@ func (s *Store) removeFromKind(tx *gorm.DB, k kind, flagID int64) error {
 	return nil
 }
 
-// rowsOfFlag returns what has to be added so that another flag gets the details and events of this one, in the order of
-// keys.
+// rowsOfFlag returns the rows that add the details and events of this flag to another one, in key
+// order.
 func (s *Store) rowsOfFlag(tx *gorm.DB, flagID int64) ([]datar.Row, error) {
 	const by = allParts | datar.GroupHour
 	details, events := groups{by: by}, groups{by: by}
@@ -160,7 +161,7 @@ func (s *Store) rowsOfFlag(tx *gorm.DB, flagID int64) ([]datar.Row, error) {
 	return slices.DeleteFunc(rows, func(r datar.Row) bool { return r.Count < 1 }), nil
 }
 
-// purgedTotal is what retention has left of a day.
+// purgedTotal is the total of a day after retention.
 type purgedTotal struct{ StartHour, EvalCount, Last int64 }
 
 func (s *Store) purgedTotals(tx *gorm.DB, flagID int64) (days []purgedTotal, err error) {

@@ -1,12 +1,21 @@
-// Package gormstore keeps Datar's counts in a SQL database through GORM: SQLite, PostgreSQL, MySQL or MariaDB.
+// Package gormstore keeps Datar's counts in a SQL database through GORM: SQLite, PostgreSQL, MySQL
+// or MariaDB.
 //
-// It owns some tables. datar_hourly_events has one row for each flag, variant, segment and hour, and is compatible
-// with the table of that name that Flagr writes. datar_hourly_details has the same counts and others by outcome, version and
-// how the flag was asked for, datar_unknown_hourly requests for flags that do not exist, and datar_servers the statistics of the
-// servers that write. datar_writers is the ledger: the last batch of each writer that was
-// applied. datar_meta has the identity of the database. datar_rollups, datar_rollup_totals,
-// datar_rollup_outcomes and datar_rollup_details are made from events and details, to answer queries over long windows fast. datar_receipts remembers answers to counts that were
-// sent in. Options can put a prefix before all of these names; no other table is read or written.
+// It owns these tables:
+//
+//   - datar_hourly_events has one row for each flag, variant, segment and hour. It is compatible
+//     with the table of that name that Flagr writes.
+//   - datar_hourly_details has the same counts and others by outcome, version and how the flag was
+//     requested.
+//   - datar_unknown_hourly has requests for flags that do not exist.
+//   - datar_servers has the statistics of the servers that write.
+//   - datar_writers is the ledger: the last applied batch of each writer.
+//   - datar_meta has the identity of the database.
+//   - datar_rollups, datar_rollup_totals, datar_rollup_outcomes and datar_rollup_details are
+//     computed from events and details. They make queries over long windows fast.
+//   - datar_receipts has the responses to counts that were sent in.
+//
+// Options can add a prefix to all of these names. The package does not read or write other tables.
 package gormstore
 
 import (
@@ -31,31 +40,34 @@ import (
 )
 
 const (
-	// A writer that was not seen for so long is removed from the ledger. Journals that are older than that may be counted
-	// twice. It is a day more than the age of the oldest row that can be sent in, 90 days: a row may be dated ahead, and
-	// clocks differ.
+	// A writer that has not been seen for this long is removed from the ledger. Older journals may
+	// then be counted twice. It is one day more than the maximum age of a row that can be sent in,
+	// 90 days, because a row may be dated ahead and clocks differ.
 	writerLifetime = 91 * 24 * time.Hour
 
-	// forgetAtOnce bounds how many writers a start or one call of Maintain removes from the ledger.
+	// forgetAtOnce bounds the number of writers that a start or one call of Maintain removes from
+	// the ledger.
 	forgetAtOnce = 500
 
-	// The hours that every database can keep: all of the years 1 to 9999 but the very last one.
+	// The hours that all databases can store: the years 1 to 9999 except the very last hour.
 	firstHour, lastHour datar.Hour = -17_259_888, 70_389_527
 
-	// attempts is how often a transaction is tried that the database rolled back in favor of another transaction.
+	// attempts is the number of attempts of a transaction that the database rolls back in favor of
+	// another transaction.
 	attempts = 5
 
-	// startPatience is how long a start goes on trying after that: others that start may be changing the tables.
+	// startPatience is how long New continues to retry after that, because other starting servers
+	// may be changing the tables.
 	startPatience = time.Minute
 )
 
-// Options configure a Store. The zero value is a good default.
+// Options configures a Store. The zero value is a good default.
 type Options struct {
-	// TablePrefix begins the names of all tables, such as "shop_": up to 24 small letters of ASCII, digits and
-	// underscores, of which the first is a letter. In names of indexes it comes after their idx_, as in
-	// idx_shop_datar_hourly. Stores with different prefixes share a database and nothing else.
+	// TablePrefix is the prefix of all table names, such as "shop_": up to 24 lowercase ASCII
+	// letters, digits and underscores, starting with a letter. In index names it comes after idx_,
+	// as in idx_shop_datar_hourly. Stores with different prefixes share a database but no data.
 	TablePrefix string
-	// Logger gets a line on what New created or changed in the database. Nil: slog.Default().
+	// Logger logs what New created or changed in the database. Nil means slog.Default().
 	Logger *slog.Logger
 }
 
@@ -72,9 +84,9 @@ func (o Options) validate() error {
 type Store struct {
 	db       *gorm.DB
 	dialect  dialect
-	prefix   string // of the names of tables
+	prefix   string // of table names
 	identity string
-	texts    sync.Map // of the longest insertions, by table
+	texts    sync.Map // of the longest INSERTs, by table
 	changes  migration
 	kept     kept
 }
@@ -85,12 +97,12 @@ var (
 	_ ingest.Store      = (*Store)(nil)
 )
 
-// New returns a store in the given database, whose tables it creates or completes. It keeps all rows that exist. The
-// connections stay the host's: the store opens and closes none.
+// New returns a store in the given database. It creates missing tables and columns, and keeps all
+// existing rows. The caller owns the connections: the store neither opens nor closes any.
 //
-// All times are kept in UTC, and read as numbers, so parseTime and loc in a connection string of MySQL or MariaDB do
-// not matter. The exception is a table into which Flagr wrote hours with another loc than UTC: New returns an error
-// that names loc.
+// All times are stored in UTC and read as numbers, so parseTime and loc in a connection string of
+// MySQL or MariaDB have no effect. There is one exception: if Flagr wrote hours into the table with
+// a loc other than UTC, New returns an error that names loc.
 func New(ctx context.Context, db *gorm.DB, options Options) (*Store, error) {
 	if db == nil || db.Config == nil || db.Dialector == nil {
 		return nil, errors.New("datar store: the database is nil, or was not opened by gorm.Open")
@@ -104,11 +116,11 @@ func New(ctx context.Context, db *gorm.DB, options Options) (*Store, error) {
 	}
 	db = db.Session(&gorm.Session{
 		NewDB: true,
-		// A statement carries thousands of values; and each write here is in a transaction of its own making.
+		// A statement has thousands of values, and each write already runs in its own transaction.
 		Logger:                 logger.Discard,
 		SkipDefaultTransaction: true,
 	})
-	db.TranslateError = false // of this session only: the dialects read the codes of the databases
+	db.TranslateError = false // of this session only: the dialects check the error codes of the databases
 	s := &Store{db: db, dialect: dialect, prefix: options.TablePrefix}
 	if err := s.again(ctx, startPatience, func() error {
 		return db.WithContext(ctx).Transaction(s.prepare, dialect.writeTx)
@@ -122,7 +134,7 @@ func New(ctx context.Context, db *gorm.DB, options Options) (*Store, error) {
 	return s, nil
 }
 
-// sql renders a statement for the database and its tables, whose names all begin with datar_, as nothing else does.
+// sql adapts a statement to the database and the table prefix. Only table names begin with datar_.
 func (s *Store) sql(statement string) string {
 	return strings.NewReplacer("datar_", s.prefix+"datar_", "{hour}", s.dialect.hour, "{at}", s.dialect.at).Replace(statement)
 }
@@ -132,7 +144,8 @@ func newIdentity() string { return strings.ToLower(rand.Text()) }
 // Identity implements datar.Store.
 func (s *Store) Identity() string { return s.identity }
 
-// Apply implements datar.Store. It refuses hours outside of the years 1 to 9999, which not every database can keep.
+// Apply implements datar.Store. It rejects hours outside of the years 1 to 9999, which some
+// databases cannot store.
 func (s *Store) Apply(ctx context.Context, batch datar.Batch) error {
 	return s.add(ctx, batch.Rows, func(tx *gorm.DB, now time.Time) (bool, error) {
 		known, err := s.note(tx, batch.Writer, batch.Sequence, now)
@@ -143,7 +156,7 @@ func (s *Store) Apply(ctx context.Context, batch datar.Batch) error {
 	}, nil)
 }
 
-// addBeside adds what a batch has beside its rows.
+// addBeside adds the parts of a batch that are not rows.
 func (s *Store) addBeside(tx *gorm.DB, batch datar.Batch) error {
 	if err := s.insertUnknown(tx, batch.Unknown); err != nil {
 		return s.refusal(err)
@@ -154,8 +167,8 @@ func (s *Store) addBeside(tx *gorm.DB, batch datar.Batch) error {
 	return nil
 }
 
-// add adds the rows in one transaction with what note does before, unless note reports that they are known. Nothing is
-// kept if it ends with the error end.
+// add calls note and adds the rows, in one transaction. If note returns known, add adds nothing. If
+// end is not nil, add rolls back and returns end.
 func (s *Store) add(ctx context.Context, rows []datar.Row, note func(tx *gorm.DB, now time.Time) (known bool, err error), end error) error {
 	for _, r := range rows {
 		if r.Hour < firstHour || r.Hour >= lastHour {
@@ -183,14 +196,14 @@ func (s *Store) add(ctx context.Context, rows []datar.Row, note func(tx *gorm.DB
 			written = true
 			return end
 		}, s.dialect.writeTx)
-		if err != nil && written && !errors.Is(err, end) { // from the commit, where deferred constraints are checked
+		if err != nil && written && !errors.Is(err, end) { // from the commit, which checks deferred constraints
 			return s.refusal(err)
 		}
 		return err
 	})
 }
 
-// refusal tells whether an error is the rows' fault.
+// refusal wraps an error. The result matches datar.ErrRefused if the rows caused the error.
 func (s *Store) refusal(err error) error {
 	if s.dialect.refused(err) {
 		return fmt.Errorf("add counts: %w: %w", datar.ErrRefused, err)
@@ -198,8 +211,8 @@ func (s *Store) refusal(err error) error {
 	return fmt.Errorf("add counts: %w", err)
 }
 
-// again does a transaction again that the database rolled back in favor of another one: until it has had its attempts and
-// the patience is over.
+// again retries a transaction that the database rolled back in favor of another one. It stops after
+// the maximum number of attempts, but not before patience has passed.
 func (s *Store) again(ctx context.Context, patience time.Duration, do func() error) error {
 	began := time.Now()
 	for attempt := 1; ; attempt++ {
@@ -215,7 +228,7 @@ func (s *Store) again(ctx context.Context, patience time.Duration, do func() err
 	}
 }
 
-// addRows adds the rows to events and details, and deletes the rollups that they belong to.
+// addRows adds the rows to events and details, and deletes the rollups that contain their hours.
 func (s *Store) addRows(tx *gorm.DB, rows []datar.Row, now time.Time) error {
 	if len(rows) == 0 {
 		return nil
@@ -232,7 +245,7 @@ func (s *Store) addRows(tx *gorm.DB, rows []datar.Row, now time.Time) error {
 
 func hasDetail(r datar.Row) bool { return r.Outcome != datar.Unattributed }
 
-// addToEach adds rows to events, and those that have details to these.
+// addToEach adds rows to events, and the rows with details to details.
 func (s *Store) addToEach(tx *gorm.DB, rows []datar.Row, now time.Time) error {
 	updated := s.dialect.bindTime(now)
 	events := datar.EventRows(rows)
@@ -245,8 +258,8 @@ func (s *Store) addToEach(tx *gorm.DB, rows []datar.Row, now time.Time) error {
 	return s.insertDetails(tx, rows)
 }
 
-// note writes the sequence into the ledger, or reports that it is known. The ledger row stays locked until the
-// transaction ends.
+// note writes the sequence into the ledger, or returns true if the batch is already there. The
+// ledger row stays locked until the end of the transaction.
 func (s *Store) note(tx *gorm.DB, id string, sequence int64, now time.Time) (known bool, err error) {
 	updated := s.dialect.bindTime(now)
 	advance := func() (bool, error) {
@@ -260,8 +273,9 @@ func (s *Store) note(tx *gorm.DB, id string, sequence int64, now time.Time) (kno
 	if advanced, err := advance(); advanced || err != nil {
 		return false, err
 	}
-	// The writer is new; or the sequence is known; or the first batch of the writer, whose answer was lost, is just being
-	// committed, and this statement waits for that.
+	// There are three cases: the writer is new, the batch was applied before, or the first batch of
+	// the writer is just being committed, because its response was lost. In the last case, this
+	// statement waits for the commit.
 	if err := tx.Exec(s.sql("INSERT INTO datar_writers (writer_id, last_sequence, updated_at) VALUES (?, 0, ?)"+s.dialect.growth[writersTable]),
 		id, updated).Error; err != nil {
 		return false, fmt.Errorf("note first batch: %w", err)
@@ -270,7 +284,8 @@ func (s *Store) note(tx *gorm.DB, id string, sequence int64, now time.Time) (kno
 	return !advanced, err
 }
 
-// forget removes writers from the ledger that were not seen for long. It looks for them without locking rows.
+// forget removes writers from the ledger that have not been seen for writerLifetime. It finds them
+// without locking rows.
 func (s *Store) forget(db *gorm.DB) error {
 	old := s.dialect.bindTime(time.Now().Add(-writerLifetime))
 	var ids []string

@@ -13,7 +13,7 @@ import (
 // hourRange is a half-open range of hours.
 type hourRange struct{ from, to int64 }
 
-// hoursOf returns how many hours ranges have.
+// hoursOf returns the total number of hours in ranges.
 func hoursOf(ranges []hourRange) (hours int64) {
 	for _, r := range ranges {
 		hours += r.to - r.from
@@ -21,12 +21,13 @@ func hoursOf(ranges []hourRange) (hours int64) {
 	return hours
 }
 
-// contain tells whether an hour lies in one of the ranges.
+// contain reports whether an hour is in one of the ranges.
 func contain(ranges []hourRange, hour datar.Hour) bool {
 	return slices.ContainsFunc(ranges, func(r hourRange) bool { return int64(hour) >= r.from && int64(hour) < r.to })
 }
 
-// without returns what is left of the range without pieces of a size, given by their starts in ascending order.
+// without returns the rest of the range after removing pieces of the given size. starts are in
+// ascending order.
 func (r hourRange) without(starts []int64, size int64) []hourRange {
 	var left []hourRange
 	next := r.from
@@ -45,22 +46,23 @@ func (r hourRange) without(starts []int64, size int64) []hourRange {
 	return left
 }
 
-// eventHours is the condition that the hour of an event lies in a range.
+// eventHours is the condition that the hour of an event is in a range.
 type eventHours struct {
 	condition string
 	bindHour  func(datar.Hour) any
-	// offsets: the condition also finds hours with offsets, which it compares as instants.
+	// offsets is true if the condition also finds hours with offsets, which it compares as
+	// instants.
 	offsets bool
 }
 
-// Hours in UTC compare as they are written. The others have an index of their own.
+// Hours in UTC are compared as text. The others have a separate index.
 const (
 	hourInUTC     = "bucket_hour >= {at} AND bucket_hour < {at}"
 	hourInAnyZone = "((substr(bucket_hour, -6) = '+00:00' AND bucket_hour >= ? AND bucket_hour < ?)" +
 		" OR (" + sqliteOffset + " AND " + sqliteHour + " >= ? AND " + sqliteHour + " < ?))"
 )
 
-// eventHours returns the condition for the events that the database has now.
+// eventHours returns the condition for the events that the database contains now.
 func (s *Store) eventHours(tx *gorm.DB) (eventHours, error) {
 	utc := eventHours{condition: s.sql(hourInUTC), bindHour: s.dialect.bindHour}
 	if s.dialect.offsets == "" {
@@ -76,7 +78,7 @@ func (s *Store) eventHours(tx *gorm.DB) (eventHours, error) {
 	return eventHours{condition: hourInAnyZone, bindHour: s.dialect.bindHour, offsets: true}, nil
 }
 
-// in puts the condition for one range into a statement.
+// in inserts the condition for one range into a statement.
 func (e eventHours) in(statement string) string {
 	return strings.Replace(statement, "{within}", e.condition, 1)
 }
@@ -90,7 +92,7 @@ func (e eventHours) bind(r hourRange) []any {
 	return values
 }
 
-// anyOf returns the condition that the hour lies in one of the ranges, and its parameters.
+// anyOf returns the condition that the hour is in one of the ranges, and its parameters.
 func (e eventHours) anyOf(ranges []hourRange) (condition string, values []any) {
 	ranges = padded(ranges)
 	for _, r := range ranges {
@@ -122,7 +124,8 @@ func (s *Store) oldest(db *gorm.DB) (hour int64, found bool, err error) {
 	return hour, found, nil
 }
 
-// together returns which ranges a query reads together: of all flags all of them, and of one flag each alone if they are few.
+// together groups ranges into those that one query reads. For all flags, one query reads all
+// ranges. For one flag, each query reads one range if there are few.
 func together(ranges []hourRange, flagID int64) [][]hourRange {
 	switch {
 	case len(ranges) == 0:

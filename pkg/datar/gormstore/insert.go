@@ -13,18 +13,19 @@ import (
 	"gorm.io/gorm"
 )
 
-// insertion adds rows to a table. Its statements have few texts, whatever the number of rows: drivers and databases keep
-// each text as a prepared statement of its own, for as long as the connection lives.
+// insertion describes an INSERT into a table. Its statements have few different texts, whatever the
+// number of rows: drivers and databases keep a prepared statement for each text as long as the
+// connection is open.
 type insertion struct {
 	table table
-	// columns are all that are set, for a VALUES list.
+	// columns are all columns that are set, for a VALUES list.
 	columns string
-	// arrays selects the columns from one array for each of them. Arrays are bound as text, because a driver that knows the
-	// type would parse them.
+	// arrays selects the columns from one array for each column. Arrays are bound as text, because
+	// a driver that recognizes the type would parse them.
 	arrays string
 	// width is the number of columns.
 	width int
-	// rows is the most rows of one statement, as dialect.rowsPerStatement, which applies if it is 0.
+	// rows is the maximum number of rows of one statement. 0 means dialect.rowsPerStatement.
 	rows int
 }
 
@@ -37,8 +38,9 @@ var addEvents = insertion{
 	width: 9,
 }
 
-// onConflict and onDuplicate complete insertions: new keys are inserted, known ones grow. With NULL on one side a comparison
-// is not true, and the incoming value is taken. Columns that Flagr does not know are NULL in its rows.
+// onConflict and onDuplicate complete INSERTs: a row with a new key is inserted, and a row with an
+// existing key grows. If one side of a comparison is NULL, the comparison is not true and the
+// incoming value is used. Columns that Flagr does not have are NULL in its rows.
 var (
 	onConflict = map[table]string{
 		eventsTable: ` ON CONFLICT (flag_id, bucket_hour, variant_id, segment_id) DO UPDATE SET
@@ -59,7 +61,7 @@ var (
 		writersTable: " ON CONFLICT (writer_id) DO NOTHING",
 		serversTable: " ON CONFLICT (name, run) DO NOTHING",
 	}
-	// VALUES(column) is the one form that MySQL and MariaDB share.
+	// VALUES(column) is the only form that both MySQL and MariaDB accept.
 	onDuplicate = map[table]string{
 		eventsTable: ` ON DUPLICATE KEY UPDATE
 			eval_count = eval_count + VALUES(eval_count),
@@ -81,7 +83,7 @@ var (
 	}
 )
 
-// text renders the statement for a number of rows.
+// text returns the statement for a number of rows.
 func (i insertion) text(d dialect, rows int) string {
 	into := "INSERT INTO " + string(i.table) + d.alias + " (" + i.columns + ") "
 	if d.arrays {
@@ -91,7 +93,7 @@ func (i insertion) text(d dialect, rows int) string {
 	return into + "VALUES " + row + strings.Repeat(", "+row, rows-1) + d.growth[i.table]
 }
 
-// insert adds n rows, of which appendRow appends the values of one.
+// insert inserts n rows. appendRow appends the values of one row.
 func (s *Store) insert(tx *gorm.DB, i insertion, n int, appendRow func(values []any, row int) []any) error {
 	most := cmp.Or(i.rows, s.dialect.rowsPerStatement)
 	values := make([]any, 0, min(n, most)*i.width)
@@ -116,7 +118,7 @@ func (s *Store) insert(tx *gorm.DB, i insertion, n int, appendRow func(values []
 	return nil
 }
 
-// insertText returns the text of an insertion. Texts of full size are long, and rendered once.
+// insertText returns the text of an INSERT. It caches texts of full size, which are long.
 func (s *Store) insertText(i insertion, rows int) string {
 	if rows != cmp.Or(i.rows, s.dialect.rowsPerStatement) {
 		return s.sql(i.text(s.dialect, rows))
@@ -129,13 +131,13 @@ func (s *Store) insertText(i insertion, rows int) string {
 	return text
 }
 
-// array is an array of PostgreSQL as text, which every driver sends as it is.
+// array is a PostgreSQL array as text, which every driver sends unchanged.
 type array string
 
 // Value implements driver.Valuer, so that GORM does not expand it.
 func (a array) Value() (driver.Value, error) { return string(a), nil }
 
-// arraysOf returns the columns of rows with a number of values each.
+// arraysOf converts rows with width values each to one array for each column.
 func arraysOf(values []any, width int) []any {
 	arrays := make([]any, width)
 	var text []byte
@@ -170,7 +172,8 @@ func appendElement(text []byte, value any) []byte {
 	}
 }
 
-// padded repeats the last of a list until its length is a power of two, for a condition with IN: so there are few texts.
+// padded repeats the last element of a list until its length is a power of two, so that conditions
+// with IN have few different texts.
 func padded[E any](list []E) []E {
 	if len(list) == 0 {
 		return list

@@ -11,37 +11,41 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
-// Details of all flags are added up again and again for lists of flags, and most of them are as they were. So a store keeps what it
-// has read, and reads with each query whether that is still right:
+// Lists of flags need the sums of the details of all flags again and again, and most of the details
+// do not change. So a store caches what it has read. Each query checks whether the cached values
+// are still current:
 //
-//   - The sum of packs, by the numbers that were drawn when their rollups were made. The query that looks for rollups reads them.
-//   - The rows of an hour without a rollup, by the sums of the counts of its details and of its events. Counts only grow, so equal
-//     sums are the same rows.
+//   - The sum of packs is current if the numbers of their rollups are the same. The query that
+//     finds the rollups reads them.
+//   - The rows of an hour without a rollup are current if the sums of the counts of its details and
+//     of its events are the same. Counts only increase, so equal sums mean equal rows.
 //
-// Only a FlagEditor takes counts away. It changes a value in datar_meta, and nothing is kept beyond that.
+// Only a FlagEditor reduces counts. It changes a value in datar_meta, which invalidates the cache.
 
 const (
-	// maxKeptRows bounds the memory of what is kept: 72 bytes for each row. With 1,000 flags a list of their states has some 50,000.
+	// maxKeptRows bounds the memory of the cache, at 72 bytes per row. With 1,000 flags, a list of
+	// their states has some 50,000 rows.
 	maxKeptRows = 200_000
-	// maxKeptSums and maxKeptHours bound the time to look for what is kept. Some three hours have no rollups yet.
+	// maxKeptSums and maxKeptHours bound the time of a lookup. About three hours have no rollups
+	// yet.
 	maxKeptSums, maxKeptHours = 16, 8
-	// keptUnused is for how long something is kept that no query asks for.
+	// keptUnused is how long an unused value is cached.
 	keptUnused = 15 * time.Minute
 
 	// editedName is the row of datar_meta that each edit changes.
 	editedName = "edited"
 )
 
-// kept is what a store has read.
+// kept is the cache of a store.
 type kept struct {
 	mu     sync.Mutex
 	edited string // the value of editedName at the time
-	// sums and hours are those that were used last first.
+	// sums and hours are in the order of their last use, latest first.
 	sums  []packSum
 	hours []liveHour
 }
 
-// packSum is the sum of rollups by parts of keys, in the order of keys.
+// packSum is the sum of rollups by parts of keys, in key order.
 type packSum struct {
 	of   chosen
 	by   datar.Parts
@@ -49,7 +53,7 @@ type packSum struct {
 	used time.Time
 }
 
-// liveHour has the details of an hour, and what of its events they do not explain.
+// liveHour contains the details of an hour, and the part of its events that they do not explain.
 type liveHour struct {
 	hour datar.Hour
 	sums hourSums
@@ -60,14 +64,14 @@ type liveHour struct {
 // hourSums are the sums of the counts of an hour.
 type hourSums struct{ details, events int64 }
 
-// since drops everything if there was an edit. The lock must be held.
+// since clears the cache if there was an edit. The caller must hold mu.
 func (k *kept) since(edited string) {
 	if k.edited != edited {
 		k.edited, k.sums, k.hours = edited, nil, nil
 	}
 }
 
-// findSum returns the sum of rollups if it is kept.
+// findSum returns the cached sum of rollups, if any.
 func (k *kept) findSum(edited string, of chosen, by datar.Parts) ([]datar.Row, bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -81,7 +85,7 @@ func (k *kept) findSum(edited string, of chosen, by datar.Parts) ([]datar.Row, b
 	return k.sums[0].rows, true
 }
 
-// keepSum keeps a sum of rollups that have numbers.
+// keepSum caches a sum of rollups that have numbers.
 func (k *kept) keepSum(edited string, of chosen, by datar.Parts, rows []datar.Row) {
 	if slices.Contains(of.made, 0) {
 		return
@@ -92,7 +96,7 @@ func (k *kept) keepSum(edited string, of chosen, by datar.Parts, rows []datar.Ro
 	k.sums = bounded(slices.Insert(k.sums, 0, packSum{of, by, rows, time.Now()}), maxKeptSums, func(s *packSum) int { return len(s.rows) })
 }
 
-// findHour returns the rows of an hour if they are kept and have these sums.
+// findHour returns the cached rows of an hour if their sums match.
 func (k *kept) findHour(edited string, hour datar.Hour, sums hourSums) ([]datar.Row, bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -106,7 +110,7 @@ func (k *kept) findHour(edited string, hour datar.Hour, sums hourSums) ([]datar.
 	return k.hours[0].rows, true
 }
 
-// keepHour keeps the rows of an hour in place of those that it had before.
+// keepHour caches the rows of an hour and replaces its previous ones.
 func (k *kept) keepHour(edited string, h liveHour) {
 	h.used = time.Now()
 	k.mu.Lock()
@@ -116,7 +120,7 @@ func (k *kept) keepHour(edited string, h liveHour) {
 	k.hours = bounded(slices.Insert(k.hours, 0, h), maxKeptHours, func(h *liveHour) int { return len(h.rows) })
 }
 
-// dropUnused drops what was last used before a time.
+// dropUnused removes values that were last used before a time.
 func (k *kept) dropUnused(before time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -131,7 +135,7 @@ func toFront[E any](list []E, i int) {
 	list[0] = found
 }
 
-// bounded cuts a list after so many elements, and before their rows are more than maxKeptRows.
+// bounded truncates a list to most elements, and so that their rows do not exceed maxKeptRows.
 func bounded[E any](list []E, most int, rows func(*E) int) []E {
 	total := 0
 	for i := range list {
@@ -142,14 +146,14 @@ func bounded[E any](list []E, most int, rows func(*E) int) []E {
 	return list
 }
 
-// edited returns what changes with each edit.
+// edited returns a value that each edit changes.
 func (s *Store) edited(tx *gorm.DB) (string, error) {
 	var values []string
 	err := tx.Raw(s.sql("SELECT value FROM datar_meta WHERE name = ?"), editedName).Scan(&values).Error
 	return strings.Join(values, ""), err
 }
 
-// detailsOfAll adds up the details of all flags where the plan says.
+// detailsOfAll adds up the details of all flags according to the plan.
 func (s *Store) detailsOfAll(tx *gorm.DB, p plan, by datar.Parts) ([]datar.Row, error) {
 	edited, err := s.edited(tx)
 	if err != nil {
@@ -175,7 +179,8 @@ func (s *Store) detailsOfAll(tx *gorm.DB, p plan, by datar.Parts) ([]datar.Row, 
 	return rows, nil
 }
 
-// sumOfPacks adds up the chosen packs of all flags, unless their sum is kept. The rows are shared.
+// sumOfPacks adds up the chosen packs of all flags, unless their sum is cached. Callers must not
+// change the rows.
 func (s *Store) sumOfPacks(tx *gorm.DB, edited string, use chosen, by datar.Parts) ([]datar.Row, error) {
 	if rows, ok := s.kept.findSum(edited, use, by); ok {
 		return rows, nil
@@ -212,7 +217,8 @@ func (s *Store) addHours(tx *gorm.DB, edited string, g *groups, ranges []hourRan
 	return nil
 }
 
-// rowsOfHour returns the details of an hour, and what of its events they do not explain. The rows are shared.
+// rowsOfHour returns the details of an hour, and the part of its events that they do not explain.
+// Callers must not change the rows.
 func (s *Store) rowsOfHour(tx *gorm.DB, edited string, within eventHours, hour datar.Hour) ([]datar.Row, error) {
 	sums, err := s.sumsOfHour(tx, within, hour)
 	if err != nil {
@@ -226,7 +232,7 @@ func (s *Store) rowsOfHour(tx *gorm.DB, edited string, within eventHours, hour d
 	if h.rows, err = s.detailsOfHour(tx, hour); err != nil {
 		return nil, err
 	}
-	if countEvents(h.rows) != sums.events { // no event is less than its details, so otherwise they explain each of them
+	if countEvents(h.rows) != sums.events { // equal sums mean that details explain all events: no event is less than its details
 		events, err := s.eventRows(tx, allParts, alone, 0)
 		if err != nil {
 			return nil, err
@@ -234,7 +240,7 @@ func (s *Store) rowsOfHour(tx *gorm.DB, edited string, within eventHours, hour d
 		h.rows = datar.WithUnattributed(h.rows, events, allParts)
 	}
 	for i := range h.rows {
-		h.rows[i].Hour = hour // which unattributed ones have not
+		h.rows[i].Hour = hour // unattributed rows have no hour yet
 	}
 	s.kept.keepHour(edited, h)
 	return h.rows, nil
@@ -250,7 +256,8 @@ func countEvents(details []datar.Row) (n int64) {
 	return n
 }
 
-// detailsOfHour reads the details of an hour. It does not have the database group them, which takes longer than to read them.
+// detailsOfHour reads the details of an hour. It does not group them in the database, which would
+// take longer.
 func (s *Store) detailsOfHour(tx *gorm.DB, hour datar.Hour) (rows []datar.Row, err error) {
 	err = scanRows(tx, s.sql(`SELECT flag_id, outcome, variant_id, segment_id, version, asked, eval_count, ingested_count, first_evaluated_ms, last_evaluated_ms
 		FROM datar_hourly_details WHERE bucket_hour = {at}`), []any{s.dialect.bindHour(hour)}, func(scan func(...any) error) error {

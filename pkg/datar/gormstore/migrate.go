@@ -16,8 +16,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
-// hourlyEvent is a row of counts. Its first seven columns are Flagr's; the others may be NULL, as they are in rows that
-// Flagr wrote.
+// hourlyEvent is a row of counts. Its first seven columns are Flagr's. The others may be NULL, as
+// they are in rows that Flagr wrote.
 type hourlyEvent struct {
 	ID         uint      `gorm:"column:id;primaryKey"`
 	FlagID     int64     `gorm:"column:flag_id;not null"`
@@ -26,10 +26,10 @@ type hourlyEvent struct {
 	SegmentID  int64     `gorm:"column:segment_id;not null;default:0"`
 	EvalCount  int64     `gorm:"column:eval_count;not null;default:0"`
 	UpdatedAt  time.Time `gorm:"column:updated_at"`
-	// Unix milliseconds: integers compare alike in every database and zone.
+	// Unix milliseconds: integers compare the same in every database and time zone.
 	FirstEvaluatedMs *int64 `gorm:"column:first_evaluated_ms"`
 	LastEvaluatedMs  *int64 `gorm:"column:last_evaluated_ms"`
-	// IngestedCount is how many of EvalCount were counted elsewhere and sent in.
+	// IngestedCount is the part of EvalCount that was counted elsewhere and sent in.
 	IngestedCount *int64 `gorm:"column:ingested_count"`
 }
 
@@ -46,23 +46,24 @@ type meta struct {
 	Value string `gorm:"column:value;type:varchar(64);not null"`
 }
 
-// receipt is what was answered to a batch that was sent in.
+// receipt is the response to a batch that was sent in.
 type receipt struct {
-	// KeyHash is the SHA-256 of the sender's key, in hex: keys are any text, and columns are not.
+	// KeyHash is the SHA-256 of the sender's key, in hex, because keys are longer and more varied
+	// than columns allow.
 	KeyHash   string    `gorm:"column:key_hash;primaryKey;type:char(64)"`
 	Digest    string    `gorm:"column:digest;type:varchar(64);not null"`
 	Answer    string    `gorm:"column:answer"`
 	CreatedAt time.Time `gorm:"column:created_at"`
 }
 
-// rollup says that the rollup of one kind over one span exists.
+// rollup records that the rollup of a kind over a span exists.
 type rollup struct {
 	Kind      int16 `gorm:"column:span;primaryKey;autoIncrement:false"`
 	StartHour int64 `gorm:"column:start_hour;primaryKey;autoIncrement:false"`
-	// Purged: the span's hourly events were moved into the rollup.
+	// Purged is true if the span's hourly events were moved into the rollup.
 	Purged bool `gorm:"column:purged;not null;default:false"`
-	// Made is a random number that was drawn when the rollup was made; another one for the same span has another. It is 0 if an
-	// older version made it.
+	// Made is a random number that identifies the rollup: a new rollup of the same span gets a new
+	// number. It is 0 if an older version made the rollup.
 	Made int64 `gorm:"column:made;not null;default:0"`
 }
 
@@ -87,17 +88,18 @@ type rollupOutcome struct {
 	LastEvaluatedMs *int64 `gorm:"column:last_evaluated_ms"`
 }
 
-// hourlyDetail is a row of counts by all parts of a key. Its events are counted in hourlyEvent, too. The hour is first in the
-// primary key, which so needs no index beside it, and grows at its end: that costs a flush the least.
+// hourlyDetail is a row of counts by all parts of a key. Its events are counted in hourlyEvent,
+// too. The primary key begins with the hour, so it needs no other index and grows at its end, which
+// makes flushes cheapest.
 type hourlyDetail struct {
 	BucketHour time.Time `gorm:"column:bucket_hour;primaryKey"`
 	FlagID     int64     `gorm:"column:flag_id;primaryKey;autoIncrement:false"`
 	VariantID  int64     `gorm:"column:variant_id;primaryKey;autoIncrement:false"`
 	SegmentID  int64     `gorm:"column:segment_id;primaryKey;autoIncrement:false"`
-	// Outcome is a datar.Outcome. Text would double the time that PostgreSQL takes to add a row.
+	// Outcome is a datar.Outcome. Text would double PostgreSQL's time to insert a row.
 	Outcome int16 `gorm:"column:outcome;primaryKey;autoIncrement:false"`
 	Version int32 `gorm:"column:version;primaryKey;autoIncrement:false"`
-	// Asked has the bits of datar.Asked.
+	// Asked contains the bits of datar.Asked.
 	Asked            int16 `gorm:"column:asked;primaryKey;autoIncrement:false"`
 	EvalCount        int64 `gorm:"column:eval_count;not null"`
 	IngestedCount    int64 `gorm:"column:ingested_count;not null"`
@@ -105,7 +107,7 @@ type hourlyDetail struct {
 	LastEvaluatedMs  int64 `gorm:"column:last_evaluated_ms;not null"`
 }
 
-// outcomeName names an outcome, for queries by hand.
+// outcomeName names an outcome, for manual queries.
 type outcomeName struct {
 	Outcome int16  `gorm:"column:outcome;primaryKey;autoIncrement:false"`
 	Name    string `gorm:"column:name;type:varchar(16);not null"`
@@ -120,7 +122,7 @@ type hourlyUnknown struct {
 	LastEvaluatedMs  int64     `gorm:"column:last_evaluated_ms;not null"`
 }
 
-// rollupPack has the details of some flags over a span: see packs.go.
+// rollupPack contains the details of some flags over a span. See packs.go.
 type rollupPack struct {
 	Kind      int16  `gorm:"column:span;primaryKey;autoIncrement:false"`
 	StartHour int64  `gorm:"column:start_hour;primaryKey;autoIncrement:false"`
@@ -128,10 +130,10 @@ type rollupPack struct {
 	Details   []byte `gorm:"column:details;not null"`
 }
 
-// identifier is text in which upper and lower case differ, which the usual collations of MySQL and MariaDB ignore.
+// identifier is case-sensitive text. The default collations of MySQL and MariaDB ignore case.
 type identifier string
 
-// GormDBDataType implements GORM's interface for types of columns.
+// GormDBDataType implements GORM's interface for column types.
 func (identifier) GormDBDataType(db *gorm.DB, _ *schema.Field) string {
 	return dialects[db.Name()].identifier
 }
@@ -139,15 +141,15 @@ func (identifier) GormDBDataType(db *gorm.DB, _ *schema.Field) string {
 // exactText is any text of at most 63 bytes.
 type exactText string
 
-// GormDBDataType implements GORM's interface for types of columns.
+// GormDBDataType implements GORM's interface for column types.
 func (exactText) GormDBDataType(db *gorm.DB, _ *schema.Field) string {
 	return dialects[db.Name()].exact
 }
 
-// index is one that GORM does not create with the table, because its name has the prefix.
+// index is an index that GORM does not create with the table, because its name contains the prefix.
 type index struct {
 	kind, name, table, columns string
-	// condition of the rows that have an entry. Empty: all of them.
+	// condition selects the rows in the index. Empty means all rows.
 	condition string
 }
 
@@ -157,7 +159,7 @@ var indexes = []index{
 	{"INDEX", "idx_datar_receipts_created_at", "datar_receipts", "created_at", ""},
 }
 
-// errLocked: the wait for the migration lock timed out.
+// errLocked reports a timeout while waiting for the migration lock.
 var errLocked = errors.New("timed out waiting for the migration lock: another replica is changing the tables; start again when it has ended")
 
 // lockTables runs the statement that waits until no other replica migrates.
@@ -172,7 +174,7 @@ func lockTables(tx *gorm.DB, statement string) error {
 	return nil
 }
 
-// prepare creates or completes the tables, one replica after the other.
+// prepare creates missing tables, columns and indexes, in one replica at a time.
 func (s *Store) prepare(tx *gorm.DB) (err error) {
 	if s.dialect.lockMigration != "" {
 		if err := lockTables(tx, s.dialect.lockMigration); err != nil {
@@ -185,7 +187,7 @@ func (s *Store) prepare(tx *gorm.DB) (err error) {
 	if err := s.migrate(tx); err != nil {
 		return err
 	}
-	// The first process to start gives the database its identity.
+	// The first process to start sets the identity of the database.
 	if s.identity, err = s.metaValue(tx, "identity", newIdentity()); err != nil {
 		return err
 	}
@@ -200,13 +202,13 @@ func (s *Store) prepare(tx *gorm.DB) (err error) {
 
 // migration lists what was missing in a database and was created, and what was changed.
 type migration struct {
-	kept    int // tables that were there
+	kept    int // tables that existed
 	changes []string
 }
 
 func (m *migration) add(change string) { m.changes = append(m.changes, change) }
 
-// log says what was changed, as a warning if tables of Datar were there before.
+// log logs the changes, as a warning if tables of Datar existed before.
 func (m *migration) log(ctx context.Context, logger *slog.Logger) {
 	switch {
 	case len(m.changes) == 0:
@@ -217,8 +219,8 @@ func (m *migration) log(ctx context.Context, logger *slog.Logger) {
 	}
 }
 
-// migrate creates what is missing. In a table that Flagr created it only adds columns and widens the count: Flagr works
-// with both.
+// migrate creates what is missing. In a table that Flagr created, it only adds columns and widens
+// the count. Flagr works with both changes.
 func (s *Store) migrate(db *gorm.DB) error {
 	m := db.Migrator()
 	s.changes = migration{} // of an attempt that was rolled back
@@ -232,7 +234,7 @@ func (s *Store) migrate(db *gorm.DB) error {
 		{"datar_rollup_totals", s.dialect.tableOptions, &rollupTotal{}},
 		{"datar_rollup_outcomes", s.dialect.tableOptions, &rollupOutcome{}},
 		{"datar_receipts", s.dialect.tableOptions, &receipt{}},
-		{"datar_rollup_details", "", &rollupPack{}}, // its values are too long to be in the tree of the primary key
+		{"datar_rollup_details", "", &rollupPack{}}, // its values are too long for the tree of the primary key
 		{"datar_hourly_details", s.dialect.tableOptions, &hourlyDetail{}},
 		{"datar_outcomes", s.dialect.tableOptions, &outcomeName{}},
 		{"datar_unknown_hourly", s.dialect.tableOptions, &hourlyUnknown{}},
@@ -282,8 +284,9 @@ func (s *Store) migrate(db *gorm.DB) error {
 	return s.widenCounts(db, events)
 }
 
-// rebuildPacks copies the packs of SQLite into a table with row ids, if a previous version created it without. With its rows in the tree
-// of the primary key, SQLite found a pack through eight levels, and read other packs on each. It takes some seconds for 100 MB.
+// rebuildPacks copies the packs of SQLite into a table with row IDs if a previous version created
+// the table without them. With its rows in the tree of the primary key, SQLite reads eight levels
+// to find a pack, and other packs on each level. The copy takes some seconds for 100 MB.
 func (s *Store) rebuildPacks(db *gorm.DB) error {
 	if s.dialect.tableOptions == "" {
 		return nil
@@ -314,7 +317,7 @@ func (s *Store) rebuildPacks(db *gorm.DB) error {
 	return nil
 }
 
-// nameOutcomes writes the names of outcomes that are not there yet.
+// nameOutcomes inserts missing names of outcomes.
 func (s *Store) nameOutcomes(db *gorm.DB) error {
 	var named []int64
 	if err := db.Raw(s.sql("SELECT outcome FROM datar_outcomes")).Scan(&named).Error; err != nil {
@@ -353,7 +356,7 @@ func (s *Store) widenCounts(db *gorm.DB, events gorm.Migrator) error {
 	return nil
 }
 
-// metaValue reads a named value, which it sets first if it does not exist.
+// metaValue reads a named value. If the value does not exist, metaValue sets it to initial first.
 func (s *Store) metaValue(db *gorm.DB, name, initial string) (string, error) {
 	var found []string
 	if err := db.Raw(s.sql("SELECT value FROM datar_meta WHERE name = ?"), name).Scan(&found).Error; err != nil {
@@ -365,8 +368,9 @@ func (s *Store) metaValue(db *gorm.DB, name, initial string) (string, error) {
 	return initial, db.Exec(s.sql("INSERT INTO datar_meta (name, value) VALUES (?, ?)"), name, initial).Error
 }
 
-// checkZone refuses a database of MySQL or MariaDB whose connections shift times to another zone than UTC, if Flagr has
-// written hours through such connections: this store keeps and reads hours in UTC.
+// checkZone rejects a database of MySQL or MariaDB if its connections shift times to a time zone
+// other than UTC and Flagr wrote hours through such connections. This store writes and reads hours
+// in UTC.
 func (s *Store) checkZone(db *gorm.DB) error {
 	if s.dialect.sentTime == "" {
 		return nil

@@ -7,8 +7,9 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
 )
 
-// Receipts returns up to limit receipts in the order of their keys, from the first one after the given key on. Each Key is the SHA-256 of the
-// sender's key, in hex. They are for another store, which takes over what senders send.
+// Receipts returns up to limit receipts in the order of their keys, starting with the first key
+// after the given one. Each Key is the SHA-256 of the sender's key, in hex. Another store uses them
+// to take over the batches of senders.
 func (s *Store) Receipts(ctx context.Context, after string, limit int) ([]ingest.Receipt, error) {
 	var found []struct{ KeyHash, Digest, Answer string }
 	if err := s.db.WithContext(ctx).Raw(s.sql("SELECT key_hash, digest, answer FROM datar_receipts WHERE key_hash > ? ORDER BY key_hash LIMIT ?"),
@@ -22,7 +23,7 @@ func (s *Store) Receipts(ctx context.Context, after string, limit int) ([]ingest
 	return receipts, nil
 }
 
-// LastSequences returns the newest batch of each writer that was applied, by the name of the writer.
+// LastSequences returns the last applied batch of each writer, by the name of the writer.
 func (s *Store) LastSequences(ctx context.Context) (map[string]int64, error) {
 	var found []struct {
 		WriterID     string

@@ -13,24 +13,26 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
-// Rollups of details are packs: all details of some flags over a span in one value, so that a query over all flags reads some
-// thousand values instead of some hundred thousand rows. A pack also has the events that no detail explains, as
-// datar.Unattributed: a query that finds a pack reads neither table.
+// Rollups of details are packs. A pack contains all details of some flags over a span in one value,
+// so that a query over all flags reads a few thousand values instead of a few hundred thousand
+// rows. A pack also contains the events that no detail explains, as datar.Unattributed. So a query
+// that finds a pack reads neither table.
 
 const (
 	packTable = "datar_rollup_details"
-	// The numbers of flags in a pack are compromises: a query for one flag reads the others of its packs, too. A pack with hours
-	// has ten times as much of each flag, and only queries for one flag read it.
+	// The numbers of flags in a pack are compromises, because a query for one flag also reads the
+	// other flags of its packs. A pack with hours has ten times as much data per flag, and only
+	// queries for one flag read it.
 	flagsPerPack, flagsPerHours = 32, 4
 
-	// Formats are the first byte of a pack. With formatHours each row begins with its hour within the span, by which times are
-	// shortened, too.
+	// The first byte of a pack is its format. With formatHours, each row begins with its hour
+	// within the span. Its times are relative to this hour.
 	formatSums, formatHours = 1, 2
 )
 
 var perDetail = source{table: packTable}
 
-// packOf returns which pack of a span has the flag.
+// packOf returns the number of the pack that contains the flag.
 func (k kind) packOf(flagID int64) int64 {
 	if k.byHour {
 		return flagID / flagsPerHours
@@ -38,7 +40,7 @@ func (k kind) packOf(flagID int64) int64 {
 	return flagID / flagsPerPack
 }
 
-// parts are what the rows of packs are grouped by.
+// parts returns what the rows of packs are grouped by.
 func (k kind) parts() datar.Parts {
 	if k.byHour {
 		return allParts | datar.GroupHour
@@ -46,8 +48,8 @@ func (k kind) parts() datar.Parts {
 	return allParts
 }
 
-// pack returns the rows of one pack of a span that begins with an hour. They are in the order of their keys. The rows
-// of each flag have a header with their length, so that those of other flags are skipped.
+// pack encodes the rows of one pack of a span that begins with start. The rows are in key order. A
+// header with their length precedes the rows of each flag, so that a reader can skip them.
 func (k kind) pack(rows []datar.Row, start int64) []byte {
 	packed := []byte{formatSums}
 	if k.byHour {
@@ -81,7 +83,7 @@ func appendRow(section []byte, r datar.Row, start int64) []byte {
 	section = binary.AppendVarint(section, r.Count)
 	section = binary.AppendVarint(section, r.Ingested)
 	if r.First == 0 && r.Last == 0 {
-		return append(section, 0) // not known
+		return append(section, 0) // unknown
 	}
 	section = append(section, 1)
 	section = binary.AppendVarint(section, r.First-start)
@@ -90,8 +92,9 @@ func appendRow(section []byte, r datar.Row, start int64) []byte {
 
 var errPack = errors.New("invalid pack")
 
-// unpack calls each with the rows of a pack of a span that begins with an hour: of one flag, or of all if the id is 0. The hour of a
-// row is its own if the pack has that, else the start.
+// unpack decodes a pack of a span that begins with start, and calls each with the rows of one flag,
+// or of all flags if flagID is 0. The hour of a row is its own if the pack contains hours.
+// Otherwise it is start.
 func unpack(packed []byte, start, flagID int64, each func(datar.Row)) error {
 	if len(packed) == 0 || packed[0] != formatSums && packed[0] != formatHours {
 		return fmt.Errorf("%w: its format is not %d or %d", errPack, formatSums, formatHours)
@@ -132,10 +135,10 @@ func unpack(packed []byte, start, flagID int64, each func(datar.Row)) error {
 
 const hourMs = int64(time.Hour / time.Millisecond)
 
-// unpacker reads what is left of a pack.
+// unpacker reads the rest of a pack.
 type unpacker struct {
 	left  []byte
-	short bool // something was to be read beyond the end
+	short bool // a read went past the end
 }
 
 func (u *unpacker) row(r *datar.Row, start int64) {
@@ -202,8 +205,8 @@ func (s *Store) fillPacks(tx *gorm.DB, k kind, span hourRange) error {
 	return nil
 }
 
-// detailsOf returns what the packs of a span have, in the order of their keys: the sums of the packs of shorter spans if they
-// are all there, else those of the details and events.
+// detailsOf returns the rows for the packs of a span, in key order. They are the sums of the packs
+// of shorter spans if all of those exist, and otherwise the sums of details and events.
 func (s *Store) detailsOf(tx *gorm.DB, k kind, span hourRange) ([]datar.Row, error) {
 	g := groups{by: k.parts()}
 	smaller, err := s.smallerRollups(tx, k, span)
@@ -218,13 +221,15 @@ func (s *Store) detailsOf(tx *gorm.DB, k kind, span hourRange) ([]datar.Row, err
 	return g.rows(), err
 }
 
-// readPacks calls each with the rows of all flags of packs of a kind that start within the range, and that start.
+// readPacks calls each with the rows of all flags in packs of a kind that start within the range.
+// start is that of the pack.
 func (s *Store) readPacks(tx *gorm.DB, kind int64, within hourRange, each func(start int64, r datar.Row)) error {
 	return s.eachPack(tx, "start_hour >= ? AND start_hour < ?", []any{kind, within.from, within.to}, 0, each)
 }
 
-// readPacksOfFlag calls each with the rows of one flag of the packs with given starts. It looks packs up one by one: the flag is last in their primary key,
-// so a range would read the packs of all flags.
+// readPacksOfFlag calls each with the rows of one flag in the packs with the given starts. It looks
+// up packs one by one: the flag is the last column of their primary key, so a range would read the
+// packs of all flags.
 func (s *Store) readPacksOfFlag(tx *gorm.DB, k kind, starts []int64, flagID int64, each func(datar.Row)) error {
 	for some := range slices.Chunk(starts, hoursTogether) {
 		if err := s.eachPack(tx, "start_hour IN ? AND pack = ?", []any{k.id, padded(some), k.packOf(flagID)}, flagID, func(_ int64, r datar.Row) { each(r) }); err != nil {
@@ -234,16 +239,17 @@ func (s *Store) readPacksOfFlag(tx *gorm.DB, k kind, starts []int64, flagID int6
 	return nil
 }
 
-// eachPack calls each with the rows of those packs of a kind, the first of the values, that meet the condition.
+// eachPack calls each with the rows of the packs that meet the condition. The first of values is
+// their kind.
 func (s *Store) eachPack(tx *gorm.DB, condition string, values []any, flagID int64, each func(start int64, r datar.Row)) error {
 	rows, err := tx.Raw(s.sql("SELECT start_hour, details FROM datar_rollup_details WHERE span = ? AND "+condition), values...).Rows()
 	if err != nil {
 		return err
 	}
-	defer func() { _ = rows.Close() }() // rows.Err reports what went wrong
+	defer func() { _ = rows.Close() }() // rows.Err reports errors
 	for rows.Next() {
 		var start int64
-		var packed sql.RawBytes // of the driver's memory, which unpack reads and does not keep
+		var packed sql.RawBytes // memory of the driver, which unpack reads but does not retain
 		if err := rows.Scan(&start, &packed); err != nil {
 			return err
 		}

@@ -14,17 +14,18 @@ import (
 )
 
 const (
-	// maxPurges is the most transactions of one call of Maintain, so that it ends soon, as is kind.most.
+	// maxPurges is the maximum number of transactions per Maintain call, so that the call ends
+	// soon. See also kind.most.
 	maxPurges = 50
-	// rowsPerPurge is small, so that a transaction that purges delays a flush by milliseconds only.
+	// rowsPerPurge is small, so that a purge transaction delays a flush by milliseconds only.
 	rowsPerPurge = 1000
-	// unknownLifetime is how long requests for flags that do not exist are kept if there is no retention: who asks for
-	// many keys must not make the table grow forever.
+	// unknownLifetime is how long requests for flags that do not exist are kept without a
+	// retention. It keeps requests for many keys from growing the table forever.
 	unknownLifetime = 91 * 24 * time.Hour
 )
 
-// purge moves the events of whole days before the given time into the rollups of these days, and deletes their details,
-// some at a time.
+// purge moves the events of whole days before the given time into the rollups of these days, and
+// deletes their details, in small transactions.
 func (s *Store) purge(ctx context.Context, before time.Time) error {
 	end := dayOf(int64(datar.HourOf(before)))
 	for range maxPurges {
@@ -42,7 +43,8 @@ func (s *Store) purge(ctx context.Context, before time.Time) error {
 	return nil
 }
 
-// purgeSome deletes some details of a day, or, if there are none left, moves some events into its rollup.
+// purgeSome deletes some details of a day. If there are no more details, it moves some events into
+// the day's rollup.
 func (s *Store) purgeSome(ctx context.Context, day int64) error {
 	return s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
 		if err := s.lock(tx, s.dialect.lockExclusive); err != nil {
@@ -79,8 +81,8 @@ func (s *Store) purgeSome(ctx context.Context, day int64) error {
 	}, s.dialect.writeTx)
 }
 
-// deleteDetails deletes the details of the first flags of the first hour of a day that has any: of as many flags as make
-// up rowsPerPurge rows.
+// deleteDetails deletes details of the first hour of a day that has any: those of the first flags
+// that together have rowsPerPurge rows.
 func (s *Store) deleteDetails(tx *gorm.DB, day int64) (found bool, err error) {
 	var hours []int64
 	if err := tx.Raw(s.sql("SELECT {hour} FROM datar_hourly_details WHERE "+hourInUTC+" ORDER BY bucket_hour LIMIT 1"),
@@ -117,7 +119,7 @@ func (s *Store) purgeUnknown(ctx context.Context, before time.Time) error {
 	return nil
 }
 
-// markPurged makes the day's rollup one that has only what was moved into it.
+// markPurged replaces the day's rollup with an empty one, into which events are moved.
 func (s *Store) markPurged(tx *gorm.DB, day int64) error {
 	var purged []bool
 	if err := tx.Raw(s.sql("SELECT purged FROM datar_rollups WHERE span = ? AND start_hour = ?"), dayTotals.id, day).Scan(&purged).Error; err != nil {

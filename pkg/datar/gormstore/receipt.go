@@ -44,7 +44,8 @@ func (s *Store) ApplyReceipt(ctx context.Context, rows []datar.Row, r ingest.Rec
 	if addErr == nil {
 		return nil, nil
 	}
-	// The same batch may have come twice at once; the other one's receipt is there now.
+	// The same batch may have arrived twice at the same time. The other request's receipt exists
+	// now.
 	if found, err := s.receipt(ctx, r.Key); found != nil && err == nil {
 		return found, nil
 	}
@@ -53,7 +54,7 @@ func (s *Store) ApplyReceipt(ctx context.Context, rows []datar.Row, r ingest.Rec
 
 func nothingKnown(*gorm.DB, time.Time) (bool, error) { return false, nil }
 
-// errChecked ends a transaction that is not to change anything.
+// errChecked rolls back a transaction that must not change anything.
 var errChecked = errors.New("checked")
 
 // Check implements ingest.Store.
@@ -88,7 +89,7 @@ func (s *Store) receipt(ctx context.Context, key string) (*ingest.Receipt, error
 	return &ingest.Receipt{Key: key, Digest: found[0].Digest, Answer: found[0].Answer}, nil
 }
 
-// forgetReceipts deletes receipts whose batches cannot come again.
+// forgetReceipts deletes receipts of batches that are too old to be sent again.
 func (s *Store) forgetReceipts(ctx context.Context, now time.Time) error {
 	db := s.db.WithContext(ctx)
 	old := s.dialect.bindTime(now.Add(-ingest.ReceiptLifetime))

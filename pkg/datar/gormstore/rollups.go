@@ -15,43 +15,46 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
-// Rollups are totals over a whole hour, a quarter of a day, or a whole day of UTC, made from the hourly events after that
-// span is over. They only save work: a batch that adds to a span deletes its rollups in the same transaction, and they are
-// made again later. Who makes rollups has the exclusive lock, who adds events the shared one; so there is never a rollup
-// that misses a count.
+// Rollups are totals over an hour, a quarter of a day, or a day of UTC. They are computed from the
+// hourly events after the span is over. They only save work: a batch that adds to a span deletes
+// its rollups in the same transaction, and they are computed again later. Making rollups takes the
+// exclusive lock, and adding events takes the shared one, so no rollup ever misses a count.
 //
-// The exception are days before the retention: of a purged day the rollup is all there is, and counts that come late
-// are moved into it.
+// Days before the retention are the exception. The rollup of a purged day is the only remaining
+// data, and late counts are moved into it.
 
 const (
 	hoursPerDay = 24
 
-	// lockName is the row of datar_meta that keeps making rollups and adding events apart.
+	// lockName is the row of datar_meta whose lock separates making rollups from adding events.
 	lockName = "rollup lock"
 
-	// A rollup is made when its span has been over for so long: by then nearly all late batches have come, also those of
-	// Flagr on the same database, which does not know of rollups and flushes once an hour at the least.
+	// A rollup is made when its span has been over for this long. By then, nearly all late batches
+	// have arrived. This includes those of Flagr on the same database, which does not delete
+	// rollups and flushes at least once an hour.
 	settleTime = 2 * time.Hour
-	// Rollups that are shorter than a day make windows fast that begin or end within a day, which few do that are older.
-	// Those of details also answer series by the hour.
+	// Rollups over less than a day speed up windows that begin or end within a day. Few older
+	// windows do. Rollups of details also serve series by hour.
 	shortKept, detailsKept = 32 * hoursPerDay, 92 * hoursPerDay
 )
 
 // kind is a kind of rollup: what it adds up, and over how many hours.
 type kind struct {
-	// id is what the columns named span have. They are from a time when there was one kind for each length.
+	// id is the value of the span column. The column was named when there was one kind for each
+	// length.
 	id    int64
 	hours int64
-	// most is how many are made at once, so that Maintain ends soon, and no kind waits for all of another.
+	// most is the maximum number of rollups of this kind per Maintain call, so that the call ends
+	// soon and all kinds make progress.
 	most int
-	// kept is for how many hours they are useful. 0: forever.
+	// kept is the number of hours for which the rollups are useful. 0 means forever.
 	kept int64
-	// byHour: its rows have their hours.
+	// byHour is true if the rows contain their hours.
 	byHour bool
 	source
 }
 
-// source is where the totals of a kind are.
+// source describes where the totals of a kind are stored and what they are computed from.
 type source struct {
 	table                   string
 	fromEvents, fromSmaller string // statements that make a rollup
@@ -79,20 +82,21 @@ var (
 	quarterOutcomes = kind{id: 106, hours: 6, most: 25, kept: shortKept, source: perOutcome}
 	dayDetails      = kind{id: 224, hours: hoursPerDay, most: 10, source: perDetail}
 	hourDetails     = kind{id: 201, hours: 1, most: 100, kept: detailsKept, source: perDetail}
-	// dayHours are the hours of a day. They have the number of the dayDetails of that day, and count only as long as these exist: a
-	// version that does not know of them deletes only those.
+	// dayHours contains the hours of a day. It has the number of the dayDetails of that day, and is
+	// valid only while those exist: a version without dayHours deletes only dayDetails.
 	dayHours = kind{id: 225, hours: hoursPerDay, most: 10, kept: detailsKept, byHour: true, source: perDetail}
 
-	// kinds are all of them, in the order in which they are made: small ones first, of which larger ones are made.
+	// kinds are all kinds in the order in which they are made. Smaller ones come first, because
+	// larger ones are computed from them.
 	kinds = []kind{hourTotals, quarterTotals, dayTotals, quarterOutcomes, dayOutcomes, hourDetails, dayDetails, dayHours}
-	// ofFlags and ofOutcomes are those that queries use, the larger ones first.
+	// ofFlags and ofOutcomes are the kinds that queries use, larger ones first.
 	ofFlags, ofOutcomes = []kind{dayTotals, quarterTotals, hourTotals}, []kind{dayOutcomes, quarterOutcomes}
 
-	// rollupTables are the tables with columns span and start_hour.
+	// rollupTables are the tables with the columns span and start_hour.
 	rollupTables = []string{"datar_rollups", "datar_rollup_totals", "datar_rollup_outcomes", packTable}
 )
 
-// kindIDs returns the ids of all kinds.
+// kindIDs returns the IDs of all kinds.
 func kindIDs() []int64 {
 	ids := make([]int64, len(kinds))
 	for i, k := range kinds {
@@ -101,7 +105,7 @@ func kindIDs() []int64 {
 	return ids
 }
 
-// startOf is the start of the rollup that an hour belongs to.
+// startOf returns the start of the rollup that contains an hour.
 func (k kind) startOf(hour int64) int64 {
 	midnight := dayOf(hour)
 	return midnight + (hour-midnight)/k.hours*k.hours
@@ -109,8 +113,9 @@ func (k kind) startOf(hour int64) int64 {
 
 func dayOf(hour int64) int64 { return int64(datar.Hour(hour).DayStart()) }
 
-// lock takes the row that keeps making rollups and adding events apart, until the transaction ends. It is the first
-// statement of a transaction: on SQLite one that reads first cannot become a writer while another writes.
+// lock locks the row that separates making rollups from adding events, until the end of the
+// transaction. It must be the first statement of a transaction: on SQLite, a transaction that reads
+// first cannot write while another one writes.
 func (s *Store) lock(tx *gorm.DB, statement string) error {
 	if err := tx.Exec(s.sql(statement), lockName).Error; err != nil {
 		return fmt.Errorf("lock the rollups: %w", err)
@@ -118,7 +123,8 @@ func (s *Store) lock(tx *gorm.DB, statement string) error {
 	return nil
 }
 
-// invalidate deletes the rollups of the hours that the rows add to. The shared lock must be held.
+// invalidate deletes the rollups that contain the hours of the rows. The caller must hold the
+// shared lock.
 func (s *Store) invalidate(tx *gorm.DB, rows []datar.Row) error {
 	hours := map[int64]bool{}
 	for _, r := range rows {
@@ -146,7 +152,7 @@ func (s *Store) invalidate(tx *gorm.DB, rows []datar.Row) error {
 				delete(exist, r)
 			}
 		}
-		if len(starts) == 0 { // as nearly always: no need to lock anything
+		if len(starts) == 0 { // the usual case, which needs no lock
 			continue
 		}
 		if err := tx.Exec(s.sql("DELETE FROM datar_rollups WHERE span = ? AND start_hour IN ? AND NOT purged"), k.id, padded(starts)).Error; err != nil {
@@ -156,8 +162,9 @@ func (s *Store) invalidate(tx *gorm.DB, rows []datar.Row) error {
 	return nil
 }
 
-// Maintain implements datar.Maintainer. It makes the rollups that are due, and reduces days before keep to their rollups; a
-// call does a bounded amount of it, of each kind the newest first. It may run in several processes at once.
+// Maintain implements datar.Maintainer. It makes due rollups, and reduces days before the retention
+// to their rollups. One call does a bounded amount of work, for each kind the newest first. Several
+// processes may call it at the same time.
 func (s *Store) Maintain(ctx context.Context, now time.Time, keep time.Duration) error {
 	s.kept.dropUnused(time.Now().Add(-keptUnused))
 	if err := s.forgetReceipts(ctx, now); err != nil {
@@ -166,7 +173,7 @@ func (s *Store) Maintain(ctx context.Context, now time.Time, keep time.Duration)
 	if err := s.forgetServers(ctx, now); err != nil {
 		return err
 	}
-	// Each process that sends counts in is a writer, so they come while a server runs, too.
+	// Each process that sends counts in is a writer, so writers are also added while a server runs.
 	if err := s.forget(s.db.WithContext(ctx)); err != nil {
 		return fmt.Errorf("forget old writers: %w", err)
 	}
@@ -181,14 +188,14 @@ func (s *Store) Maintain(ctx context.Context, now time.Time, keep time.Duration)
 	return s.purgeUnknown(ctx, now.Add(-cmp.Or(keep, unknownLifetime)))
 }
 
-// makeRollups makes rollups that are due and do not exist.
+// makeRollups makes the due rollups that do not exist.
 func (s *Store) makeRollups(ctx context.Context, now time.Time) error {
 	db := s.db.WithContext(ctx)
 	oldest, found, err := s.oldest(db)
 	if err != nil || !found {
 		return err
 	}
-	end := int64(datar.HourOf(now.Add(-settleTime))) // the hour that is not over for long enough
+	end := int64(datar.HourOf(now.Add(-settleTime))) // the first hour that has not been over for long enough
 	var all []rollup
 	if err := db.Raw(s.sql("SELECT span, start_hour, purged, made FROM datar_rollups")).Scan(&all).Error; err != nil {
 		return fmt.Errorf("read rollups: %w", err)
@@ -219,10 +226,12 @@ func (s *Store) makeRollups(ctx context.Context, now time.Time) error {
 	return s.dropOld(ctx, end)
 }
 
-// numbers are those of rollups, by kind and start. One that an older version made has the number 0.
+// numbers maps rollups, by kind and start, to their numbers. A rollup of an older version has the
+// number 0.
 type numbers map[rollup]int64
 
-// isDone tells at an hour whether there is nothing to make. Days of which the hours are kept need a number.
+// isDone reports whether there is nothing to make as of an hour. While the hours of a day are kept,
+// the day needs a number.
 func (n numbers) isDone(k kind, start, now int64) bool {
 	number, found := n[rollup{Kind: int16(k.id), StartHour: start}]
 	switch k.id {
@@ -230,16 +239,17 @@ func (n numbers) isDone(k kind, start, now int64) bool {
 		return found && (number != 0 || start < now-detailsKept)
 	case dayHours.id:
 		day := n[rollup{Kind: int16(dayDetails.id), StartHour: start}]
-		return day == 0 || number == day // without a day they have to wait for it
+		return day == 0 || number == day // without a day, the hours must wait for it
 	default:
 		return found
 	}
 }
 
-// drawNumber returns the number of a rollup.
+// drawNumber returns a random number for a rollup.
 func drawNumber() int64 { return mathrand.Int64N(math.MaxInt64) + 1 }
 
-// makeRollup makes one rollup, unless another process just did, or has begun to purge the day.
+// makeRollup makes one rollup, unless another process has just made it or has begun to purge the
+// day.
 func (s *Store) makeRollup(ctx context.Context, k kind, start int64) error {
 	err := s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
 		if err := s.lock(tx, s.dialect.lockExclusive); err != nil {
@@ -265,7 +275,8 @@ func (s *Store) makeRollup(ctx context.Context, k kind, start int64) error {
 	return nil
 }
 
-// numberOf returns the number for a rollup, and false if it is there, cannot be made yet, or must not be made any more.
+// numberOf returns the number for a rollup. It returns false if the rollup exists, cannot be made
+// yet, or must not be made any more.
 func (s *Store) numberOf(tx *gorm.DB, k kind, start int64) (number int64, due bool, err error) {
 	var found []rollup
 	if err := tx.Raw(s.sql("SELECT span, start_hour, purged, made FROM datar_rollups WHERE (span IN ? AND start_hour = ?) OR (span = ? AND start_hour = ?)"),
@@ -288,7 +299,8 @@ func (s *Store) numberOf(tx *gorm.DB, k kind, start int64) (number int64, due bo
 	return drawNumber(), true, nil
 }
 
-// fillRollup writes the totals of a rollup: the sums of smaller ones if they are all there, else those of the events.
+// fillRollup writes the totals of a rollup. They are the sums of smaller rollups if all of those
+// exist, and otherwise the sums of events.
 func (s *Store) fillRollup(tx *gorm.DB, k kind, start int64) error {
 	span := hourRange{start, start + k.hours}
 	if k.table == packTable {
@@ -308,8 +320,8 @@ func (s *Store) fillRollup(tx *gorm.DB, k kind, start int64) error {
 	return tx.Exec(within.in(s.sql(k.fromEvents)), append([]any{k.id, start}, within.bind(span)...)...).Error
 }
 
-// smallerRollups returns the id of a kind of rollups that exist for the whole span and add up to one of kind k; 0 if there
-// is no such kind.
+// smallerRollups returns the ID of a kind whose rollups cover the whole span and add up to one of
+// kind k, or 0 if there is no such kind.
 func (s *Store) smallerRollups(tx *gorm.DB, k kind, span hourRange) (id int64, err error) {
 	for _, part := range slices.Backward(kinds) {
 		if k.table != part.table || part.hours >= k.hours {
@@ -327,7 +339,7 @@ func (s *Store) smallerRollups(tx *gorm.DB, k kind, span hourRange) (id int64, e
 	return 0, nil
 }
 
-// dropOld removes rollups that are not useful any more at an hour.
+// dropOld deletes rollups that are no longer useful as of an hour.
 func (s *Store) dropOld(ctx context.Context, now int64) error {
 	err := s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
 		if err := s.lock(tx, s.dialect.lockExclusive); err != nil {
@@ -349,8 +361,8 @@ func (s *Store) dropOld(ctx context.Context, now int64) error {
 	return nil
 }
 
-// deleteRollups deletes the rollups of some kinds that start within a range, and their totals. It names the kinds, so that the
-// database finds them by the primary key.
+// deleteRollups deletes the rollups of some kinds that start within a range, and their totals. The
+// statement names the kinds, so that the database uses the primary key.
 func (s *Store) deleteRollups(tx *gorm.DB, ids []int64, within hourRange) error {
 	for _, table := range rollupTables {
 		if err := tx.Exec(s.sql("DELETE FROM "+table+" WHERE span IN ? AND start_hour >= ? AND start_hour < ?"), ids, within.from, within.to).Error; err != nil {

@@ -28,7 +28,7 @@ type serverRun struct {
 	Adopted         int64      `gorm:"column:adopted;not null"`
 	Stored          int64      `gorm:"column:stored;not null"`
 	Pending         int64      `gorm:"column:pending;not null"`
-	// Dropped is a JSON object of numbers by reason.
+	// Dropped is a JSON object that maps reasons to numbers.
 	Dropped     string `gorm:"column:dropped;type:varchar(1024);not null"`
 	FirstDropMs int64  `gorm:"column:first_drop_ms;not null"`
 	LastDropMs  int64  `gorm:"column:last_drop_ms;not null"`
@@ -43,7 +43,7 @@ const (
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 )
 
-// writeServer writes the record of a server, unless a newer one is there.
+// writeServer writes the record of a server, unless a newer record exists.
 func (s *Store) writeServer(tx *gorm.DB, r *datar.ServerRecord) error {
 	dropped, err := json.Marshal(r.Dropped)
 	if err != nil {
@@ -63,7 +63,7 @@ func (s *Store) writeServer(tx *gorm.DB, r *datar.ServerRecord) error {
 	return nil
 }
 
-// milli and fromMilli turn times into Unix milliseconds and back, the zero time into 0.
+// milli and fromMilli convert times to Unix milliseconds and back. The zero time is 0.
 func milli(t time.Time) int64 {
 	if t.IsZero() {
 		return 0
@@ -99,7 +99,7 @@ func (s *Store) Servers(ctx context.Context) ([]datar.ServerRecord, error) {
 	return records, nil
 }
 
-// forgetServers deletes the records of runs that were not heard of for long.
+// forgetServers deletes the records of runs without a batch for serverLifetime.
 func (s *Store) forgetServers(ctx context.Context, now time.Time) error {
 	if err := s.db.WithContext(ctx).Exec(s.sql("DELETE FROM datar_servers WHERE at_ms < ?"), now.Add(-serverLifetime).UnixMilli()).Error; err != nil {
 		return fmt.Errorf("forget old servers: %w", err)

@@ -8,8 +8,9 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
-// On SQLite most of the time of a flush goes into parsing statements and binding values. So a batch with details is written
-// once, into a temporary table of the connection, and two statements add it from there to events and details.
+// On SQLite, a flush spends most of its time parsing statements and binding values. So a batch with
+// details is written once, into a temporary table of the connection. Two statements then add it to
+// events and details.
 
 const (
 	// The primary key has the order in which both statements read.
@@ -19,11 +20,12 @@ const (
 		PRIMARY KEY (flag_id, bucket_hour, variant_id, segment_id, outcome, version, asked)) WITHOUT ROWID`
 	clearStaging = "DELETE FROM temp.datar_batch"
 
-	// heldOut is datar.HeldOut. Nothing compiles if it is another number.
+	// heldOut is datar.HeldOut. A compile-time check fails if the number differs.
 	heldOut = "2"
 	_       = uint8(datar.HeldOut-2) + uint8(2-datar.HeldOut)
 
-	// The outcomes are those that Outcome.IsEvent reports. Events keep no segment for what was held out.
+	// The outcomes are those for which Outcome.IsEvent is true. Events have no segment for held-out
+	// evaluations.
 	stagedEvents = `INSERT INTO datar_hourly_events AS t
 		(flag_id, bucket_hour, variant_id, segment_id, eval_count, ingested_count, first_evaluated_ms, last_evaluated_ms, updated_at)
 		SELECT flag_id, bucket_hour, variant_id, CASE outcome WHEN ` + heldOut + ` THEN 0 ELSE segment_id END, SUM(eval_count), SUM(ingested_count), COALESCE(MIN(NULLIF(first_ms, 0)), 0), MAX(last_ms), ?
@@ -37,10 +39,10 @@ var stageRows = insertion{
 	table:   "datar_batch",
 	columns: "flag_id, bucket_hour, variant_id, segment_id, outcome, version, asked, eval_count, ingested_count, first_ms, last_ms",
 	width:   11,
-	rows:    32, // the driver's time for binding grows with the square of the number of values
+	rows:    32, // the driver's binding time grows with the square of the number of values
 }
 
-// eventOutcomes are the outcomes that are events.
+// eventOutcomes returns the outcomes that are events.
 func eventOutcomes() (outcomes []int64) {
 	for o := datar.Unattributed; o <= datar.NotFound; o++ {
 		if o.IsEvent() {

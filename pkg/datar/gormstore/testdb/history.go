@@ -11,18 +11,18 @@ import (
 
 // The history that FillHistory writes.
 const (
-	// HistoryFlags is the number of flags: their ids are 1 to HistoryFlags, the ids of the variants of flag n are 2n-1 and 2n, and
-	// that of its segment is n.
+	// HistoryFlags is the number of flags. Their IDs are 1 to HistoryFlags. The variants of flag n
+	// have the IDs 2n-1 and 2n, and its segment has the ID n.
 	HistoryFlags = 1000
-	// HistoryVersionHours is for how long a flag has one version. In hour h of the history, the version of flag n is
-	// n + HistoryFlags*(h/HistoryVersionHours).
+	// HistoryVersionHours is how long a flag has the same version. In hour h of the history, the
+	// version of flag n is n + HistoryFlags*(h/HistoryVersionHours).
 	HistoryVersionHours = 240
-	// HistoryRows is the number of details of an hour.
+	// HistoryRows is the number of details per hour.
 	HistoryRows = 2350
 )
 
-// fillHistory writes the details and events of one hour: each flag is matched, with its variants in turn, and has no match, and some
-// are held out.
+// fillHistory writes the details and events of one hour. Each flag has matches, with its variants
+// in turn, and evaluations without a match. Some flags have held-out evaluations.
 var fillHistory = map[string][]string{
 	"sqlite3": {
 		`WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 2349)
@@ -46,8 +46,8 @@ var fillHistory = map[string][]string{
 	},
 }
 
-// FillHistory writes details and events for benchmarks, 56,400 details for each day, into SQLite or PostgreSQL, into tables
-// that are there. The last hour is that of end.
+// FillHistory writes details and events for benchmarks into existing tables of SQLite or
+// PostgreSQL, 56,400 details per day. The last hour is that of end.
 func (k Kind) FillHistory(b testing.TB, db *sql.DB, days int, end time.Time) {
 	b.Helper()
 	for first := 0; first < days*24; first += 24 {
@@ -77,8 +77,9 @@ func (k Kind) FillHistory(b testing.TB, db *sql.DB, days int, end time.Time) {
 	}
 }
 
-// CPUTime returns the CPU time of this process and, for PostgreSQL on Linux, of the server process behind the only connection
-// that db may have: the time that work takes, without that of other programs. It skips the benchmark on other systems.
+// CPUTime returns the CPU time of this process and, for PostgreSQL on Linux, of the server process
+// behind the only connection that db may have. Unlike elapsed time, it excludes other programs. It
+// skips the benchmark on other systems.
 func (k Kind) CPUTime(b testing.TB, db *sql.DB) time.Duration {
 	b.Helper()
 	const ticksPerSecond = 100 // of /proc on Linux
@@ -96,7 +97,7 @@ func (k Kind) CPUTime(b testing.TB, db *sql.DB) time.Duration {
 		if err != nil {
 			b.Skipf("the CPU time of processes is read from /proc: %v", err)
 		}
-		_, fields, _ := strings.Cut(string(text), ") ") // after the name, which may have spaces
+		_, fields, _ := strings.Cut(string(text), ") ") // after the name, which may contain spaces
 		for _, field := range strings.Fields(fields)[11:13] {
 			ticks, err := strconv.ParseInt(field, 10, 64)
 			if err != nil {

@@ -8,14 +8,15 @@ import (
 	"time"
 )
 
-// Schema describes a database: each table.column, and each index and constraint, in the words of the database. The
-// description of a column begins with "required" if who inserts a row has to fill it, and with "optional" otherwise.
+// Schema describes a database in the database's terms: each table.column, and each index and
+// constraint. The description of a column begins with "required" if an INSERT must set it, and with
+// "optional" otherwise.
 type Schema struct {
 	Columns map[string]string
 	Keys    map[string]string
 }
 
-// schemaQueries give columns as table.column and description, keys as name and description.
+// schemaQueries return columns as table.column and description, and keys as name and description.
 var schemaQueries = map[string]struct{ columns, keys string }{
 	"sqlite3": {
 		columns: `SELECT m.name || '.' || c.name, CASE WHEN c."notnull" = 0 OR c.dflt_value IS NOT NULL OR c.pk > 0 THEN 'optional ' ELSE 'required ' END || c.type || ' ' || c."notnull" || ' ' || coalesce(c.dflt_value, '') || ' ' || c.pk
@@ -59,7 +60,7 @@ func pairs(t testing.TB, db *sql.DB, query string) map[string]string {
 	return all
 }
 
-// Tables are the tables of the schema with their columns.
+// Tables returns the tables of the schema with their columns.
 func (s Schema) Tables() map[string][]string {
 	tables := map[string][]string{}
 	for name := range s.Columns {
@@ -69,8 +70,9 @@ func (s Schema) Tables() map[string][]string {
 	return tables
 }
 
-// CheckAdditions fails the test unless everything is as it was before, apart from tables, keys, and columns that nobody
-// has to fill. A column may be different in the ways that widened gives: by its name, its new description.
+// CheckAdditions fails the test unless everything is as before, apart from new tables, new keys,
+// and new optional columns. widened maps names of columns that may change to their new
+// descriptions.
 func (s Schema) CheckAdditions(t testing.TB, before Schema, widened map[string]string) {
 	t.Helper()
 	check := func(what string, was, is map[string]string) {
@@ -95,14 +97,14 @@ func (s Schema) CheckAdditions(t testing.TB, before Schema, widened map[string]s
 	}
 }
 
-// Rows reads the rows of a query as texts; NULL is "NULL".
+// Rows returns the rows of a query as strings. NULL is "NULL".
 func Rows(t testing.TB, db *sql.DB, query string) [][]string {
 	t.Helper()
 	rows, err := db.QueryContext(t.Context(), query)
 	if err != nil {
 		t.Fatalf("%s: %v", query, err)
 	}
-	defer func() { _ = rows.Close() }() // rows.Err says what went wrong
+	defer func() { _ = rows.Close() }() // rows.Err reports errors
 	columns, err := rows.Columns()
 	if err != nil {
 		t.Fatal(err)

@@ -1,5 +1,6 @@
-// Package testdb gives tests a database of their own, of each kind that the server runs on. SQLite is always there.
-// PostgreSQL and MariaDB are there if the environment names a server, as services/run does.
+// Package testdb provides an empty database to each test, of each kind that the server supports.
+// SQLite is always available. PostgreSQL and MariaDB are available if the environment names a
+// server, as services/run does.
 package testdb
 
 import (
@@ -19,27 +20,29 @@ import (
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver named pgx
 )
 
-// requireServers is the variable that, set to 1, makes a test fail that would be skipped because a server is missing.
+// requireServers is an environment variable. If it is 1, a test that needs a missing server fails instead of
+// being skipped.
 const requireServers = "FLAGR_TEST_REQUIRE_SERVERS"
 
-// administration is how long it may take to create or drop a database.
+// administration is the timeout for creating or dropping a database.
 const administration = time.Minute
 
 // Kind is a kind of database.
 type Kind struct {
-	// Name names the tests, such as postgres15.
+	// Name is part of test names, such as postgres15.
 	Name string
 	// Driver is the value of FLAGR_DB_DBDRIVER: sqlite3, postgres or mysql.
 	Driver string
-	// variable names the server; empty for SQLite, which needs none.
+	// variable names the environment variable with the server. It is empty for SQLite, which needs
+	// no server.
 	variable string
 	// sqlDriver is the name of the driver in database/sql.
 	sqlDriver string
-	// dump is the file under testdata/databases that Flagr 1.2.3 left.
+	// dump is the file under testdata/databases that Flagr 1.2.3 wrote.
 	dump string
 }
 
-// Kinds lists all kinds, SQLite first.
+// Kinds returns all kinds, SQLite first.
 func Kinds() []Kind {
 	return []Kind{
 		{Name: "sqlite", Driver: "sqlite3", sqlDriver: "sqlite", dump: "flagr-1.2.3.sqlite"},
@@ -50,10 +53,11 @@ func Kinds() []Kind {
 	}
 }
 
-// SQLite is the kind that needs no server.
+// SQLite returns the kind that needs no server.
 func SQLite() Kind { return Kinds()[0] }
 
-// OnEach runs a test for each kind, in parallel with all others; the kind is the last part of the test's name.
+// OnEach runs a test for each kind, in parallel with all others. The kind is the last part of the
+// test's name.
 func OnEach(t *testing.T, test func(t *testing.T, kind Kind)) {
 	t.Helper()
 	onEach(t, Kinds(), test)
@@ -90,8 +94,8 @@ func (k Kind) require(t testing.TB) {
 		"go run ./integration_tests/services/run go test ...", k.variable)
 }
 
-// Fresh returns the connection string of an empty database, in the form that FLAGR_DB_DBCONNECTIONSTR takes. It is
-// removed when the test ends.
+// Fresh returns the connection string of an empty database, in the format of
+// FLAGR_DB_DBCONNECTIONSTR. The database is removed when the test ends.
 func (k Kind) Fresh(t testing.TB) string {
 	t.Helper()
 	k.require(t)
@@ -106,7 +110,7 @@ func (k Kind) Fresh(t testing.TB) string {
 	}
 	k.administer(t, server, "CREATE DATABASE "+name)
 	t.Cleanup(func() {
-		if k.Driver == "postgres" { // which drops no database that has connections, such as those of a killed server
+		if k.Driver == "postgres" { // it does not drop a database with connections, such as those of a killed server
 			k.administer(t, server, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '"+name+"'")
 		}
 		k.administer(t, server, "DROP DATABASE "+name)
@@ -114,7 +118,7 @@ func (k Kind) Fresh(t testing.TB) string {
 	return dsn
 }
 
-// renamed is the connection string for another database of the server.
+// renamed returns the connection string for another database of the server.
 func (k Kind) renamed(dsn, name string) (string, error) {
 	if k.Driver == "mysql" {
 		config, err := mysql.ParseDSN(dsn)
@@ -147,7 +151,8 @@ func (k Kind) administer(t testing.TB, server, statement string) {
 	}
 }
 
-// Open connects to a database beside the program under test. The connections are closed when the test ends.
+// Open opens connections to a database in addition to those of the program under test. They are
+// closed when the test ends.
 func (k Kind) Open(t testing.TB, dsn string) *sql.DB {
 	t.Helper()
 	if k.Driver == "mysql" {
@@ -170,8 +175,8 @@ func (k Kind) Open(t testing.TB, dsn string) *sql.DB {
 	return db
 }
 
-// FreshFromFlagr is Fresh with all that Flagr 1.2.3 had written into such a database. The folder is that of the
-// recorded databases.
+// FreshFromFlagr is Fresh with everything that Flagr 1.2.3 had written into such a database. folder
+// contains the recorded databases.
 func (k Kind) FreshFromFlagr(t testing.TB, folder string) string {
 	t.Helper()
 	dsn := k.Fresh(t)
@@ -189,14 +194,14 @@ func (k Kind) FreshFromFlagr(t testing.TB, folder string) string {
 	for line := range strings.Lines(string(content)) {
 		switch {
 		case strings.HasPrefix(line, `\`): // a command for psql, not for the server
-		case strings.HasPrefix(line, "/*M!999999"): // one for the client of MariaDB
+		case strings.HasPrefix(line, "/*M!999999"): // a command for the client of MariaDB
 		case k.Name == "postgres10" && strings.HasPrefix(line, "SET default_table_access_method"): // newer than 10
 		default:
 			script.WriteString(line)
 		}
 	}
 	db := k.Open(t, dsn)
-	// All on one connection, which is then given up: the script changes settings of its session.
+	// All on one connection, which is then closed: the script changes settings of its session.
 	db.SetMaxOpenConns(1)
 	if _, err := db.ExecContext(t.Context(), script.String()); err != nil {
 		t.Fatalf("load %s: %v", k.dump, err)
@@ -207,8 +212,8 @@ func (k Kind) FreshFromFlagr(t testing.TB, folder string) string {
 	return dsn
 }
 
-// Deadlocks counts the deadlocks that the server has had to break: PostgreSQL in this database, MariaDB in all of
-// them. SQLite has none.
+// Deadlocks returns the number of deadlocks that the server has resolved. PostgreSQL counts those
+// of this database, and MariaDB those of all databases. SQLite has no deadlocks.
 func (k Kind) Deadlocks(t testing.TB, db *sql.DB) int {
 	t.Helper()
 	query := map[string]string{

@@ -7,8 +7,8 @@ import (
 	"gorm.io/gorm"
 )
 
-// CountTexts returns a function that tells how many different texts of statements the database was sent since the call, apart
-// from those that create, update and delete models.
+// CountTexts returns a function that returns how many different statement texts the database has
+// received since the call to CountTexts, apart from those that create, update and delete models.
 func CountTexts(t *testing.T, db *gorm.DB) func() int {
 	t.Helper()
 	var mu sync.Mutex
