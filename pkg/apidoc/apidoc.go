@@ -1,5 +1,5 @@
-// Package apidoc renders an OpenAPI 2 description as one page of HTML that loads nothing: no script, no font and no request to
-// another host.
+// Package apidoc renders an OpenAPI 2 description as one HTML page that loads nothing: no script,
+// no font and no request to another host.
 package apidoc
 
 import (
@@ -23,13 +23,15 @@ var pageHTML string
 //go:embed page.css
 var pageCSS string
 
-// Policy is the value of default-src and the other sources of a Content-Security-Policy that the page needs.
+// Policy returns the sources of a Content-Security-Policy that the page needs, starting with
+// default-src.
 func Policy() string {
 	sum := sha256.Sum256([]byte(pageCSS))
 	return "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
 }
 
-// Render returns the page for a description in JSON. descriptionURL is the address of the description, relative to the page.
+// Render returns the HTML page for a description in JSON. descriptionURL is the URL of the
+// description, relative to the page.
 func Render(description []byte, descriptionURL string) ([]byte, error) {
 	var d document
 	if err := json.Unmarshal(description, &d); err != nil {
@@ -57,7 +59,7 @@ func Render(description []byte, descriptionURL string) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// document is what the page shows of a description.
+// document is the part of a description that the page shows.
 type document struct {
 	Info struct {
 		Title, Version, Description string
@@ -68,7 +70,7 @@ type document struct {
 	Definitions map[string]*schema
 }
 
-// group has the operations of a tag.
+// group contains the operations of a tag.
 type group struct {
 	Name, Description string
 	Operations        []*operation
@@ -87,7 +89,7 @@ type operation struct {
 type parameter struct {
 	Name, In, Description string
 	Required              bool
-	Schema                *schema // of a body; nil for all others, which describe themselves
+	Schema                *schema // of a body; nil for all other parameters, which have their own type
 	schema
 }
 
@@ -154,7 +156,7 @@ func (d *document) groups() ([]*group, error) {
 	return groups, nil
 }
 
-// model is a definition, with its properties in order: those that are required first.
+// model is a definition with its properties in order, required ones first.
 type model struct {
 	Name string
 	*schema
@@ -168,14 +170,14 @@ func (d *document) models() []model {
 	return models
 }
 
-// property is a row of the table of a model.
+// property is a row of a model's table.
 type property struct {
 	Name     string
 	Required bool
 	*schema
 }
 
-// Rows lists the properties of an object, or of the objects in a list; required ones come first.
+// Rows lists the properties of an object, or of the objects in a list, required ones first.
 func (s *schema) Rows() []property {
 	if s.Items != nil && len(s.Properties) == 0 {
 		return s.Items.Rows()
@@ -197,7 +199,8 @@ func (s *schema) Rows() []property {
 	return rows
 }
 
-// RefName is the name of the definition that the schema, or the items of its list, refers to; empty if it refers to none.
+// RefName returns the name of the definition that the schema, or the items of its list, refers to.
+// It returns "" if there is no reference.
 func (s *schema) RefName() string {
 	if s.Items != nil {
 		return s.Items.RefName()
@@ -225,7 +228,7 @@ func (s *schema) Kind() string {
 	return kind
 }
 
-// Limits describes which values are accepted, beyond the type.
+// Limits describes the accepted values beyond the type.
 func (s *schema) Limits() string {
 	var limits []string
 	add := func(format string, value any) { limits = append(limits, fmt.Sprintf(format, value)) }
@@ -264,7 +267,7 @@ func (s *schema) Limits() string {
 	return strings.Join(limits, "; ")
 }
 
-// markdown formats descriptions. Raw HTML is left out.
+// markdown formats descriptions. It leaves out raw HTML.
 func markdown(text string) template.HTML {
 	var out bytes.Buffer
 	if err := goldmark.Convert([]byte(text), &out); err != nil {
@@ -273,7 +276,7 @@ func markdown(text string) template.HTML {
 	return template.HTML(out.String()) //nolint:gosec // goldmark escapes, and leaves raw HTML out
 }
 
-// anchor makes the ID of an element from its kind and name.
+// anchor returns the ID of an element for its kind and name.
 func anchor(kind, name string) string { return kind + "-" + name }
 
 func indent(raw json.RawMessage) string {

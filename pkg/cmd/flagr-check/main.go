@@ -1,9 +1,9 @@
-// Flagr-check says whether a server can take its flags from a JSON document, or a flag's definition. It is meant for the
-// pipeline that a document passes through before it is published.
+// Flagr-check checks whether a server accepts a JSON document of flags, or the definition of a
+// flag. It is meant for the pipeline that checks a document before it is published.
 //
-// The exit code is 0 for a document that a server takes, perhaps with warnings; 1 for one that it refuses, or that
-// cannot be read; 2 for a wrong command line. What there is to say about the document goes to standard output, one
-// line each.
+// The exit code is 0 if a server accepts the document, perhaps with warnings. It is 1 if a server
+// rejects the document, or if it is unreadable. It is 2 for a wrong command line. Messages about
+// the document go to standard output, one per line.
 package main
 
 import (
@@ -84,7 +84,7 @@ func check(document []byte, out io.Writer) int {
 		say(out, "%s: %s\n", finding.Severity, finding)
 	}
 	if err != nil {
-		if counts[evalcache.SeverityError] == 0 { // it is not even a document
+		if counts[evalcache.SeverityError] == 0 { // not even a document
 			counts[evalcache.SeverityError]++
 			say(out, "%s: %v\n", evalcache.SeverityError, err)
 		}
@@ -139,5 +139,5 @@ func counted(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// say writes; nobody is left to be told when that fails.
+// say writes a message. It ignores errors, because there is nowhere left to report them.
 func say(w io.Writer, format string, args ...any) { _, _ = fmt.Fprintf(w, format, args...) }

@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// build gives the path of the command, built as it is shipped.
+// build returns the path of the command, built as it is released.
 func build(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "flagr-check")

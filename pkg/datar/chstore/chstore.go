@@ -1,13 +1,22 @@
-// Package chstore keeps Datar's counts in ClickHouse, through its HTTP interface and with the standard library only.
+// Package chstore keeps Datar's counts in ClickHouse. It uses ClickHouse's HTTP interface and only
+// the standard library.
 //
-// ClickHouse has no transactions, so a batch is exact by what its rows are: the totals of counters, of which the greatest wins, or
-// what a batch adds under its own number. A batch that is sent again, to another replica or after a later one, changes nothing. The
-// part of a batch that belongs to one quarter of a day is one insert into one partition, which ClickHouse applies as a whole.
+// ClickHouse has no transactions, so the rows of a batch make it exact. They are either totals of
+// counters, of which the greatest wins, or increments under the batch's own number. A batch that is
+// sent again, to another replica or after a later one, changes nothing. The part of a batch that
+// belongs to one quarter of a day is one insert into one partition, which ClickHouse applies as a
+// whole.
 //
-// The tables are datar_counts with the rows of all batches, datar_rollups and datar_builds with sums of them, datar_days with the totals of days that the retention has reduced, datar_unknown
-// with requests for flags that do not exist, datar_servers with the statistics of the servers that write, datar_receipts with the
-// answers to counts that were sent in, datar_batches with the batches of senders, and datar_meta with the identity of the
-// database. No other table is read or written, except ClickHouse's own system tables.
+// The package reads and writes these tables, and otherwise only ClickHouse's own system tables:
+//
+//   - datar_counts has the rows of all batches.
+//   - datar_rollups and datar_builds have sums of these rows.
+//   - datar_days has the totals of days that the retention has reduced.
+//   - datar_unknown has requests for flags that do not exist.
+//   - datar_servers has the statistics of the servers that write.
+//   - datar_receipts has the responses to counts that were sent in.
+//   - datar_batches has the batches of senders.
+//   - datar_meta has the identity of the database.
 package chstore
 
 import (
@@ -29,7 +38,7 @@ import (
 
 const (
 	hoursPerDay = 24
-	// startPatience is how long New tries to reach ClickHouse.
+	// startPatience is how long New tries to connect to ClickHouse.
 	startPatience = 10 * time.Second
 	startDelay    = 250 * time.Millisecond
 )
@@ -41,7 +50,8 @@ type Store struct {
 	senders  locks // by receipt or writer
 	reduced  reducedDays
 	builds   builder
-	// purgeGrace is how long the rows of a reduced day are kept, and dropGrace how long after that nobody reads them.
+	// purgeGrace is how long the rows of a reduced day are kept. dropGrace is how long after the
+	// purge they can still be read.
 	purgeGrace, dropGrace time.Duration
 }
 
@@ -52,8 +62,8 @@ var (
 	_ ingest.Store       = (*Store)(nil)
 )
 
-// New connects to ClickHouse and creates the tables that do not exist. It waits up to 10 s for a host that answers. Close ends
-// the connections.
+// New connects to ClickHouse and creates missing tables. It waits up to 10 s for a host that
+// responds. Call Close to close the connections.
 func New(ctx context.Context, o Options) (*Store, error) {
 	if err := o.validate(); err != nil {
 		return nil, fmt.Errorf("chstore: %w", err)
@@ -82,10 +92,10 @@ func connect(ctx context.Context, c *client) (*Store, error) {
 	}
 }
 
-// Close ends the connections that are idle.
+// Close closes idle connections.
 func (s *Store) Close() { s.client.http.CloseIdleConnections() }
 
-// Ping returns an error unless ClickHouse answers and the tables are there.
+// Ping returns an error unless ClickHouse responds and the tables exist.
 func (s *Store) Ping(ctx context.Context) error {
 	if _, err := s.client.query(ctx, "SELECT toInt64(count()) FROM datar_meta WHERE name = ''"); err != nil {
 		return fmt.Errorf("chstore: %w", err)
@@ -96,7 +106,7 @@ func (s *Store) Ping(ctx context.Context) error {
 // Identity implements datar.Store.
 func (s *Store) Identity() string { return s.identity }
 
-// source identifies the rows of a batch, beside their keys.
+// source identifies the rows of a batch, in addition to their keys.
 type source struct {
 	writer   string // a UUID
 	sequence int64
@@ -104,7 +114,8 @@ type source struct {
 
 var uuidPattern = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
 
-// writerID is the UUID of a writer: its own, as engines have one, or one that is made of its name.
+// writerID returns the UUID of a writer. An engine's name is a UUID. For other names, the UUID is
+// derived from the name.
 func writerID(name string) string {
 	if uuidPattern.MatchString(name) {
 		return name
@@ -114,14 +125,14 @@ func writerID(name string) string {
 	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
 }
 
-// dayOf is the number of the day since 1970 in which an hour lies.
+// dayOf returns the number of the day since 1970 that contains an hour.
 func dayOf(h datar.Hour) int32 { return int32(h.DayStart() / hoursPerDay) }
 
 // KeepsCounters implements datar.CounterStore.
 func (s *Store) KeepsCounters() {}
 
-// Apply implements datar.Store. It refuses no rows. After an error some hours of the batch may be stored; sent again, the batch
-// counts once.
+// Apply implements datar.Store. It does not reject rows. After an error, some hours of the batch
+// may be stored. If the batch is sent again, it counts once.
 func (s *Store) Apply(ctx context.Context, batch datar.Batch) error {
 	if err := s.add(ctx, source{writerID(batch.Writer), batch.Sequence}, batch); err != nil {
 		return fmt.Errorf("chstore: add counts: %w", err)
@@ -129,7 +140,8 @@ func (s *Store) Apply(ctx context.Context, batch datar.Batch) error {
 	return nil
 }
 
-// add inserts all of a batch. The record of the server, which says that the counts are stored, is last.
+// add inserts all parts of a batch. The record of the server is last, because it says that the
+// counts are stored.
 func (s *Store) add(ctx context.Context, from source, batch datar.Batch) error {
 	if err := s.addRows(ctx, from, batch); err != nil {
 		return err
@@ -143,7 +155,8 @@ func (s *Store) add(ctx context.Context, from source, batch datar.Batch) error {
 	return nil
 }
 
-// addRows inserts the rows of each partition by themselves: one insert into one partition is applied as a whole.
+// addRows inserts the rows of each partition separately, because an insert into one partition is
+// applied as a whole.
 func (s *Store) addRows(ctx context.Context, from source, batch datar.Batch) error {
 	if len(batch.Rows) == 0 {
 		return nil
@@ -175,8 +188,9 @@ func (s *Store) addRows(ctx context.Context, from source, batch datar.Batch) err
 
 const countColumns = "day, hour, flag_id, variant_id, segment_id, outcome, version, asked, writer, counter, sequence, n, ingested, first_ms, last_ms"
 
-// countsOf returns the rows of datar_counts for what a batch has of a partition, without days that are reduced: the totals of its counters, if
-// it has any, else what it adds.
+// countsOf returns the rows of datar_counts for the part of a batch in a partition, except for
+// reduced days. They are the totals of the batch's counters, if it has counters, and otherwise its
+// rows.
 func (f source) countsOf(span, reduced int64, batch datar.Batch) (b []byte) {
 	wanted := func(h datar.Hour) bool { return spanOf(h) == span && int64(dayOf(h)) >= reduced }
 	if batch.Counters != nil {
@@ -227,7 +241,7 @@ func appendNumber(b []byte, column string, n int64) []byte {
 
 // appendText appends a column with any text.
 func appendText(b []byte, column, text string) []byte {
-	quoted, _ := json.Marshal(text) // a string has an encoding
+	quoted, _ := json.Marshal(text) // encoding a string never fails
 	return append(append(append(append(b, '"'), column...), `":`...), quoted...)
 }
 
@@ -255,7 +269,7 @@ func (s *Store) addUnknown(ctx context.Context, from source, rows []datar.Unknow
 	return nil
 }
 
-// addServer inserts the record of a server, of which the newest counts.
+// addServer inserts the record of a server. Queries use the newest one.
 func (s *Store) addServer(ctx context.Context, r *datar.ServerRecord) error {
 	b, err := appendServer(nil, r)
 	if err != nil {
@@ -278,7 +292,7 @@ func appendServer(b []byte, r *datar.ServerRecord) ([]byte, error) {
 	return append(b, "}\n"...), nil
 }
 
-// reducedDays remembers the first day that the retention has not reduced.
+// reducedDays caches the first day that the retention has not reduced.
 type reducedDays struct {
 	mu struct {
 		sync.Mutex
@@ -287,10 +301,10 @@ type reducedDays struct {
 	}
 }
 
-// reducedFresh is how long the first day that is not reduced is remembered: far less than Store.purgeGrace.
+// reducedFresh is how long that day is cached: far less than Store.purgeGrace.
 const reducedFresh = 10 * time.Minute
 
-// get returns the day, at most 10 min old.
+// get returns that day. The value is at most 10 min old.
 func (r *reducedDays) get(ctx context.Context, s *Store) (int64, error) {
 	r.mu.Lock()
 	day, read := r.mu.day, r.mu.read

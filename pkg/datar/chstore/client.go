@@ -22,29 +22,30 @@ import (
 )
 
 const (
-	// dialTimeout bounds the connection to a host, so that a host that is gone costs little.
+	// dialTimeout bounds the connection to a host, so that a host that is down costs little time.
 	dialTimeout = 3 * time.Second
-	// attemptTimeout bounds a request while there is another host to try.
+	// attemptTimeout bounds a request while there are other hosts to try.
 	attemptTimeout = 15 * time.Second
 	// requestTimeout bounds a request on the last host.
 	requestTimeout = 60 * time.Second
-	// maxConnections is the most connections to each host. ClickHouse runs 100 queries at a time by default, for all servers.
+	// maxConnections is the maximum number of connections to each host. By default, ClickHouse runs
+	// 100 queries at a time, for all servers.
 	maxConnections = 8
-	// maxAnswer is the most bytes of an answer.
+	// maxAnswer is the maximum number of bytes of a response.
 	maxAnswer = 256 << 20
-	// maxErrorText is the most bytes of ClickHouse's error text that are kept.
+	// maxErrorText is the maximum number of bytes of ClickHouse's error text that are kept.
 	maxErrorText = 500
 )
 
-// Error is an error that ClickHouse has returned.
+// Error is an error that ClickHouse returned.
 type Error struct {
-	// Code is ClickHouse's number of the error, 0 if the answer had none.
+	// Code is ClickHouse's error code, or 0 if the response had no code.
 	Code int
 	// Status is the HTTP status.
 	Status int
-	// Host answered.
+	// Host is the host that responded.
 	Host string
-	// Text is ClickHouse's own text, cut to 500 bytes.
+	// Text is ClickHouse's own text, truncated to 500 bytes.
 	Text string
 }
 
@@ -62,15 +63,16 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("ClickHouse on %s: status %d, %s%s", e.Host, e.Status, e.Text, remedy)
 }
 
-// Codes of ClickHouse's errors.
+// ClickHouse's error codes.
 const (
 	codeUnknownDatabase = 81
 	codeReadOnly        = 242
 	codeTooManyParts    = 252
 )
 
-// elsewhere are codes of errors that another host may not have: too many queries, timeouts between hosts, a replica that is
-// read only, one without its coordination service, and one that does not know whether an insert has succeeded.
+// elsewhere are error codes that another host may not return. They report too many queries,
+// timeouts between hosts, a read-only replica, a replica without its coordination service, and an
+// insert with an unknown result.
 var elsewhere = [...]int{159, 202, 203, 209, 210, 225, codeReadOnly, 279, 319, 999}
 
 func (e *Error) mayWorkElsewhere() bool {
@@ -85,9 +87,10 @@ func (e *Error) mayWorkElsewhere() bool {
 type client struct {
 	options Options
 	http    *http.Client
-	// current is the index of the host that worked last: reads go where writes go, as long as it works.
+	// current is the index of the host that worked last. As long as it works, reads and writes use
+	// the same host.
 	current atomic.Int32
-	// settings go with each request. They are set before the first concurrent use.
+	// settings are sent with each request. They are set before the first concurrent use.
 	settings url.Values
 	zippers  sync.Pool // of *gzip.Writer
 }
@@ -102,7 +105,7 @@ func newClient(o Options) *client {
 				TLSHandshakeTimeout: dialTimeout,
 				MaxIdleConnsPerHost: maxConnections,
 				MaxConnsPerHost:     maxConnections,
-				IdleConnTimeout:     2 * time.Second, // servers of old versions close connections after 3 s
+				IdleConnTimeout:     2 * time.Second, // old versions close connections after 3 s
 			},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
@@ -113,7 +116,8 @@ func newClient(o Options) *client {
 	}
 }
 
-// query runs a statement and returns the rows of its answer. All columns must be strings or 64-bit integers.
+// query runs a statement and returns the rows of its response. All columns must be strings or
+// 64-bit integers.
 func (c *client) query(ctx context.Context, statement string) ([][]string, error) {
 	text, host, err := c.do(ctx, "", []byte(statement+" FORMAT JSONCompact"), false)
 	if err != nil {
@@ -121,7 +125,7 @@ func (c *client) query(ctx context.Context, statement string) ([][]string, error
 	}
 	var answer struct {
 		Data      [][]string `json:"data"`
-		Exception string     `json:"exception"` // newer versions end an answer like this that fails midway
+		Exception string     `json:"exception"` // newer versions end a response that fails midway with it
 	}
 	if err := json.Unmarshal(text, &answer); err != nil {
 		return nil, fmt.Errorf("ClickHouse on %s: the answer is cut or malformed: %w", host, err)
@@ -156,13 +160,15 @@ func (c *client) exec(ctx context.Context, statement string) error {
 	return err
 }
 
-// execOnce runs a statement that must not run twice, on the current host, and waits longer than for others.
+// execOnce runs a statement that must not run twice, on the current host, with a longer timeout
+// than other statements.
 func (c *client) execOnce(ctx context.Context, statement string, timeout time.Duration) error {
 	_, err := c.once(ctx, c.options.Hosts[c.current.Load()], timeout, "", []byte(statement), false)
 	return err
 }
 
-// insert adds rows, one JSON object per line. A body that was cut on the way fails as a whole, because it is compressed.
+// insert inserts rows, one JSON object per line. A truncated body fails as a whole, because it is
+// compressed.
 func (c *client) insert(ctx context.Context, table, columns string, rows []byte) error {
 	var packed bytes.Buffer
 	zipper, ok := c.zippers.Get().(*gzip.Writer)
@@ -178,8 +184,8 @@ func (c *client) insert(ctx context.Context, table, columns string, rows []byte)
 	return err
 }
 
-// do sends a request to the current host, and to the others if that does not work. The statement must have the same effect if it
-// is run more than once.
+// do sends a request to the current host. If that fails, it tries the other hosts. Running the
+// statement more than once must have the same effect as running it once.
 func (c *client) do(ctx context.Context, statement string, body []byte, packed bool) (answer []byte, host string, err error) {
 	count := len(c.options.Hosts)
 	first := int(c.current.Load())
@@ -237,7 +243,7 @@ func (c *client) once(ctx context.Context, host string, timeout time.Duration, s
 	}
 	defer func() { _ = response.Body.Close() }() // it was read to its end, or failed
 	if response.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(io.LimitReader(response.Body, 4*maxErrorText)) // what there is of it
+		text, _ := io.ReadAll(io.LimitReader(response.Body, 4*maxErrorText)) // as much as there is
 		return nil, newError(response.StatusCode, host, string(text))
 	}
 	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
@@ -253,7 +259,7 @@ func (c *client) once(ctx context.Context, host string, timeout time.Duration, s
 	return answer, nil
 }
 
-// withoutURL takes the address out of an error: it has the whole statement.
+// withoutURL removes the URL from an error, because it contains the whole statement.
 func withoutURL(err error) error {
 	if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {
 		return wrapped.Err
@@ -266,7 +272,7 @@ var errorCode = regexp.MustCompile(`Code: (\d+)`)
 func newError(status int, host, text string) *Error {
 	e := &Error{Status: status, Host: host}
 	if match := errorCode.FindStringSubmatch(text); match != nil {
-		e.Code, _ = strconv.Atoi(match[1]) // digits; too many of them are no code
+		e.Code, _ = strconv.Atoi(match[1]) // digits; a number out of range matches no known code
 	}
 	e.Text = strings.ToValidUTF8(strings.TrimSpace(text[:min(len(text), maxErrorText)]), "?")
 	if e.Text == "" {

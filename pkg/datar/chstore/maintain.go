@@ -10,32 +10,34 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
-// The retention works in steps, each of which may be repeated, by any server:
+// The retention works in steps. Any server may run or repeat each step:
 //
-//  1. Days before the retention are marked as reduced. From now on only their totals are answered, and rows that come late
-//     go to datar_days.
-//  2. A day later no insert into such a day can be under way. The last batch of each writer is noted, the totals of the day are
-//     written to datar_days, and the day is marked as purged: the totals are read from there.
-//  3. When no query can be reading the rows any more, their partition is dropped.
+//  1. Days before the retention are marked as reduced. From then on, queries return only their
+//     totals, and late rows go to datar_days.
+//  2. A day later, no insert into such a day can still be running. The last batch of each writer is
+//     stored, the totals of the day are written to datar_days, and the day is marked as purged.
+//     From then on, the totals are read from datar_days.
+//  3. When no query can still be reading the rows, their partition is dropped.
 const (
 	reducedMark = "reduced"
 	purgedMark  = "purged"
 
-	// maxPurges is the most days that one call of Maintain purges.
+	// maxPurges is the maximum number of days that one call of Maintain purges.
 	maxPurges = 10
-	// unknownLifetime is how long requests for flags that do not exist are kept if there is no retention. Batches are noted
-	// and records of servers are kept for as long.
+	// unknownLifetime is how long requests for flags that do not exist are kept without a
+	// retention. It is also the lifetime of batches and of records of servers.
 	unknownLifetime = 91 * 24 * time.Hour
-	// receiptLifetime is a day longer than ingest.ReceiptLifetime, since days are dropped as a whole.
+	// receiptLifetime is one day longer than ingest.ReceiptLifetime, because days are dropped as a
+	// whole.
 	receiptLifetime = 3 * 24 * time.Hour
 )
 
 // marks are days since 1970.
 type marks struct {
-	reduced int64 // days before are answered as totals
-	settled int64 // days before were marked as reduced more than the purge grace ago
-	purged  int64 // days before are in datar_days
-	unread  int64 // days before were marked as purged more than the drop grace ago
+	reduced int64 // queries return earlier days as totals
+	settled int64 // earlier days were marked as reduced more than purgeGrace ago
+	purged  int64 // earlier days are in datar_days
+	unread  int64 // earlier days were marked as purged more than dropGrace ago
 }
 
 func (s *Store) readMarks(ctx context.Context) (marks, error) {
@@ -69,8 +71,8 @@ func (r *reducedDays) any() bool {
 	return r.mu.read.IsZero() || r.mu.day > 0
 }
 
-// Maintain implements datar.Maintainer: it applies the retention, and removes what is not needed any more. It may run in
-// several processes at once.
+// Maintain implements datar.Maintainer. It applies the retention and removes data that is no longer
+// needed. Several processes may call it at the same time.
 func (s *Store) Maintain(ctx context.Context, now time.Time, keep time.Duration) error {
 	if err := s.maintain(ctx, now, keep); err != nil {
 		return fmt.Errorf("chstore: %w", err)
@@ -124,7 +126,8 @@ func (s *Store) reduce(ctx context.Context, before int64) error {
 	return err
 }
 
-// purge moves the totals of days to datar_days whose rows do not change any more, and drops rows that nobody reads.
+// purge moves the totals of days whose rows no longer change to datar_days, and drops rows that are
+// no longer read.
 func (s *Store) purge(ctx context.Context) error {
 	m, err := s.readMarks(ctx)
 	if err != nil || m.reduced == 0 {
@@ -152,14 +155,14 @@ func (s *Store) purge(ctx context.Context) error {
 	return nil
 }
 
-// purgeDay writes the totals of a day. Both inserts write the same rows each time.
+// purgeDay writes the totals of a day. If it is repeated, both inserts write the same rows again.
 func (s *Store) purgeDay(ctx context.Context, day int64) error {
 	first := datar.Hour(day * hoursPerDay)
 	written, of := inWindow(first, first+hoursPerDay), fmt.Sprintf("day = %d", day)
 	if err := s.client.exec(ctx, "INSERT INTO datar_batches (day, writer, sequence) SELECT day, writer, max(sequence) FROM datar_counts WHERE "+written+" GROUP BY day, writer"); err != nil {
 		return err
 	}
-	// What is counted twice is taken off here, since its rows in datar_days stay.
+	// This subtracts batches that are counted twice, because their rows in datar_days stay.
 	if err := s.client.exec(ctx, "INSERT INTO datar_days (day, flag_id, writer, sequence, n, ingested, last_ms) "+
 		"SELECT day, flag_id, toUUID('00000000-0000-0000-0000-000000000000'), 0, toUInt64(sum(c)), toUInt64(sum(i)), max(l) FROM ("+
 		"SELECT day, flag_id, toInt64(c) AS c, toInt64(i) AS i, l FROM "+rowsOnce(written+isEvent())+
@@ -170,7 +173,8 @@ func (s *Store) purgeDay(ctx context.Context, day int64) error {
 	return s.mark(ctx, purgedMark, day+1)
 }
 
-// addLate adds rows of a reduced day to its totals, unless they were counted before the day was reduced.
+// addLate adds rows of a reduced day to its totals, unless they were counted before the day was
+// reduced.
 func (s *Store) addLate(ctx context.Context, from source, day int32, rows []datar.Row) error {
 	first := datar.Hour(day) * hoursPerDay
 	known, err := s.client.integers(ctx, fmt.Sprintf("SELECT toInt64(max(s)) FROM "+
@@ -179,7 +183,7 @@ func (s *Store) addLate(ctx context.Context, from source, day int32, rows []data
 	if err != nil {
 		return fmt.Errorf("look for a batch of a reduced day: %w", err)
 	}
-	if known[0][0] >= from.sequence { // a writer sends the next batch only after the one before
+	if known[0][0] >= from.sequence { // a writer sends a batch only after the previous one
 		return nil
 	}
 	for i := range rows {
@@ -201,7 +205,7 @@ func (s *Store) addLate(ctx context.Context, from source, day int32, rows []data
 	return s.client.insert(ctx, "datar_days", "day, flag_id, writer, sequence, n, ingested, last_ms", b)
 }
 
-// dropBefore drops the partitions of a table, named by a number, that are less than the given one.
+// dropBefore drops the partitions of a table whose number is less than before.
 func (s *Store) dropBefore(ctx context.Context, name string, before int64) error {
 	rows, err := s.client.query(ctx, fmt.Sprintf("SELECT DISTINCT partition FROM system.parts "+
 		"WHERE database = '%s' AND table = '%s' AND active AND toInt64(partition) < %d", s.client.options.Database, name, before))
@@ -216,7 +220,7 @@ func (s *Store) dropBefore(ctx context.Context, name string, before int64) error
 	return nil
 }
 
-// localName is the name of the table that has the rows.
+// localName returns the name of the table that contains the rows.
 func (s *Store) localName(name string) string {
 	if s.client.options.Cluster == "" {
 		return name
@@ -224,7 +228,7 @@ func (s *Store) localName(name string) string {
 	return name + localSuffix
 }
 
-// isConnection reports whether ClickHouse could not be reached, or does not answer yet.
+// isConnection reports whether ClickHouse was unreachable or not ready.
 func isConnection(err error) bool {
 	if refused := (*Error)(nil); errors.As(err, &refused) {
 		return refused.mayWorkElsewhere()

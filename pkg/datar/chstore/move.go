@@ -16,32 +16,37 @@ import (
 // Source is a store whose counts Move copies. gormstore.Store implements it.
 type Source interface {
 	datar.DetailStore
-	// Receipts returns up to limit receipts in the order of their keys, from the first one after the given key on. Each Key is
-	// the SHA-256 of the sender's key, in hex.
+	// Receipts returns up to limit receipts in the order of their keys, starting with the first key
+	// after the given one. Each Key is the SHA-256 of the sender's key, in hex.
 	Receipts(ctx context.Context, after string, limit int) ([]ingest.Receipt, error)
-	// LastSequences returns the newest batch of each writer that was applied, by the name of the writer.
+	// LastSequences returns the last applied batch of each writer, by the name of the writer.
 	LastSequences(ctx context.Context) (map[string]int64, error)
 }
 
-// ErrNotEqual marks the error of Move when counts of the source differ from what was copied: servers still write to the source, or a flag
-// was deleted there.
+// ErrNotEqual means that counts of the source differ from the copy: servers still write to the
+// source, or a flag was deleted there.
 var ErrNotEqual = errors.New("the sums are not equal")
 
 const (
-	// moveRows is about how many rows Move inserts at once, and movePage how many receipts and unknown flags it reads.
+	// moveRows is the approximate number of rows per insert of Move. movePage is the number of
+	// receipts and unknown flags per read.
 	moveRows = 20_000
 	movePage = 1_000
-	// moveAttempts is how often a day is copied that changes meanwhile.
+	// moveAttempts is the maximum number of copies of a day that changes in the meantime.
 	moveAttempts = 3
-	// totalsSequence is the sequence of totals of days that were copied, and firstHourSequence that of the first hour of a day.
+	// totalsSequence is the sequence of copied totals of days. firstHourSequence is the sequence of
+	// the first hour of a day.
 	totalsSequence    = 1
 	firstHourSequence = 2
 )
 
-// Move copies the counts of another store, with the records of servers and what is known of senders, and compares the sums of each flag and
-// day. What is copied is the total of each key and hour under a writer of its own, and the greatest total counts, so Move may end at any
-// moment and run again, and servers may write to both stores meanwhile. It copies the days whose sums differ. An error matches
-// ErrNotEqual if sums differ at the end.
+// Move copies the counts of another store, the records of servers, and the receipts and last
+// batches of senders. Then it compares the sums of each flag and day.
+//
+// Move copies the total of each key and hour under its own writer, and the greatest total counts.
+// So it may be interrupted at any time and run again, and servers may write to both stores in the
+// meantime. It copies only days whose sums differ. The error matches ErrNotEqual if sums differ at
+// the end.
 func (s *Store) Move(ctx context.Context, source Source, now time.Time, logger *slog.Logger) error {
 	m := mover{s: s, source: source, writer: writerID("move:" + source.Identity()), logger: logger}
 	if err := m.run(ctx, now); err != nil {
@@ -56,7 +61,7 @@ type mover struct {
 	writer string
 	logger *slog.Logger
 	marks  marks
-	// detailed is the first day of which the source has more than totals.
+	// detailed is the first day for which the source has more than totals.
 	detailed int32
 }
 
@@ -91,7 +96,7 @@ func (m *mover) run(ctx context.Context, now time.Time) error {
 	return nil
 }
 
-// readMarks has the days reduced here that the source has reduced.
+// readMarks reads the marks. Before that, it marks the days as reduced that the source has reduced.
 func (m *mover) readMarks(ctx context.Context) error {
 	detailed, err := m.source.DetailedFrom(ctx)
 	if err != nil {
@@ -108,7 +113,8 @@ func (m *mover) readMarks(ctx context.Context) error {
 	return err
 }
 
-// days returns the days of which the source has counts or requests for flags that do not exist, up to tomorrow.
+// days returns the days, up to tomorrow, for which the source has counts or requests for flags that
+// do not exist.
 func (m *mover) days(ctx context.Context, now time.Time) ([]int32, error) {
 	end := datar.HourOf(now).DayStart() + 2*hoursPerDay
 	days := map[int32]bool{}
@@ -142,7 +148,7 @@ func startOf(day int32) datar.Hour { return datar.Hour(day) * hoursPerDay }
 
 func dateOf(day int32) string { return startOf(day).Time().Format(time.DateOnly) }
 
-// moveDay copies a day if its sums differ, and reports whether they are equal then.
+// moveDay copies a day if its sums differ, and reports whether they are equal afterward.
 func (m *mover) moveDay(ctx context.Context, day int32) (equal bool, err error) {
 	if err := m.copyUnknown(ctx, day); err != nil {
 		return false, err
@@ -169,8 +175,9 @@ func (m *mover) moveDay(ctx context.Context, day int32) (equal bool, err error) 
 // sums are counts by flag and outcome.
 type sums map[datar.Key]int64
 
-// compare returns a difference between source and copy, and how many evaluations the source has. Of days that are reduced on either side, all
-// that is known are totals, to which this store's own servers may have added.
+// compare returns a difference between source and copy, and the number of evaluations of the
+// source. For days that are reduced on either side, only totals are known, which may include counts
+// of this store's own servers.
 func (m *mover) compare(ctx context.Context, day int32) (difference string, evaluations int64, err error) {
 	totals := day < m.detailed || int64(day) < m.marks.reduced
 	want, err := sumsOf(ctx, m.source, day, totals)
@@ -200,7 +207,7 @@ func (m *mover) compare(ctx context.Context, day int32) (difference string, eval
 	return difference, evaluations, nil
 }
 
-// sumsOf adds up a day of a store, without outcomes if only totals are wanted.
+// sumsOf adds up a day of a store. If totals is true, it adds up without outcomes.
 func sumsOf(ctx context.Context, store datar.DetailStore, day int32, totals bool) (sums, error) {
 	found := sums{}
 	if totals {
@@ -217,7 +224,7 @@ func sumsOf(ctx context.Context, store datar.DetailStore, day int32, totals bool
 	return found, err
 }
 
-// copied adds up what was copied of a day that is not reduced.
+// copied adds up the copied counts of a day that is not reduced.
 func (m *mover) copied(ctx context.Context, day int32) (sums, error) {
 	rows, err := m.s.client.integers(ctx, fmt.Sprintf("SELECT flag_id, toInt64(outcome), toInt64(sum(c)) FROM %s GROUP BY flag_id, outcome",
 		rowsOnce(fmt.Sprintf("%s AND writer = toUUID('%s')", inWindow(startOf(day), startOf(day+1)), m.writer))))
@@ -243,7 +250,8 @@ func (m *mover) copyDay(ctx context.Context, day int32) error {
 	return nil
 }
 
-// copyTotals copies a day of which the source has only totals, unless its hours were copied before.
+// copyTotals copies a day for which the source has only totals, unless its hours were copied
+// before.
 func (m *mover) copyTotals(ctx context.Context, day int32) error {
 	hours, err := m.s.client.integers(ctx, fmt.Sprintf("SELECT toInt64(max(sequence)) FROM datar_days WHERE day = %d AND writer = toUUID('%s')", day, m.writer))
 	if err != nil || hours[0][0] > totalsSequence {
@@ -261,7 +269,7 @@ func (m *mover) copyTotals(ctx context.Context, day int32) error {
 	return m.insert(ctx, totalsSequence, rows)
 }
 
-// copyHour copies an hour under a sequence that is always the same.
+// copyHour copies an hour under a fixed sequence.
 func (m *mover) copyHour(ctx context.Context, hour datar.Hour) error {
 	const all = datar.GroupFlag | datar.GroupOutcome | datar.GroupVariant | datar.GroupSegment | datar.GroupVersion | datar.GroupAsked | datar.GroupHour
 	rows, err := m.source.Details(ctx, datar.DetailsQuery{From: hour, To: hour + 1, GroupBy: all})
@@ -274,7 +282,8 @@ func (m *mover) copyHour(ctx context.Context, hour datar.Hour) error {
 	return m.insert(ctx, firstHourSequence+int64(hour-hour.DayStart()), rows)
 }
 
-// completeTimes gives counts without details the time of the flag's last evaluation in the hour. Details have none, and totals need one.
+// completeTimes sets the time of counts without details to that of the flag's last evaluation in
+// the hour. Details do not have this time, but totals need it.
 func (m *mover) completeTimes(ctx context.Context, hour datar.Hour, rows []datar.Row) error {
 	unattributed := func(r datar.Row) bool { return r.Outcome == datar.Unattributed }
 	if !slices.ContainsFunc(rows, unattributed) {
@@ -296,7 +305,8 @@ func (m *mover) completeTimes(ctx context.Context, hour datar.Hour, rows []datar
 	return nil
 }
 
-// insert inserts rows, those of each flag at once: of a day that is reduced, their sum is a row.
+// insert inserts rows in batches and does not split those of a flag: on a reduced day, their sum is
+// one row.
 func (m *mover) insert(ctx context.Context, sequence int64, rows []datar.Row) error {
 	for len(rows) > 0 {
 		end := min(moveRows, len(rows))
@@ -356,7 +366,7 @@ func (m *mover) moveServers(ctx context.Context) error {
 	return nil
 }
 
-// moveSenders copies what keeps the batches of senders from being counted twice.
+// moveSenders copies the data that keeps batches of senders from being counted twice.
 func (m *mover) moveSenders(ctx context.Context) error {
 	sequences, err := m.source.LastSequences(ctx)
 	if err != nil {

@@ -10,19 +10,20 @@ import (
 	"strings"
 )
 
-// Options say where ClickHouse is and who connects. ParseURL makes them from a connection string.
+// Options configures the connection to ClickHouse. ParseURL returns them for a connection string.
 type Options struct {
-	// Hosts are addresses of the HTTP interface, host:port, at least one. A request goes to one of them, and to the next
-	// one when that does not answer or cannot write.
+	// Hosts are addresses of the HTTP interface, host:port, at least one. A request goes to one of
+	// them. If that host does not respond or cannot write, the request goes to the next one.
 	Hosts []string
 	// TLS uses HTTPS.
 	TLS bool
-	// User and Password are those of ClickHouse. An empty User is ClickHouse's default user.
+	// User and Password are the credentials. An empty User is ClickHouse's default user.
 	User, Password string
-	// Database has the tables. It must exist.
+	// Database is the database of the tables. It must exist.
 	Database string
-	// Cluster is the name of a cluster in ClickHouse's configuration. If it is set, tables are created on all of its
-	// hosts: counts are sharded and replicated, everything else is replicated to every host.
+	// Cluster is the name of a cluster in ClickHouse's configuration. If it is set, tables are
+	// created on all of its hosts. Counts are sharded and replicated, and all other tables are
+	// replicated to every host.
 	Cluster string
 }
 
@@ -34,14 +35,16 @@ const (
 	defaultPortTLS = "8443"
 )
 
-// identifier matches the names that are written into statements.
+// identifier matches the names that are inserted into statements.
 var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,63}$`)
 
-// errURL says what a connection string looks like. Errors of ParseURL never contain the connection string, which has a password.
+// errURL describes a valid connection string. Errors of ParseURL never contain the connection
+// string, because it contains a password.
 var errURL = errors.New("want clickhouse://user:password@host1:8123,host2:8123/database?cluster=name, or clickhouses:// for TLS; " +
 	"user, ports and cluster may be left out")
 
-// ParseURL reads a connection string such as clickhouse://user:password@host1:8123,host2:8123/database?cluster=name.
+// ParseURL parses a connection string such as
+// clickhouse://user:password@host1:8123,host2:8123/database?cluster=name.
 func ParseURL(text string) (Options, error) {
 	var o Options
 	kind, rest, ok := strings.Cut(text, "://")
@@ -90,10 +93,10 @@ func (o *Options) setUser(text string) error {
 	return nil
 }
 
-// address completes a host with its port.
+// address adds the default port to a host without a port.
 func (o *Options) address(host string) (string, error) {
 	name, port, err := net.SplitHostPort(host)
-	if err != nil { // there is no port
+	if err != nil { // the host has no port
 		name, port = strings.Trim(host, "[]"), defaultPort
 		if o.TLS {
 			port = defaultPortTLS

@@ -10,33 +10,36 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
-// Scalar queries for the days that Maintain has marked, and for their first hours. They are 0 while there are none. ClickHouse
-// evaluates them before it selects partitions.
+// Scalar subqueries for the days that Maintain has marked, and for their first hours. They return 0
+// while no days are marked. ClickHouse evaluates them before it selects partitions.
 const (
 	// reducedHour is the first hour that the retention has not reduced to totals.
 	reducedHour = "(SELECT max(value) * 24 FROM datar_meta WHERE name = '" + reducedMark + "')"
-	// purgedBefore is the first day whose rows are in datar_counts; the totals of those before are in datar_days.
+	// purgedBefore is the first day whose rows are in datar_counts. The totals of earlier days are
+	// in datar_days.
 	purgedBefore = "(SELECT max(value) FROM datar_meta WHERE name = '" + purgedMark + "')"
 	purgedHour   = "(SELECT max(value) * 24 FROM datar_meta WHERE name = '" + purgedMark + "')"
-	// detailed and stillThere are conditions for rows that the retention has not reduced, and for those of reduced days that are
-	// not purged.
+	// detailed selects rows that the retention has not reduced. stillThere selects rows of reduced
+	// days that are not purged.
 	detailed   = " AND hour >= " + reducedHour
 	stillThere = " AND hour < " + reducedHour + " AND hour >= " + purgedHour
 )
 
-// rowsOnce is a subquery for rows of datar_counts, each counted once however often it was inserted.
+// rowsOnce returns a subquery for rows of datar_counts. It counts each row once, however often it
+// was inserted.
 func rowsOnce(condition string) string {
 	return "(SELECT day, hour, flag_id, variant_id, segment_id, outcome, version, asked, " +
 		"max(n) AS c, max(ingested) AS i, min(first_ms) AS f, max(last_ms) AS l FROM datar_counts WHERE " + condition +
 		" GROUP BY day, hour, flag_id, variant_id, segment_id, outcome, version, asked, writer, counter)"
 }
 
-// inWindow is the condition for the hours from one to another one. Hours and days name the partitions.
+// inWindow returns the condition for the hours of a window. It names hours and days, because they
+// select the partitions.
 func inWindow(from, to datar.Hour) string {
 	return fmt.Sprintf("day >= %d AND day <= %d AND hour >= %d AND hour < %d", dayOf(from), dayOf(to-1), from, to)
 }
 
-// ofFlag is the condition for one flag, for all of them if the ID is 0.
+// ofFlag returns the condition for one flag. It returns "" if the ID is 0, which selects all flags.
 func ofFlag(id int64) string {
 	if id == 0 {
 		return ""
@@ -44,7 +47,7 @@ func ofFlag(id int64) string {
 	return fmt.Sprintf(" AND flag_id = %d", id)
 }
 
-// isEvent is the condition for outcomes that Totals adds up.
+// isEvent returns the condition for the outcomes that Totals adds up.
 func isEvent() string {
 	var events []string
 	for o := range datar.NotFound {
@@ -55,10 +58,11 @@ func isEvent() string {
 	return " AND outcome IN (" + strings.Join(events, ", ") + ")"
 }
 
-// eventSegment is the segment under which an event is counted.
+// eventSegment returns the segment under which an event is counted.
 func eventSegment() string { return fmt.Sprintf("if(outcome = %d, 0, segment_id)", datar.HeldOut) }
 
-// Totals implements datar.Store. Of days that the retention has reduced, the whole day counts if the window has a part of it.
+// Totals implements datar.Store. A reduced day counts as a whole if the window contains a part of
+// it.
 func (s *Store) Totals(ctx context.Context, q datar.TotalsQuery) ([]datar.Total, error) {
 	var a, b string
 	switch q.GroupBy {
@@ -75,7 +79,8 @@ func (s *Store) Totals(ctx context.Context, q datar.TotalsQuery) ([]datar.Total,
 		return nil, ctx.Err()
 	}
 	firstDay, lastDay := dayOf(q.From), dayOf(q.To-1)
-	// A server that has not heard of reduced days yet adds their rows up as before: they stay for long enough.
+	// A server that has not yet read which days are reduced still adds up their rows. They are kept
+	// for long enough.
 	reduced := q.GroupBy == datar.ByOutcome || s.reduced.any()
 	rollups, err := s.rolledUp(ctx, q.From.DayStart(), datar.Hour(lastDay+1)*hoursPerDay)
 	if err != nil {
@@ -112,16 +117,17 @@ func (s *Store) Totals(ctx context.Context, q datar.TotalsQuery) ([]datar.Total,
 	return totals, nil
 }
 
-// countedTwice is a subquery for those batches in datar_days that are in datar_counts as well: such a batch was sent again while its
-// first sending, from before the day was reduced, was still under way. The condition is about rows of datar_counts.
+// countedTwice returns a subquery for the batches that are in both datar_days and datar_counts.
+// Such a batch was sent again while its first insert, from before the day was reduced, was still
+// running. The condition is about rows of datar_counts.
 func countedTwice(firstDay, lastDay int32, condition string) string {
 	return fmt.Sprintf("(SELECT day, writer, sequence FROM (SELECT DISTINCT day, writer, sequence FROM datar_days WHERE sequence > 0 AND day >= %d AND day <= %d) AS late "+
 		"ALL INNER JOIN (SELECT day, writer, max(sequence) AS newest FROM datar_counts WHERE %s GROUP BY day, writer) AS written USING day, writer "+
 		"WHERE sequence <= newest)", firstDay, lastDay, inWindow(datar.Hour(firstDay)*hoursPerDay, datar.Hour(lastDay+1)*hoursPerDay)+condition)
 }
 
-// daysOnce is a subquery for totals of days. Those that a purge has made have the sequence 0, and count when the purge is
-// done.
+// daysOnce returns a subquery for totals of days. Totals that a purge writes have the sequence 0,
+// and count after the purge.
 func daysOnce(firstDay, lastDay int32, flagID int64) string {
 	days := fmt.Sprintf("day >= %d AND day <= %d", firstDay, lastDay)
 	return "(SELECT day, flag_id, max(n) AS c, max(ingested) AS i, max(last_ms) AS l FROM datar_days WHERE " + days + ofFlag(flagID) +
@@ -136,7 +142,7 @@ type part struct {
 	set    func(k *datar.Key, value int64)
 }
 
-// parts are all of them. What is not attributed has neither version nor asked.
+// parts returns all parts. Unattributed counts have neither version nor asked.
 func parts() []part {
 	return []part{
 		{datar.GroupFlag, "flag_id", func(k *datar.Key, v int64) { k.FlagID = v }},
@@ -167,7 +173,7 @@ func (s *Store) Details(ctx context.Context, q datar.DetailsQuery) ([]datar.Row,
 			setters = append(setters, p.set)
 		}
 	}
-	groups = append(groups, fmt.Sprintf("toInt64(0) AS g%d", len(groups))) // there is always one
+	groups = append(groups, fmt.Sprintf("toInt64(0) AS g%d", len(groups))) // there is always a column to group by
 	names := make([]string, len(groups))
 	for i := range names {
 		names[i] = fmt.Sprintf("g%d", i)

@@ -13,7 +13,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
 )
 
-// ApplyBatch implements ingest.Store. The batch is noted last, so a batch that was interrupted is added again, as the same rows.
+// ApplyBatch implements ingest.Store. It stores the batch's number last, so an interrupted batch is
+// added again, as the same rows.
 func (s *Store) ApplyBatch(ctx context.Context, batch datar.Batch, r ingest.Receipt) (known bool, found *ingest.Receipt, err error) {
 	from := source{writerID(batch.Writer), batch.Sequence}
 	unlock, err := s.senders.lock(ctx, from.writer)
@@ -59,13 +60,14 @@ func appendNote(b []byte, from source) []byte {
 	return append(from.appendTo(append(b, ',')), "}\n"...)
 }
 
-// today is the day by this server's clock. It decides about partitions only, which are dropped long after.
+// today returns the day by this server's clock. It only selects partitions, which are dropped much
+// later.
 func today() int64 { return int64(dayOf(datar.HourOf(time.Now()))) }
 
-// ApplyReceipt implements ingest.Store. It writes down which body a key stands for, reads that back, adds the rows, and then
-// keeps the answer. The rows are identified by key and body, so a batch that was interrupted is added again, as the same
-// rows. Of two bodies that reach two servers with one key at the same moment at most one is counted, as each server finds
-// the other's.
+// ApplyReceipt implements ingest.Store. It stores which body belongs to a key, reads that back,
+// adds the rows, and then stores the response. Key and body identify the rows, so an interrupted
+// batch is added again, as the same rows. If two bodies reach two servers with the same key at the
+// same time, at most one is counted, because each server finds the other's body.
 func (s *Store) ApplyReceipt(ctx context.Context, rows []datar.Row, r ingest.Receipt) (*ingest.Receipt, error) {
 	if r.Key == "" {
 		if err := s.addRows(ctx, source{writerID("once:" + rand.Text()), 1}, datar.Batch{Rows: rows}); err != nil {
@@ -101,7 +103,7 @@ func (s *Store) ApplyReceipt(ctx context.Context, rows []datar.Row, r ingest.Rec
 	return nil, s.keepReceipt(ctx, r, true)
 }
 
-// Check implements ingest.Store: the store refuses no rows, so it asks whether ClickHouse answers.
+// Check implements ingest.Store. The store does not reject rows, so Check only calls Ping.
 func (s *Store) Check(ctx context.Context, _ []datar.Row) error { return s.Ping(ctx) }
 
 func keyHash(key string) string {
@@ -109,7 +111,7 @@ func keyHash(key string) string {
 	return hex.EncodeToString(hash[:])
 }
 
-// keepReceipt writes down the body that a key stands for, and the answer when it is done.
+// keepReceipt stores the body of a key and, if done, the response.
 func (s *Store) keepReceipt(ctx context.Context, r ingest.Receipt, done bool) error {
 	if err := s.client.insert(ctx, "datar_receipts", receiptColumns, appendReceipt(nil, keyHash(r.Key), r, done)); err != nil {
 		return fmt.Errorf("chstore: keep a receipt: %w", err)
@@ -133,7 +135,8 @@ func appendReceipt(b []byte, hash string, r ingest.Receipt, done bool) []byte {
 	return append(b, "}\n"...)
 }
 
-// receipt returns the digests of the bodies that came with a key, and the receipt of the one that is done, if there is one.
+// receipt returns the digests of the bodies that were sent with a key, and the receipt of the
+// completed one, if any.
 func (s *Store) receipt(ctx context.Context, key string) (digests []string, found *ingest.Receipt, err error) {
 	rows, err := s.client.query(ctx, "SELECT digest, toInt64(max(done)), argMax(answer, done) FROM datar_receipts WHERE key_hash = '"+keyHash(key)+"' GROUP BY digest")
 	if err != nil {
@@ -148,7 +151,7 @@ func (s *Store) receipt(ctx context.Context, key string) (digests []string, foun
 	return digests, found, nil
 }
 
-// locks are locks by name, in this process.
+// locks are named locks within this process.
 type locks struct {
 	mu struct {
 		sync.Mutex
@@ -158,10 +161,10 @@ type locks struct {
 
 type namedLock struct {
 	free    chan struct{}
-	holders int // and those who wait
+	holders int // including waiting goroutines
 }
 
-// lock waits for the lock of a name.
+// lock waits for the lock with a name.
 func (l *locks) lock(ctx context.Context, name string) (unlock func(), err error) {
 	l.mu.Lock()
 	if l.mu.held == nil {

@@ -14,9 +14,12 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
-// A rollup has the rows of a partition of datar_counts without writers and counters, each counted once. It is the result of one build, and is
-// read only while the partition has the number of the newest block that it had before the build: every insert gives a partition a greater
-// number, and merges keep it. So a row that comes late makes the rollup unread at once, and a later build replaces it.
+// A rollup contains the rows of a partition of datar_counts without writers and counters, each
+// counted once. It is the result of one build.
+//
+// It is read only while the newest block of the partition has the same number as before the build.
+// Every insert gives a partition a higher number, and merges keep the number. So a late row
+// immediately makes the rollup unused, and a later build replaces it.
 const (
 	rollupsTable = "datar_rollups"
 	buildsTable  = "datar_builds"
@@ -25,36 +28,40 @@ const (
 	// hoursPerSpan is the length of a partition of datar_counts.
 	hoursPerSpan = 6
 	spansPerDay  = hoursPerDay / hoursPerSpan
-	// maxBuilds is the most rollups that one call of Maintain builds.
+	// maxBuilds is the maximum number of rollups that one call of Maintain builds.
 	maxBuilds = 4
-	// buildEvery is how often a store looks for partitions to roll up, and for how long one that builds keeps others from it.
+	// buildEvery is the interval at which a store looks for partitions to roll up. During a build,
+	// it is also how long other servers do not build.
 	buildEvery = 5 * time.Minute
-	// buildQuiet is how long a partition must be over and without inserts: far longer than flushes are late, and than an operating
-	// system needs to write files to disk. A block that is lost when power fails would give its number to another one.
+	// buildQuiet is how long a partition must be over and without inserts. It is far longer than
+	// the delay of a flush, and than an operating system needs to write files to disk. If a power
+	// failure lost a block, another block would get its number.
 	buildQuiet = 15 * time.Minute
 	// buildTimeout bounds a statement of a build.
 	buildTimeout = 10 * time.Minute
-	// wholeRows is the most rows that are rolled up by one statement, for 1 GB of memory at most.
+	// wholeRows is the maximum number of rows that one statement rolls up, which takes at most 1 GB
+	// of memory.
 	wholeRows = 2_000_000
 )
 
-// builder is what a store knows about rollups.
+// builder is the state of a store's rollups.
 type builder struct {
-	// usable: the numbers of blocks grow with each insert. It is set before the first concurrent use.
+	// usable is true if block numbers increase with each insert. It is set before the first
+	// concurrent use.
 	usable bool
 	every  time.Duration
 	quiet  time.Duration
-	most   int // builds of one call of Maintain
+	most   int // builds per call of Maintain
 
 	mu     sync.Mutex
 	looked time.Time // when this store last looked for partitions to roll up
 }
 
-// spanOf is the number of the partition of datar_counts in which an hour lies.
+// spanOf returns the number of the partition of datar_counts that contains an hour.
 func spanOf(h datar.Hour) int64 { return int64(h) / hoursPerSpan }
 
-// detectRollups finds out whether datar_counts has the engine whose numbers of blocks are known to grow with each insert. Those of replicated
-// tables are given out before the insert is visible.
+// detectRollups checks whether datar_counts has the engine whose block numbers increase with each
+// insert. In replicated tables, a block gets its number before the insert is visible.
 func (s *Store) detectRollups(ctx context.Context) error {
 	if s.client.options.Cluster != "" {
 		return nil
@@ -67,16 +74,16 @@ func (s *Store) detectRollups(ctx context.Context) error {
 	return nil
 }
 
-// newestBlocks is a subquery for the number of the newest block of each partition.
+// newestBlocks returns a subquery for the number of the newest block of each partition.
 func (s *Store) newestBlocks() string {
 	return fmt.Sprintf("(SELECT toInt32(partition) AS span, toInt64(max(max_block_number)) AS block FROM system.parts "+
 		"WHERE database = '%s' AND table = 'datar_counts' AND active GROUP BY partition)", s.client.options.Database)
 }
 
-// rolled are the builds to read instead of rows, by the number of the partition.
+// rolled maps numbers of partitions to the builds to read instead of rows.
 type rolled map[int64]int64
 
-// rolledUp returns the rollups that have all rows of their partitions at this moment.
+// rolledUp returns the rollups that currently contain all rows of their partitions.
 func (s *Store) rolledUp(ctx context.Context, from, to datar.Hour) (rolled, error) {
 	if !s.builds.usable {
 		return nil, nil
@@ -93,8 +100,8 @@ func (s *Store) rolledUp(ctx context.Context, from, to datar.Hour) (rolled, erro
 	return r, nil
 }
 
-// rows is a subquery for the rows of some hours that meet a condition, each counted once: those of rollups, and those of datar_counts in
-// partitions that have no rollup.
+// rows returns a subquery for the rows of some hours that meet a condition, each counted once. It
+// reads rollups, and datar_counts for partitions without a rollup.
 func (r rolled) rows(from, to datar.Hour, condition string) string {
 	if len(r) == 0 {
 		return rowsOnce(inWindow(from, to) + condition)
@@ -112,7 +119,7 @@ func (r rolled) rows(from, to datar.Hour, condition string) string {
 	return "(" + strings.Join(parts, " UNION ALL ") + ")"
 }
 
-// rest are conditions for the hours of a window that have no rollup, one for each stretch of them.
+// rest returns a condition for each range of hours in a window without rollups.
 func (r rolled) rest(from, to datar.Hour) []string {
 	spans := slices.DeleteFunc(slices.Sorted(maps.Keys(r)), func(span int64) bool { return span < spanOf(from) || span > spanOf(to-1) })
 	var stretches []string
@@ -129,13 +136,13 @@ func (r rolled) rest(from, to datar.Hour) []string {
 	return stretches
 }
 
-// rollUp builds rollups of partitions that are over and have none, if no other server does.
+// rollUp builds missing rollups of partitions that are over, unless another server is building.
 func (s *Store) rollUp(ctx context.Context, now time.Time) error {
 	if !s.builds.usable || !s.builds.due() {
 		return nil
 	}
 	patience := ""
-	if s.builds.every > 0 { // a partition that gets late rows all the time is built again after a tenth of its age
+	if s.builds.every > 0 { // a partition that gets late rows all the time is rebuilt after a tenth of its age
 		patience = fmt.Sprintf("AND span NOT IN (SELECT span FROM %s GROUP BY span HAVING toInt64(toUInt32(now()) - toUInt32(max(at))) * 10 < %d - (span + 1) * %d) ",
 			buildsTable, now.Unix(), hoursPerSpan*3600)
 	}
@@ -171,7 +178,8 @@ func (b *builder) due() bool {
 	return true
 }
 
-// claimBuild reports whether this server builds now. Two servers that build the same rollup do not harm each other.
+// claimBuild reports whether this server may build now. If two servers build the same rollup, the
+// result is still correct.
 func (s *Store) claimBuild(ctx context.Context) (bool, error) {
 	recent := fmt.Sprintf("FROM datar_meta WHERE name = '%s' AND at + %d > now()", buildMark, int64(s.builds.every/time.Second))
 	others, err := s.client.integers(ctx, "SELECT toInt64(count()) "+recent)
@@ -186,8 +194,9 @@ func (s *Store) claimBuild(ctx context.Context) (bool, error) {
 	return err == nil && (first[0][1] == 0 || first[0][0] == mine), err
 }
 
-// build rolls up a partition whose newest block is given. Rows are read under the number of the build, which is random, and only after the build
-// is noted. So a statement that failed, or may have, is not repeated under its number.
+// build rolls up a partition whose newest block is given. The number of the build is random. Rows
+// are read under this number only after the build is stored in datar_builds. So a statement that
+// failed, or may have failed, is not repeated under the same number.
 func (s *Store) build(ctx context.Context, span, block, size int64) error {
 	build := rand.Int64()
 	step := int64(hoursPerSpan)
@@ -209,7 +218,7 @@ func (s *Store) build(ctx context.Context, span, block, size int64) error {
 	return s.client.insert(ctx, buildsTable, "span, block, build", append(b, "}\n"...))
 }
 
-// dropRollups drops rollups of months that are not read any more.
+// dropRollups drops rollups of months that are no longer read.
 func (s *Store) dropRollups(ctx context.Context, beforeDay int64) error {
 	if !s.builds.usable {
 		return nil
@@ -219,5 +228,5 @@ func (s *Store) dropRollups(ctx context.Context, beforeDay int64) error {
 		s.dropBefore(ctx, buildsTable, beforeDay/daysPerRollupPart))
 }
 
-// daysPerRollupPart is the length of a partition of the rollups.
+// daysPerRollupPart is the length of a partition of the rollups, in days.
 const daysPerRollupPart = 30

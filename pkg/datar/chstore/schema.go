@@ -9,24 +9,29 @@ import (
 	"strings"
 )
 
-// schemaVersion is that of the tables that this package creates and reads. A database with a newer one is refused.
+// schemaVersion is the version of the tables that this package creates and reads. It rejects a
+// database with a newer version.
 const schemaVersion = 2
 
-// table is a table of the store. Its columns and engine are written for a single server; on a cluster the engine is
-// replicated.
+// table describes a table of the store. Its columns and engine are those for a single server. On a
+// cluster, the engine is replicated.
 type table struct {
 	name, columns string
-	// engine is MergeTree or one of its kind, arguments are those of the engine, and layout is what follows.
+	// engine is MergeTree or one of its family, arguments are those of the engine, and layout is
+	// the rest of the statement.
 	engine, arguments, layout string
-	// sharded: on a cluster each shard has a part of the rows. Other tables are whole on every host.
+	// sharded is true if on a cluster each shard contains a part of the rows. Every host contains
+	// all rows of other tables.
 	sharded bool
-	// single: the table is not used on a cluster.
+	// single is true if the table is not used on a cluster.
 	single bool
 }
 
-// A row of datar_counts is the total of one counter of one writer, or what one batch adds: then its counter is the number of the
-// batch. Rows are identified by their whole sorting key, and of rows with one identity the greatest n wins, in queries at once and on
-// disk when parts are merged. So a row that comes again, or late, changes nothing. A partition has the hours of a quarter of a day.
+// A row of datar_counts is either the total of one counter of one writer, or an increment of one
+// batch. In the second case, its counter is the number of the batch. The whole sorting key
+// identifies a row. Of rows with the same key, the greatest n wins: in queries immediately, and on
+// disk when parts are merged. So a row that is inserted again, or late, changes nothing. A
+// partition contains the hours of a quarter of a day.
 var tables = []table{
 	{
 		name: "datar_counts", sharded: true,
@@ -80,14 +85,16 @@ var tables = []table{
 	},
 }
 
-// metaTable has what is true of the database as a whole. Its identity and the version of the tables are defaults of columns: to create
-// a table is atomic, so of servers that start at once the first one decides.
+// metaTable contains properties of the whole database. Its identity and the version of the tables
+// are column defaults. Creating a table is atomic, so if several servers start at once, the first
+// one sets them.
 const metaTable = "datar_meta"
 
-// localSuffix ends the names of the tables behind a sharded one.
+// localSuffix is appended to the names of the tables behind a sharded one.
 const localSuffix = "_local"
 
-// engineOf is the engine of a table, on a cluster a replicated one. Tables that are not sharded have one path for all hosts.
+// engineOf returns the engine of a table. On a cluster it is replicated. Tables that are not
+// sharded use the same path on all hosts.
 func (s *Store) engineOf(t table) string {
 	if s.client.options.Cluster == "" {
 		return fmt.Sprintf("%s(%s)", t.engine, t.arguments)
@@ -125,7 +132,8 @@ func (s *Store) create(t table) []string {
 	return statements
 }
 
-// prepare creates what is missing and reads the identity. It refuses tables of a newer version before it changes anything.
+// prepare creates missing tables and reads the identity. It rejects tables of a newer version
+// before it changes anything.
 func (s *Store) prepare(ctx context.Context) error {
 	if err := s.adjust(ctx); err != nil {
 		return err
@@ -171,7 +179,7 @@ func (s *Store) createTables(ctx context.Context, tables ...table) error {
 // majorVersion matches the beginning of ClickHouse's version, such as 18.16.1.
 var majorVersion = regexp.MustCompile(`^(\d+)\.`)
 
-// adjust adds the settings that a version needs and others do not know.
+// adjust adds settings that some versions need and others reject.
 func (s *Store) adjust(ctx context.Context) error {
 	rows, err := s.client.query(ctx, "SELECT version()")
 	if err != nil {
@@ -185,12 +193,12 @@ func (s *Store) adjust(ctx context.Context) error {
 		return fmt.Errorf("the version of ClickHouse is %q, want a number", rows[0][0])
 	}
 	if major, _ := strconv.Atoi(match[1]); major >= 22 {
-		// A profile may turn this on, and an insert would return before it is stored.
+		// A profile may turn this on. An insert would then return before it is stored.
 		s.client.settings.Set("async_insert", "0")
 	}
 	if s.client.options.Cluster != "" {
 		s.client.settings.Set("insert_distributed_sync", "1") // return when the shard has the rows
-		s.client.settings.Set("load_balancing", "in_order")   // read from the replica that was written to
+		s.client.settings.Set("load_balancing", "in_order")   // read from the replica of the last write
 	}
 	return nil
 }

@@ -33,7 +33,7 @@ var detailTests = []struct {
 	{"retention keeps recent details", detailRetention},
 }
 
-// detail is a row of one evaluation with all parts.
+// detail returns a row of one evaluation with all parts.
 func detail(key datar.Key, count int64) datar.Row {
 	ms := key.Hour.Time().UnixMilli() + 1
 	return datar.Row{Key: key, Count: count, First: ms, Last: ms}
@@ -136,7 +136,8 @@ func onlySomeAreEvents(t *testing.T, s datar.DetailStore) {
 	}
 }
 
-// unattributed adds counts without an outcome beside others of the same flag, variant and hour.
+// unattributed adds counts without an outcome in addition to others of the same flag, variant and
+// hour.
 func unattributed(t *testing.T, s datar.DetailStore) {
 	old := row(1, 2, 3, hour, 100)
 	old.Ingested = 10
@@ -156,7 +157,7 @@ func unattributed(t *testing.T, s datar.DetailStore) {
 		datar.Row{Key: datar.Key{FlagID: 2, Hour: hour + 1}, Count: 50})
 }
 
-// randomKey is a key of few values, so that groups come together.
+// randomKey returns a key with few different values, so that groups contain several rows.
 func randomKey(random *rand.Rand, h datar.Hour) datar.Key {
 	key := datar.Key{FlagID: random.Int64N(3) + 1, Hour: h, Outcome: datar.Outcome(random.IntN(int(datar.NotFound))), SegmentID: random.Int64N(3)}
 	if key.Outcome == datar.Matched {
@@ -207,7 +208,7 @@ func detailsAtRandom(t *testing.T, s datar.DetailStore) {
 	}
 }
 
-// detailsOnce sends everything a batch may have twice.
+// detailsOnce sends all parts of a batch twice.
 func detailsOnce(t *testing.T, s datar.DetailStore) {
 	record := datar.ServerRecord{Name: "a", Run: "r", Kind: datar.KindServer, Start: hour.Time(), At: hour.Time(), FlushInterval: time.Minute}
 	batch := datar.Batch{
@@ -226,7 +227,7 @@ func detailsOnce(t *testing.T, s datar.DetailStore) {
 		t.Errorf("details are %+v, want 3 once", got)
 	}
 	wantUnknown(t, s, datar.UnknownQuery{From: 0, To: hour + 1, Limit: 10}, datar.UnknownRow{Asked: "nothing", Count: 5, First: 1, Last: 2})
-	// A batch may have a record and nothing else.
+	// A batch may contain only a record.
 	record.At = record.At.Add(time.Minute)
 	if err := send(t.Context(), s, datar.Batch{Writer: "w", Sequence: 2, Server: &record}); err != nil {
 		t.Fatal(err)
@@ -311,7 +312,7 @@ func unknownAddsUp(t *testing.T, s datar.DetailStore) {
 	wantUnknown(t, s, datar.UnknownQuery{From: hour + 2, To: hour + 9, Limit: 10})
 }
 
-// unknownTexts asks for what callers can ask for: texts that differ in case, accents, spaces at their end, or bytes that are
+// unknownTexts checks that texts that differ in case, accents, trailing spaces, or bytes that are
 // special in SQL are different texts.
 func unknownTexts(t *testing.T, s datar.DetailStore) {
 	texts := []string{
@@ -364,7 +365,7 @@ func serverRecords(t *testing.T, s datar.DetailStore) {
 	next.Dropped = map[string]int64{"capacity": 4}
 	again := datar.ServerRecord{Name: "flagr-0", Run: "2", Kind: datar.KindServer, Start: next.At, At: next.At, FlushInterval: time.Minute}
 	edge := datar.ServerRecord{Name: strings.Repeat("é", 31), Run: "1", Kind: datar.KindEdge, Start: start, At: start, FlushInterval: time.Minute}
-	for i, record := range []datar.ServerRecord{first, next, again, first, edge} { // one that comes late changes nothing
+	for i, record := range []datar.ServerRecord{first, next, again, first, edge} { // a late record changes nothing
 		batch := datar.Batch{Writer: fmt.Sprint("w", i), Sequence: 1, Server: &record}
 		if err := send(t.Context(), s, batch); err != nil {
 			t.Fatal(err)
@@ -393,7 +394,7 @@ func utc(r datar.ServerRecord) datar.ServerRecord {
 	return r
 }
 
-// sharedDetails lets writers add to the same details and texts at once.
+// sharedDetails adds to the same details and texts from several writers at once.
 func sharedDetails(t *testing.T, s datar.DetailStore) {
 	const writers, batches, keys = 4, 4, 100
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
@@ -435,7 +436,7 @@ func sharedDetails(t *testing.T, s datar.DetailStore) {
 	}
 }
 
-// detailRetention purges days: their details go, and the others stay.
+// detailRetention purges days. Their details are deleted, and the others stay.
 func detailRetention(t *testing.T, s datar.DetailStore) {
 	m := maintainer(t, s)
 	reference := &memstore.Store{}
@@ -453,7 +454,7 @@ func detailRetention(t *testing.T, s datar.DetailStore) {
 		apply(t, reference, "w", int64(h)+1, rows...)
 	}
 	now := day + 4*24
-	for range 10 { // each call does some of it
+	for range 10 { // each call does a part of the work
 		maintain(t, m, now, 48*time.Hour)
 	}
 	from, err := s.DetailedFrom(t.Context())

@@ -13,7 +13,7 @@ import (
 // editsFlags deletes and merges flags between batches and maintenance, and compares with memstore.
 func editsFlags(t *testing.T, s datar.Store) { editsFlagsKeeping(t, s, 0) }
 
-// editsFlagsOfPurgedDays does so when retention has left only totals of the first days.
+// editsFlagsOfPurgedDays is editsFlags after the retention has reduced the first days to totals.
 func editsFlagsOfPurgedDays(t *testing.T, s datar.Store) {
 	maintainer(t, s)
 	editsFlagsKeeping(t, s, 48*time.Hour)
@@ -49,7 +49,7 @@ func editsFlagsKeeping(t *testing.T, s datar.Store, keep time.Duration) {
 	}
 	settle := func() {
 		if m, ok := s.(datar.Maintainer); ok {
-			for range 10 { // each call does some of it
+			for range 10 { // each call does a part of the work
 				maintain(t, m, day+5*24, keep)
 			}
 		}
@@ -59,8 +59,8 @@ func editsFlagsKeeping(t *testing.T, s datar.Store, keep time.Duration) {
 	for i, edit := range []func(datar.FlagEditor) error{
 		func(e datar.FlagEditor) error { return e.MergeFlag(t.Context(), 31, 32) },
 		func(e datar.FlagEditor) error { return e.DeleteFlag(t.Context(), 33) },
-		func(e datar.FlagEditor) error { return e.MergeFlag(t.Context(), 34, 99) }, // which has no counts
-		func(e datar.FlagEditor) error { return e.DeleteFlag(t.Context(), 1000) },  // nor has this one
+		func(e datar.FlagEditor) error { return e.MergeFlag(t.Context(), 34, 99) }, // a flag without counts
+		func(e datar.FlagEditor) error { return e.DeleteFlag(t.Context(), 1000) },  // another flag without counts
 	} {
 		if err := edit(editor); err != nil {
 			t.Fatalf("edit %d: %v", i, err)
@@ -88,7 +88,7 @@ func editsFlagsKeeping(t *testing.T, s datar.Store, keep time.Duration) {
 	}
 }
 
-// sameDetails compares the details of the days that the store has not reduced, if it keeps any.
+// sameDetails compares the details of the days that the store has not reduced, if it keeps details.
 func sameDetails(t *testing.T, s, reference datar.Store, to datar.Hour) {
 	t.Helper()
 	d, ok := s.(datar.DetailStore)

@@ -13,13 +13,13 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
 )
 
-// IngestStore is a store that takes batches of counts from elsewhere.
+// IngestStore is a store that accepts batches of counts from elsewhere.
 type IngestStore interface {
 	datar.Store
 	ingest.Store
 }
 
-// RunIngest tests what an ingest.Store promises. open is as for Run.
+// RunIngest tests the contract of ingest.Store. open is as for Run.
 func RunIngest(t *testing.T, open func(*testing.T) IngestStore) {
 	t.Helper()
 	for _, test := range []struct {
@@ -101,7 +101,7 @@ func writerReceipt(t *testing.T, s IngestStore) {
 			t.Errorf("call %d: found %v, want the first receipt", i, found)
 		}
 	}
-	// A batch without rows, as when all of them are refused.
+	// A batch without rows, as when all rows are rejected.
 	if known, _, err := s.ApplyBatch(t.Context(), datar.Batch{Writer: "w", Sequence: 2}, ingest.Receipt{Key: "w:2", Answer: "none"}); known || err != nil {
 		t.Errorf("known %v, %v", known, err)
 	}
@@ -126,7 +126,7 @@ func checked(t *testing.T, s IngestStore) {
 func sameBatches(t *testing.T, s IngestStore) {
 	const senders, keys = 100, 50
 	var applied atomic.Int64
-	var digests [keys]atomic.Pointer[string] // of the batches that were applied, as all senders are told
+	var digests [keys]atomic.Pointer[string] // of the applied batches, as returned to all senders
 	var group sync.WaitGroup
 	for sender := range senders {
 		group.Go(func() {

@@ -1,4 +1,4 @@
-// Package storetest holds the tests that every datar.Store must pass.
+// Package storetest contains the tests that every datar.Store must pass.
 package storetest
 
 import (
@@ -20,8 +20,9 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/memstore"
 )
 
-// send applies a batch as an engine does: by ApplySome if the store has it, and in parts if it limits the rows of a batch. Each
-// part has a writer of its own, so that the same batch is divided alike each time. These tests send no row that may be refused.
+// send applies a batch as an engine does: by ApplySome if the store has it, and in parts if the
+// store limits the rows of a batch. Each part has its own writer, so that the same batch is always
+// divided in the same way. These tests send no row that the store may reject.
 func send(ctx context.Context, s datar.Store, batch datar.Batch) error {
 	most := maxRows(s)
 	for part := 0; part == 0 || len(batch.Rows) > 0; part++ {
@@ -50,7 +51,7 @@ func sendPart(ctx context.Context, s datar.Store, batch datar.Batch) error {
 	return err
 }
 
-// maxRows is the most rows that the store takes in a batch.
+// maxRows returns the maximum number of rows of a batch that the store accepts.
 func maxRows(s datar.Store) int {
 	if l, ok := s.(datar.BatchSizer); ok {
 		return l.MaxRows()
@@ -58,8 +59,8 @@ func maxRows(s datar.Store) int {
 	return math.MaxInt
 }
 
-// Run tests the stores that open returns: an empty one at each call, which open also closes when its test ends. Run it
-// with the race detector, too: it finds what is shared without a lock.
+// Run tests the stores that open returns. Each call of open must return an empty store, and close
+// it when its test ends. Run it with the race detector, too, which finds unprotected shared data.
 func Run(t *testing.T, open func(*testing.T) datar.Store) {
 	t.Helper()
 	for _, test := range []struct {
@@ -128,7 +129,7 @@ func apply(t *testing.T, s datar.Store, writer string, sequence int64, rows ...d
 	}
 }
 
-// totals returns what the store answers, in order.
+// totals returns the totals of a query in order.
 func totals(t *testing.T, s datar.Store, query datar.TotalsQuery) []datar.Total {
 	t.Helper()
 	got, err := s.Totals(t.Context(), query)
@@ -142,7 +143,7 @@ func totals(t *testing.T, s datar.Store, query datar.TotalsQuery) []datar.Total 
 	return got
 }
 
-// id is what a total of the dimension is known by in these tests.
+// id returns the ID of a total of the dimension in these tests.
 func id(dimension datar.Dimension, t datar.Total) int64 {
 	switch dimension {
 	case datar.ByFlag:
@@ -154,7 +155,8 @@ func id(dimension datar.Dimension, t datar.Total) int64 {
 	}
 }
 
-// applyInTheEnd tries a batch again until the store takes it, and reports whether that was before ctx ended.
+// applyInTheEnd retries a batch until the store accepts it, and reports whether that was before ctx
+// ended.
 func applyInTheEnd(ctx context.Context, t *testing.T, s datar.Store, batch datar.Batch) bool {
 	t.Helper()
 	for {
@@ -199,10 +201,10 @@ func countsAddUp(t *testing.T, s datar.Store) {
 	wantCounts(t, s, all(datar.ByFlag), map[int64]int64{1: 17, 2: 5})
 }
 
-// identityFormat is what names of journals are made of.
+// identityFormat matches strings that can be part of a journal's name.
 var identityFormat = regexp.MustCompile(`^[0-9A-Za-z-]{1,64}$`)
 
-// identity asks for it while batches are applied, as engines do.
+// identity calls Identity while batches are applied, as engines do.
 func identity(t *testing.T, s datar.Store) {
 	first := s.Identity()
 	if !identityFormat.MatchString(first) {
@@ -226,8 +228,8 @@ func identity(t *testing.T, s datar.Store) {
 	}
 }
 
-// sentByMany sends each batch several times at once: as when a connection broke, and the database still works on what
-// came through it.
+// sentByMany sends each batch several times at once, as if a connection broke while the database
+// still processes the batch.
 func sentByMany(t *testing.T, s datar.Store) {
 	const senders, batches = 4, 5
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
@@ -252,11 +254,11 @@ func sentByMany(t *testing.T, s datar.Store) {
 	wantCounts(t, s, all(datar.ByFlag), want)
 }
 
-// fading is a context that ends when it has been looked at so many times.
+// fading is a context that ends after a number of checks.
 type fading struct {
 	context.Context
 	end   context.CancelFunc
-	looks *atomic.Int64 // that are left
+	looks *atomic.Int64 // remaining checks
 }
 
 func (f fading) look() {
@@ -277,8 +279,9 @@ func (f fading) Err() error {
 	return f.Context.Err()
 }
 
-// contextEndsMidway ends the context of Apply at every point where the store looks at it, or at many of them. Nothing
-// of a batch may be kept then, or all of it; and sent again it counts once.
+// contextEndsMidway ends the context of Apply at every point, or at many points, at which the store
+// checks it. The store must then contain either nothing or all of the batch. If the batch is sent
+// again, it counts once.
 func contextEndsMidway(t *testing.T, s datar.Store) {
 	rows := int64(min(20, maxRows(s))) // one batch
 	for n := int64(0); n < 10_000; n += 1 + n/16 {
@@ -307,7 +310,7 @@ func contextEndsMidway(t *testing.T, s datar.Store) {
 		}
 		apply(t, s, batch.Writer, batch.Sequence, batch.Rows...)
 		wantCounts(t, s, query, map[int64]int64{n + 1: rows})
-		if !ended || t.Failed() { // it is not looked at more often
+		if !ended || t.Failed() { // there are no further checks
 			return
 		}
 	}
@@ -322,7 +325,7 @@ func batchAppliedOnce(t *testing.T, s datar.Store) {
 	wantCounts(t, s, all(datar.ByFlag), map[int64]int64{1: 7})
 }
 
-// applySome sends batches by both methods in turn: a number is known to both.
+// applySome sends batches by both methods in turn. Both methods recognize the same numbers.
 func applySome(t *testing.T, s datar.Store) {
 	partial, ok := s.(datar.PartialApplier)
 	if !ok {
@@ -349,7 +352,7 @@ func applySome(t *testing.T, s datar.Store) {
 	}
 }
 
-// allowedRows sends a batch of as many rows as the store takes.
+// allowedRows sends a batch with the maximum number of rows.
 func allowedRows(t *testing.T, s datar.Store) {
 	if _, ok := s.(datar.BatchSizer); !ok {
 		t.Skip("the store takes batches of any size")
@@ -368,8 +371,8 @@ func allowedRows(t *testing.T, s datar.Store) {
 	wantCounts(t, s, all(datar.ByFlag), map[int64]int64{1: int64(len(batch.Rows))})
 }
 
-// RunReopen tests that what a store keeps outlives it. Each call of open returns a store with the same data, which open also
-// closes when its test ends.
+// RunReopen tests that data outlives the store. Each call of open must return a store with the same
+// data, and close it when its test ends.
 func RunReopen(t *testing.T, open func(*testing.T) datar.Store) {
 	t.Helper()
 	var first string
@@ -381,7 +384,7 @@ func RunReopen(t *testing.T, open func(*testing.T) datar.Store) {
 			} else if now := s.Identity(); now != first {
 				t.Errorf("the identity was %q and is %q after the store was opened again: journals would not find it", first, now)
 			}
-			for sequence := range int64(i + 1) { // the first batch is known by then
+			for sequence := range int64(i + 1) { // the first batch was applied before
 				apply(t, s, "w", sequence+1, row(1, 1, 1, hour, 3))
 			}
 			wantCounts(t, s, all(datar.ByFlag), map[int64]int64{1: 3 * int64(i+1)})
@@ -452,7 +455,7 @@ func lastEvaluation(t *testing.T, s datar.Store) {
 	}
 }
 
-// ingested adds rows of which some were counted elsewhere.
+// ingested adds rows, some of which were counted elsewhere.
 func ingested(t *testing.T, s datar.Store) {
 	sent := row(1, 1, 1, hour, 5)
 	sent.Ingested = 3
@@ -477,7 +480,8 @@ func extremeKeys(t *testing.T, s datar.Store) {
 	wantCounts(t, s, datar.TotalsQuery{From: 0, To: 2, GroupBy: datar.ByFlag}, map[int64]int64{math.MaxInt64: 7, 1: 5})
 }
 
-// largeBatches writes more rows than any database takes values in one statement, and then adds to some of them.
+// largeBatches writes more rows than one statement can have values in any database. Then it adds to
+// some of them.
 func largeBatches(t *testing.T, s datar.Store) {
 	const rows, again = 11_200, 600
 	for sequence, n := range []int{rows, again} {
@@ -518,11 +522,11 @@ func endedContext(t *testing.T, s datar.Store) {
 	wantCounts(t, s, all(datar.ByFlag), map[int64]int64{1: 1})
 }
 
-// sharedKeys lets writers add to the same keys at once. A batch may fail, as when a database breaks a deadlock; sent
-// again as it was it must count once.
+// sharedKeys adds to the same keys from several writers at once. A batch may fail, as when a
+// database breaks a deadlock. If it is sent again unchanged, it must count once.
 func sharedKeys(t *testing.T, s datar.Store) {
 	const writers, batches, keys = 6, 5, 300
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // writers of SQLite wait for each other, and not in turn
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // writers of SQLite wait, but not in turn
 	defer cancel()
 	var group sync.WaitGroup
 	for w := range writers {
@@ -546,7 +550,7 @@ func sharedKeys(t *testing.T, s datar.Store) {
 	wantCounts(t, s, all(datar.ByFlag), want)
 }
 
-// maintainer returns the store as a datar.Maintainer, if it is one.
+// maintainer returns the store as a datar.Maintainer, if it implements that.
 func maintainer(t *testing.T, s datar.Store) datar.Maintainer {
 	t.Helper()
 	m, ok := s.(datar.Maintainer)
@@ -563,7 +567,7 @@ func maintain(t *testing.T, m datar.Maintainer, now datar.Hour, keep time.Durati
 	}
 }
 
-// sameTotals compares a store with one that was given the same batches.
+// sameTotals compares a store with another one that applied the same batches.
 func sameTotals(t *testing.T, s, reference datar.Store, query datar.TotalsQuery) {
 	t.Helper()
 	got, want := totals(t, s, query), totals(t, reference, query)
@@ -572,8 +576,8 @@ func sameTotals(t *testing.T, s, reference datar.Store, query datar.TotalsQuery)
 	}
 }
 
-// maintenance does at random what can happen over five days, and compares every kind of total with those of a store
-// that is never maintained.
+// maintenance runs random operations over five days, and compares every kind of total with those of
+// a store that is never maintained.
 func maintenance(t *testing.T, s datar.Store) {
 	m := maintainer(t, s)
 	reference := &memstore.Store{}
@@ -615,7 +619,7 @@ func maintenance(t *testing.T, s datar.Store) {
 	}
 }
 
-// maintenanceBesideWriters adds to hours, late ones too, while they are rolled up.
+// maintenanceBesideWriters adds to hours, including late ones, while they are rolled up.
 func maintenanceBesideWriters(t *testing.T, s datar.Store) {
 	m := maintainer(t, s)
 	const writers, batches = 3, 30
@@ -656,7 +660,7 @@ func maintenanceBesideWriters(t *testing.T, s datar.Store) {
 	wantCounts(t, s, all(datar.ByFlag), want)
 }
 
-// retention purges days, and checks that their totals stay, also when counts come late.
+// retention purges days, and checks that their totals stay, even if counts arrive late.
 func retention(t *testing.T, s datar.Store) {
 	m := maintainer(t, s)
 	reference := &memstore.Store{}
@@ -678,7 +682,7 @@ func retention(t *testing.T, s datar.Store) {
 	add(rows...)
 	now := day + 4*24
 	maintain(t, m, now, 0)
-	for range 5 { // each call does some of it
+	for range 5 { // each call does a part of the work
 		maintain(t, m, now, 48*time.Hour)
 		days := datar.TotalsQuery{From: day, To: day + 4*24, GroupBy: datar.ByFlag}
 		sameTotals(t, s, reference, days)

@@ -22,23 +22,23 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/storetest"
 )
 
-// broken is a store with a mistake that loses counts, or counts twice.
+// broken is a store with a mistake that loses counts or counts twice.
 type broken struct {
-	memstore.Store // of which only the rows are used
+	memstore.Store // only its rows are used
 	mistake
 
 	mu      sync.Mutex
 	applied map[string]int64
 
 	looked atomic.Int64
-	second chan struct{} // closed when two have looked
+	second chan struct{} // closed after two lookups
 }
 
-// mistake replaces methods of a store that is right. Those that are nil stay.
+// mistake replaces methods of a correct store. Methods that are nil are not replaced.
 type mistake struct {
 	identity func() string
 	apply    func(s *broken, ctx context.Context, b datar.Batch) error
-	// applySome: the store is a datar.PartialApplier.
+	// applySome makes the store a datar.PartialApplier.
 	applySome func(s *broken, ctx context.Context, b datar.Batch) (int64, error)
 	totals    func(query *datar.TotalsQuery, totals []datar.Total)
 	details   func(query *datar.DetailsQuery, rows []datar.Row) []datar.Row
@@ -77,7 +77,7 @@ func (s *broken) Totals(ctx context.Context, query datar.TotalsQuery) ([]datar.T
 	return totals, err
 }
 
-// add adds rows, and asks for no sequence.
+// add adds rows without checking a sequence.
 func (s *broken) add(ctx context.Context, rows []datar.Row) error {
 	_, err := s.ApplyReceipt(ctx, rows, ingest.Receipt{})
 	return err
@@ -105,7 +105,7 @@ func (s *broken) note(b datar.Batch) {
 	s.applied[b.Writer] = max(s.applied[b.Writer], b.Sequence)
 }
 
-// mistakes have the names of tests that find them.
+// mistakes maps the name of each mistake to the test that finds it.
 var mistakes = map[string]struct {
 	test string
 	mistake
@@ -276,7 +276,7 @@ var mistakes = map[string]struct {
 	}}},
 }
 
-// run names the mistake with which this binary was started by TestMistakesAreFound.
+// run is the mistake for which TestMistakesAreFound started this binary.
 var run = flag.String("mistake", "", "run the tests on a store with this mistake")
 
 func TestOneMistake(t *testing.T) {
@@ -297,14 +297,14 @@ func TestOneMistake(t *testing.T) {
 	}
 }
 
-// partial is a broken store that has ApplySome.
+// partial is a broken store with ApplySome.
 type partial struct{ *broken }
 
 func (s partial) ApplySome(ctx context.Context, b datar.Batch) (int64, error) {
 	return s.applySome(s.broken, ctx, b)
 }
 
-// limited is a store that is right, and takes few rows at once.
+// limited is a correct store that accepts few rows per batch.
 type limited struct {
 	memstore.Store
 	rows int
@@ -323,7 +323,7 @@ func (s *limited) ApplySome(ctx context.Context, b datar.Batch) (int64, error) {
 	return 0, s.Apply(ctx, b)
 }
 
-// Stores with optional methods that are right pass.
+// TestLimitedStores checks that correct stores with optional methods pass.
 func TestLimitedStores(t *testing.T) {
 	t.Parallel()
 	for _, rows := range []int{1, 7, 1000} {
@@ -336,7 +336,8 @@ func TestLimitedStores(t *testing.T) {
 	storetest.RunReopen(t, func(*testing.T) datar.Store { return kept })
 }
 
-// TestMistakesAreFound runs the tests on stores that are wrong, in processes of their own, where they may fail.
+// TestMistakesAreFound runs the tests on wrong stores. Each store has its own process, in which
+// tests may fail.
 func TestMistakesAreFound(t *testing.T) {
 	t.Parallel()
 	if *run != "" {
