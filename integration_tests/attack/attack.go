@@ -1,6 +1,6 @@
-// Package attack sends requests that are meant to exhaust a server, one kind after the other, while an honest client evaluates
-// beside them. It measures the server's peak memory and the latency of the honest client. The server and all clients are on
-// this machine.
+// Package attack sends requests that are meant to exhaust a server, one kind after the other, while
+// an honest client evaluates at the same time. It measures the server's peak memory and the latency
+// of the honest client. The server and all clients run on this machine.
 //
 // Peak memory is read from /proc, so the package works on Linux only.
 package attack
@@ -16,50 +16,51 @@ import (
 	"time"
 )
 
-// Limits that a run is judged by.
+// Limits for the result of a run.
 const (
-	// MaxPeakBytes is what the server's resident memory must stay below in every case.
+	// MaxPeakBytes is the limit of the server's resident memory in every case.
 	MaxPeakBytes = 400 << 20
-	// MaxP99 is the latency that 99 % of honest requests should stay below.
+	// MaxP99 is the limit of the latency of 99 % of honest requests.
 	MaxP99 = 50 * time.Millisecond
 )
 
-// Options say what to attack and how long.
+// Options configures what to attack and for how long.
 type Options struct {
 	// Server is the path of the flagr-server to start.
 	Server string
 	// Dir is an empty folder for the database and the log.
 	Dir string
-	// Quick uses fewer connections and repetitions, for a test of some seconds.
+	// Quick uses fewer connections and repetitions, for a test of a few seconds.
 	Quick bool
-	// CaseTimeout ends a case; 0 means 30 s.
+	// CaseTimeout is the time limit of a case. 0 means 30 s.
 	CaseTimeout time.Duration
-	// Only runs the case with this name; empty means all.
+	// Only is the name of the only case to run. Empty means all cases.
 	Only string
 }
 
-// Result is what one case did to the server.
+// Result is the result of one case.
 type Result struct {
 	Name string
 	// PeakBytes is the largest resident memory of the server during the case.
 	PeakBytes int64
-	// Honest requests: how many were answered with 200, how many were not, and their latencies.
+	// Honest requests: the number with status 200, the number of others, and their latencies.
 	Answered, Failed int
 	P50, P99         time.Duration
-	// ServerCPU and ClientCPU are the processor times of the server and of all clients during the case. They share the machine: where
-	// clients take more, the latency says little about the server.
+	// ServerCPU and ClientCPU are the CPU times of the server and of all clients during the case.
+	// They share the machine: if clients use more CPU, the latency says little about the server.
 	ServerCPU, ClientCPU time.Duration
-	// Statuses counts the answers to the attack, by status; "cut" counts requests without an answer.
+	// Statuses counts the responses to the attack by status. "cut" counts requests without a
+	// response.
 	Statuses map[string]int
-	// Restarted reports that the server ended during the case.
+	// Restarted is true if the server ended during the case.
 	Restarted bool
-	// Note has what the case measured beside memory and latency.
+	// Note contains other measurements of the case.
 	Note string
-	// Err is why the case could not be run, or what it found broken.
+	// Err is the reason why the case could not run, or a fault that it found.
 	Err error
 }
 
-// Fault is why the result is not acceptable; nil if it is. Latency counts only when strict.
+// Fault returns why the result is not acceptable, or nil. Latency counts only if strict is true.
 func (r Result) Fault(strict bool) error {
 	switch {
 	case r.Err != nil:
@@ -76,8 +77,9 @@ func (r Result) Fault(strict bool) error {
 	return nil
 }
 
-// Run starts the server, runs the cases and returns their results. Its error is about the setup only: see Result.Fault for the
-// rest. Each case has a new process on the database that the cases before have left.
+// Run starts the server, runs the cases and returns their results. Its error is about the setup
+// only. See Result.Fault for the results. Each case has a new process on the database of the
+// previous cases.
 func Run(ctx context.Context, o Options) (results []Result, err error) {
 	if o.CaseTimeout == 0 {
 		o.CaseTimeout = 30 * time.Second
@@ -94,7 +96,7 @@ func Run(ctx context.Context, o Options) (results []Result, err error) {
 	if err := t.start(ctx); err != nil {
 		return nil, err
 	}
-	defer func() { _ = t.stop() }() // a run is over, however the server ends
+	defer func() { _ = t.stop() }() // the run is over, so the server's exit does not matter
 	if t.honestFlag, err = t.createFlag(ctx, "honest"); err != nil {
 		return nil, err
 	}
@@ -102,7 +104,7 @@ func Run(ctx context.Context, o Options) (results []Result, err error) {
 		if o.Only != "" && o.Only != c.name {
 			continue
 		}
-		// What a case leaves in memory does not count for the next.
+		// Memory that a case leaves behind must not count for the next case.
 		if err := t.restart(ctx); err != nil {
 			return results, fmt.Errorf("start the server for %q: %w", c.name, err)
 		}
@@ -111,7 +113,7 @@ func Run(ctx context.Context, o Options) (results []Result, err error) {
 	return results, ctx.Err()
 }
 
-// runCase runs one case beside the honest client.
+// runCase runs one case while the honest client runs.
 func (t *target) runCase(ctx context.Context, c attackCase) Result {
 	result := Result{Name: c.name}
 	ctx, cancel := context.WithTimeout(ctx, t.options.CaseTimeout)
@@ -154,7 +156,7 @@ func Print(out io.Writer, results []Result) error {
 	return table.Flush()
 }
 
-// size returns the size of a file in the server's folder; 0 if it cannot be read.
+// size returns the size of a file in the server's folder, or 0 if it cannot be read.
 func (t *target) size(name string) int64 {
 	info, err := os.Stat(filepath.Join(t.options.Dir, name))
 	if err != nil {

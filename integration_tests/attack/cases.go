@@ -16,8 +16,8 @@ import (
 	_ "github.com/glebarez/go-sqlite" // the driver "sqlite"
 )
 
-// attackCase is one kind of request that is meant to exhaust the server. Its error is about the setup, or names what is broken
-// beside memory and latency.
+// attackCase is one kind of request that is meant to exhaust the server. Its error is about the
+// setup, or about a fault other than memory and latency.
 type attackCase struct {
 	name string
 	run  func(ctx context.Context, t *target) error
@@ -44,7 +44,7 @@ func cases() []attackCase {
 	}
 }
 
-// n returns all, or few if the run is quick.
+// n returns all, or few for a quick run.
 func (t *target) n(all, few int) int {
 	if t.options.Quick {
 		return few
@@ -52,7 +52,7 @@ func (t *target) n(all, few int) int {
 	return all
 }
 
-// atOnce runs f for 0 to n-1, with that many workers, until ctx ends.
+// atOnce calls f with 0 to n-1, in that many workers, until ctx ends.
 func atOnce(ctx context.Context, n, workers int, f func(i int)) {
 	next := make(chan int)
 	var group sync.WaitGroup
@@ -73,7 +73,7 @@ func atOnce(ctx context.Context, n, workers int, f func(i int)) {
 	group.Wait()
 }
 
-// pause waits, or until ctx ends.
+// pause waits for d, or until ctx ends.
 func pause(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():
@@ -81,13 +81,14 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// baseline is the honest client alone.
+// baseline runs the honest client alone.
 func baseline(ctx context.Context, t *target) error {
 	pause(ctx, time.Duration(t.n(3000, 500))*time.Millisecond)
 	return nil
 }
 
-// longContext asks for 1,000 unknown flags with one context of 0.6 MB, which each result would repeat.
+// longContext requests 1,000 unknown flags with one context of 0.6 MB, which each result would
+// repeat.
 func longContext(ctx context.Context, t *target) error {
 	var body strings.Builder
 	fmt.Fprintf(&body, `{"entities":[{"entityID":"1","entityContext":{"a":%q}}],"flagKeys":[`, strings.Repeat("x", 600_000))
@@ -101,7 +102,7 @@ func longContext(ctx context.Context, t *target) error {
 	return nil
 }
 
-// repeatedTags gives one tag 200,000 times.
+// repeatedTags sends one tag 200,000 times.
 func repeatedTags(ctx context.Context, t *target) error {
 	tags := strings.Repeat(`"t",`, 200_000)
 	body := `{"entities":[{"entityID":"1"}],"flagTags":[` + tags + `"t"]}`
@@ -111,7 +112,7 @@ func repeatedTags(ctx context.Context, t *target) error {
 	return nil
 }
 
-// tagsInQuery gives 100,000 different tags to all endpoints that take tags in a query.
+// tagsInQuery sends 100,000 different tags to all endpoints that accept tags in a query.
 func tagsInQuery(ctx context.Context, t *target) error {
 	var tags strings.Builder
 	for i := range 100_000 {
@@ -124,7 +125,7 @@ func tagsInQuery(ctx context.Context, t *target) error {
 	return nil
 }
 
-// announcedBodies are many clients that announce 1 MB and send one byte.
+// announcedBodies opens many clients that announce 1 MB and send one byte.
 func announcedBodies(ctx context.Context, t *target) error {
 	return t.connections(ctx, t.n(3000, 300), func(i int, c net.Conn) error {
 		path := []string{"/evaluation", "/evaluation/batch"}[i%2]
@@ -133,7 +134,7 @@ func announcedBodies(ctx context.Context, t *target) error {
 	}, nil)
 }
 
-// classes is a pattern of some 21 KB that would compile to more than 100 MB.
+// classes returns a pattern of about 21 KB that would compile to more than 100 MB.
 func classes() string { return strings.Repeat(`\pL`, 7000) }
 
 // patternsByAPI creates 30 constraints with such patterns.
@@ -144,11 +145,11 @@ func patternsByAPI(ctx context.Context, t *target) error {
 	}
 	body := constraintBody(classes())
 	atOnce(ctx, t.n(30, 10), 4, func(int) { t.attack(ctx, http.MethodPost, constraints, body) })
-	pause(ctx, time.Second) // a reload of the flags falls into the case
+	pause(ctx, time.Second) // so that the flags are reloaded during the case
 	return nil
 }
 
-// patternsBySQL writes them into the database and starts the server again.
+// patternsBySQL writes such patterns into the database and restarts the server.
 func patternsBySQL(ctx context.Context, t *target) error {
 	constraints, err := t.createSegment(ctx, "patterns-sql")
 	if err != nil {
@@ -169,7 +170,7 @@ func patternsBySQL(ctx context.Context, t *target) error {
 	return t.exec(ctx, "UPDATE constraints SET value = ? WHERE value = ?", `"abc"`, `"`+classes()+`"`)
 }
 
-// slowPattern evaluates 8 KB of text with a pattern of some 1.8 KB.
+// slowPattern matches 8 KB of text against a pattern of about 1.8 KB.
 func slowPattern(ctx context.Context, t *target) error {
 	constraints, err := t.createSegment(ctx, "slow-pattern")
 	if err != nil {
@@ -184,7 +185,7 @@ func slowPattern(ctx context.Context, t *target) error {
 	return nil
 }
 
-// nestedAttachment nests JSON 9,998 deep, by the API and by SQL, and reads it back.
+// nestedAttachment nests JSON 9,998 levels deep, by the API and by SQL, and reads it back.
 func nestedAttachment(ctx context.Context, t *target) error {
 	nested := strings.Repeat(`{"a":`, 9_998) + "1" + strings.Repeat("}", 9_998)
 	f, err := t.createFlag(ctx, "nested")
@@ -228,7 +229,7 @@ func evaluationLog(ctx context.Context, t *target) error {
 	return nil
 }
 
-// hangingWebhook changes a flag with an attachment of 1 MB again and again. The receiver never answers.
+// hangingWebhook changes a flag with an attachment of 1 MB repeatedly. The receiver never responds.
 func hangingWebhook(ctx context.Context, t *target) error {
 	f, err := t.createFlag(ctx, "webhook")
 	if err != nil {
@@ -243,7 +244,7 @@ func hangingWebhook(ctx context.Context, t *target) error {
 	return nil
 }
 
-// largeHistory reads a history of 100 states of 1 MB each, which it writes by SQL.
+// largeHistory writes a history of 100 states of 1 MB each by SQL, and reads it.
 func largeHistory(ctx context.Context, t *target) error {
 	f, err := t.createFlag(ctx, "history")
 	if err != nil {
@@ -262,7 +263,7 @@ func largeHistory(ctx context.Context, t *target) error {
 	return nil
 }
 
-// slowReaders are 15 clients that read an export slowly.
+// slowReaders opens 15 clients that read an export slowly.
 func slowReaders(ctx context.Context, t *target) error {
 	return t.connections(ctx, 15, func(_ int, c net.Conn) error {
 		_, err := io.WriteString(c, "GET /api/v1/export/sqlite HTTP/1.1\r\nHost: flagr\r\nAccept: */*\r\n\r\n")
@@ -281,7 +282,8 @@ func slowReaders(ctx context.Context, t *target) error {
 	})
 }
 
-// refusedCounts sends batches of rows that are all refused, each with a key of its own, for which a receipt is kept.
+// refusedCounts sends batches whose rows are all rejected. Each batch has its own key, for which a
+// receipt is kept.
 func refusedCounts(ctx context.Context, t *target) error {
 	var body strings.Builder
 	body.WriteString(`{"flagEvaluations":[`)
@@ -299,7 +301,8 @@ func refusedCounts(ctx context.Context, t *target) error {
 	return nil
 }
 
-// slowCounts are clients that announce 1 MB of counts, send 64 KB of it, and then a byte at a time.
+// slowCounts opens clients that announce 1 MB of counts, send 64 KB of it, and then one byte at a
+// time.
 func slowCounts(ctx context.Context, t *target) error {
 	part := []byte(`{"flagEvaluations":[` + strings.Repeat("{},", 21_000))
 	return t.connections(ctx, t.n(1000, 100), func(_ int, c net.Conn) error {
@@ -308,7 +311,7 @@ func slowCounts(ctx context.Context, t *target) error {
 	}, nil)
 }
 
-// hugeHeaders are clients that send 1,000,000 bytes of headers without an end.
+// hugeHeaders opens clients that send 1,000,000 bytes of headers without an end.
 func hugeHeaders(ctx context.Context, t *target) error {
 	line := "X-Header: " + strings.Repeat("x", 990) + "\r\n"
 	return t.connections(ctx, t.n(800, 400), func(_ int, c net.Conn) error {
@@ -324,8 +327,9 @@ func hugeHeaders(ctx context.Context, t *target) error {
 	}, nil)
 }
 
-// connections opens n connections at once, sends on each, and holds them all for a while before it closes them. hold, if it is
-// not nil, runs for each meanwhile. A connection that fails counts as refused.
+// connections opens n connections at once, sends on each, and holds them all for a while before it
+// closes them. If hold is not nil, it runs for each connection during that time. A connection that
+// fails counts as rejected.
 func (t *target) connections(ctx context.Context, n int, send func(i int, c net.Conn) error, hold func(c net.Conn)) error {
 	const wait = 10 * time.Second
 	ctx, cancel := context.WithCancel(ctx)
@@ -362,7 +366,7 @@ func (t *target) connections(ctx context.Context, n int, send func(i int, c net.
 	return errors.Join(errs...)
 }
 
-// createSegment creates a flag with a further segment and returns the path of its constraints.
+// createSegment creates a flag with an additional segment and returns the path of its constraints.
 func (t *target) createSegment(ctx context.Context, key string) (string, error) {
 	f, err := t.createFlag(ctx, key)
 	if err != nil {
@@ -378,12 +382,12 @@ func (t *target) createSegment(ctx context.Context, key string) (string, error) 
 	return path + "/constraints", err
 }
 
-// constraintBody asks for a constraint that the property x matches the pattern.
+// constraintBody returns the body for a constraint that matches the property x against the pattern.
 func constraintBody(pattern string) []byte {
 	return fmt.Appendf(nil, `{"property":"x","operator":"EREG","value":"\"%s\""}`, strings.ReplaceAll(pattern, `\`, `\\`))
 }
 
-// exec changes the server's database from outside.
+// exec changes the server's database directly.
 func (t *target) exec(ctx context.Context, statement string, arguments ...any) (err error) {
 	db, err := sql.Open("sqlite", filepath.Join(t.options.Dir, databaseName)+"?_pragma=busy_timeout(10000)")
 	if err != nil {

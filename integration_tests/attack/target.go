@@ -25,7 +25,7 @@ import (
 )
 
 const (
-	// startDeadline and stopDeadline are far beyond what a server needs, also on a busy machine.
+	// startDeadline and stopDeadline are far longer than a server needs, even on a busy machine.
 	startDeadline = 60 * time.Second
 	stopDeadline  = 40 * time.Second
 
@@ -36,20 +36,20 @@ const (
 // target is the server under attack.
 type target struct {
 	options Options
-	webhook string // URL of a receiver that never answers
+	webhook string // URL of a receiver that never responds
 
 	cmd     *exec.Cmd
-	done    chan struct{} // closed when the process has ended
-	api     string        // up to and with /api/v1
+	done    chan struct{} // closed when the process ends
+	api     string        // including /api/v1
 	address string        // host:port
 
 	honestFlag flag
 	statuses   statuses
-	peak       atomic.Int64 // bytes of resident memory since the case began, over all processes of it
+	peak       atomic.Int64 // bytes of resident memory since the start of the case, over all its processes
 	note       string
 
-	serverCPU  time.Duration // since the case began, over all processes of it
-	countedCPU time.Duration // of the present process, in serverCPU or before the case
+	serverCPU  time.Duration // since the start of the case, over all its processes
+	countedCPU time.Duration // of the current process, in serverCPU or before the case
 }
 
 // flag is a flag of the server.
@@ -60,13 +60,13 @@ type flag struct {
 
 var serving = regexp.MustCompile(`Serving flagr at (http://([0-9.:]+))`)
 
-// start starts the server on the database in the folder, and waits until it answers.
+// start starts the server on the database in the folder, and waits until it responds.
 func (t *target) start(ctx context.Context) error {
 	log, err := os.OpenFile(filepath.Join(t.options.Dir, logName), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = log.Close() }()    // the server has its own
+	defer func() { _ = log.Close() }()    // the server has its own copy
 	cmd := exec.Command(t.options.Server) //nolint:noctx // stop ends it; the path is the caller's choice
 	cmd.Dir = t.options.Dir
 	cmd.Stdout, cmd.Stderr = log, log
@@ -88,7 +88,7 @@ func (t *target) start(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = cmd.Wait() // that it ended is a finding, not how
+		_ = cmd.Wait() // only the end matters, not the exit code
 	}()
 	t.cmd, t.done, t.countedCPU = cmd, done, 0
 	return t.poll(ctx, "the server to answer", func() bool {
@@ -103,9 +103,9 @@ func (t *target) start(ctx context.Context) error {
 	})
 }
 
-// stop ends the server, by force if it takes too long.
+// stop stops the server. It kills the server after stopDeadline.
 func (t *target) stop() error {
-	_ = t.cmd.Process.Signal(syscall.SIGTERM) // fails only if it has ended
+	_ = t.cmd.Process.Signal(syscall.SIGTERM) // fails only if the process has ended
 	select {
 	case <-t.done:
 		return nil
@@ -119,7 +119,7 @@ func (t *target) stop() error {
 // restart kills the server and starts it again on the same database.
 func (t *target) restart(ctx context.Context) error {
 	_ = t.notePeak()         // fails only if the server has ended
-	_ = t.cmd.Process.Kill() // likewise
+	_ = t.cmd.Process.Kill() // fails only if the server has ended
 	<-t.done
 	return t.start(ctx)
 }
@@ -134,7 +134,8 @@ func (t *target) ended() bool {
 	}
 }
 
-// poll waits until done, at most startDeadline, or until the server ends.
+// poll waits until done returns true. It returns an error after startDeadline, or if the server
+// ends.
 func (t *target) poll(ctx context.Context, what string, done func() bool) error {
 	ctx, cancel := context.WithTimeout(ctx, startDeadline)
 	defer cancel()
@@ -152,7 +153,8 @@ func (t *target) poll(ctx context.Context, what string, done func() bool) error 
 	return nil
 }
 
-// resetPeak makes the kernel measure the peak of resident memory anew, and leaves out the processor time so far.
+// resetPeak resets the kernel's measurement of peak resident memory, and excludes the CPU time so
+// far.
 func (t *target) resetPeak() error {
 	cpu, err := t.cpu()
 	if err != nil {
@@ -162,14 +164,14 @@ func (t *target) resetPeak() error {
 	return os.WriteFile(t.proc("clear_refs"), []byte("5"), 0o200)
 }
 
-// cpu is the processor time of the present process.
+// cpu returns the CPU time of the current process.
 func (t *target) cpu() (time.Duration, error) {
-	const tick = 10 * time.Millisecond // Linux tells programs of a hundred in a second
+	const tick = 10 * time.Millisecond // Linux reports hundredths of a second
 	stat, err := os.ReadFile(t.proc("stat"))
 	if err != nil {
 		return 0, err
 	}
-	_, rest, _ := strings.Cut(string(stat), ") ") // the name of the program is before it
+	_, rest, _ := strings.Cut(string(stat), ") ") // the name of the program comes before it
 	fields := strings.Fields(rest)
 	if len(fields) < 13 {
 		return 0, errors.New("/proc/PID/stat has too few fields")
@@ -179,7 +181,7 @@ func (t *target) cpu() (time.Duration, error) {
 	return time.Duration(user+system) * tick, errors.Join(userErr, systemErr)
 }
 
-// ownCPU is the processor time of this process, which has all clients.
+// ownCPU returns the CPU time of this process, which runs all clients.
 func ownCPU() time.Duration {
 	var usage syscall.Rusage
 	if syscall.Getrusage(syscall.RUSAGE_SELF, &usage) != nil {
@@ -188,7 +190,7 @@ func ownCPU() time.Duration {
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
-// notePeak takes the peak of resident memory and the processor time since resetPeak into account.
+// notePeak adds the peak of resident memory and the CPU time since resetPeak to the measurements.
 func (t *target) notePeak() error {
 	cpu, err := t.cpu()
 	if err != nil {
@@ -216,12 +218,14 @@ func (t *target) proc(name string) string {
 	return filepath.Join("/proc", strconv.Itoa(t.cmd.Process.Pid), name)
 }
 
-// call calls the API with JSON, below its base path. It is for setups: its status is not counted.
+// call calls the API with JSON, below its base path. It is for setups, and its status is not
+// counted.
 func (t *target) call(ctx context.Context, method, path string, body any) (map[string]any, error) {
 	return apicall.JSON(ctx, method, t.api+path, body)
 }
 
-// attack sends a request, reads the answer to its end and counts its status, which it returns; 0 without an answer.
+// attack sends a request, reads the response to its end and counts its status. It returns the
+// status, or 0 without a response.
 func (t *target) attack(ctx context.Context, method, path string, body []byte, header ...string) int {
 	request, err := http.NewRequestWithContext(ctx, method, t.api+path, bytes.NewReader(body))
 	if err != nil {
@@ -246,7 +250,7 @@ func (t *target) attack(ctx context.Context, method, path string, body []byte, h
 	return response.StatusCode
 }
 
-// statuses counts answers.
+// statuses counts responses.
 type statuses struct {
 	mu    sync.Mutex
 	count map[string]int
@@ -270,7 +274,8 @@ func (s *statuses) all() map[string]int {
 	return maps.Clone(s.count)
 }
 
-// createFlag creates an enabled flag with the variants "on" and "off" for everybody, and waits until it is evaluated.
+// createFlag creates an enabled flag that gives the variants "on" and "off" to all entities, and
+// waits until the server evaluates it.
 func (t *target) createFlag(ctx context.Context, key string) (flag, error) {
 	created, err := t.call(ctx, http.MethodPost, "/flags", map[string]any{"key": key, "description": key, "template": "simple_boolean_flag"})
 	if err != nil {
@@ -291,7 +296,8 @@ func (t *target) createFlag(ctx context.Context, key string) (flag, error) {
 	})
 }
 
-// honest evaluates at a steady rate: requests begin by the clock, whether or not those before have been answered.
+// honest evaluates at a steady rate. Requests start by the clock, whether or not earlier ones have
+// been answered.
 type honest struct {
 	group     sync.WaitGroup
 	mu        sync.Mutex
@@ -328,14 +334,15 @@ func startHonest(ctx context.Context, t *target) *honest {
 					h.evaluate(client, t.api, body)
 					<-slots
 				})
-			default: // so many wait already that p99 shows it
+			default: // so many requests are waiting that p99 shows it
 			}
 		}
 	})
 	return h
 }
 
-// evaluate sends one request. It is not canceled with the case, so that the last ones count as well.
+// evaluate sends one request. It is not canceled at the end of the case, so that the last requests
+// also count.
 func (h *honest) evaluate(client *http.Client, api string, body []byte) {
 	began := time.Now()
 	response, err := client.Post(api+"/evaluation", "application/json", bytes.NewReader(body)) //nolint:noctx // the client has a timeout
@@ -353,7 +360,7 @@ func (h *honest) evaluate(client *http.Client, api string, body []byte) {
 	h.latencies = append(h.latencies, time.Since(began))
 }
 
-// wait returns how many requests were answered, how many failed, and percentiles of the latency.
+// wait returns the number of successful and of failed requests, and percentiles of the latency.
 func (h *honest) wait() (answered, failed int, p50, p99 time.Duration) {
 	h.group.Wait()
 	n := len(h.latencies)
@@ -364,14 +371,14 @@ func (h *honest) wait() (answered, failed int, p50, p99 time.Duration) {
 	return n, h.failed, h.latencies[n/2], h.latencies[n*99/100]
 }
 
-// hang listens on loopback, accepts connections and never answers.
+// hang listens on loopback, accepts connections and never responds.
 func hang(ctx context.Context) (net.Listener, error) {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
 	go func() {
-		var kept []net.Conn // a connection that is collected is closed
+		var kept []net.Conn // a garbage-collected connection is closed
 		for {
 			c, err := listener.Accept()
 			if err != nil {

@@ -16,19 +16,20 @@ import (
 const (
 	lightFlags       = 1_500
 	lightConnections = 32
-	// lightLoad is how long evaluations run before memory is read, and lightSettle how long a server is left alone before.
+	// lightLoad is how long evaluations run before memory is read. lightSettle is how long a server
+	// is idle before them.
 	lightLoad, lightSettle = 8 * time.Second, 8 * time.Second
 	// smallLimit is a GOMEMLIMIT with which the server must evaluate at full load.
 	smallLimit = "64MiB"
-	// exportedStates are snapshots of exportedBytes each, so that the exported file has 94 MB.
+	// exportedStates is the number of snapshots of exportedBytes each. The exported file has 94 MB.
 	exportedStates, exportedBytes = 1_400, 64_000
 )
 
-// lightList is a request for a list. It is sent as often as repeat says.
+// lightList is a request for a list. It is sent repeat times.
 type lightList struct {
 	name, path string
 	repeat     int
-	want       float64 // milliseconds of CPU
+	want       float64 // milliseconds of CPU time
 }
 
 var lightLists = []lightList{ //nolint:gochecknoglobals // a table that is only read
@@ -41,14 +42,14 @@ var lightLists = []lightList{ //nolint:gochecknoglobals // a table that is only 
 	{"GET /export/sqlite, 94 MB", "/export/sqlite", 2, 3_000},
 }
 
-// figure is one line of the report: what was seen of the server, and of the other one if there is one.
+// figure is one line of the report: a measurement of the server, and of the peer if there is one.
 type figure struct {
 	name, unit string
 	want       float64
 	seen       []float64
 }
 
-// measureLight measures memory and lists of the server, and of the peer if one is named.
+// measureLight measures memory and lists of the server, and of the peer if the options name one.
 func measureLight(o options, dir string, out io.Writer) error {
 	binaries, names := []string{o.server}, "server"
 	if o.peer != "" {
@@ -153,7 +154,8 @@ func measureOne(o options, binary, dir string) ([]figure, error) {
 	return figures, nil
 }
 
-// evaluate sends evaluations at full load and returns the memory at the end, and the most that the process has had.
+// evaluate sends evaluations at full load. It returns the memory at the end, and the process's peak
+// memory.
 func evaluate(p *process) (loaded, peak int64, err error) {
 	l, err := newLoad(p.url+"/evaluation", singleBody(), lightConnections)
 	if err != nil {
@@ -168,7 +170,8 @@ func evaluate(p *process) (loaded, peak int64, err error) {
 	return loaded, peak, errors.Join(err, residentErr, peakErr, l.close())
 }
 
-// measureLimited evaluates at full load with a small GOMEMLIMIT, and gives the most memory that the process has had.
+// measureLimited evaluates at full load with a small GOMEMLIMIT, and returns the process's peak
+// memory.
 func measureLimited(o options, dir string) (figure, error) {
 	var running fleet
 	defer func() { running.stop() }()
@@ -183,7 +186,7 @@ func measureLimited(o options, dir string) (figure, error) {
 	return figure{"peak with GOMEMLIMIT=" + smallLimit, "MB", 64, []float64{mega(peak)}}, err
 }
 
-// measure gives the median of the server's CPU time for one request.
+// measure returns the median of the server's CPU time for one request.
 func (l *lightList) measure(p *process) (time.Duration, error) {
 	var spent []time.Duration
 	for range l.repeat + 1 { // the first one warms up
@@ -216,8 +219,8 @@ func (l *lightList) measure(p *process) (time.Duration, error) {
 	return median(spent[1:]), nil
 }
 
-// lightCopies run after those that copy the flag: a third segment for each, tags, and snapshots as large as those of a database that
-// has been in use for years.
+// lightCopies run after the statements that copy the flag. They add a third segment to each flag,
+// tags, and snapshots as large as those of a database that has been in use for years.
 var lightCopies = []string{ //nolint:gochecknoglobals // a table that is only read
 	`INSERT INTO tags (id, created_at, updated_at, value) SELECT 1, created_at, updated_at, 'common' FROM flags WHERE id = 1`,
 	`INSERT INTO tags (id, created_at, updated_at, value) SELECT 2, created_at, updated_at, 'rare' FROM flags WHERE id = 1`,
@@ -229,7 +232,8 @@ var lightCopies = []string{ //nolint:gochecknoglobals // a table that is only re
 	SELECT 10000000+id, created_at, updated_at, 10000000 + segment_id - 1, variant_id, variant_key, percent, bitmap FROM distributions WHERE segment_id >= 1000 AND segment_id % 1000 = 1`,
 }
 
-// multiplyLight makes lightFlags flags with the parts of lightCopies, and snapshots for the export.
+// multiplyLight creates lightFlags flags with the parts of lightCopies, and snapshots for the
+// export.
 func multiplyLight(database string) error {
 	states := fmt.Sprintf(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < %d)
 	INSERT INTO flag_snapshots (created_at, updated_at, flag_id, updated_by, flag)

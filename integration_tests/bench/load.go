@@ -18,12 +18,12 @@ import (
 	"github.com/flagr-datar/flagr-datar/integration_tests/apicall"
 )
 
-// load sends one request again and again. It does less for it than an http.Client, because it shares the machine with the
-// server that it measures.
+// load sends one request repeatedly. It does less work for each than an http.Client, because it
+// shares the machine with the measured server.
 type load struct {
 	request     []byte
 	connections []*connection
-	size        int // of the body of an answer
+	size        int // of a response body
 }
 
 type connection struct {
@@ -31,8 +31,8 @@ type connection struct {
 	reader *bufio.Reader
 }
 
-// newLoad opens connections and sends the request once on each, which must be answered with 200 or 304. They stay open until
-// the load is closed. Headers are whole lines.
+// newLoad opens connections and sends the request once on each. The response must have the status
+// 200 or 304. The connections stay open until the load is closed. Headers are whole lines.
 func newLoad(target string, body []byte, connections int, headers ...string) (*load, error) {
 	u, err := url.Parse(target)
 	if err != nil {
@@ -68,7 +68,7 @@ func (l *load) close() error {
 	return errors.Join(errs...)
 }
 
-// run sends n requests and reads their answers.
+// run sends n requests and reads their responses.
 func (l *load) run(n int) error {
 	var left atomic.Int64
 	left.Store(int64(n))
@@ -82,7 +82,7 @@ func (l *load) run(n int) error {
 	})
 }
 
-// each uses all connections at once.
+// each calls use for all connections in parallel.
 func (l *load) each(use func(*connection) error) error {
 	errs := make([]error, len(l.connections))
 	var group sync.WaitGroup
@@ -93,7 +93,7 @@ func (l *load) each(use func(*connection) error) error {
 	return errors.Join(errs...)
 }
 
-// exchange sends a request and reads the answer. It returns the length of the body.
+// exchange sends a request, reads the response, and returns the length of its body.
 func (c *connection) exchange(request []byte) (int, error) {
 	if _, err := c.Write(request); err != nil {
 		return 0, err
@@ -114,10 +114,10 @@ func (c *connection) exchange(request []byte) (int, error) {
 
 type object = map[string]any
 
-// flagKey names the flag that is evaluated: 3 variants, 2 segments, each with one constraint.
+// flagKey is the key of the evaluated flag: 3 variants, 2 segments, each with one constraint.
 const flagKey = "bench"
 
-// createFlag creates the flag and waits until evaluation knows it.
+// createFlag creates the flag and waits until it can be evaluated.
 func createFlag(api string) error {
 	f, err := send(api+"/flags", http.MethodPost, object{"key": flagKey, "description": "for the benchmark"})
 	if err != nil {
@@ -162,12 +162,12 @@ func createFlag(api string) error {
 	})
 }
 
-// singleBody asks for one entity, which the second segment matches.
+// singleBody returns a request for one entity, which the second segment matches.
 func singleBody() []byte {
 	return []byte(`{"entityID":"user-1001","entityType":"user","entityContext":{"age":30,"country":"FR"},"flagKey":"` + flagKey + `"}`)
 }
 
-// batchBody asks for n entities, half of which the first segment matches.
+// batchBody returns a request for n entities. The first segment matches half of them.
 func batchBody(n int) []byte {
 	var b bytes.Buffer
 	b.WriteString(`{"entities":[`)

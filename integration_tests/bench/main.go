@@ -1,8 +1,9 @@
-// Command bench measures what an evaluation costs the server: its CPU time per request, beside that of a bare net/http
-// server that reads the body and writes a constant of the same size. Servers take turns in short rounds under the same
-// load, so that what else the machine does hits all of them. docs/benchmarks.md tells how to read the figures.
+// Command bench measures the CPU time of the server per evaluation request. It compares it with a
+// bare net/http server that reads the body and writes a constant of the same size. The servers take
+// turns in short rounds under the same load, so that other work on the machine affects all of them.
+// docs/benchmarks.md explains the results.
 //
-// It reads CPU times and memory of other processes as Linux has them, so it runs there only.
+// It reads CPU times and memory of other processes from Linux, so it runs on Linux only.
 package main
 
 import (
@@ -23,14 +24,14 @@ import (
 	"time"
 )
 
-// What the issue of a slow evaluation is judged by; the last column of the report.
+// The limits in the last column of the report.
 const (
 	wantRatio        = 1.2
-	wantPerEvalMicro = 0.35 // on a machine where a request of the bare server takes as long as the next
+	wantPerEvalMicro = 0.35 // on a machine where a request of the bare server takes the time of the next constant
 	referenceMicro   = 17.6
 )
 
-// batchSize is how many entities a batch has.
+// batchSize is the number of entities in a batch.
 const batchSize = 500
 
 type options struct {
@@ -89,13 +90,13 @@ type target struct {
 	name    string
 	process *process
 	load    *load
-	// perRequest is how many evaluations a request asks for.
+	// perRequest is the number of evaluations per request.
 	perRequest int
 	requests   int
 	micros     []float64 // CPU time per request of each round
 }
 
-// run measures what the options ask for.
+// run runs the measurements that the options select.
 func run(o options, out io.Writer) (err error) {
 	dir, err := os.MkdirTemp("", "flagr-bench")
 	if err != nil {
@@ -115,7 +116,7 @@ func run(o options, out io.Writer) (err error) {
 	return mergeProfiles(o.profile, dir)
 }
 
-// measureEvaluations measures evaluations beside the bare server.
+// measureEvaluations measures evaluations, compared with the bare server.
 func measureEvaluations(o options, dir string, out io.Writer) (err error) {
 	var running fleet
 	defer func() { running.stop() }()
@@ -126,7 +127,7 @@ func measureEvaluations(o options, dir string, out io.Writer) (err error) {
 			err = errors.Join(err, t.load.close())
 		}
 	}()
-	size := 0 // of one answer
+	size := 0 // of one response
 	for _, kind := range []struct {
 		name string
 		env  []string
@@ -178,7 +179,8 @@ func measureEvaluations(o options, dir string, out io.Writer) (err error) {
 	return report(out, bare, singles, batches)
 }
 
-// profilePart is where the profile of a part of the measurements goes, empty if none is wanted.
+// profilePart returns the path of the profile of a part of the measurements, or "" if no profile is
+// requested.
 func (o *options) profilePart(dir, name string) string {
 	if o.profile == "" {
 		return ""
@@ -186,7 +188,7 @@ func (o *options) profilePart(dir, name string) string {
 	return filepath.Join(dir, name+profileExtension)
 }
 
-// mergeProfiles makes one profile of those in dir, unless the path is empty.
+// mergeProfiles merges the profiles in dir into one, unless the path is empty.
 func mergeProfiles(path, dir string) error {
 	if path == "" {
 		return nil
@@ -202,7 +204,8 @@ func mergeProfiles(path, dir string) error {
 	return nil
 }
 
-// beginProfile takes a CPU profile in the background, unless the path is empty. The channel has the result.
+// beginProfile takes a CPU profile in the background, unless the path is empty. The channel returns
+// the result.
 func beginProfile(p *process, path string, seconds int) <-chan error {
 	taken := make(chan error, 1)
 	if path == "" {
@@ -213,24 +216,25 @@ func beginProfile(p *process, path string, seconds int) <-chan error {
 	return taken
 }
 
-// warmUp is how many rounds come before those that count.
+// warmUp is the number of rounds before the measured ones.
 const warmUp = 20
 
-// How long profiles take, which fits into the rounds that are the default. Evaluations share the machine with more servers.
+// The durations of profiles, which fit into the default number of rounds. Evaluations share the
+// machine with more servers.
 const (
 	evaluationSeconds = 40
 	ofrepSeconds      = 15
 	profileExtension  = ".pprof"
 )
 
-// takeProfile writes a CPU profile of the process into a file.
+// takeProfile writes a CPU profile of the process to a file.
 func takeProfile(p *process, path string, seconds int) error {
 	url := fmt.Sprintf("%s/debug/pprof/profile?seconds=%d", strings.TrimSuffix(p.url, "/api/v1"), seconds)
 	response, err := http.Get(url) //nolint:noctx // the server answers after these seconds, or ends
 	if err != nil {
 		return err
 	}
-	defer func() { _ = response.Body.Close() }() // nothing is left to be lost
+	defer func() { _ = response.Body.Close() }() // the body has been read
 	if response.StatusCode != http.StatusOK {
 		return fmt.Errorf("the answer is %s", response.Status)
 	}
@@ -238,10 +242,10 @@ func takeProfile(p *process, path string, seconds int) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(path, profile, 0o644) // for whoever has the repository
+	return os.WriteFile(path, profile, 0o644) // for all users of the repository
 }
 
-// measure takes the figures of all rounds. Servers take turns in an order that is another one each time, so that nobody
+// measure measures all rounds. The order of the servers changes with each round, so that no server
 // always follows the same one.
 func measure(targets []*target, rounds int) error {
 	for round := range warmUp + rounds {
@@ -259,7 +263,8 @@ func measure(targets []*target, rounds int) error {
 	return nil
 }
 
-// measure sends one round of requests and returns the server's CPU time for each of them, in microseconds.
+// measure sends one round of requests and returns the server's CPU time per request, in
+// microseconds.
 func (t *target) measure() (float64, error) {
 	before, err := t.process.cpu()
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"text/tabwriter"
 )
 
-// What OFREP is judged by.
+// The limits for OFREP.
 const (
 	wantOneFlagRatio     = 1.25
 	wantPerFlagMicro     = 0.25
@@ -23,14 +23,15 @@ const (
 
 	ofrepFlags   = 1000
 	ofrepStreams = 1000
-	// ofrepShare of the requests of single evaluations are made for all flags, which take longer.
+	// ofrepShare is the divisor for the number of requests for all flags, which take longer than
+	// single evaluations.
 	ofrepShare = 20
 )
 
 const ofrepContext = `{"context":{"targetingKey":"user-1001","age":30,"country":"FR","plan":"free"}}`
 
-// measureOFREP measures one flag, all flags, and an answer by entity tag, beside the bare server; and then the memory of open
-// event streams.
+// measureOFREP measures one flag, all flags, and a response by entity tag, compared with the bare
+// server. Then it measures the memory of open event streams.
 func measureOFREP(o options, dir string, out io.Writer) (err error) {
 	file := filepath.Join(dir, "flags.json")
 	if err := os.WriteFile(file, ofrepDocument(ofrepFlags), 0o600); err != nil {
@@ -110,7 +111,7 @@ func measureOFREP(o options, dir string, out io.Writer) (err error) {
 	return err
 }
 
-// ofrepDocument has flags that constraints and the bucket decide about.
+// ofrepDocument returns a document with flags that depend on constraints and on the bucket.
 func ofrepDocument(n int) []byte {
 	var b bytes.Buffer
 	b.WriteString(`{"Flags":[`)
@@ -126,7 +127,7 @@ func ofrepDocument(n int) []byte {
 	return b.Bytes()
 }
 
-// entityTag is that of the answer with all flags.
+// entityTag returns the entity tag of the response with all flags.
 func entityTag(target string) (string, error) {
 	response, err := http.Post(target, "application/json", strings.NewReader(ofrepContext)) //nolint:noctx // the server is on this machine
 	if err != nil {
@@ -136,7 +137,7 @@ func entityTag(target string) (string, error) {
 	return response.Header.Get("ETag"), errors.Join(err, response.Body.Close())
 }
 
-// streamMemory opens streams, and returns by how many KiB the server grew for each.
+// streamMemory opens streams, and returns the growth of the server's memory per stream, in KiB.
 func streamMemory(p *process, target string) (kib float64, err error) {
 	before, err := p.resident()
 	if err != nil {

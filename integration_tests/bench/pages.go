@@ -21,7 +21,8 @@ const (
 	wantPageMilli = 50
 	wantPageKB    = 200
 	pageRepeats   = 30
-	// countedPerBatch is how many flags one batch evaluates, so that each has counts.
+	// countedPerBatch is the number of flags that one batch evaluates, so that each flag has
+	// counts.
 	countedPerBatch = 1_000
 )
 
@@ -33,12 +34,13 @@ var pages = []struct{ name, path string }{ //nolint:gochecknoglobals // a table 
 	{"most evaluations first", "/ui/?sort=traffic"},
 }
 
-// pageDatabase is one that the server keeps its flags and counts in.
+// pageDatabase is a database for the server's flags and counts.
 type pageDatabase struct {
 	name, driver, sqlDriver, dsn string
 }
 
-// measurePages measures what pages of the list cost the server, with 10,000 flags that all have counts.
+// measurePages measures the server's CPU time for pages of the list, with 10,000 flags that all
+// have counts.
 func measurePages(o options, dir string, out io.Writer) (err error) {
 	databases := []pageDatabase{{"SQLite", "sqlite3", "sqlite", filepath.Join(dir, "pages.sqlite")}}
 	if o.postgres != "" {
@@ -104,7 +106,7 @@ func measurePagesOf(o options, dir string, d pageDatabase, w io.Writer) error {
 	return nil
 }
 
-// countAll has every flag evaluated.
+// countAll evaluates every flag.
 func countAll(p *process) error {
 	for from := 1; from <= manyFlags; from += countedPerBatch {
 		keys := make([]string, countedPerBatch)
@@ -128,7 +130,9 @@ func fetch(target string) ([]byte, error) {
 	return body, errors.Join(err, response.Body.Close())
 }
 
-// freshPostgres makes a database on the server of a DSN. drop removes it, with the connections of servers that end.
+// freshPostgres creates a database on the server of a DSN. drop removes it, and fails while a server is
+// connected to it.
+// servers are connected.
 func freshPostgres(dsn string) (fresh string, drop func() error, err error) {
 	address, err := url.Parse(dsn)
 	if err != nil {

@@ -17,31 +17,31 @@ import (
 	"time"
 )
 
-// startDeadline is far beyond what a server needs to come up.
+// startDeadline is far longer than a server needs to start.
 const startDeadline = 30 * time.Second
 
 // process is a running server.
 type process struct {
 	cmd *exec.Cmd
-	url string // where requests go: up to and with /api/v1, unless it is the bare server
+	url string // base URL of requests, including /api/v1 except for the bare server
 }
 
-// fleet is all servers of a run.
+// fleet contains all servers of a run.
 type fleet []*process
 
-// stop ends all servers and waits for them.
+// stop stops all servers and waits for them.
 func (f *fleet) stop() {
 	for _, p := range *f {
-		_ = p.cmd.Process.Signal(syscall.SIGTERM) // fails only if it has ended
+		_ = p.cmd.Process.Signal(syscall.SIGTERM) // fails only if the process has ended
 	}
 	for _, p := range *f {
-		_ = p.cmd.Wait() // nothing depends on how it ended
+		_ = p.cmd.Wait() // the exit code does not matter
 	}
 	*f = nil
 }
 
-// startFlagr starts a server with its settings at their defaults, but for Datar, which is on, and for env. Its log goes to
-// a file, as it would in an installation.
+// startFlagr starts a server with default settings, except that Datar is on, and except for env. It
+// logs to a file, as in an installation.
 func (f *fleet) startFlagr(binary, dir string, env ...string) (*process, error) {
 	own, err := os.MkdirTemp(dir, "server")
 	if err != nil {
@@ -63,7 +63,7 @@ func (f *fleet) startFlagr(binary, dir string, env ...string) (*process, error) 
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = log.Close() }() // the server has its own
+	defer func() { _ = log.Close() }() // the server has its own copy
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		return nil, err
@@ -113,7 +113,7 @@ func (f *fleet) startBare(size int) (*process, error) {
 	return p, nil
 }
 
-// serveBare does the least that a server for evaluations could do: it reads the body and answers with a constant.
+// serveBare does the minimum work of an evaluation server: it reads the body and writes a constant.
 func serveBare(size int) error {
 	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it serves until the process ends
 	if err != nil {
@@ -126,17 +126,17 @@ func serveBare(size int) error {
 			return
 		}
 		rw.Header().Set("Content-Type", "application/json")
-		_, _ = rw.Write(answer) // fails only when the client is gone
+		_, _ = rw.Write(answer) // fails only if the client has disconnected
 	}))
 }
 
-// resident is how much memory the process has now, in bytes.
+// resident returns the current memory of the process, in bytes.
 func (p *process) resident() (int64, error) { return p.status("VmRSS") }
 
-// peak is the most memory that the process has had, in bytes.
+// peak returns the peak memory of the process, in bytes.
 func (p *process) peak() (int64, error) { return p.status("VmHWM") }
 
-// status reads a line of /proc/PID/status that is in kB, and returns bytes.
+// status returns the value of a line in kB of /proc/PID/status, in bytes.
 func (p *process) status(name string) (int64, error) {
 	status, err := p.proc("status")
 	if err != nil {
@@ -156,7 +156,7 @@ func (p *process) proc(name string) (string, error) {
 	return string(text), err
 }
 
-// poll waits until done, at most startDeadline.
+// poll waits until done returns true. It returns an error after startDeadline.
 func poll(what string, done func() bool) error {
 	deadline := time.Now().Add(startDeadline)
 	for !done() {

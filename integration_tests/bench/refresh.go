@@ -19,9 +19,11 @@ import (
 
 const (
 	manyFlags = 10_000
-	// pace is the time between two requests of a connection: the server must not be busy, or every answer waits.
+	// pace is the time between two requests of a connection. The server must not be busy, or every
+	// response waits.
 	pace = 2 * time.Millisecond
-	// phase is how long flags change, or do not, before it is the other's turn.
+	// phase is the duration of a phase, in which flags change or do not. turns is the number of
+	// phases of each kind.
 	phase, turns = 5 * time.Second, 6
 	sampleEvery  = 50 * time.Millisecond
 	// wantSlower is how many times slower the slow answers may be while flags change.
@@ -48,8 +50,8 @@ var copies = []string{
 	SELECT 1000*i+id, created_at, updated_at, 1000*i+segment_id, 1000*i+variant_id, variant_key, percent, bitmap FROM distributions, n WHERE id < 1000`,
 }
 
-// measureRefresh compares answers and memory of a server with many flags while nothing changes and while one flag changes
-// every second.
+// measureRefresh compares latency and memory of a server with many flags while nothing changes and
+// while one flag changes every second.
 func measureRefresh(o options, dir string, out io.Writer) (err error) {
 	var running fleet
 	defer func() { running.stop() }()
@@ -114,7 +116,8 @@ func measureRefresh(o options, dir string, out io.Writer) (err error) {
 	return err
 }
 
-// multiply copies the flag with the ID 1 of a database until there are that many, and runs more statements.
+// multiply copies the flag with the ID 1 of a database until there are that many flags. Then it
+// runs the statements in more.
 func multiply(driver, database string, flags int, more ...string) (err error) {
 	db, err := sql.Open(driver, database)
 	if err != nil {
@@ -134,19 +137,19 @@ func multiply(driver, database string, flags int, more ...string) (err error) {
 	return nil
 }
 
-// observation is what was seen in some phases.
+// observation contains the measurements of some phases.
 type observation struct {
 	latencies []time.Duration
 	resident  []int64
 	cpu       time.Duration
 }
 
-// quantile is that of the latencies, which must be sorted.
+// quantile returns a quantile of the latencies, which must be sorted.
 func (o *observation) quantile(q float64) time.Duration {
 	return o.latencies[min(int(q*float64(len(o.latencies))), len(o.latencies)-1)]
 }
 
-// add sends requests at a pace for one phase, and calls change, if there is one, every second.
+// add sends requests at a pace for one phase. If change is not nil, add calls it every second.
 func (o *observation) add(p *process, l *load, change func() error) error {
 	before, err := p.cpu()
 	if err != nil {
@@ -181,7 +184,7 @@ func (o *observation) add(p *process, l *load, change func() error) error {
 	return errors.Join(err, cpuErr)
 }
 
-// paced sends requests until the end and returns how long each took.
+// paced sends requests until end and returns the duration of each.
 func paced(c *connection, request []byte, end time.Time) ([]time.Duration, error) {
 	var latencies []time.Duration
 	for time.Now().Before(end) {

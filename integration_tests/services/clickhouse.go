@@ -14,7 +14,7 @@ import (
 	"syscall"
 )
 
-// clickhouse is the ClickHouse of the distribution, an old version.
+// clickhouse returns the ClickHouse of the distribution, an old version.
 func clickhouse() Kind {
 	config := func(dir string) string { return filepath.Join(dir, "config.xml") }
 	return Kind{
@@ -79,8 +79,8 @@ const (
 //go:embed chdb/server.py
 var chdbServer []byte
 
-// chdb is a current engine of ClickHouse in a Python process, behind as much of the HTTP interface as the store uses. The engine takes 530 MB, so
-// it is started only on request.
+// chdb returns a current ClickHouse engine in a Python process, behind the part of the HTTP
+// interface that the store uses. The engine takes 530 MB, so it is started only on request.
 func chdb() Kind {
 	const pinned = "26.9.0"
 	return Kind{
@@ -144,7 +144,7 @@ func pingClickHouse(ctx context.Context, dsn string) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = response.Body.Close() }() // what it says is enough
+	defer func() { _ = response.Body.Close() }() // a close error does not matter here
 	if text, err := io.ReadAll(response.Body); err != nil || response.StatusCode != http.StatusOK {
 		return fmt.Errorf("status %d, %w: %s", response.StatusCode, err, text)
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/chstore"
 )
 
-// ClickHouse is killed while an engine writes, and comes back.
+// TestClickHouseIsKilled kills ClickHouse while an engine writes, and restarts it.
 func TestClickHouseIsKilled(t *testing.T) {
 	t.Parallel()
 	if os.Getenv("FLAGR_TEST_CLICKHOUSE") == "" {
@@ -37,7 +37,7 @@ func TestClickHouseIsKilled(t *testing.T) {
 				e.Record(datar.Event{FlagID: int64(i) + 1, Outcome: datar.NoMatch, Time: time.Now()})
 				recorded++
 			}
-			_ = e.Flush(t.Context()) // fails while the server is away
+			_ = e.Flush(t.Context()) // fails while the server is down
 		}
 		if err := own.Kill(); err != nil {
 			t.Fatal(err)

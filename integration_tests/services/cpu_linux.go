@@ -25,11 +25,11 @@ func (s *Server) CPUTime() (time.Duration, error) {
 		if err != nil {
 			continue // it has ended
 		}
-		_, after, _ := strings.Cut(string(text), ") ") // after the name, which may have spaces
+		_, after, _ := strings.Cut(string(text), ") ") // after the name, which may contain spaces
 		fields := strings.Fields(after)
 		counted := fields[11:13]
 		if pid == root {
-			counted = fields[11:15] // with those of children that have ended
+			counted = fields[11:15] // including ended children
 		}
 		parents[pid], _ = strconv.Atoi(fields[1]) // the kernel writes numbers
 		for _, field := range counted {

@@ -10,7 +10,8 @@ import (
 	_ "github.com/go-sql-driver/mysql" // the driver named mysql
 )
 
-// mariadb is the MariaDB of the distribution. These packages have the bare programs and start no server.
+// mariadb returns the MariaDB of the distribution. The installed packages contain only the programs
+// and start no server.
 func mariadb() Kind {
 	data := func(dir string) string { return filepath.Join(dir, "data") }
 	setup := func(dir string) string { return filepath.Join(dir, "setup.sql") }
@@ -45,7 +46,7 @@ func mariadb() Kind {
 				"--socket=" + filepath.Join(dir, "socket"), "--pid-file=" + filepath.Join(dir, "pid"), "--init-file=" + setup(dir),
 				"--max-connections=500", "--skip-name-resolve", "--innodb-buffer-pool-size=256M",
 				"--character-set-server=utf8mb4", "--collation-server=utf8mb4_general_ci",
-				// What a process crash must not lose is written; what only a power cut would lose need not be.
+				// Data survives a crash of the process, but need not survive a power failure.
 				"--innodb-flush-method=nosync", "--innodb-flush-log-at-trx-commit=2",
 				"--innodb-print-all-deadlocks=ON",
 			}

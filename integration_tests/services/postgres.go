@@ -14,7 +14,8 @@ import (
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver named pgx
 )
 
-// postgres is a PostgreSQL server from npm, which carries all versions side by side, and needs no root.
+// postgres returns a PostgreSQL server from npm, which has all versions side by side and needs no
+// root account.
 func postgres(version, release string) Kind {
 	bin := func(installed, name string) string { return filepath.Join(installed, "native", "bin", name) }
 	data := func(dir string) string { return filepath.Join(dir, "data") }
@@ -22,7 +23,7 @@ func postgres(version, release string) Kind {
 		Name:     "postgres" + version,
 		Variable: "FLAGR_TEST_POSTGRES" + version,
 		driver:   "pgx",
-		end:      syscall.SIGINT, // its fast shutdown
+		end:      syscall.SIGINT, // fast shutdown
 		install:  func(ctx context.Context) (string, error) { return installPostgres(ctx, release) },
 		prepare: func(ctx context.Context, installed, dir string, as account) error {
 			secret := filepath.Join(dir, "password")
@@ -39,7 +40,7 @@ func postgres(version, release string) Kind {
 			return []string{
 				bin(installed, "postgres"), "-D", data(dir), "-p", fmt.Sprint(port), "-h", "127.0.0.1", "-k", dir,
 				"-c", "max_connections=500", "-c", "shared_buffers=64MB",
-				// What a process crash must not lose is written; what only a power cut would lose need not be.
+				// Data survives a crash of the process, but need not survive a power failure.
 				"-c", "fsync=off", "-c", "full_page_writes=off",
 				"-c", "log_line_prefix=%m [%p] %d ", "-c", "log_lock_waits=on",
 			}
@@ -69,7 +70,8 @@ func installPostgres(ctx context.Context, release string) (string, error) {
 			return "", err
 		}
 	}
-	// Made beside its place and moved there when it is complete: several may be installing at once.
+	// It is created beside its final path and renamed when complete, because several processes may
+	// install at once.
 	if err := os.MkdirAll(base, 0o755); err != nil {
 		return "", err
 	}
@@ -89,7 +91,7 @@ func installPostgres(ctx context.Context, release string) (string, error) {
 		"--no-package-lock", "--silent", pkg+"@"+release); err != nil {
 		return "", err
 	}
-	// The package cannot hold symbolic links, so it comes with a list of them.
+	// The package cannot contain symbolic links, so it contains a list of them.
 	if err := run(ctx, filepath.Join(fresh, "node_modules", filepath.FromSlash(pkg)), account{},
 		"node", filepath.Join("scripts", "hydrate-symlinks.js")); err != nil {
 		return "", err
@@ -105,5 +107,5 @@ func installPostgres(ctx context.Context, release string) (string, error) {
 	return installed, nil
 }
 
-// aptLock lets one installation after the other use apt.
+// aptLock serializes installations by apt.
 var aptLock sync.Mutex

@@ -7,7 +7,8 @@ import (
 	"syscall"
 )
 
-// become lets a program run as the account, and in a process group of its own, so that a Ctrl-C reaches only who started it.
+// become makes a program run as the account, and in its own process group, so that Ctrl-C does not
+// reach it.
 func become(cmd *exec.Cmd, as account) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if as.other {
@@ -28,13 +29,14 @@ func launch(arguments []string, logFile string, as account) (*process, error) {
 	p := &process{cmd: cmd, done: make(chan struct{})}
 	started := make(chan error)
 	go func() {
-		// The signal above comes when the thread ends that started the server: it has to live as long as the server.
+		// The kernel sends the signal above when the thread that started the server ends. So the
+		// thread must live as long as the server.
 		runtime.LockOSThread()
 		defer func() { _ = log.Close() }()
 		err := cmd.Start()
 		started <- err
 		if err == nil {
-			_ = cmd.Wait() // servers that were told to stop have various exit codes
+			_ = cmd.Wait() // stopped servers have various exit codes
 			close(p.done)
 		}
 	}()

@@ -25,9 +25,10 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore"
 )
 
-// BenchmarkServers has 16 servers flush the same keys to one database at once, as servers behind one load balancer do. It reports the CPU
-// time of the database for each flush, with what it does in the background until the benchmark ends. Two numbers of keys tell what a
-// flush and a key of it cost: constants of docs/scaling.md.
+// BenchmarkServers flushes the same keys from 16 servers to one database at once, like servers
+// behind one load balancer. It reports the CPU time of the database per flush, including its
+// background work until the benchmark ends. From two numbers of keys follow the costs of a flush
+// and of a key, which are constants of docs/scaling.md.
 func BenchmarkServers(b *testing.B) {
 	const servers = 16
 	for _, name := range []string{"postgres15", "mariadb", "clickhouse"} {
@@ -68,8 +69,8 @@ func cpuTime(b *testing.B, s *services.Server) time.Duration {
 	return used
 }
 
-// openStore also returns a function for the bytes on disk of the counts of a key, of one server on ClickHouse and of all of them in SQL.
-// MariaDB's is 0: it is not measured.
+// openStore also returns a function for the bytes on disk per key: for one server on ClickHouse,
+// and for all servers in SQL. For MariaDB it returns 0, because that is not measured.
 func openStore(b *testing.B, own *services.Server, connections int) (store datar.Store, disk func() float64) {
 	b.Helper()
 	if own.Kind.Name == "clickhouse" {
@@ -147,7 +148,7 @@ func clickHouseDisk(b *testing.B, dsn string) float64 {
 			b.Fatal(err)
 		}
 		text, err := io.ReadAll(response.Body)
-		_ = response.Body.Close() // it is read to its end
+		_ = response.Body.Close() // it has been read to its end
 		if err != nil || response.StatusCode != http.StatusOK {
 			b.Fatalf("%s: status %d, %v: %s", statement, response.StatusCode, err, text)
 		}
@@ -170,10 +171,11 @@ func createDatabase(b *testing.B, dsn string) {
 	}
 }
 
-// benchmarkHour is that of all counts.
+// benchmarkHour is the hour of all counts.
 var benchmarkHour = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 
-// serverBatch is the flush of a server whose keys have all changed, with the record of the server.
+// serverBatch returns the flush of a server in which all keys have changed, with the record of the
+// server.
 func serverBatch(server int, sequence int64, keys int) datar.Batch {
 	name := fmt.Sprintf("server-%03d", server)
 	at := benchmarkHour.Add(time.Duration(sequence) * time.Second)

@@ -1,8 +1,9 @@
-// Package services runs the database servers that tests need: real ones, on loopback, on free ports, with their data
-// in a temporary folder, without Docker. It installs what is missing into a folder outside the repository, or with
-// apt where there is no other way, and stops only what it started.
+// Package services runs the database servers for tests: real servers, on loopback, on free ports,
+// with their data in a temporary folder, without Docker. It installs missing servers into a folder
+// outside the repository, or with apt if there is no alternative. It stops only servers that it
+// started.
 //
-// It works on Linux on amd64. Elsewhere compose.yaml offers the same servers.
+// It works on Linux on amd64. On other platforms, compose.yaml provides the same servers.
 package services
 
 import (
@@ -22,28 +23,31 @@ import (
 
 // Kind is a kind of server that can be started.
 type Kind struct {
-	// Name is what messages call it.
+	// Name is the name in messages.
 	Name string
-	// Variable is the environment variable that carries a connection string to the tests.
+	// Variable is the environment variable with the connection string for the tests.
 	Variable string
-	// OnRequest: the server is started only if it is named.
+	// OnRequest is true if the server is started only if it is named.
 	OnRequest bool
-	// anyAccount: the server also runs as root, whose Python other accounts may not be allowed to use.
+	// anyAccount is true if the server also runs as root. Other accounts may not be allowed to use
+	// root's Python.
 	anyAccount bool
-	// driver is the name of the driver in database/sql, empty if ping says whether the server answers.
+	// driver is the name of the driver in database/sql. It is empty if ping checks whether the
+	// server responds.
 	driver string
 	ping   func(ctx context.Context, dsn string) error
 	// install returns the folder or program that prepare and command need.
 	install func(ctx context.Context) (string, error)
-	// prepare makes the data folder of a new server.
+	// prepare creates the data folder of a new server.
 	prepare func(ctx context.Context, installed, dir string, as account) error
-	// command is what runs the server, dsn how its administrator connects, and end the signal that stops it.
+	// command returns the server's command line, dsn returns the administrator's connection string,
+	// and end is the signal that stops the server.
 	command func(installed, dir string, port int) []string
 	dsn     func(port int) string
 	end     os.Signal
 }
 
-// Kinds lists all kinds.
+// Kinds returns all kinds.
 func Kinds() []Kind {
 	return []Kind{
 		postgres("10", "10.23.0-beta.6"),
@@ -56,19 +60,19 @@ func Kinds() []Kind {
 }
 
 const (
-	// startTimeout and stopTimeout are far beyond the second or two that each server needs.
+	// startTimeout and stopTimeout are far longer than the second or two that each server needs.
 	startTimeout = time.Minute
 	stopTimeout  = 30 * time.Second
-	// startAttempts: another program may take the port that was free just before.
+	// startAttempts is greater than 1 because another program may take a free port.
 	startAttempts = 3
-	// password is that of the administrators; the servers listen on loopback only.
+	// password is the password of the administrators. The servers listen on loopback only.
 	password = "flagr-test-password"
 )
 
-// Server is one running server.
+// Server is a running server.
 type Server struct {
 	Kind Kind
-	// DSN is the connection string of its administrator, in the form that FLAGR_DB_DBCONNECTIONSTR takes.
+	// DSN is the connection string of its administrator, in the format of FLAGR_DB_DBCONNECTIONSTR.
 	DSN string
 
 	dir       string
@@ -78,7 +82,7 @@ type Server struct {
 	process   *process
 }
 
-// Start installs a server if need be, and starts it. The caller must Close it.
+// Start starts a server, and installs it first if it is missing. The caller must call Close.
 func Start(ctx context.Context, kind Kind) (s *Server, err error) {
 	installed, err := kind.install(ctx)
 	if err != nil {
@@ -119,7 +123,7 @@ func Start(ctx context.Context, kind Kind) (s *Server, err error) {
 	return nil, err
 }
 
-// Resume starts a server again that was stopped, with its data and on its port.
+// Resume restarts a stopped server with its data and on its port.
 func (s *Server) Resume(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -134,7 +138,7 @@ func (s *Server) Resume(ctx context.Context) error {
 	return nil
 }
 
-// await waits until the server answers.
+// await waits until the server responds.
 func (s *Server) await(ctx context.Context) error {
 	ping := s.Kind.ping
 	if ping == nil {
@@ -160,10 +164,10 @@ func (s *Server) await(ctx context.Context) error {
 	}
 }
 
-// Stop ends the server as an administrator would, and keeps its data.
+// Stop stops the server gracefully and keeps its data.
 func (s *Server) Stop() error { return s.signal(s.Kind.end) }
 
-// Kill ends the server as a crash would, and keeps its data.
+// Kill kills the server, as a crash would, and keeps its data.
 func (s *Server) Kill() error { return s.signal(os.Kill) }
 
 func (s *Server) signal(signal os.Signal) error {
@@ -188,7 +192,7 @@ func (s *Server) signal(signal os.Signal) error {
 // Close stops the server and removes its data.
 func (s *Server) Close() error { return errors.Join(s.Stop(), os.RemoveAll(s.dir)) }
 
-// Log is what the server has written so far.
+// Log returns what the server has logged so far.
 func (s *Server) Log() string {
 	text, err := os.ReadFile(s.logFile())
 	if err != nil {
@@ -202,16 +206,16 @@ func (s *Server) logFile() string { return filepath.Join(s.dir, "server.log") }
 // process is a running program.
 type process struct {
 	cmd  *exec.Cmd
-	done chan struct{} // closed when the program has ended
+	done chan struct{} // closed when the program ends
 }
 
-// account is who runs the servers: PostgreSQL and MariaDB refuse to run as root.
+// account is the account that runs the servers. PostgreSQL and MariaDB refuse to run as root.
 type account struct {
-	other    bool // than the current one
+	other    bool // differs from the current account
 	uid, gid uint32
 }
 
-// unprivileged is the current account, or nobody if that is root.
+// unprivileged returns the current account, or the account "nobody" if the current one is root.
 func unprivileged() (account, error) {
 	if os.Geteuid() != 0 {
 		return account{}, nil
@@ -228,7 +232,7 @@ func unprivileged() (account, error) {
 	return account{other: true, uid: uint32(uid), gid: uint32(gid)}, err
 }
 
-// own gives a file or folder to the account.
+// own changes the owner of a file or folder to the account.
 func (a account) own(path string) error {
 	if !a.other {
 		return nil
@@ -236,7 +240,7 @@ func (a account) own(path string) error {
 	return os.Chown(path, int(a.uid), int(a.gid))
 }
 
-// run runs a program to its end.
+// run runs a program and waits until it ends.
 func run(ctx context.Context, dir string, as account, arguments ...string) error {
 	cmd := exec.CommandContext(ctx, arguments[0], arguments[1:]...)
 	cmd.Dir = dir
@@ -264,19 +268,20 @@ func freePort(ctx context.Context) (int, error) {
 	return port, listener.Close()
 }
 
-// cache is the folder for what is installed. FLAGR_TEST_CACHE names another one.
+// cache returns the folder for installed servers. FLAGR_TEST_CACHE overrides it.
 func cache() (string, error) {
 	if dir := os.Getenv("FLAGR_TEST_CACHE"); dir != "" {
 		return dir, nil
 	}
 	if os.Geteuid() == 0 {
-		return "/var/cache/flagr-test", nil // root's own folder is closed to the account of the servers
+		return "/var/cache/flagr-test", nil // the account of the servers cannot read root's home folder
 	}
 	dir, err := os.UserCacheDir()
 	return filepath.Join(dir, "flagr-test"), err
 }
 
-// apt installs packages that lack one of the programs. The mutex keeps two of our own from fighting for apt's lock.
+// apt installs packages if one of the programs is missing. The mutex prevents two of our own calls
+// from competing for apt's lock.
 func apt(ctx context.Context, lock *sync.Mutex, packages []string, programs ...string) error {
 	missing := func() (string, error) {
 		for _, program := range programs {
@@ -298,9 +303,9 @@ func apt(ctx context.Context, lock *sync.Mutex, packages []string, programs ...s
 	if _, err := exec.LookPath("apt-get"); err != nil {
 		return fmt.Errorf("there is neither %s nor apt-get to install it: use the servers of compose.yaml", program)
 	}
-	// On a machine that was just started something else may be using apt.
+	// On a machine that has just started, another program may be using apt.
 	install := append([]string{"apt-get", "-o", "DPkg::Lock::Timeout=120", "install", "-y", "-qq", "--no-install-recommends"}, packages...)
-	if run(ctx, "/", account{}, install...) != nil { // the lists of packages may be old, or not there
+	if run(ctx, "/", account{}, install...) != nil { // the package lists may be outdated or missing
 		if err := run(ctx, "/", account{}, "apt-get", "update", "-qq"); err != nil {
 			return err
 		}
@@ -314,7 +319,7 @@ func apt(ctx context.Context, lock *sync.Mutex, packages []string, programs ...s
 	return nil
 }
 
-// lookPath also looks where servers are, which is not in everybody's path.
+// lookPath also searches folders of servers, which are not in every user's path.
 func lookPath(program string) (string, error) {
 	path, err := exec.LookPath(program)
 	if err != nil {

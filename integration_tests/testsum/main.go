@@ -1,13 +1,14 @@
-// Command testsum runs go test, prints a line for each package and the output of failed tests only, and ends with a line
-// that counts tests and their subtests:
+// Command testsum runs go test. It prints a line for each package and the output of failed tests
+// only. The last line counts tests and their subtests:
 //
 //	go run ./integration_tests/testsum go test ./pkg/...
 //	...
 //	812 passed, 0 failed, 3 skipped
 //
-// If FLAGR_TEST_COUNTS names a file, the counts are also appended to it, and testsum without arguments prints the sum of all
-// of them. If FLAGR_TEST_RERUN is a number and at most so many tests failed, they run once more by themselves, and a line names
-// each that passed then. The exit code is that of the last go test.
+// If FLAGR_TEST_COUNTS names a file, testsum also appends the counts to it. Without arguments,
+// testsum prints the sum of all counts in the file. If FLAGR_TEST_RERUN is a number and at most
+// that many tests failed, testsum runs these tests once more, and prints a line for each test that
+// passed then. The exit code is that of the last go test.
 package main
 
 import (
@@ -29,7 +30,7 @@ import (
 	"time"
 )
 
-// progressInterval is the time between two lines that name the packages being tested.
+// progressInterval is the time between two lines that list the packages being tested.
 const progressInterval = 20 * time.Second
 
 func main() {
@@ -50,7 +51,7 @@ func run(command []string, file string, rerun int, out io.Writer) (int, error) {
 		return 2, fmt.Errorf("%q is not a go test command", command)
 	}
 	flags := 2
-	if len(command) > 4 && command[2] == "-C" { // which must stay the first flag
+	if len(command) > 4 && command[2] == "-C" { // it must stay the first flag
 		flags = 4
 	}
 	command = slices.Insert(slices.Clone(command), flags, "-json")
@@ -70,7 +71,7 @@ func run(command []string, file string, rerun int, out io.Writer) (int, error) {
 	return code, errors.Join(err, sum.appendTo(file))
 }
 
-// again runs the tests that failed once more, and replaces their counts in the report.
+// again reruns the failed tests once, and replaces their counts in the report.
 func again(command []string, failed []testID, report *report, out io.Writer) (int, error) {
 	var names []string
 	for _, id := range failed {
@@ -88,13 +89,13 @@ func again(command []string, failed []testID, report *report, out io.Writer) (in
 		if c := second.counts[id]; c.Failed == 0 && c.Passed > 0 {
 			_, _ = fmt.Fprintf(out, "%s %s failed at first, and passed when it ran again\n", id.pkg, id.test)
 		} else {
-			code = max(code, 1) // also if it did not run
+			code = max(code, 1) // even if it did not run
 		}
 	}
 	return code, nil
 }
 
-// execute runs the command and feeds what it prints to the report.
+// execute runs the command and passes its output to the report.
 func execute(command []string, report *report) (code int, err error) {
 	cmd := exec.CommandContext(context.Background(), command[0], command[1:]...)
 	cmd.Stdin, cmd.Stderr = os.Stdin, os.Stderr
@@ -121,7 +122,7 @@ func execute(command []string, report *report) (code int, err error) {
 	return 0, err
 }
 
-// counts are numbers of tests, subtests included.
+// counts are numbers of tests, including subtests.
 type counts struct{ Passed, Failed, Skipped int }
 
 func (c counts) String() string {
@@ -165,25 +166,25 @@ func total(file string, out io.Writer) (int, error) {
 	}
 }
 
-// event is a line of go test -json, as go doc test2json describes it.
+// event is a line of go test -json. See go doc test2json.
 type event struct {
 	Action, Package, Test, Output string
 	Elapsed                       float64
 }
 
-// report follows the events of one go test.
+// report collects the events of one go test.
 type report struct {
 	mu struct {
 		sync.Mutex
 		out     io.Writer
-		running map[string]time.Time // packages, by when their tests began
+		running map[string]time.Time // packages, by the start of their tests
 	}
-	output   map[string]map[string]*strings.Builder // of tests that have not ended, by package and test; "" is the package itself
+	output   map[string]map[string]*strings.Builder // of running tests, by package and test; "" is the package itself
 	counts   map[testID]counts
-	cutShort bool // a package failed before all of its tests had run
+	cutShort bool // a package failed before all of its tests ran
 }
 
-// testID names a test that is not a subtest. Its counts have its subtests.
+// testID names a test that is not a subtest. The counts of a test include its subtests.
 type testID struct{ pkg, test string }
 
 func idOf(e event) testID {
@@ -265,7 +266,7 @@ func (r *report) take(e event) {
 	}
 }
 
-// printLocked ignores errors: without an output there is nowhere to report them.
+// printLocked ignores errors, because without an output there is nowhere to report them.
 func (r *report) printLocked(text string) { _, _ = io.WriteString(r.mu.out, text) }
 
 func (r *report) keep(e event) {
@@ -299,14 +300,14 @@ func (r *report) testEndedLocked(e event) {
 
 func (r *report) packageEndedLocked(e event) {
 	tests := r.of(e.Package)
-	if e.Action == "fail" { // the output of a test that never ended says why, such as a panic
+	if e.Action == "fail" { // the output of an unfinished test contains the reason, such as a panic
 		for _, test := range slices.Sorted(maps.Keys(r.output[e.Package])) {
 			r.printLocked(r.output[e.Package][test].String())
 		}
 		if tests == 0 {
 			r.counts[idOf(e)] = counts{Failed: 1} // it did not build, or ended before its first test
 		}
-		// A test binary prints this line itself when all of its tests have run.
+		// A test binary prints this line itself after all of its tests have run.
 		if last := r.output[e.Package][""]; last == nil || !strings.Contains("\n"+last.String(), "\nFAIL\n") {
 			r.cutShort = true
 		}
@@ -317,7 +318,7 @@ func (r *report) packageEndedLocked(e event) {
 	delete(r.mu.running, e.Package)
 }
 
-// progress names the packages being tested now and then, so that a long run is seen to live.
+// progress prints the packages being tested at intervals, so that a long run shows progress.
 func (r *report) progress(done <-chan struct{}) {
 	ticker := time.NewTicker(progressInterval)
 	defer ticker.Stop()

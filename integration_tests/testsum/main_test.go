@@ -60,7 +60,8 @@ func TestOtherCommandsAreRefused(t *testing.T) {
 	}
 }
 
-// Tests of a module of its own, the first of which fails unless a file is there, which it writes.
+// Tests of a separate module. The first test writes a file, and fails if the file does not exist
+// yet.
 const flaky = `package flaky
 
 import (
@@ -94,7 +95,7 @@ func TestFailedTestsRunOnceMore(t *testing.T) {
 		"not asked for": {"", 0, 1, "2 passed, 2 failed, 0 skipped\n"},
 		"too many":      {always, 1, 1, "2 passed, 3 failed, 0 skipped\n"},
 		"fails again":   {always, 2, 1, "flaky TestFlaky failed at first, and passed when it ran again\n4 passed, 1 failed, 0 skipped\n"},
-		// What was to run after the panic did not, so that no second run of some tests makes up for it.
+		// The tests after the panic did not run, so a rerun of failed tests is not enough.
 		"panics": {"func TestPanic(*testing.T) { panic(1) }\nfunc TestLater(*testing.T) {}", 9, 1, "2 passed, 3 failed, 0 skipped\n"},
 	} {
 		t.Run(name, func(t *testing.T) {

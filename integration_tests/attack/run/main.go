@@ -1,6 +1,7 @@
-// Command run attacks the built server with requests that are meant to exhaust it, and prints per kind of request the server's
-// peak memory and the latency of honest requests beside it. It fails if memory reaches 400 MB or the server ends. Latency
-// depends on what else the machine does, so it counts only with -strict.
+// Command run attacks the built server with requests that are meant to exhaust it. For each kind of
+// request, it prints the server's peak memory and the latency of honest requests at the same time.
+// It fails if memory reaches 400 MB or the server ends. Latency depends on other work on the
+// machine, so it counts only with -strict.
 package main
 
 import (

@@ -1,12 +1,12 @@
-// Command run starts the database servers of the tests, runs a command that finds them in its environment, and stops
-// them when the command has ended:
+// Command run starts the database servers for tests, runs a command with their connection strings
+// in its environment, and stops the servers when the command ends:
 //
 //	go run ./integration_tests/services/run go test ./pkg/store ./integration_tests
 //	go run ./integration_tests/services/run bash
 //
 // ClickHouse is started only if -only names it: clickhouse or chdb.
 //
-// A server whose variable is set already is not started: the one that the variable names is used.
+// If the variable of a server is already set, that server is used and none is started.
 package main
 
 import (
@@ -77,12 +77,12 @@ func run(only string, command []string) (code int, err error) {
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	err = cmd.Run()
 	if failed, ok := errors.AsType[*exec.ExitError](err); ok {
-		return max(failed.ExitCode(), 1), nil // the command has said what is wrong
+		return max(failed.ExitCode(), 1), nil // the command has reported the error
 	}
 	return 0, err
 }
 
-// choose returns the kinds of these names that have to be started.
+// choose returns the kinds with these names that must be started.
 func choose(only string) ([]services.Kind, error) {
 	kinds := services.Kinds()
 	if only != "" {
@@ -99,7 +99,7 @@ func choose(only string) ([]services.Kind, error) {
 	return slices.DeleteFunc(kinds, func(k services.Kind) bool { return os.Getenv(k.Variable) != "" }), nil
 }
 
-// start starts all at once, and returns those that did start, in any case.
+// start starts all servers in parallel. It always returns those that started.
 func start(ctx context.Context, kinds []services.Kind) ([]*services.Server, error) {
 	var (
 		group   sync.WaitGroup

@@ -1,4 +1,4 @@
-// Package servicestest starts servers that one test has for itself.
+// Package servicestest starts servers for a single test.
 package servicestest
 
 import (
