@@ -130,9 +130,8 @@ func fetch(target string) ([]byte, error) {
 	return body, errors.Join(err, response.Body.Close())
 }
 
-// freshPostgres creates a database on the server of a DSN. drop removes it, and fails while a server is
-// connected to it.
-// servers are connected.
+// freshPostgres creates a database on the server of a DSN. drop removes it. It fails while a server
+// is connected to it.
 func freshPostgres(dsn string) (fresh string, drop func() error, err error) {
 	address, err := url.Parse(dsn)
 	if err != nil {
