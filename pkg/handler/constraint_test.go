@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// TestConstraintWarnings stores what Flagr stores, and names what is doubtful in it.
+// TestConstraintWarnings stores constraints that Flagr accepts, and expects warnings about doubtful
+// ones.
 func TestConstraintWarnings(t *testing.T) {
 	t.Parallel()
 	s := setup(t, nil)

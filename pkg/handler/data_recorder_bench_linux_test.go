@@ -35,10 +35,10 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/recorder/pubsub"
 )
 
-// The brokers of these benchmarks run in this process and forget what they are given. Everything before them is real: the
-// queues, the frames, the clients, and the connections.
+// The brokers of these benchmarks run in this process and discard their input. Everything before
+// them is real: the queues, the frames, the clients, and the connections.
 
-// benchKafka starts a broker and gives its address.
+// benchKafka starts a broker and returns its address.
 func benchKafka(b *testing.B) string {
 	b.Helper()
 	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(12, benchTopic))
@@ -103,7 +103,7 @@ func benchPubSub(b *testing.B) string {
 	return s.Addr
 }
 
-// deadAddress is one where nothing listens.
+// deadAddress returns an address without a listener.
 func deadAddress(b *testing.B) string {
 	b.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -114,13 +114,14 @@ func deadAddress(b *testing.B) string {
 	return l.Addr().String()
 }
 
-// evaluator is a service of evaluations with its recorders.
+// evaluator is an evaluation service with its recorders.
 type evaluator struct {
 	*eval.Service
 	recorders *DataRecorders
 }
 
-// newEvaluator starts the recorders as a server with this FLAGR_RECORDER_TYPE does; "" means without recording.
+// newEvaluator starts the recorders as a server with this FLAGR_RECORDER_TYPE does. "" turns
+// recording off.
 func newEvaluator(b *testing.B, types, kafkaBroker string, environ map[string]string) *evaluator {
 	b.Helper()
 	merged := map[string]string{
@@ -137,7 +138,7 @@ func newEvaluator(b *testing.B, types, kafkaBroker string, environ map[string]st
 	b.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		_ = all.Close(ctx) // with a dead broker it cannot deliver
+		_ = all.Close(ctx) // fails with a dead broker
 	})
 	e := &evaluator{recorders: all}
 	var r eval.Recorder
@@ -148,7 +149,7 @@ func newEvaluator(b *testing.B, types, kafkaBroker string, environ map[string]st
 	return e
 }
 
-// benchRecorders are the recorders of a configuration, with Datar over a store in memory.
+// benchRecorders returns the recorders of a configuration, with Datar over an in-memory store.
 func benchRecorders(b *testing.B, enabled bool, c *config.Config) *DataRecorders {
 	b.Helper()
 	selected := SelectedRecorders{Enabled: enabled, Types: c.Recorder.Types}
@@ -183,7 +184,7 @@ func benchRecorders(b *testing.B, enabled bool, c *config.Config) *DataRecorders
 	return NewDataRecorders(counting, streams, false)
 }
 
-// benchRequests are evaluations of a recorded flag that assign a variant.
+// benchRequests returns evaluations of a recorded flag that assign a variant.
 func benchRequests() []eval.Request {
 	requests := make([]eval.Request, 1000)
 	for i := range requests {
@@ -195,12 +196,13 @@ func benchRequests() []eval.Request {
 	return requests
 }
 
-// perRound is how many evaluations are timed together. The default queue holds them five times.
+// perRound is the number of evaluations that are timed together. The default queue holds five times
+// as many.
 const perRound = 20_000
 
-// round evaluates, and gives the nanoseconds of CPU that one evaluation takes the goroutine that asks for it. What the
-// recorders do in their own goroutines is not in it, but for what these make it wait for: locks, and help for the collector
-// of garbage.
+// round evaluates, and returns the CPU time in nanoseconds that one evaluation takes in the calling
+// goroutine. It excludes the recorders' own goroutines, except for what they cost the caller:
+// locks, and assistance to the garbage collector.
 func (e *evaluator) round(b *testing.B, requests []eval.Request) float64 {
 	b.Helper()
 	runtime.GC()
@@ -227,16 +229,16 @@ func median(values []float64) float64 {
 	return values[len(values)/2]
 }
 
-// BenchmarkRecording is an evaluation with each combination of recorders, named like FLAGR_RECORDER_TYPE. All times are of
-// CPU in the goroutine of the request, not on the clock:
+// BenchmarkRecording measures an evaluation with each combination of recorders, named like
+// FLAGR_RECORDER_TYPE. All times are CPU times of the request's goroutine, not elapsed times:
 //
 //   - ns/op: an evaluation,
-//   - added-ns/op: what recording adds to one without recorders,
-//   - x-alive, for the combinations whose Kafka broker is dead and whose queue is full: an evaluation, as a multiple of one
-//     with a broker that is alive.
+//   - added-ns/op: the additional cost of recording,
+//   - x-alive, for combinations with a dead Kafka broker and a full queue: an evaluation, as a
+//     multiple of one with a live broker.
 //
-// Those that are compared take turns, round by round, and the numbers are medians over the rounds. An iteration is one
-// round of each.
+// Compared combinations take turns, round by round, and the numbers are medians over the rounds. An
+// iteration is one round of each.
 func BenchmarkRecording(b *testing.B) {
 	environ := map[string]string{
 		"FLAGR_RECORDER_PUBSUB_PROJECT_ID": "p", "FLAGR_RECORDER_PUBSUB_TOPIC_NAME": benchTopic, "FLAGR_RECORDER_KINESIS_STREAM_NAME": benchTopic,
@@ -321,13 +323,16 @@ func BenchmarkRecording(b *testing.B) {
 	}
 }
 
-// BenchmarkRecordingKeepsUp evaluates 50,000 times a second with Kafka and Datar on, b.N evaluations in all, and reports
+// BenchmarkRecordingKeepsUp evaluates 50,000 times per second with Kafka and Datar on, b.N
+// evaluations in all, and reports
 //
-//   - records/s: how many the broker has confirmed, until the last one was,
-//   - dropped: how many it has not,
-//   - peak-queue-records and peak-queue-MiB: the most that the queue held, by its own account, of 100,000 and 64 MiB,
-//   - peak-heap-MiB: the most that the whole process held, broker included unless it is that of FLAGR_TEST_KAFKA,
-//   - cores: how many of them were busy, on average, likewise.
+//   - records/s: the rate of records that the broker confirmed, until the last confirmation,
+//   - dropped: the number of records without confirmation,
+//   - peak-queue-records and peak-queue-MiB: the peak size of the queue, by its own count, of
+//     100,000 and 64 MiB,
+//   - peak-heap-MiB: the peak heap of the process, including the broker unless it is that of
+//     FLAGR_TEST_KAFKA,
+//   - cores: the average number of busy cores, likewise.
 func BenchmarkRecordingKeepsUp(b *testing.B) {
 	const perSecond = 50_000
 	address := os.Getenv("FLAGR_TEST_KAFKA")

@@ -26,7 +26,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/recorder"
 )
 
-// memory is a transport that keeps what arrives. While down is set, nothing does.
+// memory is a transport that keeps the frames that arrive. While down is set, no frames arrive.
 type memory struct {
 	mu     sync.Mutex
 	frames map[string][]string // by key
@@ -58,7 +58,7 @@ func (m *memory) Send(ctx context.Context, batch []*recorder.Record) []error {
 
 func (m *memory) Close() error { return nil }
 
-// streams makes a fan-out to streaming recorders over these transports.
+// streams returns DataRecorders with streaming recorders over these transports.
 func streams(framing recorder.Framing, transports ...recorder.Transport) *DataRecorders {
 	return streamsOf(framing, recorder.Options{BatchRecords: 10_000, BatchBytes: 8 << 20}, transports...)
 }
@@ -73,7 +73,7 @@ func streamsOf(framing recorder.Framing, o recorder.Options, transports ...recor
 	return NewDataRecorders(nil, streams, framing.RawJSON)
 }
 
-// collector is a source of flags, and keeps what is recorded.
+// collector is a source of flags that also keeps recorded results.
 type collector struct {
 	snapshot *eval.Snapshot
 	recorded []*eval.Result
@@ -86,10 +86,10 @@ func (c *collector) AsyncRecord(r *eval.Result) {
 	}
 }
 
-// kinds is how many results there are.
+// kinds is the number of results.
 const kinds = 7
 
-// flags has two flags of which evaluations are recorded.
+// flags returns two flags with recorded evaluations.
 func flags() *eval.Snapshot {
 	variants := []entity.Variant{
 		{Model: entity.Model{ID: 5}, Key: "on", Attachment: entity.Attachment{"color": "#fff", "n": json.Number("1.0"), "text": "<&>\" é"}},
@@ -117,7 +117,7 @@ func flags() *eval.Snapshot {
 	})
 }
 
-// results gives results of every kind that is recorded, each of another entity.
+// results returns results of every recorded kind, each for another entity.
 func results(t testing.TB) []*eval.Result {
 	t.Helper()
 	c := &collector{snapshot: flags()}
@@ -146,7 +146,8 @@ func results(t testing.TB) []*eval.Result {
 	return c.recorded
 }
 
-// Flagr's frames are what encoding/json makes of the generated model and of these structures.
+// TestFramesAreThoseOfEncodingJSON compares Flagr's frames with the output of encoding/json for the
+// generated model and these structures.
 func TestFramesAreThoseOfEncodingJSON(t *testing.T) {
 	t.Parallel()
 	type text struct {
@@ -212,7 +213,8 @@ func TestFramesAreThoseOfEncodingJSON(t *testing.T) {
 	}
 }
 
-// Records are encoded after their requests, whose memory serves others by then.
+// TestRecordsStayAsTheyWereRecorded reuses the memory of requests before their records are encoded,
+// as the server does.
 func TestRecordsStayAsTheyWereRecorded(t *testing.T) {
 	t.Parallel()
 	m := &memory{}
@@ -254,7 +256,8 @@ func TestRecordsStayAsTheyWereRecorded(t *testing.T) {
 	}
 }
 
-// A queue that trusts an estimate must not be fooled by much.
+// TestRecordSizeCoversTheFrame checks that the estimate of a record's size is close, because the
+// queue relies on it.
 func TestRecordSizeCoversTheFrame(t *testing.T) {
 	t.Parallel()
 	for _, r := range results(t) {
@@ -306,13 +309,13 @@ func TestDrainFlushesEachByItself(t *testing.T) {
 		defer close(drained)
 		all.Drain(ctx, time.Millisecond)
 	}()
-	for i := range uint64(5) { // each must go out although the other's flush never ends
+	for i := range uint64(5) { // each must be delivered although the other recorder's flush never ends
 		all.AsyncRecord(results(t)[0])
 		testwait.Until(t, "the record to arrive", func() bool { return all.Stats()[0].Delivered == i+1 })
 	}
 	cancel()
 	<-drained
-	_ = all.Close(ctx) // it hangs, as it should
+	_ = all.Close(ctx) // it hangs, as intended
 }
 
 func TestFramesAreBuiltForThoseWhoAskOnly(t *testing.T) {
@@ -336,7 +339,8 @@ func TestFramesAreBuiltForThoseWhoAskOnly(t *testing.T) {
 	}
 }
 
-// The bound of a queue is about memory, so what a full one takes must be near it, before and after records are encoded.
+// TestAFullQueueTakesAboutWhatItSays checks that the memory of a full queue is close to its limit,
+// before and after records are encoded.
 func TestAFullQueueTakesAboutWhatItSays(t *testing.T) {
 	const bound = 16 << 20
 	for _, tc := range []struct {
@@ -355,7 +359,7 @@ func TestAFullQueueTakesAboutWhatItSays(t *testing.T) {
 				"country": fmt.Sprintf("FR%d", i), "age": json.Number(fmt.Sprint(i)), "tags": []any{fmt.Sprint(i), "b"}, "nested": map[string]any{"a": fmt.Sprint(i)},
 			}})
 		}
-		for _, r := range all.streams[1:] { // what they hold is not the first one's
+		for _, r := range all.streams[1:] { // their memory does not belong to the first one
 			if err := r.Flush(t.Context()); err != nil {
 				t.Error(err)
 			}
@@ -384,7 +388,8 @@ func heap() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// BenchmarkFanOut is what recording adds to an evaluation in the request's goroutine, and what encoding takes outside it.
+// BenchmarkFanOut measures the additional cost of recording in the request's goroutine, and of
+// encoding outside it.
 func BenchmarkFanOut(b *testing.B) {
 	r := results(b)[1]
 	for _, tc := range []struct {
@@ -419,7 +424,7 @@ func BenchmarkFanOut(b *testing.B) {
 	})
 }
 
-// nothing is a transport that takes everything, and builds the frames as a real one does.
+// nothing is a transport that accepts everything and builds frames like a real one.
 type nothing struct{ memory }
 
 func (*nothing) Send(_ context.Context, batch []*recorder.Record) []error {

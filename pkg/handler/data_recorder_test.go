@@ -19,7 +19,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/recorder"
 )
 
-// fakeRecorder notes what is done to it. Close hangs until the context ends if it is told to.
+// fakeRecorder records its calls. If configured, Close blocks until the context ends.
 type fakeRecorder struct {
 	name  string
 	calls []string
@@ -54,7 +54,8 @@ func TestARecorderThatHangsOrFailsDoesNotHoldTheOthersBack(t *testing.T) {
 	}
 }
 
-// newDatar makes the recorder datar over a store in memory, with a journal in a folder; "" means without one.
+// newDatar returns a datar recorder over an in-memory store, with a journal in a folder. "" means
+// no journal.
 func newDatar(t testing.TB, journal string) *DatarRecorder {
 	t.Helper()
 	engine, err := datar.New(datar.Options{
@@ -147,8 +148,8 @@ func TestSelectedRecorders(t *testing.T) {
 	}
 }
 
-// Datar counts every outcome of recorded flags, of all flags if it is told to, and what does not exist; streams get the
-// decisions of recorded flags.
+// TestWhatIsRecorded checks that Datar counts every outcome of recorded flags or, if configured, of
+// all flags, and requests for flags that do not exist. Streams get the results of recorded flags.
 func TestWhatIsRecorded(t *testing.T) {
 	t.Parallel()
 	off := entity.Flag{Model: entity.Model{ID: 3}, Key: "off", DataRecordsEnabled: true, SnapshotID: 70_000}
@@ -175,7 +176,7 @@ func TestWhatIsRecorded(t *testing.T) {
 		if err := service.EvaluateEach(t.Context(), batch, func(*eval.Result) {}); err != nil {
 			t.Fatal(err)
 		}
-		service.Evaluate(t.Context(), eval.Request{EntityID: "e"}) // asks for nothing
+		service.Evaluate(t.Context(), eval.Request{EntityID: "e"}) // names no flag
 		if err := recorders.Close(t.Context()); err != nil {
 			t.Fatal(err)
 		}

@@ -24,7 +24,8 @@ import (
 
 var datarOn = map[string]string{"FLAGR_RECORDER_ENABLED": "true", "FLAGR_RECORDER_TYPE": "datar", "FLAGR_RECORDER_DATAR_TAIL_ENABLED": "true"}
 
-// abFlag creates checkout-button, an enabled, recorded flag with the variants blue and green, each for half of a segment with constraints.
+// abFlag creates checkout-button, an enabled, recorded flag. It has the variants blue and green,
+// each for half of a segment with constraints.
 func abFlag(t *testing.T, s *server) (flagID int) {
 	t.Helper()
 	f := must(t, s, http.MethodPost, "/flags", object{"description": "d", "key": "checkout-button"})
@@ -54,7 +55,7 @@ func evaluate(t *testing.T, s *server, n int, context object) {
 	}
 }
 
-// answersOfSpec are the operations of this file, by path and method.
+// answersOfSpec returns the operations of this file, by path and method.
 func answersOfSpec(t *testing.T) map[string]*spec.Operation {
 	t.Helper()
 	document, err := loads.Embedded(restapi.SwaggerJSON, restapi.FlatSwaggerJSON)
@@ -78,7 +79,8 @@ func answersOfSpec(t *testing.T) map[string]*spec.Operation {
 	return operations
 }
 
-// The examples of swagger.yaml are what the schemas describe, and so are answers to its examples of requests.
+// TestExamplesOfAnswers checks that the examples of swagger.yaml match their schemas, and that
+// responses to its example requests do, too.
 func TestExamplesOfAnswers(t *testing.T) {
 	t.Parallel()
 	s := setup(t, datarOn)
@@ -122,7 +124,8 @@ func TestExamplesOfAnswers(t *testing.T) {
 	}
 }
 
-// Where all flags are counted, answers know of those whose records are off.
+// TestAnswersAboutFlagsThatAreCountedAnyway checks flags with records off on a server that counts
+// all flags.
 func TestAnswersAboutFlagsThatAreCountedAnyway(t *testing.T) {
 	t.Parallel()
 	for setting, want := range map[string]string{"recorded": "not_counted", "all": "changing"} {
@@ -227,7 +230,7 @@ func TestAnswersWithDatarOff(t *testing.T) {
 	}
 }
 
-// Try must leave no trace: neither counts, nor metrics, nor log lines.
+// TestTryIsNotCounted checks that Try adds no counts, no metrics and no log lines.
 func TestTryIsNotCounted(t *testing.T) {
 	t.Parallel()
 	s := setup(t, map[string]string{
@@ -298,7 +301,8 @@ func TestAnswersAsCSV(t *testing.T) {
 	}
 }
 
-// The tail shows what single entities get, without their ids and contexts.
+// TestTail checks that the tail shows the results of single entities, without their IDs and
+// contexts.
 func TestTail(t *testing.T) {
 	t.Parallel()
 	s := setup(t, datarOn)
@@ -327,7 +331,7 @@ func TestTail(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	lines, other := listen(ctx), listen(ctx)
-	for range 30 { // more than 20 in a second, unless the machine is very slow
+	for range 30 { // more than 20 per second, unless the machine is very slow
 		for range 10 {
 			must(t, s, http.MethodPost, "/evaluation", object{"flagKey": "checkout-button", "entityID": "ada@example.com", "entityContext": object{"country": "FR", "age": 30, "secret": "hush"}})
 		}
@@ -371,8 +375,8 @@ func TestTail(t *testing.T) {
 	}
 }
 
-// TestEveryAnswerIsComplete finds the member complete in each answer that has counts, and the hole of a flag whose records
-// were off.
+// TestEveryAnswerIsComplete expects the member complete in each response with counts, and the hole
+// of a flag whose records were off.
 func TestEveryAnswerIsComplete(t *testing.T) {
 	t.Parallel()
 	s := setup(t, datarOn)

@@ -19,7 +19,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
 )
 
-// The golden file is written by the test of pkg/datar/datarhttp, which serves the same.
+// TestAnswersOfDatarAreThoseOfThePlugin uses the golden file of the test of pkg/datar/datarhttp,
+// which serves the same responses.
 func TestAnswersOfDatarAreThoseOfThePlugin(t *testing.T) {
 	t.Parallel()
 	datargolden.Check(t, "/api/v1", func(e datargolden.Engine) http.Handler {
@@ -29,7 +30,8 @@ func TestAnswersOfDatarAreThoseOfThePlugin(t *testing.T) {
 	}, false)
 }
 
-// The bodies of datarhttp have the members of the swagger definitions, and no others.
+// TestBodiesOfDatarAreTheGeneratedModels checks that the bodies of datarhttp have exactly the
+// members of the swagger definitions.
 func TestBodiesOfDatarAreTheGeneratedModels(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.UTC)

@@ -17,7 +17,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/web"
 )
 
-// stalled is a body that has sent so many bytes, tells so, and then nothing until it is cut off.
+// stalled is a body that sends a number of bytes, signals that, and then blocks until it is closed.
 type stalled struct {
 	bytes int
 	sent  func()
@@ -35,7 +35,7 @@ func (s *stalled) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// door is where counts are taken, with an API that takes everything.
+// door returns the ingest middleware over an API that accepts everything.
 func door() http.Handler {
 	return handler.IngestMiddleware("/api/v1", http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
@@ -67,7 +67,7 @@ func TestSlowSendersShareMemory(t *testing.T) {
 			answers[i] = offer(t, h, &stalled{bytes: ingest.MaxBytes - 1, sent: signal, cut: cut})
 			signal()
 		})
-		<-settled // it has sent what it will, or has been sent away: at once, more of them would stand in each other's way
+		<-settled // it has sent its bytes or was rejected; more senders at the same time would compete for memory
 	}
 	if got := offer(t, h, strings.NewReader("{}")); got.Code != http.StatusServiceUnavailable || got.Header().Get("Retry-After") != "10" {
 		t.Errorf("while memory is used up: %d, Retry-After %q", got.Code, got.Header().Get("Retry-After"))
@@ -81,14 +81,15 @@ func TestSlowSendersShareMemory(t *testing.T) {
 	if statuses[http.StatusRequestTimeout] != roomFor || statuses[http.StatusServiceUnavailable] != senders-roomFor {
 		t.Errorf("statuses %v, want 408 for %d that came too slowly, and 503 for the others", statuses, roomFor)
 	}
-	for range roomFor + 1 { // all of it is there again, and again
+	for range roomFor + 1 { // all memory is free again, repeatedly
 		if got := offer(t, h, strings.NewReader(strings.Repeat("x", ingest.MaxBytes))); got.Code != http.StatusOK {
 			t.Fatalf("after that: %d %s", got.Code, got.Body)
 		}
 	}
 }
 
-// TestBodiesOfCountsAreChargedOnce has so many slow senders behind the limit for bodies that their own memory would be used up.
+// TestBodiesOfCountsAreChargedOnce sends so many slow bodies behind the limit for all bodies that a
+// second charge would exceed the memory for counts.
 func TestBodiesOfCountsAreChargedOnce(t *testing.T) {
 	t.Parallel()
 	const senders = 80
@@ -115,7 +116,8 @@ func TestBodiesOfCountsAreChargedOnce(t *testing.T) {
 	}
 }
 
-// A client that announces much and sends little holds little.
+// TestSendersHoldWhatTheyHaveSent checks that a client that announces much and sends little holds
+// little memory.
 func TestSendersHoldWhatTheyHaveSent(t *testing.T) {
 	t.Parallel()
 	h := door()
@@ -134,7 +136,7 @@ func TestSendersHoldWhatTheyHaveSent(t *testing.T) {
 	done.Wait()
 }
 
-// endless is a body without an end.
+// endless is an infinite body.
 type endless struct{}
 
 const spaces = "                                                                                                    "
@@ -157,7 +159,7 @@ func TestBodiesWithoutAnEnd(t *testing.T) {
 	if err := gzip.NewWriter(&nothing).Close(); err != nil {
 		t.Fatal(err)
 	}
-	empty := strings.Repeat(nothing.String(), ingest.MaxBytes/nothing.Len()) // members of nothing, one after the other
+	empty := strings.Repeat(nothing.String(), ingest.MaxBytes/nothing.Len()) // empty members, one after the other
 	for name, test := range map[string]struct {
 		body     io.Reader
 		encoding string
@@ -174,7 +176,8 @@ func TestBodiesWithoutAnEnd(t *testing.T) {
 	}
 }
 
-// Tiny rows would need fifty times their size in memory. They are not read beyond those that are accepted.
+// TestTinyRowsAreNotReadBeyondTheLimit sends tiny rows, which would take fifty times their size in
+// memory. They must not be decoded beyond the accepted number.
 func TestTinyRowsAreNotReadBeyondTheLimit(t *testing.T) {
 	t.Parallel()
 	s := setup(t, ingesting)
@@ -196,7 +199,8 @@ func TestTinyRowsAreNotReadBeyondTheLimit(t *testing.T) {
 	}
 }
 
-// What a sender may take for a key, and is none, would make its batch count each time that it is sent.
+// TestKeysThatAreNone checks that invalid idempotency keys are rejected. With an ignored key, a
+// batch would count each time that it is sent.
 func TestKeysThatAreNone(t *testing.T) {
 	t.Parallel()
 	s := setup(t, ingesting)
@@ -236,7 +240,8 @@ func TestKeysThatAreNone(t *testing.T) {
 	}
 }
 
-// The router reads these paths as that of the operation. None of them leads past the limits and the digest.
+// TestNoPathLeadsPastTheDoor sends paths that the router maps to the operation. All of them must
+// pass the limits and the digest.
 func TestNoPathLeadsPastTheDoor(t *testing.T) {
 	t.Parallel()
 	s := setup(t, ingesting)
@@ -258,7 +263,8 @@ func TestNoPathLeadsPastTheDoor(t *testing.T) {
 	}
 }
 
-// TestRowsOfTheWrongTypeCostThemselves sends each with a row that is right, as JSON and as browsers send it.
+// TestRowsOfTheWrongTypeCostThemselves sends each wrong row together with a valid one, as JSON and
+// as browsers send it.
 func TestRowsOfTheWrongTypeCostThemselves(t *testing.T) {
 	t.Parallel()
 	s := setup(t, ingesting)

@@ -15,22 +15,23 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
 )
 
-// How a body is sent.
+// Encodings of a body.
 const (
 	asLines  = 1 << iota // as NDJSON
 	asGzip               // compressed
-	asNoGzip             // not compressed, but called so
+	asNoGzip             // uncompressed, but declared as gzip
 )
 
-// FuzzCountsFromElsewhere sends bodies to a whole server with a database. Whatever they are, it answers below 500, twice
-// the same, and what it says to have counted is what the database has. NOW in a body becomes the time.
+// FuzzCountsFromElsewhere sends bodies to a whole server with a database. The status must be below
+// 500, a repeated request must get the same response, and the reported counts must be in the
+// database. NOW in a body is replaced by the time.
 func FuzzCountsFromElsewhere(f *testing.F) {
 	row := `{"timestamp":NOW,"flag":{"key":"busy"},"variant":{"key":"on"},"first_evaluation":NOW,"last_evaluation":NOW,"evaluation_count":42}`
 	whole := `{"context":{"service":"shop"},"flagEvaluations":[` + row + `,` + strings.Replace(row, "busy", "gone", 1) + `]}`
 	for _, body := range []string{
 		"", "{}", "null", "[]", "0", `"`, whole, whole + whole, whole + "\n",
 		`{"flagEvaluations":null}`, `{"flagEvaluations":{}}`, `{"flagEvaluations":[null,[],` + row + `]}`, `{"flagEvaluations":[null,` + row + `]}`,
-		`{"flagEvaluations":[` + row + `],"flagEvaluations":[` + row + `,` + row + `]}`, // a member that comes twice
+		`{"flagEvaluations":[` + row + `],"flagEvaluations":[` + row + `,` + row + `]}`, // a duplicate member
 		`{"FLAGEVALUATIONS":[` + row + `],"flagEvaluations":[]}`,
 		`{"flagEvaluations":[` + strings.Repeat(row+",", ingest.MaxRows) + row + `]}`,
 		`{"flagEvaluations":[` + strings.Replace(row, "42", "10000000", 1) + "," + strings.Replace(row, "42", "10000001", 1) + `]}`,

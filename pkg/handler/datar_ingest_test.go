@@ -52,7 +52,7 @@ func zipped(t testing.TB, text string) string {
 	return b.String()
 }
 
-// countsRow is one row of counts of now.
+// countsRow returns one row of counts with the current time.
 func countsRow(flag string, count int) string {
 	now := time.Now().UnixMilli()
 	return fmt.Sprintf(`{"timestamp":%d,"flag":{"key":%q},"variant":{"key":"on"},"first_evaluation":%d,"last_evaluation":%d,`+
@@ -165,7 +165,7 @@ func TestCountsAreTakenOnlyWhereSwitchedOn(t *testing.T) {
 	}
 }
 
-// failingIngester fails with an error of the store.
+// failingIngester returns an error of the store.
 type failingIngester struct{ err error }
 
 func (f failingIngester) Ingest(context.Context, ingest.Batch) (ingest.Result, error) {
@@ -195,8 +195,8 @@ func TestCountsWhileTheDatabaseIsAway(t *testing.T) {
 	}
 }
 
-// TestTheExamplesOfTheContract posts the batch that swagger.yaml shows, with the times of now, and gets the answers that it
-// shows.
+// TestTheExamplesOfTheContract posts the batch in swagger.yaml with current times, and expects the
+// responses in swagger.yaml.
 func TestTheExamplesOfTheContract(t *testing.T) {
 	t.Parallel()
 	var document struct {
@@ -247,7 +247,7 @@ func TestTheExamplesOfTheContract(t *testing.T) {
 	var got answer
 	testwait.Until(t, "the server to know the flag", func() bool {
 		got = post(t, s, ingestPath, string(envelope), nil)
-		return !strings.Contains(got.raw, shown["flag"].(map[string]any)["key"].(string)) // in a verdict
+		return !strings.Contains(got.raw, shown["flag"].(map[string]any)["key"].(string)) // in a result
 	})
 	if diff := cmp.Diff(want, got.body); got.status != http.StatusOK || diff != "" {
 		t.Errorf("the example: %d (-want +got):\n%s", got.status, diff)

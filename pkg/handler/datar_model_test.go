@@ -20,7 +20,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
 )
 
-// asked is one evaluation that a client asked for, and what it got.
+// asked is one evaluation: the request and its result.
 type asked struct {
 	flag, snapshot, segment, variant int64
 	outcome                          string
@@ -28,7 +28,8 @@ type asked struct {
 	at                               time.Time
 }
 
-// answersModel is a server whose flags are changed and evaluated at random, and a list of all evaluations.
+// answersModel is a server whose flags are changed and evaluated at random, with a list of all
+// evaluations.
 type answersModel struct {
 	*server
 	t       *testing.T
@@ -39,12 +40,12 @@ type answersModel struct {
 	list    []asked
 }
 
-// TestAnswersAgainstAllEvaluations compares what is answered over HTTP with a list of all evaluations, over random flags, changes,
-// windows and zones.
+// TestAnswersAgainstAllEvaluations compares HTTP responses with a list of all evaluations, over
+// random flags, changes, windows and time zones.
 func TestAnswersAgainstAllEvaluations(t *testing.T) {
 	t.Parallel()
 	m := &answersModel{t: t, random: rand.New(rand.NewPCG(17, 2)), enabled: map[int64]bool{}}
-	begin := time.Date(2026, 3, 28, 17, 20, 0, 0, time.UTC) // Berlin's day of 23 hours is the next one
+	begin := time.Date(2026, 3, 28, 17, 20, 0, 0, time.UTC) // Berlin's day of 23 hours is the next day
 	m.clock.Store(begin.UnixMilli())
 	m.server = setupAt(t, datarOn, m.now)
 	for i := range 3 {
@@ -87,7 +88,7 @@ func TestAnswersAgainstAllEvaluations(t *testing.T) {
 
 func (m *answersModel) now() time.Time { return time.UnixMilli(m.clock.Load()).UTC() }
 
-// get reads an answer.
+// get reads a response.
 func (m *answersModel) get(path string, query url.Values, into any) {
 	m.t.Helper()
 	got := call(m.t, m, http.MethodGet, path+"?"+query.Encode(), nil)
@@ -99,7 +100,8 @@ func (m *answersModel) get(path string, query url.Values, into any) {
 	}
 }
 
-// change gives a flag other segments, or switches it, and waits until it is evaluated like that.
+// change changes a flag's segments or enables or disables it, and waits until evaluation uses the
+// change.
 func (m *answersModel) change(id int64) {
 	m.t.Helper()
 	path := fmt.Sprintf("/flags/%d/definition", id)
@@ -128,7 +130,7 @@ func (m *answersModel) change(id int64) {
 	})
 }
 
-// evaluate asks for one flag by its key, or for all of them by tag.
+// evaluate evaluates one flag by its key, or all flags by tag.
 func (m *answersModel) evaluate() {
 	m.t.Helper()
 	entities := make([]object, 1+m.random.IntN(30))
@@ -156,14 +158,15 @@ func (m *answersModel) evaluate() {
 		a := asked{flag: number("flagID"), snapshot: number("flagSnapshotID"), segment: number("segmentID"), variant: number("variantID"), byTag: byTag, at: m.now()}
 		context, _ := r["evalContext"].(map[string]any)
 		entityID, _ := context["entityID"].(string)
-		a.withoutEntityID = strings.HasPrefix(entityID, "randomly_generated_") // not where the flag decides alone
+		a.withoutEntityID = strings.HasPrefix(entityID, "randomly_generated_") // unless the flag decides without it
 		logs, _ := r["evalDebugLog"].(map[string]any)["segmentDebugLogs"].([]any)
 		a.outcome = m.outcomeOf(&a, logs)
 		m.list = append(m.list, a)
 	}
 }
 
-// outcomeOf tells the outcome from what a client sees. Only the log tells which segment held an entity out.
+// outcomeOf derives the outcome from a response. Only the log contains the segment that held an
+// entity out.
 func (m *answersModel) outcomeOf(a *asked, logs []any) string {
 	switch {
 	case !m.enabled[a.flag]:
@@ -181,7 +184,7 @@ func (m *answersModel) outcomeOf(a *asked, logs []any) string {
 	return datar.HeldOut.String()
 }
 
-// counts counts evaluations by what by tells of each. Those for which it is empty are left out.
+// counts counts evaluations by the result of by. It skips evaluations for which by returns "".
 func counts(list []asked, by func(asked) string) map[string]int64 {
 	n := map[string]int64{}
 	for _, a := range list {
@@ -226,7 +229,7 @@ func (m *answersModel) compareOutcomes(id int64, query url.Values, inside []aske
 	m.same("outcomes", query, want, got)
 }
 
-// segmentPart names what a segment gave, empty if it gave nothing.
+// segmentPart returns the name of a segment's result, or "" without a result.
 func segmentPart(a asked) string {
 	switch {
 	case a.outcome == datar.Matched.String():
@@ -305,7 +308,7 @@ func (m *answersModel) compareSeries(id int64, query url.Values, inside []asked)
 	}
 }
 
-// compareLists compares the states of all flags, and the summary, which has events alone.
+// compareLists compares the states of all flags, and the summary, which contains only events.
 func (m *answersModel) compareLists() {
 	m.t.Helper()
 	byFlag := func(a asked) string { return fmt.Sprint(a.flag) }

@@ -26,7 +26,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/insight"
 )
 
-// story is a server whose time the test sets, with one flag that the test changes and evaluates.
+// story is a server with a clock that the test sets, and one flag that the test changes and
+// evaluates.
 type story struct {
 	memstore.Store
 	http.Handler
@@ -92,7 +93,7 @@ func newStory(t *testing.T) *story {
 	return s
 }
 
-// change saves another state of the flag.
+// change saves a new state of the flag.
 func (s *story) change(change func(f *entity.Flag)) {
 	s.t.Helper()
 	next := &entity.Flag{}
@@ -111,7 +112,8 @@ func (s *story) change(change func(f *entity.Flag)) {
 	s.flag = next
 }
 
-// evaluate asks for a state of the flag, for n entities, and counts that. It returns how many were assigned.
+// evaluate evaluates a state of the flag for n entities, and counts the evaluations. It returns the
+// number of assignments.
 func (s *story) evaluate(f *entity.Flag, n int, properties map[string]any) (assigned int64) {
 	s.t.Helper()
 	rows := map[datar.Key]datar.Row{}
@@ -163,10 +165,10 @@ func (s *story) apply(batch datar.Batch) {
 
 func (s *story) wait(d time.Duration) {
 	s.now = s.now.Add(d)
-	s.apply(datar.Batch{}) // the server is heard of
+	s.apply(datar.Batch{}) // so that the server reports
 }
 
-// get reads a value out of an answer, such as "outcomes.0.count".
+// get returns a value from a response, such as "outcomes.0.count".
 func (s *story) get(path, member string) any {
 	s.t.Helper()
 	var value any = must(s.t, s, http.MethodGet, "/datar/flags/7/"+path, nil)
@@ -198,8 +200,9 @@ func (s *story) want(path, member string, want any) {
 	}
 }
 
-// isDocumented compares an answer with the one that docs/answers.md shows for the request and its jq filter: some members of
-// the answer, or one member, or an item of one. With -update it writes the document.
+// isDocumented compares a response with the one in docs/answers.md for the request and its jq
+// filter: some members of the response, or one member, or an item of one. With -update it writes
+// the document.
 func (s *story) isDocumented(path, filter string) {
 	s.t.Helper()
 	s.compareDocumented("\ncurl 'localhost:18000/api/v1"+path+"'", must(s.t, s, http.MethodGet, path, nil), filter)
@@ -249,7 +252,7 @@ func (s *story) compareDocumented(command string, answer map[string]any, filter 
 	}
 }
 
-// filtered does what jq does with one of its filters: some members of an object, or one member, or an item of one.
+// filtered applies a jq filter: some members of an object, or one member, or an item of one.
 func (s *story) filtered(in map[string]any, filter string) any {
 	s.t.Helper()
 	if members, many := strings.CutPrefix(filter, "{"); many {
@@ -270,7 +273,7 @@ func (s *story) filtered(in map[string]any, filter string) any {
 	return in[member].([]any)[i]
 }
 
-// rules are the rules of the findings.
+// rules returns the rules of the findings.
 func (s *story) rules(from time.Time) string {
 	s.t.Helper()
 	var rules []string
@@ -293,7 +296,8 @@ var updateDocs = flag.Bool("update", false, "write the answers that docs/answers
 
 const hour, aDay = time.Hour, 24 * time.Hour
 
-// TestStoryOfAFlag follows a flag from its creation to its end, and asks the four questions on the way.
+// TestStoryOfAFlag follows a flag from its creation to its deletion, and requests the four answers
+// on the way.
 func TestStoryOfAFlag(t *testing.T) {
 	t.Parallel()
 	s := newStory(t)
@@ -309,10 +313,10 @@ func TestStoryOfAFlag(t *testing.T) {
 	})
 	s.wait(hour)
 	s.want("state", "state", "new")
-	s.want("state", "canDelete.answer", "no") // it was changed just now
+	s.want("state", "canDelete.answer", "no") // it has just been changed
 	s.want("outcomes", "total", 0)
 
-	// Asked for while it is off, then rolled out to 20 percent.
+	// Requested while it is off, then rolled out to 20 percent.
 	s.evaluate(s.flag, 10, french)
 	s.want("state", "state", "off_but_asked")
 	s.wait(hour)
@@ -327,7 +331,7 @@ func TestStoryOfAFlag(t *testing.T) {
 		t.Errorf("at 20%%: %v", got)
 	}
 
-	// Rolled out to 80 percent: nobody moves from one variant to another.
+	// Rolled out to 80 percent: no entity changes from one variant to another.
 	segment := object{"id": 23, "rolloutPercent": 80, "description": "Adults in France"}
 	s.isDocumentedPost("/datar/flags/7/forecast", `{"draft": {"segments": [{"id": 23, "rolloutPercent": 80, "description": "Adults in France"}]}}`, "{moved, gained, lost, now, then}")
 	forecast := must(t, s, http.MethodPost, "/datar/flags/7/forecast", object{"draft": object{"segments": []object{segment}}})
@@ -348,7 +352,7 @@ func TestStoryOfAFlag(t *testing.T) {
 
 	s.isDocumented("/datar/flags/7/rollout", ".versions[2]")
 
-	// One server is held on the old version.
+	// One server keeps using the old version.
 	held := s.evaluate(off, 412, french)
 	s.want("rollout", "findings.0.rule", "old_version")
 	s.want("rollout", "findings.0.snapshotID", int64(off.SnapshotID))
@@ -357,7 +361,7 @@ func TestStoryOfAFlag(t *testing.T) {
 	s.isDocumented("/datar/flags/7/rollout", ".findings")
 	s.isDocumented("/datar/flags/7/changes", ".changes[0]")
 
-	// An application sends a wrong type, another one people from elsewhere.
+	// One application sends a wrong type, and another one entities that match no segment.
 	s.wait(hour)
 	s.evaluate(s.flag, 30, text)
 	s.now = s.now.Add(time.Second)
@@ -379,7 +383,7 @@ func TestStoryOfAFlag(t *testing.T) {
 		t.Errorf("try: %v", first)
 	}
 
-	// A misspelled key is asked for.
+	// A misspelled key is requested.
 	ms := s.now.UnixMilli()
 	s.apply(datar.Batch{Unknown: []datar.UnknownRow{{Asked: "chekout-button", Hour: datar.HourOf(s.now), Count: 311, First: ms, Last: ms}}})
 	unknown := must(t, s, http.MethodGet, "/datar/unknown", nil)["unknown"].([]any)[0].(map[string]any)
@@ -388,7 +392,7 @@ func TestStoryOfAFlag(t *testing.T) {
 		t.Errorf("unknown: %v", unknown)
 	}
 
-	// Launched: everybody gets blue.
+	// Launched: all entities get blue.
 	s.wait(hour)
 	s.change(func(f *entity.Flag) { f.Segments[0].RolloutPercent, f.Segments[0].Constraints = 100, nil })
 	for range 9 {
@@ -401,9 +405,9 @@ func TestStoryOfAFlag(t *testing.T) {
 	s.isDocumented("/datar/flags/7/series?bucket=day&tz=Europe/Berlin&by=variant", "{starts, lines, whole}")
 	s.want("state?days=20", "advice.do", "remove_from_code")
 	s.want("state?days=20", "canDelete.answer", "no")
-	s.want("outcomes", "total", 800) // the window of 7 days is widened to whole hours
+	s.want("outcomes", "total", 800) // the window of 7 days is extended to whole hours
 
-	// Stale: the code is gone, and all checks hold.
+	// Stale: the code is removed, and all checks pass.
 	for range 40 {
 		s.wait(aDay)
 	}
@@ -414,7 +418,7 @@ func TestStoryOfAFlag(t *testing.T) {
 	s.isDocumented("/datar/states?stale=true&sort=updated", ".flags[0] | {flagID, flagKey, state, stale, reason, canDelete, total, lastAt}")
 	s.want("outcomes", "total", 0)
 
-	// Deleted, and asked for nevertheless.
+	// Deleted, but still requested.
 	s.change(func(f *entity.Flag) { f.DeletedAt = entity.DeletedAt{Time: s.now, Valid: true} })
 	s.wait(hour)
 	ms = s.now.UnixMilli()

@@ -61,7 +61,7 @@ func TestTheSummaryCountsWhatWasEvaluated(t *testing.T) {
 	breakdown := must(t, s, http.MethodGet, path, nil)
 	byDay := breakdown["trafficByDay"].([]any)
 	delete(breakdown, "trafficByDay")
-	delete(breakdown, "complete") // TestEveryAnswerIsComplete
+	delete(breakdown, "complete") // see TestEveryAnswerIsComplete
 	wantBreakdown := object{
 		"flagID":           float64(busy),
 		"trafficByVariant": []any{object{"variantID": float64(variant), "count": 6.}},

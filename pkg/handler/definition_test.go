@@ -30,11 +30,11 @@ func TestADefinitionComesBackAsItWasSaved(t *testing.T) {
 			t.Errorf("a large number is not kept: %s", raw)
 		}
 		history := call(t, s, http.MethodGet, fmt.Sprintf("/flags/%d/snapshots", flagID), nil).body.([]any)
-		if len(history) != 4 { // created, records, enabled, and one for all that the definition changed
+		if len(history) != 4 { // created, records, enabled, and one for all changes of the definition
 			t.Errorf("%d snapshots, want 4", len(history))
 		}
 
-		// Made from the version before.
+		// Based on the previous version.
 		d["description"] = "late"
 		conflict := call(t, s, http.MethodPut, path, d)
 		body, _ := conflict.body.(map[string]any)

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestDeepContextsAreRefused nests the context of an evaluation as deep as may be, and deeper.
+// TestDeepContextsAreRefused nests the context of an evaluation up to the limit, and deeper.
 func TestDeepContextsAreRefused(t *testing.T) {
 	t.Parallel()
 	s := setup(t, nil)
@@ -19,7 +19,7 @@ func TestDeepContextsAreRefused(t *testing.T) {
 			"entityContext":            call(t, s, http.MethodPost, "/evaluation", one),
 			"entities.1.entityContext": call(t, s, http.MethodPost, "/evaluation/batch", batch),
 		}
-		if levels < 500 { // longer queries are refused for their length
+		if levels < 500 { // longer queries are rejected for their length
 			answers["GET entityContext"] = call(t, s, http.MethodGet, "/evaluation?json="+url.QueryEscape(one), nil)
 		}
 		for name, a := range answers {

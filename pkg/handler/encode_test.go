@@ -12,8 +12,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
 )
 
-// TestEncodersWriteWhatModelsDo fills every field of flags at random, new fields of the structs included, and compares with
-// encoding/json byte for byte.
+// TestEncodersWriteWhatModelsDo sets every field of flags to random values, including new fields of
+// the structs, and compares the output with encoding/json byte for byte.
 func TestEncodersWriteWhatModelsDo(t *testing.T) {
 	t.Parallel()
 	random := rand.New(rand.NewPCG(15, 43))
@@ -50,7 +50,7 @@ func unescaped(t *testing.T, value any) []byte {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }
 
-// fill sets every field to a random value, which is the zero value in some cases. A tag has no flags.
+// fill sets every field to a random value, which is sometimes the zero value. A tag has no flags.
 func fill(random *rand.Rand, v reflect.Value) {
 	switch v.Interface().(type) {
 	case time.Time:
@@ -104,7 +104,7 @@ func randomText(random *rand.Rand) string {
 	return text
 }
 
-// randomValue is one that comes from JSON.
+// randomValue returns a random value of a type that JSON decodes to.
 func randomValue(random *rand.Rand, depth int) any {
 	kinds := 10
 	if depth == 0 {

@@ -20,7 +20,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/handler"
 )
 
-// failing is a store and a Datar in which every flag fails, flag n with error n.
+// failing is a store and a Datar in which every flag fails: flag n returns error n.
 type failing struct {
 	handler.Store
 	handler.Datar
@@ -33,7 +33,7 @@ func (f failing) QueryFlagSummaryBreakdown(_ context.Context, id int64, _ datar.
 	return nil, f.errors[id-1]
 }
 
-// setupFailing serves the API over a store and a Datar that fail.
+// setupFailing serves the API over a failing store and Datar.
 func setupFailing(t *testing.T, errs ...error) *server {
 	t.Helper()
 	log := &testlog.Buffer{}
@@ -71,7 +71,7 @@ func TestErrorsBecomeStatuses(t *testing.T) {
 	s := setupFailing(t, errs...)
 	for i, tc := range cases {
 		for path, operation := range map[string]string{"/flags/%d": "getFlag", "/datar/flags/%d/summary": "getDatarFlagSummary"} {
-			t.Run(tc.name+" "+operation, func(t *testing.T) { // one after the other, for their log lines
+			t.Run(tc.name+" "+operation, func(t *testing.T) { // not parallel, because of their log lines
 				before := s.log.String()
 				got := call(t, s, http.MethodGet, fmt.Sprintf(path, i+1), nil)
 				if diff := cmp.Diff(object{"message": tc.message}, got.body); got.status != tc.status || diff != "" {
@@ -103,7 +103,7 @@ func TestAClientThatLeavesIsNoServerError(t *testing.T) {
 	}
 }
 
-// stuck is a store whose database takes questions and answers none.
+// stuck is a store whose database never responds.
 type stuck struct{ handler.Store }
 
 func (stuck) Flag(ctx context.Context, _ int64) (*entity.Flag, error) {

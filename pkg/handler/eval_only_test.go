@@ -11,8 +11,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
 )
 
-// A server that takes its flags from a URL follows the document, keeps what it has while the document is bad, and asks
-// for changes only.
+// TestFlagsFromAURL checks that a server that loads its flags from a URL follows the document,
+// keeps its flags while the document is invalid, and sends conditional requests.
 func TestFlagsFromAURL(t *testing.T) {
 	t.Parallel()
 	document := func(variant string) string {
@@ -64,7 +64,8 @@ func TestFlagsFromAURL(t *testing.T) {
 	}
 }
 
-// Two variants may have one key. Servers on an export of them give entities the same variants.
+// TestVariantsOfOneKeyAreExported checks that servers on an export give entities the same variants,
+// even if two variants have the same key.
 func TestVariantsOfOneKeyAreExported(t *testing.T) {
 	t.Parallel()
 	central := setup(t, nil)
@@ -96,7 +97,7 @@ func TestVariantsOfOneKeyAreExported(t *testing.T) {
 	}
 }
 
-// With a database the mode only disables endpoints.
+// TestEvalOnlyModeOnADatabase checks that with a database, the mode only disables endpoints.
 func TestEvalOnlyModeOnADatabase(t *testing.T) {
 	t.Parallel()
 	s := setup(t, map[string]string{"FLAGR_EVAL_ONLY_MODE": "true"})

@@ -13,7 +13,7 @@ import (
 	exportapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/export"
 )
 
-// fixedStates has one state of the flags.
+// fixedStates returns one fixed state of the flags.
 type fixedStates struct{ state evalcache.State }
 
 func (s *fixedStates) State() *evalcache.State  { return &s.state }

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// sqliteExport downloads a file and gives its path.
+// sqliteExport downloads a file and returns its path.
 func sqliteExport(t *testing.T, s *server, query string) string {
 	t.Helper()
 	rw := httptest.NewRecorder()
@@ -24,7 +24,7 @@ func sqliteExport(t *testing.T, s *server, query string) string {
 	return path
 }
 
-// It sets the folder of temporary files, so it cannot run in parallel.
+// TestAnExportedFileIsADatabase sets the folder of temporary files, so it cannot run in parallel.
 func TestAnExportedFileIsADatabase(t *testing.T) {
 	folder := t.TempDir()
 	t.Setenv("TMPDIR", folder)
@@ -66,7 +66,7 @@ func TestAnExportedFileIsADatabase(t *testing.T) {
 	}
 }
 
-// It sets the folder of temporary files, so it cannot run in parallel.
+// TestAnExportThatFailsSaysSo sets the folder of temporary files, so it cannot run in parallel.
 func TestAnExportThatFailsSaysSo(t *testing.T) {
 	s := setup(t, nil)
 	t.Setenv("TMPDIR", filepath.Join(t.TempDir(), "missing"))

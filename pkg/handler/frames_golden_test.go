@@ -17,9 +17,10 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/recorder"
 )
 
-// TestFramesOfRecordedAnswers compares frames with what follows from the answers that Flagr 1.2.3 gave to 3,000 requests. No frames
-// are recorded, but a frame is the answer as encoding/json writes it, with its members in the order of their names, and what was
-// recorded leaves out only what is the same in all, or was sent.
+// TestFramesOfRecordedAnswers compares frames with those that follow from Flagr 1.2.3's responses
+// to 3,000 requests. The frames themselves were not recorded. But a frame is the response as
+// encoding/json writes it, with its members in the order of their names. The recorded responses
+// leave out only what is the same in all of them, or was sent.
 func TestFramesOfRecordedAnswers(t *testing.T) {
 	t.Parallel()
 	document, err := os.ReadFile(golden.Path("flags.json"))
@@ -47,7 +48,7 @@ func TestFramesOfRecordedAnswers(t *testing.T) {
 			}
 		}
 		result := snapshot.Evaluate(asked, at, false)
-		if result.Reason < eval.NoMatch { // nothing is sent without a flag, or for one that is disabled or has no segments
+		if result.Reason < eval.NoMatch { // without a flag, or for a disabled flag or one without segments, nothing is sent
 			continue
 		}
 		compared++
@@ -91,7 +92,7 @@ func TestFramesOfRecordedAnswers(t *testing.T) {
 	}
 }
 
-// recordedPayload completes a recorded answer by what was left out of it.
+// recordedPayload adds the members that a recorded response leaves out.
 func recordedPayload(request, answer map[string]any, at time.Time) map[string]any {
 	context := map[string]any{}
 	for name, value := range request {
@@ -105,7 +106,7 @@ func recordedPayload(request, answer map[string]any, at time.Time) map[string]an
 		"timestamp":    at.Format(time.RFC3339),
 	}
 	for name, value := range answer {
-		if name == "entityType" { // that of the context of the answer: the flag may set it
+		if name == "entityType" { // it comes from the context in the response, because the flag may set it
 			if value != "" {
 				context[name] = value
 			}
@@ -117,7 +118,7 @@ func recordedPayload(request, answer map[string]any, at time.Time) map[string]an
 	return payload
 }
 
-// exactly decodes a JSON object with all digits of its numbers.
+// exactly decodes a JSON object and keeps all digits of its numbers.
 func exactly(t *testing.T, text []byte) (object map[string]any) {
 	t.Helper()
 	decoder := json.NewDecoder(bytes.NewReader(text))

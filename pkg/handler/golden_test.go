@@ -32,7 +32,8 @@ func TestGoldenWalk(t *testing.T) {
 	}
 }
 
-// waitForCache waits until evaluation uses the newest snapshot of a flag. No flag may have been deleted.
+// waitForCache waits until evaluation uses the newest snapshot of a flag. No flag may have been
+// deleted.
 func waitForCache(t *testing.T, s *server) {
 	t.Helper()
 	newest := must(t, s, http.MethodGet, "/flags/snapshots/max_id", nil)["maxID"]

@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// A constraint on a header decides, whatever the client says about it; in a GET batch there are no headers.
+// TestInjectedContextDecides checks that a constraint on a header uses the real header, whatever
+// the client sends in the context. A GET batch has no headers.
 func TestInjectedContextDecides(t *testing.T) {
 	t.Parallel()
 	s := setup(t, map[string]string{

@@ -12,7 +12,7 @@ import (
 
 func TestInjectedProperties(t *testing.T) {
 	t.Parallel()
-	// A Sunday in UTC, and a Monday where the clock stands.
+	// A Sunday in UTC, and a Monday in the clock's time zone.
 	now := time.Date(2026, 3, 2, 1, 30, 0, 0, time.FixedZone("", 3*3600))
 	clock := map[string]any{
 		"@ts": json.Number("1772404200"), "@ts_hour": json.Number("22"), "@ts_weekday": json.Number("0"), "@ts_month": json.Number("3"),
@@ -38,7 +38,7 @@ func TestInjectedProperties(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			c := &InjectedContext{Headers: tc.headers, HeaderPrefixes: tc.prefixes, Now: func() time.Time { return now }}
-			want := maps.Clone(clock) // the time is always there
+			want := maps.Clone(clock) // the time is always added
 			maps.Copy(want, tc.want)
 			if diff := cmp.Diff(want, c.properties(r)); diff != "" {
 				t.Errorf("properties (-want +got):\n%s", diff)

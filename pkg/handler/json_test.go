@@ -11,7 +11,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/budget"
 )
 
-// Large bodies are decoded in turn, and have been read by then.
+// TestLargeBodiesTakeTurns checks that large bodies are decoded in turn, after they have been read.
 func TestLargeBodiesTakeTurns(t *testing.T) {
 	t.Parallel()
 	large := `{"text":"` + strings.Repeat("x", budget.LargeBytes) + `"}`
@@ -29,7 +29,7 @@ func TestLargeBodiesTakeTurns(t *testing.T) {
 		}
 		arriving, sent := io.Pipe()
 		slow := decode(arriving)
-		if err := turns.Take(t.Context()); err != nil { // so a body on its way has no turn
+		if err := turns.Take(t.Context()); err != nil { // so a body that is being read takes no turn
 			t.Fatal(err)
 		}
 		if got := decode(strings.NewReader(`{"text":"x"}`)); len(got) != 1 || <-got != nil {

@@ -13,11 +13,12 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/store"
 )
 
-// benchmarkFlags is how many flags BenchmarkLists has. Each has 3 variants and 3 segments, with a constraint and 3 distributions each.
+// benchmarkFlags is the number of flags of BenchmarkLists. Each has 3 variants and 3 segments, with
+// a constraint and 3 distributions each.
 const benchmarkFlags = 1_500
 
-// BenchmarkLists answers requests for lists of flags, from the middleware to the last byte, without a network and compression.
-// cpu-ms/op is CPU time of the process.
+// BenchmarkLists measures requests for lists of flags, from the middleware to the last byte,
+// without network and compression. cpu-ms/op is CPU time of the process.
 func BenchmarkLists(b *testing.B) {
 	file := filepath.Join(b.TempDir(), "flagr.sqlite")
 	fillLists(b, file)
@@ -50,7 +51,7 @@ func BenchmarkLists(b *testing.B) {
 	}
 }
 
-// fillLists makes a database with benchmarkFlags flags.
+// fillLists creates a database with benchmarkFlags flags.
 func fillLists(b *testing.B, file string) {
 	b.Helper()
 	db, err := store.Open(b.Context(), store.Options{Driver: "sqlite3", DSN: file})

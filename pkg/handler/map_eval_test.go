@@ -16,7 +16,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
 )
 
-// evalResultModel is the answer to an evaluation as the generated model: what eval.Encoder is compared with.
+// evalResultModel maps a result to the generated model, with which eval.Encoder is compared.
 func evalResultModel(r *eval.Result) *models.EvalResult {
 	m := &models.EvalResult{
 		FlagID:             r.FlagID,
@@ -33,7 +33,7 @@ func evalResultModel(r *eval.Result) *models.EvalResult {
 		EvalDebugLog:       &models.EvalDebugLog{Msg: r.Message},
 	}
 	if r.Reason == eval.Matched {
-		m.VariantAttachment = r.VariantAttachment // a nil attachment is served as null, and not left out
+		m.VariantAttachment = r.VariantAttachment // a nil attachment becomes null and is not left out
 	}
 	for _, s := range r.SegmentLogs {
 		m.EvalDebugLog.SegmentDebugLogs = append(m.EvalDebugLog.SegmentDebugLogs,
@@ -66,7 +66,7 @@ func batchResponseModel(results []*eval.Result) *models.EvaluationBatchResponse 
 	return m
 }
 
-// produced is what the generated operations write for a model.
+// produced returns what the generated operations write for a model.
 func produced(t *testing.T, model any) string {
 	t.Helper()
 	var body bytes.Buffer
@@ -76,7 +76,8 @@ func produced(t *testing.T, model any) string {
 	return strings.TrimSuffix(body.String(), "\n")
 }
 
-// FuzzEncoder compares the encoder of answers with the generated model, for single answers and for a batch of them.
+// FuzzEncoder compares the encoder of responses with the generated model, for single results and
+// for a batch of them.
 func FuzzEncoder(f *testing.F) {
 	f.Add(int64(1), "", "e", "user", `{"country":"FR","age":20.0,"tags":["vip"],"n":null}`, "web", "ANY", true)
 	f.Add(int64(2), "flag", "\"\u2028\xff", "\n", `"<&>"`, "", "", false)
@@ -92,7 +93,7 @@ func FuzzEncoder(f *testing.F) {
 		}
 		decoder := json.NewDecoder(strings.NewReader(context))
 		decoder.UseNumber()
-		_ = decoder.Decode(&request.EntityContext) // nil if it is no JSON
+		_ = decoder.Decode(&request.EntityContext) // nil if it is not JSON
 		snapshot := flags().With([]entity.Flag{{Model: entity.Model{ID: 3}, Key: "off"}, {Model: entity.Model{ID: 4}, Key: "blank", Enabled: true}}, nil)
 		result := snapshot.Evaluate(request, time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC), debug)
 		if diff := cmp.Diff(produced(t, evalResultModel(result)), string(result.AppendJSON(nil))); diff != "" {

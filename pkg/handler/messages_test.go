@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// Every kind of refusal names the field as the client wrote it, what it sent and what is accepted, without names of Go.
+// TestMessagesForPeople checks that every rejection names the field as the client wrote it, the
+// value and what is accepted, without names of Go.
 func TestMessagesForPeople(t *testing.T) {
 	t.Parallel()
 	s := setup(t, nil)
@@ -55,7 +56,7 @@ func TestMessagesForPeople(t *testing.T) {
 	}
 }
 
-// Rows of counts are named by their lines.
+// TestMessagesNameLines checks that messages name rows of counts by their lines.
 func TestMessagesNameLines(t *testing.T) {
 	t.Parallel()
 	s := setup(t, ingesting)

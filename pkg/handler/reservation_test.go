@@ -10,7 +10,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/budget"
 )
 
-// TestAnswersShareMemory reserves memory for answers until there is no more.
+// TestAnswersShareMemory reserves memory for responses until it is used up.
 func TestAnswersShareMemory(t *testing.T) {
 	t.Parallel()
 	h := New(Options{Logger: slog.New(slog.DiscardHandler)})

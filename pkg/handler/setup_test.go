@@ -25,19 +25,19 @@ import (
 	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations"
 )
 
-// server is a whole server but for its listener.
+// server is a whole server without its listener.
 type server struct {
 	http.Handler
 	log *testlog.Buffer
 }
 
-// setup starts a server on an empty SQLite file, with further environment variables as given.
+// setup starts a server on an empty SQLite file with additional environment variables.
 func setup(t testing.TB, environ map[string]string) *server {
 	t.Helper()
 	return setupAt(t, environ, nil)
 }
 
-// setupAt is setup with a clock; nil is that of the system.
+// setupAt is setup with a clock. Nil means the system clock.
 func setupAt(t testing.TB, environ map[string]string, now func() time.Time) *server {
 	t.Helper()
 	merged := map[string]string{
@@ -79,14 +79,15 @@ func newAPI(t testing.TB) *operations.FlagrAPI {
 	return operations.NewFlagrAPI(spec)
 }
 
-// answer is a response, its body decoded if it is JSON.
+// answer is a response, with its body decoded if it is JSON.
 type answer struct {
 	status int
 	raw    string
 	body   any
 }
 
-// call sends one request to a path under /api/v1. A string body is sent as it is, any other as JSON; nil sends none.
+// call sends one request to a path under /api/v1. It sends a string body unchanged and any other
+// body as JSON. Nil sends no body.
 func call(t testing.TB, h http.Handler, method, path string, body any) answer {
 	t.Helper()
 	var reader io.Reader
@@ -118,7 +119,7 @@ func send(h http.Handler, r *http.Request) answer {
 	return a
 }
 
-// must is call, for what is expected to work.
+// must is call for a request that must succeed.
 func must(t testing.TB, h http.Handler, method, path string, body any) map[string]any {
 	t.Helper()
 	a := call(t, h, method, path, body)
@@ -129,10 +130,11 @@ func must(t testing.TB, h http.Handler, method, path string, body any) map[strin
 	return object
 }
 
-// object is short for the body of a request.
+// object is a JSON object in requests and responses.
 type object = map[string]any
 
-// booleanFlag creates an enabled flag whose one variant goes to everybody, and waits until evaluation knows it.
+// booleanFlag creates an enabled flag that gives its only variant to all entities, and waits until
+// it can be evaluated.
 func booleanFlag(t testing.TB, s *server, key string, recorded bool) (flagID, segmentID, variantID int) {
 	t.Helper()
 	f := must(t, s, http.MethodPost, "/flags", object{"description": "d", "key": key, "template": "simple_boolean_flag"})

@@ -12,8 +12,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
 )
 
-// fleetStory is a flag on two servers that share a database. One of them never sees changes of flags. Everything happens by
-// requests, and the test sets the time.
+// fleetStory is a flag on two servers that share a database. One of them never loads changes of
+// flags. Everything is done by requests, and the test sets the time.
 type fleetStory struct {
 	t          *testing.T
 	kind       testdb.Kind
@@ -38,7 +38,7 @@ func (s *fleetStory) server(name, refresh string) *server {
 	}, s.now)
 }
 
-// change puts what changes the flag, and waits until the main server evaluates what it made.
+// change changes the flag by a request, and waits until the main server evaluates with the change.
 func (s *fleetStory) change(path string, body any) {
 	s.t.Helper()
 	must(s.t, s.main, http.MethodPut, path, body)
@@ -49,7 +49,7 @@ func (s *fleetStory) change(path string, body any) {
 	})
 }
 
-// evaluate asks a server for n entities, and returns how many of them got a variant.
+// evaluate evaluates n entities on a server, and returns how many of them got a variant.
 func (s *fleetStory) evaluate(on *server, n int, properties object) (assigned int) {
 	s.t.Helper()
 	entities := make([]object, n)
@@ -66,7 +66,8 @@ func (s *fleetStory) evaluate(on *server, n int, properties object) (assigned in
 	return assigned
 }
 
-// value follows a path such as "outcomes.0.count" into an answer, and is nil where it ends early.
+// value follows a path such as "outcomes.0.count" into a response. It returns nil if the path does
+// not exist.
 func value(in any, path string) any {
 	for name := range strings.SplitSeq(path, ".") {
 		switch v := in.(type) {
@@ -85,7 +86,7 @@ func value(in any, path string) any {
 	return in
 }
 
-// isEmpty reports whether a value is left out, 0, or an empty list.
+// isEmpty reports whether a value is missing, 0, or an empty list.
 func isEmpty(v any) bool {
 	list, ok := v.([]any)
 	return v == nil || v == 0.0 || ok && len(list) == 0
@@ -115,20 +116,22 @@ func (s *fleetStory) want(path string, values map[string]any) {
 	}
 }
 
-// answers are the paths of the four questions.
+// The paths of the four answers.
 func (s *fleetStory) state() string    { return "/datar" + s.flag + "/state" }
 func (s *fleetStory) rollout() string  { return "/datar" + s.flag + "/rollout" }
 func (s *fleetStory) outcomes() string { return "/datar" + s.flag + "/outcomes" }
 
-// trusted expects that the statistics of both servers balance, and that the flag's counts are complete.
+// trusted expects that the statistics of both servers balance, and that the flag's counts are
+// complete.
 func (s *fleetStory) trusted() {
 	s.t.Helper()
 	s.want("/datar/fleet", map[string]any{"balanced": true, "pending": nil, "servers.1.state": "heard"})
 	s.want(s.outcomes(), map[string]any{"complete.servers": 2, "complete.silent": nil, "complete.dropped": nil, "complete.holes": nil})
 }
 
-// TestStoryOfAFlagOnEachDatabase follows a flag from its creation to its end over HTTP, and asks the four questions on the way:
-// can it be deleted, does the rollout do what was set, why did some get nothing, and can the numbers be trusted.
+// TestStoryOfAFlagOnEachDatabase follows a flag from its creation to its deletion over HTTP. On the
+// way, it asks four questions: can it be deleted, does the rollout work as configured, why did some
+// entities get no variant, and are the numbers complete.
 func TestStoryOfAFlagOnEachDatabase(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		s := &fleetStory{t: t, kind: kind, dsn: kind.Fresh(t)}
@@ -167,7 +170,7 @@ func (s *fleetStory) create() {
 func (s *fleetStory) rollOut() {
 	french := object{"country": "FR", "age": 30}
 	s.change(s.flag+"/enabled", object{"enabled": true})
-	s.held = s.server("held", "1h") // has the flag as it is now, until the end
+	s.held = s.server("held", "1h") // keeps the current flag until the end
 	s.wait(hour)
 	twenty := s.evaluate(s.main, 500, french)
 	s.want(s.state(), map[string]any{"state": "changing", "canDelete.answer": "no"})
@@ -220,7 +223,7 @@ func (s *fleetStory) askWrongly() {
 		call(s.t, s.main, http.MethodPost, "/evaluation", object{"flagKey": "chekout-button", "entityID": "a"})
 	}
 	s.want("/datar/unknown", map[string]any{"unknown.0.asked": "chekout-button", "unknown.0.count": 7, "unknown.0.similar": "checkout-button", "unknown.1": nil})
-	s.want(s.outcomes(), map[string]any{"total": 1410}) // neither is what was tried counted
+	s.want(s.outcomes(), map[string]any{"total": 1410}) // try does not count either
 }
 
 func (s *fleetStory) launch() {
@@ -241,7 +244,7 @@ func (s *fleetStory) launch() {
 }
 
 func (s *fleetStory) retire() {
-	for range 40 { // in steps, in which both servers report that they are there
+	for range 40 { // in steps, in which both servers report
 		s.wait(aDay)
 	}
 	s.want(s.state(), map[string]any{"state": "inactive", "stale": true, "advice.do": "delete", "canDelete.answer": "yes"})

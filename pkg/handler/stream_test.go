@@ -16,7 +16,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
 )
 
-// largeFlag creates a flag whose attachment has 8 MB, so that its export does not fit into the buffers of a connection.
+// largeFlag creates a flag with an attachment of 8 MB, so that its export does not fit into the
+// buffers of a connection.
 func largeFlag(t *testing.T, s *server) {
 	t.Helper()
 	must(t, s, http.MethodPost, "/flags", object{"description": "d", "key": "large"})
@@ -26,7 +27,7 @@ func largeFlag(t *testing.T, s *server) {
 	})
 }
 
-// TestFourExportsAtOnce has clients that ask for an export and read only its first bytes.
+// TestFourExportsAtOnce opens clients that request an export and read only its first bytes.
 func TestFourExportsAtOnce(t *testing.T) {
 	t.Parallel()
 	s := setup(t, nil)
@@ -63,14 +64,14 @@ func TestFourExportsAtOnce(t *testing.T) {
 	}
 }
 
-// download is an answer whose body has not been read.
+// download is a response whose body has not been read.
 type download struct {
 	status int
 	header http.Header
 	body   io.ReadCloser
 }
 
-// get sends a request on a connection of its own. The body is closed at the end of the test.
+// get sends a request on a new connection. The body is closed at the end of the test.
 func get(t *testing.T, url string) download {
 	t.Helper()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true}}
@@ -86,8 +87,8 @@ func get(t *testing.T, url string) download {
 	return download{response.StatusCode, response.Header, response.Body}
 }
 
-// TestExportsOutliveTheWriteTimeout reads exports more slowly than the server's timeout allows, but without a pause, and uses the
-// connection again.
+// TestExportsOutliveTheWriteTimeout reads exports more slowly than the server's timeout allows, but
+// without a pause, and reuses the connection.
 func TestExportsOutliveTheWriteTimeout(t *testing.T) {
 	t.Parallel()
 	const timeout = 300 * time.Millisecond
@@ -114,7 +115,7 @@ func TestExportsOutliveTheWriteTimeout(t *testing.T) {
 				if err != nil {
 					t.Fatalf("export %d: %v", i+1, err)
 				}
-				<-time.After(pause) // the client's own: it reads nothing meanwhile
+				<-time.After(pause) // the client's own pause, in which it reads nothing
 				n, err := io.Copy(io.Discard, response.Body)
 				_ = response.Body.Close() // it has been read
 				if err != nil || n < 8<<20 {
@@ -125,7 +126,7 @@ func TestExportsOutliveTheWriteTimeout(t *testing.T) {
 	}
 }
 
-// TestAbandonedExportGivesItsPlaceBack leaves while the export waits for its turn.
+// TestAbandonedExportGivesItsPlaceBack disconnects while the export waits for its turn.
 func TestAbandonedExportGivesItsPlaceBack(t *testing.T) {
 	t.Parallel()
 	s := setup(t, nil)
@@ -139,7 +140,7 @@ func TestAbandonedExportGivesItsPlaceBack(t *testing.T) {
 	}
 }
 
-// TestListsOfSeveralPages has flags that are too large to be read at once.
+// TestListsOfSeveralPages lists flags that are too large to be read at once.
 func TestListsOfSeveralPages(t *testing.T) {
 	t.Parallel()
 	s := setup(t, nil)

@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// A misspelled field is accepted, as in Flagr, and named.
+// TestUnknownFieldsOfAFlagAreNamed checks that a misspelled field is accepted, as in Flagr, and
+// named in a warning.
 func TestUnknownFieldsOfAFlagAreNamed(t *testing.T) {
 	t.Parallel()
 	s := setup(t, nil)
