@@ -23,13 +23,13 @@ func TestSimilarKeys(t *testing.T) {
 	t.Parallel()
 	keys := []string{"checkout-button", "dark-mode", "ab", "new-onboarding", "Old.Banner"}
 	for asked, want := range map[string]string{
-		"checkout-button2": "checkout-button", // one more
-		"chekout-button":   "checkout-button", // one less
+		"checkout-button2": "checkout-button", // one inserted
+		"chekout-button":   "checkout-button", // one deleted
 		"chekcout-button":  "checkout-button", // two swapped
 		"checkuot-buttn":   "checkout-button", // both
-		"checkout_button":  "checkout-button", // another one
-		"checkout-butt":    "checkout-button", // two less
-		"checkout-but":     "",                // three less
+		"checkout_button":  "checkout-button", // one replaced
+		"checkout-butt":    "checkout-button", // two deleted
+		"checkout-but":     "",                // three deleted
 		"CHECKOUT-BUTTON":  "checkout-button",
 		"old.baner":        "Old.Banner",
 		"ac":               "", // half of it differs
@@ -72,7 +72,7 @@ func TestOutcomes(t *testing.T) {
 	rows := []datar.Row{
 		row(datar.Matched, 61, 23, 117, 30, when), row(datar.Matched, 62, 23, 117, 20, when), row(datar.HeldOut, 0, 23, 117, 60, when),
 		row(datar.NoMatch, 0, 0, 117, 40, when), asked, row(datar.Disabled, 0, 0, 115, 1, when),
-		row(datar.Matched, 99, 0, 0, 2, when), // folded for want of room, and a variant that is deleted
+		row(datar.Matched, 99, 0, 0, 2, when), // folded for lack of space, and a deleted variant
 		{Key: datar.Key{FlagID: 42, VariantID: 61, SegmentID: 23}, Count: 5},
 	}
 	names := insight.NewNames(checkout())
@@ -136,7 +136,7 @@ func TestForecast(t *testing.T) {
 		t.Errorf("a wider rollout: %+v", wider)
 	}
 	shifted := forecast(segment(func(s *entity.SegmentDefinition) { s.Distributions[0].Percent, s.Distributions[1].Percent = 60, 40 }))
-	// blue: 0-299 of 0-599, green: 600-799 of 600-999, against 0-249 and 500-749.
+	// blue: 0-299 of 0-599, green: 600-799 of 600-999, compared with 0-249 and 500-749.
 	if shifted.Moved != 0 || shifted.Gained != 100 || shifted.Lost != 100 {
 		t.Errorf("a shifted distribution: moved %d, gained %d, lost %d", shifted.Moved, shifted.Gained, shifted.Lost)
 	}
@@ -144,7 +144,7 @@ func TestForecast(t *testing.T) {
 		s.RolloutPercent = 100
 		s.Distributions[0].Percent, s.Distributions[1].Percent = 10, 90
 	}))
-	if swapped.Moved != 150 { // 100-249 were blue, and are green
+	if swapped.Moved != 150 { // 100-249 were blue and are green now
 		t.Errorf("moved %d, want 150", swapped.Moved)
 	}
 	narrowed := forecast(segment(func(s *entity.SegmentDefinition) { s.Constraints[0].Value = `"DE"` }))
@@ -179,7 +179,7 @@ func TestSampleOfReasons(t *testing.T) {
 	}
 	for second := range 4 {
 		when := start.Add(time.Duration(second) * time.Second)
-		for range 100 { // of which 5 are looked at
+		for range 100 { // 5 of them are sampled
 			observe(when, map[string]any{"country": "DE"})
 			observe(when, map[string]any{"country": "FR", "age": 40.0}) // matches
 		}
@@ -200,13 +200,14 @@ func TestSampleOfReasons(t *testing.T) {
 	if other := s.Reasons(42, nil, from+1, from+2); other.Examined != 2 || other.Segments[0].Constraints[0].Text != "" {
 		t.Errorf("of the second hour: %+v", other)
 	}
-	observe(start.Add(8*24*time.Hour), map[string]any{}) // forgets the first hours
+	observe(start.Add(8*24*time.Hour), map[string]any{}) // drops the first hours
 	testwait.Until(t, "old hours to be forgotten", func() bool { return s.Reasons(42, nil, from, from+2).Examined == 0 })
 	cancel()
 	<-done
 }
 
-// Observing costs nothing while nothing is sampled, and no memory for what is not.
+// TestObserversDoNotAllocate checks that observing does not allocate, except for sampled
+// evaluations.
 func TestObserversDoNotAllocate(t *testing.T) {
 	s, tail := insight.NewSampler(time.Unix(0, 0)), insight.NewTail()
 	snapshot := eval.Compile([]entity.Flag{*checkout()})
@@ -219,7 +220,7 @@ func TestObserversDoNotAllocate(t *testing.T) {
 	}
 }
 
-// endsAfter is the context of a request whose client leaves when it has been looked at so many times.
+// endsAfter is the context of a request whose client disconnects after a number of checks.
 type endsAfter struct {
 	context.Context
 	looks int
@@ -232,7 +233,8 @@ func (c *endsAfter) Err() error {
 	return nil
 }
 
-// Patterns of a draft may take a third of a second for each of 1,000 entities, so a Try ends with its request.
+// TestTryEndsWithItsRequest checks that a Try ends with its request. Patterns of a draft may take a
+// third of a second for each of 1,000 entities.
 func TestTryEndsWithItsRequest(t *testing.T) {
 	t.Parallel()
 	ctx := &endsAfter{t.Context(), 10}
@@ -242,8 +244,9 @@ func TestTryEndsWithItsRequest(t *testing.T) {
 	}
 }
 
-// What waits for a listener is small, however long the entity ids are, and equal ids have equal hashes. The test is not parallel, since
-// it measures the memory of the process.
+// TestTailKeepsNoLongEntities checks that waiting events are small, however long the entity IDs
+// are, and that equal IDs have equal hashes. It measures the memory of the process, so it is not
+// parallel.
 func TestTailKeepsNoLongEntities(t *testing.T) {
 	tail := insight.NewTail()
 	l, err := tail.Listen(42)
@@ -274,7 +277,8 @@ func TestTailKeepsNoLongEntities(t *testing.T) {
 	}
 }
 
-// A request that was refused has no outcome: the tail leaves it out, as the counts do.
+// TestRefusedRequestsHaveNoOutcome checks that a rejected request has no outcome. The tail skips
+// it, and so do the counts.
 func TestRefusedRequestsHaveNoOutcome(t *testing.T) {
 	t.Parallel()
 	tail := insight.NewTail()
@@ -369,7 +373,7 @@ func TestComplete(t *testing.T) {
 	if c.Servers != 2 || c.Silent != 1 || c.Dropped != 3 || !c.Since.Equal(at(t, "2026-01-12T04:00:00Z")) {
 		t.Errorf("got %+v", c)
 	}
-	in.Servers = in.Servers[:1] // nothing has run since
+	in.Servers = in.Servers[:1] // no server has run since
 	if c := insight.CompleteOf(in); len(c.Holes) != 2 || c.Holes[1].Why != insight.WhyNoServer || !c.Holes[1].To.Equal(now) {
 		t.Errorf("got %+v", c.Holes)
 	}

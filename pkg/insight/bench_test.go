@@ -26,10 +26,10 @@ var (
 	benchDSN  = flag.String("bench.dsn", "", "connection string of a database for BenchmarkAnswers, which is kept, and filled unless it is: choose its kind with -bench")
 )
 
-// benchNow is the time of the answers, in the middle of a day.
+// benchNow is the time of the requests, in the middle of a day.
 var benchNow = time.Date(2026, 3, 31, 14, 30, 0, 0, time.UTC)
 
-// storedCounts are what a server reads that has nothing pending.
+// storedCounts reads the counts of a server without pending counts.
 type storedCounts struct {
 	*gormstore.Store
 	sequence int64
@@ -37,7 +37,7 @@ type storedCounts struct {
 
 func (*storedCounts) Refresh(context.Context) {}
 
-// flush stores a count of the present hour, as servers do between two answers.
+// flush stores a count of the current hour, as servers do between two requests.
 func (c *storedCounts) flush(b *testing.B) {
 	b.Helper()
 	c.sequence++
@@ -53,7 +53,7 @@ type fixedFlags struct{ snapshot *eval.Snapshot }
 
 func (f fixedFlags) Snapshot() *eval.Snapshot { return f.snapshot }
 
-// benchFlags saves the flags of the history with their snapshots, one for each version.
+// benchFlags saves the flags of the history, with one snapshot for each version.
 func benchFlags(b *testing.B, db *store.Store, days int) {
 	b.Helper()
 	begin := benchNow.Truncate(time.Hour).Add(time.Duration(1-days*24) * time.Hour)
@@ -92,7 +92,7 @@ func benchFlags(b *testing.B, db *store.Store, days int) {
 	}
 }
 
-// fillAnswers writes the flags and their history, and rolls it up.
+// fillAnswers writes the flags and their history, and makes the rollups.
 func fillAnswers(b *testing.B, kind testdb.Kind, db *store.Store, counts *gormstore.Store, pool *sql.DB) {
 	b.Helper()
 	started := time.Now()
@@ -113,9 +113,10 @@ func fillAnswers(b *testing.B, kind testdb.Kind, db *store.Store, counts *gormst
 	}
 }
 
-// BenchmarkAnswers answers questions about 1,000 flags from 90 days with 5,076,000 details. cpu-ms/op is CPU time of the process,
-// and of PostgreSQL's. The aims are 15 ms for one flag's outcomes, series and rollout each, 80 ms for the states of all flags, and
-// 30 ms for the first 100 of them.
+// BenchmarkAnswers measures responses about 1,000 flags over 90 days with 5,076,000 details.
+// cpu-ms/op is the CPU time of the process and of PostgreSQL. The targets are 15 ms for each of one
+// flag's outcomes, series and rollout, 80 ms for the states of all flags, and 30 ms for the first
+// 100 of them.
 func BenchmarkAnswers(b *testing.B) {
 	for _, kind := range testdb.Kinds() {
 		b.Run(kind.Name, func(b *testing.B) {
@@ -139,7 +140,7 @@ func BenchmarkAnswers(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			pool.SetMaxOpenConns(1) // whose CPU time is known
+			pool.SetMaxOpenConns(1) // the connection whose CPU time is measured
 			if !db.DB().Migrator().HasTable("bench_filled") {
 				fillAnswers(b, kind, db, counts, pool)
 			}
@@ -188,7 +189,7 @@ func BenchmarkAnswers(b *testing.B) {
 			} {
 				b.Run(test.name, func(b *testing.B) {
 					b.ReportAllocs()
-					if err := test.answer(b.Context(), 0); err != nil { // fills the caches of what does not change
+					if err := test.answer(b.Context(), 0); err != nil { // fills the caches
 						b.Fatal(err)
 					}
 					var spent time.Duration

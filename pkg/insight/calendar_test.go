@@ -72,7 +72,8 @@ func TestBucketsOfZones(t *testing.T) {
 	}
 }
 
-// Buckets are next to each other, and begin where a naive look at each hour says that a day or week begins.
+// TestBucketsOfManyZonesAreWhole checks that buckets are adjacent, and begin where a simple check
+// of each hour finds the start of a day or week.
 func TestBucketsOfManyZonesAreWhole(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"Europe/Berlin", "America/New_York", "America/Sao_Paulo", "Asia/Kolkata", "Australia/Lord_Howe", "Africa/Casablanca",
@@ -114,7 +115,7 @@ func TestTooManyBuckets(t *testing.T) {
 	for name, test := range map[string]struct {
 		unit  insight.Unit
 		hours datar.Hour
-		want  string // part of the error; empty for none
+		want  string // part of the error; empty means no error
 	}{
 		"as many hours as may be": {insight.UnitHour, 2000, ""},
 		"one hour more":           {insight.UnitHour, 2001, "want day or week"},

@@ -84,7 +84,8 @@ func TestChangesOfAFlagThatIsCreated(t *testing.T) {
 	}
 }
 
-// Snapshots come from the database, where anybody may have written anything.
+// TestSnapshotsThatCannotBeRead parses invalid snapshots, because other programs can write to the
+// database.
 func TestSnapshotsThatCannotBeRead(t *testing.T) {
 	t.Parallel()
 	broken := insight.ParseSnapshot(&entity.FlagSnapshot{Model: entity.Model{ID: 7}, Flag: []byte(`{"Key":`)})
@@ -109,7 +110,8 @@ func TestLongValuesAreCut(t *testing.T) {
 	}
 }
 
-// Where all flags are counted, one whose records are off is counted from when that began, until it is deleted.
+// TestHistoryWhereAllFlagsAreCounted checks a flag with records off where all flags are counted: it
+// is counted from the time when this began until the flag is deleted.
 func TestHistoryWhereAllFlagsAreCounted(t *testing.T) {
 	t.Parallel()
 	one := func(when string, on, deleted bool) insight.Snapshot {

@@ -13,7 +13,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/insight"
 )
 
-// rollout builds an input: version 115 from 8:00, 117 from 10:00, and a window of that day.
+// rollout returns an input with version 115 from 8:00, version 117 from 10:00, and a window of that
+// day.
 func rollout(t *testing.T, versions map[int64]*entity.Flag, rows ...datar.Row) *insight.RolloutInput {
 	t.Helper()
 	return &insight.RolloutInput{
@@ -49,11 +50,11 @@ func TestEachFindingAndTheNearestCaseWithout(t *testing.T) {
 	heldOut := func(n int64) datar.Row { return row(datar.HeldOut, 0, 23, 117, n, later) }
 	noMatch := func(n int64) datar.Row { return row(datar.NoMatch, 0, 0, 117, n, later) }
 	for name, test := range map[string]struct {
-		change func(f *entity.Flag) // of version 117
+		change func(f *entity.Flag) // applied to version 117
 		rows   []datar.Row
 		more   func(in *insight.RolloutInput)
 		rule   insight.Rule
-		want   string // a part of the text; empty: the rule does not apply
+		want   string // a part of the text; empty means that the rule does not apply
 		count  int64
 	}{
 		"variant without buckets": {onlyBlue, []datar.Row{blue(9), green(4)}, nil, insight.RuleImpossibleVariant, `4 evaluations got "green" from segment 23, which has no bucket`, 4},
@@ -135,7 +136,8 @@ func TestEachFindingAndTheNearestCaseWithout(t *testing.T) {
 	}
 }
 
-// An hour in which a version was replaced has counts from before and after.
+// TestOldVersionWithinTheHourIsALowerBound counts in the hour in which a version was replaced. That
+// hour has counts from before and after.
 func TestOldVersionWithinTheHourIsALowerBound(t *testing.T) {
 	t.Parallel()
 	r := row(datar.Matched, 61, 23, 115, 500, at(t, "2026-01-24T10:30:00Z"))
@@ -159,7 +161,8 @@ func TestOldVersionWithinTheHourIsALowerBound(t *testing.T) {
 	}
 }
 
-// What is set is the number of buckets, not arithmetic on percentages.
+// TestSetIsBuckets checks that the configured share is a number of buckets, not a calculation with
+// percentages.
 func TestSetIsBuckets(t *testing.T) {
 	t.Parallel()
 	f := checkout()
@@ -181,7 +184,7 @@ func TestSetIsBuckets(t *testing.T) {
 	}
 }
 
-// randomFlag has up to four variants and three segments.
+// randomFlag returns a flag with up to four variants and three segments.
 func randomFlag(r *rand.Rand, id uint) *entity.Flag {
 	f := &entity.Flag{Model: entity.Model{ID: id}, Key: fmt.Sprintf("flag-%d", id), Enabled: true, DataRecordsEnabled: true}
 	variants := 1 + r.IntN(4)
@@ -217,7 +220,7 @@ func randomSegment(r *rand.Rand, f *entity.Flag, id uint) entity.Segment {
 	return s
 }
 
-// randomContext lacks properties, or has them of another type, now and then.
+// randomContext returns a context that sometimes lacks properties, or has them with another type.
 func randomContext(r *rand.Rand) map[string]any {
 	c := map[string]any{"country": []any{"FR", "DE", "GB", 7.0}[r.IntN(4)], "age": []any{17.0, 18.0, 40.0, "19"}[r.IntN(4)]}
 	if r.IntN(5) == 0 {
@@ -226,7 +229,7 @@ func randomContext(r *rand.Rand) map[string]any {
 	return c
 }
 
-// outcomeOf tells what a result, made with debug logs, came to, and in which segment.
+// outcomeOf returns the outcome and the segment of a result with debug logs.
 func outcomeOf(result *eval.Result) (outcome datar.Outcome, segmentID int64, asked datar.Asked) {
 	for _, log := range result.SegmentLogs {
 		if strings.Contains(log.Message, "cannot be evaluated") || strings.Contains(log.Message, "not an object") {
@@ -249,7 +252,8 @@ func outcomeOf(result *eval.Result) (outcome datar.Outcome, segmentID int64, ask
 	}
 }
 
-// However skewed the traffic of a healthy rollout is, it contradicts nothing.
+// TestHealthyRolloutsContradictNothing checks that a correct rollout never leads to a
+// contradiction, however skewed its traffic is.
 func TestHealthyRolloutsContradictNothing(t *testing.T) {
 	t.Parallel()
 	r := rand.New(rand.NewPCG(3, 17))
@@ -278,8 +282,9 @@ func TestHealthyRolloutsContradictNothing(t *testing.T) {
 			list = append(list, insight.Head{SnapshotID: 100 + v, At: from})
 			snapshot := eval.Compile([]entity.Flag{*f})
 			for range 30 {
-				// A few entities are asked for again and again; some of what a version answers comes up to a minute and the refresh
-				// interval after it was replaced, or up to a minute before it is there.
+				// A few entities are evaluated many times. Some evaluations use a version up to a
+				// minute plus the refresh interval after its replacement, or up to a minute before
+				// its start.
 				n := int64(1 + r.IntN(10)*r.IntN(10)*r.IntN(10))
 				when := from.Add(time.Duration(r.Int64N(int64(5*time.Hour + 2*time.Minute + refresh)))).Add(-time.Minute).Truncate(time.Millisecond)
 				result := snapshot.Evaluate(eval.Request{FlagID: int64(id), EntityID: fmt.Sprint("e", r.IntN(12)), EntityContext: randomContext(r)}, when, true)

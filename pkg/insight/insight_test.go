@@ -12,7 +12,7 @@ import (
 
 const refresh = 3 * time.Second
 
-// at parses a time of RFC 3339.
+// at parses an RFC 3339 time.
 func at(t testing.TB, text string) time.Time {
 	t.Helper()
 	parsed, err := time.Parse(time.RFC3339, text)
@@ -22,7 +22,7 @@ func at(t testing.TB, text string) time.Time {
 	return parsed
 }
 
-// clone copies a flag by way of JSON, as snapshots do.
+// clone copies a flag through JSON, as snapshots do.
 func clone(t testing.TB, f *entity.Flag) *entity.Flag {
 	t.Helper()
 	text, err := json.Marshal(f)
@@ -36,7 +36,8 @@ func clone(t testing.TB, f *entity.Flag) *entity.Flag {
 	return copied
 }
 
-// checkout is a flag with two variants, each for half of a rollout of 50% to adults in France.
+// checkout returns a flag with two variants. Each gets half of a rollout of 50% to adults in
+// France.
 func checkout() *entity.Flag {
 	return &entity.Flag{
 		Model: entity.Model{ID: 42, CreatedAt: time.Date(2025, 12, 1, 0, 0, 0, 0, time.UTC)}, Key: "checkout-button", Enabled: true, DataRecordsEnabled: true,
@@ -52,7 +53,7 @@ func checkout() *entity.Flag {
 	}
 }
 
-// row is a row of flag 42.
+// row returns a row of flag 42.
 func row(outcome datar.Outcome, variantID, segmentID int64, version uint16, count int64, last time.Time) datar.Row {
 	return datar.Row{
 		Key:   datar.Key{FlagID: 42, Outcome: outcome, VariantID: variantID, SegmentID: segmentID, Version: version, Hour: datar.HourOf(last)},

@@ -22,7 +22,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/store"
 )
 
-// evaluation is what the model knows of one evaluation.
+// evaluation is one evaluation in the model.
 type evaluation struct {
 	at                           time.Time
 	flagID, variantID, segmentID int64
@@ -31,18 +31,18 @@ type evaluation struct {
 	asked                        datar.Asked
 }
 
-// world has flags with histories, and a list of all evaluations.
+// world contains flags with histories, and a list of all evaluations.
 type world struct {
 	now         time.Time
-	flags       map[int64]*entity.Flag // as they are now
-	snapshots   []entity.FlagSnapshot  // in the order of their ids
+	flags       map[int64]*entity.Flag // current states
+	snapshots   []entity.FlagSnapshot  // in the order of their IDs
 	evaluations []evaluation
 	unknown     map[string]int64
 	counts      datar.DetailStore
-	late        map[int64]bool // flags of which an old version was used
+	late        map[int64]bool // flags for which an old version was used
 }
 
-// The world is what a Service reads.
+// The methods through which a Service reads the world.
 
 func (w *world) Refresh(context.Context) {}
 func (w *world) Details(ctx context.Context, q datar.DetailsQuery) ([]datar.Row, error) {
@@ -101,7 +101,7 @@ func (w *world) DeletedAmong(_ context.Context, keys []string, ids []int64) (lis
 	return list, nil
 }
 
-// Snapshot is what evaluation uses now.
+// Snapshot returns the current flags.
 func (w *world) Snapshot() *eval.Snapshot {
 	var flags []entity.Flag
 	for _, f := range w.flags {
@@ -110,17 +110,18 @@ func (w *world) Snapshot() *eval.Snapshot {
 	return eval.Compile(flags)
 }
 
-// newWorld makes flags, changes and evaluations of 20 days, and counts these in batches of two servers.
+// newWorld creates flags, changes and evaluations of 20 days, and counts them in batches of two
+// servers.
 func newWorld(t *testing.T, r *rand.Rand, counts datar.DetailStore) *world {
 	t.Helper()
 	start := at(t, "2026-03-15T00:00:00Z")
 	w := &world{now: start.Add(20 * 24 * time.Hour).Add(1234567 * time.Millisecond), flags: map[int64]*entity.Flag{}, counts: counts, late: map[int64]bool{}, unknown: map[string]int64{}}
-	snapshotID := uint(65_530) // the numbers of versions start again soon
+	snapshotID := uint(65_530) // version numbers wrap around soon
 	for id := uint(1); id <= 5; id++ {
 		f := randomFlag(r, id)
 		f.CreatedAt = start.Add(-40 * 24 * time.Hour)
 		changed := f.CreatedAt
-		var before *entity.Flag // the version before, while an old server has it
+		var before *entity.Flag // the previous version, while an old server uses it
 		for day := range 20 {
 			if day == 0 || r.IntN(3) == 0 {
 				if day > 0 {
@@ -138,7 +139,7 @@ func newWorld(t *testing.T, r *rand.Rand, counts datar.DetailStore) *world {
 			}
 			for range r.IntN(60) {
 				used, when := f, start.Add(time.Duration(day)*24*time.Hour).Add(time.Duration(r.Int64N(int64(23*time.Hour))))
-				if id == 5 && before != nil && r.IntN(4) == 0 && !before.DeletedAt.Valid { // one server is held on the old version
+				if id == 5 && before != nil && r.IntN(4) == 0 && !before.DeletedAt.Valid { // one server keeps the old version
 					used, w.late[5] = before, true
 				}
 				if !used.DeletedAt.Valid {
@@ -212,7 +213,7 @@ func (w *world) count(t *testing.T, r *rand.Rand) {
 		}
 		slices.SortFunc(batch.Rows, func(a, b datar.Row) int { return a.Compare(b.Key) })
 		for n := range 5 {
-			asked := fmt.Sprint("flag-", n+3) // of which some exist and some do not
+			asked := fmt.Sprint("flag-", n+3) // some of them exist
 			ms := w.now.Add(-time.Hour).UnixMilli()
 			batch.Unknown = append(batch.Unknown, datar.UnknownRow{Asked: asked, Hour: datar.HourOf(time.UnixMilli(ms)), Count: int64(n + 1), First: ms, Last: ms})
 			w.unknown[asked] += int64(n + 1)
@@ -223,7 +224,7 @@ func (w *world) count(t *testing.T, r *rand.Rand) {
 	}
 }
 
-// of lists the evaluations of a flag in the hours from, inclusive, to, exclusive.
+// of returns the evaluations of a flag in the hours from, inclusive, to, exclusive.
 func (w *world) of(flagID int64, from, to time.Time) (list []evaluation) {
 	for _, e := range w.evaluations {
 		hour := e.at.Truncate(time.Hour)
@@ -234,7 +235,7 @@ func (w *world) of(flagID int64, from, to time.Time) (list []evaluation) {
 	return list
 }
 
-// TestAnswersAreThoseOfAList compares all answers with what a list of all evaluations says.
+// TestAnswersAreThoseOfAList compares all responses with results from a list of all evaluations.
 func TestAnswersAreThoseOfAList(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(4) {
@@ -335,7 +336,7 @@ func checkOutcomes(t *testing.T, s *insight.Service, flagID int64, window insigh
 	compareSums(t, "outcomes", want, got)
 }
 
-// compareSums ignores sums that are 0.
+// compareSums compares sums and ignores those that are 0.
 func compareSums(t *testing.T, what string, want, got map[string]int64) {
 	t.Helper()
 	for name := range want {
@@ -387,7 +388,7 @@ func checkRollout(t *testing.T, w *world, s *insight.Service, flagID int64, wind
 	return contradictions
 }
 
-// checkOldVersion compares with the evaluations that were late.
+// checkOldVersion compares a finding with the late evaluations.
 func checkOldVersion(t *testing.T, w *world, list []evaluation, f *insight.Finding) {
 	t.Helper()
 	i := slices.IndexFunc(w.snapshots, func(s entity.FlagSnapshot) bool { return int64(s.ID) == f.SnapshotID })

@@ -10,13 +10,13 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/insight"
 )
 
-// everybody is checkout with all of a segment without constraints for blue.
+// everybody changes checkout so that a segment without constraints gives blue to all entities.
 func everybody(f *entity.Flag) {
 	f.Segments[0].Constraints, f.Segments[0].RolloutPercent = nil, 100
 	f.Segments[0].Distributions[0].Percent, f.Segments[0].Distributions[1].Percent = 100, 0
 }
 
-// TestStates has a case for each state, and one for what keeps the next one from applying.
+// TestStates has a case for each state, and a case for each condition that prevents the next state.
 func TestStates(t *testing.T) {
 	t.Parallel()
 	now := at(t, "2026-01-31T14:00:00Z")

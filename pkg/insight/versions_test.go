@@ -7,7 +7,7 @@ import (
 
 func TestVersionsAliveInAWindow(t *testing.T) {
 	t.Parallel()
-	// Snapshot 12 has the time of 11, and 14 one before that of 13, as clocks of two servers have it.
+	// Because of clock skew, snapshot 12 has the time of 11, and 14 has a time before that of 13.
 	timeline := heads(t, []int64{10, 11, 12, 13, 14}, "2026-01-01T10:00:00Z", "2026-01-01T11:00:00Z", "2026-01-01T11:00:00Z", "2026-01-01T12:00:00Z", "2026-01-01T11:59:59Z")
 	for name, test := range map[string]struct {
 		from, to string
@@ -40,7 +40,7 @@ func TestVersionsAliveInAWindow(t *testing.T) {
 
 func TestVersionsAreResolved(t *testing.T) {
 	t.Parallel()
-	// 65,636 has the same number as 100, modulo 65,536.
+	// 65,636 and 100 have the same number modulo 65,536.
 	timeline := heads(t, []int64{100, 200, 65_636}, "2026-01-01T10:00:00Z", "2026-01-05T00:00:00Z", "2026-03-01T00:00:30Z")
 	if !timeline.Ambiguous() || heads(t, []int64{1, 2}, "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z").Ambiguous() {
 		t.Error("which timelines are ambiguous is wrong")

@@ -12,7 +12,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// watched opens a new database and keeps the changes that it tells of.
+// watched opens a new database and collects the changes that OnChange receives.
 func watched(t *testing.T, kind testdb.Kind, details bool) (*Store, *[]entity.Change) {
 	t.Helper()
 	var changes []entity.Change
@@ -26,7 +26,7 @@ func watched(t *testing.T, kind testdb.Kind, details bool) (*Store, *[]entity.Ch
 	return s, &changes
 }
 
-// Each way to change something, in the order of the list that is told.
+// TestEveryChangeIsTold makes each kind of change, in the order of the expected list.
 func TestEveryChangeIsTold(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		s, changes := watched(t, kind, false)

@@ -23,7 +23,7 @@ type follower struct {
 	flags []*entity.Flag
 }
 
-// follow returns the ids of the flags that were read, and of those that are gone.
+// follow returns the IDs of the flags that were read, and of those that no longer exist.
 func (f *follower) follow(t *testing.T) (changed, gone []uint) {
 	t.Helper()
 	flags, gone, err := f.s.ChangedFlags(t.Context(), f.flags)
@@ -43,7 +43,7 @@ func (f *follower) follow(t *testing.T) (changed, gone []uint) {
 	return changed, gone
 }
 
-// check compares what f has with what is there.
+// check compares the follower's flags with those of the database.
 func (f *follower) check(t *testing.T, when string) {
 	t.Helper()
 	have := []entity.Flag{}
@@ -88,12 +88,12 @@ func TestChangedFlagsShowEveryChange(t *testing.T) {
 	})
 }
 
-// bare is a flag without parts.
+// bare returns a flag without parts.
 func bare(id uint) *entity.Flag {
 	return &entity.Flag{Model: entity.Model{ID: id}, Key: fmt.Sprint("k", id), SnapshotID: id}
 }
 
-// many is how many flags are more than what one statement reads.
+// many is one flag more than one statement reads.
 const many = idsPerQuery + 1
 
 func manyFlags(t *testing.T, kind testdb.Kind) (*Store, follower) {
@@ -135,7 +135,8 @@ func TestChangedFlagsAfterManyChanges(t *testing.T) {
 	})
 }
 
-// TestChangedFlagsAmongMany makes a few changes at a time, all over the ids and close together, of which none may hide another.
+// TestChangedFlagsAmongMany makes a few changes at a time, with IDs far apart and close together.
+// No change may hide another.
 func TestChangedFlagsAmongMany(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		s, f := manyFlags(t, kind)
@@ -152,14 +153,14 @@ func TestChangedFlagsAmongMany(t *testing.T) {
 				id := 2 * (1 + random.UintN(many))
 				snapshot++
 				switch random.IntN(4) {
-				case 0: // two flags next to each other
+				case 0: // two adjacent flags
 					set(id, "snapshot_id", snapshot)
 					set(id+2, "snapshot_id", snapshot+1)
 					snapshot++
-				case 1: // two that change places
+				case 1: // two flags swap snapshots
 					set(id, "snapshot_id", f.snapshotOf(id+2))
 					set(id+2, "snapshot_id", f.snapshotOf(id))
-				case 2: // one goes, and its neighbour comes, or the other way round
+				case 2: // one is deleted and its neighbor is restored, or vice versa
 					set(id, "deleted_at", time.Now())
 					set(id+2, "deleted_at", nil)
 				default:
@@ -186,7 +187,8 @@ func (f *follower) snapshotOf(id uint) uint {
 	return 0
 }
 
-// A transaction may commit after one that began later and has a snapshot of a higher id.
+// TestChangedFlagsShowLateCommits commits a transaction after one that began later and has a
+// snapshot with a higher ID.
 func TestChangedFlagsShowLateCommits(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		if kind.Driver == "sqlite3" {
@@ -219,7 +221,8 @@ func TestChangedFlagsShowLateCommits(t *testing.T) {
 	})
 }
 
-// While others write, each flag that is read is whole: it is what its snapshot says.
+// TestChangedFlagsBesideWriters checks that each flag that is read during writes is consistent: it
+// equals its snapshot.
 func TestChangedFlagsBesideWriters(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		const writers, changes = 4, 30
@@ -259,14 +262,14 @@ func TestChangedFlagsBesideWriters(t *testing.T) {
 	})
 }
 
-// sameAsSnapshot compares a flag with the snapshot that it names.
+// sameAsSnapshot compares a flag with its snapshot.
 func sameAsSnapshot(t *testing.T, s *Store, flag *entity.Flag) {
 	t.Helper()
 	var row entity.FlagSnapshot
 	ok(t, s.DB().Take(&row, "id = ?", flag.SnapshotID).Error)
 	var snapshot entity.Flag
 	ok(t, json.Unmarshal(row.Flag, &snapshot))
-	// The snapshot is written before the flag points to it.
+	// The snapshot is written before its ID is set in the flag.
 	snapshot.SnapshotID, snapshot.UpdatedAt = flag.SnapshotID, flag.UpdatedAt
 	want, err := json.Marshal(snapshot)
 	ok(t, err)

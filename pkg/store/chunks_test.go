@@ -8,7 +8,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// Drivers and databases keep each text of a statement, so the number of flags in a query must not make many of them.
+// TestListsHaveFewLengths checks that the number of flags in a query does not lead to many
+// statement texts, because drivers and databases cache each text.
 func TestListsHaveFewLengths(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		const flags = 40

@@ -13,7 +13,8 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 )
 
-// TestServersThatSayNothing has one that takes connections and never greets. The pool asks without a deadline.
+// TestServersThatSayNothing connects to a server that accepts connections and never sends a
+// greeting. The pool sets no deadline.
 func TestServersThatSayNothing(t *testing.T) {
 	t.Parallel()
 	silent, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")

@@ -45,7 +45,7 @@ func TestADefinitionIsOneSnapshotAndKeepsIDs(t *testing.T) {
 			t.Errorf("the same definition wrote snapshot %d after %d", again.SnapshotID, before.SnapshotID)
 		}
 
-		// Renames a variant, adds one, swaps the segments, drops a constraint and a tag.
+		// Renames a variant, adds one, swaps the segments, and removes a constraint and a tag.
 		d.Variants[0].Key = "navy"
 		d.Variants = append(d.Variants, entity.VariantDefinition{Key: "red"})
 		d.Segments[0], d.Segments[1] = d.Segments[1], d.Segments[0]

@@ -18,7 +18,7 @@ func TestExportedFileHasEveryRow(t *testing.T) {
 		t.Run(fmt.Sprintf("history %t", history), func(t *testing.T) {
 			t.Parallel()
 			s := openFile(t, copyFlagrDatabase(t))
-			ok(t, s.DeleteFlag(t.Context(), "ann", 4)) // deleted rows count as well
+			ok(t, s.DeleteFlag(t.Context(), "ann", 4)) // the export includes deleted rows
 			want := dump(t, s.db)
 			if !history {
 				want["flag_snapshots"] = []map[string]any{}
@@ -44,7 +44,8 @@ func TestExportedFileHasEveryRow(t *testing.T) {
 	}
 }
 
-// A database in memory has no connection that could attach a file.
+// TestExportFromMemory exports an in-memory database, which has no connection that could attach a
+// file.
 func TestExportFromMemory(t *testing.T) {
 	t.Parallel()
 	s := openFile(t, ":memory:")
@@ -57,7 +58,8 @@ func TestExportFromMemory(t *testing.T) {
 	}
 }
 
-// Every row is written in the end, however many there are, and whoever writes and exports meanwhile.
+// TestExportsAreOfOneMoment checks that exports contain the rows of one moment while others write
+// and export.
 func TestExportsAreOfOneMoment(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		s := setup(t, kind)

@@ -25,7 +25,7 @@ import (
 
 const flagrDatabases = "../../integration_tests/testdata/databases"
 
-// copyFlagrDatabase gives the path of a copy of a SQLite file that Flagr wrote.
+// copyFlagrDatabase returns the path of a copy of a SQLite file that Flagr wrote.
 func copyFlagrDatabase(t *testing.T) string {
 	t.Helper()
 	return testdb.SQLite().FreshFromFlagr(t, flagrDatabases)
@@ -49,8 +49,9 @@ type rawDB struct{ db *sql.DB }
 
 func (r rawDB) DB() (*sql.DB, error) { return r.db, nil }
 
-// The calls that made Flagr's database, in their order, give the same rows with the same ids. On servers they do not:
-// there, what was rolled back uses up ids.
+// TestSameRowsAsFlagr repeats the calls that created Flagr's database in the same order. They must
+// create the same rows with the same IDs. Servers are excluded, because rolled-back inserts use up
+// IDs there.
 func TestSameRowsAsFlagr(t *testing.T) {
 	t.Parallel()
 	s := setup(t, testdb.SQLite())
@@ -63,7 +64,7 @@ func TestSameRowsAsFlagr(t *testing.T) {
 	}
 }
 
-// play makes the changes that the recorded walk over the API made.
+// play makes the changes of the recorded API walk.
 func play(t *testing.T, s *Store) {
 	ctx := t.Context()
 	flag := func(f *entity.Flag, err error) { t.Helper(); must[*entity.Flag](t)(f, err) }
@@ -157,7 +158,8 @@ var (
 	}
 )
 
-// withoutTimes masks times and made-up keys, and opens the JSON of snapshots, so that rows of two runs can be compared.
+// withoutTimes masks times and generated keys, and decodes the JSON of snapshots, so that rows of
+// two runs can be compared.
 func withoutTimes(t *testing.T, rows []map[string]any) []any {
 	t.Helper()
 	masked := make([]any, len(rows))
@@ -197,7 +199,7 @@ func mask(t *testing.T, v any) any {
 	return v
 }
 
-// Tables on an empty database look as Flagr would have made them.
+// TestSameTablesAsFlagr checks that tables in an empty database are those that Flagr would create.
 func TestSameTablesAsFlagr(t *testing.T) {
 	t.Parallel()
 	flagr, own := openRaw(t, copyFlagrDatabase(t)), must[*sql.DB](t)(setup(t, testdb.SQLite()).db.DB())
@@ -215,7 +217,8 @@ func TestSameTablesAsFlagr(t *testing.T) {
 	same(t, []map[string]any{{"n": int64(10)}}, rowsOf(t, own, "SELECT count(*) AS n FROM sqlite_master WHERE type = 'table'"))
 }
 
-// A database that Flagr wrote opens as it is, however often, and goes on working.
+// TestFlagrDatabaseOpensUnharmed checks that opening a database that Flagr wrote does not change
+// it, and that it can be used.
 func TestFlagrDatabaseOpensUnharmed(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		dsn := kind.FreshFromFlagr(t, flagrDatabases)
@@ -245,7 +248,8 @@ func TestFlagrDatabaseOpensUnharmed(t *testing.T) {
 	})
 }
 
-// Tables on an empty database of a server look as Flagr would have made them.
+// TestSameSchemaAsFlagr checks that tables in an empty database of a server are those that Flagr
+// would create.
 func TestSameSchemaAsFlagr(t *testing.T) {
 	testdb.OnEachServer(t, func(t *testing.T, kind testdb.Kind) {
 		flagr := kind.Schema(t, kind.Open(t, kind.FreshFromFlagr(t, flagrDatabases)))
@@ -255,7 +259,8 @@ func TestSameSchemaAsFlagr(t *testing.T) {
 	})
 }
 
-// Columns and indexes that an older program did not know are added, and what is there stays.
+// TestMissingColumnsAndIndexesAreAdded checks that columns and indexes that an older program did
+// not create are added, and that existing data stays.
 func TestMissingColumnsAndIndexesAreAdded(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "old.sqlite")
@@ -278,7 +283,7 @@ func TestMissingColumnsAndIndexesAreAdded(t *testing.T) {
 	same(t, []map[string]any{{"odd": []byte{0}}}, rowsOf(t, old, "SELECT odd FROM flags"))
 }
 
-// goldenAnswer is what was recorded of an evaluation.
+// goldenAnswer is the recorded part of an evaluation.
 type goldenAnswer struct {
 	FlagID, FlagSnapshotID, SegmentID, VariantID int64
 	FlagKey, VariantKey, EntityType              string
@@ -287,7 +292,8 @@ type goldenAnswer struct {
 	DataRecordsEnabled                           bool
 }
 
-// The flags of the recorded evaluations give the recorded answers also when they come out of a database.
+// TestGoldenEvaluations checks that the flags of the recorded evaluations give the recorded
+// responses after they have been stored and read.
 func TestGoldenEvaluations(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		flags, _, err := evalcache.ParseDocument(must[[]byte](t)(os.ReadFile(golden.Path("flags.json"))))
@@ -309,7 +315,7 @@ func TestGoldenEvaluations(t *testing.T) {
 			got := snapshot.Evaluate(eval.Request{
 				FlagID: r.FlagID, FlagKey: r.FlagKey, EntityID: r.EntityID, EntityType: r.EntityType, EntityContext: r.EntityContext,
 			}, time.Now(), false)
-			slices.Sort(answers[i].FlagTags) // the document has them in another order
+			slices.Sort(answers[i].FlagTags) // the document has another order
 			difference := cmp.Diff(answers[i], goldenAnswer{
 				FlagID: got.FlagID, FlagSnapshotID: got.FlagSnapshotID, SegmentID: got.SegmentID, VariantID: got.VariantID,
 				FlagKey: got.FlagKey, VariantKey: got.VariantKey, EntityType: got.Request.EntityType,

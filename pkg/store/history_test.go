@@ -12,7 +12,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// The history of a flag is read whether the flag is deleted or not, the newest snapshots first.
+// TestHistoryOfFlags checks that the history of a flag is read, newest snapshots first, even if the
+// flag is deleted.
 func TestHistoryOfFlags(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		s, ctx := setup(t, kind), t.Context()
@@ -74,7 +75,8 @@ func TestHistoryOfFlags(t *testing.T) {
 			t.Errorf("a flag that is not there: %v", err)
 		}
 
-		// By key and by id, and those that are not deleted are not among them. More than one statement takes.
+		// By key and by ID, without flags that are not deleted. The list is longer than one
+		// statement.
 		keys, others := []string{"second", "first"}, slices.Clone(ids)
 		for i := range int64(2 * idsPerQuery) {
 			keys, others = append(keys, fmt.Sprint("no-", i)), append(others, 1_000+i)
@@ -93,7 +95,7 @@ func TestHistoryOfFlags(t *testing.T) {
 	})
 }
 
-// What is read at once is bounded before it is read.
+// TestSnapshotsThatAreTooLarge checks that the size of snapshots is limited before they are read.
 func TestSnapshotsThatAreTooLarge(t *testing.T) {
 	t.Parallel()
 	s, ctx := setup(t, testdb.SQLite()), t.Context()

@@ -51,7 +51,8 @@ func TestSQLiteConnectionStrings(t *testing.T) {
 	}
 }
 
-// What kind of file or memory it is makes no difference to who uses the store.
+// TestEveryKindOfSQLiteDatabaseWorks checks that the store works the same on every kind of file and
+// memory.
 func TestEveryKindOfSQLiteDatabaseWorks(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
@@ -100,8 +101,8 @@ func TestSQLiteWritesAheadAndWaits(t *testing.T) {
 	}
 }
 
-// Several people saving the same and other flags, through two processes' worth of connections, all succeed, and every
-// change has its snapshot.
+// TestManyWriters saves the same and different flags from several goroutines, through the
+// connections of two processes. All writes must succeed, and every change must have its snapshot.
 func TestManyWriters(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		const writers, changes, flags = 16, 25, 3
@@ -141,7 +142,8 @@ func TestManyWriters(t *testing.T) {
 	})
 }
 
-// The same tag, entity type and key from many sides at once become one row each.
+// TestSameThingsAtOnce creates the same tag, entity type and key from many goroutines at once. Each
+// must become one row.
 func TestSameThingsAtOnce(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		s := setup(t, kind)
@@ -182,7 +184,7 @@ func TestSameThingsAtOnce(t *testing.T) {
 	})
 }
 
-// A change that fails at its very end leaves nothing.
+// TestRollback checks that a change that fails at its end leaves no rows.
 func TestRollback(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		s := fixture(t, kind)
@@ -234,7 +236,8 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
-// GET_LOCK of MySQL answers 0 after its time, and NULL when it fails.
+// TestTablesThatAreNotLockedAreLeftAlone checks both failures of MySQL's GET_LOCK: 0 after a
+// timeout, and NULL after an error.
 func TestTablesThatAreNotLockedAreLeftAlone(t *testing.T) {
 	t.Parallel()
 	for _, statement := range []string{"SELECT 0", "SELECT NULL"} {
@@ -253,7 +256,8 @@ func TestTablesThatAreNotLockedAreLeftAlone(t *testing.T) {
 	}
 }
 
-// A server that does not answer is tried again as asked, and neither log nor error shows its password.
+// TestRetriesWithoutSecrets checks that Open retries as configured, and that neither log nor error
+// contains the password.
 func TestRetriesWithoutSecrets(t *testing.T) {
 	t.Parallel()
 	for driver, dsn := range map[string]string{
@@ -280,7 +284,8 @@ func TestRetriesWithoutSecrets(t *testing.T) {
 	}
 }
 
-// What the driver of MySQL has to say of a connection that breaks is in the log, in the form of the log.
+// TestDriverLogs checks that messages of the MySQL driver about a broken connection are logged in
+// the log's format.
 func TestDriverLogs(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -345,7 +350,7 @@ func TestAPasswordThatIsAlsoAName(t *testing.T) {
 	}
 }
 
-// Statements are logged when asked for, never with their parameters.
+// TestQueryLog checks that statements are logged if configured, and never with their parameters.
 func TestQueryLog(t *testing.T) {
 	t.Parallel()
 	for _, queries := range []bool{true, false} {
@@ -363,7 +368,8 @@ func TestQueryLog(t *testing.T) {
 	}
 }
 
-// Times are UTC in the database and out of it, wherever the host is.
+// TestTimesAreUTC checks that times are UTC in the database and when they are read, in any time
+// zone of the host.
 func TestTimesAreUTC(t *testing.T) {
 	const inside = "STORE_TEST_INSIDE_ZONE"
 	if os.Getenv(inside) == "" {
@@ -410,7 +416,8 @@ func TestTimesAreUTC(t *testing.T) {
 	})
 }
 
-// TestOnlyUTCOnMySQL has zones that times would be stored in. No server is there.
+// TestOnlyUTCOnMySQL checks connection strings with time zones in which times would be stored. It
+// needs no server.
 func TestOnlyUTCOnMySQL(t *testing.T) {
 	t.Parallel()
 	for zone, refused := range map[string]bool{"Europe%2FBerlin": true, "Europe%2FLondon": true, "America%2FNew_York": true, "UTC": false, "Etc%2FUTC": false} {

@@ -171,7 +171,8 @@ func TestTagAndSnapshotQueries(t *testing.T) {
 	})
 }
 
-// On PostgreSQL and MySQL a transaction may commit its snapshot after one that began later and got a higher id.
+// TestFlagsVersionShowsLateSnapshots commits a snapshot after one with a higher ID, as PostgreSQL
+// and MySQL may do.
 func TestFlagsVersionShowsLateSnapshots(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		s := setup(t, kind)
@@ -216,7 +217,7 @@ func TestSnapshotsAreBoundedInBytes(t *testing.T) {
 		id := int64(flag.ID)
 		first := must[[]entity.FlagSnapshot](t)(s.Snapshots(ctx, id, SnapshotQuery{}))
 		state := []byte(`{"Notes":"` + strings.Repeat("ü", 30_000) + `"}`)
-		const written = 200 // some 12 MB
+		const written = 200 // about 12 MB
 		for range written {
 			if err := s.db.Create(&entity.FlagSnapshot{FlagID: flag.ID, Flag: state}).Error; err != nil {
 				t.Fatal(err)
@@ -265,7 +266,8 @@ func TestOneSnapshotInAnyCase(t *testing.T) {
 	}
 }
 
-// TestBriefFlags compares what lists read with what evaluation reads, and NULL in every column that may have it.
+// TestBriefFlags compares flags as lists read them with flags as evaluation reads them, including
+// NULL in every nullable column.
 func TestBriefFlags(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		s := setup(t, kind)
@@ -305,7 +307,7 @@ func TestBriefFlags(t *testing.T) {
 	})
 }
 
-// withoutRecords removes what lists do not show.
+// withoutRecords removes the values that lists do not show.
 func withoutRecords(f *entity.Flag) {
 	bare := func(m *entity.Model) { *m = entity.Model{ID: m.ID} }
 	f.Model, f.SnapshotID = entity.Model{ID: f.ID, UpdatedAt: f.UpdatedAt}, 0
@@ -328,8 +330,9 @@ func withoutRecords(f *entity.Flag) {
 	}
 }
 
-// TestLongLists compares lists of more flags than one list of ids takes with the same flags read by shorter lists: of most flags, whose
-// parts are read with those of all others, of a range of them, and of some all over the ids.
+// TestLongLists compares lists of more flags than fit into one list of IDs with the same flags read
+// by shorter lists. It lists most flags, whose parts are read with those of all others, a range of
+// flags, and some flags with scattered IDs.
 func TestLongLists(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		s := setup(t, kind)
@@ -385,7 +388,8 @@ func TestLongLists(t *testing.T) {
 	})
 }
 
-// A list whose memory is refused reads no more than it has reserved, and a list of several pages has no flags.
+// TestListsReserveTheirBytes checks that a list reads no more than it has reserved if its memory is
+// refused, and that a list of several pages contains no flags.
 func TestListsReserveTheirBytes(t *testing.T) {
 	t.Parallel()
 	s := setup(t, testdb.SQLite())
@@ -404,7 +408,7 @@ func TestListsReserveTheirBytes(t *testing.T) {
 	}
 }
 
-// Times in SQLite files have the layouts of several programs.
+// TestTimesOfSQLite reads times of SQLite files in the layouts of several programs.
 func TestTimesOfSQLite(t *testing.T) {
 	t.Parallel()
 	want := time.Date(2026, 11, 28, 9, 8, 7, 120_000_000, time.UTC)
@@ -446,7 +450,7 @@ func TestPagesOfFlags(t *testing.T) {
 	same(t, []FlagPage{{1, maxPageFlags, maxPageFlags * flagBytes}, {maxPageFlags + 1, maxPageFlags + 1, flagBytes}}, pagesOf(many, maxPageBytes))
 }
 
-// TestPagesHaveTheFlagsOfTheList reads lists page by page, with a flag on each page.
+// TestPagesHaveTheFlagsOfTheList reads lists page by page, with one flag on each page.
 func TestPagesHaveTheFlagsOfTheList(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		s := setup(t, kind)
@@ -502,7 +506,8 @@ func TestSnapshotsReserveTheirBytes(t *testing.T) {
 	}
 }
 
-// States that are read for a request take memory that all requests share; those that are read in the background do not.
+// TestStatesTakeSharedMemory checks that states that are read for a request take shared memory, and
+// that those that are read in the background do not take it.
 func TestStatesTakeSharedMemory(t *testing.T) {
 	t.Parallel()
 	s := setup(t, testdb.SQLite())

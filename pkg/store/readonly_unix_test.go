@@ -19,11 +19,12 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// A SQLite file that cannot be written is named at once, with its permissions, and can still be evaluated.
+// TestReadOnlySQLiteFile checks that the error for a SQLite file that is not writable names the
+// file and its permissions, and that its flags can be evaluated.
 func TestReadOnlySQLiteFile(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() == 0 {
-		runAsNobody(t) // permissions do not bind root
+		runAsNobody(t) // permissions do not apply to root
 		return
 	}
 	for name, c := range map[string]struct {
@@ -93,21 +94,21 @@ func checkReadOnly(t *testing.T, dsn, why string) {
 	ok(t, s.Close())
 }
 
-// runAsNobody runs the calling test in a process that is not root's.
+// runAsNobody runs the calling test in a process without root privileges.
 func runAsNobody(t *testing.T) {
 	t.Helper()
 	folder := t.TempDir()
-	ok(t, os.Chmod(filepath.Dir(folder), 0o755)) // what is in it must be read by another user
+	ok(t, os.Chmod(filepath.Dir(folder), 0o755)) // another user must be able to read it
 	binary := filepath.Join(folder, "test")
 	source, err := os.Open(os.Args[0])
 	ok(t, err)
-	program, err := os.OpenFile(binary, os.O_CREATE|os.O_WRONLY, 0o755) // the same
+	program, err := os.OpenFile(binary, os.O_CREATE|os.O_WRONLY, 0o755) // another user must be able to run it
 	ok(t, err)
 	_, err = io.Copy(program, source)
 	ok(t, err)
 	ok(t, program.Close())
 	ok(t, source.Close())
-	cmd := exec.CommandContext(t.Context(), binary, "-test.v", "-test.run", "^"+t.Name()+"$") // this program
+	cmd := exec.CommandContext(t.Context(), binary, "-test.v", "-test.run", "^"+t.Name()+"$") // this test binary
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	output, err := cmd.CombinedOutput()

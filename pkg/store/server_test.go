@@ -22,8 +22,9 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// Writers who do everything at once to one flag get no error but those that tell them that somebody else was faster, and
-// leave a flag behind that is right in itself.
+// TestEverythingAtOnceToOneFlag makes all kinds of changes to one flag from several writers at
+// once. The only errors are about parts that another writer has changed first, and the flag is
+// consistent at the end.
 func TestEverythingAtOnceToOneFlag(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		const writers, changes = 8, 40
@@ -56,7 +57,7 @@ func TestEverythingAtOnceToOneFlag(t *testing.T) {
 	})
 }
 
-// changeAnything makes one change of flag 1, chosen at random, of what it has at this moment.
+// changeAnything makes one random change to the current state of flag 1.
 func changeAnything(ctx context.Context, s *Store, random *rand.Rand, name string) error {
 	flag, err := s.Flag(ctx, 1)
 	if errors.Is(err, entity.ErrNotFound) {
@@ -115,7 +116,7 @@ func changeAnything(ctx context.Context, s *Store, random *rand.Rand, name strin
 	return err
 }
 
-// checkFlag checks what must be true of a flag, and that its newest snapshot is the flag.
+// checkFlag checks invariants of a flag, and that its newest snapshot equals the flag.
 func checkFlag(t *testing.T, s *Store, id int64) {
 	t.Helper()
 	flag := must[*entity.Flag](t)(s.Flag(t.Context(), id))
@@ -141,7 +142,8 @@ func checkFlag(t *testing.T, s *Store, id int64) {
 	}
 }
 
-// MariaDB and MySQL keep 65,535 bytes of a text. Who wants to store more is told so; other databases take it.
+// TestTextsThatAreTooLong stores long texts. MariaDB and MySQL store 65,535 bytes of a text and
+// must return a clear error for more. Other databases accept it.
 func TestTextsThatAreTooLong(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		s := fixture(t, kind)
@@ -158,7 +160,7 @@ func TestTextsThatAreTooLong(t *testing.T) {
 				_, err := s.UpdateConstraint(ctx, "", 1, 1, 1, entity.Constraint{Property: "p", Operator: "EQ", Value: `"` + long + `"`})
 				return err
 			}, "value is too long for this database"},
-			{func() error { // each fits, all of them together do not
+			{func() error { // each text fits, but not all of them together
 				_, notes := s.UpdateFlag(ctx, "", 2, FlagPatch{Notes: &half})
 				_, description := s.UpdateFlag(ctx, "", 2, FlagPatch{Description: &half})
 				_, segment := s.CreateSegment(ctx, "", 2, half, 1)
@@ -174,7 +176,7 @@ func TestTextsThatAreTooLong(t *testing.T) {
 			if !errors.Is(err, entity.ErrInvalid) || err.Error() != c.want {
 				t.Errorf("got %v, want %s", err, c.want)
 			}
-			if !strings.HasPrefix(c.want, "the flag") { // of which parts succeed
+			if !strings.HasPrefix(c.want, "the flag") { // some of its steps succeed
 				same(t, before, dump(t, s.db))
 			}
 		}
@@ -182,7 +184,8 @@ func TestTextsThatAreTooLong(t *testing.T) {
 	})
 }
 
-// A server that refuses the password is not asked in vain for ever, and the password shows nowhere.
+// TestWrongPassword checks that Open does not retry after a wrong password, and that the password
+// is not shown.
 func TestWrongPassword(t *testing.T) {
 	testdb.OnEachServer(t, func(t *testing.T, kind testdb.Kind) {
 		const wrong = "hunter2-wrong"
@@ -207,7 +210,7 @@ func TestWrongPassword(t *testing.T) {
 	})
 }
 
-// A server that comes up while it is waited for is used.
+// TestServerThatComesUpLate checks that Open connects to a server that starts while it retries.
 func TestServerThatComesUpLate(t *testing.T) {
 	testdb.OnEachServer(t, func(t *testing.T, kind testdb.Kind) {
 		dsn, address, server := elsewhere(t, kind, kind.Fresh(t))
@@ -239,7 +242,7 @@ func TestServerThatComesUpLate(t *testing.T) {
 	})
 }
 
-// lines is a writer that sends what is written.
+// lines is a writer that sends each write to a channel.
 type lines chan<- string
 
 func (l lines) Write(p []byte) (int, error) {
@@ -247,7 +250,8 @@ func (l lines) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// elsewhere changes a connection string to a free address, and gives that of the server, too.
+// elsewhere replaces the address in a connection string by a free one, and also returns the
+// server's address.
 func elsewhere(t *testing.T, kind testdb.Kind, dsn string) (changed, address, server string) {
 	t.Helper()
 	listener := must[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
@@ -263,7 +267,7 @@ func elsewhere(t *testing.T, kind testdb.Kind, dsn string) (changed, address, se
 	return u.String(), address, server
 }
 
-// forward passes connections on until the test ends.
+// forward forwards connections until the test ends.
 func forward(t *testing.T, from, to string) {
 	t.Helper()
 	listener := must[net.Listener](t)(net.Listen("tcp", from))

@@ -23,8 +23,8 @@ func openFile(t *testing.T, dsn string) *Store {
 	return open(t, testdb.SQLite(), dsn)
 }
 
-// open opens a store. SQLite does not wait for the disk: no test is about a loss of power, and on a busy disk they would
-// take minutes.
+// open opens a store. SQLite does not sync to disk, because no test is about a power failure and
+// syncs could take minutes on a busy disk.
 func open(t *testing.T, kind testdb.Kind, dsn string) *Store {
 	t.Helper()
 	if kind.Driver == "sqlite3" {
@@ -42,8 +42,9 @@ func open(t *testing.T, kind testdb.Kind, dsn string) *Store {
 	return s
 }
 
-// shared is the connection string for several servers that write to the same database without a pause. Those on a file of
-// SQLite poll for their turn, which another one may have taken each time, so that ten seconds are not always enough.
+// shared returns the connection string for several servers that constantly write to the same
+// database. On a SQLite file, they poll for the lock, which another server may take each time, so
+// ten seconds are not always enough.
 func shared(kind testdb.Kind, dsn string) string {
 	if kind.Driver == "sqlite3" {
 		return withPragma(dsn, "busy_timeout(300000)")
@@ -59,7 +60,7 @@ func withPragma(dsn, pragma string) string {
 	return dsn + "?_pragma=" + pragma
 }
 
-// must unwraps the result of a call that has to succeed.
+// must returns the result of a call that must succeed.
 func must[T any](t *testing.T) func(T, error) T {
 	return func(v T, err error) T {
 		t.Helper()
@@ -77,8 +78,9 @@ func ok(t *testing.T, err error) {
 	}
 }
 
-// fixture is flag 1 with variants 1 (control) and 2 (treatment), segments 1 and 2, constraint 1 in segment 1, and both
-// variants at 50 percent in segment 1; and flag 2 with variant 3 and segment 3.
+// fixture creates flag 1 with variants 1 (control) and 2 (treatment), segments 1 and 2, constraint
+// 1 in segment 1, and both variants at 50 percent in segment 1. It also creates flag 2 with variant
+// 3 and segment 3.
 func fixture(t *testing.T, kind testdb.Kind) *Store {
 	t.Helper()
 	s := setup(t, kind)
@@ -107,7 +109,8 @@ func deepAttachment(levels int) entity.Attachment {
 	return a
 }
 
-// Every rule that refuses a change: the kind and text of the error, and that nothing is left of the change.
+// TestRefusals checks every rule that rejects a change: the kind and text of the error, and that
+// the change leaves no rows.
 func TestRefusals(t *testing.T) {
 	shares := func(percents ...uint) []entity.Distribution {
 		all := make([]entity.Distribution, len(percents))
@@ -318,7 +321,7 @@ func TestRefusals(t *testing.T) {
 	})
 }
 
-// A deleted flag refuses every change but its restoration.
+// TestDeletedFlagIsFrozen checks that a deleted flag rejects every change except its restoration.
 func TestDeletedFlagIsFrozen(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		s := fixture(t, kind)
@@ -417,7 +420,7 @@ func TestListsOfWhatIsNotThereAreEmpty(t *testing.T) {
 	})
 }
 
-// Who changed a flag may have a name that not every database could store.
+// TestOddNamesOfUsers changes flags as users whose names some databases could not store.
 func TestOddNamesOfUsers(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		s := setup(t, kind)
@@ -450,7 +453,7 @@ func TestManyFlagsAtOnce(t *testing.T) {
 			}
 		}
 		ids := make([]int64, 0, 2*33_000)
-		for i := range int64(33_000) { // more than SQLite takes as parameters of one query
+		for i := range int64(33_000) { // more than the parameter limit of one SQLite query
 			ids = append(ids, i, i)
 		}
 		if got := must[[]entity.Flag](t)(s.FlagsByID(t.Context(), ids)); len(got) != flags {
@@ -459,7 +462,7 @@ func TestManyFlagsAtOnce(t *testing.T) {
 	})
 }
 
-// dump gives the rows of all tables by the names of the tables.
+// dump returns the rows of all tables by the names of the tables.
 func dump(t *testing.T, db interface {
 	DB() (*sql.DB, error)
 }) map[string][]map[string]any {
@@ -498,7 +501,8 @@ func rowsOf(t *testing.T, db *sql.DB, query string) []map[string]any {
 	return all
 }
 
-// TestLettersOfOtherCase has tags and keys that differ in case alone: they are two, or the second one is refused by name.
+// TestLettersOfOtherCase creates tags and keys that differ only in case. They are either two rows,
+// or the error of the second one names the first.
 func TestLettersOfOtherCase(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		s := setup(t, kind)
@@ -520,7 +524,7 @@ func TestLettersOfOtherCase(t *testing.T) {
 	})
 }
 
-// TestDeepAttachmentIsRead has one that was stored before there was a limit.
+// TestDeepAttachmentIsRead reads an attachment that was stored before there was a limit.
 func TestDeepAttachmentIsRead(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		s := setup(t, kind)
@@ -541,7 +545,7 @@ func TestDeepAttachmentIsRead(t *testing.T) {
 	})
 }
 
-// TestCharactersOfColumn has columns without room for all of Unicode, as old MySQL databases have them.
+// TestCharactersOfColumn uses columns that cannot store all of Unicode, as in old MySQL databases.
 func TestCharactersOfColumn(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		s := setup(t, kind)

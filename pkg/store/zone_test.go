@@ -9,8 +9,9 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
 )
 
-// TestTimesOfAnotherZoneAreConverted runs the statements of docs/operations.md on a database that Flagr wrote with loc= in its
-// connection string, and wants the times that Flagr writes without.
+// TestTimesOfAnotherZoneAreConverted runs the statements of docs/operations.md on a database that
+// Flagr wrote with loc= in its connection string, and expects the times that Flagr writes without
+// it.
 func TestTimesOfAnotherZoneAreConverted(t *testing.T) {
 	script := conversion(t)
 	testdb.OnEachServer(t, func(t *testing.T, kind testdb.Kind) {
@@ -20,8 +21,8 @@ func TestTimesOfAnotherZoneAreConverted(t *testing.T) {
 		for _, zone := range []struct {
 			offset    string
 			minutes   int
-			away      string // the order in which hours are moved to the zone
-			converted string // what the page says for this side of Greenwich
+			away      string // the order in which hours are moved to the time zone
+			converted string // the documented statements for this side of Greenwich
 		}{
 			{"+02:00", 120, "DESC", script},
 			{"-07:00", -420, "ASC", strings.Replace(script, "ORDER BY bucket_hour;", "ORDER BY bucket_hour DESC;", 1)},
@@ -46,7 +47,7 @@ func TestTimesOfAnotherZoneAreConverted(t *testing.T) {
 				t.Fatal("the times of the zone are those of UTC")
 			}
 
-			db.SetMaxOpenConns(1) // the zone is a variable of the session
+			db.SetMaxOpenConns(1) // the time zone is a variable of the session
 			_, err := db.ExecContext(t.Context(), strings.Replace(zone.converted, "Europe/Berlin", zone.offset, 1))
 			ok(t, err)
 			same(t, wantRows, dump(t, rawDB{db}))
@@ -55,7 +56,7 @@ func TestTimesOfAnotherZoneAreConverted(t *testing.T) {
 	})
 }
 
-// conversion finds the statements in the documentation.
+// conversion returns the statements in the documentation.
 func conversion(t *testing.T) string {
 	t.Helper()
 	page := string(must[[]byte](t)(os.ReadFile("../../docs/operations.md")))
