@@ -12,7 +12,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/chstore"
 )
 
-// benchmarkServer returns an empty database of the server that the environment names.
+// benchmarkServer returns an empty database of the server in the environment.
 func benchmarkServer(b *testing.B) string {
 	b.Helper()
 	server := os.Getenv("FLAGR_TEST_CLICKHOUSE")
@@ -22,7 +22,7 @@ func benchmarkServer(b *testing.B) string {
 	return freshDatabase(b, server)
 }
 
-// BenchmarkApply is a flush of 1,000 counters of one server.
+// BenchmarkApply measures a flush of 1,000 counters of one server.
 func BenchmarkApply(b *testing.B) {
 	const keys = 1000
 	s := open(b, benchmarkServer(b))
@@ -45,8 +45,9 @@ func BenchmarkApply(b *testing.B) {
 	b.ReportMetric(float64(b.N)*keys/b.Elapsed().Seconds(), "rows/s")
 }
 
-// BenchmarkMonth answers from 30 days of 10 servers with 240 counters each hour: 1.7 million counters. FLAGR_BENCH_FLUSHES says how often each is
-// written, 1 unless it is set; 60, as at a flush interval of a minute, are 104 million rows.
+// BenchmarkMonth measures queries over 30 days of 10 servers with 240 counters each hour: 1.7
+// million counters. FLAGR_BENCH_FLUSHES is the number of times that each counter is written. The
+// default is 1. A value of 60, as with a flush interval of a minute, makes 104 million rows.
 func BenchmarkMonth(b *testing.B) {
 	const servers, keys, days = 10, 240, 30
 	flushes, err := strconv.Atoi(cmp.Or(os.Getenv("FLAGR_BENCH_FLUSHES"), "1"))
@@ -69,7 +70,7 @@ func BenchmarkMonth(b *testing.B) {
 	b.Logf("%.1f million rows written, %.0f a second", written/1e6, written/time.Since(begin).Seconds())
 	begin = time.Now()
 	s.BuildAtOnce()
-	for range days * 4 { // some more than are needed
+	for range days * 4 { // a few more than needed
 		if err := s.Maintain(b.Context(), (firstHour + days*24 - 1).Time(), 0); err != nil {
 			b.Fatal(err)
 		}
@@ -104,5 +105,5 @@ func BenchmarkMonth(b *testing.B) {
 	}
 }
 
-// flushesPerInsert are the flushes of all servers that one statement makes, to save time.
+// flushesPerInsert is the number of flushes of all servers that one statement writes, to save time.
 const flushesPerInsert = 10

@@ -19,7 +19,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/chstore"
 )
 
-// imitation answers as ClickHouse does to what the store asks at its start, and to the rest as fail says.
+// imitation responds like ClickHouse to the statements of New, and to all others as fail does.
 type imitation struct {
 	*httptest.Server
 	mu struct {
@@ -27,10 +27,10 @@ type imitation struct {
 		inserts []string // tables
 		bodies  []string
 		users   map[string]bool
-		// fail answers a request, and reports whether it did.
+		// fail may respond to a request, and reports whether it did.
 		fail func(w http.ResponseWriter, statement string) bool
 	}
-	version string // of the tables; empty: there are none
+	version string // of the tables; empty means that there are no tables
 }
 
 func imitate(t *testing.T) *imitation {
@@ -60,7 +60,7 @@ func (c *imitation) insertions() []string {
 func (c *imitation) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var body io.Reader = r.Body
 	if r.Header.Get("Content-Encoding") == "gzip" {
-		body, _ = gzip.NewReader(r.Body) // which fails below if it is nil
+		body, _ = gzip.NewReader(r.Body) // fails below if it is nil
 	}
 	text, err := io.ReadAll(body)
 	if err != nil {
@@ -121,7 +121,8 @@ func exception(code int, text string) func(http.ResponseWriter, string) bool {
 	}
 }
 
-// A host that is gone, hangs up, is overloaded or read only is passed over, and its user and password go to the next one alike.
+// TestFailover checks that a host that is down, closes the connection, is overloaded or is
+// read-only is skipped, and that user and password are sent to the next host.
 func TestFailover(t *testing.T) {
 	t.Parallel()
 	for name, fail := range map[string]func(http.ResponseWriter, string) bool{
@@ -159,7 +160,8 @@ func TestFailover(t *testing.T) {
 	}
 }
 
-// Too many parts, and what else is the same everywhere, is an error at once, which the engine answers by keeping the batch.
+// TestErrorsOfClickHouse checks that errors that are the same on all hosts, such as too many parts,
+// are returned immediately. The engine then keeps the batch.
 func TestErrorsOfClickHouse(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -204,7 +206,8 @@ func TestErrorsOfClickHouse(t *testing.T) {
 	}
 }
 
-// An answer that is cut, or fails midway with status 200, is an error and not a smaller number.
+// TestAnswersThatFailMidway checks that a truncated response, or one that fails midway with status
+// 200, leads to an error and not to a lower number.
 func TestAnswersThatFailMidway(t *testing.T) {
 	t.Parallel()
 	for name, answer := range map[string]string{
@@ -259,7 +262,8 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
-// A connection with TLS is used if the certificate is verified. Else nothing is sent.
+// TestTLS checks that a TLS connection is used only if the certificate is verified. Otherwise
+// nothing is sent.
 func TestTLS(t *testing.T) {
 	t.Parallel()
 	c := imitate(t)
@@ -297,7 +301,8 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// The record of a server says what is stored, so it is written after that.
+// TestOrderOfInserts checks that the record of a server, which says what is stored, is written
+// last.
 func TestOrderOfInserts(t *testing.T) {
 	t.Parallel()
 	c := imitate(t)

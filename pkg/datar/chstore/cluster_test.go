@@ -10,8 +10,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
-// A replica of each shard is killed in turn while an engine flushes, and comes back. All replicas then answer alike, with each
-// evaluation once.
+// TestClusterReplicasDie kills a replica of each shard in turn while an engine flushes, and
+// restarts it. All replicas must then return the same, with each evaluation counted once.
 func TestClusterReplicasDie(t *testing.T) {
 	cluster, control := os.Getenv("FLAGR_TEST_CLICKHOUSE_CLUSTER"), os.Getenv("FLAGR_TEST_CLICKHOUSE_CONTROL")
 	if cluster == "" || control == "" {
@@ -36,7 +36,7 @@ func TestClusterReplicasDie(t *testing.T) {
 			recorded++
 		}
 		deadline := time.Now().Add(2 * time.Minute)
-		for e.Flush(t.Context()) != nil { // which fails while the cluster takes notice
+		for e.Flush(t.Context()) != nil { // fails until the cluster notices
 			if time.Now().After(deadline) {
 				t.Fatal("no flush has succeeded for 2 min")
 			}
@@ -65,7 +65,7 @@ func TestClusterReplicasDie(t *testing.T) {
 	}
 }
 
-// awaitAll waits until a host, which may lag or still be starting, answers with the sum.
+// awaitAll waits until a host, which may lag or still be starting, returns the sum.
 func awaitAll(t *testing.T, address string, want int64) {
 	t.Helper()
 	s := open(t, address)

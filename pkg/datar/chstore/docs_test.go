@@ -8,7 +8,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
-// The query of docs/clickhouse.md returns what the store answers, also while there are several rows for a counter.
+// TestQueryOfTheDocs checks that the query of docs/clickhouse.md returns the same as the store,
+// even while a counter has several rows.
 func TestQueryOfTheDocs(t *testing.T) {
 	page, err := os.ReadFile("../../../docs/clickhouse.md")
 	if err != nil {

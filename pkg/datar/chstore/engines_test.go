@@ -13,24 +13,25 @@ import (
 )
 
 const (
-	// requireServers is the variable that, set to 1, makes a test fail that would be skipped because a server is missing.
+	// requireServers is an environment variable. If it is 1, a test that needs a missing server
+	// fails instead of being skipped.
 	requireServers = "FLAGR_TEST_REQUIRE_SERVERS"
-	// administration is how long it may take to create or drop a database.
+	// administration is the timeout for creating or dropping a database.
 	administration = 5 * time.Minute
 )
 
-// engines are those of ClickHouse that tests run on.
+// engines are the ClickHouse engines that tests run on.
 var engines = []struct {
 	name, variable string
-	optional       bool // tests may be skipped, whatever FLAGR_TEST_REQUIRE_SERVERS says
+	optional       bool // tests may be skipped, whatever FLAGR_TEST_REQUIRE_SERVERS is
 }{
 	{name: "clickhouse", variable: "FLAGR_TEST_CLICKHOUSE"},
 	{name: "chdb", variable: "FLAGR_TEST_CHDB", optional: true},
 	{name: "cluster", variable: "FLAGR_TEST_CLICKHOUSE_CLUSTER", optional: true},
 }
 
-// onEachEngine runs a test for each engine of ClickHouse, in parallel with all others. fresh returns the connection string
-// of an empty database, which is removed when the test that it gets ends.
+// onEachEngine runs a test for each ClickHouse engine, in parallel with all others. fresh returns
+// the connection string of an empty database, which is removed when the test passed to it ends.
 func onEachEngine(t *testing.T, test func(t *testing.T, fresh func(testing.TB) string)) {
 	t.Helper()
 	t.Parallel()
@@ -51,7 +52,7 @@ func onEachEngine(t *testing.T, test func(t *testing.T, fresh func(testing.TB) s
 	}
 }
 
-// parse reads a connection string, of several hosts the first one.
+// parse parses a connection string. If it contains several hosts, it keeps the first one.
 func parse(t testing.TB, server string) *url.URL {
 	t.Helper()
 	before, after, _ := strings.Cut(server, "@")
@@ -77,7 +78,8 @@ func freshDatabase(t testing.TB, server string) string {
 	return u.String()
 }
 
-// execute runs a statement beside the program under test, in the database of the connection string, and returns the answer.
+// execute runs a statement directly, in the database of the connection string, and returns the
+// response.
 func execute(t testing.TB, server, statement string) string {
 	t.Helper()
 	u := parse(t, server)
@@ -95,7 +97,7 @@ func execute(t testing.TB, server, statement string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = response.Body.Close() }() // it is read to its end
+	defer func() { _ = response.Body.Close() }() // it has been read to its end
 	text, err := io.ReadAll(response.Body)
 	if err != nil || response.StatusCode != http.StatusOK {
 		t.Errorf("%s: status %d, %v: %s", statement, response.StatusCode, err, text)

@@ -10,33 +10,34 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
-// SetGrace shortens the times that a purge waits.
+// SetGrace sets the waiting times of a purge.
 func (s *Store) SetGrace(purge, drop time.Duration) { s.purgeGrace, s.dropGrace = purge, drop }
 
-// PurgeDay is one step of a purge.
+// PurgeDay runs one step of a purge.
 func (s *Store) PurgeDay(ctx context.Context, day int64) error { return s.purgeDay(ctx, day) }
 
-// SetBuilds sets how often a store looks for partitions to roll up, and how long they must be quiet, and lets it look at once.
+// SetBuilds sets how often a store looks for partitions to roll up, and how long they must be
+// quiet. The store then looks immediately.
 func (s *Store) SetBuilds(every, quiet time.Duration) {
 	s.builds.every, s.builds.quiet, s.builds.looked = every, quiet, time.Time{}
 }
 
-// BuildAtOnce has each call of Maintain build a rollup of what is over.
+// BuildAtOnce makes each call of Maintain build a rollup of a partition that is over.
 func (s *Store) BuildAtOnce() { s.builds.every, s.builds.quiet, s.builds.most = 0, 0, 1 }
 
-// WithoutRollups reads rows only.
+// WithoutRollups makes queries read rows only.
 func (s *Store) WithoutRollups() { s.builds.usable = false }
 
-// Rolled returns how many partitions of a window are read from rollups.
+// Rolled returns the number of partitions of a window that are read from rollups.
 func (s *Store) Rolled(ctx context.Context, from, to datar.Hour) (int, error) {
 	rollups, err := s.rolledUp(ctx, from, to)
 	return len(rollups), err
 }
 
-// KeyHash is the hash of a sender's key.
+// KeyHash returns the hash of a sender's key.
 func KeyHash(key string) string { return keyHash(key) }
 
-// NewTrusting is New with the roots that certificates are verified against.
+// NewTrusting is New with the root certificates for verification.
 func NewTrusting(ctx context.Context, o Options, roots *x509.CertPool) (*Store, error) {
 	c := newClient(o)
 	c.http.Transport.(*http.Transport).TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}

@@ -15,10 +15,10 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
-// lossy passes requests on to ClickHouse, and loses answers and requests.
+// lossy forwards requests to ClickHouse, and loses some requests and responses.
 type lossy struct {
 	target              string
-	answers, requests   atomic.Int64 // that were lost
+	answers, requests   atomic.Int64 // number of lost ones
 	loseAnswer, loseAll float64
 }
 
@@ -53,10 +53,11 @@ func (l *lossy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.WriteHeader(response.StatusCode)
-	_, _ = io.Copy(w, response.Body) // the client sees an answer that is cut
+	_, _ = io.Copy(w, response.Body) // the client gets a truncated response
 }
 
-// Answers and requests are lost between two engines and ClickHouse, and what they counted is there once.
+// TestLostAnswers loses requests and responses between two engines and ClickHouse. All evaluations
+// must be counted once.
 func TestLostAnswers(t *testing.T) {
 	onEachEngine(t, func(t *testing.T, fresh func(testing.TB) string) {
 		address := fresh(t)
@@ -84,14 +85,14 @@ func TestLostAnswers(t *testing.T) {
 					for i := range events {
 						e.Record(datar.Event{FlagID: int64(i%7) + 1, VariantID: int64(i%3) + 1, SegmentID: 1, Outcome: datar.Matched, Time: time.Now()})
 					}
-					_ = e.Flush(t.Context()) // what fails is sent again
+					_ = e.Flush(t.Context()) // a failed batch is sent again
 				}
 				for e.Flush(t.Context()) != nil && t.Context().Err() == nil {
 				}
 				if s := e.Stats(); s.Stored != rounds*events || s.Pending != 0 {
 					t.Errorf("statistics are %+v, want %d stored", s, rounds*events)
 				}
-				_ = e.Close(t.Context()) // all is stored; what is left is to say that this server ends
+				_ = e.Close(t.Context()) // everything is stored, except that this server has ended
 			})
 		}
 		group.Wait()

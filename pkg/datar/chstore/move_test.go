@@ -16,14 +16,15 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/memstore"
 )
 
-// movedFrom is a store in memory with what Move asks for beside counts.
+// movedFrom is an in-memory store with the other data that Move reads.
 type movedFrom struct {
 	*memstore.Store
 	receipts []ingest.Receipt
 	writers  map[string]int64
-	// failAfter is how many calls of Details succeed until the move ends, negative: all.
+	// failAfter is the number of calls of Details that succeed before they fail. If it is negative,
+	// all calls succeed.
 	failAfter atomic.Int64
-	// onDetails is called before each answer.
+	// onDetails is called before each result.
 	onDetails func()
 }
 
@@ -119,7 +120,8 @@ func wantMoved(t *testing.T, s *chstore.Store, m *movedFrom) {
 	}
 }
 
-// A move that was ended goes on when it is run again, and adds what came meanwhile.
+// TestMove interrupts a move and runs it again. It must continue, and add counts that were stored
+// in the meantime.
 func TestMove(t *testing.T) {
 	onEachEngine(t, func(t *testing.T, fresh func(testing.TB) string) {
 		s, m := open(t, fresh(t)), newSource(t)
@@ -143,7 +145,8 @@ func TestMove(t *testing.T) {
 	})
 }
 
-// While servers write to the source and to ClickHouse, a move says that it is not complete; after it, it is.
+// TestMoveWhileServersWrite checks that a move reports unequal sums while servers write to the
+// source and to ClickHouse, and equal sums afterward.
 func TestMoveWhileServersWrite(t *testing.T) {
 	onEachEngine(t, func(t *testing.T, fresh func(testing.TB) string) {
 		s, m := open(t, fresh(t)), newSource(t)
@@ -171,7 +174,8 @@ func TestMoveWhileServersWrite(t *testing.T) {
 	})
 }
 
-// A day that ClickHouse has reduced gets the totals that it lacks.
+// TestMoveToReducedDays checks that a move adds missing totals to a day that ClickHouse has
+// reduced.
 func TestMoveToReducedDays(t *testing.T) {
 	onEachEngine(t, func(t *testing.T, fresh func(testing.TB) string) {
 		s, m := open(t, fresh(t)), newSource(t)
@@ -199,7 +203,8 @@ func TestMoveToReducedDays(t *testing.T) {
 	})
 }
 
-// What senders have sent to the source is known after a move.
+// TestMoveKnowsSenders checks that a batch that a sender has sent to the source is recognized after
+// a move.
 func TestMoveKnowsSenders(t *testing.T) {
 	onEachEngine(t, func(t *testing.T, fresh func(testing.TB) string) {
 		s, m := open(t, fresh(t)), newSource(t)

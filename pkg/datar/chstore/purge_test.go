@@ -42,7 +42,7 @@ func wantTotal(t *testing.T, s *chstore.Store, flag, want int64) {
 	}
 }
 
-// maintain runs Maintain on the fifth day, of which the retention leaves two.
+// maintain runs Maintain on the fifth day. The retention keeps two days.
 func maintain(t *testing.T, s *chstore.Store) {
 	t.Helper()
 	if err := s.Maintain(t.Context(), (firstHour + 4*24).Time().Add(time.Minute), 48*time.Hour); err != nil {
@@ -50,7 +50,8 @@ func maintain(t *testing.T, s *chstore.Store) {
 	}
 }
 
-// A purge repeats steps, meets batches that are sent again before, between and after them, and counts each once.
+// TestPurgeIsExact repeats steps of a purge, and sends batches again before, between and after
+// them. Each batch must count once.
 func TestPurgeIsExact(t *testing.T) {
 	onEachEngine(t, func(t *testing.T, fresh func(testing.TB) string) {
 		address := fresh(t)
@@ -63,7 +64,7 @@ func TestPurgeIsExact(t *testing.T) {
 		wantTotal(t, other, 1, 117)
 
 		s.SetGrace(time.Hour, time.Hour)
-		maintain(t, s) // the day is reduced; its rows are there
+		maintain(t, s) // the day is reduced, but its rows still exist
 		apply(t, s, "w", 1, early...)
 		apply(t, s, "late", 1, matched(1, firstHour+2, 1000))
 		wantTotal(t, s, 1, 1117)
@@ -72,20 +73,20 @@ func TestPurgeIsExact(t *testing.T) {
 		}
 		wantTotal(t, other, 1, 1117)
 
-		// A batch whose first sending was under way for long may be in both tables.
+		// A batch whose first insert took long may be in both tables.
 		apply(t, s, "straggler", 1, matched(2, firstHour+1, 32))
 		execute(t, address, fmt.Sprintf("INSERT INTO datar_counts (day, hour, flag_id, outcome, writer, counter, sequence, n) "+
 			"SELECT day, %d, flag_id, 1, writer, sequence, sequence, n FROM datar_days WHERE flag_id = 2", firstHour+1))
 		wantTotal(t, s, 2, 40)
 
-		if err := s.PurgeDay(t.Context(), day); err != nil { // as another server does at the same time
+		if err := s.PurgeDay(t.Context(), day); err != nil { // as another server may do at the same time
 			t.Fatal(err)
 		}
 		s.SetGrace(0, time.Hour)
 		maintain(t, s)
 		wantTotal(t, s, 1, 1117)
 		wantTotal(t, s, 2, 40)
-		apply(t, s, "w", 1, early...) // the rows are still there, and not read
+		apply(t, s, "w", 1, early...) // the rows still exist, but are not read
 
 		s.SetGrace(0, 0)
 		maintain(t, s)

@@ -13,7 +13,7 @@ import (
 
 const rollupDays = 1
 
-// rollUp builds rollups of all that was over at the end of the last of rollupDays.
+// rollUp builds rollups of all partitions that were over at the end of the last of rollupDays.
 func rollUp(t testing.TB, s *chstore.Store) {
 	t.Helper()
 	for range rollupDays * 4 {
@@ -60,7 +60,8 @@ func wantSameAnswers(t *testing.T, got, want *chstore.Store) {
 	}
 }
 
-// Answers from rollups are those from rows, also after rows have come late, and batches again. storetest compares many more answers.
+// TestRollups checks that results from rollups equal those from rows, even after late rows and
+// repeated batches. storetest compares many more results.
 func TestRollups(t *testing.T) {
 	onEachEngine(t, func(t *testing.T, fresh func(testing.TB) string) {
 		address := fresh(t)
@@ -107,7 +108,8 @@ func TestRollups(t *testing.T) {
 	})
 }
 
-// What was applied is in the next answer, whatever two servers are building meanwhile.
+// TestRollupsWhileRowsComeLate checks that applied rows are in the next result, whatever two
+// servers are building.
 func TestRollupsWhileRowsComeLate(t *testing.T) {
 	onEachEngine(t, func(t *testing.T, fresh func(testing.TB) string) {
 		address := fresh(t)
@@ -148,7 +150,8 @@ func TestRollupsWhileRowsComeLate(t *testing.T) {
 	})
 }
 
-// Partitions that may still get rows are not rolled up, nor are those that another server is about to.
+// TestRollupsWait checks that partitions that may still get rows, or that another server is about
+// to roll up, are not rolled up.
 func TestRollupsWait(t *testing.T) {
 	onEachEngine(t, func(t *testing.T, fresh func(testing.TB) string) {
 		address := fresh(t)

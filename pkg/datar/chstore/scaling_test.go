@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// constants are those of docs/scaling.md, by name.
+// constants are the constants of docs/scaling.md, by name.
 type constants map[string]float64
 
 // readConstants reads rows such as | `PostgreSQL key` | 0.094 | ms |.
@@ -28,12 +28,12 @@ func readConstants(t *testing.T, page string) constants {
 
 var scalingStores = []string{"PostgreSQL", "MariaDB", "ClickHouse"}
 
-// flush is the CPU time of a database for a flush, in milliseconds.
+// flush returns the CPU time of a database per flush, in milliseconds.
 func (c constants) flush(store string, keys float64) float64 {
 	return c[store+" flush"] + c[store+" key"]*keys
 }
 
-// cores is the load of a database.
+// cores returns the load of a database.
 func (c constants) cores(store string, servers, keys, seconds float64) float64 {
 	return servers * c.flush(store, keys) / (seconds * 1000)
 }
@@ -45,14 +45,15 @@ func (c constants) megabytes(store string, servers, keys float64) float64 {
 	return keys * 24 * c["SQL disk"] / 1e6
 }
 
-// running is the time of a fleet summary for the rows of a whole quarter of a day, in seconds of one core.
+// running returns the time that a summary of all flags takes for the rows of a whole quarter of a
+// day, in seconds on one core.
 func (c constants) running(servers, keys float64) float64 {
 	return servers * keys * 6 * c["ClickHouse row"] / 1e6
 }
 
 func short(x float64) string { return strconv.FormatFloat(x, 'g', 2, 64) }
 
-// number writes two digits, without an exponent.
+// number formats two significant digits, without an exponent.
 func number(x float64) string {
 	rounded, err := strconv.ParseFloat(short(x), 64)
 	if err != nil {
@@ -61,7 +62,7 @@ func number(x float64) string {
 	return strconv.FormatFloat(rounded, 'f', -1, 64)
 }
 
-// scalingTables are the rows of docs/scaling.md that follow from its constants.
+// scalingTables returns the rows of docs/scaling.md that are computed from its constants.
 func scalingTables(c constants) (rows []string) {
 	for _, servers := range []float64{1, 10, 100, 1000, 10_000} {
 		row := fmt.Sprintf("| %.0f |", servers)
@@ -91,7 +92,7 @@ func scalingTables(c constants) (rows []string) {
 	return rows
 }
 
-// The tables of docs/scaling.md are what its constants make.
+// TestScalingTables checks that the tables of docs/scaling.md are computed from its constants.
 func TestScalingTables(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../../docs/scaling.md")

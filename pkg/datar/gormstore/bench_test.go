@@ -27,7 +27,7 @@ const (
 
 var benchHours = flag.Int("bench.hours", 720, "hours of history for BenchmarkQuery, with 7,000 rows each")
 
-// noLog keeps the results of benchmarks apart from what New creates.
+// noLog keeps the log of New out of the benchmark results.
 var noLog = slog.New(slog.DiscardHandler)
 
 // benchNow is the time of the queries, in the middle of a day.
@@ -61,7 +61,7 @@ func benchHistory(b *testing.B, db *gorm.DB) *gormstore.Store {
 		}
 	}
 	started := time.Now()
-	for range *benchHours/50 + 3 { // each call does a bounded amount
+	for range *benchHours/50 + 3 { // each call does a bounded amount of work
 		if err := s.Maintain(b.Context(), benchNow, 0); err != nil {
 			b.Fatal(err)
 		}
@@ -75,11 +75,11 @@ func benchHistory(b *testing.B, db *gorm.DB) *gormstore.Store {
 	return s
 }
 
-// BenchmarkQuery compares the queries with the plain way to get the same: one sum over the hourly events.
+// BenchmarkQuery compares the queries with the simple alternative: one sum over the hourly events.
 func BenchmarkQuery(b *testing.B) {
 	for _, kind := range testdb.Kinds() {
 		b.Run(kind.Name, func(b *testing.B) {
-			dsn := kind.Fresh(b) // or skip
+			dsn := kind.Fresh(b) // skips without a server
 			db := openKind(b, kind, dsn)
 			s := benchHistory(b, db)
 			for _, days := range []int{7, 30} {
@@ -117,10 +117,11 @@ func BenchmarkQuery(b *testing.B) {
 	}
 }
 
-// Sizes of the history that BenchmarkDetails reads: 90 days of 1,000 flags, 5,076,000 details.
+// The size of the history that BenchmarkDetails reads. The default is 90 days of 1,000 flags,
+// 5,076,000 details.
 var detailDays = flag.Int("bench.days", 90, "days of history for BenchmarkDetails, with 56,400 details each")
 
-// benchDetails returns a store with a history of details, all rolled up that is due.
+// benchDetails returns a store with a history of details, after all due rollups have been made.
 func benchDetails(b *testing.B, kind testdb.Kind, db *gorm.DB, pool *sql.DB) *gormstore.Store {
 	b.Helper()
 	s, err := gormstore.New(b.Context(), db, gormstore.Options{Logger: noLog})
@@ -131,7 +132,7 @@ func benchDetails(b *testing.B, kind testdb.Kind, db *gorm.DB, pool *sql.DB) *go
 	kind.FillHistory(b, pool, *detailDays, benchNow)
 	b.Logf("wrote %d days in %v", *detailDays, time.Since(started))
 	started = time.Now()
-	for range max(*detailDays/10, 768/50) + 3 { // each call does a bounded amount
+	for range max(*detailDays/10, 768/50) + 3 { // each call does a bounded amount of work
 		if err := s.Maintain(b.Context(), benchNow, 0); err != nil {
 			b.Fatal(err)
 		}
@@ -143,7 +144,7 @@ func benchDetails(b *testing.B, kind testdb.Kind, db *gorm.DB, pool *sql.DB) *go
 	return s
 }
 
-// tableBytes returns how much disk a table takes with its indexes.
+// tableBytes returns the disk size of a table with its indexes.
 func tableBytes(b *testing.B, db *gorm.DB, table string) (size int64) {
 	b.Helper()
 	query := "SELECT pg_total_relation_size($1::regclass)"
@@ -160,7 +161,8 @@ func tableBytes(b *testing.B, db *gorm.DB, table string) (size int64) {
 	return size
 }
 
-// BenchmarkDetails measures what people ask about flags, and the disk that details take in proportion to events.
+// BenchmarkDetails measures typical queries about flags, and the disk size of details relative to
+// events.
 func BenchmarkDetails(b *testing.B) {
 	for _, kind := range testdb.Kinds() {
 		b.Run(kind.Name, func(b *testing.B) {
@@ -172,7 +174,7 @@ func BenchmarkDetails(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			pool.SetMaxOpenConns(1) // whose CPU time is known
+			pool.SetMaxOpenConns(1) // the connection whose CPU time is measured
 			s := benchDetails(b, kind, db, pool)
 			events := tableBytes(b, db, "datar_hourly_events")
 			details, packs := tableBytes(b, db, "datar_hourly_details"), tableBytes(b, db, "datar_rollup_details")
@@ -210,7 +212,8 @@ func BenchmarkDetails(b *testing.B) {
 	}
 }
 
-// BenchmarkFlushDetails stores 100,000 changed keys by one batch: with their details, and as events only.
+// BenchmarkFlushDetails stores 100,000 changed keys in one batch: with their details, and as events
+// only.
 func BenchmarkFlushDetails(b *testing.B) {
 	const keys = 100_000
 	for _, kind := range testdb.Kinds() {
@@ -233,10 +236,10 @@ func BenchmarkFlushDetails(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				pool.SetMaxOpenConns(1) // whose CPU time is known
+				pool.SetMaxOpenConns(1) // the connection whose CPU time is measured
 				before := kind.CPUTime(b, pool)
 				sequence := int64(0)
-				for b.Loop() { // the first one inserts, the others add; in an hour most batches add
+				for b.Loop() { // the first batch inserts, the others add, like most batches of an hour
 					sequence++
 					if err := s.Apply(b.Context(), datar.Batch{Writer: "w", Sequence: sequence, Rows: rows}); err != nil {
 						b.Fatal(err)
@@ -248,12 +251,12 @@ func BenchmarkFlushDetails(b *testing.B) {
 	}
 }
 
-// BenchmarkStatementMemory sends 3,000 batches of varying size through 10 connections, and reports the memory of all of them in
-// PostgreSQL, where each text of a statement is kept.
+// BenchmarkStatementMemory sends 3,000 batches of different sizes through 10 connections, and
+// reports the memory of all connections in PostgreSQL, which caches each statement text.
 func BenchmarkStatementMemory(b *testing.B) {
 	const flushes, connections = 3000, 10
 	for _, kind := range testdb.Kinds() {
-		if kind.Driver != "postgres" || kind.Name == "postgres10" { // which does not show its memory
+		if kind.Driver != "postgres" || kind.Name == "postgres10" { // it does not report its memory
 			continue
 		}
 		b.Run(kind.Name, func(b *testing.B) {
@@ -285,7 +288,7 @@ func BenchmarkStatementMemory(b *testing.B) {
 			}
 			var all []*sql.Conn
 			var bytes int64
-			for range connections { // held, so that each is another one
+			for range connections { // held, so that each is a different connection
 				connection, err := pool.Conn(b.Context())
 				if err != nil {
 					b.Fatal(err)
@@ -308,8 +311,9 @@ func BenchmarkStatementMemory(b *testing.B) {
 	}
 }
 
-// BenchmarkFlush stores 100,000 changed keys: by one flush of an engine, and by one upsert for each row in one transaction,
-// the plain way. Extra memory is the highest that the heap grew to while it flushed.
+// BenchmarkFlush stores 100,000 changed keys by one flush of an engine, and, as the simple
+// alternative, by one upsert per row in one transaction. The extra memory is the peak growth of the
+// heap during the flush.
 func BenchmarkFlush(b *testing.B) {
 	const keys = 100_000
 	for _, kind := range testdb.Kinds() {
@@ -371,7 +375,7 @@ func BenchmarkFlush(b *testing.B) {
 	}
 }
 
-// singleUpsert adds one row of counts, in a prepared statement.
+// singleUpsert adds one row of counts in a prepared statement.
 var singleUpsert = map[string]string{
 	"sqlite": "INSERT INTO datar_hourly_events (flag_id, bucket_hour, variant_id, segment_id, eval_count, updated_at) VALUES (?, ?, ?, ?, ?, ?) " +
 		"ON CONFLICT (flag_id, bucket_hour, variant_id, segment_id) DO UPDATE SET eval_count = datar_hourly_events.eval_count + excluded.eval_count, updated_at = excluded.updated_at",
@@ -381,7 +385,7 @@ var singleUpsert = map[string]string{
 		"ON DUPLICATE KEY UPDATE eval_count = eval_count + VALUES(eval_count), updated_at = VALUES(updated_at)",
 }
 
-// heapGrowth runs f and returns by how many bytes the heap was larger meanwhile, at the most.
+// heapGrowth runs f and returns the peak growth of the heap during the call, in bytes.
 func heapGrowth(f func()) uint64 {
 	inUse := func() uint64 {
 		var m runtime.MemStats

@@ -19,7 +19,8 @@ func detailRow(key datar.Key, count int64) datar.Row {
 	return datar.Row{Key: key, Count: count, First: ms, Last: ms + 1}
 }
 
-// What was counted before there were details, or by Flagr, is unattributed: before it is rolled up and after, by hour and not.
+// TestDatabaseOfThePreviousVersion checks that counts from before there were details, or of Flagr,
+// are unattributed: before and after they are rolled up, and by hour or not.
 func TestDatabaseOfThePreviousVersion(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		db := openKind(t, kind, kind.Fresh(t))
@@ -31,7 +32,7 @@ func TestDatabaseOfThePreviousVersion(t *testing.T) {
 		for _, table := range []string{"datar_hourly_details", "datar_unknown_hourly", "datar_servers", "datar_rollup_details", "datar_outcomes"} {
 			execute(t, db, "DROP TABLE "+table)
 		}
-		s := newStore(t, db) // which finds the tables of the previous version
+		s := newStore(t, db) // it finds the tables of the previous version
 		matched := detailRow(datar.Key{FlagID: 40, VariantID: 2, SegmentID: 3, Hour: day + 5, Outcome: datar.Matched, Version: 9}, 4)
 		disabled := detailRow(datar.Key{FlagID: 40, Hour: day + 30, Outcome: datar.Disabled, Version: 9}, 5)
 		if err := s.Apply(t.Context(), datar.Batch{Writer: "w", Sequence: 2, Rows: []datar.Row{matched, disabled}}); err != nil {
@@ -64,8 +65,8 @@ func TestDatabaseOfThePreviousVersion(t *testing.T) {
 	})
 }
 
-// Each kind of pack is there to be read instead of the rows: without the rows the answers stay. A pack that is damaged is an
-// error, and not a wrong number.
+// TestPacksAreRead checks that each kind of pack is read instead of the rows, by deleting the rows.
+// A damaged pack must lead to an error, not to a wrong number.
 func TestPacksAreRead(t *testing.T) {
 	t.Parallel()
 	day := datar.Hour(490_000).DayStart()
@@ -115,7 +116,8 @@ func TestPacksAreRead(t *testing.T) {
 	}
 }
 
-// Whether a flag was ever asked for is a question about half a million hours, of which few have rows.
+// TestDetailsOfAFlagFromTheBeginning queries whether a flag was ever requested, which covers half a
+// million hours with few rows.
 func TestDetailsOfAFlagFromTheBeginning(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		db := openKind(t, kind, kind.Fresh(t))
@@ -148,7 +150,8 @@ func TestDetailsOfAFlagFromTheBeginning(t *testing.T) {
 	})
 }
 
-// Hours at both ends of a window are read without those between them, and a few missing ones do not make further queries.
+// TestRunsOfPacks checks that hours at both ends of a window are read without those between them,
+// and that a few missing hours do not lead to more queries.
 func TestRunsOfPacks(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {

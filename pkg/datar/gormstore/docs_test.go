@@ -13,7 +13,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
 )
 
-// The queries of docs/datar.md return what the store answers, on every database.
+// TestDocumentedQueries checks that the queries of docs/datar.md return the same as the store, on
+// every database.
 func TestDocumentedQueries(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		dsn := kind.Fresh(t)
@@ -25,7 +26,7 @@ func TestDocumentedQueries(t *testing.T) {
 		rows := map[datar.Key]datar.Row{}
 		unknown := map[string]datar.UnknownRow{}
 		for i := range 600 {
-			h := from - 3 + datar.Hour(random.IntN(int(to-from)+6)) // also around the window
+			h := from - 3 + datar.Hour(random.IntN(int(to-from)+6)) // including hours around the window
 			if i < 40 {
 				h = []datar.Hour{from - 1, from, to - 1, to}[i%4]
 			}

@@ -18,7 +18,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
 )
 
-// BenchmarkEngineFlush has an engine flush 10,000 changed keys to a SQLite file.
+// BenchmarkEngineFlush flushes 10,000 changed keys from an engine to a SQLite file.
 func BenchmarkEngineFlush(b *testing.B) {
 	db, err := gorm.Open(sqlite.Open(filepath.Join(b.TempDir(), "bench.sqlite")+"?_pragma=journal_mode(WAL)"), &gorm.Config{})
 	if err != nil {
@@ -47,15 +47,16 @@ func BenchmarkEngineFlush(b *testing.B) {
 	}
 }
 
-// The most that an engine with a journal may take, so that a server can have many.
+// The limits for an engine with a journal, so that a process can run many.
 const (
 	mostGoroutines   = 5
-	mostJournalBytes = 1_450_000 // of one file; there is a second one while one is more than a quarter full
+	mostJournalBytes = 1_450_000 // of one file; there is a second file while one is more than a quarter full
 )
 
-// BenchmarkTenants has engines with a journal on one database, each with tables of its own, as a host of several tenants has.
-// The time is that until all of them count; the rest is what they hold when each has flushed. One engine for itself shows how
-// many connections it takes at a time, and 100 share 10.
+// BenchmarkTenants runs engines with journals on one database, each with its own tables, as in a
+// program with several tenants. It measures the time until all of them count, and what they hold
+// after each has flushed. A single engine shows how many connections it uses at a time. 100 engines
+// share 10 connections.
 func BenchmarkTenants(b *testing.B) {
 	for _, kind := range testdb.Kinds() {
 		for _, engines := range []int{1, 100} {
@@ -68,7 +69,7 @@ func BenchmarkTenants(b *testing.B) {
 						b.Fatal(err)
 					}
 					pool.SetMaxOpenConns(10)
-					pool.SetMaxIdleConns(10) // so that those remain that were needed at once
+					pool.SetMaxIdleConns(10) // so that the connections that were needed at once stay open
 					dir, goroutines := b.TempDir(), runtime.NumGoroutine()
 					b.StartTimer()
 					all := startTenants(b, db, dir, engines)
@@ -105,7 +106,7 @@ func startTenants(b *testing.B, db *gorm.DB, dir string, n int) (all []*datar.En
 	return all
 }
 
-// measureTenants has all engines count and flush at once, and reports what each holds.
+// measureTenants counts in all engines, flushes them at once, and reports what each holds.
 func measureTenants(b *testing.B, all []*datar.Engine, dir string, goroutines int) {
 	b.Helper()
 	var group sync.WaitGroup
@@ -132,7 +133,7 @@ func measureTenants(b *testing.B, all []*datar.Engine, dir string, goroutines in
 		}
 		bytes += info.Size()
 	}
-	if most := mostGoroutines*len(all) + 20; goroutines > most { // 20 of the pool, and of what has just ended
+	if most := mostGoroutines*len(all) + 20; goroutines > most { // 20 for the pool and for goroutines that have just ended
 		b.Errorf("%d engines have %d goroutines, want at most %d", len(all), goroutines, most)
 	}
 	perEngine := func(total int64) float64 { return float64(total) / float64(len(all)) }

@@ -15,7 +15,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore"
 )
 
-// The store uses the connections that the host has anyway.
+// The store uses the existing connections of the program.
 func ExampleNew() {
 	dir, err := os.MkdirTemp("", "datar")
 	if err != nil {
@@ -34,7 +34,7 @@ func ExampleNew() {
 	}
 	hour := datar.HourOf(time.Date(2026, 3, 31, 14, 30, 0, 0, time.UTC))
 	batch := datar.Batch{Writer: "w", Sequence: 1, Rows: []datar.Row{{Key: datar.Key{FlagID: 1, Hour: hour}, Count: 5}}}
-	for range 2 { // the second time it is known
+	for range 2 { // the second time, the batch is recognized
 		if err := store.Apply(ctx, batch); err != nil {
 			log.Fatal(err)
 		}

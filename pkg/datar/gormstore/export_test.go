@@ -10,23 +10,24 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
-// PrepareAfter migrates once the statement has taken the lock.
+// PrepareAfter migrates after the statement has taken the lock.
 func PrepareAfter(ctx context.Context, db *gorm.DB, lockMigration string) error {
 	s := OnTables(db)
 	s.dialect.lockMigration = lockMigration
 	return db.WithContext(ctx).Transaction(s.prepare, s.dialect.writeTx)
 }
 
-// OnTables is New for tables that are there, for tests of what goes wrong later.
+// OnTables is New for existing tables, for tests of later errors.
 func OnTables(db *gorm.DB) *Store { return &Store{db: db, dialect: dialects[db.Name()]} }
 
-// Kinds is how many kinds of rollups there are, beginning with hours.
+// Kinds is the number of kinds of rollups. They begin with hours.
 var Kinds = len(kinds)
 
-// DayDetails is the kind of the details of days.
+// DayDetails is the index of the kind for details of days.
 var DayDetails = slices.IndexFunc(kinds, func(k kind) bool { return k.id == dayDetails.id })
 
-// RollUp makes the rollup of a kind that the hour is in, as a replica does that looked for what is to be done some time ago.
+// RollUp makes the rollup of a kind that contains the hour, like a replica that found it missing
+// some time ago.
 func (s *Store) RollUp(ctx context.Context, kind int, hour datar.Hour) error {
 	return s.makeRollup(ctx, kinds[kind], kinds[kind].startOf(int64(hour)))
 }
@@ -39,18 +40,18 @@ func (s *Store) PurgeSome(ctx context.Context, day datar.Hour) error {
 // OffsetsQuery finds an event with an offset on SQLite.
 var OffsetsQuery = dialects["sqlite"].offsets
 
-// RunsOf is how addPacks splits what it reads.
+// RunsOf splits starts of packs as addPacks does.
 func RunsOf(starts []int64, hours int64) [][]int64 { return runsOf(starts, hours) }
 
-// MaxKeptSums is the most sums of packs that are kept.
+// MaxKeptSums is the maximum number of cached sums of packs.
 const MaxKeptSums = maxKeptSums
 
-// KeptSums is how many sums of packs are kept.
+// KeptSums returns the number of cached sums of packs.
 func (s *Store) KeptSums() int {
 	s.kept.mu.Lock()
 	defer s.kept.mu.Unlock()
 	return len(s.kept.sums)
 }
 
-// DropUnused drops what is kept and was last used before a time.
+// DropUnused removes cached values that were last used before a time.
 func (s *Store) DropUnused(before time.Time) { s.kept.dropUnused(before) }

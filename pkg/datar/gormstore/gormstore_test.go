@@ -42,7 +42,8 @@ func TestStoreIsOpenedAgain(t *testing.T) {
 	})
 }
 
-// GET_LOCK of MySQL answers 0 after its time, and NULL when it fails.
+// TestTablesThatAreNotLockedAreLeftAlone checks both failures of MySQL's GET_LOCK: 0 after a
+// timeout, and NULL after an error.
 func TestTablesThatAreNotLockedAreLeftAlone(t *testing.T) {
 	t.Parallel()
 	for _, statement := range []string{"SELECT 0", "SELECT NULL"} {

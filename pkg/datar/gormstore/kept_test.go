@@ -13,8 +13,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
 )
 
-// TestDetailsOfAllFlags has two processes do at random what they do to details, and compares what both answer with a process that
-// has just started, and with what was added.
+// TestDetailsOfAllFlags runs random operations on details in two processes. It compares their
+// results with those of a process that has just started, and with the added rows.
 func TestDetailsOfAllFlags(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		db := openKind(t, kind, kind.Fresh(t))
@@ -77,7 +77,7 @@ func TestDetailsOfAllFlags(t *testing.T) {
 	})
 }
 
-// randomFlag is one of some flags, in several packs.
+// randomFlag returns one of some flags in several packs.
 func randomFlag(random *rand.Rand) int64 { return []int64{1, 2, 3, 31, 32, 40}[random.IntN(6)] }
 
 func randomDetails(random *rand.Rand, now datar.Hour) []datar.Row {
@@ -106,25 +106,25 @@ func randomDetails(random *rand.Rand, now datar.Hour) []datar.Row {
 	return rows
 }
 
-// randomQuery often asks what was asked before.
+// randomQuery often repeats an earlier query.
 func randomQuery(random *rand.Rand, now datar.Hour) datar.DetailsQuery {
 	parts := []datar.Parts{datar.GroupFlag, datar.GroupFlag | datar.GroupDay, datar.GroupFlag | datar.GroupVersion | datar.GroupAsked, datar.GroupHour}
 	query := datar.DetailsQuery{From: (now - datar.Hour(24*random.IntN(3))).DayStart() + datar.Hour(random.IntN(2)), To: now + 1,
 		FlagID: randomFlag(random) * random.Int64N(2), GroupBy: parts[random.IntN(len(parts))] | datar.GroupOutcome}
-	if query.FlagID != 0 && random.IntN(2) == 0 { // hours are read of days that the window cuts
+	if query.FlagID != 0 && random.IntN(2) == 0 { // for days that the window truncates, hours are read
 		query.From += datar.Hour(random.IntN(24))
 		query.To = query.From + datar.Hour(random.IntN(60))
 	}
 	return query
 }
 
-// detailsOfRows is the answer of a store that has these rows.
+// detailsOfRows returns the result of a store with these rows.
 func detailsOfRows(rows []datar.Row, query datar.DetailsQuery) []datar.Row {
 	var inside []datar.Row
 	for _, r := range rows {
 		if r.Hour >= query.From && r.Hour < query.To && (query.FlagID == 0 || query.FlagID == r.FlagID) {
 			if r.Outcome == datar.Unattributed {
-				r.First, r.Last = 0, 0 // which are not known
+				r.First, r.Last = 0, 0 // they are unknown
 			}
 			inside = append(inside, r)
 		}
@@ -132,8 +132,9 @@ func detailsOfRows(rows []datar.Row, query datar.DetailsQuery) []datar.Row {
 	return datar.GroupRows(inside, query.GroupBy)
 }
 
-// The hours of a day are read for one flag in place of its packs, until the day that they were made with is gone: a previous version
-// does not know of them, deletes only days, and makes days without numbers.
+// TestHoursOfADay checks that the hours of a day are read for one flag instead of its packs, until
+// the day's rollup with the same number is deleted. A previous version does not use hours: it
+// deletes only days, and makes days without numbers.
 func TestHoursOfADay(t *testing.T) {
 	t.Parallel()
 	db := openSQLite(t)
@@ -205,7 +206,8 @@ func TestHoursOfADay(t *testing.T) {
 	wantCounts("made again", 2, 5, 6, 23)
 }
 
-// A previous version kept packs of SQLite in the tree of their primary key. They are the same ones afterwards.
+// TestPacksGetRowIDs checks that the packs of a previous version, which stored them in the tree of
+// their primary key, are the same after the migration.
 func TestPacksGetRowIDs(t *testing.T) {
 	t.Parallel()
 	db := openSQLite(t)
@@ -234,7 +236,8 @@ func TestPacksGetRowIDs(t *testing.T) {
 	}
 }
 
-// A sum that is kept saves reading the packs until one of them is made anew, and no longer than others ask for it.
+// TestKeptSums checks that a cached sum saves reading the packs until one of them is made again, or
+// until it is unused for too long.
 func TestKeptSums(t *testing.T) {
 	t.Parallel()
 	db := openSQLite(t)
@@ -277,7 +280,7 @@ func TestKeptSums(t *testing.T) {
 	if n := s.KeptSums(); n != 0 {
 		t.Errorf("%d sums are kept that were not used, want none", n)
 	}
-	// Rollups that an older version made have no numbers.
+	// Rollups of an older version have no numbers.
 	apply(4, day+30)
 	execute(t, db, "DELETE FROM datar_rollups")
 	if err := other.Maintain(t.Context(), (day + 60).Time(), 0); err != nil {
@@ -290,7 +293,8 @@ func TestKeptSums(t *testing.T) {
 	}
 }
 
-// Sums are within their bounds, and those stay that were used last.
+// TestBoundsOfKeptSums checks that the cached sums stay within their limits, and that the last used
+// ones stay.
 func TestBoundsOfKeptSums(t *testing.T) {
 	t.Parallel()
 	db := openSQLite(t)

@@ -10,7 +10,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
 )
 
-// What another store needs to know about senders is read in pages.
+// TestSendersAreRead reads the data about senders that another store needs, in pages.
 func TestSendersAreRead(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		s := newStore(t, openKind(t, kind, kind.Fresh(t)))

@@ -50,12 +50,13 @@ func TestOptionsAreRefusedByName(t *testing.T) {
 	}
 }
 
-// Stores with different prefixes, the longest and none among them, share a database and see nothing of one another.
+// TestPrefixesKeepStoresApart checks that stores with different prefixes, including the longest and
+// the empty one, share a database but no data.
 func TestPrefixesKeepStoresApart(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		db := openKind(t, kind, kind.Fresh(t))
 		at := time.Date(2026, 3, 31, 14, 30, 0, 0, time.UTC)
-		// None comes last, so that a statement without its prefix finds no table.
+		// The empty prefix comes last, so that a statement without its prefix finds no table.
 		prefixes := []string{"shop_", "a", "idx_", "datar_", strings.Repeat("x", 24), ""}
 		identities := map[string]bool{}
 		for i, prefix := range prefixes {
@@ -90,7 +91,7 @@ func TestPrefixesKeepStoresApart(t *testing.T) {
 				}
 			}
 			for _, name := range []string{"hourly", "bucket_hour", "receipts_created_at"} {
-				// MySQL says table.index.
+				// MySQL reports table.index.
 				index := regexp.MustCompile(`^index (\w+\.)?idx_` + prefix + "datar_" + name + "$")
 				if !slices.ContainsFunc(keys, index.MatchString) {
 					t.Errorf("prefix %q: no index for %s in %q", prefix, name, keys)
@@ -104,7 +105,8 @@ func TestPrefixesKeepStoresApart(t *testing.T) {
 	})
 }
 
-// The names of tables and columns are the store's own business, whatever the host has set for its tables.
+// TestHostNamesItsTablesOtherwise checks that the naming strategy of the host's GORM session does
+// not change the store's tables and columns.
 func TestHostNamesItsTablesOtherwise(t *testing.T) {
 	t.Parallel()
 	db, err := gorm.Open(sqlite.Open(t.TempDir()+"/host.sqlite?_pragma=busy_timeout(10000)"), &gorm.Config{

@@ -15,8 +15,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore"
 )
 
-// TestRollupsBesideRetention does at random what replicas do to weeks of counts, some of them with a view that is out of
-// date, and compares totals with what was added.
+// TestRollupsBesideRetention runs random operations of replicas on weeks of counts, some of them
+// with an outdated view, and compares totals with the added counts.
 func TestRollupsBesideRetention(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(2) {
@@ -27,7 +27,7 @@ func TestRollupsBesideRetention(t *testing.T) {
 				store: newStore(t, db), db: db, random: rand.New(rand.NewPCG(seed, 3)), counts: map[datar.Key]int64{},
 				now: datar.Hour(490_000).DayStart() + 40*24,
 			}
-			w.addDay(t, w.now-4*24) // more than is purged at once
+			w.addDay(t, w.now-4*24) // more than one purge handles
 			for range 40 {
 				w.step(t)
 				w.compare(t)
@@ -39,7 +39,8 @@ func TestRollupsBesideRetention(t *testing.T) {
 	}
 }
 
-// Each kind of rollup is there to be read instead of the events: what is written into it by hand shows.
+// TestRollupsAreRead checks that each kind of rollup is read instead of the events, by changing the
+// rollup.
 func TestRollupsAreRead(t *testing.T) {
 	t.Parallel()
 	day := datar.Hour(490_000).DayStart()
@@ -87,7 +88,8 @@ func TestRollupsAreRead(t *testing.T) {
 	}
 }
 
-// A replica that saw events of a day, before another one began to purge it, must not roll up what is left of them.
+// TestRollupOfADayThatIsBeingPurged checks that a replica does not roll up the remaining events of
+// a day that another replica has begun to purge.
 func TestRollupOfADayThatIsBeingPurged(t *testing.T) {
 	t.Parallel()
 	db := openSQLite(t)
@@ -112,13 +114,13 @@ func TestRollupOfADayThatIsBeingPurged(t *testing.T) {
 	}
 }
 
-// weeks are counts and what happens to them.
+// weeks contains counts and the operations on them.
 type weeks struct {
 	store    *gormstore.Store
 	db       *gorm.DB
 	random   *rand.Rand
 	now      datar.Hour
-	counts   map[datar.Key]int64 // all that was added
+	counts   map[datar.Key]int64 // all added counts
 	sequence int64
 	history  []string
 }
@@ -171,7 +173,7 @@ func (w *weeks) add(t *testing.T, keys ...datar.Key) {
 	}
 }
 
-// addDay adds 1200 counts that are keys of their own.
+// addDay adds 1200 counts with different keys.
 func (w *weeks) addDay(t *testing.T, day datar.Hour) {
 	t.Helper()
 	var keys []datar.Key
@@ -184,7 +186,8 @@ func (w *weeks) addDay(t *testing.T, day datar.Hour) {
 
 func outcomeGroup(variantID, segmentID int64) int64 { return 1000*variantID + segmentID }
 
-// compare asks for a random window. Of a day that is purged, or is being purged, it may have all.
+// compare queries a random window. For a day that is purged or being purged, the result may include
+// the whole day.
 func (w *weeks) compare(t *testing.T) {
 	t.Helper()
 	var purged []datar.Hour
@@ -198,7 +201,7 @@ func (w *weeks) compare(t *testing.T) {
 	}
 	for _, query.GroupBy = range []datar.Dimension{datar.ByFlag, datar.ByDay, datar.ByOutcome} {
 		least, most := map[int64]int64{}, map[int64]int64{}
-		last := map[int64]datar.Hour{} // of what is not purged
+		last := map[int64]datar.Hour{} // of days that are not purged
 		for k, n := range w.counts {
 			day, group := k.Hour.DayStart(), k.FlagID
 			switch query.GroupBy {
@@ -211,7 +214,7 @@ func (w *weeks) compare(t *testing.T) {
 			inside, isPurged := k.Hour >= query.From && k.Hour < query.To, slices.Contains(purged, day)
 			switch {
 			case query.FlagID != 0 && query.FlagID != k.FlagID:
-			case query.GroupBy == datar.ByOutcome && isPurged: // some of its events may be left
+			case query.GroupBy == datar.ByOutcome && isPurged: // some of its events may remain
 				if inside {
 					most[group] += n
 				}

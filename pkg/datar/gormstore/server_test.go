@@ -29,7 +29,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/storetest"
 )
 
-// openKind connects to a database as a host of this package would.
+// openKind connects to a database as a program that uses this package would.
 func openKind(t testing.TB, kind testdb.Kind, dsn string) *gorm.DB {
 	t.Helper()
 	var dialector gorm.Dialector
@@ -44,7 +44,8 @@ func openKind(t testing.TB, kind testdb.Kind, dsn string) *gorm.DB {
 		config.ParseTime, config.Loc = true, time.UTC
 		dialector = mysql.Open(config.FormatDSN())
 	default:
-		// As pkg/store does, but with the patience of a test on a busy machine: writers poll for their turn.
+		// Like pkg/store, but with a longer timeout for busy machines, because writers poll for the
+		// lock.
 		dialector = sqlite.Open(dsn + "?_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=busy_timeout(300000)&_pragma=cache_size(-8192)")
 	}
 	db, err := gorm.Open(dialector, &gorm.Config{Logger: logger.Discard})
@@ -70,8 +71,8 @@ func TestStoreOnServers(t *testing.T) {
 	})
 }
 
-// Writers that share keys, old ones and new ones, never make the server break a deadlock: each costs a batch that is
-// sent again, and an error in somebody's log.
+// TestNoDeadlocks checks that writers that share keys, existing and new ones, do not cause
+// deadlocks. Each deadlock would cost a repeated batch and an error in a log.
 func TestNoDeadlocks(t *testing.T) {
 	testdb.OnEachServer(t, func(t *testing.T, kind testdb.Kind) {
 		const writers, batches, keys = 6, 20, 1500
@@ -80,14 +81,14 @@ func TestNoDeadlocks(t *testing.T) {
 		before := kind.Deadlocks(t, beside)
 		var group sync.WaitGroup
 		for w := range writers {
-			s := newStore(t, openKind(t, kind, dsn)) // each is a server of its own
+			s := newStore(t, openKind(t, kind, dsn)) // each one is a separate server
 			group.Go(func() {
 				random := rand.New(rand.NewPCG(uint64(w), 1))
 				for b := range int64(batches) {
 					batch := datar.Batch{Writer: fmt.Sprint("writer-", w), Sequence: b + 1}
 					for k := range int64(keys) {
-						if random.IntN(3) > 0 { // each time other ones
-							hour := datar.Hour(490_000 + b/5) // which bring new keys
+						if random.IntN(3) > 0 { // a different selection each time
+							hour := datar.Hour(490_000 + b/5) // they add new keys
 							ms := hour.Time().UnixMilli()
 							key := datar.Key{FlagID: k/10 + 1, VariantID: k % 10, SegmentID: 1, Hour: hour}
 							batch.Rows = append(batch.Rows, datar.Row{Key: key, Count: 1, First: ms, Last: ms})
@@ -107,7 +108,8 @@ func TestNoDeadlocks(t *testing.T) {
 	})
 }
 
-// Replicas that start together on an empty database all get there, and agree who it is.
+// TestManyStartAtOnce starts replicas at the same time on an empty database. All must start and use
+// the same identity.
 func TestManyStartAtOnce(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		const replicas = 8
@@ -117,7 +119,7 @@ func TestManyStartAtOnce(t *testing.T) {
 		for i := range replicas {
 			db := openKind(t, kind, dsn)
 			if kind.Driver == "sqlite3" && i > 1 {
-				continue // processes that share a file are rare, and two of them show it
+				continue // processes rarely share a file, and two are enough for the test
 			}
 			group.Go(func() {
 				s, err := gormstore.New(t.Context(), db, gormstore.Options{})
@@ -137,8 +139,8 @@ func TestManyStartAtOnce(t *testing.T) {
 	})
 }
 
-// SQLite sends away at once who has read and then wants to write while another one writes, as the other one does that
-// creates the tables at this moment.
+// TestAStartWaitsForAnother starts a store while another one creates the tables. On SQLite, a
+// transaction that has read fails immediately if it then writes while another one writes.
 func TestAStartWaitsForAnother(t *testing.T) {
 	t.Parallel()
 	dsn := testdb.SQLite().Fresh(t)
@@ -167,8 +169,8 @@ func TestAStartWaitsForAnother(t *testing.T) {
 	}
 }
 
-// The ledger keeps only writers that were seen in the last 91 days; those have their batches counted once. Others go when a
-// server starts, and while it runs.
+// TestOldWritersAreForgotten checks that the ledger keeps only writers of the last 91 days, whose
+// batches count once. Others are removed when a server starts, and while it runs.
 func TestOldWritersAreForgotten(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		db := openKind(t, kind, kind.Fresh(t))
@@ -214,8 +216,9 @@ func TestOldWritersAreForgotten(t *testing.T) {
 	})
 }
 
-// A batch that is sent again while its first sending still waits for its end counts once. So does the first batch of a
-// writer, for which there is no row in the ledger to wait for.
+// TestBatchSentAgainWhileItIsApplied sends a batch again while its first transaction is still open.
+// It must count once. The same holds for the first batch of a writer, which has no ledger row to
+// wait for.
 func TestBatchSentAgainWhileItIsApplied(t *testing.T) {
 	testdb.OnEachServer(t, func(t *testing.T, kind testdb.Kind) {
 		dsn := kind.Fresh(t)
@@ -249,13 +252,13 @@ func TestBatchSentAgainWhileItIsApplied(t *testing.T) {
 	})
 }
 
-// What only one row is to blame for is told apart from what is wrong with the database: the one is dropped, the other
-// waits for somebody to repair it.
+// TestRefusedRows checks that errors of a single row are distinguished from errors of the database.
+// The row is dropped, but after a database error the batch waits until the database is repaired.
 func TestRefusedRows(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		year := func(y int) datar.Hour { return datar.HourOf(time.Date(y, 6, 1, 0, 0, 0, 0, time.UTC)) }
 		for name, test := range map[string]struct {
-			prepare map[string][]string // by driver; a driver that is not there has nothing of the kind
+			prepare map[string][]string // by driver; a missing driver has no such rows
 			row     datar.Row
 		}{
 			"trigger": {
@@ -355,7 +358,9 @@ func TestRefusedRows(t *testing.T) {
 	})
 }
 
-// One row is refused, by a trigger at once or by a constraint at the commit, the others of a batch that was sent in are stored, and a replay is answered alike.
+// TestRowsThatWereSentInAndAreRefused sends a batch in which one row is rejected, by a trigger or
+// by a constraint at the commit. The other rows must be stored, and a repeated batch must get the
+// same response.
 func TestRowsThatWereSentInAndAreRefused(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		for name, statements := range map[string]map[string][]string{
@@ -386,7 +391,7 @@ func TestRowsThatWereSentInAndAreRefused(t *testing.T) {
 	})
 }
 
-// sendRefused sends 100 rows, of which the database refuses that of flag 7.
+// sendRefused sends 100 rows, of which the database rejects the row of flag 7.
 func sendRefused(t *testing.T, s *gormstore.Store) {
 	t.Helper()
 	in := ingest.Ingester{Store: s, Flags: numberedFlags{}}
@@ -416,7 +421,7 @@ func sendRefused(t *testing.T, s *gormstore.Store) {
 	}
 }
 
-// numberedFlags knows every flag whose key is a number, which is its id.
+// numberedFlags contains every flag whose key is a number, which is also its ID.
 type numberedFlags struct{}
 
 func (numberedFlags) FlagByKey(key string) (ingest.Flag, bool) {
@@ -424,7 +429,7 @@ func (numberedFlags) FlagByKey(key string) (ingest.Flag, bool) {
 	return ingest.Flag{ID: id, RecordsEnabled: true}, err == nil
 }
 
-// None of these says anything about a row.
+// TestTroubleIsNoRefusal checks errors that are not caused by a row.
 func TestTroubleIsNoRefusal(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		for name, test := range map[string]struct {
@@ -499,7 +504,7 @@ func TestTroubleIsNoRefusal(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				pool.SetMaxOpenConns(1) // for what is set on a connection
+				pool.SetMaxOpenConns(1) // for settings of a connection
 				s := newStore(t, db)
 				target := test.trouble(t, db, dsn)
 				if target != db {

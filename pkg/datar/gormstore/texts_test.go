@@ -16,8 +16,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
 )
 
-// Drivers and databases keep each text of a statement, so there must be few of them, however batches, windows, and what is
-// maintained vary.
+// TestStatementsHaveFewTexts checks that there are few different statement texts, however batches,
+// windows and maintenance vary, because drivers and databases cache each text.
 func TestStatementsHaveFewTexts(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		db := openKind(t, kind, kind.Fresh(t))
@@ -66,7 +66,7 @@ func TestStatementsHaveFewTexts(t *testing.T) {
 	})
 }
 
-// randomRows returns rows of the last days, in their order, each key once.
+// randomRows returns rows of the last days in key order, each key once.
 func randomRows(random *rand.Rand, now datar.Hour, n int) []datar.Row {
 	var rows []datar.Row
 	for range n {
@@ -79,8 +79,8 @@ func randomRows(random *rand.Rand, now datar.Hour, n int) []datar.Row {
 	return slices.CompactFunc(rows, func(a, b datar.Row) bool { return a.Key == b.Key })
 }
 
-// TestTextsOfCallersSpoilNoBatch has an engine count texts that databases have no place for, in the same flush as evaluations:
-// zero bytes and bytes that are not UTF-8. All of it is stored.
+// TestTextsOfCallersSpoilNoBatch counts texts that databases cannot store, such as zero bytes and
+// invalid UTF-8, in the same flush as evaluations. All counts must be stored.
 func TestTextsOfCallersSpoilNoBatch(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		s := newStore(t, openKind(t, kind, kind.Fresh(t)))
@@ -90,7 +90,7 @@ func TestTextsOfCallersSpoilNoBatch(t *testing.T) {
 		}
 		defer func() { _ = e.Close(context.Background()) }()
 		now := time.Now()
-		texts := map[string]string{ // as it is asked for, and as it is kept
+		texts := map[string]string{ // as requested, and as stored
 			"a\x00b":                   "a?b",
 			"\x00":                     "?",
 			"\xff\xfe":                 "?",

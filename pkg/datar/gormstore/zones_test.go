@@ -19,7 +19,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
 )
 
-// openMariaDB connects with parameters that a host may have in its connection string.
+// openMariaDB connects with parameters that a program may have in its connection string.
 func openMariaDB(t *testing.T, dsn string, change func(*gomysql.Config)) *gorm.DB {
 	t.Helper()
 	config, err := gomysql.ParseDSN(dsn)
@@ -51,7 +51,8 @@ func onMariaDB(t *testing.T, test func(t *testing.T, dsn string)) {
 
 var berlin = time.FixedZone("Europe/Berlin", 2*3600)
 
-// Whatever a host has set for times, the store writes and reads the same.
+// TestParseTimeAndLocDoNotMatter checks that the store writes and reads the same times, whatever
+// time parameters the program sets.
 func TestParseTimeAndLocDoNotMatter(t *testing.T) {
 	onMariaDB(t, func(t *testing.T, dsn string) {
 		at := time.Date(2026, 7, 21, 23, 30, 0, 0, time.UTC)
@@ -104,7 +105,8 @@ const flagrTable = "CREATE TABLE `datar_hourly_events` (`id` bigint unsigned AUT
 	"`eval_count` bigint NOT NULL DEFAULT 0,`updated_at` datetime(3) NULL,PRIMARY KEY (`id`)," +
 	"UNIQUE INDEX `idx_datar_hourly` (`flag_id`,`bucket_hour`,`variant_id`,`segment_id`))"
 
-// Hours that Flagr wrote in another zone stop the start, until they are converted as the documentation shows.
+// TestHoursThatFlagrWroteWithLoc checks that New fails if Flagr wrote hours in another time zone,
+// until they are converted as documented.
 func TestHoursThatFlagrWroteWithLoc(t *testing.T) {
 	onMariaDB(t, func(t *testing.T, dsn string) {
 		db := openMariaDB(t, dsn, func(c *gomysql.Config) { c.ParseTime, c.Loc, c.MultiStatements = true, berlin, true })
@@ -121,7 +123,7 @@ func TestHoursThatFlagrWroteWithLoc(t *testing.T) {
 			t.Fatalf("got %v, want an error that names loc and how to convert", err)
 		}
 
-		execute(t, db, strings.ReplaceAll(documented(t, "Convert hours that Flagr wrote with loc"), "Europe/Berlin", "+02:00")) // a test server has no names of zones
+		execute(t, db, strings.ReplaceAll(documented(t, "Convert hours that Flagr wrote with loc"), "Europe/Berlin", "+02:00")) // a test server has no time zone names
 		s := newStore(t, openMariaDB(t, dsn, func(*gomysql.Config) {}))
 		totals, err := s.Totals(t.Context(), datar.TotalsQuery{From: datar.HourOf(at), To: datar.HourOf(at) + 2, GroupBy: datar.ByDay})
 		if err != nil || len(totals) != 1 || totals[0].Count != 20 || totals[0].Day != datar.HourOf(at).DayStart() {
@@ -144,7 +146,8 @@ func documented(t *testing.T, heading string) string {
 	return string(found[1])
 }
 
-// Each query asks whether there are hours with offsets, so that must not read all events.
+// TestLookForOffsetsUsesTheIndex checks that the query for hours with offsets, which precedes each
+// query, does not read all events.
 func TestLookForOffsetsUsesTheIndex(t *testing.T) {
 	t.Parallel()
 	db := openSQLite(t)
@@ -158,7 +161,8 @@ func TestLookForOffsetsUsesTheIndex(t *testing.T) {
 	}
 }
 
-// Flagr on SQLite writes hours in the zone of its process. They count in the hour that they are.
+// TestHoursWithOffsetsAreInstants checks that hours that Flagr wrote on SQLite in the time zone of
+// its process count in the correct hour.
 func TestHoursWithOffsetsAreInstants(t *testing.T) {
 	t.Parallel()
 	db := openSQLite(t)
