@@ -26,7 +26,7 @@ const (
 	// phases of each kind.
 	phase, turns = 5 * time.Second, 6
 	sampleEvery  = 50 * time.Millisecond
-	// wantSlower is how many times slower the slow answers may be while flags change.
+	// wantSlower is the factor by which slow responses may be slower while flags change.
 	wantSlower = 2.0
 )
 

@@ -92,7 +92,8 @@ func isEmpty(v any) bool {
 	return v == nil || v == 0.0 || ok && len(list) == 0
 }
 
-// want polls an answer until it has these values, nil for one that is empty: a server stores what it counted every 50 ms.
+// want polls a response until it has these values. nil stands for an empty value. Polling is needed
+// because a server stores its counts every 50 ms.
 func (s *fleetStory) want(path string, values map[string]any) {
 	s.t.Helper()
 	var got any

@@ -426,7 +426,7 @@ func contained(column, text string) map[string]any {
 	return map[string]any{"column": gorm.Expr(column), "text": text}
 }
 
-// wanted is the list without repetitions, empty entries, and spaces around entries.
+// wanted returns the list without duplicates, empty entries, and spaces around entries.
 func wanted(tags []string) []string {
 	var all []string
 	seen := map[string]struct{}{}

@@ -87,7 +87,7 @@ func move(t *testing.T, s *chstore.Store, m *movedFrom) error {
 	return s.Move(t.Context(), m, (firstHour + rollupDays*24).Time(), slog.New(slog.DiscardHandler))
 }
 
-// wantMoved compares all answers.
+// wantMoved compares all results of the two stores.
 func wantMoved(t *testing.T, s *chstore.Store, m *movedFrom) {
 	t.Helper()
 	window := datar.DetailsQuery{From: firstHour - 24, To: firstHour + 100*24, GroupBy: 127}

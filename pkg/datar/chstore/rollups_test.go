@@ -30,7 +30,7 @@ func wantRolled(t testing.TB, s *chstore.Store, want int) {
 	}
 }
 
-// wantSameAnswers compares the answers of two stores about random windows.
+// wantSameAnswers compares the results of two stores for random windows.
 func wantSameAnswers(t *testing.T, got, want *chstore.Store) {
 	t.Helper()
 	for range 2 {

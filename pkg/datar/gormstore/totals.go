@@ -12,31 +12,32 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
-// rangesApart is the most ranges that are read by a query each. With two ranges in one query for the events of a flag,
-// SQLite would look at all events of the flag.
+// rangesApart is the maximum number of ranges that are read by separate queries. With two ranges in
+// one query for the events of a flag, SQLite would read all events of the flag.
 const rangesApart = 8
 
-// plan says where the totals of a window are.
+// plan lists the sources of the totals of a window.
 type plan struct {
 	rollups []chosen
-	events  []hourRange // where hourly events are to be added up
+	events  []hourRange // ranges in which hourly events are added up
 }
 
-// chosen are rollups of a kind, by when they start.
+// chosen are rollups of a kind, by their starts.
 type chosen struct {
 	kind
 	starts []int64
-	made   []int64     // the number of each, 0 if it has none
-	within []hourRange // for a kind by hour: the hours to use of them
+	made   []int64     // the number of each rollup, 0 if it has none
+	within []hourRange // for a kind by hour: the hours to use
 }
 
-// equal tells whether two choices are of the same rollups, which have numbers.
+// equal reports whether two choices contain the same rollups with the same numbers.
 func (c chosen) equal(other chosen) bool {
 	return c.id == other.id && slices.Equal(c.starts, other.starts) && slices.Equal(c.made, other.made)
 }
 
-// plan reads which rollups exist, and chooses those that lie within the window: of the first kind, of the second where
-// there is none of the first, and so on. Those by hour need only overlap with it. Purged days, which are nowhere else, count as soon as they overlap with it.
+// plan reads which rollups exist, and chooses those that lie within the window. It prefers the
+// first kind, and uses later kinds for the rest of the window. Rollups by hour need only overlap
+// the window. A purged day, which has no other data, is used if it overlaps the window.
 func (s *Store) plan(tx *gorm.DB, kinds []kind, window hourRange) (plan, error) {
 	p := plan{events: []hourRange{window}}
 	for _, k := range kinds {
@@ -83,12 +84,12 @@ func (s *Store) plan(tx *gorm.DB, kinds []kind, window hourRange) (plan, error) 
 	return p, nil
 }
 
-// currentHours finds the rollups of dayHours whose day exists with their number.
+// currentHours selects the rollups of dayHours whose day exists with the same number.
 const currentHours = `SELECT start_hour, purged, made FROM datar_rollups WHERE span = ? AND start_hour >= ? AND start_hour < ?
 	AND EXISTS (SELECT 1 FROM datar_rollups AS d WHERE d.span = ? AND d.start_hour = datar_rollups.start_hour AND d.made = datar_rollups.made)
 	ORDER BY start_hour`
 
-// rollups returns the rollups of a kind that start within the range, in their order.
+// rollups returns the rollups of a kind that start within the range, in order.
 func (s *Store) rollups(tx *gorm.DB, k kind, within hourRange) ([]rollup, error) {
 	var found []rollup
 	statement, values := "SELECT start_hour, purged, made FROM datar_rollups WHERE span = ? AND start_hour >= ? AND start_hour < ? ORDER BY start_hour", []any{k.id, within.from, within.to}
@@ -101,10 +102,10 @@ func (s *Store) rollups(tx *gorm.DB, k kind, within hourRange) ([]rollup, error)
 	return found, nil
 }
 
-// group is what totals are added up by: flag, or variant and segment, or day.
+// group is the key by which totals are added up: flag, or variant and segment, or day.
 type group struct{ a, b int64 }
 
-// sums adds totals up by group.
+// sums contains totals by group.
 type sums map[group]datar.Total
 
 func (s sums) add(g group, t datar.Total) {
@@ -112,13 +113,13 @@ func (s sums) add(g group, t datar.Total) {
 	s[g] = datar.Total{Count: sum.Count + t.Count, Ingested: sum.Ingested + t.Ingested, Last: max(sum.Last, t.Last)}
 }
 
-// grouping is how a dimension is read.
+// grouping describes how a dimension is read.
 type grouping struct {
-	// kinds of rollups to use, of which rollups is the query, and events that of the hourly events. Both return two columns of
-	// the group, and the totals.
+	// kinds are the rollups to use. rollups is the query for them, and events is the query for
+	// hourly events. Both return two columns of the group, and the totals.
 	kinds           []kind
 	rollups, events string
-	// name puts the group into a total. Days have any of their hours there.
+	// name sets the fields of the group in a total. A day can be given as any of its hours.
 	name func(t *datar.Total, g group)
 }
 
@@ -162,7 +163,7 @@ func (s *Store) Totals(ctx context.Context, query datar.TotalsQuery) ([]datar.To
 		if err != nil {
 			return err
 		}
-		for _, use := range p.rollups { // several kinds in one statement would be slower on PostgreSQL
+		for _, use := range p.rollups { // a statement for several kinds would be slower on PostgreSQL
 			if err := groups.addUp(tx, s.ofFlag(by.rollups, query.FlagID), query, use.id, padded(use.starts)); err != nil {
 				return err
 			}
@@ -182,12 +183,12 @@ func (s *Store) Totals(ctx context.Context, query datar.TotalsQuery) ([]datar.To
 	return totals, nil
 }
 
-// atOneMoment runs queries that see one state of the database.
+// atOneMoment runs queries that see the same state of the database.
 func (s *Store) atOneMoment(ctx context.Context, queries func(tx *gorm.DB) error) error {
 	return s.db.WithContext(ctx).Transaction(queries, &sql.TxOptions{Isolation: s.dialect.oneMoment, ReadOnly: true})
 }
 
-// ofFlag renders a query for one flag, or for all of them if the id is 0.
+// ofFlag returns a query for one flag, or for all flags if the ID is 0.
 func (s *Store) ofFlag(query string, id int64) string {
 	condition := ""
 	if id != 0 {
@@ -224,7 +225,7 @@ func (s sums) addUp(tx *gorm.DB, statement string, q datar.TotalsQuery, values .
 	if err != nil {
 		return err
 	}
-	defer func() { _ = rows.Close() }() // rows.Err reports what went wrong
+	defer func() { _ = rows.Close() }() // rows.Err reports errors
 	for rows.Next() {
 		var g group
 		var t datar.Total
