@@ -56,8 +56,8 @@ const (
 	// another transaction.
 	attempts = 5
 
-	// startPatience is how long New continues to retry after that, because other starting servers
-	// may be changing the tables.
+	// startPatience is how long New retries, even after that many attempts, because other starting
+	// servers may be changing the tables.
 	startPatience = time.Minute
 )
 
@@ -274,8 +274,8 @@ func (s *Store) note(tx *gorm.DB, id string, sequence int64, now time.Time) (kno
 		return false, err
 	}
 	// There are three cases: the writer is new, the batch was applied before, or the first batch of
-	// the writer is just being committed, because its response was lost. In the last case, this
-	// statement waits for the commit.
+	// the writer is sent again after a lost response while it is just being committed. In the last
+	// case, this statement waits for the commit.
 	if err := tx.Exec(s.sql("INSERT INTO datar_writers (writer_id, last_sequence, updated_at) VALUES (?, 0, ?)"+s.dialect.growth[writersTable]),
 		id, updated).Error; err != nil {
 		return false, fmt.Errorf("note first batch: %w", err)
