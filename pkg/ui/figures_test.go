@@ -1,6 +1,7 @@
 package ui_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,10 +10,12 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/pkg/insight"
 	"github.com/flagr-datar/flagr-datar/pkg/ui"
 )
@@ -21,8 +24,10 @@ import (
 type figures struct {
 	m   *memory
 	err error
-	// asked is how many boards were made.
+	// boards is the number of calls of AllStates. Each of them calls block, if it is not nil, and uses the flags
+	// that it returns, or the current ones.
 	boards int
+	block  func(ctx context.Context) *eval.Snapshot
 }
 
 func (f *figures) complete() *insight.Complete {
@@ -44,13 +49,17 @@ func (f *figures) state(flag *entity.Flag) *insight.State {
 	}
 }
 
-func (f *figures) AllStates(context.Context, int) (*insight.States, error) {
+func (f *figures) AllStates(ctx context.Context, _ int) (*insight.States, error) {
 	f.boards++
+	var flags *eval.Snapshot
+	if f.block != nil {
+		flags = f.block(ctx)
+	}
 	if f.err != nil {
 		return nil, f.err
 	}
 	all := &insight.States{Complete: f.complete()}
-	for _, flag := range f.m.Snapshot().Flags() {
+	for _, flag := range cmp.Or(flags, f.m.Snapshot()).Flags() {
 		one := insight.FlagState{State: f.state(flag), Flag: flag, Total: 640_000, Spark: make([]int64, 28), Findings: 3, Contradictions: 1, Warnings: 1}
 		for i := range one.Spark {
 			one.Spark[i] = int64(i)
@@ -316,6 +325,81 @@ func TestNumbersOfTheListAreKept(t *testing.T) {
 	if numbers.boards != 1 {
 		t.Errorf("%d boards were made for five pages", numbers.boards)
 	}
+}
+
+// TestPagesShareABoard: pages that wait for numbers at the same time cause one query. If the browser that caused it
+// disconnects, the query continues for the others.
+func TestPagesShareABoard(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f, numbers := counted(t)
+		release := make(chan struct{})
+		numbers.block = func(ctx context.Context) *eval.Snapshot {
+			select {
+			case <-release:
+			case <-ctx.Done():
+				t.Error("the query ended with the page that caused it")
+			}
+			return nil
+		}
+		list := func(ctx context.Context) string {
+			rw := httptest.NewRecorder()
+			f.ServeHTTP(rw, httptest.NewRequestWithContext(ctx, http.MethodGet, "/ui/", nil))
+			return rw.Body.String()
+		}
+		leaving, leave := context.WithCancel(t.Context())
+		left := make(chan string, 1)
+		go func() { left <- list(leaving) }()
+		synctest.Wait()
+		pages := make(chan string, 3)
+		for range cap(pages) {
+			go func() { pages <- list(t.Context()) }()
+		}
+		synctest.Wait()
+		leave()
+		if page := <-left; strings.Contains(page, ">Active<") {
+			t.Error("a page has numbers before the query returned them")
+		}
+		close(release)
+		for range cap(pages) {
+			if page := <-pages; !strings.Contains(page, ">Active<") {
+				t.Errorf("a page that waited has no numbers:\n%s", page)
+			}
+		}
+		if numbers.boards != 1 {
+			t.Errorf("%d queries for four pages, want 1", numbers.boards)
+		}
+	})
+}
+
+// TestABoardBeforeAChange: a page after a change does not get the numbers of a query that began before it.
+func TestABoardBeforeAChange(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f, numbers := counted(t)
+		old := f.Snapshot() // what the first query sees
+		release := make(chan struct{})
+		numbers.block = func(context.Context) *eval.Snapshot {
+			if numbers.boards > 1 {
+				return nil
+			}
+			<-release
+			return old
+		}
+		first := make(chan int, 1)
+		cells := func() int { return strings.Count(f.ask(t, http.MethodGet, "/ui/", nil).body, ">Active<") }
+		go func() { first <- cells() }()
+		synctest.Wait()
+		f.ask(t, http.MethodPost, "/ui/new", url.Values{"key": {"on-the-page"}, "kind": {"boolean"}})
+		after := cells()
+		close(release)
+		if before := <-first; after != before+1 {
+			t.Errorf("%d states in the list after a flag was created, want one more than %d", after, before)
+		}
+		if n := cells(); n != after || numbers.boards != 2 {
+			t.Errorf("then the list has %d states after %d queries, want %d and 2", n, numbers.boards, after)
+		}
+	})
 }
 
 // many is a fixture with 10,000 flags.

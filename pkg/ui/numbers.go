@@ -134,20 +134,30 @@ func isState(n *insight.FlagState, state string) bool {
 
 // boardCache keeps the last board, so that a busy page queries the database only occasionally.
 type boardCache struct {
-	mu     sync.Mutex
-	board  *board
-	until  time.Time     // when the next one is created
-	waitAt time.Time     // when a page starts to wait for it
-	took   time.Duration // duration of the last creation; boardWait or more if it failed
-	making bool
-	wg     sync.WaitGroup // of the creation of boards
+	mu      sync.Mutex
+	board   *board
+	has     int           // changes that the board includes
+	until   time.Time     // when the next one is created
+	waitAt  time.Time     // when a page starts to wait for it
+	took    time.Duration // duration of the last creation; boardWait or more if it failed
+	changes int           // calls of forget
+	making  *boardMaking  // nil if none is being created
+	wg      sync.WaitGroup
 }
 
-// forget makes the next page create a new board.
+// boardMaking is the creation of a board. All pages that need the board share it.
+type boardMaking struct {
+	done    chan struct{} // closed when the creation ends
+	board   *board        // set before done is closed; nil if there are no numbers
+	changes int           // those that the board includes
+}
+
+// forget makes the next page create a new board. A board that is being created lacks the change.
 func (b *boardCache) forget() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.until, b.waitAt = time.Time{}, time.Time{}
+	b.changes++
 }
 
 // boardNow returns nil if Datar is off, or if there are no numbers.
@@ -155,47 +165,71 @@ func (u *UI) boardNow(ctx context.Context) *board {
 	if u.o.Numbers == nil {
 		return nil
 	}
-	u.board.mu.Lock()
-	now := u.o.Now()
-	kept := u.board.board
-	due := kept != nil && !u.board.making && !now.Before(u.board.until)
-	wait := due && u.board.took < boardWait && !now.Before(u.board.waitAt)
-	if due && !wait {
-		u.board.making = true
-		u.board.wg.Go(func() { // continues if the page is closed
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
-			defer cancel()
-			u.makeBoard(ctx)
-		})
-	}
-	u.board.mu.Unlock()
-	if kept != nil && !wait {
+	b := &u.board
+	b.mu.Lock()
+	now, kept := u.o.Now(), b.board
+	if kept != nil && now.Before(b.until) {
+		b.mu.Unlock()
 		return kept
 	}
-	return cmp.Or(u.makeBoard(ctx), kept)
+	making := b.making
+	if making == nil || making.changes != b.changes {
+		making = &boardMaking{done: make(chan struct{}), changes: b.changes}
+		b.making = making
+		b.wg.Go(func() { u.makeBoard(context.WithoutCancel(ctx), making) }) // continues if the page is closed
+	}
+	wait := kept == nil || b.took < boardWait && !now.Before(b.waitAt)
+	b.mu.Unlock()
+	if !wait {
+		return kept
+	}
+	select {
+	case <-making.done:
+		return cmp.Or(making.board, kept)
+	case <-ctx.Done():
+		return kept
+	}
 }
 
-// makeBoard returns nil if there are no numbers; the previous board then stays.
-func (u *UI) makeBoard(ctx context.Context) *board {
+// makeBoard creates a board. If there are no numbers, the previous board stays.
+func (u *UI) makeBoard(ctx context.Context, making *boardMaking) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	if u.o.Memory != nil { // not that of the page, which can end before
+		shared, release := u.o.Memory.Share(ctx)
+		defer release()
+		ctx = shared
+	}
 	begin := u.o.Now()
 	all, err := u.o.Numbers.AllStates(ctx, latelyDays)
 	if err != nil {
 		u.o.Logger.Warn("numbers of the list are missing", "error", err)
-		u.board.mu.Lock()
-		defer u.board.mu.Unlock()
-		u.board.making, u.board.took = false, boardWait
-		return nil
+	} else {
+		making.board = &board{states: all, flags: make(map[uint]*insight.FlagState, len(all.Flags))}
+		for i := range all.Flags {
+			making.board.flags[all.Flags[i].Flag.ID] = &all.Flags[i]
+		}
 	}
-	made := &board{states: all, flags: make(map[uint]*insight.FlagState, len(all.Flags))}
-	for i := range all.Flags {
-		made.flags[all.Flags[i].Flag.ID] = &all.Flags[i]
+	u.board.keep(making, begin, u.o.Now())
+	close(making.done)
+}
+
+// keep ends the creation of a board, and keeps the board. If it lacks a change, the next page creates another one.
+func (b *boardCache) keep(making *boardMaking, begin, now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.making == making {
+		b.making = nil
 	}
-	now := u.o.Now()
-	u.board.mu.Lock()
-	defer u.board.mu.Unlock()
-	u.board.board, u.board.making, u.board.took = made, false, now.Sub(begin)
-	u.board.until, u.board.waitAt = now.Add(max(boardTTL, boardRest*u.board.took)), now.Add(boardAge)
-	return made
+	switch {
+	case making.board == nil:
+		b.took = boardWait
+	case making.changes >= b.has:
+		b.board, b.has, b.took = making.board, making.changes, now.Sub(begin)
+		if making.changes == b.changes {
+			b.until, b.waitAt = now.Add(max(boardTTL, boardRest*b.took)), now.Add(boardAge)
+		}
+	}
 }
 
 // upTo describes how complete the counts are.
