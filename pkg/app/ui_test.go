@@ -1,10 +1,16 @@
 package app_test
 
 import (
+	"database/sql"
+	"fmt"
 	"net/http"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
 	"github.com/flagr-datar/flagr-datar/pkg/ui"
 )
 
@@ -108,4 +114,80 @@ func TestPagesOfAWholeServer(t *testing.T) {
 	if a := raw(t, address, http.MethodPost, "/shop/api/v1/evaluation", "X-Email: x"); a.status != http.StatusOK && a.status != 422 && a.status != 400 {
 		t.Errorf("evaluation beside the pages: %d", a.status)
 	}
+}
+
+// TestPagesOfCountsFromFlagr: Flagr, or an older version, wrote counts of variants into a database without the tables
+// of outcomes and versions. Numbers that follow from these counts are right. All others are shown as unknown, with
+// the reason, and never as 0.
+func TestPagesOfCountsFromFlagr(t *testing.T) {
+	t.Parallel()
+	database := filepath.Join(t.TempDir(), "flagr.sqlite")
+	db, err := sql.Open("sqlite", database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	yesterday := time.Now().UTC().AddDate(0, 0, -1).Truncate(time.Hour).Format("2006-01-02 15:04:05+00:00")
+	for _, statement := range []string{
+		"CREATE TABLE datar_hourly_events (id integer, flag_id integer NOT NULL, bucket_hour datetime NOT NULL, variant_id integer NOT NULL DEFAULT 0, " +
+			"segment_id integer NOT NULL DEFAULT 0, eval_count integer NOT NULL DEFAULT 0, updated_at datetime, PRIMARY KEY (id))",
+		"CREATE UNIQUE INDEX idx_datar_hourly ON datar_hourly_events (flag_id, bucket_hour, variant_id, segment_id)",
+		fmt.Sprintf("INSERT INTO datar_hourly_events VALUES (1, 1, '%[1]s', 1, 1, 300, NULL), (2, 1, '%[1]s', 0, 0, 100, NULL)", yesterday),
+	} {
+		if _, err := db.ExecContext(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	address := listen(t, map[string]string{"FLAGR_DB_DBCONNECTIONSTR": database, "FLAGR_RECORDER_ENABLED": "true", "FLAGR_RECORDER_TYPE": "datar"})
+	send := func(target, form string) {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+address+target, strings.NewReader(form))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		if strings.HasPrefix(target, "/api/") {
+			r.Header.Set("Content-Type", "application/json")
+		}
+		response, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := response.Body.Close(); err != nil || response.StatusCode != http.StatusOK {
+			t.Fatalf("POST %s: %s, %v", target, response.Status, err)
+		}
+	}
+	tags := regexp.MustCompile(`<(?:[^<>"]|"[^"]*")*>`)
+	check := func(target string, want ...string) {
+		t.Helper()
+		a := raw(t, address, http.MethodGet, target)
+		words := strings.Join(strings.Fields(strings.ReplaceAll(tags.ReplaceAllString(string(a.body), " "), "\u00a0", " ")), " ")
+		for _, one := range want {
+			if !strings.Contains(words, one) {
+				t.Errorf("%s lacks %q (%d) in\n%s", target, one, a.status, words)
+			}
+		}
+		if zero := regexp.MustCompile(`\b0 (matched|evaluations)`).FindString(words); zero != "" {
+			t.Errorf("%s claims %q in\n%s", target, zero, words)
+		}
+	}
+	send("/ui/new", "key=counted-by-flagr&kind=boolean")
+	send("/ui/flags/1/enabled", "enabled=true&snapshot=1&back=flags/1")
+	check("/ui/", "400", "Not known")
+	check("/ui/flags/1", "75.0 % of 400 evaluations got on , 25.0 % got nothing", "– matched: not known", "400 evaluations of these days are not included, because Flagr")
+	check("/ui/flags/1/targeting", "– evaluations reached this segment: Flagr or an older version counted them")
+	check("/ui/flags/1/traffic?by=variant", "300", "100")
+	check("/ui/flags/1/traffic?by=outcome", "Not known, or –: Flagr or an older version counted these evaluations")
+	check("/ui/flags/1/nothing", "100 of 400 evaluations gave no variant: 100 % of them have no known reason", "Which one is not known, because Flagr")
+	check("/ui/flags/1/delete", "How is unknown: Flagr or an older version counted them.")
+
+	send("/api/v1/evaluation", `{"flagID": 1, "entityID": "a"}`) // is counted with everything
+	testwait.Until(t, "the count", func() bool {
+		return strings.Contains(string(raw(t, address, http.MethodGet, "/api/v1/datar/flags/1/outcomes").body), `"total":401`)
+	})
+	check("/ui/flags/1", "75.1 % of 401 evaluations", "1 matched", "400 evaluations of these days are not included")
+	check("/ui/flags/1/targeting", "At least 1 evaluation reached this segment")
+	check("/ui/flags/1/traffic?by=outcome&days=7", " – 400 400 ") // of yesterday: a variant, not known, all
+	check("/ui/flags/1/traffic?by=version&days=7", " – 400 400 ")
+	check("/ui/flags/1/delete", "1 by name, 0 by tag, and 400 of which this is unknown")
 }

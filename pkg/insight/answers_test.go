@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -94,7 +95,8 @@ func TestOutcomes(t *testing.T) {
 	if text := strings.Join(got, ", "); text != "held_out 60/0, matched 52/0, no_match 47/7, unattributed 5/0, disabled 1/0" || o.Total != 165 {
 		t.Errorf("got %s of %d", text, o.Total)
 	}
-	if o.Asked != (insight.Asked{ByName: 158, ByTag: 7, WithoutEntityID: 7}) || len(o.Segments) != 2 || o.Segments[0].SegmentID != 23 || o.Segments[0].Matched != 50 ||
+	if o.Asked != (insight.Asked{ByName: 158, ByTag: 7, Unknown: 5, WithoutEntityID: 7}) ||
+		!slices.Equal(o.Unattributed, []insight.VariantOutcome{{VariantID: 61, VariantKey: "blue", Count: 5}}) || len(o.Segments) != 2 || o.Segments[0].SegmentID != 23 || o.Segments[0].Matched != 50 ||
 		o.Segments[1].Variants[0].VariantKey != "old" || !o.Outcomes[3].Last.IsZero() || !o.Outcomes[2].Last.Equal(when.Add(time.Hour)) {
 		t.Errorf("got %+v", o)
 	}

@@ -30,6 +30,9 @@ type Forecast struct {
 	Segments []SegmentForecast
 	// Removed are the IDs of segments that the draft leaves out.
 	Removed []int64
+	// Unattributed is the number of evaluations of the last days with an unknown version. They are
+	// not part of the estimate.
+	Unattributed int64
 	// Complete is the completeness of the counts of the last days.
 	Complete *Complete
 }
@@ -158,6 +161,11 @@ func ForecastOf(flag, draft *entity.Flag, t Timeline, flags map[int64]*entity.Fl
 	for _, s := range current {
 		if !kept[s.ID] {
 			f.Removed = append(f.Removed, int64(s.ID))
+		}
+	}
+	for i := range rows {
+		if rows[i].Outcome == datar.Unattributed {
+			f.Unattributed += rows[i].Count
 		}
 	}
 	f.Moved, f.Gained, f.Lost = len(moved), len(gained), len(lost)

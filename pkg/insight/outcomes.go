@@ -23,8 +23,11 @@ type Outcomes struct {
 	// Segments are in evaluation order, followed by deleted ones. The sums of their Matched and
 	// HeldOut equal the counts of these outcomes.
 	Segments []SegmentOutcome
-	Asked    Asked
-	Complete *Complete
+	// Unattributed are the evaluations with an unknown outcome, by variant, in the order of IDs.
+	// VariantID 0 stands for those without a variant: it is unknown whether a segment matched them.
+	Unattributed []VariantOutcome
+	Asked        Asked
+	Complete     *Complete
 }
 
 // OutcomeCount is the number of evaluations with one outcome.
@@ -59,6 +62,8 @@ type VariantOutcome struct {
 // evaluations.
 type Asked struct {
 	ByName, ByTag int64
+	// Unknown is the part of ByName for which this is unknown: the unattributed evaluations.
+	Unknown int64
 	// WithoutEntityID is the number of evaluations without an entity ID, among both.
 	WithoutEntityID int64
 }
@@ -68,6 +73,9 @@ func (a *Asked) add(r *datar.Row) {
 		a.ByTag += r.Count
 	} else {
 		a.ByName += r.Count
+	}
+	if r.Outcome == datar.Unattributed {
+		a.Unknown += r.Count
 	}
 	if r.Asked&datar.AskedWithoutEntityID != 0 {
 		a.WithoutEntityID += r.Count
@@ -145,6 +153,7 @@ func OutcomesOf(flag *entity.Flag, names *Names, from, to time.Time, rows []data
 	outcomes := map[datar.Outcome]*OutcomeCount{}
 	segments := map[int64]*SegmentOutcome{}
 	variants := map[int64]map[int64]int64{} // by segment, by variant
+	unattributed := map[int64]int64{}       // by variant
 	for i := range rows {
 		r := &rows[i]
 		o.Total += r.Count
@@ -155,6 +164,9 @@ func OutcomesOf(flag *entity.Flag, names *Names, from, to time.Time, rows []data
 			outcomes[r.Outcome] = count
 		}
 		count.add(r)
+		if r.Outcome == datar.Unattributed {
+			unattributed[r.VariantID] += r.Count
+		}
 		if r.Outcome != datar.Matched && r.Outcome != datar.HeldOut {
 			continue
 		}
@@ -186,6 +198,10 @@ func OutcomesOf(flag *entity.Flag, names *Names, from, to time.Time, rows []data
 		o.Segments = append(o.Segments, *s)
 	}
 	slices.SortFunc(o.Segments, func(a, b SegmentOutcome) int { return names.compareSegments(a.SegmentID, b.SegmentID) })
+	for variantID, n := range unattributed {
+		o.Unattributed = append(o.Unattributed, VariantOutcome{variantID, names.variants[variantID], n})
+	}
+	slices.SortFunc(o.Unattributed, func(a, b VariantOutcome) int { return cmp.Compare(a.VariantID, b.VariantID) })
 	return o
 }
 
@@ -211,9 +227,15 @@ func (c *OutcomeCount) lastMilli() int64 {
 
 // Check returns an error if the sums of the outcomes do not match.
 func (o *Outcomes) Check() error {
-	var total, assigned, bySegment int64
+	var total, assigned, bySegment, unattributed int64
+	for _, v := range o.Unattributed {
+		unattributed -= v.Count
+	}
 	for _, c := range o.Outcomes {
 		total += c.Count
+		if c.Outcome == datar.Unattributed {
+			unattributed += c.Count
+		}
 		if c.Outcome == datar.Matched || c.Outcome == datar.HeldOut {
 			assigned += c.Count
 		}
@@ -236,6 +258,8 @@ func (o *Outcomes) Check() error {
 		return fmt.Errorf("outcomes add up to %d, and the total is %d", total, o.Total)
 	case assigned != bySegment:
 		return fmt.Errorf("segments add up to %d, and %d matched or were held out", bySegment, assigned)
+	case unattributed != 0:
+		return fmt.Errorf("the unattributed evaluations and their variants differ by %d", unattributed)
 	case o.Asked.ByName+o.Asked.ByTag != o.Total:
 		return fmt.Errorf("%d by name and %d by tag are not the total of %d", o.Asked.ByName, o.Asked.ByTag, o.Total)
 	}

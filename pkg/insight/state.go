@@ -408,6 +408,11 @@ func (s *stater) checkNotAsked() Check {
 	switch {
 	case c.OK:
 		c.Text = fmt.Sprintf("Not asked for since %s.", from)
+	case s.asked.Unknown == s.total:
+		c.Text = fmt.Sprintf("Asked for %s since %s. How is unknown: Flagr or an older version counted them.", times(s.total), from)
+	case s.asked.Unknown > 0:
+		c.Text = fmt.Sprintf("Asked for %s since %s: %s by name, %s by tag, and %s of which this is unknown.",
+			times(s.total), from, grouped(s.asked.ByName-s.asked.Unknown), grouped(s.asked.ByTag), grouped(s.asked.Unknown))
 	case s.asked.ByTag == 0:
 		c.Text = fmt.Sprintf("Asked for %s since %s, by name.", times(s.total), from)
 	case s.asked.ByName == 0:

@@ -355,6 +355,9 @@ func (u *UI) row(p *page, one listed, days int) row {
 	r.Spark = n.Spark[:max(0, len(n.Spark)-1)] // today is not over
 	r.Total, r.Zero = number(count), count == 0
 	r.Last, r.LastOld = p.Ago(n.Evidence.Last), p.Now.Sub(n.Evidence.Last) >= time.Minute
+	if n.Evidence.Last.IsZero() && everAsked(n.State) {
+		r.Last = u.text.say("list.last.unknown")
+	}
 	for _, finding := range []struct {
 		n           int
 		name, class string

@@ -89,7 +89,7 @@ func (u *UI) overviewNumbers(r *http.Request, p *page, f *entity.Flag, d *overvi
 		return state, err
 	}
 	d.Answer = u.stateAnswer(p, f, state, outcomes)
-	if outcomes.Total == 0 && state.Evidence.Last.IsZero() && u.counts(f) {
+	if outcomes.Total == 0 && !everAsked(state) && u.counts(f) {
 		d.Ask = u.askCurl(r, f.Key)
 	}
 	d.Under = u.text.say("overview.under", "from", p.Time(outcomes.From, ""), "upto", u.upTo(p, outcomes.Complete))
@@ -123,8 +123,11 @@ func (u *UI) stateAnswer(p *page, f *entity.Flag, state *insight.State, o *insig
 		if !u.counts(f) {
 			return u.text.say("answer.recordsoff")
 		}
-		if state.Evidence.Last.IsZero() {
+		if !everAsked(state) {
 			return u.text.say("answer.never", "state", name)
+		}
+		if state.Evidence.Last.IsZero() {
+			return u.text.say("answer.unknown", "state", name)
 		}
 		return u.text.say("answer.none", "state", name, "ago", p.Ago(state.Evidence.Last))
 	}
@@ -156,6 +159,11 @@ func (u *UI) stateAnswer(p *page, f *entity.Flag, state *insight.State, o *insig
 	return u.text.say(key, args...)
 }
 
+// everAsked reports whether the flag was ever requested. The time of the last request can be unknown.
+func everAsked(state *insight.State) bool {
+	return !state.Evidence.Last.IsZero() || state.Evidence.Count > 0 || state.State == insight.StateInactive
+}
+
 func later(a, b time.Time) time.Time {
 	if a.After(b) {
 		return a
@@ -165,14 +173,16 @@ func later(a, b time.Time) time.Time {
 
 // variantTotals returns the assigned variants, highest count first, or in the order of the flag if there are few.
 func variantTotals(f *entity.Flag, o *insight.Outcomes) []insight.VariantOutcome {
-	sums := map[int64]*insight.VariantOutcome{}
+	counts := slices.Clone(o.Unattributed)
 	for _, s := range o.Segments {
-		for _, v := range s.Variants {
-			if sums[v.VariantID] == nil {
-				sums[v.VariantID] = &insight.VariantOutcome{VariantID: v.VariantID, VariantKey: v.VariantKey}
-			}
-			sums[v.VariantID].Count += v.Count
+		counts = append(counts, s.Variants...)
+	}
+	sums := map[int64]*insight.VariantOutcome{}
+	for _, v := range counts {
+		if sums[v.VariantID] == nil {
+			sums[v.VariantID] = &insight.VariantOutcome{VariantID: v.VariantID, VariantKey: v.VariantKey}
 		}
+		sums[v.VariantID].Count += v.Count
 	}
 	all := make([]insight.VariantOutcome, 0, len(sums))
 	for _, v := range sums {
@@ -321,12 +331,19 @@ func (u *UI) setGot(p *page, f *entity.Flag, r *insight.Rollout, changed time.Ti
 		if len(one.Constraints) > 0 {
 			one.Came = u.text.say("setgot.matchedof", "n", s.Count, "rest", max(0, left-s.Count))
 		}
+		unknown := s.Count == 0 && r.Unattributed > 0
+		if unknown {
+			one.Came = u.text.say("setgot.unknown")
+		}
 		left -= s.Count
 		for _, g := range s.Given {
 			got := ratio(g.Count, s.Count)
 			row := setGotRow{Class: chart.None, Key: g.VariantKey, Set: percent(g.Set).String(), Got: "–", Count: number(g.Count), Zero: g.Count == 0}
 			if s.Count > 0 {
 				row.Got = percent(got).String()
+			}
+			if unknown {
+				row.Count = "–"
 			}
 			if !g.HeldOut {
 				row.Class = chart.Class(max(0, variantPlace(f, g.VariantID)))
@@ -343,6 +360,9 @@ func (u *UI) setGot(p *page, f *entity.Flag, r *insight.Rollout, changed time.Ti
 	view.Foot = u.text.say("setgot.foot")
 	if scale < 1 {
 		view.Foot = u.text.say("setgot.foot.scale", "end", view.End)
+	}
+	if r.Unattributed > 0 {
+		view.Foot += " " + u.text.say("setgot.foot.unknown", "n", r.Unattributed)
 	}
 	return view
 }
@@ -420,11 +440,12 @@ func (u *UI) came(r *http.Request, f *entity.Flag) cameOf {
 		}
 		for i := range v.Segments {
 			s := &v.Segments[i]
-			counts := map[uint]int64{}
+			one := segmentCame{counts: map[uint]int64{}, unknown: rollout.Unattributed > 0}
 			for _, g := range s.Given {
-				counts[uint(g.VariantID)] += g.Count
+				one.counts[uint(g.VariantID)] += g.Count
+				one.total += g.Count
 			}
-			came[uint(s.SegmentID)] = counts
+			came[uint(s.SegmentID)] = one
 		}
 	}
 	return came
@@ -491,6 +512,9 @@ func (u *UI) forecast(r *http.Request, f *entity.Flag, d *entity.Definition) *fo
 	view.Text = u.text.say(name, "moved", forecast.Moved, "gained", forecast.Gained, "lost", forecast.Lost)
 	if unknown > 0 {
 		view.Text += " " + u.text.say("forecast.unknown", "n", unknown)
+	}
+	if forecast.Unattributed > 0 {
+		view.Text += " " + u.text.say("forecast.unattributed", "n", forecast.Unattributed)
 	}
 	return view
 }

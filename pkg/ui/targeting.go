@@ -433,9 +433,15 @@ func (u *UI) whatTheyGet(s *entity.Segment) template.HTML {
 	return template.HTML(strings.Join(parts, ", ")) //nolint:gosec // texts of the catalog
 }
 
-// cameOf has the results of a segment: evaluations that matched it, by variant, and 0 for those without one. It is
-// nil if unknown.
-type cameOf map[uint]map[uint]int64
+// cameOf has the results of segments by their IDs. It is nil if they are unknown.
+type cameOf map[uint]segmentCame
+
+// segmentCame is the result of a segment.
+type segmentCame struct {
+	counts  map[uint]int64 // evaluations that matched it, by variant; variant 0 stands for those without a variant
+	total   int64          // their sum
+	unknown bool           // there are evaluations whose segment and version are unknown
+}
 
 func (u *UI) segmentViews(p *page, d *targetingData, base, after *entity.Flag, came cameOf) {
 	laidOut := withIDs(after)
@@ -464,28 +470,22 @@ func (u *UI) segmentViews(p *page, d *targetingData, base, after *entity.Flag, c
 }
 
 func (u *UI) cameWords(_ *page, id uint, came cameOf) template.HTML {
-	total := int64(0)
-	for _, n := range came[id] {
-		total += n
-	}
-	if came == nil || came[id] == nil {
+	one, ok := came[id]
+	switch {
+	case !ok:
 		return u.text.say("edit.shares")
+	case one.unknown && one.total == 0:
+		return u.text.say("edit.shares.unknown")
+	case one.unknown:
+		return u.text.say("edit.shares.atleast", "n", one.total)
+	default:
+		return u.text.say("edit.shares.came", "n", one.total)
 	}
-	return u.text.say("edit.shares.came", "n", total)
 }
 
 // shareViews draws a bar for each variant and one for the rest.
-func (u *UI) shareViews(v *segmentView, f *entity.Flag, layout, saved *eval.SegmentLayout, came map[uint]int64) {
-	total := int64(0)
-	for _, n := range came {
-		total += n
-	}
-	got := func(id uint) float64 {
-		if total == 0 {
-			return 0
-		}
-		return float64(came[id]) / float64(total)
-	}
+func (u *UI) shareViews(v *segmentView, f *entity.Flag, layout, saved *eval.SegmentLayout, came segmentCame) {
+	got := func(id uint) float64 { return ratio(came.counts[id], came.total) }
 	largest := 0.0
 	for _, l := range []*eval.SegmentLayout{layout, saved} {
 		if l != nil {
@@ -495,7 +495,7 @@ func (u *UI) shareViews(v *segmentView, f *entity.Flag, layout, saved *eval.Segm
 			}
 		}
 	}
-	for id := range came {
+	for id := range came.counts {
 		largest = max(largest, got(id))
 	}
 	scale := chart.Scale(largest)
@@ -503,7 +503,7 @@ func (u *UI) shareViews(v *segmentView, f *entity.Flag, layout, saved *eval.Segm
 		set, was := float64(then)/eval.Buckets, float64(now)/eval.Buckets
 		one := shareView{Key: key, Class: class, Place: place, Percent: percentText}
 		changed := saved != nil && then != now
-		one.Bar = chart.SetGot(chart.Share{Class: class, Set: set, Got: got(id), Scale: scale, NoGot: total == 0, NoSet: layout == nil, Changed: changed})
+		one.Bar = chart.SetGot(chart.Share{Class: class, Set: set, Got: got(id), Scale: scale, NoGot: came.total == 0, NoSet: layout == nil, Changed: changed})
 		if changed {
 			one.Numbers = u.text.say("edit.setchanged", "from", percent(was), "to", percent(set))
 		} else {

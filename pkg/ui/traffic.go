@@ -149,6 +149,7 @@ func (u *UI) chart(p *page, f *entity.Flag, s *insight.Series, height, width, ev
 		Title: u.text.plain("chart.title"), Open: len(s.Starts) > 0 && s.End.After(p.Now),
 	}
 	view := &chartView{}
+	unknown := unknownBuckets(s)
 	var words []string
 	for _, l := range lines {
 		c.Lines = append(c.Lines, l.Line)
@@ -169,7 +170,7 @@ func (u *UI) chart(p *page, f *entity.Flag, s *insight.Series, height, width, ev
 		c.Labels = append(c.Labels, label)
 		var parts []string
 		for _, l := range lines {
-			parts = append(parts, l.Name+" "+number(l.Counts[i]))
+			parts = append(parts, l.Name+" "+countOr(l.Counts[i], unknown[i]))
 		}
 		c.Cursor = append(c.Cursor, u.bucketName(p, s, start)+": "+strings.Join(parts, ", "))
 	}
@@ -250,6 +251,7 @@ type trafficData struct {
 	Total         []string
 	Rows          []tableRow
 	More          int
+	Unknown       template.HTML // why some numbers are missing
 }
 
 type tableColumn struct {
@@ -378,10 +380,38 @@ func wholeBuckets(s *insight.Series) (now, before int64, n int) {
 	return now, before, n
 }
 
+// isUnknown reports whether a line of a series has the evaluations for which By is unknown: Flagr or an older version
+// counted them, or they were reported without an outcome. Then the other lines can be too low.
+func isUnknown(by insight.By, l *insight.Line) bool {
+	return by == insight.ByOutcome && l.Outcome == datar.Unattributed || by == insight.ByVersion && l.SnapshotID == 0
+}
+
+// unknownBuckets returns the buckets of a series in which there are such evaluations; nil if there are none.
+func unknownBuckets(s *insight.Series) (unknown map[int]bool) {
+	for i := range s.Lines {
+		if !isUnknown(s.By, &s.Lines[i]) {
+			continue
+		}
+		for at, n := range s.Lines[i].Counts {
+			if n > 0 {
+				if unknown == nil {
+					unknown = map[int]bool{}
+				}
+				unknown[at] = true
+			}
+		}
+	}
+	return unknown
+}
+
 // table has the numbers of the chart, newest bucket first.
 func (u *UI) table(p *page, f *entity.Flag, d *trafficData, s *insight.Series) {
 	lines := u.lines(f, s)
 	sums := make([]int64, len(lines)+1)
+	unknown := unknownBuckets(s)
+	if unknown != nil {
+		d.Unknown = u.text.say("traffic.unknown." + string(s.By))
+	}
 	for _, l := range lines {
 		d.Columns = append(d.Columns, tableColumn{l.Class, l.Name, l.code})
 	}
@@ -394,7 +424,7 @@ func (u *UI) table(p *page, f *entity.Flag, d *trafficData, s *insight.Series) {
 		}
 		all := int64(0)
 		for j, l := range lines {
-			row.Cells = append(row.Cells, tableCell{number(l.Counts[i]), l.Counts[i] == 0})
+			row.Cells = append(row.Cells, tableCell{countOr(l.Counts[i], unknown[i]), l.Counts[i] == 0})
 			sums[j] += l.Counts[i]
 			all += l.Counts[i]
 		}
@@ -409,6 +439,14 @@ func (u *UI) table(p *page, f *entity.Flag, d *trafficData, s *insight.Series) {
 	for _, n := range sums {
 		d.Total = append(d.Total, number(n))
 	}
+}
+
+// countOr formats a count. If others may belong to it, 0 is not known to be true.
+func countOr(n int64, unknown bool) string {
+	if n == 0 && unknown {
+		return "–"
+	}
+	return number(n)
 }
 
 // trafficCSV writes the numbers of the page as CSV.
@@ -486,7 +524,15 @@ func (u *UI) nothingNumbers(r *http.Request, p *page, f *entity.Flag, d *nothing
 	var without []insight.OutcomeCount
 	none := int64(0)
 	for _, one := range o.Outcomes {
-		if one.Outcome != datar.Matched && one.Count > 0 && (one.Outcome != datar.Unattributed || o.Total == one.Count) {
+		if one.Outcome == datar.Unattributed {
+			one.Count = 0
+			for _, v := range o.Unattributed {
+				if v.VariantID == 0 {
+					one.Count = v.Count
+				}
+			}
+		}
+		if one.Outcome != datar.Matched && one.Count > 0 {
 			without = append(without, one)
 			none += one.Count
 		}
