@@ -187,7 +187,9 @@ func (a *App) Handler(api http.Handler) http.Handler {
 		api = a.pages.Handler(api)
 	}
 	if a.evaluator != nil {
-		api = fastpath.New(a.evaluator, a.edge.basePath, a.turns, api)
+		api = fastpath.New(fastpath.Options{
+			Evaluator: a.evaluator, Refuse: a.handler.Refuse, BasePath: a.edge.basePath, Turns: a.turns,
+		}, api)
 	}
 	return &web.Server{Handler: a.edge.handler(api), ErrorLog: slog.NewLogLogger(a.logger.Handler(), slog.LevelWarn)}
 }

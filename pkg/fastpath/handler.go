@@ -8,7 +8,6 @@ package fastpath
 
 import (
 	"context"
-	"errors"
 	"io"
 	"net/http"
 	"slices"
@@ -50,6 +49,7 @@ type Evaluator interface {
 type Handler struct {
 	evaluator Evaluator
 	turns     budget.Turns
+	refuse    Refusal
 	api       http.Handler
 
 	evaluationPath, batchPath string
@@ -63,10 +63,22 @@ type memory struct {
 	answer  []byte
 }
 
-// New returns a Handler in front of the generated API, whose paths begin with basePath, such as /api/v1. Requests
-// with large bodies wait for a turn.
-func New(evaluator Evaluator, basePath string, turns budget.Turns, api http.Handler) *Handler {
-	h := &Handler{evaluator: evaluator, turns: turns, api: api, evaluationPath: basePath + "/evaluation"}
+// Refusal responds to a batch that the Evaluator rejects, as the API does.
+type Refusal func(rw http.ResponseWriter, r *http.Request, err error)
+
+// Options contains the dependencies of a Handler.
+type Options struct {
+	Evaluator Evaluator
+	Refuse    Refusal
+	// BasePath is the beginning of the API's paths, such as /api/v1.
+	BasePath string
+	// Turns limits how many large bodies are decoded and evaluated in parallel. Nil means no limit.
+	Turns budget.Turns
+}
+
+// New returns a Handler in front of the generated API.
+func New(o Options, api http.Handler) *Handler {
+	h := &Handler{evaluator: o.Evaluator, turns: o.Turns, refuse: o.Refuse, api: api, evaluationPath: o.BasePath + "/evaluation"}
 	h.batchPath = h.evaluationPath + "/batch"
 	h.pool.New = func() any { return new(memory) }
 	return h
@@ -101,7 +113,7 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		if turn != nil {
 			out = &inTurn{rw, turn}
 		}
-		ok, sent = h.evaluateBatch(r.Context(), out, m, text)
+		ok, sent, err = h.evaluateBatch(r.Context(), out, m, text)
 	} else {
 		ok = h.evaluate(r.Context(), m, text)
 	}
@@ -112,6 +124,10 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	r.Pattern = r.URL.Path
+	if err != nil {
+		h.refuse(rw, r, err)
+		return
+	}
 	header["Content-Type"] = contentTypeJSON
 	if len(m.answer) > knownLengthBytes && !sent {
 		header.Set("Content-Length", strconv.Itoa(len(m.answer)))
@@ -238,20 +254,18 @@ func (h *Handler) evaluate(ctx context.Context, m *memory, text string) bool {
 	return true
 }
 
-// evaluateBatch writes the response to a batch. It reports whether some of it is already sent; the rest is in
-// m.answer.
-func (h *Handler) evaluateBatch(ctx context.Context, out io.Writer, m *memory, text string) (ok, sent bool) {
+// evaluateBatch writes the response to a batch. ok is false if the request is not plain. sent reports whether some of
+// the response is already sent; the rest is in m.answer. After an error, nothing is sent.
+func (h *Handler) evaluateBatch(ctx context.Context, out io.Writer, m *memory, text string) (ok, sent bool, err error) {
 	batch, ok := m.decoder.batch(text)
 	if !ok {
-		return false, false
+		return false, false, nil
 	}
 	encoder := eval.NewBatchEncoder(m.answer[:0], out)
-	err := h.evaluator.EvaluateEach(ctx, batch, encoder.Add)
+	err = h.evaluator.EvaluateEach(ctx, batch, encoder.Add)
 	m.answer, sent = append(encoder.Finish(), '\n'), encoder.Sent()
-	if err != nil && (sent || errors.Is(err, eval.ErrTooSlow)) {
+	if err != nil && sent {
 		panic(http.ErrAbortHandler) // closes the connection, so that no client takes half a response for a complete one
 	}
-	// After any other error nothing was evaluated, or the client disconnected. The generated code gets the same
-	// error at once.
-	return err == nil, sent
+	return true, sent, err
 }

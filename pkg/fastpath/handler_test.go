@@ -79,14 +79,15 @@ func setup(t testing.TB, flags []entity.Flag) *fixture {
 			t.Fatal(err)
 		}
 		api := operations.NewFlagrAPI(spec)
-		handler.New(handler.Options{Eval: service, Snapshots: s, Logger: slog.New(slog.DiscardHandler)}).Register(api)
+		served := handler.New(handler.Options{Eval: service, Snapshots: s, Logger: slog.New(slog.DiscardHandler)})
+		served.Register(api)
 		generated := web.NameRoutes("/api/v1", api.Serve(nil))
 		s.Handler = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			s.apiCalls++
 			generated.ServeHTTP(rw, r)
 		})
 		if s == &f.fast {
-			s.Handler = fastpath.New(service, "/api/v1", nil, s.Handler)
+			s.Handler = fastpath.New(fastpath.Options{Evaluator: service, Refuse: served.Refuse, BasePath: "/api/v1"}, s.Handler)
 		}
 	}
 	return f
@@ -307,7 +308,6 @@ var oddCases = []struct{ path, body string }{
 	{"/evaluation/batch", `{"entities":[{}],"flagKeys":[""]}`},
 	{"/evaluation/batch", `{"entities":[{}],"flagTags":["a",""]}`},
 	{"/evaluation/batch", `{"entities":[{"flagID":1}],"flagIDs":[1]}`},
-	{"/evaluation/batch", `{"entities":[` + strings.Repeat(`{},`, batchSize) + `{}],"flagIDs":[1]}`}, // more than allowed
 }
 
 func TestPlainRequestsTakeTheFastPath(t *testing.T) {
@@ -318,6 +318,31 @@ func TestPlainRequestsTakeTheFastPath(t *testing.T) {
 			t.Errorf("%s: fast is %v, answer %v", test.body, fast, got)
 		}
 	}
+}
+
+// A batch that is too large is not decoded a second time, which costs more than the first time.
+func TestRejectedBatchesTakeTheFastPath(t *testing.T) {
+	t.Parallel()
+	f := setup(t, oddFlags())
+	for name, body := range map[string]string{
+		"too many evaluations": `{"entities":[` + strings.Repeat(`{},`, batchSize) + `{}],"flagIDs":[1]}`,
+		"too long a response":  `{"entities":[{"entityID":"` + strings.Repeat("e", 900_000) + `"}],"flagKeys":["a"` + keys(100) + `]}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got, fast := f.post(t, "/evaluation/batch", body); !fast || got.Status != http.StatusBadRequest {
+				t.Errorf("fast is %v, answer %v", fast, got)
+			}
+		})
+	}
+}
+
+// keys returns n more keys of flags in a JSON list.
+func keys(n int) string {
+	var list strings.Builder
+	for i := range n {
+		fmt.Fprintf(&list, `,"unknown-%d"`, i)
+	}
+	return list.String()
 }
 
 func TestOddRequestsTakeTheGeneratedWay(t *testing.T) {
@@ -429,7 +454,8 @@ func TestKeptStringsStayAsTheyWere(t *testing.T) {
 	flag.DataRecordsEnabled = true
 	var k keeper
 	api := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { t.Errorf("%s is not plain", r.URL) })
-	h := fastpath.New(eval.NewService(&side{snapshot: eval.Compile([]entity.Flag{flag})}, &k, eval.Options{}), "/api/v1", nil, api)
+	service := eval.NewService(&side{snapshot: eval.Compile([]entity.Flag{flag})}, &k, eval.Options{})
+	h := fastpath.New(fastpath.Options{Evaluator: service, BasePath: "/api/v1"}, api)
 	const clients, requests = 4, 25
 	var group sync.WaitGroup
 	for client := range clients {
@@ -498,7 +524,7 @@ func TestLargeRequestsTakeTurns(t *testing.T) {
 	batch := `{"flagKeys":["bench"],"entities":[` + strings.Repeat(`{"entityID":"`+strings.Repeat("e", 1000)+`"},`, 900) + `{"entityID":"e"}]}`
 	synctest.Test(t, func(t *testing.T) {
 		turns := budget.NewTurns(1)
-		h := fastpath.New(service, "/api/v1", turns, api)
+		h := fastpath.New(fastpath.Options{Evaluator: service, BasePath: "/api/v1", Turns: turns}, api)
 		send := func(ctx context.Context, rw http.ResponseWriter, path, body string) <-chan struct{} {
 			done := make(chan struct{})
 			r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/api/v1"+path, strings.NewReader(body))

@@ -220,7 +220,7 @@ func TestRecordsStayAsTheyWereRecorded(t *testing.T) {
 	m := &memory{}
 	all := streams(recorder.Framing{RawJSON: true}, m)
 	service := eval.NewService(&collector{snapshot: flags()}, all, eval.Options{})
-	h := fastpath.New(service, "", nil, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("a request is not plain") }))
+	h := fastpath.New(fastpath.Options{Evaluator: service}, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("a request is not plain") }))
 	answers := map[string]string{}
 	for i := range 20 {
 		body := fmt.Sprintf(`{"flagID":1,"entityID":"single-%[1]d","entityContext":{"country":"FR","i":%[1]d}}`, i)

@@ -39,6 +39,11 @@ var statuses = []struct {
 // disconnected.
 const statusClientClosedRequest = 499
 
+// Refuse responds to a request with the status of err, for handlers in front of the generated code.
+func (h *Handler) Refuse(rw http.ResponseWriter, r *http.Request, err error) {
+	h.fail(r, err).WriteResponse(rw, nil)
+}
+
 // fail responds to a request with the status of err.
 func (h *Handler) fail(r *http.Request, err error) middleware.Responder {
 	for _, s := range statuses {
