@@ -3,6 +3,7 @@
 package budget
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -144,17 +145,47 @@ func (b *Body) Release() {
 // Empty lists and objects count twice, which is about their cost.
 func (b *Body) count(text []byte) int {
 	values := 0
-	for _, c := range text {
+	for len(text) > 0 {
+		read := 1
 		switch {
 		case b.escaped:
 			b.escaped = false
-		case c == '"':
-			b.inString = !b.inString
 		case b.inString:
-			b.escaped = c == '\\'
-		case c == ',', c == ':', c == '[', c == '{':
-			values++
+			var special byte
+			read, special = stringPart(text)
+			b.escaped = special == '\\'
+			b.inString = special != '"'
+		default:
+			for read = 0; read < len(text) && text[read] != '"'; read++ {
+				values += startsValue[text[read]]
+			}
+			if read < len(text) {
+				b.inString = true
+				read++
+			}
 		}
+		text = text[read:]
 	}
 	return values
 }
+
+// stringPart returns the length of the text up to its first quote or backslash, and that character, which is 0 if the
+// part has none.
+func stringPart(text []byte) (int, byte) {
+	const window = 256 // a longer one would be searched once for each backslash
+	part := text[:min(window, len(text))]
+	quote := bytes.IndexByte(part, '"')
+	if quote >= 0 {
+		part = part[:quote]
+	}
+	if backslash := bytes.IndexByte(part, '\\'); backslash >= 0 {
+		return backslash + 1, '\\'
+	}
+	if quote >= 0 {
+		return quote + 1, '"'
+	}
+	return len(part), 0
+}
+
+// startsValue is 1 for each byte after which a value begins, unless it is in a string.
+var startsValue = [256]int{',': 1, ':': 1, '[': 1, '{': 1}

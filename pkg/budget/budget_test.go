@@ -1,9 +1,11 @@
 package budget_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -115,5 +117,69 @@ func TestAShareIsTakenAndGivenBack(t *testing.T) {
 	}
 	if err := memory.Take(1); err == nil {
 		t.Error("more memory came back than was taken")
+	}
+}
+
+// costOf is the cost of a text, computed byte by byte.
+func costOf(text string) int64 {
+	values, inString, escaped := 0, false, false
+	for _, c := range []byte(text) {
+		switch {
+		case escaped:
+			escaped = false
+		case c == '"':
+			inString = !inString
+		case inString:
+			escaped = c == '\\'
+		case strings.IndexByte(",:[{", c) >= 0:
+			values++
+		}
+	}
+	return int64(4*len(text) + 48*values)
+}
+
+// TestCostsOfPartsAreThoseOfTheWhole reads random texts in parts of all lengths.
+func TestCostsOfPartsAreThoseOfTheWhole(t *testing.T) {
+	t.Parallel()
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 2000 {
+		text := make([]byte, random.IntN(40))
+		for i := range text {
+			text[i] = `"\\,:[{]}a1`[random.IntN(11)]
+		}
+		const limit = 1 << 20
+		memory := budget.NewMemory(limit)
+		body := budget.NewBody(io.NopCloser(bytes.NewReader(text)), memory)
+		for part := make([]byte, 1+random.IntN(5)); ; {
+			if _, err := body.Read(part); err != nil {
+				break
+			}
+		}
+		want := costOf(string(text))
+		if err := memory.Take(limit - want); err != nil {
+			t.Fatalf("%q costs more than %d", text, want)
+		}
+		if err := memory.Take(1); err == nil {
+			t.Fatalf("%q costs less than %d", text, want)
+		}
+	}
+}
+
+func BenchmarkBody(b *testing.B) {
+	memory := budget.NewMemory(1 << 30)
+	for name, text := range map[string]string{
+		"long strings": `{"flagKeys":["` + strings.Repeat("x", 600_000) + `"]}`,
+		"many values":  `{"flagEvaluations":[` + strings.Repeat(`{"count":1},`, 50_000) + `{}]}`,
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(int64(len(text)))
+			for b.Loop() {
+				body := budget.NewBody(io.NopCloser(strings.NewReader(text)), memory)
+				if _, err := io.Copy(io.Discard, struct{ io.Reader }{body}); err != nil {
+					b.Fatal(err)
+				}
+				body.Release()
+			}
+		})
 	}
 }
