@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -53,6 +54,7 @@ func (p *Process) Listening(server *http.Server, scheme, address string) error {
 		return p.err
 	}
 	server.Handler = p.handler
+	server.ConnContext = inTurn
 	if h, ok := p.handler.(*web.Server); ok {
 		server.ErrorLog = h.ErrorLog
 	}
@@ -60,6 +62,14 @@ func (p *Process) Listening(server *http.Server, scheme, address string) error {
 		server.MaxHeaderBytes = web.MaxHeaderBytes
 	}
 	return nil
+}
+
+// inTurn is called for each accepted connection before the next one is accepted. It lets the connections so far run
+// first. Otherwise thousands of connections that arrive at once are all waiting for a processor before a request on an
+// older connection.
+func inTurn(ctx context.Context, _ net.Conn) context.Context {
+	runtime.Gosched()
+	return ctx
 }
 
 // run starts the App. A signal aborts the start, as it would end a process without a signal handler.
