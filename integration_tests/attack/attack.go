@@ -1,6 +1,7 @@
 // Package attack sends requests that are meant to exhaust a server, one kind after the other, while
 // an honest client evaluates at the same time. It measures the server's peak memory and the latency
-// of the honest client. The server and all clients run on this machine.
+// of the honest client. The server and all clients run on this machine: the attackers in this
+// process, the honest client in one of its own.
 //
 // Peak memory is read from /proc, so the package works on Linux only.
 package attack
@@ -34,6 +35,9 @@ type Options struct {
 	Quick bool
 	// CaseTimeout is the time limit of a case. 0 means 30 s.
 	CaseTimeout time.Duration
+	// Client is a command that calls Honest with its standard input and output, and with its last argument as the
+	// flag's key. Without it, the honest client shares a process with the attackers, and waits for them too.
+	Client []string
 	// Only is the name of the only case to run. Empty means all cases.
 	Only string
 }
@@ -43,12 +47,11 @@ type Result struct {
 	Name string
 	// PeakBytes is the largest resident memory of the server during the case.
 	PeakBytes int64
-	// Honest requests: the number with status 200, the number of others, and their latencies.
-	Answered, Failed int
-	P50, P99         time.Duration
-	// ServerCPU and ClientCPU are the CPU times of the server and of all clients during the case.
-	// They share the machine: if clients use more CPU, the latency says little about the server.
-	ServerCPU, ClientCPU time.Duration
+	// Latency is of the honest client.
+	Latency
+	// ServerCPU and AttackerCPU are the CPU times of the server and of this process during the case. They share the
+	// machine: if attackers use more CPU, the latency says little about the server.
+	ServerCPU, AttackerCPU time.Duration
 	// Statuses counts the responses to the attack by status. "cut" counts requests without a
 	// response.
 	Statuses map[string]int
@@ -122,36 +125,46 @@ func (t *target) runCase(ctx context.Context, c attackCase) Result {
 	t.note = ""
 	t.peak.Store(0)
 	t.serverCPU = 0
-	clientsBefore := ownCPU()
+	attackersBefore := ownCPU()
 	if result.Err = t.resetPeak(); result.Err != nil {
 		return result
 	}
-	beside, stop := context.WithCancel(ctx)
-	client := startHonest(beside, t)
-	result.Err = c.run(ctx, t)
-	stop()
-	result.Answered, result.Failed, result.P50, result.P99 = client.wait()
+	if result.Err = t.startClient(ctx); result.Err != nil {
+		return result
+	}
+	err := c.run(ctx, t)
+	latency, clientErr := t.client.stop()
+	t.client = nil
+	result.Latency, result.Err = latency, errors.Join(err, clientErr)
 	if t.ended() {
 		result.Restarted = true
 	} else if err := t.notePeak(); err != nil {
 		result.Err = errors.Join(result.Err, err)
 	}
-	result.ServerCPU, result.ClientCPU = t.serverCPU, ownCPU()-clientsBefore
+	result.ServerCPU, result.AttackerCPU = t.serverCPU, ownCPU()-attackersBefore
 	result.PeakBytes, result.Statuses, result.Note = t.peak.Load(), t.statuses.all(), t.note
 	return result
+}
+
+// startClient starts the honest client.
+func (t *target) startClient(ctx context.Context) (err error) {
+	if t.client, err = startHonest(ctx, t.options.Client, t.honestFlag.Key); err != nil {
+		return err
+	}
+	return t.client.follow(t.api)
 }
 
 // Print writes a table of results.
 func Print(out io.Writer, results []Result) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(table, "case\tpeak MB\thonest p50\tp99\tserver CPU\tclients' CPU\tanswered\tfailed\trestarts\tstatuses\tnote")
+	_, _ = fmt.Fprintln(table, "case\tpeak MB\thonest p50\tp99\tserver CPU\tattackers' CPU\tanswered\tfailed\trestarts\tstatuses\tnote")
 	for _, r := range results {
 		restarts := 0
 		if r.Restarted {
 			restarts = 1
 		}
 		_, _ = fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%v\t%s\n", r.Name, r.PeakBytes>>20, r.P50.Round(10*time.Microsecond),
-			r.P99.Round(10*time.Microsecond), r.ServerCPU.Round(10*time.Millisecond), r.ClientCPU.Round(10*time.Millisecond), r.Answered, r.Failed, restarts, r.Statuses, r.Note)
+			r.P99.Round(10*time.Microsecond), r.ServerCPU.Round(10*time.Millisecond), r.AttackerCPU.Round(10*time.Millisecond), r.Answered, r.Failed, restarts, r.Statuses, r.Note)
 	}
 	return table.Flush()
 }

@@ -13,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -44,6 +43,7 @@ type target struct {
 	address string        // host:port
 
 	honestFlag flag
+	client     *client // nil between cases
 	statuses   statuses
 	peak       atomic.Int64 // bytes of resident memory since the start of the case, over all its processes
 	note       string
@@ -70,6 +70,7 @@ func (t *target) start(ctx context.Context) error {
 	cmd := exec.Command(t.options.Server) //nolint:noctx // stop ends it; the path is the caller's choice
 	cmd.Dir = t.options.Dir
 	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = ownSession()
 	cmd.Env = []string{
 		"HOST=127.0.0.1", "PORT=0",
 		"TMPDIR=" + t.options.Dir,
@@ -98,8 +99,10 @@ func (t *target) start(ctx context.Context) error {
 			return false
 		}
 		t.api, t.address = string(match[1])+"/api/v1", string(match[2])
-		_, err = t.call(ctx, http.MethodGet, "/health", nil)
-		return err == nil
+		if _, err = t.call(ctx, http.MethodGet, "/health", nil); err != nil {
+			return false
+		}
+		return t.client == nil || t.client.follow(t.api) == nil
 	})
 }
 
@@ -294,81 +297,6 @@ func (t *target) createFlag(ctx context.Context, key string) (flag, error) {
 		variant, _ := answer["variantKey"].(string)
 		return err == nil && variant != ""
 	})
-}
-
-// honest evaluates at a steady rate. Requests start by the clock, whether or not earlier ones have
-// been answered.
-type honest struct {
-	group     sync.WaitGroup
-	mu        sync.Mutex
-	latencies []time.Duration
-	failed    int
-}
-
-const (
-	honestInterval = 10 * time.Millisecond
-	honestAtOnce   = 64
-)
-
-// startHonest evaluates until ctx ends.
-func startHonest(ctx context.Context, t *target) *honest {
-	h := &honest{}
-	client := &http.Client{
-		Transport: &http.Transport{MaxIdleConnsPerHost: honestAtOnce},
-		Timeout:   10 * time.Second,
-	}
-	body := fmt.Appendf(nil, `{"flagKey":%q,"entityID":"honest","entityContext":{"country":"DE"}}`, t.honestFlag.Key)
-	tick := time.NewTicker(honestInterval)
-	slots := make(chan struct{}, honestAtOnce)
-	h.group.Go(func() {
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
-			select {
-			case slots <- struct{}{}:
-				h.group.Go(func() {
-					h.evaluate(client, t.api, body)
-					<-slots
-				})
-			default: // so many requests are waiting that p99 shows it
-			}
-		}
-	})
-	return h
-}
-
-// evaluate sends one request. It is not canceled at the end of the case, so that the last requests
-// also count.
-func (h *honest) evaluate(client *http.Client, api string, body []byte) {
-	began := time.Now()
-	response, err := client.Post(api+"/evaluation", "application/json", bytes.NewReader(body)) //nolint:noctx // the client has a timeout
-	ok := err == nil && response.StatusCode == http.StatusOK
-	if err == nil {
-		_, readErr := io.Copy(io.Discard, response.Body)
-		ok = errors.Join(readErr, response.Body.Close()) == nil && ok
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if !ok {
-		h.failed++
-		return
-	}
-	h.latencies = append(h.latencies, time.Since(began))
-}
-
-// wait returns the number of successful and of failed requests, and percentiles of the latency.
-func (h *honest) wait() (answered, failed int, p50, p99 time.Duration) {
-	h.group.Wait()
-	n := len(h.latencies)
-	if n == 0 {
-		return 0, h.failed, 0, 0
-	}
-	slices.Sort(h.latencies)
-	return n, h.failed, h.latencies[n/2], h.latencies[n*99/100]
 }
 
 // hang listens on loopback, accepts connections and never responds.

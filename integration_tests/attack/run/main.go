@@ -23,8 +23,15 @@ func main() {
 	flag.StringVar(&o.Only, "only", "", "the name of the only case to run")
 	flag.DurationVar(&o.CaseTimeout, "case-timeout", 30*time.Second, "ends a case")
 	strict := flag.Bool("strict", false, "fail also if p99 of honest requests is above 50 ms")
+	honest := flag.Bool("honest", false, "be the honest client: for the command itself")
 	flag.Parse()
-	if err := run(o, *strict); err != nil {
+	var err error
+	if *honest {
+		err = attack.Honest(os.Stdin, os.Stdout, flag.Arg(0))
+	} else {
+		err = run(o, *strict)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "attack:", err)
 		os.Exit(1)
 	}
@@ -33,6 +40,11 @@ func main() {
 func run(o attack.Options, strict bool) (err error) {
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer cancel()
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	o.Client = []string{self, "-honest"}
 	if o.Dir, err = os.MkdirTemp("", "flagr-attack"); err != nil {
 		return err
 	}
