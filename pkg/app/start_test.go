@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -66,15 +67,25 @@ type brokenWriter struct{}
 
 func (brokenWriter) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
 
-func TestVersionIsThatOfTheChangelog(t *testing.T) {
+func TestFilesStateTheVersion(t *testing.T) {
 	t.Parallel()
-	changelog, err := os.ReadFile("../../CHANGELOG.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	newest := regexp.MustCompile(`(?m)^## \[?(\d+\.\d+\.\d+)`).FindSubmatch(changelog)
-	if newest != nil && string(newest[1]) != Version {
-		t.Errorf("Version is %s, and the newest section of CHANGELOG.md is %s", Version, newest[1])
+	for _, tc := range []struct{ file, pattern string }{
+		{"CHANGELOG.md", `(?m)^## \[?(\d+\.\d+\.\d+)`},
+		{"swagger.yaml", `(?m)^  version: (\S+)$`},
+		{"README.md", `(?m)^Version (\d+\.\d+\.\d+)`},
+		{"docs/deploy/kubernetes.yaml", `image: ghcr\.io/flagr-datar/flagr-datar:(\S+)`},
+	} {
+		t.Run(tc.file, func(t *testing.T) {
+			t.Parallel()
+			content, err := os.ReadFile(filepath.Join("..", "..", tc.file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			stated := regexp.MustCompile(tc.pattern).FindSubmatch(content)
+			if stated == nil || string(stated[1]) != Version {
+				t.Errorf("%s states version %q; want %s, as Version in pkg/app", tc.file, stated, Version)
+			}
+		})
 	}
 }
 

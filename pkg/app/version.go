@@ -6,7 +6,7 @@ import (
 	"runtime/debug"
 )
 
-// Version is the version of the server. A test checks that CHANGELOG.md describes it.
+// Version is the version of the server. A test checks that CHANGELOG.md, swagger.yaml and other files state the same.
 const Version = "0.1.0"
 
 // versionText is the output of --version: the version, the revision if the build recorded one, and the platform.
