@@ -22,12 +22,12 @@ type CreateFlagRequest struct {
 	// Min Length: 1
 	Description *string `json:"description"`
 
-	// Name of the flag for programs. Empty or left out: a random one. At most 63 characters: letters
+	// Name of the flag for programs. Empty or omitted: a random one. At most 63 characters: letters
 	// and digits of ASCII, `_`, `-`, `/`, `.` and `:`.
 	// Example: dark-mode
 	Key string `json:"key,omitempty"`
 
-	// What the flag starts with. Empty or left out: nothing. `simple_boolean_flag`: a variant `on`
+	// What the flag starts with. Empty or omitted: nothing. `simple_boolean_flag`: a variant `on`
 	// that everybody gets once the flag is enabled. Anything else: 400.
 	// Example: simple_boolean_flag
 	Template string `json:"template,omitempty"`

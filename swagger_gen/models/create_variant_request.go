@@ -16,7 +16,7 @@ import (
 // swagger:model createVariantRequest
 type CreateVariantRequest struct {
 
-	// A JSON object of any shape, served with the variant. Left out: an empty one. A string, number or
+	// A JSON object of any shape, served with the variant. Omitted: an empty one. A string, number or
 	// list: 400.
 	// Example: {"color":"#1f6feb"}
 	Attachment any `json:"attachment,omitempty"`

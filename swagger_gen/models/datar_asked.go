@@ -16,7 +16,7 @@ import (
 // swagger:model datarAsked
 type DatarAsked struct {
 
-	// By its key or id.
+	// By its key or ID.
 	// Example: 158000
 	// Required: true
 	ByName *int64 `json:"byName"`
@@ -26,7 +26,7 @@ type DatarAsked struct {
 	// Required: true
 	ByTag *int64 `json:"byTag"`
 
-	// How many of both had no entity id, and so got a random one.
+	// How many of both had no entity ID, and so got a random one.
 	// Example: 12
 	WithoutEntityID int64 `json:"withoutEntityID,omitempty"`
 }

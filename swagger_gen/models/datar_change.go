@@ -47,7 +47,7 @@ type DatarChange struct {
 	// Required: true
 	Parts []*DatarChangePart `json:"parts"`
 
-	// Id of the snapshot.
+	// ID of the snapshot.
 	// Example: 117
 	// Required: true
 	SnapshotID *int64 `json:"snapshotID"`

@@ -17,7 +17,7 @@ import (
 // swagger:model datarChangePart
 type DatarChangePart struct {
 
-	// Id of the constraint that differs.
+	// ID of the constraint that differs.
 	// Example: 31
 	ConstraintID int64 `json:"constraintID,omitempty"`
 
@@ -25,7 +25,7 @@ type DatarChangePart struct {
 	// Example: 20
 	From string `json:"from,omitempty"`
 
-	// Id of the segment that differs.
+	// ID of the segment that differs.
 	// Example: 23
 	SegmentID int64 `json:"segmentID,omitempty"`
 
@@ -33,7 +33,7 @@ type DatarChangePart struct {
 	// Example: 80
 	To string `json:"to,omitempty"`
 
-	// Id of the variant that differs.
+	// ID of the variant that differs.
 	// Example: 61
 	VariantID int64 `json:"variantID,omitempty"`
 

@@ -23,7 +23,7 @@ type DatarChanges struct {
 	// Required: true
 	Changes []*DatarChange `json:"changes"`
 
-	// Id of the flag.
+	// ID of the flag.
 	// Example: 42
 	// Required: true
 	FlagID *int64 `json:"flagID"`

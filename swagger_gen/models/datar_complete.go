@@ -43,7 +43,7 @@ type DatarComplete struct {
 	// Required: true
 	Silent *int64 `json:"silent"`
 
-	// From when on the flag was counted without a break. Left out when it is not counted now.
+	// From when on the flag was counted without a break. Omitted when it is not counted now.
 	// Example: 2025-12-02T08:00:00.000Z
 	// Format: date-time
 	Since *strfmt.DateTime `json:"since,omitempty"`

@@ -17,7 +17,7 @@ import (
 // swagger:model datarConstraintReasons
 type DatarConstraintReasons struct {
 
-	// Id of the constraint.
+	// ID of the constraint.
 	// Example: 31
 	// Required: true
 	ConstraintID *int64 `json:"constraintID"`

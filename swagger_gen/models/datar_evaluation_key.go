@@ -9,7 +9,7 @@ import (
 	"github.com/go-openapi/swag/jsonutils"
 )
 
-// DatarEvaluationKey The key of a flag or a variant. As an allocation: the id of a segment in decimal; one that is not
+// DatarEvaluationKey The key of a flag or a variant. As an allocation: the ID of a segment in decimal; one that is not
 // the flag's is counted without a segment and reported as SEGMENT_UNKNOWN.
 //
 // swagger:model datarEvaluationKey

@@ -21,11 +21,11 @@ type DatarExpected struct {
 	// Required: true
 	PerDay *int64 `json:"perDay"`
 
-	// Id of the variant. Left out for evaluations that get none, and for a new variant.
+	// ID of the variant. Omitted for evaluations that get none, and for a new variant.
 	// Example: 61
 	VariantID int64 `json:"variantID,omitempty"`
 
-	// Key of the variant. Left out for evaluations that get none.
+	// Key of the variant. Omitted for evaluations that get none.
 	// Example: blue
 	VariantKey string `json:"variantKey,omitempty"`
 }

@@ -37,7 +37,7 @@ type DatarFinding struct {
 	// Enum: ["impossible_variant","impossible_hold_out","impossible_assignment","unreachable_counted","old_version","unreachable","never_matched","one_sided","no_entity_id","unevaluable","twice","asked_deleted"]
 	Rule *string `json:"rule"`
 
-	// Id of the segment that it is about.
+	// ID of the segment that it is about.
 	// Example: 23
 	SegmentID int64 `json:"segmentID,omitempty"`
 
@@ -47,7 +47,7 @@ type DatarFinding struct {
 	// Enum: ["contradiction","warning","note"]
 	Severity *string `json:"severity"`
 
-	// Id of the version that it is about.
+	// ID of the version that it is about.
 	// Example: 115
 	SnapshotID int64 `json:"snapshotID,omitempty"`
 
@@ -56,7 +56,7 @@ type DatarFinding struct {
 	// Required: true
 	Text *string `json:"text"`
 
-	// Id of the variant that it is about.
+	// ID of the variant that it is about.
 	// Example: 61
 	VariantID int64 `json:"variantID,omitempty"`
 }

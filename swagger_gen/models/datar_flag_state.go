@@ -35,7 +35,7 @@ type DatarFlagState struct {
 	// Required: true
 	Evidence *DatarEvidence `json:"evidence"`
 
-	// Id of the flag.
+	// ID of the flag.
 	// Example: 51
 	// Required: true
 	FlagID *int64 `json:"flagID"`

@@ -21,17 +21,17 @@ type DatarFlagSummaryResponse struct {
 	// complete
 	Complete *DatarComplete `json:"complete,omitempty"`
 
-	// Id of the flag.
+	// ID of the flag.
 	// Example: 42
 	FlagID int64 `json:"flagID,omitempty"`
 
-	// By UTC day, the earliest first. Days without traffic are left out.
+	// By UTC day, the earliest first. Days without traffic are omitted.
 	TrafficByDay []*DatarDayEntry `json:"trafficByDay"`
 
-	// By segment, the largest count first. Evaluations without a segment are left out.
+	// By segment, the largest count first. Evaluations without a segment are omitted.
 	TrafficBySegment []*DatarSegmentEntry `json:"trafficBySegment"`
 
-	// Where the evaluations were counted. Left out unless some were sent in with
+	// Where the evaluations were counted. Omitted unless some were sent in with
 	// `POST /datar/evaluations`.
 	TrafficBySource []*DatarSourceEntry `json:"trafficBySource,omitempty"`
 

@@ -18,7 +18,7 @@ import (
 // swagger:model datarFleetServer
 type DatarFleetServer struct {
 
-	// Those of them that were not counted, by reason. Left out if there are none.
+	// Those of them that were not counted, by reason. Omitted if there are none.
 	// Example: {"capacity":3}
 	Dropped map[string]int64 `json:"dropped,omitempty"`
 
@@ -28,7 +28,7 @@ type DatarFleetServer struct {
 	// Enum: ["server","edge","application"]
 	Kind *string `json:"kind"`
 
-	// The start of its last flush after which everything was stored. Left out if there was none.
+	// The start of its last flush after which everything was stored. Omitted if there was none.
 	// Example: 2026-01-31T14:04:40.000Z
 	// Format: date-time
 	LastFlushAt *strfmt.DateTime `json:"lastFlushAt,omitempty"`

@@ -23,7 +23,7 @@ type DatarForecast struct {
 	// complete
 	Complete *DatarComplete `json:"complete,omitempty"`
 
-	// Id of the flag.
+	// ID of the flag.
 	// Example: 42
 	// Required: true
 	FlagID *int64 `json:"flagID"`
@@ -54,7 +54,7 @@ type DatarForecast struct {
 	// Required: true
 	Now []*DatarExpected `json:"now"`
 
-	// Ids of segments that the draft leaves out.
+	// IDs of segments that the draft leaves out.
 	// Example: [24]
 	Removed []int64 `json:"removed"`
 

@@ -42,7 +42,7 @@ type DatarGiven struct {
 	// Required: true
 	Set *float64 `json:"set"`
 
-	// Id of the variant.
+	// ID of the variant.
 	// Example: 61
 	VariantID int64 `json:"variantID,omitempty"`
 

@@ -29,7 +29,7 @@ type DatarHole struct {
 	// Format: date-time
 	To *strfmt.DateTime `json:"to"`
 
-	// `records_off`: counting was switched off. `no_server`: no server ran. `dropped`: some
+	// `records_off`: counting was off. `no_server`: no server ran. `dropped`: some
 	// evaluations were lost.
 	// Example: records_off
 	// Required: true

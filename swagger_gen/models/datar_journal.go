@@ -18,7 +18,7 @@ import (
 // swagger:model datarJournal
 type DatarJournal struct {
 
-	// The folder of the journals. Left out if it does not exist.
+	// The folder of the journals. Omitted if it does not exist.
 	// Example: /var/lib/flagr
 	Directory string `json:"directory,omitempty"`
 

@@ -33,15 +33,15 @@ type DatarLine struct {
 	// Enum: ["matched","held_out","no_match","no_segments","disabled","error","unattributed"]
 	Outcome string `json:"outcome,omitempty"`
 
-	// Id of the segment.
+	// ID of the segment.
 	// Example: 23
 	SegmentID int64 `json:"segmentID,omitempty"`
 
-	// Id of the version.
+	// ID of the version.
 	// Example: 117
 	SnapshotID int64 `json:"snapshotID,omitempty"`
 
-	// Id of the variant.
+	// ID of the variant.
 	// Example: 61
 	VariantID int64 `json:"variantID,omitempty"`
 }

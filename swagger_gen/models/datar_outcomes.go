@@ -27,7 +27,7 @@ type DatarOutcomes struct {
 	// Required: true
 	Complete *DatarComplete `json:"complete"`
 
-	// Id of the flag.
+	// ID of the flag.
 	// Example: 42
 	// Required: true
 	FlagID *int64 `json:"flagID"`

@@ -29,7 +29,7 @@ type DatarReasons struct {
 	// Required: true
 	Examined *int64 `json:"examined"`
 
-	// Id of the flag.
+	// ID of the flag.
 	// Example: 42
 	// Required: true
 	FlagID *int64 `json:"flagID"`

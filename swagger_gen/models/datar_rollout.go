@@ -27,7 +27,7 @@ type DatarRollout struct {
 	// Required: true
 	Findings []*DatarFinding `json:"findings"`
 
-	// Id of the flag.
+	// ID of the flag.
 	// Example: 42
 	// Required: true
 	FlagID *int64 `json:"flagID"`

@@ -18,7 +18,7 @@ type DatarSegmentEntry struct {
 	// Example: 127200
 	Count int64 `json:"count,omitempty"`
 
-	// Id of the segment, which may be deleted.
+	// ID of the segment, which may be deleted.
 	// Example: 23
 	SegmentID int64 `json:"segmentID,omitempty"`
 }

@@ -45,7 +45,7 @@ type DatarSegmentForecast struct {
 	// Example: Its constraints change.
 	Reason string `json:"reason,omitempty"`
 
-	// Id of the segment. Left out for a new one.
+	// ID of the segment. Omitted for a new one.
 	// Example: 23
 	SegmentID int64 `json:"segmentID,omitempty"`
 

@@ -33,7 +33,7 @@ type DatarSegmentOutcome struct {
 	// Required: true
 	Matched *int64 `json:"matched"`
 
-	// Id of the segment. Left out for evaluations of which it is not known.
+	// ID of the segment. Omitted for evaluations of which it is not known.
 	// Example: 23
 	SegmentID int64 `json:"segmentID,omitempty"`
 

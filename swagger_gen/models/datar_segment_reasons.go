@@ -27,7 +27,7 @@ type DatarSegmentReasons struct {
 	// Example: Adults in France
 	Description string `json:"description,omitempty"`
 
-	// Id of the segment.
+	// ID of the segment.
 	// Example: 23
 	// Required: true
 	SegmentID *int64 `json:"segmentID"`

@@ -54,7 +54,7 @@ type DatarSeries struct {
 	// Required: true
 	End *string `json:"end"`
 
-	// Id of the flag.
+	// ID of the flag.
 	// Example: 42
 	// Required: true
 	FlagID *int64 `json:"flagID"`

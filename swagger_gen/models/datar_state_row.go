@@ -42,7 +42,7 @@ type DatarStateRow struct {
 	// Required: true
 	Findings *int64 `json:"findings"`
 
-	// Id of the flag.
+	// ID of the flag.
 	// Example: 51
 	// Required: true
 	FlagID *int64 `json:"flagID"`

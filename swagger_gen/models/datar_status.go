@@ -42,11 +42,11 @@ type DatarStatus struct {
 	// Example: 42
 	Keys int64 `json:"keys"`
 
-	// Why the last attempt to flush failed. Left out when it succeeded. The log has the details.
+	// Why the last attempt to flush failed. Omitted when it succeeded. The log has the details.
 	// Example: the database did not answer in time
 	LastError string `json:"lastError,omitempty"`
 
-	// Start of the last flush that the database confirmed. Left out before the first.
+	// Start of the last flush that the database confirmed. Omitted before the first.
 	// Example: 2026-01-24T10:15:00.000Z
 	// Format: date-time
 	LastFlushAt *strfmt.DateTime `json:"lastFlushAt,omitempty"`
@@ -55,7 +55,7 @@ type DatarStatus struct {
 	// Example: 0.012
 	LastFlushSeconds float64 `json:"lastFlushSeconds,omitempty"`
 
-	// A time before which nothing is pending. Left out when nothing is pending.
+	// A time before which nothing is pending. Omitted when nothing is pending.
 	// Example: 2026-01-24T10:15:00.000Z
 	// Format: date-time
 	OldestPendingAt *strfmt.DateTime `json:"oldestPendingAt,omitempty"`

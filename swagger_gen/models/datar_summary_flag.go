@@ -17,27 +17,27 @@ import (
 // swagger:model datarSummaryFlag
 type DatarSummaryFlag struct {
 
-	// Whether the flag was deleted. Left out (false) when it was not.
+	// Whether the flag was deleted. Omitted (false) when it was not.
 	// Example: false
 	Deleted bool `json:"deleted,omitempty"`
 
-	// Description of the flag. Left out for a flag that is gone from the database.
+	// Description of the flag. Omitted for a flag that is gone from the database.
 	// Example: Colour of the checkout button
 	Description string `json:"description,omitempty"`
 
-	// Whether the flag is on now. Left out (false) when it is off or deleted.
+	// Whether the flag is on now. Omitted (false) when it is off or deleted.
 	// Example: true
 	Enabled bool `json:"enabled,omitempty"`
 
-	// Id of the flag.
+	// ID of the flag.
 	// Example: 42
 	FlagID int64 `json:"flagID,omitempty"`
 
-	// Key of the flag. Left out for a flag that is gone from the database.
+	// Key of the flag. Omitted for a flag that is gone from the database.
 	// Example: checkout-button
 	FlagKey string `json:"flagKey,omitempty"`
 
-	// When the last evaluation in the span happened, in UTC. Left out when it is not known, because
+	// When the last evaluation in the span happened, in UTC. Omitted when it is not known, because
 	// the counts were stored without it.
 	// Example: 2026-01-31T14:05:09.123Z
 	// Format: date-time

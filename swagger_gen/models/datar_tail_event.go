@@ -23,7 +23,7 @@ type DatarTailEvent struct {
 	// Format: date-time
 	At *strfmt.DateTime `json:"at"`
 
-	// A hash of the entity id that changes with every connection.
+	// A hash of the entity ID that changes with every connection.
 	// Example: 5f1c9a
 	// Required: true
 	Entity *string `json:"entity"`
@@ -34,11 +34,11 @@ type DatarTailEvent struct {
 	// Enum: ["matched","held_out","no_match","no_segments","disabled","error","unattributed"]
 	Outcome *string `json:"outcome"`
 
-	// Id of the segment that matched.
+	// ID of the segment that matched.
 	// Example: 23
 	SegmentID int64 `json:"segmentID,omitempty"`
 
-	// Id of the version.
+	// ID of the version.
 	// Example: 117
 	SnapshotID int64 `json:"snapshotID,omitempty"`
 
@@ -47,7 +47,7 @@ type DatarTailEvent struct {
 	// Required: true
 	Text *string `json:"text"`
 
-	// Id of the variant.
+	// ID of the variant.
 	// Example: 61
 	VariantID int64 `json:"variantID,omitempty"`
 

@@ -27,7 +27,7 @@ type DatarUnknown struct {
 	// Required: true
 	Count *int64 `json:"count"`
 
-	// Id of the deleted flag that has this key or id.
+	// ID of the deleted flag that has this key or ID.
 	// Example: 12
 	DeletedFlagID int64 `json:"deletedFlagID,omitempty"`
 

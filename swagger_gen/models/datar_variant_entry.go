@@ -18,7 +18,7 @@ type DatarVariantEntry struct {
 	// Example: 63998
 	Count int64 `json:"count,omitempty"`
 
-	// Id of the variant, which may be deleted. Left out (0): evaluations that gave no variant.
+	// ID of the variant, which may be deleted. Omitted (0): evaluations that gave no variant.
 	// Example: 61
 	VariantID int64 `json:"variantID,omitempty"`
 }

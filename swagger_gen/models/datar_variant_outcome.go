@@ -21,7 +21,7 @@ type DatarVariantOutcome struct {
 	// Required: true
 	Count *int64 `json:"count"`
 
-	// Id of the variant.
+	// ID of the variant.
 	// Example: 61
 	// Required: true
 	VariantID *int64 `json:"variantID"`

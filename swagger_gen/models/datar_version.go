@@ -39,7 +39,7 @@ type DatarVersion struct {
 	// Required: true
 	Segments []*DatarVersionSegment `json:"segments"`
 
-	// Id of the snapshot.
+	// ID of the snapshot.
 	// Example: 117
 	// Required: true
 	SnapshotID *int64 `json:"snapshotID"`

@@ -29,7 +29,7 @@ type DatarVersionSegment struct {
 	// Example: Adults in France
 	Description string `json:"description,omitempty"`
 
-	// The variants by id, and what is held out.
+	// The variants by ID, and what is held out.
 	// Required: true
 	Given []*DatarGiven `json:"given"`
 
@@ -54,7 +54,7 @@ type DatarVersionSegment struct {
 	// Required: true
 	RolloutPercent *int64 `json:"rolloutPercent"`
 
-	// Id of the segment. Left out for evaluations of which it is not known.
+	// ID of the segment. Omitted for evaluations of which it is not known.
 	// Example: 23
 	SegmentID int64 `json:"segmentID,omitempty"`
 }

@@ -30,7 +30,7 @@ type Distribution struct {
 	// Minimum: 0
 	Percent *int64 `json:"percent"`
 
-	// Id of the variant, one of the same flag.
+	// ID of the variant, one of the same flag.
 	// Example: 61
 	// Required: true
 	// Minimum: 1

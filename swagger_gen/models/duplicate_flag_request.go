@@ -14,11 +14,11 @@ import (
 // swagger:model duplicateFlagRequest
 type DuplicateFlagRequest struct {
 
-	// Description of the copy. Empty or left out: that of the original with ` (cloned)` behind it.
+	// Description of the copy. Empty or omitted: that of the original with ` (cloned)` behind it.
 	// Example: Colour of the checkout button, second round
 	Description string `json:"description,omitempty"`
 
-	// Key of the copy. Empty or left out: a random one. At most 63 characters: letters and digits of
+	// Key of the copy. Empty or omitted: a random one. At most 63 characters: letters and digits of
 	// ASCII, `_`, `-`, `/`, `.` and `:`.
 	// Example: checkout-button-2
 	Key string `json:"key,omitempty"`

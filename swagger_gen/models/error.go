@@ -16,7 +16,7 @@ import (
 // swagger:model error
 type Error struct {
 
-	// A number for programs, in answers to requests that break the schema. Left out in all others.
+	// A number for programs, in answers to requests that break the schema. Omitted in all others.
 	// Example: 601
 	Code int32 `json:"code,omitempty"`
 

@@ -29,8 +29,8 @@ type EvalContext struct {
 	// Example: {"age":30,"country":"FR"}
 	EntityContext any `json:"entityContext,omitempty"`
 
-	// Who asks: the id of a user, a device, a company. The variant is picked by this id, so the same
-	// id gets the same one. Empty or left out: the server makes up a random one, `randomly_generated_`
+	// Who asks: the ID of a user, a device, a company. The variant is picked by this ID, so the same
+	// id gets the same one. Empty or omitted: the server makes up a random one, `randomly_generated_`
 	// and a number, and every call is a new draw.
 	// Example: user-1001
 	EntityID string `json:"entityID,omitempty"`
@@ -40,13 +40,13 @@ type EvalContext struct {
 	// Example: user
 	EntityType string `json:"entityType,omitempty"`
 
-	// Id of the flag. It goes before `flagKey`.
+	// ID of the flag. It goes before `flagKey`.
 	// Example: 42
 	// Minimum: 1
 	FlagID int64 `json:"flagID,omitempty"`
 
 	// Key of the flag, used if there is no flag with the `flagID`. If no flag has this key and it is a
-	// number, it is taken as an id.
+	// number, it is taken as an ID.
 	// Example: checkout-button
 	FlagKey string `json:"flagKey,omitempty"`
 

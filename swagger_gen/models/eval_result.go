@@ -19,7 +19,7 @@ import (
 // swagger:model evalResult
 type EvalResult struct {
 
-	// Whether the flag lets its evaluations be recorded. Left out when not.
+	// Whether the flag lets its evaluations be recorded. Omitted when not.
 	// Example: true
 	DataRecordsEnabled bool `json:"dataRecordsEnabled,omitempty"`
 
@@ -29,7 +29,7 @@ type EvalResult struct {
 	// eval debug log
 	EvalDebugLog *EvalDebugLog `json:"evalDebugLog,omitempty"`
 
-	// Id of the flag; that of the question if no flag was found.
+	// ID of the flag; that of the question if no flag was found.
 	// Example: 42
 	FlagID int64 `json:"flagID,omitempty"`
 
@@ -37,11 +37,11 @@ type EvalResult struct {
 	// Example: checkout-button
 	FlagKey string `json:"flagKey,omitempty"`
 
-	// Id of the snapshot of the flag that was evaluated, to look up later what it was like.
+	// ID of the snapshot of the flag that was evaluated, to look up later what it was like.
 	// Example: 117
 	FlagSnapshotID int64 `json:"flagSnapshotID,omitempty"`
 
-	// Values of the tags of the flag. Left out when there are none.
+	// Values of the tags of the flag. Omitted when there are none.
 	// Example: ["web"]
 	FlagTags []string `json:"flagTags,omitempty"`
 
@@ -51,7 +51,7 @@ type EvalResult struct {
 	// Enum: ["evaluation","exposure"]
 	RecordSource string `json:"recordSource,omitempty"`
 
-	// Id of the segment that assigned the variant. Left out when there is no variant.
+	// ID of the segment that assigned the variant. Omitted when there is no variant.
 	// Example: 23
 	SegmentID int64 `json:"segmentID,omitempty"`
 
@@ -59,15 +59,15 @@ type EvalResult struct {
 	// Example: 2026-01-31T14:05:09Z
 	Timestamp string `json:"timestamp,omitempty"`
 
-	// Attachment of the variant, at least `{}`. Left out when there is no variant.
+	// Attachment of the variant, at least `{}`. Omitted when there is no variant.
 	// Example: {"color":"#1f6feb"}
 	VariantAttachment any `json:"variantAttachment,omitempty"`
 
-	// Id of the variant. Left out if it does not exist.
+	// ID of the variant. Omitted if it does not exist.
 	// Example: 61
 	VariantID int64 `json:"variantID,omitempty"`
 
-	// Key of the variant. Left out if it does not exist.
+	// Key of the variant. Omitted if it does not exist.
 	// Example: blue
 	VariantKey string `json:"variantKey,omitempty"`
 }

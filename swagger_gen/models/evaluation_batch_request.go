@@ -15,7 +15,7 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// EvaluationBatchRequest Entities, and the flags to evaluate for each of them: by tag, by id, by key, or all three.
+// EvaluationBatchRequest Entities, and the flags to evaluate for each of them: by tag, by ID, by key, or all three.
 // Example: {"entities":[{"entityContext":{"age":30,"country":"FR"},"entityID":"user-1001","entityType":"user"},{"entityContext":{"age":30,"country":"FR"},"entityID":"user-1004","entityType":"user"}],"flagKeys":["checkout-button"]}
 //
 // swagger:model evaluationBatchRequest
@@ -30,17 +30,17 @@ type EvaluationBatchRequest struct {
 	// Min Items: 1
 	Entities []*EvaluationEntity `json:"entities"`
 
-	// Ids of flags. Left out or at least one; repeated ids count once.
+	// IDs of flags. Omitted or at least one; repeated IDs count once.
 	// Example: [42,43]
 	// Min Items: 1
 	FlagIDs []int64 `json:"flagIDs"`
 
-	// Keys of flags. Left out or at least one; repeated keys count once.
+	// Keys of flags. Omitted or at least one; repeated keys count once.
 	// Example: ["checkout-button","dark-mode"]
 	// Min Items: 1
 	FlagKeys []string `json:"flagKeys"`
 
-	// Values of tags: all flags that carry them are evaluated. Left out or at least one.
+	// Values of tags: all flags that carry them are evaluated. Omitted or at least one.
 	// Example: ["web"]
 	// Min Items: 1
 	FlagTags []string `json:"flagTags"`

@@ -19,7 +19,7 @@ type EvaluationEntity struct {
 	// Example: {"age":30,"country":"FR"}
 	EntityContext any `json:"entityContext,omitempty"`
 
-	// Id of the user, device or company. Empty or left out: the server makes up a random one.
+	// ID of the user, device or company. Empty or omitted: the server makes up a random one.
 	// Example: user-1001
 	EntityID string `json:"entityID,omitempty"`
 

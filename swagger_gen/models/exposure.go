@@ -31,7 +31,7 @@ type Exposure struct {
 	// Example: user
 	EntityType string `json:"entityType,omitempty"`
 
-	// Id of the flag.
+	// ID of the flag.
 	// Example: 42
 	FlagID int64 `json:"flagID,omitempty"`
 
@@ -39,16 +39,16 @@ type Exposure struct {
 	// Example: checkout-button
 	FlagKey string `json:"flagKey,omitempty"`
 
-	// Snapshot of the flag that was evaluated. Left out: the current one.
+	// Snapshot of the flag that was evaluated. Omitted: the current one.
 	// Example: 117
 	FlagSnapshotID int64 `json:"flagSnapshotID,omitempty"`
 
-	// When it was seen, as RFC 3339. Left out: now.
+	// When it was seen, as RFC 3339. Omitted: now.
 	// Example: 2026-01-31T14:05:11.000Z
 	// Format: date-time
 	Timestamp strfmt.DateTime `json:"timestamp,omitempty"`
 
-	// Id of the variant that was seen, one of this flag. Optional; it must agree with `variantKey` if
+	// ID of the variant that was seen, one of this flag. Optional; it must agree with `variantKey` if
 	// both are there.
 	// Example: 61
 	VariantID int64 `json:"variantID,omitempty"`

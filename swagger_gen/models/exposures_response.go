@@ -21,7 +21,7 @@ type ExposuresResponse struct {
 	// Rows that were refused, and why.
 	Errors []*ExposureRowError `json:"errors"`
 
-	// How many rows were recorded. Left out when none were.
+	// How many rows were recorded. Omitted when none were.
 	// Example: 1
 	LoggedCount int64 `json:"loggedCount,omitempty"`
 

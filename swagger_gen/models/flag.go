@@ -61,7 +61,7 @@ type Flag struct {
 	// Example: Ends on 1 March.
 	Notes string `json:"notes,omitempty"`
 
-	// Parts of the audience, in the order in which they are tried: by rank, then by id.
+	// Parts of the audience, in the order in which they are tried: by rank, then by ID.
 	Segments []*Segment `json:"segments"`
 
 	// Labels of the flag.
@@ -76,7 +76,7 @@ type Flag struct {
 	// Example: ada@example.com
 	UpdatedBy string `json:"updatedBy,omitempty"`
 
-	// Possible outcomes, in the order of their ids.
+	// Possible outcomes, in the order of their IDs.
 	Variants []*Variant `json:"variants"`
 }
 

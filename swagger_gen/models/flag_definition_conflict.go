@@ -18,7 +18,7 @@ import (
 // swagger:model flagDefinitionConflict
 type FlagDefinitionConflict struct {
 
-	// The version that the definition was made from. Left out if the flag has no such snapshot.
+	// The version that the definition was made from. Omitted if the flag has no such snapshot.
 	Base *FlagDefinition `json:"base,omitempty"`
 
 	// The flag as it is now.

@@ -17,7 +17,7 @@ import (
 // swagger:model flagDefinitionConstraint
 type FlagDefinitionConstraint struct {
 
-	// Id of a constraint of the segment; left out for a new one.
+	// ID of a constraint of the segment; omitted for a new one.
 	// Example: 31
 	// Minimum: 0
 	ID *int64 `json:"id,omitempty"`

@@ -24,7 +24,7 @@ type FlagDefinitionDistribution struct {
 	// Minimum: 0
 	Percent *int64 `json:"percent"`
 
-	// Id of the variant; left out to name it by `variantKey`.
+	// ID of the variant; omitted to name it by `variantKey`.
 	// Example: 61
 	// Minimum: 0
 	VariantID *int64 `json:"variantID,omitempty"`

@@ -31,7 +31,7 @@ type FlagDefinitionSegment struct {
 	// Max Items: 10000
 	Distributions []*FlagDefinitionDistribution `json:"distributions"`
 
-	// Id of a segment of the flag; left out for a new one.
+	// ID of a segment of the flag; omitted for a new one.
 	// Example: 23
 	// Minimum: 0
 	ID *int64 `json:"id,omitempty"`

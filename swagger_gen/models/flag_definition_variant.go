@@ -17,12 +17,12 @@ import (
 // swagger:model flagDefinitionVariant
 type FlagDefinitionVariant struct {
 
-	// JSON object that clients get with the variant. Left out: it stays as it is, and a new variant gets
+	// JSON object that clients get with the variant. Omitted: it stays as it is, and a new variant gets
 	// an empty one.
 	// Example: {"color":"#2f74c9"}
 	Attachment any `json:"attachment,omitempty"`
 
-	// Id of a variant of the flag; left out for a new one.
+	// ID of a variant of the flag; omitted for a new one.
 	// Example: 61
 	// Minimum: 0
 	ID *int64 `json:"id,omitempty"`

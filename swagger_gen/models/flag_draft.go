@@ -13,7 +13,7 @@ import (
 	"github.com/go-openapi/swag/typeutils"
 )
 
-// FlagDraft Parts of a flag that are not saved. What is left out stays as it is. Parts keep their ids as
+// FlagDraft Parts of a flag that are not saved. What is omitted stays as it is. Parts keep their IDs as
 // in `PUT /flags/{flagID}/definition`.
 //
 // swagger:model flagDraft

@@ -22,7 +22,7 @@ type FlagSnapshot struct {
 	// Required: true
 	Flag *Flag `json:"flag"`
 
-	// Id of the snapshot. Ids grow with time, over all flags.
+	// ID of the snapshot. IDs grow with time, over all flags.
 	// Example: 117
 	// Read Only: true
 	// Minimum: 1

@@ -14,7 +14,7 @@ import (
 // swagger:model flagSnapshotMaxID
 type FlagSnapshotMaxID struct {
 
-	// The highest id of all snapshots. Left out until the first one exists.
+	// The highest ID of all snapshots. Omitted until the first one exists.
 	// Example: 117
 	MaxID int64 `json:"maxID,omitempty"`
 }

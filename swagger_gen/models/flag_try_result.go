@@ -29,12 +29,12 @@ type FlagTryResult struct {
 	// Required: true
 	Debug []*SegmentDebugLog `json:"debug"`
 
-	// Id of the entity, made up if it had none.
+	// ID of the entity, made up if it had none.
 	// Example: user-1001
 	// Required: true
 	EntityID *string `json:"entityID"`
 
-	// Id of the snapshot that was evaluated, or that the draft was made from.
+	// ID of the snapshot that was evaluated, or that the draft was made from.
 	// Example: 117
 	FlagSnapshotID int64 `json:"flagSnapshotID,omitempty"`
 
@@ -48,11 +48,11 @@ type FlagTryResult struct {
 	// Enum: ["matched","held_out","no_match","no_segments","disabled","error","unattributed"]
 	Outcome *string `json:"outcome"`
 
-	// Id of the segment that matched. Left out for a new one.
+	// ID of the segment that matched. Omitted for a new one.
 	// Example: 23
 	SegmentID int64 `json:"segmentID,omitempty"`
 
-	// Id of the variant. Left out for a new one.
+	// ID of the variant. Omitted for a new one.
 	// Example: 61
 	VariantID int64 `json:"variantID,omitempty"`
 

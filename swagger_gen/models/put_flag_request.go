@@ -13,7 +13,7 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// PutFlagRequest Changes to a flag. Fields that are left out, or null, stay as they are. Unknown fields are ignored, and named in
+// PutFlagRequest Changes to a flag. Fields that are omitted, or null, stay as they are. Unknown fields are ignored, and named in
 // a `Warning` header.
 // Example: {"dataRecordsEnabled":true,"description":"Colour of the checkout button"}
 //

@@ -16,7 +16,7 @@ import (
 // swagger:model putVariantRequest
 type PutVariantRequest struct {
 
-	// A JSON object that replaces the old one. Left out: the old one stays. A string, number or list:
+	// A JSON object that replaces the old one. Omitted: the old one stays. A string, number or list:
 	// 400.
 	// Example: {"color":"#0969da"}
 	Attachment any `json:"attachment,omitempty"`

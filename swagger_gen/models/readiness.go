@@ -28,7 +28,7 @@ type Readiness struct {
 	// Required: true
 	Evaluation *ReadinessEvaluation `json:"evaluation"`
 
-	// The recorders that are switched on.
+	// The recorders that are on.
 	// Required: true
 	Recorders []*ReadinessRecorder `json:"recorders"`
 

@@ -17,11 +17,11 @@ import (
 // swagger:model readinessDatabase
 type ReadinessDatabase struct {
 
-	// How long the answer took. Left out without one.
+	// How long the answer took. Omitted without one.
 	// Example: 0.4
 	LatencyMilliseconds *float64 `json:"latencyMilliseconds,omitempty"`
 
-	// `OK`; `unreachable` if it did not answer within two seconds, in which case the log says why;
+	// `OK`; `unreachable` if it did not answer within two seconds, in which case the log has the reason;
 	// `none` if the flags come from a JSON document.
 	// Example: OK
 	// Required: true

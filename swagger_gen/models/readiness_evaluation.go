@@ -21,7 +21,7 @@ type ReadinessEvaluation struct {
 	// Example: 1.2
 	AgeSeconds *float64 `json:"ageSeconds,omitempty"`
 
-	// When their source last confirmed or replaced them. Left out before the first time.
+	// When their source last confirmed or replaced them. Omitted before the first time.
 	// Example: 2026-03-01T12:00:00Z
 	// Format: date-time
 	CheckedAt *strfmt.DateTime `json:"checkedAt,omitempty"`

@@ -22,7 +22,7 @@ type ReadinessRecorder struct {
 	// Required: true
 	Name *string `json:"name"`
 
-	// `OK`, or `failing` if its last attempt to deliver failed. The log says why.
+	// `OK`, or `failing` if its last attempt to deliver failed. The log has the reason.
 	// Example: OK
 	// Required: true
 	// Enum: ["OK","failing"]

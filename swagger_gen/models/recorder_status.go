@@ -29,12 +29,12 @@ type RecorderStatus struct {
 	// confirmed), `unencodable`. A reason is missing as long as it has none.
 	Dropped map[string]int64 `json:"dropped"`
 
-	// When the broker last confirmed something. Left out before the first time.
+	// When the broker last confirmed something. Omitted before the first time.
 	// Example: 2026-01-24T10:14:59.000Z
 	// Format: date-time
 	LastDeliveryAt *strfmt.DateTime `json:"lastDeliveryAt,omitempty"`
 
-	// When the last attempt failed that did; the server's log says why. Left out when none did.
+	// When the last attempt failed that did; the server's log has the reason. Omitted when none did.
 	// Example: 2026-01-24T10:16:12.000Z
 	// Format: date-time
 	LastErrorAt *strfmt.DateTime `json:"lastErrorAt,omitempty"`

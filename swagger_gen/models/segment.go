@@ -37,7 +37,7 @@ type Segment struct {
 	// Minimum: 1
 	ID int64 `json:"id,omitempty"`
 
-	// Place in the order of segments: the lowest rank is tried first, equal ranks by id. A new segment
+	// Place in the order of segments: the lowest rank is tried first, equal ranks by ID. A new segment
 	// has 999.
 	// Example: 0
 	// Required: true

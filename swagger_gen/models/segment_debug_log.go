@@ -21,7 +21,7 @@ type SegmentDebugLog struct {
 	// Example: constraint not met: country EQ \"FR\
 	Msg string `json:"msg,omitempty"`
 
-	// Id of the segment.
+	// ID of the segment.
 	// Example: 23
 	// Minimum: 1
 	SegmentID int64 `json:"segmentID,omitempty"`

@@ -2,51 +2,52 @@
 
 // Package restapi Flagr
 //
-//	Flagr answers one question, many times a second: which variant of this flag
-//	does this user get? It serves feature flags, A/B tests and dynamic
-//	configuration from one binary and one SQL database. Datar, its built-in
-//	analytics, counts those answers and shows how much traffic each flag,
-//	variant and segment really gets.
+//	Flagr evaluates feature flags: a client sends a flag and an entity, such as
+//	a user, and gets the variant of this entity. It serves feature flags, A/B
+//	tests and dynamic configuration from one binary and one SQL database. Datar,
+//	its built-in analytics, counts the evaluations of each flag, variant and
+//	segment.
 //
-//	A first round: create a flag with `POST /flags` and the template
-//	`simple_boolean_flag`, switch it on with `PUT /flags/{flagID}/enabled`, let
-//	its evaluations be recorded by setting `dataRecordsEnabled` with
-//	`PUT /flags/{flagID}`, ask for a variant with `POST /evaluation`, and read
-//	the counts with `GET /datar/summary`. A change takes a few seconds to reach
-//	evaluation: the server evaluates from memory and looks for changes every
-//	FLAGR_EVALCACHE_REFRESHINTERVAL (3 s by default).
+//	To start, create a flag with `POST /flags` and the template
+//	`simple_boolean_flag`. Enable it with `PUT /flags/{flagID}/enabled`, and set
+//	`dataRecordsEnabled` with `PUT /flags/{flagID}`, so that Datar counts it.
+//	Then evaluate it with `POST /evaluation`, and read the counts with
+//	`GET /datar/summary`. Evaluations use a copy of the flags in memory. The
+//	server looks for changes every FLAGR_EVALCACHE_REFRESHINTERVAL, 3 s by
+//	default.
 //
-//	Bodies are JSON, both ways, and all paths begin with /api/v1, behind
-//	FLAGR_WEB_PREFIX if that is set. Ids are whole numbers from 1. Keys are at
-//	most 63 characters: letters and digits of ASCII, and `_`, `-`, `/`, `.` and
-//	`:`. Times are RFC 3339, and in UTC wherever the server writes them.
-//	Percentages are whole numbers from 0 to 100. In answers, an optional number,
-//	text or boolean is left out when it is 0, empty or false.
+//	Requests and responses are JSON. All paths begin with /api/v1, after
+//	FLAGR_WEB_PREFIX if it is set. IDs are integers from 1. Keys have 1 to 63
+//	ASCII letters, digits, `_`, `-`, `/`, `.` and `:`. Times are in RFC 3339;
+//	responses have them in UTC. Percentages are integers from 0 to 100. A
+//	response omits an optional number, string or boolean that is 0, empty or
+//	false.
 //
-//	Every error is a JSON object with a `message` for people, and one of these:
+//	Every error is a JSON object with a `message`. The status is one of these:
 //
 //	- 400: the request breaks a rule, or its body is not JSON.
-//	- 404: nothing is there under this id or path.
+//	- 401: the request has no valid login, and access control is on.
+//	- 404: the path or the ID does not exist.
 //	- 405: the path does not have this method.
-//	- 409: the flag has changed since the version that the request was made from.
+//	- 409: the flag has changed since the version that the request is based on.
 //	- 413: the body is too large.
-//	- 415: the body is not declared as application/json.
-//	- 422: a parameter or field is missing, of the wrong type, or outside its
-//	  limits. The message names it.
-//	- 500: the server failed. Its log says why.
-//	- 501: this server does not offer the operation. One in eval-only mode,
-//	  which takes its flags from a file or a URL, offers health, evaluation and
-//	  the export of the eval cache.
-//	- 503: Datar is switched off.
+//	- 415: the content type of the body is not application/json.
+//	- 422: a parameter or field is missing, has the wrong type, or is out of
+//	  range. The message names it.
+//	- 500: the server failed. Its log has the reason.
+//	- 501: this server does not offer the operation. An eval-only server, which
+//	  reads its flags from a file or a URL, offers health, evaluation and the
+//	  export of the eval cache.
+//	- 503: Datar is off, the server is at a limit, or the operation timed out.
 //
-//	The server is configured with environment variables (FLAGR_DB_DBDRIVER,
-//	FLAGR_RECORDER_ENABLED and others). The options of its command line only say
-//	where and how it listens.
+//	Environment variables configure the server, such as FLAGR_DB_DBDRIVER and
+//	FLAGR_RECORDER_ENABLED. Command-line options only set the addresses that it
+//	listens on, and how.
 //	Schemes:
 //	  http
 //	Host: localhost
 //	BasePath: /api/v1
-//	Version: 1.0.0
+//	Version: 0.1.0
 //	License: Apache-2.0 https://www.apache.org/licenses/LICENSE-2.0
 //	Contact: Flagr with Datar https://github.com/flagr-datar/flagr-datar
 //

@@ -23,7 +23,7 @@ func init() {
   ],
   "swagger": "2.0",
   "info": {
-    "description": "Flagr answers one question, many times a second: which variant of this flag\ndoes this user get? It serves feature flags, A/B tests and dynamic\nconfiguration from one binary and one SQL database. Datar, its built-in\nanalytics, counts those answers and shows how much traffic each flag,\nvariant and segment really gets.\n\nA first round: create a flag with ` + "`" + `POST /flags` + "`" + ` and the template\n` + "`" + `simple_boolean_flag` + "`" + `, switch it on with ` + "`" + `PUT /flags/{flagID}/enabled` + "`" + `, let\nits evaluations be recorded by setting ` + "`" + `dataRecordsEnabled` + "`" + ` with\n` + "`" + `PUT /flags/{flagID}` + "`" + `, ask for a variant with ` + "`" + `POST /evaluation` + "`" + `, and read\nthe counts with ` + "`" + `GET /datar/summary` + "`" + `. A change takes a few seconds to reach\nevaluation: the server evaluates from memory and looks for changes every\nFLAGR_EVALCACHE_REFRESHINTERVAL (3 s by default).\n\nBodies are JSON, both ways, and all paths begin with /api/v1, behind\nFLAGR_WEB_PREFIX if that is set. Ids are whole numbers from 1. Keys are at\nmost 63 characters: letters and digits of ASCII, and ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and\n` + "`" + `:` + "`" + `. Times are RFC 3339, and in UTC wherever the server writes them.\nPercentages are whole numbers from 0 to 100. In answers, an optional number,\ntext or boolean is left out when it is 0, empty or false.\n\nEvery error is a JSON object with a ` + "`" + `message` + "`" + ` for people, and one of these:\n\n- 400: the request breaks a rule, or its body is not JSON.\n- 404: nothing is there under this id or path.\n- 405: the path does not have this method.\n- 409: the flag has changed since the version that the request was made from.\n- 413: the body is too large.\n- 415: the body is not declared as application/json.\n- 422: a parameter or field is missing, of the wrong type, or outside its\n  limits. The message names it.\n- 500: the server failed. Its log says why.\n- 501: this server does not offer the operation. One in eval-only mode,\n  which takes its flags from a file or a URL, offers health, evaluation and\n  the export of the eval cache.\n- 503: Datar is switched off.\n\nThe server is configured with environment variables (FLAGR_DB_DBDRIVER,\nFLAGR_RECORDER_ENABLED and others). The options of its command line only say\nwhere and how it listens.",
+    "description": "Flagr evaluates feature flags: a client sends a flag and an entity, such as\na user, and gets the variant of this entity. It serves feature flags, A/B\ntests and dynamic configuration from one binary and one SQL database. Datar,\nits built-in analytics, counts the evaluations of each flag, variant and\nsegment.\n\nTo start, create a flag with ` + "`" + `POST /flags` + "`" + ` and the template\n` + "`" + `simple_boolean_flag` + "`" + `. Enable it with ` + "`" + `PUT /flags/{flagID}/enabled` + "`" + `, and set\n` + "`" + `dataRecordsEnabled` + "`" + ` with ` + "`" + `PUT /flags/{flagID}` + "`" + `, so that Datar counts it.\nThen evaluate it with ` + "`" + `POST /evaluation` + "`" + `, and read the counts with\n` + "`" + `GET /datar/summary` + "`" + `. Evaluations use a copy of the flags in memory. The\nserver looks for changes every FLAGR_EVALCACHE_REFRESHINTERVAL, 3 s by\ndefault.\n\nRequests and responses are JSON. All paths begin with /api/v1, after\nFLAGR_WEB_PREFIX if it is set. IDs are integers from 1. Keys have 1 to 63\nASCII letters, digits, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `. Times are in RFC 3339;\nresponses have them in UTC. Percentages are integers from 0 to 100. A\nresponse omits an optional number, string or boolean that is 0, empty or\nfalse.\n\nEvery error is a JSON object with a ` + "`" + `message` + "`" + `. The status is one of these:\n\n- 400: the request breaks a rule, or its body is not JSON.\n- 401: the request has no valid login, and access control is on.\n- 404: the path or the ID does not exist.\n- 405: the path does not have this method.\n- 409: the flag has changed since the version that the request is based on.\n- 413: the body is too large.\n- 415: the content type of the body is not application/json.\n- 422: a parameter or field is missing, has the wrong type, or is out of\n  range. The message names it.\n- 500: the server failed. Its log has the reason.\n- 501: this server does not offer the operation. An eval-only server, which\n  reads its flags from a file or a URL, offers health, evaluation and the\n  export of the eval cache.\n- 503: Datar is off, the server is at a limit, or the operation timed out.\n\nEnvironment variables configure the server, such as FLAGR_DB_DBDRIVER and\nFLAGR_RECORDER_ENABLED. Command-line options only set the addresses that it\nlistens on, and how.",
     "title": "Flagr",
     "contact": {
       "name": "Flagr with Datar",
@@ -33,7 +33,7 @@ func init() {
       "name": "Apache-2.0",
       "url": "https://www.apache.org/licenses/LICENSE-2.0"
     },
-    "version": "1.0.0"
+    "version": "0.1.0"
   },
   "basePath": "/api/v1",
   "paths": {
@@ -89,7 +89,7 @@ func init() {
             }
           },
           "default": {
-            "description": "The body is malformed or there is none, all of its rows are too old, or the Idempotency-Key is\nempty, too long, or there more than once (400), the body ended early or came too slowly, and can\nbe sent again (408), the key came before with another body (409), the batch is too large (413),\nits type or its encoding is not accepted (415), the endpoint is switched off (501), or the\ndatabase is away: then nothing was counted, and the batch can be sent again after the seconds in\nRetry-After (503).",
+            "description": "The body is malformed or there is none, all of its rows are too old, or the Idempotency-Key is\nempty, too long, or there more than once (400), the body ended early or came too slowly, and can\nbe sent again (408), the key came before with another body (409), the batch is too large (413),\nits type or its encoding is not accepted (415), the endpoint is off (501), or the\ndatabase is away: then nothing was counted, and the batch can be sent again after the seconds in\nRetry-After (503).",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -115,7 +115,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -211,7 +211,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -353,7 +353,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -502,7 +502,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -629,7 +629,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -786,7 +786,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -989,7 +989,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -1097,7 +1097,7 @@ func init() {
           {
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag, which may be deleted.",
+            "description": "ID of the flag, which may be deleted.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -1180,19 +1180,19 @@ func init() {
             }
           },
           "404": {
-            "description": "No flag has this id, and none was ever counted under it.",
+            "description": "No flag has this ID, and none was ever counted under it.",
             "schema": {
               "$ref": "#/definitions/error"
             }
           },
           "422": {
-            "description": "The id is not a number, or ` + "`" + `from` + "`" + ` or ` + "`" + `to` + "`" + ` is not a time; the message names the parameter.",
+            "description": "The ID is not a number, or ` + "`" + `from` + "`" + ` or ` + "`" + `to` + "`" + ` is not a time; the message names the parameter.",
             "schema": {
               "$ref": "#/definitions/error"
             }
           },
           "default": {
-            "description": "400: ` + "`" + `from` + "`" + ` is after ` + "`" + `to` + "`" + `. 404: no flag has this id, and none was ever counted under it. 422:\nthe id is not a number, or ` + "`" + `from` + "`" + ` or ` + "`" + `to` + "`" + ` is not a time; the message names the parameter. 500:\nthe counts cannot be read. 503: Datar is off; FLAGR_RECORDER_ENABLED=true and a\nFLAGR_RECORDER_TYPE containing ` + "`" + `datar` + "`" + ` switch it on.",
+            "description": "400: ` + "`" + `from` + "`" + ` is after ` + "`" + `to` + "`" + `. 404: no flag has this ID, and none was ever counted under it. 422:\nthe ID is not a number, or ` + "`" + `from` + "`" + ` or ` + "`" + `to` + "`" + ` is not a time; the message names the parameter. 500:\nthe counts cannot be read. 503: Datar is off; FLAGR_RECORDER_ENABLED=true and a\nFLAGR_RECORDER_TYPE containing ` + "`" + `datar` + "`" + ` switch it on.",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -1221,7 +1221,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -1257,7 +1257,7 @@ func init() {
             }
           },
           "default": {
-            "description": "404: no such flag. 429: there are 20 listeners. 501: the tail is switched off. 503:\nDatar is off.",
+            "description": "404: no such flag. 429: there are 20 listeners. 501: the tail is off. 503:\nDatar is off.",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -1330,7 +1330,7 @@ func init() {
             }
           },
           "default": {
-            "description": "Datar is switched off, or counts are forwarded to a central server, which has the fleet (503), or\nthe server failed (500).",
+            "description": "Datar is off, or counts are forwarded to a central server, which has the fleet (503), or\nthe server failed (500).",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -1376,7 +1376,7 @@ func init() {
           },
           {
             "type": "string",
-            "description": "Only flags with this text in id, key, description or a tag, in upper or lower case.\nParts separated by commas must all be found.",
+            "description": "Only flags with this text in ID, key, description or a tag, in upper or lower case.\nParts separated by commas must all be found.",
             "name": "q",
             "in": "query"
           },
@@ -1529,7 +1529,7 @@ func init() {
     },
     "/datar/status": {
       "get": {
-        "description": "Returns the statistics of this server's Datar: how many evaluations were recorded, and where they are\nnow. At any moment ` + "`" + `recorded` + "`" + ` = ` + "`" + `stored` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + `. ` + "`" + `complete` + "`" + ` is about\nall servers and the last 7 days. It is left out if the database does not answer within a second,\nand on an edge server, which has no database.\n\nAll numbers are of this server, and begin with its start. Other servers on the same database\nhave their own. A 503 means that Datar is switched off.",
+        "description": "Returns the statistics of this server's Datar: how many evaluations were recorded, and where they are\nnow. At any moment ` + "`" + `recorded` + "`" + ` = ` + "`" + `stored` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + `. ` + "`" + `complete` + "`" + ` is about\nall servers and the last 7 days. It is omitted if the database does not answer within a second,\nand on an edge server, which has no database.\n\nAll numbers are of this server, and begin with its start. Other servers on the same database\nhave their own. A 503 means that Datar is off.",
         "tags": [
           "datar"
         ],
@@ -1582,7 +1582,7 @@ func init() {
             }
           },
           "default": {
-            "description": "Datar is switched off (503), or the server failed (500).",
+            "description": "Datar is off (503), or the server failed (500).",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -1597,7 +1597,7 @@ func init() {
     },
     "/datar/summary": {
       "get": {
-        "description": "Lists the flags that were evaluated in a span of time: how often, and when last. The flag with\nthe most evaluations comes first, and flags without any are left out.\n\nThe span goes from ` + "`" + `from` + "`" + `, inclusive, to ` + "`" + `to` + "`" + `, exclusive. Counts are kept by UTC hour, so both\nends are widened to whole UTC hours: from 10:20 to 11:10 counts everything from 10:00 to 12:00.\n\nOnly evaluations of enabled flags with segments and ` + "`" + `dataRecordsEnabled` + "`" + ` are counted. Those that\nthis server answered show up within a second; those of other servers on the same database show\nup when they write them, every FLAGR_RECORDER_DATAR_FLUSH_INTERVAL (60 s by default).",
+        "description": "Lists the flags that were evaluated in a span of time: how often, and when last. The flag with\nthe most evaluations comes first, and flags without any are omitted.\n\nThe span goes from ` + "`" + `from` + "`" + `, inclusive, to ` + "`" + `to` + "`" + `, exclusive. Counts are kept by UTC hour, so both\nends are widened to whole UTC hours: from 10:20 to 11:10 counts everything from 10:00 to 12:00.\n\nOnly evaluations of enabled flags with segments and ` + "`" + `dataRecordsEnabled` + "`" + ` are counted. Those that\nthis server answered show up within a second; those of other servers on the same database show\nup when they write them, every FLAGR_RECORDER_DATAR_FLUSH_INTERVAL (60 s by default).",
         "tags": [
           "datar"
         ],
@@ -1641,7 +1641,7 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "The flags with traffic, most first and equal ones by id; an empty list when there was none.",
+            "description": "The flags with traffic, most first and equal ones by ID; an empty list when there was none.",
             "schema": {
               "$ref": "#/definitions/datarSummaryResponse"
             },
@@ -1710,7 +1710,7 @@ func init() {
     },
     "/datar/unknown": {
       "get": {
-        "description": "Lists the keys and ids by which applications asked for flags that do not exist. Each server\nkeeps at most 1,000 texts an hour, of 63 bytes at most; the others are counted as ` + "`" + `(other)` + "`" + `.\nRows of ` + "`" + `POST /datar/evaluations` + "`" + ` that are refused as ` + "`" + `FLAG_NOT_FOUND` + "`" + ` are among them.",
+        "description": "Lists the keys and IDs by which applications asked for flags that do not exist. Each server\nkeeps at most 1,000 texts an hour, of 63 bytes at most; the others are counted as ` + "`" + `(other)` + "`" + `.\nRows of ` + "`" + `POST /datar/evaluations` + "`" + ` that are refused as ` + "`" + `FLAG_NOT_FOUND` + "`" + ` are among them.",
         "tags": [
           "datar"
         ],
@@ -1895,7 +1895,7 @@ func init() {
         }
       },
       "post": {
-        "description": "Says which variant of a flag an entity gets. The entity is whoever the flag is about: a user, a\ndevice, a company.\n\nThe segments of the flag are tried by rank. The first one whose constraints all match decides:\nits rollout and its distributions pick the variant, or none, from a hash of the flag's id and\nthe entity's id. So an entity with the same context gets the same variant on every server and\nevery day, as long as the flag stays as it is.\n\nThe status is 200 also when the entity gets no variant: the flag is unknown, disabled or has no\nsegments (` + "`" + `evalDebugLog.msg` + "`" + ` says which), no segment matched, or the rollout left the entity\nout. Then ` + "`" + `segmentID` + "`" + `, ` + "`" + `variantID` + "`" + ` and ` + "`" + `variantKey` + "`" + ` are left out, and the client should do what\nit does without the flag.\n\nThe result is recorded if the flag has ` + "`" + `dataRecordsEnabled` + "`" + `, is enabled and has segments, and\nthe server's recorders are on (FLAGR_RECORDER_ENABLED). With FLAGR_INJECTED_CONTEXT_ENABLED the\nserver adds the time and chosen HTTP headers to the context, as ` + "`" + `@ts` + "`" + `, ` + "`" + `@ts_hour` + "`" + `,\n` + "`" + `@ts_weekday` + "`" + `, ` + "`" + `@ts_month` + "`" + ` and ` + "`" + `@http_...` + "`" + `, for constraints to use.",
+        "description": "Says which variant of a flag an entity gets. The entity is whoever the flag is about: a user, a\ndevice, a company.\n\nThe segments of the flag are tried by rank. The first one whose constraints all match decides:\nits rollout and its distributions pick the variant, or none, from a hash of the flag's ID and\nthe entity's ID. So an entity with the same context gets the same variant on every server and\nevery day, as long as the flag stays as it is.\n\nThe status is 200 also when the entity gets no variant: the flag is unknown, disabled or has no\nsegments (` + "`" + `evalDebugLog.msg` + "`" + ` says which), no segment matched, or the rollout left the entity\nout. Then ` + "`" + `segmentID` + "`" + `, ` + "`" + `variantID` + "`" + ` and ` + "`" + `variantKey` + "`" + ` are omitted, and the client should do what\nit does without the flag.\n\nThe result is recorded if the flag has ` + "`" + `dataRecordsEnabled` + "`" + `, is enabled and has segments, and\nthe server's recorders are on (FLAGR_RECORDER_ENABLED). With FLAGR_INJECTED_CONTEXT_ENABLED the\nserver adds the time and chosen HTTP headers to the context, as ` + "`" + `@ts` + "`" + `, ` + "`" + `@ts_hour` + "`" + `,\n` + "`" + `@ts_weekday` + "`" + `, ` + "`" + `@ts_month` + "`" + ` and ` + "`" + `@http_...` + "`" + `, for constraints to use.",
         "tags": [
           "evaluation"
         ],
@@ -2090,7 +2090,7 @@ func init() {
         }
       },
       "post": {
-        "description": "Evaluates flags for each of the entities, as ` + "`" + `POST /evaluation` + "`" + ` does for one. For each entity\ncome first the flags found by tag, then those in ` + "`" + `flagIDs` + "`" + `, then those in ` + "`" + `flagKeys` + "`" + `. Repeated\nids and repeated keys count once; a flag that is named in two of the three ways is evaluated\ntwice.\n\nA batch that names no flag, or only tags that no flag has, gets an empty list. An unknown id or\nkey gets a result without a variant.",
+        "description": "Evaluates flags for each of the entities, as ` + "`" + `POST /evaluation` + "`" + ` does for one. For each entity\ncome first the flags found by tag, then those in ` + "`" + `flagIDs` + "`" + `, then those in ` + "`" + `flagKeys` + "`" + `. Repeated\nIDs and repeated keys count once; a flag that is named in two of the three ways is evaluated\ntwice.\n\nA batch that names no flag, or only tags that no flag has, gets an empty list. An unknown ID or\nkey gets a result without a variant.",
         "tags": [
           "evaluation"
         ],
@@ -2179,7 +2179,7 @@ func init() {
             }
           },
           "400": {
-            "description": "The body is not JSON, an entity is null, or the batch is larger than FLAGR_EVAL_BATCH_SIZE allows:\nentities × (ids + keys, and 1 more if there are tags). By default there is no such limit.",
+            "description": "The body is not JSON, an entity is null, or the batch is larger than FLAGR_EVAL_BATCH_SIZE allows:\nentities × (IDs + keys, and 1 more if there are tags). By default there is no such limit.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -2191,7 +2191,7 @@ func init() {
             }
           },
           "default": {
-            "description": "400: the body is not JSON, an entity is null, or the batch is larger than FLAGR_EVAL_BATCH_SIZE\nallows: entities × (ids + keys, and 1 more if there are tags). By default there is no such\nlimit. 422: ` + "`" + `entities` + "`" + ` or another given list is empty, or a field is outside its limits.",
+            "description": "400: the body is not JSON, an entity is null, or the batch is larger than FLAGR_EVAL_BATCH_SIZE\nallows: entities × (IDs + keys, and 1 more if there are tags). By default there is no such\nlimit. 422: ` + "`" + `entities` + "`" + ` or another given list is empty, or a field is outside its limits.",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -2224,7 +2224,7 @@ func init() {
               "format": "int64"
             },
             "collectionFormat": "csv",
-            "description": "Only flags with these ids, separated by commas.",
+            "description": "Only flags with these IDs, separated by commas.",
             "name": "ids",
             "in": "query"
           },
@@ -2303,13 +2303,13 @@ func init() {
             "description": "The flags are those of the tag in If-None-Match. There is no body."
           },
           "422": {
-            "description": "An id is not a whole number from 1, or ` + "`" + `tagsOperator` + "`" + ` is something else.",
+            "description": "An ID is not a whole number from 1, or ` + "`" + `tagsOperator` + "`" + ` is something else.",
             "schema": {
               "$ref": "#/definitions/error"
             }
           },
           "default": {
-            "description": "422: an id is not a whole number from 1, or ` + "`" + `tagsOperator` + "`" + ` is something else.",
+            "description": "422: an ID is not a whole number from 1, or ` + "`" + `tagsOperator` + "`" + ` is something else.",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -2428,7 +2428,7 @@ func init() {
     },
     "/flags": {
       "get": {
-        "description": "Lists the flags that meet all of the given filters, in the order of their ids. Tags are always\nincluded; segments and variants only with ` + "`" + `preload` + "`" + `, and otherwise those lists are empty.",
+        "description": "Lists the flags that meet all of the given filters, in the order of their IDs. Tags are always\nincluded; segments and variants only with ` + "`" + `preload` + "`" + `, and otherwise those lists are empty.",
         "tags": [
           "flag"
         ],
@@ -2438,7 +2438,7 @@ func init() {
           {
             "type": "integer",
             "format": "int64",
-            "description": "At most this many. Left out: all.",
+            "description": "At most this many. Default: all.",
             "name": "limit",
             "in": "query"
           },
@@ -2475,7 +2475,7 @@ func init() {
           {
             "type": "integer",
             "format": "int64",
-            "description": "Leave out this many from the start of the list. Left out: none.",
+            "description": "Skip this many. Default: 0.",
             "name": "offset",
             "in": "query"
           },
@@ -2647,15 +2647,15 @@ func init() {
     },
     "/flags/snapshots/max_id": {
       "get": {
-        "description": "Gets the id of the newest snapshot of all flags. While it stays the same, no flag has changed: a\ncheap question for clients that keep a copy of the flags.",
+        "description": "Gets the ID of the newest snapshot of all flags. While it stays the same, no flag has changed: a\ncheap question for clients that keep a copy of the flags.",
         "tags": [
           "flag"
         ],
-        "summary": "Get the id of the newest change",
+        "summary": "Get the ID of the newest change",
         "operationId": "getFlagSnapshotMaxID",
         "responses": {
           "200": {
-            "description": "The highest snapshot id. ` + "`" + `maxID` + "`" + ` is left out before the first change.",
+            "description": "The highest snapshot ID. ` + "`" + `maxID` + "`" + ` is omitted before the first change.",
             "schema": {
               "$ref": "#/definitions/flagSnapshotMaxID"
             },
@@ -2687,7 +2687,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -2773,13 +2773,13 @@ func init() {
             }
           },
           "404": {
-            "description": "No flag has this id, or it is deleted.",
+            "description": "No flag has this ID, or it is deleted.",
             "schema": {
               "$ref": "#/definitions/error"
             }
           },
           "default": {
-            "description": "404: no flag has this id, or it is deleted.",
+            "description": "404: no flag has this ID, or it is deleted.",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -2803,7 +2803,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -2879,7 +2879,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -2890,13 +2890,13 @@ func init() {
             "description": "Deleted. The answer has no body."
           },
           "404": {
-            "description": "No flag has this id, or it is deleted already.",
+            "description": "No flag has this ID, or it is deleted already.",
             "schema": {
               "$ref": "#/definitions/error"
             }
           },
           "default": {
-            "description": "404: no flag has this id, or it is deleted already.",
+            "description": "404: no flag has this ID, or it is deleted already.",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -2922,7 +2922,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -2955,7 +2955,7 @@ func init() {
         }
       },
       "put": {
-        "description": "Changes a flag and all its parts in one transaction, with one snapshot. ` + "`" + `snapshotID` + "`" + ` is the snapshot\nthat the definition was made from: if the flag has changed since, nothing is saved, and the answer is\n409 with both versions.\n\nA field that is left out keeps what the flag has. A list that is there replaces the flag's list: a\npart with an ` + "`" + `id` + "`" + ` is kept and changed, a part without one is new, and parts of the flag that the list\ndoes not name are removed. An empty list removes all of them. Segments are evaluated in the order of\ntheir list. Constraints come back in the order of their ids. A distribution names its variant by\n` + "`" + `variantID` + "`" + `, or by the ` + "`" + `variantKey` + "`" + ` that the variant has in this definition, as it must for a new one.\n\nEither all of it is saved or nothing. A definition that changes nothing writes no snapshot.",
+        "description": "Changes a flag and all its parts in one transaction, with one snapshot. ` + "`" + `snapshotID` + "`" + ` is the snapshot\nthat the definition was made from: if the flag has changed since, nothing is saved, and the answer is\n409 with both versions.\n\nA field that is omitted keeps what the flag has. A list that is there replaces the flag's list: a\npart with an ` + "`" + `id` + "`" + ` is kept and changed, a part without one is new, and parts of the flag that the list\ndoes not name are removed. An empty list removes all of them. Segments are evaluated in the order of\ntheir list. Constraints come back in the order of their IDs. A distribution names its variant by\n` + "`" + `variantID` + "`" + `, or by the ` + "`" + `variantKey` + "`" + ` that the variant has in this definition, as it must for a new one.\n\nEither all of it is saved or nothing. A definition that changes nothing writes no snapshot.",
         "tags": [
           "flag"
         ],
@@ -2966,7 +2966,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -3022,7 +3022,7 @@ func init() {
     },
     "/flags/{flagID}/duplicate": {
       "post": {
-        "description": "Creates a new flag as a copy of this one: enabled or not, notes, ` + "`" + `dataRecordsEnabled` + "`" + `, entity\ntype, variants, segments in their order, constraints, distributions and tags. Everything but the\ntags gets new ids. The history stays with the original.\n\nThe same user may get another variant of the copy, because the flag's id takes part in the\nchoice.",
+        "description": "Creates a new flag as a copy of this one: enabled or not, notes, ` + "`" + `dataRecordsEnabled` + "`" + `, entity\ntype, variants, segments in their order, constraints, distributions and tags. Everything but the\ntags gets new IDs. The history stays with the original.\n\nThe same user may get another variant of the copy, because the flag's ID takes part in the\nchoice.",
         "tags": [
           "flag"
         ],
@@ -3033,13 +3033,13 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
           },
           {
-            "description": "Key and description of the copy. The body may be left out.",
+            "description": "Key and description of the copy. The body may be omitted.",
             "name": "body",
             "in": "body",
             "schema": {
@@ -3165,7 +3165,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -3243,7 +3243,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -3279,13 +3279,13 @@ func init() {
             }
           },
           "404": {
-            "description": "No flag ever had this id.",
+            "description": "No flag ever had this ID.",
             "schema": {
               "$ref": "#/definitions/error"
             }
           },
           "default": {
-            "description": "404: no flag ever had this id.",
+            "description": "404: no flag ever had this ID.",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -3311,7 +3311,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -3319,7 +3319,7 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "The segments by rank, then by id.",
+            "description": "The segments by rank, then by ID.",
             "schema": {
               "type": "array",
               "items": {
@@ -3393,7 +3393,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -3464,7 +3464,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -3522,7 +3522,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -3531,7 +3531,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the segment. It must be one of this flag.",
+            "description": "ID of the segment. It must be one of this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -3600,7 +3600,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -3609,7 +3609,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the segment. It must be one of this flag.",
+            "description": "ID of the segment. It must be one of this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -3641,7 +3641,7 @@ func init() {
     },
     "/flags/{flagID}/segments/{segmentID}/constraints": {
       "get": {
-        "description": "Lists the constraints of one segment in the order of their ids.",
+        "description": "Lists the constraints of one segment in the order of their IDs.",
         "tags": [
           "constraint"
         ],
@@ -3652,7 +3652,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -3661,7 +3661,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the segment. It must be one of this flag.",
+            "description": "ID of the segment. It must be one of this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -3713,7 +3713,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -3722,7 +3722,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the segment. It must be one of this flag.",
+            "description": "ID of the segment. It must be one of this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -3797,7 +3797,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -3806,7 +3806,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the segment. It must be one of this flag.",
+            "description": "ID of the segment. It must be one of this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -3815,7 +3815,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the constraint. It must be one of this segment.",
+            "description": "ID of the constraint. It must be one of this segment.",
             "name": "constraintID",
             "in": "path",
             "required": true
@@ -3888,7 +3888,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -3897,7 +3897,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the segment. It must be one of this flag.",
+            "description": "ID of the segment. It must be one of this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -3906,7 +3906,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the constraint. It must be one of this segment.",
+            "description": "ID of the constraint. It must be one of this segment.",
             "name": "constraintID",
             "in": "path",
             "required": true
@@ -3938,7 +3938,7 @@ func init() {
     },
     "/flags/{flagID}/segments/{segmentID}/distributions": {
       "get": {
-        "description": "Lists how one segment is shared between variants, in the order of the variant ids.",
+        "description": "Lists how one segment is shared between variants, in the order of the variant IDs.",
         "tags": [
           "distribution"
         ],
@@ -3949,7 +3949,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -3958,7 +3958,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the segment. It must be one of this flag.",
+            "description": "ID of the segment. It must be one of this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -4010,7 +4010,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -4019,7 +4019,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the segment. It must be one of this flag.",
+            "description": "ID of the segment. It must be one of this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -4105,7 +4105,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -4120,7 +4120,7 @@ func init() {
           {
             "type": "integer",
             "format": "int64",
-            "description": "Leave out this many from the start of the list. Left out: none.",
+            "description": "Skip this many. Default: 0.",
             "name": "offset",
             "in": "query"
           },
@@ -4257,7 +4257,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -4290,7 +4290,7 @@ func init() {
         }
       },
       "post": {
-        "description": "Puts a tag on a flag. If the value is known from this or another flag, that tag is used and\nkeeps its id, so tagging twice does no harm.",
+        "description": "Puts a tag on a flag. If the value is known from this or another flag, that tag is used and\nkeeps its ID, so tagging twice does no harm.",
         "tags": [
           "tag"
         ],
@@ -4301,7 +4301,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -4374,7 +4374,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -4383,7 +4383,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the tag.",
+            "description": "ID of the tag.",
             "name": "tagID",
             "in": "path",
             "required": true
@@ -4426,7 +4426,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -4495,7 +4495,7 @@ func init() {
     },
     "/flags/{flagID}/variants": {
       "get": {
-        "description": "Lists the variants of one flag in the order of their ids.",
+        "description": "Lists the variants of one flag in the order of their IDs.",
         "tags": [
           "variant"
         ],
@@ -4506,7 +4506,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -4560,7 +4560,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -4636,7 +4636,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -4645,7 +4645,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the variant. It must be one of this flag.",
+            "description": "ID of the variant. It must be one of this flag.",
             "name": "variantID",
             "in": "path",
             "required": true
@@ -4719,7 +4719,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -4728,7 +4728,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the variant. It must be one of this flag.",
+            "description": "ID of the variant. It must be one of this flag.",
             "name": "variantID",
             "in": "path",
             "required": true
@@ -4865,7 +4865,7 @@ func init() {
     },
     "/recorders/status": {
       "get": {
-        "description": "Returns the statistics of each streaming recorder that is switched on: ` + "`" + `kafka` + "`" + `, ` + "`" + `kinesis` + "`" + ` and ` + "`" + `pubsub` + "`" + `.\nAt any moment ` + "`" + `recorded` + "`" + ` = ` + "`" + `delivered` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + `. Datar has a status of\nits own, ` + "`" + `GET /datar/status` + "`" + `.\n\nAll numbers are of this server, and begin with its start. The list is empty if no streaming\nrecorder is switched on.",
+        "description": "Returns the statistics of each streaming recorder that is on: ` + "`" + `kafka` + "`" + `, ` + "`" + `kinesis` + "`" + ` and ` + "`" + `pubsub` + "`" + `.\nAt any moment ` + "`" + `recorded` + "`" + ` = ` + "`" + `delivered` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + `. Datar has a status of\nits own, ` + "`" + `GET /datar/status` + "`" + `.\n\nAll numbers are of this server, and begin with its start. The list is empty if no streaming\nrecorder is on.",
         "tags": [
           "recorder"
         ],
@@ -4908,7 +4908,7 @@ func init() {
     },
     "/tags": {
       "get": {
-        "description": "Lists the tags of all flags in the order of their ids.",
+        "description": "Lists the tags of all flags in the order of their IDs.",
         "tags": [
           "tag"
         ],
@@ -4918,14 +4918,14 @@ func init() {
           {
             "type": "integer",
             "format": "int64",
-            "description": "At most this many. Left out: all.",
+            "description": "At most this many. Default: all.",
             "name": "limit",
             "in": "query"
           },
           {
             "type": "integer",
             "format": "int64",
-            "description": "Leave out this many from the start of the list. Left out: none.",
+            "description": "Skip this many. Default: 0.",
             "name": "offset",
             "in": "query"
           },
@@ -5074,12 +5074,12 @@ func init() {
           "example": "Dark mode"
         },
         "key": {
-          "description": "Name of the flag for programs. Empty or left out: a random one. At most 63 characters: letters\nand digits of ASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
+          "description": "Name of the flag for programs. Empty or omitted: a random one. At most 63 characters: letters\nand digits of ASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
           "type": "string",
           "example": "dark-mode"
         },
         "template": {
-          "description": "What the flag starts with. Empty or left out: nothing. ` + "`" + `simple_boolean_flag` + "`" + `: a variant ` + "`" + `on` + "`" + `\nthat everybody gets once the flag is enabled. Anything else: 400.",
+          "description": "What the flag starts with. Empty or omitted: nothing. ` + "`" + `simple_boolean_flag` + "`" + `: a variant ` + "`" + `on` + "`" + `\nthat everybody gets once the flag is enabled. Anything else: 400.",
           "type": "string",
           "example": "simple_boolean_flag"
         }
@@ -5132,7 +5132,7 @@ func init() {
       ],
       "properties": {
         "attachment": {
-          "description": "A JSON object of any shape, served with the variant. Left out: an empty one. A string, number or\nlist: 400.",
+          "description": "A JSON object of any shape, served with the variant. Omitted: an empty one. A string, number or\nlist: 400.",
           "type": "object",
           "example": {
             "color": "#1f6feb"
@@ -5183,7 +5183,7 @@ func init() {
       ],
       "properties": {
         "byName": {
-          "description": "By its key or id.",
+          "description": "By its key or ID.",
           "type": "integer",
           "format": "int64",
           "example": 158000
@@ -5195,7 +5195,7 @@ func init() {
           "example": 2000
         },
         "withoutEntityID": {
-          "description": "How many of both had no entity id, and so got a random one.",
+          "description": "How many of both had no entity ID, and so got a random one.",
           "type": "integer",
           "format": "int64",
           "example": 12
@@ -5277,7 +5277,7 @@ func init() {
           }
         },
         "snapshotID": {
-          "description": "Id of the snapshot.",
+          "description": "ID of the snapshot.",
           "type": "integer",
           "format": "int64",
           "example": 117
@@ -5297,7 +5297,7 @@ func init() {
       ],
       "properties": {
         "constraintID": {
-          "description": "Id of the constraint that differs.",
+          "description": "ID of the constraint that differs.",
           "type": "integer",
           "format": "int64",
           "example": 31
@@ -5308,7 +5308,7 @@ func init() {
           "example": "20"
         },
         "segmentID": {
-          "description": "Id of the segment that differs.",
+          "description": "ID of the segment that differs.",
           "type": "integer",
           "format": "int64",
           "example": 23
@@ -5319,7 +5319,7 @@ func init() {
           "example": "80"
         },
         "variantID": {
-          "description": "Id of the variant that differs.",
+          "description": "ID of the variant that differs.",
           "type": "integer",
           "format": "int64",
           "example": 61
@@ -5368,7 +5368,7 @@ func init() {
           }
         },
         "flagID": {
-          "description": "Id of the flag.",
+          "description": "ID of the flag.",
           "type": "integer",
           "format": "int64",
           "example": 42
@@ -5502,7 +5502,7 @@ func init() {
           "example": 0
         },
         "since": {
-          "description": "From when on the flag was counted without a break. Left out when it is not counted now.",
+          "description": "From when on the flag was counted without a break. Omitted when it is not counted now.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
@@ -5528,7 +5528,7 @@ func init() {
       ],
       "properties": {
         "constraintID": {
-          "description": "Id of the constraint.",
+          "description": "ID of the constraint.",
           "type": "integer",
           "format": "int64",
           "example": 31
@@ -5637,7 +5637,7 @@ func init() {
           "example": 1769000009870
         },
         "outcome": {
-          "description": "What the evaluations came to. Left out: ` + "`" + `matched` + "`" + ` if there is a variant, else ` + "`" + `error` + "`" + ` if there is an\nerror, else ` + "`" + `unattributed` + "`" + `. Only ` + "`" + `matched` + "`" + ` has a variant; ` + "`" + `held_out` + "`" + `, ` + "`" + `no_match` + "`" + `, ` + "`" + `no_segments` + "`" + ` and\n` + "`" + `disabled` + "`" + ` have none. Any other combination is not counted (BAD_OUTCOME).",
+          "description": "What the evaluations came to. Omitted: ` + "`" + `matched` + "`" + ` if there is a variant, else ` + "`" + `error` + "`" + ` if there is an\nerror, else ` + "`" + `unattributed` + "`" + `. Only ` + "`" + `matched` + "`" + ` has a variant; ` + "`" + `held_out` + "`" + `, ` + "`" + `no_match` + "`" + `, ` + "`" + `no_segments` + "`" + ` and\n` + "`" + `disabled` + "`" + ` have none. Any other combination is not counted (BAD_OUTCOME).",
           "type": "string",
           "enum": [
             "matched",
@@ -5665,7 +5665,7 @@ func init() {
           "$ref": "#/definitions/datarEvaluationKey"
         },
         "version": {
-          "description": "The id of the flag's snapshot that was evaluated; 0 if it is not known.",
+          "description": "The ID of the flag's snapshot that was evaluated; 0 if it is not known.",
           "type": "integer",
           "format": "int64",
           "example": 117
@@ -5683,7 +5683,7 @@ func init() {
       }
     },
     "datarEvaluationKey": {
-      "description": "The key of a flag or a variant. As an allocation: the id of a segment in decimal; one that is not\nthe flag's is counted without a segment and reported as SEGMENT_UNKNOWN.",
+      "description": "The key of a flag or a variant. As an allocation: the ID of a segment in decimal; one that is not\nthe flag's is counted without a segment and reported as SEGMENT_UNKNOWN.",
       "type": "object",
       "properties": {
         "key": {
@@ -5845,13 +5845,13 @@ func init() {
           "example": 4285
         },
         "variantID": {
-          "description": "Id of the variant. Left out for evaluations that get none, and for a new variant.",
+          "description": "ID of the variant. Omitted for evaluations that get none, and for a new variant.",
           "type": "integer",
           "format": "int64",
           "example": 61
         },
         "variantKey": {
-          "description": "Key of the variant. Left out for evaluations that get none.",
+          "description": "Key of the variant. Omitted for evaluations that get none.",
           "type": "string",
           "example": "blue"
         }
@@ -5904,7 +5904,7 @@ func init() {
           "example": "old_version"
         },
         "segmentID": {
-          "description": "Id of the segment that it is about.",
+          "description": "ID of the segment that it is about.",
           "type": "integer",
           "format": "int64",
           "example": 23
@@ -5920,7 +5920,7 @@ func init() {
           "example": "contradiction"
         },
         "snapshotID": {
-          "description": "Id of the version that it is about.",
+          "description": "ID of the version that it is about.",
           "type": "integer",
           "format": "int64",
           "example": 115
@@ -5931,7 +5931,7 @@ func init() {
           "example": "412 evaluations used version 115 up to 101 minutes after 117 replaced it."
         },
         "variantID": {
-          "description": "Id of the variant that it is about.",
+          "description": "ID of the variant that it is about.",
           "type": "integer",
           "format": "int64",
           "example": 61
@@ -5966,7 +5966,7 @@ func init() {
           "$ref": "#/definitions/datarEvidence"
         },
         "flagID": {
-          "description": "Id of the flag.",
+          "description": "ID of the flag.",
           "type": "integer",
           "format": "int64",
           "example": 51
@@ -6020,27 +6020,27 @@ func init() {
           "$ref": "#/definitions/datarComplete"
         },
         "flagID": {
-          "description": "Id of the flag.",
+          "description": "ID of the flag.",
           "type": "integer",
           "format": "int64",
           "example": 42
         },
         "trafficByDay": {
-          "description": "By UTC day, the earliest first. Days without traffic are left out.",
+          "description": "By UTC day, the earliest first. Days without traffic are omitted.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarDayEntry"
           }
         },
         "trafficBySegment": {
-          "description": "By segment, the largest count first. Evaluations without a segment are left out.",
+          "description": "By segment, the largest count first. Evaluations without a segment are omitted.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarSegmentEntry"
           }
         },
         "trafficBySource": {
-          "description": "Where the evaluations were counted. Left out unless some were sent in with\n` + "`" + `POST /datar/evaluations` + "`" + `.",
+          "description": "Where the evaluations were counted. Omitted unless some were sent in with\n` + "`" + `POST /datar/evaluations` + "`" + `.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarSourceEntry"
@@ -6128,7 +6128,7 @@ func init() {
       ],
       "properties": {
         "dropped": {
-          "description": "Those of them that were not counted, by reason. Left out if there are none.",
+          "description": "Those of them that were not counted, by reason. Omitted if there are none.",
           "type": "object",
           "additionalProperties": {
             "type": "integer",
@@ -6149,7 +6149,7 @@ func init() {
           "example": "server"
         },
         "lastFlushAt": {
-          "description": "The start of its last flush after which everything was stored. Left out if there was none.",
+          "description": "The start of its last flush after which everything was stored. Omitted if there was none.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
@@ -6213,7 +6213,7 @@ func init() {
           "$ref": "#/definitions/datarComplete"
         },
         "flagID": {
-          "description": "Id of the flag.",
+          "description": "ID of the flag.",
           "type": "integer",
           "format": "int64",
           "example": 42
@@ -6252,7 +6252,7 @@ func init() {
           }
         },
         "removed": {
-          "description": "Ids of segments that the draft leaves out.",
+          "description": "IDs of segments that the draft leaves out.",
           "type": "array",
           "items": {
             "type": "integer",
@@ -6354,7 +6354,7 @@ func init() {
           "example": 0.25
         },
         "variantID": {
-          "description": "Id of the variant.",
+          "description": "ID of the variant.",
           "type": "integer",
           "format": "int64",
           "example": 61
@@ -6388,7 +6388,7 @@ func init() {
           "example": "2026-01-12T04:00:00.000Z"
         },
         "why": {
-          "description": "` + "`" + `records_off` + "`" + `: counting was switched off. ` + "`" + `no_server` + "`" + `: no server ran. ` + "`" + `dropped` + "`" + `: some\nevaluations were lost.",
+          "description": "` + "`" + `records_off` + "`" + `: counting was off. ` + "`" + `no_server` + "`" + `: no server ran. ` + "`" + `dropped` + "`" + `: some\nevaluations were lost.",
           "type": "string",
           "enum": [
             "records_off",
@@ -6404,7 +6404,7 @@ func init() {
       "type": "object",
       "properties": {
         "directory": {
-          "description": "The folder of the journals. Left out if it does not exist.",
+          "description": "The folder of the journals. Omitted if it does not exist.",
           "type": "string",
           "example": "/var/lib/flagr"
         },
@@ -6464,19 +6464,19 @@ func init() {
           "example": "matched"
         },
         "segmentID": {
-          "description": "Id of the segment.",
+          "description": "ID of the segment.",
           "type": "integer",
           "format": "int64",
           "example": 23
         },
         "snapshotID": {
-          "description": "Id of the version.",
+          "description": "ID of the version.",
           "type": "integer",
           "format": "int64",
           "example": 117
         },
         "variantID": {
-          "description": "Id of the variant.",
+          "description": "ID of the variant.",
           "type": "integer",
           "format": "int64",
           "example": 61
@@ -6555,7 +6555,7 @@ func init() {
           "$ref": "#/definitions/datarComplete"
         },
         "flagID": {
-          "description": "Id of the flag.",
+          "description": "ID of the flag.",
           "type": "integer",
           "format": "int64",
           "example": 42
@@ -6623,7 +6623,7 @@ func init() {
           "example": 1840
         },
         "flagID": {
-          "description": "Id of the flag.",
+          "description": "ID of the flag.",
           "type": "integer",
           "format": "int64",
           "example": 42
@@ -6686,7 +6686,7 @@ func init() {
           }
         },
         "flagID": {
-          "description": "Id of the flag.",
+          "description": "ID of the flag.",
           "type": "integer",
           "format": "int64",
           "example": 42
@@ -6775,7 +6775,7 @@ func init() {
           "example": 127200
         },
         "segmentID": {
-          "description": "Id of the segment, which may be deleted.",
+          "description": "ID of the segment, which may be deleted.",
           "type": "integer",
           "format": "int64",
           "example": 23
@@ -6828,7 +6828,7 @@ func init() {
           "example": "Its constraints change."
         },
         "segmentID": {
-          "description": "Id of the segment. Left out for a new one.",
+          "description": "ID of the segment. Omitted for a new one.",
           "type": "integer",
           "format": "int64",
           "example": 23
@@ -6874,7 +6874,7 @@ func init() {
           "example": 59980
         },
         "segmentID": {
-          "description": "Id of the segment. Left out for evaluations of which it is not known.",
+          "description": "ID of the segment. Omitted for evaluations of which it is not known.",
           "type": "integer",
           "format": "int64",
           "example": 23
@@ -6909,7 +6909,7 @@ func init() {
           "example": "Adults in France"
         },
         "segmentID": {
-          "description": "Id of the segment.",
+          "description": "ID of the segment.",
           "type": "integer",
           "format": "int64",
           "example": 23
@@ -7088,7 +7088,7 @@ func init() {
           "example": "2026-03-29T00:00:00+01:00"
         },
         "flagID": {
-          "description": "Id of the flag.",
+          "description": "ID of the flag.",
           "type": "integer",
           "format": "int64",
           "example": 42
@@ -7197,7 +7197,7 @@ func init() {
           "example": 0
         },
         "flagID": {
-          "description": "Id of the flag.",
+          "description": "ID of the flag.",
           "type": "integer",
           "format": "int64",
           "example": 51
@@ -7383,12 +7383,12 @@ func init() {
           "example": 42
         },
         "lastError": {
-          "description": "Why the last attempt to flush failed. Left out when it succeeded. The log has the details.",
+          "description": "Why the last attempt to flush failed. Omitted when it succeeded. The log has the details.",
           "type": "string",
           "example": "the database did not answer in time"
         },
         "lastFlushAt": {
-          "description": "Start of the last flush that the database confirmed. Left out before the first.",
+          "description": "Start of the last flush that the database confirmed. Omitted before the first.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
@@ -7401,7 +7401,7 @@ func init() {
           "example": 0.012
         },
         "oldestPendingAt": {
-          "description": "A time before which nothing is pending. Left out when nothing is pending.",
+          "description": "A time before which nothing is pending. Omitted when nothing is pending.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
@@ -7440,33 +7440,33 @@ func init() {
       "type": "object",
       "properties": {
         "deleted": {
-          "description": "Whether the flag was deleted. Left out (false) when it was not.",
+          "description": "Whether the flag was deleted. Omitted (false) when it was not.",
           "type": "boolean",
           "example": false
         },
         "description": {
-          "description": "Description of the flag. Left out for a flag that is gone from the database.",
+          "description": "Description of the flag. Omitted for a flag that is gone from the database.",
           "type": "string",
           "example": "Colour of the checkout button"
         },
         "enabled": {
-          "description": "Whether the flag is on now. Left out (false) when it is off or deleted.",
+          "description": "Whether the flag is on now. Omitted (false) when it is off or deleted.",
           "type": "boolean",
           "example": true
         },
         "flagID": {
-          "description": "Id of the flag.",
+          "description": "ID of the flag.",
           "type": "integer",
           "format": "int64",
           "example": 42
         },
         "flagKey": {
-          "description": "Key of the flag. Left out for a flag that is gone from the database.",
+          "description": "Key of the flag. Omitted for a flag that is gone from the database.",
           "type": "string",
           "example": "checkout-button"
         },
         "lastEvaluatedAt": {
-          "description": "When the last evaluation in the span happened, in UTC. Left out when it is not known, because\nthe counts were stored without it.",
+          "description": "When the last evaluation in the span happened, in UTC. Omitted when it is not known, because\nthe counts were stored without it.",
           "type": "string",
           "format": "date-time",
           "example": "2026-01-31T14:05:09.123Z"
@@ -7512,7 +7512,7 @@ func init() {
           "example": "2026-01-31T14:05:09.123Z"
         },
         "entity": {
-          "description": "A hash of the entity id that changes with every connection.",
+          "description": "A hash of the entity ID that changes with every connection.",
           "type": "string",
           "example": "5f1c9a"
         },
@@ -7531,13 +7531,13 @@ func init() {
           "example": "held_out"
         },
         "segmentID": {
-          "description": "Id of the segment that matched.",
+          "description": "ID of the segment that matched.",
           "type": "integer",
           "format": "int64",
           "example": 23
         },
         "snapshotID": {
-          "description": "Id of the version.",
+          "description": "ID of the version.",
           "type": "integer",
           "format": "int64",
           "example": 117
@@ -7548,7 +7548,7 @@ func init() {
           "example": "bucket 731 of 1000, rollout 50%"
         },
         "variantID": {
-          "description": "Id of the variant.",
+          "description": "ID of the variant.",
           "type": "integer",
           "format": "int64",
           "example": 61
@@ -7580,7 +7580,7 @@ func init() {
           "example": 311
         },
         "deletedFlagID": {
-          "description": "Id of the deleted flag that has this key or id.",
+          "description": "ID of the deleted flag that has this key or ID.",
           "type": "integer",
           "format": "int64",
           "example": 12
@@ -7611,7 +7611,7 @@ func init() {
       "type": "object",
       "properties": {
         "asked": {
-          "description": "The key, id or tag that was asked for; cut at 63 bytes.",
+          "description": "The key, ID or tag that was asked for; cut at 63 bytes.",
           "type": "string",
           "example": "chekout-button"
         },
@@ -7690,7 +7690,7 @@ func init() {
           "example": 63998
         },
         "variantID": {
-          "description": "Id of the variant, which may be deleted. Left out (0): evaluations that gave no variant.",
+          "description": "ID of the variant, which may be deleted. Omitted (0): evaluations that gave no variant.",
           "type": "integer",
           "format": "int64",
           "example": 61
@@ -7712,7 +7712,7 @@ func init() {
           "example": 30110
         },
         "variantID": {
-          "description": "Id of the variant.",
+          "description": "ID of the variant.",
           "type": "integer",
           "format": "int64",
           "example": 61
@@ -7762,7 +7762,7 @@ func init() {
           }
         },
         "snapshotID": {
-          "description": "Id of the snapshot.",
+          "description": "ID of the snapshot.",
           "type": "integer",
           "format": "int64",
           "example": 117
@@ -7803,7 +7803,7 @@ func init() {
           "example": "Adults in France"
         },
         "given": {
-          "description": "The variants by id, and what is held out.",
+          "description": "The variants by ID, and what is held out.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarGiven"
@@ -7837,7 +7837,7 @@ func init() {
           "example": 50
         },
         "segmentID": {
-          "description": "Id of the segment. Left out for evaluations of which it is not known.",
+          "description": "ID of the segment. Omitted for evaluations of which it is not known.",
           "type": "integer",
           "format": "int64",
           "example": 23
@@ -7870,7 +7870,7 @@ func init() {
           "example": 50
         },
         "variantID": {
-          "description": "Id of the variant, one of the same flag.",
+          "description": "ID of the variant, one of the same flag.",
           "type": "integer",
           "format": "int64",
           "minimum": 1,
@@ -7889,12 +7889,12 @@ func init() {
       "type": "object",
       "properties": {
         "description": {
-          "description": "Description of the copy. Empty or left out: that of the original with ` + "`" + ` (cloned)` + "`" + ` behind it.",
+          "description": "Description of the copy. Empty or omitted: that of the original with ` + "`" + ` (cloned)` + "`" + ` behind it.",
           "type": "string",
           "example": "Colour of the checkout button, second round"
         },
         "key": {
-          "description": "Key of the copy. Empty or left out: a random one. At most 63 characters: letters and digits of\nASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
+          "description": "Key of the copy. Empty or omitted: a random one. At most 63 characters: letters and digits of\nASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
           "type": "string",
           "example": "checkout-button-2"
         }
@@ -7908,7 +7908,7 @@ func init() {
       ],
       "properties": {
         "code": {
-          "description": "A number for programs, in answers to requests that break the schema. Left out in all others.",
+          "description": "A number for programs, in answers to requests that break the schema. Omitted in all others.",
           "type": "integer",
           "format": "int32",
           "example": 601
@@ -7939,7 +7939,7 @@ func init() {
           }
         },
         "entityID": {
-          "description": "Who asks: the id of a user, a device, a company. The variant is picked by this id, so the same\nid gets the same one. Empty or left out: the server makes up a random one, ` + "`" + `randomly_generated_` + "`" + `\nand a number, and every call is a new draw.",
+          "description": "Who asks: the ID of a user, a device, a company. The variant is picked by this ID, so the same\nid gets the same one. Empty or omitted: the server makes up a random one, ` + "`" + `randomly_generated_` + "`" + `\nand a number, and every call is a new draw.",
           "type": "string",
           "example": "user-1001"
         },
@@ -7949,14 +7949,14 @@ func init() {
           "example": "user"
         },
         "flagID": {
-          "description": "Id of the flag. It goes before ` + "`" + `flagKey` + "`" + `.",
+          "description": "ID of the flag. It goes before ` + "`" + `flagKey` + "`" + `.",
           "type": "integer",
           "format": "int64",
           "minimum": 1,
           "example": 42
         },
         "flagKey": {
-          "description": "Key of the flag, used if there is no flag with the ` + "`" + `flagID` + "`" + `. If no flag has this key and it is a\nnumber, it is taken as an id.",
+          "description": "Key of the flag, used if there is no flag with the ` + "`" + `flagID` + "`" + `. If no flag has this key and it is a\nnumber, it is taken as an ID.",
           "type": "string",
           "example": "checkout-button"
         },
@@ -8016,7 +8016,7 @@ func init() {
       "type": "object",
       "properties": {
         "dataRecordsEnabled": {
-          "description": "Whether the flag lets its evaluations be recorded. Left out when not.",
+          "description": "Whether the flag lets its evaluations be recorded. Omitted when not.",
           "type": "boolean",
           "x-omitempty": true,
           "example": true
@@ -8028,7 +8028,7 @@ func init() {
           "$ref": "#/definitions/evalDebugLog"
         },
         "flagID": {
-          "description": "Id of the flag; that of the question if no flag was found.",
+          "description": "ID of the flag; that of the question if no flag was found.",
           "type": "integer",
           "format": "int64",
           "example": 42
@@ -8039,13 +8039,13 @@ func init() {
           "example": "checkout-button"
         },
         "flagSnapshotID": {
-          "description": "Id of the snapshot of the flag that was evaluated, to look up later what it was like.",
+          "description": "ID of the snapshot of the flag that was evaluated, to look up later what it was like.",
           "type": "integer",
           "format": "int64",
           "example": 117
         },
         "flagTags": {
-          "description": "Values of the tags of the flag. Left out when there are none.",
+          "description": "Values of the tags of the flag. Omitted when there are none.",
           "type": "array",
           "items": {
             "type": "string"
@@ -8065,7 +8065,7 @@ func init() {
           "example": "evaluation"
         },
         "segmentID": {
-          "description": "Id of the segment that assigned the variant. Left out when there is no variant.",
+          "description": "ID of the segment that assigned the variant. Omitted when there is no variant.",
           "type": "integer",
           "format": "int64",
           "example": 23
@@ -8076,7 +8076,7 @@ func init() {
           "example": "2026-01-31T14:05:09Z"
         },
         "variantAttachment": {
-          "description": "Attachment of the variant, at least ` + "`" + `{}` + "`" + `. Left out when there is no variant.",
+          "description": "Attachment of the variant, at least ` + "`" + `{}` + "`" + `. Omitted when there is no variant.",
           "type": "object",
           "x-nullable": true,
           "example": {
@@ -8084,20 +8084,20 @@ func init() {
           }
         },
         "variantID": {
-          "description": "Id of the variant. Left out if it does not exist.",
+          "description": "ID of the variant. Omitted if it does not exist.",
           "type": "integer",
           "format": "int64",
           "example": 61
         },
         "variantKey": {
-          "description": "Key of the variant. Left out if it does not exist.",
+          "description": "Key of the variant. Omitted if it does not exist.",
           "type": "string",
           "example": "blue"
         }
       }
     },
     "evaluationBatchRequest": {
-      "description": "Entities, and the flags to evaluate for each of them: by tag, by id, by key, or all three.",
+      "description": "Entities, and the flags to evaluate for each of them: by tag, by ID, by key, or all three.",
       "type": "object",
       "required": [
         "entities"
@@ -8117,7 +8117,7 @@ func init() {
           }
         },
         "flagIDs": {
-          "description": "Ids of flags. Left out or at least one; repeated ids count once.",
+          "description": "IDs of flags. Omitted or at least one; repeated IDs count once.",
           "type": "array",
           "minItems": 1,
           "items": {
@@ -8131,7 +8131,7 @@ func init() {
           ]
         },
         "flagKeys": {
-          "description": "Keys of flags. Left out or at least one; repeated keys count once.",
+          "description": "Keys of flags. Omitted or at least one; repeated keys count once.",
           "type": "array",
           "minItems": 1,
           "items": {
@@ -8144,7 +8144,7 @@ func init() {
           ]
         },
         "flagTags": {
-          "description": "Values of tags: all flags that carry them are evaluated. Left out or at least one.",
+          "description": "Values of tags: all flags that carry them are evaluated. Omitted or at least one.",
           "type": "array",
           "minItems": 1,
           "items": {
@@ -8198,7 +8198,7 @@ func init() {
       ],
       "properties": {
         "evaluationResults": {
-          "description": "Results, entity by entity in the order of the request; for each entity flags by tag, then by id,\nthen by key.",
+          "description": "Results, entity by entity in the order of the request; for each entity flags by tag, then by ID,\nthen by key.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/evalResult"
@@ -8219,7 +8219,7 @@ func init() {
           }
         },
         "entityID": {
-          "description": "Id of the user, device or company. Empty or left out: the server makes up a random one.",
+          "description": "ID of the user, device or company. Empty or omitted: the server makes up a random one.",
           "type": "string",
           "example": "user-1001"
         },
@@ -8257,7 +8257,7 @@ func init() {
           "example": "user"
         },
         "flagID": {
-          "description": "Id of the flag.",
+          "description": "ID of the flag.",
           "type": "integer",
           "format": "int64",
           "example": 42
@@ -8268,19 +8268,19 @@ func init() {
           "example": "checkout-button"
         },
         "flagSnapshotID": {
-          "description": "Snapshot of the flag that was evaluated. Left out: the current one.",
+          "description": "Snapshot of the flag that was evaluated. Omitted: the current one.",
           "type": "integer",
           "format": "int64",
           "example": 117
         },
         "timestamp": {
-          "description": "When it was seen, as RFC 3339. Left out: now.",
+          "description": "When it was seen, as RFC 3339. Omitted: now.",
           "type": "string",
           "format": "date-time",
           "example": "2026-01-31T14:05:11.000Z"
         },
         "variantID": {
-          "description": "Id of the variant that was seen, one of this flag. Optional; it must agree with ` + "`" + `variantKey` + "`" + ` if\nboth are there.",
+          "description": "ID of the variant that was seen, one of this flag. Optional; it must agree with ` + "`" + `variantKey` + "`" + ` if\nboth are there.",
           "type": "integer",
           "format": "int64",
           "example": 61
@@ -8297,7 +8297,7 @@ func init() {
       "type": "object",
       "properties": {
         "index": {
-          "description": "Place of the row in the request, counted from 0. Left out for the first row.",
+          "description": "Place of the row in the request, counted from 0. Omitted for the first row.",
           "type": "integer",
           "format": "int64",
           "example": 1
@@ -8338,7 +8338,7 @@ func init() {
           }
         },
         "loggedCount": {
-          "description": "How many rows were recorded. Left out when none were.",
+          "description": "How many rows were recorded. Omitted when none were.",
           "type": "integer",
           "format": "int64",
           "example": 1
@@ -8405,7 +8405,7 @@ func init() {
           "example": "Ends on 1 March."
         },
         "segments": {
-          "description": "Parts of the audience, in the order in which they are tried: by rank, then by id.",
+          "description": "Parts of the audience, in the order in which they are tried: by rank, then by ID.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/segment"
@@ -8430,7 +8430,7 @@ func init() {
           "example": "ada@example.com"
         },
         "variants": {
-          "description": "Possible outcomes, in the order of their ids.",
+          "description": "Possible outcomes, in the order of their IDs.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/variant"
@@ -8439,7 +8439,7 @@ func init() {
       }
     },
     "flagDefinition": {
-      "description": "A flag with all its parts as one value. In a request, a field that is left out keeps what the flag has.",
+      "description": "A flag with all its parts as one value. In a request, a field that is omitted keeps what the flag has.",
       "type": "object",
       "required": [
         "snapshotID"
@@ -8491,7 +8491,7 @@ func init() {
           }
         },
         "snapshotID": {
-          "description": "Id of the snapshot that this is, or was made from.",
+          "description": "ID of the snapshot that this is, or was made from.",
           "type": "integer",
           "format": "int64",
           "minimum": 0,
@@ -8529,7 +8529,7 @@ func init() {
       ],
       "properties": {
         "base": {
-          "description": "The version that the definition was made from. Left out if the flag has no such snapshot.",
+          "description": "The version that the definition was made from. Omitted if the flag has no such snapshot.",
           "$ref": "#/definitions/flagDefinition"
         },
         "current": {
@@ -8554,7 +8554,7 @@ func init() {
       ],
       "properties": {
         "id": {
-          "description": "Id of a constraint of the segment; left out for a new one.",
+          "description": "ID of a constraint of the segment; omitted for a new one.",
           "type": "integer",
           "format": "int64",
           "minimum": 0,
@@ -8596,7 +8596,7 @@ func init() {
           "example": 50
         },
         "variantID": {
-          "description": "Id of the variant; left out to name it by ` + "`" + `variantKey` + "`" + `.",
+          "description": "ID of the variant; omitted to name it by ` + "`" + `variantKey` + "`" + `.",
           "type": "integer",
           "format": "int64",
           "minimum": 0,
@@ -8638,7 +8638,7 @@ func init() {
           }
         },
         "id": {
-          "description": "Id of a segment of the flag; left out for a new one.",
+          "description": "ID of a segment of the flag; omitted for a new one.",
           "type": "integer",
           "format": "int64",
           "minimum": 0,
@@ -8662,14 +8662,14 @@ func init() {
       ],
       "properties": {
         "attachment": {
-          "description": "JSON object that clients get with the variant. Left out: it stays as it is, and a new variant gets\nan empty one.",
+          "description": "JSON object that clients get with the variant. Omitted: it stays as it is, and a new variant gets\nan empty one.",
           "type": "object",
           "example": {
             "color": "#2f74c9"
           }
         },
         "id": {
-          "description": "Id of a variant of the flag; left out for a new one.",
+          "description": "ID of a variant of the flag; omitted for a new one.",
           "type": "integer",
           "format": "int64",
           "minimum": 0,
@@ -8684,7 +8684,7 @@ func init() {
       }
     },
     "flagDraft": {
-      "description": "Parts of a flag that are not saved. What is left out stays as it is. Parts keep their ids as\nin ` + "`" + `PUT /flags/{flagID}/definition` + "`" + `.",
+      "description": "Parts of a flag that are not saved. What is omitted stays as it is. Parts keep their IDs as\nin ` + "`" + `PUT /flags/{flagID}/definition` + "`" + `.",
       "type": "object",
       "properties": {
         "enabled": {
@@ -8721,7 +8721,7 @@ func init() {
           "$ref": "#/definitions/flag"
         },
         "id": {
-          "description": "Id of the snapshot. Ids grow with time, over all flags.",
+          "description": "ID of the snapshot. IDs grow with time, over all flags.",
           "type": "integer",
           "format": "int64",
           "minimum": 1,
@@ -8746,7 +8746,7 @@ func init() {
       "type": "object",
       "properties": {
         "maxID": {
-          "description": "The highest id of all snapshots. Left out until the first one exists.",
+          "description": "The highest ID of all snapshots. Omitted until the first one exists.",
           "type": "integer",
           "format": "int64",
           "example": 117
@@ -8840,12 +8840,12 @@ func init() {
           }
         },
         "entityID": {
-          "description": "Id of the entity, made up if it had none.",
+          "description": "ID of the entity, made up if it had none.",
           "type": "string",
           "example": "user-1001"
         },
         "flagSnapshotID": {
-          "description": "Id of the snapshot that was evaluated, or that the draft was made from.",
+          "description": "ID of the snapshot that was evaluated, or that the draft was made from.",
           "type": "integer",
           "format": "int64",
           "example": 117
@@ -8870,13 +8870,13 @@ func init() {
           "example": "held_out"
         },
         "segmentID": {
-          "description": "Id of the segment that matched. Left out for a new one.",
+          "description": "ID of the segment that matched. Omitted for a new one.",
           "type": "integer",
           "format": "int64",
           "example": 23
         },
         "variantID": {
-          "description": "Id of the variant. Left out for a new one.",
+          "description": "ID of the variant. Omitted for a new one.",
           "type": "integer",
           "format": "int64",
           "example": 61
@@ -8928,7 +8928,7 @@ func init() {
       }
     },
     "putFlagRequest": {
-      "description": "Changes to a flag. Fields that are left out, or null, stay as they are. Unknown fields are ignored, and named in\na ` + "`" + `Warning` + "`" + ` header.",
+      "description": "Changes to a flag. Fields that are omitted, or null, stay as they are. Unknown fields are ignored, and named in\na ` + "`" + `Warning` + "`" + ` header.",
       "type": "object",
       "properties": {
         "dataRecordsEnabled": {
@@ -8983,7 +8983,7 @@ func init() {
       ],
       "properties": {
         "segmentIDs": {
-          "description": "Ids of the segments, the one to be tried first in front.",
+          "description": "IDs of the segments, the one to be tried first in front.",
           "type": "array",
           "minItems": 1,
           "items": {
@@ -9030,7 +9030,7 @@ func init() {
       ],
       "properties": {
         "attachment": {
-          "description": "A JSON object that replaces the old one. Left out: the old one stays. A string, number or list:\n400.",
+          "description": "A JSON object that replaces the old one. Omitted: the old one stays. A string, number or list:\n400.",
           "type": "object",
           "example": {
             "color": "#0969da"
@@ -9061,7 +9061,7 @@ func init() {
           "$ref": "#/definitions/readinessEvaluation"
         },
         "recorders": {
-          "description": "The recorders that are switched on.",
+          "description": "The recorders that are on.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/readinessRecorder"
@@ -9093,14 +9093,14 @@ func init() {
       ],
       "properties": {
         "latencyMilliseconds": {
-          "description": "How long the answer took. Left out without one.",
+          "description": "How long the answer took. Omitted without one.",
           "type": "number",
           "format": "double",
           "x-nullable": true,
           "example": 0.4
         },
         "status": {
-          "description": "` + "`" + `OK` + "`" + `; ` + "`" + `unreachable` + "`" + ` if it did not answer within two seconds, in which case the log says why;\n` + "`" + `none` + "`" + ` if the flags come from a JSON document.",
+          "description": "` + "`" + `OK` + "`" + `; ` + "`" + `unreachable` + "`" + ` if it did not answer within two seconds, in which case the log has the reason;\n` + "`" + `none` + "`" + ` if the flags come from a JSON document.",
           "type": "string",
           "enum": [
             "OK",
@@ -9126,7 +9126,7 @@ func init() {
           "example": 1.2
         },
         "checkedAt": {
-          "description": "When their source last confirmed or replaced them. Left out before the first time.",
+          "description": "When their source last confirmed or replaced them. Omitted before the first time.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
@@ -9154,7 +9154,7 @@ func init() {
           "example": "datar"
         },
         "status": {
-          "description": "` + "`" + `OK` + "`" + `, or ` + "`" + `failing` + "`" + ` if its last attempt to deliver failed. The log says why.",
+          "description": "` + "`" + `OK` + "`" + `, or ` + "`" + `failing` + "`" + ` if its last attempt to deliver failed. The log has the reason.",
           "type": "string",
           "enum": [
             "OK",
@@ -9185,14 +9185,14 @@ func init() {
           "x-omitempty": false
         },
         "lastDeliveryAt": {
-          "description": "When the broker last confirmed something. Left out before the first time.",
+          "description": "When the broker last confirmed something. Omitted before the first time.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
           "example": "2026-01-24T10:14:59.000Z"
         },
         "lastErrorAt": {
-          "description": "When the last attempt failed that did; the server's log says why. Left out when none did.",
+          "description": "When the last attempt failed that did; the server's log has the reason. Omitted when none did.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
@@ -9301,7 +9301,7 @@ func init() {
           "example": 23
         },
         "rank": {
-          "description": "Place in the order of segments: the lowest rank is tried first, equal ranks by id. A new segment\nhas 999.",
+          "description": "Place in the order of segments: the lowest rank is tried first, equal ranks by ID. A new segment\nhas 999.",
           "type": "integer",
           "format": "int64",
           "minimum": 0,
@@ -9327,7 +9327,7 @@ func init() {
           "example": "constraint not met: country EQ \"FR\""
         },
         "segmentID": {
-          "description": "Id of the segment.",
+          "description": "ID of the segment.",
           "type": "integer",
           "format": "int64",
           "minimum": 1,
@@ -9418,51 +9418,51 @@ func init() {
   },
   "tags": [
     {
-      "description": "A flag has variants, which are its possible outcomes, and segments, which say who gets which. A\nnew flag is disabled: nobody gets a variant until it is switched on.",
+      "description": "A flag has variants, which are its possible results, and segments, which determine which\nentities get which variant. A new flag is disabled: it assigns no variant until it is enabled.",
       "name": "flag"
     },
     {
-      "description": "Tags are labels for finding flags and for evaluating several at once. A tag belongs to the whole\nserver: flags that carry the same value share it.",
+      "description": "Tags are labels to find flags, and to evaluate several flags at once. Flags with the same value\nshare one tag.",
       "name": "tag"
     },
     {
-      "description": "A variant is one possible outcome of a flag, such as ` + "`" + `on` + "`" + ` or ` + "`" + `blue` + "`" + `. Its attachment is a JSON\nobject that travels with it: this is how a flag carries configuration.",
+      "description": "A variant is one possible result of a flag, such as ` + "`" + `on` + "`" + ` or ` + "`" + `blue` + "`" + `. It can have an attachment, a\nJSON object with configuration that evaluations return with the variant.",
       "name": "variant"
     },
     {
-      "description": "A segment is a part of the audience. Segments are tried by rank, lowest first, and the first one\nwhose constraints all match decides.",
+      "description": "A segment selects entities by constraints. Evaluation tries segments by rank, lowest first. The\nfirst segment whose constraints all match decides.",
       "name": "segment"
     },
     {
-      "description": "A constraint is a condition on the context of an entity, such as ` + "`" + `country EQ \"FR\"` + "`" + `. All\nconstraints of a segment must hold; a segment without any matches everybody.",
+      "description": "A constraint is a condition on the context of an entity, such as ` + "`" + `country EQ \"FR\"` + "`" + `. A segment\nmatches if all its constraints match. A segment without constraints matches every entity.",
       "name": "constraint"
     },
     {
-      "description": "A distribution is the share of a segment that one variant gets. The distributions of a segment\nsum to 100 percent and are always replaced together.",
+      "description": "A distribution is the share of a segment that one variant gets. The distributions of a segment\nsum to 100 percent, and a request replaces all of them.",
       "name": "distribution"
     },
     {
-      "description": "Which variant does this entity get? Evaluation reads no database, and an entity with the same\ncontext gets the same variant every time until the flag is changed.",
+      "description": "An evaluation returns the variant of an entity. It reads no database. An entity with the same\ncontext gets the same variant until the flag changes.",
       "name": "evaluation"
     },
     {
-      "description": "An exposure says that somebody has really seen a variant, which is not the same as having been\nassigned it. Exposures go to the streaming recorders; Datar does not count them.",
+      "description": "An exposure reports that a user has seen a variant. An evaluation only assigns it. Exposures go\nto the streaming recorders. Datar does not count them.",
       "name": "exposure"
     },
     {
-      "description": "Is the server up?",
+      "description": "Whether the server can evaluate flags.",
       "name": "health"
     },
     {
-      "description": "The flags as a file: for backups, for eval-only servers, and for a look at what evaluation works\nwith.",
+      "description": "The flags as a file, for backups and eval-only servers.",
       "name": "export"
     },
     {
-      "description": "What the flags really do: how many evaluations each flag, variant and segment had.\nFLAGR_RECORDER_ENABLED=true and a FLAGR_RECORDER_TYPE that contains ` + "`" + `datar` + "`" + ` switch Datar on; a\nflag is counted while its ` + "`" + `dataRecordsEnabled` + "`" + ` is true.",
+      "description": "How often each flag, variant and segment was evaluated, and what follows from it. Datar is on if\nFLAGR_RECORDER_ENABLED is true and FLAGR_RECORDER_TYPE contains ` + "`" + `datar` + "`" + `. It counts the flags\nwhose ` + "`" + `dataRecordsEnabled` + "`" + ` is true.",
       "name": "datar"
     },
     {
-      "description": "Records of evaluations and exposures on their way to Kafka, Kinesis or Pub/Sub.\nFLAGR_RECORDER_ENABLED=true and FLAGR_RECORDER_TYPE switch these recorders on.",
+      "description": "Records of evaluations and exposures for Kafka, Kinesis and Pub/Sub. These recorders are on if\nFLAGR_RECORDER_ENABLED is true and FLAGR_RECORDER_TYPE contains their names.",
       "name": "recorder"
     }
   ]
@@ -9476,7 +9476,7 @@ func init() {
   ],
   "swagger": "2.0",
   "info": {
-    "description": "Flagr answers one question, many times a second: which variant of this flag\ndoes this user get? It serves feature flags, A/B tests and dynamic\nconfiguration from one binary and one SQL database. Datar, its built-in\nanalytics, counts those answers and shows how much traffic each flag,\nvariant and segment really gets.\n\nA first round: create a flag with ` + "`" + `POST /flags` + "`" + ` and the template\n` + "`" + `simple_boolean_flag` + "`" + `, switch it on with ` + "`" + `PUT /flags/{flagID}/enabled` + "`" + `, let\nits evaluations be recorded by setting ` + "`" + `dataRecordsEnabled` + "`" + ` with\n` + "`" + `PUT /flags/{flagID}` + "`" + `, ask for a variant with ` + "`" + `POST /evaluation` + "`" + `, and read\nthe counts with ` + "`" + `GET /datar/summary` + "`" + `. A change takes a few seconds to reach\nevaluation: the server evaluates from memory and looks for changes every\nFLAGR_EVALCACHE_REFRESHINTERVAL (3 s by default).\n\nBodies are JSON, both ways, and all paths begin with /api/v1, behind\nFLAGR_WEB_PREFIX if that is set. Ids are whole numbers from 1. Keys are at\nmost 63 characters: letters and digits of ASCII, and ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and\n` + "`" + `:` + "`" + `. Times are RFC 3339, and in UTC wherever the server writes them.\nPercentages are whole numbers from 0 to 100. In answers, an optional number,\ntext or boolean is left out when it is 0, empty or false.\n\nEvery error is a JSON object with a ` + "`" + `message` + "`" + ` for people, and one of these:\n\n- 400: the request breaks a rule, or its body is not JSON.\n- 404: nothing is there under this id or path.\n- 405: the path does not have this method.\n- 409: the flag has changed since the version that the request was made from.\n- 413: the body is too large.\n- 415: the body is not declared as application/json.\n- 422: a parameter or field is missing, of the wrong type, or outside its\n  limits. The message names it.\n- 500: the server failed. Its log says why.\n- 501: this server does not offer the operation. One in eval-only mode,\n  which takes its flags from a file or a URL, offers health, evaluation and\n  the export of the eval cache.\n- 503: Datar is switched off.\n\nThe server is configured with environment variables (FLAGR_DB_DBDRIVER,\nFLAGR_RECORDER_ENABLED and others). The options of its command line only say\nwhere and how it listens.",
+    "description": "Flagr evaluates feature flags: a client sends a flag and an entity, such as\na user, and gets the variant of this entity. It serves feature flags, A/B\ntests and dynamic configuration from one binary and one SQL database. Datar,\nits built-in analytics, counts the evaluations of each flag, variant and\nsegment.\n\nTo start, create a flag with ` + "`" + `POST /flags` + "`" + ` and the template\n` + "`" + `simple_boolean_flag` + "`" + `. Enable it with ` + "`" + `PUT /flags/{flagID}/enabled` + "`" + `, and set\n` + "`" + `dataRecordsEnabled` + "`" + ` with ` + "`" + `PUT /flags/{flagID}` + "`" + `, so that Datar counts it.\nThen evaluate it with ` + "`" + `POST /evaluation` + "`" + `, and read the counts with\n` + "`" + `GET /datar/summary` + "`" + `. Evaluations use a copy of the flags in memory. The\nserver looks for changes every FLAGR_EVALCACHE_REFRESHINTERVAL, 3 s by\ndefault.\n\nRequests and responses are JSON. All paths begin with /api/v1, after\nFLAGR_WEB_PREFIX if it is set. IDs are integers from 1. Keys have 1 to 63\nASCII letters, digits, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `. Times are in RFC 3339;\nresponses have them in UTC. Percentages are integers from 0 to 100. A\nresponse omits an optional number, string or boolean that is 0, empty or\nfalse.\n\nEvery error is a JSON object with a ` + "`" + `message` + "`" + `. The status is one of these:\n\n- 400: the request breaks a rule, or its body is not JSON.\n- 401: the request has no valid login, and access control is on.\n- 404: the path or the ID does not exist.\n- 405: the path does not have this method.\n- 409: the flag has changed since the version that the request is based on.\n- 413: the body is too large.\n- 415: the content type of the body is not application/json.\n- 422: a parameter or field is missing, has the wrong type, or is out of\n  range. The message names it.\n- 500: the server failed. Its log has the reason.\n- 501: this server does not offer the operation. An eval-only server, which\n  reads its flags from a file or a URL, offers health, evaluation and the\n  export of the eval cache.\n- 503: Datar is off, the server is at a limit, or the operation timed out.\n\nEnvironment variables configure the server, such as FLAGR_DB_DBDRIVER and\nFLAGR_RECORDER_ENABLED. Command-line options only set the addresses that it\nlistens on, and how.",
     "title": "Flagr",
     "contact": {
       "name": "Flagr with Datar",
@@ -9486,7 +9486,7 @@ func init() {
       "name": "Apache-2.0",
       "url": "https://www.apache.org/licenses/LICENSE-2.0"
     },
-    "version": "1.0.0"
+    "version": "0.1.0"
   },
   "basePath": "/api/v1",
   "paths": {
@@ -9542,7 +9542,7 @@ func init() {
             }
           },
           "default": {
-            "description": "The body is malformed or there is none, all of its rows are too old, or the Idempotency-Key is\nempty, too long, or there more than once (400), the body ended early or came too slowly, and can\nbe sent again (408), the key came before with another body (409), the batch is too large (413),\nits type or its encoding is not accepted (415), the endpoint is switched off (501), or the\ndatabase is away: then nothing was counted, and the batch can be sent again after the seconds in\nRetry-After (503).",
+            "description": "The body is malformed or there is none, all of its rows are too old, or the Idempotency-Key is\nempty, too long, or there more than once (400), the body ended early or came too slowly, and can\nbe sent again (408), the key came before with another body (409), the batch is too large (413),\nits type or its encoding is not accepted (415), the endpoint is off (501), or the\ndatabase is away: then nothing was counted, and the batch can be sent again after the seconds in\nRetry-After (503).",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -9568,7 +9568,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -9664,7 +9664,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -9806,7 +9806,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -9955,7 +9955,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -10082,7 +10082,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -10239,7 +10239,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -10442,7 +10442,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -10550,7 +10550,7 @@ func init() {
           {
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag, which may be deleted.",
+            "description": "ID of the flag, which may be deleted.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -10633,19 +10633,19 @@ func init() {
             }
           },
           "404": {
-            "description": "No flag has this id, and none was ever counted under it.",
+            "description": "No flag has this ID, and none was ever counted under it.",
             "schema": {
               "$ref": "#/definitions/error"
             }
           },
           "422": {
-            "description": "The id is not a number, or ` + "`" + `from` + "`" + ` or ` + "`" + `to` + "`" + ` is not a time; the message names the parameter.",
+            "description": "The ID is not a number, or ` + "`" + `from` + "`" + ` or ` + "`" + `to` + "`" + ` is not a time; the message names the parameter.",
             "schema": {
               "$ref": "#/definitions/error"
             }
           },
           "default": {
-            "description": "400: ` + "`" + `from` + "`" + ` is after ` + "`" + `to` + "`" + `. 404: no flag has this id, and none was ever counted under it. 422:\nthe id is not a number, or ` + "`" + `from` + "`" + ` or ` + "`" + `to` + "`" + ` is not a time; the message names the parameter. 500:\nthe counts cannot be read. 503: Datar is off; FLAGR_RECORDER_ENABLED=true and a\nFLAGR_RECORDER_TYPE containing ` + "`" + `datar` + "`" + ` switch it on.",
+            "description": "400: ` + "`" + `from` + "`" + ` is after ` + "`" + `to` + "`" + `. 404: no flag has this ID, and none was ever counted under it. 422:\nthe ID is not a number, or ` + "`" + `from` + "`" + ` or ` + "`" + `to` + "`" + ` is not a time; the message names the parameter. 500:\nthe counts cannot be read. 503: Datar is off; FLAGR_RECORDER_ENABLED=true and a\nFLAGR_RECORDER_TYPE containing ` + "`" + `datar` + "`" + ` switch it on.",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -10674,7 +10674,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -10710,7 +10710,7 @@ func init() {
             }
           },
           "default": {
-            "description": "404: no such flag. 429: there are 20 listeners. 501: the tail is switched off. 503:\nDatar is off.",
+            "description": "404: no such flag. 429: there are 20 listeners. 501: the tail is off. 503:\nDatar is off.",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -10783,7 +10783,7 @@ func init() {
             }
           },
           "default": {
-            "description": "Datar is switched off, or counts are forwarded to a central server, which has the fleet (503), or\nthe server failed (500).",
+            "description": "Datar is off, or counts are forwarded to a central server, which has the fleet (503), or\nthe server failed (500).",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -10829,7 +10829,7 @@ func init() {
           },
           {
             "type": "string",
-            "description": "Only flags with this text in id, key, description or a tag, in upper or lower case.\nParts separated by commas must all be found.",
+            "description": "Only flags with this text in ID, key, description or a tag, in upper or lower case.\nParts separated by commas must all be found.",
             "name": "q",
             "in": "query"
           },
@@ -10982,7 +10982,7 @@ func init() {
     },
     "/datar/status": {
       "get": {
-        "description": "Returns the statistics of this server's Datar: how many evaluations were recorded, and where they are\nnow. At any moment ` + "`" + `recorded` + "`" + ` = ` + "`" + `stored` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + `. ` + "`" + `complete` + "`" + ` is about\nall servers and the last 7 days. It is left out if the database does not answer within a second,\nand on an edge server, which has no database.\n\nAll numbers are of this server, and begin with its start. Other servers on the same database\nhave their own. A 503 means that Datar is switched off.",
+        "description": "Returns the statistics of this server's Datar: how many evaluations were recorded, and where they are\nnow. At any moment ` + "`" + `recorded` + "`" + ` = ` + "`" + `stored` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + `. ` + "`" + `complete` + "`" + ` is about\nall servers and the last 7 days. It is omitted if the database does not answer within a second,\nand on an edge server, which has no database.\n\nAll numbers are of this server, and begin with its start. Other servers on the same database\nhave their own. A 503 means that Datar is off.",
         "tags": [
           "datar"
         ],
@@ -11035,7 +11035,7 @@ func init() {
             }
           },
           "default": {
-            "description": "Datar is switched off (503), or the server failed (500).",
+            "description": "Datar is off (503), or the server failed (500).",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -11050,7 +11050,7 @@ func init() {
     },
     "/datar/summary": {
       "get": {
-        "description": "Lists the flags that were evaluated in a span of time: how often, and when last. The flag with\nthe most evaluations comes first, and flags without any are left out.\n\nThe span goes from ` + "`" + `from` + "`" + `, inclusive, to ` + "`" + `to` + "`" + `, exclusive. Counts are kept by UTC hour, so both\nends are widened to whole UTC hours: from 10:20 to 11:10 counts everything from 10:00 to 12:00.\n\nOnly evaluations of enabled flags with segments and ` + "`" + `dataRecordsEnabled` + "`" + ` are counted. Those that\nthis server answered show up within a second; those of other servers on the same database show\nup when they write them, every FLAGR_RECORDER_DATAR_FLUSH_INTERVAL (60 s by default).",
+        "description": "Lists the flags that were evaluated in a span of time: how often, and when last. The flag with\nthe most evaluations comes first, and flags without any are omitted.\n\nThe span goes from ` + "`" + `from` + "`" + `, inclusive, to ` + "`" + `to` + "`" + `, exclusive. Counts are kept by UTC hour, so both\nends are widened to whole UTC hours: from 10:20 to 11:10 counts everything from 10:00 to 12:00.\n\nOnly evaluations of enabled flags with segments and ` + "`" + `dataRecordsEnabled` + "`" + ` are counted. Those that\nthis server answered show up within a second; those of other servers on the same database show\nup when they write them, every FLAGR_RECORDER_DATAR_FLUSH_INTERVAL (60 s by default).",
         "tags": [
           "datar"
         ],
@@ -11094,7 +11094,7 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "The flags with traffic, most first and equal ones by id; an empty list when there was none.",
+            "description": "The flags with traffic, most first and equal ones by ID; an empty list when there was none.",
             "schema": {
               "$ref": "#/definitions/datarSummaryResponse"
             },
@@ -11163,7 +11163,7 @@ func init() {
     },
     "/datar/unknown": {
       "get": {
-        "description": "Lists the keys and ids by which applications asked for flags that do not exist. Each server\nkeeps at most 1,000 texts an hour, of 63 bytes at most; the others are counted as ` + "`" + `(other)` + "`" + `.\nRows of ` + "`" + `POST /datar/evaluations` + "`" + ` that are refused as ` + "`" + `FLAG_NOT_FOUND` + "`" + ` are among them.",
+        "description": "Lists the keys and IDs by which applications asked for flags that do not exist. Each server\nkeeps at most 1,000 texts an hour, of 63 bytes at most; the others are counted as ` + "`" + `(other)` + "`" + `.\nRows of ` + "`" + `POST /datar/evaluations` + "`" + ` that are refused as ` + "`" + `FLAG_NOT_FOUND` + "`" + ` are among them.",
         "tags": [
           "datar"
         ],
@@ -11348,7 +11348,7 @@ func init() {
         }
       },
       "post": {
-        "description": "Says which variant of a flag an entity gets. The entity is whoever the flag is about: a user, a\ndevice, a company.\n\nThe segments of the flag are tried by rank. The first one whose constraints all match decides:\nits rollout and its distributions pick the variant, or none, from a hash of the flag's id and\nthe entity's id. So an entity with the same context gets the same variant on every server and\nevery day, as long as the flag stays as it is.\n\nThe status is 200 also when the entity gets no variant: the flag is unknown, disabled or has no\nsegments (` + "`" + `evalDebugLog.msg` + "`" + ` says which), no segment matched, or the rollout left the entity\nout. Then ` + "`" + `segmentID` + "`" + `, ` + "`" + `variantID` + "`" + ` and ` + "`" + `variantKey` + "`" + ` are left out, and the client should do what\nit does without the flag.\n\nThe result is recorded if the flag has ` + "`" + `dataRecordsEnabled` + "`" + `, is enabled and has segments, and\nthe server's recorders are on (FLAGR_RECORDER_ENABLED). With FLAGR_INJECTED_CONTEXT_ENABLED the\nserver adds the time and chosen HTTP headers to the context, as ` + "`" + `@ts` + "`" + `, ` + "`" + `@ts_hour` + "`" + `,\n` + "`" + `@ts_weekday` + "`" + `, ` + "`" + `@ts_month` + "`" + ` and ` + "`" + `@http_...` + "`" + `, for constraints to use.",
+        "description": "Says which variant of a flag an entity gets. The entity is whoever the flag is about: a user, a\ndevice, a company.\n\nThe segments of the flag are tried by rank. The first one whose constraints all match decides:\nits rollout and its distributions pick the variant, or none, from a hash of the flag's ID and\nthe entity's ID. So an entity with the same context gets the same variant on every server and\nevery day, as long as the flag stays as it is.\n\nThe status is 200 also when the entity gets no variant: the flag is unknown, disabled or has no\nsegments (` + "`" + `evalDebugLog.msg` + "`" + ` says which), no segment matched, or the rollout left the entity\nout. Then ` + "`" + `segmentID` + "`" + `, ` + "`" + `variantID` + "`" + ` and ` + "`" + `variantKey` + "`" + ` are omitted, and the client should do what\nit does without the flag.\n\nThe result is recorded if the flag has ` + "`" + `dataRecordsEnabled` + "`" + `, is enabled and has segments, and\nthe server's recorders are on (FLAGR_RECORDER_ENABLED). With FLAGR_INJECTED_CONTEXT_ENABLED the\nserver adds the time and chosen HTTP headers to the context, as ` + "`" + `@ts` + "`" + `, ` + "`" + `@ts_hour` + "`" + `,\n` + "`" + `@ts_weekday` + "`" + `, ` + "`" + `@ts_month` + "`" + ` and ` + "`" + `@http_...` + "`" + `, for constraints to use.",
         "tags": [
           "evaluation"
         ],
@@ -11543,7 +11543,7 @@ func init() {
         }
       },
       "post": {
-        "description": "Evaluates flags for each of the entities, as ` + "`" + `POST /evaluation` + "`" + ` does for one. For each entity\ncome first the flags found by tag, then those in ` + "`" + `flagIDs` + "`" + `, then those in ` + "`" + `flagKeys` + "`" + `. Repeated\nids and repeated keys count once; a flag that is named in two of the three ways is evaluated\ntwice.\n\nA batch that names no flag, or only tags that no flag has, gets an empty list. An unknown id or\nkey gets a result without a variant.",
+        "description": "Evaluates flags for each of the entities, as ` + "`" + `POST /evaluation` + "`" + ` does for one. For each entity\ncome first the flags found by tag, then those in ` + "`" + `flagIDs` + "`" + `, then those in ` + "`" + `flagKeys` + "`" + `. Repeated\nIDs and repeated keys count once; a flag that is named in two of the three ways is evaluated\ntwice.\n\nA batch that names no flag, or only tags that no flag has, gets an empty list. An unknown ID or\nkey gets a result without a variant.",
         "tags": [
           "evaluation"
         ],
@@ -11632,7 +11632,7 @@ func init() {
             }
           },
           "400": {
-            "description": "The body is not JSON, an entity is null, or the batch is larger than FLAGR_EVAL_BATCH_SIZE allows:\nentities × (ids + keys, and 1 more if there are tags). By default there is no such limit.",
+            "description": "The body is not JSON, an entity is null, or the batch is larger than FLAGR_EVAL_BATCH_SIZE allows:\nentities × (IDs + keys, and 1 more if there are tags). By default there is no such limit.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -11644,7 +11644,7 @@ func init() {
             }
           },
           "default": {
-            "description": "400: the body is not JSON, an entity is null, or the batch is larger than FLAGR_EVAL_BATCH_SIZE\nallows: entities × (ids + keys, and 1 more if there are tags). By default there is no such\nlimit. 422: ` + "`" + `entities` + "`" + ` or another given list is empty, or a field is outside its limits.",
+            "description": "400: the body is not JSON, an entity is null, or the batch is larger than FLAGR_EVAL_BATCH_SIZE\nallows: entities × (IDs + keys, and 1 more if there are tags). By default there is no such\nlimit. 422: ` + "`" + `entities` + "`" + ` or another given list is empty, or a field is outside its limits.",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -11677,7 +11677,7 @@ func init() {
               "format": "int64"
             },
             "collectionFormat": "csv",
-            "description": "Only flags with these ids, separated by commas.",
+            "description": "Only flags with these IDs, separated by commas.",
             "name": "ids",
             "in": "query"
           },
@@ -11756,13 +11756,13 @@ func init() {
             "description": "The flags are those of the tag in If-None-Match. There is no body."
           },
           "422": {
-            "description": "An id is not a whole number from 1, or ` + "`" + `tagsOperator` + "`" + ` is something else.",
+            "description": "An ID is not a whole number from 1, or ` + "`" + `tagsOperator` + "`" + ` is something else.",
             "schema": {
               "$ref": "#/definitions/error"
             }
           },
           "default": {
-            "description": "422: an id is not a whole number from 1, or ` + "`" + `tagsOperator` + "`" + ` is something else.",
+            "description": "422: an ID is not a whole number from 1, or ` + "`" + `tagsOperator` + "`" + ` is something else.",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -11881,7 +11881,7 @@ func init() {
     },
     "/flags": {
       "get": {
-        "description": "Lists the flags that meet all of the given filters, in the order of their ids. Tags are always\nincluded; segments and variants only with ` + "`" + `preload` + "`" + `, and otherwise those lists are empty.",
+        "description": "Lists the flags that meet all of the given filters, in the order of their IDs. Tags are always\nincluded; segments and variants only with ` + "`" + `preload` + "`" + `, and otherwise those lists are empty.",
         "tags": [
           "flag"
         ],
@@ -11891,7 +11891,7 @@ func init() {
           {
             "type": "integer",
             "format": "int64",
-            "description": "At most this many. Left out: all.",
+            "description": "At most this many. Default: all.",
             "name": "limit",
             "in": "query"
           },
@@ -11928,7 +11928,7 @@ func init() {
           {
             "type": "integer",
             "format": "int64",
-            "description": "Leave out this many from the start of the list. Left out: none.",
+            "description": "Skip this many. Default: 0.",
             "name": "offset",
             "in": "query"
           },
@@ -12100,15 +12100,15 @@ func init() {
     },
     "/flags/snapshots/max_id": {
       "get": {
-        "description": "Gets the id of the newest snapshot of all flags. While it stays the same, no flag has changed: a\ncheap question for clients that keep a copy of the flags.",
+        "description": "Gets the ID of the newest snapshot of all flags. While it stays the same, no flag has changed: a\ncheap question for clients that keep a copy of the flags.",
         "tags": [
           "flag"
         ],
-        "summary": "Get the id of the newest change",
+        "summary": "Get the ID of the newest change",
         "operationId": "getFlagSnapshotMaxID",
         "responses": {
           "200": {
-            "description": "The highest snapshot id. ` + "`" + `maxID` + "`" + ` is left out before the first change.",
+            "description": "The highest snapshot ID. ` + "`" + `maxID` + "`" + ` is omitted before the first change.",
             "schema": {
               "$ref": "#/definitions/flagSnapshotMaxID"
             },
@@ -12140,7 +12140,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -12226,13 +12226,13 @@ func init() {
             }
           },
           "404": {
-            "description": "No flag has this id, or it is deleted.",
+            "description": "No flag has this ID, or it is deleted.",
             "schema": {
               "$ref": "#/definitions/error"
             }
           },
           "default": {
-            "description": "404: no flag has this id, or it is deleted.",
+            "description": "404: no flag has this ID, or it is deleted.",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -12256,7 +12256,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -12332,7 +12332,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -12343,13 +12343,13 @@ func init() {
             "description": "Deleted. The answer has no body."
           },
           "404": {
-            "description": "No flag has this id, or it is deleted already.",
+            "description": "No flag has this ID, or it is deleted already.",
             "schema": {
               "$ref": "#/definitions/error"
             }
           },
           "default": {
-            "description": "404: no flag has this id, or it is deleted already.",
+            "description": "404: no flag has this ID, or it is deleted already.",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -12375,7 +12375,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -12408,7 +12408,7 @@ func init() {
         }
       },
       "put": {
-        "description": "Changes a flag and all its parts in one transaction, with one snapshot. ` + "`" + `snapshotID` + "`" + ` is the snapshot\nthat the definition was made from: if the flag has changed since, nothing is saved, and the answer is\n409 with both versions.\n\nA field that is left out keeps what the flag has. A list that is there replaces the flag's list: a\npart with an ` + "`" + `id` + "`" + ` is kept and changed, a part without one is new, and parts of the flag that the list\ndoes not name are removed. An empty list removes all of them. Segments are evaluated in the order of\ntheir list. Constraints come back in the order of their ids. A distribution names its variant by\n` + "`" + `variantID` + "`" + `, or by the ` + "`" + `variantKey` + "`" + ` that the variant has in this definition, as it must for a new one.\n\nEither all of it is saved or nothing. A definition that changes nothing writes no snapshot.",
+        "description": "Changes a flag and all its parts in one transaction, with one snapshot. ` + "`" + `snapshotID` + "`" + ` is the snapshot\nthat the definition was made from: if the flag has changed since, nothing is saved, and the answer is\n409 with both versions.\n\nA field that is omitted keeps what the flag has. A list that is there replaces the flag's list: a\npart with an ` + "`" + `id` + "`" + ` is kept and changed, a part without one is new, and parts of the flag that the list\ndoes not name are removed. An empty list removes all of them. Segments are evaluated in the order of\ntheir list. Constraints come back in the order of their IDs. A distribution names its variant by\n` + "`" + `variantID` + "`" + `, or by the ` + "`" + `variantKey` + "`" + ` that the variant has in this definition, as it must for a new one.\n\nEither all of it is saved or nothing. A definition that changes nothing writes no snapshot.",
         "tags": [
           "flag"
         ],
@@ -12419,7 +12419,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -12475,7 +12475,7 @@ func init() {
     },
     "/flags/{flagID}/duplicate": {
       "post": {
-        "description": "Creates a new flag as a copy of this one: enabled or not, notes, ` + "`" + `dataRecordsEnabled` + "`" + `, entity\ntype, variants, segments in their order, constraints, distributions and tags. Everything but the\ntags gets new ids. The history stays with the original.\n\nThe same user may get another variant of the copy, because the flag's id takes part in the\nchoice.",
+        "description": "Creates a new flag as a copy of this one: enabled or not, notes, ` + "`" + `dataRecordsEnabled` + "`" + `, entity\ntype, variants, segments in their order, constraints, distributions and tags. Everything but the\ntags gets new IDs. The history stays with the original.\n\nThe same user may get another variant of the copy, because the flag's ID takes part in the\nchoice.",
         "tags": [
           "flag"
         ],
@@ -12486,13 +12486,13 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
           },
           {
-            "description": "Key and description of the copy. The body may be left out.",
+            "description": "Key and description of the copy. The body may be omitted.",
             "name": "body",
             "in": "body",
             "schema": {
@@ -12618,7 +12618,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -12696,7 +12696,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -12732,13 +12732,13 @@ func init() {
             }
           },
           "404": {
-            "description": "No flag ever had this id.",
+            "description": "No flag ever had this ID.",
             "schema": {
               "$ref": "#/definitions/error"
             }
           },
           "default": {
-            "description": "404: no flag ever had this id.",
+            "description": "404: no flag ever had this ID.",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -12764,7 +12764,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -12772,7 +12772,7 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "The segments by rank, then by id.",
+            "description": "The segments by rank, then by ID.",
             "schema": {
               "type": "array",
               "items": {
@@ -12846,7 +12846,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -12917,7 +12917,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -12975,7 +12975,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -12984,7 +12984,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the segment. It must be one of this flag.",
+            "description": "ID of the segment. It must be one of this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -13053,7 +13053,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -13062,7 +13062,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the segment. It must be one of this flag.",
+            "description": "ID of the segment. It must be one of this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -13094,7 +13094,7 @@ func init() {
     },
     "/flags/{flagID}/segments/{segmentID}/constraints": {
       "get": {
-        "description": "Lists the constraints of one segment in the order of their ids.",
+        "description": "Lists the constraints of one segment in the order of their IDs.",
         "tags": [
           "constraint"
         ],
@@ -13105,7 +13105,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -13114,7 +13114,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the segment. It must be one of this flag.",
+            "description": "ID of the segment. It must be one of this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -13166,7 +13166,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -13175,7 +13175,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the segment. It must be one of this flag.",
+            "description": "ID of the segment. It must be one of this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -13250,7 +13250,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -13259,7 +13259,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the segment. It must be one of this flag.",
+            "description": "ID of the segment. It must be one of this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -13268,7 +13268,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the constraint. It must be one of this segment.",
+            "description": "ID of the constraint. It must be one of this segment.",
             "name": "constraintID",
             "in": "path",
             "required": true
@@ -13341,7 +13341,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -13350,7 +13350,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the segment. It must be one of this flag.",
+            "description": "ID of the segment. It must be one of this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -13359,7 +13359,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the constraint. It must be one of this segment.",
+            "description": "ID of the constraint. It must be one of this segment.",
             "name": "constraintID",
             "in": "path",
             "required": true
@@ -13391,7 +13391,7 @@ func init() {
     },
     "/flags/{flagID}/segments/{segmentID}/distributions": {
       "get": {
-        "description": "Lists how one segment is shared between variants, in the order of the variant ids.",
+        "description": "Lists how one segment is shared between variants, in the order of the variant IDs.",
         "tags": [
           "distribution"
         ],
@@ -13402,7 +13402,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -13411,7 +13411,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the segment. It must be one of this flag.",
+            "description": "ID of the segment. It must be one of this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -13463,7 +13463,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -13472,7 +13472,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the segment. It must be one of this flag.",
+            "description": "ID of the segment. It must be one of this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -13558,7 +13558,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -13573,7 +13573,7 @@ func init() {
           {
             "type": "integer",
             "format": "int64",
-            "description": "Leave out this many from the start of the list. Left out: none.",
+            "description": "Skip this many. Default: 0.",
             "name": "offset",
             "in": "query"
           },
@@ -13710,7 +13710,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -13743,7 +13743,7 @@ func init() {
         }
       },
       "post": {
-        "description": "Puts a tag on a flag. If the value is known from this or another flag, that tag is used and\nkeeps its id, so tagging twice does no harm.",
+        "description": "Puts a tag on a flag. If the value is known from this or another flag, that tag is used and\nkeeps its ID, so tagging twice does no harm.",
         "tags": [
           "tag"
         ],
@@ -13754,7 +13754,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -13827,7 +13827,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -13836,7 +13836,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the tag.",
+            "description": "ID of the tag.",
             "name": "tagID",
             "in": "path",
             "required": true
@@ -13879,7 +13879,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -13948,7 +13948,7 @@ func init() {
     },
     "/flags/{flagID}/variants": {
       "get": {
-        "description": "Lists the variants of one flag in the order of their ids.",
+        "description": "Lists the variants of one flag in the order of their IDs.",
         "tags": [
           "variant"
         ],
@@ -13959,7 +13959,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -14013,7 +14013,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -14089,7 +14089,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -14098,7 +14098,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the variant. It must be one of this flag.",
+            "description": "ID of the variant. It must be one of this flag.",
             "name": "variantID",
             "in": "path",
             "required": true
@@ -14172,7 +14172,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the flag.",
+            "description": "ID of the flag.",
             "name": "flagID",
             "in": "path",
             "required": true
@@ -14181,7 +14181,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "Id of the variant. It must be one of this flag.",
+            "description": "ID of the variant. It must be one of this flag.",
             "name": "variantID",
             "in": "path",
             "required": true
@@ -14318,7 +14318,7 @@ func init() {
     },
     "/recorders/status": {
       "get": {
-        "description": "Returns the statistics of each streaming recorder that is switched on: ` + "`" + `kafka` + "`" + `, ` + "`" + `kinesis` + "`" + ` and ` + "`" + `pubsub` + "`" + `.\nAt any moment ` + "`" + `recorded` + "`" + ` = ` + "`" + `delivered` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + `. Datar has a status of\nits own, ` + "`" + `GET /datar/status` + "`" + `.\n\nAll numbers are of this server, and begin with its start. The list is empty if no streaming\nrecorder is switched on.",
+        "description": "Returns the statistics of each streaming recorder that is on: ` + "`" + `kafka` + "`" + `, ` + "`" + `kinesis` + "`" + ` and ` + "`" + `pubsub` + "`" + `.\nAt any moment ` + "`" + `recorded` + "`" + ` = ` + "`" + `delivered` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + `. Datar has a status of\nits own, ` + "`" + `GET /datar/status` + "`" + `.\n\nAll numbers are of this server, and begin with its start. The list is empty if no streaming\nrecorder is on.",
         "tags": [
           "recorder"
         ],
@@ -14361,7 +14361,7 @@ func init() {
     },
     "/tags": {
       "get": {
-        "description": "Lists the tags of all flags in the order of their ids.",
+        "description": "Lists the tags of all flags in the order of their IDs.",
         "tags": [
           "tag"
         ],
@@ -14371,14 +14371,14 @@ func init() {
           {
             "type": "integer",
             "format": "int64",
-            "description": "At most this many. Left out: all.",
+            "description": "At most this many. Default: all.",
             "name": "limit",
             "in": "query"
           },
           {
             "type": "integer",
             "format": "int64",
-            "description": "Leave out this many from the start of the list. Left out: none.",
+            "description": "Skip this many. Default: 0.",
             "name": "offset",
             "in": "query"
           },
@@ -14538,12 +14538,12 @@ func init() {
           "example": "Dark mode"
         },
         "key": {
-          "description": "Name of the flag for programs. Empty or left out: a random one. At most 63 characters: letters\nand digits of ASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
+          "description": "Name of the flag for programs. Empty or omitted: a random one. At most 63 characters: letters\nand digits of ASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
           "type": "string",
           "example": "dark-mode"
         },
         "template": {
-          "description": "What the flag starts with. Empty or left out: nothing. ` + "`" + `simple_boolean_flag` + "`" + `: a variant ` + "`" + `on` + "`" + `\nthat everybody gets once the flag is enabled. Anything else: 400.",
+          "description": "What the flag starts with. Empty or omitted: nothing. ` + "`" + `simple_boolean_flag` + "`" + `: a variant ` + "`" + `on` + "`" + `\nthat everybody gets once the flag is enabled. Anything else: 400.",
           "type": "string",
           "example": "simple_boolean_flag"
         }
@@ -14596,7 +14596,7 @@ func init() {
       ],
       "properties": {
         "attachment": {
-          "description": "A JSON object of any shape, served with the variant. Left out: an empty one. A string, number or\nlist: 400.",
+          "description": "A JSON object of any shape, served with the variant. Omitted: an empty one. A string, number or\nlist: 400.",
           "type": "object",
           "example": {
             "color": "#1f6feb"
@@ -14647,7 +14647,7 @@ func init() {
       ],
       "properties": {
         "byName": {
-          "description": "By its key or id.",
+          "description": "By its key or ID.",
           "type": "integer",
           "format": "int64",
           "example": 158000
@@ -14659,7 +14659,7 @@ func init() {
           "example": 2000
         },
         "withoutEntityID": {
-          "description": "How many of both had no entity id, and so got a random one.",
+          "description": "How many of both had no entity ID, and so got a random one.",
           "type": "integer",
           "format": "int64",
           "example": 12
@@ -14741,7 +14741,7 @@ func init() {
           }
         },
         "snapshotID": {
-          "description": "Id of the snapshot.",
+          "description": "ID of the snapshot.",
           "type": "integer",
           "format": "int64",
           "example": 117
@@ -14761,7 +14761,7 @@ func init() {
       ],
       "properties": {
         "constraintID": {
-          "description": "Id of the constraint that differs.",
+          "description": "ID of the constraint that differs.",
           "type": "integer",
           "format": "int64",
           "example": 31
@@ -14772,7 +14772,7 @@ func init() {
           "example": "20"
         },
         "segmentID": {
-          "description": "Id of the segment that differs.",
+          "description": "ID of the segment that differs.",
           "type": "integer",
           "format": "int64",
           "example": 23
@@ -14783,7 +14783,7 @@ func init() {
           "example": "80"
         },
         "variantID": {
-          "description": "Id of the variant that differs.",
+          "description": "ID of the variant that differs.",
           "type": "integer",
           "format": "int64",
           "example": 61
@@ -14832,7 +14832,7 @@ func init() {
           }
         },
         "flagID": {
-          "description": "Id of the flag.",
+          "description": "ID of the flag.",
           "type": "integer",
           "format": "int64",
           "example": 42
@@ -14966,7 +14966,7 @@ func init() {
           "example": 0
         },
         "since": {
-          "description": "From when on the flag was counted without a break. Left out when it is not counted now.",
+          "description": "From when on the flag was counted without a break. Omitted when it is not counted now.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
@@ -14992,7 +14992,7 @@ func init() {
       ],
       "properties": {
         "constraintID": {
-          "description": "Id of the constraint.",
+          "description": "ID of the constraint.",
           "type": "integer",
           "format": "int64",
           "example": 31
@@ -15101,7 +15101,7 @@ func init() {
           "example": 1769000009870
         },
         "outcome": {
-          "description": "What the evaluations came to. Left out: ` + "`" + `matched` + "`" + ` if there is a variant, else ` + "`" + `error` + "`" + ` if there is an\nerror, else ` + "`" + `unattributed` + "`" + `. Only ` + "`" + `matched` + "`" + ` has a variant; ` + "`" + `held_out` + "`" + `, ` + "`" + `no_match` + "`" + `, ` + "`" + `no_segments` + "`" + ` and\n` + "`" + `disabled` + "`" + ` have none. Any other combination is not counted (BAD_OUTCOME).",
+          "description": "What the evaluations came to. Omitted: ` + "`" + `matched` + "`" + ` if there is a variant, else ` + "`" + `error` + "`" + ` if there is an\nerror, else ` + "`" + `unattributed` + "`" + `. Only ` + "`" + `matched` + "`" + ` has a variant; ` + "`" + `held_out` + "`" + `, ` + "`" + `no_match` + "`" + `, ` + "`" + `no_segments` + "`" + ` and\n` + "`" + `disabled` + "`" + ` have none. Any other combination is not counted (BAD_OUTCOME).",
           "type": "string",
           "enum": [
             "matched",
@@ -15129,7 +15129,7 @@ func init() {
           "$ref": "#/definitions/datarEvaluationKey"
         },
         "version": {
-          "description": "The id of the flag's snapshot that was evaluated; 0 if it is not known.",
+          "description": "The ID of the flag's snapshot that was evaluated; 0 if it is not known.",
           "type": "integer",
           "format": "int64",
           "example": 117
@@ -15147,7 +15147,7 @@ func init() {
       }
     },
     "datarEvaluationKey": {
-      "description": "The key of a flag or a variant. As an allocation: the id of a segment in decimal; one that is not\nthe flag's is counted without a segment and reported as SEGMENT_UNKNOWN.",
+      "description": "The key of a flag or a variant. As an allocation: the ID of a segment in decimal; one that is not\nthe flag's is counted without a segment and reported as SEGMENT_UNKNOWN.",
       "type": "object",
       "properties": {
         "key": {
@@ -15309,13 +15309,13 @@ func init() {
           "example": 4285
         },
         "variantID": {
-          "description": "Id of the variant. Left out for evaluations that get none, and for a new variant.",
+          "description": "ID of the variant. Omitted for evaluations that get none, and for a new variant.",
           "type": "integer",
           "format": "int64",
           "example": 61
         },
         "variantKey": {
-          "description": "Key of the variant. Left out for evaluations that get none.",
+          "description": "Key of the variant. Omitted for evaluations that get none.",
           "type": "string",
           "example": "blue"
         }
@@ -15368,7 +15368,7 @@ func init() {
           "example": "old_version"
         },
         "segmentID": {
-          "description": "Id of the segment that it is about.",
+          "description": "ID of the segment that it is about.",
           "type": "integer",
           "format": "int64",
           "example": 23
@@ -15384,7 +15384,7 @@ func init() {
           "example": "contradiction"
         },
         "snapshotID": {
-          "description": "Id of the version that it is about.",
+          "description": "ID of the version that it is about.",
           "type": "integer",
           "format": "int64",
           "example": 115
@@ -15395,7 +15395,7 @@ func init() {
           "example": "412 evaluations used version 115 up to 101 minutes after 117 replaced it."
         },
         "variantID": {
-          "description": "Id of the variant that it is about.",
+          "description": "ID of the variant that it is about.",
           "type": "integer",
           "format": "int64",
           "example": 61
@@ -15430,7 +15430,7 @@ func init() {
           "$ref": "#/definitions/datarEvidence"
         },
         "flagID": {
-          "description": "Id of the flag.",
+          "description": "ID of the flag.",
           "type": "integer",
           "format": "int64",
           "example": 51
@@ -15484,27 +15484,27 @@ func init() {
           "$ref": "#/definitions/datarComplete"
         },
         "flagID": {
-          "description": "Id of the flag.",
+          "description": "ID of the flag.",
           "type": "integer",
           "format": "int64",
           "example": 42
         },
         "trafficByDay": {
-          "description": "By UTC day, the earliest first. Days without traffic are left out.",
+          "description": "By UTC day, the earliest first. Days without traffic are omitted.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarDayEntry"
           }
         },
         "trafficBySegment": {
-          "description": "By segment, the largest count first. Evaluations without a segment are left out.",
+          "description": "By segment, the largest count first. Evaluations without a segment are omitted.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarSegmentEntry"
           }
         },
         "trafficBySource": {
-          "description": "Where the evaluations were counted. Left out unless some were sent in with\n` + "`" + `POST /datar/evaluations` + "`" + `.",
+          "description": "Where the evaluations were counted. Omitted unless some were sent in with\n` + "`" + `POST /datar/evaluations` + "`" + `.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarSourceEntry"
@@ -15592,7 +15592,7 @@ func init() {
       ],
       "properties": {
         "dropped": {
-          "description": "Those of them that were not counted, by reason. Left out if there are none.",
+          "description": "Those of them that were not counted, by reason. Omitted if there are none.",
           "type": "object",
           "additionalProperties": {
             "type": "integer",
@@ -15613,7 +15613,7 @@ func init() {
           "example": "server"
         },
         "lastFlushAt": {
-          "description": "The start of its last flush after which everything was stored. Left out if there was none.",
+          "description": "The start of its last flush after which everything was stored. Omitted if there was none.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
@@ -15677,7 +15677,7 @@ func init() {
           "$ref": "#/definitions/datarComplete"
         },
         "flagID": {
-          "description": "Id of the flag.",
+          "description": "ID of the flag.",
           "type": "integer",
           "format": "int64",
           "example": 42
@@ -15716,7 +15716,7 @@ func init() {
           }
         },
         "removed": {
-          "description": "Ids of segments that the draft leaves out.",
+          "description": "IDs of segments that the draft leaves out.",
           "type": "array",
           "items": {
             "type": "integer",
@@ -15818,7 +15818,7 @@ func init() {
           "example": 0.25
         },
         "variantID": {
-          "description": "Id of the variant.",
+          "description": "ID of the variant.",
           "type": "integer",
           "format": "int64",
           "example": 61
@@ -15852,7 +15852,7 @@ func init() {
           "example": "2026-01-12T04:00:00.000Z"
         },
         "why": {
-          "description": "` + "`" + `records_off` + "`" + `: counting was switched off. ` + "`" + `no_server` + "`" + `: no server ran. ` + "`" + `dropped` + "`" + `: some\nevaluations were lost.",
+          "description": "` + "`" + `records_off` + "`" + `: counting was off. ` + "`" + `no_server` + "`" + `: no server ran. ` + "`" + `dropped` + "`" + `: some\nevaluations were lost.",
           "type": "string",
           "enum": [
             "records_off",
@@ -15868,7 +15868,7 @@ func init() {
       "type": "object",
       "properties": {
         "directory": {
-          "description": "The folder of the journals. Left out if it does not exist.",
+          "description": "The folder of the journals. Omitted if it does not exist.",
           "type": "string",
           "example": "/var/lib/flagr"
         },
@@ -15928,19 +15928,19 @@ func init() {
           "example": "matched"
         },
         "segmentID": {
-          "description": "Id of the segment.",
+          "description": "ID of the segment.",
           "type": "integer",
           "format": "int64",
           "example": 23
         },
         "snapshotID": {
-          "description": "Id of the version.",
+          "description": "ID of the version.",
           "type": "integer",
           "format": "int64",
           "example": 117
         },
         "variantID": {
-          "description": "Id of the variant.",
+          "description": "ID of the variant.",
           "type": "integer",
           "format": "int64",
           "example": 61
@@ -16019,7 +16019,7 @@ func init() {
           "$ref": "#/definitions/datarComplete"
         },
         "flagID": {
-          "description": "Id of the flag.",
+          "description": "ID of the flag.",
           "type": "integer",
           "format": "int64",
           "example": 42
@@ -16087,7 +16087,7 @@ func init() {
           "example": 1840
         },
         "flagID": {
-          "description": "Id of the flag.",
+          "description": "ID of the flag.",
           "type": "integer",
           "format": "int64",
           "example": 42
@@ -16150,7 +16150,7 @@ func init() {
           }
         },
         "flagID": {
-          "description": "Id of the flag.",
+          "description": "ID of the flag.",
           "type": "integer",
           "format": "int64",
           "example": 42
@@ -16239,7 +16239,7 @@ func init() {
           "example": 127200
         },
         "segmentID": {
-          "description": "Id of the segment, which may be deleted.",
+          "description": "ID of the segment, which may be deleted.",
           "type": "integer",
           "format": "int64",
           "example": 23
@@ -16292,7 +16292,7 @@ func init() {
           "example": "Its constraints change."
         },
         "segmentID": {
-          "description": "Id of the segment. Left out for a new one.",
+          "description": "ID of the segment. Omitted for a new one.",
           "type": "integer",
           "format": "int64",
           "example": 23
@@ -16338,7 +16338,7 @@ func init() {
           "example": 59980
         },
         "segmentID": {
-          "description": "Id of the segment. Left out for evaluations of which it is not known.",
+          "description": "ID of the segment. Omitted for evaluations of which it is not known.",
           "type": "integer",
           "format": "int64",
           "example": 23
@@ -16373,7 +16373,7 @@ func init() {
           "example": "Adults in France"
         },
         "segmentID": {
-          "description": "Id of the segment.",
+          "description": "ID of the segment.",
           "type": "integer",
           "format": "int64",
           "example": 23
@@ -16552,7 +16552,7 @@ func init() {
           "example": "2026-03-29T00:00:00+01:00"
         },
         "flagID": {
-          "description": "Id of the flag.",
+          "description": "ID of the flag.",
           "type": "integer",
           "format": "int64",
           "example": 42
@@ -16661,7 +16661,7 @@ func init() {
           "example": 0
         },
         "flagID": {
-          "description": "Id of the flag.",
+          "description": "ID of the flag.",
           "type": "integer",
           "format": "int64",
           "example": 51
@@ -16847,12 +16847,12 @@ func init() {
           "example": 42
         },
         "lastError": {
-          "description": "Why the last attempt to flush failed. Left out when it succeeded. The log has the details.",
+          "description": "Why the last attempt to flush failed. Omitted when it succeeded. The log has the details.",
           "type": "string",
           "example": "the database did not answer in time"
         },
         "lastFlushAt": {
-          "description": "Start of the last flush that the database confirmed. Left out before the first.",
+          "description": "Start of the last flush that the database confirmed. Omitted before the first.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
@@ -16865,7 +16865,7 @@ func init() {
           "example": 0.012
         },
         "oldestPendingAt": {
-          "description": "A time before which nothing is pending. Left out when nothing is pending.",
+          "description": "A time before which nothing is pending. Omitted when nothing is pending.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
@@ -16904,33 +16904,33 @@ func init() {
       "type": "object",
       "properties": {
         "deleted": {
-          "description": "Whether the flag was deleted. Left out (false) when it was not.",
+          "description": "Whether the flag was deleted. Omitted (false) when it was not.",
           "type": "boolean",
           "example": false
         },
         "description": {
-          "description": "Description of the flag. Left out for a flag that is gone from the database.",
+          "description": "Description of the flag. Omitted for a flag that is gone from the database.",
           "type": "string",
           "example": "Colour of the checkout button"
         },
         "enabled": {
-          "description": "Whether the flag is on now. Left out (false) when it is off or deleted.",
+          "description": "Whether the flag is on now. Omitted (false) when it is off or deleted.",
           "type": "boolean",
           "example": true
         },
         "flagID": {
-          "description": "Id of the flag.",
+          "description": "ID of the flag.",
           "type": "integer",
           "format": "int64",
           "example": 42
         },
         "flagKey": {
-          "description": "Key of the flag. Left out for a flag that is gone from the database.",
+          "description": "Key of the flag. Omitted for a flag that is gone from the database.",
           "type": "string",
           "example": "checkout-button"
         },
         "lastEvaluatedAt": {
-          "description": "When the last evaluation in the span happened, in UTC. Left out when it is not known, because\nthe counts were stored without it.",
+          "description": "When the last evaluation in the span happened, in UTC. Omitted when it is not known, because\nthe counts were stored without it.",
           "type": "string",
           "format": "date-time",
           "example": "2026-01-31T14:05:09.123Z"
@@ -16976,7 +16976,7 @@ func init() {
           "example": "2026-01-31T14:05:09.123Z"
         },
         "entity": {
-          "description": "A hash of the entity id that changes with every connection.",
+          "description": "A hash of the entity ID that changes with every connection.",
           "type": "string",
           "example": "5f1c9a"
         },
@@ -16995,13 +16995,13 @@ func init() {
           "example": "held_out"
         },
         "segmentID": {
-          "description": "Id of the segment that matched.",
+          "description": "ID of the segment that matched.",
           "type": "integer",
           "format": "int64",
           "example": 23
         },
         "snapshotID": {
-          "description": "Id of the version.",
+          "description": "ID of the version.",
           "type": "integer",
           "format": "int64",
           "example": 117
@@ -17012,7 +17012,7 @@ func init() {
           "example": "bucket 731 of 1000, rollout 50%"
         },
         "variantID": {
-          "description": "Id of the variant.",
+          "description": "ID of the variant.",
           "type": "integer",
           "format": "int64",
           "example": 61
@@ -17044,7 +17044,7 @@ func init() {
           "example": 311
         },
         "deletedFlagID": {
-          "description": "Id of the deleted flag that has this key or id.",
+          "description": "ID of the deleted flag that has this key or ID.",
           "type": "integer",
           "format": "int64",
           "example": 12
@@ -17075,7 +17075,7 @@ func init() {
       "type": "object",
       "properties": {
         "asked": {
-          "description": "The key, id or tag that was asked for; cut at 63 bytes.",
+          "description": "The key, ID or tag that was asked for; cut at 63 bytes.",
           "type": "string",
           "example": "chekout-button"
         },
@@ -17154,7 +17154,7 @@ func init() {
           "example": 63998
         },
         "variantID": {
-          "description": "Id of the variant, which may be deleted. Left out (0): evaluations that gave no variant.",
+          "description": "ID of the variant, which may be deleted. Omitted (0): evaluations that gave no variant.",
           "type": "integer",
           "format": "int64",
           "example": 61
@@ -17176,7 +17176,7 @@ func init() {
           "example": 30110
         },
         "variantID": {
-          "description": "Id of the variant.",
+          "description": "ID of the variant.",
           "type": "integer",
           "format": "int64",
           "example": 61
@@ -17226,7 +17226,7 @@ func init() {
           }
         },
         "snapshotID": {
-          "description": "Id of the snapshot.",
+          "description": "ID of the snapshot.",
           "type": "integer",
           "format": "int64",
           "example": 117
@@ -17267,7 +17267,7 @@ func init() {
           "example": "Adults in France"
         },
         "given": {
-          "description": "The variants by id, and what is held out.",
+          "description": "The variants by ID, and what is held out.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarGiven"
@@ -17301,7 +17301,7 @@ func init() {
           "example": 50
         },
         "segmentID": {
-          "description": "Id of the segment. Left out for evaluations of which it is not known.",
+          "description": "ID of the segment. Omitted for evaluations of which it is not known.",
           "type": "integer",
           "format": "int64",
           "example": 23
@@ -17334,7 +17334,7 @@ func init() {
           "example": 50
         },
         "variantID": {
-          "description": "Id of the variant, one of the same flag.",
+          "description": "ID of the variant, one of the same flag.",
           "type": "integer",
           "format": "int64",
           "minimum": 1,
@@ -17353,12 +17353,12 @@ func init() {
       "type": "object",
       "properties": {
         "description": {
-          "description": "Description of the copy. Empty or left out: that of the original with ` + "`" + ` (cloned)` + "`" + ` behind it.",
+          "description": "Description of the copy. Empty or omitted: that of the original with ` + "`" + ` (cloned)` + "`" + ` behind it.",
           "type": "string",
           "example": "Colour of the checkout button, second round"
         },
         "key": {
-          "description": "Key of the copy. Empty or left out: a random one. At most 63 characters: letters and digits of\nASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
+          "description": "Key of the copy. Empty or omitted: a random one. At most 63 characters: letters and digits of\nASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
           "type": "string",
           "example": "checkout-button-2"
         }
@@ -17372,7 +17372,7 @@ func init() {
       ],
       "properties": {
         "code": {
-          "description": "A number for programs, in answers to requests that break the schema. Left out in all others.",
+          "description": "A number for programs, in answers to requests that break the schema. Omitted in all others.",
           "type": "integer",
           "format": "int32",
           "example": 601
@@ -17403,7 +17403,7 @@ func init() {
           }
         },
         "entityID": {
-          "description": "Who asks: the id of a user, a device, a company. The variant is picked by this id, so the same\nid gets the same one. Empty or left out: the server makes up a random one, ` + "`" + `randomly_generated_` + "`" + `\nand a number, and every call is a new draw.",
+          "description": "Who asks: the ID of a user, a device, a company. The variant is picked by this ID, so the same\nid gets the same one. Empty or omitted: the server makes up a random one, ` + "`" + `randomly_generated_` + "`" + `\nand a number, and every call is a new draw.",
           "type": "string",
           "example": "user-1001"
         },
@@ -17413,14 +17413,14 @@ func init() {
           "example": "user"
         },
         "flagID": {
-          "description": "Id of the flag. It goes before ` + "`" + `flagKey` + "`" + `.",
+          "description": "ID of the flag. It goes before ` + "`" + `flagKey` + "`" + `.",
           "type": "integer",
           "format": "int64",
           "minimum": 1,
           "example": 42
         },
         "flagKey": {
-          "description": "Key of the flag, used if there is no flag with the ` + "`" + `flagID` + "`" + `. If no flag has this key and it is a\nnumber, it is taken as an id.",
+          "description": "Key of the flag, used if there is no flag with the ` + "`" + `flagID` + "`" + `. If no flag has this key and it is a\nnumber, it is taken as an ID.",
           "type": "string",
           "example": "checkout-button"
         },
@@ -17480,7 +17480,7 @@ func init() {
       "type": "object",
       "properties": {
         "dataRecordsEnabled": {
-          "description": "Whether the flag lets its evaluations be recorded. Left out when not.",
+          "description": "Whether the flag lets its evaluations be recorded. Omitted when not.",
           "type": "boolean",
           "x-omitempty": true,
           "example": true
@@ -17492,7 +17492,7 @@ func init() {
           "$ref": "#/definitions/evalDebugLog"
         },
         "flagID": {
-          "description": "Id of the flag; that of the question if no flag was found.",
+          "description": "ID of the flag; that of the question if no flag was found.",
           "type": "integer",
           "format": "int64",
           "example": 42
@@ -17503,13 +17503,13 @@ func init() {
           "example": "checkout-button"
         },
         "flagSnapshotID": {
-          "description": "Id of the snapshot of the flag that was evaluated, to look up later what it was like.",
+          "description": "ID of the snapshot of the flag that was evaluated, to look up later what it was like.",
           "type": "integer",
           "format": "int64",
           "example": 117
         },
         "flagTags": {
-          "description": "Values of the tags of the flag. Left out when there are none.",
+          "description": "Values of the tags of the flag. Omitted when there are none.",
           "type": "array",
           "items": {
             "type": "string"
@@ -17529,7 +17529,7 @@ func init() {
           "example": "evaluation"
         },
         "segmentID": {
-          "description": "Id of the segment that assigned the variant. Left out when there is no variant.",
+          "description": "ID of the segment that assigned the variant. Omitted when there is no variant.",
           "type": "integer",
           "format": "int64",
           "example": 23
@@ -17540,7 +17540,7 @@ func init() {
           "example": "2026-01-31T14:05:09Z"
         },
         "variantAttachment": {
-          "description": "Attachment of the variant, at least ` + "`" + `{}` + "`" + `. Left out when there is no variant.",
+          "description": "Attachment of the variant, at least ` + "`" + `{}` + "`" + `. Omitted when there is no variant.",
           "type": "object",
           "x-nullable": true,
           "example": {
@@ -17548,20 +17548,20 @@ func init() {
           }
         },
         "variantID": {
-          "description": "Id of the variant. Left out if it does not exist.",
+          "description": "ID of the variant. Omitted if it does not exist.",
           "type": "integer",
           "format": "int64",
           "example": 61
         },
         "variantKey": {
-          "description": "Key of the variant. Left out if it does not exist.",
+          "description": "Key of the variant. Omitted if it does not exist.",
           "type": "string",
           "example": "blue"
         }
       }
     },
     "evaluationBatchRequest": {
-      "description": "Entities, and the flags to evaluate for each of them: by tag, by id, by key, or all three.",
+      "description": "Entities, and the flags to evaluate for each of them: by tag, by ID, by key, or all three.",
       "type": "object",
       "required": [
         "entities"
@@ -17581,7 +17581,7 @@ func init() {
           }
         },
         "flagIDs": {
-          "description": "Ids of flags. Left out or at least one; repeated ids count once.",
+          "description": "IDs of flags. Omitted or at least one; repeated IDs count once.",
           "type": "array",
           "minItems": 1,
           "items": {
@@ -17595,7 +17595,7 @@ func init() {
           ]
         },
         "flagKeys": {
-          "description": "Keys of flags. Left out or at least one; repeated keys count once.",
+          "description": "Keys of flags. Omitted or at least one; repeated keys count once.",
           "type": "array",
           "minItems": 1,
           "items": {
@@ -17608,7 +17608,7 @@ func init() {
           ]
         },
         "flagTags": {
-          "description": "Values of tags: all flags that carry them are evaluated. Left out or at least one.",
+          "description": "Values of tags: all flags that carry them are evaluated. Omitted or at least one.",
           "type": "array",
           "minItems": 1,
           "items": {
@@ -17662,7 +17662,7 @@ func init() {
       ],
       "properties": {
         "evaluationResults": {
-          "description": "Results, entity by entity in the order of the request; for each entity flags by tag, then by id,\nthen by key.",
+          "description": "Results, entity by entity in the order of the request; for each entity flags by tag, then by ID,\nthen by key.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/evalResult"
@@ -17683,7 +17683,7 @@ func init() {
           }
         },
         "entityID": {
-          "description": "Id of the user, device or company. Empty or left out: the server makes up a random one.",
+          "description": "ID of the user, device or company. Empty or omitted: the server makes up a random one.",
           "type": "string",
           "example": "user-1001"
         },
@@ -17721,7 +17721,7 @@ func init() {
           "example": "user"
         },
         "flagID": {
-          "description": "Id of the flag.",
+          "description": "ID of the flag.",
           "type": "integer",
           "format": "int64",
           "example": 42
@@ -17732,19 +17732,19 @@ func init() {
           "example": "checkout-button"
         },
         "flagSnapshotID": {
-          "description": "Snapshot of the flag that was evaluated. Left out: the current one.",
+          "description": "Snapshot of the flag that was evaluated. Omitted: the current one.",
           "type": "integer",
           "format": "int64",
           "example": 117
         },
         "timestamp": {
-          "description": "When it was seen, as RFC 3339. Left out: now.",
+          "description": "When it was seen, as RFC 3339. Omitted: now.",
           "type": "string",
           "format": "date-time",
           "example": "2026-01-31T14:05:11.000Z"
         },
         "variantID": {
-          "description": "Id of the variant that was seen, one of this flag. Optional; it must agree with ` + "`" + `variantKey` + "`" + ` if\nboth are there.",
+          "description": "ID of the variant that was seen, one of this flag. Optional; it must agree with ` + "`" + `variantKey` + "`" + ` if\nboth are there.",
           "type": "integer",
           "format": "int64",
           "example": 61
@@ -17761,7 +17761,7 @@ func init() {
       "type": "object",
       "properties": {
         "index": {
-          "description": "Place of the row in the request, counted from 0. Left out for the first row.",
+          "description": "Place of the row in the request, counted from 0. Omitted for the first row.",
           "type": "integer",
           "format": "int64",
           "example": 1
@@ -17802,7 +17802,7 @@ func init() {
           }
         },
         "loggedCount": {
-          "description": "How many rows were recorded. Left out when none were.",
+          "description": "How many rows were recorded. Omitted when none were.",
           "type": "integer",
           "format": "int64",
           "example": 1
@@ -17869,7 +17869,7 @@ func init() {
           "example": "Ends on 1 March."
         },
         "segments": {
-          "description": "Parts of the audience, in the order in which they are tried: by rank, then by id.",
+          "description": "Parts of the audience, in the order in which they are tried: by rank, then by ID.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/segment"
@@ -17894,7 +17894,7 @@ func init() {
           "example": "ada@example.com"
         },
         "variants": {
-          "description": "Possible outcomes, in the order of their ids.",
+          "description": "Possible outcomes, in the order of their IDs.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/variant"
@@ -17903,7 +17903,7 @@ func init() {
       }
     },
     "flagDefinition": {
-      "description": "A flag with all its parts as one value. In a request, a field that is left out keeps what the flag has.",
+      "description": "A flag with all its parts as one value. In a request, a field that is omitted keeps what the flag has.",
       "type": "object",
       "required": [
         "snapshotID"
@@ -17955,7 +17955,7 @@ func init() {
           }
         },
         "snapshotID": {
-          "description": "Id of the snapshot that this is, or was made from.",
+          "description": "ID of the snapshot that this is, or was made from.",
           "type": "integer",
           "format": "int64",
           "minimum": 0,
@@ -17993,7 +17993,7 @@ func init() {
       ],
       "properties": {
         "base": {
-          "description": "The version that the definition was made from. Left out if the flag has no such snapshot.",
+          "description": "The version that the definition was made from. Omitted if the flag has no such snapshot.",
           "$ref": "#/definitions/flagDefinition"
         },
         "current": {
@@ -18018,7 +18018,7 @@ func init() {
       ],
       "properties": {
         "id": {
-          "description": "Id of a constraint of the segment; left out for a new one.",
+          "description": "ID of a constraint of the segment; omitted for a new one.",
           "type": "integer",
           "format": "int64",
           "minimum": 0,
@@ -18060,7 +18060,7 @@ func init() {
           "example": 50
         },
         "variantID": {
-          "description": "Id of the variant; left out to name it by ` + "`" + `variantKey` + "`" + `.",
+          "description": "ID of the variant; omitted to name it by ` + "`" + `variantKey` + "`" + `.",
           "type": "integer",
           "format": "int64",
           "minimum": 0,
@@ -18102,7 +18102,7 @@ func init() {
           }
         },
         "id": {
-          "description": "Id of a segment of the flag; left out for a new one.",
+          "description": "ID of a segment of the flag; omitted for a new one.",
           "type": "integer",
           "format": "int64",
           "minimum": 0,
@@ -18126,14 +18126,14 @@ func init() {
       ],
       "properties": {
         "attachment": {
-          "description": "JSON object that clients get with the variant. Left out: it stays as it is, and a new variant gets\nan empty one.",
+          "description": "JSON object that clients get with the variant. Omitted: it stays as it is, and a new variant gets\nan empty one.",
           "type": "object",
           "example": {
             "color": "#2f74c9"
           }
         },
         "id": {
-          "description": "Id of a variant of the flag; left out for a new one.",
+          "description": "ID of a variant of the flag; omitted for a new one.",
           "type": "integer",
           "format": "int64",
           "minimum": 0,
@@ -18148,7 +18148,7 @@ func init() {
       }
     },
     "flagDraft": {
-      "description": "Parts of a flag that are not saved. What is left out stays as it is. Parts keep their ids as\nin ` + "`" + `PUT /flags/{flagID}/definition` + "`" + `.",
+      "description": "Parts of a flag that are not saved. What is omitted stays as it is. Parts keep their IDs as\nin ` + "`" + `PUT /flags/{flagID}/definition` + "`" + `.",
       "type": "object",
       "properties": {
         "enabled": {
@@ -18185,7 +18185,7 @@ func init() {
           "$ref": "#/definitions/flag"
         },
         "id": {
-          "description": "Id of the snapshot. Ids grow with time, over all flags.",
+          "description": "ID of the snapshot. IDs grow with time, over all flags.",
           "type": "integer",
           "format": "int64",
           "minimum": 1,
@@ -18210,7 +18210,7 @@ func init() {
       "type": "object",
       "properties": {
         "maxID": {
-          "description": "The highest id of all snapshots. Left out until the first one exists.",
+          "description": "The highest ID of all snapshots. Omitted until the first one exists.",
           "type": "integer",
           "format": "int64",
           "example": 117
@@ -18304,12 +18304,12 @@ func init() {
           }
         },
         "entityID": {
-          "description": "Id of the entity, made up if it had none.",
+          "description": "ID of the entity, made up if it had none.",
           "type": "string",
           "example": "user-1001"
         },
         "flagSnapshotID": {
-          "description": "Id of the snapshot that was evaluated, or that the draft was made from.",
+          "description": "ID of the snapshot that was evaluated, or that the draft was made from.",
           "type": "integer",
           "format": "int64",
           "example": 117
@@ -18334,13 +18334,13 @@ func init() {
           "example": "held_out"
         },
         "segmentID": {
-          "description": "Id of the segment that matched. Left out for a new one.",
+          "description": "ID of the segment that matched. Omitted for a new one.",
           "type": "integer",
           "format": "int64",
           "example": 23
         },
         "variantID": {
-          "description": "Id of the variant. Left out for a new one.",
+          "description": "ID of the variant. Omitted for a new one.",
           "type": "integer",
           "format": "int64",
           "example": 61
@@ -18392,7 +18392,7 @@ func init() {
       }
     },
     "putFlagRequest": {
-      "description": "Changes to a flag. Fields that are left out, or null, stay as they are. Unknown fields are ignored, and named in\na ` + "`" + `Warning` + "`" + ` header.",
+      "description": "Changes to a flag. Fields that are omitted, or null, stay as they are. Unknown fields are ignored, and named in\na ` + "`" + `Warning` + "`" + ` header.",
       "type": "object",
       "properties": {
         "dataRecordsEnabled": {
@@ -18447,7 +18447,7 @@ func init() {
       ],
       "properties": {
         "segmentIDs": {
-          "description": "Ids of the segments, the one to be tried first in front.",
+          "description": "IDs of the segments, the one to be tried first in front.",
           "type": "array",
           "minItems": 1,
           "items": {
@@ -18494,7 +18494,7 @@ func init() {
       ],
       "properties": {
         "attachment": {
-          "description": "A JSON object that replaces the old one. Left out: the old one stays. A string, number or list:\n400.",
+          "description": "A JSON object that replaces the old one. Omitted: the old one stays. A string, number or list:\n400.",
           "type": "object",
           "example": {
             "color": "#0969da"
@@ -18525,7 +18525,7 @@ func init() {
           "$ref": "#/definitions/readinessEvaluation"
         },
         "recorders": {
-          "description": "The recorders that are switched on.",
+          "description": "The recorders that are on.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/readinessRecorder"
@@ -18557,14 +18557,14 @@ func init() {
       ],
       "properties": {
         "latencyMilliseconds": {
-          "description": "How long the answer took. Left out without one.",
+          "description": "How long the answer took. Omitted without one.",
           "type": "number",
           "format": "double",
           "x-nullable": true,
           "example": 0.4
         },
         "status": {
-          "description": "` + "`" + `OK` + "`" + `; ` + "`" + `unreachable` + "`" + ` if it did not answer within two seconds, in which case the log says why;\n` + "`" + `none` + "`" + ` if the flags come from a JSON document.",
+          "description": "` + "`" + `OK` + "`" + `; ` + "`" + `unreachable` + "`" + ` if it did not answer within two seconds, in which case the log has the reason;\n` + "`" + `none` + "`" + ` if the flags come from a JSON document.",
           "type": "string",
           "enum": [
             "OK",
@@ -18590,7 +18590,7 @@ func init() {
           "example": 1.2
         },
         "checkedAt": {
-          "description": "When their source last confirmed or replaced them. Left out before the first time.",
+          "description": "When their source last confirmed or replaced them. Omitted before the first time.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
@@ -18618,7 +18618,7 @@ func init() {
           "example": "datar"
         },
         "status": {
-          "description": "` + "`" + `OK` + "`" + `, or ` + "`" + `failing` + "`" + ` if its last attempt to deliver failed. The log says why.",
+          "description": "` + "`" + `OK` + "`" + `, or ` + "`" + `failing` + "`" + ` if its last attempt to deliver failed. The log has the reason.",
           "type": "string",
           "enum": [
             "OK",
@@ -18649,14 +18649,14 @@ func init() {
           "x-omitempty": false
         },
         "lastDeliveryAt": {
-          "description": "When the broker last confirmed something. Left out before the first time.",
+          "description": "When the broker last confirmed something. Omitted before the first time.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
           "example": "2026-01-24T10:14:59.000Z"
         },
         "lastErrorAt": {
-          "description": "When the last attempt failed that did; the server's log says why. Left out when none did.",
+          "description": "When the last attempt failed that did; the server's log has the reason. Omitted when none did.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
@@ -18765,7 +18765,7 @@ func init() {
           "example": 23
         },
         "rank": {
-          "description": "Place in the order of segments: the lowest rank is tried first, equal ranks by id. A new segment\nhas 999.",
+          "description": "Place in the order of segments: the lowest rank is tried first, equal ranks by ID. A new segment\nhas 999.",
           "type": "integer",
           "format": "int64",
           "minimum": 0,
@@ -18791,7 +18791,7 @@ func init() {
           "example": "constraint not met: country EQ \"FR\""
         },
         "segmentID": {
-          "description": "Id of the segment.",
+          "description": "ID of the segment.",
           "type": "integer",
           "format": "int64",
           "minimum": 1,
@@ -18882,51 +18882,51 @@ func init() {
   },
   "tags": [
     {
-      "description": "A flag has variants, which are its possible outcomes, and segments, which say who gets which. A\nnew flag is disabled: nobody gets a variant until it is switched on.",
+      "description": "A flag has variants, which are its possible results, and segments, which determine which\nentities get which variant. A new flag is disabled: it assigns no variant until it is enabled.",
       "name": "flag"
     },
     {
-      "description": "Tags are labels for finding flags and for evaluating several at once. A tag belongs to the whole\nserver: flags that carry the same value share it.",
+      "description": "Tags are labels to find flags, and to evaluate several flags at once. Flags with the same value\nshare one tag.",
       "name": "tag"
     },
     {
-      "description": "A variant is one possible outcome of a flag, such as ` + "`" + `on` + "`" + ` or ` + "`" + `blue` + "`" + `. Its attachment is a JSON\nobject that travels with it: this is how a flag carries configuration.",
+      "description": "A variant is one possible result of a flag, such as ` + "`" + `on` + "`" + ` or ` + "`" + `blue` + "`" + `. It can have an attachment, a\nJSON object with configuration that evaluations return with the variant.",
       "name": "variant"
     },
     {
-      "description": "A segment is a part of the audience. Segments are tried by rank, lowest first, and the first one\nwhose constraints all match decides.",
+      "description": "A segment selects entities by constraints. Evaluation tries segments by rank, lowest first. The\nfirst segment whose constraints all match decides.",
       "name": "segment"
     },
     {
-      "description": "A constraint is a condition on the context of an entity, such as ` + "`" + `country EQ \"FR\"` + "`" + `. All\nconstraints of a segment must hold; a segment without any matches everybody.",
+      "description": "A constraint is a condition on the context of an entity, such as ` + "`" + `country EQ \"FR\"` + "`" + `. A segment\nmatches if all its constraints match. A segment without constraints matches every entity.",
       "name": "constraint"
     },
     {
-      "description": "A distribution is the share of a segment that one variant gets. The distributions of a segment\nsum to 100 percent and are always replaced together.",
+      "description": "A distribution is the share of a segment that one variant gets. The distributions of a segment\nsum to 100 percent, and a request replaces all of them.",
       "name": "distribution"
     },
     {
-      "description": "Which variant does this entity get? Evaluation reads no database, and an entity with the same\ncontext gets the same variant every time until the flag is changed.",
+      "description": "An evaluation returns the variant of an entity. It reads no database. An entity with the same\ncontext gets the same variant until the flag changes.",
       "name": "evaluation"
     },
     {
-      "description": "An exposure says that somebody has really seen a variant, which is not the same as having been\nassigned it. Exposures go to the streaming recorders; Datar does not count them.",
+      "description": "An exposure reports that a user has seen a variant. An evaluation only assigns it. Exposures go\nto the streaming recorders. Datar does not count them.",
       "name": "exposure"
     },
     {
-      "description": "Is the server up?",
+      "description": "Whether the server can evaluate flags.",
       "name": "health"
     },
     {
-      "description": "The flags as a file: for backups, for eval-only servers, and for a look at what evaluation works\nwith.",
+      "description": "The flags as a file, for backups and eval-only servers.",
       "name": "export"
     },
     {
-      "description": "What the flags really do: how many evaluations each flag, variant and segment had.\nFLAGR_RECORDER_ENABLED=true and a FLAGR_RECORDER_TYPE that contains ` + "`" + `datar` + "`" + ` switch Datar on; a\nflag is counted while its ` + "`" + `dataRecordsEnabled` + "`" + ` is true.",
+      "description": "How often each flag, variant and segment was evaluated, and what follows from it. Datar is on if\nFLAGR_RECORDER_ENABLED is true and FLAGR_RECORDER_TYPE contains ` + "`" + `datar` + "`" + `. It counts the flags\nwhose ` + "`" + `dataRecordsEnabled` + "`" + ` is true.",
       "name": "datar"
     },
     {
-      "description": "Records of evaluations and exposures on their way to Kafka, Kinesis or Pub/Sub.\nFLAGR_RECORDER_ENABLED=true and FLAGR_RECORDER_TYPE switch these recorders on.",
+      "description": "Records of evaluations and exposures for Kafka, Kinesis and Pub/Sub. These recorders are on if\nFLAGR_RECORDER_ENABLED is true and FLAGR_RECORDER_TYPE contains their names.",
       "name": "recorder"
     }
   ]

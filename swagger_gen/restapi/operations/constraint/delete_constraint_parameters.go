@@ -27,17 +27,17 @@ func NewDeleteConstraintParams() DeleteConstraintParams {
 type DeleteConstraintParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// Id of the constraint. It must be one of this segment.
+	// ID of the constraint. It must be one of this segment.
 	// Required: true
 	// Minimum: 1
 	// In: path
 	ConstraintID int64
-	// Id of the flag.
+	// ID of the flag.
 	// Required: true
 	// Minimum: 1
 	// In: path
 	FlagID int64
-	// Id of the segment. It must be one of this flag.
+	// ID of the segment. It must be one of this flag.
 	// Required: true
 	// Minimum: 1
 	// In: path

@@ -30,7 +30,7 @@ func NewFindConstraints(ctx *middleware.Context, handler FindConstraintsHandler)
 //
 // # List the constraints of a segment
 //
-// Lists the constraints of one segment in the order of their ids.
+// Lists the constraints of one segment in the order of their IDs.
 type FindConstraints struct {
 	Context *middleware.Context
 	Handler FindConstraintsHandler

@@ -28,7 +28,7 @@ func NewGetDatarFlagChangesParams() GetDatarFlagChangesParams {
 type GetDatarFlagChangesParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// Id of the flag.
+	// ID of the flag.
 	// Required: true
 	// Minimum: 1
 	// In: path

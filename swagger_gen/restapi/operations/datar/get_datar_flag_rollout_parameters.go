@@ -28,7 +28,7 @@ func NewGetDatarFlagRolloutParams() GetDatarFlagRolloutParams {
 type GetDatarFlagRolloutParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// Id of the flag.
+	// ID of the flag.
 	// Required: true
 	// Minimum: 1
 	// In: path

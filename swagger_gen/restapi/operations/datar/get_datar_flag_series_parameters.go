@@ -39,7 +39,7 @@ type GetDatarFlagSeriesParams struct {
 	// before, or a time in RFC 3339 that lies in its first bucket.
 	// In: query
 	Compare *string
-	// Id of the flag.
+	// ID of the flag.
 	// Required: true
 	// Minimum: 1
 	// In: path

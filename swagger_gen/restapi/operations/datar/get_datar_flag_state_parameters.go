@@ -31,7 +31,7 @@ type GetDatarFlagStateParams struct {
 	// How many days count as lately, from 1 to 365. Default: 30.
 	// In: query
 	Days *int64
-	// Id of the flag.
+	// ID of the flag.
 	// Required: true
 	// Minimum: 1
 	// In: path

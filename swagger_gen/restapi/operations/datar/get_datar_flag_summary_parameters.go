@@ -28,7 +28,7 @@ func NewGetDatarFlagSummaryParams() GetDatarFlagSummaryParams {
 type GetDatarFlagSummaryParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// Id of the flag, which may be deleted.
+	// ID of the flag, which may be deleted.
 	// Required: true
 	// In: path
 	FlagID int64

@@ -94,7 +94,7 @@ func (o *GetDatarFlagSummaryBadRequest) WriteResponse(rw http.ResponseWriter, pr
 // GetDatarFlagSummaryNotFoundCode is the HTTP code returned for type GetDatarFlagSummaryNotFound
 const GetDatarFlagSummaryNotFoundCode int = 404
 
-// GetDatarFlagSummaryNotFound No flag has this id, and none was ever counted under it.
+// GetDatarFlagSummaryNotFound No flag has this ID, and none was ever counted under it.
 //
 // swagger:response getDatarFlagSummaryNotFound
 type GetDatarFlagSummaryNotFound struct {
@@ -135,7 +135,7 @@ func (o *GetDatarFlagSummaryNotFound) WriteResponse(rw http.ResponseWriter, prod
 // GetDatarFlagSummaryUnprocessableEntityCode is the HTTP code returned for type GetDatarFlagSummaryUnprocessableEntity
 const GetDatarFlagSummaryUnprocessableEntityCode int = 422
 
-// GetDatarFlagSummaryUnprocessableEntity The id is not a number, or `from` or `to` is not a time; the message names the parameter.
+// GetDatarFlagSummaryUnprocessableEntity The ID is not a number, or `from` or `to` is not a time; the message names the parameter.
 //
 // swagger:response getDatarFlagSummaryUnprocessableEntity
 type GetDatarFlagSummaryUnprocessableEntity struct {
@@ -173,8 +173,8 @@ func (o *GetDatarFlagSummaryUnprocessableEntity) WriteResponse(rw http.ResponseW
 	}
 }
 
-// GetDatarFlagSummaryDefault 400: `from` is after `to`. 404: no flag has this id, and none was ever counted under it. 422:
-// the id is not a number, or `from` or `to` is not a time; the message names the parameter. 500:
+// GetDatarFlagSummaryDefault 400: `from` is after `to`. 404: no flag has this ID, and none was ever counted under it. 422:
+// the ID is not a number, or `from` or `to` is not a time; the message names the parameter. 500:
 // the counts cannot be read. 503: Datar is off; FLAGR_RECORDER_ENABLED=true and a
 // FLAGR_RECORDER_TYPE containing `datar` switch it on.
 //

@@ -27,7 +27,7 @@ func NewGetDatarFlagTailParams() GetDatarFlagTailParams {
 type GetDatarFlagTailParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// Id of the flag.
+	// ID of the flag.
 	// Required: true
 	// Minimum: 1
 	// In: path

@@ -133,7 +133,7 @@ func (o *GetDatarFlagTailTooManyRequests) WriteResponse(rw http.ResponseWriter, 
 	}
 }
 
-// GetDatarFlagTailDefault 404: no such flag. 429: there are 20 listeners. 501: the tail is switched off. 503:
+// GetDatarFlagTailDefault 404: no such flag. 429: there are 20 listeners. 501: the tail is off. 503:
 // Datar is off.
 //
 // swagger:response getDatarFlagTailDefault

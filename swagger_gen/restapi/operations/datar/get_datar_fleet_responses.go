@@ -91,7 +91,7 @@ func (o *GetDatarFleetBadRequest) WriteResponse(rw http.ResponseWriter, producer
 	}
 }
 
-// GetDatarFleetDefault Datar is switched off, or counts are forwarded to a central server, which has the fleet (503), or
+// GetDatarFleetDefault Datar is off, or counts are forwarded to a central server, which has the fleet (503), or
 // the server failed (500).
 //
 // swagger:response getDatarFleetDefault

@@ -46,7 +46,7 @@ type GetDatarStatesParams struct {
 	// Leave out this many flags from the start of the list. Default: 0.
 	// In: query
 	Offset *int64
-	// Only flags with this text in id, key, description or a tag, in upper or lower case.
+	// Only flags with this text in ID, key, description or a tag, in upper or lower case.
 	// Parts separated by commas must all be found.
 	// In: query
 	Q *string

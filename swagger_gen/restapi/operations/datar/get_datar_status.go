@@ -32,11 +32,11 @@ func NewGetDatarStatus(ctx *middleware.Context, handler GetDatarStatusHandler) *
 //
 // Returns the statistics of this server's Datar: how many evaluations were recorded, and where they are
 // now. At any moment `recorded` = `stored` + `pending` + the sum of `dropped`. `complete` is about
-// all servers and the last 7 days. It is left out if the database does not answer within a second,
+// all servers and the last 7 days. It is omitted if the database does not answer within a second,
 // and on an edge server, which has no database.
 //
 // All numbers are of this server, and begin with its start. Other servers on the same database
-// have their own. A 503 means that Datar is switched off.
+// have their own. A 503 means that Datar is off.
 type GetDatarStatus struct {
 	Context *middleware.Context
 	Handler GetDatarStatusHandler

@@ -50,7 +50,7 @@ func (o *GetDatarStatusOK) WriteResponse(rw http.ResponseWriter, producer runtim
 	}
 }
 
-// GetDatarStatusDefault Datar is switched off (503), or the server failed (500).
+// GetDatarStatusDefault Datar is off (503), or the server failed (500).
 //
 // swagger:response getDatarStatusDefault
 type GetDatarStatusDefault struct {

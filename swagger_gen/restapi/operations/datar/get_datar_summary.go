@@ -31,7 +31,7 @@ func NewGetDatarSummary(ctx *middleware.Context, handler GetDatarSummaryHandler)
 // # Rank flags by traffic
 //
 // Lists the flags that were evaluated in a span of time: how often, and when last. The flag with
-// the most evaluations comes first, and flags without any are left out.
+// the most evaluations comes first, and flags without any are omitted.
 //
 // The span goes from `from`, inclusive, to `to`, exclusive. Counts are kept by UTC hour, so both
 // ends are widened to whole UTC hours: from 10:20 to 11:10 counts everything from 10:00 to 12:00.

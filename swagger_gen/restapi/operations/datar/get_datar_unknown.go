@@ -30,7 +30,7 @@ func NewGetDatarUnknown(ctx *middleware.Context, handler GetDatarUnknownHandler)
 //
 // # List what was asked for and is not there
 //
-// Lists the keys and ids by which applications asked for flags that do not exist. Each server
+// Lists the keys and IDs by which applications asked for flags that do not exist. Each server
 // keeps at most 1,000 texts an hour, of 63 bytes at most; the others are counted as `(other)`.
 // Rows of `POST /datar/evaluations` that are refused as `FLAG_NOT_FOUND` are among them.
 type GetDatarUnknown struct {

@@ -53,7 +53,7 @@ func (o *PostDatarEvaluationsOK) WriteResponse(rw http.ResponseWriter, producer 
 // PostDatarEvaluationsDefault The body is malformed or there is none, all of its rows are too old, or the Idempotency-Key is
 // empty, too long, or there more than once (400), the body ended early or came too slowly, and can
 // be sent again (408), the key came before with another body (409), the batch is too large (413),
-// its type or its encoding is not accepted (415), the endpoint is switched off (501), or the
+// its type or its encoding is not accepted (415), the endpoint is off (501), or the
 // database is away: then nothing was counted, and the batch can be sent again after the seconds in
 // Retry-After (503).
 //

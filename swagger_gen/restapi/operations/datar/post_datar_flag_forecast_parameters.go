@@ -35,7 +35,7 @@ type PostDatarFlagForecastParams struct {
 	// Required: true
 	// In: body
 	Body *models.DatarForecastRequest
-	// Id of the flag.
+	// ID of the flag.
 	// Required: true
 	// Minimum: 1
 	// In: path

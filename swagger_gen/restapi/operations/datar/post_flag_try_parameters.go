@@ -35,7 +35,7 @@ type PostFlagTryParams struct {
 	// Required: true
 	// In: body
 	Body *models.FlagTryRequest
-	// Id of the flag.
+	// ID of the flag.
 	// Required: true
 	// Minimum: 1
 	// In: path

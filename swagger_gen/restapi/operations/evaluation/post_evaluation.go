@@ -34,13 +34,13 @@ func NewPostEvaluation(ctx *middleware.Context, handler PostEvaluationHandler) *
 // device, a company.
 //
 // The segments of the flag are tried by rank. The first one whose constraints all match decides:
-// its rollout and its distributions pick the variant, or none, from a hash of the flag's id and
-// the entity's id. So an entity with the same context gets the same variant on every server and
+// its rollout and its distributions pick the variant, or none, from a hash of the flag's ID and
+// the entity's ID. So an entity with the same context gets the same variant on every server and
 // every day, as long as the flag stays as it is.
 //
 // The status is 200 also when the entity gets no variant: the flag is unknown, disabled or has no
 // segments (`evalDebugLog.msg` says which), no segment matched, or the rollout left the entity
-// out. Then `segmentID`, `variantID` and `variantKey` are left out, and the client should do what
+// out. Then `segmentID`, `variantID` and `variantKey` are omitted, and the client should do what
 // it does without the flag.
 //
 // The result is recorded if the flag has `dataRecordsEnabled`, is enabled and has segments, and

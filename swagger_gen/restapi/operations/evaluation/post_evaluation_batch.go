@@ -32,10 +32,10 @@ func NewPostEvaluationBatch(ctx *middleware.Context, handler PostEvaluationBatch
 //
 // Evaluates flags for each of the entities, as `POST /evaluation` does for one. For each entity
 // come first the flags found by tag, then those in `flagIDs`, then those in `flagKeys`. Repeated
-// ids and repeated keys count once; a flag that is named in two of the three ways is evaluated
+// IDs and repeated keys count once; a flag that is named in two of the three ways is evaluated
 // twice.
 //
-// A batch that names no flag, or only tags that no flag has, gets an empty list. An unknown id or
+// A batch that names no flag, or only tags that no flag has, gets an empty list. An unknown ID or
 // key gets a result without a variant.
 type PostEvaluationBatch struct {
 	Context *middleware.Context

@@ -54,7 +54,7 @@ func (o *PostEvaluationBatchOK) WriteResponse(rw http.ResponseWriter, producer r
 const PostEvaluationBatchBadRequestCode int = 400
 
 // PostEvaluationBatchBadRequest The body is not JSON, an entity is null, or the batch is larger than FLAGR_EVAL_BATCH_SIZE allows:
-// entities × (ids + keys, and 1 more if there are tags). By default there is no such limit.
+// entities × (IDs + keys, and 1 more if there are tags). By default there is no such limit.
 //
 // swagger:response postEvaluationBatchBadRequest
 type PostEvaluationBatchBadRequest struct {
@@ -134,7 +134,7 @@ func (o *PostEvaluationBatchUnprocessableEntity) WriteResponse(rw http.ResponseW
 }
 
 // PostEvaluationBatchDefault 400: the body is not JSON, an entity is null, or the batch is larger than FLAGR_EVAL_BATCH_SIZE
-// allows: entities × (ids + keys, and 1 more if there are tags). By default there is no such
+// allows: entities × (IDs + keys, and 1 more if there are tags). By default there is no such
 // limit. 422: `entities` or another given list is empty, or a field is outside its limits.
 //
 // swagger:response postEvaluationBatchDefault

@@ -41,7 +41,7 @@ type GetExportEvalCacheJSONParams struct {
 	// `ids` or `keys` is given.
 	// In: query
 	Enabled *bool
-	// Only flags with these ids, separated by commas.
+	// Only flags with these IDs, separated by commas.
 	// In: query
 	// Collection Format: csv
 	Ids []int64

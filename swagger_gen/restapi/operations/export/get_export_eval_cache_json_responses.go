@@ -74,7 +74,7 @@ func (o *GetExportEvalCacheJSONNotModified) WriteResponse(rw http.ResponseWriter
 // GetExportEvalCacheJSONUnprocessableEntityCode is the HTTP code returned for type GetExportEvalCacheJSONUnprocessableEntity
 const GetExportEvalCacheJSONUnprocessableEntityCode int = 422
 
-// GetExportEvalCacheJSONUnprocessableEntity An id is not a whole number from 1, or `tagsOperator` is something else.
+// GetExportEvalCacheJSONUnprocessableEntity An ID is not a whole number from 1, or `tagsOperator` is something else.
 //
 // swagger:response getExportEvalCacheJsonUnprocessableEntity
 type GetExportEvalCacheJSONUnprocessableEntity struct {
@@ -112,7 +112,7 @@ func (o *GetExportEvalCacheJSONUnprocessableEntity) WriteResponse(rw http.Respon
 	}
 }
 
-// GetExportEvalCacheJSONDefault 422: an id is not a whole number from 1, or `tagsOperator` is something else.
+// GetExportEvalCacheJSONDefault 422: an ID is not a whole number from 1, or `tagsOperator` is something else.
 //
 // swagger:response getExportEvalCacheJsonDefault
 type GetExportEvalCacheJSONDefault struct {

@@ -35,7 +35,7 @@ func (o *DeleteFlagOK) WriteResponse(rw http.ResponseWriter, producer runtime.Pr
 // DeleteFlagNotFoundCode is the HTTP code returned for type DeleteFlagNotFound
 const DeleteFlagNotFoundCode int = 404
 
-// DeleteFlagNotFound No flag has this id, or it is deleted already.
+// DeleteFlagNotFound No flag has this ID, or it is deleted already.
 //
 // swagger:response deleteFlagNotFound
 type DeleteFlagNotFound struct {
@@ -73,7 +73,7 @@ func (o *DeleteFlagNotFound) WriteResponse(rw http.ResponseWriter, producer runt
 	}
 }
 
-// DeleteFlagDefault 404: no flag has this id, or it is deleted already.
+// DeleteFlagDefault 404: no flag has this ID, or it is deleted already.
 //
 // swagger:response deleteFlagDefault
 type DeleteFlagDefault struct {

@@ -32,9 +32,9 @@ func NewDuplicateFlag(ctx *middleware.Context, handler DuplicateFlagHandler) *Du
 //
 // Creates a new flag as a copy of this one: enabled or not, notes, `dataRecordsEnabled`, entity
 // type, variants, segments in their order, constraints, distributions and tags. Everything but the
-// tags gets new ids. The history stays with the original.
+// tags gets new IDs. The history stays with the original.
 //
-// The same user may get another variant of the copy, because the flag's id takes part in the
+// The same user may get another variant of the copy, because the flag's ID takes part in the
 // choice.
 type DuplicateFlag struct {
 	Context *middleware.Context

@@ -29,10 +29,10 @@ func NewDuplicateFlagParams() DuplicateFlagParams {
 type DuplicateFlagParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// Key and description of the copy. The body may be left out.
+	// Key and description of the copy. The body may be omitted.
 	// In: body
 	Body *models.DuplicateFlagRequest
-	// Id of the flag.
+	// ID of the flag.
 	// Required: true
 	// Minimum: 1
 	// In: path

@@ -30,7 +30,7 @@ func NewFindFlags(ctx *middleware.Context, handler FindFlagsHandler) *FindFlags 
 //
 // # List flags
 //
-// Lists the flags that meet all of the given filters, in the order of their ids. Tags are always
+// Lists the flags that meet all of the given filters, in the order of their IDs. Tags are always
 // included; segments and variants only with `preload`, and otherwise those lists are empty.
 type FindFlags struct {
 	Context *middleware.Context

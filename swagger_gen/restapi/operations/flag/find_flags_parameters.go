@@ -42,10 +42,10 @@ type FindFlagsParams struct {
 	// The flag with exactly this key.
 	// In: query
 	Key *string
-	// At most this many. Left out: all.
+	// At most this many. Default: all.
 	// In: query
 	Limit *int64
-	// Leave out this many from the start of the list. Left out: none.
+	// Skip this many. Default: 0.
 	// In: query
 	Offset *int64
 	// Include the segments, with their constraints and distributions, and the variants. Default:

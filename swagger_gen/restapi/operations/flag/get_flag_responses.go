@@ -53,7 +53,7 @@ func (o *GetFlagOK) WriteResponse(rw http.ResponseWriter, producer runtime.Produ
 // GetFlagNotFoundCode is the HTTP code returned for type GetFlagNotFound
 const GetFlagNotFoundCode int = 404
 
-// GetFlagNotFound No flag has this id, or it is deleted.
+// GetFlagNotFound No flag has this ID, or it is deleted.
 //
 // swagger:response getFlagNotFound
 type GetFlagNotFound struct {
@@ -91,7 +91,7 @@ func (o *GetFlagNotFound) WriteResponse(rw http.ResponseWriter, producer runtime
 	}
 }
 
-// GetFlagDefault 404: no flag has this id, or it is deleted.
+// GetFlagDefault 404: no flag has this ID, or it is deleted.
 //
 // swagger:response getFlagDefault
 type GetFlagDefault struct {

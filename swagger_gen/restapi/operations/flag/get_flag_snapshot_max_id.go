@@ -28,9 +28,9 @@ func NewGetFlagSnapshotMaxID(ctx *middleware.Context, handler GetFlagSnapshotMax
 
 // GetFlagSnapshotMaxID swagger:route GET /flags/snapshots/max_id flag getFlagSnapshotMaxId
 //
-// # Get the id of the newest change
+// # Get the ID of the newest change
 //
-// Gets the id of the newest snapshot of all flags. While it stays the same, no flag has changed: a
+// Gets the ID of the newest snapshot of all flags. While it stays the same, no flag has changed: a
 // cheap question for clients that keep a copy of the flags.
 type GetFlagSnapshotMaxID struct {
 	Context *middleware.Context

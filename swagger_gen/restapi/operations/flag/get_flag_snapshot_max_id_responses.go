@@ -12,7 +12,7 @@ import (
 // GetFlagSnapshotMaxIDOKCode is the HTTP code returned for type GetFlagSnapshotMaxIDOK
 const GetFlagSnapshotMaxIDOKCode int = 200
 
-// GetFlagSnapshotMaxIDOK The highest snapshot id. `maxID` is left out before the first change.
+// GetFlagSnapshotMaxIDOK The highest snapshot ID. `maxID` is omitted before the first change.
 //
 // swagger:response getFlagSnapshotMaxIdOK
 type GetFlagSnapshotMaxIDOK struct {

@@ -28,7 +28,7 @@ func NewGetFlagSnapshotsParams() GetFlagSnapshotsParams {
 type GetFlagSnapshotsParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// Id of the flag.
+	// ID of the flag.
 	// Required: true
 	// Minimum: 1
 	// In: path
@@ -36,7 +36,7 @@ type GetFlagSnapshotsParams struct {
 	// At most this many. The list ends before the states take more than 8 MiB, with or without a limit, but has one in any case: continue with offset.
 	// In: query
 	Limit *int64
-	// Leave out this many from the start of the list. Left out: none.
+	// Skip this many. Default: 0.
 	// In: query
 	Offset *int64
 	// `ASC` lists the oldest first, `DESC` the newest. Default: the newest.

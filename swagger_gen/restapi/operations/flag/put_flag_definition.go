@@ -34,10 +34,10 @@ func NewPutFlagDefinition(ctx *middleware.Context, handler PutFlagDefinitionHand
 // that the definition was made from: if the flag has changed since, nothing is saved, and the answer is
 // 409 with both versions.
 //
-// A field that is left out keeps what the flag has. A list that is there replaces the flag's list: a
+// A field that is omitted keeps what the flag has. A list that is there replaces the flag's list: a
 // part with an `id` is kept and changed, a part without one is new, and parts of the flag that the list
 // does not name are removed. An empty list removes all of them. Segments are evaluated in the order of
-// their list. Constraints come back in the order of their ids. A distribution names its variant by
+// their list. Constraints come back in the order of their IDs. A distribution names its variant by
 // `variantID`, or by the `variantKey` that the variant has in this definition, as it must for a new one.
 //
 // Either all of it is saved or nothing. A definition that changes nothing writes no snapshot.

@@ -35,7 +35,7 @@ type PutFlagDefinitionParams struct {
 	// Required: true
 	// In: body
 	Body *models.FlagDefinition
-	// Id of the flag.
+	// ID of the flag.
 	// Required: true
 	// Minimum: 1
 	// In: path

@@ -35,7 +35,7 @@ type PutFlagParams struct {
 	// Required: true
 	// In: body
 	Body *models.PutFlagRequest
-	// Id of the flag.
+	// ID of the flag.
 	// Required: true
 	// Minimum: 1
 	// In: path

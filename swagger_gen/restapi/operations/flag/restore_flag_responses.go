@@ -53,7 +53,7 @@ func (o *RestoreFlagOK) WriteResponse(rw http.ResponseWriter, producer runtime.P
 // RestoreFlagNotFoundCode is the HTTP code returned for type RestoreFlagNotFound
 const RestoreFlagNotFoundCode int = 404
 
-// RestoreFlagNotFound No flag ever had this id.
+// RestoreFlagNotFound No flag ever had this ID.
 //
 // swagger:response restoreFlagNotFound
 type RestoreFlagNotFound struct {
@@ -91,7 +91,7 @@ func (o *RestoreFlagNotFound) WriteResponse(rw http.ResponseWriter, producer run
 	}
 }
 
-// RestoreFlagDefault 404: no flag ever had this id.
+// RestoreFlagDefault 404: no flag ever had this ID.
 //
 // swagger:response restoreFlagDefault
 type RestoreFlagDefault struct {

@@ -35,7 +35,7 @@ type SetFlagEnabledParams struct {
 	// Required: true
 	// In: body
 	Body *models.SetFlagEnabledRequest
-	// Id of the flag.
+	// ID of the flag.
 	// Required: true
 	// Minimum: 1
 	// In: path

@@ -30,12 +30,12 @@ func NewGetRecordersStatus(ctx *middleware.Context, handler GetRecordersStatusHa
 //
 // # Show whether streaming works
 //
-// Returns the statistics of each streaming recorder that is switched on: `kafka`, `kinesis` and `pubsub`.
+// Returns the statistics of each streaming recorder that is on: `kafka`, `kinesis` and `pubsub`.
 // At any moment `recorded` = `delivered` + `pending` + the sum of `dropped`. Datar has a status of
 // its own, `GET /datar/status`.
 //
 // All numbers are of this server, and begin with its start. The list is empty if no streaming
-// recorder is switched on.
+// recorder is on.
 type GetRecordersStatus struct {
 	Context *middleware.Context
 	Handler GetRecordersStatusHandler

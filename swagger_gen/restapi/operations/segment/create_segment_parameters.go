@@ -35,7 +35,7 @@ type CreateSegmentParams struct {
 	// Required: true
 	// In: body
 	Body *models.CreateSegmentRequest
-	// Id of the flag.
+	// ID of the flag.
 	// Required: true
 	// Minimum: 1
 	// In: path

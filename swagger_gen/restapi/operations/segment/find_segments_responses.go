@@ -12,7 +12,7 @@ import (
 // FindSegmentsOKCode is the HTTP code returned for type FindSegmentsOK
 const FindSegmentsOKCode int = 200
 
-// FindSegmentsOK The segments by rank, then by id.
+// FindSegmentsOK The segments by rank, then by ID.
 //
 // swagger:response findSegmentsOK
 type FindSegmentsOK struct {

@@ -35,7 +35,7 @@ type PutSegmentsReorderParams struct {
 	// Required: true
 	// In: body
 	Body *models.PutSegmentReorderRequest
-	// Id of the flag.
+	// ID of the flag.
 	// Required: true
 	// Minimum: 1
 	// In: path

@@ -31,7 +31,7 @@ func NewCreateTag(ctx *middleware.Context, handler CreateTagHandler) *CreateTag 
 // # Tag a flag
 //
 // Puts a tag on a flag. If the value is known from this or another flag, that tag is used and
-// keeps its id, so tagging twice does no harm.
+// keeps its ID, so tagging twice does no harm.
 type CreateTag struct {
 	Context *middleware.Context
 	Handler CreateTagHandler

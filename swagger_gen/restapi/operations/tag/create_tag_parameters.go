@@ -35,7 +35,7 @@ type CreateTagParams struct {
 	// Required: true
 	// In: body
 	Body *models.CreateTagRequest
-	// Id of the flag.
+	// ID of the flag.
 	// Required: true
 	// Minimum: 1
 	// In: path

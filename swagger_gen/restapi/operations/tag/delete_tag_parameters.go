@@ -27,12 +27,12 @@ func NewDeleteTagParams() DeleteTagParams {
 type DeleteTagParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// Id of the flag.
+	// ID of the flag.
 	// Required: true
 	// Minimum: 1
 	// In: path
 	FlagID int64
-	// Id of the tag.
+	// ID of the tag.
 	// Required: true
 	// Minimum: 1
 	// In: path

@@ -30,7 +30,7 @@ func NewFindAllTags(ctx *middleware.Context, handler FindAllTagsHandler) *FindAl
 //
 // # List all tags
 //
-// Lists the tags of all flags in the order of their ids.
+// Lists the tags of all flags in the order of their IDs.
 type FindAllTags struct {
 	Context *middleware.Context
 	Handler FindAllTagsHandler

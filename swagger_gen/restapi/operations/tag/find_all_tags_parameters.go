@@ -27,10 +27,10 @@ func NewFindAllTagsParams() FindAllTagsParams {
 type FindAllTagsParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// At most this many. Left out: all.
+	// At most this many. Default: all.
 	// In: query
 	Limit *int64
-	// Leave out this many from the start of the list. Left out: none.
+	// Skip this many. Default: 0.
 	// In: query
 	Offset *int64
 	// Only tags whose value contains this text, in upper or lower case.

@@ -35,7 +35,7 @@ type CreateVariantParams struct {
 	// Required: true
 	// In: body
 	Body *models.CreateVariantRequest
-	// Id of the flag.
+	// ID of the flag.
 	// Required: true
 	// Minimum: 1
 	// In: path

@@ -27,12 +27,12 @@ func NewDeleteVariantParams() DeleteVariantParams {
 type DeleteVariantParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// Id of the flag.
+	// ID of the flag.
 	// Required: true
 	// Minimum: 1
 	// In: path
 	FlagID int64
-	// Id of the variant. It must be one of this flag.
+	// ID of the variant. It must be one of this flag.
 	// Required: true
 	// Minimum: 1
 	// In: path

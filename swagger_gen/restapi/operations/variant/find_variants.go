@@ -30,7 +30,7 @@ func NewFindVariants(ctx *middleware.Context, handler FindVariantsHandler) *Find
 //
 // # List the variants of a flag
 //
-// Lists the variants of one flag in the order of their ids.
+// Lists the variants of one flag in the order of their IDs.
 type FindVariants struct {
 	Context *middleware.Context
 	Handler FindVariantsHandler

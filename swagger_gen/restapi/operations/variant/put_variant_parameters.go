@@ -35,12 +35,12 @@ type PutVariantParams struct {
 	// Required: true
 	// In: body
 	Body *models.PutVariantRequest
-	// Id of the flag.
+	// ID of the flag.
 	// Required: true
 	// Minimum: 1
 	// In: path
 	FlagID int64
-	// Id of the variant. It must be one of this flag.
+	// ID of the variant. It must be one of this flag.
 	// Required: true
 	// Minimum: 1
 	// In: path
