@@ -1,0 +1,96 @@
+package insight_test
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/memstore"
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/insight"
+)
+
+// fixedRows is a world whose counts are given. Reading them allocates nothing.
+type fixedRows struct {
+	*world
+	rows []datar.Row
+}
+
+func (f *fixedRows) Details(context.Context, datar.DetailsQuery) ([]datar.Row, error) {
+	return f.rows, nil
+}
+
+// manyRows returns counts of one flag, or of many flags with 10 rows each.
+func manyRows(n int, flags bool, now time.Time) []datar.Row {
+	rows := make([]datar.Row, n)
+	for i := range rows {
+		at := now.Add(-time.Duration(i%(90*24)) * time.Hour)
+		rows[i] = row(datar.Matched, int64(100+i%2), 150, 1, 1, at)
+		rows[i].FlagID = 1
+		if flags {
+			rows[i].FlagID = int64(1 + i/10)
+			rows[i].Hour = datar.HourOf(now).DayStart()
+		}
+	}
+	return rows
+}
+
+// TestMemoryOfAnswersIsBoundedByTheirRows measures the memory that responses allocate for 2,000 and
+// for 20,000 rows of counts. A row has 72 bytes. It is not parallel, because TotalAlloc includes
+// all goroutines.
+func TestMemoryOfAnswersIsBoundedByTheirRows(t *testing.T) {
+	now := at(t, "2026-01-31T14:00:00Z")
+	ctx := t.Context()
+	from := now.Add(-90 * 24 * time.Hour)
+	window := insight.Window{From: &from}
+	for name, test := range map[string]struct {
+		flags  bool
+		perRow float64 // bytes
+		answer func(s *insight.Service) error
+	}{
+		"outcomes": {false, 16, func(s *insight.Service) error { _, err := s.Outcomes(ctx, 1, window); return err }},
+		"series": {false, 16, func(s *insight.Service) error {
+			_, err := s.Series(ctx, 1, insight.SeriesQuery{Window: window, Bucket: "day", Zone: "Europe/Berlin"})
+			return err
+		}},
+		"rollout": {false, 400, func(s *insight.Service) error { _, err := s.Rollout(ctx, 1, window); return err }},
+		"states":  {true, 700, func(s *insight.Service) error { _, err := s.States(ctx, insight.StatesQuery{}); return err }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			allocated := func(n int) float64 {
+				w := &world{now: now, flags: map[int64]*entity.Flag{}, counts: &memstore.Store{}}
+				flags := 1
+				if test.flags {
+					flags = n / 10
+				}
+				for id := uint(1); id <= uint(flags); id++ {
+					f := checkout()
+					f.ID, f.SnapshotID, f.Key = id, id, fmt.Sprint("flag-", id)
+					w.flags[int64(id)] = f
+					w.snapshots = append(w.snapshots, entity.FlagSnapshot{Model: entity.Model{ID: f.SnapshotID, CreatedAt: from}, FlagID: f.ID, Flag: []byte(`{}`)})
+				}
+				counts := &fixedRows{w, manyRows(n, test.flags, now)}
+				snapshot := w.Snapshot()
+				s := insight.NewService(insight.Options{Counts: counts, Flags: w, Snapshots: fixedFlags{snapshot}, Refresh: refresh, Now: func() time.Time { return now }})
+				if err := test.answer(s); err != nil { // fills the caches
+					t.Fatal(err)
+				}
+				var before, after runtime.MemStats
+				runtime.ReadMemStats(&before)
+				if err := test.answer(s); err != nil {
+					t.Fatal(err)
+				}
+				runtime.ReadMemStats(&after)
+				return float64(after.TotalAlloc - before.TotalAlloc)
+			}
+			few, many := allocated(2_000), allocated(20_000)
+			t.Logf("%.0f and %.0f bytes, %.0f more for each row", few, many, (many-few)/18_000)
+			if perRow := (many - few) / 18_000; perRow > test.perRow {
+				t.Errorf("%.0f bytes for each row of counts, want at most %.0f", perRow, test.perRow)
+			}
+		})
+	}
+}
