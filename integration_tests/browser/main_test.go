@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -76,7 +77,7 @@ func run(m *testing.M) int {
 type server struct {
 	url, database string
 	file          string // the SQLite file, without options
-	port          int    // 0 until it is started
+	address       string // host:port; empty until it is started
 	by            string // who makes changes
 	env           []string
 	command       *exec.Cmd
@@ -111,21 +112,39 @@ func start(t *testing.T, env ...string) *server {
 	return s
 }
 
+// unused returns a host:port of this machine on which nothing listens. A port of 127.0.0.1 that the system chooses can go
+// to another test's server, or to a connection, before the server listens on it. So the host is one of the millions that
+// Linux has, and the port is below those that systems choose.
+func unused(t *testing.T) string {
+	t.Helper()
+	const tries = 200
+	for i := range tries {
+		host := fmt.Sprintf("127.%d.%d.%d", 1+rand.N(254), rand.N(256), 1+rand.N(254))
+		if i >= tries/2 {
+			host = "127.0.0.1"
+		}
+		address := fmt.Sprintf("%s:%d", host, 10_000+rand.N(20_000))
+		if listener, err := net.Listen("tcp", address); err == nil {
+			_ = listener.Close()
+			return address
+		}
+	}
+	t.Fatal("no address is free")
+	return ""
+}
+
 func (s *server) startOn(t *testing.T) {
 	t.Helper()
-	if s.port == 0 {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.port = listener.Addr().(*net.TCPAddr).Port
-		if err := listener.Close(); err != nil {
-			t.Fatal(err)
-		}
+	if s.address == "" {
+		s.address = unused(t)
+	}
+	host, port, err := net.SplitHostPort(s.address)
+	if err != nil {
+		t.Fatal(err)
 	}
 	command := exec.CommandContext(context.WithoutCancel(t.Context()), *serverBinary)
 	command.Env = []string{
-		"HOST=127.0.0.1", fmt.Sprintf("PORT=%d", s.port), "FLAGR_DB_DBCONNECTIONSTR=" + s.database, "FLAGR_DB_DBCONNECTION_DEBUG=false", "FLAGR_RECORDER_ENABLED=true", "FLAGR_RECORDER_TYPE=datar",
+		"HOST=" + host, "PORT=" + port, "FLAGR_DB_DBCONNECTIONSTR=" + s.database, "FLAGR_DB_DBCONNECTION_DEBUG=false", "FLAGR_RECORDER_ENABLED=true", "FLAGR_RECORDER_TYPE=datar",
 		"FLAGR_RECORDER_DATAR_JOURNAL_DIR=" + filepath.Dir(s.file), "FLAGR_RECORDER_DATAR_FLUSH_INTERVAL=1s", "FLAGR_HEADER_AUTH_ENABLED=true", "FLAGR_MIDDLEWARE_VERBOSE_LOGGER_ENABLED=false",
 		"FLAGR_EVAL_LOGGING_ENABLED=false",
 	}
@@ -143,7 +162,7 @@ func (s *server) startOn(t *testing.T) {
 			t.Logf("server:\n%s", out)
 		}
 	})
-	s.url = fmt.Sprintf("http://127.0.0.1:%d", s.port)
+	s.url = "http://" + s.address
 	deadline := time.Now().Add(patience)
 	for {
 		response, err := http.Get(s.url + "/api/v1/health")
