@@ -28,6 +28,8 @@ type figures struct {
 	// that it returns, or the current ones.
 	boards int
 	block  func(ctx context.Context) *eval.Snapshot
+	// asked is the last query for a series.
+	asked insight.SeriesQuery
 }
 
 func (f *figures) complete() *insight.Complete {
@@ -122,6 +124,7 @@ func (f *figures) Rollout(_ context.Context, id int64, _ insight.Window) (*insig
 }
 
 func (f *figures) Series(_ context.Context, id int64, q insight.SeriesQuery) (*insight.Series, error) {
+	f.asked = q
 	if q.Bucket == "year" {
 		return nil, fmt.Errorf("%w: bucket is \"year\", want hour, day or week", datar.ErrInvalidQuery)
 	}
@@ -313,6 +316,28 @@ func TestLiveTail(t *testing.T) {
 		if !strings.Contains(a.body, want) {
 			t.Errorf("the page lacks %s", want)
 		}
+	}
+}
+
+// TestCountsAroundAChange: a version of the history leads to the evaluations of the day before and the day after.
+func TestCountsAroundAChange(t *testing.T) {
+	t.Parallel()
+	f, numbers := counted(t)
+	const target = "/ui/flags/1/history"
+	f.now = f.now.Add(36 * time.Hour)
+	page := f.ask(t, http.MethodGet, target, nil)
+	checkPage(t, f, target, page)
+	link := `href="./../../flags/1/traffic?bucket=hour&amp;from=2026-01-30T10%3A42%3A10Z&amp;to=2026-02-01T10%3A42%3A10Z"`
+	if !strings.Contains(page.body, link) {
+		t.Fatalf("the history lacks %s:\n%s", link, page.body)
+	}
+	chart := f.ask(t, http.MethodGet, "/ui/flags/1/traffic?bucket=hour&from=2026-01-30T10%3A42%3A10Z&to=2026-02-01T10%3A42%3A10Z", nil)
+	q := numbers.asked
+	if q.Bucket != "hour" || !q.From.Equal(time.Date(2026, 1, 30, 10, 42, 10, 0, time.UTC)) || !q.To.Equal(time.Date(2026, 2, 1, 10, 42, 10, 0, time.UTC)) {
+		t.Errorf("the chart is of %+v", q)
+	}
+	if body := text(chart.root); !strings.Contains(body, "evaluations from 1 Jan 00:00 to today 00:00.") || strings.Contains(body, "to now") {
+		t.Errorf("the chart says:\n%s", body)
 	}
 }
 

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"html/template"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
@@ -41,6 +43,8 @@ type versionView struct {
 	Open       bool
 	Newest     bool
 	Restorable bool
+	// Counts is the page with the evaluations before and after the change; empty without counts.
+	Counts string
 }
 
 type diffLine struct{ Kind, Text string }
@@ -85,6 +89,9 @@ func (u *UI) history(rw http.ResponseWriter, r *http.Request) error {
 			Newest: n == 1 && i == 0, Restorable: after != nil && !after.DeletedAt.Valid, Open: uint64(row.ID) == asked,
 		}
 		v.Words = u.versionWords(before, after, i+1 == len(rows))
+		if u.o.Numbers != nil {
+			v.Counts = aroundChange(p, row)
+		}
 		if after != nil {
 			v.Diff = diffLines(readable(before), readable(after), &pairs)
 		}
@@ -93,6 +100,15 @@ func (u *UI) history(rw http.ResponseWriter, r *http.Request) error {
 	p.Data = d
 	u.render(rw, r, http.StatusOK, "history.html", p)
 	return nil
+}
+
+// aroundChange returns the Traffic page from a day before a version to a day after it, by hour.
+func aroundChange(p *page, row *entity.FlagSnapshot) string {
+	query := url.Values{"bucket": {"hour"}, "from": {row.CreatedAt.UTC().AddDate(0, 0, -1).Format(time.RFC3339)}}
+	if end := row.CreatedAt.UTC().AddDate(0, 0, 1); end.Before(p.Now) {
+		query.Set("to", end.Format(time.RFC3339))
+	}
+	return p.Root + "flags/" + strconv.FormatUint(uint64(row.FlagID), 10) + "/traffic?" + query.Encode()
 }
 
 // historyPageOf returns the page with a version, or the first page if it is not found.

@@ -348,7 +348,14 @@ func (u *UI) trafficNumbers(r *http.Request, p *page, f *entity.Flag, d *traffic
 		d.Answer = u.text.say(name, "n", total, "at", p.Time(s.Starts[0], "day"), "buckets", n, "unit", u.text.plain("units."+string(s.Unit)), "percent", percent(change).whole())
 	}
 	d.Under = u.text.say("traffic.under", "from", p.Time(s.Starts[0], ""), "upto", u.upTo(p, s.Complete))
+	if q.To != nil {
+		d.Answer = u.text.say("traffic.answer.between", "n", total, "from", p.Time(s.Starts[0], ""), "to", p.Time(s.End, ""))
+		d.Under = u.upTo(p, s.Complete)
+	}
 	query := url.Values{"bucket": {string(s.Unit)}, "by": {q.By}, "tz": {q.Zone}, "from": {s.Starts[0].UTC().Format(time.RFC3339)}}
+	if q.To != nil {
+		query.Set("to", q.To.UTC().Format(time.RFC3339))
+	}
 	d.Curl = u.curl(r, fmt.Sprintf("/datar/flags/%d/series?%s", f.ID, query.Encode()))
 	d.SQL = u.sql("bucket_hour, outcome, variant_id", f, s.Starts[0])
 	d.CSV = "traffic.csv?" + r.URL.RawQuery
