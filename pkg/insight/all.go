@@ -9,10 +9,13 @@ func (s *Service) AllStates(ctx context.Context, lately int) (*States, error) {
 	if _, err := days(&n); err != nil {
 		return nil, err
 	}
-	all, recent, complete, err := s.allStates(ctx, lately)
+	all, err := s.allStates(ctx, lately)
 	if err != nil {
 		return nil, err
 	}
-	list := &States{Days: lately, Total: len(all), Flags: all, Complete: complete}
-	return list, s.sparks(ctx, all, recent)
+	list := &States{Days: lately, Total: len(all.flags), Flags: make([]FlagState, len(all.flags)), Complete: all.complete}
+	for i := range all.flags {
+		list.Flags[i] = all.describe(&all.flags[i])
+	}
+	return list, s.sparks(ctx, list.Flags, all.recent)
 }

@@ -175,6 +175,8 @@ type StateInput struct {
 	Complete *Complete
 	// Refresh is the interval at which servers check for changes of flags.
 	Refresh time.Duration
+	// WithoutTexts leaves out sentences with numbers and dates, which take most of the time.
+	WithoutTexts bool
 }
 
 // stater is a StateInput with values that several rules use.
@@ -218,6 +220,14 @@ func StateOf(in *StateInput) *State {
 	return state
 }
 
+// say formats a sentence, unless the state is without texts.
+func (s *stater) say(format string, args ...any) string {
+	if s.WithoutTexts {
+		return ""
+	}
+	return fmt.Sprintf(format, args...)
+}
+
 func (s *stater) state() *State {
 	f, now := s.Flag, s.Now
 	age := now.Sub(f.CreatedAt)
@@ -227,21 +237,21 @@ func (s *stater) state() *State {
 		return &State{State: StateNotCounted, Since: s.recordsOffSince(), Reason: "The flag is not counted, so nothing is known about it."}
 	case s.countedFor < s.lately && age > s.lately:
 		return &State{State: StateNotCounted, Since: since,
-			Reason: fmt.Sprintf("Counted without a break since %s only, which is less than the %s asked about.", dateText(since), daysText(s.Days))}
+			Reason: s.say("Counted without a break since %s only, which is less than the %s asked about.", dateText(since), daysText(s.Days))}
 	case age < settleDays*day && !s.EverAsked:
-		return &State{State: StateNew, Since: f.CreatedAt.UTC(), Reason: fmt.Sprintf("Created on %s, and not asked for yet.", dateText(f.CreatedAt))}
+		return &State{State: StateNew, Since: f.CreatedAt.UTC(), Reason: s.say("Created on %s, and not asked for yet.", dateText(f.CreatedAt))}
 	case s.countedFor >= s.lately && !s.EverAsked:
-		return &State{State: StateNeverEvaluated, Since: f.CreatedAt.UTC(), Reason: fmt.Sprintf("Never asked for since counting began on %s.", dateText(since))}
+		return &State{State: StateNeverEvaluated, Since: f.CreatedAt.UTC(), Reason: s.say("Never asked for since counting began on %s.", dateText(since))}
 	case s.EverAsked && s.total == 0:
 		return &State{State: StateInactive, Since: s.LastAsked, Reason: s.inactiveReason()}
 	case !f.Enabled && s.total > 0:
 		return &State{State: StateOffButAsked, Since: s.History.AssignedAt,
-			Reason: fmt.Sprintf("Switched off, and asked for %s since %s.", times(s.total), dateText(s.begin()))}
+			Reason: s.say("Switched off, and asked for %s since %s.", times(s.total), dateText(s.begin()))}
 	case f.Enabled && s.total > 0 && len(s.assigned) == 0:
 		return &State{State: StateGivesNothing,
-			Reason: fmt.Sprintf("None of %s since %s got a variant.", evaluations(s.total), dateText(s.begin()))}
+			Reason: s.say("None of %s since %s got a variant.", evaluations(s.total), dateText(s.begin()))}
 	case !s.History.AssignedAt.IsZero() && now.Sub(s.History.AssignedAt) < settleDays*day:
-		return &State{State: StateChanging, Since: s.History.AssignedAt, Reason: fmt.Sprintf("Who gets what was last changed on %s.", dateText(s.History.AssignedAt))}
+		return &State{State: StateChanging, Since: s.History.AssignedAt, Reason: s.say("Who gets what was last changed on %s.", dateText(s.History.AssignedAt))}
 	}
 	if launched := s.launched(); launched != nil {
 		return launched
@@ -250,13 +260,13 @@ func (s *stater) state() *State {
 		return oneSided
 	}
 	if s.total == 0 {
-		return &State{State: StateActive, Reason: fmt.Sprintf("Created on %s, and not asked for yet.", dateText(f.CreatedAt))}
+		return &State{State: StateActive, Reason: s.say("Created on %s, and not asked for yet.", dateText(f.CreatedAt))}
 	}
 	var assigned int64
 	for _, n := range s.assigned {
 		assigned += n
 	}
-	return &State{State: StateActive, Reason: fmt.Sprintf("%s of %s since %s got a variant.", grouped(assigned), evaluations(s.total), dateText(s.begin()))}
+	return &State{State: StateActive, Reason: s.say("%s of %s since %s got a variant.", grouped(assigned), evaluations(s.total), dateText(s.begin()))}
 }
 
 // begin returns when the last days began, or when the flag was created if that is later.
@@ -271,9 +281,9 @@ func (s *stater) recordsOffSince() time.Time {
 
 func (s *stater) inactiveReason() string {
 	if s.LastAsked.IsZero() {
-		return fmt.Sprintf("Asked for earlier, and not in the last %s.", daysText(s.Days))
+		return s.say("Asked for earlier, and not in the last %s.", daysText(s.Days))
 	}
-	return fmt.Sprintf("Last asked for on %s, and not in the last %s.", dateText(s.LastAsked), daysText(s.Days))
+	return s.say("Last asked for on %s, and not in the last %s.", dateText(s.LastAsked), daysText(s.Days))
 }
 
 // onlyVariant returns the variant that the configuration gives all entities. It returns nil if
@@ -335,7 +345,7 @@ func (s *stater) launched() *State {
 	}
 	from := later(s.begin(), s.History.AssignedAt)
 	return &State{State: StateLaunched, Since: later(s.History.AssignedAt, s.Complete.Since), Evidence: Evidence{VariantKey: only.VariantKey},
-		Reason: fmt.Sprintf("All %s since %s got `%s`, and the configuration gives everybody `%s`.", evaluations(count), dateText(from), only.VariantKey, only.VariantKey)}
+		Reason: s.say("All %s since %s got `%s`, and the configuration gives everybody `%s`.", evaluations(count), dateText(from), only.VariantKey, only.VariantKey)}
 }
 
 func (s *stater) oneSided() *State {
@@ -361,7 +371,7 @@ func (s *stater) oneSided() *State {
 		return nil
 	}
 	return &State{State: StateOneSided, Evidence: Evidence{VariantKey: key},
-		Reason: fmt.Sprintf("All %s that got a variant since %s got `%s`; the configuration can also give `%s`.",
+		Reason: s.say("All %s that got a variant since %s got `%s`; the configuration can also give `%s`.",
 			evaluations(count), dateText(s.begin()), key, cut(strings.Join(others, "`, `")))}
 }
 
@@ -388,39 +398,47 @@ func (s *stater) checkCounted() Check {
 	case s.Complete.Since.IsZero():
 		c.Text = "The flag is not counted."
 	case c.OK:
-		c.Text = fmt.Sprintf("Counted without a break for %s.", daysText(days))
+		c.Text = s.say("Counted without a break for %s.", daysText(days))
 	default:
-		c.Text = fmt.Sprintf("Counted without a break for %s, not for %s.", spanText(s.countedFor), daysText(s.Days))
+		c.Text = s.say("Counted without a break for %s, not for %s.", spanText(s.countedFor), daysText(s.Days))
 	}
 	return c
 }
 
 func (s *stater) checkNotAsked() Check {
 	c := Check{Check: CheckNotAsked, OK: s.total == 0}
-	from := dateText(s.begin())
-	tags := counted(int64(len(s.Flag.Tags)), "tag")
-	if len(s.Flag.Tags) > 0 {
-		tags = "tag " + cut(tagsText(s.Flag.Tags))
-		if len(s.Flag.Tags) > 1 {
-			tags = "tags " + cut(tagsText(s.Flag.Tags))
-		}
+	if s.WithoutTexts {
+		return c
 	}
+	from := dateText(s.begin())
 	switch {
 	case c.OK:
-		c.Text = fmt.Sprintf("Not asked for since %s.", from)
+		c.Text = s.say("Not asked for since %s.", from)
 	case s.asked.Unknown == s.total:
-		c.Text = fmt.Sprintf("Asked for %s since %s. How is unknown: Flagr or an older version counted them.", times(s.total), from)
+		c.Text = s.say("Asked for %s since %s. How is unknown: Flagr or an older version counted them.", times(s.total), from)
 	case s.asked.Unknown > 0:
-		c.Text = fmt.Sprintf("Asked for %s since %s: %s by name, %s by tag, and %s of which this is unknown.",
+		c.Text = s.say("Asked for %s since %s: %s by name, %s by tag, and %s of which this is unknown.",
 			times(s.total), from, grouped(s.asked.ByName-s.asked.Unknown), grouped(s.asked.ByTag), grouped(s.asked.Unknown))
 	case s.asked.ByTag == 0:
-		c.Text = fmt.Sprintf("Asked for %s since %s, by name.", times(s.total), from)
+		c.Text = s.say("Asked for %s since %s, by name.", times(s.total), from)
 	case s.asked.ByName == 0:
-		c.Text = fmt.Sprintf("Asked for %s since %s, by the %s only, which does not name the flag: look for the flag in the code.", times(s.total), from, tags)
+		c.Text = s.say("Asked for %s since %s, by the %s only, which does not name the flag: look for the flag in the code.", times(s.total), from, s.tags())
 	default:
-		c.Text = fmt.Sprintf("Asked for %s since %s: %s by name, %s by the %s only.", times(s.total), from, grouped(s.asked.ByName), grouped(s.asked.ByTag), tags)
+		c.Text = s.say("Asked for %s since %s: %s by name, %s by the %s only.", times(s.total), from, grouped(s.asked.ByName), grouped(s.asked.ByTag), s.tags())
 	}
 	return c
+}
+
+// tags names the tags of the flag.
+func (s *stater) tags() string {
+	switch len(s.Flag.Tags) {
+	case 0:
+		return "0 tags"
+	case 1:
+		return "tag " + cut(tagsText(s.Flag.Tags))
+	default:
+		return "tags " + cut(tagsText(s.Flag.Tags))
+	}
 }
 
 func (s *stater) checkAllHeard() Check {
@@ -429,24 +447,24 @@ func (s *stater) checkAllHeard() Check {
 	case s.Complete.Servers == 0:
 		c.Text = "No server has reported."
 	case s.Complete.Silent == 0:
-		c.Text = fmt.Sprintf("%s reported until %s.", counted(int64(s.Complete.Servers), "server or edge"), s.Complete.UpTo.UTC().Format("2 January 2006 15:04 MST"))
+		c.Text = s.say("%s reported until %s.", counted(int64(s.Complete.Servers), "server or edge"), s.Complete.UpTo.UTC().Format("2 January 2006 15:04 MST"))
 	default:
-		c.Text = fmt.Sprintf("%d of %s did not report: what they counted may still come.", s.Complete.Silent, counted(int64(s.Complete.Servers), "server or edge"))
+		c.Text = s.say("%d of %s did not report: what they counted may still come.", s.Complete.Silent, counted(int64(s.Complete.Servers), "server or edge"))
 	}
 	return c
 }
 
 func (s *stater) checkNoneLost() Check {
-	c := Check{Check: CheckNoneLost, OK: s.Complete.Dropped == 0, Text: fmt.Sprintf("Nothing was dropped in %s.", daysText(s.Days))}
+	c := Check{Check: CheckNoneLost, OK: s.Complete.Dropped == 0, Text: s.say("Nothing was dropped in %s.", daysText(s.Days))}
 	if !c.OK {
-		c.Text = fmt.Sprintf("%s were dropped in %s, of any flag.", evaluations(s.Complete.Dropped), daysText(s.Days))
+		c.Text = s.say("%s were dropped in %s, of any flag.", evaluations(s.Complete.Dropped), daysText(s.Days))
 	}
 	return c
 }
 
 func (s *stater) checkUnchanged() Check {
 	since := s.Now.Sub(s.History.ChangedAt)
-	return Check{Check: CheckUnchanged, OK: since >= settleDays*day, Text: fmt.Sprintf("Last changed %s ago.", spanText(max(since, 0)))}
+	return Check{Check: CheckUnchanged, OK: since >= settleDays*day, Text: s.say("Last changed %s ago.", spanText(max(since, 0)))}
 }
 
 func (s *stater) advice(state *State) Advice {
@@ -454,9 +472,9 @@ func (s *stater) advice(state *State) Advice {
 	switch state.State {
 	case StateNotCounted:
 		if state.Since.IsZero() || s.Complete.Since.IsZero() {
-			return Advice{DoCount, fmt.Sprintf("Switch on the data records of the flag, and look again in %s.", daysText(s.Days))}
+			return Advice{DoCount, s.say("Switch on the data records of the flag, and look again in %s.", daysText(s.Days))}
 		}
-		return Advice{DoWait, fmt.Sprintf("Look again when the flag has been counted for %s.", daysText(s.Days))}
+		return Advice{DoWait, s.say("Look again when the flag has been counted for %s.", daysText(s.Days))}
 	case StateNew:
 		return Advice{DoWait, "Nothing to do yet."}
 	case StateNeverEvaluated, StateInactive:
@@ -465,13 +483,13 @@ func (s *stater) advice(state *State) Advice {
 		}
 		return Advice{DoWait, "Look at the checks: not all that must hold before the flag is deleted is known to hold."}
 	case StateOffButAsked:
-		return Advice{DoRemoveFromCode, fmt.Sprintf("Make what the code does without a variant the only way. When the flag has not been asked for in %s, delete it.", daysText(s.Days))}
+		return Advice{DoRemoveFromCode, s.say("Make what the code does without a variant the only way. When the flag has not been asked for in %s, delete it.", daysText(s.Days))}
 	case StateGivesNothing:
 		return Advice{DoCheckTargeting, "Look at the outcomes: they tell why no evaluation got a variant."}
 	case StateChanging:
 		return Advice{DoNothing, "Compare what is set with what comes of it."}
 	case StateLaunched:
-		return Advice{DoRemoveFromCode, fmt.Sprintf("Make `%s` the only way in the code. When the flag has not been asked for in %s, delete it.", state.Evidence.VariantKey, daysText(s.Days))}
+		return Advice{DoRemoveFromCode, s.say("Make `%s` the only way in the code. When the flag has not been asked for in %s, delete it.", state.Evidence.VariantKey, daysText(s.Days))}
 	case StateOneSided:
 		return Advice{DoCheckTargeting, "Try a few entity ids: one entity always gets the same variant."}
 	default:

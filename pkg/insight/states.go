@@ -280,29 +280,31 @@ func (s *Service) States(ctx context.Context, q StatesQuery) (*States, error) {
 	if err := q.check(); err != nil {
 		return nil, err
 	}
-	all, recent, complete, err := s.allStates(ctx, n)
+	all, err := s.allStates(ctx, n)
 	if err != nil {
 		return nil, err
 	}
-	list := &States{Days: n, ByState: make(map[StateName]int, len(StateNames())), Flags: []FlagState{}, Complete: complete}
+	list := &States{Days: n, ByState: make(map[StateName]int, len(StateNames())), Flags: []FlagState{}, Complete: all.complete}
 	for _, name := range StateNames() {
 		list.ByState[name] = 0
 	}
 	search := NewSearch(q.Q)
-	var selected []*FlagState
-	for i := range all {
-		list.ByState[all[i].State.State]++
-		if q.selects(&all[i], search) {
-			selected = append(selected, &all[i])
+	var selected []*listedFlag
+	for i := range all.flags {
+		f := &all.flags[i]
+		f.State = StateOf(&f.input)
+		list.ByState[f.State.State]++
+		if q.selects(&f.FlagState, search) {
+			selected = append(selected, f)
 		}
 	}
-	slices.SortStableFunc(selected, q.compare)
+	slices.SortStableFunc(selected, func(a, b *listedFlag) int { return q.compare(&a.FlagState, &b.FlagState) })
 	list.Total = len(selected)
 	selected = selected[min(offset, len(selected)):]
 	for _, f := range selected[:min(limit, len(selected))] {
-		list.Flags = append(list.Flags, *f)
+		list.Flags = append(list.Flags, all.describe(f))
 	}
-	return list, s.sparks(ctx, list.Flags, recent)
+	return list, s.sparks(ctx, list.Flags, all.recent)
 }
 
 func (q *StatesQuery) check() error {
@@ -383,34 +385,50 @@ func (s *Service) stateRows(ctx context.Context, sp span) ([]datar.Row, *today, 
 	return datar.MergeRows(rows, recent), &today{start, recent}, nil
 }
 
-// allStates returns the states of all flags that evaluation uses. It also returns the counts of
-// today for sparks, or nil if they are not enough.
-func (s *Service) allStates(ctx context.Context, days int) ([]FlagState, *today, *Complete, error) {
+// listing contains the counts of all flags that evaluation uses.
+type listing struct {
+	flags    []listedFlag
+	complete *Complete
+	// recent are the counts of today for sparks, or nil if they are not enough.
+	recent  *today
+	span    span
+	refresh time.Duration
+}
+
+// listedFlag is a flag as far as lists select and sort it: FlagState is without texts, findings,
+// holes and variants, which describe adds.
+type listedFlag struct {
+	FlagState
+	input StateInput
+}
+
+// allStates reads the counts of all flags.
+func (s *Service) allStates(ctx context.Context, days int) (*listing, error) {
 	sp, err := s.latelySpan(ctx, days)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
 	flags := s.o.Snapshots.Snapshot().Flags()
 	s.o.Counts.Refresh(ctx)
 	rows, recent, err := s.stateRows(ctx, sp)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
 	histories, err := s.histories(ctx, flags, sp.now)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
 	ever, err := s.ever(ctx, sp)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
 	servers, err := s.o.Counts.Servers(ctx)
 	if err != nil {
-		return nil, nil, nil, fmt.Errorf("read the records of servers: %w", err)
+		return nil, fmt.Errorf("read the records of servers: %w", err)
 	}
 	layouts := s.layoutsOf(flags)
 	complete := CompleteOf(&CompleteInput{From: sp.from, To: sp.now, Now: sp.now, Servers: servers})
-	all := make([]FlagState, len(flags))
+	all := &listing{flags: make([]listedFlag, len(flags)), complete: complete, recent: recent, span: sp, refresh: s.o.Refresh}
 	for i, f := range flags {
 		id := int64(f.ID)
 		own := rowsOf(rows, id)
@@ -421,14 +439,22 @@ func (s *Service) allStates(ctx context.Context, days int) ([]FlagState, *today,
 		}
 		ofFlag := *complete
 		ofFlag.Since = since(complete.Since, history.history.Records)
-		state := StateOf(&StateInput{Flag: f, Layout: layouts[id].layout, Days: days, Now: sp.now, Rows: own, EverAsked: asked, LastAsked: last,
-			History: history.history, Timeline: history.timeline, Complete: &ofFlag, Refresh: s.o.Refresh})
-		all[i] = FlagState{State: state, Flag: f, Total: sum(own)}
-		all[i].Given = givenOf(f, own)
-		all[i].Holes = recordHoles(sinceFirstOn(history.history.Records), sp.from, sp.now)
-		all[i].countFindings(own, layouts[id].layout, history.timeline, sp, s.o.Refresh)
+		l := &all.flags[i]
+		l.input = StateInput{Flag: f, Layout: layouts[id].layout, Days: days, Now: sp.now, Rows: own, EverAsked: asked, LastAsked: last,
+			History: history.history, Timeline: history.timeline, Complete: &ofFlag, Refresh: s.o.Refresh, WithoutTexts: true}
+		l.FlagState = FlagState{Flag: f, Total: sum(own)}
 	}
-	return all, recent, complete, nil
+	return all, nil
+}
+
+// describe returns all that a list contains about a flag, except its spark.
+func (l *listing) describe(f *listedFlag) FlagState {
+	in := f.input
+	in.WithoutTexts = false
+	described := FlagState{State: StateOf(&in), Flag: in.Flag, Total: f.Total, Given: givenOf(in.Flag, in.Rows)}
+	described.Holes = recordHoles(sinceFirstOn(in.History.Records), l.span.from, l.span.now)
+	described.countFindings(in.Rows, in.Layout, in.Timeline, l.span, l.refresh)
+	return described
 }
 
 // givenOf adds up the rows of a flag by variant.
