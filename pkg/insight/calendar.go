@@ -53,6 +53,8 @@ type Bucket struct {
 	Start, End datar.Hour
 }
 
+func (b Bucket) contains(h datar.Hour) bool { return b.Start <= h && h < b.End }
+
 // Calendar divides time into the buckets of a time zone. Counts are kept by UTC hour, and no count
 // is split: an hour belongs to the day or week in which it begins. If the time zone's offset is not
 // a whole number of hours, a day begins with the first UTC hour that begins in it.

@@ -149,9 +149,12 @@ func (w *SeriesWindow) Fill(zone *time.Location, by By, rows []datar.Row, timeli
 			!slices.ContainsFunc(holes, func(h Hole) bool { return h.From.Before(end) && h.To.After(start) })
 	}
 	lines := map[lineKey]int{} // their indexes in b.Lines
+	at := -1
 	for i := range rows {
 		r := &rows[i]
-		at := w.bucket(r.Hour)
+		if at < 0 || !w.Buckets[at].contains(r.Hour) { // rows are in the order of hours
+			at = w.bucket(r.Hour)
+		}
 		if at < 0 {
 			continue
 		}
@@ -171,7 +174,7 @@ func (w *SeriesWindow) Fill(zone *time.Location, by By, rows []datar.Row, timeli
 // bucket returns the index of the bucket that contains an hour, or -1.
 func (w *SeriesWindow) bucket(h datar.Hour) int {
 	i := sort.Search(len(w.Buckets), func(i int) bool { return w.Buckets[i].End > h })
-	if i == len(w.Buckets) || w.Buckets[i].Start > h {
+	if i == len(w.Buckets) || !w.Buckets[i].contains(h) {
 		return -1
 	}
 	return i

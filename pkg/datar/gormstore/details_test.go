@@ -1,6 +1,7 @@
 package gormstore_test
 
 import (
+	"math/rand/v2"
 	"reflect"
 	"slices"
 	"strings"
@@ -170,5 +171,37 @@ func TestRunsOfPacks(t *testing.T) {
 		if got := gormstore.RunsOf(test.starts, test.hours); !reflect.DeepEqual(got, test.want) {
 			t.Errorf("%s: got %v, want %v", test.name, got, test.want)
 		}
+	}
+}
+
+// TestGroupsInAnyOrder adds up random rows in the order of keys, with a few disorders, and in any
+// order, and compares the sums with those of datar.GroupRows.
+func TestGroupsInAnyOrder(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(1, 17))
+	maps := 0
+	for round := range 300 {
+		rows := make([]datar.Row, 1+r.IntN(200))
+		for i := range rows {
+			rows[i] = detailRow(datar.Key{FlagID: 1 + r.Int64N(2), Hour: datar.Hour(490_000 + r.IntN(50)), VariantID: r.Int64N(3), SegmentID: r.Int64N(4), Version: uint16(r.IntN(3))}, 1+r.Int64N(5))
+		}
+		if round%3 > 0 {
+			slices.SortFunc(rows, func(a, b datar.Row) int { return a.Compare(b.Key) })
+		}
+		if round%3 > 1 {
+			i, j := r.IntN(len(rows)), r.IntN(len(rows))
+			rows[i], rows[j] = rows[j], rows[i]
+		}
+		by := datar.Parts(r.IntN(256)) &^ datar.GroupDay
+		got, withMap := gormstore.GroupInOneGo(rows, by)
+		if withMap {
+			maps++
+		}
+		if want := datar.GroupRows(rows, by); !slices.Equal(got, want) {
+			t.Fatalf("round %d, by %b: got %+v, want %+v", round, by, got, want)
+		}
+	}
+	if maps < 50 || maps > 250 {
+		t.Errorf("%d of 300 rounds needed a map: one of the two cases is not tested", maps)
 	}
 }

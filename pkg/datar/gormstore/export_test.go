@@ -55,3 +55,12 @@ func (s *Store) KeptSums() int {
 
 // DropUnused removes cached values that were last used before a time.
 func (s *Store) DropUnused(before time.Time) { s.kept.dropUnused(before) }
+
+// GroupInOneGo adds up rows as queries do, one by one, and returns whether it needed a map.
+func GroupInOneGo(rows []datar.Row, by datar.Parts) (sums []datar.Row, withMap bool) {
+	g := groups{by: by}
+	for _, r := range rows {
+		g.add(r)
+	}
+	return g.rows(), g.places != nil
+}
