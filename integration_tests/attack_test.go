@@ -8,7 +8,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/integration_tests/attack"
 )
 
-// TestAttacks plays all attacks in small: memory stays bounded, and the server keeps running.
+// TestAttacks runs short versions of all attacks. The memory of the server must stay bounded, and
+// the server must keep running.
 func TestAttacks(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("peak memory is read from /proc")

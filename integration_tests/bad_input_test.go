@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// spec is what the tests need of the server's own description.
+// spec is the part of the description at /swagger.json that the tests use.
 type spec struct {
 	BasePath    string
 	Paths       map[string]map[string]operation
@@ -50,7 +50,7 @@ type schema struct {
 	Properties map[string]schema
 }
 
-// badCase is one request that a server must not stumble over.
+// badCase is an invalid request, and the response that it must get.
 type badCase struct {
 	name        string
 	operationID string
@@ -59,12 +59,12 @@ type badCase struct {
 	body        any    // as for call
 	contentType string // empty: application/json if there is a body
 	header      http.Header
-	status      int    // that it must be answered with; 0: any of 4xx
-	tolerated   bool   // it may also be answered with 200
-	field       string // of the body, which the message must name; empty if no field is to blame
+	status      int    // the required status; 0: any 4xx
+	tolerated   bool   // 200 is also accepted
+	field       string // the field of the body that the message must name; empty if the cause is not a field
 }
 
-// validBodies has a body for each type of request that would be accepted.
+// validBodies has an accepted body for each type of request.
 var validBodies = map[string]object{
 	"createFlagRequest":        {"description": "d"},
 	"putFlagRequest":           {"description": "d"},
@@ -87,8 +87,8 @@ var validBodies = map[string]object{
 	"datarEvaluations":         {"flagEvaluations": []object{{"flag": object{"key": "nobody"}, "evaluation_count": 1, "last_evaluation": time.Now().UnixMilli()}}},
 }
 
-// TestBadInput sends what no client should to every operation that the server describes, and checks that each answer is
-// the client's fault and says so, that none of it changed anything, and that the server does not stumble.
+// TestBadInput sends invalid requests to every operation of the description. Each must get a 4xx
+// with a message, must change nothing, and must not crash the server.
 func TestBadInput(t *testing.T) {
 	onEachDatabase(t, func(t *testing.T, db database) {
 		s := start(t, db, db.fresh(t), map[string]string{
@@ -101,7 +101,7 @@ func TestBadInput(t *testing.T) {
 		awaitChanges(t, s)
 
 		cases := append(fromDescription(t, s), handWritten(f, other)...)
-		slices.SortStableFunc(cases, func(a, b badCase) int { // those that may change something come last
+		slices.SortStableFunc(cases, func(a, b badCase) int { // the ones that may change something are last
 			switch {
 			case a.tolerated == b.tolerated:
 				return 0
@@ -118,17 +118,17 @@ func TestBadInput(t *testing.T) {
 			if c.tolerated && !tolerating {
 				tolerating = true
 				if after := maxID(); after != before {
-					t.Errorf("refused requests made %d changes", after-before)
+					t.Errorf("rejected requests made %d changes", after-before)
 				}
 			}
 			checkBadCase(t, s, c)
 		}
 		if !tolerating || len(cases) < 500 {
-			t.Errorf("only %d cases: the description was not understood", len(cases))
+			t.Errorf("only %d cases: the description was not parsed completely", len(cases))
 		}
 		t.Logf("%d requests", len(cases))
 		if got := evaluate(t, s, other, "u", nil); got.VariantID == 0 {
-			t.Errorf("after all that, evaluation gives %+v", got)
+			t.Errorf("after all requests, the evaluation is %+v", got)
 		}
 	})
 }
@@ -159,7 +159,7 @@ func checkBadCase(t *testing.T, s *server, c badCase) {
 	}
 	maps.Copy(request.Header, c.header)
 	if len(text) > 16<<20 {
-		request.Header.Set("Expect", "100-continue") // so that the refusal arrives before the body is sent
+		request.Header.Set("Expect", "100-continue") // so that the rejection arrives before the body is sent
 	}
 	a, err := s.do(request)
 	if err != nil {
@@ -168,10 +168,10 @@ func checkBadCase(t *testing.T, s *server, c badCase) {
 	switch {
 	case a.status == http.StatusOK && c.tolerated:
 		return
-	case a.status == http.StatusOK && c.path == "/datar/evaluations": // a bad row costs nothing but itself
+	case a.status == http.StatusOK && c.path == "/datar/evaluations": // the other rows are counted
 		checkRefusedRow(t, name, a.body)
 		return
-	case a.status == http.StatusNotImplemented && strings.HasSuffix(c.path, "/tail"): // it is switched off
+	case a.status == http.StatusNotImplemented && strings.HasSuffix(c.path, "/tail"): // it is off
 		return
 	case a.status < 400 || a.status > 499:
 		t.Errorf("%s: %d %s, want 4xx", name, a.status, shorten(string(a.body)))
@@ -183,8 +183,8 @@ func checkBadCase(t *testing.T, s *server, c badCase) {
 	if err := json.Unmarshal(a.body, &body); err != nil || body.Message == "" {
 		t.Errorf("%s: %d %s, want a JSON object with a message", name, a.status, shorten(string(a.body)))
 	}
-	// Neither the size of a body is a matter of a field, nor does the type of times know which field it reads.
-	// A definition made from another version of the flag is not looked at further.
+	// No field is named if the body is too large, if a time cannot be parsed (its type has no field name), or if a
+	// definition is based on another version of the flag (it is not validated further).
 	nameless := a.status == http.StatusRequestEntityTooLarge || a.status == http.StatusConflict || strings.Contains(body.Message, "parsing time")
 	if !nameless && !strings.Contains(body.Message, c.field) {
 		t.Errorf("%s: the message does not name %s: %s", name, c.field, shorten(body.Message))
@@ -194,12 +194,12 @@ func checkBadCase(t *testing.T, s *server, c badCase) {
 	}
 	for _, inner := range []string{"SQLITE_", "SQLSTATE", "sql:", "gorm", "constraint failed", "runtime error", ".go:"} {
 		if strings.Contains(body.Message, inner) {
-			t.Errorf("%s: the message shows the server's insides: %s", name, shorten(body.Message))
+			t.Errorf("%s: the message shows internals of the server: %s", name, shorten(body.Message))
 		}
 	}
 }
 
-// checkRefusedRow checks that no row of a body was counted, and that the answer says why.
+// checkRefusedRow checks that no row of a body was counted, and that the response has the reason.
 func checkRefusedRow(t *testing.T, name string, body []byte) {
 	t.Helper()
 	var answer struct {
@@ -207,7 +207,7 @@ func checkRefusedRow(t *testing.T, name string, body []byte) {
 		Errors        []struct{ Code, Message string }
 	}
 	if err := json.Unmarshal(body, &answer); err != nil || answer.AcceptedCount != 0 || len(answer.Errors) == 0 || answer.Errors[0].Message == "" {
-		t.Errorf("%s: %s, want a row that is refused with a reason", name, shorten(string(body)))
+		t.Errorf("%s: %s, want a row that is rejected with a reason", name, shorten(string(body)))
 	}
 }
 
@@ -218,7 +218,7 @@ func shorten(text string) string {
 	return text
 }
 
-// fromDescription breaks every parameter and every field of every operation, one at a time.
+// fromDescription returns cases that each break one parameter or one field of one operation.
 func fromDescription(t *testing.T, s *server) []badCase {
 	t.Helper()
 	response := s.at(t, "/swagger.json")
@@ -226,7 +226,7 @@ func fromDescription(t *testing.T, s *server) []badCase {
 	decode(t, response.body, &description)
 
 	var cases []badCase
-	for _, path := range slices.Sorted(maps.Keys(description.Paths)) { // sorted, so that a failure comes back
+	for _, path := range slices.Sorted(maps.Keys(description.Paths)) { // sorted, so that failures are reproducible
 		operations := description.Paths[path]
 		ids := path
 		for _, name := range []string{"flagID", "segmentID", "variantID", "constraintID", "tagID"} {
@@ -268,10 +268,10 @@ func fromDescription(t *testing.T, s *server) []badCase {
 				} {
 					add("malformed body", ids, text, false)
 				}
-				// As in all of Go's JSON, null is the same as no fields.
+				// encoding/json decodes null as an object without fields.
 				add("null body", ids, "null", !body.Required || len(description.Definitions[name].Required) == 0)
 				add("two bodies", ids, "{}{}", true)
-				add("unknown field", ids, with(known, "nobody knows", 1), true)
+				add("unknown field", ids, with(known, "unknown", 1), true)
 				for _, b := range badFields(description, description.Definitions[name], known) {
 					add(b.name, ids, b.body, b.tolerated)
 					cases[len(cases)-1].field = b.field
@@ -298,7 +298,7 @@ func fromDescription(t *testing.T, s *server) []badCase {
 			}
 		}
 	}
-	for i := range cases { // ids of parameters that were not broken
+	for i := range cases { // replace the path parameters that are not broken
 		for _, name := range []string{"flagID", "segmentID", "variantID", "constraintID", "tagID"} {
 			cases[i].path = strings.ReplaceAll(cases[i].path, "{"+name+"}", "1")
 		}
@@ -306,7 +306,8 @@ func fromDescription(t *testing.T, s *server) []badCase {
 	return cases
 }
 
-// badParameters returns values that a query parameter must not have, and others that are odd only.
+// badParameters returns invalid values of a query parameter, and unusual values that may be
+// accepted.
 func badParameters(p parameter) (bad, odd []string) {
 	odd = []string{"", "%00", "%ff", "'", "%25", strings.Repeat("x", 100_000)}
 	kind := p.Type
@@ -330,7 +331,7 @@ func badParameters(p parameter) (bad, odd []string) {
 	return bad, odd
 }
 
-// badField is a body with one broken field.
+// badField is a body with one invalid field.
 type badField struct {
 	name      string
 	body      object
@@ -338,7 +339,7 @@ type badField struct {
 	field     string
 }
 
-// badFields breaks each field of a valid body.
+// badFields returns copies of a valid body that each have one invalid field.
 func badFields(description spec, of schema, valid object) []badField {
 	var bodies []badField
 	for _, name := range of.Required {
@@ -353,7 +354,7 @@ func badFields(description spec, of schema, valid object) []badField {
 		}
 		required := slices.Contains(of.Required, name)
 		for _, v := range badValues(field) {
-			// In a field that may be missing, zero is the same as missing, whatever its limits.
+			// A zero in an optional field is the same as a missing field, so its limits do not apply.
 			missing := !required && v.value == any(int64(0))
 			bodies = append(bodies, badField{"field " + name, with(valid, name, v.value), v.tolerated || missing || field.ReadOnly, name})
 		}
@@ -385,7 +386,7 @@ type badValue struct {
 	tolerated bool
 }
 
-// badValues returns values that a field must not have, or that are at least odd.
+// badValues returns invalid values of a field, and unusual values that may be accepted.
 func badValues(of schema) []badValue {
 	var values []badValue
 	refuse := func(all ...any) {
@@ -437,7 +438,7 @@ func with(body object, name string, value any) object {
 	return changed
 }
 
-// handWritten has what a description of types cannot know.
+// handWritten returns the cases that do not follow from the types in the description.
 func handWritten(f, other flagAnswer) []badCase {
 	post, put, del := http.MethodPost, http.MethodPut, http.MethodDelete
 	foreign := fmt.Sprint("/segments/", other.Segments[0].ID)
@@ -553,7 +554,7 @@ func handWritten(f, other flagAnswer) []badCase {
 	return cases
 }
 
-// badCounts are batches of counts that are refused as a whole, with the status that senders rely on.
+// badCounts are batches of counts that are rejected as a whole. Senders depend on the status.
 func badCounts() []badCase {
 	const path = "/datar/evaluations"
 	batch := validBodies["datarEvaluations"]
@@ -595,10 +596,11 @@ func badCounts() []badCase {
 	return cases
 }
 
-// TestNoBodyIsTakenForARequest sends a large body that is refused at its first byte and that looks like many requests.
-func TestNoBodyIsTakenForARequest(t *testing.T) {
+// TestBodiesAreNotReadAsRequests sends a large body that is rejected at its first byte and contains
+// many requests. The server must return one response.
+func TestBodiesAreNotReadAsRequests(t *testing.T) {
 	t.Parallel()
-	db := databases[0] // none is asked
+	db := databases[0] // the test uses no database
 	s := start(t, db, db.fresh(t), nil)
 	inner := "DELETE /api/v1/flags/1 HTTP/1.1\r\nHost: h\r\n\r\n"
 	for _, path := range []string{"/evaluation", "/evaluation/batch", "/flags", "/health", "/nope", "/exposures"} {
@@ -623,7 +625,7 @@ func TestNoBodyIsTakenForARequest(t *testing.T) {
 	}
 }
 
-// TestMessagesNameTheParameter checks that an operator can tell from the message what was wrong.
+// TestMessagesNameTheParameter checks that the message names the invalid parameter.
 func TestMessagesNameTheParameter(t *testing.T) {
 	onEachDatabase(t, func(t *testing.T, db database) {
 		s := start(t, db, db.fresh(t), nil)

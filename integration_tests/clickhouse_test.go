@@ -27,7 +27,8 @@ func ownClickHouse(t *testing.T) *services.Server {
 	return servicestest.Own(t, "clickhouse")
 }
 
-// TestClickHouseAnswersAlike does the main job with counts in ClickHouse, of which the database of the flags gets none.
+// TestClickHouseAnswersAlike runs the main job with counts in ClickHouse. The database of the flags
+// must have no table of Datar.
 func TestClickHouseAnswersAlike(t *testing.T) {
 	db, dsn := onSQLite(t)
 	own := ownClickHouse(t)
@@ -48,7 +49,8 @@ func TestClickHouseAnswersAlike(t *testing.T) {
 	}
 }
 
-// TestClickHouseUnderKills kills the server and ClickHouse in turn, under load. Each evaluation that was answered is counted once.
+// TestClickHouseUnderKills kills the server and ClickHouse in turn, under load. Each acknowledged
+// evaluation must be counted once.
 func TestClickHouseUnderKills(t *testing.T) {
 	db, dsn := onSQLite(t)
 	own := ownClickHouse(t)
@@ -83,7 +85,7 @@ func TestClickHouseUnderKills(t *testing.T) {
 	l.check(t, get[summary](t, s, "/datar/summary?limit=1000").sum())
 }
 
-// TestClickHouseStart starts servers that cannot count.
+// TestClickHouseStart starts servers with unusable ClickHouse settings.
 func TestClickHouseStart(t *testing.T) {
 	db, dsn := onSQLite(t)
 	own := ownClickHouse(t)
@@ -105,11 +107,11 @@ func TestClickHouseStart(t *testing.T) {
 	}
 }
 
-// moveEnd is how a move ends whose sums are equal.
+// moveEnd matches the last line of a move whose sums are equal.
 const moveEnd = "the sums of each flag and day are equal"
 
-// TestClickHouseMove copies counts from SQL while a server counts there, is killed, and completes when the server has stopped. A server
-// on ClickHouse then answers as the one before.
+// TestClickHouseMove copies counts from SQL while a server counts there. The move is killed, and
+// completed once the server has stopped. A server on ClickHouse must then return the same counts.
 func TestClickHouseMove(t *testing.T) {
 	t.Parallel()
 	for _, kind := range testdb.Kinds() {

@@ -13,10 +13,10 @@ import (
 	"time"
 )
 
-// object is a JSON object, as a body to send or as an answer.
+// object is a JSON object in a request or a response.
 type object = map[string]any
 
-// answer is a response that was read in full.
+// answer is a response, with its complete body.
 type answer struct {
 	status int
 	header http.Header
@@ -25,7 +25,8 @@ type answer struct {
 
 func (a answer) String() string { return fmt.Sprintf("%d %s", a.status, a.body) }
 
-// call sends one request to a path under /api/v1. A string is sent as it is, any other body as JSON; nil sends none.
+// call sends a request to a path under /api/v1. It sends a string unchanged and any other body as
+// JSON. A nil body is omitted.
 func (s *server) call(t *testing.T, method, path string, body any) answer {
 	t.Helper()
 	a, err := s.try(method, path, body)
@@ -35,7 +36,7 @@ func (s *server) call(t *testing.T, method, path string, body any) answer {
 	return a
 }
 
-// try is call, for servers that may go away, and for goroutines.
+// try is call for servers that may be down, and for goroutines: it returns errors.
 func (s *server) try(method, path string, body any) (answer, error) {
 	var reader io.Reader
 	switch b := body.(type) {
@@ -59,7 +60,7 @@ func (s *server) try(method, path string, body any) (answer, error) {
 	return s.do(request)
 }
 
-// do sends a request and reads its answer to the end.
+// do sends a request and reads the complete response.
 func (s *server) do(request *http.Request) (answer, error) {
 	response, err := s.client.Do(request)
 	if err != nil {
@@ -69,7 +70,8 @@ func (s *server) do(request *http.Request) (answer, error) {
 	return answer{response.StatusCode, response.Header, body}, errors.Join(err, response.Body.Close())
 }
 
-// send is call for what must work, and decodes the answer; with T = any it may also be empty.
+// send is call for requests that must succeed. It decodes the response, which may be empty if T is
+// any.
 func send[T any](t *testing.T, s *server, method, path string, body any) T {
 	t.Helper()
 	var decoded T
@@ -95,7 +97,7 @@ func decode(t *testing.T, body []byte, into any) {
 	}
 }
 
-// queryJSON encodes the body of an evaluation for the query of its GET form.
+// queryJSON encodes the body of an evaluation for the query of a GET request.
 func queryJSON(t *testing.T, body object) string {
 	t.Helper()
 	encoded, err := json.Marshal(body)
@@ -105,7 +107,7 @@ func queryJSON(t *testing.T, body object) string {
 	return url.QueryEscape(string(encoded))
 }
 
-// flagAnswer is what the tests need of a flag.
+// flagAnswer is the part of a flag that the tests use.
 type flagAnswer struct {
 	ID                 int64
 	Key                string
@@ -121,10 +123,10 @@ type flagAnswer struct {
 	}
 }
 
-// path is where the flag lives under /api/v1.
+// path is the path of the flag under /api/v1.
 func (f flagAnswer) path() string { return fmt.Sprintf("/flags/%d", f.ID) }
 
-// evaluation is what the tests need of the answer to an evaluation.
+// evaluation is the part of an evaluation response that the tests use.
 type evaluation struct {
 	FlagID    int64
 	SegmentID int64
@@ -132,7 +134,7 @@ type evaluation struct {
 	Timestamp string
 }
 
-// summary is the answer of GET /datar/summary.
+// summary is the response of GET /datar/summary.
 type summary struct {
 	Flags []summaryFlag
 }
@@ -165,7 +167,7 @@ func (s summary) sum() int64 {
 	return sum
 }
 
-// breakdown is the answer of GET /datar/flags/{flagID}/summary.
+// breakdown is the response of GET /datar/flags/{flagID}/summary.
 type breakdown struct {
 	FlagID           int64
 	TrafficByVariant []struct{ VariantID, Count int64 }
@@ -176,8 +178,8 @@ type breakdown struct {
 	}
 }
 
-// counts returns all evaluations of the server so far. The server flushes before it answers, but at most once a second:
-// so this polls until the sum is at least what the caller has seen acknowledged, and returns the last summary.
+// counts returns all evaluations that the server has counted. A query flushes at most once a
+// second, so counts polls until the sum is at least acknowledged, and returns the last summary.
 func counts(t *testing.T, s *server, acknowledged int64) summary {
 	t.Helper()
 	var latest summary
@@ -188,7 +190,8 @@ func counts(t *testing.T, s *server, acknowledged int64) summary {
 	return latest
 }
 
-// newFlag creates an enabled flag that gives its one variant, "on", to everybody, and whose evaluations are counted.
+// newFlag creates an enabled flag whose evaluations are counted. It assigns its one variant, "on",
+// to every entity.
 func newFlag(t *testing.T, s *server, key string) flagAnswer {
 	t.Helper()
 	f := send[flagAnswer](t, s, http.MethodPost, "/flags",
@@ -198,13 +201,14 @@ func newFlag(t *testing.T, s *server, key string) flagAnswer {
 	return f
 }
 
-// newVariant adds a variant to a flag and returns its id.
+// newVariant adds a variant to a flag and returns its ID.
 func newVariant(t *testing.T, s *server, f flagAnswer, key string) int64 {
 	t.Helper()
 	return send[struct{ ID int64 }](t, s, http.MethodPost, f.path()+"/variants", object{"key": key}).ID
 }
 
-// newSegment adds a segment that gives one variant to entities from a country, and returns its id.
+// newSegment adds a segment that assigns one variant to the entities from a country, and returns
+// its ID.
 func newSegment(t *testing.T, s *server, f flagAnswer, country, variantKey string, variantID int64) int64 {
 	t.Helper()
 	segment := send[struct{ ID int64 }](t, s, http.MethodPost, f.path()+"/segments",
@@ -217,7 +221,8 @@ func newSegment(t *testing.T, s *server, f flagAnswer, country, variantKey strin
 	return segment
 }
 
-// awaitChanges waits until evaluation uses the newest change. That must not have been the deletion of a flag.
+// awaitChanges waits until evaluations use the newest change, which must not be the deletion of a
+// flag.
 func awaitChanges(t *testing.T, s *server) {
 	t.Helper()
 	newest := get[struct{ MaxID int64 }](t, s, "/flags/snapshots/max_id").MaxID
@@ -238,7 +243,7 @@ func evaluate(t *testing.T, s *server, f flagAnswer, entityID string, context ob
 		object{"flagID": f.ID, "entityID": entityID, "entityContext": context})
 }
 
-// at gets a path that is not under /api/v1.
+// at sends a GET request to a path outside /api/v1.
 func (s *server) at(t *testing.T, path string) answer {
 	t.Helper()
 	request, err := http.NewRequest(http.MethodGet, strings.TrimSuffix(s.url, "/api/v1")+path, nil)

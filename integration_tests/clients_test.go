@@ -20,12 +20,12 @@ import (
 )
 
 const (
-	// installDeadline is for a slow network, and clientDeadline for a slow machine.
+	// Deadlines that suffice on a slow network (installDeadline) and on a slow machine (clientDeadline).
 	installDeadline = 5 * time.Minute
 	clientDeadline  = 2 * time.Minute
 )
 
-// clientOutput is what the programs in clients/ write: what a client returned for each of its calls.
+// clientOutput is the output of the programs in clients/: what the client returned for each call.
 type clientOutput struct {
 	Created, Put, Enabled clientFlag
 	Evaluated             clientResult
@@ -43,8 +43,8 @@ type clientFlag struct {
 	Key, Description, Notes     string
 	Enabled, DataRecordsEnabled bool
 	UpdatedAt                   time.Time
-	Variants                    []string // their keys
-	Segments                    []string // their descriptions
+	Variants                    []string // keys
+	Segments                    []string // descriptions
 }
 
 type clientResult struct {
@@ -52,17 +52,17 @@ type clientResult struct {
 	FlagKey, VariantKey, EntityID string
 	Attachment                    object
 	Timestamp                     time.Time
-	SegmentLogs                   int // how many
+	SegmentLogs                   int // number of entries
 }
 
-// TestPublishedClients manages and evaluates flags with the clients that Flagr has published.
+// TestPublishedClients manages and evaluates flags with the published clients of Flagr.
 func TestPublishedClients(t *testing.T) {
 	t.Parallel()
 	for name, prepare := range map[string]func(t *testing.T) *exec.Cmd{"javascript": javascriptClient, "python": pythonClient} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			cmd := prepare(t)
-			db := databases[0] // clients have nothing to do with databases
+			db := databases[0] // the kind of database makes no difference to clients
 			s := start(t, db, db.fresh(t), nil)
 			begin := time.Now()
 			got := runClient(t, s, cmd, name)
@@ -102,12 +102,12 @@ func TestPublishedClients(t *testing.T) {
 			for what, at := range map[string]time.Time{
 				"created": got.Created.UpdatedAt, "read": got.Read.UpdatedAt, "evaluated": got.Evaluated.Timestamp,
 			} {
-				// The times of evaluations are in whole seconds.
+				// Evaluation times are truncated to seconds.
 				if at.Before(begin.Add(-time.Second)) || at.After(time.Now().Add(time.Second)) {
 					t.Errorf("%s at %s, which is not within the test", what, at)
 				}
 			}
-			// Before the flag was enabled nothing was counted, however often the client asked.
+			// Evaluations before the flag was enabled are not in the summary.
 			if total := counts(t, s, 5).total(created.ID); total != 5 {
 				t.Errorf("%d evaluations are counted, want 1 and two batches of 2", total)
 			}
@@ -115,7 +115,7 @@ func TestPublishedClients(t *testing.T) {
 	}
 }
 
-// runClient lets a program work on a server with a flag of this key, and decodes what it writes.
+// runClient runs a program against a server, with the key of its flag, and decodes its output.
 func runClient(t *testing.T, s *server, cmd *exec.Cmd, key string) clientOutput {
 	t.Helper()
 	cmd.Args = append(cmd.Args, s.url, key)
@@ -151,7 +151,8 @@ func pythonClient(t *testing.T) *exec.Cmd {
 	return cmd
 }
 
-// pythonTools installs what a list of requirements names and returns the Python that has it.
+// pythonTools installs the packages of a requirements file and returns the Python interpreter that
+// has them.
 func pythonTools(t *testing.T, requirements string) string {
 	t.Helper()
 	python := lookUp(t, "python3")
@@ -172,7 +173,7 @@ func clientCommand(t *testing.T, name string, args ...string) *exec.Cmd {
 	return exec.CommandContext(ctx, name, args...)
 }
 
-// lookUp finds a program, or skips the test.
+// lookUp returns the path of a program, or skips the test if it is missing.
 func lookUp(t *testing.T, program string) string {
 	t.Helper()
 	path, err := exec.LookPath(program)
@@ -182,8 +183,8 @@ func lookUp(t *testing.T, program string) string {
 	return path
 }
 
-// installClient installs what a manifest lists, once for each content of it, and returns the folder. The commands get a
-// folder that has the manifest in it.
+// installClient installs the packages of a manifest, once for each content of the manifest, and
+// returns the folder. The commands get a folder that contains the manifest.
 func installClient(t *testing.T, manifest string, commands func(dir string) [][]string) string {
 	t.Helper()
 	content, err := os.ReadFile(manifest)
@@ -199,12 +200,12 @@ func installClient(t *testing.T, manifest string, commands func(dir string) [][]
 	if err := os.MkdirAll(base, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	// Made beside its place and moved there when it is complete: several may be installing at once.
+	// Installed in a temporary folder and renamed when complete, because several tests may install at the same time.
 	fresh, err := os.MkdirTemp(base, "new-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = os.RemoveAll(fresh) }() // it is not there if all went well
+	defer func() { _ = os.RemoveAll(fresh) }() // does nothing after the rename
 	if err := os.WriteFile(filepath.Join(fresh, filepath.Base(manifest)), content, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -215,7 +216,7 @@ func installClient(t *testing.T, manifest string, commands func(dir string) [][]
 			missing(t, fmt.Sprintf("%s: %v: it needs a package index\n%s", strings.Join(command, " "), err, output))
 		}
 	}
-	if err := os.Rename(fresh, dir); err != nil && !errors.Is(err, fs.ErrExist) { // another one may have been faster
+	if err := os.Rename(fresh, dir); err != nil && !errors.Is(err, fs.ErrExist) { // another test may have been faster
 		t.Fatal(err)
 	}
 	return dir

@@ -16,13 +16,13 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
 )
 
-// widened says how the one column that is changed looks afterwards: counts beyond 32 bits need room.
+// widened has the type of the one column that the migration changes: eval_count gets 64 bits.
 var widened = map[string]map[string]string{
 	"postgres": {"datar_hourly_events.eval_count": "optional bigint  NO 0"},
 	"mysql":    {"datar_hourly_events.eval_count": "optional bigint(20) NO 0 "},
 }
 
-// content reads all rows of the tables that were there before, as they were then: without what was added since.
+// content returns all rows of the tables of Flagr, without the columns that the migration added.
 func content(t *testing.T, kind testdb.Kind, dsn string, before testdb.Schema) map[string][][]string {
 	t.Helper()
 	db := kind.Open(t, dsn)
@@ -41,8 +41,8 @@ func content(t *testing.T, kind testdb.Kind, dsn string, before testdb.Schema) m
 	return rows
 }
 
-// TestDatabaseOfFlagr opens a database that Flagr 1.2.3 wrote: what is in it is answered, and stays as it was, and Flagr
-// could go on with it.
+// TestDatabaseOfFlagr opens a database that Flagr 1.2.3 wrote. The API must return its content, its
+// rows must not change, and Flagr must be able to write to it again.
 func TestDatabaseOfFlagr(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		dsn := kind.FreshFromFlagr(t, filepath.Join("testdata", "databases"))
@@ -69,7 +69,7 @@ func TestDatabaseOfFlagr(t *testing.T) {
 		"trafficBySegment":[{"count":5,"segmentID":2},{"count":3,"segmentID":1}],
 		"trafficByVariant":[{"count":5,"variantID":3},{"count":2,"variantID":2},{"count":1,"variantID":1}]}`), &b)
 		breakdown := get[object](t, s, "/datar/flags/1/summary?"+window)
-		delete(breakdown, "complete") // which Flagr does not have
+		delete(breakdown, "complete") // not in the responses of Flagr
 		if diff := cmp.Diff(b, breakdown); diff != "" {
 			t.Errorf("breakdown (-want +got):\n%s", diff)
 		}
@@ -91,11 +91,11 @@ func TestDatabaseOfFlagr(t *testing.T) {
 		evaluate(t, s, flagAnswer{ID: 1}, "u1", object{"country": "FR", "age": 30, "x": "b"})
 		s.stop(t, syscall.SIGTERM)
 		kind.Schema(t, kind.Open(t, dsn)).CheckAdditions(t, before, widened[kind.Driver])
-		if kind.Driver == "sqlite3" { // where times are texts
+		if kind.Driver == "sqlite3" { // which stores times as text
 			bucket := regexp.MustCompile(`^\d{4}-\d\d-\d\d \d\d:00:00\+00:00$`) // as Flagr writes them
 			for _, row := range testdb.Rows(t, kind.Open(t, dsn), "SELECT CAST(bucket_hour AS text) FROM datar_hourly_events") {
 				if !bucket.MatchString(row[0]) {
-					t.Errorf("the hour of a row is not written as Flagr does it: %s", row[0])
+					t.Errorf("the hour of a row differs from the format of Flagr: %s", row[0])
 				}
 			}
 		}
@@ -107,7 +107,7 @@ func TestDatabaseOfFlagr(t *testing.T) {
 		}
 		all := get[summary](t, s, "/datar/summary?from=2020-01-01T00:00:00Z&to=2100-01-01T00:00:00Z")
 		if all.total(1) != 9 {
-			t.Errorf("flag 1 has %d evaluations, want the 8 that were there and 1 of ours", all.total(1))
+			t.Errorf("flag 1 has %d evaluations, want the 8 of Flagr and 1 of this server", all.total(1))
 		}
 	})
 }

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestManyWritersAtOnce lets clients change one flag, and create others, all at the same time: every change must
-// succeed and leave its snapshot.
+// TestManyWritersAtOnce changes one flag and creates others from many clients at the same time.
+// Every change must succeed and add one snapshot.
 func TestManyWritersAtOnce(t *testing.T) {
 	onEachDatabase(t, func(t *testing.T, db database) {
 		const clients, changes = 8, 25
@@ -66,8 +66,9 @@ func TestManyWritersAtOnce(t *testing.T) {
 	})
 }
 
-// TestEverythingAtOnceToOneFlag lets clients create, rename, reorder, distribute and delete the parts of one flag, and the
-// flag itself, at random. Nothing is answered with 5xx, and what is left can be evaluated.
+// TestEverythingAtOnceToOneFlag creates, renames, reorders, distributes and deletes the parts of
+// one flag, and the flag, from many clients at random. No response may have status 5xx, and the
+// flag must be consistent at the end.
 func TestEverythingAtOnceToOneFlag(t *testing.T) {
 	onEachDatabase(t, func(t *testing.T, db database) {
 		const clients, changes = 8, 30
@@ -99,7 +100,7 @@ func TestEverythingAtOnceToOneFlag(t *testing.T) {
 	})
 }
 
-// partsAnswer is a flag with the parts that refer to each other, as an answer and as a snapshot.
+// partsAnswer is a flag with the parts that refer to each other, in a response or a snapshot.
 type partsAnswer struct {
 	Variants []struct {
 		ID  int64
@@ -120,7 +121,7 @@ type change struct {
 	body         any
 }
 
-// anyChange makes up a change of what the flag has at this moment.
+// anyChange returns a random change of the current parts of the flag.
 func anyChange(s *server, f flagAnswer, random *rand.Rand, name string) change {
 	var now partsAnswer
 	a, err := s.try(http.MethodGet, f.path(), nil)
@@ -159,7 +160,7 @@ func anyChange(s *server, f flagAnswer, random *rand.Rand, name string) change {
 	return changes[random.IntN(len(changes))]
 }
 
-// checkParts checks that distributions fit to the variants.
+// checkParts checks that distributions refer to existing variants and sum to 100 percent.
 func checkParts(t *testing.T, flag partsAnswer) {
 	t.Helper()
 	keys := map[int64]string{}
@@ -171,11 +172,11 @@ func checkParts(t *testing.T, flag partsAnswer) {
 		for _, d := range segment.Distributions {
 			sum += d.Percent
 			if key, ok := keys[d.VariantID]; !ok || key != d.VariantKey {
-				t.Errorf("segment %d gives %d percent to variant %d %q, the flag has %v", segment.ID, d.Percent, d.VariantID, d.VariantKey, keys)
+				t.Errorf("segment %d assigns %d percent to variant %d %q; the flag has %v", segment.ID, d.Percent, d.VariantID, d.VariantKey, keys)
 			}
 		}
 		if len(segment.Distributions) > 0 && sum != 100 {
-			t.Errorf("segment %d gives away %d percent", segment.ID, sum)
+			t.Errorf("the distributions of segment %d sum to %d percent", segment.ID, sum)
 		}
 	}
 }

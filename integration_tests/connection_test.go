@@ -16,7 +16,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
 )
 
-// TestWrongDatabasePassword: a server that cannot log in says so, and shows its password nowhere.
+// TestWrongDatabasePassword checks that a server with a wrong password fails at once with the
+// reason, and logs no password.
 func TestWrongDatabasePassword(t *testing.T) {
 	testdb.OnEachServer(t, func(t *testing.T, kind testdb.Kind) {
 		db := databaseOf(kind)
@@ -34,12 +35,13 @@ func TestWrongDatabasePassword(t *testing.T) {
 			t.Errorf("the password is in the log:\n%s", log)
 		}
 		if strings.Contains(log, "trying again") || !strings.Contains(log, "flagr") {
-			t.Errorf("want no further attempt, and the name of the user, in the log:\n%s", log)
+			t.Errorf("want no retry, and the name of the user, in the log:\n%s", log)
 		}
 	})
 }
 
-// TestMissingDatabase: a server whose database does not exist says so at once.
+// TestMissingDatabase checks that a server whose database does not exist fails at once with the
+// reason.
 func TestMissingDatabase(t *testing.T) {
 	testdb.OnEachServer(t, func(t *testing.T, kind testdb.Kind) {
 		db := databaseOf(kind)
@@ -49,7 +51,7 @@ func TestMissingDatabase(t *testing.T) {
 			t.Errorf("the exit code is %d, want 1", code)
 		}
 		if log := p.log.String(); strings.Contains(log, "trying again") || strings.Count(log, "no_such_database") == 0 {
-			t.Errorf("want the name of the database, and no further attempt, in the log:\n%s", log)
+			t.Errorf("want the name of the database, and no retry, in the log:\n%s", log)
 		}
 	})
 }
@@ -70,7 +72,8 @@ func TestDatabaseThatComesUpLate(t *testing.T) {
 	})
 }
 
-// TestConnectionsAreBounded asks more at once than there are connections for.
+// TestConnectionsAreBounded sends more concurrent requests than the server may have connections to
+// its database.
 func TestConnectionsAreBounded(t *testing.T) {
 	testdb.OnEachServer(t, func(t *testing.T, kind testdb.Kind) {
 		const clients, requests, most = 100, 20, 32
@@ -97,7 +100,8 @@ func TestConnectionsAreBounded(t *testing.T) {
 	})
 }
 
-// elsewhere changes a connection string to a free address, and gives that of the server, too.
+// elsewhere replaces the address in a connection string by a free one. It also returns the address
+// of the database server.
 func elsewhere(t *testing.T, kind testdb.Kind, dsn string) (changed, address, target string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -124,7 +128,7 @@ func elsewhere(t *testing.T, kind testdb.Kind, dsn string) (changed, address, ta
 	return u.String(), address, target
 }
 
-// connections counts those that are open.
+// connections counts open connections.
 type connections struct{ open, peak atomic.Int64 }
 
 func (c *connections) opened() {
@@ -133,7 +137,7 @@ func (c *connections) opened() {
 	}
 }
 
-// forward passes connections on until the test ends, and counts them.
+// forward accepts connections until the test ends, counts them, and forwards their data.
 func forward(t *testing.T, from, to string) *connections {
 	t.Helper()
 	listener, err := net.Listen("tcp", from)

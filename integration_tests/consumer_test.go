@@ -17,10 +17,11 @@ import (
 	"github.com/flagr-datar/flagr-datar/integration_tests/testlog"
 )
 
-// consumers finds the programs in docs/recorders.md.
+// consumers matches the programs in docs/recorders.md.
 var consumers = regexp.MustCompile("(?s)```(go|python)\n(.*?)\n```")
 
-// TestConsumersOfTheDocumentation runs the programs that docs/recorders.md shows, against records of a server.
+// TestConsumersOfTheDocumentation runs the consumers in docs/recorders.md on the records of a
+// server.
 func TestConsumersOfTheDocumentation(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../docs/recorders.md")
@@ -28,7 +29,7 @@ func TestConsumersOfTheDocumentation(t *testing.T) {
 		t.Fatal(err)
 	}
 	programs := map[string]string{}
-	var open string // for encrypted payloads
+	var open string // the function that decrypts payloads
 	for _, match := range consumers.FindAllStringSubmatch(string(text), -1) {
 		if match[1] == "go" && !strings.HasPrefix(match[2], "package main") {
 			open = match[2]
@@ -37,7 +38,7 @@ func TestConsumersOfTheDocumentation(t *testing.T) {
 		programs[match[1]] = match[2]
 	}
 	programs["go, encrypted"] = decrypting(t, programs["go"], open)
-	db := databases[0] // streams have nothing to do with databases
+	db := databases[0] // the kind of database makes no difference to streams
 	const key = "a key of the documentation"
 	brokers := map[bool][]string{}
 	for _, encrypted := range []bool{false, true} {
@@ -89,7 +90,7 @@ func TestConsumersOfTheDocumentation(t *testing.T) {
 	}
 }
 
-// decrypting changes the Go program of the page as it says for encrypted payloads.
+// decrypting makes the changes to the Go program that the page describes for encrypted payloads.
 func decrypting(t *testing.T, program, open string) string {
 	t.Helper()
 	for _, change := range [][2]string{
@@ -98,14 +99,14 @@ func decrypting(t *testing.T, program, open string) string {
 		{"[]byte(frame.Payload)", "open(frame.Payload)"},
 	} {
 		if strings.Count(program, change[0]) != 1 {
-			t.Fatalf("the Go program has not one %q", change[0])
+			t.Fatalf("the Go program must contain %q once", change[0])
 		}
 		program = strings.Replace(program, change[0], change[1], 1)
 	}
 	return program + "\n" + open
 }
 
-// goConsumer runs a file with the modules of this repository.
+// goConsumer returns the command that runs a Go file with the modules of this repository.
 func goConsumer(t *testing.T) []string {
 	t.Helper()
 	path, err := exec.LookPath("go")
@@ -115,7 +116,8 @@ func goConsumer(t *testing.T) []string {
 	return []string{path, "run"}
 }
 
-// pythonConsumer makes an environment with the client that the page names, once, in the folder FLAGR_TEST_CACHE.
+// pythonConsumer installs the client that the page names, once, in FLAGR_TEST_CACHE, and returns
+// the command that runs a Python file with it.
 func pythonConsumer(t *testing.T) []string {
 	t.Helper()
 	python, err := exec.LookPath("python3")
@@ -134,7 +136,7 @@ func pythonConsumer(t *testing.T) []string {
 	return []string{program}
 }
 
-// testCache is the folder for what tests install. FLAGR_TEST_CACHE names another one.
+// testCache returns the folder for packages that tests install: FLAGR_TEST_CACHE, or a default.
 func testCache(t *testing.T) string {
 	t.Helper()
 	if dir := os.Getenv("FLAGR_TEST_CACHE"); dir != "" {
@@ -147,7 +149,7 @@ func testCache(t *testing.T) string {
 	return filepath.Join(dir, "flagr-test")
 }
 
-// missing skips a test, or fails it where servers are required.
+// missing skips a test, or fails it if FLAGR_TEST_REQUIRE_SERVERS is set.
 func missing(t *testing.T, message string) {
 	t.Helper()
 	if os.Getenv("FLAGR_TEST_REQUIRE_SERVERS") != "" {
@@ -156,7 +158,7 @@ func missing(t *testing.T, message string) {
 	t.Skip(message)
 }
 
-// runConsumer runs a program until it has written so many lines.
+// runConsumer runs a program until it has written n lines.
 func runConsumer(t *testing.T, command []string, n int, env environ) []string {
 	t.Helper()
 	cmd := exec.Command(command[0], command[1:]...)
@@ -171,13 +173,13 @@ func runConsumer(t *testing.T, command []string, n int, env environ) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	inGroup(cmd) // go run starts another program, which must end as well
+	inGroup(cmd) // go run starts a child process, which must end, too
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	defer func() {
 		killGroup(cmd)
-		_ = cmd.Wait() // it was killed
+		_ = cmd.Wait() // always fails: the program was killed
 	}()
 	found := make(chan string)
 	go func() {
@@ -199,7 +201,7 @@ func runConsumer(t *testing.T, command []string, n int, env environ) []string {
 			t.Fatalf("%d lines of %d:\n%s", len(lines), n, log)
 		}
 	}
-	go func() { // what else it writes must not keep it from ending
+	go func() { // drain further output, so that the program is not blocked
 		for range found {
 		}
 	}()

@@ -7,18 +7,18 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
 )
 
-// database is one kind of database that the server runs on.
+// database is a kind of database that the tests run the server on.
 type database struct {
 	name string
 	// driver is the value of FLAGR_DB_DBDRIVER.
 	driver string
-	// fresh returns the connection string of an empty database that only this test uses.
+	// fresh returns the connection string of an empty database for this test.
 	fresh func(t *testing.T) string
-	// open connects to the database beside the server. The connection is closed when the test ends.
+	// open returns another connection to the database, which is closed when the test ends.
 	open func(t *testing.T, dsn string) *sql.DB
 }
 
-// databases lists what the suite runs on, SQLite first: the name of each is the last part of the names of its tests.
+// databases lists the kinds of databases, SQLite first. Subtests have their names.
 var databases = allDatabases()
 
 func allDatabases() []database {
@@ -38,14 +38,14 @@ func databaseOf(kind testdb.Kind) database {
 	}
 }
 
-// onEachDatabase runs a test once for each kind of database, in parallel with all other tests. Kinds whose server is not
-// there are skipped.
+// onEachDatabase runs a test on each kind of database, in parallel with all other tests. It skips
+// kinds whose server is not configured.
 func onEachDatabase(t *testing.T, test func(t *testing.T, db database)) {
 	t.Helper()
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) { test(t, databaseOf(kind)) })
 }
 
-// environ names a database to a server.
+// environ returns the environment variables that configure a server with this database.
 func (db database) environ(dsn string) environ {
 	return environ{"FLAGR_DB_DBDRIVER": db.driver, "FLAGR_DB_DBCONNECTIONSTR": dsn}
 }

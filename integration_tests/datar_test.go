@@ -20,8 +20,9 @@ type job struct {
 	begin, end time.Time  // the evaluations happened between these
 }
 
-// runMainJob does what the product is for on an empty server: it makes flags, evaluates them through all four doors,
-// and so leaves counts that can be known in advance: 7 of "off" through the segment FR, 3 of "on", and 2 of another flag.
+// runMainJob creates flags on an empty server and evaluates them through all four evaluation
+// endpoints. The counts are known: 7 of "off" through the segment FR and 3 of "on" of one flag, and
+// 2 of another flag.
 func runMainJob(t *testing.T, s *server) job {
 	t.Helper()
 	j := job{flag: newFlag(t, s, "main-job"), quiet: newFlag(t, s, "quiet")}
@@ -44,7 +45,7 @@ func runMainJob(t *testing.T, s *server) job {
 	send[any](t, s, http.MethodPost, "/evaluation", single)
 	send[any](t, s, http.MethodPost, "/evaluation", single)
 	send[any](t, s, http.MethodGet, "/evaluation?json="+queryJSON(t, single), nil)
-	send[any](t, s, http.MethodPost, "/evaluation", object{"flagKey": "main-job"}) // nobody: not from FR
+	send[any](t, s, http.MethodPost, "/evaluation", object{"flagKey": "main-job"}) // the entity is not from FR
 	send[any](t, s, http.MethodPost, "/evaluation/batch", batch)
 	send[any](t, s, http.MethodGet, "/evaluation/batch?json="+queryJSON(t, batch), nil)
 	evaluate(t, s, j.quiet, "u", nil)
@@ -53,7 +54,7 @@ func runMainJob(t *testing.T, s *server) job {
 	return j
 }
 
-// checkMainJob compares both endpoints with what runMainJob did, days excepted.
+// checkMainJob compares both summaries with what runMainJob did, except for the days.
 func checkMainJob(t *testing.T, s *server, j job) {
 	t.Helper()
 	got := get[summary](t, s, "/datar/summary")
@@ -96,7 +97,7 @@ func checkMainJob(t *testing.T, s *server, j job) {
 	var sum int64
 	for _, day := range b.TrafficByDay {
 		sum += day.Count
-		// A test may run over midnight.
+		// The test may run across midnight.
 		if day.Date != j.begin.UTC().Format(time.DateOnly) && day.Date != j.end.UTC().Format(time.DateOnly) {
 			t.Errorf("counts on day %s, but the evaluations were between %s and %s", day.Date, j.begin.UTC(), j.end.UTC())
 		}
@@ -114,8 +115,9 @@ func TestMainJob(t *testing.T) {
 	})
 }
 
-// TestLastEvaluatedAtIsNotTheFlush reads after a restart, which takes much longer than the evaluations: the counts were
-// stored when the first server stopped.
+// TestLastEvaluatedAtIsNotTheFlush queries after a restart, which takes much longer than the
+// evaluations. The counts were stored when the first server stopped, so a flush time would be too
+// late.
 func TestLastEvaluatedAtIsNotTheFlush(t *testing.T) {
 	onEachDatabase(t, func(t *testing.T, db database) {
 		s := start(t, db, db.fresh(t), environ{"FLAGR_RECORDER_DATAR_FLUSH_INTERVAL": "1h"})
@@ -217,7 +219,8 @@ func TestDatarWindow(t *testing.T) {
 	})
 }
 
-// TestTimeZoneOfTheHost lets a server far from UTC do what one in UTC does, and then the two share a database.
+// TestTimeZoneOfTheHost runs the main job on a server in a zone far from UTC, and then shares its
+// database with a server in UTC.
 func TestTimeZoneOfTheHost(t *testing.T) {
 	onEachDatabase(t, func(t *testing.T, db database) {
 		if _, err := os.Stat("/usr/share/zoneinfo/Asia/Kolkata"); err != nil {
@@ -246,7 +249,7 @@ func TestTimeZoneOfTheHost(t *testing.T) {
 			t.Errorf("a server in UTC reads %d evaluations, want 10", got)
 		}
 		if got := evaluate(t, near, j.flag, "u", object{"country": "FR"}); got.VariantID == 0 {
-			t.Errorf("a server in UTC evaluates to nothing: %+v", got)
+			t.Errorf("a server in UTC assigns no variant: %+v", got)
 		}
 		near.stop(t, syscall.SIGTERM)
 
@@ -260,7 +263,7 @@ func TestTimeZoneOfTheHost(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer func() { _ = rows.Close() }() // rows.Err says what went wrong
+		defer func() { _ = rows.Close() }() // errors are in rows.Err
 		for rows.Next() {
 			var r row
 			var hour time.Time
@@ -287,7 +290,7 @@ func TestTimeZoneOfTheHost(t *testing.T) {
 	})
 }
 
-// TestWhatIsCounted checks the gates in front of counting, one flag for each.
+// TestWhatIsCounted checks the conditions for counting, with one flag for each.
 func TestWhatIsCounted(t *testing.T) {
 	onEachDatabase(t, func(t *testing.T, db database) {
 		s := start(t, db, db.fresh(t), nil)
@@ -324,7 +327,7 @@ func TestWhatIsCounted(t *testing.T) {
 			t.Errorf("counts by flag (-want +got):\n%s", diff)
 		}
 
-		// No variant is id 0, which answers leave out; no segment is no entry.
+		// Responses omit the ID 0 of no variant. Evaluations without a segment have no entry.
 		for _, tc := range []struct {
 			flag               flagAnswer
 			variants, segments string

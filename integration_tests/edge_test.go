@@ -15,7 +15,8 @@ import (
 	"testing"
 )
 
-// launchAt starts a server that may have a web prefix, and returns its address once it answers.
+// launchAt starts a server that may have a web prefix, waits until it serves, and returns its
+// address.
 func launchAt(t *testing.T, env environ) (p *process, address string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -35,7 +36,7 @@ func launchAt(t *testing.T, env environ) (p *process, address string) {
 	return p, address
 }
 
-// ask sends a request and returns the status and the body. Redirections are not followed.
+// ask sends a request and returns the status and the body. It does not follow redirects.
 func ask(t *testing.T, method, url, body string, headers ...string) (status int, answer string) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
@@ -60,7 +61,7 @@ func ask(t *testing.T, method, url, body string, headers ...string) (status int,
 	return response.StatusCode, string(content)
 }
 
-// token signs claims by hand, so that this test shares no code with the server.
+// token returns a signed token. It does not use the code of the server.
 func token(t *testing.T, key string, claims object) string {
 	t.Helper()
 	text, err := json.Marshal(claims)
@@ -73,7 +74,8 @@ func token(t *testing.T, key string, claims object) string {
 	return signed + "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
 }
 
-// TestTokensBelowAPrefix plays the life of a protected installation: tokens, a prefix, metrics, names of people.
+// TestTokensBelowAPrefix uses a protected installation: tokens, a web prefix, metrics, and the
+// names of users.
 func TestTokensBelowAPrefix(t *testing.T) {
 	t.Parallel()
 	p, address := launchAt(t, environ{
@@ -97,7 +99,7 @@ func TestTokensBelowAPrefix(t *testing.T) {
 		t.Errorf("health without the prefix: %d, want 404", status)
 	}
 	if status, _ := ask(t, "GET", api+"/health/..%2fflags", ""); status != http.StatusTemporaryRedirect {
-		t.Errorf("flags by way of health: %d, want 307", status)
+		t.Errorf("flags with a path that begins like health: %d, want 307", status)
 	}
 	ann := "Authorization: Bearer " + token(t, "shared", object{"email": "ann@example.com"})
 	if status, body := ask(t, "POST", api+"/flags", `{"description":"d","key":"k","template":"simple_boolean_flag"}`, ann); status != 200 ||
@@ -148,7 +150,7 @@ func TestReadyWhileItDrains(t *testing.T) {
 	})
 }
 
-// collector is a stand-in for an OpenTelemetry collector that keeps what it is sent, by path.
+// collector imitates an OpenTelemetry collector and keeps the received bodies by path.
 type collector struct {
 	mu       sync.Mutex
 	received map[string]string
@@ -193,8 +195,8 @@ func TestOpenTelemetry(t *testing.T) {
 	})
 }
 
-// TestReceiversThatAreAway sends reports, traces and metrics to ports that nothing listens on.
-func TestReceiversThatAreAway(t *testing.T) {
+// TestUnreachableReceivers sends reports, traces and metrics to closed ports.
+func TestUnreachableReceivers(t *testing.T) {
 	t.Parallel()
 	nobody := httptest.NewServer(http.NotFoundHandler())
 	nobody.Close()
@@ -216,7 +218,8 @@ func TestReceiversThatAreAway(t *testing.T) {
 	}
 }
 
-// What Flagr's vendor agents were configured with is explained, and stops nothing.
+// Variables of vendor agents that Flagr supports are logged with an explanation, and do not stop
+// the start.
 func TestVendorAgentsAreExplained(t *testing.T) {
 	t.Parallel()
 	p, _ := launchAt(t, environ{"FLAGR_NEWRELIC_ENABLED": "true", "FLAGR_NEWRELIC_KEY": "s3cret", "FLAGR_STATSD_APM_ENABLED": "true"})

@@ -31,7 +31,8 @@ func checkNoCRUD(t *testing.T, s *server) {
 	}
 }
 
-// TestDocumentInsteadOfDatabase asks for Datar, too, which has no place to count in.
+// TestDocumentInsteadOfDatabase starts a server on a JSON document, with Datar on. Datar must stay
+// off, because there is no database for the counts.
 func TestDocumentInsteadOfDatabase(t *testing.T) {
 	t.Parallel()
 	document, err := filepath.Abs(filepath.Join("testdata", "golden", "flags.json"))
@@ -41,14 +42,14 @@ func TestDocumentInsteadOfDatabase(t *testing.T) {
 	s := startIn(t, t.TempDir(), quick.with(environ{"FLAGR_DB_DBDRIVER": "json_file", "FLAGR_DB_DBCONNECTIONSTR": document}))
 	checkNoCRUD(t, s)
 	if a := s.call(t, http.MethodGet, "/datar/summary", nil); a.status != http.StatusServiceUnavailable {
-		t.Errorf("Datar answers %s, want 503", a)
+		t.Errorf("Datar returns %s, want 503", a)
 	}
 	if got := len(get[struct{ Flags []any }](t, s, "/export/eval_cache/json").Flags); got == 0 {
 		t.Error("the export has no flags")
 	}
 }
 
-// TestEvalOnlyServerOnADatabase evaluates and counts what another server has set up.
+// TestEvalOnlyServerOnADatabase evaluates and counts flags that another server created.
 func TestEvalOnlyServerOnADatabase(t *testing.T) {
 	onEachDatabase(t, func(t *testing.T, db database) {
 		dsn := db.fresh(t)
@@ -58,18 +59,19 @@ func TestEvalOnlyServerOnADatabase(t *testing.T) {
 		edge := start(t, db, dsn, environ{"FLAGR_EVAL_ONLY_MODE": "true"})
 		checkNoCRUD(t, edge)
 		if got := evaluate(t, edge, f, "u", nil); got.VariantID != f.Variants[0].ID {
-			t.Errorf("evaluation gives %+v, want variant %d", got, f.Variants[0].ID)
+			t.Errorf("the evaluation is %+v, want variant %d", got, f.Variants[0].ID)
 		}
 		send[any](t, s, http.MethodPut, f.path()+"/enabled", object{"enabled": false})
 		poll(t, "a change made on the other server", func() bool { return evaluate(t, edge, f, "u", nil).VariantID == 0 })
 		edge.stop(t, syscall.SIGTERM)
 		if got := counts(t, s, 1).total(f.ID); got < 1 {
-			t.Errorf("the server that evaluates only has counted %d", got)
+			t.Errorf("the eval-only server has counted %d", got)
 		}
 	})
 }
 
-// TestTwoServersCountTogether lets two servers on one database evaluate the same flag in the same hour.
+// TestTwoServersCountTogether evaluates the same flag in the same hour on two servers that share a
+// database.
 func TestTwoServersCountTogether(t *testing.T) {
 	onEachDatabase(t, func(t *testing.T, db database) {
 		dsn := db.fresh(t)

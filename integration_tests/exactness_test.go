@@ -17,19 +17,20 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// load evaluates flags from several clients at once, one by one and in batches, and knows what it did.
+// load evaluates flags from several clients, in single requests and in batches, and counts what it
+// sent.
 type load struct {
 	clients sync.WaitGroup
-	// sent counts evaluations that a request was begun for, acknowledged those whose answer, 200, was read to the end.
+	// sent counts evaluations in requests that were started, acknowledged those in complete responses with status 200.
 	sent, acknowledged atomic.Int64
-	// failed counts answers other than 200. Requests without an answer are not in it.
+	// failed counts responses with another status. It does not count requests without a response.
 	failed atomic.Int64
-	// pace is what each client waits after a request.
+	// pace is the pause of each client after a request.
 	pace   time.Duration
 	ending atomic.Bool
 }
 
-// end lets the clients finish the request that each has begun.
+// end stops the clients after their current requests, and waits for them.
 func (l *load) end() {
 	l.ending.Store(true)
 	l.clients.Wait()
@@ -37,10 +38,11 @@ func (l *load) end() {
 
 const (
 	loadClients  = 16
-	loadEntities = 50 // of a batch
+	loadEntities = 50 // in a batch
 )
 
-// begin starts the clients. Each goes on until it has sent its share of evaluations, until a request fails, or to the end.
+// begin starts the clients. Each one continues until it has sent its share of evaluations, a
+// request fails, or end is called.
 func (l *load) begin(s *server, flags []flagAnswer, share int64) {
 	ids := make([]int64, len(flags))
 	for i, f := range flags {
@@ -72,7 +74,7 @@ func (l *load) begin(s *server, flags []flagAnswer, share int64) {
 				return true
 			}
 			for sent < share && !l.ending.Load() {
-				// A batch, and then single ones until their number is a tenth of all.
+				// A batch, and then single evaluations, until they are a tenth of all.
 				size := int64(len(ids) * loadEntities)
 				if share-sent >= size && !evaluate("/evaluation/batch", batch, size) {
 					return
@@ -90,7 +92,7 @@ func (l *load) begin(s *server, flags []flagAnswer, share int64) {
 
 const endless = 1 << 60
 
-// splitFlags makes four flags that give each of two variants to half of the entities.
+// splitFlags creates four flags that assign each of two variants to half of the entities.
 func splitFlags(t *testing.T, s *server) []flagAnswer {
 	t.Helper()
 	var flags []flagAnswer
@@ -108,8 +110,8 @@ func splitFlags(t *testing.T, s *server) []flagAnswer {
 	return flags
 }
 
-// TestCountsAreExact evaluates 200,000 times in each round, with as many flushes as can be had, and with somebody who
-// reads all the time. -rounds sets how many rounds.
+// TestCountsAreExact evaluates 200,000 times in each round, with frequent flushes and a concurrent
+// reader. -rounds sets the number of rounds.
 func TestCountsAreExact(t *testing.T) {
 	onEachDatabase(t, func(t *testing.T, db database) {
 		heavy.Lock()
@@ -140,7 +142,7 @@ func TestCountsAreExact(t *testing.T) {
 				}
 			}
 			if l.acknowledged.Load() != perRound {
-				t.Fatalf("round %d: only %d of %d evaluations were answered; %d answers were no 200", round,
+				t.Fatalf("round %d: only %d of %d evaluations were acknowledged; %d responses had another status than 200", round,
 					l.acknowledged.Load(), perRound, l.failed.Load())
 			}
 			acknowledged += perRound
@@ -174,7 +176,7 @@ func TestCountsAreExact(t *testing.T) {
 	})
 }
 
-// TestManyKeysInOneFlush counts 6,000 different pairs of flag and variant before the first flush.
+// TestManyKeysInOneFlush counts 6,000 combinations of flag and variant before the first flush.
 func TestManyKeysInOneFlush(t *testing.T) {
 	onEachDatabase(t, func(t *testing.T, db database) {
 		const nFlags, nVariants = 60, 100
@@ -203,8 +205,8 @@ func TestManyKeysInOneFlush(t *testing.T) {
 	})
 }
 
-// wideFlags makes flags of so many variants, each of which has the same share, and returns their ids. Each segment but
-// the last is for entities from a country of its own: C0, C1, and so on.
+// wideFlags creates flags with many variants of equal share, and returns their IDs. Each segment
+// except the last is for entities from one country: C0, C1, and so on.
 func wideFlags(t *testing.T, s *server, nFlags, nVariants, nSegments int) []int64 {
 	t.Helper()
 	f := newFlag(t, s, "wide")
@@ -231,8 +233,9 @@ func wideFlags(t *testing.T, s *server, nFlags, nVariants, nSegments int) []int6
 	return flags
 }
 
-// oneOfEach returns n entities that a flag gives n different variants, where each variant has the same share. The way
-// from an entity to its variant is part of the contract: people keep their variant when the server is exchanged.
+// oneOfEach returns n entities that get n different variants of equal share from a flag. The
+// mapping from an entity to its variant is part of the contract: entities keep their variants when
+// another server is used.
 func oneOfEach(flagID int64, n int) []object {
 	const buckets = 1000
 	found := make([]object, n)
@@ -247,8 +250,8 @@ func oneOfEach(flagID int64, n int) []object {
 	return found
 }
 
-// TestStopUnderLoad ends a server while clients evaluate as fast as they can. After a restart nothing that they saw
-// acknowledged may be missing.
+// TestStopUnderLoad stops a server while clients evaluate at full speed. After a restart, all
+// acknowledged evaluations must be counted.
 func TestStopUnderLoad(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -277,7 +280,7 @@ func TestStopUnderLoad(t *testing.T) {
 	}
 }
 
-// checkLoad compares the counts with what clients know.
+// checkLoad compares the counts with what the clients sent.
 func checkLoad(t *testing.T, s *server, l *load) {
 	t.Helper()
 	got := get[summary](t, s, "/datar/summary").sum()
@@ -285,13 +288,13 @@ func checkLoad(t *testing.T, s *server, l *load) {
 		t.Errorf("%d evaluations counted, want at least the %d acknowledged and at most the %d sent", got, acknowledged, sent)
 	}
 	if n := l.failed.Load(); n != 0 {
-		t.Errorf("%d answers were no 200", n)
+		t.Errorf("%d responses had another status than 200", n)
 	}
 	t.Logf("sent %d, acknowledged %d, counted %d", l.sent.Load(), l.acknowledged.Load(), got)
 }
 
-// TestStopWithSlowClients ends a server while one client never finishes its request, so that the server cannot wait
-// for all of them, and while another finishes after the server has begun to stop.
+// TestStopWithSlowClients stops a server while one client never completes its request, so that the
+// server cannot drain, and another client completes its request after the stop has begun.
 func TestStopWithSlowClients(t *testing.T) {
 	onEachDatabase(t, func(t *testing.T, db database) {
 		s := start(t, db, db.fresh(t), environ{"FLAGR_RECORDER_DATAR_FLUSH_INTERVAL": "1h"}, "--graceful-timeout", "2s")
@@ -311,7 +314,7 @@ func TestStopWithSlowClients(t *testing.T) {
 			return c, body[10:]
 		}
 		var l load
-		begin() // never ends
+		begin() // never completed
 		slow, rest := begin()
 		l.begin(s, flags, endless)
 		poll(t, "some load", func() bool { return l.acknowledged.Load() > 1_000 })
@@ -319,7 +322,7 @@ func TestStopWithSlowClients(t *testing.T) {
 		if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Fatal(err)
 		}
-		l.clients.Wait() // the server takes no requests any more
+		l.clients.Wait() // the server accepts no more requests
 		l.sent.Add(1)
 		if _, err := io.WriteString(slow, rest); err != nil {
 			t.Fatal(err)
@@ -329,7 +332,7 @@ func TestStopWithSlowClients(t *testing.T) {
 		}
 		response, err := http.ReadResponse(bufio.NewReader(slow), nil)
 		if err != nil {
-			t.Fatalf("a request that began before the stop got no answer: %v", err)
+			t.Fatalf("a request that began before the stop got no response: %v", err)
 		}
 		if _, err := io.ReadAll(response.Body); err != nil || response.Body.Close() != nil || response.StatusCode != http.StatusOK {
 			t.Fatalf("a request that began before the stop: status %d, %v", response.StatusCode, err)
@@ -342,7 +345,7 @@ func TestStopWithSlowClients(t *testing.T) {
 	})
 }
 
-// TestRestart ends a server in both ways and starts it again: what it had answered is still there.
+// TestRestart stops and kills a server and starts it again. Flags and counts must be the same.
 func TestRestart(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -356,7 +359,7 @@ func TestRestart(t *testing.T) {
 			onEachDatabase(t, func(t *testing.T, db database) {
 				s := start(t, db, db.fresh(t), nil)
 				j := runMainJob(t, s)
-				checkMainJob(t, s, j) // reading has stored the counts
+				checkMainJob(t, s, j) // the query stores the counts
 				answers := func(s *server) map[string]any {
 					all := map[string]any{}
 					for _, path := range []string{
@@ -365,7 +368,7 @@ func TestRestart(t *testing.T) {
 					} {
 						answer := get[any](t, s, path)
 						if counts, ok := answer.(object); ok {
-							delete(counts, "complete") // says until when they are whole, which goes on
+							delete(counts, "complete") // its times advance
 						}
 						all[path] = answer
 					}
@@ -375,10 +378,10 @@ func TestRestart(t *testing.T) {
 				tc.end(s, t)
 				s = s.again(t)
 				if diff := cmp.Diff(before, answers(s)); diff != "" {
-					t.Errorf("answers differ after the restart (-before +after):\n%s", diff)
+					t.Errorf("responses differ after the restart (-before +after):\n%s", diff)
 				}
 				if got := evaluate(t, s, j.flag, "u", object{"country": "FR"}); got.VariantID == 0 {
-					t.Errorf("evaluation gives no variant: %+v", got)
+					t.Errorf("the evaluation has no variant: %+v", got)
 				}
 			})
 		})
