@@ -68,7 +68,7 @@ func TestClickHouseUnderKills(t *testing.T) {
 		poll(t, "load while ClickHouse is away", func() bool { return l.acknowledged.Load() > until })
 		poll(t, "readiness to tell", func() bool {
 			a := s.call(t, http.MethodGet, "/ready", nil)
-			return strings.Contains(string(a.body), `"failing"`) && books(t, s).LastError != ""
+			return strings.Contains(string(a.body), `"failing"`) && statistics(t, s).LastError != ""
 		})
 		s.kill(t)
 		l.end()

@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestSQLiteExport moves flags from each kind of database to a server of their own.
+// TestSQLiteExport exports flags from each kind of database, and starts a server on each export.
 func TestSQLiteExport(t *testing.T) {
 	onEachDatabase(t, func(t *testing.T, db database) {
 		temporary := t.TempDir()
@@ -23,7 +23,7 @@ func TestSQLiteExport(t *testing.T) {
 		send[any](t, s, http.MethodPut, flags[1].path(), object{"entityType": "user", "notes": "it's “quoted” – ünïcode"})
 		send[any](t, s, http.MethodDelete, flags[2].path(), nil)
 
-		// Several at once, while somebody goes on changing flags.
+		// Concurrent exports, while flags change.
 		exports := make([][]byte, 4)
 		var downloads sync.WaitGroup
 		for i := range exports {
@@ -53,7 +53,7 @@ func TestSQLiteExport(t *testing.T) {
 			}
 			other := start(t, databases[0], path, nil)
 			got := get[[]object](t, other, "/flags?preload=true")
-			if i < 4 { // made in the middle of the changes
+			if i < 4 { // exported during the changes
 				got[1]["description"], got[1]["updatedAt"] = want[1]["description"], want[1]["updatedAt"]
 			}
 			if diff := cmp.Diff(want, got); diff != "" {

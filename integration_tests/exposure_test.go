@@ -41,7 +41,7 @@ func TestExposures(t *testing.T) {
 					want["loggedCount"] = tc.logged
 				}
 				if diff := cmp.Diff(want, got); diff != "" {
-					t.Errorf("answer (-want +got):\n%s", diff)
+					t.Errorf("response (-want +got):\n%s", diff)
 				}
 				if tc.env == nil {
 					evaluate(t, s, f, "u", nil)

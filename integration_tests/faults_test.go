@@ -19,8 +19,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
 )
 
-// onKinds runs a test once for each of these kinds of database, in parallel with all other tests. Kinds whose server is
-// not there are skipped.
+// onKinds runs a test on each of these kinds of database, in parallel with all other tests. It
+// skips kinds whose server is not configured.
 func onKinds(t *testing.T, names []string, test func(t *testing.T, kind testdb.Kind, db database)) {
 	t.Helper()
 	t.Parallel()
@@ -35,19 +35,21 @@ func onKinds(t *testing.T, names []string, test func(t *testing.T, kind testdb.K
 	}
 }
 
-// What the tests of faults run on: each kind of database once, and those that are servers.
+// Databases for tests of faults: one of each kind, and those that are servers.
 var (
 	faultKinds   = []string{"sqlite", "postgres15", "mariadb"}
 	serverKinds  = []string{"postgres15", "mariadb"}
 	killingKinds = []string{"sqlite", "postgres15"}
 )
 
-// counting makes a server that flushes this often, and does not fill its log with requests.
+// counting returns the environment of a server that flushes at this interval and does not log
+// requests.
 func counting(interval string) environ {
 	return environ{"FLAGR_RECORDER_DATAR_FLUSH_INTERVAL": interval, "FLAGR_MIDDLEWARE_VERBOSE_LOGGER_ENABLED": "false"}
 }
 
-// startRough is startIn for servers that have to report errors, although they must not panic, and may have to end with one.
+// startRough is startIn for servers that may log errors and may exit with an error, but must not
+// panic.
 func startRough(t *testing.T, dir string, env environ, args ...string) *server {
 	t.Helper()
 	s := &server{process: launch(t, dir, env, args...), env: env, args: args, client: newClient()}
@@ -60,7 +62,7 @@ func startRough(t *testing.T, dir string, env environ, args ...string) *server {
 	return s
 }
 
-// status is what the tests need of the answer of GET /datar/status.
+// status is the part of the response of GET /datar/status that the tests use.
 type status struct {
 	Recorded, Adopted, Stored, Pending int64
 	Dropped                            map[string]int64
@@ -73,8 +75,8 @@ type status struct {
 	}
 }
 
-// checkBooks compares what was recorded with what became of it.
-func (s status) checkBooks(t *testing.T) {
+// checkBalance checks that recorded = stored + pending + dropped.
+func (s status) checkBalance(t *testing.T) {
 	t.Helper()
 	sum := s.Stored + s.Pending
 	for _, n := range s.Dropped {
@@ -85,11 +87,11 @@ func (s status) checkBooks(t *testing.T) {
 	}
 }
 
-// books reads the status and checks it. Nothing may have been dropped.
-func books(t *testing.T, s *server) status {
+// statistics reads the status and checks that it balances. Nothing may have been dropped.
+func statistics(t *testing.T, s *server) status {
 	t.Helper()
 	now := get[status](t, s, "/datar/status")
-	now.checkBooks(t)
+	now.checkBalance(t)
 	for reason, n := range now.Dropped {
 		if n != 0 {
 			t.Errorf("%d evaluations were dropped as %s", n, reason)
@@ -98,26 +100,26 @@ func books(t *testing.T, s *server) status {
 	return now
 }
 
-// settle waits until the server has stored all that it counted.
+// settle waits until the server has stored all its counts.
 func settle(t *testing.T, s *server) {
 	t.Helper()
 	poll(t, "everything to be stored", func() bool {
-		// Reading flushes, whatever the interval is, and may fail while the database is in trouble.
+		// A query flushes, at any interval. It may fail while the database does not work.
 		if a, err := s.try(http.MethodGet, "/datar/summary", nil); err != nil || a.status != http.StatusOK {
 			return false
 		}
-		return books(t, s).Pending == 0
+		return statistics(t, s).Pending == 0
 	})
 }
 
-// storedTwice is stored where all that was counted is in the details as well.
+// storedTwice is stored for databases whose details must have all counts, too.
 func storedTwice(t *testing.T, db database, dsn string) int64 {
 	t.Helper()
 	checkDetails(t, db.open(t, dsn))
 	return stored(t, db, dsn)
 }
 
-// stored is the sum of all counts in a database.
+// stored returns the sum of all counts in a database.
 func stored(t *testing.T, db database, dsn string) int64 {
 	t.Helper()
 	var sum int64
@@ -127,12 +129,13 @@ func stored(t *testing.T, db database, dsn string) int64 {
 	return sum
 }
 
-// checkDetails compares the events of each flag and hour with the details that are events: matched, held_out, no_match and
-// error. Events without a variant may have lost their segment, so only the others are compared by it, too.
+// checkDetails compares the events of each flag and hour with the details of the outcomes that are
+// also in events: matched, held_out, no_match and error. It compares segments only for events with
+// a variant, because events without one may have lost their segment.
 func checkDetails(t *testing.T, db *sql.DB) {
 	t.Helper()
 	for _, columns := range []string{"flag_id, bucket_hour", "flag_id, bucket_hour, variant_id, segment"} {
-		// The rows of both tables are added up with opposite signs.
+		// The sums of both tables have opposite signs.
 		n := count(t, db, `SELECT COUNT(*) FROM (
 			SELECT flag_id FROM (
 				SELECT flag_id, bucket_hour, variant_id, CASE WHEN variant_id = 0 THEN 0 ELSE segment_id END AS segment, eval_count AS n
@@ -148,7 +151,8 @@ func checkDetails(t *testing.T, db *sql.DB) {
 	}
 }
 
-// check compares a total with what the clients know. Without kills each evaluation has an answer, and all are counted.
+// check compares a total with what the clients sent. Without kills, each evaluation has a response,
+// and all are counted.
 func (l *load) check(t *testing.T, total int64) {
 	t.Helper()
 	acknowledged, sent := l.acknowledged.Load(), l.sent.Load()
@@ -156,22 +160,22 @@ func (l *load) check(t *testing.T, total int64) {
 		t.Errorf("%d evaluations counted, want at least the %d acknowledged and at most the %d sent", total, acknowledged, sent)
 	}
 	if n := l.failed.Load(); n != 0 {
-		t.Errorf("%d answers were no 200", n)
+		t.Errorf("%d responses had another status than 200", n)
 	}
 	t.Logf("sent %d, acknowledged %d, counted %d", sent, acknowledged, total)
 }
 
-// checkAnswered is check for servers that were there all the time.
+// checkAnswered is check for servers that were never down.
 func (l *load) checkAnswered(t *testing.T, total int64) {
 	t.Helper()
 	l.check(t, total)
 	if acknowledged, sent := l.acknowledged.Load(), l.sent.Load(); acknowledged != sent {
-		t.Errorf("only %d of %d evaluations were answered", acknowledged, sent)
+		t.Errorf("only %d of %d evaluations were acknowledged", acknowledged, sent)
 	}
 }
 
-// journals lists the journals in the folder of a server, damaged ones included. Those that a killed server had not
-// finished are not among them: they have no counts, and are removed when they are old.
+// journals lists the journals in the folder of a server, including damaged ones. It omits journals
+// that a killed server had not completed: these have no counts, and are removed when they are old.
 func journals(t *testing.T, dir string) []string {
 	t.Helper()
 	found, err := filepath.Glob(filepath.Join(dir, "datar-*.journal*"))
@@ -181,12 +185,13 @@ func journals(t *testing.T, dir string) []string {
 	return slices.DeleteFunc(found, func(path string) bool { return strings.HasSuffix(path, ".new") })
 }
 
-// atSomeMoment returns after a random part of the time given. It is the moment that matters, and not what has happened by then.
+// atSomeMoment returns after a random part of the duration. The test needs a random moment, not a
+// condition.
 func atSomeMoment(least, most time.Duration) {
 	<-time.After(least + rand.N(most-least))
 }
 
-// TestKilledAtRandomMoments kills a loaded server again and again, sometimes while it starts.
+// TestKilledAtRandomMoments kills a loaded server repeatedly, sometimes during its start.
 func TestKilledAtRandomMoments(t *testing.T) {
 	onKinds(t, killingKinds, func(t *testing.T, _ testdb.Kind, db database) {
 		const kills, startsKilled = 50, 10
@@ -207,14 +212,14 @@ func TestKilledAtRandomMoments(t *testing.T) {
 				<-p.done
 			}
 			s = s.again(t)
-			adopted += books(t, s).Adopted
+			adopted += statistics(t, s).Adopted
 		}
 		settle(t, s)
 		s.stop(t, syscall.SIGTERM)
 		l.check(t, storedTwice(t, db, dsn))
-		t.Logf("%d kills, and %d of servers that were starting; %d evaluations came from journals", kills, startsKilled, adopted)
+		t.Logf("%d kills, %d of them during a start; %d evaluations came from journals", kills, startsKilled, adopted)
 		if adopted == 0 {
-			t.Error("no kill left anything in a journal, so this shows nothing")
+			t.Error("no kill left counts in a journal, so the test proves nothing")
 		}
 		if files := journals(t, s.cmd.Dir); len(files) != 0 {
 			t.Errorf("after a clean stop there are still %q", files)
@@ -222,7 +227,8 @@ func TestKilledAtRandomMoments(t *testing.T) {
 	})
 }
 
-// TestKilledWithoutAnyFlush loses nothing of what only the journal has.
+// TestKilledWithoutAnyFlush kills a server before its first flush. The counts, which are only in
+// the journal, must not be lost.
 func TestKilledWithoutAnyFlush(t *testing.T) {
 	onKinds(t, faultKinds, func(t *testing.T, _ testdb.Kind, db database) {
 		const evaluations = 10_000
@@ -232,7 +238,7 @@ func TestKilledWithoutAnyFlush(t *testing.T) {
 		var l load
 		l.begin(s, flags, evaluations/loadClients)
 		l.clients.Wait()
-		if now := books(t, s); now.Pending != evaluations {
+		if now := statistics(t, s); now.Pending != evaluations {
 			t.Fatalf("before the kill: %+v, want %d pending", now, evaluations)
 		}
 		if n := stored(t, db, dsn); n != 0 {
@@ -241,7 +247,7 @@ func TestKilledWithoutAnyFlush(t *testing.T) {
 		s.kill(t)
 
 		s = s.again(t)
-		if now := books(t, s); now.Adopted != evaluations || now.Recorded != evaluations {
+		if now := statistics(t, s); now.Adopted != evaluations || now.Recorded != evaluations {
 			t.Errorf("after the restart: %+v, want %d adopted", now, evaluations)
 		}
 		settle(t, s)
@@ -250,8 +256,8 @@ func TestKilledWithoutAnyFlush(t *testing.T) {
 	})
 }
 
-// TestBooksBalanceAtAnyMoment reads the status under load.
-func TestBooksBalanceAtAnyMoment(t *testing.T) {
+// TestStatisticsBalanceAtAnyMoment reads the status under load.
+func TestStatisticsBalanceAtAnyMoment(t *testing.T) {
 	onKinds(t, faultKinds, func(t *testing.T, _ testdb.Kind, db database) {
 		dsn := db.fresh(t)
 		s := start(t, db, dsn, counting("50ms"))
@@ -261,7 +267,7 @@ func TestBooksBalanceAtAnyMoment(t *testing.T) {
 		flushes := map[time.Time]bool{}
 		for samples := 0; samples < 50 || len(flushes) < 5; samples++ {
 			acknowledged := l.acknowledged.Load()
-			now := books(t, s)
+			now := statistics(t, s)
 			if sent := l.sent.Load(); now.Recorded < acknowledged || now.Recorded > sent {
 				t.Errorf("recorded is %d, but %d were acknowledged before and %d sent after", now.Recorded, acknowledged, sent)
 			}
@@ -272,13 +278,14 @@ func TestBooksBalanceAtAnyMoment(t *testing.T) {
 		}
 		l.end()
 		settle(t, s)
-		l.checkAnswered(t, books(t, s).Recorded)
+		l.checkAnswered(t, statistics(t, s).Recorded)
 		l.checkAnswered(t, storedTwice(t, db, dsn))
 	})
 }
 
-// TestStopAtTheLastMoment ends a server that a client keeps from stopping, while other requests end around the moment at
-// which its patience does: those that were answered are in the database, or in the journal.
+// TestStopAtTheLastMoment stops a server while one client prevents it from draining, and other
+// requests end around the end of the graceful timeout. Acknowledged evaluations must be in the
+// database or in the journal.
 func TestStopAtTheLastMoment(t *testing.T) {
 	onKinds(t, killingKinds, func(t *testing.T, _ testdb.Kind, db database) {
 		const patience, requests = 2 * time.Second, 60
@@ -315,12 +322,12 @@ func TestStopAtTheLastMoment(t *testing.T) {
 			_, err = io.ReadAll(response.Body)
 			return err == nil && response.Body.Close() == nil && response.StatusCode == http.StatusOK
 		}
-		begin() // never ends
+		begin() // never completed
 		slow := make([]net.Conn, requests)
 		for i := range slow {
 			slow[i] = begin()
 		}
-		evaluate(t, s, f, "u", nil) // by now the server has read the others
+		evaluate(t, s, f, "u", nil) // the server has read the others by now
 		l.sent.Add(1 + requests)
 		l.acknowledged.Add(1)
 
@@ -331,7 +338,7 @@ func TestStopAtTheLastMoment(t *testing.T) {
 		var group sync.WaitGroup
 		for i, c := range slow {
 			group.Go(func() {
-				// From 200 ms before the end on, and beyond it.
+				// From 200 ms before the end of the timeout until after it.
 				<-time.After(patience - 200*time.Millisecond + time.Duration(i)*5*time.Millisecond)
 				if finish(c) {
 					l.acknowledged.Add(1)
@@ -342,7 +349,7 @@ func TestStopAtTheLastMoment(t *testing.T) {
 		t.Logf("the server ended %s after the signal, with code %d", time.Since(signalled).Round(time.Millisecond), code)
 		group.Wait()
 		if l.acknowledged.Load() < 2 {
-			t.Error("no late request was answered, so this shows nothing")
+			t.Error("no late request was acknowledged, so the test proves nothing")
 		}
 
 		s = s.again(t)

@@ -30,13 +30,13 @@ func TestFirstSteps(t *testing.T) {
 	if env["FLAGR_RECORDER_TYPE"] == "" {
 		t.Fatalf("no settings found in the Makefile: %v", env)
 	}
-	env["PORT"] = "0" // the usual one may be taken
+	env["PORT"] = "0" // the default port may be taken
 	s := startIn(t, t.TempDir(), env)
 
-	// It prints ten evaluations and both answers of Datar, one after the other.
+	// It prints ten evaluations and both responses of Datar.
 	answers := runScript(t, s, "first-steps.sh")
 	if len(answers) != 12 {
-		t.Fatalf("got %d answers, want 12:\n%s", len(answers), answers)
+		t.Fatalf("got %d responses, want 12:\n%s", len(answers), answers)
 	}
 	for _, a := range answers[:10] {
 		var e evaluation
@@ -62,7 +62,7 @@ func TestABTest(t *testing.T) {
 	}
 	answers := runScript(t, startIn(t, t.TempDir(), quick), "ab-test.sh")
 	if len(answers) != 2 {
-		t.Fatalf("got %d answers, want 2:\n%s", len(answers), answers)
+		t.Fatalf("got %d responses, want 2:\n%s", len(answers), answers)
 	}
 	var b breakdown
 	decode(t, answers[0], &b)

@@ -19,10 +19,11 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
 )
 
-// badLine stands between an edge and its central server: it loses requests and answers at random until it is healed.
+// badLine is a proxy between an edge server and its central server. It loses random requests and
+// responses until it is healed.
 type badLine struct {
 	*httptest.Server
-	to           atomic.Pointer[url.URL] // the central server, which gets another port with each start
+	to           atomic.Pointer[url.URL] // the central server, whose port changes with each start
 	healed       atomic.Bool
 	lostRequests atomic.Int64
 	lostAnswers  atomic.Int64
@@ -33,7 +34,7 @@ func newBadLine(t *testing.T) *badLine {
 	l := &badLine{}
 	proxy := &httputil.ReverseProxy{
 		Rewrite:  func(r *httputil.ProxyRequest) { r.SetURL(l.to.Load()) },
-		ErrorLog: log.New(io.Discard, "", 0), // a central server that is away is part of the test
+		ErrorLog: log.New(io.Discard, "", 0), // the central server is down during parts of the test
 	}
 	l.Server = httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		fate := rand.IntN(4)
@@ -44,7 +45,7 @@ func newBadLine(t *testing.T) *badLine {
 		case 0:
 			l.lostRequests.Add(1)
 			panic(http.ErrAbortHandler)
-		case 1: // the central server takes the counts, and the edge does not hear of it
+		case 1: // the central server accepts the counts, and the response is lost
 			answer := httptest.NewRecorder()
 			proxy.ServeHTTP(answer, r)
 			l.lostAnswers.Add(1)
@@ -67,8 +68,8 @@ func (l *badLine) leadTo(t *testing.T, s *server) {
 	l.to.Store(u)
 }
 
-// TestEdge counts on an eval-only server without a database, which sends its counts to a central one, while the line
-// between them loses requests and answers, and both are killed again and again.
+// TestEdge counts on an edge server without a database, while the proxy to its central server loses
+// requests and responses, and both servers are killed repeatedly.
 func TestEdge(t *testing.T) {
 	onKinds(t, faultKinds, func(t *testing.T, _ testdb.Kind, db database) {
 		const kills = 12
@@ -109,18 +110,18 @@ func TestEdge(t *testing.T) {
 			}
 		}
 		line.healed.Store(true)
-		poll(t, "the edge to have sent everything", func() bool { return books(t, edge).Pending == 0 })
+		poll(t, "the edge to have sent everything", func() bool { return statistics(t, edge).Pending == 0 })
 		edge.stop(t, syscall.SIGTERM)
 		centre.stop(t, syscall.SIGTERM)
 		l.check(t, storedTwice(t, db, dsn))
-		t.Logf("%d requests and %d answers were lost", line.lostRequests.Load(), line.lostAnswers.Load())
+		t.Logf("%d requests and %d responses were lost", line.lostRequests.Load(), line.lostAnswers.Load())
 		if line.lostRequests.Load() == 0 || line.lostAnswers.Load() == 0 {
-			t.Error("nothing was lost, so this shows nothing")
+			t.Error("nothing was lost, so the test proves nothing")
 		}
 	})
 }
 
-// TestEdgeHasNoNumbers says where they are.
+// TestEdgeHasNoNumbers checks that summaries of an edge server return 501 with the central server.
 func TestEdgeHasNoNumbers(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -138,13 +139,14 @@ func TestEdgeHasNoNumbers(t *testing.T) {
 	if a := s.call(t, http.MethodGet, "/datar/summary", nil); a.status != http.StatusNotImplemented {
 		t.Errorf("summary: %s, want 501", a)
 	}
-	if now := books(t, s); now.Recorded != 0 {
+	if now := statistics(t, s); now.Recorded != 0 {
 		t.Errorf("status is %+v", now)
 	}
 }
 
-// TestEdgeShowsWhatTheCentreDoesNotCount switches recording off at the central server: the edge's books say so, and its metrics.
-func TestEdgeShowsWhatTheCentreDoesNotCount(t *testing.T) {
+// TestEdgeShowsRefusedCounts turns recording off at the central server. The statistics and metrics
+// of the edge server must show the refused counts.
+func TestEdgeShowsRefusedCounts(t *testing.T) {
 	t.Parallel()
 	db := databases[0]
 	centre := start(t, db, db.fresh(t), environ{"FLAGR_RECORDER_DATAR_INGEST_ENABLED": "true"})
@@ -170,13 +172,13 @@ func TestEdgeShowsWhatTheCentreDoesNotCount(t *testing.T) {
 	var now status
 	poll(t, "the centre to judge all evaluations", func() bool {
 		now = get[status](t, edge, "/datar/status")
-		now.checkBooks(t)
+		now.checkBalance(t)
 		return now.Recorded == 8 && now.Pending == 0
 	})
 	if now.Stored != 5 || now.Dropped["refused"] != 3 {
-		t.Errorf("the edge's books are %+v, want 5 stored, and 3 refused", now)
+		t.Errorf("the statistics of the edge server are %+v, want 5 stored and 3 refused", now)
 	}
 	if metrics := string(edge.at(t, "/metrics").body); !strings.Contains(metrics, `flagr_datar_dropped_total{reason="refused"} 3`) {
-		t.Error("the metrics do not show what was refused")
+		t.Error("the metrics do not show the refused counts")
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/integration_tests/testlog"
 )
 
-// generatedOutput is what the programs in clients/generated write.
+// generatedOutput is the output of the programs in clients/generated.
 type generatedOutput struct {
 	Created, Off  string
 	OffAttachment any
@@ -22,11 +22,11 @@ type generatedOutput struct {
 	Message       string
 }
 
-// TestGeneratedClients generates a client from swagger.yaml with a generator that is common, checks its types, and does the main job
-// with it.
+// TestGeneratedClients generates clients from swagger.yaml with common generators, checks their
+// types, and runs the main job with each.
 func TestGeneratedClients(t *testing.T) {
 	t.Parallel()
-	nodeTools(t) // once, before both clients need them
+	nodeTools(t) // installed once, before the parallel subtests
 	for name, prepare := range map[string]func(t *testing.T, description, work string) *exec.Cmd{
 		"typescript": generatedTypeScript, "python": generatedPython,
 	} {
@@ -59,7 +59,7 @@ func TestGeneratedClients(t *testing.T) {
 	}
 }
 
-// nodeTools installs the generators that are on npm and returns the folder of their programs.
+// nodeTools installs the generators from npm and returns the folder of their programs.
 func nodeTools(t *testing.T) string {
 	t.Helper()
 	npm := lookUp(t, "npm")
@@ -69,7 +69,8 @@ func nodeTools(t *testing.T) string {
 	return filepath.Join(dir, "node_modules", ".bin")
 }
 
-// generatedTypeScript compiles main.ts with a generated client, which fails where the types do not fit.
+// generatedTypeScript compiles main.ts with a generated client. The compilation fails if a type
+// does not match.
 func generatedTypeScript(t *testing.T, description, work string) *exec.Cmd {
 	t.Helper()
 	node, tools := lookUp(t, "node"), nodeTools(t)
@@ -81,7 +82,8 @@ func generatedTypeScript(t *testing.T, description, work string) *exec.Cmd {
 	return clientCommand(t, node, filepath.Join(work, "main.js"))
 }
 
-// generatedPython generates a client from the description in OpenAPI 3, which is what its generator reads.
+// generatedPython converts the description to OpenAPI 3, which the generator reads, and generates a
+// client from it.
 func generatedPython(t *testing.T, description, work string) *exec.Cmd {
 	t.Helper()
 	tools, python := nodeTools(t), pythonTools(t, filepath.Join("clients", "generated-python", "requirements.txt"))

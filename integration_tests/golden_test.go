@@ -16,8 +16,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
 )
 
-// TestGoldenWalk plays the recorded walks over the API. They were recorded on SQLite, which tells "Web" from "web", so a MySQL
-// database gets a collation that does, too.
+// TestGoldenWalk replays the recorded walks over the API. They were recorded on SQLite, which
+// compares with case, so a MySQL database gets such a collation, too.
 func TestGoldenWalk(t *testing.T) {
 	for name, walk := range golden.Walks() {
 		t.Run(name, func(t *testing.T) {
@@ -34,7 +34,7 @@ func playWalk(t *testing.T, db database, walk [2]string) {
 			t.Fatal(err)
 		}
 	}
-	s := start(t, db, dsn, environ{"FLAGR_RECORDER_ENABLED": "false"}) // as when it was recorded
+	s := start(t, db, dsn, environ{"FLAGR_RECORDER_ENABLED": "false"}) // as in the recording
 	golden.Walk(t, walk, func(c golden.Call) (int, []byte) {
 		request, err := http.NewRequest(c.Method, s.url+c.Path, strings.NewReader(c.Body))
 		if err != nil {
@@ -51,8 +51,8 @@ func playWalk(t *testing.T, db database, walk [2]string) {
 	})
 }
 
-// TestGoldenConstraints creates the recorded constraints, of which the recorded server refused some, and evaluates the others,
-// which come in a document, on the recorded contexts.
+// TestGoldenConstraints creates the recorded constraints. The recorded server rejected some of
+// them. It evaluates the others, from a document, on the recorded contexts.
 func TestGoldenConstraints(t *testing.T) {
 	t.Parallel()
 	constraints, contexts := golden.Constraints(t)
@@ -101,8 +101,8 @@ func TestGoldenConstraints(t *testing.T) {
 	}
 }
 
-// TestGoldenEvaluations asks a server on a JSON document 3,000 recorded questions, and some of them again through the
-// other doors.
+// TestGoldenEvaluations sends 3,000 recorded evaluations to a server on a JSON document, and some
+// of them through the other evaluation endpoints, too.
 func TestGoldenEvaluations(t *testing.T) {
 	t.Parallel()
 	document, err := filepath.Abs(filepath.Join("testdata", "golden", "flags.json"))
@@ -116,39 +116,39 @@ func TestGoldenEvaluations(t *testing.T) {
 	}))
 	requests, expected := golden.Lines[json.RawMessage](t, "requests.jsonl"), golden.Lines[json.RawMessage](t, "expected.jsonl")
 	if len(requests) != 3000 || len(expected) != 3000 {
-		t.Fatalf("%d requests and %d answers, want 3000 each", len(requests), len(expected))
+		t.Fatalf("%d requests and %d responses, want 3000 each", len(requests), len(expected))
 	}
-	compare := func(door string, i int, got object) {
+	compare := func(endpoint string, i int, got object) {
 		t.Helper()
 		var want object
 		decode(t, expected[i], &want)
 		if diff := gocmp.Diff(want, likeExpected(got)); diff != "" {
-			t.Errorf("%s, request %d: %s (-want +got):\n%s", door, i+1, requests[i], diff)
+			t.Errorf("%s, request %d: %s (-want +got):\n%s", endpoint, i+1, requests[i], diff)
 		}
 	}
 	for i, raw := range requests {
-		single := string(raw) // as recorded: a number with many digits must arrive with all of them
+		single := string(raw) // unchanged, so that long numbers keep all digits
 		compare("POST", i, send[object](t, s, http.MethodPost, "/evaluation", single))
 		if i%10 != 0 {
 			continue
 		}
 		compare("GET", i, get[object](t, s, "/evaluation?json="+url.QueryEscape(single)))
 		batch := asBatch(t, raw)
-		for door, got := range map[string]object{
+		for endpoint, got := range map[string]object{
 			"POST batch": send[object](t, s, http.MethodPost, "/evaluation/batch", batch),
 			"GET batch":  get[object](t, s, "/evaluation/batch?json="+queryJSON(t, batch)),
 		} {
 			results := got["evaluationResults"].([]any)
 			if len(results) != 1 {
-				t.Errorf("%s, request %d: %d results, want 1", door, i+1, len(results))
+				t.Errorf("%s, request %d: %d results, want 1", endpoint, i+1, len(results))
 				continue
 			}
-			compare(door, i, results[0].(object))
+			compare(endpoint, i, results[0].(object))
 		}
 	}
 }
 
-// likeExpected keeps of an answer what the recorded ones have.
+// likeExpected returns the members of a response that the recorded responses have.
 func likeExpected(got object) object {
 	kept := object{"entityType": ""}
 	for _, name := range []string{
@@ -164,7 +164,7 @@ func likeExpected(got object) object {
 	return kept
 }
 
-// asBatch turns the body of a single evaluation into one of a batch that means the same.
+// asBatch converts the body of a single evaluation to the equivalent body of a batch.
 func asBatch(t *testing.T, single []byte) object {
 	t.Helper()
 	var fields map[string]json.RawMessage

@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// inGroup gives a program that is to be started a process group of its own.
+// inGroup makes a command start in its own process group.
 func inGroup(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
 
-// killGroup ends the program and what it started.
+// killGroup kills a program and its child processes.
 func killGroup(cmd *exec.Cmd) { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }

@@ -25,12 +25,12 @@ import (
 
 const ingestPath = "/datar/evaluations"
 
-// taking makes a server that takes counts from elsewhere.
+// taking returns the environment of a server that accepts reported counts.
 func taking() environ {
 	return quick.with(counting("1h")).with(environ{"FLAGR_RECORDER_DATAR_INGEST_ENABLED": "true"})
 }
 
-// countsOf is a body with one row for each variant of the flag, and how many evaluations that are.
+// countsOf returns a body with one row for each variant of the flag, and its number of evaluations.
 func countsOf(f flagAnswer, each int64) (body string, total int64) {
 	now := time.Now().UnixMilli()
 	var rows []string
@@ -53,7 +53,7 @@ func (s *server) postCounts(key, body string) (answer, error) {
 	return s.do(request)
 }
 
-// sendCounts posts a batch, again while the server asks for that.
+// sendCounts posts a batch, and retries while the server asks for it.
 func (s *server) sendCounts(key, body string) (answer, error) {
 	for {
 		if a, err := s.postCounts(key, body); err != nil || a.status != http.StatusServiceUnavailable {
@@ -62,8 +62,8 @@ func (s *server) sendCounts(key, body string) (answer, error) {
 	}
 }
 
-// TestReplaysAreAppliedOnce has many senders that replay the same batches at once: some under any keys, in any order, and
-// some under the numbers of writers, in their order.
+// TestReplaysAreAppliedOnce replays the same batches from many senders at the same time: some with
+// arbitrary keys in any order, and some with the numbers of writers, in order.
 func TestReplaysAreAppliedOnce(t *testing.T) {
 	onEachDatabase(t, func(t *testing.T, db database) {
 		const senders, writers, keys = 100, 20, 50
@@ -120,7 +120,7 @@ func TestReplaysAreAppliedOnce(t *testing.T) {
 		group.Wait()
 		for _, b := range append(plain, numbered...) {
 			if n := b.applied.Load(); n != 1 {
-				t.Errorf("%s was applied %d times, as its answers say", b.key, n)
+				t.Errorf("%s was applied %d times according to its responses", b.key, n)
 			}
 		}
 		s.stop(t, syscall.SIGTERM)
@@ -130,9 +130,9 @@ func TestReplaysAreAppliedOnce(t *testing.T) {
 	})
 }
 
-// TestCountsWhileTheDatabaseIsAway sends batches while the database is away, hangs, or loses its answers, and again when it
-// is back.
-func TestCountsWhileTheDatabaseIsAway(t *testing.T) {
+// TestCountsDuringDatabaseFaults sends batches while the database is down, hangs, or loses its
+// responses, and again when it works.
+func TestCountsDuringDatabaseFaults(t *testing.T) {
 	onKinds(t, serverKinds, func(t *testing.T, kind testdb.Kind, db database) {
 		dsn := db.fresh(t)
 		p, through := newProxy(t, kind, dsn)
@@ -141,7 +141,7 @@ func TestCountsWhileTheDatabaseIsAway(t *testing.T) {
 		var total int64
 		for i, f := range []faults{{down: true}, {hang: true}, {loseAnswer: 1}, {loseCommit: 1}} {
 			keys := []string{fmt.Sprint("order ", i), fmt.Sprint("1f0c7d0e-5a52-4d0f-9a3e-6a3a7d1c9b10:", i+1)}
-			if f.hang { // until the server gives up, the same way with either key
+			if f.hang { // until the server times out; the same with either key
 				keys = keys[1:]
 			}
 			for _, key := range keys {
@@ -153,7 +153,7 @@ func TestCountsWhileTheDatabaseIsAway(t *testing.T) {
 				case err != nil:
 					t.Errorf("%s, %+v: %v", key, f, err)
 				case a.status == http.StatusServiceUnavailable && a.header.Get("Retry-After") != "":
-				case a.status == http.StatusOK && f.loseAnswer > 0: // the receipt was found when the server looked for it
+				case a.status == http.StatusOK && f.loseAnswer > 0: // the server found the receipt
 				default:
 					t.Errorf("%s, %+v: %s, Retry-After %q; want 503", key, f, a, a.header.Get("Retry-After"))
 				}
@@ -172,7 +172,7 @@ func TestCountsWhileTheDatabaseIsAway(t *testing.T) {
 	})
 }
 
-// hold opens a connection and sends the head of a batch and the first bytes of its body.
+// hold opens a connection, and sends the headers of a batch and the first bytes of its body.
 func hold(t *testing.T, s *server, announced, sent int) net.Conn {
 	t.Helper()
 	c, err := net.Dial("tcp", s.address())
@@ -181,11 +181,11 @@ func hold(t *testing.T, s *server, announced, sent int) net.Conn {
 	}
 	t.Cleanup(func() { _ = c.Close() })
 	head := fmt.Sprintf("POST /api/v1%s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", ingestPath, s.address(), announced)
-	_, _ = io.WriteString(c, head+strings.Repeat(" ", sent)) // the server may have answered 503 and closed
+	_, _ = io.WriteString(c, head+strings.Repeat(" ", sent)) // the server may have returned 503 and closed the connection
 	return c
 }
 
-// awaitEnd waits until the server has ended the connection.
+// awaitEnd waits until the server has closed the connection.
 func awaitEnd(t *testing.T, c net.Conn) {
 	t.Helper()
 	if err := c.SetReadDeadline(time.Now().Add(stopDeadline)); err != nil {
@@ -197,7 +197,8 @@ func awaitEnd(t *testing.T, c net.Conn) {
 	}
 }
 
-// TestSlowSenders has clients that never finish their batches. They are ended, and nobody notices them meanwhile.
+// TestSlowSenders has clients that never complete their batches. The server must close their
+// connections, and other clients must not be affected.
 func TestSlowSenders(t *testing.T) {
 	onKinds(t, []string{"sqlite"}, func(t *testing.T, _ testdb.Kind, db database) {
 		dsn := db.fresh(t)
@@ -208,7 +209,7 @@ func TestSlowSenders(t *testing.T) {
 			slow = append(slow, hold(t, s, 1<<20, 100))
 		}
 		dribbling, dribbled := hold(t, s, 1<<20, 1), make(chan struct{})
-		go func() { // a byte now and then, for as long as the server takes them
+		go func() { // a byte at intervals, as long as the connection is open
 			defer close(dribbled)
 			ticker := time.NewTicker(20 * time.Millisecond)
 			defer ticker.Stop()
@@ -233,10 +234,10 @@ func TestSlowSenders(t *testing.T) {
 	})
 }
 
-// TestSendersCannotFillMemory has clients that hold as much memory as they can.
+// TestSendersCannotFillMemory has clients that use as much memory of the server as they can.
 func TestSendersCannotFillMemory(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		t.Skip("only Linux tells of a process how much memory it had: run this there")
+		t.Skip("peak memory is read from /proc, which only Linux has")
 	}
 	onKinds(t, []string{"sqlite"}, func(t *testing.T, _ testdb.Kind, db database) {
 		s := start(t, db, db.fresh(t), taking())
@@ -266,7 +267,7 @@ func TestSendersCannotFillMemory(t *testing.T) {
 					}
 					request.Header.Set("Content-Type", "application/json")
 					send(request)
-					// The server may close the connection of an endless body before its answer is read.
+					// The server may close the connection of an endless body before its response is read.
 					if a, err := s.do(request); err == nil && a.status != http.StatusRequestEntityTooLarge && a.status != http.StatusServiceUnavailable {
 						t.Errorf("%s: %s", name, a)
 					}
@@ -281,9 +282,9 @@ func TestSendersCannotFillMemory(t *testing.T) {
 		}
 		const most = 400 << 20
 		if peak := peakMemory(t, s); peak > most {
-			t.Errorf("the server took %d MiB, want at most %d", peak>>20, most>>20)
+			t.Errorf("the server used %d MiB, want at most %d", peak>>20, most>>20)
 		} else {
-			t.Logf("the server took %d MiB for %d senders of 1 MiB each", peak>>20, senders)
+			t.Logf("the server used %d MiB for %d senders of 1 MiB each", peak>>20, senders)
 		}
 		for _, c := range slow {
 			_ = c.Close()
@@ -295,7 +296,7 @@ func TestSendersCannotFillMemory(t *testing.T) {
 	})
 }
 
-// spaces is a body without an end.
+// spaces is an endless body.
 type spaces struct{}
 
 func (spaces) Read(p []byte) (int, error) {
@@ -303,7 +304,7 @@ func (spaces) Read(p []byte) (int, error) {
 	return copy(p, some), nil
 }
 
-// peakMemory is the most memory that the server had so far, in bytes.
+// peakMemory returns the peak memory of the server in bytes.
 func peakMemory(t *testing.T, s *server) int64 {
 	t.Helper()
 	file, err := os.Open(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
@@ -321,6 +322,6 @@ func peakMemory(t *testing.T, s *server) int64 {
 			return kilobytes << 10
 		}
 	}
-	t.Fatal("the kernel does not say how much memory the server had")
+	t.Fatal("the kernel does not report the peak memory")
 	return 0
 }

@@ -17,7 +17,7 @@ import (
 
 const journalDir = "FLAGR_RECORDER_DATAR_JOURNAL_DIR"
 
-// onSQLite is for what has nothing to do with the database.
+// onSQLite returns a database for tests that do not depend on the kind of database.
 func onSQLite(t *testing.T) (db database, dsn string) {
 	t.Helper()
 	t.Parallel()
@@ -25,7 +25,7 @@ func onSQLite(t *testing.T) (db database, dsn string) {
 	return db, db.fresh(t)
 }
 
-// journal returns the one journal in a folder.
+// journal returns the only journal in a folder.
 func journal(t *testing.T, dir string) string {
 	t.Helper()
 	files := journals(t, dir)
@@ -35,7 +35,8 @@ func journal(t *testing.T, dir string) string {
 	return files[0]
 }
 
-// TestJournalFaultsUnderLoad lets a journal be deleted or cut while a server counts in it. It goes on, and begins another.
+// TestJournalFaultsUnderLoad deletes or truncates a journal while a server counts in it. The server
+// must continue with a new journal.
 func TestJournalFaultsUnderLoad(t *testing.T) {
 	t.Parallel()
 	truncate := func(size int64) func(string) error {
@@ -44,7 +45,7 @@ func TestJournalFaultsUnderLoad(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
 		fault func(path string) error
-		// cut: what was counted since the last flush may be lost.
+		// truncated: counts since the last flush may be lost.
 		cut bool
 	}{
 		{"deleted", os.Remove, false},
@@ -61,7 +62,7 @@ func TestJournalFaultsUnderLoad(t *testing.T) {
 			flags := splitFlags(t, s)
 			l := load{pace: pace}
 			l.begin(s, flags, endless)
-			poll(t, "a flush under load", func() bool { return books(t, s).Stored > 2_000 })
+			poll(t, "a flush under load", func() bool { return statistics(t, s).Stored > 2_000 })
 			file := journal(t, s.cmd.Dir)
 			if err := tc.fault(file); err != nil {
 				t.Fatal(err)
@@ -71,14 +72,14 @@ func TestJournalFaultsUnderLoad(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			// All that may be lost was counted by now, or reached the server before it noticed.
-			poll(t, "the server to notice", func() bool { return books(t, s).Journal.Lost == 1 })
+			// Only counts up to now, and those before the server notices, may be lost.
+			poll(t, "the server to notice", func() bool { return statistics(t, s).Journal.Lost == 1 })
 			lost := l.sent.Load()
 			until := l.acknowledged.Load() + 5_000
 			poll(t, "load after it", func() bool { return l.acknowledged.Load() > until })
 			l.end()
 			settle(t, s)
-			now := books(t, s)
+			now := statistics(t, s)
 			if now.Journal.State != "file" || now.Journal.Lost != 1 {
 				t.Errorf("the journal is %+v, want another file, and one lost", now.Journal)
 			}
@@ -95,7 +96,7 @@ func TestJournalFaultsUnderLoad(t *testing.T) {
 				t.Errorf("files are %q, want one new journal instead of %s", journals(t, s.cmd.Dir), file)
 			}
 
-			// And nothing is lost from here on. What somebody has put in the journal's place is set aside.
+			// Nothing is lost from here on. A foreign file in the place of the journal is set aside.
 			var after load
 			after.begin(s, flags, 100)
 			after.clients.Wait()
@@ -123,14 +124,15 @@ func TestJournalFaultsUnderLoad(t *testing.T) {
 				t.Errorf("%d evaluations counted, want at most the %d acknowledged, and at most %d fewer", total, acknowledged, lost)
 			}
 			if l.failed.Load()+after.failed.Load() != 0 || l.acknowledged.Load() != l.sent.Load() {
-				t.Errorf("%d evaluations sent, %d answered, %d with something else than 200", l.sent.Load(), l.acknowledged.Load(), l.failed.Load())
+				t.Errorf("%d evaluations sent, %d acknowledged, %d with another status than 200", l.sent.Load(), l.acknowledged.Load(), l.failed.Load())
 			}
 		})
 	}
 }
 
-// TestJournalCutWithoutPendingCounts loses nothing, for the cut is noticed by the very next evaluation.
-func TestJournalCutWithoutPendingCounts(t *testing.T) {
+// TestTruncatedJournalWithoutPendingCounts must lose nothing, because the next evaluation detects
+// the truncation.
+func TestTruncatedJournalWithoutPendingCounts(t *testing.T) {
 	db, dsn := onSQLite(t)
 	s := start(t, db, dsn, counting("1h"))
 	flags := splitFlags(t, s)
@@ -148,7 +150,8 @@ func TestJournalCutWithoutPendingCounts(t *testing.T) {
 	l.checkAnswered(t, storedTwice(t, db, dsn))
 }
 
-// smallDisk mounts a file system in memory, of this size, and returns where. Without the right to do so it skips the test.
+// smallDisk mounts a file system of this size in memory, and returns its path. Without the
+// permission to mount, it skips the test.
 func smallDisk(t *testing.T, size string) string {
 	t.Helper()
 	if runtime.GOOS != "linux" || os.Geteuid() != 0 {
@@ -156,7 +159,7 @@ func smallDisk(t *testing.T, size string) string {
 	}
 	dir := t.TempDir()
 	if output, err := exec.CommandContext(t.Context(), "mount", "-t", "tmpfs", "-o", "size="+size, "tmpfs", dir).CombinedOutput(); err != nil {
-		t.Skipf("this machine does not let the test mount a small disk: %v: %s", err, output)
+		t.Skipf("cannot mount a small disk: %v: %s", err, output)
 	}
 	t.Cleanup(func() {
 		if output, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
@@ -166,15 +169,15 @@ func smallDisk(t *testing.T, size string) string {
 	return dir
 }
 
-// remount makes a small disk read-only.
+// remountReadOnly makes a small disk read-only.
 func remountReadOnly(t *testing.T, dir string) {
 	t.Helper()
 	if output, err := exec.CommandContext(t.Context(), "mount", "-o", "remount,ro", dir).CombinedOutput(); err != nil {
-		t.Skipf("this machine does not let the test make a disk read-only: %v: %s", err, output)
+		t.Skipf("cannot make a disk read-only: %v: %s", err, output)
 	}
 }
 
-// fill takes what is left of a small disk.
+// fill uses up the free space of a small disk.
 func fill(t *testing.T, dir string) (path string) {
 	t.Helper()
 	path = filepath.Join(dir, "filler")
@@ -194,8 +197,9 @@ func fill(t *testing.T, dir string) (path string) {
 	return path
 }
 
-// TestJournalDirThatCannotBeUsed names a folder in which there can be no journal: the server says so, and does not start.
-func TestJournalDirThatCannotBeUsed(t *testing.T) {
+// TestUnusableJournalDir sets a journal folder that cannot have a journal. The server must log the
+// reason and exit.
+func TestUnusableJournalDir(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		name string
@@ -212,7 +216,7 @@ func TestJournalDirThatCannotBeUsed(t *testing.T) {
 		}, "not a directory"},
 		{"without permission", func(t *testing.T) string {
 			if os.Geteuid() == 0 {
-				t.Skip("root may write everywhere")
+				t.Skip("root can write to every folder")
 			}
 			dir := t.TempDir()
 			if err := os.Chmod(dir, 0o500); err != nil {
@@ -238,19 +242,19 @@ func TestJournalDirThatCannotBeUsed(t *testing.T) {
 			last := lines[len(lines)-1]
 			for _, want := range []string{dir, tc.says, "journal"} {
 				if !strings.Contains(last, want) {
-					t.Errorf("the last line does not say %q; the log:\n%s", want, p.log)
+					t.Errorf("the last line has no %q; the log:\n%s", want, p.log)
 				}
 			}
 			if files := journals(t, dir); len(files) != 0 {
-				t.Errorf("it left %q", files)
+				t.Errorf("the server left %q", files)
 			}
 		})
 	}
 }
 
-// TestWorkingFolderThatCannotBeUsed starts servers that were not told where to keep journals, in folders where there can be
-// none. They warn once, and count in memory.
-func TestWorkingFolderThatCannotBeUsed(t *testing.T) {
+// TestUnusableWorkingDirectory starts servers without a journal setting, in working directories
+// that cannot have a journal. They must warn once, and count in memory.
+func TestUnusableWorkingDirectory(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		name string
@@ -281,19 +285,20 @@ func TestWorkingFolderThatCannotBeUsed(t *testing.T) {
 			var l load
 			l.begin(s, flags, 500)
 			l.clients.Wait()
-			if now := books(t, s); now.Journal.State != "memory" {
+			if now := statistics(t, s); now.Journal.State != "memory" {
 				t.Errorf("the journal is %+v, want memory", now.Journal)
 			}
 			s.stop(t, syscall.SIGTERM)
 			l.checkAnswered(t, storedTwice(t, db, dsn))
 			if n := strings.Count(s.log.String(), "level=WARN"); n != 1 || !strings.Contains(s.log.String(), "counting in memory; a killed process loses counts") {
-				t.Errorf("%d warnings, want one that counts are in memory:\n%s", n, s.log)
+				t.Errorf("%d warnings, want one about counts in memory:\n%s", n, s.log)
 			}
 		})
 	}
 }
 
-// TestDiskThatFillsUp needs another journal when there is no room for one. The server counts in memory until there is.
+// TestDiskThatFillsUp needs another journal on a full disk. The server must count in memory until
+// there is space.
 func TestDiskThatFillsUp(t *testing.T) {
 	db, dsn := onSQLite(t)
 	dir := smallDisk(t, "8m")
@@ -302,12 +307,12 @@ func TestDiskThatFillsUp(t *testing.T) {
 	filler := fill(t, dir)
 	l := load{pace: pace}
 	l.begin(s, flags, endless)
-	poll(t, "a flush under load", func() bool { return books(t, s).Stored > 1_000 })
-	// The room is not given back before the server has noticed.
+	poll(t, "a flush under load", func() bool { return statistics(t, s).Stored > 1_000 })
+	// The space becomes free only after the server has noticed.
 	if err := os.Remove(journal(t, dir)); err != nil {
 		t.Fatal(err)
 	}
-	poll(t, "the server to count in memory", func() bool { return books(t, s).Journal.State == "memory" })
+	poll(t, "the server to count in memory", func() bool { return statistics(t, s).Journal.State == "memory" })
 	until := l.acknowledged.Load() + 5_000
 	poll(t, "load after it", func() bool { return l.acknowledged.Load() > until })
 	if err := os.Remove(filler); err != nil {
@@ -315,15 +320,15 @@ func TestDiskThatFillsUp(t *testing.T) {
 	}
 	l.end()
 	settle(t, s)
-	if n := strings.Count(s.log.String(), "level=WARN"); n != 2 { // that the journal is gone, and that there is no other
+	if n := strings.Count(s.log.String(), "level=WARN"); n != 2 { // for the lost journal, and for the missing new one
 		t.Errorf("%d warnings, want 2:\n%s", n, s.log)
 	}
 	s.stop(t, syscall.SIGTERM)
 	l.checkAnswered(t, storedTwice(t, db, dsn))
 }
 
-// TestServersShareAJournalFolder kills two servers of one database in one folder, and starts one. Meanwhile a server of
-// another database leaves their journals alone.
+// TestServersShareAJournalFolder kills two servers of one database that share a folder, and starts
+// one. A server of another database must not change their journals.
 func TestServersShareAJournalFolder(t *testing.T) {
 	db, dsn := onSQLite(t)
 	dir := t.TempDir()
@@ -340,10 +345,10 @@ func TestServersShareAJournalFolder(t *testing.T) {
 		t.Errorf("files are %q, want a journal of each server", files)
 	}
 
-	// A third server, started beside them, adopts nothing that is in use.
+	// A third server adopts no journal that is in use.
 	third := startIn(t, dir, env)
-	if now := books(t, third); now.Adopted != 0 {
-		t.Errorf("a server beside them: %+v, want nothing adopted", now)
+	if now := statistics(t, third); now.Adopted != 0 {
+		t.Errorf("the third server: %+v, want nothing adopted", now)
 	}
 	third.stop(t, syscall.SIGTERM)
 	first.kill(t)
@@ -356,7 +361,7 @@ func TestServersShareAJournalFolder(t *testing.T) {
 	awaitChanges(t, other)
 	evaluate(t, other, f, "u", nil)
 	settle(t, other)
-	if now := books(t, other); now.Adopted != 0 || now.Stored != 1 {
+	if now := statistics(t, other); now.Adopted != 0 || now.Stored != 1 {
 		t.Errorf("the server of another database: %+v, want only its own", now)
 	}
 	other.stop(t, syscall.SIGTERM)
@@ -370,7 +375,7 @@ func TestServersShareAJournalFolder(t *testing.T) {
 	}
 
 	s := startIn(t, dir, env)
-	if now := books(t, s); now.Adopted != l.acknowledged.Load() {
+	if now := statistics(t, s); now.Adopted != l.acknowledged.Load() {
 		t.Errorf("after the restart: %+v, want %d adopted", now, l.acknowledged.Load())
 	}
 	settle(t, s)
@@ -381,8 +386,8 @@ func TestServersShareAJournalFolder(t *testing.T) {
 	}
 }
 
-// TestRunsShorterThanTheFlushInterval kills servers before their first flush, one after the other. Each stores at once what the
-// one before has left, so journals do not pile up.
+// TestRunsShorterThanTheFlushInterval kills servers before their first flush, one after another.
+// Each one must store the counts of the previous one at once, so that journals do not accumulate.
 func TestRunsShorterThanTheFlushInterval(t *testing.T) {
 	const runs = 3
 	db, dsn := onSQLite(t)
@@ -420,7 +425,8 @@ func contents(t *testing.T, dir string) map[string][]byte {
 	return all
 }
 
-// TestDamagedJournal damages one of two journals between two servers: it is set aside, and the other one is used.
+// TestDamagedJournal damages one of two journals while no server runs. The next server must set it
+// aside and use the other one.
 func TestDamagedJournal(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -456,7 +462,7 @@ func TestDamagedJournal(t *testing.T) {
 			}
 
 			s := startRough(t, dir, env)
-			if now := books(t, s); now.Adopted != 50 {
+			if now := statistics(t, s); now.Adopted != 50 {
 				t.Errorf("after the restart: %+v, want the 50 of the other journal adopted", now)
 			}
 			aside := damaged + ".damaged-1"
@@ -464,14 +470,14 @@ func TestDamagedJournal(t *testing.T) {
 				t.Errorf("the damaged journal was not set aside: %v", err)
 			}
 			if log := s.log.String(); strings.Count(log, "level=ERROR") != 1 || !strings.Contains(log, filepath.Base(aside)) {
-				t.Errorf("want one error that says where it is now; the log:\n%s", log)
+				t.Errorf("want one error with the new path; the log:\n%s", log)
 			}
 			evaluate(t, s, flags[0], "u", nil)
 			s.stop(t, syscall.SIGTERM)
 			if n := stored(t, db, dsn); n != 51 {
 				t.Errorf("%d evaluations counted, want 51", n)
 			}
-			// It is reported once, and not at each start.
+			// It is reported only once.
 			again := startIn(t, dir, env)
 			if a := again.call(t, http.MethodGet, "/datar/summary", nil); a.status != http.StatusOK {
 				t.Errorf("summary: %s", a)

@@ -13,14 +13,15 @@ import (
 	"time"
 )
 
-// What the command line says. TestMain fills in serverBinary before the tests run, and nothing changes after.
+// Options. TestMain sets serverBinary before the tests run. They do not change later.
 var (
 	serverBinary = flag.String("server", "", "path of the flagr-server to test; built from this checkout if empty")
 	rounds       = flag.Int("rounds", 1, "how many rounds of the test that counts are exact")
 	fleet        = flag.Duration("fleet", 20*time.Second, "how long four servers share 500 keys at full speed")
 )
 
-// heavy is held by tests that keep both cores of a small machine busy, so that at most one of them runs at a time.
+// heavy is held by tests that keep both cores of a small machine busy, so that only one of them
+// runs at a time.
 var heavy sync.Mutex
 
 func TestMain(m *testing.M) {

@@ -12,12 +12,12 @@ import (
 	"testing"
 )
 
-// TestSmallMemory evaluates at full load with the memory limit that a container of 64 MB has, and with that of Go. The
-// server must answer everything, and stay below the limit when it has done so.
+// TestSmallMemory evaluates at full load with Go's memory limit set to the memory of a 64 MB
+// container. Every request must succeed, and the server must stay below the limit.
 func TestSmallMemory(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {
-		t.Skip("memory of other processes is read from /proc, which Linux has")
+		t.Skip("memory is read from /proc, which only Linux has")
 	}
 	const connections, evaluations, limit = 32, 20_000, 64 << 20
 	s := startIn(t, t.TempDir(), quick.with(environ{"GOMEMLIMIT": strconv.Itoa(limit)}))
@@ -42,7 +42,7 @@ func TestSmallMemory(t *testing.T) {
 	}
 }
 
-// residentBytes is how much memory of a process is in use.
+// residentBytes returns the resident memory of a process.
 func residentBytes(t *testing.T, pid int) int64 {
 	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))

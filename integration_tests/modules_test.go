@@ -9,15 +9,15 @@ import (
 	"testing"
 )
 
-// libraries are the modules that other programs import, by their folders.
+// libraries are the folders of the modules that other programs import.
 var libraries = []string{"pkg/datar", "pkg/datar/datarprom", "pkg/datar/gormstore", "pkg/evallog", "pkg/evallog/evallogof"}
 
-// mostModuleLines is the most lines of a host's go.mod that may come or change.
+// mostModuleLines is the maximum number of lines that may change in a host's go.mod.
 const mostModuleLines = 3
 
-// TestHostsSeeFewLinesOfChange adds packages to a module that requires nothing, and to one that already requires gRPC,
-// OpenTelemetry, Prometheus, AWS and PostgreSQL in older versions, as its tidy go.mod in testdata says. It counts the lines that
-// go.mod gets, but for those that stand in for a published version.
+// TestHostsSeeFewLinesOfChange adds packages to an empty module, and to one that already requires
+// older versions of gRPC, OpenTelemetry, Prometheus, AWS and PostgreSQL (testdata has its tidy
+// go.mod). It counts the lines that go.mod gets, except the replacements for published versions.
 func TestHostsSeeFewLinesOfChange(t *testing.T) {
 	t.Parallel()
 	top, err := filepath.Abs("..")
@@ -53,7 +53,7 @@ func TestHostsSeeFewLinesOfChange(t *testing.T) {
 	}
 }
 
-// requirements are the modules and versions of a go.mod, one each line.
+// requirements returns the modules and versions of a go.mod, one per line.
 func requirements(text string) map[string]bool {
 	found := map[string]bool{}
 	for line := range strings.Lines(text) {

@@ -13,8 +13,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestNotifications lets a receiver fail now and then. All changes reach it in their order, the last ones while the
-// server stops.
+// TestNotifications sends webhooks to a receiver that sometimes fails. All changes must arrive in
+// order, the last ones while the server stops.
 func TestNotifications(t *testing.T) {
 	onEachDatabase(t, func(t *testing.T, db database) {
 		var (

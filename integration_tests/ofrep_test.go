@@ -29,7 +29,7 @@ const ofrepFlags = `{"Flags":[
 	 "Segments":[{"ID":11,"RolloutPercent":100,"Distributions":[{"VariantKey":"small","Percent":100}]}]}
 ]}`
 
-// ofrepServer starts a server with these flags, and returns the file that they are in.
+// ofrepServer starts a server with these flags, and returns the file that has them.
 func ofrepServer(t *testing.T, env environ) (p *process, address, file string) {
 	t.Helper()
 	file = filepath.Join(t.TempDir(), "flags.json")
@@ -50,7 +50,7 @@ func writeFile(t *testing.T, path, content string) {
 	}
 }
 
-// ofrepResult is what an OpenFeature client got for a flag.
+// ofrepResult is the evaluation of a flag by an OpenFeature client.
 type ofrepResult struct {
 	Value           any
 	Reason, Variant string
@@ -69,13 +69,14 @@ func frenchResults() ofrepResults {
 	}
 }
 
-// pythonOpenFeature installs the SDK and the provider of OpenFeature for Python, and returns the Python that has them.
+// pythonOpenFeature installs the OpenFeature SDK and OFREP provider for Python, and returns the
+// Python interpreter that has them.
 func pythonOpenFeature(t *testing.T) string {
 	t.Helper()
 	return pythonTools(t, filepath.Join("clients", "openfeature-python", "requirements.txt"))
 }
 
-// TestPythonProvider asks with the official provider of OpenFeature for Python.
+// TestPythonProvider evaluates with the official OFREP provider for Python.
 func TestPythonProvider(t *testing.T) {
 	t.Parallel()
 	python := pythonOpenFeature(t)
@@ -102,12 +103,12 @@ func TestPythonProvider(t *testing.T) {
 	if diff := cmp.Diff(nobody, got.Nobody); diff != "" {
 		t.Errorf("without a context (-want +got):\n%s", diff)
 	}
-	// Lines of the access log wait for others for a moment.
+	// Lines of the access log are written in batches.
 	poll(t, "the key in the access log", func() bool { return strings.Contains(p.log.String(), "api_key=shop") })
 }
 
-// TestJavaScriptWebProvider has the official provider of OpenFeature for browsers fetch all flags, change its context, and
-// hear of a change by the event stream.
+// TestJavaScriptWebProvider runs the official OFREP provider for browsers. It must fetch all flags,
+// change its context, and get a change from the event stream.
 func TestJavaScriptWebProvider(t *testing.T) {
 	t.Parallel()
 	node, npm := lookUp(t, "node"), lookUp(t, "npm")
@@ -118,7 +119,7 @@ func TestJavaScriptWebProvider(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	main := filepath.Join(dir, "main.mjs") // modules are looked for from the program's own folder
+	main := filepath.Join(dir, "main.mjs") // Node.js looks for modules from the folder of the program
 	writeFile(t, main, string(program))
 	p, address, file := ofrepServer(t, environ{"FLAGR_OFREP_EVENTS_SPREAD": "100ms"})
 	cmd := clientCommand(t, node, main, address, "s3cret")
@@ -197,11 +198,11 @@ func nextLine(t *testing.T, lines <-chan string, log *testlog.Buffer, p *process
 		}
 	case <-time.After(clientDeadline):
 	}
-	t.Fatalf("the program writes nothing more:\n%s\nthe log of the server:\n%s", log, p.log)
+	t.Fatalf("the program has written no further line:\n%s\nthe log of the server:\n%s", log, p.log)
 	return ""
 }
 
-// TestStopEndsEventStreams has a stream open when the server is told to stop.
+// TestStopEndsEventStreams stops a server while an event stream is open.
 func TestStopEndsEventStreams(t *testing.T) {
 	t.Parallel()
 	p, address, _ := ofrepServer(t, environ{"FLAGR_OFREP_API_KEYS": ""})
@@ -224,8 +225,9 @@ func TestStopEndsEventStreams(t *testing.T) {
 	}
 }
 
-// TestAnEventAskedAtAnotherServer changes a flag, waits for the event of one server, and asks another one on the same database.
-func TestAnEventAskedAtAnotherServer(t *testing.T) {
+// TestEventReadAtAnotherServer changes a flag, waits for the event of one server, and evaluates at
+// another server on the same database.
+func TestEventReadAtAnotherServer(t *testing.T) {
 	t.Parallel()
 	db := databases[0]
 	dsn := db.fresh(t)
@@ -259,7 +261,7 @@ func TestAnEventAskedAtAnotherServer(t *testing.T) {
 		t.Fatal("the stream ended")
 		return ""
 	}
-	before := revision() // flags are new, so there is an event at once
+	before := revision() // a stream of new flags begins with an event
 	for _, enabled := range []bool{false, true, false} {
 		fast.call(t, "PUT", path+"/enabled", object{"enabled": enabled})
 		now := revision()
@@ -275,8 +277,9 @@ func TestAnEventAskedAtAnotherServer(t *testing.T) {
 	}
 }
 
-// TestOFREPWhileTheSourceIsDown takes the flags away from a server: it answers with those that it has, streams stay open, and a
-// change is heard of when the source is back.
+// TestOFREPWhileTheSourceIsDown removes the flags from the source of a server. The server must
+// continue with the flags in memory, keep streams open, and send a change once the source works
+// again.
 func TestOFREPWhileTheSourceIsDown(t *testing.T) {
 	t.Parallel()
 	p, address, file := ofrepServer(t, environ{"FLAGR_OFREP_API_KEYS": "", "FLAGR_OFREP_EVENTS_SPREAD": "0s"})
@@ -300,7 +303,7 @@ func TestOFREPWhileTheSourceIsDown(t *testing.T) {
 		}
 	}()
 	select {
-	case <-heard: // flags are new, so there is an event at once
+	case <-heard: // a stream of new flags begins with an event
 	case <-time.After(clientDeadline):
 		t.Fatalf("no event:\n%s", p.log)
 	}
@@ -322,7 +325,7 @@ func TestOFREPWhileTheSourceIsDown(t *testing.T) {
 			t.Fatalf("the stream ended:\n%s", p.log)
 		}
 	case <-time.After(clientDeadline):
-		t.Fatalf("no event after the source is back:\n%s", p.log)
+		t.Fatalf("no event after the source works again:\n%s", p.log)
 	}
 	if status, answer := ask(t, "POST", address+one, body); status != 200 || !strings.Contains(answer, `"value":true,"reason":"STATIC"`) {
 		t.Errorf("after the change: %d %s", status, answer)

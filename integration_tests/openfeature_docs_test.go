@@ -9,11 +9,12 @@ import (
 	"github.com/flagr-datar/flagr-datar/integration_tests/testlog"
 )
 
-// docsHost is the server of the snippets of docs/openfeature.md.
+// docsHost is the server in the snippets of docs/openfeature.md.
 const docsHost = "https://flagr.example.com"
 
-// snippet returns the piece of docs/openfeature.md in a language that has a text in it, for this server, and with what it
-// does for a user who gets the flag. The pieces end in a comment or in three dots there.
+// snippet returns the code block of docs/openfeature.md in a language that contains has. It
+// replaces the address of the server, and the comment or the dots in the place of what the program
+// does for the user.
 func snippet(t *testing.T, language, has, address, todo, does string) string {
 	t.Helper()
 	for _, block := range blocksOf(t, "openfeature.md", language) {
@@ -29,7 +30,7 @@ func snippet(t *testing.T, language, has, address, todo, does string) string {
 	return ""
 }
 
-// runSnippet wants a program to write that the user gets the flag.
+// runSnippet runs a program, which must write that the user gets the flag.
 func runSnippet(t *testing.T, p *process, cmd *exec.Cmd) {
 	t.Helper()
 	log := &testlog.Buffer{}
@@ -40,8 +41,9 @@ func runSnippet(t *testing.T, p *process, cmd *exec.Cmd) {
 	}
 }
 
-// javaOpenFeature installs the SDK and the provider of OpenFeature for Java. The jars are in lib, within dir. Where there is no Maven
-// or no JDK the test is skipped, required or not: nothing else needs them.
+// javaOpenFeature installs the OpenFeature SDK and OFREP provider for Java, with the jars in lib in
+// dir. Without Maven or a JDK it skips the test, even if FLAGR_TEST_REQUIRE_SERVERS is set, because
+// no other test needs them.
 func javaOpenFeature(t *testing.T) (java, dir string) {
 	t.Helper()
 	maven, err := exec.LookPath("mvn")
@@ -68,13 +70,13 @@ func TestSnippetsOfOpenFeature(t *testing.T) {
 			return [][]string{{npm, "install", "--prefix", dir, "--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock"}}
 		})
 		program := prelude + snippet(t, "js", has, address, "// ...", "console.log('the new search');") + "process.exit();\n"
-		main := filepath.Join(dir, "snippet.mjs") // modules are looked for from the program's own folder
+		main := filepath.Join(dir, "snippet.mjs") // Node.js looks for modules from the folder of the program
 		writeFile(t, main, program)
 		runSnippet(t, p, clientCommand(t, node, main))
 	}
 	t.Run("browser", func(t *testing.T) {
 		t.Parallel()
-		javascript(t, "openfeature-javascript", "web-sdk", `// What a browser has, and Node.js does not.
+		javascript(t, "openfeature-javascript", "web-sdk", `// Objects of browsers that Node.js lacks.
 globalThis.localStorage = { getItem: () => null, setItem() {}, removeItem() {} };
 globalThis.EventSource = class { addEventListener() {} removeEventListener() {} close() {} };
 `)

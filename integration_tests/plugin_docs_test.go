@@ -20,13 +20,13 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
 )
 
-// blocks returns the pieces of docs/plugin.md that are in a language, as in ```go.
+// blocks returns the code blocks of docs/plugin.md in a language.
 func blocks(t *testing.T, language string) []string {
 	t.Helper()
 	return blocksOf(t, "plugin.md", language)
 }
 
-// blocksOf returns the pieces of a page of docs/ that are in a language.
+// blocksOf returns the code blocks of a page of docs/ in a language.
 func blocksOf(t *testing.T, page, language string) (found []string) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("..", "docs", page))
@@ -37,12 +37,13 @@ func blocksOf(t *testing.T, page, language string) (found []string) {
 		found = append(found, match[1])
 	}
 	if len(found) == 0 {
-		t.Fatalf("docs/%s shows nothing in %s", page, language)
+		t.Fatalf("docs/%s has no code block in %s", page, language)
 	}
 	return found
 }
 
-// commands returns the lines of the shell that docs/plugin.md shows and that begin so, without their comments.
+// commands returns the shell commands of docs/plugin.md that begin with begin, without their
+// comments.
 func commands(t *testing.T, begin string) (found [][]string) {
 	t.Helper()
 	for line := range strings.Lines(strings.Join(blocks(t, "sh"), "")) {
@@ -57,14 +58,14 @@ func commands(t *testing.T, begin string) (found [][]string) {
 	return found
 }
 
-// TestPluginProgramOfTheDocs goes a newcomer's way: an empty module, the program of docs/plugin.md, and the counts.
+// TestPluginProgramOfTheDocs follows docs/plugin.md: an empty module, the program, and its counts.
 func TestPluginProgramOfTheDocs(t *testing.T) {
 	t.Parallel()
 	program := blocks(t, "go")[0]
 	if formatted, err := format.Source([]byte(program)); err != nil || string(formatted) != program {
 		t.Errorf("the program is not as gofmt writes it (%v)", err)
 	}
-	// The folder is empty, and beside a clone of this repository.
+	// An empty folder next to a clone of this repository.
 	parent := t.TempDir()
 	dir := filepath.Join(parent, "shop")
 	top, err := filepath.Abs("..")
@@ -94,13 +95,13 @@ func TestPluginProgramOfTheDocs(t *testing.T) {
 	for _, command := range commands(t, "curl ") {
 		path, ok := strings.CutPrefix(command[1], "localhost:8080")
 		if !ok {
-			t.Fatalf("%q asks another server", command)
+			t.Fatalf("%q is a request to another server", command)
 		}
 		answer := p.ask(t, path)
-		// After # is a part of what the newcomer sees.
+		// The comment has a part of the response.
 		shown := regexp.MustCompile(regexp.QuoteMeta(command[1]) + ` +# \{\.\.\.(.*)\.\.\.`).FindStringSubmatch(strings.Join(blocks(t, "sh"), ""))
 		if shown != nil && !strings.Contains(answer, shown[1]) {
-			t.Errorf("%s answers %s, and the page shows %s", path, answer, shown[1])
+			t.Errorf("%s returns %s; the page shows %s", path, answer, shown[1])
 		}
 	}
 	expect(1)
@@ -112,7 +113,7 @@ func TestPluginProgramOfTheDocs(t *testing.T) {
 	expect(11)
 }
 
-// docsProgram is a server that docs/plugin.md shows, at an address of its own.
+// docsProgram is a server program of docs/plugin.md, at its own address.
 type docsProgram struct {
 	*process
 	binary, dir string
@@ -126,7 +127,7 @@ func newDocsProgram(t *testing.T, binary, dir string, env environ) *docsProgram 
 	return &docsProgram{binary: binary, dir: dir, env: env.with(environ{"ADDR": testaddress.Unused(t)}), client: newClient()}
 }
 
-// run starts the program, and returns when it answers.
+// run starts the program and waits until it serves.
 func (p *docsProgram) run(t *testing.T) {
 	t.Helper()
 	p.process = launchBinary(t, p.binary, p.dir, p.env)
@@ -141,7 +142,7 @@ func (p *docsProgram) run(t *testing.T) {
 	})
 }
 
-// ask returns what the program answers with status 200.
+// ask returns the body of a response, which must have status 200.
 func (p *docsProgram) ask(t *testing.T, path string) string {
 	t.Helper()
 	response, err := p.client.Get("http://" + p.env["ADDR"] + path)
@@ -163,7 +164,7 @@ func (p *docsProgram) summary(t *testing.T, path string) (all summary) {
 	return all
 }
 
-// kill ends the program without a warning, and stop asks it to end.
+// kill kills the program. stop stops it with a signal.
 func (p *docsProgram) kill(t *testing.T) {
 	t.Helper()
 	if err := p.cmd.Process.Kill(); err != nil {
@@ -182,7 +183,7 @@ func (p *docsProgram) stop(t *testing.T) {
 	}
 }
 
-// TestPluginFilesOfTheDocs checks that docs/plugin.md shows programs of the module of hosts as they are built and tested.
+// TestPluginFilesOfTheDocs checks that docs/plugin.md shows the programs of hostserver unchanged.
 func TestPluginFilesOfTheDocs(t *testing.T) {
 	t.Parallel()
 	shown := blocks(t, "go")
@@ -193,8 +194,8 @@ func TestPluginFilesOfTheDocs(t *testing.T) {
 	}
 }
 
-// TestTenantsOfTheDocs runs the program with chi and several tenants: their counts are apart, also after kills, and when
-// nothing is left but the database.
+// TestTenantsOfTheDocs runs the program with chi and several tenants. Their counts must be
+// separate, also after kills, and without the journals.
 func TestTenantsOfTheDocs(t *testing.T) {
 	t.Parallel()
 	binary := buildHost(t, "./tenants")
@@ -245,7 +246,7 @@ func TestTenantsOfTheDocs(t *testing.T) {
 			}
 			ask("green", 7)
 			p.stop(t)
-			if kind.Driver == "postgres" { // the file of SQLite is in the folder
+			if kind.Driver == "postgres" { // a SQLite file would be in the folder, too
 				p.dir = t.TempDir() // without the journals
 			}
 			p.run(t)
@@ -254,7 +255,7 @@ func TestTenantsOfTheDocs(t *testing.T) {
 	}
 }
 
-// TestOwnStoreOfTheDocs runs the program with a Store of its own, and the tests that its Store must pass.
+// TestOwnStoreOfTheDocs runs the program with its own Store, and the tests that a Store must pass.
 func TestOwnStoreOfTheDocs(t *testing.T) {
 	t.Parallel()
 	p := newDocsProgram(t, buildHost(t, "./ownstore"), t.TempDir(), environ{})
@@ -279,8 +280,8 @@ func TestOwnStoreOfTheDocs(t *testing.T) {
 	goIn(t, hostModule, "test", "-trimpath", "./ownstore")
 }
 
-// TestPluginLinesOfTheDocs checks that the lines for go-swagger servers are those of the host that the tests run, all of
-// them and no others.
+// TestPluginLinesOfTheDocs checks that docs/plugin.md shows exactly the lines that mount Datar in
+// the go-swagger host.
 func TestPluginLinesOfTheDocs(t *testing.T) {
 	t.Parallel()
 	var shown []string
@@ -290,6 +291,6 @@ func TestPluginLinesOfTheDocs(t *testing.T) {
 		}
 	}
 	if diff := cmp.Diff(linesForDatar(t), shown); diff != "" {
-		t.Errorf("docs/plugin.md shows other lines than the host has (-host +docs):\n%s", diff)
+		t.Errorf("docs/plugin.md differs from the host (-host +docs):\n%s", diff)
 	}
 }

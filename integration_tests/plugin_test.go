@@ -29,7 +29,8 @@ import (
 // hostModule has servers of another domain that mount Datar.
 const hostModule = "hostserver"
 
-// goIn runs the go command in a folder. Builds with -trimpath find most of it compiled already: make build does the same.
+// goIn runs the go command in a folder. With -trimpath, builds use the packages that make build has
+// compiled.
 func goIn(t *testing.T, dir string, args ...string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "go", args...)
@@ -41,7 +42,7 @@ func goIn(t *testing.T, dir string, args ...string) {
 	}
 }
 
-// host is a server of the shop that answers.
+// host is a running server of the shop.
 type host struct {
 	*process
 	url    string
@@ -50,13 +51,13 @@ type host struct {
 
 var hostServing = regexp.MustCompile(`Serving shop at (http://[0-9.:]+)`)
 
-// shopToken opens the shop.
+// shopToken gives access to the shop.
 const shopToken = "open-sesame"
 
-// shopEnvironment makes a shop that takes any free port.
+// shopEnvironment returns the environment of a shop on a free port.
 var shopEnvironment = environ{"HOST": "127.0.0.1", "PORT": "0", "SHOP_TOKEN": shopToken}
 
-// bearer sends a token with each request.
+// bearer adds a token to each request.
 type bearer struct {
 	token string
 	next  http.RoundTripper
@@ -68,7 +69,7 @@ func (b bearer) RoundTrip(r *http.Request) (*http.Response, error) {
 	return b.next.RoundTrip(r)
 }
 
-// buildHosts builds both shops, and returns where they are, by the name of what they are made with.
+// buildHosts builds both shops, and returns their paths by the name of their framework.
 func buildHosts(t *testing.T) map[string]string {
 	t.Helper()
 	return map[string]string{"go-swagger": buildHost(t, "./cmd/shop-server"), "net/http": buildHost(t, "./plain")}
@@ -82,7 +83,8 @@ func buildHost(t *testing.T, folder string) string {
 	return binary
 }
 
-// onEachHost runs a test with each host on SQLite and PostgreSQL, in parallel. env has what the host needs.
+// onEachHost runs a test with each host on SQLite and PostgreSQL, in parallel. env is the
+// environment of the host.
 func onEachHost(t *testing.T, test func(t *testing.T, binary string, env environ)) {
 	t.Helper()
 	for name, binary := range buildHosts(t) {
@@ -119,7 +121,7 @@ func startHost(t *testing.T, binary, dir string, env environ, args ...string) *h
 	return h
 }
 
-// get asks the shop, and decodes the answer.
+// get sends a request to the shop, and decodes the response.
 func (h *host) get(t *testing.T, path string, into any) {
 	t.Helper()
 	response, err := h.client.Get(h.url + path)
@@ -135,7 +137,8 @@ func (h *host) get(t *testing.T, path string, into any) {
 	}
 }
 
-// serve asks for recommendations, from several customers at once, and counts the answers by their kind.
+// serve requests recommendations for several customers at the same time, and counts the responses
+// by their kind.
 func (h *host) serve(t *testing.T, customers int) map[string]int64 {
 	t.Helper()
 	const at = 8
@@ -167,7 +170,7 @@ func (h *host) serve(t *testing.T, customers int) map[string]int64 {
 	return seen
 }
 
-// expectCounts compares what Datar says with what customers saw.
+// expectCounts compares the counts of Datar with what customers got.
 func (h *host) expectCounts(t *testing.T, when string, seen map[string]int64) {
 	t.Helper()
 	var all summary
@@ -182,11 +185,11 @@ func (h *host) expectCounts(t *testing.T, when string, seen map[string]int64) {
 		got[map[int64]string{1: "bestsellers", 2: "similar"}[v.VariantID]] = v.Count
 	}
 	if diff := cmp.Diff(seen, got); diff != "" {
-		t.Errorf("%s: counts differ from what customers saw (-seen +counted):\n%s", when, diff)
+		t.Errorf("%s: counts differ from what customers got (-got +counted):\n%s", when, diff)
 	}
 }
 
-// kill ends the shop without a warning.
+// kill kills the shop.
 func (h *host) kill(t *testing.T) {
 	t.Helper()
 	if err := h.cmd.Process.Kill(); err != nil {
@@ -195,7 +198,7 @@ func (h *host) kill(t *testing.T) {
 	<-h.done
 }
 
-// stop asks the shop to end.
+// stop stops the shop with a signal.
 func (h *host) stop(t *testing.T) {
 	t.Helper()
 	if err := h.cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -206,7 +209,7 @@ func (h *host) stop(t *testing.T) {
 	}
 }
 
-// TestHostsCountExactly mounts Datar in servers that are not ours, and kills them.
+// TestHostsCountExactly mounts Datar in other servers, and kills them.
 func TestHostsCountExactly(t *testing.T) {
 	t.Parallel()
 	onEachHost(t, func(t *testing.T, binary string, env environ) {
@@ -219,7 +222,7 @@ func TestHostsCountExactly(t *testing.T) {
 		}
 
 		h := startHost(t, binary, dir, env)
-		for round := range 3 { // nothing is flushed before each kill, or some of it
+		for round := range 3 { // before each kill, nothing or a part is flushed
 			add(h.serve(t, 500))
 			if round == 1 {
 				h.expectCounts(t, "before a kill", maps.Clone(seen))
@@ -237,7 +240,7 @@ func TestHostsCountExactly(t *testing.T) {
 	})
 }
 
-// TestHostsAreKilledUnderLoad kills hosts while customers are served and counts are stored.
+// TestHostsAreKilledUnderLoad kills hosts while they serve customers and store counts.
 func TestHostsAreKilledUnderLoad(t *testing.T) {
 	t.Parallel()
 	onEachHost(t, func(t *testing.T, binary string, env environ) {
@@ -253,7 +256,7 @@ func TestHostsAreKilledUnderLoad(t *testing.T) {
 					for h.recommend() == nil {
 						answered.Add(1)
 					}
-					unanswered.Add(1) // the shop is gone, and has counted this one or not
+					unanswered.Add(1) // the shop was killed, and may have counted the request
 				})
 			}
 			enough := answered.Load() + 500 + rand.Int64N(1500)
@@ -265,7 +268,7 @@ func TestHostsAreKilledUnderLoad(t *testing.T) {
 			var all summary
 			h.get(t, "/shop/datar/summary", &all)
 			if low, high := answered.Load(), answered.Load()+unanswered.Load(); all.sum() < low || all.sum() > high {
-				t.Fatalf("kill %d: %d are counted, want %d that were answered to %d that were asked", round+1, all.sum(), low, high)
+				t.Fatalf("kill %d: %d are counted, want from %d responses to %d requests", round+1, all.sum(), low, high)
 			}
 		}
 
@@ -279,7 +282,7 @@ func TestHostsAreKilledUnderLoad(t *testing.T) {
 	})
 }
 
-// recommend asks for recommendations, and returns an error unless the whole answer came.
+// recommend requests recommendations, and returns an error unless the complete response arrives.
 func (h *host) recommend() error {
 	response, err := h.client.Get(h.url + "/shop/recommendations?customer=c1")
 	if err != nil {
@@ -293,8 +296,8 @@ func (h *host) recommend() error {
 	return err
 }
 
-// TestHostsAskWhoWantsCounts checks that a host's own access control covers what Datar adds.
-func TestHostsAskWhoWantsCounts(t *testing.T) {
+// TestHostsProtectCounts checks that a host's own access control covers the endpoints of Datar.
+func TestHostsProtectCounts(t *testing.T) {
 	t.Parallel()
 	for name, binary := range buildHosts(t) {
 		t.Run(name, func(t *testing.T) {
@@ -326,8 +329,8 @@ func TestHostsAskWhoWantsCounts(t *testing.T) {
 	}
 }
 
-// TestHostThatCannotDrainKeepsItsCounts stops a go-swagger server while a request hangs. It does not call ServerShutdown
-// then, and so not Close.
+// TestHostThatCannotDrainKeepsItsCounts stops a go-swagger server while a request hangs. The server
+// then does not call ServerShutdown, and so not Close.
 func TestHostThatCannotDrainKeepsItsCounts(t *testing.T) {
 	t.Parallel()
 	binary, dir, env := buildHosts(t)["go-swagger"], t.TempDir(), shopEnvironment
@@ -340,7 +343,7 @@ func TestHostThatCannotDrainKeepsItsCounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = hanging.Close() }()
-	// The server decides, and counts that; but before it answers it waits for the body.
+	// The server counts the decision, and then waits for the body before it responds.
 	request := "GET /shop/recommendations?customer=c1 HTTP/1.1\r\nHost: shop\r\nAuthorization: Bearer " + shopToken +
 		"\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n"
 	if _, err := io.WriteString(hanging, request); err != nil {
@@ -360,13 +363,14 @@ func TestHostThatCannotDrainKeepsItsCounts(t *testing.T) {
 	h.expectCounts(t, "after the next start", seen)
 }
 
-// hostFile is what people write of a go-swagger server; hostFileBefore is the same without Datar.
+// hostFile is the hand-written file of a go-swagger server. hostFileBefore is the same without Datar.
 const (
 	hostFile       = "restapi/configure_shop.go"
 	hostFileBefore = "restapi/testdata/configure_shop.go.txt"
 )
 
-// linesForDatar returns the lines that mount Datar in the go-swagger server: all that a diff adds, whatever is in them.
+// linesForDatar returns the lines that mount Datar in the go-swagger server: all lines that a diff
+// adds.
 func linesForDatar(t *testing.T) []string {
 	t.Helper()
 	read := func(name string) []string {
@@ -377,7 +381,7 @@ func linesForDatar(t *testing.T) []string {
 		return strings.SplitAfter(string(text), "\n")
 	}
 	before, after := read(hostFileBefore), read(hostFile)
-	// common[i][j] is the most lines, in order, that before[i:] and after[j:] have in common.
+	// common[i][j] is the length of the longest common subsequence of before[i:] and after[j:].
 	common := make([][]int, len(before)+1)
 	for i := range common {
 		common[i] = make([]int, len(after)+1)
@@ -404,14 +408,15 @@ func linesForDatar(t *testing.T) []string {
 	return added
 }
 
-// TestFifteenLinesMountDatar counts the lines that a go-swagger server gets with Datar: imports, braces and all.
+// TestFifteenLinesMountDatar counts the lines that Datar adds to a go-swagger server, including
+// imports and braces.
 func TestFifteenLinesMountDatar(t *testing.T) {
 	t.Parallel()
 	added := linesForDatar(t)
 	if len(added) == 0 || len(added) > 15 {
 		t.Errorf("%d lines mount Datar, want at most 15:\n%s", len(added), strings.Join(added, ""))
 	}
-	// The lines are those of gofmt, and without them it is a server, too.
+	// Both versions must be formatted and must compile.
 	target := copyOfHost(t)
 	for _, name := range []string{hostFile, hostFileBefore} {
 		text, err := os.ReadFile(filepath.Join(target, name))
@@ -435,7 +440,7 @@ func TestFifteenLinesMountDatar(t *testing.T) {
 	goIn(t, target, "build", "-trimpath", "./restapi")
 }
 
-// copyOfHost copies the module of the hosts to where it may be changed.
+// copyOfHost copies the module of the hosts to a folder where the test can change it.
 func copyOfHost(t *testing.T) string {
 	t.Helper()
 	target := filepath.Join(t.TempDir(), hostModule)

@@ -15,13 +15,13 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/provider"
 )
 
-// TestGoProvider evaluates in 64 goroutines while the server is killed and started again. The summary counts exactly the
-// calls, and a change of the flag arrives in the program.
+// TestGoProvider evaluates in 64 goroutines while the server is killed and restarted. The summary
+// must count exactly the calls, and the program must get a change of the flag.
 func TestGoProvider(t *testing.T) {
 	t.Parallel()
 	const goroutines, calls, kills = 64, 2000, 3
 	db := databases[0]
-	// The port stays the same, so that the provider finds the server again.
+	// The port stays the same, so that the provider can reconnect.
 	host, port, _ := strings.Cut(testaddress.Unused(t), ":")
 	s := start(t, db, db.fresh(t), taking().with(environ{"FLAGR_RECORDER_DATAR_FLUSH_INTERVAL": "100ms", "HOST": host, "PORT": port}))
 	f := newFlag(t, s, "in-process")
@@ -49,7 +49,7 @@ func TestGoProvider(t *testing.T) {
 					t.Errorf("%t, %v", value, err)
 					return
 				}
-				if n%100 == 0 { // a key that no flag has, as of a flag that was deleted too early
+				if n%100 == 0 { // an unknown key, such as that of a flag that was deleted too early
 					_, _ = client.BooleanValue(context.Background(), "nowhere", false, user)
 				}
 				if n%20 == 0 {
@@ -68,13 +68,13 @@ func TestGoProvider(t *testing.T) {
 		t.Error(err)
 	}
 	const sent, unknown = goroutines * calls, goroutines * calls / 100
-	if books := p.Counts(); books.Pending != 0 || books.DroppedTotal() != books.Dropped["FLAG_NOT_FOUND"] || books.DroppedTotal() != unknown {
-		t.Errorf("%+v", books)
+	if counts := p.Counts(); counts.Pending != 0 || counts.DroppedTotal() != counts.Dropped["FLAG_NOT_FOUND"] || counts.DroppedTotal() != unknown {
+		t.Errorf("%+v", counts)
 	}
 	if total := counts(t, s, sent).total(f.ID); total != sent {
 		t.Errorf("the summary counts %d of %d calls", total, sent)
 	}
-	// The program's evaluations are shown like the server's own: with outcome and version, so nothing is left to guess.
+	// The program's evaluations have outcome and version, like those of the server.
 	type outcomes struct {
 		Total    int64
 		Outcomes []struct {

@@ -19,14 +19,14 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
 )
 
-// proxy stands between a server and its database, and makes the faults that a network makes.
+// proxy is between a server and its database, and causes network faults.
 type proxy struct {
 	listener net.Listener
 	target   string // host:port of the database
-	commit   []byte // how the driver's COMMIT ends on the wire
+	commit   []byte // the last bytes of the driver's COMMIT
 
-	// lostAnswers counts commits that the database was given and whose answer was dropped, lostCommits those that it was not
-	// given, cuts the connections cut otherwise.
+	// lostAnswers counts commits that the database received and whose response was dropped,
+	// lostCommits commits that it did not receive, and cuts other closed connections.
 	lostAnswers, lostCommits, cuts atomic.Int64
 
 	mu       sync.Mutex
@@ -36,24 +36,24 @@ type proxy struct {
 	finished sync.WaitGroup
 }
 
-// faults are what a proxy does, the zero value is none.
+// faults are the faults of a proxy. The zero value has no faults.
 type faults struct {
-	// down cuts all connections, and each new one at once.
+	// down closes all connections, and new ones at once.
 	down bool
-	// hang keeps all connections, and lets nothing through.
+	// hang keeps all connections open, and forwards nothing.
 	hang bool
-	// Shares of the commits whose answers, or which themselves, do not arrive, for the connection is cut.
+	// Shares of the commits whose responses are lost, and that are lost themselves, with the connection.
 	loseAnswer, loseCommit float64
-	// cut is the share of all other pieces of data at which a connection is cut.
+	// cut is the share of other pieces of data at which the connection is closed.
 	cut float64
-	// delay is the most that a piece of data may be late.
+	// delay is the maximum delay of a piece of data.
 	delay time.Duration
 }
 
 // relay is a connection through a proxy.
 type relay struct {
 	server, database net.Conn
-	// mute: what the database says next is dropped, and the connection cut.
+	// mute drops the next data of the database, and closes the connection.
 	mute atomic.Bool
 }
 
@@ -62,7 +62,7 @@ func (r *relay) close() {
 	_ = r.database.Close()
 }
 
-// newProxy returns a proxy for the database, and the connection string that leads through it.
+// newProxy returns a proxy for the database, and the connection string for the proxy.
 func newProxy(t *testing.T, kind testdb.Kind, dsn string) (*proxy, string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -97,7 +97,7 @@ func newProxy(t *testing.T, kind testdb.Kind, dsn string) (*proxy, string) {
 	return p, dsn
 }
 
-// set replaces what the proxy does.
+// set replaces the faults.
 func (p *proxy) set(f faults) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -139,7 +139,7 @@ func (p *proxy) accept() {
 	}
 }
 
-// add takes up a connection, unless the database is down.
+// add registers a connection, unless the database is down.
 func (p *proxy) add(r *relay) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -149,7 +149,7 @@ func (p *proxy) add(r *relay) bool {
 	return !p.faults.down
 }
 
-// untilItMoves waits while everything hangs, and returns the faults to make.
+// untilItMoves waits while the proxy hangs, and returns the current faults.
 func (p *proxy) untilItMoves() faults {
 	for {
 		p.mu.Lock()
@@ -162,7 +162,7 @@ func (p *proxy) untilItMoves() faults {
 	}
 }
 
-// pass copies one direction of a connection until it is cut.
+// pass copies one direction of a connection until it is closed.
 func (p *proxy) pass(r *relay, from, to net.Conn, toDatabase bool) {
 	defer r.close()
 	buffer := make([]byte, 32<<10)
@@ -197,10 +197,12 @@ func (p *proxy) pass(r *relay, from, to net.Conn, toDatabase bool) {
 	}
 }
 
-// pace leaves a busy machine room for the database, whose faults these tests are about.
+// pace is the pause of clients after a request. It leaves CPU time for the database on a busy machine, because these tests are about its
+// faults.
 const pace = 5 * time.Millisecond
 
-// TestLostAnswers cuts connections where it hurts most: when the database may have committed, and the server cannot know.
+// TestLostAnswers closes connections after the database may have committed, when the server cannot
+// know whether it did.
 func TestLostAnswers(t *testing.T) {
 	onKinds(t, serverKinds, func(t *testing.T, kind testdb.Kind, db database) {
 		dsn := db.fresh(t)
@@ -224,7 +226,7 @@ func TestLostAnswers(t *testing.T) {
 		} {
 			p.set(step.faults)
 			poll(t, step.name, func() bool {
-				books(t, s)
+				statistics(t, s)
 				return step.enough()
 			})
 		}
@@ -232,13 +234,13 @@ func TestLostAnswers(t *testing.T) {
 		l.end()
 		settle(t, s)
 		s.stop(t, syscall.SIGTERM)
-		t.Logf("%d answers to commits, %d commits and %d connections were lost", p.lostAnswers.Load(), p.lostCommits.Load(), p.cuts.Load())
+		t.Logf("%d responses to commits, %d commits and %d connections were lost", p.lostAnswers.Load(), p.lostCommits.Load(), p.cuts.Load())
 		l.checkAnswered(t, storedTwice(t, db, dsn))
 	})
 }
 
-// TestKilledAfterLostAnswer kills a server that cannot know whether its last batch was stored: the next one sends it
-// again, and the database knows it.
+// TestKilledAfterLostAnswer kills a server that cannot know whether its last batch was stored. The
+// next server sends the batch again, and the database must recognize it.
 func TestKilledAfterLostAnswer(t *testing.T) {
 	onKinds(t, serverKinds, func(t *testing.T, kind testdb.Kind, db database) {
 		dsn := db.fresh(t)
@@ -263,8 +265,8 @@ func TestKilledAfterLostAnswer(t *testing.T) {
 	})
 }
 
-// TestManyKeysAfterAnOutage counts 11,200 combinations of flag, variant and segment while the database is away, and stores
-// them with one flush.
+// TestManyKeysAfterAnOutage counts 11,200 combinations of flag, variant and segment while the
+// database is down, and stores them with one flush.
 func TestManyKeysAfterAnOutage(t *testing.T) {
 	onKinds(t, faultKinds, func(t *testing.T, kind testdb.Kind, db database) {
 		const nFlags, nVariants, nSegments, keys = 56, 100, 2, 11_200
@@ -272,7 +274,7 @@ func TestManyKeysAfterAnOutage(t *testing.T) {
 		through := dsn
 		var away, back func()
 		if kind.Driver == "sqlite3" {
-			// Somebody else writes, and takes their time.
+			// Another writer holds the lock for a long time.
 			other, err := db.open(t, dsn).Conn(t.Context())
 			if err != nil {
 				t.Fatal(err)
@@ -300,7 +302,7 @@ func TestManyKeysAfterAnOutage(t *testing.T) {
 		settle(t, s)
 
 		away()
-		// The first flush takes this one, and fails; what comes now has to wait for it.
+		// The first flush takes this count, and fails. Later counts wait for it.
 		send[any](t, s, http.MethodPost, "/evaluation", object{"flagID": flags[0], "entityID": "u"})
 		for _, id := range flags {
 			for i := range nSegments {
@@ -311,7 +313,7 @@ func TestManyKeysAfterAnOutage(t *testing.T) {
 				send[any](t, s, http.MethodPost, "/evaluation/batch", object{"flagIDs": []int64{id}, "entities": entities})
 			}
 		}
-		if now := books(t, s); now.Pending < keys {
+		if now := statistics(t, s); now.Pending < keys {
 			t.Errorf("during the outage: %+v, want at least %d pending", now, keys)
 		}
 		back()
@@ -323,7 +325,7 @@ func TestManyKeysAfterAnOutage(t *testing.T) {
 			"SELECT COUNT(*), SUM(eval_count) FROM datar_hourly_events").Scan(&rows, &sum); err != nil {
 			t.Fatal(err)
 		}
-		// The hour may have changed meanwhile.
+		// The hour may have changed.
 		if rows < keys || sum != keys+2 {
 			t.Errorf("%d rows with %d evaluations, want at least %d with %d", rows, sum, keys, keys+2)
 		}
@@ -331,8 +333,9 @@ func TestManyKeysAfterAnOutage(t *testing.T) {
 	})
 }
 
-// TestStopWhileTheDatabaseIsAway ends a server that cannot store what it counted, and starts it again when it can.
-func TestStopWhileTheDatabaseIsAway(t *testing.T) {
+// TestStopWhileTheDatabaseIsDown stops a server that cannot store its counts, and restarts it when
+// the database works.
+func TestStopWhileTheDatabaseIsDown(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		faults faults
@@ -344,14 +347,14 @@ func TestStopWhileTheDatabaseIsAway(t *testing.T) {
 			onKinds(t, serverKinds, func(t *testing.T, kind testdb.Kind, db database) {
 				dsn := db.fresh(t)
 				p, through := newProxy(t, kind, dsn)
-				// One flush is on its way when the server is to stop.
+				// A flush is in flight when the server is stopped.
 				s := startRough(t, t.TempDir(), quick.with(db.environ(through)).with(counting("50ms")), "--graceful-timeout", "2s")
 				flags := splitFlags(t, s)
 				p.set(tc.faults)
 				l := load{pace: pace}
 				l.begin(s, flags, endless)
 				poll(t, "some load", func() bool { return l.acknowledged.Load() > 5_000 })
-				books(t, s)
+				statistics(t, s)
 				if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 					t.Fatal(err)
 				}
@@ -362,11 +365,11 @@ func TestStopWhileTheDatabaseIsAway(t *testing.T) {
 				t.Logf("the server ended %s after the signal, with code %d", took.Round(time.Millisecond), code)
 				// 2 s for the requests, 10 s for the counts, and a busy machine.
 				if took > 20*time.Second {
-					t.Errorf("the server ended only %s after the signal", took)
+					t.Errorf("the server ended %s after the signal", took)
 				}
 				p.set(faults{})
 				s = startRough(t, s.cmd.Dir, s.env)
-				if now := books(t, s); now.Adopted == 0 {
+				if now := statistics(t, s); now.Adopted == 0 {
 					t.Errorf("after the restart: %+v, want counts to be adopted", now)
 				}
 				settle(t, s)

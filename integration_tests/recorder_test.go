@@ -27,7 +27,7 @@ import (
 	"golang.org/x/crypto/nacl/secretbox"
 )
 
-// kafkaPartitions is how many partitions the topic of the tests has.
+// kafkaPartitions is the number of partitions of the topic.
 const kafkaPartitions = 12
 
 // newKafka starts a broker in this process.
@@ -41,7 +41,7 @@ func newKafka(t *testing.T) *kfake.Cluster {
 	return c
 }
 
-// kafkaRecords reads the topic until n records are there and nothing more comes.
+// kafkaRecords reads the topic until it has n records, and no further one arrives.
 func kafkaRecords(t *testing.T, brokers []string, n int) []*kgo.Record {
 	t.Helper()
 	client, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.ConsumeTopics("flagr-records"), kgo.FetchMaxWait(100*time.Millisecond))
@@ -53,7 +53,7 @@ func kafkaRecords(t *testing.T, brokers []string, n int) []*kgo.Record {
 	for {
 		patience := startDeadline
 		if len(records) >= n {
-			patience = 300 * time.Millisecond // for what should not be there
+			patience = 300 * time.Millisecond // for unexpected records
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		fetches := client.PollFetches(ctx)
@@ -66,8 +66,8 @@ func kafkaRecords(t *testing.T, brokers []string, n int) []*kgo.Record {
 	}
 }
 
-// kinesisStream is there, and takes PutRecords as Kinesis does. It throttles every tenth record the first time that it sees it, so that
-// requests fail in part.
+// kinesisStream imitates PutRecords of Kinesis. It throttles every tenth record once, so that
+// requests fail partly.
 type kinesisStream struct {
 	*httptest.Server
 
@@ -76,7 +76,7 @@ type kinesisStream struct {
 	records []keyedFrame
 }
 
-// keyedFrame is what a stream has of a record. The key is empty where there is none.
+// keyedFrame is the payload of a record and its key, which is empty if the stream has no keys.
 type keyedFrame struct{ key, frame string }
 
 func newKinesis(t *testing.T) *kinesisStream {
@@ -134,7 +134,7 @@ func newPubSub(t *testing.T) *pstest.Server {
 	return s
 }
 
-// streams are all three brokers.
+// streams are the three brokers.
 type streams struct {
 	kafka   *kfake.Cluster
 	kinesis *kinesisStream
@@ -146,7 +146,7 @@ func newStreams(t *testing.T) *streams {
 	return &streams{kafka: newKafka(t), kinesis: newKinesis(t), pubsub: newPubSub(t)}
 }
 
-// environ switches all recorders on.
+// environ turns on all recorders.
 func (s *streams) environ() environ {
 	return environ{
 		"FLAGR_MIDDLEWARE_VERBOSE_LOGGER_ENABLED": "false",
@@ -178,7 +178,7 @@ func (s *streams) inPubSub() []keyedFrame {
 	return frames
 }
 
-// inKafka also checks the partitions: they are those of Flagr's client.
+// inKafka also checks that the partitions are those of Flagr's client.
 func (s *streams) inKafka(t *testing.T, n int) []keyedFrame {
 	t.Helper()
 	var frames []keyedFrame
@@ -194,14 +194,15 @@ func (s *streams) inKafka(t *testing.T, n int) []keyedFrame {
 	return frames
 }
 
-// recorderStatus is one entry of GET /recorders/status.
+// recorderStatus is an entry of GET /recorders/status.
 type recorderStatus struct {
 	Name, State                           string
 	Recorded, Delivered, Pending, Retried int64
 	Dropped                               map[string]int64
 }
 
-// recorders gives the status of each streaming recorder by name, and checks that the statistics are kept.
+// recorders returns the status of each streaming recorder by name, and checks that the statistics
+// balance.
 func recorders(t *testing.T, s *server) map[string]recorderStatus {
 	t.Helper()
 	byName := map[string]recorderStatus{}
@@ -212,13 +213,14 @@ func recorders(t *testing.T, s *server) map[string]recorderStatus {
 			sum += n
 		}
 		if r.Recorded != sum {
-			t.Errorf("the books of %s do not add up: %+v", r.Name, r)
+			t.Errorf("the statistics of %s do not balance: %+v", r.Name, r)
 		}
 	}
 	return byName
 }
 
-// evaluateMany evaluates a flag for the entities from to to, in batches and one by one, and gives the answers by entity.
+// evaluateMany evaluates a flag for the entities from..to, in batches and single requests, and
+// returns the responses by entity.
 func evaluateMany(t *testing.T, s *server, f flagAnswer, from, to int) map[string]string {
 	t.Helper()
 	const batch, single = 95, 5
@@ -248,12 +250,12 @@ func evaluateMany(t *testing.T, s *server, f flagAnswer, from, to int) map[strin
 		}
 	}
 	if len(answers) != to-from {
-		t.Fatalf("%d answers to %d evaluations", len(answers), to-from)
+		t.Fatalf("%d responses to %d evaluations", len(answers), to-from)
 	}
 	return answers
 }
 
-// expose reports exposures from to to.
+// expose reports exposures for the entities from..to.
 func expose(t *testing.T, s *server, f flagAnswer, from, to int) {
 	t.Helper()
 	for i := from; i < to; i += 100 {
@@ -267,8 +269,9 @@ func expose(t *testing.T, s *server, f flagAnswer, from, to int) {
 	}
 }
 
-// checkFrames checks that a stream has the answers of the API, byte for byte, and that many exposures. Kinesis and Pub/Sub may
-// have some more than once: what was not confirmed in time on a busy machine is sent again.
+// checkFrames checks that a stream has the responses of the API, byte for byte, and the number of
+// exposures. Kinesis and Pub/Sub may have records more than once, because records that are not
+// confirmed in time on a busy machine are sent again.
 func checkFrames(t *testing.T, stream string, frames []keyedFrame, answers map[string]string, exposures int) {
 	t.Helper()
 	if want := len(answers) + exposures; len(frames) < want || stream == "kafka" && len(frames) > want {
@@ -306,7 +309,7 @@ func checkFrames(t *testing.T, stream string, frames []keyedFrame, answers map[s
 		}
 	}
 	if diff := cmp.Diff(answers, evaluated); diff != "" {
-		t.Errorf("%s, evaluations (-answered +streamed):\n%.2000s", stream, diff)
+		t.Errorf("%s, evaluations (-response +streamed):\n%.2000s", stream, diff)
 	}
 	if len(exposed) != exposures {
 		t.Errorf("%s has exposures of %d entities, want %d", stream, len(exposed), exposures)
@@ -336,7 +339,7 @@ func TestAllRecordersAtOnce(t *testing.T) {
 			}
 		}
 		if r := recorders(t, s)["kinesis"]; r.Retried < evaluations/10 {
-			t.Errorf("kinesis sent %d records again, although it throttled every tenth", r.Retried)
+			t.Errorf("kinesis retried %d records, although the stream throttles every tenth record", r.Retried)
 		}
 		if got := counts(t, s, evaluations).total(f.ID); got != evaluations {
 			t.Errorf("Datar counts %d, want %d", got, evaluations)
@@ -347,10 +350,11 @@ func TestAllRecordersAtOnce(t *testing.T) {
 	})
 }
 
-// The rest is delivered when the server stops, however long records may be gathered.
+// The server must deliver the queued records when it stops, regardless of the time that records may
+// be gathered.
 func TestAStopDeliversWhatIsGathered(t *testing.T) {
 	t.Parallel()
-	db := databases[0] // streams have nothing to do with databases
+	db := databases[0] // the kind of database makes no difference to streams
 	all := newStreams(t)
 	s := start(t, db, db.fresh(t), all.environ().with(environ{
 		"FLAGR_RECORDER_KAFKA_FLUSHFREQUENCY":   "1h",
@@ -365,24 +369,24 @@ func TestAStopDeliversWhatIsGathered(t *testing.T) {
 	checkFrames(t, "pubsub", all.inPubSub(), answers, 0)
 }
 
-// ended finds the last words of a recorder.
+// ended matches the last log line of a recorder.
 var ended = regexp.MustCompile(`msg="recorder ended" recorder=kafka recorded=(\d+) delivered=(\d+) pending=0 dropped=.*queue_full:(\d+) undelivered:(\d+)`)
 
 func TestKafkaStopsHalfWay(t *testing.T) {
 	t.Parallel()
-	db := databases[0] // streams have nothing to do with databases
+	db := databases[0] // the kind of database makes no difference to streams
 	heavy.Lock()
 	defer heavy.Unlock()
 	const half, queue = 10_000, 3_000
 	all := newStreams(t)
 	dsn := db.fresh(t)
-	// This server must end with another exit code than 0, which the harness of others does not allow.
+	// This server must exit with an error, which startIn does not allow.
 	s := &server{process: launch(t, t.TempDir(), quick.with(db.environ(dsn)).with(all.environ()).with(environ{"FLAGR_RECORDER_QUEUE_RECORDS": strconv.Itoa(queue)})), client: newClient()}
 	s.await(t)
 	f := newFlag(t, s, "streamed")
 	awaitChanges(t, s)
 
-	// With a small queue, the clients must not be faster than the brokers.
+	// With a small queue, clients must not be faster than the brokers.
 	answers := map[string]string{}
 	evaluateSlowly := func(from, to int) {
 		for i := from; i < to; i += 1000 {
@@ -419,7 +423,7 @@ func TestKafkaStopsHalfWay(t *testing.T) {
 	log := s.log.String()
 	want := []string{strconv.Itoa(2 * half), strconv.Itoa(half), strconv.Itoa(half - queue), strconv.Itoa(queue)}
 	if match := ended.FindStringSubmatch(log); match == nil || !cmp.Equal(match[1:], want) {
-		t.Errorf("the log does not end with kafka's losses %v:\n%s", want, log)
+		t.Errorf("the log does not end with the losses of kafka, %v:\n%s", want, log)
 	}
 	if n := strings.Count(log, `keeps trying" recorder=kafka`); n != 1 {
 		t.Errorf("the outage is logged %d times:\n%s", n, log)
@@ -431,7 +435,7 @@ func TestKafkaStopsHalfWay(t *testing.T) {
 
 func TestBrokersThatAreDownAtStartDoNotStopTheServer(t *testing.T) {
 	t.Parallel()
-	db := databases[0] // streams have nothing to do with databases
+	db := databases[0] // the kind of database makes no difference to streams
 	all := newStreams(t)
 	s := start(t, db, db.fresh(t), all.environ().with(environ{
 		"FLAGR_RECORDER_KAFKA_BROKERS": "127.0.0.1:1",
@@ -465,20 +469,20 @@ func TestBrokersThatAreDownAtStartDoNotStopTheServer(t *testing.T) {
 	}
 }
 
-// What can be reached is known to work before anything is recorded.
+// The server must report reachable brokers as working before it records anything.
 func TestBrokersThatAreThereAtStart(t *testing.T) {
 	t.Parallel()
-	db := databases[0] // streams have nothing to do with databases
+	db := databases[0] // the kind of database makes no difference to streams
 	s := start(t, db, db.fresh(t), newStreams(t).environ())
 	for _, name := range []string{"kafka", "kinesis", "pubsub"} {
 		poll(t, name+" to be reached", func() bool { r := recorders(t, s)[name]; return r.State == "working" && r.Recorded == 0 })
 	}
 }
 
-// Raw JSON is for the streams that are not encrypted. Kafka's is, and must not be sent in clear.
+// Raw JSON is for streams without encryption. Kafka's records are encrypted here, and must not be sent as raw JSON.
 func TestEncryptedAndRawFrames(t *testing.T) {
 	t.Parallel()
-	db := databases[0] // streams have nothing to do with databases
+	db := databases[0] // the kind of database makes no difference to streams
 	all := newStreams(t)
 	const key = "a key that is too short"
 	s := start(t, db, db.fresh(t), all.environ().with(environ{
@@ -491,7 +495,7 @@ func TestEncryptedAndRawFrames(t *testing.T) {
 	answers := evaluateMany(t, s, f, 0, 100)
 	s.stop(t, syscall.SIGTERM)
 
-	// Opened, and nested as a text, the frames are what checkFrames knows.
+	// Decrypted, with the payload as a string, the frames have the form that checkFrames reads.
 	nested := func(payload []byte) string {
 		text, err := json.Marshal(string(payload))
 		if err != nil {
@@ -502,7 +506,7 @@ func TestEncryptedAndRawFrames(t *testing.T) {
 	var opened, raw []keyedFrame
 	for _, sealed := range all.inKafka(t, 100) {
 		var frame struct {
-			Payload   []byte // which JSON has in base64
+			Payload   []byte // base64 in JSON
 			Encrypted bool
 		}
 		decode(t, []byte(sealed.frame), &frame)
@@ -510,7 +514,7 @@ func TestEncryptedAndRawFrames(t *testing.T) {
 		copy(padded[:], key)
 		payload, ok := secretbox.Open(nil, frame.Payload[24:], (*[24]byte)(frame.Payload), &padded)
 		if !ok || !frame.Encrypted {
-			t.Fatalf("frame does not open: %s", sealed.frame)
+			t.Fatalf("cannot decrypt the frame: %s", sealed.frame)
 		}
 		opened = append(opened, keyedFrame{sealed.key, nested(payload)})
 	}

@@ -18,13 +18,13 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
 )
 
-// ownServer starts a database server that only this test uses, with an empty database in it, and returns its connection
-// string. Nobody else's deadlocks are counted there, and it may be stopped.
+// ownServer starts a database server for this test, with an empty database, and returns its
+// connection string. The test may stop it, and its deadlock count has no deadlocks of other tests.
 func ownServer(t *testing.T, kind testdb.Kind) (*services.Server, string) {
 	t.Helper()
 	_ = kind.Fresh(t) // skips the test where no servers are wanted
 	if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" {
-		t.Skip("database servers of a test's own are started on Linux on amd64 only")
+		t.Skip("tests start their own database servers only on Linux on amd64")
 	}
 	own := servicestest.Own(t, kind.Name)
 	if kind.Driver != "mysql" {
@@ -41,8 +41,8 @@ func ownServer(t *testing.T, kind testdb.Kind) (*services.Server, string) {
 	return own, config.FormatDSN()
 }
 
-// TestDatabaseOutage stops the database for 6 s while evaluations arrive, 200 in a second, and then lets it crash. All of
-// them are answered, and counted.
+// TestDatabaseOutage stops the database for 6 s while 200 evaluations per second arrive, and then
+// kills it. All evaluations must be acknowledged and counted.
 func TestDatabaseOutage(t *testing.T) {
 	onKinds(t, serverKinds, func(t *testing.T, kind testdb.Kind, db database) {
 		const outage, clients, perSecond = 6 * time.Second, 4, 200
@@ -61,7 +61,7 @@ func TestDatabaseOutage(t *testing.T) {
 						object{"flagID": flags[i%len(flags)].ID, "entityID": fmt.Sprintf("c%d-%d", client, i)})
 					switch {
 					case err != nil:
-						t.Errorf("an evaluation got no answer: %v", err)
+						t.Errorf("an evaluation got no response: %v", err)
 						return
 					case a.status != http.StatusOK:
 						l.failed.Add(1)
@@ -84,12 +84,12 @@ func TestDatabaseOutage(t *testing.T) {
 		stopped, before := time.Now(), l.acknowledged.Load()
 		load("load during the outage", int64(outage.Seconds()*perSecond))
 		poll(t, "the outage to end", func() bool { return time.Since(stopped) >= outage })
-		if now := books(t, s); now.LastError == "" || now.Pending < perSecond {
+		if now := statistics(t, s); now.LastError == "" || now.Pending < perSecond {
 			t.Errorf("during the outage: %+v, want an error and pending evaluations", now)
 		}
-		t.Logf("%d evaluations were answered in an outage of %s", l.acknowledged.Load()-before, time.Since(stopped).Round(time.Millisecond))
+		t.Logf("%d evaluations were acknowledged in an outage of %s", l.acknowledged.Load()-before, time.Since(stopped).Round(time.Millisecond))
 		resume(t, own)
-		poll(t, "flushes to work again", func() bool { return books(t, s).LastError == "" })
+		poll(t, "flushes to work again", func() bool { return statistics(t, s).LastError == "" })
 		load("load after the outage", perSecond/2)
 
 		if err := own.Kill(); err != nil {
@@ -106,7 +106,8 @@ func TestDatabaseOutage(t *testing.T) {
 	})
 }
 
-// resume starts a database server again. After a crash it may take it a moment to notice that its predecessor is gone.
+// resume starts a database server again. After a crash, it may take a moment until the server
+// detects that the previous process is gone.
 func resume(t *testing.T, own *services.Server) {
 	t.Helper()
 	poll(t, "the database to be back", func() bool {
@@ -123,7 +124,7 @@ const (
 	replicas, perReplica                        = 4, 4     // clients
 )
 
-// beginShared evaluates all of the flags for entities of both segments, as fast as can be.
+// beginShared evaluates all flags for entities of both segments at full speed.
 func (l *load) beginShared(s *server, flags []int64, clients int) {
 	for client := range clients {
 		var entities []object
@@ -149,8 +150,8 @@ func (l *load) beginShared(s *server, flags []int64, clients int) {
 	}
 }
 
-// TestReplicasShareKeys lets four servers count the same 500 keys in one database at full speed, flushing as often as they
-// can, and then kills two of them in the middle.
+// TestReplicasShareKeys counts the same 500 keys on four servers with one database, at full speed
+// and with frequent flushes. Two of the servers are killed meanwhile.
 func TestReplicasShareKeys(t *testing.T) {
 	onKinds(t, serverKinds, func(t *testing.T, kind testdb.Kind, db database) {
 		heavy.Lock()
@@ -174,14 +175,14 @@ func TestReplicasShareKeys(t *testing.T) {
 		for _, s := range servers {
 			l.beginShared(s, flags, perReplica)
 		}
-		var took []float64 // of flushes, in seconds and in their order
+		var took []float64 // durations of flushes in seconds, in order
 		var last [replicas]time.Time
-		tick := time.NewTicker(20 * time.Millisecond) // each look is a query
+		tick := time.NewTicker(20 * time.Millisecond) // each tick sends a query
 		defer tick.Stop()
 		for time.Since(begin) < *fleet {
 			<-tick.C
 			for i, s := range servers {
-				if now := books(t, s); now.LastFlushAt != last[i] {
+				if now := statistics(t, s); now.LastFlushAt != last[i] {
 					last[i] = now.LastFlushAt
 					took = append(took, now.LastFlushSeconds)
 				}
@@ -197,7 +198,7 @@ func TestReplicasShareKeys(t *testing.T) {
 			t.Errorf("%d keys were counted, want %d", keys, sharedFlags*sharedVariants*sharedSegments)
 		}
 
-		// Two are killed, twice, and come back, while the others go on.
+		// Two servers are killed and restarted twice, while the others continue.
 		l.ending.Store(false)
 		for _, s := range servers {
 			l.beginShared(s, flags, perReplica)
@@ -233,13 +234,13 @@ func TestReplicasShareKeys(t *testing.T) {
 			t.Errorf("the database counted %d deadlocks", n)
 		}
 		if log := own.Log(); strings.Contains(strings.ToLower(log), "deadlock") {
-			t.Errorf("the database's log tells of deadlocks:\n%s", log)
+			t.Errorf("the database's log has deadlocks:\n%s", log)
 		}
 	})
 }
 
-// checkFleet waits until all replicas have reported that nothing is pending, and then expects that their statistics balance,
-// over their kills.
+// checkFleet waits until all replicas have reported that nothing is pending. Their statistics must
+// then balance, including the killed runs.
 func checkFleet(t *testing.T, s *server, total int64) {
 	t.Helper()
 	type fleet struct {
@@ -263,7 +264,7 @@ func checkFleet(t *testing.T, s *server, total int64) {
 			t.Errorf("a server of the fleet is %+v, want it heard, and all stored", one)
 		}
 	}
-	// A batch that was applied just before a kill is in the statistics of the killed run and of that which adopted it.
+	// A batch that was stored just before a kill is in the statistics of the killed run and of the run that adopted it.
 	if !f.Balanced || f.Lost != 0 || len(f.Dropped) != 0 || len(names) != replicas || f.Recorded != f.Stored || f.Stored < total {
 		t.Errorf("the fleet is %+v, want it balanced, %d replicas, and at least the %d evaluations of the database", f, replicas, total)
 	}
@@ -283,8 +284,8 @@ func count(t *testing.T, db *sql.DB, query string) int64 {
 	return n
 }
 
-// logLatency shows whether flushes of the last third take longer than those of the first. A machine with other work decides that,
-// too, so it is no failure.
+// logLatency logs whether flushes of the last third take longer than those of the first. Other load
+// on the machine also affects this, so it does not fail the test.
 func logLatency(t *testing.T, seconds []float64) {
 	t.Helper()
 	if len(seconds) < 3 {

@@ -18,22 +18,22 @@ import (
 )
 
 const (
-	// startDeadline and stopDeadline are far beyond what a server needs, also on a busy machine.
+	// startDeadline and stopDeadline are far longer than a server needs, also on a busy machine.
 	startDeadline = 30 * time.Second
 	stopDeadline  = 40 * time.Second
 )
 
-// environ holds environment variables by name.
+// environ has environment variables by name.
 type environ map[string]string
 
-// with returns a copy in which the other variables win.
+// with returns a copy in which the other variables take precedence.
 func (e environ) with(other environ) environ {
 	merged := maps.Clone(e)
 	maps.Copy(merged, other)
 	return merged
 }
 
-// quick makes a server that takes any free port, counts with Datar, sees changes of flags soon, and logs little.
+// quick configures a server on a free port, with Datar, fast refreshes and few log lines.
 var quick = environ{
 	"HOST":                            "127.0.0.1",
 	"PORT":                            "0",
@@ -43,14 +43,14 @@ var quick = environ{
 	"FLAGR_RECORDER_TYPE":             "datar",
 }
 
-// process is a running server, known by what it writes and how it ends.
+// process is a running server with its log.
 type process struct {
 	cmd  *exec.Cmd
 	log  *testlog.Buffer
 	done chan struct{} // closed when the process has ended
 }
 
-// launch runs the server in a folder, with these variables and no others.
+// launch runs the server in a folder, with only these variables.
 func launch(t *testing.T, dir string, env environ, args ...string) *process {
 	t.Helper()
 	return launchBinary(t, *serverBinary, dir, env, args...)
@@ -70,10 +70,10 @@ func launchBinary(t *testing.T, binary, dir string, env environ, args ...string)
 	}
 	go func() {
 		defer close(p.done)
-		_ = p.cmd.Wait() // how it ended is in ProcessState
+		_ = p.cmd.Wait() // ProcessState has the result
 	}()
 	t.Cleanup(func() {
-		_ = p.cmd.Process.Kill() // fails when it has ended already
+		_ = p.cmd.Process.Kill() // fails if it has ended
 		<-p.done
 	})
 	return p
@@ -89,7 +89,7 @@ func (p *process) ended() bool {
 	}
 }
 
-// wait waits for the end of the process and returns its exit code.
+// wait waits until the process ends, and returns its exit code.
 func (p *process) wait(t *testing.T) int {
 	t.Helper()
 	select {
@@ -101,18 +101,19 @@ func (p *process) wait(t *testing.T) int {
 	}
 }
 
-// server is a running server that answers.
+// server is a running server that serves requests.
 type server struct {
 	*process
-	url    string // up to and with /api/v1
+	url    string // with /api/v1
 	client *http.Client
 
 	env  environ
 	args []string
 }
 
-// start starts a server on this database, with further or other variables, and waits until it answers. When the test
-// ends it must stop cleanly, and its log must be free of errors.
+// start starts a server on this database, with additional or other variables, and waits until it
+// serves requests. At the end of the test, the server must stop cleanly, and its log must have no
+// errors.
 func start(t *testing.T, db database, dsn string, env environ, args ...string) *server {
 	t.Helper()
 	return startIn(t, t.TempDir(), quick.with(db.environ(dsn)).with(env), args...)
@@ -136,7 +137,7 @@ func startIn(t *testing.T, dir string, env environ, args ...string) *server {
 	return s
 }
 
-// await waits until the server answers, and learns its address.
+// await waits until the server serves requests, and reads its address from the log.
 func (s *server) await(t *testing.T) {
 	t.Helper()
 	poll(t, "the server to answer", func() bool {
@@ -145,7 +146,7 @@ func (s *server) await(t *testing.T) {
 			t.Fatalf("the server ended with code %d:\n%s", s.cmd.ProcessState.ExitCode(), s.log)
 		default:
 		}
-		// The process picks its port itself, so that two tests never fight for one.
+		// The process chooses a free port, so that tests do not compete for one.
 		match := serving.FindStringSubmatch(s.log.String())
 		if match == nil {
 			return false
@@ -159,15 +160,15 @@ func (s *server) await(t *testing.T) {
 	})
 }
 
-// address is where the server listens, as host:port.
+// address is the host:port that the server listens on.
 func (s *server) address() string {
 	return strings.TrimSuffix(strings.TrimPrefix(s.url, "http://"), "/api/v1")
 }
 
-// serving finds the address in what the server says when it listens.
+// serving matches the address in the log line of a server that listens.
 var serving = regexp.MustCompile(`Serving flagr at (http://[0-9.:\[\]]+)`)
 
-// stop asks the server to end, and fails the test unless it does so in time and with exit code 0.
+// stop sends a signal to the server. It fails the test unless the server exits in time with code 0.
 func (s *server) stop(t *testing.T, signal os.Signal) {
 	t.Helper()
 	if err := s.cmd.Process.Signal(signal); err != nil {
@@ -179,7 +180,7 @@ func (s *server) stop(t *testing.T, signal os.Signal) {
 	s.client.CloseIdleConnections()
 }
 
-// kill ends the server without a warning.
+// kill kills the server.
 func (s *server) kill(t *testing.T) {
 	t.Helper()
 	if err := s.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
@@ -189,7 +190,7 @@ func (s *server) kill(t *testing.T) {
 	s.client.CloseIdleConnections()
 }
 
-// again starts a new server where one has ended: with its settings, in its folder, on its database.
+// again starts a new server in place of one that has ended, with its settings, folder and database.
 func (s *server) again(t *testing.T) *server {
 	t.Helper()
 	return startIn(t, s.cmd.Dir, s.env, s.args...)
@@ -202,7 +203,7 @@ func newClient() *http.Client {
 	}
 }
 
-// poll waits until done, and fails the test if that takes too long.
+// poll waits until done returns true, and fails the test after a deadline.
 func poll(t *testing.T, what string, done func() bool) {
 	t.Helper()
 	testwait.Within(t, startDeadline, what, done)

@@ -26,7 +26,7 @@ func TestKillSwitch(t *testing.T) {
 				f := newFlag(t, s, "uncounted")
 				awaitChanges(t, s)
 				if got := evaluate(t, s, f, "u", nil); got.VariantID != f.Variants[0].ID {
-					t.Errorf("evaluation gives variant %d, want %d", got.VariantID, f.Variants[0].ID)
+					t.Errorf("the evaluation has variant %d, want %d", got.VariantID, f.Variants[0].ID)
 				}
 				for _, path := range []string{"/datar/summary", "/datar/flags/1/summary", "/datar/flags/999/summary"} {
 					a := s.call(t, http.MethodGet, path, nil)
@@ -34,7 +34,7 @@ func TestKillSwitch(t *testing.T) {
 					decode(t, a.body, &body)
 					if a.status != http.StatusServiceUnavailable || !strings.Contains(body.Message, "FLAGR_RECORDER_ENABLED") ||
 						!strings.Contains(body.Message, "FLAGR_RECORDER_TYPE") {
-						t.Errorf("%s: %s, want 503 with a message that says how to switch Datar on", path, a)
+						t.Errorf("%s: %s, want 503 with a message that names the settings of Datar", path, a)
 					}
 				}
 			})
@@ -42,7 +42,7 @@ func TestKillSwitch(t *testing.T) {
 	})
 }
 
-// TestCountsOutlastTheKillSwitch switches recording off and on again between restarts.
+// TestCountsOutlastTheKillSwitch turns recording off and on between restarts.
 func TestCountsOutlastTheKillSwitch(t *testing.T) {
 	onEachDatabase(t, func(t *testing.T, db database) {
 		dsn := db.fresh(t)
@@ -67,7 +67,8 @@ func TestRecorderTypeIsAForgivingList(t *testing.T) {
 	})
 }
 
-// TestWrongSettings starts servers that must refuse to: with exit code 1, and one line for the operator.
+// TestWrongSettings starts servers with invalid settings. They must exit with code 1 and one log
+// line.
 func TestWrongSettings(t *testing.T) {
 	t.Parallel()
 	noDatabase := filepath.Join(t.TempDir(), "letter.txt")
@@ -77,7 +78,7 @@ func TestWrongSettings(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		env  environ
-		want []string // all of it is in the line
+		want []string // parts of the line
 	}{
 		{"unknown recorder", environ{"FLAGR_RECORDER_TYPE": "kafka, datadog"},
 			[]string{"FLAGR_RECORDER_TYPE", "datadog", "kafka, kinesis, pubsub, datar"}},
@@ -128,7 +129,7 @@ func TestWrongSettings(t *testing.T) {
 	}
 }
 
-// TestTakenPort starts a second server where one is listening already.
+// TestTakenPort starts a second server on the port of the first.
 func TestTakenPort(t *testing.T) {
 	onEachDatabase(t, func(t *testing.T, db database) {
 		dsn := db.fresh(t)
@@ -155,7 +156,7 @@ func TestTakenPort(t *testing.T) {
 	})
 }
 
-// TestStartLine: one line says what was started, and one at the end says what became of the counts.
+// TestStartLine checks the line about the start, and the line about the counts at the end.
 func TestStartLine(t *testing.T) {
 	onEachDatabase(t, func(t *testing.T, db database) {
 		dsn := db.fresh(t)
@@ -168,19 +169,20 @@ func TestStartLine(t *testing.T) {
 		for _, want := range []string{"version=", "address=" + strings.TrimSuffix(s.url, "/api/v1"), "database=", "flags=0",
 			"recorders=datar", `datar="on, stores every`, "journal=" + s.cmd.Dir, "access_control=none", "ui=http://"} {
 			if !strings.Contains(line, want) {
-				t.Errorf("%q is not in the line of the start:\n%s", want, log)
+				t.Errorf("%q is not in the line about the start:\n%s", want, log)
 			}
 		}
 		if !regexp.MustCompile(`msg="Datar stopped" recorded=(\d+) stored=\d+ pending=0 dropped=0 left=nothing`).MatchString(log) {
-			t.Errorf("no line says what was stored:\n%s", log)
+			t.Errorf("no line has the stored counts:\n%s", log)
 		}
 		if again := s.again(t); !regexp.MustCompile(`flags=[1-9]`).MatchString(again.log.String()) {
-			t.Errorf("the second start does not say how many flags there are:\n%s", again.log)
+			t.Errorf("the line about the second start has no number of flags:\n%s", again.log)
 		}
 	})
 }
 
-// TestFirstStepsArePrintedWithTheAddress: the lines to paste have the address that the server listens on.
+// TestFirstStepsArePrintedWithTheAddress checks that the printed commands have the address that the
+// server listens on.
 func TestFirstStepsArePrintedWithTheAddress(t *testing.T) {
 	t.Parallel()
 	script, err := filepath.Abs(filepath.Join("..", "docs", "first-steps.sh"))
@@ -194,7 +196,7 @@ func TestFirstStepsArePrintedWithTheAddress(t *testing.T) {
 	}
 }
 
-// TestCommandLine: what asks for a text, and what is wrong, starts no server.
+// TestCommandLine checks that options that print, and invalid ones, start no server.
 func TestCommandLine(t *testing.T) {
 	t.Parallel()
 	for argument, want := range map[string]struct {
@@ -219,7 +221,7 @@ func TestCommandLine(t *testing.T) {
 	}
 }
 
-// TestSignalWhileStarting ends a server that waits for its database.
+// TestSignalWhileStarting stops a server that waits for its database.
 func TestSignalWhileStarting(t *testing.T) {
 	t.Parallel()
 	p := launch(t, t.TempDir(), quick.with(environ{"FLAGR_DB_DBDRIVER": "postgres",
@@ -227,7 +229,7 @@ func TestSignalWhileStarting(t *testing.T) {
 		"FLAGR_DB_DBCONNECTION_RETRY_ATTEMPTS": "1000", "FLAGR_DB_DBCONNECTION_RETRY_DELAY": "1m"}))
 	poll(t, "an attempt that fails", func() bool { return strings.Contains(p.log.String(), "trying again") })
 	if log := p.log.String(); !strings.Contains(log, "attempts=1001") || !strings.Contains(log, "delay=1m0s") {
-		t.Errorf("the line does not say how often and how long:\n%s", log)
+		t.Errorf("the line has no number of attempts and no duration:\n%s", log)
 	}
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)

@@ -18,7 +18,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/integration_tests/testaddress"
 )
 
-// honest evaluates one flag for entity after entity, until it is stopped.
+// honest evaluates one flag for one entity after another until it is stopped.
 type honest struct {
 	mu       sync.Mutex
 	answered int64
@@ -56,7 +56,7 @@ func startHonest(t *testing.T, s *server, f flagAnswer, context object) *honest 
 	return h
 }
 
-// next ends a phase after at least n evaluations, and gives its median and 99th percentile.
+// next ends a phase after at least n evaluations, and returns its median and 99th percentile.
 func (h *honest) next(t *testing.T, n int) (p50, p99 time.Duration) {
 	t.Helper()
 	var latencies []time.Duration
@@ -73,10 +73,10 @@ func (h *honest) next(t *testing.T, n int) (p50, p99 time.Duration) {
 	return latencies[len(latencies)/2], latencies[len(latencies)*99/100]
 }
 
-// trouble is what happens to a broker.
+// trouble is a fault of a broker.
 type trouble struct {
 	name       string
-	begin, end func(t *testing.T, c *kfake.Cluster, address string) // address is that of the cluster
+	begin, end func(t *testing.T, c *kfake.Cluster, address string) // address is the address of the cluster
 }
 
 func troubles() []trouble {
@@ -99,7 +99,7 @@ func troubles() []trouble {
 		{
 			name: "broker does not answer",
 			begin: func(t *testing.T, c *kfake.Cluster, _ string) {
-				t.Cleanup(thaw) // a second time, or if the test has failed
+				t.Cleanup(thaw) // again, in case the test has failed
 				c.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
 					c.KeepControl()
 					c.SleepControl(func() { <-thawed })
@@ -116,7 +116,7 @@ func troubles() []trouble {
 	}
 }
 
-// kafkaAt starts a broker with the topic at an address that was free.
+// kafkaAt starts a broker with the topic at a free address.
 func kafkaAt(t *testing.T, address string) *kfake.Cluster {
 	t.Helper()
 	listen := func(network, _ string) (net.Listener, error) { return net.Listen(network, address) }
@@ -128,15 +128,16 @@ func kafkaAt(t *testing.T, address string) *kfake.Cluster {
 	return c
 }
 
-// TestEvaluationsBesideABrokerInTrouble evaluates while Kafka is in trouble. All evaluations are answered, and counted by Datar and in the
-// recorder's books; the queue keeps its bound. Latencies and memory are reported: they depend on the machine.
-func TestEvaluationsBesideABrokerInTrouble(t *testing.T) {
+// TestEvaluationsDuringBrokerFaults evaluates while Kafka has faults. All evaluations must be
+// acknowledged and counted by Datar and in the recorder's statistics, and the queue must stay
+// within its bound. Latencies and memory depend on the machine, so they are only logged.
+func TestEvaluationsDuringBrokerFaults(t *testing.T) {
 	t.Parallel()
 	const phase, bound = 1000, 1 << 20
 	for _, tc := range troubles() {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			db := databases[0] // streams have nothing to do with databases
+			db := databases[0] // the kind of database makes no difference to streams
 			address := testaddress.Unused(t)
 			c := kafkaAt(t, address)
 			s := start(t, db, db.fresh(t), environ{
@@ -154,7 +155,7 @@ func TestEvaluationsBesideABrokerInTrouble(t *testing.T) {
 				return func() bool { return recorders(t, s)["kafka"].State == want }
 			}
 			h := startHonest(t, s, f, object{"country": "DE", "text": string(make([]byte, 500))})
-			h.next(t, phase) // connections and caches
+			h.next(t, phase) // warm up connections and caches
 			p50Before, p99Before := h.next(t, phase)
 			poll(t, "the first records", state("working"))
 			memory := residentMegabytes(t, s)
@@ -178,19 +179,19 @@ func TestEvaluationsBesideABrokerInTrouble(t *testing.T) {
 			poll(t, "all records to be settled", func() bool { return recorders(t, s)["kafka"].Pending == 0 })
 			r := recorders(t, s)["kafka"]
 			if r.Recorded != h.answered || r.State != "working" || len(r.Dropped) != 1 {
-				t.Errorf("%d evaluations were answered: %+v", h.answered, r)
+				t.Errorf("%d evaluations were acknowledged: %+v", h.answered, r)
 			}
 			if got := counts(t, s, h.answered).total(f.ID); got != h.answered {
-				t.Errorf("Datar counts %d, %d evaluations were answered", got, h.answered)
+				t.Errorf("Datar counts %d, %d evaluations were acknowledged", got, h.answered)
 			}
-			t.Logf("%d evaluations, delivered %d, dropped %v; p50 %s and p99 %s, in trouble %s and %s: %.2f and %.2f times; memory %d MB, in trouble %d MB",
+			t.Logf("%d evaluations, delivered %d, dropped %v; p50 %s and p99 %s, during faults %s and %s: %.2f and %.2f times; memory %d MB, during faults %d MB",
 				h.answered, r.Delivered, r.Dropped, p50Before, p99Before, p50, p99,
 				float64(p50)/float64(p50Before), float64(p99)/float64(p99Before), memory, memoryInTrouble)
 		})
 	}
 }
 
-// residentMegabytes is 0 where it cannot be read.
+// residentMegabytes returns 0 if the memory cannot be read.
 func residentMegabytes(t *testing.T, s *server) int64 {
 	t.Helper()
 	if runtime.GOOS != "linux" {

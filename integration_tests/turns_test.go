@@ -16,8 +16,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
 )
 
-// otherWriter adds counts to datar_hourly_events by the statements of a writer that knows this table alone, as Flagr 1.2.3 does,
-// and adds them up as plainly. It stands for Flagr, which is not run here.
+// otherWriter writes only datar_hourly_events, with the statements of Flagr 1.2.3, and reads sums
+// of it. It represents Flagr, which these tests do not run.
 type otherWriter struct {
 	t    *testing.T
 	kind testdb.Kind
@@ -42,7 +42,7 @@ func (w otherWriter) write(counts []otherCount) (sum int64) {
 	}[w.kind.Driver]
 	for _, c := range counts {
 		var hour, now any = c.hour, time.Now().UTC()
-		if w.kind.Driver == "sqlite3" { // where times are texts
+		if w.kind.Driver == "sqlite3" { // which stores times as text
 			hour, now = c.hour.Format("2006-01-02 15:04:05+00:00"), time.Now().UTC().Format("2006-01-02 15:04:05.999999999+00:00")
 		}
 		if _, err := w.db.ExecContext(w.t.Context(), statement, c.flagID, hour, c.variantID, c.segmentID, c.count, now); err != nil {
@@ -53,7 +53,7 @@ func (w otherWriter) write(counts []otherCount) (sum int64) {
 	return sum
 }
 
-// sums adds the counts of one flag, or of all for 0, up by a column.
+// sums returns the sums of the counts by a column, for one flag, or for all flags if it is 0.
 func (w otherWriter) sums(column string, flagID int64) map[string]int64 {
 	w.t.Helper()
 	sums := map[string]int64{}
@@ -68,7 +68,7 @@ func (w otherWriter) sums(column string, flagID int64) map[string]int64 {
 	return sums
 }
 
-// agrees compares the server's summaries with those that the other writer makes.
+// agrees compares the server's summaries with the sums of the other writer.
 func (w otherWriter) agrees(s *server, when string, want int64) {
 	w.t.Helper()
 	const ever = "?from=2020-01-01T00:00:00Z&to=2100-01-01T00:00:00Z"
@@ -84,7 +84,7 @@ func (w otherWriter) agrees(s *server, when string, want int64) {
 		segments[fmt.Sprint(v.SegmentID)] = v.Count
 	}
 	bySegment := w.sums("segment_id", 1)
-	delete(bySegment, "0") // summaries leave out what has no segment
+	delete(bySegment, "0") // summaries omit evaluations without a segment
 	for what, both := range map[string][2]map[string]int64{
 		"flags":    {w.sums("flag_id", 0), flags},
 		"variants": {w.sums("variant_id", 1), variants},
@@ -99,9 +99,10 @@ func (w otherWriter) agrees(s *server, when string, want int64) {
 	}
 }
 
-// TestTurnsWithAWriterOfEvents has this server and a writer that knows Flagr's table alone write one database that Flagr 1.2.3 left, in
-// turns and then at the same time, into the same rows and others. Their summaries agree each time, and what the other writer
-// counted is shown as unattributed.
+// TestTurnsWithAWriterOfEvents writes to a database of Flagr 1.2.3 with this server and with a
+// writer that knows only Flagr's table, in turns and at the same time, to common and separate rows.
+// Their sums must be equal each time, and the counts of the other writer must be shown as
+// unattributed.
 func TestTurnsWithAWriterOfEvents(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		dsn := kind.FreshFromFlagr(t, filepath.Join("testdata", "databases"))
@@ -114,8 +115,8 @@ func TestTurnsWithAWriterOfEvents(t *testing.T) {
 		}
 		s := start(t, databaseOf(kind), dsn, counting("50ms"))
 		begin := time.Now().UTC().Truncate(time.Hour)
-		ours, others := int64(0), int64(8) // which Flagr has left
-		var rows []otherCount              // those of this server, which the other writer adds to
+		ours, others := int64(0), int64(8) // of Flagr
+		var rows []otherCount              // rows of this server, to which the other writer adds
 		evaluateSome := func() {
 			for i := range 30 {
 				e := evaluate(t, s, flagAnswer{ID: 1}, fmt.Sprint("u", i), object{"country": []string{"FR", "DE", "US"}[i%3], "age": 10 + i, "x": "b"})
@@ -151,7 +152,7 @@ func TestTurnsWithAWriterOfEvents(t *testing.T) {
 		evaluateSome() // while both run
 		writeSome(2)
 		evaluateSome()
-		poll(t, "the server's counts to be stored", func() bool { return books(t, s).Pending == 0 })
+		poll(t, "the server's counts to be stored", func() bool { return statistics(t, s).Pending == 0 })
 		w.agrees(s, "both at once", ours+others)
 
 		outcomes := send[struct {
