@@ -1,0 +1,7 @@
+CREATE TABLE datar_counts (day Int32, hour Int32, flag_id Int64, variant_id Int64, segment_id Int64, outcome UInt8, version UInt16, asked UInt8, writer UUID, counter UInt64, sequence UInt64, n UInt64, ingested UInt64, first_ms Int64, last_ms Int64) ENGINE = ReplacingMergeTree(n) PARTITION BY day ORDER BY (flag_id, hour, variant_id, segment_id, outcome, version, asked, writer, counter);
+CREATE TABLE datar_days (day Int32, flag_id Int64, writer UUID, sequence UInt64, n UInt64, ingested UInt64, last_ms Int64) ENGINE = ReplacingMergeTree(n) PARTITION BY intDiv(day, 365) ORDER BY (flag_id, day, writer, sequence);
+CREATE TABLE datar_unknown (day Int32, hour Int32, asked String, writer UUID, sequence UInt64, n UInt64, first_ms Int64, last_ms Int64) ENGINE = ReplacingMergeTree(n) PARTITION BY day ORDER BY (hour, asked, writer, sequence);
+CREATE TABLE datar_servers (name String, run String, at_ms UInt64, record String) ENGINE = ReplacingMergeTree(at_ms) PARTITION BY intDiv(at_ms, 2592000000) ORDER BY (name, run);
+CREATE TABLE datar_batches (day Int32, writer UUID, sequence UInt64) ENGINE = ReplacingMergeTree() PARTITION BY intDiv(day, 30) ORDER BY (writer, sequence, day);
+CREATE TABLE datar_receipts (day Int32, key_hash String, digest String, done UInt8, answer String) ENGINE = ReplacingMergeTree() PARTITION BY day ORDER BY (key_hash, digest, done);
+CREATE TABLE datar_meta (name String, value Int64, at DateTime DEFAULT now(), identity String DEFAULT 'abcdefghijklmnopqrstuvwxyz', version UInt16 DEFAULT 1) ENGINE = MergeTree() ORDER BY name;
