@@ -277,15 +277,50 @@ func (e *Engine) completeness(ctx context.Context, from, to time.Time) (*Complet
 }
 
 // Servers returns the records of the store, and the current record of this engine: its LastFlush is At if nothing
-// is pending. They are sorted by name and start. The error matches ErrNoDetails if the Store is not a DetailStore.
+// is pending. They are sorted by name and start. While queries lag behind the store, LastFlush is the time up to
+// which they include the counts of the run, and a run has not Ended until they include all of them. The error
+// matches ErrNoDetails if the Store is not a DetailStore.
 func (e *Engine) Servers(ctx context.Context) ([]ServerRecord, error) {
 	records, err := e.serverRecords(ctx)
+	if err != nil {
+		return nil, err
+	}
+	lag, err := e.lag(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the lag of the store: %w", err)
+	}
+	now := e.options.Now()
 	for i := range records {
-		if r := &records[i]; r.Run == e.reporter.run && r.Pending == 0 {
+		r := &records[i]
+		if r.Run == e.reporter.run && r.Pending == 0 {
 			r.LastFlush = r.At
 		}
+		if lag > 0 {
+			r.limitTo(now.Add(-lag))
+		}
 	}
-	return records, err
+	return records, nil
+}
+
+func (e *Engine) lag(ctx context.Context) (lag time.Duration, err error) {
+	store, ok := capability[LagReporter](e.options.Store)
+	if !ok {
+		return 0, nil
+	}
+	defer e.recoverStore(&err)
+	return store.Lag(ctx)
+}
+
+// limitTo changes a record to what is known if queries may miss batches that were applied after a time. If the last
+// flush is missing, the counts are complete up to the flush before it. This one may be missing although it started
+// before that time, because a batch may have been retried.
+func (r *ServerRecord) limitTo(applied time.Time) {
+	if r.Ended && r.At.After(applied.Add(-r.FlushInterval)) {
+		r.Ended = false
+	}
+	if !r.LastFlush.IsZero() {
+		r.LastFlush = earliest(r.LastFlush, applied).Add(-r.FlushInterval)
+	}
 }
 
 func (e *Engine) detailedFrom(ctx context.Context) (from Hour, err error) {

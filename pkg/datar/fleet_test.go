@@ -1,6 +1,7 @@
 package datar_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -301,6 +302,68 @@ func TestCompletenessOfRuns(t *testing.T) {
 		if diff := cmp.Diff(test.want, *datar.CompletenessOf(test.records, at(-1000), noon, noon)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
+	}
+}
+
+// laggingStore is a store whose queries miss the batches of the last time.
+type laggingStore struct {
+	*faultyStore
+	lag time.Duration
+	err error
+}
+
+func (s *laggingStore) Lag(context.Context) (time.Duration, error) { return s.lag, s.err }
+
+// TestLagOfTheStore checks that upTo is a time up to which queries include all counts, whatever batches they miss.
+func TestLagOfTheStore(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	store := &laggingStore{faultyStore: f.store}
+	e := named(t, store, f.clock, "own", "")
+	start := f.clock.Now()
+	f.clock.advance(time.Hour)
+	at := func(before time.Duration) time.Time { return f.clock.Now().Add(-before).Truncate(time.Millisecond) }
+	for name, ended := range map[string]bool{"other": false, "ended": true} {
+		r := datar.ServerRecord{
+			Name: name, Run: name, Kind: datar.KindServer, Start: start, At: at(10 * time.Second), LastFlush: at(10 * time.Second),
+			FlushInterval: time.Minute, Ended: ended,
+		}
+		if err := store.Apply(t.Context(), datar.Batch{Writer: name, Sequence: 1, Server: &r}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, test := range []struct {
+		lag     time.Duration
+		upTo    time.Time
+		servers int
+	}{
+		{0, at(10 * time.Second), 2},
+		{2 * time.Second, at(70 * time.Second), 3}, // the last record was not necessarily the last batch
+		{30 * time.Second, at(90 * time.Second), 3},
+		{10 * time.Minute, at(11 * time.Minute), 3},
+		{100 * time.Hour, start.Truncate(time.Millisecond), 3},
+	} {
+		store.lag = test.lag
+		got, err := e.Completeness(t.Context(), start, f.clock.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !got.UpTo.Equal(test.upTo) || got.Servers != test.servers {
+			t.Errorf("with a lag of %v, up to %v with %d servers; want %v and %d", test.lag, got.UpTo, got.Servers, test.upTo, test.servers)
+		}
+	}
+	// Long after its last batch, a run that ended is complete.
+	f.clock.advance(2 * time.Minute)
+	store.lag = time.Second
+	if got, err := e.Completeness(t.Context(), start, f.clock.Now()); err != nil || got.Servers != 2 {
+		t.Errorf("got %+v, %v; want 2 servers", got, err)
+	}
+	if fleet := fleet(t, e); len(fleet.Servers) != 3 || fleet.Servers[0].State != datar.StateEnded {
+		t.Errorf("the fleet is %+v, want that the first server has ended", fleet)
+	}
+	store.err = errors.New("no right")
+	if _, err := e.Completeness(t.Context(), start, f.clock.Now()); !errors.Is(err, store.err) {
+		t.Errorf("got %v, want the error of the store", err)
 	}
 }
 

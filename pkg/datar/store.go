@@ -253,6 +253,13 @@ type BatchSizer interface {
 	MaxRows() int
 }
 
+// LagReporter is a Store whose queries may miss batches that it has already applied, because replicas answer them.
+type LagReporter interface {
+	// Lag returns how far queries lag behind: they include all batches that were applied longer ago. It is 0 if
+	// they include all batches, as far as the store can tell.
+	Lag(ctx context.Context) (time.Duration, error)
+}
+
 // PartialApplier is a Store that applies a batch without the evaluations that it refuses, so that the engine does
 // not search for them.
 type PartialApplier interface {

@@ -50,6 +50,7 @@ type Store struct {
 	senders  locks // by receipt or writer
 	reduced  reducedDays
 	builds   builder
+	replicas replicas
 	// purgeGrace is how long the rows of a reduced day are kept. dropGrace is how long after the
 	// purge they can still be read.
 	purgeGrace, dropGrace time.Duration
@@ -59,6 +60,7 @@ var (
 	_ datar.CounterStore = (*Store)(nil)
 	_ datar.DetailStore  = (*Store)(nil)
 	_ datar.Maintainer   = (*Store)(nil)
+	_ datar.LagReporter  = (*Store)(nil)
 	_ ingest.Store       = (*Store)(nil)
 )
 

@@ -83,6 +83,8 @@ func (c *imitation) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer = fmt.Sprintf(`{"data":[["identity","'abcdefghijklmnopqrstuvwxyz'"],["version","CAST(%s, 'UInt16')"]]}`, c.version)
 	case strings.Contains(statement, "maxIf(value"):
 		answer = `{"data":[["0","0","0","0"]]}`
+	case strings.HasPrefix(statement, "SELECT engine FROM"):
+		answer = `{"data":[["ReplacingMergeTree"]]}`
 	case strings.HasPrefix(statement, "INSERT INTO"):
 		c.mu.Lock()
 		c.mu.inserts = append(c.mu.inserts, strings.Fields(statement)[2])

@@ -28,6 +28,9 @@ func (s *Store) BuildAtOnce() { s.builds.every, s.builds.quiet, s.builds.most = 
 // WithoutRollups makes queries read rows only.
 func (s *Store) WithoutRollups() { s.builds.usable = false }
 
+// UsesRollups reports whether queries may read rollups.
+func (s *Store) UsesRollups() bool { return s.builds.usable }
+
 // Rolled returns the number of partitions of a window that are read from rollups.
 func (s *Store) Rolled(ctx context.Context, from, to datar.Hour) (int, error) {
 	rollups, err := s.rolledUp(ctx, from, to)

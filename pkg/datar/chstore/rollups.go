@@ -60,20 +60,6 @@ type builder struct {
 // spanOf returns the number of the partition of datar_counts that contains an hour.
 func spanOf(h datar.Hour) int64 { return int64(h) / hoursPerSpan }
 
-// detectRollups checks whether datar_counts has the engine whose block numbers increase with each
-// insert. In replicated tables, a block gets its number before the insert is visible.
-func (s *Store) detectRollups(ctx context.Context) error {
-	if s.client.options.Cluster != "" {
-		return nil
-	}
-	rows, err := s.client.query(ctx, fmt.Sprintf("SELECT engine FROM system.tables WHERE database = '%s' AND name = 'datar_counts'", s.client.options.Database))
-	if err != nil {
-		return fmt.Errorf("read the engine of datar_counts: %w", err)
-	}
-	s.builds.usable = len(rows) == 1 && rows[0][0] == "ReplacingMergeTree"
-	return nil
-}
-
 // newestBlocks returns a subquery for the number of the newest block of each partition.
 func (s *Store) newestBlocks() string {
 	return fmt.Sprintf("(SELECT toInt32(partition) AS span, toInt64(max(max_block_number)) AS block FROM system.parts "+

@@ -162,7 +162,11 @@ func (s *Store) prepare(ctx context.Context) error {
 	if err := s.createTables(ctx, tables...); err != nil {
 		return err
 	}
-	return s.detectRollups(ctx)
+	if s.client.options.Cluster != "" {
+		// The tables exist on all hosts. Later statements do not wait for hosts that are down.
+		s.client.settings.Set("distributed_ddl_task_timeout", "0")
+	}
+	return s.detectEngine(ctx)
 }
 
 func (s *Store) createTables(ctx context.Context, tables ...table) error {
@@ -199,6 +203,8 @@ func (s *Store) adjust(ctx context.Context) error {
 	if s.client.options.Cluster != "" {
 		s.client.settings.Set("insert_distributed_sync", "1") // return when the shard has the rows
 		s.client.settings.Set("load_balancing", "in_order")   // read from the replica of the last write
+		// Read from a replica without a delay if there is one, and otherwise from the one with the least.
+		s.client.settings.Set("max_replica_delay_for_distributed_queries", "1")
 	}
 	return nil
 }
