@@ -77,8 +77,10 @@ test-clickhouse: build ## tests with counts in ClickHouse, which it installs and
 test-chdb: ## the same on a current engine of ClickHouse in a Python process, 530 MB to install
 	$(SERVERS) -only chdb $(TESTSUM) $(GO) test -count=1 -timeout 40m ./pkg/datar/chstore
 
-test-clickhouse-cluster: ## the same on a cluster of two shards with two replicas each, which it installs and starts
-	integration_tests/services/clickhousecluster/run.sh $(GO) test -count=1 -timeout 40m -run '/^cluster$$' ./pkg/datar/chstore
+test-clickhouse-cluster: build ## the same on a cluster of two shards with two replicas each, which it installs and starts
+	integration_tests/services/clickhousecluster/run.sh sh -c "\
+		$(GO) test -count=1 -timeout 40m -run '/^cluster$$' ./pkg/datar/chstore && \
+		$(GO) test -count=1 -timeout 20m -run 'ClickHouse(AnswersAlike|Move)' ./integration_tests -server $(abspath $(BINARY))"
 
 cross: ## build the server for other systems and machines, and what needs none of its libraries for all of them
 	@for system in linux darwin windows; do for machine in amd64 arm64; do \

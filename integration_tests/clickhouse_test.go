@@ -1,7 +1,10 @@
 package integration_tests
 
 import (
+	"context"
+	"crypto/rand"
 	"errors"
+	"io"
 	"net/http"
 	"os"
 	"strings"
@@ -13,6 +16,7 @@ import (
 
 	"github.com/flagr-datar/flagr-datar/integration_tests/services"
 	"github.com/flagr-datar/flagr-datar/integration_tests/services/servicestest"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/chstore"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
 )
 
@@ -27,12 +31,51 @@ func ownClickHouse(t *testing.T) *services.Server {
 	return servicestest.Own(t, "clickhouse")
 }
 
+// countsIn returns the connection string of an empty database: of the cluster in the environment, or
+// of a ClickHouse that only this test uses.
+func countsIn(t *testing.T) string {
+	t.Helper()
+	cluster := os.Getenv("FLAGR_TEST_CLICKHOUSE_CLUSTER")
+	if cluster == "" {
+		return ownClickHouse(t).DSN
+	}
+	name := "flagr_test_" + strings.ToLower(rand.Text()[:16])
+	onCluster(t, cluster, "CREATE DATABASE "+name+" ON CLUSTER flagr")
+	t.Cleanup(func() { onCluster(t, cluster, "DROP DATABASE "+name+" ON CLUSTER flagr") })
+	return strings.Replace(cluster, "/default?", "/"+name+"?", 1)
+}
+
+// onCluster runs a statement on the first host of a connection string.
+func onCluster(t *testing.T, cluster, statement string) {
+	t.Helper()
+	options, err := chstore.ParseURL(cluster)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 5*time.Minute)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+options.Hosts[0], strings.NewReader(statement))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Close = true // old versions close connections that are idle for 3 s
+	request.Header.Set("X-ClickHouse-User", options.User)
+	request.Header.Set("X-ClickHouse-Key", options.Password)
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }() // it is read to its end
+	if text, err := io.ReadAll(response.Body); err != nil || response.StatusCode != http.StatusOK {
+		t.Fatalf("%s: status %d, %v: %s", statement, response.StatusCode, err, text)
+	}
+}
+
 // TestClickHouseAnswersAlike runs the main job with counts in ClickHouse. The database of the flags
 // must have no table of Datar.
 func TestClickHouseAnswersAlike(t *testing.T) {
 	db, dsn := onSQLite(t)
-	own := ownClickHouse(t)
-	s := start(t, db, dsn, environ{datarStore: own.DSN})
+	s := start(t, db, dsn, environ{datarStore: countsIn(t)})
 	j := runMainJob(t, s)
 	checkMainJob(t, s, j)
 	s.stop(t, syscall.SIGTERM)
@@ -125,10 +168,10 @@ func TestClickHouseMove(t *testing.T) {
 			}
 			db := databaseOf(kind)
 			dsn := db.fresh(t)
-			own := ownClickHouse(t)
+			counts := countsIn(t)
 			s := startRough(t, t.TempDir(), quick.with(db.environ(dsn)).with(counting("100ms")))
 			flags := splitFlags(t, s)
-			env := s.env.with(environ{datarStore: own.DSN})
+			env := s.env.with(environ{datarStore: counts})
 			l := load{pace: 20 * time.Millisecond}
 			l.begin(s, flags, endless)
 			poll(t, "some counts", func() bool { return l.acknowledged.Load() > 3_000 })

@@ -6,6 +6,8 @@
 #
 # FLAGR_TEST_CLICKHOUSE_CONTROL is a command that takes kill or begin, and the number of a server, 1 to 4.
 #
+# Servers connect to each other as the user default without a password, which this version needs to forward ALTER TABLE to the leader.
+#
 # As root it installs clickhouse-server and zookeeper with apt. Data is in a temporary folder.
 set -euo pipefail
 
@@ -41,13 +43,14 @@ for attempt in $(seq 300); do # servers that start before it may crash
 	sleep 0.2
 done
 
-replica() { echo "<replica><host>127.0.0.1</host><port>1910$1</port><user>default</user><password>$password</password></replica>"; }
+replica() { echo "<replica><host>127.0.0.1</host><port>1910$1</port><user>flagr</user><password>$password</password></replica>"; }
 for n in 1 2 3 4; do
 	mkdir "$dir/$n"
 	cat >"$dir/$n/users.xml" <<-XML
-		<yandex><profiles><default></default></profiles><quotas><default></default></quotas><users><default>
-		  <password>$password</password><networks><ip>::/0</ip></networks><profile>default</profile><quota>default</quota>
-		</default></users></yandex>
+		<yandex><profiles><default></default></profiles><quotas><default></default></quotas><users>
+		  <flagr><password>$password</password><networks><ip>::/0</ip></networks><profile>default</profile><quota>default</quota></flagr>
+		  <default><password></password><networks><ip>127.0.0.1</ip></networks><profile>default</profile><quota>default</quota></default>
+		</users></yandex>
 	XML
 	cat >"$dir/$n/config.xml" <<-XML
 		<yandex>
@@ -90,5 +93,5 @@ for n in 1 2 3 4; do
 		sleep 0.2
 	done
 done
-export FLAGR_TEST_CLICKHOUSE_CLUSTER="clickhouse://default:$password@127.0.0.1:18121,127.0.0.1:18122,127.0.0.1:18123,127.0.0.1:18124/default?cluster=flagr"
+export FLAGR_TEST_CLICKHOUSE_CLUSTER="clickhouse://flagr:$password@127.0.0.1:18121,127.0.0.1:18122,127.0.0.1:18123,127.0.0.1:18124/default?cluster=flagr"
 "$@"

@@ -65,6 +65,12 @@ func parse(t testing.TB, server string) *url.URL {
 	return u
 }
 
+// onCluster reports whether a connection string is that of a cluster.
+func onCluster(t testing.TB, server string) bool {
+	t.Helper()
+	return parse(t, server).Query().Get("cluster") != ""
+}
+
 func freshDatabase(t testing.TB, server string) string {
 	t.Helper()
 	u := parse(t, server)

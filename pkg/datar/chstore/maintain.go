@@ -133,7 +133,7 @@ func (s *Store) purge(ctx context.Context) error {
 	if err != nil || m.reduced == 0 {
 		return err
 	}
-	if err := s.dropBefore(ctx, s.localName("datar_counts"), m.unread*spansPerDay); err != nil {
+	if err := s.dropCounts(ctx, m.unread); err != nil {
 		return err
 	}
 	if err := s.dropRollups(ctx, m.unread); err != nil {
@@ -203,6 +203,25 @@ func (s *Store) addLate(ctx context.Context, from source, day int32, rows []data
 		return nil
 	}
 	return s.client.insert(ctx, "datar_days", "day, flag_id, writer, sequence, n, ingested, last_ms", b)
+}
+
+// dropCounts drops the partitions of datar_counts before a day. On a cluster, it tells all shards to
+// drop them, and does not wait until they did.
+func (s *Store) dropCounts(ctx context.Context, beforeDay int64) error {
+	if s.client.options.Cluster == "" {
+		return s.dropBefore(ctx, "datar_counts", beforeDay*spansPerDay)
+	}
+	rows, err := s.client.integers(ctx, fmt.Sprintf("SELECT toInt64(intDiv(hour, %d)) AS span FROM datar_counts WHERE hour < %d GROUP BY span", hoursPerSpan, beforeDay*hoursPerDay))
+	if err != nil {
+		return fmt.Errorf("look for old partitions of datar_counts: %w", err)
+	}
+	for _, row := range rows {
+		if err := s.client.exec(ctx, fmt.Sprintf("ALTER TABLE %s.%s ON CLUSTER %s DROP PARTITION %d",
+			s.client.options.Database, s.localName("datar_counts"), s.client.options.Cluster, row[0])); err != nil {
+			return fmt.Errorf("drop a partition of datar_counts: %w", err)
+		}
+	}
+	return nil
 }
 
 // dropBefore drops the partitions of a table whose number is less than before.

@@ -90,6 +90,10 @@ func TestPurgeIsExact(t *testing.T) {
 
 		s.SetGrace(0, 0)
 		maintain(t, s)
+		await(t, "the rows of the purged day to be dropped on all shards", func() bool {
+			rows := execute(t, address, fmt.Sprintf("SELECT count() FROM datar_counts WHERE day = %d", day))
+			return strings.TrimSpace(rows) == "0" || !onCluster(t, address)
+		})
 		rows := execute(t, address, fmt.Sprintf("SELECT count() FROM datar_counts WHERE day = %d", day))
 		if strings.TrimSpace(rows) != "0" {
 			t.Errorf("%s rows of the purged day are left", strings.TrimSpace(rows))
