@@ -11,7 +11,8 @@ import (
 	"net/http"
 )
 
-// JSON sends a body as JSON, and returns the answer if it is an object. It must have status 200.
+// JSON sends a body as JSON, and returns the response if it is an object. Another status than 200
+// is an error.
 func JSON(ctx context.Context, method, url string, body any) (map[string]any, error) {
 	encoded, err := json.Marshal(body)
 	if err != nil {

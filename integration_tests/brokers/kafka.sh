@@ -3,17 +3,18 @@
 #
 #   integration_tests/brokers/kafka.sh go test ./pkg/recorder/kafka
 #
-# FLAGR_TEST_KAFKA_NODES=3 starts so many brokers, of which the first is also the controller, and sets FLAGR_TEST_KAFKA_CLUSTER to
-# all their addresses, separated by commas.
+# FLAGR_TEST_KAFKA_NODES=3 starts three brokers, the first of which is also the controller, and sets
+# FLAGR_TEST_KAFKA_CLUSTER to their addresses, separated by commas.
 #
-# FLAGR_TEST_KAFKA_CONTROL is a command that takes what to do with a broker, and the number of the broker, 1 without:
+# FLAGR_TEST_KAFKA_CONTROL is a command with two arguments: an action, and the number of a broker (default 1).
 #
-#   kill     kill it without a warning
-#   begin    start it on its data
+#   kill     kill the broker
+#   begin    start the broker on its data
 #   bounce   kill and begin
-#   replace  kill it, and start a new one without data under the same address: the first one with a new cluster, others in the old one
-#   freeze   stop its process where it is, until thaw
-#   thaw     let it go on
+#   replace  kill the broker, and start one without data at the same address: the first one in a new
+#            cluster, others in the existing one
+#   freeze   suspend the process of the broker
+#   thaw     resume it
 #
 # Needs Java 17 and Maven, which downloads the broker once into FLAGR_TEST_CACHE; as root it installs them with apt. Data is
 # in a temporary folder.
@@ -51,7 +52,7 @@ run() { java -Xmx256m -Dlog4j2.level=WARN -cp "$libs/*" "$@"; }
 launch() {
 	java "-Xmx$heap" -cp "$libs/*" kafka.Kafka "$1/server.properties" >>"$1/log" 2>&1 &
 	echo $! >"$1/pid"
-	disown # a killed broker is no news
+	disown # do not report that a broker was killed
 }
 
 await() {
@@ -78,7 +79,7 @@ format() {
 
 new_id() { run kafka.tools.StorageTool random-uuid 2>/dev/null; }
 
-if [ "${1:-}" = control ]; then # with the folder, what to do, and the broker; only with this script's own processes
+if [ "${1:-}" = control ]; then # arguments: the folder, the action and the broker; affects only processes of this script
 	node=${4:-1}
 	broker=$2/$node
 	case $3 in
@@ -100,7 +101,7 @@ fi
 install
 dir=$(mktemp -d)
 trap 'for pid in "$dir"/*/pid; do kill -9 "$(cat "$pid")" 2>/dev/null || true; done; rm -rf "$dir"' EXIT
-# Below the ports that systems give out by themselves.
+# Below the ports that systems assign automatically.
 free_port() {
 	while :; do
 		local port=$((10000 + RANDOM % 20000))

@@ -21,7 +21,7 @@ if [ ! -e "$cache/.complete" ]; then
 	touch "$cache/.complete"
 fi
 
-# Below the ports that systems give out by themselves.
+# Below the ports that systems assign automatically.
 free_port() {
 	while :; do
 		local port=$((10000 + RANDOM % 20000))

@@ -3,8 +3,8 @@
 #
 #   integration_tests/brokers/pubsub.sh go test ./pkg/recorder/pubsub
 #
-# The emulator comes with the Google Cloud SDK and needs Java. Where it is not, the command runs without the variable, and
-# its test is skipped.
+# The emulator is part of the Google Cloud SDK and needs Java. If it is missing, the command runs
+# without the variable, and its test is skipped.
 set -euo pipefail
 
 emulator=$(command -v cloud-pubsub-emulator || true)

@@ -1,3 +1,3 @@
-// Package browser tests the pages of the built server in a real Chromium. It is a module of its own, so that the server's
-// module does not need the browser's protocol, and imports nothing of the server.
+// Package browser tests the pages of the built server in Chromium. It is a separate module, so that
+// the server does not depend on the protocol of the browser. It imports no package of the server.
 package browser

@@ -2,7 +2,8 @@ package browser
 
 import "testing"
 
-// TestDocumentation reads the page of the API. A request to another host, a script or a violation of its policy fails the test.
+// TestDocumentation opens the API reference. A request to another host, a script or a violation of
+// its policy fails the test.
 func TestDocumentation(t *testing.T) {
 	t.Parallel()
 	s := start(t)
@@ -14,13 +15,13 @@ func TestDocumentation(t *testing.T) {
 		t.Errorf("the style of the page is not applied: nav is %s", got)
 	}
 	if dead := p.value(`[...document.querySelectorAll('a[href^="#"]')].filter((a) => !document.getElementById(a.getAttribute("href").slice(1))).length`); dead != "0" {
-		t.Errorf("%s links of the page lead nowhere", dead)
+		t.Errorf("%s links of the page have no target", dead)
 	}
 	if scripts := p.value(`document.scripts.length`); scripts != "0" {
 		t.Errorf("the page has %s scripts", scripts)
 	}
 	if n := p.sent("GET"); n != 1 {
-		t.Errorf("the page took %d requests, want 1", n)
+		t.Errorf("the page sent %d requests, want 1", n)
 	}
 	p.value(`document.querySelector("main a[href$='swagger.json']").click(), 1`)
 	p.has(`"swagger"`)

@@ -64,7 +64,7 @@ func TestKeyboardOnly(t *testing.T) {
 	s := start(t)
 	p := open(t, s)
 	p.visit("/ui/new")
-	// to moves the focus with Tab until it is on what a selector names.
+	// to moves the focus with Tab to the element of a selector.
 	to := func(selector string) {
 		t.Helper()
 		for range 200 {
@@ -77,7 +77,7 @@ func TestKeyboardOnly(t *testing.T) {
 	}
 	p.run(chromedp.KeyEvent(kb.Tab))
 	if p.value(`document.activeElement.className`) != "skip" {
-		t.Error("the first stop is not the link to the content")
+		t.Error("the first element is not the link to the content")
 	}
 	to("[name=key]")
 	p.run(chromedp.KeyEvent("by-keyboard"))
@@ -90,7 +90,7 @@ func TestKeyboardOnly(t *testing.T) {
 	to(`.savebar button[value="review"]`)
 	hidden := p.value(`(() => { const f = document.activeElement.getBoundingClientRect(); return f.bottom > innerHeight || f.top < 0 })()`)
 	if hidden == "true" {
-		t.Error("the focus is behind the edge of the window")
+		t.Error("the focus is outside the window")
 	}
 	p.run(chromedp.KeyEvent(kb.Enter))
 	p.until("the dialog", `document.querySelector("dialog[open]")?.contains(document.activeElement)`)
@@ -108,7 +108,7 @@ func TestKeyboardOnly(t *testing.T) {
 	p.has("Deleted by-keyboard")
 }
 
-// TestSmallScreens looks for what is wider than 320 pixels, on every page.
+// TestSmallScreens checks that no page is wider than 320 pixels.
 func TestSmallScreens(t *testing.T) {
 	t.Parallel()
 	s := start(t)
@@ -124,7 +124,7 @@ func TestSmallScreens(t *testing.T) {
 	}
 }
 
-// TestNamesOfTheAccessibilityTree asks the browser what a screen reader gets.
+// TestNamesOfTheAccessibilityTree checks the names and landmarks that a screen reader gets.
 func TestNamesOfTheAccessibilityTree(t *testing.T) {
 	t.Parallel()
 	s := start(t)
@@ -155,7 +155,7 @@ func TestNamesOfTheAccessibilityTree(t *testing.T) {
 	}
 }
 
-// TestNothingMovesAfterTheFirstPaint asks the browser for the shifts of the layout.
+// TestNothingMovesAfterTheFirstPaint checks the layout shifts that the browser reports.
 func TestNothingMovesAfterTheFirstPaint(t *testing.T) {
 	t.Parallel()
 	s := start(t)

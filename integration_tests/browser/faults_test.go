@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// freeze makes a SQLite file give no answers, to readers either, until what it returns is called. The server must have been
-// started with frozenSQLite.
+// freeze locks a SQLite file, also for readers, until the returned function is called. The server
+// must have been started with frozenSQLite.
 func (s *server) freeze(t *testing.T) (thaw func()) {
 	t.Helper()
 	db, err := sql.Open("sqlite", "file:"+s.file+"?_pragma=busy_timeout(10000)")
@@ -27,10 +27,11 @@ func (s *server) freeze(t *testing.T) (thaw func()) {
 	}
 }
 
-// frozenSQLite are the options of a file that freeze can lock for readers, and that answers with an error soon.
+// frozenSQLite are the options of a file that freeze can lock for readers, and whose operations
+// fail soon.
 const frozenSQLite = "?_pragma=journal_mode(DELETE)&_pragma=busy_timeout(100)"
 
-// startFreezable is start with a database that can be frozen.
+// startFreezable is start with a database that freeze can lock.
 func startFreezable(t *testing.T) *server {
 	t.Helper()
 	s := &server{file: t.TempDir() + "/flagr.sqlite", by: "ada@example.com", env: []string{"FLAGR_RECORDER_ENABLED=false"}}
@@ -39,8 +40,8 @@ func startFreezable(t *testing.T) *server {
 	return s
 }
 
-// TestADeadDatabaseInTheMiddleOfAnEdit: whatever is pressed while the database gives no answer, nothing that was typed is lost,
-// and saving works when it is back.
+// TestADeadDatabaseInTheMiddleOfAnEdit presses buttons while the database does not respond. No
+// input may be lost, and saving must work once the database works.
 func TestADeadDatabaseInTheMiddleOfAnEdit(t *testing.T) {
 	t.Parallel()
 	s := startFreezable(t)
@@ -60,17 +61,17 @@ func TestADeadDatabaseInTheMiddleOfAnEdit(t *testing.T) {
 		}
 	}
 	p.fill("description", "Typed while it was dead")
-	p.has("2 changes not saved.") // the form is checked against the flag in memory
+	p.has("2 changes not saved.") // the form is compared with the flag in memory
 	p.press("Review and save")
 	p.press("Save new version")
 	p.has("The database does not answer, so nothing was saved. Your input is still here")
 	typed("after saving")
-	p.press("Review and save") // and once more
+	p.press("Review and save") // again
 	p.press("Save new version")
 	p.until("the dialog to be closed", `!document.querySelector("dialog[open]")`)
 	p.has("The database does not answer, so nothing was saved.")
 	typed("after saving again")
-	// Other pages show what is in memory. The browser asks before it leaves the form, so this is another tab.
+	// Other pages show the flags in memory. This is another tab, because the browser prompts before it leaves the form.
 	other := open(t, s)
 	other.visit("/ui/flags/1")
 	other.has("The database does not answer. This is the flag as of")
@@ -84,17 +85,18 @@ func TestADeadDatabaseInTheMiddleOfAnEdit(t *testing.T) {
 	}
 }
 
-// TestAServerThatGoesAwayInTheMiddleOfAnEdit is the same with a server that is gone, and comes back at the same address.
-func TestAServerThatGoesAwayInTheMiddleOfAnEdit(t *testing.T) {
+// TestAServerThatStopsInTheMiddleOfAnEdit is the same with a server that stops and is restarted at
+// the same address.
+func TestAServerThatStopsInTheMiddleOfAnEdit(t *testing.T) {
 	t.Parallel()
 	s, p := reviewRollout(t)
 	s.stop(t)
 	p.press("Save new version")
 	p.has("The server does not answer, so it is unknown whether anything was saved. Your input is still here")
 	if got := p.value(`document.querySelector("[name='s.0.rollout']").value`); got != "80" {
-		t.Errorf("the rollout is %q, want what was typed", got)
+		t.Errorf("the rollout is %q, want the input", got)
 	}
-	s.startOn(t) // at the same port
+	s.startOn(t) // on the same port
 	p.save()
 	deadline := time.Now().Add(patience)
 	for s.definition(t, 1)["segments"].([]any)[0].(object)["rolloutPercent"] != 80.0 {

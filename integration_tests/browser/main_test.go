@@ -25,7 +25,7 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// What the command line says. TestMain fills in the rest before the tests run, and nothing changes after.
+// Options. TestMain sets the other variables before the tests run. They do not change later.
 var (
 	serverBinary = flag.String("server", "", "path of the flagr-server to test; built from this checkout if empty")
 	chromium     string
@@ -78,13 +78,13 @@ type server struct {
 	url, database string
 	file          string // the SQLite file, without options
 	address       string // host:port; empty until it is started
-	by            string // who makes changes
+	by            string // the user who makes changes
 	env           []string
 	command       *exec.Cmd
 	out           *output
 }
 
-// output is what a server prints. It may be read while the server runs.
+// output is the output of a server. It may be read while the server runs.
 type output struct {
 	mu   sync.Mutex
 	text strings.Builder
@@ -102,7 +102,7 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-// start runs a server on an empty SQLite file, with more variables such as NAME=value.
+// start runs a server on an empty SQLite file, with additional variables such as NAME=value.
 func start(t *testing.T, env ...string) *server {
 	t.Helper()
 	dir := t.TempDir()
@@ -112,9 +112,10 @@ func start(t *testing.T, env ...string) *server {
 	return s
 }
 
-// unused returns a host:port of this machine on which nothing listens. A port of 127.0.0.1 that the system chooses can go
-// to another test's server, or to a connection, before the server listens on it. So the host is one of the millions that
-// Linux has, and the port is below those that systems choose.
+// unused returns a host:port of this machine on which no process listens. A port of 127.0.0.1 that
+// the system assigns can be assigned again, to another server or a connection, before the server
+// listens on it. So the host is one of the millions of Linux, and the port is below those that
+// systems assign.
 func unused(t *testing.T) string {
 	t.Helper()
 	const tries = 200
@@ -177,18 +178,18 @@ func (s *server) startOn(t *testing.T) {
 	}
 }
 
-// stop ends the server and waits for it. It may be called again.
+// stop stops the server and waits until it has ended. It may be called again.
 func (s *server) stop(t *testing.T) {
 	t.Helper()
 	if s.command == nil {
 		return
 	}
 	_ = s.command.Process.Signal(os.Interrupt)
-	_ = s.command.Wait() // a server that was told to stop may exit with any code
+	_ = s.command.Wait() // a stopped server may exit with any code
 	s.command = nil
 }
 
-// api sends a request to the API and decodes the answer.
+// api sends a request to the API and decodes the response.
 func (s *server) api(t *testing.T, method, path string, body any) map[string]any {
 	t.Helper()
 	encoded, err := json.Marshal(body)
@@ -217,7 +218,7 @@ func (s *server) api(t *testing.T, method, path string, body any) map[string]any
 
 type object = map[string]any
 
-// abFlag creates the flag 1 with two variants and two segments.
+// abFlag creates flag 1 with two variants and two segments.
 func (s *server) abFlag(t *testing.T) {
 	t.Helper()
 	s.api(t, http.MethodPost, "/flags", object{"key": "checkout-button", "description": "Colour of the checkout button"})
@@ -241,7 +242,7 @@ func (s *server) definition(t *testing.T, id int) map[string]any {
 	return s.api(t, http.MethodGet, fmt.Sprintf("/flags/%d/definition", id), nil)
 }
 
-// until waits until evaluation, and so the list, has a flag.
+// until waits until evaluations, and so the list, have a flag.
 func (s *server) until(t *testing.T, key string) {
 	t.Helper()
 	deadline := time.Now().Add(patience)
@@ -250,13 +251,13 @@ func (s *server) until(t *testing.T, key string) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("%s does not come into the evaluation cache", key)
+			t.Fatalf("%s is not in the evaluation cache", key)
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
 }
 
-// tab is a page of a browser, and what it has asked for.
+// tab is a page of a browser, and its requests.
 type tab struct {
 	t      *testing.T
 	ctx    context.Context
@@ -267,7 +268,7 @@ type tab struct {
 	broken   []string // requests to other hosts, violations of the policy, exceptions
 }
 
-// open starts a browser of its own. Everything that it asks of another host, or that the policy refuses, fails the test.
+// open starts a browser. A request to another host, or a violation of the policy, fails the test.
 func open(t *testing.T, s *server) *tab {
 	t.Helper()
 	all := append(append([]chromedp.ExecAllocatorOption{}, chromedp.DefaultExecAllocatorOptions[:]...), chromedp.ExecPath(chromium), chromedp.NoSandbox, chromedp.DisableGPU,
@@ -277,7 +278,7 @@ func open(t *testing.T, s *server) *tab {
 	ctx, cancel = chromedp.NewContext(ctx)
 	t.Cleanup(cancel)
 	p := &tab{t: t, ctx: ctx, server: s}
-	p.run() // starts the browser, which lives as long as this context
+	p.run() // starts the browser, which runs until this context ends
 	if err := chromedp.Listen(ctx, p.listen); err != nil {
 		t.Fatal(err)
 	}
@@ -343,7 +344,7 @@ func (p *tab) run(actions ...chromedp.Action[chromedp.Void]) {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.ctx, patience)
 	defer cancel()
-	if len(actions) == 0 { // the first call, whose context bounds the life of the browser
+	if len(actions) == 0 { // the first call: the browser runs until its context ends
 		ctx = p.ctx
 	}
 	if err := chromedp.Do(ctx, actions...); err != nil {
@@ -351,7 +352,7 @@ func (p *tab) run(actions ...chromedp.Action[chromedp.Void]) {
 	}
 }
 
-// where is the address and the text of the page.
+// where returns the address and the text of the page.
 func (p *tab) where() string {
 	ctx, cancel := context.WithTimeout(p.ctx, time.Second)
 	defer cancel()
@@ -364,8 +365,8 @@ func (p *tab) visit(path string) {
 	p.run(chromedp.Navigate(p.server.url + path))
 }
 
-// until waits until an expression of JavaScript is true of a page that is loaded completely. A form that is sent before lacks the
-// fields that have not arrived.
+// until waits until a JavaScript expression is true on a completely loaded page. A form that is
+// sent earlier lacks the fields that have not been parsed.
 func (p *tab) until(what, expression string) {
 	p.t.Helper()
 	deadline := time.Now().Add(patience)
@@ -377,19 +378,20 @@ func (p *tab) until(what, expression string) {
 			return
 		}
 		if time.Now().After(deadline) {
-			p.t.Fatalf("waited for %s in vain (%v) at %s", what, err, p.where())
+			p.t.Fatalf("timed out waiting for %s (%v) at %s", what, err, p.where())
 		}
 		time.Sleep(30 * time.Millisecond)
 	}
 }
 
-// has waits for a text on the page, whatever its white space.
+// has waits for a text on the page, ignoring white space.
 func (p *tab) has(text string) {
 	p.t.Helper()
 	p.until(fmt.Sprintf("the text %q", text), fmt.Sprintf(`document.body.innerText.replace(/\s+/g, " ").includes(%q)`, text))
 }
 
-// reloadUntil is an expression for until that loads the page again as long as it lacks a text, since counts take a second.
+// reloadUntil is an expression for until that reloads the page until it has a text, because counts
+// appear within a second.
 func reloadUntil(text string) string {
 	return fmt.Sprintf(`document.readyState === "complete" && (document.body.innerText.includes(%q) || (location.reload(), false))`, text)
 }
@@ -405,8 +407,8 @@ func (p *tab) value(expression string) string {
 	return fmt.Sprint(v)
 }
 
-// press clicks the visible button, link or summary with a name, as soon as there is one. Where it leads to another page that
-// has the same names, use follow.
+// press clicks the first visible button, link or summary with a name, and waits for it. If it leads
+// to another page that has the same names, use follow.
 func (p *tab) press(name string) {
 	p.t.Helper()
 	find := fmt.Sprintf(`[...document.querySelectorAll("dialog[open] button, dialog[open] a")].concat(document.querySelector("dialog[open]") ? [] : [...document.querySelectorAll("button, a, summary")])
@@ -418,14 +420,14 @@ func (p *tab) press(name string) {
 	})()`)
 }
 
-// follow presses a link and waits for the page at the path that it leads to.
+// follow clicks a link and waits for the page with its path.
 func (p *tab) follow(link, path string) {
 	p.t.Helper()
 	p.press(link)
 	p.until("the page "+path, fmt.Sprintf(`location.pathname === %q && document.readyState === "complete"`, path))
 }
 
-// fill types into the field of a name, over what is in it, when the page and its scripts are loaded.
+// fill replaces the content of the field with a name, once the page and its scripts are loaded.
 func (p *tab) fill(name, text string) {
 	p.t.Helper()
 	p.until("the field "+name, fmt.Sprintf(`(() => {
@@ -438,16 +440,17 @@ func (p *tab) fill(name, text string) {
 	})()`, name, text))
 }
 
-// save reviews and saves, and waits for the page that says so.
+// save reviews and saves, and waits for the confirmation.
 func (p *tab) save() {
 	p.t.Helper()
-	p.value(`document.querySelector(".notice")?.remove(), 1`) // of the save before
+	p.value(`document.querySelector(".notice")?.remove(), 1`) // of an earlier save
 	p.press("Review and save")
 	p.press("Save new version")
 	p.has("Saved. Servers follow within")
 }
 
-// reviewRollout raises the rollout of the A/B flag's first segment to 80 percent and leaves the review open.
+// reviewRollout sets the rollout of the A/B flag's first segment to 80 percent and opens the
+// review.
 func reviewRollout(t *testing.T) (*server, *tab) {
 	t.Helper()
 	s := start(t)

@@ -31,7 +31,7 @@ func TestLiveTail(t *testing.T) {
 	p.until("three rows", rows+`.length === 3`)
 	p.until("what is in a row", `((cells) => cells[1].querySelector("code").innerText === "green" && cells[2].innerText === "Segment 2" && cells[3].innerText.startsWith("bucket "))(`+rows+`[0].cells)`)
 	p.until("the counts, announced", `document.querySelector("#tail [role=status]").innerText === "3 received, 0 skipped"`)
-	// Paused by key: what comes is counted, and shown when it goes on.
+	// Paused with the keyboard: new evaluations are counted, and shown once the tail continues.
 	p.run(chromedp.KeyEvent("p"))
 	p.has("Paused")
 	s.evaluate(t, 2)
@@ -47,7 +47,8 @@ func TestLiveTail(t *testing.T) {
 	p.until("the page without the tail", `!document.querySelector("#tail") && location.search.includes("days=30")`)
 }
 
-// TestLiveTailThatIsOff: the section says how to switch it on, and asks nothing of the API.
+// TestLiveTailThatIsOff checks that the section names the setting, and that the page sends no
+// request to the API.
 func TestLiveTailThatIsOff(t *testing.T) {
 	t.Parallel()
 	s := start(t)
@@ -61,12 +62,13 @@ func TestLiveTailThatIsOff(t *testing.T) {
 	defer p.mu.Unlock()
 	for _, r := range p.requests {
 		if r == "GET /api/v1/datar/flags/1/tail" {
-			t.Error("the page asked for a stream that is off")
+			t.Error("the page requested a stream that is off")
 		}
 	}
 }
 
-// TestHolesOfAFlag: who switches records off makes a hole, which the Server page lists with the flag and the name.
+// TestHolesOfAFlag turns records off, which makes a hole. The Server page must list it with the
+// flag and the user.
 func TestHolesOfAFlag(t *testing.T) {
 	t.Parallel()
 	s := start(t)

@@ -13,20 +13,20 @@ import (
 	"github.com/chromedp/chromedp/kb"
 )
 
-// Each row of the table of what Flagr's pages can do is a test:
+// Each feature of Flagr's pages has a test:
 //
 //	list, its columns, order and filters; search; rows that open       TestList
-//	deleted flags, restore; the question before a deletion              TestADeletionThatIsCancelledSendsNothing
-//	create, with the key checked while it is typed                      TestCreate
-//	a flag's settings, notes, tags, entity types, the switch            TestSettingsOfAFlag, TestFixedEntityTypes
+//	deleted flags, restore; the confirmation of a deletion              TestADeletionThatIsCancelledSendsNothing
+//	create, with a check of the key during input                        TestCreate
+//	a flag's settings, notes, tags, entity types, enabling              TestSettingsOfAFlag, TestFixedEntityTypes
 //	variants and attachments                                            TestVariants
 //	segments, constraints and shares                                    TestSegmentsConstraintsAndShares
-//	one save, with a review that can be left and undone                 TestReviewCanBeLeftAndUndone, TestTwoBrowsersEditOneFlag
-//	trying, in place of the debug console                               TestTryIsNotCounted, TestTryADraft
+//	one save, with a review that can be cancelled and undone            TestReviewCanBeLeftAndUndone, TestTwoBrowsersEditOneFlag
+//	Try, in place of the debug console                                  TestTryIsNotCounted, TestTryADraft
 //	history, links to versions, duplicates                              TestHistoryAndDuplicate
-//	documentation, and where each number comes from                     TestDocumentation, TestNumbersHaveTheirSource
+//	documentation, and the source of each number                        TestDocumentation, TestNumbersHaveTheirSource
 //	flags from a document, without a database                           TestEvalOnly
-//	no foreign style sheet, and a dark theme                            open, for every test; TestThemes
+//	no style sheet of another host, and a dark theme                    open, in every test; TestThemes
 
 func TestList(t *testing.T) {
 	t.Parallel()
@@ -44,7 +44,7 @@ func TestList(t *testing.T) {
 	p.until("the order of keys", `document.querySelector(".flags .key").innerText === "checkout-button"`)
 	p.fill("q", "button, web")
 	p.until("one flag", rows+` === 1 && location.search.includes("q=button")`)
-	for _, text := range []string{"flag-1", "Number 1", "3"} { // key, description, id
+	for _, text := range []string{"flag-1", "Number 1", "3"} { // key, description, ID
 		p.fill("q", text)
 		p.until("one flag for "+text, rows+` === 1 && document.querySelector(".flags .key").innerText === "flag-1"`)
 	}
@@ -100,7 +100,8 @@ func TestCreate(t *testing.T) {
 	p.has("No segments yet")
 }
 
-// TestWithoutCounts: where Datar is off, pages say how to switch it on, and flags are created without records.
+// TestWithoutCounts checks that pages name the settings of Datar if it is off, and that new flags
+// have no data records.
 func TestWithoutCounts(t *testing.T) {
 	t.Parallel()
 	s := start(t, "FLAGR_RECORDER_ENABLED=false")
@@ -119,7 +120,8 @@ func TestWithoutCounts(t *testing.T) {
 	}
 }
 
-// TestEvalOnly: flags from a document are shown and tried, and there is no form that changes them.
+// TestEvalOnly checks that pages show and try flags from a document, without forms that change
+// them.
 func TestEvalOnly(t *testing.T) {
 	t.Parallel()
 	source := start(t)
@@ -183,7 +185,7 @@ func TestSettingsOfAFlag(t *testing.T) {
 	p.value(`document.querySelector("button[role=switch]").click(), 1`)
 	p.has("Switched on.")
 	if s.definition(t, 1)["enabled"] != true {
-		t.Error("the switch has not switched the flag on")
+		t.Error("the switch has not enabled the flag")
 	}
 }
 
@@ -320,7 +322,7 @@ func TestADeletionThatIsCancelledSendsNothing(t *testing.T) {
 	}
 }
 
-// TestTryADraft tries what is not saved, from the form.
+// TestTryADraft evaluates the unsaved state of the form.
 func TestTryADraft(t *testing.T) {
 	t.Parallel()
 	s := start(t)
@@ -336,11 +338,12 @@ func TestTryADraft(t *testing.T) {
 	p.value(`document.querySelector("button[value=one]").click(), 1`)
 	p.has("is outside the rollout of 0 %")
 	if s.definition(t, 1)["segments"].([]any)[0].(object)["rolloutPercent"] != 50.0 {
-		t.Error("trying has saved the draft")
+		t.Error("Try has saved the draft")
 	}
 }
 
-// TestNumbersHaveTheirSource opens the command and the statement behind the numbers of the pages that have some.
+// TestNumbersHaveTheirSource opens the command and the SQL statement of the numbers on each page
+// that shows them.
 func TestNumbersHaveTheirSource(t *testing.T) {
 	t.Parallel()
 	s := start(t)
@@ -385,7 +388,7 @@ func TestTryIsNotCounted(t *testing.T) {
 	p.press("Try 20 random IDs")
 	p.has("Who got what")
 	if status := s.api(t, http.MethodGet, "/datar/status", nil); status["recorded"] != nil && status["recorded"] != 0.0 {
-		t.Errorf("trying was counted: %v", status)
+		t.Errorf("Try was counted: %v", status)
 	}
 }
 
@@ -407,7 +410,7 @@ func TestHistoryAndDuplicate(t *testing.T) {
 	p.press("Save new version")
 	p.has("Saved. Servers follow within")
 	if s.definition(t, 1)["segments"].([]any)[0].(object)["rolloutPercent"] != 50.0 {
-		t.Error("the version is not put back")
+		t.Error("the version is not restored")
 	}
 	p.visit("/ui/flags/1/duplicate")
 	p.fill("key", "copy")
@@ -435,7 +438,7 @@ func TestTwoBrowsersEditOneFlag(t *testing.T) {
 	mine.has("“Adults in France”: 50 % → 70 %.")
 	mine.has("“Beta testers”: 100 % → 10 %.")
 	if s.definition(t, 1)["segments"].([]any)[1].(object)["rolloutPercent"] != 100.0 {
-		t.Error("mine was saved over theirs")
+		t.Error("the second save has overwritten the first")
 	}
 	mine.press("Review mine against theirs")
 	mine.has("70 % → 50 %")

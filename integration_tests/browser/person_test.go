@@ -10,7 +10,7 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// printedAddress is the address of the pages, as the server prints it when it has started.
+// printedAddress is the address of the pages in the log line about the start.
 func (s *server) printedAddress(t *testing.T) string {
 	t.Helper()
 	found := regexp.MustCompile(` ui=(http://\S+)`).FindStringSubmatch(s.out.String())
@@ -20,8 +20,9 @@ func (s *server) printedAddress(t *testing.T) string {
 	return found[1]
 }
 
-// TestAPersonsPath is that of somebody who has read nothing: from the printed address to an A/B flag that works, its numbers, the
-// reason why some got nothing, and the flag's end. Every page works with JavaScript and without.
+// TestAPersonsPath follows a new user: from the printed address to an A/B flag that works, its
+// numbers, the reason why some entities got no variant, and the deletion of the flag. Every page
+// must work with JavaScript and without.
 func TestAPersonsPath(t *testing.T) {
 	t.Parallel()
 	for name, without := range map[string]bool{"with JavaScript": false, "without JavaScript": true} {
@@ -35,22 +36,22 @@ func TestAPersonsPath(t *testing.T) {
 			p.tryIt()
 			p.follow("Overview", "/ui/flags/1")
 			p.has("no evaluations yet")
-			p.has("curl -X POST " + s.url + "/api/v1/evaluation") // which asks for it
+			p.has("curl -X POST " + s.url + "/api/v1/evaluation") // the command that evaluates the flag
 			p.value(`document.querySelector("button[role=switch]").click(), 1`)
 			p.has("Switched on.")
 			s.until(t, "pay-button")
-			for i := range 60 { // an application asks, for 40 people in France and 20 elsewhere
+			for i := range 60 { // an application evaluates for 40 users in France and 20 elsewhere
 				country := "FR"
 				if i >= 40 {
 					country = "DE"
 				}
 				s.api(t, http.MethodPost, "/evaluation", object{"flagKey": "pay-button", "entityID": fmt.Sprint("user-", i), "entityContext": object{"country": country}})
 			}
-			p.seeWhatCameOfIt()
+			p.readResults()
 			p.follow("Overview", "/ui/flags/1")
 			p.press("More")
 			p.press("Delete")
-			p.has("Not yet") // it is asked for, which the question says
+			p.has("Not yet") // the flag is asked for
 			p.press("Delete anyway")
 			p.has("Deleted pay-button")
 			p.has("No flags yet.")
@@ -74,7 +75,7 @@ func (p *tab) createAnABFlag() {
 	p.fill("s.0.c.0.property", "country")
 	p.fill("s.0.c.0.value", "FR")
 	p.press("Review and save")
-	p.has("must be in double quotes") // the page says what is wrong, and how it is right
+	p.has("must be in double quotes") // the page shows the error and the correction
 	p.fill("s.0.c.0.value", `"FR"`)
 	p.save()
 	p.has("People in France get blue or green, half and half, everybody else nothing.")
@@ -95,8 +96,9 @@ func (p *tab) tryIt() {
 	}
 }
 
-// seeWhatCameOfIt reads the shares and the reasons. Counts are there within a second, when the page is loaded again.
-func (p *tab) seeWhatCameOfIt() {
+// readResults reads the shares and the reasons. Counts appear within a second, when the page is
+// reloaded.
+func (p *tab) readResults() {
 	p.t.Helper()
 	p.visit("/ui/flags/1")
 	count := `[...document.querySelectorAll(".setgot tbody tr")].map((r) => [r.querySelector("th code")?.innerText, Number(r.querySelector(".n-c")?.innerText)])`
@@ -109,7 +111,7 @@ func (p *tab) seeWhatCameOfIt() {
 	p.until("the constraint that stopped them", `document.readyState === "complete" && (document.querySelector("#stops")?.innerText.includes('country EQ "FR"') || (location.reload(), false))`)
 }
 
-// hold keeps back what the page asks for until letGo is called, so that the server seems slow.
+// hold delays the requests of the page until letGo is called, so that the server seems slow.
 func (p *tab) hold() {
 	p.t.Helper()
 	p.value(`(() => {
@@ -125,9 +127,9 @@ func (p *tab) letGo() {
 	p.value(`letGo(), 1`)
 }
 
-// TestClicksBeforeTheAnswer: who presses buttons faster than the server answers loses none of them, and each acts on the part that
-// it was pressed at, wherever the ones before have moved it to.
-func TestClicksBeforeTheAnswer(t *testing.T) {
+// TestClicksBeforeTheResponse presses buttons faster than the server responds. None may be lost,
+// and each must act on the part where it was pressed, even if earlier ones have moved it.
+func TestClicksBeforeTheResponse(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	s.abFlag(t)
@@ -140,7 +142,7 @@ func TestClicksBeforeTheAnswer(t *testing.T) {
 		p.value(fmt.Sprintf("document.querySelector(\"button[value='%s']\").click(), 1", button))
 	}
 	p.letGo()
-	// The first one went down, the second one lost its constraint, the first one was removed, and two were added.
+	// The first segment moved down, the second lost its constraint, the first was removed, and two were added.
 	p.until("all of them", names+` === "Beta testers,,"`)
 	p.until("no constraint", `!document.querySelector("[name='s.0.c.0.property']")`)
 	p.save()
@@ -149,21 +151,22 @@ func TestClicksBeforeTheAnswer(t *testing.T) {
 	}
 }
 
-// TestNothingCanBeTypedBehindASave: until the answer is there the page takes no input, which would be in neither.
-func TestNothingCanBeTypedBehindASave(t *testing.T) {
+// TestNoInputDuringASave checks that the page accepts no input until the response arrives, because
+// it would be lost.
+func TestNoInputDuringASave(t *testing.T) {
 	t.Parallel()
 	_, p := reviewRollout(t)
 	p.hold()
 	p.press("Save new version")
 	p.until("a page that takes no input", `document.getElementById("main").inert`)
 	p.sent(http.MethodPost)
-	p.value(`document.querySelector("button[value='add-segment']").click(), 1`) // as a script or a shortcut may
+	p.value(`document.querySelector("button[value='add-segment']").click(), 1`) // as a script or a shortcut can
 	p.letGo()
 	p.has("Saved. Servers follow within")
 	if n := p.sent(http.MethodPost); n != 1 {
-		t.Errorf("%d requests, want the one that saves", n)
+		t.Errorf("%d requests, want only the save", n)
 	}
 	if p.value(`document.getElementById("main").inert`) != "false" {
-		t.Error("the saved page takes no input")
+		t.Error("the saved page accepts no input")
 	}
 }

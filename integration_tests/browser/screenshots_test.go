@@ -19,10 +19,10 @@ import (
 
 var screenshots = flag.String("screenshots", "", "folder to write pictures of the main pages to; without it none are made")
 
-// Outcomes as the database has them.
+// Outcomes as numbers in the database.
 const matched, heldOut, noMatch, disabled = 1, 2, 3, 5
 
-// demo is a flag of the pictures, with about so many evaluations an hour.
+// demo is a flag of the screenshots, with its approximate evaluations per hour.
 type demo struct {
 	key, description, by string
 	tags                 []string
@@ -81,11 +81,12 @@ func demos() []demo {
 	return append(hard, all...)
 }
 
-// TestScreenshots writes pictures of the main pages, in both themes, over a month of made-up counts.
+// TestScreenshots writes screenshots of the main pages, in both themes, over a month of generated
+// counts.
 func TestScreenshots(t *testing.T) {
 	t.Parallel()
 	if *screenshots == "" {
-		t.Skip("no folder is named with -screenshots")
+		t.Skip("-screenshots is not set")
 	}
 	folder, err := filepath.Abs(*screenshots)
 	if err != nil {
@@ -133,12 +134,13 @@ func (p *tab) picture(file string) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	if err := os.WriteFile(file, image, 0o644); err != nil { // a picture for everybody
+	if err := os.WriteFile(file, image, 0o644); err != nil { // readable by all users
 		p.t.Fatal(err)
 	}
 }
 
-// fill puts a month of counts into the database of a server that is stopped, and makes its flags older than that.
+// fill writes a month of counts to the database of a stopped server, and makes its flags older than
+// that.
 func (s *server) fill(t *testing.T) {
 	t.Helper()
 	db, err := sql.Open("sqlite", s.file)
@@ -163,7 +165,7 @@ func (s *server) fill(t *testing.T) {
 		}
 		return n
 	}
-	for _, table := range []string{"datar_rollups", "datar_rollup_details", "datar_rollup_totals", "datar_rollup_outcomes"} { // of the empty database
+	for _, table := range []string{"datar_rollups", "datar_rollup_details", "datar_rollup_totals", "datar_rollup_outcomes"} { // of the empty database, now outdated
 		exec("DELETE FROM " + table)
 	}
 	at := time.Now().UnixMilli()
@@ -188,7 +190,7 @@ func (s *server) fill(t *testing.T) {
 		if !d.recorded {
 			continue
 		}
-		step := 1 // the experiments have fewer rows, so that filling the database is quick
+		step := 1 // fewer rows for the experiments, so that filling the database is fast
 		if strings.HasPrefix(d.key, "experiment-") {
 			step = 8
 		}
@@ -203,14 +205,14 @@ func (s *server) fill(t *testing.T) {
 	}
 }
 
-// fillHour divides the evaluations of an hour as the flag says.
+// fillHour divides the evaluations of an hour by the shares of the flag.
 func (s *server) fillHour(t *testing.T, exec func(string, ...any), number func(string, ...any) int64, d *demo, id int, version int64, at time.Time, n int64) {
 	t.Helper()
 	add := func(outcome int, variant, segment, count int64) {
 		if count > 0 {
 			exec("INSERT INTO datar_hourly_details (flag_id, bucket_hour, outcome, variant_id, segment_id, version, asked, eval_count, ingested_count, first_evaluated_ms, last_evaluated_ms) "+
 				"VALUES (?, ?, ?, ?, ?, ?, 0, ?, 0, ?, ?)", id, at.Format("2006-01-02 15:04:05-07:00"), outcome, variant, segment, version, count, at.UnixMilli(), min(at.Add(time.Hour).UnixMilli(), time.Now().UnixMilli())-1)
-			if outcome != disabled { // the others are events, too
+			if outcome != disabled { // the other outcomes are also in the events
 				exec("INSERT INTO datar_hourly_events (flag_id, bucket_hour, variant_id, segment_id, eval_count) VALUES (?, ?, ?, ?, ?)", id, at.Format("2006-01-02 15:04:05-07:00"), variant, segment, count)
 			}
 		}
@@ -242,7 +244,7 @@ func (s *server) fillHour(t *testing.T, exec func(string, ...any), number func(s
 				count = came * (1 - place)
 			}
 			if one["rolloutPercent"] == 100 && place == int64(len(d.variants)-1) && d.key != "cart-upsell" {
-				count = rest // what rounding leaves
+				count = rest // the rest of rounding
 			}
 			add(matched, first+place, segment, count)
 			rest -= count

@@ -17,20 +17,20 @@ var update = flag.Bool("update", false, "write the golden file of the accessibil
 
 const goldenTree = "testdata/accessibility.txt"
 
-// roles are those that the golden file has: what one jumps to, reads out and presses. What is around them and between them differs from
-// one version of Chromium to the next.
+// roles are the roles in the golden file: elements that users jump to, read or press. Elements
+// around and between them differ between versions of Chromium.
 var roles = []string{
 	"banner", "navigation", "main", "contentinfo", "search", "region", "form", "group", "dialog", "alert", "status", "heading", "link", "button", "textbox", "searchbox",
 	"combobox", "checkbox", "switch", "spinbutton", "DisclosureTriangle", "image", "img", "table", "columnheader", "rowheader",
 }
 
-// states are the properties that the golden file has, for those roles that can have them.
+// states are the properties in the golden file, for the roles that can have them.
 var states = []string{"level", "checked", "pressed", "disabled", "expanded", "invalid", "required"}
 
-// moments are texts that differ from day to day, and the numbers of settings.
+// moments match texts that differ from day to day, and the numbers of settings.
 var moments = regexp.MustCompile(`((Mon|Tue|Wed|Thu|Fri|Sat|Sun) )?(today |\d{1,2}\x{00a0}[A-Z][a-z]{2} )?\d{2}:\d{2}(:\d{2})?|((Mon|Tue|Wed|Thu|Fri|Sat|Sun) )?\d{1,2}\x{00a0}[A-Z][a-z]{2}|Show all \d+`)
 
-// text is the value of a property or name as it is read out.
+// text is the value of a property or name as a screen reader reads it.
 func text(v *accessibility.Value) string {
 	if v == nil {
 		return ""
@@ -42,7 +42,7 @@ func text(v *accessibility.Value) string {
 	return plain
 }
 
-// tree writes the nodes of the golden file, each below the one of them that it is within.
+// tree writes the nodes of the golden file, each one below its nearest ancestor among them.
 func (p *tab) tree() string {
 	p.t.Helper()
 	nodes := map[accessibility.NodeID]*accessibility.Node{}
@@ -63,7 +63,7 @@ func (p *tab) tree() string {
 				}
 			}
 			line.WriteString("\n")
-			if line.String() != last { // a row for each day
+			if line.String() != last { // rows of days repeat
 				b.WriteString(line.String())
 			}
 			last = line.String()
@@ -79,8 +79,9 @@ func (p *tab) tree() string {
 	return b.String()
 }
 
-// TestTheAccessibilityTree compares what a screen reader gets of the main pages, of a review and of a question with a golden file.
-// Run it with -update when pages are meant to change, and read the difference as somebody would who cannot see them.
+// TestTheAccessibilityTree compares the accessibility tree of the main pages, a review and a
+// confirmation with a golden file. Run it with -update after an intended change of the pages, and
+// read the difference like a user who cannot see them.
 func TestTheAccessibilityTree(t *testing.T) {
 	t.Parallel()
 	s := start(t, "FLAGR_RECORDER_DATAR_TAIL_ENABLED=true", "FLAGR_RECORDER_DATAR_SERVER_NAME=flagr-0")
@@ -129,7 +130,7 @@ func TestTheAccessibilityTree(t *testing.T) {
 	for i := range max(len(gotLines), len(wantLines)) {
 		if i >= len(gotLines) || i >= len(wantLines) || gotLines[i] != wantLines[i] {
 			from := max(0, i-3)
-			t.Fatalf("line %d of %s differs; from there on it is\n%s\nwant\n%s\n(run the test with -update if that is right)", i+1, goldenTree,
+			t.Fatalf("line %d of %s differs; from there on it is\n%s\nwant\n%s\n(run the test with -update if this is intended)", i+1, goldenTree,
 				strings.Join(gotLines[min(from, len(gotLines)):min(i+8, len(gotLines))], "\n"), strings.Join(wantLines[min(from, len(wantLines)):min(i+8, len(wantLines))], "\n"))
 		}
 	}

@@ -1,5 +1,6 @@
-// Package datargolden pins the answers of Datar's endpoints. Two packages serve them: pkg/handler to clients of the
-// server, and pkg/datar/datarhttp to those of other servers. Both are compared with the same file.
+// Package datargolden compares the responses of Datar's endpoints with a golden file. Two packages
+// implement the endpoints: pkg/handler for this server, and pkg/datar/datarhttp for other servers.
+// Both are compared with the same file.
 package datargolden
 
 import (
@@ -27,16 +28,16 @@ const brokenFlag = 500
 // now is the time of all queries.
 var now = time.Date(2026, 3, 31, 14, 30, 0, 0, time.UTC)
 
-// Engine answers the queries of a real engine over fixed counts, and fixed books.
+// Engine answers queries with an engine over fixed counts, and has fixed statistics.
 type Engine struct {
 	*datar.Engine
 	stats datar.Stats
 }
 
-// Stats returns the fixed books.
+// Stats returns the fixed statistics.
 func (e Engine) Stats() datar.Stats { return e.stats }
 
-// store is one that cannot read the counts of one flag.
+// store is a store that cannot read the counts of one flag.
 type store struct{ memstore.Store }
 
 func (s *store) Totals(ctx context.Context, query datar.TotalsQuery) ([]datar.Total, error) {
@@ -55,7 +56,7 @@ func newEngine(t *testing.T, stats datar.Stats) Engine {
 			Count: count, Ingested: ingested, First: at.UnixMilli(), Last: at.UnixMilli(),
 		}
 	}
-	unknown := row(7, 0, 0, now.AddDate(0, 0, -3), 2, 0) // a time that rows of Flagr do not have
+	unknown := row(7, 0, 0, now.AddDate(0, 0, -3), 2, 0) // rows of Flagr have no such time
 	unknown.First, unknown.Last = 0, 0
 	batch := datar.Batch{Writer: "w", Sequence: 1, Rows: []datar.Row{
 		row(1, 11, 21, now.Add(-50*time.Hour), 40, 0),
@@ -90,8 +91,8 @@ func newEngine(t *testing.T, stats datar.Stats) Engine {
 	return Engine{engine, stats}
 }
 
-// books are the fixed ones, by their name in the golden file.
-func books() map[string]datar.Stats {
+// statistics are the fixed statistics, by their name in the golden file.
+func statistics() map[string]datar.Stats {
 	busy := datar.Stats{
 		Recorded: 125_040, Adopted: 3, Stored: 124_876, Pending: 158, Keys: 42, Writer: "1f0c7d0e-5a52-4d0f-9a3e-6a3a7d1c9b10",
 		FlushInterval: time.Minute, Journal: "/var/lib/flagr", OldestPending: now.Add(-time.Second),
@@ -106,14 +107,14 @@ func books() map[string]datar.Stats {
 	}
 }
 
-// dropped has all reasons, as that of an engine.
+// dropped has all reasons, like the statistics of an engine.
 func dropped(capacity, refused int64) map[datar.DropReason]int64 {
 	return map[datar.DropReason]int64{
 		datar.DropCapacity: capacity, datar.DropClosed: 0, datar.DropInvalid: 0, datar.DropUnsaved: 0, datar.DropRefused: refused,
 	}
 }
 
-// requests are played with the statistics "busy".
+// requests are sent with the statistics "busy".
 var requests = []string{
 	"GET /datar/summary",
 	"GET /datar/summary?limit=2",
@@ -172,11 +173,11 @@ type answer struct {
 	Body    json.RawMessage `json:"body,omitempty"`
 }
 
-// Check compares a handler's answers with the golden file. serve returns the handler for an engine, which has its
-// endpoints below prefix. With update it writes the file instead.
+// Check compares a handler's responses with the golden file. serve returns the handler for an
+// engine; its endpoints are below prefix. With update, Check writes the file instead.
 func Check(t *testing.T, prefix string, serve func(Engine) http.Handler, update bool) {
 	t.Helper()
-	all := books()
+	all := statistics()
 	h := serve(newEngine(t, all["busy"]))
 	var got []answer
 	for _, request := range requests {
@@ -184,7 +185,7 @@ func Check(t *testing.T, prefix string, serve func(Engine) http.Handler, update 
 	}
 	for _, name := range []string{"busy", "fresh", "failing", "late"} {
 		a := ask(t, serve(newEngine(t, all[name])), prefix, "GET /datar/status")
-		a.Request += " of books that are " + name
+		a.Request += " with statistics " + name
 		got = append(got, a)
 	}
 	var text bytes.Buffer
@@ -206,7 +207,7 @@ func Check(t *testing.T, prefix string, serve func(Engine) http.Handler, update 
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(string(want), text.String()); diff != "" {
-		t.Errorf("answers differ from %s (-want +got):\n%s", file, diff)
+		t.Errorf("responses differ from %s (-want +got):\n%s", file, diff)
 	}
 }
 
@@ -216,7 +217,7 @@ func ask(t *testing.T, h http.Handler, prefix, request string) answer {
 	rw := httptest.NewRecorder()
 	h.ServeHTTP(rw, httptest.NewRequestWithContext(t.Context(), method, prefix+path, nil))
 	body := bytes.ReplaceAll(bytes.TrimSpace(rw.Body.Bytes()), []byte(prefix+"/datar"), []byte("/datar"))
-	if method == http.MethodHead { // a server sends no body then, whatever the handler writes
+	if method == http.MethodHead { // a server sends no body, regardless of what the handler writes
 		body = nil
 	}
 	if len(body) > 0 && !json.Valid(body) {

@@ -6,12 +6,12 @@ import (
 	"testing"
 )
 
-// Constraint is a recorded constraint and what the recorded server made of it.
+// Constraint is a recorded constraint with the result of the recorded server.
 type Constraint struct {
 	Constraint struct{ Property, Operator, Value string }
-	// Status is that of the answer to its creation.
+	// Status is the status of the response to its creation.
 	Status int
-	// Matched has a digit for each context: 1 if the constraint holds, 0 if not. It is empty if the constraint was refused.
+	// Matched has a digit for each context: 1 if the constraint matches, 0 if not. It is empty if the constraint was rejected.
 	Matched string
 }
 
@@ -31,7 +31,7 @@ func Constraints(t *testing.T) ([]Constraint, []map[string]any) {
 	}
 	constraints := Lines[Constraint](t, "constraint-answers.jsonl")
 	if len(constraints) != len(cases.Constraints) || len(constraints) == 0 {
-		t.Fatalf("%d answers for %d constraints", len(constraints), len(cases.Constraints))
+		t.Fatalf("%d results for %d constraints", len(constraints), len(cases.Constraints))
 	}
 	return constraints, cases.Contexts
 }

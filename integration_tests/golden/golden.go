@@ -1,5 +1,5 @@
-// Package golden reads what was recorded from Flagr, and compares servers with it. pkg/handler does so on its own, and
-// integration_tests on every database.
+// Package golden compares servers with recorded responses of Flagr. pkg/handler uses it in process,
+// and integration_tests on every database.
 package golden
 
 import (
@@ -22,12 +22,13 @@ import (
 	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
 )
 
-// Path is where a recorded file is.
+// Path returns the path of a recorded file.
 func Path(name string) string {
 	return testpath.InRepository("integration_tests", "testdata", "golden", name)
 }
 
-// Lines reads a recorded file with one JSON value per line. Numbers that go into an interface keep their text.
+// Lines reads a recorded file with one JSON value per line. Numbers that are decoded into an
+// interface keep their digits.
 func Lines[T any](t *testing.T, name string) []T {
 	t.Helper()
 	text, err := os.ReadFile(Path(name))
@@ -56,10 +57,12 @@ func decode(text []byte, value any) error {
 	return decoder.Decode(value)
 }
 
-// Call is a call of the walk, below the base path of the API. Without a body, ContentType is empty unless it was sent.
+// Call is a call of a walk, below the base path of the API. Without a body, ContentType is empty
+// unless it was sent.
 type Call struct{ Method, Path, ContentType, Body string }
 
-// Walks has the names of the recorded walks over the API: those of a file of calls and one of answers.
+// Walks has the names of the recorded walks over the API. Each is a file of calls and a file of
+// responses.
 func Walks() map[string][2]string {
 	return map[string][2]string{
 		"chosen": {"calls.jsonl", "transcript.jsonl"},
@@ -67,8 +70,9 @@ func Walks() map[string][2]string {
 	}
 }
 
-// Walk plays a recorded walk over the API on an empty database and compares each answer with the recorded one. Where the
-// recorded server answered a client's mistake with 500, any 4xx is right; of other errors only the status counts.
+// Walk replays a recorded walk over the API on an empty database and compares each response with
+// the recorded one. Where the recorded server returned 500 for a client's error, any 4xx is
+// accepted. For other errors, only the status is compared.
 func Walk(t *testing.T, walk [2]string, play func(Call) (status int, body []byte)) {
 	t.Helper()
 	recorded := Lines[struct {
@@ -121,11 +125,11 @@ func Walk(t *testing.T, walk [2]string, play func(Call) (status int, body []byte
 		}
 	}
 	if played != len(recorded) {
-		t.Errorf("played %d calls of %d", played, len(recorded))
+		t.Errorf("replayed %d calls of %d", played, len(recorded))
 	}
 }
 
-// settle waits until evaluation knows the flags as they are.
+// settle waits until evaluations use the current flags.
 func settle(t *testing.T, play func(Call) (status int, body []byte)) {
 	t.Helper()
 	get := func(path string, into any) {
@@ -136,7 +140,7 @@ func settle(t *testing.T, play func(Call) (status int, body []byte)) {
 	}
 	var flags []struct{ ID int }
 	get("/flags", &flags)
-	newest := make(map[int]int, len(flags)) // from the id of a flag to that of its newest snapshot
+	newest := make(map[int]int, len(flags)) // from the ID of a flag to the ID of its newest snapshot
 	for _, flag := range flags {
 		var snapshots []struct{ ID int }
 		get(fmt.Sprintf("/flags/%d/snapshots?limit=1", flag.ID), &snapshots)
@@ -156,15 +160,15 @@ func settle(t *testing.T, play func(Call) (status int, body []byte)) {
 }
 
 var (
-	// maskedNames are the names of values that differ from run to run.
+	// maskedNames are the names of values that differ between runs.
 	maskedNames  = []string{"updatedAt", "createdAt", "timestamp", "UpdatedAt", "CreatedAt", "DeletedAt", "lastEvaluatedAt", "msg"}
 	generatedKey = regexp.MustCompile(`^k[0-9a-z]{16}$`)
 )
 
-// Mask is a copy of decoded JSON without what differs from run to run.
+// Mask returns a copy of decoded JSON without the values that differ between runs.
 func Mask(value any) any { return mask("", value) }
 
-// mask takes the name that the value has in the object around it.
+// mask gets the name of the value in its object.
 func mask(name string, value any) any {
 	switch v := value.(type) {
 	case nil:

@@ -1,5 +1,5 @@
-// Package mysqldialect runs the stores on go-mysql-server, which understands the SQL of MySQL 8 where MariaDB differs. It
-// is no MySQL: locks, isolation and speed are not what this shows.
+// Package mysqldialect tests the stores on go-mysql-server, which parses the SQL of MySQL 8, also where
+// MariaDB differs. It does not test locks, isolation and speed of MySQL.
 //
-// It is a module of its own, so that the server does not depend on another database.
+// It is a separate module, so that the server does not depend on go-mysql-server.
 package mysqldialect

@@ -33,7 +33,7 @@ func newServer(t *testing.T) string {
 		t.Fatal(err)
 	}
 	database := memory.NewDatabase("flagr")
-	database.EnablePrimaryKeyIndexes() // which foreign keys refer to
+	database.EnablePrimaryKeyIndexes() // for foreign keys
 	provider := memory.NewDBProvider(database)
 	logrus.SetOutput(io.Discard)
 	s, err := server.NewServer(server.Config{Protocol: "tcp", Address: address}, sqle.NewDefault(provider), sql.NewContext, memory.NewSessionBuilder(provider), nil)
@@ -50,7 +50,7 @@ func newServer(t *testing.T) string {
 	return fmt.Sprintf("root@tcp(%s)/flagr", address)
 }
 
-// openStore opens the store of flags, twice: the second time nothing is missing.
+// openStore opens the store of flags twice. The second time, no table is missing.
 func openStore(t *testing.T) *store.Store {
 	t.Helper()
 	dsn := newServer(t)
@@ -96,7 +96,7 @@ func TestFlags(t *testing.T) {
 	ok(nil, s.DeleteFlag(ctx, "ann", 1))
 	ok(s.RestoreFlag(ctx, "ann", 1))
 	if _, err := s.CreateFlag(ctx, "ann", store.NewFlag{Description: "d", Key: "copy"}); !errors.Is(err, entity.ErrDuplicateKey) {
-		t.Errorf("a key was given twice: %v", err)
+		t.Errorf("a key was accepted twice: %v", err)
 	}
 
 	flags, err := s.EvalFlags(ctx)

@@ -26,7 +26,7 @@ func read(t *testing.T, name string) string {
 	return string(text)
 }
 
-// known lists the metrics that the server has: their names stand in its source.
+// known lists the metrics of the server, whose names are in its source.
 func known(t *testing.T) string {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(top, "pkg", "*", "*.go"))
@@ -46,7 +46,7 @@ func known(t *testing.T) string {
 
 var metricName = regexp.MustCompile(`\bflagr_[a-z_]+`)
 
-// check parses a query, and looks for its metrics in the server.
+// check parses a query, and checks that the server has its metrics.
 func check(t *testing.T, source, query string) {
 	t.Helper()
 	query = strings.NewReplacer("$__rate_interval", "5m", "$flag", ".*").Replace(query)

@@ -1,4 +1,4 @@
-// Package testaddress finds addresses for servers that are down at first, or go down and come back.
+// Package testaddress finds addresses for servers that start late or are restarted.
 package testaddress
 
 import (
@@ -8,9 +8,10 @@ import (
 	"testing"
 )
 
-// Unused gives a host:port of this machine where nothing listens. Where all of 127.0.0.0/8 is this machine, as on Linux, the host
-// is one of millions, so that nobody else comes to listen there; elsewhere it is 127.0.0.1. The port is below those that systems
-// give to who asks for any.
+// Unused returns a host:port of this machine on which no process listens. On Linux, where all of
+// 127.0.0.0/8 is this machine, the host is one of millions, so that no other process starts to
+// listen there. Elsewhere it is 127.0.0.1. The port is below those that systems assign
+// automatically.
 func Unused(t testing.TB) string {
 	t.Helper()
 	const tries = 200

@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-// Buffer is such a log. The zero value is empty. Its methods may be called by many goroutines at once.
+// Buffer is a log. The zero value is empty. Its methods may be called concurrently.
 type Buffer struct {
 	mu     sync.Mutex
 	buffer bytes.Buffer
@@ -20,12 +20,12 @@ func (b *Buffer) Write(p []byte) (int, error) {
 	return b.buffer.Write(p)
 }
 
-// String is everything that was written so far.
+// String returns everything written so far.
 func (b *Buffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.buffer.String()
 }
 
-// Count is how often a text is in the log.
+// Count returns how often text is in the log.
 func (b *Buffer) Count(text string) int { return strings.Count(b.String(), text) }

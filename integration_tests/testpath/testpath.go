@@ -1,4 +1,4 @@
-// Package testpath finds files of the repository from tests in any of its packages, also under -trimpath.
+// Package testpath finds files of the repository in tests of any package, also with -trimpath.
 package testpath
 
 import (
@@ -6,8 +6,9 @@ import (
 	"path/filepath"
 )
 
-// InRepository returns the path of a file that is given by its path from the repository's root. The root is the nearest
-// directory above the working directory that holds swagger_gen beside go.mod; without one the path stays relative.
+// InRepository returns the path of a file, given by its path from the repository's root. The root
+// is the nearest directory above the working directory that contains swagger_gen and go.mod.
+// Without one, the path stays relative.
 func InRepository(elements ...string) string {
 	relative := filepath.Join(elements...)
 	directory, err := os.Getwd()

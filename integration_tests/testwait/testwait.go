@@ -1,4 +1,4 @@
-// Package testwait waits in tests for what other goroutines do.
+// Package testwait waits in tests for other goroutines and processes.
 package testwait
 
 import (
@@ -6,13 +6,13 @@ import (
 	"time"
 )
 
-// Until polls until done, and fails the test after a minute.
+// Until polls until done returns true, and fails the test after a minute.
 func Until(t testing.TB, what string, done func() bool) {
 	t.Helper()
 	Within(t, time.Minute, what, done)
 }
 
-// Within polls until done, and fails the test when the limit has passed.
+// Within polls until done returns true, and fails the test after the limit.
 func Within(t testing.TB, limit time.Duration, what string, done func() bool) {
 	t.Helper()
 	deadline := time.After(limit)

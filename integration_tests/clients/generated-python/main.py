@@ -1,6 +1,6 @@
-"""Does the main job with a client that was generated from swagger.yaml, and writes what it saw as JSON.
+"""Runs the main job with a client that was generated from swagger.yaml, and writes the results as JSON.
 
-generated_clients_test.go says what it must be. Usage: main.py URL KEY
+generated_clients_test.go has the expected results. Usage: main.py URL KEY
 """
 
 import json

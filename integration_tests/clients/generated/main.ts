@@ -1,5 +1,5 @@
-// Does the main job with a client that was generated from swagger.yaml, and writes what it saw as JSON.
-// generated_clients_test.go says what it must be. Usage: main.js URL KEY
+// Runs the main job with a client that was generated from swagger.yaml, and writes the results as JSON.
+// generated_clients_test.go has the expected results. Usage: main.js URL KEY
 import { Api, type EvalResult } from "./api.js";
 
 declare const process: { argv: string[] };

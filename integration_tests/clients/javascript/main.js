@@ -1,5 +1,5 @@
-// Manages and evaluates a flag as an application with jsflagr would, and writes what the client returned as JSON.
-// clients_test.go says what it must be. Usage: main.js URL KEY
+// Manages and evaluates a flag as an application with jsflagr would, and writes the results as JSON.
+// clients_test.go has the expected results. Usage: main.js URL KEY
 'use strict';
 
 const {promisify} = require('node:util');
@@ -39,7 +39,7 @@ const resultOf = (r) => ({
   segmentLogs: ((r.evalDebugLog || {}).segmentDebugLogs || []).length,
 });
 
-// evaluate repeats an evaluation until it uses the enabled flag. Before that the flag gives nothing.
+// evaluate repeats an evaluation until it uses the enabled flag. A disabled flag assigns no variant.
 async function evaluate(flagID) {
   const context = flagr.EvalContext.constructFromObject(
     {flagID, entityID: 'anna', entityType: 'user', entityContext: {country: 'NL', age: 30}, enableDebug: true});

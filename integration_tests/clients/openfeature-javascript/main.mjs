@@ -1,11 +1,11 @@
-// Evaluates flags with OpenFeature's web SDK and its OFREP provider. It writes a line of JSON with what it got, and a second
-// one when the event stream has brought a change.
+// Evaluates flags with OpenFeature's web SDK and its OFREP provider. It writes a line of JSON with the
+// results, and a second one after the event stream has sent a change.
 import { OpenFeature, ProviderEvents } from '@openfeature/web-sdk';
 import { OFREPWebProvider } from '@openfeature/ofrep-web-provider';
 
 const [url, apiKey] = process.argv.slice(2);
 
-// What a browser has, and Node.js does not.
+// Objects of browsers that Node.js lacks.
 const stored = new Map();
 globalThis.localStorage = {
   getItem: (key) => stored.get(key) ?? null,
@@ -74,7 +74,7 @@ const evaluate = () => ({
   nobody: short(client.getStringDetails('nobody', 'default')),
 });
 
-// until waits for a condition, since a change of context shows old values first.
+// until waits for a condition, because after a change of context, old values are returned first.
 const until = async (holds) => {
   for (const end = Date.now() + 30_000; !holds() && Date.now() < end;) await new Promise((next) => { setTimeout(next, 20); });
 };

@@ -1,4 +1,4 @@
-"""Evaluates flags with OpenFeature's SDK for Python and its OFREP provider. It writes what it got as JSON."""
+"""Evaluates flags with OpenFeature's SDK for Python and its OFREP provider. It writes the results as JSON."""
 
 import json
 import sys

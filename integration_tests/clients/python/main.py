@@ -1,5 +1,6 @@
-"""Manages and evaluates a flag as an application with the package flagr would, and writes what the client returned as
-JSON. clients_test.go says what it must be. Usage: main.py URL KEY
+"""Manages and evaluates a flag as an application with the package flagr would, and writes the results as JSON.
+
+clients_test.go has the expected results. Usage: main.py URL KEY
 """
 
 import json
@@ -78,7 +79,7 @@ def refusal():
     raise AssertionError("a flag that does not exist was found")
 
 
-# Without a template: the segment of simple_boolean_flag has an empty description, which this client refuses to read.
+# Without a template: the segment of simple_boolean_flag has an empty description, which this client rejects.
 created = flags.create_flag(flagr.CreateFlagRequest(description="made by a client", key=key))
 variant = variants.create_variant(created.id, flagr.CreateVariantRequest(key="blue", attachment={"colour": "#00f"}))
 segment = segments.create_segment(created.id, flagr.CreateSegmentRequest(description="the Dutch", rollout_percent=100))
