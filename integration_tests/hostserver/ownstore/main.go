@@ -34,7 +34,7 @@ func run() error {
 	mux.HandleFunc("GET /hello", func(rw http.ResponseWriter, _ *http.Request) {
 		variant := time.Now().UnixNano()%2 + 1 // your decision
 		engine.Record(datar.Event{FlagID: 1, VariantID: variant})
-		_, _ = fmt.Fprintln(rw, variant) // fails only when the client is gone
+		_, _ = fmt.Fprintln(rw, variant) // fails only if the client has disconnected
 	})
 	server := &http.Server{
 		Addr: cmp.Or(os.Getenv("ADDR"), "localhost:8080"), Handler: datarhttp.Mount(mux, "/api", engine), ReadHeaderTimeout: time.Minute,

@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS counts (
 CREATE TABLE IF NOT EXISTS writers (writer TEXT PRIMARY KEY, sequence INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS store (identity TEXT PRIMARY KEY)`
 
-// openStore creates the tables unless they are there, and with them the identity, which never changes.
+// openStore creates missing tables, and with them the identity, which never changes.
 func openStore(ctx context.Context, file string) (*store, error) {
 	db, err := sql.Open("sqlite", file+"?_pragma=journal_mode(WAL)&_pragma=busy_timeout(10000)")
 	if err != nil {
@@ -46,7 +46,7 @@ func (s *store) prepare(ctx context.Context) error {
 	if _, err := s.db.ExecContext(ctx, tables); err != nil {
 		return err
 	}
-	// One statement, for the case that two processes start at once.
+	// One statement, because two processes may start at the same time.
 	if _, err := s.db.ExecContext(ctx, `INSERT INTO store SELECT ? WHERE NOT EXISTS (SELECT 1 FROM store)`, rand.Text()); err != nil {
 		return err
 	}
@@ -62,14 +62,14 @@ func (s *store) Apply(ctx context.Context, batch datar.Batch) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = tx.Rollback() }() // after a commit it does nothing
-	// This comes first: it also keeps others from sending the same batch meanwhile.
+	defer func() { _ = tx.Rollback() }() // does nothing after a commit
+	// This statement is first: it also blocks others that send the same batch.
 	noted, err := tx.ExecContext(ctx, `INSERT INTO writers VALUES (?, ?)
 		ON CONFLICT (writer) DO UPDATE SET sequence = excluded.sequence WHERE sequence < excluded.sequence`, batch.Writer, batch.Sequence)
 	if err != nil {
 		return err
 	}
-	if n, err := noted.RowsAffected(); err != nil || n == 0 { // it was applied before, and the answer was lost
+	if n, err := noted.RowsAffected(); err != nil || n == 0 { // it was applied before, and the response was lost
 		return err
 	}
 	add, err := tx.PrepareContext(ctx, `INSERT INTO counts VALUES (?, ?, ?, ?, ?, ?, ?, ?)
@@ -87,7 +87,7 @@ func (s *store) Apply(ctx context.Context, batch datar.Batch) error {
 	return tx.Commit()
 }
 
-// groupings are what Totals selects and groups by. A day begins at its first hour, also before 1970.
+// groupings are the columns that Totals selects and groups by. A day begins at its first hour, also before 1970.
 var groupings = map[datar.Dimension]string{
 	datar.ByFlag:    "flag, 0, 0, 0",
 	datar.ByOutcome: "0, variant, segment, 0",

@@ -1,4 +1,4 @@
-// Command plain is the shop as a server of net/http alone.
+// Command plain is the shop as a server of net/http.
 package main
 
 import (
@@ -55,7 +55,7 @@ func run() error {
 		kind := s.Decide(r.FormValue("customer"))
 		engine.Record(datar.Event{FlagID: shop.Recommendations.ID, VariantID: kind, Time: time.Now()})
 		rw.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(rw).Encode(map[string]string{"kind": shop.Kinds[kind]}) // fails only when the client is gone
+		_ = json.NewEncoder(rw).Encode(map[string]string{"kind": shop.Kinds[kind]}) // fails only if the client has disconnected
 	})
 
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
@@ -71,8 +71,8 @@ func run() error {
 		return err
 	case <-ctx.Done():
 	}
-	// Requests first: what they record comes before the last flush.
+	// Requests first, so that the last flush stores what they record.
 	drain, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	return errors.Join(server.Shutdown(drain), engine.Close(context.Background())) // it has its own deadline
+	return errors.Join(server.Shutdown(drain), engine.Close(context.Background())) // has its own deadline
 }

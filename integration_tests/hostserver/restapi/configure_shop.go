@@ -51,5 +51,5 @@ func configureTLS(*tls.Config) {}
 
 func configureServer(*http.Server, string, string) {}
 
-// setupGlobalMiddleware puts everything behind the shop's own access control.
+// setupGlobalMiddleware adds the shop's access control to all paths.
 func setupGlobalMiddleware(handler http.Handler) http.Handler { return shop.Authenticate(handler) }

@@ -1,5 +1,5 @@
-// Package shop is what both hosts of this module have in common: a shop that tries out two kinds of recommendations.
-// It knows nothing of Datar.
+// Package shop is the common part of both hosts of this module: a shop that tests two kinds of recommendations.
+// It does not use Datar.
 package shop
 
 import (
@@ -17,49 +17,49 @@ import (
 	"gorm.io/gorm/logger"
 )
 
-// Experiment is something that the shop tries out on its customers.
+// Experiment is an experiment of the shop.
 type Experiment struct {
 	ID          int64
 	Name, About string
 	Running     bool
 }
 
-// Recommendations is the one experiment of the shop.
+// Recommendations is the only experiment of the shop.
 var Recommendations = Experiment{ID: 7, Name: "recommendations", About: "Bestsellers or similar articles", Running: true}
 
-// Kinds are the kinds of recommendations, by their ids.
+// Kinds are the kinds of recommendations by ID.
 var Kinds = map[int64]string{1: "bestsellers", 2: "similar"}
 
-// Shop is open for customers.
+// Shop is a running shop.
 type Shop struct {
 	// DB is the shop's own database.
 	DB *gorm.DB
-	// Interval is how often the shop does its chores; 0 if SHOP_INTERVAL does not say.
+	// Interval is the flush interval, from SHOP_INTERVAL; 0 is the default.
 	Interval time.Duration
 }
 
-// Decide chooses the kind of recommendations that a customer sees: always the same one.
+// Decide returns the kind of recommendations for a customer, always the same one.
 func (s *Shop) Decide(customer string) (kindID int64) {
 	hash := fnv.New32a()
 	_, _ = hash.Write([]byte(customer)) // documented never to fail
 	return int64(hash.Sum32()%2) + 1
 }
 
-// Authenticate lets requests to next that carry the token SHOP_TOKEN; all others are answered 401. Without SHOP_TOKEN
-// nobody gets in.
+// Authenticate passes requests with the token SHOP_TOKEN to next. Other requests return 401. Without SHOP_TOKEN, all
+// requests return 401.
 func Authenticate(next http.Handler) http.Handler {
 	token := os.Getenv("SHOP_TOKEN")
 	want := []byte("Bearer " + token)
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if token == "" || subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), want) != 1 {
-			http.Error(rw, "who are you?", http.StatusUnauthorized)
+			http.Error(rw, "missing or wrong token", http.StatusUnauthorized)
 			return
 		}
 		next.ServeHTTP(rw, r)
 	})
 }
 
-// Open opens the shop with its database: the one of PostgreSQL that SHOP_POSTGRES names, or the file SHOP_SQLITE.
+// Open opens the shop with its database: PostgreSQL at SHOP_POSTGRES, or the SQLite file SHOP_SQLITE.
 func Open() (*Shop, error) {
 	interval, err := time.ParseDuration(cmp.Or(os.Getenv("SHOP_INTERVAL"), "0s"))
 	if err != nil {

@@ -1,5 +1,5 @@
-// Command tenants is a server with chi that counts for several tenants: each has an engine, and tables of its own in the
-// database that they share.
+// Command tenants is a server with chi that counts for several tenants. Each tenant has an engine, and its own tables in
+// the shared database.
 package main
 
 import (
@@ -28,7 +28,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore"
 )
 
-// tenants are those of this server, by name.
+// tenants are the tenants of this server by name.
 type tenants map[string]tenant
 
 type tenant struct {
@@ -36,7 +36,7 @@ type tenant struct {
 	counts http.Handler // of the engine, below the tenant's path
 }
 
-// open opens a tenant, whose name is fit for the names of its tables: small letters and digits.
+// open opens a tenant. Its name is a part of the names of its tables: lower-case letters and digits.
 func open(ctx context.Context, db *gorm.DB, name string) (tenant, error) {
 	store, err := gormstore.New(ctx, db, gormstore.Options{TablePrefix: name + "_"})
 	if err != nil {
@@ -54,7 +54,7 @@ func open(ctx context.Context, db *gorm.DB, name string) (tenant, error) {
 	return tenant{engine: engine, counts: datarhttp.Mount(nil, "/"+name, engine)}, nil
 }
 
-// router has the paths of all tenants. Access control by tenant is another middleware of the route.
+// router has the paths of all tenants. Add access control by tenant as another middleware of the route.
 func (all tenants) router() http.Handler {
 	router := chi.NewRouter()
 	router.Route("/{tenant}", func(r chi.Router) {
@@ -62,7 +62,7 @@ func (all tenants) router() http.Handler {
 		r.Get("/checkout", func(rw http.ResponseWriter, r *http.Request) {
 			variant := time.Now().UnixNano()%2 + 1 // your decision
 			all[chi.URLParam(r, "tenant")].engine.Record(datar.Event{FlagID: 1, VariantID: variant})
-			_, _ = fmt.Fprintln(rw, variant) // fails only when the client is gone
+			_, _ = fmt.Fprintln(rw, variant) // fails only if the client has disconnected
 		})
 		r.Get("/datar/*", func(rw http.ResponseWriter, r *http.Request) {
 			all[chi.URLParam(r, "tenant")].counts.ServeHTTP(rw, r)
@@ -71,7 +71,7 @@ func (all tenants) router() http.Handler {
 	return router
 }
 
-// known answers 404 to requests for unknown tenants.
+// known returns 404 to requests for unknown tenants.
 func (all tenants) known(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if _, ok := all[chi.URLParam(r, "tenant")]; !ok {
@@ -82,7 +82,7 @@ func (all tenants) known(next http.Handler) http.Handler {
 	})
 }
 
-// close stores what is left of all tenants at once, so that none waits for another one.
+// close stores the remaining counts of all tenants concurrently, so that no tenant waits for another.
 func (all tenants) close(ctx context.Context) error {
 	names := slices.Sorted(maps.Keys(all))
 	failed := make([]error, len(names))
@@ -107,7 +107,7 @@ func openDatabase() (*gorm.DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	pool.SetMaxOpenConns(10) // for all tenants together: an engine takes one while it flushes, and one for a query
+	pool.SetMaxOpenConns(10) // for all tenants: an engine uses one during a flush, and one for a query
 	return db, nil
 }
 
@@ -132,10 +132,10 @@ func run() error {
 		return err
 	case <-ctx.Done():
 	}
-	// Requests first: what they record comes before the last flush.
+	// Requests first, so that the last flush stores what they record.
 	drain, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	return errors.Join(server.Shutdown(drain), all.close(context.Background())) // Close has a deadline of its own
+	return errors.Join(server.Shutdown(drain), all.close(context.Background())) // Close has its own deadline
 }
 
 func main() {
