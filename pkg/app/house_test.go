@@ -305,6 +305,45 @@ func TestNoPackageLevelState(t *testing.T) {
 	}
 }
 
+// TestLocksShowInNames requires that a mutex is embedded in a field "mu struct { sync.Mutex; ... }" with what it protects.
+// A mutex of another name protects something that is no field.
+func TestLocksShowInNames(t *testing.T) {
+	t.Parallel()
+	protectNoField := map[string]string{
+		"recorder/health.go:reporting": "the order of log lines",
+		"datar/forward/keys.go:file":   "a file",
+	}
+	for name, file := range sources(t) {
+		ast.Inspect(file, func(n ast.Node) bool {
+			structure, ok := n.(*ast.StructType)
+			if !ok {
+				return true
+			}
+			for _, field := range structure.Fields.List {
+				if !isMutex(field.Type) {
+					if inner, ok := field.Type.(*ast.StructType); ok && slices.ContainsFunc(inner.Fields.List, isEmbeddedMutex) && !isIdent(field.Names[0], "mu") {
+						t.Errorf("pkg/%s: the fields of a mutex are named %s, want mu", name, field.Names[0].Name)
+					}
+					continue
+				}
+				for _, ident := range field.Names {
+					if protectNoField[name+":"+ident.Name] == "" {
+						t.Errorf(`pkg/%s: a mutex is named %s, want mu struct { sync.Mutex; ... } around what it protects`, name, ident.Name)
+					}
+				}
+			}
+			return true
+		})
+	}
+}
+
+func isEmbeddedMutex(field *ast.Field) bool { return len(field.Names) == 0 && isMutex(field.Type) }
+
+func isMutex(e ast.Expr) bool {
+	selector, ok := e.(*ast.SelectorExpr)
+	return ok && isIdent(selector.X, "sync") && (selector.Sel.Name == "Mutex" || selector.Sel.Name == "RWMutex")
+}
+
 // directives gives the comment's lines that Text leaves out, such as //go:embed.
 func directives(comment *ast.CommentGroup) string {
 	var lines []string

@@ -17,29 +17,34 @@ const (
 // lineBuffer writes lines in batches, because a write costs as much as the rest of an access log line. If the
 // process is killed, the lines of the last lineDelay are lost, so it is not for warnings and errors.
 type lineBuffer struct {
-	out io.Writer
-
-	mu      sync.Mutex // protects the fields below, and out
-	waiting []byte
-	timer   *time.Timer // runs while lines wait; nil at first
+	mu struct {
+		sync.Mutex
+		out     io.Writer
+		waiting []byte
+		timer   *time.Timer // runs while lines wait; nil at first
+	}
 }
 
-func newLineBuffer(out io.Writer) *lineBuffer { return &lineBuffer{out: out} }
+func newLineBuffer(out io.Writer) *lineBuffer {
+	b := &lineBuffer{}
+	b.mu.out = out
+	return b
+}
 
 // Write accepts whole lines. It never returns an error, because callers cannot handle a failing access log.
 func (b *lineBuffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.waiting) == 0 {
-		if b.timer == nil {
-			b.timer = time.AfterFunc(lineDelay, b.flush)
+	if len(b.mu.waiting) == 0 {
+		if b.mu.timer == nil {
+			b.mu.timer = time.AfterFunc(lineDelay, b.flush)
 		} else {
-			b.timer.Reset(lineDelay)
+			b.mu.timer.Reset(lineDelay)
 		}
 	}
-	b.waiting = append(b.waiting, p...)
-	if len(b.waiting) >= lineBytes {
-		b.write()
+	b.mu.waiting = append(b.mu.waiting, p...)
+	if len(b.mu.waiting) >= lineBytes {
+		b.writeLocked()
 	}
 	return len(p), nil
 }
@@ -47,13 +52,13 @@ func (b *lineBuffer) Write(p []byte) (int, error) {
 func (b *lineBuffer) flush() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.write()
+	b.writeLocked()
 }
 
-func (b *lineBuffer) write() {
-	if len(b.waiting) > 0 {
-		_, _ = b.out.Write(b.waiting)
-		b.waiting = b.waiting[:0]
+func (b *lineBuffer) writeLocked() {
+	if len(b.mu.waiting) > 0 {
+		_, _ = b.mu.out.Write(b.mu.waiting)
+		b.mu.waiting = b.mu.waiting[:0]
 	}
 }
 

@@ -23,8 +23,10 @@ var digits = regexp.MustCompile(`\d+`)
 type telemetryLog struct {
 	logger *slog.Logger
 
-	mu   sync.Mutex
-	last map[string]time.Time // by the text of the problem, without digits
+	mu struct {
+		sync.Mutex
+		last map[string]time.Time // by the text of the problem, without digits
+	}
 }
 
 // Handle is safe for concurrent use.
@@ -32,11 +34,11 @@ func (l *telemetryLog) Handle(err error) {
 	text := digits.ReplaceAllString(err.Error(), "#")
 	now := time.Now()
 	l.mu.Lock()
-	last, known := l.last[text]
-	if l.last == nil || !known && len(l.last) >= telemetryProblems {
-		l.last = map[string]time.Time{}
+	last, known := l.mu.last[text]
+	if l.mu.last == nil || !known && len(l.mu.last) >= telemetryProblems {
+		l.mu.last = map[string]time.Time{}
 	}
-	l.last[text] = now
+	l.mu.last[text] = now
 	l.mu.Unlock()
 	if !known || now.Sub(last) >= telemetrySilence {
 		l.logger.Warn("OpenTelemetry reported an error", "error", err)

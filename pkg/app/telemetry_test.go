@@ -34,8 +34,8 @@ func TestProblemsOfOpenTelemetryAreLoggedOnce(t *testing.T) {
 		for i := range 3 * telemetryProblems {
 			log.Handle(fmt.Errorf("%s", strings.Repeat("x", i)))
 		}
-		if len(log.last) > telemetryProblems {
-			t.Errorf("%d problems are remembered", len(log.last))
+		if len(log.mu.last) > telemetryProblems {
+			t.Errorf("%d problems are remembered", len(log.mu.last))
 		}
 	})
 }

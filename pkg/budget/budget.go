@@ -62,8 +62,10 @@ type shareKey struct{}
 // share is the part of a Memory that one request uses.
 type share struct {
 	memory *Memory
-	mu     sync.Mutex
-	taken  int64
+	mu     struct {
+		sync.Mutex
+		taken int64
+	}
 }
 
 // Share returns the context of a request that takes memory with AtLeast, and a function that returns all of it.
@@ -72,8 +74,8 @@ func (m *Memory) Share(ctx context.Context) (_ context.Context, release func()) 
 	return context.WithValue(ctx, shareKey{}, s), func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		m.Release(s.taken)
-		s.taken = 0
+		m.Release(s.mu.taken)
+		s.mu.taken = 0
 	}
 }
 
@@ -87,14 +89,14 @@ func AtLeast(ctx context.Context, n int64) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	more := min(n, s.memory.total) - s.taken
+	more := min(n, s.memory.total) - s.mu.taken
 	if more <= 0 {
 		return nil
 	}
 	if err := s.memory.Take(more); err != nil {
 		return err
 	}
-	s.taken += more
+	s.mu.taken += more
 	return nil
 }
 

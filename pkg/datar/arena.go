@@ -23,18 +23,21 @@ type arena struct {
 	// missing is set when memory of slots is gone, because the file was truncated.
 	missing atomic.Bool
 
-	// The fields below are protected by Engine.mu, like all methods whose names end in Locked:
-	taken int
-	// cells are the cells that are not retired. The slice is appended to or replaced as a whole.
-	cells []*cell
-	// detached: the cells are no longer in a table; they are sent, and then the arena is given up.
-	detached bool
-	// abandoned: the journal was deleted or truncated while in use.
-	abandoned bool
-
-	// The fields below are protected by the flushing lock:
-	writer  writer
-	pending *pending
+	// engineMu has what Engine.mu protects. Methods whose names end in Locked require it.
+	engineMu struct {
+		taken int
+		// cells are the cells that are not retired. The slice is appended to or replaced as a whole.
+		cells []*cell
+		// detached: the cells are no longer in a table; they are sent, and then the arena is given up.
+		detached bool
+		// abandoned: the journal was deleted or truncated while in use.
+		abandoned bool
+	}
+	// flushing has what the flushing lock protects.
+	flushing struct {
+		writer  writer
+		pending *pending
+	}
 }
 
 // writer is an identity under which batches are stored, and the sequence of the newest batch.
@@ -109,16 +112,16 @@ func isFault(cause any) bool {
 
 // takeLocked returns a slot for the key, or nil if none is left.
 func (a *arena) takeLocked(key Key, ms int64) *cell {
-	if a.taken == len(a.slots) || a.missing.Load() {
+	if a.engineMu.taken == len(a.slots) || a.missing.Load() {
 		return nil
 	}
-	s := &a.slots[a.taken]
+	s := &a.slots[a.engineMu.taken]
 	var c *cell
-	if !a.guard(func() { s.take(key, ms); c = newCell(key, a, a.taken) }) {
+	if !a.guard(func() { s.take(key, ms); c = newCell(key, a, a.engineMu.taken) }) {
 		return nil
 	}
-	a.taken++
-	a.cells = append(a.cells, c)
+	a.engineMu.taken++
+	a.engineMu.cells = append(a.engineMu.cells, c)
 	return c
 }
 
@@ -149,7 +152,7 @@ func (a *arena) begin(cells []*cell, except map[*cell]bool, limit int) (more boo
 // freeze builds the next batch from the difference of count and stored for the sorted cells; read returns both for
 // a cell. If there is nothing to send, pending stays nil.
 func (a *arena) freeze(cells []*cell, read func(*cell) (count, stored int64)) {
-	p := &pending{batch: Batch{Writer: a.writer.id, Sequence: a.writer.sequence + 1}}
+	p := &pending{batch: Batch{Writer: a.flushing.writer.id, Sequence: a.flushing.writer.sequence + 1}}
 	a.each(cells, func(c *cell) {
 		count, stored := read(c)
 		if count <= stored {
@@ -172,8 +175,8 @@ func (a *arena) freeze(cells []*cell, read func(*cell) (count, stored int64)) {
 	if a.journal != nil {
 		a.guard(func() { a.journal.begin(p) })
 	}
-	a.writer.sequence++
-	a.pending = p
+	a.flushing.writer.sequence++
+	a.flushing.pending = p
 }
 
 func sortCells(cells []*cell) {
@@ -182,10 +185,10 @@ func sortCells(cells []*cell) {
 
 // settle marks the pending batch as done, and returns the number of evaluations in it.
 func (a *arena) settle() (evaluations int64) {
-	p := a.pending
-	a.pending = nil
+	p := a.flushing.pending
+	a.flushing.pending = nil
 	for _, r := range p.readings {
-		r.cell.settled = r.count
+		r.cell.bothLocks.settled = r.count
 	}
 	a.guard(func() { // a truncated journal is given up, so it does not matter how far this gets
 		for _, r := range p.readings {
@@ -197,9 +200,9 @@ func (a *arena) settle() (evaluations int64) {
 
 // abort takes back the pending batch, which the store refused as a whole. Its number is used again.
 func (a *arena) abort() {
-	p := a.pending
-	a.pending = nil
-	a.writer.sequence--
+	p := a.flushing.pending
+	a.flushing.pending = nil
+	a.flushing.writer.sequence--
 	if a.journal != nil {
 		a.guard(func() { a.journal.abort(p) })
 	}
@@ -210,7 +213,7 @@ func (a *arena) abort() {
 
 // keysLocked returns the number of cells in the table.
 func (a *arena) keysLocked() (n int) {
-	for _, c := range a.cells {
+	for _, c := range a.engineMu.cells {
 		if !c.isStripe {
 			n++
 		}
@@ -220,7 +223,7 @@ func (a *arena) keysLocked() (n int) {
 
 // stripeLocked adds stripes to a cell of the arena, if there is room.
 func (a *arena) stripeLocked(c *cell) {
-	if c.flags.Load()&striped != 0 || a.taken+stripes > len(a.slots)/2 {
+	if c.flags.Load()&striped != 0 || a.engineMu.taken+stripes > len(a.slots)/2 {
 		return
 	}
 	var s [stripes]*cell
@@ -236,7 +239,7 @@ func (a *arena) stripeLocked(c *cell) {
 
 // leftLocked returns the number of evaluations in the arena that are not settled.
 func (a *arena) leftLocked() (evaluations int64) {
-	a.each(a.cells, func(c *cell) { evaluations += c.left() })
+	a.each(a.engineMu.cells, func(c *cell) { evaluations += c.left() })
 	return evaluations
 }
 
@@ -247,7 +250,7 @@ func (a *arena) lost() bool { return a.journal != nil && (a.missing.Load() || !a
 // there are none.
 func (a *arena) earliestLocked() time.Time {
 	first := int64(maxMilli)
-	for _, c := range a.cells {
+	for _, c := range a.engineMu.cells {
 		first = min(first, c.first.Load())
 	}
 	return time.UnixMilli(first)
@@ -257,24 +260,24 @@ func (a *arena) earliestLocked() time.Time {
 // left to send.
 func (a *arena) retireLocked(now Hour) {
 	if a.missing.Load() {
-		a.cells = nil // everything that could be read was sent
+		a.engineMu.cells = nil // everything that could be read was sent
 		return
 	}
-	kept := make([]*cell, 0, len(a.cells))
-	a.each(a.cells, func(c *cell) {
-		if (!a.detached && c.key.hour() == now) || (!c.slot.retire(c.settled) && c.left() > 0) {
+	kept := make([]*cell, 0, len(a.engineMu.cells))
+	a.each(a.engineMu.cells, func(c *cell) {
+		if (!a.engineMu.detached && c.key.hour() == now) || (!c.slot.retire(c.bothLocks.settled) && c.left() > 0) {
 			kept = append(kept, c)
 		}
 	})
-	a.cells = kept
+	a.engineMu.cells = kept
 }
 
 // sealLocked ends counting in the arena. It requires the flushing lock, too.
 func (a *arena) sealLocked() {
-	a.detached = true
-	a.each(a.cells, func(c *cell) {
-		c.final = c.slot.seal()
-		c.sealed = true
+	a.engineMu.detached = true
+	a.each(a.engineMu.cells, func(c *cell) {
+		c.bothLocks.final = c.slot.seal()
+		c.bothLocks.sealed = true
 		c.flags.Or(changed)
 	})
 }

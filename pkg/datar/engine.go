@@ -40,7 +40,7 @@ type Engine struct {
 	early, wantSpare chan struct{}
 	maxRows          int // of a batch
 
-	// mu protects its fields, writes to table, and the fields of arenas and cells that are documented as such.
+	// mu protects its fields, writes to table, and what is named engineMu in arenas and tables.
 	mu struct {
 		sync.Mutex
 		// arenas are those that have something to send, or may get it. The last one takes new keys unless it is
@@ -73,11 +73,13 @@ type Engine struct {
 		lostJournals int
 	}
 
-	// flushing is a lock whose waiters can give up. The goroutine that has put a token into it may send batches,
-	// and owns refused and reporter.
-	flushing chan struct{}
-	refused  map[Key]bool // keys without hours that were logged as refused
-	reporter reporter
+	// flushing is a lock whose waiters can give up: the goroutine that has put a token into it may send batches. It
+	// protects its fields, and what is named flushing in arenas and invalidEvent.
+	flushing struct {
+		token    chan struct{}
+		refused  map[Key]bool // keys without hours that were logged as refused
+		reporter reporter
+	}
 
 	start   sync.Once
 	stop    chan struct{} // closed by Close to end the background goroutines
@@ -104,13 +106,12 @@ func New(options Options) (*Engine, error) {
 		early:     make(chan struct{}, 1),
 		wantSpare: make(chan struct{}, 1),
 		maxRows:   arenaSlots,
-		refused:   map[Key]bool{},
-		flushing:  make(chan struct{}, 1),
 		stop:      make(chan struct{}),
 		stopped:   make(chan struct{}),
 		closed:    make(chan struct{}),
 	}
 	e.mu.since = options.Now()
+	e.flushing.token, e.flushing.refused = make(chan struct{}, 1), map[Key]bool{}
 	e.details, _ = capability[DetailStore](options.Store)
 	_, counters := capability[CounterStore](options.Store)
 	e.abilities = abilities{details: e.details != nil, counters: counters}
@@ -125,7 +126,7 @@ func New(options Options) (*Engine, error) {
 		}
 	}
 	if e.details != nil {
-		e.reporter = newReporter(options)
+		e.flushing.reporter = newReporter(options)
 	}
 	return e, nil
 }

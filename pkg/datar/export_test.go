@@ -33,9 +33,9 @@ const ArenaSlots = arenaSlots
 func (e *Engine) CrashInBegin(written int, begun bool) {
 	e.mu.Lock()
 	a := e.newestLocked()
-	cells := a.cells
+	cells := a.engineMu.cells
 	e.mu.Unlock()
-	sequence := a.writer.sequence + 1
+	sequence := a.flushing.writer.sequence + 1
 	for i, c := range cells {
 		if i == written {
 			break
@@ -51,7 +51,7 @@ func (e *Engine) CrashInBegin(written int, begun bool) {
 // LateAdd counts in a slot of the engine as a Record does that was held up before its addition, and calls f between the
 // addition and its taking back.
 func (e *Engine) LateAdd(f func()) {
-	s := e.mu.arenas[len(e.mu.arenas)-1].cells[0].slot
+	s := e.mu.arenas[len(e.mu.arenas)-1].engineMu.cells[0].slot
 	s.count.Add(1)
 	f()
 	s.count.Add(-1)
@@ -62,12 +62,12 @@ func (e *Engine) LateAdd(f func()) {
 func (e *Engine) CrashWhileNoting(pick func() bool) {
 	e.mu.Lock()
 	for _, a := range e.mu.arenas {
-		if a.journal == nil || a.pending != nil {
+		if a.journal == nil || a.flushing.pending != nil {
 			continue
 		}
-		for _, c := range a.cells {
+		for _, c := range a.engineMu.cells {
 			if pick() {
-				a.journal.sent[(a.writer.sequence+1)%readings][c.index].Store(c.counted())
+				a.journal.sent[(a.flushing.writer.sequence+1)%readings][c.index].Store(c.counted())
 			}
 		}
 	}
@@ -80,7 +80,7 @@ func (e *Engine) StripeAll() {
 	e.mu.Lock()
 	var cells []*cell
 	if a := e.newestLocked(); a != nil {
-		cells = slices.Clone(a.cells)
+		cells = slices.Clone(a.engineMu.cells)
 	}
 	e.mu.Unlock()
 	for _, c := range cells {
@@ -95,7 +95,7 @@ func (e *Engine) Stripes() (n int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, a := range e.mu.arenas {
-		for _, c := range a.cells {
+		for _, c := range a.engineMu.cells {
 			if c.isStripe && c.counted() > 0 {
 				n++
 			}

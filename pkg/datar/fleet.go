@@ -81,7 +81,7 @@ func (e *Engine) serverRecords(ctx context.Context) ([]ServerRecord, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the records of servers: %w", err)
 	}
-	records = slices.DeleteFunc(records, func(r ServerRecord) bool { return r.Run == e.reporter.run })
+	records = slices.DeleteFunc(records, func(r ServerRecord) bool { return r.Run == e.flushing.reporter.run })
 	return sortedRecords(append(records, e.currentRecord())), nil
 }
 
@@ -292,7 +292,7 @@ func (e *Engine) Servers(ctx context.Context) ([]ServerRecord, error) {
 	now := e.options.Now()
 	for i := range records {
 		r := &records[i]
-		if r.Run == e.reporter.run && r.Pending == 0 {
+		if r.Run == e.flushing.reporter.run && r.Pending == 0 {
 			r.LastFlush = r.At
 		}
 		if lag > 0 {

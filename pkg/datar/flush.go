@@ -31,14 +31,14 @@ func (e *Engine) untilClosed(ctx context.Context) (context.Context, context.Canc
 
 func (e *Engine) lockFlushing(ctx context.Context) error {
 	select {
-	case e.flushing <- struct{}{}:
+	case e.flushing.token <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("wait for the running flush: %w", ctx.Err())
 	}
 }
 
-func (e *Engine) unlockFlushing() { <-e.flushing }
+func (e *Engine) unlockFlushing() { <-e.flushing.token }
 
 // flush sends all counts. It requires the flushing lock.
 func (e *Engine) flush(ctx context.Context) error {
@@ -47,7 +47,7 @@ func (e *Engine) flush(ctx context.Context) error {
 	e.mu.Lock()
 	arenas := slices.Clone(e.mu.arenas)
 	e.mu.Unlock()
-	e.reporter.begin(e.Stats())
+	e.flushing.reporter.begin(e.Stats())
 	e.logInvalid()
 
 	var err error
@@ -102,11 +102,11 @@ func (e *Engine) finish(started time.Time, lost map[*arena]bool, err error) {
 
 // isDue reports whether an arena has something to send.
 func (e *Engine) isDue(a *arena) bool {
-	if a.pending != nil {
+	if a.flushing.pending != nil {
 		return true
 	}
 	e.mu.Lock()
-	cells := a.cells
+	cells := a.engineMu.cells
 	e.mu.Unlock()
 	return slices.ContainsFunc(cells, func(c *cell) bool { return c.flags.Load()&changed != 0 })
 }
@@ -116,31 +116,31 @@ func (e *Engine) isDue(a *arena) bool {
 // are flushed afterward.
 func (e *Engine) flushArena(ctx context.Context, a *arena, started time.Time, after []*arena) error {
 	e.mu.Lock()
-	cells := a.cells
+	cells := a.engineMu.cells
 	e.mu.Unlock()
 	sent := map[*cell]bool{}
 	limit := e.maxRows
 	begun := false // this flush began the pending batch
-	for more := true; more || a.pending != nil; {
-		if a.pending == nil {
+	for more := true; more || a.flushing.pending != nil; {
+		if a.flushing.pending == nil {
 			begun = true
-			if more = a.begin(cells, sent, limit); a.pending == nil {
+			if more = a.begin(cells, sent, limit); a.flushing.pending == nil {
 				continue
 			}
 			if e.details != nil {
 				all := !more && !slices.ContainsFunc(after, e.isDue)
-				a.pending.batch.Server = e.record(started, a.pending.evaluations(), all)
+				a.flushing.pending.batch.Server = e.record(started, a.flushing.pending.evaluations(), all)
 			}
 		} else {
 			more = true
-			if e.details != nil && a.pending.batch.Server == nil {
+			if e.details != nil && a.flushing.pending.batch.Server == nil {
 				// It was adopted, and a journal has no records. If this process is killed before the next batch,
 				// the statistics include what this one stored.
-				a.pending.batch.Server = e.record(started, a.pending.evaluations(), false)
+				a.flushing.pending.batch.Server = e.record(started, a.flushing.pending.evaluations(), false)
 			}
 		}
-		refused, err := e.apply(ctx, a.pending.batch)
-		p := a.pending
+		refused, err := e.apply(ctx, a.flushing.pending.batch)
+		p := a.flushing.pending
 		rows := len(p.batch.Rows)
 		switch {
 		case err == nil:
@@ -193,29 +193,29 @@ func (e *Engine) logRefused(row Row, err error) {
 	const most = 1000
 	key := row.Key
 	key.Hour = 0
-	if len(e.refused) < most && !e.refused[key] {
-		e.refused[key] = true
+	if len(e.flushing.refused) < most && !e.flushing.refused[key] {
+		e.flushing.refused[key] = true
 		e.options.Logger.Error("datar: the store refused a count, which is dropped; further ones of the same flag, variant and segment are not logged",
 			"flag", key.FlagID, "variant", key.VariantID, "segment", key.SegmentID, "hour", row.Hour.Time(), "evaluations", row.Count, "error", err)
 	}
 }
 
 // settle marks the pending batch of the arena as done, and updates the statistics.
-func (e *Engine) settle(a *arena, book func(evaluations int64)) {
+func (e *Engine) settle(a *arena, count func(evaluations int64)) {
 	e.mu.Lock() // Stats must be consistent
 	defer e.mu.Unlock()
-	book(a.settle())
+	count(a.settle())
 }
 
 // abandonLocked ends counting in journals that were changed from outside, as lost reports, so that a new one is
 // created. It also does so while the store is unavailable, because a kill would lose the counts of the old one.
 func (e *Engine) abandonLocked(lost map[*arena]bool) {
 	for _, a := range e.mu.arenas {
-		if !a.abandoned && (lost[a] || a.missing.Load()) {
+		if !a.engineMu.abandoned && (lost[a] || a.missing.Load()) {
 			e.options.Logger.Warn("datar: a journal was deleted or truncated while in use, a new one is created; if it was truncated, counts since the last flush are lost",
 				"journal", a.journal.path)
 			e.mu.lostJournals++
-			a.abandoned = true
+			a.engineMu.abandoned = true
 			e.detachLocked(a)
 		}
 	}
@@ -230,16 +230,16 @@ func (e *Engine) retireLocked(now Hour) (done []*arena) {
 	keys := 0
 	oldest, latest := endOfTime, Hour(0)
 	for _, a := range e.mu.arenas {
-		if a.detached || e.mu.oldest < now || e.mu.latest > now {
+		if a.engineMu.detached || e.mu.oldest < now || e.mu.latest > now {
 			a.retireLocked(now)
 		}
-		if !a.detached {
+		if !a.engineMu.detached {
 			keys += a.keysLocked()
-			for _, c := range a.cells {
+			for _, c := range a.engineMu.cells {
 				oldest, latest = min(oldest, c.key.hour()), max(latest, c.key.hour())
 			}
 		}
-		if len(a.cells) > 0 || (a == newest && !a.detached) {
+		if len(a.engineMu.cells) > 0 || (a == newest && !a.engineMu.detached) {
 			arenas = append(arenas, a)
 		} else {
 			done = append(done, a)
@@ -262,7 +262,7 @@ func (e *Engine) giveUp(a *arena) {
 			e.options.Logger.Warn("datar: a journal whose counts are stored cannot be removed; it is harmless", "journal", a.journal.path, "error", err)
 			return
 		}
-		if a.abandoned {
+		if a.engineMu.abandoned {
 			return
 		}
 	}
@@ -271,13 +271,13 @@ func (e *Engine) giveUp(a *arena) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.mu.writers = append(e.mu.writers, a.writer)
+	e.mu.writers = append(e.mu.writers, a.flushing.writer)
 }
 
 // finalFlush stores the last counts and ends counting, so that each evaluation recorded meanwhile is stored, or
 // kept in the journal, or dropped and counted.
 func (e *Engine) finalFlush(ctx context.Context) error {
-	e.flushing <- struct{}{} // a flush that holds it ends with the engine's lifetime
+	e.flushing.token <- struct{}{} // a flush that holds it ends with the engine's lifetime
 	defer e.unlockFlushing()
 
 	err := retry(ctx, e.flushCounts)
@@ -293,7 +293,7 @@ func (e *Engine) finalFlush(ctx context.Context) error {
 	}
 	e.mu.Unlock()
 	if err == nil {
-		e.reporter.ended = true
+		e.flushing.reporter.ended = true
 		err = retry(ctx, e.flushCounts)
 	}
 	e.unknown.drop()

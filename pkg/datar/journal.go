@@ -113,7 +113,7 @@ func createJournal(dir, database string, w writer, slots int) (_ *arena, err err
 	copy(h.writer[:], w.id)
 	h.checksum = h.sum()
 	h.begun.Store(w.sequence)
-	a.writer = w
+	a.flushing.writer = w
 	if err := lockFile(file); err != nil {
 		return nil, fmt.Errorf("lock journal: %w", err)
 	}
@@ -157,7 +157,7 @@ func (j *journal) begin(p *pending) {
 func (j *journal) abort(p *pending) {
 	sent := j.sent[p.batch.Sequence%readings]
 	for _, r := range p.readings {
-		sent[r.cell.index].Store(r.cell.settled)
+		sent[r.cell.index].Store(r.cell.bothLocks.settled)
 	}
 }
 
@@ -225,8 +225,8 @@ func openJournal(path, database, writer string, of abilities) (_ *arena, err err
 	if err != nil {
 		return nil, err
 	}
-	a.writer.id = writer
-	a.detached = true
+	a.flushing.writer.id = writer
+	a.engineMu.detached = true
 	a.counters = of.counters
 	var damage error
 	if !a.guard(func() { damage = a.recover(of.details) }) {
@@ -309,18 +309,18 @@ func (a *arena) recover(details bool) error {
 				key = key.event()
 			}
 			c := newCell(key, a, i)
-			c.settled = stored
+			c.bothLocks.settled = stored
 			c.flags.Or(changed)
-			a.cells = append(a.cells, c)
+			a.engineMu.cells = append(a.engineMu.cells, c)
 		}
 	}
 	if begun == 0 {
 		return nil
 	}
-	sortCells(a.cells)
-	a.writer.sequence = begun - 1
-	a.freeze(a.cells, func(c *cell) (int64, int64) { return inFlight[c.index].Load(), c.settled })
-	a.writer.sequence = begun // even if nothing was in flight
+	sortCells(a.engineMu.cells)
+	a.flushing.writer.sequence = begun - 1
+	a.freeze(a.engineMu.cells, func(c *cell) (int64, int64) { return inFlight[c.index].Load(), c.bothLocks.settled })
+	a.flushing.writer.sequence = begun // even if nothing was in flight
 	return nil
 }
 

@@ -147,19 +147,20 @@ func (e *Engine) recordSlow(key Key, ms, n int64) addition {
 
 // invalidEvent is the first invalid event. A flush logs it, because Record does no I/O.
 type invalidEvent struct {
-	key    Key
-	ms     int64
-	count  int64
-	logged bool // protected by the flushing lock
+	key   Key
+	ms    int64
+	count int64
+	// flushing has what the flushing lock protects.
+	flushing struct{ logged bool }
 }
 
 // logInvalid requires the flushing lock.
 func (e *Engine) logInvalid() {
 	i := e.invalid.Load()
-	if i == nil || i.logged {
+	if i == nil || i.flushing.logged {
 		return
 	}
-	i.logged = true
+	i.flushing.logged = true
 	e.options.Logger.Warn("datar: an event is not valid and was dropped, further ones are only counted; want a flag of at least 1, no negative id, "+
 		"an outcome that fits the variant, a time from 1970 to the next hour, and a count of 0 to 1,000,000,000",
 		"flag", i.key.FlagID, "variant", i.key.VariantID, "segment", i.key.SegmentID, "outcome", i.key.Outcome, "time", time.UnixMilli(i.ms).UTC(), "count", i.count)
@@ -203,8 +204,8 @@ func (e *Engine) cellForLocked(key Key, ms int64) *cell {
 	}
 	e.mu.oldest, e.mu.latest = min(e.mu.oldest, key.Hour), max(e.mu.latest, key.Hour)
 	e.mu.keys++
-	if t.hasRoom() {
-		t.put(c)
+	if t.hasRoomLocked() {
+		t.putLocked(c)
 	} else {
 		e.rebuildTableLocked()
 	}
@@ -226,7 +227,8 @@ func (e *Engine) takeSlotLocked(key Key, ms int64) *cell {
 		}
 		a := e.mu.spare
 		if e.mu.spare = nil; a == nil {
-			a = &arena{slots: make([]slot, e.arenaSlots()), writer: e.newWriterLocked(), counters: e.abilities.counters}
+			a = &arena{slots: make([]slot, e.arenaSlots()), counters: e.abilities.counters}
+			a.flushing.writer = e.newWriterLocked()
 			if e.options.Journal.Dir != "" && !e.mu.inMemory {
 				e.mu.inMemory = true
 				signal(e.wantSpare)
@@ -238,7 +240,7 @@ func (e *Engine) takeSlotLocked(key Key, ms int64) *cell {
 
 // newestLocked returns the arena that takes new keys, or nil.
 func (e *Engine) newestLocked() *arena {
-	if n := len(e.mu.arenas); n > 0 && !e.mu.arenas[n-1].detached {
+	if n := len(e.mu.arenas); n > 0 && !e.mu.arenas[n-1].engineMu.detached {
 		return e.mu.arenas[n-1]
 	}
 	return nil
@@ -258,10 +260,10 @@ func (e *Engine) arenaSlots() int { return min(arenaSlots, e.options.MaxKeys) }
 
 // detachLocked removes the cells of the arena from the table. Their counts are still sent.
 func (e *Engine) detachLocked(a *arena) {
-	if a.detached {
+	if a.engineMu.detached {
 		return
 	}
-	a.detached = true
+	a.engineMu.detached = true
 	e.mu.keys -= a.keysLocked()
 	e.rebuildTableLocked()
 }
@@ -270,12 +272,12 @@ func (e *Engine) detachLocked(a *arena) {
 func (e *Engine) rebuildTableLocked() {
 	t := newTable(e.mu.keys)
 	for _, a := range e.mu.arenas {
-		if a.detached {
+		if a.engineMu.detached {
 			continue
 		}
-		for _, c := range a.cells {
+		for _, c := range a.engineMu.cells {
 			if !c.isStripe {
-				t.put(c)
+				t.putLocked(c)
 			}
 		}
 	}

@@ -37,7 +37,8 @@ func CleanServerName(name string) string {
 }
 
 // reporter writes the record of a server to the store, with the batches of arenas. It also writes its own batches,
-// with data that is in no arena. Their writer is the run. It requires the flushing lock.
+// with data that is in no arena. Their writer is the run. It requires the flushing lock, except for its first four
+// fields, which never change.
 type reporter struct {
 	name     string
 	kind     ServerKind
@@ -96,7 +97,7 @@ func keptName(path, name string) string {
 // record returns the record of a batch that stores this many evaluations. With all, nothing recorded before the
 // flush started is left to send. It requires the flushing lock.
 func (e *Engine) record(started time.Time, evaluations int64, all bool) *ServerRecord {
-	r := &e.reporter
+	r := &e.flushing.reporter
 	newest := e.newRecord(r.base)
 	record := &newest
 	record.Ended = r.ended
@@ -123,7 +124,7 @@ func (e *Engine) record(started time.Time, evaluations int64, all bool) *ServerR
 
 // newRecord returns a record without counts.
 func (e *Engine) newRecord(s Stats) ServerRecord {
-	r := &e.reporter
+	r := &e.flushing.reporter
 	record := ServerRecord{
 		Name: r.name, Run: r.run, Kind: r.kind, Start: toMilli(r.start), At: toMilli(e.options.Now()),
 		FlushInterval: e.options.FlushInterval, LastFlush: toMilli(s.LastFlush), Adopted: s.Adopted, Dropped: map[string]int64{},
@@ -145,7 +146,7 @@ func toMilli(t time.Time) time.Time {
 // report sends data that is in no arena: unknown keys, and the server's record if no batch had it for a while, so
 // that others know that the server is running. It requires the flushing lock.
 func (e *Engine) report(ctx context.Context, started time.Time) error {
-	r := &e.reporter
+	r := &e.flushing.reporter
 	for e.details != nil && (r.pending != nil || e.unknown.isPending() || e.isRecordDue(started)) {
 		if r.pending == nil {
 			rows, readings := e.unknown.begin(r.limit)
@@ -192,15 +193,15 @@ func (e *recordError) Unwrap() error { return e.err }
 
 // isRecordDue reports whether the store's record of this server is old, with some tolerance for early timers.
 func (e *Engine) isRecordDue(started time.Time) bool {
-	if e.reporter.ended {
-		return !e.reporter.told
+	if e.flushing.reporter.ended {
+		return !e.flushing.reporter.told
 	}
-	return started.Sub(e.reporter.reported) >= e.options.FlushInterval*3/4
+	return started.Sub(e.flushing.reporter.reported) >= e.options.FlushInterval*3/4
 }
 
 // reportedBy records that the store has a batch.
 func (e *Engine) reportedBy(b Batch) {
 	if b.Server != nil {
-		e.reporter.reported, e.reporter.told = b.Server.At, b.Server.Ended
+		e.flushing.reporter.reported, e.flushing.reporter.told = b.Server.At, b.Server.Ended
 	}
 }

@@ -31,7 +31,7 @@ func (e *Engine) needsSpareLocked() bool {
 		return false
 	}
 	newest := e.newestLocked()
-	return newest == nil || newest.journal == nil || newest.taken >= len(newest.slots)/4
+	return newest == nil || newest.journal == nil || newest.engineMu.taken >= len(newest.slots)/4
 }
 
 // prepareSpare creates a spare arena if one is needed, at most once a minute after a failure. Keys that were
@@ -82,7 +82,7 @@ func (e *Engine) noteSpareFailure(now time.Time, w writer, err error) {
 	defer e.mu.Unlock()
 	e.mu.makingSpare, e.mu.spareFailed = false, now
 	e.mu.writers = append(e.mu.writers, w)
-	if newest := e.newestLocked(); newest != nil && newest.journal != nil && newest.taken < len(newest.slots) {
+	if newest := e.newestLocked(); newest != nil && newest.journal != nil && newest.engineMu.taken < len(newest.slots) {
 		return // the current journal still has room
 	}
 	e.mu.inMemory = true

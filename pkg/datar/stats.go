@@ -74,7 +74,7 @@ func (e *Engine) Stats() Stats {
 	}
 	for _, a := range e.mu.arenas {
 		s.Pending += a.leftLocked()
-		s.Writer = a.writer.id
+		s.Writer = a.flushing.writer.id
 	}
 	if s.Pending > 0 {
 		s.OldestPending = e.mu.since

@@ -31,13 +31,15 @@ type cell struct {
 	isStripe    bool   // of another cell, and not in the table
 	arena       *arena // keeps the memory of slot
 	index       int    // of slot within arena
-	// settled is a copy of slot.stored that truncation of a file cannot change. Writing it requires the flushing
-	// lock and mu, and reading it requires one of them.
-	settled int64
-	// sealed: slot accepts no more counts, and final is the last count. The slot itself may briefly have a greater
-	// count, until a late Record has taken back its addition. Both are protected like settled.
-	sealed bool
-	final  int64
+	// bothLocks has what the flushing lock and Engine.mu protect: writing requires both, reading one of them.
+	bothLocks struct {
+		// settled is a copy of slot.stored that truncation of a file cannot change.
+		settled int64
+		// sealed: slot accepts no more counts, and final is the last count. The slot itself may briefly have a
+		// greater count, until a late Record has taken back its addition.
+		sealed bool
+		final  int64
+	}
 	// stripes are set before the flag striped, and never change afterward.
 	stripes *[stripes]*cell
 	// lap is the time of the last evaluation at which the count reached a multiple of busyCounts, in Unix milliseconds.
@@ -143,8 +145,8 @@ func stripeOfGoroutine() int {
 
 // counted returns the count of the cell.
 func (c *cell) counted() int64 {
-	if c.sealed {
-		return c.final
+	if c.bothLocks.sealed {
+		return c.bothLocks.final
 	}
 	return c.slot.counted()
 }
@@ -154,7 +156,7 @@ func (c *cell) base() int64 {
 	if c.slot.flagID.Load() == 0 { // the file was truncated before the slot, and later counts start at 0
 		return c.slot.stored.Load()
 	}
-	return c.settled
+	return c.bothLocks.settled
 }
 
 // left returns the number of evaluations that are not settled. It is never negative, even if truncation reset the
@@ -164,8 +166,8 @@ func (c *cell) left() int64 {
 	return max(0, c.counted()-base)
 }
 
-// table maps keys to cells, with open addressing and linear probing. Readers take no lock. Writers, who hold
-// Engine.mu, put cells only into empty places; to remove cells or to grow, they publish a new table.
+// table maps keys to cells, with open addressing and linear probing. Readers take no lock. Writers hold Engine.mu
+// and put cells only into empty places; to remove cells or to grow, they publish a new table.
 //
 // With many keys, a Record waits for memory most of the time. So places are small, and stay in the caches of a
 // processor. A found has a cell and its slot, so that both are fetched at the same time and not one after the
@@ -176,7 +178,10 @@ type table struct {
 	// with most other keys. 0 is empty.
 	places []atomic.Uint32
 	found  []found
-	used   int // of found; protected by Engine.mu
+	// engineMu has what Engine.mu protects.
+	engineMu struct {
+		used int // of found
+	}
 }
 
 // found has what Record needs for a key. It does not change once it has a place.
@@ -212,19 +217,19 @@ func (t *table) get(key packedKey) found {
 	}
 }
 
-// put requires hasRoom.
-func (t *table) put(c *cell) {
+// putLocked requires hasRoomLocked.
+func (t *table) putLocked(c *cell) {
 	mask, hash := uint64(len(t.places)-1), c.key.hash()
 	i := hash & mask
 	for t.places[i].Load() != 0 {
 		i = (i + 1) & mask
 	}
-	t.found[t.used] = found{c, c.slot}
-	t.used++
-	t.places[i].Store(uint32(hash>>32)&^uint32(mask) | uint32(t.used))
+	t.found[t.engineMu.used] = found{c, c.slot}
+	t.engineMu.used++
+	t.places[i].Store(uint32(hash>>32)&^uint32(mask) | uint32(t.engineMu.used))
 }
 
-func (t *table) hasRoom() bool { return t.used < len(t.found) }
+func (t *table) hasRoomLocked() bool { return t.engineMu.used < len(t.found) }
 
 // packedKey is a Key in four words, which are faster to compare and hash than its seven parts.
 type packedKey struct {

@@ -69,11 +69,13 @@ type Cache struct {
 	failure  failure             // of the last refresh; the zero value if it succeeded
 	problems map[string]struct{} // of the snapshot, already logged
 
-	mu      sync.Mutex // protects the fields below
-	stopped bool
-	cancel  context.CancelFunc
-	done    chan struct{} // closed when no goroutine is running; nil if none was started
-	looked  chan struct{} // closed when the next refresh has ended; nil if no call waits for it
+	mu struct {
+		sync.Mutex
+		stopped bool
+		cancel  context.CancelFunc
+		done    chan struct{} // closed when no goroutine is running; nil if none was started
+		looked  chan struct{} // closed when the next refresh has ended; nil if no call waits for it
+	}
 }
 
 // State is a snapshot and its version.
@@ -123,8 +125,8 @@ func (c *Cache) Start(ctx context.Context) error {
 	}
 	if err != nil {
 		c.mu.Lock()
-		c.cancel()
-		c.done = nil
+		c.mu.cancel()
+		c.mu.done = nil
 		c.mu.Unlock()
 		close(done)
 		return fmt.Errorf("load flags: %w", err)
@@ -140,24 +142,24 @@ func (c *Cache) begin(ctx context.Context) (running context.Context, done chan s
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case c.stopped:
+	case c.mu.stopped:
 		return nil, nil, errors.New("evaluation cache was stopped")
-	case c.done != nil:
+	case c.mu.done != nil:
 		return nil, nil, errors.New("evaluation cache is already started")
 	}
-	running, c.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	c.done = make(chan struct{})
-	return running, c.done, nil
+	running, c.mu.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	c.mu.done = make(chan struct{})
+	return running, c.mu.done, nil
 }
 
 // Stop ends the refreshes and waits for them, until ctx ends and its error is returned. The snapshot stays. Stop
 // may be called more than once, and before Start.
 func (c *Cache) Stop(ctx context.Context) error {
 	c.mu.Lock()
-	c.stopped = true
-	done := c.done
+	c.mu.stopped = true
+	done := c.mu.done
 	if done != nil {
-		c.cancel()
+		c.mu.cancel()
 	}
 	c.mu.Unlock()
 	if done == nil {
@@ -182,15 +184,15 @@ func (c *Cache) State() *State { return c.state.Load() }
 // running.
 func (c *Cache) Look(ctx context.Context) {
 	c.mu.Lock()
-	if c.stopped || c.done == nil {
+	if c.mu.stopped || c.mu.done == nil {
 		c.mu.Unlock()
 		return
 	}
-	done := c.done
-	if c.looked == nil {
-		c.looked = make(chan struct{})
+	done := c.mu.done
+	if c.mu.looked == nil {
+		c.mu.looked = make(chan struct{})
 	}
-	looked := c.looked
+	looked := c.mu.looked
 	c.mu.Unlock()
 	select {
 	case c.wanted <- struct{}{}:
@@ -210,8 +212,8 @@ func (c *Cache) refreshWaited(ctx context.Context) error {
 	default:
 	}
 	c.mu.Lock()
-	looked := c.looked
-	c.looked = nil
+	looked := c.mu.looked
+	c.mu.looked = nil
 	c.mu.Unlock()
 	err := c.refresh(ctx)
 	if looked != nil {

@@ -18,10 +18,12 @@ import (
 type clock struct {
 	shared atomic.Int64 // 0: read the clock
 
-	// The fields below are protected by Engine.mu.
-	millisecond int64 // of the last reading
-	reads       int   // in that millisecond
-	expiry      *time.Timer
+	// engineMu has what Engine.mu protects.
+	engineMu struct {
+		millisecond int64 // of the last reading
+		reads       int   // in that millisecond
+		expiry      *time.Timer
+	}
 }
 
 // denseReads is large, so that the timer, which takes a microsecond or two, is cheap compared with that many
@@ -37,7 +39,7 @@ const (
 	clockShared
 )
 
-// now returns the time. If the source is clockRead, call wasRead.
+// now returns the time. If the source is clockRead, call wasReadLocked.
 func (c *clock) now() (int64, source) {
 	if ms := c.shared.Load(); ms != 0 {
 		return ms, clockShared
@@ -45,18 +47,18 @@ func (c *clock) now() (int64, source) {
 	return time.Now().UnixMilli(), clockRead
 }
 
-// wasRead counts readings, and starts to share a reading if they are dense. It requires Engine.mu.
-func (c *clock) wasRead(ms int64) {
-	if ms != c.millisecond {
-		c.millisecond, c.reads = ms, 0
+// wasReadLocked counts readings, and starts to share a reading if they are dense. It requires Engine.mu.
+func (c *clock) wasReadLocked(ms int64) {
+	if ms != c.engineMu.millisecond {
+		c.engineMu.millisecond, c.engineMu.reads = ms, 0
 	}
-	if c.reads++; c.reads != denseReads {
+	if c.engineMu.reads++; c.engineMu.reads != denseReads {
 		return
 	}
 	c.shared.Store(time.Now().UnixMilli())
-	if c.expiry == nil {
-		c.expiry = time.AfterFunc(time.Millisecond, func() { c.shared.Store(0) })
+	if c.engineMu.expiry == nil {
+		c.engineMu.expiry = time.AfterFunc(time.Millisecond, func() { c.shared.Store(0) })
 	} else {
-		c.expiry.Reset(time.Millisecond)
+		c.engineMu.expiry.Reset(time.Millisecond)
 	}
 }

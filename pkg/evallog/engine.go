@@ -135,20 +135,22 @@ type Engine struct {
 	seed    uint64 // of the hashes
 	clock   clock
 
-	// mu protects the fields below. Lookup, counting, the check of the size and the swap of the tables all require
-	// it, so that no count can reach a table that was already taken. Nothing else runs under it: no I/O and no
-	// encoding.
-	mu sync.Mutex
-	// keys counts evaluations in full, degraded counts them without their targeting key.
-	keys, degraded *table
-	// hourEnd is the end of the UTC hour in which the first of them was recorded, in Unix milliseconds.
-	hourEnd int64
-	// past has the counts of an hour that ended since the last flush, or is nil.
-	past    *past
-	closing bool
-	books   books
-	// invalid is the first invalid evaluation, or nil.
-	invalid *invalid
+	// mu protects its fields, and what is named engineMu in clock. Lookup, counting, the check of the size and the
+	// swap of the tables all require it, so that no count can reach a table that was already taken. Nothing else
+	// runs under it: no I/O and no encoding.
+	mu struct {
+		sync.Mutex
+		// keys counts evaluations in full, degraded counts them without their targeting key.
+		keys, degraded *table
+		// hourEnd is the end of the UTC hour in which the first of them was recorded, in Unix milliseconds.
+		hourEnd int64
+		// past has the counts of an hour that ended since the last flush, or is nil.
+		past       *past
+		closing    bool
+		statistics statistics
+		// invalid is the first invalid evaluation, or nil.
+		invalid *invalid
+	}
 
 	// full has an element from the time at which a table reaches flushKeys until that table is taken.
 	full     chan struct{}
@@ -172,8 +174,8 @@ type Engine struct {
 // past has the tables of an hour that has ended.
 type past struct{ keys, degraded *table }
 
-// books has the statistics. Full and degraded evaluations move to dropped if they are lost later.
-type books struct {
+// statistics are the counts of Stats. Full and degraded evaluations move to dropped if they are lost later.
+type statistics struct {
 	full, degraded, adopted int64
 	delivered               int64 // of full and degraded
 	dropped                 map[DropReason]int64
@@ -191,7 +193,6 @@ func New(options Options) (*Engine, error) {
 	e := &Engine{
 		options:  options,
 		seed:     mathrand.Uint64(),
-		books:    books{dropped: map[DropReason]int64{}},
 		full:     make(chan struct{}, 1),
 		requests: make(chan chan error),
 		stop:     make(chan struct{}),
@@ -199,7 +200,8 @@ func New(options Options) (*Engine, error) {
 		closed:   make(chan struct{}),
 		outbox:   outbox{writer: newWriterID()},
 	}
-	e.keys, e.degraded = newTable(e.seed), newTable(e.seed)
+	e.mu.keys, e.mu.degraded = newTable(e.seed), newTable(e.seed)
+	e.mu.statistics.dropped = map[DropReason]int64{}
 	e.lifetime, e.end = context.WithCancel(context.Background())
 	if options.SpoolDir != "" {
 		if err := e.openSpool(); err != nil {
@@ -241,16 +243,16 @@ func (e *Engine) Record(evaluation Evaluation) {
 
 	e.mu.Lock()
 	if from == clockRead {
-		e.clock.wasRead(ms)
+		e.clock.wasReadLocked(ms)
 	}
-	if number := e.keys.find(hash, &key, p); number != 0 && stated && ms >= 0 && ms < e.hourEnd && !e.closing {
-		e.keys.add(number, ms, message)
-		e.books.full++
+	if number := e.mu.keys.find(hash, &key, p); number != 0 && stated && ms >= 0 && ms < e.mu.hourEnd && !e.mu.closing {
+		e.mu.keys.add(number, ms, message)
+		e.mu.statistics.full++
 	} else {
 		if from == clockShared {
 			ms = time.Now().UnixMilli() // so that a key that occurs once is dated exactly
 		}
-		e.recordSlowly(hash, &key, p, stated, ms, message)
+		e.recordSlowlyLocked(hash, &key, p, stated, ms, message)
 	}
 	e.mu.Unlock()
 }
@@ -276,30 +278,30 @@ func (e *Engine) identify(k *Key, key *texts) (parts, bool) {
 	return p, k.stated()
 }
 
-// recordSlowly counts an evaluation whose key has no bucket, or after the end of the hour, or which must not be
-// counted. It requires mu.
-func (e *Engine) recordSlowly(hash uint32, key *texts, p parts, stated bool, ms int64, message string) {
+// recordSlowlyLocked counts an evaluation whose key has no bucket, or after the end of the hour, or which must not
+// be counted.
+func (e *Engine) recordSlowlyLocked(hash uint32, key *texts, p parts, stated bool, ms int64, message string) {
 	longest := max(len(key.flag), len(key.variant), len(key.allocation), len(key.targeting), len(key.errorCode))
 	switch {
-	case e.closing:
-		e.books.dropped[DropClosed]++
+	case e.mu.closing:
+		e.mu.statistics.dropped[DropClosed]++
 		return
 	case !stated, longest > maxText, ms < 0, ms > lastMilli:
-		e.books.dropped[DropInvalid]++
-		if e.invalid == nil {
-			e.invalid = &invalid{flag: strings.Clone(key.flag[:min(len(key.flag), maxMessage)]), stated: stated, longest: longest, ms: ms}
+		e.mu.statistics.dropped[DropInvalid]++
+		if e.mu.invalid == nil {
+			e.mu.invalid = &invalid{flag: strings.Clone(key.flag[:min(len(key.flag), maxMessage)]), stated: stated, longest: longest, ms: ms}
 		}
 		return
 	}
-	if ms >= e.hourEnd {
-		e.endHour()
+	if ms >= e.mu.hourEnd {
+		e.endHourLocked()
 	}
-	number := e.keys.find(hash, key, p)
+	number := e.mu.keys.find(hash, key, p)
 	switch {
 	case number != 0:
-	case e.keys.keys < maxKeys && (e.keys.keys < maxKeysPerFlag || e.keys.keysOf(key.flag) < maxKeysPerFlag):
-		number = e.keys.insert(hash, key, p, ms)
-		if e.keys.keys == flushKeys {
+	case e.mu.keys.keys < maxKeys && (e.mu.keys.keys < maxKeysPerFlag || e.mu.keys.keysOf(key.flag) < maxKeysPerFlag):
+		number = e.mu.keys.insert(hash, key, p, ms)
+		if e.mu.keys.keys == flushKeys {
 			// One call for each table gets here, and its evaluation is in the table when the table is taken.
 			select {
 			case e.full <- struct{}{}:
@@ -307,11 +309,11 @@ func (e *Engine) recordSlowly(hash uint32, key *texts, p parts, stated bool, ms 
 			}
 		}
 	default:
-		e.degrade(key, p, ms, message)
+		e.degradeLocked(key, p, ms, message)
 		return
 	}
-	e.keys.add(number, ms, message)
-	e.books.full++
+	e.mu.keys.add(number, ms, message)
+	e.mu.statistics.full++
 }
 
 // invalid describes an invalid evaluation. A flush logs it, because Record does no I/O.
@@ -326,7 +328,7 @@ type invalid struct {
 // logInvalid runs in the goroutine of run.
 func (e *Engine) logInvalid() {
 	e.mu.Lock()
-	i := e.invalid
+	i := e.mu.invalid
 	if i == nil || i.logged {
 		e.mu.Unlock()
 		return
@@ -347,23 +349,23 @@ func (e *Engine) logInvalid() {
 	e.options.Logger.Warn("evallog: an evaluation is invalid and was dropped, further ones are only counted", "flag", i.flag, "wrong", wrong)
 }
 
-// endHour begins new tables if the current ones are of an hour that has ended. Otherwise these counts would be
+// endHourLocked begins new tables if the current ones are of an hour that has ended. Otherwise these counts would be
 // delivered in the next hour, because a row belongs to the hour of its last evaluation. This matters while
 // deliveries fail and tables are old. A caller's clock that is ahead does not end an hour, and neither does a
-// second hour before a flush. It requires mu.
-func (e *Engine) endHour() {
+// second hour before a flush.
+func (e *Engine) endHourLocked() {
 	now := time.Now()
-	if now.UnixMilli() < e.hourEnd {
+	if now.UnixMilli() < e.mu.hourEnd {
 		return
 	}
-	if e.keys.keys > 0 {
-		if e.past != nil {
+	if e.mu.keys.keys > 0 {
+		if e.mu.past != nil {
 			return
 		}
-		e.past = &past{e.keys, e.degraded}
-		e.keys, e.degraded = newTable(e.seed), newTable(e.seed)
+		e.mu.past = &past{e.mu.keys, e.mu.degraded}
+		e.mu.keys, e.mu.degraded = newTable(e.seed), newTable(e.seed)
 	}
-	e.hourEnd = now.Truncate(time.Hour).Add(time.Hour).UnixMilli()
+	e.mu.hourEnd = now.Truncate(time.Hour).Add(time.Hour).UnixMilli()
 }
 
 // cut shortens a message between two characters to a copy that does not keep the whole message in memory.
@@ -375,21 +377,21 @@ func cut(message string) string {
 	return strings.Clone(message[:end])
 }
 
-// degrade counts an evaluation without its targeting key, because there is no room for its key. It requires mu.
-func (e *Engine) degrade(key *texts, p parts, ms int64, message string) {
+// degradeLocked counts an evaluation without its targeting key, because there is no room for its key.
+func (e *Engine) degradeLocked(key *texts, p parts, ms int64, message string) {
 	key.targeting = ""
 	p &^= hasTargeting
 	hash := hashKey(e.seed, key, p)
-	number := e.degraded.find(hash, key, p)
+	number := e.mu.degraded.find(hash, key, p)
 	if number == 0 {
-		if e.degraded.keys >= maxDegradedKeys {
-			e.books.dropped[DropCapacity]++
+		if e.mu.degraded.keys >= maxDegradedKeys {
+			e.mu.statistics.dropped[DropCapacity]++
 			return
 		}
-		number = e.degraded.insert(hash, key, p, ms)
+		number = e.mu.degraded.insert(hash, key, p, ms)
 	}
-	e.degraded.add(number, ms, message)
-	e.books.degraded++
+	e.mu.degraded.add(number, ms, message)
+	e.mu.statistics.degraded++
 }
 
 // Stats is the state of an engine. Full + Degraded + the sum of Dropped is always the number of returned calls of
@@ -428,19 +430,19 @@ func (s Stats) DroppedTotal() int64 {
 func (e *Engine) Stats() Stats {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	keys := e.keys.keys + e.degraded.keys
-	if e.past != nil {
-		keys += e.past.keys.keys + e.past.degraded.keys
+	keys := e.mu.keys.keys + e.mu.degraded.keys
+	if e.mu.past != nil {
+		keys += e.mu.past.keys.keys + e.mu.past.degraded.keys
 	}
 	return Stats{
-		Full:           e.books.full,
-		Degraded:       e.books.degraded,
-		Dropped:        maps.Clone(e.books.dropped),
-		Adopted:        e.books.adopted,
-		Pending:        e.books.full + e.books.degraded - e.books.delivered,
-		PendingBatches: e.books.batches,
+		Full:           e.mu.statistics.full,
+		Degraded:       e.mu.statistics.degraded,
+		Dropped:        maps.Clone(e.mu.statistics.dropped),
+		Adopted:        e.mu.statistics.adopted,
+		Pending:        e.mu.statistics.full + e.mu.statistics.degraded - e.mu.statistics.delivered,
+		PendingBatches: e.mu.statistics.batches,
 		Keys:           keys,
-		LastFlush:      e.books.lastFlush,
-		LastError:      e.books.lastError,
+		LastFlush:      e.mu.statistics.lastFlush,
+		LastError:      e.mu.statistics.lastError,
 	}
 }

@@ -22,7 +22,7 @@ func (e *Engine) IsUnlocked() bool {
 
 // TableBytes is the memory of the keys that are counted in full, without what their strings point to.
 func (e *Engine) TableBytes() int {
-	t := e.keys
+	t := e.mu.keys
 	return len(t.chunks)*bucketsPerChunk*int(unsafe.Sizeof(bucket{})) + cap(t.chunks)*int(unsafe.Sizeof(t.chunks[0])) +
 		4*(len(t.index)+len(t.flags))
 }

@@ -92,7 +92,7 @@ func (e *Engine) Close(ctx context.Context) error {
 		e.deadline = deadline
 		timer := time.AfterFunc(time.Until(deadline), e.end)
 		e.mu.Lock()
-		e.closing = true
+		e.mu.closing = true
 		e.mu.Unlock()
 		close(e.stop)
 		go func() {
@@ -157,7 +157,7 @@ func (e *Engine) flush(now bool) error {
 	if next := e.outbox.next; failing && time.Now().Before(next) && (!now || next.Equal(e.outbox.asked)) {
 		e.mu.Lock()
 		defer e.mu.Unlock()
-		return e.books.lastError
+		return e.mu.statistics.lastError
 	}
 	return e.deliver()
 }
@@ -166,20 +166,20 @@ func (e *Engine) flush(now bool) error {
 func (e *Engine) hourEnded() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.past != nil || e.keys.keys > 0 && time.Now().UnixMilli() >= e.hourEnd
+	return e.mu.past != nil || e.mu.keys.keys > 0 && time.Now().UnixMilli() >= e.mu.hourEnd
 }
 
 // take converts the counts to batches, at the end of the outbox.
 func (e *Engine) take() {
 	e.mu.Lock()
-	all := []past{{e.keys, e.degraded}}
-	if e.past != nil {
-		all = []past{*e.past, all[0]}
+	all := []past{{e.mu.keys, e.mu.degraded}}
+	if e.mu.past != nil {
+		all = []past{*e.mu.past, all[0]}
 	}
-	if e.keys.keys > 0 { // otherwise degraded is also empty
-		e.keys, e.degraded = newTable(e.seed), newTable(e.seed)
+	if e.mu.keys.keys > 0 { // otherwise degraded is also empty
+		e.mu.keys, e.mu.degraded = newTable(e.seed), newTable(e.seed)
 	}
-	e.past, e.hourEnd = nil, 0
+	e.mu.past, e.mu.hourEnd = nil, 0
 	select {
 	case <-e.full: // it was for these tables
 	default:
@@ -252,7 +252,7 @@ func (e *Engine) shift() {
 func (e *Engine) count() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.books.batches = len(e.outbox.waiting)
+	e.mu.statistics.batches = len(e.outbox.waiting)
 }
 
 // deliver writes the outbox, in order, until it is empty or an attempt fails.
@@ -282,7 +282,7 @@ func (e *Engine) deliver() error {
 	e.outbox.failures = 0
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.books.lastFlush, e.books.lastError = time.Now(), nil
+	e.mu.statistics.lastFlush, e.mu.statistics.lastError = time.Now(), nil
 	return nil
 }
 
@@ -321,7 +321,7 @@ func (e *Engine) failed(err error) {
 		e.options.Logger.Warn("evallog: delivery failed, the counts are kept and retried", "error", err)
 	}
 	e.mu.Lock()
-	e.books.lastError = err
+	e.mu.statistics.lastError = err
 	e.mu.Unlock()
 	e.save()
 }
@@ -330,7 +330,7 @@ func (e *Engine) failed(err error) {
 func (e *Engine) settle(batch Batch, refused *RefusedError) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.books.delivered += batch.Evaluations()
+	e.mu.statistics.delivered += batch.Evaluations()
 	if refused == nil {
 		return
 	}
@@ -341,17 +341,17 @@ func (e *Engine) settle(batch Batch, refused *RefusedError) {
 		}
 		dropped[r.Index] = true
 		row := batch.Rows[r.Index]
-		e.books.delivered -= row.Count
+		e.mu.statistics.delivered -= row.Count
 		if row.Degraded {
-			e.books.degraded -= row.Count
+			e.mu.statistics.degraded -= row.Count
 		} else {
-			e.books.full -= row.Count
+			e.mu.statistics.full -= row.Count
 		}
 		reason := r.Reason
-		if _, known := e.books.dropped[reason]; !known && len(e.books.dropped) >= maxReasons {
+		if _, known := e.mu.statistics.dropped[reason]; !known && len(e.mu.statistics.dropped) >= maxReasons {
 			reason = DropOther
 		}
-		e.books.dropped[reason] += row.Count
+		e.mu.statistics.dropped[reason] += row.Count
 	}
 }
 

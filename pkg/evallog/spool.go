@@ -54,17 +54,17 @@ func (e *Engine) openSpool() error {
 		for _, b := range f.batches {
 			for _, r := range b.Rows {
 				if r.Degraded {
-					e.books.degraded += r.Count
+					e.mu.statistics.degraded += r.Count
 				} else {
-					e.books.full += r.Count
+					e.mu.statistics.full += r.Count
 				}
 			}
 		}
-		e.books.adopted += f.evaluations()
+		e.mu.statistics.adopted += f.evaluations()
 		e.enqueue(f)
 	}
 	if len(found) > 0 {
-		e.options.Logger.Info("evallog: found undelivered batches in the spool", "flushes", len(found), "evaluations", e.books.adopted)
+		e.options.Logger.Info("evallog: found undelivered batches in the spool", "flushes", len(found), "evaluations", e.mu.statistics.adopted)
 	}
 	return nil
 }

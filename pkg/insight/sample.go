@@ -63,11 +63,13 @@ type Sampler struct {
 	queue chan sampled
 	// rates are counters that the low bits of flag IDs select. Each has a second since 1970 and the
 	// number of evaluations sampled in it.
-	rates    [sampleRates]atomic.Uint64
-	mu       sync.Mutex // guards the fields below
-	examined map[flagHour]int64
-	stops    map[stopKey]int64
-	since    datar.Hour // hours before it were dropped
+	rates [sampleRates]atomic.Uint64
+	mu    struct {
+		sync.Mutex
+		examined map[flagHour]int64
+		stops    map[stopKey]int64
+		since    datar.Hour // hours before it were dropped
+	}
 }
 
 type sampled struct {
@@ -89,7 +91,9 @@ type stopKey struct {
 // NewSampler returns a Sampler whose sample begins at start. It explains nothing until Run is
 // called.
 func NewSampler(start time.Time) *Sampler {
-	return &Sampler{queue: make(chan sampled, sampleQueue), examined: map[flagHour]int64{}, stops: map[stopKey]int64{}, since: datar.HourOf(start)}
+	s := &Sampler{queue: make(chan sampled, sampleQueue)}
+	s.mu.examined, s.mu.stops, s.mu.since = map[flagHour]int64{}, map[stopKey]int64{}, datar.HourOf(start)
+	return s
 }
 
 // Observe adds an evaluation to the sample if it matched no segment, and if fewer than 5
@@ -147,27 +151,27 @@ func (s *Sampler) explain(taken sampled) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at := flagHour{taken.flagID, taken.hour}
-	if at.hour < s.since {
+	if at.hour < s.mu.since {
 		return
 	}
-	s.forget(at.hour - sampleHours)
-	for len(s.stops)+len(stops) > sampleEntries && s.since < at.hour {
-		s.forget(s.oldest() + 1)
+	s.forgetLocked(at.hour - sampleHours)
+	for len(s.mu.stops)+len(stops) > sampleEntries && s.mu.since < at.hour {
+		s.forgetLocked(s.oldestLocked() + 1)
 	}
-	if len(s.stops)+len(stops) > sampleEntries {
+	if len(s.mu.stops)+len(stops) > sampleEntries {
 		return
 	}
-	s.examined[at]++
+	s.mu.examined[at]++
 	for _, stop := range stops {
-		s.stops[stopKey{at, stop}]++
+		s.mu.stops[stopKey{at, stop}]++
 	}
 }
 
-// oldest returns the first hour of the sample. The caller must hold mu.
-func (s *Sampler) oldest() datar.Hour {
+// oldestLocked returns the first hour of the sample.
+func (s *Sampler) oldestLocked() datar.Hour {
 	first := true
 	var oldest datar.Hour
-	for k := range s.examined {
+	for k := range s.mu.examined {
 		if first || k.hour < oldest {
 			first, oldest = false, k.hour
 		}
@@ -175,20 +179,20 @@ func (s *Sampler) oldest() datar.Hour {
 	return oldest
 }
 
-// forget drops the hours before an hour. The caller must hold mu.
-func (s *Sampler) forget(before datar.Hour) {
-	if before <= s.since {
+// forgetLocked drops the hours before an hour.
+func (s *Sampler) forgetLocked(before datar.Hour) {
+	if before <= s.mu.since {
 		return
 	}
-	s.since = before
-	for k := range s.examined {
+	s.mu.since = before
+	for k := range s.mu.examined {
 		if k.hour < before {
-			delete(s.examined, k)
+			delete(s.mu.examined, k)
 		}
 	}
-	for k := range s.stops {
+	for k := range s.mu.stops {
 		if k.hour < before {
-			delete(s.stops, k)
+			delete(s.mu.stops, k)
 		}
 	}
 }
@@ -198,15 +202,15 @@ func (s *Sampler) forget(before datar.Hour) {
 func (s *Sampler) Reasons(flagID int64, flag *entity.Flag, from, to datar.Hour) *Reasons {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	from = max(from, s.since)
+	from = max(from, s.mu.since)
 	r := &Reasons{FlagID: flagID, From: from.Time(), To: to.Time(), Segments: []SegmentReasons{}}
-	for k, n := range s.examined {
+	for k, n := range s.mu.examined {
 		if k.flagID == flagID && k.hour >= from && k.hour < to {
 			r.Examined += n
 		}
 	}
 	bySegment := map[int64]map[int64]*ConstraintReasons{}
-	for k, n := range s.stops {
+	for k, n := range s.mu.stops {
 		if k.flagID != flagID || k.hour < from || k.hour >= to {
 			continue
 		}

@@ -28,14 +28,16 @@ const (
 
 // cache keeps values that do not change, or change slowly.
 type cache struct {
-	mu sync.Mutex
-	// histories maps flags to the History as of their newest snapshot.
-	histories map[int64]cachedHistory
-	// layouts maps flags to their layouts, without the variants of their buckets, which take 8 KB
-	// per segment.
-	layouts map[int64]cachedLayout
-	everAt  time.Time
-	ever    map[int64]time.Time // when flags were last requested; zero if unknown
+	mu struct {
+		sync.Mutex
+		// histories maps flags to the History as of their newest snapshot.
+		histories map[int64]cachedHistory
+		// layouts maps flags to their layouts, without the variants of their buckets, which take
+		// 8 KB per segment.
+		layouts map[int64]cachedLayout
+		everAt  time.Time
+		ever    map[int64]time.Time // when flags were last requested; zero if unknown
+	}
 }
 
 type cachedHistory struct {
@@ -54,7 +56,7 @@ type cachedLayout struct {
 // from the cache.
 func (s *Service) layoutsOf(flags []*entity.Flag) map[int64]cachedLayout {
 	s.cache.mu.Lock()
-	kept := s.cache.layouts
+	kept := s.cache.mu.layouts
 	s.cache.mu.Unlock()
 	layouts := make(map[int64]cachedLayout, len(flags))
 	for _, f := range flags {
@@ -68,7 +70,7 @@ func (s *Service) layoutsOf(flags []*entity.Flag) map[int64]cachedLayout {
 		layouts[int64(f.ID)] = l
 	}
 	s.cache.mu.Lock()
-	s.cache.layouts = layouts
+	s.cache.mu.layouts = layouts
 	s.cache.mu.Unlock()
 	return layouts
 }
@@ -78,7 +80,7 @@ func (s *Service) layoutsOf(flags []*entity.Flag) map[int64]cachedLayout {
 func (s *Service) historyOf(ctx context.Context, flag *entity.Flag, t Timeline, now time.Time) (History, error) {
 	id := int64(flag.ID)
 	s.cache.mu.Lock()
-	kept, ok := s.cache.histories[id]
+	kept, ok := s.cache.mu.histories[id]
 	s.cache.mu.Unlock()
 	if ok && len(t) > 0 && kept.snapshotID == t[len(t)-1].SnapshotID {
 		return kept.history, nil
@@ -118,10 +120,10 @@ func (s *Service) keepHistory(flagID int64, h cachedHistory) {
 	const most = 20_000
 	s.cache.mu.Lock()
 	defer s.cache.mu.Unlock()
-	if s.cache.histories == nil || len(s.cache.histories) >= most {
-		s.cache.histories = map[int64]cachedHistory{}
+	if s.cache.mu.histories == nil || len(s.cache.mu.histories) >= most {
+		s.cache.mu.histories = map[int64]cachedHistory{}
 	}
-	s.cache.histories[flagID] = h
+	s.cache.mu.histories[flagID] = h
 }
 
 // days returns the number of days that count as lately.
@@ -513,7 +515,7 @@ func (f *FlagState) countFindings(rows []datar.Row, layout *eval.Layout, t Timel
 // the last call.
 func (s *Service) histories(ctx context.Context, flags []*entity.Flag, now time.Time) (map[int64]cachedHistory, error) {
 	s.cache.mu.Lock()
-	kept := maps.Clone(s.cache.histories)
+	kept := maps.Clone(s.cache.mu.histories)
 	s.cache.mu.Unlock()
 	histories := make(map[int64]cachedHistory, len(flags))
 	var missing []int64
@@ -552,8 +554,8 @@ func (s *Service) histories(ctx context.Context, flags []*entity.Flag, now time.
 // ever returns which flags were requested before the last days, and when last.
 func (s *Service) ever(ctx context.Context, sp span) (map[int64]time.Time, error) {
 	s.cache.mu.Lock()
-	age := sp.now.Sub(s.cache.everAt)
-	kept := s.cache.ever
+	age := sp.now.Sub(s.cache.mu.everAt)
+	kept := s.cache.mu.ever
 	s.cache.mu.Unlock()
 	if kept != nil && age >= 0 && age < everTTL {
 		return kept, nil
@@ -574,7 +576,7 @@ func (s *Service) ever(ctx context.Context, sp span) (map[int64]time.Time, error
 		ever[rows[i].FlagID] = later(ever[rows[i].FlagID], milli(rows[i].Last))
 	}
 	s.cache.mu.Lock()
-	s.cache.everAt, s.cache.ever = sp.now, ever
+	s.cache.mu.everAt, s.cache.mu.ever = sp.now, ever
 	s.cache.mu.Unlock()
 	return ever, nil
 }

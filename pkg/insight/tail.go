@@ -35,12 +35,18 @@ var ErrTailFull = errors.New("the live tail has as many listeners as it can have
 // Tail sends the evaluations of this server to listeners. It does not store them.
 type Tail struct {
 	listeners atomic.Int32 // makes Observe cheap while there are no listeners
-	mu        sync.RWMutex
-	byFlag    map[int64]map[*Listener]struct{}
+	mu        struct {
+		sync.RWMutex
+		byFlag map[int64]map[*Listener]struct{}
+	}
 }
 
 // NewTail returns a Tail without listeners.
-func NewTail() *Tail { return &Tail{byFlag: map[int64]map[*Listener]struct{}{}} }
+func NewTail() *Tail {
+	t := &Tail{}
+	t.mu.byFlag = map[int64]map[*Listener]struct{}{}
+	return t
+}
 
 // Listener receives the evaluations of one flag.
 type Listener struct {
@@ -85,10 +91,10 @@ func (t *Tail) Listen(flagID int64) (*Listener, error) {
 		return nil, ErrTailFull
 	}
 	t.listeners.Add(1)
-	if t.byFlag[flagID] == nil {
-		t.byFlag[flagID] = map[*Listener]struct{}{}
+	if t.mu.byFlag[flagID] == nil {
+		t.mu.byFlag[flagID] = map[*Listener]struct{}{}
 	}
-	t.byFlag[flagID][l] = struct{}{}
+	t.mu.byFlag[flagID][l] = struct{}{}
 	return l, nil
 }
 
@@ -96,12 +102,12 @@ func (t *Tail) Listen(flagID int64) (*Listener, error) {
 func (l *Listener) Close() {
 	l.tail.mu.Lock()
 	defer l.tail.mu.Unlock()
-	if _, ok := l.tail.byFlag[l.flagID][l]; !ok {
+	if _, ok := l.tail.mu.byFlag[l.flagID][l]; !ok {
 		return
 	}
-	delete(l.tail.byFlag[l.flagID], l)
-	if len(l.tail.byFlag[l.flagID]) == 0 {
-		delete(l.tail.byFlag, l.flagID)
+	delete(l.tail.mu.byFlag[l.flagID], l)
+	if len(l.tail.mu.byFlag[l.flagID]) == 0 {
+		delete(l.tail.mu.byFlag, l.flagID)
 	}
 	l.tail.listeners.Add(-1)
 }
@@ -118,7 +124,7 @@ func (t *Tail) Observe(r *eval.Result) {
 	}
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	listeners := t.byFlag[r.FlagID]
+	listeners := t.mu.byFlag[r.FlagID]
 	if len(listeners) == 0 {
 		return
 	}

@@ -63,15 +63,19 @@ type Evaluations struct {
 	sinks  []EvaluationSink
 	series series[evaluationKey, func()]
 
-	// The fields below are protected by the lock of series.
-	entityTypes map[string]struct{}
-	beyond      map[evaluationKey]func() // of entity types beyond the limits
-	count       int                      // of keys in series and beyond
+	// seriesMu has what series.mu protects.
+	seriesMu struct {
+		entityTypes map[string]struct{}
+		beyond      map[evaluationKey]func() // of entity types beyond the limits
+		count       int                      // of keys in series and beyond
+	}
 }
 
 // NewEvaluations returns an Evaluations that counts in all sinks.
 func NewEvaluations(sinks ...EvaluationSink) *Evaluations {
-	return &Evaluations{sinks: sinks, entityTypes: map[string]struct{}{}, beyond: map[evaluationKey]func(){}}
+	e := &Evaluations{sinks: sinks}
+	e.seriesMu.entityTypes, e.seriesMu.beyond = map[string]struct{}{}, map[evaluationKey]func(){}
+	return e
 }
 
 // Observe counts one evaluation.
@@ -96,15 +100,15 @@ func (e *Evaluations) Observe(r *eval.Result) {
 	default:
 		key.entityType = ""
 	}
-	e.series.get(key, func() (func(), bool) { return e.open(key) })()
+	e.series.get(key, func() (func(), bool) { return e.openLocked(key) })()
 }
 
-// open returns the function that counts a key, or the function beyond the limits, which is not kept under this key.
-func (e *Evaluations) open(key evaluationKey) (count func(), keep bool) {
+// openLocked returns the function that counts a key, or the function beyond the limits, which is not kept under this key.
+func (e *Evaluations) openLocked(key evaluationKey) (count func(), keep bool) {
 	key.entityType = strings.Clone(key.entityType) // it may be part of a whole request
-	if keep = e.admit(key.entityType); !keep {
+	if keep = e.admitLocked(key.entityType); !keep {
 		key.entityType = overflow
-		if count, ok := e.beyond[key]; ok {
+		if count, ok := e.seriesMu.beyond[key]; ok {
 			return count, false
 		}
 	}
@@ -118,26 +122,26 @@ func (e *Evaluations) open(key evaluationKey) (count func(), keep bool) {
 		openFeature: key.openFeatureReason(),
 		decided:     key.reason == eval.NoMatch || key.reason == eval.Matched,
 	}
-	if e.count >= maxEvaluationSeries {
+	if e.seriesMu.count >= maxEvaluationSeries {
 		return e.counter(l.overflowing()), false
 	}
-	e.count++
+	e.seriesMu.count++
 	count = e.counter(l)
 	if !keep {
-		e.beyond[key] = count
+		e.seriesMu.beyond[key] = count
 	}
 	return count, keep
 }
 
-// admit reports whether an entity type may be a label.
-func (e *Evaluations) admit(entityType string) bool {
-	if _, ok := e.entityTypes[entityType]; ok {
+// admitLocked reports whether an entity type may be a label.
+func (e *Evaluations) admitLocked(entityType string) bool {
+	if _, ok := e.seriesMu.entityTypes[entityType]; ok {
 		return true
 	}
-	if len(e.entityTypes) >= maxEntityTypes || len(entityType) > maxLabelBytes || !utf8.ValidString(entityType) {
+	if len(e.seriesMu.entityTypes) >= maxEntityTypes || len(entityType) > maxLabelBytes || !utf8.ValidString(entityType) {
 		return false
 	}
-	e.entityTypes[entityType] = struct{}{}
+	e.seriesMu.entityTypes[entityType] = struct{}{}
 	return true
 }
 

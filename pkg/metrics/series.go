@@ -11,9 +11,11 @@ import (
 type series[K comparable, V any] struct {
 	known atomic.Pointer[map[K]V] // never changed after it is stored
 
-	mu     sync.Mutex // protects the fields below
-	all    map[K]V    // known values, and those not in known yet
-	misses int        // lookups in all since known was replaced
+	mu struct {
+		sync.Mutex
+		all    map[K]V // known values, and those not in known yet
+		misses int     // lookups in all since known was replaced
+	}
 }
 
 // get returns the value of the key. If there is none it calls create, one call at a time, and keeps the value if
@@ -26,22 +28,22 @@ func (s *series[K, V]) get(key K, create func() (value V, keep bool)) V {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	value, ok := s.all[key]
+	value, ok := s.mu.all[key]
 	if !ok {
 		var keep bool
 		if value, keep = create(); !keep {
 			return value
 		}
-		if s.all == nil {
-			s.all = map[K]V{}
+		if s.mu.all == nil {
+			s.mu.all = map[K]V{}
 		}
-		s.all[key] = value
+		s.mu.all[key] = value
 	}
 	// A copy costs as much as there are keys, so it is made after that many misses: n new keys cost O(n) in total.
-	if s.misses++; s.misses >= len(s.all) {
-		known := maps.Clone(s.all)
+	if s.mu.misses++; s.mu.misses >= len(s.mu.all) {
+		known := maps.Clone(s.mu.all)
 		s.known.Store(&known)
-		s.misses = 0
+		s.mu.misses = 0
 	}
 	return value
 }

@@ -76,12 +76,14 @@ type Webhook struct {
 	running context.Context // of the requests
 	cancel  context.CancelFunc
 
-	mu      sync.Mutex // protects the fields below, and the closing of queue
-	started bool
-	stopped bool
+	// mu protects its fields, and the closing of queue.
+	mu struct {
+		sync.Mutex
+		started, stopped bool
+	}
 
 	delivered, failed, dropped, undetailed atomic.Uint64
-	// These count queued changes. They grow only under the lock.
+	// These count queued changes. They grow only under mu.
 	detailBytes, entryBytes atomic.Int64
 }
 
@@ -111,10 +113,10 @@ func New(o Options) *Webhook {
 func (w *Webhook) Start() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.started || w.stopped {
+	if w.mu.started || w.mu.stopped {
 		return
 	}
-	w.started = true
+	w.mu.started = true
 	go w.run()
 }
 
@@ -123,7 +125,7 @@ func (w *Webhook) Start() {
 func (w *Webhook) Notify(c entity.Change) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.stopped {
+	if w.mu.stopped {
 		w.drop(c, "the server is stopping")
 		return
 	}
@@ -161,10 +163,10 @@ func detailsOf(c entity.Change) int64 { return int64(cap(c.Before)) + int64(cap(
 func (w *Webhook) Stop(ctx context.Context) error {
 	before := w.dropped.Load()
 	w.mu.Lock()
-	if !w.stopped {
-		w.stopped = true
+	if !w.mu.stopped {
+		w.mu.stopped = true
 		close(w.queue)
-		if !w.started {
+		if !w.mu.started {
 			w.cancel()
 			go w.run() // drops the queued changes
 		}

@@ -33,19 +33,23 @@ type Health struct {
 	reporting sync.Mutex
 
 	// mu is never held during logging, so that reading the state does not wait for it.
-	mu          sync.Mutex
-	attempted   bool // a delivery attempt was reported
-	state       State
-	since       time.Time // of state
-	lastErrorAt time.Time
-	lastError   string
-	announced   bool      // the current outage is logged
-	announcedAt time.Time // time of the last log line about an outage
+	mu struct {
+		sync.Mutex
+		attempted   bool // a delivery attempt was reported
+		state       State
+		since       time.Time // of state
+		lastErrorAt time.Time
+		lastError   string
+		announced   bool      // the current outage is logged
+		announcedAt time.Time // time of the last log line about an outage
+	}
 }
 
 // NewHealth returns the Health of a recorder. The logger should have the recorder's name.
 func NewHealth(logger *slog.Logger) *Health {
-	return &Health{logger: logger, state: Unproven, since: time.Now()}
+	h := &Health{logger: logger}
+	h.mu.state, h.mu.since = Unproven, time.Now()
+	return h
 }
 
 // Failed reports a failed delivery attempt.
@@ -61,13 +65,13 @@ func (h *Health) report(err error, attempt bool) {
 	h.reporting.Lock()
 	defer h.reporting.Unlock()
 	h.mu.Lock()
-	if !attempt && h.attempted {
+	if !attempt && h.mu.attempted {
 		h.mu.Unlock()
 		return
 	}
-	h.attempted = attempt
+	h.mu.attempted = attempt
 	if err != nil {
-		announce := h.fail(err)
+		announce := h.failLocked(err)
 		h.mu.Unlock()
 		if announce {
 			h.logger.Warn("recorder cannot deliver, and keeps trying", "error", err)
@@ -76,9 +80,9 @@ func (h *Health) report(err error, attempt bool) {
 		}
 		return
 	}
-	since, announced := h.since, h.announced
-	if h.state != Working {
-		h.state, h.since, h.announced = Working, time.Now(), false
+	since, announced := h.mu.since, h.mu.announced
+	if h.mu.state != Working {
+		h.mu.state, h.mu.since, h.mu.announced = Working, time.Now(), false
 	}
 	h.mu.Unlock()
 	if announced {
@@ -90,17 +94,17 @@ func (h *Health) report(err error, attempt bool) {
 	}
 }
 
-// fail requires mu. It reports whether the outage must be logged.
-func (h *Health) fail(err error) bool {
+// failLocked reports whether the outage must be logged.
+func (h *Health) failLocked(err error) bool {
 	now := time.Now()
-	if h.state != Failing {
-		h.state, h.since = Failing, now
+	if h.mu.state != Failing {
+		h.mu.state, h.mu.since = Failing, now
 	}
-	h.lastError, h.lastErrorAt = err.Error(), now
-	if h.announced || !h.announcedAt.IsZero() && now.Sub(h.announcedAt) < outageLogInterval {
+	h.mu.lastError, h.mu.lastErrorAt = err.Error(), now
+	if h.mu.announced || !h.mu.announcedAt.IsZero() && now.Sub(h.mu.announcedAt) < outageLogInterval {
 		return false
 	}
-	h.announced, h.announcedAt = true, now
+	h.mu.announced, h.mu.announcedAt = true, now
 	return true
 }
 
@@ -108,11 +112,11 @@ func (h *Health) fail(err error) bool {
 func (h *Health) proven() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.attempted || h.state == Working
+	return h.mu.attempted || h.mu.state == Working
 }
 
 func (h *Health) fill(s *Stats) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s.State, s.Since, s.LastError, s.LastErrorAt = h.state, h.since.UTC(), h.lastError, h.lastErrorAt.UTC()
+	s.State, s.Since, s.LastError, s.LastErrorAt = h.mu.state, h.mu.since.UTC(), h.mu.lastError, h.mu.lastErrorAt.UTC()
 }

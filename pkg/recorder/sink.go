@@ -105,24 +105,26 @@ type Sink struct {
 	closeErr             error
 
 	// mu is held only for some nanoseconds, never during I/O or logging.
-	mu           sync.Mutex
-	started      bool
-	closed       bool
-	queue        queue
-	queuedBytes  int64
-	pending      int // queued and in flight
-	pendingBytes int64
-	recorded     uint64
-	taken        uint64 // part of recorded that was queued
-	delivered    uint64
-	retried      uint64
-	dropped      map[Reason]uint64
-	droppedTotal uint64
-	lastDelivery time.Time
-	lastDropLog  time.Time
-	flushing     int           // running calls of Flush and Close, which disable lingering
-	progress     chan struct{} // closed and replaced when records are settled, if a call waits
-	waiting      int           // number of calls that wait for progress
+	mu struct {
+		sync.Mutex
+		started      bool
+		closed       bool
+		queue        queue
+		queuedBytes  int64
+		pending      int // queued and in flight
+		pendingBytes int64
+		recorded     uint64
+		taken        uint64 // part of recorded that was queued
+		delivered    uint64
+		retried      uint64
+		dropped      map[Reason]uint64
+		droppedTotal uint64
+		lastDelivery time.Time
+		lastDropLog  time.Time
+		flushing     int           // running calls of Flush and Close, which disable lingering
+		progress     chan struct{} // closed and replaced when records are settled, if a call waits
+		waiting      int           // number of calls that wait for progress
+	}
 }
 
 // NewSink returns a Sink. It accepts records, but sends nothing before Start.
@@ -143,9 +145,8 @@ func NewSink(o Options) *Sink {
 		wake:      make(chan struct{}, 1),
 		slots:     make(chan struct{}, o.Concurrency),
 		done:      make(chan struct{}),
-		dropped:   map[Reason]uint64{},
-		progress:  make(chan struct{}),
 	}
+	s.mu.dropped, s.mu.progress = map[Reason]uint64{}, make(chan struct{})
 	s.ctx, s.abort = context.WithCancel(context.Background())
 	return s
 }
@@ -155,52 +156,50 @@ func NewSink(o Options) *Sink {
 func (s *Sink) AsyncRecord(r *Record) {
 	size := int64(r.size)
 	s.mu.Lock()
-	s.recorded++
+	s.mu.recorded++
 	var reason Reason
 	switch {
-	case s.closed:
+	case s.mu.closed:
 		reason = Closed
 	case size > s.options.MaxBytes:
 		reason = TooLarge
-	case s.pending >= s.options.MaxRecords || s.pendingBytes+size > s.options.MaxBytes:
+	case s.mu.pending >= s.options.MaxRecords || s.mu.pendingBytes+size > s.options.MaxBytes:
 		reason = QueueFull
 	}
 	if reason != "" {
-		s.drop(reason, 1)
+		s.dropLocked(reason, 1)
 		s.mu.Unlock()
 		return
 	}
-	s.taken++
-	s.pending++
-	s.pendingBytes += size
-	s.queuedBytes += size
-	s.queue.push(r)
+	s.mu.taken++
+	s.mu.pending++
+	s.mu.pendingBytes += size
+	s.mu.queuedBytes += size
+	s.mu.queue.push(r)
 	// The collector wakes by itself when the linger time is over, so it is only woken for other reasons.
-	tell := s.queue.len() == 1 || s.batchIsFull()
+	tell := s.mu.queue.len() == 1 || s.batchIsFullLocked()
 	s.mu.Unlock()
 	if tell {
 		s.nudge()
 	}
 }
 
-// batchIsFull requires mu.
-func (s *Sink) batchIsFull() bool {
-	return s.queue.len() >= s.options.BatchRecords || s.queuedBytes >= s.options.BatchBytes
+func (s *Sink) batchIsFullLocked() bool {
+	return s.mu.queue.len() >= s.options.BatchRecords || s.mu.queuedBytes >= s.options.BatchBytes
 }
 
-// drop requires mu. It logs the first drop, and then one per dropLogInterval, in another goroutine. It reads the
-// clock only occasionally, because a full queue drops as fast as the server evaluates.
-func (s *Sink) drop(reason Reason, n uint64) {
+// dropLocked logs the first drop, and then one per dropLogInterval, in another goroutine. It reads the clock only occasionally, because a full queue drops as fast as the server evaluates.
+func (s *Sink) dropLocked(reason Reason, n uint64) {
 	const clockEvery = 1024 // drops
-	before := s.droppedTotal
-	s.dropped[reason] += n
-	s.droppedTotal += n
-	if before > 0 && before/clockEvery == s.droppedTotal/clockEvery {
+	before := s.mu.droppedTotal
+	s.mu.dropped[reason] += n
+	s.mu.droppedTotal += n
+	if before > 0 && before/clockEvery == s.mu.droppedTotal/clockEvery {
 		return
 	}
-	if now := time.Now(); before == 0 || now.Sub(s.lastDropLog) >= dropLogInterval {
-		s.lastDropLog = now
-		go s.logger.Warn("recorder drops records", "reason", string(reason), "dropped_so_far", s.droppedTotal)
+	if now := time.Now(); before == 0 || now.Sub(s.mu.lastDropLog) >= dropLogInterval {
+		s.mu.lastDropLog = now
+		go s.logger.Warn("recorder drops records", "reason", string(reason), "dropped_so_far", s.mu.droppedTotal)
 	}
 }
 
@@ -215,7 +214,7 @@ func (s *Sink) nudge() {
 func (s *Sink) Start() {
 	s.startOnce.Do(func() {
 		s.mu.Lock()
-		s.started = true
+		s.mu.started = true
 		s.mu.Unlock()
 		go s.run()
 	})
@@ -279,20 +278,20 @@ func (s *Sink) collect() []*Record {
 	for {
 		s.mu.Lock()
 		if s.ctx.Err() != nil {
-			n := s.queue.len()
-			s.queue.clear()
-			s.settle(n, s.queuedBytes, Undelivered)
-			s.queuedBytes = 0
+			n := s.mu.queue.len()
+			s.mu.queue.clear()
+			s.settleLocked(n, s.mu.queuedBytes, Undelivered)
+			s.mu.queuedBytes = 0
 			s.mu.Unlock()
 			return nil
 		}
-		n := s.queue.len()
-		if n > 0 && (waited || s.flushing > 0 || s.closed || s.batchIsFull()) {
-			batch := s.pop()
+		n := s.mu.queue.len()
+		if n > 0 && (waited || s.mu.flushing > 0 || s.mu.closed || s.batchIsFullLocked()) {
+			batch := s.popLocked()
 			s.mu.Unlock()
 			return batch
 		}
-		closed := s.closed
+		closed := s.mu.closed
 		s.mu.Unlock()
 		if n == 0 && closed {
 			return nil
@@ -311,38 +310,38 @@ func (s *Sink) collect() []*Record {
 	}
 }
 
-// pop requires mu. It removes the oldest records, at least one.
-func (s *Sink) pop() []*Record {
-	batch := make([]*Record, 0, min(s.queue.len(), s.options.BatchRecords))
+// popLocked removes the oldest records, at least one.
+func (s *Sink) popLocked() []*Record {
+	batch := make([]*Record, 0, min(s.mu.queue.len(), s.options.BatchRecords))
 	var bytes int64
-	for s.queue.len() > 0 && len(batch) < s.options.BatchRecords {
-		size := int64(s.queue.peek().size)
+	for s.mu.queue.len() > 0 && len(batch) < s.options.BatchRecords {
+		size := int64(s.mu.queue.peek().size)
 		if len(batch) > 0 && bytes+size > s.options.BatchBytes {
 			break
 		}
 		bytes += size
-		batch = append(batch, s.queue.pop())
+		batch = append(batch, s.mu.queue.pop())
 	}
-	s.queuedBytes -= bytes
+	s.mu.queuedBytes -= bytes
 	return batch
 }
 
-// settle requires mu. It releases records that are delivered, if reason is empty, or dropped.
-func (s *Sink) settle(n int, bytes int64, reason Reason) {
+// settleLocked releases records that are delivered, if reason is empty, or dropped.
+func (s *Sink) settleLocked(n int, bytes int64, reason Reason) {
 	if n == 0 {
 		return
 	}
-	s.pending -= n
-	s.pendingBytes -= bytes
+	s.mu.pending -= n
+	s.mu.pendingBytes -= bytes
 	if reason == "" {
-		s.delivered += uint64(n)
-		s.lastDelivery = time.Now()
+		s.mu.delivered += uint64(n)
+		s.mu.lastDelivery = time.Now()
 	} else {
-		s.drop(reason, uint64(n))
+		s.dropLocked(reason, uint64(n))
 	}
-	if s.waiting > 0 {
-		close(s.progress)
-		s.progress = make(chan struct{})
+	if s.mu.waiting > 0 {
+		close(s.mu.progress)
+		s.mu.progress = make(chan struct{})
 	}
 }
 
@@ -362,11 +361,11 @@ func (s *Sink) deliver(batch []*Record) {
 		s.sleep(pause)
 		s.mu.Lock()
 		if s.ctx.Err() != nil {
-			s.settle(len(batch), sizeOf(batch), Undelivered)
+			s.settleLocked(len(batch), sizeOf(batch), Undelivered)
 			s.mu.Unlock()
 			return
 		}
-		s.retried += uint64(len(batch))
+		s.mu.retried += uint64(len(batch))
 		s.mu.Unlock()
 	}
 }
@@ -400,7 +399,7 @@ func (s *Sink) send(batch []*Record) []error {
 func (s *Sink) deliveredSince(t time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.lastDelivery.After(t)
+	return s.mu.lastDelivery.After(t)
 }
 
 // report passes the result of a Send to the health. If every record was dropped because of its contents, the result
@@ -426,7 +425,7 @@ func (s *Sink) enter(batch []*Record, errs []error) (left []*Record) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if errs == nil {
-		s.settle(len(batch), sizeOf(batch), "")
+		s.settleLocked(len(batch), sizeOf(batch), "")
 		return nil
 	}
 	var drop error
@@ -436,7 +435,7 @@ func (s *Sink) enter(batch []*Record, errs []error) (left []*Record) {
 			left = append(left, r)
 			continue
 		}
-		s.settle(1, int64(r.size), reason)
+		s.settleLocked(1, int64(r.size), reason)
 		if reason != "" {
 			drop = cmp.Or(drop, errs[i])
 		}
@@ -459,21 +458,21 @@ func sizeOf(batch []*Record) int64 {
 // It then returns an error, and the records stay.
 func (s *Sink) Flush(ctx context.Context) error {
 	s.mu.Lock()
-	target := s.taken
+	target := s.mu.taken
 	s.mu.Unlock()
-	return s.await(ctx, func() bool { return s.taken-uint64(s.pending) >= target })
+	return s.await(ctx, func() bool { return s.mu.taken-uint64(s.mu.pending) >= target })
 }
 
 // await waits until done, which is called under mu, or until ctx ends. Lingering is off meanwhile.
 func (s *Sink) await(ctx context.Context, done func() bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.flushing++
-	s.waiting++
-	defer func() { s.flushing--; s.waiting-- }()
+	s.mu.flushing++
+	s.mu.waiting++
+	defer func() { s.mu.flushing--; s.mu.waiting-- }()
 	s.nudge()
 	for !done() {
-		progress := s.progress
+		progress := s.mu.progress
 		s.mu.Unlock()
 		var err error
 		select {
@@ -483,7 +482,7 @@ func (s *Sink) await(ctx context.Context, done func() bool) error {
 		}
 		s.mu.Lock()
 		if err != nil && !done() {
-			return fmt.Errorf("%d records are not delivered: %w", s.pending, errors.Join(err, s.trouble()))
+			return fmt.Errorf("%d records are not delivered: %w", s.mu.pending, errors.Join(err, s.trouble()))
 		}
 	}
 	return nil
@@ -508,12 +507,12 @@ func (s *Sink) Close(ctx context.Context) error {
 
 func (s *Sink) close(ctx context.Context) error {
 	s.mu.Lock()
-	s.closed = true
-	started := s.started
+	s.mu.closed = true
+	started := s.mu.started
 	s.mu.Unlock()
 	var err error
 	if started {
-		err = s.await(ctx, func() bool { return s.pending == 0 })
+		err = s.await(ctx, func() bool { return s.mu.pending == 0 })
 	}
 	s.abort()
 	s.startOnce.Do(func() { // never started: nothing is running, and queued records are dropped here
@@ -558,13 +557,13 @@ func (s *Sink) Stats() Stats {
 	s.mu.Lock()
 	stats := Stats{
 		Name:         s.name,
-		Recorded:     s.recorded,
-		Delivered:    s.delivered,
-		Pending:      s.pending,
-		PendingBytes: s.pendingBytes,
-		Dropped:      maps.Clone(s.dropped),
-		Retried:      s.retried,
-		LastDelivery: s.lastDelivery.UTC(),
+		Recorded:     s.mu.recorded,
+		Delivered:    s.mu.delivered,
+		Pending:      s.mu.pending,
+		PendingBytes: s.mu.pendingBytes,
+		Dropped:      maps.Clone(s.mu.dropped),
+		Retried:      s.mu.retried,
+		LastDelivery: s.mu.lastDelivery.UTC(),
 	}
 	s.mu.Unlock()
 	s.health.fill(&stats)

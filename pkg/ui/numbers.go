@@ -134,15 +134,17 @@ func isState(n *insight.FlagState, state string) bool {
 
 // boardCache keeps the last board, so that a busy page queries the database only occasionally.
 type boardCache struct {
-	mu      sync.Mutex
-	board   *board
-	has     int           // changes that the board includes
-	until   time.Time     // when the next one is created
-	waitAt  time.Time     // when a page starts to wait for it
-	took    time.Duration // duration of the last creation; boardWait or more if it failed
-	changes int           // calls of forget
-	making  *boardMaking  // nil if none is being created
-	wg      sync.WaitGroup
+	mu struct {
+		sync.Mutex
+		board   *board
+		has     int           // changes that the board includes
+		until   time.Time     // when the next one is created
+		waitAt  time.Time     // when a page starts to wait for it
+		took    time.Duration // duration of the last creation; boardWait or more if it failed
+		changes int           // calls of forget
+		making  *boardMaking  // nil if none is being created
+	}
+	wg sync.WaitGroup
 }
 
 // boardMaking is the creation of a board. All pages that need the board share it.
@@ -156,8 +158,8 @@ type boardMaking struct {
 func (b *boardCache) forget() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.until, b.waitAt = time.Time{}, time.Time{}
-	b.changes++
+	b.mu.until, b.mu.waitAt = time.Time{}, time.Time{}
+	b.mu.changes++
 }
 
 // boardNow returns nil if Datar is off, or if there are no numbers.
@@ -167,18 +169,18 @@ func (u *UI) boardNow(ctx context.Context) *board {
 	}
 	b := &u.board
 	b.mu.Lock()
-	now, kept := u.o.Now(), b.board
-	if kept != nil && now.Before(b.until) {
+	now, kept := u.o.Now(), b.mu.board
+	if kept != nil && now.Before(b.mu.until) {
 		b.mu.Unlock()
 		return kept
 	}
-	making := b.making
-	if making == nil || making.changes != b.changes {
-		making = &boardMaking{done: make(chan struct{}), changes: b.changes}
-		b.making = making
+	making := b.mu.making
+	if making == nil || making.changes != b.mu.changes {
+		making = &boardMaking{done: make(chan struct{}), changes: b.mu.changes}
+		b.mu.making = making
 		b.wg.Go(func() { u.makeBoard(context.WithoutCancel(ctx), making) }) // continues if the page is closed
 	}
-	wait := kept == nil || b.took < boardWait && !now.Before(b.waitAt)
+	wait := kept == nil || b.mu.took < boardWait && !now.Before(b.mu.waitAt)
 	b.mu.Unlock()
 	if !wait {
 		return kept
@@ -218,16 +220,16 @@ func (u *UI) makeBoard(ctx context.Context, making *boardMaking) {
 func (b *boardCache) keep(making *boardMaking, begin, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.making == making {
-		b.making = nil
+	if b.mu.making == making {
+		b.mu.making = nil
 	}
 	switch {
 	case making.board == nil:
-		b.took = boardWait
-	case making.changes >= b.has:
-		b.board, b.has, b.took = making.board, making.changes, now.Sub(begin)
-		if making.changes == b.changes {
-			b.until, b.waitAt = now.Add(max(boardTTL, boardRest*b.took)), now.Add(boardAge)
+		b.mu.took = boardWait
+	case making.changes >= b.mu.has:
+		b.mu.board, b.mu.has, b.mu.took = making.board, making.changes, now.Sub(begin)
+		if making.changes == b.mu.changes {
+			b.mu.until, b.mu.waitAt = now.Add(max(boardTTL, boardRest*b.mu.took)), now.Add(boardAge)
 		}
 	}
 }

@@ -19,7 +19,7 @@ func (s *Store) PurgeDay(ctx context.Context, day int64) error { return s.purgeD
 // SetBuilds sets how often a store looks for partitions to roll up, and how long they must be
 // quiet. The store then looks immediately.
 func (s *Store) SetBuilds(every, quiet time.Duration) {
-	s.builds.every, s.builds.quiet, s.builds.looked = every, quiet, time.Time{}
+	s.builds.every, s.builds.quiet, s.builds.mu.looked = every, quiet, time.Time{}
 }
 
 // BuildAtOnce makes each call of Maintain build a rollup of a partition that is over.

@@ -53,8 +53,10 @@ type builder struct {
 	quiet  time.Duration
 	most   int // builds per call of Maintain
 
-	mu     sync.Mutex
-	looked time.Time // when this store last looked for partitions to roll up
+	mu struct {
+		sync.Mutex
+		looked time.Time // when this store last looked for partitions to roll up
+	}
 }
 
 // spanOf returns the number of the partition of datar_counts that contains an hour.
@@ -157,10 +159,10 @@ func (s *Store) rollUp(ctx context.Context, now time.Time) error {
 func (b *builder) due() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if time.Since(b.looked) < b.every {
+	if time.Since(b.mu.looked) < b.every {
 		return false
 	}
-	b.looked = time.Now()
+	b.mu.looked = time.Now()
 	return true
 }
 

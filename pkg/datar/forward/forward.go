@@ -65,8 +65,10 @@ type Store struct {
 	logger   *slog.Logger
 	keys     *keys
 
-	mu       sync.Mutex
-	reported map[ingest.Code]bool // reasons that are logged
+	mu struct {
+		sync.Mutex
+		reported map[ingest.Code]bool // reasons that are logged
+	}
 }
 
 var (
@@ -90,8 +92,8 @@ func New(o Options) (*Store, error) {
 		header:   o.Header,
 		client:   o.Client,
 		logger:   o.Logger,
-		reported: map[ingest.Code]bool{},
 	}
+	s.mu.reported = map[ingest.Code]bool{}
 	if s.client == nil {
 		s.client = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	}
@@ -281,8 +283,8 @@ func (s *Store) report(verdicts []ingest.RowError) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, v := range verdicts {
-		if !s.reported[v.Code] {
-			s.reported[v.Code] = true
+		if !s.mu.reported[v.Code] {
+			s.mu.reported[v.Code] = true
 			s.logger.Warn("the central server rejected or changed some evaluations; further ones of this kind are not logged",
 				"code", v.Code, "message", v.Message)
 		}

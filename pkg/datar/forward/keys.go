@@ -22,7 +22,7 @@ type keys struct {
 	path string     // empty means in memory only
 	ids  sync.Map   // int64 by string
 	keys sync.Map   // string by int64
-	mu   sync.Mutex // protects the file
+	file sync.Mutex // protects the file
 }
 
 func openKeys(dir, identity string) (*keys, error) {
@@ -31,9 +31,9 @@ func openKeys(dir, identity string) (*keys, error) {
 		return k, nil
 	}
 	k.path = filepath.Join(dir, "datar-"+identity+".keys")
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k, k.load()
+	k.file.Lock()
+	defer k.file.Unlock()
+	return k, k.loadLocked()
 }
 
 // hash returns an ID of at least 1. With 100,000 keys, the probability that two have the same ID is about one in a
@@ -48,8 +48,8 @@ func (k *keys) id(key string) (int64, error) {
 	if id, ok := k.ids.Load(key); ok {
 		return id.(int64), nil
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	k.file.Lock()
+	defer k.file.Unlock()
 	if id, ok := k.ids.Load(key); ok {
 		return id.(int64), nil
 	}
@@ -66,9 +66,9 @@ func (k *keys) key(id int64) (string, bool) {
 	if key, ok := k.keys.Load(id); ok {
 		return key.(string), true
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.path == "" || k.load() != nil {
+	k.file.Lock()
+	defer k.file.Unlock()
+	if k.path == "" || k.loadLocked() != nil {
 		return "", false
 	}
 	key, ok := k.keys.Load(id)
@@ -87,8 +87,8 @@ func (k *keys) learn(key string) int64 {
 	return id
 }
 
-// load reads the file. It skips torn lines, for example after a power failure. It requires mu.
-func (k *keys) load() error {
+// loadLocked reads the file. It skips torn lines, for example after a power failure.
+func (k *keys) loadLocked() error {
 	file, err := os.Open(k.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -50,7 +50,7 @@ const MaxKeptSums = maxKeptSums
 func (s *Store) KeptSums() int {
 	s.kept.mu.Lock()
 	defer s.kept.mu.Unlock()
-	return len(s.kept.sums)
+	return len(s.kept.mu.sums)
 }
 
 // DropUnused removes cached values that were last used before a time.

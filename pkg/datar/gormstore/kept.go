@@ -38,11 +38,13 @@ const (
 
 // kept is the cache of a store.
 type kept struct {
-	mu     sync.Mutex
-	edited string // the value of editedName at the time
-	// sums and hours are in the order of their last use, latest first.
-	sums  []packSum
-	hours []liveHour
+	mu struct {
+		sync.Mutex
+		edited string // the value of editedName at the time
+		// sums and hours are in the order of their last use, latest first.
+		sums  []packSum
+		hours []liveHour
+	}
 }
 
 // packSum is the sum of rollups by parts of keys, in key order.
@@ -64,10 +66,10 @@ type liveHour struct {
 // hourSums are the sums of the counts of an hour.
 type hourSums struct{ details, events int64 }
 
-// since clears the cache if there was an edit. The caller must hold mu.
-func (k *kept) since(edited string) {
-	if k.edited != edited {
-		k.edited, k.sums, k.hours = edited, nil, nil
+// sinceLocked clears the cache if there was an edit.
+func (k *kept) sinceLocked(edited string) {
+	if k.mu.edited != edited {
+		k.mu.edited, k.mu.sums, k.mu.hours = edited, nil, nil
 	}
 }
 
@@ -75,14 +77,14 @@ func (k *kept) since(edited string) {
 func (k *kept) findSum(edited string, of chosen, by datar.Parts) ([]datar.Row, bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.since(edited)
-	i := slices.IndexFunc(k.sums, func(s packSum) bool { return s.by == by && s.of.equal(of) })
+	k.sinceLocked(edited)
+	i := slices.IndexFunc(k.mu.sums, func(s packSum) bool { return s.by == by && s.of.equal(of) })
 	if i < 0 {
 		return nil, false
 	}
-	toFront(k.sums, i)
-	k.sums[0].used = time.Now()
-	return k.sums[0].rows, true
+	toFront(k.mu.sums, i)
+	k.mu.sums[0].used = time.Now()
+	return k.mu.sums[0].rows, true
 }
 
 // keepSum caches a sum of rollups that have numbers.
@@ -92,22 +94,22 @@ func (k *kept) keepSum(edited string, of chosen, by datar.Parts, rows []datar.Ro
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.since(edited)
-	k.sums = bounded(slices.Insert(k.sums, 0, packSum{of, by, rows, time.Now()}), maxKeptSums, func(s *packSum) int { return len(s.rows) })
+	k.sinceLocked(edited)
+	k.mu.sums = bounded(slices.Insert(k.mu.sums, 0, packSum{of, by, rows, time.Now()}), maxKeptSums, func(s *packSum) int { return len(s.rows) })
 }
 
 // findHour returns the cached rows of an hour if their sums match.
 func (k *kept) findHour(edited string, hour datar.Hour, sums hourSums) ([]datar.Row, bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.since(edited)
-	i := slices.IndexFunc(k.hours, func(h liveHour) bool { return h.hour == hour && h.sums == sums })
+	k.sinceLocked(edited)
+	i := slices.IndexFunc(k.mu.hours, func(h liveHour) bool { return h.hour == hour && h.sums == sums })
 	if i < 0 {
 		return nil, false
 	}
-	toFront(k.hours, i)
-	k.hours[0].used = time.Now()
-	return k.hours[0].rows, true
+	toFront(k.mu.hours, i)
+	k.mu.hours[0].used = time.Now()
+	return k.mu.hours[0].rows, true
 }
 
 // keepHour caches the rows of an hour and replaces its previous ones.
@@ -115,17 +117,17 @@ func (k *kept) keepHour(edited string, h liveHour) {
 	h.used = time.Now()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.since(edited)
-	k.hours = slices.DeleteFunc(k.hours, func(other liveHour) bool { return other.hour == h.hour })
-	k.hours = bounded(slices.Insert(k.hours, 0, h), maxKeptHours, func(h *liveHour) int { return len(h.rows) })
+	k.sinceLocked(edited)
+	k.mu.hours = slices.DeleteFunc(k.mu.hours, func(other liveHour) bool { return other.hour == h.hour })
+	k.mu.hours = bounded(slices.Insert(k.mu.hours, 0, h), maxKeptHours, func(h *liveHour) int { return len(h.rows) })
 }
 
 // dropUnused removes values that were last used before a time.
 func (k *kept) dropUnused(before time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.sums = slices.DeleteFunc(k.sums, func(s packSum) bool { return s.used.Before(before) })
-	k.hours = slices.DeleteFunc(k.hours, func(h liveHour) bool { return h.used.Before(before) })
+	k.mu.sums = slices.DeleteFunc(k.mu.sums, func(s packSum) bool { return s.used.Before(before) })
+	k.mu.hours = slices.DeleteFunc(k.mu.hours, func(h liveHour) bool { return h.used.Before(before) })
 }
 
 // toFront moves an element to the front of a list.

@@ -16,7 +16,7 @@ func (s *Store) DeleteFlag(ctx context.Context, flagID int64) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	for _, rows := range []map[datar.Key]datar.Row{s.rows, s.details} {
+	for _, rows := range []map[datar.Key]datar.Row{s.mu.rows, s.mu.details} {
 		maps.DeleteFunc(rows, func(k datar.Key, _ datar.Row) bool { return k.FlagID == flagID })
 	}
 	return nil
@@ -29,7 +29,7 @@ func (s *Store) MergeFlag(ctx context.Context, from, to int64) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	for _, rows := range []map[datar.Key]datar.Row{s.rows, s.details} {
+	for _, rows := range []map[datar.Key]datar.Row{s.mu.rows, s.mu.details} {
 		for key, row := range maps.Clone(rows) {
 			if key.FlagID == from {
 				delete(rows, key)

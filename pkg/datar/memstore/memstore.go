@@ -15,13 +15,15 @@ import (
 
 // Store is a datar.Store whose counts are lost when the process ends. The zero value is ready to use.
 type Store struct {
-	mu       sync.Mutex
-	rows     map[datar.Key]datar.Row // events
-	details  map[datar.Key]datar.Row
-	unknown  map[request]datar.UnknownRow
-	servers  map[run]datar.ServerRecord
-	applied  map[string]int64 // last sequence by writer
-	receipts map[string]ingest.Receipt
+	mu struct {
+		sync.Mutex
+		rows     map[datar.Key]datar.Row // events
+		details  map[datar.Key]datar.Row
+		unknown  map[request]datar.UnknownRow
+		servers  map[run]datar.ServerRecord
+		applied  map[string]int64 // last sequence by writer
+		receipts map[string]ingest.Receipt
+	}
 }
 
 // request is one key that was asked for within an hour.
@@ -54,16 +56,16 @@ func (s *Store) ApplyBatch(ctx context.Context, batch datar.Batch, receipt inges
 	if err := ctx.Err(); err != nil {
 		return false, nil, err
 	}
-	if s.applied == nil {
-		s.applied = map[string]int64{}
+	if s.mu.applied == nil {
+		s.mu.applied = map[string]int64{}
 	}
-	if s.applied[batch.Writer] >= batch.Sequence {
-		if kept, ok := s.receipts[receipt.Key]; ok {
+	if s.mu.applied[batch.Writer] >= batch.Sequence {
+		if kept, ok := s.mu.receipts[receipt.Key]; ok {
 			found = &kept
 		}
 		return true, found, nil
 	}
-	s.applied[batch.Writer] = batch.Sequence
+	s.mu.applied[batch.Writer] = batch.Sequence
 	if receipt.Answer != "" {
 		s.keepLocked(receipt)
 	}
@@ -87,7 +89,7 @@ func (s *Store) ApplyReceipt(ctx context.Context, rows []datar.Row, receipt inge
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if found, ok := s.receipts[receipt.Key]; ok {
+	if found, ok := s.mu.receipts[receipt.Key]; ok {
 		return &found, nil
 	}
 	if receipt.Key != "" {
@@ -98,22 +100,22 @@ func (s *Store) ApplyReceipt(ctx context.Context, rows []datar.Row, receipt inge
 }
 
 func (s *Store) keepLocked(receipt ingest.Receipt) {
-	if s.receipts == nil {
-		s.receipts = map[string]ingest.Receipt{}
+	if s.mu.receipts == nil {
+		s.mu.receipts = map[string]ingest.Receipt{}
 	}
-	s.receipts[receipt.Key] = receipt
+	s.mu.receipts[receipt.Key] = receipt
 }
 
 func (s *Store) addLocked(rows []datar.Row) {
-	if s.rows == nil {
-		s.rows, s.details = map[datar.Key]datar.Row{}, map[datar.Key]datar.Row{}
+	if s.mu.rows == nil {
+		s.mu.rows, s.mu.details = map[datar.Key]datar.Row{}, map[datar.Key]datar.Row{}
 	}
 	for _, row := range datar.EventRows(rows) {
-		addTo(s.rows, row)
+		addTo(s.mu.rows, row)
 	}
 	for _, row := range rows {
 		if row.Outcome != datar.Unattributed {
-			addTo(s.details, row)
+			addTo(s.mu.details, row)
 		}
 	}
 }
@@ -131,28 +133,28 @@ func addTo(rows map[datar.Key]datar.Row, add datar.Row) {
 }
 
 func (s *Store) addUnknownLocked(add datar.UnknownRow) {
-	if s.unknown == nil {
-		s.unknown = map[request]datar.UnknownRow{}
+	if s.mu.unknown == nil {
+		s.mu.unknown = map[request]datar.UnknownRow{}
 	}
 	key := request{add.Asked, add.Hour}
-	row, ok := s.unknown[key]
+	row, ok := s.mu.unknown[key]
 	if !ok {
-		s.unknown[key] = add
+		s.mu.unknown[key] = add
 		return
 	}
 	row.Count += add.Count
 	row.First, row.Last = min(row.First, add.First), max(row.Last, add.Last)
-	s.unknown[key] = row
+	s.mu.unknown[key] = row
 }
 
 func (s *Store) noteServerLocked(record datar.ServerRecord) {
-	if s.servers == nil {
-		s.servers = map[run]datar.ServerRecord{}
+	if s.mu.servers == nil {
+		s.mu.servers = map[run]datar.ServerRecord{}
 	}
 	key := run{record.Name, record.Run}
-	if !s.servers[key].At.After(record.At) {
+	if !s.mu.servers[key].At.After(record.At) {
 		record.Dropped = maps.Clone(record.Dropped)
-		s.servers[key] = record
+		s.mu.servers[key] = record
 	}
 }
 
@@ -172,7 +174,7 @@ func (s *Store) Details(ctx context.Context, query datar.DetailsQuery) ([]datar.
 		return rows
 	}
 	// Grouping by all parts is finer than any query.
-	return datar.WithUnattributed(within(s.details), within(s.rows), query.GroupBy), nil
+	return datar.WithUnattributed(within(s.mu.details), within(s.mu.rows), query.GroupBy), nil
 }
 
 // DetailedFrom implements datar.DetailStore: nothing is ever reduced.
@@ -186,7 +188,7 @@ func (s *Store) Unknown(ctx context.Context, query datar.UnknownQuery) ([]datar.
 		return nil, err
 	}
 	sums := map[string]datar.UnknownRow{}
-	for key, row := range s.unknown {
+	for key, row := range s.mu.unknown {
 		if key.hour < query.From || key.hour >= query.To {
 			continue
 		}
@@ -208,8 +210,8 @@ func (s *Store) Unknown(ctx context.Context, query datar.UnknownQuery) ([]datar.
 func (s *Store) Servers(ctx context.Context) ([]datar.ServerRecord, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	records := make([]datar.ServerRecord, 0, len(s.servers))
-	for _, record := range s.servers {
+	records := make([]datar.ServerRecord, 0, len(s.mu.servers))
+	for _, record := range s.mu.servers {
 		record.Dropped = maps.Clone(record.Dropped)
 		records = append(records, record)
 	}
@@ -228,7 +230,7 @@ func (s *Store) Totals(ctx context.Context, query datar.TotalsQuery) ([]datar.To
 		day                    datar.Hour
 	}
 	groups := map[group]datar.Total{}
-	for key, row := range s.rows {
+	for key, row := range s.mu.rows {
 		if key.Hour < query.From || key.Hour >= query.To || (query.FlagID != 0 && key.FlagID != query.FlagID) {
 			continue
 		}
@@ -254,8 +256,8 @@ func (s *Store) Totals(ctx context.Context, query datar.TotalsQuery) ([]datar.To
 func (s *Store) Rows() []datar.Row {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	rows := make([]datar.Row, 0, len(s.rows))
-	for _, row := range s.rows {
+	rows := make([]datar.Row, 0, len(s.mu.rows))
+	for _, row := range s.mu.rows {
 		rows = append(rows, row)
 	}
 	return rows

@@ -14,11 +14,13 @@ import (
 // Writer keeps the batches that it receives. The zero value accepts all of them at once. Its methods are safe for
 // concurrent use, even while an engine writes.
 type Writer struct {
-	mu        sync.Mutex
-	delay     time.Duration
-	fail      func(attempt int, batch evallog.Batch) error
-	attempts  []evallog.Batch
-	delivered []evallog.Batch
+	mu struct {
+		sync.Mutex
+		delay     time.Duration
+		fail      func(attempt int, batch evallog.Batch) error
+		attempts  []evallog.Batch
+		delivered []evallog.Batch
+	}
 }
 
 var _ evallog.Writer = (*Writer)(nil)
@@ -27,7 +29,7 @@ var _ evallog.Writer = (*Writer)(nil)
 func (w *Writer) Delay(d time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.delay = d
+	w.mu.delay = d
 }
 
 // Fail makes Write return the result of the function. Its arguments are the number of the attempt, from 1 over all
@@ -37,15 +39,15 @@ func (w *Writer) Delay(d time.Duration) {
 func (w *Writer) Fail(fail func(attempt int, batch evallog.Batch) error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.fail = fail
+	w.mu.fail = fail
 }
 
 // Write implements evallog.Writer.
 func (w *Writer) Write(ctx context.Context, batch evallog.Batch) error {
 	w.mu.Lock()
 	batch.Rows = slices.Clone(batch.Rows)
-	w.attempts = append(w.attempts, batch)
-	attempt, delay, fail := len(w.attempts), w.delay, w.fail
+	w.mu.attempts = append(w.mu.attempts, batch)
+	attempt, delay, fail := len(w.mu.attempts), w.mu.delay, w.mu.fail
 	w.mu.Unlock()
 	if delay > 0 {
 		select {
@@ -80,7 +82,7 @@ func (w *Writer) Write(ctx context.Context, batch evallog.Batch) error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.delivered = append(w.delivered, batch)
+	w.mu.delivered = append(w.mu.delivered, batch)
 	return err
 }
 
@@ -88,14 +90,14 @@ func (w *Writer) Write(ctx context.Context, batch evallog.Batch) error {
 func (w *Writer) Attempts() []evallog.Batch {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return slices.Clone(w.attempts)
+	return slices.Clone(w.mu.attempts)
 }
 
 // Delivered returns the accepted batches, without refused rows.
 func (w *Writer) Delivered() []evallog.Batch {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return slices.Clone(w.delivered)
+	return slices.Clone(w.mu.delivered)
 }
 
 // Counts adds up the delivered batches.
@@ -103,7 +105,7 @@ func (w *Writer) Counts() map[evallog.Key]int64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	counts := map[evallog.Key]int64{}
-	for _, b := range w.delivered {
+	for _, b := range w.mu.delivered {
 		for _, r := range b.Rows {
 			counts[r.Key] += r.Count
 		}

@@ -72,9 +72,11 @@ type Options struct {
 type Transport struct {
 	options Options
 
-	mu       sync.Mutex
-	api      API
-	renewals int
+	mu struct {
+		sync.Mutex
+		api      API
+		renewals int
+	}
 }
 
 // NewClient returns a client with the configuration of the environment: the AWS_ variables, the shared
@@ -94,14 +96,16 @@ func NewClient(ctx context.Context) (*kinesis.Client, error) {
 func New(api API, o Options) *Transport {
 	o.RequestRecords = limit(o.RequestRecords, MaxRequestRecords)
 	o.RequestBytes = limit(o.RequestBytes, MaxRequestBytes)
-	return &Transport{api: api, options: o}
+	t := &Transport{options: o}
+	t.mu.api = api
+	return t
 }
 
 // client returns the current client, and how often it was renewed.
 func (t *Transport) client() (api API, renewals int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.api, t.renewals
+	return t.mu.api, t.mu.renewals
 }
 
 // renew replaces a client with rejected credentials, unless another request has already done so. The SDK reads keys
@@ -112,11 +116,11 @@ func (t *Transport) renew(ctx context.Context, renewals int, refusal error) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.renewals != renewals {
+	if t.mu.renewals != renewals {
 		return
 	}
 	if api, err := t.options.Renew(ctx); err == nil { // otherwise the current client reports the error
-		t.api, t.renewals = api, t.renewals+1
+		t.mu.api, t.mu.renewals = api, t.mu.renewals+1
 	}
 }
 

@@ -115,7 +115,7 @@ func TestAKeyFileIsReadAgainWhenTheKeyIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	transport.client = client
+	transport.mu.client = client
 	write("not a key any more")
 	transport.disconnect(client, status.Error(codes.Unavailable, "down"))
 	if got, err := transport.connect(t.Context()); got != client || err != nil {

@@ -72,10 +72,12 @@ type Options struct {
 type Transport struct {
 	options Options
 
-	// mu protects what Probe or Send makes when one is first called: finding credentials may need a network.
-	mu     sync.Mutex
-	client *pubsub.Client
-	closed bool
+	// Probe or Send makes the client when one is first called: finding credentials may need a network.
+	mu struct {
+		sync.Mutex
+		client *pubsub.Client
+		closed bool
+	}
 }
 
 // New makes a transport. It connects to no server yet; errors are about the key file.
@@ -115,11 +117,11 @@ func reconnect() grpc.ConnectParams {
 func (t *Transport) connect(ctx context.Context) (*pubsub.Client, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed {
+	if t.mu.closed {
 		return nil, errors.New("transport is closed")
 	}
-	if t.client != nil {
-		return t.client, nil
+	if t.mu.client != nil {
+		return t.mu.client, nil
 	}
 	opts, err := t.credentials() // they may have been renewed
 	if err != nil {
@@ -132,7 +134,7 @@ func (t *Transport) connect(ctx context.Context) (*pubsub.Client, error) {
 	}
 	// The client does not retry: the sink does, and the client's retries would hide an error for 10 s.
 	client.TopicAdminClient.CallOptions.GetTopic, client.TopicAdminClient.CallOptions.Publish = nil, nil
-	t.client = client
+	t.mu.client = client
 	return client, nil
 }
 
@@ -144,8 +146,8 @@ func (t *Transport) disconnect(client *pubsub.Client, refusal error) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.client == client {
-		t.client = nil
+	if t.mu.client == client {
+		t.mu.client = nil
 		_ = client.Close() // the client cannot be used anymore
 	}
 }
@@ -251,11 +253,11 @@ func refused(err error) bool { return status.Code(err) == codes.InvalidArgument 
 func (t *Transport) Close() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.closed = true
-	if t.client == nil {
+	t.mu.closed = true
+	if t.mu.client == nil {
 		return nil
 	}
-	err := t.client.Close()
+	err := t.mu.client.Close()
 	if err != nil {
 		return fmt.Errorf("close the pubsub client: %w", err)
 	}
