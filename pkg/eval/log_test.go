@@ -48,6 +48,27 @@ func TestTheLogOfEvaluationsIsBounded(t *testing.T) {
 	}
 }
 
+// TestWindowsCountSeconds includes seconds that 32 bits cannot hold.
+func TestWindowsCountSeconds(t *testing.T) {
+	t.Parallel()
+	for _, start := range []int64{0, 1, 1<<31 - 2, 1 << 31, 1<<32 - 2, 1 << 32, 253_402_300_790} {
+		var w eval.Window
+		for _, step := range []struct {
+			name   string
+			second int64
+			want   bool
+		}{
+			{"first", start, true}, {"second", start, true}, {"beyond the limit", start, false},
+			{"in the next second", start + 1, true}, {"late", start, false}, {"after the late one", start + 1, true}, {"beyond the limit again", start + 1, false},
+			{"much later", start + 1<<30, true},
+		} {
+			if got := w.Take(step.second, 2); got != step.want {
+				t.Errorf("%s, from second %d on: %v, want %v", step.name, start, got, step.want)
+			}
+		}
+	}
+}
+
 func TestTheLogOfEvaluationsSaysWhatWasDecided(t *testing.T) {
 	t.Parallel()
 	var b bytes.Buffer

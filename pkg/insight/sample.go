@@ -5,7 +5,6 @@ import (
 	"context"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
@@ -16,8 +15,8 @@ import (
 const (
 	// samplesPerSecond is the maximum number of evaluations per flag that are explained per second.
 	samplesPerSecond = 5
-	// sampleRates is the number of rate counters, a power of two.
-	sampleRates = 1 << 12
+	// sampleWindows is the number of rate counters, a power of two.
+	sampleWindows = 1 << 12
 	// sampleEntries bounds the counters of constraints, which take about 100 bytes each. When the
 	// limit is reached, the oldest hours are dropped.
 	sampleEntries = 100_000
@@ -61,10 +60,10 @@ type ConstraintReasons struct {
 // explains in its own goroutine. Sampler never keeps values of contexts.
 type Sampler struct {
 	queue chan sampled
-	// rates are counters that the low bits of flag IDs select. Each has a second since 1970 and the
-	// number of evaluations sampled in it.
-	rates [sampleRates]atomic.Uint64
-	mu    struct {
+	// windows has one for each value of the low bits of flag IDs. Flags whose IDs differ by a
+	// multiple of 4,096 share one.
+	windows [sampleWindows]eval.Window
+	mu      struct {
 		sync.Mutex
 		examined map[flagHour]int64
 		stops    map[stopKey]int64
@@ -100,33 +99,13 @@ func NewSampler(start time.Time) *Sampler {
 // evaluations of its flag were sampled in the same second. It never blocks, and does not retain r.
 // It allocates only for sampled evaluations.
 func (s *Sampler) Observe(r *eval.Result) {
-	if r.Reason != eval.NoMatch || r.RecordSource != eval.SourceEvaluation || !s.take(r.FlagID, r.Timestamp.Unix()) {
+	if r.Reason != eval.NoMatch || r.RecordSource != eval.SourceEvaluation || !s.windows[r.FlagID&(sampleWindows-1)].Take(r.Timestamp.Unix(), samplesPerSecond) {
 		return
 	}
 	if unmatched, ok := eval.NewUnmatched(r); ok {
 		select {
 		case s.queue <- sampled{unmatched, r.FlagID, datar.HourOf(r.Timestamp)}:
 		default:
-		}
-	}
-}
-
-// take increments the count of a flag in a second, unless the limit is reached. Flags whose IDs
-// differ by a multiple of 4,096 share a counter.
-func (s *Sampler) take(flagID, second int64) bool {
-	const countBits = 8
-	slot := &s.rates[flagID&(sampleRates-1)]
-	for {
-		rate := slot.Load()
-		now := uint64(second) << countBits
-		if rate>>countBits == uint64(second) {
-			if rate&(1<<countBits-1) >= samplesPerSecond {
-				return false
-			}
-			now = rate
-		}
-		if slot.CompareAndSwap(rate, now+1) {
-			return true
 		}
 	}
 }

@@ -50,12 +50,11 @@ func NewTail() *Tail {
 
 // Listener receives the evaluations of one flag.
 type Listener struct {
-	tail   *Tail
-	flagID int64
-	key    []byte // for hashes of entity IDs
-	events chan rawEvent
-	// rate contains a second since 1970 and the number of events in it.
-	rate    atomic.Uint64
+	tail    *Tail
+	flagID  int64
+	key     []byte // for hashes of entity IDs
+	events  chan rawEvent
+	sent    eval.Window
 	skipped atomic.Int64
 }
 
@@ -132,7 +131,7 @@ func (t *Tail) Observe(r *eval.Result) {
 		At: r.Timestamp, Outcome: outcome, SegmentID: segmentID, VariantID: r.VariantID, VariantKey: r.VariantKey, SnapshotID: r.FlagSnapshotID}}
 	event.rolloutPercent, _ = r.RolloutPercent()
 	for l := range listeners {
-		if !l.take(r.Timestamp.Unix()) {
+		if !l.sent.Take(r.Timestamp.Unix(), tailPerSecond) {
 			l.skipped.Add(1)
 			continue
 		}
@@ -152,24 +151,6 @@ func waitingEntity(id string) string {
 	}
 	sum := sha256.Sum256([]byte(id))
 	return string(sum[:])
-}
-
-// take increments the number of events in a second, unless the limit is reached.
-func (l *Listener) take(second int64) bool {
-	const countBits = 8
-	for {
-		rate := l.rate.Load()
-		next := uint64(second)<<countBits + 1
-		if rate>>countBits == uint64(second) {
-			if rate&(1<<countBits-1) >= tailPerSecond {
-				return false
-			}
-			next = rate + 1
-		}
-		if l.rate.CompareAndSwap(rate, next) {
-			return true
-		}
-	}
 }
 
 // Next waits for an event until one of the channels is ready. It returns nil if a channel was ready
