@@ -10,12 +10,12 @@ import (
 	"net/http"
 	"os"
 	"strconv"
-	"strings"
 
 	"github.com/go-openapi/runtime"
 	"github.com/go-openapi/runtime/middleware"
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/etag"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/pkg/evalcache"
 	exportapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/export"
@@ -75,17 +75,11 @@ func exportTag(version, query string) string {
 	return `W/"` + base64.RawURLEncoding.EncodeToString(sum[:16]) + `"`
 }
 
-// hasTag reports whether the If-None-Match header contains the tag. Proxies that compress append to
-// the tag.
+// hasTag reports whether the If-None-Match header contains the tag.
 func hasTag(values []string, tag string) bool {
-	bare := func(tag string) string {
-		return strings.TrimSuffix(strings.Trim(strings.TrimPrefix(strings.TrimSpace(tag), "W/"), `"`), "-gzip")
-	}
-	for _, value := range values {
-		for part := range strings.SplitSeq(value, ",") {
-			if bare(part) == bare(tag) {
-				return true
-			}
+	for known := range etag.List(values) {
+		if known == etag.Bare(tag) {
+			return true
 		}
 	}
 	return false

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/flagr-datar/flagr-datar/pkg/etag"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/pkg/evalcache"
 )
@@ -220,15 +221,10 @@ func notModified(rw http.ResponseWriter, t entityTag) {
 // entityTags parses If-None-Match. It omits tags that this server cannot have sent.
 func entityTags(values []string) []entityTag {
 	var tags []entityTag
-	for _, value := range values {
-		for part := range strings.SplitSeq(value, ",") {
-			part = strings.TrimPrefix(strings.TrimSpace(part), "W/")
-			part = strings.Trim(part, `"`)
-			part = strings.TrimSuffix(part, "-gzip")
-			answer, input, ok := strings.Cut(part, ".")
-			if ok && isTag(answer) && isTag(input) {
-				tags = append(tags, entityTag{answer, input})
-			}
+	for tag := range etag.List(values) {
+		answer, input, ok := strings.Cut(tag, ".")
+		if ok && isTag(answer) && isTag(input) {
+			tags = append(tags, entityTag{answer, input})
 		}
 	}
 	return tags
