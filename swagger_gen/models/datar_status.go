@@ -13,7 +13,7 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// DatarStatus The books of one server's Datar.
+// DatarStatus The statistics of one server's Datar.
 //
 // swagger:model datarStatus
 type DatarStatus struct {

@@ -13,7 +13,7 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// RecorderStatus The books of one streaming recorder.
+// RecorderStatus The statistics of one streaming recorder.
 //
 // swagger:model recorderStatus
 type RecorderStatus struct {

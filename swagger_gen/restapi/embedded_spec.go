@@ -7345,7 +7345,7 @@ func init() {
       }
     },
     "datarStatus": {
-      "description": "The books of one server's Datar.",
+      "description": "The statistics of one server's Datar.",
       "type": "object",
       "properties": {
         "adopted": {
@@ -9165,7 +9165,7 @@ func init() {
       }
     },
     "recorderStatus": {
-      "description": "The books of one streaming recorder.",
+      "description": "The statistics of one streaming recorder.",
       "type": "object",
       "properties": {
         "delivered": {
@@ -16809,7 +16809,7 @@ func init() {
       }
     },
     "datarStatus": {
-      "description": "The books of one server's Datar.",
+      "description": "The statistics of one server's Datar.",
       "type": "object",
       "properties": {
         "adopted": {
@@ -18629,7 +18629,7 @@ func init() {
       }
     },
     "recorderStatus": {
-      "description": "The books of one streaming recorder.",
+      "description": "The statistics of one streaming recorder.",
       "type": "object",
       "properties": {
         "delivered": {
