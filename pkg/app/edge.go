@@ -8,6 +8,7 @@ import (
 
 	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/config"
+	"github.com/flagr-datar/flagr-datar/pkg/handler"
 	"github.com/flagr-datar/flagr-datar/pkg/web"
 )
 
@@ -77,7 +78,7 @@ func (e *edge) handler(api http.Handler) http.Handler {
 			web.ProtectPage("default-src 'none'; style-src 'unsafe-inline'", web.Pprof())))
 	}
 	// SDKs in browsers send counts as text, which needs no preflight request.
-	h := web.Protect([]string{"/datar/evaluations", "/api/v2/flagevaluation", "/api/v2/flagevaluations"}, routes.Handler())
+	h := web.Protect(handler.IngestPaths(), routes.Handler())
 	if e.config.CORS.Enabled {
 		h = web.CORS(e.config.CORS, e.config.Web.Prefix, h)
 	}

@@ -1,8 +1,10 @@
 package app
 
 import (
+	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -12,6 +14,8 @@ import (
 
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/handler"
 )
 
@@ -150,4 +154,50 @@ func TestLimitsOfTheConfigurationAreThoseOfTheEngine(t *testing.T) {
 			t.Errorf("%s=%s: error is %v", tc.variable, tc.value, err)
 		}
 	}
+	for _, path := range handler.IngestPaths() {
+		if _, err := config.Load(map[string]string{"FLAGR_PROMETHEUS_ENABLED": "true", "FLAGR_PROMETHEUS_PATH": path}); strings.HasPrefix(path, "/api/") == (err == nil) {
+			t.Errorf("metrics may hide %s: %v", path, err)
+		}
+	}
+	longest := datar.CleanServerName(strings.Repeat("n", 1000))
+	for name, accepted := range map[string]bool{longest: true, longest + "n": false} {
+		if _, err := config.Load(map[string]string{"FLAGR_RECORDER_DATAR_SERVER_NAME": name}); (err == nil) != accepted {
+			t.Errorf("a name of %d bytes: error is %v", len(name), err)
+		}
+	}
+}
+
+// TestTextsStateTheLimits compares the texts of the API's description, and those of errors, with the constants.
+func TestTextsStateTheLimits(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../swagger.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	description := strings.Join(strings.Fields(string(text)), " ")
+	for _, want := range []string{
+		fmt.Sprintf("At most this many flags, from 1 to %d. Default: %d.", datar.MaxLimit, datar.DefaultLimit),
+		fmt.Sprintf("of %d bytes at most; the others are counted as `%s`", datar.MaxAsked, datar.OtherUnknown),
+		fmt.Sprintf("The text, cut to %d bytes; `%s` for", datar.MaxAsked, datar.OtherUnknown),
+		fmt.Sprintf("At most %d rows and %d MiB after decompression", ingest.MaxRows, ingest.MaxBytes>>20),
+		fmt.Sprintf("At most %d characters: letters", entity.MaxKeyLength),
+		fmt.Sprintf("Default: %s ago.", window(t)),
+	} {
+		if !strings.Contains(description, want) {
+			t.Errorf("swagger.yaml does not have the text %q", want)
+		}
+	}
+	if want := fmt.Sprintf("at most %d rows", ingest.MaxRows); !strings.Contains(ingest.ErrTooManyRows.Error(), want) {
+		t.Errorf("the error %q does not have the text %q", ingest.ErrTooManyRows, want)
+	}
+}
+
+// window gives the length of the default window of a query in words.
+func window(t *testing.T) string {
+	t.Helper()
+	from, to, err := datar.Window(nil, nil, time.Date(2026, 1, 31, 14, 0, 0, 0, time.UTC))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("%d days", (to-from)/24)
 }

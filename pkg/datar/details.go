@@ -31,10 +31,16 @@ type DetailStore interface {
 	// Unknown adds up requests for flags that do not exist, by key, with Hour 0: highest count first, and equal
 	// counts by key.
 	Unknown(ctx context.Context, query UnknownQuery) ([]UnknownRow, error)
-	// Servers returns the written records, in any order. A store may delete records whose At is more than 91 days
-	// ago.
+	// Servers returns the written records, in any order. A store may delete records whose At is more than
+	// RecordLifetime ago.
 	Servers(ctx context.Context) ([]ServerRecord, error)
 }
+
+// RecordLifetime is how long stores keep what is no count: the records of servers, the writers of the ledger, and
+// without a retention the requests for unknown flags, which would otherwise grow the table forever. A journal that is
+// older may be counted twice. It is one day more than the maximum age of a row that can be sent in, because a row may
+// be dated ahead and clocks differ.
+const RecordLifetime = 91 * 24 * time.Hour
 
 // Parts is a set of bits: the parts of a key that Details groups by.
 type Parts uint8

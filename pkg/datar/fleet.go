@@ -253,7 +253,7 @@ func (e *Engine) Completeness(ctx context.Context, from, to time.Time) (*Complet
 // QueryCompleteness is Completeness over the window of a query: nil from is 7 days ago, nil to is now, and the
 // window is widened to whole UTC hours. It does not flush, so it is as fresh as the query before it.
 func (e *Engine) QueryCompleteness(ctx context.Context, from, to *time.Time) (*Completeness, error) {
-	first, last, err := e.window(from, to)
+	first, last, err := Window(from, to, e.options.Now())
 	if err != nil {
 		return nil, err
 	}

@@ -9,9 +9,11 @@ import (
 )
 
 const (
+	// DefaultLimit is the default of SummaryQuery.Limit, and MaxLimit its maximum.
+	DefaultLimit = 100
+	MaxLimit     = 1000
+
 	defaultWindow = 7 * 24 * time.Hour
-	defaultLimit  = 100
-	maxLimit      = 1000
 )
 
 // SummaryQuery is the query of QuerySummary. The zero value selects the 100 busiest flags of the last 7 days.
@@ -76,7 +78,7 @@ type DayCount struct {
 // flushes the engine's counts first, at most once a second. The error matches ErrInvalidQuery if an argument is out
 // of range.
 func (e *Engine) QuerySummary(ctx context.Context, query SummaryQuery) ([]FlagSummary, error) {
-	from, to, err := e.window(query.From, query.To)
+	from, to, err := Window(query.From, query.To, e.options.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +121,7 @@ func (e *Engine) QuerySummary(ctx context.Context, query SummaryQuery) ([]FlagSu
 // QueryFlagSummaryBreakdown returns the traffic of one flag, as fresh as QuerySummary. The error matches
 // ErrInvalidQuery if an argument is out of range, and ErrFlagNotFound if the flag does not exist and has no counts.
 func (e *Engine) QueryFlagSummaryBreakdown(ctx context.Context, flagID int64, query BreakdownQuery) (*FlagBreakdown, error) {
-	from, to, err := e.window(query.From, query.To)
+	from, to, err := Window(query.From, query.To, e.options.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -241,9 +243,10 @@ func (e *Engine) storeTotals(ctx context.Context, query TotalsQuery) (totals []T
 	return e.options.Store.Totals(ctx, query)
 }
 
-// window resolves and checks the bounds of a query, and widens them to whole hours.
-func (e *Engine) window(from, to *time.Time) (Hour, Hour, error) {
-	now := e.options.Now()
+// Window returns the hours from first until before last of a query's window, which is widened to whole UTC hours and
+// cut to the years 1970 to 9999. A nil from means 7 days before now, and a nil to means now. The error matches
+// ErrInvalidQuery.
+func Window(from, to *time.Time, now time.Time) (first, last Hour, err error) {
 	start, end := now.Add(-defaultWindow), now
 	if from != nil {
 		start = *from
@@ -255,24 +258,23 @@ func (e *Engine) window(from, to *time.Time) (Hour, Hour, error) {
 		return 0, 0, fmt.Errorf("%w: from (%s) must not be after to (%s); without them the window is the last 7 days",
 			ErrInvalidQuery, start.UTC().Format(time.RFC3339), end.UTC().Format(time.RFC3339))
 	}
-	first := max(0, HourOf(start)) // nothing is counted before 1970
-	last := HourOf(end)
+	first, last = max(0, HourOf(start)), max(0, HourOf(end))
 	if to == nil || end.After(last.Time()) {
 		last++ // an hour that has begun is in the window
 	}
-	return first, min(last, endOfTime), nil
+	return min(first, endOfTime), min(last, endOfTime), nil
 }
 
 func page(limit, offset *int32) (int, int, error) {
-	l, o := int32(defaultLimit), int32(0)
+	l, o := int32(DefaultLimit), int32(0)
 	if limit != nil {
 		l = *limit
 	}
 	if offset != nil {
 		o = *offset
 	}
-	if l < 1 || l > maxLimit {
-		return 0, 0, fmt.Errorf("%w: limit is %d, want 1 to %d", ErrInvalidQuery, l, maxLimit)
+	if l < 1 || l > MaxLimit {
+		return 0, 0, fmt.Errorf("%w: limit is %d, want 1 to %d", ErrInvalidQuery, l, MaxLimit)
 	}
 	if o < 0 {
 		return 0, 0, fmt.Errorf("%w: offset is %d, want 0 or more", ErrInvalidQuery, o)

@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"path"
 	"reflect"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -33,6 +34,15 @@ const (
 	ingestMemory = 64 << 20
 )
 
+// ingestOperation is the path of the operation below the API's base path.
+const ingestOperation = "/datar/evaluations"
+
+// sdkPaths returns the further paths to which SDKs send counts.
+func sdkPaths() []string { return []string{"/api/v2/flagevaluation", "/api/v2/flagevaluations"} }
+
+// IngestPaths returns the paths, or the ends of paths, to which clients send counts.
+func IngestPaths() []string { return append(sdkPaths(), ingestOperation) }
+
 // digestKey is the context key of the body's digest.
 type digestKey struct{}
 
@@ -43,11 +53,14 @@ type digestKey struct{}
 // A client that sends slowly holds only the memory of what it has sent. All clients together hold
 // at most ingestMemory, until the server's read timeout ends their requests. While the memory is
 // used up, further clients are told to retry.
+//
+// The paths are those of IngestPaths.
 func IngestMiddleware(basePath string, api http.Handler) http.Handler {
-	operation := basePath + "/datar/evaluations"
+	operation := basePath + ingestOperation
+	paths := append(sdkPaths(), operation)
 	memory := budget.NewMemory(ingestMemory)
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		if !leadsToIngest(r.URL, operation) {
+		if !leadsToIngest(r.URL, paths) {
 			api.ServeHTTP(rw, r)
 			return
 		}
@@ -91,17 +104,11 @@ func isPlainText(h http.Header) bool {
 	return strings.EqualFold(strings.TrimSpace(mime), "text/plain")
 }
 
-// leadsToIngest reports whether a path leads to the operation, in whatever form it is written. The
+// leadsToIngest reports whether a URL leads to one of the paths, in whatever form it is written. The
 // API's router cleans escaped paths, so the escaped form is checked, too. Otherwise a request could
 // bypass this middleware.
-func leadsToIngest(u *url.URL, operation string) bool {
-	for _, p := range []string{path.Clean(u.Path), path.Clean(u.EscapedPath())} {
-		switch p {
-		case operation, "/api/v2/flagevaluation", "/api/v2/flagevaluations":
-			return true
-		}
-	}
-	return false
+func leadsToIngest(u *url.URL, paths []string) bool {
+	return slices.Contains(paths, path.Clean(u.Path)) || slices.Contains(paths, path.Clean(u.EscapedPath()))
 }
 
 // errNoMemory is the error of a body that was not read to its end.

@@ -19,14 +19,6 @@ const (
 	maxNamed = 100
 	// snapshotPage is the number of snapshots that are read at a time.
 	snapshotPage = 20
-	// defaultWindow is the window of requests without a window.
-	defaultWindow = 7 * day
-	// lastHour is the limit of accepted hours, about the year 9999.
-	lastHour = datar.Hour(70_389_528)
-
-	// defaultLimit and maxLimit bound lists.
-	defaultLimit = 100
-	maxLimit     = 1_000
 )
 
 // Counts reads the counts of evaluations.
@@ -104,21 +96,10 @@ type span struct {
 
 func (s *Service) span(w Window) (span, error) {
 	now := s.o.Now().UTC()
-	from, to := now.Add(-defaultWindow), now
-	if w.From != nil {
-		from = w.From.UTC()
+	first, last, err := datar.Window(w.From, w.To, now)
+	if err != nil {
+		return span{}, err
 	}
-	if w.To != nil {
-		to = w.To.UTC()
-	}
-	if from.After(to) {
-		return span{}, invalid("from (%s) must not be after to (%s); without them the window is the last 7 days", from.Format(time.RFC3339), to.Format(time.RFC3339))
-	}
-	first, last := max(0, datar.HourOf(from)), max(0, datar.HourOf(to))
-	if w.To == nil || to.After(last.Time()) {
-		last++ // the window includes the current hour
-	}
-	first, last = min(first, lastHour), min(last, lastHour)
 	return span{first: first, last: last, from: first.Time(), to: last.Time(), now: now}, nil
 }
 
@@ -587,7 +568,7 @@ func (s *Service) Unknown(ctx context.Context, w Window, limit, offset *int64) (
 	if err != nil {
 		return nil, err
 	}
-	l, o, err := page(limit, offset, defaultLimit, maxLimit)
+	l, o, err := page(limit, offset, datar.DefaultLimit, datar.MaxLimit)
 	if err != nil {
 		return nil, err
 	}

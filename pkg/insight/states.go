@@ -275,7 +275,7 @@ func (s *Service) States(ctx context.Context, q StatesQuery) (*States, error) {
 	if err != nil {
 		return nil, err
 	}
-	limit, offset, err := page(q.Limit, q.Offset, defaultLimit, maxLimit)
+	limit, offset, err := page(q.Limit, q.Offset, datar.DefaultLimit, datar.MaxLimit)
 	if err != nil {
 		return nil, err
 	}

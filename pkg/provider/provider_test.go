@@ -21,6 +21,7 @@ import (
 	"github.com/open-feature/go-sdk/openfeature/isolated"
 
 	"github.com/flagr-datar/flagr-datar/integration_tests/golden"
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/provider"
 )
 
@@ -351,8 +352,8 @@ func TestExactness(t *testing.T) {
 	if got["on=on@3"] != each || got["size=small@4"] != each || got["nobody=@7"] != each || sum != 3*each {
 		t.Errorf("counted %v, want %d each; %+v", got, each, p.Counts())
 	}
-	if books := p.Counts(); books.Full != 3*each || books.Pending != 0 || books.DroppedTotal() != 0 {
-		t.Errorf("%+v", books)
+	if stats := p.Counts(); stats.Full != 3*each || stats.Pending != 0 || stats.DroppedTotal() != 0 {
+		t.Errorf("%+v", stats)
 	}
 }
 
@@ -412,8 +413,24 @@ func TestManyKeysWithoutAFlag(t *testing.T) {
 	p.BooleanEvaluation(t.Context(), "made-up-0", false, nil)
 	p.Shutdown()
 	all, sum := s.counts()
-	if sum != 1202 || len(all) != 1001 || all["made-up-0=@"] != 2 || all["(other)=@"] != 201 {
-		t.Errorf("%d counted under %d keys, %d of made-up-0, %d of others", sum, len(all), all["made-up-0=@"], all["(other)=@"])
+	others := all[datar.OtherUnknown+"=@"]
+	if sum != 1202 || len(all) != 1001 || all["made-up-0=@"] != 2 || others != 201 {
+		t.Errorf("%d counted under %d keys, %d of made-up-0, %d of others", sum, len(all), all["made-up-0=@"], others)
+	}
+}
+
+// TestLongKeysAreCutLikeThoseOfTheServer: otherwise the same key would be counted under two texts.
+func TestLongKeysAreCutLikeThoseOfTheServer(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, simple)
+	p := start(t, provider.Options{URL: s.URL, IgnoreEvents: true})
+	for _, key := range []string{strings.Repeat("k", datar.MaxAsked), strings.Repeat("k", datar.MaxAsked+1)} {
+		p.BooleanEvaluation(t.Context(), key, false, nil)
+	}
+	p.Shutdown()
+	all, sum := s.counts()
+	if cut := datar.CleanAsked(strings.Repeat("k", 1000)); sum != 2 || all[cut+"=@"] != 2 {
+		t.Errorf("counted %v, want %s twice", all, cut)
 	}
 }
 

@@ -24,9 +24,6 @@ const (
 
 	// maxPurges is the maximum number of days that one call of Maintain purges.
 	maxPurges = 10
-	// unknownLifetime is how long requests for flags that do not exist are kept without a
-	// retention. It is also the lifetime of batches and of records of servers.
-	unknownLifetime = 91 * 24 * time.Hour
 	// receiptLifetime is one day longer than ingest.ReceiptLifetime, because days are dropped as a
 	// whole.
 	receiptLifetime = 3 * 24 * time.Hour
@@ -94,10 +91,10 @@ func (s *Store) maintain(ctx context.Context, now time.Time, keep time.Duration)
 		table  string
 		before int64 // in the unit of the partition
 	}{
-		{"datar_unknown", day(cmp.Or(keep, unknownLifetime))},
+		{"datar_unknown", day(cmp.Or(keep, datar.RecordLifetime))},
 		{"datar_receipts", day(receiptLifetime)},
-		{"datar_servers", day(unknownLifetime) / 30},
-		{"datar_batches", day(unknownLifetime) / 30},
+		{"datar_servers", day(datar.RecordLifetime) / 30},
+		{"datar_batches", day(datar.RecordLifetime) / 30},
 	} {
 		if err := s.dropBefore(ctx, old.table, old.before); err != nil {
 			return err

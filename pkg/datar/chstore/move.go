@@ -132,7 +132,7 @@ func (m *mover) days(ctx context.Context, now time.Time) ([]int32, error) {
 	for _, r := range details {
 		days[dayOf(r.Hour)] = true
 	}
-	for day := dayOf(end - 1); day > dayOf(end)-int32(unknownLifetime/(24*time.Hour)); day-- {
+	for day := dayOf(end - 1); day > dayOf(end)-int32(datar.RecordLifetime/(24*time.Hour)); day-- {
 		unknown, err := m.source.Unknown(ctx, datar.UnknownQuery{From: startOf(day), To: startOf(day + 1), Limit: 1})
 		if err != nil {
 			return nil, err

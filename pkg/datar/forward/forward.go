@@ -33,7 +33,9 @@ var ErrElsewhere = errors.New("this server forwards its counts: query the centra
 
 const (
 	// endpoint is appended to a URL that does not end in it.
-	endpoint = "/api/v1/datar/evaluations"
+	endpoint = "/api/v1" + operation
+	// operation is the end of the path of every URL.
+	operation = "/datar/evaluations"
 	// requestTimeout limits one request.
 	requestTimeout = 30 * time.Second
 	// maxAnswerBytes limits what is read of a response: results for MaxRows rows take less, regardless of their
@@ -82,7 +84,7 @@ func New(o Options) (*Store, error) {
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
 		return nil, errors.New("forward: Options.URL is not valid, want a URL such as https://flagr.example.com")
 	}
-	if !strings.HasSuffix(u.Path, "/datar/evaluations") {
+	if !strings.HasSuffix(u.Path, operation) {
 		u.Path = strings.TrimSuffix(u.Path, "/") + endpoint
 	}
 	hash := sha256.Sum256([]byte(u.Scheme + "://" + u.Host + u.Path))

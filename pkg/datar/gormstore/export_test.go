@@ -20,6 +20,9 @@ func PrepareAfter(ctx context.Context, db *gorm.DB, lockMigration string) error 
 // OnTables is New for existing tables, for tests of later errors.
 func OnTables(db *gorm.DB) *Store { return &Store{db: db, dialect: dialects[db.Name()]} }
 
+// LastHour is the hour after the last one that all databases can store.
+const LastHour = lastHour
+
 // Kinds is the number of kinds of rollups. They begin with hours.
 var Kinds = len(kinds)
 

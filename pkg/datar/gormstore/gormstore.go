@@ -40,11 +40,6 @@ import (
 )
 
 const (
-	// A writer that has not been seen for this long is removed from the ledger. Older journals may
-	// then be counted twice. It is one day more than the maximum age of a row that can be sent in,
-	// 90 days, because a row may be dated ahead and clocks differ.
-	writerLifetime = 91 * 24 * time.Hour
-
 	// forgetAtOnce bounds the number of writers that a start or one call of Maintain removes from
 	// the ledger.
 	forgetAtOnce = 500
@@ -284,10 +279,10 @@ func (s *Store) note(tx *gorm.DB, id string, sequence int64, now time.Time) (kno
 	return !advanced, err
 }
 
-// forget removes writers from the ledger that have not been seen for writerLifetime. It finds them
+// forget removes writers from the ledger that have not been seen for datar.RecordLifetime. It finds them
 // without locking rows.
 func (s *Store) forget(db *gorm.DB) error {
-	old := s.dialect.bindTime(time.Now().Add(-writerLifetime))
+	old := s.dialect.bindTime(time.Now().Add(-datar.RecordLifetime))
 	var ids []string
 	err := db.Raw(s.sql("SELECT writer_id FROM datar_writers WHERE updated_at < ? LIMIT ?"), old, forgetAtOnce).Scan(&ids).Error
 	if err != nil || len(ids) == 0 {

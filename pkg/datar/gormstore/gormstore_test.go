@@ -112,3 +112,12 @@ func TestHoursAreBoundAsUTC(t *testing.T) {
 		t.Errorf("bucket_hour is %q, want %q", text, want)
 	}
 }
+
+// TestWindowsEndWhereDatabasesDo compares the last hour of a query with the last hour of the tables.
+func TestWindowsEndWhereDatabasesDo(t *testing.T) {
+	t.Parallel()
+	_, last, err := datar.Window(nil, new(time.Date(20_000, 1, 1, 0, 0, 0, 0, time.UTC)), time.Now())
+	if err != nil || last != gormstore.LastHour {
+		t.Errorf("a window without an end ends at hour %d (%v), want %d", last, err, gormstore.LastHour)
+	}
+}

@@ -19,9 +19,6 @@ const (
 	maxPurges = 50
 	// rowsPerPurge is small, so that a purge transaction delays a flush by milliseconds only.
 	rowsPerPurge = 1000
-	// unknownLifetime is how long requests for flags that do not exist are kept without a
-	// retention. It keeps requests for many keys from growing the table forever.
-	unknownLifetime = 91 * 24 * time.Hour
 )
 
 // purge moves the events of whole days before the given time into the rollups of these days, and

@@ -185,7 +185,7 @@ func (s *Store) Maintain(ctx context.Context, now time.Time, keep time.Duration)
 			return err
 		}
 	}
-	return s.purgeUnknown(ctx, now.Add(-cmp.Or(keep, unknownLifetime)))
+	return s.purgeUnknown(ctx, now.Add(-cmp.Or(keep, datar.RecordLifetime)))
 }
 
 // makeRollups makes the due rollups that do not exist.

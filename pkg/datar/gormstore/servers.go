@@ -11,9 +11,6 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
-// serverLifetime is how long the record of a run is kept after its last batch.
-const serverLifetime = writerLifetime
-
 // serverRun is the record of one run of a server. Times are in Unix milliseconds, or 0.
 type serverRun struct {
 	Name            exactText  `gorm:"column:name;primaryKey"`
@@ -99,9 +96,9 @@ func (s *Store) Servers(ctx context.Context) ([]datar.ServerRecord, error) {
 	return records, nil
 }
 
-// forgetServers deletes the records of runs without a batch for serverLifetime.
+// forgetServers deletes the records of runs without a batch for datar.RecordLifetime.
 func (s *Store) forgetServers(ctx context.Context, now time.Time) error {
-	if err := s.db.WithContext(ctx).Exec(s.sql("DELETE FROM datar_servers WHERE at_ms < ?"), now.Add(-serverLifetime).UnixMilli()).Error; err != nil {
+	if err := s.db.WithContext(ctx).Exec(s.sql("DELETE FROM datar_servers WHERE at_ms < ?"), now.Add(-datar.RecordLifetime).UnixMilli()).Error; err != nil {
 		return fmt.Errorf("forget old servers: %w", err)
 	}
 	return nil

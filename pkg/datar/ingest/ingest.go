@@ -38,7 +38,7 @@ const (
 	ReceiptLifetime = 48 * time.Hour
 	// maxWriterAge is the maximum age of a row in a batch with a key of writer and sequence. Stores keep the ledger
 	// of writers longer.
-	maxWriterAge = 90 * 24 * time.Hour
+	maxWriterAge = datar.RecordLifetime - 24*time.Hour
 	// maxChecks is the maximum number of transactions to search for refused rows of a batch. They find 40 of 1,000
 	// rows at any positions, and 200 adjacent ones.
 	maxChecks = 500
