@@ -6,7 +6,6 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
-	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
@@ -20,8 +19,13 @@ const (
 	top    = "../.."
 )
 
-// goList runs go list in the top folder and returns its lines.
+// goList runs go list in the top folder and returns the words of its output.
 func goList(t *testing.T, args ...string) []string {
+	t.Helper()
+	return strings.Fields(strings.Join(goListLines(t, args...), "\n"))
+}
+
+func goListLines(t *testing.T, args ...string) []string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "go", append([]string{"list"}, args...)...)
 	cmd.Dir = top
@@ -33,7 +37,7 @@ func goList(t *testing.T, args ...string) []string {
 		}
 		t.Fatalf("go list %s: %v\n%s", strings.Join(args, " "), err, stderr)
 	}
-	return strings.Fields(string(out))
+	return strings.Split(strings.TrimSpace(string(out)), "\n")
 }
 
 func TestDatarKnowsNothingOfTheServerAroundIt(t *testing.T) {
@@ -95,12 +99,12 @@ func TestThePluginIsLight(t *testing.T) {
 }
 
 // rooms are the import rules by folder under pkg, for the packages in it and below it unless these have rules of their
-// own. Rules of a folder that does not exist yet apply as soon as it does.
+// own.
 var rooms = map[string]struct {
 	// allowed are the only packages of this module that may be imported, directly or through others; nil allows all that
 	// are not forbidden.
 	allowed []string
-	// forbidden are prefixes of packages, of this module and of others, that must not be imported, directly or through
+	// forbidden are packages and folders, of this module and of others, that must not be imported, directly or through
 	// others.
 	forbidden []string
 }{
@@ -114,7 +118,27 @@ var rooms = map[string]struct {
 	"notification": {forbidden: []string{"pkg/app", "pkg/handler", "pkg/config", "pkg/store", "pkg/datar", "pkg/eval", "swagger_gen"}},
 	"web":          {forbidden: []string{"pkg/handler", "pkg/store", "pkg/app", "pkg/ui"}},
 
-	"evallog/datarwriter": {forbidden: []string{"pkg/handler", "pkg/config", "pkg/store", "pkg/eval/", "pkg/datar/gormstore", "swagger_gen"}},
+	// Other servers mount datar and the packages below it.
+	"datar": {forbidden: []string{"pkg/app", "pkg/handler", "pkg/config", "pkg/store", "pkg/eval", "pkg/insight", "pkg/web", "swagger_gen", "github.com/go-openapi"}},
+	// Applications embed evallog.
+	"evallog":             {forbidden: []string{"pkg/app", "pkg/handler", "pkg/config", "pkg/store", "pkg/eval", "pkg/datar", "pkg/web", "swagger_gen"}},
+	"evallog/datarwriter": {forbidden: []string{"pkg/handler", "pkg/config", "pkg/store", "pkg/eval", "pkg/datar/gormstore", "swagger_gen"}},
+
+	// A second path of evaluation requests, without the generated one.
+	"fastpath": {allowed: []string{"pkg/budget", "pkg/entity", "pkg/eval"}, forbidden: []string{"github.com/go-openapi", "gorm.io"}},
+	// Instruments read what components publish, and components do not know them.
+	"metrics": {
+		allowed: []string{
+			"pkg/budget", "pkg/config", "pkg/datar", "pkg/datar/datarprom", "pkg/entity", "pkg/etag", "pkg/eval", "pkg/evalcache",
+			"pkg/fastpath", "pkg/ofrep", "pkg/recorder", "pkg/web",
+		},
+		forbidden: []string{"github.com/go-openapi", "gorm.io"},
+	},
+	// What several rooms use, and what uses none of them.
+	"budget": {allowed: []string{}, forbidden: []string{"net/http", "gorm.io", "github.com/go-openapi"}},
+	"etag":   {allowed: []string{}, forbidden: []string{"net/http", "gorm.io", "github.com/go-openapi"}},
+	// Commands are small programs around what the server uses for the same purpose.
+	"cmd": {allowed: []string{"pkg/entity", "pkg/eval", "pkg/evalcache"}, forbidden: []string{"gorm.io", "github.com/go-openapi"}},
 
 	// Answers are computed from values: what is stored and who asks over HTTP is the business of the callers.
 	"insight": {
@@ -132,7 +156,7 @@ var rooms = map[string]struct {
 	"ui/chart": {allowed: []string{"pkg/ui/chart"}, forbidden: []string{"net/http", "gorm.io", "github.com/go-openapi"}},
 	// OFREP waits for newer flags, which evalcache has, and reads contexts as the fast path does.
 	"ofrep": {
-		allowed:   []string{"pkg/budget", "pkg/entity", "pkg/eval", "pkg/evalcache", "pkg/fastpath"},
+		allowed:   []string{"pkg/budget", "pkg/entity", "pkg/etag", "pkg/eval", "pkg/evalcache", "pkg/fastpath"},
 		forbidden: []string{"github.com/go-openapi", "gorm.io"},
 	},
 	// Programs embed the provider: it evaluates a snapshot that it polls, and reports with evallog.
@@ -148,25 +172,38 @@ var rooms = map[string]struct {
 
 func TestImportDirections(t *testing.T) {
 	t.Parallel()
-	for room, rule := range rooms {
-		if _, err := os.Stat(filepath.Join(top, "pkg", room)); errors.Is(err, fs.ErrNotExist) {
+	used := map[string]bool{}
+	patterns := []string{"-f", `{{.ImportPath}} {{join .Deps " "}}`}
+	for _, folder := range goList(t, "-m", "-f", "{{.Dir}}") { // of the modules in go.work
+		patterns = append(patterns, folder+"/...")
+	}
+	for _, line := range goListLines(t, patterns...) {
+		packages := strings.Fields(line)
+		pkg := strings.TrimPrefix(packages[0], module+"/")
+		if !strings.HasPrefix(pkg, "pkg/") {
 			continue
 		}
-		for _, pkg := range goList(t, "./pkg/"+room+"/...") {
-			pkg = strings.TrimPrefix(pkg, module+"/")
-			if roomOf(pkg) != room {
-				continue
+		room := roomOf(pkg)
+		if used[room] = true; room == "" {
+			if pkg != "pkg/app" { // which imports everything
+				t.Errorf("%s has no import rules", pkg)
 			}
-			for _, dependency := range goList(t, "-deps", "./"+pkg) {
-				inModule, ours := strings.CutPrefix(dependency, module+"/")
-				switch {
-				case inModule == pkg:
-				case slices.ContainsFunc(rule.forbidden, func(prefix string) bool { return strings.HasPrefix(inModule, prefix) }):
-					t.Errorf("%s depends on %s", pkg, inModule)
-				case ours && rule.allowed != nil && !slices.Contains(rule.allowed, inModule):
-					t.Errorf("%s depends on %s: of this module it may import %q", pkg, inModule, rule.allowed)
-				}
+			continue
+		}
+		rule := rooms[room]
+		for _, dependency := range packages[1:] {
+			inModule, ours := strings.CutPrefix(dependency, module+"/")
+			switch {
+			case slices.ContainsFunc(rule.forbidden, func(folder string) bool { return inModule == folder || strings.HasPrefix(inModule, folder+"/") }):
+				t.Errorf("%s depends on %s", pkg, inModule)
+			case ours && rule.allowed != nil && !slices.Contains(rule.allowed, inModule):
+				t.Errorf("%s depends on %s: of this module it may import %q", pkg, inModule, rule.allowed)
 			}
+		}
+	}
+	for room := range rooms {
+		if !used[room] {
+			t.Errorf("there is no package in %s", room)
 		}
 	}
 }

@@ -2,7 +2,6 @@ package handler
 
 import (
 	"context"
-	stderrors "errors"
 	"net/http"
 	"time"
 
@@ -82,37 +81,6 @@ func (h *Handler) okComplete(r *http.Request, body any, flagID int64, from, to *
 		return h.fail(r, err)
 	}
 	return ok(datarhttp.WithComplete(body, c))
-}
-
-// completeness returns how complete the counts of a window are, or nil and no error if the store
-// cannot tell. Times when a flag's records were off are available only if its history is in the
-// database.
-func (h *Handler) completeness(ctx context.Context, flagID int64, from, to *time.Time) (*datarhttp.Complete, error) {
-	if flagID != 0 && h.answers != nil && h.answers.HasCounts() {
-		c, err := h.answers.CompleteOfFlag(ctx, flagID, insight.Window{From: from, To: to})
-		switch {
-		case err == nil:
-			return completeOf(c), nil
-		case !stderrors.Is(err, entity.ErrNotFound): // a flag that no longer exists may have counts
-			return nil, err
-		}
-	}
-	c, err := h.datar.QueryCompleteness(ctx, from, to)
-	switch {
-	case stderrors.Is(err, datar.ErrNoDetails):
-		return nil, nil
-	case err != nil:
-		return nil, err
-	}
-	return datarhttp.CompleteOf(c), nil
-}
-
-func completeOf(c *insight.Complete) *datarhttp.Complete {
-	all := &datarhttp.Complete{Since: c.Since, UpTo: c.UpTo, Servers: c.Servers, Silent: c.Silent, Pending: c.Pending, Dropped: c.Dropped}
-	for _, hole := range c.Holes {
-		all.Holes = append(all.Holes, datarhttp.Hole{From: hole.From, To: hole.To, Why: string(hole.Why)})
-	}
-	return all
 }
 
 // ok responds with 200 and a body that is not a generated model.

@@ -9,16 +9,6 @@ import (
 	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
 )
 
-func completeModel(c *insight.Complete) *models.DatarComplete {
-	return &models.DatarComplete{
-		Since: timeModel(c.Since), UpTo: timeModel(c.UpTo), Servers: new(int64(c.Servers)), Silent: new(int64(c.Silent)),
-		Pending: &c.Pending, Dropped: &c.Dropped,
-		Holes: mapAll(c.Holes, func(h *insight.Hole) *models.DatarHole {
-			return &models.DatarHole{From: timeModel(h.From), To: timeModel(h.To), Why: new(string(h.Why))}
-		}),
-	}
-}
-
 func outcomesModel(o *insight.Outcomes) *models.DatarOutcomes {
 	return &models.DatarOutcomes{
 		FlagID: &o.FlagID, FlagKey: &o.FlagKey, From: timeModel(o.From), To: timeModel(o.To), Total: &o.Total,
