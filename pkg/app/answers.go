@@ -19,12 +19,12 @@ type engineCounts struct {
 // Refresh implements insight.Counts.
 func (c engineCounts) Refresh(ctx context.Context) { c.engine.Refresh(ctx) }
 
-// Servers implements insight.Counts and ui.Books. It includes the current state of this server.
+// Servers implements insight.Counts and ui.Statistics. It includes the current state of this server.
 func (c engineCounts) Servers(ctx context.Context) ([]datar.ServerRecord, error) {
 	return c.engine.Servers(ctx)
 }
 
-// Stats implements ui.Books.
+// Stats implements ui.Statistics.
 func (c engineCounts) Stats() datar.Stats { return c.engine.Stats() }
 
 // answers has the services that answer questions about flags. All fields are nil if flags come from a JSON

@@ -136,7 +136,7 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := meters.watch(a.cache, a.recorders, counting.engine); err != nil {
+	if err := meters.watch(a.cache, a.recorders, counting.engine, a.now); err != nil {
 		return nil, err
 	}
 	answers := a.newAnswers(c, db, counting)

@@ -59,6 +59,7 @@ func (a *App) handlerOptions(c *config.Config, service *eval.Service, db *store.
 		States:           a.cache,
 		RecorderStats:    a.recorders.Stats,
 		MaxGetQueryBytes: c.Eval.GetMaxURLBytes,
+		Now:              a.now,
 		Actor:            web.Actor(a.edge.jwt, c.HeaderAuth, c.CookieAuth),
 		HealthChecks: handler.HealthChecks{
 			LastCheck: a.cache.LastCheck,
@@ -82,6 +83,7 @@ func (a *App) handlerOptions(c *config.Config, service *eval.Service, db *store.
 		o.InjectedContext = &handler.InjectedContext{
 			Headers:        c.InjectedContext.HTTPHeaders,
 			HeaderPrefixes: c.InjectedContext.HTTPHeaderPrefixes,
+			Now:            a.now,
 		}
 	}
 	if d.engine != nil {

@@ -67,6 +67,7 @@ func (a *App) newCache(c config.EvalCache, source evalcache.FlagSource) *evalcac
 	o := evalcache.Options{
 		RefreshInterval: c.RefreshInterval,
 		RefreshTimeout:  c.RefreshTimeout,
+		Now:             a.now,
 		Logger:          a.logger,
 	}
 	if a.ownsProcess {

@@ -108,12 +108,12 @@ func (m *meters) trace(c *config.Config) error {
 
 // watch exports the statistics of the evaluation cache, the streams and Datar's engine, which is nil if Datar is
 // off.
-func (m *meters) watch(cache *evalcache.Cache, recorders *handler.DataRecorders, engine *datar.Engine) error {
+func (m *meters) watch(cache *evalcache.Cache, recorders *handler.DataRecorders, engine *datar.Engine, now func() time.Time) error {
 	if m.prometheus == nil {
 		return nil
 	}
 	errs := []error{
-		watchCache(m.prometheus, cache),
+		watchCache(m.prometheus, cache, now),
 		m.prometheus.Register(metrics.NewRecorders(recorders.Stats)),
 	}
 	if engine != nil {
@@ -152,7 +152,7 @@ func flushOnStop(receiver string, timeout time.Duration, logger *slog.Logger, se
 }
 
 // watchCache adds the metrics of the evaluation cache.
-func watchCache(p *metrics.Prometheus, cache *evalcache.Cache) error {
+func watchCache(p *metrics.Prometheus, cache *evalcache.Cache, now func() time.Time) error {
 	if err := p.Gauge("flagr_evalcache_flags", "Flags that evaluations read, from memory.",
 		func() float64 { return float64(cache.Snapshot().Len()) }); err != nil {
 		return err
@@ -164,6 +164,6 @@ func watchCache(p *metrics.Prometheus, cache *evalcache.Cache) error {
 			if at.IsZero() {
 				return 0
 			}
-			return time.Since(at).Seconds()
+			return now().Sub(at).Seconds()
 		})
 }

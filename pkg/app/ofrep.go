@@ -6,7 +6,6 @@ import (
 
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
-	"github.com/flagr-datar/flagr-datar/pkg/evalcache"
 	"github.com/flagr-datar/flagr-datar/pkg/handler"
 	"github.com/flagr-datar/flagr-datar/pkg/ofrep"
 	"github.com/flagr-datar/flagr-datar/pkg/web"
@@ -17,25 +16,26 @@ func (a *App) addOFREP(c *config.Config, service *eval.Service, injected *handle
 	if !c.OFREP.Enabled {
 		return nil
 	}
-	a.ofrep = newOFREP(c, service, a.cache, injected, a.edge)
+	a.ofrep = a.newOFREP(c, service, injected)
 	a.edge.ofrep = a.ofrep
 	a.onStop("OFREP", func(context.Context) error { a.ofrep.Stop(); return nil })
 	return m.watchOFREP(a.ofrep)
 }
 
 // newOFREP creates the OFREP handler.
-func newOFREP(c *config.Config, service *eval.Service, cache *evalcache.Cache, injected *handler.InjectedContext, e *edge) *ofrep.Handler {
+func (a *App) newOFREP(c *config.Config, service *eval.Service, injected *handler.InjectedContext) *ofrep.Handler {
 	spread := c.OFREP.EventsSpread
 	if spread == 0 {
 		spread = -1
 	}
 	o := ofrep.Options{
 		Eval:       service,
-		States:     cache,
+		States:     a.cache,
 		Version:    versionText(),
 		FlagSetID:  c.OFREP.FlagSetID,
 		Prefix:     web.CleanPrefix(c.Web.Prefix),
 		RecordBulk: c.OFREP.BulkRecord,
+		Now:        a.now,
 		Access: ofrep.Access{
 			KeyUsed: web.NoteAPIKey,
 			Secrets: []string{c.JWTAuth.Secret, c.BasicAuth.Username, c.BasicAuth.Password},
@@ -45,8 +45,8 @@ func newOFREP(c *config.Config, service *eval.Service, cache *evalcache.Cache, i
 	for _, key := range c.OFREP.Keys() {
 		o.Access.Keys = append(o.Access.Keys, ofrep.APIKey(key))
 	}
-	if e.jwt != nil || e.basic != nil {
-		o.Access.Login = e.login
+	if a.edge.jwt != nil || a.edge.basic != nil {
+		o.Access.Login = a.edge.login
 	}
 	if injected != nil {
 		o.Inject = injected.Inject

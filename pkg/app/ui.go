@@ -1,10 +1,8 @@
 package app
 
 import (
-	"cmp"
 	"context"
 	"net/http"
-	"slices"
 
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
@@ -20,43 +18,13 @@ type pageStore struct {
 	counts bool
 }
 
-// DeletedFlags implements ui.Store. It reads all deleted flags, because the store lists by ID.
-func (s pageStore) DeletedFlags(ctx context.Context, limit, offset int) ([]entity.Flag, error) {
-	flags, err := s.Flags(ctx, store.FlagQuery{Deleted: true})
-	if err != nil {
-		return nil, err
-	}
-	slices.SortFunc(flags, func(a, b entity.Flag) int {
-		return cmp.Or(b.DeletedAt.Time.Compare(a.DeletedAt.Time), cmp.Compare(b.ID, a.ID))
-	})
-	flags = flags[min(offset, len(flags)):]
-	return flags[:min(limit, len(flags))], nil
-}
-
-// Snapshots implements ui.Store. Snapshots beyond what the store reads at once have no states.
+// Snapshots implements ui.Store.
 func (s pageStore) Snapshots(ctx context.Context, flagID int64, limit, offset int) ([]entity.FlagSnapshot, error) {
-	rows, err := s.Store.Snapshots(ctx, flagID, store.SnapshotQuery{Limit: new(int64(limit)), Offset: new(int64(offset))})
-	if err != nil || len(rows) == limit {
-		return rows, err
-	}
-	heads, err := s.SnapshotHeads(ctx, flagID, offset+limit)
-	for _, head := range heads[min(offset+len(rows), len(heads)):] {
-		row := entity.FlagSnapshot{FlagID: head.FlagID, UpdatedBy: head.UpdatedBy}
-		row.ID, row.CreatedAt = head.ID, head.CreatedAt
-		rows = append(rows, row)
-	}
-	return rows, err
+	return s.SnapshotPage(ctx, flagID, limit, offset)
 }
 
 // Tags implements ui.Store.
-func (s pageStore) Tags(ctx context.Context) ([]string, error) {
-	tags, err := s.Store.Tags(ctx, store.TagQuery{Limit: new(int64(500))})
-	values := make([]string, len(tags))
-	for i := range tags {
-		values[i] = tags[i].Value
-	}
-	return values, err
-}
+func (s pageStore) Tags(ctx context.Context) ([]string, error) { return s.TagValues(ctx) }
 
 // CreateFlag implements ui.Store.
 func (s pageStore) CreateFlag(ctx context.Context, by, key, description string, boolean bool) (*entity.Flag, error) {
@@ -80,6 +48,7 @@ func (a *App) newPages(c *config.Config, actor func(*http.Request) string, writa
 		RefreshInterval: c.EvalCache.RefreshInterval,
 		EntityTypes:     c.Web.UIEntityTypes,
 		Memory:          a.memory,
+		Now:             a.now,
 		Logger:          a.logger,
 	}
 	if writable {
@@ -87,7 +56,7 @@ func (a *App) newPages(c *config.Config, actor func(*http.Request) string, writa
 	}
 	if answers.service != nil && answers.service.HasCounts() {
 		o.Numbers, o.Tail = answers.service, answers.tail != nil
-		o.Books = engineCounts{counting.counts, counting.engine}
+		o.Statistics = engineCounts{counting.counts, counting.engine}
 		o.SQL, o.CountsAll = c.Datar.Store == "", counting.allFlags
 	}
 	return ui.New(o)

@@ -45,6 +45,8 @@ type Options struct {
 	RefreshInterval time.Duration
 	// RefreshTimeout limits each check, including the load; 0 means 59 seconds.
 	RefreshTimeout time.Duration
+	// Now is the clock of State.Since and LastCheck; nil means time.Now.
+	Now func() time.Time
 	// Logger receives failures of reloads; nil means slog.Default.
 	Logger *slog.Logger
 	// Swapped is called after all flags were loaded and the cache no longer refers to the old snapshot; it may be
@@ -99,6 +101,9 @@ func New(source FlagSource, o Options) *Cache {
 	}
 	if o.RefreshTimeout <= 0 {
 		o.RefreshTimeout = defaultRefreshTimeout
+	}
+	if o.Now == nil {
+		o.Now = time.Now
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
@@ -316,7 +321,7 @@ func (c *Cache) refresh(ctx context.Context) error {
 		}
 		c.version = version
 	}
-	now := time.Now()
+	now := c.options.Now()
 	c.checked.Store(&now)
 	return nil
 }
@@ -378,7 +383,7 @@ func (c *Cache) swap(snapshot *eval.Snapshot, version string) {
 
 func (c *Cache) publish(snapshot *eval.Snapshot, version string) {
 	next := make(chan struct{})
-	before := c.state.Swap(&State{Snapshot: snapshot, Version: version, Since: time.Now(), Replaced: next, replaced: next})
+	before := c.state.Swap(&State{Snapshot: snapshot, Version: version, Since: c.options.Now(), Replaced: next, replaced: next})
 	if before != nil {
 		close(before.replaced)
 	}

@@ -36,7 +36,7 @@ func (h *Handler) GetDatarFleet(p datarapi.GetDatarFleetParams) middleware.Respo
 	case err != nil:
 		return h.fail(p.HTTPRequest, err)
 	}
-	now := time.Now()
+	now := h.now()
 	if isCSV(p.Format) {
 		return csv(insight.FleetTable(fleet, func(s *datar.FleetServer) string { return silentText(s, now) }))
 	}

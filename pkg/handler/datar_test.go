@@ -140,7 +140,7 @@ func TestDatarSaysHowToSwitchItOn(t *testing.T) {
 	}
 }
 
-func TestStatusKeepsTheBooks(t *testing.T) {
+func TestStatusBalances(t *testing.T) {
 	t.Parallel()
 	s := setup(t, recorded)
 	booleanFlag(t, s, "busy", true)

@@ -11,6 +11,7 @@ import (
 	"cmp"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"github.com/go-openapi/runtime/middleware"
 
@@ -83,6 +84,8 @@ type Options struct {
 	Memory *budget.Memory
 	// Turns limits how many large bodies are decoded in parallel. Nil means no limit.
 	Turns budget.Turns
+	// Now is the clock of health and of the statistics of servers; nil means time.Now.
+	Now func() time.Time
 	// Logger logs server errors with their cause. Mandatory.
 	Logger *slog.Logger
 }
@@ -107,6 +110,7 @@ type Handler struct {
 	injected         *InjectedContext
 	actor            func(*http.Request) string
 	healthChecks     HealthChecks
+	now              func() time.Time
 	logger           *slog.Logger
 }
 
@@ -115,6 +119,10 @@ func New(o Options) *Handler {
 	actor := o.Actor
 	if actor == nil {
 		actor = func(*http.Request) string { return "" }
+	}
+	now := o.Now
+	if now == nil {
+		now = time.Now
 	}
 	return &Handler{
 		files:            make(exports, maxExports),
@@ -135,6 +143,7 @@ func New(o Options) *Handler {
 		injected:         o.InjectedContext,
 		actor:            actor,
 		healthChecks:     o.HealthChecks,
+		now:              now,
 		logger:           o.Logger,
 	}
 }

@@ -56,7 +56,7 @@ func (h *Handler) GetReady(p healthapi.GetReadyParams) middleware.Responder {
 	evaluation := &models.ReadinessEvaluation{Flags: &flags}
 	if checks.LastCheck != nil && checks.canEvaluate() {
 		at := checks.LastCheck()
-		age := time.Since(at)
+		age := h.now().Sub(at)
 		checkedAt, seconds := strfmt.DateTime(at.UTC()), age.Seconds()
 		evaluation.CheckedAt, evaluation.AgeSeconds = &checkedAt, &seconds
 		degraded = checks.MaxAge > 0 && age > checks.MaxAge

@@ -15,26 +15,43 @@ type Table struct {
 	Rows   [][]string
 }
 
-// WriteCSV writes the table as RFC 4180 CSV in UTF-8, with a header line and CR LF line endings. It
-// prefixes a ' to a text that a spreadsheet would run as a formula.
+// WriteCSV writes the table as a CSV.
 func (t *Table) WriteCSV(w io.Writer) error {
-	out := csv.NewWriter(w)
-	out.UseCRLF = true
-	if err := out.Write(t.Header); err != nil {
-		return err
-	}
-	safe := make([]string, len(t.Header))
+	out := NewCSV(w, t.Header)
 	for _, row := range t.Rows {
-		safe = safe[:0]
-		for _, cell := range row {
-			safe = append(safe, safeCell(cell))
-		}
-		if err := out.Write(safe); err != nil {
-			return err
-		}
+		out.Row(row)
 	}
-	out.Flush()
-	return out.Error()
+	return out.Close()
+}
+
+// CSV writes lines of RFC 4180 CSV in UTF-8 with CR LF line endings, for lists that are not Tables.
+type CSV struct {
+	out  *csv.Writer
+	safe []string
+}
+
+// NewCSV returns a CSV that begins with a header line.
+func NewCSV(w io.Writer, header []string) *CSV {
+	c := &CSV{out: csv.NewWriter(w)}
+	c.out.UseCRLF = true
+	c.Row(header)
+	return c
+}
+
+// Row writes a line. It prefixes a ' to a text that a spreadsheet would run as a formula. Close
+// returns the error of writing.
+func (c *CSV) Row(cells []string) {
+	c.safe = c.safe[:0]
+	for _, cell := range cells {
+		c.safe = append(c.safe, safeCell(cell))
+	}
+	_ = c.out.Write(c.safe) // the writer keeps its error
+}
+
+// Close ends the last line. It does not close the underlying writer.
+func (c *CSV) Close() error {
+	c.out.Flush()
+	return c.out.Error()
 }
 
 // safeCell prefixes a ' to a text that begins like a formula.

@@ -45,10 +45,11 @@ type gate struct {
 	access    Access
 	sums      [][sha256.Size]byte // of the secrets
 	ticketKey []byte
+	now       func() time.Time
 }
 
-func newGate(a Access) gate {
-	g := gate{access: a}
+func newGate(a Access, now func() time.Time) gate {
+	g := gate{access: a, now: now}
 	derive := hmac.New(sha256.New, []byte(ticketPurpose))
 	add := func(secret string) {
 		sum := sha256.Sum256([]byte(secret)) // all of one length, so that two secrets cannot be split in another place
@@ -106,7 +107,7 @@ func (g *gate) admit(rw http.ResponseWriter, r *http.Request, tickets bool) (tag
 		}
 		challenge = said
 	}
-	if tickets && g.validTicket(r.URL.Query().Get(ticketName), time.Now()) {
+	if tickets && g.validTicket(r.URL.Query().Get(ticketName), g.now()) {
 		return nil, true, nil
 	}
 	rw.Header().Set("Www-Authenticate", challenge)
@@ -161,5 +162,5 @@ func (g *gate) streamQuery(r *http.Request, s *scope) string {
 	if query != "" {
 		query += "&"
 	}
-	return query + ticketName + "=" + url.QueryEscape(g.ticket(time.Now()))
+	return query + ticketName + "=" + url.QueryEscape(g.ticket(g.now()))
 }

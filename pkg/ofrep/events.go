@@ -267,7 +267,7 @@ func (h *Handler) stream(r *http.Request, s *stream, w *streamWriter) {
 		return
 	}
 	last := r.Header.Get("Last-Event-ID")
-	if last != "" && last != v.revision || last == "" && time.Since(v.state.Since) < recentRevision {
+	if last != "" && last != v.revision || last == "" && h.options.Now().Sub(v.state.Since) < recentRevision {
 		if !h.sendEvent(w) {
 			return
 		}

@@ -75,6 +75,8 @@ type Options struct {
 	Inject func(context any, r *http.Request) any
 	Access Access
 	Events Events
+	// Now is the clock, which also dates States; nil means time.Now.
+	Now func() time.Time
 }
 
 // Handler serves OFREP. Start runs its event streams, and Stop ends them.
@@ -120,7 +122,10 @@ type memory struct {
 
 // New returns a Handler. Call Start for its event streams to be notified of changes.
 func New(o Options) *Handler {
-	h := &Handler{options: o, gate: newGate(o.Access)}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	h := &Handler{options: o, gate: newGate(o.Access, o.Now)}
 	h.options.Events.setDefaults()
 	h.unknown = "{}"
 	if o.FlagSetID != "" {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -57,6 +58,22 @@ func (s *Store) SnapshotHeads(ctx context.Context, flagID int64, limit int) ([]e
 	return heads, nil
 }
 
+// SnapshotPage lists snapshots of a flag, newest first. Those beyond the 8 MiB of states that
+// Snapshots reads have no states.
+func (s *Store) SnapshotPage(ctx context.Context, flagID int64, limit, offset int) ([]entity.FlagSnapshot, error) {
+	rows, err := s.Snapshots(ctx, flagID, SnapshotQuery{Limit: new(int64(limit)), Offset: new(int64(offset))})
+	if err != nil || len(rows) == limit {
+		return rows, err
+	}
+	heads, err := s.SnapshotHeads(ctx, flagID, offset+limit)
+	for _, head := range heads[min(offset+len(rows), len(heads)):] {
+		row := entity.FlagSnapshot{FlagID: head.FlagID, UpdatedBy: head.UpdatedBy}
+		row.ID, row.CreatedAt = head.ID, head.CreatedAt
+		rows = append(rows, row)
+	}
+	return rows, err
+}
+
 // HeadsOfFlags lists all snapshots of some flags without their contents, in the order of their IDs.
 func (s *Store) HeadsOfFlags(ctx context.Context, flagIDs []int64) ([]entity.SnapshotHead, error) {
 	heads := []entity.SnapshotHead{}
@@ -100,6 +117,20 @@ func (s *Store) SnapshotsByID(ctx context.Context, ids []int64) ([]entity.FlagSn
 		snapshots = append(snapshots, some...)
 	}
 	return snapshots, nil
+}
+
+// DeletedFlags lists deleted flags as Flags does, the latest deletion first. It reads all of them,
+// because times of deletion have no index.
+func (s *Store) DeletedFlags(ctx context.Context, limit, offset int) ([]entity.Flag, error) {
+	flags, err := s.Flags(ctx, FlagQuery{Deleted: true})
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(flags, func(a, b entity.Flag) int {
+		return cmp.Or(b.DeletedAt.Time.Compare(a.DeletedAt.Time), cmp.Compare(b.ID, a.ID))
+	})
+	flags = flags[min(offset, len(flags)):]
+	return flags[:min(limit, len(flags))], nil
 }
 
 // DeletedAmong returns the deleted flags that have one of the keys or IDs, without parts.

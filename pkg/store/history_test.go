@@ -92,6 +92,22 @@ func TestHistoryOfFlags(t *testing.T) {
 		if both, err := s.DeletedAmong(ctx, []string{"first"}, ids[:1]); err != nil || len(both) != 2 {
 			t.Errorf("found by key and by id: %+v, %v", both, err)
 		}
+
+		ok(t, s.DeleteFlag(ctx, "eve", ids[1]))
+		for _, page := range []struct {
+			limit, offset int
+			want          []int64
+		}{{10, 0, []int64{ids[1], ids[0]}}, {1, 0, ids[1:]}, {10, 1, ids[:1]}, {10, 2, nil}, {10, 9, nil}} {
+			deleted, err := s.DeletedFlags(ctx, page.limit, page.offset)
+			ok(t, err)
+			var got []int64
+			for _, f := range deleted {
+				got = append(got, int64(f.ID))
+			}
+			if !slices.Equal(got, page.want) {
+				t.Errorf("%d deleted flags after %d: %v, want %v", page.limit, page.offset, got, page.want)
+			}
+		}
 	})
 }
 

@@ -325,6 +325,19 @@ func (s *Store) EntityTypes(ctx context.Context) ([]string, error) {
 	return keys, nil
 }
 
+// maxTagValues is the number of tags that TagValues lists.
+const maxTagValues = 500
+
+// TagValues lists the values of the 500 oldest tags, for suggestions.
+func (s *Store) TagValues(ctx context.Context) ([]string, error) {
+	tags, err := s.Tags(ctx, TagQuery{Limit: new(int64(maxTagValues))})
+	values := make([]string, len(tags))
+	for i := range tags {
+		values[i] = tags[i].Value
+	}
+	return values, err
+}
+
 // Tags lists all tags in the order of their ids.
 func (s *Store) Tags(ctx context.Context, q TagQuery) ([]entity.Tag, error) {
 	page, err := page(q.Limit, q.Offset)

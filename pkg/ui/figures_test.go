@@ -20,7 +20,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/ui"
 )
 
-// figures are ui.Numbers and ui.Books of one flag, which was asked 160,000 times. With err they do not answer.
+// figures are ui.Numbers and ui.Statistics of one flag, which was asked 160,000 times. With err they do not answer.
 type figures struct {
 	m   *memory
 	err error
@@ -185,7 +185,7 @@ func counted(t testing.TB) (*fixture, *figures) {
 	numbers := &figures{}
 	f := setup(t, func(o *ui.Options) {
 		numbers.m = o.Store.(*memory)
-		o.Numbers, o.Books = numbers, numbers
+		o.Numbers, o.Statistics = numbers, numbers
 	})
 	return f, numbers
 }
@@ -255,7 +255,7 @@ func TestSQLIsShownWhereCountsAreInTheDatabase(t *testing.T) {
 		numbers := &figures{}
 		f := setup(t, func(o *ui.Options) {
 			numbers.m = o.Store.(*memory)
-			o.Numbers, o.Books, o.SQL = numbers, numbers, sql
+			o.Numbers, o.Statistics, o.SQL = numbers, numbers, sql
 		})
 		for _, target := range []string{"/ui/flags/1", "/ui/flags/1/traffic", "/ui/flags/1/nothing"} {
 			if a := f.ask(t, http.MethodGet, target, nil); strings.Contains(a.body, "FROM datar_hourly_details") != sql {
@@ -300,7 +300,7 @@ func TestLiveTail(t *testing.T) {
 	numbers := &figures{}
 	f := setup(t, func(o *ui.Options) {
 		numbers.m = o.Store.(*memory)
-		o.Numbers, o.Books, o.Tail = numbers, numbers, true
+		o.Numbers, o.Statistics, o.Tail = numbers, numbers, true
 	})
 	closed := f.ask(t, http.MethodGet, "/ui/flags/1/traffic?days=7", nil)
 	if strings.Contains(closed.body, "data-tail") || !strings.Contains(closed.body, `href="traffic?days=7&amp;tail=1#tail"`) {

@@ -2,7 +2,6 @@ package ui
 
 import (
 	"cmp"
-	"encoding/csv"
 	"html/template"
 	"net/http"
 	"net/url"
@@ -431,11 +430,8 @@ func (u *UI) listCSV(rw http.ResponseWriter, r *http.Request) error {
 	q := parseListQuery(r.URL.Query())
 	board := u.boardNow(r.Context())
 	found, _ := u.filter(u.o.Snapshots.Snapshot().Flags(), board, q)
-	rw.Header().Set("Content-Type", "text/csv; charset=utf-8")
-	rw.Header().Set("Content-Disposition", `attachment; filename="flags.csv"`)
-	w := csv.NewWriter(rw)
-	w.UseCRLF = true
-	_ = w.Write([]string{"id", "key", "description", "tags", "enabled", "updated_at", "updated_by", "state", "evaluations", "last_asked_at", "contradictions", "warnings", "notes"})
+	attachCSV(rw, "flags.csv")
+	table := insight.NewCSV(rw, []string{"id", "key", "description", "tags", "enabled", "updated_at", "updated_by", "state", "evaluations", "last_asked_at", "contradictions", "warnings", "notes"})
 	for _, one := range found {
 		f, n := one.flag, one.numbers
 		record := []string{
@@ -449,21 +445,10 @@ func (u *UI) listCSV(rw http.ResponseWriter, r *http.Request) error {
 			}
 			record[10], record[11], record[12] = strconv.Itoa(n.Contradictions), strconv.Itoa(n.Warnings), strconv.Itoa(n.Findings-n.Contradictions-n.Warnings)
 		}
-		for i := range record {
-			record[i] = inert(record[i])
-		}
-		_ = w.Write(record) // fails if the client disconnected, which Flush returns
+		table.Row(record)
 	}
-	w.Flush()
+	_ = table.Close() // fails if the client has disconnected
 	return nil
-}
-
-// inert prevents a spreadsheet from running a string as a formula.
-func inert(text string) string {
-	if text != "" && strings.ContainsRune("=+-@\t\r", rune(text[0])) {
-		return "'" + text
-	}
-	return text
 }
 
 func tagValues(f *entity.Flag) []string {

@@ -21,7 +21,7 @@ func (u *UI) firstSteps(r *http.Request, _ *page) *firstSteps {
 	key := "checkout-button"
 	f := &firstSteps{Key: key, Curl: u.askCurl(r, key)}
 	f.See = u.text.say("first.see.off")
-	if u.o.Books != nil {
+	if u.o.Statistics != nil {
 		f.See = u.text.say("first.see.on", "n", u.recorded())
 	}
 	return f

@@ -28,8 +28,8 @@ type Numbers interface {
 	Forecast(ctx context.Context, flagID int64, draft *entity.Definition) (*insight.Forecast, error)
 }
 
-// Books provides the statistics of the servers that count.
-type Books interface {
+// Statistics provides the statistics of the servers that count.
+type Statistics interface {
 	// Stats returns the statistics of this server.
 	Stats() datar.Stats
 	// Servers returns the records of all servers and their runs.

@@ -53,17 +53,17 @@ type holeRow struct {
 	Why      template.HTML
 }
 
-// books are sums of the statistics.
-type books struct{ recorded, stored, pending, lost int64 }
+// balance has the sums that must balance: recorded = stored + pending + lost.
+type balance struct{ recorded, stored, pending, lost int64 }
 
-func (b *books) balance() bool { return b.recorded == b.stored+b.pending+b.lost }
+func (b *balance) isEven() bool { return b.recorded == b.stored+b.pending+b.lost }
 
 // server shows whether all evaluations are accounted for, and the configuration of the server.
 func (u *UI) server(rw http.ResponseWriter, r *http.Request) error {
 	p := u.page(r, "server", u.text.plain("server.title"))
 	d := &serverData{
 		Version: u.o.Version, Flags: u.o.Snapshots.Snapshot().Len(), Checked: p.Ago(u.o.LastCheck()), Interval: u.o.RefreshInterval.String(),
-		Datar: u.o.Books != nil, All: len(u.o.Settings), ShowAll: r.URL.Query().Get("settings") == "all",
+		Datar: u.o.Statistics != nil, All: len(u.o.Settings), ShowAll: r.URL.Query().Get("settings") == "all",
 	}
 	for _, s := range u.o.Settings {
 		differs := s.Secret && s.Set || !s.Secret && s.Value != s.Default
@@ -75,7 +75,7 @@ func (u *UI) server(rw http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	if d.Datar {
-		u.fillBooks(r, p, d)
+		u.fillStatistics(r, p, d)
 	} else {
 		d.Answer, d.Under = u.text.say("server.answer.off"), u.text.say("server.under.off")
 	}
@@ -91,7 +91,7 @@ func lost[K comparable](dropped map[K]int64) (n int64) {
 	return n
 }
 
-func (u *UI) recorded() int64 { return u.o.Books.Stats().Recorded }
+func (u *UI) recorded() int64 { return u.o.Statistics.Stats().Recorded }
 
 func (u *UI) journalText(s *datar.Stats) template.HTML {
 	switch {
@@ -104,20 +104,20 @@ func (u *UI) journalText(s *datar.Stats) template.HTML {
 	}
 }
 
-// fillBooks shows the statistics of all servers, or of this one if the others cannot be read.
-func (u *UI) fillBooks(r *http.Request, p *page, d *serverData) {
-	own := u.o.Books.Stats()
+// fillStatistics shows the statistics of all servers, or of this one if the others cannot be read.
+func (u *UI) fillStatistics(r *http.Request, p *page, d *serverData) {
+	own := u.o.Statistics.Stats()
 	d.LastError, d.Journal = own.LastError != nil, u.journalText(&own)
-	records, err := u.o.Books.Servers(r.Context())
+	records, err := u.o.Statistics.Servers(r.Context())
 	if err != nil {
 		u.o.Logger.Warn("statistics of other servers are missing", "error", err)
 	}
-	var sum books
+	var sum balance
 	silent := 0
 	fleet := datar.FleetOf(records, p.Now)
 	for i := range fleet.Servers[:min(len(fleet.Servers), maxServers)] {
 		s := &fleet.Servers[i]
-		one := books{s.Recorded, s.Stored, s.Pending, lost(s.Dropped)}
+		one := balance{s.Recorded, s.Stored, s.Pending, lost(s.Dropped)}
 		row := u.serverRow(p, s.Name, u.text.plain("server.kind."+string(s.Kind)), one)
 		row.Heard = p.Ago(s.LastHeard)
 		switch s.State {
@@ -129,12 +129,12 @@ func (u *UI) fillBooks(r *http.Request, p *page, d *serverData) {
 			row.Heard = u.text.say("server.silent", "ago", p.Ago(s.LastHeard))
 			silent++
 		}
-		sum = books{sum.recorded + one.recorded, sum.stored + one.stored, sum.pending + one.pending, sum.lost + one.lost}
+		sum = balance{sum.recorded + one.recorded, sum.stored + one.stored, sum.pending + one.pending, sum.lost + one.lost}
 		d.Servers = append(d.Servers, row)
 	}
 	d.Under = u.text.say("server.under.all")
 	if len(fleet.Servers) == 0 {
-		sum = books{own.Recorded, own.Stored, own.Pending, lost(own.Dropped)}
+		sum = balance{own.Recorded, own.Stored, own.Pending, lost(own.Dropped)}
 		row := u.serverRow(p, own.Writer, u.text.plain("server.this"), sum)
 		row.Heard = u.text.say("server.noflush")
 		if !own.LastFlush.IsZero() {
@@ -148,7 +148,7 @@ func (u *UI) fillBooks(r *http.Request, p *page, d *serverData) {
 	if silent > 0 {
 		name = "server.answer.silent"
 	}
-	if !sum.balance() || fleet.Lost > 0 {
+	if !sum.isEven() || fleet.Lost > 0 {
 		name = "server.answer.wrong"
 	}
 	d.Answer = u.text.say(name, "lost", sum.lost, "n", sum.recorded, "silent", silent)
@@ -193,6 +193,6 @@ func (u *UI) fillHoles(p *page, d *serverData, s *insight.States) {
 	}
 }
 
-func (u *UI) serverRow(_ *page, name, kind string, b books) serverRow {
+func (u *UI) serverRow(_ *page, name, kind string, b balance) serverRow {
 	return serverRow{Name: name, Kind: kind, Recorded: number(b.recorded), Stored: number(b.stored), Waiting: number(b.pending), Lost: number(b.lost)}
 }

@@ -474,9 +474,14 @@ func (u *UI) trafficCSV(rw http.ResponseWriter, r *http.Request) error {
 }
 
 func writeTable(rw http.ResponseWriter, name string, t *insight.Table) error {
+	attachCSV(rw, name)
+	return t.WriteCSV(rw)
+}
+
+// attachCSV makes the response a file for download.
+func attachCSV(rw http.ResponseWriter, name string) {
 	rw.Header().Set("Content-Type", "text/csv; charset=utf-8")
 	rw.Header().Set("Content-Disposition", `attachment; filename="`+strings.NewReplacer(`"`, "", "/", "-").Replace(name)+`"`)
-	return t.WriteCSV(rw)
 }
 
 type nothingData struct {

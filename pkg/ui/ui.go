@@ -82,8 +82,8 @@ type Options struct {
 	LastCheck func() time.Time
 	// Numbers is nil if Datar is off, or stores its counts elsewhere.
 	Numbers Numbers
-	// Books is nil if Datar is off.
-	Books Books
+	// Statistics is nil if Datar is off.
+	Statistics Statistics
 	// Tail reports whether this server streams individual evaluations at /datar/flags/{id}/tail.
 	Tail bool
 	// Prefix is the prefix of all paths as the browser sees them; it may be empty.
