@@ -179,7 +179,7 @@ func droppedIn(s datar.Stats) (sum int64) {
 	return sum
 }
 
-func wantBooks(t *testing.T, e *datar.Engine, recorded, stored, dropped int64) {
+func wantStats(t *testing.T, e *datar.Engine, recorded, stored, dropped int64) {
 	t.Helper()
 	s := e.Stats()
 	if s.Recorded != recorded || s.Stored != stored || droppedIn(s) != dropped || s.Pending != recorded-stored-dropped {
@@ -193,9 +193,9 @@ func TestRecordAndFlush(t *testing.T) {
 	f := setup(t)
 	f.record(1, 2, 3, 5)
 	f.record(1, 0, 0, 2)
-	wantBooks(t, f.Engine, 7, 0, 0)
+	wantStats(t, f.Engine, 7, 0, 0)
 	f.flush(t)
-	wantBooks(t, f.Engine, 7, 7, 0)
+	wantStats(t, f.Engine, 7, 7, 0)
 	f.record(1, 2, 3, 4)
 	f.flush(t)
 	f.flush(t) // nothing new: nothing sent
@@ -208,7 +208,7 @@ func TestRecordAndFlush(t *testing.T) {
 	if !reflect.DeepEqual(batches[1].Rows, want) || batches[1].Sequence != 2 {
 		t.Errorf("second batch is %+v, want sequence 2 and only what is new: %+v", batches[1], want)
 	}
-	wantBooks(t, f.Engine, 11, 11, 0)
+	wantStats(t, f.Engine, 11, 11, 0)
 }
 
 // What lands between the reading of a counter and its confirmation must not be lost, nor counted twice; also when
@@ -237,7 +237,7 @@ func TestNothingIsLostUnderLoad(t *testing.T) {
 			f.clock.advance(7 * time.Minute)
 			s := f.Stats()
 			if s.Recorded != s.Stored+s.Pending+droppedIn(s) || s.Pending < 0 {
-				t.Errorf("books do not balance: %+v", s)
+				t.Errorf("the statistics do not balance: %+v", s)
 			}
 		}
 	})
@@ -255,7 +255,7 @@ func TestNothingIsLostUnderLoad(t *testing.T) {
 	flusher.Wait()
 	f.store.fail(nil, nil)
 	f.flush(t)
-	wantBooks(t, f.Engine, goroutines*each, goroutines*each, 0)
+	wantStats(t, f.Engine, goroutines*each, goroutines*each, 0)
 	if sum := f.store.sum(); sum != goroutines*each {
 		t.Errorf("the store has %d, want %d", sum, goroutines*each)
 	}
@@ -278,13 +278,13 @@ func TestFailedBatchIsSentAgainUnchanged(t *testing.T) {
 				}
 				f.record(1, 1, 1, 1) // newer counts wait for the next batch
 			}
-			wantBooks(t, f.Engine, 13, 0, 0)
+			wantStats(t, f.Engine, 13, 0, 0)
 			if f.Stats().LastError == nil {
 				t.Error("Stats has no LastError")
 			}
 			f.store.fail(nil, nil)
 			f.flush(t)
-			wantBooks(t, f.Engine, 13, 13, 0)
+			wantStats(t, f.Engine, 13, 13, 0)
 			if sum := f.store.sum(); sum != 13 {
 				t.Errorf("the store has %d, want 13", sum)
 			}
@@ -357,7 +357,7 @@ func TestKeysOfPastHoursAreGivenUp(t *testing.T) {
 	}
 	f.Record(datar.Event{FlagID: 1, VariantID: 1, SegmentID: 1, Time: noon}) // late
 	f.flush(t)
-	wantBooks(t, f.Engine, 4, 4, 0)
+	wantStats(t, f.Engine, 4, 4, 0)
 	if sum := f.store.sum(); sum != 4 {
 		t.Errorf("the store has %d, want 4", sum)
 	}
@@ -382,7 +382,7 @@ func TestClockThatStepsBack(t *testing.T) {
 		}
 	}
 	f.flush(t)
-	wantBooks(t, f.Engine, recorded, recorded, 0)
+	wantStats(t, f.Engine, recorded, recorded, 0)
 	got := map[datar.Hour]int64{}
 	for _, row := range f.store.Rows() {
 		got[row.Hour] += row.Count
@@ -414,7 +414,7 @@ func TestCapacityFoldsThenDrops(t *testing.T) {
 		t.Errorf("%d keys and %v dropped, want %d keys and 93", s.Keys, s.Dropped, maxKeys)
 	}
 	f.flush(t)
-	wantBooks(t, f.Engine, 400, 307, 93)
+	wantStats(t, f.Engine, 400, 307, 93)
 	if sum := f.store.sum(); sum != 307 {
 		t.Errorf("the store has %d, want 307", sum)
 	}
@@ -448,7 +448,7 @@ func TestInvalidEventsAreDropped(t *testing.T) {
 		}
 	}
 	f.flush(t)
-	wantBooks(t, f.Engine, 9, 1, 8)
+	wantStats(t, f.Engine, 9, 1, 8)
 }
 
 func TestCloseStoresWhatIsLeft(t *testing.T) {
@@ -461,13 +461,13 @@ func TestCloseStoresWhatIsLeft(t *testing.T) {
 			t.Fatalf("close: %v", err)
 		}
 	}
-	wantBooks(t, f.Engine, 5, 5, 0)
+	wantStats(t, f.Engine, 5, 5, 0)
 	f.record(1, 1, 1, 2)
 	f.record(7, 1, 1, 1)
 	if got := f.Stats().Dropped[datar.DropClosed]; got != 3 {
 		t.Errorf("%d dropped after Close, want 3", got)
 	}
-	wantBooks(t, f.Engine, 8, 5, 3)
+	wantStats(t, f.Engine, 8, 5, 3)
 	f.Start() // too late: nothing happens
 }
 
@@ -494,7 +494,7 @@ func TestCloseDuringRecord(t *testing.T) {
 	}
 	stored := f.store.sum()
 	recorders.Wait()
-	wantBooks(t, f.Engine, goroutines*each, stored, goroutines*each-stored)
+	wantStats(t, f.Engine, goroutines*each, stored, goroutines*each-stored)
 	if got := f.Stats().Dropped[datar.DropClosed]; got != goroutines*each-stored {
 		t.Errorf("%d dropped as closed, want %d", got, goroutines*each-stored)
 	}
@@ -510,7 +510,7 @@ func TestCloseRetriesUntilItsDeadline(t *testing.T) {
 		if err := f.Close(t.Context()); err != nil {
 			t.Fatalf("close: %v, although the store came back after 2 s", err)
 		}
-		wantBooks(t, f.Engine, 5, 5, 0)
+		wantStats(t, f.Engine, 5, 5, 0)
 	})
 }
 
@@ -556,7 +556,7 @@ func TestCloseEndsAHangingFlush(t *testing.T) {
 		if took := time.Since(started); took > 2*time.Second {
 			t.Errorf("Close took %v with a deadline of 2 s", took)
 		}
-		wantBooks(t, f.Engine, 5, 0, 5)
+		wantStats(t, f.Engine, 5, 0, 5)
 	})
 }
 
@@ -569,10 +569,10 @@ func TestBackgroundFlush(t *testing.T) {
 		f.record(1, 1, 1, 5)
 		time.Sleep(9 * time.Second)
 		synctest.Wait()
-		wantBooks(t, f.Engine, 5, 0, 0)
+		wantStats(t, f.Engine, 5, 0, 0)
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		wantBooks(t, f.Engine, 5, 5, 0)
+		wantStats(t, f.Engine, 5, 5, 0)
 
 		// A store that comes back is used soon, though the interval is long.
 		f.store.fail(errors.New("down"), nil)
@@ -581,7 +581,7 @@ func TestBackgroundFlush(t *testing.T) {
 		f.store.fail(nil, nil)
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
-		wantBooks(t, f.Engine, 10, 10, 0)
+		wantStats(t, f.Engine, 10, 10, 0)
 	})
 }
 
@@ -613,7 +613,7 @@ func TestMaintenance(t *testing.T) {
 		if err := f.Close(t.Context()); err != nil {
 			t.Error(err)
 		}
-		wantBooks(t, f.Engine, 1, 1, 0)
+		wantStats(t, f.Engine, 1, 1, 0)
 	})
 }
 
@@ -627,15 +627,15 @@ func TestManyChangedKeysFlushEarly(t *testing.T) {
 			f.record(i+1, 1, 1, 2)
 		}
 		synctest.Wait()
-		wantBooks(t, f.Engine, 2*(datar.EarlyFlushKeys-1), 0, 0)
+		wantStats(t, f.Engine, 2*(datar.EarlyFlushKeys-1), 0, 0)
 		f.record(datar.EarlyFlushKeys, 1, 1, 1)
 		synctest.Wait()
-		wantBooks(t, f.Engine, 2*datar.EarlyFlushKeys-1, 2*datar.EarlyFlushKeys-1, 0)
+		wantStats(t, f.Engine, 2*datar.EarlyFlushKeys-1, 2*datar.EarlyFlushKeys-1, 0)
 		for i := range int64(datar.EarlyFlushKeys) { // the count of changed keys begins anew
 			f.record(i+1, 1, 1, 1)
 		}
 		synctest.Wait()
-		wantBooks(t, f.Engine, 3*datar.EarlyFlushKeys-1, 3*datar.EarlyFlushKeys-1, 0)
+		wantStats(t, f.Engine, 3*datar.EarlyFlushKeys-1, 3*datar.EarlyFlushKeys-1, 0)
 	})
 }
 
@@ -649,7 +649,7 @@ func TestFlushOfAnEndedContextKeepsCounts(t *testing.T) {
 		t.Errorf("flush: %v, want context canceled", err)
 	}
 	f.flush(t)
-	wantBooks(t, f.Engine, 5, 5, 0)
+	wantStats(t, f.Engine, 5, 5, 0)
 }
 
 // oddStore limits batches, and is known by any name.
@@ -768,11 +768,11 @@ func TestAStoreThatLeavesOutWhatItRefuses(t *testing.T) {
 			t.Fatalf("flush %d: %v, want %q", i, err, want)
 		}
 		if i == 0 {
-			wantBooks(t, f.Engine, 20, 0, 0)
+			wantStats(t, f.Engine, 20, 0, 0)
 		}
 		f.store.fail(nil, nil)
 	}
-	wantBooks(t, f.Engine, 40, 20, 20)
+	wantStats(t, f.Engine, 40, 20, 20)
 	if got := f.Stats().Dropped[datar.DropRefused]; got != 20 || f.store.sum() != 20 || len(f.store.sent()) != 3 {
 		t.Errorf("%d refused, %d stored, with %d batches; want 20 and 20, and only what was lost sent twice", got, f.store.sum(), len(f.store.sent()))
 	}

@@ -53,7 +53,7 @@ func TestCloseReturnsAtItsDeadlineWhateverTheStoreDoes(t *testing.T) {
 		}
 		close(store.release)
 		f.AwaitClosed()
-		wantBooks(t, f.Engine, 7, 5, 2)
+		wantStats(t, f.Engine, 7, 5, 2)
 	})
 }
 
@@ -102,7 +102,7 @@ func TestAPanicOfTheStoreIsAnError(t *testing.T) {
 		if _, err := f.QuerySummary(t.Context(), datar.SummaryQuery{}); err == nil || !strings.Contains(err.Error(), "no totals") {
 			t.Errorf("a query: %v, want the panic as an error", err)
 		}
-		wantBooks(t, f.Engine, 5, 0, 0)
+		wantStats(t, f.Engine, 5, 0, 0)
 		store.panics.Store(false)
 		store.after.Store(true)
 		if err := f.Flush(t.Context()); err == nil {
@@ -112,7 +112,7 @@ func TestAPanicOfTheStoreIsAnError(t *testing.T) {
 		if err := f.Close(t.Context()); err != nil {
 			t.Error(err)
 		}
-		wantBooks(t, f.Engine, 5, 5, 0)
+		wantStats(t, f.Engine, 5, 5, 0)
 		if rows := store.Rows(); len(rows) != 1 || rows[0].Count != 5 {
 			t.Errorf("the store has %+v, want 5 once", rows)
 		}
@@ -146,7 +146,7 @@ func TestEventsDatedAhead(t *testing.T) {
 	}
 	f.flush(t)
 	if s := f.Stats(); s.Pending != 0 || s.Recorded != s.Stored+droppedIn(s) {
-		t.Errorf("books do not balance: %+v", s)
+		t.Errorf("the statistics do not balance: %+v", s)
 	}
 }
 

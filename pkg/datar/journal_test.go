@@ -93,7 +93,7 @@ func TestJournalSurvivesAKill(t *testing.T) {
 	second.record(1, 1, 1, 1)
 	second.flush(t)
 	h.wantStored(23)
-	wantBooks(t, second.Engine, 13, 13, 0)
+	wantStats(t, second.Engine, 13, 13, 0)
 	if files := h.files("*"); len(files) != 1 {
 		t.Errorf("files are %q, want only the journal of the second engine", files)
 	}
@@ -316,7 +316,7 @@ func TestJournalCutWhileInUse(t *testing.T) {
 			}
 			s := e.Stats()
 			if s.Recorded != s.Stored+s.Pending+droppedIn(s) {
-				t.Errorf("books do not balance: %+v", s)
+				t.Errorf("the statistics do not balance: %+v", s)
 			}
 			e.flush(t)
 			e.record(1, 1, 1, 1)
@@ -374,7 +374,7 @@ func TestJournalCutBesideABatch(t *testing.T) {
 			for range 2 {
 				e.flush(t)
 				if s := e.Stats(); s.Pending < 0 || s.Recorded != s.Stored+s.Pending+droppedIn(s) {
-					t.Errorf("books do not balance: %+v", s)
+					t.Errorf("the statistics do not balance: %+v", s)
 				}
 			}
 			if sum := h.store.sum(); sum < test.least || sum > 201 {
@@ -413,7 +413,7 @@ func TestJournalDeletedWhileInUse(t *testing.T) {
 	}
 	e.flush(t)
 	h.wantStored(15)
-	wantBooks(t, e.Engine, 15, 15, 0)
+	wantStats(t, e.Engine, 15, 15, 0)
 	if got := e.Stats().LostJournals; got != 1 {
 		t.Errorf("%d lost journals, want 1", got)
 	}
@@ -436,7 +436,7 @@ func TestDirectoryThatCannotBeUsedYet(t *testing.T) {
 	f := fixture{Engine: e, store: h.store, clock: h.clock}
 	f.record(1, 1, 1, 5)
 	f.flush(t)
-	wantBooks(t, e, 5, 5, 0)
+	wantStats(t, e, 5, 5, 0)
 	if n := strings.Count(h.log.String(), "level=WARN"); n != 1 || !e.Stats().InMemory {
 		t.Errorf("%d warnings and in memory %v, want one and true", n, e.Stats().InMemory)
 	}
@@ -510,7 +510,7 @@ func TestRefusedRowsAreIsolated(t *testing.T) {
 	}
 	e.flush(t)
 	h.wantStored(2 * 97)
-	wantBooks(t, e.Engine, 200, 194, 6)
+	wantStats(t, e.Engine, 200, 194, 6)
 	if got := e.Stats().Dropped[datar.DropRefused]; got != 6 {
 		t.Errorf("%d refused, want 6", got)
 	}
@@ -520,7 +520,7 @@ func TestRefusedRowsAreIsolated(t *testing.T) {
 	e.record(13, 1, 1, 1)
 	e.record(14, 1, 1, 1)
 	e.flush(t)
-	wantBooks(t, e.Engine, 202, 195, 7)
+	wantStats(t, e.Engine, 202, 195, 7)
 }
 
 // A constraint that refuses everything must not make a flush try the whole batch again for each row.
@@ -535,7 +535,7 @@ func TestAllRowsAreRefused(t *testing.T) {
 		e.record(i+1, 1, 1, 1)
 	}
 	e.flush(t)
-	wantBooks(t, e.Engine, keys, 0, keys)
+	wantStats(t, e.Engine, keys, 0, keys)
 	rows := 0
 	for _, batch := range h.store.sent() {
 		rows += len(batch.Rows)
@@ -607,7 +607,7 @@ func TestLateRecordsAndTheGarbageCollector(t *testing.T) {
 	}
 	e.flush(t)
 	h.wantStored(goroutines * each)
-	wantBooks(t, e.Engine, goroutines*each, goroutines*each, 0)
+	wantStats(t, e.Engine, goroutines*each, goroutines*each, 0)
 }
 
 var modelSeeds = flag.Int("model.seeds", 12, "how many random histories TestModel goes through")
@@ -651,7 +651,7 @@ func runModel(t *testing.T, random *rand.Rand, steps int, counters bool) {
 	e := newEngine()
 	var recorded, droppedBefore int64 // by all engines; dropped by those that are gone
 	var lost int64                    // at most, by kills, of what was in memory because a journal was not ready
-	var unknown unknownBooks
+	var unknown unknownStats
 	var history []string
 	for step := range steps {
 		var action string
@@ -746,7 +746,7 @@ func runModel(t *testing.T, random *rand.Rand, steps int, counters bool) {
 		history = append(history, action)
 		s := e.Stats()
 		if s.Recorded != s.Stored+s.Pending+droppedIn(s) || s.Pending < 0 || s.Keys > maxKeys {
-			t.Fatalf("step %d: books do not balance: %+v\n%s", step, s, strings.Join(history, "\n"))
+			t.Fatalf("step %d: the statistics do not balance: %+v\n%s", step, s, strings.Join(history, "\n"))
 		}
 		unknown.check(h, s.Unknown)
 		// The store may have the batch in flight already; all else is exact.
@@ -772,18 +772,18 @@ func runModel(t *testing.T, random *rand.Rand, steps int, counters bool) {
 	}
 }
 
-// unknownBooks count requests for flags that do not exist, of all engines of a model.
-type unknownBooks struct {
+// unknownStats count requests for flags that do not exist, of all engines of a model.
+type unknownStats struct {
 	recorded int64
 	// gone is what engines that ended had dropped, or had only in memory.
 	gone int64
 }
 
-func (b *unknownBooks) end(s datar.UnknownStats) { b.gone += s.Dropped + s.Pending }
+func (b *unknownStats) end(s datar.UnknownStats) { b.gone += s.Dropped + s.Pending }
 
 // check compares the statistics of the running engine with the store. A batch that an engine gave up may be in it, because its
 // answer was lost.
-func (b *unknownBooks) check(h *host, s datar.UnknownStats) {
+func (b *unknownStats) check(h *host, s datar.UnknownStats) {
 	h.t.Helper()
 	if s.Recorded != s.Stored+s.Pending+s.Dropped || s.Pending < 0 {
 		h.t.Fatalf("statistics of unknown do not balance: %+v", s)
@@ -1016,13 +1016,13 @@ func TestCloseBesideALateRecord(t *testing.T) {
 	h.store.applied = func() {
 		h.store.applied = nil
 		e.record(1, 1, 1, 1) // the final flush finds one more
-		h.store.applied = func() { e.LateAdd(func() { wantBooks(t, e.Engine, 11, 10, 0) }) }
+		h.store.applied = func() { e.LateAdd(func() { wantStats(t, e.Engine, 11, 10, 0) }) }
 	}
 	if err := e.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	h.wantStored(11)
-	wantBooks(t, e.Engine, 11, 11, 0)
+	wantStats(t, e.Engine, 11, 11, 0)
 }
 
 func TestUnfinishedJournalsAreRemoved(t *testing.T) {

@@ -89,7 +89,7 @@ func TestAnHourThatEndsBetweenTwoFlushes(t *testing.T) {
 		record(border.Add(-time.Second), 4)
 		record(border, 8)
 		record(border.Add(time.Second), 16)
-		checkBooks(t, engine.Stats(), 32)
+		checkStats(t, engine.Stats(), 32)
 		writer.Fail(nil)
 		flush(t, engine)
 		var before, after int64
@@ -103,8 +103,8 @@ func TestAnHourThatEndsBetweenTwoFlushes(t *testing.T) {
 			}
 		}
 		if before != 1+2+4 || after != 1+8+16 {
-			t.Errorf("%d evaluations are booked before the border and %d after it, want 7 and 25", before, after)
+			t.Errorf("%d evaluations are counted before the border and %d after it, want 7 and 25", before, after)
 		}
-		checkBooks(t, engine.Stats(), 32)
+		checkStats(t, engine.Stats(), 32)
 	})
 }

@@ -67,8 +67,8 @@ func flush(t testing.TB, engine *evallog.Engine) {
 	}
 }
 
-// checkBooks checks what must always hold.
-func checkBooks(t testing.TB, stats evallog.Stats, calls int64) {
+// checkStats checks what must always hold.
+func checkStats(t testing.TB, stats evallog.Stats, calls int64) {
 	t.Helper()
 	if sum := stats.Full + stats.Degraded + stats.DroppedTotal(); sum != calls+stats.Adopted {
 		t.Errorf("full %d + degraded %d + dropped %v = %d, want %d calls and %d adopted", stats.Full, stats.Degraded, stats.Dropped, sum, calls, stats.Adopted)
@@ -134,7 +134,7 @@ func TestEvaluationsWithoutACompleteKeyAreDropped(t *testing.T) {
 			engine.Record(bad)
 			flush(t, engine)
 			stats := engine.Stats()
-			checkBooks(t, stats, 2)
+			checkStats(t, stats, 2)
 			if stats.Dropped[evallog.DropInvalid] != 1 || writer.Total() != 1 {
 				t.Errorf("delivered %d, dropped %v, want one each", writer.Total(), stats.Dropped)
 			}
@@ -426,7 +426,7 @@ func TestAFlushBySize(t *testing.T) {
 	})
 }
 
-func TestBooksAtEveryCap(t *testing.T) {
+func TestStatisticsAtEveryCap(t *testing.T) {
 	t.Parallel()
 	cases := map[string]struct {
 		record                  func(record func(evallog.Evaluation))
@@ -473,7 +473,7 @@ func TestBooksAtEveryCap(t *testing.T) {
 				engine.Record(evaluation)
 			})
 			stats := engine.Stats()
-			checkBooks(t, stats, calls)
+			checkStats(t, stats, calls)
 			if stats.Full != c.full || stats.Degraded != c.degraded || stats.Dropped[evallog.DropCapacity] != c.dropped {
 				t.Errorf("full %d, degraded %d, dropped %v, want %d, %d, %d", stats.Full, stats.Degraded, stats.Dropped, c.full, c.degraded, c.dropped)
 			}
@@ -524,7 +524,7 @@ func TestTenThousandGoroutinesLoseNothing(t *testing.T) {
 	if err := engine.Close(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	checkBooks(t, engine.Stats(), goroutines*each)
+	checkStats(t, engine.Stats(), goroutines*each)
 	counts := writer.Counts()
 	if len(counts) != flags {
 		t.Fatalf("%d flags, want %d", len(counts), flags)

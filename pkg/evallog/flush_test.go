@@ -164,7 +164,7 @@ func TestRefusedRowsAreDroppedByReason(t *testing.T) {
 	engine.Record(on("worse"))
 	flush(t, engine)
 	stats := engine.Stats()
-	checkBooks(t, stats, 5)
+	checkStats(t, stats, 5)
 	want := map[evallog.DropReason]int64{"FLAG_NOT_FOUND": 2, "http_400": 1}
 	if diff := cmp.Diff(want, stats.Dropped); diff != "" || stats.Full != 2 || stats.Pending != 0 {
 		t.Errorf("full %d, pending %d, dropped %s", stats.Full, stats.Pending, diff)
@@ -185,7 +185,7 @@ func TestReasonsOfReceiversAreBounded(t *testing.T) {
 		flush(t, engine)
 	}
 	stats := engine.Stats()
-	checkBooks(t, stats, 100)
+	checkStats(t, stats, 100)
 	if len(stats.Dropped) > 65 || stats.Dropped[evallog.DropOther] == 0 {
 		t.Errorf("%d reasons, %d others", len(stats.Dropped), stats.Dropped[evallog.DropOther])
 	}
@@ -205,7 +205,7 @@ func TestTooManyPendingFlushesDropTheOldest(t *testing.T) {
 			time.Sleep(time.Hour)
 		}
 		stats := engine.Stats()
-		checkBooks(t, stats, batches*(batches+1)/2)
+		checkStats(t, stats, batches*(batches+1)/2)
 		if stats.PendingBatches != evallog.MaxPending || stats.Dropped[evallog.DropPending] != 1+2+3 {
 			t.Errorf("%d pending, dropped %v", stats.PendingBatches, stats.Dropped)
 		}
@@ -236,7 +236,7 @@ func TestFlushesOnRequestDropNothing(t *testing.T) {
 			}
 		}
 		stats := engine.Stats()
-		checkBooks(t, stats, flushes)
+		checkStats(t, stats, flushes)
 		if stats.PendingBatches != evallog.MaxPending || stats.Pending != flushes || stats.DroppedTotal() != 0 {
 			t.Errorf("%d flushes wait with %d evaluations, dropped %v", stats.PendingBatches, stats.Pending, stats.Dropped)
 		}
@@ -284,7 +284,7 @@ func TestAnOutageOfHoursLosesNothing(t *testing.T) {
 			time.Sleep(time.Minute)
 		}
 		stats := engine.Stats()
-		checkBooks(t, stats, calls)
+		checkStats(t, stats, calls)
 		if stats.Pending != calls || stats.PendingBatches < 14 {
 			t.Errorf("%d of %d pending, in %d batches", stats.Pending, calls, stats.PendingBatches)
 		}
@@ -472,7 +472,7 @@ func TestRaceFiveRecordsDuringClose(t *testing.T) {
 		}
 		group.Wait()
 		stats := engine.Stats()
-		checkBooks(t, stats, goroutines*each)
+		checkStats(t, stats, goroutines*each)
 		if writer.Total() != stats.Full || writer.Total()+stats.Dropped[evallog.DropClosed] != goroutines*each {
 			t.Fatalf("delivered %d, full %d, dropped %v, recorded %d", writer.Total(), stats.Full, stats.Dropped, goroutines*each)
 		}
@@ -537,7 +537,7 @@ func TestRaceSevenAPoisonousRowBlocksNothing(t *testing.T) {
 		flush(t, engine)
 	}
 	stats := engine.Stats()
-	checkBooks(t, stats, 4)
+	checkStats(t, stats, 4)
 	if stats.Dropped[evallog.DropPanic] != 1 || stats.Full != 3 || stats.Pending != 0 {
 		t.Errorf("%+v", stats)
 	}
@@ -578,7 +578,7 @@ func TestCloseEndsWithItsDeadline(t *testing.T) {
 						t.Errorf("Close took %v with error %v, want at most %v", took, err, c.want)
 					}
 					stats := engine.Stats()
-					checkBooks(t, stats, 1)
+					checkStats(t, stats, 1)
 					if stats.Dropped[evallog.DropUndelivered] != 1 || stats.Pending != 0 {
 						t.Errorf("%+v", stats)
 					}
@@ -610,7 +610,7 @@ func TestCloseEndsAlthoughTheWriterDoesNot(t *testing.T) {
 		if took := time.Since(begun); err == nil || took > 3*time.Second {
 			t.Errorf("the second Close took %v with error %v", took, err)
 		}
-		checkBooks(t, engine.Stats(), 1)
+		checkStats(t, engine.Stats(), 1)
 		close(release)
 		if err := engine.Close(context.Background()); err != nil {
 			t.Errorf("Close is %v when the Writer has returned, want the result of the delivery", err)

@@ -194,7 +194,7 @@ func TestRaceSevenARowThatFitsNowhereIsIsolated(t *testing.T) {
 	engine.Record(on("later"))
 	flush(t, engine)
 	stats := engine.Stats()
-	checkBooks(t, stats, 4)
+	checkStats(t, stats, 4)
 	if stats.Dropped["too_large"] != 1 || stats.Full != 3 || stats.Pending != 0 || len(r.seen()) != 2 {
 		t.Errorf("%d envelopes, %+v", len(r.seen()), stats)
 	}
@@ -307,7 +307,7 @@ func TestAnswersThatGetLostAreSentAgain(t *testing.T) {
 	if len(applied) != batches || len(r.seen()) < 2*batches {
 		t.Errorf("%d keys in %d requests, want %d keys", len(applied), len(r.seen()), batches)
 	}
-	checkBooks(t, engine.Stats(), batches)
+	checkStats(t, engine.Stats(), batches)
 }
 
 func TestAnUnreachableReceiverIsTriedAgain(t *testing.T) {

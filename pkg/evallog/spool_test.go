@@ -50,7 +50,7 @@ func TestTheSpoolSurvivesTheProcess(t *testing.T) {
 			t.Error("Close says that all was delivered")
 		}
 		stats := engine.Stats()
-		checkBooks(t, stats, flushes*1200+1)
+		checkStats(t, stats, flushes*1200+1)
 		if stats.Pending != flushes*1200+1 || stats.DroppedTotal() != 0 {
 			t.Errorf("%+v", stats)
 		}
@@ -75,7 +75,7 @@ func TestTheSpoolSurvivesTheProcess(t *testing.T) {
 				t.Errorf("batch %d is %s:%d", i, b.Writer, b.Sequence)
 			}
 		}
-		checkBooks(t, next.Stats(), 0)
+		checkStats(t, next.Stats(), 0)
 		if files := spooled(t, dir); len(files) != 0 {
 			t.Errorf("left in the spool: %v", files)
 		}
@@ -124,7 +124,7 @@ func TestTheSpoolIsBounded(t *testing.T) {
 	if files := spooled(t, dir); len(files) != evallog.MaxPending {
 		t.Errorf("the spool has %d batches, want %d", len(files), evallog.MaxPending)
 	}
-	checkBooks(t, engine.Stats(), evallog.MaxPending+4)
+	checkStats(t, engine.Stats(), evallog.MaxPending+4)
 	writer.Fail(nil)
 	flush(t, engine)
 }

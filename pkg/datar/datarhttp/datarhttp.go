@@ -2,7 +2,7 @@
 //
 //	GET /datar/summary                  flags by traffic; parameters from, to, limit, offset
 //	GET /datar/flags/{flagID}/summary   one flag by variant, segment and day; parameters from, to
-//	GET /datar/status                   the engine's own books
+//	GET /datar/status                   the engine's statistics
 //
 // It needs only the standard library, so it works with any net/http server. Handler is for a router, and Mount for
 // a server that has one handler for all requests, such as a go-swagger server. Neither checks who calls: put them
