@@ -24,9 +24,11 @@ type replicas struct {
 	// replicated. It is set before the first concurrent use.
 	statement string
 
-	mu      sync.Mutex
-	checked time.Time
-	lag     time.Duration // at that time
+	mu struct {
+		sync.Mutex
+		checked time.Time
+		lag     time.Duration // at that time
+	}
 }
 
 // detectEngine checks which engine datar_counts has, which may differ from that of this package if
@@ -94,7 +96,7 @@ func (s *Store) Lag(ctx context.Context) (time.Duration, error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.checked, r.lag = now, lag
+	r.mu.checked, r.mu.lag = now, lag
 	return lag, nil
 }
 
@@ -102,12 +104,12 @@ func (s *Store) Lag(ctx context.Context) (time.Duration, error) {
 func (r *replicas) cached() (lag time.Duration, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	age := time.Since(r.checked)
-	if r.checked.IsZero() || age >= lagFresh {
+	age := time.Since(r.mu.checked)
+	if r.mu.checked.IsZero() || age >= lagFresh {
 		return 0, false
 	}
-	if r.lag == 0 {
+	if r.mu.lag == 0 {
 		return 0, true
 	}
-	return r.lag + age, true
+	return r.mu.lag + age, true
 }
