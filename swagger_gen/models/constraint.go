@@ -25,7 +25,7 @@ type Constraint struct {
 	ID int64 `json:"id,omitempty"`
 
 	// How property and value are compared. `POST /flags/{flagID}/segments/{segmentID}/constraints`
-	// explains each.
+	// describes the operators.
 	// Example: EQ
 	// Required: true
 	// Min Length: 1
@@ -38,8 +38,8 @@ type Constraint struct {
 	// Min Length: 1
 	Property *string `json:"property"`
 
-	// What the property is compared with: a string in double quotes, a number, `true`, `false`, or a
-	// list in square brackets.
+	// The value to compare the property with: a string in double quotes, a number, `true`, `false`,
+	// or a list in square brackets.
 	// Example: \"FR\
 	// Required: true
 	// Min Length: 1

@@ -17,7 +17,7 @@ import (
 type CreateConstraintRequest struct {
 
 	// One of `EQ`, `NEQ`, `LT`, `LTE`, `GT`, `GTE`, `EREG`, `NEREG`, `IN`, `NOTIN`, `CONTAINS` and
-	// `NOTCONTAINS`. Anything else: 400.
+	// `NOTCONTAINS`. Any other value returns 400.
 	// Example: EQ
 	// Required: true
 	// Min Length: 1
@@ -29,8 +29,8 @@ type CreateConstraintRequest struct {
 	// Min Length: 1
 	Property *string `json:"property"`
 
-	// What the property is compared with: a string in double quotes, a number, `true`, `false`, or a
-	// list in square brackets. Space around it does not count.
+	// The value to compare the property with: a string in double quotes, a number, `true`, `false`,
+	// or a list in square brackets. White space around it is ignored.
 	// Example: \"FR\
 	// Required: true
 	// Min Length: 1

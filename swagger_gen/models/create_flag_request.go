@@ -22,13 +22,13 @@ type CreateFlagRequest struct {
 	// Min Length: 1
 	Description *string `json:"description"`
 
-	// Name of the flag for programs. Empty or omitted: a random one. At most 63 characters: letters
-	// and digits of ASCII, `_`, `-`, `/`, `.` and `:`.
+	// Name of the flag for programs. Default: a random one. At most 63 ASCII letters, digits, `_`,
+	// `-`, `/`, `.` and `:`.
 	// Example: dark-mode
 	Key string `json:"key,omitempty"`
 
-	// What the flag starts with. Empty or omitted: nothing. `simple_boolean_flag`: a variant `on`
-	// that everybody gets once the flag is enabled. Anything else: 400.
+	// Template of the flag. `simple_boolean_flag` adds a variant `on` that every entity gets once
+	// the flag is enabled. Default: no parts. Any other value returns 400.
 	// Example: simple_boolean_flag
 	Template string `json:"template,omitempty"`
 }

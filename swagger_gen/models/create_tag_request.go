@@ -16,8 +16,7 @@ import (
 // swagger:model createTagRequest
 type CreateTagRequest struct {
 
-	// The label. At most 63 characters: letters and digits of ASCII, spaces, `_`, `-`, `/`, `.` and
-	// `:`.
+	// The label. At most 63 ASCII letters, digits, spaces, `_`, `-`, `/`, `.` and `:`.
 	// Example: web
 	// Required: true
 	// Min Length: 1

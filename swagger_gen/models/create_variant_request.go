@@ -16,12 +16,12 @@ import (
 // swagger:model createVariantRequest
 type CreateVariantRequest struct {
 
-	// A JSON object of any shape, served with the variant. Omitted: an empty one. A string, number or
-	// list: 400.
+	// A JSON object that evaluations return with the variant. Default: an empty object. A string,
+	// number or list returns 400.
 	// Example: {"color":"#1f6feb"}
 	Attachment any `json:"attachment,omitempty"`
 
-	// Name of the variant. At most 63 characters: letters and digits of ASCII, `_`, `-`, `/`, `.` and
+	// Name of the variant for programs. At most 63 ASCII letters, digits, `_`, `-`, `/`, `.` and
 	// `:`.
 	// Example: blue
 	// Required: true

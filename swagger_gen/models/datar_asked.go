@@ -11,7 +11,7 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// DatarAsked How a flag was asked for. `byName` and `byTag` add up to all evaluations.
+// DatarAsked How the evaluations were requested. `byName` and `byTag` sum to all evaluations.
 //
 // swagger:model datarAsked
 type DatarAsked struct {
@@ -26,7 +26,7 @@ type DatarAsked struct {
 	// Required: true
 	ByTag *int64 `json:"byTag"`
 
-	// How many of both had no entity ID, and so got a random one.
+	// Evaluations without an entity ID, which got a random one.
 	// Example: 12
 	WithoutEntityID int64 `json:"withoutEntityID,omitempty"`
 }

@@ -20,8 +20,8 @@ import (
 // swagger:model datarCanDelete
 type DatarCanDelete struct {
 
-	// `yes` if all checks are ok, `no` if `not_asked` or `unchanged` fails, else `unknown`. A
-	// flag that is asked for by tag only is `unknown`: tags do not name it.
+	// `yes` if all checks are ok; `no` if `not_asked` or `unchanged` fails; `unknown` otherwise. A
+	// flag that is requested only by tag is `unknown`, because the requests do not name it.
 	// Example: no
 	// Required: true
 	// Enum: ["yes","no","unknown"]

@@ -20,8 +20,8 @@ import (
 // swagger:model datarChange
 type DatarChange struct {
 
-	// The strongest effect: who gets what (`assignment`), whether it is counted (`counting`),
-	// names and contents (`naming`), or none (`nothing`).
+	// The strongest effect of the change: on assigned variants (`assignment`), on whether
+	// evaluations are counted (`counting`), on names and contents (`naming`), or none (`nothing`).
 	// Example: assignment
 	// Required: true
 	// Enum: ["assignment","counting","naming","nothing"]
@@ -37,7 +37,7 @@ type DatarChange struct {
 	// Example: ada@example.com
 	By string `json:"by,omitempty"`
 
-	// When every connected server evaluates with it: `at` and the refresh interval.
+	// When every connected server uses the change: `at` plus the refresh interval.
 	// Example: 2026-03-29T13:20:08.000Z
 	// Required: true
 	// Format: date-time

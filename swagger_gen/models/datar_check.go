@@ -17,8 +17,9 @@ import (
 // swagger:model datarCheck
 type DatarCheck struct {
 
-	// `counted`: without a break for the days. `not_asked`: lately. `all_heard`: no server is
-	// silent. `none_lost`: nothing was dropped. `unchanged`: for 7 days.
+	// `counted`: the flag was counted without interruption for `days`. `not_asked`: it was not
+	// requested in `days`. `all_heard`: no server is silent. `none_lost`: nothing was dropped.
+	// `unchanged`: the flag was not changed for 7 days.
 	// Example: not_asked
 	// Required: true
 	// Enum: ["counted","not_asked","all_heard","none_lost","unchanged"]
@@ -29,7 +30,7 @@ type DatarCheck struct {
 	// Required: true
 	Ok *bool `json:"ok"`
 
-	// The same in words, with the numbers. The wording may change.
+	// The result of the check in words, with numbers. The wording may change.
 	// Example: Asked for 371,204 times since 3 January 2026, by name.
 	// Required: true
 	Text *string `json:"text"`

@@ -28,7 +28,7 @@ type DatarComparison struct {
 	// Required: true
 	Lines []*DatarLine `json:"lines"`
 
-	// Where the buckets begin.
+	// Start of each bucket, with the offset of the zone.
 	// Example: ["2026-03-21T00:00:00+01:00"]
 	// Required: true
 	Starts []string `json:"starts"`

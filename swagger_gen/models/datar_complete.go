@@ -14,7 +14,7 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// DatarComplete How far the counts of an answer can be trusted.
+// DatarComplete How complete the counts of a response are.
 //
 // swagger:model datarComplete
 type DatarComplete struct {
@@ -24,11 +24,11 @@ type DatarComplete struct {
 	// Required: true
 	Dropped *int64 `json:"dropped"`
 
-	// Times within the span in which the flag was not counted, or not all of it.
+	// Times within the span in which the flag was not or not completely counted.
 	// Required: true
 	Holes []*DatarHole `json:"holes"`
 
-	// Evaluations that servers had counted and not stored when they last reported.
+	// Evaluations that were counted but not stored when their servers last reported.
 	// Example: 158
 	// Required: true
 	Pending *int64 `json:"pending"`
@@ -38,18 +38,18 @@ type DatarComplete struct {
 	// Required: true
 	Servers *int64 `json:"servers"`
 
-	// How many of them neither ended nor were heard of for three flush intervals.
+	// How many of them have not stopped cleanly, and have not reported for three flush intervals.
 	// Example: 0
 	// Required: true
 	Silent *int64 `json:"silent"`
 
-	// From when on the flag was counted without a break. Omitted when it is not counted now.
+	// Start of uninterrupted counting of the flag. Omitted if it is not counted now.
 	// Example: 2025-12-02T08:00:00.000Z
 	// Format: date-time
 	Since *strfmt.DateTime `json:"since,omitempty"`
 
-	// Every server has stored what it counted until then. What the answering server counted is
-	// in the answer up to the request.
+	// Every server has stored its counts up to this time. The response has the counts of the
+	// responding server up to the request.
 	// Example: 2026-01-31T14:04:40.000Z
 	// Required: true
 	// Format: date-time

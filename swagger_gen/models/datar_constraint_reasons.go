@@ -11,7 +11,7 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// DatarConstraintReasons How often a constraint was the first of its segment that did not hold: the sum of `missing`,
+// DatarConstraintReasons How often the constraint was the first of its segment that did not match: the sum of `missing`,
 // `otherType` and `false`.
 //
 // swagger:model datarConstraintReasons
@@ -22,7 +22,7 @@ type DatarConstraintReasons struct {
 	// Required: true
 	ConstraintID *int64 `json:"constraintID"`
 
-	// The constraint was evaluated, and did not hold.
+	// The constraint was evaluated and did not match.
 	// Example: 570
 	// Required: true
 	False *int64 `json:"false"`

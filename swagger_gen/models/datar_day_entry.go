@@ -17,7 +17,7 @@ import (
 // swagger:model datarDayEntry
 type DatarDayEntry struct {
 
-	// Number of evaluations on this day, within the asked span.
+	// Number of evaluations on this day, within the span.
 	// Example: 58325
 	Count int64 `json:"count,omitempty"`
 

@@ -9,8 +9,8 @@ import (
 	"github.com/go-openapi/swag/jsonutils"
 )
 
-// DatarEvaluationKey The key of a flag or a variant. As an allocation: the ID of a segment in decimal; one that is not
-// the flag's is counted without a segment and reported as SEGMENT_UNKNOWN.
+// DatarEvaluationKey Key of a flag or a variant. In an allocation, the ID of a segment in decimal. A row with a segment
+// that does not belong to the flag is counted without a segment and reported as SEGMENT_UNKNOWN.
 //
 // swagger:model datarEvaluationKey
 type DatarEvaluationKey struct {

@@ -29,8 +29,8 @@ type DatarEvaluations struct {
 	// sender
 	Sender *ingest.Sender `json:"sender,omitempty"`
 
-	// Requests for flags that do not exist, as edge servers count them; at most 1,000. They are taken of
-	// a batch whose `Idempotency-Key` has a writer and a sequence.
+	// Requests for flags that do not exist, from edge servers; at most 1,000. They are accepted only
+	// in a batch whose `Idempotency-Key` has a UUID and a number.
 	Unknown []*ingest.Unknown `json:"unknown"`
 }
 

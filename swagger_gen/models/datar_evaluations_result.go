@@ -30,7 +30,7 @@ type DatarEvaluationsResult struct {
 	// Example: false
 	Duplicate bool `json:"duplicate"`
 
-	// Rows that were not counted as they were sent.
+	// Rows that were not counted, or not completely.
 	Errors []*DatarRowError `json:"errors"`
 }
 

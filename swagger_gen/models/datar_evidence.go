@@ -17,7 +17,7 @@ import (
 // swagger:model datarEvidence
 type DatarEvidence struct {
 
-	// When a change last affected who gets what.
+	// Time of the last change that affected the assignment of variants.
 	// Example: 2026-01-03T10:00:00.000Z
 	// Format: date-time
 	ChangedAt *strfmt.DateTime `json:"changedAt,omitempty"`
@@ -27,7 +27,7 @@ type DatarEvidence struct {
 	// Required: true
 	Count *int64 `json:"count"`
 
-	// When the flag was asked for last, if that is known.
+	// Time of the last request for the flag, if it is known.
 	// Example: 2026-01-31T14:05:09.000Z
 	// Format: date-time
 	LastAt *strfmt.DateTime `json:"lastAt,omitempty"`

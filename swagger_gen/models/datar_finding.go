@@ -26,7 +26,7 @@ type DatarFinding struct {
 	// Example: 412
 	Count int64 `json:"count,omitempty"`
 
-	// When the last of them happened.
+	// Time of the last evaluation, if it is known.
 	// Example: 2026-01-24T11:41:00.000Z
 	// Format: date-time
 	LastAt *strfmt.DateTime `json:"lastAt,omitempty"`
@@ -41,7 +41,7 @@ type DatarFinding struct {
 	// Example: 23
 	SegmentID int64 `json:"segmentID,omitempty"`
 
-	// A `contradiction` cannot be explained by any distribution of traffic.
+	// A `contradiction` is a fact that no distribution of traffic explains.
 	// Example: contradiction
 	// Required: true
 	// Enum: ["contradiction","warning","note"]

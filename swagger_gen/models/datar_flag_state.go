@@ -14,7 +14,7 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// DatarFlagState What a flag is doing, and whether it can be deleted.
+// DatarFlagState The use of a flag, and whether it can be deleted.
 //
 // swagger:model datarFlagState
 type DatarFlagState struct {
@@ -45,7 +45,7 @@ type DatarFlagState struct {
 	// Required: true
 	FlagKey *string `json:"flagKey"`
 
-	// Why it is in this state. The wording may change.
+	// The reason for the state. The wording may change.
 	// Example: All 371,204 evaluations since 3 January 2026 got `on`, and the configuration gives everybody `on`.
 	// Required: true
 	Reason *string `json:"reason"`
@@ -55,8 +55,8 @@ type DatarFlagState struct {
 	// Format: date-time
 	Since *strfmt.DateTime `json:"since,omitempty"`
 
-	// True for flags to clean up: `never_evaluated`, `inactive` or `launched`, and not changed
-	// for the days.
+	// True for flags to clean up: `never_evaluated`, `inactive` or `launched`, and not changed for
+	// `days`.
 	// Example: false
 	// Required: true
 	Stale *bool `json:"stale"`

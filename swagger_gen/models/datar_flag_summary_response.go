@@ -28,14 +28,14 @@ type DatarFlagSummaryResponse struct {
 	// By UTC day, the earliest first. Days without traffic are omitted.
 	TrafficByDay []*DatarDayEntry `json:"trafficByDay"`
 
-	// By segment, the largest count first. Evaluations without a segment are omitted.
+	// By segment, highest count first. Evaluations without a segment are omitted.
 	TrafficBySegment []*DatarSegmentEntry `json:"trafficBySegment"`
 
-	// Where the evaluations were counted. Omitted unless some were sent in with
+	// Where the evaluations were counted. Omitted unless some were reported with
 	// `POST /datar/evaluations`.
 	TrafficBySource []*DatarSourceEntry `json:"trafficBySource,omitempty"`
 
-	// By variant, the largest count first. Evaluations without a variant are an entry of their own.
+	// By variant, highest count first. Evaluations without a variant have their own entry.
 	TrafficByVariant []*DatarVariantEntry `json:"trafficByVariant"`
 }
 

@@ -19,18 +19,18 @@ import (
 // swagger:model datarFleet
 type DatarFleet struct {
 
-	// Whether the numbers of each server add up, and nothing was lost.
+	// Whether `recorded` = `stored` + `pending` + `dropped` for each server, and nothing was lost.
 	// Example: true
 	// Required: true
 	Balanced *bool `json:"balanced"`
 
-	// Those of them that were not counted, by reason.
+	// Dropped evaluations by reason.
 	// Example: {}
 	// Required: true
 	Dropped map[string]int64 `json:"dropped"`
 
-	// Counts that were in the memory of servers when these were killed, and that no journal kept. Left
-	// out if there are none.
+	// Evaluations that were pending in the memory of killed servers, and that no journal recovered.
+	// Omitted if there are none.
 	// Example: 12
 	Lost int64 `json:"lost,omitempty"`
 

@@ -18,7 +18,7 @@ import (
 // swagger:model datarFleetServer
 type DatarFleetServer struct {
 
-	// Those of them that were not counted, by reason. Omitted if there are none.
+	// Dropped evaluations by reason. Omitted if there are none.
 	// Example: {"capacity":3}
 	Dropped map[string]int64 `json:"dropped,omitempty"`
 
@@ -28,12 +28,12 @@ type DatarFleetServer struct {
 	// Enum: ["server","edge","application"]
 	Kind *string `json:"kind"`
 
-	// The start of its last flush after which everything was stored. Omitted if there was none.
+	// Start of the last flush that stored everything. Omitted if there was none.
 	// Example: 2026-01-31T14:04:40.000Z
 	// Format: date-time
 	LastFlushAt *strfmt.DateTime `json:"lastFlushAt,omitempty"`
 
-	// The server's name, which stays the same when it is started again.
+	// The server's name, which stays the same across restarts.
 	// Example: flagr-0
 	// Required: true
 	Name *string `json:"name"`
@@ -48,8 +48,8 @@ type DatarFleetServer struct {
 	// Required: true
 	Recorded *int64 `json:"recorded"`
 
-	// `heard`: it wrote its statistics within three of its flush intervals. `silent`: it did not, and did
-	// not end. `ended`: it stored what it had and stopped.
+	// `heard`: it reported within its last three flush intervals. `silent`: it did not. `ended`: it
+	// stored its counts and stopped.
 	// Example: heard
 	// Required: true
 	// Enum: ["heard","silent","ended"]

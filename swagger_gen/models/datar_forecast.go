@@ -33,8 +33,8 @@ type DatarForecast struct {
 	// Required: true
 	Gained *int64 `json:"gained"`
 
-	// Always `estimate`: evaluations a day assume that the next days are like the last 7.
-	// Numbers of buckets are exact.
+	// Always `estimate`: evaluations per day assume that the next days are like the last 7. Numbers
+	// of buckets are exact.
 	// Example: estimate
 	// Required: true
 	// Enum: ["estimate"]
@@ -50,7 +50,7 @@ type DatarForecast struct {
 	// Required: true
 	Moved *int64 `json:"moved"`
 
-	// Evaluations a day by variant, of all segments that are not `unknown`.
+	// Evaluations per day by variant, of all segments that are not `unknown`.
 	// Required: true
 	Now []*DatarExpected `json:"now"`
 

@@ -11,7 +11,7 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// DatarGiven What a part of the 1,000 buckets of a segment gives.
+// DatarGiven The configured and the actual share of one variant in a segment.
 //
 // swagger:model datarGiven
 type DatarGiven struct {
@@ -25,7 +25,7 @@ type DatarGiven struct {
 	// Example: 30110
 	Count int64 `json:"count,omitempty"`
 
-	// Their share of the evaluations of the segment, 0 to 1.
+	// Share of the evaluations of the segment, 0 to 1.
 	// Example: 0.2509
 	Got float64 `json:"got,omitempty"`
 

@@ -12,7 +12,7 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// DatarHole A time in which a flag was not counted, or not all of it.
+// DatarHole A time in which a flag was not or not completely counted.
 //
 // swagger:model datarHole
 type DatarHole struct {
@@ -29,8 +29,8 @@ type DatarHole struct {
 	// Format: date-time
 	To *strfmt.DateTime `json:"to"`
 
-	// `records_off`: counting was off. `no_server`: no server ran. `dropped`: some
-	// evaluations were lost.
+	// `records_off`: the flag was not counted. `no_server`: no server ran. `dropped`: some
+	// evaluations were dropped.
 	// Example: records_off
 	// Required: true
 	// Enum: ["records_off","no_server","dropped"]

@@ -22,12 +22,12 @@ type DatarJournal struct {
 	// Example: /var/lib/flagr
 	Directory string `json:"directory,omitempty"`
 
-	// Journals that were deleted or cut while they were in use.
+	// Journals that were deleted or truncated while in use.
 	// Example: 0
 	Lost int64 `json:"lost,omitempty"`
 
-	// `file`: counts are in a file, and survive a kill. `memory`: a journal is wanted, but could not
-	// be written when it was needed last. `off`: counts are in memory only.
+	// `file`: counts are in a file, and survive a kill. `memory`: a journal is configured, but the
+	// last attempt to create it failed. `off`: counts are in memory only.
 	// Example: file
 	// Enum: ["file","memory","off"]
 	State string `json:"state,omitempty"`

@@ -13,8 +13,8 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// DatarLine One line of a series. It has an outcome, a variant, a segment or a version, as `by` says;
-// without, it counts evaluations that have none or of which it is not known.
+// DatarLine One line of a series. It has an outcome, a variant, a segment or a version, depending on `by`. A
+// line without one has the evaluations for which it is unknown or does not exist.
 //
 // swagger:model datarLine
 type DatarLine struct {

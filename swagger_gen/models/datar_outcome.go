@@ -23,27 +23,27 @@ type DatarOutcome struct {
 	// Required: true
 	Count *int64 `json:"count"`
 
-	// When the first of them happened, if that is known.
+	// Time of the first evaluation, if it is known.
 	// Example: 2026-01-24T10:00:06.120Z
 	// Format: date-time
 	FirstAt *strfmt.DateTime `json:"firstAt,omitempty"`
 
-	// When the last of them happened, if that is known.
+	// Time of the last evaluation, if it is known.
 	// Example: 2026-01-30T23:59:58.004Z
 	// Format: date-time
 	LastAt *strfmt.DateTime `json:"lastAt,omitempty"`
 
-	// `matched`: a variant was assigned. `held_out`: a segment matched, and its rollout gave no
-	// variant. `no_match`: no segment matched. `no_segments`: the flag has none. `disabled`: it
-	// was off. `error`: an application sent it in with an error. `unattributed`: counted by
-	// another or an older server, which does not tell.
+	// `matched`: a variant was assigned. `held_out`: a segment matched, and its rollout assigned no
+	// variant. `no_match`: no segment matched. `no_segments`: the flag has no segments. `disabled`:
+	// the flag was off. `error`: an application reported an error. `unattributed`: counted by Flagr
+	// or an older server, which do not store outcomes.
 	// Example: held_out
 	// Required: true
 	// Enum: ["matched","held_out","no_match","no_segments","disabled","error","unattributed"]
 	Outcome *string `json:"outcome"`
 
-	// In how many of them a constraint could not be evaluated, because a property was missing or
-	// of another type.
+	// Evaluations in which a constraint could not be evaluated, because a property was missing or of
+	// another type.
 	// Example: 3100
 	Unevaluable int64 `json:"unevaluable,omitempty"`
 }

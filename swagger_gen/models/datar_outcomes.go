@@ -47,8 +47,8 @@ type DatarOutcomes struct {
 	// Required: true
 	Outcomes []*DatarOutcome `json:"outcomes"`
 
-	// What became of evaluations that matched a segment. Their `matched` and `heldOut` add up to
-	// the outcomes of these names.
+	// The evaluations that matched a segment. `matched` and `heldOut` sum to the outcomes with these
+	// names, over all segments.
 	// Required: true
 	Segments []*DatarSegmentOutcome `json:"segments"`
 

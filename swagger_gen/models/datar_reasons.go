@@ -15,7 +15,7 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// DatarReasons Which constraints stopped evaluations that no segment matched, from a sample.
+// DatarReasons The constraints that did not match in evaluations that matched no segment, from a sample.
 //
 // swagger:model datarReasons
 type DatarReasons struct {
@@ -46,12 +46,12 @@ type DatarReasons struct {
 	// Enum: ["sample"]
 	Kind *string `json:"kind"`
 
-	// How many evaluations of the span no segment matched.
+	// Evaluations of the span that matched no segment.
 	// Example: 39000
 	// Required: true
 	Of *int64 `json:"of"`
 
-	// The segments, in the order in which they are tried.
+	// The segments in the order in which they are tried.
 	// Required: true
 	Segments []*DatarSegmentReasons `json:"segments"`
 

@@ -14,7 +14,7 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// DatarRollout What a flag was set to give, and what came of it.
+// DatarRollout The configured and the actual shares of a flag.
 //
 // swagger:model datarRollout
 type DatarRollout struct {
@@ -52,7 +52,7 @@ type DatarRollout struct {
 	// Format: date-time
 	To *strfmt.DateTime `json:"to"`
 
-	// Evaluations of which the version is not known.
+	// Evaluations whose version is unknown.
 	// Example: 0
 	Unattributed int64 `json:"unattributed,omitempty"`
 

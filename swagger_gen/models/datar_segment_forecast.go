@@ -52,7 +52,7 @@ type DatarSegmentForecast struct {
 	// Buckets by variant after the change.
 	Then []*DatarGiven `json:"then"`
 
-	// True if other entities may match the segment than before. Then nothing is claimed of it.
+	// True if other entities than before may match the segment. Its effect is then unknown.
 	// Example: false
 	Unknown bool `json:"unknown,omitempty"`
 }

@@ -28,12 +28,12 @@ type DatarSegmentOutcome struct {
 	// Required: true
 	HeldOut *int64 `json:"heldOut"`
 
-	// How many got a variant: the sum of `variants`.
+	// Evaluations that got a variant: the sum of `variants`.
 	// Example: 59980
 	// Required: true
 	Matched *int64 `json:"matched"`
 
-	// ID of the segment. Omitted for evaluations of which it is not known.
+	// ID of the segment. Omitted for evaluations whose segment is unknown.
 	// Example: 23
 	SegmentID int64 `json:"segmentID,omitempty"`
 

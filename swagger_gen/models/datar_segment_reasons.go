@@ -14,7 +14,7 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// DatarSegmentReasons The constraints of one segment that stopped evaluations.
+// DatarSegmentReasons The constraints of one segment that did not match.
 //
 // swagger:model datarSegmentReasons
 type DatarSegmentReasons struct {

@@ -32,7 +32,7 @@ type DatarSeries struct {
 	// Enum: ["outcome","variant","segment","version","total"]
 	By *string `json:"by"`
 
-	// Changes within the span, the newest first, at most 100.
+	// Changes within the span, newest first, at most 100.
 	// Required: true
 	Changes []*DatarChange `json:"changes"`
 
@@ -43,8 +43,8 @@ type DatarSeries struct {
 	// Required: true
 	Complete *DatarComplete `json:"complete"`
 
-	// `utcDay` if the span begins before the details that are kept: then buckets are days or
-	// weeks of UTC, and the one line counts what `GET /datar/summary` does.
+	// `utcDay` if the span begins before the retained details. Buckets are then UTC days or weeks,
+	// and the only line has the counts of `GET /datar/summary`.
 	// Example: utcDay
 	// Enum: ["utcDay"]
 	Detail string `json:"detail,omitempty"`
@@ -59,11 +59,11 @@ type DatarSeries struct {
 	// Required: true
 	FlagID *int64 `json:"flagID"`
 
-	// The lines. All of them add up to all evaluations.
+	// The lines, which sum to all evaluations.
 	// Required: true
 	Lines []*DatarLine `json:"lines"`
 
-	// Where the buckets begin, with the offset of the zone.
+	// Start of each bucket, with the offset of the zone.
 	// Example: ["2026-03-28T00:00:00+01:00"]
 	// Required: true
 	Starts []string `json:"starts"`
@@ -73,7 +73,7 @@ type DatarSeries struct {
 	// Required: true
 	Tz *string `json:"tz"`
 
-	// False for a bucket that the span cuts, that is not over, or that has a hole.
+	// False for a bucket that is cut by the span, is not over, or has a hole.
 	// Example: [true]
 	// Required: true
 	Whole []bool `json:"whole"`

@@ -22,7 +22,7 @@ type DatarSourceEntry struct {
 	// Example: 42
 	Count int64 `json:"count,omitempty"`
 
-	// `server`: by the servers of this database. `ingested`: elsewhere, and sent in.
+	// `server`: counted by the servers of this database. `ingested`: reported by others.
 	// Example: ingested
 	// Enum: ["server","ingested"]
 	Source string `json:"source,omitempty"`

@@ -52,7 +52,7 @@ type DatarStateRow struct {
 	// Required: true
 	FlagKey *string `json:"flagKey"`
 
-	// When the flag was asked for last, if that is known.
+	// Time of the last request for the flag, if it is known.
 	// Example: 2026-01-31T14:05:09.000Z
 	// Format: date-time
 	LastAt *strfmt.DateTime `json:"lastAt,omitempty"`
@@ -62,7 +62,7 @@ type DatarStateRow struct {
 	// Required: true
 	Reason *string `json:"reason"`
 
-	// Evaluations of the last 28 days of UTC, the oldest first.
+	// Evaluations of each of the last 28 UTC days, oldest first.
 	// Example: [0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,12600,12580,12431]
 	// Required: true
 	Spark []int64 `json:"spark"`

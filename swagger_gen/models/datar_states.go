@@ -19,7 +19,7 @@ import (
 // swagger:model datarStates
 type DatarStates struct {
 
-	// How many of all flags, selected or not, are in each state.
+	// Number of flags in each state, of all flags.
 	// Example: {"active":61,"launched":23}
 	// Required: true
 	ByState map[string]int64 `json:"byState"`
@@ -28,7 +28,7 @@ type DatarStates struct {
 	// Required: true
 	Complete *DatarComplete `json:"complete"`
 
-	// How many days count as lately.
+	// Number of days to look back, from 1 to 365. Default: 30.
 	// Example: 30
 	// Required: true
 	Days *int64 `json:"days"`

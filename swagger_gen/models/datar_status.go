@@ -18,7 +18,8 @@ import (
 // swagger:model datarStatus
 type DatarStatus struct {
 
-	// Evaluations that earlier processes recorded, and whose journals this server took over.
+	// Evaluations that earlier processes recorded, and that this server took over from their
+	// journals.
 	// Example: 0
 	Adopted int64 `json:"adopted"`
 
@@ -26,8 +27,8 @@ type DatarStatus struct {
 	Complete *DatarComplete `json:"complete,omitempty"`
 
 	// Evaluations that will not be counted, by reason: `capacity` (too many different keys),
-	// `closed` (recorded while the server ended), `invalid`, `refused` (the database refuses the
-	// row; on an edge server, the central server does not count it), `unsaved` (the server ended
+	// `closed` (recorded while the server stopped), `invalid`, `refused` (the database rejects the
+	// row; on an edge server, the central server does not count it), `unsaved` (the server stopped
 	// without reaching the database, and without a journal).
 	Dropped map[string]int64 `json:"dropped,omitempty"`
 
@@ -42,7 +43,7 @@ type DatarStatus struct {
 	// Example: 42
 	Keys int64 `json:"keys"`
 
-	// Why the last attempt to flush failed. Omitted when it succeeded. The log has the details.
+	// The reason why the last flush failed. Omitted if it succeeded. The log has the details.
 	// Example: the database did not answer in time
 	LastError string `json:"lastError,omitempty"`
 
@@ -55,7 +56,7 @@ type DatarStatus struct {
 	// Example: 0.012
 	LastFlushSeconds float64 `json:"lastFlushSeconds,omitempty"`
 
-	// A time before which nothing is pending. Omitted when nothing is pending.
+	// No evaluation before this time is pending. Omitted if none is pending.
 	// Example: 2026-01-24T10:15:00.000Z
 	// Format: date-time
 	OldestPendingAt *strfmt.DateTime `json:"oldestPendingAt,omitempty"`

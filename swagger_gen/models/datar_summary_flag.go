@@ -12,7 +12,7 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// DatarSummaryFlag The traffic of one flag in the asked span.
+// DatarSummaryFlag The traffic of one flag in the span.
 //
 // swagger:model datarSummaryFlag
 type DatarSummaryFlag struct {
@@ -21,7 +21,7 @@ type DatarSummaryFlag struct {
 	// Example: false
 	Deleted bool `json:"deleted,omitempty"`
 
-	// Description of the flag. Omitted for a flag that is gone from the database.
+	// Description of the flag. Omitted if the flag is not in the database.
 	// Example: Colour of the checkout button
 	Description string `json:"description,omitempty"`
 
@@ -33,17 +33,17 @@ type DatarSummaryFlag struct {
 	// Example: 42
 	FlagID int64 `json:"flagID,omitempty"`
 
-	// Key of the flag. Omitted for a flag that is gone from the database.
+	// Key of the flag. Omitted if the flag is not in the database.
 	// Example: checkout-button
 	FlagKey string `json:"flagKey,omitempty"`
 
-	// When the last evaluation in the span happened, in UTC. Omitted when it is not known, because
-	// the counts were stored without it.
+	// Time of the last evaluation in the span, in UTC. Omitted if it is unknown, because Flagr
+	// stored the counts without it.
 	// Example: 2026-01-31T14:05:09.123Z
 	// Format: date-time
 	LastEvaluatedAt strfmt.DateTime `json:"lastEvaluatedAt,omitempty"`
 
-	// Number of evaluations in the span, those without a variant included.
+	// Number of evaluations in the span, including those without a variant.
 	// Example: 128450
 	TotalEvalCount int64 `json:"totalEvalCount,omitempty"`
 }

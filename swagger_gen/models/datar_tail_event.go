@@ -23,7 +23,7 @@ type DatarTailEvent struct {
 	// Format: date-time
 	At *strfmt.DateTime `json:"at"`
 
-	// A hash of the entity ID that changes with every connection.
+	// A hash of the entity ID, different for each connection.
 	// Example: 5f1c9a
 	// Required: true
 	Entity *string `json:"entity"`

@@ -12,12 +12,12 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// DatarUnknown A text by which a flag was asked for that does not exist.
+// DatarUnknown A requested key, ID or tag that does not exist.
 //
 // swagger:model datarUnknown
 type DatarUnknown struct {
 
-	// The text, cut to 63 bytes; `(other)` for what came beyond 1,000 texts a server and hour.
+	// The key, ID or tag, cut to 63 bytes; `(other)` for all beyond 1,000 per server and hour.
 	// Example: chekout-button
 	// Required: true
 	Asked *string `json:"asked"`
@@ -31,12 +31,12 @@ type DatarUnknown struct {
 	// Example: 12
 	DeletedFlagID int64 `json:"deletedFlagID,omitempty"`
 
-	// When it was asked for first.
+	// Time of the first request.
 	// Example: 2026-01-24T09:00:00.000Z
 	// Format: date-time
 	FirstAt *strfmt.DateTime `json:"firstAt,omitempty"`
 
-	// When it was asked for last.
+	// Time of the last request.
 	// Example: 2026-01-31T14:05:09.000Z
 	// Format: date-time
 	LastAt *strfmt.DateTime `json:"lastAt,omitempty"`

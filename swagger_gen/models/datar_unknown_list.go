@@ -14,7 +14,7 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// DatarUnknownList What was asked for and is not there.
+// DatarUnknownList Requested keys, IDs and tags that do not exist.
 //
 // swagger:model datarUnknownList
 type DatarUnknownList struct {

@@ -18,7 +18,7 @@ type DatarVariantEntry struct {
 	// Example: 63998
 	Count int64 `json:"count,omitempty"`
 
-	// ID of the variant, which may be deleted. Omitted (0): evaluations that gave no variant.
+	// ID of the variant, which may be deleted. Omitted for evaluations that assigned no variant.
 	// Example: 61
 	VariantID int64 `json:"variantID,omitempty"`
 }

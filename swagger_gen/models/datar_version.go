@@ -29,13 +29,13 @@ type DatarVersion struct {
 	// Required: true
 	Enabled *bool `json:"enabled"`
 
-	// When the version became the newest, or the start of the span.
+	// When the version became current, or the start of the span.
 	// Example: 2026-01-24T10:00:05.000Z
 	// Required: true
 	// Format: date-time
 	From *strfmt.DateTime `json:"from"`
 
-	// The segments, in the order in which they are tried.
+	// The segments in the order in which they are tried.
 	// Required: true
 	Segments []*DatarVersionSegment `json:"segments"`
 
@@ -44,13 +44,13 @@ type DatarVersion struct {
 	// Required: true
 	SnapshotID *int64 `json:"snapshotID"`
 
-	// When it was replaced, or the end of the span.
+	// When the version was replaced, or the end of the span.
 	// Example: 2026-01-31T00:00:00.000Z
 	// Required: true
 	// Format: date-time
 	To *strfmt.DateTime `json:"to"`
 
-	// How many of them matched no segment, or had none to try.
+	// Evaluations that matched no segment, or of a version without segments.
 	// Example: 0
 	// Required: true
 	Unassigned *int64 `json:"unassigned"`

@@ -39,13 +39,13 @@ type DatarVersionSegment struct {
 	// Required: true
 	Rank *int64 `json:"rank"`
 
-	// Who can match it: `everybody` without constraints, `some`, or `nobody`, because a segment
-	// before takes everybody or its constraints exclude each other.
+	// Which entities can match: `everybody` (a segment without constraints), `some`, or `nobody` (an
+	// earlier segment matches every entity, or the constraints exclude each other).
 	// Example: some
 	// Enum: ["everybody","some","nobody"]
 	Reach string `json:"reach,omitempty"`
 
-	// Why it reaches nobody.
+	// The reason why it reaches no entity.
 	// Example: Segment 22 is tried before and has no constraints, so it takes everybody.
 	ReachText string `json:"reachText,omitempty"`
 
@@ -54,7 +54,7 @@ type DatarVersionSegment struct {
 	// Required: true
 	RolloutPercent *int64 `json:"rolloutPercent"`
 
-	// ID of the segment. Omitted for evaluations of which it is not known.
+	// ID of the segment. Omitted for evaluations whose segment is unknown.
 	// Example: 23
 	SegmentID int64 `json:"segmentID,omitempty"`
 }

@@ -17,7 +17,7 @@ import (
 // swagger:model distribution
 type Distribution struct {
 
-	// Id, given by the server. New with every replacement.
+	// ID that the server assigns. It changes with every replacement.
 	// Example: 51
 	// Read Only: true
 	// Minimum: 1
@@ -36,7 +36,7 @@ type Distribution struct {
 	// Minimum: 1
 	VariantID *int64 `json:"variantID"`
 
-	// Key of the variant. It must be the key that belongs to `variantID`.
+	// Key of the variant, which must match `variantID`.
 	// Example: blue
 	// Required: true
 	// Min Length: 1

@@ -14,12 +14,12 @@ import (
 // swagger:model duplicateFlagRequest
 type DuplicateFlagRequest struct {
 
-	// Description of the copy. Empty or omitted: that of the original with ` (cloned)` behind it.
+	// Description of the copy. Default: the description of the original, followed by ` (cloned)`.
 	// Example: Colour of the checkout button, second round
 	Description string `json:"description,omitempty"`
 
-	// Key of the copy. Empty or omitted: a random one. At most 63 characters: letters and digits of
-	// ASCII, `_`, `-`, `/`, `.` and `:`.
+	// Key of the copy. Default: a random one. At most 63 ASCII letters, digits, `_`, `-`, `/`, `.`
+	// and `:`.
 	// Example: checkout-button-2
 	Key string `json:"key,omitempty"`
 }

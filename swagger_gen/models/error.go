@@ -16,11 +16,11 @@ import (
 // swagger:model error
 type Error struct {
 
-	// A number for programs, in answers to requests that break the schema. Omitted in all others.
+	// A number for programs, in responses to requests that break the schema. Omitted in all others.
 	// Example: 601
 	Code int32 `json:"code,omitempty"`
 
-	// The reason, in words for people. Programs should look at the status code.
+	// The error for people. Programs should use the status code.
 	// Example: unable to find flag 42 in the database
 	// Required: true
 	// Min Length: 1

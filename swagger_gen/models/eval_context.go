@@ -13,7 +13,7 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// EvalContext The question: which variant of which flag does this entity get?
+// EvalContext The flag and the entity of an evaluation.
 // Example: {"entityContext":{"age":30,"country":"FR"},"entityID":"user-1001","entityType":"user","flagKey":"checkout-button"}
 //
 // swagger:model evalContext
@@ -24,19 +24,19 @@ type EvalContext struct {
 	// Example: false
 	EnableDebug bool `json:"enableDebug,omitempty"`
 
-	// What constraints look at: a JSON object of properties, such as strings, numbers, booleans and
-	// lists. Numbers keep all their digits. Anything but an object matches no constraint.
+	// The context that constraints are evaluated on: a JSON object of properties, such as strings,
+	// numbers, booleans and lists. Numbers keep all their digits. If the value is not an object, no
+	// constraint matches.
 	// Example: {"age":30,"country":"FR"}
 	EntityContext any `json:"entityContext,omitempty"`
 
-	// Who asks: the ID of a user, a device, a company. The variant is picked by this ID, so the same
-	// id gets the same one. Empty or omitted: the server makes up a random one, `randomly_generated_`
-	// and a number, and every call is a new draw.
+	// ID of the entity: a user, a device or a company. The same ID gets the same variant. If it is
+	// empty or omitted, the server generates a random one, `randomly_generated_` and a number, for
+	// each request.
 	// Example: user-1001
 	EntityID string `json:"entityID,omitempty"`
 
-	// What kind of thing the entity is, for the records. A flag with an entity type of its own
-	// overrides it.
+	// Type of the entity, for the records. The entity type of the flag overrides it.
 	// Example: user
 	EntityType string `json:"entityType,omitempty"`
 
@@ -45,12 +45,12 @@ type EvalContext struct {
 	// Minimum: 1
 	FlagID int64 `json:"flagID,omitempty"`
 
-	// Key of the flag, used if there is no flag with the `flagID`. If no flag has this key and it is a
-	// number, it is taken as an ID.
+	// Key of the flag. It is used if no flag has the `flagID`. If no flag has this key and it is a
+	// number, it is used as an ID.
 	// Example: checkout-button
 	FlagKey string `json:"flagKey,omitempty"`
 
-	// Not used for a single flag; the result repeats it. To evaluate by tag, use
+	// Ignored for a single flag, and returned in the result. To evaluate by tag, use
 	// `POST /evaluation/batch`.
 	// Example: ["web"]
 	FlagTags []string `json:"flagTags,omitempty"`

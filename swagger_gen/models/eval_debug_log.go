@@ -13,12 +13,13 @@ import (
 	"github.com/go-openapi/swag/typeutils"
 )
 
-// EvalDebugLog Why the result is what it is. The wording is for people and may change.
+// EvalDebugLog The reason for the result. The wording may change.
 //
 // swagger:model evalDebugLog
 type EvalDebugLog struct {
 
-	// Why no segment was tried: the flag is not there, is not enabled, or has no segments.
+	// The reason why no segment was tried: the flag does not exist, is not enabled, or has no
+	// segments.
 	// Example: flagID 42 is not enabled
 	Msg string `json:"msg,omitempty"`
 

@@ -14,12 +14,12 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// EvalResult The answer: the variant, or that there is none, and how it came about.
+// EvalResult The result of an evaluation: the variant, if there is one, and the reason.
 //
 // swagger:model evalResult
 type EvalResult struct {
 
-	// Whether the flag lets its evaluations be recorded. Omitted when not.
+	// Whether evaluations of the flag are recorded. Omitted if not.
 	// Example: true
 	DataRecordsEnabled bool `json:"dataRecordsEnabled,omitempty"`
 
@@ -29,15 +29,15 @@ type EvalResult struct {
 	// eval debug log
 	EvalDebugLog *EvalDebugLog `json:"evalDebugLog,omitempty"`
 
-	// ID of the flag; that of the question if no flag was found.
+	// ID of the flag; the requested one if no flag was found.
 	// Example: 42
 	FlagID int64 `json:"flagID,omitempty"`
 
-	// Key of the flag; that of the question if no flag was found.
+	// Key of the flag; the requested one if no flag was found.
 	// Example: checkout-button
 	FlagKey string `json:"flagKey,omitempty"`
 
-	// ID of the snapshot of the flag that was evaluated, to look up later what it was like.
+	// ID of the snapshot of the flag that was evaluated.
 	// Example: 117
 	FlagSnapshotID int64 `json:"flagSnapshotID,omitempty"`
 
@@ -45,8 +45,8 @@ type EvalResult struct {
 	// Example: ["web"]
 	FlagTags []string `json:"flagTags,omitempty"`
 
-	// Where the record comes from. An answer of this API always says `evaluation`; records of seen
-	// variants say `exposure`.
+	// Source of the record. Responses of this API have `evaluation`. Records of exposures have
+	// `exposure`.
 	// Example: evaluation
 	// Enum: ["evaluation","exposure"]
 	RecordSource string `json:"recordSource,omitempty"`
@@ -55,7 +55,7 @@ type EvalResult struct {
 	// Example: 23
 	SegmentID int64 `json:"segmentID,omitempty"`
 
-	// When the flag was evaluated: RFC 3339, UTC, in whole seconds.
+	// Time of the evaluation in RFC 3339, UTC, in whole seconds.
 	// Example: 2026-01-31T14:05:09Z
 	Timestamp string `json:"timestamp,omitempty"`
 

@@ -40,7 +40,7 @@ type EvaluationBatchRequest struct {
 	// Min Items: 1
 	FlagKeys []string `json:"flagKeys"`
 
-	// Values of tags: all flags that carry them are evaluated. Omitted or at least one.
+	// Values of tags. All flags with these tags are evaluated. Omitted or at least one.
 	// Example: ["web"]
 	// Min Items: 1
 	FlagTags []string `json:"flagTags"`

@@ -19,7 +19,7 @@ import (
 // swagger:model evaluationBatchResponse
 type EvaluationBatchResponse struct {
 
-	// Results, entity by entity in the order of the request; for each entity flags by tag, then by ID,
+	// Results in the order of the entities. For each entity, flags by tag are first, then by ID,
 	// then by key.
 	// Required: true
 	EvaluationResults []*EvalResult `json:"evaluationResults"`

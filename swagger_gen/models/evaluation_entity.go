@@ -14,16 +14,18 @@ import (
 // swagger:model evaluationEntity
 type EvaluationEntity struct {
 
-	// What constraints look at: a JSON object of properties, such as strings, numbers, booleans and
-	// lists. Numbers keep all their digits. Anything but an object matches no constraint.
+	// The context that constraints are evaluated on: a JSON object of properties, such as strings,
+	// numbers, booleans and lists. Numbers keep all their digits. If the value is not an object, no
+	// constraint matches.
 	// Example: {"age":30,"country":"FR"}
 	EntityContext any `json:"entityContext,omitempty"`
 
-	// ID of the user, device or company. Empty or omitted: the server makes up a random one.
+	// ID of the user, device or company. If it is empty or omitted, the server generates a random
+	// one.
 	// Example: user-1001
 	EntityID string `json:"entityID,omitempty"`
 
-	// What kind of thing the entity is. A flag with an entity type of its own overrides it.
+	// Type of the entity. The entity type of the flag overrides it.
 	// Example: user
 	EntityType string `json:"entityType,omitempty"`
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// Exposure One entity has seen one flag. `flagID` or `flagKey` is needed; if both are there, they must name
+// Exposure One entity has seen one flag. `flagID` or `flagKey` is required. If both are given, they must name
 // the same flag.
 //
 // swagger:model exposure
@@ -39,17 +39,17 @@ type Exposure struct {
 	// Example: checkout-button
 	FlagKey string `json:"flagKey,omitempty"`
 
-	// Snapshot of the flag that was evaluated. Omitted: the current one.
+	// Snapshot of the flag that was evaluated. Default: the current one.
 	// Example: 117
 	FlagSnapshotID int64 `json:"flagSnapshotID,omitempty"`
 
-	// When it was seen, as RFC 3339. Omitted: now.
+	// Time of the exposure in RFC 3339. Default: now.
 	// Example: 2026-01-31T14:05:11.000Z
 	// Format: date-time
 	Timestamp strfmt.DateTime `json:"timestamp,omitempty"`
 
-	// ID of the variant that was seen, one of this flag. Optional; it must agree with `variantKey` if
-	// both are there.
+	// ID of the variant that was seen, which must belong to this flag. Optional. If `variantKey` is
+	// also given, both must match.
 	// Example: 61
 	VariantID int64 `json:"variantID,omitempty"`
 

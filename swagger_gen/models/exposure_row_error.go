@@ -14,7 +14,7 @@ import (
 // swagger:model exposureRowError
 type ExposureRowError struct {
 
-	// Place of the row in the request, counted from 0. Omitted for the first row.
+	// Index of the row in the request, from 0. Omitted for the first row.
 	// Example: 1
 	Index int64 `json:"index,omitempty"`
 

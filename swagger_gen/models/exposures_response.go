@@ -21,7 +21,7 @@ type ExposuresResponse struct {
 	// Rows that were refused, and why.
 	Errors []*ExposureRowError `json:"errors"`
 
-	// How many rows were recorded. Omitted when none were.
+	// Number of recorded rows. Omitted if it is 0.
 	// Example: 1
 	LoggedCount int64 `json:"loggedCount,omitempty"`
 

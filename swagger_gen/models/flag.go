@@ -14,17 +14,17 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// Flag A feature flag with its parts. Which parts are filled in depends on the operation.
+// Flag A feature flag. The operation determines which parts are included.
 //
 // swagger:model flag
 type Flag struct {
 
-	// Who created the flag, if the server knows its users.
+	// The user who created the flag, if the server identifies users.
 	// Example: ada@example.com
 	CreatedBy string `json:"createdBy,omitempty"`
 
-	// Whether evaluations of this flag are recorded: counted by Datar, sent to Kafka, Kinesis or
-	// Pub/Sub. The recorders of the server must be on as well.
+	// Whether evaluations of this flag are counted by Datar and sent to Kafka, Kinesis or Pub/Sub.
+	// The recorders of the server must be on, too.
 	// Example: true
 	// Required: true
 	DataRecordsEnabled *bool `json:"dataRecordsEnabled"`
@@ -35,13 +35,13 @@ type Flag struct {
 	// Min Length: 1
 	Description *string `json:"description"`
 
-	// Whether the flag is on. Off: nobody gets a variant.
+	// Whether the flag is on. A flag that is off assigns no variant.
 	// Example: true
 	// Required: true
 	Enabled *bool `json:"enabled"`
 
-	// What an entity of this flag is, such as `user` or `device`. If it is not empty, it replaces the
-	// `entityType` of every evaluation, so that all records of the flag agree.
+	// Type of the entities of this flag, such as `user` or `device`. If it is not empty, it replaces
+	// the `entityType` of every evaluation, so that all records of the flag have the same type.
 	// Example: user
 	EntityType string `json:"entityType,omitempty"`
 
@@ -51,8 +51,8 @@ type Flag struct {
 	// Minimum: 1
 	ID int64 `json:"id,omitempty"`
 
-	// Name of the flag for programs, unique in the server, deleted flags included. At most 63
-	// characters: letters and digits of ASCII, `_`, `-`, `/`, `.` and `:`.
+	// Name of the flag for programs, unique in the server, including deleted flags. At most 63 ASCII
+	// letters, digits, `_`, `-`, `/`, `.` and `:`.
 	// Example: checkout-button
 	// Min Length: 1
 	Key string `json:"key,omitempty"`
@@ -61,7 +61,7 @@ type Flag struct {
 	// Example: Ends on 1 March.
 	Notes string `json:"notes,omitempty"`
 
-	// Parts of the audience, in the order in which they are tried: by rank, then by ID.
+	// Segments in the order in which they are tried: by rank, then by ID.
 	Segments []*Segment `json:"segments"`
 
 	// Labels of the flag.
@@ -72,11 +72,11 @@ type Flag struct {
 	// Format: date-time
 	UpdatedAt strfmt.DateTime `json:"updatedAt,omitempty"`
 
-	// Who made the last change to the flag or one of its parts, if the server knows its users.
+	// The user who last changed the flag or one of its parts, if the server identifies users.
 	// Example: ada@example.com
 	UpdatedBy string `json:"updatedBy,omitempty"`
 
-	// Possible outcomes, in the order of their IDs.
+	// Variants in the order of their IDs.
 	Variants []*Variant `json:"variants"`
 }
 

@@ -14,7 +14,7 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// FlagDefinition A flag with all its parts as one value. In a request, a field that is omitted keeps what the flag has.
+// FlagDefinition A flag with all its parts as one value. In a request, omitted fields keep their values.
 //
 // swagger:model flagDefinition
 type FlagDefinition struct {
@@ -48,7 +48,7 @@ type FlagDefinition struct {
 	// Max Items: 10000
 	Segments []*FlagDefinitionSegment `json:"segments"`
 
-	// ID of the snapshot that this is, or was made from.
+	// ID of the snapshot that the definition is or is based on.
 	// Example: 117
 	// Required: true
 	// Minimum: 0

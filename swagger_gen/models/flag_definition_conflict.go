@@ -13,12 +13,12 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// FlagDefinitionConflict Says that a flag has changed since a definition was made, and what it is now.
+// FlagDefinitionConflict The flag has changed since the definition was read. Has the current definition.
 //
 // swagger:model flagDefinitionConflict
 type FlagDefinitionConflict struct {
 
-	// The version that the definition was made from. Omitted if the flag has no such snapshot.
+	// The version that the definition is based on. Omitted if the flag has no such snapshot.
 	Base *FlagDefinition `json:"base,omitempty"`
 
 	// The flag as it is now.

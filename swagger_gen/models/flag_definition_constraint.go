@@ -34,7 +34,7 @@ type FlagDefinitionConstraint struct {
 	// Min Length: 1
 	Property *string `json:"property"`
 
-	// What the property is compared with; a string is in double quotes.
+	// The value to compare the property with. A string is in double quotes.
 	// Example: \"FR\
 	// Required: true
 	// Min Length: 1

@@ -17,8 +17,8 @@ import (
 // swagger:model flagDefinitionVariant
 type FlagDefinitionVariant struct {
 
-	// JSON object that clients get with the variant. Omitted: it stays as it is, and a new variant gets
-	// an empty one.
+	// JSON object that clients get with the variant. If it is omitted, it stays as it is. The
+	// default for a new variant is an empty object.
 	// Example: {"color":"#2f74c9"}
 	Attachment any `json:"attachment,omitempty"`
 

@@ -13,8 +13,8 @@ import (
 	"github.com/go-openapi/swag/typeutils"
 )
 
-// FlagDraft Parts of a flag that are not saved. What is omitted stays as it is. Parts keep their IDs as
-// in `PUT /flags/{flagID}/definition`.
+// FlagDraft An unsaved change of a flag. Omitted parts stay as they are. Parts keep their IDs as in
+// `PUT /flags/{flagID}/definition`.
 //
 // swagger:model flagDraft
 type FlagDraft struct {

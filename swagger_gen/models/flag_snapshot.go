@@ -22,7 +22,7 @@ type FlagSnapshot struct {
 	// Required: true
 	Flag *Flag `json:"flag"`
 
-	// ID of the snapshot. IDs grow with time, over all flags.
+	// ID of the snapshot. IDs increase with time, over all flags.
 	// Example: 117
 	// Read Only: true
 	// Minimum: 1
@@ -34,7 +34,7 @@ type FlagSnapshot struct {
 	// Min Length: 1
 	UpdatedAt *string `json:"updatedAt"`
 
-	// Who made the change, if the server knows its users.
+	// The user who made the change, if the server identifies users.
 	// Example: ada@example.com
 	UpdatedBy string `json:"updatedBy,omitempty"`
 }

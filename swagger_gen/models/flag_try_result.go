@@ -34,7 +34,7 @@ type FlagTryResult struct {
 	// Required: true
 	EntityID *string `json:"entityID"`
 
-	// ID of the snapshot that was evaluated, or that the draft was made from.
+	// ID of the snapshot that was evaluated, or that the draft is based on.
 	// Example: 117
 	FlagSnapshotID int64 `json:"flagSnapshotID,omitempty"`
 

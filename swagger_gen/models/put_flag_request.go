@@ -13,8 +13,8 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// PutFlagRequest Changes to a flag. Fields that are omitted, or null, stay as they are. Unknown fields are ignored, and named in
-// a `Warning` header.
+// PutFlagRequest Changes to a flag. Fields that are omitted or null keep their values. Unknown fields are ignored,
+// and named in a `Warning` header.
 // Example: {"dataRecordsEnabled":true,"description":"Colour of the checkout button"}
 //
 // swagger:model putFlagRequest
@@ -24,7 +24,7 @@ type PutFlagRequest struct {
 	// Example: true
 	DataRecordsEnabled *bool `json:"dataRecordsEnabled,omitempty"`
 
-	// What the flag is for, in words for people. It cannot be emptied.
+	// Description of the flag for people. It must not be empty.
 	// Example: Colour of the checkout button
 	// Min Length: 1
 	Description *string `json:"description,omitempty"`
@@ -33,13 +33,13 @@ type PutFlagRequest struct {
 	// Example: true
 	Enabled *bool `json:"enabled,omitempty"`
 
-	// What an entity of this flag is. Empty: evaluations keep their own. The rules are those of a key:
-	// at most 63 characters out of letters and digits of ASCII, `_`, `-`, `/`, `.` and `:`.
+	// Type of the entities of this flag. If it is empty, evaluations keep their own. At most 63
+	// ASCII letters, digits, `_`, `-`, `/`, `.` and `:`.
 	// Example: user
 	EntityType *string `json:"entityType,omitempty"`
 
-	// New key of the flag. Clients that evaluate by the old one no longer find the flag. At most 63
-	// characters: letters and digits of ASCII, `_`, `-`, `/`, `.` and `:`.
+	// New key of the flag. Clients that evaluate the old key no longer find the flag. At most 63
+	// ASCII letters, digits, `_`, `-`, `/`, `.` and `:`.
 	// Example: checkout-button
 	Key *string `json:"key,omitempty"`
 
@@ -60,7 +60,7 @@ func (m *PutFlagRequest) UnmarshalJSON(data []byte) error {
 		// Example: true
 		DataRecordsEnabled *bool `json:"dataRecordsEnabled,omitempty"`
 
-		// What the flag is for, in words for people. It cannot be emptied.
+		// Description of the flag for people. It must not be empty.
 		// Example: Colour of the checkout button
 		// Min Length: 1
 		Description *string `json:"description,omitempty"`
@@ -69,13 +69,13 @@ func (m *PutFlagRequest) UnmarshalJSON(data []byte) error {
 		// Example: true
 		Enabled *bool `json:"enabled,omitempty"`
 
-		// What an entity of this flag is. Empty: evaluations keep their own. The rules are those of a key:
-		// at most 63 characters out of letters and digits of ASCII, `_`, `-`, `/`, `.` and `:`.
+		// Type of the entities of this flag. If it is empty, evaluations keep their own. At most 63
+		// ASCII letters, digits, `_`, `-`, `/`, `.` and `:`.
 		// Example: user
 		EntityType *string `json:"entityType,omitempty"`
 
-		// New key of the flag. Clients that evaluate by the old one no longer find the flag. At most 63
-		// characters: letters and digits of ASCII, `_`, `-`, `/`, `.` and `:`.
+		// New key of the flag. Clients that evaluate the old key no longer find the flag. At most 63
+		// ASCII letters, digits, `_`, `-`, `/`, `.` and `:`.
 		// Example: checkout-button
 		Key *string `json:"key,omitempty"`
 
@@ -132,7 +132,7 @@ func (m PutFlagRequest) MarshalJSON() ([]byte, error) {
 		// Example: true
 		DataRecordsEnabled *bool `json:"dataRecordsEnabled,omitempty"`
 
-		// What the flag is for, in words for people. It cannot be emptied.
+		// Description of the flag for people. It must not be empty.
 		// Example: Colour of the checkout button
 		// Min Length: 1
 		Description *string `json:"description,omitempty"`
@@ -141,13 +141,13 @@ func (m PutFlagRequest) MarshalJSON() ([]byte, error) {
 		// Example: true
 		Enabled *bool `json:"enabled,omitempty"`
 
-		// What an entity of this flag is. Empty: evaluations keep their own. The rules are those of a key:
-		// at most 63 characters out of letters and digits of ASCII, `_`, `-`, `/`, `.` and `:`.
+		// Type of the entities of this flag. If it is empty, evaluations keep their own. At most 63
+		// ASCII letters, digits, `_`, `-`, `/`, `.` and `:`.
 		// Example: user
 		EntityType *string `json:"entityType,omitempty"`
 
-		// New key of the flag. Clients that evaluate by the old one no longer find the flag. At most 63
-		// characters: letters and digits of ASCII, `_`, `-`, `/`, `.` and `:`.
+		// New key of the flag. Clients that evaluate the old key no longer find the flag. At most 63
+		// ASCII letters, digits, `_`, `-`, `/`, `.` and `:`.
 		// Example: checkout-button
 		Key *string `json:"key,omitempty"`
 

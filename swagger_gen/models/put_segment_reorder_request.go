@@ -17,7 +17,7 @@ import (
 // swagger:model putSegmentReorderRequest
 type PutSegmentReorderRequest struct {
 
-	// IDs of the segments, the one to be tried first in front.
+	// IDs of the segments in the order in which they are tried.
 	// Example: [24,23]
 	// Required: true
 	// Min Items: 1

@@ -11,7 +11,7 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// PutSegmentRequest What a segment is to be like. Both fields are needed, also the one that does not change.
+// PutSegmentRequest New values of a segment. Both fields are required, even if only one changes.
 //
 // swagger:model putSegmentRequest
 type PutSegmentRequest struct {

@@ -16,12 +16,12 @@ import (
 // swagger:model putVariantRequest
 type PutVariantRequest struct {
 
-	// A JSON object that replaces the old one. Omitted: the old one stays. A string, number or list:
-	// 400.
+	// A JSON object that replaces the attachment. If it is omitted, the attachment stays. A string,
+	// number or list returns 400.
 	// Example: {"color":"#0969da"}
 	Attachment any `json:"attachment,omitempty"`
 
-	// Name of the variant. At most 63 characters: letters and digits of ASCII, `_`, `-`, `/`, `.` and
+	// Name of the variant for programs. At most 63 ASCII letters, digits, `_`, `-`, `/`, `.` and
 	// `:`.
 	// Example: blue
 	// Required: true

@@ -15,7 +15,7 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// Readiness Whether the server should get requests, and how its parts are.
+// Readiness Whether the server should get requests, and the state of its components.
 //
 // swagger:model readiness
 type Readiness struct {

@@ -12,16 +12,16 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// ReadinessDatabase The database, asked just now.
+// ReadinessDatabase The database, checked for this response.
 //
 // swagger:model readinessDatabase
 type ReadinessDatabase struct {
 
-	// How long the answer took. Omitted without one.
+	// Response time of the database. Omitted without a response.
 	// Example: 0.4
 	LatencyMilliseconds *float64 `json:"latencyMilliseconds,omitempty"`
 
-	// `OK`; `unreachable` if it did not answer within two seconds, in which case the log has the reason;
+	// `OK`; `unreachable` if it did not respond within 2 s, in which case the log has the reason;
 	// `none` if the flags come from a JSON document.
 	// Example: OK
 	// Required: true

@@ -17,11 +17,11 @@ import (
 // swagger:model readinessEvaluation
 type ReadinessEvaluation struct {
 
-	// Seconds since then. Normally less than FLAGR_EVALCACHE_REFRESHINTERVAL.
+	// Seconds since `checkedAt`. Normally less than FLAGR_EVALCACHE_REFRESHINTERVAL.
 	// Example: 1.2
 	AgeSeconds *float64 `json:"ageSeconds,omitempty"`
 
-	// When their source last confirmed or replaced them. Omitted before the first time.
+	// When the source last confirmed or replaced the flags. Omitted before the first time.
 	// Example: 2026-03-01T12:00:00Z
 	// Format: date-time
 	CheckedAt *strfmt.DateTime `json:"checkedAt,omitempty"`

@@ -22,19 +22,19 @@ type RecorderStatus struct {
 	// Example: 124876
 	Delivered int64 `json:"delivered"`
 
-	// Those that were given up, by reason: `queue_full` (FLAGR_RECORDER_QUEUE_RECORDS or
-	// FLAGR_RECORDER_QUEUE_BYTES was reached), `closed` (recorded while the server ended),
-	// `too_large` and `rejected` (the broker does not take the record), `retries_exhausted` (the
-	// broker kept answering with errors), `undelivered` (the server ended before the broker had
-	// confirmed), `unencodable`. A reason is missing as long as it has none.
+	// Records that will not be delivered, by reason: `queue_full` (FLAGR_RECORDER_QUEUE_RECORDS or
+	// FLAGR_RECORDER_QUEUE_BYTES was reached), `closed` (recorded while the server stopped),
+	// `too_large` and `rejected` (the broker rejects the record), `retries_exhausted` (the broker
+	// kept returning errors), `undelivered` (the server stopped before the broker confirmed the
+	// record), `unencodable`. A reason without records is omitted.
 	Dropped map[string]int64 `json:"dropped"`
 
-	// When the broker last confirmed something. Omitted before the first time.
+	// Time of the last confirmation by the broker. Omitted before the first one.
 	// Example: 2026-01-24T10:14:59.000Z
 	// Format: date-time
 	LastDeliveryAt *strfmt.DateTime `json:"lastDeliveryAt,omitempty"`
 
-	// When the last attempt failed that did; the server's log has the reason. Omitted when none did.
+	// Time of the last failed delivery. Omitted if there was none. The server's log has the reason.
 	// Example: 2026-01-24T10:16:12.000Z
 	// Format: date-time
 	LastErrorAt *strfmt.DateTime `json:"lastErrorAt,omitempty"`
@@ -47,15 +47,15 @@ type RecorderStatus struct {
 	// Example: 158
 	Pending int64 `json:"pending"`
 
-	// About how much memory the pending ones take, in bytes.
+	// Approximate memory of the pending records in bytes.
 	// Example: 161950
 	PendingBytes int64 `json:"pendingBytes"`
 
-	// Evaluations and exposures that were given to the recorder.
+	// Evaluations and exposures that the recorder received.
 	// Example: 125034
 	Recorded int64 `json:"recorded"`
 
-	// How often a record was sent again after an attempt that failed.
+	// How often a record was sent again after a failed delivery.
 	// Example: 474
 	Retried int64 `json:"retried"`
 
@@ -64,8 +64,8 @@ type RecorderStatus struct {
 	// Format: date-time
 	Since strfmt.DateTime `json:"since,omitempty"`
 
-	// `working` if the last attempt to deliver succeeded, `failing` if it did not and records wait,
-	// `unproven` just after the start. Before the first attempt, it says whether the broker answers.
+	// `working` if the last delivery succeeded; `failing` if it failed and records wait; `unproven`
+	// just after the start. Before the first delivery, it shows whether the broker responds.
 	// Example: working
 	// Enum: ["unproven","working","failing"]
 	State string `json:"state,omitempty"`

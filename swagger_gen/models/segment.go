@@ -14,12 +14,12 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// Segment A part of the audience: constraints say who is in it, distributions who of them gets what.
+// Segment A segment selects entities by constraints, and assigns variants to them by distributions.
 //
 // swagger:model segment
 type Segment struct {
 
-	// Conditions, all of which must hold. Empty: the segment matches everybody.
+	// Constraints, all of which must match. A segment without constraints matches every entity.
 	Constraints []*Constraint `json:"constraints"`
 
 	// Who is in the segment, in words for people.
@@ -28,7 +28,7 @@ type Segment struct {
 	// Min Length: 1
 	Description *string `json:"description"`
 
-	// How the segment is shared between variants. Empty: nobody in it gets one.
+	// Shares of the variants. Without distributions, the segment assigns no variant.
 	Distributions []*Distribution `json:"distributions"`
 
 	// Id, given by the server.
@@ -37,15 +37,15 @@ type Segment struct {
 	// Minimum: 1
 	ID int64 `json:"id,omitempty"`
 
-	// Place in the order of segments: the lowest rank is tried first, equal ranks by ID. A new segment
-	// has 999.
+	// Place in the order of segments. The lowest rank is tried first, equal ranks by ID. A new
+	// segment has the rank 999.
 	// Example: 0
 	// Required: true
 	// Minimum: 0
 	Rank *int64 `json:"rank"`
 
 	// Percentage of the matching entities that get a variant. The others get none, and no later
-	// segment is tried for them. Raising it keeps everyone who had a variant.
+	// segment is tried for them. If the percentage is raised, entities that had a variant keep it.
 	// Example: 100
 	// Required: true
 	// Maximum: 100

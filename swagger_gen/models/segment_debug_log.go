@@ -17,7 +17,7 @@ import (
 // swagger:model segmentDebugLog
 type SegmentDebugLog struct {
 
-	// Which constraint did not hold, or how the rollout and the distributions decided.
+	// The constraint that did not match, or how the rollout and the distributions decided.
 	// Example: constraint not met: country EQ \"FR\
 	Msg string `json:"msg,omitempty"`
 

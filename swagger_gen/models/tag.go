@@ -23,8 +23,7 @@ type Tag struct {
 	// Minimum: 1
 	ID int64 `json:"id,omitempty"`
 
-	// The label itself. At most 63 characters: letters and digits of ASCII, spaces, `_`, `-`, `/`, `.`
-	// and `:`.
+	// The label. At most 63 ASCII letters, digits, spaces, `_`, `-`, `/`, `.` and `:`.
 	// Example: web
 	// Required: true
 	// Min Length: 1

@@ -17,7 +17,7 @@ import (
 // swagger:model variant
 type Variant struct {
 
-	// A JSON object of any shape, served with the variant.
+	// A JSON object that evaluations return with the variant.
 	// Example: {"color":"#1f6feb"}
 	Attachment any `json:"attachment,omitempty"`
 
@@ -27,8 +27,8 @@ type Variant struct {
 	// Minimum: 1
 	ID int64 `json:"id,omitempty"`
 
-	// Name of the variant, which the code of the client looks at. At most 63 characters: letters and
-	// digits of ASCII, `_`, `-`, `/`, `.` and `:`.
+	// Name of the variant for programs. At most 63 ASCII letters, digits, `_`, `-`, `/`, `.` and
+	// `:`.
 	// Example: blue
 	// Required: true
 	// Min Length: 1

@@ -39,7 +39,7 @@ func init() {
   "paths": {
     "/datar/evaluations": {
       "post": {
-        "description": "Takes counts of evaluations that happened where this server did not see them: in applications\nthat evaluate flags themselves, and on edge servers. It is off unless the server was started with\nFLAGR_RECORDER_DATAR_INGEST_ENABLED=true; then it is also served as ` + "`" + `/api/v2/flagevaluation` + "`" + ` and\n` + "`" + `/api/v2/flagevaluations` + "`" + `, where SDKs send it.\n\nEach row is judged by itself: a bad one is reported in ` + "`" + `errors` + "`" + ` and never fails a good one. That\ngoes for rows that the database itself does not take as well (REFUSED), unless they are so many\nthat not each could be tried by itself: then REFUSED also has those that were not tried. The\nanswer comes when the counts are in the database.\n\nA body is one JSON object as below; or, as ` + "`" + `application/x-ndjson` + "`" + `, one row of ` + "`" + `flagEvaluations` + "`" + `\na line. It may be compressed with gzip. At most 1000 rows and 1 MiB after decompression (413).",
+        "description": "Accepts counts of evaluations that this server did not handle, from applications that evaluate\nflags themselves and from edge servers. It is off unless the server was started with\nFLAGR_RECORDER_DATAR_INGEST_ENABLED=true. It is then also available as ` + "`" + `/api/v2/flagevaluation` + "`" + `\nand ` + "`" + `/api/v2/flagevaluations` + "`" + `, the paths that SDKs use.\n\nEach row is checked separately. Invalid rows are returned in ` + "`" + `errors` + "`" + `, and the others are\ncounted. Rows that the database rejects have the code REFUSED. If these are too many to try each\nrow separately, REFUSED also includes rows that were not tried. The response is sent once the\ncounts are in the database.\n\nA body is one JSON object, or, as ` + "`" + `application/x-ndjson` + "`" + `, one row of ` + "`" + `flagEvaluations` + "`" + ` per line.\nIt may be compressed with gzip. It may have 1000 rows and 1 MiB after decompression; more\nreturns 413.",
         "consumes": [
           "application/json",
           "application/x-ndjson"
@@ -47,13 +47,13 @@ func init() {
         "tags": [
           "datar"
         ],
-        "summary": "Send in counts from elsewhere",
+        "summary": "Report counts of applications and edge servers",
         "operationId": "postDatarEvaluations",
         "parameters": [
           {
             "maxLength": 200,
             "type": "string",
-            "description": "Any text of 1 to 200 characters that identifies the batch. However often the same batch is\nsent with it within 24 hours, it is counted once, and the first answer is repeated with\n` + "`" + `duplicate: true` + "`" + `. The same key with another body is refused with 409. Without the header a batch\ncounts each time that it is sent; a header without a text is refused with 400. A key of the form\n` + "`" + `\u003cUUID\u003e:\u003cnumber\u003e` + "`" + `, the UUID in lower case, is for senders that number their batches 1, 2, 3 and so\non and send the next after the one before was answered; its rows may be 90 days old instead of 24\nhours. A number that is not above the highest one of that UUID is taken for a replay.",
+            "description": "A string of 1 to 200 characters that identifies the batch. If the same batch is sent again\nwith it within 24 hours, it is counted once, and the first response is repeated with\n` + "`" + `duplicate: true` + "`" + `. The same key with another body returns 409. Without the header, a batch\nis counted each time it is sent. An empty header returns 400. A key of the form\n` + "`" + `\u003cUUID\u003e:\u003cnumber\u003e` + "`" + `, with the UUID in lower case, is for senders that number their batches 1,\n2, 3 and so on, and send a batch after the response to the previous one. Its rows may be 90\ndays old instead of 24 hours. A number that is not above the highest number of its UUID is a\nrepetition.",
             "name": "Idempotency-Key",
             "in": "header"
           },
@@ -69,7 +69,7 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "What was counted, and what was not.",
+            "description": "The number of counted evaluations, and the errors of other rows.",
             "schema": {
               "$ref": "#/definitions/datarEvaluationsResult"
             },
@@ -89,7 +89,7 @@ func init() {
             }
           },
           "default": {
-            "description": "The body is malformed or there is none, all of its rows are too old, or the Idempotency-Key is\nempty, too long, or there more than once (400), the body ended early or came too slowly, and can\nbe sent again (408), the key came before with another body (409), the batch is too large (413),\nits type or its encoding is not accepted (415), the endpoint is off (501), or the\ndatabase is away: then nothing was counted, and the batch can be sent again after the seconds in\nRetry-After (503).",
+            "description": "The body is malformed or missing, all its rows are too old, or the Idempotency-Key is empty,\ntoo long or repeated (400); the body ended early or was sent too slowly, and can be sent\nagain (408); the key was used with another body (409); the batch is too large (413); its\ncontent type or encoding is not accepted (415); the endpoint is off (501); or the database\nis unavailable, nothing was counted, and the batch can be sent again after the seconds in\nRetry-After (503).",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -104,11 +104,11 @@ func init() {
     },
     "/datar/flags/{flagID}/changes": {
       "get": {
-        "description": "Compares the snapshots of a flag, deleted or not, one with the next, and says what changed,\nby whom, and whether it affects who gets what. It works with Datar off, too.",
+        "description": "Compares each snapshot of a flag with the next one, and lists what changed, by whom, and whether\nit affects the assignment of variants. The flag may be deleted. It also works with Datar off.",
         "tags": [
           "datar"
         ],
-        "summary": "List what changed a flag",
+        "summary": "List the changes of a flag",
         "operationId": "getDatarFlagChanges",
         "parameters": [
           {
@@ -130,13 +130,13 @@ func init() {
           {
             "type": "integer",
             "format": "int64",
-            "description": "Leave out this many changes from the start of the list. Default: 0.",
+            "description": "Skip this many changes. Default: 0.",
             "name": "offset",
             "in": "query"
           },
           {
             "type": "string",
-            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table as RFC 4180 has it, with a header line. Default: ` + "`" + `json` + "`" + `.",
+            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table (RFC 4180) with a header line. Default: ` + "`" + `json` + "`" + `.",
             "name": "format",
             "in": "query"
           }
@@ -200,11 +200,11 @@ func init() {
     },
     "/datar/flags/{flagID}/forecast": {
       "post": {
-        "description": "Compares the flag with a draft of it that is not saved: how many of the 1,000 buckets change\nfrom one variant to another, gain one or lose theirs. That is exact. Evaluations a day are\nan estimate from the last 7 days. Segments whose constraints change, or before which\nsomething changes, are ` + "`" + `unknown` + "`" + `: other entities may match them.",
+        "description": "Compares the flag with a draft that is not saved: how many of the 1,000 buckets change from one\nvariant to another, gain a variant or lose theirs. These numbers are exact. Evaluations per day\nare an estimate from the last 7 days. Segments whose constraints change, or that follow a\nchanged segment, are ` + "`" + `unknown` + "`" + `, because other entities may match them.",
         "tags": [
           "datar"
         ],
-        "summary": "Tell what a draft would change",
+        "summary": "Forecast the effect of a draft",
         "operationId": "postDatarFlagForecast",
         "parameters": [
           {
@@ -342,11 +342,11 @@ func init() {
     },
     "/datar/flags/{flagID}/outcomes": {
       "get": {
-        "description": "Counts the evaluations of one flag by outcome: how many got a variant, were held out by a\nrollout, matched no segment, or came while the flag was off. Counts are exact.\n\nThe flag may be deleted. Names of deleted variants and segments come from the newest\nsnapshot that has them.",
+        "description": "Counts the evaluations of one flag by outcome: how many got a variant, were held out by a\nrollout, matched no segment, or were made while the flag was off. Counts are exact.\n\nThe flag may be deleted. Names of deleted variants and segments come from the newest snapshot\nthat has them.",
         "tags": [
           "datar"
         ],
-        "summary": "Show what the evaluations of a flag came to",
+        "summary": "Count the evaluations of a flag by outcome",
         "operationId": "getDatarFlagOutcomes",
         "parameters": [
           {
@@ -361,20 +361,20 @@ func init() {
           {
             "type": "string",
             "format": "date-time",
-            "description": "Start of the span, inclusive, as RFC 3339. It is widened to a whole UTC hour. Default: 7\ndays ago.",
+            "description": "Start of the span, inclusive, in RFC 3339. It is widened to a whole UTC hour. Default: 7\ndays ago.",
             "name": "from",
             "in": "query"
           },
           {
             "type": "string",
             "format": "date-time",
-            "description": "End of the span, exclusive, as RFC 3339. It is widened to a whole UTC hour. Default:\nnow.",
+            "description": "End of the span, exclusive, in RFC 3339. It is widened to a whole UTC hour. Default: now.",
             "name": "to",
             "in": "query"
           },
           {
             "type": "string",
-            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table as RFC 4180 has it, with a header line. Default: ` + "`" + `json` + "`" + `.",
+            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table (RFC 4180) with a header line. Default: ` + "`" + `json` + "`" + `.",
             "name": "format",
             "in": "query"
           }
@@ -458,7 +458,7 @@ func init() {
             }
           },
           "400": {
-            "description": "A parameter is out of range, or details of the span are not kept any more; the message names the\nparameter.",
+            "description": "A parameter is out of range, or details of the span are no longer kept. The message names\nthe parameter.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -491,7 +491,7 @@ func init() {
     },
     "/datar/flags/{flagID}/reasons": {
       "get": {
-        "description": "Of evaluations that no segment matched, counts the first constraint of each segment that did\nnot hold, and why. It is a sample: each server explains at most 5 evaluations a flag and\nsecond, and keeps the counts of 7 days in memory. The answer is that of one server, since it\nstarted. Values of contexts are never kept.",
+        "description": "For evaluations that matched no segment, counts the first constraint of each segment that did\nnot match, and why. The counts are a sample: each server explains at most 5 evaluations per flag\nand second, and keeps the counts of 7 days in memory. The response has the counts of one server\nsince its start. Values of contexts are not kept.",
         "tags": [
           "datar"
         ],
@@ -510,20 +510,20 @@ func init() {
           {
             "type": "string",
             "format": "date-time",
-            "description": "Start of the span, inclusive, as RFC 3339. It is widened to a whole UTC hour. Default: 7\ndays ago.",
+            "description": "Start of the span, inclusive, in RFC 3339. It is widened to a whole UTC hour. Default: 7\ndays ago.",
             "name": "from",
             "in": "query"
           },
           {
             "type": "string",
             "format": "date-time",
-            "description": "End of the span, exclusive, as RFC 3339. It is widened to a whole UTC hour. Default:\nnow.",
+            "description": "End of the span, exclusive, in RFC 3339. It is widened to a whole UTC hour. Default: now.",
             "name": "to",
             "in": "query"
           },
           {
             "type": "string",
-            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table as RFC 4180 has it, with a header line. Default: ` + "`" + `json` + "`" + `.",
+            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table (RFC 4180) with a header line. Default: ` + "`" + `json` + "`" + `.",
             "name": "format",
             "in": "query"
           }
@@ -585,7 +585,7 @@ func init() {
             }
           },
           "400": {
-            "description": "A parameter is out of range, or details of the span are not kept any more; the message names the\nparameter.",
+            "description": "A parameter is out of range, or details of the span are no longer kept. The message names\nthe parameter.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -618,11 +618,11 @@ func init() {
     },
     "/datar/flags/{flagID}/rollout": {
       "get": {
-        "description": "For every version of the flag that was alive or used in the span, and every segment and\nvariant of it: what the configuration gives, as the number of the 1,000 buckets, and what\nthe evaluations got. At most the 100 newest versions.\n\nA difference between ` + "`" + `set` + "`" + ` and ` + "`" + `got` + "`" + ` is never a finding: evaluations of one entity always\nget the same variant, so shares differ when some entities are evaluated more often than\nothers. A finding is a fact that no distribution of traffic explains.",
+        "description": "For each version of the flag that was current or used in the span, and for each of its segments\nand variants: the configured share as a number of the 1,000 buckets, and the actual share of the\nevaluations. At most the 100 newest versions.\n\nA difference between ` + "`" + `set` + "`" + ` and ` + "`" + `got` + "`" + ` is never a finding: evaluations of one entity always get\nthe same variant, so shares differ if some entities are evaluated more often than others. A\nfinding is a fact that no distribution of traffic explains.",
         "tags": [
           "datar"
         ],
-        "summary": "Compare what is set with what came of it",
+        "summary": "Compare configured and actual shares",
         "operationId": "getDatarFlagRollout",
         "parameters": [
           {
@@ -637,20 +637,20 @@ func init() {
           {
             "type": "string",
             "format": "date-time",
-            "description": "Start of the span, inclusive, as RFC 3339. It is widened to a whole UTC hour. Default: 7\ndays ago.",
+            "description": "Start of the span, inclusive, in RFC 3339. It is widened to a whole UTC hour. Default: 7\ndays ago.",
             "name": "from",
             "in": "query"
           },
           {
             "type": "string",
             "format": "date-time",
-            "description": "End of the span, exclusive, as RFC 3339. It is widened to a whole UTC hour. Default:\nnow.",
+            "description": "End of the span, exclusive, in RFC 3339. It is widened to a whole UTC hour. Default: now.",
             "name": "to",
             "in": "query"
           },
           {
             "type": "string",
-            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table as RFC 4180 has it, with a header line. Default: ` + "`" + `json` + "`" + `.",
+            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table (RFC 4180) with a header line. Default: ` + "`" + `json` + "`" + `.",
             "name": "format",
             "in": "query"
           }
@@ -742,7 +742,7 @@ func init() {
             }
           },
           "400": {
-            "description": "A parameter is out of range, or details of the span are not kept any more; the message names the\nparameter.",
+            "description": "A parameter is out of range, or details of the span are no longer kept. The message names\nthe parameter.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -775,7 +775,7 @@ func init() {
     },
     "/datar/flags/{flagID}/series": {
       "get": {
-        "description": "Counts evaluations by hour, day or week of a time zone. Buckets without counts are there,\nwith 0. Counts are kept by UTC hour and never split: where a zone is not whole hours off, a\nbucket begins at the next whole UTC hour, and ` + "`" + `starts` + "`" + ` says so. Days have 23 or 25 hours\nwhere they do.\n\nFor a span of which details are not kept any more there are totals of UTC days: then\n` + "`" + `detail` + "`" + ` is ` + "`" + `utcDay` + "`" + `, and there is one line.",
+        "description": "Counts evaluations by hour, day or week of a time zone. Buckets without evaluations have the\ncount 0. Counts are kept by UTC hour and never split: if the offset of the zone is not a whole\nnumber of hours, a bucket begins at the next whole UTC hour, as ` + "`" + `starts` + "`" + ` shows. Days have 23 or\n25 hours when the zone changes its clocks.\n\nFor a span whose details are no longer kept, the response has the totals of UTC days: ` + "`" + `detail` + "`" + `\nis ` + "`" + `utcDay` + "`" + `, and there is one line.",
         "tags": [
           "datar"
         ],
@@ -794,14 +794,14 @@ func init() {
           {
             "type": "string",
             "format": "date-time",
-            "description": "Start of the span, inclusive, as RFC 3339. It is widened to a whole UTC hour. Default: 7\ndays ago.",
+            "description": "Start of the span, inclusive, in RFC 3339. It is widened to a whole UTC hour. Default: 7\ndays ago.",
             "name": "from",
             "in": "query"
           },
           {
             "type": "string",
             "format": "date-time",
-            "description": "End of the span, exclusive, as RFC 3339. It is widened to a whole UTC hour. Default:\nnow.",
+            "description": "End of the span, exclusive, in RFC 3339. It is widened to a whole UTC hour. Default: now.",
             "name": "to",
             "in": "query"
           },
@@ -819,19 +819,19 @@ func init() {
           },
           {
             "type": "string",
-            "description": "What the lines are: ` + "`" + `outcome` + "`" + `, ` + "`" + `variant` + "`" + `, ` + "`" + `segment` + "`" + ` or ` + "`" + `version` + "`" + `. Default: ` + "`" + `outcome` + "`" + `.",
+            "description": "The dimension of the lines: ` + "`" + `outcome` + "`" + `, ` + "`" + `variant` + "`" + `, ` + "`" + `segment` + "`" + ` or ` + "`" + `version` + "`" + `. Default:\n` + "`" + `outcome` + "`" + `.",
             "name": "by",
             "in": "query"
           },
           {
             "type": "string",
-            "description": "Adds another span of as many buckets: ` + "`" + `previous` + "`" + ` for the one before, ` + "`" + `week` + "`" + ` for a week\nbefore, or a time in RFC 3339 that lies in its first bucket.",
+            "description": "Adds another span with the same number of buckets: ` + "`" + `previous` + "`" + ` for the span before, ` + "`" + `week` + "`" + `\nfor the span a week before, or a time in RFC 3339 within its first bucket.",
             "name": "compare",
             "in": "query"
           },
           {
             "type": "string",
-            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table as RFC 4180 has it, with a header line. Default: ` + "`" + `json` + "`" + `.",
+            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table (RFC 4180) with a header line. Default: ` + "`" + `json` + "`" + `.",
             "name": "format",
             "in": "query"
           }
@@ -945,7 +945,7 @@ func init() {
             }
           },
           "400": {
-            "description": "A parameter is out of range, or details of the span are not kept any more; the message names the\nparameter.",
+            "description": "A parameter is out of range, or details of the span are no longer kept. The message names\nthe parameter.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -978,11 +978,11 @@ func init() {
     },
     "/datar/flags/{flagID}/state": {
       "get": {
-        "description": "Finds the first of ten states that applies, and checks what must hold before the flag is\ndeleted. Every outcome counts as asked, also while the flag is off.",
+        "description": "Returns the first of ten states that applies, and the checks that must pass before the flag is\ndeleted. An evaluation with any outcome counts as a request for the flag, also while the flag is\noff.",
         "tags": [
           "datar"
         ],
-        "summary": "Show what a flag is doing, and whether it can be deleted",
+        "summary": "Get the state of a flag, and whether it can be deleted",
         "operationId": "getDatarFlagState",
         "parameters": [
           {
@@ -997,7 +997,7 @@ func init() {
           {
             "type": "integer",
             "format": "int64",
-            "description": "How many days count as lately, from 1 to 365. Default: 30.",
+            "description": "Number of days to look back, from 1 to 365. Default: 30.",
             "name": "days",
             "in": "query"
           }
@@ -1087,7 +1087,7 @@ func init() {
     },
     "/datar/flags/{flagID}/summary": {
       "get": {
-        "description": "Counts the evaluations of one flag in a span of time, by variant, by segment and by day. The\nspan and its defaults are those of ` + "`" + `GET /datar/summary` + "`" + `, whole UTC hours included.\n\nThe counts by variant and those by day have the same sum, that of all evaluations. The counts by\nsegment leave out evaluations without a segment, so their sum may be lower.\n\nA flag without traffic in the span has three empty lists. A deleted flag still answers with the\ntraffic that it had.",
+        "description": "Counts the evaluations of one flag in a span of time, by variant, by segment and by day. The\nspan is the same as in ` + "`" + `GET /datar/summary` + "`" + `.\n\nThe counts by variant and the counts by day have the same sum: all evaluations. The counts by\nsegment omit evaluations without a segment, so their sum may be lower.\n\nA flag without traffic in the span has three empty lists. A deleted flag still has its traffic.",
         "tags": [
           "datar"
         ],
@@ -1105,14 +1105,14 @@ func init() {
           {
             "type": "string",
             "format": "date-time",
-            "description": "Start of the span, inclusive, as RFC 3339: ` + "`" + `2026-01-24T00:00:00Z` + "`" + `. The ` + "`" + `+` + "`" + ` of a zone such as\n+01:00 is written ` + "`" + `%2B` + "`" + ` in a URL. Default: 7 days ago.",
+            "description": "Start of the span, inclusive, in RFC 3339: ` + "`" + `2026-01-24T00:00:00Z` + "`" + `. In a URL, the ` + "`" + `+` + "`" + ` of an\noffset such as +01:00 is ` + "`" + `%2B` + "`" + `. Default: 7 days ago.",
             "name": "from",
             "in": "query"
           },
           {
             "type": "string",
             "format": "date-time",
-            "description": "End of the span, exclusive, as RFC 3339. Default: now.",
+            "description": "End of the span, exclusive, in RFC 3339. Default: now.",
             "name": "to",
             "in": "query"
           }
@@ -1180,7 +1180,7 @@ func init() {
             }
           },
           "404": {
-            "description": "No flag has this ID, and none was ever counted under it.",
+            "description": "No flag has this ID, and it has no counts.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -1207,7 +1207,7 @@ func init() {
     },
     "/datar/flags/{flagID}/tail": {
       "get": {
-        "description": "Server-sent events of the evaluations that this server answers. It is off unless the server\nwas started with FLAGR_RECORDER_DATAR_TAIL_ENABLED=true, because it shows what single\nentities get. At most 20 events a second, then an event ` + "`" + `skipped` + "`" + ` with a number; 20\nlisteners, 15 minutes each. Nothing is kept, and contexts are never sent. ` + "`" + `entity` + "`" + ` is a hash\nthat changes with every connection.",
+        "description": "Sends the evaluations of this server as server-sent events. It is off unless the server was\nstarted with FLAGR_RECORDER_DATAR_TAIL_ENABLED=true, because it shows what individual entities\nget. A stream has at most 20 events per second. An event ` + "`" + `skipped` + "`" + ` has the number of other\nevaluations. There can be 20 listeners, for 15 minutes each. Nothing is stored, and contexts are\nnever sent. ` + "`" + `entity` + "`" + ` is a hash that is different for each connection.",
         "produces": [
           "text/event-stream"
         ],
@@ -1272,16 +1272,16 @@ func init() {
     },
     "/datar/fleet": {
       "get": {
-        "description": "Shows the statistics of every server and edge server that counts into this database, as each wrote\nthem with its last flush, and of the answering server as they are now. ` + "`" + `balanced` + "`" + ` reports whether\n` + "`" + `recorded` + "`" + ` = ` + "`" + `stored` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + ` for each server, and nothing was lost.\n\nUnlike ` + "`" + `GET /datar/status` + "`" + `, the numbers go back as far as the database has them.",
+        "description": "Returns the statistics of every server and edge server that counts into this database. Each\nserver writes them with its flushes; those of the responding server are current. ` + "`" + `balanced` + "`" + ` is\ntrue if ` + "`" + `recorded` + "`" + ` = ` + "`" + `stored` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + ` for each server, and nothing\nwas lost.\n\nUnlike ` + "`" + `GET /datar/status` + "`" + `, the numbers cover all runs that the database has.",
         "tags": [
           "datar"
         ],
-        "summary": "Show whether counting is sound on all servers",
+        "summary": "Get the statistics of all servers",
         "operationId": "getDatarFleet",
         "parameters": [
           {
             "type": "string",
-            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table as RFC 4180 has it, with a header line. Default: ` + "`" + `json` + "`" + `.",
+            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table (RFC 4180) with a header line. Default: ` + "`" + `json` + "`" + `.",
             "name": "format",
             "in": "query"
           }
@@ -1324,13 +1324,13 @@ func init() {
             }
           },
           "400": {
-            "description": "` + "`" + `format` + "`" + ` is not known; the message says what is accepted.",
+            "description": "` + "`" + `format` + "`" + ` is unknown. The message has the accepted values.",
             "schema": {
               "$ref": "#/definitions/error"
             }
           },
           "default": {
-            "description": "Datar is off, or counts are forwarded to a central server, which has the fleet (503), or\nthe server failed (500).",
+            "description": "Datar is off, or counts are forwarded to a central server, which has the fleet (503); or the\nserver failed (500).",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -1345,11 +1345,11 @@ func init() {
     },
     "/datar/states": {
       "get": {
-        "description": "Lists the flags that are not deleted with their state, traffic and findings, and counts how\nmany of all flags are in each state. Flags are those that this server evaluates: a change\nshows within the refresh interval.",
+        "description": "Lists the flags that are not deleted, with their state, traffic and findings, and counts all\nflags by state. The list uses the flags in memory, so a change appears within the refresh\ninterval.",
         "tags": [
           "datar"
         ],
-        "summary": "List flags by what they are doing",
+        "summary": "List flags by state",
         "operationId": "getDatarStates",
         "parameters": [
           {
@@ -1376,7 +1376,7 @@ func init() {
           },
           {
             "type": "string",
-            "description": "Only flags with this text in ID, key, description or a tag, in upper or lower case.\nParts separated by commas must all be found.",
+            "description": "Only flags with this string in ID, key, description or a tag, ignoring case. Parts separated\nby commas must all match.",
             "name": "q",
             "in": "query"
           },
@@ -1398,14 +1398,14 @@ func init() {
           },
           {
             "type": "string",
-            "description": "` + "`" + `traffic` + "`" + ` (most first), ` + "`" + `last` + "`" + ` (asked for last first), ` + "`" + `key` + "`" + ` or ` + "`" + `updated` + "`" + ` (newest\nfirst). Default: ` + "`" + `traffic` + "`" + `.",
+            "description": "` + "`" + `traffic` + "`" + ` (most first), ` + "`" + `last` + "`" + ` (most recently evaluated first), ` + "`" + `key` + "`" + ` or ` + "`" + `updated` + "`" + ` (newest\nfirst). Default: ` + "`" + `traffic` + "`" + `.",
             "name": "sort",
             "in": "query"
           },
           {
             "type": "integer",
             "format": "int64",
-            "description": "How many days count as lately, from 1 to 365. Default: 30.",
+            "description": "Number of days to look back, from 1 to 365. Default: 30.",
             "name": "days",
             "in": "query"
           },
@@ -1419,13 +1419,13 @@ func init() {
           {
             "type": "integer",
             "format": "int64",
-            "description": "Leave out this many flags from the start of the list. Default: 0.",
+            "description": "Skip this many flags. Default: 0.",
             "name": "offset",
             "in": "query"
           },
           {
             "type": "string",
-            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table as RFC 4180 has it, with a header line. Default: ` + "`" + `json` + "`" + `.",
+            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table (RFC 4180) with a header line. Default: ` + "`" + `json` + "`" + `.",
             "name": "format",
             "in": "query"
           }
@@ -1508,7 +1508,7 @@ func init() {
             }
           },
           "400": {
-            "description": "A parameter is not one of the accepted values; the message names both.",
+            "description": "A parameter has none of the accepted values. The message names both.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -1529,11 +1529,11 @@ func init() {
     },
     "/datar/status": {
       "get": {
-        "description": "Returns the statistics of this server's Datar: how many evaluations were recorded, and where they are\nnow. At any moment ` + "`" + `recorded` + "`" + ` = ` + "`" + `stored` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + `. ` + "`" + `complete` + "`" + ` is about\nall servers and the last 7 days. It is omitted if the database does not answer within a second,\nand on an edge server, which has no database.\n\nAll numbers are of this server, and begin with its start. Other servers on the same database\nhave their own. A 503 means that Datar is off.",
+        "description": "Returns the statistics of Datar on this server: how many evaluations were recorded, and where\nthey are now. At any moment, ` + "`" + `recorded` + "`" + ` = ` + "`" + `stored` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + `.\n` + "`" + `complete` + "`" + ` covers all servers and the last 7 days. It is omitted if the database does not\nrespond within a second, and on an edge server, which has no database.\n\nAll other numbers are of this server since its start.",
         "tags": [
           "datar"
         ],
-        "summary": "Show whether counting is sound",
+        "summary": "Get the statistics of Datar",
         "operationId": "getDatarStatus",
         "responses": {
           "200": {
@@ -1597,7 +1597,7 @@ func init() {
     },
     "/datar/summary": {
       "get": {
-        "description": "Lists the flags that were evaluated in a span of time: how often, and when last. The flag with\nthe most evaluations comes first, and flags without any are omitted.\n\nThe span goes from ` + "`" + `from` + "`" + `, inclusive, to ` + "`" + `to` + "`" + `, exclusive. Counts are kept by UTC hour, so both\nends are widened to whole UTC hours: from 10:20 to 11:10 counts everything from 10:00 to 12:00.\n\nOnly evaluations of enabled flags with segments and ` + "`" + `dataRecordsEnabled` + "`" + ` are counted. Those that\nthis server answered show up within a second; those of other servers on the same database show\nup when they write them, every FLAGR_RECORDER_DATAR_FLUSH_INTERVAL (60 s by default).",
+        "description": "Lists the flags that were evaluated in a span of time, with the number of evaluations and the\ntime of the last one. The flag with the most evaluations is first. Flags without evaluations are\nomitted.\n\nThe span is from ` + "`" + `from` + "`" + `, inclusive, to ` + "`" + `to` + "`" + `, exclusive. Counts are kept by UTC hour, so the span\nis widened to whole UTC hours: from 10:20 to 11:10 counts everything from 10:00 to 12:00.\n\nThe summary has evaluations of enabled flags with segments and ` + "`" + `dataRecordsEnabled` + "`" + `.\n` + "`" + `GET /datar/flags/{flagID}/outcomes` + "`" + ` also has the others. Evaluations of this server are\nincluded within a second. Those of other servers on the same database are included when these\nservers store them, every FLAGR_RECORDER_DATAR_FLUSH_INTERVAL (60 s by default).",
         "tags": [
           "datar"
         ],
@@ -1607,14 +1607,14 @@ func init() {
           {
             "type": "string",
             "format": "date-time",
-            "description": "Start of the span, inclusive, as RFC 3339: ` + "`" + `2026-01-24T00:00:00Z` + "`" + `. The ` + "`" + `+` + "`" + ` of a zone such as\n+01:00 is written ` + "`" + `%2B` + "`" + ` in a URL. Default: 7 days ago.",
+            "description": "Start of the span, inclusive, in RFC 3339: ` + "`" + `2026-01-24T00:00:00Z` + "`" + `. In a URL, the ` + "`" + `+` + "`" + ` of an\noffset such as +01:00 is ` + "`" + `%2B` + "`" + `. Default: 7 days ago.",
             "name": "from",
             "in": "query"
           },
           {
             "type": "string",
             "format": "date-time",
-            "description": "End of the span, exclusive, as RFC 3339. Default: now.",
+            "description": "End of the span, exclusive, in RFC 3339. Default: now.",
             "name": "to",
             "in": "query"
           },
@@ -1628,20 +1628,20 @@ func init() {
           {
             "type": "integer",
             "format": "int32",
-            "description": "Leave out this many flags from the start of the ranking, from 0. Default: 0.",
+            "description": "Skip this many flags. Default: 0.",
             "name": "offset",
             "in": "query"
           },
           {
             "type": "string",
-            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table as RFC 4180 has it, with a header line. Default: ` + "`" + `json` + "`" + `.",
+            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table (RFC 4180) with a header line. Default: ` + "`" + `json` + "`" + `.",
             "name": "format",
             "in": "query"
           }
         ],
         "responses": {
           "200": {
-            "description": "The flags with traffic, most first and equal ones by ID; an empty list when there was none.",
+            "description": "The flags with traffic, the most evaluations first, equal ones by ID.",
             "schema": {
               "$ref": "#/definitions/datarSummaryResponse"
             },
@@ -1710,44 +1710,44 @@ func init() {
     },
     "/datar/unknown": {
       "get": {
-        "description": "Lists the keys and IDs by which applications asked for flags that do not exist. Each server\nkeeps at most 1,000 texts an hour, of 63 bytes at most; the others are counted as ` + "`" + `(other)` + "`" + `.\nRows of ` + "`" + `POST /datar/evaluations` + "`" + ` that are refused as ` + "`" + `FLAG_NOT_FOUND` + "`" + ` are among them.",
+        "description": "Lists keys, IDs and tags that applications requested, but that do not exist. Each server keeps\nat most 1,000 of them per hour, each cut to 63 bytes. The others are counted as ` + "`" + `(other)` + "`" + `. Rows\nof ` + "`" + `POST /datar/evaluations` + "`" + ` that are rejected as ` + "`" + `FLAG_NOT_FOUND` + "`" + ` are included.",
         "tags": [
           "datar"
         ],
-        "summary": "List what was asked for and is not there",
+        "summary": "List unknown keys that applications request",
         "operationId": "getDatarUnknown",
         "parameters": [
           {
             "type": "string",
             "format": "date-time",
-            "description": "Start of the span, inclusive, as RFC 3339. It is widened to a whole UTC hour. Default: 7\ndays ago.",
+            "description": "Start of the span, inclusive, in RFC 3339. It is widened to a whole UTC hour. Default: 7\ndays ago.",
             "name": "from",
             "in": "query"
           },
           {
             "type": "string",
             "format": "date-time",
-            "description": "End of the span, exclusive, as RFC 3339. It is widened to a whole UTC hour. Default:\nnow.",
+            "description": "End of the span, exclusive, in RFC 3339. It is widened to a whole UTC hour. Default: now.",
             "name": "to",
             "in": "query"
           },
           {
             "type": "integer",
             "format": "int64",
-            "description": "At most this many texts, from 1 to 1000. Default: 100.",
+            "description": "At most this many entries, from 1 to 1000. Default: 100.",
             "name": "limit",
             "in": "query"
           },
           {
             "type": "integer",
             "format": "int64",
-            "description": "Leave out this many texts from the start of the list. Default: 0.",
+            "description": "Skip this many entries. Default: 0.",
             "name": "offset",
             "in": "query"
           },
           {
             "type": "string",
-            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table as RFC 4180 has it, with a header line. Default: ` + "`" + `json` + "`" + `.",
+            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table (RFC 4180) with a header line. Default: ` + "`" + `json` + "`" + `.",
             "name": "format",
             "in": "query"
           }
@@ -1816,7 +1816,7 @@ func init() {
     },
     "/evaluation": {
       "get": {
-        "description": "Does what ` + "`" + `POST /evaluation` + "`" + ` does, for clients that can only GET, and for caches. The body of\nthe POST goes into the parameter ` + "`" + `json` + "`" + `, URL-encoded:\n` + "`" + `/api/v1/evaluation?json=%7B%22flagKey%22%3A%22checkout-button%22%7D` + "`" + `.",
+        "description": "Like ` + "`" + `POST /evaluation` + "`" + `, for clients that can only send GET requests, and for caches. The\nparameter ` + "`" + `json` + "`" + ` has the body of the POST, URL-encoded:\n` + "`" + `/api/v1/evaluation?json=%7B%22flagKey%22%3A%22checkout-button%22%7D` + "`" + `.",
         "tags": [
           "evaluation"
         ],
@@ -1825,7 +1825,7 @@ func init() {
         "parameters": [
           {
             "type": "string",
-            "description": "An evalContext as JSON, URL-encoded. The whole query string may have\nFLAGR_EVAL_GET_MAX_URL_BYTES bytes (8192 by default).",
+            "description": "An evalContext as JSON, URL-encoded. The whole query string may have up to\nFLAGR_EVAL_GET_MAX_URL_BYTES bytes (8192 by default).",
             "name": "json",
             "in": "query",
             "required": true
@@ -1895,7 +1895,7 @@ func init() {
         }
       },
       "post": {
-        "description": "Says which variant of a flag an entity gets. The entity is whoever the flag is about: a user, a\ndevice, a company.\n\nThe segments of the flag are tried by rank. The first one whose constraints all match decides:\nits rollout and its distributions pick the variant, or none, from a hash of the flag's ID and\nthe entity's ID. So an entity with the same context gets the same variant on every server and\nevery day, as long as the flag stays as it is.\n\nThe status is 200 also when the entity gets no variant: the flag is unknown, disabled or has no\nsegments (` + "`" + `evalDebugLog.msg` + "`" + ` says which), no segment matched, or the rollout left the entity\nout. Then ` + "`" + `segmentID` + "`" + `, ` + "`" + `variantID` + "`" + ` and ` + "`" + `variantKey` + "`" + ` are omitted, and the client should do what\nit does without the flag.\n\nThe result is recorded if the flag has ` + "`" + `dataRecordsEnabled` + "`" + `, is enabled and has segments, and\nthe server's recorders are on (FLAGR_RECORDER_ENABLED). With FLAGR_INJECTED_CONTEXT_ENABLED the\nserver adds the time and chosen HTTP headers to the context, as ` + "`" + `@ts` + "`" + `, ` + "`" + `@ts_hour` + "`" + `,\n` + "`" + `@ts_weekday` + "`" + `, ` + "`" + `@ts_month` + "`" + ` and ` + "`" + `@http_...` + "`" + `, for constraints to use.",
+        "description": "Returns the variant of a flag for an entity. An entity is what the flag is evaluated for: a\nuser, a device or a company.\n\nSegments are tried by rank. The first segment whose constraints all match decides: its rollout\nand distributions select a variant, or none, by a hash of the flag's ID and the entity's ID. So\nan entity with the same context gets the same variant on every server until the flag changes.\n\nThe status is 200 even if the entity gets no variant: the flag is unknown, disabled or has no\nsegments (` + "`" + `evalDebugLog.msg` + "`" + ` has the reason), no segment matched, or the rollout left the entity\nout. The response then omits ` + "`" + `segmentID` + "`" + `, ` + "`" + `variantID` + "`" + ` and ` + "`" + `variantKey` + "`" + `, and the client should\nbehave as it does without the flag.\n\nThe result is sent to recorders if the flag has ` + "`" + `dataRecordsEnabled` + "`" + `, is enabled and has\nsegments, and recorders are on (FLAGR_RECORDER_ENABLED). Datar also counts evaluations of\ndisabled flags and of flags without segments. With FLAGR_INJECTED_CONTEXT_ENABLED, the server\nadds the time and selected HTTP headers to the context, for use in constraints: ` + "`" + `@ts` + "`" + `,\n` + "`" + `@ts_hour` + "`" + `, ` + "`" + `@ts_weekday` + "`" + `, ` + "`" + `@ts_month` + "`" + ` and ` + "`" + `@http_...` + "`" + `.",
         "tags": [
           "evaluation"
         ],
@@ -1903,7 +1903,7 @@ func init() {
         "operationId": "postEvaluation",
         "parameters": [
           {
-            "description": "Who asks, and for which flag.",
+            "description": "The flag and the entity.",
             "name": "body",
             "in": "body",
             "required": true,
@@ -1957,7 +1957,7 @@ func init() {
             }
           },
           "422": {
-            "description": "There is no body, or a field is outside its limits. An unknown flag is not an error.",
+            "description": "There is no body, or a field is out of range. An unknown flag is not an error.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -1978,7 +1978,7 @@ func init() {
     },
     "/evaluation/batch": {
       "get": {
-        "description": "Does what ` + "`" + `POST /evaluation/batch` + "`" + ` does, with the body of the POST in the parameter ` + "`" + `json` + "`" + `,\nURL-encoded. HTTP headers are not injected into the contexts here.",
+        "description": "Like ` + "`" + `POST /evaluation/batch` + "`" + `, with the body of the POST in the parameter ` + "`" + `json` + "`" + `, URL-encoded.\nHTTP headers are not added to the contexts.",
         "tags": [
           "evaluation"
         ],
@@ -1987,7 +1987,7 @@ func init() {
         "parameters": [
           {
             "type": "string",
-            "description": "An evaluationBatchRequest as JSON, URL-encoded. The whole query string may have\nFLAGR_EVAL_GET_MAX_URL_BYTES bytes (8192 by default).",
+            "description": "An evaluationBatchRequest as JSON, URL-encoded. The whole query string may have up to\nFLAGR_EVAL_GET_MAX_URL_BYTES bytes (8192 by default).",
             "name": "json",
             "in": "query",
             "required": true
@@ -2090,7 +2090,7 @@ func init() {
         }
       },
       "post": {
-        "description": "Evaluates flags for each of the entities, as ` + "`" + `POST /evaluation` + "`" + ` does for one. For each entity\ncome first the flags found by tag, then those in ` + "`" + `flagIDs` + "`" + `, then those in ` + "`" + `flagKeys` + "`" + `. Repeated\nIDs and repeated keys count once; a flag that is named in two of the three ways is evaluated\ntwice.\n\nA batch that names no flag, or only tags that no flag has, gets an empty list. An unknown ID or\nkey gets a result without a variant.",
+        "description": "Evaluates flags for each entity, like ` + "`" + `POST /evaluation` + "`" + `. For each entity, the results of flags\nfound by tag are first, then those of ` + "`" + `flagIDs` + "`" + `, then those of ` + "`" + `flagKeys` + "`" + `. Repeated IDs and\nrepeated keys count once. A flag that is selected in two of these ways is evaluated twice.\n\nA batch without flags, or with only tags that no flag has, returns an empty list. An unknown ID\nor key returns a result without a variant.",
         "tags": [
           "evaluation"
         ],
@@ -2185,7 +2185,7 @@ func init() {
             }
           },
           "422": {
-            "description": "` + "`" + `entities` + "`" + ` or another given list is empty, or a field is outside its limits.",
+            "description": "` + "`" + `entities` + "`" + ` or another given list is empty, or a field is out of range.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -2206,7 +2206,7 @@ func init() {
     },
     "/export/eval_cache/json": {
       "get": {
-        "description": "Exports the flags in the server's memory as one JSON document, with all their parts. An\neval-only server (FLAGR_DB_DBDRIVER=json_file or json_http) takes its flags from such a\ndocument.\n\nThe filters are not combined: ` + "`" + `ids` + "`" + ` alone decides when it is given, else ` + "`" + `keys` + "`" + `, else ` + "`" + `enabled` + "`" + `\nand ` + "`" + `tags` + "`" + ` together. Without any of them all flags are exported.\n\nThe answer has an ETag. A request with that tag in If-None-Match is answered 304 while the flags\nare the same, so that polling costs little.",
+        "description": "Exports the flags in the server's memory as one JSON document, with all their parts. An\neval-only server (FLAGR_DB_DBDRIVER=json_file or json_http) reads its flags from such a\ndocument.\n\nFilters are not combined: with ` + "`" + `ids` + "`" + `, all others are ignored; with ` + "`" + `keys` + "`" + `, ` + "`" + `enabled` + "`" + ` and ` + "`" + `tags` + "`" + `\nare ignored; ` + "`" + `enabled` + "`" + ` and ` + "`" + `tags` + "`" + ` are used together. Without filters, all flags are exported.\n\nThe response has an ETag. A request with this ETag in If-None-Match returns 304 while the flags\nare the same, so polling is cheap.",
         "produces": [
           "application/json"
         ],
@@ -2235,13 +2235,13 @@ func init() {
               "type": "string"
             },
             "collectionFormat": "csv",
-            "description": "Only flags with these keys, separated by commas. Without effect when ` + "`" + `ids` + "`" + ` is given.",
+            "description": "Only flags with these keys, separated by commas. Ignored if ` + "`" + `ids` + "`" + ` is given.",
             "name": "keys",
             "in": "query"
           },
           {
             "type": "boolean",
-            "description": "Only flags that are enabled (true), or only those that are disabled (false). Without effect when\n` + "`" + `ids` + "`" + ` or ` + "`" + `keys` + "`" + ` is given.",
+            "description": "Only flags that are enabled (true), or only those that are disabled (false). Ignored if\n` + "`" + `ids` + "`" + ` or ` + "`" + `keys` + "`" + ` is given.",
             "name": "enabled",
             "in": "query"
           },
@@ -2252,7 +2252,7 @@ func init() {
               "type": "string"
             },
             "collectionFormat": "csv",
-            "description": "Only flags with these tag values, separated by commas. Without effect when ` + "`" + `ids` + "`" + ` or ` + "`" + `keys` + "`" + ` is\ngiven.",
+            "description": "Only flags with these tag values, separated by commas. Ignored if ` + "`" + `ids` + "`" + ` or ` + "`" + `keys` + "`" + ` is given.",
             "name": "tags",
             "in": "query"
           },
@@ -2263,7 +2263,7 @@ func init() {
             ],
             "type": "string",
             "default": "ANY",
-            "description": "` + "`" + `ANY` + "`" + `: a flag with one of the ` + "`" + `tags` + "`" + ` is exported. ` + "`" + `ALL` + "`" + `: it must have all of them.",
+            "description": "` + "`" + `ANY` + "`" + `: flags with one of the ` + "`" + `tags` + "`" + `. ` + "`" + `ALL` + "`" + `: flags with all of them.",
             "name": "tagsOperator",
             "in": "query"
           }
@@ -2300,16 +2300,16 @@ func init() {
             }
           },
           "304": {
-            "description": "The flags are those of the tag in If-None-Match. There is no body."
+            "description": "The flags have not changed since the ETag in If-None-Match. There is no body."
           },
           "422": {
-            "description": "An ID is not a whole number from 1, or ` + "`" + `tagsOperator` + "`" + ` is something else.",
+            "description": "An ID is not an integer from 1, or ` + "`" + `tagsOperator` + "`" + ` is not ` + "`" + `ANY` + "`" + ` or ` + "`" + `ALL` + "`" + `.",
             "schema": {
               "$ref": "#/definitions/error"
             }
           },
           "default": {
-            "description": "422: an ID is not a whole number from 1, or ` + "`" + `tagsOperator` + "`" + ` is something else.",
+            "description": "422: an ID is not an integer from 1, or ` + "`" + `tagsOperator` + "`" + ` is not ` + "`" + `ANY` + "`" + ` or ` + "`" + `ALL` + "`" + `.",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -2324,7 +2324,7 @@ func init() {
     },
     "/export/sqlite": {
       "get": {
-        "description": "Downloads a SQLite file with flags, segments, variants, constraints, distributions, tags, entity\ntypes and snapshots, whichever database the server uses. All rows are of one moment, and those of\ndeleted flags are among them. A server can use the file as its database.",
+        "description": "Downloads a SQLite file with flags, segments, variants, constraints, distributions, tags, entity\ntypes and snapshots, whichever database the server uses. The file is a consistent copy, and\nincludes deleted flags. A server can use it as its database.",
         "produces": [
           "application/octet-stream"
         ],
@@ -2336,7 +2336,7 @@ func init() {
         "parameters": [
           {
             "type": "boolean",
-            "description": "Leave out the snapshots, which are the history of the flags. Default: false.",
+            "description": "Omit the snapshots, which are the history of the flags. Default: false.",
             "name": "exclude_snapshots",
             "in": "query"
           }
@@ -2359,7 +2359,7 @@ func init() {
     },
     "/exposures": {
       "post": {
-        "description": "Records that entities have seen a flag or one of its variants. Each row is checked on its own:\nrows with an error are reported and the others are recorded. A disabled flag may be exposed.\n\nRows go to the streaming recorders with ` + "`" + `recordSource` + "`" + ` ` + "`" + `exposure` + "`" + `. A row is recorded if\nFLAGR_RECORDER_ENABLED is true and its flag has ` + "`" + `dataRecordsEnabled` + "`" + `; otherwise it is accepted\nand not counted in ` + "`" + `loggedCount` + "`" + `. Datar does not count exposures.",
+        "description": "Records that entities have seen a flag or one of its variants. Each row is checked separately:\nrows with an error are returned in the response, and the others are recorded. The flag may be\ndisabled.\n\nRows go to the streaming recorders with the ` + "`" + `recordSource` + "`" + ` ` + "`" + `exposure` + "`" + `. A row is recorded if\nFLAGR_RECORDER_ENABLED is true and its flag has ` + "`" + `dataRecordsEnabled` + "`" + `. Otherwise it is accepted,\nbut not included in ` + "`" + `loggedCount` + "`" + `. Datar does not count exposures.",
         "tags": [
           "exposure"
         ],
@@ -2378,7 +2378,7 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "How many rows were recorded, and what was wrong with others.",
+            "description": "The number of recorded rows, and the errors of other rows.",
             "schema": {
               "$ref": "#/definitions/exposuresResponse"
             },
@@ -2428,7 +2428,7 @@ func init() {
     },
     "/flags": {
       "get": {
-        "description": "Lists the flags that meet all of the given filters, in the order of their IDs. Tags are always\nincluded; segments and variants only with ` + "`" + `preload` + "`" + `, and otherwise those lists are empty.",
+        "description": "Lists the flags that match all given filters, in the order of their IDs. Tags are always\nincluded. Segments and variants are included only with ` + "`" + `preload` + "`" + `; otherwise their lists are\nempty.",
         "tags": [
           "flag"
         ],
@@ -2456,13 +2456,13 @@ func init() {
           },
           {
             "type": "string",
-            "description": "Only flags that carry at least one of these tag values, separated by commas, such as ` + "`" + `web,ios` + "`" + `.",
+            "description": "Only flags with at least one of these tag values, separated by commas, such as ` + "`" + `web,ios` + "`" + `.",
             "name": "tags",
             "in": "query"
           },
           {
             "type": "string",
-            "description": "Only flags whose description contains this text, in upper or lower case.",
+            "description": "Only flags whose description contains this string, ignoring case.",
             "name": "description_like",
             "in": "query"
           },
@@ -2494,7 +2494,7 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "The flags; an empty list when none meets the filters.",
+            "description": "The flags. The list is empty if no flag matches the filters.",
             "schema": {
               "type": "array",
               "items": {
@@ -2527,13 +2527,13 @@ func init() {
             }
           },
           "422": {
-            "description": "A parameter is not of its type.",
+            "description": "A parameter has the wrong type.",
             "schema": {
               "$ref": "#/definitions/error"
             }
           },
           "default": {
-            "description": "422: a parameter is not of its type.",
+            "description": "422: a parameter has the wrong type.",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -2546,7 +2546,7 @@ func init() {
         }
       },
       "post": {
-        "description": "Creates a flag, disabled and without parts. With the template ` + "`" + `simple_boolean_flag` + "`" + ` it also gets\nthe variant ` + "`" + `on` + "`" + ` and one segment that gives ` + "`" + `on` + "`" + ` to everybody, so that only enabling it is left\nto do.\n\nWithout a ` + "`" + `key` + "`" + ` the flag gets a random one: ` + "`" + `k` + "`" + ` and 16 letters and digits.",
+        "description": "Creates a disabled flag without parts. The template ` + "`" + `simple_boolean_flag` + "`" + ` adds the variant ` + "`" + `on` + "`" + `\nand one segment that assigns ` + "`" + `on` + "`" + ` to every entity, so you only have to enable the flag.\n\nWithout a ` + "`" + `key` + "`" + `, the flag gets a random one: ` + "`" + `k` + "`" + ` and 16 letters and digits.",
         "tags": [
           "flag"
         ],
@@ -2613,7 +2613,7 @@ func init() {
     },
     "/flags/entity_types": {
       "get": {
-        "description": "Lists all entity types that a flag was ever given, for suggestions in a user interface.",
+        "description": "Lists all entity types that flags have or had, as suggestions for a user interface.",
         "tags": [
           "flag"
         ],
@@ -2647,7 +2647,7 @@ func init() {
     },
     "/flags/snapshots/max_id": {
       "get": {
-        "description": "Gets the ID of the newest snapshot of all flags. While it stays the same, no flag has changed: a\ncheap question for clients that keep a copy of the flags.",
+        "description": "Gets the ID of the newest snapshot of all flags. As long as it stays the same, no flag has\nchanged. Clients that keep a copy of the flags can poll it at low cost.",
         "tags": [
           "flag"
         ],
@@ -2792,7 +2792,7 @@ func init() {
         }
       },
       "put": {
-        "description": "Changes the fields that are present in the body and leaves the others as they are. Switching a\nflag on and off has its own operation, ` + "`" + `PUT /flags/{flagID}/enabled` + "`" + `: ` + "`" + `enabled` + "`" + ` is ignored here.",
+        "description": "Changes the fields that are in the body. The others stay as they are. ` + "`" + `enabled` + "`" + ` is ignored here:\nuse ` + "`" + `PUT /flags/{flagID}/enabled` + "`" + `.",
         "tags": [
           "flag"
         ],
@@ -2868,7 +2868,7 @@ func init() {
         }
       },
       "delete": {
-        "description": "Deletes a flag. Evaluation then answers as if it had never existed. The flag is kept in the\ndatabase: ` + "`" + `PUT /flags/{flagID}/restore` + "`" + ` brings it back, ` + "`" + `GET /flags?deleted=true` + "`" + ` lists it, and\nits key stays taken.",
+        "description": "Deletes a flag. Evaluations of it then return the same as for a flag that never existed. The\nflag stays in the database: ` + "`" + `PUT /flags/{flagID}/restore` + "`" + ` restores it, ` + "`" + `GET /flags?deleted=true` + "`" + `\nlists it, and its key cannot be used for another flag.",
         "tags": [
           "flag"
         ],
@@ -2887,7 +2887,7 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "Deleted. The answer has no body."
+            "description": "Deleted. The response has no body."
           },
           "404": {
             "description": "No flag has this ID, or it is deleted already.",
@@ -2911,7 +2911,7 @@ func init() {
     },
     "/flags/{flagID}/definition": {
       "get": {
-        "description": "The flag with its variants, segments, constraints and distributions as one value, and the snapshot\nthat it is. Change it and send it back with ` + "`" + `PUT /flags/{flagID}/definition` + "`" + `.",
+        "description": "Gets the flag with its variants, segments, constraints and distributions as one value, and the\nID of its snapshot. Change the value and send it back with ` + "`" + `PUT /flags/{flagID}/definition` + "`" + `.",
         "tags": [
           "flag"
         ],
@@ -2955,7 +2955,7 @@ func init() {
         }
       },
       "put": {
-        "description": "Changes a flag and all its parts in one transaction, with one snapshot. ` + "`" + `snapshotID` + "`" + ` is the snapshot\nthat the definition was made from: if the flag has changed since, nothing is saved, and the answer is\n409 with both versions.\n\nA field that is omitted keeps what the flag has. A list that is there replaces the flag's list: a\npart with an ` + "`" + `id` + "`" + ` is kept and changed, a part without one is new, and parts of the flag that the list\ndoes not name are removed. An empty list removes all of them. Segments are evaluated in the order of\ntheir list. Constraints come back in the order of their IDs. A distribution names its variant by\n` + "`" + `variantID` + "`" + `, or by the ` + "`" + `variantKey` + "`" + ` that the variant has in this definition, as it must for a new one.\n\nEither all of it is saved or nothing. A definition that changes nothing writes no snapshot.",
+        "description": "Changes a flag and all its parts in one transaction, with one snapshot. ` + "`" + `snapshotID` + "`" + ` is the\nsnapshot that the definition is based on. If the flag has changed since, nothing is saved, and\nthe response is 409 with both versions.\n\nAn omitted field keeps its value. A given list replaces the list of the flag: a part with an\n` + "`" + `id` + "`" + ` is changed, a part without an ` + "`" + `id` + "`" + ` is created, and parts that the list omits are deleted.\nAn empty list deletes all of them. Segments are evaluated in the order of their list.\nConstraints are returned in the order of their IDs. A distribution names its variant by\n` + "`" + `variantID` + "`" + `, or by the ` + "`" + `variantKey` + "`" + ` in this definition, which is required for a new variant.\n\nEither everything is saved or nothing. A definition without changes creates no snapshot.",
         "tags": [
           "flag"
         ],
@@ -3022,7 +3022,7 @@ func init() {
     },
     "/flags/{flagID}/duplicate": {
       "post": {
-        "description": "Creates a new flag as a copy of this one: enabled or not, notes, ` + "`" + `dataRecordsEnabled` + "`" + `, entity\ntype, variants, segments in their order, constraints, distributions and tags. Everything but the\ntags gets new IDs. The history stays with the original.\n\nThe same user may get another variant of the copy, because the flag's ID takes part in the\nchoice.",
+        "description": "Creates a flag as a copy of this one. The copy has the same value of ` + "`" + `enabled` + "`" + `, notes,\n` + "`" + `dataRecordsEnabled` + "`" + `, entity type, variants, segments in their order, constraints, distributions\nand tags. Everything except the tags gets new IDs. The history is not copied.\n\nAn entity may get another variant of the copy, because the assignment depends on the ID of the\nflag.",
         "tags": [
           "flag"
         ],
@@ -3154,7 +3154,7 @@ func init() {
     },
     "/flags/{flagID}/enabled": {
       "put": {
-        "description": "Switches a flag on or off. While it is off, every evaluation of it answers without a variant and\nnothing is recorded.",
+        "description": "Enables or disables a flag. While it is disabled, its evaluations assign no variant and are not\nsent to recorders. Datar counts them with the outcome ` + "`" + `disabled` + "`" + `.",
         "tags": [
           "flag"
         ],
@@ -3232,7 +3232,7 @@ func init() {
     },
     "/flags/{flagID}/restore": {
       "put": {
-        "description": "Brings a deleted flag back as it was, parts and ` + "`" + `enabled` + "`" + ` included. Nothing else is needed for\nit to be evaluated again.",
+        "description": "Restores a deleted flag with all its parts and its value of ` + "`" + `enabled` + "`" + `. Evaluations then use it\nagain.",
         "tags": [
           "flag"
         ],
@@ -3382,7 +3382,7 @@ func init() {
         }
       },
       "post": {
-        "description": "Adds a segment to a flag, at rank 999: behind those that were put in order with\n` + "`" + `PUT /flags/{flagID}/segments/reorder` + "`" + `. It has no constraints, so it matches everybody, and no\ndistributions, so it gives nobody a variant yet.",
+        "description": "Adds a segment to a flag, at rank 999: after the segments that were ordered with\n` + "`" + `PUT /flags/{flagID}/segments/reorder` + "`" + `. The segment has no constraints, so it matches every\nentity. It has no distributions, so it assigns no variant yet.",
         "tags": [
           "segment"
         ],
@@ -3453,11 +3453,11 @@ func init() {
     },
     "/flags/{flagID}/segments/reorder": {
       "put": {
-        "description": "Sets the ranks of the segments to their places in the list: 0, 1, 2 and so on. Segments that are\nnot in the list keep their rank.",
+        "description": "Sets the rank of each segment to its place in the list: 0, 1, 2 and so on. Segments that are not\nin the list keep their rank.",
         "tags": [
           "segment"
         ],
-        "summary": "Put segments in order",
+        "summary": "Reorder segments",
         "operationId": "putSegmentsReorder",
         "parameters": [
           {
@@ -3481,10 +3481,10 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "Done. The answer has no body."
+            "description": "Done. The response has no body."
           },
           "404": {
-            "description": "No such flag, or it does not have one of the segments; then nothing is changed.",
+            "description": "The flag does not exist, or a segment does not belong to it. Nothing is changed.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -3496,7 +3496,7 @@ func init() {
             }
           },
           "default": {
-            "description": "404: no such flag, or it does not have one of the segments; then nothing is changed. 422: the\nlist is missing or empty.",
+            "description": "404: the flag does not exist, or a segment does not belong to it; nothing is changed. 422:\nthe list is missing or empty.",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -3511,7 +3511,7 @@ func init() {
     },
     "/flags/{flagID}/segments/{segmentID}": {
       "put": {
-        "description": "Changes the description and the rollout of a segment. Constraints, distributions and the rank\nhave operations of their own.",
+        "description": "Changes the description and the rollout of a segment. Constraints, distributions and the rank\nhave their own operations.",
         "tags": [
           "segment"
         ],
@@ -3531,13 +3531,13 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "ID of the segment. It must be one of this flag.",
+            "description": "ID of the segment, which must belong to this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
           },
           {
-            "description": "The segment as it is to be.",
+            "description": "The new values of the segment.",
             "name": "body",
             "in": "body",
             "required": true,
@@ -3589,7 +3589,7 @@ func init() {
         }
       },
       "delete": {
-        "description": "Deletes a segment. Who was in it is from then on looked for in the segments behind it.",
+        "description": "Deletes a segment. Evaluations of its entities then try the segments after it.",
         "tags": [
           "segment"
         ],
@@ -3609,7 +3609,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "ID of the segment. It must be one of this flag.",
+            "description": "ID of the segment, which must belong to this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -3617,7 +3617,7 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "Deleted. The answer has no body."
+            "description": "Deleted. The response has no body."
           },
           "404": {
             "description": "No such flag, or it has no such segment.",
@@ -3661,7 +3661,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "ID of the segment. It must be one of this flag.",
+            "description": "ID of the segment, which must belong to this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -3702,7 +3702,7 @@ func init() {
         }
       },
       "post": {
-        "description": "Adds a condition to a segment. It compares one property of the evaluation's ` + "`" + `entityContext` + "`" + ` with\na value, which is written in the language of constraints:\n\n- ` + "`" + `EQ` + "`" + `, ` + "`" + `NEQ` + "`" + `: equal or not, with a string ` + "`" + `\"FR\"` + "`" + `, a number ` + "`" + `18` + "`" + `, or ` + "`" + `true` + "`" + ` and ` + "`" + `false` + "`" + `.\n- ` + "`" + `LT` + "`" + `, ` + "`" + `LTE` + "`" + `, ` + "`" + `GT` + "`" + `, ` + "`" + `GTE` + "`" + `: less, less or equal, greater, greater or equal, with a number.\n- ` + "`" + `EREG` + "`" + `, ` + "`" + `NEREG` + "`" + `: the property matches a regular expression in Go's syntax, or does not:\n  ` + "`" + `\"@example\\.com$\"` + "`" + `.\n- ` + "`" + `IN` + "`" + `, ` + "`" + `NOTIN` + "`" + `: the property is one of a list, or is not: ` + "`" + `[\"FR\", \"DE\"]` + "`" + ` or ` + "`" + `[1, 2, 3]` + "`" + `.\n- ` + "`" + `CONTAINS` + "`" + `, ` + "`" + `NOTCONTAINS` + "`" + `: the property is a list and has this item, or does not have it:\n  ` + "`" + `\"vip\"` + "`" + `.\n\nStrings are always in double quotes. If the property is missing from the context, or its type\ndoes not go with the value, the constraint does not hold, whatever the operator.",
+        "description": "Adds a constraint to a segment. It compares one property of the evaluation's ` + "`" + `entityContext` + "`" + `\nwith a value in the syntax of constraints:\n\n- ` + "`" + `EQ` + "`" + `, ` + "`" + `NEQ` + "`" + `: equal or not equal to a string ` + "`" + `\"FR\"` + "`" + `, a number ` + "`" + `18` + "`" + `, or ` + "`" + `true` + "`" + ` or ` + "`" + `false` + "`" + `.\n- ` + "`" + `LT` + "`" + `, ` + "`" + `LTE` + "`" + `, ` + "`" + `GT` + "`" + `, ` + "`" + `GTE` + "`" + `: less, less or equal, greater, greater or equal, with a number.\n- ` + "`" + `EREG` + "`" + `, ` + "`" + `NEREG` + "`" + `: the property matches, or does not match, a regular expression in Go's syntax:\n  ` + "`" + `\"@example\\.com$\"` + "`" + `.\n- ` + "`" + `IN` + "`" + `, ` + "`" + `NOTIN` + "`" + `: the property is, or is not, in a list: ` + "`" + `[\"FR\", \"DE\"]` + "`" + ` or ` + "`" + `[1, 2, 3]` + "`" + `.\n- ` + "`" + `CONTAINS` + "`" + `, ` + "`" + `NOTCONTAINS` + "`" + `: the property is a list that has, or does not have, an item:\n  ` + "`" + `\"vip\"` + "`" + `.\n\nStrings are always in double quotes. If the property is missing from the context, or its type\ndoes not fit the operator, the constraint does not match, for any operator.",
         "tags": [
           "constraint"
         ],
@@ -3722,7 +3722,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "ID of the segment. It must be one of this flag.",
+            "description": "ID of the segment, which must belong to this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -3753,7 +3753,7 @@ func init() {
             }
           },
           "400": {
-            "description": "The operator is unknown, or property and value cannot be parsed; most often the double quotes of a\nstring are missing.",
+            "description": "The operator is unknown, or property and value cannot be parsed. Often the double quotes of\na string are missing.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -3771,7 +3771,7 @@ func init() {
             }
           },
           "default": {
-            "description": "400: the operator is unknown, or property and value cannot be parsed; most often the double\nquotes of a string are missing. 404: no such flag, or it has no such segment. 422: a field is\nmissing or empty.",
+            "description": "400: the operator is unknown, or property and value cannot be parsed; often the double\nquotes of a string are missing. 404: no such flag, or it has no such segment. 422: a field\nis missing or empty.",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -3786,7 +3786,7 @@ func init() {
     },
     "/flags/{flagID}/segments/{segmentID}/constraints/{constraintID}": {
       "put": {
-        "description": "Replaces property, operator and value of a constraint. The rules are those of adding one.",
+        "description": "Replaces property, operator and value of a constraint. The rules are the same as for adding one.",
         "tags": [
           "constraint"
         ],
@@ -3806,7 +3806,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "ID of the segment. It must be one of this flag.",
+            "description": "ID of the segment, which must belong to this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -3815,13 +3815,13 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "ID of the constraint. It must be one of this segment.",
+            "description": "ID of the constraint, which must belong to this segment.",
             "name": "constraintID",
             "in": "path",
             "required": true
           },
           {
-            "description": "The constraint as it is to be.",
+            "description": "The new values of the constraint.",
             "name": "body",
             "in": "body",
             "required": true,
@@ -3877,7 +3877,7 @@ func init() {
         }
       },
       "delete": {
-        "description": "Deletes a constraint. A segment that loses its last one matches everybody.",
+        "description": "Deletes a constraint. A segment without constraints matches every entity.",
         "tags": [
           "constraint"
         ],
@@ -3897,7 +3897,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "ID of the segment. It must be one of this flag.",
+            "description": "ID of the segment, which must belong to this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -3906,7 +3906,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "ID of the constraint. It must be one of this segment.",
+            "description": "ID of the constraint, which must belong to this segment.",
             "name": "constraintID",
             "in": "path",
             "required": true
@@ -3914,7 +3914,7 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "Deleted. The answer has no body."
+            "description": "Deleted. The response has no body."
           },
           "404": {
             "description": "No such flag, segment or constraint.",
@@ -3938,7 +3938,7 @@ func init() {
     },
     "/flags/{flagID}/segments/{segmentID}/distributions": {
       "get": {
-        "description": "Lists how one segment is shared between variants, in the order of the variant IDs.",
+        "description": "Lists the shares of the variants in a segment, in the order of the variant IDs.",
         "tags": [
           "distribution"
         ],
@@ -3958,7 +3958,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "ID of the segment. It must be one of this flag.",
+            "description": "ID of the segment, which must belong to this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -3966,7 +3966,7 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "The distributions; an empty list as long as none are set.",
+            "description": "The distributions. The list is empty until they are set.",
             "schema": {
               "type": "array",
               "items": {
@@ -3999,7 +3999,7 @@ func init() {
         }
       },
       "put": {
-        "description": "Replaces all distributions of a segment by those in the body. The percentages must sum to 100.\nTo take a variant out, leave it out or give it 0 percent.\n\nShares decide who gets what, so changing them moves some entities to another variant. Those\nwhose variant still covers them keep it.",
+        "description": "Replaces all distributions of a segment by those in the body. The percentages must sum to 100.\nTo remove a variant, omit it or give it 0 percent.\n\nChanged shares move some entities to another variant. The other entities keep their variant.",
         "tags": [
           "distribution"
         ],
@@ -4019,7 +4019,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "ID of the segment. It must be one of this flag.",
+            "description": "ID of the segment, which must belong to this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -4061,7 +4061,7 @@ func init() {
             }
           },
           "400": {
-            "description": "The percentages do not sum to 100, a variant is not one of this flag, or a ` + "`" + `variantKey` + "`" + ` is not\nthat of its ` + "`" + `variantID` + "`" + `.",
+            "description": "The percentages do not sum to 100, a variant does not belong to this flag, or a ` + "`" + `variantKey` + "`" + `\ndoes not match its ` + "`" + `variantID` + "`" + `.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -4079,7 +4079,7 @@ func init() {
             }
           },
           "default": {
-            "description": "400: the percentages do not sum to 100, a variant is not one of this flag, or a ` + "`" + `variantKey` + "`" + ` is\nnot that of its ` + "`" + `variantID` + "`" + `. 404: no such flag, or it has no such segment. 422: a field is\nmissing, or a percentage is not from 0 to 100.",
+            "description": "400: the percentages do not sum to 100, a variant does not belong to this flag, or a\n` + "`" + `variantKey` + "`" + ` does not match its ` + "`" + `variantID` + "`" + `. 404: no such flag, or it has no such segment.\n422: a field is missing, or a percentage is not from 0 to 100.",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -4094,7 +4094,7 @@ func init() {
     },
     "/flags/{flagID}/snapshots": {
       "get": {
-        "description": "Lists what the flag looked like after each change to it or one of its parts, newest first, with\nwho changed it and when.",
+        "description": "Lists the states of the flag after each change to it or its parts, newest first, with the user\nand time of the change.",
         "tags": [
           "flag"
         ],
@@ -4113,7 +4113,7 @@ func init() {
           {
             "type": "integer",
             "format": "int64",
-            "description": "At most this many. The list ends before the states take more than 8 MiB, with or without a limit, but has one in any case: continue with offset.",
+            "description": "At most this many. The list also ends before the states exceed 8 MiB, but it has at least\none. To continue, use ` + "`" + `offset` + "`" + `.",
             "name": "limit",
             "in": "query"
           },
@@ -4130,14 +4130,14 @@ func init() {
               "DESC"
             ],
             "type": "string",
-            "description": "` + "`" + `ASC` + "`" + ` lists the oldest first, ` + "`" + `DESC` + "`" + ` the newest. Default: the newest.",
+            "description": "` + "`" + `ASC` + "`" + ` (oldest first) or ` + "`" + `DESC` + "`" + ` (newest first). Default: ` + "`" + `DESC` + "`" + `.",
             "name": "sort",
             "in": "query"
           }
         ],
         "responses": {
           "200": {
-            "description": "The snapshots; an empty list when there is no such flag.",
+            "description": "The snapshots. The list is empty if the flag does not exist.",
             "schema": {
               "type": "array",
               "items": {
@@ -4225,13 +4225,13 @@ func init() {
             }
           },
           "422": {
-            "description": "` + "`" + `sort` + "`" + ` is something else, or another parameter is not of its type.",
+            "description": "` + "`" + `sort` + "`" + ` is not ` + "`" + `ASC` + "`" + ` or ` + "`" + `DESC` + "`" + `, or another parameter has the wrong type.",
             "schema": {
               "$ref": "#/definitions/error"
             }
           },
           "default": {
-            "description": "422: ` + "`" + `sort` + "`" + ` is something else, or another parameter is not of its type.",
+            "description": "422: ` + "`" + `sort` + "`" + ` is not ` + "`" + `ASC` + "`" + ` or ` + "`" + `DESC` + "`" + `, or another parameter has the wrong type.",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -4246,7 +4246,7 @@ func init() {
     },
     "/flags/{flagID}/tags": {
       "get": {
-        "description": "Lists the tags that one flag carries.",
+        "description": "Lists the tags of a flag.",
         "tags": [
           "tag"
         ],
@@ -4290,7 +4290,7 @@ func init() {
         }
       },
       "post": {
-        "description": "Puts a tag on a flag. If the value is known from this or another flag, that tag is used and\nkeeps its ID, so tagging twice does no harm.",
+        "description": "Adds a tag to a flag. If another flag has a tag with this value, the flag gets the same tag.\nAdding a tag again has no effect.",
         "tags": [
           "tag"
         ],
@@ -4330,7 +4330,7 @@ func init() {
             }
           },
           "400": {
-            "description": "The value has other characters than letters and digits of ASCII, spaces, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and\n` + "`" + `:` + "`" + `, or more than 63 of them.",
+            "description": "The value has a character other than ASCII letters and digits, spaces, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + `\nand ` + "`" + `:` + "`" + `, or more than 63 characters.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -4348,7 +4348,7 @@ func init() {
             }
           },
           "default": {
-            "description": "400: the value has other characters than letters and digits of ASCII, spaces, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + `\nand ` + "`" + `:` + "`" + `, or more than 63 of them. 404: no such flag. 422: the value is missing or empty.",
+            "description": "400: the value has a character other than ASCII letters and digits, spaces, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `,\n` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `, or more than 63 characters. 404: no such flag. 422: the value is missing or\nempty.",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -4363,7 +4363,7 @@ func init() {
     },
     "/flags/{flagID}/tags/{tagID}": {
       "delete": {
-        "description": "Takes a tag off this flag. Other flags keep it.",
+        "description": "Removes a tag from this flag. Other flags keep it.",
         "tags": [
           "tag"
         ],
@@ -4391,7 +4391,7 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "Removed. The answer has no body."
+            "description": "Removed. The response has no body."
           },
           "404": {
             "description": "No such flag or tag.",
@@ -4415,7 +4415,7 @@ func init() {
     },
     "/flags/{flagID}/try": {
       "post": {
-        "description": "Evaluates one flag for some entities, each with its debug log. Nothing is counted, recorded,\nobserved by metrics or logged. With a draft it evaluates segments that are not saved.\nFLAGR_EVAL_BATCH_SIZE bounds the entities as it does those of a batch. It works with Datar\noff, too.",
+        "description": "Evaluates one flag for some entities, with a debug log for each. The evaluations are not\ncounted, recorded, measured or logged. With a draft, it evaluates segments that are not saved.\nFLAGR_EVAL_BATCH_SIZE limits the entities like those of a batch. It also works with Datar off.",
         "tags": [
           "datar"
         ],
@@ -4514,7 +4514,7 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "The variants; an empty list when there is no such flag.",
+            "description": "The variants. The list is empty if the flag does not exist.",
             "schema": {
               "type": "array",
               "items": {
@@ -4549,7 +4549,7 @@ func init() {
         }
       },
       "post": {
-        "description": "Adds a variant to a flag. Nobody gets it until the distributions of a segment give it a share.",
+        "description": "Adds a variant to a flag. It is assigned once a distribution of a segment gives it a share.",
         "tags": [
           "variant"
         ],
@@ -4625,7 +4625,7 @@ func init() {
     },
     "/flags/{flagID}/variants/{variantID}": {
       "put": {
-        "description": "Changes the key of a variant, and its attachment if there is one in the body. A new key is taken\nover by the distributions that use the variant, at once.",
+        "description": "Changes the key of a variant, and its attachment if the body has one. Distributions of the\nvariant get the new key at once.",
         "tags": [
           "variant"
         ],
@@ -4645,13 +4645,13 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "ID of the variant. It must be one of this flag.",
+            "description": "ID of the variant, which must belong to this flag.",
             "name": "variantID",
             "in": "path",
             "required": true
           },
           {
-            "description": "The variant as it is to be.",
+            "description": "The new values of the variant.",
             "name": "body",
             "in": "body",
             "required": true,
@@ -4708,7 +4708,7 @@ func init() {
         }
       },
       "delete": {
-        "description": "Deletes a variant that nobody gets. Distributions of 0 percent that name it are deleted with it.",
+        "description": "Deletes a variant that no segment assigns. Its distributions of 0 percent are deleted with it.",
         "tags": [
           "variant"
         ],
@@ -4728,7 +4728,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "ID of the variant. It must be one of this flag.",
+            "description": "ID of the variant, which must belong to this flag.",
             "name": "variantID",
             "in": "path",
             "required": true
@@ -4736,7 +4736,7 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "Deleted. The answer has no body."
+            "description": "Deleted. The response has no body."
           },
           "400": {
             "description": "A segment still gives the variant more than 0 percent; change its distributions first.",
@@ -4766,7 +4766,7 @@ func init() {
     },
     "/health": {
       "get": {
-        "description": "Answers 200 as long as the server can evaluate, for load balancers and probes. It does not look at\nthe database, since evaluation does not need it, and by default it asks for no login.",
+        "description": "Returns 200 while the server can evaluate, for load balancers and probes. It does not check the\ndatabase, because evaluations do not need it. By default, it requires no login.",
         "tags": [
           "health"
         ],
@@ -4800,15 +4800,15 @@ func init() {
     },
     "/ready": {
       "get": {
-        "description": "The status code says whether this server should get requests: 200 if it can evaluate, 503 before\nit has flags and once it is stopping. The body tells how its parts are, and has the same form in\nboth cases.\n\nA database that does not answer, or a recorder that cannot deliver, shows in the body but does not\nmake it 503. Evaluation goes on without them, and all servers would report it at once: none would\nbe left to evaluate.",
+        "description": "Returns 200 if this server should get requests, and 503 before it has flags and while it stops.\nThe body has the state of each component, in the same form for both.\n\nA database that does not respond, or a recorder that cannot deliver, is in the body but does not\ncause a 503. Evaluation does not need them, and because all servers share them, a 503 would take\nall servers out of service.",
         "tags": [
           "health"
         ],
-        "summary": "Ask whether to send traffic here, and how the parts of the server are",
+        "summary": "Get the readiness of the server",
         "operationId": "getReady",
         "responses": {
           "200": {
-            "description": "Send requests. ` + "`" + `status` + "`" + ` is ` + "`" + `degraded` + "`" + ` if a part has a problem.",
+            "description": "The server should get requests. ` + "`" + `status` + "`" + ` is ` + "`" + `degraded` + "`" + ` if a component has a problem.",
             "schema": {
               "$ref": "#/definitions/readiness"
             },
@@ -4865,11 +4865,11 @@ func init() {
     },
     "/recorders/status": {
       "get": {
-        "description": "Returns the statistics of each streaming recorder that is on: ` + "`" + `kafka` + "`" + `, ` + "`" + `kinesis` + "`" + ` and ` + "`" + `pubsub` + "`" + `.\nAt any moment ` + "`" + `recorded` + "`" + ` = ` + "`" + `delivered` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + `. Datar has a status of\nits own, ` + "`" + `GET /datar/status` + "`" + `.\n\nAll numbers are of this server, and begin with its start. The list is empty if no streaming\nrecorder is on.",
+        "description": "Returns the statistics of each streaming recorder that is on: ` + "`" + `kafka` + "`" + `, ` + "`" + `kinesis` + "`" + ` and ` + "`" + `pubsub` + "`" + `.\nAt any moment, ` + "`" + `recorded` + "`" + ` = ` + "`" + `delivered` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + `. For Datar, use\n` + "`" + `GET /datar/status` + "`" + `.\n\nAll numbers are of this server since its start. The list is empty if no streaming recorder is\non.",
         "tags": [
           "recorder"
         ],
-        "summary": "Show whether streaming works",
+        "summary": "Get the statistics of streaming recorders",
         "operationId": "getRecordersStatus",
         "responses": {
           "200": {
@@ -4931,7 +4931,7 @@ func init() {
           },
           {
             "type": "string",
-            "description": "Only tags whose value contains this text, in upper or lower case.",
+            "description": "Only tags whose value contains this string, ignoring case.",
             "name": "value_like",
             "in": "query"
           }
@@ -4959,13 +4959,13 @@ func init() {
             }
           },
           "422": {
-            "description": "A parameter is not of its type.",
+            "description": "A parameter has the wrong type.",
             "schema": {
               "$ref": "#/definitions/error"
             }
           },
           "default": {
-            "description": "422: a parameter is not of its type.",
+            "description": "422: a parameter has the wrong type.",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -4998,7 +4998,7 @@ func init() {
           "example": 31
         },
         "operator": {
-          "description": "How property and value are compared. ` + "`" + `POST /flags/{flagID}/segments/{segmentID}/constraints` + "`" + `\nexplains each.",
+          "description": "How property and value are compared. ` + "`" + `POST /flags/{flagID}/segments/{segmentID}/constraints` + "`" + `\ndescribes the operators.",
           "type": "string",
           "minLength": 1,
           "enum": [
@@ -5024,7 +5024,7 @@ func init() {
           "example": "country"
         },
         "value": {
-          "description": "What the property is compared with: a string in double quotes, a number, ` + "`" + `true` + "`" + `, ` + "`" + `false` + "`" + `, or a\nlist in square brackets.",
+          "description": "The value to compare the property with: a string in double quotes, a number, ` + "`" + `true` + "`" + `, ` + "`" + `false` + "`" + `,\nor a list in square brackets.",
           "type": "string",
           "minLength": 1,
           "example": "\"FR\""
@@ -5041,7 +5041,7 @@ func init() {
       ],
       "properties": {
         "operator": {
-          "description": "One of ` + "`" + `EQ` + "`" + `, ` + "`" + `NEQ` + "`" + `, ` + "`" + `LT` + "`" + `, ` + "`" + `LTE` + "`" + `, ` + "`" + `GT` + "`" + `, ` + "`" + `GTE` + "`" + `, ` + "`" + `EREG` + "`" + `, ` + "`" + `NEREG` + "`" + `, ` + "`" + `IN` + "`" + `, ` + "`" + `NOTIN` + "`" + `, ` + "`" + `CONTAINS` + "`" + ` and\n` + "`" + `NOTCONTAINS` + "`" + `. Anything else: 400.",
+          "description": "One of ` + "`" + `EQ` + "`" + `, ` + "`" + `NEQ` + "`" + `, ` + "`" + `LT` + "`" + `, ` + "`" + `LTE` + "`" + `, ` + "`" + `GT` + "`" + `, ` + "`" + `GTE` + "`" + `, ` + "`" + `EREG` + "`" + `, ` + "`" + `NEREG` + "`" + `, ` + "`" + `IN` + "`" + `, ` + "`" + `NOTIN` + "`" + `, ` + "`" + `CONTAINS` + "`" + ` and\n` + "`" + `NOTCONTAINS` + "`" + `. Any other value returns 400.",
           "type": "string",
           "minLength": 1,
           "example": "EQ"
@@ -5053,7 +5053,7 @@ func init() {
           "example": "country"
         },
         "value": {
-          "description": "What the property is compared with: a string in double quotes, a number, ` + "`" + `true` + "`" + `, ` + "`" + `false` + "`" + `, or a\nlist in square brackets. Space around it does not count.",
+          "description": "The value to compare the property with: a string in double quotes, a number, ` + "`" + `true` + "`" + `, ` + "`" + `false` + "`" + `,\nor a list in square brackets. White space around it is ignored.",
           "type": "string",
           "minLength": 1,
           "example": "\"FR\""
@@ -5074,12 +5074,12 @@ func init() {
           "example": "Dark mode"
         },
         "key": {
-          "description": "Name of the flag for programs. Empty or omitted: a random one. At most 63 characters: letters\nand digits of ASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
+          "description": "Name of the flag for programs. Default: a random one. At most 63 ASCII letters, digits, ` + "`" + `_` + "`" + `,\n` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
           "type": "string",
           "example": "dark-mode"
         },
         "template": {
-          "description": "What the flag starts with. Empty or omitted: nothing. ` + "`" + `simple_boolean_flag` + "`" + `: a variant ` + "`" + `on` + "`" + `\nthat everybody gets once the flag is enabled. Anything else: 400.",
+          "description": "Template of the flag. ` + "`" + `simple_boolean_flag` + "`" + ` adds a variant ` + "`" + `on` + "`" + ` that every entity gets once\nthe flag is enabled. Default: no parts. Any other value returns 400.",
           "type": "string",
           "example": "simple_boolean_flag"
         }
@@ -5117,7 +5117,7 @@ func init() {
       ],
       "properties": {
         "value": {
-          "description": "The label. At most 63 characters: letters and digits of ASCII, spaces, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and\n` + "`" + `:` + "`" + `.",
+          "description": "The label. At most 63 ASCII letters, digits, spaces, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
           "type": "string",
           "minLength": 1,
           "example": "web"
@@ -5132,14 +5132,14 @@ func init() {
       ],
       "properties": {
         "attachment": {
-          "description": "A JSON object of any shape, served with the variant. Omitted: an empty one. A string, number or\nlist: 400.",
+          "description": "A JSON object that evaluations return with the variant. Default: an empty object. A string,\nnumber or list returns 400.",
           "type": "object",
           "example": {
             "color": "#1f6feb"
           }
         },
         "key": {
-          "description": "Name of the variant. At most 63 characters: letters and digits of ASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and\n` + "`" + `:` + "`" + `.",
+          "description": "Name of the variant for programs. At most 63 ASCII letters, digits, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and\n` + "`" + `:` + "`" + `.",
           "type": "string",
           "minLength": 1,
           "example": "blue"
@@ -5175,7 +5175,7 @@ func init() {
       }
     },
     "datarAsked": {
-      "description": "How a flag was asked for. ` + "`" + `byName` + "`" + ` and ` + "`" + `byTag` + "`" + ` add up to all evaluations.",
+      "description": "How the evaluations were requested. ` + "`" + `byName` + "`" + ` and ` + "`" + `byTag` + "`" + ` sum to all evaluations.",
       "type": "object",
       "required": [
         "byName",
@@ -5195,7 +5195,7 @@ func init() {
           "example": 2000
         },
         "withoutEntityID": {
-          "description": "How many of both had no entity ID, and so got a random one.",
+          "description": "Evaluations without an entity ID, which got a random one.",
           "type": "integer",
           "format": "int64",
           "example": 12
@@ -5211,7 +5211,7 @@ func init() {
       ],
       "properties": {
         "answer": {
-          "description": "` + "`" + `yes` + "`" + ` if all checks are ok, ` + "`" + `no` + "`" + ` if ` + "`" + `not_asked` + "`" + ` or ` + "`" + `unchanged` + "`" + ` fails, else ` + "`" + `unknown` + "`" + `. A\nflag that is asked for by tag only is ` + "`" + `unknown` + "`" + `: tags do not name it.",
+          "description": "` + "`" + `yes` + "`" + ` if all checks are ok; ` + "`" + `no` + "`" + ` if ` + "`" + `not_asked` + "`" + ` or ` + "`" + `unchanged` + "`" + ` fails; ` + "`" + `unknown` + "`" + ` otherwise. A\nflag that is requested only by tag is ` + "`" + `unknown` + "`" + `, because the requests do not name it.",
           "type": "string",
           "enum": [
             "yes",
@@ -5242,7 +5242,7 @@ func init() {
       ],
       "properties": {
         "affects": {
-          "description": "The strongest effect: who gets what (` + "`" + `assignment` + "`" + `), whether it is counted (` + "`" + `counting` + "`" + `),\nnames and contents (` + "`" + `naming` + "`" + `), or none (` + "`" + `nothing` + "`" + `).",
+          "description": "The strongest effect of the change: on assigned variants (` + "`" + `assignment` + "`" + `), on whether\nevaluations are counted (` + "`" + `counting` + "`" + `), on names and contents (` + "`" + `naming` + "`" + `), or none (` + "`" + `nothing` + "`" + `).",
           "type": "string",
           "enum": [
             "assignment",
@@ -5264,7 +5264,7 @@ func init() {
           "example": "ada@example.com"
         },
         "effectiveBy": {
-          "description": "When every connected server evaluates with it: ` + "`" + `at` + "`" + ` and the refresh interval.",
+          "description": "When every connected server uses the change: ` + "`" + `at` + "`" + ` plus the refresh interval.",
           "type": "string",
           "format": "date-time",
           "example": "2026-03-29T13:20:08.000Z"
@@ -5391,7 +5391,7 @@ func init() {
       ],
       "properties": {
         "check": {
-          "description": "` + "`" + `counted` + "`" + `: without a break for the days. ` + "`" + `not_asked` + "`" + `: lately. ` + "`" + `all_heard` + "`" + `: no server is\nsilent. ` + "`" + `none_lost` + "`" + `: nothing was dropped. ` + "`" + `unchanged` + "`" + `: for 7 days.",
+          "description": "` + "`" + `counted` + "`" + `: the flag was counted without interruption for ` + "`" + `days` + "`" + `. ` + "`" + `not_asked` + "`" + `: it was not\nrequested in ` + "`" + `days` + "`" + `. ` + "`" + `all_heard` + "`" + `: no server is silent. ` + "`" + `none_lost` + "`" + `: nothing was dropped.\n` + "`" + `unchanged` + "`" + `: the flag was not changed for 7 days.",
           "type": "string",
           "enum": [
             "counted",
@@ -5408,7 +5408,7 @@ func init() {
           "example": false
         },
         "text": {
-          "description": "The same in words, with the numbers. The wording may change.",
+          "description": "The result of the check in words, with numbers. The wording may change.",
           "type": "string",
           "example": "Asked for 371,204 times since 3 January 2026, by name."
         }
@@ -5437,7 +5437,7 @@ func init() {
           }
         },
         "starts": {
-          "description": "Where the buckets begin.",
+          "description": "Start of each bucket, with the offset of the zone.",
           "type": "array",
           "items": {
             "type": "string"
@@ -5459,7 +5459,7 @@ func init() {
       }
     },
     "datarComplete": {
-      "description": "How far the counts of an answer can be trusted.",
+      "description": "How complete the counts of a response are.",
       "type": "object",
       "required": [
         "upTo",
@@ -5477,14 +5477,14 @@ func init() {
           "example": 0
         },
         "holes": {
-          "description": "Times within the span in which the flag was not counted, or not all of it.",
+          "description": "Times within the span in which the flag was not or not completely counted.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarHole"
           }
         },
         "pending": {
-          "description": "Evaluations that servers had counted and not stored when they last reported.",
+          "description": "Evaluations that were counted but not stored when their servers last reported.",
           "type": "integer",
           "format": "int64",
           "example": 158
@@ -5496,20 +5496,20 @@ func init() {
           "example": 3
         },
         "silent": {
-          "description": "How many of them neither ended nor were heard of for three flush intervals.",
+          "description": "How many of them have not stopped cleanly, and have not reported for three flush intervals.",
           "type": "integer",
           "format": "int64",
           "example": 0
         },
         "since": {
-          "description": "From when on the flag was counted without a break. Omitted when it is not counted now.",
+          "description": "Start of uninterrupted counting of the flag. Omitted if it is not counted now.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
           "example": "2025-12-02T08:00:00.000Z"
         },
         "upTo": {
-          "description": "Every server has stored what it counted until then. What the answering server counted is\nin the answer up to the request.",
+          "description": "Every server has stored its counts up to this time. The response has the counts of the\nresponding server up to the request.",
           "type": "string",
           "format": "date-time",
           "example": "2026-01-31T14:04:40.000Z"
@@ -5517,7 +5517,7 @@ func init() {
       }
     },
     "datarConstraintReasons": {
-      "description": "How often a constraint was the first of its segment that did not hold: the sum of ` + "`" + `missing` + "`" + `,\n` + "`" + `otherType` + "`" + ` and ` + "`" + `false` + "`" + `.",
+      "description": "How often the constraint was the first of its segment that did not match: the sum of ` + "`" + `missing` + "`" + `,\n` + "`" + `otherType` + "`" + ` and ` + "`" + `false` + "`" + `.",
       "type": "object",
       "required": [
         "constraintID",
@@ -5534,7 +5534,7 @@ func init() {
           "example": 31
         },
         "false": {
-          "description": "The constraint was evaluated, and did not hold.",
+          "description": "The constraint was evaluated and did not match.",
           "type": "integer",
           "format": "int64",
           "example": 570
@@ -5569,7 +5569,7 @@ func init() {
       "type": "object",
       "properties": {
         "count": {
-          "description": "Number of evaluations on this day, within the asked span.",
+          "description": "Number of evaluations on this day, within the span.",
           "type": "integer",
           "format": "int64",
           "example": 58325
@@ -5583,14 +5583,14 @@ func init() {
       }
     },
     "datarEvaluation": {
-      "description": "The count of one outcome of a flag over some time. It is booked on the UTC hour of its last\nevaluation. A row is not counted if its flag is not known (FLAG_NOT_FOUND) or not recorded\n(RECORDING_DISABLED), the variant is not one of the flag's (VARIANT_NOT_FOUND), the count is not 1 to\n10,000,000 (BAD_COUNT), a time is more than 24 hours ago, more than 5 minutes in the future, or the\nfirst is after the last (BAD_TIME), the outcome, version or asked is not\nvalid (BAD_OUTCOME), or a member has the wrong type (BAD_ROW).",
+      "description": "The count of one outcome of a flag over a period. It is added to the UTC hour of its last\nevaluation. A row is not counted if its flag is unknown (FLAG_NOT_FOUND) or not recorded\n(RECORDING_DISABLED), if the variant does not belong to the flag (VARIANT_NOT_FOUND), if the count\nis not 1 to 10,000,000 (BAD_COUNT), if a time is more than 24 hours ago or more than 5 minutes in\nthe future, or the first is after the last (BAD_TIME), if the outcome, version or asked is invalid\n(BAD_OUTCOME), or if a member has the wrong type (BAD_ROW).",
       "type": "object",
       "properties": {
         "allocation": {
           "$ref": "#/definitions/datarEvaluationKey"
         },
         "asked": {
-          "description": "How the flag was asked for.",
+          "description": "How the flag was requested.",
           "type": "array",
           "items": {
             "type": "string",
@@ -5605,7 +5605,7 @@ func init() {
           ]
         },
         "error": {
-          "description": "What went wrong, if anything did. The message is not kept.",
+          "description": "The error of the evaluation, if there was one. The message is not stored.",
           "type": "object",
           "properties": {
             "message": {
@@ -5637,7 +5637,7 @@ func init() {
           "example": 1769000009870
         },
         "outcome": {
-          "description": "What the evaluations came to. Omitted: ` + "`" + `matched` + "`" + ` if there is a variant, else ` + "`" + `error` + "`" + ` if there is an\nerror, else ` + "`" + `unattributed` + "`" + `. Only ` + "`" + `matched` + "`" + ` has a variant; ` + "`" + `held_out` + "`" + `, ` + "`" + `no_match` + "`" + `, ` + "`" + `no_segments` + "`" + ` and\n` + "`" + `disabled` + "`" + ` have none. Any other combination is not counted (BAD_OUTCOME).",
+          "description": "The outcome of the evaluations. Default: ` + "`" + `matched` + "`" + ` if there is a variant, ` + "`" + `error` + "`" + ` if there is\nan error, and ` + "`" + `unattributed` + "`" + ` otherwise. Only ` + "`" + `matched` + "`" + ` has a variant. ` + "`" + `held_out` + "`" + `, ` + "`" + `no_match` + "`" + `,\n` + "`" + `no_segments` + "`" + ` and ` + "`" + `disabled` + "`" + ` have none. Any other combination is not counted (BAD_OUTCOME).",
           "type": "string",
           "enum": [
             "matched",
@@ -5651,7 +5651,7 @@ func init() {
           "example": "matched"
         },
         "runtime_default_used": {
-          "description": "Whether the application used its own default. It is not kept.",
+          "description": "Whether the application used its own default. It is not stored.",
           "type": "boolean",
           "example": false
         },
@@ -5665,7 +5665,7 @@ func init() {
           "$ref": "#/definitions/datarEvaluationKey"
         },
         "version": {
-          "description": "The ID of the flag's snapshot that was evaluated; 0 if it is not known.",
+          "description": "ID of the flag's snapshot that was evaluated; 0 if it is unknown.",
           "type": "integer",
           "format": "int64",
           "example": 117
@@ -5683,7 +5683,7 @@ func init() {
       }
     },
     "datarEvaluationKey": {
-      "description": "The key of a flag or a variant. As an allocation: the ID of a segment in decimal; one that is not\nthe flag's is counted without a segment and reported as SEGMENT_UNKNOWN.",
+      "description": "Key of a flag or a variant. In an allocation, the ID of a segment in decimal. A row with a segment\nthat does not belong to the flag is counted without a segment and reported as SEGMENT_UNKNOWN.",
       "type": "object",
       "properties": {
         "key": {
@@ -5718,7 +5718,7 @@ func init() {
           "$ref": "#/definitions/datarSender"
         },
         "unknown": {
-          "description": "Requests for flags that do not exist, as edge servers count them; at most 1,000. They are taken of\na batch whose ` + "`" + `Idempotency-Key` + "`" + ` has a writer and a sequence.",
+          "description": "Requests for flags that do not exist, from edge servers; at most 1,000. They are accepted only\nin a batch whose ` + "`" + `Idempotency-Key` + "`" + ` has a UUID and a number.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarUnknownCount"
@@ -5789,7 +5789,7 @@ func init() {
           "example": false
         },
         "errors": {
-          "description": "Rows that were not counted as they were sent.",
+          "description": "Rows that were not counted, or not completely.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarRowError"
@@ -5805,7 +5805,7 @@ func init() {
       ],
       "properties": {
         "changedAt": {
-          "description": "When a change last affected who gets what.",
+          "description": "Time of the last change that affected the assignment of variants.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
@@ -5818,7 +5818,7 @@ func init() {
           "example": 371204
         },
         "lastAt": {
-          "description": "When the flag was asked for last, if that is known.",
+          "description": "Time of the last request for the flag, if it is known.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
@@ -5878,7 +5878,7 @@ func init() {
           "example": 412
         },
         "lastAt": {
-          "description": "When the last of them happened.",
+          "description": "Time of the last evaluation, if it is known.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
@@ -5910,7 +5910,7 @@ func init() {
           "example": 23
         },
         "severity": {
-          "description": "A ` + "`" + `contradiction` + "`" + ` cannot be explained by any distribution of traffic.",
+          "description": "A ` + "`" + `contradiction` + "`" + ` is a fact that no distribution of traffic explains.",
           "type": "string",
           "enum": [
             "contradiction",
@@ -5939,7 +5939,7 @@ func init() {
       }
     },
     "datarFlagState": {
-      "description": "What a flag is doing, and whether it can be deleted.",
+      "description": "The use of a flag, and whether it can be deleted.",
       "type": "object",
       "required": [
         "flagID",
@@ -5977,7 +5977,7 @@ func init() {
           "example": "new-onboarding"
         },
         "reason": {
-          "description": "Why it is in this state. The wording may change.",
+          "description": "The reason for the state. The wording may change.",
           "type": "string",
           "example": "All 371,204 evaluations since 3 January 2026 got ` + "`" + `on` + "`" + `, and the configuration gives everybody ` + "`" + `on` + "`" + `."
         },
@@ -5989,7 +5989,7 @@ func init() {
           "example": "2026-01-03T10:00:00.000Z"
         },
         "stale": {
-          "description": "True for flags to clean up: ` + "`" + `never_evaluated` + "`" + `, ` + "`" + `inactive` + "`" + ` or ` + "`" + `launched` + "`" + `, and not changed\nfor the days.",
+          "description": "True for flags to clean up: ` + "`" + `never_evaluated` + "`" + `, ` + "`" + `inactive` + "`" + ` or ` + "`" + `launched` + "`" + `, and not changed for\n` + "`" + `days` + "`" + `.",
           "type": "boolean",
           "example": false
         },
@@ -6033,14 +6033,14 @@ func init() {
           }
         },
         "trafficBySegment": {
-          "description": "By segment, the largest count first. Evaluations without a segment are omitted.",
+          "description": "By segment, highest count first. Evaluations without a segment are omitted.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarSegmentEntry"
           }
         },
         "trafficBySource": {
-          "description": "Where the evaluations were counted. Omitted unless some were sent in with\n` + "`" + `POST /datar/evaluations` + "`" + `.",
+          "description": "Where the evaluations were counted. Omitted unless some were reported with\n` + "`" + `POST /datar/evaluations` + "`" + `.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarSourceEntry"
@@ -6048,7 +6048,7 @@ func init() {
           "x-omitempty": true
         },
         "trafficByVariant": {
-          "description": "By variant, the largest count first. Evaluations without a variant are an entry of their own.",
+          "description": "By variant, highest count first. Evaluations without a variant have their own entry.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarVariantEntry"
@@ -6069,12 +6069,12 @@ func init() {
       ],
       "properties": {
         "balanced": {
-          "description": "Whether the numbers of each server add up, and nothing was lost.",
+          "description": "Whether ` + "`" + `recorded` + "`" + ` = ` + "`" + `stored` + "`" + ` + ` + "`" + `pending` + "`" + ` + ` + "`" + `dropped` + "`" + ` for each server, and nothing was lost.",
           "type": "boolean",
           "example": true
         },
         "dropped": {
-          "description": "Those of them that were not counted, by reason.",
+          "description": "Dropped evaluations by reason.",
           "type": "object",
           "additionalProperties": {
             "type": "integer",
@@ -6083,7 +6083,7 @@ func init() {
           "example": {}
         },
         "lost": {
-          "description": "Counts that were in the memory of servers when these were killed, and that no journal kept. Left\nout if there are none.",
+          "description": "Evaluations that were pending in the memory of killed servers, and that no journal recovered.\nOmitted if there are none.",
           "type": "integer",
           "format": "int64",
           "example": 12
@@ -6128,7 +6128,7 @@ func init() {
       ],
       "properties": {
         "dropped": {
-          "description": "Those of them that were not counted, by reason. Omitted if there are none.",
+          "description": "Dropped evaluations by reason. Omitted if there are none.",
           "type": "object",
           "additionalProperties": {
             "type": "integer",
@@ -6149,14 +6149,14 @@ func init() {
           "example": "server"
         },
         "lastFlushAt": {
-          "description": "The start of its last flush after which everything was stored. Omitted if there was none.",
+          "description": "Start of the last flush that stored everything. Omitted if there was none.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
           "example": "2026-01-31T14:04:40.000Z"
         },
         "name": {
-          "description": "The server's name, which stays the same when it is started again.",
+          "description": "The server's name, which stays the same across restarts.",
           "type": "string",
           "example": "flagr-0"
         },
@@ -6173,7 +6173,7 @@ func init() {
           "example": 9120034
         },
         "state": {
-          "description": "` + "`" + `heard` + "`" + `: it wrote its statistics within three of its flush intervals. ` + "`" + `silent` + "`" + `: it did not, and did\nnot end. ` + "`" + `ended` + "`" + `: it stored what it had and stopped.",
+          "description": "` + "`" + `heard` + "`" + `: it reported within its last three flush intervals. ` + "`" + `silent` + "`" + `: it did not. ` + "`" + `ended` + "`" + `: it\nstored its counts and stopped.",
           "type": "string",
           "enum": [
             "heard",
@@ -6225,7 +6225,7 @@ func init() {
           "example": 300
         },
         "kind": {
-          "description": "Always ` + "`" + `estimate` + "`" + `: evaluations a day assume that the next days are like the last 7.\nNumbers of buckets are exact.",
+          "description": "Always ` + "`" + `estimate` + "`" + `: evaluations per day assume that the next days are like the last 7. Numbers\nof buckets are exact.",
           "type": "string",
           "enum": [
             "estimate"
@@ -6245,7 +6245,7 @@ func init() {
           "example": 0
         },
         "now": {
-          "description": "Evaluations a day by variant, of all segments that are not ` + "`" + `unknown` + "`" + `.",
+          "description": "Evaluations per day by variant, of all segments that are not ` + "`" + `unknown` + "`" + `.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarExpected"
@@ -6311,7 +6311,7 @@ func init() {
       }
     },
     "datarGiven": {
-      "description": "What a part of the 1,000 buckets of a segment gives.",
+      "description": "The configured and the actual share of one variant in a segment.",
       "type": "object",
       "required": [
         "buckets",
@@ -6331,7 +6331,7 @@ func init() {
           "example": 30110
         },
         "got": {
-          "description": "Their share of the evaluations of the segment, 0 to 1.",
+          "description": "Share of the evaluations of the segment, 0 to 1.",
           "type": "number",
           "format": "double",
           "example": 0.2509
@@ -6367,7 +6367,7 @@ func init() {
       }
     },
     "datarHole": {
-      "description": "A time in which a flag was not counted, or not all of it.",
+      "description": "A time in which a flag was not or not completely counted.",
       "type": "object",
       "required": [
         "from",
@@ -6388,7 +6388,7 @@ func init() {
           "example": "2026-01-12T04:00:00.000Z"
         },
         "why": {
-          "description": "` + "`" + `records_off` + "`" + `: counting was off. ` + "`" + `no_server` + "`" + `: no server ran. ` + "`" + `dropped` + "`" + `: some\nevaluations were lost.",
+          "description": "` + "`" + `records_off` + "`" + `: the flag was not counted. ` + "`" + `no_server` + "`" + `: no server ran. ` + "`" + `dropped` + "`" + `: some\nevaluations were dropped.",
           "type": "string",
           "enum": [
             "records_off",
@@ -6409,13 +6409,13 @@ func init() {
           "example": "/var/lib/flagr"
         },
         "lost": {
-          "description": "Journals that were deleted or cut while they were in use.",
+          "description": "Journals that were deleted or truncated while in use.",
           "type": "integer",
           "format": "int64",
           "example": 0
         },
         "state": {
-          "description": "` + "`" + `file` + "`" + `: counts are in a file, and survive a kill. ` + "`" + `memory` + "`" + `: a journal is wanted, but could not\nbe written when it was needed last. ` + "`" + `off` + "`" + `: counts are in memory only.",
+          "description": "` + "`" + `file` + "`" + `: counts are in a file, and survive a kill. ` + "`" + `memory` + "`" + `: a journal is configured, but the\nlast attempt to create it failed. ` + "`" + `off` + "`" + `: counts are in memory only.",
           "type": "string",
           "enum": [
             "file",
@@ -6427,7 +6427,7 @@ func init() {
       }
     },
     "datarLine": {
-      "description": "One line of a series. It has an outcome, a variant, a segment or a version, as ` + "`" + `by` + "`" + ` says;\nwithout, it counts evaluations that have none or of which it is not known.",
+      "description": "One line of a series. It has an outcome, a variant, a segment or a version, depending on ` + "`" + `by` + "`" + `. A\nline without one has the evaluations for which it is unknown or does not exist.",
       "type": "object",
       "required": [
         "counts"
@@ -6498,21 +6498,21 @@ func init() {
           "example": 60020
         },
         "firstAt": {
-          "description": "When the first of them happened, if that is known.",
+          "description": "Time of the first evaluation, if it is known.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
           "example": "2026-01-24T10:00:06.120Z"
         },
         "lastAt": {
-          "description": "When the last of them happened, if that is known.",
+          "description": "Time of the last evaluation, if it is known.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
           "example": "2026-01-30T23:59:58.004Z"
         },
         "outcome": {
-          "description": "` + "`" + `matched` + "`" + `: a variant was assigned. ` + "`" + `held_out` + "`" + `: a segment matched, and its rollout gave no\nvariant. ` + "`" + `no_match` + "`" + `: no segment matched. ` + "`" + `no_segments` + "`" + `: the flag has none. ` + "`" + `disabled` + "`" + `: it\nwas off. ` + "`" + `error` + "`" + `: an application sent it in with an error. ` + "`" + `unattributed` + "`" + `: counted by\nanother or an older server, which does not tell.",
+          "description": "` + "`" + `matched` + "`" + `: a variant was assigned. ` + "`" + `held_out` + "`" + `: a segment matched, and its rollout assigned no\nvariant. ` + "`" + `no_match` + "`" + `: no segment matched. ` + "`" + `no_segments` + "`" + `: the flag has no segments. ` + "`" + `disabled` + "`" + `:\nthe flag was off. ` + "`" + `error` + "`" + `: an application reported an error. ` + "`" + `unattributed` + "`" + `: counted by Flagr\nor an older server, which do not store outcomes.",
           "type": "string",
           "enum": [
             "matched",
@@ -6526,7 +6526,7 @@ func init() {
           "example": "held_out"
         },
         "unevaluable": {
-          "description": "In how many of them a constraint could not be evaluated, because a property was missing or\nof another type.",
+          "description": "Evaluations in which a constraint could not be evaluated, because a property was missing or of\nanother type.",
           "type": "integer",
           "format": "int64",
           "example": 3100
@@ -6579,7 +6579,7 @@ func init() {
           }
         },
         "segments": {
-          "description": "What became of evaluations that matched a segment. Their ` + "`" + `matched` + "`" + ` and ` + "`" + `heldOut` + "`" + ` add up to\nthe outcomes of these names.",
+          "description": "The evaluations that matched a segment. ` + "`" + `matched` + "`" + ` and ` + "`" + `heldOut` + "`" + ` sum to the outcomes with these\nnames, over all segments.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarSegmentOutcome"
@@ -6600,7 +6600,7 @@ func init() {
       }
     },
     "datarReasons": {
-      "description": "Which constraints stopped evaluations that no segment matched, from a sample.",
+      "description": "The constraints that did not match in evaluations that matched no segment, from a sample.",
       "type": "object",
       "required": [
         "kind",
@@ -6643,13 +6643,13 @@ func init() {
           "example": "sample"
         },
         "of": {
-          "description": "How many evaluations of the span no segment matched.",
+          "description": "Evaluations of the span that matched no segment.",
           "type": "integer",
           "format": "int64",
           "example": 39000
         },
         "segments": {
-          "description": "The segments, in the order in which they are tried.",
+          "description": "The segments in the order in which they are tried.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarSegmentReasons"
@@ -6664,7 +6664,7 @@ func init() {
       }
     },
     "datarRollout": {
-      "description": "What a flag was set to give, and what came of it.",
+      "description": "The configured and the actual shares of a flag.",
       "type": "object",
       "required": [
         "flagID",
@@ -6716,7 +6716,7 @@ func init() {
           "example": "2026-01-31T00:00:00.000Z"
         },
         "unattributed": {
-          "description": "Evaluations of which the version is not known.",
+          "description": "Evaluations whose version is unknown.",
           "type": "integer",
           "format": "int64",
           "example": 0
@@ -6841,7 +6841,7 @@ func init() {
           }
         },
         "unknown": {
-          "description": "True if other entities may match the segment than before. Then nothing is claimed of it.",
+          "description": "True if other entities than before may match the segment. Its effect is then unknown.",
           "type": "boolean",
           "example": false
         }
@@ -6868,13 +6868,13 @@ func init() {
           "example": 60020
         },
         "matched": {
-          "description": "How many got a variant: the sum of ` + "`" + `variants` + "`" + `.",
+          "description": "Evaluations that got a variant: the sum of ` + "`" + `variants` + "`" + `.",
           "type": "integer",
           "format": "int64",
           "example": 59980
         },
         "segmentID": {
-          "description": "ID of the segment. Omitted for evaluations of which it is not known.",
+          "description": "ID of the segment. Omitted for evaluations whose segment is unknown.",
           "type": "integer",
           "format": "int64",
           "example": 23
@@ -6889,7 +6889,7 @@ func init() {
       }
     },
     "datarSegmentReasons": {
-      "description": "The constraints of one segment that stopped evaluations.",
+      "description": "The constraints of one segment that did not match.",
       "type": "object",
       "required": [
         "segmentID",
@@ -6917,11 +6917,11 @@ func init() {
       }
     },
     "datarSender": {
-      "description": "What an edge server says of itself, for the fleet. It is taken of a batch whose ` + "`" + `Idempotency-Key` + "`" + ` has\na writer and a sequence. Times and ` + "`" + `flush_interval` + "`" + ` are in milliseconds, times since 1970.",
+      "description": "The statistics of an edge server, for the fleet. They are accepted only in a batch whose\n` + "`" + `Idempotency-Key` + "`" + ` has a UUID and a number. Times and ` + "`" + `flush_interval` + "`" + ` are in milliseconds, times\nsince 1970.",
       "type": "object",
       "properties": {
         "adopted": {
-          "description": "Those of them that earlier runs had recorded.",
+          "description": "Recorded evaluations that earlier runs had recorded.",
           "type": "integer",
           "format": "int64",
           "example": 0
@@ -6961,7 +6961,7 @@ func init() {
           "example": 60000
         },
         "kind": {
-          "description": "What it is; anything but ` + "`" + `application` + "`" + ` is an edge.",
+          "description": "Kind of the sender. ` + "`" + `application` + "`" + ` is an application, any other value an edge server.",
           "type": "string",
           "example": "edge"
         },
@@ -6972,13 +6972,13 @@ func init() {
           "example": 1769000000900
         },
         "last_flush": {
-          "description": "The start of the newest flush of which everything is stored.",
+          "description": "Start of the last flush that stored everything.",
           "type": "integer",
           "format": "int64",
           "example": 1769000060000
         },
         "name": {
-          "description": "The name of the edge server, the same after a restart.",
+          "description": "The name of the edge server, which stays the same across restarts.",
           "type": "string",
           "example": "edge-berlin"
         },
@@ -7006,7 +7006,7 @@ func init() {
           "example": 1769000000000
         },
         "stored": {
-          "description": "Those of them that are stored with this batch.",
+          "description": "Recorded evaluations that are stored, including this batch.",
           "type": "integer",
           "format": "int64",
           "example": 42
@@ -7062,7 +7062,7 @@ func init() {
           "example": "outcome"
         },
         "changes": {
-          "description": "Changes within the span, the newest first, at most 100.",
+          "description": "Changes within the span, newest first, at most 100.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarChange"
@@ -7075,7 +7075,7 @@ func init() {
           "$ref": "#/definitions/datarComplete"
         },
         "detail": {
-          "description": "` + "`" + `utcDay` + "`" + ` if the span begins before the details that are kept: then buckets are days or\nweeks of UTC, and the one line counts what ` + "`" + `GET /datar/summary` + "`" + ` does.",
+          "description": "` + "`" + `utcDay` + "`" + ` if the span begins before the retained details. Buckets are then UTC days or weeks,\nand the only line has the counts of ` + "`" + `GET /datar/summary` + "`" + `.",
           "type": "string",
           "enum": [
             "utcDay"
@@ -7094,14 +7094,14 @@ func init() {
           "example": 42
         },
         "lines": {
-          "description": "The lines. All of them add up to all evaluations.",
+          "description": "The lines, which sum to all evaluations.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarLine"
           }
         },
         "starts": {
-          "description": "Where the buckets begin, with the offset of the zone.",
+          "description": "Start of each bucket, with the offset of the zone.",
           "type": "array",
           "items": {
             "type": "string"
@@ -7116,7 +7116,7 @@ func init() {
           "example": "Europe/Berlin"
         },
         "whole": {
-          "description": "False for a bucket that the span cuts, that is not over, or that has a hole.",
+          "description": "False for a bucket that is cut by the span, is not over, or has a hole.",
           "type": "array",
           "items": {
             "type": "boolean"
@@ -7138,7 +7138,7 @@ func init() {
           "example": 42
         },
         "source": {
-          "description": "` + "`" + `server` + "`" + `: by the servers of this database. ` + "`" + `ingested` + "`" + `: elsewhere, and sent in.",
+          "description": "` + "`" + `server` + "`" + `: counted by the servers of this database. ` + "`" + `ingested` + "`" + `: reported by others.",
           "type": "string",
           "enum": [
             "server",
@@ -7208,7 +7208,7 @@ func init() {
           "example": "new-onboarding"
         },
         "lastAt": {
-          "description": "When the flag was asked for last, if that is known.",
+          "description": "Time of the last request for the flag, if it is known.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
@@ -7220,7 +7220,7 @@ func init() {
           "example": "All 371,204 evaluations since 3 January 2026 got ` + "`" + `on` + "`" + `, and the configuration gives everybody ` + "`" + `on` + "`" + `."
         },
         "spark": {
-          "description": "Evaluations of the last 28 days of UTC, the oldest first.",
+          "description": "Evaluations of each of the last 28 UTC days, oldest first.",
           "type": "array",
           "items": {
             "type": "integer",
@@ -7309,7 +7309,7 @@ func init() {
       ],
       "properties": {
         "byState": {
-          "description": "How many of all flags, selected or not, are in each state.",
+          "description": "Number of flags in each state, of all flags.",
           "type": "object",
           "additionalProperties": {
             "type": "integer",
@@ -7324,7 +7324,7 @@ func init() {
           "$ref": "#/definitions/datarComplete"
         },
         "days": {
-          "description": "How many days count as lately.",
+          "description": "Number of days to look back, from 1 to 365. Default: 30.",
           "type": "integer",
           "format": "int64",
           "example": 30
@@ -7349,7 +7349,7 @@ func init() {
       "type": "object",
       "properties": {
         "adopted": {
-          "description": "Evaluations that earlier processes recorded, and whose journals this server took over.",
+          "description": "Evaluations that earlier processes recorded, and that this server took over from their\njournals.",
           "type": "integer",
           "format": "int64",
           "x-omitempty": false,
@@ -7359,7 +7359,7 @@ func init() {
           "$ref": "#/definitions/datarComplete"
         },
         "dropped": {
-          "description": "Evaluations that will not be counted, by reason: ` + "`" + `capacity` + "`" + ` (too many different keys),\n` + "`" + `closed` + "`" + ` (recorded while the server ended), ` + "`" + `invalid` + "`" + `, ` + "`" + `refused` + "`" + ` (the database refuses the\nrow; on an edge server, the central server does not count it), ` + "`" + `unsaved` + "`" + ` (the server ended\nwithout reaching the database, and without a journal).",
+          "description": "Evaluations that will not be counted, by reason: ` + "`" + `capacity` + "`" + ` (too many different keys),\n` + "`" + `closed` + "`" + ` (recorded while the server stopped), ` + "`" + `invalid` + "`" + `, ` + "`" + `refused` + "`" + ` (the database rejects the\nrow; on an edge server, the central server does not count it), ` + "`" + `unsaved` + "`" + ` (the server stopped\nwithout reaching the database, and without a journal).",
           "type": "object",
           "additionalProperties": {
             "type": "integer",
@@ -7383,7 +7383,7 @@ func init() {
           "example": 42
         },
         "lastError": {
-          "description": "Why the last attempt to flush failed. Omitted when it succeeded. The log has the details.",
+          "description": "The reason why the last flush failed. Omitted if it succeeded. The log has the details.",
           "type": "string",
           "example": "the database did not answer in time"
         },
@@ -7401,7 +7401,7 @@ func init() {
           "example": 0.012
         },
         "oldestPendingAt": {
-          "description": "A time before which nothing is pending. Omitted when nothing is pending.",
+          "description": "No evaluation before this time is pending. Omitted if none is pending.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
@@ -7436,7 +7436,7 @@ func init() {
       }
     },
     "datarSummaryFlag": {
-      "description": "The traffic of one flag in the asked span.",
+      "description": "The traffic of one flag in the span.",
       "type": "object",
       "properties": {
         "deleted": {
@@ -7445,7 +7445,7 @@ func init() {
           "example": false
         },
         "description": {
-          "description": "Description of the flag. Omitted for a flag that is gone from the database.",
+          "description": "Description of the flag. Omitted if the flag is not in the database.",
           "type": "string",
           "example": "Colour of the checkout button"
         },
@@ -7461,18 +7461,18 @@ func init() {
           "example": 42
         },
         "flagKey": {
-          "description": "Key of the flag. Omitted for a flag that is gone from the database.",
+          "description": "Key of the flag. Omitted if the flag is not in the database.",
           "type": "string",
           "example": "checkout-button"
         },
         "lastEvaluatedAt": {
-          "description": "When the last evaluation in the span happened, in UTC. Omitted when it is not known, because\nthe counts were stored without it.",
+          "description": "Time of the last evaluation in the span, in UTC. Omitted if it is unknown, because Flagr\nstored the counts without it.",
           "type": "string",
           "format": "date-time",
           "example": "2026-01-31T14:05:09.123Z"
         },
         "totalEvalCount": {
-          "description": "Number of evaluations in the span, those without a variant included.",
+          "description": "Number of evaluations in the span, including those without a variant.",
           "type": "integer",
           "format": "int64",
           "example": 128450
@@ -7512,7 +7512,7 @@ func init() {
           "example": "2026-01-31T14:05:09.123Z"
         },
         "entity": {
-          "description": "A hash of the entity ID that changes with every connection.",
+          "description": "A hash of the entity ID, different for each connection.",
           "type": "string",
           "example": "5f1c9a"
         },
@@ -7561,7 +7561,7 @@ func init() {
       }
     },
     "datarUnknown": {
-      "description": "A text by which a flag was asked for that does not exist.",
+      "description": "A requested key, ID or tag that does not exist.",
       "type": "object",
       "required": [
         "asked",
@@ -7569,7 +7569,7 @@ func init() {
       ],
       "properties": {
         "asked": {
-          "description": "The text, cut to 63 bytes; ` + "`" + `(other)` + "`" + ` for what came beyond 1,000 texts a server and hour.",
+          "description": "The key, ID or tag, cut to 63 bytes; ` + "`" + `(other)` + "`" + ` for all beyond 1,000 per server and hour.",
           "type": "string",
           "example": "chekout-button"
         },
@@ -7586,14 +7586,14 @@ func init() {
           "example": 12
         },
         "firstAt": {
-          "description": "When it was asked for first.",
+          "description": "Time of the first request.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
           "example": "2026-01-24T09:00:00.000Z"
         },
         "lastAt": {
-          "description": "When it was asked for last.",
+          "description": "Time of the last request.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
@@ -7611,7 +7611,7 @@ func init() {
       "type": "object",
       "properties": {
         "asked": {
-          "description": "The key, ID or tag that was asked for; cut at 63 bytes.",
+          "description": "The requested key, ID or tag, cut to 63 bytes.",
           "type": "string",
           "example": "chekout-button"
         },
@@ -7646,7 +7646,7 @@ func init() {
       }
     },
     "datarUnknownList": {
-      "description": "What was asked for and is not there.",
+      "description": "Requested keys, IDs and tags that do not exist.",
       "type": "object",
       "required": [
         "from",
@@ -7690,7 +7690,7 @@ func init() {
           "example": 63998
         },
         "variantID": {
-          "description": "ID of the variant, which may be deleted. Omitted (0): evaluations that gave no variant.",
+          "description": "ID of the variant, which may be deleted. Omitted for evaluations that assigned no variant.",
           "type": "integer",
           "format": "int64",
           "example": 61
@@ -7749,13 +7749,13 @@ func init() {
           "example": true
         },
         "from": {
-          "description": "When the version became the newest, or the start of the span.",
+          "description": "When the version became current, or the start of the span.",
           "type": "string",
           "format": "date-time",
           "example": "2026-01-24T10:00:05.000Z"
         },
         "segments": {
-          "description": "The segments, in the order in which they are tried.",
+          "description": "The segments in the order in which they are tried.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarVersionSegment"
@@ -7768,13 +7768,13 @@ func init() {
           "example": 117
         },
         "to": {
-          "description": "When it was replaced, or the end of the span.",
+          "description": "When the version was replaced, or the end of the span.",
           "type": "string",
           "format": "date-time",
           "example": "2026-01-31T00:00:00.000Z"
         },
         "unassigned": {
-          "description": "How many of them matched no segment, or had none to try.",
+          "description": "Evaluations that matched no segment, or of a version without segments.",
           "type": "integer",
           "format": "int64",
           "example": 0
@@ -7816,7 +7816,7 @@ func init() {
           "example": 0
         },
         "reach": {
-          "description": "Who can match it: ` + "`" + `everybody` + "`" + ` without constraints, ` + "`" + `some` + "`" + `, or ` + "`" + `nobody` + "`" + `, because a segment\nbefore takes everybody or its constraints exclude each other.",
+          "description": "Which entities can match: ` + "`" + `everybody` + "`" + ` (a segment without constraints), ` + "`" + `some` + "`" + `, or ` + "`" + `nobody` + "`" + ` (an\nearlier segment matches every entity, or the constraints exclude each other).",
           "type": "string",
           "enum": [
             "everybody",
@@ -7826,7 +7826,7 @@ func init() {
           "example": "some"
         },
         "reachText": {
-          "description": "Why it reaches nobody.",
+          "description": "The reason why it reaches no entity.",
           "type": "string",
           "example": "Segment 22 is tried before and has no constraints, so it takes everybody."
         },
@@ -7837,7 +7837,7 @@ func init() {
           "example": 50
         },
         "segmentID": {
-          "description": "ID of the segment. Omitted for evaluations of which it is not known.",
+          "description": "ID of the segment. Omitted for evaluations whose segment is unknown.",
           "type": "integer",
           "format": "int64",
           "example": 23
@@ -7854,7 +7854,7 @@ func init() {
       ],
       "properties": {
         "id": {
-          "description": "Id, given by the server. New with every replacement.",
+          "description": "ID that the server assigns. It changes with every replacement.",
           "type": "integer",
           "format": "int64",
           "minimum": 1,
@@ -7877,7 +7877,7 @@ func init() {
           "example": 61
         },
         "variantKey": {
-          "description": "Key of the variant. It must be the key that belongs to ` + "`" + `variantID` + "`" + `.",
+          "description": "Key of the variant, which must match ` + "`" + `variantID` + "`" + `.",
           "type": "string",
           "minLength": 1,
           "example": "blue"
@@ -7889,12 +7889,12 @@ func init() {
       "type": "object",
       "properties": {
         "description": {
-          "description": "Description of the copy. Empty or omitted: that of the original with ` + "`" + ` (cloned)` + "`" + ` behind it.",
+          "description": "Description of the copy. Default: the description of the original, followed by ` + "`" + ` (cloned)` + "`" + `.",
           "type": "string",
           "example": "Colour of the checkout button, second round"
         },
         "key": {
-          "description": "Key of the copy. Empty or omitted: a random one. At most 63 characters: letters and digits of\nASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
+          "description": "Key of the copy. Default: a random one. At most 63 ASCII letters, digits, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + `\nand ` + "`" + `:` + "`" + `.",
           "type": "string",
           "example": "checkout-button-2"
         }
@@ -7908,13 +7908,13 @@ func init() {
       ],
       "properties": {
         "code": {
-          "description": "A number for programs, in answers to requests that break the schema. Omitted in all others.",
+          "description": "A number for programs, in responses to requests that break the schema. Omitted in all others.",
           "type": "integer",
           "format": "int32",
           "example": 601
         },
         "message": {
-          "description": "The reason, in words for people. Programs should look at the status code.",
+          "description": "The error for people. Programs should use the status code.",
           "type": "string",
           "minLength": 1,
           "example": "unable to find flag 42 in the database"
@@ -7922,7 +7922,7 @@ func init() {
       }
     },
     "evalContext": {
-      "description": "The question: which variant of which flag does this entity get?",
+      "description": "The flag and the entity of an evaluation.",
       "type": "object",
       "properties": {
         "enableDebug": {
@@ -7931,7 +7931,7 @@ func init() {
           "example": false
         },
         "entityContext": {
-          "description": "What constraints look at: a JSON object of properties, such as strings, numbers, booleans and\nlists. Numbers keep all their digits. Anything but an object matches no constraint.",
+          "description": "The context that constraints are evaluated on: a JSON object of properties, such as strings,\nnumbers, booleans and lists. Numbers keep all their digits. If the value is not an object, no\nconstraint matches.",
           "type": "object",
           "example": {
             "age": 30,
@@ -7939,12 +7939,12 @@ func init() {
           }
         },
         "entityID": {
-          "description": "Who asks: the ID of a user, a device, a company. The variant is picked by this ID, so the same\nid gets the same one. Empty or omitted: the server makes up a random one, ` + "`" + `randomly_generated_` + "`" + `\nand a number, and every call is a new draw.",
+          "description": "ID of the entity: a user, a device or a company. The same ID gets the same variant. If it is\nempty or omitted, the server generates a random one, ` + "`" + `randomly_generated_` + "`" + ` and a number, for\neach request.",
           "type": "string",
           "example": "user-1001"
         },
         "entityType": {
-          "description": "What kind of thing the entity is, for the records. A flag with an entity type of its own\noverrides it.",
+          "description": "Type of the entity, for the records. The entity type of the flag overrides it.",
           "type": "string",
           "example": "user"
         },
@@ -7956,12 +7956,12 @@ func init() {
           "example": 42
         },
         "flagKey": {
-          "description": "Key of the flag, used if there is no flag with the ` + "`" + `flagID` + "`" + `. If no flag has this key and it is a\nnumber, it is taken as an ID.",
+          "description": "Key of the flag. It is used if no flag has the ` + "`" + `flagID` + "`" + `. If no flag has this key and it is a\nnumber, it is used as an ID.",
           "type": "string",
           "example": "checkout-button"
         },
         "flagTags": {
-          "description": "Not used for a single flag; the result repeats it. To evaluate by tag, use\n` + "`" + `POST /evaluation/batch` + "`" + `.",
+          "description": "Ignored for a single flag, and returned in the result. To evaluate by tag, use\n` + "`" + `POST /evaluation/batch` + "`" + `.",
           "type": "array",
           "items": {
             "type": "string"
@@ -7993,11 +7993,11 @@ func init() {
       }
     },
     "evalDebugLog": {
-      "description": "Why the result is what it is. The wording is for people and may change.",
+      "description": "The reason for the result. The wording may change.",
       "type": "object",
       "properties": {
         "msg": {
-          "description": "Why no segment was tried: the flag is not there, is not enabled, or has no segments.",
+          "description": "The reason why no segment was tried: the flag does not exist, is not enabled, or has no\nsegments.",
           "type": "string",
           "example": "flagID 42 is not enabled"
         },
@@ -8012,11 +8012,11 @@ func init() {
       }
     },
     "evalResult": {
-      "description": "The answer: the variant, or that there is none, and how it came about.",
+      "description": "The result of an evaluation: the variant, if there is one, and the reason.",
       "type": "object",
       "properties": {
         "dataRecordsEnabled": {
-          "description": "Whether the flag lets its evaluations be recorded. Omitted when not.",
+          "description": "Whether evaluations of the flag are recorded. Omitted if not.",
           "type": "boolean",
           "x-omitempty": true,
           "example": true
@@ -8028,18 +8028,18 @@ func init() {
           "$ref": "#/definitions/evalDebugLog"
         },
         "flagID": {
-          "description": "ID of the flag; that of the question if no flag was found.",
+          "description": "ID of the flag; the requested one if no flag was found.",
           "type": "integer",
           "format": "int64",
           "example": 42
         },
         "flagKey": {
-          "description": "Key of the flag; that of the question if no flag was found.",
+          "description": "Key of the flag; the requested one if no flag was found.",
           "type": "string",
           "example": "checkout-button"
         },
         "flagSnapshotID": {
-          "description": "ID of the snapshot of the flag that was evaluated, to look up later what it was like.",
+          "description": "ID of the snapshot of the flag that was evaluated.",
           "type": "integer",
           "format": "int64",
           "example": 117
@@ -8056,7 +8056,7 @@ func init() {
           ]
         },
         "recordSource": {
-          "description": "Where the record comes from. An answer of this API always says ` + "`" + `evaluation` + "`" + `; records of seen\nvariants say ` + "`" + `exposure` + "`" + `.",
+          "description": "Source of the record. Responses of this API have ` + "`" + `evaluation` + "`" + `. Records of exposures have\n` + "`" + `exposure` + "`" + `.",
           "type": "string",
           "enum": [
             "evaluation",
@@ -8071,7 +8071,7 @@ func init() {
           "example": 23
         },
         "timestamp": {
-          "description": "When the flag was evaluated: RFC 3339, UTC, in whole seconds.",
+          "description": "Time of the evaluation in RFC 3339, UTC, in whole seconds.",
           "type": "string",
           "example": "2026-01-31T14:05:09Z"
         },
@@ -8144,7 +8144,7 @@ func init() {
           ]
         },
         "flagTags": {
-          "description": "Values of tags: all flags that carry them are evaluated. Omitted or at least one.",
+          "description": "Values of tags. All flags with these tags are evaluated. Omitted or at least one.",
           "type": "array",
           "minItems": 1,
           "items": {
@@ -8198,7 +8198,7 @@ func init() {
       ],
       "properties": {
         "evaluationResults": {
-          "description": "Results, entity by entity in the order of the request; for each entity flags by tag, then by ID,\nthen by key.",
+          "description": "Results in the order of the entities. For each entity, flags by tag are first, then by ID,\nthen by key.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/evalResult"
@@ -8211,7 +8211,7 @@ func init() {
       "type": "object",
       "properties": {
         "entityContext": {
-          "description": "What constraints look at: a JSON object of properties, such as strings, numbers, booleans and\nlists. Numbers keep all their digits. Anything but an object matches no constraint.",
+          "description": "The context that constraints are evaluated on: a JSON object of properties, such as strings,\nnumbers, booleans and lists. Numbers keep all their digits. If the value is not an object, no\nconstraint matches.",
           "type": "object",
           "example": {
             "age": 30,
@@ -8219,19 +8219,19 @@ func init() {
           }
         },
         "entityID": {
-          "description": "ID of the user, device or company. Empty or omitted: the server makes up a random one.",
+          "description": "ID of the user, device or company. If it is empty or omitted, the server generates a random\none.",
           "type": "string",
           "example": "user-1001"
         },
         "entityType": {
-          "description": "What kind of thing the entity is. A flag with an entity type of its own overrides it.",
+          "description": "Type of the entity. The entity type of the flag overrides it.",
           "type": "string",
           "example": "user"
         }
       }
     },
     "exposure": {
-      "description": "One entity has seen one flag. ` + "`" + `flagID` + "`" + ` or ` + "`" + `flagKey` + "`" + ` is needed; if both are there, they must name\nthe same flag.",
+      "description": "One entity has seen one flag. ` + "`" + `flagID` + "`" + ` or ` + "`" + `flagKey` + "`" + ` is required. If both are given, they must name\nthe same flag.",
       "type": "object",
       "required": [
         "entityID"
@@ -8268,19 +8268,19 @@ func init() {
           "example": "checkout-button"
         },
         "flagSnapshotID": {
-          "description": "Snapshot of the flag that was evaluated. Omitted: the current one.",
+          "description": "Snapshot of the flag that was evaluated. Default: the current one.",
           "type": "integer",
           "format": "int64",
           "example": 117
         },
         "timestamp": {
-          "description": "When it was seen, as RFC 3339. Omitted: now.",
+          "description": "Time of the exposure in RFC 3339. Default: now.",
           "type": "string",
           "format": "date-time",
           "example": "2026-01-31T14:05:11.000Z"
         },
         "variantID": {
-          "description": "ID of the variant that was seen, one of this flag. Optional; it must agree with ` + "`" + `variantKey` + "`" + ` if\nboth are there.",
+          "description": "ID of the variant that was seen, which must belong to this flag. Optional. If ` + "`" + `variantKey` + "`" + ` is\nalso given, both must match.",
           "type": "integer",
           "format": "int64",
           "example": 61
@@ -8297,7 +8297,7 @@ func init() {
       "type": "object",
       "properties": {
         "index": {
-          "description": "Place of the row in the request, counted from 0. Omitted for the first row.",
+          "description": "Index of the row in the request, from 0. Omitted for the first row.",
           "type": "integer",
           "format": "int64",
           "example": 1
@@ -8338,7 +8338,7 @@ func init() {
           }
         },
         "loggedCount": {
-          "description": "How many rows were recorded. Omitted when none were.",
+          "description": "Number of recorded rows. Omitted if it is 0.",
           "type": "integer",
           "format": "int64",
           "example": 1
@@ -8351,7 +8351,7 @@ func init() {
       }
     },
     "flag": {
-      "description": "A feature flag with its parts. Which parts are filled in depends on the operation.",
+      "description": "A feature flag. The operation determines which parts are included.",
       "type": "object",
       "required": [
         "description",
@@ -8360,12 +8360,12 @@ func init() {
       ],
       "properties": {
         "createdBy": {
-          "description": "Who created the flag, if the server knows its users.",
+          "description": "The user who created the flag, if the server identifies users.",
           "type": "string",
           "example": "ada@example.com"
         },
         "dataRecordsEnabled": {
-          "description": "Whether evaluations of this flag are recorded: counted by Datar, sent to Kafka, Kinesis or\nPub/Sub. The recorders of the server must be on as well.",
+          "description": "Whether evaluations of this flag are counted by Datar and sent to Kafka, Kinesis or Pub/Sub.\nThe recorders of the server must be on, too.",
           "type": "boolean",
           "example": true
         },
@@ -8376,12 +8376,12 @@ func init() {
           "example": "Colour of the checkout button"
         },
         "enabled": {
-          "description": "Whether the flag is on. Off: nobody gets a variant.",
+          "description": "Whether the flag is on. A flag that is off assigns no variant.",
           "type": "boolean",
           "example": true
         },
         "entityType": {
-          "description": "What an entity of this flag is, such as ` + "`" + `user` + "`" + ` or ` + "`" + `device` + "`" + `. If it is not empty, it replaces the\n` + "`" + `entityType` + "`" + ` of every evaluation, so that all records of the flag agree.",
+          "description": "Type of the entities of this flag, such as ` + "`" + `user` + "`" + ` or ` + "`" + `device` + "`" + `. If it is not empty, it replaces\nthe ` + "`" + `entityType` + "`" + ` of every evaluation, so that all records of the flag have the same type.",
           "type": "string",
           "example": "user"
         },
@@ -8394,7 +8394,7 @@ func init() {
           "example": 42
         },
         "key": {
-          "description": "Name of the flag for programs, unique in the server, deleted flags included. At most 63\ncharacters: letters and digits of ASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
+          "description": "Name of the flag for programs, unique in the server, including deleted flags. At most 63 ASCII\nletters, digits, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
           "type": "string",
           "minLength": 1,
           "example": "checkout-button"
@@ -8405,7 +8405,7 @@ func init() {
           "example": "Ends on 1 March."
         },
         "segments": {
-          "description": "Parts of the audience, in the order in which they are tried: by rank, then by ID.",
+          "description": "Segments in the order in which they are tried: by rank, then by ID.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/segment"
@@ -8425,12 +8425,12 @@ func init() {
           "example": "2026-01-30T09:12:44.000Z"
         },
         "updatedBy": {
-          "description": "Who made the last change to the flag or one of its parts, if the server knows its users.",
+          "description": "The user who last changed the flag or one of its parts, if the server identifies users.",
           "type": "string",
           "example": "ada@example.com"
         },
         "variants": {
-          "description": "Possible outcomes, in the order of their IDs.",
+          "description": "Variants in the order of their IDs.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/variant"
@@ -8439,7 +8439,7 @@ func init() {
       }
     },
     "flagDefinition": {
-      "description": "A flag with all its parts as one value. In a request, a field that is omitted keeps what the flag has.",
+      "description": "A flag with all its parts as one value. In a request, omitted fields keep their values.",
       "type": "object",
       "required": [
         "snapshotID"
@@ -8491,7 +8491,7 @@ func init() {
           }
         },
         "snapshotID": {
-          "description": "ID of the snapshot that this is, or was made from.",
+          "description": "ID of the snapshot that the definition is or is based on.",
           "type": "integer",
           "format": "int64",
           "minimum": 0,
@@ -8521,7 +8521,7 @@ func init() {
       }
     },
     "flagDefinitionConflict": {
-      "description": "Says that a flag has changed since a definition was made, and what it is now.",
+      "description": "The flag has changed since the definition was read. Has the current definition.",
       "type": "object",
       "required": [
         "message",
@@ -8529,7 +8529,7 @@ func init() {
       ],
       "properties": {
         "base": {
-          "description": "The version that the definition was made from. Omitted if the flag has no such snapshot.",
+          "description": "The version that the definition is based on. Omitted if the flag has no such snapshot.",
           "$ref": "#/definitions/flagDefinition"
         },
         "current": {
@@ -8573,7 +8573,7 @@ func init() {
           "example": "country"
         },
         "value": {
-          "description": "What the property is compared with; a string is in double quotes.",
+          "description": "The value to compare the property with. A string is in double quotes.",
           "type": "string",
           "minLength": 1,
           "example": "\"FR\""
@@ -8662,7 +8662,7 @@ func init() {
       ],
       "properties": {
         "attachment": {
-          "description": "JSON object that clients get with the variant. Omitted: it stays as it is, and a new variant gets\nan empty one.",
+          "description": "JSON object that clients get with the variant. If it is omitted, it stays as it is. The\ndefault for a new variant is an empty object.",
           "type": "object",
           "example": {
             "color": "#2f74c9"
@@ -8684,7 +8684,7 @@ func init() {
       }
     },
     "flagDraft": {
-      "description": "Parts of a flag that are not saved. What is omitted stays as it is. Parts keep their IDs as\nin ` + "`" + `PUT /flags/{flagID}/definition` + "`" + `.",
+      "description": "An unsaved change of a flag. Omitted parts stay as they are. Parts keep their IDs as in\n` + "`" + `PUT /flags/{flagID}/definition` + "`" + `.",
       "type": "object",
       "properties": {
         "enabled": {
@@ -8721,7 +8721,7 @@ func init() {
           "$ref": "#/definitions/flag"
         },
         "id": {
-          "description": "ID of the snapshot. IDs grow with time, over all flags.",
+          "description": "ID of the snapshot. IDs increase with time, over all flags.",
           "type": "integer",
           "format": "int64",
           "minimum": 1,
@@ -8735,7 +8735,7 @@ func init() {
           "example": "2026-01-30T09:12:44Z"
         },
         "updatedBy": {
-          "description": "Who made the change, if the server knows its users.",
+          "description": "The user who made the change, if the server identifies users.",
           "type": "string",
           "example": "ada@example.com"
         }
@@ -8845,7 +8845,7 @@ func init() {
           "example": "user-1001"
         },
         "flagSnapshotID": {
-          "description": "ID of the snapshot that was evaluated, or that the draft was made from.",
+          "description": "ID of the snapshot that was evaluated, or that the draft is based on.",
           "type": "integer",
           "format": "int64",
           "example": 117
@@ -8928,7 +8928,7 @@ func init() {
       }
     },
     "putFlagRequest": {
-      "description": "Changes to a flag. Fields that are omitted, or null, stay as they are. Unknown fields are ignored, and named in\na ` + "`" + `Warning` + "`" + ` header.",
+      "description": "Changes to a flag. Fields that are omitted or null keep their values. Unknown fields are ignored,\nand named in a ` + "`" + `Warning` + "`" + ` header.",
       "type": "object",
       "properties": {
         "dataRecordsEnabled": {
@@ -8938,7 +8938,7 @@ func init() {
           "example": true
         },
         "description": {
-          "description": "What the flag is for, in words for people. It cannot be emptied.",
+          "description": "Description of the flag for people. It must not be empty.",
           "type": "string",
           "minLength": 1,
           "x-nullable": true,
@@ -8951,13 +8951,13 @@ func init() {
           "example": true
         },
         "entityType": {
-          "description": "What an entity of this flag is. Empty: evaluations keep their own. The rules are those of a key:\nat most 63 characters out of letters and digits of ASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
+          "description": "Type of the entities of this flag. If it is empty, evaluations keep their own. At most 63\nASCII letters, digits, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
           "type": "string",
           "x-nullable": true,
           "example": "user"
         },
         "key": {
-          "description": "New key of the flag. Clients that evaluate by the old one no longer find the flag. At most 63\ncharacters: letters and digits of ASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
+          "description": "New key of the flag. Clients that evaluate the old key no longer find the flag. At most 63\nASCII letters, digits, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
           "type": "string",
           "x-nullable": true,
           "example": "checkout-button"
@@ -8983,7 +8983,7 @@ func init() {
       ],
       "properties": {
         "segmentIDs": {
-          "description": "IDs of the segments, the one to be tried first in front.",
+          "description": "IDs of the segments in the order in which they are tried.",
           "type": "array",
           "minItems": 1,
           "items": {
@@ -8999,7 +8999,7 @@ func init() {
       }
     },
     "putSegmentRequest": {
-      "description": "What a segment is to be like. Both fields are needed, also the one that does not change.",
+      "description": "New values of a segment. Both fields are required, even if only one changes.",
       "type": "object",
       "required": [
         "description",
@@ -9030,14 +9030,14 @@ func init() {
       ],
       "properties": {
         "attachment": {
-          "description": "A JSON object that replaces the old one. Omitted: the old one stays. A string, number or list:\n400.",
+          "description": "A JSON object that replaces the attachment. If it is omitted, the attachment stays. A string,\nnumber or list returns 400.",
           "type": "object",
           "example": {
             "color": "#0969da"
           }
         },
         "key": {
-          "description": "Name of the variant. At most 63 characters: letters and digits of ASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and\n` + "`" + `:` + "`" + `.",
+          "description": "Name of the variant for programs. At most 63 ASCII letters, digits, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and\n` + "`" + `:` + "`" + `.",
           "type": "string",
           "minLength": 1,
           "example": "blue"
@@ -9045,7 +9045,7 @@ func init() {
       }
     },
     "readiness": {
-      "description": "Whether the server should get requests, and how its parts are.",
+      "description": "Whether the server should get requests, and the state of its components.",
       "type": "object",
       "required": [
         "status",
@@ -9086,21 +9086,21 @@ func init() {
       }
     },
     "readinessDatabase": {
-      "description": "The database, asked just now.",
+      "description": "The database, checked for this response.",
       "type": "object",
       "required": [
         "status"
       ],
       "properties": {
         "latencyMilliseconds": {
-          "description": "How long the answer took. Omitted without one.",
+          "description": "Response time of the database. Omitted without a response.",
           "type": "number",
           "format": "double",
           "x-nullable": true,
           "example": 0.4
         },
         "status": {
-          "description": "` + "`" + `OK` + "`" + `; ` + "`" + `unreachable` + "`" + ` if it did not answer within two seconds, in which case the log has the reason;\n` + "`" + `none` + "`" + ` if the flags come from a JSON document.",
+          "description": "` + "`" + `OK` + "`" + `; ` + "`" + `unreachable` + "`" + ` if it did not respond within 2 s, in which case the log has the reason;\n` + "`" + `none` + "`" + ` if the flags come from a JSON document.",
           "type": "string",
           "enum": [
             "OK",
@@ -9119,14 +9119,14 @@ func init() {
       ],
       "properties": {
         "ageSeconds": {
-          "description": "Seconds since then. Normally less than FLAGR_EVALCACHE_REFRESHINTERVAL.",
+          "description": "Seconds since ` + "`" + `checkedAt` + "`" + `. Normally less than FLAGR_EVALCACHE_REFRESHINTERVAL.",
           "type": "number",
           "format": "double",
           "x-nullable": true,
           "example": 1.2
         },
         "checkedAt": {
-          "description": "When their source last confirmed or replaced them. Omitted before the first time.",
+          "description": "When the source last confirmed or replaced the flags. Omitted before the first time.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
@@ -9176,7 +9176,7 @@ func init() {
           "example": 124876
         },
         "dropped": {
-          "description": "Those that were given up, by reason: ` + "`" + `queue_full` + "`" + ` (FLAGR_RECORDER_QUEUE_RECORDS or\nFLAGR_RECORDER_QUEUE_BYTES was reached), ` + "`" + `closed` + "`" + ` (recorded while the server ended),\n` + "`" + `too_large` + "`" + ` and ` + "`" + `rejected` + "`" + ` (the broker does not take the record), ` + "`" + `retries_exhausted` + "`" + ` (the\nbroker kept answering with errors), ` + "`" + `undelivered` + "`" + ` (the server ended before the broker had\nconfirmed), ` + "`" + `unencodable` + "`" + `. A reason is missing as long as it has none.",
+          "description": "Records that will not be delivered, by reason: ` + "`" + `queue_full` + "`" + ` (FLAGR_RECORDER_QUEUE_RECORDS or\nFLAGR_RECORDER_QUEUE_BYTES was reached), ` + "`" + `closed` + "`" + ` (recorded while the server stopped),\n` + "`" + `too_large` + "`" + ` and ` + "`" + `rejected` + "`" + ` (the broker rejects the record), ` + "`" + `retries_exhausted` + "`" + ` (the broker\nkept returning errors), ` + "`" + `undelivered` + "`" + ` (the server stopped before the broker confirmed the\nrecord), ` + "`" + `unencodable` + "`" + `. A reason without records is omitted.",
           "type": "object",
           "additionalProperties": {
             "type": "integer",
@@ -9185,14 +9185,14 @@ func init() {
           "x-omitempty": false
         },
         "lastDeliveryAt": {
-          "description": "When the broker last confirmed something. Omitted before the first time.",
+          "description": "Time of the last confirmation by the broker. Omitted before the first one.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
           "example": "2026-01-24T10:14:59.000Z"
         },
         "lastErrorAt": {
-          "description": "When the last attempt failed that did; the server's log has the reason. Omitted when none did.",
+          "description": "Time of the last failed delivery. Omitted if there was none. The server's log has the reason.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
@@ -9211,21 +9211,21 @@ func init() {
           "example": 158
         },
         "pendingBytes": {
-          "description": "About how much memory the pending ones take, in bytes.",
+          "description": "Approximate memory of the pending records in bytes.",
           "type": "integer",
           "format": "int64",
           "x-omitempty": false,
           "example": 161950
         },
         "recorded": {
-          "description": "Evaluations and exposures that were given to the recorder.",
+          "description": "Evaluations and exposures that the recorder received.",
           "type": "integer",
           "format": "int64",
           "x-omitempty": false,
           "example": 125034
         },
         "retried": {
-          "description": "How often a record was sent again after an attempt that failed.",
+          "description": "How often a record was sent again after a failed delivery.",
           "type": "integer",
           "format": "int64",
           "x-omitempty": false,
@@ -9238,7 +9238,7 @@ func init() {
           "example": "2026-01-24T10:15:00.000Z"
         },
         "state": {
-          "description": "` + "`" + `working` + "`" + ` if the last attempt to deliver succeeded, ` + "`" + `failing` + "`" + ` if it did not and records wait,\n` + "`" + `unproven` + "`" + ` just after the start. Before the first attempt, it says whether the broker answers.",
+          "description": "` + "`" + `working` + "`" + ` if the last delivery succeeded; ` + "`" + `failing` + "`" + ` if it failed and records wait; ` + "`" + `unproven` + "`" + `\njust after the start. Before the first delivery, it shows whether the broker responds.",
           "type": "string",
           "enum": [
             "unproven",
@@ -9264,7 +9264,7 @@ func init() {
       }
     },
     "segment": {
-      "description": "A part of the audience: constraints say who is in it, distributions who of them gets what.",
+      "description": "A segment selects entities by constraints, and assigns variants to them by distributions.",
       "type": "object",
       "required": [
         "description",
@@ -9273,7 +9273,7 @@ func init() {
       ],
       "properties": {
         "constraints": {
-          "description": "Conditions, all of which must hold. Empty: the segment matches everybody.",
+          "description": "Constraints, all of which must match. A segment without constraints matches every entity.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/constraint"
@@ -9286,7 +9286,7 @@ func init() {
           "example": "Adults in France"
         },
         "distributions": {
-          "description": "How the segment is shared between variants. Empty: nobody in it gets one.",
+          "description": "Shares of the variants. Without distributions, the segment assigns no variant.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/distribution"
@@ -9301,14 +9301,14 @@ func init() {
           "example": 23
         },
         "rank": {
-          "description": "Place in the order of segments: the lowest rank is tried first, equal ranks by ID. A new segment\nhas 999.",
+          "description": "Place in the order of segments. The lowest rank is tried first, equal ranks by ID. A new\nsegment has the rank 999.",
           "type": "integer",
           "format": "int64",
           "minimum": 0,
           "example": 0
         },
         "rolloutPercent": {
-          "description": "Percentage of the matching entities that get a variant. The others get none, and no later\nsegment is tried for them. Raising it keeps everyone who had a variant.",
+          "description": "Percentage of the matching entities that get a variant. The others get none, and no later\nsegment is tried for them. If the percentage is raised, entities that had a variant keep it.",
           "type": "integer",
           "format": "int64",
           "maximum": 100,
@@ -9322,7 +9322,7 @@ func init() {
       "type": "object",
       "properties": {
         "msg": {
-          "description": "Which constraint did not hold, or how the rollout and the distributions decided.",
+          "description": "The constraint that did not match, or how the rollout and the distributions decided.",
           "type": "string",
           "example": "constraint not met: country EQ \"FR\""
         },
@@ -9365,7 +9365,7 @@ func init() {
           "example": 7
         },
         "value": {
-          "description": "The label itself. At most 63 characters: letters and digits of ASCII, spaces, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + `\nand ` + "`" + `:` + "`" + `.",
+          "description": "The label. At most 63 ASCII letters, digits, spaces, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
           "type": "string",
           "minLength": 1,
           "example": "web"
@@ -9380,7 +9380,7 @@ func init() {
       ],
       "properties": {
         "attachment": {
-          "description": "A JSON object of any shape, served with the variant.",
+          "description": "A JSON object that evaluations return with the variant.",
           "type": "object",
           "x-nullable": true,
           "example": {
@@ -9396,7 +9396,7 @@ func init() {
           "example": 61
         },
         "key": {
-          "description": "Name of the variant, which the code of the client looks at. At most 63 characters: letters and\ndigits of ASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
+          "description": "Name of the variant for programs. At most 63 ASCII letters, digits, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and\n` + "`" + `:` + "`" + `.",
           "type": "string",
           "minLength": 1,
           "example": "blue"
@@ -9492,7 +9492,7 @@ func init() {
   "paths": {
     "/datar/evaluations": {
       "post": {
-        "description": "Takes counts of evaluations that happened where this server did not see them: in applications\nthat evaluate flags themselves, and on edge servers. It is off unless the server was started with\nFLAGR_RECORDER_DATAR_INGEST_ENABLED=true; then it is also served as ` + "`" + `/api/v2/flagevaluation` + "`" + ` and\n` + "`" + `/api/v2/flagevaluations` + "`" + `, where SDKs send it.\n\nEach row is judged by itself: a bad one is reported in ` + "`" + `errors` + "`" + ` and never fails a good one. That\ngoes for rows that the database itself does not take as well (REFUSED), unless they are so many\nthat not each could be tried by itself: then REFUSED also has those that were not tried. The\nanswer comes when the counts are in the database.\n\nA body is one JSON object as below; or, as ` + "`" + `application/x-ndjson` + "`" + `, one row of ` + "`" + `flagEvaluations` + "`" + `\na line. It may be compressed with gzip. At most 1000 rows and 1 MiB after decompression (413).",
+        "description": "Accepts counts of evaluations that this server did not handle, from applications that evaluate\nflags themselves and from edge servers. It is off unless the server was started with\nFLAGR_RECORDER_DATAR_INGEST_ENABLED=true. It is then also available as ` + "`" + `/api/v2/flagevaluation` + "`" + `\nand ` + "`" + `/api/v2/flagevaluations` + "`" + `, the paths that SDKs use.\n\nEach row is checked separately. Invalid rows are returned in ` + "`" + `errors` + "`" + `, and the others are\ncounted. Rows that the database rejects have the code REFUSED. If these are too many to try each\nrow separately, REFUSED also includes rows that were not tried. The response is sent once the\ncounts are in the database.\n\nA body is one JSON object, or, as ` + "`" + `application/x-ndjson` + "`" + `, one row of ` + "`" + `flagEvaluations` + "`" + ` per line.\nIt may be compressed with gzip. It may have 1000 rows and 1 MiB after decompression; more\nreturns 413.",
         "consumes": [
           "application/json",
           "application/x-ndjson"
@@ -9500,13 +9500,13 @@ func init() {
         "tags": [
           "datar"
         ],
-        "summary": "Send in counts from elsewhere",
+        "summary": "Report counts of applications and edge servers",
         "operationId": "postDatarEvaluations",
         "parameters": [
           {
             "maxLength": 200,
             "type": "string",
-            "description": "Any text of 1 to 200 characters that identifies the batch. However often the same batch is\nsent with it within 24 hours, it is counted once, and the first answer is repeated with\n` + "`" + `duplicate: true` + "`" + `. The same key with another body is refused with 409. Without the header a batch\ncounts each time that it is sent; a header without a text is refused with 400. A key of the form\n` + "`" + `\u003cUUID\u003e:\u003cnumber\u003e` + "`" + `, the UUID in lower case, is for senders that number their batches 1, 2, 3 and so\non and send the next after the one before was answered; its rows may be 90 days old instead of 24\nhours. A number that is not above the highest one of that UUID is taken for a replay.",
+            "description": "A string of 1 to 200 characters that identifies the batch. If the same batch is sent again\nwith it within 24 hours, it is counted once, and the first response is repeated with\n` + "`" + `duplicate: true` + "`" + `. The same key with another body returns 409. Without the header, a batch\nis counted each time it is sent. An empty header returns 400. A key of the form\n` + "`" + `\u003cUUID\u003e:\u003cnumber\u003e` + "`" + `, with the UUID in lower case, is for senders that number their batches 1,\n2, 3 and so on, and send a batch after the response to the previous one. Its rows may be 90\ndays old instead of 24 hours. A number that is not above the highest number of its UUID is a\nrepetition.",
             "name": "Idempotency-Key",
             "in": "header"
           },
@@ -9522,7 +9522,7 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "What was counted, and what was not.",
+            "description": "The number of counted evaluations, and the errors of other rows.",
             "schema": {
               "$ref": "#/definitions/datarEvaluationsResult"
             },
@@ -9542,7 +9542,7 @@ func init() {
             }
           },
           "default": {
-            "description": "The body is malformed or there is none, all of its rows are too old, or the Idempotency-Key is\nempty, too long, or there more than once (400), the body ended early or came too slowly, and can\nbe sent again (408), the key came before with another body (409), the batch is too large (413),\nits type or its encoding is not accepted (415), the endpoint is off (501), or the\ndatabase is away: then nothing was counted, and the batch can be sent again after the seconds in\nRetry-After (503).",
+            "description": "The body is malformed or missing, all its rows are too old, or the Idempotency-Key is empty,\ntoo long or repeated (400); the body ended early or was sent too slowly, and can be sent\nagain (408); the key was used with another body (409); the batch is too large (413); its\ncontent type or encoding is not accepted (415); the endpoint is off (501); or the database\nis unavailable, nothing was counted, and the batch can be sent again after the seconds in\nRetry-After (503).",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -9557,11 +9557,11 @@ func init() {
     },
     "/datar/flags/{flagID}/changes": {
       "get": {
-        "description": "Compares the snapshots of a flag, deleted or not, one with the next, and says what changed,\nby whom, and whether it affects who gets what. It works with Datar off, too.",
+        "description": "Compares each snapshot of a flag with the next one, and lists what changed, by whom, and whether\nit affects the assignment of variants. The flag may be deleted. It also works with Datar off.",
         "tags": [
           "datar"
         ],
-        "summary": "List what changed a flag",
+        "summary": "List the changes of a flag",
         "operationId": "getDatarFlagChanges",
         "parameters": [
           {
@@ -9583,13 +9583,13 @@ func init() {
           {
             "type": "integer",
             "format": "int64",
-            "description": "Leave out this many changes from the start of the list. Default: 0.",
+            "description": "Skip this many changes. Default: 0.",
             "name": "offset",
             "in": "query"
           },
           {
             "type": "string",
-            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table as RFC 4180 has it, with a header line. Default: ` + "`" + `json` + "`" + `.",
+            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table (RFC 4180) with a header line. Default: ` + "`" + `json` + "`" + `.",
             "name": "format",
             "in": "query"
           }
@@ -9653,11 +9653,11 @@ func init() {
     },
     "/datar/flags/{flagID}/forecast": {
       "post": {
-        "description": "Compares the flag with a draft of it that is not saved: how many of the 1,000 buckets change\nfrom one variant to another, gain one or lose theirs. That is exact. Evaluations a day are\nan estimate from the last 7 days. Segments whose constraints change, or before which\nsomething changes, are ` + "`" + `unknown` + "`" + `: other entities may match them.",
+        "description": "Compares the flag with a draft that is not saved: how many of the 1,000 buckets change from one\nvariant to another, gain a variant or lose theirs. These numbers are exact. Evaluations per day\nare an estimate from the last 7 days. Segments whose constraints change, or that follow a\nchanged segment, are ` + "`" + `unknown` + "`" + `, because other entities may match them.",
         "tags": [
           "datar"
         ],
-        "summary": "Tell what a draft would change",
+        "summary": "Forecast the effect of a draft",
         "operationId": "postDatarFlagForecast",
         "parameters": [
           {
@@ -9795,11 +9795,11 @@ func init() {
     },
     "/datar/flags/{flagID}/outcomes": {
       "get": {
-        "description": "Counts the evaluations of one flag by outcome: how many got a variant, were held out by a\nrollout, matched no segment, or came while the flag was off. Counts are exact.\n\nThe flag may be deleted. Names of deleted variants and segments come from the newest\nsnapshot that has them.",
+        "description": "Counts the evaluations of one flag by outcome: how many got a variant, were held out by a\nrollout, matched no segment, or were made while the flag was off. Counts are exact.\n\nThe flag may be deleted. Names of deleted variants and segments come from the newest snapshot\nthat has them.",
         "tags": [
           "datar"
         ],
-        "summary": "Show what the evaluations of a flag came to",
+        "summary": "Count the evaluations of a flag by outcome",
         "operationId": "getDatarFlagOutcomes",
         "parameters": [
           {
@@ -9814,20 +9814,20 @@ func init() {
           {
             "type": "string",
             "format": "date-time",
-            "description": "Start of the span, inclusive, as RFC 3339. It is widened to a whole UTC hour. Default: 7\ndays ago.",
+            "description": "Start of the span, inclusive, in RFC 3339. It is widened to a whole UTC hour. Default: 7\ndays ago.",
             "name": "from",
             "in": "query"
           },
           {
             "type": "string",
             "format": "date-time",
-            "description": "End of the span, exclusive, as RFC 3339. It is widened to a whole UTC hour. Default:\nnow.",
+            "description": "End of the span, exclusive, in RFC 3339. It is widened to a whole UTC hour. Default: now.",
             "name": "to",
             "in": "query"
           },
           {
             "type": "string",
-            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table as RFC 4180 has it, with a header line. Default: ` + "`" + `json` + "`" + `.",
+            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table (RFC 4180) with a header line. Default: ` + "`" + `json` + "`" + `.",
             "name": "format",
             "in": "query"
           }
@@ -9911,7 +9911,7 @@ func init() {
             }
           },
           "400": {
-            "description": "A parameter is out of range, or details of the span are not kept any more; the message names the\nparameter.",
+            "description": "A parameter is out of range, or details of the span are no longer kept. The message names\nthe parameter.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -9944,7 +9944,7 @@ func init() {
     },
     "/datar/flags/{flagID}/reasons": {
       "get": {
-        "description": "Of evaluations that no segment matched, counts the first constraint of each segment that did\nnot hold, and why. It is a sample: each server explains at most 5 evaluations a flag and\nsecond, and keeps the counts of 7 days in memory. The answer is that of one server, since it\nstarted. Values of contexts are never kept.",
+        "description": "For evaluations that matched no segment, counts the first constraint of each segment that did\nnot match, and why. The counts are a sample: each server explains at most 5 evaluations per flag\nand second, and keeps the counts of 7 days in memory. The response has the counts of one server\nsince its start. Values of contexts are not kept.",
         "tags": [
           "datar"
         ],
@@ -9963,20 +9963,20 @@ func init() {
           {
             "type": "string",
             "format": "date-time",
-            "description": "Start of the span, inclusive, as RFC 3339. It is widened to a whole UTC hour. Default: 7\ndays ago.",
+            "description": "Start of the span, inclusive, in RFC 3339. It is widened to a whole UTC hour. Default: 7\ndays ago.",
             "name": "from",
             "in": "query"
           },
           {
             "type": "string",
             "format": "date-time",
-            "description": "End of the span, exclusive, as RFC 3339. It is widened to a whole UTC hour. Default:\nnow.",
+            "description": "End of the span, exclusive, in RFC 3339. It is widened to a whole UTC hour. Default: now.",
             "name": "to",
             "in": "query"
           },
           {
             "type": "string",
-            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table as RFC 4180 has it, with a header line. Default: ` + "`" + `json` + "`" + `.",
+            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table (RFC 4180) with a header line. Default: ` + "`" + `json` + "`" + `.",
             "name": "format",
             "in": "query"
           }
@@ -10038,7 +10038,7 @@ func init() {
             }
           },
           "400": {
-            "description": "A parameter is out of range, or details of the span are not kept any more; the message names the\nparameter.",
+            "description": "A parameter is out of range, or details of the span are no longer kept. The message names\nthe parameter.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -10071,11 +10071,11 @@ func init() {
     },
     "/datar/flags/{flagID}/rollout": {
       "get": {
-        "description": "For every version of the flag that was alive or used in the span, and every segment and\nvariant of it: what the configuration gives, as the number of the 1,000 buckets, and what\nthe evaluations got. At most the 100 newest versions.\n\nA difference between ` + "`" + `set` + "`" + ` and ` + "`" + `got` + "`" + ` is never a finding: evaluations of one entity always\nget the same variant, so shares differ when some entities are evaluated more often than\nothers. A finding is a fact that no distribution of traffic explains.",
+        "description": "For each version of the flag that was current or used in the span, and for each of its segments\nand variants: the configured share as a number of the 1,000 buckets, and the actual share of the\nevaluations. At most the 100 newest versions.\n\nA difference between ` + "`" + `set` + "`" + ` and ` + "`" + `got` + "`" + ` is never a finding: evaluations of one entity always get\nthe same variant, so shares differ if some entities are evaluated more often than others. A\nfinding is a fact that no distribution of traffic explains.",
         "tags": [
           "datar"
         ],
-        "summary": "Compare what is set with what came of it",
+        "summary": "Compare configured and actual shares",
         "operationId": "getDatarFlagRollout",
         "parameters": [
           {
@@ -10090,20 +10090,20 @@ func init() {
           {
             "type": "string",
             "format": "date-time",
-            "description": "Start of the span, inclusive, as RFC 3339. It is widened to a whole UTC hour. Default: 7\ndays ago.",
+            "description": "Start of the span, inclusive, in RFC 3339. It is widened to a whole UTC hour. Default: 7\ndays ago.",
             "name": "from",
             "in": "query"
           },
           {
             "type": "string",
             "format": "date-time",
-            "description": "End of the span, exclusive, as RFC 3339. It is widened to a whole UTC hour. Default:\nnow.",
+            "description": "End of the span, exclusive, in RFC 3339. It is widened to a whole UTC hour. Default: now.",
             "name": "to",
             "in": "query"
           },
           {
             "type": "string",
-            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table as RFC 4180 has it, with a header line. Default: ` + "`" + `json` + "`" + `.",
+            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table (RFC 4180) with a header line. Default: ` + "`" + `json` + "`" + `.",
             "name": "format",
             "in": "query"
           }
@@ -10195,7 +10195,7 @@ func init() {
             }
           },
           "400": {
-            "description": "A parameter is out of range, or details of the span are not kept any more; the message names the\nparameter.",
+            "description": "A parameter is out of range, or details of the span are no longer kept. The message names\nthe parameter.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -10228,7 +10228,7 @@ func init() {
     },
     "/datar/flags/{flagID}/series": {
       "get": {
-        "description": "Counts evaluations by hour, day or week of a time zone. Buckets without counts are there,\nwith 0. Counts are kept by UTC hour and never split: where a zone is not whole hours off, a\nbucket begins at the next whole UTC hour, and ` + "`" + `starts` + "`" + ` says so. Days have 23 or 25 hours\nwhere they do.\n\nFor a span of which details are not kept any more there are totals of UTC days: then\n` + "`" + `detail` + "`" + ` is ` + "`" + `utcDay` + "`" + `, and there is one line.",
+        "description": "Counts evaluations by hour, day or week of a time zone. Buckets without evaluations have the\ncount 0. Counts are kept by UTC hour and never split: if the offset of the zone is not a whole\nnumber of hours, a bucket begins at the next whole UTC hour, as ` + "`" + `starts` + "`" + ` shows. Days have 23 or\n25 hours when the zone changes its clocks.\n\nFor a span whose details are no longer kept, the response has the totals of UTC days: ` + "`" + `detail` + "`" + `\nis ` + "`" + `utcDay` + "`" + `, and there is one line.",
         "tags": [
           "datar"
         ],
@@ -10247,14 +10247,14 @@ func init() {
           {
             "type": "string",
             "format": "date-time",
-            "description": "Start of the span, inclusive, as RFC 3339. It is widened to a whole UTC hour. Default: 7\ndays ago.",
+            "description": "Start of the span, inclusive, in RFC 3339. It is widened to a whole UTC hour. Default: 7\ndays ago.",
             "name": "from",
             "in": "query"
           },
           {
             "type": "string",
             "format": "date-time",
-            "description": "End of the span, exclusive, as RFC 3339. It is widened to a whole UTC hour. Default:\nnow.",
+            "description": "End of the span, exclusive, in RFC 3339. It is widened to a whole UTC hour. Default: now.",
             "name": "to",
             "in": "query"
           },
@@ -10272,19 +10272,19 @@ func init() {
           },
           {
             "type": "string",
-            "description": "What the lines are: ` + "`" + `outcome` + "`" + `, ` + "`" + `variant` + "`" + `, ` + "`" + `segment` + "`" + ` or ` + "`" + `version` + "`" + `. Default: ` + "`" + `outcome` + "`" + `.",
+            "description": "The dimension of the lines: ` + "`" + `outcome` + "`" + `, ` + "`" + `variant` + "`" + `, ` + "`" + `segment` + "`" + ` or ` + "`" + `version` + "`" + `. Default:\n` + "`" + `outcome` + "`" + `.",
             "name": "by",
             "in": "query"
           },
           {
             "type": "string",
-            "description": "Adds another span of as many buckets: ` + "`" + `previous` + "`" + ` for the one before, ` + "`" + `week` + "`" + ` for a week\nbefore, or a time in RFC 3339 that lies in its first bucket.",
+            "description": "Adds another span with the same number of buckets: ` + "`" + `previous` + "`" + ` for the span before, ` + "`" + `week` + "`" + `\nfor the span a week before, or a time in RFC 3339 within its first bucket.",
             "name": "compare",
             "in": "query"
           },
           {
             "type": "string",
-            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table as RFC 4180 has it, with a header line. Default: ` + "`" + `json` + "`" + `.",
+            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table (RFC 4180) with a header line. Default: ` + "`" + `json` + "`" + `.",
             "name": "format",
             "in": "query"
           }
@@ -10398,7 +10398,7 @@ func init() {
             }
           },
           "400": {
-            "description": "A parameter is out of range, or details of the span are not kept any more; the message names the\nparameter.",
+            "description": "A parameter is out of range, or details of the span are no longer kept. The message names\nthe parameter.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -10431,11 +10431,11 @@ func init() {
     },
     "/datar/flags/{flagID}/state": {
       "get": {
-        "description": "Finds the first of ten states that applies, and checks what must hold before the flag is\ndeleted. Every outcome counts as asked, also while the flag is off.",
+        "description": "Returns the first of ten states that applies, and the checks that must pass before the flag is\ndeleted. An evaluation with any outcome counts as a request for the flag, also while the flag is\noff.",
         "tags": [
           "datar"
         ],
-        "summary": "Show what a flag is doing, and whether it can be deleted",
+        "summary": "Get the state of a flag, and whether it can be deleted",
         "operationId": "getDatarFlagState",
         "parameters": [
           {
@@ -10450,7 +10450,7 @@ func init() {
           {
             "type": "integer",
             "format": "int64",
-            "description": "How many days count as lately, from 1 to 365. Default: 30.",
+            "description": "Number of days to look back, from 1 to 365. Default: 30.",
             "name": "days",
             "in": "query"
           }
@@ -10540,7 +10540,7 @@ func init() {
     },
     "/datar/flags/{flagID}/summary": {
       "get": {
-        "description": "Counts the evaluations of one flag in a span of time, by variant, by segment and by day. The\nspan and its defaults are those of ` + "`" + `GET /datar/summary` + "`" + `, whole UTC hours included.\n\nThe counts by variant and those by day have the same sum, that of all evaluations. The counts by\nsegment leave out evaluations without a segment, so their sum may be lower.\n\nA flag without traffic in the span has three empty lists. A deleted flag still answers with the\ntraffic that it had.",
+        "description": "Counts the evaluations of one flag in a span of time, by variant, by segment and by day. The\nspan is the same as in ` + "`" + `GET /datar/summary` + "`" + `.\n\nThe counts by variant and the counts by day have the same sum: all evaluations. The counts by\nsegment omit evaluations without a segment, so their sum may be lower.\n\nA flag without traffic in the span has three empty lists. A deleted flag still has its traffic.",
         "tags": [
           "datar"
         ],
@@ -10558,14 +10558,14 @@ func init() {
           {
             "type": "string",
             "format": "date-time",
-            "description": "Start of the span, inclusive, as RFC 3339: ` + "`" + `2026-01-24T00:00:00Z` + "`" + `. The ` + "`" + `+` + "`" + ` of a zone such as\n+01:00 is written ` + "`" + `%2B` + "`" + ` in a URL. Default: 7 days ago.",
+            "description": "Start of the span, inclusive, in RFC 3339: ` + "`" + `2026-01-24T00:00:00Z` + "`" + `. In a URL, the ` + "`" + `+` + "`" + ` of an\noffset such as +01:00 is ` + "`" + `%2B` + "`" + `. Default: 7 days ago.",
             "name": "from",
             "in": "query"
           },
           {
             "type": "string",
             "format": "date-time",
-            "description": "End of the span, exclusive, as RFC 3339. Default: now.",
+            "description": "End of the span, exclusive, in RFC 3339. Default: now.",
             "name": "to",
             "in": "query"
           }
@@ -10633,7 +10633,7 @@ func init() {
             }
           },
           "404": {
-            "description": "No flag has this ID, and none was ever counted under it.",
+            "description": "No flag has this ID, and it has no counts.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -10660,7 +10660,7 @@ func init() {
     },
     "/datar/flags/{flagID}/tail": {
       "get": {
-        "description": "Server-sent events of the evaluations that this server answers. It is off unless the server\nwas started with FLAGR_RECORDER_DATAR_TAIL_ENABLED=true, because it shows what single\nentities get. At most 20 events a second, then an event ` + "`" + `skipped` + "`" + ` with a number; 20\nlisteners, 15 minutes each. Nothing is kept, and contexts are never sent. ` + "`" + `entity` + "`" + ` is a hash\nthat changes with every connection.",
+        "description": "Sends the evaluations of this server as server-sent events. It is off unless the server was\nstarted with FLAGR_RECORDER_DATAR_TAIL_ENABLED=true, because it shows what individual entities\nget. A stream has at most 20 events per second. An event ` + "`" + `skipped` + "`" + ` has the number of other\nevaluations. There can be 20 listeners, for 15 minutes each. Nothing is stored, and contexts are\nnever sent. ` + "`" + `entity` + "`" + ` is a hash that is different for each connection.",
         "produces": [
           "text/event-stream"
         ],
@@ -10725,16 +10725,16 @@ func init() {
     },
     "/datar/fleet": {
       "get": {
-        "description": "Shows the statistics of every server and edge server that counts into this database, as each wrote\nthem with its last flush, and of the answering server as they are now. ` + "`" + `balanced` + "`" + ` reports whether\n` + "`" + `recorded` + "`" + ` = ` + "`" + `stored` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + ` for each server, and nothing was lost.\n\nUnlike ` + "`" + `GET /datar/status` + "`" + `, the numbers go back as far as the database has them.",
+        "description": "Returns the statistics of every server and edge server that counts into this database. Each\nserver writes them with its flushes; those of the responding server are current. ` + "`" + `balanced` + "`" + ` is\ntrue if ` + "`" + `recorded` + "`" + ` = ` + "`" + `stored` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + ` for each server, and nothing\nwas lost.\n\nUnlike ` + "`" + `GET /datar/status` + "`" + `, the numbers cover all runs that the database has.",
         "tags": [
           "datar"
         ],
-        "summary": "Show whether counting is sound on all servers",
+        "summary": "Get the statistics of all servers",
         "operationId": "getDatarFleet",
         "parameters": [
           {
             "type": "string",
-            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table as RFC 4180 has it, with a header line. Default: ` + "`" + `json` + "`" + `.",
+            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table (RFC 4180) with a header line. Default: ` + "`" + `json` + "`" + `.",
             "name": "format",
             "in": "query"
           }
@@ -10777,13 +10777,13 @@ func init() {
             }
           },
           "400": {
-            "description": "` + "`" + `format` + "`" + ` is not known; the message says what is accepted.",
+            "description": "` + "`" + `format` + "`" + ` is unknown. The message has the accepted values.",
             "schema": {
               "$ref": "#/definitions/error"
             }
           },
           "default": {
-            "description": "Datar is off, or counts are forwarded to a central server, which has the fleet (503), or\nthe server failed (500).",
+            "description": "Datar is off, or counts are forwarded to a central server, which has the fleet (503); or the\nserver failed (500).",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -10798,11 +10798,11 @@ func init() {
     },
     "/datar/states": {
       "get": {
-        "description": "Lists the flags that are not deleted with their state, traffic and findings, and counts how\nmany of all flags are in each state. Flags are those that this server evaluates: a change\nshows within the refresh interval.",
+        "description": "Lists the flags that are not deleted, with their state, traffic and findings, and counts all\nflags by state. The list uses the flags in memory, so a change appears within the refresh\ninterval.",
         "tags": [
           "datar"
         ],
-        "summary": "List flags by what they are doing",
+        "summary": "List flags by state",
         "operationId": "getDatarStates",
         "parameters": [
           {
@@ -10829,7 +10829,7 @@ func init() {
           },
           {
             "type": "string",
-            "description": "Only flags with this text in ID, key, description or a tag, in upper or lower case.\nParts separated by commas must all be found.",
+            "description": "Only flags with this string in ID, key, description or a tag, ignoring case. Parts separated\nby commas must all match.",
             "name": "q",
             "in": "query"
           },
@@ -10851,14 +10851,14 @@ func init() {
           },
           {
             "type": "string",
-            "description": "` + "`" + `traffic` + "`" + ` (most first), ` + "`" + `last` + "`" + ` (asked for last first), ` + "`" + `key` + "`" + ` or ` + "`" + `updated` + "`" + ` (newest\nfirst). Default: ` + "`" + `traffic` + "`" + `.",
+            "description": "` + "`" + `traffic` + "`" + ` (most first), ` + "`" + `last` + "`" + ` (most recently evaluated first), ` + "`" + `key` + "`" + ` or ` + "`" + `updated` + "`" + ` (newest\nfirst). Default: ` + "`" + `traffic` + "`" + `.",
             "name": "sort",
             "in": "query"
           },
           {
             "type": "integer",
             "format": "int64",
-            "description": "How many days count as lately, from 1 to 365. Default: 30.",
+            "description": "Number of days to look back, from 1 to 365. Default: 30.",
             "name": "days",
             "in": "query"
           },
@@ -10872,13 +10872,13 @@ func init() {
           {
             "type": "integer",
             "format": "int64",
-            "description": "Leave out this many flags from the start of the list. Default: 0.",
+            "description": "Skip this many flags. Default: 0.",
             "name": "offset",
             "in": "query"
           },
           {
             "type": "string",
-            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table as RFC 4180 has it, with a header line. Default: ` + "`" + `json` + "`" + `.",
+            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table (RFC 4180) with a header line. Default: ` + "`" + `json` + "`" + `.",
             "name": "format",
             "in": "query"
           }
@@ -10961,7 +10961,7 @@ func init() {
             }
           },
           "400": {
-            "description": "A parameter is not one of the accepted values; the message names both.",
+            "description": "A parameter has none of the accepted values. The message names both.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -10982,11 +10982,11 @@ func init() {
     },
     "/datar/status": {
       "get": {
-        "description": "Returns the statistics of this server's Datar: how many evaluations were recorded, and where they are\nnow. At any moment ` + "`" + `recorded` + "`" + ` = ` + "`" + `stored` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + `. ` + "`" + `complete` + "`" + ` is about\nall servers and the last 7 days. It is omitted if the database does not answer within a second,\nand on an edge server, which has no database.\n\nAll numbers are of this server, and begin with its start. Other servers on the same database\nhave their own. A 503 means that Datar is off.",
+        "description": "Returns the statistics of Datar on this server: how many evaluations were recorded, and where\nthey are now. At any moment, ` + "`" + `recorded` + "`" + ` = ` + "`" + `stored` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + `.\n` + "`" + `complete` + "`" + ` covers all servers and the last 7 days. It is omitted if the database does not\nrespond within a second, and on an edge server, which has no database.\n\nAll other numbers are of this server since its start.",
         "tags": [
           "datar"
         ],
-        "summary": "Show whether counting is sound",
+        "summary": "Get the statistics of Datar",
         "operationId": "getDatarStatus",
         "responses": {
           "200": {
@@ -11050,7 +11050,7 @@ func init() {
     },
     "/datar/summary": {
       "get": {
-        "description": "Lists the flags that were evaluated in a span of time: how often, and when last. The flag with\nthe most evaluations comes first, and flags without any are omitted.\n\nThe span goes from ` + "`" + `from` + "`" + `, inclusive, to ` + "`" + `to` + "`" + `, exclusive. Counts are kept by UTC hour, so both\nends are widened to whole UTC hours: from 10:20 to 11:10 counts everything from 10:00 to 12:00.\n\nOnly evaluations of enabled flags with segments and ` + "`" + `dataRecordsEnabled` + "`" + ` are counted. Those that\nthis server answered show up within a second; those of other servers on the same database show\nup when they write them, every FLAGR_RECORDER_DATAR_FLUSH_INTERVAL (60 s by default).",
+        "description": "Lists the flags that were evaluated in a span of time, with the number of evaluations and the\ntime of the last one. The flag with the most evaluations is first. Flags without evaluations are\nomitted.\n\nThe span is from ` + "`" + `from` + "`" + `, inclusive, to ` + "`" + `to` + "`" + `, exclusive. Counts are kept by UTC hour, so the span\nis widened to whole UTC hours: from 10:20 to 11:10 counts everything from 10:00 to 12:00.\n\nThe summary has evaluations of enabled flags with segments and ` + "`" + `dataRecordsEnabled` + "`" + `.\n` + "`" + `GET /datar/flags/{flagID}/outcomes` + "`" + ` also has the others. Evaluations of this server are\nincluded within a second. Those of other servers on the same database are included when these\nservers store them, every FLAGR_RECORDER_DATAR_FLUSH_INTERVAL (60 s by default).",
         "tags": [
           "datar"
         ],
@@ -11060,14 +11060,14 @@ func init() {
           {
             "type": "string",
             "format": "date-time",
-            "description": "Start of the span, inclusive, as RFC 3339: ` + "`" + `2026-01-24T00:00:00Z` + "`" + `. The ` + "`" + `+` + "`" + ` of a zone such as\n+01:00 is written ` + "`" + `%2B` + "`" + ` in a URL. Default: 7 days ago.",
+            "description": "Start of the span, inclusive, in RFC 3339: ` + "`" + `2026-01-24T00:00:00Z` + "`" + `. In a URL, the ` + "`" + `+` + "`" + ` of an\noffset such as +01:00 is ` + "`" + `%2B` + "`" + `. Default: 7 days ago.",
             "name": "from",
             "in": "query"
           },
           {
             "type": "string",
             "format": "date-time",
-            "description": "End of the span, exclusive, as RFC 3339. Default: now.",
+            "description": "End of the span, exclusive, in RFC 3339. Default: now.",
             "name": "to",
             "in": "query"
           },
@@ -11081,20 +11081,20 @@ func init() {
           {
             "type": "integer",
             "format": "int32",
-            "description": "Leave out this many flags from the start of the ranking, from 0. Default: 0.",
+            "description": "Skip this many flags. Default: 0.",
             "name": "offset",
             "in": "query"
           },
           {
             "type": "string",
-            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table as RFC 4180 has it, with a header line. Default: ` + "`" + `json` + "`" + `.",
+            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table (RFC 4180) with a header line. Default: ` + "`" + `json` + "`" + `.",
             "name": "format",
             "in": "query"
           }
         ],
         "responses": {
           "200": {
-            "description": "The flags with traffic, most first and equal ones by ID; an empty list when there was none.",
+            "description": "The flags with traffic, the most evaluations first, equal ones by ID.",
             "schema": {
               "$ref": "#/definitions/datarSummaryResponse"
             },
@@ -11163,44 +11163,44 @@ func init() {
     },
     "/datar/unknown": {
       "get": {
-        "description": "Lists the keys and IDs by which applications asked for flags that do not exist. Each server\nkeeps at most 1,000 texts an hour, of 63 bytes at most; the others are counted as ` + "`" + `(other)` + "`" + `.\nRows of ` + "`" + `POST /datar/evaluations` + "`" + ` that are refused as ` + "`" + `FLAG_NOT_FOUND` + "`" + ` are among them.",
+        "description": "Lists keys, IDs and tags that applications requested, but that do not exist. Each server keeps\nat most 1,000 of them per hour, each cut to 63 bytes. The others are counted as ` + "`" + `(other)` + "`" + `. Rows\nof ` + "`" + `POST /datar/evaluations` + "`" + ` that are rejected as ` + "`" + `FLAG_NOT_FOUND` + "`" + ` are included.",
         "tags": [
           "datar"
         ],
-        "summary": "List what was asked for and is not there",
+        "summary": "List unknown keys that applications request",
         "operationId": "getDatarUnknown",
         "parameters": [
           {
             "type": "string",
             "format": "date-time",
-            "description": "Start of the span, inclusive, as RFC 3339. It is widened to a whole UTC hour. Default: 7\ndays ago.",
+            "description": "Start of the span, inclusive, in RFC 3339. It is widened to a whole UTC hour. Default: 7\ndays ago.",
             "name": "from",
             "in": "query"
           },
           {
             "type": "string",
             "format": "date-time",
-            "description": "End of the span, exclusive, as RFC 3339. It is widened to a whole UTC hour. Default:\nnow.",
+            "description": "End of the span, exclusive, in RFC 3339. It is widened to a whole UTC hour. Default: now.",
             "name": "to",
             "in": "query"
           },
           {
             "type": "integer",
             "format": "int64",
-            "description": "At most this many texts, from 1 to 1000. Default: 100.",
+            "description": "At most this many entries, from 1 to 1000. Default: 100.",
             "name": "limit",
             "in": "query"
           },
           {
             "type": "integer",
             "format": "int64",
-            "description": "Leave out this many texts from the start of the list. Default: 0.",
+            "description": "Skip this many entries. Default: 0.",
             "name": "offset",
             "in": "query"
           },
           {
             "type": "string",
-            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table as RFC 4180 has it, with a header line. Default: ` + "`" + `json` + "`" + `.",
+            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table (RFC 4180) with a header line. Default: ` + "`" + `json` + "`" + `.",
             "name": "format",
             "in": "query"
           }
@@ -11269,7 +11269,7 @@ func init() {
     },
     "/evaluation": {
       "get": {
-        "description": "Does what ` + "`" + `POST /evaluation` + "`" + ` does, for clients that can only GET, and for caches. The body of\nthe POST goes into the parameter ` + "`" + `json` + "`" + `, URL-encoded:\n` + "`" + `/api/v1/evaluation?json=%7B%22flagKey%22%3A%22checkout-button%22%7D` + "`" + `.",
+        "description": "Like ` + "`" + `POST /evaluation` + "`" + `, for clients that can only send GET requests, and for caches. The\nparameter ` + "`" + `json` + "`" + ` has the body of the POST, URL-encoded:\n` + "`" + `/api/v1/evaluation?json=%7B%22flagKey%22%3A%22checkout-button%22%7D` + "`" + `.",
         "tags": [
           "evaluation"
         ],
@@ -11278,7 +11278,7 @@ func init() {
         "parameters": [
           {
             "type": "string",
-            "description": "An evalContext as JSON, URL-encoded. The whole query string may have\nFLAGR_EVAL_GET_MAX_URL_BYTES bytes (8192 by default).",
+            "description": "An evalContext as JSON, URL-encoded. The whole query string may have up to\nFLAGR_EVAL_GET_MAX_URL_BYTES bytes (8192 by default).",
             "name": "json",
             "in": "query",
             "required": true
@@ -11348,7 +11348,7 @@ func init() {
         }
       },
       "post": {
-        "description": "Says which variant of a flag an entity gets. The entity is whoever the flag is about: a user, a\ndevice, a company.\n\nThe segments of the flag are tried by rank. The first one whose constraints all match decides:\nits rollout and its distributions pick the variant, or none, from a hash of the flag's ID and\nthe entity's ID. So an entity with the same context gets the same variant on every server and\nevery day, as long as the flag stays as it is.\n\nThe status is 200 also when the entity gets no variant: the flag is unknown, disabled or has no\nsegments (` + "`" + `evalDebugLog.msg` + "`" + ` says which), no segment matched, or the rollout left the entity\nout. Then ` + "`" + `segmentID` + "`" + `, ` + "`" + `variantID` + "`" + ` and ` + "`" + `variantKey` + "`" + ` are omitted, and the client should do what\nit does without the flag.\n\nThe result is recorded if the flag has ` + "`" + `dataRecordsEnabled` + "`" + `, is enabled and has segments, and\nthe server's recorders are on (FLAGR_RECORDER_ENABLED). With FLAGR_INJECTED_CONTEXT_ENABLED the\nserver adds the time and chosen HTTP headers to the context, as ` + "`" + `@ts` + "`" + `, ` + "`" + `@ts_hour` + "`" + `,\n` + "`" + `@ts_weekday` + "`" + `, ` + "`" + `@ts_month` + "`" + ` and ` + "`" + `@http_...` + "`" + `, for constraints to use.",
+        "description": "Returns the variant of a flag for an entity. An entity is what the flag is evaluated for: a\nuser, a device or a company.\n\nSegments are tried by rank. The first segment whose constraints all match decides: its rollout\nand distributions select a variant, or none, by a hash of the flag's ID and the entity's ID. So\nan entity with the same context gets the same variant on every server until the flag changes.\n\nThe status is 200 even if the entity gets no variant: the flag is unknown, disabled or has no\nsegments (` + "`" + `evalDebugLog.msg` + "`" + ` has the reason), no segment matched, or the rollout left the entity\nout. The response then omits ` + "`" + `segmentID` + "`" + `, ` + "`" + `variantID` + "`" + ` and ` + "`" + `variantKey` + "`" + `, and the client should\nbehave as it does without the flag.\n\nThe result is sent to recorders if the flag has ` + "`" + `dataRecordsEnabled` + "`" + `, is enabled and has\nsegments, and recorders are on (FLAGR_RECORDER_ENABLED). Datar also counts evaluations of\ndisabled flags and of flags without segments. With FLAGR_INJECTED_CONTEXT_ENABLED, the server\nadds the time and selected HTTP headers to the context, for use in constraints: ` + "`" + `@ts` + "`" + `,\n` + "`" + `@ts_hour` + "`" + `, ` + "`" + `@ts_weekday` + "`" + `, ` + "`" + `@ts_month` + "`" + ` and ` + "`" + `@http_...` + "`" + `.",
         "tags": [
           "evaluation"
         ],
@@ -11356,7 +11356,7 @@ func init() {
         "operationId": "postEvaluation",
         "parameters": [
           {
-            "description": "Who asks, and for which flag.",
+            "description": "The flag and the entity.",
             "name": "body",
             "in": "body",
             "required": true,
@@ -11410,7 +11410,7 @@ func init() {
             }
           },
           "422": {
-            "description": "There is no body, or a field is outside its limits. An unknown flag is not an error.",
+            "description": "There is no body, or a field is out of range. An unknown flag is not an error.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -11431,7 +11431,7 @@ func init() {
     },
     "/evaluation/batch": {
       "get": {
-        "description": "Does what ` + "`" + `POST /evaluation/batch` + "`" + ` does, with the body of the POST in the parameter ` + "`" + `json` + "`" + `,\nURL-encoded. HTTP headers are not injected into the contexts here.",
+        "description": "Like ` + "`" + `POST /evaluation/batch` + "`" + `, with the body of the POST in the parameter ` + "`" + `json` + "`" + `, URL-encoded.\nHTTP headers are not added to the contexts.",
         "tags": [
           "evaluation"
         ],
@@ -11440,7 +11440,7 @@ func init() {
         "parameters": [
           {
             "type": "string",
-            "description": "An evaluationBatchRequest as JSON, URL-encoded. The whole query string may have\nFLAGR_EVAL_GET_MAX_URL_BYTES bytes (8192 by default).",
+            "description": "An evaluationBatchRequest as JSON, URL-encoded. The whole query string may have up to\nFLAGR_EVAL_GET_MAX_URL_BYTES bytes (8192 by default).",
             "name": "json",
             "in": "query",
             "required": true
@@ -11543,7 +11543,7 @@ func init() {
         }
       },
       "post": {
-        "description": "Evaluates flags for each of the entities, as ` + "`" + `POST /evaluation` + "`" + ` does for one. For each entity\ncome first the flags found by tag, then those in ` + "`" + `flagIDs` + "`" + `, then those in ` + "`" + `flagKeys` + "`" + `. Repeated\nIDs and repeated keys count once; a flag that is named in two of the three ways is evaluated\ntwice.\n\nA batch that names no flag, or only tags that no flag has, gets an empty list. An unknown ID or\nkey gets a result without a variant.",
+        "description": "Evaluates flags for each entity, like ` + "`" + `POST /evaluation` + "`" + `. For each entity, the results of flags\nfound by tag are first, then those of ` + "`" + `flagIDs` + "`" + `, then those of ` + "`" + `flagKeys` + "`" + `. Repeated IDs and\nrepeated keys count once. A flag that is selected in two of these ways is evaluated twice.\n\nA batch without flags, or with only tags that no flag has, returns an empty list. An unknown ID\nor key returns a result without a variant.",
         "tags": [
           "evaluation"
         ],
@@ -11638,7 +11638,7 @@ func init() {
             }
           },
           "422": {
-            "description": "` + "`" + `entities` + "`" + ` or another given list is empty, or a field is outside its limits.",
+            "description": "` + "`" + `entities` + "`" + ` or another given list is empty, or a field is out of range.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -11659,7 +11659,7 @@ func init() {
     },
     "/export/eval_cache/json": {
       "get": {
-        "description": "Exports the flags in the server's memory as one JSON document, with all their parts. An\neval-only server (FLAGR_DB_DBDRIVER=json_file or json_http) takes its flags from such a\ndocument.\n\nThe filters are not combined: ` + "`" + `ids` + "`" + ` alone decides when it is given, else ` + "`" + `keys` + "`" + `, else ` + "`" + `enabled` + "`" + `\nand ` + "`" + `tags` + "`" + ` together. Without any of them all flags are exported.\n\nThe answer has an ETag. A request with that tag in If-None-Match is answered 304 while the flags\nare the same, so that polling costs little.",
+        "description": "Exports the flags in the server's memory as one JSON document, with all their parts. An\neval-only server (FLAGR_DB_DBDRIVER=json_file or json_http) reads its flags from such a\ndocument.\n\nFilters are not combined: with ` + "`" + `ids` + "`" + `, all others are ignored; with ` + "`" + `keys` + "`" + `, ` + "`" + `enabled` + "`" + ` and ` + "`" + `tags` + "`" + `\nare ignored; ` + "`" + `enabled` + "`" + ` and ` + "`" + `tags` + "`" + ` are used together. Without filters, all flags are exported.\n\nThe response has an ETag. A request with this ETag in If-None-Match returns 304 while the flags\nare the same, so polling is cheap.",
         "produces": [
           "application/json"
         ],
@@ -11688,13 +11688,13 @@ func init() {
               "type": "string"
             },
             "collectionFormat": "csv",
-            "description": "Only flags with these keys, separated by commas. Without effect when ` + "`" + `ids` + "`" + ` is given.",
+            "description": "Only flags with these keys, separated by commas. Ignored if ` + "`" + `ids` + "`" + ` is given.",
             "name": "keys",
             "in": "query"
           },
           {
             "type": "boolean",
-            "description": "Only flags that are enabled (true), or only those that are disabled (false). Without effect when\n` + "`" + `ids` + "`" + ` or ` + "`" + `keys` + "`" + ` is given.",
+            "description": "Only flags that are enabled (true), or only those that are disabled (false). Ignored if\n` + "`" + `ids` + "`" + ` or ` + "`" + `keys` + "`" + ` is given.",
             "name": "enabled",
             "in": "query"
           },
@@ -11705,7 +11705,7 @@ func init() {
               "type": "string"
             },
             "collectionFormat": "csv",
-            "description": "Only flags with these tag values, separated by commas. Without effect when ` + "`" + `ids` + "`" + ` or ` + "`" + `keys` + "`" + ` is\ngiven.",
+            "description": "Only flags with these tag values, separated by commas. Ignored if ` + "`" + `ids` + "`" + ` or ` + "`" + `keys` + "`" + ` is given.",
             "name": "tags",
             "in": "query"
           },
@@ -11716,7 +11716,7 @@ func init() {
             ],
             "type": "string",
             "default": "ANY",
-            "description": "` + "`" + `ANY` + "`" + `: a flag with one of the ` + "`" + `tags` + "`" + ` is exported. ` + "`" + `ALL` + "`" + `: it must have all of them.",
+            "description": "` + "`" + `ANY` + "`" + `: flags with one of the ` + "`" + `tags` + "`" + `. ` + "`" + `ALL` + "`" + `: flags with all of them.",
             "name": "tagsOperator",
             "in": "query"
           }
@@ -11753,16 +11753,16 @@ func init() {
             }
           },
           "304": {
-            "description": "The flags are those of the tag in If-None-Match. There is no body."
+            "description": "The flags have not changed since the ETag in If-None-Match. There is no body."
           },
           "422": {
-            "description": "An ID is not a whole number from 1, or ` + "`" + `tagsOperator` + "`" + ` is something else.",
+            "description": "An ID is not an integer from 1, or ` + "`" + `tagsOperator` + "`" + ` is not ` + "`" + `ANY` + "`" + ` or ` + "`" + `ALL` + "`" + `.",
             "schema": {
               "$ref": "#/definitions/error"
             }
           },
           "default": {
-            "description": "422: an ID is not a whole number from 1, or ` + "`" + `tagsOperator` + "`" + ` is something else.",
+            "description": "422: an ID is not an integer from 1, or ` + "`" + `tagsOperator` + "`" + ` is not ` + "`" + `ANY` + "`" + ` or ` + "`" + `ALL` + "`" + `.",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -11777,7 +11777,7 @@ func init() {
     },
     "/export/sqlite": {
       "get": {
-        "description": "Downloads a SQLite file with flags, segments, variants, constraints, distributions, tags, entity\ntypes and snapshots, whichever database the server uses. All rows are of one moment, and those of\ndeleted flags are among them. A server can use the file as its database.",
+        "description": "Downloads a SQLite file with flags, segments, variants, constraints, distributions, tags, entity\ntypes and snapshots, whichever database the server uses. The file is a consistent copy, and\nincludes deleted flags. A server can use it as its database.",
         "produces": [
           "application/octet-stream"
         ],
@@ -11789,7 +11789,7 @@ func init() {
         "parameters": [
           {
             "type": "boolean",
-            "description": "Leave out the snapshots, which are the history of the flags. Default: false.",
+            "description": "Omit the snapshots, which are the history of the flags. Default: false.",
             "name": "exclude_snapshots",
             "in": "query"
           }
@@ -11812,7 +11812,7 @@ func init() {
     },
     "/exposures": {
       "post": {
-        "description": "Records that entities have seen a flag or one of its variants. Each row is checked on its own:\nrows with an error are reported and the others are recorded. A disabled flag may be exposed.\n\nRows go to the streaming recorders with ` + "`" + `recordSource` + "`" + ` ` + "`" + `exposure` + "`" + `. A row is recorded if\nFLAGR_RECORDER_ENABLED is true and its flag has ` + "`" + `dataRecordsEnabled` + "`" + `; otherwise it is accepted\nand not counted in ` + "`" + `loggedCount` + "`" + `. Datar does not count exposures.",
+        "description": "Records that entities have seen a flag or one of its variants. Each row is checked separately:\nrows with an error are returned in the response, and the others are recorded. The flag may be\ndisabled.\n\nRows go to the streaming recorders with the ` + "`" + `recordSource` + "`" + ` ` + "`" + `exposure` + "`" + `. A row is recorded if\nFLAGR_RECORDER_ENABLED is true and its flag has ` + "`" + `dataRecordsEnabled` + "`" + `. Otherwise it is accepted,\nbut not included in ` + "`" + `loggedCount` + "`" + `. Datar does not count exposures.",
         "tags": [
           "exposure"
         ],
@@ -11831,7 +11831,7 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "How many rows were recorded, and what was wrong with others.",
+            "description": "The number of recorded rows, and the errors of other rows.",
             "schema": {
               "$ref": "#/definitions/exposuresResponse"
             },
@@ -11881,7 +11881,7 @@ func init() {
     },
     "/flags": {
       "get": {
-        "description": "Lists the flags that meet all of the given filters, in the order of their IDs. Tags are always\nincluded; segments and variants only with ` + "`" + `preload` + "`" + `, and otherwise those lists are empty.",
+        "description": "Lists the flags that match all given filters, in the order of their IDs. Tags are always\nincluded. Segments and variants are included only with ` + "`" + `preload` + "`" + `; otherwise their lists are\nempty.",
         "tags": [
           "flag"
         ],
@@ -11909,13 +11909,13 @@ func init() {
           },
           {
             "type": "string",
-            "description": "Only flags that carry at least one of these tag values, separated by commas, such as ` + "`" + `web,ios` + "`" + `.",
+            "description": "Only flags with at least one of these tag values, separated by commas, such as ` + "`" + `web,ios` + "`" + `.",
             "name": "tags",
             "in": "query"
           },
           {
             "type": "string",
-            "description": "Only flags whose description contains this text, in upper or lower case.",
+            "description": "Only flags whose description contains this string, ignoring case.",
             "name": "description_like",
             "in": "query"
           },
@@ -11947,7 +11947,7 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "The flags; an empty list when none meets the filters.",
+            "description": "The flags. The list is empty if no flag matches the filters.",
             "schema": {
               "type": "array",
               "items": {
@@ -11980,13 +11980,13 @@ func init() {
             }
           },
           "422": {
-            "description": "A parameter is not of its type.",
+            "description": "A parameter has the wrong type.",
             "schema": {
               "$ref": "#/definitions/error"
             }
           },
           "default": {
-            "description": "422: a parameter is not of its type.",
+            "description": "422: a parameter has the wrong type.",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -11999,7 +11999,7 @@ func init() {
         }
       },
       "post": {
-        "description": "Creates a flag, disabled and without parts. With the template ` + "`" + `simple_boolean_flag` + "`" + ` it also gets\nthe variant ` + "`" + `on` + "`" + ` and one segment that gives ` + "`" + `on` + "`" + ` to everybody, so that only enabling it is left\nto do.\n\nWithout a ` + "`" + `key` + "`" + ` the flag gets a random one: ` + "`" + `k` + "`" + ` and 16 letters and digits.",
+        "description": "Creates a disabled flag without parts. The template ` + "`" + `simple_boolean_flag` + "`" + ` adds the variant ` + "`" + `on` + "`" + `\nand one segment that assigns ` + "`" + `on` + "`" + ` to every entity, so you only have to enable the flag.\n\nWithout a ` + "`" + `key` + "`" + `, the flag gets a random one: ` + "`" + `k` + "`" + ` and 16 letters and digits.",
         "tags": [
           "flag"
         ],
@@ -12066,7 +12066,7 @@ func init() {
     },
     "/flags/entity_types": {
       "get": {
-        "description": "Lists all entity types that a flag was ever given, for suggestions in a user interface.",
+        "description": "Lists all entity types that flags have or had, as suggestions for a user interface.",
         "tags": [
           "flag"
         ],
@@ -12100,7 +12100,7 @@ func init() {
     },
     "/flags/snapshots/max_id": {
       "get": {
-        "description": "Gets the ID of the newest snapshot of all flags. While it stays the same, no flag has changed: a\ncheap question for clients that keep a copy of the flags.",
+        "description": "Gets the ID of the newest snapshot of all flags. As long as it stays the same, no flag has\nchanged. Clients that keep a copy of the flags can poll it at low cost.",
         "tags": [
           "flag"
         ],
@@ -12245,7 +12245,7 @@ func init() {
         }
       },
       "put": {
-        "description": "Changes the fields that are present in the body and leaves the others as they are. Switching a\nflag on and off has its own operation, ` + "`" + `PUT /flags/{flagID}/enabled` + "`" + `: ` + "`" + `enabled` + "`" + ` is ignored here.",
+        "description": "Changes the fields that are in the body. The others stay as they are. ` + "`" + `enabled` + "`" + ` is ignored here:\nuse ` + "`" + `PUT /flags/{flagID}/enabled` + "`" + `.",
         "tags": [
           "flag"
         ],
@@ -12321,7 +12321,7 @@ func init() {
         }
       },
       "delete": {
-        "description": "Deletes a flag. Evaluation then answers as if it had never existed. The flag is kept in the\ndatabase: ` + "`" + `PUT /flags/{flagID}/restore` + "`" + ` brings it back, ` + "`" + `GET /flags?deleted=true` + "`" + ` lists it, and\nits key stays taken.",
+        "description": "Deletes a flag. Evaluations of it then return the same as for a flag that never existed. The\nflag stays in the database: ` + "`" + `PUT /flags/{flagID}/restore` + "`" + ` restores it, ` + "`" + `GET /flags?deleted=true` + "`" + `\nlists it, and its key cannot be used for another flag.",
         "tags": [
           "flag"
         ],
@@ -12340,7 +12340,7 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "Deleted. The answer has no body."
+            "description": "Deleted. The response has no body."
           },
           "404": {
             "description": "No flag has this ID, or it is deleted already.",
@@ -12364,7 +12364,7 @@ func init() {
     },
     "/flags/{flagID}/definition": {
       "get": {
-        "description": "The flag with its variants, segments, constraints and distributions as one value, and the snapshot\nthat it is. Change it and send it back with ` + "`" + `PUT /flags/{flagID}/definition` + "`" + `.",
+        "description": "Gets the flag with its variants, segments, constraints and distributions as one value, and the\nID of its snapshot. Change the value and send it back with ` + "`" + `PUT /flags/{flagID}/definition` + "`" + `.",
         "tags": [
           "flag"
         ],
@@ -12408,7 +12408,7 @@ func init() {
         }
       },
       "put": {
-        "description": "Changes a flag and all its parts in one transaction, with one snapshot. ` + "`" + `snapshotID` + "`" + ` is the snapshot\nthat the definition was made from: if the flag has changed since, nothing is saved, and the answer is\n409 with both versions.\n\nA field that is omitted keeps what the flag has. A list that is there replaces the flag's list: a\npart with an ` + "`" + `id` + "`" + ` is kept and changed, a part without one is new, and parts of the flag that the list\ndoes not name are removed. An empty list removes all of them. Segments are evaluated in the order of\ntheir list. Constraints come back in the order of their IDs. A distribution names its variant by\n` + "`" + `variantID` + "`" + `, or by the ` + "`" + `variantKey` + "`" + ` that the variant has in this definition, as it must for a new one.\n\nEither all of it is saved or nothing. A definition that changes nothing writes no snapshot.",
+        "description": "Changes a flag and all its parts in one transaction, with one snapshot. ` + "`" + `snapshotID` + "`" + ` is the\nsnapshot that the definition is based on. If the flag has changed since, nothing is saved, and\nthe response is 409 with both versions.\n\nAn omitted field keeps its value. A given list replaces the list of the flag: a part with an\n` + "`" + `id` + "`" + ` is changed, a part without an ` + "`" + `id` + "`" + ` is created, and parts that the list omits are deleted.\nAn empty list deletes all of them. Segments are evaluated in the order of their list.\nConstraints are returned in the order of their IDs. A distribution names its variant by\n` + "`" + `variantID` + "`" + `, or by the ` + "`" + `variantKey` + "`" + ` in this definition, which is required for a new variant.\n\nEither everything is saved or nothing. A definition without changes creates no snapshot.",
         "tags": [
           "flag"
         ],
@@ -12475,7 +12475,7 @@ func init() {
     },
     "/flags/{flagID}/duplicate": {
       "post": {
-        "description": "Creates a new flag as a copy of this one: enabled or not, notes, ` + "`" + `dataRecordsEnabled` + "`" + `, entity\ntype, variants, segments in their order, constraints, distributions and tags. Everything but the\ntags gets new IDs. The history stays with the original.\n\nThe same user may get another variant of the copy, because the flag's ID takes part in the\nchoice.",
+        "description": "Creates a flag as a copy of this one. The copy has the same value of ` + "`" + `enabled` + "`" + `, notes,\n` + "`" + `dataRecordsEnabled` + "`" + `, entity type, variants, segments in their order, constraints, distributions\nand tags. Everything except the tags gets new IDs. The history is not copied.\n\nAn entity may get another variant of the copy, because the assignment depends on the ID of the\nflag.",
         "tags": [
           "flag"
         ],
@@ -12607,7 +12607,7 @@ func init() {
     },
     "/flags/{flagID}/enabled": {
       "put": {
-        "description": "Switches a flag on or off. While it is off, every evaluation of it answers without a variant and\nnothing is recorded.",
+        "description": "Enables or disables a flag. While it is disabled, its evaluations assign no variant and are not\nsent to recorders. Datar counts them with the outcome ` + "`" + `disabled` + "`" + `.",
         "tags": [
           "flag"
         ],
@@ -12685,7 +12685,7 @@ func init() {
     },
     "/flags/{flagID}/restore": {
       "put": {
-        "description": "Brings a deleted flag back as it was, parts and ` + "`" + `enabled` + "`" + ` included. Nothing else is needed for\nit to be evaluated again.",
+        "description": "Restores a deleted flag with all its parts and its value of ` + "`" + `enabled` + "`" + `. Evaluations then use it\nagain.",
         "tags": [
           "flag"
         ],
@@ -12835,7 +12835,7 @@ func init() {
         }
       },
       "post": {
-        "description": "Adds a segment to a flag, at rank 999: behind those that were put in order with\n` + "`" + `PUT /flags/{flagID}/segments/reorder` + "`" + `. It has no constraints, so it matches everybody, and no\ndistributions, so it gives nobody a variant yet.",
+        "description": "Adds a segment to a flag, at rank 999: after the segments that were ordered with\n` + "`" + `PUT /flags/{flagID}/segments/reorder` + "`" + `. The segment has no constraints, so it matches every\nentity. It has no distributions, so it assigns no variant yet.",
         "tags": [
           "segment"
         ],
@@ -12906,11 +12906,11 @@ func init() {
     },
     "/flags/{flagID}/segments/reorder": {
       "put": {
-        "description": "Sets the ranks of the segments to their places in the list: 0, 1, 2 and so on. Segments that are\nnot in the list keep their rank.",
+        "description": "Sets the rank of each segment to its place in the list: 0, 1, 2 and so on. Segments that are not\nin the list keep their rank.",
         "tags": [
           "segment"
         ],
-        "summary": "Put segments in order",
+        "summary": "Reorder segments",
         "operationId": "putSegmentsReorder",
         "parameters": [
           {
@@ -12934,10 +12934,10 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "Done. The answer has no body."
+            "description": "Done. The response has no body."
           },
           "404": {
-            "description": "No such flag, or it does not have one of the segments; then nothing is changed.",
+            "description": "The flag does not exist, or a segment does not belong to it. Nothing is changed.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -12949,7 +12949,7 @@ func init() {
             }
           },
           "default": {
-            "description": "404: no such flag, or it does not have one of the segments; then nothing is changed. 422: the\nlist is missing or empty.",
+            "description": "404: the flag does not exist, or a segment does not belong to it; nothing is changed. 422:\nthe list is missing or empty.",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -12964,7 +12964,7 @@ func init() {
     },
     "/flags/{flagID}/segments/{segmentID}": {
       "put": {
-        "description": "Changes the description and the rollout of a segment. Constraints, distributions and the rank\nhave operations of their own.",
+        "description": "Changes the description and the rollout of a segment. Constraints, distributions and the rank\nhave their own operations.",
         "tags": [
           "segment"
         ],
@@ -12984,13 +12984,13 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "ID of the segment. It must be one of this flag.",
+            "description": "ID of the segment, which must belong to this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
           },
           {
-            "description": "The segment as it is to be.",
+            "description": "The new values of the segment.",
             "name": "body",
             "in": "body",
             "required": true,
@@ -13042,7 +13042,7 @@ func init() {
         }
       },
       "delete": {
-        "description": "Deletes a segment. Who was in it is from then on looked for in the segments behind it.",
+        "description": "Deletes a segment. Evaluations of its entities then try the segments after it.",
         "tags": [
           "segment"
         ],
@@ -13062,7 +13062,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "ID of the segment. It must be one of this flag.",
+            "description": "ID of the segment, which must belong to this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -13070,7 +13070,7 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "Deleted. The answer has no body."
+            "description": "Deleted. The response has no body."
           },
           "404": {
             "description": "No such flag, or it has no such segment.",
@@ -13114,7 +13114,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "ID of the segment. It must be one of this flag.",
+            "description": "ID of the segment, which must belong to this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -13155,7 +13155,7 @@ func init() {
         }
       },
       "post": {
-        "description": "Adds a condition to a segment. It compares one property of the evaluation's ` + "`" + `entityContext` + "`" + ` with\na value, which is written in the language of constraints:\n\n- ` + "`" + `EQ` + "`" + `, ` + "`" + `NEQ` + "`" + `: equal or not, with a string ` + "`" + `\"FR\"` + "`" + `, a number ` + "`" + `18` + "`" + `, or ` + "`" + `true` + "`" + ` and ` + "`" + `false` + "`" + `.\n- ` + "`" + `LT` + "`" + `, ` + "`" + `LTE` + "`" + `, ` + "`" + `GT` + "`" + `, ` + "`" + `GTE` + "`" + `: less, less or equal, greater, greater or equal, with a number.\n- ` + "`" + `EREG` + "`" + `, ` + "`" + `NEREG` + "`" + `: the property matches a regular expression in Go's syntax, or does not:\n  ` + "`" + `\"@example\\.com$\"` + "`" + `.\n- ` + "`" + `IN` + "`" + `, ` + "`" + `NOTIN` + "`" + `: the property is one of a list, or is not: ` + "`" + `[\"FR\", \"DE\"]` + "`" + ` or ` + "`" + `[1, 2, 3]` + "`" + `.\n- ` + "`" + `CONTAINS` + "`" + `, ` + "`" + `NOTCONTAINS` + "`" + `: the property is a list and has this item, or does not have it:\n  ` + "`" + `\"vip\"` + "`" + `.\n\nStrings are always in double quotes. If the property is missing from the context, or its type\ndoes not go with the value, the constraint does not hold, whatever the operator.",
+        "description": "Adds a constraint to a segment. It compares one property of the evaluation's ` + "`" + `entityContext` + "`" + `\nwith a value in the syntax of constraints:\n\n- ` + "`" + `EQ` + "`" + `, ` + "`" + `NEQ` + "`" + `: equal or not equal to a string ` + "`" + `\"FR\"` + "`" + `, a number ` + "`" + `18` + "`" + `, or ` + "`" + `true` + "`" + ` or ` + "`" + `false` + "`" + `.\n- ` + "`" + `LT` + "`" + `, ` + "`" + `LTE` + "`" + `, ` + "`" + `GT` + "`" + `, ` + "`" + `GTE` + "`" + `: less, less or equal, greater, greater or equal, with a number.\n- ` + "`" + `EREG` + "`" + `, ` + "`" + `NEREG` + "`" + `: the property matches, or does not match, a regular expression in Go's syntax:\n  ` + "`" + `\"@example\\.com$\"` + "`" + `.\n- ` + "`" + `IN` + "`" + `, ` + "`" + `NOTIN` + "`" + `: the property is, or is not, in a list: ` + "`" + `[\"FR\", \"DE\"]` + "`" + ` or ` + "`" + `[1, 2, 3]` + "`" + `.\n- ` + "`" + `CONTAINS` + "`" + `, ` + "`" + `NOTCONTAINS` + "`" + `: the property is a list that has, or does not have, an item:\n  ` + "`" + `\"vip\"` + "`" + `.\n\nStrings are always in double quotes. If the property is missing from the context, or its type\ndoes not fit the operator, the constraint does not match, for any operator.",
         "tags": [
           "constraint"
         ],
@@ -13175,7 +13175,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "ID of the segment. It must be one of this flag.",
+            "description": "ID of the segment, which must belong to this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -13206,7 +13206,7 @@ func init() {
             }
           },
           "400": {
-            "description": "The operator is unknown, or property and value cannot be parsed; most often the double quotes of a\nstring are missing.",
+            "description": "The operator is unknown, or property and value cannot be parsed. Often the double quotes of\na string are missing.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -13224,7 +13224,7 @@ func init() {
             }
           },
           "default": {
-            "description": "400: the operator is unknown, or property and value cannot be parsed; most often the double\nquotes of a string are missing. 404: no such flag, or it has no such segment. 422: a field is\nmissing or empty.",
+            "description": "400: the operator is unknown, or property and value cannot be parsed; often the double\nquotes of a string are missing. 404: no such flag, or it has no such segment. 422: a field\nis missing or empty.",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -13239,7 +13239,7 @@ func init() {
     },
     "/flags/{flagID}/segments/{segmentID}/constraints/{constraintID}": {
       "put": {
-        "description": "Replaces property, operator and value of a constraint. The rules are those of adding one.",
+        "description": "Replaces property, operator and value of a constraint. The rules are the same as for adding one.",
         "tags": [
           "constraint"
         ],
@@ -13259,7 +13259,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "ID of the segment. It must be one of this flag.",
+            "description": "ID of the segment, which must belong to this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -13268,13 +13268,13 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "ID of the constraint. It must be one of this segment.",
+            "description": "ID of the constraint, which must belong to this segment.",
             "name": "constraintID",
             "in": "path",
             "required": true
           },
           {
-            "description": "The constraint as it is to be.",
+            "description": "The new values of the constraint.",
             "name": "body",
             "in": "body",
             "required": true,
@@ -13330,7 +13330,7 @@ func init() {
         }
       },
       "delete": {
-        "description": "Deletes a constraint. A segment that loses its last one matches everybody.",
+        "description": "Deletes a constraint. A segment without constraints matches every entity.",
         "tags": [
           "constraint"
         ],
@@ -13350,7 +13350,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "ID of the segment. It must be one of this flag.",
+            "description": "ID of the segment, which must belong to this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -13359,7 +13359,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "ID of the constraint. It must be one of this segment.",
+            "description": "ID of the constraint, which must belong to this segment.",
             "name": "constraintID",
             "in": "path",
             "required": true
@@ -13367,7 +13367,7 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "Deleted. The answer has no body."
+            "description": "Deleted. The response has no body."
           },
           "404": {
             "description": "No such flag, segment or constraint.",
@@ -13391,7 +13391,7 @@ func init() {
     },
     "/flags/{flagID}/segments/{segmentID}/distributions": {
       "get": {
-        "description": "Lists how one segment is shared between variants, in the order of the variant IDs.",
+        "description": "Lists the shares of the variants in a segment, in the order of the variant IDs.",
         "tags": [
           "distribution"
         ],
@@ -13411,7 +13411,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "ID of the segment. It must be one of this flag.",
+            "description": "ID of the segment, which must belong to this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -13419,7 +13419,7 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "The distributions; an empty list as long as none are set.",
+            "description": "The distributions. The list is empty until they are set.",
             "schema": {
               "type": "array",
               "items": {
@@ -13452,7 +13452,7 @@ func init() {
         }
       },
       "put": {
-        "description": "Replaces all distributions of a segment by those in the body. The percentages must sum to 100.\nTo take a variant out, leave it out or give it 0 percent.\n\nShares decide who gets what, so changing them moves some entities to another variant. Those\nwhose variant still covers them keep it.",
+        "description": "Replaces all distributions of a segment by those in the body. The percentages must sum to 100.\nTo remove a variant, omit it or give it 0 percent.\n\nChanged shares move some entities to another variant. The other entities keep their variant.",
         "tags": [
           "distribution"
         ],
@@ -13472,7 +13472,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "ID of the segment. It must be one of this flag.",
+            "description": "ID of the segment, which must belong to this flag.",
             "name": "segmentID",
             "in": "path",
             "required": true
@@ -13514,7 +13514,7 @@ func init() {
             }
           },
           "400": {
-            "description": "The percentages do not sum to 100, a variant is not one of this flag, or a ` + "`" + `variantKey` + "`" + ` is not\nthat of its ` + "`" + `variantID` + "`" + `.",
+            "description": "The percentages do not sum to 100, a variant does not belong to this flag, or a ` + "`" + `variantKey` + "`" + `\ndoes not match its ` + "`" + `variantID` + "`" + `.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -13532,7 +13532,7 @@ func init() {
             }
           },
           "default": {
-            "description": "400: the percentages do not sum to 100, a variant is not one of this flag, or a ` + "`" + `variantKey` + "`" + ` is\nnot that of its ` + "`" + `variantID` + "`" + `. 404: no such flag, or it has no such segment. 422: a field is\nmissing, or a percentage is not from 0 to 100.",
+            "description": "400: the percentages do not sum to 100, a variant does not belong to this flag, or a\n` + "`" + `variantKey` + "`" + ` does not match its ` + "`" + `variantID` + "`" + `. 404: no such flag, or it has no such segment.\n422: a field is missing, or a percentage is not from 0 to 100.",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -13547,7 +13547,7 @@ func init() {
     },
     "/flags/{flagID}/snapshots": {
       "get": {
-        "description": "Lists what the flag looked like after each change to it or one of its parts, newest first, with\nwho changed it and when.",
+        "description": "Lists the states of the flag after each change to it or its parts, newest first, with the user\nand time of the change.",
         "tags": [
           "flag"
         ],
@@ -13566,7 +13566,7 @@ func init() {
           {
             "type": "integer",
             "format": "int64",
-            "description": "At most this many. The list ends before the states take more than 8 MiB, with or without a limit, but has one in any case: continue with offset.",
+            "description": "At most this many. The list also ends before the states exceed 8 MiB, but it has at least\none. To continue, use ` + "`" + `offset` + "`" + `.",
             "name": "limit",
             "in": "query"
           },
@@ -13583,14 +13583,14 @@ func init() {
               "DESC"
             ],
             "type": "string",
-            "description": "` + "`" + `ASC` + "`" + ` lists the oldest first, ` + "`" + `DESC` + "`" + ` the newest. Default: the newest.",
+            "description": "` + "`" + `ASC` + "`" + ` (oldest first) or ` + "`" + `DESC` + "`" + ` (newest first). Default: ` + "`" + `DESC` + "`" + `.",
             "name": "sort",
             "in": "query"
           }
         ],
         "responses": {
           "200": {
-            "description": "The snapshots; an empty list when there is no such flag.",
+            "description": "The snapshots. The list is empty if the flag does not exist.",
             "schema": {
               "type": "array",
               "items": {
@@ -13678,13 +13678,13 @@ func init() {
             }
           },
           "422": {
-            "description": "` + "`" + `sort` + "`" + ` is something else, or another parameter is not of its type.",
+            "description": "` + "`" + `sort` + "`" + ` is not ` + "`" + `ASC` + "`" + ` or ` + "`" + `DESC` + "`" + `, or another parameter has the wrong type.",
             "schema": {
               "$ref": "#/definitions/error"
             }
           },
           "default": {
-            "description": "422: ` + "`" + `sort` + "`" + ` is something else, or another parameter is not of its type.",
+            "description": "422: ` + "`" + `sort` + "`" + ` is not ` + "`" + `ASC` + "`" + ` or ` + "`" + `DESC` + "`" + `, or another parameter has the wrong type.",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -13699,7 +13699,7 @@ func init() {
     },
     "/flags/{flagID}/tags": {
       "get": {
-        "description": "Lists the tags that one flag carries.",
+        "description": "Lists the tags of a flag.",
         "tags": [
           "tag"
         ],
@@ -13743,7 +13743,7 @@ func init() {
         }
       },
       "post": {
-        "description": "Puts a tag on a flag. If the value is known from this or another flag, that tag is used and\nkeeps its ID, so tagging twice does no harm.",
+        "description": "Adds a tag to a flag. If another flag has a tag with this value, the flag gets the same tag.\nAdding a tag again has no effect.",
         "tags": [
           "tag"
         ],
@@ -13783,7 +13783,7 @@ func init() {
             }
           },
           "400": {
-            "description": "The value has other characters than letters and digits of ASCII, spaces, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and\n` + "`" + `:` + "`" + `, or more than 63 of them.",
+            "description": "The value has a character other than ASCII letters and digits, spaces, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + `\nand ` + "`" + `:` + "`" + `, or more than 63 characters.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -13801,7 +13801,7 @@ func init() {
             }
           },
           "default": {
-            "description": "400: the value has other characters than letters and digits of ASCII, spaces, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + `\nand ` + "`" + `:` + "`" + `, or more than 63 of them. 404: no such flag. 422: the value is missing or empty.",
+            "description": "400: the value has a character other than ASCII letters and digits, spaces, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `,\n` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `, or more than 63 characters. 404: no such flag. 422: the value is missing or\nempty.",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -13816,7 +13816,7 @@ func init() {
     },
     "/flags/{flagID}/tags/{tagID}": {
       "delete": {
-        "description": "Takes a tag off this flag. Other flags keep it.",
+        "description": "Removes a tag from this flag. Other flags keep it.",
         "tags": [
           "tag"
         ],
@@ -13844,7 +13844,7 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "Removed. The answer has no body."
+            "description": "Removed. The response has no body."
           },
           "404": {
             "description": "No such flag or tag.",
@@ -13868,7 +13868,7 @@ func init() {
     },
     "/flags/{flagID}/try": {
       "post": {
-        "description": "Evaluates one flag for some entities, each with its debug log. Nothing is counted, recorded,\nobserved by metrics or logged. With a draft it evaluates segments that are not saved.\nFLAGR_EVAL_BATCH_SIZE bounds the entities as it does those of a batch. It works with Datar\noff, too.",
+        "description": "Evaluates one flag for some entities, with a debug log for each. The evaluations are not\ncounted, recorded, measured or logged. With a draft, it evaluates segments that are not saved.\nFLAGR_EVAL_BATCH_SIZE limits the entities like those of a batch. It also works with Datar off.",
         "tags": [
           "datar"
         ],
@@ -13967,7 +13967,7 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "The variants; an empty list when there is no such flag.",
+            "description": "The variants. The list is empty if the flag does not exist.",
             "schema": {
               "type": "array",
               "items": {
@@ -14002,7 +14002,7 @@ func init() {
         }
       },
       "post": {
-        "description": "Adds a variant to a flag. Nobody gets it until the distributions of a segment give it a share.",
+        "description": "Adds a variant to a flag. It is assigned once a distribution of a segment gives it a share.",
         "tags": [
           "variant"
         ],
@@ -14078,7 +14078,7 @@ func init() {
     },
     "/flags/{flagID}/variants/{variantID}": {
       "put": {
-        "description": "Changes the key of a variant, and its attachment if there is one in the body. A new key is taken\nover by the distributions that use the variant, at once.",
+        "description": "Changes the key of a variant, and its attachment if the body has one. Distributions of the\nvariant get the new key at once.",
         "tags": [
           "variant"
         ],
@@ -14098,13 +14098,13 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "ID of the variant. It must be one of this flag.",
+            "description": "ID of the variant, which must belong to this flag.",
             "name": "variantID",
             "in": "path",
             "required": true
           },
           {
-            "description": "The variant as it is to be.",
+            "description": "The new values of the variant.",
             "name": "body",
             "in": "body",
             "required": true,
@@ -14161,7 +14161,7 @@ func init() {
         }
       },
       "delete": {
-        "description": "Deletes a variant that nobody gets. Distributions of 0 percent that name it are deleted with it.",
+        "description": "Deletes a variant that no segment assigns. Its distributions of 0 percent are deleted with it.",
         "tags": [
           "variant"
         ],
@@ -14181,7 +14181,7 @@ func init() {
             "minimum": 1,
             "type": "integer",
             "format": "int64",
-            "description": "ID of the variant. It must be one of this flag.",
+            "description": "ID of the variant, which must belong to this flag.",
             "name": "variantID",
             "in": "path",
             "required": true
@@ -14189,7 +14189,7 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "Deleted. The answer has no body."
+            "description": "Deleted. The response has no body."
           },
           "400": {
             "description": "A segment still gives the variant more than 0 percent; change its distributions first.",
@@ -14219,7 +14219,7 @@ func init() {
     },
     "/health": {
       "get": {
-        "description": "Answers 200 as long as the server can evaluate, for load balancers and probes. It does not look at\nthe database, since evaluation does not need it, and by default it asks for no login.",
+        "description": "Returns 200 while the server can evaluate, for load balancers and probes. It does not check the\ndatabase, because evaluations do not need it. By default, it requires no login.",
         "tags": [
           "health"
         ],
@@ -14253,15 +14253,15 @@ func init() {
     },
     "/ready": {
       "get": {
-        "description": "The status code says whether this server should get requests: 200 if it can evaluate, 503 before\nit has flags and once it is stopping. The body tells how its parts are, and has the same form in\nboth cases.\n\nA database that does not answer, or a recorder that cannot deliver, shows in the body but does not\nmake it 503. Evaluation goes on without them, and all servers would report it at once: none would\nbe left to evaluate.",
+        "description": "Returns 200 if this server should get requests, and 503 before it has flags and while it stops.\nThe body has the state of each component, in the same form for both.\n\nA database that does not respond, or a recorder that cannot deliver, is in the body but does not\ncause a 503. Evaluation does not need them, and because all servers share them, a 503 would take\nall servers out of service.",
         "tags": [
           "health"
         ],
-        "summary": "Ask whether to send traffic here, and how the parts of the server are",
+        "summary": "Get the readiness of the server",
         "operationId": "getReady",
         "responses": {
           "200": {
-            "description": "Send requests. ` + "`" + `status` + "`" + ` is ` + "`" + `degraded` + "`" + ` if a part has a problem.",
+            "description": "The server should get requests. ` + "`" + `status` + "`" + ` is ` + "`" + `degraded` + "`" + ` if a component has a problem.",
             "schema": {
               "$ref": "#/definitions/readiness"
             },
@@ -14318,11 +14318,11 @@ func init() {
     },
     "/recorders/status": {
       "get": {
-        "description": "Returns the statistics of each streaming recorder that is on: ` + "`" + `kafka` + "`" + `, ` + "`" + `kinesis` + "`" + ` and ` + "`" + `pubsub` + "`" + `.\nAt any moment ` + "`" + `recorded` + "`" + ` = ` + "`" + `delivered` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + `. Datar has a status of\nits own, ` + "`" + `GET /datar/status` + "`" + `.\n\nAll numbers are of this server, and begin with its start. The list is empty if no streaming\nrecorder is on.",
+        "description": "Returns the statistics of each streaming recorder that is on: ` + "`" + `kafka` + "`" + `, ` + "`" + `kinesis` + "`" + ` and ` + "`" + `pubsub` + "`" + `.\nAt any moment, ` + "`" + `recorded` + "`" + ` = ` + "`" + `delivered` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + `. For Datar, use\n` + "`" + `GET /datar/status` + "`" + `.\n\nAll numbers are of this server since its start. The list is empty if no streaming recorder is\non.",
         "tags": [
           "recorder"
         ],
-        "summary": "Show whether streaming works",
+        "summary": "Get the statistics of streaming recorders",
         "operationId": "getRecordersStatus",
         "responses": {
           "200": {
@@ -14384,7 +14384,7 @@ func init() {
           },
           {
             "type": "string",
-            "description": "Only tags whose value contains this text, in upper or lower case.",
+            "description": "Only tags whose value contains this string, ignoring case.",
             "name": "value_like",
             "in": "query"
           }
@@ -14412,13 +14412,13 @@ func init() {
             }
           },
           "422": {
-            "description": "A parameter is not of its type.",
+            "description": "A parameter has the wrong type.",
             "schema": {
               "$ref": "#/definitions/error"
             }
           },
           "default": {
-            "description": "422: a parameter is not of its type.",
+            "description": "422: a parameter has the wrong type.",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -14434,7 +14434,7 @@ func init() {
   },
   "definitions": {
     "DatarEvaluationError": {
-      "description": "What went wrong, if anything did. The message is not kept.",
+      "description": "The error of the evaluation, if there was one. The message is not stored.",
       "type": "object",
       "properties": {
         "message": {
@@ -14462,7 +14462,7 @@ func init() {
           "example": 31
         },
         "operator": {
-          "description": "How property and value are compared. ` + "`" + `POST /flags/{flagID}/segments/{segmentID}/constraints` + "`" + `\nexplains each.",
+          "description": "How property and value are compared. ` + "`" + `POST /flags/{flagID}/segments/{segmentID}/constraints` + "`" + `\ndescribes the operators.",
           "type": "string",
           "minLength": 1,
           "enum": [
@@ -14488,7 +14488,7 @@ func init() {
           "example": "country"
         },
         "value": {
-          "description": "What the property is compared with: a string in double quotes, a number, ` + "`" + `true` + "`" + `, ` + "`" + `false` + "`" + `, or a\nlist in square brackets.",
+          "description": "The value to compare the property with: a string in double quotes, a number, ` + "`" + `true` + "`" + `, ` + "`" + `false` + "`" + `,\nor a list in square brackets.",
           "type": "string",
           "minLength": 1,
           "example": "\"FR\""
@@ -14505,7 +14505,7 @@ func init() {
       ],
       "properties": {
         "operator": {
-          "description": "One of ` + "`" + `EQ` + "`" + `, ` + "`" + `NEQ` + "`" + `, ` + "`" + `LT` + "`" + `, ` + "`" + `LTE` + "`" + `, ` + "`" + `GT` + "`" + `, ` + "`" + `GTE` + "`" + `, ` + "`" + `EREG` + "`" + `, ` + "`" + `NEREG` + "`" + `, ` + "`" + `IN` + "`" + `, ` + "`" + `NOTIN` + "`" + `, ` + "`" + `CONTAINS` + "`" + ` and\n` + "`" + `NOTCONTAINS` + "`" + `. Anything else: 400.",
+          "description": "One of ` + "`" + `EQ` + "`" + `, ` + "`" + `NEQ` + "`" + `, ` + "`" + `LT` + "`" + `, ` + "`" + `LTE` + "`" + `, ` + "`" + `GT` + "`" + `, ` + "`" + `GTE` + "`" + `, ` + "`" + `EREG` + "`" + `, ` + "`" + `NEREG` + "`" + `, ` + "`" + `IN` + "`" + `, ` + "`" + `NOTIN` + "`" + `, ` + "`" + `CONTAINS` + "`" + ` and\n` + "`" + `NOTCONTAINS` + "`" + `. Any other value returns 400.",
           "type": "string",
           "minLength": 1,
           "example": "EQ"
@@ -14517,7 +14517,7 @@ func init() {
           "example": "country"
         },
         "value": {
-          "description": "What the property is compared with: a string in double quotes, a number, ` + "`" + `true` + "`" + `, ` + "`" + `false` + "`" + `, or a\nlist in square brackets. Space around it does not count.",
+          "description": "The value to compare the property with: a string in double quotes, a number, ` + "`" + `true` + "`" + `, ` + "`" + `false` + "`" + `,\nor a list in square brackets. White space around it is ignored.",
           "type": "string",
           "minLength": 1,
           "example": "\"FR\""
@@ -14538,12 +14538,12 @@ func init() {
           "example": "Dark mode"
         },
         "key": {
-          "description": "Name of the flag for programs. Empty or omitted: a random one. At most 63 characters: letters\nand digits of ASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
+          "description": "Name of the flag for programs. Default: a random one. At most 63 ASCII letters, digits, ` + "`" + `_` + "`" + `,\n` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
           "type": "string",
           "example": "dark-mode"
         },
         "template": {
-          "description": "What the flag starts with. Empty or omitted: nothing. ` + "`" + `simple_boolean_flag` + "`" + `: a variant ` + "`" + `on` + "`" + `\nthat everybody gets once the flag is enabled. Anything else: 400.",
+          "description": "Template of the flag. ` + "`" + `simple_boolean_flag` + "`" + ` adds a variant ` + "`" + `on` + "`" + ` that every entity gets once\nthe flag is enabled. Default: no parts. Any other value returns 400.",
           "type": "string",
           "example": "simple_boolean_flag"
         }
@@ -14581,7 +14581,7 @@ func init() {
       ],
       "properties": {
         "value": {
-          "description": "The label. At most 63 characters: letters and digits of ASCII, spaces, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and\n` + "`" + `:` + "`" + `.",
+          "description": "The label. At most 63 ASCII letters, digits, spaces, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
           "type": "string",
           "minLength": 1,
           "example": "web"
@@ -14596,14 +14596,14 @@ func init() {
       ],
       "properties": {
         "attachment": {
-          "description": "A JSON object of any shape, served with the variant. Omitted: an empty one. A string, number or\nlist: 400.",
+          "description": "A JSON object that evaluations return with the variant. Default: an empty object. A string,\nnumber or list returns 400.",
           "type": "object",
           "example": {
             "color": "#1f6feb"
           }
         },
         "key": {
-          "description": "Name of the variant. At most 63 characters: letters and digits of ASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and\n` + "`" + `:` + "`" + `.",
+          "description": "Name of the variant for programs. At most 63 ASCII letters, digits, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and\n` + "`" + `:` + "`" + `.",
           "type": "string",
           "minLength": 1,
           "example": "blue"
@@ -14639,7 +14639,7 @@ func init() {
       }
     },
     "datarAsked": {
-      "description": "How a flag was asked for. ` + "`" + `byName` + "`" + ` and ` + "`" + `byTag` + "`" + ` add up to all evaluations.",
+      "description": "How the evaluations were requested. ` + "`" + `byName` + "`" + ` and ` + "`" + `byTag` + "`" + ` sum to all evaluations.",
       "type": "object",
       "required": [
         "byName",
@@ -14659,7 +14659,7 @@ func init() {
           "example": 2000
         },
         "withoutEntityID": {
-          "description": "How many of both had no entity ID, and so got a random one.",
+          "description": "Evaluations without an entity ID, which got a random one.",
           "type": "integer",
           "format": "int64",
           "example": 12
@@ -14675,7 +14675,7 @@ func init() {
       ],
       "properties": {
         "answer": {
-          "description": "` + "`" + `yes` + "`" + ` if all checks are ok, ` + "`" + `no` + "`" + ` if ` + "`" + `not_asked` + "`" + ` or ` + "`" + `unchanged` + "`" + ` fails, else ` + "`" + `unknown` + "`" + `. A\nflag that is asked for by tag only is ` + "`" + `unknown` + "`" + `: tags do not name it.",
+          "description": "` + "`" + `yes` + "`" + ` if all checks are ok; ` + "`" + `no` + "`" + ` if ` + "`" + `not_asked` + "`" + ` or ` + "`" + `unchanged` + "`" + ` fails; ` + "`" + `unknown` + "`" + ` otherwise. A\nflag that is requested only by tag is ` + "`" + `unknown` + "`" + `, because the requests do not name it.",
           "type": "string",
           "enum": [
             "yes",
@@ -14706,7 +14706,7 @@ func init() {
       ],
       "properties": {
         "affects": {
-          "description": "The strongest effect: who gets what (` + "`" + `assignment` + "`" + `), whether it is counted (` + "`" + `counting` + "`" + `),\nnames and contents (` + "`" + `naming` + "`" + `), or none (` + "`" + `nothing` + "`" + `).",
+          "description": "The strongest effect of the change: on assigned variants (` + "`" + `assignment` + "`" + `), on whether\nevaluations are counted (` + "`" + `counting` + "`" + `), on names and contents (` + "`" + `naming` + "`" + `), or none (` + "`" + `nothing` + "`" + `).",
           "type": "string",
           "enum": [
             "assignment",
@@ -14728,7 +14728,7 @@ func init() {
           "example": "ada@example.com"
         },
         "effectiveBy": {
-          "description": "When every connected server evaluates with it: ` + "`" + `at` + "`" + ` and the refresh interval.",
+          "description": "When every connected server uses the change: ` + "`" + `at` + "`" + ` plus the refresh interval.",
           "type": "string",
           "format": "date-time",
           "example": "2026-03-29T13:20:08.000Z"
@@ -14855,7 +14855,7 @@ func init() {
       ],
       "properties": {
         "check": {
-          "description": "` + "`" + `counted` + "`" + `: without a break for the days. ` + "`" + `not_asked` + "`" + `: lately. ` + "`" + `all_heard` + "`" + `: no server is\nsilent. ` + "`" + `none_lost` + "`" + `: nothing was dropped. ` + "`" + `unchanged` + "`" + `: for 7 days.",
+          "description": "` + "`" + `counted` + "`" + `: the flag was counted without interruption for ` + "`" + `days` + "`" + `. ` + "`" + `not_asked` + "`" + `: it was not\nrequested in ` + "`" + `days` + "`" + `. ` + "`" + `all_heard` + "`" + `: no server is silent. ` + "`" + `none_lost` + "`" + `: nothing was dropped.\n` + "`" + `unchanged` + "`" + `: the flag was not changed for 7 days.",
           "type": "string",
           "enum": [
             "counted",
@@ -14872,7 +14872,7 @@ func init() {
           "example": false
         },
         "text": {
-          "description": "The same in words, with the numbers. The wording may change.",
+          "description": "The result of the check in words, with numbers. The wording may change.",
           "type": "string",
           "example": "Asked for 371,204 times since 3 January 2026, by name."
         }
@@ -14901,7 +14901,7 @@ func init() {
           }
         },
         "starts": {
-          "description": "Where the buckets begin.",
+          "description": "Start of each bucket, with the offset of the zone.",
           "type": "array",
           "items": {
             "type": "string"
@@ -14923,7 +14923,7 @@ func init() {
       }
     },
     "datarComplete": {
-      "description": "How far the counts of an answer can be trusted.",
+      "description": "How complete the counts of a response are.",
       "type": "object",
       "required": [
         "upTo",
@@ -14941,14 +14941,14 @@ func init() {
           "example": 0
         },
         "holes": {
-          "description": "Times within the span in which the flag was not counted, or not all of it.",
+          "description": "Times within the span in which the flag was not or not completely counted.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarHole"
           }
         },
         "pending": {
-          "description": "Evaluations that servers had counted and not stored when they last reported.",
+          "description": "Evaluations that were counted but not stored when their servers last reported.",
           "type": "integer",
           "format": "int64",
           "example": 158
@@ -14960,20 +14960,20 @@ func init() {
           "example": 3
         },
         "silent": {
-          "description": "How many of them neither ended nor were heard of for three flush intervals.",
+          "description": "How many of them have not stopped cleanly, and have not reported for three flush intervals.",
           "type": "integer",
           "format": "int64",
           "example": 0
         },
         "since": {
-          "description": "From when on the flag was counted without a break. Omitted when it is not counted now.",
+          "description": "Start of uninterrupted counting of the flag. Omitted if it is not counted now.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
           "example": "2025-12-02T08:00:00.000Z"
         },
         "upTo": {
-          "description": "Every server has stored what it counted until then. What the answering server counted is\nin the answer up to the request.",
+          "description": "Every server has stored its counts up to this time. The response has the counts of the\nresponding server up to the request.",
           "type": "string",
           "format": "date-time",
           "example": "2026-01-31T14:04:40.000Z"
@@ -14981,7 +14981,7 @@ func init() {
       }
     },
     "datarConstraintReasons": {
-      "description": "How often a constraint was the first of its segment that did not hold: the sum of ` + "`" + `missing` + "`" + `,\n` + "`" + `otherType` + "`" + ` and ` + "`" + `false` + "`" + `.",
+      "description": "How often the constraint was the first of its segment that did not match: the sum of ` + "`" + `missing` + "`" + `,\n` + "`" + `otherType` + "`" + ` and ` + "`" + `false` + "`" + `.",
       "type": "object",
       "required": [
         "constraintID",
@@ -14998,7 +14998,7 @@ func init() {
           "example": 31
         },
         "false": {
-          "description": "The constraint was evaluated, and did not hold.",
+          "description": "The constraint was evaluated and did not match.",
           "type": "integer",
           "format": "int64",
           "example": 570
@@ -15033,7 +15033,7 @@ func init() {
       "type": "object",
       "properties": {
         "count": {
-          "description": "Number of evaluations on this day, within the asked span.",
+          "description": "Number of evaluations on this day, within the span.",
           "type": "integer",
           "format": "int64",
           "example": 58325
@@ -15047,14 +15047,14 @@ func init() {
       }
     },
     "datarEvaluation": {
-      "description": "The count of one outcome of a flag over some time. It is booked on the UTC hour of its last\nevaluation. A row is not counted if its flag is not known (FLAG_NOT_FOUND) or not recorded\n(RECORDING_DISABLED), the variant is not one of the flag's (VARIANT_NOT_FOUND), the count is not 1 to\n10,000,000 (BAD_COUNT), a time is more than 24 hours ago, more than 5 minutes in the future, or the\nfirst is after the last (BAD_TIME), the outcome, version or asked is not\nvalid (BAD_OUTCOME), or a member has the wrong type (BAD_ROW).",
+      "description": "The count of one outcome of a flag over a period. It is added to the UTC hour of its last\nevaluation. A row is not counted if its flag is unknown (FLAG_NOT_FOUND) or not recorded\n(RECORDING_DISABLED), if the variant does not belong to the flag (VARIANT_NOT_FOUND), if the count\nis not 1 to 10,000,000 (BAD_COUNT), if a time is more than 24 hours ago or more than 5 minutes in\nthe future, or the first is after the last (BAD_TIME), if the outcome, version or asked is invalid\n(BAD_OUTCOME), or if a member has the wrong type (BAD_ROW).",
       "type": "object",
       "properties": {
         "allocation": {
           "$ref": "#/definitions/datarEvaluationKey"
         },
         "asked": {
-          "description": "How the flag was asked for.",
+          "description": "How the flag was requested.",
           "type": "array",
           "items": {
             "type": "string",
@@ -15069,7 +15069,7 @@ func init() {
           ]
         },
         "error": {
-          "description": "What went wrong, if anything did. The message is not kept.",
+          "description": "The error of the evaluation, if there was one. The message is not stored.",
           "type": "object",
           "properties": {
             "message": {
@@ -15101,7 +15101,7 @@ func init() {
           "example": 1769000009870
         },
         "outcome": {
-          "description": "What the evaluations came to. Omitted: ` + "`" + `matched` + "`" + ` if there is a variant, else ` + "`" + `error` + "`" + ` if there is an\nerror, else ` + "`" + `unattributed` + "`" + `. Only ` + "`" + `matched` + "`" + ` has a variant; ` + "`" + `held_out` + "`" + `, ` + "`" + `no_match` + "`" + `, ` + "`" + `no_segments` + "`" + ` and\n` + "`" + `disabled` + "`" + ` have none. Any other combination is not counted (BAD_OUTCOME).",
+          "description": "The outcome of the evaluations. Default: ` + "`" + `matched` + "`" + ` if there is a variant, ` + "`" + `error` + "`" + ` if there is\nan error, and ` + "`" + `unattributed` + "`" + ` otherwise. Only ` + "`" + `matched` + "`" + ` has a variant. ` + "`" + `held_out` + "`" + `, ` + "`" + `no_match` + "`" + `,\n` + "`" + `no_segments` + "`" + ` and ` + "`" + `disabled` + "`" + ` have none. Any other combination is not counted (BAD_OUTCOME).",
           "type": "string",
           "enum": [
             "matched",
@@ -15115,7 +15115,7 @@ func init() {
           "example": "matched"
         },
         "runtime_default_used": {
-          "description": "Whether the application used its own default. It is not kept.",
+          "description": "Whether the application used its own default. It is not stored.",
           "type": "boolean",
           "example": false
         },
@@ -15129,7 +15129,7 @@ func init() {
           "$ref": "#/definitions/datarEvaluationKey"
         },
         "version": {
-          "description": "The ID of the flag's snapshot that was evaluated; 0 if it is not known.",
+          "description": "ID of the flag's snapshot that was evaluated; 0 if it is unknown.",
           "type": "integer",
           "format": "int64",
           "example": 117
@@ -15147,7 +15147,7 @@ func init() {
       }
     },
     "datarEvaluationKey": {
-      "description": "The key of a flag or a variant. As an allocation: the ID of a segment in decimal; one that is not\nthe flag's is counted without a segment and reported as SEGMENT_UNKNOWN.",
+      "description": "Key of a flag or a variant. In an allocation, the ID of a segment in decimal. A row with a segment\nthat does not belong to the flag is counted without a segment and reported as SEGMENT_UNKNOWN.",
       "type": "object",
       "properties": {
         "key": {
@@ -15182,7 +15182,7 @@ func init() {
           "$ref": "#/definitions/datarSender"
         },
         "unknown": {
-          "description": "Requests for flags that do not exist, as edge servers count them; at most 1,000. They are taken of\na batch whose ` + "`" + `Idempotency-Key` + "`" + ` has a writer and a sequence.",
+          "description": "Requests for flags that do not exist, from edge servers; at most 1,000. They are accepted only\nin a batch whose ` + "`" + `Idempotency-Key` + "`" + ` has a UUID and a number.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarUnknownCount"
@@ -15253,7 +15253,7 @@ func init() {
           "example": false
         },
         "errors": {
-          "description": "Rows that were not counted as they were sent.",
+          "description": "Rows that were not counted, or not completely.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarRowError"
@@ -15269,7 +15269,7 @@ func init() {
       ],
       "properties": {
         "changedAt": {
-          "description": "When a change last affected who gets what.",
+          "description": "Time of the last change that affected the assignment of variants.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
@@ -15282,7 +15282,7 @@ func init() {
           "example": 371204
         },
         "lastAt": {
-          "description": "When the flag was asked for last, if that is known.",
+          "description": "Time of the last request for the flag, if it is known.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
@@ -15342,7 +15342,7 @@ func init() {
           "example": 412
         },
         "lastAt": {
-          "description": "When the last of them happened.",
+          "description": "Time of the last evaluation, if it is known.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
@@ -15374,7 +15374,7 @@ func init() {
           "example": 23
         },
         "severity": {
-          "description": "A ` + "`" + `contradiction` + "`" + ` cannot be explained by any distribution of traffic.",
+          "description": "A ` + "`" + `contradiction` + "`" + ` is a fact that no distribution of traffic explains.",
           "type": "string",
           "enum": [
             "contradiction",
@@ -15403,7 +15403,7 @@ func init() {
       }
     },
     "datarFlagState": {
-      "description": "What a flag is doing, and whether it can be deleted.",
+      "description": "The use of a flag, and whether it can be deleted.",
       "type": "object",
       "required": [
         "flagID",
@@ -15441,7 +15441,7 @@ func init() {
           "example": "new-onboarding"
         },
         "reason": {
-          "description": "Why it is in this state. The wording may change.",
+          "description": "The reason for the state. The wording may change.",
           "type": "string",
           "example": "All 371,204 evaluations since 3 January 2026 got ` + "`" + `on` + "`" + `, and the configuration gives everybody ` + "`" + `on` + "`" + `."
         },
@@ -15453,7 +15453,7 @@ func init() {
           "example": "2026-01-03T10:00:00.000Z"
         },
         "stale": {
-          "description": "True for flags to clean up: ` + "`" + `never_evaluated` + "`" + `, ` + "`" + `inactive` + "`" + ` or ` + "`" + `launched` + "`" + `, and not changed\nfor the days.",
+          "description": "True for flags to clean up: ` + "`" + `never_evaluated` + "`" + `, ` + "`" + `inactive` + "`" + ` or ` + "`" + `launched` + "`" + `, and not changed for\n` + "`" + `days` + "`" + `.",
           "type": "boolean",
           "example": false
         },
@@ -15497,14 +15497,14 @@ func init() {
           }
         },
         "trafficBySegment": {
-          "description": "By segment, the largest count first. Evaluations without a segment are omitted.",
+          "description": "By segment, highest count first. Evaluations without a segment are omitted.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarSegmentEntry"
           }
         },
         "trafficBySource": {
-          "description": "Where the evaluations were counted. Omitted unless some were sent in with\n` + "`" + `POST /datar/evaluations` + "`" + `.",
+          "description": "Where the evaluations were counted. Omitted unless some were reported with\n` + "`" + `POST /datar/evaluations` + "`" + `.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarSourceEntry"
@@ -15512,7 +15512,7 @@ func init() {
           "x-omitempty": true
         },
         "trafficByVariant": {
-          "description": "By variant, the largest count first. Evaluations without a variant are an entry of their own.",
+          "description": "By variant, highest count first. Evaluations without a variant have their own entry.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarVariantEntry"
@@ -15533,12 +15533,12 @@ func init() {
       ],
       "properties": {
         "balanced": {
-          "description": "Whether the numbers of each server add up, and nothing was lost.",
+          "description": "Whether ` + "`" + `recorded` + "`" + ` = ` + "`" + `stored` + "`" + ` + ` + "`" + `pending` + "`" + ` + ` + "`" + `dropped` + "`" + ` for each server, and nothing was lost.",
           "type": "boolean",
           "example": true
         },
         "dropped": {
-          "description": "Those of them that were not counted, by reason.",
+          "description": "Dropped evaluations by reason.",
           "type": "object",
           "additionalProperties": {
             "type": "integer",
@@ -15547,7 +15547,7 @@ func init() {
           "example": {}
         },
         "lost": {
-          "description": "Counts that were in the memory of servers when these were killed, and that no journal kept. Left\nout if there are none.",
+          "description": "Evaluations that were pending in the memory of killed servers, and that no journal recovered.\nOmitted if there are none.",
           "type": "integer",
           "format": "int64",
           "example": 12
@@ -15592,7 +15592,7 @@ func init() {
       ],
       "properties": {
         "dropped": {
-          "description": "Those of them that were not counted, by reason. Omitted if there are none.",
+          "description": "Dropped evaluations by reason. Omitted if there are none.",
           "type": "object",
           "additionalProperties": {
             "type": "integer",
@@ -15613,14 +15613,14 @@ func init() {
           "example": "server"
         },
         "lastFlushAt": {
-          "description": "The start of its last flush after which everything was stored. Omitted if there was none.",
+          "description": "Start of the last flush that stored everything. Omitted if there was none.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
           "example": "2026-01-31T14:04:40.000Z"
         },
         "name": {
-          "description": "The server's name, which stays the same when it is started again.",
+          "description": "The server's name, which stays the same across restarts.",
           "type": "string",
           "example": "flagr-0"
         },
@@ -15637,7 +15637,7 @@ func init() {
           "example": 9120034
         },
         "state": {
-          "description": "` + "`" + `heard` + "`" + `: it wrote its statistics within three of its flush intervals. ` + "`" + `silent` + "`" + `: it did not, and did\nnot end. ` + "`" + `ended` + "`" + `: it stored what it had and stopped.",
+          "description": "` + "`" + `heard` + "`" + `: it reported within its last three flush intervals. ` + "`" + `silent` + "`" + `: it did not. ` + "`" + `ended` + "`" + `: it\nstored its counts and stopped.",
           "type": "string",
           "enum": [
             "heard",
@@ -15689,7 +15689,7 @@ func init() {
           "example": 300
         },
         "kind": {
-          "description": "Always ` + "`" + `estimate` + "`" + `: evaluations a day assume that the next days are like the last 7.\nNumbers of buckets are exact.",
+          "description": "Always ` + "`" + `estimate` + "`" + `: evaluations per day assume that the next days are like the last 7. Numbers\nof buckets are exact.",
           "type": "string",
           "enum": [
             "estimate"
@@ -15709,7 +15709,7 @@ func init() {
           "example": 0
         },
         "now": {
-          "description": "Evaluations a day by variant, of all segments that are not ` + "`" + `unknown` + "`" + `.",
+          "description": "Evaluations per day by variant, of all segments that are not ` + "`" + `unknown` + "`" + `.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarExpected"
@@ -15775,7 +15775,7 @@ func init() {
       }
     },
     "datarGiven": {
-      "description": "What a part of the 1,000 buckets of a segment gives.",
+      "description": "The configured and the actual share of one variant in a segment.",
       "type": "object",
       "required": [
         "buckets",
@@ -15795,7 +15795,7 @@ func init() {
           "example": 30110
         },
         "got": {
-          "description": "Their share of the evaluations of the segment, 0 to 1.",
+          "description": "Share of the evaluations of the segment, 0 to 1.",
           "type": "number",
           "format": "double",
           "example": 0.2509
@@ -15831,7 +15831,7 @@ func init() {
       }
     },
     "datarHole": {
-      "description": "A time in which a flag was not counted, or not all of it.",
+      "description": "A time in which a flag was not or not completely counted.",
       "type": "object",
       "required": [
         "from",
@@ -15852,7 +15852,7 @@ func init() {
           "example": "2026-01-12T04:00:00.000Z"
         },
         "why": {
-          "description": "` + "`" + `records_off` + "`" + `: counting was off. ` + "`" + `no_server` + "`" + `: no server ran. ` + "`" + `dropped` + "`" + `: some\nevaluations were lost.",
+          "description": "` + "`" + `records_off` + "`" + `: the flag was not counted. ` + "`" + `no_server` + "`" + `: no server ran. ` + "`" + `dropped` + "`" + `: some\nevaluations were dropped.",
           "type": "string",
           "enum": [
             "records_off",
@@ -15873,13 +15873,13 @@ func init() {
           "example": "/var/lib/flagr"
         },
         "lost": {
-          "description": "Journals that were deleted or cut while they were in use.",
+          "description": "Journals that were deleted or truncated while in use.",
           "type": "integer",
           "format": "int64",
           "example": 0
         },
         "state": {
-          "description": "` + "`" + `file` + "`" + `: counts are in a file, and survive a kill. ` + "`" + `memory` + "`" + `: a journal is wanted, but could not\nbe written when it was needed last. ` + "`" + `off` + "`" + `: counts are in memory only.",
+          "description": "` + "`" + `file` + "`" + `: counts are in a file, and survive a kill. ` + "`" + `memory` + "`" + `: a journal is configured, but the\nlast attempt to create it failed. ` + "`" + `off` + "`" + `: counts are in memory only.",
           "type": "string",
           "enum": [
             "file",
@@ -15891,7 +15891,7 @@ func init() {
       }
     },
     "datarLine": {
-      "description": "One line of a series. It has an outcome, a variant, a segment or a version, as ` + "`" + `by` + "`" + ` says;\nwithout, it counts evaluations that have none or of which it is not known.",
+      "description": "One line of a series. It has an outcome, a variant, a segment or a version, depending on ` + "`" + `by` + "`" + `. A\nline without one has the evaluations for which it is unknown or does not exist.",
       "type": "object",
       "required": [
         "counts"
@@ -15962,21 +15962,21 @@ func init() {
           "example": 60020
         },
         "firstAt": {
-          "description": "When the first of them happened, if that is known.",
+          "description": "Time of the first evaluation, if it is known.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
           "example": "2026-01-24T10:00:06.120Z"
         },
         "lastAt": {
-          "description": "When the last of them happened, if that is known.",
+          "description": "Time of the last evaluation, if it is known.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
           "example": "2026-01-30T23:59:58.004Z"
         },
         "outcome": {
-          "description": "` + "`" + `matched` + "`" + `: a variant was assigned. ` + "`" + `held_out` + "`" + `: a segment matched, and its rollout gave no\nvariant. ` + "`" + `no_match` + "`" + `: no segment matched. ` + "`" + `no_segments` + "`" + `: the flag has none. ` + "`" + `disabled` + "`" + `: it\nwas off. ` + "`" + `error` + "`" + `: an application sent it in with an error. ` + "`" + `unattributed` + "`" + `: counted by\nanother or an older server, which does not tell.",
+          "description": "` + "`" + `matched` + "`" + `: a variant was assigned. ` + "`" + `held_out` + "`" + `: a segment matched, and its rollout assigned no\nvariant. ` + "`" + `no_match` + "`" + `: no segment matched. ` + "`" + `no_segments` + "`" + `: the flag has no segments. ` + "`" + `disabled` + "`" + `:\nthe flag was off. ` + "`" + `error` + "`" + `: an application reported an error. ` + "`" + `unattributed` + "`" + `: counted by Flagr\nor an older server, which do not store outcomes.",
           "type": "string",
           "enum": [
             "matched",
@@ -15990,7 +15990,7 @@ func init() {
           "example": "held_out"
         },
         "unevaluable": {
-          "description": "In how many of them a constraint could not be evaluated, because a property was missing or\nof another type.",
+          "description": "Evaluations in which a constraint could not be evaluated, because a property was missing or of\nanother type.",
           "type": "integer",
           "format": "int64",
           "example": 3100
@@ -16043,7 +16043,7 @@ func init() {
           }
         },
         "segments": {
-          "description": "What became of evaluations that matched a segment. Their ` + "`" + `matched` + "`" + ` and ` + "`" + `heldOut` + "`" + ` add up to\nthe outcomes of these names.",
+          "description": "The evaluations that matched a segment. ` + "`" + `matched` + "`" + ` and ` + "`" + `heldOut` + "`" + ` sum to the outcomes with these\nnames, over all segments.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarSegmentOutcome"
@@ -16064,7 +16064,7 @@ func init() {
       }
     },
     "datarReasons": {
-      "description": "Which constraints stopped evaluations that no segment matched, from a sample.",
+      "description": "The constraints that did not match in evaluations that matched no segment, from a sample.",
       "type": "object",
       "required": [
         "kind",
@@ -16107,13 +16107,13 @@ func init() {
           "example": "sample"
         },
         "of": {
-          "description": "How many evaluations of the span no segment matched.",
+          "description": "Evaluations of the span that matched no segment.",
           "type": "integer",
           "format": "int64",
           "example": 39000
         },
         "segments": {
-          "description": "The segments, in the order in which they are tried.",
+          "description": "The segments in the order in which they are tried.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarSegmentReasons"
@@ -16128,7 +16128,7 @@ func init() {
       }
     },
     "datarRollout": {
-      "description": "What a flag was set to give, and what came of it.",
+      "description": "The configured and the actual shares of a flag.",
       "type": "object",
       "required": [
         "flagID",
@@ -16180,7 +16180,7 @@ func init() {
           "example": "2026-01-31T00:00:00.000Z"
         },
         "unattributed": {
-          "description": "Evaluations of which the version is not known.",
+          "description": "Evaluations whose version is unknown.",
           "type": "integer",
           "format": "int64",
           "example": 0
@@ -16305,7 +16305,7 @@ func init() {
           }
         },
         "unknown": {
-          "description": "True if other entities may match the segment than before. Then nothing is claimed of it.",
+          "description": "True if other entities than before may match the segment. Its effect is then unknown.",
           "type": "boolean",
           "example": false
         }
@@ -16332,13 +16332,13 @@ func init() {
           "example": 60020
         },
         "matched": {
-          "description": "How many got a variant: the sum of ` + "`" + `variants` + "`" + `.",
+          "description": "Evaluations that got a variant: the sum of ` + "`" + `variants` + "`" + `.",
           "type": "integer",
           "format": "int64",
           "example": 59980
         },
         "segmentID": {
-          "description": "ID of the segment. Omitted for evaluations of which it is not known.",
+          "description": "ID of the segment. Omitted for evaluations whose segment is unknown.",
           "type": "integer",
           "format": "int64",
           "example": 23
@@ -16353,7 +16353,7 @@ func init() {
       }
     },
     "datarSegmentReasons": {
-      "description": "The constraints of one segment that stopped evaluations.",
+      "description": "The constraints of one segment that did not match.",
       "type": "object",
       "required": [
         "segmentID",
@@ -16381,11 +16381,11 @@ func init() {
       }
     },
     "datarSender": {
-      "description": "What an edge server says of itself, for the fleet. It is taken of a batch whose ` + "`" + `Idempotency-Key` + "`" + ` has\na writer and a sequence. Times and ` + "`" + `flush_interval` + "`" + ` are in milliseconds, times since 1970.",
+      "description": "The statistics of an edge server, for the fleet. They are accepted only in a batch whose\n` + "`" + `Idempotency-Key` + "`" + ` has a UUID and a number. Times and ` + "`" + `flush_interval` + "`" + ` are in milliseconds, times\nsince 1970.",
       "type": "object",
       "properties": {
         "adopted": {
-          "description": "Those of them that earlier runs had recorded.",
+          "description": "Recorded evaluations that earlier runs had recorded.",
           "type": "integer",
           "format": "int64",
           "example": 0
@@ -16425,7 +16425,7 @@ func init() {
           "example": 60000
         },
         "kind": {
-          "description": "What it is; anything but ` + "`" + `application` + "`" + ` is an edge.",
+          "description": "Kind of the sender. ` + "`" + `application` + "`" + ` is an application, any other value an edge server.",
           "type": "string",
           "example": "edge"
         },
@@ -16436,13 +16436,13 @@ func init() {
           "example": 1769000000900
         },
         "last_flush": {
-          "description": "The start of the newest flush of which everything is stored.",
+          "description": "Start of the last flush that stored everything.",
           "type": "integer",
           "format": "int64",
           "example": 1769000060000
         },
         "name": {
-          "description": "The name of the edge server, the same after a restart.",
+          "description": "The name of the edge server, which stays the same across restarts.",
           "type": "string",
           "example": "edge-berlin"
         },
@@ -16470,7 +16470,7 @@ func init() {
           "example": 1769000000000
         },
         "stored": {
-          "description": "Those of them that are stored with this batch.",
+          "description": "Recorded evaluations that are stored, including this batch.",
           "type": "integer",
           "format": "int64",
           "example": 42
@@ -16526,7 +16526,7 @@ func init() {
           "example": "outcome"
         },
         "changes": {
-          "description": "Changes within the span, the newest first, at most 100.",
+          "description": "Changes within the span, newest first, at most 100.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarChange"
@@ -16539,7 +16539,7 @@ func init() {
           "$ref": "#/definitions/datarComplete"
         },
         "detail": {
-          "description": "` + "`" + `utcDay` + "`" + ` if the span begins before the details that are kept: then buckets are days or\nweeks of UTC, and the one line counts what ` + "`" + `GET /datar/summary` + "`" + ` does.",
+          "description": "` + "`" + `utcDay` + "`" + ` if the span begins before the retained details. Buckets are then UTC days or weeks,\nand the only line has the counts of ` + "`" + `GET /datar/summary` + "`" + `.",
           "type": "string",
           "enum": [
             "utcDay"
@@ -16558,14 +16558,14 @@ func init() {
           "example": 42
         },
         "lines": {
-          "description": "The lines. All of them add up to all evaluations.",
+          "description": "The lines, which sum to all evaluations.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarLine"
           }
         },
         "starts": {
-          "description": "Where the buckets begin, with the offset of the zone.",
+          "description": "Start of each bucket, with the offset of the zone.",
           "type": "array",
           "items": {
             "type": "string"
@@ -16580,7 +16580,7 @@ func init() {
           "example": "Europe/Berlin"
         },
         "whole": {
-          "description": "False for a bucket that the span cuts, that is not over, or that has a hole.",
+          "description": "False for a bucket that is cut by the span, is not over, or has a hole.",
           "type": "array",
           "items": {
             "type": "boolean"
@@ -16602,7 +16602,7 @@ func init() {
           "example": 42
         },
         "source": {
-          "description": "` + "`" + `server` + "`" + `: by the servers of this database. ` + "`" + `ingested` + "`" + `: elsewhere, and sent in.",
+          "description": "` + "`" + `server` + "`" + `: counted by the servers of this database. ` + "`" + `ingested` + "`" + `: reported by others.",
           "type": "string",
           "enum": [
             "server",
@@ -16672,7 +16672,7 @@ func init() {
           "example": "new-onboarding"
         },
         "lastAt": {
-          "description": "When the flag was asked for last, if that is known.",
+          "description": "Time of the last request for the flag, if it is known.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
@@ -16684,7 +16684,7 @@ func init() {
           "example": "All 371,204 evaluations since 3 January 2026 got ` + "`" + `on` + "`" + `, and the configuration gives everybody ` + "`" + `on` + "`" + `."
         },
         "spark": {
-          "description": "Evaluations of the last 28 days of UTC, the oldest first.",
+          "description": "Evaluations of each of the last 28 UTC days, oldest first.",
           "type": "array",
           "items": {
             "type": "integer",
@@ -16773,7 +16773,7 @@ func init() {
       ],
       "properties": {
         "byState": {
-          "description": "How many of all flags, selected or not, are in each state.",
+          "description": "Number of flags in each state, of all flags.",
           "type": "object",
           "additionalProperties": {
             "type": "integer",
@@ -16788,7 +16788,7 @@ func init() {
           "$ref": "#/definitions/datarComplete"
         },
         "days": {
-          "description": "How many days count as lately.",
+          "description": "Number of days to look back, from 1 to 365. Default: 30.",
           "type": "integer",
           "format": "int64",
           "example": 30
@@ -16813,7 +16813,7 @@ func init() {
       "type": "object",
       "properties": {
         "adopted": {
-          "description": "Evaluations that earlier processes recorded, and whose journals this server took over.",
+          "description": "Evaluations that earlier processes recorded, and that this server took over from their\njournals.",
           "type": "integer",
           "format": "int64",
           "x-omitempty": false,
@@ -16823,7 +16823,7 @@ func init() {
           "$ref": "#/definitions/datarComplete"
         },
         "dropped": {
-          "description": "Evaluations that will not be counted, by reason: ` + "`" + `capacity` + "`" + ` (too many different keys),\n` + "`" + `closed` + "`" + ` (recorded while the server ended), ` + "`" + `invalid` + "`" + `, ` + "`" + `refused` + "`" + ` (the database refuses the\nrow; on an edge server, the central server does not count it), ` + "`" + `unsaved` + "`" + ` (the server ended\nwithout reaching the database, and without a journal).",
+          "description": "Evaluations that will not be counted, by reason: ` + "`" + `capacity` + "`" + ` (too many different keys),\n` + "`" + `closed` + "`" + ` (recorded while the server stopped), ` + "`" + `invalid` + "`" + `, ` + "`" + `refused` + "`" + ` (the database rejects the\nrow; on an edge server, the central server does not count it), ` + "`" + `unsaved` + "`" + ` (the server stopped\nwithout reaching the database, and without a journal).",
           "type": "object",
           "additionalProperties": {
             "type": "integer",
@@ -16847,7 +16847,7 @@ func init() {
           "example": 42
         },
         "lastError": {
-          "description": "Why the last attempt to flush failed. Omitted when it succeeded. The log has the details.",
+          "description": "The reason why the last flush failed. Omitted if it succeeded. The log has the details.",
           "type": "string",
           "example": "the database did not answer in time"
         },
@@ -16865,7 +16865,7 @@ func init() {
           "example": 0.012
         },
         "oldestPendingAt": {
-          "description": "A time before which nothing is pending. Omitted when nothing is pending.",
+          "description": "No evaluation before this time is pending. Omitted if none is pending.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
@@ -16900,7 +16900,7 @@ func init() {
       }
     },
     "datarSummaryFlag": {
-      "description": "The traffic of one flag in the asked span.",
+      "description": "The traffic of one flag in the span.",
       "type": "object",
       "properties": {
         "deleted": {
@@ -16909,7 +16909,7 @@ func init() {
           "example": false
         },
         "description": {
-          "description": "Description of the flag. Omitted for a flag that is gone from the database.",
+          "description": "Description of the flag. Omitted if the flag is not in the database.",
           "type": "string",
           "example": "Colour of the checkout button"
         },
@@ -16925,18 +16925,18 @@ func init() {
           "example": 42
         },
         "flagKey": {
-          "description": "Key of the flag. Omitted for a flag that is gone from the database.",
+          "description": "Key of the flag. Omitted if the flag is not in the database.",
           "type": "string",
           "example": "checkout-button"
         },
         "lastEvaluatedAt": {
-          "description": "When the last evaluation in the span happened, in UTC. Omitted when it is not known, because\nthe counts were stored without it.",
+          "description": "Time of the last evaluation in the span, in UTC. Omitted if it is unknown, because Flagr\nstored the counts without it.",
           "type": "string",
           "format": "date-time",
           "example": "2026-01-31T14:05:09.123Z"
         },
         "totalEvalCount": {
-          "description": "Number of evaluations in the span, those without a variant included.",
+          "description": "Number of evaluations in the span, including those without a variant.",
           "type": "integer",
           "format": "int64",
           "example": 128450
@@ -16976,7 +16976,7 @@ func init() {
           "example": "2026-01-31T14:05:09.123Z"
         },
         "entity": {
-          "description": "A hash of the entity ID that changes with every connection.",
+          "description": "A hash of the entity ID, different for each connection.",
           "type": "string",
           "example": "5f1c9a"
         },
@@ -17025,7 +17025,7 @@ func init() {
       }
     },
     "datarUnknown": {
-      "description": "A text by which a flag was asked for that does not exist.",
+      "description": "A requested key, ID or tag that does not exist.",
       "type": "object",
       "required": [
         "asked",
@@ -17033,7 +17033,7 @@ func init() {
       ],
       "properties": {
         "asked": {
-          "description": "The text, cut to 63 bytes; ` + "`" + `(other)` + "`" + ` for what came beyond 1,000 texts a server and hour.",
+          "description": "The key, ID or tag, cut to 63 bytes; ` + "`" + `(other)` + "`" + ` for all beyond 1,000 per server and hour.",
           "type": "string",
           "example": "chekout-button"
         },
@@ -17050,14 +17050,14 @@ func init() {
           "example": 12
         },
         "firstAt": {
-          "description": "When it was asked for first.",
+          "description": "Time of the first request.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
           "example": "2026-01-24T09:00:00.000Z"
         },
         "lastAt": {
-          "description": "When it was asked for last.",
+          "description": "Time of the last request.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
@@ -17075,7 +17075,7 @@ func init() {
       "type": "object",
       "properties": {
         "asked": {
-          "description": "The key, ID or tag that was asked for; cut at 63 bytes.",
+          "description": "The requested key, ID or tag, cut to 63 bytes.",
           "type": "string",
           "example": "chekout-button"
         },
@@ -17110,7 +17110,7 @@ func init() {
       }
     },
     "datarUnknownList": {
-      "description": "What was asked for and is not there.",
+      "description": "Requested keys, IDs and tags that do not exist.",
       "type": "object",
       "required": [
         "from",
@@ -17154,7 +17154,7 @@ func init() {
           "example": 63998
         },
         "variantID": {
-          "description": "ID of the variant, which may be deleted. Omitted (0): evaluations that gave no variant.",
+          "description": "ID of the variant, which may be deleted. Omitted for evaluations that assigned no variant.",
           "type": "integer",
           "format": "int64",
           "example": 61
@@ -17213,13 +17213,13 @@ func init() {
           "example": true
         },
         "from": {
-          "description": "When the version became the newest, or the start of the span.",
+          "description": "When the version became current, or the start of the span.",
           "type": "string",
           "format": "date-time",
           "example": "2026-01-24T10:00:05.000Z"
         },
         "segments": {
-          "description": "The segments, in the order in which they are tried.",
+          "description": "The segments in the order in which they are tried.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/datarVersionSegment"
@@ -17232,13 +17232,13 @@ func init() {
           "example": 117
         },
         "to": {
-          "description": "When it was replaced, or the end of the span.",
+          "description": "When the version was replaced, or the end of the span.",
           "type": "string",
           "format": "date-time",
           "example": "2026-01-31T00:00:00.000Z"
         },
         "unassigned": {
-          "description": "How many of them matched no segment, or had none to try.",
+          "description": "Evaluations that matched no segment, or of a version without segments.",
           "type": "integer",
           "format": "int64",
           "example": 0
@@ -17280,7 +17280,7 @@ func init() {
           "example": 0
         },
         "reach": {
-          "description": "Who can match it: ` + "`" + `everybody` + "`" + ` without constraints, ` + "`" + `some` + "`" + `, or ` + "`" + `nobody` + "`" + `, because a segment\nbefore takes everybody or its constraints exclude each other.",
+          "description": "Which entities can match: ` + "`" + `everybody` + "`" + ` (a segment without constraints), ` + "`" + `some` + "`" + `, or ` + "`" + `nobody` + "`" + ` (an\nearlier segment matches every entity, or the constraints exclude each other).",
           "type": "string",
           "enum": [
             "everybody",
@@ -17290,7 +17290,7 @@ func init() {
           "example": "some"
         },
         "reachText": {
-          "description": "Why it reaches nobody.",
+          "description": "The reason why it reaches no entity.",
           "type": "string",
           "example": "Segment 22 is tried before and has no constraints, so it takes everybody."
         },
@@ -17301,7 +17301,7 @@ func init() {
           "example": 50
         },
         "segmentID": {
-          "description": "ID of the segment. Omitted for evaluations of which it is not known.",
+          "description": "ID of the segment. Omitted for evaluations whose segment is unknown.",
           "type": "integer",
           "format": "int64",
           "example": 23
@@ -17318,7 +17318,7 @@ func init() {
       ],
       "properties": {
         "id": {
-          "description": "Id, given by the server. New with every replacement.",
+          "description": "ID that the server assigns. It changes with every replacement.",
           "type": "integer",
           "format": "int64",
           "minimum": 1,
@@ -17341,7 +17341,7 @@ func init() {
           "example": 61
         },
         "variantKey": {
-          "description": "Key of the variant. It must be the key that belongs to ` + "`" + `variantID` + "`" + `.",
+          "description": "Key of the variant, which must match ` + "`" + `variantID` + "`" + `.",
           "type": "string",
           "minLength": 1,
           "example": "blue"
@@ -17353,12 +17353,12 @@ func init() {
       "type": "object",
       "properties": {
         "description": {
-          "description": "Description of the copy. Empty or omitted: that of the original with ` + "`" + ` (cloned)` + "`" + ` behind it.",
+          "description": "Description of the copy. Default: the description of the original, followed by ` + "`" + ` (cloned)` + "`" + `.",
           "type": "string",
           "example": "Colour of the checkout button, second round"
         },
         "key": {
-          "description": "Key of the copy. Empty or omitted: a random one. At most 63 characters: letters and digits of\nASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
+          "description": "Key of the copy. Default: a random one. At most 63 ASCII letters, digits, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + `\nand ` + "`" + `:` + "`" + `.",
           "type": "string",
           "example": "checkout-button-2"
         }
@@ -17372,13 +17372,13 @@ func init() {
       ],
       "properties": {
         "code": {
-          "description": "A number for programs, in answers to requests that break the schema. Omitted in all others.",
+          "description": "A number for programs, in responses to requests that break the schema. Omitted in all others.",
           "type": "integer",
           "format": "int32",
           "example": 601
         },
         "message": {
-          "description": "The reason, in words for people. Programs should look at the status code.",
+          "description": "The error for people. Programs should use the status code.",
           "type": "string",
           "minLength": 1,
           "example": "unable to find flag 42 in the database"
@@ -17386,7 +17386,7 @@ func init() {
       }
     },
     "evalContext": {
-      "description": "The question: which variant of which flag does this entity get?",
+      "description": "The flag and the entity of an evaluation.",
       "type": "object",
       "properties": {
         "enableDebug": {
@@ -17395,7 +17395,7 @@ func init() {
           "example": false
         },
         "entityContext": {
-          "description": "What constraints look at: a JSON object of properties, such as strings, numbers, booleans and\nlists. Numbers keep all their digits. Anything but an object matches no constraint.",
+          "description": "The context that constraints are evaluated on: a JSON object of properties, such as strings,\nnumbers, booleans and lists. Numbers keep all their digits. If the value is not an object, no\nconstraint matches.",
           "type": "object",
           "example": {
             "age": 30,
@@ -17403,12 +17403,12 @@ func init() {
           }
         },
         "entityID": {
-          "description": "Who asks: the ID of a user, a device, a company. The variant is picked by this ID, so the same\nid gets the same one. Empty or omitted: the server makes up a random one, ` + "`" + `randomly_generated_` + "`" + `\nand a number, and every call is a new draw.",
+          "description": "ID of the entity: a user, a device or a company. The same ID gets the same variant. If it is\nempty or omitted, the server generates a random one, ` + "`" + `randomly_generated_` + "`" + ` and a number, for\neach request.",
           "type": "string",
           "example": "user-1001"
         },
         "entityType": {
-          "description": "What kind of thing the entity is, for the records. A flag with an entity type of its own\noverrides it.",
+          "description": "Type of the entity, for the records. The entity type of the flag overrides it.",
           "type": "string",
           "example": "user"
         },
@@ -17420,12 +17420,12 @@ func init() {
           "example": 42
         },
         "flagKey": {
-          "description": "Key of the flag, used if there is no flag with the ` + "`" + `flagID` + "`" + `. If no flag has this key and it is a\nnumber, it is taken as an ID.",
+          "description": "Key of the flag. It is used if no flag has the ` + "`" + `flagID` + "`" + `. If no flag has this key and it is a\nnumber, it is used as an ID.",
           "type": "string",
           "example": "checkout-button"
         },
         "flagTags": {
-          "description": "Not used for a single flag; the result repeats it. To evaluate by tag, use\n` + "`" + `POST /evaluation/batch` + "`" + `.",
+          "description": "Ignored for a single flag, and returned in the result. To evaluate by tag, use\n` + "`" + `POST /evaluation/batch` + "`" + `.",
           "type": "array",
           "items": {
             "type": "string"
@@ -17457,11 +17457,11 @@ func init() {
       }
     },
     "evalDebugLog": {
-      "description": "Why the result is what it is. The wording is for people and may change.",
+      "description": "The reason for the result. The wording may change.",
       "type": "object",
       "properties": {
         "msg": {
-          "description": "Why no segment was tried: the flag is not there, is not enabled, or has no segments.",
+          "description": "The reason why no segment was tried: the flag does not exist, is not enabled, or has no\nsegments.",
           "type": "string",
           "example": "flagID 42 is not enabled"
         },
@@ -17476,11 +17476,11 @@ func init() {
       }
     },
     "evalResult": {
-      "description": "The answer: the variant, or that there is none, and how it came about.",
+      "description": "The result of an evaluation: the variant, if there is one, and the reason.",
       "type": "object",
       "properties": {
         "dataRecordsEnabled": {
-          "description": "Whether the flag lets its evaluations be recorded. Omitted when not.",
+          "description": "Whether evaluations of the flag are recorded. Omitted if not.",
           "type": "boolean",
           "x-omitempty": true,
           "example": true
@@ -17492,18 +17492,18 @@ func init() {
           "$ref": "#/definitions/evalDebugLog"
         },
         "flagID": {
-          "description": "ID of the flag; that of the question if no flag was found.",
+          "description": "ID of the flag; the requested one if no flag was found.",
           "type": "integer",
           "format": "int64",
           "example": 42
         },
         "flagKey": {
-          "description": "Key of the flag; that of the question if no flag was found.",
+          "description": "Key of the flag; the requested one if no flag was found.",
           "type": "string",
           "example": "checkout-button"
         },
         "flagSnapshotID": {
-          "description": "ID of the snapshot of the flag that was evaluated, to look up later what it was like.",
+          "description": "ID of the snapshot of the flag that was evaluated.",
           "type": "integer",
           "format": "int64",
           "example": 117
@@ -17520,7 +17520,7 @@ func init() {
           ]
         },
         "recordSource": {
-          "description": "Where the record comes from. An answer of this API always says ` + "`" + `evaluation` + "`" + `; records of seen\nvariants say ` + "`" + `exposure` + "`" + `.",
+          "description": "Source of the record. Responses of this API have ` + "`" + `evaluation` + "`" + `. Records of exposures have\n` + "`" + `exposure` + "`" + `.",
           "type": "string",
           "enum": [
             "evaluation",
@@ -17535,7 +17535,7 @@ func init() {
           "example": 23
         },
         "timestamp": {
-          "description": "When the flag was evaluated: RFC 3339, UTC, in whole seconds.",
+          "description": "Time of the evaluation in RFC 3339, UTC, in whole seconds.",
           "type": "string",
           "example": "2026-01-31T14:05:09Z"
         },
@@ -17608,7 +17608,7 @@ func init() {
           ]
         },
         "flagTags": {
-          "description": "Values of tags: all flags that carry them are evaluated. Omitted or at least one.",
+          "description": "Values of tags. All flags with these tags are evaluated. Omitted or at least one.",
           "type": "array",
           "minItems": 1,
           "items": {
@@ -17662,7 +17662,7 @@ func init() {
       ],
       "properties": {
         "evaluationResults": {
-          "description": "Results, entity by entity in the order of the request; for each entity flags by tag, then by ID,\nthen by key.",
+          "description": "Results in the order of the entities. For each entity, flags by tag are first, then by ID,\nthen by key.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/evalResult"
@@ -17675,7 +17675,7 @@ func init() {
       "type": "object",
       "properties": {
         "entityContext": {
-          "description": "What constraints look at: a JSON object of properties, such as strings, numbers, booleans and\nlists. Numbers keep all their digits. Anything but an object matches no constraint.",
+          "description": "The context that constraints are evaluated on: a JSON object of properties, such as strings,\nnumbers, booleans and lists. Numbers keep all their digits. If the value is not an object, no\nconstraint matches.",
           "type": "object",
           "example": {
             "age": 30,
@@ -17683,19 +17683,19 @@ func init() {
           }
         },
         "entityID": {
-          "description": "ID of the user, device or company. Empty or omitted: the server makes up a random one.",
+          "description": "ID of the user, device or company. If it is empty or omitted, the server generates a random\none.",
           "type": "string",
           "example": "user-1001"
         },
         "entityType": {
-          "description": "What kind of thing the entity is. A flag with an entity type of its own overrides it.",
+          "description": "Type of the entity. The entity type of the flag overrides it.",
           "type": "string",
           "example": "user"
         }
       }
     },
     "exposure": {
-      "description": "One entity has seen one flag. ` + "`" + `flagID` + "`" + ` or ` + "`" + `flagKey` + "`" + ` is needed; if both are there, they must name\nthe same flag.",
+      "description": "One entity has seen one flag. ` + "`" + `flagID` + "`" + ` or ` + "`" + `flagKey` + "`" + ` is required. If both are given, they must name\nthe same flag.",
       "type": "object",
       "required": [
         "entityID"
@@ -17732,19 +17732,19 @@ func init() {
           "example": "checkout-button"
         },
         "flagSnapshotID": {
-          "description": "Snapshot of the flag that was evaluated. Omitted: the current one.",
+          "description": "Snapshot of the flag that was evaluated. Default: the current one.",
           "type": "integer",
           "format": "int64",
           "example": 117
         },
         "timestamp": {
-          "description": "When it was seen, as RFC 3339. Omitted: now.",
+          "description": "Time of the exposure in RFC 3339. Default: now.",
           "type": "string",
           "format": "date-time",
           "example": "2026-01-31T14:05:11.000Z"
         },
         "variantID": {
-          "description": "ID of the variant that was seen, one of this flag. Optional; it must agree with ` + "`" + `variantKey` + "`" + ` if\nboth are there.",
+          "description": "ID of the variant that was seen, which must belong to this flag. Optional. If ` + "`" + `variantKey` + "`" + ` is\nalso given, both must match.",
           "type": "integer",
           "format": "int64",
           "example": 61
@@ -17761,7 +17761,7 @@ func init() {
       "type": "object",
       "properties": {
         "index": {
-          "description": "Place of the row in the request, counted from 0. Omitted for the first row.",
+          "description": "Index of the row in the request, from 0. Omitted for the first row.",
           "type": "integer",
           "format": "int64",
           "example": 1
@@ -17802,7 +17802,7 @@ func init() {
           }
         },
         "loggedCount": {
-          "description": "How many rows were recorded. Omitted when none were.",
+          "description": "Number of recorded rows. Omitted if it is 0.",
           "type": "integer",
           "format": "int64",
           "example": 1
@@ -17815,7 +17815,7 @@ func init() {
       }
     },
     "flag": {
-      "description": "A feature flag with its parts. Which parts are filled in depends on the operation.",
+      "description": "A feature flag. The operation determines which parts are included.",
       "type": "object",
       "required": [
         "description",
@@ -17824,12 +17824,12 @@ func init() {
       ],
       "properties": {
         "createdBy": {
-          "description": "Who created the flag, if the server knows its users.",
+          "description": "The user who created the flag, if the server identifies users.",
           "type": "string",
           "example": "ada@example.com"
         },
         "dataRecordsEnabled": {
-          "description": "Whether evaluations of this flag are recorded: counted by Datar, sent to Kafka, Kinesis or\nPub/Sub. The recorders of the server must be on as well.",
+          "description": "Whether evaluations of this flag are counted by Datar and sent to Kafka, Kinesis or Pub/Sub.\nThe recorders of the server must be on, too.",
           "type": "boolean",
           "example": true
         },
@@ -17840,12 +17840,12 @@ func init() {
           "example": "Colour of the checkout button"
         },
         "enabled": {
-          "description": "Whether the flag is on. Off: nobody gets a variant.",
+          "description": "Whether the flag is on. A flag that is off assigns no variant.",
           "type": "boolean",
           "example": true
         },
         "entityType": {
-          "description": "What an entity of this flag is, such as ` + "`" + `user` + "`" + ` or ` + "`" + `device` + "`" + `. If it is not empty, it replaces the\n` + "`" + `entityType` + "`" + ` of every evaluation, so that all records of the flag agree.",
+          "description": "Type of the entities of this flag, such as ` + "`" + `user` + "`" + ` or ` + "`" + `device` + "`" + `. If it is not empty, it replaces\nthe ` + "`" + `entityType` + "`" + ` of every evaluation, so that all records of the flag have the same type.",
           "type": "string",
           "example": "user"
         },
@@ -17858,7 +17858,7 @@ func init() {
           "example": 42
         },
         "key": {
-          "description": "Name of the flag for programs, unique in the server, deleted flags included. At most 63\ncharacters: letters and digits of ASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
+          "description": "Name of the flag for programs, unique in the server, including deleted flags. At most 63 ASCII\nletters, digits, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
           "type": "string",
           "minLength": 1,
           "example": "checkout-button"
@@ -17869,7 +17869,7 @@ func init() {
           "example": "Ends on 1 March."
         },
         "segments": {
-          "description": "Parts of the audience, in the order in which they are tried: by rank, then by ID.",
+          "description": "Segments in the order in which they are tried: by rank, then by ID.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/segment"
@@ -17889,12 +17889,12 @@ func init() {
           "example": "2026-01-30T09:12:44.000Z"
         },
         "updatedBy": {
-          "description": "Who made the last change to the flag or one of its parts, if the server knows its users.",
+          "description": "The user who last changed the flag or one of its parts, if the server identifies users.",
           "type": "string",
           "example": "ada@example.com"
         },
         "variants": {
-          "description": "Possible outcomes, in the order of their IDs.",
+          "description": "Variants in the order of their IDs.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/variant"
@@ -17903,7 +17903,7 @@ func init() {
       }
     },
     "flagDefinition": {
-      "description": "A flag with all its parts as one value. In a request, a field that is omitted keeps what the flag has.",
+      "description": "A flag with all its parts as one value. In a request, omitted fields keep their values.",
       "type": "object",
       "required": [
         "snapshotID"
@@ -17955,7 +17955,7 @@ func init() {
           }
         },
         "snapshotID": {
-          "description": "ID of the snapshot that this is, or was made from.",
+          "description": "ID of the snapshot that the definition is or is based on.",
           "type": "integer",
           "format": "int64",
           "minimum": 0,
@@ -17985,7 +17985,7 @@ func init() {
       }
     },
     "flagDefinitionConflict": {
-      "description": "Says that a flag has changed since a definition was made, and what it is now.",
+      "description": "The flag has changed since the definition was read. Has the current definition.",
       "type": "object",
       "required": [
         "message",
@@ -17993,7 +17993,7 @@ func init() {
       ],
       "properties": {
         "base": {
-          "description": "The version that the definition was made from. Omitted if the flag has no such snapshot.",
+          "description": "The version that the definition is based on. Omitted if the flag has no such snapshot.",
           "$ref": "#/definitions/flagDefinition"
         },
         "current": {
@@ -18037,7 +18037,7 @@ func init() {
           "example": "country"
         },
         "value": {
-          "description": "What the property is compared with; a string is in double quotes.",
+          "description": "The value to compare the property with. A string is in double quotes.",
           "type": "string",
           "minLength": 1,
           "example": "\"FR\""
@@ -18126,7 +18126,7 @@ func init() {
       ],
       "properties": {
         "attachment": {
-          "description": "JSON object that clients get with the variant. Omitted: it stays as it is, and a new variant gets\nan empty one.",
+          "description": "JSON object that clients get with the variant. If it is omitted, it stays as it is. The\ndefault for a new variant is an empty object.",
           "type": "object",
           "example": {
             "color": "#2f74c9"
@@ -18148,7 +18148,7 @@ func init() {
       }
     },
     "flagDraft": {
-      "description": "Parts of a flag that are not saved. What is omitted stays as it is. Parts keep their IDs as\nin ` + "`" + `PUT /flags/{flagID}/definition` + "`" + `.",
+      "description": "An unsaved change of a flag. Omitted parts stay as they are. Parts keep their IDs as in\n` + "`" + `PUT /flags/{flagID}/definition` + "`" + `.",
       "type": "object",
       "properties": {
         "enabled": {
@@ -18185,7 +18185,7 @@ func init() {
           "$ref": "#/definitions/flag"
         },
         "id": {
-          "description": "ID of the snapshot. IDs grow with time, over all flags.",
+          "description": "ID of the snapshot. IDs increase with time, over all flags.",
           "type": "integer",
           "format": "int64",
           "minimum": 1,
@@ -18199,7 +18199,7 @@ func init() {
           "example": "2026-01-30T09:12:44Z"
         },
         "updatedBy": {
-          "description": "Who made the change, if the server knows its users.",
+          "description": "The user who made the change, if the server identifies users.",
           "type": "string",
           "example": "ada@example.com"
         }
@@ -18309,7 +18309,7 @@ func init() {
           "example": "user-1001"
         },
         "flagSnapshotID": {
-          "description": "ID of the snapshot that was evaluated, or that the draft was made from.",
+          "description": "ID of the snapshot that was evaluated, or that the draft is based on.",
           "type": "integer",
           "format": "int64",
           "example": 117
@@ -18392,7 +18392,7 @@ func init() {
       }
     },
     "putFlagRequest": {
-      "description": "Changes to a flag. Fields that are omitted, or null, stay as they are. Unknown fields are ignored, and named in\na ` + "`" + `Warning` + "`" + ` header.",
+      "description": "Changes to a flag. Fields that are omitted or null keep their values. Unknown fields are ignored,\nand named in a ` + "`" + `Warning` + "`" + ` header.",
       "type": "object",
       "properties": {
         "dataRecordsEnabled": {
@@ -18402,7 +18402,7 @@ func init() {
           "example": true
         },
         "description": {
-          "description": "What the flag is for, in words for people. It cannot be emptied.",
+          "description": "Description of the flag for people. It must not be empty.",
           "type": "string",
           "minLength": 1,
           "x-nullable": true,
@@ -18415,13 +18415,13 @@ func init() {
           "example": true
         },
         "entityType": {
-          "description": "What an entity of this flag is. Empty: evaluations keep their own. The rules are those of a key:\nat most 63 characters out of letters and digits of ASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
+          "description": "Type of the entities of this flag. If it is empty, evaluations keep their own. At most 63\nASCII letters, digits, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
           "type": "string",
           "x-nullable": true,
           "example": "user"
         },
         "key": {
-          "description": "New key of the flag. Clients that evaluate by the old one no longer find the flag. At most 63\ncharacters: letters and digits of ASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
+          "description": "New key of the flag. Clients that evaluate the old key no longer find the flag. At most 63\nASCII letters, digits, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
           "type": "string",
           "x-nullable": true,
           "example": "checkout-button"
@@ -18447,7 +18447,7 @@ func init() {
       ],
       "properties": {
         "segmentIDs": {
-          "description": "IDs of the segments, the one to be tried first in front.",
+          "description": "IDs of the segments in the order in which they are tried.",
           "type": "array",
           "minItems": 1,
           "items": {
@@ -18463,7 +18463,7 @@ func init() {
       }
     },
     "putSegmentRequest": {
-      "description": "What a segment is to be like. Both fields are needed, also the one that does not change.",
+      "description": "New values of a segment. Both fields are required, even if only one changes.",
       "type": "object",
       "required": [
         "description",
@@ -18494,14 +18494,14 @@ func init() {
       ],
       "properties": {
         "attachment": {
-          "description": "A JSON object that replaces the old one. Omitted: the old one stays. A string, number or list:\n400.",
+          "description": "A JSON object that replaces the attachment. If it is omitted, the attachment stays. A string,\nnumber or list returns 400.",
           "type": "object",
           "example": {
             "color": "#0969da"
           }
         },
         "key": {
-          "description": "Name of the variant. At most 63 characters: letters and digits of ASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and\n` + "`" + `:` + "`" + `.",
+          "description": "Name of the variant for programs. At most 63 ASCII letters, digits, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and\n` + "`" + `:` + "`" + `.",
           "type": "string",
           "minLength": 1,
           "example": "blue"
@@ -18509,7 +18509,7 @@ func init() {
       }
     },
     "readiness": {
-      "description": "Whether the server should get requests, and how its parts are.",
+      "description": "Whether the server should get requests, and the state of its components.",
       "type": "object",
       "required": [
         "status",
@@ -18550,21 +18550,21 @@ func init() {
       }
     },
     "readinessDatabase": {
-      "description": "The database, asked just now.",
+      "description": "The database, checked for this response.",
       "type": "object",
       "required": [
         "status"
       ],
       "properties": {
         "latencyMilliseconds": {
-          "description": "How long the answer took. Omitted without one.",
+          "description": "Response time of the database. Omitted without a response.",
           "type": "number",
           "format": "double",
           "x-nullable": true,
           "example": 0.4
         },
         "status": {
-          "description": "` + "`" + `OK` + "`" + `; ` + "`" + `unreachable` + "`" + ` if it did not answer within two seconds, in which case the log has the reason;\n` + "`" + `none` + "`" + ` if the flags come from a JSON document.",
+          "description": "` + "`" + `OK` + "`" + `; ` + "`" + `unreachable` + "`" + ` if it did not respond within 2 s, in which case the log has the reason;\n` + "`" + `none` + "`" + ` if the flags come from a JSON document.",
           "type": "string",
           "enum": [
             "OK",
@@ -18583,14 +18583,14 @@ func init() {
       ],
       "properties": {
         "ageSeconds": {
-          "description": "Seconds since then. Normally less than FLAGR_EVALCACHE_REFRESHINTERVAL.",
+          "description": "Seconds since ` + "`" + `checkedAt` + "`" + `. Normally less than FLAGR_EVALCACHE_REFRESHINTERVAL.",
           "type": "number",
           "format": "double",
           "x-nullable": true,
           "example": 1.2
         },
         "checkedAt": {
-          "description": "When their source last confirmed or replaced them. Omitted before the first time.",
+          "description": "When the source last confirmed or replaced the flags. Omitted before the first time.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
@@ -18640,7 +18640,7 @@ func init() {
           "example": 124876
         },
         "dropped": {
-          "description": "Those that were given up, by reason: ` + "`" + `queue_full` + "`" + ` (FLAGR_RECORDER_QUEUE_RECORDS or\nFLAGR_RECORDER_QUEUE_BYTES was reached), ` + "`" + `closed` + "`" + ` (recorded while the server ended),\n` + "`" + `too_large` + "`" + ` and ` + "`" + `rejected` + "`" + ` (the broker does not take the record), ` + "`" + `retries_exhausted` + "`" + ` (the\nbroker kept answering with errors), ` + "`" + `undelivered` + "`" + ` (the server ended before the broker had\nconfirmed), ` + "`" + `unencodable` + "`" + `. A reason is missing as long as it has none.",
+          "description": "Records that will not be delivered, by reason: ` + "`" + `queue_full` + "`" + ` (FLAGR_RECORDER_QUEUE_RECORDS or\nFLAGR_RECORDER_QUEUE_BYTES was reached), ` + "`" + `closed` + "`" + ` (recorded while the server stopped),\n` + "`" + `too_large` + "`" + ` and ` + "`" + `rejected` + "`" + ` (the broker rejects the record), ` + "`" + `retries_exhausted` + "`" + ` (the broker\nkept returning errors), ` + "`" + `undelivered` + "`" + ` (the server stopped before the broker confirmed the\nrecord), ` + "`" + `unencodable` + "`" + `. A reason without records is omitted.",
           "type": "object",
           "additionalProperties": {
             "type": "integer",
@@ -18649,14 +18649,14 @@ func init() {
           "x-omitempty": false
         },
         "lastDeliveryAt": {
-          "description": "When the broker last confirmed something. Omitted before the first time.",
+          "description": "Time of the last confirmation by the broker. Omitted before the first one.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
           "example": "2026-01-24T10:14:59.000Z"
         },
         "lastErrorAt": {
-          "description": "When the last attempt failed that did; the server's log has the reason. Omitted when none did.",
+          "description": "Time of the last failed delivery. Omitted if there was none. The server's log has the reason.",
           "type": "string",
           "format": "date-time",
           "x-nullable": true,
@@ -18675,21 +18675,21 @@ func init() {
           "example": 158
         },
         "pendingBytes": {
-          "description": "About how much memory the pending ones take, in bytes.",
+          "description": "Approximate memory of the pending records in bytes.",
           "type": "integer",
           "format": "int64",
           "x-omitempty": false,
           "example": 161950
         },
         "recorded": {
-          "description": "Evaluations and exposures that were given to the recorder.",
+          "description": "Evaluations and exposures that the recorder received.",
           "type": "integer",
           "format": "int64",
           "x-omitempty": false,
           "example": 125034
         },
         "retried": {
-          "description": "How often a record was sent again after an attempt that failed.",
+          "description": "How often a record was sent again after a failed delivery.",
           "type": "integer",
           "format": "int64",
           "x-omitempty": false,
@@ -18702,7 +18702,7 @@ func init() {
           "example": "2026-01-24T10:15:00.000Z"
         },
         "state": {
-          "description": "` + "`" + `working` + "`" + ` if the last attempt to deliver succeeded, ` + "`" + `failing` + "`" + ` if it did not and records wait,\n` + "`" + `unproven` + "`" + ` just after the start. Before the first attempt, it says whether the broker answers.",
+          "description": "` + "`" + `working` + "`" + ` if the last delivery succeeded; ` + "`" + `failing` + "`" + ` if it failed and records wait; ` + "`" + `unproven` + "`" + `\njust after the start. Before the first delivery, it shows whether the broker responds.",
           "type": "string",
           "enum": [
             "unproven",
@@ -18728,7 +18728,7 @@ func init() {
       }
     },
     "segment": {
-      "description": "A part of the audience: constraints say who is in it, distributions who of them gets what.",
+      "description": "A segment selects entities by constraints, and assigns variants to them by distributions.",
       "type": "object",
       "required": [
         "description",
@@ -18737,7 +18737,7 @@ func init() {
       ],
       "properties": {
         "constraints": {
-          "description": "Conditions, all of which must hold. Empty: the segment matches everybody.",
+          "description": "Constraints, all of which must match. A segment without constraints matches every entity.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/constraint"
@@ -18750,7 +18750,7 @@ func init() {
           "example": "Adults in France"
         },
         "distributions": {
-          "description": "How the segment is shared between variants. Empty: nobody in it gets one.",
+          "description": "Shares of the variants. Without distributions, the segment assigns no variant.",
           "type": "array",
           "items": {
             "$ref": "#/definitions/distribution"
@@ -18765,14 +18765,14 @@ func init() {
           "example": 23
         },
         "rank": {
-          "description": "Place in the order of segments: the lowest rank is tried first, equal ranks by ID. A new segment\nhas 999.",
+          "description": "Place in the order of segments. The lowest rank is tried first, equal ranks by ID. A new\nsegment has the rank 999.",
           "type": "integer",
           "format": "int64",
           "minimum": 0,
           "example": 0
         },
         "rolloutPercent": {
-          "description": "Percentage of the matching entities that get a variant. The others get none, and no later\nsegment is tried for them. Raising it keeps everyone who had a variant.",
+          "description": "Percentage of the matching entities that get a variant. The others get none, and no later\nsegment is tried for them. If the percentage is raised, entities that had a variant keep it.",
           "type": "integer",
           "format": "int64",
           "maximum": 100,
@@ -18786,7 +18786,7 @@ func init() {
       "type": "object",
       "properties": {
         "msg": {
-          "description": "Which constraint did not hold, or how the rollout and the distributions decided.",
+          "description": "The constraint that did not match, or how the rollout and the distributions decided.",
           "type": "string",
           "example": "constraint not met: country EQ \"FR\""
         },
@@ -18829,7 +18829,7 @@ func init() {
           "example": 7
         },
         "value": {
-          "description": "The label itself. At most 63 characters: letters and digits of ASCII, spaces, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + `\nand ` + "`" + `:` + "`" + `.",
+          "description": "The label. At most 63 ASCII letters, digits, spaces, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
           "type": "string",
           "minLength": 1,
           "example": "web"
@@ -18844,7 +18844,7 @@ func init() {
       ],
       "properties": {
         "attachment": {
-          "description": "A JSON object of any shape, served with the variant.",
+          "description": "A JSON object that evaluations return with the variant.",
           "type": "object",
           "x-nullable": true,
           "example": {
@@ -18860,7 +18860,7 @@ func init() {
           "example": 61
         },
         "key": {
-          "description": "Name of the variant, which the code of the client looks at. At most 63 characters: letters and\ndigits of ASCII, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and ` + "`" + `:` + "`" + `.",
+          "description": "Name of the variant for programs. At most 63 ASCII letters, digits, ` + "`" + `_` + "`" + `, ` + "`" + `-` + "`" + `, ` + "`" + `/` + "`" + `, ` + "`" + `.` + "`" + ` and\n` + "`" + `:` + "`" + `.",
           "type": "string",
           "minLength": 1,
           "example": "blue"

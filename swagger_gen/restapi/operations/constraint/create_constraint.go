@@ -30,19 +30,19 @@ func NewCreateConstraint(ctx *middleware.Context, handler CreateConstraintHandle
 //
 // # Add a constraint
 //
-// Adds a condition to a segment. It compares one property of the evaluation's `entityContext` with
-// a value, which is written in the language of constraints:
+// Adds a constraint to a segment. It compares one property of the evaluation's `entityContext`
+// with a value in the syntax of constraints:
 //
-//   - `EQ`, `NEQ`: equal or not, with a string `"FR"`, a number `18`, or `true` and `false`.
+//   - `EQ`, `NEQ`: equal or not equal to a string `"FR"`, a number `18`, or `true` or `false`.
 //   - `LT`, `LTE`, `GT`, `GTE`: less, less or equal, greater, greater or equal, with a number.
-//   - `EREG`, `NEREG`: the property matches a regular expression in Go's syntax, or does not:
+//   - `EREG`, `NEREG`: the property matches, or does not match, a regular expression in Go's syntax:
 //     `"@example\.com$"`.
-//   - `IN`, `NOTIN`: the property is one of a list, or is not: `["FR", "DE"]` or `[1, 2, 3]`.
-//   - `CONTAINS`, `NOTCONTAINS`: the property is a list and has this item, or does not have it:
+//   - `IN`, `NOTIN`: the property is, or is not, in a list: `["FR", "DE"]` or `[1, 2, 3]`.
+//   - `CONTAINS`, `NOTCONTAINS`: the property is a list that has, or does not have, an item:
 //     `"vip"`.
 //
 // Strings are always in double quotes. If the property is missing from the context, or its type
-// does not go with the value, the constraint does not hold, whatever the operator.
+// does not fit the operator, the constraint does not match, for any operator.
 type CreateConstraint struct {
 	Context *middleware.Context
 	Handler CreateConstraintHandler

@@ -53,8 +53,8 @@ func (o *CreateConstraintOK) WriteResponse(rw http.ResponseWriter, producer runt
 // CreateConstraintBadRequestCode is the HTTP code returned for type CreateConstraintBadRequest
 const CreateConstraintBadRequestCode int = 400
 
-// CreateConstraintBadRequest The operator is unknown, or property and value cannot be parsed; most often the double quotes of a
-// string are missing.
+// CreateConstraintBadRequest The operator is unknown, or property and value cannot be parsed. Often the double quotes of
+// a string are missing.
 //
 // swagger:response createConstraintBadRequest
 type CreateConstraintBadRequest struct {
@@ -174,9 +174,9 @@ func (o *CreateConstraintUnprocessableEntity) WriteResponse(rw http.ResponseWrit
 	}
 }
 
-// CreateConstraintDefault 400: the operator is unknown, or property and value cannot be parsed; most often the double
-// quotes of a string are missing. 404: no such flag, or it has no such segment. 422: a field is
-// missing or empty.
+// CreateConstraintDefault 400: the operator is unknown, or property and value cannot be parsed; often the double
+// quotes of a string are missing. 404: no such flag, or it has no such segment. 422: a field
+// is missing or empty.
 //
 // swagger:response createConstraintDefault
 type CreateConstraintDefault struct {

@@ -30,7 +30,7 @@ func NewDeleteConstraint(ctx *middleware.Context, handler DeleteConstraintHandle
 //
 // # Delete a constraint
 //
-// Deletes a constraint. A segment that loses its last one matches everybody.
+// Deletes a constraint. A segment without constraints matches every entity.
 type DeleteConstraint struct {
 	Context *middleware.Context
 	Handler DeleteConstraintHandler

@@ -27,7 +27,7 @@ func NewDeleteConstraintParams() DeleteConstraintParams {
 type DeleteConstraintParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// ID of the constraint. It must be one of this segment.
+	// ID of the constraint, which must belong to this segment.
 	// Required: true
 	// Minimum: 1
 	// In: path
@@ -37,7 +37,7 @@ type DeleteConstraintParams struct {
 	// Minimum: 1
 	// In: path
 	FlagID int64
-	// ID of the segment. It must be one of this flag.
+	// ID of the segment, which must belong to this flag.
 	// Required: true
 	// Minimum: 1
 	// In: path

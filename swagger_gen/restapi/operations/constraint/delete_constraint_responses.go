@@ -12,7 +12,7 @@ import (
 // DeleteConstraintOKCode is the HTTP code returned for type DeleteConstraintOK
 const DeleteConstraintOKCode int = 200
 
-// DeleteConstraintOK Deleted. The answer has no body.
+// DeleteConstraintOK Deleted. The response has no body.
 //
 // swagger:response deleteConstraintOK
 type DeleteConstraintOK struct {

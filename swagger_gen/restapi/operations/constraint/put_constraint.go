@@ -30,7 +30,7 @@ func NewPutConstraint(ctx *middleware.Context, handler PutConstraintHandler) *Pu
 //
 // # Change a constraint
 //
-// Replaces property, operator and value of a constraint. The rules are those of adding one.
+// Replaces property, operator and value of a constraint. The rules are the same as for adding one.
 type PutConstraint struct {
 	Context *middleware.Context
 	Handler PutConstraintHandler

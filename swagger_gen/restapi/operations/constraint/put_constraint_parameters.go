@@ -31,11 +31,11 @@ func NewPutConstraintParams() PutConstraintParams {
 type PutConstraintParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// The constraint as it is to be.
+	// The new values of the constraint.
 	// Required: true
 	// In: body
 	Body *models.CreateConstraintRequest
-	// ID of the constraint. It must be one of this segment.
+	// ID of the constraint, which must belong to this segment.
 	// Required: true
 	// Minimum: 1
 	// In: path
@@ -45,7 +45,7 @@ type PutConstraintParams struct {
 	// Minimum: 1
 	// In: path
 	FlagID int64
-	// ID of the segment. It must be one of this flag.
+	// ID of the segment, which must belong to this flag.
 	// Required: true
 	// Minimum: 1
 	// In: path

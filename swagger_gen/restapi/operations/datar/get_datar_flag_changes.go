@@ -28,10 +28,10 @@ func NewGetDatarFlagChanges(ctx *middleware.Context, handler GetDatarFlagChanges
 
 // GetDatarFlagChanges swagger:route GET /datar/flags/{flagID}/changes datar getDatarFlagChanges
 //
-// # List what changed a flag
+// # List the changes of a flag
 //
-// Compares the snapshots of a flag, deleted or not, one with the next, and says what changed,
-// by whom, and whether it affects who gets what. It works with Datar off, too.
+// Compares each snapshot of a flag with the next one, and lists what changed, by whom, and whether
+// it affects the assignment of variants. The flag may be deleted. It also works with Datar off.
 type GetDatarFlagChanges struct {
 	Context *middleware.Context
 	Handler GetDatarFlagChangesHandler

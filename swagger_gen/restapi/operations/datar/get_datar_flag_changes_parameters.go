@@ -33,13 +33,13 @@ type GetDatarFlagChangesParams struct {
 	// Minimum: 1
 	// In: path
 	FlagID int64
-	// `json`, or `csv` for a table as RFC 4180 has it, with a header line. Default: `json`.
+	// `json`, or `csv` for a table (RFC 4180) with a header line. Default: `json`.
 	// In: query
 	Format *string
 	// At most this many changes, from 1 to 100. Default: 20.
 	// In: query
 	Limit *int64
-	// Leave out this many changes from the start of the list. Default: 0.
+	// Skip this many changes. Default: 0.
 	// In: query
 	Offset *int64
 }

@@ -28,13 +28,13 @@ func NewGetDatarFlagOutcomes(ctx *middleware.Context, handler GetDatarFlagOutcom
 
 // GetDatarFlagOutcomes swagger:route GET /datar/flags/{flagID}/outcomes datar getDatarFlagOutcomes
 //
-// # Show what the evaluations of a flag came to
+// # Count the evaluations of a flag by outcome
 //
 // Counts the evaluations of one flag by outcome: how many got a variant, were held out by a
-// rollout, matched no segment, or came while the flag was off. Counts are exact.
+// rollout, matched no segment, or were made while the flag was off. Counts are exact.
 //
-// The flag may be deleted. Names of deleted variants and segments come from the newest
-// snapshot that has them.
+// The flag may be deleted. Names of deleted variants and segments come from the newest snapshot
+// that has them.
 type GetDatarFlagOutcomes struct {
 	Context *middleware.Context
 	Handler GetDatarFlagOutcomesHandler

@@ -53,8 +53,8 @@ func (o *GetDatarFlagOutcomesOK) WriteResponse(rw http.ResponseWriter, producer 
 // GetDatarFlagOutcomesBadRequestCode is the HTTP code returned for type GetDatarFlagOutcomesBadRequest
 const GetDatarFlagOutcomesBadRequestCode int = 400
 
-// GetDatarFlagOutcomesBadRequest A parameter is out of range, or details of the span are not kept any more; the message names the
-// parameter.
+// GetDatarFlagOutcomesBadRequest A parameter is out of range, or details of the span are no longer kept. The message names
+// the parameter.
 //
 // swagger:response getDatarFlagOutcomesBadRequest
 type GetDatarFlagOutcomesBadRequest struct {

@@ -30,10 +30,10 @@ func NewGetDatarFlagReasons(ctx *middleware.Context, handler GetDatarFlagReasons
 //
 // # Show which constraints stopped evaluations
 //
-// Of evaluations that no segment matched, counts the first constraint of each segment that did
-// not hold, and why. It is a sample: each server explains at most 5 evaluations a flag and
-// second, and keeps the counts of 7 days in memory. The answer is that of one server, since it
-// started. Values of contexts are never kept.
+// For evaluations that matched no segment, counts the first constraint of each segment that did
+// not match, and why. The counts are a sample: each server explains at most 5 evaluations per flag
+// and second, and keeps the counts of 7 days in memory. The response has the counts of one server
+// since its start. Values of contexts are not kept.
 type GetDatarFlagReasons struct {
 	Context *middleware.Context
 	Handler GetDatarFlagReasonsHandler

@@ -33,15 +33,14 @@ type GetDatarFlagReasonsParams struct {
 	// Minimum: 1
 	// In: path
 	FlagID int64
-	// `json`, or `csv` for a table as RFC 4180 has it, with a header line. Default: `json`.
+	// `json`, or `csv` for a table (RFC 4180) with a header line. Default: `json`.
 	// In: query
 	Format *string
-	// Start of the span, inclusive, as RFC 3339. It is widened to a whole UTC hour. Default: 7
+	// Start of the span, inclusive, in RFC 3339. It is widened to a whole UTC hour. Default: 7
 	// days ago.
 	// In: query
 	From *strfmt.DateTime
-	// End of the span, exclusive, as RFC 3339. It is widened to a whole UTC hour. Default:
-	// now.
+	// End of the span, exclusive, in RFC 3339. It is widened to a whole UTC hour. Default: now.
 	// In: query
 	To *strfmt.DateTime
 }

@@ -53,8 +53,8 @@ func (o *GetDatarFlagReasonsOK) WriteResponse(rw http.ResponseWriter, producer r
 // GetDatarFlagReasonsBadRequestCode is the HTTP code returned for type GetDatarFlagReasonsBadRequest
 const GetDatarFlagReasonsBadRequestCode int = 400
 
-// GetDatarFlagReasonsBadRequest A parameter is out of range, or details of the span are not kept any more; the message names the
-// parameter.
+// GetDatarFlagReasonsBadRequest A parameter is out of range, or details of the span are no longer kept. The message names
+// the parameter.
 //
 // swagger:response getDatarFlagReasonsBadRequest
 type GetDatarFlagReasonsBadRequest struct {

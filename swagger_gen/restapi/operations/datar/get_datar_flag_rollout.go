@@ -28,15 +28,15 @@ func NewGetDatarFlagRollout(ctx *middleware.Context, handler GetDatarFlagRollout
 
 // GetDatarFlagRollout swagger:route GET /datar/flags/{flagID}/rollout datar getDatarFlagRollout
 //
-// # Compare what is set with what came of it
+// # Compare configured and actual shares
 //
-// For every version of the flag that was alive or used in the span, and every segment and
-// variant of it: what the configuration gives, as the number of the 1,000 buckets, and what
-// the evaluations got. At most the 100 newest versions.
+// For each version of the flag that was current or used in the span, and for each of its segments
+// and variants: the configured share as a number of the 1,000 buckets, and the actual share of the
+// evaluations. At most the 100 newest versions.
 //
-// A difference between `set` and `got` is never a finding: evaluations of one entity always
-// get the same variant, so shares differ when some entities are evaluated more often than
-// others. A finding is a fact that no distribution of traffic explains.
+// A difference between `set` and `got` is never a finding: evaluations of one entity always get
+// the same variant, so shares differ if some entities are evaluated more often than others. A
+// finding is a fact that no distribution of traffic explains.
 type GetDatarFlagRollout struct {
 	Context *middleware.Context
 	Handler GetDatarFlagRolloutHandler

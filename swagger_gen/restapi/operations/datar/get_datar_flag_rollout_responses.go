@@ -53,8 +53,8 @@ func (o *GetDatarFlagRolloutOK) WriteResponse(rw http.ResponseWriter, producer r
 // GetDatarFlagRolloutBadRequestCode is the HTTP code returned for type GetDatarFlagRolloutBadRequest
 const GetDatarFlagRolloutBadRequestCode int = 400
 
-// GetDatarFlagRolloutBadRequest A parameter is out of range, or details of the span are not kept any more; the message names the
-// parameter.
+// GetDatarFlagRolloutBadRequest A parameter is out of range, or details of the span are no longer kept. The message names
+// the parameter.
 //
 // swagger:response getDatarFlagRolloutBadRequest
 type GetDatarFlagRolloutBadRequest struct {

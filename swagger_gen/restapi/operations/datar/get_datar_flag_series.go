@@ -30,13 +30,13 @@ func NewGetDatarFlagSeries(ctx *middleware.Context, handler GetDatarFlagSeriesHa
 //
 // # Show the traffic of a flag over time
 //
-// Counts evaluations by hour, day or week of a time zone. Buckets without counts are there,
-// with 0. Counts are kept by UTC hour and never split: where a zone is not whole hours off, a
-// bucket begins at the next whole UTC hour, and `starts` says so. Days have 23 or 25 hours
-// where they do.
+// Counts evaluations by hour, day or week of a time zone. Buckets without evaluations have the
+// count 0. Counts are kept by UTC hour and never split: if the offset of the zone is not a whole
+// number of hours, a bucket begins at the next whole UTC hour, as `starts` shows. Days have 23 or
+// 25 hours when the zone changes its clocks.
 //
-// For a span of which details are not kept any more there are totals of UTC days: then
-// `detail` is `utcDay`, and there is one line.
+// For a span whose details are no longer kept, the response has the totals of UTC days: `detail`
+// is `utcDay`, and there is one line.
 type GetDatarFlagSeries struct {
 	Context *middleware.Context
 	Handler GetDatarFlagSeriesHandler

@@ -32,11 +32,12 @@ type GetDatarFlagSeriesParams struct {
 	// of up to 3 days, else `day`.
 	// In: query
 	Bucket *string
-	// What the lines are: `outcome`, `variant`, `segment` or `version`. Default: `outcome`.
+	// The dimension of the lines: `outcome`, `variant`, `segment` or `version`. Default:
+	// `outcome`.
 	// In: query
 	By *string
-	// Adds another span of as many buckets: `previous` for the one before, `week` for a week
-	// before, or a time in RFC 3339 that lies in its first bucket.
+	// Adds another span with the same number of buckets: `previous` for the span before, `week`
+	// for the span a week before, or a time in RFC 3339 within its first bucket.
 	// In: query
 	Compare *string
 	// ID of the flag.
@@ -44,15 +45,14 @@ type GetDatarFlagSeriesParams struct {
 	// Minimum: 1
 	// In: path
 	FlagID int64
-	// `json`, or `csv` for a table as RFC 4180 has it, with a header line. Default: `json`.
+	// `json`, or `csv` for a table (RFC 4180) with a header line. Default: `json`.
 	// In: query
 	Format *string
-	// Start of the span, inclusive, as RFC 3339. It is widened to a whole UTC hour. Default: 7
+	// Start of the span, inclusive, in RFC 3339. It is widened to a whole UTC hour. Default: 7
 	// days ago.
 	// In: query
 	From *strfmt.DateTime
-	// End of the span, exclusive, as RFC 3339. It is widened to a whole UTC hour. Default:
-	// now.
+	// End of the span, exclusive, in RFC 3339. It is widened to a whole UTC hour. Default: now.
 	// In: query
 	To *strfmt.DateTime
 	// Time zone of the buckets: a name of the IANA database, such as `Europe/Berlin`. Default:

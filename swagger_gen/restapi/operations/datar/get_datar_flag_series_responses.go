@@ -53,8 +53,8 @@ func (o *GetDatarFlagSeriesOK) WriteResponse(rw http.ResponseWriter, producer ru
 // GetDatarFlagSeriesBadRequestCode is the HTTP code returned for type GetDatarFlagSeriesBadRequest
 const GetDatarFlagSeriesBadRequestCode int = 400
 
-// GetDatarFlagSeriesBadRequest A parameter is out of range, or details of the span are not kept any more; the message names the
-// parameter.
+// GetDatarFlagSeriesBadRequest A parameter is out of range, or details of the span are no longer kept. The message names
+// the parameter.
 //
 // swagger:response getDatarFlagSeriesBadRequest
 type GetDatarFlagSeriesBadRequest struct {

@@ -28,10 +28,11 @@ func NewGetDatarFlagState(ctx *middleware.Context, handler GetDatarFlagStateHand
 
 // GetDatarFlagState swagger:route GET /datar/flags/{flagID}/state datar getDatarFlagState
 //
-// # Show what a flag is doing, and whether it can be deleted
+// # Get the state of a flag, and whether it can be deleted
 //
-// Finds the first of ten states that applies, and checks what must hold before the flag is
-// deleted. Every outcome counts as asked, also while the flag is off.
+// Returns the first of ten states that applies, and the checks that must pass before the flag is
+// deleted. An evaluation with any outcome counts as a request for the flag, also while the flag is
+// off.
 type GetDatarFlagState struct {
 	Context *middleware.Context
 	Handler GetDatarFlagStateHandler

@@ -28,7 +28,7 @@ func NewGetDatarFlagStateParams() GetDatarFlagStateParams {
 type GetDatarFlagStateParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// How many days count as lately, from 1 to 365. Default: 30.
+	// Number of days to look back, from 1 to 365. Default: 30.
 	// In: query
 	Days *int64
 	// ID of the flag.

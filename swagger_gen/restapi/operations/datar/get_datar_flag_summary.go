@@ -31,13 +31,12 @@ func NewGetDatarFlagSummary(ctx *middleware.Context, handler GetDatarFlagSummary
 // # Break down the traffic of a flag
 //
 // Counts the evaluations of one flag in a span of time, by variant, by segment and by day. The
-// span and its defaults are those of `GET /datar/summary`, whole UTC hours included.
+// span is the same as in `GET /datar/summary`.
 //
-// The counts by variant and those by day have the same sum, that of all evaluations. The counts by
-// segment leave out evaluations without a segment, so their sum may be lower.
+// The counts by variant and the counts by day have the same sum: all evaluations. The counts by
+// segment omit evaluations without a segment, so their sum may be lower.
 //
-// A flag without traffic in the span has three empty lists. A deleted flag still answers with the
-// traffic that it had.
+// A flag without traffic in the span has three empty lists. A deleted flag still has its traffic.
 type GetDatarFlagSummary struct {
 	Context *middleware.Context
 	Handler GetDatarFlagSummaryHandler

@@ -32,11 +32,11 @@ type GetDatarFlagSummaryParams struct {
 	// Required: true
 	// In: path
 	FlagID int64
-	// Start of the span, inclusive, as RFC 3339: `2026-01-24T00:00:00Z`. The `+` of a zone such as
-	// +01:00 is written `%2B` in a URL. Default: 7 days ago.
+	// Start of the span, inclusive, in RFC 3339: `2026-01-24T00:00:00Z`. In a URL, the `+` of an
+	// offset such as +01:00 is `%2B`. Default: 7 days ago.
 	// In: query
 	From *strfmt.DateTime
-	// End of the span, exclusive, as RFC 3339. Default: now.
+	// End of the span, exclusive, in RFC 3339. Default: now.
 	// In: query
 	To *strfmt.DateTime
 }

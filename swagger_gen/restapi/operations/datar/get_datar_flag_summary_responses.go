@@ -94,7 +94,7 @@ func (o *GetDatarFlagSummaryBadRequest) WriteResponse(rw http.ResponseWriter, pr
 // GetDatarFlagSummaryNotFoundCode is the HTTP code returned for type GetDatarFlagSummaryNotFound
 const GetDatarFlagSummaryNotFoundCode int = 404
 
-// GetDatarFlagSummaryNotFound No flag has this ID, and none was ever counted under it.
+// GetDatarFlagSummaryNotFound No flag has this ID, and it has no counts.
 //
 // swagger:response getDatarFlagSummaryNotFound
 type GetDatarFlagSummaryNotFound struct {

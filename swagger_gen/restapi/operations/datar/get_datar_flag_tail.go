@@ -30,11 +30,11 @@ func NewGetDatarFlagTail(ctx *middleware.Context, handler GetDatarFlagTailHandle
 //
 // # Watch evaluations of a flag as they happen
 //
-// Server-sent events of the evaluations that this server answers. It is off unless the server
-// was started with FLAGR_RECORDER_DATAR_TAIL_ENABLED=true, because it shows what single
-// entities get. At most 20 events a second, then an event `skipped` with a number; 20
-// listeners, 15 minutes each. Nothing is kept, and contexts are never sent. `entity` is a hash
-// that changes with every connection.
+// Sends the evaluations of this server as server-sent events. It is off unless the server was
+// started with FLAGR_RECORDER_DATAR_TAIL_ENABLED=true, because it shows what individual entities
+// get. A stream has at most 20 events per second. An event `skipped` has the number of other
+// evaluations. There can be 20 listeners, for 15 minutes each. Nothing is stored, and contexts are
+// never sent. `entity` is a hash that is different for each connection.
 type GetDatarFlagTail struct {
 	Context *middleware.Context
 	Handler GetDatarFlagTailHandler

@@ -28,13 +28,14 @@ func NewGetDatarFleet(ctx *middleware.Context, handler GetDatarFleetHandler) *Ge
 
 // GetDatarFleet swagger:route GET /datar/fleet datar getDatarFleet
 //
-// # Show whether counting is sound on all servers
+// # Get the statistics of all servers
 //
-// Shows the statistics of every server and edge server that counts into this database, as each wrote
-// them with its last flush, and of the answering server as they are now. `balanced` reports whether
-// `recorded` = `stored` + `pending` + the sum of `dropped` for each server, and nothing was lost.
+// Returns the statistics of every server and edge server that counts into this database. Each
+// server writes them with its flushes; those of the responding server are current. `balanced` is
+// true if `recorded` = `stored` + `pending` + the sum of `dropped` for each server, and nothing
+// was lost.
 //
-// Unlike `GET /datar/status`, the numbers go back as far as the database has them.
+// Unlike `GET /datar/status`, the numbers cover all runs that the database has.
 type GetDatarFleet struct {
 	Context *middleware.Context
 	Handler GetDatarFleetHandler

@@ -26,7 +26,7 @@ func NewGetDatarFleetParams() GetDatarFleetParams {
 type GetDatarFleetParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// `json`, or `csv` for a table as RFC 4180 has it, with a header line. Default: `json`.
+	// `json`, or `csv` for a table (RFC 4180) with a header line. Default: `json`.
 	// In: query
 	Format *string
 }

@@ -53,7 +53,7 @@ func (o *GetDatarFleetOK) WriteResponse(rw http.ResponseWriter, producer runtime
 // GetDatarFleetBadRequestCode is the HTTP code returned for type GetDatarFleetBadRequest
 const GetDatarFleetBadRequestCode int = 400
 
-// GetDatarFleetBadRequest `format` is not known; the message says what is accepted.
+// GetDatarFleetBadRequest `format` is unknown. The message has the accepted values.
 //
 // swagger:response getDatarFleetBadRequest
 type GetDatarFleetBadRequest struct {
@@ -91,8 +91,8 @@ func (o *GetDatarFleetBadRequest) WriteResponse(rw http.ResponseWriter, producer
 	}
 }
 
-// GetDatarFleetDefault Datar is off, or counts are forwarded to a central server, which has the fleet (503), or
-// the server failed (500).
+// GetDatarFleetDefault Datar is off, or counts are forwarded to a central server, which has the fleet (503); or the
+// server failed (500).
 //
 // swagger:response getDatarFleetDefault
 type GetDatarFleetDefault struct {

@@ -28,11 +28,11 @@ func NewGetDatarStates(ctx *middleware.Context, handler GetDatarStatesHandler) *
 
 // GetDatarStates swagger:route GET /datar/states datar getDatarStates
 //
-// # List flags by what they are doing
+// # List flags by state
 //
-// Lists the flags that are not deleted with their state, traffic and findings, and counts how
-// many of all flags are in each state. Flags are those that this server evaluates: a change
-// shows within the refresh interval.
+// Lists the flags that are not deleted, with their state, traffic and findings, and counts all
+// flags by state. The list uses the flags in memory, so a change appears within the refresh
+// interval.
 type GetDatarStates struct {
 	Context *middleware.Context
 	Handler GetDatarStatesHandler

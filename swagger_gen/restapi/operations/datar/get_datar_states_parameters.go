@@ -31,26 +31,26 @@ type GetDatarStatesParams struct {
 	// Only flags with this answer: `yes`, `no` or `unknown`.
 	// In: query
 	CanDelete *string
-	// How many days count as lately, from 1 to 365. Default: 30.
+	// Number of days to look back, from 1 to 365. Default: 30.
 	// In: query
 	Days *int64
 	// Only flags that are enabled (true), or only those that are disabled (false).
 	// In: query
 	Enabled *bool
-	// `json`, or `csv` for a table as RFC 4180 has it, with a header line. Default: `json`.
+	// `json`, or `csv` for a table (RFC 4180) with a header line. Default: `json`.
 	// In: query
 	Format *string
 	// At most this many flags, from 1 to 1000. Default: 100.
 	// In: query
 	Limit *int64
-	// Leave out this many flags from the start of the list. Default: 0.
+	// Skip this many flags. Default: 0.
 	// In: query
 	Offset *int64
-	// Only flags with this text in ID, key, description or a tag, in upper or lower case.
-	// Parts separated by commas must all be found.
+	// Only flags with this string in ID, key, description or a tag, ignoring case. Parts separated
+	// by commas must all match.
 	// In: query
 	Q *string
-	// `traffic` (most first), `last` (asked for last first), `key` or `updated` (newest
+	// `traffic` (most first), `last` (most recently evaluated first), `key` or `updated` (newest
 	// first). Default: `traffic`.
 	// In: query
 	Sort *string

@@ -53,7 +53,7 @@ func (o *GetDatarStatesOK) WriteResponse(rw http.ResponseWriter, producer runtim
 // GetDatarStatesBadRequestCode is the HTTP code returned for type GetDatarStatesBadRequest
 const GetDatarStatesBadRequestCode int = 400
 
-// GetDatarStatesBadRequest A parameter is not one of the accepted values; the message names both.
+// GetDatarStatesBadRequest A parameter has none of the accepted values. The message names both.
 //
 // swagger:response getDatarStatesBadRequest
 type GetDatarStatesBadRequest struct {

@@ -28,15 +28,14 @@ func NewGetDatarStatus(ctx *middleware.Context, handler GetDatarStatusHandler) *
 
 // GetDatarStatus swagger:route GET /datar/status datar getDatarStatus
 //
-// # Show whether counting is sound
+// # Get the statistics of Datar
 //
-// Returns the statistics of this server's Datar: how many evaluations were recorded, and where they are
-// now. At any moment `recorded` = `stored` + `pending` + the sum of `dropped`. `complete` is about
-// all servers and the last 7 days. It is omitted if the database does not answer within a second,
-// and on an edge server, which has no database.
+// Returns the statistics of Datar on this server: how many evaluations were recorded, and where
+// they are now. At any moment, `recorded` = `stored` + `pending` + the sum of `dropped`.
+// `complete` covers all servers and the last 7 days. It is omitted if the database does not
+// respond within a second, and on an edge server, which has no database.
 //
-// All numbers are of this server, and begin with its start. Other servers on the same database
-// have their own. A 503 means that Datar is off.
+// All other numbers are of this server since its start.
 type GetDatarStatus struct {
 	Context *middleware.Context
 	Handler GetDatarStatusHandler

@@ -30,15 +30,17 @@ func NewGetDatarSummary(ctx *middleware.Context, handler GetDatarSummaryHandler)
 //
 // # Rank flags by traffic
 //
-// Lists the flags that were evaluated in a span of time: how often, and when last. The flag with
-// the most evaluations comes first, and flags without any are omitted.
+// Lists the flags that were evaluated in a span of time, with the number of evaluations and the
+// time of the last one. The flag with the most evaluations is first. Flags without evaluations are
+// omitted.
 //
-// The span goes from `from`, inclusive, to `to`, exclusive. Counts are kept by UTC hour, so both
-// ends are widened to whole UTC hours: from 10:20 to 11:10 counts everything from 10:00 to 12:00.
+// The span is from `from`, inclusive, to `to`, exclusive. Counts are kept by UTC hour, so the span
+// is widened to whole UTC hours: from 10:20 to 11:10 counts everything from 10:00 to 12:00.
 //
-// Only evaluations of enabled flags with segments and `dataRecordsEnabled` are counted. Those that
-// this server answered show up within a second; those of other servers on the same database show
-// up when they write them, every FLAGR_RECORDER_DATAR_FLUSH_INTERVAL (60 s by default).
+// The summary has evaluations of enabled flags with segments and `dataRecordsEnabled`.
+// `GET /datar/flags/{flagID}/outcomes` also has the others. Evaluations of this server are
+// included within a second. Those of other servers on the same database are included when these
+// servers store them, every FLAGR_RECORDER_DATAR_FLUSH_INTERVAL (60 s by default).
 type GetDatarSummary struct {
 	Context *middleware.Context
 	Handler GetDatarSummaryHandler

@@ -28,20 +28,20 @@ func NewGetDatarSummaryParams() GetDatarSummaryParams {
 type GetDatarSummaryParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// `json`, or `csv` for a table as RFC 4180 has it, with a header line. Default: `json`.
+	// `json`, or `csv` for a table (RFC 4180) with a header line. Default: `json`.
 	// In: query
 	Format *string
-	// Start of the span, inclusive, as RFC 3339: `2026-01-24T00:00:00Z`. The `+` of a zone such as
-	// +01:00 is written `%2B` in a URL. Default: 7 days ago.
+	// Start of the span, inclusive, in RFC 3339: `2026-01-24T00:00:00Z`. In a URL, the `+` of an
+	// offset such as +01:00 is `%2B`. Default: 7 days ago.
 	// In: query
 	From *strfmt.DateTime
 	// At most this many flags, from 1 to 1000. Default: 100.
 	// In: query
 	Limit *int32
-	// Leave out this many flags from the start of the ranking, from 0. Default: 0.
+	// Skip this many flags. Default: 0.
 	// In: query
 	Offset *int32
-	// End of the span, exclusive, as RFC 3339. Default: now.
+	// End of the span, exclusive, in RFC 3339. Default: now.
 	// In: query
 	To *strfmt.DateTime
 }

@@ -12,7 +12,7 @@ import (
 // GetDatarSummaryOKCode is the HTTP code returned for type GetDatarSummaryOK
 const GetDatarSummaryOKCode int = 200
 
-// GetDatarSummaryOK The flags with traffic, most first and equal ones by ID; an empty list when there was none.
+// GetDatarSummaryOK The flags with traffic, the most evaluations first, equal ones by ID.
 //
 // swagger:response getDatarSummaryOK
 type GetDatarSummaryOK struct {

@@ -28,11 +28,11 @@ func NewGetDatarUnknown(ctx *middleware.Context, handler GetDatarUnknownHandler)
 
 // GetDatarUnknown swagger:route GET /datar/unknown datar getDatarUnknown
 //
-// # List what was asked for and is not there
+// # List unknown keys that applications request
 //
-// Lists the keys and IDs by which applications asked for flags that do not exist. Each server
-// keeps at most 1,000 texts an hour, of 63 bytes at most; the others are counted as `(other)`.
-// Rows of `POST /datar/evaluations` that are refused as `FLAG_NOT_FOUND` are among them.
+// Lists keys, IDs and tags that applications requested, but that do not exist. Each server keeps
+// at most 1,000 of them per hour, each cut to 63 bytes. The others are counted as `(other)`. Rows
+// of `POST /datar/evaluations` that are rejected as `FLAG_NOT_FOUND` are included.
 type GetDatarUnknown struct {
 	Context *middleware.Context
 	Handler GetDatarUnknownHandler

@@ -28,21 +28,20 @@ func NewGetDatarUnknownParams() GetDatarUnknownParams {
 type GetDatarUnknownParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// `json`, or `csv` for a table as RFC 4180 has it, with a header line. Default: `json`.
+	// `json`, or `csv` for a table (RFC 4180) with a header line. Default: `json`.
 	// In: query
 	Format *string
-	// Start of the span, inclusive, as RFC 3339. It is widened to a whole UTC hour. Default: 7
+	// Start of the span, inclusive, in RFC 3339. It is widened to a whole UTC hour. Default: 7
 	// days ago.
 	// In: query
 	From *strfmt.DateTime
-	// At most this many texts, from 1 to 1000. Default: 100.
+	// At most this many entries, from 1 to 1000. Default: 100.
 	// In: query
 	Limit *int64
-	// Leave out this many texts from the start of the list. Default: 0.
+	// Skip this many entries. Default: 0.
 	// In: query
 	Offset *int64
-	// End of the span, exclusive, as RFC 3339. It is widened to a whole UTC hour. Default:
-	// now.
+	// End of the span, exclusive, in RFC 3339. It is widened to a whole UTC hour. Default: now.
 	// In: query
 	To *strfmt.DateTime
 }

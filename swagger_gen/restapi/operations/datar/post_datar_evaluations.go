@@ -28,20 +28,21 @@ func NewPostDatarEvaluations(ctx *middleware.Context, handler PostDatarEvaluatio
 
 // PostDatarEvaluations swagger:route POST /datar/evaluations datar postDatarEvaluations
 //
-// # Send in counts from elsewhere
+// # Report counts of applications and edge servers
 //
-// Takes counts of evaluations that happened where this server did not see them: in applications
-// that evaluate flags themselves, and on edge servers. It is off unless the server was started with
-// FLAGR_RECORDER_DATAR_INGEST_ENABLED=true; then it is also served as `/api/v2/flagevaluation` and
-// `/api/v2/flagevaluations`, where SDKs send it.
+// Accepts counts of evaluations that this server did not handle, from applications that evaluate
+// flags themselves and from edge servers. It is off unless the server was started with
+// FLAGR_RECORDER_DATAR_INGEST_ENABLED=true. It is then also available as `/api/v2/flagevaluation`
+// and `/api/v2/flagevaluations`, the paths that SDKs use.
 //
-// Each row is judged by itself: a bad one is reported in `errors` and never fails a good one. That
-// goes for rows that the database itself does not take as well (REFUSED), unless they are so many
-// that not each could be tried by itself: then REFUSED also has those that were not tried. The
-// answer comes when the counts are in the database.
+// Each row is checked separately. Invalid rows are returned in `errors`, and the others are
+// counted. Rows that the database rejects have the code REFUSED. If these are too many to try each
+// row separately, REFUSED also includes rows that were not tried. The response is sent once the
+// counts are in the database.
 //
-// A body is one JSON object as below; or, as `application/x-ndjson`, one row of `flagEvaluations`
-// a line. It may be compressed with gzip. At most 1000 rows and 1 MiB after decompression (413).
+// A body is one JSON object, or, as `application/x-ndjson`, one row of `flagEvaluations` per line.
+// It may be compressed with gzip. It may have 1000 rows and 1 MiB after decompression; more
+// returns 413.
 type PostDatarEvaluations struct {
 	Context *middleware.Context
 	Handler PostDatarEvaluationsHandler

@@ -30,13 +30,14 @@ func NewPostDatarEvaluationsParams() PostDatarEvaluationsParams {
 type PostDatarEvaluationsParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// Any text of 1 to 200 characters that identifies the batch. However often the same batch is
-	// sent with it within 24 hours, it is counted once, and the first answer is repeated with
-	// `duplicate: true`. The same key with another body is refused with 409. Without the header a batch
-	// counts each time that it is sent; a header without a text is refused with 400. A key of the form
-	// `<UUID>:<number>`, the UUID in lower case, is for senders that number their batches 1, 2, 3 and so
-	// on and send the next after the one before was answered; its rows may be 90 days old instead of 24
-	// hours. A number that is not above the highest one of that UUID is taken for a replay.
+	// A string of 1 to 200 characters that identifies the batch. If the same batch is sent again
+	// with it within 24 hours, it is counted once, and the first response is repeated with
+	// `duplicate: true`. The same key with another body returns 409. Without the header, a batch
+	// is counted each time it is sent. An empty header returns 400. A key of the form
+	// `<UUID>:<number>`, with the UUID in lower case, is for senders that number their batches 1,
+	// 2, 3 and so on, and send a batch after the response to the previous one. Its rows may be 90
+	// days old instead of 24 hours. A number that is not above the highest number of its UUID is a
+	// repetition.
 	// Max Length: 200
 	// In: header
 	IdempotencyKey *string

@@ -12,7 +12,7 @@ import (
 // PostDatarEvaluationsOKCode is the HTTP code returned for type PostDatarEvaluationsOK
 const PostDatarEvaluationsOKCode int = 200
 
-// PostDatarEvaluationsOK What was counted, and what was not.
+// PostDatarEvaluationsOK The number of counted evaluations, and the errors of other rows.
 //
 // swagger:response postDatarEvaluationsOK
 type PostDatarEvaluationsOK struct {
@@ -50,11 +50,11 @@ func (o *PostDatarEvaluationsOK) WriteResponse(rw http.ResponseWriter, producer 
 	}
 }
 
-// PostDatarEvaluationsDefault The body is malformed or there is none, all of its rows are too old, or the Idempotency-Key is
-// empty, too long, or there more than once (400), the body ended early or came too slowly, and can
-// be sent again (408), the key came before with another body (409), the batch is too large (413),
-// its type or its encoding is not accepted (415), the endpoint is off (501), or the
-// database is away: then nothing was counted, and the batch can be sent again after the seconds in
+// PostDatarEvaluationsDefault The body is malformed or missing, all its rows are too old, or the Idempotency-Key is empty,
+// too long or repeated (400); the body ended early or was sent too slowly, and can be sent
+// again (408); the key was used with another body (409); the batch is too large (413); its
+// content type or encoding is not accepted (415); the endpoint is off (501); or the database
+// is unavailable, nothing was counted, and the batch can be sent again after the seconds in
 // Retry-After (503).
 //
 // swagger:response postDatarEvaluationsDefault

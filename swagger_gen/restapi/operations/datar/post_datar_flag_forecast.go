@@ -28,12 +28,12 @@ func NewPostDatarFlagForecast(ctx *middleware.Context, handler PostDatarFlagFore
 
 // PostDatarFlagForecast swagger:route POST /datar/flags/{flagID}/forecast datar postDatarFlagForecast
 //
-// # Tell what a draft would change
+// # Forecast the effect of a draft
 //
-// Compares the flag with a draft of it that is not saved: how many of the 1,000 buckets change
-// from one variant to another, gain one or lose theirs. That is exact. Evaluations a day are
-// an estimate from the last 7 days. Segments whose constraints change, or before which
-// something changes, are `unknown`: other entities may match them.
+// Compares the flag with a draft that is not saved: how many of the 1,000 buckets change from one
+// variant to another, gain a variant or lose theirs. These numbers are exact. Evaluations per day
+// are an estimate from the last 7 days. Segments whose constraints change, or that follow a
+// changed segment, are `unknown`, because other entities may match them.
 type PostDatarFlagForecast struct {
 	Context *middleware.Context
 	Handler PostDatarFlagForecastHandler

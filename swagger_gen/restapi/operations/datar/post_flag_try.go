@@ -30,10 +30,9 @@ func NewPostFlagTry(ctx *middleware.Context, handler PostFlagTryHandler) *PostFl
 //
 // # Evaluate without counting
 //
-// Evaluates one flag for some entities, each with its debug log. Nothing is counted, recorded,
-// observed by metrics or logged. With a draft it evaluates segments that are not saved.
-// FLAGR_EVAL_BATCH_SIZE bounds the entities as it does those of a batch. It works with Datar
-// off, too.
+// Evaluates one flag for some entities, with a debug log for each. The evaluations are not
+// counted, recorded, measured or logged. With a draft, it evaluates segments that are not saved.
+// FLAGR_EVAL_BATCH_SIZE limits the entities like those of a batch. It also works with Datar off.
 type PostFlagTry struct {
 	Context *middleware.Context
 	Handler PostFlagTryHandler

@@ -30,7 +30,7 @@ func NewFindDistributions(ctx *middleware.Context, handler FindDistributionsHand
 //
 // # List the distributions of a segment
 //
-// Lists how one segment is shared between variants, in the order of the variant IDs.
+// Lists the shares of the variants in a segment, in the order of the variant IDs.
 type FindDistributions struct {
 	Context *middleware.Context
 	Handler FindDistributionsHandler

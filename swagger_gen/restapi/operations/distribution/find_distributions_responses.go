@@ -12,7 +12,7 @@ import (
 // FindDistributionsOKCode is the HTTP code returned for type FindDistributionsOK
 const FindDistributionsOKCode int = 200
 
-// FindDistributionsOK The distributions; an empty list as long as none are set.
+// FindDistributionsOK The distributions. The list is empty until they are set.
 //
 // swagger:response findDistributionsOK
 type FindDistributionsOK struct {

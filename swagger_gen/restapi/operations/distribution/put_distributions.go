@@ -31,10 +31,9 @@ func NewPutDistributions(ctx *middleware.Context, handler PutDistributionsHandle
 // # Set the distributions of a segment
 //
 // Replaces all distributions of a segment by those in the body. The percentages must sum to 100.
-// To take a variant out, leave it out or give it 0 percent.
+// To remove a variant, omit it or give it 0 percent.
 //
-// Shares decide who gets what, so changing them moves some entities to another variant. Those
-// whose variant still covers them keep it.
+// Changed shares move some entities to another variant. The other entities keep their variant.
 type PutDistributions struct {
 	Context *middleware.Context
 	Handler PutDistributionsHandler

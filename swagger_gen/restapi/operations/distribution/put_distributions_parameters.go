@@ -40,7 +40,7 @@ type PutDistributionsParams struct {
 	// Minimum: 1
 	// In: path
 	FlagID int64
-	// ID of the segment. It must be one of this flag.
+	// ID of the segment, which must belong to this flag.
 	// Required: true
 	// Minimum: 1
 	// In: path

@@ -56,8 +56,8 @@ func (o *PutDistributionsOK) WriteResponse(rw http.ResponseWriter, producer runt
 // PutDistributionsBadRequestCode is the HTTP code returned for type PutDistributionsBadRequest
 const PutDistributionsBadRequestCode int = 400
 
-// PutDistributionsBadRequest The percentages do not sum to 100, a variant is not one of this flag, or a `variantKey` is not
-// that of its `variantID`.
+// PutDistributionsBadRequest The percentages do not sum to 100, a variant does not belong to this flag, or a `variantKey`
+// does not match its `variantID`.
 //
 // swagger:response putDistributionsBadRequest
 type PutDistributionsBadRequest struct {
@@ -177,9 +177,9 @@ func (o *PutDistributionsUnprocessableEntity) WriteResponse(rw http.ResponseWrit
 	}
 }
 
-// PutDistributionsDefault 400: the percentages do not sum to 100, a variant is not one of this flag, or a `variantKey` is
-// not that of its `variantID`. 404: no such flag, or it has no such segment. 422: a field is
-// missing, or a percentage is not from 0 to 100.
+// PutDistributionsDefault 400: the percentages do not sum to 100, a variant does not belong to this flag, or a
+// `variantKey` does not match its `variantID`. 404: no such flag, or it has no such segment.
+// 422: a field is missing, or a percentage is not from 0 to 100.
 //
 // swagger:response putDistributionsDefault
 type PutDistributionsDefault struct {

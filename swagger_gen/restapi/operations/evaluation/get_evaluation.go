@@ -30,8 +30,8 @@ func NewGetEvaluation(ctx *middleware.Context, handler GetEvaluationHandler) *Ge
 //
 // # Evaluate one flag, with GET
 //
-// Does what `POST /evaluation` does, for clients that can only GET, and for caches. The body of
-// the POST goes into the parameter `json`, URL-encoded:
+// Like `POST /evaluation`, for clients that can only send GET requests, and for caches. The
+// parameter `json` has the body of the POST, URL-encoded:
 // `/api/v1/evaluation?json=%7B%22flagKey%22%3A%22checkout-button%22%7D`.
 type GetEvaluation struct {
 	Context *middleware.Context

@@ -30,8 +30,8 @@ func NewGetEvaluationBatch(ctx *middleware.Context, handler GetEvaluationBatchHa
 //
 // # Evaluate several flags, with GET
 //
-// Does what `POST /evaluation/batch` does, with the body of the POST in the parameter `json`,
-// URL-encoded. HTTP headers are not injected into the contexts here.
+// Like `POST /evaluation/batch`, with the body of the POST in the parameter `json`, URL-encoded.
+// HTTP headers are not added to the contexts.
 type GetEvaluationBatch struct {
 	Context *middleware.Context
 	Handler GetEvaluationBatchHandler

@@ -27,7 +27,7 @@ func NewGetEvaluationParams() GetEvaluationParams {
 type GetEvaluationParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// An evalContext as JSON, URL-encoded. The whole query string may have
+	// An evalContext as JSON, URL-encoded. The whole query string may have up to
 	// FLAGR_EVAL_GET_MAX_URL_BYTES bytes (8192 by default).
 	// Required: true
 	// In: query

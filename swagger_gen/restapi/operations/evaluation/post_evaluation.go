@@ -30,23 +30,23 @@ func NewPostEvaluation(ctx *middleware.Context, handler PostEvaluationHandler) *
 //
 // # Evaluate one flag
 //
-// Says which variant of a flag an entity gets. The entity is whoever the flag is about: a user, a
-// device, a company.
+// Returns the variant of a flag for an entity. An entity is what the flag is evaluated for: a
+// user, a device or a company.
 //
-// The segments of the flag are tried by rank. The first one whose constraints all match decides:
-// its rollout and its distributions pick the variant, or none, from a hash of the flag's ID and
-// the entity's ID. So an entity with the same context gets the same variant on every server and
-// every day, as long as the flag stays as it is.
+// Segments are tried by rank. The first segment whose constraints all match decides: its rollout
+// and distributions select a variant, or none, by a hash of the flag's ID and the entity's ID. So
+// an entity with the same context gets the same variant on every server until the flag changes.
 //
-// The status is 200 also when the entity gets no variant: the flag is unknown, disabled or has no
-// segments (`evalDebugLog.msg` says which), no segment matched, or the rollout left the entity
-// out. Then `segmentID`, `variantID` and `variantKey` are omitted, and the client should do what
-// it does without the flag.
+// The status is 200 even if the entity gets no variant: the flag is unknown, disabled or has no
+// segments (`evalDebugLog.msg` has the reason), no segment matched, or the rollout left the entity
+// out. The response then omits `segmentID`, `variantID` and `variantKey`, and the client should
+// behave as it does without the flag.
 //
-// The result is recorded if the flag has `dataRecordsEnabled`, is enabled and has segments, and
-// the server's recorders are on (FLAGR_RECORDER_ENABLED). With FLAGR_INJECTED_CONTEXT_ENABLED the
-// server adds the time and chosen HTTP headers to the context, as `@ts`, `@ts_hour`,
-// `@ts_weekday`, `@ts_month` and `@http_...`, for constraints to use.
+// The result is sent to recorders if the flag has `dataRecordsEnabled`, is enabled and has
+// segments, and recorders are on (FLAGR_RECORDER_ENABLED). Datar also counts evaluations of
+// disabled flags and of flags without segments. With FLAGR_INJECTED_CONTEXT_ENABLED, the server
+// adds the time and selected HTTP headers to the context, for use in constraints: `@ts`,
+// `@ts_hour`, `@ts_weekday`, `@ts_month` and `@http_...`.
 type PostEvaluation struct {
 	Context *middleware.Context
 	Handler PostEvaluationHandler

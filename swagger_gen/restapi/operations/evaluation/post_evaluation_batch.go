@@ -30,13 +30,12 @@ func NewPostEvaluationBatch(ctx *middleware.Context, handler PostEvaluationBatch
 //
 // # Evaluate several flags for several entities
 //
-// Evaluates flags for each of the entities, as `POST /evaluation` does for one. For each entity
-// come first the flags found by tag, then those in `flagIDs`, then those in `flagKeys`. Repeated
-// IDs and repeated keys count once; a flag that is named in two of the three ways is evaluated
-// twice.
+// Evaluates flags for each entity, like `POST /evaluation`. For each entity, the results of flags
+// found by tag are first, then those of `flagIDs`, then those of `flagKeys`. Repeated IDs and
+// repeated keys count once. A flag that is selected in two of these ways is evaluated twice.
 //
-// A batch that names no flag, or only tags that no flag has, gets an empty list. An unknown ID or
-// key gets a result without a variant.
+// A batch without flags, or with only tags that no flag has, returns an empty list. An unknown ID
+// or key returns a result without a variant.
 type PostEvaluationBatch struct {
 	Context *middleware.Context
 	Handler PostEvaluationBatchHandler

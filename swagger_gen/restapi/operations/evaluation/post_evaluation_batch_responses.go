@@ -95,7 +95,7 @@ func (o *PostEvaluationBatchBadRequest) WriteResponse(rw http.ResponseWriter, pr
 // PostEvaluationBatchUnprocessableEntityCode is the HTTP code returned for type PostEvaluationBatchUnprocessableEntity
 const PostEvaluationBatchUnprocessableEntityCode int = 422
 
-// PostEvaluationBatchUnprocessableEntity `entities` or another given list is empty, or a field is outside its limits.
+// PostEvaluationBatchUnprocessableEntity `entities` or another given list is empty, or a field is out of range.
 //
 // swagger:response postEvaluationBatchUnprocessableEntity
 type PostEvaluationBatchUnprocessableEntity struct {

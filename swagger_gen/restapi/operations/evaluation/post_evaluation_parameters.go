@@ -29,7 +29,7 @@ func NewPostEvaluationParams() PostEvaluationParams {
 type PostEvaluationParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// Who asks, and for which flag.
+	// The flag and the entity.
 	// Required: true
 	// In: body
 	Body *models.EvalContext

@@ -94,7 +94,7 @@ func (o *PostEvaluationBadRequest) WriteResponse(rw http.ResponseWriter, produce
 // PostEvaluationUnprocessableEntityCode is the HTTP code returned for type PostEvaluationUnprocessableEntity
 const PostEvaluationUnprocessableEntityCode int = 422
 
-// PostEvaluationUnprocessableEntity There is no body, or a field is outside its limits. An unknown flag is not an error.
+// PostEvaluationUnprocessableEntity There is no body, or a field is out of range. An unknown flag is not an error.
 //
 // swagger:response postEvaluationUnprocessableEntity
 type PostEvaluationUnprocessableEntity struct {

@@ -31,14 +31,14 @@ func NewGetExportEvalCacheJSON(ctx *middleware.Context, handler GetExportEvalCac
 // # Export the flags that evaluation uses
 //
 // Exports the flags in the server's memory as one JSON document, with all their parts. An
-// eval-only server (FLAGR_DB_DBDRIVER=json_file or json_http) takes its flags from such a
+// eval-only server (FLAGR_DB_DBDRIVER=json_file or json_http) reads its flags from such a
 // document.
 //
-// The filters are not combined: `ids` alone decides when it is given, else `keys`, else `enabled`
-// and `tags` together. Without any of them all flags are exported.
+// Filters are not combined: with `ids`, all others are ignored; with `keys`, `enabled` and `tags`
+// are ignored; `enabled` and `tags` are used together. Without filters, all flags are exported.
 //
-// The answer has an ETag. A request with that tag in If-None-Match is answered 304 while the flags
-// are the same, so that polling costs little.
+// The response has an ETag. A request with this ETag in If-None-Match returns 304 while the flags
+// are the same, so polling is cheap.
 type GetExportEvalCacheJSON struct {
 	Context *middleware.Context
 	Handler GetExportEvalCacheJSONHandler

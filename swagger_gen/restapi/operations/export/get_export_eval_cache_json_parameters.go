@@ -37,7 +37,7 @@ func NewGetExportEvalCacheJSONParams() GetExportEvalCacheJSONParams {
 type GetExportEvalCacheJSONParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// Only flags that are enabled (true), or only those that are disabled (false). Without effect when
+	// Only flags that are enabled (true), or only those that are disabled (false). Ignored if
 	// `ids` or `keys` is given.
 	// In: query
 	Enabled *bool
@@ -45,16 +45,15 @@ type GetExportEvalCacheJSONParams struct {
 	// In: query
 	// Collection Format: csv
 	Ids []int64
-	// Only flags with these keys, separated by commas. Without effect when `ids` is given.
+	// Only flags with these keys, separated by commas. Ignored if `ids` is given.
 	// In: query
 	// Collection Format: csv
 	Keys []string
-	// Only flags with these tag values, separated by commas. Without effect when `ids` or `keys` is
-	// given.
+	// Only flags with these tag values, separated by commas. Ignored if `ids` or `keys` is given.
 	// In: query
 	// Collection Format: csv
 	Tags []string
-	// `ANY`: a flag with one of the `tags` is exported. `ALL`: it must have all of them.
+	// `ANY`: flags with one of the `tags`. `ALL`: flags with all of them.
 	// In: query
 	// Default: "ANY"
 	TagsOperator *string

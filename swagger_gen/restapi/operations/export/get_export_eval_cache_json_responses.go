@@ -51,7 +51,7 @@ func (o *GetExportEvalCacheJSONOK) WriteResponse(rw http.ResponseWriter, produce
 // GetExportEvalCacheJSONNotModifiedCode is the HTTP code returned for type GetExportEvalCacheJSONNotModified
 const GetExportEvalCacheJSONNotModifiedCode int = 304
 
-// GetExportEvalCacheJSONNotModified The flags are those of the tag in If-None-Match. There is no body.
+// GetExportEvalCacheJSONNotModified The flags have not changed since the ETag in If-None-Match. There is no body.
 //
 // swagger:response getExportEvalCacheJsonNotModified
 type GetExportEvalCacheJSONNotModified struct {
@@ -74,7 +74,7 @@ func (o *GetExportEvalCacheJSONNotModified) WriteResponse(rw http.ResponseWriter
 // GetExportEvalCacheJSONUnprocessableEntityCode is the HTTP code returned for type GetExportEvalCacheJSONUnprocessableEntity
 const GetExportEvalCacheJSONUnprocessableEntityCode int = 422
 
-// GetExportEvalCacheJSONUnprocessableEntity An ID is not a whole number from 1, or `tagsOperator` is something else.
+// GetExportEvalCacheJSONUnprocessableEntity An ID is not an integer from 1, or `tagsOperator` is not `ANY` or `ALL`.
 //
 // swagger:response getExportEvalCacheJsonUnprocessableEntity
 type GetExportEvalCacheJSONUnprocessableEntity struct {
@@ -112,7 +112,7 @@ func (o *GetExportEvalCacheJSONUnprocessableEntity) WriteResponse(rw http.Respon
 	}
 }
 
-// GetExportEvalCacheJSONDefault 422: an ID is not a whole number from 1, or `tagsOperator` is something else.
+// GetExportEvalCacheJSONDefault 422: an ID is not an integer from 1, or `tagsOperator` is not `ANY` or `ALL`.
 //
 // swagger:response getExportEvalCacheJsonDefault
 type GetExportEvalCacheJSONDefault struct {

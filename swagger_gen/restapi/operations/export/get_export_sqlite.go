@@ -31,8 +31,8 @@ func NewGetExportSqlite(ctx *middleware.Context, handler GetExportSqliteHandler)
 // # Export the database as SQLite
 //
 // Downloads a SQLite file with flags, segments, variants, constraints, distributions, tags, entity
-// types and snapshots, whichever database the server uses. All rows are of one moment, and those of
-// deleted flags are among them. A server can use the file as its database.
+// types and snapshots, whichever database the server uses. The file is a consistent copy, and
+// includes deleted flags. A server can use it as its database.
 type GetExportSqlite struct {
 	Context *middleware.Context
 	Handler GetExportSqliteHandler

@@ -27,7 +27,7 @@ func NewGetExportSqliteParams() GetExportSqliteParams {
 type GetExportSqliteParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// Leave out the snapshots, which are the history of the flags. Default: false.
+	// Omit the snapshots, which are the history of the flags. Default: false.
 	// In: query
 	ExcludeSnapshots *bool
 }

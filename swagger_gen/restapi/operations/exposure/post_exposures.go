@@ -30,12 +30,13 @@ func NewPostExposures(ctx *middleware.Context, handler PostExposuresHandler) *Po
 //
 // # Record exposures
 //
-// Records that entities have seen a flag or one of its variants. Each row is checked on its own:
-// rows with an error are reported and the others are recorded. A disabled flag may be exposed.
+// Records that entities have seen a flag or one of its variants. Each row is checked separately:
+// rows with an error are returned in the response, and the others are recorded. The flag may be
+// disabled.
 //
-// Rows go to the streaming recorders with `recordSource` `exposure`. A row is recorded if
-// FLAGR_RECORDER_ENABLED is true and its flag has `dataRecordsEnabled`; otherwise it is accepted
-// and not counted in `loggedCount`. Datar does not count exposures.
+// Rows go to the streaming recorders with the `recordSource` `exposure`. A row is recorded if
+// FLAGR_RECORDER_ENABLED is true and its flag has `dataRecordsEnabled`. Otherwise it is accepted,
+// but not included in `loggedCount`. Datar does not count exposures.
 type PostExposures struct {
 	Context *middleware.Context
 	Handler PostExposuresHandler

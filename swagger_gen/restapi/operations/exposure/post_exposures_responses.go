@@ -12,7 +12,7 @@ import (
 // PostExposuresOKCode is the HTTP code returned for type PostExposuresOK
 const PostExposuresOKCode int = 200
 
-// PostExposuresOK How many rows were recorded, and what was wrong with others.
+// PostExposuresOK The number of recorded rows, and the errors of other rows.
 //
 // swagger:response postExposuresOK
 type PostExposuresOK struct {

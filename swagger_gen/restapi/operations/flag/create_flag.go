@@ -30,11 +30,10 @@ func NewCreateFlag(ctx *middleware.Context, handler CreateFlagHandler) *CreateFl
 //
 // # Create a flag
 //
-// Creates a flag, disabled and without parts. With the template `simple_boolean_flag` it also gets
-// the variant `on` and one segment that gives `on` to everybody, so that only enabling it is left
-// to do.
+// Creates a disabled flag without parts. The template `simple_boolean_flag` adds the variant `on`
+// and one segment that assigns `on` to every entity, so you only have to enable the flag.
 //
-// Without a `key` the flag gets a random one: `k` and 16 letters and digits.
+// Without a `key`, the flag gets a random one: `k` and 16 letters and digits.
 type CreateFlag struct {
 	Context *middleware.Context
 	Handler CreateFlagHandler

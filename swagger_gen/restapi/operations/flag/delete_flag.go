@@ -30,9 +30,9 @@ func NewDeleteFlag(ctx *middleware.Context, handler DeleteFlagHandler) *DeleteFl
 //
 // # Delete a flag
 //
-// Deletes a flag. Evaluation then answers as if it had never existed. The flag is kept in the
-// database: `PUT /flags/{flagID}/restore` brings it back, `GET /flags?deleted=true` lists it, and
-// its key stays taken.
+// Deletes a flag. Evaluations of it then return the same as for a flag that never existed. The
+// flag stays in the database: `PUT /flags/{flagID}/restore` restores it, `GET /flags?deleted=true`
+// lists it, and its key cannot be used for another flag.
 type DeleteFlag struct {
 	Context *middleware.Context
 	Handler DeleteFlagHandler

@@ -12,7 +12,7 @@ import (
 // DeleteFlagOKCode is the HTTP code returned for type DeleteFlagOK
 const DeleteFlagOKCode int = 200
 
-// DeleteFlagOK Deleted. The answer has no body.
+// DeleteFlagOK Deleted. The response has no body.
 //
 // swagger:response deleteFlagOK
 type DeleteFlagOK struct {

@@ -30,12 +30,12 @@ func NewDuplicateFlag(ctx *middleware.Context, handler DuplicateFlagHandler) *Du
 //
 // # Duplicate a flag
 //
-// Creates a new flag as a copy of this one: enabled or not, notes, `dataRecordsEnabled`, entity
-// type, variants, segments in their order, constraints, distributions and tags. Everything but the
-// tags gets new IDs. The history stays with the original.
+// Creates a flag as a copy of this one. The copy has the same value of `enabled`, notes,
+// `dataRecordsEnabled`, entity type, variants, segments in their order, constraints, distributions
+// and tags. Everything except the tags gets new IDs. The history is not copied.
 //
-// The same user may get another variant of the copy, because the flag's ID takes part in the
-// choice.
+// An entity may get another variant of the copy, because the assignment depends on the ID of the
+// flag.
 type DuplicateFlag struct {
 	Context *middleware.Context
 	Handler DuplicateFlagHandler

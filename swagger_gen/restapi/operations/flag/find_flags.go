@@ -30,8 +30,9 @@ func NewFindFlags(ctx *middleware.Context, handler FindFlagsHandler) *FindFlags 
 //
 // # List flags
 //
-// Lists the flags that meet all of the given filters, in the order of their IDs. Tags are always
-// included; segments and variants only with `preload`, and otherwise those lists are empty.
+// Lists the flags that match all given filters, in the order of their IDs. Tags are always
+// included. Segments and variants are included only with `preload`; otherwise their lists are
+// empty.
 type FindFlags struct {
 	Context *middleware.Context
 	Handler FindFlagsHandler

@@ -33,7 +33,7 @@ type FindFlagsParams struct {
 	// Only flags with exactly this description.
 	// In: query
 	Description *string
-	// Only flags whose description contains this text, in upper or lower case.
+	// Only flags whose description contains this string, ignoring case.
 	// In: query
 	DescriptionLike *string
 	// Only flags that are enabled (true), or only those that are disabled (false).
@@ -52,7 +52,7 @@ type FindFlagsParams struct {
 	// false.
 	// In: query
 	Preload *bool
-	// Only flags that carry at least one of these tag values, separated by commas, such as `web,ios`.
+	// Only flags with at least one of these tag values, separated by commas, such as `web,ios`.
 	// In: query
 	Tags *string
 }

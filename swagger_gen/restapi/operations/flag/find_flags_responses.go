@@ -12,7 +12,7 @@ import (
 // FindFlagsOKCode is the HTTP code returned for type FindFlagsOK
 const FindFlagsOKCode int = 200
 
-// FindFlagsOK The flags; an empty list when none meets the filters.
+// FindFlagsOK The flags. The list is empty if no flag matches the filters.
 //
 // swagger:response findFlagsOK
 type FindFlagsOK struct {
@@ -56,7 +56,7 @@ func (o *FindFlagsOK) WriteResponse(rw http.ResponseWriter, producer runtime.Pro
 // FindFlagsUnprocessableEntityCode is the HTTP code returned for type FindFlagsUnprocessableEntity
 const FindFlagsUnprocessableEntityCode int = 422
 
-// FindFlagsUnprocessableEntity A parameter is not of its type.
+// FindFlagsUnprocessableEntity A parameter has the wrong type.
 //
 // swagger:response findFlagsUnprocessableEntity
 type FindFlagsUnprocessableEntity struct {
@@ -94,7 +94,7 @@ func (o *FindFlagsUnprocessableEntity) WriteResponse(rw http.ResponseWriter, pro
 	}
 }
 
-// FindFlagsDefault 422: a parameter is not of its type.
+// FindFlagsDefault 422: a parameter has the wrong type.
 //
 // swagger:response findFlagsDefault
 type FindFlagsDefault struct {

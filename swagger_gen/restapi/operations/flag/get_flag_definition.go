@@ -30,8 +30,8 @@ func NewGetFlagDefinition(ctx *middleware.Context, handler GetFlagDefinitionHand
 //
 // # Get the definition of a flag
 //
-// The flag with its variants, segments, constraints and distributions as one value, and the snapshot
-// that it is. Change it and send it back with `PUT /flags/{flagID}/definition`.
+// Gets the flag with its variants, segments, constraints and distributions as one value, and the
+// ID of its snapshot. Change the value and send it back with `PUT /flags/{flagID}/definition`.
 type GetFlagDefinition struct {
 	Context *middleware.Context
 	Handler GetFlagDefinitionHandler

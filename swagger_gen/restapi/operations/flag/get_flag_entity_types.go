@@ -30,7 +30,7 @@ func NewGetFlagEntityTypes(ctx *middleware.Context, handler GetFlagEntityTypesHa
 //
 // # List entity types
 //
-// Lists all entity types that a flag was ever given, for suggestions in a user interface.
+// Lists all entity types that flags have or had, as suggestions for a user interface.
 type GetFlagEntityTypes struct {
 	Context *middleware.Context
 	Handler GetFlagEntityTypesHandler

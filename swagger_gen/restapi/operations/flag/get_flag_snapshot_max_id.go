@@ -30,8 +30,8 @@ func NewGetFlagSnapshotMaxID(ctx *middleware.Context, handler GetFlagSnapshotMax
 //
 // # Get the ID of the newest change
 //
-// Gets the ID of the newest snapshot of all flags. While it stays the same, no flag has changed: a
-// cheap question for clients that keep a copy of the flags.
+// Gets the ID of the newest snapshot of all flags. As long as it stays the same, no flag has
+// changed. Clients that keep a copy of the flags can poll it at low cost.
 type GetFlagSnapshotMaxID struct {
 	Context *middleware.Context
 	Handler GetFlagSnapshotMaxIDHandler

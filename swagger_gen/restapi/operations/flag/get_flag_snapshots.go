@@ -30,8 +30,8 @@ func NewGetFlagSnapshots(ctx *middleware.Context, handler GetFlagSnapshotsHandle
 //
 // # Get the history of a flag
 //
-// Lists what the flag looked like after each change to it or one of its parts, newest first, with
-// who changed it and when.
+// Lists the states of the flag after each change to it or its parts, newest first, with the user
+// and time of the change.
 type GetFlagSnapshots struct {
 	Context *middleware.Context
 	Handler GetFlagSnapshotsHandler

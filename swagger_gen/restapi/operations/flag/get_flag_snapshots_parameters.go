@@ -33,13 +33,14 @@ type GetFlagSnapshotsParams struct {
 	// Minimum: 1
 	// In: path
 	FlagID int64
-	// At most this many. The list ends before the states take more than 8 MiB, with or without a limit, but has one in any case: continue with offset.
+	// At most this many. The list also ends before the states exceed 8 MiB, but it has at least
+	// one. To continue, use `offset`.
 	// In: query
 	Limit *int64
 	// Skip this many. Default: 0.
 	// In: query
 	Offset *int64
-	// `ASC` lists the oldest first, `DESC` the newest. Default: the newest.
+	// `ASC` (oldest first) or `DESC` (newest first). Default: `DESC`.
 	// In: query
 	Sort *string
 }

@@ -12,7 +12,7 @@ import (
 // GetFlagSnapshotsOKCode is the HTTP code returned for type GetFlagSnapshotsOK
 const GetFlagSnapshotsOKCode int = 200
 
-// GetFlagSnapshotsOK The snapshots; an empty list when there is no such flag.
+// GetFlagSnapshotsOK The snapshots. The list is empty if the flag does not exist.
 //
 // swagger:response getFlagSnapshotsOK
 type GetFlagSnapshotsOK struct {
@@ -56,7 +56,7 @@ func (o *GetFlagSnapshotsOK) WriteResponse(rw http.ResponseWriter, producer runt
 // GetFlagSnapshotsUnprocessableEntityCode is the HTTP code returned for type GetFlagSnapshotsUnprocessableEntity
 const GetFlagSnapshotsUnprocessableEntityCode int = 422
 
-// GetFlagSnapshotsUnprocessableEntity `sort` is something else, or another parameter is not of its type.
+// GetFlagSnapshotsUnprocessableEntity `sort` is not `ASC` or `DESC`, or another parameter has the wrong type.
 //
 // swagger:response getFlagSnapshotsUnprocessableEntity
 type GetFlagSnapshotsUnprocessableEntity struct {
@@ -94,7 +94,7 @@ func (o *GetFlagSnapshotsUnprocessableEntity) WriteResponse(rw http.ResponseWrit
 	}
 }
 
-// GetFlagSnapshotsDefault 422: `sort` is something else, or another parameter is not of its type.
+// GetFlagSnapshotsDefault 422: `sort` is not `ASC` or `DESC`, or another parameter has the wrong type.
 //
 // swagger:response getFlagSnapshotsDefault
 type GetFlagSnapshotsDefault struct {

@@ -30,8 +30,8 @@ func NewPutFlag(ctx *middleware.Context, handler PutFlagHandler) *PutFlag {
 //
 // # Change a flag
 //
-// Changes the fields that are present in the body and leaves the others as they are. Switching a
-// flag on and off has its own operation, `PUT /flags/{flagID}/enabled`: `enabled` is ignored here.
+// Changes the fields that are in the body. The others stay as they are. `enabled` is ignored here:
+// use `PUT /flags/{flagID}/enabled`.
 type PutFlag struct {
 	Context *middleware.Context
 	Handler PutFlagHandler

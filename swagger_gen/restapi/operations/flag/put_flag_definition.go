@@ -30,17 +30,17 @@ func NewPutFlagDefinition(ctx *middleware.Context, handler PutFlagDefinitionHand
 //
 // # Save the definition of a flag
 //
-// Changes a flag and all its parts in one transaction, with one snapshot. `snapshotID` is the snapshot
-// that the definition was made from: if the flag has changed since, nothing is saved, and the answer is
-// 409 with both versions.
+// Changes a flag and all its parts in one transaction, with one snapshot. `snapshotID` is the
+// snapshot that the definition is based on. If the flag has changed since, nothing is saved, and
+// the response is 409 with both versions.
 //
-// A field that is omitted keeps what the flag has. A list that is there replaces the flag's list: a
-// part with an `id` is kept and changed, a part without one is new, and parts of the flag that the list
-// does not name are removed. An empty list removes all of them. Segments are evaluated in the order of
-// their list. Constraints come back in the order of their IDs. A distribution names its variant by
-// `variantID`, or by the `variantKey` that the variant has in this definition, as it must for a new one.
+// An omitted field keeps its value. A given list replaces the list of the flag: a part with an
+// `id` is changed, a part without an `id` is created, and parts that the list omits are deleted.
+// An empty list deletes all of them. Segments are evaluated in the order of their list.
+// Constraints are returned in the order of their IDs. A distribution names its variant by
+// `variantID`, or by the `variantKey` in this definition, which is required for a new variant.
 //
-// Either all of it is saved or nothing. A definition that changes nothing writes no snapshot.
+// Either everything is saved or nothing. A definition without changes creates no snapshot.
 type PutFlagDefinition struct {
 	Context *middleware.Context
 	Handler PutFlagDefinitionHandler

@@ -30,8 +30,8 @@ func NewRestoreFlag(ctx *middleware.Context, handler RestoreFlagHandler) *Restor
 //
 // # Restore a deleted flag
 //
-// Brings a deleted flag back as it was, parts and `enabled` included. Nothing else is needed for
-// it to be evaluated again.
+// Restores a deleted flag with all its parts and its value of `enabled`. Evaluations then use it
+// again.
 type RestoreFlag struct {
 	Context *middleware.Context
 	Handler RestoreFlagHandler

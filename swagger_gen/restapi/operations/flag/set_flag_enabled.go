@@ -30,8 +30,8 @@ func NewSetFlagEnabled(ctx *middleware.Context, handler SetFlagEnabledHandler) *
 //
 // # Enable or disable a flag
 //
-// Switches a flag on or off. While it is off, every evaluation of it answers without a variant and
-// nothing is recorded.
+// Enables or disables a flag. While it is disabled, its evaluations assign no variant and are not
+// sent to recorders. Datar counts them with the outcome `disabled`.
 type SetFlagEnabled struct {
 	Context *middleware.Context
 	Handler SetFlagEnabledHandler

@@ -30,8 +30,8 @@ func NewGetHealth(ctx *middleware.Context, handler GetHealthHandler) *GetHealth 
 //
 // # Check the health of the server
 //
-// Answers 200 as long as the server can evaluate, for load balancers and probes. It does not look at
-// the database, since evaluation does not need it, and by default it asks for no login.
+// Returns 200 while the server can evaluate, for load balancers and probes. It does not check the
+// database, because evaluations do not need it. By default, it requires no login.
 type GetHealth struct {
 	Context *middleware.Context
 	Handler GetHealthHandler

@@ -28,15 +28,14 @@ func NewGetReady(ctx *middleware.Context, handler GetReadyHandler) *GetReady {
 
 // GetReady swagger:route GET /ready health getReady
 //
-// # Ask whether to send traffic here, and how the parts of the server are
+// # Get the readiness of the server
 //
-// The status code says whether this server should get requests: 200 if it can evaluate, 503 before
-// it has flags and once it is stopping. The body tells how its parts are, and has the same form in
-// both cases.
+// Returns 200 if this server should get requests, and 503 before it has flags and while it stops.
+// The body has the state of each component, in the same form for both.
 //
-// A database that does not answer, or a recorder that cannot deliver, shows in the body but does not
-// make it 503. Evaluation goes on without them, and all servers would report it at once: none would
-// be left to evaluate.
+// A database that does not respond, or a recorder that cannot deliver, is in the body but does not
+// cause a 503. Evaluation does not need them, and because all servers share them, a 503 would take
+// all servers out of service.
 type GetReady struct {
 	Context *middleware.Context
 	Handler GetReadyHandler

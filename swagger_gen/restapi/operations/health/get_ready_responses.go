@@ -12,7 +12,7 @@ import (
 // GetReadyOKCode is the HTTP code returned for type GetReadyOK
 const GetReadyOKCode int = 200
 
-// GetReadyOK Send requests. `status` is `degraded` if a part has a problem.
+// GetReadyOK The server should get requests. `status` is `degraded` if a component has a problem.
 //
 // swagger:response getReadyOK
 type GetReadyOK struct {

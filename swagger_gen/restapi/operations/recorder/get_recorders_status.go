@@ -28,14 +28,14 @@ func NewGetRecordersStatus(ctx *middleware.Context, handler GetRecordersStatusHa
 
 // GetRecordersStatus swagger:route GET /recorders/status recorder getRecordersStatus
 //
-// # Show whether streaming works
+// # Get the statistics of streaming recorders
 //
 // Returns the statistics of each streaming recorder that is on: `kafka`, `kinesis` and `pubsub`.
-// At any moment `recorded` = `delivered` + `pending` + the sum of `dropped`. Datar has a status of
-// its own, `GET /datar/status`.
+// At any moment, `recorded` = `delivered` + `pending` + the sum of `dropped`. For Datar, use
+// `GET /datar/status`.
 //
-// All numbers are of this server, and begin with its start. The list is empty if no streaming
-// recorder is on.
+// All numbers are of this server since its start. The list is empty if no streaming recorder is
+// on.
 type GetRecordersStatus struct {
 	Context *middleware.Context
 	Handler GetRecordersStatusHandler

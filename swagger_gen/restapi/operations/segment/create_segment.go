@@ -30,9 +30,9 @@ func NewCreateSegment(ctx *middleware.Context, handler CreateSegmentHandler) *Cr
 //
 // # Add a segment
 //
-// Adds a segment to a flag, at rank 999: behind those that were put in order with
-// `PUT /flags/{flagID}/segments/reorder`. It has no constraints, so it matches everybody, and no
-// distributions, so it gives nobody a variant yet.
+// Adds a segment to a flag, at rank 999: after the segments that were ordered with
+// `PUT /flags/{flagID}/segments/reorder`. The segment has no constraints, so it matches every
+// entity. It has no distributions, so it assigns no variant yet.
 type CreateSegment struct {
 	Context *middleware.Context
 	Handler CreateSegmentHandler

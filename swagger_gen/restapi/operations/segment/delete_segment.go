@@ -30,7 +30,7 @@ func NewDeleteSegment(ctx *middleware.Context, handler DeleteSegmentHandler) *De
 //
 // # Delete a segment
 //
-// Deletes a segment. Who was in it is from then on looked for in the segments behind it.
+// Deletes a segment. Evaluations of its entities then try the segments after it.
 type DeleteSegment struct {
 	Context *middleware.Context
 	Handler DeleteSegmentHandler

@@ -12,7 +12,7 @@ import (
 // DeleteSegmentOKCode is the HTTP code returned for type DeleteSegmentOK
 const DeleteSegmentOKCode int = 200
 
-// DeleteSegmentOK Deleted. The answer has no body.
+// DeleteSegmentOK Deleted. The response has no body.
 //
 // swagger:response deleteSegmentOK
 type DeleteSegmentOK struct {

@@ -31,7 +31,7 @@ func NewPutSegment(ctx *middleware.Context, handler PutSegmentHandler) *PutSegme
 // # Change a segment
 //
 // Changes the description and the rollout of a segment. Constraints, distributions and the rank
-// have operations of their own.
+// have their own operations.
 type PutSegment struct {
 	Context *middleware.Context
 	Handler PutSegmentHandler

@@ -31,7 +31,7 @@ func NewPutSegmentParams() PutSegmentParams {
 type PutSegmentParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// The segment as it is to be.
+	// The new values of the segment.
 	// Required: true
 	// In: body
 	Body *models.PutSegmentRequest
@@ -40,7 +40,7 @@ type PutSegmentParams struct {
 	// Minimum: 1
 	// In: path
 	FlagID int64
-	// ID of the segment. It must be one of this flag.
+	// ID of the segment, which must belong to this flag.
 	// Required: true
 	// Minimum: 1
 	// In: path

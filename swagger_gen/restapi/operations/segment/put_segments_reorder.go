@@ -28,10 +28,10 @@ func NewPutSegmentsReorder(ctx *middleware.Context, handler PutSegmentsReorderHa
 
 // PutSegmentsReorder swagger:route PUT /flags/{flagID}/segments/reorder segment putSegmentsReorder
 //
-// # Put segments in order
+// # Reorder segments
 //
-// Sets the ranks of the segments to their places in the list: 0, 1, 2 and so on. Segments that are
-// not in the list keep their rank.
+// Sets the rank of each segment to its place in the list: 0, 1, 2 and so on. Segments that are not
+// in the list keep their rank.
 type PutSegmentsReorder struct {
 	Context *middleware.Context
 	Handler PutSegmentsReorderHandler

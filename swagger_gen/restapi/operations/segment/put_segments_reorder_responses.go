@@ -12,7 +12,7 @@ import (
 // PutSegmentsReorderOKCode is the HTTP code returned for type PutSegmentsReorderOK
 const PutSegmentsReorderOKCode int = 200
 
-// PutSegmentsReorderOK Done. The answer has no body.
+// PutSegmentsReorderOK Done. The response has no body.
 //
 // swagger:response putSegmentsReorderOK
 type PutSegmentsReorderOK struct {
@@ -35,7 +35,7 @@ func (o *PutSegmentsReorderOK) WriteResponse(rw http.ResponseWriter, producer ru
 // PutSegmentsReorderNotFoundCode is the HTTP code returned for type PutSegmentsReorderNotFound
 const PutSegmentsReorderNotFoundCode int = 404
 
-// PutSegmentsReorderNotFound No such flag, or it does not have one of the segments; then nothing is changed.
+// PutSegmentsReorderNotFound The flag does not exist, or a segment does not belong to it. Nothing is changed.
 //
 // swagger:response putSegmentsReorderNotFound
 type PutSegmentsReorderNotFound struct {
@@ -114,8 +114,8 @@ func (o *PutSegmentsReorderUnprocessableEntity) WriteResponse(rw http.ResponseWr
 	}
 }
 
-// PutSegmentsReorderDefault 404: no such flag, or it does not have one of the segments; then nothing is changed. 422: the
-// list is missing or empty.
+// PutSegmentsReorderDefault 404: the flag does not exist, or a segment does not belong to it; nothing is changed. 422:
+// the list is missing or empty.
 //
 // swagger:response putSegmentsReorderDefault
 type PutSegmentsReorderDefault struct {

@@ -30,8 +30,8 @@ func NewCreateTag(ctx *middleware.Context, handler CreateTagHandler) *CreateTag 
 //
 // # Tag a flag
 //
-// Puts a tag on a flag. If the value is known from this or another flag, that tag is used and
-// keeps its ID, so tagging twice does no harm.
+// Adds a tag to a flag. If another flag has a tag with this value, the flag gets the same tag.
+// Adding a tag again has no effect.
 type CreateTag struct {
 	Context *middleware.Context
 	Handler CreateTagHandler

@@ -53,8 +53,8 @@ func (o *CreateTagOK) WriteResponse(rw http.ResponseWriter, producer runtime.Pro
 // CreateTagBadRequestCode is the HTTP code returned for type CreateTagBadRequest
 const CreateTagBadRequestCode int = 400
 
-// CreateTagBadRequest The value has other characters than letters and digits of ASCII, spaces, `_`, `-`, `/`, `.` and
-// `:`, or more than 63 of them.
+// CreateTagBadRequest The value has a character other than ASCII letters and digits, spaces, `_`, `-`, `/`, `.`
+// and `:`, or more than 63 characters.
 //
 // swagger:response createTagBadRequest
 type CreateTagBadRequest struct {
@@ -174,8 +174,9 @@ func (o *CreateTagUnprocessableEntity) WriteResponse(rw http.ResponseWriter, pro
 	}
 }
 
-// CreateTagDefault 400: the value has other characters than letters and digits of ASCII, spaces, `_`, `-`, `/`, `.`
-// and `:`, or more than 63 of them. 404: no such flag. 422: the value is missing or empty.
+// CreateTagDefault 400: the value has a character other than ASCII letters and digits, spaces, `_`, `-`, `/`,
+// `.` and `:`, or more than 63 characters. 404: no such flag. 422: the value is missing or
+// empty.
 //
 // swagger:response createTagDefault
 type CreateTagDefault struct {

@@ -30,7 +30,7 @@ func NewDeleteTag(ctx *middleware.Context, handler DeleteTagHandler) *DeleteTag 
 //
 // # Remove a tag from a flag
 //
-// Takes a tag off this flag. Other flags keep it.
+// Removes a tag from this flag. Other flags keep it.
 type DeleteTag struct {
 	Context *middleware.Context
 	Handler DeleteTagHandler

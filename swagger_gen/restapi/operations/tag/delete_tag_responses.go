@@ -12,7 +12,7 @@ import (
 // DeleteTagOKCode is the HTTP code returned for type DeleteTagOK
 const DeleteTagOKCode int = 200
 
-// DeleteTagOK Removed. The answer has no body.
+// DeleteTagOK Removed. The response has no body.
 //
 // swagger:response deleteTagOK
 type DeleteTagOK struct {

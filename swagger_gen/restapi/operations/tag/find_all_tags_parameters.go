@@ -33,7 +33,7 @@ type FindAllTagsParams struct {
 	// Skip this many. Default: 0.
 	// In: query
 	Offset *int64
-	// Only tags whose value contains this text, in upper or lower case.
+	// Only tags whose value contains this string, ignoring case.
 	// In: query
 	ValueLike *string
 }

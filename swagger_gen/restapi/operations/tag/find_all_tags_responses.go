@@ -56,7 +56,7 @@ func (o *FindAllTagsOK) WriteResponse(rw http.ResponseWriter, producer runtime.P
 // FindAllTagsUnprocessableEntityCode is the HTTP code returned for type FindAllTagsUnprocessableEntity
 const FindAllTagsUnprocessableEntityCode int = 422
 
-// FindAllTagsUnprocessableEntity A parameter is not of its type.
+// FindAllTagsUnprocessableEntity A parameter has the wrong type.
 //
 // swagger:response findAllTagsUnprocessableEntity
 type FindAllTagsUnprocessableEntity struct {
@@ -94,7 +94,7 @@ func (o *FindAllTagsUnprocessableEntity) WriteResponse(rw http.ResponseWriter, p
 	}
 }
 
-// FindAllTagsDefault 422: a parameter is not of its type.
+// FindAllTagsDefault 422: a parameter has the wrong type.
 //
 // swagger:response findAllTagsDefault
 type FindAllTagsDefault struct {

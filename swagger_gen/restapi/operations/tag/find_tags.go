@@ -30,7 +30,7 @@ func NewFindTags(ctx *middleware.Context, handler FindTagsHandler) *FindTags {
 //
 // # List the tags of a flag
 //
-// Lists the tags that one flag carries.
+// Lists the tags of a flag.
 type FindTags struct {
 	Context *middleware.Context
 	Handler FindTagsHandler

@@ -30,7 +30,7 @@ func NewCreateVariant(ctx *middleware.Context, handler CreateVariantHandler) *Cr
 //
 // # Add a variant
 //
-// Adds a variant to a flag. Nobody gets it until the distributions of a segment give it a share.
+// Adds a variant to a flag. It is assigned once a distribution of a segment gives it a share.
 type CreateVariant struct {
 	Context *middleware.Context
 	Handler CreateVariantHandler

@@ -30,7 +30,7 @@ func NewDeleteVariant(ctx *middleware.Context, handler DeleteVariantHandler) *De
 //
 // # Delete a variant
 //
-// Deletes a variant that nobody gets. Distributions of 0 percent that name it are deleted with it.
+// Deletes a variant that no segment assigns. Its distributions of 0 percent are deleted with it.
 type DeleteVariant struct {
 	Context *middleware.Context
 	Handler DeleteVariantHandler

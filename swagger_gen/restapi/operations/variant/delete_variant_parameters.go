@@ -32,7 +32,7 @@ type DeleteVariantParams struct {
 	// Minimum: 1
 	// In: path
 	FlagID int64
-	// ID of the variant. It must be one of this flag.
+	// ID of the variant, which must belong to this flag.
 	// Required: true
 	// Minimum: 1
 	// In: path

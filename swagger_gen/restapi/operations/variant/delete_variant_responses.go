@@ -12,7 +12,7 @@ import (
 // DeleteVariantOKCode is the HTTP code returned for type DeleteVariantOK
 const DeleteVariantOKCode int = 200
 
-// DeleteVariantOK Deleted. The answer has no body.
+// DeleteVariantOK Deleted. The response has no body.
 //
 // swagger:response deleteVariantOK
 type DeleteVariantOK struct {

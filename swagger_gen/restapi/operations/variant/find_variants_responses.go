@@ -12,7 +12,7 @@ import (
 // FindVariantsOKCode is the HTTP code returned for type FindVariantsOK
 const FindVariantsOKCode int = 200
 
-// FindVariantsOK The variants; an empty list when there is no such flag.
+// FindVariantsOK The variants. The list is empty if the flag does not exist.
 //
 // swagger:response findVariantsOK
 type FindVariantsOK struct {

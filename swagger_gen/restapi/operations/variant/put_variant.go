@@ -30,8 +30,8 @@ func NewPutVariant(ctx *middleware.Context, handler PutVariantHandler) *PutVaria
 //
 // # Change a variant
 //
-// Changes the key of a variant, and its attachment if there is one in the body. A new key is taken
-// over by the distributions that use the variant, at once.
+// Changes the key of a variant, and its attachment if the body has one. Distributions of the
+// variant get the new key at once.
 type PutVariant struct {
 	Context *middleware.Context
 	Handler PutVariantHandler

@@ -31,7 +31,7 @@ func NewPutVariantParams() PutVariantParams {
 type PutVariantParams struct {
 	// HTTP Request Object
 	HTTPRequest *http.Request `json:"-"`
-	// The variant as it is to be.
+	// The new values of the variant.
 	// Required: true
 	// In: body
 	Body *models.PutVariantRequest
@@ -40,7 +40,7 @@ type PutVariantParams struct {
 	// Minimum: 1
 	// In: path
 	FlagID int64
-	// ID of the variant. It must be one of this flag.
+	// ID of the variant, which must belong to this flag.
 	// Required: true
 	// Minimum: 1
 	// In: path
