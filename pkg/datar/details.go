@@ -207,7 +207,11 @@ func GroupRows(rows []Row, by Parts) []Row {
 // MergeRows adds up two results of DetailStore.Details with the same GroupBy. Rows whose count is 0 are left out. The
 // result shares no memory with a and b.
 func MergeRows(a, b []Row) []Row {
-	all := make([]Row, 0, len(a)+len(b))
+	return AppendMergedRows(make([]Row, 0, len(a)+len(b)), a, b)
+}
+
+// AppendMergedRows appends MergeRows(a, b) to all, which shares no memory with a and b.
+func AppendMergedRows(all, a, b []Row) []Row {
 	for len(a) > 0 && len(b) > 0 {
 		order := a[0].Compare(b[0].Key)
 		switch {

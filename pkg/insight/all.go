@@ -14,8 +14,8 @@ func (s *Service) AllStates(ctx context.Context, lately int) (*States, error) {
 		return nil, err
 	}
 	list := &States{Days: lately, Total: len(all.flags), Flags: make([]FlagState, len(all.flags)), Complete: all.complete}
-	for i := range all.flags {
-		list.Flags[i] = all.describe(&all.flags[i])
+	for i, f := range all.flags {
+		list.Flags[i] = all.describe(f)
 	}
-	return list, s.sparks(ctx, list.Flags, all.recent)
+	return list, s.sparks(ctx, list.Flags, all.today)
 }

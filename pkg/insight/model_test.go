@@ -291,7 +291,9 @@ func checkWorld(t *testing.T, r *rand.Rand, counts datar.DetailStore, maintain f
 	if contradictions > 0 && !w.late[5] {
 		t.Error("contradictions without an old version in use")
 	}
-	checkStates(t, w, s)
+	for _, days := range []int64{30, 5, 1, 5} { // flags that were not requested in 1 day were requested in 5
+		checkStates(t, w, s, days)
+	}
 	unknown, err := s.Unknown(t.Context(), insight.Window{}, nil, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -489,9 +491,9 @@ func checkBuckets(t *testing.T, b *insight.Buckets, by insight.By, list []evalua
 	}
 }
 
-func checkStates(t *testing.T, w *world, s *insight.Service) {
+func checkStates(t *testing.T, w *world, s *insight.Service, days int64) {
 	t.Helper()
-	states, err := s.States(t.Context(), insight.StatesQuery{})
+	states, err := s.States(t.Context(), insight.StatesQuery{Days: &days})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -509,21 +511,22 @@ func checkStates(t *testing.T, w *world, s *insight.Service) {
 	}
 	for i := range states.Flags {
 		f := &states.Flags[i]
-		list := w.of(f.FlagID, w.now.Add(-30*24*time.Hour).Truncate(time.Hour), w.now.Add(time.Hour))
+		list := w.of(f.FlagID, w.now.Add(-time.Duration(days)*24*time.Hour).Truncate(time.Hour), w.now.Add(time.Hour))
 		var spark int64
 		for _, n := range f.Spark {
 			spark += n
 		}
 		var last time.Time
-		for _, e := range list {
+		all := w.of(f.FlagID, time.Time{}, w.now.Add(time.Hour)) // of 20 days
+		for _, e := range all {
 			if e.at.After(last) {
 				last = e.at
 			}
 		}
-		if f.Total != int64(len(list)) || spark != f.Total || !f.Evidence.Last.Equal(last) {
-			t.Fatalf("flag %d: total %d, spark %d, last %s; want %d and %s", f.FlagID, f.Total, spark, f.Evidence.Last, len(list), last)
+		if f.Total != int64(len(list)) || spark != int64(len(all)) || !f.Evidence.Last.Equal(last) {
+			t.Fatalf("%d days, flag %d: total %d, spark %d, last %s; want %d, %d and %s", days, f.FlagID, f.Total, spark, f.Evidence.Last, len(list), len(all), last)
 		}
-		one, err := s.State(t.Context(), f.FlagID, nil)
+		one, err := s.State(t.Context(), f.FlagID, &days)
 		if err != nil {
 			t.Fatal(err)
 		}

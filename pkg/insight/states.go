@@ -21,8 +21,8 @@ const (
 	// maxHistory is the maximum number of a flag's newest snapshots from which its History is
 	// computed.
 	maxHistory = 1_000
-	// everTTL is how long the times of the last requests for flags are cached. Later requests are
-	// in the counts of the last days.
+	// everTTL is how long the times of earlier requests for flags are cached. Later requests are in
+	// the counts of the last days.
 	everTTL = time.Minute
 )
 
@@ -35,8 +35,11 @@ type cache struct {
 		// layouts maps flags to their layouts, without the variants of their buckets, which take
 		// 8 KB per segment.
 		layouts map[int64]cachedLayout
-		everAt  time.Time
-		ever    map[int64]time.Time // when flags were last requested; zero if unknown
+		// ever maps flags to the time of the last request before the hour everTo, as of everAt. The
+		// time is zero if it is unknown.
+		ever   map[int64]time.Time
+		everTo datar.Hour
+		everAt time.Time
 	}
 }
 
@@ -291,22 +294,23 @@ func (s *Service) States(ctx context.Context, q StatesQuery) (*States, error) {
 		list.ByState[name] = 0
 	}
 	search := NewSearch(q.Q)
-	var selected []*listedFlag
-	for i := range all.flags {
-		f := &all.flags[i]
-		f.State = StateOf(&f.input)
+	var selected []*FlagState
+	for _, flag := range all.flags {
+		in := all.input(flag)
+		in.WithoutTexts = true
+		f := &FlagState{State: StateOf(in), Flag: flag, Total: sum(in.Rows)}
 		list.ByState[f.State.State]++
-		if q.selects(&f.FlagState, search) {
+		if q.selects(f, search) {
 			selected = append(selected, f)
 		}
 	}
-	slices.SortStableFunc(selected, func(a, b *listedFlag) int { return q.compare(&a.FlagState, &b.FlagState) })
+	slices.SortStableFunc(selected, q.compare)
 	list.Total = len(selected)
 	selected = selected[min(offset, len(selected)):]
 	for _, f := range selected[:min(limit, len(selected))] {
-		list.Flags = append(list.Flags, all.describe(f))
+		list.Flags = append(list.Flags, all.describe(f.Flag))
 	}
-	return list, s.sparks(ctx, list.Flags, all.recent)
+	return list, s.sparks(ctx, list.Flags, all.today)
 }
 
 func (q *StatesQuery) check() error {
@@ -368,8 +372,7 @@ type today struct {
 }
 
 // stateRows reads the counts of the last days. The counts of today change with every flush, so they
-// are read separately. If the last days begin before today, the counts of today are read once and
-// reused for sparklines.
+// are read separately and reused for sparklines, unless there are no others: then today is nil.
 func (s *Service) stateRows(ctx context.Context, sp span) ([]datar.Row, *today, error) {
 	start := datar.HourOf(sp.now).DayStart()
 	if sp.first > start || sp.last <= start {
@@ -384,76 +387,87 @@ func (s *Service) stateRows(ctx context.Context, sp span) ([]datar.Row, *today, 
 	if err != nil {
 		return nil, nil, err
 	}
-	return datar.MergeRows(rows, recent), &today{start, recent}, nil
+	return rows, &today{start, recent}, nil
 }
 
-// listing contains the counts of all flags that evaluation uses.
+// listing contains all that the states of all flags are concluded from.
 type listing struct {
-	flags    []listedFlag
-	complete *Complete
-	// recent are the counts of today for sparks, or nil if they are not enough.
-	recent  *today
-	span    span
-	refresh time.Duration
+	flags     []*entity.Flag
+	rows      []datar.Row // without those of today
+	today     *today      // nil if all rows are in rows
+	histories map[int64]cachedHistory
+	layouts   map[int64]cachedLayout
+	ever      map[int64]time.Time // nil if all flags were requested in the last days
+	complete  *Complete
+	days      int
+	span      span
+	refresh   time.Duration
+
+	own []datar.Row // memory of rowsOf
 }
 
-// listedFlag is a flag as far as lists select and sort it: FlagState is without texts, findings,
-// holes and variants, which describe adds.
-type listedFlag struct {
-	FlagState
-	input StateInput
-}
-
-// allStates reads the counts of all flags.
+// allStates reads the counts of all flags that evaluation uses.
 func (s *Service) allStates(ctx context.Context, days int) (*listing, error) {
 	sp, err := s.latelySpan(ctx, days)
 	if err != nil {
 		return nil, err
 	}
-	flags := s.o.Snapshots.Snapshot().Flags()
+	l := &listing{flags: s.o.Snapshots.Snapshot().Flags(), days: days, span: sp, refresh: s.o.Refresh}
 	s.o.Counts.Refresh(ctx)
-	rows, recent, err := s.stateRows(ctx, sp)
-	if err != nil {
+	if l.rows, l.today, err = s.stateRows(ctx, sp); err != nil {
 		return nil, err
 	}
-	histories, err := s.histories(ctx, flags, sp.now)
-	if err != nil {
+	if l.histories, err = s.histories(ctx, l.flags, sp.now); err != nil {
 		return nil, err
 	}
-	ever, err := s.ever(ctx, sp)
-	if err != nil {
-		return nil, err
+	if slices.ContainsFunc(l.flags, l.isUnasked) {
+		if l.ever, err = s.ever(ctx, sp); err != nil {
+			return nil, err
+		}
 	}
 	servers, err := s.o.Counts.Servers(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read the records of servers: %w", err)
 	}
-	layouts := s.layoutsOf(flags)
-	complete := CompleteOf(&CompleteInput{From: sp.from, To: sp.now, Now: sp.now, Servers: servers})
-	all := &listing{flags: make([]listedFlag, len(flags)), complete: complete, recent: recent, span: sp, refresh: s.o.Refresh}
-	for i, f := range flags {
-		id := int64(f.ID)
-		own := rowsOf(rows, id)
-		history := histories[id]
-		last, asked := lastOf(own)
-		if !asked {
-			last, asked = ever[id]
-		}
-		ofFlag := *complete
-		ofFlag.Since = since(complete.Since, history.history.Records)
-		l := &all.flags[i]
-		l.input = StateInput{Flag: f, Layout: layouts[id].layout, Days: days, Now: sp.now, Rows: own, EverAsked: asked, LastAsked: last,
-			History: history.history, Timeline: history.timeline, Complete: &ofFlag, Refresh: s.o.Refresh, WithoutTexts: true}
-		l.FlagState = FlagState{Flag: f, Total: sum(own)}
+	l.layouts = s.layoutsOf(l.flags)
+	l.complete = CompleteOf(&CompleteInput{From: sp.from, To: sp.now, Now: sp.now, Servers: servers})
+	return l, nil
+}
+
+// isUnasked reports whether a flag was not requested in the last days.
+func (l *listing) isUnasked(f *entity.Flag) bool {
+	id := int64(f.ID)
+	return len(rowsOf(l.rows, id)) == 0 && (l.today == nil || len(rowsOf(l.today.rows, id)) == 0)
+}
+
+// rowsOf returns the counts of a flag, which are valid until the next call.
+func (l *listing) rowsOf(flagID int64) []datar.Row {
+	rows := rowsOf(l.rows, flagID)
+	if l.today == nil {
+		return rows
 	}
-	return all, nil
+	l.own = datar.AppendMergedRows(l.own[:0], rows, rowsOf(l.today.rows, flagID))
+	return l.own
+}
+
+// input returns what the state of a flag is concluded from. Its rows are valid until the next call.
+func (l *listing) input(f *entity.Flag) *StateInput {
+	id := int64(f.ID)
+	rows, history := l.rowsOf(id), l.histories[id]
+	last, asked := lastOf(rows)
+	if !asked {
+		last, asked = l.ever[id]
+	}
+	complete := *l.complete
+	complete.Since = since(complete.Since, history.history.Records)
+	return &StateInput{Flag: f, Layout: l.layouts[id].layout, Days: l.days, Now: l.span.now, Rows: rows, EverAsked: asked, LastAsked: last,
+		History: history.history, Timeline: history.timeline, Complete: &complete, Refresh: l.refresh}
 }
 
 // describe returns all that a list contains about a flag, except its spark.
-func (l *listing) describe(f *listedFlag) FlagState {
-	in := f.input
-	in.WithoutTexts = false
-	described := FlagState{State: StateOf(&in), Flag: in.Flag, Total: f.Total, Given: givenOf(in.Flag, in.Rows)}
+func (l *listing) describe(f *entity.Flag) FlagState {
+	in := l.input(f)
+	described := FlagState{State: StateOf(in), Flag: f, Total: sum(in.Rows), Given: givenOf(f, in.Rows)}
 	described.Holes = recordHoles(sinceFirstOn(in.History.Records), l.span.from, l.span.now)
 	described.countFindings(in.Rows, in.Layout, in.Timeline, l.span, l.refresh)
 	return described
@@ -555,20 +569,23 @@ func (s *Service) histories(ctx context.Context, flags []*entity.Flag, now time.
 func (s *Service) ever(ctx context.Context, sp span) (map[int64]time.Time, error) {
 	s.cache.mu.Lock()
 	age := sp.now.Sub(s.cache.mu.everAt)
-	kept := s.cache.mu.ever
+	kept, to := s.cache.mu.ever, s.cache.mu.everTo
 	s.cache.mu.Unlock()
-	if kept != nil && age >= 0 && age < everTTL {
+	if kept != nil && to == sp.first && age >= 0 && age < everTTL {
 		return kept, nil
 	}
 	ever := map[int64]time.Time{}
-	totals, err := s.o.Counts.Totals(ctx, datar.TotalsQuery{From: 0, To: sp.last, GroupBy: datar.ByFlag})
+	if sp.first == 0 {
+		return ever, nil
+	}
+	totals, err := s.o.Counts.Totals(ctx, datar.TotalsQuery{From: 0, To: sp.first, GroupBy: datar.ByFlag})
 	if err != nil {
 		return nil, fmt.Errorf("add up all counts: %w", err)
 	}
 	for _, t := range totals {
 		ever[t.FlagID] = milli(t.Last)
 	}
-	rows, err := s.details(ctx, 0, span{first: 0, last: sp.last}, datar.GroupFlag)
+	rows, err := s.details(ctx, 0, span{first: 0, last: sp.first}, datar.GroupFlag)
 	if err != nil {
 		return nil, err
 	}
@@ -576,7 +593,7 @@ func (s *Service) ever(ctx context.Context, sp span) (map[int64]time.Time, error
 		ever[rows[i].FlagID] = later(ever[rows[i].FlagID], milli(rows[i].Last))
 	}
 	s.cache.mu.Lock()
-	s.cache.mu.everAt, s.cache.mu.ever = sp.now, ever
+	s.cache.mu.ever, s.cache.mu.everTo, s.cache.mu.everAt = ever, sp.first, sp.now
 	s.cache.mu.Unlock()
 	return ever, nil
 }

@@ -47,9 +47,9 @@ type kept struct {
 	}
 }
 
-// packSum is the sum of rollups by parts of keys, in key order.
+// packSum is the sum of rollups of some kinds by parts of keys, in key order.
 type packSum struct {
-	of   chosen
+	of   []chosen
 	by   datar.Parts
 	rows []datar.Row // shared with queries, which do not change them
 	used time.Time
@@ -74,11 +74,11 @@ func (k *kept) sinceLocked(edited string) {
 }
 
 // findSum returns the cached sum of rollups, if any.
-func (k *kept) findSum(edited string, of chosen, by datar.Parts) ([]datar.Row, bool) {
+func (k *kept) findSum(edited string, of []chosen, by datar.Parts) ([]datar.Row, bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.sinceLocked(edited)
-	i := slices.IndexFunc(k.mu.sums, func(s packSum) bool { return s.by == by && s.of.equal(of) })
+	i := slices.IndexFunc(k.mu.sums, func(s packSum) bool { return s.by == by && slices.EqualFunc(s.of, of, chosen.equal) })
 	if i < 0 {
 		return nil, false
 	}
@@ -88,8 +88,8 @@ func (k *kept) findSum(edited string, of chosen, by datar.Parts) ([]datar.Row, b
 }
 
 // keepSum caches a sum of rollups that have numbers.
-func (k *kept) keepSum(edited string, of chosen, by datar.Parts, rows []datar.Row) {
-	if slices.Contains(of.made, 0) {
+func (k *kept) keepSum(edited string, of []chosen, by datar.Parts, rows []datar.Row) {
+	if slices.ContainsFunc(of, func(c chosen) bool { return slices.Contains(c.made, 0) }) {
 		return
 	}
 	k.mu.Lock()
@@ -170,29 +170,39 @@ func (s *Store) detailsOfAll(tx *gorm.DB, p plan, by datar.Parts) ([]datar.Row, 
 	if err != nil {
 		return nil, err
 	}
-	rows := live.rows()
-	for _, use := range p.rollups {
-		sum, err := s.sumOfPacks(tx, edited, use, by)
-		if err != nil {
-			return nil, err
-		}
-		rows = datar.MergeRows(rows, sum)
-	}
-	return rows, nil
-}
-
-// sumOfPacks adds up the chosen packs of all flags, unless their sum is cached. Callers must not
-// change the rows.
-func (s *Store) sumOfPacks(tx *gorm.DB, edited string, use chosen, by datar.Parts) ([]datar.Row, error) {
-	if rows, ok := s.kept.findSum(edited, use, by); ok {
-		return rows, nil
-	}
-	g := groups{by: by}
-	if err := s.addPacks(tx, &g, use, 0); err != nil {
+	sum, err := s.sumOfPacks(tx, edited, p.rollups, by)
+	if err != nil {
 		return nil, err
 	}
-	rows := g.rows()
-	s.kept.keepSum(edited, use, by, rows)
+	return datar.MergeRows(live.rows(), sum), nil
+}
+
+// sumOfPacks adds up the chosen packs of all flags, unless their sum is cached. It also caches the
+// sum of each kind: the rollups of days stay the same for longer than those of hours. Callers must
+// not change the rows.
+func (s *Store) sumOfPacks(tx *gorm.DB, edited string, uses []chosen, by datar.Parts) (rows []datar.Row, err error) {
+	if len(uses) == 0 {
+		return nil, nil
+	}
+	if rows, ok := s.kept.findSum(edited, uses, by); ok {
+		return rows, nil
+	}
+	if len(uses) == 1 {
+		g := groups{by: by}
+		if err := s.addPacks(tx, &g, uses[0], 0); err != nil {
+			return nil, err
+		}
+		rows = g.rows()
+	} else {
+		for _, use := range uses {
+			sum, err := s.sumOfPacks(tx, edited, []chosen{use}, by)
+			if err != nil {
+				return nil, err
+			}
+			rows = datar.MergeRows(rows, sum)
+		}
+	}
+	s.kept.keepSum(edited, uses, by, rows)
 	return rows, nil
 }
 
