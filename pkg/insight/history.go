@@ -1,9 +1,6 @@
 package insight
 
-import (
-	"slices"
-	"time"
-)
+import "time"
 
 // HistoryOf computes the history of a flag from its snapshots, oldest first. With created, the
 // first snapshot created the flag. Otherwise older snapshots were left out, and the first one
@@ -39,18 +36,6 @@ func (h *History) record(p Period) {
 	if last := len(h.Records) - 1; last < 0 || h.Records[last].On != p.On {
 		h.Records = append(h.Records, p)
 	}
-}
-
-// Changes lists the changes that snapshots of a flag made, newest first. Snapshots are in the order
-// of their IDs. before is the snapshot before the first one, nil if the first one created the flag.
-func Changes(before *Snapshot, snapshots []Snapshot, refresh time.Duration) []Change {
-	changes := make([]Change, len(snapshots))
-	for i := range snapshots {
-		changes[i] = ChangeBetween(before, &snapshots[i], refresh)
-		before = &snapshots[i]
-	}
-	slices.Reverse(changes)
-	return changes
 }
 
 // ChangesTable has one row for each part of each change, and one row for a change without parts.

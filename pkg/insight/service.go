@@ -199,19 +199,11 @@ func (s *Service) CompleteOfFlag(ctx context.Context, flagID int64, w Window) (*
 	if err != nil {
 		return nil, err
 	}
-	flag, err := s.o.Flags.AnyFlag(ctx, flagID)
+	of, err := s.uncounted(ctx, flagID, sp)
 	if err != nil {
 		return nil, err
 	}
-	timeline, err := s.timeline(ctx, flagID)
-	if err != nil {
-		return nil, err
-	}
-	history, err := s.historyOf(ctx, flag, timeline, sp.now)
-	if err != nil {
-		return nil, err
-	}
-	return s.complete(ctx, sp, history.Records)
+	return s.complete(ctx, sp, of.history.Records)
 }
 
 // subject is a flag with the data that most methods need.
@@ -223,6 +215,19 @@ type subject struct {
 }
 
 func (s *Service) subject(ctx context.Context, flagID int64, sp span) (*subject, error) {
+	of, err := s.uncounted(ctx, flagID, sp)
+	if err != nil {
+		return nil, err
+	}
+	s.o.Counts.Refresh(ctx)
+	if of.complete, err = s.complete(ctx, sp, of.history.Records); err != nil {
+		return nil, err
+	}
+	return of, nil
+}
+
+// uncounted returns a subject without complete.
+func (s *Service) uncounted(ctx context.Context, flagID int64, sp span) (*subject, error) {
 	flag, err := s.o.Flags.AnyFlag(ctx, flagID)
 	if err != nil {
 		return nil, err
@@ -235,12 +240,7 @@ func (s *Service) subject(ctx context.Context, flagID int64, sp span) (*subject,
 	if err != nil {
 		return nil, err
 	}
-	s.o.Counts.Refresh(ctx)
-	complete, err := s.complete(ctx, sp, history.Records)
-	if err != nil {
-		return nil, err
-	}
-	return &subject{flag, timeline, history, complete}, nil
+	return &subject{flag: flag, timeline: timeline, history: history}, nil
 }
 
 // Outcomes returns the outcomes of a flag's evaluations.
