@@ -24,6 +24,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/handler"
 	"github.com/flagr-datar/flagr-datar/pkg/notification"
 	"github.com/flagr-datar/flagr-datar/pkg/ofrep"
+	"github.com/flagr-datar/flagr-datar/pkg/process"
 	"github.com/flagr-datar/flagr-datar/pkg/ui"
 	"github.com/flagr-datar/flagr-datar/pkg/web"
 	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations"
@@ -204,7 +205,7 @@ func (a *App) Start(ctx context.Context) error {
 		a.ofrep.Start()
 	}
 	if a.ownsProcess {
-		a.onStop("memory", startMemoryKeeper(a.memoryTuned, a.logger).stop)
+		a.onStop("memory", process.StartMemoryKeeper(a.memoryTuned, a.logger).Stop)
 	}
 	if a.webhook != nil {
 		a.webhook.Start()

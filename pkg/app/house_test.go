@@ -135,8 +135,9 @@ var rooms = map[string]struct {
 		forbidden: []string{"github.com/go-openapi", "gorm.io"},
 	},
 	// What several rooms use, and what uses none of them.
-	"budget": {allowed: []string{}, forbidden: []string{"net/http", "gorm.io", "github.com/go-openapi"}},
-	"etag":   {allowed: []string{}, forbidden: []string{"net/http", "gorm.io", "github.com/go-openapi"}},
+	"budget":  {allowed: []string{}, forbidden: []string{"net/http", "gorm.io", "github.com/go-openapi"}},
+	"process": {allowed: []string{}, forbidden: []string{"net/http", "gorm.io", "github.com/go-openapi"}},
+	"etag":    {allowed: []string{}, forbidden: []string{"net/http", "gorm.io", "github.com/go-openapi"}},
 	// Commands are small programs around what the server uses for the same purpose.
 	"cmd": {allowed: []string{"pkg/entity", "pkg/eval", "pkg/evalcache"}, forbidden: []string{"gorm.io", "github.com/go-openapi"}},
 

@@ -30,10 +30,10 @@ func (a *App) openLogs(c *config.Config) (web.AccessLog, error) {
 	}
 	access := web.AccessLog{Logger: a.logger, Exclude: c.Log.RequestsExcludeURLs}
 	if !given {
-		lines := newLineBuffer(os.Stderr)
+		lines := web.NewLineBuffer(os.Stderr)
 		access.Logger = newLogger(c.Log, lines)
 		access.Lines, access.JSON = lines, c.Log.Format == config.FormatJSON
-		a.onStop("access log", lines.stop)
+		a.onStop("access log", lines.Stop)
 	}
 	return access, nil
 }

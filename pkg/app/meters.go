@@ -58,7 +58,7 @@ func (a *App) newMeters(ctx context.Context, c *config.Config) (*meters, error) 
 		a.onStop("OpenTelemetry", flushOnStop("OpenTelemetry", flushTimeout, a.logger, m.telemetry.Close))
 		if a.ownsProcess {
 			// By default the libraries write log lines in their own format.
-			otel.SetErrorHandler(&telemetryLog{logger: a.logger})
+			otel.SetErrorHandler(metrics.NewErrorLog(a.logger))
 		}
 		if t.Traces {
 			m.requests = append(m.requests, m.telemetry.NameRoute)

@@ -1,4 +1,4 @@
-package app
+package web
 
 import (
 	"bytes"
@@ -12,7 +12,7 @@ func TestLinesAreWrittenTogether(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
-		lines := newLineBuffer(&out)
+		lines := NewLineBuffer(&out)
 		write := func(s string) {
 			if n, err := lines.Write([]byte(s)); n != len(s) || err != nil {
 				t.Errorf("%d, %v", n, err)
@@ -42,7 +42,7 @@ func TestLinesAreWrittenTogether(t *testing.T) {
 		write(long) // does not wait
 		expect(long)
 		write("d\n")
-		if err := lines.stop(t.Context()); err != nil {
+		if err := lines.Stop(t.Context()); err != nil {
 			t.Error(err)
 		}
 		expect(long + "d\n")

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package app
+package process
 
 // program is the read-only mappings of the executable, which are released on Linux only.
 type program struct{}

@@ -1,4 +1,4 @@
-package app
+package metrics
 
 import (
 	"bytes"
@@ -14,7 +14,7 @@ func TestProblemsOfOpenTelemetryAreLoggedOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
-		log := &telemetryLog{logger: slog.New(slog.NewTextHandler(&out, nil))}
+		log := NewErrorLog(slog.New(slog.NewTextHandler(&out, nil)))
 		report := func(text string, times, lines int) {
 			t.Helper()
 			out.Reset()
@@ -29,12 +29,12 @@ func TestProblemsOfOpenTelemetryAreLoggedOnce(t *testing.T) {
 		report("refused", 60, 1)
 		report("no such host", 3, 1)
 		report("refused", 3, 0)
-		time.Sleep(telemetrySilence)
+		time.Sleep(errorSilence)
 		report("refused", 3, 1)
-		for i := range 3 * telemetryProblems {
+		for i := range 3 * maxErrors {
 			log.Handle(fmt.Errorf("%s", strings.Repeat("x", i)))
 		}
-		if len(log.mu.last) > telemetryProblems {
+		if len(log.mu.last) > maxErrors {
 			t.Errorf("%d problems are remembered", len(log.mu.last))
 		}
 	})

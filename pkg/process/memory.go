@@ -1,4 +1,6 @@
-package app
+// Package process keeps the memory of the server's process small. It affects the whole process, so a program that embeds
+// the server does not use it.
+package process
 
 import (
 	"context"
@@ -22,10 +24,9 @@ const (
 	programBytes = 16 << 20
 )
 
-// memoryKeeper keeps the process small. It adapts the garbage collector to the memory in use, returns memory to the
-// system when the server becomes idle, and unmaps pages of the executable that only the start needed. It affects
-// the whole process.
-type memoryKeeper struct {
+// MemoryKeeper keeps the process small. It adapts the garbage collector to the memory in use, returns memory to the
+// system when the server becomes idle, and unmaps pages of the executable that only the start needed.
+type MemoryKeeper struct {
 	collector *collector // nil if GOGC or GOMEMLIMIT is set
 	cancel    context.CancelFunc
 	done      chan struct{}
@@ -38,11 +39,11 @@ type memoryKeeper struct {
 	sample    []metrics.Sample
 }
 
-// startMemoryKeeper starts to keep the process small. If the operator set GOGC or GOMEMLIMIT, the collector is not
+// StartMemoryKeeper starts to keep the process small. If the operator set GOGC or GOMEMLIMIT, the collector is not
 // changed.
-func startMemoryKeeper(tuned bool, logger *slog.Logger) *memoryKeeper {
+func StartMemoryKeeper(tuned bool, logger *slog.Logger) *MemoryKeeper {
 	ctx, cancel := context.WithCancel(context.Background())
-	k := &memoryKeeper{cancel: cancel, done: make(chan struct{}), sample: []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}}
+	k := &MemoryKeeper{cancel: cancel, done: make(chan struct{}), sample: []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}}
 	if !tuned {
 		respectContainer(logger)
 		k.collector = startCollector()
@@ -75,7 +76,7 @@ func limitFor(container int64) int64 {
 	return max(container/2, container-container/10-programBytes)
 }
 
-func (k *memoryKeeper) run(ctx context.Context) {
+func (k *MemoryKeeper) run(ctx context.Context) {
 	timer := time.NewTimer(time.Second) // the server is running by then
 	defer timer.Stop()
 	for {
@@ -89,7 +90,7 @@ func (k *memoryKeeper) run(ctx context.Context) {
 	}
 }
 
-func (k *memoryKeeper) look() {
+func (k *MemoryKeeper) look() {
 	metrics.Read(k.sample)
 	allocated := k.sample[0].Value.Uint64()
 	busy := allocated-k.allocated >= quietBytes
@@ -105,8 +106,8 @@ func (k *memoryKeeper) look() {
 	k.allocated, k.busy = allocated, busy
 }
 
-// stop restores Go's defaults.
-func (k *memoryKeeper) stop(context.Context) error {
+// Stop ends the keeper and restores Go's defaults.
+func (k *MemoryKeeper) Stop(context.Context) error {
 	k.cancel()
 	<-k.done
 	if k.collector != nil {

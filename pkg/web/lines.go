@@ -1,4 +1,4 @@
-package app
+package web
 
 import (
 	"context"
@@ -14,9 +14,9 @@ const (
 	lineBytes = 64 << 10
 )
 
-// lineBuffer writes lines in batches, because a write costs as much as the rest of an access log line. If the
-// process is killed, the lines of the last lineDelay are lost, so it is not for warnings and errors.
-type lineBuffer struct {
+// LineBuffer writes lines in batches, because a write costs as much as the rest of an access log line. If the
+// process is killed, the lines of the last 100 ms are lost, so it is not for warnings and errors.
+type LineBuffer struct {
 	mu struct {
 		sync.Mutex
 		out     io.Writer
@@ -25,14 +25,15 @@ type lineBuffer struct {
 	}
 }
 
-func newLineBuffer(out io.Writer) *lineBuffer {
-	b := &lineBuffer{}
+// NewLineBuffer returns a LineBuffer for out. Call Stop when the server stops.
+func NewLineBuffer(out io.Writer) *LineBuffer {
+	b := &LineBuffer{}
 	b.mu.out = out
 	return b
 }
 
 // Write accepts whole lines. It never returns an error, because callers cannot handle a failing access log.
-func (b *lineBuffer) Write(p []byte) (int, error) {
+func (b *LineBuffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if len(b.mu.waiting) == 0 {
@@ -49,21 +50,21 @@ func (b *lineBuffer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (b *lineBuffer) flush() {
+func (b *LineBuffer) flush() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.writeLocked()
 }
 
-func (b *lineBuffer) writeLocked() {
+func (b *LineBuffer) writeLocked() {
 	if len(b.mu.waiting) > 0 {
 		_, _ = b.mu.out.Write(b.mu.waiting)
 		b.mu.waiting = b.mu.waiting[:0]
 	}
 }
 
-// stop writes the waiting lines. Later lines are also written, after lineDelay.
-func (b *lineBuffer) stop(context.Context) error {
+// Stop writes the waiting lines. Later lines are also written, after lineDelay.
+func (b *LineBuffer) Stop(context.Context) error {
 	b.flush()
 	return nil
 }
