@@ -49,13 +49,20 @@ type Stats struct {
 	FlushDuration time.Duration
 	// LastError is the error of the last flush attempt, or nil if it succeeded.
 	LastError error
+	// Rollups is the store's progress in adding up old counts. It is zero if the store is not a RollupStore.
+	Rollups RollupProgress
 }
 
 // Stats returns the current state. It may be called at any time, even while the store hangs.
 func (e *Engine) Stats() Stats {
+	var rollups RollupProgress
+	if store, ok := capability[RollupStore](e.options.Store); ok {
+		rollups = store.Rollups()
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s := Stats{
+		Rollups:           rollups,
 		Adopted:           e.mu.adopted,
 		Stored:            e.mu.stored,
 		Pending:           e.mu.kept,

@@ -3,6 +3,7 @@ package datar
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"time"
 )
@@ -236,6 +237,30 @@ type Maintainer interface {
 	// Maintain does a limited amount of the work that is due at the time now. If keep is not 0, the store may
 	// reduce days that ended longer ago to one total for each flag and day.
 	Maintain(ctx context.Context, now time.Time, keep time.Duration) error
+}
+
+// RollupStore is a Maintainer that adds up old counts in the background. A query for a long time is slow until that is
+// done, for example on the first day with the database of another server.
+type RollupStore interface {
+	Store
+	// Rollups returns the progress as the last call of Maintainer.Maintain saw it.
+	Rollups() RollupProgress
+}
+
+// RollupProgress is the progress of adding up old counts.
+type RollupProgress struct {
+	// Due is the number of sums that old counts need, and Made the number of those that exist. Both are 0 before the
+	// first call of Maintainer.Maintain.
+	Made, Due int
+}
+
+// PreparingError is the error of a query of all flags that would take long, because the store is still adding up old
+// counts.
+type PreparingError RollupProgress
+
+// Error returns a text that a client may see.
+func (e *PreparingError) Error() string {
+	return fmt.Sprintf("old counts are being added up, %d of %d sums are done: try again later, or ask for one flag or a shorter time", e.Made, e.Due)
 }
 
 // CounterStore is a Store that keeps the greatest Total of each counter, by writer and Number, instead of adding up

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -183,6 +184,36 @@ func TestStatusHidesWhatTheDatabaseSaid(t *testing.T) {
 	if got["lastError"] != "the database did not take the counts" || got["journal"].(map[string]any)["state"] != "memory" {
 		t.Errorf("status is %v", got)
 	}
+}
+
+func TestStatusShowsTheProgressOfRollups(t *testing.T) {
+	t.Parallel()
+	api := newAPI(t)
+	stats := datar.Stats{Rollups: datar.RollupProgress{Made: 3, Due: 40}, LastError: context.DeadlineExceeded}
+	handler.New(handler.Options{Datar: status{stats: stats}, Logger: slog.New(slog.DiscardHandler)}).Register(api)
+	got := must(t, &server{Handler: api.Serve(nil)}, http.MethodGet, "/datar/status", nil)
+	if diff := cmp.Diff(map[string]any{"made": 3.0, "due": 40.0}, got["rollups"]); diff != "" {
+		t.Errorf("rollups (-want +got):\n%s", diff)
+	}
+}
+
+func TestSummaryWhileOldCountsAreAddedUp(t *testing.T) {
+	t.Parallel()
+	api := newAPI(t)
+	handler.New(handler.Options{Datar: preparing{}, Logger: slog.New(slog.DiscardHandler)}).Register(api)
+	rw := httptest.NewRecorder()
+	api.Serve(nil).ServeHTTP(rw, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/api/v1/datar/summary", nil))
+	const want = `{"message":"old counts are being added up, 3 of 40 sums are done: try again later, or ask for one flag or a shorter time"}`
+	if rw.Code != http.StatusServiceUnavailable || rw.Header().Get("Retry-After") != "10" || strings.TrimSpace(rw.Body.String()) != want {
+		t.Errorf("%d, Retry-After %q, %s", rw.Code, rw.Header().Get("Retry-After"), rw.Body)
+	}
+}
+
+// preparing is a Datar that is still adding up old counts.
+type preparing struct{ handler.Datar }
+
+func (preparing) QuerySummary(context.Context, datar.SummaryQuery) ([]datar.FlagSummary, error) {
+	return nil, fmt.Errorf("totals: %w", &datar.PreparingError{Made: 3, Due: 40})
 }
 
 type status struct {

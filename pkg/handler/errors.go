@@ -44,6 +44,9 @@ func (h *Handler) Refuse(rw http.ResponseWriter, r *http.Request, err error) {
 	h.fail(r, err).WriteResponse(rw, nil)
 }
 
+// preparingRetryAfter is how soon to ask again for counts that are being added up, in seconds.
+const preparingRetryAfter = 10
+
 // fail responds to a request with the status of err.
 func (h *Handler) fail(r *http.Request, err error) middleware.Responder {
 	for _, s := range statuses {
@@ -53,6 +56,9 @@ func (h *Handler) fail(r *http.Request, err error) middleware.Responder {
 	}
 	if stderrors.Is(err, budget.ErrExhausted) {
 		return retryLater(1, err.Error())
+	}
+	if preparing, ok := stderrors.AsType[*datar.PreparingError](err); ok {
+		return retryLater(preparingRetryAfter, preparing.Error())
 	}
 	if stderrors.Is(err, eval.ErrTooSlow) {
 		h.logger.Warn("a batch took too long", "error", err)

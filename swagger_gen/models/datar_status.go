@@ -69,6 +69,9 @@ type DatarStatus struct {
 	// Example: 125034
 	Recorded int64 `json:"recorded"`
 
+	// rollups
+	Rollups *DatarRollups `json:"rollups,omitempty"`
+
 	// Evaluations that the database has confirmed.
 	// Example: 124876
 	Stored int64 `json:"stored"`
@@ -95,6 +98,10 @@ func (m *DatarStatus) Validate(formats strfmt.Registry) error {
 	}
 
 	if err := m.validateOldestPendingAt(formats); err != nil {
+		res = append(res, err)
+	}
+
+	if err := m.validateRollups(formats); err != nil {
 		res = append(res, err)
 	}
 
@@ -174,6 +181,29 @@ func (m *DatarStatus) validateOldestPendingAt(formats strfmt.Registry) error {
 	return nil
 }
 
+func (m *DatarStatus) validateRollups(formats strfmt.Registry) error {
+	if typeutils.IsZero(m.Rollups) { // not required
+		return nil
+	}
+
+	if m.Rollups != nil {
+		if err := m.Rollups.Validate(formats); err != nil {
+			ve := new(errors.Validation)
+			if stderrors.As(err, &ve) {
+				return ve.ValidateName("rollups")
+			}
+			ce := new(errors.CompositeError)
+			if stderrors.As(err, &ce) {
+				return ce.ValidateName("rollups")
+			}
+
+			return err
+		}
+	}
+
+	return nil
+}
+
 // ContextValidate validate this datar status based on the context it is used
 func (m *DatarStatus) ContextValidate(ctx context.Context, formats strfmt.Registry) error {
 	var res []error
@@ -183,6 +213,10 @@ func (m *DatarStatus) ContextValidate(ctx context.Context, formats strfmt.Regist
 	}
 
 	if err := m.contextValidateJournal(ctx, formats); err != nil {
+		res = append(res, err)
+	}
+
+	if err := m.contextValidateRollups(ctx, formats); err != nil {
 		res = append(res, err)
 	}
 
@@ -233,6 +267,31 @@ func (m *DatarStatus) contextValidateJournal(ctx context.Context, formats strfmt
 			ce := new(errors.CompositeError)
 			if stderrors.As(err, &ce) {
 				return ce.ValidateName("journal")
+			}
+
+			return err
+		}
+	}
+
+	return nil
+}
+
+func (m *DatarStatus) contextValidateRollups(ctx context.Context, formats strfmt.Registry) error {
+
+	if m.Rollups != nil {
+
+		if typeutils.IsZero(m.Rollups) { // not required
+			return nil
+		}
+
+		if err := m.Rollups.ContextValidate(ctx, formats); err != nil {
+			ve := new(errors.Validation)
+			if stderrors.As(err, &ve) {
+				return ve.ValidateName("rollups")
+			}
+			ce := new(errors.CompositeError)
+			if stderrors.As(err, &ce) {
+				return ce.ValidateName("rollups")
 			}
 
 			return err

@@ -6730,6 +6730,26 @@ func init() {
         }
       }
     },
+    "datarRollups": {
+      "description": "The progress of adding up old counts in the background. Until all are made, for example on the\nfirst day with the database of another server, answers about long windows of all flags are slow.\nLeft out before the first minute, and where counts are not in SQL.",
+      "type": "object",
+      "properties": {
+        "due": {
+          "description": "Sums that old counts need.",
+          "type": "integer",
+          "format": "int64",
+          "x-omitempty": false,
+          "example": 1860
+        },
+        "made": {
+          "description": "Sums that exist.",
+          "type": "integer",
+          "format": "int64",
+          "x-omitempty": false,
+          "example": 412
+        }
+      }
+    },
     "datarRowError": {
       "description": "The verdict on one row.",
       "type": "object",
@@ -7420,6 +7440,9 @@ func init() {
           "format": "int64",
           "x-omitempty": false,
           "example": 125034
+        },
+        "rollups": {
+          "$ref": "#/definitions/datarRollups"
         },
         "stored": {
           "description": "Evaluations that the database has confirmed.",
@@ -16194,6 +16217,26 @@ func init() {
         }
       }
     },
+    "datarRollups": {
+      "description": "The progress of adding up old counts in the background. Until all are made, for example on the\nfirst day with the database of another server, answers about long windows of all flags are slow.\nLeft out before the first minute, and where counts are not in SQL.",
+      "type": "object",
+      "properties": {
+        "due": {
+          "description": "Sums that old counts need.",
+          "type": "integer",
+          "format": "int64",
+          "x-omitempty": false,
+          "example": 1860
+        },
+        "made": {
+          "description": "Sums that exist.",
+          "type": "integer",
+          "format": "int64",
+          "x-omitempty": false,
+          "example": 412
+        }
+      }
+    },
     "datarRowError": {
       "description": "The verdict on one row.",
       "type": "object",
@@ -16884,6 +16927,9 @@ func init() {
           "format": "int64",
           "x-omitempty": false,
           "example": 125034
+        },
+        "rollups": {
+          "$ref": "#/definitions/datarRollups"
         },
         "stored": {
           "description": "Evaluations that the database has confirmed.",

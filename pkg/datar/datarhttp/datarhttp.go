@@ -200,7 +200,11 @@ const statusClientClosedRequest = 499
 
 // fail responds to a query that failed.
 func (e *endpoints) fail(rw http.ResponseWriter, r *http.Request, err error) {
+	preparing := (*datar.PreparingError)(nil)
 	switch {
+	case errors.As(err, &preparing):
+		rw.Header().Set("Retry-After", "10")
+		reply(rw, http.StatusServiceUnavailable, problem{Message: preparing.Error()})
 	case errors.Is(err, datar.ErrInvalidQuery):
 		reply(rw, http.StatusBadRequest, problem{Message: err.Error()})
 	case errors.Is(err, datar.ErrFlagNotFound):

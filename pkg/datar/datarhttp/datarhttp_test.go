@@ -2,6 +2,7 @@ package datarhttp_test
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -91,5 +92,14 @@ func TestFailuresAreLogged(t *testing.T) {
 	}
 	if !strings.Contains(log.String(), "disk on fire") || !strings.Contains(log.String(), "/datar/flags/1/summary") {
 		t.Errorf("the log does not say what failed: %s", log.String())
+	}
+}
+
+func TestOldCountsThatAreBeingAddedUp(t *testing.T) {
+	t.Parallel()
+	h := datarhttp.Handler(stub{err: fmt.Errorf("totals: %w", &datar.PreparingError{Made: 3, Due: 40})})
+	status, body := get(t, h, "/datar/flags/1/summary")
+	if status != http.StatusServiceUnavailable || !strings.Contains(body, "3 of 40 sums are done") || strings.Contains(body, "totals") {
+		t.Errorf("answer is %d %s", status, body)
 	}
 }

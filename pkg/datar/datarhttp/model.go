@@ -72,8 +72,14 @@ type status struct {
 	OldestPendingAt      *timestamp       `json:"oldestPendingAt,omitempty"`
 	Pending              int64            `json:"pending"`
 	Recorded             int64            `json:"recorded"`
+	Rollups              *rollups         `json:"rollups,omitempty"`
 	Stored               int64            `json:"stored"`
 	Writer               string           `json:"writer,omitempty"`
+}
+
+type rollups struct {
+	Due  int64 `json:"due"`
+	Made int64 `json:"made"`
 }
 
 type journal struct {
@@ -233,6 +239,9 @@ func StatusBody(s datar.Stats) any {
 	}
 	for reason, n := range s.Dropped {
 		out.Dropped[reason.String()] = n
+	}
+	if s.Rollups.Due > 0 {
+		out.Rollups = &rollups{Due: int64(s.Rollups.Due), Made: int64(s.Rollups.Made)}
 	}
 	switch {
 	case s.InMemory:

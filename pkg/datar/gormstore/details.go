@@ -114,7 +114,11 @@ func (g *groups) rows() []datar.Row {
 // Details implements datar.DetailStore.
 func (s *Store) Details(ctx context.Context, query datar.DetailsQuery) ([]datar.Row, error) {
 	var rows []datar.Row
-	err := s.atOneMoment(ctx, func(tx *gorm.DB) error {
+	atOneMoment := s.atOneMoment
+	if query.FlagID == 0 {
+		atOneMoment = s.ofAllFlags
+	}
+	err := atOneMoment(ctx, func(tx *gorm.DB) error {
 		first, err := s.detailedFrom(tx)
 		if err != nil {
 			return err

@@ -67,3 +67,26 @@ func GroupInOneGo(rows []datar.Row, by datar.Parts) (sums []datar.Row, withMap b
 	}
 	return g.rows(), g.places != nil
 }
+
+// SetProgress sets the progress of rollups, as Maintain does.
+func (s *Store) SetProgress(p datar.RollupProgress) {
+	s.rollupProgress.mu.Lock()
+	defer s.rollupProgress.mu.Unlock()
+	s.rollupProgress.mu.RollupProgress = p
+}
+
+// OfAllFlags runs a query of all flags.
+func (s *Store) OfAllFlags(ctx context.Context, queries func(tx *gorm.DB) error) error {
+	return s.ofAllFlags(ctx, queries)
+}
+
+// Paced does pieces of work at the pace of one call of Maintain.
+func Paced(ctx context.Context, pieces ...func()) error {
+	work := pace{free: freeWork}
+	for _, piece := range pieces {
+		if err := work.do(ctx, func() error { piece(); return nil }); err != nil {
+			return err
+		}
+	}
+	return nil
+}

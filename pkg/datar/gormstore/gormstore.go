@@ -84,11 +84,14 @@ type Store struct {
 	texts    sync.Map // of the longest INSERTs, by table
 	changes  migration
 	kept     kept
+
+	rollupProgress rollupProgress
 }
 
 var (
 	_ datar.DetailStore = (*Store)(nil)
 	_ datar.Maintainer  = (*Store)(nil)
+	_ datar.RollupStore = (*Store)(nil)
 	_ ingest.Store      = (*Store)(nil)
 )
 

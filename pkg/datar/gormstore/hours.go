@@ -124,6 +124,34 @@ func (s *Store) oldest(db *gorm.DB) (hour int64, found bool, err error) {
 	return hour, found, nil
 }
 
+// maxPieces bounds the number of pieces of a query.
+const maxPieces = 2000
+
+// pieces splits ranges into parts of at most a day, without the hours before the oldest count. A query of all flags
+// reads them one by one, so that it can end between them: SQLite's driver does not interrupt a statement that has not
+// found its first row yet.
+func (s *Store) pieces(tx *gorm.DB, ranges []hourRange) ([]hourRange, error) {
+	if hoursOf(ranges) <= hoursPerDay {
+		return ranges, nil
+	}
+	oldest, found, err := s.oldest(tx)
+	if err != nil || !found {
+		return nil, err
+	}
+	var pieces []hourRange
+	for _, r := range ranges {
+		for from := max(r.from, oldest); from < r.to; {
+			to := min(dayOf(from)+hoursPerDay, r.to)
+			if len(pieces) >= maxPieces {
+				to = r.to
+			}
+			pieces = append(pieces, hourRange{from, to})
+			from = to
+		}
+	}
+	return pieces, nil
+}
+
 // together groups ranges into those that one query reads. For all flags, one query reads all
 // ranges. For one flag, each query reads one range if there are few.
 func together(ranges []hourRange, flagID int64) [][]hourRange {

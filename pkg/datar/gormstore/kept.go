@@ -163,7 +163,7 @@ func (s *Store) detailsOfAll(tx *gorm.DB, p plan, by datar.Parts) ([]datar.Row, 
 	}
 	live := groups{by: by}
 	if hoursOf(p.events) > maxKeptHours {
-		err = s.addLive(tx, &live, p.events, 0)
+		err = s.addPieces(tx, &live, p.events)
 	} else {
 		err = s.addHours(tx, edited, &live, p.events)
 	}
@@ -175,6 +175,20 @@ func (s *Store) detailsOfAll(tx *gorm.DB, p plan, by datar.Parts) ([]datar.Row, 
 		return nil, err
 	}
 	return datar.MergeRows(live.rows(), sum), nil
+}
+
+// addPieces adds details and events of all flags, day by day.
+func (s *Store) addPieces(tx *gorm.DB, g *groups, ranges []hourRange) error {
+	pieces, err := s.pieces(tx, ranges)
+	if err != nil {
+		return err
+	}
+	for _, piece := range pieces {
+		if err := s.addLive(tx, g, []hourRange{piece}, 0); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // sumOfPacks adds up the chosen packs of all flags, unless their sum is cached. It also caches the

@@ -45,7 +45,8 @@ type kind struct {
 	id    int64
 	hours int64
 	// most is the maximum number of rollups of this kind per Maintain call, so that the call ends
-	// soon and all kinds make progress.
+	// soon and all kinds make progress. One call makes a month of those that queries of all flags
+	// need: before that, they are slow on the database of another server.
 	most int
 	// kept is the number of hours for which the rollups are useful. 0 means forever.
 	kept int64
@@ -75,13 +76,13 @@ var (
 		SELECT ?, ?, flag_id, variant_id, segment_id, SUM(eval_count), SUM(ingested_count), MAX(last_evaluated_ms)
 		FROM datar_rollup_outcomes WHERE span = ? AND start_hour >= ? AND start_hour < ? GROUP BY flag_id, variant_id, segment_id`}
 
-	dayTotals       = kind{id: 24, hours: hoursPerDay, most: 20, source: perFlag}
-	quarterTotals   = kind{id: 6, hours: 6, most: 50, kept: shortKept, source: perFlag}
-	hourTotals      = kind{id: 1, hours: 1, most: 100, kept: shortKept, source: perFlag}
+	dayTotals       = kind{id: 24, hours: hoursPerDay, most: 30, source: perFlag}
+	quarterTotals   = kind{id: 6, hours: 6, most: 16, kept: shortKept, source: perFlag}
+	hourTotals      = kind{id: 1, hours: 1, most: 48, kept: shortKept, source: perFlag}
 	dayOutcomes     = kind{id: 124, hours: hoursPerDay, most: 10, source: perOutcome}
-	quarterOutcomes = kind{id: 106, hours: 6, most: 25, kept: shortKept, source: perOutcome}
-	dayDetails      = kind{id: 224, hours: hoursPerDay, most: 10, source: perDetail}
-	hourDetails     = kind{id: 201, hours: 1, most: 100, kept: detailsKept, source: perDetail}
+	quarterOutcomes = kind{id: 106, hours: 6, most: 16, kept: shortKept, source: perOutcome}
+	dayDetails      = kind{id: 224, hours: hoursPerDay, most: 30, source: perDetail}
+	hourDetails     = kind{id: 201, hours: 1, most: 48, kept: detailsKept, source: perDetail}
 	// dayHours contains the hours of a day. It has the number of the dayDetails of that day, and is
 	// valid only while those exist: a version without dayHours deletes only dayDetails.
 	dayHours = kind{id: 225, hours: hoursPerDay, most: 10, kept: detailsKept, byHour: true, source: perDetail}
@@ -207,23 +208,44 @@ func (s *Store) makeRollups(ctx context.Context, now time.Time) error {
 			purged[r.StartHour] = true
 		}
 	}
-	for _, k := range kinds {
+	due := dueRollups(oldest, end, purged)
+	s.rollupProgress.begin(due, have)
+	work := pace{free: freeWork}
+	for i, k := range kinds {
+		left := k.most
+		for _, start := range due[i] {
+			if left == 0 {
+				break
+			}
+			if have.isDone(k, start, end) {
+				continue
+			}
+			left--
+			if err := work.do(ctx, func() error { return s.makeRollup(ctx, k, start) }); err != nil {
+				return err
+			}
+			s.rollupProgress.made()
+		}
+	}
+	return s.dropOld(ctx, end)
+}
+
+// dueRollups returns the starts of the rollups that must exist, for each kind the newest first. oldest is the first hour
+// with counts, and end the first hour that has not been over for long enough.
+func dueRollups(oldest, end int64, purged map[int64]bool) [][]int64 {
+	due := make([][]int64, len(kinds))
+	for i, k := range kinds {
 		first := k.startOf(oldest)
 		if k.kept != 0 {
 			first = max(first, end-k.kept)
 		}
-		left := k.most
-		for start := k.startOf(end) - k.hours; start >= first && left > 0; start -= k.hours {
-			if purged[dayOf(start)] || have.isDone(k, start, end) {
-				continue
-			}
-			left--
-			if err := s.makeRollup(ctx, k, start); err != nil {
-				return err
+		for start := k.startOf(end) - k.hours; start >= first; start -= k.hours {
+			if !purged[dayOf(start)] {
+				due[i] = append(due[i], start)
 			}
 		}
 	}
-	return s.dropOld(ctx, end)
+	return due
 }
 
 // numbers maps rollups, by kind and start, to their numbers. A rollup of an older version has the

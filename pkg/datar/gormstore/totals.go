@@ -158,7 +158,11 @@ func (s *Store) Totals(ctx context.Context, query datar.TotalsQuery) ([]datar.To
 	}
 	window := hourRange{int64(max(query.From, firstHour)), int64(min(query.To, lastHour))}
 	groups := sums{}
-	err := s.atOneMoment(ctx, func(tx *gorm.DB) error {
+	atOneMoment := s.atOneMoment
+	if query.FlagID == 0 {
+		atOneMoment = s.ofAllFlags
+	}
+	err := atOneMoment(ctx, func(tx *gorm.DB) error {
 		p, err := s.plan(tx, by.kinds, window)
 		if err != nil {
 			return err
@@ -206,8 +210,16 @@ func (s *Store) addEvents(tx *gorm.DB, groups sums, ranges []hourRange, q datar.
 	if err != nil {
 		return err
 	}
+	parts := together(ranges, q.FlagID)
+	if q.FlagID == 0 {
+		pieces, err := s.pieces(tx, ranges)
+		if err != nil {
+			return err
+		}
+		parts = slices.Collect(slices.Chunk(pieces, 1))
+	}
 	statement := s.ofFlag(groupings[q.GroupBy].events, q.FlagID)
-	for _, some := range together(ranges, q.FlagID) {
+	for _, some := range parts {
 		condition, values := within.anyOf(some)
 		if err := groups.addUp(tx, strings.Replace(statement, "{within}", condition, 1), q, values...); err != nil {
 			return err

@@ -1,0 +1,107 @@
+package gormstore_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"gorm.io/gorm"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore"
+)
+
+func TestProgressOfRollups(t *testing.T) {
+	t.Parallel()
+	db := openSQLite(t)
+	day := datar.Hour(490_000).DayStart()
+	w := weeks{store: newStore(t, db), db: db, counts: map[datar.Key]int64{}}
+	for d := range datar.Hour(15) {
+		w.addDay(t, day+24*d)
+	}
+	if got := w.store.Rollups(); got != (datar.RollupProgress{}) {
+		t.Errorf("progress before the first call of Maintain is %+v", got)
+	}
+	var last datar.RollupProgress
+	for range 20 {
+		if err := w.store.Maintain(t.Context(), (day + 16*24).Time(), 0); err != nil {
+			t.Fatal(err)
+		}
+		got := w.store.Rollups()
+		if got.Made < last.Made || got.Made > got.Due || last.Due != 0 && got.Due != last.Due {
+			t.Fatalf("progress is %+v after %+v", got, last)
+		}
+		if last = got; got.Made == got.Due {
+			break
+		}
+		if got.Made == 0 {
+			t.Fatal("nothing was made")
+		}
+	}
+	var rows int64
+	if err := db.Table("datar_rollups").Count(&rows).Error; err != nil {
+		t.Fatal(err)
+	}
+	if want := (datar.RollupProgress{Made: int(rows), Due: int(rows)}); last != want {
+		t.Errorf("progress at the end is %+v, want %+v", last, want)
+	}
+}
+
+// A query of all flags ends after a while as long as many rollups are missing, and only then.
+func TestQueriesWhileRollupsAreMissing(t *testing.T) {
+	t.Parallel()
+	store := newStore(t, openSQLite(t))
+	hanging := func(tx *gorm.DB) error {
+		<-tx.Statement.Context.Done()
+		return tx.Statement.Context.Err()
+	}
+
+	store.SetProgress(datar.RollupProgress{Made: 10, Due: 200})
+	preparing := (*datar.PreparingError)(nil)
+	err := store.OfAllFlags(t.Context(), hanging)
+	if !errors.As(err, &preparing) || *preparing != (datar.PreparingError{Made: 10, Due: 200}) {
+		t.Errorf("error is %v", err)
+	}
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := store.OfAllFlags(canceled, hanging); !errors.Is(err, context.Canceled) {
+		t.Errorf("error after the client left is %v", err)
+	}
+	if _, err := store.Totals(t.Context(), datar.TotalsQuery{To: 490_000, GroupBy: datar.ByFlag}); err != nil {
+		t.Errorf("a quick query: %v", err)
+	}
+
+	store.SetProgress(datar.RollupProgress{Made: 195, Due: 200})
+	err = store.OfAllFlags(t.Context(), func(tx *gorm.DB) error {
+		if _, limited := tx.Statement.Context.Deadline(); limited {
+			t.Error("a query is limited although few rollups are missing")
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLongWorkPauses(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		piece := func() { time.Sleep(600 * time.Millisecond) }
+		began := time.Now()
+		if err := gormstore.Paced(t.Context(), piece); err != nil || time.Since(began) != 600*time.Millisecond {
+			t.Errorf("short work took %v: %v", time.Since(began), err)
+		}
+		began = time.Now()
+		// The second piece is beyond the first second: it and the third are followed by twice their time.
+		if err := gormstore.Paced(t.Context(), piece, piece, piece); err != nil || time.Since(began) != 4200*time.Millisecond {
+			t.Errorf("long work took %v: %v", time.Since(began), err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 1300*time.Millisecond)
+		defer cancel()
+		if err := gormstore.Paced(ctx, piece, piece, piece); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("work after the end of the server: %v", err)
+		}
+	})
+}
