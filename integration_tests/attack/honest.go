@@ -143,7 +143,7 @@ func startHonest(ctx context.Context, command []string, flagKey string) (*client
 		c.in, c.wait = writer, func() error { return <-done }
 		return c, nil
 	}
-	cmd := exec.CommandContext(ctx, command[0], append(slices.Clone(command[1:]), flagKey)...) //nolint:gosec // the caller's choice
+	cmd := exec.CommandContext(ctx, command[0], append(slices.Clone(command[1:]), flagKey)...)
 	cmd.Stdout, cmd.SysProcAttr = &c.out, ownSession()
 	var err error
 	if c.in, err = cmd.StdinPipe(); err != nil {
