@@ -1,5 +1,5 @@
-// Command testsum runs go test. It prints a line for each package and the output of failed tests
-// only. The last line counts tests and their subtests:
+// Command testsum runs go test. It prints a line for each package, the slowest tests of a package
+// that takes a minute or longer, and the output of failed tests only. The last line counts tests and their subtests:
 //
 //	go run ./integration_tests/testsum go test ./pkg/...
 //	...
@@ -28,6 +28,13 @@ import (
 	"strings"
 	"sync"
 	"time"
+)
+
+const (
+	// longPackage is the duration from which the slowest tests of a package are listed.
+	longPackage = time.Minute
+	// slowest is the number of tests in that list.
+	slowest = 8
 )
 
 // progressInterval is the time between two lines that list the packages being tested.
@@ -181,6 +188,7 @@ type report struct {
 	}
 	output   map[string]map[string]*strings.Builder // of running tests, by package and test; "" is the package itself
 	counts   map[testID]counts
+	elapsed  map[testID]time.Duration
 	cutShort bool // a package failed before all of its tests ran
 }
 
@@ -222,7 +230,7 @@ func (r *report) of(pkg string) (tests int) {
 }
 
 func newReport(out io.Writer) *report {
-	r := &report{output: map[string]map[string]*strings.Builder{}, counts: map[testID]counts{}}
+	r := &report{output: map[string]map[string]*strings.Builder{}, counts: map[testID]counts{}, elapsed: map[testID]time.Duration{}}
 	r.mu.out, r.mu.running = out, map[string]time.Time{}
 	return r
 }
@@ -295,6 +303,9 @@ func (r *report) testEndedLocked(e event) {
 		}
 	}
 	r.counts[idOf(e)] = r.counts[idOf(e)].add(one)
+	if id := idOf(e); id.test == e.Test {
+		r.elapsed[id] = secondsOf(e)
+	}
 	delete(r.output[e.Package], e.Test)
 }
 
@@ -314,8 +325,32 @@ func (r *report) packageEndedLocked(e event) {
 	}
 	word := map[string]string{"pass": "ok", "fail": "FAIL", "skip": "-"}[e.Action]
 	r.printLocked(fmt.Sprintf("%-4s %s\t%.1fs\t%d tests\n", word, e.Package, e.Elapsed, tests))
+	if secondsOf(e) >= longPackage {
+		r.printLocked("     slowest: " + r.slowestOf(e.Package) + "\n")
+	}
 	delete(r.output, e.Package)
 	delete(r.mu.running, e.Package)
+}
+
+func secondsOf(e event) time.Duration { return time.Duration(e.Elapsed * float64(time.Second)) }
+
+// slowestOf returns the names and durations of the slowest tests of a package. The duration of a parallel test includes
+// the time that it waits for other tests within the test, but not before it.
+func (r *report) slowestOf(pkg string) string {
+	var tests []testID
+	for id := range r.elapsed {
+		if id.pkg == pkg {
+			tests = append(tests, id)
+		}
+	}
+	slices.SortFunc(tests, func(a, b testID) int {
+		return cmp.Or(cmp.Compare(r.elapsed[b], r.elapsed[a]), cmp.Compare(a.test, b.test))
+	})
+	var list []string
+	for _, id := range tests[:min(slowest, len(tests))] {
+		list = append(list, fmt.Sprintf("%s %.1fs", id.test, r.elapsed[id].Seconds()))
+	}
+	return strings.Join(list, ", ")
 }
 
 // progress prints the packages being tested at intervals, so that a long run shows progress.

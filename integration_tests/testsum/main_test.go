@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,6 +32,28 @@ func TestFailuresAreShownAndAllIsCounted(t *testing.T) {
 		t.Errorf("counted %v, want %v", r.sum(), want)
 	}
 	want := "loud\npanic: oh\nFAIL a\t1.5s\t3 tests\nb.go:1: broken\nFAIL b\t0.0s\t0 tests\n"
+	if out.String() != want {
+		t.Errorf("printed %q, want %q", &out, want)
+	}
+}
+
+func TestLongPackagesListTheirSlowestTests(t *testing.T) {
+	t.Parallel()
+	var in strings.Builder
+	for i := range slowest + 1 {
+		fmt.Fprintf(&in, `{"Action":"pass","Package":"long","Test":"Test%[1]d","Elapsed":%[1]d.5}`+"\n", i)
+		fmt.Fprintf(&in, `{"Action":"pass","Package":"short","Test":"Test%[1]d","Elapsed":%[1]d.5}`+"\n", i)
+	}
+	in.WriteString(`{"Action":"pass","Package":"long","Test":"Test1/part","Elapsed":99}
+{"Action":"pass","Package":"long","Elapsed":60}
+{"Action":"pass","Package":"short","Elapsed":59}
+`)
+	var out bytes.Buffer
+	if err := newReport(&out).read(strings.NewReader(in.String())); err != nil {
+		t.Fatal(err)
+	}
+	want := "ok   long\t60.0s\t10 tests\n     slowest: Test8 8.5s, Test7 7.5s, Test6 6.5s, Test5 5.5s, Test4 4.5s, Test3 3.5s, Test2 2.5s, Test1 1.5s\n" +
+		"ok   short\t59.0s\t9 tests\n"
 	if out.String() != want {
 		t.Errorf("printed %q, want %q", &out, want)
 	}
