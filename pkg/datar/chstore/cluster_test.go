@@ -121,7 +121,7 @@ func TestClusterReplicaLags(t *testing.T) {
 	}
 	stopped := time.Now().Truncate(time.Millisecond) // the precision of records
 	all := first + recordAndFlush(t, writer)
-	awaitAll(t, lagging, all) // from the other replica, when the delay is a second
+	awaitAll(t, lagging, all) // from the other replica, when the delay is ten seconds
 	await(t, "the other replica to be complete", func() bool { return !upTo().Before(stopped) })
 
 	own.command(t, "kill", "1")

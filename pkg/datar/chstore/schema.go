@@ -183,6 +183,9 @@ func (s *Store) createTables(ctx context.Context, tables ...table) error {
 // majorVersion matches the beginning of ClickHouse's version, such as 18.16.1.
 var majorVersion = regexp.MustCompile(`^(\d+)\.`)
 
+// maxDelay is the delay of a replica, in seconds, from which queries read another one with less.
+const maxDelay = 10
+
 // adjust adds settings that some versions need and others reject.
 func (s *Store) adjust(ctx context.Context) error {
 	rows, err := s.client.query(ctx, "SELECT version()")
@@ -203,8 +206,9 @@ func (s *Store) adjust(ctx context.Context) error {
 	if s.client.options.Cluster != "" {
 		s.client.settings.Set("insert_distributed_sync", "1") // return when the shard has the rows
 		s.client.settings.Set("load_balancing", "in_order")   // read from the replica of the last write
-		// Read from a replica without a delay if there is one, and otherwise from the one with the least.
-		s.client.settings.Set("max_replica_delay_for_distributed_queries", "1")
+		// Read from another replica only if that one lags. A replica that has just written may
+		// have a delay of some seconds, while others have none because they do not know of it yet.
+		s.client.settings.Set("max_replica_delay_for_distributed_queries", strconv.Itoa(maxDelay))
 	}
 	return nil
 }
