@@ -9,9 +9,10 @@ import (
 )
 
 const (
-	// DefaultLimit is the default of SummaryQuery.Limit, and MaxLimit its maximum.
+	// DefaultLimit is the default of SummaryQuery.Limit.
 	DefaultLimit = 100
-	MaxLimit     = 1000
+	// MaxLimit is the maximum of SummaryQuery.Limit.
+	MaxLimit = 1000
 
 	defaultWindow = 7 * 24 * time.Hour
 )
