@@ -114,11 +114,8 @@ func (g *groups) rows() []datar.Row {
 // Details implements datar.DetailStore.
 func (s *Store) Details(ctx context.Context, query datar.DetailsQuery) ([]datar.Row, error) {
 	var rows []datar.Row
-	atOneMoment := s.atOneMoment
-	if query.FlagID == 0 {
-		atOneMoment = s.ofAllFlags
-	}
-	err := atOneMoment(ctx, func(tx *gorm.DB) error {
+	kinds := kindsOfDetails(query)
+	err := s.read(ctx, query.FlagID, kinds[0], func(tx *gorm.DB) error {
 		first, err := s.detailedFrom(tx)
 		if err != nil {
 			return err
@@ -127,7 +124,7 @@ func (s *Store) Details(ctx context.Context, query datar.DetailsQuery) ([]datar.
 		if window.from >= window.to {
 			return nil
 		}
-		p, err := s.plan(tx, kindsOfDetails(query), window)
+		p, err := s.plan(tx, kinds, window)
 		if err != nil {
 			return err
 		}

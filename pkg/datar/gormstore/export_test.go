@@ -68,16 +68,31 @@ func GroupInOneGo(rows []datar.Row, by datar.Parts) (sums []datar.Row, withMap b
 	return g.rows(), g.places != nil
 }
 
-// SetProgress sets the progress of rollups, as Maintain does.
-func (s *Store) SetProgress(p datar.RollupProgress) {
+// SetMissing sets how many rollups of days of flags are missing, of all that are due.
+func (s *Store) SetMissing(days, due int) {
 	s.rollupProgress.mu.Lock()
 	defer s.rollupProgress.mu.Unlock()
-	s.rollupProgress.mu.RollupProgress = p
+	s.rollupProgress.mu.RollupProgress = datar.RollupProgress{Made: due - days, Due: due}
+	s.rollupProgress.mu.missing = map[int64]int{dayTotals.id: days}
 }
 
-// OfAllFlags runs a query of all flags.
+// OfAllFlags runs a query of all flags that prefers days.
 func (s *Store) OfAllFlags(ctx context.Context, queries func(tx *gorm.DB) error) error {
-	return s.ofAllFlags(ctx, queries)
+	return s.ofAllFlags(ctx, dayTotals, queries)
+}
+
+// OfAllOutcomes runs a query of all flags that prefers another kind of rollup.
+func (s *Store) OfAllOutcomes(ctx context.Context, queries func(tx *gorm.DB) error) error {
+	return s.ofAllFlags(ctx, dayOutcomes, queries)
+}
+
+// Pieces splits a range.
+func (s *Store) Pieces(from, to datar.Hour) (pieces [][2]datar.Hour, err error) {
+	found, err := s.pieces(s.db, []hourRange{{int64(from), int64(to)}})
+	for _, r := range found {
+		pieces = append(pieces, [2]datar.Hour{datar.Hour(r.from), datar.Hour(r.to)})
+	}
+	return pieces, err
 }
 
 // Paced does pieces of work at the pace of one call of Maintain.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"gorm.io/gorm"
 
@@ -124,12 +125,9 @@ func (s *Store) oldest(db *gorm.DB) (hour int64, found bool, err error) {
 	return hour, found, nil
 }
 
-// maxPieces bounds the number of pieces of a query.
-const maxPieces = 2000
-
-// pieces splits ranges into parts of at most a day, without the hours before the oldest count. A query of all flags
-// reads them one by one, so that it can end between them: SQLite's driver does not interrupt a statement that has not
-// found its first row yet.
+// pieces splits ranges into parts of at most a day, without the hours before the oldest count. Hours after the present
+// day are one part. A query of all flags reads the parts one by one, so that it can end between them: SQLite's driver does
+// not interrupt a statement that has not found its first row yet.
 func (s *Store) pieces(tx *gorm.DB, ranges []hourRange) ([]hourRange, error) {
 	if hoursOf(ranges) <= hoursPerDay {
 		return ranges, nil
@@ -138,12 +136,13 @@ func (s *Store) pieces(tx *gorm.DB, ranges []hourRange) ([]hourRange, error) {
 	if err != nil || !found {
 		return nil, err
 	}
+	tomorrow := dayOf(int64(datar.HourOf(time.Now()))) + hoursPerDay
 	var pieces []hourRange
 	for _, r := range ranges {
 		for from := max(r.from, oldest); from < r.to; {
-			to := min(dayOf(from)+hoursPerDay, r.to)
-			if len(pieces) >= maxPieces {
-				to = r.to
+			to := r.to
+			if from < tomorrow {
+				to = min(dayOf(from)+hoursPerDay, r.to)
 			}
 			pieces = append(pieces, hourRange{from, to})
 			from = to

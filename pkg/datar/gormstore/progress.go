@@ -16,9 +16,9 @@ const (
 	// pausesPerWork is the length of a pause in proportion to the work before it. With 2, a third of a processor is
 	// used, here or in the database.
 	pausesPerWork = 2
-	// largeBacklog is the number of missing rollups above which a query of all flags may take long. It then ends after
-	// preparingTimeout, so that the database does the same work only once.
-	largeBacklog     = 48
+	// largeBacklog is the number of hours without rollups above which a query of all flags may take long. It then ends
+	// after preparingTimeout.
+	largeBacklog     = 3 * hoursPerDay
 	preparingTimeout = 2 * time.Second
 )
 
@@ -50,30 +50,44 @@ type rollupProgress struct {
 	mu struct {
 		sync.Mutex
 		datar.RollupProgress
+		missing map[int64]int // by ID of the kind
 	}
 }
 
 // begin counts the rollups that are due, by kind, and those of them that exist.
 func (p *rollupProgress) begin(due [][]int64, have numbers) {
 	var progress datar.RollupProgress
+	missing := map[int64]int{}
 	for i, k := range kinds {
 		progress.Due += len(due[i])
 		for _, start := range due[i] {
 			if _, found := have[rollup{Kind: int16(k.id), StartHour: start}]; found {
 				progress.Made++
+			} else {
+				missing[k.id]++
 			}
 		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.mu.RollupProgress = progress
+	p.mu.RollupProgress, p.mu.missing = progress, missing
 }
 
-// made counts one more rollup.
-func (p *rollupProgress) made() {
+// made counts one more rollup of a kind. One that replaces another was counted before.
+func (p *rollupProgress) made(k kind) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.mu.Made = min(p.mu.Made+1, p.mu.Due) // a replaced one was counted before
+	if p.mu.missing[k.id] > 0 {
+		p.mu.missing[k.id]--
+		p.mu.Made++
+	}
+}
+
+// lacks reports whether many hours have no rollup of a kind.
+func (p *rollupProgress) lacks(k kind) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return int64(p.mu.missing[k.id])*k.hours > largeBacklog
 }
 
 // Rollups implements datar.RollupStore.
@@ -83,17 +97,17 @@ func (s *Store) Rollups() datar.RollupProgress {
 	return s.rollupProgress.mu.RollupProgress
 }
 
-// ofAllFlags is atOneMoment for queries of all flags. While many rollups are missing, it returns a datar.PreparingError
-// after preparingTimeout.
-func (s *Store) ofAllFlags(ctx context.Context, queries func(tx *gorm.DB) error) error {
-	progress := s.Rollups()
-	if progress.Due-progress.Made <= largeBacklog {
+// ofAllFlags is atOneMoment for queries of all flags that prefer a kind of rollup. While many of these are missing, it
+// returns a datar.PreparingError after preparingTimeout.
+func (s *Store) ofAllFlags(ctx context.Context, prefer kind, queries func(tx *gorm.DB) error) error {
+	if !s.rollupProgress.lacks(prefer) {
 		return s.atOneMoment(ctx, queries)
 	}
 	limited, cancel := context.WithTimeout(ctx, preparingTimeout)
 	defer cancel()
 	err := s.atOneMoment(limited, queries)
 	if err != nil && limited.Err() != nil && ctx.Err() == nil {
+		progress := s.Rollups()
 		return (*datar.PreparingError)(&progress)
 	}
 	return err

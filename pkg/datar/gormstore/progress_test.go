@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"gorm.io/gorm"
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
@@ -58,7 +59,7 @@ func TestQueriesWhileRollupsAreMissing(t *testing.T) {
 		return tx.Statement.Context.Err()
 	}
 
-	store.SetProgress(datar.RollupProgress{Made: 10, Due: 200})
+	store.SetMissing(190, 200)
 	preparing := (*datar.PreparingError)(nil)
 	err := store.OfAllFlags(t.Context(), hanging)
 	if !errors.As(err, &preparing) || *preparing != (datar.PreparingError{Made: 10, Due: 200}) {
@@ -73,15 +74,36 @@ func TestQueriesWhileRollupsAreMissing(t *testing.T) {
 		t.Errorf("a quick query: %v", err)
 	}
 
-	store.SetProgress(datar.RollupProgress{Made: 195, Due: 200})
-	err = store.OfAllFlags(t.Context(), func(tx *gorm.DB) error {
+	unlimited := func(tx *gorm.DB) error {
 		if _, limited := tx.Statement.Context.Deadline(); limited {
-			t.Error("a query is limited although few rollups are missing")
+			t.Error("a query is limited although the rollups that it reads exist")
 		}
 		return nil
-	})
-	if err != nil {
+	}
+	if err := store.OfAllOutcomes(t.Context(), unlimited); err != nil {
 		t.Error(err)
+	}
+	store.SetMissing(2, 200)
+	if err := store.OfAllFlags(t.Context(), unlimited); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPiecesOfARange(t *testing.T) {
+	t.Parallel()
+	db := openSQLite(t)
+	now := datar.HourOf(time.Now())
+	tomorrow := now.DayStart() + 24
+	w := weeks{store: newStore(t, db), db: db, counts: map[datar.Key]int64{}}
+	w.add(t, datar.Key{FlagID: 1, Hour: tomorrow - 30})
+	far := tomorrow + 24*365*5000
+	got, err := w.store.Pieces(0, far)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := [][2]datar.Hour{{tomorrow - 30, tomorrow - 24}, {tomorrow - 24, tomorrow}, {tomorrow, far}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("pieces (-want +got):\n%s", diff)
 	}
 }
 

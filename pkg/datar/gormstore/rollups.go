@@ -224,7 +224,7 @@ func (s *Store) makeRollups(ctx context.Context, now time.Time) error {
 			if err := work.do(ctx, func() error { return s.makeRollup(ctx, k, start) }); err != nil {
 				return err
 			}
-			s.rollupProgress.made()
+			s.rollupProgress.made(k)
 		}
 	}
 	return s.dropOld(ctx, end)

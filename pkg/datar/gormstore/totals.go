@@ -158,11 +158,7 @@ func (s *Store) Totals(ctx context.Context, query datar.TotalsQuery) ([]datar.To
 	}
 	window := hourRange{int64(max(query.From, firstHour)), int64(min(query.To, lastHour))}
 	groups := sums{}
-	atOneMoment := s.atOneMoment
-	if query.FlagID == 0 {
-		atOneMoment = s.ofAllFlags
-	}
-	err := atOneMoment(ctx, func(tx *gorm.DB) error {
+	err := s.read(ctx, query.FlagID, by.kinds[0], func(tx *gorm.DB) error {
 		p, err := s.plan(tx, by.kinds, window)
 		if err != nil {
 			return err
@@ -190,6 +186,14 @@ func (s *Store) Totals(ctx context.Context, query datar.TotalsQuery) ([]datar.To
 // atOneMoment runs queries that see the same state of the database.
 func (s *Store) atOneMoment(ctx context.Context, queries func(tx *gorm.DB) error) error {
 	return s.db.WithContext(ctx).Transaction(queries, &sql.TxOptions{Isolation: s.dialect.oneMoment, ReadOnly: true})
+}
+
+// read runs queries for one flag, or for all flags if the ID is 0, which prefer a kind of rollup.
+func (s *Store) read(ctx context.Context, flagID int64, prefer kind, queries func(tx *gorm.DB) error) error {
+	if flagID == 0 {
+		return s.ofAllFlags(ctx, prefer, queries)
+	}
+	return s.atOneMoment(ctx, queries)
 }
 
 // ofFlag returns a query for one flag, or for all flags if the ID is 0.
