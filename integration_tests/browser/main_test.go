@@ -115,7 +115,7 @@ func start(t *testing.T, env ...string) *server {
 // unused returns a host:port of this machine on which no process listens. A port of 127.0.0.1 that
 // the system assigns can be assigned again, to another server or a connection, before the server
 // listens on it. So the host is one of the millions of Linux, and the port is below those that
-// systems assign.
+// systems assign and above 10080, the last one that Chromium refuses.
 func unused(t *testing.T) string {
 	t.Helper()
 	const tries = 200
@@ -124,7 +124,7 @@ func unused(t *testing.T) string {
 		if i >= tries/2 {
 			host = "127.0.0.1"
 		}
-		address := fmt.Sprintf("%s:%d", host, 10_000+rand.N(20_000))
+		address := fmt.Sprintf("%s:%d", host, 10_100+rand.N(19_900))
 		if listener, err := net.Listen("tcp", address); err == nil {
 			_ = listener.Close()
 			return address
