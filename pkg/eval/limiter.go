@@ -55,18 +55,21 @@ type Window struct {
 const (
 	windowBits   = 32
 	maxPerSecond = 1<<windowBits - 2
+	// maxLate is the largest number of seconds by which an event is late. If it is earlier, the clock was set back.
+	maxLate = 60
 )
 
 // Take counts an event in the given second since 1970, and reports whether it is within the limit of at most 2^32 - 2
 // events. Events beyond the limit only read, so that goroutines do not contend for the memory. A past second does not
-// change the count of the current one.
+// change the count of the current one, and its events are beyond the limit. A second that is more than 60 s before the
+// current one is a new current one, because the clock was set back.
 func (w *Window) Take(second int64, limit uint64) bool {
 	upper := uint64(second) << windowBits // distinguishes seconds
 	for {
 		state := w.state.Load()
 		current, count := state>>windowBits<<windowBits, state&(1<<windowBits-1)
 		if current != upper {
-			if state != 0 && int64(upper-current) < 0 { // late: its second is gone
+			if late := int64(current - upper); state != 0 && late > 0 && late <= maxLate<<windowBits { // its second is gone
 				return false
 			}
 			count = 0

@@ -69,6 +69,29 @@ func TestWindowsCountSeconds(t *testing.T) {
 	}
 }
 
+// TestWindowsFollowTheClock sets the clock back. Up to 60 s can be events that were late.
+func TestWindowsFollowTheClock(t *testing.T) {
+	t.Parallel()
+	for _, start := range []int64{1 << 20, 1<<31 + 10, 1<<32 + 10} {
+		for _, tc := range []struct {
+			back int64
+			want bool
+		}{{1, false}, {60, false}, {61, true}, {3600, true}, {1 << 19, true}} {
+			var w eval.Window
+			w.Take(start, 1)
+			if got := w.Take(start-tc.back, 1); got != tc.want {
+				t.Errorf("%d s before second %d: %v, want %v", tc.back, start, got, tc.want)
+			}
+			if w.Take(start-tc.back, 1) {
+				t.Errorf("the second event %d s before second %d is within the limit of 1", tc.back, start)
+			}
+			if got := w.Take(start-tc.back+1, 1); got != tc.want {
+				t.Errorf("a second after %d s before second %d: %v, want %v", tc.back, start, got, tc.want)
+			}
+		}
+	}
+}
+
 func TestTheLogOfEvaluationsSaysWhatWasDecided(t *testing.T) {
 	t.Parallel()
 	var b bytes.Buffer
