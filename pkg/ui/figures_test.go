@@ -1,10 +1,12 @@
 package ui_test
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -425,6 +427,57 @@ func TestABoardBeforeAChange(t *testing.T) {
 			t.Errorf("then the list has %d states after %d queries, want %d and 2", n, numbers.boards, after)
 		}
 	})
+}
+
+// TestAPanicOfNumbersFailsTheBoard checks that it ends neither the process nor the pages that wait, and that the next
+// pages do not wait for another query at once.
+func TestAPanicOfNumbersFailsTheBoard(t *testing.T) {
+	t.Parallel()
+	var logged bytes.Buffer
+	numbers := &figures{block: func(context.Context) *eval.Snapshot { panic("broken store") }}
+	f := setup(t, func(o *ui.Options) {
+		numbers.m = o.Store.(*memory)
+		o.Numbers, o.Statistics, o.Logger = numbers, numbers, slog.New(slog.NewTextHandler(&logged, nil))
+	})
+	for range 3 {
+		if a := f.ask(t, http.MethodGet, "/ui/", nil); a.status != http.StatusOK || strings.Contains(a.body, ">Active<") {
+			t.Fatalf("the list has status %d, want 200 without numbers:\n%s", a.status, a.body)
+		}
+	}
+	for _, want := range []string{"level=ERROR", `panic="broken store"`, "stack=", "numbers of the list are missing"} {
+		if !strings.Contains(logged.String(), want) {
+			t.Errorf("the log lacks %q:\n%s", want, &logged)
+		}
+	}
+	if numbers.boards != 1 {
+		t.Errorf("%d queries for three pages at the time of a panic, want 1", numbers.boards)
+	}
+}
+
+// TestAFailedBoardIsRemembered checks that pages do not wait for a query that has just failed, until 2 s later or after
+// a change.
+func TestAFailedBoardIsRemembered(t *testing.T) {
+	t.Parallel()
+	f, numbers := counted(t)
+	numbers.err = errors.New("down")
+	wantBoards := func(when string, want int, shown bool) {
+		t.Helper()
+		body := f.ask(t, http.MethodGet, "/ui/", nil).body
+		if has := strings.Contains(body, ">Active<"); numbers.boards != want || has != shown {
+			t.Errorf("%s: %d queries and numbers %t, want %d and %t", when, numbers.boards, has, want, shown)
+		}
+	}
+	wantBoards("first", 1, false)
+	f.now = f.now.Add(2*time.Second - 1)
+	wantBoards("before 2 s", 1, false)
+	f.now = f.now.Add(1)
+	wantBoards("after 2 s", 2, false)
+	f.ask(t, http.MethodPost, "/ui/new", url.Values{"key": {"on-the-page"}, "kind": {"boolean"}})
+	wantBoards("after a change", 3, false)
+	numbers.err = nil
+	wantBoards("soon after the database is back", 3, false)
+	f.now = f.now.Add(2 * time.Second)
+	wantBoards("2 s after that", 4, true)
 }
 
 // many is a fixture with 10,000 flags.

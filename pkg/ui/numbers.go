@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"html/template"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"sync"
@@ -78,6 +79,8 @@ const (
 	// boardWait.
 	boardAge  = 30 * time.Second
 	boardWait = time.Second
+	// boardRetry is the minimum time between the failure of a board and the creation of the next one.
+	boardRetry = 2 * time.Second
 	// staleAfter is the age of the flags in memory above which pages show it.
 	staleAfter = 30 * time.Second
 )
@@ -136,7 +139,7 @@ func isState(n *insight.FlagState, state string) bool {
 type boardCache struct {
 	mu struct {
 		sync.Mutex
-		board   *board
+		board   *board        // nil if none has succeeded
 		has     int           // changes that the board includes
 		until   time.Time     // when the next one is created
 		waitAt  time.Time     // when a page starts to wait for it
@@ -170,7 +173,7 @@ func (u *UI) boardNow(ctx context.Context) *board {
 	b := &u.board
 	b.mu.Lock()
 	now, kept := u.o.Now(), b.mu.board
-	if kept != nil && now.Before(b.mu.until) {
+	if now.Before(b.mu.until) { // also if the last one failed
 		b.mu.Unlock()
 		return kept
 	}
@@ -195,6 +198,7 @@ func (u *UI) boardNow(ctx context.Context) *board {
 
 // makeBoard creates a board. If there are no numbers, the previous board stays.
 func (u *UI) makeBoard(ctx context.Context, making *boardMaking) {
+	defer close(making.done)
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	if u.o.Memory != nil { // not that of the page, which can end before
@@ -203,20 +207,36 @@ func (u *UI) makeBoard(ctx context.Context, making *boardMaking) {
 		ctx = shared
 	}
 	begin := u.o.Now()
-	all, err := u.o.Numbers.AllStates(ctx, latelyDays)
+	made, err := u.readBoard(ctx)
 	if err != nil {
 		u.o.Logger.Warn("numbers of the list are missing", "error", err)
-	} else {
-		making.board = &board{states: all, flags: make(map[uint]*insight.FlagState, len(all.Flags))}
-		for i := range all.Flags {
-			making.board.flags[all.Flags[i].Flag.ID] = &all.Flags[i]
-		}
 	}
+	making.board = made
 	u.board.keep(making, begin, u.o.Now())
-	close(making.done)
 }
 
-// keep ends the creation of a board, and keeps the board. If it lacks a change, the next page creates another one.
+// readBoard reads the numbers of all flags. It runs outside of requests, whose panics web.Recover recovers, so a panic
+// here would end the process. It returns the panic as an error instead.
+func (u *UI) readBoard(ctx context.Context) (made *board, err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			u.o.Logger.Error("numbers of the list panicked", "panic", cause, "stack", string(debug.Stack()))
+			made, err = nil, fmt.Errorf("numbers of the list panicked: %v", cause)
+		}
+	}()
+	all, err := u.o.Numbers.AllStates(ctx, latelyDays)
+	if err != nil {
+		return nil, err
+	}
+	made = &board{states: all, flags: make(map[uint]*insight.FlagState, len(all.Flags))}
+	for i := range all.Flags {
+		made.flags[all.Flags[i].Flag.ID] = &all.Flags[i]
+	}
+	return made, nil
+}
+
+// keep ends the creation of a board, and keeps the board or, for a short time, that it failed. If it lacks a change, the
+// next page creates another one.
 func (b *boardCache) keep(making *boardMaking, begin, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -226,6 +246,9 @@ func (b *boardCache) keep(making *boardMaking, begin, now time.Time) {
 	switch {
 	case making.board == nil:
 		b.mu.took = boardWait
+		if making.changes == b.mu.changes {
+			b.mu.until = now.Add(boardRetry)
+		}
 	case making.changes >= b.mu.has:
 		b.mu.board, b.mu.has, b.mu.took = making.board, making.changes, now.Sub(begin)
 		if making.changes == b.mu.changes {
