@@ -18,7 +18,9 @@ func PrepareAfter(ctx context.Context, db *gorm.DB, lockMigration string) error 
 }
 
 // OnTables is New for existing tables, for tests of later errors.
-func OnTables(db *gorm.DB) *Store { return &Store{db: db, dialect: dialects[db.Name()]} }
+func OnTables(db *gorm.DB) *Store {
+	return &Store{db: db, dialect: dialects[db.Name()], kept: kept{most: maxKeptRows}}
+}
 
 // LastHour is the hour after the last one that all databases can store.
 const LastHour = lastHour
@@ -55,6 +57,9 @@ func (s *Store) KeptSums() int {
 	defer s.kept.mu.Unlock()
 	return len(s.kept.mu.sums)
 }
+
+// KeepRows sets the maximum number of rows of cached sums.
+func (s *Store) KeepRows(most int) { s.kept.most = most }
 
 // DropUnused removes cached values that were last used before a time.
 func (s *Store) DropUnused(before time.Time) { s.kept.dropUnused(before) }

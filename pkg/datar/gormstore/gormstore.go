@@ -119,7 +119,7 @@ func New(ctx context.Context, db *gorm.DB, options Options) (*Store, error) {
 		SkipDefaultTransaction: true,
 	})
 	db.TranslateError = false // of this session only: the dialects check the error codes of the databases
-	s := &Store{db: db, dialect: dialect, prefix: options.TablePrefix}
+	s := &Store{db: db, dialect: dialect, prefix: options.TablePrefix, kept: kept{most: maxKeptRows}}
 	if err := s.again(ctx, startPatience, func() error {
 		return db.WithContext(ctx).Transaction(s.prepare, dialect.writeTx)
 	}); err != nil {

@@ -38,7 +38,8 @@ const (
 
 // kept is the cache of a store.
 type kept struct {
-	mu struct {
+	most int // rows of sums, and rows of hours
+	mu   struct {
 		sync.Mutex
 		edited string // the value of editedName at the time
 		// sums and hours are in the order of their last use, latest first.
@@ -95,7 +96,7 @@ func (k *kept) keepSum(edited string, of []chosen, by datar.Parts, rows []datar.
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.sinceLocked(edited)
-	k.mu.sums = bounded(slices.Insert(k.mu.sums, 0, packSum{of, by, rows, time.Now()}), maxKeptSums, func(s *packSum) int { return len(s.rows) })
+	k.mu.sums = bounded(slices.Insert(k.mu.sums, 0, packSum{of, by, rows, time.Now()}), maxKeptSums, k.most, func(s *packSum) int { return len(s.rows) })
 }
 
 // findHour returns the cached rows of an hour if their sums match.
@@ -119,7 +120,7 @@ func (k *kept) keepHour(edited string, h liveHour) {
 	defer k.mu.Unlock()
 	k.sinceLocked(edited)
 	k.mu.hours = slices.DeleteFunc(k.mu.hours, func(other liveHour) bool { return other.hour == h.hour })
-	k.mu.hours = bounded(slices.Insert(k.mu.hours, 0, h), maxKeptHours, func(h *liveHour) int { return len(h.rows) })
+	k.mu.hours = bounded(slices.Insert(k.mu.hours, 0, h), maxKeptHours, k.most, func(h *liveHour) int { return len(h.rows) })
 }
 
 // dropUnused removes values that were last used before a time.
@@ -137,11 +138,11 @@ func toFront[E any](list []E, i int) {
 	list[0] = found
 }
 
-// bounded truncates a list to most elements, and so that their rows do not exceed maxKeptRows.
-func bounded[E any](list []E, most int, rows func(*E) int) []E {
+// bounded truncates a list to most elements, and so that their rows do not exceed mostRows.
+func bounded[E any](list []E, most, mostRows int, rows func(*E) int) []E {
 	total := 0
 	for i := range list {
-		if total += rows(&list[i]); i == most || total > maxKeptRows {
+		if total += rows(&list[i]); i == most || total > mostRows {
 			return slices.Delete(list, i, len(list))
 		}
 	}
@@ -192,8 +193,9 @@ func (s *Store) addPieces(tx *gorm.DB, g *groups, ranges []hourRange) error {
 }
 
 // sumOfPacks adds up the chosen packs of all flags, unless their sum is cached. It also caches the
-// sum of each kind: the rollups of days stay the same for longer than those of hours. Callers must
-// not change the rows.
+// sum of each kind: the rollups of days stay the same for longer than those of hours. If the sum of
+// all kinds does not fit beside those, it is not cached: merging them again takes less time than
+// reading the packs of a month. Callers must not change the rows.
 func (s *Store) sumOfPacks(tx *gorm.DB, edited string, uses []chosen, by datar.Parts) (rows []datar.Row, err error) {
 	if len(uses) == 0 {
 		return nil, nil
@@ -201,6 +203,7 @@ func (s *Store) sumOfPacks(tx *gorm.DB, edited string, uses []chosen, by datar.P
 	if rows, ok := s.kept.findSum(edited, uses, by); ok {
 		return rows, nil
 	}
+	keptRows := 0
 	if len(uses) == 1 {
 		g := groups{by: by}
 		if err := s.addPacks(tx, &g, uses[0], 0); err != nil {
@@ -213,10 +216,13 @@ func (s *Store) sumOfPacks(tx *gorm.DB, edited string, uses []chosen, by datar.P
 			if err != nil {
 				return nil, err
 			}
+			keptRows += len(sum)
 			rows = datar.MergeRows(rows, sum)
 		}
 	}
-	s.kept.keepSum(edited, uses, by, rows)
+	if keptRows == 0 || keptRows+len(rows) <= s.kept.most {
+		s.kept.keepSum(edited, uses, by, rows)
+	}
 	return rows, nil
 }
 

@@ -293,6 +293,52 @@ func TestKeptSums(t *testing.T) {
 	}
 }
 
+// TestKeptSumsOfDaysStay checks that the sums of days and of hours stay in the cache if the sum of
+// both does not fit beside them.
+func TestKeptSumsOfDaysStay(t *testing.T) {
+	t.Parallel()
+	db := openSQLite(t)
+	day := datar.Hour(490_000).DayStart()
+	const flags = 10
+	var rows []datar.Row
+	for flag := range int64(flags) {
+		for _, hour := range []datar.Hour{day + 1, day + 24} {
+			rows = append(rows, detailRow(datar.Key{FlagID: flag + 1, Hour: hour, Outcome: datar.NoMatch}, 1))
+		}
+	}
+	maker := newStore(t, db)
+	if err := maker.Apply(t.Context(), datar.Batch{Writer: "w", Sequence: 1, Rows: rows}); err != nil {
+		t.Fatal(err)
+	}
+	if err := maker.Maintain(t.Context(), (day + 27).Time(), 0); err != nil {
+		t.Fatal(err)
+	}
+	readers := map[int]*gormstore.Store{3 * flags: newStore(t, db), 3*flags - 1: newStore(t, db), 2 * flags: newStore(t, db)}
+	count := func(most int, s *gormstore.Store, to datar.Hour, want int64) {
+		t.Helper()
+		got, err := s.Details(t.Context(), datar.DetailsQuery{From: day, To: to, GroupBy: datar.GroupFlag})
+		if err != nil || len(got) != flags || got[0].Count != want {
+			t.Fatalf("at most %d rows: got %+v (%v), want %d flags with a count of %d", most, got, err, flags, want)
+		}
+	}
+	for most, s := range readers {
+		s.KeepRows(most)
+		count(most, s, day+25, 2)
+		want := 2
+		if most == 3*flags {
+			want = 3
+		}
+		if n := s.KeptSums(); n != want {
+			t.Errorf("at most %d rows: %d sums are kept, want %d", most, n, want)
+		}
+	}
+	execute(t, db, "UPDATE datar_rollup_details SET details = ''") // reading a pack is an error now
+	for most, s := range readers {
+		count(most, s, day+24, 1)
+		count(most, s, day+25, 2)
+	}
+}
+
 // TestBoundsOfKeptSums checks that the cached sums stay within their limits, and that the last used
 // ones stay.
 func TestBoundsOfKeptSums(t *testing.T) {
