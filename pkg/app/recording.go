@@ -68,7 +68,7 @@ func newCounting(ctx context.Context, c *config.Config, db *store.Store, logger 
 			"FLAGR_RECORDER_DATAR_FORWARD_URL sends them to a server that has one")
 		return d, nil
 	case c.Datar.Store != "":
-		d.counts, err = openClickHouse(ctx, c.Datar.Store)
+		d.counts, err = openClickHouse(ctx, c.Datar.Store, logger)
 		options.Store, options.Catalog = d.counts, handler.NewCatalog(db)
 	case db.ReadOnly():
 		logger.Warn("recorder datar stays off: the database is read only; " +
@@ -88,11 +88,12 @@ func newCounting(ctx context.Context, c *config.Config, db *store.Store, logger 
 }
 
 // openClickHouse opens the store of FLAGR_RECORDER_DATAR_STORE.
-func openClickHouse(ctx context.Context, address string) (countStore, error) {
+func openClickHouse(ctx context.Context, address string, logger *slog.Logger) (countStore, error) {
 	options, err := chstore.ParseURL(address)
 	if err != nil {
 		return nil, fmt.Errorf("FLAGR_RECORDER_DATAR_STORE: %w", err)
 	}
+	options.Logger = logger
 	s, err := chstore.New(ctx, options)
 	if err != nil {
 		return nil, err // not an interface with a nil pointer

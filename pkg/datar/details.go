@@ -158,6 +158,8 @@ type ServerRecord struct {
 	// last time of a drop, or zero if there was none.
 	Dropped             map[string]int64
 	FirstDrop, LastDrop time.Time
+	// missing: queries may not include all stored counts of the run, because the store lags. Engine.Servers sets it.
+	missing bool
 }
 
 // EventRows returns the events of rows: the rows whose outcome IsEvent, with Outcome, Asked and Version 0 and

@@ -219,7 +219,8 @@ type Completeness struct {
 	// running.
 	Since time.Time
 	// UpTo is the time up to which every server has stored its counts, and this one all counts until now unless
-	// something is pending. A silent server holds it back, because its counts may still arrive.
+	// something is pending. A silent server holds it back, because its counts may still arrive. So does a run that
+	// has ended while queries may miss its counts.
 	UpTo time.Time
 	// Servers is the number of servers that are running, as far as known, and Silent how many of them are silent.
 	Servers, Silent int
@@ -278,8 +279,8 @@ func (e *Engine) completeness(ctx context.Context, from, to time.Time) (*Complet
 
 // Servers returns the records of the store, and the current record of this engine: its LastFlush is At if nothing
 // is pending. They are sorted by name and start. While queries lag behind the store, LastFlush is the time up to
-// which they include the counts of the run, and a run has not Ended until they include all of them. The error
-// matches ErrNoDetails if the Store is not a DetailStore.
+// which they include the counts of the run. CompletenessOf holds UpTo back until they include all counts of a run that
+// has ended. The error matches ErrNoDetails if the Store is not a DetailStore.
 func (e *Engine) Servers(ctx context.Context) ([]ServerRecord, error) {
 	records, err := e.serverRecords(ctx)
 	if err != nil {
@@ -315,9 +316,7 @@ func (e *Engine) lag(ctx context.Context) (lag time.Duration, err error) {
 // flush is missing, the counts are complete up to the flush before it. This one may be missing although it started
 // before that time, because a batch may have been retried.
 func (r *ServerRecord) limitTo(applied time.Time) {
-	if r.Ended && r.At.After(applied.Add(-r.FlushInterval)) {
-		r.Ended = false
-	}
+	r.missing = r.At.After(applied.Add(-r.FlushInterval))
 	if !r.LastFlush.IsZero() {
 		r.LastFlush = earliest(r.LastFlush, applied).Add(-r.FlushInterval)
 	}
@@ -353,7 +352,7 @@ func CompletenessOf(records []ServerRecord, from, to, now time.Time) *Completene
 			continue
 		}
 		state := r.state(now)
-		if state != StateEnded && !r.isFollowed(records[i+1:], now) {
+		if r.missing || state != StateEnded && !r.isFollowed(records[i+1:], now) {
 			c.UpTo = earliest(c.UpTo, latest(r.LastFlush, r.Start))
 		}
 		// Between two records the server was running.

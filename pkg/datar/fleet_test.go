@@ -333,23 +333,22 @@ func TestLagOfTheStore(t *testing.T) {
 		}
 	}
 	for _, test := range []struct {
-		lag     time.Duration
-		upTo    time.Time
-		servers int
+		lag  time.Duration
+		upTo time.Time
 	}{
-		{0, at(10 * time.Second), 2},
-		{2 * time.Second, at(70 * time.Second), 3}, // the last record was not necessarily the last batch
-		{30 * time.Second, at(90 * time.Second), 3},
-		{10 * time.Minute, at(11 * time.Minute), 3},
-		{100 * time.Hour, start.Truncate(time.Millisecond), 3},
+		{0, at(10 * time.Second)},
+		{2 * time.Second, at(70 * time.Second)}, // the last record was not necessarily the last batch
+		{30 * time.Second, at(90 * time.Second)},
+		{10 * time.Minute, at(11 * time.Minute)},
+		{100 * time.Hour, start.Truncate(time.Millisecond)},
 	} {
 		store.lag = test.lag
 		got, err := e.Completeness(t.Context(), start, f.clock.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !got.UpTo.Equal(test.upTo) || got.Servers != test.servers {
-			t.Errorf("with a lag of %v, up to %v with %d servers; want %v and %d", test.lag, got.UpTo, got.Servers, test.upTo, test.servers)
+		if !got.UpTo.Equal(test.upTo) || got.Servers != 2 {
+			t.Errorf("with a lag of %v, up to %v with %d servers; want %v and 2", test.lag, got.UpTo, got.Servers, test.upTo)
 		}
 	}
 	// Long after its last batch, a run that ended is complete.
@@ -364,6 +363,57 @@ func TestLagOfTheStore(t *testing.T) {
 	store.err = errors.New("no right")
 	if _, err := e.Completeness(t.Context(), start, f.clock.Now()); !errors.Is(err, store.err) {
 		t.Errorf("got %v, want the error of the store", err)
+	}
+}
+
+// TestLagOfRunsThatEnded checks that a run that ended, or was killed and followed by another one, holds upTo back while
+// queries may miss its counts, and that it does not become silent.
+func TestLagOfRunsThatEnded(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		ended bool
+		name  string // of the run
+		lag   time.Duration
+		upTo  time.Duration // before now
+	}{
+		"ended":                 {true, "other", time.Hour, 61 * time.Minute},
+		"ended, no lag":         {true, "other", 0, 0},
+		"ended before the lag":  {true, "other", 10 * time.Minute, 11 * time.Minute}, // that of the current run
+		"killed":                {false, "own", time.Hour, 61 * time.Minute},
+		"killed, no lag":        {false, "own", 0, 0},
+		"killed before the lag": {false, "own", 10 * time.Minute, 11 * time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := setup(t)
+			store := &laggingStore{faultyStore: f.store, lag: test.lag}
+			start := f.clock.Now()
+			f.clock.advance(2 * time.Hour)
+			died := f.clock.Now()
+			f.clock.advance(time.Minute)
+			e := named(t, store, f.clock, "own", "")
+			f.clock.advance(29 * time.Minute)
+			now := f.clock.Now()
+			r := datar.ServerRecord{
+				Name: test.name, Run: "run", Kind: datar.KindServer, Start: start, At: died, LastFlush: died, FlushInterval: time.Minute, Ended: test.ended,
+			}
+			if err := store.Apply(t.Context(), datar.Batch{Writer: "run", Sequence: 1, Server: &r}); err != nil {
+				t.Fatal(err)
+			}
+			got, err := e.Completeness(t.Context(), start, now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.Servers != 1 || got.Silent != 0 {
+				t.Errorf("%d servers, %d of them silent; want 1 and 0", got.Servers, got.Silent)
+			}
+			if behind := now.Sub(got.UpTo).Round(time.Second); behind != test.upTo {
+				t.Errorf("complete up to %v ago, want %v", behind, test.upTo)
+			}
+			if fleet := fleet(t, e); test.ended && (len(fleet.Servers) != 2 || fleet.Servers[0].State != datar.StateEnded && fleet.Servers[1].State != datar.StateEnded) {
+				t.Errorf("the fleet is %+v, want that one server has ended", fleet)
+			}
+		})
 	}
 }
 

@@ -68,6 +68,7 @@ const (
 	codeUnknownDatabase = 81
 	codeReadOnly        = 242
 	codeTooManyParts    = 252
+	codeAccessDenied    = 497
 )
 
 // elsewhere are error codes that another host may not return. They report too many queries,

@@ -46,3 +46,10 @@ func NewTrusting(ctx context.Context, o Options, roots *x509.CertPool) (*Store, 
 	c.http.Transport.(*http.Transport).TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
 	return connect(ctx, c)
 }
+
+// ForgetLag makes the next Lag read the delays.
+func (s *Store) ForgetLag() {
+	s.replicas.mu.Lock()
+	defer s.replicas.mu.Unlock()
+	s.replicas.mu.checked = time.Time{}
+}

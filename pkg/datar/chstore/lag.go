@@ -1,9 +1,11 @@
 package chstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"time"
@@ -28,6 +30,7 @@ type replicas struct {
 		sync.Mutex
 		checked time.Time
 		lag     time.Duration // at that time
+		denied  bool          // whether a warning was logged
 	}
 }
 
@@ -73,7 +76,7 @@ func (s *Store) lagOfCluster() string {
 }
 
 // Lag implements datar.LagReporter. The result is at most 2 s old. A delay of less than one second
-// counts as 0.
+// counts as 0, and so does every delay if the user may not read system.replicas.
 func (s *Store) Lag(ctx context.Context) (time.Duration, error) {
 	r := &s.replicas
 	if r.statement == "" {
@@ -84,6 +87,11 @@ func (s *Store) Lag(ctx context.Context) (time.Duration, error) {
 	}
 	now := time.Now()
 	rows, err := s.client.integers(ctx, r.statement)
+	if refused := (*Error)(nil); errors.As(err, &refused) && refused.Code == codeAccessDenied {
+		s.warnOfDenial(ctx, refused)
+		r.keep(now, 0)
+		return 0, nil
+	}
 	if err != nil {
 		return 0, fmt.Errorf("chstore: read the delay of replicas from system.replicas: %w", err)
 	}
@@ -94,10 +102,27 @@ func (s *Store) Lag(ctx context.Context) (time.Duration, error) {
 	if rows[0][0] > 0 {
 		lag = time.Duration(rows[0][0])*time.Second + lagUnit
 	}
+	r.keep(now, lag)
+	return lag, nil
+}
+
+// warnOfDenial logs once that the user may not read the delays.
+func (s *Store) warnOfDenial(ctx context.Context, cause error) {
+	s.replicas.mu.Lock()
+	first := !s.replicas.mu.denied
+	s.replicas.mu.denied = true
+	s.replicas.mu.Unlock()
+	if first {
+		cmp.Or(s.client.options.Logger, slog.Default()).WarnContext(ctx, "chstore: the database user may not read the delay of replicas, so upTo does not take lag into account; "+
+			"run GRANT SELECT ON system.replicas TO user, with the name of this user", "error", cause)
+	}
+}
+
+// keep caches the lag at a time.
+func (r *replicas) keep(checked time.Time, lag time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.mu.checked, r.mu.lag = now, lag
-	return lag, nil
+	r.mu.checked, r.mu.lag = checked, lag
 }
 
 // cached returns the lag if it was read recently.

@@ -1,8 +1,10 @@
 package chstore_test
 
 import (
+	"bytes"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -81,25 +83,52 @@ func TestLagOfReplicas(t *testing.T) {
 	}
 }
 
-// TestLagThatCannotBeRead checks that a response does not claim to be complete if the user may not
-// read the delays.
+// TestLagThatCannotBeRead checks that responses go on without the delays if the user may not read
+// them, which is logged once, and that other errors remain errors.
 func TestLagThatCannotBeRead(t *testing.T) {
 	t.Parallel()
-	c := imitate(t)
-	c.onRequest(func(w http.ResponseWriter, statement string) bool {
-		if !strings.Contains(statement, "system.replicas") {
-			return false
-		}
-		w.WriteHeader(http.StatusForbidden)
-		_, _ = io.WriteString(w, "Code: 497. DB::Exception: Not enough privileges")
-		return true
-	})
-	s, err := chstore.New(t.Context(), chstore.Options{Hosts: []string{c.address()}, Database: "datar", Cluster: "name"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Close)
-	if _, err := s.Lag(t.Context()); err == nil || !strings.Contains(err.Error(), "system.replicas") || !strings.Contains(err.Error(), "privileges") {
-		t.Errorf("got %v, want that the delays cannot be read", err)
+	for name, test := range map[string]struct {
+		status   int
+		text     string
+		err      string // a part of the error, or empty
+		warnings int
+	}{
+		"no privilege":     {http.StatusForbidden, "Code: 497. DB::Exception: flagr: Not enough privileges", "", 1},
+		"an older version": {http.StatusInternalServerError, "Code: 497. DB::Exception: flagr: Not enough privileges", "", 1},
+		"another error":    {http.StatusInternalServerError, "Code: 241. DB::Exception: Memory limit exceeded", "Memory limit", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := imitate(t)
+			c.onRequest(func(w http.ResponseWriter, statement string) bool {
+				if !strings.Contains(statement, "system.replicas") {
+					return false
+				}
+				w.WriteHeader(test.status)
+				_, _ = io.WriteString(w, test.text)
+				return true
+			})
+			var log bytes.Buffer
+			s, err := chstore.New(t.Context(), chstore.Options{
+				Hosts: []string{c.address()}, Database: "datar", Cluster: "name", Logger: slog.New(slog.NewTextHandler(&log, nil)),
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(s.Close)
+			for range 2 {
+				lag, err := s.Lag(t.Context())
+				switch {
+				case test.err == "" && (lag != 0 || err != nil):
+					t.Errorf("got %v, %v; want no lag", lag, err)
+				case test.err != "" && (err == nil || !strings.Contains(err.Error(), "system.replicas") || !strings.Contains(err.Error(), test.err)):
+					t.Errorf("got %v, want that the delays cannot be read: %s", err, test.err)
+				}
+				s.ForgetLag()
+			}
+			if n := strings.Count(log.String(), "GRANT SELECT ON system.replicas TO"); n != test.warnings {
+				t.Errorf("%d warnings, want %d: %s", n, test.warnings, log.String())
+			}
+		})
 	}
 }

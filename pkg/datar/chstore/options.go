@@ -3,6 +3,7 @@ package chstore
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/url"
 	"regexp"
@@ -25,6 +26,9 @@ type Options struct {
 	// created on all of its hosts. Counts are sharded and replicated, and all other tables are
 	// replicated to every host.
 	Cluster string
+	// Logger logs that a privilege is missing without which answers are less certain. Nil means
+	// slog.Default().
+	Logger *slog.Logger
 }
 
 const (
