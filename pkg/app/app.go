@@ -98,7 +98,7 @@ type cleanup struct {
 func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 	a := &App{
 		logger: o.Logger, now: o.Now, memory: budget.NewMemory(handler.AnswerMemory),
-		turns: budget.NewTurns(runtime.GOMAXPROCS(0)), ownsProcess: o.OwnsProcess, memoryTuned: c.GoRuntime.Tuned,
+		turns: budget.NewTurns(max(1, runtime.GOMAXPROCS(0)-1)), ownsProcess: o.OwnsProcess, memoryTuned: c.GoRuntime.Tuned,
 	}
 	if a.now == nil {
 		a.now = time.Now

@@ -6,7 +6,7 @@ import "context"
 const LargeBytes = 16 << 10
 
 // Turns schedules CPU-bound work, such as decoding a large body. Running more of it than there are processors
-// finishes nothing sooner, but delays each small request. Turns are granted in the order of the calls. A nil Turns
+// finishes nothing sooner, and running as much leaves no processor for small requests. Turns are granted in the order of the calls. A nil Turns
 // grants all turns at once.
 //
 // Do not wait for a client or a database during a turn.
