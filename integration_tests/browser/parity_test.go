@@ -315,7 +315,16 @@ func TestADeletionThatIsCancelledSendsNothing(t *testing.T) {
 	p.has("Deleted checkout-button")
 	p.visit("/ui/deleted")
 	p.has("checkout-button")
-	p.value(`document.querySelector("form[action*='deleted/1'] button").click(), 1`)
+	p.sent("")
+	p.press("Restore checkout-button")
+	p.has("2 segments, 2 variants and 2 tags come back with it.")
+	p.press("Leave it deleted")
+	p.until("the dialog to be gone", `!document.querySelector("dialog[open]")`)
+	if n := p.sent("POST"); n != 0 {
+		t.Errorf("%d requests that change something before the question is answered", n)
+	}
+	p.press("Restore checkout-button")
+	p.press("Restore")
 	p.has("Restored checkout-button")
 	if s.definition(t, 1)["key"] != "checkout-button" {
 		t.Error("the flag is not restored")

@@ -181,10 +181,6 @@ func (d *flagDiff) segment(at string, place int, name template.HTML, a, b *entit
 
 func points(n uint) string { return strconv.FormatUint(uint64(n), 10) + "\u00a0%" }
 
-func constraintText(c *entity.Constraint) string {
-	return c.Property + " " + c.Operator + " " + c.Value
-}
-
 func (d *flagDiff) constraints(at string, name template.HTML, a, b *entity.Segment, in func(func(*formSegment)) func(*form)) {
 	was := map[uint]*entity.Constraint{}
 	for i := range a.Constraints {
@@ -198,27 +194,28 @@ func (d *flagDiff) constraints(at string, name template.HTML, a, b *entity.Segme
 		if !known || c.ID == 0 {
 			d.add(field, in(func(s *formSegment) {
 				s.Constraints = slices.DeleteFunc(s.Constraints, func(o formConstraint) bool {
-					return o.ID == 0 && o.Property == c.Property && o.Operator == c.Operator && o.Value == c.Value
+					operator, value := o.stored()
+					return o.ID == 0 && o.Property == c.Property && operator == c.Operator && value == c.Value
 				})
-			}), "diff.constraint.added", "segment", name, "x", code(clip(constraintText(c))))
+			}), "diff.constraint.added", "segment", name, "x", code(clip(d.text.constraint(c))))
 			continue
 		}
 		kept[c.ID] = true
-		if constraintText(old) != constraintText(c) {
+		if old.Property != c.Property || old.Operator != c.Operator || old.Value != c.Value {
 			d.add(field, in(func(s *formSegment) {
 				for j := range s.Constraints {
-					if o := &s.Constraints[j]; o.ID == old.ID {
-						o.Property, o.Operator, o.Value = old.Property, old.Operator, old.Value
+					if s.Constraints[j].ID == old.ID {
+						s.Constraints[j] = constraintForm(old)
 					}
 				}
-			}), "diff.constraint", "segment", name, "x", d.arrow(code(clip(constraintText(old))), code(clip(constraintText(c)))))
+			}), "diff.constraint", "segment", name, "x", d.arrow(code(clip(d.text.constraint(old))), code(clip(d.text.constraint(c)))))
 		}
 	}
 	for i := range a.Constraints {
 		if c := &a.Constraints[i]; !kept[c.ID] {
 			d.add(at, in(func(s *formSegment) {
-				s.Constraints = slices.Insert(s.Constraints, min(i, len(s.Constraints)), formConstraint{c.ID, c.Property, c.Operator, c.Value})
-			}), "diff.constraint.removed", "segment", name, "x", code(clip(constraintText(c))))
+				s.Constraints = slices.Insert(s.Constraints, min(i, len(s.Constraints)), constraintForm(c))
+			}), "diff.constraint.removed", "segment", name, "x", code(clip(d.text.constraint(c))))
 		}
 	}
 }

@@ -312,7 +312,19 @@ func TestCreateDuplicateDeleteRestore(t *testing.T) {
 	if a := f.ask(t, http.MethodGet, "/ui/deleted", nil); !strings.Contains(a.body, "checkout-button") {
 		t.Error("a deleted flag is not listed")
 	}
+	asked := f.ask(t, http.MethodGet, "/ui/deleted/1", nil)
+	for _, want := range []string{"Restore checkout-button?", "It was on", "2 segments, 2 variants and 2 tags come back with it", "by ada"} {
+		if !strings.Contains(text(asked.root), want) {
+			t.Errorf("the question lacks %q: %s", want, text(asked.root))
+		}
+	}
+	if !f.flags[1].DeletedAt.Valid {
+		t.Error("the question has restored the flag")
+	}
 	post("/ui/deleted/1", url.Values{}, 303, "../flags/1")
+	if a := f.ask(t, http.MethodGet, "/ui/deleted/1", nil); a.status != http.StatusNotFound {
+		t.Errorf("the question about a flag that is not deleted: %d", a.status)
+	}
 	if f.flags[1].DeletedAt.Valid {
 		t.Error("the flag is not restored")
 	}
@@ -399,5 +411,119 @@ func TestTryExplainsAndCountsNothing(t *testing.T) {
 	}
 	if f.writes != 0 {
 		t.Error("trying has changed something")
+	}
+}
+
+// TestPlainTextIsStoredAsAPattern saves constraints with the operators for plain text, and shows them as such again.
+func TestPlainTextIsStoredAsAPattern(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	form := f.form(t)
+	form.Set("s.1.c.0.operator", "HASTEXT")
+	form.Set("s.1.c.0.value", "free (v1.2) / it's")
+	form.Set("s.0.c.0.operator", "LACKSTEXT")
+	form.Set("s.0.c.0.value", "")
+	if a := f.press(t, form, "save"); a.status != http.StatusBadRequest || !strings.Contains(text(a.root), "Enter the text to look for.") {
+		t.Errorf("no text: %d", a.status)
+	}
+	form.Set("s.0.c.0.value", `"FR"`)
+	quoted := f.press(t, form, "check")
+	if !strings.Contains(text(quoted.root), "The quotes are part of the text. Did you mean FR?") {
+		t.Error("no hint about quotes")
+	}
+	form = fields(t, f.press(t, form, "unquote.0.0"), "edit")
+	review := strings.Join(words(f.press(t, form, "review")), "\n")
+	for _, want := range []string{`beta EQ "true" → beta contains text "free (v1.2) / it's".`, `country EQ "FR" → country does not contain text "FR".`} {
+		if !strings.Contains(review, want) {
+			t.Errorf("no %q in %s", want, review)
+		}
+	}
+	if a := f.press(t, form, "save"); a.status != http.StatusSeeOther {
+		t.Fatalf("save: %d %s", a.status, text(a.root))
+	}
+	saved := f.flags[1]
+	if c := saved.Segments[1].Constraints[0]; c.Operator != "EREG" || c.Value != `"free\x{20}\(v1\.2\)\x{20}\x{2f}\x{20}it\x{27}s"` {
+		t.Errorf("stored: %s %s", c.Operator, c.Value)
+	}
+	if c := saved.Segments[0].Constraints[0]; c.Operator != "NEREG" || c.Value != `"FR"` {
+		t.Errorf("stored: %s %s", c.Operator, c.Value)
+	}
+	if form = f.form(t); form.Get("s.1.c.0.operator") != "HASTEXT" || form.Get("s.1.c.0.value") != "free (v1.2) / it's" {
+		t.Errorf("read back: %s %s", form.Get("s.1.c.0.operator"), form.Get("s.1.c.0.value"))
+	}
+	if a := f.press(t, form, "review"); len(words(a)) != 0 {
+		t.Errorf("an untouched form has changes: %q", words(a))
+	}
+	if got := text(f.ask(t, http.MethodGet, "/ui/flags/1/history", nil).root); !strings.Contains(got, `beta contains text "free (v1.2) / it's"`) {
+		t.Errorf("history: %s", got)
+	}
+	form.Set("s.1.c.0.value", "other")
+	undone := f.press(t, fields(t, f.press(t, form, "review"), ""), "undo.0")
+	if len(words(undone)) != 0 || fields(t, undone, "edit").Get("s.1.c.0.value") != "free (v1.2) / it's" {
+		t.Errorf("undo: %q", words(undone))
+	}
+}
+
+// TestLineEndsOfNotesAreKept: browsers send CRLF for every line end, so a form cannot tell which ones were saved.
+func TestLineEndsOfNotesAreKept(t *testing.T) {
+	t.Parallel()
+	for name, notes := range map[string]string{"CRLF": "one\r\ntwo\r\n", "LF": "\none\ntwo", "both": "one\r\ntwo\nthree", "CR": "one\rtwo"} {
+		f := setup(t)
+		f.flags[1].Notes = notes
+		form := f.form(t)
+		lines := strings.NewReplacer("\r\n", "\r\n", "\n", "\r\n", "\r", "\r\n")
+		form.Set("notes", lines.Replace(form.Get("notes"))) // as a browser does
+		if a := f.press(t, form, "review"); len(words(a)) != 0 {
+			t.Errorf("%s: an untouched form has changes: %q", name, words(a))
+		}
+		form.Set("description", "other")
+		if a := f.press(t, form, "save"); a.status != http.StatusSeeOther || f.flags[1].Notes != notes || f.flags[1].Description != "other" {
+			t.Errorf("%s: saved %q, status %d", name, f.flags[1].Notes, a.status)
+		}
+		form = f.form(t)
+		form.Set("notes", "three\r\nfour")
+		if f.press(t, form, "save"); f.flags[1].Notes != "three\nfour" {
+			t.Errorf("%s: new notes are %q", name, f.flags[1].Notes)
+		}
+	}
+}
+
+// TestFormsThatAreTooLargeSaySo: parts that a form cannot hold are not removed in silence.
+func TestFormsThatAreTooLargeSaySo(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		grow func(form url.Values)
+		want string
+	}{
+		"fields":      {func(form url.Values) { form["x"] = make([]string, 10_000) }, "at most 10,000 fields"},
+		"escapes":     {nil, "cannot be read"},
+		"variants":    {func(form url.Values) { repeat(form, "v.%d.key", 1001) }, "at most 1,000 variants"},
+		"segments":    {func(form url.Values) { repeat(form, "s.%d.rollout", 1001) }, "1,000 segments"},
+		"constraints": {func(form url.Values) { repeat(form, "s.1.c.%d.property", 1001) }, "1,000 constraints of a segment"},
+	} {
+		f := setup(t)
+		for _, target := range []string{targeting, "/ui/flags/1/try"} {
+			form := f.form(t)
+			form.Set("draft", "on")
+			form.Set("do", "save")
+			var a answer
+			if test.grow != nil {
+				test.grow(form)
+				a = f.ask(t, http.MethodPost, target, form)
+			} else {
+				a = f.ask(t, http.MethodPost, target+"?%zz", form)
+			}
+			if a.status != http.StatusBadRequest || !strings.Contains(text(a.root), test.want) || f.writes != 0 {
+				t.Errorf("%s: %d, %d changes, no %q in %s", name, a.status, f.writes, test.want, text(a.root))
+			}
+		}
+	}
+}
+
+func repeat(form url.Values, name string, n int) {
+	for i := range n {
+		if at := fmt.Sprintf(name, i); !form.Has(at) {
+			form.Set(at, "1")
+		}
 	}
 }

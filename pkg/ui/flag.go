@@ -140,7 +140,7 @@ func backTo(r *http.Request, usual string) string {
 
 // toggle switches a flag on or off.
 func (u *UI) toggle(rw http.ResponseWriter, r *http.Request) error {
-	if err := r.ParseForm(); err != nil {
+	if err := u.readForm(r); err != nil {
 		return err
 	}
 	on := r.PostForm.Get("enabled") == "true"
@@ -149,7 +149,7 @@ func (u *UI) toggle(rw http.ResponseWriter, r *http.Request) error {
 
 // records turns the data records of a flag on or off.
 func (u *UI) records(rw http.ResponseWriter, r *http.Request) error {
-	if err := r.ParseForm(); err != nil {
+	if err := u.readForm(r); err != nil {
 		return err
 	}
 	on := r.PostForm.Get("records") == "true"

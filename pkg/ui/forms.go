@@ -66,7 +66,7 @@ func formOf(f *entity.Flag) *form {
 		one := formSegment{ID: s.ID, Description: s.Description, Rollout: strconv.FormatUint(uint64(s.RolloutPercent), 10), Shares: make([]string, len(f.Variants))}
 		for j := range s.Constraints {
 			c := &s.Constraints[j]
-			one.Constraints = append(one.Constraints, formConstraint{c.ID, c.Property, c.Operator, c.Value})
+			one.Constraints = append(one.Constraints, constraintForm(c))
 		}
 		for j := range s.Distributions {
 			share := &s.Distributions[j]
@@ -94,8 +94,9 @@ func attachmentText(a entity.Attachment) string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// parseForm parses a form from a browser.
-func parseForm(v url.Values) *form {
+// parseForm parses a form from a browser. The error, which matches entity.ErrInvalid, is that it has too many parts.
+func (u *UI) parseForm(v url.Values) (*form, error) {
+	most := u.text.plain("edit.err.parts", "most", maxFormParts)
 	id := func(name string) uint {
 		n, _ := strconv.ParseUint(v.Get(name), 10, 63)
 		return uint(n)
@@ -104,35 +105,58 @@ func parseForm(v url.Values) *form {
 		Snapshot: id("snapshot"), Key: strings.TrimSpace(v.Get("key")), Description: v.Get("description"), Notes: unixLines(v.Get("notes")),
 		EntityType: strings.TrimSpace(v.Get("entity")), Tags: v.Get("tags"), Enabled: v.Get("enabled") == "on", Records: v.Get("records") == "on",
 	}
-	for i := range maxFormParts {
+	for i := 0; ; i++ {
 		at := fmt.Sprintf("v.%d.", i)
 		if !v.Has(at + "key") {
 			break
 		}
+		if i == maxFormParts {
+			return nil, entity.Invalid("%s", most)
+		}
 		d.Variants = append(d.Variants, formVariant{id(at + "id"), strings.TrimSpace(v.Get(at + "key")), unixLines(v.Get(at + "attachment"))})
 	}
-	for i := range maxFormParts {
+	for i := 0; ; i++ {
 		at := fmt.Sprintf("s.%d.", i)
 		if !v.Has(at + "rollout") {
 			break
 		}
+		if i == maxFormParts {
+			return nil, entity.Invalid("%s", most)
+		}
 		s := formSegment{ID: id(at + "id"), Description: v.Get(at + "description"), Rollout: strings.TrimSpace(v.Get(at + "rollout"))}
-		for j := range maxFormParts {
+		for j := 0; ; j++ {
 			c := fmt.Sprintf("%sc.%d.", at, j)
 			if !v.Has(c + "property") {
 				break
 			}
-			s.Constraints = append(s.Constraints, formConstraint{id(c + "id"), strings.TrimSpace(v.Get(c + "property")), v.Get(c + "operator"), strings.TrimSpace(v.Get(c + "value"))})
+			if j == maxFormParts {
+				return nil, entity.Invalid("%s", most)
+			}
+			one := formConstraint{id(c + "id"), strings.TrimSpace(v.Get(c + "property")), v.Get(c + "operator"), v.Get(c + "value")}
+			if patternOf[one.Operator] == "" { // spaces around plain text belong to it
+				one.Value = strings.TrimSpace(one.Value)
+			}
+			s.Constraints = append(s.Constraints, one)
 		}
 		for j := range d.Variants {
 			s.Shares = append(s.Shares, strings.TrimSpace(v.Get(fmt.Sprintf("%sd.%d", at, j))))
 		}
 		d.Segments = append(d.Segments, s)
 	}
-	return &d
+	return &d, nil
 }
 
-func unixLines(text string) string { return strings.ReplaceAll(text, "\r\n", "\n") }
+// unixLines ends lines as a text area of a browser does, before it sends them.
+func unixLines(text string) string {
+	return strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(text)
+}
+
+// keepLines restores the line ends of notes that are unchanged otherwise, because browsers replace them.
+func (d *form) keepLines(saved *entity.Flag) {
+	if d.Notes == unixLines(saved.Notes) {
+		d.Notes = saved.Notes
+	}
+}
 
 // values returns the form as fields, the reverse of parseForm.
 func (d *form) values() []option {
@@ -177,7 +201,8 @@ func (d *form) values() []option {
 }
 
 // act performs a button that changes the form and saves nothing: "add-segment", "remove-segment.2", "up.1",
-// "down.0", "add-constraint.0", "remove-constraint.0.1", "add-variant", "remove-variant.3", "split.0", "quote.0.1".
+// "down.0", "add-constraint.0", "remove-constraint.0.1", "add-variant", "remove-variant.3", "split.0", "quote.0.1",
+// "unquote.0.1".
 func (d *form) act(action string) {
 	name, rest, _ := strings.Cut(action, ".")
 	var at []int
@@ -222,16 +247,26 @@ func (d *form) act(action string) {
 		s.Constraints = append(s.Constraints, formConstraint{Operator: "EQ"})
 	case "split":
 		s.split()
-	case "remove-constraint", "quote":
-		if len(at) < 2 || at[1] >= len(s.Constraints) {
-			return
-		}
-		if name == "quote" {
-			s.Constraints[at[1]].Value = strconv.Quote(s.Constraints[at[1]].Value)
-			return
-		}
-		s.Constraints = slices.Delete(s.Constraints, at[1], at[1]+1)
 	}
+	if len(at) < 2 || at[1] >= len(s.Constraints) {
+		return
+	}
+	switch c := &s.Constraints[at[1]]; name {
+	case "remove-constraint":
+		s.Constraints = slices.Delete(s.Constraints, at[1], at[1]+1)
+	case "quote":
+		c.Value = strconv.Quote(c.Value)
+	case "unquote":
+		c.Value = unquoted(c.Value)
+	}
+}
+
+// unquoted returns the string between quotes, or the value if it has none.
+func unquoted(value string) string {
+	if text, err := strconv.Unquote(value); err == nil && value[0] == '"' {
+		return text
+	}
+	return value
 }
 
 // addSegment adds a segment that matches every entity and splits evenly.
@@ -308,7 +343,11 @@ func (d *form) definition(text *catalog) (entity.Definition, []fieldError) {
 			Constraints: make([]entity.ConstraintDefinition, len(s.Constraints)), Distributions: []entity.DistributionDefinition{},
 		}
 		for j, c := range s.Constraints {
-			one.Constraints[j] = entity.ConstraintDefinition{ID: c.ID, Property: c.Property, Operator: c.Operator, Value: c.Value}
+			operator, value := c.stored()
+			if patternOf[c.Operator] != "" && c.Value == "" {
+				errs = append(errs, fieldError{fmt.Sprintf("%sc.%d.value", at, j), text.plain("edit.err.notext")})
+			}
+			one.Constraints[j] = entity.ConstraintDefinition{ID: c.ID, Property: c.Property, Operator: operator, Value: value}
 		}
 		for j, share := range s.Shares {
 			if share != "" && j < len(d.Variants) {

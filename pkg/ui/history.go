@@ -291,7 +291,7 @@ func nearby(all []diffLine) []diffLine {
 
 // putBack fills the form with an older version and opens the review. Saving it creates a new version.
 func (u *UI) putBack(rw http.ResponseWriter, r *http.Request) error {
-	if err := r.ParseForm(); err != nil {
+	if err := u.readForm(r); err != nil {
 		return err
 	}
 	f, stale, err := u.flag(r)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"html/template"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -52,7 +53,7 @@ func (u *UI) newFlag(rw http.ResponseWriter, r *http.Request) error {
 
 // createFlag creates a flag that is off.
 func (u *UI) createFlag(rw http.ResponseWriter, r *http.Request) error {
-	if err := r.ParseForm(); err != nil {
+	if err := u.readForm(r); err != nil {
 		return err
 	}
 	d := newData{Key: strings.TrimSpace(r.PostForm.Get("key")), Description: strings.TrimSpace(r.PostForm.Get("description"))}
@@ -140,7 +141,7 @@ func (u *UI) duplicateForm(rw http.ResponseWriter, r *http.Request) error {
 }
 
 func (u *UI) duplicate(rw http.ResponseWriter, r *http.Request) error {
-	if err := r.ParseForm(); err != nil {
+	if err := u.readForm(r); err != nil {
 		return err
 	}
 	f, _, err := u.flag(r)
@@ -221,15 +222,16 @@ type deletedRow struct {
 
 func (u *UI) deleted(rw http.ResponseWriter, r *http.Request) error {
 	n := pageNumber(r)
-	flags, err := u.o.Store.DeletedFlags(r.Context(), pageSize+1, (n-1)*pageSize)
+	flags, err := u.o.Store.DeletedFlags(r.Context(), math.MaxInt, 0)
 	if err != nil {
 		return err
 	}
 	p := u.page(r, "flags", u.text.plain("deleted.title"))
 	d := &deletedData{}
+	d.Answer = u.text.say("deleted.answer", "n", len(flags))
+	flags = flags[min(len(flags), (n-1)*pageSize):]
 	d.Prev, d.Next = pageLinks(n, len(flags) > pageSize)
 	flags = flags[:min(len(flags), pageSize)]
-	d.Answer = u.text.say("deleted.answer", "n", len(flags))
 	asked := u.askedDeleted(r)
 	for i := range flags {
 		f := &flags[i]
@@ -260,6 +262,53 @@ func pageLinks(n int, more bool) (prev, next string) {
 		next = "?page=" + strconv.Itoa(n+1)
 	}
 	return prev, next
+}
+
+type restoreData struct {
+	ID   uint
+	Key  code
+	Text template.HTML
+	// Comes lists the parts that are restored, Asked how often applications ask for the flag. Each is empty if unknown.
+	Comes, Asked, Was template.HTML
+}
+
+// restoreForm asks for confirmation before a deleted flag is restored.
+func (u *UI) restoreForm(rw http.ResponseWriter, r *http.Request) error {
+	id, err := flagID(r)
+	if err != nil {
+		return err
+	}
+	found, err := u.o.Store.DeletedAmong(r.Context(), nil, []int64{id})
+	if err != nil {
+		return err
+	}
+	if len(found) == 0 {
+		return entity.NotFound("there is no deleted flag %d", id)
+	}
+	f := &found[0]
+	p := u.page(r, "flags", u.text.plain("restore.title", "key", f.Key))
+	d := &restoreData{ID: f.ID, Key: code(f.Key), Was: u.wasDeleted(p, f)}
+	d.Text = u.text.say(map[bool]string{true: "restore.on", false: "restore.off"}[f.Enabled], "seconds", seconds(u.o.RefreshInterval))
+	if rows, err := u.o.Store.Snapshots(r.Context(), id, 1, 0); err == nil && len(rows) == 1 {
+		if last := parseSnapshot(&rows[0]); last != nil {
+			d.Comes = u.text.say("restore.comes", "segments", len(last.Segments), "variants", len(last.Variants), "tags", len(last.Tags))
+		}
+	}
+	if n := u.askedDeleted(r)[id]; n > 0 {
+		d.Asked = u.text.say("restore.asked", "n", n)
+	}
+	p.Data = d
+	u.render(rw, r, http.StatusOK, "restore.html", p)
+	return nil
+}
+
+// wasDeleted returns when a flag was deleted, and by whom if that is known.
+func (u *UI) wasDeleted(p *page, f *entity.Flag) template.HTML {
+	at := p.Time(f.DeletedAt.Time, "")
+	if f.UpdatedBy == "" {
+		return u.text.say("restore.was", "at", at)
+	}
+	return u.text.say("restore.was.by", "at", at, "by", shortName(f.UpdatedBy))
 }
 
 func (u *UI) restore(rw http.ResponseWriter, r *http.Request) error {

@@ -320,7 +320,7 @@ func (u *UI) setGot(p *page, f *entity.Flag, r *insight.Rollout, changed time.Ti
 		for j := range f.Segments {
 			if int64(f.Segments[j].ID) == s.SegmentID {
 				for k := range f.Segments[j].Constraints {
-					one.Constraints = append(one.Constraints, clip(constraintText(&f.Segments[j].Constraints[k])))
+					one.Constraints = append(one.Constraints, clip(u.text.constraint(&f.Segments[j].Constraints[k])))
 				}
 			}
 		}

@@ -163,7 +163,7 @@ func (u *UI) render(rw http.ResponseWriter, r *http.Request, status int, name st
 
 // preferences stores the theme and the zone in cookies and redirects back.
 func (u *UI) preferences(rw http.ResponseWriter, r *http.Request) error {
-	if err := r.ParseForm(); err != nil {
+	if err := u.readForm(r); err != nil {
 		return err
 	}
 	const maxAge = 400 * 24 * 3600 // the maximum of browsers

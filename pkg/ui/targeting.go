@@ -22,7 +22,7 @@ type targetingData struct {
 	Form          *form
 	Segments      []segmentView
 	Variants      []variantView
-	Operators     []string
+	Operators     []option
 	Errors        map[string]string
 	Summary       []fieldError
 	Changed       map[string]bool
@@ -50,10 +50,11 @@ type segmentView struct {
 }
 
 type constraintView struct {
-	Place  int
-	C      formConstraint
-	Hint   template.HTML
-	Quoted bool
+	Place int
+	C     formConstraint
+	Hint  template.HTML
+	// Quoted and Unquoted offer the value with quotes, or without.
+	Quoted, Unquoted bool
 }
 
 type shareView struct {
@@ -113,7 +114,7 @@ func (u *UI) targeting(rw http.ResponseWriter, r *http.Request) error {
 
 // edit handles the form. Its buttons change the form, review it, or save it; only "save" saves.
 func (u *UI) edit(rw http.ResponseWriter, r *http.Request) error {
-	if err := r.ParseForm(); err != nil {
+	if err := u.readForm(r); err != nil {
 		return err
 	}
 	f, stale, err := u.flag(r)
@@ -125,9 +126,13 @@ func (u *UI) edit(rw http.ResponseWriter, r *http.Request) error {
 		seeOther(rw, "targeting")
 		return nil
 	}
-	typed := parseForm(r.PostForm)
+	typed, err := u.parseForm(r.PostForm)
+	if err != nil {
+		return err
+	}
 	action := cmp.Or(r.PostForm.Get("do"), "review")
 	base := u.baseOf(r, f, typed.Snapshot)
+	typed.keepLines(base)
 	if place, ok := strings.CutPrefix(action, "undo."); ok {
 		u.undo(base, typed, place)
 		action = "review"
@@ -271,7 +276,7 @@ func (u *UI) targetingPage(r *http.Request, base *entity.Flag, typed *form, stal
 	head.Enabled, head.SwitchChanged = typed.Enabled, typed.Enabled != base.Enabled
 	after, errs := u.applied(base, typed)
 	d := &targetingData{
-		Head: head, Form: typed, Operators: entity.Operators(), Errors: map[string]string{}, Changed: map[string]bool{}, Summary: errs,
+		Head: head, Form: typed, Operators: u.operators(), Errors: map[string]string{}, Changed: map[string]bool{}, Summary: errs,
 		Changes: u.changesBetween(base, after), Answer: u.who(base), FixedTypes: len(u.o.EntityTypes) > 0, EntityTypes: u.o.EntityTypes,
 	}
 	d.Under = u.text.say("edit.under", "version", strconv.FormatUint(uint64(base.SnapshotID), 10))
@@ -288,6 +293,15 @@ func (u *UI) targetingPage(r *http.Request, base *entity.Flag, typed *form, stal
 	u.variantViews(d)
 	d.SaveWords = u.saveWords(d.Changes)
 	return p, d
+}
+
+// operators are the operators of the API, and those for plain text.
+func (u *UI) operators() []option {
+	var all []option
+	for _, name := range entity.Operators() {
+		all = append(all, option{Value: name, Name: name})
+	}
+	return append(all, option{Value: hasText, Name: u.text.plain("edit.op.hastext")}, option{Value: lacksText, Name: u.text.plain("edit.op.lackstext")})
 }
 
 // suggestions returns tags and entity types in use. A page works without them.
@@ -547,6 +561,10 @@ func bucketsOf(l *eval.SegmentLayout, id uint) int {
 func (u *UI) constraintView(place int, c formConstraint, problem string) constraintView {
 	v := constraintView{Place: place, C: c}
 	switch value := c.Value; {
+	case patternOf[c.Operator] != "":
+		if text := unquoted(value); text != value {
+			v.Hint, v.Unquoted = u.text.say("edit.hint.plain", "text", code(text)), true
+		}
 	case value == "true" || value == "false":
 		v.Hint, v.Quoted = u.text.say("edit.hint.boolean", "value", code(value), "quoted", code(strconv.Quote(value))), true
 	case problem != "" && value != "" && !strings.ContainsAny(value, `"[]`):

@@ -73,8 +73,13 @@ func (u *UI) tryForm(rw http.ResponseWriter, r *http.Request) error {
 func exampleContext(f *entity.Flag) string {
 	context := map[string]any{}
 	for i := range f.Segments {
-		for _, c := range f.Segments[i].Constraints {
+		for j := range f.Segments[i].Constraints {
+			c := constraintForm(&f.Segments[i].Constraints[j])
 			if _, ok := context[c.Property]; ok || strings.HasPrefix(c.Property, "@") {
+				continue
+			}
+			if c.Operator == hasText {
+				context[c.Property] = c.Value
 				continue
 			}
 			var value any
@@ -99,7 +104,7 @@ func exampleContext(f *entity.Flag) string {
 
 // try evaluates without counting, recording or logging anything.
 func (u *UI) try(rw http.ResponseWriter, r *http.Request) error {
-	if err := r.ParseForm(); err != nil {
+	if err := u.readForm(r); err != nil {
 		return err
 	}
 	draft := r.PostForm.Has("draft") || r.PostForm.Get("do") == "draft"
@@ -118,7 +123,11 @@ func (u *UI) try(rw http.ResponseWriter, r *http.Request) error {
 	p.Data = d
 	tried := f
 	if draft {
-		typed := parseForm(r.PostForm)
+		typed, err := u.parseForm(r.PostForm)
+		if err != nil {
+			return err
+		}
+		typed.keepLines(f)
 		after, errs := u.applied(f, typed)
 		d.Draft, d.Hidden = true, typed.values()
 		d.DraftWords = u.text.say("try.draft", "n", len(u.changesBetween(f, after)))
@@ -264,7 +273,7 @@ func (u *UI) step(f *entity.Flag, stop eval.Stop, result *eval.Result) template.
 		for i := range s.Constraints {
 			if c := &s.Constraints[i]; int64(c.ID) == stop.ConstraintID {
 				return u.text.say("try.stop."+map[eval.Cause]string{eval.CauseFalse: "false", eval.CauseMissing: "missing", eval.CauseOtherType: "type"}[stop.Cause],
-					"segment", segmentName(u.text, place, s.Description), "constraint", code(constraintText(c)), "property", code(c.Property), "value", code(valueOf(result, c.Property)))
+					"segment", segmentName(u.text, place, s.Description), "constraint", code(u.text.constraint(c)), "property", code(c.Property), "value", code(valueOf(result, c.Property)))
 			}
 		}
 	}

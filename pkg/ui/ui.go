@@ -37,6 +37,8 @@ const (
 	requestTimeout = 25 * time.Second
 	// maxFormBytes limits a form. A definition with the longest constraint value is smaller.
 	maxFormBytes = 8 << 20
+	// maxFormFields is the limit of net/url, of which errors tell users.
+	maxFormFields = 10_000
 
 	securityPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " +
 		"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -47,6 +49,8 @@ type Store interface {
 	Flag(ctx context.Context, id int64) (*entity.Flag, error)
 	// DeletedFlags lists deleted flags, the latest deletion first.
 	DeletedFlags(ctx context.Context, limit, offset int) ([]entity.Flag, error)
+	// DeletedAmong returns the deleted flags that have one of the keys or IDs, without their parts.
+	DeletedAmong(ctx context.Context, keys []string, ids []int64) ([]entity.Flag, error)
 	// Snapshots lists snapshots of a flag, the newest first.
 	Snapshots(ctx context.Context, flagID int64, limit, offset int) ([]entity.FlagSnapshot, error)
 	// SnapshotHeads lists them without their states.
@@ -222,6 +226,7 @@ var pages = []route{
 	{"GET /ui/new", (*UI).newFlag, true},
 	{"POST /ui/new", (*UI).createFlag, true},
 	{"GET /ui/deleted", (*UI).deleted, true},
+	{"GET /ui/deleted/{id}", (*UI).restoreForm, true},
 	{"POST /ui/deleted/{id}", (*UI).restore, true},
 	{"GET /ui/unknown", (*UI).unknown, false},
 	{"GET /ui/server", (*UI).server, false},
@@ -305,6 +310,18 @@ func (u *UI) root(rw http.ResponseWriter, r *http.Request) {
 	}
 	rw.Header().Set("Cache-Control", "no-cache")
 	u.render(rw, r, http.StatusOK, "root.html", &page{Root: base + "ui/", Static: base + "static/ui/" + u.hash + "/"})
+}
+
+// readForm parses the fields of a form. The error matches entity.ErrInvalid, or is an *http.MaxBytesError.
+func (u *UI) readForm(r *http.Request) error {
+	err := r.ParseForm()
+	if err == nil {
+		return nil
+	}
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return err
+	}
+	return entity.Invalid("%s", u.text.plain("error.form", "why", err.Error(), "most", maxFormFields))
 }
 
 // Errors of pages that no other package has.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -99,6 +100,11 @@ func (m *memory) DeletedFlags(_ context.Context, limit, offset int) ([]entity.Fl
 	slices.SortFunc(all, func(a, b entity.Flag) int { return cmp.Compare(a.ID, b.ID) })
 	all = all[min(offset, len(all)):]
 	return all[:min(limit, len(all))], nil
+}
+
+func (m *memory) DeletedAmong(ctx context.Context, keys []string, ids []int64) ([]entity.Flag, error) {
+	all, err := m.DeletedFlags(ctx, math.MaxInt, 0)
+	return slices.DeleteFunc(all, func(f entity.Flag) bool { return !slices.Contains(keys, f.Key) && !slices.Contains(ids, int64(f.ID)) }), err
 }
 
 func (m *memory) Snapshots(_ context.Context, flagID int64, limit, offset int) ([]entity.FlagSnapshot, error) {

@@ -124,7 +124,30 @@ function dialogs() {
     link.closest("details")?.removeAttribute("open");
     const form = part.querySelector("form");
     form.action = new URL(form.getAttribute("action"), link.href).href;
-    ask(part, () => link.closest("details")?.querySelector("summary").focus());
+    ask(part, () => (link.closest("details")?.querySelector("summary") ?? link).focus());
+  });
+}
+
+// Copies a link instead of following it, and announces that. Browsers offer their clipboard on secure origins only.
+function copies() {
+  document.addEventListener("click", async (event) => {
+    const link = event.target.closest("a[data-copy]");
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
+    event.preventDefault();
+    const menu = link.closest("details");
+    try {
+      await navigator.clipboard.writeText(link.href);
+    } catch {
+      const field = document.createElement("textarea");
+      field.value = link.href;
+      menu.append(field);
+      field.select();
+      document.execCommand("copy");
+      field.remove();
+    }
+    menu.open = false;
+    menu.querySelector("summary").focus();
+    menu.parentElement.querySelector("[role=status]").textContent = link.dataset.copy;
   });
 }
 
@@ -209,10 +232,10 @@ function editor() {
       if (sent === edits) return page;
     }
   };
-  const away = () => {
+  const tell = (text) => {
     document.getElementById("errors")?.remove();
     const note = document.createElement("div");
-    Object.assign(note, { id: "errors", className: "notice bad", role: "alert", textContent: form.dataset.away });
+    Object.assign(note, { id: "errors", className: "notice bad", role: "alert", textContent: text });
     note.tabIndex = -1;
     form.before(note);
     note.focus();
@@ -224,7 +247,7 @@ function editor() {
       page = await answer(button);
     } catch { // no answer: what is typed stays
       main.inert = false;
-      away();
+      tell(form.dataset.away);
       return false;
     }
     if (!page) { // saved
@@ -234,7 +257,7 @@ function editor() {
     }
     if (!page.querySelector("form[data-edit]")) { // the server says why it cannot
       main.inert = false;
-      savebar.querySelector("[data-live=what]").replaceChildren(page.querySelector("h1")?.textContent ?? "");
+      tell(all("h1, .lead, .box.bad", page).map((part) => part.textContent).join(". "));
       return false;
     }
     if (!changesParts(button.value)) main.inert = false;
@@ -293,7 +316,7 @@ function editor() {
 }
 
 /** Whether a button changes the parts of the form, and nothing is asked or saved. */
-const changesParts = (value) => /^(add|remove|up|down|split|quote)\b/.test(value);
+const changesParts = (value) => /^(add|remove|up|down|split|quote|unquote)\b/.test(value);
 
 /**
  * What a button says that was pressed before another one was carried out: places of segments, constraints and variants may have
@@ -330,7 +353,8 @@ function focusAfter(button) {
     case "add-constraint": return `[data-segment="${at[0]}"] .constraint:nth-last-of-type(2) [data-field]`;
     case "up": return `[data-segment="${Math.max(0, at[0] - 1)}"] button[value^="up."]:not(:disabled), [data-segment="${Math.max(0, at[0] - 1)}"] button[value^="down."]`;
     case "down": return `[data-segment="${+at[0] + 1}"] button[value^="down."]:not(:disabled), [data-segment="${+at[0] + 1}"] button[value^="up."]`;
-    case "quote": return `[name="s.${at[0]}.c.${at[1]}.value"]`;
+    case "quote":
+    case "unquote": return `[name="s.${at[0]}.c.${at[1]}.value"]`;
     case "split": return `[name="s.${at[0]}.d.0"]`;
     default: return `[data-segment="${at[0]}"] [data-field]`;
   }
@@ -523,4 +547,5 @@ function start() {
 start();
 menus();
 dialogs();
+copies();
 shortcuts();
