@@ -100,11 +100,7 @@ func fillAnswers(b *testing.B, kind testdb.Kind, db *store.Store, counts *gormst
 	kind.FillHistory(b, pool, *benchDays, benchNow)
 	b.Logf("wrote %d days in %v", *benchDays, time.Since(started))
 	started = time.Now()
-	for range *benchDays*24/100 + 3 { // each call rolls up a hundred hours
-		if err := counts.Maintain(b.Context(), benchNow, 0); err != nil {
-			b.Fatal(err)
-		}
-	}
+	testdb.RollUp(b, counts, benchNow)
 	b.Logf("rolled up in %v", time.Since(started))
 	for _, statement := range []string{"ANALYZE", "CREATE TABLE bench_filled (at int)"} {
 		if _, err := pool.ExecContext(b.Context(), statement); err != nil {
@@ -132,7 +128,7 @@ func BenchmarkAnswers(b *testing.B) {
 				b.Fatal(err)
 			}
 			defer func() { _ = db.Close() }()
-			counts, err := gormstore.New(b.Context(), db.DB(), gormstore.Options{})
+			counts, err := gormstore.New(b.Context(), db.DB(), gormstore.Options{UnpacedRollups: true})
 			if err != nil {
 				b.Fatal(err)
 			}

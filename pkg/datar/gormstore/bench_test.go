@@ -46,7 +46,7 @@ var fill = map[string]string{
 
 func benchHistory(b *testing.B, db *gorm.DB) *gormstore.Store {
 	b.Helper()
-	s, err := gormstore.New(b.Context(), db, gormstore.Options{Logger: noLog})
+	s, err := gormstore.New(b.Context(), db, gormstore.Options{Logger: noLog, UnpacedRollups: true})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -61,11 +61,7 @@ func benchHistory(b *testing.B, db *gorm.DB) *gormstore.Store {
 		}
 	}
 	started := time.Now()
-	for range *benchHours/50 + 3 { // each call does a bounded amount of work
-		if err := s.Maintain(b.Context(), benchNow, 0); err != nil {
-			b.Fatal(err)
-		}
-	}
+	testdb.RollUp(b, s, benchNow)
 	b.Logf("rolled up %d hours in %v", *benchHours, time.Since(started))
 	if db.Name() != "mysql" {
 		if _, err := pool.ExecContext(b.Context(), "ANALYZE"); err != nil {
@@ -124,7 +120,7 @@ var detailDays = flag.Int("bench.days", 90, "days of history for BenchmarkDetail
 // benchDetails returns a store with a history of details, after all due rollups have been made.
 func benchDetails(b *testing.B, kind testdb.Kind, db *gorm.DB, pool *sql.DB) *gormstore.Store {
 	b.Helper()
-	s, err := gormstore.New(b.Context(), db, gormstore.Options{Logger: noLog})
+	s, err := gormstore.New(b.Context(), db, gormstore.Options{Logger: noLog, UnpacedRollups: true})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -132,11 +128,7 @@ func benchDetails(b *testing.B, kind testdb.Kind, db *gorm.DB, pool *sql.DB) *go
 	kind.FillHistory(b, pool, *detailDays, benchNow)
 	b.Logf("wrote %d days in %v", *detailDays, time.Since(started))
 	started = time.Now()
-	for range max(*detailDays/10, 768/50) + 3 { // each call does a bounded amount of work
-		if err := s.Maintain(b.Context(), benchNow, 0); err != nil {
-			b.Fatal(err)
-		}
-	}
+	testdb.RollUp(b, s, benchNow)
 	b.Logf("rolled up in %v", time.Since(started))
 	if _, err := pool.ExecContext(b.Context(), "ANALYZE"); err != nil {
 		b.Fatal(err)

@@ -100,9 +100,10 @@ func (s *Store) Pieces(from, to datar.Hour) (pieces [][2]datar.Hour, err error) 
 	return pieces, err
 }
 
-// Paced does pieces of work at the pace of one call of Maintain.
-func Paced(ctx context.Context, pieces ...func()) error {
-	work := pace{free: freeWork}
+// Paced does pieces of work at the pace of one call of Maintain, unless unpaced is true.
+func Paced(ctx context.Context, unpaced bool, pieces ...func()) error {
+	store := Store{unpaced: unpaced}
+	work := store.newPace()
 	for _, piece := range pieces {
 		if err := work.do(ctx, func() error { piece(); return nil }); err != nil {
 			return err

@@ -2,6 +2,7 @@ package gormstore
 
 import (
 	"context"
+	"math"
 	"sync"
 	"time"
 
@@ -24,6 +25,14 @@ const (
 
 // pace lets a long series of small pieces of work leave time for other work.
 type pace struct{ free time.Duration }
+
+// newPace returns the pace of a call of Maintain.
+func (s *Store) newPace() pace {
+	if s.unpaced {
+		return pace{free: math.MaxInt64}
+	}
+	return pace{free: freeWork}
+}
 
 // do does a piece of work. If the work so far has taken longer than what is free, it pauses afterward, until ctx ends.
 func (p *pace) do(ctx context.Context, work func() error) error {

@@ -112,17 +112,21 @@ func TestLongWorkPauses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		piece := func() { time.Sleep(600 * time.Millisecond) }
 		began := time.Now()
-		if err := gormstore.Paced(t.Context(), piece); err != nil || time.Since(began) != 600*time.Millisecond {
+		if err := gormstore.Paced(t.Context(), false, piece); err != nil || time.Since(began) != 600*time.Millisecond {
 			t.Errorf("short work took %v: %v", time.Since(began), err)
 		}
 		began = time.Now()
 		// The second piece is beyond the first second: it and the third are followed by twice their time.
-		if err := gormstore.Paced(t.Context(), piece, piece, piece); err != nil || time.Since(began) != 4200*time.Millisecond {
+		if err := gormstore.Paced(t.Context(), false, piece, piece, piece); err != nil || time.Since(began) != 4200*time.Millisecond {
 			t.Errorf("long work took %v: %v", time.Since(began), err)
+		}
+		began = time.Now()
+		if err := gormstore.Paced(t.Context(), true, piece, piece, piece); err != nil || time.Since(began) != 1800*time.Millisecond {
+			t.Errorf("long work without pauses took %v: %v", time.Since(began), err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 1300*time.Millisecond)
 		defer cancel()
-		if err := gormstore.Paced(ctx, piece, piece, piece); !errors.Is(err, context.DeadlineExceeded) {
+		if err := gormstore.Paced(ctx, false, piece, piece, piece); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("work after the end of the server: %v", err)
 		}
 	})

@@ -210,7 +210,7 @@ func (s *Store) makeRollups(ctx context.Context, now time.Time) error {
 	}
 	due := dueRollups(oldest, end, purged)
 	s.rollupProgress.begin(due, have)
-	work := pace{free: freeWork}
+	work := s.newPace()
 	for i, k := range kinds {
 		left := k.most
 		for _, start := range due[i] {

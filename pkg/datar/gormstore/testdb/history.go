@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
 // The history that FillHistory writes.
@@ -74,6 +76,28 @@ func (k Kind) FillHistory(b testing.TB, db *sql.DB, days int, end time.Time) {
 		if err := tx.Commit(); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// RollUp makes all rollups that are due at a time. The store should have
+// gormstore.Options.UnpacedRollups.
+func RollUp(b testing.TB, store interface {
+	datar.Maintainer
+	datar.RollupStore
+}, now time.Time) {
+	b.Helper()
+	for last := -1; ; {
+		if err := store.Maintain(b.Context(), now, 0); err != nil {
+			b.Fatal(err)
+		}
+		progress := store.Rollups()
+		if progress.Made == progress.Due {
+			return
+		}
+		if progress.Made == last {
+			b.Fatalf("%d of %d rollups are made, and no more of them", progress.Made, progress.Due)
+		}
+		last = progress.Made
 	}
 }
 
