@@ -65,6 +65,13 @@ func (s *story) SnapshotsByID(_ context.Context, ids []int64) (list []entity.Fla
 	}
 	return list, nil
 }
+func (s *story) EachSnapshot(ctx context.Context, ids []int64, each func(*entity.FlagSnapshot)) error {
+	rows, err := s.SnapshotsByID(ctx, ids) // the caller wants the order of IDs
+	for i := range rows {
+		each(&rows[i])
+	}
+	return err
+}
 func (s *story) DeletedAmong(_ context.Context, keys []string, _ []int64) (list []entity.Flag, _ error) {
 	if s.flag != nil && s.flag.DeletedAt.Valid && slices.Contains(keys, s.flag.Key) {
 		list = append(list, *s.flag)

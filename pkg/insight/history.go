@@ -7,29 +7,58 @@ import "time"
 // stands for them. all is the time from which flags are counted even if their records are off. Zero
 // means never.
 func HistoryOf(snapshots []Snapshot, created bool, all time.Time) History {
-	var h History
+	w := historyWriter{created: created, all: all}
 	for i := range snapshots {
-		s := &snapshots[i]
-		h.ChangedAt = s.At
-		var before *Snapshot
-		if i > 0 {
-			before = &snapshots[i-1]
-		}
-		if before != nil || created {
-			if c := ChangeBetween(before, s, 0); c.Affects == AffectsAssignment {
-				h.AssignedAt, h.AssignedSnapshot = s.At, s.ID
-			}
-		}
-		if s.Flag != nil {
-			deleted := s.Flag.DeletedAt.Valid
-			anyway := !deleted && !all.IsZero()
-			h.record(Period{s.At, !deleted && s.Flag.DataRecordsEnabled || anyway && !s.At.Before(all), s.By})
-			if anyway && s.At.Before(all) && (i+1 == len(snapshots) || all.Before(snapshots[i+1].At)) {
-				h.record(Period{From: all, On: true})
-			}
+		w.add(&snapshots[i])
+	}
+	return w.end()
+}
+
+// historyWriter computes a History from one snapshot after the other. It retains only the last one.
+type historyWriter struct {
+	created bool
+	all     time.Time
+	history History
+	before  *Snapshot
+}
+
+func (w *historyWriter) add(s *Snapshot) {
+	h := &w.history
+	if w.before != nil {
+		w.countAllUntil(s.At)
+	}
+	h.ChangedAt = s.At
+	if w.before != nil || w.created {
+		if c := ChangeBetween(w.before, s, 0); c.Affects == AffectsAssignment {
+			h.AssignedAt, h.AssignedSnapshot = s.At, s.ID
 		}
 	}
-	return h
+	if s.Flag != nil {
+		deleted := s.Flag.DeletedAt.Valid
+		counted := s.Flag.DataRecordsEnabled || !w.all.IsZero() && !s.At.Before(w.all)
+		h.record(Period{s.At, !deleted && counted, s.By})
+	}
+	w.before = s
+}
+
+// countAllUntil begins a period if flags are counted without records from a time on at which the
+// last snapshot was the newest. A zero end means that it still is.
+func (w *historyWriter) countAllUntil(end time.Time) {
+	last := w.before
+	if last.Flag == nil || last.Flag.DeletedAt.Valid || !last.At.Before(w.all) { // a zero time is not after any other
+		return
+	}
+	if end.IsZero() || w.all.Before(end) {
+		w.history.record(Period{From: w.all, On: true})
+	}
+}
+
+// end returns the History. Do not call add after it.
+func (w *historyWriter) end() History {
+	if w.before != nil {
+		w.countAllUntil(time.Time{})
+	}
+	return w.history
 }
 
 func (h *History) record(p Period) {

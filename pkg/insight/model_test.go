@@ -93,6 +93,19 @@ func (w *world) SnapshotsByID(_ context.Context, ids []int64) (list []entity.Fla
 	return list, nil
 }
 
+func (w *world) EachSnapshot(_ context.Context, ids []int64, each func(*entity.FlagSnapshot)) error {
+	byID := map[int64]*entity.FlagSnapshot{}
+	for i := range w.snapshots {
+		byID[int64(w.snapshots[i].ID)] = &w.snapshots[i]
+	}
+	for _, id := range ids {
+		if s := byID[id]; s != nil {
+			each(s)
+		}
+	}
+	return nil
+}
+
 func (w *world) DeletedAmong(_ context.Context, keys []string, ids []int64) (list []entity.Flag, _ error) {
 	for _, f := range w.flags {
 		if f.DeletedAt.Valid && (slices.Contains(keys, f.Key) || slices.Contains(ids, int64(f.ID))) {

@@ -44,6 +44,9 @@ type Flags interface {
 	HeadsOfFlags(ctx context.Context, flagIDs []int64) ([]entity.SnapshotHead, error)
 	// SnapshotsByID reads snapshots in the order of their IDs.
 	SnapshotsByID(ctx context.Context, ids []int64) ([]entity.FlagSnapshot, error)
+	// EachSnapshot calls each with snapshots in the order of the given IDs. It reads a limited
+	// number of bytes at a time, and each must not retain the row.
+	EachSnapshot(ctx context.Context, ids []int64, each func(*entity.FlagSnapshot)) error
 	// DeletedAmong returns the deleted flags that have one of the keys or IDs.
 	DeletedAmong(ctx context.Context, keys []string, ids []int64) ([]entity.Flag, error)
 }
@@ -236,7 +239,7 @@ func (s *Service) uncounted(ctx context.Context, flagID int64, sp span) (*subjec
 	if err != nil {
 		return nil, err
 	}
-	history, err := s.historyOf(ctx, flag, timeline, sp.now)
+	history, err := s.historyOf(ctx, flagID, timeline, sp.now)
 	if err != nil {
 		return nil, err
 	}
@@ -653,7 +656,7 @@ func (s *Service) Forecast(ctx context.Context, flagID int64, draft *entity.Defi
 	if err != nil {
 		return nil, err
 	}
-	history, err := s.historyOf(ctx, flag, timeline, now)
+	history, err := s.historyOf(ctx, flagID, timeline, now)
 	if err != nil {
 		return nil, err
 	}

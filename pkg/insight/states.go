@@ -78,45 +78,66 @@ func (s *Service) layoutsOf(flags []*entity.Flag) map[int64]cachedLayout {
 	return layouts
 }
 
-// historyOf computes the History of a flag. It reads snapshots, newest first, until it has
-// everything that the History needs.
-func (s *Service) historyOf(ctx context.Context, flag *entity.Flag, t Timeline, now time.Time) (History, error) {
-	id := int64(flag.ID)
+// historyOf returns the History of a flag with a timeline.
+func (s *Service) historyOf(ctx context.Context, flagID int64, t Timeline, now time.Time) (History, error) {
 	s.cache.mu.Lock()
-	kept, ok := s.cache.mu.histories[id]
+	kept, ok := s.cache.mu.histories[flagID]
 	s.cache.mu.Unlock()
 	if ok && len(t) > 0 && kept.snapshotID == t[len(t)-1].SnapshotID {
 		return kept.history, nil
 	}
-	oldest := now.Add(-MaxDays * day)
-	var snapshots []Snapshot // newest first
+	histories, err := s.readHistories(ctx, []int64{flagID}, map[int64]Timeline{flagID: t}, now)
+	return histories[flagID].history, err
+}
+
+// readHistories computes and caches the Histories of flags with timelines. Snapshots of all these
+// flags are read together, and not retained.
+func (s *Service) readHistories(ctx context.Context, flagIDs []int64, timelines map[int64]Timeline, now time.Time) (map[int64]cachedHistory, error) {
+	writers := make(map[int64]*historyWriter, len(flagIDs))
+	firsts := make(map[int64]int, len(flagIDs))
+	var snapshotIDs []int64
+	for _, id := range flagIDs {
+		t := timelines[id]
+		first := t.firstOfHistory(now.Add(-MaxDays * day))
+		firsts[id], writers[id] = first, &historyWriter{created: first == 0, all: s.o.CountsAll}
+		for _, v := range t[first:] {
+			snapshotIDs = append(snapshotIDs, v.SnapshotID)
+		}
+	}
+	err := s.o.Flags.EachSnapshot(ctx, snapshotIDs, func(row *entity.FlagSnapshot) {
+		if w := writers[int64(row.FlagID)]; w != nil {
+			snapshot := ParseSnapshot(row)
+			w.add(&snapshot)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	histories := make(map[int64]cachedHistory, len(flagIDs))
+	for _, id := range flagIDs {
+		t, h := timelines[id], writers[id].end()
+		if first := firsts[id]; first > 0 && h.AssignedAt.IsZero() {
+			h.AssignedAt = t[first].From // or before
+		}
+		histories[id] = cachedHistory{timeline: t, history: h}
+		if len(t) > 0 {
+			histories[id] = cachedHistory{t[len(t)-1].SnapshotID, t, h}
+			s.keepHistory(id, histories[id])
+		}
+	}
+	return histories, nil
+}
+
+// firstOfHistory returns the index of the first version of which a History is computed. It is in
+// the first page that begins before the oldest time, counted from the newest version back.
+func (t Timeline) firstOfHistory(oldest time.Time) int {
 	first := len(t)
 	for first > 0 && len(t)-first < maxHistory {
-		page := t[max(0, first-snapshotPage):first]
-		var ids []int64
-		for _, v := range page {
-			ids = append(ids, v.SnapshotID)
-		}
-		rows, err := s.o.Flags.SnapshotsByID(ctx, ids)
-		if err != nil {
-			return History{}, err
-		}
-		for i := len(rows) - 1; i >= 0; i-- {
-			snapshots = append(snapshots, ParseSnapshot(&rows[i]))
-		}
-		if first -= len(page); page[0].From.Before(oldest) {
+		if first = max(0, first-snapshotPage); t[first].From.Before(oldest) {
 			break
 		}
 	}
-	slices.Reverse(snapshots)
-	h := HistoryOf(snapshots, first == 0, s.o.CountsAll)
-	if h.AssignedAt.IsZero() && first > 0 {
-		h.AssignedAt = t[first].From // or before
-	}
-	if len(t) > 0 {
-		s.keepHistory(id, cachedHistory{t[len(t)-1].SnapshotID, t, h})
-	}
-	return h, nil
+	return first
 }
 
 func (s *Service) keepHistory(flagID int64, h cachedHistory) {
@@ -533,14 +554,12 @@ func (s *Service) histories(ctx context.Context, flags []*entity.Flag, now time.
 	s.cache.mu.Unlock()
 	histories := make(map[int64]cachedHistory, len(flags))
 	var missing []int64
-	byFlag := map[int64]*entity.Flag{}
 	for _, f := range flags {
 		if h, ok := kept[int64(f.ID)]; ok && h.snapshotID >= int64(f.SnapshotID) {
 			histories[int64(f.ID)] = h
 			continue
 		}
 		missing = append(missing, int64(f.ID))
-		byFlag[int64(f.ID)] = f
 	}
 	const flagsAtATime = 200
 	for chunk := range slices.Chunk(missing, flagsAtATime) {
@@ -552,15 +571,16 @@ func (s *Service) histories(ctx context.Context, flags []*entity.Flag, now time.
 		for _, h := range heads {
 			lists[int64(h.FlagID)] = append(lists[int64(h.FlagID)], Head{int64(h.ID), h.CreatedAt})
 		}
+		timelines := make(map[int64]Timeline, len(chunk))
 		for _, id := range chunk {
 			list := lists[id]
-			t := NewTimeline(list[max(0, len(list)-maxHeads):])
-			h, err := s.historyOf(ctx, byFlag[id], t, now)
-			if err != nil {
-				return nil, err
-			}
-			histories[id] = cachedHistory{timeline: t, history: h}
+			timelines[id] = NewTimeline(list[max(0, len(list)-maxHeads):])
 		}
+		read, err := s.readHistories(ctx, chunk, timelines, now)
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(histories, read)
 	}
 	return histories, nil
 }

@@ -18,6 +18,9 @@ const (
 	// bytesPerStateByte is the memory that one byte of a snapshot's JSON takes: as text from the
 	// database, decoded, and in the result, in buffers that grow.
 	bytesPerStateByte = 6
+	// statesAtOnce bounds the JSON of the snapshots that EachSnapshot reads with one statement,
+	// unless one snapshot is longer.
+	statesAtOnce = 2 << 20
 	// freeStateBytes is the length up to which snapshots reserve no shared memory.
 	freeStateBytes = 16 << 10
 )
@@ -117,6 +120,46 @@ func (s *Store) SnapshotsByID(ctx context.Context, ids []int64) ([]entity.FlagSn
 		snapshots = append(snapshots, some...)
 	}
 	return snapshots, nil
+}
+
+// EachSnapshot calls each with snapshots in the order of the given IDs, which it skips if they do
+// not exist. Unlike SnapshotsByID, it reads any number of snapshots, some 2 MiB at a time. The error
+// matches budget.ErrExhausted if other requests use up the memory that the context shares with them.
+func (s *Store) EachSnapshot(ctx context.Context, ids []int64, each func(*entity.FlagSnapshot)) error {
+	db := s.db.WithContext(ctx)
+	how := whole()
+	for chunk := range slices.Chunk(ids, idsPerQuery) {
+		places := make(map[uint]int, len(chunk))
+		for i, id := range chunk {
+			places[uint(id)] = i
+		}
+		sizes, err := scan(db.Model(&entity.FlagSnapshot{}).Select("id, COALESCE(OCTET_LENGTH(flag), 0) AS size").
+			Where("id IN ?", padded(chunk)), rowSizeTargets, &reading{})
+		if err != nil {
+			return explain("read the sizes of snapshots", err)
+		}
+		slices.SortFunc(sizes, func(a, b rowSize) int { return cmp.Compare(places[a.ID], places[b.ID]) })
+		for len(sizes) > 0 {
+			some, size := withinBytes(sizes, statesAtOnce)
+			sizes = sizes[len(some):]
+			if err := reserveStates(ctx, size); err != nil {
+				return err
+			}
+			within := make([]uint, len(some))
+			for i, row := range some {
+				within[i] = row.ID
+			}
+			rows, err := find(db.Where("id IN ?", padded(within)), snapshotColumns(), how)
+			if err != nil {
+				return explain("read snapshots", err)
+			}
+			slices.SortFunc(rows, func(a, b entity.FlagSnapshot) int { return cmp.Compare(places[a.ID], places[b.ID]) })
+			for i := range rows {
+				each(&rows[i])
+			}
+		}
+	}
+	return nil
 }
 
 // DeletedFlags lists deleted flags as Flags does, the latest deletion first. It reads all of them,

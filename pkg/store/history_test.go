@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
@@ -65,6 +66,18 @@ func TestHistoryOfFlags(t *testing.T) {
 		if len(snapshots) != 2 || snapshots[0].ID != oldest || snapshots[1].ID != newest || !strings.Contains(string(snapshots[0].Flag), `"first"`) {
 			t.Errorf("snapshots by id: %+v", snapshots)
 		}
+
+		var each []uint
+		ok(t, s.EachSnapshot(ctx, []int64{int64(newest), 999_999, int64(oldest), int64(heads[1].ID)}, func(row *entity.FlagSnapshot) {
+			each = append(each, row.ID)
+			if int64(row.FlagID) != ids[0] || !strings.Contains(string(row.Flag), `"first"`) || time.Since(row.CreatedAt) > time.Hour {
+				t.Errorf("snapshot is %+v", row)
+			}
+		}))
+		if want := []uint{newest, oldest, heads[1].ID}; !slices.Equal(each, want) {
+			t.Errorf("each of the snapshots: %v, want %v", each, want)
+		}
+		ok(t, s.EachSnapshot(ctx, nil, func(*entity.FlagSnapshot) { t.Error("a snapshot of none") }))
 
 		f, err := s.AnyFlag(ctx, ids[0])
 		ok(t, err)
@@ -128,5 +141,20 @@ func TestSnapshotsThatAreTooLarge(t *testing.T) {
 	}
 	if _, err := s.SnapshotsByID(ctx, ids); !errors.Is(err, entity.ErrInvalid) || !strings.Contains(err.Error(), "more than 32 MiB") {
 		t.Errorf("one more: %v", err)
+	}
+
+	// EachSnapshot reads them in parts.
+	var each []int64
+	ok(t, s.EachSnapshot(ctx, ids, func(row *entity.FlagSnapshot) { each = append(each, int64(row.ID)) }))
+	if !slices.Equal(each, ids) {
+		t.Errorf("each of %d snapshots: %v", len(ids), each)
+	}
+	const part = statesAtOnce * bytesPerStateByte
+	memory := budget.NewMemory(2 * part)
+	limited, release := memory.Share(ctx)
+	defer release()
+	ok(t, s.EachSnapshot(limited, ids, func(*entity.FlagSnapshot) {}))
+	if err := memory.Take(part); err != nil {
+		t.Errorf("snapshots of %d bytes took more memory than a part needs: %v", len(ids)*len(content), err)
 	}
 }

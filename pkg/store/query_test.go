@@ -519,7 +519,11 @@ func TestStatesTakeSharedMemory(t *testing.T) {
 	defer release()
 	reads := map[string]func(ctx context.Context) ([]entity.FlagSnapshot, error){
 		"by id": func(ctx context.Context) ([]entity.FlagSnapshot, error) { return s.SnapshotsByID(ctx, []int64{1}) },
-		"list":  func(ctx context.Context) ([]entity.FlagSnapshot, error) { return s.Snapshots(ctx, 1, SnapshotQuery{}) },
+		"each": func(ctx context.Context) (rows []entity.FlagSnapshot, err error) {
+			err = s.EachSnapshot(ctx, []int64{1}, func(row *entity.FlagSnapshot) { rows = append(rows, *row) })
+			return rows, err
+		},
+		"list": func(ctx context.Context) ([]entity.FlagSnapshot, error) { return s.Snapshots(ctx, 1, SnapshotQuery{}) },
 	}
 	for name, read := range reads {
 		if _, err := read(ctx); !errors.Is(err, budget.ErrExhausted) {
