@@ -54,12 +54,7 @@ func benchHistory(b *testing.B, db *gorm.DB) *gormstore.Store {
 	if err != nil {
 		b.Fatal(err)
 	}
-	for h := range *benchHours {
-		at := benchNow.Truncate(time.Hour).Add(-time.Duration(h) * time.Hour)
-		if _, err := pool.ExecContext(b.Context(), fill[db.Name()], at, at.UnixMilli(), at); err != nil {
-			b.Fatal(err)
-		}
-	}
+	fillEvents(b, db)
 	started := time.Now()
 	testdb.RollUp(b, s, benchNow)
 	b.Logf("rolled up %d hours in %v", *benchHours, time.Since(started))
@@ -69,6 +64,53 @@ func benchHistory(b *testing.B, db *gorm.DB) *gormstore.Store {
 		}
 	}
 	return s
+}
+
+// fillEvents writes the history into an existing table, without details, as Flagr does.
+func fillEvents(b *testing.B, db *gorm.DB) {
+	b.Helper()
+	pool, err := db.DB()
+	if err != nil {
+		b.Fatal(err)
+	}
+	for h := range *benchHours {
+		at := benchNow.Truncate(time.Hour).Add(-time.Duration(h) * time.Hour)
+		if _, err := pool.ExecContext(b.Context(), fill[db.Name()], at, at.UnixMilli(), at); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// maxRollupMemory is the maximum memory of adding up old counts, in bytes.
+const maxRollupMemory = 30 << 20
+
+// BenchmarkRollupMemory adds up the events of another server. It reports by how much the resident
+// memory of the process grew meanwhile at most, including SQLite.
+func BenchmarkRollupMemory(b *testing.B) {
+	for _, kind := range testdb.Kinds() {
+		b.Run(kind.Name, func(b *testing.B) {
+			dsn := kind.Fresh(b) // skips without a server
+			db := openKind(b, kind, dsn)
+			s, err := gormstore.New(b.Context(), db, gormstore.Options{Logger: noLog, UnpacedRollups: true})
+			if err != nil {
+				b.Fatal(err)
+			}
+			fillEvents(b, db)
+			var most int64
+			for b.Loop() {
+				for _, statement := range []string{"DELETE FROM datar_rollups", "DELETE FROM datar_rollup_details"} {
+					if err := db.Exec(statement).Error; err != nil {
+						b.Fatal(err)
+					}
+				}
+				most = max(most, testdb.ResidentGrowth(b, func() { testdb.RollUp(b, s, benchNow) }))
+			}
+			b.ReportMetric(float64(most)/(1<<20), "extra-MiB")
+			if most > maxRollupMemory {
+				b.Errorf("adding up %d hours took %d MiB of memory, want at most %d", *benchHours, most>>20, maxRollupMemory>>20)
+			}
+		})
+	}
 }
 
 // BenchmarkQuery compares the queries with the simple alternative: one sum over the hourly events.

@@ -48,31 +48,75 @@ func (k kind) parts() datar.Parts {
 	return allParts
 }
 
-// pack encodes the rows of one pack of a span that begins with start. The rows are in key order. A
-// header with their length precedes the rows of each flag, so that a reader can skip them.
+// pack encodes the rows of one pack of a span that begins with start. The rows are in key order.
 func (k kind) pack(rows []datar.Row, start int64) []byte {
-	packed := []byte{formatSums}
-	if k.byHour {
-		packed[0] = formatHours
-	}
-	var section []byte
+	p := newPacker(k, start)
+	p.add(rows)
+	return p.pack(p.flags)
+}
+
+// packer encodes the rows of a span. Encoded rows take a fifth of the memory of others.
+type packer struct {
+	kind
+	start    int64
+	sections map[int64][]byte // by flag
+	flags    []int64          // the keys of sections
+}
+
+func newPacker(k kind, start int64) *packer {
+	return &packer{kind: k, start: start, sections: map[int64][]byte{}}
+}
+
+// add adds rows in key order, after those of earlier hours.
+func (p *packer) add(rows []datar.Row) {
 	for len(rows) > 0 {
 		flag := rows[0].FlagID
-		section = section[:0]
-		for len(rows) > 0 && rows[0].FlagID == flag {
-			hour := datar.Hour(start)
-			if k.byHour {
+		section, found := p.sections[flag]
+		if !found {
+			p.flags = append(p.flags, flag)
+		}
+		for ; len(rows) > 0 && rows[0].FlagID == flag; rows = rows[1:] {
+			hour := datar.Hour(p.start)
+			if p.byHour {
 				hour = rows[0].Hour
-				section = append(section, byte(int64(hour)-start))
+				section = append(section, byte(int64(hour)-p.start))
 			}
 			section = appendRow(section, rows[0], hour.Time().UnixMilli())
-			rows = rows[1:]
 		}
+		p.sections[flag] = section
+	}
+}
+
+// pack encodes one pack. A header with the length of its rows precedes the rows of each flag, so
+// that a reader can skip them.
+func (p *packer) pack(flags []int64) []byte {
+	packed := []byte{formatSums}
+	if p.byHour {
+		packed[0] = formatHours
+	}
+	for _, flag := range flags {
+		section := p.sections[flag]
 		packed = binary.AppendUvarint(packed, uint64(flag))
 		packed = binary.AppendUvarint(packed, uint64(len(section)))
 		packed = append(packed, section...)
 	}
 	return packed
+}
+
+// packs calls write with each pack and its number, until write returns an error.
+func (p *packer) packs(write func(number int64, packed []byte) error) error {
+	slices.Sort(p.flags)
+	for from := 0; from < len(p.flags); {
+		number, to := p.packOf(p.flags[from]), from+1
+		for to < len(p.flags) && p.packOf(p.flags[to]) == number {
+			to++
+		}
+		if err := write(number, p.pack(p.flags[from:to])); err != nil {
+			return err
+		}
+		from = to
+	}
+	return nil
 }
 
 func appendRow(section []byte, r datar.Row, start int64) []byte {
@@ -178,45 +222,42 @@ func (u *unpacker) varint() int64 {
 	return int64(n>>1) ^ -int64(n&1)
 }
 
-// fillPacks writes the packs of a rollup.
+// fillPacks writes the packs of a rollup. Packs of hours are read hour by hour: a day has more rows
+// than memory should hold.
 func (s *Store) fillPacks(tx *gorm.DB, k kind, span hourRange) error {
-	rows, err := s.detailsOf(tx, k, span)
+	smaller, err := s.smallerRollups(tx, k, span)
 	if err != nil {
 		return err
 	}
-	type packed struct {
-		number int64
-		rows   []byte
-	}
-	var packs []packed
-	for from := 0; from < len(rows); {
-		number, to := k.packOf(rows[from].FlagID), from+1
-		for to < len(rows) && k.packOf(rows[to].FlagID) == number {
-			to++
+	parts := []hourRange{span}
+	if k.byHour {
+		parts = parts[:0]
+		for hour := span.from; hour < span.to; hour++ {
+			parts = append(parts, hourRange{hour, hour + 1})
 		}
-		packs = append(packs, packed{number, k.pack(rows[from:to], span.from)})
-		from = to
 	}
-	for _, p := range packs {
-		if err := tx.Exec(s.sql("INSERT INTO datar_rollup_details (span, start_hour, pack, details) VALUES (?, ?, ?, ?)"), k.id, span.from, p.number, p.rows).Error; err != nil {
+	p := newPacker(k, span.from)
+	for _, part := range parts {
+		rows, err := s.detailsOf(tx, k, part, smaller)
+		if err != nil {
 			return err
 		}
+		p.add(rows)
 	}
-	return nil
+	return p.packs(func(number int64, packed []byte) error {
+		return tx.Exec(s.sql("INSERT INTO datar_rollup_details (span, start_hour, pack, details) VALUES (?, ?, ?, ?)"), k.id, span.from, number, packed).Error
+	})
 }
 
-// detailsOf returns the rows for the packs of a span, in key order. They are the sums of the packs
-// of shorter spans if all of those exist, and otherwise the sums of details and events.
-func (s *Store) detailsOf(tx *gorm.DB, k kind, span hourRange) ([]datar.Row, error) {
+// detailsOf returns the rows of hours for packs of a kind, in key order. They are the sums of the
+// packs of the smaller kind, or of details and events if smaller is 0.
+func (s *Store) detailsOf(tx *gorm.DB, k kind, hours hourRange, smaller int64) ([]datar.Row, error) {
 	g := groups{by: k.parts()}
-	smaller, err := s.smallerRollups(tx, k, span)
-	if err != nil {
-		return nil, err
-	}
+	var err error
 	if smaller != 0 {
-		err = s.readPacks(tx, smaller, span, func(_ int64, r datar.Row) { g.add(r) })
+		err = s.readPacks(tx, smaller, hours, func(_ int64, r datar.Row) { g.add(r) })
 	} else {
-		err = s.addLive(tx, &g, []hourRange{span}, 0)
+		err = s.addLive(tx, &g, []hourRange{hours}, 0)
 	}
 	return g.rows(), err
 }

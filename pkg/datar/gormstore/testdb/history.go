@@ -3,6 +3,7 @@ package testdb
 import (
 	"database/sql"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"testing"
@@ -131,4 +132,34 @@ func (k Kind) CPUTime(b testing.TB, db *sql.DB) time.Duration {
 		}
 	}
 	return sum
+}
+
+// ResidentGrowth runs f and returns the peak growth of the resident memory of this process during
+// the call, in bytes. Unlike the heap of Go, it includes the memory of SQLite. It skips the benchmark
+// on other systems than Linux.
+func ResidentGrowth(b testing.TB, f func()) int64 {
+	b.Helper()
+	debug.FreeOSMemory()
+	if err := os.WriteFile("/proc/self/clear_refs", []byte("5"), 0); err != nil { // forgets the peak
+		b.Skipf("the peak of the memory is in /proc: %v", err)
+	}
+	before := resident(b, "VmRSS")
+	f()
+	return resident(b, "VmHWM") - before
+}
+
+// resident returns a line of /proc/self/status in bytes.
+func resident(b testing.TB, name string) int64 {
+	b.Helper()
+	text, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		b.Skipf("the memory of a process is read from /proc: %v", err)
+	}
+	_, rest, _ := strings.Cut(string(text), name+":")
+	line, _, _ := strings.Cut(rest, " kB")
+	kibibytes, err := strconv.ParseInt(strings.TrimSpace(line), 10, 64)
+	if err != nil {
+		b.Fatalf("%s: %v", name, err)
+	}
+	return kibibytes << 10
 }
