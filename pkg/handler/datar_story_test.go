@@ -65,12 +65,15 @@ func (s *story) SnapshotsByID(_ context.Context, ids []int64) (list []entity.Fla
 	}
 	return list, nil
 }
-func (s *story) EachSnapshot(ctx context.Context, ids []int64, each func(*entity.FlagSnapshot)) error {
-	rows, err := s.SnapshotsByID(ctx, ids) // the caller wants the order of IDs
-	for i := range rows {
-		each(&rows[i])
+func (s *story) EachSnapshot(_ context.Context, ids []int64, each func(*entity.FlagSnapshot)) error {
+	for _, id := range ids {
+		for i := range s.snapshots {
+			if int64(s.snapshots[i].ID) == id {
+				each(&s.snapshots[i])
+			}
+		}
 	}
-	return err
+	return nil
 }
 func (s *story) DeletedAmong(_ context.Context, keys []string, _ []int64) (list []entity.Flag, _ error) {
 	if s.flag != nil && s.flag.DeletedAt.Valid && slices.Contains(keys, s.flag.Key) {

@@ -93,21 +93,19 @@ func (s *Service) historyOf(ctx context.Context, flagID int64, t Timeline, now t
 // readHistories computes and caches the Histories of flags with timelines. Snapshots of all these
 // flags are read together, and not retained.
 func (s *Service) readHistories(ctx context.Context, flagIDs []int64, timelines map[int64]Timeline, now time.Time) (map[int64]cachedHistory, error) {
-	writers := make(map[int64]*historyWriter, len(flagIDs))
+	readers := make(map[int64]*historyReader, len(flagIDs))
 	firsts := make(map[int64]int, len(flagIDs))
 	var snapshotIDs []int64
 	for _, id := range flagIDs {
 		t := timelines[id]
-		first := t.firstOfHistory(now.Add(-MaxDays * day))
-		firsts[id], writers[id] = first, &historyWriter{created: first == 0, all: s.o.CountsAll}
-		for _, v := range t[first:] {
-			snapshotIDs = append(snapshotIDs, v.SnapshotID)
+		readers[id], firsts[id] = &historyReader{}, t.firstOfHistory(now.Add(-MaxDays*day))
+		for i := len(t) - 1; i >= firsts[id]; i-- {
+			snapshotIDs = append(snapshotIDs, t[i].SnapshotID)
 		}
 	}
 	err := s.o.Flags.EachSnapshot(ctx, snapshotIDs, func(row *entity.FlagSnapshot) {
-		if w := writers[int64(row.FlagID)]; w != nil {
-			snapshot := ParseSnapshot(row)
-			w.add(&snapshot)
+		if r := readers[int64(row.FlagID)]; r != nil {
+			r.add(momentOf(row), func() Snapshot { return ParseSnapshot(row) })
 		}
 	})
 	if err != nil {
@@ -115,15 +113,16 @@ func (s *Service) readHistories(ctx context.Context, flagIDs []int64, timelines 
 	}
 	histories := make(map[int64]cachedHistory, len(flagIDs))
 	for _, id := range flagIDs {
-		t, h := timelines[id], writers[id].end()
-		if first := firsts[id]; first > 0 && h.AssignedAt.IsZero() {
-			h.AssignedAt = t[first].From // or before
+		t, first := timelines[id], firsts[id]
+		h := cachedHistory{timeline: t, history: readers[id].history(first == 0, s.o.CountsAll)}
+		if h.history.AssignedAt.IsZero() && first > 0 {
+			h.history.AssignedAt = t[first].From // or before
 		}
-		histories[id] = cachedHistory{timeline: t, history: h}
 		if len(t) > 0 {
-			histories[id] = cachedHistory{t[len(t)-1].SnapshotID, t, h}
-			s.keepHistory(id, histories[id])
+			h.snapshotID = t[len(t)-1].SnapshotID
+			s.keepHistory(id, h)
 		}
+		histories[id] = h
 	}
 	return histories, nil
 }

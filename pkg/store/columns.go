@@ -221,6 +221,16 @@ func snapshotColumns() columnsOf[entity.FlagSnapshot] {
 		column[entity.FlagSnapshot]{name: "flag", into: func(s *entity.FlagSnapshot, _ *reading) sql.Scanner { return (*state)(&s.Flag) }})
 }
 
+// headColumns are columns of the table of snapshots.
+func headColumns() columnsOf[entity.SnapshotHead] {
+	return columnsOf[entity.SnapshotHead]{
+		numberColumn("id", func(h *entity.SnapshotHead) *uint { return &h.ID }),
+		numberColumn("flag_id", func(h *entity.SnapshotHead) *uint { return &h.FlagID }),
+		{name: "created_at", into: func(h *entity.SnapshotHead, _ *reading) sql.Scanner { return (*moment)(&h.CreatedAt) }, text: true},
+		commonColumn("updated_by", func(h *entity.SnapshotHead) *string { return &h.UpdatedBy }),
+	}
+}
+
 // number scans a non-negative integer.
 type number uint
 

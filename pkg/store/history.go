@@ -52,9 +52,7 @@ func (s *Store) AnyFlag(ctx context.Context, id int64) (*entity.Flag, error) {
 // SnapshotHeads lists at most limit snapshots of a flag without their contents, newest first. The
 // flag may be deleted. The list is empty if the flag does not exist.
 func (s *Store) SnapshotHeads(ctx context.Context, flagID int64, limit int) ([]entity.SnapshotHead, error) {
-	heads := []entity.SnapshotHead{}
-	err := s.db.WithContext(ctx).Model(&entity.FlagSnapshot{}).Select("id", "flag_id", "created_at", "updated_by").
-		Where("flag_id = ?", flagID).Order("id DESC").Limit(limit).Scan(&heads).Error
+	heads, err := find(s.db.WithContext(ctx).Table("flag_snapshots").Where("flag_id = ? AND deleted_at IS NULL", flagID).Order("id DESC").Limit(limit), headColumns(), whole())
 	if err != nil {
 		return nil, explain("read the list of snapshots", err)
 	}
@@ -80,10 +78,9 @@ func (s *Store) SnapshotPage(ctx context.Context, flagID int64, limit, offset in
 // HeadsOfFlags lists all snapshots of some flags without their contents, in the order of their IDs.
 func (s *Store) HeadsOfFlags(ctx context.Context, flagIDs []int64) ([]entity.SnapshotHead, error) {
 	heads := []entity.SnapshotHead{}
+	how := whole()
 	for chunk := range inChunks(flagIDs) {
-		var some []entity.SnapshotHead
-		err := s.db.WithContext(ctx).Model(&entity.FlagSnapshot{}).Select("id", "flag_id", "created_at", "updated_by").
-			Where("flag_id IN ?", chunk).Order("id").Scan(&some).Error
+		some, err := find(s.db.WithContext(ctx).Table("flag_snapshots").Where("flag_id IN ? AND deleted_at IS NULL", chunk).Order("id"), headColumns(), how)
 		if err != nil {
 			return nil, explain("read the lists of snapshots", err)
 		}
