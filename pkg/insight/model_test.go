@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -317,6 +318,20 @@ func checkWorld(t *testing.T, r *rand.Rand, counts datar.DetailStore, maintain f
 		if u.Count != w.unknown[u.Asked] || (u.DeletedFlagID != 0) != deleted {
 			t.Errorf("unknown: got %+v, want %d, deleted %t", u, w.unknown[u.Asked], deleted)
 		}
+	}
+	sum, err := s.UnknownSum(t.Context(), insight.Window{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	count, ofDeleted := int64(0), map[int64]int64{}
+	for _, u := range unknown.Unknown {
+		count += u.Count
+		if u.DeletedFlagID != 0 {
+			ofDeleted[u.DeletedFlagID] += u.Count
+		}
+	}
+	if sum.Texts != len(w.unknown) || sum.Count != count || sum.AtLeast || !maps.Equal(sum.ByText, w.unknown) || !maps.Equal(sum.ByDeletedFlag, ofDeleted) {
+		t.Errorf("the sum of unknown texts is %+v, want %d texts, %d requests, %v and %v", sum, len(w.unknown), count, w.unknown, ofDeleted)
 	}
 	if len(unknown.Unknown) != len(w.unknown) {
 		t.Errorf("%d of %d unknown texts", len(unknown.Unknown), len(w.unknown))

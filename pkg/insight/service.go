@@ -536,7 +536,7 @@ func (s *Service) Rollout(ctx context.Context, flagID int64, w Window) (*Rollout
 	return r, nil
 }
 
-// maxUnknownTexts is the maximum number of texts that are searched for a deleted flag.
+// maxUnknownTexts is the maximum number of texts that are searched for a deleted flag, and that UnknownSum adds up.
 const maxUnknownTexts = 10_000
 
 // askedDeleted counts requests for a deleted flag by its key or ID.
@@ -597,6 +597,51 @@ func (s *Service) Unknown(ctx context.Context, w Window, limit, offset *int64) (
 		return nil, err
 	}
 	return list, nil
+}
+
+// UnknownSum adds up the requested keys and IDs that do not exist.
+type UnknownSum struct {
+	// Texts is their number, and Count how often they were requested. With AtLeast there are more texts than the
+	// 10,000 most requested ones, which are added up.
+	Texts   int
+	Count   int64
+	AtLeast bool
+	// ByText has the counts of the texts, and ByDeletedFlag those of deleted flags by their IDs.
+	ByText        map[string]int64
+	ByDeletedFlag map[int64]int64
+}
+
+// UnknownSum adds up what Unknown lists.
+func (s *Service) UnknownSum(ctx context.Context, w Window) (*UnknownSum, error) {
+	sp, err := s.span(w)
+	if err != nil {
+		return nil, err
+	}
+	sum := &UnknownSum{ByText: map[string]int64{}, ByDeletedFlag: map[int64]int64{}}
+	if sp.first >= sp.last {
+		return sum, nil
+	}
+	s.o.Counts.Refresh(ctx)
+	rows, err := s.o.Counts.Unknown(ctx, datar.UnknownQuery{From: sp.first, To: sp.last, Limit: maxUnknownTexts + 1})
+	if err != nil {
+		return nil, fmt.Errorf("read what was asked for: %w", err)
+	}
+	if len(rows) > maxUnknownTexts {
+		rows, sum.AtLeast = rows[:maxUnknownTexts], true
+	}
+	deleted, err := s.deletedAmong(ctx, rows)
+	if err != nil {
+		return nil, err
+	}
+	sum.Texts = len(rows)
+	for _, r := range rows {
+		sum.Count += r.Count
+		sum.ByText[r.Asked] += r.Count
+		if id := deleted[r.Asked]; id != 0 {
+			sum.ByDeletedFlag[id] += r.Count
+		}
+	}
+	return sum, nil
 }
 
 // deletedAmong returns the IDs of deleted flags by the requested text: their key, or their ID in

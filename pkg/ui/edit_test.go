@@ -10,6 +10,7 @@ import (
 	"golang.org/x/net/html"
 
 	"github.com/flagr-datar/flagr-datar/pkg/budget"
+	"github.com/flagr-datar/flagr-datar/pkg/ui"
 )
 
 const targeting = "/ui/flags/1/targeting"
@@ -398,6 +399,28 @@ func TestTryExplainsAndCountsNothing(t *testing.T) {
 	if got := ask(`{"country":"FR","age":19}`, "made-up"); !strings.Contains(got, "Who got what") {
 		t.Error("20 random IDs show no split")
 	}
+	many := func(many string) string {
+		a := f.ask(t, http.MethodPost, "/ui/flags/1/try", url.Values{"do": {"many"}, "context": {`{"country":"FR","age":19}`}, "many": {many}})
+		checkPage(t, f, "/ui/flags/1/try", a)
+		return strings.ReplaceAll(text(a.root), "\u00a0", " ")
+	}
+	for batch, want := range map[string]string{
+		"a b": "/api/v1/flags/1/try",
+		`{"entities": [{"entityID": "x", "entityContext": {"beta": "true"}}, {"entityID": "y", "entityContext": {"country": "DE"}}], "flagIDs": [7]}`: "x gets green from segment 2",
+		`{"entityID": "z", "entityContext": {"beta": "true"}, "flagID": 7}`:                                                                           "z gets green from segment 2",
+		`{"entityContext": {"beta": "true"}}`:                    "gets green from segment 2", // an ID is made up
+		`{"entities": []}`:                                       "0 entities: want 1 to 1,000.",
+		`{"entities": [` + strings.Repeat(`{}, `, 1000) + `{}]}`: "1,001 entities: want 1 to 1,000.",
+		`{"entities": [{}, null]}`:                               "Entity 2 is null",
+		`{"entities": [{"entityID": 1}]}`:                        "is of type number, want string",
+		`{"entities": [{}]} x`:                                   "data after the JSON object",
+		"{\n\"entities\": [}":                                    "Line 2, column 14",
+		`{"entityContext": ` + strings.Repeat("[", 200) + strings.Repeat("]", 200) + `}`: "The context of entity 1 nests more than 100 levels deep.",
+	} {
+		if got := many(batch); !strings.Contains(got, want) {
+			t.Errorf("%.80s: no %q in %s", batch, want, got)
+		}
+	}
 	draft := f.form(t)
 	draft.Set("s.1.c.0.value", `"yes"`)
 	draft.Set("do", "draft")
@@ -524,6 +547,18 @@ func repeat(form url.Values, name string, n int) {
 	for i := range n {
 		if at := fmt.Sprintf(name, i); !form.Has(at) {
 			form.Set(at, "1")
+		}
+	}
+}
+
+// TestATryIsLimitedLikeABatch: FLAGR_EVAL_BATCH_SIZE also limits the entities of a try.
+func TestATryIsLimitedLikeABatch(t *testing.T) {
+	t.Parallel()
+	f := setup(t, func(o *ui.Options) { o.BatchSize = 2 })
+	for many, want := range map[string]string{"a b": "Who got what", "a b c": "3 entities: want 1 to 2.", `{"entities": [{}, {}, {}]}`: "3 entities: want 1 to 2."} {
+		a := f.ask(t, http.MethodPost, "/ui/flags/1/try", url.Values{"do": {"many"}, "many": {many}})
+		if !strings.Contains(text(a.root), want) {
+			t.Errorf("%s: no %q", many, want)
 		}
 	}
 }

@@ -15,6 +15,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/net/html"
+
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
@@ -32,6 +34,9 @@ type figures struct {
 	block  func(ctx context.Context) *eval.Snapshot
 	// asked is the last query for a series.
 	asked insight.SeriesQuery
+	// more are unknown keys beyond the first page, and servers the number of additional ones.
+	more    []insight.Unknown
+	servers int
 }
 
 func (f *figures) complete() *insight.Complete {
@@ -160,9 +165,28 @@ func (f *figures) Series(_ context.Context, id int64, q insight.SeriesQuery) (*i
 }
 
 func (f *figures) Unknown(context.Context, insight.Window, *int64, *int64) (*insight.UnknownList, error) {
-	return &insight.UnknownList{Complete: f.complete(), Unknown: []insight.Unknown{
-		{Asked: "checkout-buton", Count: 311, Last: f.m.now, Similar: "checkout-button"}, {Asked: "gone", Count: 7, DeletedFlagID: 99}, {Asked: datar.OtherUnknown, Count: 1}, {Asked: "<odd> key", Count: 1},
-	}}, f.err
+	list := &insight.UnknownList{Complete: f.complete(), Unknown: []insight.Unknown{
+		{Asked: "checkout-buton", Count: 311, Last: f.m.now, Similar: "checkout-button"}, {Asked: "gone", Count: 7, DeletedFlagID: 18}, {Asked: datar.OtherUnknown, Count: 1}, {Asked: "<odd> key", Count: 1},
+	}}
+	for i := len(f.more); i > 0 && len(list.Unknown) < 101; i-- { // a full page
+		list.Unknown = append(list.Unknown, insight.Unknown{Asked: fmt.Sprintf("key-%d", i), Count: 1})
+	}
+	return list, f.err
+}
+
+func (f *figures) UnknownSum(ctx context.Context, w insight.Window) (*insight.UnknownSum, error) {
+	more := f.more
+	f.more = nil
+	defer func() { f.more = more }()
+	list, err := f.Unknown(ctx, w, nil, nil)
+	sum := &insight.UnknownSum{ByText: map[string]int64{}, ByDeletedFlag: map[int64]int64{}}
+	for _, one := range append(list.Unknown, more...) {
+		sum.Texts++
+		sum.Count += one.Count
+		sum.ByText[one.Asked] = one.Count
+		sum.ByDeletedFlag[one.DeletedFlagID] += one.Count
+	}
+	return sum, err
 }
 
 func (f *figures) Forecast(_ context.Context, id int64, d *entity.Definition) (*insight.Forecast, error) {
@@ -178,7 +202,11 @@ func (f *figures) Servers(context.Context) ([]datar.ServerRecord, error) {
 	record := func(name string, kind datar.ServerKind, at time.Time) datar.ServerRecord {
 		return datar.ServerRecord{Name: name, Run: "r", Kind: kind, Start: at.AddDate(0, 0, -60), At: at, LastFlush: at, FlushInterval: time.Minute, Recorded: 100, Stored: 98, Pending: 1, Dropped: map[string]int64{"closed": 1}}
 	}
-	return []datar.ServerRecord{record("flagr-0", datar.KindServer, f.m.now), record("edge-berlin", datar.KindEdge, f.m.now.AddDate(0, 0, -6))}, f.err
+	all := []datar.ServerRecord{record("flagr-0", datar.KindServer, f.m.now), record("edge-berlin", datar.KindEdge, f.m.now.AddDate(0, 0, -6))}
+	for i := range f.servers {
+		all = append(all, record(fmt.Sprintf("pod-%d", i), datar.KindServer, f.m.now))
+	}
+	return all, f.err
 }
 
 // counted is setup with numbers.
@@ -223,8 +251,10 @@ func TestNumbersStandInSentencesAndTables(t *testing.T) {
 		"/ui/flags/1/traffic?compare=previous": {"evaluations since 1 Jan; over the 30 whole days, 0 % less than before.", "Sat 31 Jan until 10:42:10", "Total", "Dotted: the time before"},
 		"/ui/flags/1/traffic?tail=1":           {"The live tail is off, because it shows what individual entities get. To turn it on, start the server with FLAGR_RECORDER_DATAR_TAIL_ENABLED=true."},
 		"/ui/flags/1/traffic?bucket=year":      {`No numbers: invalid query: bucket is "year", want hour, day or week.`},
-		"/ui/flags/1/nothing":                  {"100,020 of 160,000 evaluations gave no variant: 60 % of them were held out by a rollout.", "All by segment 1, “Adults in France”, where the rollout is 50 %.", "3,100 of them had a property", "a sample: 1,840 of 39,000 looked at", "country missing 930"},
-		"/ui/unknown":                          {"4 keys do not exist, but applications asked for them 320 times in 7 days.", "Similar to checkout-button", "Of a deleted flag", "Other keys"},
+		"/ui/flags/1/nothing":                  {"100,020 of 160,000 evaluations gave no variant: 60 % of them were held out by a rollout.", "All by segment 1, “Adults in France”, where the rollout is 50 %.", "3,100 of them had a property", "a sample: 1,840 of 39,000 looked at", "country missing 930", "Where it stops, by a sample: 1,840 of 39,000 looked at."},
+		"/ui/unknown":                          {"4 keys do not exist, but applications asked for them 320 times in 7 days.", "Similar to checkout-button", "Deleted today 10:42 by ada. Restore it?", "Other keys"},
+		"/ui/deleted":                          {"1 deleted flag.", "7 times in 7 days"},
+		"/ui/deleted/18":                       {"Restore gone?", "It was off", "Applications asked for it 7 times in 7 days.", "Deleted today 10:42 by ada."},
 		"/ui/server": {"The statistics balance: 2 of 200 evaluations are lost; 1 server or edge has been silent.", "Silent, last report 6 days ago", "hidden",
 			"dark-mode30 Jan 10:42still offrecords off", "dark-mode22 Jan 10:4223 Jan 10:42records off (grace@example.com)", "every flag12 Jan"},
 		"/ui/flags/1/delete": {"Delete checkout-button? Applications ask for it 21,333 times a day.", "Not yet", "OK", "Make on the only way in the code."},
@@ -259,8 +289,18 @@ func TestSQLIsShownWhereCountsAreInTheDatabase(t *testing.T) {
 			numbers.m = o.Store.(*memory)
 			o.Numbers, o.Statistics, o.SQL = numbers, numbers, sql
 		})
-		for _, target := range []string{"/ui/flags/1", "/ui/flags/1/traffic", "/ui/flags/1/nothing"} {
-			if a := f.ask(t, http.MethodGet, target, nil); strings.Contains(a.body, "FROM datar_hourly_details") != sql {
+		for target, want := range map[string][2]string{
+			"/ui/": {"/datar/states&#39;", "FROM datar_hourly_details"}, "/ui/flags/1": {"/datar/flags/1/outcomes?from=", "FROM datar_hourly_details"},
+			targeting: {"/datar/flags/1/rollout?from=", "FROM datar_hourly_details"}, "/ui/flags/1/traffic": {"/datar/flags/1/series?", "FROM datar_hourly_details"},
+			"/ui/flags/1/nothing": {"/datar/flags/1/outcomes?from=", "FROM datar_hourly_details"}, "/ui/flags/1/delete": {"/datar/flags/1/state&#39;", "FROM datar_hourly_details"},
+			"/ui/unknown": {"/datar/unknown?from=", "FROM datar_unknown_hourly"}, "/ui/deleted": {"/datar/unknown?from=", "FROM datar_unknown_hourly"}, "/ui/server": {"/datar/fleet&#39;", "FROM datar_servers"},
+		} {
+			a := f.ask(t, http.MethodGet, target, nil)
+			checkPage(t, f, target, a)
+			if !strings.Contains(a.body, want[0]) {
+				t.Errorf("%s: no curl of %s", target, want[0])
+			}
+			if strings.Contains(a.body, want[1]) != sql {
 				t.Errorf("%s with SQL %t: has the statement %t", target, sql, !sql)
 			}
 		}
@@ -523,5 +563,55 @@ func TestTheWorkOfAPageIsThatOfItsRows(t *testing.T) {
 	serve() // makes the board
 	if n := testing.AllocsPerRun(3, serve); n > 60_000 {
 		t.Errorf("%.0f allocations for a page of 100 flags of 10,000", n)
+	}
+}
+
+// TestFiguresAreOfAllPages: sums are not those of the rows that a page has room for.
+func TestFiguresAreOfAllPages(t *testing.T) {
+	t.Parallel()
+	numbers := &figures{servers: 250}
+	f := setup(t, func(o *ui.Options) {
+		numbers.m = o.Store.(*memory)
+		o.Numbers, o.Statistics, o.Database, o.Retention = numbers, numbers, "sqlite3 flags.sqlite", 90*24*time.Hour
+	})
+	for i := range 2_000 {
+		numbers.more = append(numbers.more, insight.Unknown{Asked: fmt.Sprintf("key-%d", i), Count: 2, DeletedFlagID: int64(i % 2 * 20)})
+	}
+	for i := range 150 {
+		flag := &entity.Flag{Key: fmt.Sprintf("old-%d", i)}
+		flag.ID, flag.DeletedAt.Valid, flag.DeletedAt.Time = uint(1000+i), true, f.now
+		f.flags[flag.ID] = flag
+	}
+	for target, want := range map[string][]string{
+		"/ui/unknown":          {"2,004 keys do not exist, but applications asked for them 4,320 times in 7 days."},
+		"/ui/deleted":          {"151 deleted flags.", "old-0"},
+		"/ui/deleted?page=2":   {"151 deleted flags.", "old-149"},
+		"/ui/new?key=key-1999": {"Applications asked for it 2 times in 7 days."},
+		"/ui/server":           {"252 of 25,200 evaluations are lost", "52 more servers are not listed. The sums include them.", "sqlite3 flags.sqlite", "counts are kept by the hour for 90 days"},
+	} {
+		a := f.ask(t, http.MethodGet, target, nil)
+		body := strings.ReplaceAll(text(a.root), "\u00a0", " ")
+		for _, one := range want {
+			if !strings.Contains(body, one) {
+				t.Errorf("%s lacks %q in\n%.2000s", target, one, body)
+			}
+		}
+	}
+}
+
+func TestPagesWithoutNumbersOfferToTryAgain(t *testing.T) {
+	t.Parallel()
+	f, numbers := counted(t)
+	numbers.err = errors.New("no answer")
+	for _, target := range []string{"/ui/", "/ui/unknown", "/ui/flags/1", "/ui/flags/1/traffic", "/ui/flags/1/nothing"} {
+		a := f.ask(t, http.MethodGet, target, nil)
+		again := false
+		each(a.root, func(n *html.Node) {
+			href, ok := attr(n, "href")
+			again = again || n.Data == "a" && ok && href == "" && text(n) == "Try again"
+		})
+		if !again {
+			t.Errorf("%s without numbers has no link to try again", target)
+		}
 	}
 }

@@ -172,6 +172,7 @@ type listData struct {
 	First         *firstSteps
 	CSV           string
 	Deleted       bool
+	Curl, SQL     string
 }
 
 // list is the first page: all flags with their states and evaluations.
@@ -192,6 +193,9 @@ func (u *UI) list(rw http.ResponseWriter, r *http.Request) error {
 	u.fillFilters(&d, all, q, byState)
 	d.Answer, d.Under = u.listAnswer(p, len(all), board, q, byState)
 	u.fillPage(&d, p, found, q)
+	if board != nil {
+		d.Curl, d.SQL = u.curl(r, "/datar/states"), u.sql("flag_id", nil, hourOf(u.o.Now(), q.days))
+	}
 	if len(found) == 0 {
 		d.NoMatch = u.text.say("list.nomatch", "what", u.filterWords(q))
 		d.AllLink = "./"
@@ -393,7 +397,7 @@ func (u *UI) listAnswer(p *page, all int, board *board, q listQuery, byState map
 	case u.o.Numbers == nil:
 		under = u.text.say("list.nodatar")
 	case board == nil:
-		under = u.text.say("list.nonumbers", "at", p.Time(u.o.LastCheck(), "clock"))
+		under = u.text.say("list.nonumbers", "at", p.Time(u.o.LastCheck(), "clock"), "again", "")
 	default:
 		sum := int64(0)
 		for _, n := range board.flags {

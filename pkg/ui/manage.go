@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
@@ -168,6 +169,7 @@ type deleteData struct {
 	ID, Snapshot uint
 	Title, Text  template.HTML
 	Checks       []checkView
+	Curl, SQL    string // of the evaluations in the checks
 	Instead      template.HTML
 	Goes         template.HTML
 	Sure         bool
@@ -209,6 +211,7 @@ func (u *UI) deleteFlag(rw http.ResponseWriter, r *http.Request) error {
 
 type deletedData struct {
 	Answer     template.HTML
+	Curl, SQL  string
 	Rows       []deletedRow
 	Prev, Next string
 }
@@ -233,6 +236,10 @@ func (u *UI) deleted(rw http.ResponseWriter, r *http.Request) error {
 	d.Prev, d.Next = pageLinks(n, len(flags) > pageSize)
 	flags = flags[:min(len(flags), pageSize)]
 	asked := u.askedDeleted(r)
+	if asked != nil {
+		from := hourOf(u.o.Now(), overviewDays)
+		d.Curl, d.SQL = u.curl(r, "/datar/unknown?from="+from.Format(time.RFC3339)), u.unknownSQL(from)
+	}
 	for i := range flags {
 		f := &flags[i]
 		row := deletedRow{ID: f.ID, Key: f.Key, Description: f.Description, At: p.Time(f.DeletedAt.Time, ""), By: shortName(f.UpdatedBy), Asked: "–"}

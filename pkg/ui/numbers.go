@@ -26,6 +26,7 @@ type Numbers interface {
 	Rollout(ctx context.Context, flagID int64, w insight.Window) (*insight.Rollout, error)
 	Series(ctx context.Context, flagID int64, q insight.SeriesQuery) (*insight.Series, error)
 	Unknown(ctx context.Context, w insight.Window, limit, offset *int64) (*insight.UnknownList, error)
+	UnknownSum(ctx context.Context, w insight.Window) (*insight.UnknownSum, error)
 	Forecast(ctx context.Context, flagID int64, draft *entity.Definition) (*insight.Forecast, error)
 }
 
@@ -272,14 +273,33 @@ func (u *UI) upTo(p *page, c *insight.Complete) template.HTML {
 // counts reports whether evaluations of the flag are counted.
 func (u *UI) counts(f *entity.Flag) bool { return f.DataRecordsEnabled || u.o.CountsAll }
 
-// sql returns the statement that sums a flag's counts by columns, or an empty string if the counts are in another
-// database.
+// sql returns the statement that sums a flag's counts by columns, or those of all flags if it is nil. It is empty if the
+// counts are in another database.
 func (u *UI) sql(columns string, f *entity.Flag, from time.Time) string {
+	only := ""
+	if f != nil {
+		only = fmt.Sprintf("flag_id = %d AND ", f.ID)
+	}
+	return u.statement("SELECT %s, SUM(eval_count)\nFROM datar_hourly_details\nWHERE %sbucket_hour >= '%s'\nGROUP BY %s\nORDER BY %s;",
+		columns, only, from.UTC().Format(time.DateTime), columns, columns)
+}
+
+// unknownSQL returns the statement that counts requests for flags that do not exist.
+func (u *UI) unknownSQL(from time.Time) string {
+	return u.statement("SELECT asked, SUM(eval_count)\nFROM datar_unknown_hourly\nWHERE bucket_hour >= '%s'\nGROUP BY asked\nORDER BY 2 DESC;", from.UTC().Format(time.DateTime))
+}
+
+// statement is empty if the counts are in another database than the flags.
+func (u *UI) statement(format string, args ...any) string {
 	if !u.o.SQL {
 		return ""
 	}
-	return fmt.Sprintf("SELECT %s, SUM(eval_count)\nFROM datar_hourly_details\nWHERE flag_id = %d AND bucket_hour >= '%s'\nGROUP BY %s\nORDER BY %s;",
-		columns, f.ID, from.UTC().Format(time.DateTime), columns, columns)
+	return fmt.Sprintf(format, args...)
+}
+
+// hourOf returns the start of the last days as the API takes it: in whole hours.
+func hourOf(now time.Time, days int) time.Time {
+	return now.UTC().AddDate(0, 0, -days).Truncate(time.Hour)
 }
 
 // under returns the reason for the state of a flag in the list.
@@ -372,7 +392,7 @@ func (u *UI) missing(p *page, f *entity.Flag, err error) template.HTML {
 		return u.text.say("numbers.invalid", "why", err.Error())
 	case err != nil:
 		u.o.Logger.Warn("numbers of a flag are missing", "flag", id, "error", err)
-		return u.text.say("numbers.database", "at", p.Time(p.Now, "clock"))
+		return u.text.say("numbers.database", "at", p.Time(p.Now, "clock"), "again", "")
 	default:
 		return ""
 	}

@@ -546,6 +546,8 @@ func (u *UI) deletionChecks(r *http.Request, _ *page, f *entity.Flag, d *deleteD
 		u.o.Logger.Warn("checks of a deletion are missing", "flag", f.ID, "error", err)
 		return
 	}
+	d.Curl = u.curl(r, fmt.Sprintf("/datar/flags/%d/state", f.ID))
+	d.SQL = u.sql("outcome", f, hourOf(u.o.Now(), latelyDays))
 	if n := state.Evidence.Count; n > 0 {
 		d.Title = u.text.say("delete.title.asked", "key", code(f.Key), "n", max(1, n/latelyDays))
 	}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
@@ -27,6 +28,10 @@ type serverData struct {
 	Holes            []holeRow
 	MoreHoles        int
 	Settings         []Setting
+	MoreServers      int
+	Curl, SQL        string
+	Database         string
+	Retention        template.HTML
 	Differ, All      int
 	ShowAll          bool
 	Version          string
@@ -63,7 +68,7 @@ func (u *UI) server(rw http.ResponseWriter, r *http.Request) error {
 	p := u.page(r, "server", u.text.plain("server.title"))
 	d := &serverData{
 		Version: u.o.Version, Flags: u.o.Snapshots.Snapshot().Len(), Checked: p.Ago(u.o.LastCheck()), Interval: u.o.RefreshInterval.String(),
-		Datar: u.o.Statistics != nil, All: len(u.o.Settings), ShowAll: r.URL.Query().Get("settings") == "all",
+		Database: u.o.Database, Datar: u.o.Statistics != nil, All: len(u.o.Settings), ShowAll: r.URL.Query().Get("settings") == "all",
 	}
 	for _, s := range u.o.Settings {
 		differs := s.Secret && s.Set || !s.Secret && s.Value != s.Default
@@ -115,7 +120,8 @@ func (u *UI) fillStatistics(r *http.Request, p *page, d *serverData) {
 	var sum balance
 	silent := 0
 	fleet := datar.FleetOf(records, p.Now)
-	for i := range fleet.Servers[:min(len(fleet.Servers), maxServers)] {
+	d.MoreServers = max(0, len(fleet.Servers)-maxServers)
+	for i := range fleet.Servers {
 		s := &fleet.Servers[i]
 		one := balance{s.Recorded, s.Stored, s.Pending, lost(s.Dropped)}
 		row := u.serverRow(p, s.Name, u.text.plain("server.kind."+string(s.Kind)), one)
@@ -130,8 +136,12 @@ func (u *UI) fillStatistics(r *http.Request, p *page, d *serverData) {
 			silent++
 		}
 		sum = balance{sum.recorded + one.recorded, sum.stored + one.stored, sum.pending + one.pending, sum.lost + one.lost}
-		d.Servers = append(d.Servers, row)
+		if i < maxServers {
+			d.Servers = append(d.Servers, row)
+		}
 	}
+	d.Curl = u.curl(r, "/datar/fleet")
+	d.SQL = u.statement("SELECT *\nFROM datar_servers;")
 	d.Under = u.text.say("server.under.all")
 	if len(fleet.Servers) == 0 {
 		sum = balance{own.Recorded, own.Stored, own.Pending, lost(own.Dropped)}
@@ -142,6 +152,10 @@ func (u *UI) fillStatistics(r *http.Request, p *page, d *serverData) {
 		}
 		d.Servers = append(d.Servers, row)
 		d.Under = u.text.say("server.under")
+	}
+	d.Retention = u.text.say("server.retention.all")
+	if days := int(u.o.Retention / (24 * time.Hour)); u.o.Retention > 0 {
+		d.Retention = u.text.say("server.retention.days", "n", days)
 	}
 	d.Recorded, d.Stored, d.Waiting, d.Lost = number(sum.recorded), number(sum.stored), number(sum.pending), number(sum.lost)
 	name := "server.answer"

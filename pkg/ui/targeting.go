@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
@@ -19,6 +20,7 @@ import (
 type targetingData struct {
 	Head          flagHead
 	Answer, Under template.HTML
+	Curl, SQL     string // of the counts beside the segments
 	Form          *form
 	Segments      []segmentView
 	Variants      []variantView
@@ -289,6 +291,11 @@ func (u *UI) targetingPage(r *http.Request, base *entity.Flag, typed *form, stal
 		u.suggestions(r, d)
 	}
 	came := u.came(r, base)
+	if came != nil {
+		from := hourOf(u.o.Now(), overviewDays)
+		d.Curl = u.curl(r, fmt.Sprintf("/datar/flags/%d/rollout?from=%s", base.ID, from.Format(time.RFC3339)))
+		d.SQL = u.sql("version, segment_id, variant_id, outcome", base, from)
+	}
 	u.segmentViews(p, d, base, after, came)
 	u.variantViews(d)
 	d.SaveWords = u.saveWords(d.Changes)

@@ -563,17 +563,17 @@ func (u *UI) nothingNumbers(r *http.Request, p *page, f *entity.Flag, d *nothing
 	slices.SortStableFunc(without, func(a, b insight.OutcomeCount) int { return cmp.Compare(b.Count, a.Count) })
 	d.Answer = u.text.say("nothing.answer", "none", none, "n", o.Total, "percent", percent(ratio(without[0].Count, none)).whole(),
 		"why", u.text.plain("nothing.of."+without[0].Outcome.String()))
+	u.stops(r, f, d)
 	for _, one := range without {
 		share := ratio(one.Count, none)
 		d.Reasons = append(d.Reasons, reasonRow{
 			Name: u.text.say("nothing.reason." + one.Outcome.String()), Count: number(one.Count), Share: percent(share).String(),
-			Bar: chart.Bar("reason", chart.Part{Class: "r-false", Share: share}), Text: u.reasonText(p, f, o, one),
+			Bar: chart.Bar("reason", chart.Part{Class: "r-false", Share: share}), Text: u.reasonText(p, f, o, one, d),
 		})
 	}
-	u.stops(r, f, d)
 }
 
-func (u *UI) reasonText(p *page, f *entity.Flag, o *insight.Outcomes, one insight.OutcomeCount) template.HTML {
+func (u *UI) reasonText(p *page, f *entity.Flag, o *insight.Outcomes, one insight.OutcomeCount, d *nothingData) template.HTML {
 	link := p.Root + "flags/" + strconv.FormatUint(uint64(f.ID), 10) + "/targeting"
 	switch one.Outcome {
 	case datar.HeldOut:
@@ -592,10 +592,14 @@ func (u *UI) reasonText(p *page, f *entity.Flag, o *insight.Outcomes, one insigh
 		}
 		return u.text.say("nothing.text.heldouts", "n", len(holders), "link", link)
 	case datar.NoMatch:
+		var words template.HTML
 		if one.Unevaluable > 0 {
-			return u.text.say("nothing.text.nomatch.unevaluable", "n", one.Unevaluable, "link", "#stops")
+			words = u.text.say("nothing.text.unevaluable", "n", one.Unevaluable) + " "
 		}
-		return u.text.say("nothing.text.nomatch", "link", "#stops")
+		if len(d.Stops) == 0 {
+			return words + u.text.say("nothing.text.nosample")
+		}
+		return words + u.text.say("nothing.text.nomatch", "link", "#stops", "sample", d.Sample)
 	case datar.Disabled:
 		return u.text.say("nothing.text.disabled", "at", p.Time(one.Last, ""))
 	case datar.NoSegments:
@@ -623,7 +627,7 @@ func (u *UI) stops(r *http.Request, f *entity.Flag, d *nothingData) {
 				continue
 			}
 			property, _, _ := strings.Cut(c.Text, " ")
-			row := stopRow{Constraint: c.Text, Count: number(c.Stopped), Share: percent(ratio(c.Stopped, reasons.Examined)).String(), Segment: u.text.say("segment.lower", "n", strconv.Itoa(place+1))}
+			row := stopRow{Constraint: u.stoppedBy(f, place, c), Count: number(c.Stopped), Share: percent(ratio(c.Stopped, reasons.Examined)).String(), Segment: u.text.say("segment.lower", "n", strconv.Itoa(place+1))}
 			part := func(n int64) float64 { return ratio(n, reasons.Examined) }
 			row.Bar = chart.Bar(fmt.Sprintf("stop-%d-%d", i, j), chart.Part{Class: "r-false", Share: part(c.False)},
 				chart.Part{Class: "r-missing", Share: part(c.Missing)}, chart.Part{Class: "r-type", Share: part(c.OtherType), Stripes: true})
@@ -642,8 +646,21 @@ func (u *UI) stops(r *http.Request, f *entity.Flag, d *nothingData) {
 	}
 }
 
+// stoppedBy describes a constraint as the page of targeting does, if the flag still has it.
+func (u *UI) stoppedBy(f *entity.Flag, place int, c *insight.ConstraintReasons) string {
+	if place >= 0 {
+		for i := range f.Segments[place].Constraints {
+			if one := &f.Segments[place].Constraints[i]; int64(one.ID) == c.ConstraintID && one.Property+" "+one.Operator+" "+one.Value == c.Text {
+				return u.text.constraint(one)
+			}
+		}
+	}
+	return c.Text
+}
+
 type unknownData struct {
 	Answer, Under template.HTML
+	Curl, SQL     string
 	Missing       template.HTML
 	Rows          []unknownRow
 	Prev, Next    string
@@ -672,21 +689,38 @@ func (u *UI) unknown(rw http.ResponseWriter, r *http.Request) error {
 	list, err := u.o.Numbers.Unknown(r.Context(), lately(u.o.Now(), overviewDays), &limit, &offset)
 	if err != nil {
 		u.o.Logger.Warn("unknown keys are missing", "error", err)
-		d.Missing = u.text.say("numbers.database", "at", p.Time(p.Now, "clock"))
+		d.Answer = u.text.say("unknown.answer.missing")
+		d.Missing = u.text.say("numbers.database", "at", p.Time(p.Now, "clock"), "again", "")
 		u.render(rw, r, http.StatusOK, "unknown.html", p)
 		return nil
 	}
 	d.Prev, d.Next = pageLinks(n, len(list.Unknown) > pageSize)
 	rows := list.Unknown[:min(pageSize, len(list.Unknown))]
-	sum := int64(0)
+	texts, sum := len(rows), int64(0)
 	for _, one := range rows {
 		sum += one.Count
+	}
+	atLeast := false
+	if d.Prev != "" || d.Next != "" { // the rows of all pages
+		if all := u.askedInVain(r); all != nil {
+			texts, sum, atLeast = all.Texts, all.Count, all.AtLeast
+		}
+	}
+	deleted := u.deletedOf(r, rows)
+	for _, one := range rows {
 		row := unknownRow{Asked: one.Asked, Count: number(one.Count), Last: p.Ago(one.Last)}
 		switch {
 		case one.Asked == datar.OtherUnknown:
 			row.Text = u.text.say("unknown.other")
 		case one.DeletedFlagID != 0:
-			row.Text = u.text.say("unknown.deleted", "link", p.Root+"deleted")
+			id := strconv.FormatInt(one.DeletedFlagID, 10)
+			row.Text = u.text.say("unknown.deleted", "link", p.Root+"deleted/"+id)
+			if f := deleted[one.DeletedFlagID]; f != nil {
+				row.Text = u.text.say("unknown.deleted.was", "was", u.wasDeleted(p, f), "link", p.Root+"deleted/"+id)
+			}
+			if p.ReadOnly {
+				row.Text = u.text.say("unknown.deleted.plain")
+			}
 		case one.Similar != "":
 			row.Text = u.text.say("unknown.similar", "key", code(one.Similar))
 		}
@@ -695,16 +729,65 @@ func (u *UI) unknown(rw http.ResponseWriter, r *http.Request) error {
 		}
 		d.Rows = append(d.Rows, row)
 	}
-	if len(rows) > 0 {
-		d.Answer = u.text.say("unknown.answer", "n", len(rows), "sum", sum)
+	if atLeast {
+		d.Answer = u.text.say("unknown.answer.atleast", "n", texts, "sum", sum)
+	} else if texts > 0 {
+		d.Answer = u.text.say("unknown.answer", "n", texts, "sum", sum)
 	}
 	d.Under = u.text.say("unknown.under", "upto", u.upTo(p, list.Complete))
+	from := hourOf(u.o.Now(), overviewDays)
+	d.Curl, d.SQL = u.curl(r, "/datar/unknown?from="+from.Format(time.RFC3339)), u.unknownSQL(from)
 	u.render(rw, r, http.StatusOK, "unknown.html", p)
 	return nil
 }
 
-// askedInVain returns the unknown keys of the last days, or none if they cannot be read.
-func (u *UI) askedInVain(r *http.Request) []insight.Unknown {
+// deletedOf returns the deleted flags that rows name, by ID, or none if they cannot be read.
+func (u *UI) deletedOf(r *http.Request, rows []insight.Unknown) map[int64]*entity.Flag {
+	var ids []int64
+	for _, one := range rows {
+		if one.DeletedFlagID != 0 {
+			ids = append(ids, one.DeletedFlagID)
+		}
+	}
+	if len(ids) == 0 || u.o.Store == nil {
+		return nil
+	}
+	flags, err := u.o.Store.DeletedAmong(r.Context(), nil, ids)
+	if err != nil {
+		u.o.Logger.Warn("times of deletions are missing", "error", err)
+		return nil
+	}
+	found := map[int64]*entity.Flag{}
+	for i := range flags {
+		found[int64(flags[i].ID)] = &flags[i]
+	}
+	return found
+}
+
+// askedInVain adds up the unknown keys of the last days. It returns nil if they cannot be read.
+func (u *UI) askedInVain(r *http.Request) *insight.UnknownSum {
+	if u.o.Numbers == nil {
+		return nil
+	}
+	sum, err := u.o.Numbers.UnknownSum(r.Context(), lately(u.o.Now(), overviewDays))
+	if err != nil {
+		u.o.Logger.Warn("unknown keys are missing", "error", err)
+		return nil
+	}
+	return sum
+}
+
+// askedTimes describes how often applications asked for a key in the last days; empty if they did not.
+func (u *UI) askedTimes(r *http.Request, key string) template.HTML {
+	if sum := u.askedInVain(r); sum != nil && sum.ByText[key] > 0 {
+		return u.text.say("new.asked", "n", sum.ByText[key])
+	}
+	return ""
+}
+
+// askedLike returns the unknown keys that contain a string, most frequent first.
+func (u *UI) askedLike(r *http.Request, p *page, text string) (rows []unknownRow) {
+	const most = 5
 	if u.o.Numbers == nil {
 		return nil
 	}
@@ -713,23 +796,7 @@ func (u *UI) askedInVain(r *http.Request) []insight.Unknown {
 	if err != nil {
 		return nil
 	}
-	return list.Unknown
-}
-
-// askedTimes describes how often applications asked for a key in the last days; empty if they did not.
-func (u *UI) askedTimes(r *http.Request, key string) template.HTML {
-	for _, one := range u.askedInVain(r) {
-		if one.Asked == key {
-			return u.text.say("new.asked", "n", one.Count)
-		}
-	}
-	return ""
-}
-
-// askedLike returns the unknown keys that contain a string, most frequent first.
-func (u *UI) askedLike(r *http.Request, p *page, text string) (rows []unknownRow) {
-	const most = 5
-	for _, one := range u.askedInVain(r) {
+	for _, one := range list.Unknown {
 		if one.Asked == datar.OtherUnknown || !strings.Contains(strings.ToLower(one.Asked), strings.ToLower(text)) {
 			continue
 		}
@@ -744,13 +811,11 @@ func (u *UI) askedLike(r *http.Request, p *page, text string) (rows []unknownRow
 	return rows
 }
 
-// askedDeleted returns how often applications asked for deleted flags in the last days, by ID.
+// askedDeleted returns how often applications asked for deleted flags in the last days, by ID. It returns nil if that
+// is unknown.
 func (u *UI) askedDeleted(r *http.Request) map[int64]int64 {
-	asked := map[int64]int64{}
-	for _, one := range u.askedInVain(r) {
-		if one.DeletedFlagID != 0 {
-			asked[one.DeletedFlagID] += one.Count
-		}
+	if sum := u.askedInVain(r); sum != nil {
+		return sum.ByDeletedFlag
 	}
-	return asked
+	return nil
 }

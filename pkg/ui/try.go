@@ -1,7 +1,7 @@
 package ui
 
 import (
-	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,21 +14,25 @@ import (
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
+	"github.com/flagr-datar/flagr-datar/pkg/insight"
 	"github.com/flagr-datar/flagr-datar/pkg/ui/chart"
 )
 
 const (
-	// maxTried is the maximum number of entities of one try.
-	maxTried = 1000
 	// triedInFull is the number of entities that are explained.
 	triedInFull = 20
+	// triedInCurl is the number of entities in the curl command.
+	triedInCurl = 3
 	madeUp      = 20
+	// exampleBatch is shown in the empty field for many entities.
+	exampleBatch = `{"entities": [{"entityID": "a1234", "entityContext": {"country": "FR"}}]}`
 )
 
 type tryData struct {
 	Head            flagHead
 	Entity, Context string
 	Many            string
+	Example, Curl   string
 	Error           string
 	Draft, Off      bool
 	DraftWords      template.HTML
@@ -63,7 +67,7 @@ func (u *UI) tryForm(rw http.ResponseWriter, r *http.Request) error {
 	}
 	p, head := u.flagPage(r, f, "try")
 	head.Stale, head.Checked = stale, u.o.LastCheck()
-	d := &tryData{Head: head, Entity: r.URL.Query().Get("id"), Context: exampleContext(f), Answer: u.text.say("try.answer")}
+	d := &tryData{Head: head, Example: exampleBatch, Entity: r.URL.Query().Get("id"), Context: exampleContext(f), Answer: u.text.say("try.answer")}
 	p.Data = d
 	u.render(rw, r, http.StatusOK, "try.html", p)
 	return nil
@@ -119,7 +123,7 @@ func (u *UI) try(rw http.ResponseWriter, r *http.Request) error {
 	}
 	p, head := u.flagPage(r, f, "try")
 	head.Stale, head.Checked = stale, u.o.LastCheck()
-	d := &tryData{Head: head, Entity: strings.TrimSpace(r.PostForm.Get("id")), Context: r.PostForm.Get("context"), Many: r.PostForm.Get("many"), Answer: u.text.say("try.answer")}
+	d := &tryData{Head: head, Example: exampleBatch, Entity: strings.TrimSpace(r.PostForm.Get("id")), Context: r.PostForm.Get("context"), Many: r.PostForm.Get("many"), Answer: u.text.say("try.answer")}
 	p.Data = d
 	tried := f
 	if draft {
@@ -149,22 +153,24 @@ func (u *UI) try(rw http.ResponseWriter, r *http.Request) error {
 }
 
 func (u *UI) tryAll(r *http.Request, d *tryData, f *entity.Flag) error {
-	ids := []string{d.Entity}
-	switch r.PostForm.Get("do") {
-	case "made-up":
-		ids = nil
-		for i := range madeUp {
-			ids = append(ids, fmt.Sprintf("user-%d", i+1))
-		}
-	case "many":
-		ids = strings.Fields(strings.ReplaceAll(d.Many, ",", " "))
-	}
-	if len(ids) == 0 || len(ids) > maxTried {
-		return errors.New(u.text.plain("try.err.many", "n", len(ids), "most", maxTried))
-	}
-	context, err := parseContext(d.Context, u.text)
+	entities, err := u.triedEntities(r.PostForm.Get("do"), d)
 	if err != nil {
 		return err
+	}
+	most := insight.MaxTryEntities
+	if u.o.BatchSize > 0 {
+		most = min(most, u.o.BatchSize)
+	}
+	if len(entities) == 0 || len(entities) > most {
+		return errors.New(u.text.plain("try.err.many", "n", len(entities), "most", most))
+	}
+	for i := range entities {
+		if entity.Deeper(entities[i].EntityContext, entity.MaxJSONDepth) {
+			return errors.New(u.text.plain("try.err.depth", "n", i+1, "most", entity.MaxJSONDepth))
+		}
+	}
+	if !d.Draft {
+		d.Curl = u.tryCurl(r, f, entities)
 	}
 	live := *f
 	live.DeletedAt = entity.DeletedAt{}
@@ -172,17 +178,97 @@ func (u *UI) tryAll(r *http.Request, d *tryData, f *entity.Flag) error {
 	snapshot := eval.Compile([]entity.Flag{live})
 	layout := eval.LayoutOf(&live)
 	counts := map[int64]int{}
-	for i, id := range ids {
-		result := snapshot.Evaluate(eval.Request{FlagID: int64(f.ID), EntityID: id, EntityType: f.EntityType, EntityContext: context}, u.o.Now(), true)
+	for i, e := range entities {
+		if err := r.Context().Err(); err != nil {
+			return errors.New(u.text.plain("try.err.time", "n", i, "of", len(entities)))
+		}
+		result := snapshot.Evaluate(eval.Request{
+			FlagID: int64(f.ID), EntityID: e.EntityID, EntityType: cmp.Or(f.EntityType, e.EntityType), EntityContext: e.EntityContext,
+		}, u.o.Now(), true)
 		counts[result.VariantID]++
 		if i < triedInFull {
 			d.Results = append(d.Results, u.tried(&live, layout, result))
 		}
 	}
-	if len(ids) > 1 {
-		u.split(d, &live, counts, len(ids))
+	if len(entities) > 1 {
+		u.split(d, &live, counts, len(entities))
 	}
 	return nil
+}
+
+// triedEntities returns the entities that the button of a form tries.
+func (u *UI) triedEntities(button string, d *tryData) ([]eval.Entity, error) {
+	var ids []string
+	many := strings.TrimSpace(d.Many)
+	switch {
+	case button == "made-up":
+		for i := range madeUp {
+			ids = append(ids, fmt.Sprintf("user-%d", i+1))
+		}
+	case button == "many" && strings.HasPrefix(many, "{"):
+		return parseEntities(many, u.text)
+	case button == "many":
+		ids = strings.Fields(strings.ReplaceAll(many, ",", " "))
+	default:
+		ids = []string{d.Entity}
+	}
+	context, err := parseContext(d.Context, u.text)
+	if err != nil {
+		return nil, err
+	}
+	entities := make([]eval.Entity, len(ids))
+	for i, id := range ids {
+		entities[i] = eval.Entity{EntityID: id, EntityContext: context}
+	}
+	return entities, nil
+}
+
+// triedEntity is an entity in the body of POST /evaluation, POST /evaluation/batch and POST /flags/{flagID}/try.
+type triedEntity struct {
+	ID      string `json:"entityID"`
+	Type    string `json:"entityType,omitempty"`
+	Context any    `json:"entityContext,omitempty"`
+}
+
+// parseEntities parses the JSON of one entity, or of an object with a list of entities. It ignores all other members,
+// such as the flags of a batch.
+func parseEntities(text string, words *catalog) ([]eval.Entity, error) {
+	var body struct {
+		triedEntity
+		Entities []*triedEntity `json:"entities"`
+	}
+	if err := parseJSON(text, &body, words); err != nil {
+		return nil, err
+	}
+	if body.Entities == nil {
+		body.Entities = []*triedEntity{&body.triedEntity}
+	}
+	entities := make([]eval.Entity, len(body.Entities))
+	for i, e := range body.Entities {
+		if e == nil {
+			return nil, errors.New(words.plain("try.err.null", "n", i+1))
+		}
+		entities[i] = eval.Entity{EntityID: e.ID, EntityType: e.Type, EntityContext: e.Context}
+	}
+	return entities, nil
+}
+
+// tryCurl returns the command that tries the same entities, or the first of many.
+func (u *UI) tryCurl(r *http.Request, f *entity.Flag, entities []eval.Entity) string {
+	var body struct {
+		Entities []triedEntity `json:"entities"`
+	}
+	for _, e := range entities[:min(triedInCurl, len(entities))] {
+		body.Entities = append(body.Entities, triedEntity{e.EntityID, e.EntityType, e.EntityContext})
+	}
+	var b strings.Builder
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	if encoder.Encode(body) != nil {
+		return ""
+	}
+	return fmt.Sprintf("%s \\\n  -H 'Content-Type: application/json' \\\n  -d '%s'", u.curl(r, fmt.Sprintf("/flags/%d/try", f.ID)),
+		strings.ReplaceAll(strings.TrimSpace(b.String()), "'", `'\''`))
 }
 
 // parseContext parses a JSON object; an empty string is an empty object.
@@ -190,26 +276,35 @@ func parseContext(text string, words *catalog) (any, error) {
 	if strings.TrimSpace(text) == "" {
 		return map[string]any{}, nil
 	}
-	decoder := json.NewDecoder(bytes.NewReader([]byte(text)))
-	decoder.UseNumber()
 	var context any
-	err := decoder.Decode(&context)
-	if err == nil {
-		if _, extra := decoder.Token(); extra != io.EOF {
-			err = errors.New("data after the JSON object")
-		}
-	}
-	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
-		line, column := position(text, int(syntax.Offset))
-		return nil, errors.New(words.plain("edit.err.json", "line", line, "column", column, "why", syntax.Error()))
-	}
-	if err != nil {
-		return nil, errors.New(words.plain("edit.err.json", "line", 1, "column", 1, "why", err.Error()))
+	if err := parseJSON(text, &context, words); err != nil {
+		return nil, err
 	}
 	if _, ok := context.(map[string]any); !ok {
 		return nil, errors.New(words.plain("edit.err.object", "example", `{"country": "FR"}`))
 	}
 	return context, nil
+}
+
+// parseJSON decodes exactly one JSON value, with numbers as they are written. The error has line and column.
+func parseJSON(text string, into any, words *catalog) error {
+	decoder := json.NewDecoder(strings.NewReader(text))
+	decoder.UseNumber()
+	err := decoder.Decode(into)
+	if err == nil {
+		if _, extra := decoder.Token(); extra == io.EOF {
+			return nil
+		}
+		err = errors.New(words.plain("try.err.extra"))
+	}
+	offset, why := 0, err.Error()
+	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
+		offset = int(syntax.Offset)
+	} else if kind, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		offset, why = int(kind.Offset), words.plain("try.err.kind", "field", cmp.Or(kind.Field, "JSON"), "got", kind.Value, "want", kind.Type.String())
+	}
+	line, column := position(text, offset)
+	return errors.New(words.plain("edit.err.json", "line", line, "column", column, "why", why))
 }
 
 func variantPlace(f *entity.Flag, id int64) int {

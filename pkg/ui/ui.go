@@ -101,6 +101,10 @@ type Options struct {
 	// Settings lists the configuration; Version is the version of the server.
 	Settings []Setting
 	Version  string
+	// Database names the database of flags, such as "postgres db:5432/flagr", without credentials.
+	Database string
+	// Retention is how long counts are kept by the hour; 0 means forever.
+	Retention time.Duration
 	// RefreshInterval is the maximum time until other servers use a change.
 	RefreshInterval time.Duration
 	// EntityTypes are the only entity types to choose from. If it is empty, any can be typed, and those in use are
@@ -108,6 +112,8 @@ type Options struct {
 	EntityTypes []string
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
+	// BatchSize, if positive, is the maximum number of entities of a batch, and so of a try.
+	BatchSize int
 	// Memory limits the memory of flag states that all pages read. Nil means no limit.
 	Memory *budget.Memory
 	// Logger receives errors of the server. Required.
