@@ -5,6 +5,7 @@ import (
 
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 )
 
 // TestFootAndCopiedLinks: every page ends with links to the keys and to the API, at any width and below no save bar, and
@@ -51,4 +52,19 @@ func TestFootAndCopiedLinks(t *testing.T) {
 		p.until("the link by "+name, `document.body.dataset.copied === new URL("/ui/flags/1", location).href && location.pathname === "/ui/flags/1/traffic"`)
 		p.until("the focus on the menu", `document.activeElement.matches(".actions summary")`)
 	}
+}
+
+// TestChangeMarksByKeyboard: Tab reaches the marks of a chart after the chart, shows the focus, and Enter follows the link.
+func TestChangeMarksByKeyboard(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	s.abFlag(t)
+	p := open(t, s)
+	p.visit("/ui/flags/1/traffic")
+	p.until("a mark of the change", `document.querySelector(".marks a") && document.querySelector(".chart").tabIndex === 0`)
+	p.value(`document.querySelector(".chart").focus(), 1`)
+	p.run(chromedp.KeyEvent(kb.Tab))
+	p.until("the focus on the mark", `document.activeElement === document.querySelector(".marks a") && getComputedStyle(document.querySelector(".marks a .mark-box")).strokeWidth === "2px"`)
+	p.run(chromedp.KeyEvent(kb.Enter))
+	p.until("the version", `location.pathname === "/ui/flags/1/history" && location.hash === "#v2"`)
 }

@@ -507,6 +507,14 @@ func checkBuckets(t *testing.T, b *insight.Buckets, by insight.By, list []evalua
 			}
 		}
 		want[name(b.Starts[at], e.outcome, e.variantID, e.segmentID, e.snapshotID)]++
+		if by == insight.ByVariant && e.variantID == 0 {
+			want["nothing "+b.Starts[at].Format(time.RFC3339)+" "+e.outcome.String()]++
+		}
+	}
+	for _, line := range b.Nothing {
+		for i, n := range line.Counts {
+			got["nothing "+b.Starts[i].Format(time.RFC3339)+" "+line.Outcome.String()] = n
+		}
 	}
 	for _, line := range b.Lines {
 		for i, n := range line.Counts {

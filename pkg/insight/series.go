@@ -39,7 +39,7 @@ func ParseBy(name string) (By, error) {
 func (b By) parts() datar.Parts {
 	switch b {
 	case ByVariant:
-		return datar.GroupVariant
+		return datar.GroupVariant | datar.GroupOutcome
 	case BySegment:
 		return datar.GroupSegment
 	case ByVersion:
@@ -76,6 +76,9 @@ type Buckets struct {
 	End    time.Time
 	// Lines have one count for each bucket. The sum of all lines is the number of all evaluations.
 	Lines []Line
+	// Nothing divides the line of evaluations without a variant by outcome, if the lines are variants. The sum of its
+	// lines is that line.
+	Nothing []Line
 	// Whole is false for a bucket that the window truncates, that has not ended, or in which some
 	// evaluations were not counted.
 	Whole []bool
@@ -148,7 +151,16 @@ func (w *SeriesWindow) Fill(zone *time.Location, by By, rows []datar.Row, timeli
 		b.Whole[i] = bucket.Start >= w.From && bucket.End <= w.To && !end.After(now) &&
 			!slices.ContainsFunc(holes, func(h Hole) bool { return h.From.Before(end) && h.To.After(start) })
 	}
-	lines := map[lineKey]int{} // their indexes in b.Lines
+	places := map[lineKey]int{} // of lines in b.Lines, and of those with an outcome in b.Nothing if the lines are variants
+	add := func(lines *[]Line, key lineKey, at int, count int64) {
+		place, ok := places[key]
+		if !ok {
+			place = len(*lines)
+			places[key] = place
+			*lines = append(*lines, key.line(names, len(w.Buckets)))
+		}
+		(*lines)[place].Counts[at] += count
+	}
 	at := -1
 	for i := range rows {
 		r := &rows[i]
@@ -158,16 +170,14 @@ func (w *SeriesWindow) Fill(zone *time.Location, by By, rows []datar.Row, timeli
 		if at < 0 {
 			continue
 		}
-		key := keyOf(by, r, timeline)
-		place, ok := lines[key]
-		if !ok {
-			place = len(b.Lines)
-			lines[key] = place
-			b.Lines = append(b.Lines, key.line(names, len(w.Buckets)))
+		add(&b.Lines, keyOf(by, r, timeline), at, r.Count)
+		if by == ByVariant && r.VariantID == 0 {
+			add(&b.Nothing, lineKey{outcome: r.Outcome, ofNothing: true}, at, r.Count)
 		}
-		b.Lines[place].Counts[at] += r.Count
 	}
-	slices.SortFunc(b.Lines, func(a, b Line) int { return compareLines(by, names, &a, &b) })
+	for _, lines := range [][]Line{b.Lines, b.Nothing} {
+		slices.SortFunc(lines, func(a, b Line) int { return compareLines(by, names, &a, &b) })
+	}
 	return b
 }
 
@@ -189,6 +199,7 @@ func (w *SeriesWindow) IsWholeDays() bool { return isWholeDays(w.Buckets) }
 type lineKey struct {
 	outcome                          datar.Outcome
 	variantID, segmentID, snapshotID int64
+	ofNothing                        bool // in Buckets.Nothing
 }
 
 func keyOf(by By, r *datar.Row, timeline Timeline) lineKey {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -37,6 +38,8 @@ type figures struct {
 	// more are unknown keys beyond the first page, and servers the number of additional ones.
 	more    []insight.Unknown
 	servers int
+	// unattributed: the outcomes of some evaluations are unknown.
+	unattributed bool
 }
 
 func (f *figures) complete() *insight.Complete {
@@ -155,6 +158,14 @@ func (f *figures) Series(_ context.Context, id int64, q insight.SeriesQuery) (*i
 		}
 	}
 	fill(&s.Buckets, time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+	if s.By == insight.ByVariant {
+		other := datar.NoMatch
+		if f.unattributed {
+			other = datar.Unattributed
+		}
+		s.Nothing = []insight.Line{{Outcome: datar.HeldOut, Counts: slices.Clone(s.Lines[0].Counts)}, {Outcome: other, Counts: make([]int64, 31)}}
+		s.Nothing[0].Counts[30], s.Nothing[1].Counts[30] = 21, 9
+	}
 	if q.Compare != "" {
 		s.Comparison = &insight.Buckets{}
 		fill(s.Comparison, time.Date(2025, 12, 1, 0, 0, 0, 0, time.UTC))
@@ -248,13 +259,15 @@ func TestNumbersStandInSentencesAndTables(t *testing.T) {
 		"/ui/": {"4 flags: 1 gives nothing, 4 contradict their settings", "Gives nothing 1", "1 contradiction", "1 warning", "1 note", "168", "3 of 4 servers, 1 silent"},
 		"/ui/flags/1": {"Active: 18.8 % of 160,000 evaluations got blue, 18.7 % green, 62.5 % got nothing.", "Contradiction412 evaluations used version 115 <b>.", "25.0 %25.1 %30,110", "since version 2", "not counted", "No: see why",
 			"got as far as segment 1, “Adults in France”, and none", "120,000 matched, 40,000 did not"},
-		"/ui/flags/1/traffic?compare=previous": {"evaluations since 1 Jan; over the 30 whole days, 0 % less than before.", "Sat 31 Jan until 10:42:10", "Total", "Dotted: the time before"},
-		"/ui/flags/1/traffic?tail=1":           {"The live tail is off, because it shows what individual entities get. To turn it on, start the server with FLAGR_RECORDER_DATAR_TAIL_ENABLED=true."},
-		"/ui/flags/1/traffic?bucket=year":      {`No numbers: invalid query: bucket is "year", want hour, day or week.`},
-		"/ui/flags/1/nothing":                  {"100,020 of 160,000 evaluations gave no variant: 60 % of them were held out by a rollout.", "All by segment 1, “Adults in France”, where the rollout is 50 %.", "3,100 of them had a property", "a sample: 1,840 of 39,000 looked at", "country missing 930", "Where it stops, by a sample: 1,840 of 39,000 looked at."},
-		"/ui/unknown":                          {"4 keys do not exist, but applications asked for them 320 times in 7 days.", "Similar to checkout-button", "Deleted today 10:42 by ada. Restore it?", "Other keys"},
-		"/ui/deleted":                          {"1 deleted flag.", "7 times in 7 days"},
-		"/ui/deleted/18":                       {"Restore gone?", "It was off", "Applications asked for it 7 times in 7 days.", "Deleted today 10:42 by ada."},
+		"/ui/flags/1/traffic?compare=previous": {"evaluations since 1 Jan; over the 30 whole days, 0 % less than before.", "Dotted: the time before",
+			"DaybluegreenHeld outNo segmentAll All 31 days31,46562,465456994,395 Sat 31 Jan until 10:42:101,0302,0302193,090 Fri 30 Jan"},
+		"/ui/flags/1/traffic?by=outcome":  {"All 31 days"},
+		"/ui/flags/1/traffic?tail=1":      {"The live tail is off, because it shows what individual entities get. To turn it on, start the server with FLAGR_RECORDER_DATAR_TAIL_ENABLED=true."},
+		"/ui/flags/1/traffic?bucket=year": {`No numbers: invalid query: bucket is "year", want hour, day or week.`},
+		"/ui/flags/1/nothing":             {"100,020 of 160,000 evaluations gave no variant: 60 % of them were held out by a rollout.", "All by segment 1, “Adults in France”, where the rollout is 50 %.", "3,100 of them had a property", "a sample: 1,840 of 39,000 looked at", "country missing 930", "Where it stops, by a sample: 1,840 of 39,000 looked at."},
+		"/ui/unknown":                     {"4 keys do not exist, but applications asked for them 320 times in 7 days.", "Similar to checkout-button", "Deleted today 10:42 by ada. Restore it?", "Other keys"},
+		"/ui/deleted":                     {"1 deleted flag.", "7 times in 7 days"},
+		"/ui/deleted/18":                  {"Restore gone?", "It was off", "Applications asked for it 7 times in 7 days.", "Deleted today 10:42 by ada."},
 		"/ui/server": {"The statistics balance: 2 of 200 evaluations are lost; 1 server or edge has been silent.", "Silent, last report 6 days ago", "hidden",
 			"dark-mode30 Jan 10:42still offrecords off", "dark-mode22 Jan 10:4223 Jan 10:42records off (grace@example.com)", "every flag12 Jan"},
 		"/ui/flags/1/delete": {"Delete checkout-button? Applications ask for it 21,333 times a day.", "Not yet", "OK", "Make on the only way in the code."},
@@ -613,5 +626,41 @@ func TestPagesWithoutNumbersOfferToTryAgain(t *testing.T) {
 		if !again {
 			t.Errorf("%s without numbers has no link to try again", target)
 		}
+	}
+}
+
+// TestReasonsThatAreUnknownAreNoColumns: evaluations that another program counted have no outcome.
+func TestReasonsThatAreUnknownAreNoColumns(t *testing.T) {
+	t.Parallel()
+	f, numbers := counted(t)
+	numbers.unattributed = true
+	if body := text(f.ask(t, http.MethodGet, "/ui/flags/1/traffic", nil).root); !strings.Contains(body, "DaybluegreennothingAll") {
+		t.Errorf("the table is %s", body)
+	}
+}
+
+// TestChangeMarksAreLinks: the keyboard reaches them, and each has a name.
+func TestChangeMarksAreLinks(t *testing.T) {
+	t.Parallel()
+	f, _ := counted(t)
+	found := 0
+	each(f.ask(t, http.MethodGet, "/ui/flags/1/traffic", nil).root, func(n *html.Node) {
+		if href, _ := attr(n, "href"); !strings.Contains(href, "/history?snapshot=2#v2") || n.Data != "a" || text(n) != "2" {
+			return
+		}
+		name, _ := attr(n, "aria-label")
+		if _, skipped := attr(n, "tabindex"); skipped || strings.ReplaceAll(name, "\u00a0", " ") != "Version 2, 24 Jan 10:42" {
+			t.Errorf("the mark is %v", n.Attr)
+		}
+		for p := n.Parent; p != nil; p = p.Parent {
+			hidden, _ := attr(p, "aria-hidden")
+			if role, _ := attr(p, "role"); hidden == "true" || role == "img" {
+				t.Errorf("the mark is within a %s that hides it", p.Data)
+			}
+		}
+		found++
+	})
+	if found != 1 {
+		t.Errorf("%d marks", found)
 	}
 }

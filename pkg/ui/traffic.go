@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
@@ -185,7 +187,7 @@ func (u *UI) chart(p *page, f *entity.Flag, s *insight.Series, height, width, ev
 	for _, change := range slices.Backward(s.Changes) {
 		if change.Affects == insight.AffectsAssignment || change.Affects == insight.AffectsCounting {
 			id := strconv.FormatInt(change.SnapshotID, 10)
-			c.Marks = append(c.Marks, chart.Mark{At: change.At, Text: id, Link: p.Root + "flags/" + strconv.FormatUint(uint64(f.ID), 10) + "/history?snapshot=" + id + "#v" + id})
+			c.Marks = append(c.Marks, chart.Mark{At: change.At, Text: id, Name: u.text.plain("chart.mark", "version", id, "at", p.format(change.At, "")), Link: p.Root + "flags/" + strconv.FormatUint(uint64(f.ID), 10) + "/history?snapshot=" + id + "#v" + id})
 		}
 	}
 	if s.Complete != nil {
@@ -248,6 +250,8 @@ type trafficData struct {
 	Tail          *tailData
 	TailLink      string
 	Columns       []tableColumn
+	When          template.HTML // header of the first column, and of the row of sums
+	AllRows       template.HTML
 	Total         []string
 	Rows          []tableRow
 	More          int
@@ -411,9 +415,32 @@ func unknownBuckets(s *insight.Series) (unknown map[int]bool) {
 	return unknown
 }
 
+// tableLines are the lines of the chart. Evaluations without a variant are divided by their outcomes, unless that is
+// unknown for some of them.
+func (u *UI) tableLines(f *entity.Flag, s *insight.Series) []drawnLine {
+	lines := u.lines(f, s)
+	if s.By != insight.ByVariant || len(s.Nothing) == 0 || slices.ContainsFunc(s.Nothing, func(l insight.Line) bool { return l.Outcome == datar.Unattributed }) {
+		return lines
+	}
+	lines = slices.DeleteFunc(lines, func(l drawnLine) bool { return l.Class == chart.None })
+	for i := range s.Nothing {
+		l := &s.Nothing[i]
+		lines = append(lines, drawnLine{Line: chart.Line{Name: upperFirst(u.text.plain("outcome." + l.Outcome.String())), Counts: l.Counts}})
+	}
+	return lines
+}
+
+// upperFirst is for the beginning of a sentence or a header.
+func upperFirst(text string) string {
+	first, size := utf8.DecodeRuneInString(text)
+	return string(unicode.ToUpper(first)) + text[size:]
+}
+
 // table has the numbers of the chart, newest bucket first.
 func (u *UI) table(p *page, f *entity.Flag, d *trafficData, s *insight.Series) {
-	lines := u.lines(f, s)
+	lines := u.tableLines(f, s)
+	d.When = u.text.say("bucket." + string(s.Unit))
+	d.AllRows = u.text.say("traffic.total."+string(s.Unit), "n", len(s.Starts))
 	sums := make([]int64, len(lines)+1)
 	unknown := unknownBuckets(s)
 	if unknown != nil {

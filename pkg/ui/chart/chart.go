@@ -188,8 +188,8 @@ type Line struct {
 type Mark struct {
 	At   time.Time
 	Text string
-	// Link is the target of a click.
-	Link string
+	// Link is the target of a click. Name is the name of the link: Text alone does not say what it is.
+	Link, Name string
 }
 
 // Span is a time in which nothing was counted.
@@ -240,7 +240,7 @@ func (c *Stacked) Draw() template.HTML {
 	height := float64(c.Height)
 	y := func(v int64) float64 { return marksHeight + height - float64(v)/float64(top)*height }
 	total := c.Height + marksHeight + datesHeight
-	s.add(`<div class="chart" role="img" aria-label="%s. %s">`, html.EscapeString(c.Title), html.EscapeString(c.Description))
+	s.add(`<div class="chart" role="group" aria-label="%s. %s">`, html.EscapeString(c.Title), html.EscapeString(c.Description))
 	s.add(`<svg width="48" height="%d" aria-hidden="true">`, total)
 	for i := int64(1); i <= 3; i++ {
 		s.add(`<text x="40" y="%s" text-anchor="end">%s</text>`, px(y(i*step)+4), short(i*step))
@@ -250,8 +250,9 @@ func (c *Stacked) Draw() template.HTML {
 	c.drawBars(&s, y)
 	c.drawComparison(&s, y)
 	c.drawHoles(&s)
-	c.drawMarks(&s)
 	c.drawLabels(&s)
+	s.add(`</svg><svg class="plot marks" width="100%%" height="%d">`, total)
+	c.drawMarks(&s)
 	s.add(`</svg><svg class="ends" width="104" height="%d" aria-hidden="true">`, total)
 	c.drawEnds(&s, y)
 	s.add(`</svg></div>`)
@@ -409,20 +410,22 @@ type placedMark struct {
 	width float64
 	text  string
 	link  string
+	name  string
 }
 
 func (c *Stacked) merged() []placedMark {
 	var placed []placedMark
-	first := ""
+	first, ofFirst := "", ""
 	for _, m := range c.Marks {
 		share := c.share(m.At)
 		if n := len(placed); n > 0 && (share-placed[n-1].share)*float64(c.Width) < markApart {
 			placed[n-1].text = first + "\u2013" + m.Text
+			placed[n-1].name = ofFirst + "\u2013" + m.Name
 			placed[n-1].width = textWidth(placed[n-1].text)
 			continue
 		}
-		first = m.Text
-		placed = append(placed, placedMark{share, textWidth(m.Text), m.Text, m.Link})
+		first, ofFirst = m.Text, m.Name
+		placed = append(placed, placedMark{share, textWidth(m.Text), m.Text, m.Link, m.Name})
 	}
 	return placed
 }
@@ -436,7 +439,7 @@ func (c *Stacked) drawMarks(s *svg) {
 		if m.share*float64(c.Width)+m.width > float64(c.Width)+60 {
 			x, anchor = -m.width, 5-m.width
 		}
-		s.add(`<a href="%s" tabindex="-1"><svg x="%s" overflow="visible"><line class="mark-line" x1=".5" x2=".5" y1="20" y2="%d"/>`, html.EscapeString(m.link), pct(m.share), marksHeight+c.Height)
+		s.add(`<a href="%s" aria-label="%s"><svg x="%s" overflow="visible"><line class="mark-line" x1=".5" x2=".5" y1="20" y2="%d"/>`, html.EscapeString(m.link), html.EscapeString(m.name), pct(m.share), marksHeight+c.Height)
 		s.add(`<rect class="mark-box" x="%s" y="3.5" width="%s" height="16" rx="2"/><text class="mark" x="%s" y="15.5">%s</text></svg></a>`,
 			px(x), px(m.width), px(anchor), html.EscapeString(m.text))
 	}
