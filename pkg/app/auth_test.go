@@ -184,6 +184,45 @@ func TestMethodsNeedTheLoginToo(t *testing.T) {
 	}
 }
 
+// OFREP accepts the server's login, also in the header of its API keys. Its keys close paths that are open otherwise.
+func TestLoginsOfOFREP(t *testing.T) {
+	t.Parallel()
+	token := signed(t, jwt.SigningMethodHS256, []byte(secret), jwt.MapClaims{"sub": "ann"})
+	server := func(more ...string) string {
+		environ := map[string]string{"FLAGR_JWT_AUTH_ENABLED": "true", "FLAGR_JWT_AUTH_SECRET": secret, "FLAGR_JWT_AUTH_NO_TOKEN_STATUS_CODE": "401"}
+		for i := 0; i < len(more); i += 2 {
+			environ[more[i]] = more[i+1]
+		}
+		return listen(t, environ)
+	}
+	tokens := server()
+	open := server("FLAGR_JWT_AUTH_WHITELIST_PATHS", "/ofrep/")
+	keys := server("FLAGR_JWT_AUTH_WHITELIST_PATHS", "/ofrep/", "FLAGR_OFREP_API_KEYS", "shop=of the shop")
+	for name, tc := range map[string]struct {
+		address, header string
+		status          int
+		ticket          bool
+	}{
+		"no token":                   {tokens, "X: y", 401, false},
+		"a token":                    {tokens, "Authorization: Bearer " + token, 200, true},
+		"a token as an API key":      {tokens, "X-API-Key: " + token, 200, true},
+		"not a token":                {tokens, "X-API-Key: y", 401, false},
+		"an open path":               {open, "X: y", 200, false},
+		"an open path, with keys":    {keys, "X: y", 401, false},
+		"a token, with keys":         {keys, "X-API-Key: " + token, 200, true},
+		"a key":                      {keys, "X-API-Key: of the shop", 200, true},
+		"a token beside a false key": {keys, "X-API-Key: y\r\nAuthorization: Bearer " + token, 200, true},
+	} {
+		got := raw(t, tc.address, http.MethodPost, "/ofrep/v1/evaluate/flags", tc.header)
+		if got.status != tc.status || strings.Contains(string(got.body), "ticket=") != tc.ticket {
+			t.Errorf("%s: %d %s", name, got.status, got.body)
+		}
+		if challenge := got.header.Get("WWW-Authenticate"); (challenge != "") != (tc.status == 401) {
+			t.Errorf("%s: WWW-Authenticate %q", name, challenge)
+		}
+	}
+}
+
 // signed makes a token.
 func signed(t *testing.T, method jwt.SigningMethod, key any, claims jwt.MapClaims) string {
 	t.Helper()

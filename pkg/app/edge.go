@@ -71,7 +71,7 @@ func (e *edge) handler(api http.Handler) http.Handler {
 		MetricsPath: e.config.Prometheus.Path,
 	}
 	if e.ofrep != nil {
-		routes.OFREP = e.compressOFREP(e.ofrep)
+		routes.OFREP = e.callersOFREP(e.compressOFREP(e.ofrep))
 	}
 	if e.config.Web.PprofEnabled {
 		routes.Pprof = e.guard(web.LimitBody(web.MaxPprofBodyBytes, nil,

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"net/http"
+	"net/url"
 
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
@@ -36,22 +37,60 @@ func (a *App) newOFREP(c *config.Config, service *eval.Service, injected *handle
 		Prefix:     web.CleanPrefix(c.Web.Prefix),
 		RecordBulk: c.OFREP.BulkRecord,
 		Now:        a.now,
-		Access: ofrep.Access{
-			KeyUsed: web.NoteAPIKey,
-			Secrets: []string{c.JWTAuth.Secret, c.BasicAuth.Username, c.BasicAuth.Password},
-		},
+		Access:     a.edge.accessOFREP(),
 		Events: ofrep.Events{Disabled: !c.OFREP.EventsEnabled, URL: c.OFREP.EventsURL, Max: c.OFREP.EventsMax, Spread: spread},
-	}
-	for _, key := range c.OFREP.Keys() {
-		o.Access.Keys = append(o.Access.Keys, ofrep.APIKey(key))
-	}
-	if a.edge.jwt != nil || a.edge.basic != nil {
-		o.Access.Login = a.edge.login
 	}
 	if injected != nil {
 		o.Inject = injected.Inject
 	}
 	return ofrep.New(o)
+}
+
+// accessOFREP returns who may use OFREP.
+func (e *edge) accessOFREP() ofrep.Access {
+	c := e.config
+	access := ofrep.Access{
+		Login:   e.jwt != nil || e.basic != nil,
+		Secrets: []string{c.JWTAuth.Secret, c.BasicAuth.Username, c.BasicAuth.Password},
+	}
+	for _, key := range c.OFREP.Keys() {
+		access.Keys = append(access.Keys, ofrep.APIKey(key))
+	}
+	anonymous := http.Request{Header: http.Header{}, URL: &url.URL{Path: ofrep.EventsPath}}
+	_, access.OpenStreams = e.login(&anonymous, true)
+	return access
+}
+
+// callersOFREP tells h who sends a request, and the access log which API key h found. With API keys, only a login
+// opens paths that are open otherwise.
+func (e *edge) callersOFREP(h http.Handler) http.Handler {
+	keys := len(e.config.OFREP.Keys()) > 0
+	if !keys && e.jwt == nil && e.basic == nil {
+		return h
+	}
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		var caller ofrep.Caller
+		if e.jwt != nil || e.basic != nil {
+			caller.Challenge, caller.LoggedIn = e.login(withTokenOfKey(r), !keys)
+		}
+		defer func() { // also when a stream is aborted
+			if caller.Key != "" {
+				web.NoteAPIKey(rw, caller.Key)
+			}
+		}()
+		h.ServeHTTP(rw, ofrep.WithCaller(r, &caller))
+	})
+}
+
+// withTokenOfKey returns r with its API key as a bearer token, if it has no other login.
+func withTokenOfKey(r *http.Request) *http.Request {
+	secret := r.Header.Get(ofrep.APIKeyHeader)
+	if secret == "" || r.Header.Get("Authorization") != "" {
+		return r
+	}
+	r = r.Clone(r.Context())
+	r.Header.Set("Authorization", "Bearer "+secret)
+	return r
 }
 
 // login performs the checks of guard. With open, open paths pass.

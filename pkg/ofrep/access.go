@@ -1,6 +1,7 @@
 package ofrep
 
 import (
+	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -15,14 +16,31 @@ import (
 type Access struct {
 	// Keys are secrets for these paths only. If there are keys, each request needs one of them or another login.
 	Keys []APIKey
-	// Login checks the server's own access control; it may be nil. With open, open paths pass. The challenge is the
-	// value of the header WWW-Authenticate.
-	Login func(r *http.Request, open bool) (challenge string, ok bool)
+	// Login requires the server's own login of requests without a key. The middleware in front of the handler checks
+	// it and passes its decision with WithCaller; a request without a decision is refused.
+	Login bool
+	// OpenStreams admits all requests for event streams if there are no keys.
+	OpenStreams bool
 	// Secrets, with the secrets of Keys, derive the key of tickets. Servers with the same secrets accept each
 	// other's tickets.
 	Secrets []string
-	// KeyUsed is called with the name of the key of a request; it may be nil.
-	KeyUsed func(rw http.ResponseWriter, name string)
+}
+
+// Caller is who sends a request.
+type Caller struct {
+	// LoggedIn reports whether the server's own access control admits the request.
+	LoggedIn bool
+	// Challenge is the value of the header WWW-Authenticate if it does not.
+	Challenge string
+	// Key is the name of the API key of the request. The handler sets it before it returns.
+	Key string
+}
+
+type callerKey struct{}
+
+// WithCaller returns r with c, for the handler.
+func WithCaller(r *http.Request, c *Caller) *http.Request {
+	return r.WithContext(context.WithValue(r.Context(), callerKey{}, c))
 }
 
 // APIKey is a secret for OFREP.
@@ -32,8 +50,10 @@ type APIKey struct {
 	Tags []string
 }
 
+// APIKeyHeader is the header of API keys. The header Authorization is accepted as well.
+const APIKeyHeader = "X-Api-Key"
+
 const (
-	apiKeyHeader  = "X-Api-Key"
 	ticketName    = "ticket"
 	ticketDay     = "2006-01-02"
 	keyChallenge  = `Bearer realm="flagr"`
@@ -67,20 +87,11 @@ func newGate(a Access, now func() time.Time) gate {
 }
 
 // isOpen reports whether no request needs a login.
-func (g *gate) isOpen() bool { return len(g.access.Keys) == 0 && g.access.Login == nil }
+func (g *gate) isOpen() bool { return len(g.access.Keys) == 0 && !g.access.Login }
 
 // streamsClosed reports whether event streams need a login.
-func (g *gate) streamsClosed(r *http.Request) bool {
-	if len(g.access.Keys) > 0 {
-		return true
-	}
-	if g.isOpen() {
-		return false
-	}
-	anonymous := *r
-	anonymous.Header, anonymous.URL = http.Header{}, &url.URL{Path: EventsPath}
-	_, open := g.access.Login(&anonymous, true)
-	return !open
+func (g *gate) streamsClosed() bool {
+	return len(g.access.Keys) > 0 || g.access.Login && !g.access.OpenStreams
 }
 
 // admit checks a request. The scope is the scope of the API key, if one was used; with a ticket, the query has it.
@@ -88,27 +99,23 @@ func (g *gate) admit(rw http.ResponseWriter, r *http.Request, tickets bool) (tag
 	if g.isOpen() {
 		return nil, false, nil
 	}
+	caller, _ := r.Context().Value(callerKey{}).(*Caller)
+	if caller == nil {
+		caller = new(Caller)
+	}
 	if key := g.key(r); key != nil {
-		if g.access.KeyUsed != nil {
-			g.access.KeyUsed(rw, key.Name)
-		}
+		caller.Key = key.Name
 		return key.Tags, false, nil
 	}
-	challenge := keyChallenge
-	if g.access.Login != nil {
-		login := r
-		if secret := r.Header.Get(apiKeyHeader); secret != "" && r.Header.Get("Authorization") == "" {
-			login = r.Clone(r.Context())
-			login.Header.Set("Authorization", "Bearer "+secret)
-		}
-		said, ok := g.access.Login(login, len(g.access.Keys) == 0)
-		if ok {
-			return nil, false, nil
-		}
-		challenge = said
+	if g.access.Login && caller.LoggedIn {
+		return nil, false, nil
 	}
 	if tickets && g.validTicket(r.URL.Query().Get(ticketName), g.now()) {
 		return nil, true, nil
+	}
+	challenge := caller.Challenge
+	if challenge == "" {
+		challenge = keyChallenge
 	}
 	rw.Header().Set("Www-Authenticate", challenge)
 	return nil, false, &problem{http.StatusUnauthorized, codeGeneral, "a valid login is needed"}
@@ -119,7 +126,7 @@ func (g *gate) key(r *http.Request) *APIKey {
 	if len(g.access.Keys) == 0 {
 		return nil
 	}
-	secret := r.Header.Get(apiKeyHeader)
+	secret := r.Header.Get(APIKeyHeader)
 	if secret == "" {
 		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 		if !strings.EqualFold(scheme, "Bearer") {
@@ -154,9 +161,9 @@ func (g *gate) validTicket(ticket string, now time.Time) bool {
 }
 
 // streamQuery returns the query of the stream's URL: the scope, and a ticket if a login is needed.
-func (g *gate) streamQuery(r *http.Request, s *scope) string {
+func (g *gate) streamQuery(s *scope) string {
 	query := s.query()
-	if !g.streamsClosed(r) {
+	if !g.streamsClosed() {
 		return query
 	}
 	if query != "" {

@@ -11,17 +11,26 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/ofrep"
 )
 
-func login(r *http.Request, open bool) (string, bool) {
-	return `Bearer realm="flagr"`, open && r.URL.Query().Has("open") || r.Header.Get("Authorization") == "Bearer token"
+// behindLogin is a handler behind the access control of a server.
+type behindLogin struct {
+	*fixture
+	open   bool // paths with a query ?open need no login
+	caller ofrep.Caller
+}
+
+func (b *behindLogin) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	b.caller = ofrep.Caller{Challenge: `Bearer realm="flagr"`}
+	b.caller.LoggedIn = b.open && r.URL.Query().Has("open") || r.Header.Get("Authorization") == "Bearer token"
+	b.fixture.ServeHTTP(rw, ofrep.WithCaller(r, &b.caller))
 }
 
 func TestAccess(t *testing.T) {
 	t.Parallel()
-	var used string
 	keys := []ofrep.APIKey{{Name: "web", Secret: "secret", Tags: []string{"web", "x"}}, {Name: "jobs", Secret: "other"}}
-	h := setup(t, "", 0, ofrep.Options{Access: ofrep.Access{Keys: keys, KeyUsed: func(_ http.ResponseWriter, name string) { used = name }}})
-	both := setup(t, "", 0, ofrep.Options{Access: ofrep.Access{Keys: keys, Login: login}})
-	tokens := setup(t, "", 0, ofrep.Options{Access: ofrep.Access{Login: login}})
+	h := &behindLogin{fixture: setup(t, "", 0, ofrep.Options{Access: ofrep.Access{Keys: keys}})}
+	both := &behindLogin{fixture: setup(t, "", 0, ofrep.Options{Access: ofrep.Access{Keys: keys, Login: true}})}
+	tokens := &behindLogin{fixture: setup(t, "", 0, ofrep.Options{Access: ofrep.Access{Login: true}}), open: true}
+	alone := tokens.fixture // without what decides about logins
 	for name, tc := range map[string]struct {
 		handler       http.Handler
 		header, value string
@@ -38,7 +47,8 @@ func TestAccess(t *testing.T) {
 		"tokens, and none":                {tokens, "X", "", "", 401},
 		"tokens, and an open path":        {tokens, "X", "", "?open", 200},
 		"a token":                         {tokens, "Authorization", "Bearer token", "", 200},
-		"a token as a key":                {tokens, "X-API-Key", "token", "", 200},
+		"a token, without a decision":     {alone, "Authorization", "Bearer token", "", 401},
+		"keys only, and a token":          {h, "Authorization", "Bearer token", "", 401},
 		"a ticket is for streams only":    {tokens, "X", "", "?ticket=2026-01-01.x", 401},
 		"a scope that the key has not":    {h, "X-API-Key", "secret", "?keyTags=checkout&flagKeys=checkout", 200},
 		"the empty secret of a wrong key": {h, "X-API-Key", "", "", 401},
@@ -62,8 +72,8 @@ func TestAccess(t *testing.T) {
 	if got := rw.Body.String(); !strings.HasPrefix(got, `{"flags":[`+newSearch+`],"eventStreams":[{"type":"sse","endpoint":{"requestUri":"/ofrep/v1/events?keyTags=web%2Cx&ticket=`) {
 		t.Errorf("in scope: %s", got)
 	}
-	if used != "web" {
-		t.Errorf("key %q was used", used)
+	if h.caller.Key != "web" {
+		t.Errorf("key %q was used", h.caller.Key)
 	}
 	if status, got := post(h, flagPath+"page-size", "", "X-API-Key", "secret"); status != 404 || !strings.Contains(got, "FLAG_NOT_FOUND") {
 		t.Errorf("out of scope: %d %s", status, got)
@@ -76,10 +86,10 @@ func TestAccess(t *testing.T) {
 func TestTickets(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		access := ofrep.Access{Login: login, Secrets: []string{"a", "b"}}
-		h := setup(t, "", time.Hour, ofrep.Options{Access: access})
-		twin := setup(t, "", time.Hour, ofrep.Options{Access: access})
-		other := setup(t, "", time.Hour, ofrep.Options{Access: ofrep.Access{Login: login, Secrets: []string{"ab", ""}}})
+		server := func(secrets ...string) *behindLogin {
+			return &behindLogin{fixture: setup(t, "", time.Hour, ofrep.Options{Access: ofrep.Access{Login: true, Secrets: secrets}})}
+		}
+		h, twin, other := server("a", "b"), server("a", "b"), server("ab", "")
 		answer := call(h, http.MethodPost, flagsPath, "", "Authorization", "Bearer token").Body.String()
 		address := decode[struct {
 			EventStreams []struct{ Endpoint struct{ RequestURI string } }

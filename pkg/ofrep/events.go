@@ -56,7 +56,7 @@ func (e *Events) setDefaults() {
 
 // announcement is the description of a stream in a response with all flags.
 func (h *Handler) announcement(r *http.Request, s *scope) string {
-	query := h.gate.streamQuery(r, s)
+	query := h.gate.streamQuery(s)
 	delay := `,"inactivityDelaySec":` + strconv.Itoa(inactivityDelay) + `}`
 	if address := h.options.Events.URL; address != "" {
 		return `{"type":"sse","url":` + jsonOf(withQuery(address, query)) + delay
