@@ -38,7 +38,7 @@ func (a *App) newOFREP(c *config.Config, service *eval.Service, injected *handle
 		RecordBulk: c.OFREP.BulkRecord,
 		Now:        a.now,
 		Access:     a.edge.accessOFREP(),
-		Events: ofrep.Events{Disabled: !c.OFREP.EventsEnabled, URL: c.OFREP.EventsURL, Max: c.OFREP.EventsMax, Spread: spread},
+		Events:     ofrep.Events{Disabled: !c.OFREP.EventsEnabled, URL: c.OFREP.EventsURL, Max: c.OFREP.EventsMax, Spread: spread},
 	}
 	if injected != nil {
 		o.Inject = injected.Inject

@@ -105,17 +105,23 @@ func AtLeast(ctx context.Context, n int64) error {
 type Body struct {
 	io.ReadCloser
 	memory *Memory
+	count  func([]byte) int
 
-	taken    int64
-	values   int
-	inString bool
-	escaped  bool
-	err      error
+	taken  int64
+	values int
+	err    error
 }
 
-// NewBody returns a Body that reads from body. Call Release when the request is done.
-func NewBody(body io.ReadCloser, memory *Memory) *Body {
-	return &Body{ReadCloser: body, memory: memory}
+// NewBody returns a Body that reads from body, which has at most length bytes. Call Release when the request is done.
+//
+// A body of at most MaxValues bytes cannot have more values. Its values are estimated, because that is up to 20
+// times as fast.
+func NewBody(body io.ReadCloser, length int64, memory *Memory) *Body {
+	b := &Body{ReadCloser: body, memory: memory, count: estimate}
+	if length > MaxValues {
+		b.count = new(counter).count
+	}
+	return b
 }
 
 // Read implements io.Reader. Its errors are those of the underlying body, ErrExhausted and ErrTooManyValues.
@@ -143,26 +149,36 @@ func (b *Body) Release() {
 	b.taken = 0
 }
 
+// estimate returns at least as many values as counter.count: it also counts commas, colons and brackets in strings.
+func estimate(text []byte) int {
+	return bytes.Count(text, []byte(",")) + bytes.Count(text, []byte(":")) + bytes.Count(text, []byte("[")) + bytes.Count(text, []byte("{"))
+}
+
+// counter counts the values of a text that arrives in parts.
+type counter struct {
+	inString, escaped bool
+}
+
 // count returns how many values begin in the text: one after each comma, colon and bracket outside of strings.
 // Empty lists and objects count twice, which is about their cost.
-func (b *Body) count(text []byte) int {
+func (c *counter) count(text []byte) int {
 	values := 0
 	for len(text) > 0 {
 		read := 1
 		switch {
-		case b.escaped:
-			b.escaped = false
-		case b.inString:
+		case c.escaped:
+			c.escaped = false
+		case c.inString:
 			var special byte
 			read, special = stringPart(text)
-			b.escaped = special == '\\'
-			b.inString = special != '"'
+			c.escaped = special == '\\'
+			c.inString = special != '"'
 		default:
 			for read = 0; read < len(text) && text[read] != '"'; read++ {
 				values += startsValue[text[read]]
 			}
 			if read < len(text) {
-				b.inString = true
+				c.inString = true
 				read++
 			}
 		}

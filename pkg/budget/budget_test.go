@@ -12,8 +12,11 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/budget"
 )
 
+// exactly is the length of a body whose values are counted.
+const exactly = budget.MaxValues + 1
+
 func read(memory *budget.Memory, text string) (*budget.Body, error) {
-	body := budget.NewBody(io.NopCloser(strings.NewReader(text)), memory)
+	body := budget.NewBody(io.NopCloser(strings.NewReader(text)), exactly, memory)
 	got, err := io.ReadAll(body)
 	if err == nil && string(got) != text {
 		err = errors.New("the body was changed")
@@ -149,7 +152,7 @@ func TestCostsOfPartsAreThoseOfTheWhole(t *testing.T) {
 		}
 		const limit = 1 << 20
 		memory := budget.NewMemory(limit)
-		body := budget.NewBody(io.NopCloser(bytes.NewReader(text)), memory)
+		body := budget.NewBody(io.NopCloser(bytes.NewReader(text)), exactly, memory)
 		for part := make([]byte, 1+random.IntN(5)); ; {
 			if _, err := body.Read(part); err != nil {
 				break
@@ -165,21 +168,43 @@ func TestCostsOfPartsAreThoseOfTheWhole(t *testing.T) {
 	}
 }
 
+// A short body takes memory for all that could be values.
+func TestValuesOfShortBodiesAreEstimated(t *testing.T) {
+	t.Parallel()
+	const text = `{"a,b":["\"[{:",1]}`
+	for length, want := range map[int64]int64{budget.MaxValues: 4*19 + 8*48, budget.MaxValues + 1: costOf(text)} {
+		memory := budget.NewMemory(want)
+		body := budget.NewBody(io.NopCloser(strings.NewReader(text)), length, memory)
+		if got, err := io.ReadAll(body); err != nil || string(got) != text {
+			t.Errorf("length %d: %q, %v", length, got, err)
+		}
+		if err := memory.Take(1); err == nil {
+			t.Errorf("length %d: it costs less than %d", length, want)
+		}
+		body.Release()
+		if err := memory.Take(want); err != nil {
+			t.Errorf("length %d: not all memory came back", length)
+		}
+	}
+}
+
 func BenchmarkBody(b *testing.B) {
 	memory := budget.NewMemory(1 << 30)
 	for name, text := range map[string]string{
 		"long strings": `{"flagKeys":["` + strings.Repeat("x", 600_000) + `"]}`,
 		"many values":  `{"flagEvaluations":[` + strings.Repeat(`{"count":1},`, 50_000) + `{}]}`,
 	} {
-		b.Run(name, func(b *testing.B) {
-			b.SetBytes(int64(len(text)))
-			for b.Loop() {
-				body := budget.NewBody(io.NopCloser(strings.NewReader(text)), memory)
-				if _, err := io.Copy(io.Discard, struct{ io.Reader }{body}); err != nil {
-					b.Fatal(err)
+		for how, length := range map[string]int64{"counted": exactly, "estimated": int64(len(text))} {
+			b.Run(name+"/"+how, func(b *testing.B) {
+				b.SetBytes(int64(len(text)))
+				for b.Loop() {
+					body := budget.NewBody(io.NopCloser(strings.NewReader(text)), length, memory)
+					if _, err := io.Copy(io.Discard, struct{ io.Reader }{body}); err != nil {
+						b.Fatal(err)
+					}
+					body.Release()
 				}
-				body.Release()
-			}
-		})
+			})
+		}
 	}
 }

@@ -35,11 +35,12 @@ func LimitBody(limit int64, memory *budget.Memory, next http.Handler) http.Handl
 		// body before it has read all of it, net/http then closes the connection. Otherwise it would read the rest
 		// of the body as the next request.
 		limited := *r
-		if r.ContentLength < 0 {
-			limited.Body = http.MaxBytesReader(rw, r.Body, limit)
+		length := r.ContentLength
+		if length < 0 {
+			limited.Body, length = http.MaxBytesReader(rw, r.Body, limit), limit
 		}
 		if memory != nil {
-			body := budget.NewBody(limited.Body, memory)
+			body := budget.NewBody(limited.Body, length, memory)
 			defer body.Release()
 			limited.Body = body
 		}
