@@ -45,8 +45,8 @@ func (s *Store) insertDetails(tx *gorm.DB, rows []datar.Row) error {
 type groups struct {
 	by     datar.Parts
 	places map[datar.Key]int // indexes in sums; nil as long as rows come in order
-	sums   []datar.Row
-	last   int // index of the first sum with the flag and hour of the last sum
+	sums   []datar.Row       // in the order of keys as long as places is nil
+	last   int               // index of the first sum with the flag and hour of the last sum
 }
 
 // maxLastSums is the maximum number of sums with which a row is compared without a map.
@@ -68,7 +68,7 @@ func (g *groups) add(r datar.Row) {
 		return
 	}
 	g.places[r.Key] = len(g.sums)
-	g.sums = append(g.sums, r)
+	g.sums = appendRow(g.sums, r)
 }
 
 // addInOrder adds a row. It returns false if the row must be compared with more than the last sums.
@@ -81,16 +81,23 @@ func (g *groups) addInOrder(r *datar.Row) bool {
 			g.last = len(g.sums)
 		}
 	}
-	for i := g.last; i < len(g.sums); i++ {
-		if g.sums[i].Key == r.Key {
-			addRow(&g.sums[i], r)
+	place := len(g.sums) // from the end, because rows within an hour often come in order, too
+	for ; place > g.last; place-- {
+		switch order := g.sums[place-1].Compare(r.Key); {
+		case order == 0:
+			addRow(&g.sums[place-1], r)
 			return true
+		case order > 0:
+			continue
 		}
+		break
 	}
 	if len(g.sums)-g.last == maxLastSums {
 		return false
 	}
-	g.sums = append(g.sums, *r)
+	g.sums = appendRow(g.sums, *r)
+	copy(g.sums[place+1:], g.sums[place:])
+	g.sums[place] = *r
 	return true
 }
 
@@ -107,7 +114,9 @@ func addRow(sum, r *datar.Row) {
 // rows returns the sums in the order of their keys. Do not call add after it.
 func (g *groups) rows() []datar.Row {
 	rows := slices.DeleteFunc(g.sums, func(r datar.Row) bool { return r.Count == 0 })
-	slices.SortFunc(rows, func(a, b datar.Row) int { return a.Compare(b.Key) })
+	if g.places != nil {
+		slices.SortFunc(rows, func(a, b datar.Row) int { return a.Compare(b.Key) })
+	}
 	return rows
 }
 
@@ -267,14 +276,9 @@ func (s *Store) detailRows(tx *gorm.DB, by datar.Parts, ranges []hourRange, flag
 	columns, groupBy := selectParts(detailParts, by)
 	statement := "SELECT " + columns + ", SUM(eval_count), SUM(ingested_count), MIN(first_evaluated_ms), MAX(last_evaluated_ms) " +
 		"FROM datar_hourly_details WHERE {within} {flag}" + groupBy
-	each := func(scan func(...any) error) error {
-		var r datar.Row
-		if err := scan(&r.FlagID, &r.Hour, &r.Outcome, &r.VariantID, &r.SegmentID, &r.Version, &r.Asked, &r.Count, &r.Ingested, &r.First, &r.Last); err != nil {
-			return err
-		}
-		all = append(all, r)
-		return nil
-	}
+	each := appendEach(&all, func(r *datar.Row) []any {
+		return []any{&r.FlagID, &r.Hour, &r.Outcome, &r.VariantID, &r.SegmentID, &r.Version, &r.Asked, &r.Count, &r.Ingested, &r.First, &r.Last}
+	})
 	if flagID == 0 || hoursOf(ranges) > maxHoursOfFlag {
 		inUTC := eventHours{condition: s.sql(hourInUTC), bindHour: s.dialect.bindHour}
 		err = s.eachRow(tx, statement, inUTC, ranges, flagID, each)
@@ -318,15 +322,33 @@ func (s *Store) eventRows(tx *gorm.DB, by datar.Parts, ranges []hourRange, flagI
 	if err != nil {
 		return nil, err
 	}
-	err = s.eachRow(tx, statement, within, ranges, flagID, func(scan func(...any) error) error {
-		var r datar.Row
-		if err := scan(&r.FlagID, &r.Hour, &r.VariantID, &r.SegmentID, &r.Count, &r.Ingested); err != nil {
+	err = s.eachRow(tx, statement, within, ranges, flagID, appendEach(&all, func(r *datar.Row) []any {
+		return []any{&r.FlagID, &r.Hour, &r.VariantID, &r.SegmentID, &r.Count, &r.Ingested}
+	}))
+	return all, err
+}
+
+// appendEach returns a function that scans a row and appends it. columns returns the targets of all
+// columns, which are the same for all rows.
+func appendEach(all *[]datar.Row, columns func(r *datar.Row) []any) func(scan func(...any) error) error {
+	var r datar.Row
+	targets := columns(&r)
+	return func(scan func(...any) error) error {
+		if err := scan(targets...); err != nil {
 			return err
 		}
-		all = append(all, r)
+		*all = appendRow(*all, r)
 		return nil
-	})
-	return all, err
+	}
+}
+
+// appendRow is append for large lists. append itself would copy them several times as often.
+func appendRow(all []datar.Row, r datar.Row) []datar.Row {
+	const fewest = 16
+	if len(all) == cap(all) {
+		all = slices.Grow(all, max(len(all), fewest))
+	}
+	return append(all, r)
 }
 
 // eachRow runs a query for ranges of hours and for one flag or all flags, and calls each for every

@@ -81,7 +81,7 @@ func (p *packer) add(rows []datar.Row) {
 				hour = rows[0].Hour
 				section = append(section, byte(int64(hour)-p.start))
 			}
-			section = appendRow(section, rows[0], hour.Time().UnixMilli())
+			section = appendPacked(section, rows[0], hour.Time().UnixMilli())
 		}
 		p.sections[flag] = section
 	}
@@ -119,7 +119,7 @@ func (p *packer) packs(write func(number int64, packed []byte) error) error {
 	return nil
 }
 
-func appendRow(section []byte, r datar.Row, start int64) []byte {
+func appendPacked(section []byte, r datar.Row, start int64) []byte {
 	section = append(section, byte(r.Outcome), byte(r.Asked))
 	section = binary.AppendUvarint(section, uint64(r.Version))
 	section = binary.AppendVarint(section, r.VariantID)
