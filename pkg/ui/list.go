@@ -26,11 +26,14 @@ var windows = []int{7, latelyDays}
 // sorts are the sort orders of the list; the first is the default.
 var sorts = []string{"changed", "key", "id", "traffic", "last"}
 
-// columns are the optional columns of the list, in order, and whether they are shown by default.
+// columns are the optional columns and parts of the list, in order, and whether they need numbers.
 var columns = []struct {
-	name  string
-	usual bool
-}{{"state", true}, {"traffic", true}, {"last", true}, {"changed", true}, {"findings", true}}
+	name    string
+	numbers bool
+}{
+	{"onoff", false}, {"id", false}, {"description", false}, {"tags", false},
+	{"state", true}, {"traffic", true}, {"last", true}, {"changed", false}, {"findings", true},
+}
 
 // listQuery is the query of the list's URL.
 type listQuery struct {
@@ -305,7 +308,9 @@ func (u *UI) fillFilters(d *listData, all []*entity.Flag, q listQuery, byState m
 	for _, c := range columns {
 		shown := !slices.Contains(q.hidden, c.name)
 		d.Show[c.name] = shown
-		d.Columns = append(d.Columns, column{Value: c.name, Title: u.text.say("column." + c.name), Shown: shown})
+		if !c.numbers || d.Datar {
+			d.Columns = append(d.Columns, column{Value: c.name, Title: u.text.say("column." + c.name), Shown: shown})
+		}
 	}
 	for _, name := range sorts {
 		d.Head[name] = column{Link: q.with("sort", name), Sorted: q.sort == name}

@@ -353,3 +353,54 @@ func TestPreferencesAreKept(t *testing.T) {
 		}
 	}
 }
+
+// TestColumnsOfTheList: each column but the key can be hidden, also where there are no numbers.
+func TestColumnsOfTheList(t *testing.T) {
+	t.Parallel()
+	shown := map[string]string{
+		"onoff": "On or off", "id": "checkout-button #1", "description": "Colour of the checkout button", "tags": "webios", "state": "Gives nothing", "traffic": "Evaluations, 7 days",
+		"last": "Last asked", "changed": "Changed ↓", "findings": "1 contradiction",
+	}
+	for _, withNumbers := range []bool{true, false} {
+		f := setup(t)
+		if withNumbers {
+			f, _ = counted(t)
+		}
+		names := values(f.ask(t, http.MethodGet, "/ui/", nil), "cols")
+		if want := 9; !withNumbers {
+			if !slices.Equal(names, []string{"onoff", "id", "description", "tags", "changed"}) {
+				t.Errorf("without numbers: %q", names)
+			}
+		} else if len(names) != want {
+			t.Errorf("columns to choose from: %q", names)
+		}
+		for _, hidden := range append(names, "") {
+			query := url.Values{"cols": slices.DeleteFunc(slices.Clone(names), func(name string) bool { return name == hidden })}
+			var table string
+			each(f.ask(t, http.MethodGet, "/ui/?"+query.Encode(), nil).root, func(n *html.Node) {
+				if n.Data == "table" {
+					table = text(n)
+				}
+			})
+			for _, name := range names {
+				if strings.Contains(table, shown[name]) != (name != hidden) {
+					t.Errorf("without %q: %q is shown: %t\n%.300s", hidden, name, name == hidden, table)
+				}
+			}
+			if !strings.Contains(table, "checkout-button") {
+				t.Errorf("without %q: no key", hidden)
+			}
+		}
+	}
+}
+
+// values are those of the fields with a name.
+func values(a answer, name string) (all []string) {
+	each(a.root, func(n *html.Node) {
+		if of, _ := attr(n, "name"); of == name {
+			value, _ := attr(n, "value")
+			all = append(all, value)
+		}
+	})
+	return all
+}
