@@ -303,7 +303,7 @@ func TestSQLIsShownWhereCountsAreInTheDatabase(t *testing.T) {
 			o.Numbers, o.Statistics, o.SQL = numbers, numbers, sql
 		})
 		for target, want := range map[string][2]string{
-			"/ui/": {"/datar/states&#39;", "FROM datar_hourly_details"}, "/ui/flags/1": {"/datar/flags/1/outcomes?from=", "FROM datar_hourly_details"},
+			"/ui/": {"/datar/states&#39;", "FROM datar_hourly_details\nWHERE bucket_hour &gt;= &#39;2026-01-25 00:00:00&#39;"}, "/ui/?days=30": {"/datar/states&#39;", "&gt;= &#39;2026-01-01 10:00:00&#39;"}, "/ui/flags/1": {"/datar/flags/1/outcomes?from=", "FROM datar_hourly_details"},
 			targeting: {"/datar/flags/1/rollout?from=", "FROM datar_hourly_details"}, "/ui/flags/1/traffic": {"/datar/flags/1/series?", "FROM datar_hourly_details"},
 			"/ui/flags/1/nothing": {"/datar/flags/1/outcomes?from=", "FROM datar_hourly_details"}, "/ui/flags/1/delete": {"/datar/flags/1/state&#39;", "FROM datar_hourly_details"},
 			"/ui/unknown": {"/datar/unknown?from=", "FROM datar_unknown_hourly"}, "/ui/deleted": {"/datar/unknown?from=", "FROM datar_unknown_hourly"}, "/ui/server": {"/datar/fleet&#39;", "FROM datar_servers"},

@@ -197,7 +197,7 @@ func (u *UI) list(rw http.ResponseWriter, r *http.Request) error {
 	d.Answer, d.Under = u.listAnswer(p, len(all), board, q, byState)
 	u.fillPage(&d, p, found, q)
 	if board != nil {
-		d.Curl, d.SQL = u.curl(r, "/datar/states"), u.sql("flag_id", nil, hourOf(u.o.Now(), q.days))
+		d.Curl, d.SQL = u.curl(r, "/datar/states"), u.sql("flag_id", nil, listFrom(u.o.Now(), q.days))
 	}
 	if len(found) == 0 {
 		d.NoMatch = u.text.say("list.nomatch", "what", u.filterWords(q))

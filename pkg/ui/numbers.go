@@ -114,6 +114,14 @@ func total(n *insight.FlagState, days int) int64 {
 	return sum
 }
 
+// listFrom returns from when total counts: whole UTC days, the last of which is today, or 30 times 24 hours.
+func listFrom(now time.Time, days int) time.Time {
+	if days >= latelyDays {
+		return hourOf(now, days)
+	}
+	return now.UTC().Truncate(24*time.Hour).AddDate(0, 0, 1-days)
+}
+
 func lastAsked(n *insight.FlagState) time.Time {
 	if n == nil {
 		return time.Time{}
