@@ -111,6 +111,7 @@ func TestScreenshots(t *testing.T) {
 	s.stop(t)
 	s.fill(t)
 	s.startOn(t)
+	s.sample(t, checkout)
 	flag := fmt.Sprintf("/ui/flags/%d", checkout)
 	for _, theme := range []string{"light", "dark"} {
 		p := open(t, s)
@@ -125,6 +126,24 @@ func TestScreenshots(t *testing.T) {
 		p.press("Review and save")
 		p.has("Save 1 change as a new version?")
 		p.picture(filepath.Join(folder, "ui-review-"+theme+".png"))
+	}
+}
+
+// sample evaluates the flag for entities that no segment matches, until the server has explained 20 of them.
+func (s *server) sample(t *testing.T, flagID int) {
+	t.Helper()
+	contexts := []object{{"age": 30}, {"country": "DE"}, {"country": "FR", "age": "31"}, {"country": "FR", "age": 17}, {"age": "44"}}
+	deadline := time.Now().Add(patience)
+	for i := 0; ; i++ {
+		s.api(t, http.MethodPost, "/evaluation", object{"flagID": flagID, "entityID": fmt.Sprint("sample-", i), "entityContext": contexts[i%len(contexts)]})
+		reasons := s.api(t, http.MethodGet, fmt.Sprintf("/datar/flags/%d/reasons", flagID), nil)
+		if n, _ := reasons["examined"].(float64); n >= 20 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("only %v are explained", reasons["examined"])
+		}
+		time.Sleep(50 * time.Millisecond)
 	}
 }
 
