@@ -79,6 +79,7 @@ type server struct {
 	file          string // the SQLite file, without options
 	address       string // host:port; empty until it is started
 	by            string // the user who makes changes
+	folder        string // in which it runs; that of the tests if empty
 	env           []string
 	command       *exec.Cmd
 	out           *output
@@ -150,6 +151,7 @@ func (s *server) startOn(t *testing.T) {
 		"FLAGR_EVAL_LOGGING_ENABLED=false",
 	}
 	command.Env = append(command.Env, s.env...)
+	command.Dir = s.folder
 	out := &output{}
 	s.out = out
 	command.Stdout, command.Stderr = out, out

@@ -110,6 +110,7 @@ func TestScreenshots(t *testing.T) {
 	}
 	s.stop(t)
 	s.fill(t)
+	s.folder, s.database = filepath.Dir(s.file), filepath.Base(s.file) // the page of the server shows the name
 	s.startOn(t)
 	s.sample(t, checkout)
 	flag := fmt.Sprintf("/ui/flags/%d", checkout)
