@@ -8,6 +8,8 @@ package fastpath
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"slices"
@@ -63,7 +65,8 @@ type memory struct {
 	answer  []byte
 }
 
-// Refusal responds to a batch that the Evaluator rejects, as the API does.
+// Refusal responds as the API does to a batch that the Evaluator rejects, or, if err is io.ErrUnexpectedEOF, to a body
+// that ends in the middle of its JSON.
 type Refusal func(rw http.ResponseWriter, r *http.Request, err error)
 
 // Options contains the dependencies of a Handler.
@@ -97,7 +100,12 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	var text string
 	var err error
 	if text, m.answer, err = readBody(r, m.answer); err != nil {
-		h.fallBack(rw, r, text)
+		if isCutOff(text, err) {
+			r.Pattern = r.URL.Path
+			h.refuse(rw, r, err)
+		} else {
+			h.fallBack(rw, r, text)
+		}
 		return
 	}
 	turn, err := h.turn(r.Context(), text)
@@ -203,23 +211,46 @@ func readBody(r *http.Request, scratch []byte) (text string, _ []byte, err error
 	length := int(r.ContentLength) // at most maxRequestBytes
 	if length <= firstReadBytes {
 		body := make([]byte, length)
-		n, err := io.ReadFull(r.Body, body)
+		n, err := readFull(r.Body, body)
 		return textOf(body[:n]), scratch, err
 	}
 	scratch = slices.Grow(scratch[:0], firstReadBytes)
 	body := scratch[:firstReadBytes]
-	read, err := io.ReadFull(r.Body, body)
+	read, err := readFull(r.Body, body)
 	for grow := 4 * firstReadBytes; err == nil && read < length; grow *= 4 {
 		body = append(make([]byte, 0, min(length, grow)), body...)
 		body = body[:cap(body)]
 		var n int
-		n, err = io.ReadFull(r.Body, body[read:])
+		n, err = readFull(r.Body, body[read:])
 		read += n
 	}
 	if err != nil && read <= firstReadBytes {
 		return string(body[:read]), scratch, err
 	}
 	return textOf(body[:read]), scratch, err
+}
+
+// readFull fills p, or returns the error of r. Unlike io.ReadFull, it does not change the error.
+func readFull(r io.Reader, p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		var more int
+		more, err = r.Read(p[n:])
+		n += more
+	}
+	if n == len(p) {
+		return n, nil
+	}
+	return n, err
+}
+
+// isCutOff reports whether a client disconnected in the middle of a JSON text. A flood of such requests is cheap to
+// refuse here.
+func isCutOff(text string, err error) bool {
+	if !errors.Is(err, io.ErrUnexpectedEOF) {
+		return false
+	}
+	var value json.RawMessage
+	return errors.Is(json.NewDecoder(strings.NewReader(text)).Decode(&value), io.ErrUnexpectedEOF)
 }
 
 // textOf returns the bytes as a string without copying them. Recorders keep parts of the string, so the bytes have

@@ -429,6 +429,43 @@ func TestHeaders(t *testing.T) {
 	}
 }
 
+// A client that disconnects gets what the generated code answers. The fast path answers if the JSON is cut off.
+func TestBodiesThatAreCutOff(t *testing.T) {
+	t.Parallel()
+	f := setup(t, oddFlags())
+	long := `{"flagID":4,"entityID":"` + strings.Repeat("e", 40_000) + `"}`
+	for _, path := range []string{"/evaluation", "/evaluation/batch"} {
+		for _, test := range []struct {
+			body string
+			fast bool
+		}{
+			{`{`, true},
+			{` {"flagID": `, true},
+			{`{"flagID":4,"entityID":"e`, true},
+			{`{"unknown":[`, true},
+			{long[:20_000], true},
+			{long, false},
+			{`{"flagID":4}`, false},
+			{`{"flagID":4} x`, false},
+			{`{x`, false},
+			{``, false},
+			{`[`, true},
+			{`nul`, true},
+		} {
+			_, fast := f.send(t, func() *http.Request {
+				r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/api/v1"+path,
+					io.MultiReader(strings.NewReader(test.body), iotest.ErrReader(io.ErrUnexpectedEOF)))
+				r.Header.Set("Content-Type", "application/json")
+				r.ContentLength = 50_000
+				return r
+			})
+			if fast != test.fast {
+				t.Errorf("%s, %.30s: fast is %v", path, test.body, fast)
+			}
+		}
+	}
+}
+
 // keeper is a recorder that keeps the strings of what it gets, as it may.
 type keeper struct {
 	mu           sync.Mutex

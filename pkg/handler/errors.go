@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	stderrors "errors"
+	"io"
 	"net/http"
 	"strconv"
 
@@ -40,7 +41,12 @@ var statuses = []struct {
 const statusClientClosedRequest = 499
 
 // Refuse responds to a request with the status of err, for handlers in front of the generated code.
+// io.ErrUnexpectedEOF means that the body ends in the middle of its JSON.
 func (h *Handler) Refuse(rw http.ResponseWriter, r *http.Request, err error) {
+	if stderrors.Is(err, io.ErrUnexpectedEOF) {
+		serveError(rw, r, errors.NewParseError("body", "body", "", err))
+		return
+	}
 	h.fail(r, err).WriteResponse(rw, nil)
 }
 
