@@ -100,10 +100,7 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	var text string
 	var err error
 	if text, m.answer, err = readBody(r, m.answer); err != nil {
-		if isCutOff(text, err) {
-			r.Pattern = r.URL.Path
-			h.refuse(rw, r, err)
-		} else {
+		if !h.refuseCutOff(rw, r, text, err) {
 			h.fallBack(rw, r, text)
 		}
 		return
@@ -243,14 +240,23 @@ func readFull(r io.Reader, p []byte) (n int, err error) {
 	return n, err
 }
 
-// isCutOff reports whether a client disconnected in the middle of a JSON text. A flood of such requests is cheap to
-// refuse here.
-func isCutOff(text string, err error) bool {
+// refuseCutOff responds to a request whose client disconnected in the middle of a JSON text. It returns false for all
+// others. Thousands of clients may disconnect at once, so they take turns.
+func (h *Handler) refuseCutOff(rw http.ResponseWriter, r *http.Request, text string, err error) bool {
 	if !errors.Is(err, io.ErrUnexpectedEOF) {
 		return false
 	}
+	if h.turns.Take(r.Context()) != nil {
+		return true // there is no one to respond to
+	}
+	defer h.turns.Release()
 	var value json.RawMessage
-	return errors.Is(json.NewDecoder(strings.NewReader(text)).Decode(&value), io.ErrUnexpectedEOF)
+	if !errors.Is(json.NewDecoder(strings.NewReader(text)).Decode(&value), io.ErrUnexpectedEOF) {
+		return false
+	}
+	r.Pattern = r.URL.Path
+	h.refuse(rw, r, err)
+	return true
 }
 
 // textOf returns the bytes as a string without copying them. Recorders keep parts of the string, so the bytes have
