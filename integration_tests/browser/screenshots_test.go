@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -93,23 +94,9 @@ func TestScreenshots(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := start(t, "FLAGR_RECORDER_DATAR_TAIL_ENABLED=true")
-	checkout := 0
-	for i, d := range demos() {
-		s.by = d.by + "@example.com"
-		s.api(t, http.MethodPost, "/flags", object{"key": d.key, "description": d.description})
-		id := i + 1
-		variants := []object{}
-		for _, v := range d.variants {
-			variants = append(variants, object{"key": v})
-		}
-		s.api(t, http.MethodPut, fmt.Sprintf("/flags/%d/definition", id), object{"snapshotID": s.definition(t, id)["snapshotID"], "enabled": d.on, "dataRecordsEnabled": d.recorded, "tags": d.tags,
-			"variants": variants, "segments": d.segments, "notes": "Decide on 7 February: keep the variant with **more orders**."})
-		if d.key == "checkout-button" {
-			checkout = id
-		}
-	}
-	s.stop(t)
-	s.fill(t)
+	all := demos()
+	checkout := 1 + slices.IndexFunc(all, func(d demo) bool { return d.key == "checkout-button" })
+	s.demonstrate(t, all, 30*24)
 	s.folder, s.database = filepath.Dir(s.file), filepath.Base(s.file) // the page of the server shows the name
 	s.startOn(t)
 	s.sample(t, checkout)
@@ -159,9 +146,28 @@ func (p *tab) picture(file string) {
 	}
 }
 
-// fill writes a month of counts to the database of a stopped server, and makes its flags older than
-// that.
-func (s *server) fill(t *testing.T) {
+// demonstrate creates flags on an empty server, stops it, and gives the flags counts of the last
+// hours.
+func (s *server) demonstrate(t *testing.T, flags []demo, hours int) {
+	t.Helper()
+	for i, d := range flags {
+		s.by = d.by + "@example.com"
+		s.api(t, http.MethodPost, "/flags", object{"key": d.key, "description": d.description})
+		id := i + 1
+		variants := []object{}
+		for _, v := range d.variants {
+			variants = append(variants, object{"key": v})
+		}
+		s.api(t, http.MethodPut, fmt.Sprintf("/flags/%d/definition", id), object{"snapshotID": s.definition(t, id)["snapshotID"], "enabled": d.on, "dataRecordsEnabled": d.recorded, "tags": d.tags,
+			"variants": variants, "segments": d.segments, "notes": "Decide on 7 February: keep the variant with **more orders**."})
+	}
+	s.stop(t)
+	s.fill(t, flags, hours)
+}
+
+// fill writes counts of the last hours to the database of a stopped server, and makes its flags
+// older than a month.
+func (s *server) fill(t *testing.T, flags []demo, hours int) {
 	t.Helper()
 	db, err := sql.Open("sqlite", s.file)
 	if err != nil {
@@ -192,7 +198,7 @@ func (s *server) fill(t *testing.T) {
 	exec("INSERT INTO datar_servers VALUES ('flagr-0', 'r', 'server', ?, ?, ?, 3600000, 0, 9120034, 0, 9119876, 158, '{}', 0, 0)", at-60*24*3_600_000, at, at)
 	const layout = "2006-01-02 15:04:05.000000-07:00"
 	now := time.Now().UTC()
-	for i, d := range demos() {
+	for i, d := range flags {
 		id := i + 1
 		days := 40 + i%20
 		last := days - 2
@@ -214,7 +220,7 @@ func (s *server) fill(t *testing.T) {
 		if strings.HasPrefix(d.key, "experiment-") {
 			step = 8
 		}
-		for back := 0; back < 30*24; back += step {
+		for back := 0; back < hours; back += step {
 			at := now.Truncate(time.Hour).Add(-time.Duration(back) * time.Hour)
 			n := int64(float64(step) * d.perHour * (1 + .6*math.Sin(float64(at.Hour()-8)/12*math.Pi)) * (1 - .3*float64(int(at.Weekday())/6)))
 			s.fillHour(t, exec, number, &d, id, version, at, n)

@@ -1,0 +1,198 @@
+package browser
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/chromedp"
+)
+
+var hardScreenshots = flag.String("hard-screenshots", "", "folder to write pictures of the hard cases to; without it none are made")
+
+// examine is a script that returns what is wrong with a page, as a list of strings: it scrolls
+// sideways, moves after the first paint, shows text over text, has a target that is too small, or
+// text with too little contrast.
+const examine = `(async () => {
+	const wrong = [];
+	const shown = (e) => e.checkVisibility({checkOpacity: true, checkVisibilityCSS: true}) && !e.closest(".hide, .skip");
+	const name = (e) => (e.getAttribute("name") || e.innerText || e.textContent || e.outerHTML).trim().replace(/\s+/g, " ").slice(0, 60);
+	const root = document.documentElement;
+	await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+
+	// WCAG 1.4.10: nothing scrolls sideways but tables, charts and code in boxes of their own.
+	if (root.scrollWidth > innerWidth) wrong.push("it is " + root.scrollWidth + " pixels wide: " +
+		[...document.querySelectorAll("body *")].filter((e) => shown(e) && e.getBoundingClientRect().right > innerWidth + 1).slice(-2).map((e) => e.outerHTML.slice(0, 120)).join(" | "));
+
+	let shift = 0;
+	await new Promise((done) => {
+		new PerformanceObserver((list) => { for (const e of list.getEntries()) shift += e.value; }).observe({type: "layout-shift", buffered: true});
+		requestAnimationFrame(() => requestAnimationFrame(done));
+	});
+	if (shift > 0.001) wrong.push("it moves by " + shift);
+
+	// The parts of a rectangle that ancestors do not cut off.
+	const clipped = (rect, e) => {
+		let [left, top, right, bottom] = [rect.left, rect.top, rect.right, rect.bottom];
+		for (let a = e; a && a !== root && a !== document.body; a = a.parentElement) {
+			if (a instanceof SVGElement || getComputedStyle(a).overflow === "visible") continue;
+			const r = a.getBoundingClientRect();
+			[left, top, right, bottom] = [Math.max(left, r.left), Math.max(top, r.top), Math.min(right, r.right), Math.min(bottom, r.bottom)];
+		}
+		return {e, left, top, right, bottom};
+	};
+	const fixed = (e) => { for (; e && e !== root; e = e.parentElement) if (["fixed", "sticky"].includes(getComputedStyle(e).position)) return true; return false; };
+	const boxes = [];
+	const texts = [];
+	for (const e of document.body.querySelectorAll("*")) {
+		if (!shown(e) || fixed(e)) continue;
+		if (e.matches("input, textarea, select")) boxes.push(clipped(e.getBoundingClientRect(), e));
+		if (e.matches("textarea, option") || e.closest(".search kbd")) continue; // the key in the field
+		const own = [...e.childNodes].filter((n) => n.nodeType === Node.TEXT_NODE && n.data.trim());
+		if (own.length && !e.matches("title, desc")) texts.push(e);
+		for (const node of own) {
+			const range = document.createRange();
+			range.selectNodeContents(node);
+			for (const r of range.getClientRects()) boxes.push(clipped(r, e));
+		}
+	}
+	boxes.sort((a, b) => a.top - b.top);
+	const over = new Set();
+	boxes.forEach((a, i) => {
+		for (const b of boxes.slice(i + 1)) {
+			if (b.top >= a.bottom - 3) break;
+			if (a.e === b.e || a.e.contains(b.e) && !a.e.matches("label") || b.e.contains(a.e)) continue;
+			if (Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 3 && Math.min(a.right, b.right) - Math.max(a.left, b.left) > 3)
+				over.add(name(a.e) + " and " + name(b.e) + " overlap");
+		}
+	});
+	wrong.push(...over);
+
+	// WCAG 2.5.8: targets of 24 pixels, but for links in sentences, and for those that are far enough from others.
+	const targets = [...document.querySelectorAll("a[href], button, summary, input:not([type=hidden]), select, textarea")].filter((e) => shown(e) && !e.disabled)
+		.map((e) => ({e, r: (e.matches("[type=checkbox], [type=radio]") && e.closest("label") || e).getBoundingClientRect()}));
+	const small = (t) => t.r.width < 23.5 || t.r.height < 23.5;
+	const sentence = (e) => {
+		if (!getComputedStyle(e).display.startsWith("inline")) return false;
+		let block = e.parentElement;
+		while (getComputedStyle(block).display === "inline") block = block.parentElement;
+		const copy = block.cloneNode(true);
+		copy.querySelectorAll("a, button, summary, .pop, .hide").forEach((a) => a.remove());
+		return copy.textContent.trim() !== "";
+	};
+	for (const t of targets.filter((t) => small(t) && !sentence(t.e))) {
+		const x = t.r.x + t.r.width / 2;
+		const y = t.r.y + t.r.height / 2;
+		const near = targets.find((o) => o.e !== t.e && !o.e.contains(t.e) && !t.e.contains(o.e) && (small(o)
+			? Math.hypot(o.r.x + o.r.width / 2 - x, o.r.y + o.r.height / 2 - y) < 24
+			: Math.hypot(Math.max(o.r.left - x, 0, x - o.r.right), Math.max(o.r.top - y, 0, y - o.r.bottom)) < 12));
+		if (near) wrong.push("the target " + name(t.e) + " is " + Math.round(t.r.width) + " by " + Math.round(t.r.height) + " pixels, and near " + name(near.e));
+	}
+
+	// WCAG 1.4.3: the computed color of each text on the nearest background.
+	const rgb = (color) => color.match(/[\d.]+/g).map(Number);
+	const luminance = (c) => c.slice(0, 3).map((v) => v / 255).map((v) => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4).reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+	const ground = (e) => {
+		for (; e; e = e.parentElement) {
+			const c = rgb(getComputedStyle(e).backgroundColor);
+			if (c.length === 3 || c[3] === 1) return c;
+		}
+		return [255, 255, 255];
+	};
+	const pale = new Set();
+	for (const e of texts.filter((e) => !e.closest(":disabled"))) {
+		const style = getComputedStyle(e);
+		const a = luminance(rgb(e instanceof SVGElement ? style.fill : style.color));
+		const b = luminance(ground(e));
+		const contrast = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+		if (contrast < 4.5) pale.add("the contrast of " + name(e) + " is " + contrast.toFixed(2));
+	}
+	wrong.push(...pale);
+	return JSON.stringify(wrong);
+})()`
+
+// examined opens a page and returns what is wrong with it.
+func (p *tab) examined(path string) []string {
+	p.t.Helper()
+	p.visit(path)
+	p.until("the page with its numbers", `!document.body.innerText.includes("numbers are missing") || (location.reload(), false)`)
+	return p.examinedHere()
+}
+
+func (p *tab) examinedHere() (wrong []string) {
+	p.t.Helper()
+	raw, err := chromedp.Run(p.ctx, chromedp.Evaluate[string](examine, chromedp.EvalAwaitPromise))
+	if err != nil {
+		p.t.Fatalf("%v at %s", err, p.where())
+	}
+	if err := json.Unmarshal([]byte(raw), &wrong); err != nil {
+		p.t.Fatal(err)
+	}
+	return wrong
+}
+
+// hardCases are flags whose pages are hard to lay out: keys of 40 characters, 30 segments, 12
+// variants, Japanese, right-to-left text, a million evaluations per hour, and no evaluations.
+func hardCases() []demo {
+	keys := []string{"landing-page", "delivery-by-country", "session-cache", "rtl-checkout", "kuchikomi-sort", "checkout-express-payment-eu-rollout-2026", "old-banner", "checkout-button"}
+	return slices.DeleteFunc(demos(), func(d demo) bool { return !slices.Contains(keys, d.key) })
+}
+
+// TestHardCases checks the layout of pages with numbers at 1280 pixels, on a phone of 320 pixels in
+// the dark theme, and at 200 % zoom.
+func TestHardCases(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	cases := hardCases()
+	if len(cases) != 8 {
+		t.Fatalf("%d hard cases", len(cases))
+	}
+	s.demonstrate(t, cases, 4*24)
+	s.startOn(t)
+	p := open(t, s)
+	once := []string{"/ui/", "/ui/server", "/ui/unknown", "/ui/keys", "/ui/flags/1/nothing", "/ui/flags/1/try", "/ui/flags/1/delete", "/ui/flags/2/nothing", "/ui/flags/2/history"}
+	charts := []string{"/ui/flags/2/targeting"}
+	forms := []string{"/ui/", "/ui/flags/1/traffic", "/ui/flags/6/history"}
+	for i := range cases {
+		charts = append(charts, fmt.Sprintf("/ui/flags/%d", i+1), fmt.Sprintf("/ui/flags/%d/traffic", i+1))
+		forms = append(forms, fmt.Sprintf("/ui/flags/%d/targeting", i+1))
+	}
+	for _, screen := range []struct {
+		name          string
+		width, height int64
+		scale         float64
+		theme         string
+		paths         []string
+	}{
+		{"desktop", 1280, 900, 1, "light", slices.Concat(once, charts)},
+		{"phone", 320, 640, 1, "dark", slices.Concat(once, charts, forms)},
+		{"zoom", 640, 450, 2, "light", forms},
+	} {
+		call(p, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: screen.theme}}})
+		call(p, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: screen.width, Height: screen.height, DeviceScaleFactor: screen.scale})
+		for _, path := range screen.paths {
+
+			if wrong := p.examined(path); len(wrong) > 0 {
+				t.Errorf("%s, %s: %s", screen.name, path, strings.Join(wrong[:min(len(wrong), 6)], "\n\t"))
+			}
+			if *hardScreenshots != "" {
+				p.picture(filepath.Join(*hardScreenshots, screen.name+strings.ReplaceAll(path, "/", "-")+".png"))
+			}
+		}
+	}
+	// The script finds each kind of fault.
+	p.visit("/ui/keys")
+	p.value(`document.querySelector("main").insertAdjacentHTML("beforeend", "<p id=wide><button class=link>a</button><button class=link>b</button></p><p id=over>over</p><p id=pale>pale</p>"),
+		wide.style.width = "2000px", over.style.marginTop = "-16px", pale.style.color = "#aaaaaa", 1`)
+	found := strings.Join(p.examinedHere(), "\n")
+	for _, fault := range []string{"pixels wide: ", "b and over overlap", "the target a is ", "the contrast of pale is 2."} {
+		if !strings.Contains(found, fault) {
+			t.Errorf("%q is not found in:\n%s", fault, found)
+		}
+	}
+}
