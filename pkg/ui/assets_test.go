@@ -73,15 +73,21 @@ func contrast(a, b string) float64 {
 	return (max(x, y) + .05) / (min(x, y) + .05)
 }
 
+// textPairs are the colors of texts, each with its backgrounds.
+func textPairs() map[string][]string {
+	backgrounds := []string{"surface", "raised", "hover"}
+	return map[string][]string{
+		"text": slices.Concat(backgrounds, []string{"good-tint", "warn-tint", "bad-tint"}), "muted": backgrounds, "accent": backgrounds,
+		"good": append([]string{"good-tint"}, backgrounds...), "warn": append([]string{"warn-tint"}, backgrounds...), "bad": append([]string{"bad-tint"}, backgrounds...), "on-accent": {"accent"},
+	}
+}
+
 // TestContrast computes every pair of tokens that the pages use, in both themes: 4.5 for text, 3 for what is not.
 func TestContrast(t *testing.T) {
 	t.Parallel()
 	colors := tokens(t)
 	backgrounds := []string{"surface", "raised", "hover"}
-	pairs := map[string][]string{
-		"text": slices.Concat(backgrounds, []string{"good-tint", "warn-tint", "bad-tint"}), "muted": backgrounds, "accent": backgrounds,
-		"good": append([]string{"good-tint"}, backgrounds...), "warn": append([]string{"warn-tint"}, backgrounds...), "bad": append([]string{"bad-tint"}, backgrounds...), "on-accent": {"accent"},
-	}
+	pairs := textPairs()
 	shapes := map[string][]string{"control": backgrounds}
 	for i := 1; i <= 8; i++ {
 		shapes["v"+strconv.Itoa(i)] = backgrounds
@@ -99,6 +105,40 @@ func TestContrast(t *testing.T) {
 					}
 				}
 			}
+		}
+	}
+}
+
+// TestPairsOfTheStyleSheetHaveContrast: colors that a rule uses together are among the pairs of TestContrast. A browser
+// computes those that come together on a page.
+func TestPairsOfTheStyleSheetHaveContrast(t *testing.T) {
+	t.Parallel()
+	pairs := textPairs()
+	rule := regexp.MustCompile(`([^{}]+){([^{}]*)}`)
+	color := regexp.MustCompile(`(?:^|[;\s])color: var\(--([a-z0-9-]+)\)`)
+	background := regexp.MustCompile(`background(?:-color)?: (?:[^;]*\s)?var\(--([a-z0-9-]+)\)`)
+	found, backgrounds := 0, map[string]bool{}
+	for _, m := range rule.FindAllStringSubmatch(read(t, "static/ui.css"), -1) {
+		b := background.FindStringSubmatch(m[2])
+		if b == nil {
+			continue
+		}
+		backgrounds[b[1]] = true
+		c := color.FindStringSubmatch(m[2])
+		if c == nil {
+			continue
+		}
+		found++
+		if !slices.Contains(pairs[c[1]], b[1]) {
+			t.Errorf("%s: %s on %s is not in TestContrast", strings.TrimSpace(m[1]), c[1], b[1])
+		}
+	}
+	if found < 5 {
+		t.Errorf("%d rules have both a color and a background", found)
+	}
+	for name := range backgrounds { // without a color, the text is in the color of the page; three are shapes without text
+		if !slices.Contains(pairs["text"], name) && !slices.Contains([]string{"accent", "control", "warn"}, name) {
+			t.Errorf("the background %s is not in TestContrast", name)
 		}
 	}
 }
@@ -169,6 +209,45 @@ func TestCatalogIsComplete(t *testing.T) {
 	}
 }
 
+// scriptTexts returns the literals of a script that users would read: sentences, and what is assigned to texts and names of
+// elements.
+func scriptTexts(script string) (found []string) {
+	script = regexp.MustCompile(`(?m)^\s*(//|/?\*).*$|\s//\s.*$`).ReplaceAllString(script, "")
+	for _, pattern := range []string{
+		"[\"'`]([A-Z][a-z]+[ ,.:!?][^\"'`]*)[\"'`]",
+		"(?:textContent|innerText|innerHTML|title|placeholder|alt|ariaLabel)(?: = |: )[\"'`]([^\"'`]*[A-Za-z][^\"'`]*)[\"'`]",
+		"(?:alert|confirm|prompt|say|tell|append|createTextNode)\\([\"'`]([^\"'`]*[A-Za-z][^\"'`]*)[\"'`]",
+		"\"(?:aria-label|aria-description|title|placeholder|alt)\", [\"'`]([^\"'`]*[A-Za-z][^\"'`]*)[\"'`]",
+	} {
+		for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(script, -1) {
+			found = append(found, m[1])
+		}
+	}
+	return found
+}
+
+// TestScriptsHaveNoTexts keeps the words that scripts show in the catalog.
+func TestScriptsHaveNoTexts(t *testing.T) {
+	t.Parallel()
+	names, err := fs.Glob(staticFiles, "static/*.js")
+	if err != nil || len(names) == 0 {
+		t.Fatal(names, err)
+	}
+	for _, name := range names {
+		if found := scriptTexts(read(t, name)); len(found) > 0 {
+			t.Errorf("%s has the texts %q", name, found)
+		}
+	}
+	for _, line := range []string{
+		`const text = "Nothing was saved.";`, `note.textContent = "saved";`, `Object.assign(note, { role: "alert", textContent: "saved" });`, `button.setAttribute("aria-label", "close");`,
+		`field.title = 'close';`, "if (confirm(`Delete ${key}?`)) return;", `say("paused");`,
+	} {
+		if len(scriptTexts(line)) == 0 {
+			t.Errorf("the text of %s is not found", line)
+		}
+	}
+}
+
 // TestTemplatesHaveNoTexts keeps every word of the pages in the catalog.
 func TestTemplatesHaveNoTexts(t *testing.T) {
 	t.Parallel()
@@ -183,11 +262,19 @@ func TestTemplatesHaveNoTexts(t *testing.T) {
 		}
 		var walk func(*html.Node)
 		walk = func(n *html.Node) {
-			if n.Type == html.TextNode && n.Parent.Data != "noscript" {
-				for _, found := range word.FindAllString(n.Data, -1) {
+			check := func(text string) {
+				for _, found := range word.FindAllString(text, -1) {
 					if !slices.Contains(allowed, found) {
 						t.Errorf("%s has the word %q", name, found)
 					}
+				}
+			}
+			if n.Type == html.TextNode && n.Parent.Data != "noscript" {
+				check(n.Data)
+			}
+			for _, a := range n.Attr {
+				if slices.Contains([]string{"aria-label", "aria-description", "aria-roledescription", "aria-valuetext", "placeholder", "title", "alt", "label", "data-away", "data-copy"}, a.Key) {
+					check(a.Val)
 				}
 			}
 			for c := n.FirstChild; c != nil; c = c.NextSibling {

@@ -40,6 +40,10 @@ type figures struct {
 	servers int
 	// unattributed: the outcomes of some evaluations are unknown.
 	unattributed bool
+	// none: there were no evaluations.
+	none bool
+	// missing is how many of the evaluations of each server are neither stored nor waiting nor lost.
+	missing int64
 }
 
 func (f *figures) complete() *insight.Complete {
@@ -105,6 +109,9 @@ func (f *figures) Outcomes(_ context.Context, id int64, _ insight.Window) (*insi
 		s.Variants = append(s.Variants, insight.VariantOutcome{VariantID: int64(flag.Variants[i].ID), VariantKey: flag.Variants[i].Key, Count: n})
 	}
 	o.Segments = []insight.SegmentOutcome{s}
+	if f.none {
+		o.Total, o.Outcomes, o.Segments = 0, nil, nil
+	}
 	return o, f.err
 }
 
@@ -158,6 +165,15 @@ func (f *figures) Series(_ context.Context, id int64, q insight.SeriesQuery) (*i
 		}
 	}
 	fill(&s.Buckets, time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+	if s.By == insight.BySegment {
+		for i := range s.Lines {
+			line := &s.Lines[i]
+			line.VariantID, line.Name = 0, ""
+			if i > 0 {
+				line.SegmentID, line.Name = int64(flag.Segments[i-1].ID), flag.Segments[i-1].Description
+			}
+		}
+	}
 	if s.By == insight.ByVariant {
 		other := datar.NoMatch
 		if f.unattributed {
@@ -211,7 +227,7 @@ func (f *figures) Stats() datar.Stats { return datar.Stats{Recorded: 10, Stored:
 
 func (f *figures) Servers(context.Context) ([]datar.ServerRecord, error) {
 	record := func(name string, kind datar.ServerKind, at time.Time) datar.ServerRecord {
-		return datar.ServerRecord{Name: name, Run: "r", Kind: kind, Start: at.AddDate(0, 0, -60), At: at, LastFlush: at, FlushInterval: time.Minute, Recorded: 100, Stored: 98, Pending: 1, Dropped: map[string]int64{"closed": 1}}
+		return datar.ServerRecord{Name: name, Run: "r", Kind: kind, Start: at.AddDate(0, 0, -60), At: at, LastFlush: at, FlushInterval: time.Minute, Recorded: 100 + f.missing, Stored: 98, Pending: 1, Dropped: map[string]int64{"closed": 1}}
 	}
 	all := []datar.ServerRecord{record("flagr-0", datar.KindServer, f.m.now), record("edge-berlin", datar.KindEdge, f.m.now.AddDate(0, 0, -6))}
 	for i := range f.servers {

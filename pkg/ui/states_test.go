@@ -1,0 +1,149 @@
+package ui_test
+
+import (
+	"encoding/csv"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/html"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+)
+
+func TestRecordsOff(t *testing.T) {
+	t.Parallel()
+	f, numbers := counted(t)
+	f.flags[f.full].DataRecordsEnabled = false
+	numbers.none = true
+	a := f.ask(t, http.MethodGet, "/ui/flags/1", nil)
+	checkPage(t, f, "/ui/flags/1", a)
+	for _, want := range []string{"Not counted: records are off.", "Switch records on"} {
+		if !strings.Contains(text(a.root), want) {
+			t.Errorf("the page lacks %q in\n%s", want, text(a.root))
+		}
+	}
+	snapshot := strconv.FormatUint(uint64(f.flags[f.full].SnapshotID), 10)
+	if a := f.ask(t, http.MethodPost, "/ui/flags/1/records", url.Values{"snapshot": {snapshot}, "records": {"true"}}); a.status != http.StatusSeeOther || !f.flags[f.full].DataRecordsEnabled {
+		t.Errorf("switch records on: %d, records %t", a.status, f.flags[f.full].DataRecordsEnabled)
+	}
+	if a := f.ask(t, http.MethodGet, "/ui/flags/1", nil); strings.Contains(text(a.root), "Switch records on") {
+		t.Error("the page offers to switch on records that are on")
+	}
+}
+
+// TestServersThatDoNotBalance: 100 evaluations were recorded, and 3 of them are neither stored nor
+// waiting nor lost.
+func TestServersThatDoNotBalance(t *testing.T) {
+	t.Parallel()
+	f, numbers := counted(t)
+	numbers.missing = 3
+	a := f.ask(t, http.MethodGet, "/ui/server", nil)
+	checkPage(t, f, "/ui/server", a)
+	if got := text(a.root); !strings.Contains(got, "The statistics do not balance: 2 of 206 evaluations are listed as lost.") {
+		t.Errorf("the page is\n%s", got)
+	}
+}
+
+// TestNextAndPrevious follows the links between pages of a search in 250 flags, forth and back.
+func TestNextAndPrevious(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	for i := range 250 {
+		flag := &entity.Flag{Key: fmt.Sprintf("page-%03d", i)}
+		flag.ID, flag.UpdatedAt = uint(1000+i), f.now
+		f.flags[flag.ID] = flag
+	}
+	target := "/ui/?q=page&sort=key"
+	visit := func(rel string) (keys []string, follow string) {
+		t.Helper()
+		each(f.ask(t, http.MethodGet, target, nil).root, func(n *html.Node) {
+			if class, _ := attr(n, "class"); class == "key" {
+				keys = append(keys, text(n))
+			}
+			if r, _ := attr(n, "rel"); r == rel {
+				href, _ := attr(n, "href")
+				follow = "/ui/" + strings.TrimPrefix(href, "./")
+			}
+		})
+		return keys, follow
+	}
+	var all []string
+	for _, want := range []int{100, 100, 50} {
+		keys, next := visit("next")
+		if len(keys) != want || (next == "") != (want == 50) {
+			t.Fatalf("%s has %d flags, want %d, and leads to %q", target, len(keys), want, next)
+		}
+		all = append(all, keys...)
+		if next != "" {
+			target = next
+		}
+	}
+	for i, key := range all {
+		if key != fmt.Sprintf("page-%03d", i) {
+			t.Fatalf("flag %d is %s", i, key)
+		}
+	}
+	for _, want := range []string{"page-200", "page-100", "page-000"} {
+		keys, previous := visit("prev")
+		if keys[0] != want || (previous == "") != (want == "page-000") {
+			t.Fatalf("%s begins with %s, want %s, and leads to %q", target, keys[0], want, previous)
+		}
+		target = previous
+	}
+}
+
+// TestTheCSVOfTheList has times in UTC whatever the zone of the user, and no formulas.
+func TestTheCSVOfTheList(t *testing.T) {
+	t.Parallel()
+	f, _ := counted(t)
+	f.flags[f.full].Description, f.flags[f.full].UpdatedBy = `=HYPERLINK("http://example.com")`, "@ada"
+	a := f.ask(t, http.MethodGet, "/ui/flags.csv?q=checkout-button", nil, "Cookie", "flagr_tz=Asia%2FTokyo")
+	rows, err := csv.NewReader(strings.NewReader(a.body)).ReadAll()
+	if err != nil || len(rows) != 2 {
+		t.Fatalf("%v in %q", err, a.body)
+	}
+	got := map[string]string{}
+	for i, name := range rows[0] {
+		got[name] = rows[1][i]
+	}
+	for name, want := range map[string]string{
+		"description": `'=HYPERLINK("http://example.com")`, "updated_by": "'@ada", "updated_at": f.flags[f.full].UpdatedAt.UTC().Format("2006-01-02T15:04:05Z"), "last_asked_at": f.now.UTC().Format("2006-01-02T15:04:05Z"),
+	} {
+		if got[name] != want {
+			t.Errorf("%s is %q, want %q", name, got[name], want)
+		}
+	}
+}
+
+func TestTrafficBySegment(t *testing.T) {
+	t.Parallel()
+	f, _ := counted(t)
+	a := f.ask(t, http.MethodGet, "/ui/flags/1/traffic?by=segment", nil)
+	checkPage(t, f, "/ui/flags/1/traffic?by=segment", a)
+	if got := text(a.root); !strings.Contains(got, "DayAdults in FranceBeta testersno segmentAll") {
+		t.Errorf("the table is\n%s", got)
+	}
+}
+
+// TestRootIsTheSameWithoutFlags: access control leaves / open, so what it shows depends on no flag.
+func TestRootIsTheSameWithoutFlags(t *testing.T) {
+	t.Parallel()
+	f, _ := counted(t)
+	flags := f.flags
+	for _, one := range []struct {
+		target string
+		same   bool
+	}{{"/", true}, {"/?q=checkout", true}, {"/ui/", false}} {
+		f.flags = flags
+		with := f.ask(t, http.MethodGet, one.target, nil)
+		f.flags = map[uint]*entity.Flag{}
+		without := f.ask(t, http.MethodGet, one.target, nil)
+		if with.status != http.StatusOK || (with.body == without.body) != one.same {
+			t.Errorf("%s: %d, and is the same without flags: %t, want %t", one.target, with.status, with.body == without.body, one.same)
+		}
+	}
+}
