@@ -409,10 +409,12 @@ func TestTryExplainsAndCountsNothing(t *testing.T) {
 		`{"entities": [{"entityID": "x", "entityContext": {"beta": "true"}}, {"entityID": "y", "entityContext": {"country": "DE"}}], "flagIDs": [7]}`: "x gets green from segment 2",
 		`{"entityID": "z", "entityContext": {"beta": "true"}, "flagID": 7}`:                                                                           "z gets green from segment 2",
 		`{"entityContext": {"beta": "true"}}`:                    "gets green from segment 2", // an ID is made up
-		`{"entities": []}`:                                       "0 entities: want 1 to 1,000.",
+		`[{"entityID": "l", "entityContext": {"beta": "true"}}]`: "l gets green from segment 2",
+		`["a"]`:            "JSON is of type string, want object",
+		`{"entities": []}`: "0 entities: want 1 to 1,000.",
 		`{"entities": [` + strings.Repeat(`{}, `, 1000) + `{}]}`: "1,001 entities: want 1 to 1,000.",
 		`{"entities": [{}, null]}`:                               "Entity 2 is null",
-		`{"entities": [{"entityID": 1}]}`:                        "is of type number, want string",
+		`{"entities": [{"entityID": 1}]}`:                        "entities.entityID is of type number, want string",
 		`{"entities": [{}]} x`:                                   "data after the JSON object",
 		"{\n\"entities\": [}":                                    "Line 2, column 14",
 		`{"entityContext": ` + strings.Repeat("[", 200) + strings.Repeat("]", 200) + `}`: "The context of entity 1 nests more than 100 levels deep.",
@@ -520,6 +522,7 @@ func TestFormsThatAreTooLargeSaySo(t *testing.T) {
 	}{
 		"fields":      {func(form url.Values) { form["x"] = make([]string, 10_000) }, "at most 10,000 fields"},
 		"escapes":     {nil, "cannot be read"},
+		"one more":    {func(form url.Values) { repeat(form, "s.%d.rollout", 1000); form.Set("do", "add-segment") }, "1,000 segments"},
 		"variants":    {func(form url.Values) { repeat(form, "v.%d.key", 1001) }, "at most 1,000 variants"},
 		"segments":    {func(form url.Values) { repeat(form, "s.%d.rollout", 1001) }, "1,000 segments"},
 		"constraints": {func(form url.Values) { repeat(form, "s.1.c.%d.property", 1001) }, "1,000 constraints of a segment"},
@@ -535,6 +538,9 @@ func TestFormsThatAreTooLargeSaySo(t *testing.T) {
 				a = f.ask(t, http.MethodPost, target, form)
 			} else {
 				a = f.ask(t, http.MethodPost, target+"?%zz", form)
+			}
+			if name == "one more" && target != targeting {
+				continue // a try has no such button
 			}
 			if a.status != http.StatusBadRequest || !strings.Contains(text(a.root), test.want) || f.writes != 0 {
 				t.Errorf("%s: %d, %d changes, no %q in %s", name, a.status, f.writes, test.want, text(a.root))

@@ -94,9 +94,8 @@ func attachmentText(a entity.Attachment) string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// parseForm parses a form from a browser. The error, which matches entity.ErrInvalid, is that it has too many parts.
-func (u *UI) parseForm(v url.Values) (*form, error) {
-	most := u.text.plain("edit.err.parts", "most", maxFormParts)
+// parseForm parses a form from a browser.
+func parseForm(v url.Values) *form {
 	id := func(name string) uint {
 		n, _ := strconv.ParseUint(v.Get(name), 10, 63)
 		return uint(n)
@@ -110,9 +109,6 @@ func (u *UI) parseForm(v url.Values) (*form, error) {
 		if !v.Has(at + "key") {
 			break
 		}
-		if i == maxFormParts {
-			return nil, entity.Invalid("%s", most)
-		}
 		d.Variants = append(d.Variants, formVariant{id(at + "id"), strings.TrimSpace(v.Get(at + "key")), unixLines(v.Get(at + "attachment"))})
 	}
 	for i := 0; ; i++ {
@@ -120,17 +116,11 @@ func (u *UI) parseForm(v url.Values) (*form, error) {
 		if !v.Has(at + "rollout") {
 			break
 		}
-		if i == maxFormParts {
-			return nil, entity.Invalid("%s", most)
-		}
 		s := formSegment{ID: id(at + "id"), Description: v.Get(at + "description"), Rollout: strings.TrimSpace(v.Get(at + "rollout"))}
 		for j := 0; ; j++ {
 			c := fmt.Sprintf("%sc.%d.", at, j)
 			if !v.Has(c + "property") {
 				break
-			}
-			if j == maxFormParts {
-				return nil, entity.Invalid("%s", most)
 			}
 			one := formConstraint{id(c + "id"), strings.TrimSpace(v.Get(c + "property")), v.Get(c + "operator"), v.Get(c + "value")}
 			if patternOf[one.Operator] == "" { // spaces around plain text belong to it
@@ -143,7 +133,19 @@ func (u *UI) parseForm(v url.Values) (*form, error) {
 		}
 		d.Segments = append(d.Segments, s)
 	}
-	return &d, nil
+	return &d
+}
+
+// checkSize reports, as entity.ErrInvalid, a form with more rows of one kind than maxFormParts.
+func (u *UI) checkSize(d *form) error {
+	most := max(len(d.Variants), len(d.Segments))
+	for i := range d.Segments {
+		most = max(most, len(d.Segments[i].Constraints))
+	}
+	if most > maxFormParts {
+		return entity.Invalid("%s", u.text.plain("edit.err.parts", "most", maxFormParts))
+	}
+	return nil
 }
 
 // unixLines ends lines as a text area of a browser does, before it sends them.

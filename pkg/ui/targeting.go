@@ -128,10 +128,7 @@ func (u *UI) edit(rw http.ResponseWriter, r *http.Request) error {
 		seeOther(rw, "targeting")
 		return nil
 	}
-	typed, err := u.parseForm(r.PostForm)
-	if err != nil {
-		return err
-	}
+	typed := parseForm(r.PostForm)
 	action := cmp.Or(r.PostForm.Get("do"), "review")
 	base := u.baseOf(r, f, typed.Snapshot)
 	typed.keepLines(base)
@@ -140,6 +137,9 @@ func (u *UI) edit(rw http.ResponseWriter, r *http.Request) error {
 		action = "review"
 	} else {
 		typed.act(action)
+	}
+	if err := u.checkSize(typed); err != nil {
+		return err
 	}
 	if action == "save" {
 		return u.save(rw, r, f, typed)

@@ -8,6 +8,7 @@ import (
 	"html/template"
 	"io"
 	"net/http"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -82,8 +83,12 @@ func exampleContext(f *entity.Flag) string {
 			if _, ok := context[c.Property]; ok || strings.HasPrefix(c.Property, "@") {
 				continue
 			}
-			if c.Operator == hasText {
+			switch c.Operator {
+			case hasText:
 				context[c.Property] = c.Value
+				continue
+			case lacksText:
+				context[c.Property] = ""
 				continue
 			}
 			var value any
@@ -127,8 +132,8 @@ func (u *UI) try(rw http.ResponseWriter, r *http.Request) error {
 	p.Data = d
 	tried := f
 	if draft {
-		typed, err := u.parseForm(r.PostForm)
-		if err != nil {
+		typed := parseForm(r.PostForm)
+		if err := u.checkSize(typed); err != nil {
 			return err
 		}
 		typed.keepLines(f)
@@ -205,7 +210,7 @@ func (u *UI) triedEntities(button string, d *tryData) ([]eval.Entity, error) {
 		for i := range madeUp {
 			ids = append(ids, fmt.Sprintf("user-%d", i+1))
 		}
-	case button == "many" && strings.HasPrefix(many, "{"):
+	case button == "many" && strings.IndexAny(many, "{[") == 0:
 		return parseEntities(many, u.text)
 	case button == "many":
 		ids = strings.Fields(strings.ReplaceAll(many, ",", " "))
@@ -230,14 +235,18 @@ type triedEntity struct {
 	Context any    `json:"entityContext,omitempty"`
 }
 
-// parseEntities parses the JSON of one entity, or of an object with a list of entities. It ignores all other members,
-// such as the flags of a batch.
+// parseEntities parses the JSON of one entity, of a list of entities, or of an object with such a list. It ignores all
+// other members, such as the flags of a batch.
 func parseEntities(text string, words *catalog) ([]eval.Entity, error) {
 	var body struct {
 		triedEntity
 		Entities []*triedEntity `json:"entities"`
 	}
-	if err := parseJSON(text, &body, words); err != nil {
+	into := any(&body)
+	if text[0] == '[' {
+		into = &body.Entities
+	}
+	if err := parseJSON(text, into, words); err != nil {
 		return nil, err
 	}
 	if body.Entities == nil {
@@ -286,6 +295,9 @@ func parseContext(text string, words *catalog) (any, error) {
 	return context, nil
 }
 
+// jsonTypes maps the types of triedEntity to their names in JSON.
+var jsonTypes = map[reflect.Kind]string{reflect.String: "string", reflect.Struct: "object", reflect.Pointer: "object", reflect.Slice: "array"}
+
 // parseJSON decodes exactly one JSON value, with numbers as they are written. The error has line and column.
 func parseJSON(text string, into any, words *catalog) error {
 	decoder := json.NewDecoder(strings.NewReader(text))
@@ -301,7 +313,7 @@ func parseJSON(text string, into any, words *catalog) error {
 	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
 		offset = int(syntax.Offset)
 	} else if kind, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		offset, why = int(kind.Offset), words.plain("try.err.kind", "field", cmp.Or(kind.Field, "JSON"), "got", kind.Value, "want", kind.Type.String())
+		offset, why = int(kind.Offset), words.plain("try.err.kind", "field", cmp.Or(kind.Field, "JSON"), "got", kind.Value, "want", jsonTypes[kind.Type.Kind()])
 	}
 	line, column := position(text, offset)
 	return errors.New(words.plain("edit.err.json", "line", line, "column", column, "why", why))
