@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -29,8 +30,11 @@ const (
 type lightList struct {
 	name, path string
 	repeat     int
-	want       float64 // milliseconds of CPU time
+	want       float64 // milliseconds of CPU time on a machine where a request of the bare server takes referenceMicro
 }
+
+// lightBare is the number of requests to the bare server before each request for a list.
+const lightBare = 200
 
 var lightLists = []lightList{ //nolint:gochecknoglobals // a table that is only read
 	{"GET /flags", "/flags", 30, 14},
@@ -47,17 +51,30 @@ type figure struct {
 	name, unit string
 	want       float64
 	seen       []float64
+	// scaled is the first of seen in proportion, if the bare server took referenceMicro; 0 for other figures than CPU
+	// times of lists.
+	scaled float64
 }
 
+// judged is the value that want limits.
+func (f *figure) judged() float64 { return cmp.Or(f.scaled, f.seen[0]) }
+
 // measureLight measures memory and lists of the server, and of the peer if the options name one.
-func measureLight(o options, dir string, out io.Writer) error {
+func measureLight(o options, dir string, out io.Writer) (err error) {
 	binaries, names := []string{o.server}, "server"
 	if o.peer != "" {
 		binaries, names = append(binaries, o.peer), "server\tpeer"
 	}
+	var running fleet
+	defer func() { running.stop() }()
+	bare, err := startBareTarget(&running, o.connections)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, bare.load.close()) }()
 	var figures []figure
 	for _, binary := range binaries {
-		of, err := measureOne(o, binary, dir)
+		of, err := measureOne(o, binary, dir, bare)
 		if err != nil {
 			return fmt.Errorf("%s: %w", binary, err)
 		}
@@ -75,13 +92,17 @@ func measureLight(o options, dir string, out io.Writer) error {
 	}
 	figures = append(figures, limited)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintf(w, "\nmemory and lists, SQLite\t%s\t\twanted\n", names)
+	_, _ = fmt.Fprintf(w, "\nmemory and lists, SQLite\t%s\t\tif bare took %.1f µs\twanted\n", names, referenceMicro)
 	for _, f := range figures {
 		_, _ = fmt.Fprintf(w, "%s", f.name)
 		for _, seen := range f.seen {
 			_, _ = fmt.Fprintf(w, "\t%.1f", seen)
 		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\n", strings.Repeat("\t", len(binaries)-len(f.seen)), f.unit, lightVerdict(f.seen[0], f.want))
+		scaled := ""
+		if f.scaled > 0 {
+			scaled = fmt.Sprintf("%.1f", f.scaled)
+		}
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", strings.Repeat("\t", len(binaries)-len(f.seen)), f.unit, scaled, lightVerdict(f.judged(), f.want))
 	}
 	return w.Flush()
 }
@@ -93,7 +114,20 @@ func lightVerdict(got, want float64) string {
 	return fmt.Sprintf("at most %g: NO", want)
 }
 
-func measureOne(o options, binary, dir string) ([]figure, error) {
+// startBareTarget starts the bare server for short rounds of single requests.
+func startBareTarget(running *fleet, connections int) (*target, error) {
+	p, err := running.startBare(len(singleBody()))
+	if err != nil {
+		return nil, err
+	}
+	l, err := newLoad(p.url, singleBody(), connections)
+	if err != nil {
+		return nil, err
+	}
+	return &target{name: "bare server", process: p, load: l, perRequest: 1, requests: lightBare}, nil
+}
+
+func measureOne(o options, binary, dir string, bare *target) ([]figure, error) {
 	var running fleet
 	defer func() { running.stop() }()
 	database := filepath.Join(dir, filepath.Base(binary)+"-light.sqlite")
@@ -104,7 +138,7 @@ func measureOne(o options, binary, dir string) ([]figure, error) {
 	}
 	var figures []figure
 	add := func(name, unit string, want, seen float64) {
-		figures = append(figures, figure{name, unit, want, []float64{seen}})
+		figures = append(figures, figure{name: name, unit: unit, want: want, seen: []float64{seen}})
 	}
 	time.Sleep(lightSettle)
 	idle, err := p.resident()
@@ -145,11 +179,11 @@ func measureOne(o options, binary, dir string) ([]figure, error) {
 	add("memory, idle, 1,500 flags", "MB", 60, mega(idle))
 	add("CPU, idle, 1,500 flags", "ms/s", 4, milli(after-before)/lightSettle.Seconds())
 	for _, list := range lightLists {
-		spent, err := list.measure(p)
+		spent, scaled, err := list.measure(p, bare)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", list.name, err)
 		}
-		add(list.name, "ms CPU", list.want, milli(spent))
+		figures = append(figures, figure{name: list.name, unit: "ms CPU", want: list.want, seen: []float64{milli(spent)}, scaled: scaled})
 	}
 	return figures, nil
 }
@@ -183,40 +217,58 @@ func measureLimited(o options, dir string) (figure, error) {
 		return figure{}, err
 	}
 	_, peak, err := evaluate(p)
-	return figure{"peak with GOMEMLIMIT=" + smallLimit, "MB", 64, []float64{mega(peak)}}, err
+	return figure{name: "peak with GOMEMLIMIT=" + smallLimit, unit: "MB", want: 64, seen: []float64{mega(peak)}}, err
 }
 
-// measure returns the median of the server's CPU time for one request.
-func (l *lightList) measure(p *process) (time.Duration, error) {
+// measure returns the median of the server's CPU time for one request, and the median in milliseconds in proportion, if
+// the bare server took referenceMicro. The bare server takes turns with it; it may be nil.
+func (l *lightList) measure(p *process, bare *target) (time.Duration, float64, error) {
 	var spent []time.Duration
+	var scaled []float64
 	for range l.repeat + 1 { // the first one warms up
+		of := 0.0
+		if bare != nil {
+			var err error
+			if of, err = bare.measure(); err != nil {
+				return 0, 0, err
+			}
+		}
 		before, err := p.cpu()
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
-		response, err := http.Get(p.url + l.path) //nolint:noctx // the servers are on this machine
-		if err != nil {
-			return 0, err
-		}
-		var start bytes.Buffer
-		_, err = io.CopyN(&start, response.Body, 200)
-		if errors.Is(err, io.EOF) {
-			err = nil
-		}
-		_, restErr := io.Copy(io.Discard, response.Body)
-		if err := errors.Join(err, restErr, response.Body.Close()); err != nil {
-			return 0, err
-		}
-		if response.StatusCode != http.StatusOK {
-			return 0, fmt.Errorf("the answer is %s: %s", response.Status, start.String())
+		if err := l.request(p); err != nil {
+			return 0, 0, err
 		}
 		after, err := p.cpu()
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		spent = append(spent, after-before)
+		scaled = append(scaled, milli(after-before)*referenceMicro/of)
 	}
-	return median(spent[1:]), nil
+	return median(spent[1:]), median(scaled[1:]), nil
+}
+
+// request sends the request once and reads the response.
+func (l *lightList) request(p *process) error {
+	response, err := http.Get(p.url + l.path) //nolint:noctx // the servers are on this machine
+	if err != nil {
+		return err
+	}
+	var start bytes.Buffer
+	_, err = io.CopyN(&start, response.Body, 200)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	_, restErr := io.Copy(io.Discard, response.Body)
+	if err := errors.Join(err, restErr, response.Body.Close()); err != nil {
+		return err
+	}
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("the answer is %s: %s", response.Status, start.String())
+	}
+	return nil
 }
 
 // lightCopies run after the statements that copy the flag. They add a third segment to each flag,

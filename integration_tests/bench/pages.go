@@ -92,7 +92,7 @@ func measurePagesOf(o options, dir string, d pageDatabase, w io.Writer) error {
 	}
 	for _, page := range pages {
 		list := lightList{path: page.path, repeat: pageRepeats}
-		spent, err := list.measure(site)
+		spent, _, err := list.measure(site, nil)
 		if err != nil {
 			return fmt.Errorf("%s: %w", page.path, err)
 		}
