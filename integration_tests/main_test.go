@@ -16,7 +16,7 @@ import (
 // Options. TestMain sets serverBinary before the tests run. They do not change later.
 var (
 	serverBinary = flag.String("server", "", "path of the flagr-server to test; built from this checkout if empty")
-	rounds       = flag.Int("rounds", 1, "how many rounds of the test that counts are exact")
+	rounds       = flag.Int("rounds", 1, "how many rounds of the tests that counts are exact and that little memory is enough")
 	fleet        = flag.Duration("fleet", 20*time.Second, "how long four servers share 500 keys at full speed")
 )
 
