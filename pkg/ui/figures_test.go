@@ -145,8 +145,12 @@ func (f *figures) Series(_ context.Context, id int64, q insight.SeriesQuery) (*i
 	if q.Bucket == "year" {
 		return nil, fmt.Errorf("%w: bucket is \"year\", want hour, day or week", datar.ErrInvalidQuery)
 	}
+	zone, err := insight.LoadZone(q.Zone)
+	if err != nil {
+		return nil, err
+	}
 	flag := f.m.Snapshot().Flag(id, "")
-	s := &insight.Series{FlagID: id, Unit: insight.UnitDay, Zone: time.UTC, By: insight.By(q.By), Complete: f.complete()}
+	s := &insight.Series{FlagID: id, Unit: insight.UnitDay, Zone: zone, By: insight.By(q.By), Complete: f.complete()}
 	fill := func(b *insight.Buckets, from time.Time) {
 		for i := range 31 {
 			b.Starts = append(b.Starts, from.AddDate(0, 0, i))
@@ -164,7 +168,7 @@ func (f *figures) Series(_ context.Context, id int64, q insight.SeriesQuery) (*i
 			b.Lines = append(b.Lines, line)
 		}
 	}
-	fill(&s.Buckets, time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+	fill(&s.Buckets, time.Date(2026, 1, 1, 0, 0, 0, 0, zone))
 	if s.By == insight.BySegment {
 		for i := range s.Lines {
 			line := &s.Lines[i]
@@ -184,7 +188,7 @@ func (f *figures) Series(_ context.Context, id int64, q insight.SeriesQuery) (*i
 	}
 	if q.Compare != "" {
 		s.Comparison = &insight.Buckets{}
-		fill(s.Comparison, time.Date(2025, 12, 1, 0, 0, 0, 0, time.UTC))
+		fill(s.Comparison, time.Date(2025, 12, 1, 0, 0, 0, 0, zone))
 		s.Comparison.Lines[0].Counts[3] = 9
 	}
 	s.Changes = []insight.Change{{SnapshotID: 2, At: f.m.now.AddDate(0, 0, -7), Affects: insight.AffectsAssignment}}

@@ -119,6 +119,17 @@ func TestTheCSVOfTheList(t *testing.T) {
 	}
 }
 
+// TestTheCSVOfTraffic has the days of the user's zone, in UTC.
+func TestTheCSVOfTraffic(t *testing.T) {
+	t.Parallel()
+	f, _ := counted(t)
+	a := f.ask(t, http.MethodGet, "/ui/flags/1/traffic.csv?tz=Asia%2FTokyo", nil)
+	lines := strings.Split(strings.TrimSpace(a.body), "\r\n")
+	if len(lines) != 1+31*3 || lines[1] != "2025-12-31T15:00:00Z,2026-01-01T15:00:00Z,true,,,0" || !strings.HasPrefix(lines[len(lines)-1], "2026-01-30T15:00:00Z,2026-01-31T15:00:00Z,false,") {
+		t.Errorf("%d lines: %.400q", len(lines), a.body)
+	}
+}
+
 func TestTrafficBySegment(t *testing.T) {
 	t.Parallel()
 	f, _ := counted(t)

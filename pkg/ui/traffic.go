@@ -483,7 +483,7 @@ func countOr(n int64, unknown bool) string {
 	return number(n)
 }
 
-// trafficCSV writes the numbers of the page as CSV.
+// trafficCSV writes the numbers of the page as CSV, with times in UTC.
 func (u *UI) trafficCSV(rw http.ResponseWriter, r *http.Request) error {
 	f, _, err := u.flag(r)
 	if err != nil {
@@ -497,7 +497,12 @@ func (u *UI) trafficCSV(rw http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return writeTable(rw, f.Key+"-traffic.csv", series.Table())
+	inUTC := *series // its buckets are days of the zone of the page
+	inUTC.Starts, inUTC.End = make([]time.Time, len(series.Starts)), series.End.UTC()
+	for i, start := range series.Starts {
+		inUTC.Starts[i] = start.UTC()
+	}
+	return writeTable(rw, f.Key+"-traffic.csv", inUTC.Table())
 }
 
 func writeTable(rw http.ResponseWriter, name string, t *insight.Table) error {
