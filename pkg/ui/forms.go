@@ -104,20 +104,20 @@ func parseForm(v url.Values) *form {
 		Snapshot: id("snapshot"), Key: strings.TrimSpace(v.Get("key")), Description: v.Get("description"), Notes: unixLines(v.Get("notes")),
 		EntityType: strings.TrimSpace(v.Get("entity")), Tags: v.Get("tags"), Enabled: v.Get("enabled") == "on", Records: v.Get("records") == "on",
 	}
-	for i := 0; ; i++ {
+	for i := range maxFormParts + 1 { // checkSize rejects one more than allowed
 		at := fmt.Sprintf("v.%d.", i)
 		if !v.Has(at + "key") {
 			break
 		}
 		d.Variants = append(d.Variants, formVariant{id(at + "id"), strings.TrimSpace(v.Get(at + "key")), unixLines(v.Get(at + "attachment"))})
 	}
-	for i := 0; ; i++ {
+	for i := range maxFormParts + 1 {
 		at := fmt.Sprintf("s.%d.", i)
 		if !v.Has(at + "rollout") {
 			break
 		}
 		s := formSegment{ID: id(at + "id"), Description: v.Get(at + "description"), Rollout: strings.TrimSpace(v.Get(at + "rollout"))}
-		for j := 0; ; j++ {
+		for j := range maxFormParts + 1 {
 			c := fmt.Sprintf("%sc.%d.", at, j)
 			if !v.Has(c + "property") {
 				break
