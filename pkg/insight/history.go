@@ -12,7 +12,7 @@ import (
 // stands for them. all is the time from which flags are counted even if their records are off. Zero
 // means never.
 func HistoryOf(snapshots []Snapshot, created bool, all time.Time) History {
-	var r historyReader
+	r := historyReader{created: created, left: len(snapshots)}
 	for i := len(snapshots) - 1; i >= 0; i-- {
 		s := &snapshots[i]
 		m := moment{at: s.At, by: s.By, valid: s.Flag != nil}
@@ -21,15 +21,21 @@ func HistoryOf(snapshots []Snapshot, created bool, all time.Time) History {
 		}
 		r.add(m, func() Snapshot { return *s })
 	}
-	return r.history(created, all)
+	return r.history(all)
 }
 
 // historyReader computes a History from snapshots, newest first. It reads the whole contents of
-// snapshots only until it has found the last change of the assignment.
+// snapshots only until it has found the last change of the assignment, and retains one of them until
+// then.
 type historyReader struct {
-	moments  []moment  // newest first
-	after    *Snapshot // the last one read
-	assigned *Snapshot // the last one that affected the assignment, nil as long as it is not found
+	created bool     // whether the oldest snapshot created the flag
+	left    int      // number of snapshots to come
+	moments []moment // newest first
+
+	after      *Snapshot // the last one read, nil if it is not needed any more
+	assigned   bool      // the last change of the assignment is found
+	assignedAt time.Time
+	assignedID int64
 }
 
 // moment is the part of a snapshot that decides whether the flag was counted.
@@ -51,28 +57,46 @@ func momentOf(row *entity.FlagSnapshot) moment {
 
 // add adds the snapshot before the last one. It calls content only if it needs it.
 func (r *historyReader) add(m moment, content func() Snapshot) {
+	r.left--
 	r.moments = append(r.moments, m)
-	if r.assigned != nil {
+	if r.assigned {
 		return
 	}
 	s := content()
-	if r.after != nil && ChangeBetween(&s, r.after, 0).Affects == AffectsAssignment {
-		r.assigned = r.after
+	if r.after != nil {
+		r.compare(&s)
 	}
-	r.after = &s
+	if r.assigned {
+		r.after = nil
+		return
+	}
+	if r.after = &s; r.left == 0 {
+		r.end()
+	}
 }
 
-// history returns the History of the snapshots so far: see HistoryOf.
-func (r *historyReader) history(created bool, all time.Time) History {
-	var h History
+// compare checks whether the last snapshot changed the assignment. A nil before means that it
+// created the flag.
+func (r *historyReader) compare(before *Snapshot) {
+	if ChangeBetween(before, r.after, 0).Affects == AffectsAssignment {
+		r.assigned, r.assignedAt, r.assignedID = true, r.after.At, r.after.ID
+	}
+}
+
+// end is called after the last snapshot.
+func (r *historyReader) end() {
+	if r.after != nil && r.created {
+		r.compare(nil)
+	}
+	r.after = nil
+}
+
+// history returns the History of the snapshots: see HistoryOf.
+func (r *historyReader) history(all time.Time) History {
+	r.end() // if some snapshots do not exist any more
+	h := History{AssignedAt: r.assignedAt, AssignedSnapshot: r.assignedID}
 	if len(r.moments) > 0 {
 		h.ChangedAt = r.moments[0].at
-	}
-	if r.assigned == nil && created && r.after != nil && ChangeBetween(nil, r.after, 0).Affects == AffectsAssignment {
-		r.assigned = r.after
-	}
-	if r.assigned != nil {
-		h.AssignedAt, h.AssignedSnapshot = r.assigned.At, r.assigned.ID
 	}
 	for i := len(r.moments) - 1; i >= 0; i-- {
 		m := &r.moments[i]

@@ -98,8 +98,9 @@ func (s *Service) readHistories(ctx context.Context, flagIDs []int64, timelines 
 	var snapshotIDs []int64
 	for _, id := range flagIDs {
 		t := timelines[id]
-		readers[id], firsts[id] = &historyReader{}, t.firstOfHistory(now.Add(-MaxDays*day))
-		for i := len(t) - 1; i >= firsts[id]; i-- {
+		first := t.firstOfHistory(now.Add(-MaxDays * day))
+		firsts[id], readers[id] = first, &historyReader{created: first == 0, left: len(t) - first}
+		for i := len(t) - 1; i >= first; i-- {
 			snapshotIDs = append(snapshotIDs, t[i].SnapshotID)
 		}
 	}
@@ -114,7 +115,7 @@ func (s *Service) readHistories(ctx context.Context, flagIDs []int64, timelines 
 	histories := make(map[int64]cachedHistory, len(flagIDs))
 	for _, id := range flagIDs {
 		t, first := timelines[id], firsts[id]
-		h := cachedHistory{timeline: t, history: readers[id].history(first == 0, s.o.CountsAll)}
+		h := cachedHistory{timeline: t, history: readers[id].history(s.o.CountsAll)}
 		if h.history.AssignedAt.IsZero() && first > 0 {
 			h.history.AssignedAt = t[first].From // or before
 		}

@@ -277,7 +277,7 @@ func (s *Store) detailRows(tx *gorm.DB, by datar.Parts, ranges []hourRange, flag
 	statement := "SELECT " + columns + ", SUM(eval_count), SUM(ingested_count), MIN(first_evaluated_ms), MAX(last_evaluated_ms) " +
 		"FROM datar_hourly_details WHERE {within} {flag}" + groupBy
 	each := appendEach(&all, func(r *datar.Row) []any {
-		return []any{&r.FlagID, &r.Hour, &r.Outcome, &r.VariantID, &r.SegmentID, &r.Version, &r.Asked, &r.Count, &r.Ingested, &r.First, &r.Last}
+		return append([]any{integer(&r.FlagID), integer(&r.Hour)}, detailTargets(r)...)
 	})
 	if flagID == 0 || hoursOf(ranges) > maxHoursOfFlag {
 		inUTC := eventHours{condition: s.sql(hourInUTC), bindHour: s.dialect.bindHour}
@@ -323,9 +323,15 @@ func (s *Store) eventRows(tx *gorm.DB, by datar.Parts, ranges []hourRange, flagI
 		return nil, err
 	}
 	err = s.eachRow(tx, statement, within, ranges, flagID, appendEach(&all, func(r *datar.Row) []any {
-		return []any{&r.FlagID, &r.Hour, &r.VariantID, &r.SegmentID, &r.Count, &r.Ingested}
+		return []any{integer(&r.FlagID), integer(&r.Hour), integer(&r.VariantID), integer(&r.SegmentID), integer(&r.Count), integer(&r.Ingested)}
 	}))
 	return all, err
+}
+
+// detailTargets returns the targets of the columns of a detail after its flag and hour.
+func detailTargets(r *datar.Row) []any {
+	return []any{integer(&r.Outcome), integer(&r.VariantID), integer(&r.SegmentID), integer(&r.Version), integer(&r.Asked),
+		integer(&r.Count), integer(&r.Ingested), integer(&r.First), integer(&r.Last)}
 }
 
 // appendEach returns a function that scans a row and appends it. columns returns the targets of all

@@ -111,3 +111,9 @@ func Paced(ctx context.Context, unpaced bool, pieces ...func()) error {
 	}
 	return nil
 }
+
+// ScanVersion scans a column with a version.
+func ScanVersion(value any) (version uint16, err error) {
+	err = integer(&version).Scan(value)
+	return version, err
+}

@@ -293,7 +293,7 @@ func countEvents(details []datar.Row) (n int64) {
 func (s *Store) detailsOfHour(tx *gorm.DB, hour datar.Hour) (rows []datar.Row, err error) {
 	err = scanRows(tx, s.sql(`SELECT flag_id, outcome, variant_id, segment_id, version, asked, eval_count, ingested_count, first_evaluated_ms, last_evaluated_ms
 		FROM datar_hourly_details WHERE bucket_hour = {at}`), []any{s.dialect.bindHour(hour)}, appendEach(&rows, func(r *datar.Row) []any {
-		return []any{&r.FlagID, &r.Outcome, &r.VariantID, &r.SegmentID, &r.Version, &r.Asked, &r.Count, &r.Ingested, &r.First, &r.Last}
+		return append([]any{integer(&r.FlagID)}, detailTargets(r)...)
 	}))
 	return rows, err
 }
