@@ -568,3 +568,22 @@ func TestATryIsLimitedLikeABatch(t *testing.T) {
 		}
 	}
 }
+
+// TestNoticesAreForPages: a request of a script between a form and its next page does not take the notice.
+func TestNoticesAreForPages(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	cookie := "flagr_notice=notice.created+dark-mode"
+	for _, mode := range []string{"cors", "same-origin"} {
+		a := f.ask(t, http.MethodGet, "/ui/key?key=free", nil, "Cookie", cookie, "Sec-Fetch-Mode", mode)
+		if a.header.Get("Set-Cookie") != "" {
+			t.Errorf("%s: %s", mode, a.header.Get("Set-Cookie"))
+		}
+	}
+	for _, mode := range []string{"navigate", ""} {
+		a := f.ask(t, http.MethodGet, targeting, nil, "Cookie", cookie, "Sec-Fetch-Mode", mode)
+		if !strings.Contains(text(a.root), "Created dark-mode.") || !strings.Contains(a.header.Get("Set-Cookie"), "Max-Age=0") {
+			t.Errorf("%q: no notice, or it is not removed: %s", mode, a.header.Get("Set-Cookie"))
+		}
+	}
+}

@@ -66,12 +66,19 @@ func (u *UI) page(r *http.Request, nav, title string) *page {
 		p.zone, p.ZoneName = localZone(r)
 	}
 	p.Now = p.Now.In(p.zone)
-	if c, err := r.Cookie(cookieNotice); err == nil {
+	if c, err := r.Cookie(cookieNotice); err == nil && !isFetched(r) {
 		if name, arg, _ := strings.Cut(unescape(c.Value), " "); strings.HasPrefix(name, "notice.") {
 			p.Notice = u.text.say(name, "x", code(arg), "seconds", seconds(u.o.RefreshInterval))
 		}
 	}
 	return p
+}
+
+// isFetched reports whether a script requests parts of a page, such as the hint about a key. Such a response is not shown
+// as a page, so it must not take the notice of the next one.
+func isFetched(r *http.Request) bool {
+	mode := r.Header.Get("Sec-Fetch-Mode")
+	return mode != "" && mode != "navigate"
 }
 
 // localZone returns the zone of the browser, or UTC if it is unknown.
