@@ -89,11 +89,15 @@ func TestPrometheus(t *testing.T) {
 	request(t, h, http.MethodPost, "/api/v1/evaluation")
 	request(t, h, http.MethodGet, "/api/v1/flags")
 	request(t, h, http.MethodGet, "/nowhere/at/all?q=1")
+	request(t, h, http.MethodPost, "/ofrep/v1/evaluate/flags/checkout")
+	request(t, h, http.MethodGet, "/ofrep/v1/events")
 	metrics := request(t, h, http.MethodGet, "/metrics").Body.String()
 	for _, want := range []string{
 		`flagr_evaluations_total{flag_key="",reason="flag_not_found",variant_key=""} 1`,
 		`flagr_requests_total{method="POST",path="/api/v1/evaluation",status="200"} 1`,
 		`flagr_requests_total{method="GET",path="(other)",status="401"} 2`,
+		`flagr_requests_total{method="POST",path="/ofrep/v1/evaluate/flags/{key}",status="401"} 1`,
+		`flagr_requests_total{method="GET",path="/ofrep/v1/events",status="401"} 1`,
 		`flagr_requests_buckets_count{method="POST",path="/api/v1/evaluation",status="200"} 1`,
 		`flagr_http_request_duration_seconds_count{method="POST",route="/api/v1/evaluation",status="200"} 1`,
 		"flagr_evalcache_flags 0", "flagr_evalcache_age_seconds ", "go_goroutines ", "process_resident_memory_bytes ",

@@ -73,12 +73,14 @@ func (e *edge) callersOFREP(h http.Handler) http.Handler {
 		if e.jwt != nil || e.basic != nil {
 			caller.Challenge, caller.LoggedIn = e.login(withTokenOfKey(r), !keys)
 		}
+		inner := ofrep.WithCaller(r, &caller)
 		defer func() { // also when a stream is aborted
+			r.Pattern = inner.Pattern // for web.Observe
 			if caller.Key != "" {
 				web.NoteAPIKey(rw, caller.Key)
 			}
 		}()
-		h.ServeHTTP(rw, ofrep.WithCaller(r, &caller))
+		h.ServeHTTP(rw, inner)
 	})
 }
 

@@ -2,7 +2,7 @@ package budget
 
 import "context"
 
-// LargeBytes is the maximum length of a small request body, which takes no Memory and needs no turn.
+// LargeBytes is the maximum length of a small request body. It takes no Memory, and it needs no turn to be decoded.
 const LargeBytes = 16 << 10
 
 // Turns schedules CPU-bound work, such as decoding a large body. Running more of it than there are processors

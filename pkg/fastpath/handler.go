@@ -2,7 +2,7 @@
 //
 // It is in front of the generated API and handles a request only if it is plain: POST, JSON, every name known,
 // every value of the right type, nothing repeated. All other requests, including all invalid ones, go to the
-// generated code unchanged. Responses are the same bytes as the generated code's: tests send the same requests to
+// generated code unchanged, except those whose client disconnected in the middle of the JSON. Responses are the same bytes as the generated code's: tests send the same requests to
 // both. Evaluation and recording use eval.Service, as all other endpoints do.
 package fastpath
 
