@@ -633,9 +633,11 @@ func (s *Service) UnknownSum(ctx context.Context, w Window) (*UnknownSum, error)
 	if err != nil {
 		return nil, err
 	}
-	sum.Texts = len(rows)
 	for _, r := range rows {
 		sum.Count += r.Count
+		if r.Asked != datar.OtherUnknown {
+			sum.Texts++
+		}
 		sum.ByText[r.Asked] += r.Count
 		if id := deleted[r.Asked]; id != 0 {
 			sum.ByDeletedFlag[id] += r.Count

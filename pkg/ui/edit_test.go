@@ -520,11 +520,17 @@ func TestFormsThatAreTooLargeSaySo(t *testing.T) {
 		grow func(form url.Values)
 		want string
 	}{
-		"fields":      {func(form url.Values) { form["x"] = make([]string, 10_000) }, "at most 10,000 fields"},
-		"escapes":     {nil, "cannot be read"},
-		"one more":    {func(form url.Values) { repeat(form, "s.%d.rollout", 1000); form.Set("do", "add-segment") }, "1,000 segments"},
-		"variants":    {func(form url.Values) { repeat(form, "v.%d.key", 1001) }, "at most 1,000 variants"},
-		"segments":    {func(form url.Values) { repeat(form, "s.%d.rollout", 1001) }, "1,000 segments"},
+		"fields":   {func(form url.Values) { form["x"] = make([]string, 10_000) }, "at most 10,000 fields"},
+		"escapes":  {nil, "cannot be read"},
+		"one more": {func(form url.Values) { repeat(form, "s.%d.rollout", 1000); form.Set("do", "add-segment") }, "1,000 segments"},
+		"variants": {func(form url.Values) { repeat(form, "v.%d.key", 1001) }, "at most 1,000 variants"},
+		"segments": {func(form url.Values) { repeat(form, "s.%d.rollout", 1001) }, "1,000 segments"},
+		"shares":   {func(form url.Values) { repeat(form, "v.%d.key", 200); repeat(form, "s.%d.rollout", 200) }, "at most 10,000 shares"},
+		"split": {func(form url.Values) {
+			repeat(form, "v.%d.key", 200)
+			repeat(form, "s.%d.rollout", 200)
+			form.Set("do", "remove-variant.3")
+		}, "at most 10,000 shares"},
 		"constraints": {func(form url.Values) { repeat(form, "s.1.c.%d.property", 1001) }, "1,000 constraints of a segment"},
 	} {
 		f := setup(t)
@@ -565,6 +571,19 @@ func TestATryIsLimitedLikeABatch(t *testing.T) {
 		a := f.ask(t, http.MethodPost, "/ui/flags/1/try", url.Values{"do": {"many"}, "many": {many}})
 		if !strings.Contains(text(a.root), want) {
 			t.Errorf("%s: no %q", many, want)
+		}
+	}
+}
+
+func TestATryOfTooMuchTextSaysSo(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	for field, form := range map[string]url.Values{
+		"many":    {"do": {"many"}, "many": {"[" + strings.Repeat("[],", 1<<20/3) + "[]]"}},
+		"context": {"do": {"one"}, "id": {"a"}, "context": {`{"a":"` + strings.Repeat("x", 1<<20) + `"}`}},
+	} {
+		if a := f.ask(t, http.MethodPost, "/ui/flags/1/try", form); !strings.Contains(text(a.root), "want at most 1,048,576") {
+			t.Errorf("%s: status %d, and no limit is named", field, a.status)
 		}
 	}
 }

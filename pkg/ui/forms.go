@@ -128,16 +128,25 @@ func parseForm(v url.Values) *form {
 			}
 			s.Constraints = append(s.Constraints, one)
 		}
-		for j := range d.Variants {
-			s.Shares = append(s.Shares, strings.TrimSpace(v.Get(fmt.Sprintf("%sd.%d", at, j))))
-		}
 		d.Segments = append(d.Segments, s)
+	}
+	if len(d.Variants)*len(d.Segments) > maxFormFields {
+		return &d // checkSize rejects it
+	}
+	for i := range d.Segments {
+		for j := range d.Variants {
+			d.Segments[i].Shares = append(d.Segments[i].Shares, strings.TrimSpace(v.Get(fmt.Sprintf("s.%d.d.%d", i, j))))
+		}
 	}
 	return &d
 }
 
-// checkSize reports, as entity.ErrInvalid, a form with more rows of one kind than maxFormParts.
+// checkSize reports, as entity.ErrInvalid, a form with more rows of one kind than maxFormParts, or with more shares than
+// a form can have fields.
 func (u *UI) checkSize(d *form) error {
+	if len(d.Variants)*len(d.Segments) > maxFormFields {
+		return entity.Invalid("%s", u.text.plain("edit.err.shares", "most", maxFormFields))
+	}
 	most := max(len(d.Variants), len(d.Segments))
 	for i := range d.Segments {
 		most = max(most, len(d.Segments[i].Constraints))

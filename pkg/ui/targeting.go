@@ -129,6 +129,9 @@ func (u *UI) edit(rw http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	typed := parseForm(r.PostForm)
+	if err := u.checkSize(typed); err != nil {
+		return err
+	}
 	action := cmp.Or(r.PostForm.Get("do"), "review")
 	base := u.baseOf(r, f, typed.Snapshot)
 	typed.keepLines(base)
@@ -138,7 +141,7 @@ func (u *UI) edit(rw http.ResponseWriter, r *http.Request) error {
 	} else {
 		typed.act(action)
 	}
-	if err := u.checkSize(typed); err != nil {
+	if err := u.checkSize(typed); err != nil { // the button may have added a part
 		return err
 	}
 	if action == "save" {

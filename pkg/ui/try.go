@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/pkg/insight"
@@ -25,6 +26,9 @@ const (
 	// triedInCurl is the number of entities in the curl command.
 	triedInCurl = 3
 	madeUp      = 20
+	// maxTriedBytes limits the text of entities and context. bytesPerTriedByte is what a byte of it can take once it is
+	// decoded.
+	maxTriedBytes, bytesPerTriedByte = 1 << 20, 48
 	// exampleBatch is shown in the empty field for many entities.
 	exampleBatch = `{"entities": [{"entityID": "a1234", "entityContext": {"country": "FR"}}]}`
 )
@@ -158,7 +162,7 @@ func (u *UI) try(rw http.ResponseWriter, r *http.Request) error {
 }
 
 func (u *UI) tryAll(r *http.Request, d *tryData, f *entity.Flag) error {
-	entities, err := u.triedEntities(r.PostForm.Get("do"), d)
+	entities, err := u.triedEntities(r, d)
 	if err != nil {
 		return err
 	}
@@ -201,10 +205,18 @@ func (u *UI) tryAll(r *http.Request, d *tryData, f *entity.Flag) error {
 	return nil
 }
 
-// triedEntities returns the entities that the button of a form tries.
-func (u *UI) triedEntities(button string, d *tryData) ([]eval.Entity, error) {
+// triedEntities returns the entities that the button of the form tries.
+func (u *UI) triedEntities(r *http.Request, d *tryData) ([]eval.Entity, error) {
+	// The values in an escaped form are not counted while its body is read.
+	size := len(d.Many) + len(d.Context)
+	if size > maxTriedBytes {
+		return nil, errors.New(u.text.plain("try.err.large", "n", size, "most", maxTriedBytes))
+	}
+	if err := budget.AtLeast(r.Context(), int64(size)*bytesPerTriedByte); err != nil {
+		return nil, err
+	}
 	var ids []string
-	many := strings.TrimSpace(d.Many)
+	button, many := r.PostForm.Get("do"), strings.TrimSpace(d.Many)
 	switch {
 	case button == "made-up":
 		for i := range madeUp {
