@@ -42,16 +42,15 @@ server:
 bin/flagr-check: server
 	$(BUILD) -o bin/flagr-check ./pkg/cmd/flagr-check
 
-# Built without the profile, as the tests are, which share its packages: the profile doubles the time of a first build.
 run: export HOST ?= localhost
 run: export PORT ?= 18000
 run: export FLAGR_DB_DBCONNECTION_DEBUG ?= false
 run: export FLAGR_RECORDER_ENABLED ?= true
 run: export FLAGR_RECORDER_TYPE ?= datar
 run: ## start on SQLite with Datar on, and print what to try
-	@[ -x bin/run/flagr-server ] || echo "make run: the first build compiles all dependencies, which takes some minutes; it names each package when it is done"
-	$(GO) build -ldflags "-s -w" $(if $(wildcard bin/run/flagr-server),,-v) -o bin/run/ ./swagger_gen/cmd/flagr-server
-	@exec bin/run/flagr-server --first-steps docs/first-steps.sh
+	@[ -x $(BINARY) ] || echo "make run: the first build compiles all dependencies, which takes some minutes; it names each package when it is done"
+	$(BUILD) $(if $(wildcard $(BINARY)),,-v) -o $(BINARY) ./swagger_gen/cmd/flagr-server
+	@exec $(BINARY) --first-steps docs/first-steps.sh
 
 test: ## all tests that need no server
 	@$(TESTSUM) $(GO) test -C integration_tests/promrules ./...
