@@ -3,7 +3,6 @@ package browser
 import (
 	"database/sql"
 	"testing"
-	"time"
 )
 
 // freeze locks a SQLite file, also for readers, until the returned function is called. The server
@@ -98,11 +97,7 @@ func TestAServerThatStopsInTheMiddleOfAnEdit(t *testing.T) {
 	}
 	s.startOn(t) // on the same port
 	p.save()
-	deadline := time.Now().Add(patience)
-	for s.definition(t, 1)["segments"].([]any)[0].(object)["rolloutPercent"] != 80.0 {
-		if time.Now().After(deadline) {
-			t.Fatal("not saved")
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
+	poll(t, "the saved rollout", func() bool {
+		return s.definition(t, 1)["segments"].([]any)[0].(object)["rolloutPercent"] == 80.0
+	})
 }

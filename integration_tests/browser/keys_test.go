@@ -177,7 +177,7 @@ func TestChartCursor(t *testing.T) {
 	p.until("the sentence without a cursor", fmt.Sprintf(`document.querySelector(".readout").textContent === %q`, usual))
 }
 
-// TestReducedMotion: motion takes at most 150 ms, and there is none if the user wants none.
+// TestReducedMotion: motion takes at most 150 ms, and nothing moves if the user prefers reduced motion.
 func TestReducedMotion(t *testing.T) {
 	t.Parallel()
 	s := start(t)

@@ -247,13 +247,19 @@ func (s *server) definition(t *testing.T, id int) map[string]any {
 // until waits until evaluations, and so the list, have a flag.
 func (s *server) until(t *testing.T, key string) {
 	t.Helper()
+	poll(t, key+" in the evaluation cache", func() bool {
+		flags, _ := s.api(t, http.MethodGet, "/export/eval_cache/json?keys="+key, nil)["Flags"].([]any)
+		return len(flags) == 1
+	})
+}
+
+// poll waits until done returns true.
+func poll(t *testing.T, what string, done func() bool) {
+	t.Helper()
 	deadline := time.Now().Add(patience)
-	for {
-		if flags, _ := s.api(t, http.MethodGet, "/export/eval_cache/json?keys="+key, nil)["Flags"].([]any); len(flags) == 1 {
-			return
-		}
+	for !done() {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s is not in the evaluation cache", key)
+			t.Fatal("timed out waiting for " + what)
 		}
 		time.Sleep(50 * time.Millisecond)
 	}

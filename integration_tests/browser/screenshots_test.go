@@ -121,18 +121,13 @@ func TestScreenshots(t *testing.T) {
 func (s *server) sample(t *testing.T, flagID int) {
 	t.Helper()
 	contexts := []object{{"age": 30}, {"country": "DE"}, {"country": "FR", "age": "31"}, {"country": "FR", "age": 17}, {"age": "44"}}
-	deadline := time.Now().Add(patience)
-	for i := 0; ; i++ {
+	i := 0
+	poll(t, "20 explained evaluations", func() bool {
 		s.api(t, http.MethodPost, "/evaluation", object{"flagID": flagID, "entityID": fmt.Sprint("sample-", i), "entityContext": contexts[i%len(contexts)]})
-		reasons := s.api(t, http.MethodGet, fmt.Sprintf("/datar/flags/%d/reasons", flagID), nil)
-		if n, _ := reasons["examined"].(float64); n >= 20 {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("only %v are explained", reasons["examined"])
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
+		i++
+		n, _ := s.api(t, http.MethodGet, fmt.Sprintf("/datar/flags/%d/reasons", flagID), nil)["examined"].(float64)
+		return n >= 20
+	})
 }
 
 func (p *tab) picture(file string) {
