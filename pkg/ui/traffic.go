@@ -682,7 +682,7 @@ func (u *UI) stops(r *http.Request, f *entity.Flag, d *nothingData) {
 func (u *UI) stoppedBy(f *entity.Flag, place int, c *insight.ConstraintReasons) string {
 	if place >= 0 {
 		for i := range f.Segments[place].Constraints {
-			if one := &f.Segments[place].Constraints[i]; int64(one.ID) == c.ConstraintID && one.Property+" "+one.Operator+" "+one.Value == c.Text {
+			if one := &f.Segments[place].Constraints[i]; int64(one.ID) == c.ConstraintID && insight.ConstraintText(one) == c.Text {
 				return u.text.constraint(one)
 			}
 		}
