@@ -1,6 +1,7 @@
 package services_test
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -40,11 +41,14 @@ func BenchmarkKnee(b *testing.B) {
 					var cost time.Duration // CPU time of the database per flush
 					for servers := 2; ; servers += (servers + 1) / 2 {
 						before := cpuTime(b, own)
-						lag, flushes := runServers(b, store, servers, keys)
+						lag, flushes, err := runServers(b, store, servers, keys)
 						perFlush := (cpuTime(b, own) - before) / time.Duration(max(1, flushes))
 						b.Logf("%d servers: lag %.2f intervals, %d flushes, %.2f ms of CPU per flush", servers, lag, flushes, float64(perFlush.Microseconds())/1000)
 						if lag > kneeLag {
-							break
+							break // err is not nil if a database that lags did not store the last counts in time
+						}
+						if err != nil {
+							b.Fatal(err)
 						}
 						carried, cost = servers, perFlush
 					}
@@ -59,8 +63,8 @@ func BenchmarkKnee(b *testing.B) {
 }
 
 // runServers runs engines that count all keys in each interval. It returns the greatest lag, in
-// intervals, and the number of flushes.
-func runServers(b *testing.B, store datar.Store, servers, keys int) (lag float64, flushes int64) {
+// intervals, the number of flushes, and the errors of the last flushes.
+func runServers(b *testing.B, store datar.Store, servers, keys int) (lag float64, flushes int64, err error) {
 	b.Helper()
 	engines := make([]*datar.Engine, servers)
 	done := make(chan struct{})
@@ -97,18 +101,15 @@ func runServers(b *testing.B, store datar.Store, servers, keys int) (lag float64
 	}
 	close(done)
 	group.Wait()
-	for _, e := range engines {
-		group.Go(func() {
-			if err := e.Close(b.Context()); err != nil {
-				b.Error(err)
-			}
-		})
+	closed := make([]error, servers)
+	for i, e := range engines {
+		group.Go(func() { closed[i] = e.Close(b.Context()) })
 	}
 	group.Wait()
 	for _, e := range engines {
 		flushes += e.Stats().Flushes
 	}
-	return lag, flushes
+	return lag, flushes, errors.Join(closed...)
 }
 
 // count records all keys once in each interval, until done.
