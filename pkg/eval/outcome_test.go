@@ -109,3 +109,28 @@ func TestAskedByTag(t *testing.T) {
 		t.Errorf("all flags (-want +got):\n%s", diff)
 	}
 }
+
+// TestOutcomeOfEachReason checks which reasons are counted, and for which segment.
+func TestOutcomeOfEachReason(t *testing.T) {
+	t.Parallel()
+	type counted struct {
+		Outcome   eval.Outcome
+		SegmentID int64
+	}
+	for reason, want := range map[eval.Reason]counted{
+		eval.FlagNotFound:    {},
+		eval.FlagDisabled:    {eval.OutcomeDisabled, 0},
+		eval.NoSegments:      {eval.OutcomeNoSegments, 0},
+		eval.NoMatch:         {eval.OutcomeNoMatch, 0},
+		eval.HeldOut:         {eval.OutcomeHeldOut, 12},
+		eval.Matched:         {eval.OutcomeMatched, 11},
+		eval.EntityIDMissing: {},
+		0:                    {}, // an exposure
+	} {
+		r := &eval.Result{Reason: reason, SegmentID: 11, HeldOutSegmentID: 12}
+		outcome, segment := r.Outcome()
+		if got := (counted{outcome, segment}); got != want {
+			t.Errorf("reason %d: got %+v, want %+v", reason, got, want)
+		}
+	}
+}

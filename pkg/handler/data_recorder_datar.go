@@ -7,7 +7,6 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/forward"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
-	"github.com/flagr-datar/flagr-datar/pkg/insight"
 )
 
 // DatarOptions configures the datar recorder.
@@ -40,12 +39,12 @@ func (d *DatarRecorder) AsyncRecord(r *eval.Result) {
 	case !r.DataRecordsEnabled && !d.options.AllFlags:
 		return
 	}
-	outcome, segmentID, ok := insight.OutcomeOf(r)
-	if !ok {
+	outcome, segmentID := r.Outcome()
+	if outcome == eval.OutcomeNone {
 		return
 	}
 	event := datar.Event{
-		FlagID: r.FlagID, VariantID: r.VariantID, SegmentID: segmentID, Time: r.Timestamp, Outcome: outcome,
+		FlagID: r.FlagID, VariantID: r.VariantID, SegmentID: segmentID, Time: r.Timestamp, Outcome: datar.Outcome(outcome),
 		Asked: datar.Asked(r.Asked), Version: uint16(r.FlagSnapshotID), // the count keeps the snapshot ID modulo 65,536
 	}
 	if d.options.Forward != nil {

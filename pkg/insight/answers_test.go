@@ -239,10 +239,49 @@ func (c *endsAfter) Err() error {
 // third of a second for each of 1,000 entities.
 func TestTryEndsWithItsRequest(t *testing.T) {
 	t.Parallel()
-	ctx := &endsAfter{t.Context(), 10}
-	_, err := insight.Try(ctx, checkout(), make([]eval.Entity, insight.MaxTryEntities), 0, time.Unix(1000, 0))
-	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "entity 11 of 1000") {
-		t.Errorf("the error is %v, want that of the client that left after 10 entities", err)
+	trial, err := insight.NewTrial(checkout(), make([]eval.Entity, insight.MaxTryEntities), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tried := 0
+	err = trial.Each(&endsAfter{t.Context(), 10}, time.Unix(1000, 0), func(insight.Tried) { tried++ })
+	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "entity 11 of 1000") || tried != 10 {
+		t.Errorf("the error is %v after %d results, want that of the client that left after 10 entities", err, tried)
+	}
+}
+
+// TestTrialsAreBounded checks that the entities of a Trial are checked before any is evaluated.
+func TestTrialsAreBounded(t *testing.T) {
+	t.Parallel()
+	deep := any("end")
+	for range entity.MaxJSONDepth {
+		deep = []any{deep}
+	}
+	entities := make([]eval.Entity, insight.MaxTryEntities)
+	for name, test := range map[string]struct {
+		entities []eval.Entity
+		limit    int
+		want     string
+	}{
+		"as many as allowed":   {entities, 0, ""},
+		"a batch":              {entities[:2], 2, ""},
+		"as deep as allowed":   {[]eval.Entity{{EntityContext: deep}}, 0, ""},
+		"none":                 {nil, 0, "entities has 0 entries, want 1 to 1000"},
+		"one too many":         {make([]eval.Entity, insight.MaxTryEntities+1), 5_000, "entities has 1001 entries, want 1 to 1000"},
+		"more than in a batch": {entities[:3], 2, "entities has 3 entries, want 1 to 2"},
+		"too deep": {[]eval.Entity{{}, {EntityContext: map[string]any{"a": deep}}}, 0,
+			"entities.1.entityContext nests more than the 100 levels of objects and lists allowed"},
+	} {
+		_, err := insight.NewTrial(checkout(), test.entities, test.limit)
+		if test.want == "" {
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			continue
+		}
+		if !errors.Is(err, entity.ErrInvalid) || err.Error() != test.want {
+			t.Errorf("%s: %v, want %s", name, err, test.want)
+		}
 	}
 }
 
@@ -291,8 +330,8 @@ func TestRefusedRequestsHaveNoOutcome(t *testing.T) {
 	t.Cleanup(l.Close)
 	for _, reason := range []eval.Reason{eval.FlagNotFound, eval.EntityIDMissing, eval.HeldOut} {
 		r := &eval.Result{FlagID: 42, Reason: reason, HeldOutSegmentID: 7, RecordSource: eval.SourceEvaluation, Timestamp: time.Unix(1000, 0)}
-		if _, _, ok := insight.OutcomeOf(r); ok != (reason == eval.HeldOut) {
-			t.Errorf("reason %d has an outcome: %t", reason, ok)
+		if outcome, _ := r.Outcome(); (outcome != eval.OutcomeNone) != (reason == eval.HeldOut) {
+			t.Errorf("reason %d has outcome %d", reason, outcome)
 		}
 		tail.Observe(r)
 	}

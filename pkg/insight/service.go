@@ -738,5 +738,11 @@ func (s *Service) Try(ctx context.Context, flagID int64, draft *entity.Definitio
 			return nil, err
 		}
 	}
-	return Try(ctx, flag, entities, s.o.BatchSize, s.o.Now())
+	trial, err := NewTrial(flag, entities, s.o.BatchSize)
+	if err != nil {
+		return nil, err
+	}
+	tried := make([]Tried, 0, len(entities))
+	err = trial.Each(ctx, s.o.Now(), func(t Tried) { tried = append(tried, t) })
+	return tried, err
 }

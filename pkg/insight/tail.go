@@ -117,8 +117,8 @@ func (t *Tail) Observe(r *eval.Result) {
 	if t.listeners.Load() == 0 || r.RecordSource != eval.SourceEvaluation {
 		return
 	}
-	outcome, segmentID, ok := OutcomeOf(r)
-	if !ok {
+	outcome, segmentID := r.Outcome()
+	if outcome == eval.OutcomeNone {
 		return
 	}
 	t.mu.RLock()
@@ -128,7 +128,7 @@ func (t *Tail) Observe(r *eval.Result) {
 		return
 	}
 	event := rawEvent{flagID: r.FlagID, entityID: waitingEntity(r.Request.EntityID), TailEvent: TailEvent{
-		At: r.Timestamp, Outcome: outcome, SegmentID: segmentID, VariantID: r.VariantID, VariantKey: r.VariantKey, SnapshotID: r.FlagSnapshotID}}
+		At: r.Timestamp, Outcome: datar.Outcome(outcome), SegmentID: segmentID, VariantID: r.VariantID, VariantKey: r.VariantKey, SnapshotID: r.FlagSnapshotID}}
 	event.rolloutPercent, _ = r.RolloutPercent()
 	for l := range listeners {
 		if !l.sent.Take(r.Timestamp.Unix(), tailPerSecond) {

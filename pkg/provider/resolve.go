@@ -30,31 +30,13 @@ type resolutions struct {
 	segments                      map[int64]evallog.Text
 }
 
-// outcome is the outcome that the server counts for the reason. A rejected request is not counted and has no
-// outcome.
-func outcome(r eval.Reason) evallog.Outcome {
-	switch r {
-	case eval.Matched:
-		return evallog.Matched
-	case eval.HeldOut:
-		return evallog.HeldOut
-	case eval.NoMatch:
-		return evallog.NoMatch
-	case eval.NoSegments:
-		return evallog.NoSegments
-	case eval.FlagDisabled:
-		return evallog.Disabled
-	default:
-		return evallog.OutcomeUnknown
-	}
-}
-
 // counted returns what is counted for a result with this resolution.
 func (r *resolutions) counted(result *eval.Result, of *resolution) evallog.Key {
 	key := of.key
-	key.Asked = evallog.Asked(result.Asked)
-	if key.Outcome = outcome(result.Reason); key.Outcome == evallog.HeldOut {
-		key.Allocation = r.segments[result.HeldOutSegmentID]
+	outcome, segmentID := result.Outcome()
+	key.Outcome, key.Asked = evallog.Outcome(outcome), evallog.Asked(result.Asked)
+	if outcome == eval.OutcomeHeldOut {
+		key.Allocation = r.segments[segmentID]
 	}
 	return key
 }

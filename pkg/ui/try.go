@@ -166,43 +166,44 @@ func (u *UI) tryAll(r *http.Request, d *tryData, f *entity.Flag) error {
 	if err != nil {
 		return err
 	}
-	most := insight.MaxTryEntities
-	if u.o.BatchSize > 0 {
-		most = min(most, u.o.BatchSize)
+	live := *f
+	live.Enabled = true // the result once it is on is useful before it is turned on
+	trial, err := insight.NewTrial(&live, entities, u.o.BatchSize)
+	if err != nil {
+		return u.trialError(err)
 	}
-	if len(entities) == 0 || len(entities) > most {
-		return errors.New(u.text.plain("try.err.many", "n", len(entities), "most", most))
-	}
-	for i := range entities {
-		if entity.Deeper(entities[i].EntityContext, entity.MaxJSONDepth) {
-			return errors.New(u.text.plain("try.err.depth", "n", i+1, "most", entity.MaxJSONDepth))
-		}
-	}
+	d.Off = !f.Enabled
 	if !d.Draft {
 		d.Curl = u.tryCurl(r, f, entities)
 	}
-	live := *f
-	live.DeletedAt = entity.DeletedAt{}
-	d.Off, live.Enabled = !live.Enabled, true // the result once it is on is useful before it is turned on
-	snapshot := eval.Compile([]entity.Flag{live})
 	layout := eval.LayoutOf(&live)
 	counts := map[int64]int{}
-	for i, e := range entities {
-		if err := r.Context().Err(); err != nil {
-			return errors.New(u.text.plain("try.err.time", "n", i, "of", len(entities)))
+	tried := 0
+	err = trial.Each(r.Context(), u.o.Now(), func(t insight.Tried) {
+		counts[t.VariantID]++
+		if tried < triedInFull {
+			d.Results = append(d.Results, u.tried(&live, layout, &t))
 		}
-		result := snapshot.Evaluate(eval.Request{
-			FlagID: int64(f.ID), EntityID: e.EntityID, EntityType: cmp.Or(f.EntityType, e.EntityType), EntityContext: e.EntityContext,
-		}, u.o.Now(), true)
-		counts[result.VariantID]++
-		if i < triedInFull {
-			d.Results = append(d.Results, u.tried(&live, layout, result))
-		}
+		tried++
+	})
+	if err != nil {
+		return errors.New(u.text.plain("try.err.time", "n", tried, "of", len(entities)))
 	}
 	if len(entities) > 1 {
 		u.split(d, &live, counts, len(entities))
 	}
 	return nil
+}
+
+// trialError describes why a trial is rejected, in words of the page.
+func (u *UI) trialError(err error) error {
+	if size, ok := errors.AsType[*insight.TrialSizeError](err); ok {
+		return errors.New(u.text.plain("try.err.many", "n", size.Entities, "most", size.Most))
+	}
+	if deep, ok := errors.AsType[*insight.TrialDepthError](err); ok {
+		return errors.New(u.text.plain("try.err.depth", "n", deep.Entity+1, "most", entity.MaxJSONDepth))
+	}
+	return err
 }
 
 // triedEntities returns the entities that the button of the form tries.
@@ -335,8 +336,8 @@ func variantPlace(f *entity.Flag, id int64) int {
 	return slices.IndexFunc(f.Variants, func(v entity.Variant) bool { return int64(v.ID) == id })
 }
 
-func (u *UI) tried(f *entity.Flag, layout *eval.Layout, result *eval.Result) triedView {
-	id := result.Request.EntityID
+func (u *UI) tried(f *entity.Flag, layout *eval.Layout, tried *insight.Tried) triedView {
+	result, id := tried.Result, tried.Request.EntityID
 	v := triedView{Entity: id, Class: chart.None, Bucket: -1}
 	if result.VariantID != 0 {
 		v.Class = chart.Class(max(0, variantPlace(f, result.VariantID)))
@@ -346,7 +347,7 @@ func (u *UI) tried(f *entity.Flag, layout *eval.Layout, result *eval.Result) tri
 		v.Answer = u.text.say("try.nosegments")
 		return v
 	}
-	v.Bucket = eval.BucketOf(int64(f.ID), id)
+	v.Bucket = tried.Bucket
 	place := len(result.SegmentLogs) - 1 // of the last segment that was tried
 	stops := stopsOf(f, result, place)
 	matched := len(stops) <= place
