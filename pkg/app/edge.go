@@ -9,6 +9,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/handler"
+	"github.com/flagr-datar/flagr-datar/pkg/ofrep"
 	"github.com/flagr-datar/flagr-datar/pkg/web"
 )
 
@@ -60,7 +61,7 @@ func newEdge(c *config.Config, logger *slog.Logger, access web.AccessLog, m *met
 // web prefix. Headers that browsers must see on every response, including rejections, are further out. Metrics and
 // logs are outermost.
 func (e *edge) handler(api http.Handler) http.Handler {
-	api = web.LimitBody(web.MaxBodyBytes, budget.NewMemory(web.BodyMemory), web.AnswerHead([]string{e.basePath + "/health", e.basePath + "/ready"}, web.NameRoutes(e.basePath, api)))
+	api = web.LimitBody(web.MaxBodyBytes, budget.NewMemory(budget.BodyBytes), web.AnswerHead([]string{e.basePath + "/health", e.basePath + "/ready"}, web.NameRoutes(e.basePath, api)))
 	if e.gzip != nil {
 		api = e.gzip(api)
 	}
@@ -71,7 +72,7 @@ func (e *edge) handler(api http.Handler) http.Handler {
 		MetricsPath: e.config.Prometheus.Path,
 	}
 	if e.ofrep != nil {
-		routes.OFREP = e.callersOFREP(e.compressOFREP(e.ofrep))
+		routes.OFREP, routes.OFREPRoot = e.callersOFREP(e.compressOFREP(e.ofrep)), ofrep.Root
 	}
 	if e.config.Web.PprofEnabled {
 		routes.Pprof = e.guard(web.LimitBody(web.MaxPprofBodyBytes, nil,
@@ -80,7 +81,9 @@ func (e *edge) handler(api http.Handler) http.Handler {
 	// SDKs in browsers send counts as text, which needs no preflight request.
 	h := web.Protect(handler.IngestPaths(), routes.Handler())
 	if e.config.CORS.Enabled {
-		h = web.CORS(e.config.CORS, e.config.Web.Prefix, h)
+		h = web.CORS(e.config.CORS, web.CORSBelow{
+			Path: web.CleanPrefix(e.config.Web.Prefix) + ofrep.Root, AllowedHeaders: ofrep.RequestHeaders(), ExposedHeaders: ofrep.ResponseHeaders(),
+		}, h)
 	}
 	h = web.Observe(e.observers, web.Recover(e.logger, h))
 	if e.trace != nil {

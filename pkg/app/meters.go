@@ -98,12 +98,7 @@ func (m *meters) trace(c *config.Config) error {
 	if m.prometheus == nil || o.Events == metrics.EventsOff {
 		return nil
 	}
-	return errors.Join(
-		m.prometheus.Counter("flagr_otel_events_total", "Evaluations that were sent as events with OpenTelemetry.",
-			func() uint64 { emitted, _ := tracer.Events(); return emitted }),
-		m.prometheus.Counter("flagr_otel_events_dropped_total", "Evaluations that were too many to be sent as events.",
-			func() uint64 { _, dropped := tracer.Events(); return dropped }),
-	)
+	return m.prometheus.Register(metrics.NewEvents(tracer.Events))
 }
 
 // watch exports the statistics of the evaluation cache, the streams and Datar's engine, which is nil if Datar is
@@ -113,7 +108,9 @@ func (m *meters) watch(cache *evalcache.Cache, recorders *handler.DataRecorders,
 		return nil
 	}
 	errs := []error{
-		watchCache(m.prometheus, cache, now),
+		m.prometheus.Register(metrics.NewEvalCache(metrics.EvalCacheOptions{
+			Flags: func() int { return cache.Snapshot().Len() }, LastCheck: cache.LastCheck, Now: now,
+		})),
 		m.prometheus.Register(metrics.NewRecorders(recorders.Stats)),
 	}
 	if engine != nil {
@@ -149,21 +146,4 @@ func flushOnStop(receiver string, timeout time.Duration, logger *slog.Logger, se
 		}
 		return nil
 	}
-}
-
-// watchCache adds the metrics of the evaluation cache.
-func watchCache(p *metrics.Prometheus, cache *evalcache.Cache, now func() time.Time) error {
-	if err := p.Gauge("flagr_evalcache_flags", "Flags that evaluations read, from memory.",
-		func() float64 { return float64(cache.Snapshot().Len()) }); err != nil {
-		return err
-	}
-	return p.Gauge("flagr_evalcache_age_seconds",
-		"Seconds since the source of the flags last confirmed or replaced those in memory. It stays below the refresh interval while all is well.",
-		func() float64 {
-			at := cache.LastCheck()
-			if at.IsZero() {
-				return 0
-			}
-			return now().Sub(at).Seconds()
-		})
 }

@@ -71,7 +71,7 @@ func (e *edge) callersOFREP(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		var caller ofrep.Caller
 		if e.jwt != nil || e.basic != nil {
-			caller.Challenge, caller.LoggedIn = e.login(withTokenOfKey(r), !keys)
+			caller.Login = func() (challenge string, ok bool) { return e.login(withTokenOfKey(r), !keys) }
 		}
 		inner := ofrep.WithCaller(r, &caller)
 		defer func() { // also when a stream is aborted

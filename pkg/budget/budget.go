@@ -11,6 +11,18 @@ import (
 	"sync/atomic"
 )
 
+// The sizes of the Memory that all requests of a server share.
+const (
+	// BodyBytes is for decoded request bodies. It fits two of the largest bodies, or a thousand of 20 KB.
+	BodyBytes = 160 << 20
+	// AnswerBytes is for flags and snapshots that are read for responses and pages. It fits two of the largest
+	// histories, or four of the largest pages of a list.
+	AnswerBytes = 96 << 20
+	// CountsBytes is for batches of counts that are being read or applied. It fits 64 of the largest batches, or a
+	// thousand typical ones.
+	CountsBytes = 64 << 20
+)
+
 const (
 	// MaxValues is the maximum number of JSON values of a body. A batch of 10,000 entities with 50 properties each
 	// has half as many.

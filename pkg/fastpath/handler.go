@@ -65,8 +65,8 @@ type memory struct {
 	answer  []byte
 }
 
-// Refusal responds as the API does to a batch that the Evaluator rejects, or, if err is io.ErrUnexpectedEOF, to a body
-// that ends in the middle of its JSON.
+// Refusal responds as the API does to a batch that the Evaluator rejects, or to a client that disconnected, if err is
+// the error of its context. If err is io.ErrUnexpectedEOF, it responds to a body that ends in the middle of its JSON.
 type Refusal func(rw http.ResponseWriter, r *http.Request, err error)
 
 // Options contains the dependencies of a Handler.
@@ -106,8 +106,10 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	turn, err := h.turn(r.Context(), text)
-	if err != nil {
-		return // the client disconnected
+	if err != nil { // the client disconnected, which logs and metrics show
+		r.Pattern = r.URL.Path
+		h.refuse(rw, r, err)
+		return
 	}
 	defer turn.end()
 	header := rw.Header()
@@ -246,8 +248,10 @@ func (h *Handler) refuseCutOff(rw http.ResponseWriter, r *http.Request, text str
 	if !errors.Is(err, io.ErrUnexpectedEOF) {
 		return false
 	}
-	if h.turns.Take(r.Context()) != nil {
-		return true // there is no one to respond to
+	if left := h.turns.Take(r.Context()); left != nil {
+		r.Pattern = r.URL.Path
+		h.refuse(rw, r, left)
+		return true
 	}
 	defer h.turns.Release()
 	var value json.RawMessage

@@ -561,7 +561,13 @@ func TestLargeRequestsTakeTurns(t *testing.T) {
 	batch := `{"flagKeys":["bench"],"entities":[` + strings.Repeat(`{"entityID":"`+strings.Repeat("e", 1000)+`"},`, 900) + `{"entityID":"e"}]}`
 	synctest.Test(t, func(t *testing.T) {
 		turns := budget.NewTurns(1)
-		h := fastpath.New(fastpath.Options{Evaluator: service, BasePath: "/api/v1", Turns: turns}, api)
+		refuse := func(rw http.ResponseWriter, r *http.Request, err error) {
+			if !errors.Is(err, context.Canceled) || r.Pattern != "/api/v1/evaluation" {
+				t.Errorf("%s is refused with %v", r.Pattern, err)
+			}
+			rw.WriteHeader(499)
+		}
+		h := fastpath.New(fastpath.Options{Evaluator: service, Refuse: refuse, BasePath: "/api/v1", Turns: turns}, api)
 		send := func(ctx context.Context, rw http.ResponseWriter, path, body string) <-chan struct{} {
 			done := make(chan struct{})
 			r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/api/v1"+path, strings.NewReader(body))
@@ -596,14 +602,15 @@ func TestLargeRequestsTakeTurns(t *testing.T) {
 			t.Error("a small request waits for large ones")
 		}
 		leaving, leave := context.WithCancel(t.Context())
-		left := send(leaving, httptest.NewRecorder(), "/evaluation", large)
+		gone := httptest.NewRecorder()
+		left := send(leaving, gone, "/evaluation", large)
 		rw := httptest.NewRecorder()
 		last := send(t.Context(), rw, "/evaluation", large)
 		if ended(left) || ended(last) {
 			t.Error("a large request does not wait")
 		}
-		if leave(); !ended(left) {
-			t.Error("a request waits though its client has left")
+		if leave(); !ended(left) || gone.Code != 499 {
+			t.Errorf("a request whose client has left: ended %t, status %d", ended(left), gone.Code)
 		}
 		if turns.Release(); !ended(last) || rw.Code != http.StatusOK || !strings.Contains(rw.Body.String(), `"flagKey":"bench"`) {
 			t.Errorf("the last request: ended %t, %d %.200s", ended(last), rw.Code, rw.Body)

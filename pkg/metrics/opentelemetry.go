@@ -22,6 +22,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
 
+	"github.com/flagr-datar/flagr-datar/pkg/ofrep"
 	"github.com/flagr-datar/flagr-datar/pkg/web"
 )
 
@@ -116,7 +117,7 @@ func (o *OpenTelemetry) Wrap(next http.Handler) http.Handler {
 		otelhttp.WithMeterProvider(o.meters),
 		otelhttp.WithPropagators(propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{})),
 		otelhttp.WithFilter(func(r *http.Request) bool { // a stream lasts for hours
-			return r.Method != http.MethodGet || !strings.HasSuffix(r.URL.Path, eventStreamRoute)
+			return r.Method != http.MethodGet || !strings.HasSuffix(r.URL.Path, ofrep.EventsPath)
 		}),
 		otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string { return strings.TrimSpace(r.Method + " " + r.Pattern) }),
 	)(next)

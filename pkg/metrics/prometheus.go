@@ -10,11 +10,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/flagr-datar/flagr-datar/pkg/ofrep"
 	"github.com/flagr-datar/flagr-datar/pkg/web"
 )
-
-// eventStreamRoute is the route of requests whose duration clients choose. Histograms of durations omit them.
-const eventStreamRoute = "/ofrep/v1/events"
 
 // latencyBuckets are seconds. An evaluation takes less than the first; a change waits for the database.
 func latencyBuckets() []float64 {
@@ -78,11 +76,6 @@ func NewPrometheus(latencies bool, logger *slog.Logger) *Prometheus {
 // Register adds metrics of other parts of the server. It fails if a name is already used.
 func (p *Prometheus) Register(c prometheus.Collector) error { return p.registry.Register(c) }
 
-// Gauge adds a metric that is read at each scrape.
-func (p *Prometheus) Gauge(name, help string, value func() float64) error {
-	return p.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
-}
-
 // BuildInfo adds flagr_build_info, whose value is always 1.
 func (p *Prometheus) BuildInfo(version string) error {
 	return p.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -90,10 +83,6 @@ func (p *Prometheus) BuildInfo(version string) error {
 		Help:        "The version of the server and of Go. The value is 1.",
 		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
 	}, func() float64 { return 1 }))
-}
-
-func newCounterFunc(name, help string, value func() uint64) prometheus.Collector {
-	return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(value()) })
 }
 
 // Handler serves the metrics.
@@ -145,7 +134,7 @@ func (p *Prometheus) ObserveRequest(e *web.Exchange) {
 		return s, true
 	})
 	s.requests.Inc()
-	if key.route == eventStreamRoute {
+	if key.route == ofrep.EventsPath { // clients choose its duration
 		return
 	}
 	for _, l := range s.latencies {

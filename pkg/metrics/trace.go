@@ -195,8 +195,3 @@ func (t *Tracer) contextID(id string) string {
 		return ""
 	}
 }
-
-// Counter adds a metric that is read at each scrape, and only grows.
-func (p *Prometheus) Counter(name, help string, value func() uint64) error {
-	return p.Register(newCounterFunc(name, help, value))
-}

@@ -16,8 +16,8 @@ import (
 type Access struct {
 	// Keys are secrets for these paths only. If there are keys, each request needs one of them or another login.
 	Keys []APIKey
-	// Login requires the server's own login of requests without a key. The middleware in front of the handler checks
-	// it and passes its decision with WithCaller; a request without a decision is refused.
+	// Login requires the server's own login of requests without a key. The middleware in front of the handler passes
+	// Caller.Login with WithCaller; a request without it is refused.
 	Login bool
 	// OpenStreams admits all requests for event streams if there are no keys.
 	OpenStreams bool
@@ -28,10 +28,9 @@ type Access struct {
 
 // Caller is who sends a request.
 type Caller struct {
-	// LoggedIn reports whether the server's own access control admits the request.
-	LoggedIn bool
-	// Challenge is the value of the header WWW-Authenticate if it does not.
-	Challenge string
+	// Login checks whether the server's own access control admits the request. The challenge is the value of the
+	// header WWW-Authenticate if it does not. The handler calls it at most once, and not for a request with an API key.
+	Login func() (challenge string, ok bool)
 	// Key is the name of the API key of the request. The handler sets it before it returns.
 	Key string
 }
@@ -52,6 +51,18 @@ type APIKey struct {
 
 // APIKeyHeader is the header of API keys. The header Authorization is accepted as well.
 const APIKeyHeader = "X-Api-Key"
+
+// RequestHeaders returns the headers that clients in browsers send, for CORS.
+func RequestHeaders() []string {
+	return []string{"Content-Type", "Authorization", APIKeyHeader, "If-None-Match", lastEventID, "Cache-Control", "traceparent", "tracestate"}
+}
+
+// ResponseHeaders returns the headers that clients in browsers must be able to read. A browser shows an entity tag to
+// its page only if the header is listed, and the page then sends the tag.
+func ResponseHeaders() []string { return []string{"ETag", "Retry-After"} }
+
+// lastEventID is the header with which a client continues an event stream.
+const lastEventID = "Last-Event-ID"
 
 const (
 	ticketName    = "ticket"
@@ -107,15 +118,16 @@ func (g *gate) admit(rw http.ResponseWriter, r *http.Request, tickets bool) (tag
 		caller.Key = key.Name
 		return key.Tags, false, nil
 	}
-	if g.access.Login && caller.LoggedIn {
-		return nil, false, nil
+	challenge := keyChallenge
+	if g.access.Login && caller.Login != nil {
+		login, ok := caller.Login()
+		if ok {
+			return nil, false, nil
+		}
+		challenge = login
 	}
 	if tickets && g.validTicket(r.URL.Query().Get(ticketName), g.now()) {
 		return nil, true, nil
-	}
-	challenge := caller.Challenge
-	if challenge == "" {
-		challenge = keyChallenge
 	}
 	rw.Header().Set("Www-Authenticate", challenge)
 	return nil, false, &problem{http.StatusUnauthorized, codeGeneral, "a valid login is needed"}

@@ -16,11 +16,14 @@ type behindLogin struct {
 	*fixture
 	open   bool // paths with a query ?open need no login
 	caller ofrep.Caller
+	logins int // checks of logins
 }
 
 func (b *behindLogin) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
-	b.caller = ofrep.Caller{Challenge: `Bearer realm="flagr"`}
-	b.caller.LoggedIn = b.open && r.URL.Query().Has("open") || r.Header.Get("Authorization") == "Bearer token"
+	b.caller = ofrep.Caller{Login: func() (challenge string, ok bool) {
+		b.logins++
+		return `Bearer realm="flagr"`, b.open && r.URL.Query().Has("open") || r.Header.Get("Authorization") == "Bearer token"
+	}}
 	b.fixture.ServeHTTP(rw, ofrep.WithCaller(r, &b.caller))
 }
 
@@ -66,6 +69,14 @@ func TestAccess(t *testing.T) {
 				t.Errorf("a key sees flags of another scope: %s", rw.Body)
 			}
 		}
+	}
+
+	both.logins = 0
+	for _, key := range []string{"other", "wrong"} {
+		call(both, http.MethodPost, flagsPath, "", "X-API-Key", key)
+	}
+	if both.logins != 1 {
+		t.Errorf("%d logins were checked for a request with a key and one with a wrong key, want 1", both.logins)
 	}
 
 	rw := call(h, http.MethodPost, flagsPath, french, "X-API-Key", "secret")

@@ -266,7 +266,7 @@ func (h *Handler) stream(r *http.Request, s *stream, w *streamWriter) {
 	if !w.write("retry: 5000\nid: " + v.revision + "\n\n") {
 		return
 	}
-	last := r.Header.Get("Last-Event-ID")
+	last := r.Header.Get(lastEventID)
 	if last != "" && last != v.revision || last == "" && h.options.Now().Sub(v.state.Since) < recentRevision {
 		if !h.sendEvent(w) {
 			return

@@ -10,24 +10,27 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 )
 
+// CORSBelow are headers of the requests below a path, in addition to those that the configuration lists.
+type CORSBelow struct {
+	// Path is the prefix of the paths of these requests, as clients see them.
+	Path string
+	// AllowedHeaders may always be sent. ExposedHeaders may always be read.
+	AllowedHeaders, ExposedHeaders []string
+}
+
 // CORS answers preflight requests and adds the headers that let web pages of other origins read responses. Requests
 // without an origin cost one header.
-//
-// OFREP requests may always have the headers that OFREP clients send, and their pages may read the headers that
-// they need. Without this, a browser could get an entity tag but could not send it.
-func CORS(o config.CORS, prefix string, next http.Handler) http.Handler {
-	api := newCORS(o, next)
-	o.AllowedHeaders = append(slices.Clone(o.AllowedHeaders), "Content-Type", "Authorization", "X-API-Key", "If-None-Match",
-		"Last-Event-ID", "Cache-Control", "traceparent", "tracestate")
-	o.ExposedHeaders = append(slices.Clone(o.ExposedHeaders), "ETag", "Retry-After")
-	ofrep := newCORS(o, next)
-	root := CleanPrefix(prefix) + ofrepRoot
+func CORS(o config.CORS, below CORSBelow, next http.Handler) http.Handler {
+	others := newCORS(o, next)
+	o.AllowedHeaders = slices.Concat(o.AllowedHeaders, below.AllowedHeaders)
+	o.ExposedHeaders = slices.Concat(o.ExposedHeaders, below.ExposedHeaders)
+	these := newCORS(o, next)
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(r.URL.Path, root) {
-			ofrep.ServeHTTP(rw, r)
+		if strings.HasPrefix(r.URL.Path, below.Path) {
+			these.ServeHTTP(rw, r)
 			return
 		}
-		api.ServeHTTP(rw, r)
+		others.ServeHTTP(rw, r)
 	})
 }
 

@@ -12,9 +12,6 @@ const (
 	MaxBodyBytes = 16 << 20
 	// MaxPprofBodyBytes is the largest body of a request to the profiler, which is a list of addresses to resolve.
 	MaxPprofBodyBytes = 64 << 10
-	// BodyMemory limits the bytes that the decoded bodies of all requests in flight use, as package budget counts
-	// them. It is enough for two of the largest bodies, or for a thousand of 20 KB.
-	BodyMemory = 160 << 20
 )
 
 // LimitBody rejects a body larger than limit bytes: with 413 if the client announces the length, otherwise by

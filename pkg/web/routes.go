@@ -11,17 +11,15 @@ import (
 // pprofPath is the path of the profiler, regardless of the web prefix.
 const pprofPath = "/debug/pprof"
 
-// ofrepRoot is the prefix of OFREP's paths.
-const ofrepRoot = "/ofrep/"
-
 // Routes assigns paths to handlers.
 type Routes struct {
 	// Prefix is the prefix of every path of API. It is removed before API sees a request. It may be empty.
 	Prefix string
 	// API serves everything that swagger.yaml describes. Required.
 	API http.Handler
-	// OFREP serves /ofrep and below, behind Prefix like the API. If nil, API serves these paths.
-	OFREP http.Handler
+	// OFREP serves the paths that begin with OFREPRoot, behind Prefix like the API. If nil, API serves these paths.
+	OFREP     http.Handler
+	OFREPRoot string
 	// Metrics serves MetricsPath, which has no prefix. If nil, metrics are not served.
 	Metrics     http.Handler
 	MetricsPath string
@@ -35,7 +33,7 @@ func (o Routes) Handler() http.Handler {
 	api := o.API
 	if o.OFREP != nil {
 		api = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-			if strings.HasPrefix(r.URL.Path, ofrepRoot) {
+			if strings.HasPrefix(r.URL.Path, o.OFREPRoot) {
 				o.OFREP.ServeHTTP(rw, r)
 				return
 			}
