@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -110,11 +112,17 @@ func ParseSnapshot(row *entity.FlagSnapshot) Snapshot {
 	decoder := json.NewDecoder(bytes.NewReader(row.Flag))
 	decoder.UseNumber()
 	flag := &entity.Flag{}
-	if decoder.Decode(flag) == nil {
+	if decoder.Decode(flag) == nil && atEnd(decoder) {
 		s.Flag = flag
 		s.Flag.SnapshotID = row.ID // the JSON contains the ID of the previous snapshot
 	}
 	return s
+}
+
+// atEnd reports whether nothing follows the decoded value.
+func atEnd(decoder *json.Decoder) bool {
+	_, err := decoder.Token()
+	return errors.Is(err, io.EOF)
 }
 
 // ChangeBetween returns what changed between two consecutive snapshots of a flag. A nil before

@@ -2,6 +2,7 @@ package insight_test
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -115,15 +116,15 @@ func TestLongValuesAreCut(t *testing.T) {
 // is counted from the time when this began until the flag is deleted.
 func TestHistoryWhereAllFlagsAreCounted(t *testing.T) {
 	t.Parallel()
-	one := func(when string, on, deleted bool) insight.Snapshot {
+	one := func(when string, on, deleted bool) entity.FlagSnapshot {
 		f := checkout()
 		f.DataRecordsEnabled = on
 		if deleted {
 			f.DeletedAt.Time, f.DeletedAt.Valid = at(t, when), true
 		}
-		return insight.Snapshot{At: at(t, when), Flag: f}
+		return snapshotRow(t, 0, when, f)
 	}
-	snapshots := []insight.Snapshot{
+	snapshots := []entity.FlagSnapshot{
 		one("2026-01-01T00:00:00Z", false, false), one("2026-01-02T00:00:00Z", true, false), one("2026-01-03T00:00:00Z", false, false),
 		one("2026-01-05T00:00:00Z", false, false), one("2026-01-06T00:00:00Z", false, true),
 	}
@@ -141,16 +142,56 @@ func TestHistoryWhereAllFlagsAreCounted(t *testing.T) {
 	}
 }
 
+// snapshotRow returns the snapshot of a flag as it is stored.
+func snapshotRow(t *testing.T, id uint, when string, f *entity.Flag) entity.FlagSnapshot {
+	t.Helper()
+	text, err := json.Marshal(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return entity.FlagSnapshot{Model: entity.Model{ID: id, CreatedAt: at(t, when)}, FlagID: f.ID, Flag: text}
+}
+
+// TestDamagedSnapshotsInHistories checks that a snapshot means the same in a history, wherever it
+// is: one that cannot be read decides nothing, and one with a damaged part still says whether the
+// flag was counted.
+func TestDamagedSnapshotsInHistories(t *testing.T) {
+	t.Parallel()
+	f := checkout()
+	f.DataRecordsEnabled = true
+	changed := clone(t, f)
+	changed.Segments[0].RolloutPercent = 80
+	damaged := func(when, text string) entity.FlagSnapshot {
+		return entity.FlagSnapshot{Model: entity.Model{ID: 2, CreatedAt: at(t, when)}, FlagID: f.ID, Flag: []byte(text)}
+	}
+	const first, second, third = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z"
+	on := []insight.Period{{From: at(t, first), On: true}}
+	off := append(slices.Clone(on), insight.Period{From: at(t, second)}, insight.Period{From: at(t, third), On: true})
+	for text, want := range map[string][]insight.Period{
+		`{"DataRecordsEnabled":`:         on,
+		`{"DataRecordsEnabled":false} x`: on,
+		`{"DataRecordsEnabled":"no"}`:    on,
+		`[]`:                             on,
+		``:                               on,
+		`{"DataRecordsEnabled":false,"Segments":"x"}`: off,
+	} {
+		for name, last := range map[string]*entity.Flag{"before an assignment": changed, "after it": f} {
+			rows := []entity.FlagSnapshot{snapshotRow(t, 1, first, f), damaged(second, text), snapshotRow(t, 3, third, last)}
+			if difference := cmp.Diff(want, insight.HistoryOf(rows, true, time.Time{}).Records); difference != "" {
+				t.Errorf("%s, %s (-want +got):\n%s", text, name, difference)
+			}
+		}
+	}
+}
+
 func TestHistory(t *testing.T) {
 	t.Parallel()
-	var snapshots []insight.Snapshot
-	step := func(id int64, when string, change func(f *entity.Flag)) {
-		f := checkout()
-		if n := len(snapshots); n > 0 {
-			f = clone(t, snapshots[n-1].Flag)
-		}
+	var snapshots []entity.FlagSnapshot
+	f := checkout()
+	step := func(id uint, when string, change func(f *entity.Flag)) {
+		f = clone(t, f)
 		change(f)
-		snapshots = append(snapshots, insight.Snapshot{ID: id, At: at(t, when), Flag: f})
+		snapshots = append(snapshots, snapshotRow(t, id, when, f))
 	}
 	step(1, "2026-01-01T00:00:00Z", func(f *entity.Flag) { f.DataRecordsEnabled = false })
 	step(2, "2026-01-02T00:00:00Z", func(f *entity.Flag) { f.DataRecordsEnabled = true })

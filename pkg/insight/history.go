@@ -7,28 +7,11 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// HistoryOf computes the history of a flag from its snapshots, oldest first. With created, the
-// first snapshot created the flag. Otherwise older snapshots were left out, and the first one
-// stands for them. all is the time from which flags are counted even if their records are off. Zero
-// means never.
-func HistoryOf(snapshots []Snapshot, created bool, all time.Time) History {
-	r := historyReader{created: created, left: len(snapshots)}
-	for i := len(snapshots) - 1; i >= 0; i-- {
-		s := &snapshots[i]
-		m := moment{at: s.At, by: s.By, valid: s.Flag != nil}
-		if m.valid {
-			m.deleted, m.records = s.Flag.DeletedAt.Valid, s.Flag.DataRecordsEnabled
-		}
-		r.add(m, func() Snapshot { return *s })
-	}
-	return r.history(all)
-}
-
 // historyReader computes a History from snapshots, newest first. It reads the whole contents of
 // snapshots only until it has found the last change of the assignment, and retains one of them until
 // then.
 type historyReader struct {
-	created bool     // whether the oldest snapshot created the flag
+	created bool     // whether the oldest snapshot created the flag; if not, older ones were left out
 	left    int      // number of snapshots to come
 	moments []moment // newest first
 
@@ -45,7 +28,8 @@ type moment struct {
 	valid, records, deleted bool
 }
 
-// momentOf decodes a row. It is not valid if the row does not contain the JSON of a flag.
+// momentOf decodes a row. It is valid if the row contains JSON in which these members can be read:
+// the flag was counted then, even if the rest of the JSON is damaged.
 func momentOf(row *entity.FlagSnapshot) moment {
 	var flag struct {
 		DataRecordsEnabled bool
@@ -55,14 +39,14 @@ func momentOf(row *entity.FlagSnapshot) moment {
 	return moment{at: row.CreatedAt.UTC(), by: row.UpdatedBy, valid: err == nil, records: flag.DataRecordsEnabled, deleted: flag.DeletedAt.Valid}
 }
 
-// add adds the snapshot before the last one. It calls content only if it needs it.
-func (r *historyReader) add(m moment, content func() Snapshot) {
+// add adds the snapshot before the last one.
+func (r *historyReader) add(row *entity.FlagSnapshot) {
 	r.left--
-	r.moments = append(r.moments, m)
+	r.moments = append(r.moments, momentOf(row))
 	if r.assigned {
 		return
 	}
-	s := content()
+	s := ParseSnapshot(row)
 	if r.after != nil {
 		r.compare(&s)
 	}
@@ -91,7 +75,8 @@ func (r *historyReader) end() {
 	r.after = nil
 }
 
-// history returns the History of the snapshots: see HistoryOf.
+// history returns the History of the snapshots. all is the time from which flags are counted even if
+// their records are off. Zero means never.
 func (r *historyReader) history(all time.Time) History {
 	r.end() // if some snapshots do not exist any more
 	h := History{AssignedAt: r.assignedAt, AssignedSnapshot: r.assignedID}

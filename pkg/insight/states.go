@@ -106,7 +106,7 @@ func (s *Service) readHistories(ctx context.Context, flagIDs []int64, timelines 
 	}
 	err := s.o.Flags.EachSnapshot(ctx, snapshotIDs, func(row *entity.FlagSnapshot) {
 		if r := readers[int64(row.FlagID)]; r != nil {
-			r.add(momentOf(row), func() Snapshot { return ParseSnapshot(row) })
+			r.add(row)
 		}
 	})
 	if err != nil {
