@@ -4,28 +4,10 @@ import (
 	"context"
 
 	"github.com/flagr-datar/flagr-datar/pkg/config"
-	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/pkg/insight"
 	"github.com/flagr-datar/flagr-datar/pkg/store"
 )
-
-// engineCounts are the counts of the store plus those that the engine has not stored yet.
-type engineCounts struct {
-	countStore
-	engine *datar.Engine
-}
-
-// Refresh implements insight.Counts.
-func (c engineCounts) Refresh(ctx context.Context) { c.engine.Refresh(ctx) }
-
-// Servers implements insight.Counts and ui.Statistics. It includes the current state of this server.
-func (c engineCounts) Servers(ctx context.Context) ([]datar.ServerRecord, error) {
-	return c.engine.Servers(ctx)
-}
-
-// Stats implements ui.Statistics.
-func (c engineCounts) Stats() datar.Stats { return c.engine.Stats() }
 
 // answers has the services that answer questions about flags. All fields are nil if flags come from a JSON
 // document. sampler and tail are nil if nothing is counted.

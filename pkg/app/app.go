@@ -97,7 +97,7 @@ type cleanup struct {
 // afterward. On an error nothing stays open.
 func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 	a := &App{
-		logger: o.Logger, now: o.Now, memory: budget.NewMemory(handler.AnswerMemory),
+		logger: o.Logger, now: o.Now, memory: budget.NewMemory(budget.AnswerBytes),
 		turns: budget.NewTurns(max(1, runtime.GOMAXPROCS(0)-1)), ownsProcess: o.OwnsProcess, memoryTuned: c.GoRuntime.Tuned,
 	}
 	if a.now == nil {
@@ -182,7 +182,7 @@ func (a *App) Register(api *operations.FlagrAPI) {
 // Handler wraps the generated API's handler in the middleware.
 func (a *App) Handler(api http.Handler) http.Handler {
 	if a.ingesting {
-		api = handler.IngestMiddleware(a.edge.basePath, api)
+		api = handler.IngestMiddleware(a.edge.basePath, budget.NewMemory(budget.CountsBytes), api)
 	}
 	if a.pages != nil {
 		api = a.pages.Handler(api)

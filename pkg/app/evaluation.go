@@ -69,7 +69,6 @@ func (a *App) handlerOptions(c *config.Config, service *eval.Service, db *store.
 			Stopping:  a.stopping.Load,
 			Version:   Version,
 		},
-		Memory: a.memory,
 		Turns:  a.turns,
 		Logger: a.logger,
 	}
@@ -91,7 +90,7 @@ func (a *App) handlerOptions(c *config.Config, service *eval.Service, db *store.
 	}
 	switch {
 	case c.Datar.IngestEnabled && d.counts != nil:
-		o.Ingester = &ingest.Ingester{Store: d.counts, Flags: handler.SnapshotFlags{Snapshots: a.cache, All: d.allFlags}, Logger: a.logger}
+		o.Ingester = &ingest.Ingester{Store: d.counts, Flags: countedFlags{a.cache, d.allFlags}, Logger: a.logger}
 	case c.Datar.IngestEnabled:
 		a.logger.Warn("FLAGR_RECORDER_DATAR_INGEST_ENABLED has no effect without Datar and a database")
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/recorder/kinesis"
 	"github.com/flagr-datar/flagr-datar/pkg/recorder/pubsub"
 	"github.com/flagr-datar/flagr-datar/pkg/store"
+	"github.com/flagr-datar/flagr-datar/pkg/ui"
 )
 
 // countStore is the store of the counts: the database of the flags, or ClickHouse.
@@ -32,9 +33,11 @@ type countStore interface {
 type counting struct {
 	engine *datar.Engine
 	// counts is the engine's store, or nil if it forwards to a central server.
-	counts   countStore
-	forward  *forward.Store
-	allFlags bool // including flags that are not recorded
+	counts countStore
+	// statements describes counts in the database of the flags. Otherwise it is nil.
+	statements ui.Statements
+	forward    *forward.Store
+	allFlags   bool // including flags that are not recorded
 }
 
 func selectedRecorders(c *config.Config) handler.SelectedRecorders {
@@ -69,14 +72,16 @@ func newCounting(ctx context.Context, c *config.Config, db *store.Store, logger 
 		return d, nil
 	case c.Datar.Store != "":
 		d.counts, err = openClickHouse(ctx, c.Datar.Store, logger)
-		options.Store, options.Catalog = d.counts, handler.NewCatalog(db)
+		options.Store, options.Catalog = d.counts, catalog{db}
 	case db.ReadOnly():
 		logger.Warn("recorder datar stays off: the database is read only; " +
 			"FLAGR_RECORDER_DATAR_FORWARD_URL sends counts to a server that can write, and FLAGR_RECORDER_DATAR_STORE keeps them elsewhere")
 		return d, nil
 	default:
-		d.counts, err = gormstore.New(ctx, db.DB(), gormstore.Options{Logger: logger})
-		options.Store, options.Catalog = d.counts, handler.NewCatalog(db)
+		var counts *gormstore.Store
+		counts, err = gormstore.New(ctx, db.DB(), gormstore.Options{Logger: logger})
+		d.counts, d.statements = counts, counts
+		options.Store, options.Catalog = counts, catalog{db}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("recorder datar: open the store of the counts: %w", err)

@@ -1,39 +1,12 @@
 package app
 
 import (
-	"context"
 	"net/http"
 
 	"github.com/flagr-datar/flagr-datar/pkg/config"
-	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/store"
 	"github.com/flagr-datar/flagr-datar/pkg/ui"
 )
-
-// pageStore adapts the store to the pages.
-type pageStore struct {
-	*store.Store
-	// counts: new flags are recorded, because users who create a flag on the pages expect to see its evaluations
-	// there.
-	counts bool
-}
-
-// Snapshots implements ui.Store.
-func (s pageStore) Snapshots(ctx context.Context, flagID int64, limit, offset int) ([]entity.FlagSnapshot, error) {
-	return s.SnapshotPage(ctx, flagID, limit, offset)
-}
-
-// Tags implements ui.Store.
-func (s pageStore) Tags(ctx context.Context) ([]string, error) { return s.TagValues(ctx) }
-
-// CreateFlag implements ui.Store.
-func (s pageStore) CreateFlag(ctx context.Context, by, key, description string, boolean bool) (*entity.Flag, error) {
-	flag := store.NewFlag{Key: key, Description: description, DataRecordsEnabled: s.counts}
-	if boolean {
-		flag.Template = store.TemplateBoolean
-	}
-	return s.Store.CreateFlag(ctx, by, flag)
-}
 
 // newPages creates the pages. They are read-only if there is no store, or if the server only evaluates.
 func (a *App) newPages(c *config.Config, actor func(*http.Request) string, writable bool, db *store.Store, counting *counting, answers *answers) (*ui.UI, error) {
@@ -60,7 +33,7 @@ func (a *App) newPages(c *config.Config, actor func(*http.Request) string, writa
 	if answers.service != nil && answers.service.HasCounts() {
 		o.Numbers, o.Tail = answers.service, answers.tail != nil
 		o.Statistics = engineCounts{counting.counts, counting.engine}
-		o.SQL, o.CountsAll = c.Datar.Store == "", counting.allFlags
+		o.SQL, o.CountsAll = counting.statements, counting.allFlags
 	}
 	return ui.New(o)
 }

@@ -3,14 +3,17 @@ package app_test
 import (
 	"database/sql"
 	"fmt"
+	"html"
 	"net/http"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
 	"github.com/flagr-datar/flagr-datar/pkg/ui"
 )
 
@@ -192,4 +195,63 @@ func TestPagesOfCountsFromFlagr(t *testing.T) {
 	check("/ui/flags/1/traffic?by=outcome&days=7", " – 400 400 ") // of yesterday: a variant, not known, all
 	check("/ui/flags/1/traffic?by=version&days=7", " – 400 400 ")
 	check("/ui/flags/1/delete", "1 by name, 0 by tag, and 400 of which this is unknown")
+
+	// The SQL beside the numbers of a page returns the same numbers.
+	send("/api/v1/evaluation", `{"flagKey": "no-such-flag", "entityID": "a"}`)
+	testwait.Until(t, "the request for a flag that does not exist", func() bool {
+		return strings.Contains(string(raw(t, address, http.MethodGet, "/api/v1/datar/unknown").body), "no-such-flag")
+	})
+	const all, byOutcome = "401", "0 400, 1 1"
+	for target, want := range map[string]string{
+		"/ui/":                  "1 401", // a flag and its evaluations
+		"/ui/?days=30":          "1 401",
+		"/ui/flags/1":           "0 0 100, 0 1 300, 1 1 1", // by outcome and variant
+		"/ui/flags/1/nothing":   byOutcome,
+		"/ui/flags/1/delete":    byOutcome,
+		"/ui/flags/1/traffic":   all,
+		"/ui/flags/1/targeting": all,
+		"/ui/unknown":           "no-such-flag 1",
+		"/ui/deleted":           "no-such-flag 1",
+	} {
+		statement := shownSQL(string(raw(t, address, http.MethodGet, target).body))
+		got := rowsText(t, db, statement, want == all)
+		if got != want {
+			t.Errorf("%s: %s\nreturns %q, want %q", target, statement, got, want)
+		}
+	}
+	statement := shownSQL(string(raw(t, address, http.MethodGet, "/ui/server").body))
+	if rows := testdb.Rows(t, db, statement); len(rows) != 1 {
+		t.Errorf("%s returns %d rows, want one server", statement, len(rows))
+	}
+}
+
+// shownSQL returns the SQL of a page.
+func shownSQL(page string) string {
+	found := regexp.MustCompile(`<code class="note">(SELECT [^<]*);</code>`).FindStringSubmatch(page)
+	if found == nil {
+		return ""
+	}
+	return html.UnescapeString(found[1])
+}
+
+// rowsText returns the rows of a statement, or only the sum of their last cells.
+func rowsText(t *testing.T, db *sql.DB, statement string, onlySum bool) string {
+	t.Helper()
+	if statement == "" {
+		return "no statement"
+	}
+	sum := 0
+	var rows []string
+	for _, row := range testdb.Rows(t, db, statement) {
+		n, err := strconv.Atoi(row[len(row)-1])
+		if err != nil {
+			t.Fatalf("%s returns %q: %v", statement, row, err)
+		}
+		sum += n
+		rows = append(rows, strings.Join(row, " "))
+	}
+	if onlySum {
+		return strconv.Itoa(sum)
+	}
+	return strings.Join(rows, ", ")
 }

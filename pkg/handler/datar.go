@@ -11,7 +11,6 @@ import (
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/datarhttp"
-	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/insight"
 	datarapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/datar"
 )
@@ -101,28 +100,4 @@ func datarOff() middleware.Responder {
 
 func timeOf(t *strfmt.DateTime) *time.Time {
 	return (*time.Time)(t)
-}
-
-// FlagFinder finds flags by ID, including deleted ones.
-type FlagFinder interface {
-	FlagsByID(ctx context.Context, ids []int64) ([]entity.Flag, error)
-}
-
-// catalog provides the names of flags to Datar.
-type catalog struct{ flags FlagFinder }
-
-// NewCatalog returns a catalog that names flags in summaries, including deleted ones.
-func NewCatalog(flags FlagFinder) datar.Catalog { return catalog{flags} }
-
-func (c catalog) Flags(ctx context.Context, ids []int64) (map[int64]datar.FlagInfo, error) {
-	flags, err := c.flags.FlagsByID(ctx, ids)
-	if err != nil {
-		return nil, err
-	}
-	infos := make(map[int64]datar.FlagInfo, len(flags))
-	for _, f := range flags {
-		deleted := f.DeletedAt.Valid
-		infos[int64(f.ID)] = datar.FlagInfo{Key: f.Key, Description: f.Description, Enabled: f.Enabled && !deleted, Deleted: deleted}
-	}
-	return infos, nil
 }

@@ -9,7 +9,6 @@ import (
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
-	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
 	datarapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/datar"
 )
@@ -76,31 +75,4 @@ func ingestModel(r ingest.Result) *models.DatarEvaluationsResult {
 			return &models.DatarRowError{Index: int64(e.Index), Code: string(e.Code), Message: e.Message}
 		}),
 	}
-}
-
-// SnapshotFlags finds the flags of counts among those that the server evaluates.
-type SnapshotFlags struct {
-	Snapshots eval.Source
-	// All accepts counts of all flags. Otherwise only flags with dataRecordsEnabled are accepted.
-	All bool
-}
-
-// FlagByKey implements ingest.Flags.
-func (f SnapshotFlags) FlagByKey(key string) (ingest.Flag, bool) {
-	snapshot := f.Snapshots.Snapshot()
-	if snapshot == nil || key == "" {
-		return ingest.Flag{}, false
-	}
-	found := snapshot.Flag(0, key)
-	if found == nil || found.Key != key { // an ID in place of the key is rejected here
-		return ingest.Flag{}, false
-	}
-	flag := ingest.Flag{ID: int64(found.ID), RecordsEnabled: found.DataRecordsEnabled || f.All, Variants: map[string]int64{}}
-	for _, v := range found.Variants {
-		flag.Variants[v.Key] = int64(v.ID)
-	}
-	for _, s := range found.Segments {
-		flag.Segments = append(flag.Segments, int64(s.ID))
-	}
-	return flag, true
 }

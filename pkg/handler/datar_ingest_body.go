@@ -26,13 +26,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
 )
 
-const (
-	// ndjsonMime is the media type of a body with one row of counts per line.
-	ndjsonMime = "application/x-ndjson"
-	// ingestMemory bounds the bytes of all batches that are being read or applied. It fits 64 of
-	// the largest batches, or a thousand typical ones.
-	ingestMemory = 64 << 20
-)
+// ndjsonMime is the media type of a body with one row of counts per line.
+const ndjsonMime = "application/x-ndjson"
 
 // ingestOperation is the path of the operation below the API's base path.
 const ingestOperation = "/datar/evaluations"
@@ -51,14 +46,13 @@ type digestKey struct{}
 // in the context.
 //
 // A client that sends slowly holds only the memory of what it has sent. All clients together hold
-// at most ingestMemory, until the server's read timeout ends their requests. While the memory is
-// used up, further clients are told to retry.
+// at most memory, until the server's read timeout ends their requests. While the memory is used up,
+// further clients are told to retry.
 //
 // The paths are those of IngestPaths.
-func IngestMiddleware(basePath string, api http.Handler) http.Handler {
+func IngestMiddleware(basePath string, memory *budget.Memory, api http.Handler) http.Handler {
 	operation := basePath + ingestOperation
 	paths := append(sdkPaths(), operation)
-	memory := budget.NewMemory(ingestMemory)
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if !leadsToIngest(r.URL, paths) {
 			api.ServeHTTP(rw, r)

@@ -37,7 +37,7 @@ func (s *stalled) Read(p []byte) (int, error) {
 
 // door returns the ingest middleware over an API that accepts everything.
 func door() http.Handler {
-	return handler.IngestMiddleware("/api/v1", http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	return handler.IngestMiddleware("/api/v1", budget.NewMemory(budget.CountsBytes), http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 	}))
 }

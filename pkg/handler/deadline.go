@@ -16,8 +16,8 @@ import (
 const StoreTimeout = 25 * time.Second
 
 // Deadline wraps the operations behind the API's router. An operation that waits for the database
-// longer than timeout ends with 503 and returns its connection to the pool. The states of flags
-// that operations read take memory from a shared budget, see AnswerMemory.
+// longer than timeout ends with 503 and returns its connection to the pool. The flags and snapshots
+// that an operation reads take memory, which all requests share, until its response is sent.
 //
 // Deadline does not apply to operations that need no database, to the export of all flags as a
 // file, which may take long, and to the live tail, which has its own time limit.

@@ -124,7 +124,7 @@ func TestADatabaseThatDoesNotAnswerIsNotAwaitedForEver(t *testing.T) {
 	api := newAPI(t)
 	handler.New(handler.Options{Store: stuck{}, Logger: slog.New(slog.NewTextHandler(log, nil))}).Register(api)
 	bounded := api.Serve(func(next http.Handler) http.Handler {
-		return handler.Deadline(time.Millisecond, budget.NewMemory(handler.AnswerMemory), next)
+		return handler.Deadline(time.Millisecond, budget.NewMemory(budget.AnswerBytes), next)
 	})
 	got := call(t, bounded, http.MethodGet, "/flags/1", nil)
 	if got.status != http.StatusServiceUnavailable || !strings.Contains(got.raw, "did not answer in time") {
@@ -135,6 +135,47 @@ func TestADatabaseThatDoesNotAnswerIsNotAwaitedForEver(t *testing.T) {
 	}
 	if got := call(t, bounded, http.MethodGet, "/export/sqlite", nil); got.status != http.StatusOK {
 		t.Errorf("export: answer is %d %s", got.status, got.raw)
+	}
+}
+
+// hungry is a store whose flags take n bytes of shared memory.
+type hungry struct {
+	handler.Store
+	n int64
+}
+
+func (h hungry) Flag(ctx context.Context, _ int64) (*entity.Flag, error) {
+	return &entity.Flag{}, budget.AtLeast(ctx, h.n)
+}
+
+// TestOperationsShareMemory checks that an operation without memory responds with 503, and that an
+// operation returns its memory.
+func TestOperationsShareMemory(t *testing.T) {
+	t.Parallel()
+	memory := budget.NewMemory(100)
+	api := newAPI(t)
+	handler.New(handler.Options{Store: hungry{n: 60}, Logger: slog.New(slog.DiscardHandler)}).Register(api)
+	operations := api.Serve(func(next http.Handler) http.Handler { return handler.Deadline(time.Minute, memory, next) })
+	get := func() *httptest.ResponseRecorder {
+		rw := httptest.NewRecorder()
+		operations.ServeHTTP(rw, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/api/v1/flags/1", nil))
+		return rw
+	}
+	other, release := memory.Share(t.Context())
+	if err := budget.AtLeast(other, 50); err != nil {
+		t.Fatal(err)
+	}
+	if rw := get(); rw.Code != http.StatusServiceUnavailable || rw.Header().Get("Retry-After") != "1" {
+		t.Errorf("without memory: %d, Retry-After %q", rw.Code, rw.Header().Get("Retry-After"))
+	}
+	release()
+	for range 2 {
+		if rw := get(); rw.Code != http.StatusOK {
+			t.Errorf("with memory: %d %s", rw.Code, rw.Body)
+		}
+	}
+	if err := memory.Take(100); err != nil {
+		t.Errorf("not all memory came back: %v", err)
 	}
 }
 

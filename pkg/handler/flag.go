@@ -19,7 +19,7 @@ type FlagStore interface {
 	// Flags lists flags. FlagsOrPages splits a long list into pages that are read one after the
 	// other.
 	Flags(ctx context.Context, q store.FlagQuery) ([]entity.Flag, error)
-	FlagsOrPages(ctx context.Context, q store.FlagQuery, reserve func(bytes int64) error) ([]entity.Flag, []store.FlagPage, error)
+	FlagsOrPages(ctx context.Context, q store.FlagQuery) ([]entity.Flag, []store.FlagPage, error)
 	Flag(ctx context.Context, id int64) (*entity.Flag, error)
 	EntityTypes(ctx context.Context) ([]string, error)
 	Snapshots(ctx context.Context, flagID int64, q store.SnapshotQuery) ([]entity.FlagSnapshot, error)
@@ -53,17 +53,11 @@ func (h *Handler) FindFlags(p flagapi.FindFlagsParams) middleware.Responder {
 	})
 }
 
-// listFlags responds with a list. It reads and sends a list of several pages page by page, and
-// reserves the memory of the largest page before. A list of one page shows the flags at one moment.
-// In a longer list, this holds for each page.
+// listFlags responds with a list. It reads and sends a list of several pages page by page. A list of
+// one page shows the flags at one moment. In a longer list, this holds for each page.
 func (h *Handler) listFlags(r *http.Request, q store.FlagQuery) middleware.Responder {
 	return middleware.ResponderFunc(func(rw http.ResponseWriter, producer runtime.Producer) {
-		reserved := h.reservation()
-		defer reserved.release()
-		flags, pages, err := h.store.FlagsOrPages(r.Context(), q, reserved.atLeast)
-		for i := 0; i < len(pages) && err == nil; i++ {
-			err = reserved.atLeast(pages[i].Bytes)
-		}
+		flags, pages, err := h.store.FlagsOrPages(r.Context(), q)
 		next := func() (err error) {
 			flags, err = h.store.Flags(r.Context(), q.Page(pages[0]))
 			pages = pages[1:]
@@ -177,13 +171,10 @@ func (h *Handler) DuplicateFlag(p flagapi.DuplicateFlagParams) middleware.Respon
 // GetFlagSnapshots lists the snapshots of a flag.
 func (h *Handler) GetFlagSnapshots(p flagapi.GetFlagSnapshotsParams) middleware.Responder {
 	return middleware.ResponderFunc(func(rw http.ResponseWriter, producer runtime.Producer) {
-		reserved := h.reservation()
-		defer reserved.release()
 		snapshots, err := h.store.Snapshots(p.HTTPRequest.Context(), p.FlagID, store.SnapshotQuery{
 			Limit:     p.Limit,
 			Offset:    p.Offset,
 			Ascending: p.Sort != nil && *p.Sort == "ASC",
-			Reserve:   reserved.atLeast,
 		})
 		if err != nil {
 			h.fail(p.HTTPRequest, err).WriteResponse(rw, producer)

@@ -8,7 +8,6 @@
 package handler
 
 import (
-	"cmp"
 	"log/slog"
 	"net/http"
 	"time"
@@ -79,9 +78,6 @@ type Options struct {
 	Actor func(*http.Request) string
 	// HealthChecks are the inputs of health and readiness.
 	HealthChecks HealthChecks
-	// Memory bounds the memory of lists of flags and histories. Nil means AnswerMemory for this
-	// Handler alone.
-	Memory *budget.Memory
 	// Turns limits how many large bodies are decoded in parallel. Nil means no limit.
 	Turns budget.Turns
 	// Now is the clock of health and of the statistics of servers; nil means time.Now.
@@ -92,10 +88,9 @@ type Options struct {
 
 // Handler implements the operations of the API.
 type Handler struct {
-	files            exports        // of SQLite files
-	documents        exports        // of JSON documents
-	memory           *budget.Memory // of lists and histories
-	turns            budget.Turns   // of large bodies
+	files            exports      // of SQLite files
+	documents        exports      // of JSON documents
+	turns            budget.Turns // of large bodies
 	store            Store
 	eval             Evaluator
 	snapshots        eval.Source
@@ -127,7 +122,6 @@ func New(o Options) *Handler {
 	return &Handler{
 		files:            make(exports, maxExports),
 		documents:        make(exports, maxExports),
-		memory:           cmp.Or(o.Memory, budget.NewMemory(AnswerMemory)),
 		turns:            o.Turns,
 		store:            o.Store,
 		eval:             o.Eval,

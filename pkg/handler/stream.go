@@ -11,8 +11,6 @@ import (
 
 	"github.com/go-openapi/runtime"
 	"github.com/go-openapi/runtime/middleware"
-
-	"github.com/flagr-datar/flagr-datar/pkg/budget"
 )
 
 const (
@@ -98,47 +96,6 @@ func (w *patientWriter) deadline(t time.Time) error {
 	}
 	return nil
 }
-
-// AnswerMemory bounds the bytes that all responses with lists of flags and histories take together.
-// It fits two of the largest histories, or four of the largest pages of a list.
-const AnswerMemory = 96 << 20
-
-const (
-	// answerBytesPerByte is the memory that one byte of stored JSON takes: as text from the
-	// database, decoded, and as text of the response, in buffers that grow.
-	answerBytesPerByte = 6
-	// freeAnswerBytes is the length up to which a response reserves nothing.
-	freeAnswerBytes = 16 << 10
-)
-
-// reservation is the part of the shared memory that one response holds. It belongs to one
-// goroutine.
-type reservation struct {
-	of    *budget.Memory
-	taken int64
-}
-
-func (h *Handler) reservation() *reservation { return &reservation{of: h.memory} }
-
-// atLeast extends the reservation to the cost of that many bytes of stored JSON. The error is
-// budget.ErrExhausted. A response that costs more than all memory reserves all of it.
-func (r *reservation) atLeast(bytes int64) error {
-	if bytes <= freeAnswerBytes {
-		return nil
-	}
-	more := min(bytes*answerBytesPerByte, AnswerMemory) - r.taken
-	if more <= 0 {
-		return nil
-	}
-	if err := r.of.Take(more); err != nil {
-		return err
-	}
-	r.taken += more
-	return nil
-}
-
-// release returns the memory.
-func (r *reservation) release() { r.of.Release(r.taken) }
 
 // jsonStream writes a JSON document element by element. It buffers one element and streamBuffer
 // bytes.

@@ -4,9 +4,13 @@ import (
 	"encoding/csv"
 	"fmt"
 	"io"
+	"iter"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
 // Table is a list that can be written as CSV.
@@ -17,30 +21,30 @@ type Table struct {
 
 // WriteCSV writes the table as a CSV.
 func (t *Table) WriteCSV(w io.Writer) error {
-	out := NewCSV(w, t.Header)
+	out := newCSV(w, t.Header)
 	for _, row := range t.Rows {
-		out.Row(row)
+		out.row(row)
 	}
-	return out.Close()
+	return out.close()
 }
 
-// CSV writes lines of RFC 4180 CSV in UTF-8 with CR LF line endings, for lists that are not Tables.
-type CSV struct {
+// csvWriter writes lines of RFC 4180 CSV in UTF-8 with CR LF line endings.
+type csvWriter struct {
 	out  *csv.Writer
 	safe []string
 }
 
-// NewCSV returns a CSV that begins with a header line.
-func NewCSV(w io.Writer, header []string) *CSV {
-	c := &CSV{out: csv.NewWriter(w)}
+// newCSV returns a csvWriter that begins with a header line.
+func newCSV(w io.Writer, header []string) *csvWriter {
+	c := &csvWriter{out: csv.NewWriter(w)}
 	c.out.UseCRLF = true
-	c.Row(header)
+	c.row(header)
 	return c
 }
 
-// Row writes a line. It prefixes a ' to a text that a spreadsheet would run as a formula. Close
+// row writes a line. It prefixes a ' to a text that a spreadsheet would run as a formula. close
 // returns the error of writing.
-func (c *CSV) Row(cells []string) {
+func (c *csvWriter) row(cells []string) {
 	c.safe = c.safe[:0]
 	for _, cell := range cells {
 		c.safe = append(c.safe, safeCell(cell))
@@ -48,8 +52,8 @@ func (c *CSV) Row(cells []string) {
 	_ = c.out.Write(c.safe) // the writer keeps its error
 }
 
-// Close ends the last line. It does not close the underlying writer.
-func (c *CSV) Close() error {
+// close ends the last line. It does not close the underlying writer.
+func (c *csvWriter) close() error {
 	c.out.Flush()
 	return c.out.Error()
 }
@@ -85,4 +89,39 @@ func FleetTable(fleet *datar.Fleet, text func(*datar.FleetServer) string) *Table
 		t.add(s.Name, string(s.Kind), string(s.State), timeText(s.LastFlush), number(s.Recorded), number(s.Stored), number(s.Pending), number(dropped), text(s))
 	}
 	return t
+}
+
+// ListedFlag is a flag of a list.
+type ListedFlag struct {
+	*entity.Flag
+	// State is nil if the flag has no numbers. Otherwise Evaluations is the number of evaluations
+	// in the period of the list.
+	State       *FlagState
+	Evaluations int64
+}
+
+// WriteFlagsCSV writes one line for each flag.
+func WriteFlagsCSV(w io.Writer, flags iter.Seq[ListedFlag]) error {
+	out := newCSV(w, []string{"id", "key", "description", "tags", "enabled", "updated_at", "updated_by",
+		"state", "evaluations", "last_asked_at", "contradictions", "warnings", "notes"})
+	for f := range flags {
+		tags := make([]string, len(f.Tags))
+		for i := range f.Tags {
+			tags[i] = f.Tags[i].Value
+		}
+		cells := []string{
+			number(int64(f.ID)), f.Key, f.Description, strings.Join(tags, ","), strconv.FormatBool(f.Enabled),
+			f.UpdatedAt.UTC().Format(time.RFC3339), f.UpdatedBy, "", "", "", "", "", "",
+		}
+		if s := f.State; s != nil {
+			cells[7], cells[8] = string(s.State.State), number(f.Evaluations)
+			if !s.Evidence.Last.IsZero() {
+				cells[9] = s.Evidence.Last.UTC().Format(time.RFC3339)
+			}
+			notes := s.Findings - s.Contradictions - s.Warnings
+			cells[10], cells[11], cells[12] = strconv.Itoa(s.Contradictions), strconv.Itoa(s.Warnings), strconv.Itoa(notes)
+		}
+		out.row(cells)
+	}
+	return out.close()
 }

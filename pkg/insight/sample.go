@@ -238,10 +238,18 @@ func constraintTexts(flag *entity.Flag) map[int64]string {
 	for i := range flag.Segments {
 		for j := range flag.Segments[i].Constraints {
 			c := &flag.Segments[i].Constraints[j]
-			texts[int64(c.ID)] = cut(ConstraintText(c))
+			texts[int64(c.ID)] = reasonText(c)
 		}
 	}
 	return texts
+}
+
+// reasonText returns the text of a constraint in ConstraintReasons.
+func reasonText(c *entity.Constraint) string { return cut(ConstraintText(c)) }
+
+// IsOf reports whether the reasons are those of a constraint, and it has the same text.
+func (r *ConstraintReasons) IsOf(c *entity.Constraint) bool {
+	return r.ConstraintID == int64(c.ID) && r.Text == reasonText(c)
 }
 
 // Table has one row for each constraint.

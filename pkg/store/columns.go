@@ -167,6 +167,14 @@ func flagColumns() columnsOf[entity.Flag] {
 	return c
 }
 
+// deletedColumns are columns of the table of flags.
+func deletedColumns() columnsOf[deletedFlag] {
+	return columnsOf[deletedFlag]{
+		numberColumn("id", func(f *deletedFlag) *uint { return &f.ID }),
+		{name: "deleted_at", into: func(f *deletedFlag, _ *reading) sql.Scanner { return (*moment)(&f.At) }, text: true},
+	}
+}
+
 func tagColumns() columnsOf[entity.Tag] {
 	return append(modelColumns(func(t *entity.Tag) *entity.Model { return &t.Model }),
 		commonColumn("value", func(t *entity.Tag) *string { return &t.Value }))

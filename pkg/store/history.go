@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"gorm.io/gorm"
 
@@ -15,19 +16,20 @@ import (
 const (
 	// maxSnapshotBytes bounds the JSON of the snapshots that SnapshotsByID reads at once.
 	maxSnapshotBytes = 32 << 20
-	// bytesPerStateByte is the memory that one byte of a snapshot's JSON takes: as text from the
-	// database, decoded, and in the result, in buffers that grow.
+	// bytesPerStateByte is the memory that one byte of the JSON of a flag takes: as text from the
+	// database, decoded, and in the response, in buffers that grow.
 	bytesPerStateByte = 6
 	// statesAtOnce bounds the JSON of the snapshots that EachSnapshot reads with one statement,
 	// unless one snapshot is longer.
 	statesAtOnce = 2 << 20
-	// freeStateBytes is the length up to which snapshots reserve no shared memory.
+	// freeStateBytes is the length up to which the flags and snapshots of a request reserve no
+	// shared memory.
 	freeStateBytes = 16 << 10
 )
 
-// reserveStates reserves shared memory for the JSON of snapshots that a request reads. The error is
-// budget.ErrExhausted.
-func reserveStates(ctx context.Context, bytes int64) error {
+// reserve reserves the memory that the context shares with other requests for bytes of JSON of
+// flags or snapshots. The error is budget.ErrExhausted.
+func reserve(ctx context.Context, bytes int64) error {
 	if bytes <= freeStateBytes {
 		return nil
 	}
@@ -107,7 +109,7 @@ func (s *Store) SnapshotsByID(ctx context.Context, ids []int64) ([]entity.FlagSn
 		if size += bytes; size > maxSnapshotBytes {
 			return nil, entity.Invalid("%s", fmt.Sprintf("the snapshots have more than %d MiB: ask for fewer of them", maxSnapshotBytes>>20))
 		}
-		if err := reserveStates(ctx, size); err != nil {
+		if err := reserve(ctx, size); err != nil {
 			return nil, err
 		}
 		var some []entity.FlagSnapshot
@@ -139,7 +141,7 @@ func (s *Store) EachSnapshot(ctx context.Context, ids []int64, each func(*entity
 		for len(sizes) > 0 {
 			some, size := withinBytes(sizes, statesAtOnce)
 			sizes = sizes[len(some):]
-			if err := reserveStates(ctx, size); err != nil {
+			if err := reserve(ctx, size); err != nil {
 				return err
 			}
 			within := make([]uint, len(some))
@@ -159,18 +161,42 @@ func (s *Store) EachSnapshot(ctx context.Context, ids []int64, each func(*entity
 	return nil
 }
 
-// DeletedFlags lists deleted flags as Flags does, the latest deletion first. It reads all of them,
-// because times of deletion have no index.
-func (s *Store) DeletedFlags(ctx context.Context, limit, offset int) ([]entity.Flag, error) {
-	flags, err := s.Flags(ctx, FlagQuery{Deleted: true})
+// DeletedFlags returns a page of the deleted flags, without parts, the latest deletion first, and
+// the number of all deleted flags. The page has at most limit flags, after the first offset flags.
+// It reads the IDs and times of all deleted flags, because times of deletion have no index, and
+// SQLite stores them as text in any time zone.
+func (s *Store) DeletedFlags(ctx context.Context, limit, offset int) (page []entity.Flag, all int, err error) {
+	db := s.db.WithContext(ctx)
+	deleted, err := find(db.Table("flags").Where("deleted_at IS NOT NULL"), deletedColumns(), whole())
 	if err != nil {
-		return nil, err
+		return nil, 0, explain("read which flags are deleted", err)
 	}
-	slices.SortFunc(flags, func(a, b entity.Flag) int {
-		return cmp.Or(b.DeletedAt.Time.Compare(a.DeletedAt.Time), cmp.Compare(b.ID, a.ID))
+	slices.SortFunc(deleted, func(a, b deletedFlag) int {
+		return cmp.Or(b.At.Compare(a.At), cmp.Compare(b.ID, a.ID))
 	})
-	flags = flags[min(offset, len(flags)):]
-	return flags[:min(limit, len(flags))], nil
+	all = len(deleted)
+	deleted = deleted[min(offset, all):]
+	places := map[uint]int{}
+	var ids []uint
+	for i, f := range deleted[:min(limit, len(deleted))] {
+		places[f.ID], ids = i, append(ids, f.ID)
+	}
+	page = []entity.Flag{}
+	for chunk := range inChunks(ids) {
+		some, err := find(db.Unscoped().Where("id IN ?", chunk), flagColumns(), whole())
+		if err != nil {
+			return nil, 0, explain("read deleted flags", err)
+		}
+		page = append(page, some...)
+	}
+	slices.SortFunc(page, func(a, b entity.Flag) int { return cmp.Compare(places[a.ID], places[b.ID]) })
+	return page, all, nil
+}
+
+// deletedFlag is the part of a deleted flag that orders the list.
+type deletedFlag struct {
+	ID uint
+	At time.Time
 }
 
 // DeletedAmong returns the deleted flags that have one of the keys or IDs, without parts.

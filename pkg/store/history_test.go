@@ -111,8 +111,11 @@ func TestHistoryOfFlags(t *testing.T) {
 			limit, offset int
 			want          []int64
 		}{{10, 0, []int64{ids[1], ids[0]}}, {1, 0, ids[1:]}, {10, 1, ids[:1]}, {10, 2, nil}, {10, 9, nil}} {
-			deleted, err := s.DeletedFlags(ctx, page.limit, page.offset)
+			deleted, all, err := s.DeletedFlags(ctx, page.limit, page.offset)
 			ok(t, err)
+			if all != len(ids) {
+				t.Errorf("%d flags are deleted, want %d", all, len(ids))
+			}
 			var got []int64
 			for _, f := range deleted {
 				got = append(got, int64(f.ID))

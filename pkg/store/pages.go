@@ -32,9 +32,10 @@ func (q FlagQuery) Page(p FlagPage) FlagQuery {
 }
 
 // FlagsOrPages lists flags, as Flags does, if they fit on one page: up to 2,000 flags and 4 MiB, or
-// one flag. Otherwise it returns the pages of the list and no flags. While it reads, it calls
-// reserve with the number of bytes read so far, and returns its error.
-func (s *Store) FlagsOrPages(ctx context.Context, q FlagQuery, reserve func(bytes int64) error) ([]entity.Flag, []FlagPage, error) {
+// one flag. Otherwise it returns the pages of the list and no flags. It reserves the memory of the
+// flags, or of the largest page. The error matches budget.ErrExhausted if other requests use up the
+// memory that the context shares with them.
+func (s *Store) FlagsOrPages(ctx context.Context, q FlagQuery) ([]entity.Flag, []FlagPage, error) {
 	errPages := errors.New("the list has several pages")
 	page := FlagPage{}
 	number := 0
@@ -43,13 +44,22 @@ func (s *Store) FlagsOrPages(ctx context.Context, q FlagQuery, reserve func(byte
 		if number++; number > maxPageFlags || number > 1 && page.Bytes > maxPageBytes {
 			return errPages
 		}
-		return reserve(page.Bytes)
+		return reserve(ctx, page.Bytes)
 	})
 	if !errors.Is(err, errPages) {
 		return flags, nil, err
 	}
 	sizes, err := s.flagSizes(ctx, q)
-	return nil, pagesOf(sizes, maxPageBytes), err
+	if err != nil {
+		return nil, nil, err
+	}
+	pages := pagesOf(sizes, maxPageBytes)
+	for _, p := range pages {
+		if err := reserve(ctx, p.Bytes); err != nil {
+			return nil, nil, err
+		}
+	}
+	return nil, pages, nil
 }
 
 // size returns an expression for the approximate length of a flag of the list as JSON: the length

@@ -49,10 +49,6 @@ type TagQuery struct {
 type SnapshotQuery struct {
 	Limit, Offset *int64
 	Ascending     bool
-	// Reserve is called with the bytes of the states before they are read. Snapshots returns its
-	// error. If it is nil, the states take memory that the context shares with other requests, if
-	// the context has any.
-	Reserve func(bytes int64) error
 }
 
 // Flags lists flags with their tags in the order of their ids.
@@ -245,7 +241,8 @@ func (s *Store) FlagsByID(ctx context.Context, ids []int64) ([]entity.Flag, erro
 const maxAnswerBytes = 8 << 20
 
 // Snapshots lists the snapshots of a flag, which may be deleted. The list is empty if the flag does
-// not exist. It ends before the states exceed 8 MiB. Use an offset to read the rest.
+// not exist. It ends before the states exceed 8 MiB. Use an offset to read the rest. The error
+// matches budget.ErrExhausted if other requests use up the memory that the context shares with them.
 func (s *Store) Snapshots(ctx context.Context, flagID int64, q SnapshotQuery) ([]entity.FlagSnapshot, error) {
 	page, err := page(q.Limit, q.Offset)
 	if err != nil {
@@ -264,11 +261,7 @@ func (s *Store) Snapshots(ctx context.Context, flagID int64, q SnapshotQuery) ([
 	if len(found) == 0 {
 		return []entity.FlagSnapshot{}, nil
 	}
-	reserve := q.Reserve
-	if reserve == nil {
-		reserve = func(bytes int64) error { return reserveStates(ctx, bytes) }
-	}
-	if err := reserve(size); err != nil {
+	if err := reserve(ctx, size); err != nil {
 		return nil, err
 	}
 	first, last := found[0].ID, found[len(found)-1].ID

@@ -362,7 +362,7 @@ func TestLongLists(t *testing.T) {
 			{}, {Brief: true}, {Enabled: new(false)}, {Enabled: new(true)}, {Enabled: new(true), Brief: true}, {Limit: &some}, {Limit: &some, Brief: true},
 		} {
 			query.Preload = true
-			long, pages, err := s.FlagsOrPages(ctx, query, func(int64) error { return nil })
+			long, pages, err := s.FlagsOrPages(ctx, query)
 			ok(t, err)
 			var short []entity.Flag
 			for first := uint(1); first <= number; first += idsPerQuery {
@@ -388,23 +388,38 @@ func TestLongLists(t *testing.T) {
 	})
 }
 
-// TestListsReserveTheirBytes checks that a list reads no more than it has reserved if its memory is
-// refused, and that a list of several pages contains no flags.
+// TestListsReserveTheirBytes checks that a list reads no flags without memory for them, and that a
+// list of several pages reserves the memory of the largest page.
 func TestListsReserveTheirBytes(t *testing.T) {
 	t.Parallel()
 	s := setup(t, testdb.SQLite())
 	for i := range 3 {
 		must[*entity.Flag](t)(s.CreateFlag(t.Context(), "", NewFlag{Key: fmt.Sprint("k", i), Description: strings.Repeat("x", maxPageBytes/2)}))
 	}
-	full := errors.New("full")
-	var reserved int64
-	flags, pages, err := s.FlagsOrPages(t.Context(), FlagQuery{}, func(bytes int64) error { reserved = bytes; return full })
-	if !errors.Is(err, full) || reserved < maxPageBytes/2 || reserved > maxPageBytes || flags != nil || pages != nil {
-		t.Errorf("got %d flags, %d pages and %v after %d bytes, want the error for the first flag", len(flags), len(pages), err, reserved)
+	const all = 1 << 30
+	memory := budget.NewMemory(all)
+	other, releaseOther := memory.Share(t.Context())
+	ok(t, budget.AtLeast(other, all))
+	ctx, release := memory.Share(t.Context())
+	defer release()
+	flags, pages, err := s.FlagsOrPages(ctx, FlagQuery{})
+	if !errors.Is(err, budget.ErrExhausted) || flags != nil || pages != nil {
+		t.Errorf("without memory: %d flags, %d pages and %v", len(flags), len(pages), err)
 	}
-	flags, pages, err = s.FlagsOrPages(t.Context(), FlagQuery{}, func(int64) error { return nil })
+	releaseOther()
+	flags, pages, err = s.FlagsOrPages(ctx, FlagQuery{})
 	if err != nil || flags != nil || len(pages) != 3 {
-		t.Errorf("got %d flags, %d pages and %v, want a page for each flag", len(flags), len(pages), err)
+		t.Fatalf("got %d flags, %d pages and %v, want a page for each flag", len(flags), len(pages), err)
+	}
+	var largest int64
+	for _, p := range pages {
+		largest = max(largest, p.Bytes)
+	}
+	if err := memory.Take(all - largest*bytesPerStateByte); err != nil {
+		t.Errorf("more than the largest page of %d bytes is reserved", largest)
+	}
+	if memory.Take(1) == nil {
+		t.Errorf("less than the largest page of %d bytes is reserved", largest)
 	}
 }
 
@@ -492,18 +507,6 @@ func TestPagesHaveTheFlagsOfTheList(t *testing.T) {
 			}
 		}
 	})
-}
-
-func TestSnapshotsReserveTheirBytes(t *testing.T) {
-	t.Parallel()
-	s := setup(t, testdb.SQLite())
-	must[*entity.Flag](t)(s.CreateFlag(t.Context(), "", NewFlag{Description: "d"}))
-	full := errors.New("full")
-	var reserved int64
-	_, err := s.Snapshots(t.Context(), 1, SnapshotQuery{Reserve: func(bytes int64) error { reserved = bytes; return full }})
-	if !errors.Is(err, full) || reserved < 100 {
-		t.Errorf("got %v after %d bytes, want the error of Reserve and the length of the state", err, reserved)
-	}
 }
 
 // TestStatesTakeSharedMemory checks that states that are read for a request take shared memory, and

@@ -313,6 +313,23 @@ func TestNumbersStandInSentencesAndTables(t *testing.T) {
 	}
 }
 
+// statements names what pages ask for. A test in pkg/app runs the real statements of the pages.
+type statements struct{}
+
+func (statements) DetailsSQL(q datar.DetailsQuery) string {
+	to := "now"
+	if q.To != 0 {
+		to = q.To.Time().Format(time.DateTime)
+	}
+	return fmt.Sprintf("flag %d by %d from %s to %s", q.FlagID, q.GroupBy, q.From.Time().Format(time.DateTime), to)
+}
+
+func (statements) UnknownSQL(from datar.Hour) string {
+	return "unknown from " + from.Time().Format(time.DateTime)
+}
+
+func (statements) ServersSQL() string { return "servers" }
+
 // The SQL of numbers is shown where it gives them: tables of ClickHouse have other names.
 func TestSQLIsShownWhereCountsAreInTheDatabase(t *testing.T) {
 	t.Parallel()
@@ -320,13 +337,23 @@ func TestSQLIsShownWhereCountsAreInTheDatabase(t *testing.T) {
 		numbers := &figures{}
 		f := setup(t, func(o *ui.Options) {
 			numbers.m = o.Store.(*memory)
-			o.Numbers, o.Statistics, o.SQL = numbers, numbers, sql
+			o.Numbers, o.Statistics = numbers, numbers
+			if sql {
+				o.SQL = statements{}
+			}
 		})
+		parts := func(p datar.Parts) string { return fmt.Sprint(uint8(p)) }
 		for target, want := range map[string][2]string{
-			"/ui/": {"/datar/states&#39;", "FROM datar_hourly_details\nWHERE bucket_hour &gt;= &#39;2026-01-25 00:00:00&#39;"}, "/ui/?days=30": {"/datar/states&#39;", "&gt;= &#39;2026-01-01 10:00:00&#39;"}, "/ui/flags/1": {"/datar/flags/1/outcomes?from=", "FROM datar_hourly_details"},
-			targeting: {"/datar/flags/1/rollout?from=", "FROM datar_hourly_details"}, "/ui/flags/1/traffic": {"/datar/flags/1/series?", "FROM datar_hourly_details"},
-			"/ui/flags/1/nothing": {"/datar/flags/1/outcomes?from=", "FROM datar_hourly_details"}, "/ui/flags/1/delete": {"/datar/flags/1/state&#39;", "FROM datar_hourly_details"},
-			"/ui/unknown": {"/datar/unknown?from=", "FROM datar_unknown_hourly"}, "/ui/deleted": {"/datar/unknown?from=", "FROM datar_unknown_hourly"}, "/ui/server": {"/datar/fleet&#39;", "FROM datar_servers"},
+			"/ui/":                {"/datar/states&#39;", ">flag 0 by " + parts(datar.GroupFlag) + " from 2026-01-25 00:00:00 to now<"},
+			"/ui/?days=30":        {"/datar/states&#39;", ">flag 0 by " + parts(datar.GroupFlag) + " from 2026-01-01 10:00:00 to now<"},
+			"/ui/flags/1":         {"/datar/flags/1/outcomes?from=", ">flag 1 by " + parts(datar.GroupOutcome|datar.GroupVariant) + " from "},
+			targeting:             {"/datar/flags/1/rollout?from=", ">flag 1 by " + parts(datar.GroupVersion|datar.GroupSegment|datar.GroupVariant|datar.GroupOutcome) + " from "},
+			"/ui/flags/1/traffic": {"/datar/flags/1/series?", ">flag 1 by " + parts(datar.GroupHour|datar.GroupOutcome|datar.GroupVariant) + " from "},
+			"/ui/flags/1/nothing": {"/datar/flags/1/outcomes?from=", ">flag 1 by " + parts(datar.GroupOutcome) + " from "},
+			"/ui/flags/1/delete":  {"/datar/flags/1/state&#39;", ">flag 1 by " + parts(datar.GroupOutcome) + " from "},
+			"/ui/unknown":         {"/datar/unknown?from=", ">unknown from "},
+			"/ui/deleted":         {"/datar/unknown?from=", ">unknown from "},
+			"/ui/server":          {"/datar/fleet&#39;", ">servers<"},
 		} {
 			a := f.ask(t, http.MethodGet, target, nil)
 			checkPage(t, f, target, a)

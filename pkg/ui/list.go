@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/insight"
 )
@@ -197,7 +198,7 @@ func (u *UI) list(rw http.ResponseWriter, r *http.Request) error {
 	d.Answer, d.Under = u.listAnswer(p, len(all), board, q, byState)
 	u.fillPage(&d, p, found, q)
 	if board != nil {
-		d.Curl, d.SQL = u.curl(r, "/datar/states"), u.sql("flag_id", nil, listFrom(u.o.Now(), q.days))
+		d.Curl, d.SQL = u.curl(r, "/datar/states"), u.sql(datar.GroupFlag, nil, listFrom(u.o.Now(), q.days), nil)
 	}
 	if len(found) == 0 {
 		d.NoMatch = u.text.say("list.nomatch", "what", u.filterWords(q))
@@ -440,23 +441,14 @@ func (u *UI) listCSV(rw http.ResponseWriter, r *http.Request) error {
 	board := u.boardNow(r.Context())
 	found, _ := u.filter(u.o.Snapshots.Snapshot().Flags(), board, q)
 	attachCSV(rw, "flags.csv")
-	table := insight.NewCSV(rw, []string{"id", "key", "description", "tags", "enabled", "updated_at", "updated_by", "state", "evaluations", "last_asked_at", "contradictions", "warnings", "notes"})
-	for _, one := range found {
-		f, n := one.flag, one.numbers
-		record := []string{
-			strconv.FormatUint(uint64(f.ID), 10), f.Key, f.Description, strings.Join(tagValues(f), ","), strconv.FormatBool(f.Enabled),
-			f.UpdatedAt.UTC().Format(time.RFC3339), f.UpdatedBy, "", "", "", "", "", "",
-		}
-		if n != nil {
-			record[7], record[8] = string(n.State.State), strconv.FormatInt(total(n, q.days), 10)
-			if !n.Evidence.Last.IsZero() {
-				record[9] = n.Evidence.Last.UTC().Format(time.RFC3339)
+	lines := func(yield func(insight.ListedFlag) bool) {
+		for _, one := range found {
+			if !yield(insight.ListedFlag{Flag: one.flag, State: one.numbers, Evaluations: total(one.numbers, q.days)}) {
+				return
 			}
-			record[10], record[11], record[12] = strconv.Itoa(n.Contradictions), strconv.Itoa(n.Warnings), strconv.Itoa(n.Findings-n.Contradictions-n.Warnings)
 		}
-		table.Row(record)
 	}
-	_ = table.Close() // fails if the client has disconnected
+	_ = insight.WriteFlagsCSV(rw, lines) // fails if the client has disconnected
 	return nil
 }
 

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"html/template"
-	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -225,16 +224,14 @@ type deletedRow struct {
 
 func (u *UI) deleted(rw http.ResponseWriter, r *http.Request) error {
 	n := pageNumber(r)
-	flags, err := u.o.Store.DeletedFlags(r.Context(), math.MaxInt, 0)
+	flags, all, err := u.o.Store.DeletedFlags(r.Context(), pageSize, (n-1)*pageSize)
 	if err != nil {
 		return err
 	}
 	p := u.page(r, "flags", u.text.plain("deleted.title"))
 	d := &deletedData{}
-	d.Answer = u.text.say("deleted.answer", "n", len(flags))
-	flags = flags[min(len(flags), (n-1)*pageSize):]
-	d.Prev, d.Next = pageLinks(n, len(flags) > pageSize)
-	flags = flags[:min(len(flags), pageSize)]
+	d.Answer = u.text.say("deleted.answer", "n", all)
+	d.Prev, d.Next = pageLinks(n, n*pageSize < all)
 	asked := u.askedDeleted(r)
 	if asked != nil {
 		from := hourOf(u.o.Now(), overviewDays)

@@ -38,6 +38,16 @@ type Statistics interface {
 	Servers(ctx context.Context) ([]datar.ServerRecord, error)
 }
 
+// Statements provides statements for users who query the tables of counts themselves.
+type Statements interface {
+	// DetailsSQL returns a statement that adds up counts. A To of 0 means no end.
+	DetailsSQL(q datar.DetailsQuery) string
+	// UnknownSQL returns a statement that counts requests for flags that do not exist.
+	UnknownSQL(from datar.Hour) string
+	// ServersSQL returns a statement that lists the statistics of servers.
+	ServersSQL() string
+}
+
 // Selections of the list in addition to the states.
 const (
 	stateContradiction = "contradiction"
@@ -281,28 +291,30 @@ func (u *UI) upTo(p *page, c *insight.Complete) template.HTML {
 // counts reports whether evaluations of the flag are counted.
 func (u *UI) counts(f *entity.Flag) bool { return f.DataRecordsEnabled || u.o.CountsAll }
 
-// sql returns the statement that sums a flag's counts by columns, or those of all flags if it is nil. It is empty if the
-// counts are in another database.
-func (u *UI) sql(columns string, f *entity.Flag, from time.Time) string {
-	only := ""
-	if f != nil {
-		only = fmt.Sprintf("flag_id = %d AND ", f.ID)
+// sql returns the statement that adds up the counts of a flag, or of all flags if f is nil, from an hour until to,
+// unless that is nil. It is empty if the counts are in another database.
+func (u *UI) sql(by datar.Parts, f *entity.Flag, from time.Time, to *time.Time) string {
+	if u.o.SQL == nil {
+		return ""
 	}
-	return u.statement("SELECT %s, SUM(eval_count)\nFROM datar_hourly_details\nWHERE %sbucket_hour >= '%s'\nGROUP BY %s\nORDER BY %s;",
-		columns, only, from.UTC().Format(time.DateTime), columns, columns)
+	q := datar.DetailsQuery{From: datar.HourOf(from), GroupBy: by}
+	if f != nil {
+		q.FlagID = int64(f.ID)
+	}
+	if to != nil {
+		if q.To = datar.HourOf(*to); q.To.Time().Before(*to) {
+			q.To++
+		}
+	}
+	return u.o.SQL.DetailsSQL(q)
 }
 
 // unknownSQL returns the statement that counts requests for flags that do not exist.
 func (u *UI) unknownSQL(from time.Time) string {
-	return u.statement("SELECT asked, SUM(eval_count)\nFROM datar_unknown_hourly\nWHERE bucket_hour >= '%s'\nGROUP BY asked\nORDER BY 2 DESC;", from.UTC().Format(time.DateTime))
-}
-
-// statement is empty if the counts are in another database than the flags.
-func (u *UI) statement(format string, args ...any) string {
-	if !u.o.SQL {
+	if u.o.SQL == nil {
 		return ""
 	}
-	return fmt.Sprintf(format, args...)
+	return u.o.SQL.UnknownSQL(datar.HourOf(from))
 }
 
 // hourOf returns the start of the last days as the API takes it: in whole hours.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/insight"
 	"github.com/flagr-datar/flagr-datar/pkg/ui/chart"
@@ -94,7 +95,7 @@ func (u *UI) overviewNumbers(r *http.Request, p *page, f *entity.Flag, d *overvi
 	}
 	d.Under = u.text.say("overview.under", "from", p.Time(outcomes.From, ""), "upto", u.upTo(p, outcomes.Complete))
 	d.Curl = u.curl(r, fmt.Sprintf("/datar/flags/%d/outcomes?from=%s", id, outcomes.From.UTC().Format(time.RFC3339)))
-	d.SQL = u.sql("outcome, variant_id", f, outcomes.From)
+	d.SQL = u.sql(datar.GroupOutcome|datar.GroupVariant, f, outcomes.From, nil)
 	rollout, err := u.o.Numbers.Rollout(r.Context(), id, lately(now, overviewDays))
 	if err != nil {
 		return state, err
@@ -547,7 +548,7 @@ func (u *UI) deletionChecks(r *http.Request, _ *page, f *entity.Flag, d *deleteD
 		return
 	}
 	d.Curl = u.curl(r, fmt.Sprintf("/datar/flags/%d/state", f.ID))
-	d.SQL = u.sql("outcome", f, hourOf(u.o.Now(), latelyDays))
+	d.SQL = u.sql(datar.GroupOutcome, f, hourOf(u.o.Now(), latelyDays), nil)
 	if n := state.Evidence.Count; n > 0 {
 		d.Title = u.text.say("delete.title.asked", "key", code(f.Key), "n", max(1, n/latelyDays))
 	}

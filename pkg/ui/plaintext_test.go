@@ -3,58 +3,15 @@ package ui
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
-	"github.com/flagr-datar/flagr-datar/pkg/eval"
+	"github.com/flagr-datar/flagr-datar/pkg/insight"
 )
 
-// got evaluates a flag with one constraint on the property x.
-func got(t *testing.T, operator, value, x string) bool {
-	t.Helper()
-	c := entity.Constraint{Property: "x", Operator: operator, Value: value}
-	if _, err := c.Expr(); err != nil {
-		t.Fatalf("%s %s: %v", operator, value, err)
-	}
-	f := entity.Flag{Key: "f", Enabled: true, Variants: []entity.Variant{{Key: "on"}}}
-	f.ID, f.Variants[0].ID = 1, 1
-	f.Segments = []entity.Segment{{RolloutPercent: 100, Constraints: []entity.Constraint{c}, Distributions: []entity.Distribution{{VariantID: 1, VariantKey: "on", Percent: 100}}}}
-	f.Segments[0].ID = 1
-	r := eval.Compile([]entity.Flag{f}).Evaluate(eval.Request{FlagID: 1, EntityID: "a", EntityContext: map[string]any{"x": x}}, time.Unix(0, 0), false)
-	return r.VariantID == 1
-}
-
-// TestPlainText compares the stored patterns with strings.Contains, as the server evaluates them.
-func TestPlainText(t *testing.T) {
+// TestOperatorsOfTheForm checks that only patterns are shown as plain text, and that all constraints are stored as they
+// were.
+func TestOperatorsOfTheForm(t *testing.T) {
 	t.Parallel()
-	texts := []string{
-		"FR", "a b", " a", "it's", `say "hi"`, "1/2", `C:\temp`, "a.b", "a*b", "*", "^a$", "(a|b)", "[a]", "{3}", "a+?", "`", "08 09 08 09 08 09", "0x 1e 0b", "//", "/* a", "\t\n\r",
-		"Ünïcode", "日本語", "😀", "e\u0301", "\u00a0", "\u200b", "{x}", "$$", "AND (true)", strings.Repeat("a (", 500),
-	}
-	for _, text := range texts {
-		pattern := textPattern(text)
-		if back, ok := plainText(pattern); !ok || back != text {
-			t.Errorf("%q is stored as %s and read as %q, %t", text, pattern, back, ok)
-		}
-		for _, x := range append([]string{"xx " + text + " yy", "axb", "ab", ""}, texts...) {
-			want := strings.Contains(x, text)
-			if got(t, "EREG", pattern, x) != want || got(t, "NEREG", pattern, x) == want {
-				t.Errorf("%q in %q: want %t", text, x, want)
-			}
-		}
-	}
-}
-
-// TestPatternsStayPatterns: only what textPattern would write is plain text.
-func TestPatternsStayPatterns(t *testing.T) {
-	t.Parallel()
-	for _, value := range []string{
-		"", `""`, `"`, `"a b"`, `"a.b"`, `"^a"`, `"\d+"`, `"(?i)a"`, `"a/b"`, `"a|b"`, `"[a]"`, `/abc/`, `"\x20"`, `"\x{020}"`, `"a{1}"`, `"\"`, `"("`, "18", `["a"]`, `"` + strings.Repeat("a", maxPlainText) + `"`,
-	} {
-		if text, ok := plainText(value); ok {
-			t.Errorf("%s is read as the text %q", value, text)
-		}
-	}
 	for _, operator := range entity.Operators() {
 		c := entity.Constraint{Property: "x", Operator: operator, Value: `"FR"`}
 		shown := constraintForm(&c)
@@ -64,5 +21,28 @@ func TestPatternsStayPatterns(t *testing.T) {
 		if o, v := shown.stored(); o != operator || v != c.Value {
 			t.Errorf("%s %s is stored as %s %s", operator, c.Value, o, v)
 		}
+	}
+}
+
+// TestReasonsOfLongConstraints: the text of a reason is shortened, and is still the text of its constraint.
+func TestReasonsOfLongConstraints(t *testing.T) {
+	t.Parallel()
+	words, err := parseCatalog(english)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := &UI{text: words}
+	long := entity.Constraint{Property: "path", Operator: "EREG", Value: entity.TextPattern(strings.Repeat("a b", 100))}
+	long.ID = 7
+	f := &entity.Flag{Segments: []entity.Segment{{Constraints: []entity.Constraint{long}}}}
+	reason := func(text string) *insight.ConstraintReasons {
+		return &insight.ConstraintReasons{ConstraintID: 7, Text: text}
+	}
+	short := insight.ConstraintText(&long)[:197] + "..."
+	if got := u.stoppedBy(f, 0, reason(short)); !strings.HasPrefix(got, "path contains text \"a ba b") || len(got) > 100 {
+		t.Errorf("got %q", got)
+	}
+	if got := u.stoppedBy(f, 0, reason("path EREG \"b\"")); got != "path EREG \"b\"" {
+		t.Errorf("a reason of another version is shown as %q", got)
 	}
 }

@@ -124,28 +124,22 @@ func (u *UI) fillStatistics(r *http.Request, p *page, d *serverData) {
 	for i := range fleet.Servers {
 		s := &fleet.Servers[i]
 		one := balance{s.Recorded, s.Stored, s.Pending, lost(s.Dropped)}
-		row := u.serverRow(p, s.Name, u.text.plain("server.kind."+string(s.Kind)), one)
-		row.Heard = p.Ago(s.LastHeard)
-		switch s.State {
-		case datar.StateHeard:
-		case datar.StateEnded:
-			row.Heard = u.text.say("server.ended", "ago", p.Ago(s.LastHeard))
-		case datar.StateSilent:
-			row.Silent = true
-			row.Heard = u.text.say("server.silent", "ago", p.Ago(s.LastHeard))
+		sum = balance{sum.recorded + one.recorded, sum.stored + one.stored, sum.pending + one.pending, sum.lost + one.lost}
+		if s.State == datar.StateSilent {
 			silent++
 		}
-		sum = balance{sum.recorded + one.recorded, sum.stored + one.stored, sum.pending + one.pending, sum.lost + one.lost}
 		if i < maxServers {
-			d.Servers = append(d.Servers, row)
+			d.Servers = append(d.Servers, u.fleetRow(p, s, one))
 		}
 	}
 	d.Curl = u.curl(r, "/datar/fleet")
-	d.SQL = u.statement("SELECT *\nFROM datar_servers;")
+	if u.o.SQL != nil {
+		d.SQL = u.o.SQL.ServersSQL()
+	}
 	d.Under = u.text.say("server.under.all")
 	if len(fleet.Servers) == 0 {
 		sum = balance{own.Recorded, own.Stored, own.Pending, lost(own.Dropped)}
-		row := u.serverRow(p, own.Writer, u.text.plain("server.this"), sum)
+		row := newServerRow(own.Writer, u.text.plain("server.this"), sum)
 		row.Heard = u.text.say("server.noflush")
 		if !own.LastFlush.IsZero() {
 			row.Heard = p.Ago(own.LastFlush)
@@ -207,6 +201,21 @@ func (u *UI) fillHoles(p *page, d *serverData, s *insight.States) {
 	}
 }
 
-func (u *UI) serverRow(_ *page, name, kind string, b balance) serverRow {
+// fleetRow returns the row of a server.
+func (u *UI) fleetRow(p *page, s *datar.FleetServer, b balance) serverRow {
+	row := newServerRow(s.Name, u.text.plain("server.kind."+string(s.Kind)), b)
+	row.Heard = p.Ago(s.LastHeard)
+	switch s.State {
+	case datar.StateHeard:
+	case datar.StateEnded:
+		row.Heard = u.text.say("server.ended", "ago", p.Ago(s.LastHeard))
+	case datar.StateSilent:
+		row.Silent = true
+		row.Heard = u.text.say("server.silent", "ago", p.Ago(s.LastHeard))
+	}
+	return row
+}
+
+func newServerRow(name, kind string, b balance) serverRow {
 	return serverRow{Name: name, Kind: kind, Recorded: number(b.recorded), Stored: number(b.stored), Waiting: number(b.pending), Lost: number(b.lost)}
 }

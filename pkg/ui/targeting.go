@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/pkg/ui/chart"
@@ -297,7 +298,7 @@ func (u *UI) targetingPage(r *http.Request, base *entity.Flag, typed *form, stal
 	if came != nil {
 		from := hourOf(u.o.Now(), overviewDays)
 		d.Curl = u.curl(r, fmt.Sprintf("/datar/flags/%d/rollout?from=%s", base.ID, from.Format(time.RFC3339)))
-		d.SQL = u.sql("version, segment_id, variant_id, outcome", base, from)
+		d.SQL = u.sql(datar.GroupVersion|datar.GroupSegment|datar.GroupVariant|datar.GroupOutcome, base, from, nil)
 	}
 	u.segmentViews(p, d, base, after, came)
 	u.variantViews(d)

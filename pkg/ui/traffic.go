@@ -361,7 +361,7 @@ func (u *UI) trafficNumbers(r *http.Request, p *page, f *entity.Flag, d *traffic
 		query.Set("to", q.To.UTC().Format(time.RFC3339))
 	}
 	d.Curl = u.curl(r, fmt.Sprintf("/datar/flags/%d/series?%s", f.ID, query.Encode()))
-	d.SQL = u.sql("bucket_hour, outcome, variant_id", f, s.Starts[0])
+	d.SQL = u.sql(datar.GroupHour|datar.GroupOutcome|datar.GroupVariant, f, s.Starts[0], q.To)
 	d.CSV = "traffic.csv?" + r.URL.RawQuery
 	every := max(1, (len(s.Starts)+10)/11)
 	if len(s.Starts) == 31 || len(s.Starts) == 30 {
@@ -583,7 +583,7 @@ func (u *UI) nothingNumbers(r *http.Request, p *page, f *entity.Flag, d *nothing
 	}
 	d.Under = u.text.say("nothing.under", "from", p.Time(o.From, ""), "upto", u.upTo(p, o.Complete))
 	d.Curl = u.curl(r, fmt.Sprintf("/datar/flags/%d/outcomes?from=%s", f.ID, o.From.UTC().Format(time.RFC3339)))
-	d.SQL = u.sql("outcome", f, o.From)
+	d.SQL = u.sql(datar.GroupOutcome, f, o.From, nil)
 	switch {
 	case o.Total == 0:
 		d.Answer = u.text.say("nothing.answer.unasked")
@@ -678,12 +678,13 @@ func (u *UI) stops(r *http.Request, f *entity.Flag, d *nothingData) {
 	}
 }
 
-// stoppedBy describes a constraint as the page of targeting does, if the flag still has it.
+// stoppedBy describes a constraint. Plain text is shown as on the page of targeting, if the flag still has the constraint.
 func (u *UI) stoppedBy(f *entity.Flag, place int, c *insight.ConstraintReasons) string {
 	if place >= 0 {
 		for i := range f.Segments[place].Constraints {
-			if one := &f.Segments[place].Constraints[i]; int64(one.ID) == c.ConstraintID && insight.ConstraintText(one) == c.Text {
-				return u.text.constraint(one)
+			one := &f.Segments[place].Constraints[i]
+			if form := constraintForm(one); patternOf[form.Operator] != "" && c.IsOf(one) {
+				return clip(u.text.constraint(one))
 			}
 		}
 	}

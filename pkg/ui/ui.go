@@ -47,8 +47,8 @@ const (
 // Store reads and changes flags. Its errors match those of package entity if the request is invalid.
 type Store interface {
 	Flag(ctx context.Context, id int64) (*entity.Flag, error)
-	// DeletedFlags lists deleted flags, the latest deletion first.
-	DeletedFlags(ctx context.Context, limit, offset int) ([]entity.Flag, error)
+	// DeletedFlags returns a page of the deleted flags, the latest deletion first, and the number of all.
+	DeletedFlags(ctx context.Context, limit, offset int) (page []entity.Flag, all int, err error)
 	// DeletedAmong returns the deleted flags that have one of the keys or IDs, without their parts.
 	DeletedAmong(ctx context.Context, keys []string, ids []int64) ([]entity.Flag, error)
 	// Snapshots lists snapshots of a flag, the newest first.
@@ -96,8 +96,8 @@ type Options struct {
 	Actor func(*http.Request) string
 	// CountsAll reports whether flags are counted regardless of their data records.
 	CountsAll bool
-	// SQL reports whether counts are in tables of the flags' database, so that pages show the SQL of their numbers.
-	SQL bool
+	// SQL provides the SQL of numbers. It is nil if the counts are in another database than the flags.
+	SQL Statements
 	// Settings lists the configuration; Version is the version of the server.
 	Settings []Setting
 	Version  string

@@ -86,10 +86,10 @@ func (m *memory) Flag(_ context.Context, id int64) (*entity.Flag, error) {
 	return &c, nil
 }
 
-func (m *memory) DeletedFlags(_ context.Context, limit, offset int) ([]entity.Flag, error) {
+func (m *memory) DeletedFlags(_ context.Context, limit, offset int) ([]entity.Flag, int, error) {
 	defer m.mu.Unlock()
 	if err := m.begin(); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	var all []entity.Flag
 	for _, f := range m.flags {
@@ -98,12 +98,12 @@ func (m *memory) DeletedFlags(_ context.Context, limit, offset int) ([]entity.Fl
 		}
 	}
 	slices.SortFunc(all, func(a, b entity.Flag) int { return cmp.Compare(a.ID, b.ID) })
-	all = all[min(offset, len(all)):]
-	return all[:min(limit, len(all))], nil
+	page := all[min(offset, len(all)):]
+	return page[:min(limit, len(page))], len(all), nil
 }
 
 func (m *memory) DeletedAmong(ctx context.Context, keys []string, ids []int64) ([]entity.Flag, error) {
-	all, err := m.DeletedFlags(ctx, math.MaxInt, 0)
+	all, _, err := m.DeletedFlags(ctx, math.MaxInt, 0)
 	return slices.DeleteFunc(all, func(f entity.Flag) bool { return !slices.Contains(keys, f.Key) && !slices.Contains(ids, int64(f.ID)) }), err
 }
 

@@ -13,8 +13,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
 )
 
-// TestDocumentedQueries checks that the queries of docs/datar.md return the same as the store, on
-// every database.
+// TestDocumentedQueries checks that the queries of docs/datar.md, and the statements of the store
+// for users, return the same as the store, on every database.
 func TestDocumentedQueries(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		dsn := kind.Fresh(t)
@@ -158,5 +158,7 @@ func TestDocumentedQueries(t *testing.T) {
 			want = append(want, fmt.Sprint(r.Name, " ", r.Recorded, r.Stored, r.Pending))
 		}
 		check("Servers", want)
+
+		checkStatements(t, s, beside, from, to)
 	})
 }
