@@ -6,9 +6,11 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -98,125 +100,208 @@ func TestThePluginIsLight(t *testing.T) {
 	}
 }
 
-// rooms are the import rules by folder under pkg, for the packages in it and below it unless these have rules of their
-// own.
-var rooms = map[string]struct {
-	// allowed are the only packages of this module that may be imported, directly or through others; nil allows all that
-	// are not forbidden.
-	allowed []string
-	// forbidden are packages and folders, of this module and of others, that must not be imported, directly or through
-	// others.
-	forbidden []string
-}{
-	"entity":       {allowed: []string{}},
-	"config":       {allowed: []string{}},
-	"eval":         {forbidden: []string{"pkg/store", "pkg/handler", "pkg/config", "pkg/datar", "swagger_gen"}},
-	"evalcache":    {forbidden: []string{"pkg/store", "pkg/handler", "pkg/config", "pkg/datar", "swagger_gen"}},
-	"store":        {forbidden: []string{"pkg/handler", "pkg/config", "pkg/datar", "pkg/eval", "swagger_gen"}},
-	"recorder":     {forbidden: []string{"pkg/handler", "pkg/store", "pkg/config", "pkg/datar", "pkg/eval", "swagger_gen"}},
-	"handler":      {forbidden: []string{"pkg/app", "pkg/web", "pkg/ui", "pkg/ofrep", "pkg/provider"}},
-	"notification": {forbidden: []string{"pkg/app", "pkg/handler", "pkg/config", "pkg/store", "pkg/datar", "pkg/eval", "swagger_gen"}},
-	"web":          {forbidden: []string{"pkg/handler", "pkg/store", "pkg/app", "pkg/ui"}},
-
-	// Other servers mount datar and the packages below it.
-	"datar": {forbidden: []string{"pkg/app", "pkg/handler", "pkg/config", "pkg/store", "pkg/eval", "pkg/insight", "pkg/web", "swagger_gen", "github.com/go-openapi"}},
-	// Applications embed evallog.
-	"evallog":             {forbidden: []string{"pkg/app", "pkg/handler", "pkg/config", "pkg/store", "pkg/eval", "pkg/datar", "pkg/web", "swagger_gen"}},
-	"evallog/datarwriter": {forbidden: []string{"pkg/handler", "pkg/config", "pkg/store", "pkg/eval", "pkg/datar/gormstore", "swagger_gen"}},
-
-	// A second path of evaluation requests, without the generated one.
-	"fastpath": {allowed: []string{"pkg/budget", "pkg/entity", "pkg/eval"}, forbidden: []string{"github.com/go-openapi", "gorm.io"}},
-	// Instruments read what components publish, and components do not know them.
-	"metrics": {
-		allowed: []string{
-			"pkg/budget", "pkg/config", "pkg/datar", "pkg/datar/datarprom", "pkg/entity", "pkg/etag", "pkg/eval", "pkg/evalcache",
-			"pkg/fastpath", "pkg/ofrep", "pkg/recorder", "pkg/web",
-		},
-		forbidden: []string{"github.com/go-openapi", "gorm.io"},
-	},
-	// What several rooms use, and what uses none of them.
-	"budget":  {allowed: []string{}, forbidden: []string{"net/http", "gorm.io", "github.com/go-openapi"}},
-	"process": {allowed: []string{}, forbidden: []string{"net/http", "gorm.io", "github.com/go-openapi"}},
-	"etag":    {allowed: []string{}, forbidden: []string{"net/http", "gorm.io", "github.com/go-openapi"}},
-	// Commands are small programs around what the server uses for the same purpose.
-	"cmd": {allowed: []string{"pkg/entity", "pkg/eval", "pkg/evalcache"}, forbidden: []string{"gorm.io", "github.com/go-openapi"}},
-
-	// Answers are computed from values: what is stored and who asks over HTTP is the business of the callers.
-	"insight": {
-		allowed:   []string{"pkg/datar", "pkg/entity", "pkg/eval"},
-		forbidden: []string{"net/http", "github.com/go-openapi", "gorm.io/driver", "github.com/glebarez"},
-	},
-	// The page of the API is made from its description alone.
-	"apidoc": {allowed: []string{}, forbidden: []string{"net/http", "gorm.io", "github.com/go-openapi"}},
-	// Pages read the store through interfaces of their own.
-	"ui": {
-		allowed:   []string{"pkg/ui", "pkg/ui/chart", "pkg/budget", "pkg/insight", "pkg/datar", "pkg/entity", "pkg/eval"},
-		forbidden: []string{"github.com/go-openapi"},
-	},
-	// Charts take numbers and labels.
-	"ui/chart": {allowed: []string{"pkg/ui/chart"}, forbidden: []string{"net/http", "gorm.io", "github.com/go-openapi"}},
-	// OFREP waits for newer flags, which evalcache has, and reads contexts as the fast path does.
-	"ofrep": {
-		allowed:   []string{"pkg/budget", "pkg/entity", "pkg/etag", "pkg/eval", "pkg/evalcache", "pkg/fastpath"},
-		forbidden: []string{"github.com/go-openapi", "gorm.io"},
-	},
-	// Programs embed the provider: it evaluates a snapshot that it polls, and reports with evallog.
-	"provider": {
-		allowed:   []string{"pkg/entity", "pkg/eval", "pkg/evalcache", "pkg/evallog", "pkg/evallog/evallogof", "pkg/provider"},
-		forbidden: []string{"github.com/go-openapi", "gorm.io/driver", "github.com/glebarez"},
-	},
-	"datar/chstore": {
-		allowed:   []string{"pkg/datar", "pkg/datar/ingest"},
-		forbidden: []string{"gorm.io", "github.com/go-openapi"},
-	},
+// heavy are dependencies on other modules, and on net/http, that a package must not have, not even through others. A rule
+// is for the packages below as well, unless these have one of their own.
+var heavy = map[string][]string{
+	"apidoc":        {"net/http", "gorm.io", "github.com/go-openapi"},
+	"budget":        {"net/http", "gorm.io", "github.com/go-openapi"},
+	"cmd":           {"gorm.io", "github.com/go-openapi"},
+	"datar":         {"github.com/go-openapi"},
+	"datar/chstore": {"gorm.io", "github.com/go-openapi"},
+	"etag":          {"net/http", "gorm.io", "github.com/go-openapi"},
+	"fastpath":      {"gorm.io", "github.com/go-openapi"},
+	"insight":       {"net/http", "github.com/go-openapi", "gorm.io/driver", "github.com/glebarez"},
+	"metrics":       {"gorm.io", "github.com/go-openapi"},
+	"ofrep":         {"gorm.io", "github.com/go-openapi"},
+	"process":       {"net/http", "gorm.io", "github.com/go-openapi"},
+	"provider":      {"github.com/go-openapi", "gorm.io/driver", "github.com/glebarez"},
+	"ui":            {"github.com/go-openapi"},
+	"ui/chart":      {"net/http", "gorm.io", "github.com/go-openapi"},
 }
 
-func TestImportDirections(t *testing.T) {
-	t.Parallel()
-	used := map[string]bool{}
-	patterns := []string{"-f", `{{.ImportPath}} {{join .Deps " "}}`}
+// contents are imports that show that a package contains something, by the word for it in the column "does not contain"
+// of docs/architecture.md.
+var contents = map[string][]string{
+	"HTTP":      {"net/http"},
+	"SQL":       {"gorm.io", "github.com/glebarez", "github.com/go-sql-driver", "github.com/jackc"},
+	"databases": {"database/sql", "gorm.io", "github.com/glebarez", "github.com/go-sql-driver", "github.com/jackc"},
+}
+
+// names matches the names of packages in a table of docs/architecture.md.
+var names = regexp.MustCompile("`([^`]+)`( and below)?")
+
+// folders are packages by their path under pkg, each alone or with those below it.
+type folders struct{ exactly, below []string }
+
+// parseFolders reads the names in a cell of a table.
+func parseFolders(cell string) (f folders) {
+	for _, name := range names.FindAllStringSubmatch(cell, -1) {
+		if f.exactly = append(f.exactly, name[1]); name[2] != "" {
+			f.below = append(f.below, name[1])
+		}
+	}
+	return f
+}
+
+func (f folders) have(pkg string) bool {
+	return slices.Contains(f.exactly, pkg) || slices.ContainsFunc(f.below, func(folder string) bool { return strings.HasPrefix(pkg, folder+"/") })
+}
+
+// architectureTable returns the cells of the table with the header in docs/architecture.md.
+func architectureTable(t *testing.T, header ...string) (rows [][]string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(top, "docs/architecture.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, ok := strings.Cut(string(text), "\n| "+strings.Join(header, " | ")+" |\n")
+	if !ok {
+		t.Fatalf("docs/architecture.md has no table with the columns %q", header)
+	}
+	for _, line := range strings.Split(after, "\n")[1:] {
+		if !strings.HasPrefix(line, "|") {
+			break
+		}
+		cells := strings.Split(strings.Trim(line, "|"), "|")
+		if len(cells) != len(header) {
+			t.Fatalf("docs/architecture.md: %q has %d cells, want %d", line, len(cells), len(header))
+		}
+		rows = append(rows, cells)
+	}
+	return rows
+}
+
+// longest returns the index of the row for a package: the one that names it, or else the one that names the longest folder
+// above it and the packages below. It returns -1 if there is none.
+func longest(rows []folders, pkg string) int {
+	best, length := -1, -1
+	for i, row := range rows {
+		if slices.Contains(row.exactly, pkg) {
+			return i
+		}
+		for _, folder := range row.below {
+			if strings.HasPrefix(pkg, folder+"/") && len(folder) > length {
+				best, length = i, len(folder)
+			}
+		}
+	}
+	return best
+}
+
+// ourPackage is a package under pkg, by its path there, with what it imports and depends on.
+type ourPackage struct {
+	name          string
+	imports, deps []string
+}
+
+func ourPackages(t *testing.T) (packages []ourPackage) {
+	t.Helper()
+	patterns := []string{"-f", `{{.ImportPath}}:{{join .Imports " "}}:{{join .Deps " "}}`}
 	for _, folder := range goList(t, "-m", "-f", "{{.Dir}}") { // of the modules in go.work
 		patterns = append(patterns, folder+"/...")
 	}
 	for _, line := range goListLines(t, patterns...) {
-		packages := strings.Fields(line)
-		pkg := strings.TrimPrefix(packages[0], module+"/")
-		if !strings.HasPrefix(pkg, "pkg/") {
+		parts := strings.Split(line, ":")
+		if name, ok := strings.CutPrefix(parts[0], module+"/pkg/"); ok {
+			packages = append(packages, ourPackage{name, strings.Fields(parts[1]), strings.Fields(parts[2])})
+		}
+	}
+	return packages
+}
+
+func within(folder string) func(string) bool {
+	return func(pkg string) bool { return pkg == folder || strings.HasPrefix(pkg, folder+"/") }
+}
+
+// TestImportDirections checks each package under pkg against the table of docs/architecture.md.
+func TestImportDirections(t *testing.T) {
+	t.Parallel()
+	const everything = "everything"
+	table := architectureTable(t, "package", "may import")
+	rows := make([]folders, len(table))
+	for i, cells := range table {
+		rows[i] = parseFolders(cells[0])
+	}
+	used := map[int]bool{}
+	for _, pkg := range ourPackages(t) {
+		row := longest(rows, pkg.name)
+		if used[row] = true; row < 0 {
+			t.Errorf("pkg/%s has no row in docs/architecture.md", pkg.name)
 			continue
 		}
-		room := roomOf(pkg)
-		if used[room] = true; room == "" {
-			if pkg != "pkg/app" { // which imports everything
-				t.Errorf("%s has no import rules", pkg)
-			}
-			continue
+		allowed, cell := parseFolders(table[row][1]), strings.TrimSpace(table[row][1])
+		if (cell == everything) != (pkg.name == "app") || len(allowed.exactly) == 0 && cell != "nothing" && cell != everything {
+			t.Errorf("docs/architecture.md: pkg/%s may import %q, want names of packages, or nothing", pkg.name, cell)
 		}
-		rule := rooms[room]
-		for _, dependency := range packages[1:] {
-			inModule, ours := strings.CutPrefix(dependency, module+"/")
-			switch {
-			case slices.ContainsFunc(rule.forbidden, func(folder string) bool { return inModule == folder || strings.HasPrefix(inModule, folder+"/") }):
-				t.Errorf("%s depends on %s", pkg, inModule)
-			case ours && rule.allowed != nil && !slices.Contains(rule.allowed, inModule):
-				t.Errorf("%s depends on %s: of this module it may import %q", pkg, inModule, rule.allowed)
+		for _, imported := range pkg.imports {
+			inModule, ours := strings.CutPrefix(imported, module+"/")
+			if ours && cell != everything && !allowed.have(strings.TrimPrefix(inModule, "pkg/")) {
+				t.Errorf("pkg/%s imports %s: docs/architecture.md allows %s", pkg.name, inModule, cell)
 			}
 		}
 	}
-	for room := range rooms {
-		if !used[room] {
-			t.Errorf("there is no package in %s", room)
+	for i, cells := range table {
+		if !used[i] {
+			t.Errorf("docs/architecture.md has import rules for %s, and no such package exists", cells[0])
 		}
 	}
 }
 
-// roomOf gives the folder whose rules apply to a package: the longest that it is in.
-func roomOf(pkg string) string {
-	for folder := strings.TrimPrefix(pkg, "pkg/"); folder != "."; folder = path.Dir(folder) {
-		if _, ok := rooms[folder]; ok {
-			return folder
+// TestPackagesDependOnNothingHeavy checks dependencies on other modules.
+func TestPackagesDependOnNothingHeavy(t *testing.T) {
+	t.Parallel()
+	used := map[string]bool{}
+	for _, pkg := range ourPackages(t) {
+		folder := pkg.name
+		for heavy[folder] == nil && folder != "." {
+			folder = path.Dir(folder)
+		}
+		used[folder] = true
+		for _, forbidden := range heavy[folder] {
+			if i := slices.IndexFunc(pkg.deps, within(forbidden)); i >= 0 {
+				t.Errorf("pkg/%s depends on %s", pkg.name, pkg.deps[i])
+			}
 		}
 	}
-	return ""
+	for folder := range heavy {
+		if !used[folder] {
+			t.Errorf("there is no package in pkg/%s", folder)
+		}
+	}
+}
+
+// TestPackagesContainNothingElse checks what the table of docs/architecture.md says that packages do not contain, as far as
+// imports show it: packages, and the words of contents. A word can have exceptions in parentheses.
+func TestPackagesContainNothingElse(t *testing.T) {
+	t.Parallel()
+	table := architectureTable(t, "package", "contains", "does not contain")
+	rows := make([]folders, len(table))
+	for i, cells := range table {
+		rows[i] = parseFolders(cells[0])
+	}
+	item := regexp.MustCompile(`[^,(]+(\([^)]*\))?`)
+	for _, pkg := range ourPackages(t) {
+		row := longest(rows, pkg.name)
+		if row < 0 {
+			t.Errorf("pkg/%s is not described in docs/architecture.md", pkg.name)
+			continue
+		}
+		for _, not := range item.FindAllString(table[row][2], -1) {
+			not, exceptions, _ := strings.Cut(strings.TrimSpace(not), "(")
+			if slices.Contains(parseFolders(exceptions).exactly, path.Base(pkg.name)) {
+				continue
+			}
+			forbidden := contents[strings.TrimSpace(not)]
+			for _, name := range parseFolders(not).exactly {
+				forbidden = append(forbidden, module+"/pkg/"+name, module+"/"+name)
+			}
+			for _, folder := range forbidden {
+				if i := slices.IndexFunc(pkg.imports, within(folder)); i >= 0 {
+					t.Errorf("pkg/%s imports %s: docs/architecture.md says that it does not contain %s", pkg.name, pkg.imports[i], not)
+				}
+			}
+		}
+	}
 }
 
 // Functions of pkg/insight get the time from their callers, so that the same counts give the same answer.
