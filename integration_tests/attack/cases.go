@@ -30,6 +30,7 @@ func cases() []attackCase {
 		{"repeated flag tags", repeatedTags},
 		{"100,000 tags in a query", tagsInQuery},
 		{"announced bodies", announcedBodies},
+		{"announced bodies, other paths", announcedElsewhere},
 		{"large patterns, API", patternsByAPI},
 		{"large patterns, SQL", patternsBySQL},
 		{"slow pattern", slowPattern},
@@ -130,6 +131,15 @@ func announcedBodies(ctx context.Context, t *target) error {
 	return t.connections(ctx, t.n(3000, 300), func(i int, c net.Conn) error {
 		path := []string{"/evaluation", "/evaluation/batch"}[i%2]
 		_, err := fmt.Fprintf(c, "POST /api/v1%s HTTP/1.1\r\nHost: flagr\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n{", path)
+		return err
+	}, nil)
+}
+
+// announcedElsewhere does the same with 10 KB, for requests that are not plain evaluations.
+func announcedElsewhere(ctx context.Context, t *target) error {
+	return t.connections(ctx, t.n(3000, 300), func(i int, c net.Conn) error {
+		path := []string{"/api/v1/flags", "/api/v1/datar/evaluations", "/ofrep/v1/evaluate/flags", "/ui/flags"}[i%4]
+		_, err := fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: flagr\r\nContent-Type: application/json\r\nContent-Length: 10000\r\n\r\n{", path)
 		return err
 	}, nil)
 }

@@ -187,9 +187,10 @@ func (a *App) Handler(api http.Handler) http.Handler {
 	if a.pages != nil {
 		api = a.pages.Handler(api)
 	}
+	api = web.DelayDisconnected(a.edge.disconnects, api)
 	if a.evaluator != nil {
 		api = fastpath.New(fastpath.Options{
-			Evaluator: a.evaluator, Refuse: a.handler.Refuse, BasePath: a.edge.basePath, Turns: a.turns,
+			Evaluator: a.evaluator, Refuse: a.handler.Refuse, BasePath: a.edge.basePath, Turns: a.turns, Disconnects: a.edge.disconnects,
 		}, api)
 	}
 	return &web.Server{Handler: a.edge.handler(api), ErrorLog: slog.NewLogLogger(a.logger.Handler(), slog.LevelWarn)}

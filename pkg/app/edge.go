@@ -26,11 +26,13 @@ type edge struct {
 	ofrep     http.Handler // set before handler is called
 	trace     func(http.Handler) http.Handler
 	basePath  string // of the API
+
+	disconnects *budget.Disconnects
 }
 
 // newEdge constructs the middleware of the configuration. Errors name the variable.
 func newEdge(c *config.Config, logger *slog.Logger, access web.AccessLog, m *meters) (*edge, error) {
-	e := &edge{config: c, logger: logger, observers: slices.Clone(m.requests)}
+	e := &edge{config: c, logger: logger, observers: slices.Clone(m.requests), disconnects: budget.NewDisconnects()}
 	var err error
 	if c.JWTAuth.Enabled {
 		if e.jwt, err = web.NewJWTAuth(c.JWTAuth, c.Web.Prefix, logger); err != nil {
@@ -72,7 +74,7 @@ func (e *edge) handler(api http.Handler) http.Handler {
 		MetricsPath: e.config.Prometheus.Path,
 	}
 	if e.ofrep != nil {
-		routes.OFREP, routes.OFREPRoot = e.callersOFREP(e.compressOFREP(e.ofrep)), ofrep.Root
+		routes.OFREP, routes.OFREPRoot = web.DelayDisconnected(e.disconnects, e.callersOFREP(e.compressOFREP(e.ofrep))), ofrep.Root
 	}
 	if e.config.Web.PprofEnabled {
 		routes.Pprof = e.guard(web.LimitBody(web.MaxPprofBodyBytes, nil,

@@ -49,10 +49,11 @@ type Evaluator interface {
 
 // Handler handles POST /evaluation and POST /evaluation/batch if it can, and passes all other requests to the API.
 type Handler struct {
-	evaluator Evaluator
-	turns     budget.Turns
-	refuse    Refusal
-	api       http.Handler
+	evaluator   Evaluator
+	turns       budget.Turns
+	disconnects *budget.Disconnects
+	refuse      Refusal
+	api         http.Handler
 
 	evaluationPath, batchPath string
 	pool                      sync.Pool // of *memory
@@ -77,11 +78,16 @@ type Options struct {
 	BasePath string
 	// Turns limits how many large bodies are decoded and evaluated in parallel. Nil means no limit.
 	Turns budget.Turns
+	// Disconnects delays the refusal of a body that ends in the middle of its JSON.
+	Disconnects *budget.Disconnects
 }
 
 // New returns a Handler in front of the generated API.
 func New(o Options, api http.Handler) *Handler {
-	h := &Handler{evaluator: o.Evaluator, turns: o.Turns, refuse: o.Refuse, api: api, evaluationPath: o.BasePath + "/evaluation"}
+	h := &Handler{
+		evaluator: o.Evaluator, turns: o.Turns, disconnects: o.Disconnects, refuse: o.Refuse, api: api,
+		evaluationPath: o.BasePath + "/evaluation",
+	}
 	h.batchPath = h.evaluationPath + "/batch"
 	h.pool.New = func() any { return new(memory) }
 	return h
@@ -243,21 +249,16 @@ func readFull(r io.Reader, p []byte) (n int, err error) {
 }
 
 // refuseCutOff responds to a request whose client disconnected in the middle of a JSON text. It returns false for all
-// others. Thousands of clients may disconnect at once, so they take turns.
+// others.
 func (h *Handler) refuseCutOff(rw http.ResponseWriter, r *http.Request, text string, err error) bool {
 	if !errors.Is(err, io.ErrUnexpectedEOF) {
 		return false
 	}
-	if left := h.turns.Take(r.Context()); left != nil {
-		r.Pattern = r.URL.Path
-		h.refuse(rw, r, left)
-		return true
-	}
-	defer h.turns.Release()
 	var value json.RawMessage
 	if !errors.Is(json.NewDecoder(strings.NewReader(text)).Decode(&value), io.ErrUnexpectedEOF) {
 		return false
 	}
+	h.disconnects.Wait()
 	r.Pattern = r.URL.Path
 	h.refuse(rw, r, err)
 	return true

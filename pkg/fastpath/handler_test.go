@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 	"testing/synctest"
@@ -618,6 +619,34 @@ func TestLargeRequestsTakeTurns(t *testing.T) {
 		close(may)
 		for _, done := range slow {
 			<-done
+		}
+	})
+}
+
+// Clients that disconnect in the middle of their JSON are refused one after the other.
+func TestDisconnectedClientsAreDelayed(t *testing.T) {
+	t.Parallel()
+	const requests = 210
+	synctest.Test(t, func(t *testing.T) {
+		var refused atomic.Int64
+		h := fastpath.New(fastpath.Options{
+			BasePath:    "/api/v1",
+			Disconnects: budget.NewDisconnects(),
+			Refuse:      func(http.ResponseWriter, *http.Request, error) { refused.Add(1) },
+		}, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("passed to the API") }))
+		began := time.Now()
+		var group sync.WaitGroup
+		for range requests {
+			group.Go(func() {
+				r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/api/v1/evaluation", io.MultiReader(strings.NewReader("{"), iotest.ErrReader(io.ErrUnexpectedEOF)))
+				r.Header.Set("Content-Type", "application/json")
+				r.ContentLength = 1000
+				h.ServeHTTP(httptest.NewRecorder(), r)
+			})
+		}
+		group.Wait()
+		if took := time.Since(began).Round(time.Millisecond); took != 100*time.Millisecond || refused.Load() != requests {
+			t.Errorf("%d refused in %v, want %d in 100 ms", refused.Load(), took, requests)
 		}
 	})
 }

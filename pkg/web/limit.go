@@ -46,6 +46,20 @@ func LimitBody(limit int64, memory *budget.Memory, next http.Handler) http.Handl
 	})
 }
 
+// DelayDisconnected delays requests whose body ends early, as budget.Disconnects describes.
+func DelayDisconnected(disconnects *budget.Disconnects, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.ContentLength == 0 {
+			next.ServeHTTP(rw, r)
+			return
+		}
+		delayed := *r // net/http must find its own body in its own request
+		delayed.Body = disconnects.Body(r.Body)
+		defer func() { r.Pattern = delayed.Pattern }() // for Observe
+		next.ServeHTTP(rw, &delayed)
+	})
+}
+
 // MaxHeaderBytes limits the request line and the headers of a request together, unless --max-header-size is set.
 // They are in memory before anything else about a request is known, so a flood can use connections times this
 // limit.
