@@ -190,6 +190,10 @@ func runsOf(starts []int64, hours int64) (runs [][]int64) {
 // all those days between them.
 func (s *Store) addPacks(tx *gorm.DB, g *groups, use chosen, flagID int64) error {
 	if flagID != 0 {
+		if use.byHour && g.by&datar.GroupHour != 0 {
+			const rowsPerHour = 3 // of most flags; a list that grows is copied
+			g.sums = slices.Grow(g.sums, rowsPerHour*hoursPerDay*len(use.starts))
+		}
 		return s.readPacksOfFlag(tx, use.kind, use.starts, flagID, func(r datar.Row) {
 			if !use.byHour || contain(use.within, r.Hour) {
 				g.add(r)

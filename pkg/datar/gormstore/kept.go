@@ -1,6 +1,8 @@
 package gormstore
 
 import (
+	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -18,7 +20,9 @@ import (
 //   - The sum of packs is current if the numbers of their rollups are the same. The query that
 //     finds the rollups reads them.
 //   - The rows of an hour without a rollup are current if the sums of the counts of its details and
-//     of its events are the same. Counts only increase, so equal sums mean equal rows.
+//     of its events are the same. Counts only increase, so equal sums mean equal rows. If the sums
+//     differ, only the details that were evaluated lately are read, unless the others have changed
+//     as well.
 //
 // Only a FlagEditor reduces counts. It changes a value in datar_meta, which invalidates the cache.
 
@@ -60,7 +64,7 @@ type packSum struct {
 type liveHour struct {
 	hour datar.Hour
 	sums hourSums
-	rows []datar.Row // shared as well
+	rows []datar.Row // in key order, and shared as well
 	used time.Time
 }
 
@@ -99,18 +103,19 @@ func (k *kept) keepSum(edited string, of []chosen, by datar.Parts, rows []datar.
 	k.mu.sums = bounded(slices.Insert(k.mu.sums, 0, packSum{of, by, rows, time.Now()}), maxKeptSums, k.most, func(s *packSum) int { return len(s.rows) })
 }
 
-// findHour returns the cached rows of an hour if their sums match.
-func (k *kept) findHour(edited string, hour datar.Hour, sums hourSums) ([]datar.Row, bool) {
+// findHour returns what is cached of an hour, if anything. Its rows are current only if its sums
+// are.
+func (k *kept) findHour(edited string, hour datar.Hour) (liveHour, bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.sinceLocked(edited)
-	i := slices.IndexFunc(k.mu.hours, func(h liveHour) bool { return h.hour == hour && h.sums == sums })
+	i := slices.IndexFunc(k.mu.hours, func(h liveHour) bool { return h.hour == hour })
 	if i < 0 {
-		return nil, false
+		return liveHour{}, false
 	}
 	toFront(k.mu.hours, i)
 	k.mu.hours[0].used = time.Now()
-	return k.mu.hours[0].rows, true
+	return k.mu.hours[0], true
 }
 
 // keepHour caches the rows of an hour and replaces its previous ones.
@@ -162,11 +167,11 @@ func (s *Store) detailsOfAll(tx *gorm.DB, p plan, by datar.Parts) ([]datar.Row, 
 	if err != nil {
 		return nil, err
 	}
-	live := groups{by: by}
+	var live []datar.Row
 	if hoursOf(p.events) > maxKeptHours {
-		err = s.addPieces(tx, &live, p.events)
+		live, err = s.sumOfPieces(tx, by, p.events)
 	} else {
-		err = s.addHours(tx, edited, &live, p.events)
+		live, err = s.sumOfHours(tx, edited, by, p.events)
 	}
 	if err != nil {
 		return nil, err
@@ -175,21 +180,22 @@ func (s *Store) detailsOfAll(tx *gorm.DB, p plan, by datar.Parts) ([]datar.Row, 
 	if err != nil {
 		return nil, err
 	}
-	return datar.MergeRows(live.rows(), sum), nil
+	return datar.MergeRows(live, sum), nil
 }
 
-// addPieces adds details and events of all flags, day by day.
-func (s *Store) addPieces(tx *gorm.DB, g *groups, ranges []hourRange) error {
+// sumOfPieces adds up details and events of all flags, day by day.
+func (s *Store) sumOfPieces(tx *gorm.DB, by datar.Parts, ranges []hourRange) ([]datar.Row, error) {
 	pieces, err := s.pieces(tx, ranges)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	g := groups{by: by}
 	for _, piece := range pieces {
-		if err := s.addLive(tx, g, []hourRange{piece}, 0); err != nil {
-			return err
+		if err := s.addLive(tx, &g, []hourRange{piece}, 0); err != nil {
+			return nil, err
 		}
 	}
-	return nil
+	return g.rows(), nil
 }
 
 // sumOfPacks adds up the chosen packs of all flags, unless their sum is cached. It also caches the
@@ -226,56 +232,122 @@ func (s *Store) sumOfPacks(tx *gorm.DB, edited string, uses []chosen, by datar.P
 	return rows, nil
 }
 
-// addHours adds the details and events of a few hours of all flags.
-func (s *Store) addHours(tx *gorm.DB, edited string, g *groups, ranges []hourRange) error {
+// sumOfHours adds up the details and events of a few hours of all flags.
+func (s *Store) sumOfHours(tx *gorm.DB, edited string, by datar.Parts, ranges []hourRange) (sum []datar.Row, err error) {
 	if len(ranges) == 0 {
-		return nil
+		return nil, nil
 	}
 	within, err := s.eventHours(tx)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	var hours []datar.Hour
 	for _, r := range ranges {
 		for hour := r.from; hour < r.to; hour++ {
-			rows, err := s.rowsOfHour(tx, edited, within, datar.Hour(hour))
-			if err != nil {
-				return err
-			}
-			for i := range rows {
-				g.add(rows[i])
-			}
+			hours = append(hours, datar.Hour(hour))
 		}
 	}
-	return nil
-}
-
-// rowsOfHour returns the details of an hour, and the part of its events that they do not explain.
-// Callers must not change the rows.
-func (s *Store) rowsOfHour(tx *gorm.DB, edited string, within eventHours, hour datar.Hour) ([]datar.Row, error) {
-	sums, err := s.sumsOfHour(tx, within, hour)
+	sums, err := s.sumsOfHours(tx, within, hours)
 	if err != nil {
 		return nil, err
 	}
-	if rows, ok := s.kept.findHour(edited, hour, sums); ok {
-		return rows, nil
+	var spare []datar.Row
+	for i, hour := range hours {
+		rows, err := s.rowsOfHour(tx, edited, hour, sums[i])
+		if err != nil {
+			return nil, err
+		}
+		// The rows of one hour are in key order. Adding up all hours at once would need a map.
+		g := groups{by: by, sums: make([]datar.Row, 0, len(rows))}
+		for _, r := range rows {
+			g.add(r)
+		}
+		sum, spare = datar.AppendMergedRows(spare[:0], sum, g.rows()), sum
+	}
+	return sum, nil
+}
+
+// rowsOfHour returns the details of an hour, and the part of its events that they do not explain,
+// in key order. sums are those of the hour. Callers must not change the rows.
+func (s *Store) rowsOfHour(tx *gorm.DB, edited string, hour datar.Hour, sums hourSums) ([]datar.Row, error) {
+	before, found := s.kept.findHour(edited, hour)
+	if found && before.sums == sums {
+		return before.rows, nil
 	}
 	h := liveHour{hour: hour, sums: sums}
-	alone := []hourRange{{int64(hour), int64(hour) + 1}}
-	if h.rows, err = s.detailsOfHour(tx, hour); err != nil {
+	var err error
+	if h.rows, err = s.changedDetails(tx, before, sums); err != nil {
 		return nil, err
 	}
+	if h.rows == nil {
+		if h.rows, err = s.detailsOfHour(tx, hour, math.MinInt64); err != nil {
+			return nil, err
+		}
+	}
 	if countEvents(h.rows) != sums.events { // equal sums mean that details explain all events: no event is less than its details
-		events, err := s.eventRows(tx, allParts, alone, 0)
+		events, err := s.eventRows(tx, allParts, []hourRange{{int64(hour), int64(hour) + 1}}, 0)
 		if err != nil {
 			return nil, err
 		}
 		h.rows = datar.WithUnattributed(h.rows, events, allParts)
-	}
-	for i := range h.rows {
-		h.rows[i].Hour = hour // unattributed rows have no hour yet
+		for i := range h.rows {
+			h.rows[i].Hour = hour // the grouping removed it
+		}
 	}
 	s.kept.keepHour(edited, h)
 	return h.rows, nil
+}
+
+// lately is how long before the last known evaluation the evaluations of other servers may be that
+// changedDetails finds. Servers flush once a minute by default.
+const lately = int64(time.Minute / time.Millisecond)
+
+// changedDetails returns the details of an hour that has the given sums now, by reading only those
+// that were evaluated lately. It returns nil if others have changed, or if nothing is known of the
+// hour. Counts only increase, so all details are right if their sum is.
+func (s *Store) changedDetails(tx *gorm.DB, before liveHour, sums hourSums) ([]datar.Row, error) {
+	known := make([]datar.Row, 0, len(before.rows))
+	var last int64
+	for i := range before.rows {
+		if r := &before.rows[i]; r.Outcome != datar.Unattributed {
+			known, last = append(known, *r), max(last, r.Last)
+		}
+	}
+	if len(known) == 0 {
+		return nil, nil
+	}
+	if before.sums.details == sums.details {
+		return known, nil
+	}
+	changed, err := s.detailsOfHour(tx, before.hour, last-lately)
+	if err != nil {
+		return nil, err
+	}
+	all := replaced(known, changed)
+	var count int64
+	for i := range all {
+		count += all[i].Count
+	}
+	if count != sums.details {
+		return nil, nil
+	}
+	return all, nil
+}
+
+// replaced returns the rows, and in place of those with the same key the changed ones. Both are in
+// key order.
+func replaced(rows, changed []datar.Row) []datar.Row {
+	all := make([]datar.Row, 0, len(rows)+len(changed))
+	for _, c := range changed {
+		for len(rows) > 0 && rows[0].Compare(c.Key) < 0 {
+			all, rows = append(all, rows[0]), rows[1:]
+		}
+		if len(rows) > 0 && rows[0].Key == c.Key {
+			rows = rows[1:]
+		}
+		all = append(all, c)
+	}
+	return append(all, rows...)
 }
 
 // countEvents adds up the counts of details whose outcome is an event.
@@ -288,24 +360,45 @@ func countEvents(details []datar.Row) (n int64) {
 	return n
 }
 
-// detailsOfHour reads the details of an hour. It does not group them in the database, which would
-// take longer.
-func (s *Store) detailsOfHour(tx *gorm.DB, hour datar.Hour) (rows []datar.Row, err error) {
+// detailsOfHour reads the details of an hour that were last evaluated since a time, in Unix
+// milliseconds. They are in key order. It does not group them in the database, which would take
+// longer.
+func (s *Store) detailsOfHour(tx *gorm.DB, hour datar.Hour, since int64) (rows []datar.Row, err error) {
 	err = scanRows(tx, s.sql(`SELECT flag_id, outcome, variant_id, segment_id, version, asked, eval_count, ingested_count, first_evaluated_ms, last_evaluated_ms
-		FROM datar_hourly_details WHERE bucket_hour = {at}`), []any{s.dialect.bindHour(hour)}, appendEach(&rows, func(r *datar.Row) []any {
+		FROM datar_hourly_details WHERE bucket_hour = {at} AND last_evaluated_ms >= ?`), []any{s.dialect.bindHour(hour), since}, appendEach(&rows, func(r *datar.Row) []any {
 		return append([]any{integer(&r.FlagID)}, detailTargets(r)...)
 	}))
+	for i := range rows {
+		rows[i].Hour = hour
+	}
+	inOrder := func(a, b datar.Row) int { return a.Compare(b.Key) }
+	if !slices.IsSortedFunc(rows, inOrder) { // the order of the primary key, in which databases usually read them
+		slices.SortFunc(rows, inOrder)
+	}
 	return rows, err
 }
 
-// sumsOfHour adds up the counts of an hour.
-func (s *Store) sumsOfHour(tx *gorm.DB, within eventHours, hour datar.Hour) (sums hourSums, err error) {
-	alone := hourRange{int64(hour), int64(hour) + 1}
+// sumsOfHours adds up the counts of a few hours, each by itself.
+func (s *Store) sumsOfHours(tx *gorm.DB, within eventHours, hours []datar.Hour) ([]hourSums, error) {
 	inUTC := eventHours{condition: s.sql(hourInUTC), bindHour: s.dialect.bindHour}
-	details := inUTC.in(s.sql("SELECT COALESCE(SUM(eval_count), 0) FROM datar_hourly_details WHERE {within}"))
-	if err := tx.Raw(details, inUTC.bind(alone)...).Row().Scan(&sums.details); err != nil {
-		return sums, err
+	var each []string
+	var values []any
+	for i, hour := range hours {
+		alone := hourRange{int64(hour), int64(hour) + 1}
+		each = append(each,
+			inUTC.in(fmt.Sprintf("SELECT %d, COALESCE(SUM(eval_count), 0), 0 FROM datar_hourly_details WHERE {within}", i)),
+			within.in(fmt.Sprintf("SELECT %d, 0, COALESCE(SUM(eval_count), 0) FROM datar_hourly_events WHERE {within}", i)))
+		values = append(append(values, inUTC.bind(alone)...), within.bind(alone)...)
 	}
-	events := within.in(s.sql("SELECT COALESCE(SUM(eval_count), 0) FROM datar_hourly_events WHERE {within}"))
-	return sums, tx.Raw(events, within.bind(alone)...).Row().Scan(&sums.events)
+	sums := make([]hourSums, len(hours))
+	var i, details, events int64
+	err := scanRows(tx, s.sql(strings.Join(each, " UNION ALL ")), values, func(scan func(...any) error) error {
+		if err := scan(integer(&i), integer(&details), integer(&events)); err != nil {
+			return err
+		}
+		sums[i].details += details
+		sums[i].events += events
+		return nil
+	})
+	return sums, err
 }

@@ -293,6 +293,65 @@ func TestKeptSums(t *testing.T) {
 	}
 }
 
+// TestChangedDetailsOfAnHour checks that of an hour without a rollup, only the details that were
+// evaluated lately are read again, that late counts are found nevertheless, and that events of
+// another program are.
+func TestChangedDetailsOfAnHour(t *testing.T) {
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		db := openKind(t, kind, kind.Fresh(t))
+		s, other := newStore(t, db), newStore(t, db)
+		hour := datar.Hour(490_000)
+		minute := func(n int64) int64 { return hour.Time().UnixMilli() + n*time.Minute.Milliseconds() }
+		sequence := int64(0)
+		add := func(flag, count, at int64) {
+			t.Helper()
+			sequence++
+			row := datar.Row{Key: datar.Key{FlagID: flag, Hour: hour, Outcome: datar.NoMatch}, Count: count, First: at, Last: at}
+			if err := other.Apply(t.Context(), datar.Batch{Writer: "w", Sequence: sequence, Rows: []datar.Row{row}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := func(when string, want ...[3]int64) {
+			t.Helper()
+			rows, err := s.Details(t.Context(), datar.DetailsQuery{From: hour - 1, To: hour + 2, GroupBy: datar.GroupFlag | datar.GroupOutcome})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got [][3]int64
+			for _, r := range rows {
+				got = append(got, [3]int64{r.FlagID, r.Count, r.Last})
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("%s: got flags, counts and last times %v, want %v", when, got, want)
+			}
+		}
+		add(1, 5, minute(2))
+		add(2, 6, minute(30))
+		want("two flags", [3]int64{1, 5, minute(2)}, [3]int64{2, 6, minute(30)})
+
+		execute(t, db, fmt.Sprint("UPDATE datar_hourly_details SET last_evaluated_ms = ", minute(3), " WHERE flag_id = 1")) // no server does so
+		add(2, 1, minute(31))
+		add(3, 2, minute(30))
+		want("only the flags that were evaluated lately have changed", [3]int64{1, 5, minute(2)}, [3]int64{2, 7, minute(31)}, [3]int64{3, 2, minute(30)})
+
+		add(1, 1, minute(1))
+		want("a late count of another server", [3]int64{1, 6, minute(3)}, [3]int64{2, 7, minute(31)}, [3]int64{3, 2, minute(30)})
+
+		execute(t, db, "UPDATE datar_hourly_events SET eval_count = eval_count + 3 WHERE flag_id = 2")
+		unattributed := [3]int64{2, 3, 0}
+		want("events of another program", [3]int64{1, 6, minute(3)}, unattributed, [3]int64{2, 7, minute(31)}, [3]int64{3, 2, minute(30)})
+
+		add(2, 1, minute(32))
+		want("both", [3]int64{1, 6, minute(3)}, unattributed, [3]int64{2, 8, minute(32)}, [3]int64{3, 2, minute(30)})
+
+		add(4, 1, minute(0))
+		if err := s.DeleteFlag(t.Context(), 2); err != nil {
+			t.Fatal(err)
+		}
+		want("a deleted flag", [3]int64{1, 6, minute(3)}, [3]int64{3, 2, minute(30)}, [3]int64{4, 1, minute(0)})
+	})
+}
+
 // TestKeptSumsOfDaysStay checks that the sums of days and of hours stay in the cache if the sum of
 // both does not fit beside them.
 func TestKeptSumsOfDaysStay(t *testing.T) {
