@@ -395,6 +395,7 @@ func (s *stater) canDelete() CanDelete {
 func (s *stater) checkCounted() Check {
 	c := Check{Check: CheckCounted, OK: !s.Complete.Since.IsZero() && s.countedFor >= s.lately}
 	switch days := int(s.countedFor / day); {
+	case s.WithoutTexts:
 	case s.Complete.Since.IsZero():
 		c.Text = "The flag is not counted."
 	case c.OK:
@@ -444,6 +445,7 @@ func (s *stater) tags() string {
 func (s *stater) checkAllHeard() Check {
 	c := Check{Check: CheckAllHeard, OK: s.Complete.Servers > 0 && s.Complete.Silent == 0}
 	switch {
+	case s.WithoutTexts:
 	case s.Complete.Servers == 0:
 		c.Text = "No server has reported."
 	case s.Complete.Silent == 0:
@@ -455,8 +457,12 @@ func (s *stater) checkAllHeard() Check {
 }
 
 func (s *stater) checkNoneLost() Check {
-	c := Check{Check: CheckNoneLost, OK: s.Complete.Dropped == 0, Text: s.say("Nothing was dropped in %s.", daysText(s.Days))}
-	if !c.OK {
+	c := Check{Check: CheckNoneLost, OK: s.Complete.Dropped == 0}
+	switch {
+	case s.WithoutTexts:
+	case c.OK:
+		c.Text = s.say("Nothing was dropped in %s.", daysText(s.Days))
+	default:
 		c.Text = s.say("%s were dropped in %s, of any flag.", evaluations(s.Complete.Dropped), daysText(s.Days))
 	}
 	return c
@@ -464,7 +470,11 @@ func (s *stater) checkNoneLost() Check {
 
 func (s *stater) checkUnchanged() Check {
 	since := s.Now.Sub(s.History.ChangedAt)
-	return Check{Check: CheckUnchanged, OK: since >= settleDays*day, Text: s.say("Last changed %s ago.", spanText(max(since, 0)))}
+	c := Check{Check: CheckUnchanged, OK: since >= settleDays*day}
+	if !s.WithoutTexts {
+		c.Text = s.say("Last changed %s ago.", spanText(max(since, 0)))
+	}
+	return c
 }
 
 func (s *stater) advice(state *State) Advice {
