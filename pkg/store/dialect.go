@@ -38,6 +38,9 @@ type dialect struct {
 	// another value if it timed out. unlockMigration releases the lock if the end of the
 	// transaction does not release it.
 	lockMigration, unlockMigration string
+	// lateSnapshots is the number of newest snapshots among which one may be committed after
+	// another one with a higher ID. It is 1 if only one transaction can write at a time.
+	lateSnapshots int
 	// probe changes nothing, and fails if the database is not writable. It is empty if write
 	// transactions fail by themselves.
 	probe string
@@ -66,11 +69,12 @@ func dialectOf(driver string) (dialect, bool) {
 	switch driver {
 	case "sqlite3":
 		return dialect{
-			open:     openSQLite,
-			refuses:  refusedBySQLite,
-			contains: "instr(lower(@column), lower(@text)) > 0", // SQLite ignores the case of ASCII letters only
-			readTx:   &sql.TxOptions{ReadOnly: true},
-			probe:    "DELETE FROM flags WHERE 1 = 0",
+			open:          openSQLite,
+			refuses:       refusedBySQLite,
+			contains:      "instr(lower(@column), lower(@text)) > 0", // SQLite ignores the case of ASCII letters only
+			readTx:        &sql.TxOptions{ReadOnly: true},
+			probe:         "DELETE FROM flags WHERE 1 = 0",
+			lateSnapshots: 1,
 		}, true
 	case "postgres":
 		return dialect{
@@ -81,6 +85,7 @@ func dialectOf(driver string) (dialect, bool) {
 			// The number must differ from those of other programs in the same database. It has no
 			// other meaning.
 			lockMigration: "SELECT 1 FROM pg_advisory_xact_lock(7031988215)",
+			lateSnapshots: 1000,
 		}, true
 	case "mysql":
 		return dialect{
@@ -97,6 +102,7 @@ func dialectOf(driver string) (dialect, bool) {
 			unfit:           func(err error) (string, bool) { return columnOf(err, incorrectString) },
 			lockMigration:   "SELECT GET_LOCK('flagr_datar_migration', 60)",
 			unlockMigration: "SELECT RELEASE_LOCK('flagr_datar_migration')",
+			lateSnapshots:   1000,
 		}, true
 	default:
 		return dialect{}, false

@@ -287,13 +287,14 @@ func withinBytes(list []rowSize, limit int64) (within []rowSize, sum int64) {
 
 // FlagsVersion returns a version of all flags that changes with every committed change of a flag.
 //
-// The ID of the newest snapshot is not enough, because PostgreSQL and MySQL can commit a snapshot
-// after one with a higher ID. A late snapshot changes the number of the newest snapshots, or the ID
-// of the oldest among them. FlagsVersion reads only an index.
+// PostgreSQL and MySQL can commit a snapshot after one with a higher ID. So there the version
+// contains the number of the newest snapshots, and the ID of the oldest among them: a late snapshot
+// changes one of these. On SQLite the ID of the newest snapshot is enough. More of them would be
+// expensive, because SQLite stores IDs beside the contents of snapshots.
 func (s *Store) FlagsVersion(ctx context.Context) (string, error) {
 	var newest struct{ Highest, Lowest, Number int64 }
-	err := s.db.WithContext(ctx).Raw("SELECT COALESCE(MAX(id), 0) AS highest, COALESCE(MIN(id), 0) AS lowest, COUNT(*) AS number " +
-		"FROM (SELECT id FROM flag_snapshots ORDER BY id DESC LIMIT 1000) AS newest").Scan(&newest).Error
+	err := s.db.WithContext(ctx).Raw("SELECT COALESCE(MAX(id), 0) AS highest, COALESCE(MIN(id), 0) AS lowest, COUNT(*) AS number "+
+		"FROM (SELECT id FROM flag_snapshots ORDER BY id DESC LIMIT ?) AS newest", s.dialect.lateSnapshots).Scan(&newest).Error
 	return fmt.Sprintf("%d/%d/%d", newest.Highest, newest.Lowest, newest.Number), explain("read the version of the flags", err)
 }
 
