@@ -252,6 +252,9 @@ type RollupProgress struct {
 	// Due is the number of sums that old counts need, and Made the number of those that exist. Both are 0 before the
 	// first call of Maintainer.Maintain.
 	Made, Due int
+	// DetailsFrom is the first hour of the newest days whose details are all added up. A query of all flags is fast if
+	// its window begins there or later. It is 0 if the newest day is not added up yet, or if this is unknown.
+	DetailsFrom Hour
 }
 
 // PreparingError is the error of a query of all flags that would take long, because the store is still adding up old

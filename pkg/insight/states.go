@@ -3,9 +3,11 @@ package insight
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"time"
@@ -272,6 +274,13 @@ type States struct {
 	// ByState maps each state to the number of flags in it, selected or not.
 	ByState  map[StateName]int
 	Complete *Complete
+	// Preparing is the progress of adding up old counts if they are needed and not all added up.
+	// Then the states of some or all flags are empty, and only AllStates returns a list. If Complete
+	// is nil, nothing is added up yet and Flags is empty.
+	Preparing *datar.RollupProgress
+	// CountsFrom is when the counts of flags begin, if older ones are not added up yet. Zero means
+	// that counts of all Days are included.
+	CountsFrom time.Time
 }
 
 // FlagState is a flag with its state and traffic.
@@ -309,6 +318,9 @@ func (s *Service) States(ctx context.Context, q StatesQuery) (*States, error) {
 	all, err := s.allStates(ctx, n)
 	if err != nil {
 		return nil, err
+	}
+	if all.preparing != nil {
+		return nil, (*datar.PreparingError)(all.preparing)
 	}
 	list := &States{Days: n, ByState: make(map[StateName]int, len(StateNames())), Flags: []FlagState{}, Complete: all.complete}
 	for _, name := range StateNames() {
@@ -418,7 +430,8 @@ type listing struct {
 	today     *today      // nil if all rows are in rows
 	histories map[int64]cachedHistory
 	layouts   map[int64]cachedLayout
-	ever      map[int64]time.Time // nil if all flags were requested in the last days
+	ever      map[int64]time.Time   // nil if all flags were requested in the last days
+	preparing *datar.RollupProgress // set if ever is unknown because old counts are being added up
 	complete  *Complete
 	days      int
 	span      span
@@ -442,7 +455,10 @@ func (s *Service) allStates(ctx context.Context, days int) (*listing, error) {
 		return nil, err
 	}
 	if slices.ContainsFunc(l.flags, l.isUnasked) {
-		if l.ever, err = s.ever(ctx, sp); err != nil {
+		l.ever, err = s.ever(ctx, sp)
+		if preparing, ok := errors.AsType[*datar.PreparingError](err); ok {
+			l.preparing = (*datar.RollupProgress)(preparing)
+		} else if err != nil {
 			return nil, err
 		}
 	}
@@ -519,11 +535,12 @@ func givenOf(f *entity.Flag, rows []datar.Row) []VariantOutcome {
 
 // rowsOf returns the rows of one flag. rows are in the order of flags.
 func rowsOf(rows []datar.Row, flagID int64) []datar.Row {
-	find := func(id int64) int {
-		at, _ := slices.BinarySearchFunc(rows, id, func(r datar.Row, id int64) int { return cmp.Compare(r.FlagID, id) })
-		return at
+	first := sort.Search(len(rows), func(i int) bool { return rows[i].FlagID >= flagID }) // slices.BinarySearchFunc would copy rows
+	last := first
+	for last < len(rows) && rows[last].FlagID == flagID {
+		last++
 	}
-	return rows[find(flagID):find(flagID+1)]
+	return rows[first:last]
 }
 
 // countFindings applies the rules that need only the current version of the flag.

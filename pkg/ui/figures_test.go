@@ -33,6 +33,8 @@ type figures struct {
 	// that it returns, or the current ones.
 	boards int
 	block  func(ctx context.Context) *eval.Snapshot
+	// change, if it is not nil, changes the result of AllStates.
+	change func(all *insight.States)
 	// asked is the last query for a series.
 	asked insight.SeriesQuery
 	// more are unknown keys beyond the first page, and servers the number of additional ones.
@@ -91,6 +93,9 @@ func (f *figures) AllStates(ctx context.Context, _ int) (*insight.States, error)
 			}
 		}
 		all.Flags = append(all.Flags, one)
+	}
+	if f.change != nil {
+		f.change(all)
 	}
 	return all, nil
 }
@@ -440,6 +445,70 @@ func TestCountsAroundAChange(t *testing.T) {
 	}
 	if body := text(chart.root); !strings.Contains(body, "evaluations from 1 Jan 00:00 to today 00:00.") || strings.Contains(body, "to now") {
 		t.Errorf("the chart says:\n%s", body)
+	}
+}
+
+// TestTheListWhileOldCountsAreAddedUp checks that the list names what is missing, and shows the other numbers.
+func TestTheListWhileOldCountsAreAddedUp(t *testing.T) {
+	t.Parallel()
+	progress := &datar.RollupProgress{Made: 3, Due: 40}
+	for name, test := range map[string]struct {
+		change      func(all *insight.States, now time.Time)
+		want, never []string
+		csv         string // of checkout-button, from its state on
+	}{
+		"nothing yet": {
+			func(all *insight.States, _ time.Time) { *all = insight.States{Preparing: progress} },
+			[]string{"3 of 40 sums exist. Numbers appear here as soon as"}, []string{"does not answer", "Not known yet", "evaluations"}, ",,,,,",
+		},
+		"two days": {
+			func(all *insight.States, now time.Time) {
+				all.Preparing, all.CountsFrom = progress, now.AddDate(0, 0, -2)
+				for i := range all.Flags {
+					f := &all.Flags[i]
+					*f = insight.FlagState{Flag: f.Flag, Total: 7, Spark: make([]int64, 28), State: &insight.State{FlagID: f.FlagID}}
+					f.Spark[27] = 7
+				}
+			},
+			[]string{"28 evaluations since 29 Jan", "Counts before 29 Jan", "3 of 40 sums exist", "Not known yet 7"}, []string{"in the last 7 days", "Active", "Never asked"}, ",,,,,",
+		},
+		"all but when a flag was last asked for": {
+			func(all *insight.States, _ time.Time) {
+				all.Preparing = progress
+				for i := range all.Flags {
+					if f := &all.Flags[i]; f.Flag.Key == "dark-mode" {
+						*f = insight.FlagState{Flag: f.Flag, Spark: make([]int64, 28), State: &insight.State{FlagID: f.FlagID}}
+					}
+				}
+			},
+			[]string{"in the last 7 days", "flags without evaluations in the last 30 days have no state", "Not known yet 0 Not known", "Active"}, nil, "active,168,2026-01-31T10:42:10Z,1,1,1",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f, numbers := counted(t)
+			numbers.change = func(all *insight.States) { test.change(all, f.now) }
+			a := f.ask(t, http.MethodGet, "/ui/", nil)
+			checkPage(t, f, "/ui/", a)
+			body := strings.ReplaceAll(text(a.root), "\u00a0", " ")
+			for _, want := range test.want {
+				if !strings.Contains(body, want) {
+					t.Errorf("the list lacks %q in\n%s", want, body)
+				}
+			}
+			for _, never := range test.never {
+				if strings.Contains(body, never) {
+					t.Errorf("the list has %q in\n%s", never, body)
+				}
+			}
+			if a := f.ask(t, http.MethodGet, "/ui/server", nil); a.status != http.StatusOK {
+				t.Errorf("the page of servers has status %d", a.status)
+			}
+			csv := f.ask(t, http.MethodGet, "/ui/flags.csv", nil).body
+			if !strings.Contains(csv, "checkout-button,") || !strings.Contains(csv, ","+test.csv+"\r\n") {
+				t.Errorf("no line ends with %q in\n%s", test.csv, csv)
+			}
+		})
 	}
 }
 

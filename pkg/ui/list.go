@@ -224,7 +224,9 @@ func (u *UI) filter(all []*entity.Flag, board *board, q listQuery) ([]listed, ma
 		one := listed{f, board.flag(f)}
 		byState[""]++
 		if one.numbers != nil {
-			byState[string(one.numbers.State.State)]++
+			if one.numbers.State.State != "" {
+				byState[string(one.numbers.State.State)]++
+			}
 			if one.numbers.Contradictions > 0 {
 				byState[stateContradiction]++
 			}
@@ -356,15 +358,19 @@ func (u *UI) row(p *page, one listed, days int) row {
 	if n == nil {
 		return r
 	}
-	r.State, r.StateClass = u.text.say("state."+string(n.State.State)), stateClass(n.State.State)
-	r.Under = u.under(p, n, days)
+	if n.State.State == "" {
+		r.State, r.StateClass = u.text.say("state.preparing"), "muted"
+	} else {
+		r.State, r.StateClass = u.text.say("state."+string(n.State.State)), stateClass(n.State.State)
+		r.Under = u.under(p, n, days)
+	}
 	count := total(n, days)
 	r.NotCounted = n.State.State == insight.StateNotCounted && count == 0
 	r.HasSpark = !r.NotCounted
 	r.Spark = n.Spark[:max(0, len(n.Spark)-1)] // today is not over
 	r.Total, r.Zero = number(count), count == 0
 	r.Last, r.LastOld = p.Ago(n.Evidence.Last), p.Now.Sub(n.Evidence.Last) >= time.Minute
-	if n.Evidence.Last.IsZero() && everAsked(n.State) {
+	if n.Evidence.Last.IsZero() && (n.State.State == "" || everAsked(n.State)) {
 		r.Last = u.text.say("list.last.unknown")
 	}
 	for _, finding := range []struct {
@@ -405,16 +411,38 @@ func (u *UI) listAnswer(p *page, all int, board *board, q listQuery, byState map
 	case board == nil:
 		under = u.text.say("list.nonumbers", "at", p.Time(u.o.LastCheck(), "clock"), "again", "")
 	default:
-		sum := int64(0)
-		for _, n := range board.flags {
-			sum += total(n, q.days)
-		}
-		under = u.text.say("list.under", "n", sum, "days", q.days, "upto", u.upTo(p, board.states.Complete))
+		under = u.listSum(p, board, q.days)
 	}
 	if stale := p.Now.Sub(u.o.LastCheck()); stale > staleAfter {
 		under += " " + u.text.say("list.stale", "at", p.Time(u.o.LastCheck(), "clock"))
 	}
 	return answer, under
+}
+
+// listSum is the sentence with the sum of all evaluations. While old counts are being added up, another sentence explains
+// what is missing.
+func (u *UI) listSum(p *page, board *board, days int) template.HTML {
+	states := board.states
+	if states.Preparing != nil && states.Complete == nil {
+		return u.text.say("list.preparing.none", "made", states.Preparing.Made, "due", states.Preparing.Due)
+	}
+	sum := int64(0)
+	for _, n := range board.flags {
+		sum += total(n, days)
+	}
+	upTo := u.upTo(p, states.Complete)
+	under := u.text.say("list.under", "n", sum, "days", days, "upto", upTo)
+	if states.CountsFrom.After(listFrom(p.Now, days)) {
+		under = u.text.say("list.under.from", "n", sum, "at", p.Time(states.CountsFrom, ""), "upto", upTo)
+	}
+	if states.Preparing == nil {
+		return under
+	}
+	name := "list.preparing"
+	if !states.CountsFrom.IsZero() {
+		name = "list.preparing.from"
+	}
+	return under + " " + u.text.say(name, "at", p.Time(states.CountsFrom, ""), "made", states.Preparing.Made, "due", states.Preparing.Due)
 }
 
 func (u *UI) filterWords(q listQuery) template.HTML {
@@ -443,7 +471,11 @@ func (u *UI) listCSV(rw http.ResponseWriter, r *http.Request) error {
 	attachCSV(rw, "flags.csv")
 	lines := func(yield func(insight.ListedFlag) bool) {
 		for _, one := range found {
-			if !yield(insight.ListedFlag{Flag: one.flag, State: one.numbers, Evaluations: total(one.numbers, q.days)}) {
+			n := one.numbers
+			if n != nil && board.states.CountsFrom.After(listFrom(u.o.Now(), q.days)) {
+				n = nil // the sum would lack days
+			}
+			if !yield(insight.ListedFlag{Flag: one.flag, State: n, Evaluations: total(n, q.days)}) {
 				return
 			}
 		}

@@ -73,6 +73,15 @@ func GroupInOneGo(rows []datar.Row, by datar.Parts) (sums []datar.Row, withMap b
 	return g.rows(), g.places != nil
 }
 
+// NewestDays returns the first hour of the newest days whose details are added up, and the next day.
+func NewestDays(due, made []int64) (from datar.Hour, next int64) {
+	have := numbers{}
+	for _, start := range made {
+		have[rollup{Kind: int16(dayDetails.id), StartHour: start}] = 1
+	}
+	return newestDays(due, have)
+}
+
 // SetMissing sets how many rollups of days of flags are missing, of all that are due.
 func (s *Store) SetMissing(days, due int) {
 	s.rollupProgress.mu.Lock()

@@ -60,6 +60,7 @@ type rollupProgress struct {
 		sync.Mutex
 		datar.RollupProgress
 		missing map[int64]int // by ID of the kind
+		nextDay int64         // the newest day without dayDetails
 	}
 }
 
@@ -67,6 +68,7 @@ type rollupProgress struct {
 func (p *rollupProgress) begin(due [][]int64, have numbers) {
 	var progress datar.RollupProgress
 	missing := map[int64]int{}
+	var nextDay int64
 	for i, k := range kinds {
 		progress.Due += len(due[i])
 		for _, start := range due[i] {
@@ -76,16 +78,34 @@ func (p *rollupProgress) begin(due [][]int64, have numbers) {
 				missing[k.id]++
 			}
 		}
+		if k.id == dayDetails.id {
+			progress.DetailsFrom, nextDay = newestDays(due[i], have)
+		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.mu.RollupProgress, p.mu.missing = progress, missing
+	p.mu.RollupProgress, p.mu.missing, p.mu.nextDay = progress, missing, nextDay
+}
+
+// newestDays returns the first hour of the newest days that all have dayDetails, or 0, and the newest day without them.
+// due are the days that need them, the newest first.
+func newestDays(due []int64, have numbers) (from datar.Hour, next int64) {
+	for _, start := range due {
+		if _, found := have[rollup{Kind: int16(dayDetails.id), StartHour: start}]; !found {
+			return from, start
+		}
+		from = datar.Hour(start)
+	}
+	return from, math.MinInt64
 }
 
 // made counts one more rollup of a kind. One that replaces another was counted before.
-func (p *rollupProgress) made(k kind) {
+func (p *rollupProgress) made(k kind, start int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if k.id == dayDetails.id && start == p.mu.nextDay {
+		p.mu.DetailsFrom, p.mu.nextDay = datar.Hour(start), start-hoursPerDay
+	}
 	if p.mu.missing[k.id] > 0 {
 		p.mu.missing[k.id]--
 		p.mu.Made++

@@ -3,6 +3,7 @@ package gormstore_test
 import (
 	"context"
 	"errors"
+	"math"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -45,7 +46,7 @@ func TestProgressOfRollups(t *testing.T) {
 	if err := db.Table("datar_rollups").Count(&rows).Error; err != nil {
 		t.Fatal(err)
 	}
-	if want := (datar.RollupProgress{Made: int(rows), Due: int(rows)}); last != want {
+	if want := (datar.RollupProgress{Made: int(rows), Due: int(rows), DetailsFrom: day}); last != want {
 		t.Errorf("progress at the end is %+v, want %+v", last, want)
 	}
 }
@@ -86,6 +87,28 @@ func TestQueriesWhileRollupsAreMissing(t *testing.T) {
 	store.SetMissing(2, 200)
 	if err := store.OfAllFlags(t.Context(), unlimited); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestNewestDays checks from which day on the details of all days are added up.
+func TestNewestDays(t *testing.T) {
+	t.Parallel()
+	const day = 24
+	due := []int64{40 * day, 39 * day, 38 * day, 37 * day}
+	for _, test := range []struct {
+		name       string
+		made       []int64
+		from, next int64
+	}{
+		{"none", nil, 0, 40 * day},
+		{"the newest", []int64{40 * day}, 40 * day, 39 * day},
+		{"with a gap", []int64{40 * day, 39 * day, 37 * day}, 39 * day, 38 * day},
+		{"without the newest", []int64{39 * day}, 0, 40 * day},
+		{"all", due, 37 * day, math.MinInt64},
+	} {
+		if from, next := gormstore.NewestDays(due, test.made); int64(from) != test.from || next != test.next {
+			t.Errorf("%s: from %d, next %d; want %d and %d", test.name, from, next, test.from, test.next)
+		}
 	}
 }
 

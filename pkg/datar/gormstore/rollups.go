@@ -224,7 +224,7 @@ func (s *Store) makeRollups(ctx context.Context, now time.Time) error {
 			if err := work.do(ctx, func() error { return s.makeRollup(ctx, k, start) }); err != nil {
 				return err
 			}
-			s.rollupProgress.made(k)
+			s.rollupProgress.made(k, start)
 		}
 	}
 	return s.dropOld(ctx, end)
