@@ -1,11 +1,14 @@
 package entity
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 	"text/scanner"
 
 	"github.com/zhouzhuojie/conditions"
+
+	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 )
 
 // Limits of a constraint. The parser, and all functions that walk an expression, recurse for each level, and a
@@ -89,14 +92,14 @@ func JoinedExpr(constraints []Constraint) (conditions.Expr, error) {
 func (c *Constraint) source() (string, error) {
 	token, ok := operatorTokens[c.Operator]
 	if !ok {
-		return "", Invalid("operator %q is not accepted; want one of %s", c.Operator, strings.Join(Operators(), ", "))
+		return "", Wrong("api.constraint.operator", "operator", repeated(c.Operator), "all", strings.Join(Operators(), ", "))
 	}
 	value := strings.TrimSpace(c.Value)
 	if len(c.Property) > maxPropertyBytes {
-		return "", Invalid("property has %d bytes, more than the %d allowed", len(c.Property), maxPropertyBytes)
+		return "", Wrong("api.constraint.property", "n", catalog.Digits(len(c.Property)), "most", catalog.Digits(maxPropertyBytes))
 	}
 	if len(value) > maxValueBytes {
-		return "", Invalid("value has %d bytes, more than the %d allowed", len(value), maxValueBytes)
+		return "", Wrong("api.constraint.value", "n", catalog.Digits(len(value)), "most", catalog.Digits(maxValueBytes))
 	}
 	if c.isPattern() {
 		// In a string literal, escapes are decoded; a regex literal keeps them.
@@ -215,16 +218,16 @@ func checkTokens(source string) error {
 			list = 0
 		case ']':
 			if list > 2*maxListLength {
-				return Invalid("value is a list of %d members, more than the %d allowed", list/2, maxListLength)
+				return Wrong("api.constraint.list", "n", catalog.Digits(list/2), "most", catalog.Digits(maxListLength))
 			}
 		}
 		switch {
 		case tokens > maxTokens:
-			return Invalid("constraint has more than the %d parts allowed", maxTokens)
+			return Wrong("api.constraint.parts", "most", catalog.Digits(maxTokens))
 		case nesting > maxNesting:
-			return Invalid("constraint has more than the %d levels of parentheses allowed", maxNesting)
+			return Wrong("api.constraint.levels", "most", catalog.Digits(maxNesting))
 		case malformed > maxMalformed:
-			return Invalid("constraint has more than %d malformed numbers or strings", maxMalformed)
+			return Wrong("api.constraint.malformed", "most", catalog.Digits(maxMalformed))
 		}
 	}
 	return nil
@@ -233,7 +236,7 @@ func checkTokens(source string) error {
 // checkExpr reports, as ErrInvalid, an expression that is nested too deeply, and a pattern that is too large.
 func checkExpr(expr conditions.Expr, level int) error {
 	if level > 2*maxNesting { // each operator in parentheses is two
-		return Invalid("constraint nests more than %d levels deep: it has too many operators", maxNesting)
+		return Wrong("api.constraint.deep", "most", catalog.Digits(maxNesting))
 	}
 	switch e := expr.(type) {
 	case *conditions.ParenExpr:
@@ -264,13 +267,12 @@ func unwrap(expr conditions.Expr) conditions.Expr {
 func parse(source string) (expr conditions.Expr, err error) {
 	defer func() {
 		if r := recover(); r != nil { // the parser panics on some malformed input
-			expr, err = nil, Invalid("constraint cannot be parsed: %v", r)
+			expr, err = nil, Wrong("api.constraint.unreadable", "why", shortened(fmt.Sprint(r)))
 		}
 	}()
 	expr, err = conditions.NewParser(strings.NewReader(source)).Parse()
 	if err != nil {
-		return nil, Invalid(`property and value make no condition: %s. Note: a string, and each string of a list, must be in double quotes, such as "FR" or `+
-			`["FR", "DE"]; a pattern is a quoted Go regular expression, such as "\d+"`, err)
+		return nil, Wrong("api.constraint.nonsense", "why", shortened(err.Error()))
 	}
 	return expr, nil
 }

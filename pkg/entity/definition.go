@@ -7,6 +7,8 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+
+	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 )
 
 // maxDefinitionParts is the maximum number of variants, segments, constraints, distributions and tags of one
@@ -72,11 +74,11 @@ type DistributionDefinition struct {
 type Problem struct {
 	// Path is the path of the field, such as "segments[0].constraints[1].value". Places count from 0.
 	Path    string
-	Message string
+	Message catalog.Message
 }
 
 // String returns the problem in one line.
-func (p Problem) String() string { return p.Path + ": " + p.Message }
+func (p Problem) String() string { return p.Path + ": " + shortened(p.Message.String()) }
 
 // ProblemsError returns nil if there are no problems, else an error with all of them that matches ErrInvalid.
 func ProblemsError(problems []Problem) error {
@@ -151,7 +153,7 @@ func segmentDefinition(s *Segment) SegmentDefinition {
 func (d *Definition) Problems() []Problem {
 	var c definitionChecker
 	if d.parts() > maxDefinitionParts {
-		c.add("segments", "more than %d variants, segments, constraints, distributions and tags in all", maxDefinitionParts)
+		c.add("segments", "api.definition.parts", "most", catalog.Digits(maxDefinitionParts))
 		return c.problems
 	}
 	c.checkFields(d)
@@ -176,13 +178,13 @@ func (d *Definition) parts() int {
 
 type definitionChecker struct{ problems []Problem }
 
-func (c *definitionChecker) add(path, format string, args ...any) {
-	c.problems = append(c.problems, Problem{path, shortened(fmt.Sprintf(format, args...))})
+func (c *definitionChecker) add(path, name string, args ...any) {
+	c.problems = append(c.problems, Problem{path, catalog.Say(name, args...)})
 }
 
 func (c *definitionChecker) try(path string, err error) {
 	if err != nil {
-		c.add(path, "%s", err)
+		c.problems = append(c.problems, Problem{path, catalog.Of(err)})
 	}
 }
 
@@ -192,7 +194,7 @@ func (c *definitionChecker) checkFields(d *Definition) {
 	}
 	if d.Description != nil {
 		if *d.Description == "" {
-			c.add("description", "must not be empty")
+			c.add("description", "api.definition.empty")
 		}
 		c.try("description", CheckText("description", *d.Description))
 	}
@@ -219,7 +221,7 @@ func (c *definitionChecker) checkVariants(variants []VariantDefinition) map[stri
 		c.try(path+".key", CheckKey(v.Key))
 		c.try(path+".attachment", v.Attachment.CheckDepth())
 		if keys[v.Key]++; keys[v.Key] == 2 {
-			c.add(path+".key", "another variant has the key %q", v.Key)
+			c.add(path+".key", "api.definition.taken", "key", repeated(v.Key))
 		}
 	}
 	return keys
@@ -230,7 +232,7 @@ func (c *definitionChecker) checkID(path string, id uint, seen map[uint]bool) {
 		return
 	}
 	if seen[id] {
-		c.add(path+".id", "%d is named twice", id)
+		c.add(path+".id", "api.definition.twice", "what", catalog.Digits(id))
 	}
 	seen[id] = true
 }
@@ -239,7 +241,7 @@ func (c *definitionChecker) checkID(path string, id uint, seen map[uint]bool) {
 func (c *definitionChecker) checkSegment(path string, s *SegmentDefinition, keys map[string]int) {
 	c.try(path+".description", CheckText("description", s.Description))
 	if s.RolloutPercent > 100 {
-		c.add(path+".rolloutPercent", "must be between 0 and 100, not %d", s.RolloutPercent)
+		c.add(path+".rolloutPercent", "api.definition.percent", "n", catalog.Digits(s.RolloutPercent))
 	}
 	ids := map[uint]bool{}
 	for i, one := range s.Constraints {
@@ -254,12 +256,12 @@ func (c *definitionChecker) checkConstraint(path string, d ConstraintDefinition)
 	before := len(c.problems)
 	for _, field := range []struct{ name, value string }{{"property", d.Property}, {"value", d.Value}} {
 		if field.value == "" {
-			c.add(path+"."+field.name, "must not be empty")
+			c.add(path+"."+field.name, "api.definition.empty")
 		}
 		c.try(path+"."+field.name, CheckText(field.name, field.value))
 	}
 	if _, ok := operatorTokens[d.Operator]; !ok {
-		c.add(path+".operator", "%q is not an operator; want one of %s", d.Operator, strings.Join(Operators(), ", "))
+		c.add(path+".operator", "api.definition.operator", "operator", repeated(d.Operator), "all", strings.Join(Operators(), ", "))
 	}
 	if len(c.problems) == before {
 		constraint := Constraint{Property: d.Property, Operator: d.Operator, Value: d.Value}
@@ -274,24 +276,24 @@ func (c *definitionChecker) checkDistributions(path string, shares []Distributio
 	for i, share := range shares {
 		at := fmt.Sprintf("%s.distributions[%d]", path, i)
 		if share.Percent > 100 {
-			c.add(at+".percent", "must be between 0 and 100, not %d", share.Percent)
+			c.add(at+".percent", "api.definition.percent", "n", catalog.Digits(share.Percent))
 			return
 		}
 		sum += share.Percent
 		switch {
 		case share.VariantID == 0 && share.VariantKey == "":
-			c.add(at, "names no variant: want variantID or variantKey")
+			c.add(at, "api.definition.unnamed")
 		case share.VariantID != 0:
 			c.checkID(at, share.VariantID, ids)
 		case keys != nil && keys[share.VariantKey] == 0:
-			c.add(at+".variantKey", "no variant has the key %q", share.VariantKey)
+			c.add(at+".variantKey", "api.definition.novariant", "key", repeated(share.VariantKey))
 		case named[share.VariantKey]:
-			c.add(at+".variantKey", "%q is named twice", share.VariantKey)
+			c.add(at+".variantKey", "api.definition.twice", "what", repeated(share.VariantKey))
 		}
 		named[share.VariantKey] = true
 	}
 	if sum != 100 && len(shares) > 0 {
-		c.add(path+".distributions", "the percents add up to %d, want 100", sum)
+		c.add(path+".distributions", "api.definition.sum", "sum", catalog.Digits(sum))
 	}
 }
 
@@ -363,7 +365,7 @@ func (c *definitionChecker) applyVariants(f *Flag, definitions []VariantDefiniti
 		if d.ID != 0 {
 			known, ok := have[d.ID]
 			if !ok {
-				c.add(fmt.Sprintf("variants[%d].id", i), "variant %d does not belong to flag %d", d.ID, f.ID)
+				c.add(fmt.Sprintf("variants[%d].id", i), "api.definition.foreign.variant", "id", catalog.Digits(d.ID), "flag", catalog.Digits(f.ID))
 				continue
 			}
 			v = *known
@@ -387,7 +389,7 @@ func (c *definitionChecker) applySegments(f *Flag, definitions []SegmentDefiniti
 		if d.ID != 0 {
 			known, ok := have[d.ID]
 			if !ok {
-				c.add(path+".id", "segment %d does not belong to flag %d", d.ID, f.ID)
+				c.add(path+".id", "api.definition.foreign.segment", "id", catalog.Digits(d.ID), "flag", catalog.Digits(f.ID))
 				continue
 			}
 			s = *known
@@ -418,7 +420,7 @@ func (c *definitionChecker) applyConstraints(path string, s *Segment, definition
 		if d.ID != 0 {
 			known, ok := have[d.ID]
 			if !ok {
-				c.add(fmt.Sprintf("%s.constraints[%d].id", path, i), "constraint %d does not belong to segment %d", d.ID, s.ID)
+				c.add(fmt.Sprintf("%s.constraints[%d].id", path, i), "api.definition.foreign.constraint", "id", catalog.Digits(d.ID), "segment", catalog.Digits(s.ID))
 				continue
 			}
 			one = *known
@@ -475,11 +477,11 @@ func (c *definitionChecker) settleShares(path string, f *Flag, s *Segment, kept 
 			settled = append(settled, share)
 		case kept && share.Percent == 0:
 		case kept:
-			c.add("variants", "variant %q cannot be removed: segment %d gives it %d percent", share.VariantKey, s.ID, share.Percent)
+			c.add("variants", "api.definition.inuse", "key", repeated(share.VariantKey), "id", catalog.Digits(s.ID), "percent", catalog.Digits(share.Percent))
 		case share.VariantID != 0:
-			c.add(at+".variantID", "variant %d does not belong to flag %d", share.VariantID, f.ID)
+			c.add(at+".variantID", "api.definition.foreign.variant", "id", catalog.Digits(share.VariantID), "flag", catalog.Digits(f.ID))
 		default:
-			c.add(at+".variantKey", "no variant has the key %q", share.VariantKey)
+			c.add(at+".variantKey", "api.definition.novariant", "key", repeated(share.VariantKey))
 		}
 	}
 	s.Distributions = settled

@@ -13,7 +13,7 @@ const (
 // CheckDepth reports, as ErrInvalid, an attachment that nests deeper than MaxJSONDepth.
 func (a Attachment) CheckDepth() error {
 	if Deeper(map[string]any(a), MaxJSONDepth) {
-		return Invalid("attachment nests more than the %d levels of objects and lists allowed", MaxJSONDepth)
+		return Wrong("api.attachment.deep", "most", MaxJSONDepth)
 	}
 	return nil
 }

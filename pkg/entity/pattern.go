@@ -3,6 +3,8 @@ package entity
 import (
 	"regexp/syntax"
 	"strings"
+
+	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 )
 
 // MaxPatternSize is the maximum PatternSize of a pattern in a constraint. Such a pattern takes about 2 MB when
@@ -67,8 +69,7 @@ func instructions(pattern *syntax.Regexp) int {
 // checkPattern reports, as ErrInvalid, a pattern that is too large. An invalid regular expression is not an error.
 func checkPattern(pattern string) error {
 	if size, err := PatternSize(pattern, MaxPatternSize); err == nil && size > MaxPatternSize {
-		return Invalid("pattern is too large: at most %d instructions are allowed, with repetitions written out, where a Unicode class counts %d "+
-			"and a class in brackets that ignores case counts %d; IN compares a long list of strings faster", MaxPatternSize, unicodeClassSize, foldedClassSize)
+		return Wrong("api.pattern.large", "most", catalog.Digits(MaxPatternSize), "class", unicodeClassSize, "folded", catalog.Digits(foldedClassSize))
 	}
 	return nil
 }

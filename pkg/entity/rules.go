@@ -7,8 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 )
 
 // Errors of rows and operations. Callers match them with errors.Is; their strings are written for the sender of the
@@ -39,20 +42,15 @@ var (
 	tagValuePattern = regexp.MustCompile(`^[ \w\d-/\.\:]+$`)
 )
 
-// What the patterns accept, in words.
-const (
-	keyFormat      = "one or more ASCII letters, digits and _ - / . :"
-	tagValueFormat = "one or more ASCII letters, digits, spaces and _ - / . :"
-)
-
 // kindError is a message for the sender of a request that matches one of the sentinels above.
 type kindError struct {
 	kind    error
-	message string
+	message catalog.Message
 }
 
-func (e *kindError) Error() string { return e.message }
-func (e *kindError) Unwrap() error { return e.kind }
+func (e *kindError) Error() string            { return shortened(e.message.String()) }
+func (e *kindError) Unwrap() error            { return e.kind }
+func (e *kindError) Message() catalog.Message { return e.message }
 
 // maxMessageEnd is how much is kept of each end of a long message.
 const maxMessageEnd = 500
@@ -65,29 +63,48 @@ func shortened(message string) string {
 	return strings.ToValidUTF8(message[:maxMessageEnd], "") + " ... " + strings.ToValidUTF8(message[len(message)-maxMessageEnd:], "")
 }
 
+// field returns the name of a field, which pages show in their language.
+func field(name string) catalog.Message {
+	switch name {
+	case "key", "value", "property", "description", "notes":
+		return catalog.Say("api.field." + name)
+	default:
+		return catalog.Literal(name)
+	}
+}
+
+// repeated returns input for a message: in quotes, and shortened.
+func repeated(input string) string { return shortened(strconv.Quote(input)) }
+
 // Invalid returns an error with the given message, shortened if it is longer than 1,000 bytes, that matches ErrInvalid.
 func Invalid(format string, args ...any) error {
-	return &kindError{ErrInvalid, shortened(fmt.Sprintf(format, args...))}
+	return &kindError{ErrInvalid, catalog.Literal(shortened(fmt.Sprintf(format, args...)))}
 }
+
+// Wrong returns an error with a message of the catalog, which pages show in their language, that matches ErrInvalid.
+// Arguments that repeat input are to be at most a few kilobytes long.
+func Wrong(name string, args ...any) error { return &kindError{ErrInvalid, catalog.Say(name, args...)} }
 
 // NotFound returns an error with the given message, shortened if it is longer than 1,000 bytes, that matches ErrNotFound.
 func NotFound(format string, args ...any) error {
-	return &kindError{ErrNotFound, shortened(fmt.Sprintf(format, args...))}
+	return &kindError{ErrNotFound, catalog.Literal(shortened(fmt.Sprintf(format, args...)))}
 }
 
 // CheckKey reports, as ErrInvalid, a key of a flag, variant or entity type with characters other than word
 // characters, '-', '/', '.' and ':', or longer than MaxKeyLength.
-func CheckKey(key string) error { return check("key", key, keyPattern, keyFormat) }
+func CheckKey(key string) error { return check("key", key, keyPattern, "api.key.wrong") }
 
 // CheckTagValue is CheckKey for the values of tags, which may contain spaces.
-func CheckTagValue(value string) error { return check("value", value, tagValuePattern, tagValueFormat) }
+func CheckTagValue(value string) error {
+	return check("value", value, tagValuePattern, "api.tag.wrong")
+}
 
-func check(name, s string, pattern *regexp.Regexp, format string) error {
+func check(name, s string, pattern *regexp.Regexp, wrong string) error {
 	if len(s) > MaxKeyLength {
-		return Invalid("%s %q has %d bytes, more than the %d allowed", name, s, len(s), MaxKeyLength)
+		return Wrong("api.key.long", "name", field(name), "value", repeated(s), "n", catalog.Digits(len(s)), "most", MaxKeyLength)
 	}
 	if !pattern.MatchString(s) {
-		return Invalid("%s %q is not accepted; want %s", name, s, format)
+		return Wrong(wrong, "name", field(name), "value", repeated(s))
 	}
 	return nil
 }
@@ -96,10 +113,10 @@ func check(name, s string, pattern *regexp.Regexp, format string) error {
 // characters nor invalid UTF-8. The name is the name of the field.
 func CheckText(name, text string) error {
 	if !utf8.ValidString(text) {
-		return Invalid("%s is not valid UTF-8", name)
+		return Wrong("api.text.utf8", "name", field(name))
 	}
 	if strings.Contains(text, "\x00") {
-		return Invalid("%s must not contain the NUL character", name)
+		return Wrong("api.text.nul", "name", field(name))
 	}
 	return nil
 }

@@ -1,10 +1,10 @@
 package eval
 
 import (
-	"fmt"
 	"hash/crc32"
 	"strconv"
 
+	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
@@ -25,7 +25,7 @@ type SegmentLayout struct {
 	RolloutPercent int
 	// Reach is which entities can reach the segment and match it; ReachText explains ReachNobody.
 	Reach     Reach
-	ReachText string
+	ReachText catalog.Message
 	// Given has the variants of the segment's distributions, sorted by ID, each variant once.
 	Given []VariantLayout
 	// HeldOut is the number of buckets without a variant. Given and HeldOut add up to Buckets.
@@ -68,13 +68,13 @@ func LayoutOf(source *entity.Flag) *Layout {
 		switch {
 		case taken != 0:
 			l.Reach = ReachNobody
-			l.ReachText = fmt.Sprintf("Segment %d is tried before and has no constraints, so it takes everybody.", taken)
+			l.ReachText = catalog.Say("api.reach.taken", "segment", catalog.Segment(taken))
 		case len(s.conditions) == 0:
 			l.Reach = ReachEverybody
 			taken = s.id
 		default:
 			l.Reach = ReachSome
-			if text := neverMatches(s.conditions); text != "" {
+			if text := neverMatches(s.conditions); !text.IsZero() {
 				l.Reach, l.ReachText = ReachNobody, text
 			}
 		}

@@ -146,7 +146,7 @@ func TestConstraintsThatExcludeEachOther(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := reachOf(test.constraints...)
-			if (s.Reach == eval.ReachNobody) != test.nobody || (s.ReachText != "") != test.nobody {
+			if (s.Reach == eval.ReachNobody) != test.nobody || s.ReachText.IsZero() == test.nobody {
 				t.Errorf("got %s: %q", s.Reach, s.ReachText)
 			}
 		})

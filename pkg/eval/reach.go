@@ -1,11 +1,12 @@
 package eval
 
 import (
-	"fmt"
 	"math"
 	"slices"
 
 	"github.com/zhouzhuojie/conditions"
+
+	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 )
 
 // maxComparedPairs limits the pairs of constraints, and maxComparedValues the values of their lists, that
@@ -17,19 +18,19 @@ const (
 
 // neverMatches explains why no entity can match all conditions. It is empty if an entity can, or if comparing pairs
 // of conditions does not show it.
-func neverMatches(all []condition) string {
+func neverMatches(all []condition) catalog.Message {
 	demands := make([]demand, 0, len(all))
 	for i := range all {
 		c := &all[i]
 		if c.never {
-			return fmt.Sprintf("Constraint %s cannot be evaluated.", abridged(c.text))
+			return catalog.Say("api.reach.never", "a", catalog.Name(abridged(c.text)))
 		}
 		d, ok := demandOf(c)
 		if !ok {
 			continue
 		}
 		if d.kinds == 0 {
-			return fmt.Sprintf("Constraint %s holds for no value.", abridged(c.text))
+			return catalog.Say("api.reach.empty", "a", catalog.Name(abridged(c.text)))
 		}
 		demands = append(demands, d)
 	}
@@ -43,14 +44,14 @@ func neverMatches(all []condition) string {
 			pairs++
 			values += a.size() + b.size()
 			if pairs > maxComparedPairs || values > maxComparedValues {
-				return ""
+				return catalog.Message{}
 			}
 			if a.excludes(b) || b.excludes(a) {
-				return fmt.Sprintf("Constraints %s and %s exclude each other.", abridged(a.text), abridged(b.text))
+				return catalog.Say("api.reach.exclude", "a", catalog.Name(abridged(a.text)), "b", catalog.Name(abridged(b.text)))
 			}
 		}
 	}
-	return ""
+	return catalog.Message{}
 }
 
 func abridged(text string) string {

@@ -99,7 +99,7 @@ func rolloutModel(r *insight.Rollout) *models.DatarRollout {
 				Segments: mapAll(v.Segments, func(s *insight.SegmentRollout) *models.DatarVersionSegment {
 					return &models.DatarVersionSegment{
 						SegmentID: s.SegmentID, Description: s.Description, Rank: new(int64(s.Rank)), RolloutPercent: new(int64(s.RolloutPercent)),
-						Reach: string(s.Reach), ReachText: s.ReachText, Count: &s.Count, Given: mapAll(s.Given, givenModel),
+						Reach: string(s.Reach), ReachText: s.ReachText.String(), Count: &s.Count, Given: mapAll(s.Given, givenModel),
 					}
 				}),
 			}
@@ -108,7 +108,7 @@ func rolloutModel(r *insight.Rollout) *models.DatarRollout {
 		Findings: mapAll(r.Findings, func(f *insight.Finding) *models.DatarFinding {
 			return &models.DatarFinding{
 				Rule: new(string(f.Rule)), Severity: new(string(f.Severity)), SnapshotID: f.SnapshotID, SegmentID: f.SegmentID, VariantID: f.VariantID,
-				Count: f.Count, AtLeast: f.AtLeast, LastAt: timeModel(f.Last), Text: &f.Text,
+				Count: f.Count, AtLeast: f.AtLeast, LastAt: timeModel(f.Last), Text: new(f.Text.String()),
 			}
 		}),
 		Complete: completeModel(r.Complete),
@@ -152,11 +152,11 @@ func stateModel(s *insight.State) *models.DatarFlagState {
 	return &models.DatarFlagState{
 		FlagID: &s.FlagID, FlagKey: &s.FlagKey, State: new(string(s.State)), Stale: &s.Stale, Since: timeModel(s.Since), Reason: &s.Reason,
 		Evidence: &models.DatarEvidence{Count: &s.Evidence.Count, LastAt: timeModel(s.Evidence.Last), VariantKey: s.Evidence.VariantKey, ChangedAt: timeModel(s.Evidence.ChangedAt)},
-		Advice:   &models.DatarAdvice{Do: new(string(s.Advice.Do)), Text: &s.Advice.Text},
+		Advice:   &models.DatarAdvice{Do: new(string(s.Advice.Do)), Text: new(s.Advice.Text.String())},
 		CanDelete: &models.DatarCanDelete{
 			Answer: new(string(s.CanDelete.Answer)),
 			Checks: mapAll(s.CanDelete.Checks, func(c *insight.Check) *models.DatarCheck {
-				return &models.DatarCheck{Check: new(string(c.Check)), Ok: &c.OK, Text: &c.Text}
+				return &models.DatarCheck{Check: new(string(c.Check)), Ok: &c.OK, Text: new(c.Text.String())}
 			}),
 		},
 		Complete: completeModel(s.Complete),

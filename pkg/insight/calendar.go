@@ -1,10 +1,12 @@
 package insight
 
 import (
+	"strconv"
 	"strings"
 	"time"
 	_ "time/tzdata" // for systems without a time zone database
 
+	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
@@ -34,7 +36,7 @@ func ParseUnit(name string, from, to time.Time) (Unit, error) {
 		}
 		return UnitDay, nil
 	default:
-		return "", invalid("bucket is %q, want hour, day or week", name)
+		return "", invalidWindow("api.window.bucket", "bucket", strconv.Quote(name))
 	}
 }
 
@@ -42,7 +44,7 @@ func ParseUnit(name string, from, to time.Time) (Unit, error) {
 func LoadZone(name string) (*time.Location, error) {
 	zone, err := time.LoadLocation(name)
 	if err != nil || strings.EqualFold(name, "local") || len(name) > 64 {
-		return nil, invalid("tz is %q, want a name of the IANA time zone database, such as UTC or Europe/Berlin", cut(name))
+		return nil, invalidWindow("api.window.zone", "zone", strconv.Quote(cut(name)))
 	}
 	return zone, nil
 }
@@ -138,11 +140,11 @@ func (c Calendar) tooMany(from, to datar.Hour) error {
 	hours := int64(to - from)
 	switch {
 	case c.Unit == UnitHour && hours <= (MaxBuckets-1)*24:
-		return invalid("bucket is hour, which makes more than %d buckets of this window; want day or week, or a shorter window", MaxBuckets)
+		return invalidWindow("api.window.hours", "most", catalog.Digits(MaxBuckets))
 	case c.Unit != UnitWeek && hours <= (MaxBuckets-1)*7*24:
-		return invalid("bucket is %s, which makes more than %d buckets of this window; want week, or a shorter window", c.Unit, MaxBuckets)
+		return invalidWindow("api.window.buckets", "unit", c.Unit, "most", catalog.Digits(MaxBuckets))
 	default:
-		return invalid("from is too long before to: the window has more than %d buckets of a %s; want a shorter window", MaxBuckets, c.Unit)
+		return invalidWindow("api.window.long", "most", catalog.Digits(MaxBuckets), "unit", c.Unit)
 	}
 }
 

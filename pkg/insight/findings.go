@@ -1,10 +1,10 @@
 package insight
 
 import (
-	"fmt"
 	"slices"
 	"time"
 
+	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
@@ -73,7 +73,7 @@ type Finding struct {
 	AtLeast bool
 	// Last is the time of the last of these evaluations, zero if unknown.
 	Last time.Time
-	Text string
+	Text catalog.Message
 }
 
 // finder collects findings.
@@ -97,7 +97,7 @@ func findings(in *RolloutInput, r *Rollout) []Finding {
 	f.ofRows()
 	if in.AskedDeleted > 0 {
 		f.add(Finding{Rule: RuleAskedDeleted, Severity: Warning, Count: in.AskedDeleted, Last: in.LastAskedDeleted,
-			Text: fmt.Sprintf("The flag is deleted, and was asked for %s.", times(in.AskedDeleted))})
+			Text: catalog.Say("api.finding.asked_deleted", "n", in.AskedDeleted)})
 	}
 	slices.SortStableFunc(f.list, func(a, b Finding) int { return a.Severity.rank() - b.Severity.rank() })
 	return f.list
@@ -115,8 +115,7 @@ func (f *finder) contradictions(v *VersionRollout) {
 			continue
 		}
 		if s.Reach == eval.ReachNobody {
-			f.contradiction(v, s, RuleUnreachableCounted, 0, s.Count, fmt.Sprintf("%s matched segment %d, which can match no entity under version %d. %s",
-				evaluations(s.Count), s.SegmentID, v.SnapshotID, s.ReachText))
+			f.contradiction(v, s, RuleUnreachableCounted, 0, s.Count, "api.finding.unreachable_counted", "why", s.ReachText)
 		}
 		if s.Rank < 0 {
 			continue
@@ -125,24 +124,23 @@ func (f *finder) contradictions(v *VersionRollout) {
 			switch {
 			case g.Count == 0 || !g.HeldOut && g.Buckets > 0 && v.Enabled || g.HeldOut && g.Buckets > 0:
 			case g.HeldOut:
-				f.contradiction(v, s, RuleImpossibleHoldOut, 0, g.Count, fmt.Sprintf("%s were held out by segment %d, all of whose buckets give a variant under version %d.",
-					evaluations(g.Count), s.SegmentID, v.SnapshotID))
+				f.contradiction(v, s, RuleImpossibleHoldOut, 0, g.Count, "api.finding.impossible_hold_out")
 			case !v.Enabled:
-				f.contradiction(v, s, RuleImpossibleAssignment, g.VariantID, g.Count, fmt.Sprintf("%s got %s under version %d, in which the flag was off.",
-					evaluations(g.Count), variantText(&g), v.SnapshotID))
+				f.contradiction(v, s, RuleImpossibleAssignment, g.VariantID, g.Count, "api.finding.assigned_off", "variant", variantText(&g))
 			case s.RolloutPercent == 0:
-				f.contradiction(v, s, RuleImpossibleAssignment, g.VariantID, g.Count, fmt.Sprintf("%s got %s from segment %d, whose rollout is 0%% under version %d.",
-					evaluations(g.Count), variantText(&g), s.SegmentID, v.SnapshotID))
+				f.contradiction(v, s, RuleImpossibleAssignment, g.VariantID, g.Count, "api.finding.assigned_rollout", "variant", variantText(&g))
 			default:
-				f.contradiction(v, s, RuleImpossibleVariant, g.VariantID, g.Count, fmt.Sprintf("%s got %s from segment %d, which has no bucket for it under version %d.",
-					evaluations(g.Count), variantText(&g), s.SegmentID, v.SnapshotID))
+				f.contradiction(v, s, RuleImpossibleVariant, g.VariantID, g.Count, "api.finding.impossible_variant", "variant", variantText(&g))
 			}
 		}
 	}
 }
 
-func (f *finder) contradiction(v *VersionRollout, s *SegmentRollout, rule Rule, variantID, count int64, text string) {
-	found := Finding{Rule: rule, Severity: Contradiction, SnapshotID: v.SnapshotID, SegmentID: s.SegmentID, VariantID: variantID, Count: count, Text: text}
+// contradiction adds a finding about a segment of a version. more are arguments of the text beside the
+// number of evaluations, the segment and the version.
+func (f *finder) contradiction(v *VersionRollout, s *SegmentRollout, rule Rule, variantID, count int64, text string, more ...any) {
+	args := append([]any{"n", count, "segment", catalog.Segment(s.SegmentID), "version", catalog.Digits(v.SnapshotID)}, more...)
+	found := Finding{Rule: rule, Severity: Contradiction, SnapshotID: v.SnapshotID, SegmentID: s.SegmentID, VariantID: variantID, Count: count, Text: catalog.Say(text, args...)}
 	for i := range f.in.Rows {
 		r := &f.in.Rows[i]
 		at := f.in.Timeline.resolveRow(r)
@@ -223,22 +221,21 @@ func (f *finder) oldVersions() {
 	}
 }
 
-func (f *finder) oldVersionText(v Version, next int64, found *Finding) string {
-	which := ""
+func (f *finder) oldVersionText(v Version, next int64, found *Finding) catalog.Message {
+	var which catalog.Message
 	if flag := f.in.Flags[v.SnapshotID]; flag != nil {
 		switch {
 		case flag.DeletedAt.Valid:
-			which = ", in which the flag was deleted,"
+			which = catalog.Say("api.finding.which.deleted")
 		case !flag.Enabled:
-			which = ", in which the flag was off,"
+			which = catalog.Say("api.finding.which.off")
 		}
 	}
-	prefix := ""
+	name := "api.finding.old_version"
 	if found.AtLeast {
-		prefix = "At least "
+		name = "api.finding.old_version.atleast"
 	}
-	return fmt.Sprintf("%s%s used version %d%s up to %s after %d replaced it.",
-		prefix, evaluations(found.Count), v.SnapshotID, which, spanText(found.Last.Sub(v.To)), next)
+	return catalog.Say(name, "n", found.Count, "version", catalog.Digits(v.SnapshotID), "which", which, "span", catalog.Span(found.Last.Sub(v.To)), "next", catalog.Digits(next))
 }
 
 // newest returns the newest version of the rollout, or nil. Warnings about settings refer to it.
@@ -257,7 +254,7 @@ func (f *finder) unreachable(r *Rollout) {
 	for i := range v.Segments {
 		if s := &v.Segments[i]; s.Rank >= 0 && s.Reach == eval.ReachNobody {
 			f.add(Finding{Rule: RuleUnreachable, Severity: Warning, SnapshotID: v.SnapshotID, SegmentID: s.SegmentID,
-				Text: fmt.Sprintf("Segment %d can match no entity. %s", s.SegmentID, s.ReachText)})
+				Text: catalog.Say("api.finding.unreachable", "segment", catalog.Segment(s.SegmentID), "why", s.ReachText)})
 		}
 	}
 }
@@ -284,7 +281,7 @@ func (f *finder) neverMatched(r *Rollout) {
 		reached += s.Count
 		if s.Count == 0 && s.Reach == eval.ReachSome && reached >= neverMatchedAfter {
 			f.add(Finding{Rule: RuleNeverMatched, Severity: Warning, SnapshotID: v.SnapshotID, SegmentID: s.SegmentID, Count: reached,
-				Text: fmt.Sprintf("%s got as far as segment %d, and none of them matched its constraints.", evaluations(reached), s.SegmentID)})
+				Text: catalog.Say("api.finding.never_matched", "n", reached, "segment", catalog.Segment(s.SegmentID))})
 		}
 	}
 }
@@ -323,7 +320,7 @@ func (f *finder) oneSided(r *Rollout) {
 	}
 	if count > 0 && others {
 		f.add(Finding{Rule: RuleOneSided, Severity: Note, SnapshotID: v.SnapshotID, VariantID: only.VariantID, Count: count,
-			Text: fmt.Sprintf("All %s that got a variant got %s, and other variants have buckets. One entity always gets the same variant.", evaluations(count), variantText(&only))})
+			Text: catalog.Say("api.finding.one_sided", "n", count, "variant", variantText(&only))})
 	}
 }
 
@@ -347,15 +344,15 @@ func (f *finder) ofRows() {
 		counted += r.Count - r.Ingested
 	}
 	if noEntity.Count > 0 {
-		noEntity.Text = fmt.Sprintf("%s had no entity id. Each got a random bucket, so people may see variants change.", evaluations(noEntity.Count))
+		noEntity.Text = catalog.Say("api.finding.no_entity_id", "n", noEntity.Count)
 		f.add(noEntity)
 	}
 	if unevaluable.Count > 0 {
-		unevaluable.Text = fmt.Sprintf("In %s a constraint could not be evaluated, because a property was missing or of another type.", evaluations(unevaluable.Count))
+		unevaluable.Text = catalog.Say("api.finding.unevaluable", "n", unevaluable.Count)
 		f.add(unevaluable)
 	}
 	if twice.Count > 0 && counted > 0 {
-		twice.Text = fmt.Sprintf("%s were sent in, and servers counted %d more. An evaluation that is both asked of a server and sent in counts twice.", evaluations(twice.Count), counted)
+		twice.Text = catalog.Say("api.finding.twice", "n", twice.Count, "counted", counted)
 		f.add(twice)
 	}
 }
@@ -367,11 +364,12 @@ func (f *Finding) take(r *datar.Row, count int64) {
 	}
 }
 
-func variantText(g *Given) string {
+// variantText returns the key of a variant, or its ID if the key is unknown.
+func variantText(g *Given) any {
 	if g.VariantKey != "" {
-		return fmt.Sprintf("%q", g.VariantKey)
+		return catalog.Code(g.VariantKey)
 	}
-	return fmt.Sprintf("variant %d", g.VariantID)
+	return catalog.Say("api.variant.number", "id", catalog.Digits(g.VariantID))
 }
 
 // isOn reports whether a version of a flag can give a variant.

@@ -129,7 +129,7 @@ func TestEachFindingAndTheNearestCaseWithout(t *testing.T) {
 			switch {
 			case test.want == "" && len(found) > 0:
 				t.Errorf("got %+v", found)
-			case test.want != "" && (len(found) != 1 || !strings.Contains(found[0].Text, test.want) || found[0].Count != test.count):
+			case test.want != "" && (len(found) != 1 || !strings.Contains(found[0].Text.String(), test.want) || found[0].Count != test.count):
 				t.Errorf("got %+v, want %q of %d, of all: %+v", found, test.want, test.count, r.Findings)
 			}
 		})
@@ -153,7 +153,7 @@ func TestOldVersionWithinTheHourIsALowerBound(t *testing.T) {
 		}
 	}
 	if got == nil || got.Count != 21 || !got.AtLeast || got.SnapshotID != 115 || !got.Last.Equal(at(t, "2026-01-24T11:30:00Z")) ||
-		got.Text != "At least 21 evaluations used version 115, in which the flag was off, up to 90 minutes after 117 replaced it." {
+		got.Text.String() != "At least 21 evaluations used version 115, in which the flag was off, up to 90 minutes after 117 replaced it." {
 		t.Errorf("got %+v", got)
 	}
 	if first, late := insight.UsedLate(heads(t, []int64{115, 117}, "2026-01-24T08:00:00Z", "2026-01-24T10:00:00Z"), refresh, []datar.Row{r}); !late || first != datar.HourOf(at(t, "2026-01-24T10:00:00Z")) {

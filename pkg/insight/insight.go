@@ -12,6 +12,7 @@ package insight
 import (
 	"fmt"
 
+	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
@@ -20,3 +21,13 @@ import (
 func invalid(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", datar.ErrInvalidQuery, fmt.Sprintf(format, args...))
 }
+
+// queryError matches datar.ErrInvalidQuery and has a message that pages show.
+type queryError struct{ message catalog.Message }
+
+func (e *queryError) Error() string            { return fmt.Sprintf("%v: %s", datar.ErrInvalidQuery, e.message) }
+func (e *queryError) Unwrap() error            { return datar.ErrInvalidQuery }
+func (e *queryError) Message() catalog.Message { return e.message }
+
+// invalidWindow is invalid with a message of the catalog, for what the Traffic page can ask.
+func invalidWindow(name string, args ...any) error { return &queryError{catalog.Say(name, args...)} }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
@@ -51,7 +52,7 @@ type SegmentRollout struct {
 	Rank           int
 	RolloutPercent int
 	Reach          eval.Reach
-	ReachText      string
+	ReachText      catalog.Message
 	// Count is the number of evaluations that matched the segment. It is the sum of the counts of
 	// Given.
 	Count int64
@@ -248,7 +249,7 @@ func (r *VersionRollout) segment(id int64) *SegmentRollout {
 		i = len(r.Segments)
 		s := SegmentRollout{SegmentID: id, Rank: -1, Given: []Given{{HeldOut: true}}}
 		if id != 0 {
-			s.Reach, s.ReachText = eval.ReachNobody, fmt.Sprintf("Segment %d is not part of version %d.", id, r.SnapshotID)
+			s.Reach, s.ReachText = eval.ReachNobody, catalog.Say("api.reach.gone", "segment", catalog.Segment(id), "version", catalog.Digits(r.SnapshotID))
 		}
 		r.Segments = append(r.Segments, s)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+	"strconv"
 	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
@@ -31,7 +32,7 @@ func ParseBy(name string) (By, error) {
 	case "":
 		return ByOutcome, nil
 	default:
-		return "", invalid("by is %q, want outcome, variant, segment or version", cut(name))
+		return "", invalidWindow("api.window.by", "by", strconv.Quote(cut(name)))
 	}
 }
 
@@ -131,7 +132,7 @@ func (c Calendar) Windows(from, to datar.Hour, compare string) (SeriesWindow, *S
 	default:
 		at, err := time.Parse(time.RFC3339, compare)
 		if err != nil {
-			return SeriesWindow{}, nil, invalid(`compare is %q, want previous, week, or a start in RFC 3339 such as 2026-01-24T00:00:00Z`, cut(compare))
+			return SeriesWindow{}, nil, invalidWindow("api.window.compare", "compare", strconv.Quote(cut(compare)))
 		}
 		first = datar.HourOf(at)
 	}

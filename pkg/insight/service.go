@@ -117,8 +117,7 @@ func (s *Service) detailed(ctx context.Context, w Window) (span, error) {
 		return sp, fmt.Errorf("look up the oldest details: %w", err)
 	}
 	if sp.first < kept && sp.first < sp.last {
-		return sp, invalid("from is %s, and details are kept from %s on; want a later from, or the series, which has totals of days before",
-			sp.from.Format(time.RFC3339), kept.Time().Format(time.RFC3339))
+		return sp, invalidWindow("api.window.kept", "from", sp.from.Format(time.RFC3339), "kept", kept.Time().Format(time.RFC3339))
 	}
 	return sp, nil
 }

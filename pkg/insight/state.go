@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
@@ -104,7 +105,7 @@ const (
 // Advice recommends what to do about a State.
 type Advice struct {
 	Do   Do
-	Text string
+	Text catalog.Message
 }
 
 // CanDelete describes whether a flag can be deleted.
@@ -139,7 +140,7 @@ const (
 type Check struct {
 	Check CheckName
 	OK    bool
-	Text  string
+	Text  catalog.Message
 }
 
 // History is the part of a flag's history that a State needs.
@@ -228,6 +229,14 @@ func (s *stater) say(format string, args ...any) string {
 	return fmt.Sprintf(format, args...)
 }
 
+// text returns a message, unless the state is without texts.
+func (s *stater) text(name string, args ...any) catalog.Message {
+	if s.WithoutTexts {
+		return catalog.Message{}
+	}
+	return catalog.Say(name, args...)
+}
+
 func (s *stater) state() *State {
 	f, now := s.Flag, s.Now
 	age := now.Sub(f.CreatedAt)
@@ -266,7 +275,7 @@ func (s *stater) state() *State {
 	for _, n := range s.assigned {
 		assigned += n
 	}
-	return &State{State: StateActive, Reason: s.say("%s of %s since %s got a variant.", grouped(assigned), evaluations(s.total), dateText(s.begin()))}
+	return &State{State: StateActive, Reason: s.say("%s of %s since %s got a variant.", catalog.Number(assigned), evaluations(s.total), dateText(s.begin()))}
 }
 
 // begin returns when the last days began, or when the flag was created if that is later.
@@ -397,11 +406,11 @@ func (s *stater) checkCounted() Check {
 	switch days := int(s.countedFor / day); {
 	case s.WithoutTexts:
 	case s.Complete.Since.IsZero():
-		c.Text = "The flag is not counted."
+		c.Text = s.text("api.check.uncounted")
 	case c.OK:
-		c.Text = s.say("Counted without a break for %s.", daysText(days))
+		c.Text = s.text("api.check.counted", "days", days)
 	default:
-		c.Text = s.say("Counted without a break for %s, not for %s.", spanText(s.countedFor), daysText(s.Days))
+		c.Text = s.text("api.check.short", "span", catalog.Span(s.countedFor), "days", s.Days)
 	}
 	return c
 }
@@ -411,35 +420,35 @@ func (s *stater) checkNotAsked() Check {
 	if s.WithoutTexts {
 		return c
 	}
-	from := dateText(s.begin())
+	var name string
+	args := []any{"n", s.total, "from", catalog.Day(s.begin())}
 	switch {
 	case c.OK:
-		c.Text = s.say("Not asked for since %s.", from)
+		name = "api.check.unasked"
 	case s.asked.Unknown == s.total:
-		c.Text = s.say("Asked for %s since %s. How is unknown: Flagr or an older version counted them.", times(s.total), from)
+		name = "api.check.asked"
 	case s.asked.Unknown > 0:
-		c.Text = s.say("Asked for %s since %s: %s by name, %s by tag, and %s of which this is unknown.",
-			times(s.total), from, grouped(s.asked.ByName-s.asked.Unknown), grouped(s.asked.ByTag), grouped(s.asked.Unknown))
+		name = "api.check.asked.some"
+		args = append(args, "name", s.asked.ByName-s.asked.Unknown, "tag", s.asked.ByTag, "unknown", s.asked.Unknown)
 	case s.asked.ByTag == 0:
-		c.Text = s.say("Asked for %s since %s, by name.", times(s.total), from)
-	case s.asked.ByName == 0:
-		c.Text = s.say("Asked for %s since %s, by the %s only, which does not name the flag: look for the flag in the code.", times(s.total), from, s.tags())
+		name = "api.check.asked.name"
 	default:
-		c.Text = s.say("Asked for %s since %s: %s by name, %s by the %s only.", times(s.total), from, grouped(s.asked.ByName), grouped(s.asked.ByTag), s.tags())
+		name = "api.check.asked.both"
+		if s.asked.ByName == 0 {
+			name = "api.check.asked.tag"
+		}
+		args = append(args, "name", s.asked.ByName, "tag", s.asked.ByTag, "tags", s.tags())
 	}
+	c.Text = s.text(name, args...)
 	return c
 }
 
 // tags names the tags of the flag.
-func (s *stater) tags() string {
-	switch len(s.Flag.Tags) {
-	case 0:
-		return "0 tags"
-	case 1:
-		return "tag " + cut(tagsText(s.Flag.Tags))
-	default:
-		return "tags " + cut(tagsText(s.Flag.Tags))
+func (s *stater) tags() catalog.Message {
+	if len(s.Flag.Tags) == 0 {
+		return catalog.Say("api.check.tags.none")
 	}
+	return catalog.Say("api.check.tags", "n", len(s.Flag.Tags), "tags", catalog.Name(cut(tagsText(s.Flag.Tags))))
 }
 
 func (s *stater) checkAllHeard() Check {
@@ -447,11 +456,11 @@ func (s *stater) checkAllHeard() Check {
 	switch {
 	case s.WithoutTexts:
 	case s.Complete.Servers == 0:
-		c.Text = "No server has reported."
+		c.Text = s.text("api.check.noserver")
 	case s.Complete.Silent == 0:
-		c.Text = s.say("%s reported until %s.", counted(int64(s.Complete.Servers), "server or edge"), s.Complete.UpTo.UTC().Format("2 January 2006 15:04 MST"))
+		c.Text = s.text("api.check.heard", "n", s.Complete.Servers, "at", catalog.Minute(s.Complete.UpTo))
 	default:
-		c.Text = s.say("%d of %s did not report: what they counted may still come.", s.Complete.Silent, counted(int64(s.Complete.Servers), "server or edge"))
+		c.Text = s.text("api.check.silent", "silent", s.Complete.Silent, "n", s.Complete.Servers)
 	}
 	return c
 }
@@ -461,9 +470,9 @@ func (s *stater) checkNoneLost() Check {
 	switch {
 	case s.WithoutTexts:
 	case c.OK:
-		c.Text = s.say("Nothing was dropped in %s.", daysText(s.Days))
+		c.Text = s.text("api.check.kept", "days", s.Days)
 	default:
-		c.Text = s.say("%s were dropped in %s, of any flag.", evaluations(s.Complete.Dropped), daysText(s.Days))
+		c.Text = s.text("api.check.dropped", "n", s.Complete.Dropped, "days", s.Days)
 	}
 	return c
 }
@@ -472,7 +481,7 @@ func (s *stater) checkUnchanged() Check {
 	since := s.Now.Sub(s.History.ChangedAt)
 	c := Check{Check: CheckUnchanged, OK: since >= settleDays*day}
 	if !s.WithoutTexts {
-		c.Text = s.say("Last changed %s ago.", spanText(max(since, 0)))
+		c.Text = s.text("api.check.changed", "span", catalog.Span(max(since, 0)))
 	}
 	return c
 }
@@ -482,27 +491,27 @@ func (s *stater) advice(state *State) Advice {
 	switch state.State {
 	case StateNotCounted:
 		if state.Since.IsZero() || s.Complete.Since.IsZero() {
-			return Advice{DoCount, s.say("Switch on the data records of the flag, and look again in %s.", daysText(s.Days))}
+			return Advice{DoCount, s.text("api.advice.count", "days", s.Days)}
 		}
-		return Advice{DoWait, s.say("Look again when the flag has been counted for %s.", daysText(s.Days))}
+		return Advice{DoWait, s.text("api.advice.wait", "days", s.Days)}
 	case StateNew:
-		return Advice{DoWait, "Nothing to do yet."}
+		return Advice{DoWait, s.text("api.advice.new")}
 	case StateNeverEvaluated, StateInactive:
 		if deletable {
-			return Advice{DoDelete, "Delete the flag."}
+			return Advice{DoDelete, s.text("api.advice.delete")}
 		}
-		return Advice{DoWait, "Look at the checks: not all that must hold before the flag is deleted is known to hold."}
+		return Advice{DoWait, s.text("api.advice.checks")}
 	case StateOffButAsked:
-		return Advice{DoRemoveFromCode, s.say("Make what the code does without a variant the only way. When the flag has not been asked for in %s, delete it.", daysText(s.Days))}
+		return Advice{DoRemoveFromCode, s.text("api.advice.off", "days", s.Days)}
 	case StateGivesNothing:
-		return Advice{DoCheckTargeting, "Look at the outcomes: they tell why no evaluation got a variant."}
+		return Advice{DoCheckTargeting, s.text("api.advice.nothing")}
 	case StateChanging:
-		return Advice{DoNothing, "Compare what is set with what comes of it."}
+		return Advice{DoNothing, s.text("api.advice.changing")}
 	case StateLaunched:
-		return Advice{DoRemoveFromCode, s.say("Make `%s` the only way in the code. When the flag has not been asked for in %s, delete it.", state.Evidence.VariantKey, daysText(s.Days))}
+		return Advice{DoRemoveFromCode, s.text("api.advice.launched", "variant", state.Evidence.VariantKey, "days", s.Days)}
 	case StateOneSided:
-		return Advice{DoCheckTargeting, "Try a few entity ids: one entity always gets the same variant."}
+		return Advice{DoCheckTargeting, s.text("api.advice.one_sided")}
 	default:
-		return Advice{DoNothing, "Nothing to do."}
+		return Advice{DoNothing, s.text("api.advice.none")}
 	}
 }

@@ -81,11 +81,11 @@ func TestStates(t *testing.T) {
 			if got.State != test.want || got.Stale != test.stale || !strings.Contains(got.Reason, test.reason) || got.CanDelete.Answer != test.delete {
 				t.Errorf("got %s, stale %t, can delete %s: %s\n%+v", got.State, got.Stale, got.CanDelete.Answer, got.Reason, got.CanDelete.Checks)
 			}
-			if len(got.CanDelete.Checks) != 5 || got.Advice.Text == "" {
+			if len(got.CanDelete.Checks) != 5 || got.Advice.Text.String() == "" {
 				t.Errorf("got %+v", got)
 			}
 			for _, c := range got.CanDelete.Checks {
-				if c.Text == "" {
+				if c.Text.String() == "" {
 					t.Errorf("%s says nothing", c.Check)
 				}
 			}

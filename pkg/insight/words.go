@@ -1,22 +1,10 @@
 package insight
 
 import (
-	"strconv"
 	"time"
-)
 
-// grouped formats a number with commas between groups of three digits.
-func grouped(n int64) string {
-	s := strconv.FormatInt(n, 10)
-	start := 0
-	if n < 0 {
-		start = 1
-	}
-	for i := len(s) - 3; i > start; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
-}
+	"github.com/flagr-datar/flagr-datar/pkg/catalog"
+)
 
 func evaluations(n int64) string { return counted(n, "evaluation") }
 
@@ -25,7 +13,7 @@ func counted(n int64, noun string) string {
 	if n == 1 {
 		return "1 " + noun
 	}
-	return grouped(n) + " " + noun + "s"
+	return catalog.Number(n) + " " + noun + "s"
 }
 
 // times returns "once", or text such as "3 times".
@@ -33,22 +21,7 @@ func times(n int64) string {
 	if n == 1 {
 		return "once"
 	}
-	return grouped(n) + " times"
-}
-
-// spanText formats a duration in the unit that fits.
-func spanText(d time.Duration) string {
-	const day = 24 * time.Hour
-	switch {
-	case d >= 2*day:
-		return counted(int64(d/day), "day")
-	case d >= 2*time.Hour:
-		return counted(int64(d/time.Hour), "hour")
-	case d >= 2*time.Minute:
-		return counted(int64(d/time.Minute), "minute")
-	default:
-		return counted(int64(d/time.Second), "second")
-	}
+	return catalog.Number(n) + " times"
 }
 
 // dateText formats a date for a sentence, such as 3 January 2026.

@@ -8,6 +8,7 @@ import (
 	"gorm.io/gorm"
 	"gorm.io/gorm/clause"
 
+	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
@@ -224,7 +225,7 @@ func copyParts(tx *gorm.DB, source *entity.Flag, flagID uint) error {
 		for _, d := range old.Distributions {
 			variantID, ok := copies[d.VariantID]
 			if !ok {
-				return entity.Invalid("segment %d gives %d percent to variant %d, which the flag does not have", old.ID, d.Percent, d.VariantID)
+				return entity.Wrong("api.store.copy", "id", catalog.Digits(old.ID), "percent", catalog.Digits(d.Percent), "variant", catalog.Digits(d.VariantID))
 			}
 			distribution := entity.Distribution{SegmentID: segment.ID, VariantID: variantID, VariantKey: d.VariantKey, Percent: d.Percent}
 			if err := insert(tx, &distribution); err != nil {
@@ -305,7 +306,7 @@ func keepEntityType(tx *gorm.DB, key string) error {
 
 func checkDescription(description string) error {
 	if description == "" {
-		return entity.Invalid("description must not be empty")
+		return entity.Wrong("api.store.description")
 	}
 	return entity.CheckText("description", description)
 }

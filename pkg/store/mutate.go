@@ -57,15 +57,15 @@ func (s *Store) tooLong(err error) error {
 		return err
 	}
 	if column, ok := s.dialect.unfit(err); ok {
-		return entity.Invalid("%s has characters that this database cannot store, such as emoji in a column with the character set utf8mb3", column)
+		return entity.Wrong("api.store.characters", "column", column)
 	}
 	switch column, ok := s.dialect.tooLong(err); {
 	case !ok:
 		return err
 	case column == snapshotColumn:
-		return entity.Invalid("the flag with all its segments, constraints and variants is too large for this database to keep a snapshot of it")
+		return entity.Wrong("api.store.snapshot")
 	default:
-		return entity.Invalid("%s is too long for this database", column)
+		return entity.Wrong("api.store.long", "column", column)
 	}
 }
 

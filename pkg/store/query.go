@@ -410,7 +410,7 @@ func (s *Store) unsearchable(err error, texts []searched) error {
 	}
 	for _, t := range texts {
 		if t.text != nil && strings.ContainsFunc(*t.text, func(r rune) bool { return r > 0xFFFF }) {
-			return entity.Invalid("%s has characters that this database cannot store, such as emoji in a column with the character set utf8mb3", t.name)
+			return entity.Wrong("api.store.characters", "column", t.name)
 		}
 	}
 	return err

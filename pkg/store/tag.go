@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"strconv"
 
 	"gorm.io/gorm"
 	"gorm.io/gorm/clause"
@@ -74,7 +75,7 @@ func keepTag(tx *gorm.DB, value string) (*entity.Tag, error) {
 		return nil, err
 	}
 	if tag.Value != value {
-		return nil, entity.Invalid("tag %q exists as %q, and this database does not tell the two apart: use the latter", value, tag.Value)
+		return nil, entity.Wrong("api.store.tag", "a", strconv.Quote(value), "b", strconv.Quote(tag.Value))
 	}
 	if tag.DeletedAt.Valid {
 		tag.DeletedAt = entity.DeletedAt{}

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -12,6 +13,8 @@ import (
 	"testing"
 
 	"golang.org/x/net/html"
+
+	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 )
 
 func read(t *testing.T, name string) string {
@@ -160,13 +163,45 @@ func TestStyleSheetNamesTokensOnly(t *testing.T) {
 	}
 }
 
+// TestStyleSheetHasNoDeadClasses: a template, a script or the code has every class of the style sheet.
+func TestStyleSheetHasNoDeadClasses(t *testing.T) {
+	t.Parallel()
+	source := ""
+	for _, pattern := range []string{"pages/*.html", "*.go", "chart/*.go", "static/*.js", "../catalog/*.go"} {
+		names, err := filepath.Glob(pattern)
+		if err != nil || len(names) == 0 {
+			t.Fatal(pattern, err)
+		}
+		for _, name := range names {
+			if !strings.HasSuffix(name, "_test.go") {
+				source += read(t, name)
+			}
+		}
+	}
+	css := regexp.MustCompile(`(?s)/\*.*?\*/`).ReplaceAllString(read(t, "static/ui.css"), "")
+	found := map[string]bool{}
+	for _, selectors := range regexp.MustCompile(`([^{}]+){`).FindAllString(css, -1) {
+		for _, m := range regexp.MustCompile(`\.([a-z][a-z0-9-]*)`).FindAllStringSubmatch(selectors, -1) {
+			found[m[1]] = true
+		}
+	}
+	if len(found) < 50 {
+		t.Fatalf("%d classes", len(found))
+	}
+	for class := range found {
+		if strings.HasPrefix(class, "v") && len(class) == 2 { // the colors of variants by their numbers
+			continue
+		}
+		if !regexp.MustCompile(`(^|[^\w-])` + class + `($|[^\w-])`).MatchString(source) {
+			t.Errorf("nothing has the class %s", class)
+		}
+	}
+}
+
 // TestCatalogIsComplete finds every name that templates and code use, and every text that nobody uses.
 func TestCatalogIsComplete(t *testing.T) {
 	t.Parallel()
-	c, err := parseCatalog(english)
-	if err != nil {
-		t.Fatal(err)
-	}
+	names := englishNames(t)
 	used := map[string]bool{}
 	var prefixes []string
 	collect := func(name, source string, patterns ...string) {
@@ -178,7 +213,7 @@ func TestCatalogIsComplete(t *testing.T) {
 					continue
 				}
 				used[key] = true
-				if _, ok := c.texts[key]; !ok {
+				if !slices.Contains(names, key) {
 					t.Errorf("%s uses %q, which the catalog does not have", name, key)
 				}
 			}
@@ -198,7 +233,12 @@ func TestCatalogIsComplete(t *testing.T) {
 	for _, name := range goNames {
 		source += read(t, name)
 	}
-	for key := range c.texts {
+	for _, name := range messageSources(t) { // of other packages, which the API has as well
+		text := read(t, name)
+		source += text
+		collect(name, text, `"((?:api|segment)\.[a-z0-9._]+)"`)
+	}
+	for _, key := range names {
 		mentioned := used[key] || strings.Contains(source, `"`+key+`"`) || slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(key, p) })
 		for _, ending := range []string{".title", ".text", ".none", ".part"} {
 			mentioned = mentioned || strings.HasSuffix(key, ending) && strings.Contains(source, `"`+strings.TrimSuffix(key, ending)+`"`)
@@ -207,6 +247,32 @@ func TestCatalogIsComplete(t *testing.T) {
 			t.Errorf("the text %s is not used", key)
 		}
 	}
+}
+
+func englishNames(t *testing.T) []string {
+	t.Helper()
+	c, err := catalog.Parse(catalog.English())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.Names()
+}
+
+// messageSources are the files of the packages that return messages of the catalog.
+func messageSources(t *testing.T) (files []string) {
+	t.Helper()
+	for _, folder := range []string{"catalog", "entity", "eval", "insight", "store"} {
+		names, err := fs.Glob(os.DirFS(".."), folder+"/*.go")
+		if err != nil || len(names) == 0 {
+			t.Fatal(folder, err)
+		}
+		for _, name := range names {
+			if !strings.HasSuffix(name, "_test.go") {
+				files = append(files, "../"+name)
+			}
+		}
+	}
+	return files
 }
 
 // scriptTexts returns the literals of a script that users would read: sentences, and what is assigned to texts and names of
@@ -282,28 +348,6 @@ func TestTemplatesHaveNoTexts(t *testing.T) {
 			}
 		}
 		walk(root)
-	}
-}
-
-func TestCatalogEscapesArguments(t *testing.T) {
-	t.Parallel()
-	c, err := parseCatalog("a = **{n}** {n?flag|flags} of {who} in `{who}`, [see]{link} <{link}>here</> <arrow/>\n# a comment\nb = {list}\n")
-	if err != nil {
-		t.Fatal(err)
-	}
-	const evil = `<i>"&`
-	want := `<b>1,234</b> flags of &lt;i&gt;&#34;&amp; in <code>&lt;i&gt;&#34;&amp;</code>, <a href="?a=&#34;">see</a> <a class="quiet" href="?a=&#34;">here</a> <span class="arr">→</span>`
-	if got := c.say("a", "n", 1234, "who", evil, "link", `?a="`); string(got) != want {
-		t.Errorf("got  %s\nwant %s", got, want)
-	}
-	if got := c.plain("a", "n", 1, "who", code("x"), "link", ""); got != "1 flag of x in x, see here " {
-		t.Errorf("plain: %q", got)
-	}
-	if _, err := parseCatalog("a = 1\na = 2"); err == nil {
-		t.Error("a name that is there twice is accepted")
-	}
-	if got := c.say("missing"); got != "missing" {
-		t.Errorf("a text that is missing is %q", got)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
@@ -22,7 +23,7 @@ type change struct {
 // differ collects the changes between two states. In after, new parts have the ID 0, or an ID that before does not
 // have.
 type flagDiff struct {
-	text    *catalog
+	text    *texts
 	changes []change
 }
 
@@ -55,7 +56,7 @@ func (d *flagDiff) fields(a, b *entity.Flag) {
 		d.add("key", func(f *form) { f.Key = a.Key }, "diff.key", "x", d.arrow(code(a.Key), code(b.Key)))
 	}
 	if a.Description != b.Description {
-		d.add("description", func(f *form) { f.Description = a.Description }, "diff.description", "x", d.arrow(clip(a.Description), clip(b.Description)))
+		d.add("description", func(f *form) { f.Description = a.Description }, "diff.description", "x", d.arrow(catalog.Name(clip(a.Description)), catalog.Name(clip(b.Description))))
 	}
 	if a.EntityType != b.EntityType {
 		d.add("entity", func(f *form) { f.EntityType = a.EntityType }, "diff.entity", "x", d.arrow(d.orNone(a.EntityType), d.orNone(b.EntityType)))
@@ -91,12 +92,12 @@ func clip(text string) string {
 	return text
 }
 
-// segmentName is "1, “Adults in France”".
-func segmentName(text *catalog, place int, description string) template.HTML {
+// segmentName is "segment 1, “Adults in France”".
+func segmentName(text *texts, place int, description string) template.HTML {
 	if description == "" {
-		return text.say("segment.number", "n", strconv.Itoa(place+1))
+		return text.say("segment.lower", "n", strconv.Itoa(place+1))
 	}
-	return text.say("segment.named", "n", strconv.Itoa(place+1), "name", clip(description))
+	return text.say("segment.named", "n", strconv.Itoa(place+1), "name", catalog.Name(clip(description)))
 }
 
 func (d *flagDiff) segments(a, b *entity.Flag) {
@@ -169,7 +170,7 @@ func (d *flagDiff) segment(at string, place int, name template.HTML, a, b *entit
 		}
 	}
 	if a.Description != b.Description {
-		d.add(at+".description", in(func(s *formSegment) { s.Description = a.Description }), "diff.segment.description", "n", strconv.Itoa(place+1), "x", d.arrow(clip(a.Description), clip(b.Description)))
+		d.add(at+".description", in(func(s *formSegment) { s.Description = a.Description }), "diff.segment.description", "n", strconv.Itoa(place+1), "x", d.arrow(catalog.Name(clip(a.Description)), catalog.Name(clip(b.Description))))
 	}
 	if a.RolloutPercent != b.RolloutPercent {
 		d.add(at+".rollout", in(func(s *formSegment) { s.Rollout = strconv.FormatUint(uint64(a.RolloutPercent), 10) }), "diff.rollout", "segment", name,
@@ -259,7 +260,7 @@ func (d *flagDiff) shares(at string, name template.HTML, a, b *entity.Segment, f
 				}
 			}
 		}
-	}, "diff.shares", "segment", name, "x", d.arrow(clipOrNone(d.text, shareWords(a)), clipOrNone(d.text, shareWords(b))))
+	}, "diff.shares", "segment", name, "x", d.arrow(d.orNoneOf(shareWords(a)), d.orNoneOf(shareWords(b))))
 	_ = flagB
 }
 
@@ -272,11 +273,11 @@ func undoRemovedShares(f *form, s *formSegment, saved *form, old *formSegment) {
 	}
 }
 
-func clipOrNone(text *catalog, words string) string {
+func (d *flagDiff) orNoneOf(words string) any {
 	if words == "" {
-		return text.plain("none")
+		return d.text.plain("none")
 	}
-	return clip(words)
+	return catalog.Name(clip(words))
 }
 
 func (d *flagDiff) variants(a, b *entity.Flag) {

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/net/html"
 
+	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
@@ -46,6 +47,8 @@ type figures struct {
 	none bool
 	// missing is how many of the evaluations of each server are neither stored nor waiting nor lost.
 	missing int64
+	// rollout is what a rollout is, if it is not nil.
+	rollout *insight.Rollout
 }
 
 func (f *figures) complete() *insight.Complete {
@@ -58,10 +61,11 @@ func (f *figures) complete() *insight.Complete {
 func (f *figures) state(flag *entity.Flag) *insight.State {
 	return &insight.State{
 		FlagID: int64(flag.ID), FlagKey: flag.Key, State: insight.StateActive, Evidence: insight.Evidence{Count: 640_000, Last: f.m.now},
-		Advice: insight.Advice{Do: insight.DoRemoveFromCode, Text: "Make `on` the only way in the code."},
+		Advice: insight.Advice{Do: insight.DoRemoveFromCode, Text: catalog.Say("api.advice.launched", "variant", "on", "days", 30)},
 		CanDelete: insight.CanDelete{Answer: insight.AnswerNo, Checks: []insight.Check{
-			{Check: insight.CheckCounted, OK: true, Text: "Counted without a break for 60 days."}, {Check: insight.CheckNotAsked, Text: "Asked for 640,000 times since 1 January."},
-			{Check: insight.CheckAllHeard, Text: "1 of 4 servers did not report."},
+			{Check: insight.CheckCounted, OK: true, Text: catalog.Say("api.check.counted", "days", 60)},
+			{Check: insight.CheckNotAsked, Text: catalog.Say("api.check.asked.name", "n", 640_000, "from", catalog.Day(f.m.now.AddDate(0, 0, -30)))},
+			{Check: insight.CheckAllHeard, Text: catalog.Say("api.check.silent", "silent", 1, "n", 4)},
 		}},
 		Complete: f.complete(),
 	}
@@ -128,6 +132,9 @@ func (f *figures) Reasons(_ context.Context, id int64, _ insight.Window) (*insig
 }
 
 func (f *figures) Rollout(_ context.Context, id int64, _ insight.Window) (*insight.Rollout, error) {
+	if f.rollout != nil {
+		return f.rollout, f.err
+	}
 	flag := f.m.Snapshot().Flag(id, "")
 	v := insight.VersionRollout{SnapshotID: int64(flag.SnapshotID), From: f.m.now.AddDate(0, 0, -7), To: f.m.now, Enabled: true, Count: 160_000}
 	for i := range flag.Segments {
@@ -139,16 +146,17 @@ func (f *figures) Rollout(_ context.Context, id int64, _ insight.Window) (*insig
 		v.Segments = append(v.Segments, s)
 	}
 	return &insight.Rollout{FlagID: id, Versions: []insight.VersionRollout{v}, Complete: f.complete(), Findings: []insight.Finding{
-		{Rule: insight.RuleOldVersion, Severity: insight.Contradiction, Text: "412 evaluations used version 115 <b>."}, {
-			Rule: insight.RuleNeverMatched, Severity: insight.Warning, SegmentID: int64(flag.Segments[0].ID), Text: fmt.Sprintf("1,000 evaluations got as far as segment %d, and none matched.", flag.Segments[0].ID),
+		{Rule: insight.RuleOldVersion, Severity: insight.Contradiction, Text: catalog.Say("api.finding.assigned_off", "n", 412, "variant", catalog.Code("<b>"), "version", catalog.Digits(115))}, {
+			Rule: insight.RuleNeverMatched, Severity: insight.Warning, SegmentID: int64(flag.Segments[0].ID),
+			Text: catalog.Say("api.finding.never_matched", "n", 1000, "segment", catalog.Segment(flag.Segments[0].ID)),
 		},
 	}}, f.err
 }
 
 func (f *figures) Series(_ context.Context, id int64, q insight.SeriesQuery) (*insight.Series, error) {
 	f.asked = q
-	if q.Bucket == "year" {
-		return nil, fmt.Errorf("%w: bucket is \"year\", want hour, day or week", datar.ErrInvalidQuery)
+	if _, err := insight.ParseUnit(q.Bucket, *q.From, f.m.now); err != nil {
+		return nil, err
 	}
 	zone, err := insight.LoadZone(q.Zone)
 	if err != nil {
@@ -282,20 +290,20 @@ func TestNumbersStandInSentencesAndTables(t *testing.T) {
 	form.Set("s.0.rollout", "80")
 	for target, want := range map[string][]string{
 		"/ui/": {"4 flags: 1 gives nothing, 4 contradict their settings", "Gives nothing 1", "1 contradiction", "1 warning", "1 note", "168", "3 of 4 servers, 1 silent"},
-		"/ui/flags/1": {"Active: 18.8 % of 160,000 evaluations got blue, 18.7 % green, 62.5 % got nothing.", "Contradiction412 evaluations used version 115 <b>.", "25.0 %25.1 %30,110", "since version 2", "not counted", "No: see why",
+		"/ui/flags/1": {"Active: 18.8 % of 160,000 evaluations got blue, 18.7 % green, 62.5 % got nothing.", "Contradiction412 evaluations got <b> under version 115, in which the flag was off.", "25.0 %25.1 %30,110", "since version 2", "not counted", "No: see why",
 			"got as far as segment 1, “Adults in France”, and none", "120,000 matched, 40,000 did not"},
 		"/ui/flags/1/traffic?compare=previous": {"evaluations since 1 Jan; over the 30 whole days, 0 % less than before.", "Dotted: the time before",
 			"DaybluegreenHeld outNo segmentAll All 31 days31,46562,465456994,395 Sat 31 Jan until 10:42:101,0302,0302193,090 Fri 30 Jan"},
 		"/ui/flags/1/traffic?by=outcome":  {"All 31 days"},
 		"/ui/flags/1/traffic?tail=1":      {"The live tail is off, because it shows what individual entities get. To turn it on, start the server with FLAGR_RECORDER_DATAR_TAIL_ENABLED=true."},
-		"/ui/flags/1/traffic?bucket=year": {`No numbers: invalid query: bucket is "year", want hour, day or week.`},
+		"/ui/flags/1/traffic?bucket=year": {`No numbers: bucket is "year", want hour, day or week.`},
 		"/ui/flags/1/nothing":             {"100,020 of 160,000 evaluations gave no variant: 60 % of them were held out by a rollout.", "All by segment 1, “Adults in France”, where the rollout is 50 %.", "3,100 of them had a property", "a sample: 1,840 of 39,000 looked at", "country missing 930", "Where it stops, by a sample: 1,840 of 39,000 looked at."},
 		"/ui/unknown":                     {"4 keys do not exist, but applications asked for them 320 times in 7 days.", "Similar to checkout-button", "Deleted today 10:42 by ada. Restore it?", "Other keys"},
 		"/ui/deleted":                     {"1 deleted flag.", "7 times in 7 days"},
 		"/ui/deleted/18":                  {"Restore gone?", "It was off", "Applications asked for it 7 times in 7 days.", "Deleted today 10:42 by ada."},
 		"/ui/server": {"The statistics balance: 2 of 200 evaluations are lost; 1 server or edge has been silent.", "Silent, last report 6 days ago", "hidden",
 			"dark-mode30 Jan 10:42still offrecords off", "dark-mode22 Jan 10:4223 Jan 10:42records off (grace@example.com)", "every flag12 Jan"},
-		"/ui/flags/1/delete": {"Delete checkout-button? Applications ask for it 21,333 times a day.", "Not yet", "OK", "Make on the only way in the code."},
+		"/ui/flags/1/delete": {"Delete checkout-button? Applications ask for it 21,333 times a day.", "Not yet", "OK", "Asked for 640,000 times since 1 Jan, by name.", "Make on the only way in the code."},
 		targeting:            {"120,240 evaluations reached this segment"},
 	} {
 		a := f.ask(t, http.MethodGet, target, nil)

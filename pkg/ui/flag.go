@@ -113,7 +113,7 @@ func (u *UI) saveField(rw http.ResponseWriter, r *http.Request, d entity.Definit
 	}
 	snapshot, err := strconv.ParseUint(r.PostForm.Get("snapshot"), 10, 63)
 	if err != nil {
-		return entity.Invalid("snapshot is %q, want the version of the page", r.PostForm.Get("snapshot"))
+		return entity.Invalid("%s", u.text.plain("error.version", "x", r.PostForm.Get("snapshot")))
 	}
 	d.SnapshotID = uint(snapshot)
 	f, err := u.o.Store.ReplaceDefinition(r.Context(), u.o.Actor(r), id, d)

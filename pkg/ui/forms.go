@@ -315,7 +315,7 @@ func (s *formSegment) split() {
 type fieldError struct{ Field, Message string }
 
 // definition converts the form to a definition to save, and returns the errors of invalid fields.
-func (d *form) definition(text *catalog) (entity.Definition, []fieldError) {
+func (d *form) definition(text *texts) (entity.Definition, []fieldError) {
 	var errs []fieldError
 	percentOf := func(field, value string) uint {
 		if value == "" {
@@ -372,7 +372,7 @@ func (d *form) definition(text *catalog) (entity.Definition, []fieldError) {
 }
 
 // parseAttachment parses a JSON object; an empty string is an empty object. The error has line and column.
-func parseAttachment(source string, text *catalog) (entity.Attachment, error) {
+func parseAttachment(source string, text *texts) (entity.Attachment, error) {
 	if strings.TrimSpace(source) == "" {
 		return entity.Attachment{}, nil
 	}

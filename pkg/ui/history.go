@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
@@ -69,7 +70,7 @@ func (u *UI) history(rw http.ResponseWriter, r *http.Request) error {
 	p, head := u.flagPage(r, f, "history")
 	d := &historyData{Head: head}
 	d.Prev, d.Next = pageLinks(n, len(rows) > historyPage)
-	d.Answer = u.text.say("history.answer", "at", p.Time(f.UpdatedAt, ""), "by", shortName(f.UpdatedBy))
+	d.Answer = u.text.say("history.answer", "at", p.Time(f.UpdatedAt, ""), "by", catalog.Name(shortName(f.UpdatedBy)))
 	if f.UpdatedBy == "" {
 		d.Answer = u.text.say("history.answer.unnamed", "at", p.Time(f.UpdatedAt, ""))
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/insight"
@@ -449,10 +450,10 @@ func (u *UI) filterWords(q listQuery) template.HTML {
 	var parts []string
 	add := func(name string, value any) { parts = append(parts, string(u.text.say(name, "x", value))) }
 	if q.text != "" {
-		add("list.filter.text", q.text)
+		add("list.filter.text", catalog.Name(q.text))
 	}
 	if q.tag != "" {
-		add("list.filter.tag", q.tag)
+		add("list.filter.tag", catalog.Name(q.tag))
 	}
 	if q.on != "" {
 		add("list.filter.on", u.text.plain("list.on."+q.on))

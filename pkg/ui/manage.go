@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
@@ -88,7 +89,7 @@ func (u *UI) formError(err error) (string, bool) {
 	case errors.Is(err, entity.ErrDuplicateKey):
 		return u.text.plain("edit.err.taken"), true
 	case errors.Is(err, entity.ErrInvalid):
-		return err.Error(), true
+		return u.text.problem(err), true
 	default:
 		return "", false
 	}
@@ -312,7 +313,7 @@ func (u *UI) wasDeleted(p *page, f *entity.Flag) template.HTML {
 	if f.UpdatedBy == "" {
 		return u.text.say("restore.was", "at", at)
 	}
-	return u.text.say("restore.was.by", "at", at, "by", shortName(f.UpdatedBy))
+	return u.text.say("restore.was.by", "at", at, "by", catalog.Name(shortName(f.UpdatedBy)))
 }
 
 func (u *UI) restore(rw http.ResponseWriter, r *http.Request) error {

@@ -409,7 +409,7 @@ func (u *UI) missing(p *page, f *entity.Flag, err error) template.HTML {
 	case u.o.Numbers == nil:
 		return u.text.say("numbers.datar")
 	case errors.Is(err, datar.ErrInvalidQuery), errors.Is(err, entity.ErrInvalid):
-		return u.text.say("numbers.invalid", "why", err.Error())
+		return u.text.say("numbers.invalid", "why", u.text.problem(err))
 	case err != nil:
 		u.o.Logger.Warn("numbers of a flag are missing", "flag", id, "error", err)
 		return u.text.say("numbers.database", "at", p.Time(p.Now, "clock"), "again", "")

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/insight"
@@ -38,10 +39,11 @@ type overviewData struct {
 }
 
 type findingView struct {
-	Class      string
-	Word       template.HTML
-	Text, Link string
-	LinkWord   template.HTML
+	Class    string
+	Word     template.HTML
+	Text     template.HTML
+	Link     string
+	LinkWord template.HTML
 }
 
 type aboutRow struct{ Name, Value template.HTML }
@@ -208,7 +210,7 @@ func (u *UI) findings(p *page, f *entity.Flag, all []insight.Finding) []findingV
 	base := p.Root + "flags/" + strconv.FormatUint(uint64(f.ID), 10)
 	var views []findingView
 	for _, one := range all[:min(most, len(all))] {
-		v := findingView{Class: classes[one.Severity], Word: u.text.say("finding." + string(one.Severity)), Text: u.named(f, one)}
+		v := findingView{Class: classes[one.Severity], Word: u.text.say("finding." + string(one.Severity)), Text: u.message(p, f, one.Text)}
 		switch one.Rule {
 		case insight.RuleNeverMatched, insight.RuleUnevaluable:
 			v.Link, v.LinkWord = base+"/nothing", u.text.say("finding.why")
@@ -220,21 +222,6 @@ func (u *UI) findings(p *page, f *entity.Flag, all []insight.Finding) []findingV
 		views = append(views, v)
 	}
 	return views
-}
-
-// named returns the text of a finding, with the place and the name of its segment instead of the ID, which no page
-// shows.
-func (u *UI) named(f *entity.Flag, one insight.Finding) string {
-	place := slices.IndexFunc(f.Segments, func(s entity.Segment) bool { return one.SegmentID != 0 && int64(s.ID) == one.SegmentID })
-	if place < 0 {
-		return one.Text
-	}
-	id := strconv.FormatInt(one.SegmentID, 10)
-	name := u.text.plain("segment.lower", "n", strconv.Itoa(place+1))
-	if description := f.Segments[place].Description; description != "" {
-		name = u.text.plain("segment.named", "n", strconv.Itoa(place+1), "name", clip(description))
-	}
-	return strings.NewReplacer("segment "+id, name, "Segment "+id, strings.ToUpper(name[:1])+name[1:]).Replace(one.Text)
 }
 
 // setGotView is the table of configured and actual shares.
@@ -405,7 +392,7 @@ func (u *UI) about(p *page, f *entity.Flag, d *overviewData, state *insight.Stat
 		add("version", u.text.say("about.version.text", "version", version, "link", id+"/history?snapshot="+version+"#v"+version, "at", p.Time(f.UpdatedAt, "")))
 	}
 	if f.UpdatedBy != "" {
-		add("by", u.text.say("about.by.text", "x", f.UpdatedBy))
+		add("by", u.text.say("about.by.text", "x", catalog.Name(f.UpdatedBy)))
 	}
 	if state != nil && u.o.Store != nil {
 		add("delete", u.text.say("about.delete."+string(state.CanDelete.Answer), "link", id+"/delete"))
@@ -538,7 +525,7 @@ func signed(n int64) string {
 }
 
 // deletionChecks sets the checks of a deletion; failed checks come first.
-func (u *UI) deletionChecks(r *http.Request, _ *page, f *entity.Flag, d *deleteData) {
+func (u *UI) deletionChecks(r *http.Request, p *page, f *entity.Flag, d *deleteData) {
 	if u.o.Numbers == nil {
 		return
 	}
@@ -565,24 +552,11 @@ func (u *UI) deletionChecks(r *http.Request, _ *page, f *entity.Flag, d *deleteD
 				}
 			}
 			if is == kind {
-				d.Checks = append(d.Checks, checkView{classes[kind], u.text.say("delete.check." + kind), u.text.say("about.by.text", "x", c.Text)})
+				d.Checks = append(d.Checks, checkView{classes[kind], u.text.say("delete.check." + kind), u.message(p, f, c.Text)})
 			}
 		}
 	}
-	if !d.Sure && state.Advice.Text != "" && state.Advice.Do != insight.DoDelete {
-		d.Instead = ticked(state.Advice.Text)
+	if !d.Sure && !state.Advice.Text.IsZero() && state.Advice.Do != insight.DoDelete {
+		d.Instead = u.message(p, f, state.Advice.Text)
 	}
-}
-
-// ticked shows text between backquotes in code type.
-func ticked(text string) template.HTML {
-	var b strings.Builder
-	for i, part := range strings.Split(text, "`") {
-		if i%2 == 1 {
-			b.WriteString("<code>" + template.HTMLEscapeString(part) + "</code>")
-			continue
-		}
-		b.WriteString(template.HTMLEscapeString(part))
-	}
-	return template.HTML(b.String()) //nolint:gosec // escaped
 }

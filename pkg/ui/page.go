@@ -45,7 +45,7 @@ type page struct {
 	Data   any
 
 	zone *time.Location
-	text *catalog
+	text *texts
 }
 
 func (u *UI) page(r *http.Request, nav, title string) *page {

@@ -34,7 +34,7 @@ func (c *formConstraint) stored() (operator, value string) {
 }
 
 // constraint describes a constraint in words: operators for plain text by their names, all others as they are stored.
-func (c *catalog) constraint(of *entity.Constraint) string {
+func (c *texts) constraint(of *entity.Constraint) string {
 	shown := constraintForm(of)
 	switch shown.Operator {
 	case hasText:

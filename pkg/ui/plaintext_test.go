@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/insight"
 )
@@ -27,11 +28,11 @@ func TestOperatorsOfTheForm(t *testing.T) {
 // TestReasonsOfLongConstraints: the text of a reason is shortened, and is still the text of its constraint.
 func TestReasonsOfLongConstraints(t *testing.T) {
 	t.Parallel()
-	words, err := parseCatalog(english)
+	words, err := catalog.Parse(catalog.English())
 	if err != nil {
 		t.Fatal(err)
 	}
-	u := &UI{text: words}
+	u := &UI{text: &texts{words}}
 	long := entity.Constraint{Property: "path", Operator: "EREG", Value: entity.TextPattern(strings.Repeat("a b", 100))}
 	long.ID = 7
 	f := &entity.Flag{Segments: []entity.Segment{{Constraints: []entity.Constraint{long}}}}

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/insight"
@@ -189,7 +190,7 @@ func (u *UI) fillHoles(p *page, d *serverData, s *insight.States) {
 	for _, h := range all[:len(all)-d.MoreHoles] {
 		row := holeRow{From: p.Time(h.From, ""), To: p.Time(h.To, ""), Why: u.text.say("hole." + string(h.Why))}
 		if h.By != "" {
-			row.Why = u.text.say("hole.by", "why", u.text.plain("hole."+string(h.Why)), "by", h.By)
+			row.Why = u.text.say("hole.by", "why", u.text.plain("hole."+string(h.Why)), "by", catalog.Name(h.By))
 		}
 		if h.flag != nil {
 			row.FlagID, row.Key = h.flag.ID, cmp.Or(h.flag.Key, "#"+strconv.FormatUint(uint64(h.flag.ID), 10))

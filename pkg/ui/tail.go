@@ -19,7 +19,8 @@ type tailData struct {
 	Enabled bool
 	Source  string
 	Rows    int
-	// Words are the texts of the rows: outcomes by their API names, and segments by "segment " and the ID.
+	// Words are the texts of the rows: outcomes by their API names, reasons by "why " and the outcome, and segments by
+	// "segment " and the ID.
 	Words []tailWord
 	Curl  string
 	// Close is the link to the page without the section.
@@ -42,6 +43,9 @@ func (u *UI) tail(r *http.Request, p *page, f *entity.Flag) *tailData {
 	}
 	for _, o := range []datar.Outcome{datar.Matched, datar.HeldOut, datar.NoMatch, datar.NoSegments, datar.Disabled, datar.Error} {
 		d.Words = append(d.Words, tailWord{o.String(), u.text.plain("outcome." + o.String())})
+	}
+	for _, o := range []datar.Outcome{datar.NoMatch, datar.NoSegments, datar.Disabled, datar.Error} {
+		d.Words = append(d.Words, tailWord{"why " + o.String(), u.text.plain("nothing.reason." + o.String())})
 	}
 	for i := range f.Segments {
 		d.Words = append(d.Words, tailWord{"segment " + strconv.FormatUint(uint64(f.Segments[i].ID), 10), u.text.plain("segment.number", "n", i+1)})

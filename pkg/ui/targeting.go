@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
@@ -95,7 +96,7 @@ type reviewChange struct {
 }
 
 type conflictData struct {
-	By           string
+	By           catalog.Name
 	At           template.HTML
 	Theirs, Ours []change
 	Current      uint
@@ -195,7 +196,7 @@ func (u *UI) applied(base *entity.Flag, typed *form) (*entity.Flag, []fieldError
 		field := fieldOf(problem.Path)
 		if !seen[field] {
 			seen[field] = true
-			errs = append(errs, fieldError{field, problem.Message})
+			errs = append(errs, fieldError{field, u.text.message(problem.Message)})
 		}
 	}
 	if len(problems) > 0 { // references are broken: compare without them
@@ -404,7 +405,7 @@ func (u *UI) who(f *entity.Flag) template.HTML {
 
 func (u *UI) whoSegment(s *entity.Segment, place int, _ bool) template.HTML {
 	name := "who.some"
-	args := []any{"who", s.Description, "lower", lowerFirst(s.Description), "n", strconv.Itoa(place + 1), "percent", points(s.RolloutPercent)}
+	args := []any{"who", catalog.Name(s.Description), "lower", catalog.Name(lowerFirst(s.Description)), "many", u.text.countOf(s.Description), "n", strconv.Itoa(place + 1), "percent", points(s.RolloutPercent)}
 	switch {
 	case len(s.Constraints) == 0 && place == 0:
 		name = "who.everybody"
@@ -422,6 +423,25 @@ func (u *UI) whoSegment(s *entity.Segment, place int, _ bool) template.HTML {
 		name += ".part"
 	}
 	return u.text.say(name, args...)
+}
+
+// countOf returns 2 if a name is in the plural, as far as its words show it, and else 1.
+func (c *texts) countOf(name string) int {
+	words := strings.Fields(strings.ToLower(name))
+	prepositions := strings.Fields(c.plain("who.prepositions"))
+	if at := slices.IndexFunc(words, func(word string) bool { return slices.Contains(prepositions, word) }); at >= 0 {
+		words = words[:at]
+	}
+	if len(words) == 0 {
+		return 1
+	}
+	endsAs := func(endings string) bool {
+		return slices.ContainsFunc(strings.Fields(c.plain(endings)), func(ending string) bool { return strings.HasSuffix(words[len(words)-1], ending) })
+	}
+	if endsAs("who.plural") && !endsAs("who.singular") {
+		return 2
+	}
+	return 1
 }
 
 // lowerFirst is for the middle of a sentence: "Adults in France" becomes "adults in France", and "VIP" stays.
@@ -660,7 +680,7 @@ func (u *UI) save(rw http.ResponseWriter, r *http.Request, f *entity.Flag, typed
 		status = http.StatusConflict
 		ours := d.Changes
 		d.Conflict = &conflictData{
-			By: shortName(conflict.Current.UpdatedBy), At: p.Time(conflict.Current.UpdatedAt, ""), Ours: ours, Current: conflict.Current.SnapshotID, Action: "targeting",
+			By: catalog.Name(shortName(conflict.Current.UpdatedBy)), At: p.Time(conflict.Current.UpdatedAt, ""), Ours: ours, Current: conflict.Current.SnapshotID, Action: "targeting",
 		}
 		if conflict.Base != nil {
 			d.Conflict.Theirs = u.changesBetween(conflict.Base, conflict.Current)
@@ -673,7 +693,7 @@ func (u *UI) save(rw http.ResponseWriter, r *http.Request, f *entity.Flag, typed
 		d.Summary = append(d.Summary, fieldError{"key", d.Errors["key"]})
 	case errors.Is(err, entity.ErrInvalid), errors.Is(err, entity.ErrNotFound):
 		if len(d.Summary) == 0 {
-			d.Summary = append(d.Summary, fieldError{"", err.Error()})
+			d.Summary = append(d.Summary, fieldError{"", u.text.problem(err)})
 		}
 	case err != nil: // no input is lost
 		status = http.StatusServiceUnavailable

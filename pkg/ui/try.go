@@ -155,6 +155,9 @@ func (u *UI) try(rw http.ResponseWriter, r *http.Request) error {
 	if r.PostForm.Get("do") != "draft" && d.Error == "" {
 		if err := u.tryAll(r, d, tried); err != nil {
 			d.Error = err.Error()
+			if errors.Is(err, budget.ErrExhausted) {
+				d.Error = u.text.plain("error.busy.text")
+			}
 		}
 	}
 	u.render(rw, r, http.StatusOK, "try.html", p)
@@ -250,7 +253,7 @@ type triedEntity struct {
 
 // parseEntities parses the JSON of one entity, of a list of entities, or of an object with such a list. It ignores all
 // other members, such as the flags of a batch.
-func parseEntities(text string, words *catalog) ([]eval.Entity, error) {
+func parseEntities(text string, words *texts) ([]eval.Entity, error) {
 	var body struct {
 		triedEntity
 		Entities []*triedEntity `json:"entities"`
@@ -294,7 +297,7 @@ func (u *UI) tryCurl(r *http.Request, f *entity.Flag, entities []eval.Entity) st
 }
 
 // parseContext parses a JSON object; an empty string is an empty object.
-func parseContext(text string, words *catalog) (any, error) {
+func parseContext(text string, words *texts) (any, error) {
 	if strings.TrimSpace(text) == "" {
 		return map[string]any{}, nil
 	}
@@ -312,7 +315,7 @@ func parseContext(text string, words *catalog) (any, error) {
 var jsonTypes = map[reflect.Kind]string{reflect.String: "string", reflect.Struct: "object", reflect.Pointer: "object", reflect.Slice: "array"}
 
 // parseJSON decodes exactly one JSON value, with numbers as they are written. The error has line and column.
-func parseJSON(text string, into any, words *catalog) error {
+func parseJSON(text string, into any, words *texts) error {
 	decoder := json.NewDecoder(strings.NewReader(text))
 	decoder.UseNumber()
 	err := decoder.Decode(into)

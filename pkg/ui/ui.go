@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/budget"
+	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 )
@@ -28,9 +29,6 @@ var pageFiles embed.FS
 
 //go:embed static
 var staticFiles embed.FS
-
-//go:embed catalog/en.txt
-var english string
 
 const (
 	// requestTimeout limits the work of a page.
@@ -110,6 +108,8 @@ type Options struct {
 	// EntityTypes are the only entity types to choose from. If it is empty, any can be typed, and those in use are
 	// suggested.
 	EntityTypes []string
+	// Texts are the texts of the pages in another language than English, which is nil.
+	Texts *catalog.Catalog
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 	// BatchSize, if positive, is the maximum number of entities of a batch, and so of a try.
@@ -123,7 +123,7 @@ type Options struct {
 // UI serves the pages.
 type UI struct {
 	o         Options
-	text      *catalog
+	text      *texts
 	templates map[string]*template.Template
 	hash      string // of all static files, part of their path
 	handler   http.Handler
@@ -146,9 +146,12 @@ func New(o Options) (*UI, error) {
 	}
 	u := &UI{o: o}
 	var err error
-	if u.text, err = parseCatalog(english); err != nil {
-		return nil, fmt.Errorf("texts of the pages: %w", err)
+	if o.Texts == nil {
+		if o.Texts, err = catalog.Parse(catalog.English()); err != nil {
+			return nil, fmt.Errorf("texts of the pages: %w", err)
+		}
 	}
+	u.text = &texts{o.Texts}
 	if u.templates, err = u.parseTemplates(); err != nil {
 		return nil, fmt.Errorf("templates of the pages: %w", err)
 	}
@@ -350,8 +353,10 @@ func (u *UI) fail(rw http.ResponseWriter, r *http.Request, err error) {
 		status, name = http.StatusNotImplemented, "error.evalonly"
 	case errors.As(err, &large):
 		status, name = http.StatusRequestEntityTooLarge, "error.large"
-	case errors.Is(err, entity.ErrInvalid), errors.Is(err, entity.ErrDuplicateKey):
-		status, name, detail = http.StatusBadRequest, "error.invalid", err.Error()
+	case errors.Is(err, entity.ErrDuplicateKey):
+		status, name, detail = http.StatusBadRequest, "error.invalid", u.text.plain("edit.err.taken")
+	case errors.Is(err, entity.ErrInvalid):
+		status, name, detail = http.StatusBadRequest, "error.invalid", u.text.problem(err)
 	case errors.Is(err, budget.ErrExhausted):
 		status, name = http.StatusServiceUnavailable, "error.busy"
 		rw.Header().Set("Retry-After", "1")

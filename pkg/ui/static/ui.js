@@ -2,6 +2,7 @@
 // the same pages and takes parts of them.
 
 const root = document.body.dataset.root ?? "./";
+const { lang } = document.documentElement;
 
 /** @param {string} selector @param {ParentNode} [within] @returns {HTMLElement[]} */
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
@@ -425,11 +426,16 @@ function tail() {
   const section = document.querySelector("[data-tail]");
   if (!section) return;
   const word = (name) => section.querySelector(`[data-word="${CSS.escape(name)}"]`)?.textContent ?? name;
+  // The API says in English why: with the bucket, how many there are, and the rollout, or by the outcome alone.
+  const why = (e) => {
+    const numbers = e.text.match(/\d+/g);
+    return numbers ? ["bucket", "of", "rollout"].reduce((text, name, i) => text.replace(`{${name}}`, numbers[i]), word("bucket")) : word(`why ${e.outcome}`);
+  };
   const status = section.querySelector("[data-tail-status]");
   const pause = section.querySelector("[data-tail-pause]");
   const body = section.querySelector("tbody");
   const most = Number(section.dataset.rows);
-  const clock = new Intl.DateTimeFormat("en", {
+  const clock = new Intl.DateTimeFormat(lang, {
     hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3, hourCycle: "h23",
     timeZone: document.body.dataset.utc === "true" ? "UTC" : undefined,
   });
@@ -440,11 +446,11 @@ function tail() {
   let said = 0; // when the counts were announced last
   const paused = () => pause.getAttribute("aria-pressed") === "true";
   const say = (text) => { if (status.textContent !== text) status.textContent = text; };
-  const counts = () => say(word("count").replace("{n}", received.toLocaleString("en")).replace("{skipped}", skipped.toLocaleString("en")));
+  const counts = () => say(word("count").replace("{n}", received.toLocaleString(lang)).replace("{skipped}", skipped.toLocaleString(lang)));
 
   const row = (e) => {
     const tr = document.createElement("tr");
-    const texts = [clock.format(new Date(e.at)), e.variantKey || word(e.outcome), e.segmentID ? word(`segment ${e.segmentID}`) : "–", e.text, e.snapshotID ?? "–", e.entity];
+    const texts = [clock.format(new Date(e.at)), e.variantKey || word(e.outcome), e.segmentID ? word(`segment ${e.segmentID}`) : "–", why(e), e.snapshotID ?? "–", e.entity];
     texts.forEach((text, i) => {
       const td = tr.insertCell();
       const within = (i === 1 && e.variantKey) || i === 5 ? td.appendChild(document.createElement("code")) : td;
