@@ -4468,7 +4468,7 @@ func init() {
             }
           },
           "400": {
-            "description": "There are no entities or too many, or the draft breaks a rule; the message names each field.",
+            "description": "There are no entities or too many, a context nests more than 100 levels deep, or the draft\nbreaks a rule; the message names each field.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -13944,7 +13944,7 @@ func init() {
             }
           },
           "400": {
-            "description": "There are no entities or too many, or the draft breaks a rule; the message names each field.",
+            "description": "There are no entities or too many, a context nests more than 100 levels deep, or the draft\nbreaks a rule; the message names each field.",
             "schema": {
               "$ref": "#/definitions/error"
             }
