@@ -184,6 +184,7 @@ func TestTextsStateTheLimits(t *testing.T) {
 		`(\d+) rows and \d+ MiB`:                                              ingest.MaxRows,
 		`\d+ rows and (\d+) MiB`:                                              ingest.MaxBytes >> 20,
 		`[Aa]t most (\d+) ASCII letters`:                                      entity.MaxKeyLength,
+		`nests more than (\d+) levels`:                                        entity.MaxJSONDepth,
 		`Default: (\d+) days ago`:                                             defaultWindow(t),
 	} {
 		found := regexp.MustCompile(pattern).FindAllStringSubmatch(description, -1)

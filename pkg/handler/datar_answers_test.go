@@ -193,11 +193,13 @@ func TestAnswersRefuseBadInputByName(t *testing.T) {
 	}{
 		"no entities":       {"/flags/1/try", object{"entities": []object{}}, "entities has 0 entries, want 1 to 1000"},
 		"too many entities": {"/flags/1/try", object{"entities": entities}, "entities has 1001 entries, want 1 to 1000"},
-		"a null entity":     {"/flags/1/try", object{"entities": []any{nil}}, "entities.0 must not be null"},
-		"bad draft":         {"/flags/1/try", object{"entities": entities[:1], "draft": object{"segments": []object{{"rolloutPercent": 50, "distributions": []object{{"variantKey": "red", "percent": 90}}}}}}, "percents add up to 90, want 100"},
-		"bad constraint":    {"/datar/flags/1/forecast", object{"draft": object{"segments": []object{{"rolloutPercent": 5, "constraints": []object{{"property": "x", "operator": "EQ", "value": "FR"}}}}}}, "segments[0].constraints[0].value"},
-		"other segment":     {"/datar/flags/1/forecast", object{"draft": object{"segments": []object{{"id": 99, "rolloutPercent": 5}}}}, "segment 99 does not belong to flag 1"},
-		"not an object":     {"/datar/flags/1/forecast", "[]", "400"},
+		"a deep context": {"/flags/1/try", `{"entities":[{},{"entityContext":{"a":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}}]}`,
+			"entities.1.entityContext nests more than the 100 levels"},
+		"a null entity":  {"/flags/1/try", object{"entities": []any{nil}}, "entities.0 must not be null"},
+		"bad draft":      {"/flags/1/try", object{"entities": entities[:1], "draft": object{"segments": []object{{"rolloutPercent": 50, "distributions": []object{{"variantKey": "red", "percent": 90}}}}}}, "percents add up to 90, want 100"},
+		"bad constraint": {"/datar/flags/1/forecast", object{"draft": object{"segments": []object{{"rolloutPercent": 5, "constraints": []object{{"property": "x", "operator": "EQ", "value": "FR"}}}}}}, "segments[0].constraints[0].value"},
+		"other segment":  {"/datar/flags/1/forecast", object{"draft": object{"segments": []object{{"id": 99, "rolloutPercent": 5}}}}, "segment 99 does not belong to flag 1"},
+		"not an object":  {"/datar/flags/1/forecast", "[]", "400"},
 	} {
 		got := call(t, s, http.MethodPost, test.path, test.body)
 		if got.status != http.StatusBadRequest && got.status != http.StatusUnprocessableEntity || test.want != "400" && !strings.Contains(got.raw, test.want) {
