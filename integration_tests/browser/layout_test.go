@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 )
 
@@ -36,36 +37,42 @@ const examine = `(async () => {
 	});
 	if (shift > 0.001) wrong.push("it moves by " + shift);
 
-	// The parts of a rectangle that ancestors do not cut off.
-	const clipped = (rect, e) => {
-		let [left, top, right, bottom] = [rect.left, rect.top, rect.right, rect.bottom];
-		for (let a = e; a && a !== root && a !== document.body; a = a.parentElement) {
-			if (a instanceof SVGElement || getComputedStyle(a).overflow === "visible") continue;
-			const r = a.getBoundingClientRect();
-			[left, top, right, bottom] = [Math.max(left, r.left), Math.max(top, r.top), Math.min(right, r.right), Math.min(bottom, r.bottom)];
-		}
-		return {e, left, top, right, bottom};
-	};
-	const fixed = (e) => { for (; e && e !== root; e = e.parentElement) if (["fixed", "sticky"].includes(getComputedStyle(e).position)) return true; return false; };
+	// One walk through the tree collects the boxes of texts and fields, as far as ancestors do not cut them off, and the
+	// texts that are pale: WCAG 1.4.3, the computed color of each text on the nearest background.
+	const rgb = (color) => color.match(/[\d.]+/g).map(Number);
+	const luminance = (c) => c.slice(0, 3).map((v) => v / 255).map((v) => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4).reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+	const cut = (r, clip, e) => ({e, left: Math.max(r.left, clip.left), top: Math.max(r.top, clip.top), right: Math.min(r.right, clip.right), bottom: Math.min(r.bottom, clip.bottom)});
 	const boxes = [];
-	const texts = [];
-	for (const e of document.body.querySelectorAll("*")) {
-		if (!shown(e) || fixed(e)) continue;
-		if (e.matches("input, textarea, select")) boxes.push(clipped(e.getBoundingClientRect(), e));
-		if (e.matches("textarea, option") || e.closest(".search kbd")) continue; // the key in the field
+	const pale = new Set();
+	const walk = (e, clip, ground) => {
+		const style = getComputedStyle(e);
+		if (e.matches(".hide, .skip") || style.display === "none" || ["fixed", "sticky"].includes(style.position)) return;
+		const isGraphics = e instanceof SVGElement;
+		if (style.overflow !== "visible" && !isGraphics && e !== document.body) clip = cut(e.getBoundingClientRect(), clip);
+		const back = rgb(style.backgroundColor);
+		if (back.length === 3 || back[3] === 1) ground = luminance(back);
+		for (const child of e.children) walk(child, clip, ground);
+		if (!e.checkVisibility({checkOpacity: true, checkVisibilityCSS: true})) return;
+		if (e.matches("input, textarea, select")) boxes.push(cut(e.getBoundingClientRect(), clip, e));
+		if (e.matches("textarea, option, .search kbd")) return; // the last is the key in the field
 		const own = [...e.childNodes].filter((n) => n.nodeType === Node.TEXT_NODE && n.data.trim());
-		if (own.length && !e.matches("title, desc")) texts.push(e);
 		for (const node of own) {
 			const range = document.createRange();
 			range.selectNodeContents(node);
-			for (const r of range.getClientRects()) boxes.push(clipped(r, e));
+			for (const r of range.getClientRects()) boxes.push(cut(r, clip, e));
 		}
-	}
+		if (!own.length || e.matches("title, desc") || e.closest(":disabled")) return;
+		const color = luminance(rgb(isGraphics ? style.fill : style.color));
+		const contrast = (Math.max(color, ground) + .05) / (Math.min(color, ground) + .05);
+		if (contrast < 4.5) pale.add("the contrast of " + name(e) + " is " + contrast.toFixed(2));
+	};
+	const everywhere = {left: -Infinity, top: -Infinity, right: Infinity, bottom: Infinity};
+	walk(document.body, everywhere, luminance(rgb(getComputedStyle(root).backgroundColor)));
 	boxes.sort((a, b) => a.top - b.top);
 	const over = new Set();
 	boxes.forEach((a, i) => {
-		for (const b of boxes.slice(i + 1)) {
-			if (b.top >= a.bottom - 3) break;
+		for (let j = i + 1; j < boxes.length && boxes[j].top < a.bottom - 3; j++) {
+			const b = boxes[j];
 			if (a.e === b.e || a.e.contains(b.e) && !a.e.matches("label") || b.e.contains(a.e)) continue;
 			if (Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 3 && Math.min(a.right, b.right) - Math.max(a.left, b.left) > 3)
 				over.add(name(a.e) + " and " + name(b.e) + " overlap");
@@ -94,24 +101,6 @@ const examine = `(async () => {
 		if (near) wrong.push("the target " + name(t.e) + " is " + Math.round(t.r.width) + " by " + Math.round(t.r.height) + " pixels, and near " + name(near.e));
 	}
 
-	// WCAG 1.4.3: the computed color of each text on the nearest background.
-	const rgb = (color) => color.match(/[\d.]+/g).map(Number);
-	const luminance = (c) => c.slice(0, 3).map((v) => v / 255).map((v) => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4).reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
-	const ground = (e) => {
-		for (; e; e = e.parentElement) {
-			const c = rgb(getComputedStyle(e).backgroundColor);
-			if (c.length === 3 || c[3] === 1) return c;
-		}
-		return [255, 255, 255];
-	};
-	const pale = new Set();
-	for (const e of texts.filter((e) => !e.closest(":disabled"))) {
-		const style = getComputedStyle(e);
-		const a = luminance(rgb(e instanceof SVGElement ? style.fill : style.color));
-		const b = luminance(ground(e));
-		const contrast = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
-		if (contrast < 4.5) pale.add("the contrast of " + name(e) + " is " + contrast.toFixed(2));
-	}
 	wrong.push(...pale);
 	return JSON.stringify(wrong);
 })()`
@@ -144,7 +133,7 @@ func hardCases() []demo {
 }
 
 // TestHardCases checks the layout of pages with numbers at 1280 pixels, on a phone of 320 pixels in
-// the dark theme, and at 200 % zoom.
+// the dark theme, at 200 % zoom, and at 1280 pixels with letters of twice the size.
 func TestHardCases(t *testing.T) {
 	t.Parallel()
 	s := start(t)
@@ -166,13 +155,16 @@ func TestHardCases(t *testing.T) {
 		name          string
 		width, height int64
 		scale         float64
+		letters       int64 // the font size of the browser's settings
 		theme         string
 		paths         []string
 	}{
-		{"desktop", 1280, 900, 1, "light", slices.Concat(once, charts)},
-		{"phone", 320, 640, 1, "dark", slices.Concat(once, charts, forms)},
-		{"zoom", 640, 450, 2, "light", forms},
+		{"desktop", 1280, 900, 1, 16, "light", slices.Concat(once, charts)},
+		{"phone", 320, 640, 1, 16, "dark", slices.Concat(once, charts, forms)},
+		{"zoom", 640, 450, 2, 16, "light", forms},
+		{"letters", 1280, 900, 1, 32, "light", []string{"/ui/", "/ui/server", "/ui/unknown", "/ui/flags/1", "/ui/flags/1/nothing", "/ui/flags/1/traffic", "/ui/flags/1/targeting", "/ui/flags/6/targeting"}},
 	} {
+		call(p, page.SetFontSizes, page.SetFontSizesParams{FontSizes: &page.FontSizes{Standard: screen.letters, Fixed: screen.letters * 13 / 16}})
 		call(p, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: screen.theme}}})
 		call(p, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: screen.width, Height: screen.height, DeviceScaleFactor: screen.scale})
 		for _, path := range screen.paths {
