@@ -487,7 +487,7 @@ func TestDependencies(t *testing.T) {
 	}
 	const flagr, sdk = "github.com/flagr-datar/flagr-datar/pkg/", "github.com/open-feature/go-sdk/openfeature"
 	want := []string{
-		flagr + "entity", flagr + "eval", flagr + "evalcache", flagr + "evallog", flagr + "provider",
+		flagr + "catalog", flagr + "entity", flagr + "eval", flagr + "evalcache", flagr + "evallog", flagr + "provider",
 		sdk, sdk + "/internal", sdk + "/internal/factory", "github.com/zhouzhuojie/conditions",
 	}
 	others = slices.DeleteFunc(others, func(p string) bool { return strings.HasPrefix(p, "crypto/") })
