@@ -19,6 +19,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/handler"
+	"github.com/flagr-datar/flagr-datar/pkg/recorder/kinesis"
 )
 
 // The names of recorders in configurations are those of handler.
@@ -136,7 +137,7 @@ func TestWhatIsWrongWithAStreamStopsTheStart(t *testing.T) {
 	}
 }
 
-// config imports no other package, so the limits that it repeats are compared with those of the engine.
+// config imports no other package, so the limits that it repeats are compared with those of the engine and of Kinesis.
 func TestLimitsOfTheConfigurationAreThoseOfTheEngine(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -165,6 +166,16 @@ func TestLimitsOfTheConfigurationAreThoseOfTheEngine(t *testing.T) {
 	for name, accepted := range map[string]bool{longest: true, longest + "n": false} {
 		if _, err := config.Load(map[string]string{"FLAGR_RECORDER_DATAR_SERVER_NAME": name}); (err == nil) != accepted {
 			t.Errorf("a name of %d bytes: error is %v", len(name), err)
+		}
+	}
+	for variable, most := range map[string]int{
+		"FLAGR_RECORDER_KINESIS_BATCH_COUNT": kinesis.MaxRequestRecords, "FLAGR_RECORDER_KINESIS_BATCH_SIZE": kinesis.MaxRequestBytes,
+		"FLAGR_RECORDER_KINESIS_AGGREGATE_BATCH_SIZE": kinesis.MaxRecordBytes,
+	} {
+		for _, more := range []int{0, 1} {
+			if _, err := config.Load(map[string]string{variable: strconv.Itoa(most + more)}); (err == nil) != (more == 0) {
+				t.Errorf("%s=%d: error is %v", variable, most+more, err)
+			}
 		}
 	}
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// maxDocumentBytes limits a document over HTTP. It is far above the size of thousands of flags.
-const maxDocumentBytes = 256 << 20
+// MaxDocumentBytes limits a document over HTTP. It is far above the size of thousands of flags.
+const MaxDocumentBytes = 256 << 20
 
 // Store is the part of the database that a source uses. Its errors describe what could not be read.
 type Store interface {
@@ -101,7 +101,7 @@ func FromHTTP(address string, client *http.Client) FlagSource {
 	if client == nil {
 		client = &http.Client{CheckRedirect: stayOnHost}
 	}
-	fetcher := &httpFetcher{url: address, client: client, limit: maxDocumentBytes}
+	fetcher := &httpFetcher{url: address, client: client, limit: MaxDocumentBytes}
 	return &documentSource{name: "flag document", fetch: fetcher.fetch}
 }
 

@@ -19,9 +19,6 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/evalcache"
 )
 
-// maxDocumentBytes limits the flags that a server sends. It is far above the size of thousands of flags.
-const maxDocumentBytes = 256 << 20
-
 // source is an evalcache.FlagSource: the server, or a file until the server is reached for the first time.
 type source struct {
 	options *Options
@@ -104,12 +101,12 @@ func (s *source) fetch(ctx context.Context) ([]byte, error) {
 	case response.StatusCode != http.StatusOK:
 		return nil, fmt.Errorf("fetch flags: the server returns %s", response.Status)
 	}
-	content, err := io.ReadAll(io.LimitReader(response.Body, maxDocumentBytes+1))
+	content, err := io.ReadAll(io.LimitReader(response.Body, evalcache.MaxDocumentBytes+1))
 	if err != nil {
 		return nil, fmt.Errorf("fetch flags: %w", err)
 	}
-	if len(content) > maxDocumentBytes {
-		return nil, fmt.Errorf("fetch flags: the document is longer than %d bytes", maxDocumentBytes)
+	if len(content) > evalcache.MaxDocumentBytes {
+		return nil, fmt.Errorf("fetch flags: the document is longer than %d bytes", evalcache.MaxDocumentBytes)
 	}
 	s.etag = response.Header.Get("ETag")
 	return content, nil
