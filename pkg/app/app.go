@@ -50,26 +50,29 @@ type Options struct {
 	// when the garbage collector runs, what memory is returned to the system, and which handler gets the errors of
 	// OpenTelemetry's libraries.
 	OwnsProcess bool
+	// Description is the description of the API that clients get. Nil: the one of the generated API.
+	Description []byte
 	// Now is the clock of flags, evaluations, counts and answers, for tests. Nil: time.Now.
 	Now func() time.Time
 }
 
 // App is the whole server except its listeners.
 type App struct {
-	logger    *slog.Logger
-	now       func() time.Time
-	edge      *edge
-	cache     *evalcache.Cache
-	recorders *handler.DataRecorders
-	engine    *datar.Engine // nil while Datar is off
-	handler   *handler.Handler
-	memory    *budget.Memory        // of lists and histories
-	turns     budget.Turns          // of large bodies
-	pages     *ui.UI                // nil if turned off
-	ingesting bool                  // counts from other servers and applications are accepted
-	ofrep     *ofrep.Handler        // nil if turned off
-	evaluator fastpath.Evaluator    // nil if every evaluation takes the generated path
-	webhook   *notification.Webhook // nil if turned off
+	logger      *slog.Logger
+	now         func() time.Time
+	edge        *edge
+	cache       *evalcache.Cache
+	recorders   *handler.DataRecorders
+	engine      *datar.Engine // nil while Datar is off
+	handler     *handler.Handler
+	memory      *budget.Memory // of lists and histories
+	turns       budget.Turns   // of large bodies
+	description []byte
+	pages       *ui.UI                // nil if turned off
+	ingesting   bool                  // counts from other servers and applications are accepted
+	ofrep       *ofrep.Handler        // nil if turned off
+	evaluator   fastpath.Evaluator    // nil if every evaluation takes the generated path
+	webhook     *notification.Webhook // nil if turned off
 
 	cleanups    []cleanup
 	ownsProcess bool
@@ -98,7 +101,7 @@ type cleanup struct {
 func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 	a := &App{
 		logger: o.Logger, now: o.Now, memory: budget.NewMemory(budget.AnswerBytes),
-		turns: budget.NewTurns(max(1, runtime.GOMAXPROCS(0)-1)), ownsProcess: o.OwnsProcess, memoryTuned: c.GoRuntime.Tuned,
+		turns: budget.NewTurns(max(1, runtime.GOMAXPROCS(0)-1)), description: o.Description, ownsProcess: o.OwnsProcess, memoryTuned: c.GoRuntime.Tuned,
 	}
 	if a.now == nil {
 		a.now = time.Now
@@ -174,7 +177,7 @@ func (a *App) Register(api *operations.FlagrAPI) {
 			}
 			return operations
 		}
-		described := describe(api.Context().APIHandlerWithUI(checked, noPage), a.edge.basePath, a.edge.config.Web.Prefix)
+		described := describe(api.Context().APIHandlerWithUI(checked, noPage), a.description, a.edge.basePath, a.edge.config.Web.Prefix)
 		return document(described, a.edge.basePath, a.logger)
 	}
 }

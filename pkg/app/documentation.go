@@ -52,18 +52,20 @@ func document(api http.Handler, basePath string, logger *slog.Logger) http.Handl
 	})
 }
 
-// describe adds the prefix to the paths in the API's description, as clients see them.
-func describe(api http.Handler, basePath, prefix string) http.Handler {
-	if prefix == "" {
-		return api
+// describe serves the API's description, with the prefix in its paths, as clients see them. Without a description, it is
+// the one that the API serves.
+func describe(api http.Handler, description []byte, basePath, prefix string) http.Handler {
+	if description == nil {
+		var err error
+		if description, err = describedBy(api); err != nil {
+			return api // never: method and path are constants
+		}
 	}
-	original, err := describedBy(api)
-	if err != nil {
-		return api // never: method and path are constants
+	if prefix != "" {
+		description = bytes.Replace(description,
+			fmt.Appendf(nil, `"basePath": %q`, basePath), fmt.Appendf(nil, `"basePath": %q`, path.Join(prefix, basePath)), 1)
 	}
-	changed := bytes.Replace(original,
-		fmt.Appendf(nil, `"basePath": %q`, basePath), fmt.Appendf(nil, `"basePath": %q`, path.Join(prefix, basePath)), 1)
-	return docui.ServeSpec(changed, api, docui.WithSpecPath(descriptionPath))
+	return docui.ServeSpec(description, api, docui.WithSpecPath(descriptionPath))
 }
 
 // describedBy returns the description that the API serves.

@@ -15,6 +15,9 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/go-openapi/loads"
+
+	"github.com/flagr-datar/flagr-datar/pkg/apidoc"
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/web"
 	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations"
@@ -25,9 +28,11 @@ import (
 type Process struct {
 	config *config.Config
 	api    *operations.FlagrAPI
-	line   CommandLine
-	logger *slog.Logger
-	out    io.Writer // for text output
+	// description is what clients see of the API.
+	description []byte
+	line        CommandLine
+	logger      *slog.Logger
+	out         io.Writer // for text output
 
 	start   sync.Once
 	err     error
@@ -36,11 +41,23 @@ type Process struct {
 
 // NewProcess prepares a server for Listening. It takes over the process: output of the standard log package is
 // written in the configured format.
-func NewProcess(c *config.Config, api *operations.FlagrAPI, line CommandLine) *Process {
-	p := &Process{config: c, api: api, line: line, logger: newLogger(c.Log, os.Stderr), out: os.Stdout}
+//
+// The API gets the routes of its flattened description instead of the document that it was created with, so that the
+// document can be freed.
+func NewProcess(c *config.Config, api *operations.FlagrAPI, description, flat []byte, line CommandLine) (*Process, error) {
+	routes, err := apidoc.Routes(flat)
+	if err != nil {
+		return nil, err
+	}
+	document, err := loads.Embedded(routes, routes)
+	if err != nil {
+		return nil, fmt.Errorf("routes of the API: %w", err)
+	}
+	api.SetSpec(document)
+	p := &Process{config: c, api: api, description: description, line: line, logger: newLogger(c.Log, os.Stderr), out: os.Stdout}
 	log.SetFlags(0)
 	log.SetOutput(&fatalLog{logger: p.logger, address: line.address})
-	return p
+	return p, nil
 }
 
 // ServeHTTP must only be called after Listening.
@@ -87,7 +104,7 @@ func (p *Process) run(scheme, address string) error {
 }
 
 func (p *Process) startApp(ctx context.Context, scheme, address string) error {
-	a, err := New(ctx, p.config, Options{OwnsProcess: true})
+	a, err := New(ctx, p.config, Options{OwnsProcess: true, Description: p.description})
 	if err != nil {
 		return err
 	}

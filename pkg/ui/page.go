@@ -9,6 +9,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	_ "time/tzdata" // containers have no zones of their own
 
@@ -116,7 +117,9 @@ func (u *UI) setCookie(rw http.ResponseWriter, name, value string, maxAge int) {
 	http.SetCookie(rw, &http.Cookie{Name: name, Value: value, Path: path.Join("/", u.o.Prefix, "ui") + "/", MaxAge: maxAge, HttpOnly: true, SameSite: http.SameSiteLaxMode})
 }
 
-func (u *UI) parseTemplates() (map[string]*template.Template, error) {
+// pageTemplates returns the templates of all pages. Each is parsed when it is first used, because most servers show
+// no page, and all templates take 2 MB.
+func (u *UI) pageTemplates() (map[string]pageTemplate, error) {
 	funcs := template.FuncMap{
 		"t": u.text.say, "tp": u.text.plain, "n": func(v any) string {
 			count, _ := asInt(v)
@@ -126,24 +129,15 @@ func (u *UI) parseTemplates() (map[string]*template.Template, error) {
 		"join": strings.Join, "subtract": func(a, b int) int { return a - b },
 		"list": func(all ...any) []any { return all },
 	}
-	base, err := template.New("").Funcs(funcs).ParseFS(pageFiles, "pages/layout.html", "pages/parts.html")
-	if err != nil {
-		return nil, err
-	}
 	names, err := fs.Glob(pageFiles, "pages/*.html")
 	if err != nil {
 		return nil, err
 	}
-	templates := map[string]*template.Template{}
+	templates := map[string]pageTemplate{}
 	for _, name := range names {
-		one, err := base.Clone()
-		if err != nil {
-			return nil, err
-		}
-		if _, err := one.ParseFS(pageFiles, name); err != nil {
-			return nil, err
-		}
-		templates[path.Base(name)] = one
+		templates[path.Base(name)] = sync.OnceValues(func() (*template.Template, error) {
+			return template.New("").Funcs(funcs).ParseFS(pageFiles, "pages/layout.html", "pages/parts.html", name)
+		})
 	}
 	return templates, nil
 }
@@ -155,7 +149,11 @@ func (u *UI) render(rw http.ResponseWriter, r *http.Request, status int, name st
 	if name == "root.html" {
 		layout = name
 	}
-	if err := u.templates[name].ExecuteTemplate(&b, layout, p); err != nil {
+	parsed, err := u.templates[name]()
+	if err == nil {
+		err = parsed.ExecuteTemplate(&b, layout, p)
+	}
+	if err != nil {
 		u.o.Logger.Error("page failed", "path", r.URL.Path, "template", name, "error", err)
 		http.Error(rw, "the page could not be rendered: see the server's log", http.StatusInternalServerError)
 		return

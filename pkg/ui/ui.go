@@ -120,12 +120,15 @@ type Options struct {
 	Logger *slog.Logger
 }
 
+// pageTemplate returns the template of a page.
+type pageTemplate func() (*template.Template, error)
+
 // UI serves the pages.
 type UI struct {
 	o         Options
 	text      *texts
-	templates map[string]*template.Template
-	hash      string // of all static files, part of their path
+	templates map[string]pageTemplate // by file name
+	hash      string                  // of all static files, part of their path
 	handler   http.Handler
 	board     boardCache
 }
@@ -152,7 +155,7 @@ func New(o Options) (*UI, error) {
 		}
 	}
 	u.text = &texts{o.Texts}
-	if u.templates, err = u.parseTemplates(); err != nil {
+	if u.templates, err = u.pageTemplates(); err != nil {
 		return nil, fmt.Errorf("templates of the pages: %w", err)
 	}
 	if u.hash, err = hashOf(staticFiles); err != nil {

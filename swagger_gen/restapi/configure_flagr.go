@@ -45,7 +45,9 @@ func configureAPI(api *operations.FlagrAPI) http.Handler {
 			line = l
 		}
 	}
-	return app.NewProcess(c, api, *line)
+	process, err := app.NewProcess(c, api, SwaggerJSON, FlatSwaggerJSON, *line)
+	exitOn(err)
+	return process
 }
 
 // exitOn ends the process with one message for the operator if there is an error.
