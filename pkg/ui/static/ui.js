@@ -426,7 +426,7 @@ function tail() {
   const section = document.querySelector("[data-tail]");
   if (!section) return;
   const word = (name) => section.querySelector(`[data-word="${CSS.escape(name)}"]`)?.textContent ?? name;
-  // The API says in English why: with the bucket, how many there are, and the rollout, or by the outcome alone.
+  // The reason in the language of the page. The numbers in the text of the API are the bucket, of how many, and the rollout.
   const why = (e) => {
     const numbers = e.text.match(/\d+/g);
     return numbers ? ["bucket", "of", "rollout"].reduce((text, name, i) => text.replace(`{${name}}`, numbers[i]), word("bucket")) : word(`why ${e.outcome}`);
