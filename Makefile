@@ -72,6 +72,7 @@ streams: ## faults of a real Apache Kafka that take too long for every change, o
 
 test-clickhouse: build ## tests with counts in ClickHouse, which it installs and starts: an old version from apt
 	FLAGR_TEST_REQUIRE_SERVERS=1 $(SERVERS) -only clickhouse $(TESTSUM) $(GO) test -count=1 -timeout 20m ./pkg/datar/chstore ./integration_tests/services
+	FLAGR_TEST_REQUIRE_SERVERS=1 $(SERVERS) -only clickhouse $(TESTSUM) $(GO) test -count=1 -timeout 20m -run OnClickHouse ./pkg/handler
 	FLAGR_TEST_REQUIRE_SERVERS=1 $(SERVERS) -only clickhouse,postgres15 $(TESTSUM) $(GO) test -count=1 -timeout 20m -run ClickHouse ./integration_tests -server $(abspath $(BINARY))
 
 test-chdb: ## the same on a current engine of ClickHouse in a Python process, 530 MB to install

@@ -2,12 +2,16 @@ package handler_test
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/flagr-datar/flagr-datar/integration_tests/services/servicestest"
 	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
 )
@@ -16,9 +20,8 @@ import (
 // flags. Everything is done by requests, and the test sets the time.
 type fleetStory struct {
 	t          *testing.T
-	kind       testdb.Kind
-	dsn        string
-	clock      atomic.Int64 // Unix milliseconds
+	environ    map[string]string // of the databases
+	clock      atomic.Int64      // Unix milliseconds
 	main, held *server
 	flag       string // path of the flag
 	segment    int
@@ -31,11 +34,13 @@ func (s *fleetStory) wait(d time.Duration) { s.clock.Add(d.Milliseconds()) }
 
 func (s *fleetStory) server(name, refresh string) *server {
 	s.t.Helper()
-	return setupAt(s.t, map[string]string{
-		"FLAGR_DB_DBDRIVER": s.kind.Driver, "FLAGR_DB_DBCONNECTIONSTR": s.dsn, "FLAGR_EVALCACHE_REFRESHINTERVAL": refresh,
-		"FLAGR_RECORDER_ENABLED": "true", "FLAGR_RECORDER_TYPE": "datar", "FLAGR_RECORDER_DATAR_FLUSH_INTERVAL": "50ms",
+	environ := map[string]string{
+		"FLAGR_EVALCACHE_REFRESHINTERVAL": refresh,
+		"FLAGR_RECORDER_ENABLED":          "true", "FLAGR_RECORDER_TYPE": "datar", "FLAGR_RECORDER_DATAR_FLUSH_INTERVAL": "50ms",
 		"FLAGR_RECORDER_DATAR_SERVER_NAME": name,
-	}, s.now)
+	}
+	maps.Copy(environ, s.environ)
+	return setupAt(s.t, environ, s.now)
 }
 
 // change changes the flag by a request, and waits until the main server evaluates with the change.
@@ -122,12 +127,29 @@ func (s *fleetStory) state() string    { return "/datar" + s.flag + "/state" }
 func (s *fleetStory) rollout() string  { return "/datar" + s.flag + "/rollout" }
 func (s *fleetStory) outcomes() string { return "/datar" + s.flag + "/outcomes" }
 
-// trusted expects that the statistics of both servers balance, and that the flag's counts are
-// complete.
-func (s *fleetStory) trusted() {
+// ask asks the four questions: can the flag be deleted, does its rollout work as configured, why did
+// some get nothing (which the total and the outcomes of the steps tell), and can the numbers be trusted.
+// findings are the rules of all findings.
+func (s *fleetStory) ask(state, canDelete string, total, servers int, findings ...string) {
 	s.t.Helper()
-	s.want("/datar/fleet", map[string]any{"balanced": true, "pending": nil, "servers.1.state": "heard"})
-	s.want(s.outcomes(), map[string]any{"complete.servers": 2, "complete.silent": nil, "complete.dropped": nil, "complete.holes": nil})
+	s.want(s.state(), map[string]any{"state": state, "canDelete.answer": canDelete})
+	rules := map[string]any{fmt.Sprint("findings.", len(findings)): nil}
+	for i, rule := range findings {
+		rules[fmt.Sprint("findings.", i, ".rule")] = rule
+	}
+	s.want(s.rollout(), rules)
+	s.want(s.outcomes(), map[string]any{
+		"total": orNil(total), "complete.servers": servers, "complete.silent": nil, "complete.dropped": nil, "complete.holes": nil,
+	})
+	s.want("/datar/fleet", map[string]any{"balanced": true, "pending": nil, "servers.0.state": "heard"})
+}
+
+// orNil returns nil for 0, as want expects it.
+func orNil(n int) any {
+	if n == 0 {
+		return nil
+	}
+	return n
 }
 
 // TestStoryOfAFlagOnEachDatabase follows a flag from its creation to its deletion over HTTP. On the
@@ -135,16 +157,34 @@ func (s *fleetStory) trusted() {
 // entities get no variant, and are the numbers complete.
 func TestStoryOfAFlagOnEachDatabase(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
-		s := &fleetStory{t: t, kind: kind, dsn: kind.Fresh(t)}
-		s.clock.Store(time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC).UnixMilli())
-		s.main = s.server("main", "5ms")
-		s.create()
-		s.rollOut()
-		s.holdAServer()
-		s.askWrongly()
-		s.launch()
-		s.retire()
+		s := &fleetStory{t: t, environ: map[string]string{"FLAGR_DB_DBDRIVER": kind.Driver, "FLAGR_DB_DBCONNECTIONSTR": kind.Fresh(t)}}
+		s.tell(time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC))
 	})
+}
+
+// TestStoryOfAFlagOnClickHouse is the same story with counts in ClickHouse, and flags in SQLite.
+func TestStoryOfAFlagOnClickHouse(t *testing.T) {
+	t.Parallel()
+	if os.Getenv("FLAGR_TEST_CLICKHOUSE") == "" {
+		t.Skip("FLAGR_TEST_CLICKHOUSE is not set: make test-clickhouse runs this test")
+	}
+	s := &fleetStory{t: t, environ: map[string]string{
+		"FLAGR_DB_DBCONNECTIONSTR":   filepath.Join(t.TempDir(), "flagr.sqlite"),
+		"FLAGR_RECORDER_DATAR_STORE": servicestest.Own(t, "clickhouse").DSN,
+	}}
+	s.tell(time.Now().UTC().Truncate(24 * time.Hour).Add(-80*24*time.Hour + 12*time.Hour)) // retention is by the clock of ClickHouse
+}
+
+// tell tells the story, which begins at this time and takes 60 days.
+func (s *fleetStory) tell(begin time.Time) {
+	s.clock.Store(begin.UnixMilli())
+	s.main = s.server("main", "5ms")
+	s.create()
+	s.rollOut()
+	s.holdAServer()
+	s.askWrongly()
+	s.launch()
+	s.retire()
 }
 
 func (s *fleetStory) create() {
@@ -163,8 +203,8 @@ func (s *fleetStory) create() {
 	s.want(s.outcomes(), map[string]any{"total": nil})
 
 	s.evaluate(s.main, 10, object{"country": "FR", "age": 30})
-	s.want(s.state(), map[string]any{"state": "off_but_asked"})
-	s.want(s.outcomes(), map[string]any{"total": 10, "outcomes.0.outcome": "disabled", "outcomes.0.count": 10})
+	s.want(s.outcomes(), map[string]any{"outcomes.0.outcome": "disabled", "outcomes.0.count": 10})
+	s.ask("off_but_asked", "no", 10, 1)
 	s.wait(hour)
 }
 
@@ -174,7 +214,7 @@ func (s *fleetStory) rollOut() {
 	s.held = s.server("held", "1h") // keeps the current flag until the end
 	s.wait(hour)
 	twenty := s.evaluate(s.main, 500, french)
-	s.want(s.state(), map[string]any{"state": "changing", "canDelete.answer": "no"})
+	s.ask("changing", "no", 510, 2)
 	s.want(s.outcomes(), map[string]any{"total": 510, "segments.0.matched": twenty, "segments.0.heldOut": 500 - twenty})
 	s.want(s.rollout(), map[string]any{"versions.1.segments.0.given.0.buckets": 200, "versions.1.segments.0.given.0.count": twenty, "findings": nil})
 
@@ -189,7 +229,7 @@ func (s *fleetStory) rollOut() {
 		"versions.2.segments.0.given.1.count": 500 - eighty, "findings": nil,
 	})
 	s.want(s.outcomes(), map[string]any{"total": 1010, "segments.0.matched": twenty + eighty, "segments.0.heldOut": 1000 - twenty - eighty})
-	s.trusted()
+	s.ask("changing", "no", 1010, 2)
 }
 
 func (s *fleetStory) holdAServer() {
@@ -199,8 +239,7 @@ func (s *fleetStory) holdAServer() {
 		"findings.0.rule": "old_version", "findings.0.severity": "contradiction", "findings.0.count": 300, "findings.1": nil,
 		"versions.1.segments.0.given.0.count": int(before) + assigned,
 	})
-	s.want(s.outcomes(), map[string]any{"total": 1310})
-	s.trusted()
+	s.ask("changing", "no", 1310, 2, "old_version")
 }
 
 func (s *fleetStory) askWrongly() {
@@ -224,7 +263,7 @@ func (s *fleetStory) askWrongly() {
 		call(s.t, s.main, http.MethodPost, "/evaluation", object{"flagKey": "chekout-button", "entityID": "a"})
 	}
 	s.want("/datar/unknown", map[string]any{"unknown.0.asked": "chekout-button", "unknown.0.count": 7, "unknown.0.similar": "checkout-button", "unknown.1": nil})
-	s.want(s.outcomes(), map[string]any{"total": 1410}) // try does not count either
+	s.ask("changing", "no", 1410, 2, "old_version", "unevaluable") // try does not count either
 }
 
 func (s *fleetStory) launch() {
@@ -242,6 +281,7 @@ func (s *fleetStory) launch() {
 		"state": "launched", "stale": true, "evidence.variantKey": "blue", "advice.do": "remove_from_code", "canDelete.answer": "no", "canDelete.checks.1.ok": false,
 	})
 	s.want(s.outcomes(), map[string]any{"total": 140, "segments.0.matched": 140}) // of 7 days
+	s.ask("launched", "no", 140, 2)
 }
 
 func (s *fleetStory) retire() {
@@ -250,8 +290,7 @@ func (s *fleetStory) retire() {
 	}
 	s.want(s.state(), map[string]any{"state": "inactive", "stale": true, "advice.do": "delete", "canDelete.answer": "yes"})
 	s.want("/datar/states?canDelete=yes", map[string]any{"total": 1, "flags.0.flagKey": "checkout-button", "byState.inactive": 1})
-	s.want(s.outcomes(), map[string]any{"total": nil})
-	s.trusted()
+	s.ask("inactive", "yes", 0, 2)
 
 	must(s.t, s.main, http.MethodDelete, s.flag, nil)
 	testwait.Until(s.t, "the main server to evaluate no flag", func() bool {
