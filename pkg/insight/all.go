@@ -54,10 +54,11 @@ func (s *Service) countsOfAll(ctx context.Context, lately int, progress datar.Ro
 	if progress.DetailsFrom == 0 {
 		return list, nil
 	}
-	sp, err := s.latelySpan(ctx, lately)
+	last, err := s.latelySpan(ctx, lately)
 	if err != nil {
 		return nil, err
 	}
+	sp := last.detailed
 	if sp.first < progress.DetailsFrom {
 		sp.first, sp.from = progress.DetailsFrom, progress.DetailsFrom.Time()
 		list.CountsFrom = sp.from

@@ -18,7 +18,8 @@ type StateName string
 // The states. A flag has the first state that applies.
 const (
 	// StateNotCounted: the flag is not counted now, or has been counted for less than the
-	// configured days although it is older. No other state can be concluded.
+	// configured days although it is older, or details are kept for less than the configured days
+	// and no request in these days is known. No other state can be concluded.
 	StateNotCounted StateName = "not_counted"
 	// StateNew: created less than 7 days ago and never requested.
 	StateNew StateName = "new"
@@ -79,7 +80,7 @@ type State struct {
 
 // Evidence is the data from which a State was concluded.
 type Evidence struct {
-	// Count is the number of all evaluations lately. Last is the time of the last evaluation ever,
+	// Count is the number of all evaluations lately, of which details are kept. Last is the time of the last evaluation ever,
 	// zero if there is none or it is unknown.
 	Count int64
 	Last  time.Time
@@ -139,8 +140,11 @@ const (
 // Check is one condition for the deletion of a flag.
 type Check struct {
 	Check CheckName
-	OK    bool
-	Text  catalog.Message
+	// OK is true if the condition holds.
+	OK bool
+	// Answer is what the condition alone says about the deletion.
+	Answer Answer
+	Text   catalog.Message
 }
 
 // History is the part of a flag's history that a State needs.
@@ -166,6 +170,11 @@ type StateInput struct {
 	// Rows are the counts of the last days, grouped at least by outcome, variant, version and
 	// asked.
 	Rows []datar.Row
+	// DetailsFrom is the start of Rows if the details of the first of the last days are deleted,
+	// otherwise zero. Earlier is the number of evaluations on the whole UTC days between, as far as
+	// totals of days contain them: disabled flags and flags without segments are not in the totals.
+	DetailsFrom time.Time
+	Earlier     int64
 	// EverAsked is true if the flag was ever requested, as far as counts are kept. LastAsked is the
 	// last such time, zero if unknown.
 	EverAsked bool
@@ -247,15 +256,20 @@ func (s *stater) state() *State {
 	case s.countedFor < s.lately && age > s.lately:
 		return &State{State: StateNotCounted, Since: since,
 			Reason: s.say("Counted without a break since %s only, which is less than the %s asked about.", dateText(since), daysText(s.Days))}
+	case s.isUnknown():
+		return &State{State: StateNotCounted, Since: s.DetailsFrom,
+			Reason: s.say("Not asked for since %s. Details of earlier days are deleted, so the %s asked about are not known.", dateText(s.DetailsFrom), daysText(s.Days))}
 	case age < settleDays*day && !s.EverAsked:
 		return &State{State: StateNew, Since: f.CreatedAt.UTC(), Reason: s.say("Created on %s, and not asked for yet.", dateText(f.CreatedAt))}
 	case s.countedFor >= s.lately && !s.EverAsked:
 		return &State{State: StateNeverEvaluated, Since: f.CreatedAt.UTC(), Reason: s.say("Never asked for since counting began on %s.", dateText(since))}
-	case s.EverAsked && s.total == 0:
+	case s.EverAsked && !s.askedLately():
 		return &State{State: StateInactive, Since: s.LastAsked, Reason: s.inactiveReason()}
 	case !f.Enabled && s.total > 0:
 		return &State{State: StateOffButAsked, Since: s.History.AssignedAt,
 			Reason: s.say("Switched off, and asked for %s since %s.", times(s.total), dateText(s.begin()))}
+	case !f.Enabled && s.askedLately():
+		return &State{State: StateOffButAsked, Since: s.History.AssignedAt, Reason: s.say("Switched off. %s", s.earlierText())}
 	case f.Enabled && s.total > 0 && len(s.assigned) == 0:
 		return &State{State: StateGivesNothing,
 			Reason: s.say("None of %s since %s got a variant.", evaluations(s.total), dateText(s.begin()))}
@@ -268,6 +282,9 @@ func (s *stater) state() *State {
 	if oneSided := s.oneSided(); oneSided != nil {
 		return oneSided
 	}
+	if s.askedEarlier() && s.total == 0 {
+		return &State{State: StateActive, Reason: s.earlierText().String()}
+	}
 	if s.total == 0 {
 		return &State{State: StateActive, Reason: s.say("Created on %s, and not asked for yet.", dateText(f.CreatedAt))}
 	}
@@ -278,8 +295,31 @@ func (s *stater) state() *State {
 	return &State{State: StateActive, Reason: s.say("%s of %s since %s got a variant.", catalog.Number(assigned), evaluations(s.total), dateText(s.begin()))}
 }
 
-// begin returns when the last days began, or when the flag was created if that is later.
-func (s *stater) begin() time.Time { return later(s.start, s.Flag.CreatedAt) }
+// begin returns the start of the details of the last days, or when the flag was created if that is
+// later.
+func (s *stater) begin() time.Time { return later(later(s.start, s.DetailsFrom), s.Flag.CreatedAt) }
+
+// askedEarlier reports whether the flag was requested in the part of the last days of which details
+// are deleted.
+func (s *stater) askedEarlier() bool {
+	return !s.DetailsFrom.IsZero() && (s.Earlier > 0 || !s.LastAsked.Before(s.start) && s.LastAsked.Before(s.DetailsFrom))
+}
+
+// askedLately reports whether the flag was requested in the last days, as far as known.
+func (s *stater) askedLately() bool { return s.total > 0 || s.askedEarlier() }
+
+// isUnknown reports whether requests in the last days may have been forgotten, and none is known.
+func (s *stater) isUnknown() bool {
+	return s.DetailsFrom.After(later(s.start, s.Flag.CreatedAt)) && !s.askedLately()
+}
+
+// earlierText describes requests of which details are deleted.
+func (s *stater) earlierText() catalog.Message {
+	if s.LastAsked.IsZero() {
+		return s.text("api.check.asked.earlier", "n", s.Earlier, "from", catalog.Day(s.DetailsFrom))
+	}
+	return s.text("api.check.asked.last", "at", catalog.Day(s.LastAsked), "from", catalog.Day(s.DetailsFrom))
+}
 
 func (s *stater) recordsOffSince() time.Time {
 	if n := len(s.History.Records); n > 0 && !s.History.Records[n-1].On {
@@ -386,19 +426,30 @@ func (s *stater) oneSided() *State {
 
 // canDelete checks the conditions for the deletion of a flag.
 func (s *stater) canDelete() CanDelete {
-	byTagOnly := s.total > 0 && s.asked.ByName == 0
 	checks := []Check{s.checkCounted(), s.checkNotAsked(), s.checkAllHeard(), s.checkNoneLost(), s.checkUnchanged()}
 	answer := AnswerYes
-	for _, c := range checks {
-		switch {
-		case c.OK || answer == AnswerNo:
-		case c.Check == CheckNotAsked && !byTagOnly || c.Check == CheckUnchanged:
-			answer = AnswerNo
-		default:
-			answer = AnswerUnknown
+	for i := range checks {
+		c := &checks[i]
+		c.Answer = s.answerOf(c)
+		if c.Answer == AnswerNo || answer == AnswerYes {
+			answer = c.Answer
 		}
 	}
 	return CanDelete{Answer: answer, Checks: checks}
+}
+
+// answerOf returns what a check alone says about the deletion. Evaluations by tag do not name the
+// flag, so they do not forbid it.
+func (s *stater) answerOf(c *Check) Answer {
+	byTagOnly := s.total > 0 && s.asked.ByName == 0 && !s.askedEarlier()
+	switch {
+	case c.OK:
+		return AnswerYes
+	case c.Check == CheckNotAsked && s.askedLately() && !byTagOnly || c.Check == CheckUnchanged:
+		return AnswerNo
+	default:
+		return AnswerUnknown
+	}
 }
 
 func (s *stater) checkCounted() Check {
@@ -416,7 +467,7 @@ func (s *stater) checkCounted() Check {
 }
 
 func (s *stater) checkNotAsked() Check {
-	c := Check{Check: CheckNotAsked, OK: s.total == 0}
+	c := Check{Check: CheckNotAsked, OK: !s.askedLately() && !s.isUnknown()}
 	if s.WithoutTexts {
 		return c
 	}
@@ -425,6 +476,12 @@ func (s *stater) checkNotAsked() Check {
 	switch {
 	case c.OK:
 		name = "api.check.unasked"
+	case s.isUnknown():
+		name = "api.check.unasked.details"
+		args = append(args, "days", s.Days)
+	case s.total == 0:
+		c.Text = s.earlierText()
+		return c
 	case s.asked.Unknown == s.total:
 		name = "api.check.asked"
 	case s.asked.Unknown > 0:
@@ -490,6 +547,9 @@ func (s *stater) advice(state *State) Advice {
 	deletable := state.CanDelete.Answer == AnswerYes
 	switch state.State {
 	case StateNotCounted:
+		if s.isUnknown() && s.countedFor >= s.lately {
+			return Advice{DoWait, s.text("api.advice.details", "days", int(s.Now.Sub(s.DetailsFrom)/day))}
+		}
 		if state.Since.IsZero() || s.Complete.Since.IsZero() {
 			return Advice{DoCount, s.text("api.advice.count", "days", s.Days)}
 		}

@@ -64,6 +64,24 @@ func TestStates(t *testing.T) {
 		"by tag only":        {nil, []datar.Row{byTag(blue)}, insight.StateOneSided, false, "", insight.AnswerUnknown},
 		"by tag and by name": {nil, []datar.Row{byTag(blue), noMatch}, insight.StateOneSided, false, "", insight.AnswerNo},
 		"counted by another": {nil, []datar.Row{{Key: datar.Key{FlagID: 42, VariantID: 61, SegmentID: 23}, Count: 8}}, insight.StateOneSided, false, "", insight.AnswerNo},
+		"details are short": {func(in *insight.StateInput) { in.DetailsFrom = ago(7) }, nil, insight.StateNotCounted, false,
+			"Not asked for since 24 January 2026. Details of earlier days are deleted, so the 30 days", insight.AnswerUnknown},
+		"details are short, never asked": {func(in *insight.StateInput) { in.DetailsFrom, in.EverAsked, in.LastAsked = ago(7), false, time.Time{} }, nil,
+			insight.StateNotCounted, false, "Not asked for since 24 January 2026", insight.AnswerUnknown},
+		"details are short, asked before them": {func(in *insight.StateInput) { in.DetailsFrom, in.LastAsked = ago(7), ago(10) }, nil,
+			insight.StateActive, false, "Last asked for on 21 January 2026. Details are kept from 24 January 2026 on.", insight.AnswerNo},
+		"details are short, off and asked before them": {func(in *insight.StateInput) {
+			in.Flag.Enabled, in.DetailsFrom, in.LastAsked = false, ago(7), ago(10)
+		}, nil, insight.StateOffButAsked, false, "Switched off. Last asked for on 21 January 2026.", insight.AnswerNo},
+		"details are short, asked at an unknown time": {func(in *insight.StateInput) { in.DetailsFrom, in.LastAsked, in.Earlier = ago(7), time.Time{}, 3 }, nil,
+			insight.StateActive, false, "Asked for 3 times before 24 January 2026.", insight.AnswerNo},
+		"details are short, by tag since": {func(in *insight.StateInput) { in.DetailsFrom, in.LastAsked = ago(7), lately }, []datar.Row{byTag(blue)},
+			insight.StateOneSided, false, "since 24 January 2026", insight.AnswerUnknown},
+		"details are short, by tag since, asked before them": {func(in *insight.StateInput) { in.DetailsFrom, in.LastAsked, in.Earlier = ago(7), lately, 1 },
+			[]datar.Row{byTag(blue)}, insight.StateOneSided, false, "", insight.AnswerNo},
+		"details since before the flag was created": {func(in *insight.StateInput) {
+			in.DetailsFrom, in.Flag.CreatedAt, in.EverAsked, in.LastAsked = ago(7), ago(6), false, time.Time{}
+		}, nil, insight.StateNew, false, "not asked for yet", insight.AnswerYes},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -85,8 +103,8 @@ func TestStates(t *testing.T) {
 				t.Errorf("got %+v", got)
 			}
 			for _, c := range got.CanDelete.Checks {
-				if c.Text.String() == "" {
-					t.Errorf("%s says nothing", c.Check)
+				if c.Text.String() == "" || c.OK != (c.Answer == insight.AnswerYes) {
+					t.Errorf("got %+v", c)
 				}
 			}
 		})

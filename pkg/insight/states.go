@@ -37,11 +37,11 @@ type cache struct {
 		// layouts maps flags to their layouts, without the variants of their buckets, which take
 		// 8 KB per segment.
 		layouts map[int64]cachedLayout
-		// ever maps flags to the time of the last request before the hour everTo, as of everAt. The
-		// time is zero if it is unknown.
-		ever   map[int64]time.Time
-		everTo datar.Hour
-		everAt time.Time
+		// ever maps flags to the requests before the hour everTo, for the last days since the hour
+		// everFrom, as of everAt.
+		ever             map[int64]earlierAsked
+		everFrom, everTo datar.Hour
+		everAt           time.Time
 	}
 }
 
@@ -181,61 +181,114 @@ func (s *Service) State(ctx context.Context, flagID int64, lately *int64) (*Stat
 	if err != nil {
 		return nil, err
 	}
-	of, err := s.subject(ctx, flagID, sp)
+	of, err := s.subject(ctx, flagID, sp.all)
 	if err != nil {
 		return nil, err
 	}
-	rows, err := s.details(ctx, flagID, sp, stateParts)
+	rows, err := s.details(ctx, flagID, sp.detailed, stateParts)
 	if err != nil {
 		return nil, err
 	}
-	last, asked, err := s.everAsked(ctx, flagID, rows, sp)
+	earlier, asked, err := s.everAsked(ctx, flagID, rows, sp)
 	if err != nil {
 		return nil, err
 	}
-	state := StateOf(&StateInput{Flag: flag, Days: n, Now: sp.now, Rows: rows, EverAsked: asked, LastAsked: last,
-		History: of.history, Timeline: of.timeline, Complete: of.complete, Refresh: s.o.Refresh})
+	state := StateOf(&StateInput{Flag: flag, Days: n, Now: sp.all.now, Rows: rows, DetailsFrom: sp.detailsFrom(), EverAsked: asked, LastAsked: earlier.last,
+		Earlier: earlier.lately, History: of.history, Timeline: of.timeline, Complete: of.complete, Refresh: s.o.Refresh})
 	state.Complete = of.complete
 	return state, nil
 }
 
-// latelySpan returns the span of the last days, or the part of it with details.
-func (s *Service) latelySpan(ctx context.Context, days int) (span, error) {
+// latelySpan is the span of the last days.
+type latelySpan struct {
+	all span
+	// detailed is the part of all with details.
+	detailed span
+}
+
+// isShort reports whether the details of the first of the last days are deleted.
+func (l *latelySpan) isShort() bool { return l.detailed.first > l.all.first }
+
+// detailsFrom returns the start of the details if it is within the last days, otherwise zero.
+func (l *latelySpan) detailsFrom() time.Time {
+	if !l.isShort() {
+		return time.Time{}
+	}
+	return l.detailed.from
+}
+
+// earlierDays returns the whole UTC days among the last days without details. There may be none.
+func (l *latelySpan) earlierDays() (first, end datar.Hour) {
+	first = l.all.first.DayStart()
+	if first < l.all.first {
+		first += 24
+	}
+	return first, l.detailed.first
+}
+
+func (s *Service) latelySpan(ctx context.Context, days int) (latelySpan, error) {
 	from := s.o.Now().Add(-time.Duration(days) * day)
 	sp, err := s.span(Window{From: &from})
 	if err != nil {
-		return sp, err
+		return latelySpan{}, err
 	}
 	kept, err := s.o.Counts.DetailedFrom(ctx)
 	if err != nil {
-		return sp, fmt.Errorf("look up the oldest details: %w", err)
+		return latelySpan{}, fmt.Errorf("look up the oldest details: %w", err)
 	}
+	lately := latelySpan{all: sp, detailed: sp}
 	if sp.first < kept {
-		sp.first, sp.from = kept, kept.Time()
+		lately.detailed.first, lately.detailed.from = kept, kept.Time()
 	}
-	return sp, nil
+	return lately, nil
 }
 
-// everAsked returns when a flag was last requested. rows are the counts of the last days.
-func (s *Service) everAsked(ctx context.Context, flagID int64, rows []datar.Row, sp span) (last time.Time, asked bool, err error) {
-	if last, asked = lastOf(rows); asked {
-		return last, true, nil
+// earlierAsked describes requests for a flag before the details of the last days.
+type earlierAsked struct {
+	// last is the time of the last request, zero if unknown.
+	last time.Time
+	// lately is the number of requests on earlierDays, as far as totals of days contain them.
+	lately int64
+}
+
+// everAsked returns when a flag was last requested. rows are the detailed counts of the last days.
+func (s *Service) everAsked(ctx context.Context, flagID int64, rows []datar.Row, sp latelySpan) (e earlierAsked, asked bool, err error) {
+	if first, end := sp.earlierDays(); sp.isShort() && first < end {
+		totals, err := s.totalsByFlag(ctx, datar.TotalsQuery{From: first, To: end, FlagID: flagID})
+		if err != nil {
+			return e, false, err
+		}
+		for _, t := range totals {
+			e.lately += t.Count
+		}
 	}
-	earlier, err := s.details(ctx, flagID, span{first: 0, last: sp.first}, datar.GroupFlag)
+	if e.last, asked = lastOf(rows); asked {
+		return e, true, nil
+	}
+	older, err := s.details(ctx, flagID, span{first: 0, last: sp.detailed.first}, datar.GroupFlag)
 	if err != nil {
-		return last, false, err
+		return e, false, err
 	}
-	if last, asked = lastOf(earlier); asked {
-		return last, true, nil
+	if e.last, asked = lastOf(older); asked {
+		return e, true, nil
 	}
-	totals, err := s.o.Counts.Totals(ctx, datar.TotalsQuery{From: 0, To: sp.last, FlagID: flagID, GroupBy: datar.ByFlag})
+	totals, err := s.totalsByFlag(ctx, datar.TotalsQuery{From: 0, To: sp.all.last, FlagID: flagID})
 	if err != nil {
-		return last, false, fmt.Errorf("add up all counts: %w", err)
+		return e, false, err
 	}
 	for _, t := range totals {
-		asked, last = true, later(last, milli(t.Last))
+		asked, e.last = true, later(e.last, milli(t.Last))
 	}
-	return last, asked, nil
+	return e, asked, nil
+}
+
+func (s *Service) totalsByFlag(ctx context.Context, q datar.TotalsQuery) ([]datar.Total, error) {
+	q.GroupBy = datar.ByFlag
+	totals, err := s.o.Counts.Totals(ctx, q)
+	if err != nil {
+		return nil, fmt.Errorf("add up all counts: %w", err)
+	}
+	return totals, nil
 }
 
 func lastOf(rows []datar.Row) (last time.Time, asked bool) {
@@ -287,7 +340,7 @@ type States struct {
 type FlagState struct {
 	*State
 	Flag *entity.Flag
-	// Total is the number of evaluations lately.
+	// Total is the number of evaluations lately, of which details are kept.
 	Total int64
 	// Findings is the number of findings about the current version and about counts. Contradictions
 	// and Warnings are the numbers of findings with these severities.
@@ -430,11 +483,11 @@ type listing struct {
 	today     *today      // nil if all rows are in rows
 	histories map[int64]cachedHistory
 	layouts   map[int64]cachedLayout
-	ever      map[int64]time.Time   // nil if all flags were requested in the last days
-	preparing *datar.RollupProgress // set if ever is unknown because old counts are being added up
+	ever      map[int64]earlierAsked // nil if all details are kept and all flags were requested in the last days
+	preparing *datar.RollupProgress  // set if ever is unknown because old counts are being added up
 	complete  *Complete
 	days      int
-	span      span
+	span      latelySpan
 	refresh   time.Duration
 
 	own []datar.Row // memory of rowsOf
@@ -448,13 +501,13 @@ func (s *Service) allStates(ctx context.Context, days int) (*listing, error) {
 	}
 	l := &listing{flags: s.o.Snapshots.Snapshot().Flags(), days: days, span: sp, refresh: s.o.Refresh}
 	s.o.Counts.Refresh(ctx)
-	if l.rows, l.today, err = s.stateRows(ctx, sp); err != nil {
+	if l.rows, l.today, err = s.stateRows(ctx, sp.detailed); err != nil {
 		return nil, err
 	}
-	if l.histories, err = s.histories(ctx, l.flags, sp.now); err != nil {
+	if l.histories, err = s.histories(ctx, l.flags, sp.all.now); err != nil {
 		return nil, err
 	}
-	if slices.ContainsFunc(l.flags, l.isUnasked) {
+	if sp.isShort() || slices.ContainsFunc(l.flags, l.isUnasked) {
 		l.ever, err = s.ever(ctx, sp)
 		if preparing, ok := errors.AsType[*datar.PreparingError](err); ok {
 			l.preparing = (*datar.RollupProgress)(preparing)
@@ -467,7 +520,7 @@ func (s *Service) allStates(ctx context.Context, days int) (*listing, error) {
 		return nil, fmt.Errorf("read the records of servers: %w", err)
 	}
 	l.layouts = s.layoutsOf(l.flags)
-	l.complete = CompleteOf(&CompleteInput{From: sp.from, To: sp.now, Now: sp.now, Servers: servers})
+	l.complete = CompleteOf(&CompleteInput{From: sp.all.from, To: sp.all.now, Now: sp.all.now, Servers: servers})
 	return l, nil
 }
 
@@ -492,21 +545,22 @@ func (l *listing) input(f *entity.Flag) *StateInput {
 	id := int64(f.ID)
 	rows, history := l.rowsOf(id), l.histories[id]
 	last, asked := lastOf(rows)
+	earlier, askedEarlier := l.ever[id]
 	if !asked {
-		last, asked = l.ever[id]
+		last, asked = earlier.last, askedEarlier
 	}
 	complete := *l.complete
 	complete.Since = since(complete.Since, history.history.Records)
-	return &StateInput{Flag: f, Layout: l.layouts[id].layout, Days: l.days, Now: l.span.now, Rows: rows, EverAsked: asked, LastAsked: last,
-		History: history.history, Timeline: history.timeline, Complete: &complete, Refresh: l.refresh}
+	return &StateInput{Flag: f, Layout: l.layouts[id].layout, Days: l.days, Now: l.span.all.now, Rows: rows, DetailsFrom: l.span.detailsFrom(),
+		EverAsked: asked, LastAsked: last, Earlier: earlier.lately, History: history.history, Timeline: history.timeline, Complete: &complete, Refresh: l.refresh}
 }
 
 // describe returns all that a list contains about a flag, except its spark.
 func (l *listing) describe(f *entity.Flag) FlagState {
 	in := l.input(f)
 	described := FlagState{State: StateOf(in), Flag: f, Total: sum(in.Rows), Given: givenOf(f, in.Rows)}
-	described.Holes = recordHoles(sinceFirstOn(in.History.Records), l.span.from, l.span.now)
-	described.countFindings(in.Rows, in.Layout, in.Timeline, l.span, l.refresh)
+	described.Holes = recordHoles(sinceFirstOn(in.History.Records), l.span.all.from, l.span.all.now)
+	described.countFindings(in.Rows, in.Layout, in.Timeline, l.span.detailed, l.refresh)
 	return described
 }
 
@@ -602,35 +656,46 @@ func (s *Service) histories(ctx context.Context, flags []*entity.Flag, now time.
 	return histories, nil
 }
 
-// ever returns which flags were requested before the last days, and when last.
-func (s *Service) ever(ctx context.Context, sp span) (map[int64]time.Time, error) {
+// ever returns which flags were requested before the details of the last days.
+func (s *Service) ever(ctx context.Context, sp latelySpan) (map[int64]earlierAsked, error) {
+	detailed := sp.detailed.first
 	s.cache.mu.Lock()
-	age := sp.now.Sub(s.cache.mu.everAt)
-	kept, to := s.cache.mu.ever, s.cache.mu.everTo
+	age := sp.all.now.Sub(s.cache.mu.everAt)
+	kept, same := s.cache.mu.ever, s.cache.mu.everFrom == sp.all.first && s.cache.mu.everTo == detailed
 	s.cache.mu.Unlock()
-	if kept != nil && to == sp.first && age >= 0 && age < everTTL {
+	if kept != nil && same && age >= 0 && age < everTTL {
 		return kept, nil
 	}
-	ever := map[int64]time.Time{}
-	if sp.first == 0 {
+	ever := map[int64]earlierAsked{}
+	if detailed == 0 {
 		return ever, nil
 	}
-	totals, err := s.o.Counts.Totals(ctx, datar.TotalsQuery{From: 0, To: sp.first, GroupBy: datar.ByFlag})
+	totals, err := s.totalsByFlag(ctx, datar.TotalsQuery{From: 0, To: detailed})
 	if err != nil {
-		return nil, fmt.Errorf("add up all counts: %w", err)
+		return nil, err
 	}
 	for _, t := range totals {
-		ever[t.FlagID] = milli(t.Last)
+		ever[t.FlagID] = earlierAsked{last: milli(t.Last)}
 	}
-	rows, err := s.details(ctx, 0, span{first: 0, last: sp.first}, datar.GroupFlag)
+	if first, end := sp.earlierDays(); sp.isShort() && first < end {
+		if totals, err = s.totalsByFlag(ctx, datar.TotalsQuery{From: first, To: end}); err != nil {
+			return nil, err
+		}
+		for _, t := range totals {
+			ever[t.FlagID] = earlierAsked{last: ever[t.FlagID].last, lately: t.Count}
+		}
+	}
+	rows, err := s.details(ctx, 0, span{first: 0, last: detailed}, datar.GroupFlag)
 	if err != nil {
 		return nil, err
 	}
 	for i := range rows {
-		ever[rows[i].FlagID] = later(ever[rows[i].FlagID], milli(rows[i].Last))
+		e := ever[rows[i].FlagID]
+		e.last = later(e.last, milli(rows[i].Last))
+		ever[rows[i].FlagID] = e
 	}
 	s.cache.mu.Lock()
-	s.cache.mu.ever, s.cache.mu.everTo, s.cache.mu.everAt = ever, sp.first, sp.now
+	s.cache.mu.ever, s.cache.mu.everFrom, s.cache.mu.everTo, s.cache.mu.everAt = ever, sp.all.first, detailed, sp.all.now
 	s.cache.mu.Unlock()
 	return ever, nil
 }

@@ -63,9 +63,9 @@ func (f *figures) state(flag *entity.Flag) *insight.State {
 		FlagID: int64(flag.ID), FlagKey: flag.Key, State: insight.StateActive, Evidence: insight.Evidence{Count: 640_000, Last: f.m.now},
 		Advice: insight.Advice{Do: insight.DoRemoveFromCode, Text: catalog.Say("api.advice.launched", "variant", "on", "days", 30)},
 		CanDelete: insight.CanDelete{Answer: insight.AnswerNo, Checks: []insight.Check{
-			{Check: insight.CheckCounted, OK: true, Text: catalog.Say("api.check.counted", "days", 60)},
-			{Check: insight.CheckNotAsked, Text: catalog.Say("api.check.asked.name", "n", 640_000, "from", catalog.Day(f.m.now.AddDate(0, 0, -30)))},
-			{Check: insight.CheckAllHeard, Text: catalog.Say("api.check.silent", "silent", 1, "n", 4)},
+			{Check: insight.CheckCounted, OK: true, Answer: insight.AnswerYes, Text: catalog.Say("api.check.counted", "days", 60)},
+			{Check: insight.CheckNotAsked, Answer: insight.AnswerNo, Text: catalog.Say("api.check.asked.name", "n", 640_000, "from", catalog.Day(f.m.now.AddDate(0, 0, -30)))},
+			{Check: insight.CheckAllHeard, Answer: insight.AnswerUnknown, Text: catalog.Say("api.check.silent", "silent", 1, "n", 4)},
 		}},
 		Complete: f.complete(),
 	}

@@ -544,12 +544,9 @@ func (u *UI) deletionChecks(r *http.Request, p *page, f *entity.Flag, d *deleteD
 	classes := map[string]string{"no": "bad", "unknown": "warn", "ok": "good"}
 	for _, kind := range order {
 		for _, c := range state.CanDelete.Checks {
-			is := "ok"
-			if !c.OK {
-				is = "unknown"
-				if c.Check == insight.CheckNotAsked || c.Check == insight.CheckUnchanged {
-					is = "no"
-				}
+			is := string(c.Answer)
+			if c.OK {
+				is = "ok"
 			}
 			if is == kind {
 				d.Checks = append(d.Checks, checkView{classes[kind], u.text.say("delete.check." + kind), u.message(p, f, c.Text)})
