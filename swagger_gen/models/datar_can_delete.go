@@ -21,7 +21,8 @@ import (
 type DatarCanDelete struct {
 
 	// `yes` if all checks are ok; `no` if `not_asked` or `unchanged` fails; `unknown` otherwise. A
-	// flag that is requested only by tag is `unknown`, because the requests do not name it.
+	// flag that is requested only by tag is `unknown`, because the requests do not name it. A flag
+	// without known requests is `unknown` if details are kept for less than `days`.
 	// Example: no
 	// Required: true
 	// Enum: ["yes","no","unknown"]

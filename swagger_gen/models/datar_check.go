@@ -18,7 +18,7 @@ import (
 type DatarCheck struct {
 
 	// `counted`: the flag was counted without interruption for `days`. `not_asked`: it was not
-	// requested in `days`. `all_heard`: no server is silent. `none_lost`: nothing was dropped.
+	// requested in `days`, of which all details are kept. `all_heard`: no server is silent. `none_lost`: nothing was dropped.
 	// `unchanged`: the flag was not changed for 7 days.
 	// Example: not_asked
 	// Required: true

@@ -22,7 +22,7 @@ type DatarEvidence struct {
 	// Format: date-time
 	ChangedAt *strfmt.DateTime `json:"changedAt,omitempty"`
 
-	// Evaluations lately.
+	// Evaluations lately, of which details are kept.
 	// Example: 371204
 	// Required: true
 	Count *int64 `json:"count"`

@@ -24,7 +24,7 @@ type DatarLine struct {
 	// Required: true
 	Counts []int64 `json:"counts"`
 
-	// Key of the variant or name of the segment.
+	// Key of the variant, name of the segment, or `total`.
 	// Example: blue
 	Name string `json:"name,omitempty"`
 

@@ -39,6 +39,10 @@ type DatarSeries struct {
 	// comparison
 	Comparison *DatarComparison `json:"comparison,omitempty"`
 
+	// Why `comparison` is missing. The wording may change.
+	// Example: The comparison begins at 2026-01-01T00:00:00Z, and details are kept from 2026-01-24T00:00:00Z on, so it is missing.
+	ComparisonMissing string `json:"comparisonMissing,omitempty"`
+
 	// complete
 	// Required: true
 	Complete *DatarComplete `json:"complete"`

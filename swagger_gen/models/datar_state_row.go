@@ -82,7 +82,7 @@ type DatarStateRow struct {
 	// Example: ["web"]
 	Tags []string `json:"tags"`
 
-	// Evaluations lately.
+	// Evaluations lately, of which details are kept.
 	// Example: 371204
 	// Required: true
 	Total *int64 `json:"total"`

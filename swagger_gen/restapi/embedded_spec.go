@@ -775,7 +775,7 @@ func init() {
     },
     "/datar/flags/{flagID}/series": {
       "get": {
-        "description": "Counts evaluations by hour, day or week of a time zone. Buckets without evaluations have the\ncount 0. Counts are kept by UTC hour and never split: if the offset of the zone is not a whole\nnumber of hours, a bucket begins at the next whole UTC hour, as ` + "`" + `starts` + "`" + ` shows. Days have 23 or\n25 hours when the zone changes its clocks.\n\nFor a span whose details are no longer kept, the response has the totals of UTC days: ` + "`" + `detail` + "`" + `\nis ` + "`" + `utcDay` + "`" + `, and there is one line.",
+        "description": "Counts evaluations by hour, day or week of a time zone. Buckets without evaluations have the\ncount 0. Counts are kept by UTC hour and never split: if the offset of the zone is not a whole\nnumber of hours, a bucket begins at the next whole UTC hour, as ` + "`" + `starts` + "`" + ` shows. Days have 23 or\n25 hours when the zone changes its clocks.\n\nFor a span whose details are no longer kept, the response has the totals of UTC days: ` + "`" + `detail` + "`" + `\nis ` + "`" + `utcDay` + "`" + `, ` + "`" + `by` + "`" + ` is ` + "`" + `total` + "`" + `, and there is one line. If only the details of the span to compare\nwith are no longer kept, the response has ` + "`" + `comparisonMissing` + "`" + ` instead of ` + "`" + `comparison` + "`" + `.",
         "tags": [
           "datar"
         ],
@@ -825,7 +825,7 @@ func init() {
           },
           {
             "type": "string",
-            "description": "Adds another span with the same number of buckets: ` + "`" + `previous` + "`" + ` for the span before, ` + "`" + `week` + "`" + `\nfor the span a week before, or a time in RFC 3339 within its first bucket.",
+            "description": "Adds another span with the same number of buckets: ` + "`" + `previous` + "`" + ` for the span before, ` + "`" + `week` + "`" + `\nfor the span a week before, or a time in RFC 3339 within its first bucket, from 1970 until\nnow.",
             "name": "compare",
             "in": "query"
           },
@@ -5211,7 +5211,7 @@ func init() {
       ],
       "properties": {
         "answer": {
-          "description": "` + "`" + `yes` + "`" + ` if all checks are ok; ` + "`" + `no` + "`" + ` if ` + "`" + `not_asked` + "`" + ` or ` + "`" + `unchanged` + "`" + ` fails; ` + "`" + `unknown` + "`" + ` otherwise. A\nflag that is requested only by tag is ` + "`" + `unknown` + "`" + `, because the requests do not name it.",
+          "description": "` + "`" + `yes` + "`" + ` if all checks are ok; ` + "`" + `no` + "`" + ` if ` + "`" + `not_asked` + "`" + ` or ` + "`" + `unchanged` + "`" + ` fails; ` + "`" + `unknown` + "`" + ` otherwise. A\nflag that is requested only by tag is ` + "`" + `unknown` + "`" + `, because the requests do not name it. A flag\nwithout known requests is ` + "`" + `unknown` + "`" + ` if details are kept for less than ` + "`" + `days` + "`" + `.",
           "type": "string",
           "enum": [
             "yes",
@@ -5391,7 +5391,7 @@ func init() {
       ],
       "properties": {
         "check": {
-          "description": "` + "`" + `counted` + "`" + `: the flag was counted without interruption for ` + "`" + `days` + "`" + `. ` + "`" + `not_asked` + "`" + `: it was not\nrequested in ` + "`" + `days` + "`" + `. ` + "`" + `all_heard` + "`" + `: no server is silent. ` + "`" + `none_lost` + "`" + `: nothing was dropped.\n` + "`" + `unchanged` + "`" + `: the flag was not changed for 7 days.",
+          "description": "` + "`" + `counted` + "`" + `: the flag was counted without interruption for ` + "`" + `days` + "`" + `. ` + "`" + `not_asked` + "`" + `: it was not\nrequested in ` + "`" + `days` + "`" + `, of which all details are kept. ` + "`" + `all_heard` + "`" + `: no server is silent. ` + "`" + `none_lost` + "`" + `: nothing was dropped.\n` + "`" + `unchanged` + "`" + `: the flag was not changed for 7 days.",
           "type": "string",
           "enum": [
             "counted",
@@ -5812,7 +5812,7 @@ func init() {
           "example": "2026-01-03T10:00:00.000Z"
         },
         "count": {
-          "description": "Evaluations lately.",
+          "description": "Evaluations lately, of which details are kept.",
           "type": "integer",
           "format": "int64",
           "example": 371204
@@ -6445,7 +6445,7 @@ func init() {
           ]
         },
         "name": {
-          "description": "Key of the variant or name of the segment.",
+          "description": "Key of the variant, name of the segment, or ` + "`" + `total` + "`" + `.",
           "type": "string",
           "example": "blue"
         },
@@ -7091,6 +7091,11 @@ func init() {
         "comparison": {
           "$ref": "#/definitions/datarComparison"
         },
+        "comparisonMissing": {
+          "description": "Why ` + "`" + `comparison` + "`" + ` is missing. The wording may change.",
+          "type": "string",
+          "example": "The comparison begins at 2026-01-01T00:00:00Z, and details are kept from 2026-01-24T00:00:00Z on, so it is missing."
+        },
         "complete": {
           "$ref": "#/definitions/datarComplete"
         },
@@ -7310,7 +7315,7 @@ func init() {
           ]
         },
         "total": {
-          "description": "Evaluations lately.",
+          "description": "Evaluations lately, of which details are kept.",
           "type": "integer",
           "format": "int64",
           "example": 371204
@@ -10251,7 +10256,7 @@ func init() {
     },
     "/datar/flags/{flagID}/series": {
       "get": {
-        "description": "Counts evaluations by hour, day or week of a time zone. Buckets without evaluations have the\ncount 0. Counts are kept by UTC hour and never split: if the offset of the zone is not a whole\nnumber of hours, a bucket begins at the next whole UTC hour, as ` + "`" + `starts` + "`" + ` shows. Days have 23 or\n25 hours when the zone changes its clocks.\n\nFor a span whose details are no longer kept, the response has the totals of UTC days: ` + "`" + `detail` + "`" + `\nis ` + "`" + `utcDay` + "`" + `, and there is one line.",
+        "description": "Counts evaluations by hour, day or week of a time zone. Buckets without evaluations have the\ncount 0. Counts are kept by UTC hour and never split: if the offset of the zone is not a whole\nnumber of hours, a bucket begins at the next whole UTC hour, as ` + "`" + `starts` + "`" + ` shows. Days have 23 or\n25 hours when the zone changes its clocks.\n\nFor a span whose details are no longer kept, the response has the totals of UTC days: ` + "`" + `detail` + "`" + `\nis ` + "`" + `utcDay` + "`" + `, ` + "`" + `by` + "`" + ` is ` + "`" + `total` + "`" + `, and there is one line. If only the details of the span to compare\nwith are no longer kept, the response has ` + "`" + `comparisonMissing` + "`" + ` instead of ` + "`" + `comparison` + "`" + `.",
         "tags": [
           "datar"
         ],
@@ -10301,7 +10306,7 @@ func init() {
           },
           {
             "type": "string",
-            "description": "Adds another span with the same number of buckets: ` + "`" + `previous` + "`" + ` for the span before, ` + "`" + `week` + "`" + `\nfor the span a week before, or a time in RFC 3339 within its first bucket.",
+            "description": "Adds another span with the same number of buckets: ` + "`" + `previous` + "`" + ` for the span before, ` + "`" + `week` + "`" + `\nfor the span a week before, or a time in RFC 3339 within its first bucket, from 1970 until\nnow.",
             "name": "compare",
             "in": "query"
           },
@@ -14698,7 +14703,7 @@ func init() {
       ],
       "properties": {
         "answer": {
-          "description": "` + "`" + `yes` + "`" + ` if all checks are ok; ` + "`" + `no` + "`" + ` if ` + "`" + `not_asked` + "`" + ` or ` + "`" + `unchanged` + "`" + ` fails; ` + "`" + `unknown` + "`" + ` otherwise. A\nflag that is requested only by tag is ` + "`" + `unknown` + "`" + `, because the requests do not name it.",
+          "description": "` + "`" + `yes` + "`" + ` if all checks are ok; ` + "`" + `no` + "`" + ` if ` + "`" + `not_asked` + "`" + ` or ` + "`" + `unchanged` + "`" + ` fails; ` + "`" + `unknown` + "`" + ` otherwise. A\nflag that is requested only by tag is ` + "`" + `unknown` + "`" + `, because the requests do not name it. A flag\nwithout known requests is ` + "`" + `unknown` + "`" + ` if details are kept for less than ` + "`" + `days` + "`" + `.",
           "type": "string",
           "enum": [
             "yes",
@@ -14878,7 +14883,7 @@ func init() {
       ],
       "properties": {
         "check": {
-          "description": "` + "`" + `counted` + "`" + `: the flag was counted without interruption for ` + "`" + `days` + "`" + `. ` + "`" + `not_asked` + "`" + `: it was not\nrequested in ` + "`" + `days` + "`" + `. ` + "`" + `all_heard` + "`" + `: no server is silent. ` + "`" + `none_lost` + "`" + `: nothing was dropped.\n` + "`" + `unchanged` + "`" + `: the flag was not changed for 7 days.",
+          "description": "` + "`" + `counted` + "`" + `: the flag was counted without interruption for ` + "`" + `days` + "`" + `. ` + "`" + `not_asked` + "`" + `: it was not\nrequested in ` + "`" + `days` + "`" + `, of which all details are kept. ` + "`" + `all_heard` + "`" + `: no server is silent. ` + "`" + `none_lost` + "`" + `: nothing was dropped.\n` + "`" + `unchanged` + "`" + `: the flag was not changed for 7 days.",
           "type": "string",
           "enum": [
             "counted",
@@ -15299,7 +15304,7 @@ func init() {
           "example": "2026-01-03T10:00:00.000Z"
         },
         "count": {
-          "description": "Evaluations lately.",
+          "description": "Evaluations lately, of which details are kept.",
           "type": "integer",
           "format": "int64",
           "example": 371204
@@ -15932,7 +15937,7 @@ func init() {
           ]
         },
         "name": {
-          "description": "Key of the variant or name of the segment.",
+          "description": "Key of the variant, name of the segment, or ` + "`" + `total` + "`" + `.",
           "type": "string",
           "example": "blue"
         },
@@ -16578,6 +16583,11 @@ func init() {
         "comparison": {
           "$ref": "#/definitions/datarComparison"
         },
+        "comparisonMissing": {
+          "description": "Why ` + "`" + `comparison` + "`" + ` is missing. The wording may change.",
+          "type": "string",
+          "example": "The comparison begins at 2026-01-01T00:00:00Z, and details are kept from 2026-01-24T00:00:00Z on, so it is missing."
+        },
         "complete": {
           "$ref": "#/definitions/datarComplete"
         },
@@ -16797,7 +16807,7 @@ func init() {
           ]
         },
         "total": {
-          "description": "Evaluations lately.",
+          "description": "Evaluations lately, of which details are kept.",
           "type": "integer",
           "format": "int64",
           "example": 371204

@@ -36,7 +36,8 @@ func NewGetDatarFlagSeries(ctx *middleware.Context, handler GetDatarFlagSeriesHa
 // 25 hours when the zone changes its clocks.
 //
 // For a span whose details are no longer kept, the response has the totals of UTC days: `detail`
-// is `utcDay`, and there is one line.
+// is `utcDay`, `by` is `total`, and there is one line. If only the details of the span to compare
+// with are no longer kept, the response has `comparisonMissing` instead of `comparison`.
 type GetDatarFlagSeries struct {
 	Context *middleware.Context
 	Handler GetDatarFlagSeriesHandler

@@ -37,7 +37,8 @@ type GetDatarFlagSeriesParams struct {
 	// In: query
 	By *string
 	// Adds another span with the same number of buckets: `previous` for the span before, `week`
-	// for the span a week before, or a time in RFC 3339 within its first bucket.
+	// for the span a week before, or a time in RFC 3339 within its first bucket, from 1970 until
+	// now.
 	// In: query
 	Compare *string
 	// ID of the flag.
