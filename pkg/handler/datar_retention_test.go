@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
 )
 
@@ -76,6 +78,70 @@ func TestDeletionAfterRetention(t *testing.T) {
 		csv := call(t, s, http.MethodGet, "/datar/states?format=csv&days="+test.days, nil).raw
 		if !strings.Contains(csv, test.state+",") || !strings.Contains(csv, ","+test.answer+",") {
 			t.Errorf("flag %d, %s days, in the table: %s", test.flag, test.days, csv)
+		}
+	}
+}
+
+// TestSeriesAfterRetention checks that totals of UTC days are one line, and that a comparison
+// without details does not change the series.
+func TestSeriesAfterRetention(t *testing.T) {
+	t.Parallel()
+	s, flag, _ := retentionServer(t)
+	must(t, s, http.MethodPost, "/evaluation", object{"flagID": flag, "entityID": "a"})
+	path := fmt.Sprintf("/datar/flags/%d/series?", flag)
+
+	days := must(t, s, http.MethodGet, path+"by=variant&from=2026-11-17T00:00:00Z", nil)
+	lines := days["lines"].([]any)
+	if days["detail"] != "utcDay" || days["by"] != "total" || len(lines) != 1 {
+		t.Fatalf("got %v", days)
+	}
+	line := lines[0].(object)
+	counts := line["counts"].([]any)
+	if line["name"] != "total" || line["outcome"] != nil || line["variantID"] != nil || counts[1] != 3.0 || counts[len(counts)-1] != 1.0 {
+		t.Errorf("got %v", line)
+	}
+	csv := call(t, s, http.MethodGet, path+"format=csv&from=2026-11-17T00:00:00Z", nil).raw
+	if !strings.Contains(csv, "2026-11-18T00:00:00Z,2026-11-19T00:00:00Z,true,total,") {
+		t.Errorf("got %s", csv)
+	}
+
+	const window = "bucket=hour&from=2026-11-27T00:00:00Z&to=2026-11-28T13:00:00Z"
+	alone := must(t, s, http.MethodGet, path+window, nil)
+	delete(alone, "complete") // its times go on
+	for _, compare := range []string{"2026-11-01T00:00:00Z", "2026-11-18T23:00:00Z"} {
+		got := must(t, s, http.MethodGet, path+window+"&compare="+compare, nil)
+		missing, _ := got["comparisonMissing"].(string)
+		if got["comparison"] != nil || !strings.Contains(missing, "begins at "+compare) || !strings.Contains(missing, "kept from 2026-11-19T00:00:00Z on") {
+			t.Errorf("compared with %s: %v, %q", compare, got["comparison"], missing)
+		}
+		delete(got, "complete")
+		delete(got, "comparisonMissing")
+		if diff := cmp.Diff(alone, got); diff != "" {
+			t.Errorf("compared with %s (-alone +compared):\n%s", compare, diff)
+		}
+	}
+	for _, compare := range []string{"previous", "2026-11-19T00:00:00Z"} {
+		got := must(t, s, http.MethodGet, path+window+"&compare="+compare, nil)
+		if got["comparison"] == nil || got["comparisonMissing"] != nil || got["detail"] != nil {
+			t.Errorf("compared with %s: %v", compare, got)
+		}
+	}
+}
+
+// TestSeriesOfEmptyWindows checks the end of a series without buckets, also of a window before 1970,
+// when no hours are counted.
+func TestSeriesOfEmptyWindows(t *testing.T) {
+	t.Parallel()
+	s := setup(t, datarOn)
+	flag, _, _ := booleanFlag(t, s, "f", true)
+	for window, end := range map[string]string{
+		"from=2026-11-28T00:00:00Z&to=2026-11-28T00:00:00Z":                  "2026-11-28T00:00:00Z",
+		"from=2026-11-28T00:00:00Z&to=2026-11-28T00:00:00Z&tz=Europe/Berlin": "2026-11-28T01:00:00+01:00",
+		"from=1960-01-01T00:00:00Z&to=1965-01-01T00:00:00Z":                  "1970-01-01T00:00:00Z",
+	} {
+		got := must(t, s, http.MethodGet, fmt.Sprintf("/datar/flags/%d/series?compare=previous&%s", flag, window), nil)
+		if got["end"] != end || len(got["starts"].([]any)) != 0 || got["comparison"] != nil {
+			t.Errorf("%s: got %v", window, got)
 		}
 	}
 }

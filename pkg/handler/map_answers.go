@@ -54,6 +54,7 @@ func seriesModel(s *insight.Series) *models.DatarSeries {
 	if s.UTCDays {
 		m.Detail = "utcDay"
 	}
+	m.ComparisonMissing = s.ComparisonMissing.String()
 	if c := s.Comparison; c != nil {
 		m.Comparison = &models.DatarComparison{Starts: timesModel(c.Starts), End: new(c.End.Format(time.RFC3339)), Lines: linesModel(s.By, c.Lines), Whole: c.Whole}
 	}
@@ -72,8 +73,12 @@ func timesModel(times []time.Time) []string {
 func linesModel(by insight.By, lines []insight.Line) []*models.DatarLine {
 	return mapAll(lines, func(l *insight.Line) *models.DatarLine {
 		m := &models.DatarLine{VariantID: l.VariantID, SegmentID: l.SegmentID, SnapshotID: l.SnapshotID, Name: l.Name, Counts: l.Counts}
-		if by == insight.ByOutcome {
+		switch by {
+		case insight.ByOutcome:
 			m.Outcome = l.Outcome.String()
+		case insight.ByTotal:
+			m.Name = string(by)
+		case insight.ByVariant, insight.BySegment, insight.ByVersion: // the line has an ID
 		}
 		return m
 	})

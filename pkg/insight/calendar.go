@@ -36,7 +36,7 @@ func ParseUnit(name string, from, to time.Time) (Unit, error) {
 		}
 		return UnitDay, nil
 	default:
-		return "", invalidWindow("api.window.bucket", "bucket", strconv.Quote(name))
+		return "", invalidWindow("api.window.bucket", "bucket", strconv.Quote(cut(name)))
 	}
 }
 

@@ -150,14 +150,14 @@ func TestParametersOfSeries(t *testing.T) {
 		}
 	}
 	for name, err := range map[string]error{
-		"bucket is": func() error { _, err := insight.ParseUnit("month", from, to); return err }(),
+		"bucket is": func() error { _, err := insight.ParseUnit(strings.Repeat("month", 600), from, to); return err }(),
 		"by is":     func() error { _, err := insight.ParseBy("country"); return err }(),
 		"compare is": func() error {
-			_, _, err := insight.Calendar{Unit: insight.UnitDay, Zone: time.UTC}.Windows(datar.HourOf(from), datar.HourOf(to), "yesterday")
+			_, _, err := insight.Calendar{Unit: insight.UnitDay, Zone: time.UTC}.Windows(datar.HourOf(from), datar.HourOf(to), "yesterday", to)
 			return err
 		}(),
 	} {
-		if !errors.Is(err, datar.ErrInvalidQuery) || !strings.Contains(err.Error(), name) {
+		if !errors.Is(err, datar.ErrInvalidQuery) || !strings.Contains(err.Error(), name) || len(err.Error()) > 400 {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -176,7 +176,7 @@ func TestWindowsOfComparisons(t *testing.T) {
 		"week":                 "2026-03-21T00:00:00+01:00",
 		"2025-10-25T12:00:00Z": "2025-10-25T00:00:00+02:00",
 	} {
-		w, other, err := c.Windows(from, to, compare)
+		w, other, err := c.Windows(from, to, compare, to.Time())
 		if err != nil || len(w.Buckets) != 3 || len(other.Buckets) != 3 {
 			t.Fatalf("%s: %v", compare, err)
 		}
@@ -184,7 +184,12 @@ func TestWindowsOfComparisons(t *testing.T) {
 			t.Errorf("%s: got %s, want %s", compare, got, want)
 		}
 	}
-	if _, other, err := c.Windows(from, to, ""); other != nil || err != nil {
+	for _, compare := range []string{"9999-12-31T23:59:59Z", "2026-03-31T00:00:01+02:00", "1969-12-31T23:59:59Z", "0000-01-01T00:00:00Z"} {
+		if _, _, err := c.Windows(from, to, compare, to.Time()); !errors.Is(err, datar.ErrInvalidQuery) || !strings.Contains(err.Error(), "from 1970 until now") {
+			t.Errorf("%s: %v", compare, err)
+		}
+	}
+	if _, other, err := c.Windows(from, to, "", to.Time()); other != nil || err != nil {
 		t.Errorf("no comparison: %v, %v", other, err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
@@ -57,13 +58,16 @@ type Series struct {
 	Zone   *time.Location
 	By     By
 	// UTCDays is true if the window begins before the oldest details. Then the buckets are UTC days
-	// or weeks, and there is one line with all assignments and all evaluations without an
-	// assignment.
+	// or weeks, By is ByTotal, and there is one line with all assignments and all evaluations
+	// without an assignment.
 	UTCDays bool
 	Buckets
 	// Comparison has the same number of buckets at another time. It is nil if the request has no
-	// comparison.
+	// comparison, or if it is missing.
 	Comparison *Buckets
+	// ComparisonMissing is set if the details of the comparison are deleted, and those of the series
+	// are not.
+	ComparisonMissing catalog.Message
 	// Changes are the changes of the window, newest first, at most 100.
 	Changes  []Change
 	Complete *Complete
@@ -72,7 +76,7 @@ type Series struct {
 // Buckets are a part of a Series.
 type Buckets struct {
 	// Starts are the start times of the buckets, in the time zone of the series. End is the end of
-	// the last bucket.
+	// the last bucket, or of the window if there are no buckets.
 	Starts []time.Time
 	End    time.Time
 	// Lines have one count for each bucket. The sum of all lines is the number of all evaluations.
@@ -112,40 +116,50 @@ type SeriesWindow struct {
 
 // Windows returns the buckets of a series and, unless compare is empty, of its comparison. compare
 // is "previous" for the same number of buckets before, "week" for the same time a week before, or
-// an RFC 3339 time in the first bucket. The error matches datar.ErrInvalidQuery.
-func (c Calendar) Windows(from, to datar.Hour, compare string) (SeriesWindow, *SeriesWindow, error) {
+// an RFC 3339 time in the first bucket, from 1970 until now. The error matches
+// datar.ErrInvalidQuery.
+func (c Calendar) Windows(from, to datar.Hour, compare string, now time.Time) (SeriesWindow, *SeriesWindow, error) {
 	buckets, err := c.Buckets(from, to)
 	if err != nil {
 		return SeriesWindow{}, nil, err
 	}
 	w := SeriesWindow{from, to, buckets}
-	if compare == "" || len(buckets) == 0 {
-		return w, nil, nil
+	first, err := c.compared(&w, compare, now)
+	if compare == "" || len(buckets) == 0 || err != nil {
+		return w, nil, err
 	}
-	var first datar.Hour
-	switch compare {
-	case "previous":
-		first = c.before(buckets[0].Start, len(buckets))
-	case "week":
-		const daysPerWeek = 7
-		first = datar.HourOf(buckets[0].Start.Time().In(c.Zone).AddDate(0, 0, -daysPerWeek))
-	default:
-		at, err := time.Parse(time.RFC3339, compare)
-		if err != nil {
-			return SeriesWindow{}, nil, invalidWindow("api.window.compare", "compare", strconv.Quote(cut(compare)))
-		}
-		first = datar.HourOf(at)
-	}
-	first = max(first, 0)
 	other := c.count(first, len(buckets))
 	return w, &SeriesWindow{other[0].Start, other[len(other)-1].End, other}, nil
+}
+
+// compared returns an hour in the first bucket of a comparison with w.
+func (c Calendar) compared(w *SeriesWindow, compare string, now time.Time) (datar.Hour, error) {
+	start := w.From
+	if len(w.Buckets) > 0 {
+		start = w.Buckets[0].Start
+	}
+	switch compare {
+	case "":
+		return 0, nil
+	case "previous":
+		return c.before(start, len(w.Buckets)), nil
+	case "week":
+		const daysPerWeek = 7
+		return max(0, datar.HourOf(start.Time().In(c.Zone).AddDate(0, 0, -daysPerWeek))), nil
+	default:
+		at, err := time.Parse(time.RFC3339, compare)
+		if err != nil || at.After(now) || at.Unix() < 0 {
+			return 0, invalidWindow("api.window.compare", "compare", strconv.Quote(cut(compare)))
+		}
+		return datar.HourOf(at), nil
+	}
 }
 
 // Fill adds up rows. They are grouped by what by selects, and by hour, or by day if IsWholeDays
 // returns true. now decides which buckets have not ended. holes are periods in which some
 // evaluations were not counted.
 func (w *SeriesWindow) Fill(zone *time.Location, by By, rows []datar.Row, timeline Timeline, names *Names, now time.Time, holes []Hole) Buckets {
-	b := Buckets{Starts: make([]time.Time, len(w.Buckets)), Whole: make([]bool, len(w.Buckets)), Lines: []Line{}}
+	b := Buckets{Starts: make([]time.Time, len(w.Buckets)), End: w.To.Time().In(zone), Whole: make([]bool, len(w.Buckets)), Lines: []Line{}}
 	for i, bucket := range w.Buckets {
 		start, end := bucket.Start.Time(), bucket.End.Time()
 		b.Starts[i], b.End = start.In(zone), end.In(zone)

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
@@ -323,7 +324,7 @@ func (s *Service) Series(ctx context.Context, flagID int64, q SeriesQuery) (*Ser
 		return nil, err
 	}
 	c := Calendar{unit, zone}
-	window, compared, err := c.Windows(sp.first, sp.last, q.Compare)
+	window, compared, err := c.Windows(sp.first, sp.last, q.Compare, sp.now)
 	if err != nil {
 		return nil, err
 	}
@@ -331,9 +332,10 @@ func (s *Service) Series(ctx context.Context, flagID int64, q SeriesQuery) (*Ser
 	if err != nil {
 		return nil, fmt.Errorf("look up the oldest details: %w", err)
 	}
-	utcDays := sp.first < kept || compared != nil && compared.From < kept
-	if utcDays && sp.first < sp.last {
-		if c = (Calendar{unit, time.UTC}); unit == UnitHour {
+	var missing catalog.Message
+	utcDays := sp.first < kept && sp.first < sp.last
+	if utcDays {
+		if c, by = (Calendar{unit, time.UTC}), ByTotal; unit == UnitHour {
 			c.Unit = UnitDay
 		}
 		sp.first = sp.first.DayStart()
@@ -341,15 +343,18 @@ func (s *Service) Series(ctx context.Context, flagID int64, q SeriesQuery) (*Ser
 			sp.last = (sp.last + 24).DayStart()
 		}
 		sp.from, sp.to = sp.first.Time(), sp.last.Time()
-		if window, compared, err = c.Windows(sp.first, sp.last, q.Compare); err != nil {
+		if window, compared, err = c.Windows(sp.first, sp.last, q.Compare, sp.now); err != nil {
 			return nil, err
 		}
+	} else if compared != nil && compared.From < kept {
+		missing = catalog.Say("api.series.compared", "from", compared.From.Time().Format(time.RFC3339), "kept", kept.Time().Format(time.RFC3339))
+		compared = nil
 	}
 	of, err := s.subject(ctx, flagID, sp)
 	if err != nil {
 		return nil, err
 	}
-	series := &Series{FlagID: flagID, Unit: c.Unit, Zone: c.Zone, By: by, UTCDays: utcDays, Complete: of.complete}
+	series := &Series{FlagID: flagID, Unit: c.Unit, Zone: c.Zone, By: by, UTCDays: utcDays, ComparisonMissing: missing, Complete: of.complete}
 	fill := func(w *SeriesWindow, holes []Hole) (Buckets, error) {
 		rows, err := s.seriesRows(ctx, flagID, w, by, utcDays)
 		if err != nil {
@@ -358,9 +363,6 @@ func (s *Service) Series(ctx context.Context, flagID int64, q SeriesQuery) (*Ser
 		names, err := s.names(ctx, of.flag, of.timeline, rows)
 		if err != nil {
 			return Buckets{}, err
-		}
-		if utcDays {
-			by = ByTotal
 		}
 		return w.Fill(c.Zone, by, rows, of.timeline, names, sp.now, holes), nil
 	}

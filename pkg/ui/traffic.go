@@ -212,6 +212,9 @@ func (u *UI) chartFoot(p *page, s *insight.Series, c *chart.Stacked) template.HT
 	if c.Open {
 		parts = append(parts, string(u.text.say("chart.open")))
 	}
+	if !s.ComparisonMissing.IsZero() {
+		parts = append(parts, string(u.text.say("chart.uncompared")))
+	}
 	if s.UTCDays {
 		parts = append(parts, string(u.text.say("chart.utcdays")))
 	}
