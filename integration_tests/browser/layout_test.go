@@ -195,3 +195,42 @@ func TestHardCases(t *testing.T) {
 		}
 	}
 }
+
+// TestNarrowPages opens, on a phone, what is wider than its screen: each query of a page, the row of
+// tabs, and the list of deleted flags.
+func TestNarrowPages(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	s.abFlag(t)
+	s.until(t, "checkout-button") // else the list has no flags, and no queries
+	p := open(t, s)
+	for _, width := range []int64{320, 1280} {
+		call(p, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: width, Height: 900, DeviceScaleFactor: 1})
+		for _, path := range []string{"/ui/", "/ui/flags/1/traffic", "/ui/flags/1/nothing"} {
+			p.load(path)
+			for _, name := range []string{"curl", "SQL"} {
+				p.press(name)
+				p.until("the open query "+name, `document.querySelector(".menu.inline[open] .pop")`)
+				box := `document.querySelector(".menu.inline[open] .pop").getBoundingClientRect()`
+				if got := p.value(`(({left, right}) => left >= 0 && right <= innerWidth && document.documentElement.scrollWidth <= innerWidth)(` + box + `)`); got != "true" {
+					t.Errorf("%s at %d pixels: the query %s leaves the page: %s", path, width, name, p.value(`JSON.stringify(`+box+`)`))
+				}
+			}
+			if height := `parseFloat(getComputedStyle(document.querySelector(".menu.inline[open] code")).lineHeight)`; width == 1280 {
+				lines := p.value(`((code) => Math.round((code.clientHeight - 16) / ` + height + `) - code.innerText.trimEnd().split("\n").length)(document.querySelector(".menu.inline[open] code"))`)
+				if lines != "0" {
+					t.Errorf("%s: %s lines of the query are broken", path, lines)
+				}
+			}
+		}
+	}
+	call(p, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: 320, Height: 900, DeviceScaleFactor: 1})
+	p.visit("/ui/flags/1/history")
+	p.until("the current tab on the screen", `(({left, right}) => left >= 0 && right <= innerWidth)(document.querySelector(".tabs [aria-current]").getBoundingClientRect())`)
+	p.press("More")
+	p.press("Delete")
+	p.press("Delete anyway")
+	p.has("Deleted checkout-button")
+	p.visit("/ui/deleted")
+	p.until("the button that restores a flag on the screen", `(({left, right}) => left >= 0 && right <= innerWidth)(document.querySelector("main .btn").getBoundingClientRect())`)
+}

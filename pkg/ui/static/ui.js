@@ -538,9 +538,15 @@ function shortcuts() {
   }
 }
 
+// On a phone, the row of tabs may be wider than the page.
+function showTab() {
+  for (const tab of all(".tabs [aria-current]")) tab.parentElement.scrollLeft = tab.offsetLeft - (innerWidth - tab.offsetWidth) / 2;
+}
+
 function start() {
   all("[data-noscript]").forEach((part) => part.remove());
   noteZone();
+  showTab();
   filters();
   editor();
   keys();
