@@ -553,7 +553,7 @@ func (u *UI) deletionChecks(r *http.Request, p *page, f *entity.Flag, d *deleteD
 			}
 		}
 	}
-	if !d.Sure && !state.Advice.Text.IsZero() && state.Advice.Do != insight.DoDelete {
+	if do := state.Advice.Do; !d.Sure && !state.Advice.Text.IsZero() && do != insight.DoDelete && do != insight.DoNothing {
 		d.Instead = u.message(p, f, state.Advice.Text)
 	}
 }
