@@ -218,6 +218,30 @@ func TestErrorsStandAtTheirFields(t *testing.T) {
 	}
 }
 
+func TestNewPartsAreNoErrorsBeforeTheReview(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	form := f.form(t)
+	for _, button := range []string{"add-variant", "add-variant", "add-constraint.0", "add-constraint.1"} {
+		a := f.press(t, form, button)
+		if page := text(a.root); strings.Contains(page, "another look") || strings.Contains(page, "must not be empty") || strings.Contains(page, "Unreachable") {
+			t.Errorf("%s reports errors in\n%s", button, page)
+		}
+		form = fields(t, a, "edit")
+	}
+	a := f.press(t, form, "review")
+	page := text(a.root)
+	for _, field := range []string{"v.2.key", "v.3.key", "s.0.c.2.property", "s.1.c.1.value"} {
+		if !strings.Contains(a.body, `href="#f-`+field+`"`) {
+			t.Errorf("the review reports no error of %s in\n%s", field, page)
+		}
+	}
+	form.Set("v.2.key", "a b")
+	if a := f.press(t, form, "add-variant"); !strings.Contains(a.body, `href="#f-v.2.key"`) {
+		t.Error("a key that was typed has no error")
+	}
+}
+
 func TestTwoBrowsersEditOneFlag(t *testing.T) {
 	t.Parallel()
 	f := setup(t)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"html/template"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -157,9 +158,28 @@ func (u *UI) edit(rw http.ResponseWriter, r *http.Request) error {
 		} else if len(d.Summary) == 0 {
 			p.Notice = u.text.say("edit.nothing")
 		}
+	} else {
+		d.omitErrorsOfNewParts()
 	}
 	u.render(rw, r, http.StatusOK, "targeting.html", p)
 	return nil
+}
+
+// omitErrorsOfNewParts removes the errors of parts that were added and are still empty. The review reports them.
+func (d *targetingData) omitErrorsOfNewParts() {
+	isNew := map[string]bool{}
+	for i, v := range d.Form.Variants {
+		isNew[fmt.Sprintf("v.%d.key", i)] = v == formVariant{}
+	}
+	for i, s := range d.Form.Segments {
+		for j, c := range s.Constraints {
+			for _, field := range []string{"property", "value"} {
+				isNew[fmt.Sprintf("s.%d.c.%d.%s", i, j, field)] = c.ID == 0 && c.Property == "" && c.Value == ""
+			}
+		}
+	}
+	d.Summary = slices.DeleteFunc(d.Summary, func(e fieldError) bool { return isNew[e.Field] })
+	maps.DeleteFunc(d.Errors, func(field, _ string) bool { return isNew[field] })
 }
 
 // baseOf returns the version that the form was created from, or else the current one.
@@ -497,13 +517,16 @@ func (u *UI) segmentViews(p *page, d *targetingData, base, after *entity.Flag, c
 	}
 	for i, s := range d.Form.Segments {
 		v := segmentView{Place: i, Number: i + 1, Segment: s, First: i == 0, Last: i == len(d.Form.Segments)-1}
+		isValid := true // else what the segment matches is unknown
 		for j, c := range s.Constraints {
-			v.Constraints = append(v.Constraints, u.constraintView(j, c, d.Errors[fmt.Sprintf("s.%d.c.%d.value", i, j)]))
+			at := fmt.Sprintf("s.%d.c.%d.", i, j)
+			isValid = isValid && d.Errors[at+"property"] == "" && d.Errors[at+"value"] == ""
+			v.Constraints = append(v.Constraints, u.constraintView(j, c, d.Errors[at+"value"]))
 		}
 		var layout *eval.SegmentLayout
 		if i < len(then.Segments) && i < len(laidOut.Segments) {
 			layout = &then.Segments[i]
-			if layout.Reach == eval.ReachNobody {
+			if isValid && layout.Reach == eval.ReachNobody {
 				v.Unreachable = u.text.say("edit.unreachable")
 			}
 		}
