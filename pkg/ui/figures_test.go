@@ -49,6 +49,8 @@ type figures struct {
 	missing int64
 	// rollout is what a rollout is, if it is not nil.
 	rollout *insight.Rollout
+	// advice is what to do about each flag, if it is set.
+	advice insight.Advice
 }
 
 func (f *figures) complete() *insight.Complete {
@@ -59,9 +61,13 @@ func (f *figures) complete() *insight.Complete {
 }
 
 func (f *figures) state(flag *entity.Flag) *insight.State {
+	advice := insight.Advice{Do: insight.DoRemoveFromCode, Text: catalog.Say("api.advice.launched", "variant", "on", "days", 30)}
+	if f.advice.Do != "" {
+		advice = f.advice
+	}
 	return &insight.State{
 		FlagID: int64(flag.ID), FlagKey: flag.Key, State: insight.StateActive, Evidence: insight.Evidence{Count: 640_000, Last: f.m.now},
-		Advice: insight.Advice{Do: insight.DoRemoveFromCode, Text: catalog.Say("api.advice.launched", "variant", "on", "days", 30)},
+		Advice: advice,
 		CanDelete: insight.CanDelete{Answer: insight.AnswerNo, Checks: []insight.Check{
 			{Check: insight.CheckCounted, OK: true, Answer: insight.AnswerYes, Text: catalog.Say("api.check.counted", "days", 60)},
 			{Check: insight.CheckNotAsked, Answer: insight.AnswerNo, Text: catalog.Say("api.check.asked.name", "n", 640_000, "from", catalog.Day(f.m.now.AddDate(0, 0, -30)))},
@@ -323,6 +329,19 @@ func TestNumbersStandInSentencesAndTables(t *testing.T) {
 	csv := f.ask(t, http.MethodGet, "/ui/flags/1/traffic.csv", nil)
 	if csv.status != http.StatusOK || !strings.Contains(csv.header.Get("Content-Type"), "csv") || !strings.Contains(csv.body, "blue") {
 		t.Errorf("CSV: %d %.200s", csv.status, csv.body)
+	}
+}
+
+func TestAdviceToDoNothingIsNoAlternative(t *testing.T) {
+	t.Parallel()
+	f, numbers := counted(t)
+	const question = "/ui/flags/1/delete"
+	if page := text(f.ask(t, http.MethodGet, question, nil).root); !strings.Contains(page, "Instead:") {
+		t.Errorf("no alternative in\n%s", page)
+	}
+	numbers.advice = insight.Advice{Do: insight.DoNothing, Text: catalog.Say("api.advice.none")}
+	if page := text(f.ask(t, http.MethodGet, question, nil).root); strings.Contains(page, "Instead:") || !strings.Contains(page, "Delete anyway") {
+		t.Errorf("the question is\n%s", page)
 	}
 }
 
