@@ -27,14 +27,7 @@ func TestWithoutJavaScript(t *testing.T) {
 	}
 	see := func(selector, text string) {
 		t.Helper()
-		p.run(chromedp.WaitVisible(selector))
-		got, err := chromedp.Run(p.ctx, chromedp.Text(selector))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !strings.Contains(strings.Join(strings.Fields(got), " "), text) {
-			t.Errorf("%s is %q, want %q", selector, got, text)
-		}
+		p.until(fmt.Sprintf("%q in %s", text, selector), fmt.Sprintf(`document.querySelector(%q)?.innerText.replace(/\s+/g, " ").includes(%q)`, selector, text))
 	}
 	p.visit("/ui/flags/1/targeting")
 	p.run(chromedp.SetValue(`[name="s.0.rollout"]`, "80"))
