@@ -42,6 +42,7 @@ func cases() []attackCase {
 		{"refused counts", refusedCounts},
 		{"slow counts", slowCounts},
 		{"huge headers", hugeHeaders},
+		{"large tries", largeTries},
 	}
 }
 
@@ -335,6 +336,56 @@ func hugeHeaders(ctx context.Context, t *target) error {
 		}
 		return nil
 	}, nil)
+}
+
+// largeTries tries drafts of many segments for 1,000 entities. One body is within the limit of the
+// response, and the other would have a response of 216 MB. It also requests forecasts of such drafts.
+func largeTries(ctx context.Context, t *target) error {
+	f, err := t.createFlag(ctx, "tries")
+	if err != nil {
+		return err
+	}
+	path := fmt.Sprintf("/flags/%d/try", f.ID)
+	if status := t.attack(ctx, http.MethodPost, path, tryBody(1000, 4000)); status != http.StatusBadRequest {
+		return fmt.Errorf("a try with a response of 216 MB is answered %d, want 400", status)
+	}
+	within := tryBody(1000, t.n(300, 50))
+	draft := []byte(`{"draft":` + draftOf(9000) + `}`)
+	atOnce(ctx, t.n(24, 6), 6, func(i int) {
+		if i%3 == 2 {
+			t.attack(ctx, http.MethodPost, fmt.Sprintf("/datar/flags/%d/forecast", f.ID), draft)
+			return
+		}
+		t.attack(ctx, http.MethodPost, path, within)
+	})
+	return nil
+}
+
+// tryBody returns a body for a try.
+func tryBody(entities, segments int) []byte {
+	var body strings.Builder
+	body.WriteString(`{"entities":[`)
+	for i := range entities {
+		fmt.Fprintf(&body, `%s{"entityID":"a%d","entityContext":{"x":2}}`, comma(i), i)
+	}
+	fmt.Fprintf(&body, `],"draft":%s}`, draftOf(segments))
+	return []byte(body.String())
+}
+
+// draftOf returns a draft of segments with one constraint each for up to 5,000 segments, and without
+// constraints for more.
+func draftOf(segments int) string {
+	constraints := ""
+	if segments <= 5000 { // a definition has at most 10,000 parts
+		constraints = `,"constraints":[{"property":"x","operator":"EQ","value":"1"}]`
+	}
+	var draft strings.Builder
+	draft.WriteString(`{"segments":[`)
+	for i := range segments {
+		fmt.Fprintf(&draft, `%s{"rolloutPercent":50%s}`, comma(i), constraints)
+	}
+	draft.WriteString("]}")
+	return draft.String()
 }
 
 // connections opens n connections at once, sends on each, and holds them all for a while before it

@@ -26,7 +26,7 @@ func (a *App) newAnswers(c *config.Config, db *store.Store, d *counting) *answer
 		Flags:     db,
 		Snapshots: a.cache,
 		Refresh:   c.EvalCache.RefreshInterval,
-		BatchSize: c.Eval.BatchSize,
+		Trials:    a.trialLimits(c),
 		Now:       a.now,
 	}
 	all := &answers{}
@@ -50,6 +50,11 @@ func (a *App) newAnswers(c *config.Config, db *store.Store, d *counting) *answer
 	}
 	all.service = insight.NewService(o)
 	return all
+}
+
+// trialLimits bounds trials of the API and of the pages.
+func (a *App) trialLimits(c *config.Config) insight.TrialLimits {
+	return insight.TrialLimits{Entities: c.Eval.BatchSize, AnswerBytes: c.Eval.AnswerBytes, Turns: a.turns}
 }
 
 // observers are called for every evaluation.

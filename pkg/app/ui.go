@@ -20,7 +20,7 @@ func (a *App) newPages(c *config.Config, actor func(*http.Request) string, writa
 		Version:         Version,
 		RefreshInterval: c.EvalCache.RefreshInterval,
 		EntityTypes:     c.Web.UIEntityTypes,
-		BatchSize:       c.Eval.BatchSize,
+		Trials:          a.trialLimits(c),
 		Database:        databaseName(c.Database),
 		Retention:       c.Datar.Retention,
 		Memory:          a.memory,

@@ -28,6 +28,8 @@ const (
 	maxMatchWork = 4 << 20
 	// maxContextPattern is the maximum size of a pattern from a context.
 	maxContextPattern = 1 << 10
+	// maxExplained is the length in bytes of the longest pattern that an explanation repeats.
+	maxExplained = 256
 	// maxPatterns limits the sizes of all compiled patterns of a snapshot. An instruction takes about 50 bytes.
 	maxPatterns = 4 << 20
 )
@@ -651,6 +653,8 @@ func (b *binary) explainMatch(text, pattern string) string {
 		limit = maxContextPattern
 	}
 	switch size, err := entity.PatternSize(pattern, limit); {
+	case err != nil && len(pattern) > maxExplained:
+		return fmt.Sprintf("a pattern of %d bytes is not a regular expression", len(pattern))
 	case err != nil:
 		return fmt.Sprintf("%q is not a regular expression: %s", pattern, err)
 	case size > limit:

@@ -82,6 +82,14 @@ func LayoutOf(source *entity.Flag) *Layout {
 	return layout
 }
 
+// SegmentLayouts compiles the flag and returns a function for the layout of a segment by its place in evaluation
+// order, without its Reach. Unlike LayoutOf, it does not keep the layouts of all segments in memory, which take 8 KB
+// each.
+func SegmentLayouts(source *entity.Flag) func(i int) SegmentLayout {
+	compiled := compileFlag(source, maxPatterns, nil)
+	return func(i int) SegmentLayout { return compiled.segments[i].layout() }
+}
+
 func (s *segment) layout() SegmentLayout {
 	l := SegmentLayout{SegmentID: s.id, RolloutPercent: s.rolloutPercent, ByBucket: make([]int64, buckets)}
 	index := map[int64]int{} // of a variant in Given

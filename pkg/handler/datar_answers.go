@@ -1,6 +1,9 @@
 package handler
 
 import (
+	"bytes"
+	"context"
+	"encoding/json"
 	"net/http"
 
 	"github.com/go-openapi/runtime"
@@ -196,8 +199,49 @@ func (h *Handler) PostFlagTry(p datarapi.PostFlagTryParams) middleware.Responder
 			return h.fail(p.HTTPRequest, err)
 		}
 	}
-	tried, err := h.answers.Try(p.HTTPRequest.Context(), p.FlagID, draft, entities)
-	return h.answer(p.HTTPRequest, nil, err, func() any { return &models.FlagTryResponse{Results: mapAll(tried, triedModel)} }, nil)
+	trial, err := h.answers.Trial(p.HTTPRequest.Context(), p.FlagID, draft, entities)
+	if err != nil {
+		return h.fail(p.HTTPRequest, err)
+	}
+	results, err := h.tried(p.HTTPRequest.Context(), trial)
+	if err != nil {
+		return h.fail(p.HTTPRequest, err)
+	}
+	return middleware.ResponderFunc(func(rw http.ResponseWriter, _ runtime.Producer) {
+		rw.WriteHeader(http.StatusOK)
+		for _, part := range results {
+			if _, err := rw.Write(part); err != nil {
+				return // the client has disconnected
+			}
+		}
+	})
+}
+
+// tried returns the response to a Trial in parts. It encodes each result at once, because the
+// models of all results take several times the memory of their JSON.
+func (h *Handler) tried(ctx context.Context, trial *insight.Trial) ([][]byte, error) {
+	parts := [][]byte{[]byte(`{"results":[`)}
+	var buffer bytes.Buffer
+	encoder := json.NewEncoder(&buffer)
+	encoder.SetEscapeHTML(false)
+	length := 0
+	err := trial.Each(ctx, h.now(), func(t insight.Tried) error {
+		buffer.Reset()
+		if len(parts) > 1 {
+			buffer.WriteByte(',')
+		}
+		if err := encoder.Encode(triedModel(&t)); err != nil {
+			return err
+		}
+		part := bytes.TrimSuffix(buffer.Bytes(), []byte("\n"))
+		parts = append(parts, bytes.Clone(part))
+		length += len(part)
+		return trial.CheckAnswer(length)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return append(parts, []byte("]}\n")), nil
 }
 
 // draftOf converts the parts of a draft as definitionOf converts those of a definition.

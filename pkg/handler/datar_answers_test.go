@@ -208,6 +208,76 @@ func TestAnswersRefuseBadInputByName(t *testing.T) {
 	}
 }
 
+// TestTriesAreBounded checks that the response to a try is limited before its evaluations, that
+// responses share memory, and that results are in the order of the entities.
+func TestTriesAreBounded(t *testing.T) {
+	t.Parallel()
+	s := setup(t, map[string]string{"FLAGR_EVAL_ANSWER_BYTES": "1048576"})
+	path := fmt.Sprintf("/flags/%d/try", abFlag(t, s))
+	segments := make([]object, 200)
+	for i := range segments {
+		segments[i] = object{"rolloutPercent": 50, "constraints": []object{{"property": "x", "operator": "EQ", "value": "1"}}}
+	}
+	entities := make([]object, 1000)
+	for i := range entities {
+		entities[i] = object{"entityID": fmt.Sprint(i), "entityContext": object{"x": 2}}
+	}
+	got := call(t, s, http.MethodPost, path, object{"entities": entities, "draft": object{"segments": segments}})
+	if got.status != http.StatusBadRequest || !strings.Contains(got.raw, "trial of 1000 entities and 200 segments: the answer would have about") ||
+		!strings.Contains(got.raw, "the limit is 1048576 (FLAGR_EVAL_ANSWER_BYTES)") {
+		t.Errorf("1,000 entities and 200 segments: %d %s", got.status, got.raw)
+	}
+	results := must(t, s, http.MethodPost, path, object{"entities": entities[:20], "draft": object{"segments": segments}})["results"].([]any)
+	if len(results) != 20 {
+		t.Fatalf("%d results, want 20", len(results))
+	}
+	for i, r := range results {
+		if r := r.(map[string]any); r["entityID"] != fmt.Sprint(i) || r["outcome"] != "no_match" || len(r["debug"].([]any)) != 200 {
+			t.Errorf("result %d is of %v: %v with %d logs", i, r["entityID"], r["outcome"], len(r["debug"].([]any)))
+		}
+	}
+}
+
+// TestDraftsKeepWhatTheyOmit checks that a draft without segments is the saved flag, and that an
+// empty list removes them, for tries and forecasts alike.
+func TestDraftsKeepWhatTheyOmit(t *testing.T) {
+	t.Parallel()
+	s := setup(t, map[string]string{"FLAGR_RECORDER_ENABLED": "true", "FLAGR_RECORDER_TYPE": "datar"})
+	flagID := abFlag(t, s)
+	for draft, want := range map[string]struct {
+		outcome  string
+		segments int
+	}{
+		`{}`: {"no_match", 1}, `{"segments":null}`: {"no_match", 1}, `{"enabled":null,"variants":null,"segments":null}`: {"no_match", 1},
+		`{"segments":[]}`: {"no_segments", 0},
+	} {
+		tried := must(t, s, http.MethodPost, fmt.Sprintf("/flags/%d/try", flagID), `{"entities":[{"entityID":"a","entityContext":{"country":"DE"}}],"draft":`+draft+`}`)
+		if got := tried["results"].([]any)[0].(map[string]any)["outcome"]; got != want.outcome {
+			t.Errorf("try of the draft %s: %v, want %s", draft, got, want.outcome)
+		}
+		forecast := must(t, s, http.MethodPost, fmt.Sprintf("/datar/flags/%d/forecast", flagID), `{"draft":`+draft+`}`)
+		if segments, removed := len(forecast["segments"].([]any)), len(forecast["removed"].([]any)); segments != want.segments || removed != 1-want.segments {
+			t.Errorf("forecast of the draft %s: %d segments, %d removed; want %d segments", draft, segments, removed, want.segments)
+		}
+	}
+}
+
+// TestUnknownTagsAreNotCounted checks that only keys and IDs are in the list of what is not found: a
+// tag names no flag.
+func TestUnknownTagsAreNotCounted(t *testing.T) {
+	t.Parallel()
+	s := setup(t, map[string]string{"FLAGR_RECORDER_ENABLED": "true", "FLAGR_RECORDER_TYPE": "datar"})
+	must(t, s, http.MethodPost, "/evaluation/batch", object{"entities": []object{{"entityID": "x"}}, "flagTags": []string{"nope-tag"}, "flagKeys": []string{"nope-key"}, "flagIDs": []int{999}})
+	unknown := must(t, s, http.MethodGet, "/datar/unknown", nil)["unknown"].([]any)
+	var asked []string
+	for _, u := range unknown {
+		asked = append(asked, u.(map[string]any)["asked"].(string))
+	}
+	if slices.Sort(asked); !slices.Equal(asked, []string{"999", "nope-key"}) {
+		t.Errorf("counted %q", asked)
+	}
+}
+
 func TestAnswersWithDatarOff(t *testing.T) {
 	t.Parallel()
 	s := setup(t, nil)

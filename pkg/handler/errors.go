@@ -18,6 +18,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
+	"github.com/flagr-datar/flagr-datar/pkg/insight"
 	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
 )
 
@@ -69,6 +70,10 @@ func (h *Handler) fail(r *http.Request, err error) middleware.Responder {
 	if stderrors.Is(err, eval.ErrTooSlow) {
 		h.logger.Warn("a batch took too long", "error", err)
 		return reply(http.StatusServiceUnavailable, err.Error())
+	}
+	if unfinished, ok := stderrors.AsType[*insight.UnfinishedError](err); ok && stderrors.Is(err, context.DeadlineExceeded) {
+		h.logger.Warn("a request was not finished in time", "operation", operationID(r), "error", err)
+		return retryLater(1, unfinished.Error())
 	}
 	switch ended := r.Context().Err(); {
 	case stderrors.Is(ended, context.DeadlineExceeded), ended == nil && stderrors.Is(err, context.DeadlineExceeded):

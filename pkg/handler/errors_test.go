@@ -18,6 +18,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/handler"
+	"github.com/flagr-datar/flagr-datar/pkg/insight"
 )
 
 // failing is a store and a Datar in which every flag fails: flag n returns error n.
@@ -61,6 +62,8 @@ func TestErrorsBecomeStatuses(t *testing.T) {
 		{"bad window", fmt.Errorf("%w: from is late", datar.ErrInvalidQuery), http.StatusBadRequest, "invalid query: from is late", false},
 		{"not counted", datar.ErrFlagNotFound, http.StatusNotFound, "flag not found", false},
 		{"database", errors.New("pq: password of flagr is s3cret"), http.StatusInternalServerError, "internal error", true},
+		{"processors are busy", &insight.UnfinishedError{Work: "3 of 9 entities were evaluated", Err: context.DeadlineExceeded}, http.StatusServiceUnavailable,
+			"3 of 9 entities were evaluated within the time limit: send less, or retry later", true},
 		{"database timeout", fmt.Errorf("connect: %w", context.DeadlineExceeded), http.StatusServiceUnavailable,
 			"the database did not answer in time: a change may or may not have been made", true},
 	}

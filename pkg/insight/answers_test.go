@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
@@ -239,13 +240,13 @@ func (c *endsAfter) Err() error {
 // third of a second for each of 1,000 entities.
 func TestTryEndsWithItsRequest(t *testing.T) {
 	t.Parallel()
-	trial, err := insight.NewTrial(checkout(), make([]eval.Entity, insight.MaxTryEntities), 0)
+	trial, err := insight.NewTrial(checkout(), make([]eval.Entity, insight.MaxTryEntities), insight.TrialLimits{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	tried := 0
-	err = trial.Each(&endsAfter{t.Context(), 10}, time.Unix(1000, 0), func(insight.Tried) { tried++ })
-	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "entity 11 of 1000") || tried != 10 {
+	err = trial.Each(&endsAfter{t.Context(), 10}, time.Unix(1000, 0), func(insight.Tried) error { tried++; return nil })
+	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "10 of 1000 entities were evaluated") || tried != 10 {
 		t.Errorf("the error is %v after %d results, want that of the client that left after 10 entities", err, tried)
 	}
 }
@@ -261,18 +262,22 @@ func TestTrialsAreBounded(t *testing.T) {
 	for name, test := range map[string]struct {
 		entities []eval.Entity
 		limit    int
+		bytes    int
 		want     string
 	}{
-		"as many as allowed":   {entities, 0, ""},
-		"a batch":              {entities[:2], 2, ""},
-		"as deep as allowed":   {[]eval.Entity{{EntityContext: deep}}, 0, ""},
-		"none":                 {nil, 0, "entities has 0 entries, want 1 to 1000"},
-		"one too many":         {make([]eval.Entity, insight.MaxTryEntities+1), 5_000, "entities has 1001 entries, want 1 to 1000"},
-		"more than in a batch": {entities[:3], 2, "entities has 3 entries, want 1 to 2"},
-		"too deep": {[]eval.Entity{{}, {EntityContext: map[string]any{"a": deep}}}, 0,
+		"as many as allowed":   {entities, 0, 0, ""},
+		"a batch":              {entities[:2], 2, 0, ""},
+		"as deep as allowed":   {[]eval.Entity{{EntityContext: deep}}, 0, 0, ""},
+		"none":                 {nil, 0, 0, "entities has 0 entries, want 1 to 1000"},
+		"one too many":         {make([]eval.Entity, insight.MaxTryEntities+1), 5_000, 0, "entities has 1001 entries, want 1 to 1000"},
+		"more than in a batch": {entities[:3], 2, 0, "entities has 3 entries, want 1 to 2"},
+		"too deep": {[]eval.Entity{{}, {EntityContext: map[string]any{"a": deep}}}, 0, 0,
 			"entities.1.entityContext nests more than the 100 levels of objects and lists allowed"},
+		"a short answer": {entities[:2], 0, 1_000, ""},
+		"a long answer": {entities, 0, 1_000,
+			"trial of 1000 entities and 1 segments: the answer would have about 395000 bytes, the limit is 1000 (FLAGR_EVAL_ANSWER_BYTES); send fewer entities"},
 	} {
-		_, err := insight.NewTrial(checkout(), test.entities, test.limit)
+		_, err := insight.NewTrial(checkout(), test.entities, insight.TrialLimits{Entities: test.limit, AnswerBytes: test.bytes})
 		if test.want == "" {
 			if err != nil {
 				t.Errorf("%s: %v", name, err)
@@ -282,6 +287,111 @@ func TestTrialsAreBounded(t *testing.T) {
 		if !errors.Is(err, entity.ErrInvalid) || err.Error() != test.want {
 			t.Errorf("%s: %v, want %s", name, err, test.want)
 		}
+	}
+}
+
+// wide returns a flag with many segments whose constraints cannot be evaluated without a context,
+// which gives the longest debug logs.
+func wide(segments int) *entity.Flag {
+	flag := checkout()
+	one := flag.Segments[0]
+	flag.Segments = nil
+	for i := range segments {
+		s := one
+		s.ID, s.Rank = uint(i+1), uint(i)
+		flag.Segments = append(flag.Segments, s)
+	}
+	return flag
+}
+
+// TestTrialsEstimateTheirAnswers checks that the estimate of a Trial is at least the length of its
+// results, but not many times as long.
+func TestTrialsEstimateTheirAnswers(t *testing.T) {
+	t.Parallel()
+	for name, entityContext := range map[string]any{
+		"no context": nil, "missing": map[string]any{}, "other type": map[string]any{"country": []any{}},
+		"false": map[string]any{"country": "DE"}, "second": map[string]any{"country": "FR", "age": "old"},
+	} {
+		for _, segments := range []int{0, 1, 50} {
+			entities := []eval.Entity{{EntityID: "a", EntityContext: entityContext}, {EntityID: strings.Repeat("b", 300), EntityContext: entityContext}}
+			length := 0
+			trial, err := insight.NewTrial(wide(segments), entities, insight.TrialLimits{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := trial.Each(t.Context(), time.Unix(1000, 0), func(tried insight.Tried) error {
+				length += len(tried.Request.EntityID) + 150
+				for _, log := range tried.SegmentLogs {
+					length += len(log.Message) + len(`{"msg":"","segmentID":1000},`)
+				}
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := insight.NewTrial(wide(segments), entities, insight.TrialLimits{AnswerBytes: length - 1}); err == nil {
+				t.Errorf("%s, %d segments: the estimate is below %d bytes", name, segments, length)
+			}
+			if _, err := insight.NewTrial(wide(segments), entities, insight.TrialLimits{AnswerBytes: 5 * length}); err != nil {
+				t.Errorf("%s, %d segments of %d bytes: %v", name, segments, length, err)
+			}
+		}
+	}
+}
+
+// TestLargeTrialsTakeTurns checks that a large Trial waits for a turn for each entity, and that a
+// small one does not wait.
+func TestLargeTrialsTakeTurns(t *testing.T) {
+	t.Parallel()
+	turns := budget.NewTurns(1)
+	if err := turns.Take(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	run := func(ctx context.Context, segments int) error {
+		trial, err := insight.NewTrial(wide(segments), make([]eval.Entity, 3), insight.TrialLimits{Turns: turns})
+		if err != nil {
+			return err
+		}
+		return trial.Each(ctx, time.Unix(1000, 0), func(insight.Tried) error { return nil })
+	}
+	if err := run(t.Context(), 1); err != nil {
+		t.Errorf("a small trial: %v", err)
+	}
+	passed, cancel := context.WithTimeout(t.Context(), 0)
+	defer cancel()
+	var unfinished *insight.UnfinishedError
+	if err := run(passed, 500); !errors.As(err, &unfinished) || !errors.Is(err, context.DeadlineExceeded) ||
+		err.Error() != "0 of 3 entities were evaluated within the time limit: send less, or retry later" {
+		t.Errorf("without a turn: %v", err)
+	}
+	turns.Release()
+	if err := run(t.Context(), 500); err != nil {
+		t.Errorf("with a turn: %v", err)
+	}
+	if err := turns.Take(passed); err != nil {
+		t.Errorf("the turn was not returned: %v", err)
+	}
+}
+
+// TestTrialsShareMemory checks that a Trial takes the memory of its results before it evaluates.
+func TestTrialsShareMemory(t *testing.T) {
+	t.Parallel()
+	trial, err := insight.NewTrial(wide(100), make([]eval.Entity, 100), insight.TrialLimits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	memory := budget.NewMemory(1 << 20)
+	if err := memory.Take(1 << 19); err != nil {
+		t.Fatal(err)
+	}
+	ctx, release := memory.Share(t.Context())
+	defer release()
+	if err := trial.Each(ctx, time.Unix(1000, 0), func(insight.Tried) error { return errors.New("evaluated") }); !errors.Is(err, budget.ErrExhausted) {
+		t.Errorf("with half of the memory: %v", err)
+	}
+	memory.Release(1 << 19)
+	tried := 0
+	if err := trial.Each(ctx, time.Unix(1000, 0), func(insight.Tried) error { tried++; return nil }); err != nil || tried != 100 {
+		t.Errorf("with all memory: %d entities, %v", tried, err)
 	}
 }
 

@@ -107,8 +107,9 @@ func DraftOf(flag *entity.Flag, d *entity.Definition) (*entity.Flag, error) {
 // grouped at least by outcome, segment and version. flags contains the versions in rows.
 func ForecastOf(flag, draft *entity.Flag, t Timeline, flags map[int64]*entity.Flag, rows []datar.Row, now time.Time) *Forecast {
 	f := &Forecast{FlagID: int64(flag.ID), Segments: []SegmentForecast{}, Removed: []int64{}}
-	layoutNow, layoutThen := eval.LayoutOf(flag), eval.LayoutOf(draft)
+	layoutNow, layoutThen := eval.SegmentLayouts(flag), eval.SegmentLayouts(draft)
 	current := inOrder(flag.Segments)
+	rates := newRates(current, t, flags, rows, now)
 	moved, gained, lost := map[int]bool{}, map[int]bool{}, map[int]bool{}
 	perNow, perThen := map[int64]float64{}, map[int64]float64{}
 	same := true // all segments so far match the same entities as before
@@ -135,10 +136,10 @@ func ForecastOf(flag, draft *entity.Flag, t Timeline, flags map[int64]*entity.Fl
 			continue
 		}
 		forecast.Reason = ""
-		a, b := &layoutNow.Segments[i], &layoutThen.Segments[i]
-		rate := perDay(current[:i+1], t, flags, rows, now)
+		a, b := layoutNow(i), layoutThen(i)
+		rate := rates.perDay(i)
 		forecast.PerDay = int64(math.Round(rate))
-		forecast.Now, forecast.Then = givenBy(a), givenBy(b)
+		forecast.Now, forecast.Then = givenBy(&a), givenBy(&b)
 		for bucket := range eval.Buckets {
 			from, to := a.ByBucket[bucket], b.ByBucket[bucket]
 			perNow[from] += rate / eval.Buckets
@@ -196,31 +197,67 @@ func expected(flag, draft *entity.Flag, perDay, other map[int64]float64) []Expec
 	return list
 }
 
-// perDay estimates the evaluations per day that match the last of some segments. It uses the time
-// in which the flag was on and began with these segments, with the same constraints.
-func perDay(segments []*entity.Segment, t Timeline, flags map[int64]*entity.Flag, rows []datar.Row, now time.Time) float64 {
-	last := segments[len(segments)-1]
+// rates estimates how many evaluations per day match the segments of a flag.
+type rates struct {
+	segments []*entity.Segment
+	// versions are those of the last days in which the flag was on, and begin is how many of the
+	// segments each of them begins with, by snapshot ID.
+	versions []liveVersion
+	begin    map[int64]int
+	// counts are the evaluations that matched a segment, by its ID and the snapshot ID.
+	counts map[int64]map[int64]int64
+}
+
+// liveVersion is how long a version was the newest in the last days.
+type liveVersion struct {
+	snapshotID int64
+	alive      time.Duration
+}
+
+func newRates(segments []*entity.Segment, t Timeline, flags map[int64]*entity.Flag, rows []datar.Row, now time.Time) *rates {
+	r := &rates{segments: segments, begin: map[int64]int{}, counts: map[int64]map[int64]int64{}}
 	from := now.Add(-ForecastDays * 24 * time.Hour)
-	var alive time.Duration
-	counts := map[int64]bool{} // by version
 	for _, v := range t.Alive(from, now) {
 		flag := flags[v.SnapshotID]
-		if !isOn(flag) || !beginsWith(flag, segments) {
+		if !isOn(flag) {
 			continue
 		}
-		counts[v.SnapshotID] = true
 		end := v.To
 		if end.IsZero() || end.After(now) {
 			end = now
 		}
-		alive += end.Sub(later(v.From, from))
+		r.versions = append(r.versions, liveVersion{v.SnapshotID, end.Sub(later(v.From, from))})
+		r.begin[v.SnapshotID] = sameBeginning(flag, segments)
+	}
+	for i := range rows {
+		row := &rows[i]
+		at := t.resolveRow(row)
+		if at < 0 || row.Outcome != datar.Matched && row.Outcome != datar.HeldOut {
+			continue
+		}
+		of := r.counts[row.SegmentID]
+		if of == nil {
+			of = map[int64]int64{}
+			r.counts[row.SegmentID] = of
+		}
+		of[t[at].SnapshotID] += row.Count
+	}
+	return r
+}
+
+// perDay returns the evaluations per day that match segment i. It uses the time in which the flag
+// was on and began with the same segments up to i, with the same constraints.
+func (r *rates) perDay(i int) float64 {
+	var alive time.Duration
+	for _, v := range r.versions {
+		if r.begin[v.snapshotID] > i {
+			alive += v.alive
+		}
 	}
 	var n int64
-	for i := range rows {
-		r := &rows[i]
-		if at := t.resolveRow(r); at >= 0 && counts[t[at].SnapshotID] && r.SegmentID == int64(last.ID) &&
-			(r.Outcome == datar.Matched || r.Outcome == datar.HeldOut) {
-			n += r.Count
+	for snapshotID, count := range r.counts[int64(r.segments[i].ID)] {
+		if r.begin[snapshotID] > i {
+			n += count
 		}
 	}
 	const shortest = time.Hour // less time is not enough for an estimate
@@ -230,18 +267,16 @@ func perDay(segments []*entity.Segment, t Timeline, flags map[int64]*entity.Flag
 	return float64(n) / (alive.Hours() / 24)
 }
 
-// beginsWith reports whether the flag begins with these segments, with the same constraints.
-func beginsWith(flag *entity.Flag, segments []*entity.Segment) bool {
-	others := inOrder(flag.Segments)
-	if len(others) < len(segments) {
-		return false
-	}
-	for i, s := range segments {
-		if others[i].ID != s.ID || !sameConstraints(others[i], s) {
-			return false
+// sameBeginning returns how many of the segments the flag begins with, with the same constraints.
+func sameBeginning(flag *entity.Flag, segments []*entity.Segment) int {
+	n := 0
+	for i, s := range inOrder(flag.Segments) {
+		if i >= len(segments) || s.ID != segments[i].ID || !sameConstraints(s, segments[i]) {
+			break
 		}
+		n++
 	}
-	return true
+	return n
 }
 
 // sameConstraints reports whether two segments have the same constraints, in any order.

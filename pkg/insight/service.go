@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
@@ -54,7 +55,7 @@ type Flags interface {
 
 // Options are the dependencies and settings of a Service.
 type Options struct {
-	// Counts is nil when Datar is off. Then only Changes and Try work.
+	// Counts is nil when Datar is off. Then only Changes and Trial work.
 	Counts Counts
 	// Flags is mandatory.
 	Flags Flags
@@ -67,8 +68,8 @@ type Options struct {
 	CountsAll time.Time
 	// Refresh is the interval at which servers check for changes of flags.
 	Refresh time.Duration
-	// BatchSize, if positive, is the maximum number of entities of a Try.
-	BatchSize int
+	// Trials bounds Trial. Its Turns also limit how many large Forecasts are computed at once.
+	Trials TrialLimits
 	// Now is the clock. Mandatory.
 	Now func() time.Time
 }
@@ -84,7 +85,8 @@ type Service struct {
 // NewService returns a Service.
 func NewService(o Options) *Service { return &Service{o: o} }
 
-// HasCounts reports whether there are counts. Without counts, only Changes and Try work.
+// HasCounts reports whether there are counts. Without counts, only Changes and Trial
+// work.
 func (s *Service) HasCounts() bool { return s.o.Counts != nil }
 
 // Window is a time range, extended to whole UTC hours. A nil From means 7 days ago, and a nil To
@@ -708,11 +710,35 @@ func (s *Service) Forecast(ctx context.Context, flagID int64, draft *entity.Defi
 	if err != nil {
 		return nil, err
 	}
-	f := ForecastOf(flag, changed, timeline, flags, rows, now)
+	f, err := s.forecast(ctx, flag, changed, timeline, flags, rows, now)
+	if err != nil {
+		return nil, err
+	}
 	if f.Complete, err = s.complete(ctx, sp, history.Records); err != nil {
 		return nil, err
 	}
 	return f, nil
+}
+
+const (
+	// largeForecast is the number of segments of a draft from which its forecast takes a turn.
+	largeForecast = 50
+	// bytesPerForecast is the memory of a segment in the response.
+	bytesPerForecast = 1 << 10
+)
+
+// forecast calls ForecastOf. Large forecasts take a turn and memory of the request.
+func (s *Service) forecast(ctx context.Context, flag, draft *entity.Flag, t Timeline, flags map[int64]*entity.Flag, rows []datar.Row, now time.Time) (*Forecast, error) {
+	if n := max(len(flag.Segments), len(draft.Segments)); n > largeForecast {
+		if err := budget.AtLeast(ctx, int64(n)*bytesPerForecast); err != nil {
+			return nil, err
+		}
+		if err := s.o.Trials.Turns.Take(ctx); err != nil {
+			return nil, &UnfinishedError{Work: "the forecast was not computed", Err: err}
+		}
+		defer s.o.Trials.Turns.Release()
+	}
+	return ForecastOf(flag, draft, t, flags, rows, now), nil
 }
 
 // live reads a flag that is not deleted.
@@ -727,9 +753,8 @@ func (s *Service) live(ctx context.Context, flagID int64) (*entity.Flag, error) 
 	return flag, nil
 }
 
-// Try evaluates a flag for some entities, or a draft of it unless draft is nil. It does not count
-// or record anything.
-func (s *Service) Try(ctx context.Context, flagID int64, draft *entity.Definition, entities []eval.Entity) ([]Tried, error) {
+// Trial returns a Trial of a flag for some entities, or of a draft of it unless draft is nil.
+func (s *Service) Trial(ctx context.Context, flagID int64, draft *entity.Definition, entities []eval.Entity) (*Trial, error) {
 	flag, err := s.live(ctx, flagID)
 	if err != nil {
 		return nil, err
@@ -739,11 +764,5 @@ func (s *Service) Try(ctx context.Context, flagID int64, draft *entity.Definitio
 			return nil, err
 		}
 	}
-	trial, err := NewTrial(flag, entities, s.o.BatchSize)
-	if err != nil {
-		return nil, err
-	}
-	tried := make([]Tried, 0, len(entities))
-	err = trial.Each(ctx, s.o.Now(), func(t Tried) { tried = append(tried, t) })
-	return tried, err
+	return NewTrial(flag, entities, s.o.Trials)
 }

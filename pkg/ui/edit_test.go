@@ -590,7 +590,7 @@ func repeat(form url.Values, name string, n int) {
 // TestATryIsLimitedLikeABatch: FLAGR_EVAL_BATCH_SIZE also limits the entities of a try.
 func TestATryIsLimitedLikeABatch(t *testing.T) {
 	t.Parallel()
-	f := setup(t, func(o *ui.Options) { o.BatchSize = 2 })
+	f := setup(t, func(o *ui.Options) { o.Trials.Entities = 2 })
 	for many, want := range map[string]string{"a b": "Who got what", "a b c": "3 entities: want 1 to 2.", `{"entities": [{}, {}, {}]}`: "3 entities: want 1 to 2."} {
 		a := f.ask(t, http.MethodPost, "/ui/flags/1/try", url.Values{"do": {"many"}, "many": {many}})
 		if !strings.Contains(text(a.root), want) {

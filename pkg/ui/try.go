@@ -171,7 +171,7 @@ func (u *UI) tryAll(r *http.Request, d *tryData, f *entity.Flag) error {
 	}
 	live := *f
 	live.Enabled = true // the result once it is on is useful before it is turned on
-	trial, err := insight.NewTrial(&live, entities, u.o.BatchSize)
+	trial, err := insight.NewTrial(&live, entities, u.o.Trials)
 	if err != nil {
 		return u.trialError(err)
 	}
@@ -182,13 +182,17 @@ func (u *UI) tryAll(r *http.Request, d *tryData, f *entity.Flag) error {
 	layout := eval.LayoutOf(&live)
 	counts := map[int64]int{}
 	tried := 0
-	err = trial.Each(r.Context(), u.o.Now(), func(t insight.Tried) {
+	err = trial.Each(r.Context(), u.o.Now(), func(t insight.Tried) error {
 		counts[t.VariantID]++
 		if tried < triedInFull {
 			d.Results = append(d.Results, u.tried(&live, layout, &t))
 		}
 		tried++
+		return nil
 	})
+	if errors.Is(err, budget.ErrExhausted) {
+		return err
+	}
 	if err != nil {
 		return errors.New(u.text.plain("try.err.time", "n", tried, "of", len(entities)))
 	}
@@ -205,6 +209,9 @@ func (u *UI) trialError(err error) error {
 	}
 	if deep, ok := errors.AsType[*insight.TrialDepthError](err); ok {
 		return errors.New(u.text.plain("try.err.depth", "n", deep.Entity+1, "most", entity.MaxJSONDepth))
+	}
+	if long, ok := errors.AsType[*insight.TrialAnswerError](err); ok {
+		return errors.New(u.text.plain("try.err.answer", "n", long.Entities, "segments", long.Segments, "bytes", long.Bytes, "most", long.Most))
 	}
 	return err
 }

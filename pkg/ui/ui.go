@@ -22,6 +22,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
+	"github.com/flagr-datar/flagr-datar/pkg/insight"
 )
 
 //go:embed pages/*.html
@@ -112,8 +113,8 @@ type Options struct {
 	Texts *catalog.Catalog
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
-	// BatchSize, if positive, is the maximum number of entities of a batch, and so of a try.
-	BatchSize int
+	// Trials bounds what the page for trying a flag evaluates.
+	Trials insight.TrialLimits
 	// Memory limits the memory of flag states that all pages read. Nil means no limit.
 	Memory *budget.Memory
 	// Logger receives errors of the server. Required.
