@@ -191,7 +191,7 @@ func TestTextsStateTheLimits(t *testing.T) {
 	for pattern, want := range map[string]int{
 		`At most this many (?:flags|entries), from 1 to (\d+)`:                datar.MaxLimit,
 		`At most this many (?:flags|entries), from 1 to \d+\. Default: (\d+)`: datar.DefaultLimit,
-		`tag, cut to (\d+) bytes`:                                             datar.MaxAsked,
+		`key or ID, cut to (\d+) bytes`:                                       datar.MaxAsked,
 		`(\d+) rows and \d+ MiB`:                                              ingest.MaxRows,
 		`\d+ rows and (\d+) MiB`:                                              ingest.MaxBytes >> 20,
 		`[Aa]t most (\d+) ASCII letters`:                                      entity.MaxKeyLength,

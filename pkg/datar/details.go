@@ -113,7 +113,7 @@ const (
 
 // UnknownRow counts requests for a flag that does not exist.
 type UnknownRow struct {
-	// Asked is the requested key, ID or tag, valid UTF-8 of at most MaxAsked bytes.
+	// Asked is the requested key or ID, valid UTF-8 of at most MaxAsked bytes.
 	Asked string
 	Hour  Hour
 	// Count is at least 1.

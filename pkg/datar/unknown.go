@@ -61,7 +61,7 @@ type unknownReading struct {
 	count int64
 }
 
-// RecordUnknown counts a request for a flag that does not exist, under the requested key, ID or tag. 1,000 keys of
+// RecordUnknown counts a request for a flag that does not exist, under the requested key or ID. 1,000 keys of
 // an hour are counted separately, and all others together as OtherUnknown. A key is cut to MaxAsked bytes and
 // converted to valid UTF-8 without zero bytes. A zero time means now. It does no I/O, and does nothing if the Store
 // is not a DetailStore.
