@@ -12,12 +12,12 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// DatarUnknown A requested key, ID or tag that does not exist.
+// DatarUnknown A requested key or ID that does not exist.
 //
 // swagger:model datarUnknown
 type DatarUnknown struct {
 
-	// The key, ID or tag, cut to 63 bytes; `(other)` for all beyond 1,000 per server and hour.
+	// The key or ID, cut to 63 bytes; `(other)` for all beyond 1,000 per server and hour.
 	// Example: chekout-button
 	// Required: true
 	Asked *string `json:"asked"`

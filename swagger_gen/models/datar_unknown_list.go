@@ -14,7 +14,7 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// DatarUnknownList Requested keys, IDs and tags that do not exist.
+// DatarUnknownList Requested keys and IDs that do not exist.
 //
 // swagger:model datarUnknownList
 type DatarUnknownList struct {

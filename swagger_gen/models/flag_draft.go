@@ -13,7 +13,8 @@ import (
 	"github.com/go-openapi/swag/typeutils"
 )
 
-// FlagDraft An unsaved change of a flag. Omitted parts stay as they are. Parts keep their IDs as in
+// FlagDraft An unsaved change of a flag. Parts that are omitted or null are as saved, so an empty draft is
+// the saved flag. An empty list means that there are none. Parts keep their IDs as in
 // `PUT /flags/{flagID}/definition`.
 //
 // swagger:model flagDraft

@@ -1710,7 +1710,7 @@ func init() {
     },
     "/datar/unknown": {
       "get": {
-        "description": "Lists keys, IDs and tags that applications requested, but that do not exist. Each server keeps\nat most 1,000 of them per hour, each cut to 63 bytes. The others are counted as ` + "`" + `(other)` + "`" + `. Rows\nof ` + "`" + `POST /datar/evaluations` + "`" + ` that are rejected as ` + "`" + `FLAG_NOT_FOUND` + "`" + ` are included.",
+        "description": "Lists keys and IDs of flags that applications requested, but that do not exist. Tags without\nflags are not included. Each server keeps at most 1,000 keys and IDs per hour, each cut to 63\nbytes. The others are counted as ` + "`" + `(other)` + "`" + `. Rows of ` + "`" + `POST /datar/evaluations` + "`" + ` that are rejected\nas ` + "`" + `FLAG_NOT_FOUND` + "`" + ` are included.",
         "tags": [
           "datar"
         ],
@@ -4415,7 +4415,7 @@ func init() {
     },
     "/flags/{flagID}/try": {
       "post": {
-        "description": "Evaluates one flag for some entities, with a debug log for each. The evaluations are not\ncounted, recorded, measured or logged. With a draft, it evaluates segments that are not saved.\nFLAGR_EVAL_BATCH_SIZE limits the entities like those of a batch. It also works with Datar off.",
+        "description": "Evaluates one flag for some entities, with a debug log for each. The evaluations are not\ncounted, recorded, measured or logged. With a draft, it evaluates segments that are not saved.\nFLAGR_EVAL_BATCH_SIZE limits the entities, and FLAGR_EVAL_ANSWER_BYTES the response, like those\nof a batch. It also works with Datar off.",
         "tags": [
           "datar"
         ],
@@ -4468,7 +4468,7 @@ func init() {
             }
           },
           "400": {
-            "description": "There are no entities or too many, a context nests more than 100 levels deep, or the draft\nbreaks a rule; the message names each field.",
+            "description": "There are no entities or too many, a context nests more than 100 levels deep, the response\nwould be longer than FLAGR_EVAL_ANSWER_BYTES, or the draft breaks a rule; the message names\neach field.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -7589,7 +7589,7 @@ func init() {
       }
     },
     "datarUnknown": {
-      "description": "A requested key, ID or tag that does not exist.",
+      "description": "A requested key or ID that does not exist.",
       "type": "object",
       "required": [
         "asked",
@@ -7597,7 +7597,7 @@ func init() {
       ],
       "properties": {
         "asked": {
-          "description": "The key, ID or tag, cut to 63 bytes; ` + "`" + `(other)` + "`" + ` for all beyond 1,000 per server and hour.",
+          "description": "The key or ID, cut to 63 bytes; ` + "`" + `(other)` + "`" + ` for all beyond 1,000 per server and hour.",
           "type": "string",
           "example": "chekout-button"
         },
@@ -7639,7 +7639,7 @@ func init() {
       "type": "object",
       "properties": {
         "asked": {
-          "description": "The requested key, ID or tag, cut to 63 bytes.",
+          "description": "The requested key or ID, cut to 63 bytes.",
           "type": "string",
           "example": "chekout-button"
         },
@@ -7674,7 +7674,7 @@ func init() {
       }
     },
     "datarUnknownList": {
-      "description": "Requested keys, IDs and tags that do not exist.",
+      "description": "Requested keys and IDs that do not exist.",
       "type": "object",
       "required": [
         "from",
@@ -8712,7 +8712,7 @@ func init() {
       }
     },
     "flagDraft": {
-      "description": "An unsaved change of a flag. Omitted parts stay as they are. Parts keep their IDs as in\n` + "`" + `PUT /flags/{flagID}/definition` + "`" + `.",
+      "description": "An unsaved change of a flag. Parts that are omitted or null are as saved, so an empty draft is\nthe saved flag. An empty list means that there are none. Parts keep their IDs as in\n` + "`" + `PUT /flags/{flagID}/definition` + "`" + `.",
       "type": "object",
       "properties": {
         "enabled": {
@@ -11191,7 +11191,7 @@ func init() {
     },
     "/datar/unknown": {
       "get": {
-        "description": "Lists keys, IDs and tags that applications requested, but that do not exist. Each server keeps\nat most 1,000 of them per hour, each cut to 63 bytes. The others are counted as ` + "`" + `(other)` + "`" + `. Rows\nof ` + "`" + `POST /datar/evaluations` + "`" + ` that are rejected as ` + "`" + `FLAG_NOT_FOUND` + "`" + ` are included.",
+        "description": "Lists keys and IDs of flags that applications requested, but that do not exist. Tags without\nflags are not included. Each server keeps at most 1,000 keys and IDs per hour, each cut to 63\nbytes. The others are counted as ` + "`" + `(other)` + "`" + `. Rows of ` + "`" + `POST /datar/evaluations` + "`" + ` that are rejected\nas ` + "`" + `FLAG_NOT_FOUND` + "`" + ` are included.",
         "tags": [
           "datar"
         ],
@@ -13896,7 +13896,7 @@ func init() {
     },
     "/flags/{flagID}/try": {
       "post": {
-        "description": "Evaluates one flag for some entities, with a debug log for each. The evaluations are not\ncounted, recorded, measured or logged. With a draft, it evaluates segments that are not saved.\nFLAGR_EVAL_BATCH_SIZE limits the entities like those of a batch. It also works with Datar off.",
+        "description": "Evaluates one flag for some entities, with a debug log for each. The evaluations are not\ncounted, recorded, measured or logged. With a draft, it evaluates segments that are not saved.\nFLAGR_EVAL_BATCH_SIZE limits the entities, and FLAGR_EVAL_ANSWER_BYTES the response, like those\nof a batch. It also works with Datar off.",
         "tags": [
           "datar"
         ],
@@ -13949,7 +13949,7 @@ func init() {
             }
           },
           "400": {
-            "description": "There are no entities or too many, a context nests more than 100 levels deep, or the draft\nbreaks a rule; the message names each field.",
+            "description": "There are no entities or too many, a context nests more than 100 levels deep, the response\nwould be longer than FLAGR_EVAL_ANSWER_BYTES, or the draft breaks a rule; the message names\neach field.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -17081,7 +17081,7 @@ func init() {
       }
     },
     "datarUnknown": {
-      "description": "A requested key, ID or tag that does not exist.",
+      "description": "A requested key or ID that does not exist.",
       "type": "object",
       "required": [
         "asked",
@@ -17089,7 +17089,7 @@ func init() {
       ],
       "properties": {
         "asked": {
-          "description": "The key, ID or tag, cut to 63 bytes; ` + "`" + `(other)` + "`" + ` for all beyond 1,000 per server and hour.",
+          "description": "The key or ID, cut to 63 bytes; ` + "`" + `(other)` + "`" + ` for all beyond 1,000 per server and hour.",
           "type": "string",
           "example": "chekout-button"
         },
@@ -17131,7 +17131,7 @@ func init() {
       "type": "object",
       "properties": {
         "asked": {
-          "description": "The requested key, ID or tag, cut to 63 bytes.",
+          "description": "The requested key or ID, cut to 63 bytes.",
           "type": "string",
           "example": "chekout-button"
         },
@@ -17166,7 +17166,7 @@ func init() {
       }
     },
     "datarUnknownList": {
-      "description": "Requested keys, IDs and tags that do not exist.",
+      "description": "Requested keys and IDs that do not exist.",
       "type": "object",
       "required": [
         "from",
@@ -18204,7 +18204,7 @@ func init() {
       }
     },
     "flagDraft": {
-      "description": "An unsaved change of a flag. Omitted parts stay as they are. Parts keep their IDs as in\n` + "`" + `PUT /flags/{flagID}/definition` + "`" + `.",
+      "description": "An unsaved change of a flag. Parts that are omitted or null are as saved, so an empty draft is\nthe saved flag. An empty list means that there are none. Parts keep their IDs as in\n` + "`" + `PUT /flags/{flagID}/definition` + "`" + `.",
       "type": "object",
       "properties": {
         "enabled": {

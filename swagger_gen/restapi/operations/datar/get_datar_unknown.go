@@ -30,9 +30,10 @@ func NewGetDatarUnknown(ctx *middleware.Context, handler GetDatarUnknownHandler)
 //
 // # List unknown keys that applications request
 //
-// Lists keys, IDs and tags that applications requested, but that do not exist. Each server keeps
-// at most 1,000 of them per hour, each cut to 63 bytes. The others are counted as `(other)`. Rows
-// of `POST /datar/evaluations` that are rejected as `FLAG_NOT_FOUND` are included.
+// Lists keys and IDs of flags that applications requested, but that do not exist. Tags without
+// flags are not included. Each server keeps at most 1,000 keys and IDs per hour, each cut to 63
+// bytes. The others are counted as `(other)`. Rows of `POST /datar/evaluations` that are rejected
+// as `FLAG_NOT_FOUND` are included.
 type GetDatarUnknown struct {
 	Context *middleware.Context
 	Handler GetDatarUnknownHandler

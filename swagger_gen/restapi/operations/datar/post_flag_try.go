@@ -32,7 +32,8 @@ func NewPostFlagTry(ctx *middleware.Context, handler PostFlagTryHandler) *PostFl
 //
 // Evaluates one flag for some entities, with a debug log for each. The evaluations are not
 // counted, recorded, measured or logged. With a draft, it evaluates segments that are not saved.
-// FLAGR_EVAL_BATCH_SIZE limits the entities like those of a batch. It also works with Datar off.
+// FLAGR_EVAL_BATCH_SIZE limits the entities, and FLAGR_EVAL_ANSWER_BYTES the response, like those
+// of a batch. It also works with Datar off.
 type PostFlagTry struct {
 	Context *middleware.Context
 	Handler PostFlagTryHandler

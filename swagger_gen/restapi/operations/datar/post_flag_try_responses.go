@@ -53,8 +53,9 @@ func (o *PostFlagTryOK) WriteResponse(rw http.ResponseWriter, producer runtime.P
 // PostFlagTryBadRequestCode is the HTTP code returned for type PostFlagTryBadRequest
 const PostFlagTryBadRequestCode int = 400
 
-// PostFlagTryBadRequest There are no entities or too many, a context nests more than 100 levels deep, or the draft
-// breaks a rule; the message names each field.
+// PostFlagTryBadRequest There are no entities or too many, a context nests more than 100 levels deep, the response
+// would be longer than FLAGR_EVAL_ANSWER_BYTES, or the draft breaks a rule; the message names
+// each field.
 //
 // swagger:response postFlagTryBadRequest
 type PostFlagTryBadRequest struct {
