@@ -90,8 +90,17 @@ func TestSeriesAfterRetention(t *testing.T) {
 	must(t, s, http.MethodPost, "/evaluation", object{"flagID": flag, "entityID": "a"})
 	path := fmt.Sprintf("/datar/flags/%d/series?", flag)
 
-	days := must(t, s, http.MethodGet, path+"by=variant&from=2026-11-17T00:00:00Z", nil)
-	lines := days["lines"].([]any)
+	var days object
+	var lines []any
+	testwait.Until(t, "the evaluation to be in the series", func() bool { // a busy disk may take longer than the response waits
+		days = must(t, s, http.MethodGet, path+"by=variant&from=2026-11-17T00:00:00Z", nil)
+		lines = days["lines"].([]any)
+		if len(lines) != 1 {
+			return false
+		}
+		counts := lines[0].(object)["counts"].([]any)
+		return counts[len(counts)-1] == 1.0
+	})
 	if days["detail"] != "utcDay" || days["by"] != "total" || len(lines) != 1 {
 		t.Fatalf("got %v", days)
 	}
