@@ -6,7 +6,7 @@ import (
 )
 
 // Routes returns the part of a flattened description that a generated API needs to route and read requests: paths,
-// parameters, media types and security, without texts, examples and models. What such a server keeps in memory of the
+// parameters, tags, media types and security, without texts, examples and models. What such a server keeps in memory of the
 // whole description is many times as much.
 func Routes(flat []byte) ([]byte, error) {
 	var d routesDocument
@@ -39,6 +39,7 @@ type routesOfAll struct {
 type routesMethod struct {
 	routesOfAll
 	ID         string              `json:"operationId"`
+	Tags       []string            `json:"tags,omitempty"` // middleware decides by them
 	Parameters []routesParameter   `json:"parameters,omitempty"`
 	Responses  map[string]struct{} `json:"responses"`
 }

@@ -2,6 +2,7 @@ package apidoc_test
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,6 +16,8 @@ import (
 
 // operation is what a generated API reads of an operation when it routes a request.
 type operation struct {
+	ID                 string
+	Tags               []string
 	Consumes, Produces []string
 	Parameters         []string
 	Success            int
@@ -28,7 +31,7 @@ func operationsOf(t *testing.T, document *loads.Document) map[string]operation {
 	for method, paths := range analyzed.Operations() {
 		for path, op := range paths {
 			_, code, _ := op.SuccessResponse()
-			got := operation{Consumes: analyzed.ConsumesFor(op), Produces: analyzed.ProducesFor(op), Success: code}
+			got := operation{ID: op.ID, Tags: op.Tags, Consumes: slices.Sorted(slices.Values(analyzed.ConsumesFor(op))), Produces: slices.Sorted(slices.Values(analyzed.ProducesFor(op))), Success: code}
 			for _, p := range op.Parameters {
 				text := strings.Join([]string{p.In, p.Name, p.Type, p.Format, p.CollectionFormat}, " ")
 				if p.Items != nil {

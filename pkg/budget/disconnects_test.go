@@ -3,8 +3,10 @@ package budget_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/iotest"
 	"testing/synctest"
@@ -43,9 +45,11 @@ func TestDisconnects(t *testing.T) {
 		min, max time.Duration
 	}{
 		{"complete bodies", 3000, io.EOF, 0, 0},
+		{"bodies that are refused", 3000, budget.ErrExhausted, 0, 0},
 		{"one client that disconnects", 1, io.ErrUnexpectedEOF, 0, 0},
-		{"many clients that disconnect", 3000, io.ErrUnexpectedEOF, 1400 * time.Millisecond, 1600 * time.Millisecond},
-		{"many connections that are reset", 3000, errors.New("connection reset by peer"), 1400 * time.Millisecond, 1600 * time.Millisecond},
+		{"some clients that disconnect", 1000, io.ErrUnexpectedEOF, 490 * time.Millisecond, 500 * time.Millisecond},
+		{"connections that are reset", 1000, fmt.Errorf("read: %w", syscall.ECONNRESET), 490 * time.Millisecond, 500 * time.Millisecond},
+		{"more than may wait", 10_000, io.ErrUnexpectedEOF, 990 * time.Millisecond, time.Second},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

@@ -102,15 +102,16 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}
 
 	m := h.pool.Get().(*memory)
-	defer h.release(m)
 	var text string
 	var err error
 	if text, m.answer, err = readBody(r, m.answer); err != nil {
+		h.release(m) // the text has memory of its own, and a client that disconnected may wait
 		if !h.refuseCutOff(rw, r, text, err) {
 			h.fallBack(rw, r, text)
 		}
 		return
 	}
+	defer h.release(m)
 	turn, err := h.turn(r.Context(), text)
 	if err != nil { // the client disconnected, which logs and metrics show
 		r.Pattern = r.URL.Path
@@ -254,11 +255,17 @@ func (h *Handler) refuseCutOff(rw http.ResponseWriter, r *http.Request, text str
 	if !errors.Is(err, io.ErrUnexpectedEOF) {
 		return false
 	}
-	var value json.RawMessage
-	if !errors.Is(json.NewDecoder(strings.NewReader(text)).Decode(&value), io.ErrUnexpectedEOF) {
-		return false
-	}
 	h.disconnects.Wait()
+	turn, left := h.turn(r.Context(), text)
+	if left != nil {
+		err = left
+	} else {
+		var value json.RawMessage
+		decoded := json.NewDecoder(strings.NewReader(text)).Decode(&value)
+		if turn.end(); !errors.Is(decoded, io.ErrUnexpectedEOF) {
+			return false
+		}
+	}
 	r.Pattern = r.URL.Path
 	h.refuse(rw, r, err)
 	return true
