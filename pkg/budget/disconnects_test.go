@@ -24,8 +24,8 @@ func readAtOnce(t *testing.T, d *budget.Disconnects, n int, err error) time.Dura
 		group.Go(func() {
 			body := d.Body(io.NopCloser(io.MultiReader(bytes.NewReader([]byte("{")), iotest.ErrReader(err))))
 			got, readErr := io.ReadAll(body)
-			if want := err; string(got) != "{" || want != io.EOF && !errors.Is(readErr, want) {
-				t.Errorf("read %q, %v, want {, %v", got, readErr, want)
+			if string(got) != "{" || !errors.Is(err, io.EOF) && !errors.Is(readErr, err) {
+				t.Errorf("read %q, %v, want {, %v", got, readErr, err)
 			}
 			if _, again := body.Read(make([]byte, 1)); !errors.Is(again, err) { // waits no second time
 				t.Errorf("second read: %v, want %v", again, err)

@@ -139,6 +139,15 @@ func (c *Constraint) isPattern() bool {
 	return (c.Operator == "EREG" || c.Operator == "NEREG") && len(s) >= 2 && s[0] == '"' && s[len(s)-1] == '"' && !strings.Contains(s, "/")
 }
 
+// Pattern returns the pattern of a constraint whose value is one string literal, with its escapes
+// decoded. The second result is false for other constraints.
+func (c *Constraint) Pattern() (string, bool) {
+	if c.Operator != "EREG" && c.Operator != "NEREG" {
+		return "", false
+	}
+	return quoted(strings.TrimSpace(c.Value))
+}
+
 // standsAlone reports whether a valid constraint is one pair of parentheses with nothing after it. This is false
 // only if a value closes the parenthesis.
 func (c *Constraint) standsAlone(source string) bool {

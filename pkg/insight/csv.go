@@ -118,8 +118,10 @@ func WriteFlagsCSV(w io.Writer, flags iter.Seq[ListedFlag]) error {
 			if !s.Evidence.Last.IsZero() {
 				cells[9] = s.Evidence.Last.UTC().Format(time.RFC3339)
 			}
-			notes := s.Findings - s.Contradictions - s.Warnings
-			cells[10], cells[11], cells[12] = strconv.Itoa(s.Contradictions), strconv.Itoa(s.Warnings), strconv.Itoa(notes)
+			if s.State.State != "" { // without a state, the findings are unknown as well
+				notes := s.Findings - s.Contradictions - s.Warnings
+				cells[10], cells[11], cells[12] = strconv.Itoa(s.Contradictions), strconv.Itoa(s.Warnings), strconv.Itoa(notes)
+			}
 		}
 		out.row(cells)
 	}

@@ -2,7 +2,6 @@ package insight
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -122,9 +121,8 @@ func patternBytes(flag *entity.Flag) int {
 	n := 0
 	for i := range flag.Segments {
 		for j := range flag.Segments[i].Constraints {
-			c := &flag.Segments[i].Constraints[j]
-			var pattern string
-			if (c.Operator != "EREG" && c.Operator != "NEREG") || json.Unmarshal([]byte(c.Value), &pattern) != nil {
+			pattern, found := flag.Segments[i].Constraints[j].Pattern()
+			if !found {
 				continue
 			}
 			if size, err := entity.PatternSize(pattern, entity.MaxPatternSize); err == nil {

@@ -73,13 +73,25 @@ func GroupInOneGo(rows []datar.Row, by datar.Parts) (sums []datar.Row, withMap b
 	return g.rows(), g.places != nil
 }
 
-// NewestDays returns the first hour of the newest days whose details are added up, and the next day.
-func NewestDays(due, made []int64) (from datar.Hour, next int64) {
+// NewestDays returns the first hour of the newest days whose details are added up: those that had
+// been when the progress began, and those that are made afterward.
+func NewestDays(due, had, made []int64) datar.Hour {
 	have := numbers{}
-	for _, start := range made {
+	for _, start := range had {
 		have[rollup{Kind: int16(dayDetails.id), StartHour: start}] = 1
 	}
-	return newestDays(due, have)
+	all := make([][]int64, len(kinds))
+	for i, k := range kinds {
+		if k.id == dayDetails.id {
+			all[i] = due
+		}
+	}
+	var p rollupProgress
+	p.begin(all, have)
+	for _, start := range made {
+		p.made(dayDetails, start)
+	}
+	return p.mu.DetailsFrom
 }
 
 // SetMissing sets how many rollups of days of flags are missing, of all that are due.

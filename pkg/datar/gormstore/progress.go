@@ -59,8 +59,9 @@ type rollupProgress struct {
 	mu struct {
 		sync.Mutex
 		datar.RollupProgress
-		missing map[int64]int // by ID of the kind
-		nextDay int64         // the newest day without dayDetails
+		missing map[int64]int  // by ID of the kind
+		days    []int64        // for which dayDetails are due, the newest first
+		ready   map[int64]bool // those of them that have dayDetails
 	}
 }
 
@@ -68,43 +69,47 @@ type rollupProgress struct {
 func (p *rollupProgress) begin(due [][]int64, have numbers) {
 	var progress datar.RollupProgress
 	missing := map[int64]int{}
-	var nextDay int64
+	var days []int64
+	ready := map[int64]bool{}
 	for i, k := range kinds {
 		progress.Due += len(due[i])
 		for _, start := range due[i] {
 			if _, found := have[rollup{Kind: int16(k.id), StartHour: start}]; found {
 				progress.Made++
+				ready[start] = ready[start] || k.id == dayDetails.id
 			} else {
 				missing[k.id]++
 			}
 		}
 		if k.id == dayDetails.id {
-			progress.DetailsFrom, nextDay = newestDays(due[i], have)
+			days = due[i]
 		}
 	}
+	progress.DetailsFrom = newestDays(days, ready)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.mu.RollupProgress, p.mu.missing, p.mu.nextDay = progress, missing, nextDay
+	p.mu.RollupProgress, p.mu.missing, p.mu.days, p.mu.ready = progress, missing, days, ready
 }
 
-// newestDays returns the first hour of the newest days that all have dayDetails, or 0, and the newest day without them.
-// due are the days that need them, the newest first.
-func newestDays(due []int64, have numbers) (from datar.Hour, next int64) {
-	for _, start := range due {
-		if _, found := have[rollup{Kind: int16(dayDetails.id), StartHour: start}]; !found {
-			return from, start
+// newestDays returns the first hour of the newest days that are all ready, or 0. days are in the
+// order of the newest first.
+func newestDays(days []int64, ready map[int64]bool) (from datar.Hour) {
+	for _, start := range days {
+		if !ready[start] {
+			break
 		}
 		from = datar.Hour(start)
 	}
-	return from, math.MinInt64
+	return from
 }
 
 // made counts one more rollup of a kind. One that replaces another was counted before.
 func (p *rollupProgress) made(k kind, start int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if k.id == dayDetails.id && start == p.mu.nextDay {
-		p.mu.DetailsFrom, p.mu.nextDay = datar.Hour(start), start-hoursPerDay
+	if k.id == dayDetails.id && p.mu.ready != nil {
+		p.mu.ready[start] = true
+		p.mu.DetailsFrom = newestDays(p.mu.days, p.mu.ready)
 	}
 	if p.mu.missing[k.id] > 0 {
 		p.mu.missing[k.id]--

@@ -3,7 +3,6 @@ package gormstore_test
 import (
 	"context"
 	"errors"
-	"math"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -96,18 +95,22 @@ func TestNewestDays(t *testing.T) {
 	const day = 24
 	due := []int64{40 * day, 39 * day, 38 * day, 37 * day}
 	for _, test := range []struct {
-		name       string
-		made       []int64
-		from, next int64
+		name      string
+		had, made []int64
+		want      datar.Hour
 	}{
-		{"none", nil, 0, 40 * day},
-		{"the newest", []int64{40 * day}, 40 * day, 39 * day},
-		{"with a gap", []int64{40 * day, 39 * day, 37 * day}, 39 * day, 38 * day},
-		{"without the newest", []int64{39 * day}, 0, 40 * day},
-		{"all", due, 37 * day, math.MinInt64},
+		{"none", nil, nil, 0},
+		{"the newest", []int64{40 * day}, nil, 40 * day},
+		{"with a gap", []int64{40 * day, 39 * day, 37 * day}, nil, 39 * day},
+		{"without the newest", []int64{39 * day}, nil, 0},
+		{"all", due, nil, 37 * day},
+		{"one after the other", nil, []int64{40 * day, 39 * day}, 39 * day},
+		{"the newest before others that were there", []int64{39 * day, 38 * day}, []int64{40 * day}, 38 * day},
+		{"the gap", []int64{40 * day, 38 * day}, []int64{39 * day}, 38 * day},
+		{"a day that is not due", []int64{40 * day}, []int64{30 * day}, 40 * day},
 	} {
-		if from, next := gormstore.NewestDays(due, test.made); int64(from) != test.from || next != test.next {
-			t.Errorf("%s: from %d, next %d; want %d and %d", test.name, from, next, test.from, test.next)
+		if got := gormstore.NewestDays(due, test.had, test.made); got != test.want {
+			t.Errorf("%s: from %d, want %d", test.name, got, test.want)
 		}
 	}
 }
