@@ -44,7 +44,11 @@ func known(t *testing.T) string {
 	return all.String()
 }
 
-var metricName = regexp.MustCompile(`\bflagr_[a-z_]+`)
+var (
+	metricName = regexp.MustCompile(`\bflagr_[a-z_]+`)
+	// group is the beginning of names that the source adds to the rest.
+	group = regexp.MustCompile(`^flagr_(ofrep|evalcache|otel)_`)
+)
 
 // check parses a query, and checks that the server has its metrics.
 func check(t *testing.T, source, query string) {
@@ -55,7 +59,7 @@ func check(t *testing.T, source, query string) {
 	}
 	for _, name := range metricName.FindAllString(query, -1) {
 		short := strings.TrimSuffix(name, "_bucket")
-		if !strings.Contains(source, `"`+short+`"`) && !strings.Contains(source, `"`+strings.TrimPrefix(short, "flagr_ofrep_")+`"`) {
+		if !strings.Contains(source, `"`+short+`"`) && !strings.Contains(source, `"`+group.ReplaceAllString(short, "")+`"`) {
 			t.Errorf("%s: the server has no metric %s", query, name)
 		}
 	}
