@@ -79,7 +79,7 @@ func (e *Engine) flushCounts(ctx context.Context) error {
 // finish records the result of a flush, and gives up what is no longer needed.
 func (e *Engine) finish(started time.Time, lost map[*arena]bool, err error) {
 	e.mu.Lock()
-	e.abandonLocked(lost)
+	abandoned := e.abandonLocked(lost)
 	var done []*arena
 	f := &e.mu.flushes
 	switch {
@@ -94,6 +94,10 @@ func (e *Engine) finish(started time.Time, lost map[*arena]bool, err error) {
 		f.err = err
 	}
 	e.mu.Unlock()
+	for _, path := range abandoned {
+		e.options.Logger.Warn("datar: a journal was deleted or truncated while in use, a new one is created; if it was truncated, counts since the last flush are lost",
+			"journal", path)
+	}
 	for _, a := range done {
 		e.giveUp(a)
 	}
@@ -208,17 +212,18 @@ func (e *Engine) settle(a *arena, count func(evaluations int64)) {
 }
 
 // abandonLocked ends counting in journals that were changed from outside, as lost reports, so that a new one is
-// created. It also does so while the store is unavailable, because a kill would lose the counts of the old one.
-func (e *Engine) abandonLocked(lost map[*arena]bool) {
+// created. It also does so while the store is unavailable, because a kill would lose the counts of the old one. It
+// returns the paths of these journals.
+func (e *Engine) abandonLocked(lost map[*arena]bool) (paths []string) {
 	for _, a := range e.mu.arenas {
 		if !a.engineMu.abandoned && (lost[a] || a.missing.Load()) {
-			e.options.Logger.Warn("datar: a journal was deleted or truncated while in use, a new one is created; if it was truncated, counts since the last flush are lost",
-				"journal", a.journal.path)
+			paths = append(paths, a.journal.path)
 			e.mu.lostJournals++
 			a.engineMu.abandoned = true
 			e.detachLocked(a)
 		}
 	}
+	return paths
 }
 
 // retireLocked removes the cells of other hours than the current one, and removes and returns the arenas with

@@ -56,7 +56,7 @@ func (e *Engine) prepareSpare() {
 	spare.counters = e.abilities.counters
 	e.mu.Lock()
 	e.mu.makingSpare = false
-	unwanted := e.mu.closed
+	unwanted, recovered := e.mu.closed, false
 	if !unwanted {
 		e.mu.spare, e.mu.spareFailed = spare, time.Time{}
 		if newest := e.newestLocked(); newest != nil && newest.journal == nil {
@@ -64,32 +64,38 @@ func (e *Engine) prepareSpare() {
 		}
 		if e.mu.inMemory {
 			e.mu.inMemory = false
-			if e.mu.warned {
-				e.options.Logger.Info("datar: a journal can be written again", "directory", e.options.Journal.Dir)
-			}
-			e.mu.warned = false
+			recovered, e.mu.warned = e.mu.warned, false
 		}
 	}
 	e.mu.Unlock()
 	if unwanted {
 		e.giveUp(spare)
 	}
+	if recovered {
+		e.options.Logger.Info("datar: a journal can be written again", "directory", e.options.Journal.Dir)
+	}
 }
 
 // noteSpareFailure keeps the writer for the next attempt, and logs once that counts are in memory.
 func (e *Engine) noteSpareFailure(now time.Time, w writer, err error) {
+	if e.keepCounting(now, w) {
+		e.options.Logger.Warn("datar: counting in memory until a journal can be written again; a killed process loses counts", "error", err)
+	}
+}
+
+// keepCounting keeps the writer of a spare that failed. It returns true at the first failure that makes
+// the engine count in memory. Logging waits until mu is free, because Record needs it for new keys.
+func (e *Engine) keepCounting(now time.Time, w writer) (first bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.mu.makingSpare, e.mu.spareFailed = false, now
 	e.mu.writers = append(e.mu.writers, w)
 	if newest := e.newestLocked(); newest != nil && newest.journal != nil && newest.engineMu.taken < len(newest.slots) {
-		return // the current journal still has room
+		return false // the current journal still has room
 	}
-	e.mu.inMemory = true
-	if !e.mu.warned {
-		e.options.Logger.Warn("datar: counting in memory until a journal can be written again; a killed process loses counts", "error", err)
-	}
-	e.mu.warned = true
+	first = !e.mu.warned
+	e.mu.inMemory, e.mu.warned = true, true
+	return first
 }
 
 // openJournals creates the first journal, and adopts those of ended processes.
@@ -122,27 +128,38 @@ func (e *Engine) adopt() {
 		return
 	}
 	adopted, err := adoptJournals(e.options.Journal.Dir, e.options.Store.Identity(), e.abilities, e.options.Logger)
+	left, failing := e.takeOver(adopted, err != nil)
+	if failing {
+		e.options.Logger.Error("datar: counts of ended processes wait until their journals can be read", "error", err)
+	}
+	for path, evaluations := range left {
+		e.options.Logger.Info("datar: adopted the counts of a process that ended before it stored them",
+			"journal", path, "evaluations", evaluations)
+	}
+}
+
+// takeOver adds the arenas of ended processes, and returns how many evaluations are left to store, by
+// the path of the journal. failing is true if adoption now fails for a reason that is not logged yet.
+func (e *Engine) takeOver(adopted []*arena, failed bool) (left map[string]int64, failing bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if failed := err != nil; failed != e.mu.adoptionFails {
+	if failed != e.mu.adoptionFails {
 		e.mu.adoptionFails = failed
-		if failed && !e.mu.warned { // otherwise the problem of the directory is already logged
-			e.options.Logger.Error("datar: counts of ended processes wait until their journals can be read", "error", err)
-		}
+		failing = failed && !e.mu.warned // otherwise the problem of the directory is already logged
 	}
+	left = map[string]int64{}
 	for _, a := range adopted {
-		left := a.leftLocked()
-		e.mu.adopted += left
+		if n := a.leftLocked(); n > 0 {
+			left[a.journal.path] = n
+			e.mu.adopted += n
+		}
 		if first := a.earliestLocked(); first.Before(e.mu.since) {
 			e.mu.since = first
-		}
-		if left > 0 {
-			e.options.Logger.Info("datar: adopted the counts of a process that ended before it stored them",
-				"journal", a.journal.path, "evaluations", left)
 		}
 	}
 	if len(adopted) > 0 {
 		e.mu.arenas = append(adopted, e.mu.arenas...) // the last one takes new keys
 		signal(e.early)
 	}
+	return left, failing
 }
