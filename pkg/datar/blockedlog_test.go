@@ -13,7 +13,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/memstore"
 )
 
-// TestRecordWhileTheLogIsBlocked removes a journal that is in use, and lets nobody read the warning.
+// TestRecordWhileTheLogIsBlocked removes a journal that is in use, and does not read the warning.
 // New keys, which need the engine's lock, are counted meanwhile.
 func TestRecordWhileTheLogIsBlocked(t *testing.T) {
 	t.Parallel()

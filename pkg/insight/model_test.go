@@ -266,25 +266,32 @@ func TestAnswersAreThoseOfAList(t *testing.T) {
 // up when later batches add to them, and some are not rolled up when the responses read them.
 func TestAnswersAreThoseOfAListOnEachDatabase(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
-		dsn := kind.Fresh(t)
-		if kind.Driver == "sqlite3" {
-			dsn += "?_pragma=synchronous(OFF)" // a busy disk takes long
-		}
-		db, err := store.Open(t.Context(), store.Options{Driver: kind.Driver, DSN: dsn, Logger: slog.New(slog.DiscardHandler)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = db.Close() })
-		counts, err := gormstore.New(t.Context(), db.DB(), gormstore.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		counts := countsOn(t, kind)
 		checkWorld(t, rand.New(rand.NewPCG(99, 17)), counts, func(now time.Time) {
 			if err := counts.Maintain(t.Context(), now, 0); err != nil { // rolls up some hours and days, the newest first
 				t.Fatal(err)
 			}
 		})
 	})
+}
+
+// countsOn returns a store of counts in an empty database.
+func countsOn(t *testing.T, kind testdb.Kind) *gormstore.Store {
+	t.Helper()
+	dsn := kind.Fresh(t)
+	if kind.Driver == "sqlite3" {
+		dsn += "?_pragma=synchronous(OFF)" // a busy disk takes long
+	}
+	db, err := store.Open(t.Context(), store.Options{Driver: kind.Driver, DSN: dsn, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	counts, err := gormstore.New(t.Context(), db.DB(), gormstore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return counts
 }
 
 func checkWorld(t *testing.T, r *rand.Rand, counts datar.DetailStore, maintain func(now time.Time)) {

@@ -4,18 +4,15 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
-	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/gormstore/testdb"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/insight"
-	"github.com/flagr-datar/flagr-datar/pkg/store"
 )
 
 // heardWorld is a world in which one server has counted all the time.
@@ -31,7 +28,7 @@ func (w heardWorld) Servers(context.Context) ([]datar.ServerRecord, error) {
 func retentionWorld(t *testing.T, kind testdb.Kind) heardWorld {
 	t.Helper()
 	const week = 7 * 24 * time.Hour
-	counts := retentionStore(t, kind)
+	counts := countsOn(t, kind)
 	now := at(t, "2026-11-28T14:20:00Z")
 	w := &world{now: now, flags: map[int64]*entity.Flag{}, counts: counts, unknown: map[string]int64{}, maintain: func() {}}
 	ago := func(days int) time.Time { return now.Add(-time.Duration(days) * 24 * time.Hour) }
@@ -65,24 +62,6 @@ func retentionWorld(t *testing.T, kind testdb.Kind) heardWorld {
 		}
 	}
 	return heardWorld{w}
-}
-
-func retentionStore(t *testing.T, kind testdb.Kind) *gormstore.Store {
-	t.Helper()
-	dsn := kind.Fresh(t)
-	if kind.Driver == "sqlite3" {
-		dsn += "?_pragma=synchronous(OFF)" // a busy disk takes long
-	}
-	db, err := store.Open(t.Context(), store.Options{Driver: kind.Driver, DSN: dsn, Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = db.Close() })
-	counts, err := gormstore.New(t.Context(), db.DB(), gormstore.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return counts
 }
 
 // TestStatesAfterRetentionOnEachDatabase compares whether flags can be deleted with a list of all
