@@ -19,7 +19,7 @@ var statementParts = []struct {
 	{datar.GroupHour | datar.GroupDay, "bucket_hour", "bucket_hour", "bucket_hour", "bucket_hour"},
 	{datar.GroupOutcome, "outcome", "outcome", "0", "0"},
 	{datar.GroupVariant, "variant_id", "variant_id", "variant_id", "variant_id"},
-	{datar.GroupSegment, "segment_id", "segment_id", "segment_id", "CASE WHEN outcome = 2 THEN 0 ELSE segment_id END"},
+	{datar.GroupSegment, "segment_id", "segment_id", "segment_id", "CASE WHEN outcome = " + heldOut + " THEN 0 ELSE segment_id END"},
 	{datar.GroupVersion, "version", "version", "0", "0"},
 	{datar.GroupAsked, "asked", "asked", "0", "0"},
 }
@@ -49,6 +49,8 @@ func (s *Store) DetailsSQL(query datar.DetailsQuery) string {
 	source := func(table table, columns []string, count, where string) string {
 		return fmt.Sprintf("  SELECT %s\n  FROM %s\n  WHERE %s", strings.Join(append(columns, count), ", "), table, where)
 	}
+	inDetails := eventOutcomes()[1:] // all but Unattributed, which details never are
+	ofEvents := strings.Trim(strings.ReplaceAll(fmt.Sprint(inDetails), " ", ", "), "[]")
 	grouped := ""
 	if by := strings.Join(names, ", "); by != "" {
 		grouped = fmt.Sprintf("\nGROUP BY %[1]s\nHAVING SUM(eval_count) <> 0\nORDER BY %[1]s", by)
@@ -58,7 +60,7 @@ func (s *Store) DetailsSQL(query datar.DetailsQuery) string {
 		strings.Join([]string{
 			source(detailsTable, details, "eval_count", where),
 			source(eventsTable, events, "eval_count", where),
-			source(detailsTable, counted, "-eval_count", where+" AND outcome IN (1, 2, 3, 6)"), // see datar.Outcome.IsEvent
+			source(detailsTable, counted, "-eval_count", where+" AND outcome IN ("+ofEvents+")"),
 		}, "\n  UNION ALL\n"), grouped))
 }
 
