@@ -19,8 +19,7 @@ type edge struct {
 	logger *slog.Logger
 
 	observers []func(*web.Exchange)
-	jwt       *web.JWTAuth
-	basic     *web.BasicAuth
+	access    *accessControl
 	gzip      func(http.Handler) http.Handler
 	metrics   http.Handler
 	ofrep     http.Handler // set before handler is called
@@ -34,13 +33,8 @@ type edge struct {
 func newEdge(c *config.Config, logger *slog.Logger, access web.AccessLog, m *meters) (*edge, error) {
 	e := &edge{config: c, logger: logger, observers: slices.Clone(m.requests), disconnects: budget.NewDisconnects()}
 	var err error
-	if c.JWTAuth.Enabled {
-		if e.jwt, err = web.NewJWTAuth(c.JWTAuth, c.Web.Prefix, logger); err != nil {
-			return nil, err
-		}
-	}
-	if c.BasicAuth.Enabled {
-		e.basic = web.NewBasicAuth(c.BasicAuth, c.Web.Prefix, logger)
+	if e.access, err = newAccessControl(c, logger); err != nil {
+		return nil, err
 	}
 	if c.Web.GzipEnabled {
 		if e.gzip, err = web.NewGzip(); err != nil {
@@ -69,7 +63,7 @@ func (e *edge) handler(api http.Handler) http.Handler {
 	}
 	routes := web.Routes{
 		Prefix:      e.config.Web.Prefix,
-		API:         e.guard(api),
+		API:         e.access.guard(api),
 		Metrics:     e.metrics,
 		MetricsPath: e.config.Prometheus.Path,
 	}
@@ -77,7 +71,7 @@ func (e *edge) handler(api http.Handler) http.Handler {
 		routes.OFREP, routes.OFREPRoot = web.DelayDisconnected(e.disconnects, e.callersOFREP(e.compressOFREP(e.ofrep))), ofrep.Root
 	}
 	if e.config.Web.PprofEnabled {
-		routes.Pprof = e.guard(web.LimitBody(web.MaxPprofBodyBytes, nil,
+		routes.Pprof = e.access.guard(web.LimitBody(web.MaxPprofBodyBytes, nil,
 			web.ProtectPage("default-src 'none'; style-src 'unsafe-inline'", web.Pprof())))
 	}
 	// SDKs in browsers send counts as text, which needs no preflight request.
@@ -90,17 +84,6 @@ func (e *edge) handler(api http.Handler) http.Handler {
 	h = web.Observe(e.observers, web.Recover(e.logger, h))
 	if e.trace != nil {
 		h = e.trace(h)
-	}
-	return h
-}
-
-// guard requires the token and the password, if they are turned on.
-func (e *edge) guard(h http.Handler) http.Handler {
-	if e.basic != nil {
-		h = e.basic.Wrap(h)
-	}
-	if e.jwt != nil {
-		h = e.jwt.Wrap(h)
 	}
 	return h
 }

@@ -60,7 +60,7 @@ func (a *App) handlerOptions(c *config.Config, service *eval.Service, db *store.
 		RecorderStats:    a.recorders.Stats,
 		MaxGetQueryBytes: c.Eval.GetMaxURLBytes,
 		Now:              a.now,
-		Actor:            web.Actor(a.edge.jwt, c.HeaderAuth, c.CookieAuth),
+		Actor:            web.Actor(a.edge.access.jwt, c.HeaderAuth, c.CookieAuth),
 		HealthChecks: handler.HealthChecks{
 			LastCheck: a.cache.LastCheck,
 			Failing:   a.cache.Failing,

@@ -48,16 +48,12 @@ func (a *App) newOFREP(c *config.Config, service *eval.Service, injected *handle
 
 // accessOFREP returns who may use OFREP.
 func (e *edge) accessOFREP() ofrep.Access {
-	c := e.config
-	access := ofrep.Access{
-		Login:   e.jwt != nil || e.basic != nil,
-		Secrets: []string{c.JWTAuth.Secret, c.BasicAuth.Username, c.BasicAuth.Password},
-	}
-	for _, key := range c.OFREP.Keys() {
+	access := ofrep.Access{Login: e.access.on(), Secrets: e.access.secrets}
+	for _, key := range e.config.OFREP.Keys() {
 		access.Keys = append(access.Keys, ofrep.APIKey(key))
 	}
 	anonymous := http.Request{Header: http.Header{}, URL: &url.URL{Path: ofrep.EventsPath}}
-	_, access.OpenStreams = e.login(&anonymous, true)
+	_, access.OpenStreams = e.access.check(&anonymous, true)
 	return access
 }
 
@@ -65,13 +61,13 @@ func (e *edge) accessOFREP() ofrep.Access {
 // opens paths that are open otherwise.
 func (e *edge) callersOFREP(h http.Handler) http.Handler {
 	keys := len(e.config.OFREP.Keys()) > 0
-	if !keys && e.jwt == nil && e.basic == nil {
+	if !keys && !e.access.on() {
 		return h
 	}
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		var caller ofrep.Caller
-		if e.jwt != nil || e.basic != nil {
-			caller.Login = func() (challenge string, ok bool) { return e.login(withTokenOfKey(r), !keys) }
+		if e.access.on() {
+			caller.Login = func() (challenge string, ok bool) { return e.access.check(withTokenOfKey(r), !keys) }
 		}
 		inner := ofrep.WithCaller(r, &caller)
 		defer func() { // also when a stream is aborted
@@ -93,19 +89,6 @@ func withTokenOfKey(r *http.Request) *http.Request {
 	r = r.Clone(r.Context())
 	r.Header.Set("Authorization", "Bearer "+secret)
 	return r
-}
-
-// login performs the checks of guard. With open, open paths pass.
-func (e *edge) login(r *http.Request, open bool) (challenge string, ok bool) {
-	if e.jwt != nil {
-		if challenge, ok = e.jwt.Check(r, open); !ok {
-			return challenge, false
-		}
-	}
-	if e.basic != nil {
-		return e.basic.Check(r, open)
-	}
-	return "", true
 }
 
 // compressOFREP compresses responses, except event streams.

@@ -30,7 +30,7 @@ func (a *App) logStart(c *config.Config, address string) {
 	}
 	a.logger.Info("server started", "version", Version, "address", address+c.Web.Prefix,
 		"database", databaseName(c.Database), "flags", a.cache.Snapshot().Len(),
-		"recorders", recorders, "datar", state, "journal", journal, "access_control", accessControl(c), "ui", ui)
+		"recorders", recorders, "datar", state, "journal", journal, "access_control", a.edge.access.String(), "ui", ui)
 	for _, warning := range doubtful(c) {
 		a.logger.Warn(warning)
 	}
@@ -73,25 +73,6 @@ func withoutCredentials(address string) string {
 		return "(an address that is not a URL)"
 	}
 	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
-}
-
-func accessControl(c *config.Config) string {
-	var parts []string
-	for _, part := range []struct {
-		on   bool
-		name string
-	}{
-		{c.JWTAuth.Enabled, "jwt " + c.JWTAuth.SigningMethod},
-		{c.BasicAuth.Enabled, "basic"},
-	} {
-		if part.on {
-			parts = append(parts, part.name)
-		}
-	}
-	if parts == nil {
-		return "none"
-	}
-	return strings.Join(parts, ",")
 }
 
 // doubtful returns settings that are valid, but rarely intended.
