@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
 )
 
 const (
@@ -151,25 +152,37 @@ func (f folders) have(pkg string) bool {
 // architectureTable returns the cells of the table with the header in docs/architecture.md.
 func architectureTable(t *testing.T, header ...string) (rows [][]string) {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(top, "docs/architecture.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, after, ok := strings.Cut(string(text), "\n| "+strings.Join(header, " | ")+" |\n")
+	return markdownTable(t, "docs/architecture.md", header...)
+}
+
+// markdownTable returns the cells of the table with the header in a document, which is named by its path from the top folder.
+func markdownTable(t *testing.T, document string, header ...string) (rows [][]string) {
+	t.Helper()
+	_, after, ok := strings.Cut(readTop(t, document), "\n| "+strings.Join(header, " | ")+" |\n")
 	if !ok {
-		t.Fatalf("docs/architecture.md has no table with the columns %q", header)
+		t.Fatalf("%s has no table with the columns %q", document, header)
 	}
 	for _, line := range strings.Split(after, "\n")[1:] {
 		if !strings.HasPrefix(line, "|") {
 			break
 		}
-		cells := strings.Split(strings.Trim(line, "|"), "|")
+		cells := strings.Split(strings.TrimPrefix(strings.TrimSuffix(line, "|"), "|"), "|")
 		if len(cells) != len(header) {
-			t.Fatalf("docs/architecture.md: %q has %d cells, want %d", line, len(cells), len(header))
+			t.Fatalf("%s: %q has %d cells, want %d", document, line, len(cells), len(header))
 		}
 		rows = append(rows, cells)
 	}
 	return rows
+}
+
+// readTop reads a file by its path from the top folder.
+func readTop(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(top, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 // longest returns the index of the row for a package: the one that names it, or else the one that names the longest folder
@@ -245,6 +258,39 @@ func TestImportDirections(t *testing.T) {
 		if !used[i] {
 			t.Errorf("docs/architecture.md has import rules for %s, and no such package exists", cells[0])
 		}
+	}
+}
+
+// TestImportsOfOtherModules checks what packages import of other modules against the table of docs/architecture.md.
+func TestImportsOfOtherModules(t *testing.T) {
+	t.Parallel()
+	table := architectureTable(t, "package", "other modules")
+	unused := map[string]bool{} // packages and modules
+	allowed := map[string][]string{}
+	for _, cells := range table {
+		for _, pkg := range parseFolders(cells[0]).exactly {
+			allowed[pkg] = parseFolders(cells[1]).exactly
+			for _, other := range allowed[pkg] {
+				unused[pkg+" imports "+other] = true
+			}
+		}
+	}
+	for _, pkg := range ourPackages(t) {
+		for _, imported := range pkg.imports {
+			first, _, _ := strings.Cut(imported, "/")
+			if !strings.Contains(first, ".") || within(module)(imported) {
+				continue
+			}
+			i := slices.IndexFunc(allowed[pkg.name], func(other string) bool { return within(other)(imported) })
+			if i < 0 {
+				t.Errorf("pkg/%s imports %s: docs/architecture.md allows %q", pkg.name, imported, allowed[pkg.name])
+				continue
+			}
+			delete(unused, pkg.name+" imports "+allowed[pkg.name][i])
+		}
+	}
+	for rule := range unused {
+		t.Errorf("docs/architecture.md says that pkg/%s, and it does not", rule)
 	}
 }
 
@@ -595,5 +641,71 @@ func TestOnlyShortFunctions(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestTextsUseAmericanWords finds British spellings, and words that the project has replaced, in documents, in the texts of the
+// pages, and in comments.
+func TestTextsUseAmericanWords(t *testing.T) {
+	t.Parallel()
+	replaced := regexp.MustCompile(`^(?:doors?|nobody|centre\w*|colour\w*|behaviour\w*|neighbour\w*|favour\w*|honour\w*|labell\w*|cancell\w*|modell\w*|` +
+		`licence|grey|whilst|towards|afterwards|judgement|catalogue|(?:serial|initial|normal|recogn|optim|organ|summar|minim|maxim|synchron|general|real|special|` +
+		`standard|custom|author|priorit|util|visual|memor|categor|emphas)is(?:e|ed|es|ing|ation|ations))$`)
+	code := regexp.MustCompile("(?s)```.*?```|`[^`\n]*`")
+	wrong := map[string]bool{} // by word
+	check := func(name, text string) {
+		text = strings.ToLower(code.ReplaceAllString(text, ""))
+		for _, word := range strings.FieldsFunc(text, func(r rune) bool { return !unicode.IsLetter(r) }) {
+			found, known := wrong[word]
+			if !known {
+				found = replaced.MatchString(word)
+				wrong[word] = found
+			}
+			if found {
+				t.Errorf("%s has the word %q", name, word)
+			}
+		}
+	}
+	for _, pattern := range []string{"*.md", "docs/*.md", "docs/adr/*.md", "pkg/*/*.md", "pkg/catalog/*.txt"} {
+		found, err := filepath.Glob(filepath.Join(top, pattern))
+		if err != nil || len(found) == 0 {
+			t.Fatalf("no file matches %s: %v", pattern, err)
+		}
+		for _, path := range found {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			check(path, string(text))
+		}
+	}
+	for name, file := range sources(t) {
+		for _, comment := range file.Comments {
+			check("pkg/"+name, comment.Text())
+		}
+	}
+}
+
+// TestMetricsAreDocumented requires each name of a metric in a document.
+func TestMetricsAreDocumented(t *testing.T) {
+	t.Parallel()
+	documents := readTop(t, "docs/operations.md") + readTop(t, "docs/datar.md") + readTop(t, "docs/recorders.md") + readTop(t, "docs/telemetry.md")
+	metric := regexp.MustCompile(`^"flagr_[a-z_]+"$`)
+	found := 0
+	for name, file := range sources(t) {
+		if dir := path.Dir(name); dir != "metrics" && dir != "datar/datarprom" {
+			continue
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			if literal, ok := n.(*ast.BasicLit); ok && metric.MatchString(literal.Value) {
+				if found++; !strings.Contains(documents, strings.Trim(literal.Value, `"`)) {
+					t.Errorf("pkg/%s: no document has the metric %s", name, literal.Value)
+				}
+			}
+			return true
+		})
+	}
+	if found < 10 {
+		t.Errorf("found %d metrics only", found)
 	}
 }

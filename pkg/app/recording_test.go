@@ -1,12 +1,9 @@
 package app
 
 import (
-	"fmt"
 	"log/slog"
 	"maps"
-	"os"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -16,8 +13,6 @@ import (
 
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
-	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
-	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/handler"
 	"github.com/flagr-datar/flagr-datar/pkg/recorder/kinesis"
 )
@@ -178,47 +173,4 @@ func TestLimitsOfTheConfigurationAreThoseOfTheEngine(t *testing.T) {
 			}
 		}
 	}
-}
-
-// TestTextsStateTheLimits compares the texts of the API's description, and those of errors, with the constants.
-func TestTextsStateTheLimits(t *testing.T) {
-	t.Parallel()
-	text, err := os.ReadFile("../../swagger.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	description := strings.Join(strings.Fields(string(text)), " ")
-	for pattern, want := range map[string]int{
-		`At most this many (?:flags|entries), from 1 to (\d+)`:                datar.MaxLimit,
-		`At most this many (?:flags|entries), from 1 to \d+\. Default: (\d+)`: datar.DefaultLimit,
-		`key or ID, cut to (\d+) bytes`:                                       datar.MaxAsked,
-		`(\d+) rows and \d+ MiB`:                                              ingest.MaxRows,
-		`\d+ rows and (\d+) MiB`:                                              ingest.MaxBytes >> 20,
-		`[Aa]t most (\d+) ASCII letters`:                                      entity.MaxKeyLength,
-		`nests more than (\d+) levels`:                                        entity.MaxJSONDepth,
-		`Default: (\d+) days ago`:                                             defaultWindow(t),
-	} {
-		found := regexp.MustCompile(pattern).FindAllStringSubmatch(description, -1)
-		if len(found) == 0 {
-			t.Errorf("no text of swagger.yaml matches %s: the test looks for the wrong words", pattern)
-		}
-		for _, match := range found {
-			if match[1] != strconv.Itoa(want) {
-				t.Errorf("swagger.yaml has %q, and the limit is %d", match[0], want)
-			}
-		}
-	}
-	if want := fmt.Sprintf("at most %d rows", ingest.MaxRows); !strings.Contains(ingest.ErrTooManyRows.Error(), want) {
-		t.Errorf("the error %q does not have the text %q", ingest.ErrTooManyRows, want)
-	}
-}
-
-// defaultWindow gives the length of the default window of a query in days.
-func defaultWindow(t *testing.T) int {
-	t.Helper()
-	from, to, err := datar.Window(nil, nil, time.Date(2026, 1, 31, 14, 0, 0, 0, time.UTC))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return int(to-from) / 24
 }

@@ -424,11 +424,13 @@ func orNone(s string) string {
 	return s
 }
 
-// cut truncates a text to 200 bytes, at a character boundary.
+// maxCutBytes is the maximum length of a text in a change or an error.
+const maxCutBytes = 200
+
+// cut truncates a text to maxCutBytes, at a character boundary.
 func cut(s string) string {
-	const longest = 200
-	if len(s) <= longest {
+	if len(s) <= maxCutBytes {
 		return s
 	}
-	return strings.ToValidUTF8(s[:longest-len("...")], "") + "..."
+	return strings.ToValidUTF8(s[:maxCutBytes-len("...")], "") + "..."
 }

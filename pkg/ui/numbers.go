@@ -80,7 +80,7 @@ func stateClass(state insight.StateName) string {
 
 const (
 	// latelyDays is the period of the states.
-	latelyDays = 30
+	latelyDays = insight.DefaultDays
 	// boardTTL is the minimum time that the numbers of the list are kept. A board that took long is kept longer, so
 	// that creating boards takes at most a twentieth of the time.
 	boardTTL  = 5 * time.Second
