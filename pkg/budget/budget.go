@@ -76,24 +76,40 @@ type share struct {
 	memory *Memory
 	mu     struct {
 		sync.Mutex
-		taken int64
+		// held is the sum of Add, and largest the largest AtLeast. taken is their sum, at most the whole Memory.
+		held, largest, taken int64
 	}
 }
 
-// Share returns the context of a request that takes memory with AtLeast, and a function that returns all of it.
+// resizeLocked takes or returns memory, so that the share has what it needs.
+func (s *share) resizeLocked(held, largest int64) error {
+	more := min(held+largest, s.memory.total) - s.mu.taken
+	if more > 0 {
+		if err := s.memory.Take(more); err != nil {
+			return err
+		}
+	} else {
+		s.memory.Release(-more)
+	}
+	s.mu.held, s.mu.largest = held, largest
+	s.mu.taken += more
+	return nil
+}
+
+// Share returns the context of a request that takes memory with AtLeast and Add, and a function that returns all of it.
 func (m *Memory) Share(ctx context.Context) (_ context.Context, release func()) {
 	s := &share{memory: m}
 	return context.WithValue(ctx, shareKey{}, s), func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		m.Release(s.mu.taken)
-		s.mu.taken = 0
+		s.mu.held, s.mu.largest, s.mu.taken = 0, 0, 0
 	}
 }
 
-// AtLeast raises the memory of the context's request to n bytes. A request that needs more than the whole Memory
-// takes all of it. The error is ErrExhausted. If the context is not from Share, as in background work, AtLeast
-// takes nothing.
+// AtLeast is for what a request has one after the other, such as the pages of a list: it raises the memory of the
+// context's request to n bytes, in addition to what Add took. A request that needs more than the whole Memory takes all of
+// it. The error is ErrExhausted. If the context is not from Share, as in background work, AtLeast takes nothing.
 func AtLeast(ctx context.Context, n int64) error {
 	s, ok := ctx.Value(shareKey{}).(*share)
 	if !ok {
@@ -101,15 +117,22 @@ func AtLeast(ctx context.Context, n int64) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	more := min(n, s.memory.total) - s.mu.taken
-	if more <= 0 {
+	if n <= s.mu.largest {
 		return nil
 	}
-	if err := s.memory.Take(more); err != nil {
-		return err
+	return s.resizeLocked(s.mu.held, n)
+}
+
+// Add is for what a request keeps beside everything else: it takes n bytes more, or returns -n bytes of an earlier Add.
+// Otherwise it is like AtLeast. Returning bytes is no error.
+func Add(ctx context.Context, n int64) error {
+	s, ok := ctx.Value(shareKey{}).(*share)
+	if !ok {
+		return nil
 	}
-	s.mu.taken += more
-	return nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.resizeLocked(max(0, s.mu.held+n), s.mu.largest)
 }
 
 // Body is a request body that takes memory as its bytes arrive, regardless of its announced length: for the bytes,

@@ -123,6 +123,53 @@ func TestAShareIsTakenAndGivenBack(t *testing.T) {
 	}
 }
 
+// TestWhatIsKeptAddsUp has a request that keeps some memory while it uses more, one part after the other.
+func TestWhatIsKeptAddsUp(t *testing.T) {
+	t.Parallel()
+	memory := budget.NewMemory(100)
+	if err := budget.Add(t.Context(), 1000); err != nil {
+		t.Errorf("work in the background: %v", err)
+	}
+	ctx, release := memory.Share(t.Context())
+	for _, step := range []struct {
+		name string
+		do   func(context.Context, int64) error
+		n    int64
+		left int64
+	}{
+		{"a part", budget.AtLeast, 20, 80},
+		{"what is kept", budget.Add, 30, 50},
+		{"a smaller part", budget.AtLeast, 10, 50},
+		{"a larger part", budget.AtLeast, 25, 45},
+		{"more that is kept", budget.Add, 10, 35},
+		{"less that is kept", budget.Add, -15, 50},
+		{"more than all", budget.Add, 1000, 0},
+		{"and back", budget.Add, -1000, 50},
+	} {
+		if err := step.do(ctx, step.n); err != nil {
+			t.Errorf("%s: %v", step.name, err)
+		}
+		if err := memory.Take(step.left); err != nil {
+			t.Errorf("%s: %d bytes are not left", step.name, step.left)
+		} else if memory.Take(1) == nil {
+			t.Errorf("%s: more than %d bytes are left", step.name, step.left)
+			memory.Release(1)
+		}
+		memory.Release(step.left)
+	}
+	if err := memory.Take(50); err != nil {
+		t.Fatal(err)
+	}
+	if err := budget.Add(ctx, 1); !errors.Is(err, budget.ErrExhausted) {
+		t.Errorf("while others use the memory: %v", err)
+	}
+	memory.Release(50)
+	release()
+	if err := memory.Take(100); err != nil {
+		t.Errorf("not all memory came back: %v", err)
+	}
+}
+
 // costOf is the cost of a text, computed byte by byte.
 func costOf(text string) int64 {
 	values, inString, escaped := 0, false, false

@@ -225,18 +225,18 @@ func (h *Handler) tried(ctx context.Context, trial *insight.Trial) ([][]byte, er
 	encoder := json.NewEncoder(&buffer)
 	encoder.SetEscapeHTML(false)
 	length := 0
-	err := trial.Each(ctx, h.now(), func(t insight.Tried) error {
+	err := trial.Each(ctx, h.now(), func(t insight.Tried) (kept int, err error) {
 		buffer.Reset()
 		if len(parts) > 1 {
 			buffer.WriteByte(',')
 		}
 		if err := encoder.Encode(triedModel(&t)); err != nil {
-			return err
+			return 0, err
 		}
 		part := bytes.TrimSuffix(buffer.Bytes(), []byte("\n"))
 		parts = append(parts, bytes.Clone(part))
 		length += len(part)
-		return trial.CheckAnswer(length)
+		return len(part), trial.CheckAnswer(length)
 	})
 	if err != nil {
 		return nil, err

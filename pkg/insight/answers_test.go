@@ -16,6 +16,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
 	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/memstore"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/pkg/insight"
@@ -245,7 +246,7 @@ func TestTryEndsWithItsRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	tried := 0
-	err = trial.Each(&endsAfter{t.Context(), 10}, time.Unix(1000, 0), func(insight.Tried) error { tried++; return nil })
+	err = trial.Each(&endsAfter{t.Context(), 10}, time.Unix(1000, 0), func(insight.Tried) (int, error) { tried++; return 0, nil })
 	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "10 of 1000 entities were evaluated") || tried != 10 {
 		t.Errorf("the error is %v after %d results, want that of the client that left after 10 entities", err, tried)
 	}
@@ -319,12 +320,12 @@ func TestTrialsEstimateTheirAnswers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := trial.Each(t.Context(), time.Unix(1000, 0), func(tried insight.Tried) error {
+			if err := trial.Each(t.Context(), time.Unix(1000, 0), func(tried insight.Tried) (kept int, err error) {
 				length += len(tried.Request.EntityID) + 150
 				for _, log := range tried.SegmentLogs {
 					length += len(log.Message) + len(`{"msg":"","segmentID":1000},`)
 				}
-				return nil
+				return 0, nil
 			}); err != nil {
 				t.Fatal(err)
 			}
@@ -351,7 +352,7 @@ func TestLargeTrialsTakeTurns(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		return trial.Each(ctx, time.Unix(1000, 0), func(insight.Tried) error { return nil })
+		return trial.Each(ctx, time.Unix(1000, 0), func(insight.Tried) (int, error) { return 0, nil })
 	}
 	if err := run(t.Context(), 1); err != nil {
 		t.Errorf("a small trial: %v", err)
@@ -385,13 +386,56 @@ func TestTrialsShareMemory(t *testing.T) {
 	}
 	ctx, release := memory.Share(t.Context())
 	defer release()
-	if err := trial.Each(ctx, time.Unix(1000, 0), func(insight.Tried) error { return errors.New("evaluated") }); !errors.Is(err, budget.ErrExhausted) {
+	if err := trial.Each(ctx, time.Unix(1000, 0), func(insight.Tried) (int, error) { return 0, errors.New("evaluated") }); !errors.Is(err, budget.ErrExhausted) {
 		t.Errorf("with half of the memory: %v", err)
 	}
 	memory.Release(1 << 19)
 	tried := 0
-	if err := trial.Each(ctx, time.Unix(1000, 0), func(insight.Tried) error { tried++; return nil }); err != nil || tried != 100 {
+	if err := trial.Each(ctx, time.Unix(1000, 0), func(insight.Tried) (int, error) { tried++; return 0, nil }); err != nil || tried != 100 {
 		t.Errorf("with all memory: %d entities, %v", tried, err)
+	}
+	if err := memory.Take(1 << 20); err != nil {
+		t.Error("memory of results that are not kept was not returned")
+	}
+	memory.Release(1 << 20)
+	if err := trial.Each(ctx, time.Unix(1000, 0), func(insight.Tried) (int, error) { return 1000, nil }); err != nil {
+		t.Fatal(err)
+	}
+	if err := memory.Take(1<<20 - 100_000); err != nil || memory.Take(1) == nil {
+		t.Errorf("the request does not have 100 times 1,000 bytes: %v", err)
+	}
+}
+
+// TestVersionsShareMemory checks that a request has memory for all versions that it keeps, although
+// they are read in parts.
+func TestVersionsShareMemory(t *testing.T) {
+	t.Parallel()
+	now := at(t, "2026-01-31T14:00:00Z")
+	const versions, size = 60, 20_000 // bytes
+	w := &world{now: now, flags: map[int64]*entity.Flag{1: checkout()}, counts: &memstore.Store{}}
+	for i := range versions {
+		w.snapshots = append(w.snapshots, entity.FlagSnapshot{
+			Model: entity.Model{ID: uint(i + 1), CreatedAt: now.Add(time.Duration(i-versions) * time.Minute)}, FlagID: 1,
+			Flag: []byte(`{"ID":1,"Notes":"` + strings.Repeat("n", size) + `"}`),
+		})
+	}
+	s := insight.NewService(insight.Options{Counts: &fixedRows{w, nil}, Flags: w, Snapshots: fixedFlags{w.Snapshot()}, Refresh: refresh, Now: func() time.Time { return now }})
+	memory := budget.NewMemory(8 << 20)
+	ctx, release := memory.Share(t.Context())
+	if _, err := s.Rollout(ctx, 1, insight.Window{}); err != nil {
+		t.Fatal(err)
+	}
+	if memory.Take(8<<20-versions*size) == nil {
+		t.Errorf("a request with %d versions of %d bytes has less memory", versions, size)
+	}
+	release()
+	if err := memory.Take(7 << 20); err != nil {
+		t.Fatal(err)
+	}
+	ctx, release = memory.Share(t.Context())
+	defer release()
+	if _, err := s.Rollout(ctx, 1, insight.Window{}); !errors.Is(err, budget.ErrExhausted) {
+		t.Errorf("without memory for all versions: %v", err)
 	}
 }
 

@@ -150,21 +150,43 @@ func (s *Service) timeline(ctx context.Context, flagID int64) (Timeline, error) 
 	return NewTimeline(list), nil
 }
 
-// flagsAt reads the flag as it was in some snapshots, by their IDs. It skips invalid snapshots.
+// bytesPerKeptByte is the memory of a decoded flag for each byte of its JSON.
+const bytesPerKeptByte = 3
+
+// flagsAt reads the flag as it was in some snapshots, by their IDs. It skips invalid snapshots. The
+// flags take memory of the request until it ends.
 func (s *Service) flagsAt(ctx context.Context, ids []int64) (map[int64]*entity.Flag, error) {
 	flags := make(map[int64]*entity.Flag, len(ids))
+	size, taken := 0, 0 // bytes of JSON
 	for chunk := range slices.Chunk(ids, snapshotPage) {
-		rows, err := s.o.Flags.SnapshotsByID(ctx, chunk)
+		n, err := s.readFlags(ctx, chunk, flags)
 		if err != nil {
 			return nil, err
 		}
-		for i := range rows {
-			if snapshot := ParseSnapshot(&rows[i]); snapshot.Flag != nil {
-				flags[snapshot.ID] = snapshot.Flag
+		if size += n; size > budget.LargeBytes {
+			if err := budget.Add(ctx, int64(size-taken)*bytesPerKeptByte); err != nil {
+				return nil, err
 			}
+			taken = size
 		}
 	}
 	return flags, nil
+}
+
+// readFlags adds the flag as it was in at most snapshotPage snapshots, and returns the bytes of
+// their JSON.
+func (s *Service) readFlags(ctx context.Context, ids []int64, flags map[int64]*entity.Flag) (size int, err error) {
+	rows, err := s.o.Flags.SnapshotsByID(ctx, ids)
+	if err != nil {
+		return 0, err
+	}
+	for i := range rows {
+		if snapshot := ParseSnapshot(&rows[i]); snapshot.Flag != nil {
+			flags[snapshot.ID] = snapshot.Flag
+			size += len(rows[i].Flag)
+		}
+	}
+	return size, nil
 }
 
 // names returns the names of all parts in the rows. Names of deleted parts come from the newest
@@ -176,8 +198,8 @@ func (s *Service) names(ctx context.Context, flag *entity.Flag, t Timeline, rows
 		for _, v := range t[max(0, end-snapshotPage):end] {
 			ids = append(ids, v.SnapshotID)
 		}
-		flags, err := s.flagsAt(ctx, ids)
-		if err != nil {
+		flags := map[int64]*entity.Flag{} // not kept
+		if _, err := s.readFlags(ctx, ids, flags); err != nil {
 			return nil, err
 		}
 		for _, id := range slices.Backward(ids) {
@@ -730,7 +752,7 @@ const (
 // forecast calls ForecastOf. Large forecasts take a turn and memory of the request.
 func (s *Service) forecast(ctx context.Context, flag, draft *entity.Flag, t Timeline, flags map[int64]*entity.Flag, rows []datar.Row, now time.Time) (*Forecast, error) {
 	if n := max(len(flag.Segments), len(draft.Segments)); n > largeForecast {
-		if err := budget.AtLeast(ctx, int64(n)*bytesPerForecast); err != nil {
+		if err := budget.Add(ctx, int64(n)*bytesPerForecast); err != nil {
 			return nil, err
 		}
 		if err := s.o.Trials.Turns.Take(ctx); err != nil {

@@ -136,14 +136,17 @@ func patternBytes(flag *entity.Flag) int {
 // Each evaluates the entities in their order and calls use with each result. It checks ctx before
 // each entity, because a draft may contain patterns that take a third of a second. Large Trials take
 // a turn for each entity, so that they leave processors to other requests. use is called during the
-// turn; its error ends the Trial.
+// turn, and returns how many bytes it keeps of the result. Its error ends the Trial.
 //
-// The memory of the results counts as that of the request, see budget.AtLeast. The error is
-// budget.ErrExhausted, the error of use, or an *UnfinishedError if ctx ends.
-func (t *Trial) Each(ctx context.Context, now time.Time, use func(Tried) error) error {
-	if err := budget.AtLeast(ctx, int64(t.answer+t.answer/len(t.entities)+t.patterns)); err != nil {
+// The request takes the estimated memory of results and patterns with budget.Add. At the end, it
+// has the memory that use keeps. The error is budget.ErrExhausted, the error of use, or an
+// *UnfinishedError if ctx ends.
+func (t *Trial) Each(ctx context.Context, now time.Time, use func(Tried) (kept int, err error)) error {
+	estimated := t.answer + t.answer/len(t.entities) + t.patterns
+	if err := budget.Add(ctx, int64(estimated)); err != nil {
 		return err
 	}
+	kept := 0
 	turns := t.limits.Turns
 	if t.answer+t.patterns <= budget.LargeBytes {
 		turns = nil
@@ -165,7 +168,9 @@ func (t *Trial) Each(ctx context.Context, now time.Time, use func(Tried) error) 
 			FlagID: id, EntityID: e.EntityID, EntityType: e.EntityType, EntityContext: e.EntityContext, EnableDebug: true,
 		}, now, true)
 		outcome, segmentID := result.Outcome()
-		return use(Tried{Result: result, Outcome: datar.Outcome(outcome), MatchedSegmentID: segmentID, Bucket: eval.BucketOf(id, result.Request.EntityID)})
+		n, err := use(Tried{Result: result, Outcome: datar.Outcome(outcome), MatchedSegmentID: segmentID, Bucket: eval.BucketOf(id, result.Request.EntityID)})
+		kept += n
+		return err
 	}
 	for i := range t.entities {
 		if err := one(&t.entities[i]); err != nil {
@@ -175,7 +180,7 @@ func (t *Trial) Each(ctx context.Context, now time.Time, use func(Tried) error) 
 			return err
 		}
 	}
-	return nil
+	return budget.Add(ctx, int64(kept-estimated))
 }
 
 // CheckAnswer returns a *TrialAnswerError if results of n bytes are too long. It is for results

@@ -182,13 +182,14 @@ func (u *UI) tryAll(r *http.Request, d *tryData, f *entity.Flag) error {
 	layout := eval.LayoutOf(&live)
 	counts := map[int64]int{}
 	tried := 0
-	err = trial.Each(r.Context(), u.o.Now(), func(t insight.Tried) error {
+	err = trial.Each(r.Context(), u.o.Now(), func(t insight.Tried) (kept int, err error) {
 		counts[t.VariantID]++
 		if tried < triedInFull {
 			d.Results = append(d.Results, u.tried(&live, layout, &t))
+			kept = d.Results[tried].bytes()
 		}
 		tried++
-		return nil
+		return kept, nil
 	})
 	if errors.Is(err, budget.ErrExhausted) {
 		return err
@@ -223,7 +224,7 @@ func (u *UI) triedEntities(r *http.Request, d *tryData) ([]eval.Entity, error) {
 	if size > maxTriedBytes {
 		return nil, errors.New(u.text.plain("try.err.large", "n", size, "most", maxTriedBytes))
 	}
-	if err := budget.AtLeast(r.Context(), int64(size)*bytesPerTriedByte); err != nil {
+	if err := budget.Add(r.Context(), int64(size)*bytesPerTriedByte); err != nil {
 		return nil, err
 	}
 	var ids []string
@@ -376,6 +377,15 @@ func (u *UI) tried(f *entity.Flag, layout *eval.Layout, tried *insight.Tried) tr
 		v.Map = bucketMap(f, &layout.Segments[place], v.Bucket)
 	}
 	return v
+}
+
+// bytes returns the memory of the view, and of its part of the page.
+func (v *triedView) bytes() int {
+	n := len(v.Entity) + len(v.Answer) + len(v.Map) + len(v.Attach)
+	for _, step := range v.Steps {
+		n += len(step)
+	}
+	return 2 * n
 }
 
 // stopsOf returns where the segments that did not match stopped.
