@@ -38,9 +38,9 @@ type dialect struct {
 	// another value if it timed out. unlockMigration releases the lock if the end of the
 	// transaction does not release it.
 	lockMigration, unlockMigration string
-	// lateSnapshots is the number of newest snapshots among which one may be committed after
-	// another one with a higher ID. It is 1 if only one transaction can write at a time.
-	lateSnapshots int
+	// oneWriter is true if only one transaction can write at a time, so that snapshots are committed
+	// in the order of their IDs.
+	oneWriter bool
 	// probe changes nothing, and fails if the database is not writable. It is empty if write
 	// transactions fail by themselves.
 	probe string
@@ -65,48 +65,40 @@ const (
 	serverConnectionLife = 30 * time.Minute
 )
 
-func dialectOf(driver string) (dialect, bool) {
-	switch driver {
-	case "sqlite3":
-		return dialect{
-			open:          openSQLite,
-			refuses:       refusedBySQLite,
-			contains:      "instr(lower(@column), lower(@text)) > 0", // SQLite ignores the case of ASCII letters only
-			readTx:        &sql.TxOptions{ReadOnly: true},
-			probe:         "DELETE FROM flags WHERE 1 = 0",
-			lateSnapshots: 1,
-		}, true
-	case "postgres":
-		return dialect{
-			open:     openPostgres,
-			refuses:  refusedByPostgres,
-			contains: "strpos(lower(@column), lower(@text)) > 0",
-			readTx:   &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead},
-			// The number must differ from those of other programs in the same database. It has no
-			// other meaning.
-			lockMigration: "SELECT 1 FROM pg_advisory_xact_lock(7031988215)",
-			lateSnapshots: 1000,
-		}, true
-	case "mysql":
-		return dialect{
-			open:     openMySQL,
-			refuses:  refusedByMySQL,
-			contains: "locate(lower(@text), lower(@column)) > 0",
-			bytes:    "CAST(CONVERT(%s USING utf8mb4) AS BINARY)",
-			// The default, repeatable read, locks gaps between index entries. Writers of two flags
-			// would deadlock there.
-			writeTx:         &sql.TxOptions{Isolation: sql.LevelReadCommitted},
-			readTx:          &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead},
-			tooLong:         func(err error) (string, bool) { return columnOf(err, dataTooLong) },
-			incomparable:    incomparableForMySQL,
-			unfit:           func(err error) (string, bool) { return columnOf(err, incorrectString) },
-			lockMigration:   "SELECT GET_LOCK('flagr_datar_migration', 60)",
-			unlockMigration: "SELECT RELEASE_LOCK('flagr_datar_migration')",
-			lateSnapshots:   1000,
-		}, true
-	default:
-		return dialect{}, false
-	}
+// dialects are the dialects by the name of the driver.
+var dialects = map[string]dialect{
+	"sqlite3": {
+		open:      openSQLite,
+		refuses:   refusedBySQLite,
+		contains:  "instr(lower(@column), lower(@text)) > 0", // SQLite ignores the case of ASCII letters only
+		readTx:    &sql.TxOptions{ReadOnly: true},
+		probe:     "DELETE FROM flags WHERE 1 = 0",
+		oneWriter: true,
+	},
+	"postgres": {
+		open:     openPostgres,
+		refuses:  refusedByPostgres,
+		contains: "strpos(lower(@column), lower(@text)) > 0",
+		readTx:   &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead},
+		// The number must differ from those of other programs in the same database. It has no
+		// other meaning.
+		lockMigration: "SELECT 1 FROM pg_advisory_xact_lock(7031988215)",
+	},
+	"mysql": {
+		open:     openMySQL,
+		refuses:  refusedByMySQL,
+		contains: "locate(lower(@text), lower(@column)) > 0",
+		bytes:    "CAST(CONVERT(%s USING utf8mb4) AS BINARY)",
+		// The default, repeatable read, locks gaps between index entries. Writers of two flags
+		// would deadlock there.
+		writeTx:         &sql.TxOptions{Isolation: sql.LevelReadCommitted},
+		readTx:          &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead},
+		tooLong:         func(err error) (string, bool) { return columnOf(err, dataTooLong) },
+		incomparable:    incomparableForMySQL,
+		unfit:           func(err error) (string, bool) { return columnOf(err, incorrectString) },
+		lockMigration:   "SELECT GET_LOCK('flagr_datar_migration', 60)",
+		unlockMigration: "SELECT RELEASE_LOCK('flagr_datar_migration')",
+	},
 }
 
 func limitServer(db *sql.DB) {

@@ -65,7 +65,7 @@ func (s *Store) ReadOnly() bool { return s.readOnly }
 // Name returns the part of a connection string that may be shown: the file, or host and name of the
 // database. It returns "" if Open would reject the string or the driver.
 func Name(driver, dsn string) string {
-	d, ok := dialectOf(driver)
+	d, ok := dialects[driver]
 	if !ok {
 		return ""
 	}
@@ -90,7 +90,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	d, ok := dialectOf(o.Driver)
+	d, ok := dialects[o.Driver]
 	if !ok {
 		return nil, fmt.Errorf("unknown database driver %q: it must be sqlite3, postgres or mysql", o.Driver)
 	}

@@ -285,6 +285,10 @@ func withinBytes(list []rowSize, limit int64) (within []rowSize, sum int64) {
 	return list, sum
 }
 
+// lateSnapshots is the number of newest snapshots among which one may be committed after another one
+// with a higher ID, unless the dialect has one writer.
+const lateSnapshots = 1000
+
 // FlagsVersion returns a version of all flags that changes with every committed change of a flag.
 //
 // PostgreSQL and MySQL can commit a snapshot after one with a higher ID. So there the version
@@ -292,9 +296,13 @@ func withinBytes(list []rowSize, limit int64) (within []rowSize, sum int64) {
 // changes one of these. On SQLite the ID of the newest snapshot is enough. More of them would be
 // expensive, because SQLite stores IDs beside the contents of snapshots.
 func (s *Store) FlagsVersion(ctx context.Context) (string, error) {
+	among := lateSnapshots
+	if s.dialect.oneWriter {
+		among = 1
+	}
 	var newest struct{ Highest, Lowest, Number int64 }
 	err := s.db.WithContext(ctx).Raw("SELECT COALESCE(MAX(id), 0) AS highest, COALESCE(MIN(id), 0) AS lowest, COUNT(*) AS number "+
-		"FROM (SELECT id FROM flag_snapshots ORDER BY id DESC LIMIT ?) AS newest", s.dialect.lateSnapshots).Scan(&newest).Error
+		"FROM (SELECT id FROM flag_snapshots ORDER BY id DESC LIMIT ?) AS newest", among).Scan(&newest).Error
 	return fmt.Sprintf("%d/%d/%d", newest.Highest, newest.Lowest, newest.Number), explain("read the version of the flags", err)
 }
 

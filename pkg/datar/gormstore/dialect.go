@@ -30,8 +30,6 @@ type dialect struct {
 	// parameter from bindHour.
 	hour, at string
 	bindHour func(datar.Hour) any
-	// hourText is the layout of an hour in a statement for users.
-	hourText string
 	// bindTime returns the parameter for a time column.
 	bindTime func(time.Time) any
 	// sentTime is a query for the text that a column contains after the driver binds a time. It is
@@ -72,6 +70,14 @@ type dialect struct {
 	rolledBack func(error) bool
 }
 
+// hourText returns an hour in a statement for users: the text that is bound, or an instant.
+func (d *dialect) hourText(h datar.Hour) string {
+	if text, ok := d.bindHour(h).(string); ok {
+		return text
+	}
+	return h.Time().Format(hourWithZone)
+}
+
 // table is the name of a table to which batches add rows.
 type table string
 
@@ -100,7 +106,6 @@ var dialects = map[string]dialect{
 		hour:             sqliteHour,
 		at:               "?",
 		bindHour:         func(h datar.Hour) any { return h.Time().Format(hourWithZone) },
-		hourText:         hourWithZone,
 		bindTime:         func(t time.Time) any { return t.UTC().Format("2006-01-02 15:04:05.999999999+00:00") },
 		// In index order. Otherwise SQLite would read all events.
 		offsets:      "SELECT 1 FROM datar_hourly_events WHERE " + sqliteOffset + " ORDER BY " + sqliteHour + " LIMIT 1",
@@ -122,7 +127,6 @@ var dialects = map[string]dialect{
 		hour:             "CAST(FLOOR(EXTRACT(EPOCH FROM bucket_hour) / 3600) AS bigint)",
 		at:               "to_timestamp(CAST(? AS bigint))",
 		bindHour:         func(h datar.Hour) any { return int64(h) * 3600 },
-		hourText:         hourWithZone,
 		bindTime:         func(t time.Time) any { return t },
 		widen:            "ALTER TABLE datar_hourly_events ALTER COLUMN eval_count TYPE bigint",
 		narrow:           []string{"integer", "int4"},
@@ -150,7 +154,6 @@ var dialects = map[string]dialect{
 		at:               "?",
 		// As text, so that the time zone of the connection string (loc) does not shift it.
 		bindHour:        func(h datar.Hour) any { return h.Time().Format(time.DateTime) },
-		hourText:        time.DateTime,
 		bindTime:        func(t time.Time) any { return t.UTC().Format("2006-01-02 15:04:05.999999") },
 		sentTime:        "SELECT CAST(? AS CHAR)",
 		widen:           "ALTER TABLE datar_hourly_events MODIFY COLUMN eval_count bigint NOT NULL DEFAULT 0",

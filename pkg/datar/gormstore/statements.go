@@ -78,5 +78,5 @@ func (s *Store) ServersSQL() string {
 
 // hourSQL returns a condition on the hour of a row.
 func (s *Store) hourSQL(operator string, h datar.Hour) string {
-	return fmt.Sprintf("bucket_hour %s '%s'", operator, h.Time().Format(s.dialect.hourText))
+	return fmt.Sprintf("bucket_hour %s '%s'", operator, s.dialect.hourText(h))
 }
