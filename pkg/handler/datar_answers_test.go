@@ -345,7 +345,17 @@ func TestAnswersAsCSV(t *testing.T) {
 	testwait.Until(t, "the description in the list", func() bool {
 		return strings.Contains(call(t, s, http.MethodGet, "/datar/states?format=csv", nil).raw, "HYPERLINK")
 	})
-	for _, path := range []string{"/datar/states", "/datar/unknown", "/datar/summary", "/datar/fleet", "outcomes", "reasons", "series", "changes", "rollout"} {
+	for path, columns := range map[string]string{ // a change breaks programs that read them by position
+		"/datar/states":  "flagID,flagKey,description,enabled,tags,state,stale,reason,canDelete,total,lastAt,findings,changedAt",
+		"/datar/unknown": "asked,count,firstAt,lastAt,deletedFlagID,similar",
+		"/datar/summary": "flagID,flagKey,description,enabled,deleted,totalEvalCount,lastEvaluatedAt",
+		"/datar/fleet":   "name,kind,state,lastFlushAt,recorded,stored,pending,dropped,text",
+		"outcomes":       "outcome,segmentID,segmentDescription,variantID,variantKey,count,unevaluable,firstAt,lastAt",
+		"reasons":        "segmentID,segmentDescription,constraintID,constraint,stopped,missing,otherType,false,examined,of",
+		"series":         "start,end,whole,outcome,name,count",
+		"changes":        "snapshotID,at,by,effectiveBy,affects,text,what,segmentID,variantID,constraintID,from,to",
+		"rollout":        "snapshotID,from,to,segmentID,rank,rolloutPercent,reach,variantID,variantKey,heldOut,percent,buckets,set,count,got",
+	} {
 		if !strings.HasPrefix(path, "/") {
 			path = fmt.Sprintf("/datar/flags/%d/%s", flagID, path)
 		}
@@ -358,7 +368,10 @@ func TestAnswersAsCSV(t *testing.T) {
 		text := rw.Body.String()
 		records, err := csv.NewReader(strings.NewReader(text)).ReadAll()
 		if err != nil || len(records) < 1 || strings.Count(text, "\r\n") < len(records) {
-			t.Errorf("%s: %v: %q", path, err, text)
+			t.Fatalf("%s: %v: %q", path, err, text)
+		}
+		if got := strings.Join(records[0], ","); got != columns {
+			t.Errorf("%s has the columns %s, want %s", path, got, columns)
 		}
 		for _, record := range records {
 			for _, cell := range record {

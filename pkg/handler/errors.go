@@ -6,6 +6,7 @@ import (
 	stderrors "errors"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/go-openapi/errors"
@@ -120,6 +121,9 @@ func retryLater(seconds int, message string) middleware.Responder {
 func serveError(rw http.ResponseWriter, r *http.Request, err error) {
 	if tooLarge := bodyTooLarge(err); tooLarge != nil {
 		err = errors.New(http.StatusRequestEntityTooLarge, "the request body is larger than %d bytes", tooLarge.Limit)
+	}
+	if method, ok := stderrors.AsType[*errors.MethodNotAllowedError](err); ok {
+		err = errors.MethodNotAllowed(r.Method, slices.Sorted(slices.Values(method.Allowed))) // go-openapi lists them in any order
 	}
 	if parse, ok := stderrors.AsType[*errors.ParseError](err); ok {
 		switch {

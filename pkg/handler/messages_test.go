@@ -39,7 +39,7 @@ func TestMessagesForPeople(t *testing.T) {
 		{"path below", "GET", "/flags/0", ``, 422, "flagID in path must be at least 1, not 0"},
 		{"time", "GET", "/datar/summary?from=yesterday", ``, 422, `from in query: "yesterday" is not accepted; want a time such as 2026-01-31T18:00:00Z`},
 		{"in the query", "GET", "/evaluation?json=%7B%22flagID%22:%22x%22%7D", ``, 400, "json is not valid evalContext: flagID is a string; want an integer of 64 bits"},
-		{"method", "PATCH", "/flags/1", ``, 405, "method PATCH is not allowed"},
+		{"method", "PATCH", "/flags/1", ``, 405, "method PATCH is not allowed, but [DELETE,GET,PUT] are"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
