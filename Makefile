@@ -3,7 +3,7 @@
 GO            ?= go
 GOLANGCI_LINT ?= $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 BINARY        := bin/flagr-server
-# What the compiler optimises for: a CPU profile of the server under evaluations.
+# What the compiler optimizes for: a CPU profile of the server under evaluations.
 PROFILE       := integration_tests/bench/server.pgo
 # How often the exactness test of integration_tests repeats its 200,000 evaluations.
 ROUNDS        ?= 1
@@ -156,7 +156,7 @@ vulncheck: ## known vulnerabilities of what the code uses; needs the Go vulnerab
 	case "$$report" in *"fetching vulnerabilities"*) echo "make vulncheck: nothing was checked, since $(VULNDB) cannot be reached from here." \
 		"Run it where it can, or set VULNDB to the file:// URL of a copy" >&2;; esac; exit $$status
 
-profile: build ## renew the profile that the compiler optimises for, on a machine with nothing else to do
+profile: build ## renew the profile that the compiler optimizes for, on a machine with nothing else to do
 	$(GO) run ./integration_tests/bench -server $(BINARY) -refresh=false -light=false -pages=false -profile $(PROFILE)
 
 clean: ## remove what was built

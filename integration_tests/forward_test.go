@@ -75,15 +75,15 @@ func TestEdge(t *testing.T) {
 		const kills = 12
 		dsn := db.fresh(t)
 		ingesting := quick.with(db.environ(dsn)).with(counting("1h")).with(environ{"FLAGR_RECORDER_DATAR_INGEST_ENABLED": "true"})
-		centre := startRough(t, t.TempDir(), ingesting)
-		flags := splitFlags(t, centre)
+		central := startRough(t, t.TempDir(), ingesting)
+		flags := splitFlags(t, central)
 		dir := t.TempDir()
-		document := centre.call(t, http.MethodGet, "/export/eval_cache/json", nil)
+		document := central.call(t, http.MethodGet, "/export/eval_cache/json", nil)
 		if err := os.WriteFile(filepath.Join(dir, "flags.json"), document.body, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		line := newBadLine(t)
-		line.leadTo(t, centre)
+		line.leadTo(t, central)
 		edge := startRough(t, dir, quick.with(counting("50ms")).with(environ{
 			"FLAGR_DB_DBDRIVER": "json_file", "FLAGR_DB_DBCONNECTIONSTR": "flags.json",
 			"FLAGR_RECORDER_DATAR_FORWARD_URL": line.URL,
@@ -95,10 +95,10 @@ func TestEdge(t *testing.T) {
 			l.begin(edge, flags, endless)
 			atSomeMoment(50*time.Millisecond, 300*time.Millisecond)
 			if round%3 == 0 {
-				centre.kill(t)
+				central.kill(t)
 				atSomeMoment(50*time.Millisecond, 200*time.Millisecond)
-				centre = again(centre)
-				line.leadTo(t, centre)
+				central = again(central)
+				line.leadTo(t, central)
 			}
 			if round%2 == 0 {
 				edge.kill(t)
@@ -112,7 +112,7 @@ func TestEdge(t *testing.T) {
 		line.healed.Store(true)
 		poll(t, "the edge to have sent everything", func() bool { return statistics(t, edge).Pending == 0 })
 		edge.stop(t, syscall.SIGTERM)
-		centre.stop(t, syscall.SIGTERM)
+		central.stop(t, syscall.SIGTERM)
 		l.check(t, storedTwice(t, db, dsn))
 		t.Logf("%d requests and %d responses were lost", line.lostRequests.Load(), line.lostAnswers.Load())
 		if line.lostRequests.Load() == 0 || line.lostAnswers.Load() == 0 {
@@ -149,19 +149,19 @@ func TestEdgeHasNoNumbers(t *testing.T) {
 func TestEdgeShowsRefusedCounts(t *testing.T) {
 	t.Parallel()
 	db := databases[0]
-	centre := start(t, db, db.fresh(t), environ{"FLAGR_RECORDER_DATAR_INGEST_ENABLED": "true"})
-	counted, refused := newFlag(t, centre, "counted"), newFlag(t, centre, "refused")
-	awaitChanges(t, centre)
-	document := centre.call(t, http.MethodGet, "/export/eval_cache/json", nil)
+	central := start(t, db, db.fresh(t), environ{"FLAGR_RECORDER_DATAR_INGEST_ENABLED": "true"})
+	counted, refused := newFlag(t, central, "counted"), newFlag(t, central, "refused")
+	awaitChanges(t, central)
+	document := central.call(t, http.MethodGet, "/export/eval_cache/json", nil)
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "flags.json"), document.body, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	send[any](t, centre, http.MethodPut, refused.path(), object{"dataRecordsEnabled": false})
-	awaitChanges(t, centre)
+	send[any](t, central, http.MethodPut, refused.path(), object{"dataRecordsEnabled": false})
+	awaitChanges(t, central)
 	edge := startIn(t, dir, quick.with(counting("50ms")).with(environ{
 		"FLAGR_DB_DBDRIVER": "json_file", "FLAGR_DB_DBCONNECTIONSTR": "flags.json", "FLAGR_PROMETHEUS_ENABLED": "true",
-		"FLAGR_RECORDER_DATAR_FORWARD_URL": strings.TrimSuffix(centre.url, "/api/v1"),
+		"FLAGR_RECORDER_DATAR_FORWARD_URL": strings.TrimSuffix(central.url, "/api/v1"),
 	}))
 	for range 5 {
 		evaluate(t, edge, counted, "u", nil)
@@ -170,7 +170,7 @@ func TestEdgeShowsRefusedCounts(t *testing.T) {
 		evaluate(t, edge, refused, "u", nil)
 	}
 	var now status
-	poll(t, "the centre to judge all evaluations", func() bool {
+	poll(t, "the central server to check all evaluations", func() bool {
 		now = get[status](t, edge, "/datar/status")
 		now.checkBalance(t)
 		return now.Recorded == 8 && now.Pending == 0

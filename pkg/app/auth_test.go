@@ -77,8 +77,7 @@ func raw(t *testing.T, address, method, target string, header ...string) answer 
 	return answer{response.StatusCode, response.Header, content}
 }
 
-// hostilePaths reach for closed places by way of open ones. Whatever the server makes of them, without a login it must
-// not be an answer of the API.
+// hostilePaths lead to closed paths through open ones. Without a login, none of them may get a response of the API.
 var hostilePaths = []string{
 	"/api/v1/health/../export/sqlite",
 	"/api/v1/health/%2e%2e/export/sqlite",
@@ -127,7 +126,7 @@ var hostilePaths = []string{
 	"/api/v1/flags/..%2f..%2fv1%2fevaluation",
 }
 
-func TestNoPathOpensADoor(t *testing.T) {
+func TestNoPathAvoidsTheLogin(t *testing.T) {
 	t.Parallel()
 	for name, environ := range map[string]map[string]string{
 		"token":    {"FLAGR_JWT_AUTH_ENABLED": "true", "FLAGR_JWT_AUTH_SECRET": secret, "FLAGR_JWT_AUTH_NO_TOKEN_STATUS_CODE": "401"},
@@ -480,8 +479,8 @@ func TestWhoMadeAChange(t *testing.T) {
 	}
 }
 
-// FuzzNoPathOpensADoor looks for ways of writing a path that get an answer without a login. Only what is open may.
-func FuzzNoPathOpensADoor(f *testing.F) {
+// FuzzNoPathAvoidsTheLogin searches for spellings of closed paths that get a response without a login.
+func FuzzNoPathAvoidsTheLogin(f *testing.F) {
 	for _, target := range hostilePaths {
 		f.Add(target)
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 )
 
-// discard is a http.ResponseWriter for answers that nobody reads.
+// discard is a http.ResponseWriter without a reader.
 type discard struct{ header http.Header }
 
 func (d discard) Header() http.Header         { return d.header }

@@ -26,7 +26,7 @@ func TestPagesNeedTheLoginThatTheAPINeeds(t *testing.T) {
 	for name, kind := range map[string]struct {
 		environ map[string]string
 		login   []string
-		refused int // 0: this kind names people, and refuses nobody, neither here nor at the API
+		refused int // 0: this kind names the user, and rejects no request
 	}{
 		"token": {map[string]string{"FLAGR_JWT_AUTH_ENABLED": "true", "FLAGR_JWT_AUTH_SECRET": secret, "FLAGR_JWT_AUTH_NO_TOKEN_STATUS_CODE": "401"}, nil, 401},
 		"token and redirect": {map[string]string{"FLAGR_JWT_AUTH_ENABLED": "true", "FLAGR_JWT_AUTH_SECRET": secret,

@@ -372,7 +372,7 @@ func TestSetListenDefaults(t *testing.T) {
 		"chosen": {"0", "0"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Setenv("PORT", tc.set) // restores it afterwards
+			t.Setenv("PORT", tc.set) // restores it afterward
 			if tc.set == "unset" {
 				if err := os.Unsetenv("PORT"); err != nil {
 					t.Fatal(err)

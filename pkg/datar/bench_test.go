@@ -22,7 +22,7 @@ var countingCases = []struct {
 func countingEvents(keys int) []datar.Event {
 	events := make([]datar.Event, keys)
 	for i := range events {
-		k := int64(i * 7919 % keys) // neighbours in time are not neighbours in memory
+		k := int64(i * 7919 % keys) // neighbors in time are not neighbors in memory
 		events[i] = datar.Event{FlagID: k%1000 + 1, VariantID: k/1000 + 1, SegmentID: 1, Time: time.Now()}
 	}
 	return events

@@ -22,7 +22,7 @@ import (
 // at a time.
 type fileStore struct {
 	path     string
-	identity string // as in the file; it never changes, so nobody has to wait for it
+	identity string // as in the file; it never changes, so it needs no lock
 
 	mu   sync.Mutex // guards the file and what was read of it
 	kept contents

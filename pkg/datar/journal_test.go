@@ -56,7 +56,7 @@ func (h *host) start() fixture {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	h.t.Cleanup(e.Crash) // nobody needs its journals any more; close their files
+	h.t.Cleanup(e.Crash) // closes the files of its journals, which are not needed any more
 	return fixture{Engine: e, store: h.store, clock: h.clock}
 }
 
@@ -1200,7 +1200,7 @@ func TestJournalDeletedWhileTheStoreIsAway(t *testing.T) {
 		t.Fatal("Close succeeded")
 	}
 	e.AwaitClosed()
-	// There is no file for the first 5 any more: nobody will ever send them.
+	// There is no file for the first 5 any more: they are never sent.
 	if s := e.Stats(); s.Pending != 7 || s.Dropped[datar.DropUnsaved] != 5 || s.Recorded != 12 {
 		t.Errorf("after Close: %+v, want 7 pending and 5 dropped", s)
 	}

@@ -130,7 +130,7 @@ func GenerateKey() string {
 	for len(key) < cap(key) {
 		_, _ = rand.Read(random) // documented never to fail
 		for _, b := range random {
-			// Bytes past the last whole multiple of the alphabet would favour its first characters.
+			// Bytes past the last whole multiple of the alphabet would favor its first characters.
 			if int(b) < 256-256%len(generatedKeyAlphabet) && len(key) < cap(key) {
 				key = append(key, generatedKeyAlphabet[int(b)%len(generatedKeyAlphabet)])
 			}

@@ -335,7 +335,7 @@ func TestBuckets(t *testing.T) {
 	}
 }
 
-// TestRolloutOnlyAdds raises the rollout: entities may get their variant, but nobody may lose or change it.
+// TestRolloutOnlyAdds raises the rollout: entities may get a variant, but none may lose or change it.
 func TestRolloutOnlyAdds(t *testing.T) {
 	t.Parallel()
 	before := map[string]string{}

@@ -153,7 +153,7 @@ func TestConstraintsThatExcludeEachOther(t *testing.T) {
 	}
 }
 
-// No context matches constraints of which the layout says that they reach nobody.
+// No context matches constraints that the layout reports as unreachable.
 func TestNobodyIsNeverWrong(t *testing.T) {
 	t.Parallel()
 	r := rand.New(rand.NewPCG(1, 2))

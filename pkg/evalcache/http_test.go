@@ -79,7 +79,7 @@ func (s *documentServer) await(t *testing.T, done func() bool) {
 		}
 		select {
 		case <-deadline:
-			t.Fatal("waited in vain")
+			t.Fatal("timed out")
 		case <-tick.C:
 		}
 	}

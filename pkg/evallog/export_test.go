@@ -11,7 +11,7 @@ const (
 	MaxPending      = maxPending
 )
 
-// IsUnlocked reports whether nobody holds the lock of the counts.
+// IsUnlocked reports whether the lock of the counts is free.
 func (e *Engine) IsUnlocked() bool {
 	if !e.mu.TryLock() {
 		return false

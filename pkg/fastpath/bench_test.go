@@ -33,7 +33,7 @@ func benchmarkFlag() entity.Flag {
 
 const benchmarkEntity = `{"entityID":"user-1001","entityType":"user","entityContext":{"age":30,"country":"FR"}}`
 
-// discard is a response that nobody reads.
+// discard is a response without a reader.
 type discard struct{ header http.Header }
 
 func (d discard) Header() http.Header         { return d.header }

@@ -191,7 +191,7 @@ func TestRequestsAreCounted(t *testing.T) {
 		}
 	}
 	if got := fetch(t, metrics.NewPrometheus(false, slog.New(slog.DiscardHandler)), "flagr_requests_buckets_bucket"); got != nil {
-		t.Errorf("histograms nobody asked for: %v", got)
+		t.Errorf("histograms that are turned off: %v", got)
 	}
 }
 

@@ -211,7 +211,7 @@ func TestSecretsStayOutOfTheLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	address := listener.Addr().String()
-	if err := listener.Close(); err != nil { // so that nobody answers
+	if err := listener.Close(); err != nil { // so that connections are refused
 		t.Fatal(err)
 	}
 	for _, url := range []string{"http://" + address + "/s3cret-path?token=s3cret", "http://user:s3cret@" + address, "http://s3cret\x7f"} {

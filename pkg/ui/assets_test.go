@@ -198,7 +198,7 @@ func TestStyleSheetHasNoDeadClasses(t *testing.T) {
 	}
 }
 
-// TestCatalogIsComplete finds every name that templates and code use, and every text that nobody uses.
+// TestCatalogIsComplete finds every name that templates and code use, and every unused text.
 func TestCatalogIsComplete(t *testing.T) {
 	t.Parallel()
 	names := englishNames(t)

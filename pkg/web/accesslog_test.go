@@ -129,7 +129,7 @@ func BenchmarkAccessLog(b *testing.B) {
 	}
 }
 
-// nowhere is where lines go that nobody reads. Other than io.Discard, slog does not know it.
+// nowhere discards lines. Other than io.Discard, slog does not know it.
 type nowhere struct{}
 
 func (nowhere) Write(p []byte) (int, error) { return len(p), nil }

@@ -34,8 +34,8 @@ func (f flags) FlagByKey(key string) (ingest.Flag, bool) {
 	return flag, ok
 }
 
-// centre is a central server: its store, and what it does to requests.
-type centre struct {
+// central is a central server: its store, and what it does to requests.
+type central struct {
 	*httptest.Server
 	store    memstore.Store
 	status   atomic.Int64 // answered instead of taking the counts, if not 0
@@ -44,9 +44,9 @@ type centre struct {
 	header   atomic.Pointer[http.Header]
 }
 
-func newCentre(t *testing.T) *centre {
+func newCentral(t *testing.T) *central {
 	t.Helper()
-	c := &centre{}
+	c := &central{}
 	in := &ingest.Ingester{Store: &c.store, Flags: flags{
 		"checkout":   {ID: 7, RecordsEnabled: true, Variants: map[string]int64{"on": 1, "ö\"\n": 2}, Segments: []int64{10}},
 		"flag \n \"": {ID: 8, RecordsEnabled: true},
@@ -95,7 +95,7 @@ func newCentre(t *testing.T) *centre {
 	return c
 }
 
-func (c *centre) sum() (sum int64) {
+func (c *central) sum() (sum int64) {
 	for _, row := range c.store.Rows() {
 		sum += row.Count
 	}
@@ -129,9 +129,9 @@ func record(t *testing.T, e *datar.Engine, s *forward.Store, flag, variant strin
 	}
 }
 
-func TestCountsReachTheCentre(t *testing.T) {
+func TestCountsReachTheCentralServer(t *testing.T) {
 	t.Parallel()
-	c := newCentre(t)
+	c := newCentral(t)
 	e, s := edge(t, c.URL, t.TempDir())
 	record(t, e, s, "checkout", "on", 10, 3)
 	record(t, e, s, "checkout", "ö\"\n", 0, 2)
@@ -147,7 +147,7 @@ func TestCountsReachTheCentre(t *testing.T) {
 	}
 	want := map[string]int64{"7 1 10": 3, "7 2 0": 2, "7 0 0": 1, "8 0 0": 5}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
-		t.Errorf("the centre has %v, want %v", got, want)
+		t.Errorf("the central has %v, want %v", got, want)
 	}
 	if s := e.Stats(); s.Recorded != 15 || s.Stored != 11 || s.Dropped[datar.DropRefused] != 4 {
 		t.Errorf("%d recorded, %d stored, dropped %v; want 11 of 15 stored, and the flag that is gone refused", s.Recorded, s.Stored, s.Dropped)
@@ -174,7 +174,7 @@ func TestCountsReachTheCentre(t *testing.T) {
 
 func TestNothingIsLostOrCountedTwice(t *testing.T) {
 	t.Parallel()
-	c := newCentre(t)
+	c := newCentral(t)
 	dir := t.TempDir()
 	var sent int64
 	for i := range 6 {
@@ -210,7 +210,7 @@ func TestNothingIsLostOrCountedTwice(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := c.sum(); got != sent {
-		t.Errorf("the centre has %d, want %d", got, sent)
+		t.Errorf("the central has %d, want %d", got, sent)
 	}
 	if err := e.Close(t.Context()); err != nil {
 		t.Fatal(err)
@@ -218,11 +218,11 @@ func TestNothingIsLostOrCountedTwice(t *testing.T) {
 }
 
 // The central server takes a batch and its answer is lost; then it is away for ten hours, in which the edge is killed now and then.
-// Each count must be on its hour afterwards, once.
-func TestHoursWithoutTheCentre(t *testing.T) {
+// Each count must be on its hour afterward, once.
+func TestHoursWithoutTheCentralServer(t *testing.T) {
 	t.Parallel()
 	const hours, segments = 10, 150
-	c := newCentre(t)
+	c := newCentral(t)
 	dir := t.TempDir()
 	begin := datar.HourOf(time.Now()) - hours
 	want := map[datar.Hour]int64{}
@@ -242,7 +242,7 @@ func TestHoursWithoutTheCentre(t *testing.T) {
 				c.status.Store(http.StatusBadGateway)
 			}
 			if err := e.Flush(t.Context()); err == nil {
-				t.Error("a flush succeeded without the centre's answer")
+				t.Error("a flush succeeded without the central's answer")
 			}
 		}
 		if hour%3 == 0 {
@@ -318,7 +318,7 @@ func TestBatchesThatAreMalformed(t *testing.T) {
 
 func TestLargeFlushesAreSplit(t *testing.T) {
 	t.Parallel()
-	c := newCentre(t)
+	c := newCentral(t)
 	e, s := edge(t, c.URL, "")
 	flagID, variantID, err := s.Outcome("checkout", "on")
 	if err != nil {
@@ -332,14 +332,14 @@ func TestLargeFlushesAreSplit(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c.sum() != segments || c.requests.Load() != 3 {
-		t.Errorf("the centre has %d after %d requests, want %d after 3", c.sum(), c.requests.Load(), segments)
+		t.Errorf("the central has %d after %d requests, want %d after 3", c.sum(), c.requests.Load(), segments)
 	}
 }
 
 // The central server takes no row of more than 10,000,000, and a busy flag reaches that while the central server is away.
 func TestLargeCountsAreDivided(t *testing.T) {
 	t.Parallel()
-	c := newCentre(t)
+	c := newCentral(t)
 	_, s := edge(t, c.URL, t.TempDir())
 	flagID, variantID, err := s.Outcome("checkout", "on")
 	if err != nil {
@@ -356,18 +356,18 @@ func TestLargeCountsAreDivided(t *testing.T) {
 		}
 	}
 	if got := c.sum(); got != 4*ingest.MaxCount+1 {
-		t.Errorf("the centre has %d, want %d", got, 4*ingest.MaxCount+1)
+		t.Errorf("the central has %d, want %d", got, 4*ingest.MaxCount+1)
 	}
 	batch.Sequence, batch.Rows[0].Count = 2, 1000*ingest.MaxCount
 	if err := s.Apply(t.Context(), batch); !errors.Is(err, datar.ErrRefused) {
-		t.Errorf("a batch of more rows than the centre takes: %v, want ErrRefused, so that the engine divides it", err)
+		t.Errorf("a batch of more rows than the central takes: %v, want ErrRefused, so that the engine divides it", err)
 	}
 }
 
 func TestKeysAreKept(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	options := forward.Options{URL: "http://centre.example", Dir: dir}
+	options := forward.Options{URL: "http://central.example", Dir: dir}
 	var all []*forward.Store
 	for range 3 {
 		s, err := forward.New(options)
@@ -420,16 +420,16 @@ func TestKeysAreKept(t *testing.T) {
 
 func TestOptionsAreChecked(t *testing.T) {
 	t.Parallel()
-	for _, bad := range []string{"", "centre", "ftp://centre", "http://", "http://[::1", "://"} {
+	for _, bad := range []string{"", "central", "ftp://central", "http://", "http://[::1", "://"} {
 		if _, err := forward.New(forward.Options{URL: bad}); err == nil {
 			t.Errorf("URL %q is accepted", bad)
 		}
 	}
-	a, err := forward.New(forward.Options{URL: "https://user:secret@centre.example/flagr/", Logger: slog.New(slog.DiscardHandler)})
+	a, err := forward.New(forward.Options{URL: "https://user:secret@central.example/flagr/", Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := forward.New(forward.Options{URL: "https://centre.example/flagr/api/v1/datar/evaluations"})
+	b, err := forward.New(forward.Options{URL: "https://central.example/flagr/api/v1/datar/evaluations"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -439,9 +439,9 @@ func TestOptionsAreChecked(t *testing.T) {
 }
 
 // What an edge counts beyond assignments reaches the central server, once, also when answers are lost.
-func TestDetailsReachTheCentre(t *testing.T) {
+func TestDetailsReachTheCentralServer(t *testing.T) {
 	t.Parallel()
-	c := newCentre(t)
+	c := newCentral(t)
 	store, err := forward.New(forward.Options{URL: c.URL})
 	if err != nil {
 		t.Fatal(err)
