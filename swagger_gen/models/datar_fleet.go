@@ -52,6 +52,9 @@ type DatarFleet struct {
 	// Example: 9119876
 	// Required: true
 	Stored *int64 `json:"stored"`
+
+	// Why the statistics are not balanced. Omitted if they are.
+	Unbalanced []*DatarFleetImbalance `json:"unbalanced,omitempty"`
 }
 
 // Validate validates this datar fleet
@@ -79,6 +82,10 @@ func (m *DatarFleet) Validate(formats strfmt.Registry) error {
 	}
 
 	if err := m.validateStored(formats); err != nil {
+		res = append(res, err)
+	}
+
+	if err := m.validateUnbalanced(formats); err != nil {
 		res = append(res, err)
 	}
 
@@ -164,11 +171,45 @@ func (m *DatarFleet) validateStored(formats strfmt.Registry) error {
 	return nil
 }
 
+func (m *DatarFleet) validateUnbalanced(formats strfmt.Registry) error {
+	if typeutils.IsZero(m.Unbalanced) { // not required
+		return nil
+	}
+
+	for i := 0; i < len(m.Unbalanced); i++ {
+		if typeutils.IsZero(m.Unbalanced[i]) { // not required
+			continue
+		}
+
+		if m.Unbalanced[i] != nil {
+			if err := m.Unbalanced[i].Validate(formats); err != nil {
+				ve := new(errors.Validation)
+				if stderrors.As(err, &ve) {
+					return ve.ValidateName("unbalanced" + "." + strconv.Itoa(i))
+				}
+				ce := new(errors.CompositeError)
+				if stderrors.As(err, &ce) {
+					return ce.ValidateName("unbalanced" + "." + strconv.Itoa(i))
+				}
+
+				return err
+			}
+		}
+
+	}
+
+	return nil
+}
+
 // ContextValidate validate this datar fleet based on the context it is used
 func (m *DatarFleet) ContextValidate(ctx context.Context, formats strfmt.Registry) error {
 	var res []error
 
 	if err := m.contextValidateServers(ctx, formats); err != nil {
+		res = append(res, err)
+	}
+
+	if err := m.contextValidateUnbalanced(ctx, formats); err != nil {
 		res = append(res, err)
 	}
 
@@ -196,6 +237,35 @@ func (m *DatarFleet) contextValidateServers(ctx context.Context, formats strfmt.
 				ce := new(errors.CompositeError)
 				if stderrors.As(err, &ce) {
 					return ce.ValidateName("servers" + "." + strconv.Itoa(i))
+				}
+
+				return err
+			}
+		}
+
+	}
+
+	return nil
+}
+
+func (m *DatarFleet) contextValidateUnbalanced(ctx context.Context, formats strfmt.Registry) error {
+
+	for i := 0; i < len(m.Unbalanced); i++ {
+
+		if m.Unbalanced[i] != nil {
+
+			if typeutils.IsZero(m.Unbalanced[i]) { // not required
+				continue
+			}
+
+			if err := m.Unbalanced[i].ContextValidate(ctx, formats); err != nil {
+				ve := new(errors.Validation)
+				if stderrors.As(err, &ve) {
+					return ve.ValidateName("unbalanced" + "." + strconv.Itoa(i))
+				}
+				ce := new(errors.CompositeError)
+				if stderrors.As(err, &ce) {
+					return ce.ValidateName("unbalanced" + "." + strconv.Itoa(i))
 				}
 
 				return err

@@ -48,8 +48,8 @@ type DatarFleetServer struct {
 	// Required: true
 	Recorded *int64 `json:"recorded"`
 
-	// `heard`: it reported within its last three flush intervals. `silent`: it did not. `ended`: it
-	// stored its counts and stopped.
+	// `heard`: it reported within its last three flush intervals. `silent`: it did not, or its clock
+	// is more than five minutes ahead. `ended`: it stored its counts and stopped.
 	// Example: heard
 	// Required: true
 	// Enum: ["heard","silent","ended"]

@@ -1115,6 +1115,12 @@ func init() {
             "description": "End of the span, exclusive, in RFC 3339. Default: now.",
             "name": "to",
             "in": "query"
+          },
+          {
+            "type": "string",
+            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table (RFC 4180) with a header line. Default: ` + "`" + `json` + "`" + `.",
+            "name": "format",
+            "in": "query"
           }
         ],
         "responses": {
@@ -1174,7 +1180,7 @@ func init() {
             }
           },
           "400": {
-            "description": "` + "`" + `from` + "`" + ` is after ` + "`" + `to` + "`" + `.",
+            "description": "` + "`" + `from` + "`" + ` is after ` + "`" + `to` + "`" + `, or ` + "`" + `format` + "`" + ` is not known; the message names the parameter.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -1192,7 +1198,7 @@ func init() {
             }
           },
           "default": {
-            "description": "400: ` + "`" + `from` + "`" + ` is after ` + "`" + `to` + "`" + `. 404: no flag has this ID, and none was ever counted under it. 422:\nthe ID is not a number, or ` + "`" + `from` + "`" + ` or ` + "`" + `to` + "`" + ` is not a time; the message names the parameter. 500:\nthe counts cannot be read. 503: Datar is off; FLAGR_RECORDER_ENABLED=true and a\nFLAGR_RECORDER_TYPE containing ` + "`" + `datar` + "`" + ` switch it on.",
+            "description": "400: ` + "`" + `from` + "`" + ` is after ` + "`" + `to` + "`" + `, or ` + "`" + `format` + "`" + ` is not known. 404: no flag has this ID, and none was\never counted under it. 422: the ID is not a number, or ` + "`" + `from` + "`" + ` or ` + "`" + `to` + "`" + ` is not a time; the message\nnames the parameter. 500: the counts cannot be read. 503: Datar is off;\nFLAGR_RECORDER_ENABLED=true and a FLAGR_RECORDER_TYPE containing ` + "`" + `datar` + "`" + ` switch it on.",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -1272,7 +1278,7 @@ func init() {
     },
     "/datar/fleet": {
       "get": {
-        "description": "Returns the statistics of every server and edge server that counts into this database. Each\nserver writes them with its flushes; those of the responding server are current. ` + "`" + `balanced` + "`" + ` is\ntrue if ` + "`" + `recorded` + "`" + ` = ` + "`" + `stored` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + ` for each server, and nothing\nwas lost.\n\nUnlike ` + "`" + `GET /datar/status` + "`" + `, the numbers cover all runs that the database has.",
+        "description": "Returns the statistics of every server and edge server that counts into this database. Each\nserver writes them with its flushes; those of the responding server are current. ` + "`" + `balanced` + "`" + ` is\ntrue if ` + "`" + `recorded` + "`" + ` = ` + "`" + `stored` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + ` for each server, and nothing\nwas lost. Otherwise ` + "`" + `unbalanced` + "`" + ` has the servers, the differences and their likely causes.\n\nUnlike ` + "`" + `GET /datar/status` + "`" + `, the numbers cover all runs that the database has.",
         "tags": [
           "datar"
         ],
@@ -6112,6 +6118,52 @@ func init() {
           "type": "integer",
           "format": "int64",
           "example": 9119876
+        },
+        "unbalanced": {
+          "description": "Why the statistics are not balanced. Omitted if they are.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarFleetImbalance"
+          },
+          "x-omitempty": true
+        }
+      }
+    },
+    "datarFleetImbalance": {
+      "description": "One reason why the statistics of the servers are not balanced.",
+      "type": "object",
+      "required": [
+        "server",
+        "kind",
+        "count",
+        "text"
+      ],
+      "properties": {
+        "count": {
+          "description": "The number of evaluations.",
+          "type": "integer",
+          "format": "int64",
+          "example": 12
+        },
+        "kind": {
+          "description": "` + "`" + `lost` + "`" + `: evaluations were pending in a process that was killed, and no journal recovered them.\n` + "`" + `missing` + "`" + `: the server recorded more than it has stored, dropped or pending. ` + "`" + `surplus` + "`" + `: it has\nstored, dropped or pending more than it recorded.",
+          "type": "string",
+          "enum": [
+            "lost",
+            "missing",
+            "surplus"
+          ],
+          "example": "lost"
+        },
+        "server": {
+          "description": "The name of the server.",
+          "type": "string",
+          "example": "flagr-0"
+        },
+        "text": {
+          "description": "The difference and its likely cause, for people.",
+          "type": "string",
+          "example": "flagr-0 was killed while 12 evaluations waited for a flush, and no journal recovered them."
         }
       }
     },
@@ -6173,7 +6225,7 @@ func init() {
           "example": 9120034
         },
         "state": {
-          "description": "` + "`" + `heard` + "`" + `: it reported within its last three flush intervals. ` + "`" + `silent` + "`" + `: it did not. ` + "`" + `ended` + "`" + `: it\nstored its counts and stopped.",
+          "description": "` + "`" + `heard` + "`" + `: it reported within its last three flush intervals. ` + "`" + `silent` + "`" + `: it did not, or its clock\nis more than five minutes ahead. ` + "`" + `ended` + "`" + `: it stored its counts and stopped.",
           "type": "string",
           "enum": [
             "heard",
@@ -10596,6 +10648,12 @@ func init() {
             "description": "End of the span, exclusive, in RFC 3339. Default: now.",
             "name": "to",
             "in": "query"
+          },
+          {
+            "type": "string",
+            "description": "` + "`" + `json` + "`" + `, or ` + "`" + `csv` + "`" + ` for a table (RFC 4180) with a header line. Default: ` + "`" + `json` + "`" + `.",
+            "name": "format",
+            "in": "query"
           }
         ],
         "responses": {
@@ -10655,7 +10713,7 @@ func init() {
             }
           },
           "400": {
-            "description": "` + "`" + `from` + "`" + ` is after ` + "`" + `to` + "`" + `.",
+            "description": "` + "`" + `from` + "`" + ` is after ` + "`" + `to` + "`" + `, or ` + "`" + `format` + "`" + ` is not known; the message names the parameter.",
             "schema": {
               "$ref": "#/definitions/error"
             }
@@ -10673,7 +10731,7 @@ func init() {
             }
           },
           "default": {
-            "description": "400: ` + "`" + `from` + "`" + ` is after ` + "`" + `to` + "`" + `. 404: no flag has this ID, and none was ever counted under it. 422:\nthe ID is not a number, or ` + "`" + `from` + "`" + ` or ` + "`" + `to` + "`" + ` is not a time; the message names the parameter. 500:\nthe counts cannot be read. 503: Datar is off; FLAGR_RECORDER_ENABLED=true and a\nFLAGR_RECORDER_TYPE containing ` + "`" + `datar` + "`" + ` switch it on.",
+            "description": "400: ` + "`" + `from` + "`" + ` is after ` + "`" + `to` + "`" + `, or ` + "`" + `format` + "`" + ` is not known. 404: no flag has this ID, and none was\never counted under it. 422: the ID is not a number, or ` + "`" + `from` + "`" + ` or ` + "`" + `to` + "`" + ` is not a time; the message\nnames the parameter. 500: the counts cannot be read. 503: Datar is off;\nFLAGR_RECORDER_ENABLED=true and a FLAGR_RECORDER_TYPE containing ` + "`" + `datar` + "`" + ` switch it on.",
             "schema": {
               "$ref": "#/definitions/error"
             },
@@ -10753,7 +10811,7 @@ func init() {
     },
     "/datar/fleet": {
       "get": {
-        "description": "Returns the statistics of every server and edge server that counts into this database. Each\nserver writes them with its flushes; those of the responding server are current. ` + "`" + `balanced` + "`" + ` is\ntrue if ` + "`" + `recorded` + "`" + ` = ` + "`" + `stored` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + ` for each server, and nothing\nwas lost.\n\nUnlike ` + "`" + `GET /datar/status` + "`" + `, the numbers cover all runs that the database has.",
+        "description": "Returns the statistics of every server and edge server that counts into this database. Each\nserver writes them with its flushes; those of the responding server are current. ` + "`" + `balanced` + "`" + ` is\ntrue if ` + "`" + `recorded` + "`" + ` = ` + "`" + `stored` + "`" + ` + ` + "`" + `pending` + "`" + ` + the sum of ` + "`" + `dropped` + "`" + ` for each server, and nothing\nwas lost. Otherwise ` + "`" + `unbalanced` + "`" + ` has the servers, the differences and their likely causes.\n\nUnlike ` + "`" + `GET /datar/status` + "`" + `, the numbers cover all runs that the database has.",
         "tags": [
           "datar"
         ],
@@ -15604,6 +15662,52 @@ func init() {
           "type": "integer",
           "format": "int64",
           "example": 9119876
+        },
+        "unbalanced": {
+          "description": "Why the statistics are not balanced. Omitted if they are.",
+          "type": "array",
+          "items": {
+            "$ref": "#/definitions/datarFleetImbalance"
+          },
+          "x-omitempty": true
+        }
+      }
+    },
+    "datarFleetImbalance": {
+      "description": "One reason why the statistics of the servers are not balanced.",
+      "type": "object",
+      "required": [
+        "server",
+        "kind",
+        "count",
+        "text"
+      ],
+      "properties": {
+        "count": {
+          "description": "The number of evaluations.",
+          "type": "integer",
+          "format": "int64",
+          "example": 12
+        },
+        "kind": {
+          "description": "` + "`" + `lost` + "`" + `: evaluations were pending in a process that was killed, and no journal recovered them.\n` + "`" + `missing` + "`" + `: the server recorded more than it has stored, dropped or pending. ` + "`" + `surplus` + "`" + `: it has\nstored, dropped or pending more than it recorded.",
+          "type": "string",
+          "enum": [
+            "lost",
+            "missing",
+            "surplus"
+          ],
+          "example": "lost"
+        },
+        "server": {
+          "description": "The name of the server.",
+          "type": "string",
+          "example": "flagr-0"
+        },
+        "text": {
+          "description": "The difference and its likely cause, for people.",
+          "type": "string",
+          "example": "flagr-0 was killed while 12 evaluations waited for a flush, and no journal recovered them."
         }
       }
     },
@@ -15665,7 +15769,7 @@ func init() {
           "example": 9120034
         },
         "state": {
-          "description": "` + "`" + `heard` + "`" + `: it reported within its last three flush intervals. ` + "`" + `silent` + "`" + `: it did not. ` + "`" + `ended` + "`" + `: it\nstored its counts and stopped.",
+          "description": "` + "`" + `heard` + "`" + `: it reported within its last three flush intervals. ` + "`" + `silent` + "`" + `: it did not, or its clock\nis more than five minutes ahead. ` + "`" + `ended` + "`" + `: it stored its counts and stopped.",
           "type": "string",
           "enum": [
             "heard",

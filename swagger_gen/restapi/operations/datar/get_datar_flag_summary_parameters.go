@@ -32,6 +32,9 @@ type GetDatarFlagSummaryParams struct {
 	// Required: true
 	// In: path
 	FlagID int64
+	// `json`, or `csv` for a table (RFC 4180) with a header line. Default: `json`.
+	// In: query
+	Format *string
 	// Start of the span, inclusive, in RFC 3339: `2026-01-24T00:00:00Z`. In a URL, the `+` of an
 	// offset such as +01:00 is `%2B`. Default: 7 days ago.
 	// In: query
@@ -53,6 +56,11 @@ func (o *GetDatarFlagSummaryParams) BindRequest(r *http.Request, route *middlewa
 
 	rFlagID, rhkFlagID, _ := route.Params.GetOK("flagID")
 	if err := o.bindFlagID(rFlagID, rhkFlagID, route.Formats); err != nil {
+		res = append(res, err)
+	}
+
+	qFormat, qhkFormat, _ := qs.GetOK("format")
+	if err := o.bindFormat(qFormat, qhkFormat, route.Formats); err != nil {
 		res = append(res, err)
 	}
 
@@ -86,6 +94,24 @@ func (o *GetDatarFlagSummaryParams) bindFlagID(rawData []string, hasKey bool, fo
 		return errors.InvalidType("flagID", "path", "int64", raw)
 	}
 	o.FlagID = value
+
+	return nil
+}
+
+// bindFormat binds and validates parameter Format from query.
+func (o *GetDatarFlagSummaryParams) bindFormat(rawData []string, hasKey bool, formats strfmt.Registry) error {
+	var raw string
+	if len(rawData) > 0 {
+		raw = rawData[len(rawData)-1]
+	}
+
+	// Required: false
+	// AllowEmptyValue: false
+
+	if raw == "" { // empty values pass all other validations
+		return nil
+	}
+	o.Format = &raw
 
 	return nil
 }

@@ -53,7 +53,7 @@ func (o *GetDatarFlagSummaryOK) WriteResponse(rw http.ResponseWriter, producer r
 // GetDatarFlagSummaryBadRequestCode is the HTTP code returned for type GetDatarFlagSummaryBadRequest
 const GetDatarFlagSummaryBadRequestCode int = 400
 
-// GetDatarFlagSummaryBadRequest `from` is after `to`.
+// GetDatarFlagSummaryBadRequest `from` is after `to`, or `format` is not known; the message names the parameter.
 //
 // swagger:response getDatarFlagSummaryBadRequest
 type GetDatarFlagSummaryBadRequest struct {
@@ -173,10 +173,10 @@ func (o *GetDatarFlagSummaryUnprocessableEntity) WriteResponse(rw http.ResponseW
 	}
 }
 
-// GetDatarFlagSummaryDefault 400: `from` is after `to`. 404: no flag has this ID, and none was ever counted under it. 422:
-// the ID is not a number, or `from` or `to` is not a time; the message names the parameter. 500:
-// the counts cannot be read. 503: Datar is off; FLAGR_RECORDER_ENABLED=true and a
-// FLAGR_RECORDER_TYPE containing `datar` switch it on.
+// GetDatarFlagSummaryDefault 400: `from` is after `to`, or `format` is not known. 404: no flag has this ID, and none was
+// ever counted under it. 422: the ID is not a number, or `from` or `to` is not a time; the message
+// names the parameter. 500: the counts cannot be read. 503: Datar is off;
+// FLAGR_RECORDER_ENABLED=true and a FLAGR_RECORDER_TYPE containing `datar` switch it on.
 //
 // swagger:response getDatarFlagSummaryDefault
 type GetDatarFlagSummaryDefault struct {

@@ -16,8 +16,9 @@ import (
 type GetDatarFlagSummaryURL struct {
 	FlagID int64
 
-	From *strfmt.DateTime
-	To   *strfmt.DateTime
+	Format *string
+	From   *strfmt.DateTime
+	To     *strfmt.DateTime
 
 	_basePath string
 	// avoid unkeyed usage
@@ -59,6 +60,14 @@ func (o *GetDatarFlagSummaryURL) Build() (*url.URL, error) {
 	_result.Path = golangswaggerpaths.Join(_basePath, _path)
 
 	qs := make(url.Values)
+
+	var formatQ string
+	if o.Format != nil {
+		formatQ = *o.Format
+	}
+	if formatQ != "" {
+		qs.Set("format", formatQ)
+	}
 
 	var fromQ string
 	if o.From != nil {

@@ -33,7 +33,7 @@ func NewGetDatarFleet(ctx *middleware.Context, handler GetDatarFleetHandler) *Ge
 // Returns the statistics of every server and edge server that counts into this database. Each
 // server writes them with its flushes; those of the responding server are current. `balanced` is
 // true if `recorded` = `stored` + `pending` + the sum of `dropped` for each server, and nothing
-// was lost.
+// was lost. Otherwise `unbalanced` has the servers, the differences and their likely causes.
 //
 // Unlike `GET /datar/status`, the numbers cover all runs that the database has.
 type GetDatarFleet struct {
