@@ -23,7 +23,8 @@ const (
 	// StateHeard: the server wrote its record within three of its flush intervals.
 	StateHeard ServerState = "heard"
 	// StateSilent: the server has not ended, but has not written its record for longer than that. Its counts may
-	// still arrive.
+	// still arrive. A server is also silent if the time of its record is more than five minutes ahead of the clock of
+	// the server that reads it: whether it still runs is unknown, and its counts are in hours to come.
 	StateSilent ServerState = "silent"
 	// StateEnded: the server has stored its counts and ended.
 	StateEnded ServerState = "ended"
@@ -43,8 +44,22 @@ type FleetServer struct {
 	// it and the one that adopted it.
 	Recorded, Stored, Pending int64
 	Dropped                   map[string]int64
+	// Lost is the number of evaluations that were pending in runs that were followed by another one without having
+	// ended, less those that runs of this server have adopted. Other servers that share its journals may have
+	// adopted them: what is lost for sure is Fleet.Lost.
+	Lost int64
 	// Runs is the number of runs.
 	Runs int
+}
+
+// Missing returns Recorded - Stored - Pending - the sum of Dropped. It is negative if there is more than was
+// recorded.
+func (s *FleetServer) Missing() int64 {
+	missing := s.Recorded - s.Stored - s.Pending
+	for _, n := range s.Dropped {
+		missing -= n
+	}
+	return missing
 }
 
 // Fleet has the statistics of all servers that write to one store.
@@ -128,8 +143,8 @@ func FleetOf(records []ServerRecord, now time.Time) *Fleet {
 		f.Recorded += server.Recorded
 		f.Stored += server.Stored
 		f.Pending += server.Pending
-		dropped := addAll(f.Dropped, server.Dropped)
-		f.Balanced = f.Balanced && server.Recorded == server.Stored+server.Pending+dropped
+		addAll(f.Dropped, server.Dropped)
+		f.Balanced = f.Balanced && server.Missing() == 0
 		for _, r := range records[:n] {
 			adopted += r.Adopted
 		}
@@ -166,15 +181,23 @@ func newFleetServer(runs []ServerRecord, now time.Time) (s FleetServer, unfinish
 			s.LastHeard, s.LastFlush = r.At, r.LastFlush
 		}
 	}
+	s.Lost = unfinished
+	for _, r := range runs {
+		s.Lost -= r.Adopted
+	}
+	s.Lost = max(0, s.Lost)
 	return s, unfinished
 }
+
+// aheadAfter is how far the time of a record may be ahead of the clock of the server that reads it.
+const aheadAfter = 5 * time.Minute
 
 // state returns the state of a single run.
 func (r ServerRecord) state(now time.Time) ServerState {
 	switch {
 	case r.Ended:
 		return StateEnded
-	case now.Sub(r.At) > silentAfter*max(r.FlushInterval, time.Second):
+	case now.Sub(r.At) > silentAfter*max(r.FlushInterval, time.Second), r.At.Sub(now) > aheadAfter:
 		return StateSilent
 	default:
 		return StateHeard
@@ -184,18 +207,21 @@ func (r ServerRecord) state(now time.Time) ServerState {
 // isFollowed reports whether the run is silent, and another run of the same server began after its last record:
 // that run has adopted what this one left, or it is lost. The records after it are sorted by name and start.
 func (r ServerRecord) isFollowed(after []ServerRecord, now time.Time) bool {
-	if r.state(now) != StateSilent {
-		return false
-	}
+	return r.state(now) == StateSilent && !nextStart(r, after).IsZero()
+}
+
+// nextStart returns the start of the first run of the same server that began after the last record of r, or zero.
+// The records after it are sorted by name and start.
+func nextStart(r ServerRecord, after []ServerRecord) time.Time {
 	for _, next := range after {
 		if next.Name != r.Name {
-			return false
+			break
 		}
 		if next.Start.After(r.At) {
-			return true
+			return next.Start
 		}
 	}
-	return false
+	return time.Time{}
 }
 
 // addAll adds counts to others, and returns their sum.
@@ -227,9 +253,11 @@ type Completeness struct {
 	// Pending is the number of evaluations that servers have counted but not stored.
 	Pending int64
 	// Dropped is the number of evaluations dropped by runs that dropped some within the window. A run does not
-	// record how many of them were within it.
+	// record how many of them were within it. It includes those that were pending in runs that were followed by
+	// another one without having ended, and that no run has adopted.
 	Dropped int64
-	// Drops are times within the window in which runs dropped evaluations. Gaps are times of more than five minutes
+	// Drops are times within the window in which runs dropped evaluations, or from the last flush of a run that did
+	// not end to the start of the next. Gaps are times of more than five minutes
 	// without a running server, after the first server in the store. Both are in ascending order.
 	Drops, Gaps []Interval
 	// DetailedFrom is the start of the details in the store: before it there are only totals of days. It is zero if
@@ -342,6 +370,7 @@ func CompletenessOf(records []ServerRecord, from, to, now time.Time) *Completene
 		case StateEnded: // all of its counts are stored
 		}
 	}
+	c.addLost(records, from, to, now)
 	var running []Interval
 	for i, r := range records {
 		if drops := (Interval{r.FirstDrop, r.LastDrop.Add(time.Millisecond)}); !r.FirstDrop.IsZero() && drops.To.After(from) && drops.From.Before(to) {
@@ -382,6 +411,36 @@ func CompletenessOf(records []ServerRecord, from, to, now time.Time) *Completene
 		}
 	}
 	return c
+}
+
+// addLost adds what was pending in runs that did not end, and that no later run has adopted.
+func (c *Completeness) addLost(records []ServerRecord, from, to, now time.Time) {
+	var lost int64
+	var drops []Interval
+	var first time.Time // of the last records of such runs
+	for i, r := range records {
+		if r.Pending == 0 || !r.isFollowed(records[i+1:], now) {
+			continue
+		}
+		unknown := Interval{latest(r.LastFlush, r.Start), nextStart(r, records[i+1:])}
+		if !unknown.To.After(from) || !unknown.From.Before(to) {
+			continue
+		}
+		if len(drops) == 0 || r.At.Before(first) {
+			first = r.At
+		}
+		lost += r.Pending
+		drops = append(drops, unknown.within(from, to))
+	}
+	for _, r := range records {
+		if !r.Start.Before(first) {
+			lost -= r.Adopted
+		}
+	}
+	if lost > 0 {
+		c.Dropped += lost
+		c.Drops = append(c.Drops, drops...)
+	}
 }
 
 func isApplication(r ServerRecord) bool { return r.Kind == KindApplication }

@@ -209,8 +209,63 @@ func TestRunsWithoutAnEndAreLost(t *testing.T) {
 		}
 	}
 	got := fleet(t, f)
-	if got.Balanced || got.Lost != 1 || got.Recorded != 9 || got.Pending != 0 {
+	if got.Balanced || got.Lost != 1 || got.Recorded != 9 || got.Pending != 0 || got.Servers[0].Lost != 1 || got.Servers[0].Missing() != 0 {
 		t.Errorf("the fleet is %+v, want 1 of the 4 that were pending lost, and 9 recorded", got)
+	}
+}
+
+// TestKilledRunsAreLossesOfTheirTime has a server that was killed with 4 evaluations in memory, and others that
+// adopted some of them or all.
+func TestKilledRunsAreLossesOfTheirTime(t *testing.T) {
+	t.Parallel()
+	at := func(minutes int) time.Time { return noon.Add(time.Duration(minutes) * time.Minute) }
+	killed := datar.ServerRecord{Name: "a", Run: "1", Kind: datar.KindServer, Start: at(-100), At: at(-60), LastFlush: at(-61), FlushInterval: time.Minute, Recorded: 10, Stored: 6, Pending: 4}
+	next := func(adopted int64) datar.ServerRecord {
+		return datar.ServerRecord{Name: "a", Run: "2", Kind: datar.KindServer, Start: at(-50), At: noon, FlushInterval: time.Minute, Recorded: adopted, Adopted: adopted, Stored: adopted}
+	}
+	other := next(4)
+	other.Name, other.Run = "b", "3"
+	ended := killed
+	ended.Ended = true
+	early := next(9) // of an earlier kill, which left nothing
+	early.Start, early.At, early.Run, early.Ended = at(-300), at(-200), "0", true
+	for name, test := range map[string]struct {
+		records  []datar.ServerRecord
+		from, to int
+		dropped  int64
+		drops    []datar.Interval
+	}{
+		"not adopted":            {[]datar.ServerRecord{killed, next(0)}, -90, 0, 4, []datar.Interval{{From: at(-61), To: at(-50)}}},
+		"it adopted some":        {[]datar.ServerRecord{killed, next(3)}, -90, 0, 1, []datar.Interval{{From: at(-61), To: at(-50)}}},
+		"it adopted all":         {[]datar.ServerRecord{killed, next(4)}, -90, 0, 0, nil},
+		"another one did":        {[]datar.ServerRecord{killed, next(0), other}, -90, 0, 0, nil},
+		"adopted long before it": {[]datar.ServerRecord{early, killed, next(0)}, -90, 0, 4, []datar.Interval{{From: at(-61), To: at(-50)}}},
+		"it may still come back": {[]datar.ServerRecord{killed}, -90, 0, 0, nil},
+		"it ended":               {[]datar.ServerRecord{ended, next(0)}, -90, 0, 0, nil},
+		"killed before":          {[]datar.ServerRecord{killed, next(0)}, -50, 0, 0, nil},
+		"killed after":           {[]datar.ServerRecord{killed, next(0)}, -90, -61, 0, nil},
+		"while it was down":      {[]datar.ServerRecord{killed, next(0)}, -55, 0, 4, []datar.Interval{{From: at(-55), To: at(-50)}}},
+		"killed at the end":      {[]datar.ServerRecord{killed, next(0)}, -90, -55, 4, []datar.Interval{{From: at(-61), To: at(-55)}}},
+	} {
+		got := datar.CompletenessOf(test.records, at(test.from), at(test.to), noon)
+		if diff := cmp.Diff(test.drops, got.Drops); got.Dropped != test.dropped || diff != "" {
+			t.Errorf("%s: %d dropped, want %d (-want +got):\n%s", name, got.Dropped, test.dropped, diff)
+		}
+	}
+}
+
+// TestServersWithClocksAheadAreSilent: whether such a server still runs is unknown.
+func TestServersWithClocksAheadAreSilent(t *testing.T) {
+	t.Parallel()
+	for ahead, want := range map[time.Duration]datar.ServerState{
+		0: datar.StateHeard, 5 * time.Minute: datar.StateHeard, 5*time.Minute + time.Millisecond: datar.StateSilent, 1000 * time.Hour: datar.StateSilent,
+	} {
+		r := datar.ServerRecord{Name: "a", Run: "1", Kind: datar.KindServer, Start: noon, At: noon.Add(ahead), LastFlush: noon.Add(ahead), FlushInterval: time.Minute}
+		state := datar.FleetOf([]datar.ServerRecord{r}, noon).Servers[0].State
+		c := datar.CompletenessOf([]datar.ServerRecord{r}, noon.Add(-time.Hour), noon, noon)
+		if state != want || (c.Silent == 1) != (want == datar.StateSilent) || c.UpTo.After(noon) {
+			t.Errorf("%s ahead: %s, %+v; want %s", ahead, state, c, want)
+		}
 	}
 }
 

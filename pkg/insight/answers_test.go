@@ -547,7 +547,7 @@ func TestComplete(t *testing.T) {
 		From: at(t, "2026-01-10T00:00:00Z"), To: now, Now: now,
 		Servers: []datar.ServerRecord{
 			run("a", "2025-12-02T08:00:00Z", "2026-01-20T00:00:00Z", nil), // killed
-			run("a", "2026-01-20T00:01:00Z", "2026-01-31T14:04:40Z", nil),
+			run("a", "2026-01-20T00:01:00Z", "2026-01-31T14:04:40Z", func(r *datar.ServerRecord) { r.Adopted = 5 }),
 			run("b", "2026-01-25T00:00:00Z", "2026-01-30T00:00:00Z", nil), // silent
 			run("c", "2026-01-15T00:00:00Z", "2026-01-15T01:00:00Z", func(r *datar.ServerRecord) {
 				r.Ended, r.Pending, r.Dropped = true, 0, map[string]int64{"capacity": 3}
@@ -566,6 +566,11 @@ func TestComplete(t *testing.T) {
 		t.Error(difference)
 	}
 	if c.Servers != 2 || c.Silent != 1 || c.Dropped != 3 || !c.Since.Equal(at(t, "2026-01-12T04:00:00Z")) {
+		t.Errorf("got %+v", c)
+	}
+	in.Servers[1].Adopted = 1 // 4 of the 5 were in the memory of the killed process
+	lost := insight.Hole{From: at(t, "2026-01-20T00:00:00Z"), To: at(t, "2026-01-20T00:01:00Z"), Why: insight.WhyDropped}
+	if c := insight.CompleteOf(in); c.Dropped != 3+4 || len(c.Holes) != 3 || c.Holes[2] != lost {
 		t.Errorf("got %+v", c)
 	}
 	in.Servers = in.Servers[:1] // no server has run since
