@@ -50,10 +50,16 @@ func (h *Handler) GetDatarFlagSummary(p datarapi.GetDatarFlagSummaryParams) midd
 	if h.datar == nil {
 		return datarOff()
 	}
+	if err := checkFormat(p.Format); err != nil {
+		return h.fail(p.HTTPRequest, err)
+	}
 	breakdown, err := h.datar.QueryFlagSummaryBreakdown(p.HTTPRequest.Context(), p.FlagID,
 		datar.BreakdownQuery{From: timeOf(p.From), To: timeOf(p.To)})
 	if err != nil {
 		return h.fail(p.HTTPRequest, err)
+	}
+	if isCSV(p.Format) {
+		return csv(insight.FlagSummaryTable(breakdown))
 	}
 	return h.okComplete(p.HTTPRequest, datarhttp.FlagSummaryBody(breakdown), p.FlagID, p.From, p.To)
 }

@@ -350,6 +350,7 @@ func TestAnswersAsCSV(t *testing.T) {
 		"/datar/unknown": "asked,count,firstAt,lastAt,deletedFlagID,similar",
 		"/datar/summary": "flagID,flagKey,description,enabled,deleted,totalEvalCount,lastEvaluatedAt",
 		"/datar/fleet":   "name,kind,state,lastFlushAt,recorded,stored,pending,dropped,text",
+		"summary":        "by,variantID,variantName,segmentID,segmentName,date,count",
 		"outcomes":       "outcome,segmentID,segmentDescription,variantID,variantKey,count,unevaluable,firstAt,lastAt",
 		"reasons":        "segmentID,segmentDescription,constraintID,constraint,stopped,missing,otherType,false,examined,of",
 		"series":         "start,end,whole,outcome,name,count",

@@ -46,6 +46,9 @@ func (h *Handler) GetDatarFleet(p datarapi.GetDatarFleetParams) middleware.Respo
 func fleetModel(f *datar.Fleet, now time.Time) *models.DatarFleet {
 	return &models.DatarFleet{
 		Recorded: &f.Recorded, Stored: &f.Stored, Pending: &f.Pending, Dropped: f.Dropped, Lost: f.Lost, Balanced: &f.Balanced,
+		Unbalanced: mapAll(insight.Imbalances(f), func(i *insight.Imbalance) *models.DatarFleetImbalance {
+			return &models.DatarFleetImbalance{Server: &i.Server, Kind: new(string(i.Kind)), Count: &i.Count, Text: &i.Text}
+		}),
 		Servers: mapAll(f.Servers, func(s *datar.FleetServer) *models.DatarFleetServer {
 			return &models.DatarFleetServer{
 				Name: &s.Name, Kind: new(string(s.Kind)), State: new(string(s.State)),
@@ -56,11 +59,13 @@ func fleetModel(f *datar.Fleet, now time.Time) *models.DatarFleet {
 	}
 }
 
-// silentText describes how long a server has been silent. It returns "" if the server is not
-// silent.
+// silentText describes why a server is silent. It returns "" if the server is not silent.
 func silentText(s *datar.FleetServer, now time.Time) string {
 	if s.State != datar.StateSilent {
 		return ""
+	}
+	if ahead := s.LastHeard.Sub(now); ahead > 0 {
+		return fmt.Sprintf("Its clock is %s ahead of this server's, so it is unknown whether it still runs, and its counts are in hours to come.", age(ahead))
 	}
 	return fmt.Sprintf("Not heard of for %s, and did not end: its counts may still come, up to 90 days late.", age(now.Sub(s.LastHeard)))
 }

@@ -1,13 +1,18 @@
 package handler_test
 
 import (
+	"context"
+	"log/slog"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/handler"
 )
 
 func TestFleet(t *testing.T) {
@@ -35,6 +40,32 @@ func TestFleet(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, fleet); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// fixedFleet is a fleet that does not change.
+type fixedFleet struct{ fleet *datar.Fleet }
+
+func (f fixedFleet) Fleet(context.Context) (*datar.Fleet, error) { return f.fleet, nil }
+
+// TestFleetThatIsNotBalanced checks that the response names the server, the difference and its cause.
+func TestFleetThatIsNotBalanced(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 31, 14, 0, 0, 0, time.UTC)
+	fleet := datar.FleetOf([]datar.ServerRecord{
+		{Name: "flagr-0", Run: "1", Kind: datar.KindServer, Start: now, At: now, FlushInterval: time.Minute, Recorded: 9, Stored: 6},
+		{Name: "flagr-1", Run: "2", Kind: datar.KindServer, Start: now, At: now.Add(3 * time.Hour), FlushInterval: time.Minute},
+	}, now)
+	api := newAPI(t)
+	handler.New(handler.Options{Fleet: fixedFleet{fleet}, Now: func() time.Time { return now }, Logger: slog.New(slog.DiscardHandler)}).Register(api)
+	got := must(t, api.Serve(nil), http.MethodGet, "/datar/fleet", nil)
+	want := []any{object{"server": "flagr-0", "kind": "missing", "count": 3.0,
+		"text": "flagr-0 recorded 3 evaluations more than it has stored, dropped or pending. Servers write these numbers together, so a row of datar_servers was probably changed or restored by something else."}}
+	if diff := cmp.Diff(want, got["unbalanced"]); got["balanced"] != false || diff != "" {
+		t.Errorf("balanced is %v; unbalanced (-want +got):\n%s", got["balanced"], diff)
+	}
+	if text, _ := value(got, "servers.1.text").(string); value(got, "servers.1.state") != "silent" || !strings.HasPrefix(text, "Its clock is 3 hours ahead of this server's") {
+		t.Errorf("a clock that is ahead: %v", value(got, "servers.1"))
 	}
 }
 

@@ -67,6 +67,25 @@ func TestCSVIsSafe(t *testing.T) {
 	}
 }
 
+func TestFlagSummaryAsCSV(t *testing.T) {
+	t.Parallel()
+	table := insight.FlagSummaryTable(&datar.FlagBreakdown{
+		FlagID:    7,
+		ByVariant: []datar.VariantCount{{VariantID: 61, Count: 5, Name: "=1+1"}, {Count: 2}},
+		BySegment: []datar.SegmentCount{{SegmentID: 23, Count: 5, Name: "Adults, in France"}},
+		ByDay:     []datar.DayCount{{Day: at(t, "2026-01-30T00:00:00Z"), Count: 7}},
+	})
+	var b strings.Builder
+	if err := table.WriteCSV(&b); err != nil {
+		t.Fatal(err)
+	}
+	want := "by,variantID,variantName,segmentID,segmentName,date,count\r\n" +
+		"variant,61,'=1+1,,,,5\r\nvariant,,,,,,2\r\nsegment,,,23,\"Adults, in France\",,5\r\nday,,,,,2026-01-30,7\r\n"
+	if diff := cmp.Diff(want, b.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func TestOutcomes(t *testing.T) {
 	t.Parallel()
 	when := at(t, "2026-01-24T12:00:00Z")

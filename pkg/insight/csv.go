@@ -76,6 +76,23 @@ func SummaryTable(flags []datar.FlagSummary) *Table {
 	return t
 }
 
+// FlagSummaryTable has one row for each entry of the lists of a breakdown. by names the list:
+// variant, segment or day. A row without a variantID has the evaluations without a variant. Each
+// list adds up for itself.
+func FlagSummaryTable(b *datar.FlagBreakdown) *Table {
+	t := &Table{Header: []string{"by", "variantID", "variantName", "segmentID", "segmentName", "date", "count"}}
+	for _, v := range b.ByVariant {
+		t.add("variant", id(v.VariantID), v.Name, "", "", "", number(v.Count))
+	}
+	for _, s := range b.BySegment {
+		t.add("segment", "", "", id(s.SegmentID), s.Name, "", number(s.Count))
+	}
+	for _, d := range b.ByDay {
+		t.add("day", "", "", "", "", d.Day.Format(time.DateOnly), number(d.Count))
+	}
+	return t
+}
+
 // FleetTable has one row for each server, with the sum of its dropped evaluations. text returns the
 // description of a server.
 func FleetTable(fleet *datar.Fleet, text func(*datar.FleetServer) string) *Table {

@@ -28,6 +28,7 @@ type serverData struct {
 	Servers          []serverRow
 	Holes            []holeRow
 	MoreHoles        int
+	Imbalances       []insight.Imbalance // why the statistics do not balance
 	Settings         []Setting
 	MoreServers      int
 	Curl, SQL        string
@@ -157,8 +158,9 @@ func (u *UI) fillStatistics(r *http.Request, p *page, d *serverData) {
 	if silent > 0 {
 		name = "server.answer.silent"
 	}
-	if !sum.isEven() || fleet.Lost > 0 {
+	if !sum.isEven() || !fleet.Balanced {
 		name = "server.answer.wrong"
+		d.Imbalances = insight.Imbalances(fleet)
 	}
 	d.Answer = u.text.say(name, "lost", sum.lost, "n", sum.recorded, "silent", silent)
 	if board := u.boardNow(r.Context()); board != nil {

@@ -43,7 +43,8 @@ func TestServersThatDoNotBalance(t *testing.T) {
 	numbers.missing = 3
 	a := f.ask(t, http.MethodGet, "/ui/server", nil)
 	checkPage(t, f, "/ui/server", a)
-	if got := text(a.root); !strings.Contains(got, "The statistics do not balance: 2 of 206 evaluations are listed as lost.") {
+	if got := text(a.root); !strings.Contains(got, "The statistics do not balance: 2 of 206 evaluations are listed as lost.") ||
+		!strings.Contains(got, "recorded 3 evaluations more than it has stored, dropped or pending. ") {
 		t.Errorf("the page is\n%s", got)
 	}
 }
