@@ -171,7 +171,7 @@ func (a *App) Register(api *operations.FlagrAPI) {
 	a.edge.basePath = api.Context().BasePath()
 	api.Middleware = func(builder middleware.Builder) http.Handler {
 		checked := func(operations http.Handler) http.Handler {
-			operations = handler.CheckSwitches(handler.Deadline(handler.StoreTimeout, a.memory, operations))
+			operations = handler.CheckQuery(handler.Deadline(handler.StoreTimeout, a.memory, operations))
 			if builder != nil {
 				operations = builder(operations)
 			}

@@ -26,7 +26,7 @@ func TestAnswersOfDatarAreThoseOfThePlugin(t *testing.T) {
 	datargolden.Check(t, "/api/v1", func(e datargolden.Engine) http.Handler {
 		api := newAPI(t)
 		handler.New(handler.Options{Datar: e, Logger: slog.New(slog.DiscardHandler)}).Register(api)
-		return api.Serve(nil)
+		return api.Serve(handler.CheckQuery)
 	}, false)
 }
 

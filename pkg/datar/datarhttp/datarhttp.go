@@ -246,6 +246,8 @@ func reply(rw http.ResponseWriter, status int, body any) {
 type parameters struct {
 	values  map[string][]string
 	problem string
+	// repeated describes the first parameter that is given twice. It takes precedence over problem.
+	repeated string
 }
 
 func (p *parameters) wrong(name, in, want, value string) {
@@ -263,12 +265,17 @@ func shortened(value string) string {
 	return value
 }
 
-// last returns the last of the parameter's values; an empty value counts as missing.
-func (p *parameters) last(name string) string {
-	if v := p.values[name]; len(v) > 0 {
-		return v[len(v)-1]
+// only returns the parameter's value; an empty value counts as missing. Call it in the order of the names, so that the
+// responses are those of the Flagr server.
+func (p *parameters) only(name string) string {
+	values := p.values[name]
+	switch {
+	case len(values) == 0:
+		return ""
+	case len(values) > 1 && p.repeated == "":
+		p.repeated = fmt.Sprintf("%s in query: given %d times; want it once", name, len(values))
 	}
-	return ""
+	return values[0]
 }
 
 // layouts are the time formats that the swagger operations accept; those without a zone are UTC. Parsing accepts
@@ -279,7 +286,7 @@ var layouts = [...]string{
 }
 
 func (p *parameters) time(name string) *time.Time {
-	text := p.last(name)
+	text := p.only(name)
 	if text == "" {
 		return nil
 	}
@@ -293,7 +300,7 @@ func (p *parameters) time(name string) *time.Time {
 }
 
 func (p *parameters) int32(name string) *int32 {
-	text := p.last(name)
+	text := p.only(name)
 	if text == "" {
 		return nil
 	}
@@ -307,7 +314,11 @@ func (p *parameters) int32(name string) *int32 {
 
 // refused responds with an error if a parameter is invalid, and reports whether it did.
 func (p *parameters) refused(rw http.ResponseWriter) bool {
-	if p.problem == "" {
+	switch {
+	case p.repeated != "":
+		reply(rw, http.StatusBadRequest, problem{Message: p.repeated})
+		return true
+	case p.problem == "":
 		return false
 	}
 	refuse(rw, http.StatusUnprocessableEntity, codeInvalidType, "%s", p.problem)
