@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"runtime"
 	"strings"
@@ -258,6 +259,78 @@ func TestUnknownFlagsAreBounded(t *testing.T) {
 	if n := f.UnknownTexts(); n > 501 {
 		t.Errorf("%d texts are in memory when all is stored, want those of the hour", n)
 	}
+}
+
+// FuzzUnknownLimit restarts servers in one hour that count texts from a pool: with the others, the store has 1,000 of an
+// hour at most, and every request that a server says it stored.
+func FuzzUnknownLimit(f *testing.F) {
+	f.Add(uint64(1), uint16(999), uint8(3))
+	f.Add(uint64(2), uint16(1000), uint8(2))
+	f.Add(uint64(3), uint16(1001), uint8(2))
+	f.Add(uint64(4), uint16(700), uint8(9))
+	f.Add(uint64(5), uint16(1400), uint8(4))
+	f.Fuzz(func(t *testing.T, seed uint64, pool uint16, runs uint8) {
+		random := rand.New(rand.NewPCG(seed, 1))
+		h := setup(t)
+		texts := func() (separate int, all int64, counts map[string]int64) {
+			rows, err := h.store.Unknown(t.Context(), datar.UnknownQuery{To: datar.HourOf(noon) + 2, Limit: 10_000})
+			if err != nil {
+				t.Fatal(err)
+			}
+			counts = map[string]int64{}
+			for _, r := range rows {
+				counts[r.Asked] = r.Count
+				all += r.Count
+				if r.Asked != datar.OtherUnknown {
+					separate++
+				}
+			}
+			return separate, all, counts
+		}
+		var stored int64
+		n := 1 + int(pool)%1500
+		for run := range 1 + runs%10 {
+			e := named(t, h.store, h.clock, "a", "")
+			known, _, before := texts()
+			again, distinct := map[string]int64{}, map[string]bool{} // again are requests for texts that the store has
+			for flush := range 2 {
+				for range random.IntN(n + 1) {
+					text := fmt.Sprint("text ", random.IntN(n)+random.IntN(2)*int(run)*100)
+					e.RecordUnknown(text, noon)
+					if distinct[text] = true; flush == 0 && before[text] > 0 && len(distinct) <= 1000 {
+						again[text]++
+					}
+				}
+				e.flush(t)
+				if flush == 0 {
+					_, _, after := texts()
+					for text, n := range again {
+						if after[text] < before[text]+n {
+							t.Errorf("run %d: %q has %d, want at least %d: it adds no row", run, text, after[text], before[text]+n)
+						}
+					}
+				}
+			}
+			e.RecordUnknown("killed with it", noon)
+			stored += e.Stats().Unknown.Stored
+			e.Crash()
+			now, all, counts := texts()
+			if now > 1000 || now < known || all != stored {
+				t.Fatalf("run %d: %d texts, %d requests; want at most 1,000 and %d", run, now, all, stored)
+			}
+			if counts[datar.OtherUnknown] > 0 && now < 1000 {
+				t.Errorf("run %d: %d requests for others, and only %d texts", run, counts[datar.OtherUnknown], now)
+			}
+		}
+		// The limit is of an hour.
+		e := named(t, h.store, h.clock, "a", "")
+		known, _, _ := texts()
+		e.RecordUnknown("of the next hour", noon.Add(time.Hour))
+		e.flush(t)
+		if now, _, _ := texts(); now != known+1 {
+			t.Errorf("%d texts, want one more than %d", now, known)
+		}
+	})
 }
 
 // A text that the database refuses, such as one that its encoding does not have, costs no other text.

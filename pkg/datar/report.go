@@ -149,6 +149,7 @@ func (e *Engine) report(ctx context.Context, started time.Time) error {
 	r := &e.flushing.reporter
 	for e.details != nil && (r.pending != nil || e.unknown.isPending() || e.isRecordDue(started)) {
 		if r.pending == nil {
+			e.limitUnknown(ctx)
 			rows, readings := e.unknown.begin(r.limit)
 			r.sequence++
 			r.pending = &report{

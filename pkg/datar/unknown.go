@@ -2,6 +2,7 @@ package datar
 
 import (
 	"cmp"
+	"context"
 	"slices"
 	"strings"
 	"sync"
@@ -41,6 +42,11 @@ type unknownCounter struct {
 		all    int
 		stats  UnknownStats // without Pending
 		closed bool
+		// stored has the keys that the store had of the hour storedHour when the engine started, without those in
+		// counts. limited is true once they are read.
+		stored     map[string]struct{}
+		storedHour Hour
+		limited    bool
 	}
 }
 
@@ -52,7 +58,7 @@ type unknownKey struct {
 type unknownCount struct {
 	count, sent int64
 	first, last int64
-	refused     bool // the store refuses the key
+	refused     bool // counted as OtherUnknown instead: the store refuses the key, or has too many
 }
 
 // unknownReading is a count once the batch is stored.
@@ -113,7 +119,7 @@ func (u *unknownCounter) add(asked string, ms int64) {
 func (u *unknownCounter) countForLocked(key unknownKey) *unknownCount {
 	if c := u.mu.counts[key]; c != nil && !c.refused {
 		return c
-	} else if c != nil || u.mu.texts[key.hour] >= unknownPerHour || u.mu.all >= maxUnknown {
+	} else if c != nil || u.isFullLocked(key) {
 		key.asked = OtherUnknown
 		if c := u.mu.counts[key]; c != nil {
 			return c
@@ -128,12 +134,86 @@ func (u *unknownCounter) countForLocked(key unknownKey) *unknownCount {
 		key.asked = strings.Clone(key.asked)
 		u.mu.texts[key.hour]++
 		u.mu.all++
+		if key.hour == u.mu.storedHour {
+			delete(u.mu.stored, key.asked)
+		}
 	case len(u.mu.counts)-u.mu.all >= maxUnknown:
 		return nil
 	}
 	c := &unknownCount{}
 	u.mu.counts[key] = c
 	return c
+}
+
+// isFullLocked reports whether a key that is not in counts must be counted as OtherUnknown.
+func (u *unknownCounter) isFullLocked(key unknownKey) bool {
+	texts := u.mu.texts[key.hour]
+	if key.hour == u.mu.storedHour {
+		if _, isStored := u.mu.stored[key.asked]; isStored {
+			return u.mu.all >= maxUnknown // it adds no row to the store
+		}
+		texts += len(u.mu.stored)
+	}
+	return texts >= unknownPerHour || u.mu.all >= maxUnknown
+}
+
+// limitUnknown makes the limit of an hour apply across restarts: keys beyond it are counted as OtherUnknown if the store
+// already has the keys of earlier runs, or of other servers, for the hour in which this run started. It does so before
+// this run sends its first keys. If the store cannot tell, it tries again before the next ones.
+func (e *Engine) limitUnknown(ctx context.Context) {
+	hour := HourOf(e.flushing.reporter.start)
+	if !e.unknown.isUnlimited() {
+		return
+	}
+	if rows, err := e.storeUnknown(ctx, UnknownQuery{From: hour, To: hour + 1, Limit: unknownPerHour + 1}); err == nil {
+		e.unknown.limit(hour, rows)
+	}
+}
+
+func (e *Engine) storeUnknown(ctx context.Context, query UnknownQuery) (rows []UnknownRow, err error) {
+	defer e.recoverStore(&err)
+	return e.details.Unknown(ctx, query)
+}
+
+// isUnlimited reports whether keys are pending and limit was not called.
+func (u *unknownCounter) isUnlimited() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return !u.mu.limited && len(u.mu.counts) > 0
+}
+
+// limit counts keys of an hour as OtherUnknown beyond unknownPerHour, together with those that the store has. Nothing of
+// this run is stored yet.
+func (u *unknownCounter) limit(hour Hour, rows []UnknownRow) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.mu.limited = true
+	stored := make(map[string]struct{}, len(rows))
+	for _, r := range rows {
+		if r.Asked != OtherUnknown {
+			stored[r.Asked] = struct{}{}
+		}
+	}
+	left := unknownPerHour - len(stored)
+	var more []unknownKey
+	for key := range u.mu.counts {
+		if key.hour != hour || key.asked == OtherUnknown {
+			continue
+		}
+		if _, isStored := stored[key.asked]; isStored {
+			delete(stored, key.asked)
+			continue
+		}
+		more = append(more, key)
+	}
+	u.mu.stored, u.mu.storedHour = stored, hour
+	if len(more) <= left {
+		return
+	}
+	slices.SortFunc(more, func(a, b unknownKey) int { return strings.Compare(a.asked, b.asked) })
+	for _, key := range more[max(0, left):] {
+		u.mergeLocked(key)
+	}
 }
 
 // begin returns the rows of the next batch, at most limit, sorted by hour and key.
@@ -173,13 +253,18 @@ func (u *unknownCounter) settle(readings []unknownReading) {
 func (u *unknownCounter) refuse(r unknownReading) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	c := u.mu.counts[r.key]
+	u.mergeLocked(r.key)
+}
+
+// mergeLocked counts what is not stored of a key, and all that follows, as OtherUnknown.
+func (u *unknownCounter) mergeLocked(key unknownKey) {
+	c := u.mu.counts[key]
 	left := c.count - c.sent
 	c.sent = c.count
 	other := (*unknownCount)(nil)
-	if r.key.asked != OtherUnknown {
+	if key.asked != OtherUnknown {
 		c.refused = true
-		other = u.countForLocked(r.key)
+		other = u.countForLocked(key)
 	}
 	if other == nil {
 		u.mu.stats.Dropped += left
@@ -196,6 +281,9 @@ func (u *unknownCounter) refuse(r unknownReading) {
 func (u *unknownCounter) retire(now Hour) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if u.mu.storedHour != now {
+		u.mu.stored = nil
+	}
 	for key, c := range u.mu.counts {
 		if key.hour == now || c.count > c.sent {
 			continue
