@@ -4,7 +4,9 @@ import (
 	"slices"
 	"time"
 
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
 )
 
 // HistoryOf computes the history of a flag from its snapshots, oldest first, as the Service does.
@@ -14,4 +16,14 @@ func HistoryOf(snapshots []entity.FlagSnapshot, created bool, all time.Time) His
 		r.add(&snapshots[i])
 	}
 	return r.history(all)
+}
+
+// Explain adds an evaluation to the sample, as Run does, and returns the number of its counters.
+func (s *Sampler) Explain(r *eval.Result) int {
+	if unmatched, ok := eval.NewUnmatched(r); ok {
+		s.explain(sampled{unmatched, r.FlagID, datar.HourOf(r.Timestamp)})
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.mu.stops)
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/memstore"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/pkg/insight"
 )
 
@@ -93,4 +94,55 @@ func TestMemoryOfAnswersIsBoundedByTheirRows(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestMemoryOfReasonsIsBounded samples 1,000 flags with 10 constraints each for 10 hours. Each
+// constraint stops evaluations for 3 causes, so an hour has 30,000 counters. It is not parallel,
+// because the heap includes all goroutines.
+func TestMemoryOfReasonsIsBounded(t *testing.T) {
+	const hours, most, bytes = 10, 100_000, 20 << 20
+	flags := make([]entity.Flag, 1000)
+	for i := range flags {
+		f := &flags[i]
+		f.ID, f.Key, f.Enabled = uint(i+1), fmt.Sprint("flag-", i+1), true
+		f.Variants = []entity.Variant{{Model: entity.Model{ID: f.ID}, Key: "on"}}
+		for j := range uint(5) {
+			id := f.ID*10 + j
+			f.Segments = append(f.Segments, entity.Segment{Model: entity.Model{ID: id}, Rank: j, RolloutPercent: 100,
+				Constraints: []entity.Constraint{
+					{Model: entity.Model{ID: 2 * id}, Property: "country", Operator: "EQ", Value: `"FR"`},
+					{Model: entity.Model{ID: 2*id + 1}, Property: "age", Operator: "GTE", Value: "18"}},
+				Distributions: []entity.Distribution{{VariantID: f.ID, VariantKey: "on", Percent: 100}}})
+		}
+	}
+	snapshot := eval.Compile(flags)
+	contexts := []map[string]any{{}, {"country": 5.0}, {"country": "DE"}, {"country": "FR"}, {"country": "FR", "age": "x"}, {"country": "FR", "age": 5.0}}
+	start := at(t, "2026-01-24T12:00:00Z")
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	s, highest, ofOneHour := insight.NewSampler(start), 0, 0
+	for hour := range hours {
+		for i := range flags {
+			for _, context := range contexts {
+				r := snapshot.Evaluate(eval.Request{FlagID: int64(flags[i].ID), EntityID: "e", EntityContext: context}, start.Add(time.Duration(hour)*time.Hour), false)
+				highest = max(highest, s.Explain(r))
+			}
+		}
+		if hour == 0 {
+			ofOneHour = highest
+		}
+	}
+	used := int64(heap()) - int64(before)
+	newest := datar.HourOf(start) + hours - 1
+	if r := s.Reasons(1000, nil, newest, newest+1); ofOneHour != 30_000 || highest > most || used > bytes || r.Examined != int64(len(contexts)) {
+		t.Errorf("%d counters of an hour, %d at most, %d bytes, %d evaluations of the newest hour; want 30,000, at most %d, at most %d, and %d",
+			ofOneHour, highest, used, r.Examined, most, bytes, len(contexts))
+	}
+	t.Logf("%d counters take %d bytes, %d each", highest, used, used/int64(highest))
+	runtime.KeepAlive(snapshot)
 }

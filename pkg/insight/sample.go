@@ -17,7 +17,7 @@ const (
 	samplesPerSecond = 5
 	// sampleWindows is the number of rate counters, a power of two.
 	sampleWindows = 1 << 12
-	// sampleEntries bounds the counters of constraints, which take about 100 bytes each. When the
+	// sampleEntries bounds the counters of constraints, which take about 150 bytes each. When the
 	// limit is reached, the oldest hours are dropped.
 	sampleEntries = 100_000
 	// sampleQueue is the number of evaluations that can wait for their explanation. While the queue
