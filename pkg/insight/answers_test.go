@@ -491,6 +491,31 @@ func TestTailKeepsNoLongEntities(t *testing.T) {
 	}
 }
 
+// TestTailHasBucketsOfEntities checks the bucket and the rollout of events, also of an entity ID
+// that is too long to wait for its listener.
+func TestTailHasBucketsOfEntities(t *testing.T) {
+	t.Parallel()
+	tail := insight.NewTail()
+	l, err := tail.Listen(42)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	snapshot := eval.Compile([]entity.Flag{*checkout()})
+	adult := map[string]any{"country": "FR", "age": 30.0}
+	for _, id := range []string{"a", "b", "c", strings.Repeat("long", 1000)} {
+		tail.Observe(snapshot.Evaluate(eval.Request{FlagID: 42, EntityID: id, EntityContext: adult}, time.Unix(1000, 0), false))
+		e, bucket := l.Next(nil, nil), eval.BucketOf(42, id)
+		if e.SegmentID != 23 || e.Bucket != bucket || e.RolloutPercent != 50 || e.Text != fmt.Sprintf("bucket %d of 1000, rollout 50%%", bucket) {
+			t.Errorf("%.9s is in bucket %d: %+v", id, bucket, e)
+		}
+		tail.Observe(snapshot.Evaluate(eval.Request{FlagID: 42, EntityID: id}, time.Unix(1000, 0), false))
+		if e := l.Next(nil, nil); e.Outcome != datar.NoMatch || e.Bucket != 0 || e.RolloutPercent != 0 {
+			t.Errorf("%.9s matches no segment: %+v", id, e)
+		}
+	}
+}
+
 // TestRefusedRequestsHaveNoOutcome checks that a rejected request has no outcome. The tail skips
 // it, and so do the counts.
 func TestRefusedRequestsHaveNoOutcome(t *testing.T) {

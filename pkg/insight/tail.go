@@ -61,9 +61,7 @@ type Listener struct {
 // rawEvent is the part of a result that the request's goroutine copies.
 type rawEvent struct {
 	TailEvent
-	flagID         int64
-	entityID       string
-	rolloutPercent int
+	entityID string
 }
 
 // TailEvent is one evaluation.
@@ -74,6 +72,9 @@ type TailEvent struct {
 	SegmentID, VariantID int64
 	VariantKey           string
 	SnapshotID           int64
+	// Bucket is the bucket of the entity, 0 to eval.Buckets-1, and RolloutPercent the rollout of the
+	// segment that matched. They are 0 if none matched.
+	Bucket, RolloutPercent int
 	// Entity is a hash of the entity ID. Each Listener uses its own key.
 	Entity string
 	Text   string
@@ -127,9 +128,12 @@ func (t *Tail) Observe(r *eval.Result) {
 	if len(listeners) == 0 {
 		return
 	}
-	event := rawEvent{flagID: r.FlagID, entityID: waitingEntity(r.Request.EntityID), TailEvent: TailEvent{
+	event := rawEvent{entityID: waitingEntity(r.Request.EntityID), TailEvent: TailEvent{
 		At: r.Timestamp, Outcome: datar.Outcome(outcome), SegmentID: segmentID, VariantID: r.VariantID, VariantKey: r.VariantKey, SnapshotID: r.FlagSnapshotID}}
-	event.rolloutPercent, _ = r.RolloutPercent()
+	if segmentID != 0 {
+		event.Bucket = eval.BucketOf(r.FlagID, r.Request.EntityID)
+		event.RolloutPercent, _ = r.RolloutPercent()
+	}
 	for l := range listeners {
 		if !l.sent.Take(r.Timestamp.Unix(), tailPerSecond) {
 			l.skipped.Add(1)
@@ -180,7 +184,7 @@ func (l *Listener) event(raw *rawEvent) *TailEvent {
 	case datar.NoMatch:
 		e.Text = "no segment matched"
 	default:
-		e.Text = fmt.Sprintf("bucket %d of %d, rollout %d%%", eval.BucketOf(raw.flagID, raw.entityID), eval.Buckets, raw.rolloutPercent)
+		e.Text = fmt.Sprintf("bucket %d of %d, rollout %d%%", e.Bucket, eval.Buckets, e.RolloutPercent)
 	}
 	return &e
 }
