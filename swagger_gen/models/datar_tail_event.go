@@ -23,6 +23,10 @@ type DatarTailEvent struct {
 	// Format: date-time
 	At *strfmt.DateTime `json:"at"`
 
+	// Bucket of the entity, 0 to 999, if a segment matched.
+	// Example: 731
+	Bucket *int64 `json:"bucket,omitempty"`
+
 	// A hash of the entity ID, different for each connection.
 	// Example: 5f1c9a
 	// Required: true
@@ -33,6 +37,10 @@ type DatarTailEvent struct {
 	// Required: true
 	// Enum: ["matched","held_out","no_match","no_segments","disabled","error","unattributed"]
 	Outcome *string `json:"outcome"`
+
+	// Rollout of the segment that matched.
+	// Example: 50
+	RolloutPercent *int64 `json:"rolloutPercent,omitempty"`
 
 	// ID of the segment that matched.
 	// Example: 23

@@ -1242,8 +1242,10 @@ func init() {
             "examples": {
               "application/json": {
                 "at": "2026-01-31T14:05:09.123Z",
+                "bucket": 731,
                 "entity": "5f1c9a",
                 "outcome": "held_out",
+                "rolloutPercent": 50,
                 "segmentID": 23,
                 "snapshotID": 117,
                 "text": "bucket 731 of 1000, rollout 50%"
@@ -7591,6 +7593,13 @@ func init() {
           "format": "date-time",
           "example": "2026-01-31T14:05:09.123Z"
         },
+        "bucket": {
+          "description": "Bucket of the entity, 0 to 999, if a segment matched.",
+          "type": "integer",
+          "format": "int64",
+          "x-nullable": true,
+          "example": 731
+        },
         "entity": {
           "description": "A hash of the entity ID, different for each connection.",
           "type": "string",
@@ -7609,6 +7618,13 @@ func init() {
             "unattributed"
           ],
           "example": "held_out"
+        },
+        "rolloutPercent": {
+          "description": "Rollout of the segment that matched.",
+          "type": "integer",
+          "format": "int64",
+          "x-nullable": true,
+          "example": 50
         },
         "segmentID": {
           "description": "ID of the segment that matched.",
@@ -10775,8 +10791,10 @@ func init() {
             "examples": {
               "application/json": {
                 "at": "2026-01-31T14:05:09.123Z",
+                "bucket": 731,
                 "entity": "5f1c9a",
                 "outcome": "held_out",
+                "rolloutPercent": 50,
                 "segmentID": 23,
                 "snapshotID": 117,
                 "text": "bucket 731 of 1000, rollout 50%"
@@ -17135,6 +17153,13 @@ func init() {
           "format": "date-time",
           "example": "2026-01-31T14:05:09.123Z"
         },
+        "bucket": {
+          "description": "Bucket of the entity, 0 to 999, if a segment matched.",
+          "type": "integer",
+          "format": "int64",
+          "x-nullable": true,
+          "example": 731
+        },
         "entity": {
           "description": "A hash of the entity ID, different for each connection.",
           "type": "string",
@@ -17153,6 +17178,13 @@ func init() {
             "unattributed"
           ],
           "example": "held_out"
+        },
+        "rolloutPercent": {
+          "description": "Rollout of the segment that matched.",
+          "type": "integer",
+          "format": "int64",
+          "x-nullable": true,
+          "example": 50
         },
         "segmentID": {
           "description": "ID of the segment that matched.",
