@@ -436,7 +436,7 @@ func TestTail(t *testing.T) {
 	first, text := read(lines)
 	second, _ := read(other)
 	if first == "" || second == "" || first == second || strings.Contains(text, "ada") || strings.Contains(text, "hush") ||
-		!strings.Contains(text, "event: evaluation\ndata: {") || !strings.Contains(text, "bucket ") || !strings.Contains(text, "event: skipped") {
+		!strings.Contains(text, "event: evaluation\ndata: {") || !strings.Contains(text, `"bucket":`) || !strings.Contains(text, `"rolloutPercent":50`) || !strings.Contains(text, "event: skipped") {
 		t.Errorf("hashes %q and %q:\n%s", first, second, text)
 	}
 	cancel()

@@ -209,8 +209,12 @@ func triedModel(t *insight.Tried) *models.FlagTryResult {
 }
 
 func tailModel(e *insight.TailEvent) *models.DatarTailEvent {
-	return &models.DatarTailEvent{
+	m := &models.DatarTailEvent{
 		At: timeModel(e.At), Outcome: new(e.Outcome.String()), SegmentID: e.SegmentID, VariantID: e.VariantID, VariantKey: e.VariantKey,
 		SnapshotID: e.SnapshotID, Entity: &e.Entity, Text: &e.Text,
 	}
+	if e.SegmentID != 0 {
+		m.Bucket, m.RolloutPercent = new(int64(e.Bucket)), new(int64(e.RolloutPercent))
+	}
+	return m
 }

@@ -426,11 +426,8 @@ function tail() {
   const section = document.querySelector("[data-tail]");
   if (!section) return;
   const word = (name) => section.querySelector(`[data-word="${CSS.escape(name)}"]`)?.textContent ?? name;
-  // The reason in the language of the page. The numbers in the text of the API are the bucket, of how many, and the rollout.
-  const why = (e) => {
-    const numbers = e.text.match(/\d+/g);
-    return numbers ? ["bucket", "of", "rollout"].reduce((text, name, i) => text.replace(`{${name}}`, numbers[i]), word("bucket")) : word(`why ${e.outcome}`);
-  };
+  // The reason in the language of the page.
+  const why = (e) => (e.segmentID ? word("bucket").replace("{bucket}", e.bucket).replace("{rollout}", e.rolloutPercent) : word(`why ${e.outcome}`));
   const status = section.querySelector("[data-tail-status]");
   const pause = section.querySelector("[data-tail-pause]");
   const body = section.querySelector("tbody");
