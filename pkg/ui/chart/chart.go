@@ -216,8 +216,8 @@ type Stacked struct {
 	HoleText string
 	// Labels are the texts below the bars, or empty; Cursor has the texts for each bar.
 	Labels, Cursor []string
-	// Height is the height of the bars in pixels. Width is the usual width of the plot, which determines the
-	// distance of labels.
+	// Height is the height of the bars in pixels. Width is the width of the plot on a wide screen, which determines
+	// the distance of marks there. Each narrower layout of the page has marks of its own.
 	Height, Width int
 	// Count formats a number.
 	Count func(int64) string
@@ -227,10 +227,22 @@ const (
 	marksHeight = 25 // above the bars
 	datesHeight = 24 // below them
 	barShare    = .76
-	// markApart is the distance in pixels below which two marks are combined; holeText is the approximate width of
-	// the text above a hole.
-	markApart, holeWidth = 48, 64
+	// markApart is the distance in pixels below which two marks are combined, markGap the least space between two;
+	// holeWidth is the approximate width of the text above a hole.
+	markApart, markGap, holeWidth = 48, 4, 64
 )
+
+// layout is a width of the page, with its class in the style sheet.
+type layout struct {
+	class string
+	// width is the least width of the plot in pixels, and right the space for marks at its right.
+	width, right float64
+}
+
+// layouts returns those of the style sheet. The smallest is a page of 320 pixels.
+func (c *Stacked) layouts() []layout {
+	return []layout{{"large", float64(c.Width), 60}, {"medium", min(480, float64(c.Width)), 60}, {"phone", min(256, float64(c.Width)), 12}}
+}
 
 // Draw draws the chart: the scale, the bars and the names at their right end.
 func (c *Stacked) Draw() template.HTML {
@@ -251,9 +263,9 @@ func (c *Stacked) Draw() template.HTML {
 	c.drawComparison(&s, y)
 	c.drawHoles(&s)
 	c.drawLabels(&s)
-	s.add(`</svg><svg class="plot marks" width="100%%" height="%d">`, total)
-	c.drawMarks(&s)
-	s.add(`</svg><svg class="ends" width="104" height="%d" aria-hidden="true">`, total)
+	s.add(`</svg>`)
+	c.drawLayouts(&s, total)
+	s.add(`<svg class="ends" width="104" height="%d" aria-hidden="true">`, total)
 	c.drawEnds(&s, y)
 	s.add(`</svg></div>`)
 	return s.html()
@@ -385,63 +397,110 @@ func (c *Stacked) drawHoles(s *svg) {
 	}
 	id := html.EscapeString(c.ID)
 	s.add(`<defs><pattern id="%s-hatch" width="7" height="7" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><line class="hatch" x1=".5" x2=".5" y1="0" y2="7"/></pattern></defs>`, id)
-	marks := c.merged()
+	for _, hole := range c.Holes {
+		if from, to := c.share(hole.From), c.share(hole.To); to > from {
+			s.add(`<rect fill="url(#%s-hatch)" x="%s" y="%d" width="%s" height="%d"/>`, id, pct(from), marksHeight, pct(to-from), c.Height)
+		}
+	}
+}
+
+// drawLayouts draws the marks and the texts above holes, once for each layout in which they differ.
+func (c *Stacked) drawLayouts(s *svg, total int) {
+	layouts := c.layouts()
+	pictures := make([]string, len(layouts))
+	same := true
+	for i, l := range layouts {
+		var one svg
+		marks := c.merged(l)
+		c.drawHoleTexts(&one, l, marks)
+		c.drawMarks(&one, l, marks)
+		pictures[i] = one.String()
+		same = same && pictures[i] == pictures[0]
+	}
+	for i, picture := range pictures {
+		class := " " + layouts[i].class
+		if same {
+			class = ""
+		}
+		s.add(`<svg class="plot marks%s" width="100%%" height="%d">%s</svg>`, class, total, picture)
+		if same {
+			return
+		}
+	}
+}
+
+// drawHoleTexts writes the text above each hole, where it meets neither a mark nor the text of another.
+func (c *Stacked) drawHoleTexts(s *svg, l layout, marks []placedMark) {
+	end := -holeWidth / 2.0 // of the text before, in pixels
 	for _, hole := range c.Holes {
 		from, to := c.share(hole.From), c.share(hole.To)
-		if to <= from {
-			continue
-		}
-		s.add(`<rect fill="url(#%s-hatch)" x="%s" y="%d" width="%s" height="%d"/>`, id, pct(from), marksHeight, pct(to-from), c.Height)
-		middle := (from + to) / 2
-		free := true
+		middle := (from + to) / 2 * l.width
+		free := to > from && middle-holeWidth/2 >= end+markGap && middle+holeWidth/2 <= l.width+l.right
 		for _, m := range marks {
-			distance := (m.share - middle) * float64(c.Width)
-			free = free && (distance > holeWidth/2+4 || distance < -holeWidth/2-m.width-4)
+			free = free && (m.left > middle+holeWidth/2+markGap || m.left+m.width < middle-holeWidth/2-markGap)
 		}
 		if free {
-			s.add(`<text x="%s" y="15" text-anchor="middle">%s</text>`, pct(middle), html.EscapeString(c.HoleText))
+			end = middle + holeWidth/2
+			s.add(`<text aria-hidden="true" x="%s" y="15" text-anchor="middle">%s</text>`, pct((from+to)/2), html.EscapeString(c.HoleText))
 		}
 	}
 }
 
 // placedMark is one flag on the axis, perhaps of several marks.
 type placedMark struct {
-	share float64
-	width float64
-	text  string
-	link  string
-	name  string
+	first, last Mark
+	share       float64
+	// left and width are those of its box in pixels.
+	left, width float64
 }
 
-func (c *Stacked) merged() []placedMark {
+// text and name have the first and the last of several marks.
+func (m *placedMark) text() string { return span(m.first.Text, m.last.Text) }
+func (m *placedMark) name() string { return span(m.first.Name, m.last.Name) }
+
+func span(first, last string) string {
+	if first == last {
+		return first
+	}
+	return first + "\u2013" + last
+}
+
+// merged places the marks of a layout. A mark that would meet the one before becomes a part of it.
+func (c *Stacked) merged(l layout) []placedMark {
 	var placed []placedMark
-	first, ofFirst := "", ""
 	for _, m := range c.Marks {
-		share := c.share(m.At)
-		if n := len(placed); n > 0 && (share-placed[n-1].share)*float64(c.Width) < markApart {
-			placed[n-1].text = first + "\u2013" + m.Text
-			placed[n-1].name = ofFirst + "\u2013" + m.Name
-			placed[n-1].width = textWidth(placed[n-1].text)
-			continue
+		placed = append(placed, l.place(m, m, c.share(m.At)))
+		for n := len(placed); n > 1; n = len(placed) {
+			a, b := &placed[n-2], &placed[n-1]
+			if (b.share-a.share)*l.width >= markApart && b.left >= a.left+a.width+markGap {
+				break
+			}
+			placed = append(placed[:n-2], l.place(a.first, b.last, a.share))
 		}
-		first, ofFirst = m.Text, m.Name
-		placed = append(placed, placedMark{share, textWidth(m.Text), m.Text, m.Link, m.Name})
 	}
 	return placed
+}
+
+// place returns the flag of marks: at the right of its line, or at the left where it would leave the chart.
+func (l layout) place(first, last Mark, share float64) placedMark {
+	m := placedMark{first: first, last: last, share: share, left: share * l.width}
+	m.width = textWidth(m.text())
+	if m.left+m.width > l.width+l.right {
+		m.left -= m.width
+	}
+	return m
 }
 
 // textWidth is about the width of a box with a text of 12 pixels.
 func textWidth(text string) float64 { return float64(len([]rune(text)))*6.7 + 11 }
 
-func (c *Stacked) drawMarks(s *svg) {
-	for _, m := range c.merged() {
-		x, anchor := 0.0, 5.0
-		if m.share*float64(c.Width)+m.width > float64(c.Width)+60 {
-			x, anchor = -m.width, 5-m.width
-		}
-		s.add(`<a href="%s" aria-label="%s"><svg x="%s" overflow="visible"><line class="mark-line" x1=".5" x2=".5" y1="20" y2="%d"/>`, html.EscapeString(m.link), html.EscapeString(m.name), pct(m.share), marksHeight+c.Height)
+func (c *Stacked) drawMarks(s *svg, l layout, marks []placedMark) {
+	for i := range marks {
+		m := &marks[i]
+		x := m.left - m.share*l.width // of the box, from its line
+		s.add(`<a href="%s" aria-label="%s"><svg x="%s" overflow="visible"><line class="mark-line" x1=".5" x2=".5" y1="20" y2="%d"/>`, html.EscapeString(m.first.Link), html.EscapeString(m.name()), pct(m.share), marksHeight+c.Height)
 		s.add(`<rect class="mark-box" x="%s" y="3.5" width="%s" height="16" rx="2"/><text class="mark" x="%s" y="15.5">%s</text></svg></a>`,
-			px(x), px(m.width), px(anchor), html.EscapeString(m.text))
+			px(x), px(m.width), px(x+5), html.EscapeString(m.text()))
 	}
 }
 

@@ -1,12 +1,15 @@
 package chart_test
 
 import (
+	"cmp"
 	"encoding/xml"
 	"errors"
 	"fmt"
 	"html/template"
 	"io"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -85,6 +88,66 @@ func TestMarksThatAreNearAreOne(t *testing.T) {
 	}
 	if strings.Contains(got, ">116<") || strings.Contains(got, ">117<") {
 		t.Error("a merged mark is drawn by itself")
+	}
+}
+
+// TestMarksMeetInNoLayout: boxes of marks and texts above holes do not meet, at the least width of each layout, and do not
+// leave the chart.
+func TestMarksMeetInNoLayout(t *testing.T) {
+	t.Parallel()
+	c := stacked(make([]int64, 31)...)
+	c.Width = 1048
+	for day := range 31 {
+		if day != 8 && day != 9 && day != 10 {
+			c.Marks = append(c.Marks, chart.Mark{At: c.Starts[day].Add(time.Duration(day%3) * 7 * time.Hour), Text: fmt.Sprint(12_300 + day)})
+		}
+	}
+	c.Holes = []chart.Span{{From: c.Starts[8], To: c.Starts[9]}, {From: c.Starts[10], To: c.Starts[11]}}
+	picture := wellFormed(t, c.Draw())
+	box := regexp.MustCompile(`<svg x="([0-9.]+)%" overflow="visible"><line [^>]*/><rect class="mark-box" x="(-?[0-9.]+)" y="3.5" width="([0-9.]+)"|<text aria-hidden="true" x="([0-9.]+)%"`)
+	number := func(text string) float64 {
+		n, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	least := 0
+	for _, layout := range []struct {
+		class        string
+		width, right float64
+	}{{"phone", 256, 16}, {"medium", 480, 104}, {"large", 1048, 104}} {
+		_, inside, found := strings.Cut(picture, `<svg class="plot marks `+layout.class+`"`)
+		if !found {
+			t.Fatalf("no marks for the layout %s", layout.class)
+		}
+		inside, _, _ = strings.Cut(inside, `<svg class="plot marks`)
+		inside, _, _ = strings.Cut(inside, `<svg class="ends`)
+		type span struct{ from, to float64 }
+		var spans []span
+		for _, m := range box.FindAllStringSubmatch(inside, -1) {
+			if m[4] != "" {
+				at := number(m[4]) / 100 * layout.width
+				spans = append(spans, span{at - 32, at + 32})
+				continue
+			}
+			from := number(m[1])/100*layout.width + number(m[2])
+			spans = append(spans, span{from, from + number(m[3])})
+		}
+		slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.from, b.from) })
+		for i, s := range spans {
+			if i > 0 && s.from < spans[i-1].to+3 || s.to > layout.width+layout.right {
+				t.Errorf("%s: %v", layout.class, spans)
+				break
+			}
+		}
+		if len(spans) < least {
+			t.Errorf("%s has %d marks, fewer than a narrower layout", layout.class, len(spans))
+		}
+		least = max(1, len(spans))
+	}
+	if least < 8 {
+		t.Errorf("a wide chart has %d marks", least)
 	}
 }
 
