@@ -1,7 +1,11 @@
 package browser
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
 	"database/sql"
+	"encoding/base64"
+	"fmt"
 	"testing"
 )
 
@@ -100,4 +104,74 @@ func TestAServerThatStopsInTheMiddleOfAnEdit(t *testing.T) {
 	poll(t, "the saved rollout", func() bool {
 		return s.definition(t, 1)["segments"].([]any)[0].(object)["rolloutPercent"] == 80.0
 	})
+}
+
+// TestALoginThatExpiresInTheMiddleOfAnEdit saves a form without a valid token, which the server
+// rejects with a status or redirects to a login. No input may be lost, and saving must work after
+// the user has signed in again.
+func TestALoginThatExpiresInTheMiddleOfAnEdit(t *testing.T) {
+	t.Parallel()
+	const secret = "a secret of the tests that is long enough"
+	token := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"HS256"}`)) + "." + base64.RawURLEncoding.EncodeToString([]byte(`{"sub":"ada"}`))
+	mac := hmac.New(sha256.New, []byte(secret))
+	mac.Write([]byte(token))
+	token += "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
+	for _, refusal := range [][]string{
+		{"FLAGR_JWT_AUTH_NO_TOKEN_STATUS_CODE=401"},
+		{"FLAGR_JWT_AUTH_NO_TOKEN_STATUS_CODE=307", "FLAGR_JWT_AUTH_NO_TOKEN_REDIRECT_URL=/api/v1/health"},
+	} {
+		s := start(t, append(refusal, "FLAGR_JWT_AUTH_ENABLED=true", "FLAGR_JWT_AUTH_SIGNING_METHOD=HS256", "FLAGR_JWT_AUTH_SECRET="+secret, "FLAGR_JWT_AUTH_WHITELIST_PATHS=/api/v1,/static")...)
+		s.abFlag(t)
+		p := open(t, s)
+		p.visit("/") // open to all
+		signIn := fmt.Sprintf(`document.cookie = "access_token=%s; path=/", 1`, token)
+		p.value(signIn)
+		p.visit("/ui/flags/1/targeting")
+		p.fill("s.0.rollout", "80")
+		p.has("1 change not saved.")
+		p.press("Review and save")
+		p.has("Save 1 change as a new version?")
+		p.value(`document.cookie = "access_token=; path=/; max-age=0", 1`)
+		p.press("Save new version")
+		p.has("The server rejected the form, and nothing was saved. Your login may have expired.")
+		if got := p.value(`document.querySelector("[name='s.0.rollout']").value`); got != "80" {
+			t.Errorf("%s: the rollout is %q, want the input", refusal, got)
+		}
+		p.value(signIn)
+		p.save()
+		if segments := s.definition(t, 1)["segments"].([]any); segments[0].(object)["rolloutPercent"] != 80.0 {
+			t.Errorf("%s: saved %v", refusal, segments)
+		}
+	}
+}
+
+// TestFormsAreSentOnce clicks a button twice, and leaves a form with changes and comes back to it:
+// the form is as saved, in all of its fields.
+func TestFormsAreSentOnce(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	s.abFlag(t)
+	p := open(t, s)
+	p.visit("/ui/new")
+	p.fill("description", "Created once")
+	if got := p.value(`(() => {
+		const prevented = [];
+		window.addEventListener("submit", (event) => prevented.push(event.defaultPrevented));
+		for (let i = 0; i < 2; i++) document.querySelector("button[value=boolean]").click();
+		return prevented.join();
+	})()`); got != "false,true" {
+		t.Errorf("of two clicks, these did not send the form: %s", got)
+	}
+	p.has("It is off until you switch it on.")
+	if n := p.sent("POST"); n != 1 {
+		t.Errorf("%d requests", n)
+	}
+	p.visit("/ui/flags/1/targeting")
+	p.fill("s.0.rollout", "80")
+	p.fill("v.0.attachment", "{}")
+	p.has("2 changes not saved.")
+	p.visit("/ui/keys")
+	p.value(`history.back(), 1`)
+	p.until("the form as saved", `location.pathname.endsWith("/targeting") && document.querySelector("[data-savebar]").hidden
+		&& document.querySelector("[name='s.0.rollout']").value === "50" && document.querySelector("[name='v.0.attachment']").value.includes("color")`)
 }

@@ -355,6 +355,42 @@ func TestCreateDuplicateDeleteRestore(t *testing.T) {
 	}
 }
 
+// TestScriptsGetNoRedirect: a script cannot distinguish a redirect after a save from one to a login.
+func TestScriptsGetNoRedirect(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	form := f.form(t)
+	form.Set("s.0.rollout", "80")
+	form.Set("script", "1")
+	if a := f.press(t, form, "save"); a.status != http.StatusNoContent || !strings.Contains(a.header.Get("Set-Cookie"), "notice.saved") || f.flags[1].Segments[0].RolloutPercent != 80 {
+		t.Errorf("%d %v, %+v", a.status, a.header, f.flags[1].Segments[0])
+	}
+}
+
+// TestNoFlagsAfterADeletion: a server whose flags are all deleted offers to restore one; a new one has none to restore.
+func TestNoFlagsAfterADeletion(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	for _, flag := range f.flags {
+		flag.DeletedAt.Valid = true
+	}
+	flags := f.flags
+	for _, test := range []struct {
+		flags     map[uint]*entity.Flag
+		err       error
+		has, lack string
+	}{
+		{flags, nil, "No flags.All flags are deleted: restore one, or make a new one.", "No flags yet."},
+		{flags, errDatabase, "No flags yet.", "restore"},
+		{nil, nil, "No flags yet.", "restore"},
+	} {
+		f.flags, f.err = test.flags, test.err
+		if page := text(f.ask(t, http.MethodGet, "/ui/", nil).root); !strings.Contains(page, test.has) || strings.Contains(page, test.lack) {
+			t.Errorf("no %q, or %q, in\n%s", test.has, test.lack, page)
+		}
+	}
+}
+
 func TestSwitchesAskForTheVersionOfThePage(t *testing.T) {
 	t.Parallel()
 	f := setup(t)

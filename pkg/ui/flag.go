@@ -95,13 +95,18 @@ func (u *UI) flag(r *http.Request) (f *entity.Flag, stale bool, err error) {
 	return f, false, err
 }
 
-// saved completes a change: it refreshes the flags in memory, and sets the notice of the next page.
+// saved completes a change: it refreshes the flags in memory, and sets the notice of the next page. A script gets no
+// redirect, because it cannot distinguish it from one to a login.
 func (u *UI) saved(rw http.ResponseWriter, r *http.Request, notice, arg, location string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 3*time.Second)
 	defer cancel()
 	u.o.Refresh(ctx)
 	u.board.forget()
 	u.notify(rw, notice, arg)
+	if r.PostForm.Has(scriptField) {
+		rw.WriteHeader(http.StatusNoContent)
+		return
+	}
 	seeOther(rw, location)
 }
 

@@ -18,6 +18,8 @@ const (
 	// wholeField is the last field of a form. It is missing in a form that was sent before its page was completely
 	// loaded. Missing segments of such a form were not removed by the user.
 	wholeField = "whole"
+	// scriptField is in a form that a script sends.
+	scriptField = "script"
 )
 
 // form is the targeting page as the user filled it in, valid or not. It can be written as hidden fields and parsed

@@ -7,9 +7,10 @@ const { lang } = document.documentElement;
 /** @param {string} selector @param {ParentNode} [within] @returns {HTMLElement[]} */
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 
-/** Sends a form as its button would, and gives the page that comes back, or the redirect that says that it is saved. */
+/** Sends a form as its button would, and gives the page that comes back; its status is 204 if the form is saved. */
 async function submitted(form, button, signal) {
   const body = new URLSearchParams(new FormData(form));
+  body.set("script", "1");
   if (button?.name) body.set(button.name, button.value);
   const response = await fetch(form.action, {
     method: "POST", body, signal, redirect: "manual", headers: { "Content-Type": "application/x-www-form-urlencoded" },
@@ -91,6 +92,17 @@ function filters() {
 // Choices that submit themselves.
 function choices() {
   for (const form of all("form[data-submit]")) form.addEventListener("change", () => form.requestSubmit());
+}
+
+// A form is sent once, also if its button is clicked twice. After a while it may be sent again: the browser may have been stopped.
+function once() {
+  const sent = new Map();
+  document.addEventListener("submit", (event) => {
+    if (event.defaultPrevented || event.target.method !== "post") return;
+    if (event.timeStamp - sent.get(event.target) < 10_000) event.preventDefault();
+    else sent.set(event.target, event.timeStamp);
+  });
+  window.addEventListener("pageshow", () => sent.clear());
 }
 
 // Shows the part of a page that asks something as a dialog over this one.
@@ -229,7 +241,7 @@ function editor() {
       running?.abort();
       const sent = edits;
       const { response, page } = await submitted(button.form, button);
-      if (response.type === "opaqueredirect") return null;
+      if (response.status === 204) return null;
       if (sent === edits) return page;
     }
   };
@@ -258,7 +270,8 @@ function editor() {
     }
     if (!page.querySelector("form[data-edit]")) { // the server says why it cannot
       main.inert = false;
-      tell(all("h1, .lead, .box.bad", page).map((part) => part.textContent).join(". "));
+      const ours = page.getElementById("main"); // else it is the answer of a login, or of a proxy
+      tell(ours ? all("h1, .lead, .box.bad", ours).map((part) => part.textContent).join(". ") : form.dataset.refused);
       return false;
     }
     if (!changesParts(button.value)) main.inert = false;
@@ -554,6 +567,7 @@ function start() {
 }
 
 start();
+once();
 menus();
 dialogs();
 copies();
