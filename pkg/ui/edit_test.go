@@ -10,6 +10,7 @@ import (
 	"golang.org/x/net/html"
 
 	"github.com/flagr-datar/flagr-datar/pkg/budget"
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/ui"
 )
 
@@ -186,28 +187,34 @@ func TestErrorsStandAtTheirFields(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		field, value string
-		at, message  string
+		at, message  string // the message stands at the field, and with the field's name in the summary
 	}{
-		"sum":         {"s.0.d.0", "49", "f-s.0.shares", "add up to 99"},
-		"percent":     {"s.0.rollout", "101", "f-s.0.rollout", "whole number from 0 to 100"},
-		"no percent":  {"s.0.rollout", "", "f-s.0.rollout", "whole number"},
-		"value":       {"s.0.c.0.value", "FR", "f-s.0.c.0.value", "must be in double quotes"},
-		"property":    {"s.0.c.0.property", "", "f-s.0.c.0.property", "must not be empty"},
-		"variant key": {"v.0.key", "a b", "f-v.0.key", "is not accepted; want one or more ASCII letters"},
-		"same key":    {"v.0.key", "green", "f-v.1.key", "another variant"},
-		"attachment":  {"v.0.attachment", "{\n  \"a\": 1,\n}", "f-v.0.attachment", "Line 3, column 1"},
-		"no object":   {"v.0.attachment", "[1]", "f-v.0.attachment", "JSON object"},
-		"description": {"description", "", "f-description", "must not be empty"},
-		"key":         {"key", "a b", "f-key", "is not accepted; want one or more ASCII letters"},
-		"tags":        {"tags", "ok, a;b", "f-tags", "is not accepted; want one or more ASCII letters"},
-		"entity type": {"entity", "a b", "f-entity", "is not accepted; want one or more ASCII letters"},
+		"sum":         {"s.0.d.0", "49", "f-s.0.shares", "Segment 1, shares: the percents add up to 99"},
+		"share":       {"s.1.d.1", "x", "f-s.1.d.1", "Segment 2, share of variant 2: “x” is not a whole number"},
+		"percent":     {"s.0.rollout", "101", "f-s.0.rollout", "Segment 1, rollout: “101” is not a whole number from 0 to 100"},
+		"no percent":  {"s.0.rollout", "", "f-s.0.rollout", "Segment 1, rollout: “” is not a whole number"},
+		"no quotes":   {"s.0.c.0.value", "FR", "f-s.0.c.0.value", "Segment 1, constraint 1, value: A string must be in double quotes."},
+		"one quote":   {"s.0.c.1.value", `"18`, "f-s.0.c.1.value", "Segment 1, constraint 2, value: Property, operator and value are no condition. A string must be in double quotes"},
+		"property":    {"s.0.c.1.property", "", "f-s.0.c.1.property", "Segment 1, constraint 2, property: must not be empty"},
+		"variant key": {"v.0.key", "a b", "f-v.0.key", `Variant 1, key: key "a b" is not accepted; want one or more ASCII letters`},
+		"same key":    {"v.0.key", "green", "f-v.1.key", "Variant 2, key: another variant"},
+		"attachment":  {"v.0.attachment", "{\n  \"a\": 1,\n}", "f-v.0.attachment", "Variant 1, attachment: Line 3, column 1"},
+		"no object":   {"v.0.attachment", "[1]", "f-v.0.attachment", "Variant 1, attachment: Want a JSON object"},
+		"description": {"description", "", "f-description", "Description: must not be empty"},
+		"key":         {"key", "a b", "f-key", `Key: key "a b" is not accepted; want one or more ASCII letters`},
+		"tags":        {"tags", "ok, a;b", "f-tags", `Tags: value "a;b" is not accepted; want one or more ASCII letters`},
+		"entity type": {"entity", "a b", "f-entity", `Entity type: key "a b" is not accepted; want one or more ASCII letters`},
 	} {
 		f := setup(t)
 		form := f.form(t)
 		form.Set(test.field, test.value)
 		a := f.press(t, form, "review")
-		if !strings.Contains(a.body, `id="`+test.at+`"`) || !strings.Contains(a.body, `href="#`+test.at+`"`) || !strings.Contains(text(a.root), test.message) {
-			t.Errorf("%s: no %q with a link to %s", name, test.message, test.at)
+		_, message, _ := strings.Cut(test.message, ": ")
+		if page := text(a.root); !strings.Contains(a.body, `id="`+test.at+`"`) || !strings.Contains(a.body, `href="#`+test.at+`"`) || !strings.Contains(page, test.message) || strings.Count(page, message) < 2 {
+			t.Errorf("%s: no %q with a link to %s in\n%s", name, test.message, test.at, page)
+		}
+		if name == "share" && strings.Contains(text(a.root), "percents add up to") {
+			t.Errorf("%s: the sum is an error as well", name)
 		}
 		if again := fields(t, a, "edit"); again.Get(test.field) != test.value {
 			t.Errorf("%s: %q was typed, and is %q", name, test.value, again.Get(test.field))

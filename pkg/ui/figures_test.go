@@ -242,6 +242,9 @@ func (f *figures) UnknownSum(ctx context.Context, w insight.Window) (*insight.Un
 func (f *figures) Forecast(_ context.Context, id int64, d *entity.Definition) (*insight.Forecast, error) {
 	flag := f.m.Snapshot().Flag(id, "")
 	blue := int64(flag.Variants[0].ID)
+	if len(d.Segments) > len(flag.Segments) {
+		return &insight.Forecast{FlagID: id, Unattributed: 5, Segments: []insight.SegmentForecast{{}, {}, {Unknown: true}}}, f.err
+	}
 	return &insight.Forecast{FlagID: id, Gained: 300, Now: []insight.Expected{{VariantID: blue, VariantKey: "blue", PerDay: 4301}, {PerDay: 8574}},
 		Then: []insight.Expected{{VariantID: blue, VariantKey: "blue", PerDay: 6858}, {PerDay: 3427}}, Segments: []insight.SegmentForecast{{Unknown: true}}}, f.err
 }
@@ -321,10 +324,14 @@ func TestNumbersStandInSentencesAndTables(t *testing.T) {
 		}
 	}
 	review := strings.ReplaceAll(text(f.press(t, form, "review").root), "\u00a0", " ")
-	for _, one := range []string{"blue4,3016,858+2,557", "nothing8,5743,427−5,147", "No bucket changes from one variant to another. 300 of the 1,000 buckets", "1 segment cannot be forecast"} {
+	for _, one := range []string{"blue4,3016,858+2,557", "nothing8,5743,427−5,147", "No bucket changes from one variant to another. 300 of the 1,000 buckets", "There is no forecast for 1 segment: it is new, or can match other entities than before."} {
 		if !strings.Contains(review, one) {
 			t.Errorf("the review lacks %q in\n%s", one, review)
 		}
+	}
+	added := text(f.press(t, fields(t, f.press(t, f.form(t), "add-segment"), "edit"), "review").root)
+	if !strings.Contains(added, "There is no forecast for 1 segment: it is new, or can match other entities than before.") || strings.Contains(added, "of the 1,000 buckets") || strings.Contains(added, "From the last 7 days.") {
+		t.Errorf("the forecast of a new segment is\n%s", added)
 	}
 	csv := f.ask(t, http.MethodGet, "/ui/flags/1/traffic.csv", nil)
 	if csv.status != http.StatusOK || !strings.Contains(csv.header.Get("Content-Type"), "csv") || !strings.Contains(csv.body, "blue") {

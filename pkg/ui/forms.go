@@ -316,6 +316,32 @@ func (s *formSegment) split() {
 // fieldError is the error of one field of the form.
 type fieldError struct{ Field, Message string }
 
+// where names a field of the form in words, or returns "" if its message needs no name.
+func (c *texts) where(field string) string {
+	parts := strings.Split(field, ".")
+	var places []any
+	for i, name := range []string{"n", "m"} {
+		if at := 1 + 2*i; at < len(parts) {
+			n, _ := strconv.Atoi(parts[at])
+			places = append(places, name, strconv.Itoa(n+1))
+		}
+	}
+	switch last := parts[len(parts)-1]; {
+	case len(parts) == 1:
+		return c.plain(map[string]string{"key": "edit.key", "entity": "edit.entity", "description": "edit.description", "tags": "column.tags", "notes": "notes"}[field])
+	case parts[0] == "v" && len(parts) == 3:
+		return c.plain("edit.at.variant", append(places, "field", c.plain("edit.at."+last))...)
+	case len(parts) == 3:
+		return c.plain("edit.at.segment", append(places, "field", c.plain("edit.at."+last))...)
+	case len(parts) == 4 && parts[2] == "d":
+		return c.plain("edit.at.share", places...)
+	case len(parts) == 5:
+		return c.plain("edit.at.constraint", append(places, "field", c.plain("edit.at."+last))...)
+	default:
+		return ""
+	}
+}
+
 // definition converts the form to a definition to save, and returns the errors of invalid fields.
 func (d *form) definition(text *texts) (entity.Definition, []fieldError) {
 	var errs []fieldError

@@ -15,13 +15,18 @@ import (
 
 // firstSteps is the page of a server without flags.
 type firstSteps struct {
-	Key, Curl string
-	See       template.HTML
+	Key, Curl        string
+	Title, Lead, See template.HTML
 }
 
-func (u *UI) firstSteps(r *http.Request, _ *page) *firstSteps {
+func (u *UI) firstSteps(r *http.Request, p *page) *firstSteps {
 	key := "checkout-button"
-	f := &firstSteps{Key: key, Curl: u.askCurl(r, key)}
+	f := &firstSteps{Key: key, Curl: u.askCurl(r, key), Title: u.text.say("first.title"), Lead: u.text.say("first.lead")}
+	if u.o.Store != nil {
+		if _, deleted, err := u.o.Store.DeletedFlags(r.Context(), 1, 0); err == nil && deleted > 0 {
+			f.Title, f.Lead = u.text.say("first.title.deleted"), u.text.say("first.deleted", "link", p.Root+"deleted")
+		}
+	}
 	f.See = u.text.say("first.see.off")
 	if u.o.Statistics != nil {
 		f.See = u.text.say("first.see.on", "n", u.recorded())

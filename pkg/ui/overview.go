@@ -493,18 +493,30 @@ func (u *UI) forecast(r *http.Request, f *entity.Flag, d *entity.Definition) *fo
 	if !changed {
 		view.Rows = nil
 	}
-	name := "forecast.text"
-	if forecast.Moved == 0 {
-		name = "forecast.text.kept"
-	}
-	view.Text = u.text.say(name, "moved", forecast.Moved, "gained", forecast.Gained, "lost", forecast.Lost)
-	if unknown > 0 {
-		view.Text += " " + u.text.say("forecast.unknown", "n", unknown)
-	}
-	if forecast.Unattributed > 0 {
-		view.Text += " " + u.text.say("forecast.unattributed", "n", forecast.Unattributed)
-	}
+	view.Text = u.forecastWords(forecast, unknown)
 	return view
+}
+
+// forecastWords returns the sentences of a forecast: which buckets change, and what it does not include.
+func (u *UI) forecastWords(f *insight.Forecast, unknown int) template.HTML {
+	var sentences []string
+	add := func(name string, n int64) {
+		if n > 0 {
+			sentences = append(sentences, string(u.text.say(name, "n", n)))
+		}
+	}
+	if f.Moved+f.Gained+f.Lost > 0 {
+		sentences = append(sentences, string(u.text.say("forecast.days")))
+		if f.Moved == 0 {
+			sentences = append(sentences, string(u.text.say("forecast.kept")))
+		}
+		add("forecast.moved", int64(f.Moved))
+		add("forecast.gained", int64(f.Gained))
+		add("forecast.lost", int64(f.Lost))
+		add("forecast.unattributed", f.Unattributed)
+	}
+	add("forecast.unknown", int64(unknown))
+	return template.HTML(strings.Join(sentences, " ")) //nolint:gosec // texts of the catalog
 }
 
 func placeOrLast(f *entity.Flag, id int64) int {

@@ -75,6 +75,11 @@ func (u *UI) page(r *http.Request, nav, title string) *page {
 	return p
 }
 
+// csv is the link to the CSV of an answer of the API.
+func (p *page) csv(path string, from time.Time) string {
+	return p.Root + "../api/v1" + path + "?" + url.Values{"format": {"csv"}, "from": {from.UTC().Format(time.RFC3339)}}.Encode()
+}
+
 // isFetched reports whether a script requests parts of a page, such as the hint about a key. Such a response is not shown
 // as a page, so it must not take the notice of the next one.
 func isFetched(r *http.Request) bool {
@@ -121,7 +126,7 @@ func (u *UI) setCookie(rw http.ResponseWriter, name, value string, maxAge int) {
 // no page, and all templates take 2 MB.
 func (u *UI) pageTemplates() (map[string]pageTemplate, error) {
 	funcs := template.FuncMap{
-		"t": u.text.say, "tp": u.text.plain, "n": func(v any) string {
+		"t": u.text.say, "tp": u.text.plain, "where": u.text.where, "n": func(v any) string {
 			count, _ := asInt(v)
 			return number(count)
 		},

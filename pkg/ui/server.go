@@ -39,7 +39,7 @@ type serverData struct {
 	Version          string
 	Flags            int
 	Checked          template.HTML
-	Interval         string
+	Interval         template.HTML
 	LastError        bool
 	Journal          template.HTML
 }
@@ -69,7 +69,7 @@ func (b *balance) isEven() bool { return b.recorded == b.stored+b.pending+b.lost
 func (u *UI) server(rw http.ResponseWriter, r *http.Request) error {
 	p := u.page(r, "server", u.text.plain("server.title"))
 	d := &serverData{
-		Version: u.o.Version, Flags: u.o.Snapshots.Snapshot().Len(), Checked: p.Ago(u.o.LastCheck()), Interval: u.o.RefreshInterval.String(),
+		Version: u.o.Version, Flags: u.o.Snapshots.Snapshot().Len(), Checked: p.Ago(u.o.LastCheck()), Interval: u.span(u.o.RefreshInterval),
 		Database: u.o.Database, Datar: u.o.Statistics != nil, All: len(u.o.Settings), ShowAll: r.URL.Query().Get("settings") == "all",
 	}
 	for _, s := range u.o.Settings {
@@ -89,6 +89,15 @@ func (u *UI) server(rw http.ResponseWriter, r *http.Request) error {
 	p.Data = d
 	u.render(rw, r, http.StatusOK, "server.html", p)
 	return nil
+}
+
+// span returns a duration in the unit that fits, or in milliseconds below a second.
+func (u *UI) span(d time.Duration) template.HTML {
+	if d < time.Second {
+		return u.text.say("server.ms", "n", d.Milliseconds())
+	}
+	m := catalog.Span(d)
+	return u.text.say(m.Name, m.Args...)
 }
 
 func lost[K comparable](dropped map[K]int64) (n int64) {

@@ -210,13 +210,16 @@ func (u *UI) applied(base *entity.Flag, typed *form) (*entity.Flag, []fieldError
 	seen := map[string]bool{}
 	for _, e := range errs {
 		seen[e.Field] = true
+		if segment, _, ok := strings.Cut(e.Field, ".d."); ok { // their sum is no error of its own
+			seen[segment+".shares"] = true
+		}
 	}
 	after, problems := d.Apply(base)
 	for _, problem := range problems {
 		field := fieldOf(problem.Path)
 		if !seen[field] {
 			seen[field] = true
-			errs = append(errs, fieldError{field, u.text.message(problem.Message)})
+			errs = append(errs, fieldError{field, u.problemWords(typed, field, problem.Message)})
 		}
 	}
 	if len(problems) > 0 { // references are broken: compare without them
@@ -224,6 +227,21 @@ func (u *UI) applied(base *entity.Flag, typed *form) (*entity.Flag, []fieldError
 	}
 	return after, errs
 }
+
+// problemWords returns the message of a problem without the words of a parser, of which users need not know.
+func (u *UI) problemWords(typed *form, field string, m catalog.Message) string {
+	if m.Name != "api.constraint.nonsense" && m.Name != "api.constraint.unreadable" {
+		return u.text.message(m)
+	}
+	var i, j int
+	if _, err := fmt.Sscanf(field, "s.%d.c.%d.value", &i, &j); err == nil && isUnquoted(typed.Segments[i].Constraints[j].Value) {
+		return u.text.plain("edit.err.quotes")
+	}
+	return u.text.plain("edit.err.condition")
+}
+
+// isUnquoted reports whether an invalid value may be a string without its quotes.
+func isUnquoted(value string) bool { return value != "" && !strings.ContainsAny(value, `"[]`) }
 
 // typedFlag returns the flag of an invalid definition, only for comparison and display.
 func typedFlag(base *entity.Flag, d entity.Definition) *entity.Flag {
@@ -621,7 +639,7 @@ func (u *UI) constraintView(place int, c formConstraint, problem string) constra
 		}
 	case value == "true" || value == "false":
 		v.Hint, v.Quoted = u.text.say("edit.hint.boolean", "value", code(value), "quoted", code(strconv.Quote(value))), true
-	case problem != "" && value != "" && !strings.ContainsAny(value, `"[]`):
+	case problem != "" && isUnquoted(value):
 		v.Hint, v.Quoted = u.text.say("edit.hint.quote", "quoted", code(strconv.Quote(value))), true
 	case isNumber(value) && strings.HasPrefix(c.Operator, "EREG"):
 		v.Hint = u.text.say("edit.hint.pattern")

@@ -520,14 +520,14 @@ func attachCSV(rw http.ResponseWriter, name string) {
 }
 
 type nothingData struct {
-	Head          flagHead
-	Answer, Under template.HTML
-	Curl, SQL     string
-	Missing       template.HTML
-	Reasons       []reasonRow
-	Sample        template.HTML
-	Stops         []stopRow
-	Context       string
+	Head           flagHead
+	Answer, Under  template.HTML
+	Curl, SQL, CSV string
+	Missing        template.HTML
+	Reasons        []reasonRow
+	Sample         template.HTML
+	Stops          []stopRow
+	Context        string
 }
 
 type reasonRow struct {
@@ -585,7 +585,8 @@ func (u *UI) nothingNumbers(r *http.Request, p *page, f *entity.Flag, d *nothing
 		}
 	}
 	d.Under = u.text.say("nothing.under", "from", p.Time(o.From, ""), "upto", u.upTo(p, o.Complete))
-	d.Curl = u.curl(r, fmt.Sprintf("/datar/flags/%d/outcomes?from=%s", f.ID, o.From.UTC().Format(time.RFC3339)))
+	path := fmt.Sprintf("/datar/flags/%d/outcomes", f.ID)
+	d.Curl, d.CSV = u.curl(r, path+"?from="+o.From.UTC().Format(time.RFC3339)), p.csv(path, o.From)
 	d.SQL = u.sql(datar.GroupOutcome, f, o.From, nil)
 	switch {
 	case o.Total == 0:
@@ -695,11 +696,11 @@ func (u *UI) stoppedBy(f *entity.Flag, place int, c *insight.ConstraintReasons) 
 }
 
 type unknownData struct {
-	Answer, Under template.HTML
-	Curl, SQL     string
-	Missing       template.HTML
-	Rows          []unknownRow
-	Prev, Next    string
+	Answer, Under  template.HTML
+	Curl, SQL, CSV string
+	Missing        template.HTML
+	Rows           []unknownRow
+	Prev, Next     string
 }
 
 type unknownRow struct {
@@ -772,7 +773,7 @@ func (u *UI) unknown(rw http.ResponseWriter, r *http.Request) error {
 	}
 	d.Under = u.text.say("unknown.under", "upto", u.upTo(p, list.Complete))
 	from := hourOf(u.o.Now(), overviewDays)
-	d.Curl, d.SQL = u.curl(r, "/datar/unknown?from="+from.Format(time.RFC3339)), u.unknownSQL(from)
+	d.Curl, d.SQL, d.CSV = u.curl(r, "/datar/unknown?from="+from.Format(time.RFC3339)), u.unknownSQL(from), p.csv("/datar/unknown", from)
 	u.render(rw, r, http.StatusOK, "unknown.html", p)
 	return nil
 }

@@ -146,6 +146,9 @@ func (u *UI) try(rw http.ResponseWriter, r *http.Request) error {
 		d.DraftWords = u.text.say("try.draft", "n", len(u.changesBetween(f, after)))
 		if len(errs) > 0 {
 			d.Error = errs[0].Message
+			if where := u.text.where(errs[0].Field); where != "" {
+				d.Error = u.text.plain("edit.err.at", "where", where, "what", d.Error)
+			}
 		}
 		tried = withIDs(after)
 		if r.PostForm.Get("do") == "draft" {
