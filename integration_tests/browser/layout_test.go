@@ -131,7 +131,7 @@ func hardCases() []demo {
 }
 
 // TestHardCases checks the layout of pages with numbers at 1280 pixels, on a phone of 320 pixels in
-// the dark theme, at 200 % zoom, and at 1280 pixels with letters of twice the size.
+// the dark theme, on a tablet, at 200 % zoom, and at 1280 pixels with letters of twice the size.
 func TestHardCases(t *testing.T) {
 	t.Parallel()
 	s := start(t)
@@ -161,6 +161,7 @@ func TestHardCases(t *testing.T) {
 		{"desktop", 1280, 900, 1, 16, "light", true, slices.Concat(once, charts)},
 		{"phone", 320, 640, 1, 16, "dark", true, slices.Concat(once, charts, forms)},
 		{"zoom", 640, 450, 2, 16, "light", false, forms},
+		{"tablet", 768, 1024, 1, 16, "dark", false, []string{"/ui/", "/ui/server", "/ui/flags/1", "/ui/flags/1/traffic", "/ui/flags/6/targeting"}},
 		{"letters", 1280, 900, 1, 32, "light", false, []string{"/ui/", "/ui/server", "/ui/unknown", "/ui/flags/1", "/ui/flags/1/nothing", "/ui/flags/1/traffic", "/ui/flags/1/targeting", "/ui/flags/6/targeting"}},
 	}
 	paths := slices.Concat(once, charts, forms)

@@ -54,7 +54,7 @@ func TestAPersonsPath(t *testing.T) {
 			p.has("Not yet") // the flag is asked for
 			p.press("Delete anyway")
 			p.has("Deleted pay-button")
-			p.has("No flags yet.")
+			p.has("All flags are deleted: restore one, or make a new one.")
 		})
 	}
 }

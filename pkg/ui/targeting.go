@@ -326,7 +326,7 @@ func (u *UI) targetingPage(r *http.Request, base *entity.Flag, typed *form, stal
 	}
 	d.Under = u.text.say("edit.under", "version", strconv.FormatUint(uint64(base.SnapshotID), 10))
 	for _, e := range errs {
-		d.Errors[e.Field] = e.Message
+		d.Errors[e.Field] = u.text.plain("edit.err.alone", "what", e.Message)
 	}
 	d.Notes = markdown(typed.Notes)
 	u.markChanged(d, base)
