@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"unicode"
 )
@@ -208,19 +209,30 @@ type ourPackage struct {
 	imports, deps []string
 }
 
-func ourPackages(t *testing.T) (packages []ourPackage) {
+// listed lists all packages under pkg once, for all tests.
+var listed struct {
+	sync.Once
+	packages []ourPackage
+}
+
+func ourPackages(t *testing.T) []ourPackage {
 	t.Helper()
-	patterns := []string{"-f", `{{.ImportPath}}:{{join .Imports " "}}:{{join .Deps " "}}`}
-	for _, folder := range goList(t, "-m", "-f", "{{.Dir}}") { // of the modules in go.work
-		patterns = append(patterns, folder+"/...")
-	}
-	for _, line := range goListLines(t, patterns...) {
-		parts := strings.Split(line, ":")
-		if name, ok := strings.CutPrefix(parts[0], module+"/pkg/"); ok {
-			packages = append(packages, ourPackage{name, strings.Fields(parts[1]), strings.Fields(parts[2])})
+	listed.Do(func() {
+		patterns := []string{"-f", `{{.ImportPath}}:{{join .Imports " "}}:{{join .Deps " "}}`}
+		for _, folder := range goList(t, "-m", "-f", "{{.Dir}}") { // of the modules in go.work
+			patterns = append(patterns, folder+"/...")
 		}
+		for _, line := range goListLines(t, patterns...) {
+			parts := strings.Split(line, ":")
+			if name, ok := strings.CutPrefix(parts[0], module+"/pkg/"); ok {
+				listed.packages = append(listed.packages, ourPackage{name, strings.Fields(parts[1]), strings.Fields(parts[2])})
+			}
+		}
+	})
+	if listed.packages == nil {
+		t.Fatal("the packages cannot be listed")
 	}
-	return packages
+	return listed.packages
 }
 
 func within(folder string) func(string) bool {
@@ -381,12 +393,26 @@ func TestOnlyTheWiringImportsApp(t *testing.T) {
 	}
 }
 
-// sources parses the files under pkg that are no tests, by their path under pkg.
+// parsed is the result of parse, once for all tests.
+var parsed = sync.OnceValues(parse)
+
+// sources returns the files under pkg that are no tests, by their path under pkg. Do not change them.
 func sources(t *testing.T) map[string]*ast.File {
 	t.Helper()
+	files, err := parsed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files) == 0 {
+		t.Fatal("no sources found")
+	}
+	return files
+}
+
+func parse() (map[string]*ast.File, error) {
 	files := map[string]*ast.File{}
 	root := filepath.Join(top, "pkg")
-	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+	return files, filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
 			return err
 		}
@@ -397,13 +423,6 @@ func sources(t *testing.T) map[string]*ast.File {
 		files[filepath.ToSlash(name)], err = parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution|parser.ParseComments)
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(files) == 0 {
-		t.Fatal("no sources found")
-	}
-	return files
 }
 
 func TestOnlyConfigReadsTheEnvironment(t *testing.T) {
