@@ -26,6 +26,7 @@ var typeOfEnum = map[string]string{
 	"datarFinding.rule":                       "insight.Rule",
 	"datarFinding.severity":                   "insight.Severity",
 	"datarFlagState.state":                    "insight.StateName",
+	"datarFleetImbalance.kind":                "insight.ImbalanceKind",
 	"datarFleetServer.kind":                   "datar.ServerKind",
 	"datarFleetServer.state":                  "datar.ServerState",
 	"datarHole.why":                           "insight.Why",

@@ -165,9 +165,9 @@ func TestDescriptionStatesTheLimits(t *testing.T) {
 	eachText(description, "", func(text string) { texts = append(texts, text) })
 	checkStatements(t, "swagger.yaml", texts, ofDescription)
 
-	ofAnyText := regexp.MustCompile(`(?i)\b(?:at most|up to|more than|beyond|cut to|within|longer than|can be|may have|may be|maxItems|maxLength|exceed|keeps|last|` +
-		`by default|for|every|the|default:|are|instead of|(?:from |of |not |want )?[01] to) (?:the |this many )?(\d[\d,]*)\b`)
-	noLimit := regexp.MustCompile(`(?i)percent[^.]*|more than 0 percent|share of [^.]* 0 to 1|Skip this many[^.]*\. Default: 0|up to \d+ minutes after|Its bucket, 0 to 999`)
+	ofAnyText := regexp.MustCompile(`(?i)\b(?:at most|up to|more than|beyond|cut to|longer than|can be|may have|maxItems|maxLength|exceed|keeps|want 1 to|from 1 to) ` +
+		`(?:the |this many )?(\d[\d,]*)\b`)
+	noLimit := regexp.MustCompile(`(?i)percent[^.]*|more than 0 percent|up to \d+ minutes after`)
 	known := []*regexp.Regexp{noLimit}
 	for _, s := range ofDescription {
 		known = append(known, regexp.MustCompile(s.pattern))
