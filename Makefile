@@ -60,8 +60,8 @@ race: ## the tests of pkg with the race detector, which needs a C compiler
 	@CGO_ENABLED=1 $(TESTSUM) $(GO) test $(RACE) -timeout 40m $(RACE_PACKAGES)
 
 test-servers: ## tests of the stores and of answers on PostgreSQL and MariaDB, which it installs and starts, and on the SQL of MySQL 8
-	FLAGR_TEST_REQUIRE_SERVERS=1 $(SERVERS) $(TESTSUM) $(GO) test -count=1 -timeout 40m ./pkg/store ./pkg/datar/gormstore
-	FLAGR_TEST_REQUIRE_SERVERS=1 $(SERVERS) $(TESTSUM) $(GO) test -count=1 -timeout 40m -run 'EachDatabase|ADefinition' ./pkg/handler ./pkg/insight
+	FLAGR_TEST_REQUIRE_SERVERS=1 $(SERVERS) $(TESTSUM) $(GO) test -count=1 -timeout 40m -parallel 4 ./pkg/store ./pkg/datar/gormstore
+	FLAGR_TEST_REQUIRE_SERVERS=1 $(SERVERS) $(TESTSUM) $(GO) test -count=1 -timeout 40m -parallel 4 -run 'EachDatabase|ADefinition' ./pkg/handler ./pkg/insight
 	$(TESTSUM) $(GO) test -C integration_tests/mysqldialect -count=1 ./...
 
 streams: export FLAGR_TEST_REQUIRE_SERVERS = 1
@@ -90,7 +90,7 @@ cross: ## build the server for other systems and machines, and what needs none o
 	GOOS=windows GOARCH=amd64 CGO_ENABLED=0 $(GO) build -o /dev/null ./swagger_gen/cmd/flagr-server
 
 integration: build ## black-box tests against the built binary
-	$(TESTSUM) $(GO) test -count=1 -timeout 40m ./integration_tests -server $(abspath $(BINARY)) -rounds $(ROUNDS)
+	$(TESTSUM) $(GO) test -count=1 -timeout 40m -parallel 4 ./integration_tests -server $(abspath $(BINARY)) -rounds $(ROUNDS)
 
 browser: build ## tests of the pages in a real Chromium, if there is one
 	$(TESTSUM) $(GO) test -C integration_tests/browser -count=1 -timeout 40m -parallel 4 . -server $(abspath $(BINARY))
