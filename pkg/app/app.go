@@ -185,7 +185,7 @@ func (a *App) Register(api *operations.FlagrAPI) {
 // Handler wraps the generated API's handler in the middleware.
 func (a *App) Handler(api http.Handler) http.Handler {
 	if a.ingesting {
-		api = handler.IngestMiddleware(a.edge.basePath, budget.NewMemory(budget.CountsBytes), api)
+		api = handler.IngestMiddleware(a.edge.basePath, budget.NewMemory(budget.CountsBytes), a.turns, api)
 	}
 	if a.pages != nil {
 		api = a.pages.Handler(api)

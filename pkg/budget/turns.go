@@ -1,6 +1,9 @@
 package budget
 
-import "context"
+import (
+	"context"
+	"runtime"
+)
 
 // LargeBytes is the maximum length of a small request body. It takes no Memory, and it needs no turn to be decoded.
 const LargeBytes = 16 << 10
@@ -27,6 +30,7 @@ func (t Turns) Take(ctx context.Context) error {
 	}
 	select {
 	case t <- struct{}{}:
+		runtime.Gosched() // a goroutine that is woken runs first, so a chain of turns would run before small requests
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

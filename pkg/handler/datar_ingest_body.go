@@ -47,10 +47,11 @@ type digestKey struct{}
 //
 // A client that sends slowly holds only the memory of what it has sent. All clients together hold
 // at most memory, until the server's read timeout ends their requests. While the memory is used up,
-// further clients are told to retry.
+// further clients are told to retry. Large bodies grow and are decompressed in turns, because a
+// thousand clients may send at the same time.
 //
 // The paths are those of IngestPaths.
-func IngestMiddleware(basePath string, memory *budget.Memory, api http.Handler) http.Handler {
+func IngestMiddleware(basePath string, memory *budget.Memory, turns budget.Turns, api http.Handler) http.Handler {
 	operation := basePath + ingestOperation
 	paths := append(sdkPaths(), operation)
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -67,7 +68,7 @@ func IngestMiddleware(basePath string, memory *budget.Memory, api http.Handler) 
 		}
 		share := share{of: memory}
 		defer share.giveBack()
-		body, status, err := readIngest(rw, r, &share)
+		body, status, err := readIngest(rw, r, turns, &share)
 		if err == nil { // after the body: a client may have to send all of it before it reads a response
 			status, err = http.StatusBadRequest, checkIngest(r.Header, body)
 		}
@@ -105,8 +106,11 @@ func leadsToIngest(u *url.URL, paths []string) bool {
 	return slices.Contains(paths, path.Clean(u.Path)) || slices.Contains(paths, path.Clean(u.EscapedPath()))
 }
 
-// errNoMemory is the error of a body that was not read to its end.
-var errNoMemory = stderrors.New("too many batches are being sent at once: nothing of this one was counted, send it again")
+// Errors of a body that was not read to its end.
+var (
+	errNoMemory = stderrors.New("too many batches are being sent at once: nothing of this one was counted, send it again")
+	errCutOff   = stderrors.New("the request body ended early, or did not come in time: nothing was counted, send it again")
+)
 
 // share is the part of the memory that one request holds. It belongs to one goroutine.
 type share struct {
@@ -149,13 +153,13 @@ func checkIngest(h http.Header, body []byte) error {
 }
 
 // readIngest reads and decompresses a body.
-func readIngest(rw http.ResponseWriter, r *http.Request, memory *share) (body []byte, status int, err error) {
+func readIngest(rw http.ResponseWriter, r *http.Request, turns budget.Turns, memory *share) (body []byte, status int, err error) {
 	tooLarge := fmt.Errorf("the request body is larger than %d bytes", ingest.MaxBytes)
 	sent := memory
 	if _, charged := r.Body.(*budget.Body); charged {
 		sent = nil // its bytes take from the memory of all bodies
 	}
-	body, err = readAll(http.MaxBytesReader(rw, r.Body, ingest.MaxBytes), sent)
+	body, err = readAll(r.Context(), http.MaxBytesReader(rw, r.Body, ingest.MaxBytes), turns, sent)
 	if maxBytes := (*http.MaxBytesError)(nil); stderrors.As(err, &maxBytes) {
 		return nil, http.StatusRequestEntityTooLarge, tooLarge
 	}
@@ -165,7 +169,7 @@ func readIngest(rw http.ResponseWriter, r *http.Request, memory *share) (body []
 	case stderrors.Is(err, budget.ErrTooManyValues):
 		return nil, http.StatusRequestEntityTooLarge, err
 	case err != nil: // not the batch's fault, so senders must not treat it as rejected
-		return nil, http.StatusRequestTimeout, stderrors.New("the request body ended early, or did not come in time: nothing was counted, send it again")
+		return nil, http.StatusRequestTimeout, errCutOff
 	}
 	switch encoding := strings.ToLower(r.Header.Get("Content-Encoding")); encoding {
 	case "", "identity":
@@ -174,13 +178,12 @@ func readIngest(rw http.ResponseWriter, r *http.Request, memory *share) (body []
 	default:
 		return nil, http.StatusUnsupportedMediaType, fmt.Errorf("Content-Encoding %q is not accepted, only gzip is", encoding)
 	}
-	unzipped, err := gzip.NewReader(bytes.NewReader(body))
-	if err == nil {
-		body, err = readAll(io.LimitReader(unzipped, ingest.MaxBytes+1), memory)
-	}
+	body, err = unzip(r.Context(), body, turns, memory)
 	switch {
 	case stderrors.Is(err, errNoMemory):
 		return nil, 0, err
+	case r.Context().Err() != nil:
+		return nil, http.StatusRequestTimeout, errCutOff
 	case err != nil:
 		return nil, http.StatusBadRequest, stderrors.New("the request body is not valid gzip")
 	case len(body) > ingest.MaxBytes:
@@ -189,20 +192,35 @@ func readIngest(rw http.ResponseWriter, r *http.Request, memory *share) (body []
 	return body, 0, nil
 }
 
+// unzip decompresses a body up to one byte beyond its limit.
+func unzip(ctx context.Context, body []byte, turns budget.Turns, memory *share) ([]byte, error) {
+	if err := turns.Take(ctx); err != nil {
+		return nil, err
+	}
+	defer turns.Release()
+	unzipped, err := gzip.NewReader(bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	return readAll(ctx, io.LimitReader(unzipped, ingest.MaxBytes+1), nil, memory)
+}
+
 // readAll reads like io.ReadAll, and reserves memory as the data grows, whatever length was
-// announced. A nil memory reserves nothing.
-func readAll(r io.Reader, memory *share) ([]byte, error) {
-	const first = 4 << 10
+// announced. A body that becomes large waits for its turn to grow. It is not read during the turn,
+// because the client may be slow. A nil memory reserves nothing.
+func readAll(ctx context.Context, r io.Reader, turns budget.Turns, memory *share) ([]byte, error) {
+	const first, most = 4 << 10, ingest.MaxBytes + bytes.MinRead // the end is found without another copy
 	var body []byte
 	for {
 		if len(body) == cap(body) {
-			more := max(first, cap(body)) // the old buffer can be collected at once
-			if err := memory.take(int64(more)); err != nil {
+			size := min(max(first, 4*len(body)), most)
+			if err := memory.take(int64(size - len(body))); err != nil { // the old buffer can be collected at once
 				return nil, err
 			}
-			grown := make([]byte, len(body), cap(body)+more)
-			copy(grown, body)
-			body = grown
+			var err error
+			if body, err = grow(ctx, body, size, turns); err != nil {
+				return nil, err
+			}
 		}
 		n, err := r.Read(body[len(body):cap(body)])
 		body = body[:len(body)+n]
@@ -213,6 +231,17 @@ func readAll(r io.Reader, memory *share) ([]byte, error) {
 			return nil, err
 		}
 	}
+}
+
+// grow returns a copy of body with the given capacity, in its turn if the copy is large.
+func grow(ctx context.Context, body []byte, size int, turns budget.Turns) ([]byte, error) {
+	if size > budget.LargeBytes {
+		if err := turns.Take(ctx); err != nil {
+			return nil, err
+		}
+		defer turns.Release()
+	}
+	return append(make([]byte, 0, size), body...), nil
 }
 
 // boundedRows is decoded up to the first row beyond the limit, so that a small body with many small

@@ -3,6 +3,7 @@ package handler_test
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
@@ -36,8 +38,10 @@ func (s *stalled) Read(p []byte) (int, error) {
 }
 
 // door returns the ingest middleware over an API that accepts everything.
-func door() http.Handler {
-	return handler.IngestMiddleware("/api/v1", budget.NewMemory(budget.CountsBytes), http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+func door() http.Handler { return doorWith(budget.NewTurns(1)) }
+
+func doorWith(turns budget.Turns) http.Handler {
+	return handler.IngestMiddleware("/api/v1", budget.NewMemory(budget.CountsBytes), turns, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 	}))
 }
@@ -135,6 +139,71 @@ func TestSendersHoldWhatTheyHaveSent(t *testing.T) {
 	close(cut)
 	done.Wait()
 }
+
+// TestLargeBodiesOfCountsTakeTurns checks that small bodies need no turn, that a slow sender has none while it sends
+// nothing, and that a batch is not blamed for the end of its request.
+func TestLargeBodiesOfCountsTakeTurns(t *testing.T) {
+	t.Parallel()
+	var zipped bytes.Buffer
+	w := gzip.NewWriter(&zipped)
+	if err := errors.Join(lastError(w.Write([]byte("{}"))), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		turns := budget.NewTurns(1)
+		h := doorWith(turns)
+		cut := make(chan struct{})
+		var done sync.WaitGroup
+		done.Go(func() { offer(t, h, &stalled{bytes: 100_000, sent: func() {}, cut: cut}) })
+		synctest.Wait() // it has sent its bytes
+		if err := turns.Take(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := offer(t, h, strings.NewReader(strings.Repeat("x", budget.LargeBytes-1))); got.Code != http.StatusOK {
+			t.Errorf("a small body while another has the turn: %d %s", got.Code, got.Body)
+		}
+		for name, test := range map[string]struct {
+			body   string
+			header []string
+		}{
+			"large": {strings.Repeat("x", 100_000), nil},
+			"gzip":  {zipped.String(), []string{"Content-Encoding", "gzip"}},
+		} {
+			status := 0
+			done.Go(func() { status = offer(t, h, strings.NewReader(test.body), test.header...).Code })
+			synctest.Wait()
+			if status != 0 {
+				t.Errorf("%s: answered %d without a turn", name, status)
+			}
+			turns.Release()
+			synctest.Wait()
+			if status != http.StatusOK {
+				t.Errorf("%s: answered %d after its turn", name, status)
+			}
+			if err := turns.Take(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			ctx, leave := context.WithCancel(t.Context())
+			r := httptest.NewRequestWithContext(ctx, http.MethodPost, ingestPath, strings.NewReader(test.body))
+			for i := 0; i < len(test.header); i += 2 {
+				r.Header.Set(test.header[i], test.header[i+1])
+			}
+			rw := httptest.NewRecorder()
+			done.Go(func() { h.ServeHTTP(rw, r) })
+			synctest.Wait()
+			leave()
+			synctest.Wait()
+			if rw.Code != http.StatusRequestTimeout {
+				t.Errorf("%s: a client that left while it waited is answered %d %s", name, rw.Code, rw.Body)
+			}
+		}
+		turns.Release()
+		close(cut)
+		done.Wait()
+	})
+}
+
+func lastError(_ int, err error) error { return err }
 
 // endless is an infinite body.
 type endless struct{}
