@@ -116,7 +116,7 @@ swagger-check: swagger ## fail if swagger_gen/ is not what swagger.yaml generate
 		{ git status --short -- swagger_gen; echo "swagger_gen/ differs from swagger.yaml: run make swagger and commit"; exit 1; }
 
 bench: build ## what evaluations cost, beside a bare HTTP server, and Go's benchmarks: see docs/benchmarks.md
-	$(GO) run ./integration_tests/bench -server $(BINARY)
+	$(SERVERS) -only postgres15 sh -c '$(GO) run ./integration_tests/bench -server $(BINARY) -postgres "$$FLAGR_TEST_POSTGRES15"'
 	$(GO) test -run '^$$' -bench . -benchmem -cpu 1,2 ./pkg/datar ./pkg/eval ./pkg/evallog ./pkg/fastpath ./pkg/recorder ./pkg/handler ./pkg/ofrep ./pkg/provider ./pkg/metrics
 	$(SERVERS) -only postgres15 $(GO) test -run '^$$' -bench 'EngineFlush|StatementMemory|Tenants|RollupMemory' -bench.hours 72 -timeout 30m ./pkg/datar/gormstore
 
@@ -157,7 +157,7 @@ vulncheck: ## known vulnerabilities of what the code uses; needs the Go vulnerab
 		"Run it where it can, or set VULNDB to the file:// URL of a copy" >&2;; esac; exit $$status
 
 profile: build ## renew the profile that the compiler optimizes for, on a machine with nothing else to do
-	$(GO) run ./integration_tests/bench -server $(BINARY) -refresh=false -light=false -pages=false -profile $(PROFILE)
+	$(GO) run ./integration_tests/bench -server $(BINARY) -refresh=false -light=false -pages=false -month=false -profile $(PROFILE)
 
 clean: ## remove what was built
 	rm -rf bin

@@ -44,6 +44,7 @@ type options struct {
 	ofrep       bool
 	light       bool
 	pages       bool
+	month       bool
 	postgres    string
 	evaluations bool
 	peer        string
@@ -62,7 +63,8 @@ func main() {
 	flag.BoolVar(&o.ofrep, "ofrep", true, "measure also OFREP: one flag, all of 1,000, and what open event streams take")
 	flag.BoolVar(&o.light, "light", true, "measure also memory and lists")
 	flag.BoolVar(&o.pages, "pages", true, "measure also pages of the list of 10,000 flags")
-	flag.StringVar(&o.postgres, "postgres", "", "address of a PostgreSQL server, as postgres://..., on which pages are measured, too")
+	flag.BoolVar(&o.month, "month", true, "measure also memory after the counts of a month are read")
+	flag.StringVar(&o.postgres, "postgres", "", "address of a PostgreSQL server, as postgres://..., on which pages and the month are measured, too")
 	flag.BoolVar(&o.evaluations, "evaluations", true, "measure evaluations beside the bare server")
 	flag.StringVar(&o.peer, "peer", "", "another server with Flagr's API, such as Flagr, whose memory and lists are measured, too")
 	flag.StringVar(&o.profile, "profile", "", "a file for a CPU profile of what is measured of evaluations with recording on and of OFREP, for profile-guided optimisation")
@@ -106,7 +108,7 @@ func run(o options, out io.Writer) (err error) {
 	for _, part := range []struct {
 		wanted  bool
 		measure func(o options, dir string, out io.Writer) error
-	}{{o.evaluations, measureEvaluations}, {o.light, measureLight}, {o.pages, measurePages}, {o.ofrep, measureOFREP}, {o.refresh, measureRefresh}} {
+	}{{o.evaluations, measureEvaluations}, {o.light, measureLight}, {o.pages, measurePages}, {o.month, measureMonth}, {o.ofrep, measureOFREP}, {o.refresh, measureRefresh}} {
 		if part.wanted {
 			if err := part.measure(o, dir, out); err != nil {
 				return err

@@ -34,23 +34,50 @@ var pages = []struct{ name, path string }{ //nolint:gochecknoglobals // a table 
 	{"most evaluations first", "/ui/?sort=traffic"},
 }
 
-// pageDatabase is a database for the server's flags and counts.
-type pageDatabase struct {
+// benchDatabase is a database for the server's flags and counts.
+type benchDatabase struct {
 	name, driver, sqlDriver, dsn string
+}
+
+// benchDatabases returns an SQLite file, and a new database on the server of the options if they name one. drop removes
+// that.
+func benchDatabases(o options, file string) (_ []benchDatabase, drop func() error, err error) {
+	databases := []benchDatabase{{"SQLite", "sqlite3", "sqlite", file}}
+	if o.postgres == "" {
+		return databases, func() error { return nil }, nil
+	}
+	dsn, drop, err := freshPostgres(o.postgres)
+	return append(databases, benchDatabase{"PostgreSQL", "postgres", "pgx", dsn}), drop, err
+}
+
+// env returns the environment of a server that uses the database.
+func (d *benchDatabase) env(o options) []string {
+	return append([]string{"FLAGR_DB_DBDRIVER=" + d.driver, "FLAGR_DB_DBCONNECTIONSTR=" + d.dsn, "FLAGR_RECORDER_DATAR_FLUSH_INTERVAL=1s"}, o.env...)
+}
+
+// createFlags creates flags in an empty database.
+func (d *benchDatabase) createFlags(o options, dir string, flags int) error {
+	var running fleet
+	defer func() { running.stop() }()
+	p, err := running.startFlagr(o.server, dir, d.env(o)...)
+	if err != nil {
+		return err
+	}
+	if err := createFlag(p.url); err != nil {
+		return err
+	}
+	running.stop()
+	return multiply(d.sqlDriver, d.dsn, flags)
 }
 
 // measurePages measures the server's CPU time for pages of the list, with 10,000 flags that all
 // have counts.
 func measurePages(o options, dir string, out io.Writer) (err error) {
-	databases := []pageDatabase{{"SQLite", "sqlite3", "sqlite", filepath.Join(dir, "pages.sqlite")}}
-	if o.postgres != "" {
-		dsn, drop, err := freshPostgres(o.postgres)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, drop()) }()
-		databases = append(databases, pageDatabase{"PostgreSQL", "postgres", "pgx", dsn})
+	databases, drop, err := benchDatabases(o, filepath.Join(dir, "pages.sqlite"))
+	if err != nil {
+		return err
 	}
+	defer func() { err = errors.Join(err, drop()) }()
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintf(w, "\npages, %d flags\tdatabase\tms CPU\twanted\tkB\twanted\n", manyFlags)
 	for _, d := range databases {
@@ -61,22 +88,14 @@ func measurePages(o options, dir string, out io.Writer) (err error) {
 	return w.Flush()
 }
 
-func measurePagesOf(o options, dir string, d pageDatabase, w io.Writer) error {
+func measurePagesOf(o options, dir string, d benchDatabase, w io.Writer) error {
 	var running fleet
 	defer func() { running.stop() }()
-	env := append([]string{"FLAGR_DB_DBDRIVER=" + d.driver, "FLAGR_DB_DBCONNECTIONSTR=" + d.dsn, "FLAGR_RECORDER_DATAR_FLUSH_INTERVAL=1s"}, o.env...)
-	p, err := running.startFlagr(o.server, dir, env...)
+	if err := d.createFlags(o, dir, manyFlags); err != nil {
+		return err
+	}
+	p, err := running.startFlagr(o.server, dir, d.env(o)...)
 	if err != nil {
-		return err
-	}
-	if err := createFlag(p.url); err != nil {
-		return err
-	}
-	running.stop()
-	if err := multiply(d.sqlDriver, d.dsn, manyFlags); err != nil {
-		return err
-	}
-	if p, err = running.startFlagr(o.server, dir, env...); err != nil {
 		return err
 	}
 	if err := countAll(p); err != nil {
