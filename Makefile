@@ -25,7 +25,7 @@ TESTSUM       := $(GO) run ./integration_tests/testsum
 RACE          := -race '-gcflags=modernc.org/...=-race=false'
 RACE_PACKAGES ?= ./pkg/... $(LIBRARIES)
 
-.PHONY: help build run test race test-servers test-clickhouse test-chdb test-clickhouse-cluster streams cross integration browser screenshots lint swagger swagger-check bench bench-answers bench-clickhouse bench-scaling bench-knee benchstat attack vulncheck profile clean
+.PHONY: help build run test race test-servers test-clickhouse test-chdb test-clickhouse-cluster streams cross integration browser screenshots lint swagger swagger-check bench bench-answers bench-clickhouse bench-scaling bench-overload bench-knee benchstat attack vulncheck profile clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
@@ -129,6 +129,9 @@ bench-clickhouse: ## inserts into ClickHouse, and answers about 30 days of which
 
 bench-scaling: ## what a flush costs PostgreSQL, MariaDB and ClickHouse: the constants of docs/scaling.md
 	$(GO) test -timeout 1h -run '^$$' -bench Servers -benchtime 10x ./integration_tests/services
+
+bench-overload: ## what a flush costs PostgreSQL and MariaDB while 2 and while 40 servers flush without a pause: two minutes
+	$(GO) test -timeout 1h -run '^$$' -bench Overload -benchtime 1x ./integration_tests/services
 
 bench-knee: ## from how many servers on PostgreSQL and MariaDB lag, found with servers in one process: a quarter of an hour
 	$(GO) test -timeout 1h -run '^$$' -bench Knee -benchtime 1x -v ./integration_tests/services

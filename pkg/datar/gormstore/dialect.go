@@ -55,8 +55,9 @@ type dialect struct {
 	// writeTx are the options of write transactions. After waiting for a lock, they must see what
 	// others have committed.
 	writeTx *sql.TxOptions
-	// lockShared and lockExclusive lock the row of datar_meta with the given name.
-	lockShared, lockExclusive string
+	// lock contains the statements that let one transaction at a time add events or make rollups.
+	// The end of the transaction releases the lock.
+	lock []string
 	// oneMoment is the isolation level in which all statements of a transaction see the same state.
 	oneMoment sql.IsolationLevel
 	// tableOptions are appended to the statements that create tables, except the events table.
@@ -92,10 +93,8 @@ const (
 // hourWithZone is the layout of an hour in UTC.
 const hourWithZone = "2006-01-02 15:04:05+00:00"
 
-const (
-	selectMeta = "SELECT name FROM datar_meta WHERE name = ?"
-	updateMeta = "UPDATE datar_meta SET value = value WHERE name = ?"
-)
+// lockName is the row of datar_meta that is locked where a row is.
+const lockName = "rollup lock"
 
 var dialects = map[string]dialect{
 	"sqlite": {
@@ -114,10 +113,9 @@ var dialects = map[string]dialect{
 		identifier:   "varchar(64)",
 		exact:        "varchar(63)",
 		// There is one writer at a time, whatever it writes.
-		lockShared:    updateMeta,
-		lockExclusive: updateMeta,
-		refused:       sqliteCode(18, 19, 20), // TOOBIG, CONSTRAINT, MISMATCH
-		rolledBack:    sqliteCode(5, 6),       // BUSY, LOCKED
+		lock:       []string{"UPDATE datar_meta SET value = value WHERE name = '" + lockName + "'"},
+		refused:    sqliteCode(18, 19, 20), // TOOBIG, CONSTRAINT, MISMATCH
+		rolledBack: sqliteCode(5, 6),       // BUSY, LOCKED
 	},
 	"postgres": {
 		rowsPerStatement: 2000,
@@ -136,9 +134,16 @@ var dialects = map[string]dialect{
 		// meaning.
 		lockMigration: "SELECT 1 FROM pg_advisory_xact_lock(7031988216)",
 		writeTx:       &sql.TxOptions{Isolation: sql.LevelReadCommitted},
-		lockShared:    selectMeta + " FOR SHARE",
-		lockExclusive: selectMeta + " FOR UPDATE",
-		oneMoment:     sql.LevelRepeatableRead,
+		lock: []string{
+			// Otherwise the lock of a server that has lost its network is held until the database
+			// closes the connection, by default after two hours.
+			"SET LOCAL idle_in_transaction_session_timeout = '1min'",
+			// Unlike a transaction that waits for a row, one that waits for a table has no snapshot.
+			// A snapshot prevents that old versions of rows are removed, which every flush makes, and
+			// each flush reads them.
+			"LOCK TABLE datar_meta IN EXCLUSIVE MODE",
+		},
+		oneMoment: sql.LevelRepeatableRead,
 		// Data exceptions, constraint violations, and errors that a trigger raises. An existing key
 		// (23505) is not included: INSERT adds to existing counts, so this error is about an ID
 		// from a sequence that was not restored together with the table.
@@ -165,9 +170,8 @@ var dialects = map[string]dialect{
 		writeTx:         &sql.TxOptions{Isolation: sql.LevelReadCommitted},
 		// InnoDB also locks gaps of the unique index. Writers deadlock there although they insert
 		// in key order.
-		lockShared:    selectMeta + " FOR UPDATE",
-		lockExclusive: selectMeta + " FOR UPDATE",
-		oneMoment:     sql.LevelRepeatableRead,
+		lock:      []string{"SELECT name FROM datar_meta WHERE name = '" + lockName + "' FOR UPDATE"},
+		oneMoment: sql.LevelRepeatableRead,
 		// Values that are out of range or not convertible, constraints of MySQL and MariaDB, and
 		// errors that a trigger signals.
 		refused: mysqlNumber(1048, 1216, 1264, 1265, 1292, 1366, 1406, 1452, 1644, 1690, 3819, 4025),

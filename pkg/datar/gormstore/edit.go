@@ -60,7 +60,7 @@ func (s *Store) MergeFlag(ctx context.Context, from, to int64) error {
 func (s *Store) edit(ctx context.Context, change func(tx *gorm.DB) error) error {
 	return s.again(ctx, 0, func() error {
 		return s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
-			if err := s.lock(tx, s.dialect.lockExclusive); err != nil {
+			if err := s.lock(tx); err != nil {
 				return err
 			}
 			if err := tx.Exec(s.sql("UPDATE datar_meta SET value = ? WHERE name = ?"), newIdentity(), editedName).Error; err != nil {

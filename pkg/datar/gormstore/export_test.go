@@ -42,6 +42,9 @@ func (s *Store) PurgeSome(ctx context.Context, day datar.Hour) error {
 	return s.purgeSome(ctx, int64(day))
 }
 
+// Lock takes the lock of a batch, until the end of the transaction.
+func (s *Store) Lock(tx *gorm.DB) error { return s.lock(tx) }
+
 // OffsetsQuery finds an event with an offset on SQLite.
 var OffsetsQuery = dialects["sqlite"].offsets
 

@@ -182,7 +182,7 @@ func (s *Store) add(ctx context.Context, rows []datar.Row, note func(tx *gorm.DB
 		now := time.Now()
 		written := false
 		err := s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
-			if err := s.lock(tx, s.dialect.lockShared); err != nil {
+			if err := s.lock(tx); err != nil {
 				return err
 			}
 			if known, err := note(tx, now); known || err != nil {

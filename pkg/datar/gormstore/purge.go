@@ -44,7 +44,7 @@ func (s *Store) purge(ctx context.Context, before time.Time) error {
 // the day's rollup.
 func (s *Store) purgeSome(ctx context.Context, day int64) error {
 	return s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
-		if err := s.lock(tx, s.dialect.lockExclusive); err != nil {
+		if err := s.lock(tx); err != nil {
 			return err
 		}
 		if err := s.markPurged(tx, day); err != nil {

@@ -17,17 +17,14 @@ import (
 
 // Rollups are totals over an hour, a quarter of a day, or a day of UTC. They are computed from the
 // hourly events after the span is over. They only save work: a batch that adds to a span deletes
-// its rollups in the same transaction, and they are computed again later. Making rollups takes the
-// exclusive lock, and adding events takes the shared one, so no rollup ever misses a count.
+// its rollups in the same transaction, and they are computed again later. Making rollups and adding
+// events takes the same lock, so no rollup ever misses a count.
 //
 // Days before the retention are the exception. The rollup of a purged day is the only remaining
 // data, and late counts are moved into it.
 
 const (
 	hoursPerDay = 24
-
-	// lockName is the row of datar_meta whose lock separates making rollups from adding events.
-	lockName = "rollup lock"
 
 	// A rollup is made when its span has been over for this long. By then, nearly all late batches
 	// have arrived. This includes those of Flagr on the same database, which does not delete
@@ -114,18 +111,19 @@ func (k kind) startOf(hour int64) int64 {
 
 func dayOf(hour int64) int64 { return int64(datar.Hour(hour).DayStart()) }
 
-// lock locks the row that separates making rollups from adding events, until the end of the
-// transaction. It must be the first statement of a transaction: on SQLite, a transaction that reads
-// first cannot write while another one writes.
-func (s *Store) lock(tx *gorm.DB, statement string) error {
-	if err := tx.Exec(s.sql(statement), lockName).Error; err != nil {
-		return fmt.Errorf("lock the rollups: %w", err)
+// lock waits until no other transaction adds events or makes rollups. It must come first in a
+// transaction: on SQLite, a transaction that reads first cannot write while another one writes, and
+// on PostgreSQL, one that waits must not have a snapshot.
+func (s *Store) lock(tx *gorm.DB) error {
+	for _, statement := range s.dialect.lock {
+		if err := tx.Exec(s.sql(statement)).Error; err != nil {
+			return fmt.Errorf("lock the counts: %w", err)
+		}
 	}
 	return nil
 }
 
-// invalidate deletes the rollups that contain the hours of the rows. The caller must hold the
-// shared lock.
+// invalidate deletes the rollups that contain the hours of the rows. The caller must hold the lock.
 func (s *Store) invalidate(tx *gorm.DB, rows []datar.Row) error {
 	hours := map[int64]bool{}
 	for _, r := range rows {
@@ -274,7 +272,7 @@ func drawNumber() int64 { return mathrand.Int64N(math.MaxInt64) + 1 }
 // day.
 func (s *Store) makeRollup(ctx context.Context, k kind, start int64) error {
 	err := s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
-		if err := s.lock(tx, s.dialect.lockExclusive); err != nil {
+		if err := s.lock(tx); err != nil {
 			return err
 		}
 		number, due, err := s.numberOf(tx, k, start)
@@ -364,7 +362,7 @@ func (s *Store) smallerRollups(tx *gorm.DB, k kind, span hourRange) (id int64, e
 // dropOld deletes rollups that are no longer useful as of an hour.
 func (s *Store) dropOld(ctx context.Context, now int64) error {
 	err := s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
-		if err := s.lock(tx, s.dialect.lockExclusive); err != nil {
+		if err := s.lock(tx); err != nil {
 			return err
 		}
 		for _, k := range kinds {
