@@ -79,6 +79,8 @@ type Engine struct {
 		token    chan struct{}
 		refused  map[Key]bool // keys without hours that were logged as refused
 		reporter reporter
+		// clocksDiffer is true after a log line about it.
+		clocksDiffer bool
 	}
 
 	start   sync.Once

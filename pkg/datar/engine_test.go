@@ -806,6 +806,32 @@ func TestTheFirstInvalidEventIsLogged(t *testing.T) {
 	}
 }
 
+// clocked is a store with a clock of its own.
+type clocked struct {
+	datar.Store
+	offset time.Duration
+}
+
+func (c *clocked) ClockOffset() time.Duration { return c.offset }
+
+// A clock that differs by five minutes or more is logged once, and again after it was right.
+func TestClocksThatDifferAreLogged(t *testing.T) {
+	t.Parallel()
+	log, store := &logBuffer{}, &clocked{Store: &memstore.Store{}}
+	f := setup(t, func(o *datar.Options) { o.Store, o.Logger = store, slog.New(slog.NewTextHandler(log, nil)) })
+	for _, step := range []struct {
+		offset time.Duration
+		lines  int
+	}{{4 * time.Minute, 0}, {-5 * time.Minute, 1}, {-6 * time.Minute, 1}, {0, 1}, {time.Hour, 2}} {
+		store.offset = step.offset
+		f.flush(t)
+		if got := strings.Count(log.String(), "clock of the database differs"); got != step.lines || f.Stats().StoreClockOffset != step.offset {
+			t.Errorf("with a clock that is %v ahead, %d lines are logged and the statistics have %v; want %d lines",
+				step.offset, got, f.Stats().StoreClockOffset, step.lines)
+		}
+	}
+}
+
 func TestWithoutACatalogFlagsHaveNoNames(t *testing.T) {
 	t.Parallel()
 	f := setup(t, func(o *datar.Options) { o.Catalog = nil })

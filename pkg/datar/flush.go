@@ -102,6 +102,19 @@ func (e *Engine) finish(started time.Time, lost map[*arena]bool, err error) {
 		e.giveUp(a)
 	}
 	e.prepareSpare()
+	e.logClock()
+}
+
+// logClock logs when the clocks of this process and of the store begin to differ by MaxAhead. It requires the flushing
+// lock.
+func (e *Engine) logClock() {
+	offset := e.clockOffset()
+	differ := offset.Abs() >= MaxAhead
+	if differ && !e.flushing.clocksDiffer {
+		e.options.Logger.Error("datar: the clock of the database differs from the clock of this server; "+
+			"if this server's clock is wrong, evaluations are counted in wrong hours", "database_ahead_seconds", offset.Seconds())
+	}
+	e.flushing.clocksDiffer = differ
 }
 
 // isDue reports whether an arena has something to send.

@@ -51,6 +51,9 @@ type Stats struct {
 	LastError error
 	// Rollups is the store's progress in adding up old counts. It is zero if the store is not a RollupStore.
 	Rollups RollupProgress
+	// StoreClockOffset is how far the clock of the store is ahead of the clock of this process, negative if it is
+	// behind. It is 0 if the store is not a ClockReporter.
+	StoreClockOffset time.Duration
 }
 
 // Stats returns the current state. It may be called at any time, even while the store hangs.
@@ -59,10 +62,12 @@ func (e *Engine) Stats() Stats {
 	if store, ok := capability[RollupStore](e.options.Store); ok {
 		rollups = store.Rollups()
 	}
+	offset := e.clockOffset()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s := Stats{
 		Rollups:           rollups,
+		StoreClockOffset:  offset,
 		Adopted:           e.mu.adopted,
 		Stored:            e.mu.stored,
 		Pending:           e.mu.kept,
@@ -92,4 +97,11 @@ func (e *Engine) Stats() Stats {
 		s.Recorded += s.Dropped[reason]
 	}
 	return s
+}
+
+func (e *Engine) clockOffset() time.Duration {
+	if store, ok := capability[ClockReporter](e.options.Store); ok {
+		return store.ClockOffset()
+	}
+	return 0
 }

@@ -288,6 +288,14 @@ type LagReporter interface {
 	Lag(ctx context.Context) (time.Duration, error)
 }
 
+// ClockReporter is a Store that compares the clock of its database with the clock of this process. If they differ, one
+// of them is wrong, and a wrong clock of this process puts evaluations into wrong hours.
+type ClockReporter interface {
+	// ClockOffset returns how far the clock of the database was ahead when it last responded, at least. It is
+	// negative if that clock was behind, and 0 if there is no difference, as far as the store can tell.
+	ClockOffset() time.Duration
+}
+
 // PartialApplier is a Store that applies a batch without the evaluations that it refuses, so that the engine does
 // not search for them.
 type PartialApplier interface {

@@ -71,8 +71,12 @@ func (d *DatarRecorder) recordUnknown(r *eval.Result) {
 // Name returns RecorderDatar.
 func (d *DatarRecorder) Name() string { return RecorderDatar }
 
-// Failing reports whether the last flush failed. The engine keeps those counts for the next flush.
-func (d *DatarRecorder) Failing() bool { return d.options.Engine.Stats().LastError != nil }
+// Failing reports whether the last flush failed, or the clock of this process or of the store is
+// wrong. The engine keeps the counts of a failed flush for the next one.
+func (d *DatarRecorder) Failing() bool {
+	s := d.options.Engine.Stats()
+	return s.LastError != nil || s.StoreClockOffset.Abs() >= datar.MaxAhead
+}
 
 // Start starts flushing in the background.
 func (d *DatarRecorder) Start() { d.options.Engine.Start() }

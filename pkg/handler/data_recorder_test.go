@@ -2,6 +2,7 @@ package handler
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
+	"github.com/flagr-datar/flagr-datar/pkg/datar/datarhttp"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/memstore"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
@@ -51,6 +53,44 @@ func TestARecorderThatHangsOrFailsDoesNotHoldTheOthersBack(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"close"}, works.calls); diff != "" {
 		t.Errorf("the recorder that works (-want +got):\n%s", diff)
+	}
+}
+
+// clockedStore is a store whose clock is ahead by an offset.
+type clockedStore struct {
+	*memstore.Store
+	offset time.Duration
+}
+
+func (s clockedStore) ClockOffset() time.Duration { return s.offset }
+
+// TestClocksThatDifferAreReported checks that Datar counts on, and is reported as failing from a
+// difference of five minutes on.
+func TestClocksThatDifferAreReported(t *testing.T) {
+	t.Parallel()
+	for offset, failing := range map[time.Duration]bool{0: false, time.Minute: false, 5 * time.Minute: true, -2 * time.Hour: true} {
+		engine, err := datar.New(datar.Options{Store: clockedStore{&memstore.Store{}, offset}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := NewDatarRecorder(DatarOptions{Engine: engine})
+		if err := d.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := d.Failing(); got != failing {
+			t.Errorf("with a clock that is %v ahead, failing is %t, want %t", offset, got, failing)
+		}
+		body, err := json.Marshal(datarhttp.StatusBody(engine.Stats()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := fmt.Sprintf(`"storeClockOffsetSeconds":%v`, offset.Seconds())
+		if got := strings.Contains(string(body), want); got != (offset != 0) {
+			t.Errorf("with a clock that is %v ahead, the status is %s", offset, body)
+		}
+		if err := d.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -57,11 +57,12 @@ type Store struct {
 }
 
 var (
-	_ datar.CounterStore = (*Store)(nil)
-	_ datar.DetailStore  = (*Store)(nil)
-	_ datar.Maintainer   = (*Store)(nil)
-	_ datar.LagReporter  = (*Store)(nil)
-	_ ingest.Store       = (*Store)(nil)
+	_ datar.CounterStore  = (*Store)(nil)
+	_ datar.DetailStore   = (*Store)(nil)
+	_ datar.Maintainer    = (*Store)(nil)
+	_ datar.LagReporter   = (*Store)(nil)
+	_ datar.ClockReporter = (*Store)(nil)
+	_ ingest.Store        = (*Store)(nil)
 )
 
 // New connects to ClickHouse and creates missing tables. It waits up to 10 s for a host that

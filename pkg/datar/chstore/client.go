@@ -94,6 +94,7 @@ type client struct {
 	// settings are sent with each request. They are set before the first concurrent use.
 	settings url.Values
 	zippers  sync.Pool // of *gzip.Writer
+	clock    clock
 }
 
 func newClient(o Options) *client {
@@ -238,10 +239,12 @@ func (c *client) once(ctx context.Context, host string, timeout time.Duration, s
 	if c.options.Password != "" {
 		request.Header.Set("X-ClickHouse-Key", c.options.Password)
 	}
+	begun := time.Now()
 	response, err := c.http.Do(request)
 	if err != nil {
 		return nil, fmt.Errorf("ClickHouse on %s: %w", host, withoutURL(err))
 	}
+	c.clock.compare(response.Header.Get("Date"), begun, time.Now())
 	defer func() { _ = response.Body.Close() }() // it was read to its end, or failed
 	if response.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(response.Body, 4*maxErrorText)) // as much as there is

@@ -47,6 +47,9 @@ func NewTrusting(ctx context.Context, o Options, roots *x509.CertPool) (*Store, 
 	return connect(ctx, c)
 }
 
+// ForgetClock sets the clock to no difference.
+func (s *Store) ForgetClock() { s.client.clock.offset.Store(0) }
+
 // ForgetLag makes the next Lag read the delays.
 func (s *Store) ForgetLag() {
 	s.replicas.mu.Lock()

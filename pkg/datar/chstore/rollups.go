@@ -131,13 +131,13 @@ func (s *Store) rollUp(ctx context.Context, now time.Time) error {
 	}
 	patience := ""
 	if s.builds.every > 0 { // a partition that gets late rows all the time is rebuilt after a tenth of its age
-		patience = fmt.Sprintf("AND span NOT IN (SELECT span FROM %s GROUP BY span HAVING toInt64(toUInt32(now()) - toUInt32(max(at))) * 10 < %d - (span + 1) * %d) ",
-			buildsTable, now.Unix(), hoursPerSpan*3600)
+		patience = fmt.Sprintf("AND span NOT IN (SELECT span FROM %s GROUP BY span HAVING %s * 10 < %d - (span + 1) * %d) ",
+			buildsTable, secondsSince("max(at)"), now.Unix(), hoursPerSpan*3600)
 	}
 	rows, err := s.client.integers(ctx, fmt.Sprintf("SELECT toInt64(span), block, size FROM (SELECT toInt32(partition) AS span, toInt64(max(max_block_number)) AS block, toInt64(sum(rows)) AS size, "+
-		"toInt64(toUInt32(now()) - toUInt32(max(modification_time))) AS quiet FROM system.parts WHERE database = '%s' AND table = 'datar_counts' AND active GROUP BY partition) "+
+		"%s AS quiet FROM system.parts WHERE database = '%s' AND table = 'datar_counts' AND active GROUP BY partition) "+
 		"WHERE span > 0 AND span < %d AND quiet >= %d AND (span, block) NOT IN (SELECT span, block FROM %s) %sORDER BY span DESC LIMIT %d",
-		s.client.options.Database, spanOf(datar.HourOf(now.Add(-s.builds.quiet))), int64(s.builds.quiet/time.Second), buildsTable, patience, s.builds.most))
+		secondsSince("max(modification_time)"), s.client.options.Database, spanOf(datar.HourOf(now.Add(-s.builds.quiet))), int64(s.builds.quiet/time.Second), buildsTable, patience, s.builds.most))
 	if err != nil {
 		return fmt.Errorf("look for partitions to roll up: %w", err)
 	}
@@ -155,6 +155,13 @@ func (s *Store) rollUp(ctx context.Context, now time.Time) error {
 	return nil
 }
 
+// secondsSince returns an expression for the age of a time. A time in the future, from before
+// ClickHouse's clock was set back, is as old as it is ahead. Otherwise nothing would be built until
+// the clock reaches it.
+func secondsSince(at string) string {
+	return "toInt64(abs(toInt64(toUInt32(now())) - toInt64(toUInt32(" + at + "))))"
+}
+
 // due reports whether it is time to look for partitions again.
 func (b *builder) due() bool {
 	b.mu.Lock()
@@ -169,7 +176,7 @@ func (b *builder) due() bool {
 // claimBuild reports whether this server may build now. If two servers build the same rollup, the
 // result is still correct.
 func (s *Store) claimBuild(ctx context.Context) (bool, error) {
-	recent := fmt.Sprintf("FROM datar_meta WHERE name = '%s' AND at + %d > now()", buildMark, int64(s.builds.every/time.Second))
+	recent := fmt.Sprintf("FROM datar_meta WHERE name = '%s' AND %s < %d", buildMark, secondsSince("at"), int64(s.builds.every/time.Second))
 	others, err := s.client.integers(ctx, "SELECT toInt64(count()) "+recent)
 	if err != nil || others[0][0] > 0 {
 		return false, err

@@ -74,6 +74,7 @@ type status struct {
 	Recorded             int64            `json:"recorded"`
 	Rollups              *rollups         `json:"rollups,omitempty"`
 	Stored               int64            `json:"stored"`
+	StoreClockOffset     float64          `json:"storeClockOffsetSeconds,omitempty"`
 	Writer               string           `json:"writer,omitempty"`
 }
 
@@ -235,6 +236,7 @@ func StatusBody(s datar.Stats) any {
 		Pending:              s.Pending,
 		Recorded:             s.Recorded,
 		Stored:               s.Stored,
+		StoreClockOffset:     s.StoreClockOffset.Seconds(),
 		Writer:               s.Writer,
 	}
 	for reason, n := range s.Dropped {

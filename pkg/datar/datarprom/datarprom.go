@@ -17,7 +17,7 @@ type Engine interface {
 type collector struct {
 	engine Engine
 
-	recorded, stored, dropped, pending, keys, flushes, lastFlush, oldestPending, lostJournals, inMemory *prometheus.Desc
+	recorded, stored, dropped, pending, keys, flushes, lastFlush, oldestPending, lostJournals, inMemory, clockOffset *prometheus.Desc
 }
 
 // NewCollector returns a collector of an engine's series, whose names begin with datar_. Each series has the
@@ -40,13 +40,14 @@ func NewCollector(engine Engine, labels prometheus.Labels) prometheus.Collector 
 		oldestPending: describe("oldest_pending_timestamp_seconds", "A time before which nothing is pending, 0 when nothing is."),
 		lostJournals:  describe("journals_lost_total", "Journals that were deleted or cut while in use."),
 		inMemory:      describe("journal_in_memory", "1 while a journal is wanted and cannot be written, else 0."),
+		clockOffset:   describe("store_clock_offset_seconds", "How far the clock of the database is ahead, negative if it is behind, 0 if unknown."),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		c.recorded, c.stored, c.dropped, c.pending, c.keys, c.flushes, c.lastFlush, c.oldestPending, c.lostJournals, c.inMemory,
+		c.recorded, c.stored, c.dropped, c.pending, c.keys, c.flushes, c.lastFlush, c.oldestPending, c.lostJournals, c.inMemory, c.clockOffset,
 	} {
 		out <- d
 	}
@@ -83,4 +84,5 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	gauge(c.lastFlush, last)
 	gauge(c.oldestPending, oldest)
 	gauge(c.inMemory, inMemory)
+	gauge(c.clockOffset, s.StoreClockOffset.Seconds())
 }

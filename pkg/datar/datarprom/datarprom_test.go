@@ -23,7 +23,7 @@ func TestEachEngineHasItsSeries(t *testing.T) {
 	registry := prometheus.NewPedanticRegistry()
 	for tenant, recorded := range map[string]int64{"a": 12, "b": 34} {
 		stats := stub{
-			Recorded: recorded, Stored: 7, Pending: 3, Flushes: 2, FlushDuration: 1500 * time.Millisecond, InMemory: true,
+			Recorded: recorded, Stored: 7, Pending: 3, Flushes: 2, FlushDuration: 1500 * time.Millisecond, InMemory: true, StoreClockOffset: -90 * time.Second,
 			LastFlush: time.Unix(1700000000, 250e6), Dropped: map[datar.DropReason]int64{datar.DropCapacity: 2, datar.DropRefused: 0},
 		}
 		if err := registry.Register(datarprom.NewCollector(stats, prometheus.Labels{"tenant": tenant})); err != nil {
@@ -54,9 +54,13 @@ datar_last_flush_timestamp_seconds{tenant="b"} 1.70000000025e+09
 # TYPE datar_recorded_total counter
 datar_recorded_total{tenant="a"} 12
 datar_recorded_total{tenant="b"} 34
+# HELP datar_store_clock_offset_seconds How far the clock of the database is ahead, negative if it is behind, 0 if unknown.
+# TYPE datar_store_clock_offset_seconds gauge
+datar_store_clock_offset_seconds{tenant="a"} -90
+datar_store_clock_offset_seconds{tenant="b"} -90
 `
 	if err := testutil.GatherAndCompare(registry, strings.NewReader(want), "datar_dropped_total", "datar_flush_duration_seconds",
-		"datar_journal_in_memory", "datar_last_flush_timestamp_seconds", "datar_recorded_total"); err != nil {
+		"datar_journal_in_memory", "datar_last_flush_timestamp_seconds", "datar_recorded_total", "datar_store_clock_offset_seconds"); err != nil {
 		t.Error(err)
 	}
 }
