@@ -72,6 +72,11 @@ type DatarStatus struct {
 	// rollups
 	Rollups *DatarRollups `json:"rollups,omitempty"`
 
+	// How far ClickHouse's clock is ahead of this server's clock, in seconds. It is negative if
+	// ClickHouse's clock is behind. Omitted if there is no difference, and with counts in SQL.
+	// Example: -7200
+	StoreClockOffsetSeconds float64 `json:"storeClockOffsetSeconds,omitempty"`
+
 	// Evaluations that the database has confirmed.
 	// Example: 124876
 	Stored int64 `json:"stored"`

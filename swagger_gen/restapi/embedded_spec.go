@@ -7503,6 +7503,12 @@ func init() {
         "rollups": {
           "$ref": "#/definitions/datarRollups"
         },
+        "storeClockOffsetSeconds": {
+          "description": "How far ClickHouse's clock is ahead of this server's clock, in seconds. It is negative if\nClickHouse's clock is behind. Omitted if there is no difference, and with counts in SQL.",
+          "type": "number",
+          "format": "double",
+          "example": -7200
+        },
         "stored": {
           "description": "Evaluations that the database has confirmed.",
           "type": "integer",
@@ -17062,6 +17068,12 @@ func init() {
         },
         "rollups": {
           "$ref": "#/definitions/datarRollups"
+        },
+        "storeClockOffsetSeconds": {
+          "description": "How far ClickHouse's clock is ahead of this server's clock, in seconds. It is negative if\nClickHouse's clock is behind. Omitted if there is no difference, and with counts in SQL.",
+          "type": "number",
+          "format": "double",
+          "example": -7200
         },
         "stored": {
           "description": "Evaluations that the database has confirmed.",
