@@ -182,7 +182,11 @@ func (c *client) insert(ctx context.Context, table, columns string, rows []byte)
 	_, _ = zipper.Write(rows) // to memory
 	_ = zipper.Close()
 	c.zippers.Put(zipper)
-	_, _, err := c.do(ctx, "INSERT INTO "+table+" ("+columns+") FORMAT JSONEachRow", packed.Bytes(), true)
+	answer, host, err := c.do(ctx, "INSERT INTO "+table+" ("+columns+") FORMAT JSONEachRow", packed.Bytes(), true)
+	if answer = bytes.TrimSpace(answer); err == nil && len(answer) > 0 {
+		// Not from ClickHouse, but for example the page of a proxy.
+		return newError(http.StatusOK, host, fmt.Sprintf("an insert is answered by %q, want an empty body", answer[:min(len(answer), maxErrorText)]))
+	}
 	return err
 }
 

@@ -181,6 +181,21 @@ func TestErrorsOfClickHouse(t *testing.T) {
 			http.Error(w, "<html>"+strings.Repeat("x", 10_000), http.StatusNotFound)
 			return true
 		}, 0, "status 404"},
+		"page of a proxy": {func(w http.ResponseWriter, s string) bool {
+			if !strings.HasPrefix(s, "INSERT") {
+				return false
+			}
+			_, _ = io.WriteString(w, "<html>We are back soon")
+			return true
+		}, 0, "back soon"},
+		"redirect": {func(w http.ResponseWriter, s string) bool {
+			if !strings.HasPrefix(s, "INSERT") {
+				return false
+			}
+			w.Header().Set("Location", "https://login.example.com/")
+			w.WriteHeader(http.StatusFound)
+			return true
+		}, 0, "status 302"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
