@@ -362,6 +362,37 @@ func TestCreateDuplicateDeleteRestore(t *testing.T) {
 	}
 }
 
+// TestFlagsThatAreTooLargeToEdit: a flag with more fields than a form can have is not rendered as one.
+func TestFlagsThatAreTooLargeToEdit(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	flag := f.flags[f.full]
+	for i := range 120 {
+		v := entity.Variant{Key: fmt.Sprint("variant-", i)}
+		v.ID = uint(1000 + i)
+		flag.Variants = append(flag.Variants, v)
+		s := entity.Segment{RolloutPercent: 100, Distributions: []entity.Distribution{{VariantID: 1000, VariantKey: "variant-0", Percent: 100}}}
+		s.ID = uint(2000 + i)
+		flag.Segments = append(flag.Segments, s)
+	}
+	a := f.ask(t, http.MethodGet, targeting, nil)
+	if page := text(a.root); a.status != http.StatusOK || len(a.body) > 20_000 || !strings.Contains(page, "This flag has 15,") || !strings.Contains(page, "the page edits at most 10,000") {
+		t.Errorf("%d, %d bytes: %.2000s", a.status, len(a.body), page)
+	}
+	flag.Segments = flag.Segments[:70]
+	form := f.form(t)
+	count := 2 // the button and the mark of a script
+	for _, values := range form {
+		count += len(values)
+	}
+	if saved := 11 + 3*122 + 3*70 + 4*3 + 122*70; count != saved { // as the limit counts them
+		t.Errorf("a form has %d fields, want %d", count, saved)
+	}
+	if a := f.press(t, form, "review"); a.status != http.StatusOK {
+		t.Errorf("the form of %d fields: %d", count, a.status)
+	}
+}
+
 // TestScriptsGetNoRedirect: a script cannot distinguish a redirect after a save from one to a login.
 func TestScriptsGetNoRedirect(t *testing.T) {
 	t.Parallel()

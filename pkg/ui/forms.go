@@ -213,6 +213,17 @@ func (d *form) values() []option {
 	return all
 }
 
+// fields returns the number of fields, as a browser sends them.
+func (d *form) fields() int {
+	const ofFlag, ofVariant, ofSegment, ofConstraint = 11, 3, 3, 4 // with that of the button
+	n := ofFlag + ofVariant*len(d.Variants)
+	for i := range d.Segments {
+		s := &d.Segments[i]
+		n += ofSegment + ofConstraint*len(s.Constraints) + len(s.Shares)
+	}
+	return n
+}
+
 // act performs a button that changes the form and saves nothing: "add-segment", "remove-segment.2", "up.1",
 // "down.0", "add-constraint.0", "remove-constraint.0.1", "add-variant", "remove-variant.3", "split.0", "quote.0.1",
 // "unquote.0.1".

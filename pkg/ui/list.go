@@ -46,7 +46,7 @@ type listQuery struct {
 
 func parseListQuery(v url.Values) listQuery {
 	q := listQuery{
-		text: strings.TrimSpace(v.Get("q")), tag: v.Get("tag"), state: v.Get("state"), sort: sorts[0], days: 7, page: 1,
+		text: strings.TrimSpace(strings.ToValidUTF8(v.Get("q"), "\uFFFD")), tag: v.Get("tag"), state: v.Get("state"), sort: sorts[0], days: 7, page: 1,
 	}
 	if on := v.Get("on"); on == "on" || on == "off" {
 		q.on = on

@@ -39,6 +39,7 @@ type targetingData struct {
 	Review        *reviewData
 	Conflict      *conflictData
 	Notes         template.HTML // as they are displayed
+	TooLarge      template.HTML // instead of a form with too many fields
 }
 
 type segmentView struct {
@@ -111,7 +112,15 @@ func (u *UI) targeting(rw http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	p, d := u.targetingPage(r, f, formOf(f), stale)
+	saved := formOf(f)
+	if n := saved.fields(); n > maxFormFields {
+		p, head := u.flagPage(r, f, "targeting")
+		head.Stale, head.Checked = stale, u.o.LastCheck()
+		p.Data = &targetingData{Head: head, Answer: u.who(f), TooLarge: u.text.say("edit.err.fields", "n", n, "most", maxFormFields)}
+		u.render(rw, r, http.StatusOK, "targeting.html", p)
+		return nil
+	}
+	p, d := u.targetingPage(r, f, saved, stale)
 	p.Data = d
 	u.render(rw, r, http.StatusOK, "targeting.html", p)
 	return nil
