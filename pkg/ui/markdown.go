@@ -3,6 +3,7 @@ package ui
 import (
 	"bytes"
 	"html/template"
+	"regexp"
 	"strings"
 
 	"github.com/yuin/goldmark"
@@ -14,8 +15,16 @@ import (
 	"github.com/yuin/goldmark/util"
 )
 
-// maxNotes limits the notes that are formatted; longer ones are shown as plain text.
-const maxNotes = 64 << 10
+const (
+	// maxNotes limits the notes that are formatted, in bytes; longer ones are shown as plain text.
+	maxNotes = 64 << 10
+	// maxNoteLinks limits their links. The parser reads the rest of the text for each one without an end.
+	maxNoteLinks = 1000
+)
+
+// deeplyNested matches a line that begins with more than 32 quotes and lists within each other. The time and memory of
+// the parser grow with the square of their number.
+var deeplyNested = regexp.MustCompile(`(?m)^(?:[ \t]*(?:>|[-+*][ \t]|\d{1,9}[.)][ \t])){33}`)
 
 // markdown formats notes. It omits raw HTML, converts images to links, and removes the target of links with unusual
 // schemes.
@@ -24,7 +33,7 @@ func markdown(notes string) template.HTML {
 		return ""
 	}
 	plain := template.HTML("<pre>" + template.HTMLEscapeString(notes) + "</pre>") //nolint:gosec // escaped
-	if len(notes) > maxNotes {
+	if len(notes) > maxNotes || strings.Count(notes, "](") > maxNoteLinks || deeplyNested.MatchString(notes) {
 		return plain
 	}
 	format := goldmark.New(

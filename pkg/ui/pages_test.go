@@ -184,6 +184,30 @@ func checkLink(t *testing.T, f *fixture, from, href string) {
 	}
 }
 
+// TestCostlyNotesArePlainText: notes whose formatting takes seconds are shown as they are, and ordinary ones are formatted.
+func TestCostlyNotesArePlainText(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		notes string
+		plain bool
+	}{
+		"quotes":         {strings.Repeat(">", 60_000), true},
+		"quotes, spaces": {"A\n\n" + strings.Repeat("> ", 30_000) + "a", true},
+		"numbered lists": {strings.Repeat("1. ", 20_000) + "a", true},
+		"mixed":          {strings.Repeat("> - ", 15_000) + "a", true},
+		"open links":     {strings.Repeat("[a](", 15_000), true},
+		"long":           {strings.Repeat("a ", 40_000), true},
+		"a nested list":  {"- a\n  - b\n    1. c\n\n> > quote\n\n" + strings.Repeat("-", 80) + "\n\n" + strings.Repeat("- a\n", 1000), false},
+		"links":          {strings.Repeat("- [a](https://example.com/b)\n", 900), false},
+	} {
+		f := setup(t)
+		f.flags[f.full].Notes = test.notes
+		if a := f.ask(t, http.MethodGet, "/ui/flags/1", nil); strings.Contains(a.body, `<div class="notes" dir="auto"><pre>`) != test.plain {
+			t.Errorf("%s: plain text is %t", name, !test.plain)
+		}
+	}
+}
+
 func TestNotesLoadNothing(t *testing.T) {
 	t.Parallel()
 	a := setup(t).ask(t, http.MethodGet, "/ui/flags/1", nil)
