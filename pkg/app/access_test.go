@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -64,6 +65,8 @@ func testLogin(t *testing.T, variable string, settings map[string]string) {
 			t.Errorf("tickets of OFREP do not depend on %s", v.Name)
 		}
 	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel() // so that a stream without a login ends
 	h := a.edge.handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	for _, request := range []string{
 		"POST /api/v1/evaluation", "GET /api/v1/flags", "GET /ui/flags", "GET /swagger.json", "GET /debug/pprof/cmdline",
@@ -71,7 +74,7 @@ func testLogin(t *testing.T, variable string, settings map[string]string) {
 	} {
 		method, path, _ := strings.Cut(request, " ")
 		rw := httptest.NewRecorder()
-		if h.ServeHTTP(rw, httptest.NewRequestWithContext(t.Context(), method, path, strings.NewReader("{}"))); rw.Code != http.StatusUnauthorized {
+		if h.ServeHTTP(rw, httptest.NewRequestWithContext(ended, method, path, strings.NewReader("{}"))); rw.Code != http.StatusUnauthorized {
 			t.Errorf("%s without a login: %d %s", request, rw.Code, rw.Body)
 		}
 	}
