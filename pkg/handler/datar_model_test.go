@@ -130,7 +130,7 @@ func (m *answersModel) change(id int64) {
 	})
 }
 
-// evaluate evaluates one flag by its key, or all flags by tag.
+// evaluate evaluates one flag by its ID, or all flags by tag.
 func (m *answersModel) evaluate() {
 	m.t.Helper()
 	entities := make([]object, 1+m.random.IntN(30))
@@ -140,22 +140,27 @@ func (m *answersModel) evaluate() {
 			entities[i]["entityID"] = fmt.Sprint("person-", m.random.IntN(50))
 		}
 	}
-	request := object{"entities": entities, "enableDebug": true}
-	byTag := m.random.IntN(3) == 0
-	flags := 1
-	if byTag {
-		request["flagTags"], flags = []string{"web"}, len(m.flags)
-	} else {
-		request["flagIDs"] = []int64{m.flags[m.random.IntN(len(m.flags))]}
+	if m.random.IntN(3) == 0 {
+		m.ask(m, object{"entities": entities, "flagTags": []string{"web"}}, len(m.flags))
+		return
 	}
-	results := must(m.t, m, http.MethodPost, "/evaluation/batch", request)["evaluationResults"].([]any)
+	m.ask(m, object{"entities": entities, "flagIDs": []int64{m.flags[m.random.IntN(len(m.flags))]}}, 1)
+}
+
+// ask sends a batch to a server, and adds its results to the list. flags is the number of flags that
+// it evaluates.
+func (m *answersModel) ask(on http.Handler, request object, flags int) {
+	m.t.Helper()
+	request["enableDebug"] = true
+	entities := request["entities"].([]object)
+	results := must(m.t, on, http.MethodPost, "/evaluation/batch", request)["evaluationResults"].([]any)
 	if len(results) != flags*len(entities) {
 		m.t.Fatalf("%d results for %d entities and %d flags", len(results), len(entities), flags)
 	}
 	for _, one := range results {
 		r := one.(map[string]any)
 		number := func(name string) int64 { n, _ := r[name].(float64); return int64(n) }
-		a := asked{flag: number("flagID"), snapshot: number("flagSnapshotID"), segment: number("segmentID"), variant: number("variantID"), byTag: byTag, at: m.now()}
+		a := asked{flag: number("flagID"), snapshot: number("flagSnapshotID"), segment: number("segmentID"), variant: number("variantID"), byTag: request["flagTags"] != nil, at: m.now()}
 		context, _ := r["evalContext"].(map[string]any)
 		entityID, _ := context["entityID"].(string)
 		a.withoutEntityID = strings.HasPrefix(entityID, "randomly_generated_") // unless the flag decides without it
