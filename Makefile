@@ -25,7 +25,7 @@ TESTSUM       := $(GO) run ./integration_tests/testsum
 RACE          := -race '-gcflags=modernc.org/...=-race=false'
 RACE_PACKAGES ?= ./pkg/... $(LIBRARIES)
 
-.PHONY: help build run test race test-servers test-clickhouse test-chdb test-clickhouse-cluster streams cross integration browser screenshots lint swagger swagger-check bench bench-answers bench-clickhouse bench-scaling bench-overload bench-knee benchstat attack vulncheck profile clean
+.PHONY: help build run test race test-servers test-clickhouse test-chdb test-chdb-part test-clickhouse-cluster streams cross integration browser screenshots lint swagger swagger-check bench bench-answers bench-clickhouse bench-scaling bench-overload bench-knee benchstat attack vulncheck profile clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
@@ -77,6 +77,13 @@ test-clickhouse: build ## tests with counts in ClickHouse, which it installs and
 
 test-chdb: ## the same on a current engine of ClickHouse in a Python process, 530 MB to install
 	$(SERVERS) -only chdb $(TESTSUM) $(GO) test -count=1 -timeout 40m ./pkg/datar/chstore
+
+# The tests that say most about the SQL of another version, without those that take long on an engine that runs one
+# query at a time.
+CHDB_PART := ^Test(TooManyParts|ManyStartAtOnce|ClickHouseClockIsWrong|QueryOfTheDocs|PurgeIsExact|RollupsWait|Store)$$/^chdb$$/^(ahead|behind|counts_|a_batch_is_applied|a_receipt_is|a_known_batch|a_check|an_ended|totals_|windows_|last_|large_ids|details_by|details_are|only_some|events_without|unknown_|servers_)
+
+test-chdb-part: ## the part of test-chdb that takes less than a minute
+	FLAGR_TEST_REQUIRE_SERVERS= $(SERVERS) -only chdb $(TESTSUM) $(GO) test -count=1 -timeout 10m -run '$(CHDB_PART)' ./pkg/datar/chstore
 
 test-clickhouse-cluster: build ## the same on a cluster of two shards with two replicas each, which it installs and starts
 	integration_tests/services/clickhousecluster/run.sh sh -c "\
