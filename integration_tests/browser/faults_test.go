@@ -133,7 +133,7 @@ func TestALoginThatExpiresInTheMiddleOfAnEdit(t *testing.T) {
 		p.has("Save 1 change as a new version?")
 		p.value(`document.cookie = "access_token=; path=/; max-age=0", 1`)
 		p.press("Save new version")
-		p.has("The server rejected the form, and nothing was saved. Your login may have expired.")
+		p.has("A login or a proxy answered instead of this server, so it is unknown whether anything was saved. Your input is still here")
 		if got := p.value(`document.querySelector("[name='s.0.rollout']").value`); got != "80" {
 			t.Errorf("%s: the rollout is %q, want the input", refusal, got)
 		}

@@ -194,7 +194,7 @@ func TestErrorsStandAtTheirFields(t *testing.T) {
 		"percent":     {"s.0.rollout", "101", "f-s.0.rollout", "Segment 1, rollout: “101” is not a whole number from 0 to 100"},
 		"no percent":  {"s.0.rollout", "", "f-s.0.rollout", "Segment 1, rollout: “” is not a whole number"},
 		"no quotes":   {"s.0.c.0.value", "FR", "f-s.0.c.0.value", "Segment 1, constraint 1, value: A string must be in double quotes."},
-		"one quote":   {"s.0.c.1.value", `"18`, "f-s.0.c.1.value", "Segment 1, constraint 2, value: Property, operator and value are no condition. A string must be in double quotes"},
+		"one quote":   {"s.0.c.1.value", `"18`, "f-s.0.c.1.value", "Segment 1, constraint 2, value: Property, operator and value do not form a condition. A string must be in double quotes"},
 		"property":    {"s.0.c.1.property", "", "f-s.0.c.1.property", "Segment 1, constraint 2, property: must not be empty"},
 		"variant key": {"v.0.key", "a b", "f-v.0.key", `Variant 1, key: key "a b" is not accepted; want one or more ASCII letters`},
 		"same key":    {"v.0.key", "green", "f-v.1.key", "Variant 2, key: another variant"},

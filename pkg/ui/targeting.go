@@ -219,7 +219,7 @@ func (u *UI) applied(base *entity.Flag, typed *form) (*entity.Flag, []fieldError
 	seen := map[string]bool{}
 	for _, e := range errs {
 		seen[e.Field] = true
-		if segment, _, ok := strings.Cut(e.Field, ".d."); ok { // their sum is no error of its own
+		if segment, _, ok := strings.Cut(e.Field, ".d."); ok { // their sum is not another error
 			seen[segment+".shares"] = true
 		}
 	}
