@@ -21,7 +21,7 @@ import (
 //	a flag's settings, notes, tags, entity types, enabling              TestSettingsOfAFlag, TestFixedEntityTypes
 //	variants and attachments                                            TestVariants
 //	segments, constraints and shares                                    TestSegmentsConstraintsAndShares
-//	one save, with a review that can be cancelled and undone            TestReviewCanBeLeftAndUndone, TestTwoBrowsersEditOneFlag
+//	one save, with a review that can be canceled and undone            TestReviewCanBeLeftAndUndone, TestTwoBrowsersEditOneFlag
 //	Try, in place of the debug console                                  TestTryIsNotCounted, TestTryADraft
 //	history, links to versions, duplicates                              TestHistoryAndDuplicate
 //	documentation, and the source of each number                        TestDocumentation, TestNumbersHaveTheirSource

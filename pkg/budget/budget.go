@@ -18,7 +18,7 @@ const (
 	// AnswerBytes is for flags and snapshots that are read for responses and pages. It fits two of the largest
 	// histories, or four of the largest pages of a list.
 	AnswerBytes = 96 << 20
-	// CountsBytes is for batches of counts that are being read or applied. It fits 64 of the largest batches, or a
+	// CountsBytes is for batches of counts that are being read or applied. It fits 60 of the largest batches, or a
 	// thousand typical ones.
 	CountsBytes = 64 << 20
 )

@@ -503,15 +503,15 @@ func TestRaceSixACancelledContextDoesNotStopTheLastBatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		engine, writer := setup(t)
 		writer.Delay(100 * time.Millisecond)
-		cancelled, cancel := context.WithCancel(t.Context())
+		canceled, cancel := context.WithCancel(t.Context())
 		cancel()
 
 		engine.Record(on("flag"))
-		if err := engine.Flush(cancelled); err != nil && !errors.Is(err, context.Canceled) {
+		if err := engine.Flush(canceled); err != nil && !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
 		engine.Record(on("flag"))
-		if err := engine.Close(cancelled); err != nil {
+		if err := engine.Close(canceled); err != nil {
 			t.Error(err)
 		}
 		if writer.Total() != 2 {

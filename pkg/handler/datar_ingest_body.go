@@ -47,8 +47,8 @@ type digestKey struct{}
 //
 // A client that sends slowly holds only the memory of what it has sent. All clients together hold
 // at most memory, until the server's read timeout ends their requests. While the memory is used up,
-// further clients are told to retry. Large bodies grow and are decompressed in turns, because a
-// thousand clients may send at the same time.
+// further clients are told to retry. Large bodies grow in turns, because a thousand clients may send
+// at the same time.
 //
 // The paths are those of IngestPaths.
 func IngestMiddleware(basePath string, memory *budget.Memory, turns budget.Turns, api http.Handler) http.Handler {
@@ -159,7 +159,7 @@ func readIngest(rw http.ResponseWriter, r *http.Request, turns budget.Turns, mem
 	if _, charged := r.Body.(*budget.Body); charged {
 		sent = nil // its bytes take from the memory of all bodies
 	}
-	body, err = readAll(r.Context(), http.MaxBytesReader(rw, r.Body, ingest.MaxBytes), turns, sent)
+	body, err = readAll(r.Context(), http.MaxBytesReader(rw, r.Body, ingest.MaxBytes), r.ContentLength, turns, sent)
 	if maxBytes := (*http.MaxBytesError)(nil); stderrors.As(err, &maxBytes) {
 		return nil, http.StatusRequestEntityTooLarge, tooLarge
 	}
@@ -178,7 +178,10 @@ func readIngest(rw http.ResponseWriter, r *http.Request, turns budget.Turns, mem
 	default:
 		return nil, http.StatusUnsupportedMediaType, fmt.Errorf("Content-Encoding %q is not accepted, only gzip is", encoding)
 	}
-	body, err = unzip(r.Context(), body, turns, memory)
+	unzipped, err := gzip.NewReader(bytes.NewReader(body))
+	if err == nil {
+		body, err = readAll(r.Context(), io.LimitReader(unzipped, ingest.MaxBytes+1), -1, turns, memory)
+	}
 	switch {
 	case stderrors.Is(err, errNoMemory):
 		return nil, 0, err
@@ -192,24 +195,16 @@ func readIngest(rw http.ResponseWriter, r *http.Request, turns budget.Turns, mem
 	return body, 0, nil
 }
 
-// unzip decompresses a body up to one byte beyond its limit.
-func unzip(ctx context.Context, body []byte, turns budget.Turns, memory *share) ([]byte, error) {
-	if err := turns.Take(ctx); err != nil {
-		return nil, err
+// readAll reads like io.ReadAll, and reserves memory as the data grows, up to four times of what has
+// arrived, whatever length was announced. A negative length is unknown. A body that becomes large
+// waits for its turn to grow. It is not read during the turn, because the client may be slow. A nil
+// memory reserves nothing.
+func readAll(ctx context.Context, r io.Reader, length int64, turns budget.Turns, memory *share) ([]byte, error) {
+	const first = 4 << 10
+	if length < 0 || length > ingest.MaxBytes {
+		length = ingest.MaxBytes + 1
 	}
-	defer turns.Release()
-	unzipped, err := gzip.NewReader(bytes.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
-	return readAll(ctx, io.LimitReader(unzipped, ingest.MaxBytes+1), nil, memory)
-}
-
-// readAll reads like io.ReadAll, and reserves memory as the data grows, whatever length was
-// announced. A body that becomes large waits for its turn to grow. It is not read during the turn,
-// because the client may be slow. A nil memory reserves nothing.
-func readAll(ctx context.Context, r io.Reader, turns budget.Turns, memory *share) ([]byte, error) {
-	const first, most = 4 << 10, ingest.MaxBytes + bytes.MinRead // the end is found without another copy
+	most := int(length) + bytes.MinRead // so that the end is found without growing
 	var body []byte
 	for {
 		if len(body) == cap(body) {
@@ -233,9 +228,9 @@ func readAll(ctx context.Context, r io.Reader, turns budget.Turns, memory *share
 	}
 }
 
-// grow returns a copy of body with the given capacity, in its turn if the copy is large.
+// grow returns a copy of body with the given capacity, in its turn if that is large.
 func grow(ctx context.Context, body []byte, size int, turns budget.Turns) ([]byte, error) {
-	if size > budget.LargeBytes {
+	if size > budget.LargeBytes+bytes.MinRead {
 		if err := turns.Take(ctx); err != nil {
 			return nil, err
 		}

@@ -146,7 +146,7 @@ func TestLargeBodiesOfCountsTakeTurns(t *testing.T) {
 	t.Parallel()
 	var zipped bytes.Buffer
 	w := gzip.NewWriter(&zipped)
-	if err := errors.Join(lastError(w.Write([]byte("{}"))), w.Close()); err != nil {
+	if err := errors.Join(lastError(io.WriteString(w, strings.Repeat("x", 100_000))), w.Close()); err != nil {
 		t.Fatal(err)
 	}
 	synctest.Test(t, func(t *testing.T) {
@@ -159,7 +159,7 @@ func TestLargeBodiesOfCountsTakeTurns(t *testing.T) {
 		if err := turns.Take(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if got := offer(t, h, strings.NewReader(strings.Repeat("x", budget.LargeBytes-1))); got.Code != http.StatusOK {
+		if got := offer(t, h, strings.NewReader(strings.Repeat("x", budget.LargeBytes))); got.Code != http.StatusOK {
 			t.Errorf("a small body while another has the turn: %d %s", got.Code, got.Body)
 		}
 		for name, test := range map[string]struct {

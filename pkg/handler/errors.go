@@ -82,7 +82,7 @@ func (h *Handler) fail(r *http.Request, err error) middleware.Responder {
 		return reply(http.StatusServiceUnavailable, "the database did not answer in time: a change may or may not have been made")
 	case stderrors.Is(ended, context.Canceled):
 		h.logger.Debug("client went away", "operation", operationID(r), "error", err)
-		return reply(statusClientClosedRequest, "request cancelled")
+		return reply(statusClientClosedRequest, "request canceled")
 	}
 	h.logger.Error("request failed", "operation", operationID(r), "error", err)
 	return reply(http.StatusInternalServerError, "internal error")

@@ -45,7 +45,7 @@ func (e exports) responder(ctx context.Context, answer middleware.Responder) mid
 		case <-patience.C:
 			answer = retryLater(exportRetryAfter, fmt.Sprintf("%d exports are served already: try again later", cap(e)))
 		case <-ctx.Done():
-			answer = reply(statusClientClosedRequest, "request cancelled")
+			answer = reply(statusClientClosedRequest, "request canceled")
 		}
 		answer.WriteResponse(rw, producer)
 	})

@@ -182,11 +182,7 @@ func (c *client) insert(ctx context.Context, table, columns string, rows []byte)
 	_, _ = zipper.Write(rows) // to memory
 	_ = zipper.Close()
 	c.zippers.Put(zipper)
-	answer, host, err := c.do(ctx, "INSERT INTO "+table+" ("+columns+") FORMAT JSONEachRow", packed.Bytes(), true)
-	if answer = bytes.TrimSpace(answer); err == nil && len(answer) > 0 {
-		// Not from ClickHouse, but for example the page of a proxy.
-		return newError(http.StatusOK, host, fmt.Sprintf("an insert is answered by %q, want an empty body", answer[:min(len(answer), maxErrorText)]))
-	}
+	_, _, err := c.do(ctx, "INSERT INTO "+table+" ("+columns+") FORMAT JSONEachRow", packed.Bytes(), true)
 	return err
 }
 
@@ -263,6 +259,10 @@ func (c *client) once(ctx context.Context, host string, timeout time.Duration, s
 	}
 	if code := response.Header.Get("X-ClickHouse-Exception-Code"); code != "" {
 		return nil, newError(response.StatusCode, host, string(answer))
+	}
+	if page := bytes.TrimSpace(answer); packed && len(page) > 0 {
+		// Not from ClickHouse, but for example the page of a proxy. Another host may work.
+		return nil, fmt.Errorf("ClickHouse on %s: an insert is answered by %q, want an empty body", host, page[:min(len(page), maxErrorText)])
 	}
 	return answer, nil
 }

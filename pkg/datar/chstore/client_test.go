@@ -106,6 +106,36 @@ func openHosts(t *testing.T, hosts ...string) (*chstore.Store, error) {
 	return s, err
 }
 
+// TestInsertsSkipAProxyWithAPage has a proxy in front of one host that responds to inserts with a page and status 200.
+func TestInsertsSkipAProxyWithAPage(t *testing.T) {
+	t.Parallel()
+	page, works := imitate(t), imitate(t)
+	s, err := openHosts(t, page.address(), works.address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	backSoon := func(w http.ResponseWriter, statement string) bool {
+		if !strings.HasPrefix(statement, "INSERT") {
+			return false
+		}
+		_, _ = io.WriteString(w, "<html>We are back soon")
+		return true
+	}
+	page.onRequest(backSoon)
+	for sequence := range int64(2) {
+		if err := s.Apply(t.Context(), batchOf(sequence+1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := works.insertions(); len(got) < 2 {
+		t.Errorf("the host that works has the inserts %v, want those of both batches", got)
+	}
+	works.onRequest(backSoon)
+	if err := s.Apply(t.Context(), batchOf(3)); err == nil || !strings.Contains(err.Error(), "back soon") {
+		t.Errorf("with the page on both hosts: %v", err)
+	}
+}
+
 func batchOf(sequence int64) datar.Batch {
 	hour := datar.Hour(490_000)
 	ms := hour.Time().UnixMilli()
@@ -181,13 +211,6 @@ func TestErrorsOfClickHouse(t *testing.T) {
 			http.Error(w, "<html>"+strings.Repeat("x", 10_000), http.StatusNotFound)
 			return true
 		}, 0, "status 404"},
-		"page of a proxy": {func(w http.ResponseWriter, s string) bool {
-			if !strings.HasPrefix(s, "INSERT") {
-				return false
-			}
-			_, _ = io.WriteString(w, "<html>We are back soon")
-			return true
-		}, 0, "back soon"},
 		"redirect": {func(w http.ResponseWriter, s string) bool {
 			if !strings.HasPrefix(s, "INSERT") {
 				return false

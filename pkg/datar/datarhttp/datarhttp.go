@@ -210,7 +210,7 @@ func (e *endpoints) fail(rw http.ResponseWriter, r *http.Request, err error) {
 	case errors.Is(err, datar.ErrFlagNotFound):
 		reply(rw, http.StatusNotFound, problem{Message: err.Error()})
 	case errors.Is(r.Context().Err(), context.Canceled):
-		reply(rw, statusClientClosedRequest, problem{Message: "request cancelled"})
+		reply(rw, statusClientClosedRequest, problem{Message: "request canceled"})
 	default:
 		e.logger.ErrorContext(r.Context(), "datar: query failed", "path", r.URL.Path, "error", err)
 		reply(rw, http.StatusInternalServerError, problem{Message: "internal error"})

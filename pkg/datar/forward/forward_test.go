@@ -147,7 +147,7 @@ func TestCountsReachTheCentralServer(t *testing.T) {
 	}
 	want := map[string]int64{"7 1 10": 3, "7 2 0": 2, "7 0 0": 1, "8 0 0": 5}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
-		t.Errorf("the central has %v, want %v", got, want)
+		t.Errorf("the central server has %v, want %v", got, want)
 	}
 	if s := e.Stats(); s.Recorded != 15 || s.Stored != 11 || s.Dropped[datar.DropRefused] != 4 {
 		t.Errorf("%d recorded, %d stored, dropped %v; want 11 of 15 stored, and the flag that is gone refused", s.Recorded, s.Stored, s.Dropped)
@@ -210,7 +210,7 @@ func TestNothingIsLostOrCountedTwice(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := c.sum(); got != sent {
-		t.Errorf("the central has %d, want %d", got, sent)
+		t.Errorf("the central server has %d, want %d", got, sent)
 	}
 	if err := e.Close(t.Context()); err != nil {
 		t.Fatal(err)
@@ -332,7 +332,7 @@ func TestLargeFlushesAreSplit(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c.sum() != segments || c.requests.Load() != 3 {
-		t.Errorf("the central has %d after %d requests, want %d after 3", c.sum(), c.requests.Load(), segments)
+		t.Errorf("the central server has %d after %d requests, want %d after 3", c.sum(), c.requests.Load(), segments)
 	}
 }
 
@@ -356,7 +356,7 @@ func TestLargeCountsAreDivided(t *testing.T) {
 		}
 	}
 	if got := c.sum(); got != 4*ingest.MaxCount+1 {
-		t.Errorf("the central has %d, want %d", got, 4*ingest.MaxCount+1)
+		t.Errorf("the central server has %d, want %d", got, 4*ingest.MaxCount+1)
 	}
 	batch.Sequence, batch.Rows[0].Count = 2, 1000*ingest.MaxCount
 	if err := s.Apply(t.Context(), batch); !errors.Is(err, datar.ErrRefused) {

@@ -175,9 +175,9 @@ func TestTargetingKeysReachTheEngine(t *testing.T) {
 func TestACancelledEvaluationIsCounted(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
-	cancelled, cancel := context.WithCancel(t.Context())
+	canceled, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, _ = f.client.BooleanValue(cancelled, "static", false, openfeature.EvaluationContext{})
+	_, _ = f.client.BooleanValue(canceled, "static", false, openfeature.EvaluationContext{})
 	if row := f.row(t); row.Count != 1 {
 		t.Errorf("%+v", row)
 	}
