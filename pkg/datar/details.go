@@ -29,7 +29,7 @@ type DetailStore interface {
 	// which Totals adds up by ByFlag and ByDay. It is 0 if nothing was reduced.
 	DetailedFrom(ctx context.Context) (Hour, error)
 	// Unknown adds up requests for flags that do not exist, by key, with Hour 0: highest count first, and equal
-	// counts by key.
+	// counts by key. An error that matches errors.ErrUnsupported means that the store never returns any.
 	Unknown(ctx context.Context, query UnknownQuery) ([]UnknownRow, error)
 	// Servers returns the written records, in any order. A store may delete records whose At is more than
 	// RecordLifetime ago.

@@ -261,6 +261,42 @@ func TestUnknownFlagsAreBounded(t *testing.T) {
 	}
 }
 
+// unreadableStore returns an error for each query of unknown flags.
+type unreadableStore struct {
+	memstore.Store
+	err     error
+	queries atomic.Int32
+}
+
+func (s *unreadableStore) Unknown(context.Context, datar.UnknownQuery) ([]datar.UnknownRow, error) {
+	s.queries.Add(1)
+	return nil, s.err
+}
+
+// TestUnknownFlagsOfStoresThatCannotTell: a store that never returns the keys of earlier runs gets one query, and one that
+// fails gets a query with each flush.
+func TestUnknownFlagsOfStoresThatCannotTell(t *testing.T) {
+	t.Parallel()
+	const flushes = 3
+	for _, test := range []struct {
+		err  error
+		want int32
+	}{
+		{fmt.Errorf("elsewhere: %w", errors.ErrUnsupported), 1},
+		{errors.New("down"), flushes},
+	} {
+		store := &unreadableStore{err: test.err}
+		e := named(t, store, newClock(noon), "a", "")
+		for i := range flushes {
+			e.RecordUnknown(fmt.Sprint("text ", i), noon)
+			e.flush(t)
+		}
+		if n, s := store.queries.Load(), e.Stats().Unknown; n != test.want || s.Stored != flushes {
+			t.Errorf("%v: %d queries, %+v; want %d, and all stored", test.err, n, s, test.want)
+		}
+	}
+}
+
 // FuzzUnknownLimit restarts servers in one hour that count texts from a pool: with the others, the store has 1,000 of an
 // hour at most, and every request that a server says it stored.
 func FuzzUnknownLimit(f *testing.F) {

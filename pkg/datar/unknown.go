@@ -3,6 +3,7 @@ package datar
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -43,7 +44,7 @@ type unknownCounter struct {
 		stats  UnknownStats // without Pending
 		closed bool
 		// stored has the keys that the store had of the hour storedHour when the engine started, without those in
-		// counts. limited is true once they are read.
+		// counts. limited is true once they are read, or never can be.
 		stored     map[string]struct{}
 		storedHour Hour
 		limited    bool
@@ -159,13 +160,15 @@ func (u *unknownCounter) isFullLocked(key unknownKey) bool {
 
 // limitUnknown makes the limit of an hour apply across restarts: keys beyond it are counted as OtherUnknown if the store
 // already has the keys of earlier runs, or of other servers, for the hour in which this run started. It does so before
-// this run sends its first keys. If the store cannot tell, it tries again before the next ones.
+// this run sends its first keys. If the store cannot tell, it tries again before the next ones, unless the store never
+// can.
 func (e *Engine) limitUnknown(ctx context.Context) {
 	hour := HourOf(e.flushing.reporter.start)
 	if !e.unknown.isUnlimited() {
 		return
 	}
-	if rows, err := e.storeUnknown(ctx, UnknownQuery{From: hour, To: hour + 1, Limit: unknownPerHour + 1}); err == nil {
+	rows, err := e.storeUnknown(ctx, UnknownQuery{From: hour, To: hour + 1, Limit: unknownPerHour + 1})
+	if err == nil || errors.Is(err, errors.ErrUnsupported) {
 		e.unknown.limit(hour, rows)
 	}
 }

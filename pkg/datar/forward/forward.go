@@ -28,8 +28,16 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
 )
 
-// ErrElsewhere is the error of all queries: the counts are on the central server.
-var ErrElsewhere = errors.New("this server forwards its counts: query the central server")
+// ErrElsewhere is the error of all queries: the counts are on the central server. It matches errors.ErrUnsupported.
+var ErrElsewhere error = elsewhereError{}
+
+type elsewhereError struct{}
+
+func (elsewhereError) Error() string {
+	return "this server forwards its counts: query the central server"
+}
+
+func (elsewhereError) Is(target error) bool { return target == errors.ErrUnsupported }
 
 const (
 	// endpoint is appended to a URL that does not end in it.
