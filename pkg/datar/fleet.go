@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 )
@@ -23,8 +24,8 @@ const (
 	// StateHeard: the server wrote its record within three of its flush intervals.
 	StateHeard ServerState = "heard"
 	// StateSilent: the server has not ended, but has not written its record for longer than that. Its counts may
-	// still arrive. A server is also silent if the time of its record is more than five minutes ahead of the clock of
-	// the server that reads it: whether it still runs is unknown, and its counts are in hours to come.
+	// still arrive. A server is also silent if the time of one of its records, also of a run that ended, is more than
+	// MaxAhead ahead of the clock of the server that reads it: its counts may be in hours to come.
 	StateSilent ServerState = "silent"
 	// StateEnded: the server has stored its counts and ended.
 	StateEnded ServerState = "ended"
@@ -45,8 +46,8 @@ type FleetServer struct {
 	Recorded, Stored, Pending int64
 	Dropped                   map[string]int64
 	// Lost is the number of evaluations that were pending in runs that were followed by another one without having
-	// ended, less those that runs of this server have adopted. Other servers that share its journals may have
-	// adopted them: what is lost for sure is Fleet.Lost.
+	// ended, less those that others have adopted. Records do not have whose counts a run adopted: if a run followed a
+	// killed one of its own server, all that it adopted is taken to be from that one.
 	Lost int64
 	// Runs is the number of runs.
 	Runs int
@@ -67,8 +68,7 @@ type Fleet struct {
 	// Recorded, Stored, Pending and Dropped are the sums of the servers.
 	Recorded, Stored, Pending int64
 	Dropped                   map[string]int64
-	// Lost is the number of evaluations that were pending in runs that were followed by another one without having
-	// ended, and that no run has adopted: counts in the memory of a killed process.
+	// Lost is the sum of the servers: counts in the memory of killed processes.
 	Lost int64
 	// Balanced: Recorded = Stored + Pending + the sum of Dropped for each server, and Lost is 0.
 	Balanced bool
@@ -131,45 +131,48 @@ func (e *Engine) currentRecord() ServerRecord {
 func FleetOf(records []ServerRecord, now time.Time) *Fleet {
 	records = sortedRecords(records)
 	f := &Fleet{Dropped: map[string]int64{}, Servers: []FleetServer{}, Balanced: true}
-	var left, adopted int64
+	lost := losses(records, now)
 	for len(records) > 0 {
 		n := slices.IndexFunc(records, func(r ServerRecord) bool { return r.Name != records[0].Name })
 		if n < 0 {
 			n = len(records)
 		}
-		server, unfinished := newFleetServer(records[:n], now)
+		server := newFleetServer(records[:n], now)
+		for _, one := range lost[:n] {
+			server.Lost += one
+		}
 		f.Servers = append(f.Servers, server)
-		left += unfinished
+		f.Lost += server.Lost
 		f.Recorded += server.Recorded
 		f.Stored += server.Stored
 		f.Pending += server.Pending
 		addAll(f.Dropped, server.Dropped)
 		f.Balanced = f.Balanced && server.Missing() == 0
-		for _, r := range records[:n] {
-			adopted += r.Adopted
-		}
-		records = records[n:]
+		records, lost = records[n:], lost[n:]
 	}
-	f.Lost = max(0, left-adopted)
 	f.Balanced = f.Balanced && f.Lost == 0
 	return f
 }
 
-// newFleetServer adds up the runs of one server, and returns how much was pending in those that did not end before
-// another one began.
-func newFleetServer(runs []ServerRecord, now time.Time) (s FleetServer, unfinished int64) {
+// newFleetServer adds up the runs of one server, without Lost.
+func newFleetServer(runs []ServerRecord, now time.Time) FleetServer {
 	newest := runs[len(runs)-1]
-	s = FleetServer{
+	s := FleetServer{
 		Name: newest.Name, Kind: newest.Kind, State: StateEnded, Start: newest.Start, LastHeard: newest.At, LastFlush: newest.LastFlush,
 		Dropped: map[string]int64{}, Runs: len(runs),
 	}
+	ahead := false
 	for i, r := range runs {
 		state := r.state(now)
 		dropped := addAll(s.Dropped, r.Dropped)
 		s.Stored += r.Stored
-		if state == StateEnded || r.isFollowed(runs[i+1:], now) {
+		ahead = ahead || r.isAhead(now)
+		settled := state == StateEnded || r.isFollowed(runs[i+1:], now)
+		if r.At.After(s.LastHeard) && (!settled || r.isAhead(now)) {
+			s.LastHeard, s.LastFlush = r.At, r.LastFlush
+		}
+		if settled {
 			s.Recorded += r.Stored + dropped
-			unfinished += r.Pending
 			continue
 		}
 		s.Recorded += r.Recorded
@@ -177,27 +180,97 @@ func newFleetServer(runs []ServerRecord, now time.Time) (s FleetServer, unfinish
 		if s.State != StateHeard {
 			s.State = state
 		}
-		if r.At.After(s.LastHeard) {
-			s.LastHeard, s.LastFlush = r.At, r.LastFlush
-		}
 	}
-	s.Lost = unfinished
-	for _, r := range runs {
-		s.Lost -= r.Adopted
+	if ahead {
+		s.State = StateSilent
 	}
-	s.Lost = max(0, s.Lost)
-	return s, unfinished
+	return s
 }
 
-// aheadAfter is how far the time of a record may be ahead of the clock of the server that reads it.
-const aheadAfter = 5 * time.Minute
+// losses returns, for each record, how much of what was pending in it is lost: the run was followed by another one
+// without having ended, and no run has adopted the rest. The records are sorted by name and start.
+//
+// A record has how much the run adopted, not whose counts these were. They include what a killed run counted after its
+// last record, so they may be more than was pending. The runs that directly followed a killed run of the same server
+// are credited to it, and all that they adopted is from such runs. What other runs adopted is credited to any server,
+// because servers can share journals.
+func losses(records []ServerRecord, now time.Time) []int64 {
+	lost := make([]int64, len(records))
+	adopted := make([]int64, len(records)) // and not credited
+	for i, r := range records {
+		adopted[i] = r.Adopted
+	}
+	explained := make([]bool, len(records))
+	for i, r := range records {
+		if r.Ended {
+			continue
+		}
+		left := r.Pending
+		for j := range followers(records, i) {
+			explained[j] = true
+			left -= take(&adopted[j], left)
+		}
+		if r.isFollowed(records[i+1:], now) {
+			lost[i] = left
+		}
+	}
+	var others []int // runs that may have adopted counts of any server
+	for i, n := range adopted {
+		if n > 0 && !explained[i] {
+			others = append(others, i)
+		}
+	}
+	for i := range lost {
+		for _, j := range others {
+			if lost[i] == 0 {
+				break
+			}
+			if records[j].At.After(records[i].At) {
+				lost[i] -= take(&adopted[j], lost[i])
+			}
+		}
+	}
+	return lost
+}
+
+// take reduces from by n or to 0, and returns by how much.
+func take(from *int64, n int64) int64 {
+	n = min(*from, n)
+	*from -= n
+	return n
+}
+
+// followers iterates over the runs that directly followed a run: those of the same server that began after its last
+// record, without another one in between. They are several if their times overlap. The records are sorted by name and
+// start.
+func followers(records []ServerRecord, of int) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		var first time.Time // of the last records of the followers
+		for i := of + 1; i < len(records) && records[i].Name == records[of].Name; i++ {
+			next := records[i]
+			if !next.Start.After(records[of].At) {
+				continue
+			}
+			if !first.IsZero() && next.Start.After(first) || !yield(i) {
+				return
+			}
+			if first.IsZero() || next.At.Before(first) {
+				first = next.At
+			}
+		}
+	}
+}
+
+// isAhead reports whether the record's time is further ahead of the clock of the server that reads it than the times of
+// events may be. Counts of the run may be in hours to come, whether it has ended or not.
+func (r ServerRecord) isAhead(now time.Time) bool { return r.At.Sub(now) > MaxAhead }
 
 // state returns the state of a single run.
 func (r ServerRecord) state(now time.Time) ServerState {
 	switch {
 	case r.Ended:
 		return StateEnded
-	case now.Sub(r.At) > silentAfter*max(r.FlushInterval, time.Second), r.At.Sub(now) > aheadAfter:
+	case now.Sub(r.At) > silentAfter*max(r.FlushInterval, time.Second), r.isAhead(now):
 		return StateSilent
 	default:
 		return StateHeard
@@ -245,8 +318,8 @@ type Completeness struct {
 	// running.
 	Since time.Time
 	// UpTo is the time up to which every server has stored its counts, and this one all counts until now unless
-	// something is pending. A silent server holds it back, because its counts may still arrive. So does a run that
-	// has ended while queries may miss its counts.
+	// something is pending. A silent server holds it back, because its counts may still arrive, unless its clock is
+	// ahead. So does a run that has ended while queries may miss its counts.
 	UpTo time.Time
 	// Servers is the number of servers that are running, as far as known, and Silent how many of them are silent.
 	Servers, Silent int
@@ -384,10 +457,13 @@ func CompletenessOf(records []ServerRecord, from, to, now time.Time) *Completene
 		if r.missing || state != StateEnded && !r.isFollowed(records[i+1:], now) {
 			c.UpTo = earliest(c.UpTo, latest(r.LastFlush, r.Start))
 		}
+		if r.Start.After(now) {
+			continue // its clock is ahead
+		}
 		// Between two records the server was running.
-		last := r.At
+		last := earliest(r.At, now)
 		if state == StateHeard {
-			last = latest(last, now)
+			last = now
 		}
 		running = append(running, Interval{r.Start, last})
 	}
@@ -413,33 +489,18 @@ func CompletenessOf(records []ServerRecord, from, to, now time.Time) *Completene
 	return c
 }
 
-// addLost adds what was pending in runs that did not end, and that no later run has adopted.
+// addLost adds what was lost within the window with runs that did not end.
 func (c *Completeness) addLost(records []ServerRecord, from, to, now time.Time) {
-	var lost int64
-	var drops []Interval
-	var first time.Time // of the last records of such runs
-	for i, r := range records {
-		if r.Pending == 0 || !r.isFollowed(records[i+1:], now) {
+	for i, n := range losses(records, now) {
+		if n == 0 {
 			continue
 		}
-		unknown := Interval{latest(r.LastFlush, r.Start), nextStart(r, records[i+1:])}
+		unknown := Interval{latest(records[i].LastFlush, records[i].Start), nextStart(records[i], records[i+1:])}
 		if !unknown.To.After(from) || !unknown.From.Before(to) {
 			continue
 		}
-		if len(drops) == 0 || r.At.Before(first) {
-			first = r.At
-		}
-		lost += r.Pending
-		drops = append(drops, unknown.within(from, to))
-	}
-	for _, r := range records {
-		if !r.Start.Before(first) {
-			lost -= r.Adopted
-		}
-	}
-	if lost > 0 {
-		c.Dropped += lost
-		c.Drops = append(c.Drops, drops...)
+		c.Dropped += n
+		c.Drops = append(c.Drops, unknown.within(from, to))
 	}
 }
 

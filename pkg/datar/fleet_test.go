@@ -254,6 +254,63 @@ func TestKilledRunsAreLossesOfTheirTime(t *testing.T) {
 	}
 }
 
+// TestAdoptedCountsDoNotHideOtherLosses: what a run adopted includes what a killed run counted after its last record, so
+// it may be more than was pending.
+func TestAdoptedCountsDoNotHideOtherLosses(t *testing.T) {
+	t.Parallel()
+	at := func(minutes int) time.Time { return noon.Add(time.Duration(minutes) * time.Minute) }
+	run := func(name string, start, last int, pending, adopted int64) datar.ServerRecord {
+		return datar.ServerRecord{
+			Name: name, Run: fmt.Sprint(name, start), Kind: datar.KindServer, Start: at(start), At: at(last), FlushInterval: time.Minute,
+			Recorded: adopted + pending, Stored: adopted, Pending: pending, Adopted: adopted,
+		}
+	}
+	ended := run("b", -100, -60, 0, 0)
+	ended.Ended = true
+	early := run("a", -90, -80, 0, 0)
+	early.Ended = true
+	for name, test := range map[string]struct {
+		records []datar.ServerRecord
+		lost    map[string]int64
+	}{
+		"another server adopted more than it had pending": {
+			[]datar.ServerRecord{run("a", -100, -60, 4, 0), run("a", -50, 0, 0, 0), run("b", -100, -60, 0, 0), run("b", -50, 0, 0, 100)}, map[string]int64{"a": 4}},
+		"of two losses, one was adopted": {
+			[]datar.ServerRecord{run("a", -100, -60, 4, 0), run("a", -50, 0, 0, 0), run("b", -100, -60, 3, 0), run("b", -50, 0, 0, 100)}, map[string]int64{"a": 4}},
+		"a later run of the same server adopted more": {
+			[]datar.ServerRecord{run("a", -100, -60, 4, 0), run("a", -50, -30, 0, 0), run("a", -20, 0, 0, 100)}, map[string]int64{"a": 4}},
+		"killed a moment ago": {
+			[]datar.ServerRecord{run("a", -100, -60, 4, 0), run("a", -50, 0, 0, 0), run("b", -100, -2, 0, 0), run("b", -1, 0, 0, 100)}, map[string]int64{"a": 4}},
+		"a server adopted its own": {
+			[]datar.ServerRecord{run("a", -100, -60, 4, 0), run("a", -50, 0, 0, 9)}, nil},
+		"servers share journals": {
+			[]datar.ServerRecord{run("a", -100, -60, 4, 0), run("a", -50, 0, 0, 0), ended, run("b", -50, 0, 0, 9)}, nil},
+		"a running server adopted them": {
+			[]datar.ServerRecord{run("a", -100, -60, 4, 0), run("a", -50, 0, 0, 0), run("b", -100, 0, 0, 4)}, nil},
+		"it adopted some": {
+			[]datar.ServerRecord{run("a", -100, -60, 4, 0), run("a", -50, 0, 0, 1), run("b", -100, 0, 0, 2)}, map[string]int64{"a": 1}},
+		"processes with the same name": {
+			[]datar.ServerRecord{run("a", -100, -60, 4, 0), run("a", -99, -61, 3, 0), run("a", -50, 0, 0, 0), run("a", -49, 0, 0, 7)}, nil},
+		"counts that were adopted twice": {
+			[]datar.ServerRecord{run("a", -100, -60, 4, 0), run("a", -50, -30, 4, 4), run("a", -20, 0, 0, 4)}, nil},
+		"a run between them ended": {
+			[]datar.ServerRecord{run("a", -100, -95, 4, 0), early, run("a", -50, 0, 0, 4)}, nil},
+	} {
+		var sum int64
+		f := datar.FleetOf(test.records, noon)
+		for _, s := range f.Servers {
+			sum += test.lost[s.Name]
+			if s.Lost != test.lost[s.Name] {
+				t.Errorf("%s: %s lost %d, want %d", name, s.Name, s.Lost, test.lost[s.Name])
+			}
+		}
+		c := datar.CompletenessOf(test.records, at(-200), noon, noon)
+		if f.Lost != sum || f.Balanced != (sum == 0) || c.Dropped != sum || (len(c.Drops) > 0) != (sum > 0) {
+			t.Errorf("%s: lost %d, balanced %t, completeness %+v; want %d", name, f.Lost, f.Balanced, c, sum)
+		}
+	}
+}
+
 // TestServersWithClocksAheadAreSilent: whether such a server still runs is unknown.
 func TestServersWithClocksAheadAreSilent(t *testing.T) {
 	t.Parallel()
@@ -265,6 +322,49 @@ func TestServersWithClocksAheadAreSilent(t *testing.T) {
 		c := datar.CompletenessOf([]datar.ServerRecord{r}, noon.Add(-time.Hour), noon, noon)
 		if state != want || (c.Silent == 1) != (want == datar.StateSilent) || c.UpTo.After(noon) {
 			t.Errorf("%s ahead: %s, %+v; want %s", ahead, state, c, want)
+		}
+	}
+}
+
+// TestClocksThatWereAheadAreDoubts: the counts of such a run are in hours to come, even if it has ended, or another run
+// with the right clock has followed it.
+func TestClocksThatWereAheadAreDoubts(t *testing.T) {
+	t.Parallel()
+	const day = 24 * time.Hour
+	run := func(name string, start, last time.Duration) datar.ServerRecord {
+		return datar.ServerRecord{
+			Name: name, Run: fmt.Sprint(name, start), Kind: datar.KindServer, Start: noon.Add(start), At: noon.Add(last), LastFlush: noon.Add(last), FlushInterval: time.Minute,
+		}
+	}
+	ended := func(r datar.ServerRecord) datar.ServerRecord {
+		r.Ended = true
+		return r
+	}
+	reader := run("reader", -90*day, 0)
+	for name, test := range map[string]struct {
+		runs   []datar.ServerRecord
+		silent int
+	}{
+		"it ended":                            {[]datar.ServerRecord{ended(run("a", -day, day))}, 1},
+		"it ended, and a right run followed":  {[]datar.ServerRecord{ended(run("a", day-time.Hour, day)), run("a", -time.Minute, 0)}, 1},
+		"killed, and a right run followed":    {[]datar.ServerRecord{run("a", day-time.Hour, day), run("a", -time.Minute, 0)}, 1},
+		"killed, and a wrong run followed":    {[]datar.ServerRecord{run("a", day-time.Hour, day), ended(run("a", day+time.Minute, day+time.Hour))}, 1},
+		"right runs before and after":         {[]datar.ServerRecord{ended(run("a", -day, -time.Hour)), ended(run("a", day, day)), run("a", -time.Minute, 0)}, 1},
+		"less than MaxAhead":                  {[]datar.ServerRecord{ended(run("a", -day, datar.MaxAhead))}, 0},
+		"the time of the wrong run is passed": {[]datar.ServerRecord{ended(run("a", -2*time.Hour, -time.Hour)), run("a", -time.Minute, 0)}, 0},
+	} {
+		records := append(test.runs, reader)
+		states := map[string]datar.ServerState{}
+		f := datar.FleetOf(records, noon)
+		for _, s := range f.Servers {
+			states[s.Name] = s.State
+		}
+		c := datar.CompletenessOf(records, noon.Add(-day), noon, noon)
+		if c.Silent != test.silent || (states["a"] == datar.StateSilent) != (test.silent == 1) || states["reader"] != datar.StateHeard || !f.Balanced {
+			t.Errorf("%s: %+v, states %v, balanced %t; want %d silent, and a balance", name, c, states, f.Balanced, test.silent)
+		}
+		if !c.Since.Equal(noon.Add(-90*day)) || len(c.Gaps) > 0 || !c.UpTo.Equal(noon) {
+			t.Errorf("%s: %+v; want no gap in 90 days", name, c)
 		}
 	}
 }
@@ -351,6 +451,8 @@ func TestCompletenessOfRuns(t *testing.T) {
 			datar.Completeness{Since: at(-100), UpTo: at(-20), Servers: 2, Silent: 1}},
 		"an application does not": {[]datar.ServerRecord{run("a", -100, -1), run("e", -500, -20, of(datar.KindApplication))},
 			datar.Completeness{Since: at(-100), UpTo: at(-1), Servers: 1}},
+		"one that begins later": {[]datar.ServerRecord{run("a", -100, 0), run("b", 1000, 1010)}, datar.Completeness{Since: at(-100), UpTo: noon, Servers: 2, Silent: 1}},
+		"only such a one":       {[]datar.ServerRecord{run("b", 1000, 1010)}, datar.Completeness{UpTo: noon, Servers: 1, Silent: 1}},
 		"it never flushed": {[]datar.ServerRecord{run("a", -100, -1, func(r *datar.ServerRecord) { r.LastFlush = time.Time{} })},
 			datar.Completeness{Since: at(-100), UpTo: at(-100), Servers: 1}},
 	} {

@@ -65,7 +65,7 @@ func silentText(s *datar.FleetServer, now time.Time) string {
 		return ""
 	}
 	if ahead := s.LastHeard.Sub(now); ahead > 0 {
-		return fmt.Sprintf("Its clock is %s ahead of this server's, so it is unknown whether it still runs, and its counts are in hours to come.", age(ahead))
+		return fmt.Sprintf("Its clock is or was %s ahead of this server's, so its counts may be in hours to come. If it is right now, this ends when that time has passed.", age(ahead))
 	}
 	return fmt.Sprintf("Not heard of for %s, and did not end: its counts may still come, up to 90 days late.", age(now.Sub(s.LastHeard)))
 }

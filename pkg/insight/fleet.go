@@ -32,16 +32,14 @@ type Imbalance struct {
 }
 
 // Imbalances returns why a fleet is not balanced, in the order of its servers. It returns none for a
-// balanced fleet. The counts of ImbalanceLost may add up to more than Fleet.Lost, if servers share
-// journals.
+// balanced fleet.
 func Imbalances(f *datar.Fleet) []Imbalance {
 	var list []Imbalance
 	for i := range f.Servers {
 		s := &f.Servers[i]
-		if f.Lost > 0 && s.Lost > 0 {
-			n := min(s.Lost, f.Lost)
-			list = append(list, Imbalance{s.Name, ImbalanceLost, n, fmt.Sprintf("%s was killed while %s waited for a flush, and no journal recovered them. "+
-				"Probably its counts were only in memory, or the files of its journal were gone after the restart: see FLAGR_RECORDER_DATAR_JOURNAL_DIR.", s.Name, evaluations(n))})
+		if s.Lost > 0 {
+			list = append(list, Imbalance{s.Name, ImbalanceLost, s.Lost, fmt.Sprintf("%s was killed while %s waited for a flush, and no journal recovered them. "+
+				"Probably its counts were only in memory, or the files of its journal were gone after the restart: see FLAGR_RECORDER_DATAR_JOURNAL_DIR.", s.Name, evaluations(s.Lost))})
 		}
 		switch missing := s.Missing(); {
 		case missing > 0:
