@@ -38,7 +38,8 @@ type DatarComplete struct {
 	// Required: true
 	Servers *int64 `json:"servers"`
 
-	// How many of them have not stopped cleanly, and have not reported for three flush intervals.
+	// How many of them have not stopped cleanly, and have not reported for three flush intervals, or
+	// have a record whose time is more than five minutes ahead.
 	// Example: 0
 	// Required: true
 	Silent *int64 `json:"silent"`

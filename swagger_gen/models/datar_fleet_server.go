@@ -49,7 +49,7 @@ type DatarFleetServer struct {
 	Recorded *int64 `json:"recorded"`
 
 	// `heard`: it reported within its last three flush intervals. `silent`: it did not, or its clock
-	// is more than five minutes ahead. `ended`: it stored its counts and stopped.
+	// is or was more than five minutes ahead. `ended`: it stored its counts and stopped.
 	// Example: heard
 	// Required: true
 	// Enum: ["heard","silent","ended"]

@@ -5504,7 +5504,7 @@ func init() {
           "example": 3
         },
         "silent": {
-          "description": "How many of them have not stopped cleanly, and have not reported for three flush intervals.",
+          "description": "How many of them have not stopped cleanly, and have not reported for three flush intervals, or\nhave a record whose time is more than five minutes ahead.",
           "type": "integer",
           "format": "int64",
           "example": 0
@@ -6227,7 +6227,7 @@ func init() {
           "example": 9120034
         },
         "state": {
-          "description": "` + "`" + `heard` + "`" + `: it reported within its last three flush intervals. ` + "`" + `silent` + "`" + `: it did not, or its clock\nis more than five minutes ahead. ` + "`" + `ended` + "`" + `: it stored its counts and stopped.",
+          "description": "` + "`" + `heard` + "`" + `: it reported within its last three flush intervals. ` + "`" + `silent` + "`" + `: it did not, or its clock\nis or was more than five minutes ahead. ` + "`" + `ended` + "`" + `: it stored its counts and stopped.",
           "type": "string",
           "enum": [
             "heard",
@@ -15070,7 +15070,7 @@ func init() {
           "example": 3
         },
         "silent": {
-          "description": "How many of them have not stopped cleanly, and have not reported for three flush intervals.",
+          "description": "How many of them have not stopped cleanly, and have not reported for three flush intervals, or\nhave a record whose time is more than five minutes ahead.",
           "type": "integer",
           "format": "int64",
           "example": 0
@@ -15793,7 +15793,7 @@ func init() {
           "example": 9120034
         },
         "state": {
-          "description": "` + "`" + `heard` + "`" + `: it reported within its last three flush intervals. ` + "`" + `silent` + "`" + `: it did not, or its clock\nis more than five minutes ahead. ` + "`" + `ended` + "`" + `: it stored its counts and stopped.",
+          "description": "` + "`" + `heard` + "`" + `: it reported within its last three flush intervals. ` + "`" + `silent` + "`" + `: it did not, or its clock\nis or was more than five minutes ahead. ` + "`" + `ended` + "`" + `: it stored its counts and stopped.",
           "type": "string",
           "enum": [
             "heard",
